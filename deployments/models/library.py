@@ -1,0 +1,98 @@
+"""What can be deployed: engines found on hosts, models found in folders."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import Q
+
+from gpus.models import Host
+
+
+class Engine(models.Model):
+    """An installed inference server, with what it said of itself when it was asked."""
+
+    class Flavour(models.TextChoices):
+        LLAMA_CPP = "llama.cpp", "llama.cpp"
+        IK_LLAMA_CPP = "ik_llama.cpp", "ik_llama.cpp"
+        VLLM = "vllm", "vLLM"
+        TABBYAPI = "tabbyapi", "TabbyAPI (ExLlama)"
+        EXTERNAL = "external", "External server"
+
+    class State(models.TextChoices):
+        OK = "ok", "OK"
+        MISSING = "missing", "Not found"
+        BROKEN = "broken", "Does not run"
+
+    host = models.ForeignKey(Host, on_delete=models.CASCADE, related_name="engines")
+    name = models.SlugField(max_length=60, unique=True)
+    flavour = models.CharField(max_length=20, choices=Flavour.choices)
+    path = models.CharField(max_length=500)
+    build = models.CharField(max_length=200, blank=True)
+    flags = models.JSONField(default=list, blank=True, help_text="every flag that --help lists")
+    devices = models.JSONField(default=list, blank=True, help_text="what --list-devices prints")
+    state = models.CharField(max_length=10, choices=State.choices, default=State.OK)
+    error = models.TextField(blank=True)
+    probed_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ("name",)
+        constraints = [
+            models.UniqueConstraint(fields=["host", "path"], name="engine_path_once_per_host"),
+            models.CheckConstraint(condition=Q(state__in=["ok", "missing", "broken"]), name="engine_state_known"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class LibraryFolder(models.Model):
+    """A folder whose GGUF files belong to the library."""
+
+    path = models.CharField(max_length=500, unique=True)
+    is_packaged = models.BooleanField(default=False, help_text="belongs to an installed package")
+    scanned_at = models.DateTimeField(null=True, blank=True)
+    error = models.TextField(blank=True)
+
+    class Meta:
+        ordering = ("path",)
+
+    def __str__(self) -> str:
+        return self.path
+
+
+class Model(models.Model):
+    """One GGUF, all its shards, with what its header says."""
+
+    class State(models.TextChoices):
+        OK = "ok", "Ready"
+        INCOMPLETE = "incomplete", "Shards missing"
+        BROKEN = "broken", "Cannot be read"
+        MISSING = "missing", "File is gone"
+
+    name = models.SlugField(max_length=120, unique=True)
+    path = models.CharField(max_length=500, unique=True, help_text="the first shard")
+    shards = models.JSONField(default=list, blank=True)
+    title = models.CharField(max_length=200, blank=True)
+    arch = models.CharField(max_length=60, blank=True)
+    quant = models.CharField(max_length=40, blank=True)
+    n_params = models.BigIntegerField(null=True, blank=True)
+    size_bytes = models.BigIntegerField(default=0)
+    n_layer = models.PositiveIntegerField(null=True, blank=True)
+    n_ctx_train = models.PositiveIntegerField(null=True, blank=True)
+    facts = models.JSONField(default=dict, blank=True)
+    state = models.CharField(max_length=12, choices=State.choices, default=State.OK)
+    error = models.TextField(blank=True)
+    modified_ns = models.BigIntegerField(default=0)
+    added_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("name",)
+        permissions = [("manage_library", "Can scan folders and add or remove models")]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(state__in=["ok", "incomplete", "broken", "missing"]), name="model_state_known"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name

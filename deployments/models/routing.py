@@ -1,0 +1,35 @@
+"""Who may ask through the gateway, and under which public names."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import models
+from rest_framework_api_key.models import AbstractAPIKey
+
+from deployments.models.deployment import Deployment
+
+
+class Route(models.Model):
+    """A public model name that leads to a deployment."""
+
+    name = models.SlugField(max_length=120, unique=True)
+    deployment = models.ForeignKey(Deployment, on_delete=models.PROTECT, related_name="routes")
+    description = models.CharField(max_length=200, blank=True)
+
+    class Meta:
+        ordering = ("name",)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class ApiKey(AbstractAPIKey):
+    """A gateway key: its hash is kept, the key itself is shown once."""
+
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, null=True, blank=True, related_name="api_keys"
+    )
+
+    class Meta(AbstractAPIKey.Meta):
+        verbose_name = "API key"
+        verbose_name_plural = "API keys"

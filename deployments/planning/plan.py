@@ -1,0 +1,124 @@
+"""What planning takes and what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from deployments.model_facts import ModelFacts
+
+# Stands in an argv for the port, which is chosen when the process is started.
+PORT = "{port}"
+
+
+class Verdict(StrEnum):
+    VIABLE = "viable"
+    CAUTION = "caution"
+    NOT_VIABLE = "not_viable"
+
+
+class Severity(StrEnum):
+    INFO = "info"
+    CAUTION = "caution"
+    ERROR = "error"
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a verdict is what it is; `fix` says what would change it."""
+
+    code: str
+    severity: Severity
+    text: str
+    fix: str = ""
+
+
+@dataclass(frozen=True)
+class DeviceFacts:
+    """A device as planning needs to know it; None is unknown."""
+
+    name: str
+    kind: str = "cpu"
+    total_bytes: int | None = None
+    free_bytes: int | None = None
+    endpoint: str = ""
+    gpu_uuid: str = ""
+    is_stand_in: bool = False
+    bandwidth_gbps: float | None = None
+    link_gbps: float | None = None
+
+
+@dataclass(frozen=True)
+class EngineFacts:
+    name: str
+    flavour: str
+    path: str
+    flags: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Member:
+    """The model that plays a role, where its file lies and on which devices it goes."""
+
+    name: str
+    path: str
+    facts: ModelFacts
+    devices: tuple[DeviceFacts, ...]
+
+
+@dataclass(frozen=True)
+class PlanRequest:
+    strategy: str
+    engine: EngineFacts
+    members: Mapping[str, Member]
+    settings: Mapping[str, object] = field(default_factory=dict)
+    extra_args: tuple[str, ...] = ()
+    alias: str = ""
+    # Every device of the host in the panel's order: RPC devices are numbered by this order.
+    host_devices: tuple[DeviceFacts, ...] = ()
+    api_key_file: str = ""
+    slots_folder: str = ""
+
+
+@dataclass(frozen=True)
+class DeviceUse:
+    name: str
+    total_bytes: int | None
+    weights_bytes: int = 0
+    kv_bytes: int = 0
+    compute_bytes: int = 0
+    other_bytes: int = 0
+
+    @property
+    def needed_bytes(self) -> int:
+        return self.weights_bytes + self.kv_bytes + self.compute_bytes + self.other_bytes
+
+
+@dataclass(frozen=True)
+class InstancePlan:
+    """One process. `argv` holds PORT where the port goes; `needs_devices` are RPC devices that must serve first."""
+
+    role: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    devices: tuple[str, ...] = ()
+    needs_devices: tuple[str, ...] = ()
+    file_bytes: int = 0
+    ordinal: int = 0
+
+
+@dataclass(frozen=True)
+class Predicted:
+    prefill_tps: float | None = None
+    decode_tps: float | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    strategy: str
+    verdict: Verdict
+    reasons: tuple[Reason, ...] = ()
+    devices: tuple[DeviceUse, ...] = ()
+    instances: tuple[InstancePlan, ...] = ()
+    predicted: Predicted = Predicted()

@@ -1,0 +1,132 @@
+"""Hosts, the cards in them, the devices engines see, and what was measured on them."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import Q
+
+
+class Host(models.Model):
+    """A machine that runs an agent."""
+
+    name = models.SlugField(max_length=60, unique=True)
+    cpu_name = models.CharField(max_length=200, blank=True)
+    cpu_count = models.PositiveIntegerField(default=0)
+    ram_bytes = models.BigIntegerField(default=0)
+    nvml_state = models.CharField(max_length=40, blank=True, help_text="ok, or why NVML gives no cards")
+    nvml_text = models.CharField(max_length=300, blank=True, help_text="the remedy, in words")
+    driver_version = models.CharField(max_length=40, blank=True)
+    agent_pid = models.PositiveIntegerField(null=True, blank=True)
+    agent_seen_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("name",)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Gpu(models.Model):
+    """A card as NVML sees it; the UUID is its identity, an index never is."""
+
+    class State(models.TextChoices):
+        OK = "ok", "OK"
+        LOST = "lost", "Lost from the bus"
+        ERROR = "error", "Cannot be read"
+        ABSENT = "absent", "No longer present"
+
+    host = models.ForeignKey(Host, on_delete=models.CASCADE, related_name="gpus")
+    uuid = models.CharField(max_length=80, unique=True)
+    index = models.PositiveSmallIntegerField(default=0)
+    name = models.CharField(max_length=120)
+    pci_bus_id = models.CharField(max_length=40, blank=True)
+    memory_bytes = models.BigIntegerField(null=True, blank=True)
+    compute_capability = models.CharField(max_length=10, blank=True)
+    pcie_generation_max = models.PositiveSmallIntegerField(null=True, blank=True)
+    pcie_width_max = models.PositiveSmallIntegerField(null=True, blank=True)
+    power_limit_watts = models.FloatField(null=True, blank=True)
+    state = models.CharField(max_length=10, choices=State.choices, default=State.OK)
+    error = models.CharField(max_length=300, blank=True)
+    seen_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ("host", "index")
+        verbose_name = "GPU"
+        constraints = [
+            models.CheckConstraint(condition=Q(state__in=["ok", "lost", "error", "absent"]), name="gpu_state_known")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.host})"
+
+
+class Device(models.Model):
+    """A place where an engine can put layers, under the engine's own name."""
+
+    class Kind(models.TextChoices):
+        CPU = "cpu", "CPU"
+        CUDA = "cuda", "CUDA"
+        ROCM = "rocm", "ROCm"
+        VULKAN = "vulkan", "Vulkan"
+        METAL = "metal", "Metal"
+        SYCL = "sycl", "SYCL"
+        RPC = "rpc", "RPC"
+        OTHER = "other", "Other"
+
+    host = models.ForeignKey(Host, on_delete=models.CASCADE, related_name="devices")
+    name = models.CharField(max_length=40, help_text="CPU, CUDA0, RPC0, Vulkan0 …")
+    kind = models.CharField(max_length=10, choices=Kind.choices)
+    gpu = models.ForeignKey(Gpu, on_delete=models.SET_NULL, null=True, blank=True, related_name="devices")
+    description = models.CharField(max_length=200, blank=True)
+    memory_bytes = models.BigIntegerField(null=True, blank=True)
+    endpoint = models.CharField(max_length=80, blank=True, help_text="address:port of an RPC server")
+    is_stand_in = models.BooleanField(default=False, help_text="a local RPC server on the CPU, in place of a GPU")
+    is_present = models.BooleanField(default=True)
+    position = models.PositiveSmallIntegerField(default=0)
+
+    class Meta:
+        ordering = ("host", "position", "name")
+        constraints = [
+            models.UniqueConstraint(fields=["host", "name"], name="device_name_once_per_host"),
+            models.UniqueConstraint(
+                fields=["host", "endpoint"], condition=~Q(endpoint=""), name="device_endpoint_once_per_host"
+            ),
+            models.CheckConstraint(condition=Q(kind="rpc") | Q(is_stand_in=False), name="stand_in_is_rpc"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def card_key(self) -> str:
+        """Under which key telemetry reports it: the GPU's UUID, else the device's own name."""
+        return self.gpu.uuid if self.gpu else self.name
+
+
+class SampleRollup(models.Model):
+    """One metric of one card (or of the host itself) over one bucket of time."""
+
+    host = models.ForeignKey(Host, on_delete=models.CASCADE, related_name="rollups")
+    card = models.CharField(max_length=80, help_text="GPU UUID, device name, or 'host'")
+    metric = models.CharField(max_length=40)
+    resolution_s = models.PositiveIntegerField()
+    start = models.DateTimeField()
+    minimum = models.FloatField()
+    mean = models.FloatField()
+    maximum = models.FloatField()
+    count = models.PositiveIntegerField()
+
+    class Meta:
+        ordering = ("-start",)
+        verbose_name = "telemetry roll-up"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["host", "card", "metric", "resolution_s", "start"], name="rollup_bucket_once"
+            ),
+            models.CheckConstraint(condition=Q(count__gt=0), name="rollup_has_samples"),
+        ]
+        indexes = [models.Index(fields=["resolution_s", "start"], name="rollup_by_age")]
+
+    def __str__(self) -> str:
+        return f"{self.card} {self.metric} {self.start:%Y-%m-%d %H:%M:%S}"

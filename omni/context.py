@@ -1,0 +1,44 @@
+"""What every template may use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest
+from django.urls import reverse
+
+PAGES = (
+    ("Rig", "gpus:rig", "gpus"),
+    ("Models", "deployments:models", "models"),
+    ("Deployments", "deployments:deployments", "deployments"),
+    ("Chat", "chat:list", "chat"),
+)
+
+
+def csp_nonce(request: HttpRequest) -> dict[str, Any]:
+    """django-csp calls it CSP_NONCE; django-htmx and Django 6 read csp_nonce."""
+    return {"csp_nonce": getattr(request, "csp_nonce", "")}
+
+
+def navigation(request: HttpRequest) -> dict[str, Any]:
+    """The pages, with the one that is open marked."""
+    match = request.resolver_match
+    here = f"{match.app_name}:{match.url_name}" if match else ""
+    section = SECTION_OF.get(here) or here
+    entries = [
+        {"title": title, "url": reverse(name), "icon": icon, "current": name == section}
+        for title, name, icon in PAGES
+    ]
+    return {"navigation": entries, "omni_version": settings.OMNI_VERSION}
+
+
+# Pages below another one light up its entry.
+SECTION_OF = {
+    "deployments:model": "deployments:models",
+    "deployments:deployment": "deployments:deployments",
+    "deployments:create": "deployments:deployments",
+    "chat:conversation": "chat:list",
+    "chat:new": "chat:list",
+    "gpus:card": "gpus:rig",
+}

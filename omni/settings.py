@@ -1,0 +1,222 @@
+"""Settings, grouped by topic. Every value that a site may change comes from the environment."""
+
+from __future__ import annotations
+
+import re
+import socket
+from pathlib import Path
+
+import dj_database_url
+from csp.constants import NONCE, NONE, SELF
+
+from omni.env import envbool, envint, envlist, envpath, envrange, envsecret, envstr
+from omni.home import Home
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+# --- Omni ---------------------------------------------------------------------------------------
+OMNI_HOME = Home(envpath("OMNI_HOME", Path.home() / ".local" / "share" / "omni"))
+OMNI_HOST_NAME = re.sub(r"[^a-z0-9-]+", "-", envstr("OMNI_HOST_NAME", socket.gethostname()).lower()).strip(
+    "-"
+)
+OMNI_HOST_NAME = OMNI_HOST_NAME[:60] or "host"
+OMNI_LLAMA_SERVER = envstr("OMNI_LLAMA_SERVER")
+OMNI_MODEL_FOLDERS = [Path(folder).expanduser() for folder in envlist("OMNI_MODEL_FOLDERS")]
+OMNI_ENGINE_PORTS = envrange("OMNI_ENGINE_PORTS", (18100, 18999), low=1024, high=65535)
+OMNI_TELEMETRY_HZ = envint("OMNI_TELEMETRY_HZ", 2, low=1, high=10)
+OMNI_STAND_IN_DEVICES = envint("OMNI_STAND_IN_DEVICES", 2, low=0, high=8)
+OMNI_BROKER_URL = envstr("OMNI_BROKER_URL")
+OMNI_VERSION = re.search(r"^## (\S+)", (BASE_DIR / "CHANGELOG.md").read_text(), re.M)[1]  # type: ignore[index]
+
+# --- Django -------------------------------------------------------------------------------------
+SECRET_KEY = envsecret("OMNI_SECRET_KEY") or OMNI_HOME.secret("django")
+DEBUG = envbool("OMNI_DEBUG", False)
+ALLOWED_HOSTS = envlist("OMNI_ALLOWED_HOSTS", ("localhost", "127.0.0.1", "[::1]"))
+CSRF_TRUSTED_ORIGINS = envlist("OMNI_TRUSTED_ORIGINS")
+ROOT_URLCONF = "omni.urls"
+ASGI_APPLICATION = "omni.asgi.application"
+INSTALLED_APPS = [
+    "daphne",
+    "unfold",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "channels",
+    "django_htmx",
+    "csp",
+    "axes",
+    "rest_framework_api_key",
+    "omni",
+    "gpus",
+    "deployments",
+    "chat",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.auth.middleware.LoginRequiredMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+    "omni.middleware.OmniErrorMiddleware",
+    "axes.middleware.AxesMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "omni.context.csp_nonce",
+                "omni.context.navigation",
+            ],
+            "builtins": ["omni.templatetags.omni"],
+        },
+    }
+]
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+USE_TZ = True
+TIME_ZONE = "UTC"
+LANGUAGE_CODE = "en"
+
+# --- database -----------------------------------------------------------------------------------
+# IMMEDIATE takes the write lock when a transaction begins: with the default, a transaction that
+# reads first and writes later fails at once with "database is locked" when another writer was faster.
+SQLITE_OPTIONS = {
+    "transaction_mode": "IMMEDIATE",
+    "timeout": 20,
+    "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON;",
+}
+if database_url := envstr("OMNI_DATABASE_URL"):
+    DATABASES = {"default": dj_database_url.parse(database_url)}
+else:
+    DATABASES = {
+        "default": {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": OMNI_HOME.database,
+            "OPTIONS": SQLITE_OPTIONS,
+            # A file in the tests too: several threads and processes use it, as in real life.
+            "TEST": {"NAME": OMNI_HOME.root / "test.sqlite3"},
+        }
+    }
+
+# --- log-in and browsers ------------------------------------------------------------------------
+AUTHENTICATION_BACKENDS = [
+    "axes.backends.AxesStandaloneBackend",
+    "django.contrib.auth.backends.ModelBackend",
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "gpus:rig"
+LOGOUT_REDIRECT_URL = "login"
+AXES_FAILURE_LIMIT = 8
+AXES_COOLOFF_TIME = 0.25  # hours
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_LOCKOUT_TEMPLATE = "registration/locked.html"
+AXES_RESET_ON_SUCCESS = True
+AXES_VERBOSE = False
+SESSION_COOKIE_NAME = "omni_session"
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+# Omni listens on loopback without TLS unless a proxy is put before it; the proxy's owner sets this.
+BEHIND_TLS = envbool("OMNI_BEHIND_TLS", False)
+SESSION_COOKIE_SECURE = BEHIND_TLS
+CSRF_COOKIE_SECURE = BEHIND_TLS
+CSRF_COOKIE_NAME = "omni_csrf"
+SECURE_SSL_REDIRECT = False
+SECURE_HSTS_SECONDS = 31536000 if BEHIND_TLS else 0
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if BEHIND_TLS else None
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+SILENCED_SYSTEM_CHECKS = (
+    # TLS belongs to the proxy (OMNI_BEHIND_TLS): on plain loopback a Secure cookie or a redirect would lock everybody out.
+    [] if BEHIND_TLS else ["security.W004", "security.W008", "security.W012", "security.W016"]
+) + (["security.W008", "security.W005", "security.W021"] if BEHIND_TLS else [])
+CONTENT_SECURITY_POLICY = {
+    # The admin theme evaluates expressions; it gets its own policy in omni.middleware.
+    "DIRECTIVES": {
+        "default-src": [SELF],
+        "script-src": [SELF, NONCE],
+        "style-src": [SELF, NONCE],
+        "img-src": [SELF, "data:"],
+        "connect-src": [SELF],
+        "object-src": [NONE],
+        "base-uri": [NONE],
+        "form-action": [SELF],
+        "frame-ancestors": [NONE],
+    }
+}
+
+# --- static files -------------------------------------------------------------------------------
+STATIC_URL = "/static/"
+STATIC_ROOT = OMNI_HOME.root / "static"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STATICFILES_FINDERS = [
+    "django.contrib.staticfiles.finders.FileSystemFinder",
+    "django.contrib.staticfiles.finders.AppDirectoriesFinder",
+    "omni.staticfinder.PackageFinder",
+]
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = DEBUG
+
+# --- broker and channel layer -------------------------------------------------------------------
+_socket = OMNI_HOME.valkey_socket
+CHANNEL_REDIS_URL = OMNI_BROKER_URL or f"unix://{_socket}?db=2"
+CELERY_BROKER_URL = OMNI_BROKER_URL or f"redis+socket://{_socket}?virtual_host=1"
+CHANNEL_LAYERS = {
+    "default": {
+        "BACKEND": "channels_redis.core.RedisChannelLayer",
+        "CONFIG": {"hosts": [CHANNEL_REDIS_URL], "capacity": 1000, "expiry": 20, "prefix": "omni"},
+    }
+}
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_TASK_SERIALIZER = "json"
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = True
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_TASK_DEFAULT_QUEUE = f"host.{OMNI_HOST_NAME}"
+CELERY_TASK_PUBLISH_RETRY = False
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    "socket_connect_timeout": 2,
+    "socket_timeout": 10,
+    "unacked_restore_interval": 5,
+}
+
+# --- log ----------------------------------------------------------------------------------------
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname).1s %(name)s: %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": envstr("OMNI_LOG_LEVEL", "INFO")},
+    "loggers": {
+        "daphne": {"level": "WARNING"},
+        "httpx": {"level": "WARNING"},
+        "httpcore": {"level": "WARNING"},
+        "axes": {"level": "WARNING"},
+        "celery": {"level": "WARNING"},
+        "django.channels.server": {"level": "WARNING"},
+    },
+}
+
+# --- admin --------------------------------------------------------------------------------------
+UNFOLD = {"SITE_TITLE": "Omni", "SITE_HEADER": "Omni", "SITE_SUBHEADER": "Administration", "SITE_URL": "/"}

@@ -1,0 +1,36 @@
+"""Template filters over omni.units, and the icons."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import template
+from django.utils.html import format_html
+from django.utils.safestring import mark_safe
+
+from omni import units
+from omni.icons import ICONS
+
+register = template.Library()
+
+register.filter("bytes", units.bytes_text)
+register.filter("count", units.count_text)
+register.filter("tps", units.tps_text)
+register.filter("ms", units.ms_text)
+register.filter("percent", units.percent_text)
+register.filter("watts", units.watts_text)
+register.filter("celsius", units.celsius_text)
+register.filter("gbps", units.gbps_text)
+
+
+@register.filter
+def get(mapping: Any, key: Any) -> Any:
+    """A value of a mapping whose key is only known in the template."""
+    return mapping.get(key) if mapping else None
+
+
+@register.simple_tag
+def icon(name: str, label: str = "") -> str:
+    """An inline SVG; decorative unless it has a label. Raises KeyError for a name that does not exist."""
+    aria = format_html('role="img" aria-label="{}"', label) if label else mark_safe('aria-hidden="true"')
+    return format_html('<svg class="icon" viewBox="0 0 24 24" {}>{}</svg>', aria, mark_safe(ICONS[name]))

@@ -1,0 +1,67 @@
+"""Numbers with units, as text. None is a fact nobody knows: it reads N/A and is never made up."""
+
+from __future__ import annotations
+
+UNKNOWN = "N/A"
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+_BINARY = ((1 << 40, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB"))
+_COUNTS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K"))
+
+
+def bytes_text(value: float | None) -> str:
+    """1536 → '1.5 KiB'."""
+    if value is None:
+        return UNKNOWN
+    for size, unit in _BINARY:
+        if abs(value) >= size:
+            return f"{_short(value / size)} {unit}"
+    return f"{value:.0f} B"
+
+
+def count_text(value: float | None) -> str:
+    """134515008 → '135M'."""
+    if value is None:
+        return UNKNOWN
+    for size, unit in _COUNTS:
+        if abs(value) >= size:
+            return f"{_short(value / size)}{unit}"
+    return f"{value:.0f}"
+
+
+def tps_text(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{_short(value)} tokens/s"
+
+
+def ms_text(value: float | None) -> str:
+    """320 → '320 ms', 1500 → '1.5 s', 90000 → '1 min 30 s'."""
+    if value is None:
+        return UNKNOWN
+    if value < 1000:
+        return f"{_short(value)} ms"
+    if value < 60_000:
+        return f"{_short(value / 1000)} s"
+    minutes, seconds = divmod(round(value / 1000), 60)
+    return f"{minutes} min {seconds} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def percent_text(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:.0f} %"
+
+
+def watts_text(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:.0f} W"
+
+
+def celsius_text(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:.0f} °C"
+
+
+def gbps_text(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{_short(value)} GB/s"
+
+
+def _short(value: float) -> str:
+    """Three significant figures at most, without trailing zeros."""
+    if abs(value) >= 100:
+        return f"{value:.0f}"
+    return f"{value:.{1 if abs(value) >= 10 else 2}f}".rstrip("0").rstrip(".")

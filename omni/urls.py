@@ -1,0 +1,20 @@
+from django.contrib import admin
+from django.contrib.auth import views as auth
+from django.urls import include, path
+
+from omni import views
+
+urlpatterns = [
+    path("healthz", views.healthz, name="healthz"),
+    path("metrics", views.metrics, name="metrics"),
+    path("login/", auth.LoginView.as_view(redirect_authenticated_user=True), name="login"),
+    path("logout/", auth.LogoutView.as_view(), name="logout"),
+    path("admin/", admin.site.urls),
+    path("chat/", include("chat.urls")),
+    path("", include("deployments.urls")),
+    path("", include("gpus.urls")),
+]
+handler400 = "omni.views.bad_request"
+handler403 = "omni.views.forbidden"
+handler404 = "omni.views.not_found"
+handler500 = "omni.views.server_error"

@@ -1,0 +1,53 @@
+"""Pages that belong to no app: health, metrics and the error pages."""
+
+from __future__ import annotations
+
+from django.contrib.auth.decorators import login_not_required
+from django.db import DatabaseError, connection
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import render
+
+
+@login_not_required
+def healthz(request: HttpRequest) -> HttpResponse:
+    """200 when pages can be served: the database answers."""
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except DatabaseError:
+        return JsonResponse({"status": "database unreachable"}, status=503)
+    return JsonResponse({"status": "ok"})
+
+
+def metrics(request: HttpRequest) -> HttpResponse:
+    """What the panel knows of its deployments, in Prometheus' text format."""
+    from deployments.models import Deployment, Instance
+
+    lines = ["# TYPE omni_deployment_ready gauge"]
+    for deployment in Deployment.objects.prefetch_related("instances"):
+        ready = int(deployment.state == "ready")
+        labels = f'deployment="{deployment.name}",strategy="{deployment.strategy}"'
+        lines.append(f"omni_deployment_ready{{{labels}}} {ready}")
+    lines.append("# TYPE omni_instance_restarts_total counter")
+    for instance in Instance.objects.select_related("deployment", "device"):
+        owner = instance.deployment or instance.device
+        lines.append(
+            f'omni_instance_restarts_total{{owner="{owner}",role="{instance.role}"}} {instance.restarts}'
+        )
+    return HttpResponse("\n".join(lines) + "\n", content_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    return render(request, "errors/400.html", status=400)
+
+
+def forbidden(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    return render(request, "errors/403.html", status=403)
+
+
+def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    return render(request, "errors/404.html", status=404)
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    return render(request, "errors/500.html", status=500)

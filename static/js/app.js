@@ -1,0 +1,141 @@
+// What every page has: CSRF for htmx, confirmation, copying, toasts, theme, relative times, live state.
+
+import { connect } from "./socket.js";
+
+const body = document.body;
+const csrfToken = document.querySelector('meta[name="csrf-token"]')?.content;
+
+// --- htmx -----------------------------------------------------------------------------------------
+body.addEventListener("htmx:configRequest", (event) => {
+  if (csrfToken) event.detail.headers["X-CSRFToken"] = csrfToken;
+});
+body.addEventListener("htmx:sendError", () => toast("The panel cannot be reached. Nothing was changed.", "bad"));
+body.addEventListener("htmx:responseError", (event) => {
+  const { status } = event.detail.xhr;
+  if (status === 401 || status === 403) toast("You are not allowed to do that.", "bad");
+  else toast(`The panel answered with an error (${status}). Nothing was changed.`, "bad");
+});
+
+// --- toasts ---------------------------------------------------------------------------------------
+export function toast(text, kind = "info") {
+  const template = document.getElementById("toast-template");
+  const box = template.content.firstElementChild.cloneNode(true);
+  box.dataset.kind = kind;
+  box.querySelector("p").textContent = text;
+  document.getElementById("toasts").append(box);
+  dismissLater(box);
+}
+
+function dismissLater(box) {
+  box.querySelector("button")?.addEventListener("click", () => box.remove());
+  if (box.dataset.kind !== "bad") setTimeout(() => box.remove(), 6000);
+}
+
+body.addEventListener("toast", (event) => toast(event.detail.text ?? event.detail.value, event.detail.kind));
+body.addEventListener("htmx:afterSwap", (event) => {
+  if (event.detail.target.id === "toasts" && event.detail.target.lastElementChild) dismissLater(event.detail.target.lastElementChild);
+});
+document.querySelectorAll("#toasts .toast").forEach(dismissLater);
+
+// --- confirmation ---------------------------------------------------------------------------------
+function confirmed(question, verb) {
+  const dialog = document.getElementById("confirm-dialog");
+  dialog.querySelector("p").textContent = question;
+  dialog.querySelector("[value=yes]").textContent = verb || "Confirm";
+  dialog.returnValue = "";
+  dialog.showModal();
+  dialog.querySelector("[value=no]").focus();
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
+  });
+}
+
+body.addEventListener("htmx:confirm", async (event) => {
+  if (!event.detail.question) return;
+  event.preventDefault();
+  if (await confirmed(event.detail.question, event.detail.elt.dataset.verb)) event.detail.issueRequest(true);
+});
+document.addEventListener("submit", async (event) => {
+  const form = event.target;
+  if (!form.dataset.confirm || form.dataset.confirmed) return;
+  event.preventDefault();
+  if (await confirmed(form.dataset.confirm, form.dataset.verb)) {
+    form.dataset.confirmed = "yes";
+    form.requestSubmit(event.submitter);
+  }
+}, true);
+
+// --- copying --------------------------------------------------------------------------------------
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("[data-copy]");
+  if (!button) return;
+  const source = document.querySelector(button.dataset.copy);
+  try {
+    await navigator.clipboard.writeText(source.value ?? source.textContent);
+    toast("Copied.", "ok");
+  } catch {
+    getSelection().selectAllChildren(source);
+    toast("The browser does not allow copying here; the text is selected, press Ctrl+C.", "info");
+  }
+});
+
+// --- theme ----------------------------------------------------------------------------------------
+document.querySelector("[data-theme-switch]")?.addEventListener("click", () => {
+  const dark = matchMedia("(prefers-color-scheme: dark)").matches;
+  const now = document.documentElement.dataset.theme || (dark ? "dark" : "light");
+  const next = now === "dark" ? "light" : "dark";
+  document.documentElement.dataset.theme = next;
+  localStorage.setItem("omni-theme", next);
+  document.dispatchEvent(new CustomEvent("theme-changed"));
+});
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => document.dispatchEvent(new CustomEvent("theme-changed")));
+
+// --- times ----------------------------------------------------------------------------------------
+const STEPS = [[60, "second"], [60, "minute"], [24, "hour"], [30, "day"], [12, "month"], [Infinity, "year"]];
+const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
+
+export function relativeText(date, now = Date.now()) {
+  let value = (date.getTime() - now) / 1000;
+  for (const [size, unit] of STEPS) {
+    if (Math.abs(value) < size) return unit === "second" && Math.abs(value) < 10 ? "just now" : relative.format(Math.round(value), unit);
+    value /= size;
+  }
+  return "";
+}
+
+export function localTimes(root = document) {
+  for (const element of root.querySelectorAll("time[datetime]")) {
+    const date = new Date(element.dateTime);
+    element.title = date.toLocaleString();
+    element.textContent = "relative" in element.dataset ? relativeText(date) : date.toLocaleString();
+  }
+}
+
+localTimes();
+body.addEventListener("htmx:afterSettle", (event) => localTimes(event.detail.target.parentElement ?? document));
+setInterval(() => localTimes(), 20000);
+
+// --- live state -----------------------------------------------------------------------------------
+function announce(name, detail = {}) {
+  body.dispatchEvent(new CustomEvent(name, { detail }));
+}
+
+if (body.dataset.live === "yes") {
+  let lostTimer = 0;
+  const lost = document.getElementById("link-lost");
+  connect("/ws/state/", {
+    open: (again) => again && announce("resync"),
+    message(data) {
+      if (data.type === "deployment.changed") {
+        announce(`deployment-${data.deployment}`, data);
+        announce("deployments-changed", data);
+      } else if (data.type === "library.changed") announce("library-changed", data);
+    },
+    status(up) {
+      clearTimeout(lostTimer);
+      // A blink while a page loads is no news; two seconds without the panel are.
+      if (up) lost.hidden = true;
+      else lostTimer = setTimeout(() => { lost.hidden = false; }, 2000);
+    },
+  });
+}

@@ -1,0 +1,69 @@
+"""A real Chromium against a real panel. Playwright's sync API keeps an event loop running, beside which
+the ORM refuses to work: these tests speak to the panel by its pages, its commands and its gateway only."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+from tests.panel import PASSWORD, RunningPanel
+
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]  # fmt: skip
+expect.set_options(timeout=10_000)
+
+
+def chromium_path() -> str:
+    for name in (os.environ.get("OMNI_TEST_CHROMIUM", ""), "chromium", "google-chrome", "chromium-browser"):
+        if name and (path := shutil.which(name)):
+            return path
+    raise RuntimeError("Chromium is needed for the browser tests; `make test` installs it.")
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium_path(), args=QUIET)
+        yield browser
+        browser.close()
+
+
+def log_in(page: Page, url: str, name: str = "admin", password: str = PASSWORD) -> None:
+    page.goto(f"{url}/login/")
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("Password").fill(password)
+    page.get_by_role("button", name="Log in").click()
+    page.wait_for_url(f"{url}/")
+
+
+@pytest.fixture
+def new_context(chromium: Browser) -> Iterator[Callable[..., BrowserContext]]:
+    """Makes contexts; a script error or a breach of the content security policy on any page fails the test."""
+    contexts: list[BrowserContext] = []
+    complaints: list[str] = []
+
+    def make(**options: object) -> BrowserContext:
+        context = chromium.new_context(**options)  # type: ignore[arg-type]
+        context.on("weberror", lambda error: complaints.append(str(error.error)))
+        context.on(
+            "console",
+            lambda message: complaints.append(message.text) if "Content Security Policy" in message.text else None,
+        )
+        contexts.append(context)
+        return context
+
+    yield make
+    for context in contexts:
+        context.close()
+    assert not complaints, complaints
+
+
+@pytest.fixture
+def page(new_context: Callable[..., BrowserContext], panel: RunningPanel) -> Page:
+    """A page of the session's panel, the administrator logged in."""
+    page = new_context(viewport={"width": 1280, "height": 900}).new_page()
+    log_in(page, panel.url)
+    return page

@@ -1,0 +1,124 @@
+"""What all tests share: a throw-away OMNI_HOME, a real Valkey, people with roles, a running panel."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+# Before Django reads its settings.
+_home = tempfile.TemporaryDirectory(prefix="omni-test-")
+os.environ["OMNI_HOME"] = _home.name
+os.environ["OMNI_HOST_NAME"] = "testhost"
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest  # noqa: E402
+from django.contrib.auth.models import Group, User  # noqa: E402
+from django.test import Client  # noqa: E402
+
+from tests.panel import RunningPanel  # noqa: E402
+
+PASSWORD = "correct horse battery"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def broker() -> Iterator[None]:
+    """The embedded Valkey on the settings' own socket."""
+    import redis
+    from django.conf import settings
+
+    from omni.launcher import valkey_child
+    from tests.helpers import wait_until
+
+    home = settings.OMNI_HOME
+    home.create()
+    child = valkey_child(home.valkey_socket, home.run, home.logs)
+    child.start()
+    client = redis.Redis.from_url(settings.CHANNEL_REDIS_URL)
+
+    def answers() -> bool:
+        try:
+            return bool(client.ping())
+        except redis.RedisError:
+            return False
+
+    wait_until(answers, 10, "Valkey did not answer")
+    client.close()
+    yield
+    child.stop(timeout_s=5)
+
+
+def _user(name: str, **kwargs: object) -> User:
+    return User.objects.create_user(name, password=PASSWORD, **kwargs)
+
+
+@pytest.fixture
+def admin_user(db: None) -> User:
+    return _user("ada", is_superuser=True, is_staff=True)
+
+
+@pytest.fixture
+def operator_user(db: None) -> User:
+    user = _user("oscar")
+    user.groups.add(Group.objects.get_or_create(name="operator")[0])
+    _ensure_roles()
+    return user
+
+
+@pytest.fixture
+def viewer_user(db: None) -> User:
+    user = _user("vera")
+    user.groups.add(Group.objects.get_or_create(name="viewer")[0])
+    _ensure_roles()
+    return user
+
+
+def _ensure_roles() -> None:
+    from omni.roles import ensure_roles
+
+    ensure_roles()
+
+
+def _client(user: User | None) -> Client:
+    client = Client()
+    if user:
+        client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
+    return client
+
+
+@pytest.fixture
+def anonymous() -> Client:
+    return _client(None)
+
+
+@pytest.fixture
+def admin(admin_user: User) -> Client:
+    return _client(admin_user)
+
+
+@pytest.fixture
+def operator(operator_user: User) -> Client:
+    return _client(operator_user)
+
+
+@pytest.fixture
+def viewer(viewer_user: User) -> Client:
+    return _client(viewer_user)
+
+
+@pytest.fixture(scope="session")
+def panel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPanel]:
+    """A real panel, started as `make up` starts it, with its own empty OMNI_HOME."""
+    running = RunningPanel(tmp_path_factory.mktemp("panel-home"))
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def fresh_panel(tmp_path: Path) -> Iterator[RunningPanel]:
+    """A panel of this test's own, not started yet: for tests that kill parts of it."""
+    running = RunningPanel(tmp_path / "home")
+    yield running
+    running.stop()

@@ -1,0 +1,42 @@
+"""OMNI_HOME is private, its secrets are made once."""
+
+from __future__ import annotations
+
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from omni.home import UNIX_SOCKET_PATH_LIMIT, Home
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_folders_belong_to_their_user_only(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.create()
+    assert mode(home.root) == mode(home.run) == mode(home.logs) == 0o700
+
+
+def test_a_secret_is_long_private_and_stays(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    secret = home.secret("engine")
+    assert len(secret) >= 43  # 256 bits in base64
+    assert home.secret("engine") == secret
+    assert home.secret("django") != secret
+    assert mode(home.secret_path("engine")) == 0o600
+
+
+def test_many_processes_asking_first_get_the_same_secret(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.create()
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(lambda _: home.secret("new"), range(32)))) == 1
+
+
+def test_the_broker_socket_fits_even_below_a_long_path(tmp_path: Path) -> None:
+    short, long = Home(Path("/srv/omni")), Home(tmp_path / ("deep" * 40))
+    assert short.valkey_socket == Path("/srv/omni/run/valkey.sock")
+    assert len(str(long.valkey_socket)) <= UNIX_SOCKET_PATH_LIMIT
+    assert long.valkey_socket != Home(tmp_path / ("deep" * 41)).valkey_socket

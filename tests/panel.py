@@ -1,0 +1,119 @@
+"""A real panel in a child process, and what its processes are."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import psutil
+
+from tests.helpers import free_port, wait_until
+
+ROOT = Path(__file__).resolve().parent.parent
+PASSWORD = "a-password-for-tests"
+
+
+class RunningPanel:
+    """`manage.py up` with its own OMNI_HOME and port; use as `start()` … `stop()`."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.port = free_port()
+        self.process: subprocess.Popen[str] | None = None
+        self.output = home.parent / f"{home.name}.out"
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def env(self) -> dict[str, str]:
+        keep = {k: v for k, v in os.environ.items() if not k.startswith(("OMNI_", "DJANGO_"))}
+        first = 20000 + (self.port % 400) * 50
+        return {
+            **keep,
+            "OMNI_HOME": str(self.home),
+            "OMNI_HOST_NAME": "testhost",
+            "OMNI_ADMIN_PASSWORD": PASSWORD,
+            # Panels of tests that run at the same time must not meet.
+            "OMNI_ENGINE_PORTS": f"{first}-{first + 49}",
+        }
+
+    def start(self, *arguments: str, timeout_s: float = 60) -> float:
+        """Returns after how many seconds /healthz answered 200."""
+        began = time.monotonic()
+        argv = [sys.executable, str(ROOT / "manage.py"), "up", "--no-browser", "--port", str(self.port), *arguments]
+        with self.output.open("a") as output:
+            self.process = subprocess.Popen(
+                argv, env=self.env, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, cwd=ROOT
+            )
+        wait_until(lambda: self.healthy() or self._ended(), timeout_s, lambda: f"the panel is not ready:\n{self.said()}")
+        assert self.process.poll() is None, f"the panel ended:\n{self.said()}"
+        return time.monotonic() - began
+
+    def _ended(self) -> bool:
+        return self.process is not None and self.process.poll() is not None
+
+    def healthy(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/healthz", timeout=2) as answer:
+                return answer.status == 200
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def said(self) -> str:
+        return self.output.read_text() if self.output.exists() else ""
+
+    def manage(self, *arguments: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+        """Runs a management command against this panel's OMNI_HOME."""
+        argv = [sys.executable, str(ROOT / "manage.py"), *arguments]
+        return subprocess.run(argv, env=self.env, capture_output=True, text=True, timeout=timeout_s, cwd=ROOT)
+
+    def processes(self) -> list[psutil.Process]:
+        """Everything alive that belongs to this OMNI_HOME: by environment or by argument."""
+        found = []
+        for process in psutil.process_iter(["status"]):
+            if process.info["status"] == psutil.STATUS_ZOMBIE or process.pid == os.getpid():
+                continue
+            try:
+                belongs = process.environ().get("OMNI_HOME") == str(self.home)
+                belongs = belongs or any(str(self.home) in part for part in process.cmdline())
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+            if belongs:
+                found.append(process)
+        return found
+
+    def child(self, marker: str) -> psutil.Process:
+        """The panel's process whose command line has `marker`: 'celery', 'serve', 'sampler', 'valkey-server'."""
+        for process in self.processes():
+            if any(marker in part for part in process.cmdline()):
+                return process
+        raise LookupError(f"no process with {marker!r} in its command line")
+
+    def engines(self) -> list[psutil.Process]:
+        """The llama-server processes, by their own argv."""
+        return [p for p in self.processes() if p.cmdline() and p.cmdline()[0].endswith("llama-server")]
+
+    def kill(self) -> None:
+        assert self.process
+        self.process.kill()
+        self.process.wait(10)
+
+    def stop(self, timeout_s: float = 40) -> None:
+        """Ctrl-C, then everything that is still there by pid."""
+        if self.process and self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            try:
+                self.process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(10)
+        for process in self.processes():
+            process.kill()
