@@ -1,0 +1,16 @@
+"""The engines Omni can run; a new one is a new file and a row here."""
+
+from __future__ import annotations
+
+from deployments.engines.base import EngineFlavour
+from deployments.engines.llama_cpp import LlamaCpp
+from omni.errors import OmniError
+
+FLAVOURS: dict[str, EngineFlavour] = {engine.flavour: engine for engine in (LlamaCpp(),)}
+
+
+def get_flavour(name: str) -> EngineFlavour:
+    """Raises OmniError (unknown_engine)."""
+    if name not in FLAVOURS:
+        raise OmniError("unknown_engine", f"Omni cannot run {name!r} engines.", f"It can: {', '.join(FLAVOURS)}.")
+    return FLAVOURS[name]

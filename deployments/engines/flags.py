@@ -1,0 +1,199 @@
+"""Which engine flags a user may add to a deployment, and with what values.
+
+A list of what is allowed, not of what is forbidden: engines grow flags that read files, open sockets or
+run programs, and a new one must not be open to everybody by default.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+
+from omni.errors import OmniError
+
+# A value is one shell-safe word; nothing that could be a path, an address or another flag.
+WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+
+
+@dataclass(frozen=True)
+class Flag:
+    """An allowed flag. `kind`: none, int, float, word, words (one of `words`), numbers (comma-separated)."""
+
+    name: str
+    kind: str = "none"
+    low: float = float("-inf")
+    high: float = float("inf")
+    words: tuple[str, ...] = ()
+
+    @property
+    def takes_value(self) -> bool:
+        return self.kind != "none"
+
+    def check(self, value: str) -> None:
+        """Raises OmniError unless the value is one this flag may have."""
+        if value.startswith("-") and _number(value) is None:
+            raise _bad(self.name, f"{value!r} looks like another flag, not like a value")
+        if self.kind in ("int", "float"):
+            number = _number(value, whole=self.kind == "int")
+            if number is None or not self.low <= number <= self.high:
+                what = "a whole number" if self.kind == "int" else "a number"
+                raise _bad(self.name, f"{value!r} is not {what} from {self.low:g} to {self.high:g}")
+        elif self.kind == "numbers" and not all(_number(part) is not None for part in value.split(",")):
+            raise _bad(self.name, f"{value!r} is not a list of numbers such as 3,1")
+        elif self.kind == "words" and value not in self.words:
+            raise _bad(self.name, f"{value!r} is not one of {', '.join(self.words)}")
+        elif self.kind == "word" and not WORD.fullmatch(value):
+            raise _bad(self.name, f"{value!r} is not a plain word")
+
+
+def _number(text: str, whole: bool = False) -> float | None:
+    pattern = r"[+-]?\d{1,18}" if whole else r"[+-]?\d{1,18}(\.\d{1,9})?"
+    return float(text) if re.fullmatch(pattern, text, re.ASCII) else None
+
+
+def _bad(name: str, what: str) -> OmniError:
+    return OmniError("bad_extra_arg", f"extra_args: {name}: {what}.", "Correct the value or leave the flag out.")
+
+
+def _int(name: str, low: float, high: float) -> Flag:
+    return Flag(name, "int", low, high)
+
+
+def _float(name: str, low: float, high: float) -> Flag:
+    return Flag(name, "float", low, high)
+
+
+_ALLOWED = (
+    # cache and context
+    _int("--cache-reuse", 0, 1_000_000),
+    _int("--ctx-checkpoints", 0, 1024),
+    _int("--keep", -1, 16_777_216),
+    _float("--slot-prompt-similarity", 0, 1),
+    *map(Flag, ("--cache-prompt", "--no-cache-prompt", "--context-shift", "--no-context-shift", "--swa-full")),
+    *map(Flag, ("--cache-idle-slots", "--no-cache-idle-slots")),
+    # where things are computed
+    *map(Flag, ("--kv-offload", "--no-kv-offload", "--repack", "--no-repack", "--no-host", "--no-op-offload")),
+    *map(Flag, ("--cpu-moe", "--warmup", "--no-warmup", "--check-tensors", "--backend-sampling")),
+    _int("--n-cpu-moe", 0, 999),
+    Flag("--tensor-split", "numbers"),
+    Flag("--numa", "words", words=("distribute", "isolate", "numactl")),
+    _int("--threads-batch", 1, 1024),
+    _int("--threads-http", 1, 256),
+    _int("--prio", -1, 3),
+    _int("--poll", 0, 100),
+    # rotary embedding
+    Flag("--rope-scaling", "words", words=("none", "linear", "yarn")),
+    _float("--rope-scale", 0, 1024),
+    _float("--rope-freq-base", 0, 1e12),
+    _float("--rope-freq-scale", 0, 1024),
+    _int("--yarn-orig-ctx", 0, 16_777_216),
+    *(_float(f"--yarn-{part}", -1, 1024) for part in ("ext-factor", "attn-factor", "beta-slow", "beta-fast")),
+    # default sampling
+    _int("--seed", -1, 2**32 - 1),
+    _int("--predict", -1, 16_777_216),
+    _float("--temp", 0, 10),
+    _int("--top-k", 0, 1_000_000),
+    *(_float(name, 0, 1) for name in ("--top-p", "--min-p", "--typical", "--xtc-probability", "--xtc-threshold")),
+    *(_float(f"--{name}-penalty", -10, 10) for name in ("repeat", "presence", "frequency")),
+    _int("--repeat-last-n", -1, 16_777_216),
+    Flag("--ignore-eos"),
+    # the chat format
+    *map(Flag, ("--jinja", "--no-jinja", "--special", "--prefill-assistant", "--no-prefill-assistant")),
+    Flag("--chat-template", "word"),
+    Flag("--reasoning", "words", words=("on", "off", "auto")),
+    Flag("--reasoning-format", "words", words=("auto", "none", "deepseek", "deepseek-legacy")),
+    Flag("--reasoning-effort", "word"),
+    _int("--reasoning-budget", -1, 16_777_216),
+    # other kinds of models
+    *map(Flag, ("--embeddings", "--reranking")),
+    Flag("--pooling", "words", words=("none", "mean", "cls", "last", "rank")),
+    # the server
+    _int("--timeout", 1, 86_400),
+    _int("--sse-ping-interval", -1, 3600),
+)
+ALLOWED: Mapping[str, Flag] = {flag.name: flag for flag in _ALLOWED}
+SHORT = {
+    "-b": "--batch-size", "-c": "--ctx-size", "-cmoe": "--cpu-moe", "-ctk": "--cache-type-k",
+    "-ctv": "--cache-type-v", "-dev": "--device", "-fa": "--flash-attn", "-fit": "--fit", "-lm": "--load-mode",
+    "-m": "--model", "-n": "--predict", "-ncmoe": "--n-cpu-moe", "-ngl": "--n-gpu-layers",
+    "-nkvo": "--no-kv-offload", "-np": "--parallel", "-s": "--seed", "-t": "--threads", "-tb": "--threads-batch",
+    "-to": "--timeout", "-ts": "--tensor-split", "-ub": "--ubatch-size", "--gpu-layers": "--n-gpu-layers",
+    "--temperature": "--temp", "--n-predict": "--predict", "--embedding": "--embeddings", "--rerank": "--reranking",
+}  # fmt: skip
+# Flags that Omni sets itself → the setting that governs them.
+MANAGED = {
+    "--model": "models", "--alias": "name", "--device": "devices", "--ctx-size": "context",
+    "--parallel": "parallel", "--n-gpu-layers": "gpu_layers", "--flash-attn": "flash_attention",
+    "--cache-type-k": "kv_cache_k", "--cache-type-v": "kv_cache_v", "--kv-unified": "kv_unified",
+    "--cache-ram": "cache_ram_mib", "--load-mode": "load_mode", "--batch-size": "batch",
+    "--ubatch-size": "ubatch", "--threads": "threads", "--split-mode": "strategy", "--spec-type": "strategy",
+    "--model-draft": "strategy",
+}  # fmt: skip
+FILES, SOCKETS, CODE = "reads or writes files", "opens or changes network sockets", "can run code"
+DANGEROUS = {
+    **dict.fromkeys(
+        ("--path", "--media-path", "--slot-save-path", "--log-file", "--log-prompts-dir", "--api-key-file",
+         "--ssl-key-file", "--ssl-cert-file", "--lora", "--lora-scaled", "--control-vector", "--mmproj",
+         "--control-vector-scaled", "--chat-template-file", "--grammar-file", "--json-schema-file",
+         "--ui-config-file", "--models-dir", "--models-preset", "--lookup-cache-static",
+         "--lookup-cache-dynamic", "--log-jsonl"), FILES),
+    **dict.fromkeys(
+        ("--host", "--port", "--rpc", "--reuse-port", "--api-prefix", "--cors-origins", "--cors-methods",
+         "--cors-headers", "--model-url", "--mmproj-url", "--hf-repo", "--hf-file", "--hf-token",
+         "--docker-repo", "--api-key", "--server-base"), SOCKETS),
+    **dict.fromkeys(
+        ("--tools", "--tools-runtime", "--agent", "--mcp-servers-config", "--mcp-servers-json",
+         "--ui-mcp-proxy", "--override-kv"), CODE),
+}  # fmt: skip
+
+
+def allowed_args(raw: Sequence[str]) -> tuple[str, ...]:
+    """The arguments, one word each, checked. Takes `--flag value`, `--flag=value` and separate items.
+
+    Raises OmniError (bad_extra_arg) that names the flag and why it is refused.
+    """
+    words = [word for item in raw for word in _words(item)]
+    checked: list[str] = []
+    while words:
+        flag = _allowed_flag(words.pop(0))
+        checked.append(flag.name)
+        if flag.takes_value:
+            if not words:
+                raise _bad(flag.name, "its value is missing")
+            flag.check(words[0])
+            checked.append(words.pop(0))
+    return tuple(checked)
+
+
+def _words(item: str) -> list[str]:
+    if not isinstance(item, str) or not item.isprintable():
+        raise OmniError("bad_extra_arg", f"extra_args: {item!r} is not a line of text.", "Write it as --flag value.")
+    name, equals, value = item.partition("=")
+    return [name, value] if equals and name.startswith("--") else item.split()
+
+
+def _allowed_flag(word: str) -> Flag:
+    name = SHORT.get(word, word)
+    if name in ALLOWED:
+        return ALLOWED[name]
+    positive = name.replace("--no-", "--", 1)
+    if (reason := DANGEROUS.get(name) or DANGEROUS.get(positive)) is not None:
+        raise OmniError("refused_extra_arg", f"extra_args: {word} is refused: it {reason}.", "Leave it out.")
+    if (key := MANAGED.get(name) or MANAGED.get(positive)) is not None:
+        raise OmniError("refused_extra_arg", f"extra_args: Omni sets {word} itself.", f"Use the deployment's {key}.")
+    if not word.startswith("-"):
+        raise OmniError("bad_extra_arg", f"extra_args: {word!r} belongs to no flag.", "Write it as --flag value.")
+    near = difflib.get_close_matches(name, ALLOWED, n=1)
+    fix = f"Did you mean {near[0]}?" if near else "The allowed flags are listed beside the field."
+    raise OmniError("refused_extra_arg", f"extra_args: {word} is not among the allowed flags.", fix)
+
+
+def require_flags(argv: Sequence[str], known: Set[str], engine: str) -> None:
+    """Raises OmniError (unknown_flag) for the first word that is a flag the engine's help does not list."""
+    for word in argv:
+        if re.match(r"--?[A-Za-z]", word) and word not in known:
+            near = difflib.get_close_matches(word, known, n=1)
+            fix = f"The nearest one it has is {near[0]}." if near else "Choose another engine or leave the flag out."
+            raise OmniError("unknown_flag", f"The engine {engine} has no flag {word}.", fix)

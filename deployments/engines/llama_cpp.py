@@ -1,0 +1,142 @@
+"""llama.cpp's llama-server: its command line, and what it says of itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from deployments.engines.base import Command, EngineFlavour, ListedDevice, ServerSpec
+from deployments.engines.flags import allowed_args, require_flags
+from deployments.planning.plan import PORT, DeviceFacts
+from deployments.planning.settings import ALL, AUTO, with_defaults
+from omni.errors import OmniError
+
+# More layers than any model has: all of them, for every build.
+EVERY_LAYER = "999"
+MIB = 1 << 20
+
+
+class LlamaCpp(EngineFlavour):
+    flavour = "llama.cpp"
+
+    def command(self, spec: ServerSpec) -> Command:
+        if not spec.engine.flags:
+            text = f"The engine {spec.engine.name} has not said yet which flags it has."
+            raise OmniError("engine_not_probed", text, "Probe the engine first; a scan does it.", retry=True)
+        placement, env, needed = _placement(spec.devices, spec.host_devices)
+        argv = [
+            *("-m", spec.model_path, "--alias", spec.alias),
+            *_server_flags(spec),
+            *placement,
+            *_setting_flags(spec, offloads=bool(_accelerators(spec.devices))),
+            *allowed_args(spec.extra_args),
+        ]
+        require_flags(_without_values(argv), spec.engine.flags, spec.engine.name)
+        return Command((spec.engine.path, *argv), env, needed)
+
+    def parse_version(self, text: str) -> str:
+        """`version: 0.1.0-dev (build 1, commit 7e4c0a9)` → what stands after the colon."""
+        found = re.search(r"^version:\s*(.+)$", text, re.M)
+        return found[1].strip() if found else ""
+
+    def parse_flags(self, text: str) -> frozenset[str]:
+        """Spellings stand at the start of a line, separated by commas, before the value's placeholder."""
+        heads = re.findall(r"^(-{1,2}[A-Za-z][^\n]*)", text, re.M)
+        return frozenset(word for head in heads for word in _spellings(head))
+
+    def parse_devices(self, text: str) -> tuple[ListedDevice, ...]:
+        """Lines such as `  CUDA0: NVIDIA RTX (32000 MiB, 31000 MiB free)`."""
+        pattern = r"^\s+(\w+): (.*?)(?: \((\d+) MiB, (\d+) MiB free\))?$"
+        return tuple(
+            ListedDevice(name, description.strip(), _mib(total), _mib(free))
+            for name, description, total, free in re.findall(pattern, text, re.M)
+        )
+
+
+def _mib(text: str) -> int | None:
+    return int(text) * MIB if text else None
+
+
+def _spellings(head: str) -> list[str]:
+    """`-c,    --ctx-size N    size of …` → -c, --ctx-size."""
+    found = re.match(r"(?:-{1,2}[A-Za-z][\w.-]*(?:,\s+)?)+", head)
+    return re.findall(r"-{1,2}[A-Za-z][\w.-]*", found[0]) if found else []
+
+
+def _server_flags(spec: ServerSpec) -> list[str]:
+    """How it listens and what it tells; verbosity 4 is the lowest that prints memory per device."""
+    flags = ["--host", "127.0.0.1", "--port", PORT, "-lv", "4", "--metrics"]
+    if spec.api_key_file:
+        flags += ["--api-key-file", spec.api_key_file]
+    has = spec.engine.flags
+    # These narrow what the server offers; a build without the flag does not offer it either.
+    flags += ["--no-ui"] if "--no-ui" in has else ["--no-webui"] if "--no-webui" in has else []
+    if "--cors-origins" in has:
+        flags += ["--cors-origins", "localhost"]
+    # The plan decides what goes where; the engine's own fitting would change it in silence.
+    return flags + (["-fit", "off"] if "-fit" in has else [])
+
+
+def _accelerators(devices: tuple[DeviceFacts, ...]) -> tuple[DeviceFacts, ...]:
+    return tuple(device for device in devices if device.kind != "cpu")
+
+
+def _placement(
+    devices: tuple[DeviceFacts, ...], host_devices: tuple[DeviceFacts, ...]
+) -> tuple[list[str], dict[str, str], tuple[str, ...]]:
+    """Flags, environment and the RPC devices that must serve first."""
+    used = _accelerators(devices)
+    if not used:
+        return ["--device", "none"], {}, ()
+    flags: list[str] = []
+    env: dict[str, str] = {}
+    endpoints = _rpc_endpoints(used, host_devices)
+    if endpoints:
+        flags += ["--rpc", ",".join(endpoints.values())]
+        # RDMA in the RPC back end is not needed on loopback and has had memory errors.
+        env["GGML_RPC_NO_RDMA"] = "1"
+    names = {device.name: device.name for device in used}
+    if cards := [device for device in used if device.kind == "cuda" and device.gpu_uuid]:
+        # By UUID: an index changes with the driver's order. Only these cards are visible to the process,
+        # so the engine numbers them from 0, and it takes no memory on the others.
+        env["CUDA_VISIBLE_DEVICES"] = ",".join(card.gpu_uuid for card in cards)
+        names |= {card.name: f"CUDA{index}" for index, card in enumerate(cards)}
+    return [*flags, "--device", ",".join(names.values())], env, tuple(endpoints)
+
+
+def _rpc_endpoints(used: tuple[DeviceFacts, ...], host_devices: tuple[DeviceFacts, ...]) -> Mapping[str, str]:
+    """Name → endpoint, from RPC0 to the highest used one: the engine numbers endpoints in the order given."""
+    wanted = {device.name for device in used if device.kind == "rpc"}
+    if not wanted:
+        return {}
+    known = {device.name: device.endpoint for device in (*host_devices, *used) if device.kind == "rpc"}
+    highest = max(int(name.removeprefix("RPC")) for name in wanted)
+    endpoints = {f"RPC{n}": known.get(f"RPC{n}", "") for n in range(highest + 1)}
+    for name, endpoint in endpoints.items():
+        if not endpoint:
+            text = f"The device {name} has no address."
+            raise OmniError("device_not_served", text, "The agent gives it one; look at the Rig page.", retry=True)
+    return endpoints
+
+
+def _setting_flags(spec: ServerSpec, *, offloads: bool) -> list[str]:
+    values = with_defaults(spec.settings)
+    layers = values["gpu_layers"]
+    every = layers in (AUTO, ALL)
+    flags = [
+        *("-c", str(spec.context_tokens)),
+        *("-np", str(values["parallel"])),
+        *("-ngl", "0" if not offloads else EVERY_LAYER if every else str(layers)),
+        *("-fa", str(values["flash_attention"])),
+        *("-ctk", str(values["kv_cache_k"]), "-ctv", str(values["kv_cache_v"])),
+        *("-b", str(values["batch"]), "-ub", str(values["ubatch"])),
+    ]
+    flags += ["-kvu"] if values["kv_unified"] == "on" else []
+    for key, flag in (("threads", "-t"), ("cache_ram_mib", "-cram"), ("load_mode", "-lm")):
+        flags += [] if values[key] == AUTO else [flag, str(values[key])]
+    return flags
+
+
+def _without_values(argv: list[str]) -> list[str]:
+    """The flags alone: a value never starts with a dash and a letter, except where it follows -m or --alias."""
+    return [word for before, word in zip(["", *argv], argv, strict=False) if before not in ("-m", "--alias")]

@@ -1,0 +1,238 @@
+"""The settings of a deployment: keys, types, ranges, defaults and what they mean. This is their one home."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from omni.errors import OmniError
+
+# llama.cpp, common/arg.cpp: the types --cache-type-k and --cache-type-v take.
+KV_CACHE_TYPES = ("f16", "bf16", "f32", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
+UNQUANTISED = ("f16", "bf16", "f32")
+AUTO, ALL = "auto", "all"
+# Takes effect where a model allows more; long contexts cost memory that nobody asked for.
+DEFAULT_CONTEXT = 8192
+
+
+class Group(StrEnum):
+    MAIN = "main"
+    MEMORY = "memory"
+    SPEED = "speed"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting. Whole numbers have `low` and `high`, words have `words`; a setting may take both."""
+
+    key: str
+    title: str
+    default: int | str
+    help: str
+    group: Group = Group.MAIN
+    low: int | None = None
+    high: int | None = None
+    words: tuple[str, ...] = ()
+    unit: str = ""
+    advanced: bool = False
+
+    @property
+    def is_number(self) -> bool:
+        return self.low is not None
+
+    @property
+    def allowed(self) -> str:
+        """What it takes, in words: '1 to 64', 'auto, all, or 0 to 999'."""
+        words = ", ".join(self.words)
+        if not self.is_number:
+            return words
+        span = f"{self.low} to {self.high}"
+        return f"{words}, or {span}" if words else span
+
+    def parsed(self, raw: object) -> int | str:
+        """The value in its own type. Raises OmniError that names the key and what it takes."""
+        value = raw
+        if isinstance(raw, bool):
+            # YAML reads a bare on or off as a truth value.
+            value = "on" if raw else "off"
+        if isinstance(value, str):
+            text = value.strip().lower()
+            if text in self.words:
+                return text
+            value = int(text) if text.lstrip("+-").isdecimal() and text.isascii() else text
+        if self.low is not None and self.high is not None and isinstance(value, int):
+            if self.low <= value <= self.high:
+                return value
+        raise OmniError("bad_setting", f"{self.key} is {raw!r}.", f"It takes {self.allowed}.")
+
+
+_ALL = (
+    Setting(
+        "context",
+        "Context",
+        AUTO,
+        "Tokens a conversation may have, prompt and answer together; shared evenly by the parallel requests. "
+        f"auto: what the model was trained for, at most {DEFAULT_CONTEXT}.",
+        low=256,
+        high=16_777_216,
+        words=(AUTO,),
+        unit="tokens",
+    ),
+    Setting(
+        "parallel",
+        "Parallel requests",
+        1,
+        "Requests answered at the same time; more wait in a queue. Each gets context ÷ parallel tokens.",
+        low=1,
+        high=64,
+    ),
+    Setting(
+        "gpu_layers",
+        "Layers on devices",
+        AUTO,
+        "How many layers go on the chosen devices, the output layer included; the rest stays on the CPU. "
+        "auto and all: every layer.",
+        low=0,
+        high=999,
+        words=(AUTO, ALL),
+        unit="layers",
+    ),
+    Setting(
+        "flash_attention",
+        "Flash attention",
+        AUTO,
+        "Less memory for long contexts; needed for a quantised V cache.",
+        words=(AUTO, "on", "off"),
+    ),
+    Setting(
+        "kv_cache_k",
+        "KV cache, keys",
+        "f16",
+        "Number format of cached keys. q8_0 halves the memory with little loss.",
+        Group.MEMORY,
+        words=KV_CACHE_TYPES,
+    ),
+    Setting(
+        "kv_cache_v",
+        "KV cache, values",
+        "f16",
+        "Number format of cached values. Equal to the keys' is the fast choice on CUDA.",
+        Group.MEMORY,
+        words=KV_CACHE_TYPES,
+    ),
+    Setting(
+        "kv_unified",
+        "One KV cache for all requests",
+        "off",
+        "on: parallel requests share the whole context instead of an even part each; when it is full, all of them fail.",
+        Group.MEMORY,
+        words=("off", "on"),
+        advanced=True,
+    ),
+    Setting(
+        "cache_ram_mib",
+        "Prompt cache in RAM",
+        AUTO,
+        "Host memory for prompts seen before. 0 switches it off; auto: the engine's own choice.",
+        Group.MEMORY,
+        low=0,
+        high=1_048_576,
+        words=(AUTO,),
+        unit="MiB",
+        advanced=True,
+    ),
+    Setting(
+        "load_mode",
+        "Loading",
+        AUTO,
+        "How the file is read. mlock keeps it from being swapped out; none copies it instead of mapping it.",
+        Group.MEMORY,
+        words=(AUTO, "none", "mmap", "mlock", "mmap+mlock", "dio"),
+        advanced=True,
+    ),
+    Setting(
+        "batch",
+        "Batch",
+        2048,
+        "Most tokens handed to the engine at once while it reads a prompt.",
+        Group.SPEED,
+        low=1,
+        high=65_536,
+        unit="tokens",
+        advanced=True,
+    ),
+    Setting(
+        "ubatch",
+        "Micro-batch",
+        512,
+        "Most tokens computed at once. Larger reads prompts faster and takes more memory.",
+        Group.SPEED,
+        low=1,
+        high=65_536,
+        unit="tokens",
+        advanced=True,
+    ),
+    Setting(
+        "threads",
+        "CPU threads",
+        AUTO,
+        "Threads for what runs on the CPU. auto: the engine's own choice.",
+        Group.SPEED,
+        low=1,
+        high=1024,
+        words=(AUTO,),
+        unit="threads",
+        advanced=True,
+    ),
+)
+SETTINGS: Mapping[str, Setting] = {setting.key: setting for setting in _ALL}
+
+
+def parse_setting(key: str, raw: object) -> int | str:
+    """One value in its own type. Raises OmniError (unknown_setting, bad_setting) that names the key."""
+    if key not in SETTINGS:
+        near = difflib.get_close_matches(key, SETTINGS, n=1)
+        fix = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(SETTINGS)}."
+        raise OmniError("unknown_setting", f"There is no setting {key!r}.", fix)
+    return SETTINGS[key].parsed(raw)
+
+
+def conflicts(settings: Mapping[str, object]) -> list[tuple[str, OmniError]]:
+    """Pairs of values that exclude each other, each under the key to change."""
+    values = with_defaults(settings)
+    found = []
+    if values["flash_attention"] == "off" and values["kv_cache_v"] not in UNQUANTISED:
+        text = (
+            f"kv_cache_v is {values['kv_cache_v']}, which needs flash attention, and flash_attention is off."
+        )
+        found.append(("kv_cache_v", OmniError("bad_setting", text, "Switch flash attention on, or use f16.")))
+    if int(values["ubatch"]) > int(values["batch"]):
+        text = f"ubatch is {values['ubatch']}, more than batch ({values['batch']})."
+        found.append(("ubatch", OmniError("bad_setting", text, "Make it at most as large as batch.")))
+    return found
+
+
+def validated(raw: Mapping[str, object]) -> dict[str, int | str]:
+    """Only what was given, each in its own type; the defaults are not filled in.
+
+    Raises OmniError (unknown_setting, bad_setting) that names the key.
+    """
+    settings = {key: parse_setting(key, value) for key, value in raw.items()}
+    for _, error in conflicts(settings):
+        raise error
+    return settings
+
+
+def with_defaults(settings: Mapping[str, object]) -> dict[str, int | str]:
+    """Every setting: what was given, else the default."""
+    return {key: setting.parsed(settings.get(key, setting.default)) for key, setting in SETTINGS.items()}
+
+
+def context_tokens(settings: Mapping[str, object], n_ctx_train: int | None) -> int:
+    """The context in tokens for all parallel requests together; `auto` is resolved here."""
+    value = SETTINGS["context"].parsed(settings.get("context", AUTO))
+    if isinstance(value, int):
+        return value
+    return min(n_ctx_train or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
