@@ -40,5 +40,5 @@ def llama_server_is_executable(**kwargs: Any) -> list[CheckMessage]:
 def every_host_allowed(**kwargs: Any) -> list[CheckMessage]:
     if "*" not in settings.ALLOWED_HOSTS:
         return []
-    hint = "List the names the panel is reached by in OMNI_ALLOWED_HOSTS; a star also switches the Origin check off."
+    hint = "List the panel's names in OMNI_ALLOWED_HOSTS; a star also switches the Origin check off."
     return [Error("ALLOWED_HOSTS has a star.", hint=hint, id="omni.E002")]

@@ -1,4 +1,4 @@
-"""The foreground parent of a panel: Valkey, the web server and the agent, started, watched and ended in order."""
+"""The foreground parent of a panel: broker, web server and agent, started, watched and ended in order."""
 
 from __future__ import annotations
 

@@ -4,12 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from csp.constants import SELF, UNSAFE_EVAL, UNSAFE_INLINE
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 
 from omni.errors import OmniError
 
 STATUS = {"not_found": 404, "forbidden": 403}
+
+
+class AdminPolicyMiddleware:
+    """The admin theme's Alpine.js evaluates expressions and sets styles: its pages get a wider policy."""
+
+    POLICY = {"script-src": [SELF, UNSAFE_EVAL, UNSAFE_INLINE], "style-src": [SELF, UNSAFE_INLINE]}
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self.get_response(request)
+        if request.path.startswith("/admin/"):
+            response._csp_replace = self.POLICY  # type: ignore[attr-defined]
+        return response
 
 
 class OmniErrorMiddleware:

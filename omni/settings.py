@@ -58,6 +58,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
+    "omni.middleware.AdminPolicyMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -145,7 +146,7 @@ SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if BEHIND_TLS else
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 SILENCED_SYSTEM_CHECKS = (
-    # TLS belongs to the proxy (OMNI_BEHIND_TLS): on plain loopback a Secure cookie or a redirect would lock everybody out.
+    # TLS is the proxy's (OMNI_BEHIND_TLS): on plain loopback a Secure cookie would lock everybody out.
     [] if BEHIND_TLS else ["security.W004", "security.W008", "security.W012", "security.W016"]
 ) + (["security.W008", "security.W005", "security.W021"] if BEHIND_TLS else [])
 CONTENT_SECURITY_POLICY = {

@@ -11,7 +11,10 @@ T = TypeVar("T")
 
 
 def wait_until(
-    predicate: Callable[[], T], timeout_s: float, message: str | Callable[[], str] = "", interval_s: float = 0.02
+    predicate: Callable[[], T],
+    timeout_s: float,
+    message: str | Callable[[], str] = "",
+    interval_s: float = 0.02,
 ) -> T:
     """The first true value of predicate; fails with the message when the time is over."""
     deadline = time.monotonic() + timeout_s

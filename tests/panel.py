@@ -48,12 +48,30 @@ class RunningPanel:
     def start(self, *arguments: str, timeout_s: float = 60) -> float:
         """Returns after how many seconds /healthz answered 200."""
         began = time.monotonic()
-        argv = [sys.executable, str(ROOT / "manage.py"), "up", "--no-browser", "--port", str(self.port), *arguments]
+        argv = [
+            sys.executable,
+            str(ROOT / "manage.py"),
+            "up",
+            "--no-browser",
+            "--port",
+            str(self.port),
+            *arguments,
+        ]
         with self.output.open("a") as output:
             self.process = subprocess.Popen(
-                argv, env=self.env, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, cwd=ROOT
+                argv,
+                env=self.env,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                text=True,
+                cwd=ROOT,
             )
-        wait_until(lambda: self.healthy() or self._ended(), timeout_s, lambda: f"the panel is not ready:\n{self.said()}")
+        wait_until(
+            lambda: self.healthy() or self._ended(),
+            timeout_s,
+            lambda: f"the panel is not ready:\n{self.said()}",
+        )
         assert self.process.poll() is None, f"the panel ended:\n{self.said()}"
         return time.monotonic() - began
 
@@ -91,7 +109,7 @@ class RunningPanel:
         return found
 
     def child(self, marker: str) -> psutil.Process:
-        """The panel's process whose command line has `marker`: 'celery', 'serve', 'sampler', 'valkey-server'."""
+        """The process whose command line has `marker`: 'celery', 'serve', 'sampler', 'valkey-server'."""
         for process in self.processes():
             if any(marker in part for part in process.cmdline()):
                 return process

@@ -21,7 +21,8 @@ def test_every_environment_variable_is_documented_and_every_documented_one_is_re
 
 
 def test_every_command_is_documented() -> None:
-    commands = {p.stem for app in ("omni", "gpus", "deployments", "chat") for p in (ROOT / app / "management" / "commands").glob("[a-z]*.py")}  # fmt: skip
+    folders = [ROOT / app / "management" / "commands" for app in ("omni", "gpus", "deployments", "chat")]
+    commands = {path.stem for folder in folders for path in folder.glob("[a-z]*.py")}
     table = README[README.index("## Command line") : README.index("## Gateway")]
     documented = set(re.findall(r"`([a-z]+)[ `]", table)) - {"json"}
     assert commands - INTERNAL_COMMANDS == documented

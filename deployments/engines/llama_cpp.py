@@ -115,7 +115,9 @@ def _rpc_endpoints(used: tuple[DeviceFacts, ...], host_devices: tuple[DeviceFact
     for name, endpoint in endpoints.items():
         if not endpoint:
             text = f"The device {name} has no address."
-            raise OmniError("device_not_served", text, "The agent gives it one; look at the Rig page.", retry=True)
+            raise OmniError(
+                "device_not_served", text, "The agent gives it one; look at the Rig page.", retry=True
+            )
     return endpoints
 
 

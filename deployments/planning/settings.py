@@ -62,9 +62,8 @@ class Setting:
             if text in self.words:
                 return text
             value = int(text) if text.lstrip("+-").isdecimal() and text.isascii() else text
-        if self.low is not None and self.high is not None and isinstance(value, int):
-            if self.low <= value <= self.high:
-                return value
+        if isinstance(value, int) and self.low is not None and self.low <= value <= (self.high or 0):
+            return value
         raise OmniError("bad_setting", f"{self.key} is {raw!r}.", f"It takes {self.allowed}.")
 
 
@@ -126,7 +125,8 @@ _ALL = (
         "kv_unified",
         "One KV cache for all requests",
         "off",
-        "on: parallel requests share the whole context instead of an even part each; when it is full, all of them fail.",
+        "on: parallel requests share the whole context instead of an even part each; all of them fail when "
+        "it is full.",
         Group.MEMORY,
         words=("off", "on"),
         advanced=True,

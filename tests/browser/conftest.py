@@ -12,7 +12,14 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 
 from tests.panel import PASSWORD, RunningPanel
 
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]  # fmt: skip
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
 expect.set_options(timeout=10_000)
 
 
@@ -41,7 +48,7 @@ def log_in(page: Page, url: str, name: str = "admin", password: str = PASSWORD) 
 
 @pytest.fixture
 def new_context(chromium: Browser) -> Iterator[Callable[..., BrowserContext]]:
-    """Makes contexts; a script error or a breach of the content security policy on any page fails the test."""
+    """Makes contexts; a script error or a breach of the content security policy fails the test."""
     contexts: list[BrowserContext] = []
     complaints: list[str] = []
 
@@ -50,7 +57,9 @@ def new_context(chromium: Browser) -> Iterator[Callable[..., BrowserContext]]:
         context.on("weberror", lambda error: complaints.append(str(error.error)))
         context.on(
             "console",
-            lambda message: complaints.append(message.text) if "Content Security Policy" in message.text else None,
+            lambda message: (
+                complaints.append(message.text) if "Content Security Policy" in message.text else None
+            ),
         )
         contexts.append(context)
         return context

@@ -25,7 +25,9 @@ def engine_slots(panel: RunningPanel) -> list[dict[str, object]]:
     argv = engine.cmdline()
     port = argv[argv.index("--port") + 1]
     key = (panel.home / "run" / "engine.key").read_text().strip()
-    answer = httpx.get(f"http://127.0.0.1:{port}/slots", headers={"Authorization": f"Bearer {key}"}, timeout=10)
+    answer = httpx.get(
+        f"http://127.0.0.1:{port}/slots", headers={"Authorization": f"Bearer {key}"}, timeout=10
+    )
     return answer.json()
 
 
@@ -90,7 +92,9 @@ def test_stop_frees_the_engine_within_a_second_and_keeps_the_text(page: Page, pa
     deployed(page, panel)
     new_chat(page, panel)
     ask(page, LONG)
-    wait_until(lambda: page.locator("[data-answer]").count() and len(answer(page)) > 40, 30, "no answer began")
+    wait_until(
+        lambda: page.locator("[data-answer]").count() and len(answer(page)) > 40, 30, "no answer began"
+    )
     assert busy(panel)
     page.get_by_role("button", name="Stop").click()
     wait_until(lambda: not busy(panel), 1, "the slot is still busy 1 s after Stop")
@@ -108,9 +112,15 @@ def test_a_reload_and_a_second_tab_show_the_same_answer_once(
     other = page.context.new_page()
     other.goto(page.url)
     ask(page, LONG)
-    wait_until(lambda: page.locator("[data-answer]").count() and len(answer(page)) > 60, 30, "no answer began")
+    wait_until(
+        lambda: page.locator("[data-answer]").count() and len(answer(page)) > 60, 30, "no answer began"
+    )
     page.reload()
-    wait_until(lambda: page.locator("[data-answer]").count() and len(answer(page)) > 200, 30, "nothing after the reload")
+    wait_until(
+        lambda: page.locator("[data-answer]").count() and len(answer(page)) > 200,
+        30,
+        "nothing after the reload",
+    )
     assert busy(panel), "the reload ended the generation"
     other.get_by_role("button", name="Stop").click()
     for tab in (page, other):

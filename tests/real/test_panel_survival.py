@@ -62,9 +62,16 @@ class Stream:
         wait_until(lambda: self.chunks > 3 or self.ended.is_set(), 20, "nothing was streamed")
 
     def _read(self) -> None:
-        body = {"model": "smol", "stream": True, "max_tokens": 1500, "messages": [{"role": "user", "content": "Count to 500."}]}
+        body = {
+            "model": "smol",
+            "stream": True,
+            "max_tokens": 1500,
+            "messages": [{"role": "user", "content": "Count to 500."}],
+        }
         try:
-            with httpx.stream("POST", self.url, json=body, headers={"Authorization": f"Bearer {self.key}"}, timeout=60) as answer:
+            with httpx.stream(
+                "POST", self.url, json=body, headers={"Authorization": f"Bearer {self.key}"}, timeout=60
+            ) as answer:
                 for _ in answer.iter_lines():
                     self.chunks += 1
         except httpx.HTTPError:
@@ -73,7 +80,9 @@ class Stream:
 
 
 @pytest.mark.parametrize("victim", ["celery", "serve"])
-def test_a_killed_part_comes_back_and_finds_the_same_engine_within_5_s(serving: RunningPanel, victim: str) -> None:
+def test_a_killed_part_comes_back_and_finds_the_same_engine_within_5_s(
+    serving: RunningPanel, victim: str
+) -> None:
     before = instance(serving)
     Stream(serving)
     child = serving.child(victim)
@@ -87,7 +96,11 @@ def test_a_killed_part_comes_back_and_finds_the_same_engine_within_5_s(serving: 
             return False
 
     wait_until(back, 5, lambda: f"not back:\n{serving.said()}")
-    wait_until(lambda: heartbeat(serving) > killed_at, 5 - (time.time() - killed_at) + 1, "the agent does not look after it")
+    wait_until(
+        lambda: heartbeat(serving) > killed_at,
+        5 - (time.time() - killed_at) + 1,
+        "the agent does not look after it",
+    )
     after = instance(serving)
     assert (after["pid"], after["state"], after["restarts"]) == (before["pid"], "ready", before["restarts"])
     assert len(serving.engines()) == 1
@@ -107,7 +120,11 @@ def test_a_killed_panel_started_again_finds_the_same_engine(serving: RunningPane
     before = instance(serving)
     Stream(serving)
     serving.kill()
-    wait_until(lambda: not [p for p in serving.processes() if "serve" in p.cmdline()], 5, "the web server outlived the panel")
+    wait_until(
+        lambda: not [p for p in serving.processes() if "serve" in p.cmdline()],
+        5,
+        "the web server outlived the panel",
+    )
     (engine,) = serving.engines()
     assert engine.pid == before["pid"]
     took_s = serving.start()
@@ -172,4 +189,6 @@ def test_an_occupied_port_is_said_in_one_sentence(fresh_panel: RunningPanel) -> 
         taken.listen()
         refused = fresh_panel.manage("up", "--no-browser", "--port", str(taken.getsockname()[1]))
     assert refused.returncode == 1
-    assert "Cannot listen" in refused.stderr and "--port" in refused.stderr and "Traceback" not in refused.stderr
+    assert (
+        "Cannot listen" in refused.stderr and "--port" in refused.stderr and "Traceback" not in refused.stderr
+    )

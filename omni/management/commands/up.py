@@ -67,7 +67,8 @@ class Command(BaseCommand):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise CommandError(
-                f"Omni is already running with {settings.OMNI_HOME.root}. Stop it first, or set OMNI_HOME to another folder."
+                f"Omni is already running with {settings.OMNI_HOME.root}. "
+                "Stop it first, or set OMNI_HOME to another folder."
             ) from None
         return lock
 

@@ -1,0 +1,361 @@
+"""The only writers of what is desired. Each write is one transaction; the agent hears of it afterwards."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from django.conf import settings as django_settings
+from django.db import IntegrityError, transaction
+from django.db.models import F, Q
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
+
+from deployments.engines.flags import allowed_args
+from deployments.model_facts import ModelFacts
+from deployments.models import Binding, Deployment, Engine, Instance, Model, Route
+from deployments.planning.plan import DeviceFacts, EngineFacts, Member, Plan, PlanRequest
+from deployments.planning.settings import validated
+from deployments.strategies import get_strategy
+from deployments.strategies.base import Strategy
+from deployments.supervision.states import InstanceState
+from gpus.models import Device, Host
+from omni.broadcast import publish
+from omni.errors import OmniError
+from omni.events import STATE_GROUP
+
+log = logging.getLogger(__name__)
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,59}")
+# Words that mean something else in an address or to the gateway.
+RESERVED_NAMES = frozenset({"auto", "new", "quick"})
+Members = Mapping[str, tuple[Model, Sequence[str]]]
+
+
+def local_host() -> Host:
+    """This machine's row, made on first use."""
+    return Host.objects.get_or_create(name=django_settings.OMNI_HOST_NAME)[0]
+
+
+# --- reading --------------------------------------------------------------------------------------
+def get_deployment(name: str) -> Deployment:
+    """Raises OmniError (not_found)."""
+    found = Deployment.objects.filter(name=name).first()
+    if found is None:
+        known = ", ".join(Deployment.objects.values_list("name", flat=True)[:20]) or "none yet"
+        raise OmniError("not_found", f"There is no deployment {name!r}.", f"There are: {known}.")
+    return found
+
+
+def default_engine(host: Host) -> Engine:
+    """The first engine that runs. Raises OmniError (no_engine)."""
+    engine = Engine.objects.filter(host=host, state=Engine.State.OK).order_by("pk").first()
+    if engine is None:
+        fix = "Set OMNI_LLAMA_SERVER to a llama-server binary and run `scan`."
+        raise OmniError("no_engine", "No engine that runs is known on this host.", fix)
+    return engine
+
+
+def default_device(host: Host) -> Device:
+    """The first accelerator: CUDA and its like before RPC before the CPU. Raises OmniError (no_device)."""
+    devices = list(Device.objects.filter(host=host, is_present=True))
+    if not devices:
+        raise OmniError(
+            "no_device", "No device is known on this host.", "Start the agent; it looks for them."
+        )
+    rank = {Device.Kind.CPU: 2, Device.Kind.RPC: 1}
+    return min(
+        devices, key=lambda device: (rank.get(Device.Kind(device.kind), 0), device.position, device.name)
+    )
+
+
+def plan_deployment(deployment: Deployment) -> Plan:
+    """What it would take and run. Raises OmniError when it cannot be planned at all."""
+    members = {b.role: (b.model, b.devices) for b in deployment.bindings.select_related("model")}
+    return plan(
+        host=deployment.host,
+        name=deployment.name,
+        strategy=deployment.strategy,
+        engine=deployment.engine,
+        members=members,
+        settings=deployment.settings,
+        extra_args=deployment.extra_args,
+    )
+
+
+def plan(
+    *,
+    host: Host,
+    name: str,
+    strategy: str,
+    engine: Engine,
+    members: Members,
+    settings: Mapping[str, object],
+    extra_args: Sequence[str],
+) -> Plan:
+    """The plan of a deployment that need not exist. Raises OmniError when it cannot be planned at all."""
+    home = django_settings.OMNI_HOME
+    devices = {d.name: _device_facts(d) for d in host.devices.select_related("gpu")}
+    request = PlanRequest(
+        strategy=strategy,
+        engine=_engine_facts(engine),
+        members={role: _member(model, names, devices) for role, (model, names) in members.items()},
+        settings=validated(settings),
+        extra_args=tuple(extra_args),
+        alias=name,
+        host_devices=tuple(devices.values()),
+        api_key_file=str(home.secret_path("engine")),
+        slots_folder=str(home.run / "slots"),
+    )
+    return get_strategy(strategy).plan(request)
+
+
+def _engine_facts(engine: Engine) -> EngineFacts:
+    if engine.state != Engine.State.OK:
+        text = f"The engine {engine.name} ({engine.path}) does not run: {engine.error or engine.get_state_display()}"
+        raise OmniError(
+            "engine_unusable", text.rstrip(".") + ".", "Choose another engine, or repair it and scan."
+        )
+    return EngineFacts(engine.name, engine.flavour, engine.path, frozenset(engine.flags))
+
+
+def _device_facts(device: Device) -> DeviceFacts:
+    return DeviceFacts(
+        name=device.name,
+        kind=device.kind,
+        total_bytes=device.memory_bytes,
+        endpoint=device.endpoint,
+        gpu_uuid=device.gpu.uuid if device.gpu else "",
+        is_stand_in=device.is_stand_in,
+    )
+
+
+def _member(model: Model, names: Sequence[str], devices: Mapping[str, DeviceFacts]) -> Member:
+    unknown = [name for name in names if name not in devices]
+    if unknown:
+        known = ", ".join(devices) or "none"
+        raise OmniError("unknown_device", f"There is no device {unknown[0]!r}.", f"There are: {known}.")
+    if model.state != Model.State.OK:
+        text = f"The model {model.name} cannot be used: {model.error or model.get_state_display()}"
+        raise OmniError("model_unusable", text.rstrip(".") + ".", "Put the file back or repair it, and scan.")
+    return Member(model.name, model.path, ModelFacts.from_dict(model.facts), tuple(devices[n] for n in names))
+
+
+# --- deployments ----------------------------------------------------------------------------------
+def deployment_create(
+    *,
+    name: str,
+    strategy: str,
+    engine: Engine,
+    members: Members,
+    settings: Mapping[str, object],
+    extra_args: Sequence[str] = (),
+    user: Any = None,
+) -> Deployment:
+    """A stopped deployment. Raises OmniError that names the field; then nothing is kept."""
+    check_name(name)
+    check_members(get_strategy(strategy), engine.host, members)
+    allowed_args(extra_args)
+    try:
+        with transaction.atomic():
+            deployment = Deployment.objects.create(
+                host=engine.host,
+                name=name,
+                strategy=strategy,
+                engine=engine,
+                settings=validated(settings),
+                extra_args=list(extra_args),
+                created_by=user,
+            )
+            _bind(deployment, members)
+            _announce(deployment)
+    except IntegrityError:
+        raise _name_taken(name) from None
+    log.info("%s created deployment %s", user or "somebody", name)
+    return deployment
+
+
+def deployment_change(
+    *,
+    deployment: Deployment,
+    engine: Engine | None = None,
+    members: Members | None = None,
+    settings: Mapping[str, object] | None = None,
+    extra_args: Sequence[str] | None = None,
+    user: Any = None,
+) -> Deployment:
+    """Changes what is given; one that runs is started anew. Raises OmniError that names the field."""
+    with transaction.atomic():
+        row = _locked(deployment)
+        if members is not None:
+            check_members(get_strategy(row.strategy), row.host, members)
+            row.bindings.all().delete()
+            _bind(row, members)
+        if extra_args is not None:
+            allowed_args(extra_args)
+            row.extra_args = list(extra_args)
+        row.settings = row.settings if settings is None else validated(settings)
+        row.engine = engine or row.engine
+        row.generation += 1
+        row.error = row.error_code = ""
+        row.save()
+        _announce(row)
+    log.info("%s changed deployment %s", user or "somebody", row.name)
+    return row
+
+
+def deployment_start(*, deployment: Deployment, user: Any = None) -> None:
+    """Wants it running; one that has failed is tried again. A second Start of what runs changes nothing."""
+    with transaction.atomic():
+        row = _locked(deployment)
+        given_up = row.instances.filter(generation=row.generation, state=InstanceState.FAILED).exists()
+        if row.desired != Deployment.Desired.RUNNING or row.error or given_up:
+            row.desired = Deployment.Desired.RUNNING
+            row.generation += 1
+            row.error = row.error_code = ""
+            row.save()
+            log.info("%s started deployment %s", user or "somebody", row.name)
+        _announce(row)
+
+
+def deployment_stop(*, deployment: Deployment, user: Any = None) -> None:
+    """Wants it stopped, whatever it is doing now."""
+    with transaction.atomic():
+        row = _locked(deployment, deleting_too=True)
+        row.desired = Deployment.Desired.STOPPED
+        row.error = row.error_code = ""
+        row.save()
+        _announce(row)
+    log.info("%s stopped deployment %s", user or "somebody", row.name)
+
+
+def deployment_delete(*, deployment: Deployment, user: Any = None) -> None:
+    """Wants it gone: the agent removes the row when its processes are. Raises OmniError (in_use) for routes."""
+    with transaction.atomic():
+        row = _locked(deployment, deleting_too=True)
+        if routes := list(row.routes.values_list("name", flat=True)):
+            text = f"The deployment {row.name} is the target of the routes {', '.join(routes)}."
+            raise OmniError("in_use", text, "Point the routes elsewhere or delete them first.")
+        row.desired = Deployment.Desired.STOPPED
+        row.is_deleting = True
+        row.save()
+        _announce(row)
+    log.info("%s deleted deployment %s", user or "somebody", row.name)
+
+
+def quick_deploy(*, model: Model, user: Any = None) -> Deployment:
+    """Runs the model on the first accelerator with default settings; one that is there already is started."""
+    found = Deployment.objects.filter(bindings__model=model, is_deleting=False).order_by("pk").first()
+    if found is None:
+        host = local_host()
+        device = default_device(host)
+        members = {"model": (model, [device.name])}
+        found = deployment_create(
+            name=free_name(model.name), strategy="independent", engine=default_engine(host),
+            members=members, settings={}, user=user,
+        )  # fmt: skip
+    deployment_start(deployment=found, user=user)
+    return found
+
+
+def model_delete(*, model: Model, user: Any = None) -> None:
+    """Removes it from the library; the file stays. Raises OmniError (in_use) that names the deployments."""
+    names = list(model.bindings.values_list("deployment__name", flat=True).distinct())
+    if names:
+        text = f"The model {model.name} is used by {', '.join(names)}."
+        raise OmniError("in_use", text, "Delete the deployments first, or give them another model.")
+    log.info("%s removed model %s", user or "somebody", model.name)
+    model.delete()
+
+
+# --- checks ---------------------------------------------------------------------------------------
+def check_name(name: str) -> None:
+    """Raises OmniError (bad_name, name_taken)."""
+    if not NAME.fullmatch(name):
+        fix = "Use up to 60 small letters, digits, hyphens and underscores."
+        raise OmniError("bad_name", f"{name!r} cannot be a name.", fix)
+    if name in RESERVED_NAMES:
+        raise OmniError("bad_name", f"{name!r} has another meaning.", "Choose another name.")
+    if Deployment.objects.filter(name=name).exists() or Route.objects.filter(name=name).exists():
+        raise _name_taken(name)
+
+
+def _name_taken(name: str) -> OmniError:
+    return OmniError(
+        "name_taken", f"There is already a deployment or route named {name}.", "Choose another name."
+    )
+
+
+def free_name(wanted: str) -> str:
+    """The name, or the name with the first number that makes it free."""
+    base = re.sub(r"[^a-z0-9_-]+", "-", wanted.lower()).strip("-_")[:54] or "deployment"
+    taken = {*RESERVED_NAMES, *Deployment.objects.values_list("name", flat=True)}
+    taken |= set(Route.objects.values_list("name", flat=True))
+    candidates: Iterable[str] = (base, *(f"{base}-{n}" for n in range(2, len(taken) + 3)))
+    return next(name for name in candidates if name not in taken)
+
+
+def check_members(strategy: Strategy, host: Host, members: Members) -> None:
+    """Raises OmniError when roles, devices or models cannot be what they are given as."""
+    if set(members) != set(strategy.roles):
+        text = f"The strategy {strategy.name} has the roles {', '.join(strategy.roles)}."
+        raise OmniError("wrong_roles", text, "Name one model and its devices for each.")
+    known = set(host.devices.values_list("name", flat=True))
+    for role, (_, names) in members.items():
+        if not names:
+            raise OmniError(
+                "no_device", f"The role {role} has no device.", "Choose at least one; CPU is one too."
+            )
+        if unknown := [name for name in names if name not in known]:
+            fix = f"There are: {', '.join(sorted(known)) or 'none'}."
+            raise OmniError("unknown_device", f"There is no device {unknown[0]!r}.", fix)
+        if len(set(names)) != len(names):
+            raise OmniError("bad_device", f"The role {role} names a device twice.", "Name each once.")
+
+
+# --- writing --------------------------------------------------------------------------------------
+def _locked(deployment: Deployment, *, deleting_too: bool = False) -> Deployment:
+    """The row as it is now, held until the transaction ends."""
+    row = Deployment.objects.select_for_update().filter(pk=deployment.pk).first()
+    if row is None:
+        raise OmniError("not_found", f"The deployment {deployment.name} is gone.", "Look at the list.")
+    if row.is_deleting and not deleting_too:
+        raise OmniError("deleting", f"The deployment {row.name} is being deleted.", "Create it anew.")
+    return row
+
+
+def _bind(deployment: Deployment, members: Members) -> None:
+    Binding.objects.bulk_create(
+        Binding(deployment=deployment, role=role, model=model, devices=list(names))
+        for role, (model, names) in members.items()
+    )
+
+
+def _announce(deployment: Deployment) -> None:
+    """Once the write holds: every page hears of it, and the host's agent acts now and not at its next tick."""
+    transaction.on_commit(lambda: _tell(deployment))
+
+
+def _tell(deployment: Deployment) -> None:
+    publish(
+        STATE_GROUP,
+        {
+            "type": "deployment.changed",
+            "deployment": deployment.pk,
+            "name": deployment.name,
+            "state": deployment.state,
+        },
+    )
+    nudge(deployment.host.name)
+
+
+def nudge(host: str) -> None:
+    """Asks a host's agent to look now. Without a broker it looks by itself within two seconds."""
+    from deployments.tasks import nudge_agent
+
+    try:
+        nudge_agent.apply_async(queue=f"host.{host}", expires=10)
+    except (KombuError, RedisError, OSError) as error:
+        log.warning("broker unreachable, the agent was not nudged: %s", error)

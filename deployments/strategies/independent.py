@@ -1,0 +1,82 @@
+"""One model in one process, on one or more devices."""
+
+from __future__ import annotations
+
+from deployments.engines import get_flavour
+from deployments.engines.base import Command, ServerSpec
+from deployments.planning.plan import (
+    DeviceUse,
+    InstancePlan,
+    Member,
+    Plan,
+    PlanRequest,
+    Reason,
+    Severity,
+    Verdict,
+)
+from deployments.planning.settings import context_tokens
+from deployments.strategies.base import Strategy
+from omni.errors import OmniError
+
+
+class Independent(Strategy):
+    name = "independent"
+    title = "Independent"
+    summary = "One model, one process. The reference that every other strategy is compared with."
+    roles = ("model",)
+    serving_role = "model"
+
+    def plan(self, request: PlanRequest) -> Plan:
+        member = only_member(self, request)
+        context = context_tokens(request.settings, member.facts.n_ctx_train)
+        command = server_command(request, member, context)
+        reasons = tuple(_reasons(member, context))
+        instance = InstancePlan(
+            role="model",
+            argv=command.argv,
+            env=command.env,
+            devices=tuple(device.name for device in member.devices),
+            needs_devices=command.needs_devices,
+            file_bytes=member.facts.size_bytes,
+        )
+        verdict = Verdict.CAUTION if any(r.severity == Severity.CAUTION for r in reasons) else Verdict.VIABLE
+        uses = tuple(DeviceUse(device.name, device.total_bytes) for device in member.devices)
+        return Plan(self.name, verdict, reasons, uses, (instance,))
+
+
+def only_member(strategy: Strategy, request: PlanRequest) -> Member:
+    """The member of a strategy with one role. Raises OmniError when roles are missing or unknown."""
+    if set(request.members) != set(strategy.roles):
+        given = ", ".join(sorted(request.members)) or "none"
+        text = f"The strategy {strategy.name} has the roles {', '.join(strategy.roles)}; given: {given}."
+        raise OmniError("wrong_roles", text, "Name one model and its devices for each role.")
+    (member,) = request.members.values()
+    if not member.devices:
+        raise OmniError("no_device", f"{member.name} has no device.", "Choose at least one; CPU is one too.")
+    return member
+
+
+def server_command(request: PlanRequest, member: Member, context: int) -> Command:
+    """The command of a server for this member. Raises OmniError when the engine cannot do it."""
+    return get_flavour(request.engine.flavour).command(
+        ServerSpec(
+            engine=request.engine,
+            model_path=member.path,
+            devices=member.devices,
+            host_devices=request.host_devices,
+            alias=request.alias,
+            context_tokens=context,
+            settings=request.settings,
+            extra_args=request.extra_args,
+            api_key_file=request.api_key_file,
+        )
+    )
+
+
+def _reasons(member: Member, context: int) -> list[Reason]:
+    trained = member.facts.n_ctx_train
+    if not trained or context <= trained:
+        return []
+    text = f"The context is {context} tokens; {member.name} was trained for {trained}."
+    fix = f"Use at most {trained}, or expect worse answers in long conversations."
+    return [Reason("context_beyond_training", Severity.CAUTION, text, fix)]
