@@ -7,17 +7,16 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from django.conf import settings as django_settings
 from django.db import IntegrityError, transaction
-from django.db.models import F, Q
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
+from deployments.discovery import engine_paths, local_host
 from deployments.engines.flags import allowed_args
-from deployments.model_facts import ModelFacts
-from deployments.models import Binding, Deployment, Engine, Instance, Model, Route
-from deployments.planning.plan import DeviceFacts, EngineFacts, Member, Plan, PlanRequest
+from deployments.models import Binding, Deployment, Engine, Model, Route
 from deployments.planning.settings import validated
+from deployments.plans import Members
+from deployments.plans import plan_deployment as plan_deployment
 from deployments.strategies import get_strategy
 from deployments.strategies.base import Strategy
 from deployments.supervision.states import InstanceState
@@ -28,15 +27,9 @@ from omni.events import STATE_GROUP
 
 log = logging.getLogger(__name__)
 
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,59}")
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
 # Words that mean something else in an address or to the gateway.
 RESERVED_NAMES = frozenset({"auto", "new", "quick"})
-Members = Mapping[str, tuple[Model, Sequence[str]]]
-
-
-def local_host() -> Host:
-    """This machine's row, made on first use."""
-    return Host.objects.get_or_create(name=django_settings.OMNI_HOST_NAME)[0]
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -50,8 +43,10 @@ def get_deployment(name: str) -> Deployment:
 
 
 def default_engine(host: Host) -> Engine:
-    """The first engine that runs. Raises OmniError (no_engine)."""
-    engine = Engine.objects.filter(host=host, state=Engine.State.OK).order_by("pk").first()
+    """The first engine that runs, in the order of discovery. Raises OmniError (no_engine)."""
+    found = {str(path): place for place, path in enumerate(engine_paths())}
+    engines = Engine.objects.filter(host=host, state=Engine.State.OK).order_by("pk")
+    engine = min(engines, key=lambda engine: found.get(engine.path, len(found)), default=None)
     if engine is None:
         fix = "Set OMNI_LLAMA_SERVER to a llama-server binary and run `scan`."
         raise OmniError("no_engine", "No engine that runs is known on this host.", fix)
@@ -69,78 +64,6 @@ def default_device(host: Host) -> Device:
     return min(
         devices, key=lambda device: (rank.get(Device.Kind(device.kind), 0), device.position, device.name)
     )
-
-
-def plan_deployment(deployment: Deployment) -> Plan:
-    """What it would take and run. Raises OmniError when it cannot be planned at all."""
-    members = {b.role: (b.model, b.devices) for b in deployment.bindings.select_related("model")}
-    return plan(
-        host=deployment.host,
-        name=deployment.name,
-        strategy=deployment.strategy,
-        engine=deployment.engine,
-        members=members,
-        settings=deployment.settings,
-        extra_args=deployment.extra_args,
-    )
-
-
-def plan(
-    *,
-    host: Host,
-    name: str,
-    strategy: str,
-    engine: Engine,
-    members: Members,
-    settings: Mapping[str, object],
-    extra_args: Sequence[str],
-) -> Plan:
-    """The plan of a deployment that need not exist. Raises OmniError when it cannot be planned at all."""
-    home = django_settings.OMNI_HOME
-    devices = {d.name: _device_facts(d) for d in host.devices.select_related("gpu")}
-    request = PlanRequest(
-        strategy=strategy,
-        engine=_engine_facts(engine),
-        members={role: _member(model, names, devices) for role, (model, names) in members.items()},
-        settings=validated(settings),
-        extra_args=tuple(extra_args),
-        alias=name,
-        host_devices=tuple(devices.values()),
-        api_key_file=str(home.secret_path("engine")),
-        slots_folder=str(home.run / "slots"),
-    )
-    return get_strategy(strategy).plan(request)
-
-
-def _engine_facts(engine: Engine) -> EngineFacts:
-    if engine.state != Engine.State.OK:
-        text = f"The engine {engine.name} ({engine.path}) does not run: {engine.error or engine.get_state_display()}"
-        raise OmniError(
-            "engine_unusable", text.rstrip(".") + ".", "Choose another engine, or repair it and scan."
-        )
-    return EngineFacts(engine.name, engine.flavour, engine.path, frozenset(engine.flags))
-
-
-def _device_facts(device: Device) -> DeviceFacts:
-    return DeviceFacts(
-        name=device.name,
-        kind=device.kind,
-        total_bytes=device.memory_bytes,
-        endpoint=device.endpoint,
-        gpu_uuid=device.gpu.uuid if device.gpu else "",
-        is_stand_in=device.is_stand_in,
-    )
-
-
-def _member(model: Model, names: Sequence[str], devices: Mapping[str, DeviceFacts]) -> Member:
-    unknown = [name for name in names if name not in devices]
-    if unknown:
-        known = ", ".join(devices) or "none"
-        raise OmniError("unknown_device", f"There is no device {unknown[0]!r}.", f"There are: {known}.")
-    if model.state != Model.State.OK:
-        text = f"The model {model.name} cannot be used: {model.error or model.get_state_display()}"
-        raise OmniError("model_unusable", text.rstrip(".") + ".", "Put the file back or repair it, and scan.")
-    return Member(model.name, model.path, ModelFacts.from_dict(model.facts), tuple(devices[n] for n in names))
 
 
 # --- deployments ----------------------------------------------------------------------------------
@@ -232,7 +155,7 @@ def deployment_stop(*, deployment: Deployment, user: Any = None) -> None:
 
 
 def deployment_delete(*, deployment: Deployment, user: Any = None) -> None:
-    """Wants it gone: the agent removes the row when its processes are. Raises OmniError (in_use) for routes."""
+    """Wants it gone: the agent removes the row once its processes are gone. Raises OmniError (in_use)."""
     with transaction.atomic():
         row = _locked(deployment, deleting_too=True)
         if routes := list(row.routes.values_list("name", flat=True)):
@@ -334,7 +257,7 @@ def _bind(deployment: Deployment, members: Members) -> None:
 
 
 def _announce(deployment: Deployment) -> None:
-    """Once the write holds: every page hears of it, and the host's agent acts now and not at its next tick."""
+    """Once the write holds, every page hears of it and the host's agent acts now, not at its next tick."""
     transaction.on_commit(lambda: _tell(deployment))
 
 

@@ -123,6 +123,7 @@ _ALLOWED = (
     _int("--sse-ping-interval", -1, 3600),
 )
 ALLOWED: Mapping[str, Flag] = {flag.name: flag for flag in _ALLOWED}
+# A flag's other spelling → the one used here.
 SHORT = {
     "-b": "--batch-size", "-c": "--ctx-size", "-cmoe": "--cpu-moe", "-ctk": "--cache-type-k",
     "-ctv": "--cache-type-v", "-dev": "--device", "-fa": "--flash-attn", "-fit": "--fit", "-lm": "--load-mode",

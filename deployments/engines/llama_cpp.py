@@ -140,5 +140,5 @@ def _setting_flags(spec: ServerSpec, *, offloads: bool) -> list[str]:
 
 
 def _without_values(argv: list[str]) -> list[str]:
-    """The flags alone: a value never starts with a dash and a letter, except where it follows -m or --alias."""
+    """The flags alone: only a path or a name could look like one."""
     return [word for before, word in zip(["", *argv], argv, strict=False) if before not in ("-m", "--alias")]

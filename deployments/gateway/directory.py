@@ -1,0 +1,84 @@
+"""The routing table, read from the database at most twice a second."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from channels.db import database_sync_to_async
+from django.conf import settings
+
+from deployments.gateway.routing import Serving, Table
+from deployments.models import Deployment, Instance, Route
+from deployments.supervision.states import InstanceState
+
+REMEMBERED_S = 0.5
+
+_executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="gateway-table")
+_table: tuple[float, Table] = (-REMEMBERED_S, Table())
+_loading: asyncio.Future[Table] | None = None
+
+
+async def routing_table() -> Table:
+    """As it was at most half a second ago; those who ask while it is read share one reading."""
+    global _loading
+    read_at, table = _table
+    if time.monotonic() - read_at < REMEMBERED_S:
+        return table
+    loop = asyncio.get_running_loop()
+    if _loading is None or _loading.done() or _loading.get_loop() is not loop:
+        _loading = loop.create_task(_refresh())
+    # One caller that goes away must not take the reading from the others.
+    return await asyncio.shield(_loading)
+
+
+async def _refresh() -> Table:
+    global _table
+    began = time.monotonic()
+    table = await database_sync_to_async(read_table, thread_sensitive=False, executor=_executor)()
+    _table = (began, table)
+    return table
+
+
+def forget_table() -> None:
+    """The next request reads the database again."""
+    global _table
+    _table = (-REMEMBERED_S, Table())
+
+
+def read_table() -> Table:
+    found = Deployment.objects.select_related("host").prefetch_related("instances").filter(is_deleting=False)
+    deployments = {deployment.name: serving(deployment) for deployment in found}
+    return Table(deployments, dict(Route.objects.values_list("name", "deployment__name")))
+
+
+def serving(deployment: Deployment) -> Serving:
+    state = str(deployment.state)
+    instances = list(deployment.instances.all())
+    answering = next((i for i in instances if i.role == serving_role(deployment.strategy)), None)
+    return Serving(
+        name=deployment.name,
+        state=state,
+        address=_address(answering),
+        alias=_alias(answering, deployment.name),
+        error=deployment.error or next((i.error for i in instances if i.error), ""),
+        created=int(deployment.created_at.timestamp()),
+    )
+
+
+def _address(instance: Instance | None) -> str | None:
+    if instance is None or instance.port is None or instance.state != InstanceState.READY:
+        return None
+    return f"http://127.0.0.1:{instance.port}"
+
+
+def _alias(instance: Instance | None, default: str) -> str:
+    """The name under which the engine knows its model."""
+    argv = list(instance.argv) if instance else []
+    at = argv.index("--alias") + 1 if "--alias" in argv else len(argv)
+    return str(argv[at]) if at < len(argv) else default
+
+
+def engine_key() -> str:
+    return settings.OMNI_HOME.secret("engine")

@@ -1,0 +1,237 @@
+"""Walks folders, joins shards and keeps one Model row for each GGUF it finds."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from deployments.gguf import GgufError, GgufHeader, read_header, shard_paths
+from deployments.model_facts import ModelFacts, facts
+from deployments.models import LibraryFolder, Model
+from omni.broadcast import publish
+from omni.errors import OmniError
+from omni.events import STATE_GROUP
+
+log = logging.getLogger(__name__)
+
+MAX_DEPTH = 12
+# Words that mean something else in an address.
+RESERVED_NAMES = frozenset({"scan", "folders"})
+POSITIVE_INTEGER_MAX = 2**31 - 1
+
+
+@dataclass
+class ScanReport:
+    """The models found, in order of their paths, and what could not be looked at."""
+
+    models: list[Model] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+
+# --- folders --------------------------------------------------------------------------------------
+def folder_add(path: str) -> LibraryFolder:
+    """Makes a folder part of the library. Raises OmniError (bad_folder) that says what is wrong with it."""
+    folder = _checked_folder(path)
+    for known in LibraryFolder.objects.all():
+        if folder == Path(known.path):
+            raise OmniError("bad_folder", f"{folder} is in the library already.", "Scan it.")
+    return LibraryFolder.objects.create(path=str(folder))
+
+
+def _checked_folder(path: str) -> Path:
+    if not path.strip() or "\0" in path or not Path(path).expanduser().is_absolute():
+        raise OmniError("bad_folder", f"{path!r} is not a full path.", "Begin it with / and name a folder.")
+    folder = Path(path).expanduser().resolve()
+    if not folder.is_dir():
+        raise OmniError("bad_folder", f"There is no folder {folder}.", "Create it, or correct the path.")
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise OmniError("bad_folder", f"The folder {folder} cannot be read.", "Give the panel's user access.")
+    if folder == Path("/") or folder.is_relative_to(settings.OMNI_HOME.run) or folder in _SYSTEM:
+        raise OmniError("bad_folder", f"{folder} is not a place for models.", "Name the folder they lie in.")
+    return folder
+
+
+_SYSTEM = frozenset(
+    map(Path, ("/bin", "/boot", "/dev", "/etc", "/lib", "/proc", "/run", "/sbin", "/sys", "/usr"))
+)
+
+
+def folder_remove(folder: LibraryFolder) -> int:
+    """Takes a folder and its models out of the library; files stay. Raises OmniError (in_use)."""
+    inside = [m for m in Model.objects.all() if Path(m.path).is_relative_to(folder.path)]
+    elsewhere = [Path(f.path) for f in LibraryFolder.objects.exclude(pk=folder.pk)]
+    own = [m for m in inside if not any(Path(m.path).is_relative_to(other) for other in elsewhere)]
+    used = sorted({b.deployment.name for m in own for b in m.bindings.select_related("deployment")})
+    if used:
+        text = f"Models in {folder.path} are used by {', '.join(used)}."
+        raise OmniError("in_use", text, "Delete the deployments first.")
+    with transaction.atomic():
+        Model.objects.filter(pk__in=[m.pk for m in own]).delete()
+        folder.delete()
+    announce()
+    return len(own)
+
+
+# --- scan -----------------------------------------------------------------------------------------
+def scan(paths: Sequence[Path] = ()) -> ScanReport:
+    """Registers every GGUF below the paths, or below all folders of the library when none is given.
+
+    Models whose file has gone are marked. Raises OmniError (not_found) for a path that does not exist.
+    """
+    missing = [path for path in paths if not path.exists()]
+    if missing:
+        raise OmniError("not_found", f"There is no {missing[0]}.", "Correct the path.")
+    folders = [_folder_row(path) for path in paths if path.is_dir()] or (
+        [] if paths else list(LibraryFolder.objects.all())
+    )
+    report = ScanReport()
+    for path in (path for path in paths if path.is_file()):
+        _register_all([path.absolute()], report)
+    for folder in folders:
+        _scan_folder(folder, report)
+    mark_missing()
+    announce()
+    return report
+
+
+def _folder_row(path: Path) -> LibraryFolder:
+    return LibraryFolder.objects.get_or_create(path=str(path.resolve()))[0]
+
+
+def _scan_folder(folder: LibraryFolder, report: ScanReport) -> None:
+    root = Path(folder.path)
+    folder.error = ""
+    if not root.is_dir():
+        folder.error = "The folder is not there."
+    elif not os.access(root, os.R_OK | os.X_OK):
+        folder.error = "The folder cannot be read."
+    else:
+        _register_all(gguf_files(root, report.skipped), report)
+    if folder.error:
+        report.skipped.append(f"{root}: {folder.error}")
+    folder.scanned_at = timezone.now()
+    folder.save()
+
+
+def gguf_files(root: Path, skipped: list[str]) -> Iterator[Path]:
+    """GGUF files below a folder, in order. A link that leads out of the library is not followed."""
+    for here, folders, names in os.walk(root, followlinks=False):
+        depth = len(Path(here).relative_to(root).parts)
+        folders[:] = sorted(n for n in folders if not n.startswith(".")) if depth < MAX_DEPTH else []
+        for name in sorted(names):
+            if name.lower().endswith(".gguf"):
+                path = Path(here, name)
+                if is_confined(path, root):
+                    yield path
+                else:
+                    skipped.append(f"{path} is a link to a file outside the library; add that file's folder.")
+
+
+def is_confined(path: Path, root: Path) -> bool:
+    """Whether the file a path really leads to lies in the folder or in another one of the library."""
+    real = path.resolve()
+    if real.is_relative_to(root.resolve()):
+        return True
+    return any(real.is_relative_to(folder) for folder in LibraryFolder.objects.values_list("path", flat=True))
+
+
+def _register_all(files: Iterator[Path] | list[Path], report: ScanReport) -> None:
+    seen: set[Path] = set()
+    for path in files:
+        first = shard_paths(path)[0]
+        if first not in seen:
+            seen.add(first)
+            report.models.append(register(first))
+
+
+def register(path: Path) -> Model:
+    """The row of this model, read anew when its files changed. A broken file gets a row that says why."""
+    model = Model.objects.filter(path=str(path)).first() or Model(path=str(path))
+    modified_ns, size_bytes = _stamp(path)
+    if (
+        model.pk
+        and model.state == Model.State.OK
+        and (modified_ns, size_bytes) == (model.modified_ns, model.size_bytes)
+    ):
+        return model
+    model.modified_ns, model.size_bytes = modified_ns, size_bytes
+    model.shards = [str(p) for p in shard_paths(path)]
+    try:
+        header = read_header(path)
+        _describe(model, _facts(header, path))
+    except GgufError as error:
+        broken = error.code != "gguf_incomplete"
+        model.state = Model.State.BROKEN if broken else Model.State.INCOMPLETE
+        model.error = str(error)
+    return _saved(model, path)
+
+
+def _saved(model: Model, path: Path) -> Model:
+    """Two scans at the same time may find the same file: the later one takes the earlier one's row."""
+    if not model.pk:
+        model.name = free_model_name(path)
+    try:
+        with transaction.atomic():
+            model.save()
+    except IntegrityError:
+        if found := Model.objects.filter(path=model.path).first():
+            return found
+        model.name = free_model_name(path)
+        model.save()
+    return model
+
+
+def _facts(header: GgufHeader, path: Path) -> ModelFacts:
+    try:
+        return facts(header)
+    except (TypeError, ValueError, ArithmeticError, MemoryError) as error:
+        raise GgufError("gguf_invalid", path, f"the header contradicts itself ({error})") from None
+
+
+def _describe(model: Model, known: ModelFacts) -> None:
+    model.state, model.error = Model.State.OK, ""
+    model.title, model.arch, model.quant = known.name[:200], known.arch[:60], known.quant[:40]
+    model.n_params = known.n_params
+    model.n_layer, model.n_ctx_train = _positive(known.n_layer), _positive(known.n_ctx_train)
+    model.facts = known.as_dict()
+
+
+def _positive(value: int | None) -> int | None:
+    return value if isinstance(value, int) and 0 <= value <= POSITIVE_INTEGER_MAX else None
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """(newest modification in ns, size in bytes) of all shards that are there."""
+    stats = [p.stat() for p in shard_paths(path) if p.exists()]
+    return max((s.st_mtime_ns for s in stats), default=0), sum(s.st_size for s in stats)
+
+
+def free_model_name(path: Path) -> str:
+    """A slug from the file's name; the first number that makes it free is added where it is taken."""
+    stem = re.sub(r"-\d{5}-of-\d{5}$", "", path.name[: -len(path.suffix)] if path.suffix else path.name)
+    base = re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-_")[:112] or "model"
+    taken = {*RESERVED_NAMES, *Model.objects.filter(name__startswith=base).values_list("name", flat=True)}
+    return next(
+        name for name in (base, *(f"{base}-{n}" for n in range(2, len(taken) + 3))) if name not in taken
+    )
+
+
+def mark_missing() -> None:
+    """Marks models whose file has gone."""
+    for model in Model.objects.exclude(state=Model.State.MISSING):
+        if not any(Path(p).exists() for p in model.shards or [model.path]):
+            model.state, model.error = Model.State.MISSING, f"There is no file {model.path}."
+            model.save(update_fields=["state", "error"])
+
+
+def announce() -> None:
+    """Tells every page that the library is another."""
+    publish(STATE_GROUP, {"type": "library.changed"})

