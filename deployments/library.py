@@ -155,23 +155,23 @@ def _register_all(files: Iterator[Path] | list[Path], report: ScanReport) -> Non
 def register(path: Path) -> Model:
     """The row of this model, read anew when its files changed. A broken file gets a row that says why."""
     model = Model.objects.filter(path=str(path)).first() or Model(path=str(path))
-    modified_ns, size_bytes = _stamp(path)
-    if (
-        model.pk
-        and model.state == Model.State.OK
-        and (modified_ns, size_bytes) == (model.modified_ns, model.size_bytes)
-    ):
+    unchanged = _stamp(path) == (model.modified_ns, model.size_bytes)
+    if unchanged and model.pk and model.state == Model.State.OK:
         return model
-    model.modified_ns, model.size_bytes = modified_ns, size_bytes
+    return _saved(describe_file(model, path), path)
+
+
+def describe_file(model: Model, path: Path) -> Model:
+    """Fills the row from the file's header, or with why it cannot be used. Not saved."""
+    model.modified_ns, model.size_bytes = _stamp(path)
     model.shards = [str(p) for p in shard_paths(path)]
     try:
-        header = read_header(path)
-        _describe(model, _facts(header, path))
+        _describe(model, _facts(read_header(path), path))
     except GgufError as error:
         broken = error.code != "gguf_incomplete"
         model.state = Model.State.BROKEN if broken else Model.State.INCOMPLETE
         model.error = str(error)
-    return _saved(model, path)
+    return model
 
 
 def _saved(model: Model, path: Path) -> Model:

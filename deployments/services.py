@@ -103,6 +103,7 @@ def deployment_create(
 def deployment_change(
     *,
     deployment: Deployment,
+    strategy: str | None = None,
     engine: Engine | None = None,
     members: Members | None = None,
     settings: Mapping[str, object] | None = None,
@@ -112,6 +113,7 @@ def deployment_change(
     """Changes what is given; one that runs is started anew. Raises OmniError that names the field."""
     with transaction.atomic():
         row = _locked(deployment)
+        row.strategy = strategy or row.strategy
         if members is not None:
             check_members(get_strategy(row.strategy), row.host, members)
             row.bindings.all().delete()
@@ -129,18 +131,20 @@ def deployment_change(
     return row
 
 
-def deployment_start(*, deployment: Deployment, user: Any = None) -> None:
-    """Wants it running; one that has failed is tried again. A second Start of what runs changes nothing."""
+def deployment_start(*, deployment: Deployment, user: Any = None) -> bool:
+    """Wants it running; one that has failed is tried again. False: it was wanted already, nothing changed."""
     with transaction.atomic():
         row = _locked(deployment)
         given_up = row.instances.filter(generation=row.generation, state=InstanceState.FAILED).exists()
-        if row.desired != Deployment.Desired.RUNNING or row.error or given_up:
+        changed = row.desired != Deployment.Desired.RUNNING or bool(row.error) or given_up
+        if changed:
             row.desired = Deployment.Desired.RUNNING
             row.generation += 1
             row.error = row.error_code = ""
             row.save()
             log.info("%s started deployment %s", user or "somebody", row.name)
         _announce(row)
+    return changed
 
 
 def deployment_stop(*, deployment: Deployment, user: Any = None) -> None:
@@ -272,6 +276,17 @@ def _tell(deployment: Deployment) -> None:
         },
     )
     nudge(deployment.host.name)
+
+
+def request_scan(host: Host) -> None:
+    """Asks the host's agent to look for engines and models. Raises OmniError (no_broker)."""
+    from deployments.tasks import scan_library
+
+    try:
+        scan_library.apply_async(queue=f"host.{host.name}", expires=60)
+    except (KombuError, RedisError, OSError):
+        text = "The broker does not answer, so the agent could not be asked."
+        raise OmniError("no_broker", text, "Try again in a moment.", retry=True) from None
 
 
 def nudge(host: str) -> None:

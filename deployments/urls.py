@@ -1,2 +1,24 @@
-urlpatterns: list = []
+from __future__ import annotations
+
+from django.urls import path
+
+from deployments.views import deployments, library
+
 app_name = "deployments"
+urlpatterns = [
+    path("models/", library.models, name="models"),
+    path("models/scan/", library.scan, name="scan"),
+    path("models/folders/add/", library.folder_add, name="folder_add"),
+    path("models/folders/<int:pk>/remove/", library.folder_remove, name="folder_remove"),
+    path("models/<slug:name>/", library.model, name="model"),
+    path("models/<slug:name>/remove/", library.model_remove, name="model_remove"),
+    path("models/<slug:name>/deploy/", deployments.quick_deploy, name="quick_deploy"),
+    path("deployments/", deployments.deployments, name="deployments"),
+    path("deployments/new/", deployments.create, name="create"),
+    path("deployments/quick/", deployments.quick, name="quick"),
+    path("deployments/<slug:name>/", deployments.deployment, name="deployment"),
+    path("deployments/<slug:name>/change/", deployments.change, name="change"),
+    path("deployments/<slug:name>/start/", deployments.start, name="start"),
+    path("deployments/<slug:name>/stop/", deployments.stop, name="stop"),
+    path("deployments/<slug:name>/delete/", deployments.delete, name="delete"),
+]

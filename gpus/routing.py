@@ -1,1 +1,5 @@
-websocket_urlpatterns: list = []
+from django.urls import path
+
+from gpus.consumers import TelemetryConsumer
+
+websocket_urlpatterns = [path("ws/telemetry/", TelemetryConsumer.as_asgi())]

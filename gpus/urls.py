@@ -1,2 +1,10 @@
-urlpatterns: list = []
+from django.urls import path
+
+from gpus import views
+
 app_name = "gpus"
+urlpatterns = [
+    path("", views.rig, name="rig"),
+    path("cards/<str:key>/", views.card, name="card"),
+    path("telemetry/<str:key>/history.json", views.history, name="history"),
+]

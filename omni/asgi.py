@@ -14,13 +14,10 @@ from channels.auth import AuthMiddlewareStack  # noqa: E402
 from channels.routing import URLRouter  # noqa: E402
 from channels.security.websocket import AllowedHostsOriginValidator  # noqa: E402
 
-from chat.generation import heal_interrupted  # noqa: E402
 from deployments.gateway.asgi import gateway, is_gateway_path  # noqa: E402
 from omni.routing import websocket_urlpatterns  # noqa: E402
 
 websockets = AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(websocket_urlpatterns)))
-# Answers that were streaming when the last server process ended will get no more text.
-heal_interrupted()
 
 
 async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:

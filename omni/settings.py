@@ -200,6 +200,10 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "socket_connect_timeout": 2,
     "socket_timeout": 10,
     "unacked_restore_interval": 5,
+    # A message that cannot be published is given up at once: whoever publishes must not wait for a broker.
+    "max_retries": 1,
+    "interval_start": 0,
+    "interval_step": 0.1,
 }
 
 # --- log ----------------------------------------------------------------------------------------

@@ -125,12 +125,16 @@ _ALLOWED = (
 ALLOWED: Mapping[str, Flag] = {flag.name: flag for flag in _ALLOWED}
 # A flag's other spelling → the one used here.
 SHORT = {
-    "-b": "--batch-size", "-c": "--ctx-size", "-cmoe": "--cpu-moe", "-ctk": "--cache-type-k",
-    "-ctv": "--cache-type-v", "-dev": "--device", "-fa": "--flash-attn", "-fit": "--fit", "-lm": "--load-mode",
-    "-m": "--model", "-n": "--predict", "-ncmoe": "--n-cpu-moe", "-ngl": "--n-gpu-layers",
-    "-nkvo": "--no-kv-offload", "-np": "--parallel", "-s": "--seed", "-t": "--threads", "-tb": "--threads-batch",
-    "-to": "--timeout", "-ts": "--tensor-split", "-ub": "--ubatch-size", "--gpu-layers": "--n-gpu-layers",
-    "--temperature": "--temp", "--n-predict": "--predict", "--embedding": "--embeddings", "--rerank": "--reranking",
+    "-b": "--batch-size", "-c": "--ctx-size", "-cmoe": "--cpu-moe", "-cram": "--cache-ram",
+    "-ctk": "--cache-type-k", "-ctv": "--cache-type-v", "-dev": "--device", "-fa": "--flash-attn",
+    "-fit": "--fit", "-kvu": "--kv-unified", "-lm": "--load-mode", "-m": "--model", "-md": "--model-draft",
+    "-n": "--predict", "-ncmoe": "--n-cpu-moe", "-ngl": "--n-gpu-layers", "-nkvo": "--no-kv-offload",
+    "-np": "--parallel", "-s": "--seed", "-sm": "--split-mode", "-t": "--threads", "-tb": "--threads-batch",
+    "-to": "--timeout", "-ts": "--tensor-split", "-ub": "--ubatch-size", "-lv": "--log-verbosity",
+    "--gpu-layers": "--n-gpu-layers", "--temperature": "--temp", "--n-predict": "--predict",
+    "--embedding": "--embeddings", "--rerank": "--reranking", "-hf": "--hf-repo", "-mu": "--model-url",
+    "-a": "--alias", "-mm": "--mmproj", "-mmu": "--mmproj-url", "-jf": "--json-schema-file",
+    "--verbosity": "--log-verbosity", "--typical-p": "--typical",
 }  # fmt: skip
 # Flags that Omni sets itself → the setting that governs them.
 MANAGED = {
@@ -139,7 +143,7 @@ MANAGED = {
     "--cache-type-k": "kv_cache_k", "--cache-type-v": "kv_cache_v", "--kv-unified": "kv_unified",
     "--cache-ram": "cache_ram_mib", "--load-mode": "load_mode", "--batch-size": "batch",
     "--ubatch-size": "ubatch", "--threads": "threads", "--split-mode": "strategy", "--spec-type": "strategy",
-    "--model-draft": "strategy",
+    "--model-draft": "strategy", "--fit": "", "--metrics": "", "--log-verbosity": "",
 }  # fmt: skip
 FILES, SOCKETS, CODE = "reads or writes files", "opens or changes network sockets", "can run code"
 DANGEROUS = {
@@ -194,9 +198,8 @@ def _allowed_flag(word: str) -> Flag:
     if (reason := DANGEROUS.get(name) or DANGEROUS.get(positive)) is not None:
         raise OmniError("refused_extra_arg", f"extra_args: {word} is refused: it {reason}.", "Leave it out.")
     if (key := MANAGED.get(name) or MANAGED.get(positive)) is not None:
-        raise OmniError(
-            "refused_extra_arg", f"extra_args: Omni sets {word} itself.", f"Use the deployment's {key}."
-        )
+        fix = f"Use the deployment's {key}." if key else "It needs no change."
+        raise OmniError("refused_extra_arg", f"extra_args: Omni sets {word} itself.", fix)
     if not word.startswith("-"):
         raise OmniError(
             "bad_extra_arg", f"extra_args: {word!r} belongs to no flag.", "Write it as --flag value."
@@ -211,9 +214,5 @@ def require_flags(argv: Sequence[str], known: Set[str], engine: str) -> None:
     for word in argv:
         if re.match(r"--?[A-Za-z]", word) and word not in known:
             near = difflib.get_close_matches(word, known, n=1)
-            fix = (
-                f"The nearest one it has is {near[0]}."
-                if near
-                else "Choose another engine or leave the flag out."
-            )
+            fix = f"The nearest one it has is {near[0]}." if near else "Choose another engine."
             raise OmniError("unknown_flag", f"The engine {engine} has no flag {word}.", fix)

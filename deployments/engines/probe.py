@@ -68,6 +68,12 @@ def ask(path: str, flag: str) -> str:
 
 def probe(engine: Engine) -> Engine:
     """Asks the binary and keeps the answers; one that does not answer is marked with the cause."""
+    examine(engine).save()
+    return engine
+
+
+def examine(engine: Engine) -> Engine:
+    """probe() without saving: the row may not exist yet."""
     flavour = get_flavour(engine.flavour)
     try:
         build = flavour.parse_version(ask(engine.path, "--version"))
@@ -95,7 +101,6 @@ def probe(engine: Engine) -> Engine:
             for d in devices
         ]
     engine.probed_at = timezone.now()
-    engine.save()
     return engine
 
 

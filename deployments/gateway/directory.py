@@ -11,6 +11,7 @@ from django.conf import settings
 
 from deployments.gateway.routing import Serving, Table
 from deployments.models import Deployment, Instance, Route
+from deployments.strategies import STRATEGIES
 from deployments.supervision.states import InstanceState
 
 REMEMBERED_S = 0.5
@@ -56,7 +57,8 @@ def read_table() -> Table:
 def serving(deployment: Deployment) -> Serving:
     state = str(deployment.state)
     instances = list(deployment.instances.all())
-    answering = next((i for i in instances if i.role == serving_role(deployment.strategy)), None)
+    strategy = STRATEGIES.get(deployment.strategy)
+    answering = next((i for i in instances if strategy and i.role == strategy.serving_role), None)
     return Serving(
         name=deployment.name,
         state=state,

@@ -63,7 +63,8 @@ def size(largest_bytes: int, *kinds: type) -> Check:
 
 def stop_texts(name: str, value: Any) -> None:
     texts = [value] if isinstance(value, str) else value
-    if not isinstance(texts, list) or len(texts) > 16 or not all(isinstance(t, str) and len(t) <= 500 for t in texts):
+    known = isinstance(texts, list) and len(texts) <= 16
+    if not known or not all(isinstance(t, str) and len(t) <= 500 for t in texts):
         raise FieldError(name, f"{name} is not a text or a list of at most 16 texts of 500 characters.")
 
 

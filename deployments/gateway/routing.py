@@ -35,8 +35,9 @@ class Table:
     def public_names(self) -> list[tuple[str, Serving]]:
         """Every name that can be asked for, deployments first, each with what answers for it."""
         named = [(name, self.deployments[name]) for name in sorted(self.deployments)]
-        routed = [(name, self.deployments[to]) for name, to in sorted(self.routes.items()) if to in self.deployments]
-        return named + [(name, serving) for name, serving in routed if name not in self.deployments]
+        own = set(self.deployments)
+        routed = [(name, to) for name, to in sorted(self.routes.items()) if to in own and name not in own]
+        return named + [(name, self.deployments[to]) for name, to in routed]
 
 
 @dataclass(frozen=True)

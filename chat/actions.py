@@ -1,0 +1,152 @@
+"""What a page may ask for over its socket. Each action returns the messages for this page alone."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from channels.auth import get_user
+from django.contrib.auth.models import AbstractUser, AnonymousUser
+from django.contrib.sessions.backends.base import SessionBase
+
+from chat import generation, services
+from chat.generation import in_database
+from chat.models import Conversation, Message
+from chat.thread import entries_of, message_html, thread_version
+from omni.broadcast import publish_async
+from omni.errors import OmniError
+from omni.events import chat_group
+from omni.roles import CHAT
+
+NOT_LOGGED_IN, NOT_ALLOWED, NOT_FOUND = 4401, 4403, 4404
+Reply = list[dict[str, Any]]
+Action = Callable[[int, Mapping[str, Any]], Awaitable[Reply]]
+
+
+async def refusal(session: SessionBase, conversation_id: int, *, to_write: bool) -> int:
+    """The close code for who may not (any longer) use this conversation, or 0. Asks the database anew."""
+    fresh = type(session)(session.session_key) if session.session_key else None
+    user = await get_user({"session": fresh}) if fresh else AnonymousUser()
+    return await in_database(_refusal)(user, conversation_id, to_write)
+
+
+def _refusal(user: AbstractUser | AnonymousUser, conversation_id: int, to_write: bool) -> int:
+    if not (user.is_authenticated and user.is_active):
+        return NOT_LOGGED_IN
+    if not Conversation.objects.filter(pk=conversation_id, owner_id=user.pk).exists():
+        return NOT_FOUND
+    if to_write and not user.has_perm(CHAT):
+        return NOT_ALLOWED
+    return 0
+
+
+async def snapshot(conversation_id: int) -> Reply:
+    """Which version of the thread is current, and all text of the answers that are being written."""
+    version = await in_database(_version)(conversation_id)
+    replies: Reply = [{"type": "snapshot", "version": version}]
+    for running in generation.running_in(conversation_id):
+        replies += running.replay({})
+    return replies
+
+
+def _version(conversation_id: int) -> str:
+    return thread_version(entries_of(Conversation.objects.get(pk=conversation_id)))
+
+
+async def send(conversation_id: int, content: Mapping[str, Any]) -> Reply:
+    return await _generate(conversation_id, services.question_send, text=_text(content))
+
+
+async def edit(conversation_id: int, content: Mapping[str, Any]) -> Reply:
+    return await _generate(
+        conversation_id, services.question_edit, message_id=_message(content), text=_text(content)
+    )
+
+
+async def again(conversation_id: int, content: Mapping[str, Any]) -> Reply:
+    return await _generate(conversation_id, services.answer_again, message_id=_message(content))
+
+
+async def select(conversation_id: int, content: Mapping[str, Any]) -> Reply:
+    await _in_conversation(conversation_id, services.version_select, message_id=_message(content))
+    await _changed(conversation_id)
+    return []
+
+
+async def stop(conversation_id: int, content: Mapping[str, Any]) -> Reply:
+    generation.stop_all_in(conversation_id)
+    return []
+
+
+async def resync(conversation_id: int, content: Mapping[str, Any]) -> Reply:
+    """The text behind what the page has, or the finished message."""
+    message_id = _message(content)
+    running = generation.running(message_id)
+    if running is not None and running.conversation_id == conversation_id:
+        have = content.get("have")
+        track = str(content.get("track", "content"))
+        return [
+            delta
+            for delta in running.replay({track: have if isinstance(have, int) else 0})
+            if delta["track"] == track or "track" not in content
+        ]
+    state, html = await in_database(_finished)(conversation_id, message_id)
+    return [{"type": "chat.state", "message": message_id, "state": state, "data": {"html": html}}]
+
+
+def _finished(conversation_id: int, message_id: int) -> tuple[str, str]:
+    found = Message.objects.filter(pk=message_id, conversation_id=conversation_id).first()
+    if found is None:
+        raise OmniError("not_found", "This message is no longer there.")
+    return found.state, message_html(found.pk)
+
+
+ACTIONS: dict[str, Action] = {
+    "send": send,
+    "edit": edit,
+    "again": again,
+    "select": select,
+    "stop": stop,
+    "resync": resync,
+}
+
+
+async def act(conversation_id: int, content: Any) -> Reply:
+    """Raises OmniError for what cannot be done."""
+    action = ACTIONS.get(str(content.get("type"))) if isinstance(content, dict) else None
+    if action is None:
+        raise OmniError(
+            "unknown_action", "The page sent something the panel does not understand.", "Reload it."
+        )
+    return await action(conversation_id, content)
+
+
+async def _generate(conversation_id: int, service: Callable[..., list[int]], **arguments: Any) -> Reply:
+    answers = await _in_conversation(conversation_id, service, **arguments)
+    generation.start(conversation_id, answers)
+    await _changed(conversation_id)
+    return []
+
+
+async def _in_conversation(conversation_id: int, service: Callable[..., Any], **arguments: Any) -> Any:
+    def call() -> Any:
+        return service(conversation=Conversation.objects.get(pk=conversation_id), **arguments)
+
+    return await in_database(call)()
+
+
+async def _changed(conversation_id: int) -> None:
+    """Every page of this conversation fetches the thread."""
+    changed = {"type": "chat.state", "message": 0, "state": "changed", "data": {}}
+    await publish_async(chat_group(conversation_id), changed)
+
+
+def _text(content: Mapping[str, Any]) -> str:
+    return str(content.get("text", ""))
+
+
+def _message(content: Mapping[str, Any]) -> int:
+    found = content.get("message")
+    if not isinstance(found, int) or isinstance(found, bool):
+        raise OmniError("unknown_action", "The page did not say which message it means.", "Reload it.")
+    return found

@@ -1,0 +1,46 @@
+"""Conversations in the administration: who talked with what, and what went wrong."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from unfold.admin import ModelAdmin, TabularInline
+
+from chat.models import Conversation, Lane, Message
+
+
+class LaneInline(TabularInline):
+    model = Lane
+    extra = 0
+    fields = ("position", "deployment", "deployment_name")
+
+
+@admin.register(Conversation)
+class ConversationAdmin(ModelAdmin):
+    list_display = ("title", "owner", "changed_at", "created_at")
+    list_filter = ("owner", "created_at")
+    search_fields = ("title", "owner__username")
+    date_hierarchy = "created_at"
+    autocomplete_fields = ("owner",)
+    readonly_fields = ("created_at", "changed_at")
+    inlines = (LaneInline,)
+    list_select_related = ("owner",)
+
+
+@admin.register(Message)
+class MessageAdmin(ModelAdmin):
+    list_display = (
+        "conversation",
+        "role",
+        "state",
+        "deployment_name",
+        "ttft_ms",
+        "decode_tps",
+        "completion_tokens",
+        "created_at",
+    )
+    list_filter = ("state", "role", "deployment_name", "created_at")
+    search_fields = ("content", "conversation__title", "deployment_name", "error")
+    date_hierarchy = "created_at"
+    raw_id_fields = ("conversation", "lane", "parent")
+    readonly_fields = ("created_at", "finished_at", "timings")
+    list_select_related = ("conversation",)

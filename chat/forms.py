@@ -1,0 +1,58 @@
+"""What a person enters beside messages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+
+from chat.models import Conversation
+from deployments.models import Deployment
+
+
+class NewConversationForm(forms.Form):
+    deployment = forms.ModelChoiceField(Deployment.objects.filter(is_deleting=False), to_field_name="name")
+
+
+class RenameForm(forms.Form):
+    title = forms.CharField(max_length=200)
+
+
+class SettingsForm(forms.Form):
+    """An empty number leaves the choice to the engine."""
+
+    deployment = forms.ModelChoiceField(
+        Deployment.objects.filter(is_deleting=False), to_field_name="name", required=False, empty_label=None
+    )
+    system_prompt = forms.CharField(
+        max_length=50_000,
+        required=False,
+        widget=forms.Textarea(attrs={"rows": 3}),
+        help_text="Goes before every conversation turn, such as: Answer in one sentence.",
+    )
+    temperature = forms.FloatField(
+        min_value=0, max_value=2, required=False, help_text="0 always takes the likeliest token."
+    )
+    top_p = forms.FloatField(
+        label="Top-p",
+        min_value=0,
+        max_value=1,
+        required=False,
+        help_text="Share of likely tokens to draw from.",
+    )
+    max_tokens = forms.IntegerField(
+        label="Longest answer (tokens)", min_value=1, max_value=1_000_000, required=False
+    )
+
+    def __init__(self, *args: Any, conversation: Conversation, **kwargs: Any) -> None:
+        lane = conversation.lanes.select_related("deployment").first()
+        initial = {
+            "deployment": lane.deployment.name if lane and lane.deployment else None,
+            "system_prompt": conversation.system_prompt,
+            **conversation.settings,
+        }
+        super().__init__(*args, initial=initial, auto_id="settings-%s", **kwargs)
+        for name in ("temperature", "top_p"):
+            self.fields[name].widget.attrs["step"] = "0.05"
+        for name in ("temperature", "top_p", "max_tokens"):
+            self.fields[name].widget.attrs["placeholder"] = "Engine's default"

@@ -1,0 +1,277 @@
+"""Answers in the making. They belong to the server: pages come and go, the text can be replayed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from channels.db import database_sync_to_async
+from django.db import DatabaseError
+from django.utils import timezone
+
+from chat.markdown import render
+from chat.models import Message
+from chat.services import request_for
+from chat.thread import message_html
+from chat.timings import figures
+from chat.transcript import Delta, EventReader, settled_length
+from deployments.gateway.relay import Upstream, open_answer
+from deployments.gateway.shapes import engine_message
+from omni.broadcast import publish_async
+from omni.errors import OmniError
+from omni.events import chat_group
+
+log = logging.getLogger(__name__)
+
+PUBLISH_EVERY_S, SAVE_EVERY_S, SETTLE_EVERY_S = 0.04, 1.0, 0.3
+PATH = "/v1/chat/completions"
+TRACKS = ("content", "thinking")
+State = Message.State
+
+_executor = ThreadPoolExecutor(max_workers=2, thread_name_prefix="chat-answers")
+_running: dict[int, Generation] = {}
+
+
+def in_database(function: Any) -> Any:
+    """Runs it in threads of the chat's own, so that nothing else waits behind it."""
+    return database_sync_to_async(function, thread_sensitive=False, executor=_executor)
+
+
+@dataclass
+class Generation:
+    """One answer while it streams. All of it happens in the event loop of the server."""
+
+    answer_id: int
+    conversation_id: int
+    text: dict[str, str] = field(default_factory=lambda: dict.fromkeys(TRACKS, ""))
+    published: dict[str, int] = field(default_factory=lambda: dict.fromkeys(TRACKS, 0))
+    settled: int = 0
+    progress: dict[str, Any] = field(default_factory=dict)
+    outcome: str = State.STOPPED
+    sent_at: float | None = None
+    first_at: float | None = None
+    last: Delta = field(default_factory=Delta)
+    task: asyncio.Task[None] | None = None
+
+    def __post_init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop, self._news = asyncio.Event(), asyncio.Event()
+
+    def stop(self, outcome: str = State.STOPPED) -> None:
+        """Ends it where it is; may be called from any thread."""
+
+        def now() -> None:
+            self.outcome = outcome
+            self._stop.set()
+
+        self._loop.call_soon_threadsafe(now)
+
+    async def run(self) -> None:
+        """Reads the engine until it ends, fails or is stopped; never raises."""
+        reading = asyncio.ensure_future(self._read())
+        stopped = asyncio.ensure_future(self._stop.wait())
+        helpers = [asyncio.ensure_future(loop()) for loop in (self._publish_often, self._save_often)]
+        try:
+            await asyncio.wait({reading, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (reading, stopped, *helpers):
+                task.cancel()
+            await asyncio.wait({reading, *helpers})
+        state, error = _outcome(reading, self.outcome)
+        try:
+            await self._publish()
+        finally:
+            await self._finish(state, error)
+
+    # --- reading ----------------------------------------------------------------------------------
+    async def _read(self) -> None:
+        body = await in_database(request_for)(self.answer_id)
+        async with open_answer(PATH, body) as upstream:
+            self.sent_at = upstream.sent_at
+            if upstream.status != 200:
+                raise await _refused(upstream)
+            reader = EventReader()
+            async for chunk in upstream.events():
+                for delta in reader.feed(chunk):
+                    self._take(delta)
+
+    def _take(self, delta: Delta) -> None:
+        if delta.error:
+            raise OmniError("engine_error", delta.error)
+        if delta.content or delta.thinking:
+            self.first_at = self.first_at or time.monotonic()
+        self.text["content"] += delta.content
+        self.text["thinking"] += delta.thinking
+        self.last.finish_reason = delta.finish_reason or self.last.finish_reason
+        self.last.usage = delta.usage or self.last.usage
+        self.last.timings = delta.timings or self.last.timings
+        self.progress = delta.progress or ({} if self.first_at else self.progress)
+        self._news.set()
+
+    # --- publishing -------------------------------------------------------------------------------
+    async def _publish_often(self) -> None:
+        """The first token at once, afterwards what has come together meanwhile."""
+        settle_at = 0.0
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            await self._publish()
+            if time.monotonic() >= settle_at:
+                await self._publish_settled()
+                settle_at = time.monotonic() + SETTLE_EVERY_S
+            await asyncio.sleep(PUBLISH_EVERY_S)
+
+    async def _publish(self) -> None:
+        for track in TRACKS:
+            offset = self.published[track]
+            if more := self.text[track][offset:]:
+                self.published[track] += len(more)
+                await self._send(self.delta(track, offset, more))
+        if self.progress and not self.first_at:
+            await self._send(self.state(State.STREAMING, progress=self.progress))
+
+    async def _publish_settled(self) -> None:
+        """Whole blocks as HTML, so that formatting shows before the end."""
+        text = self.text["content"][: self.published["content"]]
+        length = settled_length(text)
+        if length > self.settled:
+            self.settled = length
+            html = await asyncio.to_thread(render, text[:length])
+            await self._send(self.state(State.STREAMING, settled=html, through=length))
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        await publish_async(chat_group(self.conversation_id), message)
+
+    def delta(self, track: str, offset: int, text: str) -> dict[str, Any]:
+        return {
+            "type": "chat.delta",
+            "message": self.answer_id,
+            "track": track,
+            "offset": offset,
+            "text": text,
+        }
+
+    def state(self, state: str, **data: Any) -> dict[str, Any]:
+        return {"type": "chat.state", "message": self.answer_id, "state": state, "data": data}
+
+    def replay(self, have: dict[str, int]) -> list[dict[str, Any]]:
+        """What a reader lacks that has so many characters of each track."""
+        return [
+            self.delta(t, n, self.text[t][n:])
+            for t in TRACKS
+            if (n := max(0, have.get(t, 0))) < len(self.text[t])
+        ]
+
+    # --- keeping ----------------------------------------------------------------------------------
+    async def _save_often(self) -> None:
+        saved = 0
+        while True:
+            await asyncio.sleep(SAVE_EVERY_S)
+            if saved != (now := sum(map(len, self.text.values()))):
+                with suppress(DatabaseError):  # the next second, or the end, tries again
+                    await in_database(_save)(self.answer_id, **self.text)
+                    saved = now
+
+    async def _finish(self, state: str, error: str) -> None:
+        facts = figures(
+            sent_at=self.sent_at,
+            first_at=self.first_at,
+            ended_at=time.monotonic(),
+            usage=self.last.usage,
+            timings=self.last.timings,
+        )
+        reason = self.last.finish_reason if state == State.DONE else ""
+        html = ""
+        try:
+            await in_database(_save)(
+                self.answer_id,
+                **self.text,
+                **facts,
+                state=state,
+                error=error,
+                finish_reason=reason,
+                finished_at=timezone.now(),
+            )
+            html = await in_database(message_html)(self.answer_id)
+        except DatabaseError:
+            # It stays 'streaming' in the table and is healed at the next start of the server.
+            log.exception("answer %s could not be saved", self.answer_id)
+        finally:
+            _running.pop(self.answer_id, None)
+        await self._send(self.state(state, html=html))
+
+
+def _outcome(reading: asyncio.Future[None], if_stopped: str) -> tuple[str, str]:
+    """The state that an answer ends in, and why."""
+    if reading.cancelled():
+        return if_stopped, INTERRUPTED_TEXT if if_stopped == State.INTERRUPTED else ""
+    error = reading.exception()
+    if error is None:
+        return State.DONE, ""
+    if isinstance(error, OmniError):
+        return State.FAILED, str(error)
+    log.error("an answer failed", exc_info=error)
+    return State.FAILED, "The panel made a mistake; its log says which."
+
+
+async def _refused(upstream: Upstream) -> OmniError:
+    text = engine_message(await upstream.body()) or f"The engine answered with status {upstream.status}."
+    return OmniError("engine_refused", text)
+
+
+def _save(answer_id: int, **fields: Any) -> None:
+    Message.objects.filter(pk=answer_id).update(**fields)
+
+
+# --- the running ones -------------------------------------------------------------------------------
+INTERRUPTED_TEXT = "The panel was restarted while this was written."
+
+
+def start(conversation_id: int, answer_ids: list[int]) -> None:
+    """Begins to generate these answers. Called in the server's event loop."""
+    for answer_id in answer_ids:
+        generation = Generation(answer_id, conversation_id)
+        _running[answer_id] = generation
+        generation.task = asyncio.create_task(generation.run(), name=f"answer-{answer_id}")
+
+
+def running_in(conversation_id: int) -> list[Generation]:
+    return [g for g in list(_running.values()) if g.conversation_id == conversation_id]
+
+
+def running(answer_id: int) -> Generation | None:
+    return _running.get(answer_id)
+
+
+def stop_all_in(conversation_id: int) -> None:
+    for generation in running_in(conversation_id):
+        generation.stop()
+
+
+def any_running() -> bool:
+    return bool(_running)
+
+
+async def interrupt_all() -> None:
+    """Ends and saves everything, before the server goes."""
+    generations = list(_running.values())
+    for generation in generations:
+        generation.stop(State.INTERRUPTED)
+    tasks = [generation.task for generation in generations if generation.task]
+    if tasks:
+        await asyncio.wait(tasks, timeout=2)
+
+
+def heal_interrupted() -> int:
+    """Answers that no process is writing any more become 'interrupted'; returns how many."""
+    try:
+        found = Message.objects.filter(state=State.STREAMING)
+        return found.update(state=State.INTERRUPTED, error=INTERRUPTED_TEXT, finished_at=timezone.now())
+    except DatabaseError as error:
+        log.warning("interrupted answers were not looked for: %s", error)
+        return 0

@@ -1,0 +1,124 @@
+"""Markdown from a model → HTML that may stand in a page. The one door to markdown-it, Pygments and nh3."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from html import escape
+from typing import Any
+
+import nh3
+from markdown_it import MarkdownIt
+from markdown_it.renderer import RendererHTML
+from markdown_it.token import Token
+from pygments import highlight  # type: ignore[import-untyped]
+from pygments.formatters import HtmlFormatter  # type: ignore[import-untyped]
+from pygments.lexers import get_lexer_by_name  # type: ignore[import-untyped]
+from pygments.util import ClassNotFound  # type: ignore[import-untyped]
+
+LONGEST_MARKDOWN, LONGEST_HIGHLIGHTED = 400_000, 30_000
+TAGS = {
+    *(
+        "p",
+        "br",
+        "hr",
+        "em",
+        "strong",
+        "s",
+        "blockquote",
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "h5",
+        "h6",
+        "ul",
+        "ol",
+        "li",
+    ),
+    *("a", "code", "pre", "span", "div", "button", "table", "thead", "tbody", "tr", "th", "td"),
+}
+ATTRIBUTES = {
+    "a": {"href", "title", "target"},
+    "code": {"class"},
+    "span": {"class"},
+    "div": {"class", "tabindex"},
+    "pre": {"tabindex"},
+    "button": {"type", "class", "data-copy-code"},
+    "ol": {"start"},
+    "table": {"class"},
+    "th": {"class"},
+    "td": {"class"},
+}
+SCHEMES = {"http", "https", "mailto"}
+_formatter = HtmlFormatter(nowrap=True)
+
+
+@lru_cache(maxsize=1024)
+def render(text: str) -> str:
+    """Safe HTML. Raw HTML comes out as text, images as links, links only to web and mail addresses."""
+    if len(text) > LONGEST_MARKDOWN:
+        return f"<pre>{escape(text)}</pre>"
+    return nh3.clean(
+        _markdown.render(text),
+        tags=TAGS,
+        attributes=ATTRIBUTES,
+        attribute_filter=_absolute_links,
+        url_schemes=SCHEMES,
+        link_rel="noopener noreferrer nofollow",
+    )
+
+
+def _absolute_links(tag: str, attribute: str, value: str) -> str | None:
+    """A relative address would lead to the panel's own pages."""
+    if attribute == "href" and value.partition(":")[0].lower() not in SCHEMES:
+        return None
+    return value
+
+
+def _fence(self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
+    language = (tokens[index].info.split() or [""])[0][:40]
+    copy = '<button type="button" class="btn btn-small btn-quiet" data-copy-code="1">Copy</button>'
+    head = f'<div class="code-head"><span>{escape(language or "text")}</span>{copy}</div>'
+    code = _highlighted(tokens[index].content, language)
+    return f'<div class="code-block">{head}<pre tabindex="0"><code>{code}</code></pre></div>\n'
+
+
+def _highlighted(code: str, language: str) -> str:
+    if not language or len(code) > LONGEST_HIGHLIGHTED:
+        return escape(code)
+    try:
+        return highlight(code, get_lexer_by_name(language, stripnl=False), _formatter)
+    except ClassNotFound:
+        return escape(code)
+
+
+def _image(self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
+    """A link instead: a page that loads what a model names tells a stranger that it was read."""
+    address = escape(str(tokens[index].attrs.get("src", "")), quote=True)
+    return f'<a href="{address}" target="_blank">{escape(tokens[index].content or "image")}</a>'
+
+
+def _link_open(self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
+    tokens[index].attrSet("target", "_blank")
+    return self.renderToken(tokens, index, options, env)
+
+
+def _table_open(self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
+    return '<div class="table-wrap" tabindex="0"><table class="table">\n'
+
+
+def _table_close(self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
+    return "</table></div>\n"
+
+
+_markdown = MarkdownIt("js-default", {"html": False, "linkify": False, "typographer": False})
+for _rule, _render in (
+    ("fence", _fence),
+    ("code_block", _fence),
+    ("image", _image),
+    ("link_open", _link_open),
+    ("table_open", _table_open),
+    ("table_close", _table_close),
+):
+    _markdown.add_render_rule(_rule, _render)

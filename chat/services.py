@@ -1,0 +1,154 @@
+"""What can be done with conversations. The only writers of their rows, save for an answer's own text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.db import transaction
+
+from chat.models import Conversation, Lane, Message
+from chat.thread import turns_of
+from chat.transcript import request_body, title_of
+from deployments.models import Deployment
+from omni.errors import OmniError
+
+LONGEST_QUESTION = 400_000
+
+
+@transaction.atomic
+def conversation_create(*, owner: Any, deployment: Deployment) -> Conversation:
+    conversation = Conversation.objects.create(owner=owner)
+    Lane.objects.create(conversation=conversation, deployment=deployment, deployment_name=deployment.name)
+    return conversation
+
+
+def conversation_rename(*, conversation: Conversation, title: str) -> None:
+    conversation.title = title.strip()[:200] or conversation.title
+    Conversation.objects.filter(pk=conversation.pk).update(title=conversation.title)
+
+
+@transaction.atomic
+def conversation_configure(
+    *,
+    conversation: Conversation,
+    deployment: Deployment | None,
+    system_prompt: str,
+    settings: Mapping[str, Any],
+) -> None:
+    """From the next question on."""
+    chosen = {name: value for name, value in settings.items() if value is not None}
+    rows = Conversation.objects.filter(pk=conversation.pk)
+    rows.update(system_prompt=system_prompt, settings=chosen)
+    if deployment:
+        conversation.lanes.filter(position=0).update(deployment=deployment, deployment_name=deployment.name)
+
+
+def conversation_delete(*, conversation: Conversation) -> None:
+    conversation.delete()
+
+
+@transaction.atomic
+def question_send(*, conversation: Conversation, text: str) -> list[int]:
+    """Adds a question and an answer to come for every lane; returns the ids of those answers."""
+    text = _checked(conversation, text)
+    turns = turns_of(conversation)
+    before = turns[-1].question.message if turns else None
+    if not conversation.title:
+        conversation.title = title_of(text)
+    conversation.save(update_fields=["title", "changed_at"])
+    return _ask(conversation, text, before)
+
+
+@transaction.atomic
+def question_edit(*, conversation: Conversation, message_id: int, text: str) -> list[int]:
+    """Asks the last question in other words; what was there stays as an earlier version."""
+    text = _checked(conversation, text)
+    turns = turns_of(conversation)
+    if not turns or turns[-1].question.message.pk != message_id:
+        raise OmniError("not_the_last", "Only the last question can be edited.")
+    conversation.save(update_fields=["changed_at"])
+    return _ask(conversation, text, turns[-1].question.message.parent)
+
+
+@transaction.atomic
+def answer_again(*, conversation: Conversation, message_id: int) -> list[int]:
+    """One more answer to the last question in the lane of this one; the earlier ones are kept."""
+    _refuse_while_streaming(conversation)
+    turns = turns_of(conversation)
+    shown = turns[-1].answers if turns else []
+    old = next((version.message for version in shown if version.message.pk == message_id), None)
+    if old is None or old.lane is None or old.parent is None:
+        raise OmniError("not_the_last", "Only the last answer can be generated again.")
+    Message.objects.filter(parent=old.parent, lane=old.lane).update(is_active=False)
+    conversation.save(update_fields=["changed_at"])
+    return [_answer_to_come(old.parent, old.lane).pk]
+
+
+@transaction.atomic
+def version_select(*, conversation: Conversation, message_id: int) -> None:
+    """Shows this version of a message among its siblings, and sends it along from now on."""
+    _refuse_while_streaming(conversation)
+    chosen = conversation.messages.filter(pk=message_id).first()
+    if chosen is None:
+        raise OmniError("not_found", "This message is no longer there.")
+    siblings = conversation.messages.filter(parent=chosen.parent, lane=chosen.lane)
+    siblings.update(is_active=False)
+    siblings.filter(pk=chosen.pk).update(is_active=True)
+
+
+def request_for(answer_id: int) -> dict[str, Any]:
+    """The request whose answer this message is to become."""
+    answer = Message.objects.select_related("conversation", "lane__deployment").get(pk=answer_id)
+    conversation, lane = answer.conversation, answer.lane
+    assert lane is not None  # a constraint of the table
+    history: list[tuple[str, str | None]] = []
+    for turn in turns_of(conversation):
+        question = turn.question.message
+        if question.pk == answer.parent_id:
+            history.append((question.content, None))
+            break
+        given = next((v.message for v in turn.answers if v.message.lane_id == lane.pk), None)
+        history.append((question.content, given.content if given else None))
+    name = lane.deployment.name if lane.deployment else lane.deployment_name
+    return request_body(name, conversation.system_prompt, history, conversation.settings)
+
+
+def _checked(conversation: Conversation, text: str) -> str:
+    text = text.strip()
+    if not text:
+        raise OmniError("empty_question", "There is nothing to send.", "Write something first.")
+    if len(text) > LONGEST_QUESTION:
+        raise OmniError(
+            "question_too_long", f"The text has more than {LONGEST_QUESTION} characters.", "Shorten it."
+        )
+    _refuse_while_streaming(conversation)
+    return text
+
+
+def _refuse_while_streaming(conversation: Conversation) -> None:
+    # The row lock, so that two tabs cannot both pass.
+    Conversation.objects.select_for_update().get(pk=conversation.pk)
+    if conversation.messages.filter(state=Message.State.STREAMING).exists():
+        raise OmniError(
+            "still_answering", "An answer is still being written.", "Wait for it or stop it first."
+        )
+
+
+def _ask(conversation: Conversation, text: str, before: Message | None) -> list[int]:
+    conversation.messages.filter(parent=before, lane=None).update(is_active=False)
+    question = Message.objects.create(
+        conversation=conversation, parent=before, role=Message.MessageRole.USER, content=text
+    )
+    return [_answer_to_come(question, lane).pk for lane in conversation.lanes.select_related("deployment")]
+
+
+def _answer_to_come(question: Message, lane: Lane) -> Message:
+    return Message.objects.create(
+        conversation=question.conversation,
+        parent=question,
+        lane=lane,
+        role=Message.MessageRole.ASSISTANT,
+        state=Message.State.STREAMING,
+        deployment_name=lane.deployment.name if lane.deployment else lane.deployment_name,
+    )

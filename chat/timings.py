@@ -1,0 +1,80 @@
+"""What an answer cost, from the engine's own counts and the relay's clock. Chunks are never counted:
+with drafting one chunk carries several tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
+
+class Figures(TypedDict):
+    """None is a fact the engine did not tell. Rates are in tokens per second."""
+
+    ttft_ms: float | None
+    duration_ms: float | None
+    prompt_tokens: int | None
+    cached_tokens: int | None
+    completion_tokens: int | None
+    prefill_tps: float | None
+    decode_tps: float | None
+    timings: dict[str, Any]
+
+
+def figures(
+    *,
+    sent_at: float | None,
+    first_at: float | None,
+    ended_at: float,
+    usage: Mapping[str, Any],
+    timings: Mapping[str, Any],
+) -> Figures:
+    """Times in seconds of one monotonic clock; `usage` and `timings` as the engine sent them, or empty."""
+    cached = _count((usage.get("prompt_tokens_details") or {}).get("cached_tokens", timings.get("cache_n")))
+    completion = _count(usage.get("completion_tokens", timings.get("predicted_n")))
+    return Figures(
+        ttft_ms=_span_ms(sent_at, first_at),
+        duration_ms=_span_ms(sent_at, ended_at),
+        prompt_tokens=_count(usage.get("prompt_tokens", _prompt_tokens(timings))),
+        cached_tokens=cached,
+        completion_tokens=completion,
+        prefill_tps=_rate(timings.get("prompt_n"), timings.get("prompt_ms")),
+        decode_tps=_decode_tps(timings, completion, first_at, ended_at),
+        timings=dict(timings),
+    )
+
+
+def _prompt_tokens(timings: Mapping[str, Any]) -> int | None:
+    """llama.cpp: cache_n + prompt_n are all tokens of the prompt."""
+    if "prompt_n" not in timings:
+        return None
+    return int(timings["prompt_n"]) + int(timings.get("cache_n", 0))
+
+
+def _decode_tps(
+    timings: Mapping[str, Any], completion: int | None, first_at: float | None, ended_at: float
+) -> float | None:
+    """llama.cpp's predicted_ms runs from the first token on, so that token is not in the rate."""
+    if timings:
+        return _rate(_less_one(timings.get("predicted_n")), timings.get("predicted_ms"))
+    if first_at is None:
+        return None
+    return _rate(_less_one(completion), (ended_at - first_at) * 1000)
+
+
+def _less_one(count: Any) -> int | None:
+    return int(count) - 1 if count else None
+
+
+def _rate(count: Any, span_ms: Any) -> float | None:
+    """None where there is too little to speak of a rate."""
+    if not count or not span_ms or count < 1 or span_ms <= 0.01:
+        return None
+    return float(count) / float(span_ms) * 1000
+
+
+def _span_ms(start: float | None, end: float | None) -> float | None:
+    return None if start is None or end is None else (end - start) * 1000
+
+
+def _count(value: Any) -> int | None:
+    return int(value) if isinstance(value, (int, float)) and value >= 0 else None

@@ -1,0 +1,158 @@
+"""A conversation's turns → the body of a request; the events of its answer → text and facts."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+SAMPLING = ("temperature", "top_p", "max_tokens")
+FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})")
+
+
+# A message as the order of a conversation needs it: id, parent_id, lane_id (None for a question), is_active.
+N = TypeVar("N", bound=Any)
+
+
+@dataclass
+class Version(Generic[N]):
+    """The message that is shown, among all that stand in its place (edited or generated again)."""
+
+    message: N
+    siblings: list[N]
+
+    @property
+    def number(self) -> int:
+        return 1 + next(i for i, sibling in enumerate(self.siblings) if sibling.id == self.message.id)
+
+
+@dataclass
+class Turn(Generic[N]):
+    """A question and what each lane answered, lane by lane."""
+
+    question: Version[N]
+    answers: list[Version[N]]
+
+
+def active_turns(messages: Sequence[N], lanes: Sequence[int]) -> list[Turn[N]]:
+    """The turns that are shown and sent along, oldest first.
+
+    A question's parent is the question before it; an answer's parent is its question. Of several
+    versions the active one counts, or the last where none is marked.
+    """
+    children: dict[tuple[int | None, int | None], list[N]] = defaultdict(list)
+    for message in sorted(messages, key=lambda m: m.id):
+        children[message.parent_id, message.lane_id].append(message)
+    turns: list[Turn[N]] = []
+    before: int | None = None
+    while versions := children.get((before, None)):
+        question = _active(versions)
+        before = question.message.id
+        answers = [_active(found) for lane in lanes if (found := children.get((before, lane)))]
+        turns.append(Turn(question, answers))
+    return turns
+
+
+def _active(versions: list[N]) -> Version[N]:
+    marked = [message for message in versions if message.is_active]
+    return Version((marked or versions)[-1], versions)
+
+
+def request_body(
+    model: str, system: str, history: Sequence[tuple[str, str | None]], settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The chat request for the last question of `history`, which holds (question, answer or None).
+
+    Questions without an answer are joined with the next: many chat templates demand that roles alternate.
+    """
+    messages: list[dict[str, str]] = [{"role": "system", "content": system}] if system.strip() else []
+    waiting: list[str] = []
+    for question, answer in history:
+        waiting.append(question)
+        if answer:
+            messages += [
+                {"role": "user", "content": "\n\n".join(waiting)},
+                {"role": "assistant", "content": answer},
+            ]
+            waiting = []
+    if waiting:
+        messages.append({"role": "user", "content": "\n\n".join(waiting)})
+    chosen = {name: settings[name] for name in SAMPLING if settings.get(name) is not None}
+    extras = {"stream": True, "stream_options": {"include_usage": True}}
+    # llama.cpp's: facts that a stopped answer would otherwise end without.
+    engine_extras = {"timings_per_token": True, "return_progress": True}
+    return {"model": model, "messages": messages, **chosen, **extras, **engine_extras}
+
+
+@dataclass
+class Delta:
+    """What one event of a stream brings."""
+
+    content: str = ""
+    thinking: str = ""
+    finish_reason: str = ""
+    usage: dict[str, Any] = field(default_factory=dict)
+    timings: dict[str, Any] = field(default_factory=dict)
+    progress: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+
+
+class EventReader:
+    """Reads server-sent events out of a byte stream, however it was cut."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, chunk: bytes) -> list[Delta]:
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        deltas = []
+        for line in lines:
+            data = line.strip().removeprefix(b"data:").strip() if line.startswith(b"data:") else b""
+            if data and data != b"[DONE]":
+                deltas.append(delta_of(json.loads(data)))
+        return deltas
+
+
+def delta_of(event: Mapping[str, Any]) -> Delta:
+    """One chunk of /v1/chat/completions, or the error event that ends a stream."""
+    if error := event.get("error"):
+        return Delta(error=str(error.get("message", error)) if isinstance(error, dict) else str(error))
+    choice = (event.get("choices") or [{}])[0]
+    text = choice.get("delta") or {}
+    return Delta(
+        content=text.get("content") or "",
+        thinking=text.get("reasoning_content") or text.get("reasoning") or "",
+        finish_reason=choice.get("finish_reason") or "",
+        usage=event.get("usage") or {},
+        timings=event.get("timings") or {},
+        progress=event.get("prompt_progress") or {},
+    )
+
+
+def settled_length(text: str) -> int:
+    """How much of a growing markdown text will not change its look any more: whole blocks outside fences."""
+    settled = position = 0
+    fence = ""
+    for line in text.splitlines(keepends=True):
+        position += len(line)
+        if match := FENCE.match(line):
+            mark = match[1]
+            if not fence:
+                fence = mark
+            elif mark[0] == fence[0] and len(mark) >= len(fence):
+                fence = ""
+                settled = position if line.endswith("\n") else settled
+        elif not fence and not line.strip() and line.endswith("\n"):
+            settled = position
+    return settled
+
+
+def title_of(text: str, longest: int = 60) -> str:
+    """The first line of a question, cut at a word."""
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    if len(line) <= longest:
+        return line
+    return f"{line[:longest].rsplit(' ', 1)[0]}…"

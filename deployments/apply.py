@@ -1,0 +1,281 @@
+"""Makes what a rig file says, all of it or nothing; and writes the rig file of what there is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from django.db import transaction
+
+from deployments import services
+from deployments.discovery import local_host
+from deployments.engines.probe import examine
+from deployments.library import announce, describe_file
+from deployments.models import Deployment, Engine, Model, Route
+from deployments.planning.plan import Plan
+from deployments.plans import Members, plan
+from deployments.rig import Entry, Problem, Rig, RigDeployment, RigEngine, RigError, RigModel, RigRoute, parse
+from gpus.models import Host
+from omni.errors import OmniError
+
+# Which key of a deployment an error is about.
+KEY_OF = {
+    "unknown_flag": "extra_args",
+    "bad_extra_arg": "extra_args",
+    "engine_unusable": "engine",
+    "engine_not_probed": "engine",
+    "no_engine": "engine",
+    "bad_name": "name",
+    "name_taken": "name",
+    "bad_setting": "settings",
+}
+
+
+@dataclass
+class Wanted:
+    """A rig file with every name in it resolved. Rows that are new are not saved yet."""
+
+    host: Host
+    rig: Rig
+    engines: dict[str, Engine] = field(default_factory=dict)
+    models: dict[str, Model] = field(default_factory=dict)
+    plans: dict[str, Plan] = field(default_factory=dict)
+
+    def members(self, entry: RigDeployment) -> Members:
+        return {role: (self.models[name], entry.devices[role]) for role, name in entry.models.items()}
+
+    def engine(self, entry: RigDeployment) -> Engine:
+        """By name, else the first of that flavour, else the first that fits. Raises OmniError (no_engine)."""
+        if entry.engine in self.engines:
+            return self.engines[entry.engine]
+        known = [e for e in self.engines.values() if e.state == Engine.State.OK and e.flavour == entry.engine]
+        if not entry.engine:
+            default = [e for e in self.engines.values() if e.state == Engine.State.OK]
+            return services.default_engine(self.host) if _any_saved(default) else _first(default, "runs")
+        return _first(known, f"is named {entry.engine!r} or is of that flavour")
+
+
+def _any_saved(engines: list[Engine]) -> bool:
+    return any(engine.pk for engine in engines)
+
+
+def _first(engines: list[Engine], what: str) -> Engine:
+    if not engines:
+        raise OmniError("no_engine", f"There is no engine that {what}.", "Run `scan`, or add it to the file.")
+    return engines[0]
+
+
+# --- looking --------------------------------------------------------------------------------------
+def resolve(text: str) -> Wanted:
+    """Reads the file, asks its engines and models, and plans its deployments; changes nothing.
+
+    Raises RigError with every mistake and its line.
+    """
+    wanted = Wanted(local_host(), parse(text))
+    problems = [*_resolve_engines(wanted), *_resolve_models(wanted)]
+    for entry in wanted.rig.deployments:
+        found = list(_deployment_problems(wanted, entry))
+        problems += found or _plan_problems(wanted, entry)
+    problems += _route_problems(wanted)
+    if problems:
+        raise RigError(problems)
+    return wanted
+
+
+def _resolve_engines(wanted: Wanted) -> Iterator[Problem]:
+    wanted.engines = {engine.name: engine for engine in Engine.objects.filter(host=wanted.host)}
+    for entry in wanted.rig.engines:
+        engine = wanted.engines.get(entry.name) or Engine(host=wanted.host, name=entry.name)
+        same_path = Engine.objects.filter(host=wanted.host, path=entry.path).exclude(name=entry.name).first()
+        if same_path:
+            text = f"The engine at {entry.path} is known as {same_path.name} already."
+            yield Problem(entry.line("path"), text)
+            continue
+        engine.path, engine.flavour = entry.path, entry.flavour
+        wanted.engines[entry.name] = examine(engine)
+        if engine.state != Engine.State.OK:
+            yield Problem(entry.line("path"), engine.error)
+
+
+def _resolve_models(wanted: Wanted) -> Iterator[Problem]:
+    wanted.models = {model.name: model for model in Model.objects.all()}
+    by_path = {model.path: model for model in wanted.models.values()}
+    for entry in wanted.rig.models:
+        named, placed = wanted.models.get(entry.name), by_path.get(entry.path)
+        if named and placed and named.pk != placed.pk:
+            text = f"{entry.path} is known as {placed.name}, and {entry.name} is another model."
+            yield Problem(entry.line("name"), text)
+            continue
+        model = placed or named or Model()
+        model.name, model.path = entry.name, entry.path
+        wanted.models[entry.name] = describe_file(model, Path(entry.path))
+        if model.state != Model.State.OK:
+            yield Problem(entry.line("path"), model.error)
+
+
+def _deployment_problems(wanted: Wanted, entry: RigDeployment) -> Iterator[Problem]:
+    """Names that lead nowhere."""
+    devices = set(wanted.host.devices.values_list("name", flat=True))
+    for role, name in entry.models.items():
+        if name not in wanted.models:
+            yield Problem(
+                entry.line(f"models.{role}") or entry.line("models"), f"There is no model {name!r}."
+            )
+    for role, names in entry.devices.items():
+        for name in (name for name in names if name not in devices):
+            text = f"There is no device {name!r}; there are {', '.join(sorted(devices)) or 'none'}."
+            yield Problem(_role_line(entry, "devices", role), text)
+    if Route.objects.filter(name=entry.name).exists() or entry.name in services.RESERVED_NAMES:
+        yield Problem(entry.line("name"), f"The name {entry.name!r} is taken or has another meaning.")
+    deleting = Deployment.objects.filter(name=entry.name, is_deleting=True).exists()
+    if deleting:
+        yield Problem(
+            entry.line("name"), f"The deployment {entry.name} is being deleted; try again in a moment."
+        )
+
+
+def _role_line(entry: Entry, key: str, role: str) -> int:
+    return entry.lines.get(f"{key}.{role}", entry.line(key))
+
+
+def _plan_problems(wanted: Wanted, entry: RigDeployment) -> list[Problem]:
+    try:
+        wanted.plans[entry.name] = plan(
+            host=wanted.host,
+            name=entry.name,
+            strategy=entry.strategy,
+            engine=wanted.engine(entry),
+            members=wanted.members(entry),
+            settings=entry.settings,
+            extra_args=entry.extra_args,
+        )
+    except OmniError as error:
+        # A device that is not served at this moment is no mistake in the file.
+        return [] if error.retry else [Problem(entry.line(KEY_OF.get(error.code, "")), str(error))]
+    return []
+
+
+def _route_problems(wanted: Wanted) -> Iterator[Problem]:
+    deployments = {entry.name for entry in wanted.rig.deployments}
+    known = deployments | set(Deployment.objects.filter(is_deleting=False).values_list("name", flat=True))
+    for route in wanted.rig.routes:
+        if route.deployment not in known:
+            yield Problem(route.line("deployment"), f"There is no deployment {route.deployment!r}.")
+        if route.name in known or route.name == "auto":
+            yield Problem(route.line("name"), f"The name {route.name!r} is taken or has another meaning.")
+
+
+# --- changing -------------------------------------------------------------------------------------
+def apply(text: str, *, user: Any = None, start: bool = False) -> list[str]:
+    """Makes engines, models, deployments and routes as the file says; what it leaves out stays as it is.
+
+    Returns one sentence per change. Raises RigError; then nothing is changed.
+    """
+    wanted = resolve(text)
+    changes: list[str] = []
+    with transaction.atomic():
+        for engine in wanted.rig.engines:
+            changes += _saved("engine", wanted.engines[engine.name], ("path", "flavour"))
+        for model in wanted.rig.models:
+            changes += _saved("model", wanted.models[model.name], ("name", "path"))
+        for entry in wanted.rig.deployments:
+            changes += _apply_deployment(wanted, entry, user, start)
+        for route in wanted.rig.routes:
+            changes += _apply_route(route)
+    if changes:
+        announce()
+    return changes
+
+
+def _saved(kind: str, row: Engine | Model, keys: tuple[str, ...]) -> list[str]:
+    before = type(row).objects.filter(pk=row.pk).values(*keys).first() if row.pk else None
+    row.save()
+    if before is None:
+        return [f"{kind} {row.name} added"]
+    changed = [
+        f"{key} {before[key]} → {getattr(row, key)}" for key in keys if before[key] != getattr(row, key)
+    ]
+    return [f"{kind} {row.name} changed: {', '.join(changed)}"] if changed else []
+
+
+def _apply_deployment(wanted: Wanted, entry: RigDeployment, user: Any, start: bool) -> list[str]:
+    found = Deployment.objects.filter(name=entry.name).first()
+    engine = wanted.engine(entry) if entry.engine or found is None else found.engine
+    values: dict[str, Any] = {
+        "strategy": entry.strategy,
+        "engine": engine,
+        "members": wanted.members(entry),
+        "settings": entry.settings,
+        "extra_args": list(entry.extra_args),
+    }
+    if found is None:
+        found = services.deployment_create(name=entry.name, user=user, **values)
+        changes = [f"deployment {entry.name} added"]
+    else:
+        changes = [f"deployment {entry.name}: {text}" for text in _differences(found, entry, engine)]
+        if changes:
+            services.deployment_change(deployment=found, user=user, **values)
+    if start and services.deployment_start(deployment=found, user=user):
+        changes.append(f"deployment {entry.name} started")
+    return changes
+
+
+def _differences(found: Deployment, entry: RigDeployment, engine: Engine) -> list[str]:
+    bindings = {binding.role: binding for binding in found.bindings.select_related("model")}
+    pairs: dict[str, tuple[Any, Any]] = {
+        "strategy": (found.strategy, entry.strategy),
+        "engine": (found.engine.name, engine.name),
+        "extra_args": (list(found.extra_args), list(entry.extra_args)),
+    }
+    for role in {*bindings, *entry.models}:
+        old = bindings.get(role)
+        pairs[f"{role} model"] = (old.model.name if old else None, entry.models.get(role))
+        pairs[f"{role} devices"] = (list(old.devices) if old else None, list(entry.devices.get(role, ())))
+    for key in {*found.settings, *entry.settings}:
+        pairs[key] = (found.settings.get(key, "default"), entry.settings.get(key, "default"))
+    return [f"{key} {_shown(old)} → {_shown(new)}" for key, (old, new) in sorted(pairs.items()) if old != new]
+
+
+def _shown(value: Any) -> str:
+    return (", ".join(value) or "none") if isinstance(value, list) else str(value)
+
+
+def _apply_route(entry: RigRoute) -> list[str]:
+    target = Deployment.objects.get(name=entry.deployment)
+    values = {"deployment": target, "description": entry.description[:200]}
+    found = Route.objects.filter(name=entry.name).first()
+    if found and (found.deployment_id, found.description) == (target.pk, values["description"]):
+        return []
+    Route.objects.update_or_create(name=entry.name, defaults=values)
+    return [f"route {entry.name} → {entry.deployment} {'changed' if found else 'added'}"]
+
+
+# --- export ---------------------------------------------------------------------------------------
+def current_rig() -> Rig:
+    """The rig file of what there is on this host."""
+    host = local_host()
+    deployments = Deployment.objects.filter(host=host, is_deleting=False).select_related("engine")
+    return Rig(
+        tuple(RigEngine(e.name, e.path, e.flavour) for e in Engine.objects.filter(host=host)),
+        tuple(RigModel(m.name, m.path) for m in Model.objects.filter(state=Model.State.OK)),
+        tuple(_rig_deployment(d) for d in deployments.prefetch_related("bindings__model")),
+        tuple(
+            RigRoute(r.name, r.deployment.name, r.description)
+            for r in Route.objects.select_related("deployment")
+        ),
+    )
+
+
+def _rig_deployment(deployment: Deployment) -> RigDeployment:
+    bindings = list(deployment.bindings.all())
+    return RigDeployment(
+        deployment.name,
+        deployment.strategy,
+        deployment.engine.name,
+        {b.role: b.model.name for b in bindings},
+        {b.role: tuple(b.devices) for b in bindings},
+        dict(deployment.settings),
+        tuple(deployment.extra_args),
+    )

@@ -1,0 +1,191 @@
+"""What a person types on the deployment pages, checked field by field."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django import forms
+
+from deployments import services
+from deployments.engines.flags import ALLOWED, allowed_args
+from deployments.models import Deployment, Engine, Model
+from deployments.planning.settings import AUTO, SETTINGS, Group, Setting, conflicts, validated
+from gpus.models import Device, Host
+from omni.errors import OmniError
+
+STRATEGY, ROLE = "independent", "model"
+PREFIX = "setting_"
+CONTEXT_SUGGESTIONS = (AUTO, "2048", "4096", "8192", "16384", "32768", "65536", "131072")
+
+
+class DeploymentForm(forms.Form):
+    """Creates a deployment, or changes the one it is given."""
+
+    name = forms.CharField(
+        required=False,
+        max_length=60,
+        help_text="Programs ask for it by this name. Left empty, it is made from the model's name.",
+    )
+    model = forms.ModelChoiceField(Model.objects.none(), to_field_name="name", empty_label="Choose a model …")
+    devices = forms.MultipleChoiceField(
+        widget=forms.CheckboxSelectMultiple,
+        error_messages={"required": "Choose at least one; CPU is one too."},
+        help_text="The model's layers are spread over the devices you tick.",
+    )
+    engine = forms.ModelChoiceField(Engine.objects.none(), empty_label=None)
+    extra_args = forms.CharField(
+        required=False,
+        label="More engine flags",
+        widget=forms.Textarea(attrs={"rows": 3, "spellcheck": "false", "class": "mono"}),
+        help_text="One per line, such as --cache-reuse 256. Only flags on the list are taken.",
+    )
+
+    def __init__(self, *args: Any, host: Host, deployment: Deployment | None = None, **kwargs: Any) -> None:
+        self.host, self.deployment = host, deployment
+        kwargs["initial"] = _initial(deployment) | kwargs.get("initial", {})
+        super().__init__(*args, **kwargs)
+        self._add_choices()
+        for setting in SETTINGS.values():
+            self.fields[PREFIX + setting.key] = _field(setting)
+        if deployment:
+            del self.fields["name"]
+        for name, field in self.fields.items():
+            field.widget.attrs.setdefault("aria-describedby", f"{name}-help")
+
+    def _add_choices(self) -> None:
+        models = [m.pk for m in Model.objects.filter(state=Model.State.OK) if not m.facts.get("is_projector")]
+        self.fields["model"].queryset = Model.objects.filter(pk__in=models)  # type: ignore[attr-defined]
+        engines = Engine.objects.filter(host=self.host, state=Engine.State.OK)
+        self.fields["engine"].queryset = engines  # type: ignore[attr-defined]
+        devices = Device.objects.filter(host=self.host, is_present=True)
+        self.fields["devices"].choices = [(d.name, device_label(d)) for d in devices]  # type: ignore[attr-defined]
+
+    # --- groups for the page ----------------------------------------------------------------------
+    def main_settings(self) -> Iterator[forms.BoundField]:
+        return self._settings(advanced=False)
+
+    def advanced_settings(self) -> Iterator[forms.BoundField]:
+        return self._settings(advanced=True)
+
+    def _settings(self, *, advanced: bool) -> Iterator[forms.BoundField]:
+        order = list(Group)
+        for setting in sorted(SETTINGS.values(), key=lambda s: order.index(s.group)):
+            if setting.advanced == advanced:
+                yield self[PREFIX + setting.key]
+
+    @property
+    def opens_advanced(self) -> bool:
+        """Something below the fold is wrong, or was set."""
+        keys = [PREFIX + s.key for s in SETTINGS.values() if s.advanced] + ["engine", "extra_args"]
+        set_before = self.deployment and any(
+            [SETTINGS[key].advanced for key in self.deployment.settings] + [bool(self.deployment.extra_args)]
+        )
+        return bool(set_before) or any(key in self.errors for key in keys)
+
+    @property
+    def allowed_flags(self) -> list[str]:
+        return sorted(ALLOWED)
+
+    # --- checks -----------------------------------------------------------------------------------
+    def clean_name(self) -> str:
+        name = self.cleaned_data["name"].strip()
+        if name:
+            with _field_error():
+                services.check_name(name)
+        return name
+
+    def clean_extra_args(self) -> list[str]:
+        lines = [line.strip() for line in self.cleaned_data["extra_args"].splitlines() if line.strip()]
+        with _field_error():
+            allowed_args(lines)
+        return lines
+
+    def clean(self) -> dict[str, Any]:
+        data = super().clean() or {}
+        for key, error in conflicts(self._values(data)):
+            self.add_error(PREFIX + key, str(error))
+        return data
+
+    def _values(self, data: dict[str, Any]) -> dict[str, Any]:
+        """The settings that differ from their defaults."""
+        given = {s.key: data[PREFIX + s.key] for s in SETTINGS.values() if PREFIX + s.key in data}
+        return {key: value for key, value in given.items() if value != SETTINGS[key].default}
+
+    def save(self, user: Any) -> Deployment:
+        """Raises OmniError when somebody was faster with the name."""
+        data = self.cleaned_data
+        values: dict[str, Any] = {
+            "engine": data["engine"],
+            "members": {ROLE: (data["model"], data["devices"])},
+            "settings": validated(self._values(data)),
+            "extra_args": data["extra_args"],
+            "user": user,
+        }
+        if self.deployment:
+            return services.deployment_change(deployment=self.deployment, **values)
+        name = data["name"] or services.free_name(data["model"].name)
+        return services.deployment_create(name=name, strategy=STRATEGY, **values)
+
+
+@contextmanager
+def _field_error() -> Iterator[None]:
+    """Turns an OmniError into the error of the field that is being cleaned."""
+    try:
+        yield
+    except OmniError as error:
+        raise forms.ValidationError(str(error)) from None
+
+
+class SettingField(forms.CharField):
+    """A setting's value in its own type; empty is the default."""
+
+    def __init__(self, setting: Setting, **kwargs: Any) -> None:
+        self.setting = setting
+        super().__init__(required=False, **kwargs)
+
+    def clean(self, value: Any) -> int | str:
+        text = str(value or "").strip()
+        try:
+            return self.setting.parsed(text or self.setting.default)
+        except OmniError as error:
+            raise forms.ValidationError(str(error)) from None
+
+
+def _field(setting: Setting) -> SettingField:
+    widget: forms.Widget
+    if not setting.is_number:
+        widget = forms.Select(choices=[(word, word) for word in setting.words])
+    elif setting.words:
+        widget = forms.TextInput(attrs={"list": f"{PREFIX}{setting.key}-list", "autocomplete": "off"})
+    else:
+        widget = forms.NumberInput(attrs={"min": setting.low, "max": setting.high})
+    title = f"{setting.title} ({setting.unit})" if setting.unit else setting.title
+    field = SettingField(setting, label=title, help_text=setting.help, widget=widget, initial=setting.default)
+    suggestions = CONTEXT_SUGGESTIONS if setting.key == "context" else setting.words
+    field.suggestions = suggestions if setting.is_number and setting.words else ()  # type: ignore[attr-defined]
+    return field
+
+
+def _initial(deployment: Deployment | None) -> dict[str, Any]:
+    if deployment is None:
+        return {}
+    binding = deployment.bindings.select_related("model").get(role=ROLE)
+    settings = {PREFIX + key: value for key, value in deployment.settings.items()}
+    return settings | {
+        "model": binding.model.name,
+        "devices": binding.devices,
+        "engine": deployment.engine_id,
+        "extra_args": "\n".join(deployment.extra_args),
+    }
+
+
+def device_label(device: Device) -> str:
+    """What a person picks by: the engine's name of it and what it is."""
+    what = device.gpu.name if device.gpu else device.description or device.get_kind_display()
+    return f"{device.name}: {what}" + (" (CPU-backed stand-in)" if device.is_stand_in else "")
+
+
+class FolderForm(forms.Form):
+    path = forms.CharField(max_length=500, label="Folder", help_text="Full path on the panel's machine.")

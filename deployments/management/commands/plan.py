@@ -1,0 +1,45 @@
+"""`manage.py plan FILE|NAME`: what deployments would take, and the exact commands they would run."""
+
+from __future__ import annotations
+
+import shlex
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+from deployments.apply import resolve
+from deployments.management.base import OmniCommand, add_json, read_rig
+from deployments.planning.plan import Plan
+from deployments.reports import plans_document
+from deployments.services import get_deployment, plan_deployment
+from omni.units import bytes_text
+
+
+class Command(OmniCommand):
+    help = "Plan the deployments of a rig file, or the deployment of this name; nothing is changed."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("target", metavar="FILE|NAME")
+        add_json(parser)
+
+    def run(self, **options: Any) -> None:
+        plans = self._plans(options["target"])
+        if options["json"]:
+            return self.say_json(plans_document(plans))
+        for name, plan in plans:
+            self._show(name, plan)
+
+    def _plans(self, target: str) -> list[tuple[str, Plan]]:
+        if target == "-" or Path(target).exists() or Path(target).suffix in (".yaml", ".yml"):
+            return list(resolve(read_rig(target)).plans.items())
+        return [(target, plan_deployment(get_deployment(target)))]
+
+    def _show(self, name: str, plan: Plan) -> None:
+        self.say(f"{name}: {plan.strategy}, {plan.verdict}")
+        for reason in plan.reasons:
+            self.say(f"  {reason.severity}: {reason.text} {reason.fix}".rstrip())
+        for use in plan.devices:
+            self.say(f"  {use.name}: {bytes_text(use.needed_bytes)} of {bytes_text(use.total_bytes)}")
+        for instance in plan.instances:
+            env = "".join(f"{key}={shlex.quote(value)} " for key, value in instance.env.items())
+            self.say(f"  {instance.role}: {env}{shlex.join(instance.argv)}")

@@ -1,0 +1,27 @@
+"""`manage.py stop NAME --wait S`: wants a deployment stopped, and waits until it is."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import Any
+
+from deployments import services
+from deployments.management.base import OmniCommand, seconds
+from deployments.waiting import wait_for
+
+
+class Command(OmniCommand):
+    help = "Stop a deployment; with --wait, exit 0 once it is stopped."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("name", metavar="NAME")
+        parser.add_argument(
+            "--wait", type=seconds, default=0.0, metavar="S", help="seconds to wait until it stops"
+        )
+
+    def run(self, **options: Any) -> None:
+        deployment = services.get_deployment(options["name"])
+        services.deployment_stop(deployment=deployment)
+        if options["wait"]:
+            wait_for(deployment, "stopped", options["wait"])
+        self.say(f"{deployment.name} is {'stopped' if options['wait'] else 'wanted stopped'}.")

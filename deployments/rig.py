@@ -1,0 +1,370 @@
+"""The rig file: YAML ↔ dataclasses. Every mistake in a file is found at once, each with its line.
+
+What a file alone can tell is checked here; whether a model, engine or device exists is for whoever
+has the database.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Any
+
+import yaml
+
+from deployments.engines import FLAVOURS
+from deployments.engines.flags import allowed_args
+from deployments.planning.settings import conflicts, parse_setting
+from deployments.strategies import get_strategy
+from omni.errors import OmniError
+
+MAX_CHARACTERS = 1_000_000
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+NAME_LENGTH = {"engines": 60, "models": 120, "deployments": 60, "routes": 120}
+DEVICE = re.compile(r"[A-Za-z][A-Za-z0-9]{0,39}")
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    line: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.text}"
+
+
+class RigError(OmniError):
+    """The file cannot be used; `problems` are all of its mistakes in the order of their lines."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = sorted(set(problems))
+        super().__init__("bad_rig_file", " ".join(str(p) for p in self.problems), "Nothing was changed.")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What every entry has. `lines` holds the line of each of its keys; '' is the entry itself."""
+
+    name: str = ""
+    lines: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False, kw_only=True)
+
+    def line(self, key: str = "") -> int:
+        return self.lines.get(key, self.lines.get("", 1))
+
+
+@dataclass(frozen=True)
+class RigEngine(Entry):
+    path: str = ""
+    flavour: str = "llama.cpp"
+
+
+@dataclass(frozen=True)
+class RigModel(Entry):
+    path: str = ""
+
+
+@dataclass(frozen=True)
+class RigDeployment(Entry):
+    """`engine` is the name of an engine or a flavour; empty: the first that fits."""
+
+    strategy: str = "independent"
+    engine: str = ""
+    models: Mapping[str, str] = field(default_factory=dict)
+    devices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    settings: Mapping[str, int | str] = field(default_factory=dict)
+    extra_args: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RigRoute(Entry):
+    deployment: str = ""
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Rig:
+    engines: tuple[RigEngine, ...] = ()
+    models: tuple[RigModel, ...] = ()
+    deployments: tuple[RigDeployment, ...] = ()
+    routes: tuple[RigRoute, ...] = ()
+
+
+# --- writing --------------------------------------------------------------------------------------
+def dump(rig: Rig) -> str:
+    """The file whose parse gives this rig."""
+    sections = {
+        "engines": [{"name": e.name, "path": e.path, "flavour": e.flavour} for e in rig.engines],
+        "models": [{"name": m.name, "path": m.path} for m in rig.models],
+        "deployments": [_deployment_dict(d) for d in rig.deployments],
+        "routes": [
+            _without_empty(name=r.name, deployment=r.deployment, description=r.description)
+            for r in rig.routes
+        ],
+    }
+    filled = {key: value for key, value in sections.items() if value}
+    return yaml.safe_dump(filled, sort_keys=False, allow_unicode=True, width=100, default_flow_style=None)
+
+
+def _deployment_dict(deployment: RigDeployment) -> dict[str, Any]:
+    return _without_empty(
+        name=deployment.name,
+        strategy=deployment.strategy,
+        engine=deployment.engine,
+        models=dict(deployment.models),
+        devices={role: list(names) for role, names in deployment.devices.items()},
+        settings=dict(deployment.settings),
+        extra_args=list(deployment.extra_args),
+    )
+
+
+def _without_empty(**values: Any) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value}
+
+
+# --- reading --------------------------------------------------------------------------------------
+def parse(text: str) -> Rig:
+    """Raises RigError with every mistake in the file."""
+    reader = _Reader()
+    rig = reader.rig(_compose(text))
+    if reader.problems:
+        raise RigError(reader.problems)
+    return rig
+
+
+def _compose(text: str) -> yaml.Node | None:
+    if len(text) > MAX_CHARACTERS:
+        raise RigError([Problem(1, f"The file is longer than {MAX_CHARACTERS} characters.")])
+    try:
+        return yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise RigError(
+            [Problem(mark.line + 1 if mark else 1, f"This is not YAML: {error.problem}.")]
+        ) from None
+    except yaml.YAMLError as error:
+        raise RigError([Problem(1, f"This is not YAML: {error}.")]) from None
+    except RecursionError:
+        raise RigError([Problem(1, "It is nested too deeply.")]) from None
+
+
+class _Reader:
+    """Walks the nodes by what is expected; a mistake is noted and the walk goes on."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+
+    def note(self, node: yaml.Node, text: str) -> None:
+        self.problems.append(Problem(node.start_mark.line + 1, text))
+
+    # --- sections ---------------------------------------------------------------------------------
+    def rig(self, root: yaml.Node | None) -> Rig:
+        if root is None:
+            return Rig()
+        kinds: dict[str, Callable[[yaml.Node], Any]] = {
+            "engines": self.engine,
+            "models": self.model,
+            "deployments": self.deployment,
+            "routes": self.route,
+        }
+        found = self.mapping(root, "the file", set(kinds))
+        return Rig(**{key: self.section(key, node, kinds[key]) for key, node in found.items()})
+
+    def section(self, key: str, node: yaml.Node, read: Callable[[yaml.Node], Any]) -> tuple[Any, ...]:
+        entries, names = [], set()
+        for item in self.sequence(node, key):
+            entry = read(item)
+            if entry.name:
+                if entry.name in names:
+                    self.problems.append(
+                        Problem(entry.line("name"), f"The name {entry.name!r} is there twice in {key}.")
+                    )
+                names.add(entry.name)
+            entries.append(entry)
+        return tuple(entries)
+
+    def engine(self, node: yaml.Node) -> RigEngine:
+        keys = self.entry(node, "engine", {"name", "path"}, {"flavour"})
+        flavour = self.text(keys.get("flavour"), "flavour") or "llama.cpp"
+        if flavour not in FLAVOURS:
+            self.note(keys["flavour"], f"The flavour is {flavour!r}. Omni runs: {', '.join(FLAVOURS)}.")
+        return RigEngine(self.name(keys, "engines"), self.path(keys), flavour, lines=_lines(node, keys))
+
+    def model(self, node: yaml.Node) -> RigModel:
+        keys = self.entry(node, "model", {"name", "path"})
+        return RigModel(self.name(keys, "models"), self.path(keys), lines=_lines(node, keys))
+
+    def route(self, node: yaml.Node) -> RigRoute:
+        keys = self.entry(node, "route", {"name", "deployment"}, {"description"})
+        texts = [self.text(keys.get(key), key) for key in ("deployment", "description")]
+        return RigRoute(self.name(keys, "routes"), *texts, lines=_lines(node, keys))
+
+    def deployment(self, node: yaml.Node) -> RigDeployment:
+        optional = {"strategy", "engine", "settings", "extra_args"}
+        keys = self.entry(node, "deployment", {"name", "models", "devices"}, optional)
+        strategy = self.strategy(keys)
+        return RigDeployment(
+            self.name(keys, "deployments"),
+            strategy,
+            self.text(keys.get("engine"), "engine"),
+            self.roles(keys.get("models"), "models", strategy, lambda n: self.text(n, "the model")),
+            self.roles(keys.get("devices"), "devices", strategy, self.devices),
+            self.settings(keys.get("settings")),
+            self.extra_args(keys.get("extra_args")),
+            lines=_lines(node, keys),
+        )
+
+    # --- values -----------------------------------------------------------------------------------
+    def strategy(self, keys: dict[str, yaml.Node]) -> str:
+        name = self.text(keys.get("strategy"), "strategy") or "independent"
+        try:
+            get_strategy(name)
+        except OmniError as error:
+            self.note(keys["strategy"], str(error))
+        return name
+
+    def roles(
+        self, node: yaml.Node | None, key: str, strategy: str, read: Callable[[yaml.Node], Any]
+    ) -> dict[str, Any]:
+        """A mapping with exactly the strategy's roles; with one role its name may be left out."""
+        try:
+            roles = get_strategy(strategy).roles
+        except OmniError:
+            return {}
+        if node is None:
+            return {}
+        if not isinstance(node, yaml.MappingNode) and len(roles) == 1:
+            return {roles[0]: read(node)}
+        found = self.mapping(node, key, set(roles))
+        for role in roles:
+            if role not in found:
+                self.note(node, f"{key} lacks the role {role} of the strategy {strategy}.")
+        return {role: read(value) for role, value in found.items()}
+
+    def devices(self, node: yaml.Node) -> tuple[str, ...]:
+        items = [node] if isinstance(node, yaml.ScalarNode) else self.sequence(node, "devices")
+        names = [self.text(item, "the device") for item in items]
+        for item, name in zip(items, names, strict=True):
+            if name and not DEVICE.fullmatch(name):
+                self.note(item, f"{name!r} is not a device's name, such as CUDA0 or CPU.")
+        if not names:
+            self.note(node, "The list of devices is empty; CPU is one too.")
+        if len(set(names)) != len(names):
+            self.note(node, "A device is named twice.")
+        return tuple(names)
+
+    def settings(self, node: yaml.Node | None) -> dict[str, int | str]:
+        if node is None or _is_null(node):
+            return {}
+        found, values = dict(self.pairs(node, "settings")), {}
+        for key, value in found.items():
+            try:
+                values[key] = parse_setting(key, self.scalar(value, key))
+            except OmniError as error:
+                self.note(value, str(error))
+        for key, error in conflicts(values):
+            self.note(found.get(key, node), str(error))
+        return values
+
+    def extra_args(self, node: yaml.Node | None) -> tuple[str, ...]:
+        if node is None or _is_null(node):
+            return ()
+        args = tuple(self.text(item, "the argument") for item in self.sequence(node, "extra_args"))
+        try:
+            allowed_args(args)
+        except OmniError as error:
+            self.note(_culprit(node, error.text), str(error))
+        return args
+
+    def name(self, keys: dict[str, yaml.Node], section: str) -> str:
+        name = self.text(keys.get("name"), "name")
+        longest = NAME_LENGTH[section]
+        if name and not (NAME.fullmatch(name) and len(name) <= longest):
+            wanted = f"up to {longest} small letters, digits, hyphens and underscores"
+            self.note(keys["name"], f"{name!r} cannot be a name: use {wanted}.")
+        return name
+
+    def path(self, keys: dict[str, yaml.Node]) -> str:
+        path = self.text(keys.get("path"), "path")
+        if path and (not PurePath(path).is_absolute() or "\0" in path):
+            self.note(keys["path"], f"{path!r} is not a full path: begin it with /.")
+        return path
+
+    # --- nodes ------------------------------------------------------------------------------------
+    def entry(
+        self, node: yaml.Node, what: str, required: set[str], optional: set[str] = frozenset()
+    ) -> dict[str, Any]:  # type: ignore[assignment]
+        keys = self.mapping(node, f"the {what}", required | optional)
+        for key in sorted(required - set(keys)):
+            if isinstance(node, yaml.MappingNode):
+                self.note(node, f"The {what} has no {key}.")
+        return keys
+
+    def mapping(self, node: yaml.Node, what: str, known: set[str]) -> dict[str, yaml.Node]:
+        found: dict[str, yaml.Node] = {}
+        for key, value in self.pairs(node, what):
+            if key in known:
+                found[key] = value
+            else:
+                line = next(k for k, v in node.value if v is value)
+                self.note(line, f"{what} has no key {key!r}; it has {', '.join(sorted(known))}.")
+        return found
+
+    def pairs(self, node: yaml.Node, what: str) -> Iterator[tuple[str, yaml.Node]]:
+        if not isinstance(node, yaml.MappingNode):
+            self.note(node, f"{what} must be a list of `key: value` lines.")
+            return
+        seen: set[str] = set()
+        for key, value in node.value:
+            text = self.text(key, "the key")
+            if text in seen:
+                self.note(key, f"The key {text!r} is there twice.")
+            elif text:
+                seen.add(text)
+                yield text, value
+
+    def sequence(self, node: yaml.Node, what: str) -> list[yaml.Node]:
+        if isinstance(node, yaml.SequenceNode):
+            return list(node.value)
+        if not _is_null(node):
+            self.note(node, f"{what} must be a list.")
+        return []
+
+    def scalar(self, node: yaml.Node, what: str) -> Any:
+        """The value as YAML understands it: number, truth value or text."""
+        if not isinstance(node, yaml.ScalarNode):
+            raise OmniError("bad_value", f"{what} must be one value.")
+        if node.tag.rsplit(":", 1)[-1] in ("int", "bool", "null"):
+            return yaml.constructor.SafeConstructor().construct_object(node)
+        return node.value
+
+    def text(self, node: yaml.Node | None, what: str) -> str:
+        if node is None:
+            return ""
+        if not isinstance(node, yaml.ScalarNode) or _is_null(node) or not node.value.strip():
+            self.note(node, f"{what} must be a text.")
+            return ""
+        return str(node.value)
+
+
+def _is_null(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null"
+
+
+def _lines(node: yaml.Node, keys: Mapping[str, yaml.Node]) -> dict[str, int]:
+    """The line of the entry, of its keys' values, and of the roles below models and devices."""
+    lines = {"": node.start_mark.line + 1}
+    for key, value in keys.items():
+        lines[key] = value.start_mark.line + 1
+        if isinstance(value, yaml.MappingNode):
+            lines |= {f"{key}.{k.value}": v.start_mark.line + 1 for k, v in value.value}
+    return lines
+
+
+def _culprit(node: yaml.Node, text: str) -> yaml.Node:
+    """The list's item that the message names, else the list."""
+    items = node.value if isinstance(node, yaml.SequenceNode) else []
+    return next(
+        (item for item in items if str(item.value).split()[:1] and str(item.value).split()[0] in text), node
+    )

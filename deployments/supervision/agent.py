@@ -1,0 +1,127 @@
+"""The agent's loops inside the Celery worker: reconciling, and the sampler's process."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import threading
+import time
+from contextlib import suppress
+from typing import IO
+
+from django.conf import settings
+from django.db import DatabaseError, close_old_connections
+
+log = logging.getLogger(__name__)
+
+TICK_S, QUICK_TICK_S = 2.0, 0.25
+STOP_TIMEOUT_S = 3.0
+
+_nudged = threading.Event()
+_stopping = threading.Event()
+_threads: list[threading.Thread] = []
+
+
+def nudge() -> None:
+    """Looks now instead of at the next tick."""
+    _nudged.set()
+
+
+def start_agent_loops() -> None:
+    """Begins to supervise; returns at once. Only one agent works on an OMNI_HOME at a time."""
+    _stopping.clear()
+    for target in (_reconcile_loop, _sampler_loop):
+        thread = threading.Thread(target=target, name=target.__name__.strip("_"), daemon=True)
+        thread.start()
+        _threads.append(thread)
+
+
+def stop_agent_loops() -> None:
+    """Ends the loops. Engines go on."""
+    _stopping.set()
+    _nudged.set()
+    for thread in _threads:
+        thread.join(STOP_TIMEOUT_S)
+    _threads.clear()
+
+
+def _wait_for_lock() -> IO[str] | None:
+    """Held while this process lives: a restarted agent waits for the one it replaces."""
+    settings.OMNI_HOME.create()
+    lock = (settings.OMNI_HOME.run / f"agent-{settings.OMNI_HOST_NAME}.lock").open("a")
+    said = False
+    while not _stopping.is_set():
+        with suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock
+        if not said:
+            log.warning("another agent works on %s; waiting until it ends", settings.OMNI_HOME.root)
+            said = True
+        _stopping.wait(0.1)
+    return None
+
+
+def _reconcile_loop() -> None:
+    from deployments.discovery import local_host
+    from deployments.supervision.host_agent import HostAgent
+
+    lock = _wait_for_lock()
+    if lock is None:
+        return
+    agent: HostAgent | None = None
+    # Finding engines and models takes a moment; what runs already is looked after first.
+    threading.Thread(target=_discover, name="discover", daemon=True).start()
+    while not _stopping.is_set():
+        busy = False
+        _nudged.clear()
+        try:
+            if agent is None:
+                agent = HostAgent(local_host())
+            busy = agent.tick()
+        except DatabaseError as error:
+            log.warning("the database did not take part in this tick: %s", error)
+        except Exception:
+            # One bad tick must not end supervision; the traceback is in the agent's log.
+            log.exception("a tick failed")
+        close_old_connections()
+        _nudged.wait(QUICK_TICK_S if busy else TICK_S)
+    lock.close()
+
+
+def _discover() -> None:
+    """Devices, engines, models: once at the start, and again by the scan task."""
+    from deployments.discovery import discover, local_host
+    from gpus.discovery import discover_devices
+    from omni.broadcast import publish
+    from omni.events import STATE_GROUP
+
+    try:
+        discover_devices(local_host())
+        nudge()
+        discover()
+        publish(STATE_GROUP, {"type": "library.changed"})
+    except Exception:
+        log.exception("discovery failed; `scan` tries again")
+    close_old_connections()
+
+
+def _sampler_loop() -> None:
+    """Keeps the sampler's own process running: a lost GPU can take down whoever asks NVML."""
+    from deployments.supervision.process import start_sampler
+
+    delay_s = 0.5
+    while not _stopping.is_set():
+        began = time.monotonic()
+        sampler = start_sampler()
+        while sampler.poll() is None and not _stopping.wait(0.2):
+            pass
+        if _stopping.is_set():
+            sampler.terminate()
+            with suppress(Exception):
+                sampler.wait(2)
+            return
+        delay_s = 0.5 if time.monotonic() - began > 30 else min(delay_s * 2, 30.0)
+        log.warning(
+            "the sampler ended with code %s and is started again in %.1f s", sampler.returncode, delay_s
+        )
+        _stopping.wait(delay_s)

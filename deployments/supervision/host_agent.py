@@ -1,0 +1,352 @@
+"""One host's agent: looks at what is desired and what is there, and does the next step of each instance."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from deployments.gguf import shard_paths
+from deployments.models import Deployment, Instance, Transition
+from deployments.planning.plan import InstancePlan, Plan
+from deployments.plans import plan_deployment
+from deployments.supervision import launch, process
+from deployments.supervision.log_reading import Cause
+from deployments.supervision.observe import observe
+from deployments.supervision.reconcile import (
+    Action,
+    Decision,
+    Desired,
+    Health,
+    Limits,
+    Memory,
+    Observed,
+    decide,
+)
+from deployments.supervision.states import LIVE, InstanceState
+from gpus.models import Host
+from omni.broadcast import publish
+from omni.errors import OmniError
+from omni.events import STATE_GROUP
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_S = 2.0
+IN_TRANSITION = {
+    InstanceState.STARTING,
+    InstanceState.LOADING,
+    InstanceState.STOPPING,
+    InstanceState.UNHEALTHY,
+}
+Planner = Callable[[Deployment], Plan]
+
+
+class HostAgent:
+    """`tick` is one unit of work; the loop around it lives in agent.py."""
+
+    def __init__(
+        self,
+        host: Host,
+        *,
+        plan: Planner = plan_deployment,
+        limits: Limits | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.host, self.plan, self.clock = host, plan, clock
+        self.limits = limits or Limits()
+        self.run: Path = settings.OMNI_HOME.run
+        self.memories: dict[int, Memory] = {}
+        self.plans: dict[int, tuple[int, Plan | OmniError]] = {}
+        self.beat_s = float("-inf")
+        self.health_pool = ThreadPoolExecutor(8, thread_name_prefix="health")
+
+    def tick(self) -> bool:
+        """Does the next step of every instance; True while something is on its way and worth a quick look."""
+        process.reap()
+        instances = self._wanted_instances()
+        self._end_orphans({instance.pk for instance in instances})
+        records = {instance.pk: process.read_record(self.run, instance.pk) for instance in instances}
+        seen = self._observe(instances, records)
+        taken = [instance.port for instance in instances if instance.port]
+        for instance in instances:
+            desired = self._desired(instance, instances, seen, records)
+            self._step(instance, desired, seen[instance.pk], taken)
+        self._remove_deleted()
+        self._heartbeat()
+        return any(self.memories[instance.pk].state in IN_TRANSITION for instance in instances)
+
+    # --- what ought to be ---------------------------------------------------------------------------
+    def _wanted_instances(self) -> list[Instance]:
+        """Every instance of this host, device servers first; missing rows are made."""
+        for device in self.host.devices.filter(is_stand_in=True, instance__isnull=True):
+            Instance.objects.create(host=self.host, device=device, role=launch.RPC_ROLE)
+        deployments = self.host.deployments.prefetch_related("instances")
+        for deployment in deployments:
+            if deployment.desired == Deployment.Desired.RUNNING:
+                self._ensure_rows(deployment)
+        found = Instance.objects.filter(host=self.host).select_related("deployment", "device")
+        return sorted(found, key=lambda instance: instance.device_id is None)
+
+    def _ensure_rows(self, deployment: Deployment) -> None:
+        rows = {(row.role, row.ordinal): row for row in deployment.instances.all()}
+        if rows and all(row.generation == deployment.generation for row in rows.values()):
+            return
+        plan = self._planned(deployment)
+        if plan is None:
+            return
+        wanted = {(planned.role, planned.ordinal) for planned in plan.instances}
+        for role, ordinal in wanted - set(rows):
+            Instance.objects.create(host=self.host, deployment=deployment, role=role, ordinal=ordinal)
+        for key in set(rows) - wanted:
+            if rows[key].state not in LIVE:
+                rows[key].delete()
+
+    def _planned(self, deployment: Deployment) -> Plan | None:
+        """The plan of this generation, made once; None when there is none, and the deployment says why."""
+        generation, known = self.plans.get(deployment.pk, (-1, None))
+        if (
+            known is None
+            or generation != deployment.generation
+            or (isinstance(known, OmniError) and known.retry)
+        ):
+            try:
+                known = self.plan(deployment)
+            except OmniError as error:
+                known = error
+            self.plans[deployment.pk] = (deployment.generation, known)
+        error = known if isinstance(known, OmniError) else None
+        self._set_error(deployment, error.code if error else "", str(error) if error else "")
+        return None if isinstance(known, OmniError) else known
+
+    def _set_error(self, deployment: Deployment, code: str, text: str) -> None:
+        if (deployment.error_code, deployment.error) == (code, text):
+            return
+        current = Deployment.objects.filter(pk=deployment.pk, generation=deployment.generation)
+        if current.update(error_code=code, error=text):
+            deployment.error_code, deployment.error = code, text
+            self._tell(deployment)
+
+    def _instance_plan(self, instance: Instance) -> InstancePlan:
+        """Raises OmniError when it cannot be planned."""
+        if instance.device:
+            return launch.rpc_plan(instance.device)
+        assert instance.deployment
+        plan = self._planned(instance.deployment)
+        for planned in plan.instances if plan else ():
+            if (planned.role, planned.ordinal) == (instance.role, instance.ordinal):
+                return planned
+        text = instance.deployment.error or f"The plan of {instance.deployment} has no {instance.role}."
+        raise OmniError(instance.deployment.error_code or "no_plan", text)
+
+    def _desired(
+        self,
+        instance: Instance,
+        instances: list[Instance],
+        seen: dict[int, Observed],
+        records: dict[int, process.Record | None],
+    ) -> Desired:
+        deployment = instance.deployment
+        if deployment is None:
+            return Desired(running=bool(instance.device and instance.device.is_present), generation=1)
+        running = deployment.desired == Deployment.Desired.RUNNING and not deployment.is_deleting
+        mine = records[instance.pk]
+        if seen[instance.pk].is_alive and mine:
+            # Asked of the process itself: a plan may no longer be possible, and it runs all the same.
+            servers = _servers_of(mine.argv, instances)
+            restarted = any(_is_newer(records[server.pk], mine) for server in servers)
+            return Desired(running, deployment.generation, _file_bytes(mine.argv), needs_restart=restarted)
+        if not running or deployment.error:
+            return Desired(running=False, generation=deployment.generation)
+        try:
+            plan = self._instance_plan(instance)
+        except OmniError:
+            return Desired(True, deployment.generation)  # its start will say why it fails
+        servers = [i for i in instances if i.device and i.device.name in plan.needs_devices]
+        missing = tuple(str(i.device) for i in servers if seen[i.pk].health != Health.READY)
+        return Desired(True, deployment.generation, plan.file_bytes, missing)
+
+    # --- what is ------------------------------------------------------------------------------------
+    def _observe(
+        self, instances: list[Instance], records: dict[int, process.Record | None]
+    ) -> dict[int, Observed]:
+        def one(instance: Instance) -> Observed:
+            return observe(records[instance.pk], instance.role, launch.log_path(instance))
+
+        return dict(zip((i.pk for i in instances), self.health_pool.map(one, instances), strict=True))
+
+    def _end_orphans(self, known: set[int]) -> None:
+        """A process whose row is gone (deleted in the administration) is not left to itself."""
+        for record in process.records(self.run):
+            if record.instance not in known:
+                log.warning("instance %d is no longer known; its process is ended", record.instance)
+                process.kill_group(record)
+                process.forget(self.run, record.instance)
+
+    # --- one step -----------------------------------------------------------------------------------
+    def _step(self, instance: Instance, desired: Desired, seen: Observed, taken: list[int]) -> None:
+        now_s = self.clock()
+        before = _values(instance)
+        memory = self.memories.get(instance.pk) or _remembered(instance, now_s)
+        decision = decide(desired, seen, memory, now_s, self.limits, seed=instance.pk)
+        record = process.read_record(self.run, instance.pk)
+        if decision.action == Action.START:
+            decision, record = self._start(instance, desired, decision, taken)
+        elif decision.action == Action.TERMINATE and record:
+            process.send_signal(record, signal.SIGTERM)
+        elif decision.action == Action.KILL and record:
+            process.kill_group(record)
+        elif decision.action == Action.CLEAR and (record or instance.pid or instance.port):
+            process.forget(self.run, instance.pk)
+            record = None
+        if not seen.is_alive and seen.cause and decision.action != Action.START:
+            # The end has been dealt with; the next observation must not count it again.
+            process.forget(self.run, instance.pk)
+        self.memories[instance.pk] = decision.memory
+        self._save(instance, decision, record, before)
+
+    def _start(
+        self, instance: Instance, desired: Desired, decision: Decision, taken: list[int]
+    ) -> tuple[Decision, process.Record | None]:
+        try:
+            plan = self._instance_plan(instance)
+            record = launch.start(instance, plan, desired.generation, taken)
+        except OmniError as error:
+            if error.code == "already_running":
+                # Its runner is about to end; the next tick finds the lock free.
+                return replace(decision, memory=replace(decision.memory, state=InstanceState.STOPPED)), None
+            cause = Cause(error.code, error.text, error.fix, permanent=not error.retry)
+            memory = replace(
+                decision.memory, state=InstanceState.FAILED, failures=decision.memory.failures + 1
+            )
+            return replace(decision, memory=memory, cause=cause, reason=error.text, changed=True), None
+        if instance.device:
+            self.plans.clear()  # endpoints stand in the plans of those who use them
+        return decision, record
+
+    def _save(
+        self, instance: Instance, decision: Decision, record: process.Record | None, before: dict[str, object]
+    ) -> None:
+        memory, old = decision.memory, before["state"]
+        instance.state = str(memory.state)
+        instance.generation, instance.restarts, instance.failures = (
+            memory.generation,
+            memory.restarts,
+            memory.failures,
+        )
+        alive = bool(record and record.exit_code is None)
+        instance.pid = record.pid if record and alive else None
+        instance.start_time = record.ticks if record and alive else None
+        if memory.state in (InstanceState.STOPPED, InstanceState.FAILED):
+            instance.port = None
+        if record and record.exit_code is not None:
+            instance.exit_code = record.exit_code
+        self._save_cause(instance, decision)
+        wait_s = memory.next_start_s - self.clock()
+        waiting = memory.state == InstanceState.CRASHED
+        if _values(instance) == before:
+            return
+        instance.next_start_at = timezone.now() + timedelta(seconds=wait_s) if waiting else None
+        if decision.action == Action.START:
+            instance.started_at = timezone.now()
+        if memory.state == InstanceState.READY and old != InstanceState.READY:
+            instance.ready_at = timezone.now()
+        with transaction.atomic():
+            instance.save()
+            if old != instance.state:
+                Transition.objects.create(
+                    instance=instance, old=old, new=instance.state, reason=decision.reason, pid=instance.pid
+                )
+        if instance.deployment:
+            self._tell(instance.deployment)
+
+    @staticmethod
+    def _save_cause(instance: Instance, decision: Decision) -> None:
+        if cause := decision.cause:
+            instance.error_code, instance.log_line = cause.code, cause.line
+            instance.error = f"{cause.text} {cause.fix}".strip()
+        elif decision.memory.state in (InstanceState.READY, InstanceState.STOPPED):
+            instance.error_code = instance.error = instance.log_line = ""
+
+    # --- the rest -----------------------------------------------------------------------------------
+    def _remove_deleted(self) -> None:
+        for deployment in self.host.deployments.filter(is_deleting=True).prefetch_related("instances"):
+            rows = list(deployment.instances.all())
+            if any(process.read_record(self.run, row.pk) for row in rows):
+                continue
+            for row in rows:
+                process.forget(self.run, row.pk)
+                self.memories.pop(row.pk, None)
+            self._tell(deployment)
+            deployment.delete()
+
+    def _heartbeat(self) -> None:
+        now_s = self.clock()
+        if now_s - self.beat_s >= HEARTBEAT_S:
+            Host.objects.filter(pk=self.host.pk).update(agent_seen_at=timezone.now(), agent_pid=os.getpid())
+            self.beat_s = now_s
+
+    def _tell(self, deployment: Deployment) -> None:
+        fresh = Deployment.objects.filter(pk=deployment.pk).prefetch_related("instances").first()
+        publish(
+            STATE_GROUP,
+            {
+                "type": "deployment.changed",
+                "deployment": deployment.pk,
+                "name": deployment.name,
+                "state": fresh.state if fresh else InstanceState.STOPPED,
+            },
+        )
+
+
+def _remembered(instance: Instance, now_s: float) -> Memory:
+    """What an agent that starts takes over from the one before it."""
+    state = InstanceState(instance.state)
+    return Memory(
+        state=state,
+        generation=instance.generation,
+        failures=instance.failures,
+        restarts=instance.restarts,
+        since_s=now_s,
+        answered_s=now_s,
+        ready_s=now_s if state in (InstanceState.READY, InstanceState.UNHEALTHY) else None,
+        next_start_s=now_s,
+    )
+
+
+_WATCHED = (
+    "state", "generation", "restarts", "failures", "port", "pid", "exit_code", "error_code", "error", "log_line",
+)  # fmt: skip
+
+
+def _values(instance: Instance) -> dict[str, object]:
+    """What is worth a write, and a message to the pages, when it changes."""
+    return {name: getattr(instance, name) for name in _WATCHED}
+
+
+def _argument(argv: Sequence[str], flag: str) -> str:
+    return next((value for name, value in zip(argv, argv[1:], strict=False) if name == flag), "")
+
+
+def _servers_of(argv: Sequence[str], instances: Sequence[Instance]) -> list[Instance]:
+    """The device servers whose addresses stand in the command."""
+    endpoints = set(_argument(argv, "--rpc").split(","))
+    return [i for i in instances if i.device and i.device.endpoint and i.device.endpoint in endpoints]
+
+
+def _file_bytes(argv: Sequence[str]) -> int:
+    path = _argument(argv, "-m")
+    return sum(shard.stat().st_size for shard in shard_paths(Path(path)) if shard.exists()) if path else 0
+
+
+def _is_newer(server: process.Record | None, user: process.Record | None) -> bool:
+    return bool(server and user and server.ticks and user.ticks and server.ticks > user.ticks)

@@ -1,0 +1,101 @@
+"""Turns a planned instance into a running process: checks first, then the port, then the start."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+
+from deployments.discovery import rpc_server_path
+from deployments.gguf import read_header
+from deployments.models import Instance
+from deployments.planning.plan import PORT, InstancePlan
+from deployments.supervision import ports, process
+from gpus.models import Device
+from omni.errors import OmniError
+
+RPC_ROLE = "rpc"
+# Two stand-ins and an engine share the cores of the machine they stand on.
+RPC_THREADS = max(1, (os.cpu_count() or 2) // 2)
+
+
+def log_path(instance: Instance) -> Path:
+    owner = instance.deployment.name if instance.deployment else f"device-{instance.device}"
+    folder = settings.OMNI_HOME.logs / "instances"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{owner}-{instance.role}-{instance.ordinal}.log"
+
+
+def rpc_plan(device: Device) -> InstancePlan:
+    """The server behind a stand-in device. Raises OmniError (rpc_server_missing)."""
+    binary = rpc_server_path()
+    if binary is None:
+        text = f"No ggml-rpc-server was found for the device {device.name}."
+        raise OmniError("rpc_server_missing", text, "Install an engine that has one, then scan.")
+    argv = (str(binary), "-H", ports.LOOPBACK, "-p", PORT, "-t", str(RPC_THREADS))
+    return InstancePlan(RPC_ROLE, argv, {"GGML_RPC_NO_RDMA": "1"})
+
+
+def check(plan: InstancePlan) -> None:
+    """What would fail for sure is said before the start. Raises OmniError."""
+    binary = plan.argv[0]
+    if not os.access(binary, os.X_OK):
+        text = f"The engine's program {binary} is gone or cannot be executed."
+        raise OmniError("engine_missing", text, "Install it again, or choose another engine.")
+    for flag, value in zip(plan.argv, plan.argv[1:], strict=False):
+        if flag in ("-m", "--model"):
+            read_header(value)
+
+
+def start(instance: Instance, plan: InstancePlan, generation: int, taken: Sequence[int]) -> process.Record:
+    """Records a free port, then starts the process. Raises OmniError."""
+    check(plan)
+    port = _reserve_port(instance, taken)
+    argv = [argument.replace(PORT, str(port)) for argument in plan.argv]
+    instance.argv, instance.env = argv, dict(plan.env)
+    path = log_path(instance)
+    instance.log_path = str(path)
+    return process.spawn(
+        settings.OMNI_HOME.run,
+        instance=instance.pk,
+        generation=generation,
+        port=port,
+        argv=argv,
+        env=plan.env,
+        log_path=path,
+    )
+
+
+def _reserve_port(instance: Instance, taken: Sequence[int]) -> int:
+    """Keeps the port it had when that is free; a stand-in device keeps its endpoint if it can."""
+    wanted = instance.port or (_endpoint_port(instance.device) if instance.device else None)
+    first, last = settings.OMNI_ENGINE_PORTS
+    others = set(taken) - {instance.port}
+    for _ in range(20):
+        port = wanted if wanted and wanted not in others and ports.is_free(wanted) else None
+        port = port or ports.choose(first, last, others)
+        try:
+            with transaction.atomic():
+                Instance.objects.filter(pk=instance.pk).update(port=port)
+                if instance.device:
+                    Device.objects.filter(pk=instance.device.pk).update(endpoint=f"{ports.LOOPBACK}:{port}")
+        except IntegrityError:
+            others.add(port)
+            continue
+        instance.port = port
+        return port
+    raise OmniError("ports_exhausted", "No port could be reserved.", "Widen OMNI_ENGINE_PORTS.")
+
+
+def _endpoint_port(device: Device) -> int | None:
+    port = device.endpoint.rpartition(":")[2]
+    return int(port) if port.isdigit() else None
+
+
+def command_text(argv: Sequence[str], env: dict[str, str]) -> str:
+    """The exact command as a shell would take it."""
+    return " ".join([*(f"{key}={shlex.quote(value)}" for key, value in env.items()), shlex.join(argv)])

@@ -1,0 +1,155 @@
+"""Finds in an engine's log the line that tells why it ended, and says it in words.
+
+Wording as llama-server and ggml-rpc-server print it, seen on the real binary; CUDA's in its source.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# "0.00.123.456 E load_model: text"; argument errors come without the prefix.
+_ERROR_LINE = re.compile(
+    r"^(?:\d+\.\d\d\.\d{3}\.\d{3} )?E |^error\b|^E cannot start|terminate called|what\(\):|GGML_ASSERT|GGML_ABORT"
+)
+# They follow the cause or stand for any of them, so they tell nothing.
+_VAGUE = re.compile(
+    r"exiting due to model loading error|failed to load model|error loading model$|failed to fit params"
+    r"|encountered an error while trying to fit|unable to load model|failed to create context"
+    r"|failed to initialize the context:? *$"
+)
+
+
+@dataclass(frozen=True)
+class Cause:
+    """`permanent`: starting again without a change cannot help."""
+
+    code: str
+    text: str
+    fix: str
+    line: str = ""
+    permanent: bool = False
+
+
+@dataclass(frozen=True)
+class _Rule:
+    pattern: re.Pattern[str]
+    code: str
+    text: str
+    fix: str
+    permanent: bool = True
+
+
+def _rule(pattern: str, code: str, text: str, fix: str, *, permanent: bool = True) -> _Rule:
+    return _Rule(re.compile(pattern, re.I), code, text, fix, permanent)
+
+
+RULES = (
+    _rule(
+        r"couldn't bind HTTP server socket.*port: (?P<what>\d+)|Failed to create server socket",
+        "port_taken", "The port {what} is taken by another program.", "Another port is tried.", permanent=False,
+    ),
+    _rule(
+        r"failed to open GGUF file '(?P<what>[^']*)'",
+        "model_missing", "The model file {what} cannot be opened.", "Put it back, or choose another model.",
+    ),
+    _rule(
+        r"invalid magic characters|failed to read magic",
+        "gguf_not_gguf", "The model file is not a GGUF.", "Download or copy the file again.",
+    ),
+    _rule(
+        r"failed to read key-value pairs|failed to read tensor info|not within the file bounds",
+        "gguf_truncated", "The model file is truncated or damaged.", "Download or copy the file again.",
+    ),
+    _rule(
+        r"unknown model architecture: '(?P<what>[^']*)'",
+        "arch_unknown", "This engine does not know the architecture {what}.", "Use a newer build of the engine.",
+    ),
+    _rule(
+        r"not implemented for architecture '(?P<what>[^']*)'",
+        "arch_refused", "The engine has no such split for the architecture {what}.", "Choose another strategy.",
+    ),
+    _rule(
+        r"the argument has been removed\. (?P<what>.*)",
+        "flag_removed", "The engine no longer has a flag that was given: {what}", "Take the flag out.",
+    ),
+    _rule(
+        r"invalid argument: (?P<what>\S+)",
+        "flag_unknown", "The engine does not know the flag {what}.", "Take the flag out of the extra arguments.",
+    ),
+    _rule(
+        r"invalid device: (?P<what>\S+)",
+        "device_unknown", "The engine does not have the device {what}.", "Choose another device.",
+    ),
+    _rule(
+        r"error while handling argument \"(?P<what>[^\"]+)\"",
+        "flag_value", "The engine refuses the value of {what}.", "Change the setting.",
+    ),
+    _rule(
+        r"quantized V cache requires flash_attn",
+        "kv_needs_flash_attention", "A quantised V cache needs flash attention.", "Switch flash attention on.",
+    ),
+    _rule(
+        r"cudaMalloc failed: out of memory|ErrorOutOfDeviceMemory|failed to allocate \S+ buffer|unable to allocate"
+        r"|failed to allocate (?:compute )?buffers?|not enough (?:VRAM|memory)",
+        "out_of_memory", "The memory of a device does not suffice.",
+        "Lower the context or the layers on the device, or stop another deployment.",
+    ),
+    _rule(
+        r"Remote RPC server crashed|Failed to connect to (?P<what>\S+)",
+        "device_lost", "The server behind an RPC device went away.", "It is started again.", permanent=False,
+    ),
+    _rule(
+        r"CUDA error|device lost|ErrorDeviceLost",
+        "device_error", "A GPU reported an error.", "Look at the card on the Rig page.", permanent=False,
+    ),
+    _rule(
+        r"^E cannot start (?P<what>.*)",
+        "engine_missing", "The engine cannot be started: {what}.", "Install it again, or choose another engine.",
+    ),
+)  # fmt: skip
+_MAX_LINE = 500
+SIGNAL_NAMES = {4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 9: "SIGKILL", 11: "SIGSEGV", 15: "SIGTERM"}
+
+
+def is_error(line: str) -> bool:
+    return bool(_ERROR_LINE.search(line))
+
+
+def telling_line(lines: Sequence[str]) -> str:
+    """The line a person would point at: the last one a rule knows, else the last specific error."""
+    known = [line for line in lines if _match(line)]
+    errors = [line for line in lines if is_error(line) and not _VAGUE.search(line)]
+    chosen = (
+        known
+        or errors
+        or [line for line in lines if is_error(line)]
+        or [line for line in lines if line.strip()]
+        or [""]
+    )[-1]
+    return chosen.strip()[:_MAX_LINE]
+
+
+def _match(line: str) -> tuple[_Rule, str] | None:
+    for rule in RULES:
+        if found := rule.pattern.search(line):
+            return rule, (found.groupdict().get("what") or "").strip()
+    return None
+
+
+def cause_of_exit(lines: Sequence[str], exit_code: int | None) -> Cause:
+    """Why the engine ended, from its log since the start and its exit code (negative: a signal)."""
+    line = telling_line(lines)
+    matched = _match(line)
+    if matched:
+        rule, what = matched
+        return Cause(rule.code, " ".join(rule.text.format(what=what).split()), rule.fix, line, rule.permanent)
+    if exit_code == -9:
+        text = "The engine was killed (SIGKILL): most often the kernel does that when main memory runs out."
+        return Cause("killed", text, "Look at the host's memory on the Rig page.", line)
+    if exit_code is not None and exit_code < 0:
+        name = SIGNAL_NAMES.get(-exit_code, f"signal {-exit_code}")
+        return Cause("crashed", f"The engine crashed ({name}).", "The log tells more.", line)
+    ended = "and its exit code is not known" if exit_code is None else f"with exit code {exit_code}"
+    return Cause("exited", f"The engine ended by itself {ended}.", "The log tells more.", line)

@@ -1,0 +1,59 @@
+"""What is true of an engine now: does its process live, does it answer, why did it end."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+from pathlib import Path
+
+from deployments.supervision.log_reading import Cause, cause_of_exit
+from deployments.supervision.logs import since_start
+from deployments.supervision.ports import LOOPBACK
+from deployments.supervision.process import Record
+from deployments.supervision.reconcile import Health, Observed
+from deployments.supervision.runner import boot_id
+
+TIMEOUT_S = 1.0
+RPC = "rpc"
+
+
+def http_health(port: int) -> Health:
+    """llama-server: refused until it listens, 503 while the model loads, 200 afterwards."""
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=TIMEOUT_S)
+    try:
+        connection.request("GET", "/health")
+        return Health.READY if connection.getresponse().status == 200 else Health.LOADING
+    except ConnectionRefusedError:
+        return Health.REFUSED
+    except (OSError, http.client.HTTPException):
+        return Health.SILENT
+    finally:
+        connection.close()
+
+
+def tcp_health(port: int) -> Health:
+    """ggml-rpc-server has no health call: that it accepts a connection is all there is to know."""
+    try:
+        socket.create_connection((LOOPBACK, port), TIMEOUT_S).close()
+    except ConnectionRefusedError:
+        return Health.REFUSED
+    except OSError:
+        return Health.SILENT
+    return Health.READY
+
+
+def observe(record: Record | None, role: str, log_path: Path) -> Observed:
+    """Of one instance, from its runner's record; no record: it was never started or has been forgotten."""
+    if record is None:
+        return Observed()
+    if record.is_alive or (record.exit_code is None and record.runner_is_alive):
+        port = record.port or 0
+        return Observed(tcp_health(port) if role == RPC else http_health(port), record.generation)
+    return Observed(Health.NONE, record.generation, _cause(record, log_path))
+
+
+def _cause(record: Record, log_path: Path) -> Cause | None:
+    if record.exit_code is None and record.boot_id != boot_id():
+        return None  # the host was started anew: nothing failed
+    # Without an exit code the runner was killed, and the kernel killed the engine with it.
+    return cause_of_exit(since_start(log_path), -9 if record.exit_code is None else record.exit_code)

@@ -1,0 +1,209 @@
+"""Starts, finds again and ends engine processes. A process is (boot, pid, start ticks), never a pid alone."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deployments.supervision.runner import boot_id, start_ticks
+from omni.errors import OmniError
+
+RUNNER = Path(__file__).with_name("runner.py")
+RECORD_TIMEOUT_S = 5.0
+LOG_BYTES, LOG_FILES = 8 << 20, 4
+# What an engine may inherit; everything else (135 of its flags have environment names) it must not.
+INHERITED = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "TMPDIR",
+    "LD_LIBRARY_PATH",
+    "CUDA_DEVICE_ORDER",
+    "VK_ICD_FILENAMES",
+)
+
+_runners: list[subprocess.Popen[bytes]] = []
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a runner wrote of its engine. `exit_code` is None while it runs; negative: ended by that signal."""
+
+    instance: int
+    generation: int
+    port: int | None
+    runner_pid: int
+    runner_ticks: int
+    boot_id: str
+    argv: tuple[str, ...]
+    pid: int | None = None
+    ticks: int | None = None
+    exit_code: int | None = None
+
+    @property
+    def is_alive(self) -> bool:
+        return bool(self.pid and self.boot_id == boot_id() and _is(self.pid, self.ticks))
+
+    @property
+    def runner_is_alive(self) -> bool:
+        return self.boot_id == boot_id() and _is(self.runner_pid, self.runner_ticks)
+
+
+def _is(pid: int, ticks: int | None) -> bool:
+    """The process with this pid is the one that started then, and is no zombie."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return False
+    return state[0] not in (b"Z", b"X") and int(state[19]) == ticks
+
+
+def instances_folder(run: Path) -> Path:
+    folder = run / "instances"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def read_record(run: Path, instance: int) -> Record | None:
+    try:
+        return _parse(json.loads((instances_folder(run) / f"{instance}.json").read_text()))
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _parse(data: dict[str, Any]) -> Record:
+    known = {key: data[key] for key in data if key in Record.__dataclass_fields__}
+    return Record(**{**known, "argv": tuple(data["argv"])})
+
+
+def records(run: Path) -> Iterator[Record]:
+    """Of every engine this OMNI_HOME ever started and has not forgotten."""
+    for path in sorted(instances_folder(run).glob("[0-9]*.json")):
+        if path.stem.isdigit() and (record := read_record(run, int(path.stem))):
+            yield record
+
+
+def forget(run: Path, instance: int) -> None:
+    for suffix in ("json", "spec", "lock"):
+        (instances_folder(run) / f"{instance}.{suffix}").unlink(missing_ok=True)
+
+
+def spawn(
+    run: Path,
+    *,
+    instance: int,
+    generation: int,
+    port: int | None,
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    log_path: Path,
+) -> Record:
+    """Starts the engine below a runner and returns its record.
+
+    Raises OmniError (already_running) when the instance runs already, (runner_failed) when no record appears.
+    """
+    folder = instances_folder(run)
+    record_path = folder / f"{instance}.json"
+    before = record_path.stat().st_mtime_ns if record_path.exists() else 0
+    spec = {
+        "argv": list(argv),
+        "env": {**{key: os.environ[key] for key in INHERITED if key in os.environ}, **env},
+        "log_path": str(log_path),
+        "log_bytes": LOG_BYTES,
+        "log_files": LOG_FILES,
+        "record_path": str(record_path),
+        "lock_path": str(folder / f"{instance}.lock"),
+        "facts": {"instance": instance, "generation": generation, "port": port},
+    }
+    spec_path = folder / f"{instance}.spec"
+    spec_path.write_text(json.dumps(spec))
+    runner = subprocess.Popen(
+        [sys.executable, "-I", "-S", str(RUNNER), str(spec_path)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        cwd="/",
+    )
+    _runners.append(runner)
+    deadline = time.monotonic() + RECORD_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if record_path.exists() and record_path.stat().st_mtime_ns != before:
+            record = read_record(run, instance)
+            if record and record.runner_pid == runner.pid:
+                return record
+        if runner.poll() == 75:
+            raise OmniError("already_running", f"Instance {instance} runs already.", "Stop it first.")
+        time.sleep(0.005)
+    raise OmniError(
+        "runner_failed", f"No record of instance {instance} appeared.", "Look at the agent's log."
+    )
+
+
+def reap() -> None:
+    """Collects runners that have ended, so that they do not stay as zombies."""
+    _runners[:] = [runner for runner in _runners if runner.poll() is None]
+
+
+def send_signal(record: Record, number: signal.Signals) -> bool:
+    """Signals the engine itself; False when it is gone. Another process with its pid is never touched."""
+    if not record.pid or record.boot_id != boot_id():
+        return False
+    try:
+        handle = os.pidfd_open(record.pid)
+    except OSError:
+        return False
+    try:
+        # The handle holds the process: compared after opening, the pid cannot change hands any more.
+        if start_ticks(record.pid) != record.ticks:
+            return False
+        signal.pidfd_send_signal(handle, number)
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+
+
+def kill_group(record: Record) -> None:
+    """Ends the engine, its runner and all their children at once."""
+    send_signal(record, signal.SIGKILL)
+    if record.runner_is_alive:
+        try:
+            os.killpg(record.runner_pid, signal.SIGKILL)
+        except OSError as error:
+            if error.errno != errno.ESRCH:
+                raise
+
+
+def has_ended(record: Record) -> bool:
+    return not record.is_alive and not record.runner_is_alive
+
+
+def wait_ended(record: Record, timeout_s: float) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not has_ended(record):
+        reap()
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    with suppress(OSError):
+        reap()
+    return True
+
+
+def start_sampler() -> subprocess.Popen[bytes]:
+    """The telemetry sampler as a child of the agent, with which it ends."""
+    manage = Path(__file__).resolve().parents[2] / "manage.py"
+    return subprocess.Popen([sys.executable, str(manage), "sampler"], stdin=subprocess.DEVNULL)

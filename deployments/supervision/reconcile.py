@@ -1,0 +1,232 @@
+"""Decides what to do next with one instance. Pure: what is desired, what is observed, the time → a decision.
+
+The time is monotonic, so that a changed wall clock restarts and expires nothing.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from deployments.supervision.log_reading import Cause
+from deployments.supervision.states import InstanceState as S
+
+
+class Health(StrEnum):
+    NONE = "none"  # no process
+    REFUSED = "refused"  # nothing listens
+    LOADING = "loading"
+    READY = "ready"
+    SILENT = "silent"  # accepts connections and does not answer
+
+
+class Action(StrEnum):
+    NOTHING = "nothing"
+    START = "start"
+    TERMINATE = "terminate"
+    KILL = "kill"
+    CLEAR = "clear"  # no process and none wanted: give its port back
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Times in seconds."""
+
+    terminate_again_s: float = 5.0
+    kill_s: float = 7.0
+    hang_s: float = 20.0
+    load_base_s: float = 60.0
+    # A file is read at no less than this, from a slow disk.
+    load_bytes_per_s: float = 50e6
+    first_delay_s: float = 1.0
+    longest_delay_s: float = 60.0
+    most_failures: int = 5
+    healthy_after_s: float = 600.0
+
+    def load_s(self, file_bytes: int) -> float:
+        return self.load_base_s + file_bytes / self.load_bytes_per_s
+
+    def delay_s(self, failures: int, seed: int) -> float:
+        """1, 2, 4 … 60 s, up to a quarter more or less, the same for the same seed."""
+        plain = min(self.longest_delay_s, self.first_delay_s * 2 ** max(0, failures - 1))
+        return plain * (0.75 + 0.5 * random.Random(seed * 1009 + failures).random())
+
+
+@dataclass(frozen=True)
+class Desired:
+    """`generation` is what ought to run; `waits_for` names what must be ready before a start."""
+
+    running: bool
+    generation: int
+    file_bytes: int = 0
+    waits_for: tuple[str, ...] = ()
+    # Grows when a server this instance depends on was started anew: a connection to the old one is dead.
+    needs_restart: bool = False
+
+
+@dataclass(frozen=True)
+class Observed:
+    health: Health = Health.NONE
+    generation: int | None = None
+    cause: Cause | None = None  # why it ended, when it did
+
+    @property
+    def is_alive(self) -> bool:
+        return self.health != Health.NONE
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the agent remembers of an instance from tick to tick. Times are monotonic seconds."""
+
+    state: S = S.STOPPED
+    generation: int = 0
+    failures: int = 0
+    restarts: int = 0
+    since_s: float = 0.0
+    answered_s: float = 0.0
+    ready_s: float | None = None
+    next_start_s: float = 0.0
+    terminated_s: float | None = None
+    terminations: int = 0
+
+
+@dataclass(frozen=True)
+class Decision:
+    action: Action
+    memory: Memory
+    reason: str = ""
+    cause: Cause | None = None
+    changed: bool = field(default=False)
+
+
+NEVER_READY = Cause(
+    "never_ready", "The engine did not get ready in time.", "The log tells where it hangs; try a smaller model.",
+    permanent=True,
+)  # fmt: skip
+HUNG = Cause("hung", "The engine accepts connections and does not answer.", "It is started again.")
+
+
+def decide(
+    desired: Desired, seen: Observed, memory: Memory, now_s: float, limits: Limits, seed: int = 0
+) -> Decision:
+    """The next step. The caller does `action` and keeps `memory`."""
+    if seen.is_alive:
+        if not desired.running:
+            return _ending(memory, now_s, limits, "stop was asked for")
+        if memory.state == S.STOPPING:
+            return _ending(memory, now_s, limits, "")
+        if seen.generation != desired.generation:
+            return _ending(memory, now_s, limits, "it is replaced by its new settings")
+        if desired.needs_restart:
+            return _ending(memory, now_s, limits, "a device server it uses was started anew")
+        return _living(desired, seen, memory, now_s, limits, seed)
+    if not desired.running:
+        return _to(memory, S.STOPPED, now_s, "", Action.CLEAR)
+    if memory.state == S.STOPPING:
+        memory = replace(memory, state=S.STOPPED, terminated_s=None, terminations=0, next_start_s=0.0)
+    elif memory.state in (S.STARTING, S.LOADING, S.READY, S.UNHEALTHY) and seen.cause:
+        return _ended(seen.cause, desired, memory, now_s, limits, seed)
+    return _starting(desired, memory, now_s)
+
+
+def _to(
+    memory: Memory,
+    state: S,
+    now_s: float,
+    reason: str,
+    action: Action = Action.NOTHING,
+    cause: Cause | None = None,
+) -> Decision:
+    """Into a state; the clock of the state starts anew when it is another."""
+    changed = memory.state != state
+    if changed:
+        memory = replace(memory, state=state, since_s=now_s)
+    if state in (S.STOPPED, S.FAILED, S.CRASHED):
+        memory = replace(memory, terminated_s=None, terminations=0, ready_s=None)
+    return Decision(action, memory, reason, cause, changed)
+
+
+def _ending(memory: Memory, now_s: float, limits: Limits, reason: str) -> Decision:
+    """SIGTERM; again after a while, because llama-server waits for its clients; then SIGKILL."""
+    decision = _to(memory, S.STOPPING, now_s, reason)
+    memory = decision.memory
+    if memory.terminated_s is None:
+        memory = replace(memory, terminated_s=now_s, terminations=1)
+        return replace(decision, action=Action.TERMINATE, memory=memory)
+    elapsed = now_s - memory.terminated_s
+    if elapsed >= limits.kill_s:
+        return replace(decision, action=Action.KILL, reason="it did not end by itself")
+    if elapsed >= limits.terminate_again_s and memory.terminations < 2:
+        return replace(decision, action=Action.TERMINATE, memory=replace(memory, terminations=2))
+    return decision
+
+
+def _living(
+    desired: Desired, seen: Observed, memory: Memory, now_s: float, limits: Limits, seed: int
+) -> Decision:
+    memory = replace(memory, generation=desired.generation)
+    if seen.health != Health.SILENT:
+        memory = replace(memory, answered_s=now_s)
+    if seen.health == Health.READY:
+        ready_s = now_s if memory.ready_s is None else memory.ready_s
+        failures = 0 if now_s - ready_s >= limits.healthy_after_s else memory.failures
+        return _to(replace(memory, ready_s=ready_s, failures=failures), S.READY, now_s, "it answers")
+    if memory.ready_s is not None:
+        if now_s - memory.answered_s >= limits.hang_s:
+            return _give_up_on(HUNG, memory, now_s, limits, seed)
+        if seen.health == Health.LOADING:
+            return _to(memory, S.LOADING, now_s, "it loads its model again")
+        if now_s - memory.answered_s < 2.0 and seen.health == Health.SILENT:
+            return Decision(Action.NOTHING, memory)
+        return _to(memory, S.UNHEALTHY, now_s, "it does not answer", cause=HUNG)
+    began_s = memory.since_s if memory.state == S.STARTING else memory.answered_s
+    started_s = memory.next_start_s or began_s
+    if now_s - started_s >= limits.load_s(desired.file_bytes):
+        decision = _to(memory, S.FAILED, now_s, NEVER_READY.text, Action.KILL, NEVER_READY)
+        return replace(decision, memory=replace(decision.memory, failures=memory.failures + 1))
+    state = S.LOADING if seen.health in (Health.LOADING, Health.SILENT) else S.STARTING
+    return _to(memory, state, now_s, "it loads its model" if state == S.LOADING else "its process runs")
+
+
+def _give_up_on(cause: Cause, memory: Memory, now_s: float, limits: Limits, seed: int) -> Decision:
+    """Kills what no longer answers; it is started again like one that crashed."""
+    decision = _ended(cause, Desired(True, memory.generation), memory, now_s, limits, seed)
+    return replace(decision, action=Action.KILL)
+
+
+def _ended(
+    cause: Cause, desired: Desired, memory: Memory, now_s: float, limits: Limits, seed: int
+) -> Decision:
+    failures = memory.failures + 1
+    memory = replace(memory, failures=failures, generation=desired.generation)
+    if cause.permanent:
+        return _to(memory, S.FAILED, now_s, cause.text, cause=cause)
+    if failures >= limits.most_failures:
+        reason = f"{cause.text} It failed {failures} times in a row and is not started again."
+        return _to(memory, S.FAILED, now_s, reason, cause=replace(cause, text=reason))
+    delay_s = limits.delay_s(failures, seed)
+    decision = _to(memory, S.CRASHED, now_s, f"{cause.text} Next start in {delay_s:.0f} s.", cause=cause)
+    return replace(decision, memory=replace(decision.memory, next_start_s=now_s + delay_s))
+
+
+def _starting(desired: Desired, memory: Memory, now_s: float) -> Decision:
+    """No process, and there ought to be one."""
+    if memory.generation != desired.generation:
+        # Somebody asked anew: what failed before is forgotten.
+        memory = replace(
+            memory, generation=desired.generation, failures=0, restarts=0, next_start_s=0.0, ready_s=None
+        )
+        if memory.state in (S.FAILED, S.CRASHED):
+            memory = replace(memory, state=S.STOPPED)
+    if memory.state == S.FAILED:
+        return Decision(Action.NOTHING, memory)
+    if memory.state == S.CRASHED and now_s < memory.next_start_s:
+        return Decision(Action.NOTHING, memory)
+    again = memory.state == S.CRASHED
+    if desired.waits_for:
+        return _to(memory, S.STARTING, now_s, f"waits for {', '.join(desired.waits_for)}")
+    restarts = memory.restarts + (1 if again else 0)
+    memory = replace(memory, restarts=restarts, ready_s=None, answered_s=now_s, next_start_s=now_s)
+    return _to(memory, S.STARTING, now_s, "started again" if again else "started", Action.START)

@@ -1,0 +1,252 @@
+"""Pages of deployments: list, creation, one deployment with all that is known of it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.auth.decorators import permission_required
+from django.db.models import Prefetch, QuerySet
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+
+from deployments import services
+from deployments.discovery import local_host
+from deployments.forms import DeploymentForm
+from deployments.models import Deployment, Instance, Model, Transition
+from deployments.planning.plan import PORT, Plan
+from deployments.planning.settings import SETTINGS, with_defaults
+from deployments.strategies import STRATEGIES, get_strategy
+from deployments.waiting import agent_is_running
+from omni.errors import OmniError
+from omni.roles import OPERATE
+
+TRANSIENT = ("starting", "loading", "stopping", "crashed")
+HISTORY_LENGTH = 30
+
+operator_only = permission_required(OPERATE, raise_exception=True)
+
+
+# --- list -----------------------------------------------------------------------------------------
+@require_GET
+def deployments(request: HttpRequest) -> HttpResponse:
+    rows = list(_with_relations(Deployment.objects.all()))
+    context = {
+        "deployments": rows,
+        "in_transit": any(row.state in TRANSIENT or row.is_deleting for row in rows),
+        "agent_runs": agent_is_running(local_host()),
+        "has_models": Model.objects.filter(state=Model.State.OK).exists(),
+    }
+    return render(request, _template(request, "deployments"), context)
+
+
+@require_GET
+def quick(request: HttpRequest) -> HttpResponse:
+    """For the Rig page: each model that can run, with the one button that makes it run."""
+    rows = list(_with_relations(Deployment.objects.filter(is_deleting=False)))
+    by_model: dict[int, Deployment] = {}
+    for row in rows:
+        for binding in row.bindings.all():
+            by_model.setdefault(binding.model_id, row)
+    models = [m for m in Model.objects.filter(state=Model.State.OK) if not m.facts.get("is_projector")]
+    context = {
+        "offers": [(model, by_model.get(model.pk)) for model in models],
+        "in_transit": any(row.state in TRANSIENT for row in rows),
+    }
+    return render(request, "deployments/_quick.html", context)
+
+
+# --- one ------------------------------------------------------------------------------------------
+@require_GET
+def deployment(request: HttpRequest, name: str) -> HttpResponse:
+    found = _with_relations(Deployment.objects.filter(name=name)).first()
+    if found is None:
+        if not request.htmx:  # type: ignore[attr-defined]
+            raise Http404
+        # Its row went away while the page was open: it has been deleted.
+        messages.success(request, f"{name} is deleted.")
+        return _redirect(request, "deployments:deployments")
+    return render(request, _template(request, "deployment"), _details(found))
+
+
+@dataclass(frozen=True)
+class CommandShown:
+    role: str
+    text: str
+
+
+def _details(found: Deployment) -> dict[str, Any]:
+    plan, plan_error = _planned(found)
+    strategy = STRATEGIES.get(found.strategy)
+    transitions = Transition.objects.filter(instance__deployment=found).select_related("instance")
+    state = found.state
+    return {
+        "deployment": found,
+        "state": state,
+        "in_transit": state in TRANSIENT or found.is_deleting,
+        "instances": list(found.instances.all()),
+        "failed_instances": [i for i in found.instances.all() if i.error],
+        "plan": plan,
+        "plan_error": plan_error,
+        "commands": _commands(found, plan),
+        "history": transitions[:HISTORY_LENGTH],
+        "strategy": strategy,
+        "roles": strategy.roles if strategy else (),
+        "bindings": list(found.bindings.all()),
+        "settings": _settings_shown(found),
+        "agent_runs": agent_is_running(found.host),
+    }
+
+
+def _planned(found: Deployment) -> tuple[Plan | None, OmniError | None]:
+    try:
+        return services.plan_deployment(found), None
+    except OmniError as error:
+        return None, error
+
+
+def _commands(found: Deployment, plan: Plan | None) -> list[CommandShown]:
+    """What runs, exactly; for what does not run, what would."""
+    running = [i for i in found.instances.all() if i.argv and i.pid]
+    if running:
+        return [CommandShown(i.role, _command_text(i.argv, i.env, i.port)) for i in running]
+    planned = plan.instances if plan else ()
+    return [CommandShown(i.role, _command_text(list(i.argv), dict(i.env), None)) for i in planned]
+
+
+def _command_text(argv: list[str], env: dict[str, str], port: int | None) -> str:
+    words = [(str(port) if port else "PORT") if word == PORT else word for word in argv]
+    return " ".join([*(f"{key}={shlex.quote(value)}" for key, value in env.items()), shlex.join(words)])
+
+
+def _settings_shown(found: Deployment) -> list[tuple[str, str, bool]]:
+    """(title, value, whether it was set) of every setting."""
+    values = with_defaults({key: value for key, value in found.settings.items() if key in SETTINGS})
+    return [
+        (
+            s.title,
+            f"{values[s.key]} {s.unit if values[s.key] != 'auto' else ''}".strip(),
+            s.key in found.settings,
+        )
+        for s in SETTINGS.values()
+    ]
+
+
+# --- creating and changing ------------------------------------------------------------------------
+@operator_only
+@require_http_methods(["GET", "HEAD", "POST"])
+def create(request: HttpRequest) -> HttpResponse:
+    host = local_host()
+    if request.method == "POST":
+        form = DeploymentForm(request.POST, host=host)
+        if form.is_valid() and (made := _saved(form, request)):
+            if "start" in request.POST:
+                services.deployment_start(deployment=made, user=request.user)
+            return redirect("deployments:deployment", made.name)
+    else:
+        form = DeploymentForm(host=host, initial=_first_choices(request.GET.get("model", "")))
+    return render(request, "deployments/form.html", {"form": form, "strategy": get_strategy("independent")})
+
+
+def _first_choices(wanted: str) -> dict[str, Any]:
+    """The model that was asked for and the device and engine that fit best."""
+    host, initial = local_host(), {}
+    model = Model.objects.filter(name=wanted).first() or Model.objects.filter(state=Model.State.OK).first()
+    if model:
+        initial["model"] = model.name
+    try:
+        initial["devices"] = [services.default_device(host).name]
+        initial["engine"] = services.default_engine(host).pk
+    except OmniError:
+        # The form then says that there is no device or engine to choose.
+        return initial
+    return initial
+
+
+@operator_only
+@require_http_methods(["GET", "HEAD", "POST"])
+def change(request: HttpRequest, name: str) -> HttpResponse:
+    found = get_object_or_404(Deployment, name=name, is_deleting=False)
+    form = DeploymentForm(request.POST or None, host=found.host, deployment=found)
+    if request.method == "POST" and form.is_valid() and _saved(form, request):
+        messages.success(request, f"{found.name} is changed.")
+        return redirect("deployments:deployment", found.name)
+    context = {"form": form, "deployment": found, "strategy": STRATEGIES.get(found.strategy)}
+    return render(request, "deployments/form.html", context)
+
+
+def _saved(form: DeploymentForm, request: HttpRequest) -> Deployment | None:
+    try:
+        return form.save(request.user)
+    except OmniError as error:
+        form.add_error("name" if error.code in ("name_taken", "bad_name") else None, str(error))
+        return None
+
+
+# --- acting ---------------------------------------------------------------------------------------
+@operator_only
+@require_POST
+def quick_deploy(request: HttpRequest, name: str) -> HttpResponse:
+    made = services.quick_deploy(model=get_object_or_404(Model, name=name), user=request.user)
+    return _redirect(request, "deployments:deployment", made.name)
+
+
+@operator_only
+@require_POST
+def start(request: HttpRequest, name: str) -> HttpResponse:
+    found = get_object_or_404(Deployment, name=name)
+    services.deployment_start(deployment=found, user=request.user)
+    return _acted(request, found)
+
+
+@operator_only
+@require_POST
+def stop(request: HttpRequest, name: str) -> HttpResponse:
+    found = get_object_or_404(Deployment, name=name)
+    services.deployment_stop(deployment=found, user=request.user)
+    return _acted(request, found)
+
+
+@operator_only
+@require_POST
+def delete(request: HttpRequest, name: str) -> HttpResponse:
+    found = get_object_or_404(Deployment, name=name)
+    services.deployment_delete(deployment=found, user=request.user)
+    if request.htmx:  # type: ignore[attr-defined]
+        return _acted(request, found)
+    messages.info(request, f"{found.name} goes away once its processes are gone.")
+    return redirect("deployments:deployments")
+
+
+def _acted(request: HttpRequest, found: Deployment) -> HttpResponse:
+    """Nothing to swap: the fragments on the page fetch themselves anew."""
+    if not request.htmx:  # type: ignore[attr-defined]
+        return redirect("deployments:deployment", found.name)
+    response = HttpResponse(status=204)
+    response["HX-Trigger"] = json.dumps({f"deployment-{found.pk}": {}, "deployments-changed": {}})
+    return response
+
+
+# --- shared ---------------------------------------------------------------------------------------
+def _template(request: HttpRequest, page: str) -> str:
+    """The fragment alone for htmx, the page around it for everybody else."""
+    htmx = request.htmx  # type: ignore[attr-defined]
+    return f"deployments/_{page}.html" if htmx and not htmx.boosted else f"deployments/{page}.html"
+
+
+def _redirect(request: HttpRequest, to: str, *args: str) -> HttpResponse:
+    if not request.htmx:  # type: ignore[attr-defined]
+        return redirect(to, *args)
+    response = HttpResponse(status=204)
+    response["HX-Redirect"] = reverse(to, args=args)
+    return response
+
+
+def _with_relations(rows: QuerySet[Deployment]) -> QuerySet[Deployment]:
+    instances = Prefetch("instances", Instance.objects.order_by("role", "ordinal"))
+    return rows.select_related("host", "engine").prefetch_related(instances, "bindings__model")

@@ -1,0 +1,132 @@
+"""Pages of the library: what models there are, in which folders, and what their headers say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.auth.decorators import permission_required
+from django.db.models import Count, Q
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_GET, require_POST
+
+from deployments import library, services
+from deployments.discovery import local_host
+from deployments.forms import FolderForm
+from deployments.models import Engine, LibraryFolder, Model
+from deployments.waiting import agent_is_running
+from omni.errors import OmniError
+from omni.roles import MANAGE_LIBRARY
+
+manager_only = permission_required(MANAGE_LIBRARY, raise_exception=True)
+SORTS = {"name": "name", "size": "-size_bytes", "params": "-n_params", "newest": "-added_at"}
+
+
+@require_GET
+def models(request: HttpRequest) -> HttpResponse:
+    htmx = request.htmx  # type: ignore[attr-defined]
+    template = "deployments/_models.html" if htmx and not htmx.boosted else "deployments/models.html"
+    return render(request, template, _models_context(request) | {"folder_form": FolderForm()})
+
+
+def _models_context(request: HttpRequest) -> dict[str, Any]:
+    wanted = {key: request.GET.get(key, "") for key in ("q", "arch", "quant", "state", "sort")}
+    rows = Model.objects.annotate(deployment_count=Count("bindings__deployment", distinct=True))
+    if text := wanted["q"].strip():
+        rows = rows.filter(Q(name__icontains=text) | Q(title__icontains=text) | Q(path__icontains=text))
+    for key in ("arch", "quant", "state"):
+        if wanted[key]:
+            rows = rows.filter(**{key: wanted[key]})
+    every = Model.objects.all()
+    return {
+        "models": rows.order_by(SORTS.get(wanted["sort"], "name"), "name"),
+        "total": every.count(),
+        "wanted": wanted,
+        "is_filtered": any(wanted[key] for key in ("q", "arch", "quant", "state")),
+        "archs": sorted(set(every.values_list("arch", flat=True)) - {""}),
+        "quants": sorted(set(every.values_list("quant", flat=True)) - {""}),
+        "states": Model.State.choices,
+        "sorts": [
+            ("name", "By name"),
+            ("size", "Largest first"),
+            ("params", "Most parameters"),
+            ("newest", "Newest"),
+        ],
+        "folders": LibraryFolder.objects.all(),
+        "engines": Engine.objects.filter(host=local_host()),
+    }
+
+
+@require_GET
+def model(request: HttpRequest, name: str) -> HttpResponse:
+    found = get_object_or_404(Model, name=name)
+    used_by = [
+        b.deployment
+        for b in found.bindings.select_related("deployment").prefetch_related("deployment__instances")
+    ]
+    facts = found.facts
+    share = facts.get("quant_bytes") or {}
+    total = sum(share.values()) or 1
+    shares = sorted(
+        ((kind, size, 100 * size / total) for kind, size in share.items()), key=lambda row: -row[1]
+    )
+    context = {"model": found, "facts": facts, "used_by": used_by, "shares": shares}
+    return render(request, "deployments/model.html", context)
+
+
+# --- acting ---------------------------------------------------------------------------------------
+@manager_only
+@require_POST
+def scan(request: HttpRequest) -> HttpResponse:
+    """Asks the agent; the table fetches itself anew as models are found."""
+    host = local_host()
+    if not agent_is_running(host):
+        text = f"No agent runs on {host.name}, so nobody would scan."
+        raise OmniError("no_agent", text, "Start the panel with `make up`, or run `manage.py scan`.")
+    services.request_scan(host)
+    return _said(request, "Scanning. The list changes as models are found.")
+
+
+@manager_only
+@require_POST
+def folder_add(request: HttpRequest) -> HttpResponse:
+    form = FolderForm(request.POST)
+    if form.is_valid():
+        try:
+            folder = library.folder_add(form.cleaned_data["path"])
+        except OmniError as error:
+            form.add_error("path", str(error))
+        else:
+            report = library.scan([Path(folder.path)])
+            messages.success(request, f"{folder.path} is in the library: {len(report.models)} models found.")
+            return redirect("deployments:models")
+    return render(request, "deployments/models.html", _models_context(request) | {"folder_form": form})
+
+
+@manager_only
+@require_POST
+def folder_remove(request: HttpRequest, pk: int) -> HttpResponse:
+    folder = get_object_or_404(LibraryFolder, pk=pk)
+    count = library.folder_remove(folder)
+    messages.success(request, f"{folder.path} and its {count} models are out of the library. The files stay.")
+    return redirect("deployments:models")
+
+
+@manager_only
+@require_POST
+def model_remove(request: HttpRequest, name: str) -> HttpResponse:
+    services.model_delete(model=get_object_or_404(Model, name=name), user=request.user)
+    messages.success(request, f"{name} is out of the library. The file stays; the next scan finds it again.")
+    return redirect("deployments:models")
+
+
+def _said(request: HttpRequest, text: str) -> HttpResponse:
+    if not request.htmx:  # type: ignore[attr-defined]
+        messages.info(request, text)
+        return redirect("deployments:models")
+    response = HttpResponse(status=204)
+    response["HX-Trigger"] = json.dumps({"toast": {"text": text, "kind": "info"}})
+    return response

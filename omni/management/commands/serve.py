@@ -1,0 +1,30 @@
+"""`manage.py serve`: the web server of a panel; `up` starts it and starts it again when it dies."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management import BaseCommand, CommandError
+
+
+class Command(BaseCommand):
+    help = "Serve pages, sockets and the gateway until SIGTERM. `manage.py up` runs this for you."
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--host", default="127.0.0.1")
+        parser.add_argument("--port", type=int, default=8000)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        from chat.generation import any_running, heal_interrupted, interrupt_all
+        from omni.asgi import application
+        from omni.server import run
+
+        # Answers that were streaming when the last server process ended will get no more text.
+        heal_interrupted()
+        failure = run(
+            options["host"], options["port"], application=application, busy=any_running, closing=interrupt_all
+        )
+        if failure:
+            raise CommandError(f"Cannot listen on {options['host']}:{options['port']}: {failure}.")

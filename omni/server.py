@@ -1,0 +1,191 @@
+"""Daphne with back-pressure and an orderly end.
+
+Daphne hands every message to the transport at once: a client that reads nothing makes it hold the whole
+answer in memory. Here send() returns when the transport has room again, so whoever produces is held back,
+and a client that takes nothing for a long time is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+from daphne.endpoints import build_endpoint_description_strings
+from daphne.http_protocol import WebRequest
+from daphne.server import Server
+from twisted.internet import defer, reactor
+from twisted.internet.interfaces import IPushProducer
+from zope.interface import implementer  # type: ignore[import-untyped]
+
+log = logging.getLogger(__name__)
+
+HTTP_STALL_S, SOCKET_STALL_S = 120.0, 30.0
+# The largest body that anything here accepts is the gateway's, 32 MiB; what comes after this is not stored.
+STORED_BODY_BYTES = (32 << 20) + 1
+DRAIN_S, CANCEL_S, TICK_S = 3.0, 2.0, 0.02
+
+
+@implementer(IPushProducer)
+class Gate:
+    """Open while the transport of one connection takes more data; Twisted closes and opens it."""
+
+    def __init__(self) -> None:
+        self._open = asyncio.Event()
+        self._open.set()
+        self.is_registered = False
+
+    @property
+    def is_open(self) -> bool:
+        return self._open.is_set()
+
+    def pauseProducing(self) -> None:  # noqa: N802 - Twisted's name
+        self._open.clear()
+
+    def resumeProducing(self) -> None:  # noqa: N802
+        self._open.set()
+
+    def stopProducing(self) -> None:  # noqa: N802
+        self._open.set()
+
+    async def wait(self, timeout_s: float) -> bool:
+        """False when it did not open in time."""
+        try:
+            await asyncio.wait_for(self._open.wait(), timeout_s)
+        except TimeoutError:
+            return False
+        return True
+
+
+class GatedServer(Server):
+    """`busy` tells what else must finish before the end, `closing` runs when waiting is over."""
+
+    def __init__(
+        self,
+        *arguments: Any,
+        busy: Callable[[], bool] | None = None,
+        closing: Callable[[], Awaitable[None]] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(*arguments, **options)
+        self.failure = ""
+        self._gates: dict[Any, Gate] = {}
+        self._busy, self._closing = busy, closing
+        self._draining: asyncio.Task[None] | None = None
+
+    # --- one connection ---------------------------------------------------------------------------
+    def protocol_connected(self, protocol: Any) -> None:
+        super().protocol_connected(protocol)
+        self._gates[protocol] = Gate()
+        if isinstance(protocol, WebRequest):
+            protocol.handleContentChunk = partial(_store_at_most, protocol, STORED_BODY_BYTES)
+
+    def protocol_disconnected(self, protocol: Any) -> None:
+        super().protocol_disconnected(protocol)
+        if gate := self._gates.pop(protocol, None):
+            gate.stopProducing()
+
+    async def handle_reply(self, protocol: Any, message: dict[str, Any]) -> None:
+        gate = self._gates.get(protocol)
+        if gate:
+            _tell_transport(protocol, gate, message)
+        await super().handle_reply(protocol, message)
+        if gate and not gate.is_open:
+            is_http = isinstance(protocol, WebRequest)
+            if not await gate.wait(HTTP_STALL_S if is_http else SOCKET_STALL_S):
+                log.warning("a client that takes no data is dropped")
+                (protocol.channel.transport if is_http else protocol.transport).abortConnection()
+
+    # --- the end ----------------------------------------------------------------------------------
+    def listen_error(self, failure: Any) -> None:
+        self.failure = failure.getErrorMessage()
+        super().listen_error(failure)
+
+    def stop_gracefully(self) -> None:
+        """Takes no new connections, lets open requests finish for a while; asked twice, ends at once."""
+        if self._draining is None:
+            self._draining = asyncio.ensure_future(self._drain())
+        else:
+            self.stop()
+
+    async def _drain(self) -> None:
+        for listener in self.listeners:
+            listener.addCallback(lambda port: port.stopListening() if port else None)
+        deadline = asyncio.get_running_loop().time() + DRAIN_S
+        while (self._open_requests() or (self._busy and self._busy())) and _before(deadline):
+            await asyncio.sleep(TICK_S)
+        if self._closing:
+            await self._closing()
+        self.stop()
+
+    def _open_requests(self) -> int:
+        return sum(
+            isinstance(protocol, WebRequest) and "disconnected" not in details
+            for protocol, details in self.connections.items()
+        )
+
+    def kill_all_applications(self) -> Any:
+        """Daphne's own trips over connections whose application has ended already."""
+        running = [
+            d["application_instance"] for d in self.connections.values() if "application_instance" in d
+        ]
+        for application in running:
+            application.cancel()
+        waiting = asyncio.wait(running, timeout=CANCEL_S) if running else asyncio.sleep(0)
+        return defer.Deferred.fromFuture(asyncio.ensure_future(waiting))
+
+
+def _before(deadline: float) -> bool:
+    return asyncio.get_running_loop().time() < deadline
+
+
+def _store_at_most(request: Any, limit_bytes: int, data: bytes) -> None:
+    """The application sees from the length that there was more than it accepts."""
+    if (room := limit_bytes - request.content.tell()) > 0:
+        request.content.write(data[:room])
+
+
+def _tell_transport(protocol: Any, gate: Gate, message: dict[str, Any]) -> None:
+    """Connects the gate with the transport for as long as the answer lasts."""
+    kind = message.get("type")
+    if kind == "http.response.start" and protocol.channel and not protocol.finished:
+        protocol.registerProducer(gate, True)
+        gate.is_registered = True
+    elif kind == "http.response.body" and gate.is_registered and not message.get("more_body", False):
+        gate.is_registered = False
+        if protocol.channel:
+            protocol.unregisterProducer()
+    elif kind == "websocket.accept":
+        # After the upgrade the HTTP channel is still registered and would stop the reading instead.
+        protocol.transport.unregisterProducer()
+        protocol.transport.registerProducer(gate, True)
+
+
+def run(
+    host: str,
+    port: int,
+    ready: Callable[[], None] | None = None,
+    *,
+    application: Any,
+    busy: Callable[[], bool] | None = None,
+    closing: Callable[[], Awaitable[None]] | None = None,
+) -> str:
+    """Serves until SIGTERM or SIGINT; returns why it could not listen, or an empty string."""
+    server = GatedServer(
+        application,
+        endpoints=build_endpoint_description_strings(host=host, port=port),
+        signal_handlers=False,
+        request_buffer_size=1 << 16,
+        server_name="omni",
+        ready_callable=ready,
+        busy=busy,
+        closing=closing,
+    )
+    loop = reactor._asyncioEventloop
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, server.stop_gracefully)
+    server.run()
+    return server.failure
