@@ -58,9 +58,7 @@ async def send(conversation_id: int, content: Mapping[str, Any]) -> Reply:
 
 
 async def edit(conversation_id: int, content: Mapping[str, Any]) -> Reply:
-    return await _generate(
-        conversation_id, services.question_edit, message_id=_message(content), text=_text(content)
-    )
+    return await _generate(conversation_id, services.question_edit, message_id=_message(content), text=_text(content))
 
 
 async def again(conversation_id: int, content: Mapping[str, Any]) -> Reply:
@@ -85,11 +83,8 @@ async def resync(conversation_id: int, content: Mapping[str, Any]) -> Reply:
     if running is not None and running.conversation_id == conversation_id:
         have = content.get("have")
         track = str(content.get("track", "content"))
-        return [
-            delta
-            for delta in running.replay({track: have if isinstance(have, int) else 0})
-            if delta["track"] == track or "track" not in content
-        ]
+        replies = running.replay({track: have if isinstance(have, int) else 0})
+        return [r for r in replies if "track" not in content or r.get("track", track) == track]
     state, html = await in_database(_finished)(conversation_id, message_id)
     return [{"type": "chat.state", "message": message_id, "state": state, "data": {"html": html}}]
 
@@ -115,9 +110,7 @@ async def act(conversation_id: int, content: Any) -> Reply:
     """Raises OmniError for what cannot be done."""
     action = ACTIONS.get(str(content.get("type"))) if isinstance(content, dict) else None
     if action is None:
-        raise OmniError(
-            "unknown_action", "The page sent something the panel does not understand.", "Reload it."
-        )
+        raise OmniError("unknown_action", "The page sent something the panel does not understand.", "Reload it.")
     return await action(conversation_id, content)
 
 

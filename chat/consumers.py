@@ -23,9 +23,7 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
         await self.channel_layer.group_add(chat_group(self.conversation_id), self.channel_name)
         await self._reply(await snapshot(self.conversation_id))
 
-    async def receive(
-        self, text_data: str | None = None, bytes_data: bytes | None = None, **kwargs: Any
-    ) -> None:
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None, **kwargs: Any) -> None:
         code = await refusal(self.scope["session"], self.conversation_id, to_write=True)
         if code and code != NOT_ALLOWED:
             return await self.close(code)

@@ -51,6 +51,7 @@ class Generation:
     text: dict[str, str] = field(default_factory=lambda: dict.fromkeys(TRACKS, ""))
     published: dict[str, int] = field(default_factory=lambda: dict.fromkeys(TRACKS, 0))
     settled: int = 0
+    settled_html: str = ""
     progress: dict[str, Any] = field(default_factory=dict)
     outcome: str = State.STOPPED
     sent_at: float | None = None
@@ -141,8 +142,11 @@ class Generation:
         length = settled_length(text)
         if length > self.settled:
             self.settled = length
-            html = await asyncio.to_thread(render, text[:length])
-            await self._send(self.state(State.STREAMING, settled=html, through=length))
+            self.settled_html = await asyncio.to_thread(render, text[:length])
+            await self._send(self._settled_state())
+
+    def _settled_state(self) -> dict[str, Any]:
+        return self.state(State.STREAMING, settled=self.settled_html, through=self.settled)
 
     async def _send(self, message: dict[str, Any]) -> None:
         await publish_async(chat_group(self.conversation_id), message)
@@ -161,11 +165,7 @@ class Generation:
 
     def replay(self, have: dict[str, int]) -> list[dict[str, Any]]:
         """What a reader lacks that has so many characters of each track."""
-        return [
-            self.delta(t, n, self.text[t][n:])
-            for t in TRACKS
-            if (n := max(0, have.get(t, 0))) < len(self.text[t])
-        ]
+        return [self.delta(t, n, self.text[t][n:]) for t in TRACKS if (n := max(0, have.get(t, 0))) < len(self.text[t])]
 
     # --- keeping ----------------------------------------------------------------------------------
     async def _save_often(self) -> None:

@@ -10,9 +10,7 @@ from deployments.models import Deployment
 
 
 class Conversation(models.Model):
-    owner = models.ForeignKey(
-        django_settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="conversations"
-    )
+    owner = models.ForeignKey(django_settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="conversations")
     title = models.CharField(max_length=200, blank=True)
     system_prompt = models.TextField(blank=True)
     settings = models.JSONField(default=dict, blank=True, help_text="temperature, top_p, max_tokens …")
@@ -33,9 +31,7 @@ class Lane(models.Model):
 
     conversation = models.ForeignKey(Conversation, on_delete=models.CASCADE, related_name="lanes")
     position = models.PositiveSmallIntegerField(default=0)
-    deployment = models.ForeignKey(
-        Deployment, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
-    )
+    deployment = models.ForeignKey(Deployment, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
     deployment_name = models.CharField(max_length=60, help_text="stays when the deployment is deleted")
 
     class Meta:
@@ -64,9 +60,7 @@ class Message(models.Model):
 
     conversation = models.ForeignKey(Conversation, on_delete=models.CASCADE, related_name="messages")
     lane = models.ForeignKey(Lane, on_delete=models.CASCADE, null=True, blank=True, related_name="messages")
-    parent = models.ForeignKey(
-        "self", on_delete=models.CASCADE, null=True, blank=True, related_name="answers"
-    )
+    parent = models.ForeignKey("self", on_delete=models.CASCADE, null=True, blank=True, related_name="answers")
     role = models.CharField(max_length=10, choices=MessageRole.choices)
     content = models.TextField(blank=True)
     thinking = models.TextField(blank=True)

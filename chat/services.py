@@ -119,9 +119,7 @@ def _checked(conversation: Conversation, text: str) -> str:
     if not text:
         raise OmniError("empty_question", "There is nothing to send.", "Write something first.")
     if len(text) > LONGEST_QUESTION:
-        raise OmniError(
-            "question_too_long", f"The text has more than {LONGEST_QUESTION} characters.", "Shorten it."
-        )
+        raise OmniError("question_too_long", f"The text has more than {LONGEST_QUESTION} characters.", "Shorten it.")
     _refuse_while_streaming(conversation)
     return text
 
@@ -130,9 +128,7 @@ def _refuse_while_streaming(conversation: Conversation) -> None:
     # The row lock, so that two tabs cannot both pass.
     Conversation.objects.select_for_update().get(pk=conversation.pk)
     if conversation.messages.filter(state=Message.State.STREAMING).exists():
-        raise OmniError(
-            "still_answering", "An answer is still being written.", "Wait for it or stop it first."
-        )
+        raise OmniError("still_answering", "An answer is still being written.", "Wait for it or stop it first.")
 
 
 def _ask(conversation: Conversation, text: str, before: Message | None) -> list[int]:

@@ -39,9 +39,7 @@ def new(request: HttpRequest) -> HttpResponse:
         raise OmniError(
             "unknown_deployment", "The deployment for this chat was not found.", "Choose one from the list."
         )
-    conversation = services.conversation_create(
-        owner=request.user, deployment=form.cleaned_data["deployment"]
-    )
+    conversation = services.conversation_create(owner=request.user, deployment=form.cleaned_data["deployment"])
     return redirect("chat:conversation", pk=conversation.pk)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from django.db import transaction
 
 from deployments import services
-from deployments.discovery import local_host
+from deployments.discovery import ensure_devices, local_host
 from deployments.engines.probe import examine
 from deployments.library import announce, describe_file
 from deployments.models import Deployment, Engine, Model, Route
@@ -74,6 +74,7 @@ def resolve(text: str) -> Wanted:
     Raises RigError with every mistake and its line.
     """
     wanted = Wanted(local_host(), parse(text))
+    ensure_devices(wanted.host)
     problems = [*_resolve_engines(wanted), *_resolve_models(wanted)]
     for entry in wanted.rig.deployments:
         found = list(_deployment_problems(wanted, entry))

@@ -85,7 +85,7 @@ class LogConsumer(AsyncJsonWebsocketConsumer):
             await asyncio.sleep(POLL_S)
 
     async def log_path(self) -> Path | None:
-        """Waits for the log to be: a deployment that was just made has none yet. None: there is no such one."""
+        """Waits for the log: a deployment that was just made has none yet. None: there is no such one."""
         names = self.scope["url_route"]["kwargs"]
         while True:
             found = await find_log(names["name"], names["role"], names["ordinal"])

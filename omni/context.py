@@ -9,7 +9,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 
 PAGES = (
-    ("Rig", "gpus:rig", "gpus"),
+    ("Rig", "gpus:rig", "rig"),
     ("Models", "deployments:models", "models"),
     ("Deployments", "deployments:deployments", "deployments"),
     ("Chat", "chat:list", "chat"),

@@ -129,9 +129,7 @@ class GatedServer(Server):
 
     def kill_all_applications(self) -> Any:
         """Daphne's own trips over connections whose application has ended already."""
-        running = [
-            d["application_instance"] for d in self.connections.values() if "application_instance" in d
-        ]
+        running = [d["application_instance"] for d in self.connections.values() if "application_instance" in d]
         for application in running:
             application.cancel()
         waiting = asyncio.wait(running, timeout=CANCEL_S) if running else asyncio.sleep(0)

@@ -96,6 +96,9 @@ def _placement(
         # RDMA in the RPC back end is not needed on loopback and has had memory errors.
         env["GGML_RPC_NO_RDMA"] = "1"
     names = {device.name: device.name for device in used}
+    if any(device.kind == "cuda" for device in used):
+        # As the devices were listed; without it the driver puts the fastest card first.
+        env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     if cards := [device for device in used if device.kind == "cuda" and device.gpu_uuid]:
         # By UUID: an index changes with the driver's order. Only these cards are visible to the process,
         # so the engine numbers them from 0, and it takes no memory on the others.

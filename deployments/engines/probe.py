@@ -32,8 +32,9 @@ MAX_OUTPUT_CHARACTERS = 1 << 20
 
 
 def engine_environment() -> dict[str, str]:
-    """What an engine's process may see of this process's environment."""
-    return {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
+    """What an engine's process may see of this process's environment. Cards are counted in bus order."""
+    kept = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
+    return kept | {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
 def ask(path: str, flag: str) -> str:

@@ -72,15 +72,11 @@ def _ready(choice: Choice) -> Choice:
         "stopped": "Start it on the Deployments page.",
         "failed": "See the Deployments page for the cause, then start it again.",
     }.get(serving.state, "Try again in a few seconds.")
-    raise OmniError(
-        "deployment_not_ready", f"Deployment {serving.name!r} is {serving.state}{cause}", fix, retry=True
-    )
+    raise OmniError("deployment_not_ready", f"Deployment {serving.name!r} is {serving.state}{cause}", fix, retry=True)
 
 
 def _first_ready(table: Table) -> Choice:
     for name in sorted(table.deployments):
         if table.deployments[name].is_ready:
             return Choice(table.deployments[name], AUTO, "the first ready deployment by name")
-    raise OmniError(
-        "no_deployment_ready", "No deployment is ready.", "Start one on the Deployments page.", retry=True
-    )
+    raise OmniError("no_deployment_ready", "No deployment is ready.", "Start one on the Deployments page.", retry=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +21,7 @@ from deployments.models import Deployment, Instance, Model, Transition
 from deployments.planning.plan import PORT, Plan
 from deployments.planning.settings import SETTINGS, with_defaults
 from deployments.strategies import STRATEGIES, get_strategy
+from deployments.supervision.launch import command_text
 from deployments.waiting import agent_is_running
 from omni.errors import OmniError
 from omni.roles import OPERATE
@@ -120,8 +120,7 @@ def _commands(found: Deployment, plan: Plan | None) -> list[CommandShown]:
 
 
 def _command_text(argv: list[str], env: dict[str, str], port: int | None) -> str:
-    words = [(str(port) if port else "PORT") if word == PORT else word for word in argv]
-    return " ".join([*(f"{key}={shlex.quote(value)}" for key, value in env.items()), shlex.join(words)])
+    return command_text([word.replace(PORT, str(port or "PORT")) for word in argv], env)
 
 
 def _settings_shown(found: Deployment) -> list[tuple[str, str, bool]]:

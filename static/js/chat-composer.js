@@ -1,0 +1,62 @@
+// Where one writes: grows with the text, Enter sends, keeps a draft until it was sent.
+
+const TALLEST_PX = 220;
+
+export class Composer {
+  constructor(root, { send, stop }) {
+    this.form = root.querySelector("[data-composer]");
+    if (!this.form) return;
+    this.input = this.form.querySelector("textarea");
+    this.sendButton = this.form.querySelector("[data-send]");
+    this.stopButton = this.form.querySelector("[data-stop]");
+    this.draftKey = `omni-draft-${root.dataset.conversation}`;
+    this.send = send;
+    this.isBusy = false;
+    this.lastSent = "";
+    this.input.value = sessionStorage.getItem(this.draftKey) ?? "";
+    this.input.addEventListener("input", () => this.changed());
+    this.input.addEventListener("keydown", (event) => this.key(event));
+    this.form.addEventListener("submit", (event) => this.submit(event));
+    this.stopButton.addEventListener("click", stop);
+    this.changed();
+  }
+
+  changed() {
+    this.input.style.height = "auto";
+    this.input.style.height = `${Math.min(this.input.scrollHeight + 2, TALLEST_PX)}px`;
+    sessionStorage.setItem(this.draftKey, this.input.value);
+  }
+
+  key(event) {
+    // While an input method composes a character, Enter belongs to it.
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    this.form.requestSubmit();
+  }
+
+  submit(event) {
+    event.preventDefault();
+    const text = this.input.value.trim();
+    if (!text || this.isBusy || !this.send(text)) return;
+    this.lastSent = text;
+    this.input.value = "";
+    this.changed();
+  }
+
+  /** Brings back what was sent and refused. */
+  restore() {
+    if (!this.form || this.input.value || !this.lastSent) return;
+    this.input.value = this.lastSent;
+    this.lastSent = "";
+    this.changed();
+  }
+
+  busy(isBusy) {
+    if (!this.form) return;
+    const hadFocus = this.form.contains(document.activeElement);
+    this.isBusy = isBusy;
+    this.sendButton.hidden = isBusy;
+    this.stopButton.hidden = !isBusy;
+    if (hadFocus) this.input.focus();
+  }
+}

@@ -1,0 +1,169 @@
+// One conversation: follows its socket, sends, stops, edits, asks again.
+
+import { localTimes, toast } from "./app.js";
+import "./chat-list.js";
+import { Composer } from "./chat-composer.js";
+import { Scroller } from "./chat-scroll.js";
+import { Stream } from "./chat-stream.js";
+import { articleOf, refreshThread, replaceArticle, streamingArticles } from "./chat-thread.js";
+import { connect } from "./socket.js";
+
+const root = document.getElementById("chat");
+const announcer = root.querySelector("[data-announce]");
+const scroller = new Scroller(root);
+const streams = new Map();
+const composer = new Composer(root, { send: (text) => act("send", { text }), stop: () => act("stop") });
+let refreshing = null;
+let refreshAgain = false;
+
+function act(type, fields = {}) {
+  const sent = socket.send({ type, ...fields });
+  if (!sent) toast("The panel is not connected right now. Nothing was sent.", "bad");
+  return sent;
+}
+
+// --- what the server says ---------------------------------------------------------------------------
+const handlers = {
+  snapshot({ version }) {
+    if (version !== document.getElementById("thread").dataset.version) refresh();
+  },
+  "chat.delta"({ message, track, offset, text }) {
+    const stream = streamOf(message);
+    if (stream && !stream.take(track, offset, text)) resync(message);
+    scroller.follow();
+  },
+  "chat.state"({ message, state, data }) {
+    if (state === "changed") return refresh();
+    if (state === "deleted") return location.assign("/chat/");
+    if (state === "streaming") return streaming(message, data);
+    return finished(message, state, data.html);
+  },
+  error({ text, fix }) {
+    composer.restore();
+    toast(`${text} ${fix}`.trim(), "bad");
+  },
+};
+
+function streamOf(id) {
+  const article = articleOf(id);
+  if (!article || article.dataset.state !== "streaming") return null;
+  if (streams.get(id)?.article !== article) streams.set(id, new Stream(article));
+  return streams.get(id);
+}
+
+function streaming(id, { settled, through, progress }) {
+  const stream = streamOf(id);
+  if (!stream) return;
+  if (progress) stream.progress(progress);
+  if (settled && !stream.settle(settled, through)) resync(id);
+  scroller.follow();
+}
+
+function finished(id, state, html) {
+  streams.delete(id);
+  if (!html || !replaceArticle(id, html)) refresh();
+  announcer.textContent = { done: "The answer is complete.", stopped: "The answer was stopped." }[state] ?? "The answer failed.";
+  shown();
+}
+
+function resync(id) {
+  socket.send({ type: "resync", message: id, have: streams.get(id)?.have.content ?? 0 });
+}
+
+/** Fetches the thread; what is asked for meanwhile is fetched once afterwards. */
+async function refresh() {
+  if (refreshing) {
+    refreshAgain = true;
+    return;
+  }
+  refreshing = refreshThread(root.dataset.threadUrl);
+  try {
+    await refreshing;
+    for (const article of streamingArticles()) {
+      const id = Number(article.dataset.message);
+      if (!streams.has(id)) announcer.textContent = "The answer begins.";
+      streamOf(id);
+      resync(id);
+    }
+    shown();
+  } catch (error) {
+    toast("The conversation could not be brought up to date. Reload the page.", "bad");
+    throw error;
+  } finally {
+    refreshing = null;
+    if (refreshAgain) {
+      refreshAgain = false;
+      refresh();
+    }
+  }
+}
+
+function shown() {
+  composer.busy(streamingArticles().length > 0);
+  localTimes(root);
+  scroller.follow();
+}
+
+// --- what the person does ---------------------------------------------------------------------------
+const idOf = (element) => Number(element.closest("article").dataset.message);
+
+const clicks = {
+  "[data-again]": (button) => act("again", { message: idOf(button) }),
+  "[data-select]": (button) => act("select", { message: Number(button.dataset.select) }),
+  "[data-edit]": (button) => showEdit(button.closest("article"), true),
+  "[data-edit-cancel]": (button) => showEdit(button.closest("article"), false),
+  "[data-copy-answer]": (button) => copy(button.closest("article").querySelector("[data-source]").content.textContent),
+  "[data-copy-code]": (button) => copy(button.closest(".code-block").querySelector("pre").textContent),
+};
+
+root.addEventListener("click", (event) => {
+  for (const [selector, handle] of Object.entries(clicks)) {
+    const button = event.target.closest(selector);
+    if (button) handle(button);
+  }
+});
+
+function showEdit(article, open) {
+  const said = article.querySelector("[data-said]");
+  const form = article.querySelector("[data-edit-form]");
+  const input = form.querySelector("textarea");
+  said.hidden = open;
+  form.hidden = !open;
+  if (open) {
+    input.value = said.textContent;
+    input.focus();
+  }
+}
+
+root.addEventListener("submit", (event) => {
+  if (!event.target.matches("[data-edit-form]")) return;
+  event.preventDefault();
+  const text = event.target.querySelector("textarea").value.trim();
+  if (text && act("edit", { message: idOf(event.target), text })) scroller.pin();
+});
+
+async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    toast("Copied.", "ok");
+  } catch {
+    toast("The browser does not allow copying here.", "bad");
+  }
+}
+
+document.addEventListener("click", (event) => {
+  const menu = root.querySelector("[data-menu][open]");
+  if (menu && !menu.contains(event.target)) menu.open = false;
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Escape" || document.querySelector("dialog[open]")) return;
+  const menu = root.querySelector("[data-menu][open]");
+  if (menu) menu.open = false;
+  else if (streamingArticles().length) act("stop");
+});
+
+const socket = connect(`/ws/chat/${root.dataset.conversation}/`, {
+  message: (data) => handlers[data.type]?.(data),
+});
+scroller.pin();
+shown();
