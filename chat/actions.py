@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from importlib import import_module
 from typing import Any
 
 from channels.auth import get_user
+from django.conf import settings
 from django.contrib.auth.models import AbstractUser, AnonymousUser
 from django.contrib.sessions.backends.base import SessionBase
 
@@ -25,8 +27,8 @@ Action = Callable[[int, Mapping[str, Any]], Awaitable[Reply]]
 
 async def refusal(session: SessionBase, conversation_id: int, *, to_write: bool) -> int:
     """The close code for who may not (any longer) use this conversation, or 0. Asks the database anew."""
-    fresh = type(session)(session.session_key) if session.session_key else None
-    user = await get_user({"session": fresh}) if fresh else AnonymousUser()
+    store = import_module(settings.SESSION_ENGINE).SessionStore
+    user = await get_user({"session": store(session.session_key)}) if session.session_key else AnonymousUser()
     return await in_database(_refusal)(user, conversation_id, to_write)
 
 

@@ -141,8 +141,8 @@ class Generation:
         text = self.text["content"][: self.published["content"]]
         length = settled_length(text)
         if length > self.settled:
-            self.settled = length
-            self.settled_html = await asyncio.to_thread(render, text[:length])
+            html = await asyncio.to_thread(render, text[:length])
+            self.settled, self.settled_html = length, html
             await self._send(self._settled_state())
 
     def _settled_state(self) -> dict[str, Any]:
@@ -165,7 +165,9 @@ class Generation:
 
     def replay(self, have: dict[str, int]) -> list[dict[str, Any]]:
         """What a reader lacks that has so many characters of each track."""
-        return [self.delta(t, n, self.text[t][n:]) for t in TRACKS if (n := max(0, have.get(t, 0))) < len(self.text[t])]
+        behind = {track: max(0, have.get(track, 0)) for track in TRACKS}
+        missing = [self.delta(t, n, self.text[t][n:]) for t, n in behind.items() if n < len(self.text[t])]
+        return [*missing, self._settled_state()] if self.settled_html else missing
 
     # --- keeping ----------------------------------------------------------------------------------
     async def _save_often(self) -> None:

@@ -121,9 +121,7 @@ def _deployment_problems(wanted: Wanted, entry: RigDeployment) -> Iterator[Probl
     devices = set(wanted.host.devices.values_list("name", flat=True))
     for role, name in entry.models.items():
         if name not in wanted.models:
-            yield Problem(
-                entry.line(f"models.{role}") or entry.line("models"), f"There is no model {name!r}."
-            )
+            yield Problem(entry.line(f"models.{role}") or entry.line("models"), f"There is no model {name!r}.")
     for role, names in entry.devices.items():
         for name in (name for name in names if name not in devices):
             text = f"There is no device {name!r}; there are {', '.join(sorted(devices)) or 'none'}."
@@ -132,9 +130,7 @@ def _deployment_problems(wanted: Wanted, entry: RigDeployment) -> Iterator[Probl
         yield Problem(entry.line("name"), f"The name {entry.name!r} is taken or has another meaning.")
     deleting = Deployment.objects.filter(name=entry.name, is_deleting=True).exists()
     if deleting:
-        yield Problem(
-            entry.line("name"), f"The deployment {entry.name} is being deleted; try again in a moment."
-        )
+        yield Problem(entry.line("name"), f"The deployment {entry.name} is being deleted; try again in a moment.")
 
 
 def _role_line(entry: Entry, key: str, role: str) -> int:
@@ -195,9 +191,7 @@ def _saved(kind: str, row: Engine | Model, keys: tuple[str, ...]) -> list[str]:
     row.save()
     if before is None:
         return [f"{kind} {row.name} added"]
-    changed = [
-        f"{key} {before[key]} → {getattr(row, key)}" for key in keys if before[key] != getattr(row, key)
-    ]
+    changed = [f"{key} {before[key]} → {getattr(row, key)}" for key in keys if before[key] != getattr(row, key)]
     return [f"{kind} {row.name} changed: {', '.join(changed)}"] if changed else []
 
 
@@ -262,10 +256,7 @@ def current_rig() -> Rig:
         tuple(RigEngine(e.name, e.path, e.flavour) for e in Engine.objects.filter(host=host)),
         tuple(RigModel(m.name, m.path) for m in Model.objects.filter(state=Model.State.OK)),
         tuple(_rig_deployment(d) for d in deployments.prefetch_related("bindings__model")),
-        tuple(
-            RigRoute(r.name, r.deployment.name, r.description)
-            for r in Route.objects.select_related("deployment")
-        ),
+        tuple(RigRoute(r.name, r.deployment.name, r.description) for r in Route.objects.select_related("deployment")),
     )
 
 

@@ -97,9 +97,7 @@ class LogConsumer(AsyncJsonWebsocketConsumer):
         if self.queue.full():
             while not self.queue.empty():
                 self.queue.get_nowait()
-            self.queue.put_nowait(
-                {"type": "append", "text": "\n… lines left out: the connection is slow …\n"}
-            )
+            self.queue.put_nowait({"type": "append", "text": "\n… lines left out: the connection is slow …\n"})
         self.queue.put_nowait({"type": kind, "text": text})
 
     async def deliver(self) -> None:

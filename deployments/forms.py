@@ -183,8 +183,10 @@ def _initial(deployment: Deployment | None) -> dict[str, Any]:
 
 def device_label(device: Device) -> str:
     """What a person picks by: the engine's name of it and what it is."""
+    if device.is_stand_in:
+        return f"{device.name}: CPU-backed stand-in"
     what = device.gpu.name if device.gpu else device.description or device.get_kind_display()
-    return f"{device.name}: {what}" + (" (CPU-backed stand-in)" if device.is_stand_in else "")
+    return f"{device.name}: {what}"
 
 
 class FolderForm(forms.Form):

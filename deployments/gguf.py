@@ -144,16 +144,10 @@ class _Cursor:
         try:
             with path.open("rb") as file:
                 size = file.seek(0, 2)
-                data: mmap.mmap | bytes = (
-                    mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
-                )
+                data: mmap.mmap | bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
         except OSError as error:
             missing = isinstance(error, FileNotFoundError)
-            code, fix = (
-                ("model_missing", "Put it back, or remove the model.")
-                if missing
-                else ("model_unreadable", "")
-            )
+            code, fix = ("model_missing", "Put it back, or remove the model.") if missing else ("model_unreadable", "")
             raise GgufError(code, path, error.strerror or "cannot be read", fix=fix) from None
         return cls(path, data, order)
 
@@ -179,14 +173,10 @@ class _Cursor:
         start = self.position
         length = self.take(self.u64)
         if length > limit:
-            raise self.fail(
-                "gguf_invalid", f"a text of {length} bytes is more than the {limit} allowed", start
-            )
+            raise self.fail("gguf_invalid", f"a text of {length} bytes is more than the {limit} allowed", start)
         end = self.position + length
         if end > self.size:
-            raise self.fail(
-                "gguf_truncated", f"a text of {length} bytes goes beyond the end of the file", start
-            )
+            raise self.fail("gguf_truncated", f"a text of {length} bytes goes beyond the end of the file", start)
         value = self.data[self.position : end]
         self.position = end
         return value
@@ -238,9 +228,7 @@ class _Cursor:
         if kind not in _SCALARS and kind not in (_STRING, _ARRAY):
             raise self.fail("gguf_invalid", f"unknown element type {kind}", start)
         if count * smallest > self.size - self.position:
-            raise self.fail(
-                "gguf_truncated", f"an array of {count} elements goes beyond the end of the file", start
-            )
+            raise self.fail("gguf_truncated", f"an array of {count} elements goes beyond the end of the file", start)
         if kind == _ARRAY:
             if depth >= MAX_NESTING:
                 raise self.fail("gguf_invalid", f"arrays are nested deeper than {MAX_NESTING}", start)
@@ -336,9 +324,7 @@ def _tensor(cursor: _Cursor, shard: int) -> TensorInfo:
         if elements > 1 << 62:
             raise cursor.fail("gguf_invalid", f"tensor {name!r} is too large: {shape}", at)
     if shape and shape[0] % kind.block_elements:
-        text = (
-            f"tensor {name!r} has rows of {shape[0]}, not a multiple of {kind.name}'s {kind.block_elements}"
-        )
+        text = f"tensor {name!r} has rows of {shape[0]}, not a multiple of {kind.name}'s {kind.block_elements}"
         raise cursor.fail("gguf_invalid", text, at)
     return TensorInfo(name, kind, shape, elements, kind.n_bytes(elements), offset, shard)
 

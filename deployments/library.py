@@ -59,9 +59,7 @@ def _checked_folder(path: str) -> Path:
     return folder
 
 
-_SYSTEM = frozenset(
-    map(Path, ("/bin", "/boot", "/dev", "/etc", "/lib", "/proc", "/run", "/sbin", "/sys", "/usr"))
-)
+_SYSTEM = frozenset(map(Path, ("/bin", "/boot", "/dev", "/etc", "/lib", "/proc", "/run", "/sbin", "/sys", "/usr")))
 
 
 def folder_remove(folder: LibraryFolder) -> int:
@@ -219,9 +217,7 @@ def free_model_name(path: Path) -> str:
     stem = re.sub(r"-\d{5}-of-\d{5}$", "", path.name[: -len(path.suffix)] if path.suffix else path.name)
     base = re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-_")[:112] or "model"
     taken = {*RESERVED_NAMES, *Model.objects.filter(name__startswith=base).values_list("name", flat=True)}
-    return next(
-        name for name in (base, *(f"{base}-{n}" for n in range(2, len(taken) + 3))) if name not in taken
-    )
+    return next(name for name in (base, *(f"{base}-{n}" for n in range(2, len(taken) + 3))) if name not in taken)
 
 
 def mark_missing() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from django.conf import settings as django_settings
 
+from deployments.engines.portable_cpu import library_env
 from deployments.model_facts import ModelFacts
 from deployments.models import Deployment, Engine, Model
 from deployments.planning.plan import DeviceFacts, EngineFacts, Member, Plan, PlanRequest
@@ -64,7 +65,7 @@ def _engine_facts(engine: Engine) -> EngineFacts:
         what = (engine.error or engine.get_state_display()).rstrip(".")
         text = f"The engine {engine.name} ({engine.path}) does not run: {what}."
         raise OmniError("engine_unusable", text, "Choose another engine, or repair it and scan.")
-    return EngineFacts(engine.name, engine.flavour, engine.path, frozenset(engine.flags))
+    return EngineFacts(engine.name, engine.flavour, engine.path, frozenset(engine.flags), library_env(engine.path))
 
 
 def _device_facts(device: Device) -> DeviceFacts:

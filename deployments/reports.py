@@ -41,8 +41,7 @@ def _plan(name: str, plan: Plan) -> Document:
         "strategy": plan.strategy,
         "verdict": str(plan.verdict),
         "reasons": [
-            {"code": r.code, "severity": str(r.severity), "text": f"{r.text} {r.fix}".strip()}
-            for r in plan.reasons
+            {"code": r.code, "severity": str(r.severity), "text": f"{r.text} {r.fix}".strip()} for r in plan.reasons
         ],
         "devices": [
             {

@@ -7,7 +7,7 @@ has the database.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
@@ -98,10 +98,7 @@ def dump(rig: Rig) -> str:
         "engines": [{"name": e.name, "path": e.path, "flavour": e.flavour} for e in rig.engines],
         "models": [{"name": m.name, "path": m.path} for m in rig.models],
         "deployments": [_deployment_dict(d) for d in rig.deployments],
-        "routes": [
-            _without_empty(name=r.name, deployment=r.deployment, description=r.description)
-            for r in rig.routes
-        ],
+        "routes": [_without_empty(name=r.name, deployment=r.deployment, description=r.description) for r in rig.routes],
     }
     filled = {key: value for key, value in sections.items() if value}
     return yaml.safe_dump(filled, sort_keys=False, allow_unicode=True, width=100, default_flow_style=None)
@@ -140,9 +137,7 @@ def _compose(text: str) -> yaml.Node | None:
         return yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise RigError(
-            [Problem(mark.line + 1 if mark else 1, f"This is not YAML: {error.problem}.")]
-        ) from None
+        raise RigError([Problem(mark.line + 1 if mark else 1, f"This is not YAML: {error.problem}.")]) from None
     except yaml.YAMLError as error:
         raise RigError([Problem(1, f"This is not YAML: {error}.")]) from None
     except RecursionError:
@@ -263,8 +258,8 @@ class _Reader:
                 values[key] = parse_setting(key, self.scalar(value, key))
             except OmniError as error:
                 self.note(value, str(error))
-        for key, error in conflicts(values):
-            self.note(found.get(key, node), str(error))
+        for key, conflict in conflicts(values):
+            self.note(found.get(key, node), str(conflict))
         return values
 
     def extra_args(self, node: yaml.Node | None) -> tuple[str, ...]:
@@ -292,16 +287,14 @@ class _Reader:
         return path
 
     # --- nodes ------------------------------------------------------------------------------------
-    def entry(
-        self, node: yaml.Node, what: str, required: set[str], optional: set[str] = frozenset()
-    ) -> dict[str, Any]:  # type: ignore[assignment]
+    def entry(self, node: yaml.Node, what: str, required: Set[str], optional: Set[str] = frozenset()) -> dict[str, Any]:
         keys = self.mapping(node, f"the {what}", required | optional)
         for key in sorted(required - set(keys)):
             if isinstance(node, yaml.MappingNode):
                 self.note(node, f"The {what} has no {key}.")
         return keys
 
-    def mapping(self, node: yaml.Node, what: str, known: set[str]) -> dict[str, yaml.Node]:
+    def mapping(self, node: yaml.Node, what: str, known: Set[str]) -> dict[str, yaml.Node]:
         found: dict[str, yaml.Node] = {}
         for key, value in self.pairs(node, what):
             if key in known:
@@ -365,6 +358,4 @@ def _lines(node: yaml.Node, keys: Mapping[str, yaml.Node]) -> dict[str, int]:
 def _culprit(node: yaml.Node, text: str) -> yaml.Node:
     """The list's item that the message names, else the list."""
     items = node.value if isinstance(node, yaml.SequenceNode) else []
-    return next(
-        (item for item in items if str(item.value).split()[:1] and str(item.value).split()[0] in text), node
-    )
+    return next((item for item in items if str(item.value).split()[:1] and str(item.value).split()[0] in text), node)

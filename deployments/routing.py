@@ -6,7 +6,5 @@ from deployments.consumers import LogConsumer, StateConsumer
 
 websocket_urlpatterns = [
     path("ws/state/", StateConsumer.as_asgi()),
-    re_path(
-        r"^ws/deployments/(?P<name>[-\w]+)/log/(?P<role>[a-z]+)-(?P<ordinal>\d{1,3})/$", LogConsumer.as_asgi()
-    ),
+    re_path(r"^ws/deployments/(?P<name>[-\w]+)/log/(?P<role>[a-z]+)-(?P<ordinal>\d{1,3})/$", LogConsumer.as_asgi()),
 ]

@@ -57,13 +57,9 @@ def default_device(host: Host) -> Device:
     """The first accelerator: CUDA and its like before RPC before the CPU. Raises OmniError (no_device)."""
     devices = list(Device.objects.filter(host=host, is_present=True))
     if not devices:
-        raise OmniError(
-            "no_device", "No device is known on this host.", "Start the agent; it looks for them."
-        )
+        raise OmniError("no_device", "No device is known on this host.", "Start the agent; it looks for them.")
     rank = {Device.Kind.CPU: 2, Device.Kind.RPC: 1}
-    return min(
-        devices, key=lambda device: (rank.get(Device.Kind(device.kind), 0), device.position, device.name)
-    )
+    return min(devices, key=lambda device: (rank.get(Device.Kind(device.kind), 0), device.position, device.name))
 
 
 # --- deployments ----------------------------------------------------------------------------------
@@ -210,9 +206,7 @@ def check_name(name: str) -> None:
 
 
 def _name_taken(name: str) -> OmniError:
-    return OmniError(
-        "name_taken", f"There is already a deployment or route named {name}.", "Choose another name."
-    )
+    return OmniError("name_taken", f"There is already a deployment or route named {name}.", "Choose another name.")
 
 
 def free_name(wanted: str) -> str:
@@ -232,9 +226,7 @@ def check_members(strategy: Strategy, host: Host, members: Members) -> None:
     known = set(host.devices.values_list("name", flat=True))
     for role, (_, names) in members.items():
         if not names:
-            raise OmniError(
-                "no_device", f"The role {role} has no device.", "Choose at least one; CPU is one too."
-            )
+            raise OmniError("no_device", f"The role {role} has no device.", "Choose at least one; CPU is one too.")
         if unknown := [name for name in names if name not in known]:
             fix = f"There are: {', '.join(sorted(known)) or 'none'}."
             raise OmniError("unknown_device", f"There is no device {unknown[0]!r}.", fix)

@@ -73,6 +73,7 @@ class GatedServer(Server):
         super().__init__(*arguments, **options)
         self.failure = ""
         self._gates: dict[Any, Gate] = {}
+        self._ports: list[Any] = []
         self._busy, self._closing = busy, closing
         self._draining: asyncio.Task[None] | None = None
 
@@ -100,6 +101,10 @@ class GatedServer(Server):
                 (protocol.channel.transport if is_http else protocol.transport).abortConnection()
 
     # --- the end ----------------------------------------------------------------------------------
+    def listen_success(self, port: Any) -> None:
+        super().listen_success(port)
+        self._ports.append(port)
+
     def listen_error(self, failure: Any) -> None:
         self.failure = failure.getErrorMessage()
         super().listen_error(failure)
@@ -112,8 +117,8 @@ class GatedServer(Server):
             self.stop()
 
     async def _drain(self) -> None:
-        for listener in self.listeners:
-            listener.addCallback(lambda port: port.stopListening() if port else None)
+        for port in self._ports:
+            port.stopListening()
         deadline = asyncio.get_running_loop().time() + DRAIN_S
         while (self._open_requests() or (self._busy and self._busy())) and _before(deadline):
             await asyncio.sleep(TICK_S)

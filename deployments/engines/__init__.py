@@ -12,7 +12,5 @@ FLAVOURS: dict[str, EngineFlavour] = {engine.flavour: engine for engine in (Llam
 def get_flavour(name: str) -> EngineFlavour:
     """Raises OmniError (unknown_engine)."""
     if name not in FLAVOURS:
-        raise OmniError(
-            "unknown_engine", f"Omni cannot run {name!r} engines.", f"It can: {', '.join(FLAVOURS)}."
-        )
+        raise OmniError("unknown_engine", f"Omni cannot run {name!r} engines.", f"It can: {', '.join(FLAVOURS)}.")
     return FLAVOURS[name]

@@ -54,9 +54,7 @@ def _number(text: str, whole: bool = False) -> float | None:
 
 
 def _bad(name: str, what: str) -> OmniError:
-    return OmniError(
-        "bad_extra_arg", f"extra_args: {name}: {what}.", "Correct the value or leave the flag out."
-    )
+    return OmniError("bad_extra_arg", f"extra_args: {name}: {what}.", "Correct the value or leave the flag out.")
 
 
 def _int(name: str, low: float, high: float) -> Flag:
@@ -73,14 +71,10 @@ _ALLOWED = (
     _int("--ctx-checkpoints", 0, 1024),
     _int("--keep", -1, 16_777_216),
     _float("--slot-prompt-similarity", 0, 1),
-    *map(
-        Flag, ("--cache-prompt", "--no-cache-prompt", "--context-shift", "--no-context-shift", "--swa-full")
-    ),
+    *map(Flag, ("--cache-prompt", "--no-cache-prompt", "--context-shift", "--no-context-shift", "--swa-full")),
     *map(Flag, ("--cache-idle-slots", "--no-cache-idle-slots")),
     # where things are computed
-    *map(
-        Flag, ("--kv-offload", "--no-kv-offload", "--repack", "--no-repack", "--no-host", "--no-op-offload")
-    ),
+    *map(Flag, ("--kv-offload", "--no-kv-offload", "--repack", "--no-repack", "--no-host", "--no-op-offload")),
     *map(Flag, ("--cpu-moe", "--warmup", "--no-warmup", "--check-tensors", "--backend-sampling")),
     _int("--n-cpu-moe", 0, 999),
     Flag("--tensor-split", "numbers"),
@@ -101,10 +95,7 @@ _ALLOWED = (
     _int("--predict", -1, 16_777_216),
     _float("--temp", 0, 10),
     _int("--top-k", 0, 1_000_000),
-    *(
-        _float(name, 0, 1)
-        for name in ("--top-p", "--min-p", "--typical", "--xtc-probability", "--xtc-threshold")
-    ),
+    *(_float(name, 0, 1) for name in ("--top-p", "--min-p", "--typical", "--xtc-probability", "--xtc-threshold")),
     *(_float(f"--{name}-penalty", -10, 10) for name in ("repeat", "presence", "frequency")),
     _int("--repeat-last-n", -1, 16_777_216),
     Flag("--ignore-eos"),
@@ -183,9 +174,7 @@ def allowed_args(raw: Sequence[str]) -> tuple[str, ...]:
 
 def _words(item: str) -> list[str]:
     if not isinstance(item, str) or not item.isprintable():
-        raise OmniError(
-            "bad_extra_arg", f"extra_args: {item!r} is not a line of text.", "Write it as --flag value."
-        )
+        raise OmniError("bad_extra_arg", f"extra_args: {item!r} is not a line of text.", "Write it as --flag value.")
     name, equals, value = item.partition("=")
     return [name, value] if equals and name.startswith("--") else item.split()
 
@@ -201,9 +190,7 @@ def _allowed_flag(word: str) -> Flag:
         fix = f"Use the deployment's {key}." if key else "It needs no change."
         raise OmniError("refused_extra_arg", f"extra_args: Omni sets {word} itself.", fix)
     if not word.startswith("-"):
-        raise OmniError(
-            "bad_extra_arg", f"extra_args: {word!r} belongs to no flag.", "Write it as --flag value."
-        )
+        raise OmniError("bad_extra_arg", f"extra_args: {word!r} belongs to no flag.", "Write it as --flag value.")
     near = difflib.get_close_matches(name, ALLOWED, n=1)
     fix = f"Did you mean {near[0]}?" if near else "The allowed flags are listed beside the field."
     raise OmniError("refused_extra_arg", f"extra_args: {word} is not among the allowed flags.", fix)

@@ -32,7 +32,7 @@ class LlamaCpp(EngineFlavour):
             *allowed_args(spec.extra_args),
         ]
         require_flags(_without_values(argv), spec.engine.flags, spec.engine.name)
-        return Command((spec.engine.path, *argv), env, needed)
+        return Command((spec.engine.path, *argv), {**spec.engine.env, **env}, needed)
 
     def parse_version(self, text: str) -> str:
         """`version: 0.1.0-dev (build 1, commit 7e4c0a9)` → what stands after the colon."""
@@ -118,9 +118,7 @@ def _rpc_endpoints(used: tuple[DeviceFacts, ...], host_devices: tuple[DeviceFact
     for name, endpoint in endpoints.items():
         if not endpoint:
             text = f"The device {name} has no address."
-            raise OmniError(
-                "device_not_served", text, "The agent gives it one; look at the Rig page.", retry=True
-            )
+            raise OmniError("device_not_served", text, "The agent gives it one; look at the Rig page.", retry=True)
     return endpoints
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from django.utils import timezone
 
 from deployments.engines import get_flavour
+from deployments.engines.environment import engine_environment
 from deployments.models import Engine
 from omni.errors import OmniError
 
@@ -18,23 +18,7 @@ log = logging.getLogger(__name__)
 
 # --list-devices wakes the cards, which takes seconds on a cold driver; a binary that hangs is broken.
 TIMEOUT_S = {"--version": 10.0, "--help": 10.0, "--list-devices": 30.0}
-# Engines read settings from LLAMA_ARG_*: only what a process needs is handed on.
-KEPT_ENVIRONMENT = (
-    "PATH",
-    "HOME",
-    "LANG",
-    "LD_LIBRARY_PATH",
-    "TMPDIR",
-    "CUDA_DEVICE_ORDER",
-    "VK_ICD_FILENAMES",
-)
 MAX_OUTPUT_CHARACTERS = 1 << 20
-
-
-def engine_environment() -> dict[str, str]:
-    """What an engine's process may see of this process's environment. Cards are counted in bus order."""
-    kept = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
-    return kept | {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
 def ask(path: str, flag: str) -> str:
@@ -45,7 +29,7 @@ def ask(path: str, flag: str) -> str:
             capture_output=True,
             stdin=subprocess.DEVNULL,
             timeout=TIMEOUT_S[flag],
-            env=engine_environment(),
+            env=engine_environment(path),
             start_new_session=True,
         )
     except FileNotFoundError:
@@ -56,9 +40,7 @@ def ask(path: str, flag: str) -> str:
         raise OmniError("engine_broken", text, "Run it in a terminal to see why.") from None
     except OSError as error:
         text = f"{path} cannot be run: {error.strerror}."
-        raise OmniError(
-            "engine_broken", text, "Give it execute permission; check that it fits this CPU."
-        ) from None
+        raise OmniError("engine_broken", text, "Give it execute permission; check that it fits this CPU.") from None
     text = (done.stdout + b"\n" + done.stderr).decode(errors="replace")[:MAX_OUTPUT_CHARACTERS]
     if done.returncode:
         last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no output")
@@ -80,9 +62,7 @@ def examine(engine: Engine) -> Engine:
         build = flavour.parse_version(ask(engine.path, "--version"))
         flags = flavour.parse_flags(ask(engine.path, "--help"))
         if not flags:
-            raise OmniError(
-                "engine_broken", f"{engine.path} --help lists no flags.", "Is it an inference server?"
-            )
+            raise OmniError("engine_broken", f"{engine.path} --help lists no flags.", "Is it an inference server?")
         devices = flavour.parse_devices(ask(engine.path, "--list-devices"))
     except OmniError as error:
         missing = error.code == "engine_missing"

@@ -61,9 +61,7 @@ class Deployment(models.Model):
             models.CheckConstraint(
                 condition=Q(strategy__in=[name for name, _ in STRATEGIES]), name="deployment_strategy_known"
             ),
-            models.CheckConstraint(
-                condition=Q(desired__in=["running", "stopped"]), name="deployment_desired_known"
-            ),
+            models.CheckConstraint(condition=Q(desired__in=["running", "stopped"]), name="deployment_desired_known"),
         ]
 
     def __str__(self) -> str:
@@ -102,14 +100,10 @@ class Instance(models.Model):
     deployment = models.ForeignKey(
         Deployment, on_delete=models.CASCADE, null=True, blank=True, related_name="instances"
     )
-    device = models.OneToOneField(
-        Device, on_delete=models.CASCADE, null=True, blank=True, related_name="instance"
-    )
+    device = models.OneToOneField(Device, on_delete=models.CASCADE, null=True, blank=True, related_name="instance")
     role = models.CharField(max_length=10, choices=[*Role.choices, ("rpc", "RPC server")])
     ordinal = models.PositiveSmallIntegerField(default=0)
-    state = models.CharField(
-        max_length=10, choices=[(s, s) for s in InstanceState], default=InstanceState.STOPPED
-    )
+    state = models.CharField(max_length=10, choices=[(s, s) for s in InstanceState], default=InstanceState.STOPPED)
     generation = models.PositiveIntegerField(default=0, help_text="of the deployment, when it was started")
     port = models.PositiveIntegerField(null=True, blank=True)
     pid = models.PositiveIntegerField(null=True, blank=True)
@@ -134,9 +128,7 @@ class Instance(models.Model):
             models.UniqueConstraint(fields=["deployment", "role", "ordinal"], name="instance_once_per_role"),
             models.UniqueConstraint(fields=["host", "port"], name="port_once_per_host"),
             models.CheckConstraint(condition=Q(state__in=list(InstanceState)), name="instance_state_known"),
-            models.CheckConstraint(
-                condition=Q(port__isnull=True) | Q(port__range=(1, 65535)), name="port_in_range"
-            ),
+            models.CheckConstraint(condition=Q(port__isnull=True) | Q(port__range=(1, 65535)), name="port_in_range"),
             models.CheckConstraint(
                 condition=Q(deployment__isnull=False) ^ Q(device__isnull=False), name="instance_has_one_owner"
             ),

@@ -38,9 +38,7 @@ class Engine(models.Model):
         ordering = ("name",)
         constraints = [
             models.UniqueConstraint(fields=["host", "path"], name="engine_path_once_per_host"),
-            models.CheckConstraint(
-                condition=Q(state__in=["ok", "missing", "broken"]), name="engine_state_known"
-            ),
+            models.CheckConstraint(condition=Q(state__in=["ok", "missing", "broken"]), name="engine_state_known"),
         ]
 
     def __str__(self) -> str:

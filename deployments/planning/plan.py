@@ -55,6 +55,8 @@ class EngineFacts:
     flavour: str
     path: str
     flags: frozenset[str] = frozenset()
+    # What every process of it needs in its environment on this machine.
+    env: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,6 @@ _ALL = (
         low=0,
         high=999,
         words=(AUTO, ALL),
-        unit="layers",
     ),
     Setting(
         "flash_attention",
@@ -125,8 +124,7 @@ _ALL = (
         "kv_unified",
         "One KV cache for all requests",
         "off",
-        "on: parallel requests share the whole context instead of an even part each; all of them fail when "
-        "it is full.",
+        "on: parallel requests share the whole context instead of an even part each; all of them fail when it is full.",
         Group.MEMORY,
         words=("off", "on"),
         advanced=True,
@@ -183,7 +181,6 @@ _ALL = (
         low=1,
         high=1024,
         words=(AUTO,),
-        unit="threads",
         advanced=True,
     ),
 )
@@ -204,9 +201,7 @@ def conflicts(settings: Mapping[str, object]) -> list[tuple[str, OmniError]]:
     values = with_defaults(settings)
     found = []
     if values["flash_attention"] == "off" and values["kv_cache_v"] not in UNQUANTISED:
-        text = (
-            f"kv_cache_v is {values['kv_cache_v']}, which needs flash attention, and flash_attention is off."
-        )
+        text = f"kv_cache_v is {values['kv_cache_v']}, which needs flash attention, and flash_attention is off."
         found.append(("kv_cache_v", OmniError("bad_setting", text, "Switch flash attention on, or use f16.")))
     if int(values["ubatch"]) > int(values["batch"]):
         text = f"ubatch is {values['ubatch']}, more than batch ({values['batch']})."

@@ -12,7 +12,5 @@ STRATEGIES: dict[str, Strategy] = {strategy.name: strategy for strategy in (Inde
 def get_strategy(name: str) -> Strategy:
     """Raises OmniError (unknown_strategy)."""
     if name not in STRATEGIES:
-        raise OmniError(
-            "unknown_strategy", f"There is no strategy {name!r}.", f"There are: {', '.join(STRATEGIES)}."
-        )
+        raise OmniError("unknown_strategy", f"There is no strategy {name!r}.", f"There are: {', '.join(STRATEGIES)}.")
     return STRATEGIES[name]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from deployments.engines import get_flavour
 from deployments.engines.base import Command, ServerSpec
+from deployments.planning.memory import uses
 from deployments.planning.plan import (
     DeviceUse,
     InstancePlan,
@@ -17,6 +20,10 @@ from deployments.planning.plan import (
 from deployments.planning.settings import context_tokens
 from deployments.strategies.base import Strategy
 from omni.errors import OmniError
+from omni.units import bytes_text
+
+# From here on a device is called tight: drivers, other programs and fragmentation need the rest.
+TIGHT = 0.92
 
 
 class Independent(Strategy):
@@ -30,7 +37,8 @@ class Independent(Strategy):
         member = only_member(self, request)
         context = context_tokens(request.settings, member.facts.n_ctx_train)
         command = server_command(request, member, context)
-        reasons = tuple(_reasons(member, context))
+        needed = uses(member.facts, member.devices, context, request.settings)
+        reasons = (*_context_reasons(member, context), *_memory_reasons(needed))
         instance = InstancePlan(
             role="model",
             argv=command.argv,
@@ -39,9 +47,15 @@ class Independent(Strategy):
             needs_devices=command.needs_devices,
             file_bytes=member.facts.size_bytes,
         )
-        verdict = Verdict.CAUTION if any(r.severity == Severity.CAUTION for r in reasons) else Verdict.VIABLE
-        uses = tuple(DeviceUse(device.name, device.total_bytes) for device in member.devices)
-        return Plan(self.name, verdict, reasons, uses, (instance,))
+        return Plan(self.name, verdict_of(reasons), reasons, needed, (instance,))
+
+
+def verdict_of(reasons: Sequence[Reason]) -> Verdict:
+    """The worst of the reasons decides."""
+    severities = {reason.severity for reason in reasons}
+    if Severity.ERROR in severities:
+        return Verdict.NOT_VIABLE
+    return Verdict.CAUTION if Severity.CAUTION in severities else Verdict.VIABLE
 
 
 def only_member(strategy: Strategy, request: PlanRequest) -> Member:
@@ -73,10 +87,26 @@ def server_command(request: PlanRequest, member: Member, context: int) -> Comman
     )
 
 
-def _reasons(member: Member, context: int) -> list[Reason]:
+def _context_reasons(member: Member, context: int) -> list[Reason]:
     trained = member.facts.n_ctx_train
     if not trained or context <= trained:
         return []
     text = f"The context is {context} tokens; {member.name} was trained for {trained}."
     fix = f"Use at most {trained}, or expect worse answers in long conversations."
     return [Reason("context_beyond_training", Severity.CAUTION, text, fix)]
+
+
+def _memory_reasons(needed: Sequence[DeviceUse]) -> list[Reason]:
+    return [reason for use in needed if (reason := _memory_reason(use))]
+
+
+def _memory_reason(use: DeviceUse) -> Reason | None:
+    if not use.total_bytes or use.needed_bytes <= TIGHT * use.total_bytes:
+        return None
+    amounts = f"about {bytes_text(use.needed_bytes)} of {bytes_text(use.total_bytes)}"
+    fix = "Use a smaller context, a quantised KV cache, fewer layers on devices, or another device."
+    if use.needed_bytes > use.total_bytes:
+        text = f"{use.name} would have to hold {amounts}."
+        return Reason("does_not_fit", Severity.ERROR, text, fix)
+    text = f"{use.name} would hold {amounts}, which leaves little for anything else."
+    return Reason("tight_fit", Severity.CAUTION, text, fix)

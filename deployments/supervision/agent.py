@@ -121,7 +121,5 @@ def _sampler_loop() -> None:
                 sampler.wait(2)
             return
         delay_s = 0.5 if time.monotonic() - began > 30 else min(delay_s * 2, 30.0)
-        log.warning(
-            "the sampler ended with code %s and is started again in %.1f s", sampler.returncode, delay_s
-        )
+        log.warning("the sampler ended with code %s and is started again in %.1f s", sampler.returncode, delay_s)
         _stopping.wait(delay_s)

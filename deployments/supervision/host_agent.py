@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -64,6 +65,8 @@ class HostAgent:
     ) -> None:
         self.host, self.plan, self.clock = host, plan, clock
         self.limits = limits or Limits()
+        # Nobody can press Start for the server behind a device: it is tried again for ever.
+        self.device_limits = replace(self.limits, most_failures=sys.maxsize)
         self.run: Path = settings.OMNI_HOME.run
         self.memories: dict[int, Memory] = {}
         self.plans: dict[int, tuple[int, Plan | OmniError]] = {}
@@ -114,11 +117,7 @@ class HostAgent:
     def _planned(self, deployment: Deployment) -> Plan | None:
         """The plan of this generation, made once; None when there is none, and the deployment says why."""
         generation, known = self.plans.get(deployment.pk, (-1, None))
-        if (
-            known is None
-            or generation != deployment.generation
-            or (isinstance(known, OmniError) and known.retry)
-        ):
+        if known is None or generation != deployment.generation or (isinstance(known, OmniError) and known.retry):
             try:
                 known = self.plan(deployment)
             except OmniError as error:
@@ -176,9 +175,7 @@ class HostAgent:
         return Desired(True, deployment.generation, plan.file_bytes, missing)
 
     # --- what is ------------------------------------------------------------------------------------
-    def _observe(
-        self, instances: list[Instance], records: dict[int, process.Record | None]
-    ) -> dict[int, Observed]:
+    def _observe(self, instances: list[Instance], records: dict[int, process.Record | None]) -> dict[int, Observed]:
         def one(instance: Instance) -> Observed:
             return observe(records[instance.pk], instance.role, launch.log_path(instance))
 
@@ -197,7 +194,8 @@ class HostAgent:
         now_s = self.clock()
         before = _values(instance)
         memory = self.memories.get(instance.pk) or _remembered(instance, now_s)
-        decision = decide(desired, seen, memory, now_s, self.limits, seed=instance.pk)
+        limits = self.device_limits if instance.device_id else self.limits
+        decision = decide(desired, seen, memory, now_s, limits, seed=instance.pk)
         record = process.read_record(self.run, instance.pk)
         if decision.action == Action.START:
             decision, record = self._start(instance, desired, decision, taken)
@@ -225,9 +223,7 @@ class HostAgent:
                 # Its runner is about to end; the next tick finds the lock free.
                 return replace(decision, memory=replace(decision.memory, state=InstanceState.STOPPED)), None
             cause = Cause(error.code, error.text, error.fix, permanent=not error.retry)
-            memory = replace(
-                decision.memory, state=InstanceState.FAILED, failures=decision.memory.failures + 1
-            )
+            memory = replace(decision.memory, state=InstanceState.FAILED, failures=decision.memory.failures + 1)
             return replace(decision, memory=memory, cause=cause, reason=error.text, changed=True), None
         if instance.device:
             self.plans.clear()  # endpoints stand in the plans of those who use them
@@ -250,6 +246,8 @@ class HostAgent:
             instance.port = None
         if record and record.exit_code is not None:
             instance.exit_code = record.exit_code
+        if memory.generation != before["generation"]:
+            instance.error_code = instance.error = instance.log_line = ""
         self._save_cause(instance, decision)
         wait_s = memory.next_start_s - self.clock()
         waiting = memory.state == InstanceState.CRASHED
@@ -311,6 +309,8 @@ class HostAgent:
 def _remembered(instance: Instance, now_s: float) -> Memory:
     """What an agent that starts takes over from the one before it."""
     state = InstanceState(instance.state)
+    if instance.device_id and state == InstanceState.FAILED:
+        state = InstanceState.STOPPED
     return Memory(
         state=state,
         generation=instance.generation,

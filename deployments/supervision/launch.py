@@ -11,6 +11,7 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 
 from deployments.discovery import rpc_server_path
+from deployments.engines.portable_cpu import library_env
 from deployments.gguf import read_header
 from deployments.models import Instance
 from deployments.planning.plan import PORT, InstancePlan
@@ -37,7 +38,7 @@ def rpc_plan(device: Device) -> InstancePlan:
         text = f"No ggml-rpc-server was found for the device {device.name}."
         raise OmniError("rpc_server_missing", text, "Install an engine that has one, then scan.")
     argv = (str(binary), "-H", ports.LOOPBACK, "-p", PORT, "-t", str(RPC_THREADS))
-    return InstancePlan(RPC_ROLE, argv, {"GGML_RPC_NO_RDMA": "1"})
+    return InstancePlan(RPC_ROLE, argv, {"GGML_RPC_NO_RDMA": "1", **library_env(str(binary))})
 
 
 def check(plan: InstancePlan) -> None:

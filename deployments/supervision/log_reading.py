@@ -148,6 +148,9 @@ def cause_of_exit(lines: Sequence[str], exit_code: int | None) -> Cause:
     if exit_code == -9:
         text = "The engine was killed (SIGKILL): most often the kernel does that when main memory runs out."
         return Cause("killed", text, "Look at the host's memory on the Rig page.", line)
+    if exit_code == -4:
+        text = "The engine uses instructions that this processor does not have (SIGILL)."
+        return Cause("wrong_processor", text, "Install a build for this processor.", line, permanent=True)
     if exit_code is not None and exit_code < 0:
         name = SIGNAL_NAMES.get(-exit_code, f"signal {-exit_code}")
         return Cause("crashed", f"The engine crashed ({name}).", "The log tells more.", line)

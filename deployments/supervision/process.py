@@ -15,24 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deployments.engines.environment import engine_environment
 from deployments.supervision.runner import boot_id, start_ticks
 from omni.errors import OmniError
 
 RUNNER = Path(__file__).with_name("runner.py")
 RECORD_TIMEOUT_S = 5.0
 LOG_BYTES, LOG_FILES = 8 << 20, 4
-# What an engine may inherit; everything else (135 of its flags have environment names) it must not.
-INHERITED = (
-    "PATH",
-    "HOME",
-    "LANG",
-    "LC_ALL",
-    "TMPDIR",
-    "LD_LIBRARY_PATH",
-    "CUDA_DEVICE_ORDER",
-    "VK_ICD_FILENAMES",
-)
-
 _runners: list[subprocess.Popen[bytes]] = []
 
 
@@ -118,7 +107,7 @@ def spawn(
     before = record_path.stat().st_mtime_ns if record_path.exists() else 0
     spec = {
         "argv": list(argv),
-        "env": {**{key: os.environ[key] for key in INHERITED if key in os.environ}, **env},
+        "env": {**engine_environment(argv[0]), **env},
         "log_path": str(log_path),
         "log_bytes": LOG_BYTES,
         "log_files": LOG_FILES,
@@ -146,9 +135,7 @@ def spawn(
         if runner.poll() == 75:
             raise OmniError("already_running", f"Instance {instance} runs already.", "Stop it first.")
         time.sleep(0.005)
-    raise OmniError(
-        "runner_failed", f"No record of instance {instance} appeared.", "Look at the agent's log."
-    )
+    raise OmniError("runner_failed", f"No record of instance {instance} appeared.", "Look at the agent's log.")
 
 
 def reap() -> None:

@@ -108,9 +108,7 @@ NEVER_READY = Cause(
 HUNG = Cause("hung", "The engine accepts connections and does not answer.", "It is started again.")
 
 
-def decide(
-    desired: Desired, seen: Observed, memory: Memory, now_s: float, limits: Limits, seed: int = 0
-) -> Decision:
+def decide(desired: Desired, seen: Observed, memory: Memory, now_s: float, limits: Limits, seed: int = 0) -> Decision:
     """The next step. The caller does `action` and keeps `memory`."""
     if seen.is_alive:
         if not desired.running:
@@ -163,9 +161,7 @@ def _ending(memory: Memory, now_s: float, limits: Limits, reason: str) -> Decisi
     return decision
 
 
-def _living(
-    desired: Desired, seen: Observed, memory: Memory, now_s: float, limits: Limits, seed: int
-) -> Decision:
+def _living(desired: Desired, seen: Observed, memory: Memory, now_s: float, limits: Limits, seed: int) -> Decision:
     memory = replace(memory, generation=desired.generation)
     if seen.health != Health.SILENT:
         memory = replace(memory, answered_s=now_s)
@@ -196,16 +192,14 @@ def _give_up_on(cause: Cause, memory: Memory, now_s: float, limits: Limits, seed
     return replace(decision, action=Action.KILL)
 
 
-def _ended(
-    cause: Cause, desired: Desired, memory: Memory, now_s: float, limits: Limits, seed: int
-) -> Decision:
+def _ended(cause: Cause, desired: Desired, memory: Memory, now_s: float, limits: Limits, seed: int) -> Decision:
     failures = memory.failures + 1
     memory = replace(memory, failures=failures, generation=desired.generation)
     if cause.permanent:
         return _to(memory, S.FAILED, now_s, cause.text, cause=cause)
     if failures >= limits.most_failures:
         reason = f"{cause.text} It failed {failures} times in a row and is not started again."
-        return _to(memory, S.FAILED, now_s, reason, cause=replace(cause, text=reason))
+        return _to(memory, S.FAILED, now_s, reason, cause=replace(cause, text=reason, fix="Start tries again."))
     delay_s = limits.delay_s(failures, seed)
     decision = _to(memory, S.CRASHED, now_s, f"{cause.text} Next start in {delay_s:.0f} s.", cause=cause)
     return replace(decision, memory=replace(decision.memory, next_start_s=now_s + delay_s))
@@ -215,9 +209,7 @@ def _starting(desired: Desired, memory: Memory, now_s: float) -> Decision:
     """No process, and there ought to be one."""
     if memory.generation != desired.generation:
         # Somebody asked anew: what failed before is forgotten.
-        memory = replace(
-            memory, generation=desired.generation, failures=0, restarts=0, next_start_s=0.0, ready_s=None
-        )
+        memory = replace(memory, generation=desired.generation, failures=0, restarts=0, next_start_s=0.0, ready_s=None)
         if memory.state in (S.FAILED, S.CRASHED):
             memory = replace(memory, state=S.STOPPED)
     if memory.state == S.FAILED:

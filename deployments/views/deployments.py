@@ -154,7 +154,8 @@ def create(request: HttpRequest) -> HttpResponse:
 
 def _first_choices(wanted: str) -> dict[str, Any]:
     """The model that was asked for and the device and engine that fit best."""
-    host, initial = local_host(), {}
+    host = local_host()
+    initial: dict[str, Any] = {}
     model = Model.objects.filter(name=wanted).first() or Model.objects.filter(state=Model.State.OK).first()
     if model:
         initial["model"] = model.name

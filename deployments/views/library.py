@@ -64,15 +64,12 @@ def _models_context(request: HttpRequest) -> dict[str, Any]:
 def model(request: HttpRequest, name: str) -> HttpResponse:
     found = get_object_or_404(Model, name=name)
     used_by = [
-        b.deployment
-        for b in found.bindings.select_related("deployment").prefetch_related("deployment__instances")
+        b.deployment for b in found.bindings.select_related("deployment").prefetch_related("deployment__instances")
     ]
     facts = found.facts
     share = facts.get("quant_bytes") or {}
     total = sum(share.values()) or 1
-    shares = sorted(
-        ((kind, size, 100 * size / total) for kind, size in share.items()), key=lambda row: -row[1]
-    )
+    shares = sorted(((kind, size, 100 * size / total) for kind, size in share.items()), key=lambda row: -row[1])
     context = {"model": found, "facts": facts, "used_by": used_by, "shares": shares}
     return render(request, "deployments/model.html", context)
 
@@ -101,7 +98,7 @@ def folder_add(request: HttpRequest) -> HttpResponse:
             form.add_error("path", str(error))
         else:
             report = library.scan([Path(folder.path)])
-            messages.success(request, f"{folder.path} is in the library: {len(report.models)} models found.")
+            messages.success(request, f"{folder.path} is in the library. Models found in it: {len(report.models)}.")
             return redirect("deployments:models")
     return render(request, "deployments/models.html", _models_context(request) | {"folder_form": form})
 
@@ -111,7 +108,7 @@ def folder_add(request: HttpRequest) -> HttpResponse:
 def folder_remove(request: HttpRequest, pk: int) -> HttpResponse:
     folder = get_object_or_404(LibraryFolder, pk=pk)
     count = library.folder_remove(folder)
-    messages.success(request, f"{folder.path} and its {count} models are out of the library. The files stay.")
+    messages.success(request, f"{folder.path} is out of the library, {count} models with it. The files stay.")
     return redirect("deployments:models")
 
 

@@ -10,9 +10,7 @@ from deployments.management.base import OmniCommand, add_json, read_rig
 
 
 class Command(OmniCommand):
-    help = (
-        "Make engines, models, deployments and routes as the rig file says; one wrong line refuses all of it."
-    )
+    help = "Make engines, models, deployments and routes as the rig file says; one wrong line refuses all of it."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("file", metavar="FILE", help="a rig file, or - for stdin")

@@ -21,9 +21,7 @@ class Command(OmniCommand):
         if options["json"]:
             return self.say_json(document)
         for host in document["hosts"]:
-            agent = (
-                f"agent seen {host['agent_seen_at']}" if host["agent_seen_at"] else "no agent was ever seen"
-            )
+            agent = f"agent seen {host['agent_seen_at']}" if host["agent_seen_at"] else "no agent was ever seen"
             self.say(f"host {host['name']}: {agent}")
         for device in document["devices"]:
             stand_in = " (CPU-backed stand-in)" if device["is_stand_in"] else ""

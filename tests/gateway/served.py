@@ -1,0 +1,101 @@
+"""The panel's web server alone, in a process of its own, with deployments written by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+
+from omni.home import Home
+from tests.helpers import free_port, wait_until
+from tests.panel import ROOT
+
+PREPARE = """
+import json, sys
+from django.core.management import call_command
+call_command("migrate", verbosity=0)
+from deployments.gateway.keys import create_key
+from deployments.models import Route
+from tests.gateway.engine import make_deployment
+wanted = json.loads({wanted!r})
+for name, port in wanted["deployments"].items():
+    make_deployment(name, port, state="ready" if port else "stopped")
+for name, deployment in wanted["routes"].items():
+    Route.objects.create(name=name, deployment_id=__import__("deployments.models").models.Deployment.objects.get(name=deployment).pk)
+print("KEY", create_key("tests"))
+"""
+
+
+class Served:
+    """`manage.py serve` with its own OMNI_HOME."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home = Home(folder)
+        self.port, self.key = free_port(), ""
+        self.process: subprocess.Popen[bytes] | None = None
+        self.log = folder / "serve.log"
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {**os.environ, "OMNI_HOME": str(self.home.root), "OMNI_HOST_NAME": "testhost"}
+
+    def shell(self, code: str) -> str:
+        argv = [sys.executable, "manage.py", "shell", "-v0", "-c", code]
+        done = subprocess.run(argv, cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def prepare(self, deployments: Mapping[str, int | None], routes: Mapping[str, str] | None = None) -> None:
+        """Name → port of its engine, or None for one that is stopped."""
+        wanted = json.dumps({"deployments": dict(deployments), "routes": dict(routes or {})})
+        self.key = self.shell(PREPARE.format(wanted=wanted)).split("KEY ")[1].strip()
+
+    def start(self) -> None:
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        argv = [sys.executable, "manage.py", "serve", "--port", str(self.port)]
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(argv, cwd=ROOT, env=self.env, stdout=output, stderr=subprocess.STDOUT)
+        wait_until(self._healthy, 30, lambda: self.log.read_text())
+
+    def _healthy(self) -> bool:
+        assert self.process and self.process.poll() is None, self.log.read_text()
+        try:
+            return httpx.get(f"{self.url}/healthz", timeout=2).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def terminate(self) -> None:
+        assert self.process
+        self.process.send_signal(signal.SIGTERM)
+
+    def stop(self) -> None:
+        if self.process and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(10)
+
+    # --- asking -------------------------------------------------------------------------------------
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.key}"}
+
+    def post(self, body: Any, path: str = "/v1/chat/completions", **options: Any) -> httpx.Response:
+        return httpx.post(f"{self.url}{path}", **{"json": body, "headers": self.headers, "timeout": 60, **options})
+
+    def client(self) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=self.key, max_retries=0, timeout=60)
+
+
+def question(text: str, model: str = "smol", **fields: Any) -> dict[str, Any]:
+    return {"model": model, "messages": [{"role": "user", "content": text}], **fields}
