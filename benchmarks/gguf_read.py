@@ -1,6 +1,6 @@
 """Time to read a GGUF header: Omni's reader beside the `gguf` package's, in the same run.
 
-    python benchmarks/gguf_read.py [FILE]
+python benchmarks/gguf_read.py [FILE]
 """
 
 from __future__ import annotations

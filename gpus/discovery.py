@@ -83,10 +83,7 @@ def _stand_ins(host: Host, count: int, ram_bytes: int) -> None:
 
 def _free_port(host: Host) -> int:
     """From the engines' range, its upper end, and nobody's endpoint yet."""
-    taken = {
-        int(e.rpartition(":")[2])
-        for e in host.devices.exclude(endpoint="").values_list("endpoint", flat=True)
-    }
+    taken = {int(e.rpartition(":")[2]) for e in host.devices.exclude(endpoint="").values_list("endpoint", flat=True)}
     first, last = settings.OMNI_ENGINE_PORTS
     for port in range(last, first - 1, -1):
         with socket.socket() as probe:

@@ -60,9 +60,7 @@ def _ram(facts: HostFacts) -> Finding | None:
     if facts.ram_available_bytes >= LOW_RAM_SHARE * facts.ram_total_bytes:
         return None
     text = f"{bytes_text(facts.ram_available_bytes)} of {bytes_text(facts.ram_total_bytes)} are left."
-    return Finding(
-        "ram_low", "caution", "Main memory is nearly full", text, "Stop a deployment that uses the CPU."
-    )
+    return Finding("ram_low", "caution", "Main memory is nearly full", text, "Stop a deployment that uses the CPU.")
 
 
 def _swap(facts: HostFacts) -> Finding | None:
@@ -106,9 +104,7 @@ def _full(facts: CardFacts) -> Finding | None:
     if used is None or not total or used < FULL_CARD_SHARE * total:
         return None
     text = f"{bytes_text(used)} of {bytes_text(total)} are used."
-    return Finding(
-        "card_full", "caution", f"{card.name}: memory nearly full", text, "Lower the context or layers."
-    )
+    return Finding("card_full", "caution", f"{card.name}: memory nearly full", text, "Lower the context or layers.")
 
 
 CARD_RULES: tuple[Callable[[CardFacts], Finding | None], ...] = (_link, _throttle, _full)

@@ -54,9 +54,7 @@ class Gpu(models.Model):
         ordering = ("host", "index")
         verbose_name = "GPU"
         constraints = [
-            models.CheckConstraint(
-                condition=Q(state__in=["ok", "lost", "error", "absent"]), name="gpu_state_known"
-            )
+            models.CheckConstraint(condition=Q(state__in=["ok", "lost", "error", "absent"]), name="gpu_state_known")
         ]
 
     def __str__(self) -> str:
@@ -83,9 +81,7 @@ class Device(models.Model):
     description = models.CharField(max_length=200, blank=True)
     memory_bytes = models.BigIntegerField(null=True, blank=True)
     endpoint = models.CharField(max_length=80, blank=True, help_text="address:port of an RPC server")
-    is_stand_in = models.BooleanField(
-        default=False, help_text="a local RPC server on the CPU, in place of a GPU"
-    )
+    is_stand_in = models.BooleanField(default=False, help_text="a local RPC server on the CPU, in place of a GPU")
     is_present = models.BooleanField(default=True)
     position = models.PositiveSmallIntegerField(default=0)
 

@@ -1,25 +1,34 @@
-"""The only door to NVML. Every question may go unanswered (None); a lost card does not hide the others."""
+"""The only door to NVML. Every question may go unanswered (None); a lost card does not hide the others.
+
+A card that fell off its bus can take down whoever asks for it: the sampler asks from a process of its own,
+everybody else through `look`.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import multiprocessing
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from multiprocessing.connection import Connection
 from typing import Any
 
 import pynvml
 
-from gpus.sample import CardSample, NvmlState
+from gpus.sample import CardIdentity, CardSample, CardState, NvmlReport, NvmlState
 
 log = logging.getLogger(__name__)
 
-SLOW_EVERY_S = 5.0
+# The link and limits change slowly; a card that fails is left alone for a while.
+SLOW_EVERY_S, FAILED_AGAIN_S = 5.0, 10.0
+LOOK_TIMEOUT_S = 15.0
 
 # NVML's error → (state, what to do). Any other error while it starts is "error".
 _START_FAILURES: dict[int, tuple[str, str]] = {
     pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: (
         "library_missing",
-        "No NVIDIA driver was found (libnvidia-ml.so.1). Without NVIDIA cards that is as it should be.",
+        "No NVIDIA driver was found (libnvidia-ml.so.1). Without NVIDIA cards that is as it should be; "
+        "with one, install the driver.",
     ),
     pynvml.NVML_ERROR_DRIVER_NOT_LOADED: (
         "driver_not_loaded",
@@ -31,141 +40,218 @@ _START_FAILURES: dict[int, tuple[str, str]] = {
     ),
     pynvml.NVML_ERROR_NO_PERMISSION: (
         "no_permission",
-        "This user may not open /dev/nvidia*: check its groups.",
+        "This user may not open /dev/nvidia*: add it to the group that owns them.",
+    ),
+    pynvml.NVML_ERROR_FUNCTION_NOT_FOUND: (
+        "version_mismatch",
+        "The NVIDIA driver is too old to be asked: install a current one.",
     ),
 }
-NO_CARDS = NvmlState("no_devices", "The NVIDIA driver answers and reports no card.")
 # Bits of nvmlDeviceGetCurrentClocksEventReasons that mean "slower than it could be".
 _THROTTLE = {
-    pynvml.nvmlClocksEventReasonSwPowerCap: "power cap",
+    pynvml.nvmlClocksEventReasonSwPowerCap: "power limit",
     pynvml.nvmlClocksEventReasonHwSlowdown: "hardware slowdown",
     pynvml.nvmlClocksEventReasonSwThermalSlowdown: "temperature (driver)",
     pynvml.nvmlClocksEventReasonHwThermalSlowdown: "temperature (hardware)",
     pynvml.nvmlClocksEventReasonHwPowerBrakeSlowdown: "power brake",
 }
+_UNANSWERED = {pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_FUNCTION_NOT_FOUND}
 _LOST = {pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_GPU_NOT_FOUND}
-_unsupported_said: set[str] = set()
+# After these the whole card is in doubt, not one sensor.
+_FAULTS = {
+    pynvml.NVML_ERROR_UNKNOWN,
+    pynvml.NVML_ERROR_RESET_REQUIRED,
+    pynvml.NVML_ERROR_IRQ_ISSUE,
+    pynvml.NVML_ERROR_UNINITIALIZED,
+    pynvml.NVML_ERROR_DRIVER_NOT_LOADED,
+    pynvml.NVML_ERROR_TIMEOUT,
+}
+_said: set[str] = set()
 
 
-class CardLost(Exception):
-    """The card fell off the bus."""
+class CardFailed(Exception):
+    """The card is lost, or gives errors where it should give numbers."""
+
+    def __init__(self, state: CardState, text: str) -> None:
+        super().__init__(text)
+        self.state = state
 
 
 def query(function: Callable[..., Any], *arguments: Any) -> Any:
-    """One NVML call; None when this card or driver does not answer it. Raises CardLost."""
+    """One NVML call; None when this card or driver does not answer it. Raises CardFailed."""
     try:
         return function(*arguments)
     except pynvml.NVMLError as error:
         if error.value in _LOST:
-            raise CardLost(str(error)) from None
-        if error.value not in (pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_FUNCTION_NOT_FOUND):
-            _say_once(function.__name__, error)
+            raise CardFailed("lost", f"The card fell off its bus ({error}).") from None
+        if error.value in _FAULTS:
+            raise CardFailed("error", f"The driver answers with an error: {error}.") from None
+        if error.value not in _UNANSWERED and function.__name__ not in _said:
+            _said.add(function.__name__)
+            log.warning("%s: %s", function.__name__, error)
         return None
-
-
-def _say_once(name: str, error: Exception) -> None:
-    if name not in _unsupported_said:
-        _unsupported_said.add(name)
-        log.warning("%s: %s", name, error)
 
 
 def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value or "")
 
 
-@dataclass
 class Card:
-    """A card's handle, what never changes of it, and what changes slowly."""
+    """One card: its handle, what never changes of it, and what changes slowly."""
 
-    index: int
-    handle: Any = None
-    uuid: str = ""
-    name: str = ""
-    pci_bus_id: str = ""
-    memory_total_bytes: int | None = None
-    compute_capability: str = ""
-    pcie_generation_max: int | None = None
-    pcie_width_max: int | None = None
-    error: str = ""
-    slow: dict[str, Any] = field(default_factory=dict)
-    slow_at_s: float = float("-inf")
+    def __init__(self, index: int) -> None:
+        self.handle: Any = None
+        self.identity = CardIdentity(index)
+        self.slow: dict[str, Any] = {}
+        self.slow_due_s = self.ask_again_s = float("-inf")
+        self.failed: CardSample | None = None
+        try:
+            self.handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            self.identity = _identity(index, self.handle)
+        except (pynvml.NVMLError, CardFailed) as error:
+            lost = getattr(error, "value", None) in _LOST or getattr(error, "state", "") == "lost"
+            self.identity = CardIdentity(index, state="lost" if lost else "error", error=f"It cannot be opened: {error}.")
 
     @property
     def key(self) -> str:
-        return self.uuid or f"GPU{self.index}"
+        return self.identity.uuid or f"GPU{self.identity.index}"
+
+    def sample(self, now_s: float) -> CardSample:
+        known = {"key": self.key, "name": self.identity.shown_name}
+        known["memory_total_bytes"] = self.identity.memory_total_bytes
+        if self.handle is None:
+            return CardSample(**known, state=self.identity.state, error=self.identity.error)
+        if self.failed and now_s < self.ask_again_s:
+            return self.failed
+        try:
+            if now_s >= self.slow_due_s:
+                self.slow, self.slow_due_s = _slow(self.handle, self.identity), now_s + SLOW_EVERY_S
+            self.failed = None
+            return CardSample(**known, **_fast(self.handle), **self.slow)
+        except CardFailed as error:
+            self.ask_again_s = now_s + FAILED_AGAIN_S
+            self.failed = CardSample(**known, state=error.state, error=str(error))
+            return self.failed
 
 
 class Nvml:
-    """A session with NVML. `start` once, `cards`, then `sample` each tick."""
+    """A session with NVML. `start` once, then `sample` each tick. Only in a process that may be lost."""
 
     def __init__(self) -> None:
         self.state = NvmlState("not_started")
         self.cards: list[Card] = []
 
     def start(self) -> NvmlState:
+        """Also again, when it failed before or its cards do: handles do not outlive a driver reload."""
+        self.cards = []
         try:
             pynvml.nvmlInit()
-        except pynvml.NVMLError as error:
-            name, text = _START_FAILURES.get(error.value, ("error", f"NVML does not start: {error}."))
-            self.state = NvmlState(name, text)
+            driver = _text(query(pynvml.nvmlSystemGetDriverVersion))
+            self.cards = [Card(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        except (pynvml.NVMLError, CardFailed) as error:
+            code = getattr(error, "value", None)
+            self.state = NvmlState(*_START_FAILURES.get(code, ("error", f"NVML does not start: {error}.")))
             return self.state
-        driver = _text(query(pynvml.nvmlSystemGetDriverVersion))
-        count = query(pynvml.nvmlDeviceGetCount) or 0
-        self.cards = [_open(index) for index in range(count)]
-        found = NvmlState("ok", "", driver)
-        self.state = found if self.cards else NvmlState(NO_CARDS.state, NO_CARDS.text, driver)
+        nothing = NvmlState("no_devices", "The NVIDIA driver answers and reports no card.", driver)
+        self.state = NvmlState("ok", "", driver) if self.cards else nothing
         return self.state
 
-    def sample(self, now_s: float) -> list[CardSample]:
-        return [_sample(card, now_s) for card in self.cards]
+    def stop(self) -> None:
+        self.cards, self.state = [], NvmlState("not_started")
+        try:
+            pynvml.nvmlShutdown()
+        except pynvml.NVMLError as error:
+            log.info("NVML was not open: %s", error)
+
+    @property
+    def identities(self) -> tuple[CardIdentity, ...]:
+        return tuple(card.identity for card in self.cards)
+
+    @property
+    def is_dead(self) -> bool:
+        """NVML started, and not one of its cards answers."""
+        return bool(self.cards) and all(card.failed or card.handle is None for card in self.cards)
+
+    def rename(self, identities: Mapping[int, CardIdentity]) -> None:
+        """Tells cards that could not be opened who they are (index → identity)."""
+        for card in self.cards:
+            known = identities.get(card.identity.index)
+            if known and not card.identity.uuid:
+                card.identity = replace(known, state=card.identity.state, error=card.identity.error)
+
+    def sample(self, now_s: float) -> tuple[CardSample, ...]:
+        return tuple(card.sample(now_s) for card in self.cards)
 
 
-def _open(index: int) -> Card:
-    """A card that cannot be opened keeps its place, with its error."""
-    card = Card(index)
+def look(timeout_s: float = LOOK_TIMEOUT_S) -> NvmlReport:
+    """Everything NVML has, asked by a child process: this one survives whatever a broken card does."""
+    context = multiprocessing.get_context("spawn")
+    answer, question = context.Pipe(duplex=False)
+    child = context.Process(target=_look, args=(question,), name="nvml-look", daemon=True)
+    child.start()
+    question.close()
     try:
-        card.handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-        card.uuid = _text(query(pynvml.nvmlDeviceGetUUID, card.handle))
-        card.name = _text(query(pynvml.nvmlDeviceGetName, card.handle))
-        pci = query(pynvml.nvmlDeviceGetPciInfo, card.handle)
-        card.pci_bus_id = _text(pci.busId) if pci else ""
-        memory = query(pynvml.nvmlDeviceGetMemoryInfo, card.handle)
-        card.memory_total_bytes = memory.total if memory else None
-        capability = query(pynvml.nvmlDeviceGetCudaComputeCapability, card.handle)
-        card.compute_capability = f"{capability[0]}.{capability[1]}" if capability else ""
-        card.pcie_generation_max = query(pynvml.nvmlDeviceGetMaxPcieLinkGeneration, card.handle)
-        card.pcie_width_max = query(pynvml.nvmlDeviceGetMaxPcieLinkWidth, card.handle)
-    except (pynvml.NVMLError, CardLost) as error:
-        card.error = str(error)
-    return card
+        if answer.poll(timeout_s):
+            return answer.recv()  # type: ignore[no-any-return]
+        text = f"The NVIDIA driver does not answer within {timeout_s:.0f} s: look at dmesg, restart the machine."
+        return NvmlReport(NvmlState("error", text))
+    except EOFError:
+        child.join(1)
+        text = f"Asking the NVIDIA driver ended the asking process (exit code {child.exitcode}): look at dmesg."
+        return NvmlReport(NvmlState("crashed", text))
+    finally:
+        answer.close()
+        child.kill()
+        child.join(1)
 
 
-def _sample(card: Card, now_s: float) -> CardSample:
-    known: dict[str, Any] = {"key": card.key, "name": card.name or f"GPU {card.index}"}
-    known["memory_total_bytes"] = card.memory_total_bytes
-    if card.handle is None:
-        return CardSample(**known, state="error", error=card.error)
-    try:
-        if now_s - card.slow_at_s >= SLOW_EVERY_S:
-            card.slow, card.slow_at_s = _slow(card), now_s
-        return CardSample(**known, **_fast(card.handle), **card.slow)
-    except CardLost as error:
-        return CardSample(**known, state="lost", error=f"The card does not answer any more: {error}.")
+def _look(answer: Connection) -> None:
+    nvml = Nvml()
+    state = nvml.start()
+    answer.send(NvmlReport(state, nvml.identities, nvml.sample(0.0)))
+
+
+def _identity(index: int, handle: Any) -> CardIdentity:
+    pci = query(pynvml.nvmlDeviceGetPciInfo, handle)
+    memory = query(pynvml.nvmlDeviceGetMemoryInfo, handle)
+    capability = query(pynvml.nvmlDeviceGetCudaComputeCapability, handle)
+    return CardIdentity(
+        index=index,
+        uuid=_text(query(pynvml.nvmlDeviceGetUUID, handle)),
+        name=_text(query(pynvml.nvmlDeviceGetName, handle)),
+        pci_bus_id=_text(pci.busId) if pci else "",
+        memory_total_bytes=memory.total if memory else None,
+        compute_capability=f"{capability[0]}.{capability[1]}" if capability else "",
+        pcie_generation_max=query(pynvml.nvmlDeviceGetMaxPcieLinkGeneration, handle),
+        pcie_width_max=query(pynvml.nvmlDeviceGetMaxPcieLinkWidth, handle),
+        power_limit_watts=_watts(query(pynvml.nvmlDeviceGetEnforcedPowerLimit, handle)),
+    )
 
 
 def _fast(handle: Any) -> dict[str, Any]:
     """Cheap calls, each tick."""
     memory = query(pynvml.nvmlDeviceGetMemoryInfo, handle)
     rates = query(pynvml.nvmlDeviceGetUtilizationRates, handle)
-    power_milliwatts = query(pynvml.nvmlDeviceGetPowerUsage, handle)
     reasons = query(pynvml.nvmlDeviceGetCurrentClocksEventReasons, handle) or 0
     return {
         "memory_used_bytes": memory.used if memory else None,
         "utilisation_percent": float(rates.gpu) if rates else None,
-        "power_watts": power_milliwatts / 1000 if power_milliwatts is not None else None,
+        "power_watts": _watts(query(pynvml.nvmlDeviceGetPowerUsage, handle)),
         "temperature_celsius": _temperature(handle),
         "clock_mhz": query(pynvml.nvmlDeviceGetClockInfo, handle, pynvml.NVML_CLOCK_SM),
         "throttle": tuple(text for bit, text in _THROTTLE.items() if reasons & bit),
+    }
+
+
+def _slow(handle: Any, identity: CardIdentity) -> dict[str, Any]:
+    """Dearer calls, and facts that seldom change."""
+    return {
+        "power_limit_watts": _watts(query(pynvml.nvmlDeviceGetEnforcedPowerLimit, handle)),
+        "fan_percent": query(pynvml.nvmlDeviceGetFanSpeed, handle),
+        "pcie_generation": query(pynvml.nvmlDeviceGetCurrPcieLinkGeneration, handle),
+        "pcie_width": query(pynvml.nvmlDeviceGetCurrPcieLinkWidth, handle),
+        "pcie_generation_max": identity.pcie_generation_max,
+        "pcie_width_max": identity.pcie_width_max,
     }
 
 
@@ -177,14 +263,5 @@ def _temperature(handle: Any) -> float | None:
     return None if value is None else float(value)
 
 
-def _slow(card: Card) -> dict[str, Any]:
-    """Dearer calls, and facts that seldom change."""
-    limit_milliwatts = query(pynvml.nvmlDeviceGetEnforcedPowerLimit, card.handle)
-    return {
-        "power_limit_watts": limit_milliwatts / 1000 if limit_milliwatts is not None else None,
-        "fan_percent": query(pynvml.nvmlDeviceGetFanSpeed, card.handle),
-        "pcie_generation": query(pynvml.nvmlDeviceGetCurrPcieLinkGeneration, card.handle),
-        "pcie_width": query(pynvml.nvmlDeviceGetCurrPcieLinkWidth, card.handle),
-        "pcie_generation_max": card.pcie_generation_max,
-        "pcie_width_max": card.pcie_width_max,
-    }
+def _watts(milliwatts: int | None) -> float | None:
+    return None if milliwatts is None else milliwatts / 1000

@@ -19,9 +19,7 @@ class RecentWriter:
 
     def __init__(self, host: str) -> None:
         self.key = _key(host)
-        self.client = redis.Redis.from_url(
-            settings.CHANNEL_REDIS_URL, socket_timeout=1, socket_connect_timeout=1
-        )
+        self.client = redis.Redis.from_url(settings.CHANNEL_REDIS_URL, socket_timeout=1, socket_connect_timeout=1)
 
     def add(self, point: str) -> None:
         pipe = self.client.pipeline(transaction=False)

@@ -3,8 +3,32 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+CardState = Literal["ok", "starting", "lost", "error"]
+
+
+@dataclass(frozen=True)
+class CardIdentity:
+    """What never changes of a card. `uuid` is '' when the card could not be opened; `error` says why."""
+
+    index: int
+    uuid: str = ""
+    name: str = ""
+    pci_bus_id: str = ""
+    memory_total_bytes: int | None = None
+    compute_capability: str = ""
+    pcie_generation_max: int | None = None
+    pcie_width_max: int | None = None
+    power_limit_watts: float | None = None
+    state: CardState = "ok"
+    error: str = ""
+
+    @property
+    def shown_name(self) -> str:
+        return self.name or f"GPU {self.index}"
 
 
 @dataclass(frozen=True)
@@ -13,7 +37,7 @@ class CardSample:
 
     key: str
     name: str
-    state: str = "ok"
+    state: CardState = "ok"
     error: str = ""
     is_stand_in: bool = False
     memory_used_bytes: int | None = None
@@ -28,12 +52,15 @@ class CardSample:
     pcie_width: int | None = None
     pcie_generation_max: int | None = None
     pcie_width_max: int | None = None
+    # Why its clocks are lower than they could be; see gpus.nvml for the words.
     throttle: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class HostSample:
-    cpu_percent: float
+    """`cpu_percent` is None at the very first look: a share needs two."""
+
+    cpu_percent: float | None
     ram_used_bytes: int
     ram_total_bytes: int
     swap_used_bytes: int
@@ -48,6 +75,19 @@ class NvmlState:
     text: str = ""
     driver_version: str = ""
 
+    @property
+    def is_ok(self) -> bool:
+        return self.state == "ok"
+
+
+@dataclass(frozen=True)
+class NvmlReport:
+    """One look at everything NVML has."""
+
+    state: NvmlState
+    identities: tuple[CardIdentity, ...] = ()
+    samples: tuple[CardSample, ...] = ()
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -58,30 +98,20 @@ class Sample:
 
     def frame(self) -> str:
         """The JSON text that every viewer gets."""
-        cards = [_without_none(asdict(card)) for card in self.cards]
-        body: dict[str, Any] = {
+        body = {
             "type": "frame",
             "at": self.at_ms,
-            "host": asdict(self.host),
-            "cards": cards,
-            "nvml": asdict(self.nvml),
+            "host": vars(self.host),
+            "cards": [_without_none(vars(card)) for card in self.cards],
+            "nvml": vars(self.nvml),
         }
         return json.dumps(body, separators=(",", ":"))
 
     def point(self) -> str:
-        """The few numbers that charts draw, for those who come later: [at, cpu, ram, {key: [memory, …]}]."""
-        cards = {
-            card.key: [
-                card.memory_used_bytes,
-                card.utilisation_percent,
-                card.temperature_celsius,
-                card.power_watts,
-            ]
-            for card in self.cards
-        }
-        return json.dumps(
-            [self.at_ms, self.host.cpu_percent, self.host.ram_used_bytes, cards], separators=(",", ":")
-        )
+        """The few numbers that charts draw, for those who come later: [at, cpu, ram, {key: [CHARTED …]}]."""
+        cards = {card.key: [getattr(card, name) for name in CHARTED] for card in self.cards}
+        body = [self.at_ms, self.host.cpu_percent, self.host.ram_used_bytes, cards]
+        return json.dumps(body, separators=(",", ":"))
 
     def metrics(self) -> dict[tuple[str, str], float]:
         """(card, metric) → value, for the roll-ups; what is unknown is left out."""
@@ -90,12 +120,37 @@ class Sample:
             ("host", "memory_used_bytes"): self.host.ram_used_bytes,
         }
         for card in self.cards:
-            found |= {(card.key, name): getattr(card, name) for name in ROLLED_UP}
+            found |= {(card.key, name): getattr(card, name) for name in CHARTED}
         return {key: float(value) for key, value in found.items() if value is not None}
 
 
-ROLLED_UP = ("memory_used_bytes", "utilisation_percent", "temperature_celsius", "power_watts")
+CHARTED = ("memory_used_bytes", "utilisation_percent", "temperature_celsius", "power_watts")
 
 
 def _without_none(values: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
+
+
+def named(identities: Sequence[CardIdentity], missing: Sequence[CardIdentity]) -> list[CardIdentity]:
+    """Gives cards that could not be opened the name of the known card they must be.
+
+    A card that is lost before the driver is asked has no UUID to show. `missing` are the known cards of the
+    host that no other card is; one at the same index is taken first, then the only one left.
+    """
+    left = list(missing)
+    result = []
+    for identity in identities:
+        found = None if identity.uuid else _same(identity, left)
+        if found:
+            left.remove(found)
+        result.append(_as_known(identity, found) if found else identity)
+    return result
+
+
+def _same(identity: CardIdentity, missing: Sequence[CardIdentity]) -> CardIdentity | None:
+    at_index = next((known for known in missing if known.index == identity.index), None)
+    return at_index or (missing[0] if len(missing) == 1 else None)
+
+
+def _as_known(identity: CardIdentity, known: CardIdentity) -> CardIdentity:
+    return replace(known, index=identity.index, state=identity.state, error=identity.error)

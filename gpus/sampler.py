@@ -112,9 +112,7 @@ def save_buckets(host: Host, buckets: list[Bucket]) -> None:
         starts = {bucket.start_s // resolution_s * resolution_s for bucket in buckets}
         for start_s in starts:
             span = (_time(start_s), _time(start_s + resolution_s))
-            rows = SampleRollup.objects.filter(
-                host=host, resolution_s=finer_s, start__gte=span[0], start__lt=span[1]
-            )
+            rows = SampleRollup.objects.filter(host=host, resolution_s=finer_s, start__gte=span[0], start__lt=span[1])
             _write(host, coarser(map(_bucket, rows), resolution_s), resolution_s)
         finer_s = resolution_s
 

@@ -16,9 +16,7 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 
 # --- Omni ---------------------------------------------------------------------------------------
 OMNI_HOME = Home(envpath("OMNI_HOME", Path.home() / ".local" / "share" / "omni"))
-OMNI_HOST_NAME = re.sub(r"[^a-z0-9-]+", "-", envstr("OMNI_HOST_NAME", socket.gethostname()).lower()).strip(
-    "-"
-)
+OMNI_HOST_NAME = re.sub(r"[^a-z0-9-]+", "-", envstr("OMNI_HOST_NAME", socket.gethostname()).lower()).strip("-")
 OMNI_HOST_NAME = OMNI_HOST_NAME[:60] or "host"
 OMNI_LLAMA_SERVER = envstr("OMNI_LLAMA_SERVER")
 OMNI_MODEL_FOLDERS = [Path(folder).expanduser() for folder in envlist("OMNI_MODEL_FOLDERS")]
@@ -183,7 +181,13 @@ CELERY_BROKER_URL = OMNI_BROKER_URL or f"redis+socket://{_socket}?virtual_host=1
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "channels_redis.core.RedisChannelLayer",
-        "CONFIG": {"hosts": [CHANNEL_REDIS_URL], "capacity": 1000, "expiry": 20, "prefix": "omni"},
+        # A reader blocks for 5 s at a time; redis-py would give up on the socket just then.
+        "CONFIG": {
+            "hosts": [{"address": CHANNEL_REDIS_URL, "socket_timeout": 30}],
+            "capacity": 1000,
+            "expiry": 20,
+            "prefix": "omni",
+        },
     }
 }
 CELERY_ACCEPT_CONTENT = ["json"]

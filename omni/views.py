@@ -31,9 +31,7 @@ def metrics(request: HttpRequest) -> HttpResponse:
     lines.append("# TYPE omni_instance_restarts_total counter")
     for instance in Instance.objects.select_related("deployment", "device"):
         owner = instance.deployment or instance.device
-        lines.append(
-            f'omni_instance_restarts_total{{owner="{owner}",role="{instance.role}"}} {instance.restarts}'
-        )
+        lines.append(f'omni_instance_restarts_total{{owner="{owner}",role="{instance.role}"}} {instance.restarts}')
     return HttpResponse("\n".join(lines) + "\n", content_type="text/plain; version=0.0.4; charset=utf-8")
 
 

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-# Before Django reads its settings.
-_home = tempfile.TemporaryDirectory(prefix="omni-test-")
-os.environ["OMNI_HOME"] = _home.name
-os.environ["OMNI_HOST_NAME"] = "testhost"
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
+import pytest
+from django.contrib.auth.models import Group, User
+from django.test import Client
 
-import pytest  # noqa: E402
-from django.contrib.auth.models import Group, User  # noqa: E402
-from django.test import Client  # noqa: E402
-
-from tests.panel import RunningPanel  # noqa: E402
+from tests.panel import RunningPanel
 
 PASSWORD = "correct horse battery"
 

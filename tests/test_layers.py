@@ -133,9 +133,7 @@ def test_only_broadcast_sends_to_groups() -> None:
 GLUE = ("views", "consumers", "management", "tasks")
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in SOURCES if set(GLUE) & set(p.with_suffix("").parts)], ids=relative
-)
+@pytest.mark.parametrize("path", [p for p in SOURCES if set(GLUE) & set(p.with_suffix("").parts)], ids=relative)
 def test_views_consumers_tasks_and_commands_do_not_import_each_other(path: Path) -> None:
     own = {part for part in path.with_suffix("").parts if part in GLUE}
     for module in imports(path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import socket
 from pathlib import Path
 
 from deployments.supervision.log_reading import Cause, cause_of_exit
@@ -31,15 +30,15 @@ def http_health(port: int) -> Health:
         connection.close()
 
 
-def tcp_health(port: int) -> Health:
-    """ggml-rpc-server has no health call: that it accepts a connection is all there is to know."""
-    try:
-        socket.create_connection((LOOPBACK, port), TIMEOUT_S).close()
-    except ConnectionRefusedError:
-        return Health.REFUSED
-    except OSError:
-        return Health.SILENT
-    return Health.READY
+def rpc_health(port: int) -> Health:
+    """ggml-rpc-server has no health call and serves one client at a time: a connection made to look would wait
+    in its queue and fill it. So the kernel is asked whether anything listens (proc(5), net/tcp, state 0A)."""
+    wanted = f"0100007F:{port:04X}"
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, _, state = line.split()[:4]
+        if local == wanted and state == "0A":
+            return Health.READY
+    return Health.REFUSED
 
 
 def observe(record: Record | None, role: str, log_path: Path) -> Observed:
@@ -48,7 +47,7 @@ def observe(record: Record | None, role: str, log_path: Path) -> Observed:
         return Observed()
     if record.is_alive or (record.exit_code is None and record.runner_is_alive):
         port = record.port or 0
-        return Observed(tcp_health(port) if role == RPC else http_health(port), record.generation)
+        return Observed(rpc_health(port) if role == RPC else http_health(port), record.generation)
     return Observed(Health.NONE, record.generation, _cause(record, log_path))
 
 

@@ -46,7 +46,7 @@ export class Chart {
       series: [{}, ...series],
       bands: this.bands ? [{ series: [3, 1], fill }] : [],
       scales: { y: { range } },
-      axes: [axis(32), axis(44)],
+      axes: [axis(44), axis(44)],
       cursor: { y: false, points: { size: 6 } },
     };
   }

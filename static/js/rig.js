@@ -43,7 +43,7 @@ function showCard(data) {
   if (!card) return;
   put(card, "memory", bytes(data.memory_used_bytes));
   put(card, "memory-total", bytes(data.memory_total_bytes));
-  gauge(card, "memory", data.memory_total_bytes ? data.memory_used_bytes / data.memory_total_bytes : 0);
+  gauge(card, "memory", data.memory_total_bytes ? (data.memory_used_bytes ?? 0) / data.memory_total_bytes : 0);
   put(card, "utilisation", rounded(data.utilisation_percent, "%"));
   gauge(card, "utilisation", data.utilisation_percent);
   put(card, "temperature", rounded(data.temperature_celsius, "°C"));

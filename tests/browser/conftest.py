@@ -57,9 +57,7 @@ def new_context(chromium: Browser) -> Iterator[Callable[..., BrowserContext]]:
         context.on("weberror", lambda error: complaints.append(str(error.error)))
         context.on(
             "console",
-            lambda message: (
-                complaints.append(message.text) if "Content Security Policy" in message.text else None
-            ),
+            lambda message: complaints.append(message.text) if "Content Security Policy" in message.text else None,
         )
         contexts.append(context)
         return context

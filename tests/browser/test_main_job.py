@@ -25,9 +25,7 @@ def engine_slots(panel: RunningPanel) -> list[dict[str, object]]:
     argv = engine.cmdline()
     port = argv[argv.index("--port") + 1]
     key = (panel.home / "run" / "engine.key").read_text().strip()
-    answer = httpx.get(
-        f"http://127.0.0.1:{port}/slots", headers={"Authorization": f"Bearer {key}"}, timeout=10
-    )
+    answer = httpx.get(f"http://127.0.0.1:{port}/slots", headers={"Authorization": f"Bearer {key}"}, timeout=10)
     return answer.json()
 
 
@@ -59,9 +57,13 @@ def answer(page: Page, n: int = -1) -> str:
     return page.locator("[data-role=assistant] [data-answer]").nth(n).inner_text()
 
 
-def test_from_log_in_to_a_running_model_in_two_clicks_without_reload(page: Page, panel: RunningPanel) -> None:
-    page.goto(panel.url)
-    page.evaluate("window.stillTheSamePage = true")
+def test_from_log_in_to_a_running_model_in_two_clicks_without_reload(
+    new_context: Callable[..., BrowserContext], fresh_panel: RunningPanel
+) -> None:
+    panel = fresh_panel
+    panel.start()
+    page = new_context().new_page()
+    log_in(page, panel.url)
     page.get_by_role("button", name=re.compile("^Deploy")).first.click()
     expect(page).to_have_url(re.compile("/deployments/"))
     page.evaluate("window.stillTheSamePage = true")
@@ -92,9 +94,7 @@ def test_stop_frees_the_engine_within_a_second_and_keeps_the_text(page: Page, pa
     deployed(page, panel)
     new_chat(page, panel)
     ask(page, LONG)
-    wait_until(
-        lambda: page.locator("[data-answer]").count() and len(answer(page)) > 40, 30, "no answer began"
-    )
+    wait_until(lambda: page.locator("[data-answer]").count() and len(answer(page)) > 40, 30, "no answer began")
     assert busy(panel)
     page.get_by_role("button", name="Stop").click()
     wait_until(lambda: not busy(panel), 1, "the slot is still busy 1 s after Stop")
@@ -112,9 +112,7 @@ def test_a_reload_and_a_second_tab_show_the_same_answer_once(
     other = page.context.new_page()
     other.goto(page.url)
     ask(page, LONG)
-    wait_until(
-        lambda: page.locator("[data-answer]").count() and len(answer(page)) > 60, 30, "no answer began"
-    )
+    wait_until(lambda: page.locator("[data-answer]").count() and len(answer(page)) > 60, 30, "no answer began")
     page.reload()
     wait_until(
         lambda: page.locator("[data-answer]").count() and len(answer(page)) > 200,

@@ -81,6 +81,7 @@ class FakeEngine:
                 while engine.sent_bytes < FLOOD_BYTES:
                     self._chunk(block)
                     engine.sent_bytes += len(block)
+                self.wfile.write(b"0\r\n\r\n")
 
             def takes_its_time(self) -> None:
                 self._begin()

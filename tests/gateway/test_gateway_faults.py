@@ -85,16 +85,11 @@ def test_a_client_that_reads_nothing_holds_the_engine_back_and_no_memory_grows(
 
 
 def test_a_client_that_reads_gets_all_of_a_flood(faulty: FakeEngine, served: Served) -> None:
-    faulty.sent_bytes = FLOOD_BYTES - (32 << 20)
-    received = 0
-    with (
-        pytest.raises(httpx.RemoteProtocolError),  # the fake ends without the last chunk…
-        httpx.stream("POST", f"{served.url}/v1/chat/completions", json=ask("floods", stream=True), headers=served.headers) as answer,
-    ):
-        for chunk in answer.iter_raw():
-            received += len(chunk)
-        raise httpx.RemoteProtocolError("…which the gateway says in an event")
-    assert received > 32 << 20
+    faulty.sent_bytes = begun_at = FLOOD_BYTES - (32 << 20)
+    url = f"{served.url}/v1/chat/completions"
+    with httpx.stream("POST", url, json=ask("floods", stream=True), headers=served.headers, timeout=60) as answer:
+        received_bytes = sum(len(chunk) for chunk in answer.iter_raw())
+    assert received_bytes == faulty.sent_bytes - begun_at
 
 
 def standing_still(engine: FakeEngine) -> bool:
@@ -122,14 +117,18 @@ def test_three_hundred_hang_ups_leave_no_connection_behind(faulty: FakeEngine, s
             client.close()
         wait_until(lambda: faulty.open_requests == 0, 5, lambda: f"{faulty.open_requests} are still open")
     assert served.process
-    to_engine = [c for c in psutil.Process(served.process.pid).net_connections("tcp") if c.raddr and c.raddr.port == faulty.port]
+    to_engine = [
+        c for c in psutil.Process(served.process.pid).net_connections("tcp") if c.raddr and c.raddr.port == faulty.port
+    ]
     assert [c for c in to_engine if c.status == psutil.CONN_ESTABLISHED] == []
 
 
-def test_two_hundred_streams_run_side_by_side(faulty: FakeEngine, served: Served) -> None:
-    with ThreadPoolExecutor(50) as pool:
-        answers = list(pool.map(lambda _: served.post(ask("takes_its_time", stream=True)), range(200)))
-    assert {(a.status_code, a.content.count(b"word"), a.content.endswith(b"[DONE]\n\n")) for a in answers} == {(200, 10, True)}
+def test_a_hundred_streams_run_side_by_side(faulty: FakeEngine, served: Served) -> None:
+    with ThreadPoolExecutor(100) as pool:
+        answers = list(pool.map(lambda _: served.post(ask("takes_its_time", stream=True)), range(100)))
+    assert {(a.status_code, a.content.count(b"word"), a.content.endswith(b"[DONE]\n\n")) for a in answers} == {
+        (200, 10, True)
+    }
 
 
 def test_sigterm_lets_open_streams_finish_and_takes_no_new_ones(faulty: FakeEngine, served: Served) -> None:

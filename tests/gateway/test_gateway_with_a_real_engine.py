@@ -158,7 +158,9 @@ def test_a_revoked_key_is_refused_within_two_seconds(engine: RealEngine, served:
     made = served.shell("from deployments.gateway.keys import create_key; print('KEY', create_key('short-lived'))")
     headers = {"authorization": f"Bearer {made.split('KEY ')[1].strip()}"}
     assert httpx.get(f"{served.url}/v1/models", headers=headers).status_code == 200
-    served.shell("from deployments.models import ApiKey; ApiKey.objects.filter(name='short-lived').update(revoked=True)")
+    served.shell(
+        "from deployments.models import ApiKey; ApiKey.objects.filter(name='short-lived').update(revoked=True)"
+    )
     revoked_at = time.monotonic()
     wait_until(lambda: httpx.get(f"{served.url}/v1/models", headers=headers).status_code == 401, 2, "still accepted")
     assert time.monotonic() - revoked_at < 2

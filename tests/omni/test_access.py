@@ -49,9 +49,7 @@ def test_health_needs_no_log_in(anonymous: Client) -> None:
     assert anonymous.get("/healthz").json() == {"status": "ok"}
 
 
-@pytest.mark.parametrize(
-    "path", ["/v1/models", "/v1/chat/completions", "/v1/completions", "/tokenize", "/v1/nothing"]
-)
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/chat/completions", "/v1/completions", "/tokenize", "/v1/nothing"])
 @pytest.mark.django_db(transaction=True)
 async def test_the_gateway_asks_for_a_key(path: str) -> None:
     from asgiref.testing import ApplicationCommunicator
@@ -99,9 +97,7 @@ async def test_a_socket_refuses_who_is_not_logged_in(path: str) -> None:
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("path", SOCKETS)
 @pytest.mark.parametrize("origin", [b"https://evil.example", b"null", b"http://localhost.evil.example"])
-async def test_a_socket_refuses_a_foreign_origin_even_with_a_session(
-    path: str, origin: bytes, admin: Client
-) -> None:
+async def test_a_socket_refuses_a_foreign_origin_even_with_a_session(path: str, origin: bytes, admin: Client) -> None:
     cookie = f"{settings.SESSION_COOKIE_NAME}={admin.cookies[settings.SESSION_COOKIE_NAME].value}".encode()
     caller = knock(path, (b"origin", origin), (b"cookie", cookie))
     connected, _ = await caller.connect()

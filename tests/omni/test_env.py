@@ -29,9 +29,7 @@ REFUSED: list[tuple[Callable[[dict[str, str]], object], str]] = [
 
 
 @pytest.mark.parametrize(("read", "raw"), REFUSED)
-def test_a_wrong_value_is_refused_with_its_name_and_value(
-    read: Callable[[dict[str, str]], object], raw: str
-) -> None:
+def test_a_wrong_value_is_refused_with_its_name_and_value(read: Callable[[dict[str, str]], object], raw: str) -> None:
     with pytest.raises(env.EnvError, match=f"X is .*{raw}"):
         read({"X": raw})
 

@@ -50,9 +50,7 @@ def test_the_delay_before_a_restart_grows_while_a_child_ends_at_once(tmp_path: P
     delays = []
     said: list[str] = []
     for _ in range(3):
-        wait_until(
-            lambda: (failing.tend(said.append), failing.process is None and failing.started_at > 0)[1], 5
-        )
+        wait_until(lambda: (failing.tend(said.append), failing.process is None and failing.started_at > 0)[1], 5)
         delays.append(failing.delay_s)
         wait_until(lambda: (failing.tend(said.append), failing.process is not None)[1], 5)
     assert delays == sorted(delays) and delays[0] < delays[-1]

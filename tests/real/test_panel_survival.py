@@ -80,9 +80,7 @@ class Stream:
 
 
 @pytest.mark.parametrize("victim", ["celery", "serve"])
-def test_a_killed_part_comes_back_and_finds_the_same_engine_within_5_s(
-    serving: RunningPanel, victim: str
-) -> None:
+def test_a_killed_part_comes_back_and_finds_the_same_engine_within_5_s(serving: RunningPanel, victim: str) -> None:
     before = instance(serving)
     Stream(serving)
     child = serving.child(victim)
@@ -189,6 +187,4 @@ def test_an_occupied_port_is_said_in_one_sentence(fresh_panel: RunningPanel) -> 
         taken.listen()
         refused = fresh_panel.manage("up", "--no-browser", "--port", str(taken.getsockname()[1]))
     assert refused.returncode == 1
-    assert (
-        "Cannot listen" in refused.stderr and "--port" in refused.stderr and "Traceback" not in refused.stderr
-    )
+    assert "Cannot listen" in refused.stderr and "--port" in refused.stderr and "Traceback" not in refused.stderr

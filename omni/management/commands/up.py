@@ -128,9 +128,7 @@ class Command(BaseCommand):
         given = os.environ.get("OMNI_ADMIN_PASSWORD", "")
         password = given or secrets.token_urlsafe(12)
         users.create_superuser("admin", password=password)
-        shown = (
-            "the password from OMNI_ADMIN_PASSWORD" if given else f"password {password}  (shown this once)"
-        )
+        shown = "the password from OMNI_ADMIN_PASSWORD" if given else f"password {password}  (shown this once)"
         self._say(f"Made the administrator: name admin, {shown}")
 
     def _wait_for_broker(self, panel: Panel) -> None:
@@ -142,9 +140,7 @@ class Command(BaseCommand):
                 return client.close()
             except (redis.RedisError, OSError) as error:
                 if time.monotonic() > deadline:
-                    hint = (
-                        "Check OMNI_BROKER_URL." if settings.OMNI_BROKER_URL else _log_of(panel.children[0])
-                    )
+                    hint = "Check OMNI_BROKER_URL." if settings.OMNI_BROKER_URL else _log_of(panel.children[0])
                     raise CommandError(f"The broker does not answer: {error}. {hint}") from None
             time.sleep(0.02)
 
@@ -161,16 +157,12 @@ class Command(BaseCommand):
             if web.exit_code is not None:
                 raise CommandError(f"The web server ended while starting.\n{_log_of(web)}")
             if time.monotonic() > deadline:
-                raise CommandError(
-                    f"The web server is not ready after {READY_TIMEOUT_S:.0f} s.\n{_log_of(web)}"
-                )
+                raise CommandError(f"The web server is not ready after {READY_TIMEOUT_S:.0f} s.\n{_log_of(web)}")
             time.sleep(TICK_S)
 
     def _announce(self, options: dict[str, Any]) -> None:
         url = f"http://{_authority(options['host'], options['port'])}/"
-        self._say(
-            f"Omni is ready: {url}   (Ctrl-C stops it; state and logs are in {settings.OMNI_HOME.root})"
-        )
+        self._say(f"Omni is ready: {url}   (Ctrl-C stops it; state and logs are in {settings.OMNI_HOME.root})")
         if not options["no_browser"] and sys.stdout.isatty() and os.environ.get("DISPLAY"):
             webbrowser.open(url)
 

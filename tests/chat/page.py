@@ -1,0 +1,103 @@
+"""A chat page without a browser: it applies what its socket says by the same rules as the page's script."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+from channels.testing import WebsocketCommunicator
+from django.conf import settings
+from django.test import Client
+
+
+class Page:
+    """Counts every character that came twice or with a gap before it."""
+
+    def __init__(self, client: Client, conversation_id: int) -> None:
+        from omni.asgi import application
+
+        cookie = client.cookies.get(settings.SESSION_COOKIE_NAME)
+        headers = [(b"host", b"localhost:8000"), (b"origin", b"http://localhost:8000")]
+        if cookie:
+            headers.append((b"cookie", f"{settings.SESSION_COOKIE_NAME}={cookie.value}".encode()))
+        self._socket = WebsocketCommunicator(application, f"/ws/chat/{conversation_id}/", headers=headers)
+        self.text: dict[int, str] = defaultdict(str)
+        self.states: dict[int, str] = {}
+        self.html: dict[int, str] = {}
+        self.deltas = self.gaps = self.changes = 0
+        self.errors: list[dict[str, Any]] = []
+        self.version = ""
+        self.closed_with: int | None = None
+
+    async def open(self) -> Page:
+        connected, _ = await self._socket.connect(timeout=5)
+        assert connected
+        await self.until(lambda: self.version or self.closed_with, "neither a snapshot nor a close")
+        return self
+
+    async def send(self, kind: str, **fields: Any) -> None:
+        await self._socket.send_json_to({"type": kind, **fields})
+
+    async def send_raw(self, text: str) -> None:
+        await self._socket.send_to(text_data=text)
+
+    async def close(self) -> None:
+        await self._socket.disconnect()
+
+    async def until(self, holds: Callable[[], Any], message: str, timeout_s: float = 30) -> Any:
+        """Takes what comes until it holds."""
+        deadline = time.monotonic() + timeout_s
+        while not (found := holds()):
+            left_s = deadline - time.monotonic()
+            assert left_s > 0, f"not within {timeout_s:g} s: {message}; {self.states}, {self.errors}"
+            await self._take(min(left_s, 0.5))
+        return found
+
+    async def answer(self) -> int:
+        """The id of the answer that has text first."""
+        return await self.until(lambda: next((m for m, text in self.text.items() if text), 0), "no text came")
+
+    async def ended(self, message: int = 0) -> str:
+        """The final state of this answer, or of the first that ends."""
+
+        def final() -> str:
+            return next((s for m, s in self.states.items() if message in (0, m)), "")
+
+        return await self.until(final, "the answer did not end")
+
+    async def _take(self, timeout_s: float) -> None:
+        try:
+            event = await asyncio.wait_for(self._socket.output_queue.get(), timeout_s)
+        except TimeoutError:
+            return
+        if event["type"] == "websocket.close":
+            self.closed_with = event.get("code")
+        elif event["type"] == "websocket.send":
+            import json
+
+            self._apply(json.loads(event["text"]))
+
+    def _apply(self, data: dict[str, Any]) -> None:
+        kind = data["type"]
+        if kind == "snapshot":
+            self.version = data["version"]
+        elif kind == "error":
+            self.errors.append(data)
+        elif kind == "chat.delta" and data["track"] == "content":
+            self._append(data["message"], data["offset"], data["text"])
+        elif kind == "chat.state" and data["state"] == "changed":
+            self.changes += 1
+        elif kind == "chat.state" and data["state"] != "streaming":
+            self.states[data["message"]] = data["state"]
+            self.html[data["message"]] = data["data"].get("html", "")
+
+    def _append(self, message: int, offset: int, text: str) -> None:
+        self.deltas += 1
+        have = len(self.text[message])
+        if offset > have:
+            self.gaps += 1
+        else:
+            self.text[message] += text[have - offset :]

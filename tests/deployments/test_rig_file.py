@@ -1,0 +1,136 @@
+"""The rig file: what is read, what is written, and mistakes named with their lines."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deployments.planning.settings import SETTINGS
+from deployments.rig import Rig, RigDeployment, RigEngine, RigError, RigModel, RigRoute, dump, parse
+
+WHOLE = """\
+engines:
+  - {name: mine, path: /opt/llama-server}
+models:
+  - {name: small, path: /models/small.gguf}
+deployments:
+  - name: helper
+    engine: llama.cpp
+    models: {model: small}
+    devices: {model: [CUDA0, CPU]}
+    settings: {context: 16384, parallel: 2, kv_cache_k: q8_0, flash_attention: on, gpu_layers: auto}
+    extra_args: [--cache-reuse 256]
+routes:
+  - {name: fast, deployment: helper, description: The quick one}
+"""
+
+
+def test_a_whole_file_becomes_dataclasses() -> None:
+    settings = {"context": 16384, "parallel": 2, "kv_cache_k": "q8_0", "flash_attention": "on", "gpu_layers": "auto"}
+    helper = RigDeployment(
+        "helper", "independent", "llama.cpp", {"model": "small"}, {"model": ("CUDA0", "CPU")}, settings,
+        ("--cache-reuse 256",),
+    )  # fmt: skip
+    assert parse(WHOLE) == Rig(
+        (RigEngine("mine", "/opt/llama-server"),),
+        (RigModel("small", "/models/small.gguf"),),
+        (helper,),
+        (RigRoute("fast", "helper", "The quick one"),),
+    )
+
+
+def test_what_is_written_reads_the_same_again() -> None:
+    assert parse(dump(parse(WHOLE))) == parse(WHOLE)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet\n", "deployments:\n", "engines: []\n"])
+def test_an_empty_file_is_an_empty_rig(text: str) -> None:
+    assert parse(text) == Rig()
+
+
+def test_a_strategy_with_one_role_needs_no_role_names() -> None:
+    text = "deployments:\n  - {name: a, models: m, devices: CPU}\n"
+    (found,) = parse(text).deployments
+    assert (found.models, found.devices) == ({"model": "m"}, {"model": ("CPU",)})
+
+
+HEAD = "deployments:\n  - name: a\n    models: m\n    devices: CPU\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "says"),
+    [
+        ("a: [", 1, "not YAML"),
+        ("deployments:\n\t- name: a", 2, "not YAML"),
+        ("---\na: 1\n---\nb: 2\n", 3, "not YAML"),
+        ("[" * 5000, 1, "nested too deeply"),
+        ("- 1\n", 1, "the file must be"),
+        ("deployments: 3\n", 1, "deployments must be a list"),
+        ("deployments:\n  - 3\n", 2, "the deployment must be"),
+        ("deploymnts: []\n", 1, "no key 'deploymnts'"),
+        ("engines:\n\nengines:\n", 3, "'engines' is there twice"),
+        ("deployments:\n  - models: m\n    devices: CPU\n", 2, "has no name"),
+        (HEAD.replace("name: a", "name: A B"), 2, "cannot be a name"),
+        (HEAD.replace("name: a", f"name: {'a' * 61}"), 2, "cannot be a name"),
+        (HEAD.replace("name: a", "name: ../a"), 2, "cannot be a name"),
+        (HEAD.replace("name: a", "name: [a]"), 2, "name must be a text"),
+        (HEAD + "    colour: red\n", 5, "no key 'colour'"),
+        (HEAD + "    strategy: magic\n", 5, "no strategy 'magic'"),
+        (HEAD + "    settings: 3\n", 5, "settings must be"),
+        (HEAD + "    settings:\n      context: 4096\n      parallel: 0\n", 7, "parallel is 0"),
+        (HEAD + "    settings:\n      contxt: 4096\n", 6, "Did you mean context"),
+        (HEAD + "    settings: {context: [1]}\n", 5, "context must be one value"),
+        (HEAD + "    settings:\n      flash_attention: off\n      kv_cache_v: q8_0\n", 7, "kv_cache_v is q8_0"),
+        (HEAD + "    extra_args:\n      - --swa-full\n      - --tools all\n", 7, "--tools is refused"),
+        (HEAD + "    extra_args: --swa-full\n", 5, "extra_args must be a list"),
+        (HEAD.replace("devices: CPU", "devices: [CPU, CPU]"), 4, "named twice"),
+        (HEAD.replace("devices: CPU", "devices: []"), 4, "list of devices is empty"),
+        (HEAD.replace("devices: CPU", "devices: '; rm'"), 4, "not a device's name"),
+        (HEAD.replace("models: m", "models: {target: m}"), 3, "no key 'target'"),
+        (HEAD + "  - name: a\n    models: m\n    devices: CPU\n", 5, "'a' is there twice"),
+        ("models:\n  - {name: m, path: small.gguf}\n", 2, "not a full path"),
+        ("engines:\n  - name: e\n    path: /x\n    flavour: vllm\n", 4, "flavour is 'vllm'"),
+        ("routes:\n  - name: r\n", 2, "has no deployment"),
+        ("a: &a [*a]\n", 1, "no key 'a'"),
+        ("deployments: &a [*a]\n", 1, "the deployment must be"),
+    ],
+)
+def test_a_mistake_is_named_with_its_line(text: str, line: int, says: str) -> None:
+    with pytest.raises(RigError) as refused:
+        parse(text)
+    assert [problem.line for problem in refused.value.problems if says in problem.text] == [line]
+    assert f"line {line}: " in str(refused.value)
+
+
+def test_all_mistakes_are_named_at_once_in_the_order_of_their_lines() -> None:
+    text = HEAD.replace("name: a", "name: A") + "    settings: {context: 1, paralel: 2}\n    strategy: magic\n"
+    with pytest.raises(RigError) as refused:
+        parse(text)
+    assert [problem.line for problem in refused.value.problems] == [2, 5, 5, 6]
+
+
+def test_a_file_that_is_too_long_is_not_read() -> None:
+    with pytest.raises(RigError, match="longer than"):
+        parse("#" * 1_000_001)
+
+
+@given(st.text(alphabet=st.sampled_from("abc:-[]{}&*!|>'\"# \n\t0,?%@"), max_size=120))
+def test_any_text_is_either_a_rig_or_refused(text: str) -> None:
+    try:
+        parse(text)
+    except RigError as error:
+        assert all(problem.line >= 1 and problem.text for problem in error.problems)
+
+
+_words = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,20}", fullmatch=True)
+_settings = st.fixed_dictionaries({}, optional={key: st.just(s.default) for key, s in SETTINGS.items()})
+
+
+@given(_words, _words, _settings, st.text(min_size=1).filter(lambda t: t.strip() and t.isprintable()))
+def test_whatever_can_be_written_can_be_read(
+    name: str, model: str, settings: dict[str, int | str], description: str
+) -> None:
+    entry = RigDeployment(name, "independent", "", {"model": model}, {"model": ("CPU",)}, settings)
+    rig = Rig(deployments=(entry,), routes=(RigRoute(f"r-{name}", name, description),))
+    assert parse(dump(rig)) == rig

@@ -1,0 +1,14 @@
+"""Loaded by pytest before anything reads Django's settings: the tests have an OMNI_HOME of their own."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+
+for name in [name for name in os.environ if name.startswith("OMNI_") and not name.startswith("OMNI_TEST_")]:
+    del os.environ[name]
+_home = tempfile.mkdtemp(prefix="omni-test-")
+atexit.register(shutil.rmtree, _home, ignore_errors=True)
+os.environ |= {"OMNI_HOME": _home, "OMNI_HOST_NAME": "testhost", "HF_HUB_OFFLINE": "1"}
