@@ -6,9 +6,11 @@ class OmniConfig(AppConfig):
     label = "omni"
 
     def ready(self) -> None:
+        from django.apps import apps
         from django.db.models.signals import post_migrate
 
         from omni import checks  # noqa: F401  (registers the system checks)
         from omni.roles import ensure_roles
 
-        post_migrate.connect(ensure_roles, sender=self)
+        # Once, after the last app: by then every permission exists. (An app without models gets no signal.)
+        post_migrate.connect(ensure_roles, sender=apps.get_app_config("chat"))

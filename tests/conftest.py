@@ -53,23 +53,15 @@ def admin_user(db: None) -> User:
 @pytest.fixture
 def operator_user(db: None) -> User:
     user = _user("oscar")
-    user.groups.add(Group.objects.get_or_create(name="operator")[0])
-    _ensure_roles()
+    user.groups.add(Group.objects.get(name="operator"))
     return user
 
 
 @pytest.fixture
 def viewer_user(db: None) -> User:
     user = _user("vera")
-    user.groups.add(Group.objects.get_or_create(name="viewer")[0])
-    _ensure_roles()
+    user.groups.add(Group.objects.get(name="viewer"))
     return user
-
-
-def _ensure_roles() -> None:
-    from omni.roles import ensure_roles
-
-    ensure_roles()
 
 
 def _client(user: User | None) -> Client:

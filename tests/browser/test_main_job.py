@@ -75,6 +75,9 @@ def test_from_log_in_to_a_running_model_in_two_clicks_without_reload(
 def test_an_answer_grows_in_steps_and_its_figures_appear(page: Page, panel: RunningPanel) -> None:
     deployed(page, panel)
     new_chat(page, panel)
+    page.get_by_text("Settings", exact=True).click()
+    page.get_by_label("Longest answer (tokens)").fill("120")
+    page.get_by_role("button", name="Save settings").click()
     ask(page, "Tell me about the sea in three sentences.")
     lengths: set[int] = set()
 

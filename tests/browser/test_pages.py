@@ -1,0 +1,147 @@
+"""Every page, light and dark, on a desk and on a phone: fits, is accessible, shows no error.
+
+The pictures are kept in tests/artifacts for people to look at.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import BrowserContext, Page, expect
+
+from tests.browser.conftest import log_in
+from tests.helpers import wait_until
+from tests.panel import RunningPanel
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+ARTIFACTS = Path(__file__).resolve().parent.parent / "artifacts"
+SIZES = {"desk": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
+RIG = """
+deployments:
+  - name: shown
+    models: {model: MODEL}
+    devices: {model: [RPC1]}
+    settings: {context: 2048}
+"""
+
+
+@pytest.fixture(scope="module")
+def furnished(panel: RunningPanel) -> dict[str, str]:
+    """A panel with something on every page: path by name."""
+    models = json.loads(panel.manage("scan", "--json").stdout)["models"]
+    rig = panel.home / "shown.yaml"
+    rig.write_text(RIG.replace("MODEL", models[0]["name"]))
+    applied = panel.manage("apply", str(rig), "--start")
+    assert applied.returncode == 0, applied.stderr
+    started = panel.manage("start", "shown", "--wait", "40")
+    assert started.returncode == 0, started.stderr
+    return {
+        "rig": "/",
+        "card": "/cards/RPC0/",
+        "models": "/models/",
+        "model": f"/models/{models[0]['name']}/",
+        "deployments": "/deployments/",
+        "deployment": "/deployments/shown/",
+        "new-deployment": "/deployments/new/",
+        "chats": "/chat/",
+        "not-found": "/nothing-here/",
+    }
+
+
+def issues(page: Page) -> list[str]:
+    """axe-core's serious and critical findings, one line each."""
+    found = Axe().run(page).response["violations"]
+    return [
+        f"{v['id']}: {v['help']} at {v['nodes'][0]['target']}" for v in found if v["impact"] in ("serious", "critical")
+    ]
+
+
+def look(page: Page, name: str) -> list[str]:
+    """What is wrong with the page as it is now."""
+    ARTIFACTS.mkdir(exist_ok=True)
+    page.screenshot(path=ARTIFACTS / f"{name}.png", full_page=True)
+    wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    return [f"{name}: {issue}" for issue in [*issues(page), *([f"{wide} px too wide"] if wide > 0 else [])]]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+def test_every_page_fits_and_is_accessible(
+    scheme: str,
+    size: str,
+    new_context: Callable[..., BrowserContext],
+    panel: RunningPanel,
+    furnished: dict[str, str],
+) -> None:
+    page = new_context(viewport=SIZES[size], color_scheme=scheme).new_page()
+    page.goto(f"{panel.url}/login/")
+    wrong = look(page, f"login-{scheme}-{size}")
+    log_in(page, panel.url)
+    for name, path in furnished.items():
+        page.goto(panel.url + path)
+        if name == "rig":
+            expect(page.locator("#live-note")).to_contain_text("Live")
+            expect(page.get_by_role("link", name=re.compile("^Open")).first).to_be_visible()
+        wrong += look(page, f"{name}-{scheme}-{size}")
+    wrong += _conversation(page, panel, f"{scheme}-{size}")
+    assert not wrong, "\n".join(wrong)
+
+
+def _conversation(page: Page, panel: RunningPanel, name: str) -> list[str]:
+    """A conversation with an answer in it."""
+    page.goto(f"{panel.url}/chat/")
+    page.get_by_role("button", name="New chat").first.click()
+    page.wait_for_url(re.compile(r"/chat/\d+/"))
+    page.get_by_label("Message").fill("Write a long Python program with comments.")
+    page.keyboard.press("Enter")
+    wait_until(lambda: len(page.locator("[data-answer]").last.inner_text()) > 300, 60, "no answer came", interval_s=0.1)
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator("[data-figures]").last).to_be_visible()
+    return look(page, f"conversation-{name}")
+
+
+def test_pages_can_be_used_by_keyboard(page: Page, panel: RunningPanel, furnished: dict[str, str]) -> None:
+    page.goto(panel.url + "/deployments/")
+    page.keyboard.press("Tab")
+    expect(page.get_by_text("Skip to content")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#content")).to_be_focused()
+
+
+def test_the_theme_switch_stays(page: Page, panel: RunningPanel) -> None:
+    page.goto(panel.url)
+    page.get_by_role("button", name="Light or dark").click()
+    chosen = page.locator("html").get_attribute("data-theme")
+    assert chosen == "dark"
+    page.goto(f"{panel.url}/models/")
+    assert page.locator("html").get_attribute("data-theme") == chosen
+
+
+def test_deleting_asks_first_and_cancel_keeps_everything(
+    page: Page, panel: RunningPanel, furnished: dict[str, str]
+) -> None:
+    page.goto(panel.url + furnished["deployment"])
+    page.get_by_role("button", name="Delete").first.click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(dialog).not_to_be_visible()
+    page.reload()
+    expect(page.get_by_role("heading", name="shown")).to_be_visible()
+
+
+def test_the_administration_works_under_its_own_policy(
+    panel: RunningPanel, new_context: Callable[..., BrowserContext], furnished: dict[str, str]
+) -> None:
+    page = new_context(viewport=SIZES["desk"]).new_page()
+    log_in(page, panel.url)
+    for path in ("", "gpus/device/", "deployments/engine/", "deployments/model/", "deployments/deployment/",
+                 "deployments/instance/", "gpus/samplerollup/", "chat/conversation/", "chat/message/"):  # fmt: skip
+        answer = page.goto(f"{panel.url}/admin/{path}")
+        assert answer and answer.status == 200, path
+    page.screenshot(path=ARTIFACTS / "admin.png")
