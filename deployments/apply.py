@@ -121,7 +121,7 @@ def _deployment_problems(wanted: Wanted, entry: RigDeployment) -> Iterator[Probl
     devices = set(wanted.host.devices.values_list("name", flat=True))
     for role, name in entry.models.items():
         if name not in wanted.models:
-            yield Problem(entry.line(f"models.{role}") or entry.line("models"), f"There is no model {name!r}.")
+            yield Problem(_role_line(entry, "models", role), f"There is no model {name!r}.")
     for role, names in entry.devices.items():
         for name in (name for name in names if name not in devices):
             text = f"There is no device {name!r}; there are {', '.join(sorted(devices)) or 'none'}."

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from celery import shared_task
+from omni.celery import app
 
 
-@shared_task
+@app.task
 def nudge_agent() -> None:
     """Makes the agent look at what is desired now and not at its next tick."""
     from deployments.supervision.agent import nudge
@@ -13,7 +13,7 @@ def nudge_agent() -> None:
     nudge()
 
 
-@shared_task
+@app.task
 def scan_library() -> None:
     """Looks for engines and models again and registers what it finds."""
     from deployments.discovery import discover
@@ -21,7 +21,7 @@ def scan_library() -> None:
     discover()
 
 
-@shared_task
+@app.task
 def probe_engine(engine_id: int) -> None:
     """Asks one engine again what it is."""
     from deployments.engines.probe import probe

@@ -34,7 +34,6 @@ CSRF_TRUSTED_ORIGINS = envlist("OMNI_TRUSTED_ORIGINS")
 ROOT_URLCONF = "omni.urls"
 ASGI_APPLICATION = "omni.asgi.application"
 INSTALLED_APPS = [
-    "daphne",
     "unfold",
     "django.contrib.admin",
     "django.contrib.auth",

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from channels.layers import get_channel_layer
 from django.db import connection
 
@@ -254,11 +255,7 @@ def test_what_cannot_be_planned_says_why(deployment: Deployment, spoil: Callable
 
 # --- telling --------------------------------------------------------------------------------------
 @pytest.mark.django_db(transaction=True)
-async def test_pages_hear_of_a_write_once_it_holds(
-    make_deployment: Make, django_capture_on_commit_callbacks: Any
-) -> None:
-    from asgiref.sync import sync_to_async
-
+async def test_pages_hear_of_a_write_once_it_holds(make_deployment: Make) -> None:
     layer = get_channel_layer()
     channel = await layer.new_channel()
     await layer.group_add(STATE_GROUP, channel)

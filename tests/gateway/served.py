@@ -19,17 +19,17 @@ from tests.helpers import free_port, wait_until
 from tests.panel import ROOT
 
 PREPARE = """
-import json, sys
+import json
 from django.core.management import call_command
 call_command("migrate", verbosity=0)
 from deployments.gateway.keys import create_key
-from deployments.models import Route
+from deployments.models import Deployment, Route
 from tests.gateway.engine import make_deployment
 wanted = json.loads({wanted!r})
 for name, port in wanted["deployments"].items():
     make_deployment(name, port, state="ready" if port else "stopped")
 for name, deployment in wanted["routes"].items():
-    Route.objects.create(name=name, deployment_id=__import__("deployments.models").models.Deployment.objects.get(name=deployment).pk)
+    Route.objects.create(name=name, deployment=Deployment.objects.get(name=deployment))
 print("KEY", create_key("tests"))
 """
 

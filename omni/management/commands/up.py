@@ -101,7 +101,7 @@ class Command(BaseCommand):
         self._ensure_admin()
         self._wait_for_broker(panel)
         self._say("Starting the web server and the agent …")
-        worker = ("-m", "celery", "-A", "omni", "worker", "--pool", "threads", "--concurrency", "4")
+        worker = ("-m", "celery", "-A", "omni.celery", "worker", "--pool", "threads", "--concurrency", "4")
         quiet = ("--without-gossip", "--without-mingle", "--loglevel", "WARNING")
         queue = settings.CELERY_TASK_DEFAULT_QUEUE
         name = ("--queues", queue, "--hostname", f"agent@{settings.OMNI_HOST_NAME}")

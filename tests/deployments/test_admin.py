@@ -1,0 +1,69 @@
+"""The administration: every list can be searched, what is observed cannot be typed over, a key is shown once."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from django.contrib import admin as site
+from django.test import Client
+
+from deployments.models import ApiKey, Deployment, Engine, Instance, Route, Transition
+
+ADMINS = [row for model, row in site.site._registry.items() if model._meta.app_label == "deployments"]
+
+
+@pytest.fixture
+def rows(deployment: Deployment) -> Deployment:
+    instance = Instance.objects.create(host=deployment.host, deployment=deployment, role="model", state="ready", pid=9)
+    Transition.objects.create(instance=instance, old="loading", new="ready")
+    Route.objects.create(name="fast", deployment=deployment)
+    ApiKey.objects.create_key(name="script")
+    return deployment
+
+
+@pytest.mark.parametrize("page", ADMINS, ids=lambda row: row.model.__name__)
+def test_every_list_opens_searches_and_filters(admin: Client, rows: Deployment, page: site.ModelAdmin) -> None:  # type: ignore[type-arg]
+    path = f"/admin/deployments/{page.model._meta.model_name}/"
+    assert page.search_fields and page.list_filter
+    assert len(page.list_display) > 2
+    assert admin.get(path).status_code == 200
+    assert admin.get(path, {"q": "small"}).status_code == 200
+    first = page.model._default_manager.first()
+    if first:
+        assert admin.get(f"{path}{first.pk}/change/").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["instance/add/", "transition/add/", "model/add/"])
+def test_what_is_observed_cannot_be_made_up(admin: Client, path: str) -> None:
+    assert admin.get(f"/admin/deployments/{path}").status_code == 403
+
+
+def test_an_operator_has_no_administration(operator: Client, rows: Deployment) -> None:
+    assert operator.get("/admin/deployments/deployment/").status_code == 302
+
+
+def test_a_new_key_is_shown_once(admin: Client) -> None:
+    answer = admin.post("/admin/deployments/apikey/add/", {"name": "script", "owner": "", "revoked": ""}, follow=True)
+    key = re.search(r"shown this once: (\S+?)[\s<]", answer.content.decode())
+    assert key and ApiKey.objects.get_from_key(key[1]).name == "script"
+    row = ApiKey.objects.get()
+    assert key[1] not in admin.get(f"/admin/deployments/apikey/{row.pk}/change/").content.decode()
+
+
+def test_actions_go_through_the_services(admin: Client, rows: Deployment) -> None:
+    chosen = {"_selected_action": [rows.pk]}
+    admin.post("/admin/deployments/deployment/", {"action": "start", **chosen})
+    assert Deployment.objects.get().desired == "running"
+    admin.post("/admin/deployments/deployment/", {"action": "stop", **chosen})
+    assert Deployment.objects.get().desired == "stopped"
+    Route.objects.all().delete()
+    admin.post("/admin/deployments/deployment/", {"action": "delete_selected", "post": "yes", **chosen})
+    assert Deployment.objects.get().is_deleting, "the agent removes the row once the processes are gone"
+
+
+def test_an_engine_can_be_asked_again(admin: Client, engine: Engine) -> None:
+    Engine.objects.update(flags=[], state="broken")
+    admin.post("/admin/deployments/engine/", {"action": "probe_again", "_selected_action": [engine.pk]})
+    found = Engine.objects.get()
+    assert found.state == "ok" and "--metrics" in found.flags
