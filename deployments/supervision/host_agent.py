@@ -77,7 +77,9 @@ class HostAgent:
         """Does the next step of every instance; True while something is on its way and worth a quick look."""
         process.reap()
         instances = self._wanted_instances()
-        self._end_orphans({instance.pk for instance in instances})
+        known = {instance.pk for instance in instances}
+        self._end_orphans(known)
+        self.memories = {pk: memory for pk, memory in self.memories.items() if pk in known}
         records = {instance.pk: process.read_record(self.run, instance.pk) for instance in instances}
         seen = self._observe(instances, records)
         taken = [instance.port for instance in instances if instance.port]
@@ -86,7 +88,7 @@ class HostAgent:
             self._step(instance, desired, seen[instance.pk], taken)
         self._remove_deleted()
         self._heartbeat()
-        return any(self.memories[instance.pk].state in IN_TRANSITION for instance in instances)
+        return any(memory.state in IN_TRANSITION for memory in self.memories.values())
 
     # --- what ought to be ---------------------------------------------------------------------------
     def _wanted_instances(self) -> list[Instance]:

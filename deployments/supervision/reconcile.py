@@ -36,6 +36,8 @@ class Limits:
     terminate_again_s: float = 5.0
     kill_s: float = 7.0
     hang_s: float = 20.0
+    # Shorter silences happen on a busy machine and are no news.
+    blink_s: float = 2.0
     load_base_s: float = 60.0
     # A file is read at no less than this, from a slow disk.
     load_bytes_per_s: float = 50e6
@@ -174,7 +176,7 @@ def _living(desired: Desired, seen: Observed, memory: Memory, now_s: float, limi
             return _give_up_on(HUNG, memory, now_s, limits, seed)
         if seen.health == Health.LOADING:
             return _to(memory, S.LOADING, now_s, "it loads its model again")
-        if now_s - memory.answered_s < 2.0 and seen.health == Health.SILENT:
+        if now_s - memory.answered_s < limits.blink_s and seen.health == Health.SILENT:
             return Decision(Action.NOTHING, memory)
         return _to(memory, S.UNHEALTHY, now_s, "it does not answer", cause=HUNG)
     began_s = memory.since_s if memory.state == S.STARTING else memory.answered_s

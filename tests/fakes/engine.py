@@ -1,0 +1,56 @@
+"""A stand-in engine for what the real one cannot be made to do: MODE is the first argument after --mode.
+
+silent    never listens            loading   answers 503 for ever
+deaf      ready, ignores SIGTERM   hang      ready, then stops answering when told (SIGUSR1)
+exit      writes a line and ends   flood     ready, writes a lot of log
+family    ready, has a child       serve     ready
+"""
+
+import http.server
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+
+def value(flag: str, default: str = "") -> str:
+    return sys.argv[sys.argv.index(flag) + 1] if flag in sys.argv else default
+
+
+MODE = value("--mode", "serve")
+hanging = threading.Event()
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        while hanging.is_set():
+            time.sleep(0.1)
+        self.send_response(503 if MODE == "loading" else 200)
+        self.end_headers()
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+def main() -> None:
+    if MODE == "exit":
+        print("0.00.001.000 E srv    load_model: the weights do not like this machine", file=sys.stderr)
+        sys.exit(3)
+    if MODE == "silent":
+        time.sleep(600)
+    if MODE == "deaf":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if MODE == "family":
+        print("child", subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid, flush=True)
+    signal.signal(signal.SIGUSR1, lambda *_: hanging.set())
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", int(value("--port"))), Handler)
+    if MODE == "flood":
+        line = b"x" * 999 + b"\n"
+        threading.Thread(target=lambda: [os.write(2, line) for _ in range(40_000)], daemon=True).start()
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()

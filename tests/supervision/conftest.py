@@ -1,0 +1,130 @@
+"""An agent in this process, ticked by hand, over the real database, real processes and real ports."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+
+from deployments import services
+from deployments.discovery import discover_engines, local_host
+from deployments.library import scan
+from deployments.models import Deployment, Engine, Instance, LibraryFolder, Model
+from deployments.planning.plan import PORT, InstancePlan, Plan, Verdict
+from deployments.supervision import process
+from deployments.supervision.host_agent import HostAgent, Planner
+from deployments.supervision.reconcile import Limits
+from gpus.models import Device, Host
+from tests.deployments.gguf_corpus import smollm2
+from tests.helpers import free_port
+
+FAKE = Path(__file__).resolve().parent.parent / "fakes" / "engine.py"
+QUICK = Limits(
+    terminate_again_s=1.0,
+    kill_s=1.5,
+    hang_s=3.0,
+    blink_s=0.5,
+    load_base_s=3.0,
+    first_delay_s=0.1,
+    longest_delay_s=0.4,
+    most_failures=3,
+)
+
+
+@pytest.fixture
+def host(transactional_db: None, settings: object) -> Host:
+    first = free_port()
+    settings.OMNI_ENGINE_PORTS = (first, min(first + 40, 65535))  # type: ignore[attr-defined]
+    found = local_host()
+    Device.objects.create(host=found, name="CPU", kind="cpu")
+    return found
+
+
+@pytest.fixture
+def engine(host: Host) -> Engine:
+    """The packaged llama-server, asked what it is."""
+    discover_engines(host)
+    return Engine.objects.get(host=host)
+
+
+@pytest.fixture
+def model(host: Host) -> Model:
+    LibraryFolder.objects.get_or_create(path=str(smollm2().parent), defaults={"is_packaged": True})
+    scan()
+    return Model.objects.get(path=str(smollm2()))
+
+
+Make = Callable[..., Deployment]
+
+
+@pytest.fixture
+def deployment(engine: Engine, model: Model) -> Deployment:
+    """SmolLM2 on the CPU, stopped."""
+    return services.deployment_create(
+        name="smol",
+        strategy="independent",
+        engine=engine,
+        members={"model": (model, ["CPU"])},
+        settings={"context": 512, "threads": 2},
+    )
+
+
+class Ticker:
+    """Ticks an agent until something is so."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.agent = self.new_agent()
+
+    def new_agent(self, plan: Planner | None = None, limits: Limits = QUICK) -> HostAgent:
+        """As if the agent had been started anew: it knows only what database and records say."""
+        self.agent = HostAgent(self.host, limits=limits, **({"plan": plan} if plan else {}))
+        return self.agent
+
+    def until(self, wanted: Callable[[], bool], timeout_s: float = 20.0) -> float:
+        """Seconds until it was so."""
+        began = time.monotonic()
+        while not wanted():
+            took = time.monotonic() - began
+            assert took < timeout_s, f"not within {timeout_s:g} s; {self.describe()}"
+            self.agent.tick()
+            time.sleep(0.05)
+        return time.monotonic() - began
+
+    def until_state(self, state: str, timeout_s: float = 20.0) -> float:
+        def reached() -> bool:
+            found = Instance.objects.filter(deployment__isnull=False).first()
+            return bool(found and found.state == state)
+
+        return self.until(reached, timeout_s)
+
+    def describe(self) -> str:
+        rows = Instance.objects.values_list("state", "error", "log_line", "pid")
+        return (
+            f"instances: {list(rows)}; deployments: {list(Deployment.objects.values_list('name', 'desired', 'error'))}"
+        )
+
+
+@pytest.fixture
+def ticker(host: Host) -> Iterator[Ticker]:
+    yield Ticker(host)
+    for record in process.records(settings.OMNI_HOME.run):
+        process.kill_group(record)
+        process.wait_ended(record, 5)
+        process.forget(settings.OMNI_HOME.run, record.instance)
+
+
+def fake_plan(*modes: str) -> Planner:
+    """Plans stand-in engines; the mode can be changed from start to start."""
+    left = list(modes)
+
+    def plan(deployment: Deployment) -> Plan:
+        mode = left.pop(0) if len(left) > 1 else left[0]
+        argv = (sys.executable, str(FAKE), "--mode", mode, "--port", PORT)
+        return Plan("independent", Verdict.VIABLE, instances=(InstancePlan("model", argv),))
+
+    return plan
