@@ -103,10 +103,10 @@ else:
     DATABASES = {
         "default": {
             "ENGINE": "django.db.backends.sqlite3",
-            "NAME": OMNI_HOME.database,
+            "NAME": str(OMNI_HOME.database),
             "OPTIONS": SQLITE_OPTIONS,
             # A file in the tests too: several threads and processes use it, as in real life.
-            "TEST": {"NAME": OMNI_HOME.root / "test.sqlite3"},
+            "TEST": {"NAME": str(OMNI_HOME.root / "test.sqlite3")},
         }
     }
 

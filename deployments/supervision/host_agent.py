@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
@@ -17,11 +17,11 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from deployments.gguf import shard_paths
 from deployments.models import Deployment, Instance, Transition
 from deployments.planning.plan import InstancePlan, Plan
 from deployments.plans import plan_deployment
 from deployments.supervision import launch, process
+from deployments.supervision.instances import file_bytes, is_newer, remembered, servers_of, values
 from deployments.supervision.log_reading import Cause
 from deployments.supervision.observe import observe
 from deployments.supervision.reconcile import (
@@ -122,12 +122,14 @@ class HostAgent:
         if known is None or generation != deployment.generation or (isinstance(known, OmniError) and known.retry):
             try:
                 known = self.plan(deployment)
-            except OmniError as error:
-                known = error
+            except OmniError as refused:
+                known = refused
             self.plans[deployment.pk] = (deployment.generation, known)
-        error = known if isinstance(known, OmniError) else None
-        self._set_error(deployment, error.code if error else "", str(error) if error else "")
-        return None if isinstance(known, OmniError) else known
+        if isinstance(known, OmniError):
+            self._set_error(deployment, known.code, str(known))
+            return None
+        self._set_error(deployment, "", "")
+        return known
 
     def _set_error(self, deployment: Deployment, code: str, text: str) -> None:
         if (deployment.error_code, deployment.error) == (code, text):
@@ -163,9 +165,9 @@ class HostAgent:
         mine = records[instance.pk]
         if seen[instance.pk].is_alive and mine:
             # Asked of the process itself: a plan may no longer be possible, and it runs all the same.
-            servers = _servers_of(mine.argv, instances)
-            restarted = any(_is_newer(records[server.pk], mine) for server in servers)
-            return Desired(running, deployment.generation, _file_bytes(mine.argv), needs_restart=restarted)
+            servers = servers_of(mine.argv, instances)
+            restarted = any(is_newer(records[server.pk], mine) for server in servers)
+            return Desired(running, deployment.generation, file_bytes(mine.argv), needs_restart=restarted)
         if not running or deployment.error:
             return Desired(running=False, generation=deployment.generation)
         try:
@@ -194,8 +196,8 @@ class HostAgent:
     # --- one step -----------------------------------------------------------------------------------
     def _step(self, instance: Instance, desired: Desired, seen: Observed, taken: list[int]) -> None:
         now_s = self.clock()
-        before = _values(instance)
-        memory = self.memories.get(instance.pk) or _remembered(instance, now_s)
+        before = values(instance)
+        memory = self.memories.get(instance.pk) or remembered(instance, now_s)
         limits = self.device_limits if instance.device_id else self.limits
         decision = decide(desired, seen, memory, now_s, limits, seed=instance.pk)
         record = process.read_record(self.run, instance.pk)
@@ -234,7 +236,7 @@ class HostAgent:
     def _save(
         self, instance: Instance, decision: Decision, record: process.Record | None, before: dict[str, object]
     ) -> None:
-        memory, old = decision.memory, before["state"]
+        memory, old = decision.memory, str(before["state"])
         instance.state = str(memory.state)
         instance.generation, instance.restarts, instance.failures = (
             memory.generation,
@@ -253,7 +255,7 @@ class HostAgent:
         self._save_cause(instance, decision)
         wait_s = memory.next_start_s - self.clock()
         waiting = memory.state == InstanceState.CRASHED
-        if _values(instance) == before:
+        if values(instance) == before:
             return
         instance.next_start_at = timezone.now() + timedelta(seconds=wait_s) if waiting else None
         if decision.action == Action.START:
@@ -306,49 +308,3 @@ class HostAgent:
                 "state": fresh.state if fresh else InstanceState.STOPPED,
             },
         )
-
-
-def _remembered(instance: Instance, now_s: float) -> Memory:
-    """What an agent that starts takes over from the one before it."""
-    state = InstanceState(instance.state)
-    if instance.device_id and state == InstanceState.FAILED:
-        state = InstanceState.STOPPED
-    return Memory(
-        state=state,
-        generation=instance.generation,
-        failures=instance.failures,
-        restarts=instance.restarts,
-        since_s=now_s,
-        answered_s=now_s,
-        ready_s=now_s if state in (InstanceState.READY, InstanceState.UNHEALTHY) else None,
-        next_start_s=now_s,
-    )
-
-
-_WATCHED = (
-    "state", "generation", "restarts", "failures", "port", "pid", "exit_code", "error_code", "error", "log_line",
-)  # fmt: skip
-
-
-def _values(instance: Instance) -> dict[str, object]:
-    """What is worth a write, and a message to the pages, when it changes."""
-    return {name: getattr(instance, name) for name in _WATCHED}
-
-
-def _argument(argv: Sequence[str], flag: str) -> str:
-    return next((value for name, value in zip(argv, argv[1:], strict=False) if name == flag), "")
-
-
-def _servers_of(argv: Sequence[str], instances: Sequence[Instance]) -> list[Instance]:
-    """The device servers whose addresses stand in the command."""
-    endpoints = set(_argument(argv, "--rpc").split(","))
-    return [i for i in instances if i.device and i.device.endpoint and i.device.endpoint in endpoints]
-
-
-def _file_bytes(argv: Sequence[str]) -> int:
-    path = _argument(argv, "-m")
-    return sum(shard.stat().st_size for shard in shard_paths(Path(path)) if shard.exists()) if path else 0
-
-
-def _is_newer(server: process.Record | None, user: process.Record | None) -> bool:
-    return bool(server and user and server.ticks and user.ticks and server.ticks > user.ticks)

@@ -1,0 +1,58 @@
+"""What the agent reads off an instance's row and off its command."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from deployments.gguf import shard_paths
+from deployments.models import Instance
+from deployments.supervision.process import Record
+from deployments.supervision.reconcile import Memory
+from deployments.supervision.states import InstanceState
+
+
+def remembered(instance: Instance, now_s: float) -> Memory:
+    """What an agent that starts takes over from the one before it."""
+    state = InstanceState(instance.state)
+    if instance.device_id and state == InstanceState.FAILED:
+        state = InstanceState.STOPPED
+    return Memory(
+        state=state,
+        generation=instance.generation,
+        failures=instance.failures,
+        restarts=instance.restarts,
+        since_s=now_s,
+        answered_s=now_s,
+        ready_s=now_s if state in (InstanceState.READY, InstanceState.UNHEALTHY) else None,
+        next_start_s=now_s,
+    )
+
+
+_WATCHED = (
+    "state", "generation", "restarts", "failures", "port", "pid", "exit_code", "error_code", "error", "log_line",
+)  # fmt: skip
+
+
+def values(instance: Instance) -> dict[str, object]:
+    """What is worth a write, and a message to the pages, when it changes."""
+    return {name: getattr(instance, name) for name in _WATCHED}
+
+
+def _argument(argv: Sequence[str], flag: str) -> str:
+    return next((value for name, value in zip(argv, argv[1:], strict=False) if name == flag), "")
+
+
+def servers_of(argv: Sequence[str], instances: Sequence[Instance]) -> list[Instance]:
+    """The device servers whose addresses stand in the command."""
+    endpoints = set(_argument(argv, "--rpc").split(","))
+    return [i for i in instances if i.device and i.device.endpoint and i.device.endpoint in endpoints]
+
+
+def file_bytes(argv: Sequence[str]) -> int:
+    path = _argument(argv, "-m")
+    return sum(shard.stat().st_size for shard in shard_paths(Path(path)) if shard.exists()) if path else 0
+
+
+def is_newer(server: Record | None, user: Record | None) -> bool:
+    return bool(server and user and server.ticks and user.ticks and server.ticks > user.ticks)
