@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from channels.db import database_sync_to_async
 from django.db import DatabaseError
 from django.utils import timezone
 
@@ -23,6 +21,7 @@ from chat.transcript import Delta, EventReader, settled_length
 from deployments.gateway.relay import Upstream, open_answer
 from deployments.gateway.shapes import engine_message
 from omni.broadcast import publish_async
+from omni.database import DatabasePool
 from omni.errors import OmniError
 from omni.events import chat_group
 
@@ -33,13 +32,8 @@ PATH = "/v1/chat/completions"
 TRACKS = ("content", "thinking")
 State = Message.State
 
-_executor = ThreadPoolExecutor(max_workers=2, thread_name_prefix="chat-answers")
+in_database = DatabasePool("chat-answers", 2)
 _running: dict[int, Generation] = {}
-
-
-def in_database(function: Any) -> Any:
-    """Runs it in threads of the chat's own, so that nothing else waits behind it."""
-    return database_sync_to_async(function, thread_sensitive=False, executor=_executor)
 
 
 @dataclass
@@ -61,7 +55,7 @@ class Generation:
 
     def __post_init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._stop, self._news = asyncio.Event(), asyncio.Event()
+        self._stop, self._news, self._over = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     def stop(self, outcome: str = State.STOPPED) -> None:
         """Ends it where it is; may be called from any thread."""
@@ -77,17 +71,22 @@ class Generation:
         reading = asyncio.ensure_future(self._read())
         stopped = asyncio.ensure_future(self._stop.wait())
         helpers = [asyncio.ensure_future(loop()) for loop in (self._publish_often, self._save_often)]
-        try:
-            await asyncio.wait({reading, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (reading, stopped, *helpers):
-                task.cancel()
-            await asyncio.wait({reading, *helpers})
-        state, error = _outcome(reading, self.outcome)
-        try:
-            await self._publish()
-        finally:
-            await self._finish(state, error)
+        await asyncio.wait({reading, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (reading, stopped):
+            task.cancel()
+        # The helpers end by themselves: cancelled while it sends, one would lose what it counted as sent.
+        self._over.set()
+        self._news.set()
+        await asyncio.wait({reading, *helpers})
+        for helper in helpers:
+            if error := helper.exception():
+                log.error("an answer was not published or saved on the way", exc_info=error)
+        await self._finish(*_outcome(reading, self.outcome))
+
+    async def _pause(self, seconds: float) -> None:
+        """Shorter when the answer is over."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._over.wait(), seconds)
 
     # --- reading ----------------------------------------------------------------------------------
     async def _read(self) -> None:
@@ -118,14 +117,15 @@ class Generation:
     async def _publish_often(self) -> None:
         """The first token at once, afterwards what has come together meanwhile."""
         settle_at = 0.0
-        while True:
+        while not self._over.is_set():
             await self._news.wait()
             self._news.clear()
             await self._publish()
             if time.monotonic() >= settle_at:
                 await self._publish_settled()
                 settle_at = time.monotonic() + SETTLE_EVERY_S
-            await asyncio.sleep(PUBLISH_EVERY_S)
+            await self._pause(PUBLISH_EVERY_S)
+        await self._publish()
 
     async def _publish(self) -> None:
         for track in TRACKS:
@@ -172,8 +172,8 @@ class Generation:
     # --- keeping ----------------------------------------------------------------------------------
     async def _save_often(self) -> None:
         saved = 0
-        while True:
-            await asyncio.sleep(SAVE_EVERY_S)
+        while not self._over.is_set():
+            await self._pause(SAVE_EVERY_S)
             if saved != (now := sum(map(len, self.text.values()))):
                 with suppress(DatabaseError):  # the next second, or the end, tries again
                     await in_database(_save)(self.answer_id, **self.text)
@@ -227,7 +227,8 @@ async def _refused(upstream: Upstream) -> OmniError:
 
 
 def _save(answer_id: int, **fields: Any) -> None:
-    Message.objects.filter(pk=answer_id).update(**fields)
+    """A second's save that comes late must not undo the final one."""
+    Message.objects.filter(pk=answer_id, state=State.STREAMING).update(**fields)
 
 
 # --- the running ones -------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ from omni.events import STATE_GROUP
 log = logging.getLogger(__name__)
 
 MAX_DEPTH = 12
+# Far above what models have; facts are kept for each layer, and files come from strangers.
+MAX_LAYERS = 10_000
 # Words that mean something else in an address.
 RESERVED_NAMES = frozenset({"scan", "folders"})
 POSITIVE_INTEGER_MAX = 2**31 - 1
@@ -153,7 +155,7 @@ def _register_all(files: Iterator[Path] | list[Path], report: ScanReport) -> Non
 def register(path: Path) -> Model:
     """The row of this model, read anew when its files changed. A broken file gets a row that says why."""
     model = Model.objects.filter(path=str(path)).first() or Model(path=str(path))
-    unchanged = _stamp(path) == (model.modified_ns, model.size_bytes)
+    unchanged = _stamp(path) == (model.modified_ns, model.size_bytes) and bool(model.facts)
     if unchanged and model.pk and model.state == Model.State.OK:
         return model
     return _saved(describe_file(model, path), path)
@@ -188,6 +190,9 @@ def _saved(model: Model, path: Path) -> Model:
 
 
 def _facts(header: GgufHeader, path: Path) -> ModelFacts:
+    layers = header.arch_get("block_count", 0)
+    if not isinstance(layers, int) or not 0 <= layers <= MAX_LAYERS:
+        raise GgufError("gguf_invalid", path, f"it claims to have {str(layers)[:40]} layers")
     try:
         return facts(header)
     except (TypeError, ValueError, ArithmeticError, MemoryError) as error:

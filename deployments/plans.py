@@ -85,6 +85,15 @@ def _member(model: Model, names: Sequence[str], devices: Mapping[str, DeviceFact
         known = ", ".join(devices) or "none"
         raise OmniError("unknown_device", f"There is no device {unknown[0]!r}.", f"There are: {known}.")
     if model.state != Model.State.OK:
-        text = f"The model {model.name} cannot be used: {model.error or model.get_state_display()}"
-        raise OmniError("model_unusable", text.rstrip(".") + ".", "Put the file back or repair it, and scan.")
-    return Member(model.name, model.path, ModelFacts.from_dict(model.facts), tuple(devices[n] for n in names))
+        what = (model.error or model.get_state_display()).rstrip(".")
+        raise _unusable(model, what)
+    try:
+        facts = ModelFacts.from_dict(model.facts)
+    except TypeError:
+        raise _unusable(model, "its header has not been read by this version") from None
+    return Member(model.name, model.path, facts, tuple(devices[n] for n in names))
+
+
+def _unusable(model: Model, what: str) -> OmniError:
+    text = f"The model {model.name} cannot be used: {what}."
+    return OmniError("model_unusable", text, "Put the file back or repair it, and scan.")

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from django.conf import settings
+from django.db import transaction
 from django.utils import timezone
 
-from gpus.host import host_facts
+from gpus.facts import known_cards
+from gpus.host import host_row
 from gpus.models import Device, Gpu, Host
-from gpus.nvml import Card, Nvml
-
-log = logging.getLogger(__name__)
+from gpus.nvml import look
+from gpus.sample import CardIdentity, NvmlState, named
 
 CPU = "CPU"
 _KINDS = {
@@ -23,49 +23,75 @@ _KINDS = {
     "rocm": Device.Kind.ROCM,
     "hip": Device.Kind.ROCM,
     "vulkan": Device.Kind.VULKAN,
+    "metal": Device.Kind.METAL,
+    "sycl": Device.Kind.SYCL,
+    "rpc": Device.Kind.RPC,
 }
-_KINDS |= {"metal": Device.Kind.METAL, "sycl": Device.Kind.SYCL, "rpc": Device.Kind.RPC}
+# Back ends that run on NVIDIA cards, whose devices may therefore be a card of NVML's.
+_ON_NVIDIA = (Device.Kind.CUDA, Device.Kind.VULKAN)
 
 
 def discover_devices(host: Host) -> None:
     """Host facts, NVML's cards, the CPU, and stand-ins where there is no card."""
-    nvml = Nvml()
-    state = nvml.start()
-    facts = {
-        **host_facts(),
-        "nvml_state": state.state,
-        "nvml_text": state.text,
-        "driver_version": state.driver_version,
-    }
-    Host.objects.filter(pk=host.pk).update(**facts)
-    cpu = {"kind": Device.Kind.CPU, "memory_bytes": facts["ram_bytes"], "position": 900}
+    report = look()
+    save_rig(host, report.state, report.identities)
+
+
+@transaction.atomic
+def save_rig(host: Host, nvml: NvmlState, identities: Sequence[CardIdentity]) -> dict[int, CardIdentity]:
+    """Writes all rows; returns which card each index is, those that could not be opened included."""
+    facts = host_row()
+    ram_bytes = int(facts["ram_bytes"])
+    about_nvml = {"nvml_state": nvml.state, "nvml_text": nvml.text[:300], "driver_version": nvml.driver_version}
+    Host.objects.filter(pk=host.pk).update(**facts, **about_nvml)
+    cpu = {"kind": Device.Kind.CPU, "memory_bytes": ram_bytes, "position": 900}
     Device.objects.update_or_create(host=host, name=CPU, defaults={**cpu, "description": facts["cpu_name"]})
-    _save_cards(host, nvml.cards)
-    _stand_ins(host, 0 if nvml.cards else settings.OMNI_STAND_IN_DEVICES, int(str(facts["ram_bytes"])))
+    cards = _save_cards(host, identities)
+    _stand_ins(host, 0 if cards else settings.OMNI_STAND_IN_DEVICES, ram_bytes)
+    return {card.index: card for card in cards}
 
 
-def _save_cards(host: Host, cards: Iterable[Card]) -> None:
-    seen = []
+def _save_cards(host: Host, identities: Sequence[CardIdentity]) -> list[CardIdentity]:
+    opened = {identity.uuid for identity in identities if identity.uuid}
+    missing = [card for card in known_cards(host) if card.uuid not in opened]
+    cards = [_with_uuid(host, card) for card in named(identities, missing)]
     for card in cards:
-        seen.append(card.key)
-        values = {
-            "host": host,
-            "index": card.index,
-            "name": card.name or f"GPU {card.index}",
-            "pci_bus_id": card.pci_bus_id,
-            "memory_bytes": card.memory_total_bytes,
-            "compute_capability": card.compute_capability,
-            "pcie_generation_max": card.pcie_generation_max,
-            "pcie_width_max": card.pcie_width_max,
-            "state": Gpu.State.ERROR if card.error else Gpu.State.OK,
-            "error": card.error[:300],
-            "seen_at": timezone.now(),
-        }
-        Gpu.objects.update_or_create(uuid=card.key, defaults=values)
+        _save_card(host, card)
+    seen = [card.uuid for card in cards]
     host.gpus.exclude(uuid__in=seen).update(state=Gpu.State.ABSENT)
-    Device.objects.filter(host=host, gpu__isnull=False).exclude(gpu__uuid__in=seen).update(is_present=False)
+    # Of a card that never told its UUID only the failure was known.
+    host.gpus.filter(uuid__startswith="unknown-").exclude(uuid__in=seen).delete()
+    on_cards = Device.objects.filter(host=host, gpu__isnull=False)
+    on_cards.filter(gpu__uuid__in=seen).update(is_present=True)
+    on_cards.exclude(gpu__uuid__in=seen).update(is_present=False)
+    return cards
 
 
+def _with_uuid(host: Host, card: CardIdentity) -> CardIdentity:
+    """A card nobody could ever open is known by its place."""
+    return card if card.uuid else CardIdentity(**{**vars(card), "uuid": f"unknown-{host.name}-{card.index}"})
+
+
+def _save_card(host: Host, card: CardIdentity) -> None:
+    values = {
+        "host": host,
+        "index": card.index,
+        "name": card.shown_name,
+        "pci_bus_id": card.pci_bus_id,
+        "memory_bytes": card.memory_total_bytes,
+        "compute_capability": card.compute_capability,
+        "pcie_generation_max": card.pcie_generation_max,
+        "pcie_width_max": card.pcie_width_max,
+        "power_limit_watts": card.power_limit_watts,
+        "state": card.state,
+        "error": card.error[:300],
+    }
+    if card.state == "ok":
+        values["seen_at"] = timezone.now()
+    Gpu.objects.update_or_create(uuid=card.uuid, defaults=values)
+
+
+# --- stand-ins ------------------------------------------------------------------------------------
 def _stand_ins(host: Host, count: int, ram_bytes: int) -> None:
     """RPC0, RPC1 …: an endpoint once given stays, so that running engines keep their devices."""
     present = host.devices.filter(is_stand_in=True)
@@ -75,38 +101,53 @@ def _stand_ins(host: Host, count: int, ram_bytes: int) -> None:
         if present.filter(name=name).update(is_present=True, memory_bytes=ram_bytes):
             continue
         Device.objects.create(
-            host=host, name=name, kind=Device.Kind.RPC, is_stand_in=True, position=100 + number,
-            description="RPC server on this machine's CPU, in place of a GPU", memory_bytes=ram_bytes,
+            host=host,
+            name=name,
+            kind=Device.Kind.RPC,
+            is_stand_in=True,
+            position=100 + number,
+            description="RPC server on this machine's CPU, in place of a GPU",
+            memory_bytes=ram_bytes,
             endpoint=f"127.0.0.1:{_free_port(host)}",
-        )  # fmt: skip
+        )
 
 
 def _free_port(host: Host) -> int:
-    """From the engines' range, its upper end, and nobody's endpoint yet."""
-    taken = {int(e.rpartition(":")[2]) for e in host.devices.exclude(endpoint="").values_list("endpoint", flat=True)}
+    """From the upper end of the engines' range, and nobody's endpoint yet."""
+    endpoints = host.devices.exclude(endpoint="").values_list("endpoint", flat=True)
+    taken = {int(endpoint.rpartition(":")[2]) for endpoint in endpoints}
     first, last = settings.OMNI_ENGINE_PORTS
-    for port in range(last, first - 1, -1):
-        with socket.socket() as probe:
-            if port not in taken and probe.connect_ex(("127.0.0.1", port)) != 0:
-                return port
-    return last
+    free = [port for port in range(last, first - 1, -1) if port not in taken]
+    return next((port for port in free if _can_bind(port)), free[0])
 
 
+def _can_bind(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+# --- what engines list ----------------------------------------------------------------------------
 def register_engine_devices(host: Host, listed: Iterable[Mapping[str, Any]]) -> None:
-    """Device rows for what an engine's --list-devices prints; a CUDA device is tied to its card.
+    """Device rows for what an engine's --list-devices prints: mappings of name, description, total_bytes.
 
-    The list has no UUID: a card is found by its name and total memory, and where two are alike, the
-    engine is made to count in bus order (CUDA_DEVICE_ORDER=PCI_BUS_ID), which is NVML's own.
+    A device is tied to its card by what the list has: name and memory. Where two cards are alike, engines
+    count in bus order (they run with CUDA_DEVICE_ORDER=PCI_BUS_ID), so the one with the lower PCI address
+    comes first. Where that leaves a doubt (no name in common), no card is claimed.
     """
-    unclaimed = list(host.gpus.exclude(state=Gpu.State.ABSENT).order_by("index"))
+    cards = list(host.gpus.exclude(state=Gpu.State.ABSENT).order_by("pci_bus_id", "index"))
+    unclaimed = {kind: list(cards) for kind in _ON_NVIDIA}
     for place, device in enumerate(listed):
         name = str(device["name"])
         kind = _KINDS.get(re.sub(r"\d+$", "", name).lower(), Device.Kind.OTHER)
-        if kind == Device.Kind.RPC:
+        if kind in (Device.Kind.RPC, Device.Kind.CPU) or name == CPU:
             continue
-        gpu = _card_of(device, unclaimed) if kind == Device.Kind.CUDA else None
+        gpu = _card_of(device, unclaimed.get(kind, []))
         if gpu:
-            unclaimed.remove(gpu)
+            unclaimed[kind].remove(gpu)
         values = {
             "kind": kind,
             "gpu": gpu,
@@ -118,10 +159,15 @@ def register_engine_devices(host: Host, listed: Iterable[Mapping[str, Any]]) -> 
         Device.objects.update_or_create(host=host, name=name, defaults=values)
 
 
-def _card_of(device: Mapping[str, Any], cards: list[Gpu]) -> Gpu | None:
+def _card_of(device: Mapping[str, Any], cards: Sequence[Gpu]) -> Gpu | None:
     description = str(device.get("description", ""))
     total = device.get("total_bytes") or 0
     alike = [card for card in cards if card.name and card.name in description]
+    # "RTX 4070" is also a part of "RTX 4070 Ti": the longest name is the one that is meant.
+    longest = max((len(card.name) for card in alike), default=0)
+    alike = [card for card in alike if len(card.name) == longest]
     # NVML counts reserved memory that CUDA does not: within 5 % is the same card.
-    close = [c for c in alike if not total or abs((c.memory_bytes or 0) - total) <= 0.05 * total]
-    return next(iter(close or alike), None)
+    close = [card for card in alike if not total or abs((card.memory_bytes or 0) - total) <= 0.05 * total]
+    if close:
+        return close[0]
+    return alike[0] if len(alike) == 1 else None

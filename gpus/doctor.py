@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 
 from gpus.links import link_shortfall
-from gpus.sample import CardSample
+from gpus.sample import CardIdentity, CardSample, NvmlState
 from omni.units import GIB, bytes_text
 
 LOW_DISK_BYTES = 10 * GIB
 LOW_RAM_SHARE, FULL_CARD_SHARE = 0.05, 0.97
 MUCH_SWAP_BYTES = 2 * GIB
+POWER_LIMIT = "power limit"
+SEVERITIES = ("error", "caution", "info")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """`severity` is info, caution or error."""
+    """`severity` is one of SEVERITIES."""
 
     code: str
     severity: str
@@ -30,8 +32,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class HostFacts:
-    nvml_state: str
-    nvml_text: str
+    nvml: NvmlState
     ram_total_bytes: int
     ram_available_bytes: int
     swap_used_bytes: int
@@ -39,21 +40,20 @@ class HostFacts:
     home: str
 
 
-@dataclass(frozen=True)
-class CardFacts:
-    sample: CardSample
-
-    @classmethod
-    def from_sample(cls, sample: CardSample) -> CardFacts:
-        return cls(sample)
-
-
+# --- the host -------------------------------------------------------------------------------------
 def _nvml(facts: HostFacts) -> Finding | None:
-    if facts.nvml_state in ("ok", "", "not_started"):
+    state = facts.nvml.state
+    if state in ("ok", "", "not_started"):
         return None
-    calm = facts.nvml_state in ("library_missing", "no_devices")
-    title = "No NVIDIA card is seen" if calm else "The NVIDIA driver does not answer"
-    return Finding(f"nvml_{facts.nvml_state}", "info" if calm else "error", title, facts.nvml_text)
+    calm = state in ("library_missing", "no_devices")
+    title = "No NVIDIA card is seen" if calm else "The NVIDIA driver does not answer as it should"
+    cause, _, remedy = facts.nvml.text.partition(": ")
+    return Finding(f"nvml_{state}", "info" if calm else "error", title, _sentence(cause), _sentence(remedy))
+
+
+def _sentence(text: str) -> str:
+    text = text.strip()
+    return text[:1].upper() + text[1:] + ("" if not text or text.endswith(".") else ".")
 
 
 def _ram(facts: HostFacts) -> Finding | None:
@@ -80,39 +80,78 @@ def _disk(facts: HostFacts) -> Finding | None:
 HOST_RULES: tuple[Callable[[HostFacts], Finding | None], ...] = (_nvml, _ram, _swap, _disk)
 
 
-def _link(facts: CardFacts) -> Finding | None:
-    card = facts.sample
-    text = link_shortfall(
-        card.pcie_generation, card.pcie_width, card.pcie_generation_max, card.pcie_width_max,
-        card.utilisation_percent,
-    )  # fmt: skip
-    return Finding("link_below_best", "caution", f"{card.name}: slow link", text) if text else None
-
-
-def _throttle(facts: CardFacts) -> Finding | None:
-    card = facts.sample
-    if not card.throttle:
+# --- a card ---------------------------------------------------------------------------------------
+def _failed(card: CardSample) -> Finding | None:
+    if card.state not in ("lost", "error"):
         return None
-    text = f"Its clocks are held down by: {', '.join(card.throttle)}."
-    fix = "A power cap is your own setting; heat wants better cooling; a power brake, a better supply."
+    title = f"{card.name} is lost" if card.state == "lost" else f"{card.name} cannot be read"
+    fix = "Look at the kernel log (dmesg) for Xid messages, check power and slot, restart the machine."
+    return Finding(f"card_{card.state}", "error", title, card.error, fix)
+
+
+def _link(card: CardSample) -> Finding | None:
+    shortfall = link_shortfall(
+        card.pcie_generation,
+        card.pcie_width,
+        card.pcie_generation_max,
+        card.pcie_width_max,
+        card.utilisation_percent,
+    )
+    if not shortfall:
+        return None
+    fix = "Look at the slot, the riser and the BIOS setting of the slot."
+    return Finding("link_below_best", "caution", f"{card.name}: slow link", shortfall, fix)
+
+
+def _throttled(card: CardSample) -> Finding | None:
+    """Running into the power limit is what a busy card does; anything else wants a hand."""
+    others = [reason for reason in card.throttle if reason != POWER_LIMIT]
+    if not others:
+        return None
+    text = f"Its clocks are held down by: {', '.join(others)}."
+    fix = "Heat wants better cooling; a power brake, a better supply or its cable."
     return Finding("throttled", "caution", f"{card.name} runs slower than it could", text, fix)
 
 
-def _full(facts: CardFacts) -> Finding | None:
-    card = facts.sample
+def _power_limited(card: CardSample) -> Finding | None:
+    if POWER_LIMIT not in card.throttle:
+        return None
+    limit = f"{card.power_limit_watts:.0f} W" if card.power_limit_watts else "its limit"
+    text = f"It draws all it may ({limit}) and lowers its clocks for that."
+    return Finding("power_limited", "info", f"{card.name} is at its power limit", text)
+
+
+def _full(card: CardSample) -> Finding | None:
     used, total = card.memory_used_bytes, card.memory_total_bytes
-    if used is None or not total or used < FULL_CARD_SHARE * total:
+    if card.is_stand_in or used is None or not total or used < FULL_CARD_SHARE * total:
         return None
     text = f"{bytes_text(used)} of {bytes_text(total)} are used."
-    return Finding("card_full", "caution", f"{card.name}: memory nearly full", text, "Lower the context or layers.")
+    fix = "Give its deployment a shorter context, a smaller quant or fewer layers."
+    return Finding("card_full", "caution", f"{card.name}: memory nearly full", text, fix)
 
 
-CARD_RULES: tuple[Callable[[CardFacts], Finding | None], ...] = (_link, _throttle, _full)
+CARD_RULES: tuple[Callable[[CardSample], Finding | None], ...] = (_failed, _link, _throttled, _power_limited, _full)
 
 
-def host_rules(facts: HostFacts) -> list[Finding]:
+def host_findings(facts: HostFacts) -> list[Finding]:
     return [finding for rule in HOST_RULES if (finding := rule(facts))]
 
 
-def card_rules(facts: CardFacts) -> list[Finding]:
-    return [finding for rule in CARD_RULES if (finding := rule(facts))]
+def card_findings(card: CardSample) -> list[Finding]:
+    return [finding for rule in CARD_RULES if (finding := rule(card))]
+
+
+def absent_findings(known: Iterable[CardIdentity], seen: Iterable[str]) -> list[Finding]:
+    """Cards that were here once and that the driver does not list any more."""
+    here = set(seen)
+    return [
+        Finding(
+            "card_absent",
+            "caution",
+            f"{card.shown_name} is not there any more",
+            f"The driver does not list {card.uuid}.",
+            "Taken out on purpose? Remove it under Administration. Else look at power, slot and dmesg.",
+        )
+        for card in known
+        if card.uuid not in here
+    ]

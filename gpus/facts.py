@@ -2,43 +2,60 @@
 
 from __future__ import annotations
 
-import psutil
+import json
+
 from django.conf import settings
 
-from gpus.doctor import CardFacts, Finding, HostFacts, card_rules, host_rules
+from gpus.doctor import SEVERITIES, Finding, absent_findings, card_findings, host_findings
+from gpus.host import host_facts
 from gpus.models import Gpu, Host
-from gpus.nvml import Nvml
-
-
-def host_facts_of(host: Host) -> HostFacts:
-    memory, swap = psutil.virtual_memory(), psutil.swap_memory()
-    disk = psutil.disk_usage(str(settings.OMNI_HOME.root))
-    return HostFacts(
-        nvml_state=host.nvml_state,
-        nvml_text=host.nvml_text,
-        ram_total_bytes=memory.total,
-        ram_available_bytes=memory.available,
-        swap_used_bytes=swap.used,
-        disk_free_bytes=disk.free,
-        home=str(settings.OMNI_HOME.root),
-    )
+from gpus.nvml import look
+from gpus.recent import last_frame
+from gpus.sample import CardIdentity, CardSample, NvmlState, named
 
 
 def diagnose(host: Host) -> list[Finding]:
-    """Every finding of this host and its cards, asked of NVML now."""
-    nvml = Nvml()
-    state = nvml.start()
-    host.nvml_state, host.nvml_text = state.state, state.text
-    findings = host_rules(host_facts_of(host))
-    for sample in nvml.sample(0.0):
-        findings += card_rules(CardFacts.from_sample(sample))
-    return findings + [f for gpu in host.gpus.all() for f in stored_findings(gpu)]
+    """Every finding of this host and its cards, asked of the driver now."""
+    report = look()
+    known = known_cards(host)
+    seen = {identity.uuid for identity in report.identities}
+    identities = named(report.identities, [card for card in known if card.uuid not in seen])
+    findings = host_findings(host_facts(settings.OMNI_HOME.root, report.state))
+    for identity, sample in zip(identities, report.samples, strict=True):
+        findings += card_findings(CardSample(**{**vars(sample), "name": identity.shown_name}))
+    return findings + absent_findings(known, (identity.uuid for identity in identities))
 
 
-def stored_findings(gpu: Gpu) -> list[Finding]:
-    """What the last sample left behind of a card that no longer answers."""
-    if gpu.state in (Gpu.State.OK, Gpu.State.ABSENT):
-        return []
-    title = f"{gpu.name} cannot be read" if gpu.state == Gpu.State.ERROR else f"{gpu.name} is lost"
-    fix = "Look at the kernel log (dmesg) for Xid messages, check power and slot, restart the machine."
-    return [Finding(f"gpu_{gpu.state}", "error", title, gpu.error, fix)]
+def latest_findings(host: Host) -> list[Finding]:
+    """The same from what the sampler last saw: nobody waits for a driver while a page is made."""
+    nvml = NvmlState(host.nvml_state, host.nvml_text, host.driver_version)
+    findings = host_findings(host_facts(settings.OMNI_HOME.root, nvml))
+    for sample in latest_samples(host.name):
+        # What is normal for a busy card stands on the card itself.
+        findings += [finding for finding in card_findings(sample) if finding.severity != "info"]
+    here = host.gpus.exclude(state=Gpu.State.ABSENT).values_list("uuid", flat=True)
+    findings += absent_findings(known_cards(host), here)
+    return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+
+
+def latest_samples(host_name: str) -> list[CardSample]:
+    """Of the last frame; empty when there is none."""
+    frame = json.loads(last_frame(host_name) or '{"cards": []}')
+    return [CardSample(**{**card, "throttle": tuple(card["throttle"])}) for card in frame["cards"]]
+
+
+def known_cards(host: Host) -> list[CardIdentity]:
+    return [
+        CardIdentity(
+            index=gpu.index,
+            uuid=gpu.uuid,
+            name=gpu.name,
+            pci_bus_id=gpu.pci_bus_id,
+            memory_total_bytes=gpu.memory_bytes,
+            compute_capability=gpu.compute_capability,
+            pcie_generation_max=gpu.pcie_generation_max,
+            pcie_width_max=gpu.pcie_width_max,
+            power_limit_watts=gpu.power_limit_watts,
+        )
+        for gpu in host.gpus.order_by("index")
+    ]

@@ -1,36 +1,58 @@
-"""The host by psutil: processor, memory, and the processes behind stand-in devices."""
+"""The host by psutil: processor, memory, disks, and the processes behind stand-in devices."""
 
 from __future__ import annotations
 
 import os
 import platform
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-from gpus.sample import CardSample, HostSample
+from gpus.doctor import HostFacts
+from gpus.sample import CardSample, HostSample, NvmlState
 
 LOOK_AGAIN_S = 3.0
+RPC_SERVER = "rpc-server"
 
 
-def host_sample() -> HostSample:
-    memory, swap = psutil.virtual_memory(), psutil.swap_memory()
-    return HostSample(
-        cpu_percent=psutil.cpu_percent(),
-        ram_used_bytes=memory.total - memory.available,
-        ram_total_bytes=memory.total,
-        swap_used_bytes=swap.used,
-        load_1=os.getloadavg()[0],
-    )
+class HostMeter:
+    """The processor's share is the time since the last look, so somebody must look regularly."""
+
+    def __init__(self) -> None:
+        psutil.cpu_percent()
+
+    def sample(self) -> HostSample:
+        memory, swap = psutil.virtual_memory(), psutil.swap_memory()
+        return HostSample(
+            cpu_percent=psutil.cpu_percent(),
+            ram_used_bytes=memory.total - memory.available,
+            ram_total_bytes=memory.total,
+            swap_used_bytes=swap.used,
+            load_1=round(os.getloadavg()[0], 2),
+        )
 
 
-def host_facts() -> dict[str, object]:
+def host_row() -> dict[str, Any]:
     """What a Host row keeps."""
     return {
-        "cpu_name": _cpu_name(),
+        "cpu_name": _cpu_name()[:200],
         "cpu_count": psutil.cpu_count() or 0,
         "ram_bytes": psutil.virtual_memory().total,
     }
+
+
+def host_facts(home: Path, nvml: NvmlState) -> HostFacts:
+    """What the doctor wants to know of this machine now."""
+    memory, swap = psutil.virtual_memory(), psutil.swap_memory()
+    return HostFacts(
+        nvml=nvml,
+        ram_total_bytes=memory.total,
+        ram_available_bytes=memory.available,
+        swap_used_bytes=swap.used,
+        disk_free_bytes=psutil.disk_usage(str(home)).free,
+        home=str(home),
+    )
 
 
 def _cpu_name() -> str:
@@ -46,7 +68,8 @@ class StandIn:
     def __init__(self, name: str, port: int) -> None:
         self.name, self.port = name, port
         self.process: psutil.Process | None = None
-        self.looked_s = float("-inf")
+        self.look_due_s = float("-inf")
+        self.total_bytes = psutil.virtual_memory().total
 
     def sample(self, now_s: float) -> CardSample:
         used, percent = self._measure(now_s)
@@ -56,18 +79,15 @@ class StandIn:
             is_stand_in=True,
             state="ok" if used is not None else "starting",
             memory_used_bytes=used,
-            memory_total_bytes=psutil.virtual_memory().total,
+            memory_total_bytes=self.total_bytes,
             utilisation_percent=percent,
         )
 
     def _measure(self, now_s: float) -> tuple[int | None, float | None]:
-        """Resident bytes, and the share of the whole processor in percent."""
+        """Resident bytes, and the share of the whole processor in percent (None at the first look)."""
+        if self.process is None:
+            return self._find(now_s), None
         try:
-            if self.process is None and now_s - self.looked_s >= LOOK_AGAIN_S:
-                self.looked_s = now_s
-                self.process = _listening_on(self.port)
-            if self.process is None:
-                return None, None
             with self.process.oneshot():
                 share = self.process.cpu_percent() / (psutil.cpu_count() or 1)
                 return self.process.memory_info().rss, round(min(share, 100.0), 1)
@@ -75,9 +95,26 @@ class StandIn:
             self.process = None
             return None, None
 
+    def _find(self, now_s: float) -> int | None:
+        if now_s < self.look_due_s:
+            return None
+        self.look_due_s = now_s + LOOK_AGAIN_S
+        try:
+            self.process = rpc_server_at(self.port)
+            if self.process is None:
+                return None
+            self.process.cpu_percent()
+            return int(self.process.memory_info().rss)
+        except psutil.Error:
+            self.process = None
+            return None
 
-def _listening_on(port: int) -> psutil.Process | None:
+
+def rpc_server_at(port: int) -> psutil.Process | None:
+    """The RPC server that listens on this port of this machine; another program there is not one."""
     for connection in psutil.net_connections("tcp4"):
-        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
-            return psutil.Process(connection.pid)
+        address = connection.laddr
+        if connection.status == psutil.CONN_LISTEN and connection.pid and address and address.port == port:
+            process = psutil.Process(connection.pid)
+            return process if any(RPC_SERVER in word for word in process.cmdline()) else None
     return None

@@ -25,8 +25,13 @@ def link_shortfall(
     """What is wrong with the link, or ''. An idle card lowers its generation to save power: that is no fault."""
     if not (generation and width and generation_max and width_max):
         return ""
+    faults = []
     if width < width_max:
-        return f"The link runs with {width} of {width_max} lanes: look at the slot, the riser and the BIOS."
+        faults.append(f"with {width} of {width_max} lanes")
     if generation < generation_max and (utilisation_percent or 0) >= BUSY_PERCENT:
-        return f"The link runs at generation {generation} of {generation_max} under load: look at slot and BIOS."
-    return ""
+        faults.append(f"at generation {generation} of {generation_max} under load")
+    if not faults:
+        return ""
+    now, best = link_gbps(generation, width), link_gbps(generation_max, width_max)
+    speeds = f": {now:.1f} of {best:.1f} GB/s" if now and best else ""
+    return f"The link runs {' and '.join(faults)}{speeds}."

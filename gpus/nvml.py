@@ -110,15 +110,18 @@ class Card:
             self.identity = _identity(index, self.handle)
         except (pynvml.NVMLError, CardFailed) as error:
             lost = getattr(error, "value", None) in _LOST or getattr(error, "state", "") == "lost"
-            self.identity = CardIdentity(index, state="lost" if lost else "error", error=f"It cannot be opened: {error}.")
+            self.handle = None
+            self.identity = CardIdentity(
+                index, state="lost" if lost else "error", error=f"The card cannot be opened: {str(error).rstrip('.')}."
+            )
 
     @property
     def key(self) -> str:
         return self.identity.uuid or f"GPU{self.identity.index}"
 
     def sample(self, now_s: float) -> CardSample:
-        known = {"key": self.key, "name": self.identity.shown_name}
-        known["memory_total_bytes"] = self.identity.memory_total_bytes
+        name, total_bytes = self.identity.shown_name, self.identity.memory_total_bytes
+        known: dict[str, Any] = {"key": self.key, "name": name, "memory_total_bytes": total_bytes}
         if self.handle is None:
             return CardSample(**known, state=self.identity.state, error=self.identity.error)
         if self.failed and now_s < self.ask_again_s:
@@ -149,7 +152,7 @@ class Nvml:
             driver = _text(query(pynvml.nvmlSystemGetDriverVersion))
             self.cards = [Card(index) for index in range(pynvml.nvmlDeviceGetCount())]
         except (pynvml.NVMLError, CardFailed) as error:
-            code = getattr(error, "value", None)
+            code = int(getattr(error, "value", pynvml.NVML_ERROR_UNKNOWN))
             self.state = NvmlState(*_START_FAILURES.get(code, ("error", f"NVML does not start: {error}.")))
             return self.state
         nothing = NvmlState("no_devices", "The NVIDIA driver answers and reports no card.", driver)
@@ -168,9 +171,10 @@ class Nvml:
         return tuple(card.identity for card in self.cards)
 
     @property
-    def is_dead(self) -> bool:
-        """NVML started, and not one of its cards answers."""
-        return bool(self.cards) and all(card.failed or card.handle is None for card in self.cards)
+    def is_worth_a_restart(self) -> bool:
+        """NVML did not start, a card was not opened, or not one card answers (the driver was reloaded)."""
+        unopened = any(card.handle is None for card in self.cards)
+        return not self.state.is_ok or unopened or all(card.failed for card in self.cards)
 
     def rename(self, identities: Mapping[int, CardIdentity]) -> None:
         """Tells cards that could not be opened who they are (index → identity)."""

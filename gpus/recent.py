@@ -2,40 +2,72 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import redis
 import redis.asyncio
 from django.conf import settings
 
-# Five minutes at 2 Hz, about 100 bytes each.
-POINTS = 600
+WINDOW_S = 15 * 60
+EXPIRE_S = 3600
+TIMEOUT_S = 1.0
 
 
-def _key(host: str) -> str:
-    return f"omni:recent:{host}"
+def _keys(host: str) -> tuple[str, str]:
+    return f"omni:recent:{host}", f"omni:frame:{host}"
 
 
 class RecentWriter:
-    """For the sampler; a broker that is away costs a short timeout and nothing else."""
+    """For the sampler. A broker that is away costs a short timeout and nothing else."""
 
     def __init__(self, host: str) -> None:
-        self.key = _key(host)
-        self.client = redis.Redis.from_url(settings.CHANNEL_REDIS_URL, socket_timeout=1, socket_connect_timeout=1)
+        self.points, self.frame = _keys(host)
+        self.limit = WINDOW_S * settings.OMNI_TELEMETRY_HZ
+        self.client = redis.Redis.from_url(
+            settings.CHANNEL_REDIS_URL, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S
+        )
 
-    def add(self, point: str) -> None:
+    def add(self, frame: str, point: str) -> None:
+        """Raises redis.RedisError or OSError when the broker is away."""
         pipe = self.client.pipeline(transaction=False)
-        pipe.rpush(self.key, point)
-        pipe.ltrim(self.key, -POINTS, -1)
-        pipe.expire(self.key, 3600)
+        pipe.rpush(self.points, point)
+        pipe.ltrim(self.points, -self.limit, -1)
+        pipe.expire(self.points, EXPIRE_S)
+        pipe.set(self.frame, frame, ex=EXPIRE_S)
         pipe.execute()
 
 
-async def recent_points(host: str) -> str:
-    """The points as one JSON array, oldest first; '[]' when the broker is away."""
-    client = redis.asyncio.Redis.from_url(settings.CHANNEL_REDIS_URL, socket_timeout=1)
+@dataclass(frozen=True)
+class Recent:
+    """`points` is a JSON array, oldest first; `frame` is the last frame as JSON, 'null' when there is none."""
+
+    points: str = "[]"
+    frame: str = "null"
+
+    def message(self) -> str:
+        return f'{{"type":"history","points":{self.points},"frame":{self.frame}}}'
+
+
+async def recent(host: str) -> Recent:
+    """Empty when the broker is away."""
+    client = redis.asyncio.Redis.from_url(settings.CHANNEL_REDIS_URL, socket_timeout=TIMEOUT_S)
+    points_key, frame_key = _keys(host)
     try:
-        points = await client.lrange(_key(host), 0, -1)
+        points: list[Any] = await client.lrange(points_key, 0, -1)
+        frame: Any = await client.get(frame_key)
     except (redis.RedisError, OSError):
-        return "[]"
+        return Recent()
     finally:
         await client.aclose()
-    return "[" + ",".join(point.decode() for point in points) + "]"
+    return Recent(f"[{b','.join(points).decode()}]", frame.decode() if frame else "null")
+
+
+def last_frame(host: str) -> str:
+    """The last frame as JSON, '' when there is none or the broker is away."""
+    try:
+        with redis.Redis.from_url(settings.CHANNEL_REDIS_URL, socket_timeout=TIMEOUT_S) as client:
+            frame: Any = client.get(_keys(host)[1])
+    except (redis.RedisError, OSError):
+        return ""
+    return frame.decode() if frame else ""

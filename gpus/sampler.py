@@ -2,162 +2,147 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+import signal
 import time
-from datetime import UTC, datetime, timedelta
+from types import FrameType
 
 import redis
-from asgiref.sync import async_to_sync
 from django.conf import settings
-from django.db import DatabaseError, close_old_connections
-from django.utils import timezone
 
-from gpus.host import StandIn, host_sample
-from gpus.models import Gpu, Host, SampleRollup
+from gpus.host import HostMeter, StandIn
 from gpus.nvml import Nvml
 from gpus.recent import RecentWriter
-from gpus.rollup import FINEST_S, KEEP_S, Bucket, Roller, coarser
-from gpus.sample import CardSample, Sample
+from gpus.rollup import Roller
+from gpus.sample import Sample
+from gpus.store import Store
 from omni.broadcast import publish_async
 from omni.events import telemetry_group
 
 log = logging.getLogger(__name__)
 
-DEVICES_EVERY_S, PRUNE_EVERY_S, NVML_RETRY_S = 3.0, 600.0, 30.0
+NVML_RETRY_S, PUBLISH_TIMEOUT_S = 30.0, 1.0
+
+
+class Publisher:
+    """Sends frames to everybody who looks. One event loop and with it one connection for all ticks."""
+
+    def __init__(self, host_name: str) -> None:
+        self.group = telemetry_group(host_name)
+        self.recent = RecentWriter(host_name)
+        self.loop = asyncio.new_event_loop()
+        self.sequence = 0
+        self.is_away = False
+
+    def send(self, sample: Sample) -> None:
+        frame = sample.frame()
+        try:
+            # Kept first: with the broker away nobody listens either, and one error is enough.
+            self.recent.add(frame, sample.point())
+        except (redis.RedisError, OSError) as error:
+            self._say(True, str(error))
+            return
+        self.sequence += 1
+        self.loop.run_until_complete(self._publish(frame))
+        self._say(False)
+
+    async def _publish(self, frame: str) -> None:
+        message = {"type": "telemetry.frame", "sequence": self.sequence, "frame": frame}
+        try:
+            await asyncio.wait_for(publish_async(self.group, message), PUBLISH_TIMEOUT_S)
+        except TimeoutError:
+            log.warning("the broker took longer than %.0f s for a frame", PUBLISH_TIMEOUT_S)
+
+    def _say(self, is_away: bool, error: str = "") -> None:
+        if is_away != self.is_away:
+            text = f"the broker is away, nothing is published: {error}" if is_away else "the broker is back"
+            log.warning(text)
+        self.is_away = is_away
 
 
 class Sampler:
-    """`tick` takes one sample, publishes it and keeps the roll-ups."""
+    """`tick` takes one sample, publishes it and hands closed roll-ups to the store."""
 
     def __init__(self, host_name: str) -> None:
-        self.host_name = host_name
         self.nvml = Nvml()
+        self.host = HostMeter()
         self.stand_ins: dict[str, StandIn] = {}
         self.roller = Roller()
-        self.recent = RecentWriter(host_name)
-        self.sequence = 0
-        self.unsaved: list[Bucket] = []
-        self.nvml_tried_s = self.devices_read_s = self.pruned_s = float("-inf")
+        self.publisher = Publisher(host_name)
+        self.store = Store(host_name)
+        self.nvml_due_s = float("-inf")
+        self.saved_rig: object = None
 
     def tick(self) -> Sample:
         now_s = time.monotonic()
         self._keep_nvml(now_s)
-        self._keep_stand_ins(now_s)
-        sample = self._take(now_s)
-        self._publish(sample)
-        self.unsaved += self.roller.add(sample.at_ms / 1000, sample.metrics())
-        if self.unsaved:
-            self._save(now_s, sample.cards)
+        self._keep_stand_ins()
+        cards = [*self.nvml.sample(now_s), *(stand_in.sample(now_s) for stand_in in self.stand_ins.values())]
+        sample = Sample(int(time.time() * 1000), self.host.sample(), tuple(cards), self.nvml.state)
+        self.publisher.send(sample)
+        if closed := self.roller.add(sample.at_ms / 1000, sample.metrics()):
+            self.store.keep_samples(closed, sample.cards)
         return sample
 
     def _keep_nvml(self, now_s: float) -> None:
-        """A driver that is loaded later is found without a restart."""
-        if self.nvml.state.state != "ok" and now_s - self.nvml_tried_s >= NVML_RETRY_S:
-            self.nvml_tried_s = now_s
+        """A driver that is loaded later, or again, is found without a restart."""
+        if now_s >= self.nvml_due_s and self.nvml.is_worth_a_restart:
+            self.nvml_due_s = now_s + NVML_RETRY_S
+            if self.nvml.state.is_ok:
+                self.nvml.stop()
             self.nvml.start()
+        self.nvml.rename(self.store.names)
+        rig = (self.nvml.state, self.nvml.identities)
+        if rig != self.saved_rig:
+            self.saved_rig = rig
+            self.store.keep_rig(*rig)
 
-    def _keep_stand_ins(self, now_s: float) -> None:
-        if now_s - self.devices_read_s < DEVICES_EVERY_S:
-            return
-        self.devices_read_s = now_s
-        try:
-            host = Host.objects.filter(name=self.host_name).first()
-            devices = list(host.devices.filter(is_stand_in=True, is_present=True)) if host else []
-        except DatabaseError as error:
-            return log.warning("devices not read: %s", error)
-        ports = {device.name: int(device.endpoint.rpartition(":")[2]) for device in devices}
-        kept = {name: known for name, known in self.stand_ins.items() if ports.get(name) == known.port}
-        self.stand_ins = {name: kept.get(name) or StandIn(name, port) for name, port in ports.items()}
+    def _keep_stand_ins(self) -> None:
+        ports = self.store.stand_ins
+        if ports != {name: stand_in.port for name, stand_in in self.stand_ins.items()}:
+            self.stand_ins = {name: self._stand_in(name, port) for name, port in ports.items()}
 
-    def _take(self, now_s: float) -> Sample:
-        cards = [*self.nvml.sample(now_s), *(s.sample(now_s) for s in self.stand_ins.values())]
-        return Sample(int(time.time() * 1000), host_sample(), tuple(cards), self.nvml.state)
+    def _stand_in(self, name: str, port: int) -> StandIn:
+        known = self.stand_ins.get(name)
+        return known if known and known.port == port else StandIn(name, port)
 
-    def _publish(self, sample: Sample) -> None:
-        self.sequence += 1
-        message = {"type": "telemetry.frame", "sequence": self.sequence, "frame": sample.frame()}
-        _publish(telemetry_group(self.host_name), message)
-        try:
-            self.recent.add(sample.point())
-        except (redis.RedisError, OSError) as error:
-            log.warning("the last minutes were not kept: %s", error)
-
-    def _save(self, now_s: float, cards: tuple[CardSample, ...]) -> None:
-        """Closed buckets in one batch; what cannot be written now is tried with the next one."""
-        try:
-            host = Host.objects.get_or_create(name=self.host_name)[0]
-            save_buckets(host, self.unsaved)
-            for card in cards:
-                known = Gpu.objects.filter(uuid=card.key).exclude(state=card.state)
-                known.update(state=card.state, error=card.error[:300], seen_at=timezone.now())
-            self.unsaved = []
-            if now_s - self.pruned_s >= PRUNE_EVERY_S:
-                self.pruned_s = now_s
-                prune(host)
-        except DatabaseError as error:
-            self.unsaved = self.unsaved[-5000:]
-            log.warning("roll-ups not written yet: %s", error)
-        close_old_connections()
+    def close(self) -> None:
+        """Saves the bucket that was being filled."""
+        self.store.keep_samples(self.roller.close(), ())
+        self.store.stop()
 
 
-_publish = async_to_sync(publish_async)
+def run(host_name: str, parent_pid: int) -> None:
+    """Until SIGTERM, or until the agent that started it is gone."""
+    stopping = False
 
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal stopping
+        stopping = True
 
-def save_buckets(host: Host, buckets: list[Bucket]) -> None:
-    """Writes the finest buckets and brings the coarser ones they fall into up to date."""
-    _write(host, buckets, FINEST_S)
-    finer_s = FINEST_S
-    for resolution_s in sorted(KEEP_S)[1:]:
-        starts = {bucket.start_s // resolution_s * resolution_s for bucket in buckets}
-        for start_s in starts:
-            span = (_time(start_s), _time(start_s + resolution_s))
-            rows = SampleRollup.objects.filter(host=host, resolution_s=finer_s, start__gte=span[0], start__lt=span[1])
-            _write(host, coarser(map(_bucket, rows), resolution_s), resolution_s)
-        finer_s = resolution_s
-
-
-def _write(host: Host, buckets: list[Bucket], resolution_s: int) -> None:
-    rows = [
-        SampleRollup(
-            host=host, card=b.card, metric=b.metric, resolution_s=resolution_s, start=_time(b.start_s),
-            minimum=b.minimum, mean=b.mean, maximum=b.maximum, count=b.count,
-        )
-        for b in buckets
-    ]  # fmt: skip
-    SampleRollup.objects.bulk_create(
-        rows,
-        update_conflicts=True,
-        unique_fields=["host", "card", "metric", "resolution_s", "start"],
-        update_fields=["minimum", "mean", "maximum", "count"],
-    )
-
-
-def _time(seconds: int) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
-
-
-def _bucket(row: SampleRollup) -> Bucket:
-    start_s = int(row.start.timestamp())
-    return Bucket(row.card, row.metric, start_s, row.minimum, row.mean, row.maximum, row.count)
-
-
-def prune(host: Host) -> None:
-    for resolution_s, keep_s in KEEP_S.items():
-        oldest = timezone.now() - timedelta(seconds=keep_s)
-        SampleRollup.objects.filter(host=host, resolution_s=resolution_s, start__lt=oldest).delete()
-
-
-def run(host_name: str) -> None:
-    """Until the agent that started it is gone. A tick that takes too long is left out, not caught up."""
-    parent = os.getppid()
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
     sampler = Sampler(host_name)
-    interval_s = 1.0 / settings.OMNI_TELEMETRY_HZ
-    due_s = time.monotonic()
-    while os.getppid() == parent:
+    sampler.store.start()
+    deadline = Deadline(1.0 / settings.OMNI_TELEMETRY_HZ)
+    while not stopping and os.getppid() == parent_pid:
+        deadline.wait()
         sampler.tick()
-        due_s += interval_s
-        late_s = time.monotonic() - due_s
+    sampler.close()
+
+
+class Deadline:
+    """Even beats: a tick that took too long is left out, not caught up."""
+
+    def __init__(self, interval_s: float) -> None:
+        self.interval_s = interval_s
+        self.due_s = time.monotonic()
+
+    def wait(self) -> None:
+        self.due_s += self.interval_s
+        late_s = time.monotonic() - self.due_s
         if late_s > 0:
-            due_s += interval_s * (1 + late_s // interval_s)
-        time.sleep(max(0.0, due_s - time.monotonic()))
+            self.due_s += self.interval_s * (1 + late_s // self.interval_s)
+        time.sleep(max(0.0, self.due_s - time.monotonic()))

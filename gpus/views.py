@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 
 from django.conf import settings
@@ -10,10 +11,10 @@ from django.shortcuts import get_object_or_404, render
 from django.utils import timezone
 from django.views.decorators.http import require_GET
 
-from gpus.doctor import host_rules
-from gpus.facts import host_facts_of, stored_findings
+from gpus.doctor import card_findings
+from gpus.facts import latest_findings, latest_samples
 from gpus.links import link_gbps
-from gpus.models import Gpu, Host, SampleRollup
+from gpus.models import Device, Gpu, Host, SampleRollup
 from gpus.rollup import KEEP_S
 from omni.errors import OmniError
 
@@ -25,50 +26,64 @@ def _host() -> Host:
     return Host.objects.get_or_create(name=settings.OMNI_HOST_NAME)[0]
 
 
-def _cards(host: Host) -> list[dict[str, object]]:
-    """One entry per card: GPUs, then stand-ins; each with the engines' names for it."""
-    devices = list(host.devices.select_related("gpu"))
-    cards: list[dict[str, object]] = []
-    for gpu in host.gpus.exclude(state=Gpu.State.ABSENT):
-        names = [device.name for device in devices if device.gpu_id == gpu.pk]
-        link = link_gbps(gpu.pcie_generation_max, gpu.pcie_width_max)
-        cards.append({"key": gpu.uuid, "name": gpu.name, "gpu": gpu, "devices": names, "link_gbps": link})
-    stand_ins = [device for device in devices if device.is_stand_in and device.is_present]
-    cards += [{"key": d.name, "name": d.name, "device": d, "devices": [d.name]} for d in stand_ins]
-    return cards
+@dataclass(frozen=True)
+class ShownCard:
+    """A card of the page: a GPU, or a device that is no card of NVML's. `names` are the engines' for it."""
+
+    key: str
+    name: str
+    names: tuple[str, ...]
+    gpu: Gpu | None = None
+    device: Device | None = None
+
+    @property
+    def memory_bytes(self) -> int | None:
+        return self.gpu.memory_bytes if self.gpu else self.device.memory_bytes if self.device else None
+
+    @property
+    def label(self) -> str:
+        """What charts call it: short where engines have a name for it."""
+        short = self.name.removeprefix("NVIDIA ").removesuffix(" Workstation Edition")
+        return f"{self.names[0]} {short}" if self.gpu and self.names else short
+
+    @property
+    def is_stand_in(self) -> bool:
+        return bool(self.device and self.device.is_stand_in)
+
+    @property
+    def best_link_gbps(self) -> float | None:
+        return link_gbps(self.gpu.pcie_generation_max, self.gpu.pcie_width_max) if self.gpu else None
+
+
+def _cards(host: Host) -> list[ShownCard]:
+    """GPUs in the order of their slots, then the devices that only an engine knows, then stand-ins."""
+    devices = [device for device in host.devices.select_related("gpu") if device.is_present]
+    cards = [
+        ShownCard(gpu.uuid, gpu.name, tuple(d.name for d in devices if d.gpu_id == gpu.pk), gpu=gpu)
+        for gpu in host.gpus.exclude(state=Gpu.State.ABSENT)
+    ]
+    others = [device for device in devices if device.gpu_id is None and device.kind != Device.Kind.CPU]
+    return cards + [ShownCard(device.name, device.name, (device.name,), device=device) for device in others]
 
 
 @require_GET
 def rig(request: HttpRequest) -> HttpResponse:
     host = _host()
     cards = _cards(host)
-    has_stand_ins = any("device" in card for card in cards)
-    findings = host_rules(host_facts_of(host)) + [f for gpu in host.gpus.all() for f in stored_findings(gpu)]
-    return render(
-        request,
-        "gpus/rig.html",
-        {"host": host, "cards": cards, "has_stand_ins": has_stand_ins, "findings": findings},
-    )
-
-
-def _card_named(host: Host, key: str) -> dict[str, object]:
-    for card in _cards(host):
-        if card["key"] == key:
-            return card
-    raise OmniError("not_found", f"There is no card {key}.", "The rig page lists the cards.")
+    has_stand_ins = any(card.is_stand_in for card in cards)
+    context = {"host": host, "cards": cards, "has_stand_ins": has_stand_ins, "findings": latest_findings(host)}
+    return render(request, "gpus/rig.html", context)
 
 
 @require_GET
 def card(request: HttpRequest, key: str) -> HttpResponse:
     host = _host()
-    found = _card_named(host, key)
-    gpu = found.get("gpu")
-    context = {
-        "card": found,
-        "host": host,
-        "spans": SPANS,
-        "findings": stored_findings(gpu) if isinstance(gpu, Gpu) else [],
-    }
+    found = next((card for card in _cards(host) if card.key == key), None)
+    if found is None:
+        raise OmniError("not_found", f"There is no card {key}.", "The rig page lists the cards.")
+    samples = [sample for sample in latest_samples(host.name) if sample.key == key]
+    findings = [finding for sample in samples for finding in card_findings(sample)]
+    context = {"card": found, "host": host, "spans": SPANS, "findings": findings}
     return render(request, "gpus/card.html", context)
 
 

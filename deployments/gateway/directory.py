@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from concurrent.futures import ThreadPoolExecutor
 
-from channels.db import database_sync_to_async
 from django.conf import settings
 
 from deployments.gateway.routing import Serving, Table
 from deployments.models import Deployment, Instance, Route
 from deployments.strategies import STRATEGIES
 from deployments.supervision.states import InstanceState
+from omni.database import DatabasePool
 
 REMEMBERED_S = 0.5
 
-_executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="gateway-table")
+_in_database = DatabasePool("gateway-table", 1)
 _table: tuple[float, Table] = (-REMEMBERED_S, Table())
 _loading: asyncio.Future[Table] | None = None
 
@@ -37,7 +36,7 @@ async def routing_table() -> Table:
 async def _refresh() -> Table:
     global _table
     began = time.monotonic()
-    table = await database_sync_to_async(read_table, thread_sensitive=False, executor=_executor)()
+    table = await _in_database(read_table)()
     _table = (began, table)
     return table
 

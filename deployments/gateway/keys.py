@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from typing import Any
 
-from channels.db import database_sync_to_async
 from django.utils import timezone
 
 from deployments.models import ApiKey
+from omni.database import DatabasePool
 from omni.errors import OmniError
 from omni.roles import CHAT
 
@@ -19,7 +18,7 @@ from omni.roles import CHAT
 REMEMBERED_S, REMEMBERED_KEYS = 1.0, 4096
 LONGEST_KEY = 200
 
-_executor = ThreadPoolExecutor(max_workers=2, thread_name_prefix="gateway-keys")
+_in_database = DatabasePool("gateway-keys", 2)
 _seen: dict[bytes, tuple[float, bool]] = {}
 
 
@@ -53,7 +52,7 @@ async def _usable_cached(key: str) -> bool:
     checked_at, usable = _seen.get(digest, (-REMEMBERED_S, False))
     if now - checked_at < REMEMBERED_S:
         return usable
-    usable = await database_sync_to_async(is_usable, thread_sensitive=False, executor=_executor)(key)
+    usable = await _in_database(is_usable)(key)
     if len(_seen) >= REMEMBERED_KEYS:
         _seen.clear()
     _seen[digest] = (now, usable)

@@ -1,6 +1,7 @@
-// uPlot with this page's colours. A chart is drawn anew when the theme or its width changes.
+// uPlot with this page's colours. A chart is drawn anew when the theme changes, and follows its width.
 
 const HEIGHT = 190;
+const DAY_S = 86400;
 
 export function colour(index) {
   return token(`--series-${(index % 4) + 1}`);
@@ -10,50 +11,79 @@ function token(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
 
-function axis(size, values) {
-  const grid = { stroke: token("--line"), width: 1 };
-  return { stroke: token("--muted"), grid, ticks: { ...grid, size: 4 }, font: "12px system-ui, sans-serif", size, values };
+/** Seconds → the local time, as fine as the span that is shown asks for. */
+export function timeText(seconds, span) {
+  const time = new Date(seconds * 1000);
+  if (span > 2 * DAY_S) return time.toLocaleDateString([], { day: "numeric", month: "short" });
+  const second = span <= 180 ? "2-digit" : undefined;
+  return time.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second, hour12: false });
 }
 
-/** A line chart below `element`; `labels` name the series, `data` is [[seconds], [values], …]. */
+function axis(size, rest = {}) {
+  const grid = { stroke: token("--line"), width: 1 };
+  return { stroke: token("--muted"), grid, ticks: { ...grid, size: 4 }, font: "12px system-ui, sans-serif", size, ...rest };
+}
+
+const short = (value) => (value == null ? "N/A" : String(Number(value.toFixed(value < 10 ? 2 : 1))));
+
+/** A line chart in `element`; `labels` name the series, `data` is [[seconds], [values], …]. `colours` are
+    places in the palette, one a series. With `band` the series are lowest, mean and highest of one thing.
+    `max` fixes the top of the scale. */
 export class Chart {
-  constructor(element, labels, { max, bands = false } = {}) {
-    this.element = element;
-    this.labels = labels;
-    this.max = max;
-    this.bands = bands;
+  constructor(element, labels, { max, band = false, colours = labels.map((_, index) => index) } = {}) {
+    Object.assign(this, { element, labels, max, band, colours });
     this.data = [[], ...labels.map(() => [])];
+    this.span = null;
     this.observer = new ResizeObserver(() => this.resize());
     this.observer.observe(element);
-    document.addEventListener("theme-changed", () => this.draw());
+    this.redraw = () => this.draw();
+    document.addEventListener("theme-changed", this.redraw);
     this.draw();
+  }
+
+  series(label, index) {
+    const edge = this.band && index !== 1;
+    return {
+      label,
+      stroke: colour(this.band ? 0 : this.colours[index]),
+      width: edge ? 0 : 2,
+      dash: this.band ? undefined : [[], [6, 3], [2, 2], [8, 3, 2, 3]][Math.floor(this.colours[index] / 4) % 4],
+      points: { show: false },
+      spanGaps: false,
+      value: (_, value) => short(value),
+    };
   }
 
   options() {
     const ceiling = this.max;
-    const range = (_, low, high) => [0, ceiling ?? Math.max(high * 1.15, 0.1)];
-    const series = this.labels.map((label, index) => ({
-      label,
-      stroke: colour(this.bands ? 0 : index),
-      width: this.bands && index !== 1 ? 0 : 2,
-      points: { show: false },
-      spanGaps: false,
-    }));
-    const fill = this.bands ? `${colour(0)}33` : undefined;
+    const between = (plot) => plot.scales.x.max - plot.scales.x.min;
+    const times = (plot, splits) => splits.map((split) => timeText(split, between(plot)));
+    const range = (_, low, high) => [0, ceiling ?? Math.max((high ?? 0) * 1.15, 0.1)];
     return {
       width: this.element.clientWidth || 300,
       height: HEIGHT,
-      series: [{}, ...series],
-      bands: this.bands ? [{ series: [3, 1], fill }] : [],
-      scales: { y: { range } },
-      axes: [axis(44), axis(44)],
-      cursor: { y: false, points: { size: 6 } },
+      padding: [8, 12, 0, 0],
+      series: [
+        { label: "Time", value: (plot, value) => (value == null ? "–" : timeText(value, Math.min(between(plot), DAY_S))) },
+        ...this.labels.map((label, index) => this.series(label, index)),
+      ],
+      bands: this.band ? [{ series: [3, 1], fill: `${colour(0)}33` }] : [],
+      scales: { x: { range: (_, low, high) => this.span ?? [low, high] }, y: { range } },
+      axes: [axis(32, { values: times, space: 70 }), axis(44)],
+      cursor: { y: false, points: { size: 6 }, drag: { x: false, y: false } },
     };
   }
 
   draw() {
     this.plot?.destroy();
     this.plot = new uPlot(this.options(), this.data, this.element);
+    this.newest();
+  }
+
+  /** Without a pointer over the chart the legend has the newest values. */
+  newest() {
+    const last = this.data[0].length - 1;
+    if (last >= 0 && this.plot.cursor.idx == null) this.plot.setLegend({ idx: last });
   }
 
   resize() {
@@ -61,13 +91,18 @@ export class Chart {
     if (width && width !== this.plot.width) this.plot.setSize({ width, height: HEIGHT });
   }
 
-  set(data) {
+  /** `span`: [first second, last second] to show, also where there is no data. */
+  set(data, span = null) {
     this.data = data;
-    if (!document.hidden) this.plot.setData(data);
+    this.span = span;
+    if (document.hidden) return;
+    this.plot.setData(data);
+    this.newest();
   }
 
   remove() {
     this.observer.disconnect();
+    document.removeEventListener("theme-changed", this.redraw);
     this.plot.destroy();
   }
 }

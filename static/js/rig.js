@@ -1,75 +1,46 @@
-// The rig, live: gauges from each frame, charts of the last minutes.
+// The rig, live: gauges from each frame, charts and a table of the last minutes.
 
-import { Chart, colour } from "./chart.js";
+import { Chart } from "./chart.js";
+import { cardOf, rounded, showCard, showHost, stale } from "./gauges.js";
 import { connect } from "./socket.js";
 
-const WINDOW_MS = 5 * 60 * 1000;
+const KEPT_MS = 15 * 60 * 1000;
 const STALE_MS = 4000;
 const GIB = 2 ** 30;
-// metric → position in a point's numbers
+const LIVE = "Live";
+// metric → position in a point's numbers (gpus/sample.py, CHARTED)
 const METRICS = { memory: 0, utilisation: 1, temperature: 2, power: 3 };
 
-const points = []; // [at ms, {card: [memory, utilisation, temperature, power]}]
-const charts = new Map();
+let points = []; // [at ms, {card: [memory, utilisation, temperature, power]}]
+let windowMs = 5 * 60 * 1000;
 let keys = [];
-let lastFrame = 0;
+let newest = 0; // the server's time of the last frame
+let heardAt = 0; // this browser's time of it
+let isUp = false;
+const charts = new Map(); // metric → {chart, names}
+const asked = new Set();
 
-const bytes = (value) => {
-  if (value == null) return "N/A";
-  if (value >= GIB) return `${(value / GIB).toFixed(value >= 100 * GIB ? 0 : 1)} GiB`;
-  return `${Math.round(value / 2 ** 20)} MiB`;
-};
-const rounded = (value, unit) => (value == null ? "N/A" : `${Math.round(value)} ${unit}`);
-
-// --- gauges ---------------------------------------------------------------------------------------
-function put(card, name, text) {
-  const element = card.querySelector(`[data-value="${name}"]`);
-  if (element && element.textContent !== text) element.textContent = text;
-}
-
-function gauge(card, name, value) {
-  const meter = card.querySelector(`[data-meter="${name}"]`);
-  if (meter) meter.value = value ?? 0;
-}
-
-function linkText(card) {
-  if (!card.pcie_generation) return "N/A";
-  const best = card.pcie_generation_max && card.pcie_generation < card.pcie_generation_max ? ` (best ${card.pcie_generation_max})` : "";
-  return `Gen ${card.pcie_generation}${best} × ${card.pcie_width}`;
-}
-
-function showCard(data) {
-  const card = document.querySelector(`[data-card="${CSS.escape(data.key)}"]`);
-  if (!card) return;
-  put(card, "memory", bytes(data.memory_used_bytes));
-  put(card, "memory-total", bytes(data.memory_total_bytes));
-  gauge(card, "memory", data.memory_total_bytes ? (data.memory_used_bytes ?? 0) / data.memory_total_bytes : 0);
-  put(card, "utilisation", rounded(data.utilisation_percent, "%"));
-  gauge(card, "utilisation", data.utilisation_percent);
-  put(card, "temperature", rounded(data.temperature_celsius, "°C"));
-  put(card, "power", data.power_limit_watts ? `${rounded(data.power_watts, "W")} of ${Math.round(data.power_limit_watts)}` : rounded(data.power_watts, "W"));
-  put(card, "link", linkText(data));
-  const problem = card.querySelector("[data-problem]");
-  const text = data.state === "lost" || data.state === "error" ? data.error : data.throttle?.length ? `Slowed down by: ${data.throttle.join(", ")}` : "";
-  problem.hidden = !text;
-  problem.querySelector("p").textContent = text;
-}
-
-function showHost(host) {
-  const card = document.querySelector('[data-card="host"]');
-  put(card, "memory", bytes(host.ram_used_bytes));
-  put(card, "memory-total", bytes(host.ram_total_bytes));
-  gauge(card, "memory", host.ram_used_bytes / host.ram_total_bytes);
-  put(card, "utilisation", rounded(host.cpu_percent, "%"));
-  gauge(card, "utilisation", host.cpu_percent);
-  put(card, "load", host.load_1.toFixed(2));
-  put(card, "swap", bytes(host.swap_used_bytes));
-}
-
-// --- charts ---------------------------------------------------------------------------------------
+// --- points ---------------------------------------------------------------------------------------
 function add(at, cards) {
+  if (points.length && at <= points.at(-1)[0]) return;
+  // A gap in time is a gap in the line.
+  if (points.length && at - points.at(-1)[0] > STALE_MS) points.push([points.at(-1)[0] + 1, {}]);
   points.push([at, cards]);
-  while (points.length && points[0][0] < at - WINDOW_MS) points.shift();
+  let old = 0;
+  while (points[old][0] < at - KEPT_MS) old += 1;
+  if (old) points.splice(0, old);
+}
+
+const hostNumbers = (cpu, ram) => [ram, cpu, null, null];
+
+function numbersOf(frame) {
+  const cards = frame.cards.map((card) => [card.key, [card.memory_used_bytes, card.utilisation_percent, card.temperature_celsius, card.power_watts]]);
+  return { ...Object.fromEntries(cards), host: hostNumbers(frame.host.cpu_percent, frame.host.ram_used_bytes) };
+}
+
+function shown() {
+  const first = points.at(-1)[0] - windowMs;
+  return points.slice(points.findIndex(([at]) => at >= first));
 }
 
 function valueOf(metric, numbers) {
@@ -77,103 +48,132 @@ function valueOf(metric, numbers) {
   return metric === "memory" && value != null ? value / GIB : value;
 }
 
-function label(key) {
-  return document.querySelector(`[data-card="${CSS.escape(key)}"]`)?.dataset.label ?? key;
+// --- charts ---------------------------------------------------------------------------------------
+const label = (key) => cardOf(key)?.dataset.label ?? key;
+
+/** The chart of these cards; made anew when others have something to show. */
+function chartOf(figure, present) {
+  const { metric, max } = figure.dataset;
+  const known = charts.get(metric);
+  if (known?.names === present.join()) return known.chart;
+  known?.chart.remove();
+  const options = { max: max ? Number(max) : undefined, colours: present.map((key) => keys.indexOf(key)) };
+  const chart = new Chart(figure.querySelector(".plot"), present.map(label), options);
+  charts.set(metric, { chart, names: present.join() });
+  return chart;
 }
 
-function rebuild(found) {
-  keys = found;
-  charts.forEach((chart) => chart.remove());
-  charts.clear();
-  for (const figure of document.querySelectorAll("figure[data-metric]")) {
-    const max = figure.dataset.max ? Number(figure.dataset.max) : undefined;
-    charts.set(figure.dataset.metric, new Chart(figure.querySelector(".plot"), keys.map(label), { max }));
-  }
-  legend();
-}
-
-function legend() {
-  const list = document.getElementById("legend");
-  list.replaceChildren(...keys.map((key, index) => {
-    const item = document.createElement("li");
-    const swatch = document.createElement("span");
-    swatch.className = "swatch";
-    swatch.style.background = colour(index);
-    item.append(swatch, label(key));
-    return item;
-  }));
+function drawOne(figure, visible, span) {
+  const { metric } = figure.dataset;
+  const columns = keys.map((key) => [key, visible.map(([, cards]) => valueOf(metric, cards[key]))]);
+  const known = columns.filter(([, values]) => values.some((value) => value != null));
+  figure.hidden = known.length === 0;
+  if (known.length === 0) return;
+  const times = visible.map(([at]) => at / 1000);
+  chartOf(figure, known.map(([key]) => key)).set([times, ...known.map(([, values]) => values)], span);
 }
 
 function draw() {
-  const found = [...new Set(points.flatMap(([, cards]) => Object.keys(cards)))];
-  if (found.join() !== keys.join()) rebuild(found);
-  const times = points.map(([at]) => at / 1000);
-  for (const [metric, chart] of charts) {
-    const columns = keys.map((key) => points.map(([, cards]) => valueOf(metric, cards[key])));
-    const known = columns.some((column) => column.some((value) => value != null));
-    chart.element.closest("figure").hidden = !known;
-    if (known) chart.set([times, ...columns]);
-  }
+  if (document.hidden || !points.length) return;
+  document.getElementById("no-points").hidden = true;
+  document.getElementById("charts").hidden = false;
+  keys = [...document.querySelectorAll("[data-card]")].map((card) => card.dataset.card);
+  const visible = shown();
+  const last = points.at(-1)[0];
+  const span = [(last - windowMs) / 1000, last / 1000];
+  for (const figure of document.querySelectorAll("figure[data-metric]")) drawOne(figure, visible, span);
 }
 
 function table() {
-  const rows = keys.map((key) => {
-    const numbers = (metric) => points.map(([, cards]) => valueOf(metric, cards[key])).filter((value) => value != null);
-    const use = numbers("utilisation");
-    const memory = numbers("memory");
-    const mean = use.length ? `${Math.round(use.reduce((a, b) => a + b, 0) / use.length)} %` : "N/A";
-    const most = use.length ? `${Math.round(Math.max(...use))} %` : "N/A";
+  const body = document.getElementById("chart-table");
+  if (!points.length || !document.querySelector(".as-table").open) return;
+  const visible = shown();
+  const mean = (values) => (values.length ? values.reduce((a, b) => a + b, 0) / values.length : null);
+  const most = (values) => (values.length ? values.reduce((a, b) => Math.max(a, b)) : null);
+  body.replaceChildren(...keys.map((key) => {
+    const of = (metric) => visible.map(([, cards]) => valueOf(metric, cards[key])).filter((value) => value != null);
+    const memory = most(of("memory"));
     const row = document.createElement("tr");
-    for (const text of [label(key), mean, most, memory.length ? `${Math.max(...memory).toFixed(1)} GiB` : "N/A"]) {
-      row.insertCell().textContent = text;
+    const name = document.createElement("th");
+    name.scope = "row";
+    name.textContent = label(key);
+    row.append(name);
+    for (const text of [
+      rounded(mean(of("utilisation")), "%"), rounded(most(of("utilisation")), "%"),
+      memory == null ? "N/A" : `${memory.toFixed(1)} GiB`,
+      rounded(mean(of("power")), "W"), rounded(most(of("temperature")), "°C"),
+    ]) {
+      const cell = row.insertCell();
+      cell.className = "num";
+      cell.textContent = text;
     }
     return row;
-  });
-  document.getElementById("chart-table").replaceChildren(...rows);
+  }));
 }
 
+document.querySelector("[data-window]").parentElement.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-window]");
+  if (!button) return;
+  for (const other of document.querySelectorAll("[data-window]")) other.setAttribute("aria-pressed", String(other === button));
+  windowMs = Number(button.dataset.window) * 60 * 1000;
+  draw();
+  table();
+});
+
 // --- the socket -----------------------------------------------------------------------------------
-function note(up, text) {
+function noteText(isOld) {
+  if (!isUp) return newest ? "Not connected; the numbers are old" : "Connecting…";
+  if (!newest) return "Waiting for the agent…";
+  return isOld ? "No news from the agent; the numbers are old" : LIVE;
+}
+
+function note() {
   const element = document.getElementById("live-note");
-  element.querySelector(".live-dot").dataset.up = up ? "yes" : "no";
+  const isOld = Date.now() - heardAt > STALE_MS;
+  const text = noteText(isOld);
+  element.querySelector(".live-dot").dataset.up = text === LIVE ? "yes" : "no";
   const words = element.querySelector("[data-text]");
   if (words.textContent !== text) words.textContent = text;
+  stale(Boolean(newest) && (!isUp || isOld));
+}
+
+function showFrame(frame) {
+  newest = frame.at;
+  frame.cards.forEach(showCard);
+  showHost(frame.host);
+  add(frame.at, numbersOf(frame));
+  const unknown = frame.cards.find((card) => !cardOf(card.key) && !asked.has(card.key));
+  if (unknown) newCard(unknown.key);
 }
 
 function receive(data) {
   if (data.type === "history") {
-    points.length = 0;
-    for (const [at, cpu, ram, cards] of data.points) {
-      if (at > Date.now() - WINDOW_MS) add(at, { ...cards, host: [ram, cpu, null, null] });
-    }
-    if (points.length) draw();
-    return;
+    points = [];
+    for (const [at, cpu, ram, cards] of data.points) add(at, { ...cards, host: hostNumbers(cpu, ram) });
+    if (data.frame) showFrame(data.frame);
+  } else {
+    heardAt = Date.now();
+    showFrame(data);
   }
-  lastFrame = Date.now();
-  note(true, "Live");
-  data.cards.forEach(showCard);
-  showHost(data.host);
-  const cards = Object.fromEntries(data.cards.map((card) => [card.key, [card.memory_used_bytes, card.utilisation_percent, card.temperature_celsius, card.power_watts]]));
-  add(data.at, { ...cards, host: [data.host.ram_used_bytes, data.host.cpu_percent, null, null] });
-  if (data.cards.some((card) => !document.querySelector(`[data-card="${CSS.escape(card.key)}"]`))) newCard();
+  note();
   draw();
 }
 
-let reloading = false;
-function newCard() {
-  // A card this page was not made for: the server draws it.
-  if (reloading) return;
-  reloading = true;
-  htmx.ajax("GET", location.pathname, { target: "#cards", select: "#cards", swap: "outerHTML" }).then(() => { reloading = false; rebuild(keys); });
+function newCard(key) {
+  // A card this page was not made for: the server draws it, once; one it does not know is left out.
+  asked.add(key);
+  htmx.ajax("GET", location.pathname, { target: "#cards", select: "#cards", swap: "outerHTML" });
 }
 
 connect("/ws/telemetry/", {
   message: receive,
-  status: (up) => up || note(false, "Not connected; the numbers are old"),
+  status(up) {
+    isUp = up;
+    // A moment to hear the first frame in, before anything is called old.
+    if (up) heardAt = Math.max(heardAt, Date.now() - STALE_MS / 2);
+    note();
+  },
 });
-setInterval(() => {
-  if (lastFrame && Date.now() - lastFrame > STALE_MS) note(false, "No news from the agent; the numbers are old");
-  if (document.querySelector(".as-table").open) table();
-}, 2000);
+setInterval(() => { note(); table(); }, 2000);
 document.querySelector(".as-table").addEventListener("toggle", table);
-document.addEventListener("theme-changed", legend);
+document.addEventListener("visibilitychange", draw);

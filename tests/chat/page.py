@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -45,7 +46,8 @@ class Page:
         await self._socket.send_to(text_data=text)
 
     async def close(self) -> None:
-        await self._socket.disconnect()
+        if not self._socket.future.done():
+            await self._socket.disconnect()
 
     async def until(self, holds: Callable[[], Any], message: str, timeout_s: float = 30) -> Any:
         """Takes what comes until it holds."""
@@ -72,12 +74,12 @@ class Page:
         try:
             event = await asyncio.wait_for(self._socket.output_queue.get(), timeout_s)
         except TimeoutError:
+            if self._socket.future.done():
+                self._socket.future.result()  # raises what ended the consumer
             return
         if event["type"] == "websocket.close":
             self.closed_with = event.get("code")
         elif event["type"] == "websocket.send":
-            import json
-
             self._apply(json.loads(event["text"]))
 
     def _apply(self, data: dict[str, Any]) -> None:

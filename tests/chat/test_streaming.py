@@ -16,14 +16,11 @@ from chat import generation, services
 from chat.models import Conversation, Lane, Message
 from deployments.gateway.directory import forget_table
 from deployments.models import Instance
+from tests.chat.conftest import Opener
 from tests.chat.page import Page
 from tests.gateway.engine import RealEngine, make_deployment
 
-pytestmark = [
-    pytest.mark.real,
-    pytest.mark.django_db(transaction=True),
-    pytest.mark.usefixtures("no_answers_left_over"),
-]
+pytestmark = [pytest.mark.real, pytest.mark.django_db(transaction=True)]
 LONG = "Count from one to five hundred, one number per line."
 in_database = sync_to_async
 
@@ -45,8 +42,10 @@ async def stored(message: int) -> Message:
     return await Message.objects.aget(pk=message)
 
 
-async def test_an_answer_comes_in_many_pieces_without_gaps_and_is_kept(short: Conversation, operator: Client) -> None:
-    page = await Page(operator, short.pk).open()
+async def test_an_answer_comes_in_many_pieces_without_gaps_and_is_kept(
+    short: Conversation, operator: Client, open_page: Opener
+) -> None:
+    page = await open_page(operator, short.pk)
     await page.send("send", text="Say hello.")
     assert await page.ended() == "done"
     (message,) = page.text
@@ -57,8 +56,8 @@ async def test_an_answer_comes_in_many_pieces_without_gaps_and_is_kept(short: Co
     assert f'data-message="{message}"' in page.html[message]
 
 
-async def test_figures_are_the_engines_own(short: Conversation, operator: Client) -> None:
-    page = await Page(operator, short.pk).open()
+async def test_figures_are_the_engines_own(short: Conversation, operator: Client, open_page: Opener) -> None:
+    page = await open_page(operator, short.pk)
     await page.send("send", text="Say hello.")
     await page.ended()
     kept = await stored(await page.answer())
@@ -70,9 +69,9 @@ async def test_figures_are_the_engines_own(short: Conversation, operator: Client
 
 
 async def test_stop_frees_the_slot_within_a_second_and_keeps_the_text(
-    conversation: Conversation, operator: Client, engine: RealEngine
+    conversation: Conversation, operator: Client, open_page: Opener, engine: RealEngine
 ) -> None:
-    page = await Page(operator, conversation.pk).open()
+    page = await open_page(operator, conversation.pk)
     await page.send("send", text=LONG)
     message = await page.answer()
     await page.send("stop")
@@ -86,21 +85,25 @@ async def test_stop_frees_the_slot_within_a_second_and_keeps_the_text(
     assert kept.completion_tokens, "a stopped answer has figures too"
 
 
-async def test_stop_before_the_first_token_ends_as_stopped(conversation: Conversation, operator: Client) -> None:
-    page = await Page(operator, conversation.pk).open()
+async def test_stop_before_the_first_token_ends_as_stopped(
+    conversation: Conversation, operator: Client, open_page: Opener
+) -> None:
+    page = await open_page(operator, conversation.pk)
     await page.send("send", text="word " * 700)
     await page.until(lambda: page.changes, "the question was not taken")
     await page.send("stop")
     assert await page.ended() == "stopped"
 
 
-async def test_a_reload_in_the_middle_shows_the_whole_answer_once(conversation: Conversation, operator: Client) -> None:
-    first = await Page(operator, conversation.pk).open()
+async def test_a_reload_in_the_middle_shows_the_whole_answer_once(
+    conversation: Conversation, operator: Client, open_page: Opener
+) -> None:
+    first = await open_page(operator, conversation.pk)
     await first.send("send", text=LONG)
     message = await first.answer()
     await first.until(lambda: len(first.text[message]) > 60, "the answer did not grow")
     await first.close()
-    reloaded = await Page(operator, conversation.pk).open()
+    reloaded = await open_page(operator, conversation.pk)
     await reloaded.until(lambda: len(reloaded.text[message]) > 200, "nothing more came after the reload")
     await reloaded.send("stop")
     await reloaded.ended(message)
@@ -108,8 +111,10 @@ async def test_a_reload_in_the_middle_shows_the_whole_answer_once(conversation: 
     assert reloaded.text[message] == (await stored(message)).content
 
 
-async def test_an_answer_is_finished_when_nobody_looks(short: Conversation, operator: Client) -> None:
-    page = await Page(operator, short.pk).open()
+async def test_an_answer_is_finished_when_nobody_looks(
+    short: Conversation, operator: Client, open_page: Opener
+) -> None:
+    page = await open_page(operator, short.pk)
     await page.send("send", text="Say hello.")
     message = await page.answer()
     await page.close()
@@ -118,8 +123,8 @@ async def test_an_answer_is_finished_when_nobody_looks(short: Conversation, oper
     assert (await stored(message)).state == "done"
 
 
-async def test_text_is_saved_while_it_streams(conversation: Conversation, operator: Client) -> None:
-    page = await Page(operator, conversation.pk).open()
+async def test_text_is_saved_while_it_streams(conversation: Conversation, operator: Client, open_page: Opener) -> None:
+    page = await open_page(operator, conversation.pk)
     await page.send("send", text=LONG)
     message = await page.answer()
     deadline = time.monotonic() + 3
@@ -129,8 +134,10 @@ async def test_text_is_saved_while_it_streams(conversation: Conversation, operat
     assert (await stored(message)).state == "streaming"
 
 
-async def test_two_pages_show_the_same_and_either_can_stop(conversation: Conversation, operator: Client) -> None:
-    one, other = [await Page(operator, conversation.pk).open() for _ in range(2)]
+async def test_two_pages_show_the_same_and_either_can_stop(
+    conversation: Conversation, operator: Client, open_page: Opener
+) -> None:
+    one, other = [await open_page(operator, conversation.pk) for _ in range(2)]
     await one.send("send", text=LONG)
     message = await other.answer()
     assert other.changes == 1, "the other page was not told of the new question"
@@ -141,8 +148,10 @@ async def test_two_pages_show_the_same_and_either_can_stop(conversation: Convers
     assert one.html == other.html
 
 
-async def test_the_thread_shows_the_question_sent_from_the_other_page(short: Conversation, operator: Client) -> None:
-    page = await Page(operator, short.pk).open()
+async def test_the_thread_shows_the_question_sent_from_the_other_page(
+    short: Conversation, operator: Client, open_page: Opener
+) -> None:
+    page = await open_page(operator, short.pk)
     await page.send("send", text="A question with <b>markup</b>.")
     await page.until(lambda: page.changes, "the question was not taken")
     answer = await in_database(operator.get)(reverse("chat:thread", args=[short.pk]))
@@ -151,8 +160,10 @@ async def test_the_thread_shows_the_question_sent_from_the_other_page(short: Con
     await page.ended()
 
 
-async def test_a_page_that_missed_something_gets_the_rest(conversation: Conversation, operator: Client) -> None:
-    page = await Page(operator, conversation.pk).open()
+async def test_a_page_that_missed_something_gets_the_rest(
+    conversation: Conversation, operator: Client, open_page: Opener
+) -> None:
+    page = await open_page(operator, conversation.pk)
     await page.send("send", text=LONG)
     message = await page.answer()
     await page.until(lambda: len(page.text[message]) > 80, "the answer did not grow")
@@ -165,8 +176,10 @@ async def test_a_page_that_missed_something_gets_the_rest(conversation: Conversa
     assert page.text[message] == (await stored(message)).content
 
 
-async def test_a_late_resync_gets_the_finished_message(short: Conversation, operator: Client) -> None:
-    page = await Page(operator, short.pk).open()
+async def test_a_late_resync_gets_the_finished_message(
+    short: Conversation, operator: Client, open_page: Opener
+) -> None:
+    page = await open_page(operator, short.pk)
     await page.send("send", text="Say hello.")
     message = await page.answer()
     await page.ended(message)
@@ -176,8 +189,10 @@ async def test_a_late_resync_gets_the_finished_message(short: Conversation, oper
     assert "data-figures" in page.html[message]
 
 
-async def test_regenerating_keeps_the_earlier_answer_and_one_can_go_back(short: Conversation, operator: Client) -> None:
-    page = await Page(operator, short.pk).open()
+async def test_regenerating_keeps_the_earlier_answer_and_one_can_go_back(
+    short: Conversation, operator: Client, open_page: Opener
+) -> None:
+    page = await open_page(operator, short.pk)
     await page.send("send", text="Say hello.")
     first = await page.answer()
     await page.ended(first)
@@ -194,8 +209,10 @@ async def test_regenerating_keeps_the_earlier_answer_and_one_can_go_back(short: 
     assert [(await stored(m)).is_active for m in (first, second)] == [True, False]
 
 
-async def test_the_last_question_can_be_asked_in_other_words(short: Conversation, operator: Client) -> None:
-    page = await Page(operator, short.pk).open()
+async def test_the_last_question_can_be_asked_in_other_words(
+    short: Conversation, operator: Client, open_page: Opener
+) -> None:
+    page = await open_page(operator, short.pk)
     await page.send("send", text="First words.")
     await page.ended()
     question = await Message.objects.aget(role="user")
@@ -209,9 +226,9 @@ async def test_the_last_question_can_be_asked_in_other_words(short: Conversation
 
 
 async def test_two_questions_at_once_give_one_answer_and_one_refusal(
-    conversation: Conversation, operator: Client
+    conversation: Conversation, operator: Client, open_page: Opener
 ) -> None:
-    one, other = [await Page(operator, conversation.pk).open() for _ in range(2)]
+    one, other = [await open_page(operator, conversation.pk) for _ in range(2)]
     await asyncio.gather(one.send("send", text=LONG), other.send("send", text=LONG))
     await one.until(lambda: one.changes, "no question was taken")
     loser = one if await _has_error(one) else other
@@ -227,11 +244,11 @@ async def _has_error(page: Page) -> bool:
 
 
 async def test_a_deployment_that_is_not_ready_fails_with_the_cause_and_can_be_retried(
-    short: Conversation, operator: Client
+    short: Conversation, operator: Client, open_page: Opener
 ) -> None:
     await Instance.objects.aupdate(state="failed", error="out of memory")
     forget_table()
-    page = await Page(operator, short.pk).open()
+    page = await open_page(operator, short.pk)
     await page.send("send", text="Say hello.")
     assert await page.ended() == "failed"
     (message,) = page.states
@@ -245,7 +262,7 @@ async def test_a_deployment_that_is_not_ready_fails_with_the_cause_and_can_be_re
 
 
 async def test_an_engine_that_dies_leaves_the_text_and_a_cause(
-    operator: Client, operator_user: User, tmp_path_factory: pytest.TempPathFactory, smol: Any
+    operator: Client, open_page: Opener, operator_user: User, tmp_path_factory: pytest.TempPathFactory, smol: Any
 ) -> None:
     from django.conf import settings
 
@@ -253,7 +270,7 @@ async def test_an_engine_that_dies_leaves_the_text_and_a_cause(
     deployment = await in_database(make_deployment)("doomed", doomed.port)
     forget_table()
     made = await in_database(services.conversation_create)(owner=operator_user, deployment=deployment)
-    page = await Page(operator, made.pk).open()
+    page = await open_page(operator, made.pk)
     await page.send("send", text=LONG)
     message = await page.answer()
     doomed.kill()
@@ -262,8 +279,10 @@ async def test_an_engine_that_dies_leaves_the_text_and_a_cause(
     assert kept.content and "broke off" in kept.error
 
 
-async def test_a_server_that_goes_saves_what_it_has(conversation: Conversation, operator: Client) -> None:
-    page = await Page(operator, conversation.pk).open()
+async def test_a_server_that_goes_saves_what_it_has(
+    conversation: Conversation, operator: Client, open_page: Opener
+) -> None:
+    page = await open_page(operator, conversation.pk)
     await page.send("send", text=LONG)
     message = await page.answer()
     await generation.interrupt_all()
@@ -272,9 +291,11 @@ async def test_a_server_that_goes_saves_what_it_has(conversation: Conversation, 
     assert not generation.any_running()
 
 
-async def test_every_lane_gets_an_answer_to_the_same_question(short: Conversation, operator: Client, smol: Any) -> None:
+async def test_every_lane_gets_an_answer_to_the_same_question(
+    short: Conversation, operator: Client, open_page: Opener, smol: Any
+) -> None:
     await Lane.objects.acreate(conversation=short, position=1, deployment=smol, deployment_name="smol")
-    page = await Page(operator, short.pk).open()
+    page = await open_page(operator, short.pk)
     await page.send("send", text="Say hello.")
     await page.until(lambda: len(page.states) == 2, "not both lanes answered")
     lanes = [m.lane_id async for m in Message.objects.filter(role="assistant")]
@@ -282,8 +303,8 @@ async def test_every_lane_gets_an_answer_to_the_same_question(short: Conversatio
     assert page.gaps == 0
 
 
-async def test_earlier_turns_are_sent_along(short: Conversation, operator: Client) -> None:
-    page = await Page(operator, short.pk).open()
+async def test_earlier_turns_are_sent_along(short: Conversation, operator: Client, open_page: Opener) -> None:
+    page = await open_page(operator, short.pk)
     await page.send("send", text="My name is Ada.")
     await page.ended()
     first = await stored(await page.answer())

@@ -124,9 +124,9 @@ def test_start_and_stop_wait_until_it_is_so(deployment: Deployment) -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_a_start_that_fails_says_why_at_once(deployment: Deployment) -> None:
-    with AgentStandsIn("failed", "The model file is gone."):
-        with pytest.raises(CommandError, match="could not be started: The model file is gone"):
-            call_command("start", "small", "--wait", "30")
+    told = pytest.raises(CommandError, match="could not be started: The model file is gone")
+    with AgentStandsIn("failed", "The model file is gone."), told:
+        call_command("start", "small", "--wait", "30")
 
 
 @pytest.mark.django_db(transaction=True)

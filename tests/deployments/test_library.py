@@ -10,7 +10,7 @@ import pytest
 from deployments import library
 from deployments.models import Deployment, LibraryFolder, Model
 from omni.errors import OmniError
-from tests.deployments.gguf_corpus import smollm2, write_with_package
+from tests.deployments.gguf_corpus import smollm2, write_stub, write_with_package
 
 pytestmark = pytest.mark.django_db
 
@@ -74,6 +74,23 @@ def test_a_truncated_file_is_broken_and_well_again_when_it_is_whole(models_folde
     path.write_bytes(whole)
     (again,) = library.scan([models_folder]).models
     assert (again.pk, again.state, again.error) == (model.pk, "ok", "")
+
+
+@pytest.mark.parametrize(
+    ("metadata", "says"),
+    [
+        ({"llama.block_count": 4_000_000_000}, "claims to have 4000000000 layers"),
+        ({"llama.block_count": "many"}, "claims to have many layers"),
+        ({"llama.block_count": 2, "llama.attention.head_count": "nine"}, "contradicts itself"),
+    ],
+)
+def test_a_header_that_makes_no_sense_is_broken_and_takes_no_memory(
+    models_folder: Path, metadata: dict[str, object], says: str
+) -> None:
+    path = models_folder / "odd.gguf"
+    write_stub(path, {"general.architecture": "llama", **metadata}, [("token_embd.weight", (32, 32), 0)])
+    (model,) = library.scan([models_folder]).models
+    assert model.state == "broken" and says in model.error
 
 
 def test_an_unchanged_file_is_not_read_again(models_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -240,6 +240,7 @@ def test_a_deployments_plan_knows_the_key_the_name_and_every_device(make_deploym
     [
         (lambda: Engine.objects.update(state="missing", error="There is no file."), "engine_unusable"),
         (lambda: Model.objects.update(state="missing", error="There is no file."), "model_unusable"),
+        (lambda: Model.objects.update(facts={}), "model_unusable"),
         (lambda: Device.objects.filter(name="CPU").delete(), "unknown_device"),
         (lambda: Deployment.objects.update(settings={"context": 1}), "bad_setting"),
         (lambda: Deployment.objects.update(extra_args=["--tools all"]), "refused_extra_arg"),

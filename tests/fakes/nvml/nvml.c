@@ -1,5 +1,5 @@
 /* A stand-in libnvidia-ml.so.1. It answers the calls that the real bindings make, from a scenario file named
-   by OMNI_TEST_NVML, read again at every call so that a test can change the world while a process runs.
+   by FAKE_NVML_SCENARIO, read again at every call so that a test can change the world while a process runs.
    One "key value" a line:
      init 9                 nvmlInit returns 9
      card NAME | UUID | BUS a card; the keys below belong to the last card named
@@ -43,7 +43,7 @@ static void read_line(char *line) {
 }
 
 static void read_scenario(void) {
-  const char *path = getenv("OMNI_TEST_NVML");
+  const char *path = getenv("FAKE_NVML_SCENARIO");
   FILE *file = path ? fopen(path, "r") : NULL;
   char line[256];
   card_count = 0; init_code = 0;

@@ -1,0 +1,135 @@
+"""The Rig page as it lives: numbers, charts and states change without a reload."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import BrowserContext, Page, expect
+
+from tests.browser.conftest import log_in
+from tests.fakes.nvml import FakeCard, build, rtx_5090, rtx_pro_6000, scenario
+from tests.panel import RunningPanel
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+BIG, SMALL = rtx_pro_6000(), rtx_5090()
+
+
+def value(page: Page, card: str, name: str) -> str:
+    return page.locator(f'[data-card="{card}"] [data-value="{name}"]').inner_text()
+
+
+def is_live(page: Page) -> None:
+    expect(page.locator("#live-note")).to_have_text("Live", timeout=20_000)
+
+
+def test_stand_ins_and_host_report_live(page: Page) -> None:
+    is_live(page)
+    for name in ("RPC0", "RPC1"):
+        expect(page.locator(f'[data-card="{name}"]')).to_contain_text("CPU-backed stand-in")
+        memory = page.locator(f'[data-card="{name}"] [data-value="memory"]')
+        expect(memory).to_have_text(re.compile(r"^\d+(\.\d)? [MG]iB$"), timeout=30_000)
+        assert value(page, name, "temperature") == value(page, name, "power") == value(page, name, "link") == "N/A"
+    assert re.fullmatch(r"\d+ %", value(page, "host", "utilisation"))
+    expect(page.locator("figure[data-metric=utilisation] .u-value").last).to_have_text(re.compile(r"^\d"))
+    expect(page.locator("figure[data-metric=power]")).to_be_hidden()
+
+
+def test_who_comes_later_sees_the_minutes_before(page: Page, new_context: Callable[..., BrowserContext]) -> None:
+    is_live(page)
+    history: list[str] = []
+    page.on("websocket", lambda socket: socket.on("framereceived", lambda text: history.append(str(text))))
+    page.reload()
+    is_live(page)
+    [first] = [text for text in history if '"type":"history"' in text]
+    assert first.count("RPC0") > 3
+
+
+def test_charts_can_be_read_as_a_table_and_follow_the_time_shown(page: Page) -> None:
+    is_live(page)
+    page.get_by_text("The charts as a table").click()
+    rows = page.locator("#chart-table tr")
+    expect(rows).to_have_count(3)
+    expect(rows.last).to_contain_text(re.compile(r"Host\s*\d+ %"))
+    page.get_by_role("button", name="1 min", exact=True).click()
+    expect(page.get_by_role("button", name="1 min", exact=True)).to_have_attribute("aria-pressed", "true")
+    expect(page.get_by_role("button", name="5 min", exact=True)).to_have_attribute("aria-pressed", "false")
+
+
+def test_charts_follow_theme_and_width(page: Page) -> None:
+    is_live(page)
+    figure = page.locator("figure[data-metric=utilisation]")
+    expect(figure.locator("canvas")).to_have_count(1)
+    marker = figure.locator(".u-marker").nth(1)
+    light = marker.evaluate("element => element.style.border || element.style.borderColor")
+    page.get_by_role("button", name="Light or dark").click()
+    expect(figure.locator("canvas")).to_have_count(1)
+    assert marker.evaluate("element => element.style.border || element.style.borderColor") != light
+    page.set_viewport_size({"width": 390, "height": 844})
+    plot, uplot = figure.locator(".plot"), figure.locator(".uplot")
+    page.wait_for_function("document.querySelector('.u-wrap').clientWidth < 380")
+    assert uplot.bounding_box()["width"] <= plot.bounding_box()["width"] + 1  # type: ignore[index]
+
+
+def test_numbers_that_are_old_look_old(page: Page, panel: RunningPanel) -> None:
+    is_live(page)
+    [sampler] = [process for process in panel.processes() if "sampler" in process.cmdline()]
+    sampler.send_signal(signal.SIGSTOP)
+    try:
+        expect(page.locator("#live-note")).to_have_text("No news from the agent; the numbers are old", timeout=15_000)
+        expect(page.locator('[data-card="host"]')).to_have_attribute("data-stale", "")
+    finally:
+        sampler.send_signal(signal.SIGCONT)
+    is_live(page)
+    expect(page.locator('[data-card="host"]')).not_to_have_attribute("data-stale", "")
+
+
+# --- a machine with cards -------------------------------------------------------------------------
+@pytest.fixture
+def cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    build(tmp_path)
+    monkeypatch.setenv("LD_LIBRARY_PATH", f"{tmp_path}:{os.environ.get('LD_LIBRARY_PATH', '')}".rstrip(":"))
+    monkeypatch.setenv("FAKE_NVML_SCENARIO", str(tmp_path / "scenario.txt"))
+
+    def write(*present: FakeCard) -> None:
+        scenario(tmp_path / "scenario.txt", *present)
+
+    write(BIG, SMALL)
+    return write
+
+
+@pytest.fixture
+def card_page(
+    cards: Callable[..., None], fresh_panel: RunningPanel, new_context: Callable[..., BrowserContext]
+) -> Iterator[Page]:
+    fresh_panel.start()
+    page = new_context(viewport={"width": 1280, "height": 900}).new_page()
+    log_in(page, fresh_panel.url)
+    is_live(page)
+    yield page
+    page.close()
+
+
+def test_two_unequal_cards_report_live_and_one_may_be_lost(card_page: Page, cards: Callable[..., None]) -> None:
+    big, small = (card_page.locator(f'[data-card="{card.uuid}"]') for card in (BIG, SMALL))
+    expect(big.locator('[data-value="power"]')).to_have_text("410 / 600 W")
+    expect(big.locator('[data-value="link"]')).to_have_text("Gen 5 × 16")
+    expect(big.locator('[data-value="memory-total"]')).to_have_text("95.6 GiB")
+    expect(small.locator('[data-value="temperature"]')).to_have_text("36 °C")
+    expect(small.locator('[data-value="link"]')).to_have_text("Gen 1 × 16 (of 5 × 16)")
+    expect(card_page.locator("figure[data-metric=power]")).to_be_visible()
+    expect(card_page.locator(".stand-in")).to_have_count(0)
+
+    cards(rtx_pro_6000(facts={**BIG.facts, "power": 123_000}), rtx_5090(lines=("fail * 15",)))
+    expect(small.get_by_role("alert")).to_contain_text("fell off its bus")
+    expect(small.locator('[data-value="temperature"]')).to_have_text("N/A")
+    expect(big.locator('[data-value="power"]')).to_have_text("123 / 600 W")
+    expect(big.locator("[data-problem]")).to_be_hidden()
+
+    cards(BIG, rtx_5090(facts={**SMALL.facts, "reasons": 0x40}))
+    expect(small.locator("[data-problem]")).to_be_hidden(timeout=20_000)
+    expect(small.locator("[data-slowed]")).to_have_text("Clocks held down by: temperature (hardware)")

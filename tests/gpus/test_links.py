@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+
+from gpus.links import link_gbps, link_shortfall
+
+
+@pytest.mark.parametrize(
+    ("generation", "width", "gbps"),
+    [(1, 16, 4.0), (3, 16, 15.75), (4, 8, 15.75), (4, 16, 31.5), (5, 16, 63.0), (5, 4, 15.75)],
+)
+def test_a_link_carries_what_its_generation_and_lanes_give(generation: int, width: int, gbps: float) -> None:
+    assert link_gbps(generation, width) == pytest.approx(gbps, rel=0.002)
+
+
+@pytest.mark.parametrize(("generation", "width"), [(None, 16), (5, None), (5, 0), (9, 16), (None, None)])
+def test_an_unknown_link_carries_an_unknown_amount(generation: int | None, width: int | None) -> None:
+    assert link_gbps(generation, width) is None
+
+
+@pytest.mark.parametrize(
+    ("now", "best", "busy", "said"),
+    [
+        ((5, 16), (5, 16), 90.0, ()),
+        ((1, 16), (5, 16), 0.0, ()),  # idle: power saving
+        ((1, 16), (5, 16), None, ()),
+        ((1, 16), (5, 16), 90.0, ("generation 1 of 5 under load", "4.0 of 63.0 GB/s")),
+        ((5, 8), (5, 16), 0.0, ("8 of 16 lanes",)),
+        ((3, 4), (5, 16), 50.0, ("4 of 16 lanes and at generation 3 of 5",)),
+        ((None, 16), (5, 16), 90.0, ()),
+        ((5, 16), (5, None), 90.0, ()),
+    ],
+)
+def test_a_link_is_below_its_best_only_when_load_cannot_explain_it(
+    now: tuple[int | None, int | None],
+    best: tuple[int | None, int | None],
+    busy: float | None,
+    said: tuple[str, ...],
+) -> None:
+    text = link_shortfall(*now, *best, busy)
+    assert all(part in text for part in said)
+    assert bool(text) == bool(said)

@@ -1,0 +1,200 @@
+"""Cards through the real bindings: numbers, what is not supported, and cards that fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gpus.nvml import FAILED_AGAIN_S, SLOW_EVERY_S, Nvml, look
+from gpus.sample import CardIdentity, CardSample
+from tests.fakes.nvml import MIB, FakeCard, rtx_5090, rtx_pro_6000
+from tests.gpus.conftest import use
+
+Driver = Callable[..., None]
+
+
+def started() -> Nvml:
+    nvml = Nvml()
+    nvml.start()
+    return nvml
+
+
+def test_two_unequal_cards_give_their_numbers(driver: Driver) -> None:
+    driver(rtx_pro_6000(), rtx_5090())
+    nvml = started()
+    assert nvml.state.is_ok and nvml.state.driver_version == "595.84"
+    big, small = nvml.identities
+    assert (big.uuid, big.pci_bus_id) == ("GPU-11111111-2222-3333-4444-555555555555", "00000000:01:00.0")
+    assert big.memory_total_bytes == 97887 * MIB
+    assert (big.compute_capability, big.power_limit_watts) == ("12.0", 600.0)
+    assert (small.name, small.pcie_generation_max, small.pcie_width_max) == ("NVIDIA GeForce RTX 5090", 5, 16)
+    first, second = nvml.sample(0.0)
+    assert first == CardSample(
+        key=big.uuid,
+        name=big.name,
+        memory_used_bytes=40000 * MIB,
+        memory_total_bytes=97887 * MIB,
+        utilisation_percent=62.0,
+        temperature_celsius=58.0,
+        power_watts=410.0,
+        power_limit_watts=600.0,
+        fan_percent=41,
+        clock_mhz=2600,
+        pcie_generation=5,
+        pcie_width=16,
+        pcie_generation_max=5,
+        pcie_width_max=16,
+    )
+    assert (second.power_watts, second.pcie_generation) == (21.5, 1)
+
+
+def test_what_a_card_does_not_support_is_unknown_and_not_zero(driver: Driver) -> None:
+    driver(rtx_5090(facts={}))
+    [sample] = started().sample(0.0)
+    assert sample.state == "ok" and sample.memory_used_bytes == 512 * MIB
+    for name in ("utilisation_percent", "temperature_celsius", "power_watts", "fan_percent", "pcie_generation"):
+        assert getattr(sample, name) is None, name
+    assert "power_watts" not in sample_json(sample)
+
+
+def sample_json(sample: CardSample) -> str:
+    from gpus.sample import HostSample, NvmlState, Sample
+
+    return Sample(0, HostSample(None, 1, 2, 0, 0.0), (sample,), NvmlState("ok")).frame()
+
+
+def test_a_sensor_without_permission_hides_nothing_else(driver: Driver) -> None:
+    driver(rtx_pro_6000(lines=("fail power 4", "fail power_limit 4")))
+    [sample] = started().sample(0.0)
+    assert (sample.state, sample.power_watts, sample.temperature_celsius) == ("ok", None, 58.0)
+
+
+def test_a_driver_without_the_newer_temperature_call_is_asked_the_older_way(
+    cards: Driver, old_library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(old_library, monkeypatch)
+    cards(rtx_pro_6000())
+    assert started().sample(0.0)[0].temperature_celsius == 58.0
+
+
+@pytest.mark.parametrize(
+    ("bits", "words"),
+    [
+        (0, ()),
+        (1, ()),  # idle
+        (4, ("power limit",)),
+        (0x20 | 0x80, ("temperature (driver)", "power brake")),
+        (0x8 | 0x40, ("hardware slowdown", "temperature (hardware)")),
+    ],
+)
+def test_throttle_reasons_are_named(driver: Driver, bits: int, words: tuple[str, ...]) -> None:
+    driver(rtx_5090(facts={"reasons": bits}))
+    assert started().sample(0.0)[0].throttle == words
+
+
+@pytest.mark.parametrize(
+    ("code", "state", "remedy"),
+    [
+        (9, "driver_not_loaded", "modprobe nvidia"),
+        (18, "version_mismatch", "restart the machine"),
+        (4, "no_permission", "group"),
+        (999, "error", "Unknown Error"),
+    ],
+)
+def test_a_driver_that_does_not_start_says_why_and_what_to_do(
+    driver: Driver, code: int, state: str, remedy: str
+) -> None:
+    driver(init=code)
+    nvml = started()
+    assert nvml.state.state == state and remedy in nvml.state.text
+    assert nvml.sample(0.0) == () and nvml.is_worth_a_restart
+
+
+def test_a_machine_without_driver_is_told_calmly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "libnvidia-ml.so.1").write_text("not a library, found before any real one")
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
+    state = look().state
+    assert state.state == "library_missing" and "as it should be" in state.text
+
+
+def test_a_driver_without_cards_is_its_own_state(driver: Driver) -> None:
+    driver()
+    assert started().state.state == "no_devices"
+
+
+def test_a_lost_card_does_not_hide_the_other_and_may_come_back(driver: Driver) -> None:
+    driver(rtx_pro_6000(), rtx_5090())
+    nvml = started()
+    driver(rtx_pro_6000(), rtx_5090(lines=("fail * 15",)))
+    healthy, lost = nvml.sample(0.0)
+    assert healthy.state == "ok" and healthy.power_watts == 410.0
+    assert (lost.state, lost.memory_used_bytes) == ("lost", None)
+    assert lost.key == "GPU-99999999-8888-7777-6666-555555555555" and "fell off its bus" in lost.error
+    driver(rtx_pro_6000(), rtx_5090())
+    assert nvml.sample(FAILED_AGAIN_S - 1)[1].state == "lost", "a failing card is left alone for a while"
+    assert nvml.sample(FAILED_AGAIN_S)[1].state == "ok"
+
+
+def test_a_card_whose_every_answer_is_an_error_is_in_error(driver: Driver) -> None:
+    driver(rtx_5090(lines=("fail memory 999",)))
+    nvml = started()
+    [sample] = nvml.sample(0.0)
+    assert sample.state == "error" and "Unknown Error" in sample.error
+
+
+@pytest.mark.parametrize(("code", "state"), [(15, "lost"), (999, "error"), (4, "error")])
+def test_a_card_that_cannot_be_opened_keeps_its_place(driver: Driver, code: int, state: str) -> None:
+    driver(rtx_pro_6000(lines=(f"open {code}",)), rtx_5090())
+    nvml = started()
+    unopened, healthy = nvml.sample(0.0)
+    assert (unopened.key, unopened.name, unopened.state) == ("GPU0", "GPU 0", state)
+    assert "cannot be opened" in unopened.error and healthy.state == "ok"
+    assert nvml.is_worth_a_restart
+
+
+def test_a_card_that_could_not_be_opened_gets_the_name_it_is_known_by(driver: Driver) -> None:
+    driver(rtx_pro_6000(lines=("open 15",)))
+    nvml = started()
+    nvml.rename({0: CardIdentity(0, uuid="GPU-11111111", name="RTX PRO 6000", memory_total_bytes=7)})
+    [sample] = nvml.sample(0.0)
+    assert (sample.key, sample.name, sample.state) == ("GPU-11111111", "RTX PRO 6000", "lost")
+
+
+def test_a_driver_that_was_reloaded_is_opened_again(driver: Driver) -> None:
+    driver(rtx_5090())
+    nvml = started()
+    driver(init=9)
+    assert nvml.sample(0.0)[0].state == "error" and nvml.is_worth_a_restart
+    driver(rtx_5090())
+    nvml.stop()
+    assert nvml.start().is_ok and nvml.sample(1.0)[0].state == "ok"
+
+
+def test_slow_facts_are_asked_seldom_and_fast_ones_at_every_tick(driver: Driver) -> None:
+    def card(generation: int, used_mib: int) -> FakeCard:
+        return rtx_5090(used_mib=used_mib, facts={"generation": generation, "generation_max": 5})
+
+    driver(card(1, 10))
+    nvml = started()
+    nvml.sample(0.0)
+    driver(card(5, 20))
+    [soon] = nvml.sample(0.5)
+    assert (soon.memory_used_bytes, soon.pcie_generation) == (20 * MIB, 1)
+    assert nvml.sample(SLOW_EVERY_S)[0].pcie_generation == 5
+
+
+# --- from another process -------------------------------------------------------------------------
+def test_looking_from_a_child_process_gives_the_same(driver: Driver) -> None:
+    driver(rtx_pro_6000(), rtx_5090())
+    nvml, report = started(), look()
+    assert (report.state, report.identities) == (nvml.state, nvml.identities)
+    assert report.samples == nvml.sample(0.0)
+
+
+def test_a_card_that_kills_who_asks_does_not_kill_this_process(driver: Driver) -> None:
+    driver(rtx_pro_6000(), rtx_5090(lines=("crash memory",)))
+    report = look()
+    assert report.state.state == "crashed" and "exit code -11" in report.state.text
+    assert report.identities == report.samples == ()

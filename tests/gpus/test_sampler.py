@@ -1,0 +1,186 @@
+"""The sampler as the agent runs it: its own process, even beats, alone through every outage."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+import redis
+from django.conf import settings
+
+from gpus.models import Gpu, Host, SampleRollup
+from gpus.recent import RecentWriter, last_frame
+from gpus.sampler import Deadline, Sampler
+from tests.fakes.nvml import rtx_5090, rtx_pro_6000
+from tests.helpers import wait_until
+
+Driver = Callable[..., None]
+MANAGE = Path(__file__).resolve().parents[2] / "manage.py"
+
+
+@pytest.fixture(autouse=True)
+def nothing_recent() -> None:
+    client = redis.Redis.from_url(settings.CHANNEL_REDIS_URL)
+    writer = RecentWriter(settings.OMNI_HOST_NAME)
+    client.delete(writer.points, writer.frame)
+
+
+def frame() -> dict[str, object]:
+    return json.loads(last_frame(settings.OMNI_HOST_NAME) or "{}")
+
+
+def frames_come(since_ms: int = 0) -> bool:
+    return int(str(frame().get("at", 0))) > since_ms
+
+
+# --- one tick -------------------------------------------------------------------------------------
+def test_one_tick_is_one_frame_with_the_host_and_every_card(driver: Driver, host: Host) -> None:
+    driver(rtx_pro_6000(), rtx_5090())
+    sampler = Sampler(settings.OMNI_HOST_NAME)
+    sampler.tick()
+    seen = frame()
+    assert seen["type"] == "frame" and seen["nvml"]["state"] == "ok"  # type: ignore[index]
+    big, small = seen["cards"]  # type: ignore[misc]
+    assert (big["power_watts"], big["utilisation_percent"]) == (410.0, 62.0)
+    assert small["memory_total_bytes"] == 32607 << 20
+
+
+def test_cards_found_by_the_sampler_become_rows_and_keep_their_state(driver: Driver, host: Host) -> None:
+    driver(rtx_pro_6000(), rtx_5090())
+    sampler = Sampler(settings.OMNI_HOST_NAME)
+    sampler.tick()
+    sampler.store.step()
+    assert Gpu.objects.count() == 2
+    driver(rtx_pro_6000(), rtx_5090(lines=("fail * 15",)))
+    sampler.tick()
+    sampler.store.keep_samples(sampler.roller.close(), sampler.tick().cards)
+    sampler.store.step()
+    assert Gpu.objects.get(name__contains="5090").state == "lost"
+    assert Gpu.objects.get(name__contains="6000").state == "ok"
+
+
+def test_a_driver_loaded_later_is_found(driver: Driver, host: Host) -> None:
+    driver(init=9)
+    sampler = Sampler(settings.OMNI_HOST_NAME)
+    assert sampler.tick().cards == ()
+    sampler.store.step()
+    assert set(sampler.store.stand_ins) == {"RPC0", "RPC1"}
+    driver(rtx_5090())
+    sampler.nvml_due_s = 0.0
+    assert [card.name for card in sampler.tick().cards if not card.is_stand_in] == ["NVIDIA GeForce RTX 5090"]
+    sampler.store.step()
+    assert sampler.store.stand_ins == {}
+
+
+def test_beats_are_even_and_a_late_one_is_left_out() -> None:
+    deadline = Deadline(0.05)
+    began = time.monotonic()
+    deadline.wait()
+    time.sleep(0.12)  # a tick that takes longer than two beats
+    deadline.wait()
+    beats = (time.monotonic() - began) / 0.05
+    assert beats == pytest.approx(4, abs=0.6)
+
+
+# --- the process ----------------------------------------------------------------------------------
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Starts `manage.py sampler` in this test's OMNI_HOME, whose real database has no tables."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def run(*arguments: str, **environment: str) -> subprocess.Popen[bytes]:
+        argv = [sys.executable, str(MANAGE), "sampler", *arguments]
+        process = subprocess.Popen(argv, env={**os.environ, **environment}, stderr=subprocess.PIPE)
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate(timeout=5)
+
+
+def test_frames_come_at_the_set_rate_without_a_database(
+    start: Callable[..., subprocess.Popen[bytes]],
+) -> None:
+    process = start(OMNI_TELEMETRY_HZ="5")
+    wait_until(frames_come, 15, "no frame")
+    client = redis.Redis.from_url(settings.CHANNEL_REDIS_URL)
+    key = RecentWriter(settings.OMNI_HOST_NAME).points
+    wait_until(lambda: client.llen(key) >= 10, 10, "the last minutes are not kept")
+    times = [json.loads(point)[0] for point in client.lrange(key, 0, 9)]  # type: ignore[union-attr]
+    assert (times[-1] - times[0]) / 9 == pytest.approx(200, abs=15)
+    assert process.poll() is None
+
+
+def test_it_ends_when_its_agent_is_killed(start: Callable[..., subprocess.Popen[bytes]]) -> None:
+    script = (
+        "import subprocess, sys, time\n"
+        f"p = subprocess.Popen([sys.executable, {str(MANAGE)!r}, 'sampler'])\n"
+        "print(p.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=dict(os.environ)) as agent:
+        sampler = psutil.Process(int(agent.stdout.readline()))  # type: ignore[union-attr]
+        wait_until(frames_come, 15, "no frame")
+        agent.kill()
+    with suppress(psutil.NoSuchProcess):
+        wait_until(lambda: not _alive(sampler), 5, "the sampler outlives its agent")
+
+
+def _alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+def test_it_never_starts_for_an_agent_that_is_gone_already(
+    start: Callable[..., subprocess.Popen[bytes]],
+) -> None:
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait(5)
+    assert start("--parent", str(gone.pid)).wait(15) == 0
+
+
+def test_it_ends_at_once_when_asked(start: Callable[..., subprocess.Popen[bytes]]) -> None:
+    process = start()
+    wait_until(frames_come, 15, "no frame")
+    process.terminate()
+    assert process.wait(3) == 0
+
+
+def test_it_waits_for_a_broker_that_is_away_and_says_so_once(
+    start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    path = tmp_path / "valkey.sock"
+    process = start(OMNI_BROKER_URL=f"unix://{path}?db=2", OMNI_TELEMETRY_HZ="10")
+    real = settings.OMNI_HOME.valkey_socket
+    said = process.stderr.readline().decode()  # type: ignore[union-attr]
+    while "the broker is away" not in said:
+        said += process.stderr.readline().decode()  # type: ignore[union-attr]
+    seen = psutil.Process(process.pid)
+    sleeps = seen.num_ctx_switches().voluntary
+    wait_until(lambda: seen.num_ctx_switches().voluntary > sleeps + 10, 15, "it does not go on")
+    path.symlink_to(real)
+    now_ms = int(time.time() * 1000)
+    wait_until(lambda: frames_come(now_ms), 15, "no frame after the broker came")
+    process.terminate()
+    said += process.communicate(timeout=5)[1].decode()
+    assert said.count("the broker is away") == 1 and said.count("the broker is back") == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_was_being_collected_is_saved_at_the_end(driver: Driver) -> None:
+    driver(rtx_5090())
+    sampler = Sampler(settings.OMNI_HOST_NAME)
+    sampler.store.start()
+    sampler.tick()
+    sampler.close()
+    metrics = set(SampleRollup.objects.exclude(card="host").values_list("metric", flat=True))
+    assert metrics == {"memory_used_bytes", "utilisation_percent", "temperature_celsius", "power_watts"}
