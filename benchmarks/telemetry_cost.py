@@ -27,7 +27,7 @@ from tests.helpers import wait_until  # noqa: E402
 from tests.panel import PASSWORD, RunningPanel  # noqa: E402
 
 LIMIT_PERCENT = 15.0
-SETTLE_S = 15.0
+SETTLE_S, FIRST_FRAME_S, LOG_IN_TIMEOUT_S = 15.0, 30.0, 60.0
 # Word of the command line → what it is called here. The agent's figure includes its sampler's.
 PROCESSES = {"serve": "web server (Daphne)", "celery": "agent", "sampler": "agent's sampler"}
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -55,19 +55,20 @@ class Viewer:
     devices: int = 0
     bytes: int = 0
 
-    async def look(self) -> None:
-        async with httpx.AsyncClient(base_url=self.url, follow_redirects=True) as client:
-            form = await client.get("/login/")
+    cookie: str = ""
+
+    def log_in(self) -> None:
+        with httpx.Client(base_url=self.url, follow_redirects=True, timeout=LOG_IN_TIMEOUT_S) as client:
+            form = client.get("/login/")
             token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', form.text)[1]  # type: ignore[index]
-            answer = await client.post(
-                "/login/",
-                data={"username": "admin", "password": PASSWORD, "csrfmiddlewaretoken": token},
-                headers={"Referer": f"{self.url}/login/"},
-            )
+            fields = {"username": "admin", "password": PASSWORD, "csrfmiddlewaretoken": token}
+            answer = client.post("/login/", data=fields, headers={"Referer": f"{self.url}/login/"})
             assert answer.url.path == "/", f"log-in failed: {answer.url}"
-            cookie = "; ".join(f"{name}={value}" for name, value in client.cookies.items())
+            self.cookie = "; ".join(f"{name}={value}" for name, value in client.cookies.items())
+
+    async def look(self) -> None:
         address = self.url.replace("http", "ws", 1) + "/ws/telemetry/"
-        headers = {"Cookie": cookie, "Origin": self.url}
+        headers = {"Cookie": self.cookie, "Origin": self.url}
         async with websockets.connect(address, additional_headers=headers, max_size=None) as socket:
             async for text in socket:
                 self.frames += '"type":"frame"' in str(text[:40])
@@ -78,25 +79,32 @@ class Viewer:
 async def measure(panel: RunningPanel, viewers: list[Viewer], seconds: float) -> dict[str, float]:
     """Percent of one core per process over the time, all viewers connected."""
     looking = [asyncio.create_task(viewer.look()) for viewer in viewers]
-    pids = {name: pid_of(panel, word) for word, name in PROCESSES.items()}
-    deadline = time.monotonic() + 30
+    try:
+        await everybody_sees(viewers, looking)
+        # What happens once (discovery, the first look at the engine, log-ins) is over before the clock starts.
+        await asyncio.sleep(SETTLE_S)
+        for viewer in viewers:
+            viewer.frames = viewer.bytes = 0
+        pids = {name: pid_of(panel, word) for word, name in PROCESSES.items()}
+        before, began = {name: cpu_seconds(pid) for name, pid in pids.items()}, time.monotonic()
+        await asyncio.sleep(seconds)
+        elapsed = time.monotonic() - began
+        return {name: (cpu_seconds(pid) - before[name]) / elapsed * 100 for name, pid in pids.items()}
+    finally:
+        for task in looking:
+            task.cancel()
+        await asyncio.gather(*looking, return_exceptions=True)
+
+
+async def everybody_sees(viewers: list[Viewer], looking: list[asyncio.Task[None]]) -> None:
+    deadline = time.monotonic() + FIRST_FRAME_S
     while not all(viewer.frames for viewer in viewers):
-        failed = [task for task in looking if task.done()]
-        if failed or time.monotonic() > deadline:
-            raise SystemExit(f"not every viewer gets frames: {[str(task) for task in failed]}")
+        for task in looking:
+            if task.done():
+                raise SystemExit(f"a viewer was cut off: {task.exception()!r}")
+        if time.monotonic() > deadline:
+            raise SystemExit(f"not every viewer had a frame within {FIRST_FRAME_S:.0f} s")
         await asyncio.sleep(0.1)
-    # What happens once (discovery, the first look at the engine, log-ins) is over before the clock starts.
-    await asyncio.sleep(SETTLE_S)
-    for viewer in viewers:
-        viewer.frames = viewer.bytes = 0
-    before, began = {name: cpu_seconds(pid) for name, pid in pids.items()}, time.monotonic()
-    await asyncio.sleep(seconds)
-    elapsed = time.monotonic() - began
-    used = {name: (cpu_seconds(pid) - before[name]) / elapsed * 100 for name, pid in pids.items()}
-    for task in looking:
-        task.cancel()
-    await asyncio.gather(*looking, return_exceptions=True)
-    return used
 
 
 def report(used: dict[str, float], viewers: list[Viewer], seconds: float) -> float:
@@ -123,6 +131,8 @@ def main() -> int:
         try:
             wait_until(lambda: any("sampler" in p.cmdline() for p in panel.processes()), 30, panel.said)
             viewers = [Viewer(panel.url) for _ in range(arguments.viewers)]
+            for viewer in viewers:
+                viewer.log_in()
             used = asyncio.run(measure(panel, viewers, arguments.seconds))
         finally:
             panel.stop()

@@ -49,7 +49,7 @@ class SettingsForm(forms.Form):
             "system_prompt": conversation.system_prompt,
             **conversation.settings,
         }
-        super().__init__(*args, initial=initial, auto_id="settings-%s", **kwargs)
+        super().__init__(*args, **{"initial": initial, "auto_id": "settings-%s", **kwargs})
         for name in ("temperature", "top_p"):
             self.fields[name].widget.attrs["step"] = "0.05"
         for name in ("temperature", "top_p", "max_tokens"):

@@ -18,6 +18,10 @@ LONGEST_QUESTION = 400_000
 
 @transaction.atomic
 def conversation_create(*, owner: Any, deployment: Deployment) -> Conversation:
+    """A new conversation, or one with this deployment in which nothing was said yet."""
+    unused = Conversation.objects.filter(owner=owner, messages=None, lanes__deployment=deployment)
+    if found := unused.first():
+        return found
     conversation = Conversation.objects.create(owner=owner)
     Lane.objects.create(conversation=conversation, deployment=deployment, deployment_name=deployment.name)
     return conversation

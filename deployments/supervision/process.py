@@ -193,4 +193,6 @@ def wait_ended(record: Record, timeout_s: float) -> bool:
 def start_sampler() -> subprocess.Popen[bytes]:
     """The telemetry sampler as a child of the agent, with which it ends."""
     manage = Path(__file__).resolve().parents[2] / "manage.py"
-    return subprocess.Popen([sys.executable, str(manage), "sampler"], stdin=subprocess.DEVNULL)
+    return subprocess.Popen(
+        [sys.executable, str(manage), "sampler", "--parent", str(os.getpid())], stdin=subprocess.DEVNULL
+    )

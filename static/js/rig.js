@@ -6,6 +6,8 @@ import { connect } from "./socket.js";
 
 const KEPT_MS = 15 * 60 * 1000;
 const STALE_MS = 4000;
+const REFRESH_MS = 3000;
+const REFRESHES = 10;
 const GIB = 2 ** 30;
 const LIVE = "Live";
 // metric → position in a point's numbers (gpus/sample.py, CHARTED)
@@ -18,7 +20,9 @@ let newest = 0; // the server's time of the last frame
 let heardAt = 0; // this browser's time of it
 let isUp = false;
 const charts = new Map(); // metric → {chart, names}
-const asked = new Set();
+const sampled = new Set(); // keys of all cards that frames ever had
+let refreshes = 0;
+let refreshedAt = 0;
 
 // --- points ---------------------------------------------------------------------------------------
 function add(at, cards) {
@@ -142,8 +146,7 @@ function showFrame(frame) {
   frame.cards.forEach(showCard);
   showHost(frame.host);
   add(frame.at, numbersOf(frame));
-  const unknown = frame.cards.find((card) => !cardOf(card.key) && !asked.has(card.key));
-  if (unknown) newCard(unknown.key);
+  refreshCards(frame);
 }
 
 function receive(data) {
@@ -159,10 +162,18 @@ function receive(data) {
   draw();
 }
 
-function newCard(key) {
-  // A card this page was not made for: the server draws it, once; one it does not know is left out.
-  asked.add(key);
-  htmx.ajax("GET", location.pathname, { target: "#cards", select: "#cards", swap: "outerHTML" });
+// Cards that came or went: the server draws them. It may learn of them a moment after this page does.
+function refreshCards(frame) {
+  const now = new Set(frame.cards.map((card) => card.key));
+  const isNew = frame.cards.some((card) => !cardOf(card.key));
+  const isGone = [...sampled].some((key) => !now.has(key) && cardOf(key));
+  now.forEach((key) => sampled.add(key));
+  if (!isNew && !isGone) refreshes = 0;
+  else if (refreshes < REFRESHES && Date.now() - refreshedAt > REFRESH_MS) {
+    refreshes += 1;
+    refreshedAt = Date.now();
+    htmx.ajax("GET", location.pathname, { target: "#cards", select: "#cards", swap: "outerHTML" });
+  }
 }
 
 connect("/ws/telemetry/", {

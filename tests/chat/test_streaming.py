@@ -101,10 +101,10 @@ async def test_a_reload_in_the_middle_shows_the_whole_answer_once(
     first = await open_page(operator, conversation.pk)
     await first.send("send", text=LONG)
     message = await first.answer()
-    await first.until(lambda: len(first.text[message]) > 60, "the answer did not grow")
+    await first.until(lambda: len(first.text[message]) > 25, "the answer did not grow")
     await first.close()
     reloaded = await open_page(operator, conversation.pk)
-    await reloaded.until(lambda: len(reloaded.text[message]) > 200, "nothing more came after the reload")
+    await reloaded.until(lambda: len(reloaded.text[message]) > 70, "nothing more came after the reload")
     await reloaded.send("stop")
     await reloaded.ended(message)
     assert reloaded.gaps == 0
@@ -141,7 +141,7 @@ async def test_two_pages_show_the_same_and_either_can_stop(
     await one.send("send", text=LONG)
     message = await other.answer()
     assert other.changes == 1, "the other page was not told of the new question"
-    await other.until(lambda: len(other.text[message]) > 80, "the answer did not grow")
+    await other.until(lambda: len(other.text[message]) > 40, "the answer did not grow")
     await other.send("stop")
     await asyncio.gather(one.ended(message), other.ended(message))
     assert one.text == other.text
@@ -166,10 +166,10 @@ async def test_a_page_that_missed_something_gets_the_rest(
     page = await open_page(operator, conversation.pk)
     await page.send("send", text=LONG)
     message = await page.answer()
-    await page.until(lambda: len(page.text[message]) > 80, "the answer did not grow")
+    await page.until(lambda: len(page.text[message]) > 40, "the answer did not grow")
     page.text[message] = page.text[message][:10]
     await page.send("resync", message=message, have=10)
-    await page.until(lambda: len(page.text[message]) > 80, "the missing text did not come")
+    await page.until(lambda: len(page.text[message]) > 40, "the missing text did not come")
     await page.send("stop")
     await page.ended(message)
     # Deltas that came before the answer to resync are counted as gaps and were left out.
