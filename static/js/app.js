@@ -120,7 +120,7 @@ function announce(name, detail = {}) {
   body.dispatchEvent(new CustomEvent(name, { detail }));
 }
 
-if (body.dataset.live === "yes") {
+if (body.dataset.live === "yes" && document.getElementById("link-lost")) {
   let lostTimer = 0;
   const lost = document.getElementById("link-lost");
   connect("/ws/state/", {

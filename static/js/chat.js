@@ -16,8 +16,16 @@ const composer = new Composer(root, { send: (text) => act("send", { text }), sto
 let refreshing = null;
 let refreshAgain = false;
 
+// Asked while the page still connects: sent as soon as it has.
+let early = null;
+let hasOpened = false;
+
 function act(type, fields = {}) {
   const sent = socket.send({ type, ...fields });
+  if (!sent && !hasOpened) {
+    early = { type, ...fields };
+    return true;
+  }
   if (!sent) toast("The panel is not connected right now. Nothing was sent.", "bad");
   return sent;
 }
@@ -164,6 +172,11 @@ document.addEventListener("keydown", (event) => {
 
 const socket = connect(`/ws/chat/${root.dataset.conversation}/`, {
   message: (data) => handlers[data.type]?.(data),
+  open() {
+    hasOpened = true;
+    if (early) socket.send(early);
+    early = null;
+  },
 });
 scroller.pin();
 shown();
