@@ -99,8 +99,12 @@ def _conversation(page: Page, panel: RunningPanel, name: str) -> list[str]:
     page.wait_for_url(re.compile(r"/chat/\d+/"))
     page.get_by_label("Message").fill("Write a long Python program with comments.")
     page.keyboard.press("Enter")
-    wait_until(lambda: len(page.locator("[data-answer]").last.inner_text()) > 300, 60, "no answer came", interval_s=0.1)
-    page.get_by_role("button", name="Stop").click()
+    ended = page.locator('[data-role=assistant][data-state="done"]')
+    answer = page.locator("[data-answer]").last
+    expect(answer).to_be_attached()
+    wait_until(lambda: ended.count() or len(answer.inner_text()) > 300, 60, "no answer came", interval_s=0.1)
+    if not ended.count():
+        page.keyboard.press("Escape")
     expect(page.locator("[data-figures]").last).to_be_visible()
     return look(page, f"conversation-{name}")
 
