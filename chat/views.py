@@ -17,7 +17,9 @@ from chat.listing import by_day, find
 from chat.models import Conversation
 from chat.thread import entries_of, thread_version
 from deployments.models import Deployment
+from omni.broadcast import publish
 from omni.errors import OmniError
+from omni.events import chat_group
 from omni.roles import CHAT
 
 may_chat = permission_required(CHAT, raise_exception=True)
@@ -70,6 +72,7 @@ def delete(request: HttpRequest, pk: int) -> HttpResponse:
     conversation = _own(request, pk)
     generation.stop_all_in(pk)
     services.conversation_delete(conversation=conversation)
+    publish(chat_group(pk), {"type": "chat.state", "message": 0, "state": "deleted", "data": {}})
     return redirect("chat:list")
 
 
@@ -104,6 +107,7 @@ def _list_context(request: HttpRequest) -> dict[str, Any]:
     return {
         "groups": by_day(found, today, _zone(request)),
         "query": query,
+        "current": int(current) if (current := request.GET.get("current", "")).isdecimal() else None,
         "deployments": deployments,
         "ready": [deployment for deployment in deployments if deployment.state == "ready"],
     }
@@ -128,6 +132,7 @@ def _page_context(request: HttpRequest, conversation: Conversation, form: Settin
         **_list_context(request),
         **_thread_context(conversation),
         "form": form,
+        "current": conversation.pk,
         "lane": lane,
         "deployment": lane.deployment if lane else None,
         "may_chat": request.user.has_perm(CHAT),

@@ -34,6 +34,7 @@ PURE = {
     "deployments/supervision/states.py",
     "deployments/supervision/reconcile.py",
     "deployments/supervision/log_reading.py",
+    "deployments/gateway/fields.py",
     "deployments/gateway/routing.py",
     "deployments/gateway/shapes.py",
     "chat/transcript.py",

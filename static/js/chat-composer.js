@@ -19,6 +19,8 @@ export class Composer {
     this.form.addEventListener("submit", (event) => this.submit(event));
     this.stopButton.addEventListener("click", stop);
     this.changed();
+    // On a phone this would open the keyboard over the conversation.
+    if (matchMedia("(pointer: fine)").matches) this.input.focus();
   }
 
   changed() {

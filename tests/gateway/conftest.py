@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -9,23 +10,40 @@ from tests.gateway.fake_engine import FakeEngine
 from tests.gateway.served import Served
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A served gateway; the module's tests `prepare` and `start` it through the fixtures below."""
-    running = Served(tmp_path_factory.mktemp("served"))
+def _served(folder: Path) -> Iterator[Served]:
+    running = Served(folder)
     running.home.create()
     yield running
     running.stop()
 
 
 @pytest.fixture(scope="module")
-def engine(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealEngine]:
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A gateway of the module's own; the fixtures below prepare and start it."""
+    yield from _served(tmp_path_factory.mktemp("served"))
+
+
+@pytest.fixture
+def own_served(tmp_path: Path) -> Iterator[Served]:
+    """A gateway of this test's own, not started yet."""
+    yield from _served(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def real_engine(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealEngine]:
     """The real engine behind deployment `smol` and route `public`; `sleepy` is stopped."""
     real = RealEngine(tmp_path_factory.mktemp("engine"), served.home.secret_path("engine"))
     served.prepare({"smol": real.port, "sleepy": None}, {"public": "smol"})
     served.start()
     yield real
     real.kill()
+
+
+@pytest.fixture
+def engine(real_engine: RealEngine) -> RealEngine:
+    """With nothing left to do from the test before."""
+    real_engine.idle_after_s(30)
+    return real_engine
 
 
 @pytest.fixture(scope="module")

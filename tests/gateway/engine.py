@@ -62,10 +62,10 @@ class RealEngine:
     def busy(self) -> bool:
         return any(slot["is_processing"] for slot in self.slots())
 
-    def idle_after_s(self, limit_s: float = 5) -> float:
-        """How long until no slot works any more."""
+    def idle_after_s(self, limit_s: float = 5, interval_s: float = 0.01) -> float:
+        """How long until no slot works any more, looked at so often."""
         began = time.monotonic()
-        wait_until(lambda: not self.busy(), limit_s, "the engine still works", interval_s=0.01)
+        wait_until(lambda: not self.busy(), limit_s, "the engine still works", interval_s=interval_s)
         return time.monotonic() - began
 
     def kill(self) -> None:

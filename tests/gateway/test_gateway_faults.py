@@ -131,7 +131,10 @@ def test_a_hundred_streams_run_side_by_side(faulty: FakeEngine, served: Served) 
     }
 
 
-def test_sigterm_lets_open_streams_finish_and_takes_no_new_ones(faulty: FakeEngine, served: Served) -> None:
+def test_sigterm_lets_open_streams_finish_and_takes_no_new_ones(faulty: FakeEngine, own_served: Served) -> None:
+    served = own_served
+    served.prepare({"faulty": faulty.port})
+    served.start()
     assert served.process
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(served.post, ask("takes_its_time", stream=True))

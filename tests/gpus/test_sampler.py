@@ -9,7 +9,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 import psutil
 import pytest
@@ -81,12 +83,12 @@ def test_a_driver_loaded_later_is_found(driver: Driver, host: Host) -> None:
 
 
 def test_beats_are_even_and_a_late_one_is_left_out() -> None:
-    deadline = Deadline(0.05)
+    deadline = Deadline(0.2)
     began = time.monotonic()
     deadline.wait()
-    time.sleep(0.12)  # a tick that takes longer than two beats
+    time.sleep(0.5)  # a tick that takes longer than two beats
     deadline.wait()
-    beats = (time.monotonic() - began) / 0.05
+    beats = (time.monotonic() - began) / 0.2
     assert beats == pytest.approx(4, abs=0.6)
 
 
@@ -117,7 +119,7 @@ def test_frames_come_at_the_set_rate_without_a_database(
     key = RecentWriter(settings.OMNI_HOST_NAME).points
     wait_until(lambda: client.llen(key) >= 10, 10, "the last minutes are not kept")
     times = [json.loads(point)[0] for point in client.lrange(key, 0, 9)]  # type: ignore[union-attr]
-    assert (times[-1] - times[0]) / 9 == pytest.approx(200, abs=15)
+    assert median(b - a for a, b in pairwise(times)) == pytest.approx(200, abs=25)
     assert process.poll() is None
 
 

@@ -1,0 +1,112 @@
+"""What a model writes cannot act in the page."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chat.markdown import ATTRIBUTES, TAGS, render
+
+XSS = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "<svg/onload=alert(1)>",
+    "<iframe srcdoc='<script>alert(1)</script>'>",
+    "<a href='javascript:alert(1)'>x</a>",
+    "[x](javascript:alert(1))",
+    "[x](JaVaScRiPt:alert(1))",
+    "[x](java\tscript:alert(1))",
+    "[x](&#106;avascript:alert(1))",
+    "[x](&#x6A;avascript&colon;alert(1))",
+    "[x](data:text/html;base64,PHNjcmlwdD5hbGVydCgxKTwvc2NyaXB0Pg==)",
+    "[x](vbscript:msgbox(1))",
+    "[x](file:///etc/passwd)",
+    "[x](//evil.example)",
+    "[x](/deployments/smol/delete/)",
+    "![x](javascript:alert(1))",
+    "![x](https://evil.example/track.png)",
+    '![x"onerror="alert(1)](https://evil.example/a.png)',
+    "![x](data:image/svg+xml;base64,PHN2Zz48L3N2Zz4=)",
+    "<javascript:alert(1)>",
+    "[x]: javascript:alert(1)\n\n[x]",
+    "[x](https://ok.example \"onmouseover='alert(1)'\")",
+    '```"><script>alert(1)</script>\ncode\n```',
+    "```html\n<script>alert(1)</script>\n```",
+    "```python onload=alert(1)\nx\n```",
+    "`<script>alert(1)</script>`",
+    "| <img src=x onerror=alert(1)> |\n|-|\n| <b onclick=alert(1)>x</b> |",
+    "<style>*{display:none}</style>",
+    "<div style='position:fixed'>x</div>",
+    "<form action=/logout/><button>x</button></form>",
+    "<base href=https://evil.example>",
+    "<meta http-equiv=refresh content='0;url=https://evil.example'>",
+    "<math><mtext></mtext><script>alert(1)</script></math>",
+    "<!--><script>alert(1)</script>-->",
+    "\x00<script>alert(1)</script>",
+    "<scr\x00ipt>alert(1)</scr\x00ipt>",
+    "<button data-again>x</button>",
+    "<template><script>alert(1)</script></template>",
+]
+
+
+class Elements(HTMLParser):
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def assert_harmless(html: str) -> None:
+    for tag, attributes in Elements(html).found:
+        assert tag in TAGS, html
+        assert set(attributes) <= ATTRIBUTES.get(tag, set()) | ({"rel"} if tag == "a" else set()), html
+        if href := attributes.get("href"):
+            assert re.match(r"(https?|mailto):", href), html
+            assert "noopener" in (attributes["rel"] or "")
+
+
+@pytest.mark.parametrize("text", XSS)
+def test_the_corpus_comes_out_harmless(text: str) -> None:
+    assert_harmless(render(text))
+
+
+@given(st.text(alphabet=st.sampled_from(list("<>[]()!`\"'=/:&;#\n ajsx*_|-")), max_size=80))
+def test_anything_comes_out_harmless(text: str) -> None:
+    assert_harmless(render(text))
+
+
+def test_no_image_is_ever_loaded() -> None:
+    html = render("![a cat](https://example.org/cat.png)")
+    assert "<img" not in html and 'href="https://example.org/cat.png"' in html
+
+
+def test_code_is_highlighted_by_classes_and_can_be_copied() -> None:
+    html = render("```python\ndef f(): pass\n```")
+    assert '<span class="k">def</span>' in html
+    assert "data-copy-code" in html and "style=" not in html
+
+
+@pytest.mark.parametrize("language", ["", "no-such-language"])
+def test_code_in_an_unknown_language_is_plain(language: str) -> None:
+    assert "a &lt; b" in render(f"```{language}\na < b\n```")
+
+
+def test_an_open_fence_is_code_to_the_end() -> None:
+    assert "<pre" in render("```python\nprint(1)")
+
+
+def test_structure_survives() -> None:
+    html = render("# T\n\n- a\n- b\n\n| x | y |\n|---|---|\n| 1 | 2 |\n\n> q\n\n~~s~~ **b**")
+    for tag in ("h1", "ul", "table", "blockquote", "s", "strong"):
+        assert f"<{tag}" in html
+
+
+def test_a_huge_text_is_shown_plain() -> None:
+    assert render("*a*" * 200_000).startswith("<pre>")

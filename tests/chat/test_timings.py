@@ -1,0 +1,50 @@
+"""Figures come from the engine; what it does not tell is unknown, never invented."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from chat.timings import figures
+
+LLAMA = {"cache_n": 24, "prompt_n": 23, "prompt_ms": 230.0, "predicted_n": 21, "predicted_ms": 400.0}
+
+
+def made(usage: dict[str, Any], timings: dict[str, Any], first_at: float | None = 10.5) -> dict[str, Any]:
+    return dict(figures(sent_at=10.0, first_at=first_at, ended_at=12.5, usage=usage, timings=timings))
+
+
+def test_llama_cpps_timings_are_taken_over() -> None:
+    found = made({"completion_tokens": 21, "prompt_tokens": 47, "prompt_tokens_details": {"cached_tokens": 24}}, LLAMA)
+    assert found == {
+        "ttft_ms": 500.0,
+        "duration_ms": 2500.0,
+        "prompt_tokens": 47,
+        "cached_tokens": 24,
+        "completion_tokens": 21,
+        "prefill_tps": pytest.approx(100),
+        "decode_tps": pytest.approx(50),  # 20 tokens after the first in 400 ms
+        "timings": LLAMA,
+    }
+
+
+def test_without_usage_the_timings_tell_the_counts() -> None:
+    found = made({}, LLAMA)
+    assert (found["prompt_tokens"], found["cached_tokens"], found["completion_tokens"]) == (47, 24, 21)
+
+
+def test_an_engine_without_timings_is_measured_by_its_usage_and_the_clock() -> None:
+    found = made({"completion_tokens": 11, "prompt_tokens": 5}, {})
+    assert found["decode_tps"] == pytest.approx(5)  # 10 tokens in 2 s
+    assert found["prefill_tps"] is None and found["cached_tokens"] is None
+
+
+@pytest.mark.parametrize("timings", [{}, {"predicted_n": 1, "predicted_ms": 0.001}, {"predicted_n": 0}])
+def test_too_little_gives_no_rate(timings: dict[str, Any]) -> None:
+    assert made({}, timings)["decode_tps"] is None
+
+
+def test_nothing_came() -> None:
+    found = figures(sent_at=None, first_at=None, ended_at=1.0, usage={}, timings={})
+    assert {name for name, value in found.items() if value not in (None, {})} == set()

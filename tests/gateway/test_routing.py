@@ -1,0 +1,64 @@
+"""Which deployment answers for a name, and what is said when none does."""
+
+from __future__ import annotations
+
+import pytest
+
+from deployments.gateway.routing import Serving, Table, choose
+from omni.errors import OmniError
+
+READY = Serving("smol", "ready", "http://127.0.0.1:1")
+TABLE = Table(
+    {
+        "smol": READY,
+        "big": Serving("big", "ready", "http://127.0.0.1:2"),
+        "sleepy": Serving("sleepy", "stopped"),
+        "broken": Serving("broken", "failed", error="out of memory"),
+        "early": Serving("early", "loading"),
+        "odd": Serving("odd", "ready", None),
+    },
+    {"public": "smol", "gone": "deleted", "smol": "big", "tired": "sleepy"},
+)
+
+
+@pytest.mark.parametrize(
+    ("asked", "deployment", "route"),
+    [("smol", "smol", "smol"), ("public", "smol", "public"), ("auto", "big", "auto")],
+)
+def test_a_name_leads_to_a_ready_deployment(asked: str, deployment: str, route: str) -> None:
+    choice = choose(asked, TABLE)
+    assert (choice.serving.name, choice.route) == (deployment, route)
+    assert choice.reason
+
+
+@pytest.mark.parametrize(
+    ("asked", "code", "says"),
+    [
+        ("nobody", "model_not_found", "Known names: big"),
+        ("gone", "model_not_found", "Known names"),
+        ("sleepy", "deployment_not_ready", "is stopped. Start it"),
+        ("tired", "deployment_not_ready", "'sleepy' is stopped"),
+        ("broken", "deployment_not_ready", "is failed: out of memory"),
+        ("early", "deployment_not_ready", "is loading. Try again"),
+        ("odd", "deployment_not_ready", "Try again"),
+        ("x" * 5000, "model_not_found", "xxx"),
+    ],
+)
+def test_what_cannot_answer_says_why_and_what_to_do(asked: str, code: str, says: str) -> None:
+    with pytest.raises(OmniError) as caught:
+        choose(asked, TABLE)
+    assert caught.value.code == code
+    assert says in str(caught.value) and len(str(caught.value)) < 400
+
+
+def test_with_nothing_ready_auto_says_so() -> None:
+    with pytest.raises(OmniError, match="No deployment is ready"):
+        choose("auto", Table({"sleepy": Serving("sleepy", "stopped")}))
+
+
+def test_a_route_named_auto_comes_before_the_choice_of_the_panel() -> None:
+    assert choose("auto", Table(TABLE.deployments, {"auto": "smol"})).serving.name == "smol"
+
+
+def test_a_route_never_hides_a_deployment_and_dead_routes_are_not_listed() -> None:
+    assert [name for name, _ in TABLE.public_names()] == [*sorted(TABLE.deployments), "public", "tired"]
