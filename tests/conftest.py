@@ -41,6 +41,14 @@ def broker() -> Iterator[None]:
     child.stop(timeout_s=5)
 
 
+@pytest.fixture(autouse=True)
+def fresh_channel_layer() -> None:
+    """A layer keeps connections and locks of the event loop it was made in; each test has its own loop."""
+    from channels.layers import channel_layers
+
+    channel_layers.backends.clear()
+
+
 def _user(name: str, **kwargs: object) -> User:
     return User.objects.create_user(name, password=PASSWORD, **kwargs)
 

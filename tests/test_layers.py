@@ -23,6 +23,8 @@ PURE = {
     "gpus/links.py",
     "gpus/doctor.py",
     "deployments/gguf.py",
+    "deployments/gguf_values.py",
+    "deployments/gguf_window.py",
     "deployments/ggml_types.py",
     "deployments/model_facts.py",
     "deployments/rig.py",

@@ -41,9 +41,12 @@ async def socket(
 ) -> AsyncIterator[WebsocketCommunicator]:
     headers = [(b"origin", origin.encode()), *await sync_to_async(cookies)(user)]
     made = WebsocketCommunicator(application, path, headers=headers)
-    made.accepted, made.code = await made.connect(timeout=5)  # type: ignore[attr-defined]
-    yield made
-    await made.disconnect()
+    try:
+        made.accepted, made.code = await made.connect(timeout=10)  # type: ignore[attr-defined]
+        yield made
+    finally:
+        # A consumer left behind would hold the channel layer's lock beyond this test's event loop.
+        await made.disconnect(timeout=10)
 
 
 @pytest.fixture

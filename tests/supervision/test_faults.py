@@ -64,7 +64,7 @@ def binary_is_a_text(deployment: Deployment, tmp_path: Path) -> None:
 Break = Callable[[Deployment, Path], None]
 # how it is broken → (code, what the page says)
 TABLE: dict[Break, tuple[str, tuple[str, ...]]] = {
-    model_gone: ("model_missing", ("gone.gguf", "No such file")),
+    model_gone: ("model_missing", ("gone.gguf", "Put it back")),
     model_cut: ("gguf_truncated", ("cut.gguf", "truncated", "copy the file again")),
     model_is_no_gguf: ("gguf_not_gguf", ("notes.gguf", "begins with")),
     unknown_flag: ("", ("--no-such-flag",)),

@@ -1,0 +1,148 @@
+"""A small window on a file, through which its values are read one after the other.
+
+Files come from strangers and may change while they are read. So every read is checked against the file's
+end and against a budget, and the file is never mapped: a map of a file that shrinks kills the process.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from omni.errors import OmniError
+
+T = TypeVar("T")
+WINDOW_BYTES = 1 << 20
+# What a header may take in memory, far above what real ones do.
+MAX_KEPT_BYTES = 24 << 20
+
+
+def printable(text: str, limit: int = 80) -> str:
+    """For messages: short, and without what a terminal or a database refuses."""
+    short = text if len(text) <= limit else text[: limit - 1] + "…"
+    return short.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+
+
+class GgufError(OmniError):
+    """The file is no GGUF that can be used: what is wrong, in which file, at which byte."""
+
+    def __init__(self, code: str, path: Path, text: str, offset: int | None = None, fix: str = "") -> None:
+        name = printable(path.name, 255)
+        where = name if offset is None else f"{name} at byte {offset}"
+        super().__init__(code, f"{where}: {text}.", fix or "Download or copy the file again.")
+        self.path, self.offset = path, offset
+
+
+@dataclass
+class Budget:
+    """What the headers of one model, all shards together, have taken so far."""
+
+    texts: int = 0
+    nested: int = 0
+    text_bytes: int = 0
+    kept_bytes: int = 0
+
+
+class Window:
+    """A position in a file; every read is checked against the file's end and the budget."""
+
+    def __init__(self, path: Path, order: str = "<", position: int = 0, budget: Budget | None = None) -> None:
+        self.path, self.budget = path, budget or Budget()
+        self._base, self._at, self._window = position, 0, b""
+        self.byte_order = order
+        self._file, self.size = _open(path)
+
+    @property
+    def byte_order(self) -> str:
+        return self.order
+
+    @byte_order.setter
+    def byte_order(self, order: str) -> None:
+        self.order = order
+        self.u32, self.u64 = struct.Struct(f"{order}I"), struct.Struct(f"{order}Q")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        os.close(self._file)
+
+    @property
+    def position(self) -> int:
+        return self._base + self._at
+
+    @position.setter
+    def position(self, position: int) -> None:
+        inside = position - self._base
+        if 0 <= inside <= len(self._window):
+            self._at = inside
+        else:
+            self._base, self._at, self._window = position, 0, b""
+
+    def fail(self, code: str, text: str, at: int | None = None) -> GgufError:
+        return GgufError(code, self.path, text, self.position if at is None else at)
+
+    # --- bytes ------------------------------------------------------------------------------------
+    def _need(self, n_bytes: int, what: str = "the header") -> None:
+        """Makes the window hold the next n_bytes, at most EAGER_BYTES or what a load may take."""
+        if self._at + n_bytes <= len(self._window):
+            return
+        start = self.position
+        missing = start + n_bytes - self.size
+        if missing <= 0:
+            try:
+                self._window = os.pread(self._file, max(n_bytes, WINDOW_BYTES), start)
+            except OSError as error:
+                raise self.fail("model_unreadable", error.strerror or "cannot be read", start) from None
+            self._base, self._at = start, 0
+            missing = n_bytes - len(self._window)  # more than 0 when the file has just become shorter
+        if missing > 0:
+            raise self.fail("gguf_truncated", f"{what} goes {missing} bytes beyond the end of the file", start)
+
+    def raw(self, n_bytes: int, what: str = "a text") -> bytes:
+        self._need(n_bytes, what)
+        start, self._at = self._at, self._at + n_bytes
+        return self._window[start : self._at]
+
+    def unpack(self, form: struct.Struct) -> tuple[Any, ...]:
+        self._need(form.size)
+        values = form.unpack_from(self._window, self._at)
+        self._at += form.size
+        return values
+
+    def number(self, form: struct.Struct) -> int:
+        return self.unpack(form)[0]
+
+    def keep(self, value: T, start: int) -> T:
+        """The value, once what it takes in memory is counted. Raises GgufError when that is too much."""
+        self.charge(sys.getsizeof(value), start)
+        return value
+
+    def charge(self, n_bytes: int, start: int) -> None:
+        """Counts bytes of memory. Raises GgufError when it is too much for a header."""
+        self.budget.kept_bytes += n_bytes
+        if self.budget.kept_bytes > MAX_KEPT_BYTES:
+            raise self.fail("gguf_invalid", f"the header takes more than {MAX_KEPT_BYTES} bytes", start)
+
+
+def _open(path: Path) -> tuple[int, int]:
+    """(descriptor, size in bytes) of a regular file; a pipe or a device is refused before it can block."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        fix = "Put it back, or remove the model."
+        raise GgufError("model_missing", path, "there is no such file", fix=fix) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "the name cannot be opened"
+        fix = "Give the panel's user access to the file."
+        raise GgufError("model_unreadable", path, reason, fix=fix) from None
+    facts = os.fstat(descriptor)
+    if not stat.S_ISREG(facts.st_mode):
+        os.close(descriptor)
+        raise GgufError("model_unreadable", path, "it is not a file", fix="Remove it from the folder.")
+    return descriptor, facts.st_size
