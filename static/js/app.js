@@ -124,7 +124,7 @@ if (body.dataset.live === "yes" && document.getElementById("link-lost")) {
   let lostTimer = 0;
   const lost = document.getElementById("link-lost");
   connect("/ws/state/", {
-    open: (again) => again && announce("resync"),
+    open: () => announce("resync"),
     message(data) {
       if (data.type === "deployment.changed") {
         announce(`deployment-${data.deployment}`, data);
