@@ -19,6 +19,14 @@ ROOT = Path(__file__).resolve().parent.parent
 PASSWORD = "a-password-for-tests"
 
 
+def arguments(process: psutil.Process) -> list[str]:
+    """The command line; empty for a process that ended or became a zombie meanwhile."""
+    try:
+        return process.cmdline()
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return []
+
+
 class RunningPanel:
     """`manage.py up` with its own OMNI_HOME and port; use as `start()` … `stop()`."""
 
@@ -101,23 +109,27 @@ class RunningPanel:
                 continue
             try:
                 belongs = process.environ().get("OMNI_HOME") == str(self.home)
-                belongs = belongs or any(str(self.home) in part for part in process.cmdline())
+                belongs = belongs or any(str(self.home) in part for part in arguments(process))
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
             if belongs:
                 found.append(process)
         return found
 
+    def processes_with(self, argument: str) -> list[psutil.Process]:
+        """Those of `processes` with exactly this argument; one that dies while we look is not among them."""
+        return [p for p in self.processes() if argument in arguments(p)]
+
     def child(self, marker: str) -> psutil.Process:
         """The process whose command line has `marker`: 'celery', 'serve', 'sampler', 'valkey-server'."""
         for process in self.processes():
-            if any(marker in part for part in process.cmdline()):
+            if any(marker in part for part in arguments(process)):
                 return process
         raise LookupError(f"no process with {marker!r} in its command line")
 
     def engines(self) -> list[psutil.Process]:
         """The llama-server processes, by their own argv."""
-        return [p for p in self.processes() if p.cmdline() and p.cmdline()[0].endswith("llama-server")]
+        return [p for p in self.processes() if arguments(p)[:1] and arguments(p)[0].endswith("llama-server")]
 
     def kill(self) -> None:
         assert self.process

@@ -77,7 +77,7 @@ def test_charts_follow_theme_and_width(page: Page) -> None:
 
 def test_numbers_that_are_old_look_old(page: Page, panel: RunningPanel) -> None:
     is_live(page)
-    [sampler] = [process for process in panel.processes() if "sampler" in process.cmdline()]
+    [sampler] = panel.processes_with("sampler")
     sampler.send_signal(signal.SIGSTOP)
     try:
         expect(page.locator("#live-note")).to_have_text("No news from the agent; the numbers are old", timeout=15_000)

@@ -118,11 +118,7 @@ def test_a_killed_panel_started_again_finds_the_same_engine(serving: RunningPane
     before = instance(serving)
     Stream(serving)
     serving.kill()
-    wait_until(
-        lambda: not [p for p in serving.processes() if "serve" in p.cmdline()],
-        5,
-        "the web server outlived the panel",
-    )
+    wait_until(lambda: not serving.processes_with("serve"), 5, "the web server outlived the panel")
     (engine,) = serving.engines()
     assert engine.pid == before["pid"]
     took_s = serving.start()
