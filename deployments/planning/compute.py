@@ -1,0 +1,209 @@
+"""The working memory of each place, by running the engine's allocator over a shortened graph.
+
+Layers of the same make add nothing to the peak after the second one, so the graph holds the first two of each
+make per stretch of layers in one place, and that stretch's last. Sources: see graph.py and allocator.py;
+src/llama-context.cpp (sched_reserve, graph_reserve: the largest micro-batch, all cells in use).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import groupby
+
+from deployments.planning.allocator import Node, peaks, place_nodes, with_copies
+from deployments.planning.architecture import LayerKind, ModelShape
+from deployments.planning.graph import Batch, LayerBuilder, Spot, Weights
+from deployments.planning.graph_layers import add_layer
+from deployments.planning.placement import Placement
+
+# ggml-impl.h TENSOR_ALIGNMENT (host, and the host behind an RPC server); ggml-cuda.cu (get_alignment).
+ALIGNMENT = {"cpu": 32, "rpc": 32, "cuda": 128, "vulkan": 64}
+# ggml-backend.cpp: GGML_SCHED_MAX_COPIES, copies of inputs where devices work on several micro-batches at once.
+PIPELINE_COPIES = 4
+# src/llama-context.cpp (graph_get_cb): batches below keep each norm with its layer.
+_SMALL_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Places:
+    """The devices by kind, in order; the host comes after them."""
+
+    kinds: tuple[str, ...]
+    pipelined: bool = False
+    offloads: bool = True
+
+    @property
+    def host(self) -> int:
+        return len(self.kinds)
+
+    @property
+    def alignments(self) -> list[int]:
+        return [ALIGNMENT.get(kind, 128) for kind in self.kinds] + [ALIGNMENT["cpu"]]
+
+    @property
+    def taking_over(self) -> list[bool]:
+        """Devices that take over large batches for weights on the host (ggml_backend_offload_op)."""
+        return [self.offloads and kind not in ("rpc", "cpu") for kind in self.kinds]
+
+
+def compute_bytes(
+    model: ModelShape, placement: Placement, batch: Batch, places: Places, *, flash_is_certain: bool = True
+) -> list[int]:
+    """Bytes of the compute buffer of each device, then of the host."""
+    stretches, twins = _without_twins(_stretches(model, placement), places)
+    if not flash_is_certain and batch.flash and model.is_recurrent:
+        batch = replace(batch, flash=_flash_stays_with_layers(model, stretches, placement.output, batch, places))
+    sizes = list(_compute_bytes(model, stretches, placement.output, batch, places))
+    for place, twin in twins.items():
+        sizes[place] = sizes[twin]
+    return sizes
+
+
+Moved = tuple[tuple[str, int], ...]
+Stretch = tuple[int, int, Moved]
+
+
+def _stretches(model: ModelShape, placement: Placement) -> tuple[Stretch, ...]:
+    """(kind, place, tensors that are elsewhere) of the layers that stand for all.
+
+    A layer is left out when another of its make, after one of the same make, is in the stretch already.
+    """
+    chosen: list[Stretch] = []
+    seen: Counter[tuple[int | None, int]] = Counter()
+    last: tuple[int, Moved] | None = None
+    previous, makes = None, _makes(model)
+    count = model.n_layer - model.n_nextn
+    for index in range(count):
+        place, make = placement.layers[index], makes[model.layers[index].kind]
+        moved = _moved(model, placement, index) if placement.moves_tensors else ()
+        if (place, moved) != last:
+            seen, last, previous = Counter(), (place, moved), None
+        seen[previous, make] += 1
+        ends = index == count - 1 or placement.layers[index + 1] != place
+        if seen[previous, make] == 1 or ends:
+            chosen.append((make, place, moved))
+        previous = make
+    return tuple(chosen)
+
+
+def _without_twins(stretches: tuple[Stretch, ...], places: Places) -> tuple[tuple[Stretch, ...], dict[int, int]]:
+    """Devices between the first and the last that hold the same makes of layers need the same: one stands for all."""
+    blocks = [(place, tuple(block)) for place, block in groupby(stretches, lambda stretch: stretch[1])]
+    kept: list[Stretch] = []
+    twins: dict[int, int] = {}
+    seen: dict[object, int] = {}
+    for number, (place, block) in enumerate(blocks):
+        if 0 < number < len(blocks) - 1 and place != places.host:
+            key = (places.kinds[place], tuple((make, moved) for make, _, moved in block))
+            twin = seen.setdefault(key, place)
+            if twin != place:
+                twins[place] = twin
+                continue
+        kept += block
+    return tuple(kept), twins
+
+
+def _moved(model: ModelShape, placement: Placement, layer: int) -> Moved:
+    kind, own = model.kind_of(layer), placement.layers[layer]
+    if not placement.overrides:
+        lifted = own != placement.host and (placement.cpu_moe or layer < placement.n_cpu_moe)
+        return tuple((name, placement.host) for name in kind.expert_names) if lifted else ()
+    places = ((tensor.name, placement.of_tensor(layer, tensor.name)) for tensor in model.kind_of(layer).tensors)
+    return tuple(item for item in places if item[1] != placement.layers[layer])
+
+
+@lru_cache(maxsize=256)
+def _makes(model: ModelShape) -> tuple[int, ...]:
+    """Kinds that differ only in number formats are of one make, and the largest of them stands for it."""
+    largest: dict[object, int] = {}
+    for number, kind in enumerate(model.kinds):
+        known = largest.setdefault(_make(kind), number)
+        if kind.n_bytes > model.kinds[known].n_bytes:
+            largest[_make(kind)] = number
+    return tuple(largest[_make(kind)] for kind in model.kinds)
+
+
+def _make(kind: LayerKind) -> object:
+    shapes = tuple(sorted((tensor.name, tensor.shape) for tensor in kind.tensors))
+    return (shapes, kind.n_head, kind.n_head_kv, kind.head_dim_k, kind.head_dim_v, kind.is_swa, kind.has_kv)
+
+
+@lru_cache(maxsize=1024)
+def _compute_bytes(
+    model: ModelShape, stretches: tuple[Stretch, ...], output: int, batch: Batch, places: Places
+) -> tuple[int, ...]:
+    builder = _graph(model, stretches, output, batch, places)
+    nodes = builder.g.nodes
+    copies = PIPELINE_COPIES if places.pipelined else 1
+    complete = with_copies(nodes, builder.g.inputs, copies)
+    return tuple(peaks(complete, builder.g.inputs, places.alignments))
+
+
+def _graph(
+    model: ModelShape, stretches: tuple[Stretch, ...], output: int, batch: Batch, places: Places
+) -> LayerBuilder:
+    """All nodes in order, each with its place."""
+    host = places.host
+    builder = LayerBuilder(model, batch, host)
+    current = builder.embedding()
+    is_small = batch.tokens < _SMALL_BATCH
+    builder.pin_norms = is_small or (output != host and all(place != host for _, place, _ in stretches))
+    for number, (make, place, moved) in enumerate(stretches):
+        kind = model.kinds[make]
+        weights = _weights(builder, kind, place, dict(moved))
+        spot = Spot(place, number == len(stretches) - 1)
+        current = add_layer(builder, current, kind, weights, spot)
+    _head(builder, current, output)
+    place_nodes(builder.g.nodes, host, places.taking_over)
+    return builder
+
+
+def _flash_stays_with_layers(
+    model: ModelShape, stretches: tuple[Stretch, ...], output: int, batch: Batch, places: Places
+) -> bool:
+    """Left to itself the engine gives flash attention up when the scheduler puts one of its nodes elsewhere than
+    its layer, tried with one token of each sequence (src/llama-context.cpp, resolve_fused_ops)."""
+    probe = replace(batch, tokens=batch.sequences, outputs=batch.sequences)
+    builder = _graph(model, stretches, output, probe, places)
+    found = [node.place for node in builder.g.nodes if node.name == "flash"]
+    wanted = [place for make, place, _ in stretches if model.kinds[make].has_kv]
+    return found == wanted
+
+
+def _weights(builder: LayerBuilder, kind: LayerKind, place: int, moved: Mapping[str, int]) -> Weights:
+    made: dict[str, Node | None] = {}
+
+    def weight(name: str) -> Node | None:
+        if name not in made:
+            full = name if name.endswith(".bias") else f"{name}.weight"
+            tensor = kind.by_name.get(full) or kind.by_name.get(name)
+            made[name] = None
+            if tensor:
+                made[name] = builder.g.weight(name, tensor.n_bytes, moved.get(tensor.name, place))
+        return made[name]
+
+    return weight
+
+
+def _head(builder: LayerBuilder, current: Node, place: int) -> None:
+    """The last norm and the logits."""
+    model, rows = builder.model, builder.batch.outputs
+    extra = model.extra
+    builder.pin_norms = False
+    norm, output = extra.get("output_norm.weight"), extra.get("output.weight") or extra.get("token_embd.weight")
+    if norm:
+        current = builder.norm(current, builder.g.weight("output_norm", norm.n_bytes, place), (model.n_embd, rows))
+        current.is_output = True
+    if output:
+        weight = builder.g.weight("output", output.n_bytes, place)
+        current = builder.g.mul_mat("logits", weight, model.n_vocab, (rows,), current)
+        current.is_output = True
+    builder.g.expand(current)
+
+
+def worst(sizes: Sequence[Sequence[int]]) -> list[int]:
+    """The largest of several graphs, place by place."""
+    return [max(column) for column in zip(*sizes, strict=True)]

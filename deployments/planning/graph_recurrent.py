@@ -1,0 +1,70 @@
+"""Recurrent layers as graph nodes: state-space blocks and their relatives.
+
+Sources in llama.cpp: src/models/mamba-base.cpp (build_mamba_layer, build_mamba2_layer), src/llama-graph.cpp (build_rs).
+"""
+
+from __future__ import annotations
+
+from deployments.planning.allocator import Node
+from deployments.planning.architecture import LayerKind
+from deployments.planning.graph import F32, I32, LayerBuilder, Spot, Weights
+
+
+def recurrent(b: LayerBuilder, source: Node, kind: LayerKind, w: Weights, spot: Spot) -> Node:
+    """A state-space block (mamba-base.cpp). Others of its family have the same shape of working memory."""
+    g, m, tokens = b.g, b.model, b.tokens
+    sequences, inner = b.batch.sequences, m.ssm_d_inner or m.n_embd
+    states = b.shared_input("s_copy", sequences * I32)
+    at = spot.place if b.batch.offload_kqv else b.host
+    conv_store = g.stored("r", kind.state_r * sequences * F32, at)
+    scan_store = g.stored("s", kind.state_s * sequences * F32, at)
+    g.store(conv_store)
+    conv = g.expand(g.op("conv_state", (kind.state_r, sequences), conv_store, states))
+    g.store(conv_store, conv_store, states)
+    in_name = next((name for name in ("ssm_in", "attn_qkv", "shortconv.in_proj") if w(name)), "")
+    weight = w(in_name)
+    if weight is None:
+        return source
+    projected_rows = kind.rows(in_name)
+    xz = g.mul_mat("ssm_in", weight, projected_rows, (tokens,), source)
+    channels = inner + 2 * m.ssm_n_group * m.ssm_d_state
+    x = g.view("x", (channels, tokens), xz, dense=False)
+    window = (max(m.ssm_d_conv - 1, 0) * sequences + tokens, channels)
+    padded = g.op("conv_x", window, g.view("conv_3d", (kind.state_r, sequences), conv), x)
+    g.store(conv_store, g.view("conv_tail", (kind.state_r, sequences), padded, dense=False))
+    mixed = g.op("conv", (channels, tokens), padded, w("ssm_conv1d"))
+    mixed = b.add(mixed, w("ssm_conv1d.bias") or mixed, (channels, tokens))
+    mixed = g.op("conv_act", (channels, tokens), mixed, inplace=True)
+    out = _scan(b, mixed, kind, w, (scan_store, states, xz))
+    final = next((node for name in ("ssm_out", "shortconv.out_proj", "attn_output") if (node := w(name))), None)
+    return g.mul_mat("ssm_out", final, m.n_embd, (tokens,), out) if final else out
+
+
+def _scan(b: LayerBuilder, x: Node, kind: LayerKind, w: Weights, stores: tuple[Node, Node, Node]) -> Node:
+    """Steps, the scan itself and the gate."""
+    g, m, tokens = b.g, b.model, b.tokens
+    store, states, xz = stores
+    sequences, inner = b.batch.sequences, m.ssm_d_inner or m.n_embd
+    srcs: list[Node | None] = [g.view("x_4d", (1, inner, tokens), x)]
+    if wx := w("ssm_x"):
+        rows = kind.rows("ssm_x")
+        x_db = g.mul_mat("x_db", wx, rows, (tokens,), x)
+        sides = [(m.ssm_dt_rank, "ssm_dt_norm"), (m.ssm_d_state, "ssm_b_norm"), (m.ssm_d_state, "ssm_c_norm")]
+        parts = [g.view("part", (width, tokens), x_db, dense=False) for width, _ in sides]
+        if w("ssm_dt_norm"):
+            parts = [b.norm(part, w(name), (width, tokens)) for part, (width, name) in zip(parts, sides, strict=True)]
+        dt, *rest = parts
+        step = w("ssm_dt")
+        assert step
+        dt = g.mul_mat("dt_proj", step, inner, (tokens,), dt)
+        dt = b.add(dt, w("ssm_dt.bias") or dt, (inner, tokens))
+        srcs += [dt, *rest]
+    g.store(store)
+    scanned = g.op("scan", (inner * tokens + kind.state_s * sequences,), store, *srcs, states)
+    g.expand(scanned)
+    g.store(store, g.view("last_state", (kind.state_s * sequences,), scanned, dense=False))
+    y = g.view("y", (inner, tokens), scanned)
+    skip = g.op("skip", (inner, tokens), x, w("ssm_d"), inplace=True)
+    y = g.op("y_skip", (inner, tokens), y, skip, inplace=True)
+    z = g.op("z", (inner, tokens), g.view("z_view", (inner, tokens), xz, dense=False, span=xz.size - inner * F32))
+    return g.op("gated", (inner, tokens), z, y)

@@ -1,0 +1,67 @@
+"""The settings that decide how much memory a model takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from deployments.planning.placement import Override
+from deployments.planning.settings import ALL, AUTO, with_defaults
+
+
+@dataclass(frozen=True)
+class MemorySettings:
+    """What decides about memory. `context` is for all parallel requests together; gpu_layers None is all."""
+
+    context: int = 8192
+    parallel: int = 1
+    kv_unified: bool = False
+    type_k: str = "f16"
+    type_v: str = "f16"
+    # None: the engine decides, which is on wherever its devices can.
+    flash_attention: bool | None = None
+    batch: int = 2048
+    ubatch: int = 512
+    gpu_layers: int | None = None
+    split_mode: str = "layer"
+    tensor_split: tuple[float, ...] | None = None
+    main_gpu: int = 0
+    n_cpu_moe: int = 0
+    cpu_moe: bool = False
+    overrides: tuple[Override, ...] = ()
+    swa_full: bool = False
+    offload_kqv: bool = True
+    op_offload: bool = True
+    mmap: bool = True
+    # The host rearranges some types in a copy of its own (weights.py).
+    repack: bool = True
+    projector_bytes: int = 0
+    # Layers that predict further tokens ahead are loaded only for drafting with them.
+    load_nextn: bool = False
+
+    @property
+    def flash(self) -> bool:
+        return self.flash_attention is not False
+
+    @property
+    def micro_batch(self) -> int:
+        """Tokens of one graph: at most the batch and the context (llama-context.cpp, constructor)."""
+        return min(self.ubatch or self.batch, self.batch, self.context)
+
+
+def memory_settings(settings: Mapping[str, object], context_tokens: int) -> MemorySettings:
+    """A deployment's settings, with its context already in tokens; gpu_layers auto and all are None."""
+    values = with_defaults(settings)
+    layers, flash = values["gpu_layers"], values["flash_attention"]
+    return MemorySettings(
+        context=context_tokens,
+        parallel=int(values["parallel"]),
+        kv_unified=values["kv_unified"] == "on",
+        type_k=str(values["kv_cache_k"]),
+        type_v=str(values["kv_cache_v"]),
+        flash_attention=None if flash == AUTO else flash == "on",
+        batch=int(values["batch"]),
+        ubatch=int(values["ubatch"]),
+        gpu_layers=None if layers in (AUTO, ALL) else int(layers),
+        mmap=values["load_mode"] not in ("none", "dio"),
+    )

@@ -1,0 +1,84 @@
+"""What an engine says it took: the buffer sizes in llama-server's log at verbosity 4."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+MIB = 1 << 20
+# "load_tensors:   CPU_Mapped model buffer size =    92.10 MiB"; an RPC buffer names its endpoint in brackets.
+_BUFFER = re.compile(
+    r"(?P<part>\w+): +(?P<name>\S+?)(?:\[(?P<endpoint>[^\]]+)\])? +"
+    r"(?P<what>model|KV|RS|compute|output) buffer size = +(?P<mib>[\d.]+) MiB"
+)
+# "|   - RPC0 (127.0.0.1:50451) | 24105 = 24105 + (  35 =     9 +      10 +      16) + ..."
+_PROJECTION = re.compile(
+    r"\|   - (?P<name>\S+)(?: \([^|]*\))? +\|[^(|]*\(? *(?P<total>\d+) = +(?P<model>\d+) \+ +(?P<context>\d+) \+ "
+    r"+(?P<compute>\d+)"
+)
+HOST_BUFFERS = ("CPU", "CPU_Mapped", "CPU_REPACK", "CPU_AMX", "CUDA_Host", "Vulkan_Host")
+
+
+@dataclass
+class Reported:
+    """Bytes of one device, each rounded by the engine to 0.01 MiB. `mapped` is part of the model's file."""
+
+    weights: float = 0
+    mapped: float = 0
+    repacked: float = 0
+    kv: float = 0
+    compute: float = 0
+    output: float = 0
+
+    @property
+    def total(self) -> float:
+        return self.weights + self.mapped + self.repacked + self.kv + self.compute + self.output
+
+
+@dataclass(frozen=True)
+class Projected:
+    """The engine's own estimate before it allocates, in whole MiB."""
+
+    model: int
+    context: int
+    compute: int
+
+
+@dataclass
+class EngineMemory:
+    """By device, the host as "CPU"."""
+
+    devices: dict[str, Reported] = field(default_factory=dict)
+    projected: dict[str, Projected] = field(default_factory=dict)
+
+
+def reported_memory(lines: Iterable[str], endpoints: Mapping[str, str] | None = None) -> EngineMemory:
+    """Reads one model's load. `endpoints`: "host:port" → name of the RPC device, as every one calls itself RPC0."""
+    found = EngineMemory()
+    for line in lines:
+        if match := _BUFFER.search(line):
+            _add(found, match, endpoints or {})
+        elif (match := _PROJECTION.search(line)) and not any(d.compute for d in found.devices.values()):
+            name = "CPU" if match["name"] == "Host" else match["name"]
+            found.projected[name] = Projected(int(match["model"]), int(match["context"]), int(match["compute"]))
+    return found
+
+
+def _add(found: EngineMemory, match: re.Match[str], endpoints: Mapping[str, str]) -> None:
+    name, size = match["name"], float(match["mib"]) * MIB
+    device = "CPU" if name in HOST_BUFFERS else endpoints.get(match["endpoint"] or "", name)
+    use = found.devices.setdefault(device, Reported())
+    if match["what"] in ("KV", "RS"):
+        use.kv += size
+    elif match["what"] == "compute":
+        # Reserved again, the last one counts.
+        use.compute = size
+    elif match["what"] == "output":
+        use.output = size
+    elif name.endswith("_Mapped"):
+        use.mapped += size
+    elif name.endswith("_REPACK"):
+        use.repacked += size
+    else:
+        use.weights += size

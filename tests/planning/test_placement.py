@@ -1,0 +1,79 @@
+"""Which device holds which layer and tensor, as the engine decides."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from deployments.planning.placement import Override, Placement, expert_overrides, layer_places, split_points
+
+
+@pytest.mark.parametrize(
+    ("n_layer", "shares", "gpu_layers", "expected"),
+    [
+        (4, (1, 1), None, (0, 0, 0, 1, 1)),
+        (4, (1, 1), 99, (0, 0, 0, 1, 1)),
+        (4, (3, 2), None, (0, 0, 0, 1, 1)),
+        (4, (1, 4), None, (0, 1, 1, 1, 1)),
+        (4, (1, 1), 3, (2, 2, 0, 0, 1)),
+        (4, (1, 1), 1, (2, 2, 2, 2, 0)),
+        (4, (1, 1), 0, (2, 2, 2, 2, 2)),
+        (4, (1,), 2, (1, 1, 1, 0, 0)),
+        (4, (), None, (0, 0, 0, 0, 0)),
+        (4, (0, 1), None, (1, 1, 1, 1, 1)),
+        (4, (1, 0), None, (0, 0, 0, 0, 0)),
+        (4, (0, 0), None, (0, 0, 0, 1, 1)),
+        (2, (1, 1, 1), None, (0, 1, 2)),
+    ],
+)
+def test_layers_are_cut_where_the_engine_cuts(
+    n_layer: int, shares: tuple[float, ...], gpu_layers: int | None, expected: tuple[int, ...]
+) -> None:
+    """The output is the last; the host's place is the number of devices."""
+    assert layer_places(n_layer, shares, gpu_layers) == expected
+
+
+@pytest.mark.parametrize("counts", [(1, 1), (5, 3), (57, 5), (1, 1, 1, 1), (30, 1), (11, 13, 39), (1, 126)])
+def test_whole_numbers_of_layers_are_cut_exactly_there(counts: tuple[int, ...]) -> None:
+    placed = Counter(layer_places(sum(counts) - 1, counts, None))
+    assert tuple(placed[device] for device in range(len(counts))) == counts
+
+
+def test_points_are_cumulated_and_end_at_one() -> None:
+    assert split_points((3, 1)) == [0.75, 1.0]
+    assert split_points((0, 0)) == [0.5, 1.0]
+    with pytest.raises(ValueError, match="negative"):
+        split_points((1, -1))
+
+
+@pytest.mark.parametrize(
+    ("layer", "name", "expected"),
+    [
+        (0, "ffn_up_exps.weight", 2),
+        (1, "ffn_down_exps.bias", 2),
+        (2, "ffn_up_exps.weight", 1),
+        (0, "ffn_up_shexp.weight", 0),
+        (0, "attn_q.weight", 0),
+        (3, "attn_q.weight", 1),
+    ],
+)
+def test_experts_of_the_first_layers_go_to_the_host(layer: int, name: str, expected: int) -> None:
+    placement = Placement((0, 0, 1, 1, 1), 2, ("RPC0", "RPC1"), n_cpu_moe=2)
+    assert placement.of_tensor(layer, name) == expected
+    # The flag stands for these overrides.
+    spelled = Placement((0, 0, 1, 1, 1), 2, ("RPC0", "RPC1"), expert_overrides(cpu_moe=False, n_cpu_moe=2))
+    assert spelled.of_tensor(layer, name) == expected
+
+
+def test_the_first_override_that_matches_counts_and_unknown_devices_change_nothing() -> None:
+    overrides = (Override("attn_q", "RPC1"), Override("attn"), Override("ffn", "CUDA7"))
+    placement = Placement((0, 0), 2, ("RPC0", "RPC1"), overrides)
+    found = [placement.of_tensor(0, name) for name in ("attn_q.weight", "attn_k.weight", "ffn_up.weight")]
+    assert found == [1, 2, 0]
+
+
+def test_embeddings_stay_on_the_host_and_the_rest_goes_with_the_output() -> None:
+    placement = Placement((0, 1, 1), 2, ("RPC0", "RPC1"))
+    assert placement.of_extra("token_embd.weight") == 2
+    assert placement.of_extra("output_norm.weight") == placement.of_tied_output() == 1
