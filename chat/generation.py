@@ -20,6 +20,7 @@ from chat.timings import figures
 from chat.transcript import Delta, EventReader, settled_length
 from deployments.gateway.relay import Upstream, open_answer
 from deployments.gateway.shapes import engine_message
+from deployments.measurements import record
 from omni.broadcast import publish_async
 from omni.database import DatabasePool
 from omni.errors import OmniError
@@ -200,6 +201,8 @@ class Generation:
                 finished_at=timezone.now(),
             )
             html = await in_database(message_html)(self.answer_id)
+            if state == State.DONE:
+                await in_database(_measure)(self.answer_id, dict(self.last.timings), alone=len(_running) == 1)
         except DatabaseError:
             # It stays 'streaming' in the table and is healed at the next start of the server.
             log.exception("answer %s could not be saved", self.answer_id)
@@ -224,6 +227,11 @@ def _outcome(reading: asyncio.Future[None], if_stopped: str) -> tuple[str, str]:
 async def _refused(upstream: Upstream) -> OmniError:
     text = engine_message(await upstream.body()) or f"The engine answered with status {upstream.status}."
     return OmniError("engine_refused", text)
+
+
+def _measure(answer_id: int, timings: dict[str, Any], *, alone: bool) -> None:
+    name = Message.objects.values_list("deployment_name", flat=True).get(pk=answer_id)
+    record(name, timings, alone=alone)
 
 
 def _save(answer_id: int, **fields: Any) -> None:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
@@ -16,6 +17,7 @@ from django.utils import timezone
 from deployments.gguf import GgufError, GgufHeader, read_header, shard_paths
 from deployments.model_facts import ModelFacts, facts
 from deployments.models import LibraryFolder, Model
+from deployments.planning.from_header import model_shape
 from omni.broadcast import publish
 from omni.errors import OmniError
 from omni.events import STATE_GROUP
@@ -155,7 +157,7 @@ def _register_all(files: Iterator[Path] | list[Path], report: ScanReport) -> Non
 def register(path: Path) -> Model:
     """The row of this model, read anew when its files changed. A broken file gets a row that says why."""
     model = Model.objects.filter(path=str(path)).first() or Model(path=str(path))
-    unchanged = _stamp(path) == (model.modified_ns, model.size_bytes) and bool(model.facts)
+    unchanged = _stamp(path) == (model.modified_ns, model.size_bytes) and bool(model.facts and model.shape)
     if unchanged and model.pk and model.state == Model.State.OK:
         return model
     return _saved(describe_file(model, path), path)
@@ -166,7 +168,9 @@ def describe_file(model: Model, path: Path) -> Model:
     model.modified_ns, model.size_bytes = _stamp(path)
     model.shards = [str(p) for p in shard_paths(path)]
     try:
-        _describe(model, _facts(read_header(path), path))
+        header = read_header(path)
+        _describe(model, _facts(header, path))
+        model.shape = _shape(header, path)
     except GgufError as error:
         broken = error.code != "gguf_incomplete"
         model.state = Model.State.BROKEN if broken else Model.State.INCOMPLETE
@@ -196,6 +200,13 @@ def _facts(header: GgufHeader, path: Path) -> ModelFacts:
     try:
         return facts(header)
     except (TypeError, ValueError, ArithmeticError, MemoryError) as error:
+        raise GgufError("gguf_invalid", path, f"the header contradicts itself ({error})") from None
+
+
+def _shape(header: GgufHeader, path: Path) -> dict[str, Any]:
+    try:
+        return model_shape(header).to_dict()
+    except (TypeError, ValueError, ArithmeticError, MemoryError, KeyError, IndexError) as error:
         raise GgufError("gguf_invalid", path, f"the header contradicts itself ({error})") from None
 
 

@@ -1,29 +1,41 @@
-"""Plans of what is in the database: rows in, a pure strategy in the middle, a Plan out."""
+"""Makes plans of what stands in the database: rows in, planning requests, plans out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
 
 from django.conf import settings as django_settings
 
 from deployments.engines.portable_cpu import library_env
+from deployments.fitting import Factors, factors_of
 from deployments.model_facts import ModelFacts
 from deployments.models import Deployment, Engine, Model
+from deployments.planning.architecture import ModelShape
 from deployments.planning.plan import DeviceFacts, EngineFacts, Member, Plan, PlanRequest
 from deployments.planning.settings import validated
+from deployments.planning.speed import CORE_TFLOPS
 from deployments.strategies import get_strategy
+from deployments.supervision.states import InstanceState
+from gpus.facts import latest_samples
+from gpus.links import link_gbps
 from gpus.models import Device, Host
 from omni.errors import OmniError
 
 # Role → the model that plays it and the names of its devices, in order.
 Members = Mapping[str, tuple[Model, Sequence[str]]]
+_HOLDING = (InstanceState.LOADING, InstanceState.READY, InstanceState.UNHEALTHY, InstanceState.STOPPING)
 
 
 def plan_deployment(deployment: Deployment) -> Plan:
     """What it would take and run. Raises OmniError when it cannot be planned at all."""
     members = {b.role: (b.model, b.devices) for b in deployment.bindings.select_related("model")}
-    return plan(
-        host=deployment.host,
+    # What it holds itself is counted as used by the samples: then only totals tell the truth.
+    holds = deployment.instances.filter(state__in=_HOLDING).exists()
+    rig = rig_facts(deployment.host, live=not holds)
+    return plan_on(
+        rig,
         name=deployment.name,
         strategy=deployment.strategy,
         engine=deployment.engine,
@@ -44,23 +56,59 @@ def plan(
     extra_args: Sequence[str],
 ) -> Plan:
     """The plan of a deployment that need not exist. Raises OmniError when it cannot be planned at all."""
+    return plan_on(
+        rig_facts(host),
+        name=name,
+        strategy=strategy,
+        engine=engine,
+        members=members,
+        settings=settings,
+        extra_args=extra_args,
+    )
+
+
+def plan_on(
+    devices: Mapping[str, DeviceFacts],
+    *,
+    name: str,
+    strategy: str,
+    engine: Engine,
+    members: Members,
+    settings: Mapping[str, object],
+    extra_args: Sequence[str] = (),
+) -> Plan:
+    """The same on devices that were read before. Raises OmniError."""
     home = django_settings.OMNI_HOME
-    devices = {d.name: _device_facts(d) for d in host.devices.select_related("gpu")}
     request = PlanRequest(
         strategy=strategy,
-        engine=_engine_facts(engine),
+        engine=engine_facts(engine),
         members={role: _member(model, names, devices) for role, (model, names) in members.items()},
         settings=validated(settings),
         extra_args=tuple(extra_args),
         alias=name,
         host_devices=tuple(devices.values()),
         api_key_file=str(home.secret_path("engine")),
-        slots_folder=str(home.run / "slots"),
+        slots_folder=str(home.slots / name) if name else str(home.slots),
     )
     return get_strategy(strategy).plan(request)
 
 
-def _engine_facts(engine: Engine) -> EngineFacts:
+# --- rows → facts -----------------------------------------------------------------------------------
+def rig_facts(host: Host, *, live: bool = True, fitted: bool = True) -> dict[str, DeviceFacts]:
+    """The host's devices by name, in the panel's order: what they are, what is free, how fast they are."""
+    used = _used_bytes(host) if live else {}
+    factors = factors_of(host) if fitted else {}
+    rows = host.devices.select_related("gpu")
+    return {d.name: _device_facts(d, host, used.get(d.card_key), factors.get(d.name)) for d in rows}
+
+
+def _used_bytes(host: Host) -> dict[str, int]:
+    """Card → bytes in use at the moment; empty without the sampler."""
+    return {s.key: s.memory_used_bytes for s in latest_samples(host.name) if s.memory_used_bytes is not None}
+
+
+def engine_facts(engine: Engine) -> EngineFacts:
+    """Raises OmniError (engine_unusable)."""
     if engine.state != Engine.State.OK:
         what = (engine.error or engine.get_state_display()).rstrip(".")
         text = f"The engine {engine.name} ({engine.path}) does not run: {what}."
@@ -68,14 +116,23 @@ def _engine_facts(engine: Engine) -> EngineFacts:
     return EngineFacts(engine.name, engine.flavour, engine.path, frozenset(engine.flags), library_env(engine.path))
 
 
-def _device_facts(device: Device) -> DeviceFacts:
+def _device_facts(device: Device, host: Host, used_bytes: int | None, factors: Factors | None) -> DeviceFacts:
+    gpu, total = device.gpu, device.memory_bytes
+    on_host = device.kind == Device.Kind.CPU or device.is_stand_in
+    cores = (host.cpu_count or 1) // (2 if device.is_stand_in else 1)
     return DeviceFacts(
         name=device.name,
         kind=device.kind,
-        total_bytes=device.memory_bytes,
+        total_bytes=total,
+        free_bytes=None if total is None or used_bytes is None else max(total - used_bytes, 0),
         endpoint=device.endpoint,
-        gpu_uuid=device.gpu.uuid if device.gpu else "",
+        gpu_uuid=gpu.uuid if gpu else "",
         is_stand_in=device.is_stand_in,
+        bandwidth_gbps=host.ram_bandwidth_gbps if on_host else gpu.memory_bandwidth_gbps if gpu else None,
+        link_gbps=link_gbps(gpu.pcie_generation_max, gpu.pcie_width_max) if gpu else None,
+        tflops=max(cores, 1) * CORE_TFLOPS if on_host else gpu.tflops if gpu else None,
+        decode_factor=factors.decode if factors else None,
+        prefill_factor=factors.prefill if factors else None,
     )
 
 
@@ -87,11 +144,40 @@ def _member(model: Model, names: Sequence[str], devices: Mapping[str, DeviceFact
     if model.state != Model.State.OK:
         what = (model.error or model.get_state_display()).rstrip(".")
         raise _unusable(model, what)
+    return Member(model.name, model.path, model_facts(model), shape_of(model), tuple(devices[n] for n in names))
+
+
+def model_facts(model: Model) -> ModelFacts:
+    """Raises OmniError (model_unusable)."""
     try:
-        facts = ModelFacts.from_dict(model.facts)
+        return ModelFacts.from_dict(model.facts)
     except TypeError:
         raise _unusable(model, "its header has not been read by this version") from None
-    return Member(model.name, model.path, facts, tuple(devices[n] for n in names))
+
+
+def shape_of(model: Model) -> ModelShape:
+    """Raises OmniError (model_unusable)."""
+    if not model.shape:
+        raise _unusable(model, "its header has not been read by this version")
+    return _shape(_File((model.pk, model.modified_ns, model.size_bytes), model.shape))
+
+
+class _File:
+    """Hashes by the file: shapes are asked for at every plan and change only with it."""
+
+    def __init__(self, file: tuple[int, int, int], shape: dict[str, Any]) -> None:
+        self.file, self.shape = file, shape
+
+    def __hash__(self) -> int:
+        return hash(self.file)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _File) and self.file == other.file
+
+
+@lru_cache(maxsize=64)
+def _shape(key: _File) -> ModelShape:
+    return ModelShape.from_dict(key.shape)
 
 
 def _unusable(model: Model, what: str) -> OmniError:

@@ -222,9 +222,9 @@ class _Reader:
     def roles(
         self, node: yaml.Node | None, key: str, strategy: str, read: Callable[[yaml.Node], Any]
     ) -> dict[str, Any]:
-        """A mapping with exactly the strategy's roles; with one role its name may be left out."""
+        """A mapping with the strategy's roles; with one role its name may be left out."""
         try:
-            roles = get_strategy(strategy).roles
+            roles, optional = get_strategy(strategy).roles, get_strategy(strategy).optional_roles
         except OmniError:
             return {}
         if node is None:
@@ -233,7 +233,7 @@ class _Reader:
             return {roles[0]: read(node)}
         found = self.mapping(node, key, set(roles))
         for role in roles:
-            if role not in found:
+            if role not in found and role not in optional:
                 self.note(node, f"{key} lacks the role {role} of the strategy {strategy}.")
         return {role: read(value) for role, value in found.items()}
 

@@ -220,9 +220,7 @@ def free_name(wanted: str) -> str:
 
 def check_members(strategy: Strategy, host: Host, members: Members) -> None:
     """Raises OmniError when roles, devices or models cannot be what they are given as."""
-    if set(members) != set(strategy.roles):
-        text = f"The strategy {strategy.name} has the roles {', '.join(strategy.roles)}."
-        raise OmniError("wrong_roles", text, "Name one model and its devices for each.")
+    strategy.check_roles(members)
     known = set(host.devices.values_list("name", flat=True))
     for role, (_, names) in members.items():
         if not names:

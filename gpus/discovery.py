@@ -15,6 +15,7 @@ from gpus.facts import known_cards
 from gpus.host import host_row
 from gpus.models import Device, Gpu, Host
 from gpus.nvml import look
+from gpus.ram import measure_ram_gbps
 from gpus.sample import CardIdentity, NvmlState, named
 
 CPU = "CPU"
@@ -35,6 +36,9 @@ def discover_devices(host: Host) -> None:
     """Host facts, NVML's cards, the CPU, and stand-ins where there is no card."""
     report = look()
     save_rig(host, report.state, report.identities)
+    if host.ram_bandwidth_gbps is None:
+        host.ram_bandwidth_gbps = measure_ram_gbps()
+        host.save(update_fields=["ram_bandwidth_gbps"])
 
 
 @transaction.atomic
@@ -83,6 +87,8 @@ def _save_card(host: Host, card: CardIdentity) -> None:
         "pcie_generation_max": card.pcie_generation_max,
         "pcie_width_max": card.pcie_width_max,
         "power_limit_watts": card.power_limit_watts,
+        "memory_bandwidth_gbps": card.memory_bandwidth_gbps,
+        "tflops": card.tflops,
         "state": card.state,
         "error": card.error[:300],
     }

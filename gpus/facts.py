@@ -55,6 +55,8 @@ def known_cards(host: Host) -> list[CardIdentity]:
             compute_capability=gpu.compute_capability,
             pcie_generation_max=gpu.pcie_generation_max,
             pcie_width_max=gpu.pcie_width_max,
+            memory_bandwidth_gbps=gpu.memory_bandwidth_gbps,
+            tflops=gpu.tflops,
             power_limit_watts=gpu.power_limit_watts,
         )
         for gpu in host.gpus.order_by("index")

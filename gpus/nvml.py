@@ -229,7 +229,23 @@ def _identity(index: int, handle: Any) -> CardIdentity:
         pcie_generation_max=query(pynvml.nvmlDeviceGetMaxPcieLinkGeneration, handle),
         pcie_width_max=query(pynvml.nvmlDeviceGetMaxPcieLinkWidth, handle),
         power_limit_watts=_watts(query(pynvml.nvmlDeviceGetEnforcedPowerLimit, handle)),
+        memory_bandwidth_gbps=_bandwidth(handle),
+        tflops=_tflops(handle),
     )
+
+
+def _bandwidth(handle: Any) -> float | None:
+    """Twice the memory clock that NVML reports × the bus: 14,001 MHz × 512 bits are the RTX 5090's 1,792 GB/s."""
+    bits = query(pynvml.nvmlDeviceGetMemoryBusWidth, handle)
+    clock_mhz = query(pynvml.nvmlDeviceGetMaxClockInfo, handle, pynvml.NVML_CLOCK_MEM)
+    return round(2 * clock_mhz * 1e6 * bits / 8 / 1e9, 1) if bits and clock_mhz else None
+
+
+def _tflops(handle: Any) -> float | None:
+    """Cores × 2 (a multiplication and an addition) × clock."""
+    cores = query(pynvml.nvmlDeviceGetNumGpuCores, handle)
+    clock_mhz = query(pynvml.nvmlDeviceGetMaxClockInfo, handle, pynvml.NVML_CLOCK_SM)
+    return round(cores * 2 * clock_mhz * 1e6 / 1e12, 1) if cores and clock_mhz else None
 
 
 def _fast(handle: Any) -> dict[str, Any]:

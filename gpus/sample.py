@@ -23,6 +23,9 @@ class CardIdentity:
     pcie_generation_max: int | None = None
     pcie_width_max: int | None = None
     power_limit_watts: float | None = None
+    # Of its memory, and single-precision arithmetic (10¹² operations per second), both at full clock.
+    memory_bandwidth_gbps: float | None = None
+    tflops: float | None = None
     state: CardState = "ok"
     error: str = ""
 

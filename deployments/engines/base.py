@@ -21,8 +21,22 @@ class ListedDevice:
 
 
 @dataclass(frozen=True)
+class DraftSpec:
+    """How drafts are made: a type of the engine's, and the model it needs, if any, with its devices."""
+
+    type: str
+    model_path: str = ""
+    devices: tuple[DeviceFacts, ...] = ()
+    gpu_layers: int | str = "all"
+
+
+@dataclass(frozen=True)
 class ServerSpec:
-    """One server process to make a command for. `settings` may leave keys out; defaults apply."""
+    """One server process to make a command for. `settings` may leave keys out; defaults apply.
+
+    `split_mode` is one of the engine's own words, empty where nothing is split; `slots_folder` is where slots
+    are saved to, empty for nowhere.
+    """
 
     engine: EngineFacts
     model_path: str
@@ -33,6 +47,10 @@ class ServerSpec:
     settings: Mapping[str, object] = field(default_factory=dict)
     extra_args: tuple[str, ...] = ()
     api_key_file: str = ""
+    split_mode: str = ""
+    draft: DraftSpec | None = None
+    slots_folder: str = ""
+    swa_full: bool = False
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from omni.errors import OmniError
 # More layers than any model has: all of them, for every build.
 EVERY_LAYER = "999"
 MIB = 1 << 20
+# Their values are paths, names and words of the user.
+VALUED = ("-m", "-md", "--alias", "--slot-save-path", "--api-key-file")
 
 
 class LlamaCpp(EngineFlavour):
@@ -23,12 +25,13 @@ class LlamaCpp(EngineFlavour):
         if not spec.engine.flags:
             text = f"The engine {spec.engine.name} has not said yet which flags it has."
             raise OmniError("engine_not_probed", text, "Probe the engine first; a scan does it.", retry=True)
-        placement, env, needed = _placement(spec.devices, spec.host_devices)
+        placement, env, needed = _placement(spec)
         argv = [
             *("-m", spec.model_path, "--alias", spec.alias),
             *_server_flags(spec),
             *placement,
             *_setting_flags(spec, offloads=bool(_accelerators(spec.devices))),
+            *_draft_flags(spec),
             *allowed_args(spec.extra_args),
         ]
         require_flags(_without_values(argv), spec.engine.flags, spec.engine.name)
@@ -81,16 +84,13 @@ def _accelerators(devices: tuple[DeviceFacts, ...]) -> tuple[DeviceFacts, ...]:
     return tuple(device for device in devices if device.kind != "cpu")
 
 
-def _placement(
-    devices: tuple[DeviceFacts, ...], host_devices: tuple[DeviceFacts, ...]
-) -> tuple[list[str], dict[str, str], tuple[str, ...]]:
+def _placement(spec: ServerSpec) -> tuple[list[str], dict[str, str], tuple[str, ...]]:
     """Flags, environment and the RPC devices that must serve first."""
-    used = _accelerators(devices)
-    if not used:
-        return ["--device", "none"], {}, ()
+    own, drafting = _accelerators(spec.devices), _accelerators(spec.draft.devices if spec.draft else ())
+    used = tuple(dict.fromkeys((*own, *drafting)))
     flags: list[str] = []
     env: dict[str, str] = {}
-    endpoints = _rpc_endpoints(used, host_devices)
+    endpoints = _rpc_endpoints(used, spec.host_devices)
     if endpoints:
         flags += ["--rpc", ",".join(endpoints.values())]
         # RDMA in the RPC back end is not needed on loopback and has had memory errors.
@@ -104,7 +104,12 @@ def _placement(
         # so the engine numbers them from 0, and it takes no memory on the others.
         env["CUDA_VISIBLE_DEVICES"] = ",".join(card.gpu_uuid for card in cards)
         names |= {card.name: f"CUDA{index}" for index, card in enumerate(cards)}
-    return [*flags, "--device", ",".join(names.values())], env, tuple(endpoints)
+    flags += ["--device", ",".join(names[device.name] for device in own) or "none"]
+    if spec.split_mode:
+        flags += ["-sm", spec.split_mode]
+    if spec.draft and spec.draft.model_path:
+        flags += ["-devd", ",".join(names[device.name] for device in drafting) or "none"]
+    return flags, env, tuple(endpoints)
 
 
 def _rpc_endpoints(used: tuple[DeviceFacts, ...], host_devices: tuple[DeviceFacts, ...]) -> Mapping[str, str]:
@@ -134,12 +139,33 @@ def _setting_flags(spec: ServerSpec, *, offloads: bool) -> list[str]:
         *("-ctk", str(values["kv_cache_k"]), "-ctv", str(values["kv_cache_v"])),
         *("-b", str(values["batch"]), "-ub", str(values["ubatch"])),
     ]
+    if values["tensor_split"] != AUTO and len(_accelerators(spec.devices)) > 1:
+        flags += ["-ts", str(values["tensor_split"])]
+    if values["n_cpu_moe"] == ALL:
+        flags += ["-cmoe"]
+    elif values["n_cpu_moe"] not in (AUTO, 0):
+        flags += ["-ncmoe", str(values["n_cpu_moe"])]
     flags += ["-kvu"] if values["kv_unified"] == "on" else []
+    flags += ["--swa-full"] if spec.swa_full else []
+    flags += ["--slot-save-path", spec.slots_folder] if spec.slots_folder else []
     for key, flag in (("threads", "-t"), ("cache_ram_mib", "-cram"), ("load_mode", "-lm")):
         flags += [] if values[key] == AUTO else [flag, str(values[key])]
     return flags
 
 
+def _draft_flags(spec: ServerSpec) -> list[str]:
+    """A draft model without a type is loaded and never used: the type is always given."""
+    if spec.draft is None:
+        return []
+    values, flags = with_defaults(spec.settings), ["--spec-type", spec.draft.type]
+    if spec.draft.model_path:
+        layers = EVERY_LAYER if spec.draft.gpu_layers == ALL else str(spec.draft.gpu_layers)
+        flags += ["-md", spec.draft.model_path, "-ngld", layers]
+    if spec.draft.type.startswith("draft-"):
+        flags += ["--spec-draft-n-max", str(values["draft_max"]), "--spec-draft-n-min", str(values["draft_min"])]
+    return flags
+
+
 def _without_values(argv: list[str]) -> list[str]:
     """The flags alone: only a path or a name could look like one."""
-    return [word for before, word in zip(["", *argv], argv, strict=False) if before not in ("-m", "--alias")]
+    return [word for before, word in zip(["", *argv], argv, strict=False) if before not in VALUED]

@@ -1,5 +1,6 @@
 from deployments.models.deployment import Binding, Deployment, Instance, Transition
 from deployments.models.library import Engine, LibraryFolder, Model
+from deployments.models.measurement import Measurement
 from deployments.models.routing import ApiKey, Route
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "Engine",
     "Instance",
     "LibraryFolder",
+    "Measurement",
     "Model",
     "Route",
     "Transition",

@@ -80,6 +80,9 @@ class Model(models.Model):
     n_layer = models.PositiveIntegerField(null=True, blank=True)
     n_ctx_train = models.PositiveIntegerField(null=True, blank=True)
     facts = models.JSONField(default=dict, blank=True)
+    # What memory and speed depend on (planning.architecture.ModelShape), and what drafts are compared by.
+    shape = models.JSONField(default=dict, blank=True)
+    vocab = models.JSONField(default=dict, blank=True)
     state = models.CharField(max_length=12, choices=State.choices, default=State.OK)
     error = models.TextField(blank=True)
     modified_ns = models.BigIntegerField(default=0)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 from deployments.planning.architecture import ModelShape
 from deployments.planning.compute import Places, compute_bytes
-from deployments.planning.estimate import kv_bytes, padded, uses
 from deployments.planning.graph import Batch
 from deployments.planning.kv import Cells, cells, layer_kv_bytes, state_bytes, widest_values
 from deployments.planning.memory_settings import MemorySettings, memory_settings
@@ -21,9 +20,7 @@ from deployments.planning.plan import DeviceFacts, DeviceUse
 from deployments.planning.tensor_parallel import kv_pieces, rotations
 from deployments.planning.weights import HostWeights, output_bytes, row_split_weights, tensor_parallel_weights, weights
 
-__all__ = [
-    "MemorySettings", "MemoryUse", "combined", "kv_bytes", "memory_settings", "memory_use", "padded", "uses",
-]  # fmt: skip
+__all__ = ["MemorySettings", "MemoryUse", "combined", "memory_settings", "memory_use"]
 
 MIB = 1 << 20
 # Driver context, kernels and cuBLAS workspaces of one process on one CUDA device. They are in no buffer that

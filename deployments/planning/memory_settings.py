@@ -63,5 +63,18 @@ def memory_settings(settings: Mapping[str, object], context_tokens: int) -> Memo
         batch=int(values["batch"]),
         ubatch=int(values["ubatch"]),
         gpu_layers=None if layers in (AUTO, ALL) else int(layers),
+        tensor_split=parsed_split(values["tensor_split"]),
+        n_cpu_moe=0 if values["n_cpu_moe"] in (AUTO, ALL) else int(values["n_cpu_moe"]),
+        cpu_moe=values["n_cpu_moe"] == ALL,
         mmap=values["load_mode"] not in ("none", "dio"),
     )
+
+
+def parsed_split(value: object) -> tuple[float, ...] | None:
+    """'3,1' → (3.0, 1.0); auto → None."""
+    return None if value == AUTO else tuple(float(part) for part in str(value).split(","))
+
+
+def split_text(shares: tuple[float, ...]) -> str:
+    """(3.0, 1.0) → '3,1'."""
+    return ",".join(f"{share:g}" for share in shares)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from deployments.model_facts import ModelFacts
+from deployments.planning.architecture import ModelShape
 
 # Stands in an argv for the port, which is chosen when the process is started.
 PORT = "{port}"
@@ -49,8 +50,11 @@ class DeviceFacts:
     # Its memory, and its way to the host (bytes × 10⁹ per second).
     bandwidth_gbps: float | None = None
     link_gbps: float | None = None
-    # Dense half-precision arithmetic, 10¹² operations per second.
+    # Single-precision arithmetic at full clock, 10¹² operations per second.
     tflops: float | None = None
+    # Measured ÷ computed speed on this device, once there are runs of this rig to fit to.
+    decode_factor: float | None = None
+    prefill_factor: float | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ class Member:
     name: str
     path: str
     facts: ModelFacts
+    shape: ModelShape
     devices: tuple[DeviceFacts, ...]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,6 +14,13 @@ from omni.errors import OmniError
 KV_CACHE_TYPES = ("f16", "bf16", "f32", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 UNQUANTISED = ("f16", "bf16", "f32")
 AUTO, ALL = "auto", "all"
+# llama.cpp takes commas and slashes; more than 16 devices it does not serve.
+_LIST = re.compile(r"\d{1,6}(\.\d{1,6})?( ?, ?\d{1,6}(\.\d{1,6})?){1,15}")
+# common/common.h, common_speculative_type; the ones that need nothing but the target's own text come last.
+DRAFT_TYPES = (
+    "draft-simple", "draft-mtp", "draft-eagle3", "ngram-simple", "ngram-map-k", "ngram-map-k4v", "ngram-mod",
+    "ngram-cache",
+)  # fmt: skip
 # Takes effect where a model allows more; long contexts cost memory that nobody asked for.
 DEFAULT_CONTEXT = 8192
 
@@ -37,6 +45,10 @@ class Setting:
     words: tuple[str, ...] = ()
     unit: str = ""
     advanced: bool = False
+    # Which strategies look at it; none named: all of them.
+    strategies: tuple[str, ...] = ()
+    # Takes a list of numbers such as 3,1.
+    is_list: bool = False
 
     @property
     def is_number(self) -> bool:
@@ -46,6 +58,8 @@ class Setting:
     def allowed(self) -> str:
         """What it takes, in words: '1 to 64', 'auto, all, or 0 to 999'."""
         words = ", ".join(self.words)
+        if self.is_list:
+            return f"{words}, or numbers such as 3,1"
         if not self.is_number:
             return words
         span = f"{self.low} to {self.high}"
@@ -59,8 +73,8 @@ class Setting:
             value = "on" if raw else "off"
         if isinstance(value, str):
             text = value.strip().lower()
-            if text in self.words:
-                return text
+            if text in self.words or (self.is_list and _LIST.fullmatch(text)):
+                return text.replace(" ", "")
             value = int(text) if text.lstrip("+-").isdecimal() and text.isascii() else text
         if isinstance(value, int) and self.low is not None and self.low <= value <= (self.high or 0):
             return value
@@ -128,6 +142,72 @@ _ALL = (
         Group.MEMORY,
         words=("off", "on"),
         advanced=True,
+    ),
+    Setting(
+        "tensor_split",
+        "Shares of the devices",
+        AUTO,
+        "How the model is cut: 3,1 gives the first device three quarters. auto: by what each has free, "
+        "the fastest filled first.",
+        Group.MEMORY,
+        words=(AUTO,),
+        is_list=True,
+    ),
+    Setting(
+        "n_cpu_moe",
+        "Layers whose experts stay on the CPU",
+        AUTO,
+        "Counted from the first layer. auto: as few as fit.",
+        Group.MEMORY,
+        low=0,
+        high=999,
+        words=(AUTO, ALL),
+        strategies=("expert_offload",),
+    ),
+    Setting(
+        "draft_type",
+        "Drafting",
+        AUTO,
+        "Where drafts come from. auto: the draft model if there is one, else the model's own extra layers, else "
+        "n-grams of the text so far.",
+        Group.SPEED,
+        words=(AUTO, *DRAFT_TYPES),
+        strategies=("speculative",),
+    ),
+    Setting(
+        "draft_max",
+        "Tokens per draft",
+        3,
+        "Most tokens drafted before the target checks them. More pays when most are accepted.",
+        Group.SPEED,
+        low=1,
+        high=64,
+        unit="tokens",
+        strategies=("speculative",),
+    ),
+    Setting(
+        "draft_min",
+        "Shortest draft",
+        0,
+        "Drafts with fewer tokens are thrown away.",
+        Group.SPEED,
+        low=0,
+        high=64,
+        unit="tokens",
+        advanced=True,
+        strategies=("speculative",),
+    ),
+    Setting(
+        "handover_min",
+        "Hand over from",
+        AUTO,
+        "Prompts with fewer new tokens are read by the decode instance itself. auto: from where it pays.",
+        Group.SPEED,
+        low=1,
+        high=16_777_216,
+        words=(AUTO,),
+        unit="tokens",
+        strategies=("prefill_decode",),
     ),
     Setting(
         "cache_ram_mib",
@@ -206,6 +286,9 @@ def conflicts(settings: Mapping[str, object]) -> list[tuple[str, OmniError]]:
     if int(values["ubatch"]) > int(values["batch"]):
         text = f"ubatch is {values['ubatch']}, more than batch ({values['batch']})."
         found.append(("ubatch", OmniError("bad_setting", text, "Make it at most as large as batch.")))
+    if int(values["draft_min"]) > int(values["draft_max"]):
+        text = f"draft_min is {values['draft_min']}, more than draft_max ({values['draft_max']})."
+        found.append(("draft_min", OmniError("bad_setting", text, "Make it at most as large as draft_max.")))
     return found
 
 

@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 from deployments.strategies.base import Strategy
+from deployments.strategies.expert_offload import ExpertOffload
+from deployments.strategies.graph_split import GraphSplit
 from deployments.strategies.independent import Independent
+from deployments.strategies.layer_split import LayerSplit
+from deployments.strategies.prefill_decode import PrefillDecode
+from deployments.strategies.speculative import Speculative
+from deployments.strategies.tensor_split import TensorSplit
 from omni.errors import OmniError
 
-STRATEGIES: dict[str, Strategy] = {strategy.name: strategy for strategy in (Independent(),)}
+STRATEGIES: dict[str, Strategy] = {
+    strategy.name: strategy
+    for strategy in (
+        Independent(),
+        Speculative(),
+        LayerSplit(),
+        TensorSplit(),
+        GraphSplit(),
+        PrefillDecode(),
+        ExpertOffload(),
+    )
+}
 
 
 def get_strategy(name: str) -> Strategy:

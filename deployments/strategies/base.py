@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
-from deployments.planning.plan import Plan, PlanRequest
+from deployments.planning.plan import Member, Plan, PlanRequest, Reason, Severity, Verdict
+from omni.errors import OmniError
 
 
 class Strategy(ABC):
@@ -15,9 +17,53 @@ class Strategy(ABC):
     title: ClassVar[str]
     summary: ClassVar[str]
     roles: ClassVar[tuple[str, ...]]
+    # Of the roles, those that may be left out.
+    optional_roles: ClassVar[tuple[str, ...]] = ()
     # The role whose instance answers requests.
     serving_role: ClassVar[str]
 
     @abstractmethod
     def plan(self, request: PlanRequest) -> Plan:
         """Raises OmniError when the request cannot be understood; what does not fit is a verdict, not an error."""
+
+    def check_roles(self, given: Iterable[str]) -> None:
+        """Raises OmniError (wrong_roles) unless every role that is needed is there, and no other."""
+        known, needed = set(self.roles), set(self.roles) - set(self.optional_roles)
+        if not needed <= set(given) <= known:
+            names = ", ".join(f"{r} (optional)" if r in self.optional_roles else r for r in self.roles)
+            text = f"The strategy {self.name} has the roles {names}; given: {', '.join(sorted(given)) or 'none'}."
+            raise OmniError("wrong_roles", text, "Name one model and its devices for each role.")
+
+    def members(self, request: PlanRequest) -> tuple[Member | None, ...]:
+        """The member of each role, in the order of `roles`. Raises OmniError (wrong_roles, no_device)."""
+        self.check_roles(request.members)
+        for member in request.members.values():
+            if not member.devices:
+                raise OmniError("no_device", f"{member.name} has no device.", "Choose at least one; CPU is one too.")
+        return tuple(request.members.get(role) for role in self.roles)
+
+    def only_member(self, request: PlanRequest) -> Member:
+        """Of a strategy with one role."""
+        (member,) = self.members(request)
+        assert member is not None
+        return member
+
+
+def verdict_of(reasons: Sequence[Reason]) -> Verdict:
+    """The worst of the reasons decides."""
+    severities = {reason.severity for reason in reasons}
+    if Severity.ERROR in severities:
+        return Verdict.NOT_VIABLE
+    return Verdict.CAUTION if Severity.CAUTION in severities else Verdict.VIABLE
+
+
+def info(code: str, text: str, fix: str = "", **changes: int | str) -> Reason:
+    return Reason(code, Severity.INFO, text, fix, changes)
+
+
+def caution(code: str, text: str, fix: str = "", **changes: int | str) -> Reason:
+    return Reason(code, Severity.CAUTION, text, fix, changes)
+
+
+def error(code: str, text: str, fix: str = "", **changes: int | str) -> Reason:
+    return Reason(code, Severity.ERROR, text, fix, changes)

@@ -6,25 +6,26 @@ from dataclasses import replace
 
 import pytest
 
-from deployments.model_facts import ModelFacts
+from deployments.gguf import read_header
+from deployments.model_facts import facts
+from deployments.planning.from_header import model_shape
+from deployments.planning.memory import MIB
 from deployments.planning.plan import DeviceFacts, EngineFacts, Member, PlanRequest, Verdict
 from deployments.strategies import get_strategy
 from omni.errors import OmniError
+from tests.deployments.gguf_corpus import smollm2
 
 GIB = 1 << 30
-FACTS = ModelFacts(
-    name="M", arch="llama", n_params=10**9, n_params_active=10**9, quant="Q8_0", size_bytes=GIB, n_layer=16,
-    n_ctx_train=4096, n_embd=2048, n_ff=8192, n_head=(32,) * 16, n_head_kv=(8,) * 16, head_dim_k=64, head_dim_v=64,
-    quant_bytes={"Q8_0": GIB},
-)  # fmt: skip
 GPU = DeviceFacts("CUDA0", "cuda", total_bytes=8 * GIB, gpu_uuid="GPU-0")
+HOST = DeviceFacts("CPU", "cpu", total_bytes=16 * GIB)
 
 
 @pytest.fixture
 def request_(real_flags: frozenset[str]) -> PlanRequest:
     engine = EngineFacts("mine", "llama.cpp", "/bin/llama-server", real_flags)
-    member = Member("m", "/m.gguf", FACTS, (GPU,))
-    return PlanRequest("independent", engine, {"model": member}, alias="m", host_devices=(GPU,), api_key_file="/k")
+    header = read_header(smollm2())
+    member = Member("m", "/m.gguf", facts(header), model_shape(header), (GPU,))
+    return PlanRequest("independent", engine, {"model": member}, alias="m", host_devices=(GPU, HOST), api_key_file="/k")
 
 
 def on(request: PlanRequest, device: DeviceFacts, **settings: object) -> PlanRequest:
@@ -36,8 +37,10 @@ def test_a_plan_has_one_process_and_says_what_it_loads(request_: PlanRequest) ->
     plan = get_strategy("independent").plan(request_)
     (instance,) = plan.instances
     assert (plan.verdict, plan.reasons) == (Verdict.VIABLE, ())
-    assert (instance.role, instance.devices, instance.file_bytes) == ("model", ("CUDA0",), GIB)
-    assert instance.argv[instance.argv.index("-c") + 1] == "4096"
+    assert (instance.role, instance.devices) == ("model", ("CUDA0",))
+    assert instance.file_bytes == smollm2().stat().st_size
+    assert instance.argv[instance.argv.index("-c") + 1] == "8192"
+    assert plan.settings == {"context": 8192, "gpu_layers": "all"}
 
 
 def test_the_same_request_gives_the_same_plan(request_: PlanRequest) -> None:
@@ -45,26 +48,66 @@ def test_the_same_request_gives_the_same_plan(request_: PlanRequest) -> None:
     assert strategy.plan(request_) == strategy.plan(request_)
 
 
+# CUDA0 takes 92 MiB of weights, 180 of KV, 20 of compute buffers and 512 of driver context; 1 GiB is to stay free.
 @pytest.mark.parametrize(
-    ("memory_gib", "context", "verdict", "codes"),
+    ("memory_mib", "settings", "verdict", "codes", "changes"),
     [
-        (8, 4096, Verdict.VIABLE, []),
-        (8, 8192, Verdict.CAUTION, ["context_beyond_training"]),
-        (1.25, 4096, Verdict.CAUTION, ["tight_fit"]),
-        (1, 4096, Verdict.NOT_VIABLE, ["does_not_fit"]),
-        (1, 8192, Verdict.NOT_VIABLE, ["context_beyond_training", "does_not_fit"]),
-        (None, 4096, Verdict.VIABLE, []),
+        (8192, {}, Verdict.VIABLE, [], {}),
+        (8192, {"context": 16384}, Verdict.CAUTION, ["context_beyond_training"], {"context": 8192}),
+        (1800, {}, Verdict.CAUTION, ["layers_on_host"], {"context": 6912}),
+        (1800, {"gpu_layers": "all"}, Verdict.CAUTION, ["tight_fit"], {"context": 6912}),
+        (700, {"gpu_layers": "all"}, Verdict.NOT_VIABLE, ["does_not_fit"], {}),
+        (1800, {"gpu_layers": 10}, Verdict.VIABLE, ["layers_on_host"], {}),
+        (2000, {"gpu_layers": "all", "context": 65536}, Verdict.NOT_VIABLE,
+         ["context_beyond_training", "does_not_fit"], {"context": 8192}),
+        (None, {}, Verdict.VIABLE, [], {}),
     ],
-)
+)  # fmt: skip
 def test_the_verdict_is_the_worst_of_its_reasons(
-    request_: PlanRequest, memory_gib: float | None, context: int, verdict: Verdict, codes: list[str]
+    request_: PlanRequest,
+    memory_mib: int | None,
+    settings: dict[str, object],
+    verdict: Verdict,
+    codes: list[str],
+    changes: dict[str, object],
 ) -> None:
-    device = replace(GPU, total_bytes=memory_gib and int(memory_gib * GIB))
-    plan = get_strategy("independent").plan(on(request_, device, context=context))
+    device = replace(GPU, total_bytes=memory_mib and memory_mib * MIB)
+    plan = get_strategy("independent").plan(on(request_, device, **settings))
     assert [reason.code for reason in plan.reasons] == codes
     assert plan.verdict == verdict
-    assert all(reason.fix for reason in plan.reasons)
+    assert {key: value for reason in plan.reasons[:1] for key, value in reason.changes.items()} == changes
     assert plan.instances, "what does not fit is a verdict; its command is still shown"
+
+
+@pytest.mark.parametrize(("memory_mib", "context"), [(1800, 8192), (2800, 65536), (2000, 30000)])
+def test_the_proposed_context_fits_and_much_more_would_not(
+    request_: PlanRequest, memory_mib: int, context: int
+) -> None:
+    device = replace(GPU, total_bytes=memory_mib * MIB)
+    asked = on(request_, device, gpu_layers="all", context=context)
+    strategy = get_strategy("independent")
+    reason = next(r for r in strategy.plan(asked).reasons if r.code in ("does_not_fit", "tight_fit"))
+    proposed = int(reason.changes["context"])
+    codes = [r.code for r in strategy.plan(replace(asked, settings=asked.settings | {"context": proposed})).reasons]
+    assert not {"does_not_fit", "tight_fit"} & set(codes)
+    more = int(proposed * 1.1) + 512
+    codes = [r.code for r in strategy.plan(replace(asked, settings=asked.settings | {"context": more})).reasons]
+    assert {"does_not_fit", "tight_fit"} & set(codes)
+
+
+def test_what_others_hold_is_not_there_for_this_one(request_: PlanRequest) -> None:
+    busy = replace(GPU, free_bytes=GIB)
+    plan = get_strategy("independent").plan(on(request_, busy, gpu_layers="all"))
+    assert [r.code for r in plan.reasons] == ["tight_fit"]
+    assert plan.devices[0].held_bytes == 7 * GIB
+    assert "1 GiB free of 8 GiB" not in plan.reasons[0].text
+
+
+def test_stand_ins_share_the_memory_of_the_host(request_: PlanRequest) -> None:
+    stand_in = DeviceFacts("RPC0", "rpc", 16 * GIB, endpoint="127.0.0.1:1", is_stand_in=True)
+    request = replace(request_, host_devices=(stand_in, replace(HOST, free_bytes=200 * MIB)))
+    plan = get_strategy("independent").plan(on(request, stand_in, gpu_layers="all"))
+    assert plan.verdict == Verdict.NOT_VIABLE
 
 
 def test_roles_and_devices_must_be_given(request_: PlanRequest) -> None:

@@ -142,6 +142,9 @@ int nvmlDeviceGetCurrPcieLinkGeneration(void *handle, unsigned *to) { return num
 int nvmlDeviceGetMaxPcieLinkGeneration(void *handle, unsigned *to) { return number(handle, "generation_max", to); }
 int nvmlDeviceGetCurrPcieLinkWidth(void *handle, unsigned *to) { return number(handle, "width", to); }
 int nvmlDeviceGetMaxPcieLinkWidth(void *handle, unsigned *to) { return number(handle, "width_max", to); }
+int nvmlDeviceGetMemoryBusWidth(void *handle, unsigned *to) { return number(handle, "bus_width", to); }
+int nvmlDeviceGetNumGpuCores(void *handle, unsigned *to) { return number(handle, "cores", to); }
+int nvmlDeviceGetMaxClockInfo(void *handle, int kind, unsigned *to) { return number(handle, kind == 2 ? "memory_clock_max" : "clock_max", to); }
 int nvmlDeviceGetTemperature(void *handle, int sensor, unsigned *to) { (void)sensor; return number(handle, "temperature", to); }
 #ifndef WITHOUT_TEMPERATURE_V
 struct temperature { unsigned version; int sensor; int value; };

@@ -1,0 +1,292 @@
+"""Tokens per second, from what each token makes a device read and compute.
+
+Decoding reads every active weight and the keys and values of all earlier tokens once per token (the roofline of
+memory bandwidth; Pope et al. 2022, arXiv 2211.05102, section 2.1), prefill is bound by arithmetic: 2 operations
+per weight and token. Places work one after another, except under tensor split. The shares of the peak that the
+engine reaches are taken from llama.cpp's own published runs (llama-bench on RTX 3090 to RTX 5090, Q4_0 and
+Q4_K_M, 7 B to 32 B: 0.62 to 0.72 of the bandwidth; see ggml-org/llama.cpp discussion 15013) and from runs of the
+packaged engine on processors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import pairwise
+from math import prod
+
+from deployments.planning.architecture import LayerKind, ModelShape
+from deployments.planning.kv import CACHE_BYTES
+from deployments.planning.memory_settings import MemorySettings
+from deployments.planning.placement import Placement
+from deployments.planning.plan import DeviceFacts, Predicted
+
+# A conversation of ordinary length, which predictions are made for unless they say otherwise.
+TYPICAL_DEPTH, TYPICAL_PROMPT = 1024, 2048
+# How far a fitted prediction may still be off, and how much wider a computed one is than its factors.
+FITTED_SPREAD = 0.15
+
+
+@dataclass(frozen=True)
+class Efficiency:
+    """(low, likely, high) share of the peak; seconds spent per layer and per hand-over between places."""
+
+    memory: tuple[float, float, float]
+    compute: tuple[float, float, float]
+    layer_s: float
+    hop_s: float
+    # One synchronisation of a tensor split.
+    sync_s: float
+
+
+_PROCESSOR = Efficiency((0.45, 0.85, 1.0), (0.4, 1.0, 1.5), 10e-6, 2e-6, 0.7e-3)
+_CARD = Efficiency((0.5, 0.68, 0.85), (0.5, 1.6, 2.4), 30e-6, 20e-6, 25e-6)
+EFFICIENCY = {"cpu": _PROCESSOR, "cuda": _CARD, "rpc": replace(_PROCESSOR, hop_s=0.4e-3)}
+# Single-precision operations a core does in the engine's kernels: 601 tokens of a 135 M model in 1.4 s on 2.
+CORE_TFLOPS = 0.055
+# ggml_backend_cuda_device_offload_op: from this many tokens on weights of the host are copied to the card.
+OFFLOADED_BATCH = 32
+
+
+def efficiency(kind: str) -> Efficiency:
+    return EFFICIENCY.get(kind, _CARD)
+
+
+@dataclass
+class Work:
+    """What a place keeps of the model. Bytes and weights of experts are those of all experts."""
+
+    layers: int = 0
+    dense_bytes: int = 0
+    expert_bytes: int = 0
+    dense_weights: int = 0
+    expert_weights: int = 0
+    kv_bytes_per_token: float = 0.0
+    window_bytes_per_token: float = 0.0
+
+    def add(self, tensors: Sequence[tuple[int, int]], *, experts: bool = False) -> None:
+        size, count = sum(t[0] for t in tensors), sum(t[1] for t in tensors)
+        if experts:
+            self.expert_bytes, self.expert_weights = self.expert_bytes + size, self.expert_weights + count
+        else:
+            self.dense_bytes, self.dense_weights = self.dense_bytes + size, self.dense_weights + count
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.dense_bytes or self.expert_bytes or self.kv_bytes_per_token)
+
+
+@lru_cache(maxsize=512)
+def works(model: ModelShape, placement: Placement, settings: MemorySettings) -> tuple[Work, ...]:
+    """The work of each place, the host last; not to be changed by who asks."""
+    found = [Work() for _ in range(placement.host + 1)]
+    for index in range(model.n_layer - model.n_nextn):
+        kind, place = model.kind_of(index), placement.layers[index]
+        lifted = placement.cpu_moe or index < placement.n_cpu_moe
+        found[place].layers += 1
+        found[place].add(_weights(kind, experts=False))
+        found[placement.host if lifted else place].add(_weights(kind, experts=True), experts=True)
+        holder = found[place if settings.offload_kqv else placement.host]
+        if kind.is_swa:
+            holder.window_bytes_per_token += _kv_per_token(model, kind, settings)
+        else:
+            holder.kv_bytes_per_token += _kv_per_token(model, kind, settings)
+    output = model.extra.get("output.weight") or model.extra.get("token_embd.weight")
+    if output:
+        found[placement.output].add([(output.n_bytes, prod(output.shape))])
+    return tuple(found)
+
+
+def _weights(kind: LayerKind, *, experts: bool) -> list[tuple[int, int]]:
+    return [(t.n_bytes, prod(t.shape)) for t in kind.tensors if kind.is_expert(t) == experts]
+
+
+def _kv_per_token(model: ModelShape, kind: LayerKind, settings: MemorySettings) -> float:
+    """Bytes of keys and values that one earlier token adds to what is read. MLA reads its one latent."""
+    if not kind.has_kv:
+        return 0.0
+    key = kind.n_head_kv * kind.head_dim_k * float(CACHE_BYTES[settings.type_k])
+    return key if model.is_mla else key + kind.n_head_kv * kind.head_dim_v * float(CACHE_BYTES[settings.type_v])
+
+
+def kv_bytes_per_token(model: ModelShape, settings: MemorySettings) -> float:
+    """What one token adds to the cache as it is kept, all layers together."""
+    return sum(_kv_per_token(model, kind, settings) for kind in model.layer_kinds())
+
+
+def expert_share(model: ModelShape, tokens: int) -> float:
+    """Which part of the experts a batch reads when each token picks its own: 1 − (1 − used ÷ all)^tokens."""
+    if not model.n_expert:
+        return 1.0
+    return 1 - (1 - min(model.n_expert_used / model.n_expert, 1.0)) ** tokens
+
+
+@dataclass(frozen=True)
+class SpeedModel:
+    """A model at its places. `shares` is given under tensor split: the part of each layer that each device does."""
+
+    model: ModelShape
+    devices: tuple[DeviceFacts, ...]
+    host: DeviceFacts
+    placement: Placement
+    settings: MemorySettings
+    shares: tuple[float, ...] = ()
+
+    def step_s(self, tokens: int, depth: int, level: int = 1) -> float | None:
+        """Seconds of one pass over `tokens` tokens after `depth` earlier ones; level 0 slow, 1 likely, 2 fast.
+
+        None where a device's bandwidth is not known.
+        """
+        places = (*self.devices, self.host)
+        if self.shares:
+            return self._parallel_step_s(tokens, depth, level)
+        total = 0.0
+        for device, work in zip(places, works(self.model, self.placement, self.settings), strict=True):
+            seconds = self._place_s(device, work, tokens, depth, level)
+            if seconds is None:
+                return None
+            total += seconds
+        return total + self.hops() * self._hop_s(tokens)
+
+    def _place_s(self, device: DeviceFacts, work: Work, tokens: int, depth: int, level: int) -> float | None:
+        if work.is_empty:
+            return 0.0
+        if not device.bandwidth_gbps:
+            return None
+        rates = efficiency(device.kind)
+        window = min(depth, self.model.n_swa or depth)
+        read = work.dense_bytes + work.expert_bytes * expert_share(self.model, tokens)
+        read += work.kv_bytes_per_token * depth + work.window_bytes_per_token * window
+        memory_s = read / (device.bandwidth_gbps * 1e9 * _fitted(rates.memory, level, device.decode_factor))
+        if device.kind == "cpu" and tokens >= OFFLOADED_BATCH and (link := self._copied_over()):
+            # A large batch is computed on the card: the weights go there once (ggml_backend_sched, op offload).
+            return read / (link * 1e9 * 0.8)
+        compute_s = 0.0
+        if device.tflops:
+            per_token = work.dense_weights + work.expert_weights * expert_share(self.model, 1)
+            peak = device.tflops * 1e12 * _fitted(rates.compute, level, device.prefill_factor)
+            compute_s = 2 * per_token * tokens / peak
+        return max(memory_s, compute_s) + work.layers * rates.layer_s
+
+    def _copied_over(self) -> float | None:
+        """The link weights of the host would be copied over for a large batch, in GB/s."""
+        if not self.settings.op_offload:
+            return None
+        return next((d.link_gbps for d in self.devices if d.kind == "cuda" and d.link_gbps), None)
+
+    def hops(self) -> int:
+        """How often a token's state goes from one place to another."""
+        layers = self.placement.layers[: self.model.n_layer - self.model.n_nextn]
+        way = (self.placement.host, *layers, self.placement.output)
+        changes = sum(here != there for here, there in pairwise(way))
+        lifted = 0
+        for index, place in enumerate(layers):
+            on_host = self.placement.cpu_moe or index < self.placement.n_cpu_moe
+            lifted += 2 if on_host and place != self.placement.host and self.model.kind_of(index).expert_bytes else 0
+        return changes + lifted
+
+    def hop_bytes(self, tokens: int = 1) -> int:
+        """One hidden state per token, in single precision."""
+        return self.model.n_embd * 4 * tokens
+
+    def _hop_s(self, tokens: int) -> float:
+        link = min((d.link_gbps for d in self.devices if d.link_gbps), default=None)
+        slowest = max((efficiency(d.kind).hop_s for d in self.devices), default=0.0)
+        return slowest + (self.hop_bytes(tokens) / (link * 1e9) if link else 0.0)
+
+    @property
+    def syncs(self) -> int:
+        """Under tensor split: after attention and after the feed-forward block of each layer."""
+        return 2 * self.model.n_layer
+
+    def device_steps_s(self, tokens: int, depth: int, level: int = 1) -> list[float] | None:
+        """Under tensor split: seconds that each device computes for its part of all layers."""
+        whole = works(self.model, self.placement, self.settings)[0]
+        parts = [
+            self._place_s(device, _part(whole, share), tokens, depth, level)
+            for device, share in zip(self.devices, self.shares, strict=True)
+        ]
+        known = [part for part in parts if part is not None]
+        return known if len(known) == len(parts) else None
+
+    def syncs_s(self, tokens: int) -> float:
+        """Under tensor split: seconds the devices spend waiting for each other's halves."""
+        link = min((d.link_gbps for d in self.devices if d.link_gbps), default=None)
+        each = max(efficiency(d.kind).sync_s for d in self.devices)
+        return self.syncs * (each + (self.hop_bytes(tokens) / (link * 1e9) if link else 0.0))
+
+    def _parallel_step_s(self, tokens: int, depth: int, level: int) -> float | None:
+        """The slowest device paces every layer."""
+        parts = self.device_steps_s(tokens, depth, level)
+        rest = works(self.model, self.placement, self.settings)[-1]
+        host_s = self._place_s(self.host, rest, tokens, depth, level)
+        return None if parts is None or host_s is None else max(parts) + host_s + self.syncs_s(tokens)
+
+    # --- what is shown ----------------------------------------------------------------------------
+    def decode_tps(self, depth: int = TYPICAL_DEPTH, level: int = 1) -> float | None:
+        return _rate(self.step_s(1, min(depth, self.settings.context), level), 1)
+
+    def prefill_tps(self, prompt: int = TYPICAL_PROMPT, level: int = 1) -> float | None:
+        """Over a prompt of that length, one micro-batch after another."""
+        prompt = max(min(prompt, self.settings.context), 1)
+        batch = max(min(self.settings.micro_batch, prompt), 1)
+        return _rate(self.step_s(batch, prompt // 2, level), batch)
+
+    def predicted(self) -> Predicted:
+        if (decode := self.decode_tps()) is None:
+            return Predicted()
+        used = [d for d, w in zip((*self.devices, self.host), self._used(), strict=True) if not w.is_empty]
+        fitted = bool(used) and all(d.decode_factor for d in used)
+        prefill = self.prefill_tps()
+        return Predicted(
+            prefill_tps=prefill,
+            decode_tps=decode,
+            prefill_range=_range(prefill, self.prefill_tps(level=0), self.prefill_tps(level=2)),
+            decode_range=_range(decode, self.decode_tps(level=0), self.decode_tps(level=2)),
+            basis="measured" if fitted else "computed",
+        )
+
+    def _used(self) -> tuple[Work, ...]:
+        found = works(self.model, self.placement, self.settings)
+        return (found[0],) * len(self.devices) + (found[-1],) if self.shares else found
+
+
+def _part(work: Work, share: float) -> Work:
+    return Work(
+        work.layers,
+        int(work.dense_bytes * share),
+        int(work.expert_bytes * share),
+        int(work.dense_weights * share),
+        int(work.expert_weights * share),
+        work.kv_bytes_per_token * share,
+        work.window_bytes_per_token * share,
+    )
+
+
+def _fitted(rates: tuple[float, float, float], level: int, factor: float | None) -> float:
+    if factor is None:
+        return rates[level]
+    return rates[1] * factor * (1 - FITTED_SPREAD, 1.0, 1 + FITTED_SPREAD)[level]
+
+
+def _rate(seconds: float | None, tokens: int) -> float | None:
+    return tokens / seconds if seconds else None
+
+
+def _range(likely: float | None, low: float | None, high: float | None) -> tuple[float, float] | None:
+    return None if likely is None or low is None or high is None else (min(low, likely), max(high, likely))
+
+
+# --- fitting to what this rig did -------------------------------------------------------------------
+MIN_FACTOR, MAX_FACTOR = 0.05, 20.0
+
+
+def factor(measured: Sequence[float], computed: Sequence[float]) -> float | None:
+    """Measured ÷ computed, the median of all pairs; None without any. Both in tokens/s."""
+    ratios = sorted(m / c for m, c in zip(measured, computed, strict=True) if m > 0 and c > 0)
+    if not ratios:
+        return None
+    middle = len(ratios) // 2
+    median = ratios[middle] if len(ratios) % 2 else (ratios[middle - 1] + ratios[middle]) / 2
+    return min(max(median, MIN_FACTOR), MAX_FACTOR)

@@ -1,0 +1,80 @@
+"""One model, its layers dealt out to several devices: room for what fits on none of them alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from deployments.planning.plan import Figure, Plan, PlanRequest, Reason
+from deployments.strategies.base import Strategy, caution, error, info, verdict_of
+from deployments.strategies.independent import common_figures
+from deployments.strategies.placing import Placed, device_uses, instance, placed
+from omni.units import bytes_text
+
+
+class LayerSplit(Strategy):
+    name = "layer_split"
+    title = "Layer split"
+    summary = "Layers dealt out over the devices, one after another. Room for a model that fits on no single one."
+    roles = ("model",)
+    serving_role = "model"
+
+    def plan(self, request: PlanRequest) -> Plan:
+        member = self.only_member(request)
+        found = placed(request, member, self.name, open_keys=("gpu_layers", "tensor_split"))
+        reasons = (*self._reasons(request, found), *found.reasons)
+        traffic = Figure(
+            "traffic", "Between devices", f"{bytes_text(boundaries(found) * found.speed.hop_bytes())} per token"
+        )
+        return Plan(
+            self.name,
+            verdict_of(reasons),
+            reasons,
+            device_uses(found),
+            (instance(request, found, "model", split_mode="layer"),),
+            found.speed.predicted(),
+            (*common_figures(found), *_shares(found), traffic),
+            found.chosen,
+        )
+
+    def _reasons(self, request: PlanRequest, found: Placed) -> list[Reason]:
+        if len(found.cards) < 2:
+            return [needs_two(found)]
+        reasons = [
+            info(
+                "one_at_a_time",
+                "A token passes the devices one after another: a single request is no faster than on one of them, "
+                "the memory of all adds up.",
+            )
+        ]
+        alone = [card for card in found.cards if fits_alone(request, found, card.name)]
+        if alone:
+            names = " and on ".join(card.name for card in alone)
+            text = f"The whole model fits on {names} alone; the split costs hops and gains nothing for one request."
+            reasons.append(caution("fits_one_device", text, "Use independent there, and the other device for more."))
+        return reasons
+
+
+def needs_two(found: Placed) -> Reason:
+    names = ", ".join(card.name for card in found.cards) or "none"
+    text = f"A split needs two devices besides the CPU; chosen: {names}."
+    return error("needs_two_devices", text, "Choose another device, or use independent.")
+
+
+def fits_alone(request: PlanRequest, found: Placed, name: str) -> bool:
+    member = found.member
+    only = tuple(device for device in member.devices if device.name == name)
+    settings = {**request.settings, "gpu_layers": "all", "tensor_split": "auto"}
+    alone = placed(replace(request, settings=settings), replace(member, devices=only), "independent", open_keys=())
+    return alone.fits and not any(reason.code == "does_not_fit" for reason in alone.reasons)
+
+
+def boundaries(found: Placed) -> int:
+    """How often a token's state goes from one card to another."""
+    places = found.speed.placement.layers
+    return sum(a != b for a, b in zip(places, places[1:], strict=False))
+
+
+def _shares(found: Placed) -> tuple[Figure, ...]:
+    counts = [found.speed.placement.layers.count(place) for place in range(len(found.cards))]
+    text = ", ".join(f"{card.name} {count}" for card, count in zip(found.cards, counts, strict=True))
+    return (Figure("split", "Layers", text),)

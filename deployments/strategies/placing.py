@@ -1,0 +1,345 @@
+"""Puts one model on its devices: what fits, what it takes, how fast it is, and what has to be said about it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from deployments.engines import get_flavour
+from deployments.engines.base import Command, DraftSpec, ServerSpec
+from deployments.planning.fit import DEFAULT_MARGIN_BYTES, Fit, best_fit
+from deployments.planning.memory import MemorySettings, MemoryUse, memory_settings, memory_use, place, working_devices
+from deployments.planning.memory_settings import split_text
+from deployments.planning.plan import DeviceFacts, DeviceUse, Figure, InstancePlan, Member, PlanRequest, Reason
+from deployments.planning.settings import ALL, AUTO, SETTINGS, context_tokens, with_defaults
+from deployments.planning.speed import SpeedModel
+from deployments.strategies.base import caution, error, info
+from omni.units import bytes_text, gbps_text
+
+SMALLEST_CONTEXT = 256
+# What the host itself needs while stand-ins use its memory.
+STAND_INS_SHARE = 0.9
+PLACING = ("gpu_layers", "tensor_split", "n_cpu_moe")
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A model at its places. `chosen` are the settings with everything that was auto decided."""
+
+    member: Member
+    host: DeviceFacts
+    settings: MemorySettings
+    chosen: Mapping[str, int | str]
+    use: MemoryUse
+    fits: bool
+    speed: SpeedModel
+    reasons: tuple[Reason, ...]
+
+    @property
+    def cards(self) -> tuple[DeviceFacts, ...]:
+        return working_devices(self.member.devices, self.settings)
+
+    @property
+    def layers_on_cards(self) -> int:
+        """The output counts as one."""
+        whole = self.member.shape.n_layer + 1
+        return min(self.settings.gpu_layers if self.settings.gpu_layers is not None else whole, whole)
+
+
+def host_of(request: PlanRequest) -> DeviceFacts:
+    return next((d for d in request.host_devices if d.kind == "cpu"), DeviceFacts("CPU"))
+
+
+def own_settings(request: PlanRequest, strategy: str) -> dict[str, object]:
+    """The settings this strategy looks at; those of others are left out."""
+    return {
+        key: value
+        for key, value in request.settings.items()
+        if key in SETTINGS and (not SETTINGS[key].strategies or strategy in SETTINGS[key].strategies)
+    }
+
+
+def placed(
+    request: PlanRequest,
+    member: Member,
+    strategy: str,
+    *,
+    split_mode: str = "layer",
+    open_keys: Collection[str] = ("gpu_layers",),
+    shares: tuple[float, ...] = (),
+    reserved: Mapping[str, int] | None = None,
+    swa_full: bool = False,
+) -> Placed:
+    """`open_keys` are the settings that the planner may choose where they are auto, `shares` a cut that is
+    already decided, `reserved` bytes that something else of the same plan takes on a device."""
+    given = own_settings(request, strategy)
+    values = with_defaults(given)
+    context = context_tokens(given, member.facts.n_ctx_train)
+    settings = replace(memory_settings(given, context), split_mode=split_mode, swa_full=swa_full)
+    if shares:
+        settings = replace(settings, tensor_split=shares)
+    host = host_of(request)
+    cards = _sharing_ram(working_devices(member.devices, settings), host)
+    devices = tuple(_reserved(d, reserved or {}) for d in (*cards, host))
+    fixed = frozenset(key for key in PLACING if key not in open_keys or values[key] != AUTO)
+    found = _fit(member, devices, settings, fixed)
+    applied = found.applied(settings)
+    cards = working_devices(devices, applied)
+    reasons = (
+        *_context_reasons(member, context),
+        *_memory_reasons(member, devices, applied, found, fixed, strategy),
+    )
+    speed = SpeedModel(member.shape, cards, host, place(member.shape, cards, applied), applied, shares)
+    chosen = _chosen(values, given, applied, context, member, bool(cards))
+    return Placed(member, host, applied, chosen, found.use, found.fits, speed, reasons)
+
+
+def _reserved(device: DeviceFacts, reserved: Mapping[str, int]) -> DeviceFacts:
+    free = device.total_bytes if device.free_bytes is None else device.free_bytes
+    if free is None or not reserved.get(device.name):
+        return device
+    return replace(device, free_bytes=max(free - reserved[device.name], 0))
+
+
+def _sharing_ram(cards: Sequence[DeviceFacts], host: DeviceFacts) -> tuple[DeviceFacts, ...]:
+    """Stand-ins live in the host's memory: together they have no more than that."""
+    count = sum(card.is_stand_in for card in cards)
+    room = room_of(host)
+    if not count or room is None:
+        return tuple(cards)
+    part = int(room * STAND_INS_SHARE / count)
+    return tuple(replace(c, free_bytes=min(part, room_of(c) or part)) if c.is_stand_in else c for c in cards)
+
+
+def _fit(member: Member, devices: Sequence[DeviceFacts], settings: MemorySettings, fixed: frozenset[str]) -> Fit:
+    """First with the usual margin; what only fits without it is still a fit, and is called tight."""
+    found = best_fit(member.shape, devices, settings, DEFAULT_MARGIN_BYTES, fixed, find_context=False)
+    if found.fits:
+        return found
+    bare = best_fit(member.shape, devices, settings, 0, fixed, find_context=False)
+    return bare if bare.fits else found
+
+
+def _chosen(
+    values: Mapping[str, int | str],
+    given: Mapping[str, object],
+    applied: MemorySettings,
+    context: int,
+    member: Member,
+    has_cards: bool,
+) -> dict[str, int | str]:
+    chosen: dict[str, int | str] = {key: values[key] for key in given} | {"context": context}
+    if has_cards:
+        whole = applied.gpu_layers is None or applied.gpu_layers > member.shape.n_layer
+        chosen["gpu_layers"] = ALL if whole else int(applied.gpu_layers or 0)
+    if applied.tensor_split and "tensor_split" not in given and len(applied.tensor_split) > 1:
+        chosen["tensor_split"] = split_text(applied.tensor_split)
+    if applied.n_cpu_moe:
+        chosen["n_cpu_moe"] = applied.n_cpu_moe
+    return chosen
+
+
+# --- reasons ----------------------------------------------------------------------------------------
+def _context_reasons(member: Member, context: int) -> list[Reason]:
+    trained = member.facts.n_ctx_train
+    if not trained or context <= trained:
+        return []
+    text = f"The context is {context:,} tokens; {member.name} was trained for {trained:,}."
+    fix = f"Use at most {trained:,}, or expect worse answers in long conversations."
+    return [caution("context_beyond_training", text, fix, context=trained)]
+
+
+def _memory_reasons(
+    member: Member,
+    devices: Sequence[DeviceFacts],
+    settings: MemorySettings,
+    found: Fit,
+    fixed: frozenset[str],
+    strategy: str,
+) -> list[Reason]:
+    """Whether it fits; of what does not, what is short where, and what would help."""
+    reasons: list[Reason] = []
+    for device, use in zip(devices, found.use.devices, strict=True):
+        room = room_of(device)
+        if room is None or use.needed_bytes <= room - (0 if device.kind == "cpu" else DEFAULT_MARGIN_BYTES):
+            continue
+        fix, changes = _remedy(member, devices, settings, fixed, DEFAULT_MARGIN_BYTES)
+        if use.needed_bytes > room:
+            text = f"{device.name} would have to hold {bytes_text(use.needed_bytes)} and has {_room_text(device)}."
+            reasons.append(error("does_not_fit", text, fix, **changes))
+        else:
+            left = bytes_text(room - use.needed_bytes)
+            text = f"{device.name} would keep only {left} free, less than the {bytes_text(DEFAULT_MARGIN_BYTES)} "
+            text += "that drivers and other programs should be left."
+            reasons.append(caution("tight_fit", text, fix, **changes))
+    if not reasons and len(devices) > 1:
+        reasons += _left_on_host(member, devices, settings, fixed, strategy)
+    return reasons
+
+
+def room_of(device: DeviceFacts) -> int | None:
+    return device.total_bytes if device.free_bytes is None else device.free_bytes
+
+
+def _room_text(device: DeviceFacts) -> str:
+    if device.free_bytes is None or device.free_bytes == device.total_bytes:
+        return f"{bytes_text(device.total_bytes)}"
+    return f"{bytes_text(device.free_bytes)} free of {bytes_text(device.total_bytes)}"
+
+
+def _remedy(
+    member: Member,
+    devices: Sequence[DeviceFacts],
+    settings: MemorySettings,
+    fixed: frozenset[str],
+    margin: int,
+) -> tuple[str, dict[str, int | str]]:
+    """The largest context that fits with everything else as it is; else fewer layers on devices."""
+    if context := longest_context(member, devices, settings, fixed, margin):
+        return f"A context of {context:,} tokens fits.", {"context": context}
+    if "gpu_layers" in fixed and len(devices) > 1:
+        free = fixed - {"gpu_layers"}
+        if best_fit(member.shape, devices, replace(settings, gpu_layers=None), margin, free, find_context=False).fits:
+            return "Fewer layers on devices fit: let the planner choose.", {"gpu_layers": AUTO}
+    return "Choose a smaller quantisation, a smaller model, or a device with more memory.", {}
+
+
+def longest_context(
+    member: Member,
+    devices: Sequence[DeviceFacts],
+    settings: MemorySettings,
+    fixed: frozenset[str],
+    margin: int,
+) -> int:
+    """Tokens, shorter than what is asked for now; 0 when not even the shortest fits."""
+    every = fixed | {"gpu_layers", "n_cpu_moe"}
+    shortest = replace(settings, context=SMALLEST_CONTEXT * max(settings.parallel, 1))
+    if shortest.context >= settings.context:
+        return 0
+    low, high = shortest.context, settings.context
+    step = SMALLEST_CONTEXT * max(settings.parallel, 1)
+
+    def fits(context: int) -> bool:
+        tried = replace(settings, context=context)
+        return best_fit(member.shape, devices, tried, margin, every, find_context=False).fits
+
+    if not fits(low):
+        return 0
+    while high - low > max(step, low // 32):
+        middle = (low + high) // 2 // step * step
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def _left_on_host(
+    member: Member,
+    devices: Sequence[DeviceFacts],
+    settings: MemorySettings,
+    fixed: frozenset[str],
+    strategy: str,
+) -> list[Reason]:
+    whole = member.shape.n_layer + 1
+    host = devices[-1]
+    if settings.gpu_layers is not None and settings.gpu_layers < whole:
+        names = " and ".join(d.name for d in devices[:-1])
+        text = f"{settings.gpu_layers} of {whole} layers go on {names}; the rest stays in the host's memory"
+        text += f", which is read at {gbps_text(host.bandwidth_gbps)}." if host.bandwidth_gbps else "."
+        if "gpu_layers" in fixed:
+            return [info("layers_on_host", text)]
+        every = replace(settings, gpu_layers=None)
+        context = longest_context(member, devices, every, fixed, DEFAULT_MARGIN_BYTES)
+        if context:
+            return [caution("layers_on_host", text, f"With {context:,} tokens of context all fit.", context=context)]
+        fix = "A smaller quantisation or another device would be faster."
+        if member.shape.expert_bytes and strategy != "expert_offload":
+            fix = "Expert offload keeps every layer's attention on the device, which is faster."
+        return [caution("layers_on_host", text, fix)]
+    return []
+
+
+# --- what a plan shows ------------------------------------------------------------------------------
+def device_uses(placed_: Placed, reserved: Sequence[DeviceUse] = ()) -> tuple[DeviceUse, ...]:
+    """Its own uses with what others hold there. The host only where it holds something worth showing."""
+    facts = {d.name: d for d in (*placed_.member.devices, placed_.host)}
+    return tuple(
+        replace(use, held_bytes=_held(facts[use.name]))
+        for use in placed_.use.devices
+        if use.name != placed_.host.name or use.needed_bytes or not placed_.cards
+    )
+
+
+def _held(device: DeviceFacts) -> int:
+    if device.total_bytes is None or device.free_bytes is None:
+        return 0
+    return max(device.total_bytes - device.free_bytes, 0)
+
+
+def instance(
+    request: PlanRequest,
+    placed_: Placed,
+    role: str,
+    *,
+    alias: str = "",
+    split_mode: str = "",
+    draft: DraftSpec | None = None,
+    slots_folder: str = "",
+    swa_full: bool = False,
+    file_bytes: int = 0,
+    more_devices: Sequence[DeviceFacts] = (),
+) -> InstancePlan:
+    """One server process. Raises OmniError when the engine cannot do it."""
+    command = _command(request, placed_, alias, split_mode, draft, slots_folder, swa_full)
+    names = dict.fromkeys(d.name for d in (*placed_.member.devices, *more_devices))
+    return InstancePlan(
+        role=role,
+        argv=command.argv,
+        env=command.env,
+        devices=tuple(names),
+        needs_devices=command.needs_devices,
+        file_bytes=file_bytes or placed_.member.facts.size_bytes,
+    )
+
+
+def _command(
+    request: PlanRequest,
+    placed_: Placed,
+    alias: str,
+    split_mode: str,
+    draft: DraftSpec | None,
+    slots_folder: str,
+    swa_full: bool,
+) -> Command:
+    return get_flavour(request.engine.flavour).command(
+        ServerSpec(
+            engine=request.engine,
+            model_path=placed_.member.path,
+            devices=placed_.member.devices,
+            host_devices=request.host_devices,
+            alias=alias or request.alias,
+            context_tokens=placed_.settings.context,
+            settings=placed_.chosen,
+            extra_args=request.extra_args,
+            api_key_file=request.api_key_file,
+            split_mode=split_mode,
+            draft=draft,
+            slots_folder=slots_folder,
+            swa_full=swa_full,
+        )
+    )
+
+
+def context_figure(placed_: Placed) -> Figure:
+    each = placed_.settings.context
+    if placed_.settings.parallel > 1 and not placed_.settings.kv_unified:
+        return Figure(
+            "context", "Context", f"{each // placed_.settings.parallel:,} tokens × {placed_.settings.parallel}"
+        )
+    return Figure("context", "Context", f"{each:,} tokens")
+
+
+def needs(placed_: Placed) -> dict[str, int]:
+    """Bytes by device, for another model of the same plan to leave alone."""
+    return {use.name: use.needed_bytes for use in placed_.use.devices}
+
+
+__all__ = ["Placed", "context_figure", "device_uses", "instance", "longest_context", "memory_use", "needs", "placed"]

@@ -1,0 +1,117 @@
+"""Two servers of one model: one reads prompts, the other writes answers; the KV cache is handed over."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from deployments.planning.handover import Handover
+from deployments.planning.memory import combined
+from deployments.planning.plan import DeviceUse, Figure, Plan, PlanRequest, Predicted, Reason
+from deployments.strategies.base import Strategy, caution, error, info, verdict_of
+from deployments.strategies.placing import Placed, context_figure, device_uses, instance, needs, placed
+from omni.errors import OmniError
+from omni.units import bytes_text, ms_text
+
+SHOWN_PROMPT = 4096
+
+
+class PrefillDecode(Strategy):
+    name = "prefill_decode"
+    title = "Prefill–decode"
+    summary = "One instance reads prompts, another writes answers; the KV cache goes over through memory."
+    roles = ("prefill", "decode")
+    serving_role = "decode"
+
+    def plan(self, request: PlanRequest) -> Plan:
+        reader, writer = self.members(request)
+        assert reader and writer
+        if reader.path != writer.path:
+            text = f"Both instances need the same model; given: {reader.name} and {writer.name}."
+            raise OmniError("different_models", text, "Choose one model for both roles.")
+        if not request.slots_folder:
+            raise OmniError("no_slots_folder", "There is no folder for the KV cache.", "Give the plan one.")
+        windowed = bool(reader.shape.n_swa)
+        first = placed(request, reader, self.name, swa_full=windowed)
+        second = placed(request, writer, self.name, swa_full=windowed, reserved=needs(first))
+        handover = Handover(first.speed, second.speed)
+        worth_from = handover.worth_from(second.settings.context)
+        reasons = (*self._reasons(first, second), *_handover_reasons(handover, second, worth_from))
+        reasons += (*first.reasons, *(r for r in second.reasons if r not in first.reasons))
+        instances = tuple(
+            instance(request, found, role, slots_folder=request.slots_folder, swa_full=windowed)
+            for role, found in (("prefill", first), ("decode", second))
+        )
+        chosen = {**second.chosen}
+        if worth_from and "handover_min" not in chosen:
+            chosen["handover_min"] = worth_from
+        return Plan(
+            self.name,
+            verdict_of(reasons),
+            reasons,
+            _uses(first, second),
+            instances,
+            _predicted(first, second),
+            _figures(handover, second, worth_from),
+            chosen,
+        )
+
+    def _reasons(self, first: Placed, second: Placed) -> list[Reason]:
+        reasons = []
+        shared = [d.name for d in first.member.devices if d in second.member.devices]
+        if shared:
+            text = (
+                f"Both instances are on {', '.join(shared)}: they get in each other's way, which is what this avoids."
+            )
+            reasons.append(caution("shared_device", text, "Put them on different devices."))
+        size = first.member.shape.weights_bytes
+        text = f"Both devices hold the whole model, {bytes_text(size)} each: it has to fit the smaller one."
+        reasons.append(info("weights_twice", text))
+        if first.member.shape.n_swa:
+            text = "Layers with a sliding window keep the whole context (--swa-full): a saved window cannot be resumed."
+            reasons.append(info("swa_full", text))
+        if first.member.shape.is_recurrent:
+            text = "A recurrent state resumes only where it was saved: the prompt's last token is left to decode."
+            reasons.append(info("last_token", text))
+        return reasons
+
+
+def _handover_reasons(handover: Handover, second: Placed, worth_from: int | None) -> list[Reason]:
+    tokens = min(SHOWN_PROMPT, second.settings.context)
+    size, transfer_s = handover.file_bytes(tokens), handover.transfer_s(tokens)
+    recompute_s, read_s = handover.recompute_s(tokens), handover.read_s(tokens)
+    if recompute_s is None or read_s is None:
+        return [info("speed_unknown", "Whether it pays cannot be said: the bandwidth of a device is not known.")]
+    text = (
+        f"A prompt of {tokens:,} tokens hands over {bytes_text(size)} in about {ms_text(transfer_s * 1000)}; "
+        f"the decode device would need {ms_text(recompute_s * 1000)} to read it and hold up its other answers."
+    )
+    if worth_from is None:
+        return [error("handover_never_pays", text, "Use independent on the faster device.")]
+    first = handover.faster_from(second.settings.context)
+    if first is None:
+        text += f" Alone, a request waits {ms_text((read_s - recompute_s) * 1000)} longer for its first token."
+        return [caution("pays_with_others_only", text, "Choose it when several requests run at the same time.")]
+    return [info("handover_pays", f"{text} From {first:,} tokens on the first token comes earlier, too.")]
+
+
+def _uses(first: Placed, second: Placed) -> tuple[DeviceUse, ...]:
+    both = combined(first.use, second.use)
+    held = {use.name: use.held_bytes for found in (first, second) for use in device_uses(found)}
+    return tuple(replace(use, held_bytes=held.get(use.name, 0)) for use in both if use.needed_bytes)
+
+
+def _predicted(first: Placed, second: Placed) -> Predicted:
+    reading, writing = first.speed.predicted(), second.speed.predicted()
+    return replace(writing, prefill_tps=reading.prefill_tps, prefill_range=reading.prefill_range)
+
+
+def _figures(handover: Handover, second: Placed, worth_from: int | None) -> tuple[Figure, ...]:
+    tokens = min(SHOWN_PROMPT, second.settings.context)
+    figures = [
+        context_figure(second),
+        Figure("kv_file", f"KV of {tokens:,} tokens", bytes_text(handover.file_bytes(tokens))),
+        Figure("transfer", "Hand-over", ms_text(handover.transfer_s(tokens) * 1000)),
+    ]
+    if worth_from:
+        figures.append(Figure("worth_from", "Worth it from", f"{worth_from:,} prompt tokens"))
+    return tuple(figures)

@@ -1,0 +1,188 @@
+"""A small draft proposes tokens, the large target checks several of them in one pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from deployments.engines.base import DraftSpec
+from deployments.planning.memory import combined
+from deployments.planning.plan import DeviceUse, Figure, Member, Plan, PlanRequest, Predicted, Reason
+from deployments.planning.settings import AUTO, with_defaults
+from deployments.planning.speculation import (
+    USUAL_ACCEPTANCE,
+    USUAL_MTP_ACCEPTANCE,
+    USUAL_NGRAM_ACCEPTANCE,
+    break_even,
+    gain,
+    tokens_per_step,
+)
+from deployments.planning.speed import TYPICAL_DEPTH, SpeedModel
+from deployments.strategies.base import Strategy, caution, error, info, verdict_of
+from deployments.strategies.independent import common_figures
+from deployments.strategies.placing import Placed, device_uses, instance, needs, own_settings, placed
+from omni.errors import OmniError
+
+MODEL_TYPES = ("draft-simple", "draft-eagle3")
+
+
+class Speculative(Strategy):
+    name = "speculative"
+    title = "Speculative decoding"
+    summary = "A small draft model proposes tokens, the large one checks several in one pass. Same answers, faster."
+    roles = ("target", "draft")
+    optional_roles = ("draft",)
+    serving_role = "target"
+
+    def plan(self, request: PlanRequest) -> Plan:
+        target, draft = self.members(request)
+        assert target
+        values = with_defaults(own_settings(request, self.name))
+        kind = draft_type(str(values["draft_type"]), target, draft)
+        if kind in MODEL_TYPES and draft is None:
+            text = f"Drafting by {kind} needs a draft model."
+            raise OmniError("draft_missing", text, "Choose one, or draft by n-grams (draft_type ngram-simple).")
+        if kind not in MODEL_TYPES:
+            draft = None
+        small = placed(_plain(request), draft, self.name) if draft else None
+        large = placed(
+            request,
+            target,
+            self.name,
+            open_keys=("gpu_layers", "tensor_split"),
+            reserved=needs(small) if small else None,
+        )
+        outlook = Outlook(kind, int(values["draft_max"]), large.speed, small.speed if small else None)
+        reasons = (
+            *_pair_reasons(kind, large, small),
+            *outlook.reasons(),
+            *large.reasons,
+            *(small.reasons if small else ()),
+        )
+        spec = DraftSpec(kind, draft.path if draft else "", draft.devices if draft else ())
+        process = instance(
+            request,
+            large,
+            "target",
+            split_mode="layer" if len(large.cards) > 1 else "",
+            draft=spec,
+            file_bytes=target.facts.size_bytes + (draft.facts.size_bytes if draft else 0),
+            more_devices=draft.devices if draft else (),
+        )
+        return Plan(
+            self.name,
+            verdict_of(reasons),
+            reasons,
+            _uses(large, small),
+            (process,),
+            outlook.predicted(),
+            (*common_figures(large), *outlook.figures()),
+            {**large.chosen, "draft_type": kind},
+        )
+
+
+def draft_type(wanted: str, target: Member, draft: Member | None) -> str:
+    """What `auto` means for these models."""
+    if wanted != AUTO:
+        return wanted
+    if draft is not None:
+        return "draft-eagle3" if draft.facts.arch == "eagle3" else "draft-simple"
+    return "draft-mtp" if target.facts.n_nextn_layers else "ngram-simple"
+
+
+def _plain(request: PlanRequest) -> PlanRequest:
+    """The draft's cache is f16 and its layers are all on its device; the context is the target's."""
+    own = ("context", "parallel", "kv_unified", "batch", "ubatch", "flash_attention")
+    kept = {key: value for key, value in request.settings.items() if key in own}
+    return replace(request, settings=kept)
+
+
+def _uses(large: Placed, small: Placed | None) -> tuple[DeviceUse, ...]:
+    both = combined(large.use, small.use) if small else large.use.devices
+    held = {use.name: use.held_bytes for found in (large, small) if found for use in device_uses(found)}
+    return tuple(replace(use, held_bytes=held.get(use.name, 0)) for use in both if use.needed_bytes)
+
+
+def _pair_reasons(kind: str, large: Placed, small: Placed | None) -> list[Reason]:
+    reasons = []
+    if kind == "draft-mtp" and not large.member.facts.n_nextn_layers:
+        text = f"{large.member.name} has no layers of its own for drafting (MTP)."
+        reasons.append(error("no_mtp_layers", text, "Use a draft model or n-grams.", draft_type="ngram-simple"))
+    if small is None:
+        return reasons
+    ratio = large.member.facts.n_params / max(small.member.facts.n_params, 1)
+    if ratio < 4:
+        text = f"The draft is only {ratio:.1f} times smaller than the target; a draft should be 10 times smaller."
+        reasons.append(caution("draft_too_large", text, "Choose a smaller one of the same family."))
+    return reasons
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What drafting is expected to give."""
+
+    kind: str
+    drafted: int
+    target: SpeedModel
+    draft: SpeedModel | None
+
+    @property
+    def acceptance(self) -> tuple[float, float, float]:
+        if self.kind == "draft-mtp":
+            return USUAL_MTP_ACCEPTANCE
+        return USUAL_ACCEPTANCE if self.draft else USUAL_NGRAM_ACCEPTANCE
+
+    def times(self) -> tuple[float, float, float] | None:
+        """Seconds: one token of the draft, the target's check, the target's plain step."""
+        plain_s = self.target.step_s(1, TYPICAL_DEPTH)
+        check_s = self.target.step_s(self.drafted + 1, TYPICAL_DEPTH)
+        draft_s = self.draft.step_s(1, TYPICAL_DEPTH) if self.draft else 0.0
+        if plain_s is None or check_s is None or draft_s is None:
+            return None
+        if self.kind == "draft-mtp":
+            draft_s = plain_s / max(self.target.model.n_layer, 1)
+        return draft_s, check_s, plain_s
+
+    def gain(self, acceptance: float) -> float | None:
+        times = self.times()
+        return gain(acceptance, self.drafted, *times) if times else None
+
+    def predicted(self) -> Predicted:
+        plain = self.target.predicted()
+        gains = [self.gain(acceptance) for acceptance in self.acceptance]
+        if plain.decode_tps is None or plain.decode_range is None or None in gains:
+            return plain
+        low, likely, high = (one or 1.0 for one in gains)
+        span = (plain.decode_range[0] * min(low, 1.0), plain.decode_range[1] * max(high, 1.0))
+        return replace(plain, decode_tps=plain.decode_tps * likely, decode_range=span)
+
+    def reasons(self) -> list[Reason]:
+        times = self.times()
+        if times is None:
+            return [info("speed_unknown", "Whether drafting pays cannot be said: a device's bandwidth is not known.")]
+        limit = break_even(self.drafted, *times)
+        if limit is None:
+            text = "Even if every draft were accepted it would not pay: drafting and checking take too long."
+            return [error("drafting_never_pays", text, "Use a smaller draft, fewer tokens per draft, or none.")]
+        text = f"It pays when more than {limit:.0%} of the drafted tokens are accepted"
+        low, likely, _ = self.acceptance
+        if limit > likely:
+            text += f"; {likely:.0%} is usual for {self._source()}."
+            return [caution("drafting_may_not_pay", text, "Try fewer tokens per draft or a smaller draft.")]
+        return [info("drafting_pays", f"{text}; {low:.0%} to {self.acceptance[2]:.0%} is usual for {self._source()}.")]
+
+    def _source(self) -> str:
+        if self.kind == "draft-mtp":
+            return "a model's own layers"
+        return "a draft of the same family" if self.draft else "n-grams, more where a text repeats itself"
+
+    def figures(self) -> tuple[Figure, ...]:
+        times = self.times()
+        if times is None:
+            return (Figure("drafting", "Drafting", self.kind),)
+        limit = break_even(self.drafted, *times)
+        per_step = tokens_per_step(self.acceptance[1], self.drafted)
+        return (
+            Figure("drafting", "Drafting", f"{self.kind}, {self.drafted} tokens at once"),
+            Figure("break_even", "Break-even acceptance", f"{limit:.0%}" if limit is not None else "never"),
+            Figure("per_step", "Tokens per check", f"{per_step:.1f} at {self.acceptance[1]:.0%} acceptance"),
+        )

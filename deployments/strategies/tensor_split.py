@@ -1,0 +1,180 @@
+"""Every layer cut over all devices, which work at the same time: llama.cpp's -sm tensor."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import gcd
+
+from deployments.planning.fit import DEFAULT_MARGIN_BYTES
+from deployments.planning.memory_settings import parsed_split, split_text
+from deployments.planning.plan import DeviceFacts, Figure, InstancePlan, Member, Plan, PlanRequest, Predicted, Reason
+from deployments.planning.settings import ALL, AUTO
+from deployments.planning.speed import TYPICAL_DEPTH
+from deployments.planning.tensor_parallel import REFUSED_ARCHS, kv_pieces, rotations
+from deployments.strategies.base import Strategy, caution, error, info, verdict_of
+from deployments.strategies.independent import common_figures
+from deployments.strategies.layer_split import needs_two
+from deployments.strategies.placing import Placed, device_uses, instance, own_settings, placed, room_of
+from omni.units import bytes_text, ms_text
+
+
+class TensorSplit(Strategy):
+    name = "tensor_split"
+    title = "Tensor split"
+    summary = "Every layer is cut over all devices and they work at the same time, in step (-sm tensor)."
+    roles = ("model",)
+    serving_role = "model"
+
+    def plan(self, request: PlanRequest) -> Plan:
+        member = self.only_member(request)
+        shares = self.shares(request, member)
+        if request.settings.get("gpu_layers", AUTO) == AUTO:
+            # Whole or not at all: with layers on the CPU the engine stops at an assertion for some models.
+            request = replace(request, settings={**request.settings, "gpu_layers": ALL})
+        found = placed(request, member, self.name, split_mode="tensor", open_keys=(), shares=shares)
+        found = replace(found, chosen={**found.chosen, "tensor_split": split_text(shares)} if shares else found.chosen)
+        reasons = (*self.refusals(request, found), *self._reasons(request, found), *found.reasons)
+        return Plan(
+            self.name,
+            verdict_of(reasons),
+            reasons,
+            device_uses(found),
+            self.instances(request, found),
+            found.speed.predicted() if len(found.cards) > 1 else Predicted(),
+            (*common_figures(found), *self._figures(found)),
+            found.chosen,
+        )
+
+    def instances(self, request: PlanRequest, found: Placed) -> tuple[InstancePlan, ...]:
+        return (instance(request, found, "model", split_mode="tensor"),)
+
+    def shares(self, request: PlanRequest, member: Member) -> tuple[float, ...]:
+        """What is asked for, else the memory of the devices in small whole numbers."""
+        cards = [device for device in member.devices if device.kind != "cpu"]
+        given = parsed_split(own_settings(request, self.name).get("tensor_split", AUTO))
+        if given:
+            return (*given, *(0.0,) * len(cards))[: len(cards)]
+        return best_shares(member, cards) if len(cards) > 1 else ()
+
+    # --- what the engine refuses -------------------------------------------------------------------
+    def refusals(self, request: PlanRequest, found: Placed) -> list[Reason]:
+        if len(found.cards) < 2:
+            return [needs_two(found)]
+        reasons = []
+        if found.member.shape.arch in REFUSED_ARCHS:
+            text = f"llama.cpp's tensor split is not implemented for the architecture {found.member.shape.arch}"
+            fix = "Use layer split or expert offload; ik_llama.cpp's graph split has more architectures."
+            reasons.append(error("arch_refused", f"{text}: it stops while loading.", fix))
+        if request.settings.get("flash_attention") == "off":
+            text = "Tensor split needs flash attention; with flash_attention off the engine stops."
+            reasons.append(error("needs_flash_attention", text, "Switch it on.", flash_attention=AUTO))
+        if found.settings.gpu_layers is not None:
+            text = "Tensor split takes the whole model; with layers on the CPU the engine may stop at an assertion."
+            reasons.append(caution("partial_offload", text, "Put every layer on devices.", gpu_layers=ALL))
+        return reasons
+
+    def _reasons(self, request: PlanRequest, found: Placed) -> list[Reason]:
+        cards, shares = found.cards, found.speed.shares
+        if len(cards) < 2 or not shares:
+            return []
+        return [*even_split(cards), *_empty_devices(found), *_pacing(found)]
+
+    def _figures(self, found: Placed) -> tuple[Figure, ...]:
+        if len(found.cards) < 2:
+            return ()
+        step = found.speed
+        sync_bytes = step.syncs * step.hop_bytes()
+        return (
+            Figure("split", "Split", split_text(step.shares)),
+            Figure("wasted", "An even split would waste", bytes_text(wasted_by_even_split(found.cards))),
+            Figure(
+                "traffic", "Between devices", f"{bytes_text(sync_bytes)} per token in {step.syncs} synchronisations"
+            ),
+        )
+
+
+def best_shares(member: Member, cards: list[DeviceFacts]) -> tuple[float, ...]:
+    """The memory of the cards as small whole numbers (96 and 32 GB: 3,1); the next even or odd ratio where a card
+    would be left without KV heads."""
+    rooms = [max((room_of(card) or 0) - DEFAULT_MARGIN_BYTES, 0) for card in cards]
+    if not all(rooms):
+        return (1.0,) * len(cards)
+    unit = min(rooms)
+    wanted = [max(round(room / unit * 2) / 2, 1) for room in rooms]
+    whole = [int(2 * part) for part in wanted]
+    divisor = gcd(*whole)
+    shares = tuple(float(part // divisor) for part in whole)
+    for candidate in (shares, *((float(n), 1.0) for n in (2, 3, 1) if len(cards) == 2), *_mirrored(len(cards))):
+        if not empty_layers(member, candidate):
+            return candidate
+    return shares
+
+
+def _mirrored(count: int) -> tuple[tuple[float, ...], ...]:
+    return ((1.0, 2.0), (1.0, 3.0)) if count == 2 else ()
+
+
+def empty_layers(member: Member, shares: tuple[float, ...]) -> dict[int, int]:
+    """Device → number of layers in which it gets no KV head."""
+    found: dict[int, int] = {}
+    turns = rotations(member.shape, len(shares))
+    for index in range(member.shape.n_layer - member.shape.n_nextn):
+        kind = member.shape.kind_of(index)
+        if not kind.has_kv or member.shape.is_mla:
+            continue
+        _, parts = kv_pieces(kind, shares, turns[index])
+        for device, part in enumerate(parts):
+            if not part:
+                found[device] = found.get(device, 0) + 1
+    return found
+
+
+def wasted_by_even_split(cards: tuple[DeviceFacts, ...]) -> int:
+    """Bytes that stay unused when every card takes as much as the smallest has."""
+    sizes = [card.total_bytes or 0 for card in cards]
+    return sum(size - min(sizes) for size in sizes)
+
+
+def even_split(cards: tuple[DeviceFacts, ...]) -> list[Reason]:
+    """What an even cut of unequal cards would cost; llama.cpp cuts evenly unless it is told otherwise."""
+    wasted = wasted_by_even_split(cards)
+    largest = max(cards, key=lambda card: card.total_bytes or 0)
+    if not wasted or not largest.total_bytes:
+        return []
+    text = (
+        f"Unequal cards are no obstacle: an even split, the engine's default, would waste {bytes_text(wasted)} "
+        f"of {largest.name}'s {bytes_text(largest.total_bytes)}; shares by memory do not."
+    )
+    return [info("even_split_wastes", text)]
+
+
+def _empty_devices(found: Placed) -> list[Reason]:
+    empty = empty_layers(found.member, found.speed.shares)
+    if not empty:
+        return []
+    kv_heads = max((kind.n_head_kv for kind in found.member.shape.layer_kinds()), default=0)
+    parts = " and ".join(f"{found.cards[device].name} in {count} layers" for device, count in sorted(empty.items()))
+    text = (
+        f"{kv_heads} KV heads cannot be cut {split_text(found.speed.shares)}: {parts} would get none. The engine "
+        "starts, says it is healthy and has been seen to answer with garbage."
+    )
+    better = best_shares(found.member, list(found.cards))
+    if empty_layers(found.member, better):
+        return [caution("kv_heads_uneven", text, "Use layer split.")]
+    split = split_text(better)
+    return [caution("kv_heads_uneven", text, f"Shares of {split} give every device whole heads.", tensor_split=split)]
+
+
+def _pacing(found: Placed) -> list[Reason]:
+    """Which device the others wait for, and what the synchronisations cost."""
+    step = found.speed
+    whole_s, parts = step.step_s(1, TYPICAL_DEPTH), step.device_steps_s(1, TYPICAL_DEPTH)
+    if whole_s is None or parts is None:
+        return [info("speed_unknown", "How fast it is cannot be said: the bandwidth of a device is not known.")]
+    slowest = step.devices[parts.index(max(parts))].name
+    waiting_s = step.syncs_s(1)
+    text = (
+        f"{slowest} paces every layer; the {step.syncs} synchronisations of a token take about "
+        f"{ms_text(waiting_s * 1000)} of its {ms_text(whole_s * 1000)}."
+    )
+    return [(caution if waiting_s > whole_s / 2 else info)("slowest_paces", text)]
