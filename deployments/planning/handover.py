@@ -16,7 +16,7 @@ SAVE_GBPS, RESTORE_GBPS = 3.0, 10.0
 # Two calls, a file made and removed, one token computed again.
 FIXED_S = 0.010
 # A prompt is handed over when reading it on the decode instance would hold up the others this many times longer.
-WORTH = 4.0
+WORTH = 2.0
 SHORTEST = 128
 
 
@@ -48,7 +48,7 @@ class Handover:
         return None if rate is None else tokens / rate
 
     def worth_from(self, most: int) -> int | None:
-        """The shortest prompt that is worth a hand-over: the transfer takes a quarter of the recomputing at most.
+        """The shortest prompt that is worth a hand-over: recomputing takes twice as long as the transfer at least.
 
         None when that holds for no prompt up to `most` tokens, or no speed is known.
         """

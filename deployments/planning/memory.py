@@ -260,9 +260,9 @@ def _other(model: ModelShape, devices: Sequence[DeviceFacts], settings: MemorySe
 
 
 def combined(*uses: MemoryUse) -> tuple[DeviceUse, ...]:
-    """What several models take together, by device: a target and its draft, a model and its twin."""
+    """What several models take together, by device, the host last: a target and its draft, a model and its twin."""
     total: dict[str, DeviceUse] = {}
-    for use in (each for one in uses for each in one.devices):
+    for use in (*(each for one in uses for each in one.devices[:-1]), *(one.host for one in uses)):
         old = total.get(use.name, DeviceUse(use.name, use.total_bytes))
         total[use.name] = DeviceUse(
             use.name,

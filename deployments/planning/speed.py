@@ -204,7 +204,7 @@ class SpeedModel:
         """Under tensor split: seconds that each device computes for its part of all layers."""
         whole = works(self.model, self.placement, self.settings)[0]
         parts = [
-            self._place_s(device, _part(whole, share), tokens, depth, level)
+            self._place_s(device, _part(whole, share / sum(self.shares)), tokens, depth, level)
             for device, share in zip(self.devices, self.shares, strict=True)
         ]
         known = [part for part in parts if part is not None]

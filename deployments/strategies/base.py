@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
-from deployments.planning.plan import Member, Plan, PlanRequest, Reason, Severity, Verdict
+from deployments.planning.plan import Member, Plan, PlanRequest, Predicted, Reason, Severity, Verdict
 from omni.errors import OmniError
 
 
@@ -55,6 +55,11 @@ def verdict_of(reasons: Sequence[Reason]) -> Verdict:
     if Severity.ERROR in severities:
         return Verdict.NOT_VIABLE
     return Verdict.CAUTION if Severity.CAUTION in severities else Verdict.VIABLE
+
+
+def outlook(predicted: Predicted, reasons: Sequence[Reason]) -> Predicted:
+    """What cannot run has no speed."""
+    return Predicted() if verdict_of(reasons) == Verdict.NOT_VIABLE else predicted
 
 
 def info(code: str, text: str, fix: str = "", **changes: int | str) -> Reason:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from deployments.planning.plan import Figure, Plan, PlanRequest, Reason
 from deployments.planning.settings import AUTO
 from deployments.planning.speed import expert_share, works
-from deployments.strategies.base import Strategy, caution, error, info, verdict_of
+from deployments.strategies.base import Strategy, caution, error, info, outlook, verdict_of
 from deployments.strategies.independent import common_figures
 from deployments.strategies.placing import Placed, device_uses, instance, placed
 from omni.units import bytes_text, gbps_text
@@ -29,7 +29,7 @@ class ExpertOffload(Strategy):
             reasons,
             device_uses(found),
             (instance(request, found, "model", split_mode=split),),
-            found.speed.predicted(),
+            outlook(found.speed.predicted(), reasons),
             (*common_figures(found), *_figures(found)),
             found.chosen,
         )

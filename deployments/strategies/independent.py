@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deployments.planning.plan import Figure, Plan, PlanRequest
-from deployments.strategies.base import Strategy, verdict_of
+from deployments.strategies.base import Strategy, outlook, verdict_of
 from deployments.strategies.placing import Placed, context_figure, device_uses, instance, placed
 
 
@@ -22,7 +22,7 @@ class Independent(Strategy):
             found.reasons,
             device_uses(found),
             (instance(request, found, "model"),),
-            found.speed.predicted(),
+            outlook(found.speed.predicted(), found.reasons),
             common_figures(found),
             found.chosen,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from deployments.planning.plan import Figure, Plan, PlanRequest, Reason
-from deployments.strategies.base import Strategy, caution, error, info, verdict_of
+from deployments.strategies.base import Strategy, caution, error, info, outlook, verdict_of
 from deployments.strategies.independent import common_figures
 from deployments.strategies.placing import Placed, device_uses, instance, placed
 from omni.units import bytes_text
@@ -31,7 +31,7 @@ class LayerSplit(Strategy):
             reasons,
             device_uses(found),
             (instance(request, found, "model", split_mode="layer"),),
-            found.speed.predicted(),
+            outlook(found.speed.predicted(), reasons),
             (*common_figures(found), *_shares(found), traffic),
             found.chosen,
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from deployments.engines import get_flavour
 from deployments.engines.base import Command, DraftSpec, ServerSpec
 from deployments.planning.fit import DEFAULT_MARGIN_BYTES, Fit, best_fit
-from deployments.planning.memory import MemorySettings, MemoryUse, memory_settings, memory_use, place, working_devices
+from deployments.planning.memory import MemorySettings, MemoryUse, memory_settings, place, working_devices
 from deployments.planning.memory_settings import split_text
 from deployments.planning.plan import DeviceFacts, DeviceUse, Figure, InstancePlan, Member, PlanRequest, Reason
 from deployments.planning.settings import ALL, AUTO, SETTINGS, context_tokens, with_defaults
@@ -59,6 +59,13 @@ def own_settings(request: PlanRequest, strategy: str) -> dict[str, object]:
     }
 
 
+def asked_settings(request: PlanRequest, member: Member, strategy: str, split_mode: str = "layer") -> MemorySettings:
+    """What is asked for, before the planner decides what was left to it."""
+    given = own_settings(request, strategy)
+    context = context_tokens(given, member.facts.n_ctx_train)
+    return replace(memory_settings(given, context), split_mode=split_mode)
+
+
 def placed(
     request: PlanRequest,
     member: Member,
@@ -74,8 +81,8 @@ def placed(
     already decided, `reserved` bytes that something else of the same plan takes on a device."""
     given = own_settings(request, strategy)
     values = with_defaults(given)
-    context = context_tokens(given, member.facts.n_ctx_train)
-    settings = replace(memory_settings(given, context), split_mode=split_mode, swa_full=swa_full)
+    settings = replace(asked_settings(request, member, strategy, split_mode), swa_full=swa_full)
+    context = settings.context
     if shares:
         settings = replace(settings, tensor_split=shares)
     host = host_of(request)
@@ -87,9 +94,11 @@ def placed(
     cards = working_devices(devices, applied)
     reasons = (
         *_context_reasons(member, context),
-        *_memory_reasons(member, devices, applied, found, fixed, strategy),
+        *_memory_reasons(_Case(member, devices, applied, fixed, strategy, "gpu_layers" in open_keys), found),
     )
-    speed = SpeedModel(member.shape, cards, host, place(member.shape, cards, applied), applied, shares)
+    # To a tensor split all cards are one place.
+    places = place(member.shape, cards[:1] if shares else cards, applied)
+    speed = SpeedModel(member.shape, cards, host, places, applied, shares)
     chosen = _chosen(values, given, applied, context, member, bool(cards))
     return Placed(member, host, applied, chosen, found.use, found.fits, speed, reasons)
 
@@ -149,21 +158,51 @@ def _context_reasons(member: Member, context: int) -> list[Reason]:
     return [caution("context_beyond_training", text, fix, context=trained)]
 
 
-def _memory_reasons(
-    member: Member,
-    devices: Sequence[DeviceFacts],
-    settings: MemorySettings,
-    found: Fit,
-    fixed: frozenset[str],
-    strategy: str,
-) -> list[Reason]:
+@dataclass(frozen=True)
+class _Case:
+    """What a remedy is looked for. `devices` has the host last; `may_offload`: layers may stay on the host."""
+
+    member: Member
+    devices: Sequence[DeviceFacts]
+    settings: MemorySettings
+    fixed: frozenset[str]
+    strategy: str
+    may_offload: bool
+
+    def fits(self, settings: MemorySettings, fixed: frozenset[str]) -> bool:
+        shape = self.member.shape
+        return best_fit(shape, self.devices, settings, DEFAULT_MARGIN_BYTES, fixed, find_context=False).fits
+
+    def longest_context(self, settings: MemorySettings) -> int:
+        """Tokens with everything else as it is, fewer than are asked for now; 0 when not even the fewest fit."""
+        every = self.fixed | {"gpu_layers", "n_cpu_moe"}
+        step = SMALLEST_CONTEXT * max(settings.parallel, 1)
+        low, high = step, settings.context
+        if low >= high or not self.fits(replace(settings, context=low), every):
+            return 0
+        while high - low > max(step, low // 32):
+            middle = (low + high) // 2 // step * step
+            low, high = (middle, high) if self.fits(replace(settings, context=middle), every) else (low, middle)
+        return low
+
+    def remedy(self) -> tuple[str, dict[str, int | str]]:
+        """The longest context that fits with everything else as it is; else fewer layers on devices."""
+        if context := self.longest_context(self.settings):
+            return f"A context of {context:,} tokens fits.", {"context": context}
+        offloaded = replace(self.settings, gpu_layers=None)
+        if self.may_offload and "gpu_layers" in self.fixed and self.fits(offloaded, self.fixed - {"gpu_layers"}):
+            return "Fewer layers on devices fit: let the planner choose.", {"gpu_layers": AUTO}
+        return "Choose a smaller quantisation, a smaller model, or a device with more memory.", {}
+
+
+def _memory_reasons(case: _Case, found: Fit) -> list[Reason]:
     """Whether it fits; of what does not, what is short where, and what would help."""
     reasons: list[Reason] = []
-    for device, use in zip(devices, found.use.devices, strict=True):
+    for device, use in zip(case.devices, found.use.devices, strict=True):
         room = room_of(device)
         if room is None or use.needed_bytes <= room - (0 if device.kind == "cpu" else DEFAULT_MARGIN_BYTES):
             continue
-        fix, changes = _remedy(member, devices, settings, fixed, DEFAULT_MARGIN_BYTES)
+        fix, changes = case.remedy()
         if use.needed_bytes > room:
             text = f"{device.name} would have to hold {bytes_text(use.needed_bytes)} and has {_room_text(device)}."
             reasons.append(error("does_not_fit", text, fix, **changes))
@@ -172,8 +211,8 @@ def _memory_reasons(
             text = f"{device.name} would keep only {left} free, less than the {bytes_text(DEFAULT_MARGIN_BYTES)} "
             text += "that drivers and other programs should be left."
             reasons.append(caution("tight_fit", text, fix, **changes))
-    if not reasons and len(devices) > 1:
-        reasons += _left_on_host(member, devices, settings, fixed, strategy)
+    if not reasons and len(case.devices) > 1:
+        reasons += _left_on_host(case)
     return reasons
 
 
@@ -187,74 +226,21 @@ def _room_text(device: DeviceFacts) -> str:
     return f"{bytes_text(device.free_bytes)} free of {bytes_text(device.total_bytes)}"
 
 
-def _remedy(
-    member: Member,
-    devices: Sequence[DeviceFacts],
-    settings: MemorySettings,
-    fixed: frozenset[str],
-    margin: int,
-) -> tuple[str, dict[str, int | str]]:
-    """The largest context that fits with everything else as it is; else fewer layers on devices."""
-    if context := longest_context(member, devices, settings, fixed, margin):
-        return f"A context of {context:,} tokens fits.", {"context": context}
-    if "gpu_layers" in fixed and len(devices) > 1:
-        free = fixed - {"gpu_layers"}
-        if best_fit(member.shape, devices, replace(settings, gpu_layers=None), margin, free, find_context=False).fits:
-            return "Fewer layers on devices fit: let the planner choose.", {"gpu_layers": AUTO}
-    return "Choose a smaller quantisation, a smaller model, or a device with more memory.", {}
-
-
-def longest_context(
-    member: Member,
-    devices: Sequence[DeviceFacts],
-    settings: MemorySettings,
-    fixed: frozenset[str],
-    margin: int,
-) -> int:
-    """Tokens, shorter than what is asked for now; 0 when not even the shortest fits."""
-    every = fixed | {"gpu_layers", "n_cpu_moe"}
-    shortest = replace(settings, context=SMALLEST_CONTEXT * max(settings.parallel, 1))
-    if shortest.context >= settings.context:
-        return 0
-    low, high = shortest.context, settings.context
-    step = SMALLEST_CONTEXT * max(settings.parallel, 1)
-
-    def fits(context: int) -> bool:
-        tried = replace(settings, context=context)
-        return best_fit(member.shape, devices, tried, margin, every, find_context=False).fits
-
-    if not fits(low):
-        return 0
-    while high - low > max(step, low // 32):
-        middle = (low + high) // 2 // step * step
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low
-
-
-def _left_on_host(
-    member: Member,
-    devices: Sequence[DeviceFacts],
-    settings: MemorySettings,
-    fixed: frozenset[str],
-    strategy: str,
-) -> list[Reason]:
-    whole = member.shape.n_layer + 1
-    host = devices[-1]
-    if settings.gpu_layers is not None and settings.gpu_layers < whole:
-        names = " and ".join(d.name for d in devices[:-1])
-        text = f"{settings.gpu_layers} of {whole} layers go on {names}; the rest stays in the host's memory"
-        text += f", which is read at {gbps_text(host.bandwidth_gbps)}." if host.bandwidth_gbps else "."
-        if "gpu_layers" in fixed:
-            return [info("layers_on_host", text)]
-        every = replace(settings, gpu_layers=None)
-        context = longest_context(member, devices, every, fixed, DEFAULT_MARGIN_BYTES)
-        if context:
-            return [caution("layers_on_host", text, f"With {context:,} tokens of context all fit.", context=context)]
-        fix = "A smaller quantisation or another device would be faster."
-        if member.shape.expert_bytes and strategy != "expert_offload":
-            fix = "Expert offload keeps every layer's attention on the device, which is faster."
-        return [caution("layers_on_host", text, fix)]
-    return []
+def _left_on_host(case: _Case) -> list[Reason]:
+    whole, host, settings = case.member.shape.n_layer + 1, case.devices[-1], case.settings
+    if settings.gpu_layers is None or settings.gpu_layers >= whole:
+        return []
+    names = " and ".join(d.name for d in case.devices[:-1])
+    text = f"{settings.gpu_layers} of {whole} layers go on {names}; the rest stays in the host's memory"
+    text += f", which is read at {gbps_text(host.bandwidth_gbps)}." if host.bandwidth_gbps else "."
+    if "gpu_layers" in case.fixed:
+        return [info("layers_on_host", text)]
+    if context := case.longest_context(replace(settings, gpu_layers=None)):
+        return [caution("layers_on_host", text, f"With {context:,} tokens of context all fit.", context=context)]
+    fix = "A smaller quantisation or another device would be faster."
+    if case.member.shape.expert_bytes and case.strategy != "expert_offload":
+        fix = "Expert offload keeps every layer's attention on the device, which is faster."
+    return [caution("layers_on_host", text, fix)]
 
 
 # --- what a plan shows ------------------------------------------------------------------------------
@@ -340,6 +326,3 @@ def context_figure(placed_: Placed) -> Figure:
 def needs(placed_: Placed) -> dict[str, int]:
     """Bytes by device, for another model of the same plan to leave alone."""
     return {use.name: use.needed_bytes for use in placed_.use.devices}
-
-
-__all__ = ["Placed", "context_figure", "device_uses", "instance", "longest_context", "memory_use", "needs", "placed"]

@@ -7,8 +7,9 @@ from dataclasses import replace
 from deployments.planning.handover import Handover
 from deployments.planning.memory import combined
 from deployments.planning.plan import DeviceUse, Figure, Plan, PlanRequest, Predicted, Reason
-from deployments.strategies.base import Strategy, caution, error, info, verdict_of
-from deployments.strategies.placing import Placed, context_figure, device_uses, instance, needs, placed
+from deployments.planning.settings import AUTO
+from deployments.strategies.base import Strategy, caution, error, info, outlook, verdict_of
+from deployments.strategies.placing import PLACING, Placed, context_figure, device_uses, instance, needs, placed
 from omni.errors import OmniError
 from omni.units import bytes_text, ms_text
 
@@ -41,8 +42,9 @@ class PrefillDecode(Strategy):
             instance(request, found, role, slots_folder=request.slots_folder, swa_full=windowed)
             for role, found in (("prefill", first), ("decode", second))
         )
-        chosen = {**second.chosen}
-        if worth_from and "handover_min" not in chosen:
+        # How many layers go on a device differs between the two.
+        chosen = {key: value for key, value in second.chosen.items() if key in request.settings or key not in PLACING}
+        if worth_from and chosen.get("handover_min", AUTO) == AUTO:
             chosen["handover_min"] = worth_from
         return Plan(
             self.name,
@@ -50,7 +52,7 @@ class PrefillDecode(Strategy):
             reasons,
             _uses(first, second),
             instances,
-            _predicted(first, second),
+            outlook(_predicted(first, second), reasons),
             _figures(handover, second, worth_from),
             chosen,
         )

@@ -17,12 +17,14 @@ from deployments.planning.speculation import (
     tokens_per_step,
 )
 from deployments.planning.speed import TYPICAL_DEPTH, SpeedModel
-from deployments.strategies.base import Strategy, caution, error, info, verdict_of
+from deployments.strategies.base import Strategy, caution, error, info, outlook, verdict_of
 from deployments.strategies.independent import common_figures
 from deployments.strategies.placing import Placed, device_uses, instance, needs, own_settings, placed
 from omni.errors import OmniError
 
 MODEL_TYPES = ("draft-simple", "draft-eagle3")
+# A break-even acceptance below this is none.
+FREE = 0.01
 
 
 class Speculative(Strategy):
@@ -51,10 +53,10 @@ class Speculative(Strategy):
             open_keys=("gpu_layers", "tensor_split"),
             reserved=needs(small) if small else None,
         )
-        outlook = Outlook(kind, int(values["draft_max"]), large.speed, small.speed if small else None)
+        drafting = Outlook(kind, int(values["draft_max"]), large.speed, small.speed if small else None)
         reasons = (
             *_pair_reasons(kind, large, small),
-            *outlook.reasons(),
+            *drafting.reasons(),
             *large.reasons,
             *(small.reasons if small else ()),
         )
@@ -74,8 +76,8 @@ class Speculative(Strategy):
             reasons,
             _uses(large, small),
             (process,),
-            outlook.predicted(),
-            (*common_figures(large), *outlook.figures()),
+            outlook(drafting.predicted(), reasons),
+            (*common_figures(large), *drafting.figures()),
             {**large.chosen, "draft_type": kind},
         )
 
@@ -163,6 +165,9 @@ class Outlook:
         if limit is None:
             text = "Even if every draft were accepted it would not pay: drafting and checking take too long."
             return [error("drafting_never_pays", text, "Use a smaller draft, fewer tokens per draft, or none.")]
+        if limit < FREE:
+            text = "Checking drafts costs next to nothing here: every accepted token is gained."
+            return [info("drafting_pays", text)]
         text = f"It pays when more than {limit:.0%} of the drafted tokens are accepted"
         low, likely, _ = self.acceptance
         if limit > likely:

