@@ -53,7 +53,9 @@ def members(strategy: str, model: Member, draft: Member, cards: tuple) -> dict[s
 def main() -> None:
     help_text = subprocess.run([binary_path(), "--help"], capture_output=True, text=True, check=True).stdout
     flags = LlamaCpp().parse_flags(help_text)
-    cards = tuple(replace(RTX_PRO_6000 if n == 0 else RTX_5090, name=f"CUDA{n}", gpu_uuid=f"GPU-{n}") for n in range(CARDS))
+    cards = tuple(
+        replace(RTX_PRO_6000 if n == 0 else RTX_5090, name=f"CUDA{n}", gpu_uuid=f"GPU-{n}") for n in range(CARDS)
+    )
     worst: dict[str, tuple[float, str]] = {}
     total_ms: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:

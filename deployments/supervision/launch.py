@@ -48,8 +48,22 @@ def check(plan: InstancePlan) -> None:
         text = f"The engine's program {binary} is gone or cannot be executed."
         raise OmniError("engine_missing", text, "Install it again, or choose another engine.")
     for flag, value in zip(plan.argv, plan.argv[1:], strict=False):
-        if flag in ("-m", "--model"):
+        if flag in ("-m", "-md"):
             read_header(value)
+        elif flag == "--slot-save-path":
+            make_slots_folder(Path(value))
+
+
+def make_slots_folder(folder: Path) -> None:
+    """What is in it are conversations: nobody else may read them. Raises OmniError (slots_folder)."""
+    try:
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.parent.stat().st_uid != os.getuid():
+            raise PermissionError(f"{folder.parent} belongs to somebody else")
+    except OSError as error:
+        text = f"The folder {folder} for handed-over KV caches cannot be made: {error}."
+        raise OmniError("slots_folder", text, "Make room or correct its permissions.") from None
 
 
 def start(instance: Instance, plan: InstancePlan, generation: int, taken: Sequence[int]) -> process.Record:
