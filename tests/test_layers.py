@@ -37,6 +37,7 @@ PURE = {
     "deployments/supervision/reconcile.py",
     "deployments/supervision/log_reading.py",
     "deployments/gateway/fields.py",
+    "deployments/gateway/handover_plan.py",
     "deployments/gateway/routing.py",
     "deployments/gateway/shapes.py",
     "chat/transcript.py",
