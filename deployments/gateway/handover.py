@@ -162,16 +162,23 @@ class _Way(Passing):
         tokens = rules.prefilled(self.prompt, recurrent=self.facts.is_recurrent)
         expected_bytes = self._expected_bytes(len(tokens))
         self._check_room(expected_bytes)
-        async with AsyncExitStack() as reading:
-            (from_slot,) = await self._wait(reading, self.lines.pool(self.serving, PREFILL))
+        pool = self.lines.pool(self.serving, PREFILL)
+        async with AsyncExitStack() as reading, AsyncExitStack() as turn:
+            (from_slot,) = await self._wait(reading, pool)
+            began = time.monotonic()
+            await turn.enter_async_context(pool.turn)
+            self.report.wait_ms += _ms_since(began)
             began = time.monotonic()
             await read_prompt(reader, from_slot.id, tokens)
             from_slot.held = Held(tokens)
             self.report.prefill_ms = _ms_since(began)
+            if not self.decode.has_free:
+                await turn.aclose()
             (self.slot,) = await self._wait(self.held, self.decode)
             # A restore that fails leaves an empty slot.
             self.slot.held = rules.NOTHING
             self._check_room(expected_bytes)
+            reading.push_async_exit(turn.pop_all())
             over = asyncio.ensure_future(self._carry(reader, from_slot, self.slot, expected_bytes, reading.pop_all()))
             try:
                 await asyncio.shield(over)

@@ -34,10 +34,17 @@ class SlotPool:
 
     def __init__(self, count: int, *, recurrent: bool = False) -> None:
         self.slots = [Slot(number) for number in range(max(count, 1))]
+        # One prompt is computed at a time: the first is not held up by the next, and none waits to be saved
+        # while a batch of another is computed.
+        self.turn = asyncio.Lock()
         self._recurrent = recurrent
         self._free = {slot.id for slot in self.slots}
         self._waiting: deque[_Waiter] = deque()
         self._uses = itertools.count(1)
+
+    @property
+    def has_free(self) -> bool:
+        return bool(self._free) and not self._waiting
 
     @property
     def is_idle(self) -> bool:

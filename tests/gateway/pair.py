@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,12 +18,12 @@ from deployments.gateway import relay
 from deployments.gateway.handover import lines
 from deployments.gateway.handover_plan import HandoverReport, last_timings
 from deployments.gateway.routing import HandoverFacts, Passage, Peer, Serving, Table
-from omni.errors import OmniError
 from tests.gateway.engine import RealEngine
 
 CHAT = "/v1/chat/completions"
-# Roomy enough for 1,500 tokens and their answer in each of four slots.
-FLAGS = ("-c", "8192", "-np", "4")
+# Roomy enough for 1,500 tokens and their answer in each of four slots. An engine looks at what else it should do
+# only between batches.
+FLAGS = ("-c", "8192", "-np", "4", "-b", "128", "-ub", "128")
 
 
 @dataclass
@@ -72,13 +72,28 @@ class Pair:
                 raw = await upstream.body()
         return _answer(upstream.status, raw, upstream.handover)
 
-    def direct(self, body: dict[str, Any], path: str = CHAT, engine: RealEngine | None = None) -> Answer:
-        """At an engine itself, read from the first token on."""
-        found = engine or self.decode
-        body = {**body, "model": "smol-alias", "cache_prompt": False}
+    def direct(
+        self, body: dict[str, Any], path: str = CHAT, *, read_by: RealEngine | None = None, cold: bool = False
+    ) -> Answer:
+        """From an engine alone that reads the prompt itself.
+
+        Not cold, it is asked twice: rounding differs between a last token computed with its prompt and one
+        computed alone, and what was handed over is always the latter.
+        """
+        found = read_by or self.decode
+        body = {**body, "model": "smol-alias", "cache_prompt": not cold}
         url, headers = f"http://127.0.0.1:{found.port}{path}", {"authorization": f"Bearer {found.key}"}
+        if not cold:
+            httpx.post(url, json={**body, "max_tokens": 1}, headers=headers, timeout=120).read()
         got = httpx.post(url, json=body, headers=headers, timeout=120)
         return _answer(got.status_code, got.content, None)
+
+    def forget(self) -> None:
+        """The decode instance loses what its slots hold, and the gateway is not told."""
+        url, headers = f"http://127.0.0.1:{self.decode.port}", {"authorization": f"Bearer {self.decode.key}"}
+        assert self.serving.handover
+        for slot in range(self.serving.handover.slots):
+            assert httpx.post(f"{url}/slots/{slot}?action=erase", headers=headers, timeout=60).status_code == 200
 
     async def idle(self, limit_s: float = 15) -> None:
         """Until no slot is taken on either side, here and there, and no file is left."""
@@ -122,12 +137,3 @@ def pair(folder: Path, **options: Any) -> Iterator[Pair]:
 
 def _memory() -> str | None:
     return "/dev/shm" if Path("/dev/shm").is_dir() else None
-
-
-async def first_events(pair_: Pair, body: dict[str, Any]) -> AsyncIterator[bytes]:
-    async with relay.open_answer(CHAT, {"model": "pair", **body}) as upstream:
-        async for events in upstream.events():
-            yield events
-
-
-__all__ = ["Answer", "OmniError", "Pair", "first_events", "pair"]
