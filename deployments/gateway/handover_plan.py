@@ -111,15 +111,15 @@ def sort_of(path: str, fields: Mapping[str, Any]) -> Sort:
         return Sort(Kind.ALONE, why="not a prompt of its own")
     if any(_has_media(message) for message in fields.get("messages") or ()):
         return Sort(Kind.ALONE, why="images or sound in the prompt")
-    if not isinstance(prompt, str | list | None):
-        return Sort(Kind.ALONE, why="a prompt of an unknown kind")
+    if isinstance(prompt, list) and not _is_ids(prompt):
+        return Sort(Kind.ALONE, why="a list of prompts")
     if fields.get("cache_prompt") is False:
         return Sort(Kind.ALONE, why="cache_prompt is off")
     return Sort(Kind.PLAIN)
 
 
 def _is_ids(prompt: list[Any]) -> bool:
-    return bool(prompt) and all(isinstance(part, int) and not isinstance(part, bool) for part in prompt)
+    return bool(prompt) and all(type(part) is int and 0 <= part < 1 << 31 for part in prompt)
 
 
 def _has_media(message: Mapping[str, Any]) -> bool:

@@ -209,6 +209,7 @@ class HostAgent:
             process.kill_group(record)
         elif decision.action == Action.CLEAR and (record or instance.pid or instance.port):
             process.forget(self.run, instance.pk)
+            launch.tidy(instance)
             record = None
         if not seen.is_alive and seen.cause and decision.action != Action.START:
             # The end has been dealt with; the next observation must not count it again.

@@ -55,6 +55,13 @@ def check(plan: InstancePlan) -> None:
             slots_folder.make(Path(value))
 
 
+def tidy(instance: Instance) -> None:
+    """Removes what an instance that is stopped may have left in memory."""
+    for flag, value in zip(instance.argv, instance.argv[1:], strict=False):
+        if flag == "--slot-save-path" and Path(value).parent == settings.OMNI_HOME.slots:
+            slots_folder.remove(Path(value))
+
+
 def start(instance: Instance, plan: InstancePlan, generation: int, taken: Sequence[int]) -> process.Record:
     """Records a free port, then starts the process. Raises OmniError."""
     check(plan)
