@@ -96,3 +96,17 @@ def make_deployment(name: str, port: int | None, *, state: str = "ready", **fiel
     argv = ["llama-server", "--alias", "smol-alias"]
     Instance.objects.create(host=host, deployment=deployment, role="model", port=port, state=state, argv=argv)
     return deployment
+
+
+def make_pair(name: str, ports: dict[str, int], folder: str, *, slots: int, least_tokens: int) -> None:
+    """A deployment whose prompts go from one instance to another, as its agent would have written it."""
+    from deployments.models import Instance
+
+    fields = {"strategy": "prefill_decode", "settings": {"handover_min": least_tokens}}
+    deployment = make_deployment(name, None, state="ready", desired="running", **fields)
+    deployment.instances.all().delete()
+    argv = ["llama-server", "--alias", "smol-alias", "-np", str(slots), "--slot-save-path", folder]
+    for role, port in ports.items():
+        Instance.objects.create(
+            host=deployment.host, deployment=deployment, role=role, port=port, state="ready", argv=argv
+        )

@@ -36,8 +36,10 @@ class Answer:
 
 
 class Pair:
-    def __init__(self, folder: Path, slots: Path, *, model: str = "", flags: Sequence[str] = FLAGS) -> None:
-        key = settings.OMNI_HOME.secret_path("engine")
+    def __init__(
+        self, folder: Path, slots: Path, *, model: str = "", flags: Sequence[str] = FLAGS, key: Path | None = None
+    ) -> None:
+        key = key or settings.OMNI_HOME.secret_path("engine")
         every = (*flags, "--slot-save-path", str(slots), "--no-cache-idle-slots", "--no-warmup", "--device", "none")
         self.prefill, self.decode = (
             RealEngine(folder, key, flags=every, model=model, name=name) for name in ("prefill", "decode")

@@ -210,7 +210,7 @@ async def test_engines_killed_in_the_middle_of_a_request(smol: Pair) -> None:
 
 @pytest.mark.parametrize(
     ("name", "recurrent", "flags"),
-    [("mamba", True, ()), ("jamba", True, ()), ("gemma3", False, ("--swa-full",))],
+    [("jamba", True, ()), ("gemma3", False, ("--swa-full",))],
 )
 async def test_models_that_keep_something_else_than_keys_and_values(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch, name: str, recurrent: bool, flags: tuple[str, ...]
