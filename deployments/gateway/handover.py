@@ -113,14 +113,12 @@ class _Way(Passing):
         counts[self.serving.name, self.report.outcome] += 1
         if self.slot is None:
             slots = await self._wait(self.held, self.decode, self.sort.slots)
-            if len(slots) > 1:
+            if self.sort.kind == Kind.SEVERAL:
                 # The engine chooses which of its free slots it gives them.
                 for slot in self.decode.slots:
                     slot.held = rules.NOTHING
                 return
             self.slot = slots[0]
-        if self.sort.kind == Kind.SEVERAL:
-            return
         self.fields = {**self.fields, "id_slot": self.slot.id}
         if self.sort.kind == Kind.PLAIN:
             self.fields["cache_prompt"] = True
@@ -169,8 +167,9 @@ class _Way(Passing):
             await turn.enter_async_context(pool.turn)
             self.report.wait_ms += _ms_since(began)
             began = time.monotonic()
-            await read_prompt(reader, from_slot.id, tokens)
+            # Also when nobody waits for it any more: who asks again finds there what has been read.
             from_slot.held = Held(tokens)
+            await read_prompt(reader, from_slot.id, tokens)
             self.report.prefill_ms = _ms_since(began)
             if not self.decode.has_free:
                 await turn.aclose()
@@ -253,7 +252,7 @@ class _Way(Passing):
 
     def settle(self) -> None:
         """The answer has ended, one way or another: what its slot holds now, and whether the hand-over was of use."""
-        if self.slot is None or self.sort.kind == Kind.SEVERAL:
+        if self.slot is None:
             return
         timings = rules.last_timings(self._tail)
         is_done = self.report.outcome == Outcome.DONE

@@ -17,8 +17,8 @@ from omni.errors import OmniError
 log = logging.getLogger(__name__)
 
 TRIED_AGAIN_S = 60.0
-# Deployment → (generation, until when it holds, the threshold, the rest).
-_known: dict[int, tuple[int, float, int, tuple[bool, float, int]]] = {}
+# Deployment → (what it was planned from, until when it holds, the threshold, the rest).
+_known: dict[int, tuple[object, float, int, tuple[bool, float, int]]] = {}
 
 
 def handover_facts(deployment: Deployment, answering: Instance) -> HandoverFacts | None:
@@ -40,9 +40,10 @@ def argument(argv: Sequence[str], flag: str, default: str = "") -> str:
 def _planned(deployment: Deployment) -> tuple[int, tuple[bool, float, int]]:
     """Planned once for each generation: the routing table is read twice a second."""
     known, now_s = _known.get(deployment.pk), time.monotonic()
-    if known is None or known[0] != deployment.generation or now_s > known[1]:
+    made_of = (deployment.created_at, deployment.generation, deployment.settings)
+    if known is None or known[0] != made_of or now_s > known[1]:
         least_tokens, until_s = _least_tokens(deployment, now_s)
-        known = (deployment.generation, until_s, least_tokens, _model(deployment))
+        known = (made_of, until_s, least_tokens, _model(deployment))
         _known[deployment.pk] = known
     return known[2:]
 

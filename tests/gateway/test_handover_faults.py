@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,49 @@ async def test_the_file_is_there_only_while_it_is_needed(tiny: Pair, monkeypatch
     assert answer.report.size_bytes > 0
     assert seen == [("save", 0), ("restore", 1)]
     assert list(tiny.slots.iterdir()) == []
+
+
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "Tells the weather. " * 20,
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+    },
+}
+SHAPED = {"type": "json_schema", "json_schema": {"schema": {"type": "object", "properties": {"a": {"type": "string"}}}}}
+ASKED: list[dict[str, Any]] = [
+    {"tools": [WEATHER]},
+    {"tools": [WEATHER], "tool_choice": "required"},
+    {"response_format": SHAPED},
+    {"chat_template_kwargs": {"enable_thinking": False}, "reasoning_format": "none"},
+]
+
+
+@pytest.mark.parametrize("fields", ASKED)
+async def test_what_shapes_the_prompt_shapes_it_in_both_instances(tiny: Pair, fields: dict[str, Any]) -> None:
+    messages = [{"role": "user", "content": f"{sorted(fields)} " * 40}]
+    answer = await tiny.ask({"messages": messages, "max_tokens": 3, "temperature": 0, **fields})
+    assert answer.status == 200 and answer.report
+    assert (answer.report.is_used, answer.timings["prompt_n"]) == (True, 1), answer.report
+
+
+async def test_sixty_requests_of_which_half_are_given_up_at_any_time_leave_nothing_behind(tiny: Pair) -> None:
+    chance = random.Random(11)
+
+    async def one(number: int) -> None:
+        sorts = [prompt(100 + number, stream=True), prompt(number % 3), {"prompt": "Hi", "max_tokens": 1}]
+        sorts.append(prompt(number, n=2))
+        answer = await tiny.ask(chance.choice(sorts), "/v1/completions")
+        assert answer.status == 200
+
+    tasks = [asyncio.ensure_future(one(number)) for number in range(60)]
+    for task in chance.sample(tasks, 30):
+        await asyncio.sleep(chance.random() / 10)
+        task.cancel()
+    done, late = await asyncio.wait(tasks, timeout=60)
+    assert not late and not [task for task in done if not task.cancelled() and task.exception()]
+    await tiny.idle()
 
 
 def test_what_dead_processes_left_behind_is_swept_and_what_living_ones_write_is_not(tmp_path: Path) -> None:
