@@ -51,6 +51,8 @@ def test_prompts_go_over_between_two_instances_that_the_agent_runs(
     folder = django_settings.OMNI_HOME.slots / "pair"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
+    assert all("--no-cache-idle-slots" in instance.argv for instance in Instance.objects.all())
+
     serving = read_table().deployments["pair"]
     assert serving.passage == Passage.HANDOVER and set(serving.peers) == {"prefill", "decode"}
     facts = serving.handover
