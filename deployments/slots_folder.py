@@ -50,6 +50,13 @@ def sweep(folder: Path) -> int:
     return left_bytes
 
 
+def sweep_all(parent: Path) -> None:
+    """Every deployment's folder: of a gateway that was killed in the middle nobody else hears."""
+    with suppress(OSError):
+        for folder in parent.iterdir():
+            sweep(folder)
+
+
 def remove(folder: Path) -> None:
     """With what is in it: the deployment does not run any more."""
     with suppress(OSError):

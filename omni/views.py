@@ -21,7 +21,7 @@ def healthz(request: HttpRequest) -> HttpResponse:
 
 def metrics(request: HttpRequest) -> HttpResponse:
     """What the panel knows of its deployments, in Prometheus' text format."""
-    from deployments.gateway.handover import counts
+    from deployments.gateway.handover_lines import counts
     from deployments.models import Deployment, Instance
 
     lines = ["# TYPE omni_deployment_ready gauge"]

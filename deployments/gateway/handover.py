@@ -11,72 +11,27 @@ import asyncio
 import logging
 import time
 from array import array
-from collections import Counter
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from deployments import slots_folder
 from deployments.gateway import handover_plan as rules
 from deployments.gateway.handover_calls import FILE_GONE_S, act_on_slot, prompt_tokens, read_prompt
+from deployments.gateway.handover_lines import DECODE, PREFILL, counts, facts_of, lines
 from deployments.gateway.handover_plan import HandoverFailed, HandoverReport, Held, Kind, Outcome, tokens_of
 from deployments.gateway.passing import Passing
-from deployments.gateway.routing import HandoverFacts, Peer, Serving
+from deployments.gateway.routing import Peer, Serving
 from deployments.gateway.slots import Slot, SlotPool
 
 log = logging.getLogger(__name__)
-
-PREFILL, DECODE = "prefill", "decode"
-
-
-@dataclass
-class Lines:
-    """What one event loop knows of the instances it sends prompts through."""
-
-    pools: dict[tuple[str, str], tuple[Peer, SlotPool]] = field(default_factory=dict)
-    # Hand-overs in a row that were of no use, by the processes between which they went.
-    unused: dict[str, tuple[tuple[Peer, Peer], int]] = field(default_factory=dict)
-    token_bytes: dict[str, float] = field(default_factory=dict)
-    reserved_bytes: int = 0
-    at_work: set[asyncio.Future[Any]] = field(default_factory=set)
-
-    def pool(self, serving: Serving, role: str) -> SlotPool:
-        """A process that was started anew has empty slots."""
-        peer, facts = serving.peers[role], _facts(serving)
-        known = self.pools.get((serving.name, role))
-        if known is None or known[0] != peer:
-            known = (peer, SlotPool(facts.slots, recurrent=facts.is_recurrent))
-            self.pools[serving.name, role] = known
-        return known[1]
-
-    def goes_on(self, work: Coroutine[Any, Any, None]) -> None:
-        """It ends by itself: whoever asked for it may be gone."""
-        task = asyncio.ensure_future(work)
-        self.at_work.add(task)
-        task.add_done_callback(self.at_work.discard)
-
-
-_lines: WeakKeyDictionary[asyncio.AbstractEventLoop, Lines] = WeakKeyDictionary()
-# (deployment, outcome) → requests, of this process.
-counts: Counter[tuple[str, str]] = Counter()
-
-
-def lines() -> Lines:
-    return _lines.setdefault(asyncio.get_running_loop(), Lines())
-
-
-def _facts(serving: Serving) -> HandoverFacts:
-    assert serving.handover is not None
-    return serving.handover
 
 
 @asynccontextmanager
 async def handed_over(path: str, serving: Serving, fields: Mapping[str, Any]) -> AsyncIterator[Passing]:
     """Takes slots for the request and brings its prompt there, if that pays. Raises nothing of its own."""
-    if path not in (rules.CHAT, rules.COMPLETIONS) or serving.handover is None or DECODE not in serving.peers:
+    if path in rules.SLOTLESS or serving.handover is None or DECODE not in serving.peers:
         yield Passing(fields)
         return
     async with AsyncExitStack() as held:
@@ -95,7 +50,7 @@ class _Way(Passing):
         self.sort = rules.sort_of(path, fields)
         self.report: HandoverReport = HandoverReport(why=self.sort.why)
         super().__init__(fields, self.report)
-        self.path, self.serving, self.facts, self.held, self.lines = path, serving, _facts(serving), held, lines()
+        self.path, self.serving, self.facts, self.held, self.lines = path, serving, facts_of(serving), held, lines()
         self.decode = self.lines.pool(serving, DECODE)
         self.prompt: array[int] | None = None
         self.slot: Slot | None = None
@@ -108,8 +63,7 @@ class _Way(Passing):
                 self.report.outcome = Outcome.DONE
             except HandoverFailed as error:
                 self.report.outcome, self.report.why = error.outcome, error.text
-                if error.outcome == Outcome.FAILED:
-                    log.warning("%s: a prompt was not handed over: %s", self.serving.name, error.text)
+            self._tell()
         counts[self.serving.name, self.report.outcome] += 1
         if self.slot is None:
             slots = await self._wait(self.held, self.decode, self.sort.slots)
@@ -122,6 +76,13 @@ class _Way(Passing):
         self.fields = {**self.fields, "id_slot": self.slot.id}
         if self.sort.kind == Kind.PLAIN:
             self.fields["cache_prompt"] = True
+
+    def _tell(self) -> None:
+        """A failure goes to the log once, however many requests it meets."""
+        why = self.report.why if self.report.outcome == Outcome.FAILED else ""
+        if why and why != self.lines.failures.get(self.serving.name):
+            log.warning("%s: a prompt was not handed over: %s", self.serving.name, why)
+        self.lines.failures[self.serving.name] = why
 
     async def _wait(self, held: AsyncExitStack, pool: SlotPool, count: int = 1) -> list[Slot]:
         began = time.monotonic()

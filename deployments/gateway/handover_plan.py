@@ -24,6 +24,8 @@ MOST_UNUSED = 3
 # A slot is the same conversation's when the prompt shares this part of it; a shared system prompt alone is less.
 SAME_CONVERSATION = 0.5
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+# What the engine answers without a slot.
+SLOTLESS = ("/tokenize",)
 # What the prompt is made of.
 PROMPT_FIELDS = ("messages", "tools", "prompt")
 # Of a chat request, what changes the prompt that the template makes of it.
@@ -89,7 +91,7 @@ def best_slot(free: Sequence[tuple[int, Held, int]], prompt: array[int] | None, 
 class Kind(StrEnum):
     PLAIN = "plain"  # one prompt, one answer: it can be handed over
     ALONE = "alone"  # one slot, and its prompt cannot be known here
-    SEVERAL = "several"  # the engine gives it several slots
+    SEVERAL = "several"  # the engine chooses its slots, one or more
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def sort_of(path: str, fields: Mapping[str, Any]) -> Sort:
     if slots > 1:
         return Sort(Kind.SEVERAL, slots, "several answers at once")
     if path not in (CHAT, COMPLETIONS):
-        return Sort(Kind.ALONE, why="not a prompt of its own")
+        return Sort(Kind.SEVERAL, why="neither a chat nor a completion")
     if any(_has_media(message) for message in fields.get("messages") or ()):
         return Sort(Kind.ALONE, why="images or sound in the prompt")
     if isinstance(prompt, list) and not _is_ids(prompt):

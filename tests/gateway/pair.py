@@ -15,7 +15,7 @@ import httpx
 from django.conf import settings
 
 from deployments.gateway import relay
-from deployments.gateway.handover import lines
+from deployments.gateway.handover_lines import lines
 from deployments.gateway.handover_plan import HandoverReport, last_timings
 from deployments.gateway.routing import HandoverFacts, Passage, Peer, Serving, Table
 from tests.gateway.engine import RealEngine

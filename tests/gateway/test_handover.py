@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from deployments.gateway import relay
+from deployments.gateway.handover_lines import lines
 from deployments.gateway.handover_plan import HandoverReport, Outcome
 from omni.errors import OmniError
 from tests.gateway.pair import Pair, pair
@@ -117,6 +119,14 @@ async def test_sixteen_requests_on_four_slots_all_get_their_own_answer(smol: Pai
     for number in (0, 5, 15):
         assert answers[number].text == smol.direct(body(number), read_by=smol.prefill).text
     await smol.idle()
+
+
+async def test_counting_tokens_takes_no_slot(smol: Pair) -> None:
+    async with AsyncExitStack() as held:
+        for _ in range(4):
+            await held.enter_async_context(lines().pool(smol.serving, "decode").taken())
+        answer = await asyncio.wait_for(smol.ask({"content": "Hi there"}, "/tokenize"), 5)
+    assert answer.status == 200 and answer.report is None
 
 
 SKIPPED: list[tuple[dict[str, Any], str]] = [

@@ -13,6 +13,7 @@ import pytest
 
 from deployments import slots_folder
 from deployments.gateway import handover, relay
+from deployments.gateway.handover_lines import lines
 from deployments.gateway.handover_plan import MOST_UNUSED, HandoverFailed, Outcome
 from deployments.gateway.routing import Peer
 from tests.gateway.pair import Pair, pair
@@ -130,7 +131,7 @@ async def test_a_client_that_hangs_up_while_the_cache_goes_over_leaves_nothing_b
     await asyncio.wait({request})
     assert request.cancelled()
     # The engines still work with these slots: nobody else gets them yet.
-    assert not all(pool.is_idle for _, pool in handover.lines().pools.values())
+    assert not all(pool.is_idle for _, pool in lines().pools.values())
     await tiny.idle()
     assert (await asked(tiny, 40 if slow == "save" else 41)).report.is_used
 
@@ -216,6 +217,10 @@ def test_what_dead_processes_left_behind_is_swept_and_what_living_ones_write_is_
     mine.write_bytes(b"123")
     dead.write_bytes(b"12345")
     assert slots_folder.sweep(folder) == 3
+    assert mine.exists() and not dead.exists()
+    dead.write_bytes(b"12345")
+    slots_folder.sweep_all(folder.parent)
+    slots_folder.sweep_all(tmp_path / "nowhere")
     assert mine.exists() and not dead.exists()
     slots_folder.remove(folder)
     assert not folder.exists()

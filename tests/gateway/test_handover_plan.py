@@ -83,6 +83,7 @@ SORTS: list[tuple[str, dict[str, Any], Kind, int]] = [
     (COMPLETIONS, {"prompt": ["a", "b"], "n": 2}, Kind.SEVERAL, 4),
     (COMPLETIONS, {"prompt": ["a"]}, Kind.ALONE, 1),
     (COMPLETIONS, {"prompt": []}, Kind.ALONE, 1),
+    ("/v1/messages", {"messages": HELLO}, Kind.SEVERAL, 1),
 ]
 
 
