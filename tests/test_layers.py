@@ -34,6 +34,7 @@ PURE = {
     "deployments/engines/flags.py",
     "deployments/engines/llama_cpp.py",
     "deployments/supervision/states.py",
+    "deployments/supervision/answers.py",
     "deployments/supervision/reconcile.py",
     "deployments/supervision/log_reading.py",
     "deployments/gateway/fields.py",

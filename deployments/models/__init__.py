@@ -1,6 +1,6 @@
 from deployments.models.deployment import Binding, Deployment, Instance, Transition
 from deployments.models.library import Engine, LibraryFolder, Model
-from deployments.models.measurement import Measurement
+from deployments.models.measurement import Measurement, ReferenceAnswer
 from deployments.models.routing import ApiKey, Route
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "LibraryFolder",
     "Measurement",
     "Model",
+    "ReferenceAnswer",
     "Route",
     "Transition",
 ]

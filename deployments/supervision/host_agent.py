@@ -21,7 +21,8 @@ from deployments.models import Deployment, Instance, Transition
 from deployments.planning.plan import InstancePlan, Plan
 from deployments.plans import plan_deployment
 from deployments.supervision import launch, process
-from deployments.supervision.instances import file_bytes, is_newer, remembered, servers_of, values
+from deployments.supervision.checking import Checker
+from deployments.supervision.instances import busy_devices, file_bytes, is_newer, remembered, servers_of, values
 from deployments.supervision.log_reading import Cause
 from deployments.supervision.observe import observe
 from deployments.supervision.reconcile import (
@@ -72,6 +73,7 @@ class HostAgent:
         self.plans: dict[int, tuple[int, Plan | OmniError]] = {}
         self.beat_s = float("-inf")
         self.health_pool = ThreadPoolExecutor(8, thread_name_prefix="health")
+        self.checker = Checker()
 
     def tick(self) -> bool:
         """Does the next step of every instance; True while something is on its way and worth a quick look."""
@@ -176,6 +178,7 @@ class HostAgent:
             return Desired(True, deployment.generation)  # its start will say why it fails
         servers = [i for i in instances if i.device and i.device.name in plan.needs_devices]
         missing = tuple(str(i.device) for i in servers if seen[i.pk].health != Health.READY)
+        missing += busy_devices(plan.devices, deployment, instances, seen, records)
         return Desired(True, deployment.generation, plan.file_bytes, missing)
 
     # --- what is ------------------------------------------------------------------------------------
@@ -183,7 +186,12 @@ class HostAgent:
         def one(instance: Instance) -> Observed:
             return observe(records[instance.pk], instance.role, launch.log_path(instance))
 
-        return dict(zip((i.pk for i in instances), self.health_pool.map(one, instances), strict=True))
+        seen = dict(zip((i.pk for i in instances), self.health_pool.map(one, instances), strict=True))
+        for instance in instances:
+            record = records[instance.pk]
+            if instance.deployment and record and seen[instance.pk].health == Health.READY:
+                seen[instance.pk] = self.checker.checked(instance, record, seen[instance.pk])
+        return seen
 
     def _end_orphans(self, known: set[int]) -> None:
         """A process whose row is gone (deleted in the administration) is not left to itself."""
@@ -260,6 +268,7 @@ class HostAgent:
         instance.next_start_at = timezone.now() + timedelta(seconds=wait_s) if waiting else None
         if decision.action == Action.START:
             instance.started_at = timezone.now()
+            instance.warning = instance.judgement = ""
         if memory.state == InstanceState.READY and old != InstanceState.READY:
             instance.ready_at = timezone.now()
         with transaction.atomic():
