@@ -15,6 +15,7 @@ from tests.deployments.gguf_corpus import array, header, metadata_pair, pair, te
 INT32 = 5
 WIDTH, INNER = 32, 64
 SIZE = 600
+N_SPECIAL = 3 + 256
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,8 @@ def write_model(path: Path, vocab: Vocab) -> Path:
     chance, infos, data, offset = np.random.default_rng(1), [], [], 0
     for name, shape in _tensors(len(vocab.tokens)).items():
         values = np.ones(shape[::-1]) if "norm" in name else chance.normal(0, 0.3, shape[::-1])
+        if name == "output.weight":
+            values[:N_SPECIAL] = 0  # answers are words, as bytes at random are no UTF-8
         infos.append(tensor(name, shape, 0, offset))
         data.append(values.astype(np.float32).tobytes())
         offset += len(data[-1])
