@@ -70,3 +70,22 @@ def test_the_engine_drafts_with_the_pairs_we_call_compatible(name: str, tmp_path
     assert verdict.code == code
     assert slot["speculative"] is verdict.ok, log[-3000:]
     assert (REFUSED in log) is not verdict.ok
+
+
+def test_drafted_tokens_are_accepted_by_a_target_that_is_the_same_model(tmp_path: Path) -> None:
+    with server(tmp_path, BASE, BASE) as running:
+        answer = running.ask("/completion", {"prompt": "w1 w2", "n_predict": 32, "temperature": 0})
+    timings = answer["timings"]
+    assert isinstance(timings, dict)
+    assert timings["draft_n_accepted"] == timings["draft_n"] > 8
+
+
+def test_a_refused_pair_still_answers_and_only_the_log_tells(tmp_path: Path) -> None:
+    with server(tmp_path, BASE, BASE.with_token(7, "other")) as running:
+        answer = running.ask("/completion", {"prompt": "w1 w2", "n_predict": 8, "temperature": 0})
+        health = running.ask("/health")
+        log = running.log.read_text(errors="replace")
+    assert answer["tokens_predicted"] == 8
+    assert "draft_n" not in json.dumps(answer["timings"])
+    assert health == {"status": "ok"}
+    assert "failed to initialize speculative decoding context: draft model vocab type must match" in log
