@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from deployments.engines import get_flavour
 from deployments.engines.base import Command, ServerSpec
@@ -24,6 +25,7 @@ from omni.units import bytes_text
 
 # From here on a device is called tight: drivers, other programs and fragmentation need the rest.
 TIGHT = 0.92
+CONTEXT_STEP = 1024
 
 
 class Independent(Strategy):
@@ -38,7 +40,7 @@ class Independent(Strategy):
         context = context_tokens(request.settings, member.facts.n_ctx_train)
         command = server_command(request, member, context)
         needed = uses(member.facts, member.devices, context, request.settings)
-        reasons = (*_context_reasons(member, context), *_memory_reasons(needed))
+        reasons = (*_context_reasons(member, context), *_memory_reasons(needed, member, context, request.settings))
         instance = InstancePlan(
             role="model",
             argv=command.argv,
@@ -96,8 +98,24 @@ def _context_reasons(member: Member, context: int) -> list[Reason]:
     return [Reason("context_beyond_training", Severity.CAUTION, text, fix)]
 
 
-def _memory_reasons(needed: Sequence[DeviceUse]) -> list[Reason]:
-    return [reason for use in needed if (reason := _memory_reason(use))]
+def _memory_reasons(
+    needed: Sequence[DeviceUse], member: Member, context: int, settings: Mapping[str, object]
+) -> list[Reason]:
+    found = [reason for use in needed if (reason := _memory_reason(use))]
+    return [_with_context(reason, member, context, settings) for reason in found]
+
+
+def _with_context(reason: Reason, member: Member, context: int, settings: Mapping[str, object]) -> Reason:
+    """With the longest context that fits, where there is one."""
+    if reason.code != "does_not_fit":
+        return reason
+    low, high = 0, context // CONTEXT_STEP
+    while low < high:
+        middle = (low + high + 1) // 2
+        tried = uses(member.facts, member.devices, middle * CONTEXT_STEP, settings)
+        fits = all(not use.total_bytes or use.needed_bytes <= TIGHT * use.total_bytes for use in tried)
+        low, high = (middle, high) if fits else (low, middle - 1)
+    return replace(reason, changes={"context": low * CONTEXT_STEP}) if low else reason
 
 
 def _memory_reason(use: DeviceUse) -> Reason | None:

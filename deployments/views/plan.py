@@ -1,0 +1,163 @@
+"""The Plan page: which way of running these models on these devices is best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils.cache import patch_vary_headers
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from django.views.decorators.http import require_http_methods
+
+from deployments.discovery import local_host
+from deployments.planboard import Board, board, deploy
+from deployments.planning.bars import PARTS, Bar, bar
+from deployments.planning.plan import PORT, InstancePlan, Reason, Severity, Verdict
+from deployments.planning.settings import SETTINGS
+from deployments.plans import Compared
+from deployments.supervision.launch import command_text
+from omni.errors import OmniError
+from omni.roles import OPERATE
+
+VERDICT_WORDS = {Verdict.VIABLE: "fits", Verdict.CAUTION: "fits, with a caution", Verdict.NOT_VIABLE: "does not fit"}
+ICONS = {"viable": "check", "caution": "alert", "not_viable": "close", "needs": "question"}
+BASIS = {"measured": "from this rig's own runs", "computed": "computed from data sheets"}
+SEVERITIES = (Severity.ERROR, Severity.CAUTION, Severity.INFO)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def plan(request: HttpRequest) -> HttpResponse:
+    """The choices stand in the query string; a POST deploys what one card shows for them."""
+    shown = board(local_host(), request.GET)
+    refused: dict[str, OmniError] = {}
+    if request.method == "POST":
+        if not request.user.has_perm(OPERATE):
+            raise PermissionDenied
+        strategy = request.POST.get("strategy", "")
+        try:
+            made = deploy(shown, strategy=strategy, name=request.POST.get("name", ""), user=request.user)
+            return redirect("deployments:deployment", made.name)
+        except OmniError as error:
+            refused[strategy] = error
+    return _shown(request, shown, refused)
+
+
+def _shown(request: HttpRequest, shown: Board, refused: Mapping[str, OmniError]) -> HttpResponse:
+    address = f"{reverse('deployments:plan')}?{shown.form.query()}"
+    context = {
+        "board": shown,
+        "form": shown.form,
+        "address": address,
+        "cards": [_card(request, shown, outcome, refused) for outcome in shown.outcomes],
+        "parts": PARTS,
+        "devices": [
+            (device, shown.stock.rig.used.get(device.name), device.name in shown.form.wanted_devices)
+            for device in shown.stock.devices
+        ],
+        "problems": [error for strategy, error in refused.items() if strategy not in _names(shown)],
+    }
+    htmx = request.htmx  # type: ignore[attr-defined]
+    is_part = htmx and not htmx.boosted and not htmx.history_restore_request
+    response = render(request, "deployments/_plan.html" if is_part else "deployments/plan.html", context)
+    # The browser keeps both under one address, and going back must not bring the part.
+    patch_vary_headers(response, ["HX-Request"])
+    if is_part:
+        response["HX-Replace-Url"] = address
+    return response
+
+
+def _names(shown: Board) -> set[str]:
+    return {outcome.strategy.name for outcome in shown.outcomes}
+
+
+# --- cards ----------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Fix:
+    """One press that makes a reason go away: `changes` for the fields, `address` for browsers without script."""
+
+    title: str
+    address: str
+    changes: Mapping[str, int | str]
+
+
+@dataclass(frozen=True)
+class Command:
+    role: str
+    html: SafeString
+
+
+@dataclass(frozen=True)
+class Card:
+    outcome: Compared
+    state: str
+    word: str
+    icon: str
+    why_best: str
+    reasons: list[tuple[Reason, Fix | None]]
+    bars: list[Bar]
+    commands: list[Command]
+    basis: str
+    refused: OmniError | None
+    name: str
+
+    @property
+    def can_deploy(self) -> bool:
+        return self.state in (Verdict.VIABLE, Verdict.CAUTION)
+
+
+def _card(request: HttpRequest, shown: Board, outcome: Compared, refused: Mapping[str, OmniError]) -> Card:
+    found, strategy = outcome.plan, outcome.strategy.name
+    state = str(found.verdict) if found else "needs"
+    reasons = sorted(found.reasons, key=lambda reason: SEVERITIES.index(reason.severity)) if found else []
+    typed = request.POST.get("name", "") if strategy in refused else ""
+    return Card(
+        outcome=outcome,
+        state=state,
+        word=VERDICT_WORDS[found.verdict] if found else "needs something",
+        icon=ICONS[state],
+        why_best=shown.why_best if outcome is shown.outcomes[0] else "",
+        reasons=[(reason, _fix(shown, reason)) for reason in reasons],
+        bars=[bar(use) for use in found.devices] if found else [],
+        commands=[Command(each.role, _command(each, outcome.name)) for each in found.instances] if found else [],
+        basis=BASIS.get(found.predicted.basis, found.predicted.basis) if found else "",
+        refused=refused.get(strategy),
+        name=typed or outcome.name,
+    )
+
+
+def _fix(shown: Board, reason: Reason) -> Fix | None:
+    changes = {key: value for key, value in reason.changes.items() if key in SETTINGS}
+    if not changes:
+        return None
+    words = [f"{_inside(SETTINGS[key].title)} {_number(value)}" for key, value in changes.items()]
+    address = f"{reverse('deployments:plan')}?{shown.form.query(changes)}"
+    return Fix(f"Use {' and '.join(words)}", address, changes)
+
+
+def _inside(title: str) -> str:
+    """As it stands inside a sentence: Context → context, KV cache stays."""
+    return title if title[:2].isupper() else title[:1].lower() + title[1:]
+
+
+def _number(value: int | str) -> str:
+    return f"{value:,}" if isinstance(value, int) else value
+
+
+def _command(planned: InstancePlan, name: str) -> SafeString:
+    """As on a deployment's page; the name is marked, because it changes with what is typed into the card."""
+    words = [command_text([word.replace(PORT, "PORT")], {}) for word in planned.argv]
+    before = command_text([], dict(planned.env)).strip()
+    return format_html(
+        "{}{}",
+        f"{before} " if planned.env else "",
+        format_html_join(" ", "{}", ((_word(word, name),) for word in words)),
+    )
+
+
+def _word(word: str, name: str) -> str:
+    return format_html("<span data-alias>{}</span>", word) if word == name else word
