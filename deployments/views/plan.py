@@ -104,6 +104,8 @@ class Card:
     basis: str
     refused: OmniError | None
     name: str
+    # Of the fastest of all.
+    speed_percent: float = 0.0
 
     @property
     def can_deploy(self) -> bool:
@@ -127,7 +129,12 @@ def _card(request: HttpRequest, shown: Board, outcome: Compared, refused: Mappin
         basis=BASIS.get(found.predicted.basis, found.predicted.basis) if found else "",
         refused=refused.get(strategy),
         name=typed or outcome.name,
+        speed_percent=round(100 * _speed(outcome) / (max(map(_speed, shown.outcomes)) or 1), 1),
     )
+
+
+def _speed(outcome: Compared) -> float:
+    return (outcome.plan.predicted.decode_tps or 0.0) if outcome.plan else 0.0
 
 
 def _fix(shown: Board, reason: Reason) -> Fix | None:
