@@ -71,7 +71,8 @@ def _names(model: Model) -> dict[str, str]:
     """A free name for what each strategy would deploy; the commands carry it."""
     taken = services.taken_names()
     first = next(iter(STRATEGIES))
-    wanted = {name: model.name if name == first else f"{model.name[:40]}-{name}" for name in STRATEGIES}
+    ends = {name: "" if name == first else f"-{name.replace('_', '-')}" for name in STRATEGIES}
+    wanted = {name: f"{model.name[: 54 - len(end)]}{end}" for name, end in ends.items()}
     return {name: services.free_name(base, taken) for name, base in wanted.items()}
 
 
