@@ -156,9 +156,8 @@ class SettingField(forms.CharField):
 def setting_field(setting: Setting, name: str) -> SettingField:
     """`name` is the field's name in its form: suggestions are tied to it."""
     widget: forms.Widget
-    if not (setting.is_number or setting.words):
-        widget = forms.TextInput(attrs={"autocomplete": "off"})
-    elif not setting.is_number:
+    takes_text = setting.is_number or getattr(setting, "is_list", False)
+    if not takes_text:
         widget = forms.Select(choices=[(word, word) for word in setting.words])
     elif setting.words:
         widget = forms.TextInput(attrs={"list": f"{name}-list", "autocomplete": "off"})
@@ -167,7 +166,7 @@ def setting_field(setting: Setting, name: str) -> SettingField:
     title = f"{setting.title} ({setting.unit})" if setting.unit else setting.title
     field = SettingField(setting, label=title, help_text=setting.help, widget=widget, initial=setting.default)
     suggestions = CONTEXT_SUGGESTIONS if setting.key == "context" else setting.words
-    field.suggestions = suggestions if setting.is_number and setting.words else ()  # type: ignore[attr-defined]
+    field.suggestions = suggestions if takes_text and setting.words else ()  # type: ignore[attr-defined]
     return field
 
 

@@ -13,8 +13,8 @@ from django.http import QueryDict
 from deployments.forms import setting_field
 from deployments.models import Engine, Model
 from deployments.planning.settings import SETTINGS, Group, conflicts
-from deployments.plans import Rig, read_rig
 from deployments.services import first_engine
+from gpus.facts import memory_in_use
 from gpus.models import Device, Host
 
 MODEL, DRAFT, DEVICE, DRAFT_DEVICE, ENGINE = "model", "draft", "device", "draft_device", "engine"
@@ -27,13 +27,11 @@ class Stock:
     host: Host
     models: list[Model]
     engines: list[Engine]
-    rig: Rig
+    devices: list[Device]
+    # Bytes in use now, by device; what is not known is left out.
+    used: Mapping[str, int]
     # The one that is taken where the query names none.
     engine: Engine | None
-
-    @property
-    def devices(self) -> list[Device]:
-        return [device for device in self.rig.devices.values() if device.is_present]
 
 
 def read_stock(host: Host) -> Stock:
@@ -41,7 +39,14 @@ def read_stock(host: Host) -> Stock:
     is_model = Q(facts__is_projector=False) | Q(facts__is_projector__isnull=True)
     models = Model.objects.filter(is_model, state=Model.State.OK).defer("facts", "shards")
     engines = list(Engine.objects.filter(host=host, state=Engine.State.OK))
-    return Stock(host, list(models), engines, read_rig(host), first_engine(engines))
+    devices = list(Device.objects.filter(host=host, is_present=True).select_related("gpu"))
+    return Stock(host, list(models), engines, devices, _used(host, devices), first_engine(engines))
+
+
+def _used(host: Host, devices: list[Device]) -> dict[str, int]:
+    used = memory_in_use(host.name)
+    keys = {d.name: "host" if d.kind == Device.Kind.CPU else d.card_key for d in devices}
+    return {name: used[key] for name, key in keys.items() if key in used}
 
 
 class PlanForm(forms.Form):

@@ -8,12 +8,13 @@ from typing import Any
 from django.http import QueryDict
 
 from deployments import services
+from deployments.comparing import Choice, Compared, compare
 from deployments.models import Deployment, Model
 from deployments.plan_form import DEVICE, DRAFT, DRAFT_DEVICE, ENGINE, MODEL, PlanForm, Stock, read_stock
 from deployments.planning.plan import Verdict
 from deployments.planning.ranking import rank, why_best
 from deployments.planning.settings import SETTINGS
-from deployments.plans import Choice, Compared, compare
+from deployments.plans import rig_facts
 from deployments.strategies import STRATEGIES
 from gpus.models import Host
 from omni.errors import OmniError
@@ -47,7 +48,7 @@ def board(host: Host, query: QueryDict) -> Board:
     if not stock.models or not stock.engines or not form.is_valid():
         return Board(stock, form)
     choice = _choice(stock, form)
-    outcomes = compare(stock.rig, choice, _names(choice.model))
+    outcomes = compare(rig_facts(host), choice, _names(choice.model))
     outcomes.sort(key=lambda outcome: rank(outcome.plan))
     plans = [(outcome.strategy.title, outcome.plan) for outcome in outcomes if outcome.plan]
     return Board(stock, form, tuple(outcomes), why_best(plans))
@@ -56,7 +57,7 @@ def board(host: Host, query: QueryDict) -> Board:
 def _choice(stock: Stock, form: PlanForm) -> Choice:
     data = form.cleaned_data
     models = {model.name: model for model in Model.objects.filter(name__in=[data[MODEL], data[DRAFT]])}
-    order = list(stock.rig.devices)
+    order = [device.name for device in stock.devices]
     return Choice(
         engine=next(engine for engine in stock.engines if str(engine.pk) == data[ENGINE]),
         model=models[data[MODEL]],

@@ -14,12 +14,12 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.views.decorators.http import require_http_methods
 
+from deployments.comparing import Compared
 from deployments.discovery import local_host
 from deployments.planboard import Board, board, deploy
 from deployments.planning.bars import PARTS, Bar, bar
 from deployments.planning.plan import PORT, InstancePlan, Reason, Severity, Verdict
 from deployments.planning.settings import SETTINGS
-from deployments.plans import Compared
 from deployments.supervision.launch import command_text
 from omni.errors import OmniError
 from omni.roles import OPERATE
@@ -56,7 +56,7 @@ def _shown(request: HttpRequest, shown: Board, refused: Mapping[str, OmniError])
         "cards": [_card(request, shown, outcome, refused) for outcome in shown.outcomes],
         "parts": PARTS,
         "devices": [
-            (device, shown.stock.rig.used.get(device.name), device.name in shown.form.wanted_devices)
+            (device, shown.stock.used.get(device.name), device.name in shown.form.wanted_devices)
             for device in shown.stock.devices
         ],
         "problems": [error for strategy, error in refused.items() if strategy not in _names(shown)],
@@ -167,4 +167,8 @@ def _command(planned: InstancePlan, name: str) -> SafeString:
 
 
 def _word(word: str, name: str) -> str:
-    return format_html("<span data-alias>{}</span>", word) if word == name else word
+    """The name is a word of its own, or the folder that is named after it."""
+    before, found, after = word.rpartition(name)
+    if not found or after or (before and not before.endswith("/slots/")):
+        return word
+    return format_html("{}<span data-alias>{}</span>", before, name)

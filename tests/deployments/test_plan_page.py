@@ -5,7 +5,8 @@ from __future__ import annotations
 import html
 import re
 import shlex
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -13,12 +14,14 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from deployments import planboard, plans, services
+from deployments import planboard, services
 from deployments.models import Deployment, Engine, Model
 from deployments.planning.plan import PORT, DeviceUse, Plan, PlanRequest, Predicted, Reason, Severity, Verdict
 from deployments.strategies import STRATEGIES
 from deployments.strategies.base import Strategy
 from gpus.models import Device, Host
+from gpus.recent import RecentWriter
+from gpus.sample import CardSample, HostSample, NvmlState, Sample
 from omni.errors import OmniError
 
 HTMX = {"HX-Request": "true"}
@@ -65,6 +68,22 @@ def beside(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
         monkeypatch.setitem(STRATEGIES, "layer_split", Made(answer))
 
     return put  # type: ignore[return-value]
+
+
+@pytest.fixture
+def in_use(host: Host) -> Iterator[Callable[..., None]]:
+    """Puts a frame of the sampler into the broker: bytes in use by card, the RAM as `host`."""
+    writer = RecentWriter(host.name)
+
+    def put(**used: int) -> None:
+        cards = [CardSample(name, name, memory_used_bytes=size) for name, size in used.items() if name != "host"]
+        ram = HostSample(1.0, used.get("host", 1 << 30), 24 << 30, 0, 0.0)
+        sample = Sample(int(time.time() * 1000), ram, tuple(cards), NvmlState("ok"))
+        writer.add(sample.frame(), sample.point())
+
+    yield put
+    writer.client.delete(writer.frame, writer.points)
+    writer.client.close()
 
 
 # --- what is shown --------------------------------------------------------------------------------
@@ -185,12 +204,11 @@ def test_a_context_that_does_not_fit_proposes_one_that_does(viewer: Client) -> N
     assert 'data-state="not_viable"' in text and 'data-state="not_viable"' not in fixed
 
 
-def test_what_others_hold_counts(viewer: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plans, "memory_in_use", lambda host: {"RPC0": 24 << 30, "host": 3 << 30})
+def test_what_others_hold_counts(viewer: Client, in_use: Callable[..., None]) -> None:
+    in_use(RPC0=16 << 30, host=3 << 30)
     text = page(viewer, "device=RPC0")
-    assert "used by others 24 GiB" in text and "Stop what runs there first" in text
-    assert 'data-state="caution"' in text
-    assert "<b>3 GiB</b>" in text
+    assert "used by others 16 GiB" in text
+    assert "<b>16 GiB</b>" in text and "<b>3 GiB</b>" in text
 
 
 # --- deploying ------------------------------------------------------------------------------------
@@ -242,14 +260,13 @@ def test_a_viewer_looks_and_deploys_nothing(viewer: Client) -> None:
 
 
 def test_a_running_deployment_does_not_count_its_own_memory(
-    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+    make_deployment: Callable[..., Deployment], model: Model, in_use: Callable[..., None]
 ) -> None:
-    alone = services.plan_deployment(deployment)
-    own = alone.devices[0].needed_bytes
-    monkeypatch.setattr(plans, "memory_in_use", lambda host: {"host": own + 5})
-    assert services.plan_deployment(deployment).devices[0].held_bytes == own + 5
-    deployment.instances.create(host=deployment.host, role="model", pid=1)
-    assert services.plan_deployment(deployment).devices[0].held_bytes == 5
+    made = make_deployment(members={"model": (model, ["RPC0"])})
+    in_use(RPC0=2 << 30)
+    assert services.plan_deployment(made).devices[0].held_bytes == 2 << 30
+    made.instances.create(host=made.host, role="model", pid=1, state="ready")
+    assert services.plan_deployment(made).devices[0].held_bytes == 0
 
 
 # --- cost -----------------------------------------------------------------------------------------

@@ -1,15 +1,13 @@
-"""What stands beside plans: which is best and why, bars of memory, and what others hold."""
+"""What stands beside plans: which is best and why, and bars of memory."""
 
 from __future__ import annotations
 
 import pytest
 
 from deployments.planning.bars import EDGE_PERCENT, bar
-from deployments.planning.held import with_held
 from deployments.planning.plan import DeviceUse, Plan, Predicted, Verdict
 from deployments.planning.ranking import rank, why_best
 
-GIB = 1 << 30
 OK, CAUTION, NO = Verdict.VIABLE, Verdict.CAUTION, Verdict.NOT_VIABLE
 
 
@@ -68,28 +66,3 @@ def test_a_bar_never_leaves_its_box(weights: int, held: int) -> None:
 def test_without_a_known_size_nothing_is_drawn() -> None:
     drawn = bar(DeviceUse("Vulkan0", None, 40))
     assert drawn.free_bytes is None and not any(part.width for part in drawn.parts) and drawn.needed_bytes == 40
-
-
-# --- others ---------------------------------------------------------------------------------------
-@pytest.mark.parametrize(
-    ("weights", "held", "verdict", "codes"),
-    [
-        (10, {}, OK, []),
-        (10, {"CUDA0": 5}, OK, []),
-        (10, {"CUDA0": 22}, OK, []),
-        (10, {"CUDA0": 23}, CAUTION, ["held_by_others"]),
-        (10, {"CUDA1": 32}, OK, []),
-        # It would not fit on an empty device either: that has been said.
-        (40, {"CUDA0": 5}, OK, []),
-    ],
-)
-def test_what_others_hold_is_a_caution(weights: int, held: dict[str, int], verdict: Verdict, codes: list[str]) -> None:
-    made = Plan("s", OK, devices=(DeviceUse("CUDA0", 32 * GIB, weights * GIB),))
-    found = with_held(made, {name: size * GIB for name, size in held.items()})
-    assert (found.verdict, [reason.code for reason in found.reasons]) == (verdict, codes)
-    assert found.devices[0].held_bytes == held.get("CUDA0", 0) * GIB
-
-
-def test_a_worse_verdict_stays() -> None:
-    made = Plan("s", NO, devices=(DeviceUse("CUDA0", 32 * GIB, 10 * GIB),))
-    assert with_held(made, {"CUDA0": 30 * GIB}).verdict == NO
