@@ -35,9 +35,9 @@ class Stock:
 
 
 def read_stock(host: Host) -> Stock:
-    # The facts of a model are large; only those of the chosen ones are read, by planning.
+    # What a header says is large; only that of the chosen ones is read.
     is_model = Q(facts__is_projector=False) | Q(facts__is_projector__isnull=True)
-    models = Model.objects.filter(is_model, state=Model.State.OK).defer("facts", "shards")
+    models = Model.objects.filter(is_model, state=Model.State.OK).only("name", "quant")
     engines = list(Engine.objects.filter(host=host, state=Engine.State.OK))
     devices = list(Device.objects.filter(host=host, is_present=True).select_related("gpu"))
     return Stock(host, list(models), engines, devices, _used(host, devices), first_engine(engines))

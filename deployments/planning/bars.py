@@ -50,9 +50,8 @@ class Bar:
         return round(min(100.0 - self.edge, self.over_bytes / self.total_bytes * self.edge), 2)
 
     @property
-    def said(self) -> str:
-        """For those who do not see it: which part the device has to hold."""
-        return ", ".join(part.title for part in self.parts if part.bytes) or "nothing"
+    def named(self) -> tuple[Part, ...]:
+        return tuple(part for part in self.parts if part.bytes)
 
 
 def bar(use: DeviceUse) -> Bar:

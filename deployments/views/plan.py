@@ -10,8 +10,8 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.cache import patch_vary_headers
-from django.utils.html import format_html, format_html_join
-from django.utils.safestring import SafeString
+from django.utils.html import escape, format_html
+from django.utils.safestring import SafeString, mark_safe
 from django.views.decorators.http import require_http_methods
 
 from deployments.comparing import Compared
@@ -157,18 +157,14 @@ def _number(value: int | str) -> str:
 
 def _command(planned: InstancePlan, name: str) -> SafeString:
     """As on a deployment's page; the name is marked, because it changes with what is typed into the card."""
-    words = [command_text([word.replace(PORT, "PORT")], {}) for word in planned.argv]
-    before = command_text([], dict(planned.env)).strip()
-    return format_html(
-        "{}{}",
-        f"{before} " if planned.env else "",
-        format_html_join(" ", "{}", ((_word(word, name),) for word in words)),
-    )
+    words = [_word(command_text([word.replace(PORT, "PORT")], {}), name) for word in planned.argv]
+    before = escape(command_text([], dict(planned.env)).strip())
+    return mark_safe(" ".join([before, *words] if before else words))  # each word is escaped by itself
 
 
-def _word(word: str, name: str) -> str:
+def _word(word: str, name: str) -> SafeString:
     """The name is a word of its own, or the folder that is named after it."""
     before, found, after = word.rpartition(name)
     if not found or after or (before and not before.endswith("/slots/")):
-        return word
+        return escape(word)
     return format_html("{}<span data-alias>{}</span>", before, name)

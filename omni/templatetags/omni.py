@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from django import template
@@ -31,6 +32,7 @@ def get(mapping: Any, key: Any) -> Any:
 
 
 @register.simple_tag
+@cache
 def icon(name: str, label: str = "") -> str:
     """An inline SVG; decorative unless it has a label. Raises KeyError for a name that does not exist."""
     aria = format_html('role="img" aria-label="{}"', label) if label else mark_safe('aria-hidden="true"')
