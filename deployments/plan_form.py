@@ -12,7 +12,7 @@ from django.http import QueryDict
 
 from deployments.forms import setting_field
 from deployments.models import Engine, Model
-from deployments.planning.settings import SETTINGS, Group, conflicts
+from deployments.planning.settings import SETTINGS, Group, Setting, conflicts
 from deployments.services import first_engine
 from gpus.facts import memory_in_use
 from gpus.models import Device, Host
@@ -126,22 +126,42 @@ class PlanForm(forms.Form):
 
     # --- groups for the page ----------------------------------------------------------------------
     def main_settings(self) -> Iterator[forms.BoundField]:
-        return self._settings(advanced=False)
+        return self._settings("main")
+
+    def draft_settings(self) -> Iterator[forms.BoundField]:
+        return self._settings("draft")
 
     def advanced_settings(self) -> Iterator[forms.BoundField]:
-        return self._settings(advanced=True)
+        return self._settings("advanced")
 
-    def _settings(self, *, advanced: bool) -> Iterator[forms.BoundField]:
+    def _settings(self, place: str) -> Iterator[forms.BoundField]:
         order = list(Group)
         for setting in sorted(SETTINGS.values(), key=lambda s: order.index(s.group)):
-            if setting.advanced == advanced:
+            if _place(setting) == place:
                 yield self[setting.key]
 
     @property
+    def opens_draft(self) -> bool:
+        return self._is_touched("draft") or any(
+            self.data.get(key) or key in self.errors for key in (DRAFT, DRAFT_DEVICE)
+        )
+
+    @property
     def opens_advanced(self) -> bool:
+        return self._is_touched("advanced")
+
+    def _is_touched(self, place: str) -> bool:
         """Something below the fold is wrong, or was set."""
-        keys = [setting.key for setting in SETTINGS.values() if setting.advanced]
+        keys = [setting.key for setting in SETTINGS.values() if _place(setting) == place]
         return any(key in self.errors or self.data.get(key, "") not in ("", str(SETTINGS[key].default)) for key in keys)
+
+
+def _place(setting: Setting) -> str:
+    """What every strategy looks at comes first; what few look at does not stand in everybody's way."""
+    strategies = getattr(setting, "strategies", ())
+    if "speculative" in strategies:
+        return "draft"
+    return "advanced" if setting.advanced or strategies else "main"
 
 
 def _complete(query: QueryDict, stock: Stock) -> QueryDict:

@@ -24,7 +24,9 @@ from deployments.supervision.launch import command_text
 from omni.errors import OmniError
 from omni.roles import OPERATE
 
-VERDICT_WORDS = {Verdict.VIABLE: "fits", Verdict.CAUTION: "fits, with a caution", Verdict.NOT_VIABLE: "does not fit"}
+WORDS = {"viable": "fits", "caution": "caution", "does_not_fit": "does not fit", "not_viable": "not possible"}
+NEEDS = "needs something"
+MEMORY = "does_not_fit"
 ICONS = {"viable": "check", "caution": "alert", "not_viable": "close", "needs": "question"}
 BASIS = {"measured": "from this rig's own runs", "computed": "computed from data sheets"}
 SEVERITIES = (Severity.ERROR, Severity.CAUTION, Severity.INFO)
@@ -99,6 +101,7 @@ class Card:
     icon: str
     why_best: str
     reasons: list[tuple[Reason, Fix | None]]
+    notes: list[tuple[Reason, Fix | None]]
     bars: list[Bar]
     commands: list[Command]
     basis: str
@@ -116,15 +119,18 @@ def _card(request: HttpRequest, shown: Board, outcome: Compared, refused: Mappin
     found, strategy = outcome.plan, outcome.strategy.name
     state = str(found.verdict) if found else "needs"
     reasons = sorted(found.reasons, key=lambda reason: SEVERITIES.index(reason.severity)) if found else []
+    is_too_much = any(reason.code == MEMORY for reason in reasons)
     typed = request.POST.get("name", "") if strategy in refused else ""
     return Card(
         outcome=outcome,
         state=state,
-        word=VERDICT_WORDS[found.verdict] if found else "needs something",
+        word=WORDS[MEMORY if is_too_much else state] if found else NEEDS,
         icon=ICONS[state],
         why_best=shown.why_best if outcome is shown.outcomes[0] else "",
-        reasons=[(reason, _fix(shown, reason)) for reason in reasons],
-        bars=[bar(use) for use in found.devices] if found else [],
+        reasons=[(each, _fix(shown, each)) for each in reasons if each.severity != Severity.INFO],
+        notes=[(each, _fix(shown, each)) for each in reasons if each.severity == Severity.INFO],
+        # Where something else than memory stands against it, its memory is beside the point.
+        bars=[bar(use) for use in found.devices] if found and (state != "not_viable" or is_too_much) else [],
         commands=[Command(each.role, _command(each, outcome.name)) for each in found.instances] if found else [],
         basis=BASIS.get(found.predicted.basis, found.predicted.basis) if found else "",
         refused=refused.get(strategy),

@@ -213,6 +213,27 @@ def test_what_others_hold_counts(viewer: Client, in_use: Callable[..., None]) ->
     assert "<b>16 GiB</b>" in text and "<b>3 GiB</b>" in text
 
 
+@pytest.mark.parametrize(
+    ("code", "severity", "word", "has_bars"),
+    [
+        ("does_not_fit", Severity.ERROR, "does not fit", True),
+        ("needs_cuda", Severity.ERROR, "not possible", False),
+        ("tight_fit", Severity.CAUTION, "caution", True),
+        ("good_to_know", Severity.INFO, "fits", True),
+    ],
+)
+def test_a_card_says_in_a_word_what_stands_against_it(
+    viewer: Client, beside: object, code: str, severity: Severity, word: str, has_bars: bool
+) -> None:
+    reason = Reason(code, severity, "Because of this.")
+    verdicts = {Severity.ERROR: Verdict.NOT_VIABLE, Severity.CAUTION: Verdict.CAUTION, Severity.INFO: Verdict.VIABLE}
+    beside(Plan("layer_split", verdicts[severity], (reason,), (DeviceUse("RPC0", 100, 40),)))  # type: ignore[operator]
+    (card,) = re.findall(r'<article [^>]*id="plan-layer_split".*?</article>', page(viewer), re.S)
+    assert re.search(rf"</svg>{word}</span>", card) and "Because of this." in card
+    assert ('class="bars"' in card) == has_bars
+    assert ("Good to know" in card) == (severity == Severity.INFO)
+
+
 # --- deploying ------------------------------------------------------------------------------------
 def press(client: Client, query: str, **body: str) -> object:
     return client.post(f"/plan/?{query}", {"strategy": "independent", **body})
