@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from deployments.planning.plan import Plan, Verdict
 from omni.units import tps_text
 
+# A smaller gain than this no calculation can tell from none.
+SURE = 1.1
 ORDER = (Verdict.VIABLE, Verdict.CAUTION, Verdict.NOT_VIABLE)
 
 
@@ -34,6 +36,7 @@ def why_best(plans: Sequence[tuple[str, Plan]]) -> str:
         return "First in the list; no speed is predicted for any of those that fit."
     if not other_speed:
         return f"The only one that fits and has a predicted speed: {tps_text(speed)}."
-    if speed <= other_speed * 1.01:
-        return f"As fast as {title} and listed first: {tps_text(speed)}."
-    return f"The fastest answer: {tps_text(speed)}, {speed / other_speed:.2g} times {title}."
+    gain = speed / other_speed
+    if gain < SURE:
+        return f"About as fast as {title}: {tps_text(speed)} and {tps_text(other_speed)}."
+    return f"The fastest answer: {tps_text(speed)}, {gain:.2g} times {title}."

@@ -119,6 +119,8 @@ def _card(request: HttpRequest, shown: Board, outcome: Compared, refused: Mappin
     found, strategy = outcome.plan, outcome.strategy.name
     state = str(found.verdict) if found else "needs"
     reasons = sorted(found.reasons, key=lambda reason: SEVERITIES.index(reason.severity)) if found else []
+    # Beside an error a caution is no news.
+    telling = (Severity.ERROR,) if state == "not_viable" else (Severity.ERROR, Severity.CAUTION)
     is_too_much = any(reason.code == MEMORY for reason in reasons)
     typed = request.POST.get("name", "") if strategy in refused else ""
     return Card(
@@ -127,8 +129,8 @@ def _card(request: HttpRequest, shown: Board, outcome: Compared, refused: Mappin
         word=WORDS[MEMORY if is_too_much else state] if found else NEEDS,
         icon=ICONS[state],
         why_best=shown.why_best if outcome is shown.outcomes[0] else "",
-        reasons=[(each, _fix(shown, each)) for each in reasons if each.severity != Severity.INFO],
-        notes=[(each, _fix(shown, each)) for each in reasons if each.severity == Severity.INFO],
+        reasons=[(each, _fix(shown, each)) for each in reasons if each.severity in telling],
+        notes=[(each, _fix(shown, each)) for each in reasons if each.severity not in telling],
         # Where something else than memory stands against it, its memory is beside the point.
         bars=[bar(use) for use in found.devices] if found and (state != "not_viable" or is_too_much) else [],
         commands=[Command(each.role, _command(each, outcome.name)) for each in found.instances] if found else [],

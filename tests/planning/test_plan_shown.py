@@ -30,7 +30,7 @@ def test_verdict_comes_before_speed_and_speed_before_nothing() -> None:
         ([("A", plan(OK)), ("B", plan(NO))], "The only one that can run like this."),
         ([("A", plan(OK)), ("B", plan(CAUTION, 90))], "The only one without a caution."),
         ([("A", plan(OK, 90)), ("B", plan(OK, 60))], "The fastest answer: 90 tokens/s, 1.5 times B."),
-        ([("A", plan(OK, 90)), ("B", plan(OK, 89.5))], "As fast as B and listed first: 90 tokens/s."),
+        ([("A", plan(OK, 90)), ("B", plan(OK, 85))], "About as fast as B: 90 tokens/s and 85 tokens/s."),
         ([("A", plan(OK, 90)), ("B", plan(OK))], "The only one that fits and has a predicted speed: 90 tokens/s."),
         ([("A", plan(OK)), ("B", plan(OK))], "First in the list; no speed is predicted for any of those that fit."),
     ],
