@@ -121,7 +121,8 @@ def _card(request: HttpRequest, shown: Board, outcome: Compared, refused: Mappin
     reasons = sorted(found.reasons, key=lambda reason: SEVERITIES.index(reason.severity)) if found else []
     # Beside an error a caution is no news.
     telling = (Severity.ERROR,) if state == "not_viable" else (Severity.ERROR, Severity.CAUTION)
-    is_too_much = any(reason.code == MEMORY for reason in reasons)
+    errors = {reason.code for reason in reasons if reason.severity == Severity.ERROR}
+    is_too_much = errors == {MEMORY}
     typed = request.POST.get("name", "") if strategy in refused else ""
     return Card(
         outcome=outcome,

@@ -1,5 +1,8 @@
 // The Plan page: proposed fixes turn the knobs, and what was opened or typed survives a new plan.
 
+import { bytesText } from "./gauges.js";
+import { connect } from "./socket.js";
+
 const form = document.getElementById("plan-form");
 
 // --- proposed fixes -------------------------------------------------------------------------------
@@ -62,3 +65,26 @@ document.body.addEventListener("htmx:afterSettle", () => {
     }
   }
 });
+
+// --- what the devices hold now --------------------------------------------------------------------
+function showUse(box, used) {
+  if (used == null) return;
+  const text = bytesText(used);
+  const shown = box.querySelector("b");
+  if (shown.textContent !== text) shown.textContent = text;
+  box.querySelector("[data-known]").hidden = false;
+  const meter = box.querySelector("meter");
+  if (meter) meter.value = used;
+}
+
+if (form) {
+  connect("/ws/telemetry/", {
+    message(data) {
+      const frame = data.type === "frame" ? data : data.frame;
+      if (!frame) return;
+      const used = new Map(frame.cards.map((card) => [card.key, card.memory_used_bytes]));
+      used.set("host", frame.host.ram_used_bytes);
+      for (const box of form.querySelectorAll("[data-use]")) showUse(box, used.get(box.dataset.use));
+    },
+  });
+}

@@ -52,6 +52,7 @@ def test_too_long_a_context_is_explained_fixed_and_deployed_exactly_as_shown(pag
 
     card.get_by_role("link", name=re.compile("^Use context")).first.click()
     expect(card.locator(".verdict")).to_have_text(re.compile("^(fits|caution)$"))
+    expect(card).to_be_focused()
     fixed = int(context(page).input_value())
     assert 256 <= fixed < int(HUGE)
     expect(page).to_have_url(re.compile(f"context={fixed}"))
@@ -101,6 +102,15 @@ def test_a_wrong_value_is_said_at_its_field_and_goes_away(page: Page, panel: Run
     expect(page.locator("#context-errors")).to_be_empty()
     expect(context(page)).not_to_have_attribute("aria-invalid", "true")
     expect(card.locator(".verdict")).to_be_visible()
+
+
+def test_the_devices_show_what_they_hold_now(page: Page, panel: RunningPanel) -> None:
+    opened(page, panel)
+    ram = page.locator('[data-use="host"] b')
+    first = ram.inner_text()
+    assert re.fullmatch(r"[\d.]+ [MG]iB", first)
+    page.evaluate("document.querySelector('[data-use=host] b').textContent = 'old'")
+    expect(ram).to_have_text(re.compile(r"^[\d.]+ [MG]iB$"))
 
 
 def test_going_back_brings_the_whole_page(page: Page, panel: RunningPanel) -> None:

@@ -157,6 +157,10 @@ def test_hostile_values_are_shown_as_text(viewer: Client) -> None:
     assert "<script>alert" not in text and "<img" not in text
 
 
+def test_a_model_s_page_leads_to_its_plan(viewer: Client, model: Model) -> None:
+    assert f'href="/plan/?model={model.name}"' in viewer.get(f"/models/{model.name}/").content.decode()
+
+
 def test_without_models_the_page_sends_to_the_library(viewer: Client, model: Model) -> None:
     model.delete()
     assert "There is no model to plan with" in page(viewer)
@@ -217,6 +221,7 @@ def test_what_others_hold_counts(viewer: Client, in_use: Callable[..., None]) ->
     ("code", "severity", "word", "has_bars"),
     [
         ("does_not_fit", Severity.ERROR, "does not fit", True),
+        ("does_not_fit needs_cuda", Severity.ERROR, "not possible", False),
         ("needs_cuda", Severity.ERROR, "not possible", False),
         ("tight_fit", Severity.CAUTION, "caution", True),
         ("good_to_know", Severity.INFO, "fits", True),
@@ -225,9 +230,9 @@ def test_what_others_hold_counts(viewer: Client, in_use: Callable[..., None]) ->
 def test_a_card_says_in_a_word_what_stands_against_it(
     viewer: Client, beside: object, code: str, severity: Severity, word: str, has_bars: bool
 ) -> None:
-    reason = Reason(code, severity, "Because of this.")
+    reasons = tuple(Reason(each, severity, "Because of this.") for each in code.split())
     verdicts = {Severity.ERROR: Verdict.NOT_VIABLE, Severity.CAUTION: Verdict.CAUTION, Severity.INFO: Verdict.VIABLE}
-    beside(Plan("layer_split", verdicts[severity], (reason,), (DeviceUse("RPC0", 100, 40),)))  # type: ignore[operator]
+    beside(Plan("layer_split", verdicts[severity], reasons, (DeviceUse("RPC0", 100, 40),)))  # type: ignore[operator]
     (card,) = re.findall(r'<article [^>]*id="plan-layer_split".*?</article>', page(viewer), re.S)
     assert re.search(rf"</svg>{word}</span>", card) and "Because of this." in card
     assert ('class="bars"' in card) == has_bars
@@ -248,6 +253,23 @@ def test_deploying_makes_and_starts_exactly_what_is_shown(operator: Client, oper
     assert (made.desired, made.created_by) == ("running", operator_user)
     (instance,) = services.plan_deployment(made).instances
     assert [word.replace(PORT, "PORT") for word in instance.argv] == shown[-len(instance.argv) :]
+
+
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+def test_what_can_be_deployed_is_planned_the_same_when_memory_has_changed(
+    operator: Client, in_use: Callable[..., None], model: Model, strategy: str
+) -> None:
+    in_use(RPC0=3 << 30, RPC1=9 << 30)
+    query = f"model={model.name}&device=RPC0&device=RPC1&context=4096"
+    text = page(operator, query)
+    (card,) = re.findall(rf'<article [^>]*id="plan-{strategy}".*?</article>', text, re.S)
+    press(operator, query, strategy=strategy)
+    assert Deployment.objects.exists() == ("Deploy this" in card)
+    in_use(RPC0=15 << 30, RPC1=1 << 30)
+    for made in Deployment.objects.all():
+        planned = services.plan_deployment(made).instances
+        argv = [[word.replace(PORT, "PORT") for word in instance.argv] for instance in planned]
+        assert argv == [each[-len(mine) :] for each, mine in zip(shown_commands(card), argv, strict=True)]
 
 
 def test_the_name_can_be_chosen(operator: Client) -> None:
