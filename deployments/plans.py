@@ -18,7 +18,7 @@ from deployments.planning.settings import validated
 from deployments.planning.speed import CORE_TFLOPS
 from deployments.strategies import get_strategy
 from deployments.supervision.states import InstanceState
-from gpus.facts import latest_samples
+from gpus.facts import memory_in_use
 from gpus.links import link_gbps
 from gpus.models import Device, Host
 from omni.errors import OmniError
@@ -96,15 +96,11 @@ def plan_on(
 # --- rows → facts -----------------------------------------------------------------------------------
 def rig_facts(host: Host, *, live: bool = True, fitted: bool = True) -> dict[str, DeviceFacts]:
     """The host's devices by name, in the panel's order: what they are, what is free, how fast they are."""
-    used = _used_bytes(host) if live else {}
+    used = memory_in_use(host.name) if live else {}
     factors = factors_of(host) if fitted else {}
     rows = host.devices.select_related("gpu")
-    return {d.name: _device_facts(d, host, used.get(d.card_key), factors.get(d.name)) for d in rows}
-
-
-def _used_bytes(host: Host) -> dict[str, int]:
-    """Card → bytes in use at the moment; empty without the sampler."""
-    return {s.key: s.memory_used_bytes for s in latest_samples(host.name) if s.memory_used_bytes is not None}
+    keys = {d.name: "host" if d.kind == Device.Kind.CPU else d.card_key for d in rows}
+    return {d.name: _device_facts(d, host, used.get(keys[d.name]), factors.get(d.name)) for d in rows}
 
 
 def engine_facts(engine: Engine) -> EngineFacts:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from deployments.views import deployments, library
+from deployments.views import deployments, library, plan
 
 app_name = "deployments"
 urlpatterns = [
@@ -13,6 +13,7 @@ urlpatterns = [
     path("models/<slug:name>/", library.model, name="model"),
     path("models/<slug:name>/remove/", library.model_remove, name="model_remove"),
     path("models/<slug:name>/deploy/", deployments.quick_deploy, name="quick_deploy"),
+    path("plan/", plan.plan, name="plan"),
     path("deployments/", deployments.deployments, name="deployments"),
     path("deployments/new/", deployments.create, name="create"),
     path("deployments/quick/", deployments.quick, name="quick"),

@@ -11,6 +11,7 @@ from django.urls import reverse
 PAGES = (
     ("Rig", "gpus:rig", "rig"),
     ("Models", "deployments:models", "models"),
+    ("Plan", "deployments:plan", "plan"),
     ("Deployments", "deployments:deployments", "deployments"),
     ("Chat", "chat:list", "chat"),
 )
