@@ -26,6 +26,7 @@ PURE = {
     "deployments/gguf_values.py",
     "deployments/gguf_window.py",
     "deployments/ggml_types.py",
+    "deployments/hub_files.py",
     "deployments/model_facts.py",
     "deployments/rig.py",
     "deployments/planning/*.py",
