@@ -51,6 +51,8 @@ IMPURE_PACKAGES = {
 # package or name → the only files that may use it
 ONLY_IN = {
     "pynvml": {"gpus/nvml.py"},
+    "huggingface_hub": {"deployments/hub.py"},
+    "httpx2": {"deployments/hub.py"},
     "subprocess": {
         "omni/launcher.py",
         "deployments/engines/probe.py",
