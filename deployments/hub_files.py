@@ -13,7 +13,7 @@ from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from omni.errors import OmniError
-from omni.units import GIB
+from omni.units import GIB, bytes_text, ms_text
 
 # Weights, then room for the KV cache and compute buffers; the planner knows it exactly once the header is here.
 MEMORY_FACTOR, MEMORY_EXTRA_BYTES = 1.1, GIB
@@ -164,7 +164,8 @@ def wanted_choice(found: Sequence[Choice], part: str) -> str:
     """The key of the choice that was asked for by file or quantisation, or nothing."""
     for choice in found:
         paths = {file.path for file in choice.files}
-        if part and (part in paths or part.upper() in {choice.label.upper(), choice.quant}):
+        is_named = choice.kind == "model" and part.upper() in {choice.label.upper(), choice.quant}
+        if part and (part in paths or is_named):
             return choice.key
     return ""
 
@@ -199,3 +200,12 @@ def suggested_projector(found: Sequence[Choice]) -> str:
     rank = {"F16": 0, "FP16": 0, "BF16": 1}
     best = min(projectors, key=lambda c: (rank.get(c.quant, 2), c.size_bytes), default=None)
     return best.key if best else ""
+
+
+# --- progress -------------------------------------------------------------------------------------
+def progress_text(done_bytes: int, total_bytes: int, rate_bps: int) -> str:
+    """How much is there, how fast more comes, and how long it still takes; without a rate only the first."""
+    text = f"{bytes_text(done_bytes)} of {bytes_text(total_bytes)}"
+    if not rate_bps:
+        return text
+    return f"{text}, {bytes_text(rate_bps)}/s, {ms_text(1000 * (total_bytes - done_bytes) // rate_bps)} left"

@@ -45,7 +45,7 @@ class DownloadProgress(TypedDict):
     download: int
     done_bytes: int
     total_bytes: int
-    rate_bps: int
+    text: str
 
 
 class ChatDelta(TypedDict):

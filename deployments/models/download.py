@@ -8,6 +8,7 @@ from django.conf import settings as django_settings
 from django.db import models
 from django.db.models import F, Q
 
+from deployments.hub_files import progress_text
 from gpus.models import Host
 
 
@@ -74,8 +75,6 @@ class Download(models.Model):
         return 100 * self.done_bytes / self.total_bytes if self.total_bytes else 0.0
 
     @property
-    def left_ms(self) -> float | None:
-        """How long it still takes at the present rate."""
-        if self.state != self.State.RUNNING or not self.rate_bps:
-            return None
-        return 1000 * (self.total_bytes - self.done_bytes) / self.rate_bps
+    def progress_text(self) -> str:
+        rate = self.rate_bps if self.state == self.State.RUNNING else 0
+        return progress_text(self.done_bytes, self.total_bytes, rate)

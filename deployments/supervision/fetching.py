@@ -18,7 +18,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from deployments import downloads, hub, library
-from deployments.hub_files import RepoFile
+from deployments.hub_files import RepoFile, progress_text
 from deployments.models import Download
 from omni.broadcast import publish
 from omni.errors import OmniError
@@ -193,7 +193,7 @@ class Fetching:
                 "download": self.download.pk,
                 "done_bytes": done,
                 "total_bytes": self.download.total_bytes,
-                "rate_bps": rate,
+                "text": progress_text(done, self.download.total_bytes, rate),
             },
         )
 
