@@ -28,6 +28,7 @@ PURE = {
     "deployments/ggml_types.py",
     "deployments/hub_files.py",
     "deployments/model_facts.py",
+    "deployments/model_words.py",
     "deployments/rig.py",
     "deployments/planning/*.py",
     "deployments/strategies/*.py",
