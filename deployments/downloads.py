@@ -44,6 +44,14 @@ def check_room(folder: Path, wanted_bytes: int) -> None:
         raise OmniError("disk_full", text, fix, retry=True)
 
 
+def check_reserve(folder: Path) -> None:
+    """For while it is written: others write to the disk too. Raises OmniError (disk_full)."""
+    free = free_bytes(folder)
+    if free < RESERVE_BYTES:
+        text = f"Only {bytes_text(free)} are left free at {folder}."
+        raise OmniError("disk_full", text, "Free some space, then try again; what is there is kept.", retry=True)
+
+
 def target_folders() -> list[Path]:
     """Where files may land: the library's own folder first, then the others that can be written to."""
     own = settings.OMNI_HOME.models

@@ -109,17 +109,20 @@ def _folder_row(path: Path) -> LibraryFolder:
 
 def _scan_folder(folder: LibraryFolder, report: ScanReport) -> None:
     root = Path(folder.path)
-    folder.error = ""
-    if not root.is_dir():
-        folder.error = "The folder is not there."
-    elif not os.access(root, os.R_OK | os.X_OK):
-        folder.error = "The folder cannot be read."
-    else:
-        _register_all(gguf_files(root, report.skipped), report)
+    folder.error = folder_error(root)
     if folder.error:
         report.skipped.append(f"{root}: {folder.error}")
+    else:
+        _register_all(gguf_files(root, report.skipped), report)
     folder.scanned_at = timezone.now()
     folder.save()
+
+
+def folder_error(root: Path) -> str:
+    """Why nothing can be found in this folder; empty when it can be looked into."""
+    if not root.is_dir():
+        return "The folder is not there."
+    return "" if os.access(root, os.R_OK | os.X_OK) else "The folder cannot be read."
 
 
 def gguf_files(root: Path, skipped: list[str]) -> Iterator[Path]:

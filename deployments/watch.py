@@ -6,7 +6,6 @@ Looking at names, sizes and times costs next to nothing and works on every file 
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
 from deployments import library
@@ -27,14 +26,14 @@ class LibraryWatch:
 
     def check(self) -> bool:
         """Whether the library is another than before."""
-        now = self._look()
+        now, changed = self._look()
         moving = {path for path, stamp in now.items() if path in self.seen and self.seen[path] != stamp}
         fresh = {path for path, stamp in now.items() if self.known.get(path) != stamp}
         # A file of which this check is the first may still be written.
         waiting = fresh - {path for path in fresh if self.seen.get(path) == now[path]}
         gone = self.known.keys() - now.keys()
         self.seen = now
-        changed = self._take_up(fresh, moving, waiting, now)
+        changed = self._take_up(fresh, moving, waiting, now) or changed
         for path in gone:
             del self.known[path]
         changed = self._drop(gone, now) or changed
@@ -42,13 +41,19 @@ class LibraryWatch:
             library.announce()
         return changed
 
-    def _look(self) -> dict[Path, Stamp]:
+    def _look(self) -> tuple[dict[Path, Stamp], bool]:
+        """Every GGUF with its stamp, and whether a folder came or went."""
         found: dict[Path, Stamp] = {}
+        changed = False
         for folder in LibraryFolder.objects.all():
             root = Path(folder.path)
-            if root.is_dir() and os.access(root, os.R_OK | os.X_OK):
+            error = library.folder_error(root)
+            if error != folder.error:
+                LibraryFolder.objects.filter(pk=folder.pk).update(error=error)
+                changed = True
+            if not error:
                 found |= {path: stamp for path in library.gguf_files(root, []) if (stamp := _stamp(path))}
-        return found
+        return found, changed
 
     def _take_up(self, fresh: set[Path], moving: set[Path], waiting: set[Path], now: dict[Path, Stamp]) -> bool:
         changed = False

@@ -90,7 +90,7 @@ class Fetching:
             if (part := part_path(self.folder, file)).exists():
                 part.replace(self.folder / file.path)
         # A pause that came after the last byte has nothing left to pause.
-        library.scan([path for path in (self.folder / file.path for file in self.files) if path.exists()])
+        library.scan([self.folder / file.path for file in self.files if file.path.lower().endswith(".gguf")])
         self._rows(Download.State.RUNNING, Download.State.PAUSED).update(
             state=Download.State.DONE, done_bytes=self.download.total_bytes, rate_bps=0, finished_at=timezone.now()
         )
@@ -185,7 +185,7 @@ class Fetching:
         rate = self._rate(now, done)
         if self.ending() or not self._rows(Download.State.RUNNING).update(done_bytes=done, rate_bps=rate):
             raise Stopped
-        downloads.check_room(self.folder, 0)
+        downloads.check_reserve(self.folder)
         publish(
             STATE_GROUP,
             {

@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 MAX_AT_A_TIME = 2
 WATCH_EVERY_S = 10.0
+# A folder that takes long to look through is looked at less often: at most this part of the time goes into it.
+WATCH_REST = 20
 
 
 class LibraryKeeper:
@@ -33,8 +35,12 @@ class LibraryKeeper:
     def tick(self) -> None:
         self.tend_downloads()
         if time.monotonic() >= self.next_watch:
-            self.next_watch = time.monotonic() + WATCH_EVERY_S
+            began = time.monotonic()
+            # Even when the check fails the next one is not at once.
+            self.next_watch = began + WATCH_EVERY_S
             self.watch.check()
+            took_s = time.monotonic() - began
+            self.next_watch = began + max(WATCH_EVERY_S, took_s * WATCH_REST)
 
     def tend_downloads(self) -> None:
         self.threads = {pk: entry for pk, entry in self.threads.items() if entry[0].is_alive()}

@@ -178,9 +178,10 @@ def test_a_folder_that_is_not_mounted_for_a_while(watch: LibraryWatch, models_fo
     settle(watch)
     away = models_folder.rename(models_folder.with_name("unplugged"))
     assert watch.check() and states() == {"a": "missing"}
+    assert LibraryFolder.objects.get().error == "The folder is not there."
     away.rename(models_folder)
     settle(watch)
-    assert states() == {"a": "ok"}
+    assert states() == {"a": "ok"} and LibraryFolder.objects.get().error == ""
 
 
 def test_nothing_new_means_nothing_read_and_nothing_said(
