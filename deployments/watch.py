@@ -23,6 +23,7 @@ class LibraryWatch:
     def __init__(self) -> None:
         self.seen: dict[Path, Stamp] = {}
         self.known: dict[Path, Stamp] = {}
+        self.is_unsettled = False
 
     def check(self) -> bool:
         """Whether the library is another than before."""
@@ -32,6 +33,7 @@ class LibraryWatch:
         # A file of which this check is the first may still be written.
         waiting = fresh - {path for path in fresh if self.seen.get(path) == now[path]}
         gone = self.known.keys() - now.keys()
+        self.is_unsettled = bool(waiting)
         self.seen = now
         changed = self._take_up(fresh, moving, waiting, now) or changed
         for path in gone:

@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 MAX_AT_A_TIME = 2
 WATCH_EVERY_S = 10.0
+WATCH_AGAIN_S = 4.0  # while something is on the move
 # A folder that takes long to look through is looked at less often: at most this part of the time goes into it.
 WATCH_REST = 20
 
@@ -40,7 +41,8 @@ class LibraryKeeper:
             self.next_watch = began + WATCH_EVERY_S
             self.watch.check()
             took_s = time.monotonic() - began
-            self.next_watch = began + max(WATCH_EVERY_S, took_s * WATCH_REST)
+            every_s = WATCH_AGAIN_S if self.watch.is_unsettled else WATCH_EVERY_S
+            self.next_watch = began + max(every_s, took_s * WATCH_REST)
 
     def tend_downloads(self) -> None:
         self.threads = {pk: entry for pk, entry in self.threads.items() if entry[0].is_alive()}
