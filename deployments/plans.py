@@ -16,6 +16,7 @@ from deployments.planning.architecture import ModelShape
 from deployments.planning.plan import DeviceFacts, EngineFacts, Member, Plan, PlanRequest
 from deployments.planning.settings import validated
 from deployments.planning.speed import CORE_TFLOPS
+from deployments.planning.vocabulary import VocabFacts
 from deployments.strategies import get_strategy
 from deployments.supervision.states import InstanceState
 from gpus.facts import memory_in_use
@@ -140,7 +141,9 @@ def _member(model: Model, names: Sequence[str], devices: Mapping[str, DeviceFact
     if model.state != Model.State.OK:
         what = (model.error or model.get_state_display()).rstrip(".")
         raise _unusable(model, what)
-    return Member(model.name, model.path, model_facts(model), shape_of(model), tuple(devices[n] for n in names))
+    places = tuple(devices[name] for name in names)
+    vocab = VocabFacts.from_dict(model.vocab)
+    return Member(model.name, model.path, model_facts(model), shape_of(model), places, vocab)
 
 
 def model_facts(model: Model) -> ModelFacts:

@@ -26,7 +26,9 @@ PURE = {
     "deployments/gguf_values.py",
     "deployments/gguf_window.py",
     "deployments/ggml_types.py",
+    "deployments/hub_files.py",
     "deployments/model_facts.py",
+    "deployments/model_words.py",
     "deployments/rig.py",
     "deployments/planning/*.py",
     "deployments/strategies/*.py",
@@ -51,6 +53,8 @@ IMPURE_PACKAGES = {
 # package or name → the only files that may use it
 ONLY_IN = {
     "pynvml": {"gpus/nvml.py"},
+    "huggingface_hub": {"deployments/hub.py"},
+    "httpx2": {"deployments/hub.py"},
     "subprocess": {
         "omni/launcher.py",
         "deployments/engines/probe.py",

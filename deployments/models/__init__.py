@@ -1,4 +1,5 @@
 from deployments.models.deployment import Binding, Deployment, Instance, Transition
+from deployments.models.download import Download
 from deployments.models.library import Engine, LibraryFolder, Model
 from deployments.models.measurement import Measurement, ReferenceAnswer
 from deployments.models.routing import ApiKey, Route
@@ -7,6 +8,7 @@ __all__ = [
     "ApiKey",
     "Binding",
     "Deployment",
+    "Download",
     "Engine",
     "Instance",
     "LibraryFolder",

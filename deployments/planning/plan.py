@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from deployments.model_facts import ModelFacts
 from deployments.planning.architecture import ModelShape
+from deployments.planning.vocabulary import VocabFacts
 
 # Stands in an argv for the port, which is chosen when the process is started.
 PORT = "{port}"
@@ -76,6 +77,7 @@ class Member:
     facts: ModelFacts
     shape: ModelShape
     devices: tuple[DeviceFacts, ...]
+    vocab: VocabFacts = VocabFacts()
 
 
 @dataclass(frozen=True)

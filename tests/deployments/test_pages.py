@@ -113,7 +113,7 @@ def test_an_empty_library_says_what_to_do(admin: Client, host: Host) -> None:
 
 def test_a_models_page_tells_its_facts_in_words(admin: Client, deployment: Deployment, model: Model) -> None:
     text = page(admin, f"/models/{model.name}/")
-    for fact in ("8192 tokens", "GQA", "9, 3 for keys and values", "apache-2.0", "in the file", str(smollm2())):
+    for fact in ("8,192 tokens", "GQA", "9, 3 for keys and values", "apache-2.0", "in the file", str(smollm2())):
         assert fact in text
     assert 'href="/deployments/small/"' in text
     assert admin.get("/models/nope/").status_code == 404

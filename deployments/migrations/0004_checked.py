@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('deployments', '0002_planner'),
+        ('deployments', '0003_planner'),
     ]
 
     operations = [
