@@ -177,7 +177,7 @@ def test_a_strategy_that_cannot_be_planned_says_what_to_choose(viewer: Client, b
     beside(OmniError("no_draft", "There is no draft.", "Choose a draft model."))  # type: ignore[operator]
     text = page(viewer)
     (card,) = re.findall(r'<article [^>]*id="plan-layer_split".*?</article>', text, re.S)
-    assert "needs something" in card and "Choose a draft model." in card and "Deploy" not in card
+    assert "incomplete" in card and "Choose a draft model." in card and "Deploy" not in card
 
 
 def test_the_better_plan_comes_first_and_says_why(viewer: Client, beside: object) -> None:
