@@ -25,7 +25,7 @@ from omni.errors import OmniError
 from omni.roles import OPERATE
 
 WORDS = {"viable": "fits", "caution": "caution", "does_not_fit": "does not fit", "not_viable": "not possible"}
-NEEDS = "needs something"
+NEEDS = "incomplete"
 MEMORY = "does_not_fit"
 ICONS = {"viable": "check", "caution": "alert", "not_viable": "close", "needs": "question"}
 BASIS = {"measured": "from this rig's own runs", "computed": "computed from data sheets"}
