@@ -36,6 +36,7 @@ def navigation(request: HttpRequest) -> dict[str, Any]:
 # Pages below another one light up its entry.
 SECTION_OF = {
     "deployments:model": "deployments:models",
+    "deployments:download": "deployments:models",
     "deployments:deployment": "deployments:deployments",
     "deployments:create": "deployments:deployments",
     "chat:conversation": "chat:list",

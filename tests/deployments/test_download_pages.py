@@ -67,10 +67,10 @@ def test_a_viewer_sees_the_list_and_asks_for_nothing(row: Download, viewer: Clie
     assert not hub.requests
 
 
-@pytest.mark.parametrize("path", POSTS)
-def test_only_who_manages_the_library_may_act(row: Download, viewer: Client, operator: Client, path: str) -> None:
-    for client in (viewer, operator):
-        assert client.post(f"/models/download/{path.format(pk=row.pk)}").status_code == 403
+def test_only_who_manages_the_library_may_act(row: Download, viewer: Client, operator: Client) -> None:
+    for path in POSTS:
+        for client in (viewer, operator):
+            assert client.post(f"/models/download/{path.format(pk=row.pk)}").status_code == 403
     assert Download.objects.get().state == "queued"
 
 
@@ -98,18 +98,18 @@ def test_a_pasted_file_is_the_one_that_is_ticked(admin: Client, host: Host, hub:
     assert [" checked" in row for row in rows] == [False, True]
 
 
-@pytest.mark.parametrize(
-    ("repo", "says"),
-    [
-        ("nonsense", "is no repository"),
-        ("some-org/Nothing", "There is no repository some-org/Nothing"),
-        ("some-org/Weights", "No GGUF in some-org/Weights"),
-        ("some-org/Half", "1 shard missing"),
-        ("some-org/Gated", "make a token there and start Omni with HF_TOKEN"),
-    ],
-)
-def test_what_cannot_be_taken_says_why(admin: Client, host: Host, hub: LocalHub, repo: str, says: str) -> None:
-    assert says in page(admin, f"?repo={repo}")
+REFUSALS = {
+    "nonsense": "is no repository",
+    "some-org/Nothing": "There is no repository some-org/Nothing",
+    "some-org/Weights": "No GGUF in some-org/Weights",
+    "some-org/Half": "1 shard missing",
+    "some-org/Gated": "make a token there and start Omni with HF_TOKEN",
+}
+
+
+def test_what_cannot_be_taken_says_why(admin: Client, host: Host, hub: LocalHub) -> None:
+    for repo, says in REFUSALS.items():
+        assert says in page(admin, f"?repo={repo}")
 
 
 def test_a_hub_that_is_away_offers_another_try(
@@ -157,20 +157,18 @@ def test_a_download_is_asked_for(admin: Client, host: Host, hub: LocalHub) -> No
     assert admin.post("/models/download/start/", FORM | {"choice": "t-F16.gguf"}).status_code == 302
 
 
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"choice": "gone.gguf"}, "no such file any more"),
-        ({"choice": "", "projector": ""}, "Nothing was chosen"),
-        ({"folder": "/etc"}, "/etc is no folder of the library"),
-        ({"repo": "x"}, "is no repository"),
-    ],
-)
-def test_what_is_asked_for_wrongly_changes_nothing(
-    admin: Client, host: Host, hub: LocalHub, change: dict[str, str], says: str
-) -> None:
-    answer = admin.post("/models/download/start/", FORM | change, headers=HTMX)
-    assert says in answer.content.decode() and answer["HX-Retarget"] == "#toasts"
+WRONG_FORMS: list[tuple[dict[str, str], str]] = [
+    ({"choice": "gone.gguf"}, "no such file any more"),
+    ({"choice": "", "projector": ""}, "Nothing was chosen"),
+    ({"folder": "/etc"}, "/etc is no folder of the library"),
+    ({"repo": "x"}, "is no repository"),
+]
+
+
+def test_what_is_asked_for_wrongly_changes_nothing(admin: Client, host: Host, hub: LocalHub) -> None:
+    for change, says in WRONG_FORMS:
+        answer = admin.post("/models/download/start/", FORM | change, headers=HTMX)
+        assert says in answer.content.decode() and answer["HX-Retarget"] == "#toasts"
     assert not Download.objects.exists()
 
 
@@ -183,24 +181,23 @@ def test_pause_resume_cancel_and_off_the_list(admin: Client, row: Download) -> N
     assert not Download.objects.exists()
 
 
-@pytest.mark.parametrize(
-    ("state", "buttons"),
-    [
-        ("queued", ["Pause", "Cancel"]),
-        ("running", ["Pause", "Cancel"]),
-        ("paused", ["Resume", "Cancel"]),
-        ("failed", ["Retry", "Cancel"]),
-        ("done", ["Off the list"]),
-        ("cancelled", ["Off the list"]),
-    ],
-)
-def test_each_state_has_its_buttons(admin: Client, row: Download, state: str, buttons: list[str]) -> None:
-    Download.objects.update(state=state, done_bytes=1000, rate_bps=100, error="It broke.", fix="Mend it.")
-    text = admin.get("/models/download/list/", headers=HTMX).content.decode()
-    found = re.findall(r"<button[^>]*>(?:<svg.*?</svg>)?([^<]+)<span", text)
-    assert found == buttons
-    assert "It broke." in text and "Mend it." in text
-    assert ("100 B/s, 30 s left" in text) is (state == "running")
+BUTTONS = {
+    "queued": ["Pause", "Cancel"],
+    "running": ["Pause", "Cancel"],
+    "paused": ["Resume", "Cancel"],
+    "failed": ["Retry", "Cancel"],
+    "done": ["Off the list"],
+    "cancelled": ["Off the list"],
+}
+
+
+def test_each_state_has_its_buttons(admin: Client, row: Download) -> None:
+    for state, buttons in BUTTONS.items():
+        Download.objects.update(state=state, done_bytes=1000, rate_bps=100, error="It broke.", fix="Mend it.")
+        text = admin.get("/models/download/list/", headers=HTMX).content.decode()
+        assert re.findall(r"<button[^>]*>(?:<svg.*?</svg>)?([^<]+)<span", text) == buttons
+        assert "It broke." in text and "Mend it." in text
+        assert ("100 B/s, 30 s left" in text) is (state == "running")
 
 
 def test_a_finished_one_leads_to_its_model(admin: Client, row: Download) -> None:
