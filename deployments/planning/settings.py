@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from deployments.planning.kv_names import kv_type_fix
 from omni.errors import OmniError
 
 # llama.cpp, common/arg.cpp: the types --cache-type-k and --cache-type-v take.
@@ -37,6 +38,8 @@ class Setting:
     words: tuple[str, ...] = ()
     unit: str = ""
     advanced: bool = False
+    # Says what to use instead of a value that is not taken; empty where it cannot tell.
+    hint: Callable[[str], str] | None = None
 
     @property
     def is_number(self) -> bool:
@@ -64,7 +67,8 @@ class Setting:
             value = int(text) if text.lstrip("+-").isdecimal() and text.isascii() else text
         if isinstance(value, int) and self.low is not None and self.low <= value <= (self.high or 0):
             return value
-        raise OmniError("bad_setting", f"{self.key} is {raw!r}.", f"It takes {self.allowed}.")
+        hint = self.hint(str(raw)) if self.hint else ""
+        raise OmniError("bad_setting", f"{self.key} is {raw!r}.", f"{hint} It takes {self.allowed}.".strip())
 
 
 _ALL = (
@@ -111,6 +115,7 @@ _ALL = (
         "Number format of cached keys. q8_0 halves the memory with little loss.",
         Group.MEMORY,
         words=KV_CACHE_TYPES,
+        hint=kv_type_fix,
     ),
     Setting(
         "kv_cache_v",
@@ -119,6 +124,7 @@ _ALL = (
         "Number format of cached values. Equal to the keys' is the fast choice on CUDA.",
         Group.MEMORY,
         words=KV_CACHE_TYPES,
+        hint=kv_type_fix,
     ),
     Setting(
         "kv_unified",
