@@ -56,7 +56,7 @@ class FormatRow:
 
 # Compute capability by name, where nobody asked the driver. The first match counts.
 _BY_NAME: tuple[tuple[str, float], ...] = (
-    (r"RTX PRO \d+.*Blackwell|RTX PRO \d{4}|RTX 50\d0|GB20\d", 12.0),
+    (r"RTX PRO \d+.*Blackwell|RTX PRO \d{4}|RTX 50\d0|\bGB20[2-7]\b", 12.0),
     (r"GB10\b|DGX Spark", 12.1),
     (r"\b(G?B)(100|200)\b", 10.0),
     (r"\b(G?H)(100|200|20)\b|\bH800\b", 9.0),
