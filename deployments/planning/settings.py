@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from deployments.planning.kv_names import kv_type_fix
 from omni.errors import OmniError
 
 # llama.cpp, common/arg.cpp: the types --cache-type-k and --cache-type-v take.
@@ -49,6 +50,8 @@ class Setting:
     strategies: tuple[str, ...] = ()
     # Takes a list of numbers such as 3,1.
     is_list: bool = False
+    # Says what to use instead of a value that is not taken; empty where it cannot tell.
+    hint: Callable[[str], str] | None = None
 
     @property
     def is_number(self) -> bool:
@@ -78,7 +81,8 @@ class Setting:
             value = int(text) if text.lstrip("+-").isdecimal() and text.isascii() else text
         if isinstance(value, int) and self.low is not None and self.low <= value <= (self.high or 0):
             return value
-        raise OmniError("bad_setting", f"{self.key} is {raw!r}.", f"It takes {self.allowed}.")
+        hint = self.hint(str(raw)) if self.hint else ""
+        raise OmniError("bad_setting", f"{self.key} is {raw!r}.", f"{hint} It takes {self.allowed}.".strip())
 
 
 _ALL = (
@@ -125,6 +129,7 @@ _ALL = (
         "Number format of cached keys. q8_0 halves the memory with little loss.",
         Group.MEMORY,
         words=KV_CACHE_TYPES,
+        hint=kv_type_fix,
     ),
     Setting(
         "kv_cache_v",
@@ -133,6 +138,7 @@ _ALL = (
         "Number format of cached values. Equal to the keys' is the fast choice on CUDA.",
         Group.MEMORY,
         words=KV_CACHE_TYPES,
+        hint=kv_type_fix,
     ),
     Setting(
         "kv_unified",
