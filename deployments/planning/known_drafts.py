@@ -13,6 +13,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 from deployments.model_facts import ModelFacts
+from deployments.planning.architecture import ModelShape
 
 # llama-server --spec-type
 SIMPLE, EAGLE3, MTP, DFLASH = "draft-simple", "draft-eagle3", "draft-mtp", "draft-dflash"
@@ -124,6 +125,7 @@ _KNOWN: Mapping[str, tuple[KnownDraft, ...]] = {
     "smollm2": (_draft("bartowski/SmolLM2-135M-Instruct-GGUF", 135, "Smallest of the family, for 1.7B and 360M."),),
 }  # fmt: skip
 _MIN_RATIO = 2.0
+_MTP_TENSOR = "nextn.eh_proj.weight"  # the engine looks for it too
 
 
 def family(facts: ModelFacts) -> str:
@@ -148,15 +150,18 @@ def spec_type_of(draft: ModelFacts) -> str:
     return DEDICATED.get(draft.arch, SIMPLE)
 
 
-def own_drafting(target: ModelFacts, spec_types: Set[str] | None = None) -> list[OwnDrafting]:
+def own_drafting(
+    target: ModelFacts, spec_types: Set[str] | None = None, shape: ModelShape | None = None
+) -> list[OwnDrafting]:
     """How the target drafts without a second model, what gains most first.
 
-    `spec_types` are those of the engine's --spec-type, where they are known.
+    `spec_types` are those of the engine's --spec-type, where they are known; `shape` shows whether the layers that
+    the header speaks of are in the file: many conversions leave them out.
     """
     offered = frozenset((MTP, *NGRAM_TYPES)) if spec_types is None else frozenset(spec_types)
     found = []
     if target.n_nextn_layers:
-        found.append(_mtp(target, offered))
+        found.append(_mtp(target, offered, shape))
     if NGRAM_MOD in offered:
         text = "Guesses from n-grams seen before, shared by all requests: for rewriting, code and long reasoning."
         found.append(OwnDrafting(NGRAM_MOD, True, f"{text} Needs no second model and about 16 MB."))
@@ -166,8 +171,10 @@ def own_drafting(target: ModelFacts, spec_types: Set[str] | None = None) -> list
     return found
 
 
-def _mtp(target: ModelFacts, offered: Set[str]) -> OwnDrafting:
+def _mtp(target: ModelFacts, offered: Set[str], shape: ModelShape | None) -> OwnDrafting:
     layers = target.n_nextn_layers
+    if shape and not any(_MTP_TENSOR in kind.names for kind in shape.kinds):
+        return OwnDrafting(MTP, False, "The header speaks of layers that predict further tokens; the file lacks them.")
     carries = f"The file carries {layers} layer{'s' if layers > 1 else ''} that predict further tokens"
     if MTP not in offered:
         return OwnDrafting(MTP, False, f"{carries}; this engine has no spec type {MTP}.")
