@@ -66,7 +66,8 @@ class KnownDraft:
 
 @dataclass(frozen=True)
 class OwnDrafting:
-    """A way to draft without a second model. `is_usable` False: the text says what is missing."""
+    """A way to draft without a second model. `is_usable` False: the text says what is missing; asked for draft-mtp
+    all the same, the server ends with exit code 1."""
 
     spec_type: str
     is_usable: bool

@@ -122,10 +122,26 @@ def test_ngrams_need_no_draft(spec_type: str, tmp_path: Path) -> None:
         assert speculates(running)
 
 
-def test_mtp_needs_its_layers(tmp_path: Path) -> None:
+def test_mtp_without_its_layers_ends_the_server(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model.gguf", BASE)
     with server(tmp_path, "-m", str(model), "--spec-type", MTP) as running:
-        assert running.process.poll() is not None or not speculates(running)
+        assert running.process.wait(10) == 1
+        assert "model doesn't contain MTP layers" in running.log.read_text(errors="replace")
+
+
+def test_a_refused_draft_takes_ngrams_with_it_and_is_let_go(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model.gguf", BASE)
+    flags = ["-m", str(model), "-md", str(smollm2()), "-devd", "none", "-lm", "none"]
+    with server(tmp_path, *flags, "--spec-type", "ngram-mod,draft-simple") as running:
+        assert not speculates(running)
+        status = Path(f"/proc/{running.process.pid}/status").read_text()
+    held_kib = int(re.search(r"VmRSS:\s+(\d+)", status)[1])  # type: ignore[index]
+    assert held_kib * 1024 < smollm2().stat().st_size * 0.8
+
+
+def test_a_pair_and_ngrams_go_together(tmp_path: Path) -> None:
+    with server(tmp_path, *pair_flags(tmp_path, BASE, BASE), "--spec-type", "ngram-mod,draft-simple") as running:
+        assert speculates(running)
 
 
 def test_the_spec_types_are_the_engines(tmp_path: Path) -> None:
