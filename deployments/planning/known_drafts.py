@@ -106,6 +106,10 @@ _KNOWN: Mapping[str, tuple[KnownDraft, ...]] = {
         _eagle("yuhuili/EAGLE3-LLaMA3.1-Instruct-8B", "For Llama 3.1 8B only"),
     ),
     "deepseek-r1": (_draft("jukofyork/DeepSeek-R1-DRAFT-0.6B-v3.0-GGUF", 600, f"For the 671B model: {_TRANSPLANTED}"),),
+    "deepseek-r1-distill-qwen": (
+        KnownDraft("alamios/DeepSeek-R1-DRAFT-Qwen2.5-0.5B", 494_000_000, "Made for the distilled Qwen models; a "
+                   "checkpoint to be converted with convert_hf_to_gguf.py.", is_gguf=False),
+    ),
     "deepseek-v3": (_draft("jukofyork/DeepSeek-V3-DRAFT-0.6B-v3.0-GGUF", 600, f"For the 671B model: {_TRANSPLANTED}"),),
     "kimi-k2": (_draft("jukofyork/Kimi-K2-Instruct-DRAFT-0.6B-v3.0-GGUF", 600, f"For the 1T model: {_TRANSPLANTED}"),),
     "glm-4.5": (_draft("jukofyork/GLM-4.5-DRAFT-0.6B-v3.0-GGUF", 600, f"For GLM 4.5: {_TRANSPLANTED}"),),
