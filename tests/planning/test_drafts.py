@@ -310,6 +310,12 @@ def test_known_drafts_are_smaller_than_the_target() -> None:
     assert known_drafts(model("Nobody 7B", 7)) == []
 
 
+def test_drafts_made_for_one_target_are_named_for_it_only() -> None:
+    large, small = (known_drafts(model(f"Llama 3.3 {size}B Instruct", size, arch="llama")) for size in (70.6, 3.2))
+    assert [(draft.spec_type, draft.is_gguf) for draft in large] == [("draft-simple", True), ("draft-eagle3", False)]
+    assert [draft.spec_type for draft in small] == ["draft-simple"]
+
+
 def test_what_a_target_drafts_with_by_itself() -> None:
     mtp, *ngram = own_drafting(R1)
     assert (mtp.spec_type, mtp.is_usable) == (MTP, True)
