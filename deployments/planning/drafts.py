@@ -172,16 +172,20 @@ def rank_drafts(
     *,
     n_draft: int | None = None,
     acceptance: float | None = None,
+    context: int = 0,
 ) -> list[DraftChoice]:
     """Every candidate: the compatible ones by predicted gain, then the others with the reason.
 
-    `n_draft` None takes the best of 1 to 16 for each; `acceptance` replaces the prior with what was measured.
+    `n_draft` None takes the best of 1 to 16 for each; `acceptance` replaces the prior with what was measured;
+    `context` is what one request may have, in tokens: a draft that was trained for less says so.
     """
-    choices = [_choice(target, draft, n_draft, acceptance) for draft in candidates]
+    choices = [_choice(target, draft, n_draft, acceptance, context) for draft in candidates]
     return sorted(choices, key=lambda choice: (not choice.compatibility.ok, -choice.speedup, choice.name))
 
 
-def _choice(target: DraftModel, draft: DraftModel, n_draft: int | None, measured: float | None) -> DraftChoice:
+def _choice(
+    target: DraftModel, draft: DraftModel, n_draft: int | None, measured: float | None, context: int
+) -> DraftChoice:
     fits, kind = compatibility(target, draft), spec_type_of(draft.facts)
     if not fits.ok:
         return DraftChoice(draft.name, fits, kind, "incompatible", fits.text, speedup=0.0)
@@ -200,7 +204,7 @@ def _choice(target: DraftModel, draft: DraftModel, n_draft: int | None, measured
         compatibility=fits,
         spec_type=kind,
         advice="slower" if faster < 1 else "little" if faster < WORTHWHILE else "good",
-        text=_text(faster, ratio, cost, threshold),
+        text=_text(faster, ratio, cost, threshold) + _short(draft.facts, context),
         is_family=_is_family(target.facts, draft.facts),
         size_ratio=ratio,
         n_draft=count,
@@ -222,3 +226,10 @@ def _text(faster: float, ratio: float, cost: float, threshold: float | None) -> 
     if ratio > MAX_SIZE_RATIO:
         return f"{text} The target is {ratio:.0f} times as large: little may be accepted."
     return text
+
+
+def _short(draft: ModelFacts, context: int) -> str:
+    """The engine gives the draft as much context as the target, whatever it was trained for."""
+    if not draft.n_ctx_train or context <= draft.n_ctx_train:
+        return ""
+    return f" Beyond {draft.n_ctx_train} tokens it was not trained: little will be accepted there."

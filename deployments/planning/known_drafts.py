@@ -13,6 +13,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 from deployments.model_facts import ModelFacts
+from deployments.planning.architecture import ModelShape
 
 # llama-server --spec-type
 SIMPLE, EAGLE3, MTP, DFLASH = "draft-simple", "draft-eagle3", "draft-mtp", "draft-dflash"
@@ -54,31 +55,38 @@ _OF_DISTILLED = {"deepseek-r1-distill-qwen": "qwen2", "deepseek-r1-distill-llama
 
 @dataclass(frozen=True)
 class KnownDraft:
-    """`n_params` are the draft's; `spec_type` is how the engine uses it; `is_gguf` False has to be converted."""
+    """`n_params` are the draft's; `spec_type` is how the engine uses it; `is_gguf` False has to be converted;
+    `for_params` are those of the only target it was made for, 0: any of the family."""
 
     repo: str
     n_params: int
     note: str
     spec_type: str = SIMPLE
     is_gguf: bool = True
+    for_params: int = 0
 
 
 @dataclass(frozen=True)
 class OwnDrafting:
-    """A way to draft without a second model. `is_usable` False: the text says what is missing."""
+    """A way to draft without a second model. `is_usable` False: the text says what is missing; asked for draft-mtp
+    all the same, the server ends with exit code 1."""
 
     spec_type: str
     is_usable: bool
     text: str
 
 
+# One layer and a head, more or less by the target's width.
+_EAGLE_PARAMS = 800_000_000
+
+
 def _draft(repo: str, millions: float, note: str) -> KnownDraft:
     return KnownDraft(repo, int(millions * 1e6), note)
 
 
-def _eagle(repo: str, note: str, millions: float = 800) -> KnownDraft:
+def _eagle(repo: str, billions: float, note: str) -> KnownDraft:
     text = f"{note}; a checkpoint to be converted with convert_hf_to_gguf.py --target-model-dir."
-    return KnownDraft(repo, int(millions * 1e6), text, EAGLE3, is_gguf=False)
+    return KnownDraft(repo, _EAGLE_PARAMS, text, EAGLE3, is_gguf=False, for_params=int(billions * 1e9))
 
 
 _TRANSPLANTED = "a small Qwen2.5 with the target's vocabulary, trained to draft for it."
@@ -93,17 +101,21 @@ _KNOWN: Mapping[str, tuple[KnownDraft, ...]] = {
     "qwen2.5": (_draft("Qwen/Qwen2.5-0.5B-Instruct-GGUF", 494, "Smallest of the family."),),
     "qwen3": (
         _draft("Qwen/Qwen3-0.6B-GGUF", 596, "Smallest of the family."),
-        _eagle("AngelSlim/Qwen3-32B_eagle3", "For Qwen3 32B; the same author has them for 1.7B to 30B-A3B"),
+        _eagle("AngelSlim/Qwen3-32B_eagle3", 32.8, "For Qwen3 32B only; the same author has others"),
     ),
     "qwen3-coder": (_draft("jukofyork/Qwen3-Coder-Instruct-DRAFT-0.75B-GGUF", 750, "Made for Qwen3-Coder; with "
                            "few active experts a draft gains little."),),
     "llama-3.1+": (
         _draft("unsloth/Llama-3.2-1B-Instruct-GGUF", 1236, "For Llama 3.1, 3.2 and 3.3; Llama 3 has other reserved "
                "tokens and is refused."),
-        _eagle("yuhuili/EAGLE3-LLaMA3.3-Instruct-70B", "For Llama 3.3 70B only"),
-        _eagle("yuhuili/EAGLE3-LLaMA3.1-Instruct-8B", "For Llama 3.1 8B only"),
+        _eagle("yuhuili/EAGLE3-LLaMA3.3-Instruct-70B", 70.6, "For Llama 3.3 70B only"),
+        _eagle("yuhuili/EAGLE3-LLaMA3.1-Instruct-8B", 8.03, "For Llama 3.1 8B only"),
     ),
     "deepseek-r1": (_draft("jukofyork/DeepSeek-R1-DRAFT-0.6B-v3.0-GGUF", 600, f"For the 671B model: {_TRANSPLANTED}"),),
+    "deepseek-r1-distill-qwen": (
+        KnownDraft("alamios/DeepSeek-R1-DRAFT-Qwen2.5-0.5B", 494_000_000, "Made for the distilled Qwen models; a "
+                   "checkpoint to be converted with convert_hf_to_gguf.py.", is_gguf=False),
+    ),
     "deepseek-v3": (_draft("jukofyork/DeepSeek-V3-DRAFT-0.6B-v3.0-GGUF", 600, f"For the 671B model: {_TRANSPLANTED}"),),
     "kimi-k2": (_draft("jukofyork/Kimi-K2-Instruct-DRAFT-0.6B-v3.0-GGUF", 600, f"For the 1T model: {_TRANSPLANTED}"),),
     "glm-4.5": (_draft("jukofyork/GLM-4.5-DRAFT-0.6B-v3.0-GGUF", 600, f"For GLM 4.5: {_TRANSPLANTED}"),),
@@ -115,15 +127,17 @@ _KNOWN: Mapping[str, tuple[KnownDraft, ...]] = {
     ),
     "gemma-4": (
         _draft("ggml-org/gemma-4-E2B-it-GGUF", 5100, "Smallest of the family; for 31B."),
-        _eagle("RedHatAI/gemma-4-31B-it-speculator.eagle3", "For Gemma 4 31B only"),
+        _eagle("RedHatAI/gemma-4-31B-it-speculator.eagle3", 31, "For Gemma 4 31B only"),
     ),
     "gpt-oss": (
-        _eagle("lmsys/EAGLE3-gpt-oss-120b-bf16", "For gpt-oss 120B only"),
-        _eagle("RedHatAI/gpt-oss-20b-speculator.eagle3", "For gpt-oss 20B only"),
+        _eagle("lmsys/EAGLE3-gpt-oss-120b-bf16", 117, "For gpt-oss 120B only"),
+        _eagle("RedHatAI/gpt-oss-20b-speculator.eagle3", 20.9, "For gpt-oss 20B only"),
     ),
     "smollm2": (_draft("bartowski/SmolLM2-135M-Instruct-GGUF", 135, "Smallest of the family, for 1.7B and 360M."),),
 }  # fmt: skip
 _MIN_RATIO = 2.0
+_SAME_SIZE = 0.1
+_MTP_TENSOR = "nextn.eh_proj.weight"  # the engine looks for it too
 
 
 def family(facts: ModelFacts) -> str:
@@ -139,7 +153,12 @@ def family(facts: ModelFacts) -> str:
 
 def known_drafts(target: ModelFacts) -> list[KnownDraft]:
     """Drafts known for the target's family that are much smaller than it, smallest first; often none."""
-    fitting = [draft for draft in _KNOWN.get(family(target), ()) if target.n_params >= _MIN_RATIO * draft.n_params]
+    fitting = [
+        draft
+        for draft in _KNOWN.get(family(target), ())
+        if target.n_params >= _MIN_RATIO * draft.n_params
+        and (not draft.for_params or abs(target.n_params / draft.for_params - 1) < _SAME_SIZE)
+    ]
     return sorted(fitting, key=lambda draft: (draft.spec_type != SIMPLE, draft.n_params))
 
 
@@ -148,15 +167,18 @@ def spec_type_of(draft: ModelFacts) -> str:
     return DEDICATED.get(draft.arch, SIMPLE)
 
 
-def own_drafting(target: ModelFacts, spec_types: Set[str] | None = None) -> list[OwnDrafting]:
+def own_drafting(
+    target: ModelFacts, spec_types: Set[str] | None = None, shape: ModelShape | None = None
+) -> list[OwnDrafting]:
     """How the target drafts without a second model, what gains most first.
 
-    `spec_types` are those of the engine's --spec-type, where they are known.
+    `spec_types` are those of the engine's --spec-type, where they are known; `shape` shows whether the layers that
+    the header speaks of are in the file: many conversions leave them out.
     """
     offered = frozenset((MTP, *NGRAM_TYPES)) if spec_types is None else frozenset(spec_types)
     found = []
     if target.n_nextn_layers:
-        found.append(_mtp(target, offered))
+        found.append(_mtp(target, offered, shape))
     if NGRAM_MOD in offered:
         text = "Guesses from n-grams seen before, shared by all requests: for rewriting, code and long reasoning."
         found.append(OwnDrafting(NGRAM_MOD, True, f"{text} Needs no second model and about 16 MB."))
@@ -166,8 +188,10 @@ def own_drafting(target: ModelFacts, spec_types: Set[str] | None = None) -> list
     return found
 
 
-def _mtp(target: ModelFacts, offered: Set[str]) -> OwnDrafting:
+def _mtp(target: ModelFacts, offered: Set[str], shape: ModelShape | None) -> OwnDrafting:
     layers = target.n_nextn_layers
+    if shape and not any(_MTP_TENSOR in kind.names for kind in shape.kinds):
+        return OwnDrafting(MTP, False, "The header speaks of layers that predict further tokens; the file lacks them.")
     carries = f"The file carries {layers} layer{'s' if layers > 1 else ''} that predict further tokens"
     if MTP not in offered:
         return OwnDrafting(MTP, False, f"{carries}; this engine has no spec type {MTP}.")

@@ -143,16 +143,14 @@ def _ggml(name: str, where: Card) -> _Answer | None:
     """What llama.cpp and ik_llama.cpp have in common; None: they differ."""
     units = arithmetic(where)
     if name == FP8:
-        text = (
-            "GGUF has no FP8: the converter writes BF16, or with --fp8-as-q8 Q8_0, which is as small and nearly equal."
-        )
+        text = "GGUF has no FP8: the converter writes BF16, or with --fp8-as-q8 Q8_0, nearly as small."
         return Support.NO, text
     if name in (INT4, EXL3):
         return Support.NO, "Another container than GGUF."
     if name == BF16 and where.kind == "cuda" and where.capability is not None and "bf16" not in units:
         return (
             Support.EMULATED,
-            "The card has no BF16 arithmetic (from 8.0 on): it is computed in F32, at half the speed.",
+            "The card has no BF16 arithmetic (from 8.0 on): it is computed in F32, more slowly.",
         )
     if name in (F32, F16, BF16):
         return Support.YES, "Not quantised." if name != F32 else "Not quantised; twice as large as F16 for no gain."
@@ -160,7 +158,7 @@ def _ggml(name: str, where: Card) -> _Answer | None:
         return Support.YES, _INT8_UNPACKED
     if name == I_QUANTS:
         slow = "; its tables make it slow on a CPU" if where.kind == "cpu" else ""
-        return Support.YES, f"{_INT8_UNPACKED[:-1]}{slow}. Below 3.5 bits made with an importance matrix only."
+        return Support.YES, f"{_INT8_UNPACKED[:-1]}{slow}. From IQ3_XXS down made with an importance matrix only."
     return None
 
 

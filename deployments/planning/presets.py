@@ -19,7 +19,9 @@ from deployments.planning.settings import ALL, DEFAULT_CONTEXT, SETTINGS
 
 LEAST_CONTEXT = 2048
 SHORT_CONTEXTS = (DEFAULT_CONTEXT, 4096, LEAST_CONTEXT)
-BALANCED_CONTEXTS = (32768, 16384, DEFAULT_CONTEXT, 4096, LEAST_CONTEXT)
+BALANCED_CONTEXTS = (32768, 16384, DEFAULT_CONTEXT, 4096)
+# Where not all layers fit, a larger wish is worth this part of those that would.
+_ENOUGH_LAYERS = 0.9
 BALANCED_REQUESTS = 2
 USERS = (16, 8, 4, 2)
 PER_USER = DEFAULT_CONTEXT
@@ -99,7 +101,7 @@ def _with_layers(settings: Settings, fit: Fit, model: _Model) -> Settings:
 
 
 def _first(model: _Model, candidates: Iterable[Settings]) -> tuple[Settings, Fit]:
-    """The first that fits with all layers on the devices; else the one that keeps most there; else the last."""
+    """The first that fits with all layers on the devices; else the first with nearly as many as any; else the last."""
     tried = []
     for settings in candidates:
         fit = model.fitted(settings)
@@ -107,22 +109,28 @@ def _first(model: _Model, candidates: Iterable[Settings]) -> tuple[Settings, Fit
             return settings, fit
         tried.append((settings, fit))
     fitting = [each for each in tried if each[1].fits]
-    return max(fitting, key=lambda each: each[1].gpu_layers or 0) if fitting else tried[-1]
+    most = max((fit.gpu_layers or 0 for _, fit in fitting), default=0)
+    enough = (each for each in fitting if (each[1].gpu_layers or 0) >= _ENOUGH_LAYERS * most)
+    return next(enough, tried[-1])
 
 
 def _longest(model: _Model) -> tuple[Settings, Fit]:
-    """f16 where that holds all the model was trained for; else the type that holds most."""
+    """With all layers on the devices: f16 where that holds all the model was trained for, else the type that holds
+    most. Where layers have to stay on the host anyway, the context goes first."""
     least = min(LEAST_CONTEXT, model.n_ctx_train)
-    found: list[tuple[Settings, Fit]] = []
+    found: list[Settings] = []
     for name in model.kv_types():
         settings: Settings = {"context": least, "parallel": 1, **_kv(name)}
         fit = model.fitted(settings, find_context=True)
-        found.append(({**settings, "context": max(fit.max_context, least)}, fit))
-        if fit.max_context >= model.n_ctx_train:
-            break
-    settings, fit = max(found, key=lambda each: (each[1].fits, each[1].gpu_layers is None, each[1].max_context))
-    final = model.fitted(_with_layers(settings, fit, model)) if fit.fits else fit
-    return settings, final
+        if fit.fits and fit.gpu_layers is None:
+            found.append({**settings, "context": fit.max_context})
+            if fit.max_context >= model.n_ctx_train:
+                break
+    if found:
+        longest = max(found, key=lambda settings: int(settings["context"]))
+        return longest, model.fitted(longest)
+    contexts = [max(model.n_ctx_train >> halvings, least) for halvings in range(6)]
+    return _first(model, ({"context": c, "parallel": 1, **_kv(n)} for c in contexts for n in model.kv_types()))
 
 
 def _fastest(model: _Model) -> tuple[Settings, Fit]:
@@ -176,7 +184,7 @@ _WISHES = (
     _Wish(
         "balanced",
         "Balanced",
-        "Two requests at a time with half of a context of up to 32,768 tokens each, every layer on the devices.",
+        "Two requests at a time, each with half of a context of up to 32,768 tokens.",
         "Neither the longest context nor the most requests; an 8-bit KV cache where f16 does not fit.",
         _balanced,
     ),

@@ -39,7 +39,7 @@ def requantise(source: ModelFacts, wanted: str) -> Requantisation:
     target, own = wanted.strip().upper(), weight_type(source)
     kind = _base_type(target)
     if target.startswith("FP8") or target in ("F8", "E4M3"):
-        return _no("not_offered", "GGUF has no FP8. Q8_0 is as small and closer to the original.")
+        return _no("not_offered", "GGUF has no FP8: Q8_0 is nearly as small.")
     if not kind or not own:
         return _no("unknown_format", f"{wanted.strip()!r} is no format of weights.")
     if own in FULL:
@@ -56,9 +56,10 @@ def _from_full(own: str, target: str, kind: str) -> Requantisation:
         return _no("same", f"The file's weights are {own} already.")
     if kind in _CONVERTED:
         return _no("not_offered", f"llama-quantize does not write {kind}: convert a checkpoint published in {kind}.")
+    if kind == "F32":
+        return Requantisation("possible", False, f"Larger than {own} for no gain.")
     if kind in FULL:
-        text = f"{own} to {target} loses nothing worth mentioning" if kind == "F32" else f"{own} and {target} are equal"
-        return Requantisation("possible", kind != "F32", f"{text}; only the size and the range of numbers change.")
+        return Requantisation("possible", True, "Numbers of 16 bits either way: BF16 has more range, F16 more digits.")
     if GGML_TYPES_BY_NAME[kind].only_ik:
         text = f"Only ik_llama.cpp's llama-quantize writes {target}, and only that engine reads it."
         return Requantisation("only_ik", True, text)

@@ -145,7 +145,8 @@ def _prefixes(tokens: Sequence[bytes], size: int) -> str:
 def draft_compatibility(target: VocabFacts, draft: VocabFacts) -> Compatibility:
     """Whether the engine drafts with this pair (spec type draft-simple). The text says what stands in the way.
 
-    Where it refuses, the server goes on without drafting: nothing but its log and /slots tell.
+    Where it refuses, the server lets the draft go and serves without drafting, n-grams included: nothing but its
+    log ("the target and draft vocabs are not compatible") and /slots[].speculative tell.
     """
     if not (target.kind and draft.kind and target.prefixes and draft.prefixes):
         return _no("vocab_unknown", "One of the files carries no vocabulary that could be compared.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from deployments.gguf import read_header
 from deployments.model_facts import ModelFacts
+from deployments.planning.architecture import ModelShape
 from deployments.planning.drafts import (
     DraftModel,
     acceptance_prior,
@@ -91,6 +93,28 @@ def test_what_the_file_does_not_say_is_the_engines_default(
 ) -> None:
     facts = vocab_of(tmp_path, vocab)
     assert (facts.bos, facts.add_bos) == (bos, add_bos)
+
+
+def accepted_by_the_rule(target: list[bytes], draft: list[bytes]) -> bool:
+    """The engine's loop, token by token."""
+    pairs = list(zip(target, draft, strict=False))[5:]
+    return abs(len(target) - len(draft)) <= 128 and all(one == other for one, other in pairs)
+
+
+def test_random_vocabularies_are_judged_as_by_comparing_every_token(tmp_path: Path) -> None:
+    chance, seen = random.Random(7), set()
+    for _ in range(150):
+        size = chance.choice([1, 5, 6, 100, 128, 129, 133, 134, 400])
+        other = max(1, size + chance.choice([0, 0, 1, -1, 127, 128, 129, -128, -129]))
+        target, draft = ([f"t{number}" for number in range(count)] for count in (size, other))
+        if chance.random() < 0.6:
+            changed = chance.choice([target, draft])
+            changed[chance.choice([0, 4, 5, 6, len(changed) - 1, chance.randrange(len(changed))]) % len(changed)] = "x"
+        expected = accepted_by_the_rule([t.encode() for t in target], [t.encode() for t in draft])
+        facts = [vocab_of(tmp_path, Vocab(tokens=tuple(tokens), bos=0, eos=0)) for tokens in (target, draft)]
+        assert draft_compatibility(*facts).ok is expected, (target, draft)
+        seen.add(expected)
+    assert seen == {True, False}
 
 
 def test_a_few_tokens_are_a_vocabulary_too(tmp_path: Path) -> None:
@@ -212,6 +236,15 @@ def test_known_times_and_a_measured_acceptance_replace_the_estimates() -> None:
     assert choice.speedup == pytest.approx(1.875 / 1.6)
 
 
+def test_a_draft_with_a_short_context_says_so() -> None:
+    short = DraftModel("0.5b", replace(CODER_05B, n_ctx_train=32768), VOCAB)
+    target = DraftModel("32b", CODER_32B, VOCAB)
+    (within,) = rank_drafts(target, [short], context=32768)
+    (beyond,) = rank_drafts(target, [short], context=65536)
+    assert "32768" not in within.text
+    assert beyond.text.startswith(within.text) and "32768" in beyond.text
+
+
 def test_experts_leave_little_to_gain() -> None:
     draft = DraftModel("draft", model("DeepSeek-R1-DRAFT-0.6B", 0.6), VOCAB)
     (choice,) = rank_drafts(DraftModel("r1", R1, VOCAB), [draft])
@@ -277,6 +310,12 @@ def test_known_drafts_are_smaller_than_the_target() -> None:
     assert known_drafts(model("Nobody 7B", 7)) == []
 
 
+def test_drafts_made_for_one_target_are_named_for_it_only() -> None:
+    large, small = (known_drafts(model(f"Llama 3.3 {size}B Instruct", size, arch="llama")) for size in (70.6, 3.2))
+    assert [(draft.spec_type, draft.is_gguf) for draft in large] == [("draft-simple", True), ("draft-eagle3", False)]
+    assert [draft.spec_type for draft in small] == ["draft-simple"]
+
+
 def test_what_a_target_drafts_with_by_itself() -> None:
     mtp, *ngram = own_drafting(R1)
     assert (mtp.spec_type, mtp.is_usable) == (MTP, True)
@@ -286,6 +325,14 @@ def test_what_a_target_drafts_with_by_itself() -> None:
     assert not unused.is_usable and "exaone-moe" in unused.text
     old = own_drafting(R1, {"ngram-simple"})
     assert [(own.spec_type, own.is_usable) for own in old] == [(MTP, False), ("ngram-simple", True)]
+
+
+def test_layers_that_the_file_lacks_draft_nothing(r1: ModelShape) -> None:
+    (lacking, *_) = own_drafting(R1, shape=r1)
+    assert not lacking.is_usable and "lacks" in lacking.text
+    tensor = replace(r1.kinds[-1].tensors[0], name="nextn.eh_proj.weight")
+    whole = replace(r1, kinds=(*r1.kinds[:-1], replace(r1.kinds[-1], tensors=(tensor,))))
+    assert own_drafting(R1, shape=whole)[0].is_usable
 
 
 def test_spec_types() -> None:

@@ -99,6 +99,16 @@ def test_what_does_not_fit_the_card_stays_on_the_host(known: dict[str, tuple[Mod
         assert "stay on the CPU" in made.cost
 
 
+def test_where_layers_stay_on_the_host_contexts_are_not_starved(
+    known: dict[str, tuple[ModelShape, ModelFacts]],
+) -> None:
+    made = {each.name: each.settings for each in presets(*known["coder"], RIGS["small card"])}
+    assert int(made["max_context"]["context"]) >= 8192
+    assert int(made["balanced"]["context"]) >= 8192
+    most = max(int(settings["gpu_layers"]) for settings in made.values())
+    assert all(int(settings["gpu_layers"]) >= 0.75 * most for settings in made.values())
+
+
 def test_without_a_card_no_layers_are_named(known: dict[str, tuple[ModelShape, ModelFacts]]) -> None:
     assert all("gpu_layers" not in made.settings for made in presets(*known["small"], RIGS["host"]))
 
