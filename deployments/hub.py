@@ -81,6 +81,9 @@ def repo_info(repo: str, revision: str = "") -> RepoInfo:
         found = HfApi(endpoint=endpoint(), token=_token() or False).model_info(
             repo, revision=revision or None, files_metadata=True, timeout=INFO_TIMEOUT_S
         )
+    if any(sibling.size is None for sibling in found.siblings or ()):
+        text = f"{endpoint()} does not say how large its files are."
+        raise OmniError("hub_incomplete", text, "Use another hub or mirror (HF_ENDPOINT).")
     card = found.card_data
     licence = card.get("license") if card else ""
     return RepoInfo(

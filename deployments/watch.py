@@ -32,13 +32,14 @@ class LibraryWatch:
         fresh = {path for path, stamp in now.items() if self.known.get(path) != stamp}
         # A file of which this check is the first may still be written.
         waiting = fresh - {path for path in fresh if self.seen.get(path) == now[path]}
-        gone = self.known.keys() - now.keys()
+        gone = (self.known.keys() | self.seen.keys()) - now.keys()
         self.is_unsettled = bool(waiting)
         self.seen = now
         changed = self._take_up(fresh, moving, waiting, now) or changed
         for path in gone:
-            del self.known[path]
-        changed = self._drop(gone, now) or changed
+            self.known.pop(path, None)
+        if gone:
+            changed = self._drop(gone, now) or changed
         if changed:
             library.announce()
         return changed

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from django.db import DatabaseError
 from django.db.models import QuerySet
 from django.utils import timezone
 
@@ -30,7 +31,8 @@ log = logging.getLogger(__name__)
 TICK_S = 0.5
 RATE_WINDOW_S = 5.0
 # Tries in a row that bring nothing; one that brings something begins the count anew.
-MAX_TRIES, FIRST_WAIT_S, LONGEST_WAIT_S = 6, 0.5, 20.0
+# Together about three minutes: as long as a router takes to restart.
+MAX_TRIES, FIRST_WAIT_S, LONGEST_WAIT_S = 10, 0.5, 30.0
 READ_BYTES = 4 * MIB
 
 
@@ -61,6 +63,9 @@ class Fetching:
             self._fail(error)
         except OSError as error:
             self._fail(_disk_error(error, self.folder))
+        except DatabaseError as error:
+            # The row says that it is wanted still, so the agent's next tick begins it again.
+            log.warning("download %s stopped: %s", self.download, error)
         except Exception:
             log.exception("download %s failed", self.download)
             text = "Something unforeseen happened; the agent's log has the details."
@@ -183,7 +188,7 @@ class Fetching:
         self.next_tick = now + TICK_S
         done = min(sum(self.had.values()), self.download.total_bytes)
         rate = self._rate(now, done)
-        if self.ending() or not self._rows(Download.State.RUNNING).update(done_bytes=done, rate_bps=rate):
+        if self.ending() or not self._is_wanted(done, rate):
             raise Stopped
         downloads.check_reserve(self.folder)
         publish(
@@ -196,6 +201,14 @@ class Fetching:
                 "text": progress_text(done, self.download.total_bytes, rate),
             },
         )
+
+    def _is_wanted(self, done: int, rate: int) -> bool:
+        try:
+            return bool(self._rows(Download.State.RUNNING).update(done_bytes=done, rate_bps=rate))
+        except DatabaseError as error:
+            # What comes in is worth more than this one note of it.
+            log.warning("download %s: how far it is was not kept: %s", self.download, error)
+            return True
 
     def _rate(self, now: float, done: int) -> int:
         self.points.append((now, done))

@@ -26,6 +26,7 @@ class Repo:
     files: dict[str, bytes]
     licence: str = "apache-2.0"
     gated: str = ""
+    has_sizes: bool = True
     listed_sha256: dict[str, str] = field(default_factory=dict)
 
 
@@ -82,7 +83,7 @@ def _info(name: str, repo: Repo) -> dict[str, Any]:
         if path.endswith(".gguf"):
             digest = repo.listed_sha256.get(path) or sha256(content).hexdigest()
             entry["lfs"] = {"sha256": digest, "size": len(content), "pointerSize": 134}
-        siblings.append(entry)
+        siblings.append(entry if repo.has_sizes else {"rfilename": path})
     return {
         "_id": "1", "id": name, "modelId": name, "sha": COMMIT, "private": False, "gated": repo.gated or False,
         "disabled": False, "tags": [], "downloads": 1, "likes": 0, "siblings": siblings,

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings
+from django.db import DatabaseError
 from huggingface_hub import constants
 
 from deployments import downloads, hub, hub_files
@@ -125,6 +126,29 @@ def test_a_hub_that_is_away_busy_or_not_to_be_asked(local_hub: LocalHub, monkeyp
     with pytest.raises(OmniError, match="HF_HUB_OFFLINE is set"):
         hub.repo_info(REPO)
     assert codes[:2] == ["hub_busy", "hub_busy"]
+
+
+def test_a_mirror_that_lists_no_sizes_is_not_trusted_with_a_download(local_hub: LocalHub) -> None:
+    local_hub.repos[REPO].has_sizes = False
+    with pytest.raises(OmniError, match="does not say how large its files are"):
+        hub.repo_info(REPO)
+
+
+def test_a_moment_without_the_database_stops_nothing(
+    ask: Ask, gguf: bytes, local_hub: LocalHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = ask()
+    real, refused = Fetching._rows, []
+
+    def rows(self: Fetching, *states: str) -> Any:
+        if states == (Download.State.RUNNING,) and not refused:
+            refused.append(1)
+            raise DatabaseError("database is locked")
+        return real(self, *states)
+
+    monkeypatch.setattr(Fetching, "_rows", rows)
+    Fetching(row).run()
+    assert refused and fresh(row).state == "done" and path_of(row).read_bytes() == gguf
 
 
 # --- fetching -------------------------------------------------------------------------------------
