@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 
 from deployments.model_facts import ModelFacts
 from deployments.planning.architecture import ModelShape
-from deployments.planning.fit import DEFAULT_MARGIN_BYTES, FIXED, Fit, best_fit
+from deployments.planning.fit import DEFAULT_MARGIN_BYTES, Fit, best_fit
 from deployments.planning.kv_types import kv_table
-from deployments.planning.memory_settings import MemorySettings, memory_settings
+from deployments.planning.memory_settings import MemorySettings, memory_settings, split_text
 from deployments.planning.plan import DeviceFacts
-from deployments.planning.settings import ALL, DEFAULT_CONTEXT, SETTINGS
+from deployments.planning.settings import ALL, DEFAULT_CONTEXT
 
 LEAST_CONTEXT = 2048
 SHORT_CONTEXTS = (DEFAULT_CONTEXT, 4096, LEAST_CONTEXT)
@@ -64,8 +64,8 @@ class _Model:
         return any(device.kind != "cpu" for device in self.devices)
 
     def fitted(self, settings: Settings, *, find_context: bool = False) -> Fit:
-        # What is no setting cannot be chosen by a preset: the engine spreads by free memory.
-        fixed = frozenset(name for name in FIXED if name not in SETTINGS)
+        # Presets are for every strategy, and only expert offload moves experts.
+        fixed = frozenset({"n_cpu_moe"})
         chosen = replace(self.memory(settings), projector_bytes=self.projector_bytes)
         return best_fit(self.shape, self.devices, chosen, self.margin_bytes, fixed, find_context=find_context)
 
@@ -97,7 +97,8 @@ def _kv(name: str) -> dict[str, int | str]:
 def _with_layers(settings: Settings, fit: Fit, model: _Model) -> Settings:
     if not model.has_cards:
         return settings
-    return {**settings, "gpu_layers": ALL if fit.gpu_layers is None else fit.gpu_layers}
+    placed: Settings = {**settings, "gpu_layers": ALL if fit.gpu_layers is None else fit.gpu_layers}
+    return {**placed, "tensor_split": split_text(fit.tensor_split)} if fit.tensor_split else placed
 
 
 def _first(model: _Model, candidates: Iterable[Settings]) -> tuple[Settings, Fit]:
