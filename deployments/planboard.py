@@ -12,9 +12,10 @@ from deployments.comparing import Choice, Compared, compare
 from deployments.models import Deployment, Model
 from deployments.plan_form import DEVICE, DRAFT, DRAFT_DEVICE, ENGINE, MODEL, PlanForm, Stock, read_stock
 from deployments.planning.plan import Verdict
+from deployments.planning.presets import Preset, presets
 from deployments.planning.ranking import rank, why_best
 from deployments.planning.settings import SETTINGS
-from deployments.plans import rig_facts
+from deployments.plans import model_facts, rig_facts, shape_of
 from deployments.strategies import STRATEGIES
 from gpus.models import Host
 from omni.errors import OmniError
@@ -52,6 +53,21 @@ def board(host: Host, query: QueryDict) -> Board:
     outcomes.sort(key=lambda outcome: rank(outcome.plan))
     plans = [(outcome.strategy.title, outcome.plan) for outcome in outcomes if outcome.plan]
     return Board(stock, form, tuple(outcomes), why_best(plans))
+
+
+def presets_for(host: Host, query: QueryDict) -> tuple[PlanForm, list[Preset]]:
+    """Presets for the chosen model on the chosen devices; none while those are not right."""
+    stock = read_stock(host)
+    form = PlanForm(query, stock)
+    form.is_valid()
+    choice = form.cleaned_data if {MODEL, DEVICE} <= set(form.cleaned_data) else None
+    model = Model.objects.filter(name=choice[MODEL]).first() if choice else None
+    if choice is None or model is None:
+        return form, []
+    rig = rig_facts(host)
+    wanted = {*choice[DEVICE], *(name for name, device in rig.items() if device.kind == "cpu")}
+    devices = [device for name, device in rig.items() if name in wanted]
+    return form, presets(shape_of(model), model_facts(model), devices)
 
 
 def _choice(stock: Stock, form: PlanForm) -> Choice:

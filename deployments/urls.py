@@ -21,6 +21,7 @@ urlpatterns = [
     path("models/<slug:name>/remove/", library.model_remove, name="model_remove"),
     path("models/<slug:name>/deploy/", deployments.quick_deploy, name="quick_deploy"),
     path("plan/", plan.plan, name="plan"),
+    path("plan/presets/", plan.plan_presets, name="plan_presets"),
     path("deployments/", deployments.deployments, name="deployments"),
     path("deployments/new/", deployments.create, name="create"),
     path("deployments/quick/", deployments.quick, name="quick"),

@@ -16,10 +16,11 @@ from django.views.decorators.http import require_http_methods
 
 from deployments.comparing import Compared
 from deployments.discovery import local_host
-from deployments.planboard import Board, board, deploy
+from deployments.planboard import Board, board, deploy, presets_for
 from deployments.planning.bars import PARTS, Bar, bar
 from deployments.planning.plan import PORT, InstancePlan, Reason, Severity, Verdict
 from deployments.planning.settings import SETTINGS
+from deployments.strategies.placing import PLACING
 from deployments.supervision.launch import command_text
 from omni.errors import OmniError
 from omni.roles import OPERATE
@@ -47,6 +48,24 @@ def plan(request: HttpRequest) -> HttpResponse:
         except OmniError as error:
             refused[strategy] = error
     return _shown(request, shown, refused)
+
+
+@require_http_methods(["GET", "HEAD"])
+def plan_presets(request: HttpRequest) -> HttpResponse:
+    """A part of the page: settings that suit the chosen model and devices, one press each."""
+    try:
+        form, found = presets_for(local_host(), request.GET)
+    except OmniError:
+        return render(request, "deployments/_plan_presets.html", {"form": None})
+    # Where layers go each strategy decides for itself.
+    auto = {key: str(SETTINGS[key].default) for key in PLACING}
+    plain = {key: str(SETTINGS[key].default) for key in ("kv_cache_k", "kv_cache_v", "flash_attention")}
+    shown = []
+    for preset in found:
+        changes = {**plain, **preset.settings, **auto}
+        address = f"{reverse('deployments:plan')}?{form.query(changes)}"
+        shown.append((preset, Fix(preset.title, address, changes)))
+    return render(request, "deployments/_plan_presets.html", {"form": form, "presets": shown})
 
 
 def _shown(request: HttpRequest, shown: Board, refused: Mapping[str, OmniError]) -> HttpResponse:

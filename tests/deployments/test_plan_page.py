@@ -216,3 +216,22 @@ def test_the_board_needs_no_request(host: Host) -> None:
 
     found = planboard.board(host, QueryDict("device=CPU"))
     assert {outcome.strategy.name for outcome in found.outcomes} == set(STRATEGIES)
+
+
+# --- presets --------------------------------------------------------------------------------------
+def test_presets_turn_the_knobs_and_leave_layers_to_each_strategy(viewer: Client, model: Model) -> None:
+    answer = viewer.get(f"/plan/presets/?model={model.name}&device=RPC0&gpu_layers=3")
+    text = html.unescape(answer.content.decode())
+    links = re.findall(r'href="(/plan/\?[^"]*)"', text)
+    assert len(links) == 4
+    for link in links:
+        query = parse_qs(urlsplit(link).query)
+        assert query["device"] == ["RPC0"]
+        assert "gpu_layers" not in query
+        assert page(viewer, urlsplit(link).query).count('id="plan-independent"') == 1
+    assert "load" not in text.split("hx-trigger")[1].split(",")[0]
+
+
+def test_presets_of_nothing_are_none(viewer: Client) -> None:
+    text = viewer.get("/plan/presets/?model=ghost&device=RPC0").content.decode()
+    assert "<li>" not in text
