@@ -70,7 +70,7 @@ class HostAgent:
         self.device_limits = replace(self.limits, most_failures=sys.maxsize)
         self.run: Path = settings.OMNI_HOME.run
         self.memories: dict[int, Memory] = {}
-        self.plans: dict[int, tuple[int, Plan | OmniError]] = {}
+        self.plans: dict[int, tuple[tuple[int | str, ...], Plan | OmniError]] = {}
         self.beat_s = float("-inf")
         self.health_pool = ThreadPoolExecutor(8, thread_name_prefix="health")
         self.checker = Checker()
@@ -120,13 +120,16 @@ class HostAgent:
 
     def _planned(self, deployment: Deployment) -> Plan | None:
         """The plan of this generation, made once; None when there is none, and the deployment says why."""
-        generation, known = self.plans.get(deployment.pk, (-1, None))
-        if known is None or generation != deployment.generation or (isinstance(known, OmniError) and known.retry):
+        # A model's file may be moved while its engine runs: a restart then needs the new path.
+        paths = deployment.bindings.order_by("pk").values_list("model__path", flat=True)
+        basis: tuple[int | str, ...] = (deployment.generation, *paths)
+        made_of, known = self.plans.get(deployment.pk, ((), None))
+        if known is None or made_of != basis or (isinstance(known, OmniError) and known.retry):
             try:
                 known = self.plan(deployment)
             except OmniError as refused:
                 known = refused
-            self.plans[deployment.pk] = (deployment.generation, known)
+            self.plans[deployment.pk] = (basis, known)
         if isinstance(known, OmniError):
             self._set_error(deployment, known.code, str(known))
             return None

@@ -48,6 +48,7 @@ class LocalHub:
         self.cut_after, self.cuts = 0, 0
         self.ranges = True
         self.status = 0
+        self.cdn = ""  # another name of this server, to which files are redirected
         self.token = "hub-token"
         self.requests: list[Request] = []
         self.sent_bytes = 0
@@ -138,7 +139,7 @@ def _handler(hub: LocalHub) -> type[BaseHTTPRequestHandler]:
                 return self.refuse(403 if token else 401, "GatedRepo")
             content = repo.files[path]
             headers = {
-                "Location": f"/blobs/{name}/{path}",
+                "Location": f"{hub.cdn}/blobs/{name}/{path}",
                 "X-Repo-Commit": COMMIT,
                 "X-Linked-Size": str(len(content)),
                 "X-Linked-Etag": f'"{sha256(content).hexdigest()}"',

@@ -316,6 +316,18 @@ def test_a_gated_repository_says_how_to_get_in(ask: Ask, local_hub: LocalHub, mo
     assert fresh(row).state == "done"
 
 
+def test_the_token_goes_to_the_hub_and_not_to_where_it_redirects(
+    ask: Ask, local_hub: LocalHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", local_hub.token)
+    local_hub.cdn = local_hub.url.replace("127.0.0.1", "localhost")
+    row = ask("some-org/Gated")
+    Fetching(row).run()
+    assert fresh(row).state == "done"
+    tokens = {request.path.split("/")[1]: request.token for request in local_hub.requests}
+    assert tokens == {"api": local_hub.token, "some-org": local_hub.token, "blobs": ""}
+
+
 def test_another_file_in_its_place_is_not_overwritten(ask: Ask, gguf: bytes) -> None:
     row = ask()
     path_of(row).parent.mkdir(parents=True)

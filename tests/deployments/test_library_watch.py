@@ -10,6 +10,9 @@ import pytest
 
 from deployments import library, services
 from deployments.models import Deployment, Engine, LibraryFolder, Model
+from deployments.planning.plan import Plan
+from deployments.plans import plan_deployment
+from deployments.supervision.host_agent import HostAgent
 from deployments.supervision.library_keeper import LibraryKeeper
 from deployments.watch import LibraryWatch
 from gpus.models import Host
@@ -102,6 +105,15 @@ def test_a_moved_file_keeps_its_row_and_its_deployments(
     deployment = services.deployment_create(
         name="uses-it", strategy="independent", engine=engine, members={"model": (model, ["CPU"])}, settings={}
     )
+    planned: list[str] = []
+
+    def plan(row: Deployment) -> Plan:
+        planned.append(row.bindings.get().model.path)
+        return plan_deployment(row)
+
+    agent = HostAgent(engine.host, plan=plan)
+    for _ in range(2):
+        assert agent._planned(deployment)
     new = models_folder / "elsewhere" / "b.gguf"
     new.parent.mkdir()
     path.rename(new)
@@ -109,7 +121,9 @@ def test_a_moved_file_keeps_its_row_and_its_deployments(
     model.refresh_from_db()
     assert (model.name, model.path, model.state, model.shards) == ("a", str(new), "ok", [str(new)])
     assert Model.objects.count() == 1 and Deployment.objects.get().bindings.get().model == model
-    assert deployment.bindings.get().model.path == str(new)
+    moved = agent._planned(deployment)
+    assert moved and str(new) in moved.instances[0].argv
+    assert planned == [str(path), str(new)]
 
 
 def test_a_file_moved_from_another_disk_arrives_slowly_and_keeps_its_row(
