@@ -41,7 +41,6 @@ class ServerSpec:
     engine: EngineFacts
     model_path: str
     devices: tuple[DeviceFacts, ...]
-    host_devices: tuple[DeviceFacts, ...] = ()
     alias: str = ""
     context_tokens: int = 0
     settings: Mapping[str, object] = field(default_factory=dict)

@@ -90,12 +90,14 @@ def _placement(spec: ServerSpec) -> tuple[list[str], dict[str, str], tuple[str, 
     used = tuple(dict.fromkeys((*own, *drafting)))
     flags: list[str] = []
     env: dict[str, str] = {}
-    endpoints = _rpc_endpoints(used, spec.host_devices)
+    endpoints = _rpc_endpoints(used)
     if endpoints:
         flags += ["--rpc", ",".join(endpoints.values())]
         # RDMA in the RPC back end is not needed on loopback and has had memory errors.
         env["GGML_RPC_NO_RDMA"] = "1"
     names = {device.name: device.name for device in used}
+    # The engine numbers RPC devices in the order of their addresses.
+    names |= {name: f"RPC{index}" for index, name in enumerate(endpoints)}
     if any(device.kind == "cuda" for device in used):
         # As the devices were listed; without it the driver puts the fastest card first.
         env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
@@ -112,14 +114,9 @@ def _placement(spec: ServerSpec) -> tuple[list[str], dict[str, str], tuple[str, 
     return flags, env, tuple(endpoints)
 
 
-def _rpc_endpoints(used: tuple[DeviceFacts, ...], host_devices: tuple[DeviceFacts, ...]) -> Mapping[str, str]:
-    """Name → endpoint, from RPC0 to the highest used one: the engine numbers endpoints in the order given."""
-    wanted = {device.name for device in used if device.kind == "rpc"}
-    if not wanted:
-        return {}
-    known = {device.name: device.endpoint for device in (*host_devices, *used) if device.kind == "rpc"}
-    highest = max(int(name.removeprefix("RPC")) for name in wanted)
-    endpoints = {f"RPC{n}": known.get(f"RPC{n}", "") for n in range(highest + 1)}
+def _rpc_endpoints(used: tuple[DeviceFacts, ...]) -> Mapping[str, str]:
+    """Name → address, of those that are used alone: a server that another engine holds would let this one wait."""
+    endpoints = {device.name: device.endpoint for device in used if device.kind == "rpc"}
     for name, endpoint in endpoints.items():
         if not endpoint:
             text = f"The device {name} has no address."

@@ -300,7 +300,6 @@ def _command(
             engine=request.engine,
             model_path=placed_.member.path,
             devices=placed_.member.devices,
-            host_devices=request.host_devices,
             alias=alias or request.alias,
             context_tokens=placed_.settings.context,
             settings=placed_.chosen,

@@ -60,6 +60,7 @@ def busy_devices(
     """RPC devices that another deployment's engine holds: their server serves one engine at a time and lets a second
     one wait for ever."""
     busy = []
+    addresses = {i.device.endpoint: i.device.name for i in instances if i.device and i.device.name in wanted}
     for other in instances:
         record = records[other.pk]
         if (
@@ -69,8 +70,8 @@ def busy_devices(
             or not seen[other.pk].is_alive
         ):
             continue
-        held = {name for flag in ("--device", "-devd") for name in _argument(record.argv, flag).split(",")}
-        busy += [f"{name} (in use by {other.deployment.name})" for name in wanted if name in held and "RPC" in name]
+        held = _argument(record.argv, "--rpc").split(",")
+        busy += [f"{addresses[at]} (in use by {other.deployment.name})" for at in held if at in addresses]
     return tuple(busy)
 
 

@@ -57,7 +57,9 @@ def built_otherwise(port: int, key: str, argv: Sequence[str], log: Path) -> str:
     wanted = [name for flag in ("--device", "-devd") for name in _values(argv, flag) if name != "none"]
     empty = [name for name in wanted if name not in _holders(memory.devices)]
     if memory.devices and empty and "tensor" not in argv:
-        found.append(f"Nothing was put on {' and '.join(empty)}: the engine runs without.")
+        # The engine's own numbers; of an RPC device the address tells which one it is.
+        where = {name: f"{name} at {endpoint}" for endpoint, name in endpoints.items()}
+        found.append(f"Nothing was put on {' and '.join(where.get(n, n) for n in empty)}: the engine runs without.")
     if "--spec-type" in argv and not _drafts(port, key):
         reason = next((line for line in lines if "vocabs are not compatible" in line), "")
         found.append(f"Drafting is off. {reason.strip()}".strip())
