@@ -70,6 +70,8 @@ def test_too_long_a_context_is_explained_fixed_and_deployed_exactly_as_shown(pag
     expect(page.locator('.badge[data-state="ready"]').first).to_be_visible(timeout=40_000)
     running = [argv for engine in panel.engines() if "planned" in (argv := arguments(engine))]
     assert [without_port(argv) for argv in running] == [without_port(shown)]
+    # The device serves one engine at a time, and other tests want it.
+    assert panel.manage("stop", "planned", "--wait", "30").returncode == 0
 
 
 def test_typing_keeps_focus_scroll_and_what_is_open(page: Page, panel: RunningPanel) -> None:

@@ -103,6 +103,9 @@ def rig(panel: RunningPanel) -> Iterator[Rig]:
     applied = panel.manage("apply", str(file))
     assert applied.returncode == 0, applied.stderr
     made = Rig(panel)
+    # The panel is shared by the session's tests, and each device serves one engine at a time.
+    for other in json.loads(panel.manage("status", "--json").stdout)["deployments"]:
+        made.stop(other["name"])
     # The others are compared with its answer. An RPC server serves one engine at a time, so it makes room.
     assert made.start("plain") == "ready"
     made.stop("plain")
