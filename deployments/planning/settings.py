@@ -10,8 +10,8 @@ from enum import StrEnum
 
 from omni.errors import OmniError
 
-# llama.cpp, common/arg.cpp: the types --cache-type-k and --cache-type-v take.
-KV_CACHE_TYPES = ("f16", "bf16", "f32", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
+# llama.cpp, common/arg.cpp: the types --cache-type-k and --cache-type-v take; the last two only ik_llama.cpp's.
+KV_CACHE_TYPES = ("f16", "bf16", "f32", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl", "q6_0", "q8_kv")
 UNQUANTISED = ("f16", "bf16", "f32")
 AUTO, ALL = "auto", "all"
 # llama.cpp takes commas and slashes; more than 16 devices it does not serve.
