@@ -17,6 +17,7 @@ from deployments.planning.plan import DeviceFacts, EngineFacts, Member, Plan, Pl
 from deployments.planning.settings import validated
 from deployments.planning.speed import CORE_TFLOPS
 from deployments.strategies import get_strategy
+from deployments.strategies.on_engine import plan_on_engine
 from deployments.supervision.states import InstanceState
 from gpus.facts import latest_samples
 from gpus.links import link_gbps
@@ -90,7 +91,7 @@ def plan_on(
         api_key_file=str(home.secret_path("engine")),
         slots_folder=str(home.slots / name) if name else str(home.slots),
     )
-    return get_strategy(strategy).plan(request)
+    return plan_on_engine(get_strategy(strategy), request)
 
 
 # --- rows → facts -----------------------------------------------------------------------------------

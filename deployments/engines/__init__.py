@@ -5,9 +5,13 @@ from __future__ import annotations
 from deployments.engines.base import EngineFlavour
 from deployments.engines.ik_llama_cpp import IkLlamaCpp
 from deployments.engines.llama_cpp import LlamaCpp
+from deployments.engines.tabbyapi import TabbyApi
+from deployments.engines.vllm import Vllm
 from omni.errors import OmniError
 
-FLAVOURS: dict[str, EngineFlavour] = {engine.flavour: engine for engine in (LlamaCpp(), IkLlamaCpp())}
+FLAVOURS: dict[str, EngineFlavour] = {
+    engine.flavour: engine for engine in (LlamaCpp(), IkLlamaCpp(), Vllm(), TabbyApi())
+}
 
 
 def get_flavour(name: str) -> EngineFlavour:

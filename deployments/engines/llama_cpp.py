@@ -19,7 +19,7 @@ MIB = 1 << 20
 # Kept among the flags of a build from before -fa took a value; no flag can look like it.
 FLASH_ATTENTION_SWITCH = "-fa (switch)"
 # Their values are paths, names and words of the user.
-VALUED = ("-m", "-md", "--alias", "--slot-save-path", "--api-key-file")
+VALUED = ("-m", "-md", "--alias", "--slot-save-path", "--api-key-file", "serve", "--served-model-name")
 
 
 class LlamaCpp(EngineFlavour):

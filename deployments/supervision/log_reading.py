@@ -71,6 +71,25 @@ RULES = (
         "arch_refused", "The engine has no such split for the architecture {what}.", "Choose another strategy.",
     ),
     _rule(
+        r"not possible to use split mode 'graph' with less than 2 devices",
+        "needs_two_devices", "Graph split needs two cards or more, and the engine sees fewer.",
+        "Choose two CUDA cards, or another strategy.",
+    ),
+    _rule(
+        r"Free memory on device .*less than desired GPU memory utilization|CUDA out of memory|OutOfMemoryError",
+        "out_of_memory", "The memory of a device does not suffice.",
+        "Lower the context, or stop another deployment.",
+    ),
+    _rule(
+        r"invalid literal for int\(\) with base 10: '(?P<what>(?:GPU|MIG)-[^']*)'",
+        "device_unknown", "This version of the engine takes cards by number, not as {what}.",
+        "Use a newer version of it.",
+    ),
+    _rule(
+        r"Port (?P<what>\d+) is currently in use\. Switching to",
+        "port_taken", "The port {what} is taken by another program.", "Another port is tried.", permanent=False,
+    ),
+    _rule(
         r"the argument has been removed\. (?P<what>.*)",
         "flag_removed", "The engine no longer has a flag that was given: {what}", "Take the flag out.",
     ),

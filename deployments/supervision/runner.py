@@ -4,7 +4,7 @@ Runs as `python -I -S runner.py SPEC` in a session of its own, so that neither t
 a closed terminal reaches the engine. When this process is killed the kernel kills the engine too:
 no engine is ever without its record. Standard library only; it imports nothing of Omni.
 
-SPEC is a JSON file: argv, env, log_path, log_bytes, log_files, record_path, lock_path, facts.
+SPEC is a JSON file: argv, env, log_path, log_bytes, log_files, record_path, lock_path, folder, facts.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def main(spec_path: str) -> int:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=spec["env"],
-            cwd="/",
+            cwd=spec.get("folder", "/"),
             preexec_fn=into_child,
         )
     except OSError as error:
