@@ -22,7 +22,8 @@ from deployments.planning.plan import InstancePlan, Plan
 from deployments.plans import plan_deployment
 from deployments.supervision import launch, process
 from deployments.supervision.instances import file_bytes, is_newer, remembered, servers_of, values
-from deployments.supervision.log_reading import Cause
+from deployments.supervision.log_reading import Cause, notice
+from deployments.supervision.logs import since_start
 from deployments.supervision.observe import observe
 from deployments.supervision.reconcile import (
     Action,
@@ -252,7 +253,7 @@ class HostAgent:
             instance.exit_code = record.exit_code
         if memory.generation != before["generation"]:
             instance.error_code = instance.error = instance.log_line = ""
-        self._save_cause(instance, decision)
+        self._save_cause(instance, decision, old)
         wait_s = memory.next_start_s - self.clock()
         waiting = memory.state == InstanceState.CRASHED
         if values(instance) == before:
@@ -272,8 +273,13 @@ class HostAgent:
             self._tell(instance.deployment)
 
     @staticmethod
-    def _save_cause(instance: Instance, decision: Decision) -> None:
-        if cause := decision.cause:
+    def _save_cause(instance: Instance, decision: Decision, old: str) -> None:
+        cause = decision.cause
+        if decision.memory.state == InstanceState.READY and not cause:
+            if old == InstanceState.READY:
+                return
+            cause = notice(since_start(Path(instance.log_path)))
+        if cause:
             instance.error_code, instance.log_line = cause.code, cause.line
             instance.error = f"{cause.text} {cause.fix}".strip()
         elif decision.memory.state in (InstanceState.READY, InstanceState.STOPPED):
