@@ -34,6 +34,7 @@ PURE = {
     "deployments/engines/flags.py",
     "deployments/engines/llama_cpp.py",
     "deployments/engines/cuda_only.py",
+    "deployments/engines/external.py",
     "deployments/engines/ik_llama_cpp.py",
     "deployments/engines/spellings.py",
     "deployments/engines/tabbyapi.py",

@@ -21,6 +21,11 @@ def get_flavour(name: str) -> EngineFlavour:
     return FLAVOURS[name]
 
 
+def reads_gguf(name: str) -> bool:
+    """Whether engines of this flavour load what is in the library."""
+    return name in FLAVOURS and FLAVOURS[name].reads_gguf
+
+
 def recognised(help_text: str) -> str:
     """The flavour whose help this is; empty when no flavour claims it."""
     return next((name for name, flavour in FLAVOURS.items() if flavour.recognises(help_text)), "")

@@ -75,7 +75,7 @@ class EngineFlavour(ABC):
     version_args: ClassVar[tuple[str, ...]] = ("--version",)
     help_args: ClassVar[tuple[str, ...]] = ("--help",)
     devices_args: ClassVar[tuple[str, ...]] = ("--list-devices",)
-    help_exit_codes: ClassVar[tuple[int, ...]] = (0,)
+    reads_gguf: ClassVar[bool] = True
     # What it takes before it says anything; Python programs import for many seconds.
     slow_start_s: ClassVar[float] = 0.0
 

@@ -20,6 +20,7 @@ class CudaOnly(EngineFlavour):
     folder_kind: ClassVar[str]
     strategies: ClassVar[frozenset[str]]
     devices_args: ClassVar[tuple[str, ...]] = ()
+    reads_gguf: ClassVar[bool] = False
     # Imports of PyTorch from a cold disk.
     slow_start_s: ClassVar[float] = 60.0
 

@@ -26,8 +26,7 @@ LOAD_MODES = {"none": ["--no-mmap"], "mmap": [], "mlock": ["--no-mmap", "--mlock
 
 class IkLlamaCpp(LlamaCpp):
     flavour = "ik_llama.cpp"
-    # --help prints its list and ends with 1; it has no call that lists devices.
-    help_exit_codes: ClassVar[tuple[int, ...]] = (0, 1)
+    # It has no call that lists devices.
     devices_args: ClassVar[tuple[str, ...]] = ()
     kv_cache_types: ClassVar[frozenset[str]] = LlamaCpp.kv_cache_types | {"q6_0", "q8_kv"}
 

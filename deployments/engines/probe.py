@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 # --list-devices wakes the cards, which takes seconds on a cold driver; a binary that hangs is broken.
 TIMEOUT_S = {"--version": 10.0, "--help": 10.0, "--list-devices": 30.0}
 USUAL_TIMEOUT_S = 10.0
+# ik_llama.cpp lists its flags and ends with 1.
+HELP_EXIT_CODES = (0, 1)
 MAX_OUTPUT_CHARACTERS = 1 << 20
 
 
@@ -96,7 +98,7 @@ def _answers(engine: Engine, flavour: EngineFlavour) -> tuple[str, frozenset[str
     version, devices = "", ""
     if flavour.version_args:
         version = _ask(program, flavour.version_args, slow_start_s=slow_s)
-    text = _ask(program, flavour.help_args, flavour.help_exit_codes, slow_s)
+    text = _ask(program, flavour.help_args, HELP_EXIT_CODES, slow_s)
     if (other := recognised(text)) and other != flavour.flavour:
         said = f"{engine.path} is an engine of the flavour {other}, not {flavour.flavour}."
         raise OmniError("engine_broken", said, f"Give it the flavour {other}.")
@@ -112,7 +114,7 @@ def _answers(engine: Engine, flavour: EngineFlavour) -> tuple[str, frozenset[str
 def found_flavour(path: str) -> str:
     """Which of the flavours that are called alike a binary is; empty when it does not tell."""
     try:
-        return recognised(ask(path, "--help", exit_codes=(0, 1)))
+        return recognised(ask(path, "--help", exit_codes=HELP_EXIT_CODES))
     except OmniError:
         return ""
 

