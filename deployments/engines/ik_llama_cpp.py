@@ -10,7 +10,7 @@ from typing import ClassVar
 from deployments.engines.base import Command, ServerSpec
 from deployments.engines.llama_cpp import EVERY_LAYER, LlamaCpp, accelerators
 from deployments.engines.spellings import listed_flags
-from deployments.planning.plan import PORT
+from deployments.planning.plan import PORT, PlanRequest, Reason, Severity
 from deployments.planning.settings import ALL, with_defaults
 from omni.errors import OmniError
 
@@ -36,6 +36,12 @@ class IkLlamaCpp(LlamaCpp):
                 text = f"ik_llama.cpp's RPC is not that of llama.cpp, whose server stands behind {device.name}."
                 raise OmniError("device_not_for_engine", text, "Use a llama.cpp engine for it, or another device.")
         return super().command(spec)
+
+    def reasons(self, request: PlanRequest) -> tuple[Reason, ...]:
+        if request.strategy != "tensor_split":
+            return ()
+        text = "ik_llama.cpp has no -sm tensor; its own tensor parallelism is the strategy graph split."
+        return (Reason("strategy_not_for_engine", Severity.ERROR, text, "Choose graph split, or llama.cpp."),)
 
     def recognises(self, help_text: str) -> bool:
         return bool(listed_flags(help_text) & MARKS)

@@ -47,6 +47,9 @@ def check(plan: InstancePlan) -> None:
     if not os.access(binary, os.X_OK):
         text = f"The engine's program {binary} is gone or cannot be executed."
         raise OmniError("engine_missing", text, "Install it again, or choose another engine.")
+    if plan.argv[1:2] == ("serve",) and not Path(plan.argv[2]).is_dir():
+        text = f"There is no folder {plan.argv[2]} with a model."
+        raise OmniError("model_missing", text, "Put it back, or choose another model.")
     for flag, value in zip(plan.argv, plan.argv[1:], strict=False):
         if flag in ("-m", "-md"):
             read_header(value)
@@ -84,6 +87,7 @@ def start(instance: Instance, plan: InstancePlan, generation: int, taken: Sequen
         env={name: _with_key(value) for name, value in plan.env.items()},
         log_path=path,
         folder=_write_files(instance, plan, port),
+        hidden=[settings.OMNI_HOME.secret("engine")],
     )
 
 

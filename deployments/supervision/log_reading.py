@@ -102,7 +102,7 @@ RULES = (
         "device_unknown", "The engine does not have the device {what}.", "Choose another device.",
     ),
     _rule(
-        r"error while handling argument \"(?P<what>[^\"]+)\"",
+        r"error while handling argument \"(?P<what>[^\"]+)\"|invalid parameter for argument: (?P<other>\S+)",
         "flag_value", "The engine refuses the value of {what}.", "Change the setting.",
     ),
     _rule(
@@ -175,7 +175,7 @@ def notice(lines: Sequence[str]) -> Cause | None:
 def _match(line: str, rules: Sequence[_Rule] = RULES) -> tuple[_Rule, str] | None:
     for rule in rules:
         if found := rule.pattern.search(line):
-            return rule, (found.groupdict().get("what") or "").strip()
+            return rule, next((value for value in found.groupdict().values() if value), "").strip()
     return None
 
 

@@ -107,8 +107,11 @@ def spawn(
     env: Mapping[str, str],
     log_path: Path,
     folder: Path | None = None,
+    hidden: Sequence[str] = (),
 ) -> Record:
     """Starts the engine below a runner, in `folder` if one is given, and returns its record.
+
+    What is `hidden` is not written to its log.
 
     Raises OmniError (already_running) when the instance runs already, (runner_failed) when no record appears.
     """
@@ -124,6 +127,7 @@ def spawn(
         "record_path": str(record_path),
         "lock_path": str(records_folder / f"{instance}.lock"),
         "folder": str(folder or "/"),
+        "hidden": list(hidden),
         "facts": {"instance": instance, "generation": generation, "port": port},
     }
     spec_path = records_folder / f"{instance}.spec"

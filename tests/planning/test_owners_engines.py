@@ -104,6 +104,13 @@ def test_graph_split_over_other_than_cuda_says_so_and_has_no_command(qwen3: Memb
     assert "RPC0 is not" in reason(found, "needs_cuda")
 
 
+def test_its_tensor_parallelism_is_another_strategy(qwen3: Member) -> None:
+    found = plan("ik_llama.cpp", "tensor_split", {"model": qwen3})
+    assert (found.verdict, found.instances, codes(found)) == (Verdict.NOT_VIABLE, (), ["strategy_not_for_engine"])
+    layers = plan("ik_llama.cpp", "layer_split", {"model": qwen3}, context=4096)
+    assert value_of(layers, "-sm") == "layer" and layers.verdict != Verdict.NOT_VIABLE
+
+
 def test_a_flag_that_the_binary_lacks_is_refused_at_plan_time_with_the_nearest(qwen3: Member) -> None:
     with pytest.raises(OmniError, match="has no flag -sm") as refused:
         plan("ik_llama.cpp", "graph_split", {"model": qwen3}, frozenset({"-sm"}), context=4096)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from deployments import services
 from deployments.models import Deployment, Instance
 from deployments.planning.plan import KEY, PORT, InstancePlan, Plan, Verdict
 from deployments.supervision import process
+from deployments.supervision.launch import check
 from deployments.supervision.log_reading import cause_of_exit, notice
+from omni.errors import OmniError
 from tests.supervision.conftest import FAKE, Ticker, fake_plan
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -36,7 +39,7 @@ def test_files_lie_in_the_folder_it_starts_in_and_the_key_is_kept_nowhere(
     assert (folder / "config.yml").read_text() == f"port: {row.port}\n"
     assert (folder / "api_tokens.yml").read_text() == f"api_key: {key}\n"
     assert folder.stat().st_mode & 0o077 == 0 and (folder / "api_tokens.yml").stat().st_mode & 0o077 == 0
-    assert f"{folder} {key}" in Path(row.log_path).read_text()
+    assert f"{folder} [key]" in Path(row.log_path).read_text() and key not in Path(row.log_path).read_text()
     assert key not in json.dumps([row.argv, row.env]) and row.env == {"MY_KEY": KEY}
     services.deployment_stop(deployment=deployment)
     ticker.until_state("stopped")
@@ -52,6 +55,13 @@ def test_a_fall_back_to_layer_split_is_told_of_an_engine_that_serves(deployment:
     row = Instance.objects.get()
     assert (row.state, row.error_code) == ("ready", "fell_back_to_layer_split")
     assert row.log_line == "Split mode 'graph' is not supported for this model"
+
+
+def test_a_folder_that_is_gone_is_said_before_the_start(tmp_path: Path) -> None:
+    gone = InstancePlan("model", (sys.executable, "serve", str(tmp_path / "gone"), "--port", PORT))
+    with pytest.raises(OmniError, match="no folder"):
+        check(gone)
+    check(replace(gone, argv=(sys.executable, "serve", str(tmp_path))))
 
 
 @pytest.mark.parametrize(
@@ -76,6 +86,7 @@ def test_lines_that_tell_of_less_than_was_planned(line: str, code: str | None) -
     [
         ("what():  It is not possible to use split mode 'graph' with less than 2 devices", "needs_two_devices"),
         ("error: unknown argument: --draft-max-x", "flag_unknown"),
+        ("error: invalid parameter for argument: -sm", "flag_value"),
         ("ValueError: invalid literal for int() with base 10: 'GPU-52a3a85d'", "device_unknown"),
         ("ValueError: Free memory on device cuda:0 (1/31 GiB) on startup is less than desired GPU memory utilization",
          "out_of_memory"),
