@@ -18,6 +18,7 @@ from deployments.planning.settings import validated
 from deployments.planning.speed import CORE_TFLOPS
 from deployments.planning.vocabulary import VocabFacts
 from deployments.strategies import get_strategy
+from deployments.strategies.on_engine import plan_on_engine
 from deployments.supervision.states import InstanceState
 from gpus.facts import memory_in_use
 from gpus.links import link_gbps
@@ -91,7 +92,7 @@ def plan_on(
         api_key_file=str(home.secret_path("engine")),
         slots_folder=str(home.slots / name) if name else str(home.slots),
     )
-    return get_strategy(strategy).plan(request)
+    return plan_on_engine(get_strategy(strategy), request)
 
 
 # --- rows → facts -----------------------------------------------------------------------------------

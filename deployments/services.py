@@ -12,6 +12,7 @@ from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
 from deployments.discovery import engine_paths, local_host
+from deployments.engines import reads_gguf
 from deployments.engines.flags import allowed_args
 from deployments.models import Binding, Deployment, Engine, Model, Route
 from deployments.planning.settings import validated
@@ -43,7 +44,7 @@ def get_deployment(name: str) -> Deployment:
 
 
 def default_engine(host: Host) -> Engine:
-    """The first engine that runs, in the order of discovery. Raises OmniError (no_engine)."""
+    """The first engine that runs and loads GGUF files, in the order of discovery. Raises OmniError (no_engine)."""
     engine = first_engine(Engine.objects.filter(host=host, state=Engine.State.OK))
     if engine is None:
         fix = "Set OMNI_LLAMA_SERVER to a llama-server binary and run `scan`."
@@ -53,7 +54,7 @@ def default_engine(host: Host) -> Engine:
 
 def first_engine(engines: Iterable[Engine]) -> Engine | None:
     found = {str(path): place for place, path in enumerate(engine_paths())}
-    return min(engines, key=lambda engine: (found.get(engine.path, len(found)), engine.pk), default=None)
+    return min(engines, key=lambda e: (not reads_gguf(e.flavour), found.get(e.path, len(found)), e.pk), default=None)
 
 
 def default_device(host: Host) -> Device:

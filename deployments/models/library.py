@@ -44,6 +44,11 @@ class Engine(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def was_verified(self) -> bool:
+        """Whether its program has once said here what it can do."""
+        return bool(self.flags)
+
 
 class LibraryFolder(models.Model):
     """A folder whose GGUF files belong to the library."""

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 
-from deployments.planning.kv import CACHE_BYTES
+from deployments.planning.kv import CACHE_BYTES, IK_ONLY
 from omni.errors import OmniError
+
+_TYPES = [name for name in CACHE_BYTES if name not in IK_ONLY]
 
 _NO_FP8 = "The engine has no 8-bit floating-point KV cache: use q8_0, which takes 8.5 bits and keeps more precision."
 # Pattern, what to say; the first match counts.
@@ -35,7 +37,7 @@ def kv_type_fix(text: str) -> str:
 
 def kv_type_error(text: str, key: str = "kv_cache_k") -> OmniError | None:
     """The refusal of a cache type, to be raised; None for one that the engine has."""
-    if text.strip().lower() in CACHE_BYTES:
+    if text.strip().lower() in _TYPES:
         return None
-    fix = " ".join(filter(None, (kv_type_fix(text), f"It takes {', '.join(CACHE_BYTES)}.")))
+    fix = " ".join(filter(None, (kv_type_fix(text), f"It takes {', '.join(_TYPES)}.")))
     return OmniError("bad_setting", f"{key} is {text!r}.", fix)

@@ -17,6 +17,7 @@ from deployments.planning.kv import (
 )
 from deployments.planning.kv_names import kv_type_error, kv_type_fix
 from deployments.planning.memory_settings import MemorySettings
+from deployments.planning.settings import KV_CACHE_TYPES
 
 __all__ = ["KvRow", "kv_cache_bytes", "kv_table", "kv_type_error", "kv_type_fix"]
 
@@ -52,7 +53,7 @@ class KvRow:
 
 def kv_table(model: ModelShape, settings: MemorySettings, room_bytes: int) -> list[KvRow]:
     """Every type the engine has, in both halves of the cache, and the longest context whose cache fits the room."""
-    return [_row(model, replace(settings, type_k=name, type_v=name), room_bytes) for name in CACHE_BYTES]
+    return [_row(model, replace(settings, type_k=name, type_v=name), room_bytes) for name in KV_CACHE_TYPES]
 
 
 def _row(model: ModelShape, settings: MemorySettings, room_bytes: int) -> KvRow:

@@ -12,6 +12,8 @@ from deployments.planning.vocabulary import VocabFacts
 
 # Stands in an argv for the port, which is chosen when the process is started.
 PORT = "{port}"
+# Stands in an environment or a file for the key that the engine asks for.
+KEY = "{key}"
 
 
 class Verdict(StrEnum):
@@ -126,6 +128,8 @@ class InstancePlan:
     needs_devices: tuple[str, ...] = ()
     file_bytes: int = 0
     ordinal: int = 0
+    # Name → text, written into the instance's own folder, in which the process then starts.
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from deployments.planning.kv import IK_ONLY
 from deployments.planning.kv_names import kv_type_fix
 from omni.errors import OmniError
 
-# llama.cpp, common/arg.cpp: the types --cache-type-k and --cache-type-v take.
+# llama.cpp, common/arg.cpp: the types --cache-type-k and --cache-type-v take; ik_llama.cpp has two more.
 KV_CACHE_TYPES = ("f16", "bf16", "f32", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 UNQUANTISED = ("f16", "bf16", "f32")
 AUTO, ALL = "auto", "all"
@@ -128,7 +129,7 @@ _ALL = (
         "f16",
         "Number format of cached keys. q8_0 halves the memory with little loss.",
         Group.MEMORY,
-        words=KV_CACHE_TYPES,
+        words=(*KV_CACHE_TYPES, *IK_ONLY),
         hint=kv_type_fix,
     ),
     Setting(
@@ -137,7 +138,7 @@ _ALL = (
         "f16",
         "Number format of cached values. Equal to the keys' is the fast choice on CUDA.",
         Group.MEMORY,
-        words=KV_CACHE_TYPES,
+        words=(*KV_CACHE_TYPES, *IK_ONLY),
         hint=kv_type_fix,
     ),
     Setting(

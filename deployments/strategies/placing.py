@@ -282,6 +282,7 @@ def instance(
         env=command.env,
         devices=tuple(names),
         needs_devices=command.needs_devices,
+        files=command.files,
         file_bytes=file_bytes or placed_.member.facts.size_bytes,
     )
 

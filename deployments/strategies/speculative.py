@@ -26,7 +26,7 @@ from omni.errors import OmniError
 # Share of drafted tokens that is accepted, (low, likely, high): of the model's own extra layers, which know its
 # state, and of n-grams, which hit only where a text repeats itself (code that is changed, tables).
 MTP_ACCEPTANCE = (0.6, 0.75, 0.9)
-NGRAM_ACCEPTANCE = (0.0, 0.2, 0.7)
+NGRAM_ACCEPTANCE = (0.0, 0.0, 0.7)
 # How far off a prior for a draft model may be.
 PRIOR_SPREAD = 0.2
 MODEL_TYPES = ("draft-simple", "draft-eagle3")
@@ -166,6 +166,10 @@ class Outlook:
             draft_s = plain_s / max(target.model.n_layer, 1)
         return draft_s / plain_s, check_s / plain_s
 
+    @property
+    def is_by_ngrams(self) -> bool:
+        return self.kind.startswith("ngram-")
+
     def gain(self, acceptance: float) -> float:
         assert self.ratios
         return speedup(acceptance, self.drafted, *self.ratios)
@@ -175,6 +179,9 @@ class Outlook:
         if plain.decode_tps is None or plain.decode_range is None or self.ratios is None:
             return plain
         low, likely, high = map(self.gain, self.acceptance)
+        if self.is_by_ngrams:
+            # Where nothing repeats nothing is drafted, and nothing is lost.
+            likely = 1.0
         span = (plain.decode_range[0] * min(low, 1.0), plain.decode_range[1] * max(high, 1.0))
         return replace(plain, decode_tps=plain.decode_tps * likely, decode_range=span)
 
@@ -188,6 +195,11 @@ class Outlook:
         if limit < FREE:
             text = "Checking drafts costs next to nothing here: every accepted token is gained."
             return [info("drafting_pays", text)]
+        if self.is_by_ngrams and limit < self.acceptance[2]:
+            text = (
+                f"It gains where the text repeats itself and more than {limit:.0%} of the drafted tokens are accepted"
+            )
+            return [info("drafting_by_ngrams", f"{text}; elsewhere nothing is drafted.")]
         text = f"It pays when more than {limit:.0%} of the drafted tokens are accepted"
         low, likely, high = self.acceptance
         if limit > likely:
@@ -203,10 +215,10 @@ class Outlook:
     def figures(self) -> tuple[Figure, ...]:
         if self.ratios is None:
             return (Figure("drafting", "Drafting", self.kind),)
-        limit, likely = break_even(self.drafted, *self.ratios), self.acceptance[1]
-        per_step = expected_tokens(likely, self.drafted)
+        limit, shown = break_even(self.drafted, *self.ratios), self.acceptance[2 if self.is_by_ngrams else 1]
+        per_step = expected_tokens(shown, self.drafted)
         return (
             Figure("drafting", "Drafting", f"{self.kind}, {self.drafted} tokens at once"),
             Figure("break_even", "Break-even acceptance", f"{limit:.0%}" if limit is not None else "never"),
-            Figure("per_step", "Tokens per check", f"{per_step:.1f} at {likely:.0%} acceptance"),
+            Figure("per_step", "Tokens per check", f"{per_step:.1f} at {shown:.0%} acceptance"),
         )

@@ -23,7 +23,8 @@ from deployments.plans import plan_deployment
 from deployments.supervision import launch, process
 from deployments.supervision.checking import Checker
 from deployments.supervision.instances import busy_devices, file_bytes, is_newer, remembered, servers_of, values
-from deployments.supervision.log_reading import Cause
+from deployments.supervision.log_reading import Cause, notice
+from deployments.supervision.logs import since_start
 from deployments.supervision.observe import observe
 from deployments.supervision.reconcile import (
     Action,
@@ -263,7 +264,7 @@ class HostAgent:
             instance.exit_code = record.exit_code
         if memory.generation != before["generation"]:
             instance.error_code = instance.error = instance.log_line = ""
-        self._save_cause(instance, decision)
+        self._save_cause(instance, decision, old)
         wait_s = memory.next_start_s - self.clock()
         waiting = memory.state == InstanceState.CRASHED
         if values(instance) == before:
@@ -284,11 +285,19 @@ class HostAgent:
             self._tell(instance.deployment)
 
     @staticmethod
-    def _save_cause(instance: Instance, decision: Decision) -> None:
-        if cause := decision.cause:
+    def _save_cause(instance: Instance, decision: Decision, old: str) -> None:
+        cause = decision.cause
+        if decision.memory.state == InstanceState.READY and not cause:
+            if old == InstanceState.READY:
+                return
+            instance.error_code = instance.error = instance.log_line = ""
+            if told := notice(since_start(Path(instance.log_path))):
+                said = f"{told.text} {told.fix}"
+                instance.warning = " ".join(filter(None, (said, instance.warning)))
+        elif cause:
             instance.error_code, instance.log_line = cause.code, cause.line
             instance.error = f"{cause.text} {cause.fix}".strip()
-        elif decision.memory.state in (InstanceState.READY, InstanceState.STOPPED):
+        elif decision.memory.state == InstanceState.STOPPED:
             instance.error_code = instance.error = instance.log_line = ""
 
     # --- the rest -----------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from django.views.decorators.http import require_GET, require_POST
 
 from deployments import library, services
 from deployments.discovery import local_host
+from deployments.engines import FLAVOURS
 from deployments.forms import FolderForm
 from deployments.model_facts import ModelFacts
 from deployments.model_words import Part, fact_rows, partners
@@ -59,8 +61,15 @@ def _models_context(request: HttpRequest) -> dict[str, Any]:
             ("newest", "Newest"),
         ],
         "folders": LibraryFolder.objects.all(),
-        "engines": Engine.objects.filter(host=local_host()),
+        "engines": (engines := Engine.objects.filter(host=local_host())),
+        "unverified_flavours": _unverified(engines),
     }
+
+
+def _unverified(engines: Iterable[Engine]) -> list[str]:
+    """Titles of the flavours Omni can run and has not seen answer on this machine."""
+    seen = {engine.flavour for engine in engines if engine.was_verified}
+    return [str(Engine.Flavour(name).label) for name in FLAVOURS if name not in seen]
 
 
 @require_GET
