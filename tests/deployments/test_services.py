@@ -230,7 +230,7 @@ def test_a_deployments_plan_knows_the_key_the_name_and_every_device(make_deploym
     argv = instance.argv
     assert argv[argv.index("--api-key-file") + 1] == str(settings.OMNI_HOME.secret_path("engine"))
     assert argv[argv.index("--alias") + 1] == "a"
-    assert argv[argv.index("--rpc") + 1] == "127.0.0.1:18990,127.0.0.1:18991"
+    assert argv[argv.index("--rpc") + 1] == "127.0.0.1:18991"
     assert instance.needs_devices == ("RPC0", "RPC1")
     assert instance.file_bytes == model.size_bytes
 
