@@ -34,21 +34,26 @@ def local_host() -> Host:
 
 
 def discover() -> Discovery:
-    """Registers engines and folders, asks binaries that are new or replaced, and scans the library."""
+    """Registers engines and folders, asks binaries that are new or replaced, and scans the library.
+
+    The agent, its tasks and commands may all want to: one does at a time, and the next finds its rows.
+    """
     host = local_host()
     ensure_devices(host)
-    engines = discover_engines(host)
-    for path in packaged_model_folders():
-        LibraryFolder.objects.get_or_create(path=str(path), defaults={"is_packaged": True})
-    for path in (settings.OMNI_HOME.models, *settings.OMNI_MODEL_FOLDERS):
-        LibraryFolder.objects.get_or_create(path=str(path.absolute()))
-    return Discovery(engines, scan())
+    with settings.OMNI_HOME.one_at_a_time("discovery"):
+        engines = discover_engines(host)
+        for path in packaged_model_folders():
+            LibraryFolder.objects.get_or_create(path=str(path), defaults={"is_packaged": True})
+        for path in (settings.OMNI_HOME.models, *settings.OMNI_MODEL_FOLDERS):
+            LibraryFolder.objects.get_or_create(path=str(path.absolute()))
+        return Discovery(engines, scan())
 
 
-def ensure_devices(host: Host) -> None:
+def ensure_devices(host: Host, *, look_again: bool = False) -> None:
     """Commands work on a machine whose agent never ran; later the agent keeps the devices."""
-    if not host.devices.exists():
-        discover_devices(host)
+    with settings.OMNI_HOME.one_at_a_time("discovery"):
+        if look_again or not host.devices.exists():
+            discover_devices(host)
 
 
 # --- engines --------------------------------------------------------------------------------------
@@ -66,10 +71,8 @@ def discover_engines(host: Host) -> list[Engine]:
 
 def register_engine(host: Host, path: Path, *, name: str = "", flavour: str = USUAL_FLAVOUR) -> Engine:
     """The row of the engine at this path, made when there is none; it is not asked yet."""
-    found = Engine.objects.filter(host=host, path=str(path)).first()
-    if found:
-        return found
-    return Engine.objects.create(host=host, path=str(path), flavour=flavour, name=name or _free_name(path))
+    values = {"flavour": flavour, "name": name or _free_name(path)}
+    return Engine.objects.get_or_create(host=host, path=str(path), defaults=values)[0]
 
 
 def refresh_engine(engine: Engine) -> Engine:

@@ -118,13 +118,12 @@ def _library_loop() -> None:
 
 def _discover() -> None:
     """Devices, engines, models: once at the start, and again by the scan task."""
-    from deployments.discovery import discover, local_host
-    from gpus.discovery import discover_devices
+    from deployments.discovery import discover, ensure_devices, local_host
     from omni.broadcast import publish
     from omni.events import STATE_GROUP
 
     try:
-        discover_devices(local_host())
+        ensure_devices(local_host(), look_again=True)
         nudge()
         discover()
         publish(STATE_GROUP, {"type": "library.changed"})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import threading
 import time
@@ -26,9 +25,7 @@ deployments:
 
 
 def status(panel: RunningPanel) -> dict[str, object]:
-    answer = panel.manage("status", "--json")
-    assert answer.returncode == 0, answer.stderr
-    return json.loads(answer.stdout)
+    return panel.document("status")
 
 
 def instance(panel: RunningPanel) -> dict[str, object]:
@@ -40,7 +37,7 @@ def instance(panel: RunningPanel) -> dict[str, object]:
 def serving(fresh_panel: RunningPanel) -> Iterator[RunningPanel]:
     """A panel with one ready deployment on RPC0."""
     fresh_panel.start()
-    models = json.loads(fresh_panel.manage("scan", "--json").stdout)["models"]
+    models = fresh_panel.document("scan")["models"]
     rig = fresh_panel.home / "rig.yaml"
     rig.write_text(RIG.replace("smollm2-135m-instruct-q4_1", models[0]["name"]))
     applied = fresh_panel.manage("apply", str(rig), "--start")
@@ -140,7 +137,7 @@ def test_ctrl_c_leaves_no_process_and_the_next_start_brings_the_model_back(servi
 
 def test_keep_models_leaves_the_engine_running(fresh_panel: RunningPanel) -> None:
     fresh_panel.start("--keep-models")
-    models = json.loads(fresh_panel.manage("scan", "--json").stdout)["models"]
+    models = fresh_panel.document("scan")["models"]
     rig = fresh_panel.home / "rig.yaml"
     rig.write_text(RIG.replace("smollm2-135m-instruct-q4_1", models[0]["name"]).replace("RPC0", "CPU"))
     assert fresh_panel.manage("apply", str(rig), "--start").returncode == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterator
 
@@ -104,14 +103,14 @@ class Rig:
 
 @pytest.fixture(scope="module")
 def rig(panel: RunningPanel) -> Iterator[Rig]:
-    model = json.loads(panel.manage("scan", "--json").stdout)["models"][0]["name"]
+    model = panel.document("scan")["models"][0]["name"]
     file = panel.home / "strategies.yaml"
     file.write_text(RIG.replace(": M", f": {model}"))
     applied = panel.manage("apply", str(file))
     assert applied.returncode == 0, applied.stderr
     made = Rig(panel)
     # The panel is shared by the session's tests, and each device serves one engine at a time.
-    for other in json.loads(panel.manage("status", "--json").stdout)["deployments"]:
+    for other in panel.document("status")["deployments"]:
         made.stop(other["name"])
     # The others are compared with its answer. An RPC server serves one engine at a time, so it makes room.
     assert made.start("plain") == "ready"
