@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -122,11 +121,8 @@ def test_a_few_tokens_are_a_vocabulary_too(tmp_path: Path) -> None:
     assert all(draft_compatibility(one, other).ok for one in small for other in small)
 
 
-def test_a_large_vocabulary_is_read_in_reasonable_time() -> None:
-    header = read_header(smollm2())
-    began = time.perf_counter()
-    facts = vocab_facts(header)
-    assert time.perf_counter() - began < 0.5
+def test_a_large_vocabulary_is_read() -> None:
+    facts = vocab_facts(read_header(smollm2()))
     assert (facts.kind, facts.n_vocab, facts.add_bos) == ("BPE", 49152, False)
     assert draft_compatibility(facts, facts).ok
 
