@@ -58,6 +58,9 @@ class LogConsumer(AsyncJsonWebsocketConsumer):
     holds back neither this socket's close nor the reader.
     """
 
+    # Not a configured one, so none: nothing comes from other processes, and each listener holds a connection.
+    channel_layer_alias = "none"
+
     async def connect(self) -> None:
         self.tasks: list[asyncio.Task[None]] = []
         await self.accept()
