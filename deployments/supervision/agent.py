@@ -10,13 +10,14 @@ from contextlib import suppress
 from typing import IO
 
 from django.conf import settings
-from django.db import DatabaseError, close_old_connections
+from django.db import close_old_connections
 
 log = logging.getLogger(__name__)
 
 TICK_S, QUICK_TICK_S = 2.0, 0.25
 LIBRARY_TICK_S = 1.0
 STOP_TIMEOUT_S = 3.0
+DISCOVERY_RETRY_S = 10.0
 
 _nudged = threading.Event()
 _library_nudged = threading.Event()
@@ -68,6 +69,7 @@ def _wait_for_lock() -> IO[str] | None:
 def _reconcile_loop() -> None:
     from deployments.discovery import local_host
     from deployments.supervision.host_agent import HostAgent
+    from deployments.supervision.troubles import troubles_of
 
     lock = _wait_for_lock()
     if lock is None:
@@ -79,15 +81,10 @@ def _reconcile_loop() -> None:
     while not _stopping.is_set():
         busy = False
         _nudged.clear()
-        try:
+        with troubles_of("supervision"):
             if agent is None:
                 agent = HostAgent(local_host())
             busy = agent.tick()
-        except DatabaseError as error:
-            log.warning("the database did not take part in this tick: %s", error)
-        except Exception:
-            # One bad tick must not end supervision; the traceback is in the agent's log.
-            log.exception("a tick failed")
         close_old_connections()
         _nudged.wait(QUICK_TICK_S if busy else TICK_S)
     _is_the_agent.clear()
@@ -98,38 +95,39 @@ def _library_loop() -> None:
     """Downloads and the folders of the library, apart from supervision: a slow disk must not hold that up."""
     from deployments.discovery import local_host
     from deployments.supervision.library_keeper import LibraryKeeper
+    from deployments.supervision.troubles import troubles_of
 
     keeper: LibraryKeeper | None = None
     while not _stopping.is_set():
         _library_nudged.clear()
-        try:
-            if _is_the_agent.is_set():
+        if _is_the_agent.is_set():
+            with troubles_of("library"):
                 keeper = keeper or LibraryKeeper(local_host())
                 keeper.tick()
-        except DatabaseError as error:
-            log.warning("the database did not take part in this look at the library: %s", error)
-        except Exception:
-            log.exception("a look at the library failed")
         close_old_connections()
         _library_nudged.wait(LIBRARY_TICK_S)
     if keeper:
         keeper.end()
 
 
-def _discover() -> None:
-    """Devices, engines, models: once at the start, and again by the scan task."""
+def _discover(retry_s: float = DISCOVERY_RETRY_S) -> None:
+    """Devices, engines, models: at the start until it succeeds, and again by the scan task."""
     from deployments.discovery import discover, ensure_devices, local_host
+    from deployments.supervision.troubles import troubles_of
     from omni.broadcast import publish
     from omni.events import STATE_GROUP
 
-    try:
-        ensure_devices(local_host(), look_again=True)
-        nudge()
-        discover()
-        publish(STATE_GROUP, {"type": "library.changed"})
-    except Exception:
-        log.exception("discovery failed; `scan` tries again")
-    close_old_connections()
+    is_done = False
+    while not is_done and not _stopping.is_set():
+        with troubles_of("discovery"):
+            ensure_devices(local_host(), look_again=True)
+            nudge()
+            discover()
+            publish(STATE_GROUP, {"type": "library.changed"})
+            is_done = True
+        close_old_connections()
+        if not is_done:
+            _stopping.wait(retry_s)
 
 
 def _sampler_loop() -> None:
