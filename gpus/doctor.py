@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 
 from gpus.links import link_shortfall
@@ -78,6 +78,20 @@ def _disk(facts: HostFacts) -> Finding | None:
 
 
 HOST_RULES: tuple[Callable[[HostFacts], Finding | None], ...] = (_nvml, _ram, _swap, _disk)
+
+
+# --- the agent ------------------------------------------------------------------------------------
+WORK = {
+    "supervision": "The agent cannot look after the engines",
+    "library": "The agent cannot look after the library",
+    "discovery": "Looking for devices, engines and models failed",
+}
+
+
+def agent_findings(troubles: Mapping[str, str]) -> list[Finding]:
+    """What the agent wrote of its own failures, by the names of WORK."""
+    fix = "It tries again by itself; agent.log in OMNI_HOME's logs has the details."
+    return [Finding(f"agent_{w}", "error", WORK.get(w, w), _sentence(text), fix) for w, text in troubles.items()]
 
 
 # --- a card ---------------------------------------------------------------------------------------

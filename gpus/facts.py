@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
+from typing import Any
 
 from django.conf import settings
 
-from gpus.doctor import SEVERITIES, Finding, absent_findings, card_findings, host_findings
+from gpus.doctor import SEVERITIES, Finding, absent_findings, agent_findings, card_findings, host_findings
 from gpus.host import host_facts
 from gpus.models import Gpu, Host
 from gpus.nvml import look
@@ -20,7 +22,7 @@ def diagnose(host: Host) -> list[Finding]:
     known = known_cards(host)
     seen = {identity.uuid for identity in report.identities}
     identities = named(report.identities, [card for card in known if card.uuid not in seen])
-    findings = host_findings(host_facts(settings.OMNI_HOME.root, report.state))
+    findings = agent_findings(host.troubles) + host_findings(host_facts(settings.OMNI_HOME.root, report.state))
     for identity, sample in zip(identities, report.samples, strict=True):
         findings += card_findings(CardSample(**{**vars(sample), "name": identity.shown_name}))
     return findings + absent_findings(known, (identity.uuid for identity in identities))
@@ -29,7 +31,7 @@ def diagnose(host: Host) -> list[Finding]:
 def latest_findings(host: Host) -> list[Finding]:
     """The same from what the sampler last saw: nobody waits for a driver while a page is made."""
     nvml = NvmlState(host.nvml_state, host.nvml_text, host.driver_version)
-    findings = host_findings(host_facts(settings.OMNI_HOME.root, nvml))
+    findings = agent_findings(host.troubles) + host_findings(host_facts(settings.OMNI_HOME.root, nvml))
     for sample in latest_samples(host.name):
         # What is normal for a busy card stands on the card itself.
         findings += [finding for finding in card_findings(sample) if finding.severity != "info"]
@@ -42,6 +44,20 @@ def latest_samples(host_name: str) -> list[CardSample]:
     """Of the last frame; empty when there is none."""
     frame = json.loads(last_frame(host_name) or '{"cards": []}')
     return [CardSample(**{**card, "throttle": tuple(card["throttle"])}) for card in frame["cards"]]
+
+
+# An older frame comes from a sampler that has stopped.
+FRESH_MS = 30_000
+
+
+def memory_in_use(host_name: str) -> dict[str, int]:
+    """Bytes in use now by card key, the host's RAM under 'host'; what is not known is left out."""
+    frame: dict[str, Any] = json.loads(last_frame(host_name) or "null") or {}
+    if time.time() * 1000 - frame.get("at", 0) > FRESH_MS:
+        return {}
+    used = {card["key"]: card.get("memory_used_bytes") for card in frame["cards"]}
+    used["host"] = frame["host"].get("ram_used_bytes")
+    return {key: int(value) for key, value in used.items() if value is not None}
 
 
 def known_cards(host: Host) -> list[CardIdentity]:

@@ -17,6 +17,7 @@ class Host(models.Model):
     nvml_state = models.CharField(max_length=40, blank=True, help_text="ok, or why NVML gives no cards")
     nvml_text = models.CharField(max_length=300, blank=True, help_text="the remedy, in words")
     driver_version = models.CharField(max_length=40, blank=True)
+    troubles = models.JSONField(default=dict, blank=True, help_text="what its agent could not do, by work")
     agent_pid = models.PositiveIntegerField(null=True, blank=True)
     agent_seen_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -58,6 +60,14 @@ class Home:
             folder.mkdir(parents=True, exist_ok=True)
         for folder in (self.root, self.run, self.logs, self.valkey_socket.parent):
             folder.chmod(0o700)
+
+    @contextmanager
+    def one_at_a_time(self, name: str) -> Iterator[None]:
+        """Waits until no other process or thread of this OMNI_HOME is inside the block of this name."""
+        self.create()
+        with (self.run / f"{name}.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def secret(self, name: str) -> str:
         """The secret kept under this name, made on first use; the file is readable by its owner only."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
+from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import Group, User
 from django.test import Client
 
@@ -49,8 +51,14 @@ def fresh_channel_layer() -> None:
     channel_layers.backends.clear()
 
 
+@cache
+def _hashed_password() -> str:
+    """Made once: the real hasher takes a quarter of a second, as it should."""
+    return make_password(PASSWORD)
+
+
 def _user(name: str, **kwargs: object) -> User:
-    return User.objects.create_user(name, password=PASSWORD, **kwargs)
+    return User.objects.create(username=name, password=_hashed_password(), **kwargs)
 
 
 @pytest.fixture
@@ -104,6 +112,9 @@ def panel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPanel]:
     """A real panel, started as `make up` starts it, with its own empty OMNI_HOME."""
     running = RunningPanel(tmp_path_factory.mktemp("panel-home"))
     running.start()
+    # The first look for models goes on after the start.
+    scanned = running.manage("scan")
+    assert scanned.returncode == 0, scanned.stderr
     yield running
     running.stop()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -100,6 +102,12 @@ class RunningPanel:
         """Runs a management command against this panel's OMNI_HOME."""
         argv = [sys.executable, str(ROOT / "manage.py"), *arguments]
         return subprocess.run(argv, env=self.env, capture_output=True, text=True, timeout=timeout_s, cwd=ROOT)
+
+    def document(self, *arguments: str) -> dict[str, Any]:
+        """What a command says with --json; one that fails ends the test with what it said."""
+        done = self.manage(*arguments, "--json")
+        assert done.returncode == 0, f"{' '.join(arguments)}: {done.stderr}"
+        return json.loads(done.stdout)
 
     def processes(self) -> list[psutil.Process]:
         """Everything alive that belongs to this OMNI_HOME: by environment or by argument."""

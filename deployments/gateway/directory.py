@@ -80,4 +80,6 @@ def _address(instance: Instance | None) -> str | None:
 
 def _alias(instance: Instance | None, default: str) -> str:
     """The name under which the engine knows its model."""
-    return argument(instance.argv, "--alias", default) if instance else default
+    if instance is None:
+        return default
+    return argument(instance.argv, "--alias") or argument(instance.argv, "--served-model-name", default)

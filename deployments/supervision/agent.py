@@ -1,4 +1,4 @@
-"""The agent's loops inside the Celery worker: reconciling, and the sampler's process."""
+"""The agent's loops inside the Celery worker: reconciling, the library, and the sampler's process."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from contextlib import suppress
 from typing import IO
 
 from django.conf import settings
-from django.db import DatabaseError, close_old_connections
+from django.db import close_old_connections
 
 log = logging.getLogger(__name__)
 
 TICK_S, QUICK_TICK_S = 2.0, 0.25
+LIBRARY_TICK_S = 1.0
 STOP_TIMEOUT_S = 3.0
+DISCOVERY_RETRY_S = 10.0
 
 _nudged = threading.Event()
+_library_nudged = threading.Event()
+_is_the_agent = threading.Event()
 _stopping = threading.Event()
 _threads: list[threading.Thread] = []
 
@@ -25,12 +29,13 @@ _threads: list[threading.Thread] = []
 def nudge() -> None:
     """Looks now instead of at the next tick."""
     _nudged.set()
+    _library_nudged.set()
 
 
 def start_agent_loops() -> None:
     """Begins to supervise; returns at once. Only one agent works on an OMNI_HOME at a time."""
     _stopping.clear()
-    for target in (_reconcile_loop, _sampler_loop):
+    for target in (_reconcile_loop, _library_loop, _sampler_loop):
         thread = threading.Thread(target=target, name=target.__name__.strip("_"), daemon=True)
         thread.start()
         _threads.append(thread)
@@ -39,7 +44,7 @@ def start_agent_loops() -> None:
 def stop_agent_loops() -> None:
     """Ends the loops. Engines go on."""
     _stopping.set()
-    _nudged.set()
+    nudge()
     for thread in _threads:
         thread.join(STOP_TIMEOUT_S)
     _threads.clear()
@@ -64,45 +69,65 @@ def _wait_for_lock() -> IO[str] | None:
 def _reconcile_loop() -> None:
     from deployments.discovery import local_host
     from deployments.supervision.host_agent import HostAgent
+    from deployments.supervision.troubles import troubles_of
 
     lock = _wait_for_lock()
     if lock is None:
         return
+    _is_the_agent.set()
     agent: HostAgent | None = None
     # Finding engines and models takes a moment; what runs already is looked after first.
     threading.Thread(target=_discover, name="discover", daemon=True).start()
     while not _stopping.is_set():
         busy = False
         _nudged.clear()
-        try:
+        with troubles_of("supervision"):
             if agent is None:
                 agent = HostAgent(local_host())
             busy = agent.tick()
-        except DatabaseError as error:
-            log.warning("the database did not take part in this tick: %s", error)
-        except Exception:
-            # One bad tick must not end supervision; the traceback is in the agent's log.
-            log.exception("a tick failed")
         close_old_connections()
         _nudged.wait(QUICK_TICK_S if busy else TICK_S)
+    _is_the_agent.clear()
     lock.close()
 
 
-def _discover() -> None:
-    """Devices, engines, models: once at the start, and again by the scan task."""
-    from deployments.discovery import discover, local_host
-    from gpus.discovery import discover_devices
+def _library_loop() -> None:
+    """Downloads and the folders of the library, apart from supervision: a slow disk must not hold that up."""
+    from deployments.discovery import local_host
+    from deployments.supervision.library_keeper import LibraryKeeper
+    from deployments.supervision.troubles import troubles_of
+
+    keeper: LibraryKeeper | None = None
+    while not _stopping.is_set():
+        _library_nudged.clear()
+        if _is_the_agent.is_set():
+            with troubles_of("library"):
+                keeper = keeper or LibraryKeeper(local_host())
+                keeper.tick()
+        close_old_connections()
+        _library_nudged.wait(LIBRARY_TICK_S)
+    if keeper:
+        keeper.end()
+
+
+def _discover(retry_s: float = DISCOVERY_RETRY_S) -> None:
+    """Devices, engines, models: at the start until it succeeds, and again by the scan task."""
+    from deployments.discovery import discover, ensure_devices, local_host
+    from deployments.supervision.troubles import troubles_of
     from omni.broadcast import publish
     from omni.events import STATE_GROUP
 
-    try:
-        discover_devices(local_host())
-        nudge()
-        discover()
-        publish(STATE_GROUP, {"type": "library.changed"})
-    except Exception:
-        log.exception("discovery failed; `scan` tries again")
-    close_old_connections()
+    is_done = False
+    while not is_done and not _stopping.is_set():
+        with troubles_of("discovery"):
+            ensure_devices(local_host(), look_again=True)
+            nudge()
+            discover()
+            publish(STATE_GROUP, {"type": "library.changed"})
+            is_done = True
+        close_old_connections()
+        if not is_done:
+            _stopping.wait(retry_s)
 
 
 def _sampler_loop() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 
@@ -35,7 +34,7 @@ def busy(panel: RunningPanel) -> bool:
 
 def deployed(page: Page, panel: RunningPanel) -> None:
     """At most two clicks from the first page; afterwards something is ready."""
-    status = json.loads(panel.manage("status", "--json").stdout)
+    status = panel.document("status")
     if not any(d["state"] == "ready" for d in status["deployments"]):
         page.goto(panel.url)
         page.get_by_role("button", name=re.compile("Deploy|Start")).first.click()

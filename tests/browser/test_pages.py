@@ -5,7 +5,6 @@ The pictures are kept in tests/artifacts for people to look at.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +32,7 @@ deployments:
 @pytest.fixture(scope="module")
 def furnished(panel: RunningPanel) -> dict[str, str]:
     """A panel with something on every page: path by name."""
-    models = json.loads(panel.manage("scan", "--json").stdout)["models"]
+    models = panel.document("scan")["models"]
     rig = panel.home / "shown.yaml"
     rig.write_text(RIG.replace("MODEL", models[0]["name"]))
     applied = panel.manage("apply", str(rig), "--start")
@@ -45,6 +44,9 @@ def furnished(panel: RunningPanel) -> dict[str, str]:
         "card": "/cards/RPC0/",
         "models": "/models/",
         "model": f"/models/{models[0]['name']}/",
+        "plan": "/plan/?device=RPC0&device=RPC1&device=CPU",
+        "plan-too-much": "/plan/?device=RPC0&context=4000000",
+        "plan-wrong": "/plan/?device=&context=much",
         "deployments": "/deployments/",
         "deployment": "/deployments/shown/",
         "new-deployment": "/deployments/new/",

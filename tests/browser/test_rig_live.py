@@ -13,6 +13,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.browser.conftest import log_in
 from tests.fakes.nvml import FakeCard, build, rtx_5090, rtx_pro_6000, scenario
+from tests.helpers import wait_until
 from tests.panel import RunningPanel
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
@@ -68,10 +69,13 @@ def test_charts_follow_theme_and_width(page: Page) -> None:
     light = marker.evaluate("element => element.style.border || element.style.borderColor")
     page.get_by_role("button", name="Light or dark").click()
     expect(figure.locator("canvas")).to_have_count(1)
-    assert marker.evaluate("element => element.style.border || element.style.borderColor") != light
+    border = "element => element.style.border || element.style.borderColor"
+    wait_until(lambda: marker.evaluate(border) != light, 5, "the chart keeps the colours of the other theme")
     page.set_viewport_size({"width": 390, "height": 844})
     plot, uplot = figure.locator(".plot"), figure.locator(".uplot")
-    page.wait_for_function("document.querySelector('.u-wrap').clientWidth < 380")
+    # Not wait_for_function: it evaluates text in the page, which the content security policy forbids.
+    width = "() => document.querySelector('.u-wrap').clientWidth"
+    wait_until(lambda: page.evaluate(width) < 380, 10, "the chart keeps its old width")
     assert uplot.bounding_box()["width"] <= plot.bounding_box()["width"] + 1  # type: ignore[index]
 
 

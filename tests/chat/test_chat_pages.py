@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import UTC, date, timedelta
 from typing import Any
 
 import pytest
@@ -172,6 +172,7 @@ def test_conversations_are_grouped_by_day(age_days: int, heading: str) -> None:
 
 
 def test_days_are_those_of_the_readers_time_zone(operator: Client, conversation: Conversation) -> None:
-    Conversation.objects.update(changed_at=timezone.now() - timedelta(hours=25))
+    noon = timezone.now().astimezone(UTC).replace(hour=12, minute=0)
+    Conversation.objects.update(changed_at=noon - timedelta(days=1))
     operator.cookies["omni_zone"] = "no/such-zone"
     assert "Yesterday" in operator.get(reverse("chat:list")).content.decode()

@@ -43,10 +43,11 @@ async def stored(message: int) -> Message:
 
 
 async def test_an_answer_comes_in_many_pieces_without_gaps_and_is_kept(
-    short: Conversation, operator: Client, open_page: Opener
+    conversation: Conversation, operator: Client, open_page: Opener
 ) -> None:
-    page = await open_page(operator, short.pk)
-    await page.send("send", text="Say hello.")
+    await Conversation.objects.filter(pk=conversation.pk).aupdate(settings={"max_tokens": 80, "temperature": 0})
+    page = await open_page(operator, conversation.pk)
+    await page.send("send", text=LONG)
     assert await page.ended() == "done"
     (message,) = page.text
     kept = await stored(message)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import stat
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -40,3 +42,25 @@ def test_the_broker_socket_fits_even_below_a_long_path(tmp_path: Path) -> None:
     assert short.valkey_socket == Path("/srv/omni/run/valkey.sock")
     assert len(str(long.valkey_socket)) <= UNIX_SOCKET_PATH_LIMIT
     assert long.valkey_socket != Home(tmp_path / ("deep" * 41)).valkey_socket
+
+
+def test_a_block_of_one_name_is_entered_by_one_at_a_time(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    inside, most = 0, 0
+
+    def work() -> None:
+        nonlocal inside, most
+        for _ in range(20):
+            with home.one_at_a_time("look"):
+                inside += 1
+                most = max(most, inside)
+                time.sleep(0.001)
+                inside -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    with home.one_at_a_time("something else"):
+        for thread in threads:
+            thread.join(20)
+    assert most == 1

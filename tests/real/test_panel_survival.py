@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import threading
 import time
@@ -26,9 +25,7 @@ deployments:
 
 
 def status(panel: RunningPanel) -> dict[str, object]:
-    answer = panel.manage("status", "--json")
-    assert answer.returncode == 0, answer.stderr
-    return json.loads(answer.stdout)
+    return panel.document("status")
 
 
 def instance(panel: RunningPanel) -> dict[str, object]:
@@ -36,18 +33,28 @@ def instance(panel: RunningPanel) -> dict[str, object]:
     return deployment["instances"][0]
 
 
-@pytest.fixture
-def serving(fresh_panel: RunningPanel) -> Iterator[RunningPanel]:
-    """A panel with one ready deployment on RPC0."""
-    fresh_panel.start()
-    models = json.loads(fresh_panel.manage("scan", "--json").stdout)["models"]
-    rig = fresh_panel.home / "rig.yaml"
+@pytest.fixture(scope="module")
+def survivor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPanel]:
+    """A panel that goes through all that is done to it here, one after the other."""
+    panel = RunningPanel(tmp_path_factory.mktemp("survivor") / "home")
+    panel.start()
+    models = panel.document("scan")["models"]
+    rig = panel.home / "rig.yaml"
     rig.write_text(RIG.replace("smollm2-135m-instruct-q4_1", models[0]["name"]))
-    applied = fresh_panel.manage("apply", str(rig), "--start")
+    applied = panel.manage("apply", str(rig))
     assert applied.returncode == 0, applied.stderr
-    started = fresh_panel.manage("start", "smol", "--wait", "40")
+    yield panel
+    panel.stop()
+
+
+@pytest.fixture
+def serving(survivor: RunningPanel) -> RunningPanel:
+    """The panel, running, with its one deployment ready on RPC0."""
+    if survivor.process is None or survivor.process.poll() is not None:
+        survivor.start()
+    started = survivor.manage("start", "smol", "--wait", "40")
     assert started.returncode == 0, started.stderr
-    yield fresh_panel
+    return survivor
 
 
 class Stream:
@@ -140,7 +147,7 @@ def test_ctrl_c_leaves_no_process_and_the_next_start_brings_the_model_back(servi
 
 def test_keep_models_leaves_the_engine_running(fresh_panel: RunningPanel) -> None:
     fresh_panel.start("--keep-models")
-    models = json.loads(fresh_panel.manage("scan", "--json").stdout)["models"]
+    models = fresh_panel.document("scan")["models"]
     rig = fresh_panel.home / "rig.yaml"
     rig.write_text(RIG.replace("smollm2-135m-instruct-q4_1", models[0]["name"]).replace("RPC0", "CPU"))
     assert fresh_panel.manage("apply", str(rig), "--start").returncode == 0
@@ -168,9 +175,8 @@ def test_a_second_start_is_ready_within_6_s(fresh_panel: RunningPanel) -> None:
     assert fresh_panel.start() < 6
 
 
-def test_a_second_panel_on_the_same_home_is_refused_in_one_sentence(fresh_panel: RunningPanel) -> None:
-    fresh_panel.start()
-    second = fresh_panel.manage("up", "--no-browser", "--port", "1")
+def test_a_second_panel_on_the_same_home_is_refused_in_one_sentence(serving: RunningPanel) -> None:
+    second = serving.manage("up", "--no-browser", "--port", "1")
     assert second.returncode == 1
     assert "already running" in second.stderr and "Traceback" not in second.stderr
 
