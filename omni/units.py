@@ -60,6 +60,13 @@ def gbps_text(value: float | None) -> str:
     return UNKNOWN if value is None else f"{_short(value)} GB/s"
 
 
+def times_text(value: float | None) -> str:
+    """How many times another: 1.36 → '1.36×'; what nobody would notice is '≈ 1×'."""
+    if value is None:
+        return UNKNOWN
+    return "≈ 1×" if value < 1.005 else f"{_short(value)}×"
+
+
 def _short(value: float) -> str:
     """Three significant figures at most, without trailing zeros."""
     if abs(value) >= 100:
