@@ -1,0 +1,198 @@
+"""Chat side by side on the real engine: three deployments, one prompt, on a desk and on a phone."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
+
+from tests.browser.conftest import log_in
+from tests.browser.test_pages import SIZES, look
+from tests.helpers import wait_until
+from tests.panel import RunningPanel
+
+pytestmark = [pytest.mark.browser, pytest.mark.real, pytest.mark.timeout(240)]
+NAMES = ["alone", "drafted", "split"]
+RIG = """
+deployments:
+  - name: alone
+    models: {model: MODEL}
+    devices: {model: [RPC0]}
+    settings: {context: 2048}
+  - name: drafted
+    strategy: speculative
+    models: {target: MODEL}
+    devices: {target: [RPC1]}
+    settings: {context: 2048}
+  - name: split
+    strategy: prefill_decode
+    models: {prefill: MODEL, decode: MODEL}
+    devices: {prefill: [RPC0], decode: [RPC1]}
+    settings: {context: 2048}
+"""
+LONG = "Write a very long story about a lighthouse keeper. Use many paragraphs and never stop early."
+CODE = "Write a Python function that adds the numbers of a list, with one very long comment, then say what it does."
+STORED = """
+import json
+from chat.models import Message
+found = Message.objects.filter(conversation={pk}, role="assistant").order_by("id")
+print("STORED", json.dumps([
+    [m.deployment_name, m.state, m.ttft_ms, m.decode_tps, m.prefill_tps, m.completion_tokens, m.prompt_tokens, m.timings]
+    for m in found]))
+"""
+
+
+@pytest.fixture(scope="module")
+def three(panel: RunningPanel) -> Iterator[RunningPanel]:
+    """Three deployments that are ready, each of another strategy."""
+    models = json.loads(panel.manage("scan", "--json").stdout)["models"]
+    rig = panel.home / "lanes.yaml"
+    rig.write_text(RIG.replace("MODEL", models[0]["name"]))
+    for arguments in (["apply", str(rig), "--start"], *(["start", name, "--wait", "60"] for name in NAMES)):
+        done = panel.manage(*arguments, timeout_s=90)
+        assert done.returncode == 0, done.stderr
+    yield panel
+    for name in NAMES:
+        panel.manage("stop", name, "--wait", "20")
+
+
+def new_chat(page: Page, panel: RunningPanel, tokens: int, names: list[str] = NAMES) -> None:
+    page.goto(f"{panel.url}/chat/")
+    page.get_by_label("Deployment", exact=True).select_option(names[0])
+    if names[1:]:
+        page.get_by_text("Compare side by side").click()
+    for name in names[1:]:
+        page.get_by_role("checkbox", name=name).check()
+    page.get_by_role("button", name="New chat").click()
+    page.wait_for_url(re.compile(r"/chat/\d+/"))
+    page.get_by_text("Settings", exact=True).click()
+    page.get_by_label("Longest answer (tokens)").fill(str(tokens))
+    page.get_by_label("Temperature").fill("0")
+    page.get_by_role("button", name="Save settings").click()
+
+
+def ask(page: Page, text: str) -> None:
+    page.get_by_label("Message").fill(text)
+    page.keyboard.press("Enter")
+
+
+def answers(page: Page) -> Locator:
+    return page.locator(".turn-row").last.locator("[data-role=assistant]")
+
+
+def ended(page: Page, state: str = "done") -> Locator:
+    return page.locator(".turn-row").last.locator(f'[data-role=assistant][data-state="{state}"]')
+
+
+def all_grow(page: Page) -> None:
+    def lengths() -> bool:
+        found = [len(text) for text in page.locator(".turn-row").last.locator("[data-answer]").all_inner_texts()]
+        return len(found) == 3 and min(found) > 30
+
+    wait_until(lengths, 30, "not all lanes write")
+
+
+def stored(page: Page, panel: RunningPanel) -> list[list[Any]]:
+    pk = re.findall(r"/chat/(\d+)/", page.url)[0]
+    said = panel.manage("shell", "-v0", "-c", STORED.format(pk=pk))
+    assert said.returncode == 0, said.stderr
+    return json.loads(said.stdout.split("STORED ")[1])
+
+
+def test_one_prompt_goes_to_three_lanes_and_each_shows_its_own_figures(page: Page, three: RunningPanel) -> None:
+    new_chat(page, three, 80)
+    ask(page, "Tell me about the sea in three sentences.")
+    expect(page.locator("[data-live]:visible").first).to_contain_text(re.compile(r"Live: [\d.]+ tokens/s"))
+    expect(ended(page)).to_have_count(3, timeout=60_000)
+    rows = {row[0]: row[1:] for row in stored(page, three)}
+    assert list(rows) == NAMES
+    for n, (name, (_, _, decode, prefill, completion, prompt, timings)) in enumerate(rows.items()):
+        shown = answers(page).nth(n).locator("[data-figures]").inner_text()
+        assert completion == timings["predicted_n"] and prompt == timings["prompt_n"] + timings["cache_n"], name
+        assert decode == pytest.approx((timings["predicted_n"] - 1) / timings["predicted_ms"] * 1000), name
+        assert f"{completion} tokens" in shown and f"Prompt {prompt}" in shown, name
+        assert _rates(shown) == pytest.approx([decode, prefill], rel=0.06), name
+        assert "First token" in shown
+    assert rows["drafted"][-1]["draft_n"] == 0 or "drafts accepted" in answers(page).nth(1).inner_text()
+    compared = page.locator(".compared").last
+    expect(compared).to_contain_text("First to answer")
+    expect(compared).to_contain_text("Fastest decode")
+
+
+def _rates(shown: str) -> list[float]:
+    return [float(number) for number in re.findall(r"([\d.]+) tokens/s", shown)]
+
+
+def test_one_lane_is_stopped_then_all_and_a_reload_shows_the_same(page: Page, three: RunningPanel) -> None:
+    new_chat(page, three, 900)
+    ask(page, LONG)
+    all_grow(page)
+    page.get_by_role("button", name="Stop drafted").click()
+    expect(ended(page, "stopped")).to_have_count(1)
+    assert page.locator('[data-state="streaming"][data-role]').count() == 2
+    page.reload()
+    all_grow(page)
+    page.get_by_role("button", name="Stop all lanes").click()
+    expect(ended(page, "stopped")).to_have_count(3)
+    shown = page.locator("[data-answer]").all_inner_texts()
+    page.reload()
+    assert page.locator("[data-answer]").all_inner_texts() == shown
+
+
+def test_a_lane_is_added_asked_regenerated_and_removed(page: Page, three: RunningPanel) -> None:
+    new_chat(page, three, 12, NAMES[:1])
+    ask(page, "Say hello.")
+    expect(ended(page)).to_have_count(1)
+    page.get_by_text("Add a lane").click()
+    page.get_by_role("button", name=re.compile("^drafted")).click()
+    expect(page.locator(".lane-head")).to_have_count(2)
+    page.get_by_role("button", name="Ask it now").click()
+    expect(ended(page)).to_have_count(2)
+    page.get_by_role("button", name="Regenerate").last.click()
+    expect(answers(page).last).to_contain_text("2/2")
+    page.keyboard.press("Alt+1")
+    expect(answers(page).first).to_be_focused()
+    page.get_by_label("Lane 2: change or remove").click()
+    page.get_by_role("button", name="Remove this lane").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("Its 2 answers will be deleted")
+    dialog.get_by_role("button", name="Remove").click()
+    expect(page.locator(".lane-head")).to_have_count(0)
+    expect(ended(page)).to_have_count(1)
+
+
+@pytest.fixture(scope="module")
+def shown(chromium: Browser, three: RunningPanel) -> str:
+    """The address of a conversation with two turns in three lanes."""
+    page = chromium.new_context(viewport=SIZES["desk"]).new_page()
+    log_in(page, three.url)
+    new_chat(page, three, 160)
+    for text in (CODE, "Tell me about the sea in three sentences."):
+        ask(page, text)
+        page.wait_for_timeout(100)
+        expect(ended(page)).to_have_count(3, timeout=60_000)
+    page.context.close()
+    return page.url
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+def test_lanes_fit_and_are_accessible(
+    scheme: str, size: str, new_context: Callable[..., BrowserContext], three: RunningPanel, shown: str
+) -> None:
+    page = new_context(viewport=SIZES[size], color_scheme=scheme, has_touch=size == "phone").new_page()
+    log_in(page, three.url)
+    page.goto(shown)
+    wrong = look(page, f"lanes-{scheme}-{size}")
+    if size == "phone":
+        page.locator("[data-tab]").nth(2).click()
+        expect(page.locator("#chat")).to_have_attribute("data-shown", "3")
+        expect(page.locator("[data-tab]").nth(2)).to_have_attribute("aria-current", "true")
+        wrong += look(page, f"lanes-third-{scheme}-{size}")
+    page.get_by_label("Lane 2: change or remove" if size == "desk" else "Lane 3: change or remove").click()
+    wrong += look(page, f"lanes-menu-{scheme}-{size}")
+    assert not wrong, "\n".join(wrong)
