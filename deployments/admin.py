@@ -19,6 +19,7 @@ from deployments.models import (
     ApiKey,
     Binding,
     Deployment,
+    Download,
     Engine,
     Instance,
     LibraryFolder,
@@ -95,6 +96,13 @@ class ModelAdminPage(ModelAdmin):
     def read_again(self, request: HttpRequest, queryset: QuerySet[Model]) -> None:
         for model in queryset:
             library.describe_file(model, library.Path(model.path)).save()
+
+
+@admin.register(Download)
+class DownloadAdmin(Observed):
+    list_display = ("repo", "label", "host", "state", "total_bytes", "done_bytes", "requested_by", "created_at")
+    list_filter = ("state", "host")
+    search_fields = ("repo", "label", "folder", "error")
 
 
 class BindingInline(TabularInline):

@@ -44,6 +44,12 @@ class StateConsumer(AsyncJsonWebsocketConsumer):
     async def library_changed(self, event: dict[str, Any]) -> None:
         await self.send_json(event)
 
+    async def download_changed(self, event: dict[str, Any]) -> None:
+        await self.send_json(event)
+
+    async def download_progress(self, event: dict[str, Any]) -> None:
+        await self.send_json(event)
+
 
 class LogConsumer(AsyncJsonWebsocketConsumer):
     """The last lines of an instance's log, then what is written from now on.

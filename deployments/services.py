@@ -12,6 +12,7 @@ from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
 from deployments.discovery import engine_paths, local_host
+from deployments.engines import reads_gguf
 from deployments.engines.flags import allowed_args
 from deployments.models import Binding, Deployment, Engine, Model, Route
 from deployments.planning.settings import validated
@@ -43,14 +44,17 @@ def get_deployment(name: str) -> Deployment:
 
 
 def default_engine(host: Host) -> Engine:
-    """The first engine that runs, in the order of discovery. Raises OmniError (no_engine)."""
-    found = {str(path): place for place, path in enumerate(engine_paths())}
-    engines = Engine.objects.filter(host=host, state=Engine.State.OK).order_by("pk")
-    engine = min(engines, key=lambda engine: found.get(engine.path, len(found)), default=None)
+    """The first engine that runs and loads GGUF files, in the order of discovery. Raises OmniError (no_engine)."""
+    engine = first_engine(Engine.objects.filter(host=host, state=Engine.State.OK))
     if engine is None:
         fix = "Set OMNI_LLAMA_SERVER to a llama-server binary and run `scan`."
         raise OmniError("no_engine", "No engine that runs is known on this host.", fix)
     return engine
+
+
+def first_engine(engines: Iterable[Engine]) -> Engine | None:
+    found = {str(path): place for place, path in enumerate(engine_paths())}
+    return min(engines, key=lambda e: (not reads_gguf(e.flavour), found.get(e.path, len(found)), e.pk), default=None)
 
 
 def default_device(host: Host) -> Device:
@@ -209,11 +213,15 @@ def _name_taken(name: str) -> OmniError:
     return OmniError("name_taken", f"There is already a deployment or route named {name}.", "Choose another name.")
 
 
-def free_name(wanted: str) -> str:
+def taken_names() -> set[str]:
+    taken = {*RESERVED_NAMES, *Deployment.objects.values_list("name", flat=True)}
+    return taken | set(Route.objects.values_list("name", flat=True))
+
+
+def free_name(wanted: str, taken: set[str] | None = None) -> str:
     """The name, or the name with the first number that makes it free."""
     base = re.sub(r"[^a-z0-9_-]+", "-", wanted.lower()).strip("-_")[:54] or "deployment"
-    taken = {*RESERVED_NAMES, *Deployment.objects.values_list("name", flat=True)}
-    taken |= set(Route.objects.values_list("name", flat=True))
+    taken = taken_names() if taken is None else taken
     candidates: Iterable[str] = (base, *(f"{base}-{n}" for n in range(2, len(taken) + 3)))
     return next(name for name in candidates if name not in taken)
 

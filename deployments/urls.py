@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from deployments.views import deployments, library
+from deployments.views import deployments, downloads, library, plan
 
 app_name = "deployments"
 urlpatterns = [
@@ -10,9 +10,18 @@ urlpatterns = [
     path("models/scan/", library.scan, name="scan"),
     path("models/folders/add/", library.folder_add, name="folder_add"),
     path("models/folders/<int:pk>/remove/", library.folder_remove, name="folder_remove"),
+    path("models/download/", downloads.download, name="download"),
+    path("models/download/list/", downloads.download_list, name="download_list"),
+    path("models/download/start/", downloads.start, name="download_start"),
+    path("models/download/<int:pk>/pause/", downloads.pause, name="download_pause"),
+    path("models/download/<int:pk>/resume/", downloads.resume, name="download_resume"),
+    path("models/download/<int:pk>/cancel/", downloads.cancel, name="download_cancel"),
+    path("models/download/<int:pk>/forget/", downloads.forget, name="download_forget"),
     path("models/<slug:name>/", library.model, name="model"),
     path("models/<slug:name>/remove/", library.model_remove, name="model_remove"),
     path("models/<slug:name>/deploy/", deployments.quick_deploy, name="quick_deploy"),
+    path("plan/", plan.plan, name="plan"),
+    path("plan/presets/", plan.plan_presets, name="plan_presets"),
     path("deployments/", deployments.deployments, name="deployments"),
     path("deployments/new/", deployments.create, name="create"),
     path("deployments/quick/", deployments.quick, name="quick"),

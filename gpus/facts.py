@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from typing import Any
 
 from django.conf import settings
 
@@ -42,6 +44,20 @@ def latest_samples(host_name: str) -> list[CardSample]:
     """Of the last frame; empty when there is none."""
     frame = json.loads(last_frame(host_name) or '{"cards": []}')
     return [CardSample(**{**card, "throttle": tuple(card["throttle"])}) for card in frame["cards"]]
+
+
+# An older frame comes from a sampler that has stopped.
+FRESH_MS = 30_000
+
+
+def memory_in_use(host_name: str) -> dict[str, int]:
+    """Bytes in use now by card key, the host's RAM under 'host'; what is not known is left out."""
+    frame: dict[str, Any] = json.loads(last_frame(host_name) or "null") or {}
+    if time.time() * 1000 - frame.get("at", 0) > FRESH_MS:
+        return {}
+    used = {card["key"]: card.get("memory_used_bytes") for card in frame["cards"]}
+    used["host"] = frame["host"].get("ram_used_bytes")
+    return {key: int(value) for key, value in used.items() if value is not None}
 
 
 def known_cards(host: Host) -> list[CardIdentity]:

@@ -11,6 +11,7 @@ from django.urls import reverse
 PAGES = (
     ("Rig", "gpus:rig", "rig"),
     ("Models", "deployments:models", "models"),
+    ("Plan", "deployments:plan", "plan"),
     ("Deployments", "deployments:deployments", "deployments"),
     ("Chat", "chat:list", "chat"),
 )
@@ -35,6 +36,7 @@ def navigation(request: HttpRequest) -> dict[str, Any]:
 # Pages below another one light up its entry.
 SECTION_OF = {
     "deployments:model": "deployments:models",
+    "deployments:download": "deployments:models",
     "deployments:deployment": "deployments:deployments",
     "deployments:create": "deployments:deployments",
     "chat:conversation": "chat:list",

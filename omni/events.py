@@ -32,6 +32,22 @@ class LibraryChanged(TypedDict):
     type: Literal["library.changed"]
 
 
+class DownloadChanged(TypedDict):
+    """A download was added, or the state of one is another; readers fetch the list."""
+
+    type: Literal["download.changed"]
+
+
+class DownloadProgress(TypedDict):
+    """How far a running download is; at most twice a second for each."""
+
+    type: Literal["download.progress"]
+    download: int
+    done_bytes: int
+    total_bytes: int
+    text: str
+
+
 class ChatDelta(TypedDict):
     """More text of an answer. `offset` is where it belongs, in characters (UTF-16 units are not used:
     the server counts code points and so does the page). track: "content" or "thinking"."""

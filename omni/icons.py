@@ -5,6 +5,9 @@ from __future__ import annotations
 ICONS: dict[str, str] = {
     "rig": '<rect x="3" y="6" width="18" height="12" rx="2"/><circle cx="9" cy="12" r="3"/><path d="M16 10v4M3 21v-3"/>',
     "models": '<path d="M12 3 4 7v10l8 4 8-4V7z"/><path d="m4 7 8 4 8-4M12 11v10"/>',
+    "plan": '<path d="M4 4v16h16"/><path d="M8 7h6M8 12h11M8 17h4"/>',
+    "star": '<path d="m12 4 2.400 5.200 5.600.700-4.100 3.900 1.100 5.600-5-2.800-5 2.800 1.100-5.600L4 9.900l5.600-.700z"/>',
+    "question": '<circle cx="12" cy="12" r="9"/><path d="M9.500 9.500a2.500 2.500 0 1 1 3.500 2.300c-.700.300-1 .800-1 1.700M12 17h.01"/>',
     "deployments": '<rect x="4" y="4" width="16" height="6" rx="1.5"/><rect x="4" y="14" width="16" height="6" rx="1.5"/><path d="M8 7h.01M8 17h.01"/>',
     "chat": '<path d="M20 12a8 7 0 0 1-8 7c-1.3 0-2.5-.2-3.600-.7L4 20l1.200-3.600A7 7 0 0 1 4 12a8 7 0 0 1 16 0z"/>',
     "play": '<path d="M7 5v14l12-7z"/>',

@@ -19,6 +19,7 @@ OMNI_HOME = Home(envpath("OMNI_HOME", Path.home() / ".local" / "share" / "omni")
 OMNI_HOST_NAME = re.sub(r"[^a-z0-9-]+", "-", envstr("OMNI_HOST_NAME", socket.gethostname()).lower()).strip("-")
 OMNI_HOST_NAME = OMNI_HOST_NAME[:60] or "host"
 OMNI_LLAMA_SERVER = envstr("OMNI_LLAMA_SERVER")
+OMNI_ENGINES = envlist("OMNI_ENGINES")
 OMNI_MODEL_FOLDERS = [Path(folder).expanduser() for folder in envlist("OMNI_MODEL_FOLDERS")]
 OMNI_ENGINE_PORTS = envrange("OMNI_ENGINE_PORTS", (18100, 18999), low=1024, high=65535)
 OMNI_TELEMETRY_HZ = envint("OMNI_TELEMETRY_HZ", 2, low=1, high=10)
@@ -219,6 +220,8 @@ LOGGING = {
     "loggers": {
         "daphne": {"level": "WARNING"},
         "httpx": {"level": "WARNING"},
+        # Its lines would have the hub's signed addresses in them.
+        "httpx2": {"level": "WARNING"},
         "httpcore": {"level": "WARNING"},
         "axes": {"level": "WARNING"},
         "celery": {"level": "WARNING"},

@@ -14,7 +14,7 @@ def bytes_text(value: float | None) -> str:
         return UNKNOWN
     for size, unit in _BINARY:
         if abs(value) >= size:
-            return f"{_short(value / size)} {unit}"
+            return f"{short_text(value / size)} {unit}"
     return f"{value:.0f} B"
 
 
@@ -24,12 +24,12 @@ def count_text(value: float | None) -> str:
         return UNKNOWN
     for size, unit in _COUNTS:
         if abs(value) >= size:
-            return f"{_short(value / size)}{unit}"
+            return f"{short_text(value / size)}{unit}"
     return f"{value:.0f}"
 
 
 def tps_text(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{_short(value)} tokens/s"
+    return UNKNOWN if value is None else f"{short_text(value)} tokens/s"
 
 
 def ms_text(value: float | None) -> str:
@@ -37,9 +37,9 @@ def ms_text(value: float | None) -> str:
     if value is None:
         return UNKNOWN
     if value < 1000:
-        return f"{_short(value)} ms"
+        return f"{short_text(value)} ms"
     if value < 60_000:
-        return f"{_short(value / 1000)} s"
+        return f"{short_text(value / 1000)} s"
     minutes, seconds = divmod(round(value / 1000), 60)
     return f"{minutes} min {seconds} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
@@ -57,17 +57,17 @@ def celsius_text(value: float | None) -> str:
 
 
 def gbps_text(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{_short(value)} GB/s"
+    return UNKNOWN if value is None else f"{short_text(value)} GB/s"
 
 
 def times_text(value: float | None) -> str:
     """How many times another: 1.36 → '1.36×'; what nobody would notice is '≈ 1×'."""
     if value is None:
         return UNKNOWN
-    return "≈ 1×" if value < 1.005 else f"{_short(value)}×"
+    return "≈ 1×" if value < 1.005 else f"{short_text(value)}×"
 
 
-def _short(value: float) -> str:
+def short_text(value: float) -> str:
     """Three significant figures at most, without trailing zeros."""
     if abs(value) >= 100:
         return f"{value:.0f}"

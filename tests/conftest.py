@@ -104,6 +104,9 @@ def panel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPanel]:
     """A real panel, started as `make up` starts it, with its own empty OMNI_HOME."""
     running = RunningPanel(tmp_path_factory.mktemp("panel-home"))
     running.start()
+    # The first look for models goes on after the start.
+    scanned = running.manage("scan")
+    assert scanned.returncode == 0, scanned.stderr
     yield running
     running.stop()
 

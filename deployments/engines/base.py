@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from deployments.planning.plan import DeviceFacts, EngineFacts
+from deployments.planning.plan import DeviceFacts, EngineFacts, PlanRequest, Reason
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,6 @@ class ServerSpec:
     engine: EngineFacts
     model_path: str
     devices: tuple[DeviceFacts, ...]
-    host_devices: tuple[DeviceFacts, ...] = ()
     alias: str = ""
     context_tokens: int = 0
     settings: Mapping[str, object] = field(default_factory=dict)
@@ -55,17 +54,49 @@ class ServerSpec:
 
 @dataclass(frozen=True)
 class Command:
-    """`argv` holds planning.plan.PORT where the port goes; `needs_devices` must serve before it starts."""
+    """`argv` holds planning.plan.PORT where the port goes; `needs_devices` must serve before it starts.
+
+    `files` are written into a folder of the instance's own, in which the process then starts. In them and in
+    `env` KEY stands for the engine's key, which is filled in at the start and kept nowhere else.
+    """
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     needs_devices: tuple[str, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 class EngineFlavour(ABC):
     """One kind of inference server. Pure: it reads text and makes commands, it starts nothing."""
 
     flavour: ClassVar[str]
+    # What the program is called with to hear its build, its flags and its devices; () where it has no such call.
+    version_args: ClassVar[tuple[str, ...]] = ("--version",)
+    help_args: ClassVar[tuple[str, ...]] = ("--help",)
+    devices_args: ClassVar[tuple[str, ...]] = ("--list-devices",)
+    reads_gguf: ClassVar[bool] = True
+    # What it takes before it says anything; Python programs import for many seconds.
+    slow_start_s: ClassVar[float] = 0.0
+
+    def program(self, path: str) -> tuple[str, ...]:
+        """How the engine at this path is called."""
+        return (path,)
+
+    def recognises(self, help_text: str) -> bool:
+        """Whether a help text is this engine's and of no other."""
+        return False
+
+    def reasons(self, request: PlanRequest) -> tuple[Reason, ...]:
+        """What has to be said of this request because of the engine; an error is a refusal."""
+        return ()
+
+    def adjusted(self, request: PlanRequest) -> PlanRequest:
+        """The request as this engine will carry it out, where it leaves no choice."""
+        return request
+
+    def answers(self, reason: Reason) -> bool:
+        """Whether a strategy's reason holds for this engine; strategies were written with llama.cpp in mind."""
+        return True
 
     @abstractmethod
     def command(self, spec: ServerSpec) -> Command:
@@ -79,6 +110,6 @@ class EngineFlavour(ABC):
     def parse_flags(self, text: str) -> frozenset[str]:
         """Every spelling of every flag in the help text."""
 
-    @abstractmethod
     def parse_devices(self, text: str) -> tuple[ListedDevice, ...]:
         """The devices in the engine's list, in its order."""
+        return ()

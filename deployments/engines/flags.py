@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
+from deployments.engines.spellings import no_such_flag
 from omni.errors import OmniError
 
 # A value is one shell-safe word; nothing that could be a path, an address or another flag.
@@ -200,6 +201,4 @@ def require_flags(argv: Sequence[str], known: Set[str], engine: str) -> None:
     """Raises OmniError (unknown_flag) for the first word that is a flag the engine's help does not list."""
     for word in argv:
         if re.match(r"--?[A-Za-z]", word) and word not in known:
-            near = difflib.get_close_matches(word, known, n=1)
-            fix = f"The nearest one it has is {near[0]}." if near else "Choose another engine."
-            raise OmniError("unknown_flag", f"The engine {engine} has no flag {word}.", fix)
+            raise no_such_flag(word, known, engine)

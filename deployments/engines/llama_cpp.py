@@ -4,37 +4,41 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import ClassVar
 
 from deployments.engines.base import Command, EngineFlavour, ListedDevice, ServerSpec
 from deployments.engines.flags import allowed_args, require_flags
+from deployments.engines.spellings import first_known, listed_flags
 from deployments.planning.plan import PORT, DeviceFacts
-from deployments.planning.settings import ALL, AUTO, with_defaults
+from deployments.planning.settings import ALL, AUTO, KV_CACHE_TYPES, with_defaults
 from omni.errors import OmniError
 
 # More layers than any model has: all of them, for every build.
 EVERY_LAYER = "999"
 MIB = 1 << 20
+# Kept among the flags of a build from before -fa took a value; no flag can look like it.
+FLASH_ATTENTION_SWITCH = "-fa (switch)"
 # Their values are paths, names and words of the user.
-VALUED = ("-m", "-md", "--alias", "--slot-save-path", "--api-key-file")
+VALUED = ("-m", "-md", "--alias", "--slot-save-path", "--api-key-file", "serve", "--served-model-name")
 
 
 class LlamaCpp(EngineFlavour):
     flavour = "llama.cpp"
+    # common/arg.cpp; forks have more.
+    kv_cache_types: ClassVar[frozenset[str]] = frozenset(KV_CACHE_TYPES)
 
     def command(self, spec: ServerSpec) -> Command:
-        if not spec.engine.flags:
-            text = f"The engine {spec.engine.name} has not said yet which flags it has."
-            raise OmniError("engine_not_probed", text, "Probe the engine first; a scan does it.", retry=True)
-        placement, env, needed = _placement(spec)
+        require_probed(spec)
+        placement, env, needed = self.placement(spec)
         argv = [
             *("-m", spec.model_path, "--alias", spec.alias),
-            *_server_flags(spec),
+            *self.server_flags(spec),
             *placement,
-            *_setting_flags(spec, offloads=bool(_accelerators(spec.devices))),
-            *_draft_flags(spec),
+            *self.setting_flags(spec, offloads=bool(accelerators(spec.devices))),
+            *self.draft_flags(spec),
             *allowed_args(spec.extra_args),
         ]
-        require_flags(_without_values(argv), spec.engine.flags, spec.engine.name)
+        require_flags(without_values(argv), spec.engine.flags, spec.engine.name)
         return Command((spec.engine.path, *argv), {**spec.engine.env, **env}, needed)
 
     def parse_version(self, text: str) -> str:
@@ -43,9 +47,8 @@ class LlamaCpp(EngineFlavour):
         return found[1].strip() if found else ""
 
     def parse_flags(self, text: str) -> frozenset[str]:
-        """Spellings stand at the start of a line, separated by commas, before the value's placeholder."""
-        heads = re.findall(r"^(-{1,2}[A-Za-z][^\n]*)", text, re.M)
-        return frozenset(word for head in heads for word in _spellings(head))
+        bare = re.search(r"^-fa, +--flash-attn(?: {2,}.*)?$", text, re.M)
+        return listed_flags(text) | ({FLASH_ATTENTION_SWITCH} if bare else set())
 
     def parse_devices(self, text: str) -> tuple[ListedDevice, ...]:
         """Lines such as `  CUDA0: NVIDIA RTX (32000 MiB, 31000 MiB free)`."""
@@ -55,117 +58,144 @@ class LlamaCpp(EngineFlavour):
             for name, description, total, free in re.findall(pattern, text, re.M)
         )
 
+    # --- the parts of the command line ----------------------------------------------------------------
+    def server_flags(self, spec: ServerSpec) -> list[str]:
+        """How it listens and what it tells; verbosity 4 is the lowest that prints memory per device."""
+        flags = ["--host", "127.0.0.1", "--port", PORT, "-lv", "4", "--metrics"]
+        if spec.api_key_file:
+            flags += ["--api-key-file", spec.api_key_file]
+        has = spec.engine.flags
+        # These narrow what the server offers; a build without the flag does not offer it either.
+        flags += ["--no-ui"] if "--no-ui" in has else ["--no-webui"] if "--no-webui" in has else []
+        if "--cors-origins" in has:
+            flags += ["--cors-origins", "localhost"]
+        # The plan decides what goes where; the engine's own fitting would change it in silence.
+        return flags + (["-fit", "off"] if "-fit" in has else [])
+
+    def placement(self, spec: ServerSpec) -> tuple[list[str], dict[str, str], tuple[str, ...]]:
+        """Flags, environment and the RPC devices that must serve first."""
+        own, drafting = accelerators(spec.devices), accelerators(spec.draft.devices if spec.draft else ())
+        used = tuple(dict.fromkeys((*own, *drafting)))
+        flags: list[str] = []
+        env: dict[str, str] = {}
+        endpoints = _rpc_endpoints(used)
+        if endpoints:
+            flags += ["--rpc", ",".join(endpoints.values())]
+            # RDMA in the RPC back end is not needed on loopback and has had memory errors.
+            env["GGML_RPC_NO_RDMA"] = "1"
+        names = {device.name: device.name for device in used}
+        # The engine numbers RPC devices in the order of their addresses.
+        names |= {name: f"RPC{index}" for index, name in enumerate(endpoints)}
+        if any(device.kind == "cuda" for device in used):
+            # As the devices were listed; without it the driver puts the fastest card first.
+            env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+        if cards := [device for device in used if device.kind == "cuda" and device.gpu_uuid]:
+            # By UUID: an index changes with the driver's order. Only these cards are visible to the process,
+            # so the engine numbers them from 0, and it takes no memory on the others.
+            env["CUDA_VISIBLE_DEVICES"] = ",".join(card.gpu_uuid for card in cards)
+            names |= {card.name: f"CUDA{index}" for index, card in enumerate(cards)}
+        flags += ["--device", ",".join(names[device.name] for device in own) or "none"]
+        if spec.split_mode:
+            flags += ["-sm", spec.split_mode]
+        if spec.draft and spec.draft.model_path:
+            flags += ["-devd", ",".join(names[device.name] for device in drafting) or "none"]
+        return flags, env, tuple(endpoints)
+
+    def setting_flags(self, spec: ServerSpec, *, offloads: bool) -> list[str]:
+        values = with_defaults(spec.settings)
+        layers = values["gpu_layers"]
+        every = layers in (AUTO, ALL)
+        flags = [
+            *("-c", str(spec.context_tokens)),
+            *("-np", str(values["parallel"])),
+            *("-ngl", "0" if not offloads else EVERY_LAYER if every else str(layers)),
+            *self.flash_attention(spec, str(values["flash_attention"])),
+            *("-ctk", self.kv_type(str(values["kv_cache_k"])), "-ctv", self.kv_type(str(values["kv_cache_v"]))),
+            *("-b", str(values["batch"]), "-ub", str(values["ubatch"])),
+        ]
+        if values["tensor_split"] != AUTO and len(accelerators(spec.devices)) > 1:
+            flags += ["-ts", str(values["tensor_split"])]
+        if values["n_cpu_moe"] == ALL:
+            flags += ["-cmoe"]
+        elif values["n_cpu_moe"] not in (AUTO, 0):
+            flags += ["-ncmoe", str(values["n_cpu_moe"])]
+        flags += ["-kvu"] if values["kv_unified"] == "on" else []
+        flags += self.swa_flags() if spec.swa_full else []
+        flags += ["--slot-save-path", spec.slots_folder] if spec.slots_folder else []
+        for key, flag in (("threads", "-t"), ("cache_ram_mib", "-cram")):
+            flags += [] if values[key] == AUTO else [flag, str(values[key])]
+        return flags + self.load_flags(spec, str(values["load_mode"]))
+
+    def flash_attention(self, spec: ServerSpec, value: str) -> list[str]:
+        if FLASH_ATTENTION_SWITCH not in spec.engine.flags:
+            return ["-fa", value]
+        # Left to themselves these builds leave it off, which a quantised cache does not allow.
+        return [] if value == "off" else ["-fa"]
+
+    def kv_type(self, value: str) -> str:
+        """Raises OmniError (bad_setting) for a format this engine does not have."""
+        if value not in self.kv_cache_types:
+            text = f"{self.flavour} has no KV cache of the format {value}."
+            raise OmniError("bad_setting", text, f"It has {', '.join(sorted(self.kv_cache_types))}.")
+        return value
+
+    def swa_flags(self) -> list[str]:
+        """For every layer to keep the whole context."""
+        return ["--swa-full"]
+
+    def load_flags(self, spec: ServerSpec, mode: str) -> list[str]:
+        """Builds from before --load-mode have a switch for each part of it."""
+        has = spec.engine.flags
+        if mode == AUTO or "-lm" in has:
+            return [] if mode == AUTO else ["-lm", mode]
+        if mode == "dio":
+            return [first_known(("-lm", "--direct-io"), has, spec.engine.name)]
+        # Their default is to map the file.
+        return {"none": ["--no-mmap"], "mmap": [], "mlock": ["--no-mmap", "--mlock"]}.get(mode, ["--mlock"])
+
+    def draft_flags(self, spec: ServerSpec) -> list[str]:
+        if spec.draft is None:
+            return []
+        values, has, flags = with_defaults(spec.settings), spec.engine.flags, []
+        # A draft model without a type is loaded and never used, except by builds from before there were types:
+        # to those a draft model is type enough.
+        if "--spec-type" in has or spec.draft.type != "draft-simple":
+            flags += ["--spec-type", spec.draft.type]
+        if spec.draft.model_path:
+            layers = EVERY_LAYER if spec.draft.gpu_layers == ALL else str(spec.draft.gpu_layers)
+            flags += ["-md", spec.draft.model_path, "-ngld", layers]
+        if spec.draft.type.startswith("draft-"):
+            for key in ("max", "min"):
+                flag = first_known((f"--spec-draft-n-{key}", f"--draft-{key}"), has, spec.engine.name)
+                flags += [flag, str(values[f"draft_{key}"])]
+        return flags
+
+
+def require_probed(spec: ServerSpec) -> None:
+    """Raises OmniError (engine_not_probed)."""
+    if not spec.engine.flags:
+        text = f"The engine {spec.engine.name} has not said yet which flags it has."
+        raise OmniError("engine_not_probed", text, "Probe the engine first; a scan does it.", retry=True)
+
+
+def accelerators(devices: tuple[DeviceFacts, ...]) -> tuple[DeviceFacts, ...]:
+    return tuple(device for device in devices if device.kind != "cpu")
+
+
+def without_values(argv: list[str]) -> list[str]:
+    """The flags alone: only a path or a name could look like one."""
+    return [word for before, word in zip(["", *argv], argv, strict=False) if before not in VALUED]
+
 
 def _mib(text: str) -> int | None:
     return int(text) * MIB if text else None
 
 
-def _spellings(head: str) -> list[str]:
-    """`-c,    --ctx-size N    size of …` → -c, --ctx-size."""
-    found = re.match(r"(?:-{1,2}[A-Za-z][\w.-]*(?:,\s+)?)+", head)
-    return re.findall(r"-{1,2}[A-Za-z][\w.-]*", found[0]) if found else []
-
-
-def _server_flags(spec: ServerSpec) -> list[str]:
-    """How it listens and what it tells; verbosity 4 is the lowest that prints memory per device."""
-    flags = ["--host", "127.0.0.1", "--port", PORT, "-lv", "4", "--metrics"]
-    if spec.api_key_file:
-        flags += ["--api-key-file", spec.api_key_file]
-    has = spec.engine.flags
-    # These narrow what the server offers; a build without the flag does not offer it either.
-    flags += ["--no-ui"] if "--no-ui" in has else ["--no-webui"] if "--no-webui" in has else []
-    if "--cors-origins" in has:
-        flags += ["--cors-origins", "localhost"]
-    # The plan decides what goes where; the engine's own fitting would change it in silence.
-    return flags + (["-fit", "off"] if "-fit" in has else [])
-
-
-def _accelerators(devices: tuple[DeviceFacts, ...]) -> tuple[DeviceFacts, ...]:
-    return tuple(device for device in devices if device.kind != "cpu")
-
-
-def _placement(spec: ServerSpec) -> tuple[list[str], dict[str, str], tuple[str, ...]]:
-    """Flags, environment and the RPC devices that must serve first."""
-    own, drafting = _accelerators(spec.devices), _accelerators(spec.draft.devices if spec.draft else ())
-    used = tuple(dict.fromkeys((*own, *drafting)))
-    flags: list[str] = []
-    env: dict[str, str] = {}
-    endpoints = _rpc_endpoints(used, spec.host_devices)
-    if endpoints:
-        flags += ["--rpc", ",".join(endpoints.values())]
-        # RDMA in the RPC back end is not needed on loopback and has had memory errors.
-        env["GGML_RPC_NO_RDMA"] = "1"
-    names = {device.name: device.name for device in used}
-    if any(device.kind == "cuda" for device in used):
-        # As the devices were listed; without it the driver puts the fastest card first.
-        env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
-    if cards := [device for device in used if device.kind == "cuda" and device.gpu_uuid]:
-        # By UUID: an index changes with the driver's order. Only these cards are visible to the process,
-        # so the engine numbers them from 0, and it takes no memory on the others.
-        env["CUDA_VISIBLE_DEVICES"] = ",".join(card.gpu_uuid for card in cards)
-        names |= {card.name: f"CUDA{index}" for index, card in enumerate(cards)}
-    flags += ["--device", ",".join(names[device.name] for device in own) or "none"]
-    if spec.split_mode:
-        flags += ["-sm", spec.split_mode]
-    if spec.draft and spec.draft.model_path:
-        flags += ["-devd", ",".join(names[device.name] for device in drafting) or "none"]
-    return flags, env, tuple(endpoints)
-
-
-def _rpc_endpoints(used: tuple[DeviceFacts, ...], host_devices: tuple[DeviceFacts, ...]) -> Mapping[str, str]:
-    """Name → endpoint, from RPC0 to the highest used one: the engine numbers endpoints in the order given."""
-    wanted = {device.name for device in used if device.kind == "rpc"}
-    if not wanted:
-        return {}
-    known = {device.name: device.endpoint for device in (*host_devices, *used) if device.kind == "rpc"}
-    highest = max(int(name.removeprefix("RPC")) for name in wanted)
-    endpoints = {f"RPC{n}": known.get(f"RPC{n}", "") for n in range(highest + 1)}
+def _rpc_endpoints(used: tuple[DeviceFacts, ...]) -> Mapping[str, str]:
+    """Name → address, of those that are used alone: a server that another engine holds would let this one wait."""
+    endpoints = {device.name: device.endpoint for device in used if device.kind == "rpc"}
     for name, endpoint in endpoints.items():
         if not endpoint:
             text = f"The device {name} has no address."
             raise OmniError("device_not_served", text, "The agent gives it one; look at the Rig page.", retry=True)
     return endpoints
-
-
-def _setting_flags(spec: ServerSpec, *, offloads: bool) -> list[str]:
-    values = with_defaults(spec.settings)
-    layers = values["gpu_layers"]
-    every = layers in (AUTO, ALL)
-    flags = [
-        *("-c", str(spec.context_tokens)),
-        *("-np", str(values["parallel"])),
-        *("-ngl", "0" if not offloads else EVERY_LAYER if every else str(layers)),
-        *("-fa", str(values["flash_attention"])),
-        *("-ctk", str(values["kv_cache_k"]), "-ctv", str(values["kv_cache_v"])),
-        *("-b", str(values["batch"]), "-ub", str(values["ubatch"])),
-    ]
-    if values["tensor_split"] != AUTO and len(_accelerators(spec.devices)) > 1:
-        flags += ["-ts", str(values["tensor_split"])]
-    if values["n_cpu_moe"] == ALL:
-        flags += ["-cmoe"]
-    elif values["n_cpu_moe"] not in (AUTO, 0):
-        flags += ["-ncmoe", str(values["n_cpu_moe"])]
-    flags += ["-kvu"] if values["kv_unified"] == "on" else []
-    flags += ["--swa-full"] if spec.swa_full else []
-    flags += ["--slot-save-path", spec.slots_folder] if spec.slots_folder else []
-    for key, flag in (("threads", "-t"), ("cache_ram_mib", "-cram"), ("load_mode", "-lm")):
-        flags += [] if values[key] == AUTO else [flag, str(values[key])]
-    return flags
-
-
-def _draft_flags(spec: ServerSpec) -> list[str]:
-    """A draft model without a type is loaded and never used: the type is always given."""
-    if spec.draft is None:
-        return []
-    values, flags = with_defaults(spec.settings), ["--spec-type", spec.draft.type]
-    if spec.draft.model_path:
-        layers = EVERY_LAYER if spec.draft.gpu_layers == ALL else str(spec.draft.gpu_layers)
-        flags += ["-md", spec.draft.model_path, "-ngld", layers]
-    if spec.draft.type.startswith("draft-"):
-        flags += ["--spec-draft-n-max", str(values["draft_max"]), "--spec-draft-n-min", str(values["draft_min"])]
-    return flags
-
-
-def _without_values(argv: list[str]) -> list[str]:
-    """The flags alone: only a path or a name could look like one."""
-    return [word for before, word in zip(["", *argv], argv, strict=False) if before not in VALUED]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import subprocess
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from django.utils import timezone
 
-from deployments.engines import get_flavour
+from deployments.engines import get_flavour, recognised
+from deployments.engines.base import EngineFlavour, ListedDevice
 from deployments.engines.environment import engine_environment
 from deployments.models import Engine
 from omni.errors import OmniError
@@ -18,31 +20,41 @@ log = logging.getLogger(__name__)
 
 # --list-devices wakes the cards, which takes seconds on a cold driver; a binary that hangs is broken.
 TIMEOUT_S = {"--version": 10.0, "--help": 10.0, "--list-devices": 30.0}
+USUAL_TIMEOUT_S = 10.0
+# ik_llama.cpp lists its flags and ends with 1.
+HELP_EXIT_CODES = (0, 1)
 MAX_OUTPUT_CHARACTERS = 1 << 20
 
 
-def ask(path: str, flag: str) -> str:
+def ask(path: str, flag: str, *, exit_codes: Sequence[int] = (0,)) -> str:
     """What `path flag` prints on both outputs. Raises OmniError (engine_missing, engine_broken)."""
+    return _ask((path,), (flag,), exit_codes)
+
+
+def _ask(program: Sequence[str], args: Sequence[str], exit_codes: Sequence[int] = (0,), slow_start_s: float = 0) -> str:
+    path, flag = program[-1], " ".join(args)
+    timeout_s = TIMEOUT_S.get(flag, USUAL_TIMEOUT_S) + slow_start_s
     try:
         done = subprocess.run(
-            [path, flag],
+            [*program, *args],
             capture_output=True,
             stdin=subprocess.DEVNULL,
-            timeout=TIMEOUT_S[flag],
+            timeout=timeout_s,
             env=engine_environment(path),
             start_new_session=True,
         )
     except FileNotFoundError:
+        path = program[0]
         fix = "Install it again, or choose another engine."
         raise OmniError("engine_missing", f"There is no file {path}.", fix) from None
     except subprocess.TimeoutExpired:
-        text = f"{path} {flag} gave no answer within {TIMEOUT_S[flag]:.0f} s."
+        text = f"{path} {flag} gave no answer within {timeout_s:.0f} s."
         raise OmniError("engine_broken", text, "Run it in a terminal to see why.") from None
     except OSError as error:
         text = f"{path} cannot be run: {error.strerror}."
         raise OmniError("engine_broken", text, "Give it execute permission; check that it fits this CPU.") from None
     text = (done.stdout + b"\n" + done.stderr).decode(errors="replace")[:MAX_OUTPUT_CHARACTERS]
-    if done.returncode:
+    if done.returncode not in exit_codes:
         last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no output")
         said = f"{path} {flag} ended with exit code {done.returncode}: {last}"
         raise OmniError("engine_broken", said[:500], "Run it in a terminal to see why.")
@@ -57,13 +69,8 @@ def probe(engine: Engine) -> Engine:
 
 def examine(engine: Engine) -> Engine:
     """probe() without saving: the row may not exist yet."""
-    flavour = get_flavour(engine.flavour)
     try:
-        build = flavour.parse_version(ask(engine.path, "--version"))
-        flags = flavour.parse_flags(ask(engine.path, "--help"))
-        if not flags:
-            raise OmniError("engine_broken", f"{engine.path} --help lists no flags.", "Is it an inference server?")
-        devices = flavour.parse_devices(ask(engine.path, "--list-devices"))
+        build, flags, devices = _answers(engine, get_flavour(engine.flavour))
     except OmniError as error:
         missing = error.code == "engine_missing"
         engine.state = Engine.State.MISSING if missing else Engine.State.BROKEN
@@ -83,6 +90,33 @@ def examine(engine: Engine) -> Engine:
         ]
     engine.probed_at = timezone.now()
     return engine
+
+
+def _answers(engine: Engine, flavour: EngineFlavour) -> tuple[str, frozenset[str], tuple[ListedDevice, ...]]:
+    """Build, flags and devices. Raises OmniError (engine_missing, engine_broken)."""
+    program, slow_s = flavour.program(engine.path), flavour.slow_start_s
+    version, devices = "", ""
+    if flavour.version_args:
+        version = _ask(program, flavour.version_args, slow_start_s=slow_s)
+    text = _ask(program, flavour.help_args, HELP_EXIT_CODES, slow_s)
+    if (other := recognised(text)) and other != flavour.flavour:
+        said = f"{engine.path} is an engine of the flavour {other}, not {flavour.flavour}."
+        raise OmniError("engine_broken", said, f"Give it the flavour {other}.")
+    flags = flavour.parse_flags(text)
+    if not flags:
+        said = f"{engine.path} {' '.join(flavour.help_args)} lists no flags."
+        raise OmniError("engine_broken", said, "Is it an inference server?")
+    if flavour.devices_args:
+        devices = _ask(program, flavour.devices_args, slow_start_s=slow_s)
+    return flavour.parse_version(version), flags, flavour.parse_devices(devices)
+
+
+def found_flavour(path: str) -> str:
+    """Which of the flavours that are called alike a binary is; empty when it does not tell."""
+    try:
+        return recognised(ask(path, "--help", exit_codes=HELP_EXIT_CODES))
+    except OmniError:
+        return ""
 
 
 def needs_probe(engine: Engine) -> bool:

@@ -77,8 +77,10 @@ def _address(instance: Instance | None) -> str | None:
 def _alias(instance: Instance | None, default: str) -> str:
     """The name under which the engine knows its model."""
     argv = list(instance.argv) if instance else []
-    at = argv.index("--alias") + 1 if "--alias" in argv else len(argv)
-    return str(argv[at]) if at < len(argv) else default
+    for flag, value in zip(argv, argv[1:], strict=False):
+        if flag in ("--alias", "--served-model-name"):
+            return str(value)
+    return default
 
 
 def engine_key() -> str:

@@ -1,17 +1,20 @@
 from deployments.models.deployment import Binding, Deployment, Instance, Transition
+from deployments.models.download import Download
 from deployments.models.library import Engine, LibraryFolder, Model
-from deployments.models.measurement import Measurement
+from deployments.models.measurement import Measurement, ReferenceAnswer
 from deployments.models.routing import ApiKey, Route
 
 __all__ = [
     "ApiKey",
     "Binding",
     "Deployment",
+    "Download",
     "Engine",
     "Instance",
     "LibraryFolder",
     "Measurement",
     "Model",
+    "ReferenceAnswer",
     "Route",
     "Transition",
 ]

@@ -44,6 +44,11 @@ class Engine(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def was_verified(self) -> bool:
+        """Whether its program has once said here what it can do."""
+        return bool(self.flags)
+
 
 class LibraryFolder(models.Model):
     """A folder whose GGUF files belong to the library."""
@@ -65,7 +70,7 @@ class Model(models.Model):
 
     class State(models.TextChoices):
         OK = "ok", "Ready"
-        INCOMPLETE = "incomplete", "Shards missing"
+        INCOMPLETE = "incomplete", "Incomplete"
         BROKEN = "broken", "Cannot be read"
         MISSING = "missing", "File is gone"
 
@@ -86,6 +91,8 @@ class Model(models.Model):
     state = models.CharField(max_length=12, choices=State.choices, default=State.OK)
     error = models.TextField(blank=True)
     modified_ns = models.BigIntegerField(default=0)
+    # Not unique: a copy has its original's. Only a file that has gone is looked for by it.
+    fingerprint = models.CharField(max_length=64, blank=True, db_index=True)
     added_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.db import models
 
-from deployments.models.library import Model
+from deployments.models.library import Engine, Model
 from gpus.models import Host
 
 
@@ -27,3 +27,19 @@ class Measurement(models.Model):
 
     def __str__(self) -> str:
         return f"{self.deployment_name} {self.at:%Y-%m-%d %H:%M:%S}"
+
+
+class ReferenceAnswer(models.Model):
+    """How the independent deployment of a model continues the text that every engine is checked with."""
+
+    model = models.OneToOneField(Model, on_delete=models.CASCADE, related_name="reference")
+    engine = models.ForeignKey(Engine, on_delete=models.SET_NULL, null=True, related_name="+")
+    tokens = models.JSONField(default=list, help_text="ids")
+    pieces = models.JSONField(default=list, help_text="texts of the tokens")
+    at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        ordering = ("model",)
+
+    def __str__(self) -> str:
+        return str(self.model)

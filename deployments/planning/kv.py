@@ -24,7 +24,11 @@ CACHE_BYTES: Mapping[str, Fraction] = {
     "q4_1": Fraction(20, 32),
     "q4_0": Fraction(18, 32),
     "iq4_nl": Fraction(18, 32),
+    # ik_llama.cpp only; of q8_kv the scale of a row (8 bytes) is left out.
+    "q6_0": Fraction(26, 32),
+    "q8_kv": Fraction(1),
 }
+IK_ONLY = ("q6_0", "q8_kv")
 UNQUANTISED = frozenset({"f32", "f16", "bf16"})
 CELL_PADDING = 256
 STATE_BYTES = 4  # recurrent states are f32

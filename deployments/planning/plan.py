@@ -8,9 +8,12 @@ from enum import StrEnum
 
 from deployments.model_facts import ModelFacts
 from deployments.planning.architecture import ModelShape
+from deployments.planning.vocabulary import VocabFacts
 
 # Stands in an argv for the port, which is chosen when the process is started.
 PORT = "{port}"
+# Stands in an environment or a file for the key that the engine asks for.
+KEY = "{key}"
 
 
 class Verdict(StrEnum):
@@ -76,6 +79,7 @@ class Member:
     facts: ModelFacts
     shape: ModelShape
     devices: tuple[DeviceFacts, ...]
+    vocab: VocabFacts = VocabFacts()
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,8 @@ class InstancePlan:
     needs_devices: tuple[str, ...] = ()
     file_bytes: int = 0
     ordinal: int = 0
+    # Name → text, written into the instance's own folder, in which the process then starts.
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from deployments.planning.kv import IK_ONLY
+from deployments.planning.kv_names import kv_type_fix
 from omni.errors import OmniError
 
-# llama.cpp, common/arg.cpp: the types --cache-type-k and --cache-type-v take.
+# llama.cpp, common/arg.cpp: the types --cache-type-k and --cache-type-v take; ik_llama.cpp has two more.
 KV_CACHE_TYPES = ("f16", "bf16", "f32", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 UNQUANTISED = ("f16", "bf16", "f32")
 AUTO, ALL = "auto", "all"
@@ -49,6 +51,8 @@ class Setting:
     strategies: tuple[str, ...] = ()
     # Takes a list of numbers such as 3,1.
     is_list: bool = False
+    # Says what to use instead of a value that is not taken; empty where it cannot tell.
+    hint: Callable[[str], str] | None = None
 
     @property
     def is_number(self) -> bool:
@@ -78,7 +82,8 @@ class Setting:
             value = int(text) if text.lstrip("+-").isdecimal() and text.isascii() else text
         if isinstance(value, int) and self.low is not None and self.low <= value <= (self.high or 0):
             return value
-        raise OmniError("bad_setting", f"{self.key} is {raw!r}.", f"It takes {self.allowed}.")
+        hint = self.hint(str(raw)) if self.hint else ""
+        raise OmniError("bad_setting", f"{self.key} is {raw!r}.", f"{hint} It takes {self.allowed}.".strip())
 
 
 _ALL = (
@@ -124,7 +129,8 @@ _ALL = (
         "f16",
         "Number format of cached keys. q8_0 halves the memory with little loss.",
         Group.MEMORY,
-        words=KV_CACHE_TYPES,
+        words=(*KV_CACHE_TYPES, *IK_ONLY),
+        hint=kv_type_fix,
     ),
     Setting(
         "kv_cache_v",
@@ -132,7 +138,8 @@ _ALL = (
         "f16",
         "Number format of cached values. Equal to the keys' is the fast choice on CUDA.",
         Group.MEMORY,
-        words=KV_CACHE_TYPES,
+        words=(*KV_CACHE_TYPES, *IK_ONLY),
+        hint=kv_type_fix,
     ),
     Setting(
         "kv_unified",

@@ -23,7 +23,7 @@ class GraphSplit(TensorSplit):
     summary = "ik_llama.cpp's tensor parallelism (-sm graph): all cards compute each layer together."
 
     def instances(self, request: PlanRequest, found: Placed) -> tuple[InstancePlan, ...]:
-        if request.engine.flavour != IK:
+        if request.engine.flavour != IK or any(card.kind != "cuda" for card in found.cards):
             return ()
         return (instance(request, found, "model", split_mode="graph"),)
 

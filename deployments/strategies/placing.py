@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from deployments.engines import get_flavour
 from deployments.engines.base import Command, DraftSpec, ServerSpec
@@ -185,6 +186,7 @@ class _Case:
             low, high = (middle, high) if self.fits(replace(settings, context=middle), every) else (low, middle)
         return low
 
+    @cached_property
     def remedy(self) -> tuple[str, dict[str, int | str]]:
         """The longest context that fits with everything else as it is; else fewer layers on devices."""
         if context := self.longest_context(self.settings):
@@ -202,7 +204,7 @@ def _memory_reasons(case: _Case, found: Fit) -> list[Reason]:
         room = room_of(device)
         if room is None or use.needed_bytes <= room - (0 if device.kind == "cpu" else DEFAULT_MARGIN_BYTES):
             continue
-        fix, changes = case.remedy()
+        fix, changes = case.remedy
         if use.needed_bytes > room:
             text = f"{device.name} would have to hold {bytes_text(use.needed_bytes)} and has {_room_text(device)}."
             reasons.append(error("does_not_fit", text, fix, **changes))
@@ -282,6 +284,7 @@ def instance(
         env=command.env,
         devices=tuple(names),
         needs_devices=command.needs_devices,
+        files=command.files,
         file_bytes=file_bytes or placed_.member.facts.size_bytes,
     )
 
@@ -300,7 +303,6 @@ def _command(
             engine=request.engine,
             model_path=placed_.member.path,
             devices=placed_.member.devices,
-            host_devices=request.host_devices,
             alias=alias or request.alias,
             context_tokens=placed_.settings.context,
             settings=placed_.chosen,

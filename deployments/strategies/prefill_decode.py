@@ -64,7 +64,11 @@ class PrefillDecode(Strategy):
             text = (
                 f"Both instances are on {', '.join(shared)}: they get in each other's way, which is what this avoids."
             )
-            reasons.append(caution("shared_device", text, "Put them on different devices."))
+            if any(d.kind == "rpc" for d in first.member.devices if d.name in shared):
+                text = f"{', '.join(shared)} serves one engine at a time; both instances are on it."
+                reasons.append(error("shared_rpc_device", text, "Put them on different devices."))
+            else:
+                reasons.append(caution("shared_device", text, "Put them on different devices."))
         size = first.member.shape.weights_bytes
         text = f"Both devices hold the whole model, {bytes_text(size)} each: it has to fit the smaller one."
         reasons.append(info("weights_twice", text))

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from deployments.engines.base import DraftSpec
+from deployments.planning.drafts import (
+    DraftModel,
+    acceptance_prior,
+    break_even,
+    compatibility,
+    expected_tokens,
+    speedup,
+)
 from deployments.planning.memory import combined
 from deployments.planning.plan import DeviceUse, Figure, Member, Plan, PlanRequest, Predicted, Reason
 from deployments.planning.settings import AUTO, with_defaults
-from deployments.planning.speculation import (
-    USUAL_ACCEPTANCE,
-    USUAL_MTP_ACCEPTANCE,
-    USUAL_NGRAM_ACCEPTANCE,
-    break_even,
-    gain,
-    tokens_per_step,
-)
-from deployments.planning.speed import TYPICAL_DEPTH, SpeedModel
+from deployments.planning.speed import TYPICAL_DEPTH
 from deployments.strategies.base import Strategy, caution, error, info, outlook, verdict_of
 from deployments.strategies.independent import common_figures
 from deployments.strategies.placing import Placed, device_uses, instance, needs, own_settings, placed
 from omni.errors import OmniError
 
+# Share of drafted tokens that is accepted, (low, likely, high): of the model's own extra layers, which know its
+# state, and of n-grams, which hit only where a text repeats itself (code that is changed, tables).
+MTP_ACCEPTANCE = (0.6, 0.75, 0.9)
+NGRAM_ACCEPTANCE = (0.0, 0.0, 0.7)
+# How far off a prior for a draft model may be.
+PRIOR_SPREAD = 0.2
 MODEL_TYPES = ("draft-simple", "draft-eagle3")
 # A break-even acceptance below this is none.
 FREE = 0.01
@@ -53,7 +60,7 @@ class Speculative(Strategy):
             open_keys=("gpu_layers", "tensor_split"),
             reserved=needs(small) if small else None,
         )
-        drafting = Outlook(kind, int(values["draft_max"]), large.speed, small.speed if small else None)
+        drafting = Outlook(kind, int(values["draft_max"]), large, small)
         reasons = (
             *_pair_reasons(kind, large, small),
             *drafting.reasons(),
@@ -111,6 +118,16 @@ def _pair_reasons(kind: str, large: Placed, small: Placed | None) -> list[Reason
         reasons.append(error("no_mtp_layers", text, "Use a draft model or n-grams.", draft_type="ngram-simple"))
     if small is None:
         return reasons
+    pair = compatibility(*(DraftModel(m.name, m.facts, m.vocab) for m in (large.member, small.member)))
+    if not pair.ok:
+        text = (
+            f"{small.member.name} cannot draft for {large.member.name}: {pair.text} The engine starts without drafting."
+        )
+        fix = "Choose a draft of the target's own family, or draft by n-grams (draft_type ngram-simple)."
+        if pair.code == "vocab_unknown":
+            reasons.append(caution(pair.code, pair.text, "Scan, or look whether drafting is on after the start."))
+        else:
+            reasons.append(error(pair.code, text, fix))
     ratio = large.member.facts.n_params / max(small.member.facts.n_params, 1)
     if ratio < 4:
         text = f"The draft is only {ratio:.1f} times smaller than the target; a draft should be 10 times smaller."
@@ -124,70 +141,84 @@ class Outlook:
 
     kind: str
     drafted: int
-    target: SpeedModel
-    draft: SpeedModel | None
+    large: Placed
+    small: Placed | None
 
     @property
     def acceptance(self) -> tuple[float, float, float]:
+        """(low, likely, high) share of drafted tokens that the target accepts: a prior, not a measurement."""
         if self.kind == "draft-mtp":
-            return USUAL_MTP_ACCEPTANCE
-        return USUAL_ACCEPTANCE if self.draft else USUAL_NGRAM_ACCEPTANCE
+            return MTP_ACCEPTANCE
+        if self.small is None:
+            return NGRAM_ACCEPTANCE
+        likely = acceptance_prior(self.large.member.facts, self.small.member.facts)
+        return max(likely - PRIOR_SPREAD, 0.0), likely, min(likely + PRIOR_SPREAD, 0.95)
 
-    def times(self) -> tuple[float, float, float] | None:
-        """Seconds: one token of the draft, the target's check, the target's plain step."""
-        plain_s = self.target.step_s(1, TYPICAL_DEPTH)
-        check_s = self.target.step_s(self.drafted + 1, TYPICAL_DEPTH)
-        draft_s = self.draft.step_s(1, TYPICAL_DEPTH) if self.draft else 0.0
+    @cached_property
+    def ratios(self) -> tuple[float, float] | None:
+        """A draft token's and a check's time over the target's plain step; None where a speed is not known."""
+        target = self.large.speed
+        plain_s, check_s = target.step_s(1, TYPICAL_DEPTH), target.step_s(self.drafted + 1, TYPICAL_DEPTH)
+        draft_s = self.small.speed.step_s(1, TYPICAL_DEPTH) if self.small else 0.0
         if plain_s is None or check_s is None or draft_s is None:
             return None
         if self.kind == "draft-mtp":
-            draft_s = plain_s / max(self.target.model.n_layer, 1)
-        return draft_s, check_s, plain_s
+            draft_s = plain_s / max(target.model.n_layer, 1)
+        return draft_s / plain_s, check_s / plain_s
 
-    def gain(self, acceptance: float) -> float | None:
-        times = self.times()
-        return gain(acceptance, self.drafted, *times) if times else None
+    @property
+    def is_by_ngrams(self) -> bool:
+        return self.kind.startswith("ngram-")
+
+    def gain(self, acceptance: float) -> float:
+        assert self.ratios
+        return speedup(acceptance, self.drafted, *self.ratios)
 
     def predicted(self) -> Predicted:
-        plain = self.target.predicted()
-        gains = [self.gain(acceptance) for acceptance in self.acceptance]
-        if plain.decode_tps is None or plain.decode_range is None or None in gains:
+        plain = self.large.speed.predicted()
+        if plain.decode_tps is None or plain.decode_range is None or self.ratios is None:
             return plain
-        low, likely, high = (one or 1.0 for one in gains)
+        low, likely, high = map(self.gain, self.acceptance)
+        if self.is_by_ngrams:
+            # Where nothing repeats nothing is drafted, and nothing is lost.
+            likely = 1.0
         span = (plain.decode_range[0] * min(low, 1.0), plain.decode_range[1] * max(high, 1.0))
         return replace(plain, decode_tps=plain.decode_tps * likely, decode_range=span)
 
     def reasons(self) -> list[Reason]:
-        times = self.times()
-        if times is None:
+        if self.ratios is None:
             return [info("speed_unknown", "Whether drafting pays cannot be said: a device's bandwidth is not known.")]
-        limit = break_even(self.drafted, *times)
+        limit = break_even(self.drafted, *self.ratios)
         if limit is None:
             text = "Even if every draft were accepted it would not pay: drafting and checking take too long."
             return [error("drafting_never_pays", text, "Use a smaller draft, fewer tokens per draft, or none.")]
         if limit < FREE:
             text = "Checking drafts costs next to nothing here: every accepted token is gained."
             return [info("drafting_pays", text)]
+        if self.is_by_ngrams and limit < self.acceptance[2]:
+            text = (
+                f"It gains where the text repeats itself and more than {limit:.0%} of the drafted tokens are accepted"
+            )
+            return [info("drafting_by_ngrams", f"{text}; elsewhere nothing is drafted.")]
         text = f"It pays when more than {limit:.0%} of the drafted tokens are accepted"
-        low, likely, _ = self.acceptance
+        low, likely, high = self.acceptance
         if limit > likely:
             text += f"; {likely:.0%} is usual for {self._source()}."
             return [caution("drafting_may_not_pay", text, "Try fewer tokens per draft or a smaller draft.")]
-        return [info("drafting_pays", f"{text}; {low:.0%} to {self.acceptance[2]:.0%} is usual for {self._source()}.")]
+        return [info("drafting_pays", f"{text}; {low:.0%} to {high:.0%} is usual for {self._source()}.")]
 
     def _source(self) -> str:
         if self.kind == "draft-mtp":
             return "a model's own layers"
-        return "a draft of the same family" if self.draft else "n-grams, more where a text repeats itself"
+        return "a draft of this size and family" if self.small else "n-grams, more where a text repeats itself"
 
     def figures(self) -> tuple[Figure, ...]:
-        times = self.times()
-        if times is None:
+        if self.ratios is None:
             return (Figure("drafting", "Drafting", self.kind),)
-        limit = break_even(self.drafted, *times)
-        per_step = tokens_per_step(self.acceptance[1], self.drafted)
+        limit, shown = break_even(self.drafted, *self.ratios), self.acceptance[2 if self.is_by_ngrams else 1]
+        per_step = expected_tokens(shown, self.drafted)
         return (
             Figure("drafting", "Drafting", f"{self.kind}, {self.drafted} tokens at once"),
             Figure("break_even", "Break-even acceptance", f"{limit:.0%}" if limit is not None else "never"),
-            Figure("per_step", "Tokens per check", f"{per_step:.1f} at {self.acceptance[1]:.0%} acceptance"),
+            Figure("per_step", "Tokens per check", f"{per_step:.1f} at {shown:.0%} acceptance"),
         )

@@ -1,4 +1,4 @@
-"""The agent's loops inside the Celery worker: reconciling, and the sampler's process."""
+"""The agent's loops inside the Celery worker: reconciling, the library, and the sampler's process."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from django.db import DatabaseError, close_old_connections
 log = logging.getLogger(__name__)
 
 TICK_S, QUICK_TICK_S = 2.0, 0.25
+LIBRARY_TICK_S = 1.0
 STOP_TIMEOUT_S = 3.0
 
 _nudged = threading.Event()
+_library_nudged = threading.Event()
+_is_the_agent = threading.Event()
 _stopping = threading.Event()
 _threads: list[threading.Thread] = []
 
@@ -25,12 +28,13 @@ _threads: list[threading.Thread] = []
 def nudge() -> None:
     """Looks now instead of at the next tick."""
     _nudged.set()
+    _library_nudged.set()
 
 
 def start_agent_loops() -> None:
     """Begins to supervise; returns at once. Only one agent works on an OMNI_HOME at a time."""
     _stopping.clear()
-    for target in (_reconcile_loop, _sampler_loop):
+    for target in (_reconcile_loop, _library_loop, _sampler_loop):
         thread = threading.Thread(target=target, name=target.__name__.strip("_"), daemon=True)
         thread.start()
         _threads.append(thread)
@@ -39,7 +43,7 @@ def start_agent_loops() -> None:
 def stop_agent_loops() -> None:
     """Ends the loops. Engines go on."""
     _stopping.set()
-    _nudged.set()
+    nudge()
     for thread in _threads:
         thread.join(STOP_TIMEOUT_S)
     _threads.clear()
@@ -68,6 +72,7 @@ def _reconcile_loop() -> None:
     lock = _wait_for_lock()
     if lock is None:
         return
+    _is_the_agent.set()
     agent: HostAgent | None = None
     # Finding engines and models takes a moment; what runs already is looked after first.
     threading.Thread(target=_discover, name="discover", daemon=True).start()
@@ -85,7 +90,30 @@ def _reconcile_loop() -> None:
             log.exception("a tick failed")
         close_old_connections()
         _nudged.wait(QUICK_TICK_S if busy else TICK_S)
+    _is_the_agent.clear()
     lock.close()
+
+
+def _library_loop() -> None:
+    """Downloads and the folders of the library, apart from supervision: a slow disk must not hold that up."""
+    from deployments.discovery import local_host
+    from deployments.supervision.library_keeper import LibraryKeeper
+
+    keeper: LibraryKeeper | None = None
+    while not _stopping.is_set():
+        _library_nudged.clear()
+        try:
+            if _is_the_agent.is_set():
+                keeper = keeper or LibraryKeeper(local_host())
+                keeper.tick()
+        except DatabaseError as error:
+            log.warning("the database did not take part in this look at the library: %s", error)
+        except Exception:
+            log.exception("a look at the library failed")
+        close_old_connections()
+        _library_nudged.wait(LIBRARY_TICK_S)
+    if keeper:
+        keeper.end()
 
 
 def _discover() -> None:

@@ -21,8 +21,10 @@ from deployments.models import Deployment, Instance, Transition
 from deployments.planning.plan import InstancePlan, Plan
 from deployments.plans import plan_deployment
 from deployments.supervision import launch, process
-from deployments.supervision.instances import file_bytes, is_newer, remembered, servers_of, values
-from deployments.supervision.log_reading import Cause
+from deployments.supervision.checking import Checker
+from deployments.supervision.instances import busy_devices, file_bytes, is_newer, remembered, servers_of, values
+from deployments.supervision.log_reading import Cause, notice
+from deployments.supervision.logs import since_start
 from deployments.supervision.observe import observe
 from deployments.supervision.reconcile import (
     Action,
@@ -69,9 +71,10 @@ class HostAgent:
         self.device_limits = replace(self.limits, most_failures=sys.maxsize)
         self.run: Path = settings.OMNI_HOME.run
         self.memories: dict[int, Memory] = {}
-        self.plans: dict[int, tuple[int, Plan | OmniError]] = {}
+        self.plans: dict[int, tuple[tuple[int | str, ...], Plan | OmniError]] = {}
         self.beat_s = float("-inf")
         self.health_pool = ThreadPoolExecutor(8, thread_name_prefix="health")
+        self.checker = Checker()
 
     def tick(self) -> bool:
         """Does the next step of every instance; True while something is on its way and worth a quick look."""
@@ -118,13 +121,16 @@ class HostAgent:
 
     def _planned(self, deployment: Deployment) -> Plan | None:
         """The plan of this generation, made once; None when there is none, and the deployment says why."""
-        generation, known = self.plans.get(deployment.pk, (-1, None))
-        if known is None or generation != deployment.generation or (isinstance(known, OmniError) and known.retry):
+        # A model's file may be moved while its engine runs: a restart then needs the new path.
+        paths = deployment.bindings.order_by("pk").values_list("model__path", flat=True)
+        basis: tuple[int | str, ...] = (deployment.generation, *paths)
+        made_of, known = self.plans.get(deployment.pk, ((), None))
+        if known is None or made_of != basis or (isinstance(known, OmniError) and known.retry):
             try:
                 known = self.plan(deployment)
             except OmniError as refused:
                 known = refused
-            self.plans[deployment.pk] = (deployment.generation, known)
+            self.plans[deployment.pk] = (basis, known)
         if isinstance(known, OmniError):
             self._set_error(deployment, known.code, str(known))
             return None
@@ -176,6 +182,7 @@ class HostAgent:
             return Desired(True, deployment.generation)  # its start will say why it fails
         servers = [i for i in instances if i.device and i.device.name in plan.needs_devices]
         missing = tuple(str(i.device) for i in servers if seen[i.pk].health != Health.READY)
+        missing += busy_devices(plan.devices, deployment, instances, seen, records)
         return Desired(True, deployment.generation, plan.file_bytes, missing)
 
     # --- what is ------------------------------------------------------------------------------------
@@ -183,7 +190,12 @@ class HostAgent:
         def one(instance: Instance) -> Observed:
             return observe(records[instance.pk], instance.role, launch.log_path(instance))
 
-        return dict(zip((i.pk for i in instances), self.health_pool.map(one, instances), strict=True))
+        seen = dict(zip((i.pk for i in instances), self.health_pool.map(one, instances), strict=True))
+        for instance in instances:
+            record = records[instance.pk]
+            if instance.deployment and record and seen[instance.pk].health == Health.READY:
+                seen[instance.pk] = self.checker.checked(instance, record, seen[instance.pk])
+        return seen
 
     def _end_orphans(self, known: set[int]) -> None:
         """A process whose row is gone (deleted in the administration) is not left to itself."""
@@ -252,7 +264,7 @@ class HostAgent:
             instance.exit_code = record.exit_code
         if memory.generation != before["generation"]:
             instance.error_code = instance.error = instance.log_line = ""
-        self._save_cause(instance, decision)
+        self._save_cause(instance, decision, old)
         wait_s = memory.next_start_s - self.clock()
         waiting = memory.state == InstanceState.CRASHED
         if values(instance) == before:
@@ -260,6 +272,7 @@ class HostAgent:
         instance.next_start_at = timezone.now() + timedelta(seconds=wait_s) if waiting else None
         if decision.action == Action.START:
             instance.started_at = timezone.now()
+            instance.warning = instance.judgement = ""
         if memory.state == InstanceState.READY and old != InstanceState.READY:
             instance.ready_at = timezone.now()
         with transaction.atomic():
@@ -272,11 +285,19 @@ class HostAgent:
             self._tell(instance.deployment)
 
     @staticmethod
-    def _save_cause(instance: Instance, decision: Decision) -> None:
-        if cause := decision.cause:
+    def _save_cause(instance: Instance, decision: Decision, old: str) -> None:
+        cause = decision.cause
+        if decision.memory.state == InstanceState.READY and not cause:
+            if old == InstanceState.READY:
+                return
+            instance.error_code = instance.error = instance.log_line = ""
+            if told := notice(since_start(Path(instance.log_path))):
+                said = f"{told.text} {told.fix}"
+                instance.warning = " ".join(filter(None, (said, instance.warning)))
+        elif cause:
             instance.error_code, instance.log_line = cause.code, cause.line
             instance.error = f"{cause.text} {cause.fix}".strip()
-        elif decision.memory.state in (InstanceState.READY, InstanceState.STOPPED):
+        elif decision.memory.state == InstanceState.STOPPED:
             instance.error_code = instance.error = instance.log_line = ""
 
     # --- the rest -----------------------------------------------------------------------------------

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from deployments.gguf import shard_paths
-from deployments.models import Instance
+from deployments.models import Deployment, Instance
 from deployments.supervision.process import Record
-from deployments.supervision.reconcile import Memory
+from deployments.supervision.reconcile import Memory, Observed
 from deployments.supervision.states import InstanceState
 
 
@@ -31,6 +31,7 @@ def remembered(instance: Instance, now_s: float) -> Memory:
 
 _WATCHED = (
     "state", "generation", "restarts", "failures", "port", "pid", "exit_code", "error_code", "error", "log_line",
+    "warning",
 )  # fmt: skip
 
 
@@ -47,6 +48,31 @@ def servers_of(argv: Sequence[str], instances: Sequence[Instance]) -> list[Insta
     """The device servers whose addresses stand in the command."""
     endpoints = set(_argument(argv, "--rpc").split(","))
     return [i for i in instances if i.device and i.device.endpoint and i.device.endpoint in endpoints]
+
+
+def busy_devices(
+    wanted: Sequence[str],
+    deployment: Deployment,
+    instances: Sequence[Instance],
+    seen: Mapping[int, Observed],
+    records: Mapping[int, Record | None],
+) -> tuple[str, ...]:
+    """RPC devices that another deployment's engine holds: their server serves one engine at a time and lets a second
+    one wait for ever."""
+    busy = []
+    addresses = {i.device.endpoint: i.device.name for i in instances if i.device and i.device.name in wanted}
+    for other in instances:
+        record = records[other.pk]
+        if (
+            other.deployment is None
+            or other.deployment_id == deployment.pk
+            or not record
+            or not seen[other.pk].is_alive
+        ):
+            continue
+        held = _argument(record.argv, "--rpc").split(",")
+        busy += [f"{addresses[at]} (in use by {other.deployment.name})" for at in held if at in addresses]
+    return tuple(busy)
 
 
 def file_bytes(argv: Sequence[str]) -> int:

@@ -14,7 +14,7 @@ from deployments.discovery import rpc_server_path
 from deployments.engines.portable_cpu import library_env
 from deployments.gguf import read_header
 from deployments.models import Instance
-from deployments.planning.plan import PORT, InstancePlan
+from deployments.planning.plan import KEY, PORT, InstancePlan
 from deployments.supervision import ports, process
 from gpus.models import Device
 from omni.errors import OmniError
@@ -47,6 +47,9 @@ def check(plan: InstancePlan) -> None:
     if not os.access(binary, os.X_OK):
         text = f"The engine's program {binary} is gone or cannot be executed."
         raise OmniError("engine_missing", text, "Install it again, or choose another engine.")
+    if plan.argv[1:2] == ("serve",) and not Path(plan.argv[2]).is_dir():
+        text = f"There is no folder {plan.argv[2]} with a model."
+        raise OmniError("model_missing", text, "Put it back, or choose another model.")
     for flag, value in zip(plan.argv, plan.argv[1:], strict=False):
         if flag in ("-m", "-md"):
             read_header(value)
@@ -71,6 +74,7 @@ def start(instance: Instance, plan: InstancePlan, generation: int, taken: Sequen
     check(plan)
     port = _reserve_port(instance, taken)
     argv = [argument.replace(PORT, str(port)) for argument in plan.argv]
+    # With the key's placeholder: what is kept and shown of an instance does not tell it.
     instance.argv, instance.env = argv, dict(plan.env)
     path = log_path(instance)
     instance.log_path = str(path)
@@ -80,9 +84,28 @@ def start(instance: Instance, plan: InstancePlan, generation: int, taken: Sequen
         generation=generation,
         port=port,
         argv=argv,
-        env=plan.env,
+        env={name: _with_key(value) for name, value in plan.env.items()},
         log_path=path,
+        folder=_write_files(instance, plan, port),
+        hidden=[settings.OMNI_HOME.secret("engine")],
     )
+
+
+def _with_key(text: str) -> str:
+    return text.replace(KEY, settings.OMNI_HOME.secret("engine")) if KEY in text else text
+
+
+def _write_files(instance: Instance, plan: InstancePlan, port: int) -> Path | None:
+    """The folder the process starts in, with its files, made anew at each start; None where there are none."""
+    if not plan.files:
+        return None
+    folder = process.files_folder(settings.OMNI_HOME.run, instance.pk)
+    for name, text in plan.files.items():
+        path = folder / name
+        path.unlink(missing_ok=True)
+        path.touch(mode=0o600, exist_ok=False)
+        path.write_text(_with_key(text.replace(PORT, str(port))))
+    return folder
 
 
 def _reserve_port(instance: Instance, taken: Sequence[int]) -> int:

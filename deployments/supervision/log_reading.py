@@ -71,11 +71,30 @@ RULES = (
         "arch_refused", "The engine has no such split for the architecture {what}.", "Choose another strategy.",
     ),
     _rule(
+        r"not possible to use split mode 'graph' with less than 2 devices",
+        "needs_two_devices", "Graph split needs two cards or more, and the engine sees fewer.",
+        "Choose two CUDA cards, or another strategy.",
+    ),
+    _rule(
+        r"Free memory on device .*less than desired GPU memory utilization|CUDA out of memory|OutOfMemoryError",
+        "out_of_memory", "The memory of a device does not suffice.",
+        "Lower the context, or stop another deployment.",
+    ),
+    _rule(
+        r"invalid literal for int\(\) with base 10: '(?P<what>(?:GPU|MIG)-[^']*)'",
+        "device_unknown", "This version of the engine takes cards by number, not as {what}.",
+        "Use a newer version of it.",
+    ),
+    _rule(
+        r"Port (?P<what>\d+) is currently in use\. Switching to",
+        "port_taken", "The port {what} is taken by another program.", "Another port is tried.", permanent=False,
+    ),
+    _rule(
         r"the argument has been removed\. (?P<what>.*)",
         "flag_removed", "The engine no longer has a flag that was given: {what}", "Take the flag out.",
     ),
     _rule(
-        r"invalid argument: (?P<what>\S+)",
+        r"(?:invalid|unknown) argument: (?P<what>\S+)",
         "flag_unknown", "The engine does not know the flag {what}.", "Take the flag out of the extra arguments.",
     ),
     _rule(
@@ -83,7 +102,7 @@ RULES = (
         "device_unknown", "The engine does not have the device {what}.", "Choose another device.",
     ),
     _rule(
-        r"error while handling argument \"(?P<what>[^\"]+)\"",
+        r"error while handling argument \"(?P<what>[^\"]+)\"|invalid parameter for argument: (?P<other>\S+)",
         "flag_value", "The engine refuses the value of {what}.", "Change the setting.",
     ),
     _rule(
@@ -109,6 +128,19 @@ RULES = (
         "engine_missing", "The engine cannot be started: {what}.", "Install it again, or choose another engine.",
     ),
 )  # fmt: skip
+# Told by engines that go on all the same, with less than the plan says.
+NOTICES = (
+    _rule(
+        r"Split mode 'graph' (?:is not supported for|requested for Gemma4-assistant)",
+        "fell_back_to_layer_split", "The engine knows no graph split for this model and runs it as a layer split.",
+        "It is right but not faster; choose layer split to have it planned as what it is.", permanent=False,
+    ),
+    _rule(
+        r"^(?!none )\S+ backend not available\.|Failed to connect to \S+",
+        "device_not_used", "The engine could not use a device and goes on without it.",
+        "Look at its log and at the Rig page.", permanent=False,
+    ),
+)  # fmt: skip
 _MAX_LINE = 500
 SIGNAL_NAMES = {4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 9: "SIGKILL", 11: "SIGSEGV", 15: "SIGTERM"}
 
@@ -131,10 +163,19 @@ def telling_line(lines: Sequence[str]) -> str:
     return chosen.strip()[:_MAX_LINE]
 
 
-def _match(line: str) -> tuple[_Rule, str] | None:
-    for rule in RULES:
+def notice(lines: Sequence[str]) -> Cause | None:
+    """What an engine that serves does otherwise than it was told; the first such line of its log tells."""
+    for line in lines:
+        if found := _match(line, NOTICES):
+            rule, _ = found
+            return Cause(rule.code, rule.text, rule.fix, line.strip()[:_MAX_LINE])
+    return None
+
+
+def _match(line: str, rules: Sequence[_Rule] = RULES) -> tuple[_Rule, str] | None:
+    for rule in rules:
         if found := rule.pattern.search(line):
-            return rule, (found.groupdict().get("what") or "").strip()
+            return rule, next((value for value in found.groupdict().values() if value), "").strip()
     return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -86,6 +87,14 @@ def records(run: Path) -> Iterator[Record]:
 def forget(run: Path, instance: int) -> None:
     for suffix in ("json", "spec", "lock"):
         (instances_folder(run) / f"{instance}.{suffix}").unlink(missing_ok=True)
+    shutil.rmtree(instances_folder(run) / f"{instance}.files", ignore_errors=True)
+
+
+def files_folder(run: Path, instance: int) -> Path:
+    """Of the files that an engine is configured by; they may hold its key."""
+    folder = instances_folder(run) / f"{instance}.files"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
 
 
 def spawn(
@@ -97,13 +106,17 @@ def spawn(
     argv: Sequence[str],
     env: Mapping[str, str],
     log_path: Path,
+    folder: Path | None = None,
+    hidden: Sequence[str] = (),
 ) -> Record:
-    """Starts the engine below a runner and returns its record.
+    """Starts the engine below a runner, in `folder` if one is given, and returns its record.
+
+    What is `hidden` is not written to its log.
 
     Raises OmniError (already_running) when the instance runs already, (runner_failed) when no record appears.
     """
-    folder = instances_folder(run)
-    record_path = folder / f"{instance}.json"
+    records_folder = instances_folder(run)
+    record_path = records_folder / f"{instance}.json"
     before = record_path.stat().st_mtime_ns if record_path.exists() else 0
     spec = {
         "argv": list(argv),
@@ -112,10 +125,13 @@ def spawn(
         "log_bytes": LOG_BYTES,
         "log_files": LOG_FILES,
         "record_path": str(record_path),
-        "lock_path": str(folder / f"{instance}.lock"),
+        "lock_path": str(records_folder / f"{instance}.lock"),
+        "folder": str(folder or "/"),
+        "hidden": list(hidden),
         "facts": {"instance": instance, "generation": generation, "port": port},
     }
-    spec_path = folder / f"{instance}.spec"
+    spec_path = records_folder / f"{instance}.spec"
+    spec_path.touch(mode=0o600)
     spec_path.write_text(json.dumps(spec))
     runner = subprocess.Popen(
         [sys.executable, "-I", "-S", str(RUNNER), str(spec_path)],

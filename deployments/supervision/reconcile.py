@@ -72,6 +72,9 @@ class Observed:
     health: Health = Health.NONE
     generation: int | None = None
     cause: Cause | None = None  # why it ended, when it did
+    # It is healthy; what it answers is not known yet, or is wrong.
+    is_checked: bool = True
+    wrong: Cause | None = None
 
     @property
     def is_alive(self) -> bool:
@@ -167,6 +170,11 @@ def _living(desired: Desired, seen: Observed, memory: Memory, now_s: float, limi
     memory = replace(memory, generation=desired.generation)
     if seen.health != Health.SILENT:
         memory = replace(memory, answered_s=now_s)
+    if seen.wrong:
+        decision = _to(memory, S.FAILED, now_s, seen.wrong.text, Action.KILL, seen.wrong)
+        return replace(decision, memory=replace(decision.memory, failures=memory.failures + 1))
+    if seen.health == Health.READY and not seen.is_checked and memory.ready_s is None:
+        return _to(memory, S.LOADING, now_s, "its first answer is checked")
     if seen.health == Health.READY:
         ready_s = now_s if memory.ready_s is None else memory.ready_s
         failures = 0 if now_s - ready_s >= limits.healthy_after_s else memory.failures

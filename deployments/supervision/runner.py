@@ -4,7 +4,7 @@ Runs as `python -I -S runner.py SPEC` in a session of its own, so that neither t
 a closed terminal reaches the engine. When this process is killed the kernel kills the engine too:
 no engine is ever without its record. Standard library only; it imports nothing of Omni.
 
-SPEC is a JSON file: argv, env, log_path, log_bytes, log_files, record_path, lock_path, facts.
+SPEC is a JSON file: argv, env, log_path, log_bytes, log_files, record_path, lock_path, folder, hidden, facts.
 """
 
 from __future__ import annotations
@@ -34,8 +34,12 @@ class RotatingLog:
         self.descriptor = -1
         self.size = 0
         self.lost_bytes = 0
+        # Some engines print the key they ask for; whoever reads logs need not know it.
+        self.hidden: list[bytes] = []
 
     def write(self, data: bytes) -> None:
+        for secret in self.hidden:
+            data = data.replace(secret, b"[key]")
         try:
             if self.descriptor < 0:
                 self._open()
@@ -120,6 +124,7 @@ def main(spec_path: str) -> int:
     except OSError:
         return LOCKED_EXIT_CODE
     log = RotatingLog(spec["log_path"], spec["log_bytes"], spec["log_files"])
+    log.hidden = [secret.encode() for secret in spec.get("hidden", ())]
     log.write(f"\n# {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} start\n".encode())
     record = {
         **spec["facts"],
@@ -135,7 +140,7 @@ def main(spec_path: str) -> int:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=spec["env"],
-            cwd="/",
+            cwd=spec.get("folder", "/"),
             preexec_fn=into_child,
         )
     except OSError as error:

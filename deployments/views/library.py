@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ from django.views.decorators.http import require_GET, require_POST
 
 from deployments import library, services
 from deployments.discovery import local_host
+from deployments.engines import FLAVOURS
 from deployments.forms import FolderForm
+from deployments.model_facts import ModelFacts
+from deployments.model_words import Part, fact_rows, partners
 from deployments.models import Engine, LibraryFolder, Model
 from deployments.waiting import agent_is_running
 from omni.errors import OmniError
@@ -28,7 +32,8 @@ SORTS = {"name": "name", "size": "-size_bytes", "params": "-n_params", "newest":
 @require_GET
 def models(request: HttpRequest) -> HttpResponse:
     htmx = request.htmx  # type: ignore[attr-defined]
-    template = "deployments/_models.html" if htmx and not htmx.boosted else "deployments/models.html"
+    is_part = htmx and not htmx.boosted and not htmx.history_restore_request
+    template = "deployments/_models.html" if is_part else "deployments/models.html"
     return render(request, template, _models_context(request) | {"folder_form": FolderForm()})
 
 
@@ -56,8 +61,15 @@ def _models_context(request: HttpRequest) -> dict[str, Any]:
             ("newest", "Newest"),
         ],
         "folders": LibraryFolder.objects.all(),
-        "engines": Engine.objects.filter(host=local_host()),
+        "engines": (engines := Engine.objects.filter(host=local_host())),
+        "unverified_flavours": _unverified(engines),
     }
+
+
+def _unverified(engines: Iterable[Engine]) -> list[str]:
+    """Titles of the flavours Omni can run and has not seen answer on this machine."""
+    seen = {engine.flavour for engine in engines if engine.was_verified}
+    return [str(Engine.Flavour(name).label) for name in FLAVOURS if name not in seen]
 
 
 @require_GET
@@ -66,12 +78,30 @@ def model(request: HttpRequest, name: str) -> HttpResponse:
     used_by = [
         b.deployment for b in found.bindings.select_related("deployment").prefetch_related("deployment__instances")
     ]
-    facts = found.facts
-    share = facts.get("quant_bytes") or {}
+    share = found.facts.get("quant_bytes") or {}
     total = sum(share.values()) or 1
-    shares = sorted(((kind, size, 100 * size / total) for kind, size in share.items()), key=lambda row: -row[1])
-    context = {"model": found, "facts": facts, "used_by": used_by, "shares": shares}
+    context = {
+        "model": found,
+        "facts": found.facts,
+        "rows": fact_rows(ModelFacts.from_dict(found.facts)) if found.facts else [],
+        "used_by": used_by,
+        "shares": sorted(((kind, size, 100 * size / total) for kind, size in share.items()), key=lambda row: -row[1]),
+        "partners": _partners(found),
+        "files": [(path, _file_size(path)) for path in found.shards or [found.path]],
+    }
     return render(request, "deployments/model.html", context)
+
+
+def _partners(model: Model) -> list[Part]:
+    rows = Model.objects.filter(state=Model.State.OK).exclude(pk=model.pk).values_list("name", "path", "facts")
+    return partners(Part.of(model.name, model.path, model.facts), [Part.of(*row) for row in rows])
+
+
+def _file_size(path: str) -> int | None:
+    try:
+        return Path(path).stat().st_size
+    except OSError:
+        return None
 
 
 # --- acting ---------------------------------------------------------------------------------------

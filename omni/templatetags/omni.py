@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from django import template
@@ -16,6 +17,7 @@ register = template.Library()
 register.filter("bytes", units.bytes_text)
 register.filter("count", units.count_text)
 register.filter("tps", units.tps_text)
+register.filter("short", units.short_text)
 register.filter("ms", units.ms_text)
 register.filter("times", units.times_text)
 register.filter("percent", units.percent_text)
@@ -31,6 +33,7 @@ def get(mapping: Any, key: Any) -> Any:
 
 
 @register.simple_tag
+@cache
 def icon(name: str, label: str = "") -> str:
     """An inline SVG; decorative unless it has a label. Raises KeyError for a name that does not exist."""
     aria = format_html('role="img" aria-label="{}"', label) if label else mark_safe('aria-hidden="true"')

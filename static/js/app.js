@@ -130,6 +130,8 @@ if (body.dataset.live === "yes" && document.getElementById("link-lost")) {
         announce(`deployment-${data.deployment}`, data);
         announce("deployments-changed", data);
       } else if (data.type === "library.changed") announce("library-changed", data);
+      else if (data.type === "download.changed") announce("downloads-changed", data);
+      else if (data.type === "download.progress") announce("download-progress", data);
     },
     status(up) {
       clearTimeout(lostTimer);

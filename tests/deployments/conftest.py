@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from deployments.engines.llama_cpp import LlamaCpp
 from deployments.library import register
 from deployments.models import Deployment, Engine, Model
 from gpus.models import Device, Host
+from gpus.recent import RecentWriter
+from gpus.sample import CardSample, HostSample, NvmlState, Sample
 from tests.deployments.gguf_corpus import smollm2
 
 
@@ -79,3 +82,19 @@ def models_folder(tmp_path: Path) -> Path:
     folder = tmp_path / "models"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture
+def in_use(host: Host) -> Iterator[Callable[..., None]]:
+    """Puts a frame of the sampler into the broker: bytes in use by card, the RAM as `host`."""
+    writer = RecentWriter(host.name)
+
+    def put(**used: int) -> None:
+        cards = [CardSample(name, name, memory_used_bytes=size) for name, size in used.items() if name != "host"]
+        ram = HostSample(1.0, used.get("host", 1 << 30), 24 << 30, 0, 0.0)
+        sample = Sample(int(time.time() * 1000), ram, tuple(cards), NvmlState("ok"))
+        writer.add(sample.frame(), sample.point())
+
+    yield put
+    writer.client.delete(writer.frame, writer.points)
+    writer.client.close()

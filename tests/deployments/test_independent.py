@@ -122,5 +122,5 @@ def test_roles_and_devices_must_be_given(request_: PlanRequest) -> None:
 def test_a_strategy_or_engine_that_is_not_there_is_named(request_: PlanRequest) -> None:
     with pytest.raises(OmniError, match="no strategy 'magic'.*independent"):
         get_strategy("magic")
-    with pytest.raises(OmniError, match="cannot run 'vllm' engines"):
-        get_strategy("independent").plan(replace(request_, engine=replace(request_.engine, flavour="vllm")))
+    with pytest.raises(OmniError, match="cannot run 'magic' engines"):
+        get_strategy("independent").plan(replace(request_, engine=replace(request_.engine, flavour="magic")))

@@ -99,15 +99,15 @@ def test_a_setting_left_to_the_engine_has_no_flag(spec: ServerSpec, flag: str) -
         ((VULKAN,), "Vulkan0", "999", None, {}, ()),
         ((VULKAN, CPU), "Vulkan0", "999", None, {}, ()),
         ((RPC[0],), "RPC0", "999", "127.0.0.1:900", {"GGML_RPC_NO_RDMA": "1"}, ("RPC0",)),
-        # The engine numbers endpoints in the order given: RPC1 alone needs RPC0 before it.
-        ((RPC[1],), "RPC1", "999", "127.0.0.1:900,127.0.0.1:901", {"GGML_RPC_NO_RDMA": "1"}, ("RPC0", "RPC1")),
+        # The engine numbers addresses in the order given; those of others are left alone.
+        ((RPC[1],), "RPC0", "999", "127.0.0.1:901", {"GGML_RPC_NO_RDMA": "1"}, ("RPC1",)),
         (
             (RPC[1], RPC[0]),
-            "RPC1,RPC0",
+            "RPC0,RPC1",
             "999",
-            "127.0.0.1:900,127.0.0.1:901",
+            "127.0.0.1:901,127.0.0.1:900",
             {"GGML_RPC_NO_RDMA": "1"},
-            ("RPC0", "RPC1"),
+            ("RPC1", "RPC0"),
         ),  # fmt: skip  # noqa: E501
         # By UUID: only the cards it uses are visible, and their numbers begin anew.
         ((CUDA[1],), "CUDA0", "999", None, {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": "GPU-1"}, ()),
@@ -131,7 +131,7 @@ def test_devices_become_flags_and_environment(
     env: dict[str, str],
     needs: tuple[str, ...],
 ) -> None:
-    command = made(spec, devices=devices, host_devices=(CPU, *RPC, *CUDA))
+    command = made(spec, devices=devices)
     assert value_of(command, "--device") == device
     assert value_of(command, "-ngl") == layers
     assert ("--rpc" in command.argv) == bool(rpc)
@@ -142,7 +142,7 @@ def test_devices_become_flags_and_environment(
 
 def test_an_rpc_device_without_an_address_is_worth_a_retry(spec: ServerSpec) -> None:
     with pytest.raises(OmniError) as refused:
-        made(spec, devices=(RPC[1],), host_devices=(replace(RPC[0], endpoint=""),))
+        made(spec, devices=(replace(RPC[1], endpoint=""),))
     assert (refused.value.code, refused.value.retry) == ("device_not_served", True)
 
 

@@ -111,9 +111,18 @@ def test_an_empty_library_says_what_to_do(admin: Client, host: Host) -> None:
     assert "There is no model in the library either" in page(admin, "/deployments/")
 
 
+def test_engines_that_never_answered_here_are_called_unverified(admin: Client, engine: Engine) -> None:
+    text = admin.get("/models/").content.decode()
+    assert "not verified on this machine: ik_llama.cpp, vLLM, TabbyAPI (ExLlama)" in text
+    assert "has never answered here" not in text
+    Engine.objects.update(flags=[])
+    text = admin.get("/models/").content.decode()
+    assert "has never answered here" in text and "not verified on this machine: llama.cpp, ik_llama.cpp" in text
+
+
 def test_a_models_page_tells_its_facts_in_words(admin: Client, deployment: Deployment, model: Model) -> None:
     text = page(admin, f"/models/{model.name}/")
-    for fact in ("8192 tokens", "GQA", "9, 3 for keys and values", "apache-2.0", "in the file", str(smollm2())):
+    for fact in ("8,192 tokens", "GQA", "9, 3 for keys and values", "apache-2.0", "in the file", str(smollm2())):
         assert fact in text
     assert 'href="/deployments/small/"' in text
     assert admin.get("/models/nope/").status_code == 404

@@ -90,7 +90,7 @@ HEAD = "deployments:\n  - name: a\n    models: m\n    devices: CPU\n"
         (HEAD.replace("models: m", "models: {target: m}"), 3, "no key 'target'"),
         (HEAD + "  - name: a\n    models: m\n    devices: CPU\n", 5, "'a' is there twice"),
         ("models:\n  - {name: m, path: small.gguf}\n", 2, "not a full path"),
-        ("engines:\n  - name: e\n    path: /x\n    flavour: vllm\n", 4, "flavour is 'vllm'"),
+        ("engines:\n  - name: e\n    path: /x\n    flavour: magic\n", 4, "flavour is 'magic'"),
         ("routes:\n  - name: r\n", 2, "has no deployment"),
         ("a: &a [*a]\n", 1, "no key 'a'"),
         ("deployments: &a [*a]\n", 1, "the deployment must be"),

@@ -222,7 +222,7 @@ def test_without_an_engine_or_device_it_is_said_what_to_do(db: None) -> None:
 
 
 # --- planning -------------------------------------------------------------------------------------
-def test_a_deployments_plan_knows_the_key_the_name_and_every_device(make_deployment: Make, model: Model) -> None:
+def test_a_deployments_plan_knows_the_key_the_name_and_the_devices_it_uses(make_deployment: Make, model: Model) -> None:
     from django.conf import settings
 
     made = make_deployment("a", members={"model": (model, ["RPC1"])})
@@ -230,8 +230,8 @@ def test_a_deployments_plan_knows_the_key_the_name_and_every_device(make_deploym
     argv = instance.argv
     assert argv[argv.index("--api-key-file") + 1] == str(settings.OMNI_HOME.secret_path("engine"))
     assert argv[argv.index("--alias") + 1] == "a"
-    assert argv[argv.index("--rpc") + 1] == "127.0.0.1:18990,127.0.0.1:18991"
-    assert instance.needs_devices == ("RPC0", "RPC1")
+    assert argv[argv.index("--rpc") + 1] == "127.0.0.1:18991"
+    assert instance.needs_devices == ("RPC1",)
     assert instance.file_bytes == model.size_bytes
 
 

@@ -4,6 +4,7 @@ silent    never listens            loading   answers 503 for ever
 deaf      ready, ignores SIGTERM   hang      ready, then stops answering when told (SIGUSR1)
 exit      writes a line and ends   flood     ready, writes a lot of log
 family    ready, has a child       serve     ready
+graph     ready, says it fell back
 """
 
 import http.server
@@ -40,6 +41,8 @@ def main() -> None:
         sys.exit(3)
     if MODE == "silent":
         time.sleep(600)
+    if MODE == "graph":
+        print("Split mode 'graph' is not supported for this model\n  => changing split mode to 'layer'", flush=True)
     if MODE == "deaf":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if MODE == "family":

@@ -12,7 +12,7 @@ from deployments.management.base import OmniCommand, add_json, read_rig
 from deployments.planning.plan import Plan
 from deployments.reports import plans_document
 from deployments.services import get_deployment, plan_deployment
-from omni.units import bytes_text
+from omni.units import bytes_text, tps_text
 
 
 class Command(OmniCommand):
@@ -38,6 +38,14 @@ class Command(OmniCommand):
         self.say(f"{name}: {plan.strategy}, {plan.verdict}")
         for reason in plan.reasons:
             self.say(f"  {reason.severity}: {reason.text} {reason.fix}".rstrip())
+        speed = plan.predicted
+        if speed.decode_tps:
+            between = " to ".join(tps_text(rate) for rate in speed.decode_range or ())
+            self.say(
+                f"  predicted: answer {tps_text(speed.decode_tps)} ({between}), prompt {tps_text(speed.prefill_tps)}"
+            )
+        for figure in plan.figures:
+            self.say(f"  {figure.title}: {figure.text}")
         for use in plan.devices:
             self.say(f"  {use.name}: {bytes_text(use.needed_bytes)} of {bytes_text(use.total_bytes)}")
         for instance in plan.instances:

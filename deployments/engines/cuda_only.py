@@ -1,0 +1,78 @@
+"""What engines that compute with PyTorch have in common: CUDA cards alone, whole models, folders of safetensors."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from deployments.engines.base import EngineFlavour
+from deployments.planning.fit import DEFAULT_MARGIN_BYTES
+from deployments.planning.plan import DeviceFacts, PlanRequest, Reason, Severity
+from deployments.planning.settings import ALL, AUTO
+
+# Told by strategies of llama.cpp's own limits.
+LLAMA_CPP_ONLY = frozenset({
+    "arch_refused", "kv_heads_lost", "kv_heads_uneven", "even_split_wastes", "needs_flash_attention", "partial_offload",
+})  # fmt: skip
+
+
+class CudaOnly(EngineFlavour):
+    title: ClassVar[str]
+    folder_kind: ClassVar[str]
+    strategies: ClassVar[frozenset[str]]
+    devices_args: ClassVar[tuple[str, ...]] = ()
+    reads_gguf: ClassVar[bool] = False
+    # Imports of PyTorch from a cold disk.
+    slow_start_s: ClassVar[float] = 60.0
+
+    def answers(self, reason: Reason) -> bool:
+        return reason.code not in LLAMA_CPP_ONLY
+
+    def reasons(self, request: PlanRequest) -> tuple[Reason, ...]:
+        if request.strategy not in self.strategies:
+            able = ", ".join(sorted(self.strategies))
+            text = f"{self.title} cannot do {request.strategy}; it can do {able}."
+            return (_error("strategy_not_for_engine", text, "Choose another strategy, or a llama.cpp engine."),)
+        reasons = []
+        for member in request.members.values():
+            if member.path.lower().endswith(".gguf"):
+                text = f"{member.name} is a GGUF file, and {self.title} loads {self.folder_kind}."
+                reasons.append(_error("gguf_for_other_engine", text, "Use llama.cpp for it."))
+            if others := sorted({device.name for device in member.devices if device.kind != "cuda"}):
+                text = f"{self.title} computes on CUDA cards; {', '.join(others)} {_are(others)} not."
+                reasons.append(_error("needs_cuda", text, "Choose CUDA cards only, or a llama.cpp engine."))
+        if request.settings.get("gpu_layers", AUTO) not in (AUTO, ALL):
+            text = f"{self.title} puts every layer on the cards."
+            reasons.append(_error("partial_offload", text, "Leave gpu_layers at all.", gpu_layers=ALL))
+        text = f"The bytes are what llama.cpp would need; {self.title} allots memory in its own way."
+        return (*reasons, *self.more_reasons(request), Reason("bytes_of_llama_cpp", Severity.INFO, text))
+
+    def more_reasons(self, request: PlanRequest) -> list[Reason]:
+        return []
+
+
+def cards_of(request: PlanRequest) -> tuple[DeviceFacts, ...]:
+    """The CUDA cards of the serving member."""
+    member = next(iter(request.members.values()))
+    return tuple(device for device in member.devices if device.kind == "cuda")
+
+
+def visible(cards: tuple[DeviceFacts, ...]) -> dict[str, str]:
+    """By UUID, as an index changes with the driver's order."""
+    env = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    if all(card.gpu_uuid for card in cards):
+        env["CUDA_VISIBLE_DEVICES"] = ",".join(card.gpu_uuid for card in cards)
+    return env
+
+
+def room_bytes(card: DeviceFacts) -> int:
+    """What may be taken of it; 0 where its size is not known."""
+    known = card.total_bytes if card.free_bytes is None else card.free_bytes
+    return max((known or 0) - DEFAULT_MARGIN_BYTES, 0)
+
+
+def _are(names: list[str]) -> str:
+    return "is" if len(names) == 1 else "are"
+
+
+def _error(code: str, text: str, fix: str, **changes: int | str) -> Reason:
+    return Reason(code, Severity.ERROR, text, fix, changes)

@@ -1,0 +1,102 @@
+"""ik_llama.cpp's llama-server: a fork of llama.cpp with a command line and split modes of its own.
+
+Read in its source at commit 8337e4cd, common/common.cpp and examples/server/server.cpp; no binary of it has run here.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from deployments.engines.base import Command, ServerSpec
+from deployments.engines.llama_cpp import EVERY_LAYER, LlamaCpp, accelerators
+from deployments.engines.spellings import listed_flags
+from deployments.planning.kv import IK_ONLY
+from deployments.planning.plan import PORT, PlanRequest, Reason, Severity
+from deployments.planning.settings import ALL, with_defaults
+from omni.errors import OmniError
+
+# Taken (gpt_params_find_arg) but not listed by --help.
+UNLISTED = frozenset({"--alias", "-a", "--n-gpu-layers", "--n-predict"})
+# Listed only by builds that can offload; the others have nothing to place.
+PLACING = frozenset({"-ngl", "-dev", "-sm", "-ts"})
+DRAFTING = {"draft-simple": "draft", "draft-mtp": "mtp", "draft-eagle3": "eagle3"}
+# Only its help has these: the scheduling of -sm graph.
+MARKS = frozenset({"-smgs", "--split-mode-graph-scheduling"})
+LOAD_MODES = {"none": ["--no-mmap"], "mmap": [], "mlock": ["--no-mmap", "--mlock"], "mmap+mlock": ["--mlock"]}
+
+
+class IkLlamaCpp(LlamaCpp):
+    flavour = "ik_llama.cpp"
+    # It has no call that lists devices.
+    devices_args: ClassVar[tuple[str, ...]] = ()
+    kv_cache_types: ClassVar[frozenset[str]] = LlamaCpp.kv_cache_types | frozenset(IK_ONLY)
+
+    def command(self, spec: ServerSpec) -> Command:
+        for device in (*spec.devices, *(spec.draft.devices if spec.draft else ())):
+            if device.kind == "rpc":
+                text = f"ik_llama.cpp's RPC is not that of llama.cpp, whose server stands behind {device.name}."
+                raise OmniError("device_not_for_engine", text, "Use a llama.cpp engine for it, or another device.")
+        return super().command(spec)
+
+    def reasons(self, request: PlanRequest) -> tuple[Reason, ...]:
+        if request.strategy != "tensor_split":
+            return ()
+        text = "ik_llama.cpp has no -sm tensor; its own tensor parallelism is the strategy graph split."
+        return (Reason("strategy_not_for_engine", Severity.ERROR, text, "Choose graph split, or llama.cpp."),)
+
+    def recognises(self, help_text: str) -> bool:
+        return bool(listed_flags(help_text) & MARKS)
+
+    def parse_flags(self, text: str) -> frozenset[str]:
+        found = super().parse_flags(text)
+        return found | UNLISTED if found else found
+
+    # --- the parts of the command line ----------------------------------------------------------------
+    def server_flags(self, spec: ServerSpec) -> list[str]:
+        """It tells its memory without being asked to; its --fit is off unless it is given."""
+        flags = ["--host", "127.0.0.1", "--port", PORT, "--metrics", "--webui", "none"]
+        return flags + (["--api-key-file", spec.api_key_file] if spec.api_key_file else [])
+
+    def placement(self, spec: ServerSpec) -> tuple[list[str], dict[str, str], tuple[str, ...]]:
+        flags, env, needed = super().placement(spec)
+        return _placeable(spec, ["-dev" if word == "--device" else word for word in flags]), env, needed
+
+    def setting_flags(self, spec: ServerSpec, *, offloads: bool) -> list[str]:
+        return _placeable(spec, super().setting_flags(spec, offloads=offloads))
+
+    def flash_attention(self, spec: ServerSpec, value: str) -> list[str]:
+        """There is no third value: what it calls auto is on."""
+        return ["-fa", "off" if value == "off" else "on"]
+
+    def swa_flags(self) -> list[str]:
+        """Its sliding-window layers keep the whole context unless --swa-compress is given."""
+        return []
+
+    def kv_type(self, value: str) -> str:
+        return "q8_KV" if value == "q8_kv" else super().kv_type(value)
+
+    def load_flags(self, spec: ServerSpec, mode: str) -> list[str]:
+        if mode == "dio":
+            raise OmniError("bad_setting", "ik_llama.cpp cannot load by direct I/O.", "Choose another load_mode.")
+        return LOAD_MODES.get(mode, [])
+
+    def draft_flags(self, spec: ServerSpec) -> list[str]:
+        """The numbers belong to the type; the flags that llama.cpp had for them end the program."""
+        if spec.draft is None:
+            return []
+        values, kind = with_defaults(spec.settings), DRAFTING.get(spec.draft.type, spec.draft.type)
+        if spec.draft.type in DRAFTING:
+            kind += f":n_max={values['draft_max']},n_min={values['draft_min']}"
+        flags = ["--spec-type", kind]
+        if spec.draft.model_path:
+            layers = EVERY_LAYER if spec.draft.gpu_layers == ALL else str(spec.draft.gpu_layers)
+            flags += ["-md", spec.draft.model_path, "-ngld", layers]
+        return flags
+
+
+def _placeable(spec: ServerSpec, flags: list[str]) -> list[str]:
+    """Without what a build for the CPU alone does not list, where nothing is placed."""
+    if accelerators(spec.devices) or "-ngl" in spec.engine.flags:
+        return flags
+    pairs = zip(["", *flags], flags, strict=False)
+    return [word for before, word in pairs if word not in PLACING and before not in PLACING]

@@ -1,0 +1,67 @@
+"""A device's memory as a stacked bar: parts in percent of the bar's width."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from deployments.planning.plan import DeviceUse
+
+# In the order in which they stand in a bar.
+PARTS = (
+    ("held", "used by others"),
+    ("weights", "weights"),
+    ("kv", "KV cache"),
+    ("compute", "working memory"),
+    ("other", "other"),
+)
+# Where the device ends in the bar of a plan that does not fit; as much of the rest as there is room is drawn.
+EDGE_PERCENT = 78.0
+
+
+@dataclass(frozen=True)
+class Part:
+    code: str
+    title: str
+    bytes: int
+    x: float = 0.0
+    width: float = 0.0
+
+
+@dataclass(frozen=True)
+class Bar:
+    """`edge` is where the device ends; without its size there is nothing to draw to scale and `parts` are bare."""
+
+    name: str
+    total_bytes: int | None
+    needed_bytes: int
+    free_bytes: int | None
+    parts: tuple[Part, ...]
+    edge: float = 100.0
+
+    @property
+    def over_bytes(self) -> int:
+        return max(0, -(self.free_bytes or 0))
+
+    @property
+    def over_width(self) -> float:
+        """How much stands beyond the edge, to scale as far as there is room."""
+        if not self.total_bytes:
+            return 0.0
+        return round(min(100.0 - self.edge, self.over_bytes / self.total_bytes * self.edge), 2)
+
+    @property
+    def named(self) -> tuple[Part, ...]:
+        return tuple(part for part in self.parts if part.bytes)
+
+
+def bar(use: DeviceUse) -> Bar:
+    sizes = {code: getattr(use, f"{code}_bytes") for code, _ in PARTS}
+    over = use.free_bytes is not None and use.free_bytes < 0
+    edge = EDGE_PERCENT if over else 100.0
+    place, parts = 0.0, []
+    for code, title in PARTS:
+        width = sizes[code] / use.total_bytes * edge if use.total_bytes else 0.0
+        shown = max(0.0, min(width, edge - place))
+        parts.append(Part(code, title, sizes[code], round(place, 2), round(shown, 2)))
+        place += shown
+    return Bar(use.name, use.total_bytes, use.needed_bytes, use.free_bytes, tuple(parts), edge)

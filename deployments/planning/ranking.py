@@ -1,0 +1,42 @@
+"""Which of several plans is the better one, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from deployments.planning.plan import Plan, Verdict
+from omni.units import tps_text
+
+# A smaller gain than this no calculation can tell from none.
+SURE = 1.1
+ORDER = (Verdict.VIABLE, Verdict.CAUTION, Verdict.NOT_VIABLE)
+
+
+def rank(plan: Plan | None) -> tuple[int, float]:
+    """A sort key: verdict first, then the predicted speed of the answer; what cannot be planned comes last."""
+    if plan is None:
+        return len(ORDER), 0.0
+    return ORDER.index(plan.verdict), -(plan.predicted.decode_tps or 0.0)
+
+
+def why_best(plans: Sequence[tuple[str, Plan]]) -> str:
+    """Why the first of these (title, plan) is the best of them; '' when none can be used. They are sorted."""
+    usable = [(title, plan) for title, plan in plans if plan.verdict != Verdict.NOT_VIABLE]
+    if not usable:
+        return ""
+    (_, best), others = usable[0], usable[1:]
+    if not others:
+        return "The only one that can run like this." if len(plans) > 1 else ""
+    alike = [(title, plan) for title, plan in others if plan.verdict == best.verdict]
+    if not alike:
+        return "The only one without a caution."
+    speed, (title, second) = best.predicted.decode_tps, alike[0]
+    other_speed = second.predicted.decode_tps
+    if not speed:
+        return "First in the list; no speed is predicted for any of those that fit."
+    if not other_speed:
+        return f"The only one that fits and has a predicted speed: {tps_text(speed)}."
+    gain = speed / other_speed
+    if gain < SURE:
+        return f"About as fast as {title}: {tps_text(speed)} and {tps_text(other_speed)}."
+    return f"The fastest answer: {tps_text(speed)}, {gain:.2g} times {title}."

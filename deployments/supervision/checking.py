@@ -1,0 +1,93 @@
+"""Checks each engine once after its start, beside the agent's ticks, and keeps what was found."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from django.conf import settings
+
+from deployments.models import Binding, Instance, ReferenceAnswer
+from deployments.supervision import launch
+from deployments.supervision.answers import Answer, Check, Judgement
+from deployments.supervision.log_reading import Cause
+from deployments.supervision.process import Record
+from deployments.supervision.reconcile import Observed
+from deployments.supervision.verify import built_otherwise, check_answer
+
+WRONG = "wrong_answers"
+FIX = "Use other shares of the devices or another strategy; the model itself is fine where it runs as independent."
+
+
+@dataclass(frozen=True)
+class Found:
+    check: Check
+    otherwise: str
+
+
+class Checker:
+    """Belongs to the agent's thread; only the questions themselves run beside it."""
+
+    def __init__(self) -> None:
+        self.pool = ThreadPoolExecutor(2, thread_name_prefix="check")
+        self.asked: dict[int, tuple[int, Future[Found]]] = {}
+
+    def checked(self, instance: Instance, record: Record, seen: Observed) -> Observed:
+        """What is seen of an engine that says it is ready, with what its first answer tells."""
+        ticks = record.ticks or 0
+        if instance.checked_ticks == ticks:
+            self.asked.pop(instance.pk, None)
+            return seen
+        known, future = self.asked.get(instance.pk, (None, None))
+        if future is None or known != ticks:
+            reference = _reference(instance)
+            future = self.pool.submit(_ask, instance.port or 0, record.argv, launch.log_path(instance), reference)
+            self.asked[instance.pk] = (ticks, future)
+        if not future.done():
+            return replace(seen, is_checked=False)
+        del self.asked[instance.pk]
+        return self._keep(instance, ticks, future.result(), seen)
+
+    def _keep(self, instance: Instance, ticks: int, found: Found, seen: Observed) -> Observed:
+        check = found.check
+        instance.checked_ticks, instance.judgement = ticks, str(check.judgement)
+        loud = check.text if check.judgement in (Judgement.DRIFT, Judgement.DIFFERENT, Judgement.UNKNOWN) else ""
+        instance.warning = " ".join(filter(None, (found.otherwise, loud)))
+        instance.save(update_fields=["checked_ticks", "judgement", "warning"])
+        if check.judgement == Judgement.GARBAGE:
+            return replace(seen, wrong=Cause(WRONG, check.text, FIX, permanent=True))
+        if _is_reference(instance) and check.answer and not found.otherwise:
+            _remember(instance, check.answer)
+        return seen
+
+
+def _ask(port: int, argv: tuple[str, ...], log: Path, reference: Answer | None) -> Found:
+    key = settings.OMNI_HOME.secret("engine")
+    return Found(check_answer(port, key, reference), built_otherwise(port, key, argv, log))
+
+
+def _is_reference(instance: Instance) -> bool:
+    return bool(instance.deployment and instance.deployment.strategy == "independent")
+
+
+def _reference(instance: Instance) -> Answer | None:
+    """What to compare with: nothing for the reference itself, which is only looked at for nonsense."""
+    if _is_reference(instance):
+        return None
+    binding = Binding.objects.filter(deployment=instance.deployment, role=instance.role).first()
+    known = ReferenceAnswer.objects.filter(model=binding.model_id).first() if binding else None
+    return Answer(tuple(known.tokens), tuple(known.pieces)) if known else None
+
+
+def _remember(instance: Instance, answer: Answer) -> None:
+    binding = Binding.objects.filter(deployment=instance.deployment, role=instance.role).first()
+    if binding and instance.deployment:
+        ReferenceAnswer.objects.update_or_create(
+            model_id=binding.model_id,
+            defaults={
+                "engine_id": instance.deployment.engine_id,
+                "tokens": list(answer.tokens),
+                "pieces": list(answer.pieces),
+            },
+        )

@@ -1,0 +1,98 @@
+"""Asks an engine that says it is ready for a short answer, and what it really built."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from deployments.planning.reported import reported_memory
+from deployments.supervision.answers import N_TOKENS, PROMPT, Answer, Check, Judgement, judge
+from deployments.supervision.logs import since_start
+from deployments.supervision.ports import LOOPBACK
+
+# The first answer of a large model, from a disk that is still being read.
+TIMEOUT_S = 180.0
+
+
+def check_answer(port: int, key: str, reference: Answer | None) -> Check:
+    """Never raises: what cannot be asked is unknown, and said so."""
+    try:
+        return judge(greedy_answer(port, key), reference)
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
+        text = f"Its answer could not be checked: {type(error).__name__}."
+        return Check(Judgement.UNKNOWN, text)
+
+
+def greedy_answer(port: int, key: str) -> Answer:
+    """The most likely continuation. Raises OSError, HTTPException, or ValueError for an answer of another shape."""
+    body = {
+        "prompt": PROMPT,
+        "n_predict": N_TOKENS,
+        "temperature": 0,
+        "top_k": 1,
+        "seed": 1,
+        "cache_prompt": False,
+        "return_tokens": True,
+        "n_probs": 1,
+        "ignore_eos": True,
+    }
+    found = _call(port, key, "POST", "/completion", body)
+    tokens = tuple(int(token) for token in found["tokens"])
+    named = {int(one["id"]): str(one["token"]) for one in found.get("completion_probabilities") or ()}
+    return Answer(tokens, tuple(named.get(token, f"#{token}") for token in tokens))
+
+
+def built_otherwise(port: int, key: str, argv: Sequence[str], log: Path) -> str:
+    """What the engine did not do although it was told to; empty when all is as planned.
+
+    An unreachable RPC device or a draft that does not suit leaves a server that is healthy and does less than asked.
+    """
+    lines = since_start(log)
+    endpoints = {endpoint: f"RPC{n}" for n, endpoint in enumerate(_values(argv, "--rpc"))}
+    memory = reported_memory(lines, endpoints)
+    found = []
+    wanted = [name for flag in ("--device", "-devd") for name in _values(argv, flag) if name != "none"]
+    empty = [name for name in wanted if name not in _holders(memory.devices)]
+    if memory.devices and empty and "tensor" not in argv:
+        # The engine's own numbers; of an RPC device the address tells which one it is.
+        where = {name: f"{name} at {endpoint}" for endpoint, name in endpoints.items()}
+        found.append(f"Nothing was put on {' and '.join(where.get(n, n) for n in empty)}: the engine runs without.")
+    if "--spec-type" in argv and not _drafts(port, key):
+        reason = next((line for line in lines if "vocabs are not compatible" in line), "")
+        found.append(f"Drafting is off. {reason.strip()}".strip())
+    return " ".join(found)
+
+
+def _values(argv: Sequence[str], flag: str) -> list[str]:
+    """The comma-separated values of a flag."""
+    text = next((value for name, value in zip(argv, argv[1:], strict=False) if name == flag), "")
+    return [part for part in text.split(",") if part]
+
+
+def _holders(devices: dict[str, Any]) -> set[str]:
+    return {name for name, held in devices.items() if held.weights or held.kv}
+
+
+def _drafts(port: int, key: str) -> bool:
+    try:
+        slots = _call(port, key, "GET", "/slots", None)
+        return any(slot.get("speculative") for slot in slots)
+    except (OSError, http.client.HTTPException, ValueError, AttributeError):
+        return True  # it could not be asked, which is no proof
+
+
+def _call(port: int, key: str, method: str, path: str, body: object) -> Any:
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=TIMEOUT_S)
+    try:
+        headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        connection.request(method, path, None if body is None else json.dumps(body), headers)
+        answer = connection.getresponse()
+        text = answer.read()
+        if answer.status != 200:
+            raise ValueError(f"status {answer.status}")
+        return json.loads(text)
+    finally:
+        connection.close()

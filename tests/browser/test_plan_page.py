@@ -1,0 +1,151 @@
+"""The Plan page in a browser: knobs, reasons, proposed fixes, and what is deployed is what was shown."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Sequence
+
+import pytest
+from playwright.sync_api import BrowserContext, Locator, Page, expect
+
+from tests.browser.conftest import log_in
+from tests.panel import RunningPanel, arguments
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+HUGE = "4000000"
+
+
+def opened(page: Page, panel: RunningPanel) -> Locator:
+    """The Plan page, asked for by a click, with RPC0 alone; the card of the independent strategy."""
+    page.goto(panel.url)
+    page.get_by_role("link", name="Plan", exact=True).click()
+    expect(page.get_by_role("heading", name="Plan", exact=True)).to_be_visible()
+    page.get_by_label("Model", exact=True).select_option(index=0)
+    for name in ("RPC1", "CPU"):
+        page.get_by_role("checkbox", name=re.compile(f"^{name}")).set_checked(False)
+    page.get_by_role("checkbox", name=re.compile("^RPC0")).set_checked(True)
+    return page.locator("#plan-independent")
+
+
+def context(page: Page) -> Locator:
+    return page.get_by_label("Context (tokens)", exact=True)
+
+
+def without_port(argv: Sequence[str]) -> list[str]:
+    return [word for before, word in zip(["", *argv], argv, strict=False) if before != "--port"]
+
+
+def shown_argv(card: Locator) -> list[str]:
+    """The command as a shell would take it, without the variables in front of it."""
+    words = shlex.split(card.locator(".command pre").first.text_content() or "")
+    return words[next(place for place, word in enumerate(words) if "=" not in word) :]
+
+
+def test_too_long_a_context_is_explained_fixed_and_deployed_exactly_as_shown(page: Page, panel: RunningPanel) -> None:
+    card = opened(page, panel)
+    context(page).fill(HUGE)
+    expect(card.locator(".verdict")).to_have_text("does not fit")
+    expect(card).to_contain_text("RPC0 would have to hold")
+    expect(card.get_by_text("Deploy this")).to_have_count(0)
+    expect(page).to_have_url(re.compile(f"context={HUGE}"))
+
+    card.get_by_role("link", name=re.compile("^Use context")).first.click()
+    expect(card.locator(".verdict")).to_have_text(re.compile("^(fits|caution)$"))
+    expect(card).to_be_focused()
+    fixed = int(context(page).input_value())
+    assert 256 <= fixed < int(HUGE)
+    expect(page).to_have_url(re.compile(f"context={fixed}"))
+
+    # As long a context as fits is much for a test machine: a short one is deployed.
+    context(page).fill("2048")
+    expect(page).to_have_url(re.compile("context=2048"))
+    card.get_by_text("Deploy this").click()
+    card.get_by_label("Name").fill("planned")
+    card.get_by_text("Command", exact=True).click()
+    shown = shown_argv(card)
+    assert "planned" in shown
+    card.get_by_role("button", name="Create and start").click()
+    expect(page).to_have_url(f"{panel.url}/deployments/planned/")
+    expect(page.locator('.badge[data-state="ready"]').first).to_be_visible(timeout=40_000)
+    running = [argv for engine in panel.engines() if "planned" in (argv := arguments(engine))]
+    assert [without_port(argv) for argv in running] == [without_port(shown)]
+    # The device serves one engine at a time, and other tests want it.
+    assert panel.manage("stop", "planned", "--wait", "30").returncode == 0
+
+
+def test_typing_keeps_focus_scroll_and_what_is_open(page: Page, panel: RunningPanel) -> None:
+    card = opened(page, panel)
+    card.get_by_text("Command", exact=True).click()
+    context(page).click()
+    page.evaluate("window.scrollTo(0, 60); window.stillTheSamePage = true")
+    context(page).press("ControlOrMeta+a")
+    for key in "4096":
+        page.keyboard.type(key)
+    expect(page).to_have_url(re.compile("context=4096"))
+    expect(card.locator("pre").first).to_contain_text("-c 4096")
+    expect(context(page)).to_be_focused()
+    assert page.evaluate("window.stillTheSamePage")
+    assert card.locator("pre").first.is_visible()
+    assert (
+        abs(page.evaluate("window.scrollY") - page.evaluate("Math.min(60, document.body.scrollHeight - innerHeight)"))
+        < 2
+    )
+
+
+def test_a_wrong_value_is_said_at_its_field_and_goes_away(page: Page, panel: RunningPanel) -> None:
+    card = opened(page, panel)
+    context(page).fill("lots")
+    expect(page.locator("#context-errors")).to_contain_text("It takes auto")
+    expect(context(page)).to_have_attribute("aria-invalid", "true")
+    page.reload()
+    expect(context(page)).to_have_value("lots")
+    context(page).fill("auto")
+    expect(page.locator("#context-errors")).to_be_empty()
+    expect(context(page)).not_to_have_attribute("aria-invalid", "true")
+    expect(card.locator(".verdict")).to_be_visible()
+
+
+def test_the_devices_show_what_they_hold_now(page: Page, panel: RunningPanel) -> None:
+    opened(page, panel)
+    ram = page.locator('[data-use="host"] b')
+    first = ram.inner_text()
+    assert re.fullmatch(r"[\d.]+ [MG]iB", first)
+    page.evaluate("document.querySelector('[data-use=host] b').textContent = 'old'")
+    expect(ram).to_have_text(re.compile(r"^[\d.]+ [MG]iB$"))
+
+
+def test_going_back_brings_the_whole_page(page: Page, panel: RunningPanel) -> None:
+    card = opened(page, panel)
+    context(page).fill("3072")
+    expect(page).to_have_url(re.compile("context=3072"))
+    page.get_by_role("link", name="Models", exact=True).click()
+    expect(page).to_have_url(f"{panel.url}/models/")
+    page.go_back()
+    expect(page.get_by_role("link", name="Models", exact=True)).to_be_visible()
+    expect(context(page)).to_have_value("3072")
+    expect(card).to_be_visible()
+
+
+def test_without_script_a_button_plans(new_context: Callable[..., BrowserContext], panel: RunningPanel) -> None:
+    page = new_context(java_script_enabled=False).new_page()
+    log_in(page, panel.url)
+    page.goto(f"{panel.url}/plan/?device=RPC0")
+    context(page).fill(HUGE)
+    page.get_by_role("button", name="Plan", exact=True).click()
+    card = page.locator("#plan-independent")
+    expect(card.locator(".verdict")).to_have_text("does not fit")
+    card.get_by_role("link", name=re.compile("^Use context")).first.click()
+    expect(card.locator(".verdict")).to_have_text(re.compile("^(fits|caution)$"))
+    expect(context(page)).not_to_have_value(HUGE)
+
+
+def test_every_press_reaches_the_last_choice(page: Page, panel: RunningPanel) -> None:
+    """Answers that come late never overwrite newer ones."""
+    card = opened(page, panel)
+    for value in (HUGE, "512", HUGE, "1024", HUGE, "2048"):
+        context(page).fill(value)
+        page.wait_for_timeout(260)
+    expect(page).to_have_url(re.compile("context=2048"))
+    page.wait_for_timeout(500)
+    expect(card.locator("pre").first).to_contain_text("-c 2048")

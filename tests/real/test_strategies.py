@@ -1,0 +1,162 @@
+"""Every strategy from a rig file on two devices, with the real engine: what starts, and what its answers are worth."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.helpers import wait_until
+from tests.panel import RunningPanel
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+RIG = """
+deployments:
+  - {name: plain, models: {model: M}, devices: {model: [RPC0]}, settings: {context: 2048}}
+  - {name: other, models: {model: M}, devices: {model: [RPC1]}, settings: {context: 2048}}
+  - name: drafting
+    strategy: speculative
+    models: {target: M, draft: M}
+    devices: {target: [RPC0], draft: [RPC1]}
+    settings: {context: 2048, draft_max: 4}
+  - {name: ngrams, strategy: speculative, models: {target: M}, devices: {target: [RPC0]}, settings: {context: 2048}}
+  - {name: layers, strategy: layer_split, models: {model: M}, devices: {model: [RPC0, RPC1]}, settings: {context: 2048}}
+  - name: tensor
+    strategy: tensor_split
+    models: {model: M}
+    devices: {model: [RPC0, RPC1]}
+    settings: {context: 2048, tensor_split: "2,1"}
+  - name: broken
+    strategy: layer_split
+    models: {model: M}
+    devices: {model: [RPC0, RPC1]}
+    settings: {context: 2048}
+    extra_args: [--rope-freq-scale 0.001]
+  - name: handover
+    strategy: prefill_decode
+    models: {prefill: M, decode: M}
+    devices: {prefill: [RPC0], decode: [RPC1]}
+    settings: {context: 2048}
+  - name: bent
+    strategy: layer_split
+    models: {model: M}
+    devices: {model: [RPC0, RPC1]}
+    settings: {context: 2048}
+    extra_args: [--rope-freq-base 300]
+"""
+
+
+class Rig:
+    def __init__(self, panel: RunningPanel) -> None:
+        self.panel = panel
+        made = panel.manage("apikey", "strategies")
+        assert made.returncode == 0, made.stderr
+        self.key = made.stdout.strip().splitlines()[-1]
+
+    def start(self, name: str) -> str:
+        """Its state once that is settled."""
+        self.panel.manage("start", name, "--wait", "60")
+        return self.deployment(name)["state"]
+
+    def stop(self, name: str) -> None:
+        stopped = self.panel.manage("stop", name, "--wait", "30")
+        assert stopped.returncode == 0, stopped.stderr
+
+    def deployment(self, name: str) -> dict:  # type: ignore[type-arg]
+        found = json.loads(self.panel.manage("status", "--json").stdout)["deployments"]
+        return next(one for one in found if one["name"] == name)
+
+    def checks(self, name: str) -> list[tuple[str, str]]:
+        """(judgement, warning) of each instance."""
+        with sqlite3.connect(f"file:{self.panel.home}/omni.sqlite3?mode=ro", uri=True, timeout=5) as database:
+            return database.execute(
+                "SELECT judgement, warning FROM deployments_instance JOIN deployments_deployment"
+                " ON deployment_id = deployments_deployment.id WHERE name = ?",
+                (name,),
+            ).fetchall()
+
+    def ask(self, name: str) -> dict:  # type: ignore[type-arg]
+        body = {
+            "model": name,
+            "temperature": 0,
+            "max_tokens": 24,
+            "messages": [{"role": "user", "content": "Name the days of the week."}],
+        }
+        answer = httpx.post(
+            f"{self.panel.url}/v1/chat/completions",
+            json=body,
+            headers={"Authorization": f"Bearer {self.key}"},
+            timeout=60,
+        )
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+
+@pytest.fixture(scope="module")
+def rig(panel: RunningPanel) -> Iterator[Rig]:
+    model = json.loads(panel.manage("scan", "--json").stdout)["models"][0]["name"]
+    file = panel.home / "strategies.yaml"
+    file.write_text(RIG.replace(": M", f": {model}"))
+    applied = panel.manage("apply", str(file))
+    assert applied.returncode == 0, applied.stderr
+    made = Rig(panel)
+    # The panel is shared by the session's tests, and each device serves one engine at a time.
+    for other in json.loads(panel.manage("status", "--json").stdout)["deployments"]:
+        made.stop(other["name"])
+    # The others are compared with its answer. An RPC server serves one engine at a time, so it makes room.
+    assert made.start("plain") == "ready"
+    made.stop("plain")
+    yield made
+
+
+@pytest.mark.parametrize("name", ["drafting", "ngrams", "layers", "tensor", "handover", "other"])
+def test_a_strategy_starts_and_answers_like_the_independent_deployment(rig: Rig, name: str) -> None:
+    assert rig.start(name) == "ready"
+    try:
+        judgements = {judgement for judgement, _ in rig.checks(name)}
+        assert judgements <= {"equal", "drift", "alone"} and judgements
+        if name in ("drafting", "layers", "handover"):
+            assert judgements == {"equal"}
+        assert rig.ask(name)["choices"][0]["message"]["content"]
+    finally:
+        rig.stop(name)
+
+
+def test_drafts_are_counted(rig: Rig) -> None:
+    assert rig.start("drafting") == "ready"
+    try:
+        timings = rig.ask("drafting")["timings"]
+        assert timings["draft_n"] >= timings["draft_n_accepted"] > 0
+    finally:
+        rig.stop("drafting")
+
+
+def test_another_answer_is_a_warning_that_names_the_token(rig: Rig) -> None:
+    assert rig.start("bent") == "ready"
+    ((judgement, warning),) = rig.checks("bent")
+    assert judgement in ("different", "drift")
+    assert "of its first answer is" in warning
+    rig.stop("bent")
+
+
+def test_nonsense_is_a_failure_although_the_engine_says_it_is_healthy(rig: Rig) -> None:
+    """Health 200, usual timings, rc 0, and the same token over and over."""
+    assert rig.start("broken") == "failed"
+    (instance,) = rig.deployment("broken")["instances"]
+    assert "nonsense" in instance["error"] and "independent" in instance["error"]
+    wait_until(lambda: rig.deployment("broken")["instances"][0]["pid"] is None, 5, "its process was left running")
+    rig.stop("broken")
+
+
+def test_a_device_that_another_engine_holds_is_waited_for_and_named(rig: Rig) -> None:
+    """An RPC server serves one engine at a time and lets a second one hang: nothing is started until it is free."""
+    assert rig.start("plain") == "ready"
+    rig.panel.manage("start", "layers", "--wait", "3")
+    (instance,) = rig.deployment("layers")["instances"]
+    assert (instance["state"], instance["pid"]) == ("starting", None)
+    rig.stop("plain")
+    wait_until(lambda: rig.deployment("layers")["state"] == "ready", 30, "it did not start once the device was free")
+    rig.stop("layers")

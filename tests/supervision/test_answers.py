@@ -1,0 +1,38 @@
+"""What a first answer is judged to be."""
+
+from __future__ import annotations
+
+import pytest
+
+from deployments.supervision.answers import Answer, Judgement, judge
+
+
+def answer(text: str) -> Answer:
+    """One token per letter."""
+    return Answer(tuple(map(ord, text)), tuple(text))
+
+
+@pytest.mark.parametrize(
+    ("given", "reference", "judgement", "said"),
+    [
+        ("april may june", "april may june", Judgement.EQUAL, "equals"),
+        ("april may jane", "april may june", Judgement.DRIFT, "Token 12 of its first answer is 'a'"),
+        ("april may", "april may june", Judgement.DRIFT, "Token 10 of its first answer is the end"),
+        ("april may june", "april may", Judgement.DRIFT, "the independent deployment's is the end"),
+        ("xpril may june", "april may june", Judgement.DIFFERENT, "Token 1 of its first answer is 'x'"),
+        ("apxil may june", "april may june", Judgement.DIFFERENT, "Do not trust it"),
+        ("..............", "april may june", Judgement.GARBAGE, "nonsense: '..............'"),
+        ("april.........", "april may june", Judgement.GARBAGE, "nonsense"),
+        ("", "april may june", Judgement.GARBAGE, "nonsense"),
+        ("..............", "..............", Judgement.EQUAL, "equals"),
+        ("..............", "............!!", Judgement.DRIFT, "Token 13"),
+        ("..............", None, Judgement.GARBAGE, "one token over and over"),
+        ("april may june", None, Judgement.ALONE, "could not be compared"),
+    ],
+)
+def test_an_answer_is_judged_by_the_independent_deployments(
+    given: str, reference: str | None, judgement: Judgement, said: str
+) -> None:
+    check = judge(answer(given), answer(reference) if reference is not None else None)
+    assert check.judgement == judgement
+    assert said in check.text

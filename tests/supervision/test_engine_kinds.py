@@ -1,0 +1,98 @@
+"""Engines that are configured by files or by their environment, and engines that do less than they were told."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+
+from deployments import services
+from deployments.models import Deployment, Instance
+from deployments.planning.plan import KEY, PORT, InstancePlan, Plan, Verdict
+from deployments.supervision import process
+from deployments.supervision.launch import check
+from deployments.supervision.log_reading import cause_of_exit, notice
+from omni.errors import OmniError
+from tests.supervision.conftest import FAKE, Ticker, fake_plan
+
+pytestmark = pytest.mark.django_db(transaction=True)
+TELLS = """import os, runpy, sys
+print(os.getcwd(), os.environ.get('MY_KEY'), flush=True)
+runpy.run_path(sys.argv[1], run_name='__main__')"""
+
+
+def test_files_lie_in_the_folder_it_starts_in_and_the_key_is_kept_nowhere(
+    deployment: Deployment, ticker: Ticker
+) -> None:
+    argv = (sys.executable, "-c", TELLS, str(FAKE), "--port", PORT)
+    files = {"config.yml": f"port: {PORT}\n", "api_tokens.yml": f"api_key: {KEY}\n"}
+    plan = Plan("independent", Verdict.VIABLE, instances=(InstancePlan("model", argv, {"MY_KEY": KEY}, files=files),))
+    ticker.new_agent(lambda _: plan)
+    services.deployment_start(deployment=deployment)
+    ticker.until_state("ready")
+    row, key = Instance.objects.get(), settings.OMNI_HOME.secret("engine")
+    folder = process.files_folder(settings.OMNI_HOME.run, row.pk)
+    assert (folder / "config.yml").read_text() == f"port: {row.port}\n"
+    assert (folder / "api_tokens.yml").read_text() == f"api_key: {key}\n"
+    assert folder.stat().st_mode & 0o077 == 0 and (folder / "api_tokens.yml").stat().st_mode & 0o077 == 0
+    assert f"{folder} [key]" in Path(row.log_path).read_text() and key not in Path(row.log_path).read_text()
+    assert key not in json.dumps([row.argv, row.env]) and row.env == {"MY_KEY": KEY}
+    services.deployment_stop(deployment=deployment)
+    ticker.until_state("stopped")
+    assert not folder.exists()
+
+
+def test_a_fall_back_to_layer_split_is_told_of_an_engine_that_serves(deployment: Deployment, ticker: Ticker) -> None:
+    ticker.new_agent(fake_plan("graph"))
+    services.deployment_start(deployment=deployment)
+    ticker.until_state("ready")
+    for _ in range(3):
+        ticker.agent.tick()
+    row = Instance.objects.get()
+    assert (row.state, row.error) == ("ready", "")
+    assert "no graph split for this model" in row.warning
+
+
+def test_a_folder_that_is_gone_is_said_before_the_start(tmp_path: Path) -> None:
+    gone = InstancePlan("model", (sys.executable, "serve", str(tmp_path / "gone"), "--port", PORT))
+    with pytest.raises(OmniError, match="no folder"):
+        check(gone)
+    check(replace(gone, argv=(sys.executable, "serve", str(tmp_path))))
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("Split mode 'graph' is not supported for this model", "fell_back_to_layer_split"),
+        ("Split mode 'graph' is not supported for this Gemma4 variant", "fell_back_to_layer_split"),
+        ("Split mode 'graph' requested for Gemma4-assistant model", "fell_back_to_layer_split"),
+        ("CUDA3 backend not available.", "device_not_used"),
+        ("0.00.1 E Failed to connect to 127.0.0.1:59999", "device_not_used"),
+        ("none backend not available.", None),
+        ("llama_model_load: all is well", None),
+    ],
+)
+def test_lines_that_tell_of_less_than_was_planned(line: str, code: str | None) -> None:
+    found = notice(["first", line, "last"])
+    assert (found.code if found else None) == code
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("what():  It is not possible to use split mode 'graph' with less than 2 devices", "needs_two_devices"),
+        ("error: unknown argument: --draft-max-x", "flag_unknown"),
+        ("error: invalid parameter for argument: -sm", "flag_value"),
+        ("ValueError: invalid literal for int() with base 10: 'GPU-52a3a85d'", "device_unknown"),
+        ("ValueError: Free memory on device cuda:0 (1/31 GiB) on startup is less than desired GPU memory utilization",
+         "out_of_memory"),
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate", "out_of_memory"),
+        ("Port 18000 is currently in use. Switching to 18001.", "port_taken"),
+    ],
+)  # fmt: skip
+def test_why_other_engines_end(line: str, code: str) -> None:
+    assert cause_of_exit(["start", line], 1).code == code
