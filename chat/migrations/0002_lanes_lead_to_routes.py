@@ -8,7 +8,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('chat', '0001_initial'),
-        ('deployments', '0002_planner'),
+        ('deployments', '0001_initial'),
     ]
 
     operations = [
