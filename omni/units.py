@@ -61,10 +61,10 @@ def gbps_text(value: float | None) -> str:
 
 
 def times_text(value: float | None) -> str:
-    """How many times another: 1.36 → '1.36×'; what nobody would notice is '≈ 1×'."""
+    """How many times another: 1.36 → '1.36×'; nobody would notice less than '1.01×'."""
     if value is None:
         return UNKNOWN
-    return "≈ 1×" if value < 1.005 else f"{short_text(value)}×"
+    return f"{short_text(value)}×"
 
 
 def short_text(value: float) -> str:

@@ -77,6 +77,8 @@ function finished(id, state, { html, turn, compared }) {
   streams.delete(id);
   if (!html || !replaceArticle(id, html)) refresh();
   if (compared) showCompared(turn, compared);
+  // The heads of several lanes know how many answers would go with a lane.
+  document.body.dispatchEvent(new CustomEvent("answers-changed"));
   announcer.textContent = `The answer${who && ` of ${who}`} ${ENDS[state] ?? "failed"}.`;
   shown();
 }

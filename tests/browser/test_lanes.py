@@ -110,7 +110,7 @@ def stored(page: Page, panel: RunningPanel) -> list[list[Any]]:
 
 def test_one_prompt_goes_to_three_lanes_and_each_shows_its_own_figures(page: Page, three: RunningPanel) -> None:
     new_chat(page, three, 80)
-    ask(page, "Tell me about the sea in three sentences.")
+    ask(page, "Repeat ten times: the sea is wide, the sea is blue.")
     expect(page.locator("[data-live]:visible").first).to_contain_text(re.compile(r"Live: [\d.]+ tokens/s"))
     expect(ended(page)).to_have_count(3, timeout=60_000)
     rows = {row[0]: row[1:] for row in stored(page, three)}
@@ -122,7 +122,8 @@ def test_one_prompt_goes_to_three_lanes_and_each_shows_its_own_figures(page: Pag
         assert f"{completion} tokens" in shown and f"Prompt {prompt}" in shown, name
         assert _rates(shown) == pytest.approx([decode, prefill], rel=0.06), name
         assert "First token" in shown
-    assert rows["drafted"][-1]["draft_n"] == 0 or "drafts accepted" in answers(page).nth(1).inner_text()
+    drafted = rows["drafted"][-1].get("draft_n", 0)
+    assert ("drafts accepted" in answers(page).nth(1).inner_text()) is (drafted > 0)
     compared = page.locator(".compared").last
     expect(compared).to_contain_text("First to answer")
     expect(compared).to_contain_text("Fastest decode")
@@ -136,6 +137,7 @@ def test_one_lane_is_stopped_then_all_and_a_reload_shows_the_same(page: Page, th
     new_chat(page, three, 900)
     ask(page, LONG)
     all_grow(page)
+    assert not look(page, "lanes-live")
     page.get_by_role("button", name="Stop drafted").click()
     expect(ended(page, "stopped")).to_have_count(1)
     assert page.locator('[data-state="streaming"][data-role]').count() == 2
@@ -159,6 +161,7 @@ def test_a_lane_is_added_asked_regenerated_and_removed(page: Page, three: Runnin
     expect(ended(page)).to_have_count(2)
     page.get_by_role("button", name="Regenerate").last.click()
     expect(answers(page).last).to_contain_text("2/2")
+    expect(page.locator("form[data-confirm*='2 answers']")).to_have_count(1)
     page.keyboard.press("Alt+1")
     expect(answers(page).first).to_be_focused()
     page.get_by_label("Lane 2: change or remove").click()
@@ -175,13 +178,24 @@ def shown(chromium: Browser, three: RunningPanel) -> str:
     """The address of a conversation with two turns in three lanes."""
     page = chromium.new_context(viewport=SIZES["desk"]).new_page()
     log_in(page, three.url)
-    new_chat(page, three, 160)
+    new_chat(page, three, 110)
     for text in (CODE, "Tell me about the sea in three sentences."):
         ask(page, text)
         page.wait_for_timeout(100)
         expect(ended(page)).to_have_count(3, timeout=60_000)
     page.context.close()
     return page.url
+
+
+def settled(page: Page) -> bool:
+    """Whether the third lane stands just where the box of the conversation begins."""
+    return page.evaluate(
+        """() => {
+            const box = document.querySelector("[data-scroller]").getBoundingClientRect();
+            const cell = document.querySelector(".cell:nth-child(3)").getBoundingClientRect();
+            return Math.abs(cell.left - box.left - 16) < 1 && Math.abs(cell.right - box.right + 16) < 1;
+        }"""
+    )
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -196,6 +210,7 @@ def test_lanes_fit_and_are_accessible(
     if size == "phone":
         page.locator("[data-tab]").nth(2).click()
         expect(page.locator("#chat")).to_have_attribute("data-shown", "3")
+        wait_until(lambda: settled(page), 5, "the swipe does not end")
         expect(page.locator("[data-tab]").nth(2)).to_have_attribute("aria-current", "true")
         wrong += look(page, f"lanes-third-{scheme}-{size}")
     page.get_by_label("Lane 2: change or remove" if size == "desk" else "Lane 3: change or remove").click()
