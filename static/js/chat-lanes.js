@@ -36,7 +36,8 @@ export class Lanes {
   }
 
   show(number) {
-    this.box.scrollTo({ left: (number - 1) * this.step, behavior: "smooth" });
+    const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    this.box.scrollTo({ left: (number - 1) * this.step, behavior: still ? "instant" : "smooth" });
   }
 
   /** Alt+1 … Alt+4: to the lane's latest answer, or to its head where it has none. */

@@ -47,22 +47,24 @@ print("STORED", json.dumps([
 
 
 @pytest.fixture(scope="module")
-def three(panel: RunningPanel) -> Iterator[RunningPanel]:
-    """Three deployments that are ready, each of another strategy.
+def panel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPanel]:
+    """A panel of this module's own: an RPC server serves one engine at a time, and other tests want one."""
+    running = RunningPanel(tmp_path_factory.mktemp("lanes-home"))
+    running.start()
+    yield running
+    running.stop()
 
-    An RPC server serves one engine at a time: the split has both, and whatever else runs makes room.
-    """
-    for other in json.loads(panel.manage("status", "--json").stdout)["deployments"]:
-        panel.manage("stop", other["name"], "--wait", "20")
+
+@pytest.fixture(scope="module")
+def three(panel: RunningPanel) -> RunningPanel:
+    """Three deployments that are ready, each of another strategy."""
     models = json.loads(panel.manage("scan", "--json").stdout)["models"]
     rig = panel.home / "lanes.yaml"
     rig.write_text(RIG.replace("MODEL", models[0]["name"]))
     for arguments in (["apply", str(rig), "--start"], *(["start", name, "--wait", "60"] for name in NAMES)):
         done = panel.manage(*arguments, timeout_s=90)
         assert done.returncode == 0, done.stderr
-    yield panel
-    for name in NAMES:
-        panel.manage("stop", name, "--wait", "20")
+    return panel
 
 
 def new_chat(page: Page, panel: RunningPanel, tokens: int, names: list[str] = NAMES) -> None:
@@ -72,6 +74,8 @@ def new_chat(page: Page, panel: RunningPanel, tokens: int, names: list[str] = NA
         page.get_by_text("Compare side by side").click()
     for name in names[1:]:
         page.get_by_role("checkbox", name=name).check()
+    if names[1:]:
+        assert not look(page, "lanes-new")
     page.get_by_role("button", name="New chat").click()
     page.wait_for_url(re.compile(r"/chat/\d+/"))
     page.get_by_text("Settings", exact=True).click()
@@ -143,7 +147,8 @@ def test_one_lane_is_stopped_then_all_and_a_reload_shows_the_same(page: Page, th
     assert page.locator('[data-state="streaming"][data-role]').count() == 2
     page.reload()
     all_grow(page)
-    page.get_by_role("button", name="Stop all lanes").click()
+    expect(page.get_by_role("button", name="Stop all lanes")).to_be_visible()
+    page.keyboard.press("Escape")
     expect(ended(page, "stopped")).to_have_count(3)
     shown = page.locator("[data-answer]").all_inner_texts()
     page.reload()
@@ -155,6 +160,7 @@ def test_a_lane_is_added_asked_regenerated_and_removed(page: Page, three: Runnin
     ask(page, "Say hello.")
     expect(ended(page)).to_have_count(1)
     page.get_by_text("Add a lane").click()
+    assert not look(page, "lanes-add")
     page.get_by_role("button", name=re.compile("^drafted")).click()
     expect(page.locator(".lane-head")).to_have_count(2)
     page.get_by_role("button", name="Ask it now").click()
@@ -178,10 +184,10 @@ def shown(chromium: Browser, three: RunningPanel) -> str:
     """The address of a conversation with two turns in three lanes."""
     page = chromium.new_context(viewport=SIZES["desk"]).new_page()
     log_in(page, three.url)
-    new_chat(page, three, 110)
-    for text in (CODE, "Tell me about the sea in three sentences."):
+    new_chat(page, three, 72)
+    for n, text in enumerate((CODE, "Tell me about the sea in three sentences."), 1):
         ask(page, text)
-        page.wait_for_timeout(100)
+        expect(page.locator(".turn-row")).to_have_count(n)
         expect(ended(page)).to_have_count(3, timeout=60_000)
     page.context.close()
     return page.url
