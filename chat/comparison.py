@@ -18,6 +18,11 @@ class Lead:
     value: float
     factor: float
 
+    @property
+    def is_clear(self) -> bool:
+        """Whether anybody would notice."""
+        return self.factor >= 1.01
+
 
 def leads(answers: Sequence[Figures]) -> list[Lead]:
     """The quickest to begin and the quickest to write, where at least two can be compared."""

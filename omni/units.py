@@ -61,7 +61,7 @@ def gbps_text(value: float | None) -> str:
 
 
 def times_text(value: float | None) -> str:
-    """How many times another: 1.36 → '1.36×'; nobody would notice less than '1.01×'."""
+    """How many times another: 1.36 → '1.36×'."""
     if value is None:
         return UNKNOWN
     return f"{short_text(value)}×"

@@ -35,9 +35,10 @@ export class Lanes {
     }
   }
 
+  /** The heads stay at the top, so only the way from left to right is gone. */
   show(number) {
     const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    this.box.scrollTo({ left: (number - 1) * this.step, behavior: still ? "instant" : "smooth" });
+    this.heads()[number - 1].scrollIntoView({ block: "nearest", inline: "nearest", behavior: still ? "instant" : "smooth" });
   }
 
   /** Alt+1 … Alt+4: to the lane's latest answer, or to its head where it has none. */

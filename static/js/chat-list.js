@@ -15,6 +15,7 @@ for (const form of document.querySelectorAll("[data-new-chat]")) {
     for (const box of offered) {
       const isFirst = box.value === first;
       if (isFirst) box.checked = false;
+      box.closest("label").hidden = isFirst;
       box.disabled = isFirst || (isFull && !box.checked);
     }
   };

@@ -44,6 +44,27 @@ print("STORED", json.dumps([
     [m.deployment_name, m.decode_tps, m.prefill_tps, m.completion_tokens, m.prompt_tokens, m.timings]
     for m in found]))
 """
+# What a small model does not do on demand: a lane that failed, one that still lacks an answer, all figures.
+MIXED = """
+from django.contrib.auth.models import User
+from chat.models import Conversation, Lane, Message
+from deployments.models import Deployment
+talk = Conversation.objects.create(owner=User.objects.get(username="admin"), title="How do lanes differ?")
+lanes = [Lane.objects.create(conversation=talk, position=n, deployment=Deployment.objects.filter(name=name).first(),
+    deployment_name=name) for n, name in enumerate(["alone", "drafted", "split", "gone-with-a-long-name"])]
+asked = Message.objects.create(conversation=talk, role="user", content="How do lanes differ? " * 9)
+given = dict(conversation=talk, parent=asked, role="assistant", ttft_ms=812.5, decode_tps=31.25, prefill_tps=640.0,
+    prompt_tokens=4096, cached_tokens=1024, completion_tokens=512, duration_ms=17_300.0)
+table = "| strategy | what it does |\\n| --- | --- |\\n| drafting | guesses ahead, checks in one pass |\\n\\n"
+code = "```python\\nanswer = [lane.answer(question, temperature=0, top_p=1) for lane in talk.lanes.all()]\\n```\\n"
+Message.objects.create(**given, lane=lanes[0], deployment_name="alone", content="By strategy.\\n\\n" + table + code)
+Message.objects.create(**given | {"decode_tps": 62.5}, lane=lanes[1], deployment_name="before", content=code + "Short.",
+    timings={"draft_n": 60, "draft_n_accepted": 41,
+    "omni_handover": {"save_ms": 3, "restore_ms": 2, "bytes": 13_900_000}})
+Message.objects.create(**given, lane=lanes[2], deployment_name="split", state="failed",
+    error="The connection to the engine of deployment 'split' broke off.", content="By what they")
+print("MADE", talk.pk)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -221,4 +242,23 @@ def test_lanes_fit_and_are_accessible(
         wrong += look(page, f"lanes-third-{scheme}-{size}")
     page.get_by_label("Lane 2: change or remove" if size == "desk" else "Lane 3: change or remove").click()
     wrong += look(page, f"lanes-menu-{scheme}-{size}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_four_lanes_with_a_failed_and_an_unasked_one_fit(
+    new_context: Callable[..., BrowserContext], three: RunningPanel
+) -> None:
+    made = three.manage("shell", "-v0", "-c", MIXED)
+    assert made.returncode == 0, made.stderr
+    wrong = []
+    for size in SIZES:
+        page = new_context(viewport=SIZES[size]).new_page()
+        log_in(page, three.url)
+        page.goto(f"{three.url}/chat/{made.stdout.split('MADE ')[1].strip()}/")
+        expect(page.locator(".cell").nth(1)).to_contain_text("41 of 60 drafts accepted (68 %)")
+        expect(page.locator(".cell").nth(1)).to_contain_text("KV handed over in 5 ms, 13.3 MiB")
+        page.keyboard.press("Alt+2")
+        expect(page.locator(".cell").nth(1).locator("article")).to_be_focused()
+        page.wait_for_timeout(600)
+        wrong += look(page, f"lanes-mixed-{size}")
     assert not wrong, "\n".join(wrong)
