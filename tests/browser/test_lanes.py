@@ -82,10 +82,16 @@ def three(panel: RunningPanel) -> RunningPanel:
     models = json.loads(panel.manage("scan", "--json").stdout)["models"]
     rig = panel.home / "lanes.yaml"
     rig.write_text(RIG.replace("MODEL", models[0]["name"]))
-    for arguments in (["apply", str(rig), "--start"], *(["start", name, "--wait", "60"] for name in NAMES)):
-        done = panel.manage(*arguments, timeout_s=90)
-        assert done.returncode == 0, done.stderr
+    applied = panel.manage("apply", str(rig), "--start")
+    assert applied.returncode == 0, applied.stderr
+    wait_until(
+        lambda: states(panel) == ["ready"] * 3, 60, lambda: f"not all are ready: {states(panel)}", interval_s=0.5
+    )
     return panel
+
+
+def states(panel: RunningPanel) -> list[str]:
+    return [d["state"] for d in json.loads(panel.manage("status", "--json").stdout)["deployments"]]
 
 
 def new_chat(page: Page, panel: RunningPanel, tokens: int, names: list[str] = NAMES) -> None:
@@ -158,7 +164,9 @@ def _rates(shown: str) -> list[float]:
     return [float(number) for number in re.findall(r"([\d.]+) tokens/s", shown)]
 
 
-def test_one_lane_is_stopped_then_all_and_a_reload_shows_the_same(page: Page, three: RunningPanel) -> None:
+def test_one_lane_is_stopped_then_all_and_a_reload_shows_the_same(
+    page: Page, three: RunningPanel, new_context: Callable[..., BrowserContext]
+) -> None:
     new_chat(page, three, 900)
     ask(page, LONG)
     all_grow(page)
@@ -168,12 +176,20 @@ def test_one_lane_is_stopped_then_all_and_a_reload_shows_the_same(page: Page, th
     assert page.locator('[data-state="streaming"][data-role]').count() == 2
     page.reload()
     all_grow(page)
+    phone = new_context(viewport=SIZES["phone"], has_touch=True).new_page()
+    log_in(phone, three.url)
+    phone.goto(page.url)
+    all_grow(phone)
+    phone.locator("[data-tab]").nth(2).click()
+    wait_until(lambda: settled(phone), 5, "what streams keeps the phone from going to the third lane")
     expect(page.get_by_role("button", name="Stop all lanes")).to_be_visible()
     page.keyboard.press("Escape")
     expect(ended(page, "stopped")).to_have_count(3)
     shown = page.locator("[data-answer]").all_inner_texts()
     page.reload()
     assert page.locator("[data-answer]").all_inner_texts() == shown
+    expect(ended(phone, "stopped")).to_have_count(3)
+    assert phone.locator("[data-answer]").all_text_contents() == page.locator("[data-answer]").all_text_contents()
 
 
 def test_a_lane_is_added_asked_regenerated_and_removed(page: Page, three: RunningPanel) -> None:
