@@ -14,12 +14,12 @@ from django.utils import timezone
 
 from chat.markdown import render
 from chat.models import Message
+from chat.outcomes import INTERRUPTED_TEXT, handover_header, outcome_of, refused
 from chat.services import request_for
 from chat.thread import fragments_of
 from chat.timings import figures, live_figures, parse_handover
 from chat.transcript import Delta, EventReader, settled_length
-from deployments.gateway.relay import Upstream, open_answer
-from deployments.gateway.shapes import engine_message
+from deployments.gateway.relay import open_answer
 from deployments.measurements import record
 from omni.broadcast import publish_async
 from omni.database import DatabasePool
@@ -85,7 +85,7 @@ class Generation:
         for helper in helpers:
             if error := helper.exception():
                 log.error("an answer was not published or saved on the way", exc_info=error)
-        await self._finish(*_outcome(reading, self.outcome))
+        await self._finish(*outcome_of(reading, self.outcome))
 
     async def _pause(self, seconds: float) -> None:
         """Shorter when the answer is over."""
@@ -101,7 +101,7 @@ class Generation:
             self.answered_by = {"deployment_name": upstream.choice.serving.name}
             self.handover = parse_handover(handover_header(upstream))
             if upstream.status != 200:
-                raise await _refused(upstream)
+                raise await refused(upstream)
             reader = EventReader()
             async for chunk in upstream.events():
                 for delta in reader.feed(chunk):
@@ -221,30 +221,6 @@ class Generation:
         await self._send(self.state(state, **fragments))
 
 
-def _outcome(reading: asyncio.Future[None], if_stopped: str) -> tuple[str, str]:
-    """The state that an answer ends in, and why."""
-    if reading.cancelled():
-        return if_stopped, INTERRUPTED_TEXT if if_stopped == State.INTERRUPTED else ""
-    error = reading.exception()
-    if error is None:
-        return State.DONE, ""
-    if isinstance(error, OmniError):
-        return State.FAILED, str(error)
-    log.error("an answer failed", exc_info=error)
-    return State.FAILED, "The panel made a mistake; its log says which."
-
-
-def handover_header(upstream: Upstream) -> str:
-    """Whatever the gateway has to say about handing over; empty for a deployment that does not."""
-    said = getattr(upstream, "handover", "") or upstream.response.headers.get("x-omni-handover", "")
-    return said if isinstance(said, str) else ""
-
-
-async def _refused(upstream: Upstream) -> OmniError:
-    text = engine_message(await upstream.body()) or f"The engine answered with status {upstream.status}."
-    return OmniError("engine_refused", text)
-
-
 def _measure(answer_id: int, timings: dict[str, Any], *, alone: bool) -> None:
     name = Message.objects.filter(pk=answer_id).values_list("deployment_name", flat=True).first()
     if name:
@@ -257,9 +233,6 @@ def _save(answer_id: int, **fields: Any) -> None:
 
 
 # --- the running ones -------------------------------------------------------------------------------
-INTERRUPTED_TEXT = "The panel was restarted while this was written."
-
-
 def start(conversation_id: int, answer_ids: list[int]) -> None:
     """Begins to generate these answers. Called in the server's event loop."""
     for answer_id in answer_ids:

@@ -74,13 +74,13 @@ def live_figures(timings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse_handover(header: str) -> dict[str, Any]:
-    """The gateway's word on handing over the KV cache: 'save_ms=3,bytes=12' or 'skipped: why'.
+    """The gateway's word on handing over the KV cache: 'save_ms=3,bytes=12', 'skipped: why' or 'failed: why'.
 
     What is not understood is left out, so that the gateway may say more than this knows.
     """
-    word, colon, why = header.strip().partition(":")
-    if colon and word.strip().lower() == "skipped":
-        return {"skipped": why.strip()[:300]}
+    outcome, colon, why = header.partition(":")
+    if colon and outcome.strip().isalpha():
+        return {"outcome": outcome.strip().lower(), "why": why.strip()[:300]}
     found: dict[str, Any] = {}
     for part in header.split(","):
         name, _, value = part.partition("=")

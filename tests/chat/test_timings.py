@@ -54,7 +54,8 @@ def test_nothing_came() -> None:
     ("header", "found"),
     [
         ("prefill_ms=12,save_ms=3.5, bytes=123456", {"prefill_ms": 12, "save_ms": 3.5, "bytes": 123456}),
-        ("skipped: the prompt is short", {"skipped": "the prompt is short"}),
+        ("skipped: the prompt is short", {"outcome": "skipped", "why": "the prompt is short"}),
+        ("failed: slot 3: no room, bytes=12", {"outcome": "failed", "why": "slot 3: no room, bytes=12"}),
         ("", {}),
         ("later=words,save_ms=x,=4,restore_ms=nan,bytes=-1,tokens=7", {"tokens": 7}),
         (";;==,,", {}),
