@@ -18,6 +18,7 @@ urlpatterns = [
     path("models/download/<int:pk>/cancel/", downloads.cancel, name="download_cancel"),
     path("models/download/<int:pk>/forget/", downloads.forget, name="download_forget"),
     path("models/<slug:name>/", library.model, name="model"),
+    path("models/<slug:name>/advice/", library.model_advice, name="model_advice"),
     path("models/<slug:name>/remove/", library.model_remove, name="model_remove"),
     path("models/<slug:name>/deploy/", deployments.quick_deploy, name="quick_deploy"),
     path("plan/", plan.plan, name="plan"),

@@ -18,6 +18,7 @@ from deployments import library, services
 from deployments.discovery import local_host
 from deployments.engines import FLAVOURS
 from deployments.forms import FolderForm
+from deployments.model_advice import advice
 from deployments.model_facts import ModelFacts
 from deployments.model_words import Part, fact_rows, partners
 from deployments.models import Engine, LibraryFolder, Model
@@ -90,6 +91,20 @@ def model(request: HttpRequest, name: str) -> HttpResponse:
         "files": [(path, _file_size(path)) for path in found.shards or [found.path]],
     }
     return render(request, "deployments/model.html", context)
+
+
+@require_GET
+def model_advice(request: HttpRequest, name: str) -> HttpResponse:
+    """A part of the model's page: what could draft for it, and number formats."""
+    found = get_object_or_404(Model, name=name)
+    host = local_host()
+    engine = services.first_engine(Engine.objects.filter(host=host, state=Engine.State.OK))
+    context: dict[str, Any] = {"model": found}
+    try:
+        context["advice"] = advice(found, host, engine.flavour if engine else Engine.Flavour.LLAMA_CPP)
+    except OmniError as error:
+        context["problem"] = error
+    return render(request, "deployments/_model_advice.html", context)
 
 
 def _partners(model: Model) -> list[Part]:

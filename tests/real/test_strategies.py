@@ -66,15 +66,22 @@ class Rig:
         assert stopped.returncode == 0, stopped.stderr
 
     def deployment(self, name: str) -> dict:  # type: ignore[type-arg]
-        found = json.loads(self.panel.manage("status", "--json").stdout)["deployments"]
-        return next(one for one in found if one["name"] == name)
+        """As `status` says it, read without the start of a command."""
+        rows = self.rows("state, pid, i.error", name)
+        states = {state for state, _, _ in rows}
+        state = next((s for s in ("failed", "crashed", "starting", "loading", "stopping") if s in states), None)
+        instances = [{"state": s, "pid": pid, "error": error} for s, pid, error in rows]
+        return {"state": state or states.pop(), "instances": instances}
 
     def checks(self, name: str) -> list[tuple[str, str]]:
         """(judgement, warning) of each instance."""
+        return self.rows("judgement, warning", name)
+
+    def rows(self, columns: str, name: str) -> list:  # type: ignore[type-arg]
         with sqlite3.connect(f"file:{self.panel.home}/omni.sqlite3?mode=ro", uri=True, timeout=5) as database:
             return database.execute(
-                "SELECT judgement, warning FROM deployments_instance JOIN deployments_deployment"
-                " ON deployment_id = deployments_deployment.id WHERE name = ?",
+                f"SELECT {columns} FROM deployments_instance i"
+                " JOIN deployments_deployment d ON deployment_id = d.id WHERE name = ?",
                 (name,),
             ).fetchall()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from argparse import ArgumentParser
 from typing import Any
 
@@ -23,6 +24,9 @@ class Command(BaseCommand):
 
         # Answers that were streaming when the last server process ended will get no more text.
         heal_interrupted()
+        # What was loaded so far stays: collections that look through all of it take longer than a page.
+        gc.collect()
+        gc.freeze()
         failure = run(
             options["host"], options["port"], application=application, busy=any_running, closing=interrupt_all
         )
