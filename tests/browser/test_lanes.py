@@ -151,7 +151,10 @@ def test_one_prompt_goes_to_three_lanes_and_each_shows_its_own_figures(page: Pag
         assert completion == timings["predicted_n"] and prompt == timings["prompt_n"] + timings["cache_n"], name
         assert decode == pytest.approx((timings["predicted_n"] - 1) / timings["predicted_ms"] * 1000), name
         assert f"{completion} tokens" in shown and f"Prompt {prompt}" in shown, name
-        assert _rates(shown) == pytest.approx([decode, prefill], rel=0.06), name
+        # Where another instance read the prompt, what the answering one still read is no rate of prefill.
+        is_handed_over = "prefill_ms" in timings.get("omni_handover", {})
+        assert _rates(shown) == pytest.approx([decode] if is_handed_over else [decode, prefill], rel=0.06), name
+        assert ("KV handed over in" in shown) is is_handed_over
         assert "First token" in shown
     drafted = rows["drafted"][-1].get("draft_n", 0)
     assert ("drafts accepted" in answers(page).nth(1).inner_text()) is (drafted > 0)
@@ -221,7 +224,7 @@ def shown(chromium: Browser, three: RunningPanel) -> str:
     """The address of a conversation with two turns in three lanes."""
     page = chromium.new_context(viewport=SIZES["desk"]).new_page()
     log_in(page, three.url)
-    new_chat(page, three, 72)
+    new_chat(page, three, 48)
     for n, text in enumerate((CODE, "Tell me about the sea in three sentences."), 1):
         ask(page, text)
         expect(page.locator(".turn-row")).to_have_count(n)
