@@ -51,6 +51,7 @@ PURE = {
     "deployments/gateway/shapes.py",
     "chat/transcript.py",
     "chat/timings.py",
+    "chat/comparison.py",
 }
 IMPURE_PACKAGES = {
     "django", "channels", "channels_redis", "celery", "kombu", "redis", "httpx", "pynvml", "psutil",
