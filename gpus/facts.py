@@ -41,9 +41,9 @@ def latest_findings(host: Host) -> list[Finding]:
 
 
 def latest_samples(host_name: str) -> list[CardSample]:
-    """Of the last frame; empty when there is none."""
-    frame = json.loads(last_frame(host_name) or '{"cards": []}')
-    return [CardSample(**{**card, "throttle": tuple(card["throttle"])}) for card in frame["cards"]]
+    """Of the last frame; empty when there is none, or one without cards."""
+    frame: dict[str, Any] = json.loads(last_frame(host_name) or "null") or {}
+    return [CardSample(**{**card, "throttle": tuple(card["throttle"])}) for card in frame.get("cards", ())]
 
 
 # An older frame comes from a sampler that has stopped.
