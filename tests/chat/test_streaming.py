@@ -271,6 +271,7 @@ async def test_an_engine_that_dies_leaves_the_text_and_a_cause(
     deployment = await in_database(make_deployment)("doomed", doomed.port)
     forget_table()
     made = await in_database(services.conversation_create)(owner=operator_user, deployment=deployment)
+    await Conversation.objects.filter(pk=made.pk).aupdate(settings={"max_tokens": 700, "temperature": 0})
     page = await open_page(operator, made.pk)
     await page.send("send", text=LONG)
     message = await page.answer()
