@@ -14,7 +14,7 @@ from django.contrib.sessions.backends.base import SessionBase
 from chat import generation, services
 from chat.generation import in_database
 from chat.models import Conversation, Message
-from chat.thread import entries_of, message_html, thread_version
+from chat.thread import fragments_of, thread_of
 from omni.broadcast import publish_async
 from omni.errors import OmniError
 from omni.events import chat_group
@@ -52,7 +52,7 @@ async def snapshot(conversation_id: int) -> Reply:
 
 
 def _version(conversation_id: int) -> str:
-    return thread_version(entries_of(Conversation.objects.get(pk=conversation_id)))
+    return thread_of(Conversation.objects.get(pk=conversation_id)).version
 
 
 async def send(conversation_id: int, content: Mapping[str, Any]) -> Reply:
@@ -67,6 +67,10 @@ async def again(conversation_id: int, content: Mapping[str, Any]) -> Reply:
     return await _generate(conversation_id, services.answer_again, message_id=_message(content))
 
 
+async def fill(conversation_id: int, content: Mapping[str, Any]) -> Reply:
+    return await _generate(conversation_id, services.answer_in_lane, lane_id=_number(content, "lane"))
+
+
 async def select(conversation_id: int, content: Mapping[str, Any]) -> Reply:
     await _in_conversation(conversation_id, services.version_select, message_id=_message(content))
     await _changed(conversation_id)
@@ -74,7 +78,13 @@ async def select(conversation_id: int, content: Mapping[str, Any]) -> Reply:
 
 
 async def stop(conversation_id: int, content: Mapping[str, Any]) -> Reply:
-    generation.stop_all_in(conversation_id)
+    """One answer, or all that are being written."""
+    if "message" not in content:
+        generation.stop_all_in(conversation_id)
+        return []
+    found = generation.running(_message(content))
+    if found is not None and found.conversation_id == conversation_id:
+        found.stop()
     return []
 
 
@@ -87,21 +97,22 @@ async def resync(conversation_id: int, content: Mapping[str, Any]) -> Reply:
         track = str(content.get("track", "content"))
         replies = running.replay({track: have if isinstance(have, int) else 0})
         return [r for r in replies if "track" not in content or r.get("track", track) == track]
-    state, html = await in_database(_finished)(conversation_id, message_id)
-    return [{"type": "chat.state", "message": message_id, "state": state, "data": {"html": html}}]
+    state, fragments = await in_database(_finished)(conversation_id, message_id)
+    return [{"type": "chat.state", "message": message_id, "state": state, "data": fragments}]
 
 
-def _finished(conversation_id: int, message_id: int) -> tuple[str, str]:
+def _finished(conversation_id: int, message_id: int) -> tuple[str, dict[str, Any]]:
     found = Message.objects.filter(pk=message_id, conversation_id=conversation_id).first()
     if found is None:
         raise OmniError("not_found", "This message is no longer there.")
-    return found.state, message_html(found.pk)
+    return found.state, fragments_of(found.pk)
 
 
 ACTIONS: dict[str, Action] = {
     "send": send,
     "edit": edit,
     "again": again,
+    "fill": fill,
     "select": select,
     "stop": stop,
     "resync": resync,
@@ -141,7 +152,11 @@ def _text(content: Mapping[str, Any]) -> str:
 
 
 def _message(content: Mapping[str, Any]) -> int:
-    found = content.get("message")
+    return _number(content, "message")
+
+
+def _number(content: Mapping[str, Any], name: str) -> int:
+    found = content.get(name)
     if not isinstance(found, int) or isinstance(found, bool):
-        raise OmniError("unknown_action", "The page did not say which message it means.", "Reload it.")
+        raise OmniError("unknown_action", f"The page did not say which {name} it means.", "Reload it.")
     return found

@@ -11,7 +11,7 @@ from chat.models import Conversation, Lane, Message
 class LaneInline(TabularInline):
     model = Lane
     extra = 0
-    fields = ("position", "deployment", "deployment_name")
+    fields = ("position", "deployment", "route", "deployment_name")
 
 
 @admin.register(Conversation)

@@ -10,16 +10,12 @@ from chat.models import Conversation
 from deployments.models import Deployment
 
 
-class NewConversationForm(forms.Form):
-    deployment = forms.ModelChoiceField(Deployment.objects.filter(is_deleting=False), to_field_name="name")
-
-
 class RenameForm(forms.Form):
     title = forms.CharField(max_length=200)
 
 
 class SettingsForm(forms.Form):
-    """An empty number leaves the choice to the engine."""
+    """An empty number leaves the choice to the engine. Several lanes are changed at their heads."""
 
     deployment = forms.ModelChoiceField(
         Deployment.objects.filter(is_deleting=False), to_field_name="name", required=False, empty_label=None
@@ -43,13 +39,16 @@ class SettingsForm(forms.Form):
     max_tokens = forms.IntegerField(label="Longest answer (tokens)", min_value=1, max_value=1_000_000, required=False)
 
     def __init__(self, *args: Any, conversation: Conversation, **kwargs: Any) -> None:
-        lane = conversation.lanes.select_related("deployment").first()
+        lanes = list(conversation.lanes.select_related("deployment"))
+        only = lanes[0] if len(lanes) == 1 and lanes[0].route_id is None else None
         initial = {
-            "deployment": lane.deployment.name if lane and lane.deployment else None,
+            "deployment": only.deployment.name if only and only.deployment else None,
             "system_prompt": conversation.system_prompt,
             **conversation.settings,
         }
         super().__init__(*args, **{"initial": initial, "auto_id": "settings-%s", **kwargs})
+        if only is None:
+            del self.fields["deployment"]
         for name in ("temperature", "top_p"):
             self.fields[name].widget.attrs["step"] = "0.05"
         for name in ("temperature", "top_p", "max_tokens"):

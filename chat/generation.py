@@ -14,12 +14,12 @@ from django.utils import timezone
 
 from chat.markdown import render
 from chat.models import Message
+from chat.outcomes import INTERRUPTED_TEXT, handover_header, outcome_of, refused
 from chat.services import request_for
-from chat.thread import message_html
-from chat.timings import figures
+from chat.thread import fragments_of
+from chat.timings import figures, live_figures, parse_handover
 from chat.transcript import Delta, EventReader, settled_length
-from deployments.gateway.relay import Upstream, open_answer
-from deployments.gateway.shapes import engine_message
+from deployments.gateway.relay import open_answer
 from deployments.measurements import record
 from omni.broadcast import publish_async
 from omni.database import DatabasePool
@@ -48,6 +48,9 @@ class Generation:
     settled: int = 0
     settled_html: str = ""
     progress: dict[str, Any] = field(default_factory=dict)
+    answered_by: dict[str, str] = field(default_factory=dict)
+    handover: dict[str, Any] = field(default_factory=dict)
+    is_alone: bool = True
     outcome: str = State.STOPPED
     sent_at: float | None = None
     first_at: float | None = None
@@ -82,7 +85,7 @@ class Generation:
         for helper in helpers:
             if error := helper.exception():
                 log.error("an answer was not published or saved on the way", exc_info=error)
-        await self._finish(*_outcome(reading, self.outcome))
+        await self._finish(*outcome_of(reading, self.outcome))
 
     async def _pause(self, seconds: float) -> None:
         """Shorter when the answer is over."""
@@ -94,8 +97,11 @@ class Generation:
         body = await in_database(request_for)(self.answer_id)
         async with open_answer(PATH, body) as upstream:
             self.sent_at = upstream.sent_at
+            # A route may lead elsewhere than when the question was asked.
+            self.answered_by = {"deployment_name": upstream.choice.serving.name}
+            self.handover = parse_handover(handover_header(upstream))
             if upstream.status != 200:
-                raise await _refused(upstream)
+                raise await refused(upstream)
             reader = EventReader()
             async for chunk in upstream.events():
                 for delta in reader.feed(chunk):
@@ -124,6 +130,8 @@ class Generation:
             await self._publish()
             if time.monotonic() >= settle_at:
                 await self._publish_settled()
+                if live := live_figures(self.last.timings):
+                    await self._send(self.state(State.STREAMING, live=live))
                 settle_at = time.monotonic() + SETTLE_EVERY_S
             await self._pause(PUBLISH_EVERY_S)
         await self._publish()
@@ -187,51 +195,36 @@ class Generation:
             ended_at=time.monotonic(),
             usage=self.last.usage,
             timings=self.last.timings,
+            handover=self.handover,
         )
         reason = self.last.finish_reason if state == State.DONE else ""
-        html = ""
+        fragments = {"html": ""}
         try:
             await in_database(_save)(
                 self.answer_id,
                 **self.text,
                 **facts,
+                **self.answered_by,
                 state=state,
                 error=error,
                 finish_reason=reason,
                 finished_at=timezone.now(),
             )
-            html = await in_database(message_html)(self.answer_id)
+            fragments = await in_database(fragments_of)(self.answer_id)
             if state == State.DONE:
-                await in_database(_measure)(self.answer_id, dict(self.last.timings), alone=len(_running) == 1)
+                await in_database(_measure)(self.answer_id, dict(self.last.timings), alone=self.is_alone)
         except DatabaseError:
             # It stays 'streaming' in the table and is healed at the next start of the server.
             log.exception("answer %s could not be saved", self.answer_id)
         finally:
             _running.pop(self.answer_id, None)
-        await self._send(self.state(state, html=html))
-
-
-def _outcome(reading: asyncio.Future[None], if_stopped: str) -> tuple[str, str]:
-    """The state that an answer ends in, and why."""
-    if reading.cancelled():
-        return if_stopped, INTERRUPTED_TEXT if if_stopped == State.INTERRUPTED else ""
-    error = reading.exception()
-    if error is None:
-        return State.DONE, ""
-    if isinstance(error, OmniError):
-        return State.FAILED, str(error)
-    log.error("an answer failed", exc_info=error)
-    return State.FAILED, "The panel made a mistake; its log says which."
-
-
-async def _refused(upstream: Upstream) -> OmniError:
-    text = engine_message(await upstream.body()) or f"The engine answered with status {upstream.status}."
-    return OmniError("engine_refused", text)
+        await self._send(self.state(state, **fragments))
 
 
 def _measure(answer_id: int, timings: dict[str, Any], *, alone: bool) -> None:
-    name = Message.objects.values_list("deployment_name", flat=True).get(pk=answer_id)
-    record(name, timings, alone=alone)
+    name = Message.objects.filter(pk=answer_id).values_list("deployment_name", flat=True).first()
+    if name:
+        record(name, timings, alone=alone)
 
 
 def _save(answer_id: int, **fields: Any) -> None:
@@ -240,14 +233,14 @@ def _save(answer_id: int, **fields: Any) -> None:
 
 
 # --- the running ones -------------------------------------------------------------------------------
-INTERRUPTED_TEXT = "The panel was restarted while this was written."
-
-
 def start(conversation_id: int, answer_ids: list[int]) -> None:
     """Begins to generate these answers. Called in the server's event loop."""
     for answer_id in answer_ids:
         generation = Generation(answer_id, conversation_id)
         _running[answer_id] = generation
+        if len(_running) > 1:
+            for one in _running.values():
+                one.is_alone = False
         generation.task = asyncio.create_task(generation.run(), name=f"answer-{answer_id}")
 
 

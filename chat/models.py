@@ -6,7 +6,9 @@ from django.conf import settings as django_settings
 from django.db import models
 from django.db.models import Q
 
-from deployments.models import Deployment
+from deployments.models import Deployment, Route
+
+MOST_LANES = 4
 
 
 class Conversation(models.Model):
@@ -27,21 +29,39 @@ class Conversation(models.Model):
 
 
 class Lane(models.Model):
-    """One deployment's column in a conversation."""
+    """The column of one deployment, or of the one a route leads to, in a conversation."""
 
     conversation = models.ForeignKey(Conversation, on_delete=models.CASCADE, related_name="lanes")
     position = models.PositiveSmallIntegerField(default=0)
     deployment = models.ForeignKey(Deployment, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
-    deployment_name = models.CharField(max_length=60, help_text="stays when the deployment is deleted")
+    route = models.ForeignKey(Route, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
+    deployment_name = models.CharField(max_length=120, help_text="stays when the deployment or the route is deleted")
 
     class Meta:
         ordering = ("conversation", "position")
         constraints = [
             models.UniqueConstraint(fields=["conversation", "position"], name="lane_position_once"),
+            models.UniqueConstraint(fields=["conversation", "deployment"], name="lane_deployment_once"),
+            models.UniqueConstraint(fields=["conversation", "route"], name="lane_route_once"),
+            models.CheckConstraint(condition=Q(position__lt=MOST_LANES), name="lane_position_below_four"),
+            models.CheckConstraint(
+                condition=Q(deployment__isnull=True) | Q(route__isnull=True), name="lane_leads_to_one_thing"
+            ),
         ]
 
     def __str__(self) -> str:
-        return self.deployment_name
+        return self.name
+
+    @property
+    def serving(self) -> Deployment | None:
+        """What answers in it now; None when that was deleted."""
+        return self.route.deployment if self.route else self.deployment
+
+    @property
+    def name(self) -> str:
+        """What is asked for, by its public name."""
+        asked = self.route or self.deployment
+        return asked.name if asked else self.deployment_name
 
 
 class Message(models.Model):

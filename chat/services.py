@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.db import transaction
 
+from chat.lanes import Target, lane_add, lane_change
 from chat.models import Conversation, Lane, Message
 from chat.thread import turns_of
 from chat.transcript import request_body, title_of
-from deployments.models import Deployment
 from omni.errors import OmniError
 
 LONGEST_QUESTION = 400_000
 
 
 @transaction.atomic
-def conversation_create(*, owner: Any, deployment: Deployment) -> Conversation:
-    """A new conversation, or one with this deployment in which nothing was said yet."""
-    unused = Conversation.objects.filter(owner=owner, messages=None, lanes__deployment=deployment)
-    if found := unused.first():
-        return found
+def conversation_create(*, owner: Any, deployment: Target, beside: Sequence[Target] = ()) -> Conversation:
+    """A new conversation with a lane each, or one with just these lanes in which nothing was said yet."""
+    targets = list(dict.fromkeys([deployment, *beside]))
+    for unused in Conversation.objects.filter(owner=owner, messages=None).prefetch_related("lanes"):
+        if [lane.route or lane.deployment for lane in unused.lanes.all()] == targets:
+            return unused
     conversation = Conversation.objects.create(owner=owner)
-    Lane.objects.create(conversation=conversation, deployment=deployment, deployment_name=deployment.name)
+    for target in targets:
+        lane_add(conversation=conversation, target=target)
     return conversation
 
 
@@ -36,7 +38,7 @@ def conversation_rename(*, conversation: Conversation, title: str) -> None:
 def conversation_configure(
     *,
     conversation: Conversation,
-    deployment: Deployment | None,
+    deployment: Target | None,
     system_prompt: str,
     settings: Mapping[str, Any],
 ) -> None:
@@ -45,7 +47,7 @@ def conversation_configure(
     rows = Conversation.objects.filter(pk=conversation.pk)
     rows.update(system_prompt=system_prompt, settings=chosen)
     if deployment:
-        conversation.lanes.filter(position=0).update(deployment=deployment, deployment_name=deployment.name)
+        lane_change(lane=conversation.lanes.get(position=0), target=deployment)
 
 
 def conversation_delete(*, conversation: Conversation) -> None:
@@ -78,24 +80,38 @@ def question_edit(*, conversation: Conversation, message_id: int, text: str) -> 
 @transaction.atomic
 def answer_again(*, conversation: Conversation, message_id: int) -> list[int]:
     """One more answer to the last question in the lane of this one; the earlier ones are kept."""
-    _refuse_while_streaming(conversation)
     turns = turns_of(conversation)
     shown = turns[-1].answers if turns else []
     old = next((version.message for version in shown if version.message.pk == message_id), None)
     if old is None or old.lane is None or old.parent is None:
         raise OmniError("not_the_last", "Only the last answer can be generated again.")
+    _refuse_while_streaming(conversation, old.lane)
     Message.objects.filter(parent=old.parent, lane=old.lane).update(is_active=False)
     conversation.save(update_fields=["changed_at"])
     return [_answer_to_come(old.parent, old.lane).pk]
 
 
 @transaction.atomic
+def answer_in_lane(*, conversation: Conversation, lane_id: int) -> list[int]:
+    """An answer to the last question in a lane that has none, such as one that was added since."""
+    lane = conversation.lanes.filter(pk=lane_id).first()
+    turns = turns_of(conversation)
+    if lane is None or not turns:
+        raise OmniError("not_found", "There is nothing to answer in this lane.")
+    if any(version.message.lane_id == lane.pk for version in turns[-1].answers):
+        raise OmniError("answered", "This lane has an answer already.", "Regenerate it.")
+    _refuse_while_streaming(conversation, lane)
+    conversation.save(update_fields=["changed_at"])
+    return [_answer_to_come(turns[-1].question.message, lane).pk]
+
+
+@transaction.atomic
 def version_select(*, conversation: Conversation, message_id: int) -> None:
     """Shows this version of a message among its siblings, and sends it along from now on."""
-    _refuse_while_streaming(conversation)
     chosen = conversation.messages.filter(pk=message_id).first()
     if chosen is None:
         raise OmniError("not_found", "This message is no longer there.")
+    _refuse_while_streaming(conversation, chosen.lane)
     siblings = conversation.messages.filter(parent=chosen.parent, lane=chosen.lane)
     siblings.update(is_active=False)
     siblings.filter(pk=chosen.pk).update(is_active=True)
@@ -103,7 +119,10 @@ def version_select(*, conversation: Conversation, message_id: int) -> None:
 
 def request_for(answer_id: int) -> dict[str, Any]:
     """The request whose answer this message is to become."""
-    answer = Message.objects.select_related("conversation", "lane__deployment").get(pk=answer_id)
+    found = Message.objects.select_related("conversation", "lane__deployment", "lane__route")
+    answer = found.filter(pk=answer_id).first()
+    if answer is None:
+        raise OmniError("not_found", "This answer was removed.")
     conversation, lane = answer.conversation, answer.lane
     assert lane is not None  # a constraint of the table
     history: list[tuple[str, str | None]] = []
@@ -114,8 +133,7 @@ def request_for(answer_id: int) -> dict[str, Any]:
             break
         given = next((v.message for v in turn.answers if v.message.lane_id == lane.pk), None)
         history.append((question.content, given.content if given else None))
-    name = lane.deployment.name if lane.deployment else lane.deployment_name
-    return request_body(name, conversation.system_prompt, history, conversation.settings)
+    return request_body(lane.name, conversation.system_prompt, history, conversation.settings)
 
 
 def _checked(conversation: Conversation, text: str) -> str:
@@ -128,10 +146,12 @@ def _checked(conversation: Conversation, text: str) -> str:
     return text
 
 
-def _refuse_while_streaming(conversation: Conversation) -> None:
+def _refuse_while_streaming(conversation: Conversation, lane: Lane | None = None) -> None:
+    """Of one lane, or of any: the lanes do not hear each other."""
     # The row lock, so that two tabs cannot both pass.
     Conversation.objects.select_for_update().get(pk=conversation.pk)
-    if conversation.messages.filter(state=Message.State.STREAMING).exists():
+    streaming = conversation.messages.filter(state=Message.State.STREAMING)
+    if (streaming.filter(lane=lane) if lane else streaming).exists():
         raise OmniError("still_answering", "An answer is still being written.", "Wait for it or stop it first.")
 
 
@@ -140,7 +160,8 @@ def _ask(conversation: Conversation, text: str, before: Message | None) -> list[
     question = Message.objects.create(
         conversation=conversation, parent=before, role=Message.MessageRole.USER, content=text
     )
-    return [_answer_to_come(question, lane).pk for lane in conversation.lanes.select_related("deployment")]
+    lanes = conversation.lanes.select_related("deployment", "route__deployment")
+    return [_answer_to_come(question, lane).pk for lane in lanes]
 
 
 def _answer_to_come(question: Message, lane: Lane) -> Message:
@@ -150,5 +171,5 @@ def _answer_to_come(question: Message, lane: Lane) -> Message:
         lane=lane,
         role=Message.MessageRole.ASSISTANT,
         state=Message.State.STREAMING,
-        deployment_name=lane.deployment.name if lane.deployment else lane.deployment_name,
+        deployment_name=lane.serving.name if lane.serving else lane.deployment_name[:60],
     )

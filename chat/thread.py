@@ -1,17 +1,22 @@
-"""What a conversation looks like: its shown messages, and a version that tells whether a page is current."""
+"""What a conversation looks like: turns, lane by lane, and versions that tell whether a page is current."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
+from typing import Any
 
 from django.template.loader import render_to_string
 
+from chat.comparison import Lead, leads
 from chat.markdown import render
-from chat.models import Conversation, Message
+from chat.models import Conversation, Lane, Message
+from chat.timings import HANDOVER, Drafts, drafts_of
 from chat.transcript import Turn, Version, active_turns
 
+STREAMING = Message.State.STREAMING
 UNFINISHED = (Message.State.FAILED, Message.State.INTERRUPTED)
 
 
@@ -23,12 +28,13 @@ class Entry:
     number: int
     siblings: list[Message]
     is_last_turn: bool
+    lane_name: str = ""  # where there are several lanes; their heads show it
+    lane_number: int = 0
 
     @property
     def html(self) -> str:
         """The answer's text as safe HTML; empty while it streams, the socket brings it then."""
-        streaming = self.message.state == Message.State.STREAMING
-        return "" if streaming else render(self.message.content)
+        return "" if self.message.state == STREAMING else render(self.message.content)
 
     @property
     def count(self) -> int:
@@ -47,10 +53,67 @@ class Entry:
         return self.is_last_turn and self.message.state in UNFINISHED
 
     @property
+    def drafts(self) -> Drafts | None:
+        return drafts_of(self.message.timings)
+
+    @property
+    def handover(self) -> dict[str, Any]:
+        """Of the KV cache; `moved_ms` is what the hand-over itself took."""
+        found = self.message.timings.get(HANDOVER) or {}
+        spans = [found[name] for name in ("save_ms", "restore_ms") if name in found]
+        return {**found, "moved_ms": sum(spans)} if spans else found
+
+    @property
     def version(self) -> str:
         """Changes whenever the fragment would look different."""
-        parts = (self.message.pk, self.message.state, self.number, self.count, self.is_last_turn)
+        parts = (self.message.pk, self.message.state, self.number, self.count, self.is_last_turn, self.lane_name)
         return "-".join(str(part) for part in parts)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A lane's place in a turn; `entry` is None where it was not asked."""
+
+    lane: Lane
+    entry: Entry | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One turn: the question over the width of all lanes, below it what each answered."""
+
+    question: Entry
+    cells: list[Cell]
+    is_last: bool
+
+    @property
+    def leads(self) -> list[Lead]:
+        """Which lane was ahead, once all have ended."""
+        given = [cell.entry.message for cell in self.cells if cell.entry]
+        if len(given) < 2 or any(message.state == STREAMING for message in given):
+            return []
+        return leads([(message.deployment_name, message.ttft_ms, message.decode_tps) for message in given])
+
+    @property
+    def version(self) -> str:
+        cells = [f"{cell.lane.pk}:{cell.entry.version if cell.entry else ''}" for cell in self.cells]
+        return _digest([self.question.version, *cells])
+
+
+@dataclass(frozen=True)
+class Thread:
+    conversation: Conversation
+    lanes: list[Lane]
+    rows: list[Row]
+
+    @property
+    def lanes_version(self) -> str:
+        """Another one means that lanes came, went, or lead elsewhere: the whole page looks different."""
+        return _digest(f"{lane.pk} {lane.name}" for lane in self.lanes)
+
+    @cached_property
+    def version(self) -> str:
+        return _digest([self.lanes_version, *(row.version for row in self.rows)])
 
 
 def turns_of(conversation: Conversation) -> list[Turn[Message]]:
@@ -58,24 +121,39 @@ def turns_of(conversation: Conversation) -> list[Turn[Message]]:
     return active_turns(list(conversation.messages.all()), lanes)
 
 
-def entries_of(conversation: Conversation) -> list[Entry]:
-    turns = turns_of(conversation)
-    return [entry for turn in turns for entry in _entries(turn, is_last_turn=turn is turns[-1])]
+def thread_of(conversation: Conversation) -> Thread:
+    lanes = list(conversation.lanes.select_related("deployment", "route__deployment"))
+    turns = active_turns(list(conversation.messages.all()), [lane.pk for lane in lanes])
+    return Thread(conversation, lanes, [_row(turn, lanes, is_last=turn is turns[-1]) for turn in turns])
 
 
-def _entries(turn: Turn[Message], *, is_last_turn: bool) -> Iterator[Entry]:
-    versions: list[Version[Message]] = [turn.question, *turn.answers]
-    for version in versions:
-        yield Entry(version.message, version.number, version.siblings, is_last_turn)
+def _row(turn: Turn[Message], lanes: list[Lane], *, is_last: bool) -> Row:
+    given = {version.message.lane_id: version for version in turn.answers}
+    cells = []
+    for number, lane in enumerate(lanes, 1):
+        version, name = given.get(lane.pk), lane.name if len(lanes) > 1 else ""
+        cells.append(Cell(lane, _entry(version, is_last, name, number) if version else None))
+    return Row(_entry(turn.question, is_last), cells, is_last)
 
 
-def thread_version(entries: list[Entry]) -> str:
-    return sha256(" ".join(entry.version for entry in entries).encode()).hexdigest()[:16]
+def _entry(version: Version[Message], is_last: bool, lane_name: str = "", lane_number: int = 0) -> Entry:
+    return Entry(version.message, version.number, version.siblings, is_last, lane_name, lane_number)
 
 
-def message_html(message_id: int) -> str:
-    """The fragment of one message; empty when it is not shown (any more)."""
+def _digest(parts: Iterable[str]) -> str:
+    return sha256(" ".join(parts).encode()).hexdigest()[:16]
+
+
+def fragments_of(message_id: int) -> dict[str, Any]:
+    """What a page exchanges when an answer has ended: its fragment, empty when it is not shown (any more),
+    and the comparison of its turn."""
     message = Message.objects.select_related("conversation").filter(pk=message_id).first()
-    entries = entries_of(message.conversation) if message else []
-    found = next((entry for entry in entries if entry.message.pk == message_id), None)
-    return render_to_string("chat/_message.html", {"entry": found}) if found else ""
+    for row in thread_of(message.conversation).rows if message else []:
+        for entry in (row.question, *(cell.entry for cell in row.cells)):
+            if entry and entry.message.pk == message_id:
+                return {
+                    "html": render_to_string("chat/_message.html", {"entry": entry}),
+                    "turn": row.question.message.pk,
+                    "compared": render_to_string("chat/_compared.html", {"row": row}),
+                }
+    return {"html": ""}

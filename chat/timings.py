@@ -4,7 +4,24 @@ with drafting one chunk carries several tokens."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from math import isfinite
 from typing import Any, TypedDict
+
+HANDOVER = "omni_handover"
+
+
+@dataclass(frozen=True)
+class Drafts:
+    """What drafting brought: tokens that were drafted, and those of them that the target kept."""
+
+    drafted: int
+    accepted: int
+
+    @property
+    def percent(self) -> float:
+        return 100 * self.accepted / self.drafted
 
 
 class Figures(TypedDict):
@@ -27,6 +44,7 @@ def figures(
     ended_at: float,
     usage: Mapping[str, Any],
     timings: Mapping[str, Any],
+    handover: Mapping[str, Any] | None = None,
 ) -> Figures:
     """Times in seconds of one monotonic clock; `usage` and `timings` as the engine sent them, or empty."""
     cached = _count((usage.get("prompt_tokens_details") or {}).get("cached_tokens", timings.get("cache_n")))
@@ -39,8 +57,38 @@ def figures(
         completion_tokens=completion,
         prefill_tps=_rate(timings.get("prompt_n"), timings.get("prompt_ms")),
         decode_tps=_decode_tps(timings, completion, first_at, ended_at),
-        timings=dict(timings),
+        timings={**timings, HANDOVER: dict(handover)} if handover else dict(timings),
     )
+
+
+def drafts_of(timings: Mapping[str, Any]) -> Drafts | None:
+    """None where the engine drafted nothing, or does not tell."""
+    drafted, accepted = _count(timings.get("draft_n")), _count(timings.get("draft_n_accepted"))
+    return Drafts(drafted, accepted or 0) if drafted else None
+
+
+def live_figures(timings: Mapping[str, Any]) -> dict[str, Any]:
+    """How an answer goes while it is written; empty while there is too little to tell."""
+    rate = _decode_tps(timings, None, None, 0.0) if timings else None
+    return {"tps": rate, "tokens": _count(timings.get("predicted_n"))} if rate else {}
+
+
+def parse_handover(header: str) -> dict[str, Any]:
+    """The gateway's word on handing over the KV cache: 'save_ms=3,bytes=12', 'skipped: why' or 'failed: why'.
+
+    What is not understood is left out, so that the gateway may say more than this knows.
+    """
+    outcome, colon, why = header.partition(":")
+    if colon and outcome.strip().isalpha():
+        return {"outcome": outcome.strip().lower(), "why": why.strip()[:300]}
+    found: dict[str, Any] = {}
+    for part in header.split(","):
+        name, _, value = part.partition("=")
+        with suppress(ValueError):
+            number = float(value)
+            if name.strip() and isfinite(number) and number >= 0:
+                found[name.strip()] = int(number) if number.is_integer() else number
+    return found
 
 
 def _prompt_tokens(timings: Mapping[str, Any]) -> int | None:

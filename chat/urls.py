@@ -1,6 +1,6 @@
 from django.urls import path
 
-from chat import views
+from chat import lane_views, views
 
 app_name = "chat"
 urlpatterns = [
@@ -8,6 +8,10 @@ urlpatterns = [
     path("new/", views.new, name="new"),
     path("<int:pk>/", views.conversation_page, name="conversation"),
     path("<int:pk>/thread/", views.thread, name="thread"),
+    path("<int:pk>/lanes/", lane_views.heads, name="lanes"),
+    path("<int:pk>/lanes/add/", lane_views.add, name="lane-add"),
+    path("<int:pk>/lanes/<int:lane>/change/", lane_views.change, name="lane-change"),
+    path("<int:pk>/lanes/<int:lane>/remove/", lane_views.remove, name="lane-remove"),
     path("<int:pk>/settings/", views.configure, name="settings"),
     path("<int:pk>/rename/", views.rename, name="rename"),
     path("<int:pk>/delete/", views.delete, name="delete"),

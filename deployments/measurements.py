@@ -9,6 +9,7 @@ from typing import Any
 from deployments.models import Deployment, Measurement
 from deployments.planning.plan import Plan
 from deployments.plans import plan_on, rig_facts
+from deployments.strategies import STRATEGIES
 from omni.errors import OmniError
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,11 @@ def record(deployment_name: str, timings: Mapping[str, Any], *, alone: bool = Tr
     except OmniError as error:
         log.info("no prediction to compare %s with: %s", deployment_name, error)
         return
+    if STRATEGIES[found.strategy].passage != "direct":
+        # What the answering instance reads itself is not what was predicted, which is the other's speed.
+        prefill = None
+        if decode is None:
+            return
     bindings = list(found.bindings.all())
     Measurement.objects.create(
         host=found.host,

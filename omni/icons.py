@@ -30,6 +30,7 @@ ICONS: dict[str, str] = {
     "moon": '<path d="M20 14a8 8 0 1 1-10-10 6.500 6.500 0 0 0 10 10z"/>',
     "info": '<circle cx="12" cy="12" r="9"/><path d="M12 11v5M12 8h.01"/>',
     "clock": '<circle cx="12" cy="12" r="9"/><path d="M12 7v5l3 2"/>',
+    "bolt": '<path d="M13 3 5 13.500h6L11 21l8-10.500h-6z"/>',
     "cpu": '<rect x="7" y="7" width="10" height="10" rx="1.500"/><path d="M10 3v4M14 3v4M10 17v4M14 17v4M3 10h4M3 14h4M17 10h4M17 14h4"/>',
     "memory": '<rect x="3" y="8" width="18" height="8" rx="1.500"/><path d="M7 8v4M11 8v4M15 8v4M6 16v3M18 16v3"/>',
     "settings": '<path d="M4 7h9M17 7h3M4 17h3M11 17h9"/><circle cx="15" cy="7" r="2"/><circle cx="9" cy="17" r="2"/>',

@@ -24,6 +24,8 @@ OMNI_MODEL_FOLDERS = [Path(folder).expanduser() for folder in envlist("OMNI_MODE
 OMNI_ENGINE_PORTS = envrange("OMNI_ENGINE_PORTS", (18100, 18999), low=1024, high=65535)
 OMNI_TELEMETRY_HZ = envint("OMNI_TELEMETRY_HZ", 2, low=1, high=10)
 OMNI_STAND_IN_DEVICES = envint("OMNI_STAND_IN_DEVICES", 2, low=0, high=8)
+# Of the memory that prompts on their way between two instances may take; 0 is half of what the file system has.
+OMNI_HANDOVER_LIMIT_MIB = envint("OMNI_HANDOVER_LIMIT_MIB", 0, low=0, high=1 << 24)
 OMNI_BROKER_URL = envstr("OMNI_BROKER_URL")
 OMNI_VERSION = re.search(r"^## (\S+)", (BASE_DIR / "CHANGELOG.md").read_text(), re.M)[1]  # type: ignore[index]
 

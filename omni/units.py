@@ -60,6 +60,13 @@ def gbps_text(value: float | None) -> str:
     return UNKNOWN if value is None else f"{short_text(value)} GB/s"
 
 
+def times_text(value: float | None) -> str:
+    """How many times another: 1.36 → '1.36×'."""
+    if value is None:
+        return UNKNOWN
+    return f"{short_text(value)}×"
+
+
 def short_text(value: float) -> str:
     """Three significant figures at most, without trailing zeros."""
     if abs(value) >= 100:

@@ -21,6 +21,7 @@ def healthz(request: HttpRequest) -> HttpResponse:
 
 def metrics(request: HttpRequest) -> HttpResponse:
     """What the panel knows of its deployments, in Prometheus' text format."""
+    from deployments.gateway.handover_lines import counts
     from deployments.models import Deployment, Instance
 
     lines = ["# TYPE omni_deployment_ready gauge"]
@@ -32,6 +33,9 @@ def metrics(request: HttpRequest) -> HttpResponse:
     for instance in Instance.objects.select_related("deployment", "device"):
         owner = instance.deployment or instance.device
         lines.append(f'omni_instance_restarts_total{{owner="{owner}",role="{instance.role}"}} {instance.restarts}')
+    lines.append("# TYPE omni_handovers_total counter")
+    for (name, outcome), count in sorted(counts.items()):
+        lines.append(f'omni_handovers_total{{deployment="{name}",outcome="{outcome}"}} {count}')
     return HttpResponse("\n".join(lines) + "\n", content_type="text/plain; version=0.0.4; charset=utf-8")
 
 

@@ -10,10 +10,14 @@ import pytest
 from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import Group, User
 from django.test import Client
+from hypothesis import HealthCheck, settings
 
 from tests.panel import RunningPanel
 
 PASSWORD = "correct horse battery"
+# How long an example takes says something about the machine, nothing about what is tested.
+settings.register_profile("omni", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("omni")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -46,10 +46,12 @@ PURE = {
     "deployments/supervision/reconcile.py",
     "deployments/supervision/log_reading.py",
     "deployments/gateway/fields.py",
+    "deployments/gateway/handover_plan.py",
     "deployments/gateway/routing.py",
     "deployments/gateway/shapes.py",
     "chat/transcript.py",
     "chat/timings.py",
+    "chat/comparison.py",
 }
 IMPURE_PACKAGES = {
     "django", "channels", "channels_redis", "celery", "kombu", "redis", "httpx", "pynvml", "psutil",

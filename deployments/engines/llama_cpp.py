@@ -121,7 +121,10 @@ class LlamaCpp(EngineFlavour):
             flags += ["-ncmoe", str(values["n_cpu_moe"])]
         flags += ["-kvu"] if values["kv_unified"] == "on" else []
         flags += self.swa_flags() if spec.swa_full else []
-        flags += ["--slot-save-path", spec.slots_folder] if spec.slots_folder else []
+        if spec.slots_folder:
+            flags += ["--slot-save-path", spec.slots_folder]
+            # An idle slot is about to be saved or has just been restored: the engine must not put it away.
+            flags += ["--no-cache-idle-slots"] if "--no-cache-idle-slots" in spec.engine.flags else []
         for key, flag in (("threads", "-t"), ("cache_ram_mib", "-cram")):
             flags += [] if values[key] == AUTO else [flag, str(values[key])]
         return flags + self.load_flags(spec, str(values["load_mode"]))

@@ -164,6 +164,8 @@ def _headers(upstream: Upstream) -> dict[str, str]:
         "x-omni-deployment": upstream.choice.serving.name,
         "x-omni-route": upstream.choice.route,
     }
+    if upstream.handover:
+        headers["x-omni-handover"] = upstream.handover.header
     if upstream.dropped:
         names = [name for name in upstream.dropped if name.isascii() and name.isidentifier()]
         headers["x-omni-dropped-fields"] = ",".join(names)[:500]

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 
-from django.conf import settings
-
-from deployments.gateway.routing import Serving, Table
+from deployments.gateway.handover_facts import argument, handover_facts
+from deployments.gateway.routing import Passage, Peer, Serving, Table
 from deployments.models import Deployment, Instance, Route
 from deployments.strategies import STRATEGIES
 from deployments.supervision.states import InstanceState
@@ -58,6 +57,8 @@ def serving(deployment: Deployment) -> Serving:
     instances = list(deployment.instances.all())
     strategy = STRATEGIES.get(deployment.strategy)
     answering = next((i for i in instances if strategy and i.role == strategy.serving_role), None)
+    passage = Passage(strategy.passage) if strategy else Passage.DIRECT
+    peers = {i.role: Peer(address, f"{i.pid} {i.start_time}") for i in instances if (address := _address(i))}
     return Serving(
         name=deployment.name,
         state=state,
@@ -65,6 +66,9 @@ def serving(deployment: Deployment) -> Serving:
         alias=_alias(answering, deployment.name),
         error=deployment.error or next((i.error for i in instances if i.error), ""),
         created=int(deployment.created_at.timestamp()),
+        passage=passage,
+        peers=peers,
+        handover=handover_facts(deployment, answering) if passage == Passage.HANDOVER and answering else None,
     )
 
 
@@ -76,12 +80,6 @@ def _address(instance: Instance | None) -> str | None:
 
 def _alias(instance: Instance | None, default: str) -> str:
     """The name under which the engine knows its model."""
-    argv = list(instance.argv) if instance else []
-    for flag, value in zip(argv, argv[1:], strict=False):
-        if flag in ("--alias", "--served-model-name"):
-            return str(value)
-    return default
-
-
-def engine_key() -> str:
-    return settings.OMNI_HOME.secret("engine")
+    if instance is None:
+        return default
+    return argument(instance.argv, "--alias") or argument(instance.argv, "--served-model-name", default)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from omni.errors import OmniError
 
@@ -11,9 +12,43 @@ AUTO = "auto"
 READY = "ready"
 
 
+# The states of a deployment that is on its way out: what still answers for it will not for long.
+LEAVING = ("stopping", "stopped")
+
+
+class Passage(StrEnum):
+    """How a request passes through a deployment's instances."""
+
+    DIRECT = "direct"
+    HANDOVER = "handover"  # one instance reads the prompt, another answers
+
+
+@dataclass(frozen=True)
+class Peer:
+    """An instance that answers; `process` changes when it is started anew, at the same address as well."""
+
+    address: str
+    process: str = ""
+
+
+@dataclass(frozen=True)
+class HandoverFacts:
+    """What handing a prompt over needs to know of its deployment; 0 bytes are unknown."""
+
+    slots: int
+    least_tokens: int
+    folder: str
+    is_recurrent: bool = False
+    token_bytes: float = 0
+    fixed_bytes: int = 0
+
+
 @dataclass(frozen=True)
 class Serving:
-    """A deployment as routing needs to know it; `address` is None while nothing answers for it."""
+    """A deployment as routing needs to know it; `address` is None while nothing answers for it.
+
+    `peers` are its instances that can be asked, by role.
+    """
 
     name: str
     state: str
@@ -21,10 +56,15 @@ class Serving:
     alias: str = ""
     error: str = ""
     created: int = 0
+    passage: Passage = Passage.DIRECT
+    peers: Mapping[str, Peer] = field(default_factory=dict)
+    handover: HandoverFacts | None = None
 
     @property
     def is_ready(self) -> bool:
-        return self.state == READY and self.address is not None
+        """Without the instance that reads prompts, the one that answers does both."""
+        alone = self.passage == Passage.HANDOVER and self.state not in LEAVING
+        return self.address is not None and (self.state == READY or alone)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from deployments.planning.architecture import ModelShape
+from deployments.planning.memory_settings import MemorySettings
 from deployments.planning.speed import SpeedModel, kv_bytes_per_token
 
 TOKEN_OVERHEAD_BYTES = 16
@@ -20,6 +22,16 @@ WORTH = 2.0
 SHORTEST = 128
 
 
+def token_bytes(model: ModelShape, settings: MemorySettings) -> float:
+    """What one token takes in the file."""
+    return kv_bytes_per_token(model, settings) + TOKEN_OVERHEAD_BYTES
+
+
+def state_bytes(model: ModelShape) -> int:
+    """What recurrent states take in the file, however long the prompt is."""
+    return sum(4 * (kind.state_r + kind.state_s) for kind in model.layer_kinds())
+
+
 @dataclass(frozen=True)
 class Handover:
     """Seconds and bytes of handing over n tokens; None where a speed is not known."""
@@ -28,9 +40,7 @@ class Handover:
     decode: SpeedModel
 
     def file_bytes(self, tokens: int) -> int:
-        per_token = kv_bytes_per_token(self.prefill.model, self.prefill.settings) + TOKEN_OVERHEAD_BYTES
-        states = sum(4 * (k.state_r + k.state_s) for k in self.prefill.model.layer_kinds())
-        return int(tokens * per_token) + states
+        return int(tokens * token_bytes(self.prefill.model, self.prefill.settings)) + state_bytes(self.prefill.model)
 
     def transfer_s(self, tokens: int) -> float:
         """Saved, written, read and restored."""

@@ -21,6 +21,8 @@ class Strategy(ABC):
     optional_roles: ClassVar[tuple[str, ...]] = ()
     # The role whose instance answers requests.
     serving_role: ClassVar[str]
+    # How a request passes through the instances (gateway.routing.Passage).
+    passage: ClassVar[str] = "direct"
 
     @abstractmethod
     def plan(self, request: PlanRequest) -> Plan:

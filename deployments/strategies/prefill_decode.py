@@ -22,6 +22,7 @@ class PrefillDecode(Strategy):
     summary = "One instance reads prompts, another writes answers; the KV cache goes over through memory."
     roles = ("prefill", "decode")
     serving_role = "decode"
+    passage = "handover"
 
     def plan(self, request: PlanRequest) -> Plan:
         reader, writer = self.members(request)

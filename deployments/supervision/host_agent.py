@@ -17,6 +17,7 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
+from deployments import slots_folder
 from deployments.models import Deployment, Instance, Transition
 from deployments.planning.plan import InstancePlan, Plan
 from deployments.plans import plan_deployment
@@ -221,6 +222,7 @@ class HostAgent:
             process.kill_group(record)
         elif decision.action == Action.CLEAR and (record or instance.pid or instance.port):
             process.forget(self.run, instance.pk)
+            launch.tidy(instance)
             record = None
         if not seen.is_alive and seen.cause and decision.action != Action.START:
             # The end has been dealt with; the next observation must not count it again.
@@ -317,6 +319,7 @@ class HostAgent:
         if now_s - self.beat_s >= HEARTBEAT_S:
             Host.objects.filter(pk=self.host.pk).update(agent_seen_at=timezone.now(), agent_pid=os.getpid())
             self.beat_s = now_s
+            slots_folder.sweep_all(settings.OMNI_HOME.slots)
 
     def _tell(self, deployment: Deployment) -> None:
         fresh = Deployment.objects.filter(pk=deployment.pk).prefetch_related("instances").first()

@@ -10,6 +10,7 @@ from pathlib import Path
 from django.conf import settings
 from django.db import IntegrityError, transaction
 
+from deployments import slots_folder
 from deployments.discovery import rpc_server_path
 from deployments.engines.portable_cpu import library_env
 from deployments.gguf import read_header
@@ -54,19 +55,14 @@ def check(plan: InstancePlan) -> None:
         if flag in ("-m", "-md"):
             read_header(value)
         elif flag == "--slot-save-path":
-            make_slots_folder(Path(value))
+            slots_folder.make(Path(value))
 
 
-def make_slots_folder(folder: Path) -> None:
-    """What is in it are conversations: nobody else may read them. Raises OmniError (slots_folder)."""
-    try:
-        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
-        if folder.parent.stat().st_uid != os.getuid():
-            raise PermissionError(f"{folder.parent} belongs to somebody else")
-    except OSError as error:
-        text = f"The folder {folder} for handed-over KV caches cannot be made: {error}."
-        raise OmniError("slots_folder", text, "Make room or correct its permissions.") from None
+def tidy(instance: Instance) -> None:
+    """Removes what an instance that is stopped may have left in memory."""
+    for flag, value in zip(instance.argv, instance.argv[1:], strict=False):
+        if flag == "--slot-save-path" and Path(value).parent == settings.OMNI_HOME.slots:
+            slots_folder.remove(Path(value))
 
 
 def start(instance: Instance, plan: InstancePlan, generation: int, taken: Sequence[int]) -> process.Record:

@@ -2,3 +2,23 @@
 
 const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
 if (zone) document.cookie = `omni_zone=${zone}; path=/chat/; max-age=31536000; samesite=lax`;
+
+// One is chosen above; with three beside it a conversation has all the lanes it can have.
+const MOST_BESIDE = 3;
+
+for (const form of document.querySelectorAll("[data-new-chat]")) {
+  const boxes = [...form.querySelectorAll("[name=beside]")];
+  const offered = boxes.filter((box) => !box.disabled);
+  const update = () => {
+    const first = form.elements.deployment.value;
+    const isFull = boxes.filter((box) => box.checked && box.value !== first).length >= MOST_BESIDE;
+    for (const box of offered) {
+      const isFirst = box.value === first;
+      if (isFirst) box.checked = false;
+      box.closest("label").hidden = isFirst;
+      box.disabled = isFirst || (isFull && !box.checked);
+    }
+  };
+  form.addEventListener("change", update);
+  update();
+}

@@ -9,6 +9,7 @@ export class Stream {
     this.settledBox = article.querySelector("[data-settled]");
     this.tail = emptyText(article.querySelector("[data-tail]"));
     this.thinking = emptyText(article.querySelector("[data-track=thinking]"));
+    this.liveLine = article.querySelector("[data-live]");
   }
 
   /** True when the text was taken or already known; false when something before it is missing. */
@@ -33,6 +34,12 @@ export class Stream {
     this.tail.data = [...this.tail.data].slice(through - this.settledThrough).join("");
     this.settledThrough = through;
     return true;
+  }
+
+  /** The engine's own count so far. */
+  live({ tps, tokens }) {
+    this.liveLine.hidden = false;
+    this.liveLine.textContent = `Live: ${tps < 10 ? tps.toFixed(1) : Math.round(tps)} tokens/s · ${tokens} tokens`;
   }
 
   progress({ processed, total }) {

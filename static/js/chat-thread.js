@@ -1,4 +1,5 @@
-// The messages on the page: fetched as one fragment, exchanged one by one so that what did not change stays.
+// The messages on the page: fetched as one fragment, exchanged turn by turn and one by one, so that what did
+// not change stays.
 
 function parsed(html) {
   const template = document.createElement("template");
@@ -24,19 +25,37 @@ export async function refreshThread(url) {
   if (!response.ok) throw new Error(`the thread was answered with ${response.status}`);
   const fresh = parsed(await response.text()).getElementById("thread");
   const thread = document.getElementById("thread");
-  const articles = [...fresh.querySelectorAll("article")].map((article) => {
-    const old = articleOf(article.dataset.message);
-    return old && old.dataset.version === article.dataset.version ? old : article;
-  });
-  if (!sameChildren(thread, articles)) thread.replaceChildren(...articles);
+  if (thread.dataset.lanesVersion !== fresh.dataset.lanesVersion) return location.reload();
+  const turns = [...fresh.children].map(keptTurn);
+  if (!sameChildren(thread, turns)) thread.replaceChildren(...turns);
   thread.dataset.version = fresh.dataset.version;
   showTitle(fresh.dataset.title);
-  document.querySelector("[data-hello]").hidden = articles.length > 0;
+  document.querySelector("[data-hello]").hidden = turns.length > 0;
 }
 
-function sameChildren(thread, articles) {
-  const shown = thread.querySelectorAll("article");
-  return shown.length === articles.length && articles.every((article, i) => article === shown[i]);
+/** The turn as it stands on the page, if it is still the same; else the fresh one with the articles that are. */
+function keptTurn(fresh) {
+  const old = document.getElementById(fresh.id);
+  if (old?.dataset.version === fresh.dataset.version && sameArticles(old, fresh)) return old;
+  for (const article of fresh.querySelectorAll("article")) {
+    const shown = articleOf(article.dataset.message);
+    if (shown?.dataset.version === article.dataset.version) article.replaceWith(shown);
+  }
+  return fresh;
+}
+
+const versions = (turn) => [...turn.querySelectorAll("article")].map((article) => article.dataset.version).join();
+const sameArticles = (old, fresh) => versions(old) === versions(fresh);
+
+function sameChildren(thread, turns) {
+  return thread.children.length === turns.length && turns.every((turn, i) => turn === thread.children[i]);
+}
+
+/** Which lane was ahead, once the last of a turn has ended. */
+export function showCompared(turn, html) {
+  const old = document.getElementById(`compared-${turn}`);
+  const fresh = parsed(html).firstElementChild;
+  if (old && fresh) old.replaceWith(fresh);
 }
 
 function showTitle(title) {

@@ -3,15 +3,17 @@
 import { localTimes, toast } from "./app.js";
 import "./chat-list.js";
 import { Composer } from "./chat-composer.js";
+import { laneName, Lanes } from "./chat-lanes.js";
 import { Scroller } from "./chat-scroll.js";
 import { Stream } from "./chat-stream.js";
-import { articleOf, refreshThread, replaceArticle, streamingArticles } from "./chat-thread.js";
+import { articleOf, refreshThread, replaceArticle, showCompared, streamingArticles } from "./chat-thread.js";
 import { connect } from "./socket.js";
 
 const root = document.getElementById("chat");
 const announcer = root.querySelector("[data-announce]");
 const scroller = new Scroller(root);
 const streams = new Map();
+new Lanes(root);
 const composer = new Composer(root, { send: (text) => act("send", { text }), stop: () => act("stop") });
 let refreshing = null;
 let refreshAgain = false;
@@ -44,7 +46,7 @@ const handlers = {
     if (state === "changed") return refresh();
     if (state === "deleted") return location.assign("/chat/");
     if (state === "streaming") return streaming(message, data);
-    return finished(message, state, data.html);
+    return finished(message, state, data);
   },
   error({ text, fix }) {
     composer.restore();
@@ -59,18 +61,25 @@ function streamOf(id) {
   return streams.get(id);
 }
 
-function streaming(id, { settled, through, progress }) {
+function streaming(id, { settled, through, progress, live }) {
   const stream = streamOf(id);
   if (!stream) return;
   if (progress) stream.progress(progress);
+  if (live) stream.live(live);
   if (settled && !stream.settle(settled, through)) resync(id);
   scroller.follow();
 }
 
-function finished(id, state, html) {
+const ENDS = { done: "is complete", stopped: "was stopped" };
+
+function finished(id, state, { html, turn, compared }) {
+  const who = laneName(articleOf(id));
   streams.delete(id);
   if (!html || !replaceArticle(id, html)) refresh();
-  announcer.textContent = { done: "The answer is complete.", stopped: "The answer was stopped." }[state] ?? "The answer failed.";
+  if (compared) showCompared(turn, compared);
+  // The heads of several lanes know how many answers would go with a lane.
+  document.body.dispatchEvent(new CustomEvent("answers-changed"));
+  announcer.textContent = `The answer${who && ` of ${who}`} ${ENDS[state] ?? "failed"}.`;
   shown();
 }
 
@@ -89,7 +98,7 @@ async function refresh() {
     await refreshing;
     for (const article of streamingArticles()) {
       const id = Number(article.dataset.message);
-      if (!streams.has(id)) announcer.textContent = "The answer begins.";
+      if (!streams.has(id)) announcer.textContent = root.dataset.lanes > 1 ? "The answers begin." : "The answer begins.";
       streamOf(id);
       resync(id);
     }
@@ -116,6 +125,8 @@ function shown() {
 const idOf = (element) => Number(element.closest("article").dataset.message);
 
 const clicks = {
+  "[data-stop-one]": (button) => act("stop", { message: idOf(button) }),
+  "[data-fill]": (button) => act("fill", { lane: Number(button.closest("[data-lane]").dataset.lane) }),
   "[data-again]": (button) => act("again", { message: idOf(button) }),
   "[data-select]": (button) => act("select", { message: Number(button.dataset.select) }),
   "[data-edit]": (button) => showEdit(button.closest("article"), true),
@@ -160,8 +171,11 @@ async function copy(text) {
 }
 
 document.addEventListener("click", (event) => {
-  const menu = root.querySelector("[data-menu][open]");
-  if (menu && !menu.contains(event.target)) menu.open = false;
+  for (const menu of root.querySelectorAll("[data-menu][open]")) if (!menu.contains(event.target)) menu.open = false;
+});
+// An open menu is not taken away under the pointer; what changed shows with the next change.
+document.body.addEventListener("htmx:beforeSwap", (event) => {
+  if (event.detail.target.querySelector?.("[data-menu][open]")) event.detail.shouldSwap = false;
 });
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape" || document.querySelector("dialog[open]")) return;

@@ -28,6 +28,8 @@ class Page:
         self.text: dict[int, str] = defaultdict(str)
         self.states: dict[int, str] = {}
         self.html: dict[int, str] = {}
+        self.compared: dict[int, str] = {}
+        self.live: list[dict[str, Any]] = []
         self.deltas = self.gaps = self.changes = 0
         self.errors: list[dict[str, Any]] = []
         self.version = ""
@@ -95,6 +97,9 @@ class Page:
         elif kind == "chat.state" and data["state"] != "streaming":
             self.states[data["message"]] = data["state"]
             self.html[data["message"]] = data["data"].get("html", "")
+            self.compared[data["message"]] = data["data"].get("compared", "")
+        elif kind == "chat.state" and "live" in data["data"]:
+            self.live.append(data["data"]["live"])
 
     def _append(self, message: int, offset: int, text: str) -> None:
         self.deltas += 1

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from chat.timings import figures
+from chat.timings import Drafts, drafts_of, figures, live_figures, parse_handover
 
 LLAMA = {"cache_n": 24, "prompt_n": 23, "prompt_ms": 230.0, "predicted_n": 21, "predicted_ms": 400.0}
 
@@ -48,3 +48,36 @@ def test_too_little_gives_no_rate(timings: dict[str, Any]) -> None:
 def test_nothing_came() -> None:
     found = figures(sent_at=None, first_at=None, ended_at=1.0, usage={}, timings={})
     assert {name for name, value in found.items() if value not in (None, {})} == set()
+
+
+@pytest.mark.parametrize(
+    ("header", "found"),
+    [
+        ("prefill_ms=12,save_ms=3.5, bytes=123456", {"prefill_ms": 12, "save_ms": 3.5, "bytes": 123456}),
+        ("skipped: the prompt is short", {"outcome": "skipped", "why": "the prompt is short"}),
+        ("failed: slot 3: no room, bytes=12", {"outcome": "failed", "why": "slot 3: no room, bytes=12"}),
+        ("", {}),
+        ("later=words,save_ms=x,=4,restore_ms=nan,bytes=-1,tokens=7", {"tokens": 7}),
+        (";;==,,", {}),
+    ],
+)
+def test_the_gateways_word_on_handing_over_is_read_as_far_as_it_is_understood(header: str, found: Any) -> None:
+    assert parse_handover(header) == found
+
+
+def test_hand_over_stands_beside_the_engines_own_timings() -> None:
+    made = figures(sent_at=1, first_at=2, ended_at=3, usage={}, timings=LLAMA, handover={"save_ms": 3})
+    assert made["timings"] == {**LLAMA, "omni_handover": {"save_ms": 3}}
+
+
+@pytest.mark.parametrize(
+    ("timings", "drafts"),
+    [({"draft_n": 60, "draft_n_accepted": 41}, Drafts(60, 41)), ({"draft_n": 0}, None), ({}, None)],
+)
+def test_drafts(timings: dict[str, Any], drafts: Drafts | None) -> None:
+    assert drafts_of(timings) == drafts
+
+
+def test_live_figures_need_more_than_one_token() -> None:
+    assert live_figures(LLAMA) == {"tps": pytest.approx(50), "tokens": 21}
+    assert live_figures({"predicted_n": 1, "predicted_ms": 5.0}) == live_figures({}) == {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,15 @@ def model_path() -> str:
 
 
 class RealEngine:
-    """`llama-server` on a free port: 4 slots of 1024 tokens."""
+    """`llama-server` on a free port: 4 slots of 1024 tokens, unless `flags` say otherwise."""
 
-    def __init__(self, folder: Path, key_path: Path) -> None:
+    def __init__(
+        self, folder: Path, key_path: Path, *, flags: Sequence[str] = (), model: str = "", name: str = "engine"
+    ) -> None:
         self.port, self.key = free_port(), key_path.read_text().strip()
-        self.log = folder / "engine.log"
+        self.log = folder / f"{name}.log"
         argv = [
-            *(str(binary_path()), "-m", model_path(), "-c", "4096", "-np", "4", "-t", "2"),
+            *(str(binary_path()), "-m", model or model_path(), "-t", "2", *(flags or ("-c", "4096", "-np", "4"))),
             *("--host", "127.0.0.1", "--port", str(self.port), "--alias", "smol-alias", "--no-ui", "-fit", "off"),
             *("--api-key-file", str(key_path)),
         ]
@@ -40,6 +43,10 @@ class RealEngine:
                 stdin=subprocess.DEVNULL,
                 env=engine_environment(argv[0]),
             )
+        if not flags:
+            self.wait_ready()
+
+    def wait_ready(self) -> None:
         wait_until(lambda: self._healthy() or self._ended(), 60, self.said)
         assert self.process.poll() is None, self.said()
 
@@ -89,3 +96,17 @@ def make_deployment(name: str, port: int | None, *, state: str = "ready", **fiel
     argv = ["llama-server", "--alias", "smol-alias"]
     Instance.objects.create(host=host, deployment=deployment, role="model", port=port, state=state, argv=argv)
     return deployment
+
+
+def make_pair(name: str, ports: dict[str, int], folder: str, *, slots: int, least_tokens: int) -> None:
+    """A deployment whose prompts go from one instance to another, as its agent would have written it."""
+    from deployments.models import Instance
+
+    fields = {"strategy": "prefill_decode", "settings": {"handover_min": least_tokens}}
+    deployment = make_deployment(name, None, state="ready", desired="running", **fields)
+    deployment.instances.all().delete()
+    argv = ["llama-server", "--alias", "smol-alias", "-np", str(slots), "--slot-save-path", folder]
+    for role, port in ports.items():
+        Instance.objects.create(
+            host=deployment.host, deployment=deployment, role=role, port=port, state="ready", argv=argv
+        )

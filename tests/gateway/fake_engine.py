@@ -19,7 +19,9 @@ class Server(ThreadingHTTPServer):
 
 
 class FakeEngine:
-    def __init__(self) -> None:
+    def __init__(self, always: str = "", headers: dict[str, str] | None = None) -> None:
+        """`always` is a behaviour that the question does not choose; `headers` go with every stream."""
+        self.always, self.headers = always, headers or {}
         self.sent_bytes = 0
         self.seen: list[dict[str, Any]] = []
         self.open_requests = 0
@@ -47,7 +49,7 @@ class FakeEngine:
                 engine.seen.append(body)
                 engine.open_requests += 1
                 try:
-                    getattr(self, body["messages"][-1]["content"])()
+                    getattr(self, engine.always or body["messages"][-1]["content"])()
                 except OSError:
                     pass  # the gateway hung up, which is what some tests wait for
                 finally:
@@ -91,6 +93,17 @@ class FakeEngine:
                 self._chunk(b"data: [DONE]\n\n")
                 self.wfile.write(b"0\r\n\r\n")
 
+            def writes_with_drafts(self) -> None:
+                """Thirty tokens in half a second, with timings as llama-server sends them per token."""
+                self._begin()
+                for n in range(1, 31):
+                    timings = {"cache_n": 3, "prompt_n": 9, "prompt_ms": 90.0, "predicted_n": n}
+                    timings |= {"predicted_ms": 16.0 * n, "draft_n": 2 * n, "draft_n_accepted": n}
+                    self._chunk(b"data: " + json.dumps(TOKEN | {"timings": timings}).encode() + b"\n\n")
+                    engine.ending.wait(0.016)
+                self._chunk(b"data: [DONE]\n\n")
+                self.wfile.write(b"0\r\n\r\n")
+
             def refuses_the_key(self) -> None:
                 self._whole(401, {"error": {"message": "Invalid API Key"}})
 
@@ -103,6 +116,8 @@ class FakeEngine:
                 self.send_response(200)
                 self.send_header("Content-Type", "text/event-stream")
                 self.send_header("Transfer-Encoding", "chunked")
+                for name, value in engine.headers.items():
+                    self.send_header(name, value)
                 self.end_headers()
 
             def _chunk(self, data: bytes) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deployments.gateway.routing import Serving, Table, choose
+from deployments.gateway.routing import Passage, Serving, Table, choose
 from omni.errors import OmniError
 
 READY = Serving("smol", "ready", "http://127.0.0.1:1")
@@ -62,3 +62,14 @@ def test_a_route_named_auto_comes_before_the_choice_of_the_panel() -> None:
 
 def test_a_route_never_hides_a_deployment_and_dead_routes_are_not_listed() -> None:
     assert [name for name, _ in TABLE.public_names()] == [*sorted(TABLE.deployments), "public", "tired"]
+
+
+@pytest.mark.parametrize(
+    ("state", "address", "ready"),
+    [("ready", "http://x", True), ("crashed", "http://x", True), ("failed", "http://x", True), ("ready", None, False),
+     ("stopping", "http://x", False), ("stopped", None, False), ("loading", None, False)],
+)  # fmt: skip
+def test_a_deployment_that_hands_over_answers_as_long_as_its_decode_instance_does(
+    state: str, address: str | None, ready: bool
+) -> None:
+    assert Serving("pair", state, address, passage=Passage.HANDOVER).is_ready is ready

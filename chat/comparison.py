@@ -1,0 +1,38 @@
+"""Which lane was ahead in a turn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# (name, time to first token in ms, tokens per second); None where it is not known
+Figures = tuple[str, float | None, float | None]
+
+
+@dataclass(frozen=True)
+class Lead:
+    """The best of at least two in one respect; `factor` says how far before the next."""
+
+    kind: str  # "first_token" or "decode"
+    name: str
+    value: float
+    factor: float
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether anybody would notice."""
+        return self.factor >= 1.01
+
+
+def leads(answers: Sequence[Figures]) -> list[Lead]:
+    """The quickest to begin and the quickest to write, where at least two can be compared."""
+    first = _lead("first_token", [(ttft, name) for name, ttft, _ in answers if ttft], lowest=True)
+    decode = _lead("decode", [(tps, name) for name, _, tps in answers if tps], lowest=False)
+    return [lead for lead in (first, decode) if lead]
+
+
+def _lead(kind: str, values: list[tuple[float, str]], *, lowest: bool) -> Lead | None:
+    if len(values) < 2:
+        return None
+    (best, name), (second, _), *_ = sorted(values, reverse=not lowest)
+    return Lead(kind, name, best, second / best if lowest else best / second)

@@ -1,0 +1,75 @@
+"""What the chat's pages and fragments show."""
+
+from __future__ import annotations
+
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from django.http import HttpRequest
+from django.shortcuts import get_object_or_404
+from django.utils import timezone
+
+from chat.forms import SettingsForm
+from chat.lanes import choices_for, lanes_of
+from chat.listing import by_day, find
+from chat.models import MOST_LANES, Conversation
+from chat.thread import thread_of
+from omni.roles import CHAT
+
+
+def own(request: HttpRequest, pk: int) -> Conversation:
+    """404 for others' conversations: that they exist is nobody else's business."""
+    return get_object_or_404(Conversation.objects.prefetch_related("lanes"), pk=pk, owner=request.user)
+
+
+def list_context(request: HttpRequest) -> dict[str, Any]:
+    query = request.GET.get("q", "").strip()
+    found = find(request.user, query)
+    today = timezone.now().astimezone(_zone(request)).date()
+    choices = choices_for([])
+    return {
+        "groups": by_day(found, today, _zone(request)),
+        "query": query,
+        "current": int(current) if (current := request.GET.get("current", "")).isdecimal() else None,
+        "choices": choices,
+        "ready": [choice for choice in choices if choice.can_be_chosen and not choice.leads_to],
+    }
+
+
+def _zone(request: HttpRequest) -> ZoneInfo:
+    """The browser's time zone, which its script leaves in a cookie."""
+    try:
+        return ZoneInfo(request.COOKIES.get("omni_zone", "UTC"))
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return ZoneInfo("UTC")
+
+
+def thread_context(request: HttpRequest, conversation: Conversation) -> dict[str, Any]:
+    may_chat = request.user.has_perm(CHAT)
+    return {"conversation": conversation, "thread": thread_of(conversation), "may_chat": may_chat}
+
+
+def lanes_context(request: HttpRequest, conversation: Conversation) -> dict[str, Any]:
+    """What the heads of the lanes and the menus that change them show."""
+    lanes = list(lanes_of(conversation))
+    return {
+        "conversation": conversation,
+        "lanes": lanes,
+        "lane": lanes[0] if len(lanes) == 1 else None,
+        "watched": [lane.serving.pk for lane in lanes if lane.serving],
+        "idle": [lane for lane in lanes if lane.serving is None or lane.serving.state != "ready"],
+        "lane_choices": choices_for(lanes),
+        "can_add": len(lanes) < MOST_LANES,
+        "is_empty": not conversation.messages.exists(),
+        "may_chat": request.user.has_perm(CHAT),
+    }
+
+
+def page_context(request: HttpRequest, conversation: Conversation, form: SettingsForm) -> dict[str, Any]:
+    return {
+        **list_context(request),
+        **thread_context(request, conversation),
+        **lanes_context(request, conversation),
+        "form": form,
+        "current": conversation.pk,
+    }

@@ -1,0 +1,98 @@
+"""What handing a prompt over asks of the two engines."""
+
+from __future__ import annotations
+
+import asyncio
+from array import array
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+
+from deployments.gateway.connection import client, engine_request
+from deployments.gateway.handover_plan import CHAT, TEMPLATE_FIELDS, HandoverFailed
+from deployments.gateway.routing import Peer
+from deployments.gateway.shapes import engine_message
+
+# Rendering and counting need no device; an engine sends a comment every 30 s while it reads a prompt.
+COUNT_S, READ_SILENCE_S, READ_S = 20.0, 90.0, 1800.0
+# A save or restore waits for the batch that is computed just then, then runs at the speed of memory.
+BATCH_S, SLOWEST_BYTES_PER_S = 120.0, 200e6
+FILE_GONE_S = 600.0
+
+
+async def prompt_tokens(peer: Peer, path: str, fields: Mapping[str, Any]) -> list[int]:
+    """The prompt as the engine itself will see it; empty when it cannot be told, for whatever reason."""
+    prompt = fields.get("prompt")
+    if isinstance(prompt, list):
+        return prompt
+    try:
+        if path == CHAT:
+            asked = {name: fields[name] for name in TEMPLATE_FIELDS if name in fields}
+            prompt = (await _answer(peer, "/apply-template", asked, COUNT_S))["prompt"]
+        counted = await _answer(
+            peer, "/tokenize", {"content": prompt, "add_special": True, "parse_special": True}, COUNT_S
+        )
+        return [int(token) for token in counted["tokens"]]
+    except (HandoverFailed, KeyError, TypeError, ValueError):
+        return []
+
+
+async def read_prompt(peer: Peer, slot: int, tokens: array[int]) -> None:
+    """Has the prefill instance compute the cache of these tokens in this slot. Raises HandoverFailed.
+
+    As a stream: the engine looks whether anybody still listens only while it has something to say.
+    """
+    fields = {
+        "prompt": tokens.tolist(),
+        "n_predict": 0,
+        "temperature": 0,
+        "id_slot": slot,
+        "cache_prompt": True,
+        "stream": True,
+        "return_progress": True,
+    }
+    request = engine_request(peer.address, "/completion", fields, READ_SILENCE_S)
+    async with _failures("prefill"), asyncio.timeout(READ_S):
+        response = await client().send(request, stream=True)
+        try:
+            if response.status_code != 200:
+                raise _refused("prefill", await response.aread())
+            async for _ in response.aiter_raw():
+                pass
+        finally:
+            await response.aclose()
+
+
+async def act_on_slot(peer: Peer, slot: int, action: str, name: str, size_bytes: int) -> dict[str, Any]:
+    """Saves a slot to a file or restores one. Raises HandoverFailed."""
+    limit_s = BATCH_S + size_bytes / SLOWEST_BYTES_PER_S
+    return await _answer(peer, f"/slots/{slot}?action={action}", {"filename": name}, limit_s)
+
+
+async def _answer(peer: Peer, path: str, fields: Mapping[str, Any], limit_s: float) -> dict[str, Any]:
+    what = path.rpartition("=")[2].strip("/")
+    async with _failures(what):
+        response = await client().send(engine_request(peer.address, path, fields, limit_s))
+        if response.status_code != 200:
+            raise _refused(what, response.content)
+        return dict(response.json())
+
+
+def _refused(what: str, body: bytes) -> HandoverFailed:
+    return HandoverFailed(f"{what}: {engine_message(body) or 'refused'}")
+
+
+@asynccontextmanager
+async def _failures(what: str) -> AsyncIterator[None]:
+    try:
+        yield
+    except (TimeoutError, httpx.TimeoutException):
+        raise HandoverFailed(f"{what}: no answer in time", is_late=True) from None
+    except (httpx.ConnectError, httpx.ConnectTimeout):
+        raise HandoverFailed(f"{what}: the instance cannot be reached") from None
+    except httpx.HTTPError:
+        raise HandoverFailed(f"{what}: the connection broke off") from None
+    except ValueError:
+        raise HandoverFailed(f"{what}: the answer is not JSON") from None
