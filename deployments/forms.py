@@ -7,32 +7,50 @@ from contextlib import contextmanager
 from typing import Any
 
 from django import forms
+from django.http import QueryDict
 
 from deployments import services
 from deployments.engines.flags import ALLOWED, allowed_args
 from deployments.models import Deployment, Engine, Model
 from deployments.planning.settings import AUTO, SETTINGS, Group, Setting, conflicts, validated
+from deployments.role_fields import DRAFT_MODEL, MODEL, STRATEGY, RoleField, initial_members, members_of, role_fields
+from deployments.strategies import STRATEGIES
+from deployments.strategies.base import Strategy
 from gpus.models import Device, Host
 from omni.errors import OmniError
 
-STRATEGY, ROLE = "independent", "model"
+FIRST_STRATEGY = next(iter(STRATEGIES))
 PREFIX = "setting_"
+# What is asked for depends on them: the form comes anew, with all that is typed in it.
+SHOWN_ANEW = {
+    "hx-get": "",
+    "hx-trigger": "change",
+    "hx-include": "closest form",
+    "hx-params": "not csrfmiddlewaretoken",
+    "hx-target": "closest form",
+    "hx-select": ".deployment-form",
+    "hx-swap": "outerHTML",
+}
 CONTEXT_SUGGESTIONS = (AUTO, "2048", "4096", "8192", "16384", "32768", "65536", "131072")
 
 
 class DeploymentForm(forms.Form):
-    """Creates a deployment, or changes the one it is given."""
+    """Creates a deployment, or changes the one it is given. Which roles and settings it asks for is its strategy's."""
 
+    strategy = forms.ChoiceField(choices=[(each.name, each.title) for each in STRATEGIES.values()])
     name = forms.CharField(
         required=False,
         max_length=60,
         help_text="Programs ask for it by this name. Left empty, it is made from the model's name.",
     )
     model = forms.ModelChoiceField(Model.objects.none(), to_field_name="name", empty_label="Choose a model …")
-    devices = forms.MultipleChoiceField(
-        widget=forms.CheckboxSelectMultiple,
-        error_messages={"required": "Choose at least one; CPU is one too."},
-        help_text="The model's layers are spread over the devices you tick.",
+    draft = forms.ModelChoiceField(
+        Model.objects.none(),
+        to_field_name="name",
+        required=False,
+        label="Draft model",
+        empty_label="None: draft from the text itself",
+        help_text="A small model of the same family that guesses ahead.",
     )
     engine = forms.ModelChoiceField(Engine.objects.none(), empty_label=None)
     extra_args = forms.CharField(
@@ -46,21 +64,46 @@ class DeploymentForm(forms.Form):
         self.host, self.deployment = host, deployment
         kwargs["initial"] = _initial(deployment) | kwargs.get("initial", {})
         super().__init__(*args, **kwargs)
-        self._add_choices()
-        for setting in SETTINGS.values():
-            self.fields[PREFIX + setting.key] = setting_field(setting, PREFIX + setting.key)
+        asked = (self.data if self.is_bound else self.initial).get(STRATEGY)
+        self.strategy_chosen: Strategy = STRATEGIES.get(str(asked), STRATEGIES[FIRST_STRATEGY])
         if deployment:
+            self.initial = {**initial_members(deployment, self.strategy_chosen), **self.initial}
             del self.fields["name"]
+        self.initial.setdefault(STRATEGY, FIRST_STRATEGY)
+        self.roles: list[RoleField] = list(role_fields(self.strategy_chosen))
+        self._add_choices()
+        for setting in self._asked_settings():
+            self.fields[PREFIX + setting.key] = setting_field(setting, PREFIX + setting.key)
         for name, field in self.fields.items():
             field.widget.attrs.setdefault("aria-describedby", f"{name}-help")
+        for name in (STRATEGY, MODEL):
+            self.fields[name].widget.attrs.update(SHOWN_ANEW)
+
+    def _asked_settings(self) -> list[Setting]:
+        """Those the strategy looks at, in the order of their groups."""
+        order = list(Group)
+        asked = [s for s in SETTINGS.values() if not s.strategies or self.strategy_chosen.name in s.strategies]
+        return sorted(asked, key=lambda s: order.index(s.group))
 
     def _add_choices(self) -> None:
         models = [m.pk for m in Model.objects.filter(state=Model.State.OK) if not m.facts.get("is_projector")]
-        self.fields["model"].queryset = Model.objects.filter(pk__in=models)  # type: ignore[attr-defined]
+        self.fields[MODEL].queryset = Model.objects.filter(pk__in=models)  # type: ignore[attr-defined]
+        if any(role.needs_model == DRAFT_MODEL for role in self.roles):
+            self.fields[DRAFT_MODEL].queryset = Model.objects.filter(pk__in=models)  # type: ignore[attr-defined]
+        else:
+            del self.fields[DRAFT_MODEL]
         engines = Engine.objects.filter(host=self.host, state=Engine.State.OK)
         self.fields["engine"].queryset = engines  # type: ignore[attr-defined]
-        devices = Device.objects.filter(host=self.host, is_present=True)
-        self.fields["devices"].choices = [(d.name, device_label(d)) for d in devices]  # type: ignore[attr-defined]
+        devices = [(d.name, device_label(d)) for d in Device.objects.filter(host=self.host, is_present=True)]
+        for role in self.roles:
+            self.fields[role.name] = forms.MultipleChoiceField(
+                choices=devices,
+                required=not role.is_optional,
+                label=role.label,
+                widget=forms.CheckboxSelectMultiple,
+                error_messages={"required": "Choose at least one; CPU is one too."},
+                help_text=role.help_text,
+            )
 
     # --- groups for the page ----------------------------------------------------------------------
     def main_settings(self) -> Iterator[forms.BoundField]:
@@ -70,18 +113,20 @@ class DeploymentForm(forms.Form):
         return self._settings(advanced=True)
 
     def _settings(self, *, advanced: bool) -> Iterator[forms.BoundField]:
-        order = list(Group)
-        for setting in sorted(SETTINGS.values(), key=lambda s: order.index(s.group)):
+        for setting in self._asked_settings():
             if setting.advanced == advanced:
                 yield self[PREFIX + setting.key]
+
+    def device_fields(self) -> Iterator[forms.BoundField]:
+        for role in self.roles:
+            yield self[role.name]
 
     @property
     def opens_advanced(self) -> bool:
         """Something below the fold is wrong, or was set."""
-        keys = [PREFIX + s.key for s in SETTINGS.values() if s.advanced] + ["engine", "extra_args"]
-        set_before = self.deployment and any(
-            [SETTINGS[key].advanced for key in self.deployment.settings] + [bool(self.deployment.extra_args)]
-        )
+        keys = [PREFIX + s.key for s in self._asked_settings() if s.advanced] + ["engine", "extra_args"]
+        before = self.deployment
+        set_before = before and (before.extra_args or any(PREFIX + key in keys for key in before.settings))
         return bool(set_before) or any(key in self.errors for key in keys)
 
     @property
@@ -106,11 +151,14 @@ class DeploymentForm(forms.Form):
         data = super().clean() or {}
         for key, error in conflicts(self._values(data)):
             self.add_error(PREFIX + key, str(error))
+        for role in self.roles:
+            if role.is_optional and data.get(role.needs_model) and data.get(role.name) == []:
+                self.add_error(role.name, "Choose at least one; CPU is one too.")
         return data
 
     def _values(self, data: dict[str, Any]) -> dict[str, Any]:
         """The settings that differ from their defaults."""
-        given = {s.key: data[PREFIX + s.key] for s in SETTINGS.values() if PREFIX + s.key in data}
+        given = {s.key: data[PREFIX + s.key] for s in self._asked_settings() if PREFIX + s.key in data}
         return {key: value for key, value in given.items() if value != SETTINGS[key].default}
 
     def save(self, user: Any) -> Deployment:
@@ -118,7 +166,8 @@ class DeploymentForm(forms.Form):
         data = self.cleaned_data
         values: dict[str, Any] = {
             "engine": data["engine"],
-            "members": {ROLE: (data["model"], data["devices"])},
+            "strategy": self.strategy_chosen.name,
+            "members": members_of(self.strategy_chosen, data),
             "settings": validated(self._values(data)),
             "extra_args": data["extra_args"],
             "user": user,
@@ -126,7 +175,12 @@ class DeploymentForm(forms.Form):
         if self.deployment:
             return services.deployment_change(deployment=self.deployment, **values)
         name = data["name"] or services.free_name(data["model"].name)
-        return services.deployment_create(name=name, strategy=STRATEGY, **values)
+        return services.deployment_create(name=name, **values)
+
+
+def typed_so_far(query: QueryDict) -> dict[str, Any]:
+    """Field name → what stands in it, for a form that is shown anew because its strategy changed."""
+    return {name: query.getlist(name) if name.startswith("devices") else query[name] for name in query}
 
 
 @contextmanager
@@ -173,11 +227,9 @@ def setting_field(setting: Setting, name: str) -> SettingField:
 def _initial(deployment: Deployment | None) -> dict[str, Any]:
     if deployment is None:
         return {}
-    binding = deployment.bindings.select_related("model").get(role=ROLE)
     settings = {PREFIX + key: value for key, value in deployment.settings.items()}
     return settings | {
-        "model": binding.model.name,
-        "devices": binding.devices,
+        STRATEGY: deployment.strategy,
         "engine": deployment.engine_id,
         "extra_args": "\n".join(deployment.extra_args),
     }

@@ -19,6 +19,11 @@ class Part:
     devices: tuple[str, ...]
 
 
+def source_of(role: str) -> str:
+    """Which of the chosen models plays a role: MAIN or DRAFT."""
+    return DRAFT if role == "draft" else MAIN
+
+
 def assign(
     roles: Sequence[str], devices: Sequence[DeviceFacts], *, has_draft: bool = False, draft_device: str = ""
 ) -> Mapping[str, Part]:

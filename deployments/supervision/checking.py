@@ -10,7 +10,7 @@ from django.conf import settings
 
 from deployments.models import Binding, Instance, ReferenceAnswer
 from deployments.supervision import launch
-from deployments.supervision.answers import Answer, Check, Judgement
+from deployments.supervision.answers import Answer, Check, Judgement, is_degenerate
 from deployments.supervision.log_reading import Cause
 from deployments.supervision.process import Record
 from deployments.supervision.reconcile import Observed
@@ -52,10 +52,10 @@ class Checker:
     def _keep(self, instance: Instance, ticks: int, found: Found, seen: Observed) -> Observed:
         check = found.check
         instance.checked_ticks, instance.judgement = ticks, str(check.judgement)
-        loud = check.text if check.judgement in (Judgement.DRIFT, Judgement.DIFFERENT, Judgement.UNKNOWN) else ""
+        loud = "" if check.judgement in (Judgement.EQUAL, Judgement.ALONE) else check.text
         instance.warning = " ".join(filter(None, (found.otherwise, loud)))
         instance.save(update_fields=["checked_ticks", "judgement", "warning"])
-        if check.judgement == Judgement.GARBAGE:
+        if check.judgement == Judgement.GARBAGE and not _is_the_models_own(instance):
             return replace(seen, wrong=Cause(WRONG, check.text, FIX, permanent=True))
         if _is_reference(instance) and check.answer and not found.otherwise:
             _remember(instance, check.answer)
@@ -71,13 +71,23 @@ def _is_reference(instance: Instance) -> bool:
     return bool(instance.deployment and instance.deployment.strategy == "independent")
 
 
+def _is_the_models_own(instance: Instance) -> bool:
+    """Whether nonsense is how this model answers: nothing is split, and it is not known to answer better."""
+    known = _kept(instance)
+    return _is_reference(instance) and (known is None or is_degenerate(known.tokens))
+
+
 def _reference(instance: Instance) -> Answer | None:
     """What to compare with: nothing for the reference itself, which is only looked at for nonsense."""
     if _is_reference(instance):
         return None
-    binding = Binding.objects.filter(deployment=instance.deployment, role=instance.role).first()
-    known = ReferenceAnswer.objects.filter(model=binding.model_id).first() if binding else None
+    known = _kept(instance)
     return Answer(tuple(known.tokens), tuple(known.pieces)) if known else None
+
+
+def _kept(instance: Instance) -> ReferenceAnswer | None:
+    binding = Binding.objects.filter(deployment=instance.deployment, role=instance.role).first()
+    return ReferenceAnswer.objects.filter(model=binding.model_id).first() if binding else None
 
 
 def _remember(instance: Instance, answer: Answer) -> None:

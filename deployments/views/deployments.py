@@ -16,11 +16,13 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from deployments import services
 from deployments.discovery import local_host
-from deployments.forms import DeploymentForm
+from deployments.effects import effects
+from deployments.forms import DeploymentForm, typed_so_far
 from deployments.models import Deployment, Instance, Model, Transition
 from deployments.planning.plan import PORT, Plan
 from deployments.planning.settings import SETTINGS, with_defaults
-from deployments.strategies import STRATEGIES, get_strategy
+from deployments.role_fields import MODEL
+from deployments.strategies import STRATEGIES
 from deployments.supervision.launch import command_text
 from deployments.waiting import agent_is_running
 from omni.errors import OmniError
@@ -148,8 +150,15 @@ def create(request: HttpRequest) -> HttpResponse:
                 services.deployment_start(deployment=made, user=request.user)
             return redirect("deployments:deployment", made.name)
     else:
-        form = DeploymentForm(host=host, initial=_first_choices(request.GET.get("model", "")))
-    return render(request, "deployments/form.html", {"form": form, "strategy": get_strategy("independent")})
+        initial = _first_choices(request.GET.get("model", "")) | typed_so_far(request.GET)
+        form = DeploymentForm(host=host, initial=initial)
+    return render(request, "deployments/form.html", _form_context(form))
+
+
+def _form_context(form: DeploymentForm) -> dict[str, Any]:
+    model = Model.objects.filter(name=str(form[MODEL].value() or "")).first()
+    measured = effects(form.host, model) if model else []
+    return {"form": form, "deployment": form.deployment, "measured": measured, "model": model}
 
 
 def _first_choices(wanted: str) -> dict[str, Any]:
@@ -172,12 +181,11 @@ def _first_choices(wanted: str) -> dict[str, Any]:
 @require_http_methods(["GET", "HEAD", "POST"])
 def change(request: HttpRequest, name: str) -> HttpResponse:
     found = get_object_or_404(Deployment, name=name, is_deleting=False)
-    form = DeploymentForm(request.POST or None, host=found.host, deployment=found)
+    form = DeploymentForm(request.POST or None, host=found.host, deployment=found, initial=typed_so_far(request.GET))
     if request.method == "POST" and form.is_valid() and _saved(form, request):
         messages.success(request, f"{found.name} is changed.")
         return redirect("deployments:deployment", found.name)
-    context = {"form": form, "deployment": found, "strategy": STRATEGIES.get(found.strategy)}
-    return render(request, "deployments/form.html", context)
+    return render(request, "deployments/form.html", _form_context(form))
 
 
 def _saved(form: DeploymentForm, request: HttpRequest) -> Deployment | None:

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from django.test import Client
 
+from deployments.effects import effects
 from deployments.forms import DeploymentForm
-from deployments.models import Deployment, Engine, Model
+from deployments.models import Deployment, Engine, Measurement, Model
 from deployments.planning.settings import SETTINGS
 from gpus.models import Device, Host
 
@@ -18,7 +19,8 @@ from gpus.models import Device, Host
 def typed(engine: Engine, model: Model) -> dict[str, Any]:
     """What the browser sends when only the defaults are there."""
     defaults = {f"setting_{key}": setting.default for key, setting in SETTINGS.items()}
-    return defaults | {"model": model.name, "name": "", "devices": ["RPC0"], "engine": engine.pk, "extra_args": ""}
+    chosen = {"strategy": "independent", "model": model.name, "devices": ["RPC0"], "engine": engine.pk}
+    return defaults | chosen | {"name": "", "extra_args": ""}
 
 
 def errors(text: str) -> list[str]:
@@ -39,6 +41,9 @@ def test_the_form_opens_with_the_wanted_model_and_the_best_device(
 def test_every_setting_has_a_labelled_field_with_its_default(operator: Client, engine: Engine, model: Model) -> None:
     text = operator.get("/deployments/new/").content.decode()
     for key, setting in SETTINGS.items():
+        if setting.strategies and "independent" not in setting.strategies:
+            assert f"setting_{key}" not in text, "it means nothing to this strategy"
+            continue
         assert f'for="id_setting_{key}"' in text
         assert f'id="setting_{key}-help"' in text
         assert re.search(rf'name="setting_{key}"[^>]*value="{setting.default}"', text) or re.search(
@@ -130,3 +135,79 @@ def test_what_cannot_be_used_is_not_offered(host: Host, engine: Engine, model: M
     assert [m.name for m in form.fields["model"].queryset] == [model.name]  # type: ignore[attr-defined]
     assert [e.name for e in form.fields["engine"].queryset] == ["llama-server"]  # type: ignore[attr-defined]
     assert [name for name, _ in form.fields["devices"].choices] == ["RPC0", "CPU"]  # type: ignore[attr-defined]
+
+
+# strategy → what is chosen beside the model, the bindings that come of it
+CHOICES: dict[str, tuple[dict[str, Any], dict[str, list[str]]]] = {
+    "independent": ({"devices": ["RPC0"]}, {"model": ["RPC0"]}),
+    "layer_split": ({"devices": ["RPC0", "RPC1"], "setting_tensor_split": "3,1"}, {"model": ["RPC0", "RPC1"]}),
+    "tensor_split": ({"devices": ["RPC0", "RPC1"]}, {"model": ["RPC0", "RPC1"]}),
+    "graph_split": ({"devices": ["RPC0", "RPC1"]}, {"model": ["RPC0", "RPC1"]}),
+    "expert_offload": ({"devices": ["RPC0", "CPU"], "setting_n_cpu_moe": "4"}, {"model": ["RPC0", "CPU"]}),
+    "prefill_decode": (
+        {"devices": ["RPC0"], "devices_decode": ["RPC1"], "setting_handover_min": "32"},
+        {"prefill": ["RPC0"], "decode": ["RPC1"]},
+    ),
+    "speculative": (
+        {"devices": ["RPC0"], "draft": "DRAFT", "devices_draft": ["CPU"], "setting_draft_max": "8"},
+        {"target": ["RPC0"], "draft": ["CPU"]},
+    ),
+}
+
+
+@pytest.mark.parametrize("strategy", CHOICES)
+def test_every_strategy_can_be_created_and_changed_in_its_form(
+    strategy: str, operator: Client, typed: dict[str, Any], model: Model
+) -> None:
+    small = Model.objects.create(name="small-one", path="/small.gguf", state="ok", facts={})
+    chosen, bound = CHOICES[strategy]
+    sent = typed | {k: small.name if v == "DRAFT" else v for k, v in chosen.items()}
+    operator.post("/deployments/new/", sent | {"strategy": strategy, "name": "made"})
+    made = Deployment.objects.get(name="made")
+    assert made.strategy == strategy
+    assert {b.role: b.devices for b in made.bindings.all()} == bound
+    assert {b.role: b.model for b in made.bindings.all()} == {r: small if r == "draft" else model for r in bound}
+    given = {k.removeprefix("setting_"): v for k, v in chosen.items() if k.startswith("setting_")}
+    assert {k: str(v) for k, v in made.settings.items()} == given
+    text = operator.get("/deployments/made/change/").content.decode()
+    assert f'<option value="{strategy}" selected>' in text
+    for name, value in chosen.items():
+        for each in value if isinstance(value, list) else ():
+            assert re.search(rf'name="{name}" value="{each}"[^>]*checked', text), (name, each)
+    assert all(f'value="{value}"' in text for value in given.values())
+
+
+def test_without_a_draft_model_drafts_come_from_the_text(operator: Client, typed: dict[str, Any]) -> None:
+    operator.post("/deployments/new/", typed | {"strategy": "speculative", "name": "made", "draft": ""})
+    assert [b.role for b in Deployment.objects.get(name="made").bindings.all()] == ["target"]
+
+
+def test_a_draft_model_wants_a_device(operator: Client, typed: dict[str, Any], model: Model) -> None:
+    sent = typed | {"strategy": "speculative", "draft": model.name}
+    text = operator.post("/deployments/new/", sent).content.decode()
+    assert errors(text) == ["Choose at least one; CPU is one too."]
+
+
+def test_a_strategy_that_is_chosen_shows_its_own_fields_and_keeps_what_was_typed(
+    operator: Client, typed: dict[str, Any], model: Model
+) -> None:
+    query = {"strategy": "prefill_decode", "model": model.name, "devices": ["RPC1"], "setting_context": "3000"}
+    text = operator.get("/deployments/new/", query).content.decode()
+    assert 'name="devices_decode"' in text and "setting_handover_min" in text and "setting_draft_max" not in text
+    assert re.search(r'name="devices" value="RPC1"[^>]*checked', text)
+    assert not re.search(r'name="devices" value="RPC0"[^>]*checked', text)
+    assert 'value="3000"' in text
+
+
+def test_what_each_strategy_gave_here_stands_where_it_is_chosen(
+    operator: Client, host: Host, engine: Engine, model: Model
+) -> None:
+    given = {"host": host, "model": model, "deployment_name": "x"}
+    for rate in (20.0, 22.0, 30.0):
+        Measurement.objects.create(**given, strategy="independent", devices=["RPC0"], decode_tps=rate)
+    Measurement.objects.create(**given, strategy="speculative", devices=["RPC0", "CPU"], decode_tps=33.0)
+    first, second = effects(host, model)
+    assert (first.strategy, first.decode_tps, first.times) == ("speculative", 33.0, 1.5)
+    assert (second.strategy, second.decode_tps, second.answers, second.times) == ("independent", 22.0, 3, None)
+    text = operator.get(f"/deployments/new/?model={model.name}").content.decode()
+    assert "Measured here" in text and "33 tokens/s" in text and "1.5×" in text

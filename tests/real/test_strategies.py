@@ -1,7 +1,8 @@
-"""Every strategy from a rig file on two devices, with the real engine: what starts, and what its answers are worth."""
+"""Every strategy, from a rig file and from the web page, with the real engine: what starts and what it answers."""
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator
 
@@ -9,7 +10,7 @@ import httpx
 import pytest
 
 from tests.helpers import wait_until
-from tests.panel import RunningPanel
+from tests.panel import PASSWORD, RunningPanel
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 RIG = """
@@ -49,8 +50,8 @@ deployments:
 
 
 class Rig:
-    def __init__(self, panel: RunningPanel) -> None:
-        self.panel = panel
+    def __init__(self, panel: RunningPanel, model: str) -> None:
+        self.panel, self.model = panel, model
         made = panel.manage("apikey", "strategies")
         assert made.returncode == 0, made.stderr
         self.key = made.stdout.strip().splitlines()[-1]
@@ -76,13 +77,24 @@ class Rig:
         """(judgement, warning) of each instance."""
         return self.rows("judgement, warning", name)
 
+    def kept(self, name: str) -> list:  # type: ignore[type-arg]
+        """What makes a deployment, as the database has it."""
+        query = (
+            "SELECT strategy, engine_id, settings, extra_args, role, model_id, devices FROM deployments_deployment d"
+            " JOIN deployments_binding b ON deployment_id = d.id WHERE name = ? ORDER BY role"
+        )
+        return self.read(query, name)
+
     def rows(self, columns: str, name: str) -> list:  # type: ignore[type-arg]
+        query = (
+            f"SELECT {columns} FROM deployments_instance i"
+            " JOIN deployments_deployment d ON deployment_id = d.id WHERE name = ?"
+        )
+        return self.read(query, name)
+
+    def read(self, query: str, name: str) -> list:  # type: ignore[type-arg]
         with sqlite3.connect(f"file:{self.panel.home}/omni.sqlite3?mode=ro", uri=True, timeout=5) as database:
-            return database.execute(
-                f"SELECT {columns} FROM deployments_instance i"
-                " JOIN deployments_deployment d ON deployment_id = d.id WHERE name = ?",
-                (name,),
-            ).fetchall()
+            return database.execute(query, (name,)).fetchall()
 
     def ask(self, name: str) -> dict:  # type: ignore[type-arg]
         body = {
@@ -108,7 +120,7 @@ def rig(panel: RunningPanel) -> Iterator[Rig]:
     file.write_text(RIG.replace(": M", f": {model}"))
     applied = panel.manage("apply", str(file))
     assert applied.returncode == 0, applied.stderr
-    made = Rig(panel)
+    made = Rig(panel, model)
     # The panel is shared by the session's tests, and each device serves one engine at a time.
     for other in panel.document("status")["deployments"]:
         if other["desired"] != "stopped":
@@ -130,6 +142,51 @@ def test_a_strategy_starts_and_answers_like_the_independent_deployment(rig: Rig,
         assert rig.ask(name)["choices"][0]["message"]["content"]
     finally:
         rig.stop(name)
+
+
+# The same deployments as a person makes them in the form of the web page.
+TYPED = {
+    "other": {"strategy": "independent", "devices": ["RPC1"]},
+    "drafting": {
+        "strategy": "speculative", "devices": ["RPC0"], "draft": "M", "devices_draft": ["RPC1"], "setting_draft_max": 4,
+    },
+    "ngrams": {"strategy": "speculative", "devices": ["RPC0"]},
+    "layers": {"strategy": "layer_split", "devices": ["RPC0", "RPC1"]},
+    "tensor": {"strategy": "tensor_split", "devices": ["RPC0", "RPC1"], "setting_tensor_split": "2,1"},
+    "handover": {"strategy": "prefill_decode", "devices": ["RPC0"], "devices_decode": ["RPC1"]},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def web(rig: Rig) -> Iterator[httpx.Client]:
+    """Logged in as a browser is, with the token of its forms."""
+    with httpx.Client(base_url=rig.panel.url, headers={"Origin": rig.panel.url}, timeout=30) as client:
+        sent = {"username": "admin", "password": PASSWORD, "csrfmiddlewaretoken": _token(client.get("/login/").text)}
+        assert client.post("/login/", data=sent).status_code == 302
+        yield client
+
+
+def _token(text: str) -> str:
+    found = re.search(r'name="csrf-token" content="(\w+)"', text)
+    assert found
+    return found[1]
+
+
+@pytest.mark.parametrize("name", TYPED)
+def test_a_strategy_from_the_web_page_is_the_same_and_answers(rig: Rig, web: httpx.Client, name: str) -> None:
+    page = web.get("/deployments/new/").text
+    engine = re.search(r'<option value="(\d+)" selected>', page[page.index('name="engine"') :])
+    assert engine
+    typed = {key: rig.model if value == "M" else value for key, value in TYPED[name].items()}
+    sent = typed | {"name": f"{name}-web", "model": rig.model, "setting_context": "2048", "engine": engine[1]}
+    answer = web.post("/deployments/new/", data=sent | {"start": "yes", "csrfmiddlewaretoken": _token(page)})
+    assert answer.headers["Location"] == f"/deployments/{name}-web/", answer.text
+    try:
+        assert rig.start(f"{name}-web") == "ready"
+        assert rig.kept(f"{name}-web") == rig.kept(name)
+        assert rig.ask(f"{name}-web")["choices"][0]["message"]["content"]
+    finally:
+        rig.stop(f"{name}-web")
 
 
 def test_drafts_are_counted(rig: Rig) -> None:
