@@ -31,7 +31,7 @@ def remembered(instance: Instance, now_s: float) -> Memory:
 
 _WATCHED = (
     "state", "generation", "restarts", "failures", "port", "pid", "exit_code", "error_code", "error", "log_line",
-    "warning",
+    "warning", "drains_until",
 )  # fmt: skip
 
 
