@@ -8,6 +8,7 @@ import time
 from deployments.gateway.handover_facts import argument, handover_facts
 from deployments.gateway.routing import Passage, Peer, Serving, Table
 from deployments.models import Deployment, Instance, Route
+from deployments.planning.settings import with_defaults
 from deployments.strategies import STRATEGIES
 from deployments.supervision.states import InstanceState
 from omni.database import DatabasePool
@@ -40,6 +41,12 @@ async def _refresh() -> Table:
     return table
 
 
+async def fresh_table() -> Table:
+    """As it is now."""
+    forget_table()
+    return await routing_table()
+
+
 def forget_table() -> None:
     """The next request reads the database again."""
     global _table
@@ -69,6 +76,10 @@ def serving(deployment: Deployment) -> Serving:
         passage=passage,
         peers=peers,
         handover=handover_facts(deployment, answering) if passage == Passage.HANDOVER and answering else None,
+        pk=deployment.pk,
+        is_wanted=deployment.desired == Deployment.Desired.RUNNING and not deployment.is_deleting,
+        is_unloaded=deployment.is_unloaded,
+        drain_s=int(with_defaults(deployment.settings)["drain_s"]),
     )
 
 
