@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from django.conf import settings as django_settings
 from django.db import models
 from django.db.models import Q
@@ -76,6 +78,15 @@ class Deployment(models.Model):
         """What its instances add up to (see supervision.states)."""
         states = [instance.state for instance in self.instances.all()]
         return deployment_state(states, desired=self.desired, error=bool(self.error), unloaded=self.is_unloaded)
+
+    @property
+    def drains_until(self) -> datetime | None:
+        """When answers in progress are cut off, while they are waited for."""
+        return max((i.drains_until for i in self.instances.all() if i.drains_until), default=None)
+
+    @property
+    def is_draining(self) -> bool:
+        return self.drains_until is not None
 
     @property
     def ought_to_run(self) -> bool:
