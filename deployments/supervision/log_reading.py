@@ -124,6 +124,10 @@ RULES = (
         "device_error", "A GPU reported an error.", "Look at the card on the Rig page.", permanent=False,
     ),
     _rule(
+        r"^E cannot start (?P<what>.*(?:Resource temporarily unavailable|Cannot allocate memory|Text file busy))",
+        "no_process", "The machine could not make the process: {what}.", "It is tried again.", permanent=False,
+    ),
+    _rule(
         r"^E cannot start (?P<what>.*)",
         "engine_missing", "The engine cannot be started: {what}.", "Install it again, or choose another engine.",
     ),
