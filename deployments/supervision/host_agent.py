@@ -91,6 +91,8 @@ class HostAgent:
         taken = [instance.port for instance in instances if instance.port]
         failed: list[Exception] = []
         for instance in instances:
+            if records[instance.pk] is None and process.is_held(self.run, instance.pk):
+                continue  # its record was damaged; its runner writes it anew within half a second
             try:
                 desired = self._desired(instance, instances, seen, records)
                 self._step(instance, desired, seen[instance.pk], taken)
@@ -340,6 +342,7 @@ class HostAgent:
             Host.objects.filter(pk=self.host.pk).update(agent_seen_at=timezone.now(), agent_pid=os.getpid())
             self.beat_s = now_s
             slots_folder.sweep_all(settings.OMNI_HOME.slots)
+            process.sweep(self.run)
             end_strays(self.run)
 
     def _tell(self, deployment: Deployment) -> None:

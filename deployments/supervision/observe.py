@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import socket
 import time
@@ -22,12 +23,17 @@ _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})\b")
 
 
 def http_health(port: int) -> Health:
-    """llama-server: refused until it listens, 503 while the model loads, 200 afterwards."""
+    """llama-server: refused until it listens, 503 while the model loads, 200 afterwards.
+
+    Raises OSError when this process has no socket left to ask with.
+    """
     try:
         status = _status_line(port, time.monotonic() + TIMEOUT_S)
     except ConnectionRefusedError:
         return Health.REFUSED
-    except OSError:
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise
         return Health.SILENT
     answer = _STATUS.match(status)
     if answer is None:

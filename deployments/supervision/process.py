@@ -58,10 +58,13 @@ class Record:
 
 
 def _is(pid: int, ticks: int | None) -> bool:
-    """The process with this pid is the one that started then, and is no zombie."""
+    """The process with this pid is the one that started then, and is no zombie.
+
+    Raises OSError when it cannot be told: an agent without a free file descriptor must not take engines for dead.
+    """
     try:
         state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
     return state[0] not in (b"Z", b"X") and int(state[19]) == ticks
 
@@ -80,10 +83,26 @@ def instances_folder(run: Path) -> Path:
 
 
 def read_record(run: Path, instance: int) -> Record | None:
+    """None where there is none, or none that can be understood; its runner, if it lives, writes it anew.
+
+    Raises OSError when it is there and cannot be read.
+    """
     try:
         return _parse(json.loads((instances_folder(run) / f"{instance}.json").read_text()))
-    except (OSError, ValueError, KeyError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
+
+
+def is_held(run: Path, instance: int) -> bool:
+    """Whether a runner of this instance lives, with or without its record."""
+    try:
+        with (instances_folder(run) / f"{instance}.lock").open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def _parse(data: dict[str, Any]) -> Record:
@@ -99,14 +118,25 @@ def records(run: Path) -> Iterator[Record]:
 
 
 def forget(run: Path, instance: int) -> None:
-    """What cannot be removed now is overwritten by the next start; a lock that a runner holds is left to it."""
+    """What cannot be removed now is overwritten by the next start, or swept later."""
     for suffix in ("json", "json.new", "spec"):
         with suppress(OSError):
             (instances_folder(run) / f"{instance}.{suffix}").unlink(missing_ok=True)
-    with suppress(OSError), (instances_folder(run) / f"{instance}.lock").open("r+") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        Path(lock.name).unlink(missing_ok=True)
+    with suppress(OSError):
+        # A lock that is held goes when its runner has gone: without it a second engine could be started.
+        if not is_held(run, instance):
+            (instances_folder(run) / f"{instance}.lock").unlink(missing_ok=True)
     shutil.rmtree(instances_folder(run) / f"{instance}.files", ignore_errors=True)
+
+
+def sweep(run: Path) -> None:
+    """Removes what belongs to no record and to no runner."""
+    for path in instances_folder(run).glob("[0-9]*.*"):
+        number = path.name.partition(".")[0]
+        is_kept = path.suffix == ".json" or path.with_name(f"{number}.json").exists()
+        with suppress(OSError):
+            if number.isdigit() and not is_kept and not is_held(run, int(number)):
+                forget(run, int(number))
 
 
 def files_folder(run: Path, instance: int) -> Path:

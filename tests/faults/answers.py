@@ -18,11 +18,11 @@ BROKEN_OFF = ("engine_died", "engine_silent", "engine_unreachable")
 class Answer:
     """Read through the gateway's own relay, in a thread; `error` is the one that its client got."""
 
-    def __init__(self, name: str, prompt: str = "Count to 500.") -> None:
+    def __init__(self, name: str, prompt: str = "Count to 500.", max_tokens: int = 100_000) -> None:
         self.body = {
             "model": name,
             "stream": True,
-            "max_tokens": 100_000,
+            "max_tokens": max_tokens,
             "ignore_eos": True,
             "messages": [{"role": "user", "content": prompt}],
         }

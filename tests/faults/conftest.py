@@ -14,7 +14,9 @@ from deployments.models import Deployment, Engine, Model
 from gpus.models import Device, Host
 from tests.faults.rig import Rig
 from tests.faults.table import ARTIFACT, Measured, Row
-from tests.supervision.conftest import Ticker, engine, host, model, ticker  # noqa: F401  (fixtures)
+from tests.supervision import conftest as supervision
+
+engine, host, model, ticker = supervision.engine, supervision.host, supervision.model, supervision.ticker
 
 
 @pytest.fixture(scope="session")
@@ -29,8 +31,8 @@ def measured() -> Iterator[Measured]:
 
 @pytest.fixture
 def make_rig(
-    host: Host, engine: Engine, model: Model, ticker: Ticker, admin: Client, tmp_path: Path
-) -> Iterator[Callable[[Row], Rig]]:  # noqa: F811, E501
+    host: Host, engine: Engine, model: Model, ticker: supervision.Ticker, admin: Client, tmp_path: Path
+) -> Iterator[Callable[[Row], Rig]]:
     """Makes the deployment that a row is about, and its rig."""
     made: list[Rig] = []
 
@@ -39,11 +41,13 @@ def make_rig(
         return made[0]
 
     yield make
+    supervision.end_everything()
     for rig in made:
         rig.undo.close()
+        rig.at_last.close()
 
 
-def _deployment(on: str, host: Host, engine: Engine, model: Model) -> Deployment:  # noqa: F811
+def _deployment(on: str, host: Host, engine: Engine, model: Model) -> Deployment:
     basic: dict[str, object] = {"context": 2048, "threads": 2}
     if on == "pair":
         return services.deployment_create(

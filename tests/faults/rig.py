@@ -26,12 +26,12 @@ SERVING = {"independent": "model", "prefill_decode": "decode"}
 
 
 class Rig:
-    """`undo` is closed before the end is judged: what a fault took is given back."""
+    """`undo` is closed before what is left over is judged, `at_last` after that: what a fault took is given back."""
 
     def __init__(self, row: Row, deployment: Deployment, ticker: Ticker, page: Client, folder: Path) -> None:
         self.fault, self.deployment, self.ticker, self.page, self.folder = row, deployment, ticker, page, folder
         self.run: Path = settings.OMNI_HOME.run
-        self.undo = ExitStack()
+        self.undo, self.at_last = ExitStack(), ExitStack()
         self.answer: Answer | None = None
         self.role = SERVING[deployment.strategy]
         self.pages: dict[str, str] = {}
@@ -86,6 +86,20 @@ class Rig:
     def stop(self) -> None:
         services.deployment_stop(deployment=self.deployment)
 
+    def restart(self) -> None:
+        """With what its rows say now."""
+        self.stop()
+        self.until(lambda: self.state == "stopped", 20)
+        self.start()
+        self.until(lambda: self.state == "ready", 30)
+
+    def ask(self) -> None:
+        """A short question, whose answer does not matter: an engine writes about it in its log."""
+        Answer(self.deployment.name, max_tokens=4).thread.join(20)
+
+    def processes(self) -> list[processes.Found]:
+        return processes.found(self.run)
+
     def signal(self, number: signal.Signals, role: str = "", *, runner: bool = False) -> None:
         os.kill(self.record(role)["runner_pid" if runner else "pid"], number)
 
@@ -105,7 +119,7 @@ class Rig:
         if state == "stopped":
             return
         self.start()
-        if state in ("starting", "loading", "failed"):
+        if state in ("starting", "loading"):
             return self.until(lambda: self._exists() and self.instance.state == state, 30)
         self.until(lambda: self.state == "ready", 40)
         if state == "generating" or (state == "stopping" and not self.fault.engine):
@@ -120,7 +134,7 @@ class Rig:
             self.until(lambda: self.instance.state == state, 20)
 
     def _exists(self) -> bool:
-        return Instance.objects.filter(role=self.role, pid__isnull=False).exists() or self.state == "failed"
+        return Instance.objects.filter(role=self.role, pid__isnull=False).exists()
 
     # --- judging ----------------------------------------------------------------------------------
     def _look(self) -> None:
@@ -147,7 +161,11 @@ class Rig:
         def so() -> bool:
             if self.state != ends.state:
                 return False
-            return ends.is_same is not False or ends.state != "ready" or self.instance.pid != before
+            if ends.state != "ready":
+                return True
+            # A process whose end has not been noticed yet is without a pid for a tick.
+            pid = self.instance.pid
+            return pid is not None and (ends.is_same is not False or pid != before)
 
         self.until(so, timeout_s)
 
@@ -181,7 +199,7 @@ class Rig:
             self.until(lambda: self.state == "stopped", 20)
         self.until(lambda: not Instance.objects.filter(pid__isnull=False).exists(), 20)
         self.until(lambda: processes.found(self.run) == [], 5)
-        assert list((self.run / "instances").iterdir()) == []
+        self.until(lambda: not list((self.run / "instances").iterdir()), 5)
         assert not Instance.objects.exclude(port=None).exists()
         assert not (settings.OMNI_HOME.slots / self.deployment.name).exists()
         assert not {port for port in self.ports if processes.listens(port)}
