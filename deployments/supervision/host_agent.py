@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from django.conf import settings
-from django.db import transaction
+from django.db import DatabaseError, transaction
 from django.utils import timezone
 
 from deployments import slots_folder
@@ -39,9 +39,11 @@ from deployments.supervision.reconcile import (
     Memory,
     Observed,
     decide,
+    refused,
     why_it_ends,
 )
 from deployments.supervision.states import LIVE, InstanceState
+from deployments.supervision.strays import end_strays
 from gpus.models import Host
 from omni.broadcast import publish
 from omni.errors import OmniError
@@ -93,13 +95,24 @@ class HostAgent:
         records = {instance.pk: process.read_record(self.run, instance.pk) for instance in instances}
         seen = self._observe(instances, records)
         taken = [instance.port for instance in instances if instance.port]
+        failed: list[Exception] = []
         for instance in instances:
-            seen[instance.pk] = self._with_plan(instance, seen[instance.pk], records[instance.pk])
-            desired = self._desired(instance, instances, seen, records)
-            self._step(instance, desired, seen[instance.pk], taken)
+            if records[instance.pk] is None and process.is_held(self.run, instance.pk):
+                continue  # its record was damaged; its runner writes it anew within half a second
+            try:
+                seen[instance.pk] = self._with_plan(instance, seen[instance.pk], records[instance.pk])
+                desired = self._desired(instance, instances, seen, records)
+                self._step(instance, desired, seen[instance.pk], taken)
+            except DatabaseError:
+                raise
+            except Exception as error:
+                log.exception("the next step of %s failed", instance)
+                failed.append(error)  # the others are looked after all the same
         self._open_doors(instances)
         self._remove_deleted()
         self._heartbeat()
+        if failed:
+            raise failed[0]
         return any(memory.state in IN_TRANSITION for memory in self.memories.values())
 
     # --- what ought to be ---------------------------------------------------------------------------
@@ -223,11 +236,14 @@ class HostAgent:
             process.forget(self.run, instance.pk)
             launch.tidy(instance)
             record = None
-        if not seen.is_alive and seen.cause and decision.action != Action.START:
-            # The end has been dealt with; the next observation must not count it again.
-            process.forget(self.run, instance.pk)
-        self.memories[instance.pk] = decision.memory
+        has_ended = not seen.is_alive and seen.cause and decision.action != Action.START
+        if not has_ended:
+            self.memories[instance.pk] = decision.memory
         self._save(instance, decision, record, before)
+        self.memories[instance.pk] = decision.memory
+        if has_ended:
+            # It has been dealt with, and that is written down: the next observation must not count it again.
+            process.forget(self.run, instance.pk)
 
     def _start(
         self, instance: Instance, desired: Desired, decision: Decision, taken: list[int]
@@ -242,8 +258,8 @@ class HostAgent:
                 # Its runner is about to end; the next tick finds the lock free.
                 return replace(decision, memory=replace(decision.memory, state=InstanceState.STOPPED)), None
             cause = Cause(error.code, error.text, error.fix, permanent=not error.retry)
-            memory = replace(decision.memory, state=InstanceState.FAILED, failures=decision.memory.failures + 1)
-            return replace(decision, memory=memory, cause=cause, reason=error.text, changed=True), None
+            limits = self.device_limits if instance.device_id else self.limits
+            return refused(cause, desired, decision.memory, self.clock(), limits, seed=instance.pk), None
         if instance.device:
             self.plans.forget_all()  # endpoints stand in the plans of those who use them
         return decision, record
@@ -337,6 +353,8 @@ class HostAgent:
             Host.objects.filter(pk=self.host.pk).update(agent_seen_at=timezone.now(), agent_pid=os.getpid())
             self.beat_s = now_s
             slots_folder.sweep_all(settings.OMNI_HOME.slots)
+            process.sweep(self.run)
+            end_strays(self.run)
 
     def _tell(self, deployment: Deployment) -> None:
         fresh = Deployment.objects.filter(pk=deployment.pk).prefetch_related("instances").first()

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+
+from django.db import DatabaseError
 
 from deployments.models import Deployment, Instance
 from deployments.planning.plan import PORT, InstancePlan, Plan
 from deployments.supervision import launch
 from deployments.supervision.process import Record
 from omni.errors import OmniError
+
+log = logging.getLogger(__name__)
 
 Planner = Callable[[Deployment], Plan]
 Basis = tuple[int | str, ...]
@@ -33,8 +38,14 @@ class Plans:
         if known is None or made_of != basis or (isinstance(known, OmniError) and known.retry):
             try:
                 known = self._plan(deployment)
-            except OmniError as refused:
-                known = refused
+            except OmniError as error:
+                known = error
+            except DatabaseError:
+                raise
+            except Exception as error:
+                log.exception("%s could not be planned", deployment)
+                text = f"It could not be planned: {type(error).__name__}: {error}."
+                known = OmniError("plan_failed", text, "The agent's log tells more.")
             self._known[deployment.pk] = (basis, known)
         if isinstance(known, OmniError):
             self._set_error(deployment, known.code, str(known))

@@ -126,6 +126,8 @@ NEVER_READY = Cause(
 ALREADY = "it is ending"
 HUNG = Cause("hung", "The engine accepts connections and does not answer.", "It is started again.")
 
+CLOSED = Cause("hung", "The engine's process lives and no longer accepts connections.", "It is started again.")
+
 
 def decide(desired: Desired, seen: Observed, memory: Memory, now_s: float, limits: Limits, seed: int = 0) -> Decision:
     """The next step. The caller does `action` and keeps `memory`."""
@@ -191,7 +193,7 @@ def _ending(desired: Desired, seen: Observed, memory: Memory, now_s: float, limi
 
 def _living(desired: Desired, seen: Observed, memory: Memory, now_s: float, limits: Limits, seed: int) -> Decision:
     memory = replace(memory, generation=desired.generation)
-    if seen.health != Health.SILENT:
+    if seen.health in (Health.LOADING, Health.READY):
         memory = replace(memory, answered_s=now_s)
     if seen.wrong:
         decision = _to(memory, S.FAILED, now_s, seen.wrong.text, Action.KILL, seen.wrong)
@@ -203,13 +205,14 @@ def _living(desired: Desired, seen: Observed, memory: Memory, now_s: float, limi
         failures = 0 if now_s - ready_s >= limits.healthy_after_s else memory.failures
         return _to(replace(memory, ready_s=ready_s, failures=failures), S.READY, now_s, "it answers")
     if memory.ready_s is not None:
+        cause = CLOSED if seen.health == Health.REFUSED else HUNG
         if now_s - memory.answered_s >= limits.hang_s:
-            return _give_up_on(HUNG, memory, now_s, limits, seed)
+            return _give_up_on(cause, memory, now_s, limits, seed)
         if seen.health == Health.LOADING:
             return _to(memory, S.LOADING, now_s, "it loads its model again")
         if now_s - memory.answered_s < limits.blink_s and seen.health == Health.SILENT:
             return Decision(Action.NOTHING, memory)
-        return _to(memory, S.UNHEALTHY, now_s, "it does not answer", cause=HUNG)
+        return _to(memory, S.UNHEALTHY, now_s, "it does not answer", cause=cause)
     began_s = memory.since_s if memory.state == S.STARTING else memory.answered_s
     started_s = memory.next_start_s or began_s
     if now_s - started_s >= limits.load_s(desired.file_bytes):
@@ -236,6 +239,11 @@ def _ended(cause: Cause, desired: Desired, memory: Memory, now_s: float, limits:
     delay_s = limits.delay_s(failures, seed)
     decision = _to(memory, S.CRASHED, now_s, f"{cause.text} Next start in {delay_s:.0f} s.", cause=cause)
     return replace(decision, memory=replace(decision.memory, next_start_s=now_s + delay_s))
+
+
+def refused(cause: Cause, desired: Desired, memory: Memory, now_s: float, limits: Limits, seed: int = 0) -> Decision:
+    """A start that could not be made: like a crash, and given up at once when only a change can help."""
+    return _ended(cause, desired, memory, now_s, limits, seed)
 
 
 def _starting(desired: Desired, memory: Memory, now_s: float) -> Decision:

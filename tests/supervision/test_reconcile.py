@@ -86,6 +86,8 @@ CASES = {
     "it blinks": (RUN, alive(Health.SILENT), memory(S.READY, **READY), Action.NOTHING, S.READY),
     "it does not answer": (RUN, alive(Health.SILENT), memory(S.READY, ready_s=NOW - 50, answered_s=NOW - 5), Action.NOTHING, S.UNHEALTHY),
     "it hangs": (RUN, alive(Health.SILENT), memory(S.UNHEALTHY, ready_s=NOW - 50, answered_s=NOW - 21), Action.KILL, S.CRASHED),
+    "it no longer listens": (RUN, alive(Health.REFUSED), memory(S.UNHEALTHY, ready_s=NOW - 50, answered_s=NOW - 5), Action.NOTHING, S.UNHEALTHY),
+    "it has not listened for long": (RUN, alive(Health.REFUSED), memory(S.UNHEALTHY, ready_s=NOW - 50, answered_s=NOW - 21), Action.KILL, S.CRASHED),
     "it never gets ready": (RUN, alive(Health.LOADING), memory(S.LOADING, next_start_s=NOW - 61), Action.KILL, S.FAILED),
     "a large file may take longer": (
         replace(RUN, file_bytes=400_000_000_000), alive(Health.LOADING), memory(S.LOADING, next_start_s=NOW - 61), Action.NOTHING, S.LOADING,
