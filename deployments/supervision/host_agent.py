@@ -30,6 +30,7 @@ from deployments.supervision.logs import since_start
 from deployments.supervision.observe import observe
 from deployments.supervision.places import Places
 from deployments.supervision.planned import Planner, Plans
+from deployments.supervision.pulse import Pulse, PulseLimits
 from deployments.supervision.reconcile import (
     Action,
     Decision,
@@ -69,6 +70,7 @@ class HostAgent:
         *,
         plan: Planner = plan_deployment,
         limits: Limits | None = None,
+        pulse: PulseLimits | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.host, self.clock = host, clock
@@ -79,6 +81,7 @@ class HostAgent:
         self.memories: dict[int, Memory] = {}
         self.plans = Plans(plan, self._tell)
         self.doors = Doors(settings.OMNI_HOME.doors)
+        self.pulse = Pulse(self.doors, clock, pulse)
         self.places = Places(self.doors, self.plans, clock)
         self.beat_s = float("-inf")
         self.health_pool = ThreadPoolExecutor(8, thread_name_prefix="health")
@@ -124,7 +127,7 @@ class HostAgent:
         for deployment in deployments:
             if deployment.desired == Deployment.Desired.RUNNING:
                 self._ensure_rows(deployment)
-        found = Instance.objects.filter(host=self.host).select_related("deployment", "device")
+        found = Instance.objects.filter(host=self.host).select_related("deployment__engine", "device")
         return sorted(found, key=lambda instance: instance.device_id is None)
 
     def _ensure_rows(self, deployment: Deployment) -> None:
@@ -204,6 +207,8 @@ class HostAgent:
         seen = dict(zip((i.pk for i in instances), self.health_pool.map(one, instances), strict=True))
         for instance in instances:
             record = records[instance.pk]
+            if instance.deployment and record and seen[instance.pk].health == Health.READY:
+                seen[instance.pk] = self.pulse.felt(instance, record, seen[instance.pk])
             if instance.deployment and record and seen[instance.pk].health == Health.READY:
                 seen[instance.pk] = self.checker.checked(instance, record, seen[instance.pk])
         return seen
