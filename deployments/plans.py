@@ -89,7 +89,7 @@ def plan_on(
         extra_args=tuple(extra_args),
         alias=name,
         host_devices=tuple(devices.values()),
-        api_key_file=str(home.secret_path("engine")),
+        api_key_file=str(home.secret_file("engine")),
         slots_folder=str(home.slots / name) if name else str(home.slots),
     )
     return plan_on_engine(get_strategy(strategy), request)

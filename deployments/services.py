@@ -96,7 +96,7 @@ def deployment_create(
             _announce(deployment)
     except IntegrityError:
         raise _name_taken(name) from None
-    log.info("%s created deployment %s", user or "somebody", name)
+    _note("%s created deployment %s", user or "somebody", name)
     return deployment
 
 
@@ -127,7 +127,7 @@ def deployment_change(
         row.error = row.error_code = ""
         row.save()
         _announce(row)
-    log.info("%s changed deployment %s", user or "somebody", row.name)
+    _note("%s changed deployment %s", user or "somebody", row.name)
     return row
 
 
@@ -142,7 +142,7 @@ def deployment_start(*, deployment: Deployment, user: Any = None) -> bool:
             row.generation += 1
             row.error = row.error_code = ""
             row.save()
-            log.info("%s started deployment %s", user or "somebody", row.name)
+            _note("%s started deployment %s", user or "somebody", row.name)
         _announce(row)
     return changed
 
@@ -256,6 +256,11 @@ def _bind(deployment: Deployment, members: Members) -> None:
         Binding(deployment=deployment, role=role, model=model, devices=list(names))
         for role, (model, names) in members.items()
     )
+
+
+def _note(text: str, *words: object) -> None:
+    """In the log once the write holds: what a preview takes back has not happened."""
+    transaction.on_commit(lambda: log.info(text, *words))
 
 
 def _announce(deployment: Deployment) -> None:

@@ -17,7 +17,7 @@ KV_CACHE_TYPES = ("f16", "bf16", "f32", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", 
 UNQUANTISED = ("f16", "bf16", "f32")
 AUTO, ALL = "auto", "all"
 # llama.cpp takes commas and slashes; more than 16 devices it does not serve.
-_LIST = re.compile(r"\d{1,6}(\.\d{1,6})?( ?, ?\d{1,6}(\.\d{1,6})?){1,15}")
+LIST_OF_NUMBERS = re.compile(r"\d{1,6}(\.\d{1,6})?( ?, ?\d{1,6}(\.\d{1,6})?){1,15}")
 # common/common.h, common_speculative_type; the ones that need nothing but the target's own text come last.
 DRAFT_TYPES = (
     "draft-simple", "draft-mtp", "draft-eagle3", "ngram-simple", "ngram-map-k", "ngram-map-k4v", "ngram-mod",
@@ -77,7 +77,7 @@ class Setting:
             value = "on" if raw else "off"
         if isinstance(value, str):
             text = value.strip().lower()
-            if text in self.words or (self.is_list and _LIST.fullmatch(text)):
+            if text in self.words or (self.is_list and LIST_OF_NUMBERS.fullmatch(text)):
                 return text.replace(" ", "")
             value = int(text) if text.lstrip("+-").isdecimal() and text.isascii() else text
         if isinstance(value, int) and self.low is not None and self.low <= value <= (self.high or 0):
