@@ -44,6 +44,7 @@ class Wanted:
     """A rig file with every name in it resolved. Rows that are new are not saved yet."""
 
     host: Host
+    text: str
     rig: Rig
     engines: dict[str, Engine] = field(default_factory=dict)
     models: dict[str, Model] = field(default_factory=dict)
@@ -79,7 +80,7 @@ def resolve(text: str, user: Any = None) -> Wanted:
 
     Raises RigError with every mistake and its line, or with every line that this user may not change.
     """
-    wanted = Wanted(local_host(), parse(text))
+    wanted = Wanted(local_host(), text, parse(text))
     ensure_devices(wanted.host)
     if refused := list(refusals(wanted.rig, wanted.host, user)):
         raise RigError(refused)
@@ -185,11 +186,8 @@ class Outcome:
 
     changes: list[str]
     diff: str
-
-    @property
-    def digest(self) -> str:
-        """The same for two outcomes that change the same."""
-        return hashlib.sha256(json.dumps([self.changes, self.diff]).encode()).hexdigest()
+    # Of the file and what it changes: whoever agrees to an outcome names it by this.
+    digest: str
 
 
 def apply(text: str, *, user: Any = None, start: bool = False, expected: str = "") -> Outcome:
@@ -233,7 +231,8 @@ def _made(wanted: Wanted, user: Any, start: bool) -> Outcome:
         changes += _apply_route(route)
     if changes:
         transaction.on_commit(announce)
-    return Outcome(changes, _diff(before, rig_text(wanted.host)))
+    digest = hashlib.sha256(json.dumps([wanted.text, changes]).encode()).hexdigest()
+    return Outcome(changes, _diff(before, rig_text(wanted.host)), digest)
 
 
 def _diff(before: str, after: str) -> str:

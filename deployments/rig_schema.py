@@ -92,7 +92,8 @@ def _roles_of(strategy: Strategy) -> Schema:
         "models": _by_role(strategy, [_text("a model")]),
         "devices": _by_role(strategy, [device, devices]),
     }
-    return {"if": named, "then": {"properties": both, "allOf": _optional_roles(strategy)}}
+    optional = _optional_roles(strategy)
+    return {"if": named, "then": {"properties": both} | ({"allOf": optional} if optional else {})}
 
 
 def _by_role(strategy: Strategy, kinds: list[Schema]) -> Schema:
