@@ -39,6 +39,7 @@ SECTION_OF = {
     "deployments:download": "deployments:models",
     "deployments:deployment": "deployments:deployments",
     "deployments:create": "deployments:deployments",
+    "deployments:rig_file": "deployments:deployments",
     "chat:conversation": "chat:list",
     "chat:new": "chat:list",
     "gpus:card": "gpus:rig",
