@@ -42,5 +42,6 @@ SECTION_OF = {
     "deployments:rig_file": "deployments:deployments",
     "chat:conversation": "chat:list",
     "chat:new": "chat:list",
+    "deployments:device_server": "gpus:rig",
     "gpus:card": "gpus:rig",
 }

@@ -13,6 +13,7 @@ CHAT = "chat.use_chat"
 # An engine's program is run as soon as it is named, so naming one is more than operating.
 MANAGE_ENGINES = "deployments.add_engine"
 MANAGE_ROUTES = "deployments.add_route"
+ADD_DEVICES, REMOVE_DEVICES = "gpus.add_device", "gpus.delete_device"
 
 ROLE_PERMISSIONS: dict[str, tuple[str, ...]] = {
     OPERATOR: (OPERATE, CHAT),

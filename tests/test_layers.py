@@ -13,6 +13,7 @@ SOURCES = sorted(p for app in APPS for p in (ROOT / app).rglob("*.py") if "migra
 
 # Modules that decide and do no I/O: the standard library without processes and sockets, and each other.
 PURE = {
+    "omni/addresses.py",
     "omni/env.py",
     "omni/errors.py",
     "omni/events.py",

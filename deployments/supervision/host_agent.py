@@ -21,7 +21,7 @@ from deployments import slots_folder
 from deployments.models import Deployment, Instance, Transition
 from deployments.planning.plan import InstancePlan, Plan
 from deployments.plans import plan_deployment
-from deployments.supervision import launch, process
+from deployments.supervision import device_servers, launch, process
 from deployments.supervision.checking import Checker
 from deployments.supervision.instances import busy_devices, file_bytes, is_newer, remembered, servers_of, values
 from deployments.supervision.log_reading import Cause, notice
@@ -37,6 +37,7 @@ from deployments.supervision.reconcile import (
     Observed,
     decide,
 )
+from deployments.supervision.remote import endpoints, missing_elsewhere
 from deployments.supervision.states import LIVE, InstanceState
 from gpus.models import Host
 from omni.broadcast import publish
@@ -97,8 +98,7 @@ class HostAgent:
     # --- what ought to be ---------------------------------------------------------------------------
     def _wanted_instances(self) -> list[Instance]:
         """Every instance of this host, device servers first; missing rows are made."""
-        for device in self.host.devices.filter(is_stand_in=True, instance__isnull=True):
-            Instance.objects.create(host=self.host, device=device, role=launch.RPC_ROLE)
+        device_servers.keep_rows(self.host)
         deployments = self.host.deployments.prefetch_related("instances")
         for deployment in deployments:
             if deployment.desired == Deployment.Desired.RUNNING:
@@ -124,7 +124,7 @@ class HostAgent:
         """The plan of this generation, made once; None when there is none, and the deployment says why."""
         # A model's file may be moved while its engine runs: a restart then needs the new path.
         paths = deployment.bindings.order_by("pk").values_list("model__path", flat=True)
-        basis: tuple[int | str, ...] = (deployment.generation, *paths)
+        basis: tuple[int | str, ...] = (deployment.generation, *paths, *endpoints(self.host))
         made_of, known = self.plans.get(deployment.pk, ((), None))
         if known is None or made_of != basis or (isinstance(known, OmniError) and known.retry):
             try:
@@ -149,7 +149,7 @@ class HostAgent:
     def _instance_plan(self, instance: Instance) -> InstancePlan:
         """Raises OmniError when it cannot be planned."""
         if instance.device:
-            return launch.rpc_plan(instance.device)
+            return device_servers.rpc_plan(instance.device)
         assert instance.deployment
         plan = self._planned(instance.deployment)
         for planned in plan.instances if plan else ():
@@ -166,8 +166,9 @@ class HostAgent:
         records: dict[int, process.Record | None],
     ) -> Desired:
         deployment = instance.deployment
-        if deployment is None:
-            return Desired(running=bool(instance.device and instance.device.is_present), generation=1)
+        if instance.device:
+            return device_servers.desired(instance.device)
+        assert deployment
         running = deployment.desired == Deployment.Desired.RUNNING and not deployment.is_deleting
         mine = records[instance.pk]
         if seen[instance.pk].is_alive and mine:
@@ -184,6 +185,7 @@ class HostAgent:
         servers = [i for i in instances if i.device and i.device.name in plan.needs_devices]
         missing = tuple(str(i.device) for i in servers if seen[i.pk].health != Health.READY)
         missing += busy_devices(plan.devices, deployment, instances, seen, records)
+        missing += missing_elsewhere(plan.needs_devices, deployment)
         return Desired(True, deployment.generation, plan.file_bytes, missing)
 
     # --- what is ------------------------------------------------------------------------------------

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import http.client
+import socket
 from pathlib import Path
 
+from deployments.supervision.instances import argument
 from deployments.supervision.log_reading import Cause, cause_of_exit
 from deployments.supervision.logs import since_start
 from deployments.supervision.ports import LOOPBACK
@@ -30,10 +32,10 @@ def http_health(port: int) -> Health:
         connection.close()
 
 
-def rpc_health(port: int) -> Health:
+def rpc_health(port: int, address: str = LOOPBACK) -> Health:
     """ggml-rpc-server has no health call and serves one client at a time: a connection made to look would wait
     in its queue and fill it. So the kernel is asked whether anything listens (proc(5), net/tcp, state 0A)."""
-    wanted = f"0100007F:{port:04X}"
+    wanted = f"{bytes(reversed(socket.inet_aton(address))).hex().upper()}:{port:04X}"
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         _, local, _, state = line.split()[:4]
         if local == wanted and state == "0A":
@@ -47,7 +49,8 @@ def observe(record: Record | None, role: str, log_path: Path) -> Observed:
         return Observed()
     if record.is_alive or (record.exit_code is None and record.runner_is_alive):
         port = record.port or 0
-        return Observed(rpc_health(port) if role == RPC else http_health(port), record.generation)
+        health = rpc_health(port, argument(record.argv, "-H") or LOOPBACK) if role == RPC else http_health(port)
+        return Observed(health, record.generation)
     return Observed(Health.NONE, record.generation, _cause(record, log_path))
 
 
