@@ -45,7 +45,9 @@ def latest_findings(host: Host) -> list[Finding]:
         # What is normal for a busy card stands on the card itself.
         findings += [finding for finding in card_findings(sample) if finding.severity != "info"]
     here = host.gpus.exclude(state=Gpu.State.ABSENT).values_list("uuid", flat=True)
-    findings += absent_findings(known_cards(host), here) + _offer_findings(host)
+    findings += absent_findings(known_cards(host), here)
+    # What is quiet about devices across hosts stands with them.
+    findings += [finding for finding in _offer_findings(host) if finding.severity != "info"]
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
