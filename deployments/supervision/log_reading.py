@@ -152,8 +152,9 @@ NOTICES = (
     ),
 )  # fmt: skip
 _MAX_LINE = 500
-# A device that was never found is called invalid a line later; why it was not found tells more.
-_DECISIVE = re.compile(r"Failed to connect to \S+|RPC server version mismatch")
+# What comes before other lines that follow from it, best first: a server that is not understood was not connected to,
+# and a device that was not found is called invalid.
+_DECISIVE = (re.compile(r"RPC server version mismatch"), re.compile(r"Failed to connect to \S+"))
 SIGNAL_NAMES = {4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 9: "SIGKILL", 11: "SIGSEGV", 15: "SIGTERM"}
 
 
@@ -166,7 +167,7 @@ def telling_line(lines: Sequence[str]) -> str:
     known = [line for line in lines if _match(line)]
     errors = [line for line in lines if is_error(line) and not _VAGUE.search(line)]
     chosen = (
-        [line for line in known if _DECISIVE.search(line)]
+        next((found for rule in _DECISIVE if (found := [line for line in known if rule.search(line)])), [])
         or known
         or errors
         or [line for line in lines if is_error(line)]

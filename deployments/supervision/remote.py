@@ -42,7 +42,7 @@ def missing_elsewhere(names: Sequence[str], deployment: Deployment) -> tuple[str
         server = served_elsewhere(device.endpoint, deployment.host_id)
         if server and server.state != InstanceState.READY and _will_come(server):
             found.append(f"{device} (its server on {server.host} is {server.state})")
-        elif user := _user_elsewhere(device, deployment):
+        elif user := _user(device, deployment):
             found.append(f"{device} (in use by {user.deployment} on {user.host})")
     return tuple(found)
 
@@ -52,9 +52,10 @@ def _will_come(server: Instance) -> bool:
     return bool(seen and timezone.now() - seen < timedelta(seconds=AGENT_SILENT_S)) and server.state != "failed"
 
 
-def _user_elsewhere(device: Device, deployment: Deployment) -> Instance | None:
+def _user(device: Device, deployment: Deployment) -> Instance | None:
+    """Another deployment's engine, of any host, that holds the server."""
     others = Instance.objects.filter(deployment__isnull=False, state__in=LIVE, pid__isnull=False)
-    for other in others.exclude(host=deployment.host_id).select_related("deployment", "host"):
+    for other in others.exclude(deployment=deployment).select_related("deployment", "host"):
         if device.endpoint in argument(other.argv, "--rpc").split(","):
             return other
     return None

@@ -21,15 +21,19 @@ from omni.roles import ADD_DEVICES, REMOVE_DEVICES
 
 @require_GET
 def across(request: HttpRequest) -> HttpResponse:
-    return render(request, "deployments/_across.html", _context())
+    """The lists alone fetch themselves anew: what is being typed beside them stays."""
+    part = "_across_lists" if request.GET.get("part") == "lists" else "_across"
+    return render(request, f"deployments/{part}.html", _context())
 
 
 def _context(**typed: Any) -> dict[str, Any]:
     host = local_host()
+    served, offered = list(remote_devices.served_here(host)), list(remote_devices.offered(host))
     return {
-        "served": remote_devices.served_here(host),
+        "served": served,
         "added": remote_devices.added(host),
-        "offered": remote_devices.offered(host),
+        "offered": offered,
+        "in_transit": any(device.instance.state != "ready" for device in (*served, *offered)),
         "rpc_address": settings.OMNI_RPC_ADDRESS,
         "rpc_devices": settings.OMNI_RPC_DEVICES,
     } | typed

@@ -89,7 +89,8 @@ def test_nothing_is_offered_by_itself(host: Host) -> None:
             "device_unreachable", False, "cannot be reached at 10.0.0.2:18999",
         ),
         (
-            ["0.00.005.450 E RPC server version mismatch: 9.0.0",
+            ["0.00.014.859 E RPC server version mismatch: 9.0.0",
+             "0.00.014.900 E Failed to connect to 10.0.0.2:18999",
              'error while handling argument "--device": invalid device: RPC0'],
             "device_version", True, "9.0.0",
         ),
