@@ -1,7 +1,10 @@
-"""Makes what a rig file says, all of it or nothing; and writes the rig file of what there is."""
+"""Makes what a rig file says, all of it or nothing, or only says what that would change."""
 
 from __future__ import annotations
 
+import difflib
+import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,13 +13,16 @@ from typing import Any
 from django.db import transaction
 
 from deployments import services
-from deployments.discovery import ensure_devices, local_host
+from deployments.discovery import ensure_devices, local_host, local_host_name
 from deployments.engines.probe import examine
+from deployments.export import rig_text
 from deployments.library import announce, describe_file
 from deployments.models import Deployment, Engine, Model, Route
 from deployments.planning.plan import Plan
 from deployments.plans import Members, plan
-from deployments.rig import Entry, Problem, Rig, RigDeployment, RigEngine, RigError, RigModel, RigRoute, parse
+from deployments.rig import Entry, Problem, Rig, RigDeployment, RigError, RigRoute, parse
+from deployments.rig_rights import refusals
+from gpus.discovery import discover_devices
 from gpus.models import Host
 from omni.errors import OmniError
 
@@ -38,6 +44,7 @@ class Wanted:
     """A rig file with every name in it resolved. Rows that are new are not saved yet."""
 
     host: Host
+    text: str
     rig: Rig
     engines: dict[str, Engine] = field(default_factory=dict)
     models: dict[str, Model] = field(default_factory=dict)
@@ -68,13 +75,15 @@ def _first(engines: list[Engine], what: str) -> Engine:
 
 
 # --- looking --------------------------------------------------------------------------------------
-def resolve(text: str) -> Wanted:
+def resolve(text: str, user: Any = None) -> Wanted:
     """Reads the file, asks its engines and models, and plans its deployments; changes nothing.
 
-    Raises RigError with every mistake and its line.
+    Raises RigError with every mistake and its line, or with every line that this user may not change.
     """
-    wanted = Wanted(local_host(), parse(text))
+    wanted = Wanted(local_host(), text, parse(text))
     ensure_devices(wanted.host)
+    if refused := list(refusals(wanted.rig, wanted.host, user)):
+        raise RigError(refused)
     problems = [*_resolve_engines(wanted), *_resolve_models(wanted)]
     for entry in wanted.rig.deployments:
         found = list(_deployment_problems(wanted, entry))
@@ -88,6 +97,10 @@ def resolve(text: str) -> Wanted:
 def _resolve_engines(wanted: Wanted) -> Iterator[Problem]:
     wanted.engines = {engine.name: engine for engine in Engine.objects.filter(host=wanted.host)}
     for entry in wanted.rig.engines:
+        if elsewhere := Engine.objects.filter(name=entry.name).exclude(host=wanted.host).first():
+            text = f"The name {entry.name} belongs to an engine of the host {elsewhere.host}."
+            yield Problem(entry.line("name"), text)
+            continue
         engine = wanted.engines.get(entry.name) or Engine(host=wanted.host, name=entry.name)
         same_path = Engine.objects.filter(host=wanted.host, path=entry.path).exclude(name=entry.name).first()
         if same_path:
@@ -128,9 +141,11 @@ def _deployment_problems(wanted: Wanted, entry: RigDeployment) -> Iterator[Probl
             yield Problem(_role_line(entry, "devices", role), text)
     if Route.objects.filter(name=entry.name).exists() or entry.name in services.RESERVED_NAMES:
         yield Problem(entry.line("name"), f"The name {entry.name!r} is taken or has another meaning.")
-    deleting = Deployment.objects.filter(name=entry.name, is_deleting=True).exists()
-    if deleting:
+    known = Deployment.objects.filter(name=entry.name).first()
+    if known and known.is_deleting:
         yield Problem(entry.line("name"), f"The deployment {entry.name} is being deleted; try again in a moment.")
+    elif known and known.host_id != wanted.host.pk:
+        yield Problem(entry.line("name"), f"The name {entry.name} belongs to a deployment of the host {known.host}.")
 
 
 def _role_line(entry: Entry, key: str, role: str) -> int:
@@ -165,25 +180,64 @@ def _route_problems(wanted: Wanted) -> Iterator[Problem]:
 
 
 # --- changing -------------------------------------------------------------------------------------
-def apply(text: str, *, user: Any = None, start: bool = False) -> list[str]:
+@dataclass(frozen=True)
+class Outcome:
+    """One sentence for each change, and the exported rig before and after as a unified diff."""
+
+    changes: list[str]
+    diff: str
+    # Of the file and what it changes: whoever agrees to an outcome names it by this.
+    digest: str
+
+
+def apply(text: str, *, user: Any = None, start: bool = False, expected: str = "") -> Outcome:
     """Makes engines, models, deployments and routes as the file says; what it leaves out stays as it is.
 
-    Returns one sentence per change. Raises RigError; then nothing is changed.
+    `expected` is the digest of the outcome that somebody agreed to. Raises RigError, or OmniError (changed_meanwhile)
+    when it would be another one; then nothing is changed.
     """
-    wanted = resolve(text)
-    changes: list[str] = []
+    wanted = resolve(text, user)
     with transaction.atomic():
-        for engine in wanted.rig.engines:
-            changes += _saved("engine", wanted.engines[engine.name], ("path", "flavour"))
-        for model in wanted.rig.models:
-            changes += _saved("model", wanted.models[model.name], ("name", "path"))
-        for entry in wanted.rig.deployments:
-            changes += _apply_deployment(wanted, entry, user, start)
-        for route in wanted.rig.routes:
-            changes += _apply_route(route)
+        outcome = _made(wanted, user, start)
+        if expected and outcome.digest != expected:
+            said = "The file or the rig is another than when the changes were shown."
+            raise OmniError("changed_meanwhile", said, "Look at what it would change now. Nothing was changed.")
+    return outcome
+
+
+def preview(text: str, *, user: Any = None, start: bool = False) -> Outcome:
+    """What apply() would change, found out by doing it and taking it back. Raises RigError."""
+    was_looked_at = Host.objects.filter(name=local_host_name(), devices__isnull=False).exists()
+    # Programs are asked before the transaction, which keeps everybody else from writing.
+    wanted = resolve(text, user) if was_looked_at else None
+    with transaction.atomic():
+        if wanted is None:
+            discover_devices(local_host())
+        outcome = _made(wanted or resolve(text, user), user, start)
+        transaction.set_rollback(True)
+    return outcome
+
+
+def _made(wanted: Wanted, user: Any, start: bool) -> Outcome:
+    before = rig_text(wanted.host)
+    changes: list[str] = []
+    for engine in wanted.rig.engines:
+        changes += _saved("engine", wanted.engines[engine.name], ("path", "flavour"))
+    for model in wanted.rig.models:
+        changes += _saved("model", wanted.models[model.name], ("name", "path"))
+    for entry in wanted.rig.deployments:
+        changes += _apply_deployment(wanted, entry, user, start)
+    for route in wanted.rig.routes:
+        changes += _apply_route(route)
     if changes:
-        announce()
-    return changes
+        transaction.on_commit(announce)
+    digest = hashlib.sha256(json.dumps([wanted.text, changes]).encode()).hexdigest()
+    return Outcome(changes, _diff(before, rig_text(wanted.host)), digest)
+
+
+def _diff(before: str, after: str) -> str:
+    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), "rig now", "rig after", lineterm="")
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _saved(kind: str, row: Engine | Model, keys: tuple[str, ...]) -> list[str]:
@@ -239,35 +293,9 @@ def _shown(value: Any) -> str:
 
 def _apply_route(entry: RigRoute) -> list[str]:
     target = Deployment.objects.get(name=entry.deployment)
-    values = {"deployment": target, "description": entry.description[:200]}
+    values = {"deployment": target, "description": entry.description}
     found = Route.objects.filter(name=entry.name).first()
     if found and (found.deployment_id, found.description) == (target.pk, values["description"]):
         return []
     Route.objects.update_or_create(name=entry.name, defaults=values)
     return [f"route {entry.name} → {entry.deployment} {'changed' if found else 'added'}"]
-
-
-# --- export ---------------------------------------------------------------------------------------
-def current_rig() -> Rig:
-    """The rig file of what there is on this host."""
-    host = local_host()
-    deployments = Deployment.objects.filter(host=host, is_deleting=False).select_related("engine")
-    return Rig(
-        tuple(RigEngine(e.name, e.path, e.flavour) for e in Engine.objects.filter(host=host)),
-        tuple(RigModel(m.name, m.path) for m in Model.objects.filter(state=Model.State.OK)),
-        tuple(_rig_deployment(d) for d in deployments.prefetch_related("bindings__model")),
-        tuple(RigRoute(r.name, r.deployment.name, r.description) for r in Route.objects.select_related("deployment")),
-    )
-
-
-def _rig_deployment(deployment: Deployment) -> RigDeployment:
-    bindings = list(deployment.bindings.all())
-    return RigDeployment(
-        deployment.name,
-        deployment.strategy,
-        deployment.engine.name,
-        {b.role: b.model.name for b in bindings},
-        {b.role: tuple(b.devices) for b in bindings},
-        dict(deployment.settings),
-        tuple(deployment.extra_args),
-    )

