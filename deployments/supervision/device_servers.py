@@ -14,7 +14,9 @@ from deployments.planning.plan import PORT, InstancePlan
 from deployments.supervision import ports
 from deployments.supervision.reconcile import Desired
 from gpus.models import Device, Host
+from omni.addresses import is_loopback
 from omni.errors import OmniError
+from omni.interfaces import own_ipv4
 
 RPC_ROLE = "rpc"
 # Two stand-ins and an engine share the cores of the machine they stand on.
@@ -43,9 +45,16 @@ def keep_rows(host: Host) -> None:
 
 
 def desired(device: Device) -> Desired:
-    """Another address is another generation, so that a server that is found running at the old one is replaced."""
-    generation = zlib.crc32(server_address(device).encode()) >> 1 if is_offered(device) else 1
-    return Desired(running=device.is_present, generation=generation)
+    """Another address is another generation, so that a server that is found running at the old one is replaced.
+
+    A link that is down takes its address along: a start waits until it is back.
+    """
+    if not is_offered(device):
+        return Desired(running=device.is_present, generation=1)
+    address = server_address(device)
+    there = is_loopback(address) or address in own_ipv4()
+    missing = () if there else (f"the address {address} (OMNI_RPC_ADDRESS)",)
+    return Desired(device.is_present, zlib.crc32(address.encode()) >> 1, waits_for=missing)
 
 
 def rpc_plan(device: Device) -> InstancePlan:

@@ -12,6 +12,7 @@ from deployments.apply import apply, resolve
 from deployments.export import rig_text
 from deployments.models import Deployment, Engine, Model, Route
 from deployments.rig import RigError
+from gpus.models import Host
 from tests.deployments.gguf_corpus import smollm2
 
 WHOLE = f"""\
@@ -143,3 +144,26 @@ def test_a_file_is_planned_without_being_made(host: object, tmp_path: Path) -> N
     assert list(plans) == ["helper"]
     assert plans["helper"].instances[0].argv[0] == str(binary_path())
     assert everything() == before
+
+
+def test_names_of_another_host_are_left_to_it(host: object, make_deployment: Callable[..., Deployment]) -> None:
+    """Names are there once in a database that hosts share."""
+    far = Host.objects.create(name="beta")
+    make_deployment("helper")
+    Deployment.objects.update(host=far)
+    Engine.objects.create(host=far, name="mine", path="/far/llama-server", flavour="llama.cpp")
+    before = everything()
+    with pytest.raises(RigError) as refused:
+        apply(WHOLE)
+    told = {problem.line: problem.text for problem in refused.value.problems}
+    assert told[2] == "The name mine belongs to an engine of the host beta."
+    assert told[6] == "The name helper belongs to a deployment of the host beta."
+    assert everything() == before and "helper" not in rig_text()
+
+
+def test_what_does_not_work_and_is_not_used_is_not_exported(host: Host, deployment: Deployment) -> None:
+    Engine.objects.create(host=host, name="gone", path="/gone", flavour="llama.cpp", state="missing")
+    Engine.objects.create(host=host, name="far", path="http://127.0.0.1:1", flavour="external")
+    Model.objects.create(name="broken", path="/broken.gguf", state="broken")
+    assert not {"gone", "far", "broken"} & set(rig_text().replace(",", " ").split())
+    assert apply(rig_text()).changes == []

@@ -73,6 +73,17 @@ def test_a_stand_in_never_leaves_this_machine(host: Host, offering: None) -> Non
     assert word_after(plan.argv, "-H") == "127.0.0.1" and "-d" not in plan.argv
 
 
+def test_a_server_waits_for_its_address_and_another_address_is_another_server(
+    host: Host, offering: None, settings: object
+) -> None:
+    cpu = host.devices.get(name="CPU")
+    wanted = device_servers.desired(cpu)
+    assert wanted.running and wanted.waits_for == ("the address 10.0.0.1 (OMNI_RPC_ADDRESS)",)
+    settings.OMNI_RPC_ADDRESS = "127.0.0.2"  # type: ignore[attr-defined]
+    other = device_servers.desired(cpu)
+    assert other.running and other.waits_for == () and other.generation != wanted.generation
+
+
 def test_nothing_is_offered_by_itself(host: Host) -> None:
     device_servers.keep_rows(host)
     assert not [device for device in host.devices.all() if device_servers.is_offered(device)]
