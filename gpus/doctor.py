@@ -102,7 +102,7 @@ def offer_findings(address: str, offered: Sequence[str], known: Collection[str],
     if offered:
         text = (
             f"{', '.join(offered)} at {address}: ggml-rpc-server asks for no password, encrypts nothing, and has had "
-            "holes by which a caller reads memory and runs code (CVE-2024-42477 to CVE-2024-42479)."
+            "holes by which a caller reads memory and runs code (CVE-2024-42478, CVE-2024-42479, CVE-2026-34159)."
         )
         fix = "Only a cable between two machines or a WireGuard link; unset OMNI_RPC_DEVICES to offer nothing."
         severity = "info" if is_loopback(address) else "caution"
