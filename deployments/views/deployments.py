@@ -126,7 +126,7 @@ def _command_text(argv: list[str], env: dict[str, str], port: int | None) -> str
 
 
 def _settings_shown(found: Deployment) -> list[tuple[str, str, bool]]:
-    """(title, value, whether it was set) of every setting."""
+    """(title, value, whether it was set) of every setting that its strategy looks at."""
     values = with_defaults({key: value for key, value in found.settings.items() if key in SETTINGS})
     return [
         (
@@ -135,6 +135,7 @@ def _settings_shown(found: Deployment) -> list[tuple[str, str, bool]]:
             s.key in found.settings,
         )
         for s in SETTINGS.values()
+        if not s.strategies or found.strategy in s.strategies
     ]
 
 
