@@ -22,7 +22,7 @@ from deployments.strategies import get_strategy
 from deployments.strategies.base import Strategy
 from deployments.supervision.states import InstanceState
 from gpus.models import Device, Host
-from omni.broadcast import publish
+from omni.broadcast import broker_is_silent, publish
 from omni.errors import OmniError
 from omni.events import STATE_GROUP
 
@@ -290,6 +290,9 @@ def request_scan(host: Host) -> None:
 def nudge(host: str) -> None:
     """Asks a host's agent to look now. Without a broker it looks by itself within two seconds."""
     from deployments.tasks import nudge_agent
+
+    if broker_is_silent():
+        return
 
     try:
         nudge_agent.apply_async(queue=f"host.{host}", expires=10)
