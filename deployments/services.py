@@ -23,7 +23,7 @@ from deployments.strategies.base import Strategy
 from deployments.supervision.states import InstanceState
 from deployments.tenancy import check_place
 from gpus.models import Device, Host
-from omni.broadcast import publish
+from omni.broadcast import broker_is_silent, publish
 from omni.errors import OmniError
 from omni.events import STATE_GROUP
 
@@ -313,6 +313,9 @@ def request_scan(host: Host) -> None:
 def nudge(host: str) -> None:
     """Asks a host's agent to look now. Without a broker it looks by itself within two seconds."""
     from deployments.tasks import nudge_agent
+
+    if broker_is_silent():
+        return
 
     try:
         nudge_agent.apply_async(queue=f"host.{host}", expires=10)

@@ -85,6 +85,7 @@ HOST_RULES: tuple[Callable[[HostFacts], Finding | None], ...] = (_nvml, _ram, _s
 WORK = {
     "supervision": "The agent cannot look after the engines",
     "library": "The agent cannot look after the library",
+    "broker": "The broker does not answer: pages do not change by themselves, commands take two seconds longer",
     "discovery": "Looking for devices, engines and models failed",
 }
 
