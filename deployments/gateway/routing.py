@@ -44,6 +44,14 @@ class HandoverFacts:
 
 
 @dataclass(frozen=True)
+class Foreign:
+    """A server that somebody else runs: under which name its key is kept, and fields it is not sent."""
+
+    key_name: str
+    left_out: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
 class Serving:
     """A deployment as routing needs to know it; `address` is None while nothing answers for it.
 
@@ -59,6 +67,7 @@ class Serving:
     passage: Passage = Passage.DIRECT
     peers: Mapping[str, Peer] = field(default_factory=dict)
     handover: HandoverFacts | None = None
+    foreign: Foreign | None = None
 
     @property
     def is_ready(self) -> bool:

@@ -23,7 +23,16 @@ from deployments.planning.plan import InstancePlan, Plan
 from deployments.plans import plan_deployment
 from deployments.supervision import launch, process
 from deployments.supervision.checking import Checker
-from deployments.supervision.instances import busy_devices, file_bytes, is_newer, remembered, servers_of, values
+from deployments.supervision.external import ExternalServers
+from deployments.supervision.instances import (
+    busy_devices,
+    file_bytes,
+    is_newer,
+    ran_here,
+    remembered,
+    servers_of,
+    values,
+)
 from deployments.supervision.log_reading import Cause, notice
 from deployments.supervision.logs import since_start
 from deployments.supervision.observe import observe
@@ -76,10 +85,12 @@ class HostAgent:
         self.beat_s = float("-inf")
         self.health_pool = ThreadPoolExecutor(8, thread_name_prefix="health")
         self.checker = Checker()
+        self.external = ExternalServers(host, self._tell)
 
     def tick(self) -> bool:
         """Does the next step of every instance; True while something is on its way and worth a quick look."""
         process.reap()
+        busy = self.external.tick()
         instances = self._wanted_instances()
         known = {instance.pk for instance in instances}
         self._end_orphans(known)
@@ -92,18 +103,18 @@ class HostAgent:
             self._step(instance, desired, seen[instance.pk], taken)
         self._remove_deleted()
         self._heartbeat()
-        return any(memory.state in IN_TRANSITION for memory in self.memories.values())
+        return busy or any(memory.state in IN_TRANSITION for memory in self.memories.values())
 
     # --- what ought to be ---------------------------------------------------------------------------
     def _wanted_instances(self) -> list[Instance]:
         """Every instance of this host, device servers first; missing rows are made."""
         for device in self.host.devices.filter(is_stand_in=True, instance__isnull=True):
             Instance.objects.create(host=self.host, device=device, role=launch.RPC_ROLE)
-        deployments = self.host.deployments.prefetch_related("instances")
+        deployments = self.host.deployments.filter(remote_model="").prefetch_related("instances")
         for deployment in deployments:
             if deployment.desired == Deployment.Desired.RUNNING:
                 self._ensure_rows(deployment)
-        found = Instance.objects.filter(host=self.host).select_related("deployment", "device")
+        found = Instance.objects.filter(host=self.host, address="").select_related("deployment", "device")
         return sorted(found, key=lambda instance: instance.device_id is None)
 
     def _ensure_rows(self, deployment: Deployment) -> None:
@@ -169,6 +180,7 @@ class HostAgent:
         if deployment is None:
             return Desired(running=bool(instance.device and instance.device.is_present), generation=1)
         running = deployment.desired == Deployment.Desired.RUNNING and not deployment.is_deleting
+        running = running and not deployment.is_external
         mine = records[instance.pk]
         if seen[instance.pk].is_alive and mine:
             # Asked of the process itself: a plan may no longer be possible, and it runs all the same.
@@ -277,6 +289,7 @@ class HostAgent:
             instance.warning = instance.judgement = ""
         if memory.state == InstanceState.READY and old != InstanceState.READY:
             instance.ready_at = timezone.now()
+            ran_here(instance)
         with transaction.atomic():
             instance.save()
             if old != instance.state:

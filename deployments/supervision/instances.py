@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from django.utils import timezone
+
 from deployments.gguf import shard_paths
-from deployments.models import Deployment, Instance
+from deployments.models import Deployment, Engine, Instance
 from deployments.supervision.process import Record
 from deployments.supervision.reconcile import Memory, Observed
 from deployments.supervision.states import InstanceState
@@ -27,6 +29,12 @@ def remembered(instance: Instance, now_s: float) -> Memory:
         ready_s=now_s if state in (InstanceState.READY, InstanceState.UNHEALTHY) else None,
         next_start_s=now_s,
     )
+
+
+def ran_here(instance: Instance) -> None:
+    """Its engine has run a model on this machine: from now on it counts as verified."""
+    if instance.deployment:
+        Engine.objects.filter(pk=instance.deployment.engine_id, ran_at=None).update(ran_at=timezone.now())
 
 
 _WATCHED = (
