@@ -125,7 +125,8 @@ def engine_facts(engine: Engine) -> EngineFacts:
         what = (engine.error or engine.get_state_display()).rstrip(".")
         text = f"The engine {engine.name} ({engine.path}) does not run: {what}."
         raise OmniError("engine_unusable", text, "Choose another engine, or repair it and scan.")
-    return EngineFacts(engine.name, engine.flavour, engine.path, frozenset(engine.flags), library_env(engine.path))
+    flags, env = frozenset(engine.flags), library_env(engine.path)
+    return EngineFacts(engine.name, engine.flavour, engine.path, flags, env, engine.build)
 
 
 def _device_facts(device: Device, host: Host, used_bytes: int | None, factors: Factors | None) -> DeviceFacts:

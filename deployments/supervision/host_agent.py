@@ -31,6 +31,7 @@ from deployments.supervision.instances import (
     ran_here,
     remembered,
     servers_of,
+    slow_load_s,
     values,
 )
 from deployments.supervision.log_reading import Cause, notice
@@ -114,7 +115,7 @@ class HostAgent:
         for deployment in deployments:
             if deployment.desired == Deployment.Desired.RUNNING:
                 self._ensure_rows(deployment)
-        found = Instance.objects.filter(host=self.host, address="").select_related("deployment", "device")
+        found = Instance.objects.filter(host=self.host, address="").select_related("deployment__engine", "device")
         return sorted(found, key=lambda instance: instance.device_id is None)
 
     def _ensure_rows(self, deployment: Deployment) -> None:
@@ -186,7 +187,8 @@ class HostAgent:
             # Asked of the process itself: a plan may no longer be possible, and it runs all the same.
             servers = servers_of(mine.argv, instances)
             restarted = any(is_newer(records[server.pk], mine) for server in servers)
-            return Desired(running, deployment.generation, file_bytes(mine.argv), needs_restart=restarted)
+            slow_s = slow_load_s(deployment)
+            return Desired(running, deployment.generation, file_bytes(mine.argv), (), restarted, slow_s)
         if not running or deployment.error:
             return Desired(running=False, generation=deployment.generation)
         try:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from django.utils import timezone
 
+from deployments.engines import FLAVOURS
 from deployments.gguf import shard_paths
 from deployments.models import Deployment, Engine, Instance
 from deployments.supervision.process import Record
@@ -48,13 +49,14 @@ def values(instance: Instance) -> dict[str, object]:
     return {name: getattr(instance, name) for name in _WATCHED}
 
 
-def _argument(argv: Sequence[str], flag: str) -> str:
+def argument(argv: Sequence[str], flag: str) -> str:
+    """The value behind a flag of a command; empty when it is not there."""
     return next((value for name, value in zip(argv, argv[1:], strict=False) if name == flag), "")
 
 
 def servers_of(argv: Sequence[str], instances: Sequence[Instance]) -> list[Instance]:
     """The device servers whose addresses stand in the command."""
-    endpoints = set(_argument(argv, "--rpc").split(","))
+    endpoints = set(argument(argv, "--rpc").split(","))
     return [i for i in instances if i.device and i.device.endpoint and i.device.endpoint in endpoints]
 
 
@@ -78,14 +80,22 @@ def busy_devices(
             or not seen[other.pk].is_alive
         ):
             continue
-        held = _argument(record.argv, "--rpc").split(",")
+        held = argument(record.argv, "--rpc").split(",")
         busy += [f"{addresses[at]} (in use by {other.deployment.name})" for at in held if at in addresses]
     return tuple(busy)
 
 
 def file_bytes(argv: Sequence[str]) -> int:
-    path = _argument(argv, "-m")
+    if tuple(argv[1:2]) == ("serve",):
+        return sum(file.stat().st_size for file in Path(argv[2]).glob("*.safetensors"))
+    path = argument(argv, "-m")
     return sum(shard.stat().st_size for shard in shard_paths(Path(path)) if shard.exists()) if path else 0
+
+
+def slow_load_s(deployment: Deployment) -> float:
+    """What its engine may take to get ready besides reading its file."""
+    flavour = FLAVOURS.get(deployment.engine.flavour)
+    return flavour.slow_load_s if flavour else 0.0
 
 
 def is_newer(server: Record | None, user: Record | None) -> bool:

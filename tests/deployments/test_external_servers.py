@@ -48,9 +48,7 @@ def foreign() -> Iterator[ForeignServer]:
         ({"/v1/models": ENDLESS}, "not_openai_compatible"),
     ],
 )
-def test_what_a_server_says_when_it_is_asked(
-    foreign: ForeignServer, answers: dict[str, Answer], trouble: str
-) -> None:
+def test_what_a_server_says_when_it_is_asked(foreign: ForeignServer, answers: dict[str, Answer], trouble: str) -> None:
     foreign.answers = answers
     found = ask(foreign.address, "")
     assert (found.trouble.code if found.trouble else "") == trouble, found

@@ -1,6 +1,6 @@
 """Run by the Python of another engine's environment: makes a Llama of random weights, as a folder with safetensors.
 
-    python tiny_llama.py FOLDER
+python tiny_llama.py FOLDER
 """
 
 from __future__ import annotations

@@ -90,6 +90,8 @@ def test_lines_that_tell_of_less_than_was_planned(line: str, code: str | None) -
         ("ValueError: invalid literal for int() with base 10: 'GPU-52a3a85d'", "device_unknown"),
         ("ValueError: Free memory on device cuda:0 (1/31 GiB) on startup is less than desired GPU memory utilization",
          "out_of_memory"),
+        ("ValueError: Available memory on node 0 (7.46/9.09 GiB) on startup is less than desired CPU memory",
+         "out_of_memory"),
         ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate", "out_of_memory"),
         ("Port 18000 is currently in use. Switching to 18001.", "port_taken"),
     ],

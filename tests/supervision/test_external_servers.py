@@ -137,9 +137,7 @@ def test_a_deployment_moves_to_an_external_server_and_back(
     quick.until_state("ready")
     (record,) = own_records()
     other = servers.server_add(host=deployment.host, name="other", address=foreign.address)
-    services.deployment_change(
-        deployment=deployment, engine=other, members={}, settings={}, remote_model="org/Big-1"
-    )
+    services.deployment_change(deployment=deployment, engine=other, members={}, settings={}, remote_model="org/Big-1")
     quick.until(lambda: Instance.objects.filter(address=foreign.address, state="ready").exists())
     assert process.has_ended(record) and own_records() == []
     assert Instance.objects.count() == 1 and Deployment.objects.get().state == "ready"
