@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 import time
 
@@ -46,7 +47,7 @@ def ask(address: str, key: str) -> Standing:
     except httpx.TimeoutException:
         return Standing(trouble=OmniError("server_silent", "It gives no answer in time.", AGAIN, retry=True))
     except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as error:
-        said = str(error).strip().rstrip(".") or type(error).__name__
+        said = re.sub(r"^\[Errno -?\d+\] ", "", str(error).strip()).rstrip(".") or type(error).__name__
         return Standing(trouble=OmniError("server_away", f"It cannot be reached: {said}.", AGAIN, retry=True))
 
 

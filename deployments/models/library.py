@@ -52,6 +52,12 @@ class Engine(models.Model):
         return self.flavour == self.Flavour.EXTERNAL
 
     @property
+    def state_text(self) -> str:
+        """A server that somebody else runs may well run: it is only known not to be of use now."""
+        away = self.is_external and self.state == self.State.BROKEN
+        return "Not usable now" if away else str(self.get_state_display())  # type: ignore[attr-defined]
+
+    @property
     def was_verified(self) -> bool:
         """Whether it has once run a model on this machine."""
         return self.ran_at is not None

@@ -14,6 +14,7 @@ from deployments import services
 from deployments.models import Deployment, Instance
 from deployments.planning.plan import KEY, PORT, InstancePlan, Plan, Verdict
 from deployments.supervision import process
+from deployments.supervision.instances import file_bytes, slow_load_s
 from deployments.supervision.launch import check
 from deployments.supervision.log_reading import cause_of_exit, notice
 from omni.errors import OmniError
@@ -62,6 +63,18 @@ def test_a_folder_that_is_gone_is_said_before_the_start(tmp_path: Path) -> None:
     with pytest.raises(OmniError, match="no folder"):
         check(gone)
     check(replace(gone, argv=(sys.executable, "serve", str(tmp_path))))
+
+
+def test_an_engine_that_compiles_may_take_long_and_longer_for_a_large_folder(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"x" * 1000)
+    (tmp_path / "model-2.safetensors").write_bytes(b"x" * 500)
+    (tmp_path / "notes.txt").write_bytes(b"x" * 9)
+    assert file_bytes(["/bin/vllm", "serve", str(tmp_path), "--port", "1"]) == 1500
+    assert slow_load_s(deployment) == 0
+    deployment.engine.flavour = "vllm"
+    assert slow_load_s(deployment) > 60
 
 
 @pytest.mark.parametrize(
