@@ -44,4 +44,4 @@ def check_key(key: str) -> None:
 def forget_key(engine: Engine) -> None:
     """Also those it had at other addresses."""
     for path in settings.OMNI_HOME.run.glob(f"external-{engine.pk}-*.key"):
-        path.unlink(missing_ok=True)
+        settings.OMNI_HOME.forget_secret(path.stem)

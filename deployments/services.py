@@ -130,9 +130,9 @@ def deployment_change(
                 row.strategy, row.engine, members or {}, row.remote_model,
                 row.settings if settings is None else settings, row.extra_args if extra_args is None else extra_args,
             )  # fmt: skip
-        if members is not None:
+        if members is not None or row.engine.is_external:
             row.bindings.all().delete()
-            _bind(row, members)
+            _bind(row, members or {})
         if extra_args is not None:
             allowed_args(extra_args)
             row.extra_args = list(extra_args)

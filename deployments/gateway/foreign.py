@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
 from typing import Any
 
 import httpx
 from django.conf import settings
 
-from deployments.gateway.connection import engine_request
+from deployments.gateway.connection import engine_key, engine_request
 from deployments.gateway.routing import Serving
 from omni.errors import OmniError
 
+# By it a panel knows its own request when somebody gave its own address as that of an external server.
+MARK = b"x-omni-from"
 PASSED_ON = ("application/json", "text/event-stream")
 
 
@@ -26,7 +29,24 @@ def request_to(serving: Serving, path: str, fields: Mapping[str, Any], silence_s
     """Under the model's name there, with the server's own key; engines of ours get the panel's."""
     named = {**fields, "model": serving.alias}
     key = settings.OMNI_HOME.kept_secret(serving.foreign.key_name) if serving.foreign else None
-    return engine_request(serving.address or "", path, named, silence_s, key=key)
+    request = engine_request(serving.address or "", path, named, silence_s, key=key)
+    if serving.foreign:
+        request.headers[MARK.decode()] = own_mark()
+    return request
+
+
+def own_mark() -> str:
+    """Of this panel and no other; it tells nothing of the key it is made from."""
+    return sha256(f"mark {engine_key()}".encode()).hexdigest()[:32]
+
+
+def refuse_own(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Raises OmniError (request_loop) for a request that this panel sent itself."""
+    if (MARK, own_mark().encode()) in {(name, value) for name, value in headers}:
+        text = (
+            "This panel was given its own address as that of an external server: the request would go round for ever."
+        )
+        raise OmniError("request_loop", text, "Give the server's own address, or remove it.")
 
 
 def refuse(serving: Serving, response: httpx.Response) -> None:

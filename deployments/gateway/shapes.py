@@ -22,6 +22,7 @@ KINDS: dict[str, tuple[int, str]] = {
     "engine_unreachable": (502, "upstream_error"),
     "engine_refused": (502, "upstream_error"),
     "engine_died": (502, "upstream_error"),
+    "request_loop": (508, "upstream_error"),
     "engine_silent": (504, "upstream_error"),
 }
 INTERNAL = (500, "internal_error")

@@ -16,6 +16,7 @@ from chat.models import Message
 from deployments import servers
 from deployments.discovery import local_host
 from deployments.gateway.directory import forget_table, read_table
+from deployments.gateway.foreign import refuse_own
 from deployments.gateway.relay import open_answer
 from deployments.models import Deployment, Instance, Measurement
 from omni.errors import OmniError
@@ -136,6 +137,15 @@ async def test_a_redirect_is_never_followed(remote: Deployment, foreign: Foreign
     thief.close()
 
 
+async def test_a_panel_knows_a_request_of_its_own(remote: Deployment, foreign: ForeignServer) -> None:
+    """Its own address as that of an external server would send a request round and round."""
+    await answered(ASKED)
+    sent = [(name.encode(), value.encode()) for name, value in foreign.seen[-1][1].items()]
+    with pytest.raises(OmniError, match="its own address"):
+        refuse_own(sent)
+    refuse_own([(b"x-omni-from", b"another panel"), (b"accept", b"*/*")])
+
+
 async def test_the_servers_own_error_is_passed_on(remote: Deployment, foreign: ForeignServer) -> None:
     foreign.answers[CHAT] = (400, "application/json", b'{"error":{"message":"too long"}}')
     async with open_answer(CHAT, ASKED) as upstream:
@@ -164,6 +174,27 @@ async def test_chat_shows_what_is_known_and_says_not_available_for_the_rest(
     assert (kept.prompt_tokens, kept.completion_tokens) == (5, 2)
     assert "First token" in page.html[kept.pk]
     assert not await Measurement.objects.aexists()
+
+
+async def test_two_lanes_compare_what_is_known_of_them(
+    remote: Deployment,
+    operator_user: User,
+    operator: Client,
+    open_page: Opener,  # noqa: F811 (the fixture)
+) -> None:
+    second = await _in_thread(servers.model_offer, engine=remote.engine, model="org/Big-1", name="second")
+    await Instance.objects.acreate(
+        host=remote.host, deployment=second, role="model", state="ready", address=remote.engine.path
+    )
+    forget_table()
+    made = await _in_thread(chat_services.conversation_create, owner=operator_user, deployment=remote, beside=[second])
+    page = await open_page(operator, made.pk)
+    await page.send("send", text="Hi")
+    await page.until(lambda: len(page.states) == 2, "not both lanes answered")
+    assert set(page.states.values()) == {"done"}
+    shown = await _in_thread(operator.get, path=f"/chat/{made.pk}/")
+    text = shown.content.decode()
+    assert shown.status_code == 200 and text.count("Good day.") >= 2 and text.count("First token") == 2
 
 
 async def test_a_stream_that_is_no_json_fails_the_answer_and_nothing_else(

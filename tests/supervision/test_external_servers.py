@@ -12,6 +12,7 @@ from deployments import servers, services
 from deployments.models import Deployment, Engine, Instance, Model, Transition
 from deployments.supervision import process
 from gpus.models import Host
+from omni.errors import OmniError
 from tests.fakes.foreign import ForeignServer
 from tests.gateway.engine import RealEngine
 from tests.supervision.conftest import Ticker
@@ -126,6 +127,19 @@ def test_a_server_that_hangs_holds_nobody_up(host: Host, quick: Ticker, foreign:
         quick.agent.tick()
     assert quick.agent.external.asked[Engine.objects.get().pk].future is not None
     foreign.go_on.set()
+
+
+def test_a_change_in_the_administration_cannot_leave_models_behind(
+    deployment: Deployment, foreign: ForeignServer
+) -> None:
+    """There a form saves the row and the services look at it afterwards."""
+    other = servers.server_add(host=deployment.host, name="other", address=foreign.address)
+    Deployment.objects.update(engine=other, settings={})
+    with pytest.raises(OmniError, match="not said which"):
+        services.deployment_change(deployment=deployment, settings={}, extra_args=[])
+    Deployment.objects.update(remote_model="org/Big-1")
+    services.deployment_change(deployment=deployment, settings={}, extra_args=[])
+    assert not deployment.bindings.exists()
 
 
 @pytest.mark.real
