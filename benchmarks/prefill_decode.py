@@ -31,7 +31,7 @@ import django  # noqa: E402
 
 django.setup()
 
-from deployments.gateway import relay  # noqa: E402
+from deployments.gateway import admission, relay  # noqa: E402
 from deployments.gateway.handover_plan import TAIL_BYTES, Outcome, last_timings  # noqa: E402
 from deployments.gateway.routing import Passage, Table  # noqa: E402
 from tests.gateway.pair import CHAT, Pair, pair  # noqa: E402
@@ -110,7 +110,7 @@ async def measured(made: Pair, tokens: int, others: int) -> Row:
     async def table() -> Table:
         return Table({"pair": serving})
 
-    relay.routing_table = table
+    admission.routing_table = table
     serving = handing
     ttft, report, read, gap = await with_others(made, prompt(tokens, f"handed {tokens}"), others)
     assert report.outcome == Outcome.DONE, report

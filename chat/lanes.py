@@ -13,6 +13,9 @@ from deployments.models import Deployment, Route
 from omni.errors import OmniError
 
 Target = Deployment | Route
+# What was unloaded is loaded again by the first question.
+UNLOADED = "unloaded"
+ANSWERING = ("ready", UNLOADED)
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Choice:
 
     @property
     def can_be_chosen(self) -> bool:
-        return self.state == "ready" and not self.is_taken
+        return self.state in ANSWERING and not self.is_taken
 
 
 def choices_for(lanes: Sequence[Lane]) -> list[Choice]:
@@ -44,7 +47,8 @@ def choices_for(lanes: Sequence[Lane]) -> list[Choice]:
 
 
 def _choice(name: str, deployment: Deployment, leads_to: str, is_taken: bool) -> Choice:
-    return Choice(name, deployment.get_strategy_display(), str(deployment.state), leads_to, is_taken)
+    state = UNLOADED if deployment.is_unloaded else str(deployment.state)
+    return Choice(name, deployment.get_strategy_display(), state, leads_to, is_taken)
 
 
 def find_target(name: str) -> Target:

@@ -12,7 +12,7 @@ from django.utils import timezone
 from chat.forms import SettingsForm
 from chat.lanes import choices_for, lanes_of
 from chat.listing import by_day, find
-from chat.models import MOST_LANES, Conversation
+from chat.models import MOST_LANES, Conversation, Lane
 from chat.thread import thread_of
 from omni.roles import CHAT
 
@@ -57,12 +57,16 @@ def lanes_context(request: HttpRequest, conversation: Conversation) -> dict[str,
         "lanes": lanes,
         "lane": lanes[0] if len(lanes) == 1 else None,
         "watched": [lane.serving.pk for lane in lanes if lane.serving],
-        "idle": [lane for lane in lanes if lane.serving is None or lane.serving.state != "ready"],
+        "idle": [lane for lane in lanes if not _answers(lane)],
         "lane_choices": choices_for(lanes),
         "can_add": len(lanes) < MOST_LANES,
         "is_empty": not conversation.messages.exists(),
         "may_chat": request.user.has_perm(CHAT),
     }
+
+
+def _answers(lane: Lane) -> bool:
+    return lane.serving is not None and (lane.serving.state == "ready" or lane.serving.is_unloaded)
 
 
 def page_context(request: HttpRequest, conversation: Conversation, form: SettingsForm) -> dict[str, Any]:

@@ -98,6 +98,7 @@ def _deployment(deployment: Deployment) -> Document:
         "name": deployment.name,
         "strategy": deployment.strategy,
         "desired": deployment.desired,
+        "unloaded": deployment.is_unloaded,
         "state": str(deployment.state),
         "error": deployment.error,
         "instances": [_instance(instance) for instance in deployment.instances.all()],

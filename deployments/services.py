@@ -22,6 +22,7 @@ from deployments.plans import plan_deployment as plan_deployment
 from deployments.strategies import get_strategy
 from deployments.strategies.base import Strategy
 from deployments.supervision.states import InstanceState
+from deployments.tenancy import check_place
 from gpus.models import Device, Host
 from omni.broadcast import publish
 from omni.errors import OmniError
@@ -86,7 +87,7 @@ def deployment_create(
     On an external server there are no members: `remote_model` is the name of the model there.
     """
     check_name(name)
-    check_place(strategy, engine, members, remote_model, settings, extra_args)
+    check_location(strategy, engine, members, remote_model, settings, extra_args)
     allowed_args(extra_args)
     try:
         with transaction.atomic():
@@ -126,7 +127,7 @@ def deployment_change(
         row.engine = engine or row.engine
         row.remote_model = row.remote_model if remote_model is None else remote_model
         if members is not None or row.engine.is_external or row.is_external:
-            check_place(
+            check_location(
                 row.strategy, row.engine, members or {}, row.remote_model,
                 row.settings if settings is None else settings, row.extra_args if extra_args is None else extra_args,
             )  # fmt: skip
@@ -138,6 +139,7 @@ def deployment_change(
             row.extra_args = list(extra_args)
         row.settings = row.settings if settings is None else validated(settings)
         row.generation += 1
+        row.ends_now = False
         row.error = row.error_code = ""
         row.save()
         _announce(row)
@@ -146,30 +148,46 @@ def deployment_change(
 
 
 def deployment_start(*, deployment: Deployment, user: Any = None) -> bool:
-    """Wants it running; one that has failed is tried again. False: it was wanted already, nothing changed."""
+    """Wants it running and loaded; one that has failed is tried again. False: it was wanted already, nothing changed.
+
+    Raises OmniError (place_taken) when others are in its way that it may not unload.
+    """
     with transaction.atomic():
         row = _locked(deployment)
         given_up = row.instances.filter(generation=row.generation, state=InstanceState.FAILED).exists()
-        changed = row.desired != Deployment.Desired.RUNNING or bool(row.error) or given_up
+        anew = row.desired != Deployment.Desired.RUNNING or bool(row.error) or given_up
+        changed = anew or row.is_unloaded
         if changed:
+            check_place(row)
             row.desired = Deployment.Desired.RUNNING
-            row.generation += 1
-            row.error = row.error_code = ""
+            row.generation += 1 if anew else 0
+            row.error = row.error_code = row.unloaded_why = ""
+            row.is_unloaded = row.ends_now = False
             row.save()
             log.info("%s started deployment %s", user or "somebody", row.name)
         _announce(row)
     return changed
 
 
-def deployment_stop(*, deployment: Deployment, user: Any = None) -> None:
-    """Wants it stopped, whatever it is doing now."""
+def deployment_stop(*, deployment: Deployment, now: bool = False, user: Any = None) -> None:
+    """Wants it stopped, whatever it is doing. `now`: answers in progress are cut and not waited for."""
     with transaction.atomic():
         row = _locked(deployment, deleting_too=True)
         row.desired = Deployment.Desired.STOPPED
-        row.error = row.error_code = ""
+        row.error = row.error_code = row.unloaded_why = ""
+        row.is_unloaded, row.ends_now = False, now
         row.save()
         _announce(row)
-    log.info("%s stopped deployment %s", user or "somebody", row.name)
+    log.info("%s stopped deployment %s%s", user or "somebody", row.name, " at once" if now else "")
+
+
+def deployment_wake(deployment: int) -> None:
+    """Somebody asks for one that was unloaded. Does nothing to any other."""
+    row = Deployment.objects.filter(pk=deployment, is_unloaded=True).first()
+    if row and Deployment.objects.filter(pk=deployment, is_unloaded=True).update(is_unloaded=False, unloaded_why=""):
+        row.is_unloaded = False
+        log.info("deployment %s is loaded again: it is asked for", row.name)
+        _tell(row)
 
 
 def deployment_delete(*, deployment: Deployment, user: Any = None) -> None:
@@ -180,7 +198,7 @@ def deployment_delete(*, deployment: Deployment, user: Any = None) -> None:
             text = f"The deployment {row.name} is the target of the routes {', '.join(routes)}."
             raise OmniError("in_use", text, "Point the routes elsewhere or delete them first.")
         row.desired = Deployment.Desired.STOPPED
-        row.is_deleting = True
+        row.is_deleting, row.is_unloaded = True, False
         row.save()
         _announce(row)
     log.info("%s deleted deployment %s", user or "somebody", row.name)
@@ -240,7 +258,7 @@ def free_name(wanted: str, taken: set[str] | None = None) -> str:
     return next(name for name in candidates if name not in taken)
 
 
-def check_place(
+def check_location(
     strategy: str,
     engine: Engine,
     members: Members,

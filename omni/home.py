@@ -34,6 +34,11 @@ class Home:
         return self.root / "run"
 
     @property
+    def doors(self) -> Path:
+        """One file for each deployment, locked by whoever passes requests on to it."""
+        return self.run / "doors"
+
+    @property
     def slots(self) -> Path:
         """Where KV caches wait between two engines: in memory where there is a shared memory file system."""
         shared = Path("/dev/shm")

@@ -108,9 +108,11 @@ def _demand(method: str, expected: str) -> None:
 
 
 async def _models(name: str, reply: Reply) -> None:
-    """The names that can answer now; asked for one by name, also what does not answer yet."""
+    """The names that can answer, at once or once they are loaded; by name also what does not answer yet."""
     table = await routing_table()
-    named = [(public, s) for public, s in table.public_names() if (public == name if name else s.is_ready)]
+    named = [
+        (public, s) for public, s in table.public_names() if (public == name if name else s.is_ready or s.is_unloaded)
+    ]
     entries = [model_entry(public, created=s.created, state=s.state) for public, s in named]
     if name and not entries:
         raise OmniError("model_not_found", f"There is no deployment or route named {name[:120]!r}.")

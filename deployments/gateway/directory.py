@@ -10,6 +10,7 @@ from deployments.external_keys import key_name
 from deployments.gateway.handover_facts import argument, handover_facts
 from deployments.gateway.routing import Foreign, Passage, Peer, Serving, Table
 from deployments.models import Deployment, Instance, Route
+from deployments.planning.settings import with_defaults
 from deployments.strategies import STRATEGIES
 from deployments.supervision.states import InstanceState
 from omni.database import DatabasePool
@@ -42,6 +43,12 @@ async def _refresh() -> Table:
     return table
 
 
+async def fresh_table() -> Table:
+    """As it is now."""
+    forget_table()
+    return await routing_table()
+
+
 def forget_table() -> None:
     """The next request reads the database again."""
     global _table
@@ -72,6 +79,10 @@ def serving(deployment: Deployment) -> Serving:
         peers=peers,
         handover=handover_facts(deployment, answering) if passage == Passage.HANDOVER and answering else None,
         foreign=_foreign(deployment),
+        pk=deployment.pk,
+        is_wanted=deployment.desired == Deployment.Desired.RUNNING and not deployment.is_deleting,
+        is_unloaded=deployment.is_unloaded,
+        drain_s=int(with_defaults(deployment.settings)["drain_s"]),
     )
 
 

@@ -10,14 +10,14 @@ from typing import Any
 
 import httpx
 
+from deployments.gateway.admission import admitted, told_why
 from deployments.gateway.connection import client, engine_errors
-from deployments.gateway.directory import routing_table
 from deployments.gateway.fields import allowed
 from deployments.gateway.foreign import as_taken, refuse, request_to
 from deployments.gateway.handover import handed_over
 from deployments.gateway.handover_plan import HandoverReport
 from deployments.gateway.passing import Passing, direct
-from deployments.gateway.routing import AUTO, Choice, Passage, Serving, choose
+from deployments.gateway.routing import AUTO, Choice, Passage, Serving
 from deployments.gateway.shapes import FieldError, WholeEvents
 
 # An engine sends a comment every 30 s while a stream is open; an answer in one piece is silent until its end.
@@ -49,20 +49,22 @@ class Upstream:
         return self.passing.report
 
     async def events(self) -> AsyncIterator[bytes]:
-        """The body as it comes, in whole events. Raises OmniError when the engine dies or falls silent."""
+        """The body as it comes, in whole events. Raises OmniError when the engine dies, is ended or falls silent."""
         cut = WholeEvents()
-        with engine_errors(self.choice.serving.name):
-            async for chunk in self.response.aiter_raw():
-                self.passing.sees(chunk)
-                if whole := cut.feed(chunk):
-                    yield whole
+        async with told_why(self.choice):
+            with engine_errors(self.choice.serving.name):
+                async for chunk in self.response.aiter_raw():
+                    self.passing.sees(chunk)
+                    if whole := cut.feed(chunk):
+                        yield whole
         if rest := cut.rest():
             yield rest
 
     async def body(self) -> bytes:
-        """The whole body. Raises OmniError when the engine dies or falls silent."""
-        with engine_errors(self.choice.serving.name):
-            whole = await self.response.aread()
+        """The whole body. Raises OmniError when the engine dies, is ended or falls silent."""
+        async with told_why(self.choice):
+            with engine_errors(self.choice.serving.name):
+                whole = await self.response.aread()
         self.passing.sees(whole)
         return whole
 
@@ -71,25 +73,33 @@ class Upstream:
 async def open_answer(path: str, body: Mapping[str, Any]) -> AsyncIterator[Upstream]:
     """Sends a request to the deployment that its `model` names; leaving the block cancels the generation.
 
-    `path` is a key of fields.POLICIES. Raises FieldError, routing's errors, and those of engine_errors.
+    A deployment that is about to be ready is waited for. `path` is a key of fields.POLICIES. Raises FieldError,
+    routing's errors, and those of admission and engine_errors.
     """
     name = body.get("model", AUTO if path == "/tokenize" else None)
     if not isinstance(name, str) or not name:
         fix = f"Name a deployment, a route, or {AUTO!r}."
         raise FieldError("model", "The request names no model.", fix)
     fields, dropped = allowed(path, body)
-    choice = choose(name, await routing_table())
-    fields, dropped = as_taken(choice.serving, fields, dropped)
-    is_stream = fields.get("stream") is True
     sent_at = time.monotonic()
+    async with admitted(name) as choice:
+        fields, dropped = as_taken(choice.serving, fields, dropped)
+        async with _sent(path, choice, fields) as (response, passing):
+            is_stream = fields.get("stream") is True
+            yield Upstream(choice, response, is_stream, sent_at, dropped, passing)
+
+
+@asynccontextmanager
+async def _sent(path: str, choice: Choice, fields: Mapping[str, Any]) -> AsyncIterator[tuple[httpx.Response, Passing]]:
+    silence_s = STREAM_SILENCE_S if fields.get("stream") is True else WHOLE_ANSWER_S
     async with WAYS[choice.serving.passage](path, choice.serving, fields) as passing:
-        silence_s = STREAM_SILENCE_S if is_stream else WHOLE_ANSWER_S
         request = request_to(choice.serving, path, passing.fields, silence_s)
-        with engine_errors(choice.serving.name):
-            response = await client().send(request, stream=True)
+        async with told_why(choice):
+            with engine_errors(choice.serving.name):
+                response = await client().send(request, stream=True)
         try:
             refuse(choice.serving, response)
             passing.begins(response.status_code)
-            yield Upstream(choice, response, is_stream, sent_at, dropped, passing)
+            yield response, passing
         finally:
             await response.aclose()

@@ -14,6 +14,8 @@ READY = "ready"
 
 # The states of a deployment that is on its way out: what still answers for it will not for long.
 LEAVING = ("stopping", "stopped")
+FAILED = "failed"
+STARTING = "starting"
 
 
 class Passage(StrEnum):
@@ -68,6 +70,18 @@ class Serving:
     peers: Mapping[str, Peer] = field(default_factory=dict)
     handover: HandoverFacts | None = None
     foreign: Foreign | None = None
+    pk: int = 0
+    # It ought to run; unloaded, it does as soon as somebody asks for it.
+    is_wanted: bool = False
+    is_unloaded: bool = False
+    drain_s: int = 0
+
+    @property
+    def is_coming(self) -> bool:
+        """It does not answer now, and will without anybody's doing: whoever asks may wait. When somebody else's server
+        comes back nobody knows."""
+        is_ours = self.foreign is None or self.state == STARTING
+        return self.is_wanted and is_ours and not self.is_ready and self.state != FAILED
 
     @property
     def is_ready(self) -> bool:
@@ -99,33 +113,43 @@ class Choice:
 
 
 def choose(name: str, table: Table) -> Choice:
-    """Raises OmniError model_not_found, deployment_not_ready or no_deployment_ready, saying what to do."""
+    """What answers, or will before long (`is_coming`).
+
+    Raises OmniError model_not_found, deployment_not_ready or no_deployment_ready, saying what to do.
+    """
     if name in table.deployments:
-        return _ready(Choice(table.deployments[name], name, "a deployment has this name"))
+        return _able(Choice(table.deployments[name], name, "a deployment has this name"))
     if (to := table.routes.get(name)) and to in table.deployments:
-        return _ready(Choice(table.deployments[to], name, f"the route leads to {to}"))
+        return _able(Choice(table.deployments[to], name, f"the route leads to {to}"))
     if name == AUTO:
-        return _first_ready(table)
+        return _first_able(table)
     known = ", ".join(public for public, _ in table.public_names()) or "none yet"
     raise OmniError(
         "model_not_found", f"There is no deployment or route named {name[:120]!r}.", f"Known names: {known}."
     )
 
 
-def _ready(choice: Choice) -> Choice:
-    serving = choice.serving
-    if serving.is_ready:
+def _able(choice: Choice) -> Choice:
+    if choice.serving.is_ready or choice.serving.is_coming:
         return choice
+    raise not_ready(choice.serving)
+
+
+def not_ready(serving: Serving) -> OmniError:
     cause = f": {serving.error}" if serving.error else "."
     fix = {
         "stopped": "Start it on the Deployments page.",
         "failed": "See the Deployments page for the cause, then start it again.",
     }.get(serving.state, "Try again in a few seconds.")
-    raise OmniError("deployment_not_ready", f"Deployment {serving.name!r} is {serving.state}{cause}", fix, retry=True)
+    return OmniError("deployment_not_ready", f"Deployment {serving.name!r} is {serving.state}{cause}", fix, retry=True)
 
 
-def _first_ready(table: Table) -> Choice:
-    for name in sorted(table.deployments):
-        if table.deployments[name].is_ready:
-            return Choice(table.deployments[name], AUTO, "the first ready deployment by name")
+def _first_able(table: Table) -> Choice:
+    servings = [table.deployments[name] for name in sorted(table.deployments)]
+    for serving in servings:
+        if serving.is_ready:
+            return Choice(serving, AUTO, "the first ready deployment by name")
+    for serving in servings:
+        if serving.is_coming:
+            return Choice(serving, AUTO, "none is ready, and this is the first that will be")
     raise OmniError("no_deployment_ready", "No deployment is ready.", "Start one on the Deployments page.", retry=True)

@@ -14,7 +14,7 @@ def engines_that_ran(apps, schema_editor):
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('deployments', '0004_checked'),
+        ('deployments', '0005_drain_and_unload'),
     ]
 
     operations = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from django.conf import settings as django_settings
 from django.db import models
 from django.db.models import Q
@@ -49,6 +51,10 @@ class Deployment(models.Model):
     # Grows with every change and every Start: an instance made for an older generation is replaced.
     generation = models.PositiveIntegerField(default=1)
     is_deleting = models.BooleanField(default=False, help_text="goes away once its processes are gone")
+    # Ought to run and has given its memory back; the next request for it takes this away.
+    is_unloaded = models.BooleanField(default=False)
+    unloaded_why = models.CharField(max_length=200, blank=True)
+    ends_now = models.BooleanField(default=False, help_text="answers in progress are not waited for")
     error_code = models.CharField(max_length=60, blank=True)
     error = models.TextField(blank=True, help_text="why no instance could be made")
     created_by = models.ForeignKey(
@@ -79,7 +85,22 @@ class Deployment(models.Model):
     def state(self) -> str:
         """What its instances add up to (see supervision.states)."""
         states = [instance.state for instance in self.instances.all()]
-        return deployment_state(states, desired=self.desired, error=bool(self.error))
+        return deployment_state(states, desired=self.desired, error=bool(self.error), unloaded=self.is_unloaded)
+
+    @property
+    def drains_until(self) -> datetime | None:
+        """When answers in progress are cut off, while they are waited for."""
+        return max((i.drains_until for i in self.instances.all() if i.drains_until), default=None)
+
+    @property
+    def is_draining(self) -> bool:
+        return self.drains_until is not None
+
+    @property
+    def ought_to_run(self) -> bool:
+        """Whether its processes should be there now; on an external server it has none."""
+        is_wanted = self.desired == self.Desired.RUNNING and not self.is_deleting and not self.is_unloaded
+        return is_wanted and not self.is_external
 
 
 class Binding(models.Model):
@@ -133,6 +154,7 @@ class Instance(models.Model):
     checked_ticks = models.BigIntegerField(null=True, blank=True)
     judgement = models.CharField(max_length=12, blank=True)
     warning = models.TextField(blank=True)
+    drains_until = models.DateTimeField(null=True, blank=True, help_text="answers in progress may finish until then")
     started_at = models.DateTimeField(null=True, blank=True)
     ready_at = models.DateTimeField(null=True, blank=True)
     changed_at = models.DateTimeField(auto_now=True)

@@ -3,87 +3,26 @@
 from __future__ import annotations
 
 import difflib
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Mapping
 
 from deployments.planning.kv import IK_ONLY
 from deployments.planning.kv_names import kv_type_fix
+from deployments.planning.setting import Group as Group
+from deployments.planning.setting import Setting as Setting
 from omni.errors import OmniError
 
 # llama.cpp, common/arg.cpp: the types --cache-type-k and --cache-type-v take; ik_llama.cpp has two more.
 KV_CACHE_TYPES = ("f16", "bf16", "f32", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 UNQUANTISED = ("f16", "bf16", "f32")
-AUTO, ALL = "auto", "all"
-# llama.cpp takes commas and slashes; more than 16 devices it does not serve.
-_LIST = re.compile(r"\d{1,6}(\.\d{1,6})?( ?, ?\d{1,6}(\.\d{1,6})?){1,15}")
+AUTO, ALL, NONE = "auto", "all", "none"
 # common/common.h, common_speculative_type; the ones that need nothing but the target's own text come last.
 DRAFT_TYPES = (
     "draft-simple", "draft-mtp", "draft-eagle3", "ngram-simple", "ngram-map-k", "ngram-map-k4v", "ngram-mod",
     "ngram-cache",
 )  # fmt: skip
+REFUSE, SWAP = "refuse", "swap"
 # Takes effect where a model allows more; long contexts cost memory that nobody asked for.
 DEFAULT_CONTEXT = 8192
-
-
-class Group(StrEnum):
-    MAIN = "main"
-    MEMORY = "memory"
-    SPEED = "speed"
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One setting. Whole numbers have `low` and `high`, words have `words`; a setting may take both."""
-
-    key: str
-    title: str
-    default: int | str
-    help: str
-    group: Group = Group.MAIN
-    low: int | None = None
-    high: int | None = None
-    words: tuple[str, ...] = ()
-    unit: str = ""
-    advanced: bool = False
-    # Which strategies look at it; none named: all of them.
-    strategies: tuple[str, ...] = ()
-    # Takes a list of numbers such as 3,1.
-    is_list: bool = False
-    # Says what to use instead of a value that is not taken; empty where it cannot tell.
-    hint: Callable[[str], str] | None = None
-
-    @property
-    def is_number(self) -> bool:
-        return self.low is not None
-
-    @property
-    def allowed(self) -> str:
-        """What it takes, in words: '1 to 64', 'auto, all, or 0 to 999'."""
-        words = ", ".join(self.words)
-        if self.is_list:
-            return f"{words}, or numbers such as 3,1"
-        if not self.is_number:
-            return words
-        span = f"{self.low} to {self.high}"
-        return f"{words}, or {span}" if words else span
-
-    def parsed(self, raw: object) -> int | str:
-        """The value in its own type. Raises OmniError that names the key and what it takes."""
-        value = raw
-        if isinstance(raw, bool):
-            # YAML reads a bare on or off as a truth value.
-            value = "on" if raw else "off"
-        if isinstance(value, str):
-            text = value.strip().lower()
-            if text in self.words or (self.is_list and _LIST.fullmatch(text)):
-                return text.replace(" ", "")
-            value = int(text) if text.lstrip("+-").isdecimal() and text.isascii() else text
-        if isinstance(value, int) and self.low is not None and self.low <= value <= (self.high or 0):
-            return value
-        hint = self.hint(str(raw)) if self.hint else ""
-        raise OmniError("bad_setting", f"{self.key} is {raw!r}.", f"{hint} It takes {self.allowed}.".strip())
 
 
 _ALL = (
@@ -268,6 +207,50 @@ _ALL = (
         low=1,
         high=1024,
         words=(AUTO,),
+        advanced=True,
+    ),
+    Setting(
+        "drain_s",
+        "Let answers finish",
+        30,
+        "How long answers in progress may go on when it is stopped, changed or unloaded; then they are cut. New "
+        "requests wait or go elsewhere meanwhile.",
+        Group.SERVICE,
+        low=0,
+        high=3600,
+        unit="s",
+        advanced=True,
+    ),
+    Setting(
+        "idle_unload_s",
+        "Unload when idle for",
+        0,
+        "Without a request for so long, its engines end and give their memory back; the next request loads them again "
+        "and waits for it. 0: never.",
+        Group.SERVICE,
+        low=0,
+        high=604_800,
+        unit="s",
+        advanced=True,
+    ),
+    Setting(
+        "exclusive_group",
+        "Runs alone in group",
+        NONE,
+        "Of the deployments with the same group name only one runs at a time.",
+        Group.SERVICE,
+        words=(NONE,),
+        is_name=True,
+        advanced=True,
+    ),
+    Setting(
+        "when_taken",
+        "When its place is taken",
+        REFUSE,
+        "What happens when another deployment of its group runs, or holds memory that it needs. refuse: the start "
+        "fails and says who is in the way. swap: the other is unloaded, and loaded again when it is asked next.",
+        Group.SERVICE,
+        words=(REFUSE, SWAP),
         advanced=True,
     ),
 )

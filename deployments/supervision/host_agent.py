@@ -14,12 +14,13 @@ from datetime import timedelta
 from pathlib import Path
 
 from django.conf import settings
-from django.db import transaction
+from django.db import DatabaseError, transaction
 from django.utils import timezone
 
 from deployments import slots_folder
+from deployments.in_flight import Doors
 from deployments.models import Deployment, Instance, Transition
-from deployments.planning.plan import InstancePlan, Plan
+from deployments.planning.settings import with_defaults
 from deployments.plans import plan_deployment
 from deployments.supervision import launch, process
 from deployments.supervision.checking import Checker
@@ -37,6 +38,8 @@ from deployments.supervision.instances import (
 from deployments.supervision.log_reading import Cause, notice
 from deployments.supervision.logs import since_start
 from deployments.supervision.observe import observe
+from deployments.supervision.places import Places
+from deployments.supervision.planned import Planner, Plans
 from deployments.supervision.reconcile import (
     Action,
     Decision,
@@ -46,8 +49,11 @@ from deployments.supervision.reconcile import (
     Memory,
     Observed,
     decide,
+    refused,
+    why_it_ends,
 )
 from deployments.supervision.states import LIVE, InstanceState
+from deployments.supervision.strays import end_strays
 from gpus.models import Host
 from omni.broadcast import publish
 from omni.errors import OmniError
@@ -62,7 +68,6 @@ IN_TRANSITION = {
     InstanceState.STOPPING,
     InstanceState.UNHEALTHY,
 }
-Planner = Callable[[Deployment], Plan]
 
 
 class HostAgent:
@@ -76,13 +81,15 @@ class HostAgent:
         limits: Limits | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.host, self.plan, self.clock = host, plan, clock
+        self.host, self.clock = host, clock
         self.limits = limits or Limits()
         # Nobody can press Start for the server behind a device: it is tried again for ever.
         self.device_limits = replace(self.limits, most_failures=sys.maxsize)
         self.run: Path = settings.OMNI_HOME.run
         self.memories: dict[int, Memory] = {}
-        self.plans: dict[int, tuple[tuple[int | str, ...], Plan | OmniError]] = {}
+        self.plans = Plans(plan, self._tell)
+        self.doors = Doors(settings.OMNI_HOME.doors)
+        self.places = Places(self.doors, self.plans, clock)
         self.beat_s = float("-inf")
         self.health_pool = ThreadPoolExecutor(8, thread_name_prefix="health")
         self.checker = Checker()
@@ -92,6 +99,7 @@ class HostAgent:
         """Does the next step of every instance; True while something is on its way and worth a quick look."""
         process.reap()
         busy = self.external.tick()
+        self.places.unload_idle(self.host, self.memories)
         instances = self._wanted_instances()
         known = {instance.pk for instance in instances}
         self._end_orphans(known)
@@ -99,11 +107,24 @@ class HostAgent:
         records = {instance.pk: process.read_record(self.run, instance.pk) for instance in instances}
         seen = self._observe(instances, records)
         taken = [instance.port for instance in instances if instance.port]
+        failed: list[Exception] = []
         for instance in instances:
-            desired = self._desired(instance, instances, seen, records)
-            self._step(instance, desired, seen[instance.pk], taken)
+            if records[instance.pk] is None and process.is_held(self.run, instance.pk):
+                continue  # its record was damaged; its runner writes it anew within half a second
+            try:
+                seen[instance.pk] = self._with_plan(instance, seen[instance.pk], records[instance.pk])
+                desired = self._desired(instance, instances, seen, records)
+                self._step(instance, desired, seen[instance.pk], taken)
+            except DatabaseError:
+                raise
+            except Exception as error:
+                log.exception("the next step of %s failed", instance)
+                failed.append(error)  # the others are looked after all the same
+        self._open_doors(instances)
         self._remove_deleted()
         self._heartbeat()
+        if failed:
+            raise failed[0]
         return busy or any(memory.state in IN_TRANSITION for memory in self.memories.values())
 
     # --- what ought to be ---------------------------------------------------------------------------
@@ -122,7 +143,7 @@ class HostAgent:
         rows = {(row.role, row.ordinal): row for row in deployment.instances.all()}
         if rows and all(row.generation == deployment.generation for row in rows.values()):
             return
-        plan = self._planned(deployment)
+        plan = self.plans.of(deployment)
         if plan is None:
             return
         wanted = {(planned.role, planned.ordinal) for planned in plan.instances}
@@ -132,43 +153,14 @@ class HostAgent:
             if rows[key].state not in LIVE:
                 rows[key].delete()
 
-    def _planned(self, deployment: Deployment) -> Plan | None:
-        """The plan of this generation, made once; None when there is none, and the deployment says why."""
-        # A model's file may be moved while its engine runs: a restart then needs the new path.
-        paths = deployment.bindings.order_by("pk").values_list("model__path", flat=True)
-        basis: tuple[int | str, ...] = (deployment.generation, *paths)
-        made_of, known = self.plans.get(deployment.pk, ((), None))
-        if known is None or made_of != basis or (isinstance(known, OmniError) and known.retry):
-            try:
-                known = self.plan(deployment)
-            except OmniError as refused:
-                known = refused
-            self.plans[deployment.pk] = (basis, known)
-        if isinstance(known, OmniError):
-            self._set_error(deployment, known.code, str(known))
-            return None
-        self._set_error(deployment, "", "")
-        return known
-
-    def _set_error(self, deployment: Deployment, code: str, text: str) -> None:
-        if (deployment.error_code, deployment.error) == (code, text):
-            return
-        current = Deployment.objects.filter(pk=deployment.pk, generation=deployment.generation)
-        if current.update(error_code=code, error=text):
-            deployment.error_code, deployment.error = code, text
-            self._tell(deployment)
-
-    def _instance_plan(self, instance: Instance) -> InstancePlan:
-        """Raises OmniError when it cannot be planned."""
-        if instance.device:
-            return launch.rpc_plan(instance.device)
-        assert instance.deployment
-        plan = self._planned(instance.deployment)
-        for planned in plan.instances if plan else ():
-            if (planned.role, planned.ordinal) == (instance.role, instance.ordinal):
-                return planned
-        text = instance.deployment.error or f"The plan of {instance.deployment} has no {instance.role}."
-        raise OmniError(instance.deployment.error_code or "no_plan", text)
+    def _with_plan(self, instance: Instance, seen: Observed, record: process.Record | None) -> Observed:
+        """A process that is what the plan of now would start counts as of now, whatever was changed meanwhile."""
+        deployment = instance.deployment
+        if deployment is None or record is None or not seen.is_alive or seen.generation == deployment.generation:
+            return seen
+        if deployment.ought_to_run and self.plans.is_same_command(instance, record):
+            return replace(seen, generation=deployment.generation)
+        return seen
 
     def _desired(
         self,
@@ -180,25 +172,42 @@ class HostAgent:
         deployment = instance.deployment
         if deployment is None:
             return Desired(running=bool(instance.device and instance.device.is_present), generation=1)
-        running = deployment.desired == Deployment.Desired.RUNNING and not deployment.is_deleting
-        running = running and not deployment.is_external
         mine = records[instance.pk]
         if seen[instance.pk].is_alive and mine:
-            # Asked of the process itself: a plan may no longer be possible, and it runs all the same.
-            servers = servers_of(mine.argv, instances)
-            restarted = any(is_newer(records[server.pk], mine) for server in servers)
-            slow_s = slow_load_s(deployment)
-            return Desired(running, deployment.generation, file_bytes(mine.argv), (), restarted, slow_s)
-        if not running or deployment.error:
+            return self._desired_of_living(deployment, mine, instances, records)
+        if not deployment.ought_to_run or deployment.error:
             return Desired(running=False, generation=deployment.generation)
         try:
-            plan = self._instance_plan(instance)
+            plan = self.plans.of_instance(instance)
         except OmniError:
             return Desired(True, deployment.generation)  # its start will say why it fails
         servers = [i for i in instances if i.device and i.device.name in plan.needs_devices]
         missing = tuple(str(i.device) for i in servers if seen[i.pk].health != Health.READY)
+        missing += self.places.waits_for(deployment, self.memories)
         missing += busy_devices(plan.devices, deployment, instances, seen, records)
         return Desired(True, deployment.generation, plan.file_bytes, missing)
+
+    @staticmethod
+    def _desired_of_living(
+        deployment: Deployment,
+        mine: process.Record,
+        instances: list[Instance],
+        records: dict[int, process.Record | None],
+    ) -> Desired:
+        # Asked of the process itself: a plan may no longer be possible, and it runs all the same.
+        servers = servers_of(mine.argv, instances)
+        restarted = any(is_newer(records[server.pk], mine) for server in servers)
+        drain_s = int(with_defaults(deployment.settings)["drain_s"])
+        return Desired(
+            deployment.ought_to_run,
+            deployment.generation,
+            file_bytes(mine.argv),
+            # Whoever uses a server that is gone waits in vain.
+            drain_s=0.0 if deployment.ends_now or restarted else float(drain_s),
+            needs_restart=restarted,
+            slow_load_s=slow_load_s(deployment),
+            why_not=f"it is unloaded {deployment.unloaded_why}" if deployment.is_unloaded else "stop was asked for",
+        )
 
     # --- what is ------------------------------------------------------------------------------------
     def _observe(self, instances: list[Instance], records: dict[int, process.Record | None]) -> dict[int, Observed]:
@@ -226,6 +235,8 @@ class HostAgent:
         before = values(instance)
         memory = self.memories.get(instance.pk) or remembered(instance, now_s)
         limits = self.device_limits if instance.device_id else self.limits
+        if instance.deployment_id and seen.is_alive and why_it_ends(desired, seen, memory):
+            seen = replace(seen, is_busy=not self.doors.shut(instance.deployment_id))
         decision = decide(desired, seen, memory, now_s, limits, seed=instance.pk)
         record = process.read_record(self.run, instance.pk)
         if decision.action == Action.START:
@@ -238,27 +249,32 @@ class HostAgent:
             process.forget(self.run, instance.pk)
             launch.tidy(instance)
             record = None
-        if not seen.is_alive and seen.cause and decision.action != Action.START:
-            # The end has been dealt with; the next observation must not count it again.
-            process.forget(self.run, instance.pk)
-        self.memories[instance.pk] = decision.memory
+        has_ended = not seen.is_alive and seen.cause and decision.action != Action.START
+        if not has_ended:
+            self.memories[instance.pk] = decision.memory
         self._save(instance, decision, record, before)
+        self.memories[instance.pk] = decision.memory
+        if has_ended:
+            # It has been dealt with, and that is written down: the next observation must not count it again.
+            process.forget(self.run, instance.pk)
 
     def _start(
         self, instance: Instance, desired: Desired, decision: Decision, taken: list[int]
     ) -> tuple[Decision, process.Record | None]:
         try:
-            plan = self._instance_plan(instance)
+            plan = self.plans.of_instance(instance)
+            if instance.deployment:
+                self.places.check(instance.deployment)
             record = launch.start(instance, plan, desired.generation, taken)
         except OmniError as error:
             if error.code == "already_running":
                 # Its runner is about to end; the next tick finds the lock free.
                 return replace(decision, memory=replace(decision.memory, state=InstanceState.STOPPED)), None
             cause = Cause(error.code, error.text, error.fix, permanent=not error.retry)
-            memory = replace(decision.memory, state=InstanceState.FAILED, failures=decision.memory.failures + 1)
-            return replace(decision, memory=memory, cause=cause, reason=error.text, changed=True), None
+            limits = self.device_limits if instance.device_id else self.limits
+            return refused(cause, desired, decision.memory, self.clock(), limits, seed=instance.pk), None
         if instance.device:
-            self.plans.clear()  # endpoints stand in the plans of those who use them
+            self.plans.forget_all()  # endpoints stand in the plans of those who use them
         return decision, record
 
     def _save(
@@ -281,6 +297,10 @@ class HostAgent:
         if memory.generation != before["generation"]:
             instance.error_code = instance.error = instance.log_line = ""
         self._save_cause(instance, decision, old)
+        if not decision.is_draining:
+            instance.drains_until = None
+        elif instance.drains_until is None:
+            instance.drains_until = timezone.now() + timedelta(seconds=decision.drains_s)
         wait_s = memory.next_start_s - self.clock()
         waiting = memory.state == InstanceState.CRASHED
         if values(instance) == before:
@@ -317,6 +337,17 @@ class HostAgent:
         elif decision.memory.state == InstanceState.STOPPED:
             instance.error_code = instance.error = instance.log_line = ""
 
+    # --- doors --------------------------------------------------------------------------------------
+    def _open_doors(self, instances: list[Instance]) -> None:
+        """Of deployments none of whose processes is being ended any more."""
+        ending = {
+            i.deployment_id
+            for i in instances
+            if (memory := self.memories.get(i.pk)) and memory.state == InstanceState.STOPPING
+        }
+        for deployment in self.doors.shut_ones() - ending:
+            self.doors.open(deployment)
+
     # --- the rest -----------------------------------------------------------------------------------
     def _remove_deleted(self) -> None:
         for deployment in self.host.deployments.filter(is_deleting=True).prefetch_related("instances"):
@@ -327,6 +358,7 @@ class HostAgent:
                 process.forget(self.run, row.pk)
                 self.memories.pop(row.pk, None)
             self._tell(deployment)
+            self.doors.remove(deployment.pk)
             deployment.delete()
 
     def _heartbeat(self) -> None:
@@ -335,6 +367,8 @@ class HostAgent:
             Host.objects.filter(pk=self.host.pk).update(agent_seen_at=timezone.now(), agent_pid=os.getpid())
             self.beat_s = now_s
             slots_folder.sweep_all(settings.OMNI_HOME.slots)
+            process.sweep(self.run)
+            end_strays(self.run)
 
     def _tell(self, deployment: Deployment) -> None:
         fresh = Deployment.objects.filter(pk=deployment.pk).prefetch_related("instances").first()

@@ -40,7 +40,7 @@ def ran_here(instance: Instance) -> None:
 
 _WATCHED = (
     "state", "generation", "restarts", "failures", "port", "pid", "exit_code", "error_code", "error", "log_line",
-    "warning",
+    "warning", "drains_until",
 )  # fmt: skip
 
 

@@ -116,12 +116,21 @@ RULES = (
         "Lower the context or the layers on the device, or stop another deployment.",
     ),
     _rule(
+        r"mmap failed: Cannot allocate memory|insufficient memory \(attempted to allocate|std::bad_alloc",
+        "out_of_memory", "Main memory does not suffice.",
+        "Lower the context, stop another deployment, or raise the memory limit of this user.",
+    ),
+    _rule(
         r"Remote RPC server crashed|Failed to connect to (?P<what>\S+)",
         "device_lost", "The server behind an RPC device went away.", "It is started again.", permanent=False,
     ),
     _rule(
         r"CUDA error|device lost|ErrorDeviceLost",
         "device_error", "A GPU reported an error.", "Look at the card on the Rig page.", permanent=False,
+    ),
+    _rule(
+        r"^E cannot start (?P<what>.*(?:Resource temporarily unavailable|Cannot allocate memory|Text file busy))",
+        "no_process", "The machine could not make the process: {what}.", "It is tried again.", permanent=False,
     ),
     _rule(
         r"^E cannot start (?P<what>.*)",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import http.client
+import errno
+import re
+import socket
+import time
 from pathlib import Path
 
 from deployments.supervision.log_reading import Cause, cause_of_exit
@@ -14,20 +17,43 @@ from deployments.supervision.runner import boot_id
 
 TIMEOUT_S = 1.0
 RPC = "rpc"
+MOST_STATUS_BYTES = 256
+_QUESTION = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+_STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})\b")
 
 
 def http_health(port: int) -> Health:
-    """llama-server: refused until it listens, 503 while the model loads, 200 afterwards."""
-    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=TIMEOUT_S)
+    """llama-server: refused until it listens, 503 while the model loads, 200 afterwards.
+
+    Raises OSError when this process has no socket left to ask with.
+    """
     try:
-        connection.request("GET", "/health")
-        return Health.READY if connection.getresponse().status == 200 else Health.LOADING
+        status = _status_line(port, time.monotonic() + TIMEOUT_S)
     except ConnectionRefusedError:
         return Health.REFUSED
-    except (OSError, http.client.HTTPException):
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise
         return Health.SILENT
-    finally:
-        connection.close()
+    answer = _STATUS.match(status)
+    if answer is None:
+        return Health.SILENT
+    return Health.READY if answer[1] == b"200" else Health.LOADING
+
+
+def _status_line(port: int, deadline: float) -> bytes:
+    """The beginning of the answer, all of it in time: one that comes a byte at a time holds nobody up."""
+    line = b""
+    with socket.create_connection((LOOPBACK, port), TIMEOUT_S) as connection:
+        connection.sendall(_QUESTION)
+        while b"\n" not in line and len(line) < MOST_STATUS_BYTES:
+            if (left_s := deadline - time.monotonic()) <= 0:
+                raise TimeoutError
+            connection.settimeout(left_s)
+            if not (part := connection.recv(MOST_STATUS_BYTES)):
+                break
+            line += part
+    return line
 
 
 def rpc_health(port: int) -> Health:
@@ -46,9 +72,15 @@ def observe(record: Record | None, role: str, log_path: Path) -> Observed:
     if record is None:
         return Observed()
     if record.is_alive or (record.exit_code is None and record.runner_is_alive):
-        port = record.port or 0
-        return Observed(rpc_health(port) if role == RPC else http_health(port), record.generation)
+        return Observed(_health(record, role), record.generation)
     return Observed(Health.NONE, record.generation, _cause(record, log_path))
+
+
+def _health(record: Record, role: str) -> Health:
+    if role != RPC:
+        return http_health(record.port or 0)
+    # Its port stays open when it is halted, and it is never asked: only its process tells.
+    return Health.SILENT if record.is_halted else rpc_health(record.port or 0)
 
 
 def _cause(record: Record, log_path: Path) -> Cause | None:

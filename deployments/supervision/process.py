@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -17,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from deployments.engines.environment import engine_environment
-from deployments.supervision.runner import boot_id, start_ticks
+from deployments.supervision.runner import LOCKED_EXIT_CODE, NO_RECORD_EXIT_CODE, boot_id, start_ticks
+from deployments.supervision.strays import MARK, end_strays, mark
 from omni.errors import OmniError
 
 RUNNER = Path(__file__).with_name("runner.py")
@@ -46,17 +48,32 @@ class Record:
         return bool(self.pid and self.boot_id == boot_id() and _is(self.pid, self.ticks))
 
     @property
+    def is_halted(self) -> bool:
+        """Stopped by a signal (SIGSTOP) or by a debugger; it lives and does nothing."""
+        return bool(self.pid and self.is_alive and _state(self.pid) in (b"T", b"t"))
+
+    @property
     def runner_is_alive(self) -> bool:
         return self.boot_id == boot_id() and _is(self.runner_pid, self.runner_ticks)
 
 
 def _is(pid: int, ticks: int | None) -> bool:
-    """The process with this pid is the one that started then, and is no zombie."""
+    """The process with this pid is the one that started then, and is no zombie.
+
+    Raises OSError when it cannot be told: an agent without a free file descriptor must not take engines for dead.
+    """
     try:
         state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
     return state[0] not in (b"Z", b"X") and int(state[19]) == ticks
+
+
+def _state(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+    except OSError:
+        return b"X"
 
 
 def instances_folder(run: Path) -> Path:
@@ -66,10 +83,26 @@ def instances_folder(run: Path) -> Path:
 
 
 def read_record(run: Path, instance: int) -> Record | None:
+    """None where there is none, or none that can be understood; its runner, if it lives, writes it anew.
+
+    Raises OSError when it is there and cannot be read.
+    """
     try:
         return _parse(json.loads((instances_folder(run) / f"{instance}.json").read_text()))
-    except (OSError, ValueError, KeyError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
+
+
+def is_held(run: Path, instance: int) -> bool:
+    """Whether a runner of this instance lives, with or without its record."""
+    try:
+        with (instances_folder(run) / f"{instance}.lock").open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def _parse(data: dict[str, Any]) -> Record:
@@ -85,9 +118,25 @@ def records(run: Path) -> Iterator[Record]:
 
 
 def forget(run: Path, instance: int) -> None:
-    for suffix in ("json", "spec", "lock"):
-        (instances_folder(run) / f"{instance}.{suffix}").unlink(missing_ok=True)
+    """What cannot be removed now is overwritten by the next start, or swept later."""
+    for suffix in ("json", "json.new", "spec"):
+        with suppress(OSError):
+            (instances_folder(run) / f"{instance}.{suffix}").unlink(missing_ok=True)
+    with suppress(OSError):
+        # A lock that is held goes when its runner has gone: without it a second engine could be started.
+        if not is_held(run, instance):
+            (instances_folder(run) / f"{instance}.lock").unlink(missing_ok=True)
     shutil.rmtree(instances_folder(run) / f"{instance}.files", ignore_errors=True)
+
+
+def sweep(run: Path) -> None:
+    """Removes what belongs to no record and to no runner."""
+    for path in instances_folder(run).glob("[0-9]*.*"):
+        number = path.name.partition(".")[0]
+        is_kept = path.suffix == ".json" or path.with_name(f"{number}.json").exists()
+        with suppress(OSError):
+            if number.isdigit() and not is_kept and not is_held(run, int(number)):
+                forget(run, int(number))
 
 
 def files_folder(run: Path, instance: int) -> Path:
@@ -113,14 +162,43 @@ def spawn(
 
     What is `hidden` is not written to its log.
 
-    Raises OmniError (already_running) when the instance runs already, (runner_failed) when no record appears.
+    Raises OmniError: already_running, runner_failed when no record appears, no_process or no_room when the machine
+    has no process or no disk left.
     """
+    end_strays(run)
+    try:
+        return _spawned(run, instance, generation, port, argv, env, log_path, folder, hidden)
+    except OSError as error:
+        raise refused_by_the_machine(error) from None
+
+
+def refused_by_the_machine(error: OSError) -> OmniError:
+    """A start that failed here, before there was an engine; it may work when it is tried again."""
+    if error.errno in (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE):
+        text = f"The machine could not make a process: {error.strerror}."
+        return OmniError("no_process", text, "End what is not needed, or raise the limits of this user.", retry=True)
+    where = f" {error.filename}" if error.filename else ""
+    text = f"The files of the process cannot be written{where}: {error.strerror}."
+    return OmniError("no_room", text, "Make room on the disk of OMNI_HOME, or correct its permissions.", retry=True)
+
+
+def _spawned(
+    run: Path,
+    instance: int,
+    generation: int,
+    port: int | None,
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    log_path: Path,
+    folder: Path | None,
+    hidden: Sequence[str],
+) -> Record:
     records_folder = instances_folder(run)
     record_path = records_folder / f"{instance}.json"
     before = record_path.stat().st_mtime_ns if record_path.exists() else 0
     spec = {
         "argv": list(argv),
-        "env": {**engine_environment(argv[0]), **env},
+        "env": {**engine_environment(argv[0]), **env, MARK: mark(run, instance)},
         "log_path": str(log_path),
         "log_bytes": LOG_BYTES,
         "log_files": LOG_FILES,
@@ -140,18 +218,26 @@ def spawn(
         stderr=subprocess.DEVNULL,
         start_new_session=True,
         cwd="/",
+        env={**os.environ, MARK: mark(run, instance)},
     )
     _runners.append(runner)
     deadline = time.monotonic() + RECORD_TIMEOUT_S
-    while time.monotonic() < deadline:
+    while True:
+        # Asked before the record is looked for: one that has ended has written what it could.
+        code = runner.poll()
         if record_path.exists() and record_path.stat().st_mtime_ns != before:
             record = read_record(run, instance)
             if record and record.runner_pid == runner.pid:
                 return record
-        if runner.poll() == 75:
-            raise OmniError("already_running", f"Instance {instance} runs already.", "Stop it first.")
+        if code is not None or time.monotonic() > deadline:
+            break
         time.sleep(0.005)
-    raise OmniError("runner_failed", f"No record of instance {instance} appeared.", "Look at the agent's log.")
+    if code == LOCKED_EXIT_CODE:
+        raise OmniError("already_running", f"Instance {instance} runs already.", "Stop it first.")
+    if code == NO_RECORD_EXIT_CODE:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(record_path))
+    text = f"No record of instance {instance} appeared."
+    raise OmniError("runner_failed", text, "Look at the agent's log.", retry=True)
 
 
 def reap() -> None:

@@ -34,6 +34,8 @@ class Limits:
     """Times in seconds."""
 
     terminate_again_s: float = 5.0
+    # The same for one that was given time to finish and has not: its clients are cut off.
+    cut_s: float = 1.0
     kill_s: float = 7.0
     hang_s: float = 20.0
     # Shorter silences happen on a busy machine and are no news.
@@ -63,9 +65,12 @@ class Desired:
     generation: int
     file_bytes: int = 0
     waits_for: tuple[str, ...] = ()
+    # How long requests on their way may go on before it is ended.
+    drain_s: float = 0.0
     # Grows when a server this instance depends on was started anew: a connection to the old one is dead.
     needs_restart: bool = False
     slow_load_s: float = 0.0
+    why_not: str = "stop was asked for"
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,8 @@ class Observed:
     # It is healthy; what it answers is not known yet, or is wrong.
     is_checked: bool = True
     wrong: Cause | None = None
+    # Requests are on their way to its deployment.
+    is_busy: bool = False
 
     @property
     def is_alive(self) -> bool:
@@ -105,26 +112,29 @@ class Decision:
     reason: str = ""
     cause: Cause | None = None
     changed: bool = field(default=False)
+    # Seconds for which requests on their way may still go on; 0 when nothing is waited for.
+    drains_s: float = 0.0
+
+    @property
+    def is_draining(self) -> bool:
+        return self.drains_s > 0
 
 
 NEVER_READY = Cause(
     "never_ready", "The engine did not get ready in time.", "The log tells where it hangs; try a smaller model.",
     permanent=True,
 )  # fmt: skip
+ALREADY = "it is ending"
 HUNG = Cause("hung", "The engine accepts connections and does not answer.", "It is started again.")
+
+CLOSED = Cause("hung", "The engine's process lives and no longer accepts connections.", "It is started again.")
 
 
 def decide(desired: Desired, seen: Observed, memory: Memory, now_s: float, limits: Limits, seed: int = 0) -> Decision:
     """The next step. The caller does `action` and keeps `memory`."""
     if seen.is_alive:
-        if not desired.running:
-            return _ending(memory, now_s, limits, "stop was asked for")
-        if memory.state == S.STOPPING:
-            return _ending(memory, now_s, limits, "")
-        if seen.generation != desired.generation:
-            return _ending(memory, now_s, limits, "it is replaced by its new settings")
-        if desired.needs_restart:
-            return _ending(memory, now_s, limits, "a device server it uses was started anew")
+        if why := why_it_ends(desired, seen, memory):
+            return _ending(desired, seen, memory, now_s, limits, why)
         return _living(desired, seen, memory, now_s, limits, seed)
     if not desired.running:
         return _to(memory, S.STOPPED, now_s, "", Action.CLEAR)
@@ -133,6 +143,17 @@ def decide(desired: Desired, seen: Observed, memory: Memory, now_s: float, limit
     elif memory.state in (S.STARTING, S.LOADING, S.READY, S.UNHEALTHY) and seen.cause:
         return _ended(seen.cause, desired, memory, now_s, limits, seed)
     return _starting(desired, memory, now_s)
+
+
+def why_it_ends(desired: Desired, seen: Observed, memory: Memory) -> str:
+    """Why a living process ought to end; empty when it may stay. One that was only waited for may stay after all."""
+    if not desired.running:
+        return desired.why_not
+    if memory.state == S.STOPPING and memory.terminated_s is not None:
+        return ALREADY
+    if seen.generation != desired.generation:
+        return "it is replaced by its new settings"
+    return "a device server it uses was started anew" if desired.needs_restart else ""
 
 
 def _to(
@@ -152,24 +173,28 @@ def _to(
     return Decision(action, memory, reason, cause, changed)
 
 
-def _ending(memory: Memory, now_s: float, limits: Limits, reason: str) -> Decision:
-    """SIGTERM; again after a while, because llama-server waits for its clients; then SIGKILL."""
-    decision = _to(memory, S.STOPPING, now_s, reason)
+def _ending(desired: Desired, seen: Observed, memory: Memory, now_s: float, limits: Limits, reason: str) -> Decision:
+    """What is on its way may finish first. Then SIGTERM; again after a while, because llama-server waits for its
+    clients; then SIGKILL."""
+    decision = _to(memory, S.STOPPING, now_s, "" if reason == ALREADY else reason)
     memory = decision.memory
     if memory.terminated_s is None:
+        if seen.is_busy and (rest_s := desired.drain_s - (now_s - memory.since_s)) > 0:
+            return replace(decision, drains_s=rest_s)
         memory = replace(memory, terminated_s=now_s, terminations=1)
         return replace(decision, action=Action.TERMINATE, memory=memory)
     elapsed = now_s - memory.terminated_s
     if elapsed >= limits.kill_s:
         return replace(decision, action=Action.KILL, reason="it did not end by itself")
-    if elapsed >= limits.terminate_again_s and memory.terminations < 2:
+    again_s = limits.cut_s if seen.is_busy else limits.terminate_again_s
+    if elapsed >= again_s and memory.terminations < 2:
         return replace(decision, action=Action.TERMINATE, memory=replace(memory, terminations=2))
     return decision
 
 
 def _living(desired: Desired, seen: Observed, memory: Memory, now_s: float, limits: Limits, seed: int) -> Decision:
     memory = replace(memory, generation=desired.generation)
-    if seen.health != Health.SILENT:
+    if seen.health in (Health.LOADING, Health.READY):
         memory = replace(memory, answered_s=now_s)
     if seen.wrong:
         decision = _to(memory, S.FAILED, now_s, seen.wrong.text, Action.KILL, seen.wrong)
@@ -181,13 +206,14 @@ def _living(desired: Desired, seen: Observed, memory: Memory, now_s: float, limi
         failures = 0 if now_s - ready_s >= limits.healthy_after_s else memory.failures
         return _to(replace(memory, ready_s=ready_s, failures=failures), S.READY, now_s, "it answers")
     if memory.ready_s is not None:
+        cause = CLOSED if seen.health == Health.REFUSED else HUNG
         if now_s - memory.answered_s >= limits.hang_s:
-            return _give_up_on(HUNG, memory, now_s, limits, seed)
+            return _give_up_on(cause, memory, now_s, limits, seed)
         if seen.health == Health.LOADING:
             return _to(memory, S.LOADING, now_s, "it loads its model again")
         if now_s - memory.answered_s < limits.blink_s and seen.health == Health.SILENT:
             return Decision(Action.NOTHING, memory)
-        return _to(memory, S.UNHEALTHY, now_s, "it does not answer", cause=HUNG)
+        return _to(memory, S.UNHEALTHY, now_s, "it does not answer", cause=cause)
     began_s = memory.since_s if memory.state == S.STARTING else memory.answered_s
     started_s = memory.next_start_s or began_s
     if now_s - started_s >= limits.load_s(desired.file_bytes) + desired.slow_load_s:
@@ -214,6 +240,11 @@ def _ended(cause: Cause, desired: Desired, memory: Memory, now_s: float, limits:
     delay_s = limits.delay_s(failures, seed)
     decision = _to(memory, S.CRASHED, now_s, f"{cause.text} Next start in {delay_s:.0f} s.", cause=cause)
     return replace(decision, memory=replace(decision.memory, next_start_s=now_s + delay_s))
+
+
+def refused(cause: Cause, desired: Desired, memory: Memory, now_s: float, limits: Limits, seed: int = 0) -> Decision:
+    """A start that could not be made: like a crash, and given up at once when only a change can help."""
+    return _ended(cause, desired, memory, now_s, limits, seed)
 
 
 def _starting(desired: Desired, memory: Memory, now_s: float) -> Decision:

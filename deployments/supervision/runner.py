@@ -1,14 +1,16 @@
 """The parent of one engine: starts it, writes its log in rotated files, keeps its exit code.
 
 Runs as `python -I -S runner.py SPEC` in a session of its own, so that neither the agent's end nor
-a closed terminal reaches the engine. When this process is killed the kernel kills the engine too:
-no engine is ever without its record. Standard library only; it imports nothing of Omni.
+a closed terminal reaches the engine. When this process is killed the kernel kills the engine too,
+and a record that somebody damages is written anew: no engine is ever without its record. Standard
+library only; it imports nothing of Omni.
 
 SPEC is a JSON file: argv, env, log_path, log_bytes, log_files, record_path, lock_path, folder, hidden, facts.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import json
@@ -21,7 +23,7 @@ import time
 from typing import Any
 
 PR_SET_PDEATHSIG = 1
-LOCKED_EXIT_CODE, CANNOT_START_EXIT_CODE = 75, 127
+NO_RECORD_EXIT_CODE, LOCKED_EXIT_CODE, CANNOT_START_EXIT_CODE = 74, 75, 127
 POLL_S, DRAIN_S = 0.5, 0.3
 CHUNK_BYTES = 65536
 
@@ -41,25 +43,36 @@ class RotatingLog:
         for secret in self.hidden:
             data = data.replace(secret, b"[key]")
         try:
-            if self.descriptor < 0:
+            if self.descriptor < 0 or not self._is_there():
                 self._open()
             if self.size and self.size + len(data) > self.limit_bytes:
                 self._turn()
             if self.lost_bytes:
-                os.write(self.descriptor, b"[%d bytes of log lost: disk full]\n" % self.lost_bytes)
+                os.write(self.descriptor, b"\n[%d bytes of log lost: disk full]\n" % self.lost_bytes)
                 self.lost_bytes = 0
-            self.size += os.write(self.descriptor, data)
+            written = os.write(self.descriptor, data)
+            self.size += written
+            # The last block of a disk takes a part of it.
+            self.lost_bytes = len(data) - written
         except OSError:
             self.lost_bytes += len(data)
 
+    def _is_there(self) -> bool:
+        """The file that is written is the one that is read: nobody deleted it."""
+        try:
+            return os.stat(self.path).st_ino == os.fstat(self.descriptor).st_ino  # noqa: PTH116
+        except OSError:
+            return False
+
     def _open(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self.descriptor = os.open(self.path, flags, 0o600)
         self.size = os.fstat(self.descriptor).st_size
 
     def _turn(self) -> None:
-        os.close(self.descriptor)
-        self.descriptor = -1
         for number in range(self.files - 1, 0, -1):
             older = f"{self.path}.{number - 1}" if number > 1 else self.path
             if os.path.exists(older):  # noqa: PTH110  (pathlib costs 15 ms of start-up)
@@ -78,22 +91,59 @@ def boot_id() -> str:
         return file.read().strip()
 
 
-def write_record(path: str, record: dict[str, Any]) -> None:
-    """Whole or not at all, for whoever reads at the same time."""
-    draft = f"{path}.new"
-    with open(draft, "w") as file:  # noqa: PTH123
-        json.dump(record, file)
-    os.replace(draft, path)  # noqa: PTH105
+class RecordFile:
+    """What is known of the engine, for whoever looks after it: the file says it as long as this process lives."""
+
+    def __init__(self, path: str, facts: dict[str, Any]) -> None:
+        self.path, self.facts = path, facts
+        self.written: tuple[int, int, int] | None = None
+        self.next_look_s = 0.0
+
+    def write(self, **more: Any) -> None:
+        """Whole or not at all, for whoever reads at the same time. Raises OSError."""
+        self.facts |= more
+        draft = f"{self.path}.new"
+        try:
+            with open(draft, "w") as file:  # noqa: PTH123
+                json.dump(self.facts, file)
+            os.replace(draft, self.path)  # noqa: PTH105
+        except OSError:
+            self._write_in_place()
+        self.written = self._identity()
+
+    def _write_in_place(self) -> None:
+        """On a full disk the blocks that the file has already can still be written."""
+        with open(self.path, "r+") as file:  # noqa: PTH123
+            file.write(json.dumps(self.facts))
+            file.truncate()
+
+    def keep(self) -> None:
+        """Writes it anew when it was removed or changed by somebody else."""
+        if time.monotonic() < self.next_look_s:
+            return
+        self.next_look_s = time.monotonic() + POLL_S
+        with contextlib.suppress(OSError):
+            if self._identity() != self.written:
+                self.write()
+
+    def _identity(self) -> tuple[int, int, int] | None:
+        try:
+            status = os.stat(self.path)  # noqa: PTH116
+        except FileNotFoundError:
+            return None
+        return status.st_ino, status.st_mtime_ns, status.st_size
 
 
-def into_child() -> None:
+def into_child(runner_pid: int) -> None:
     """In the new process, before the engine's program: dies with its parent, hears signals again."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != runner_pid:
+        os._exit(CANNOT_START_EXIT_CODE)  # the parent died before the kernel had been asked
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
 
-def follow(process: subprocess.Popen[bytes], log: RotatingLog) -> int:
+def follow(process: subprocess.Popen[bytes], log: RotatingLog, record: RecordFile) -> int:
     """Copies output until the engine is gone; a grandchild that keeps the pipe open is not waited for."""
     assert process.stdout
     descriptor = process.stdout.fileno()
@@ -101,6 +151,7 @@ def follow(process: subprocess.Popen[bytes], log: RotatingLog) -> int:
     deadline = None
     while True:
         code = process.poll()
+        record.keep()
         if code is not None and deadline is None:
             deadline = time.monotonic() + DRAIN_S
         readable, _, _ = select.select([descriptor], [], [], POLL_S if code is None else 0.05)
@@ -126,13 +177,9 @@ def main(spec_path: str) -> int:
     log = RotatingLog(spec["log_path"], spec["log_bytes"], spec["log_files"])
     log.hidden = [secret.encode() for secret in spec.get("hidden", ())]
     log.write(f"\n# {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} start\n".encode())
-    record = {
-        **spec["facts"],
-        "runner_pid": os.getpid(),
-        "runner_ticks": start_ticks(os.getpid()),
-        "boot_id": boot_id(),
-        "argv": spec["argv"],
-    }
+    me = os.getpid()
+    own = {"runner_pid": me, "runner_ticks": start_ticks(me), "boot_id": boot_id(), "argv": spec["argv"]}
+    record = RecordFile(spec["record_path"], {**spec["facts"], **own})
     try:
         process = subprocess.Popen(
             spec["argv"],
@@ -141,17 +188,20 @@ def main(spec_path: str) -> int:
             stderr=subprocess.STDOUT,
             env=spec["env"],
             cwd=spec.get("folder", "/"),
-            preexec_fn=into_child,
+            preexec_fn=lambda: into_child(me),
         )
     except OSError as error:
         log.write(f"E cannot start {spec['argv'][0]}: {error.strerror}\n".encode())
-        write_record(spec["record_path"], {**record, "exit_code": CANNOT_START_EXIT_CODE})
+        record.write(exit_code=CANNOT_START_EXIT_CODE)
         return CANNOT_START_EXIT_CODE
-    record |= {"pid": process.pid, "ticks": start_ticks(process.pid)}
-    write_record(spec["record_path"], record)
-    code = follow(process, log)
+    try:
+        record.write(pid=process.pid, ticks=start_ticks(process.pid))
+    except OSError:
+        return NO_RECORD_EXIT_CODE  # the engine ends with this process
+    code = follow(process, log, record)
     log.write(f"# {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} end, code {code}\n".encode())
-    write_record(spec["record_path"], {**record, "exit_code": code})
+    with contextlib.suppress(OSError):
+        record.write(exit_code=code)
     # What the engine left behind in its group ends with it; this process is in the group as well.
     os.killpg(0, signal.SIGKILL)
     return 0

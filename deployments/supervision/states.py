@@ -40,12 +40,14 @@ LIVE = frozenset(
 )
 
 
-def deployment_state(states: Sequence[str], *, desired: str, error: bool = False) -> str:
+def deployment_state(states: Sequence[str], *, desired: str, error: bool = False, unloaded: bool = False) -> str:
     """The state of a deployment: ready when all its instances are.
 
     A deployment that ought to run and has no instance yet is starting, unless an error kept it from
-    getting one.
+    getting one, or it was unloaded until somebody asks for it.
     """
+    if unloaded:
+        desired = "stopped"
     if desired == "running" and error:
         return InstanceState.FAILED
     if not states:

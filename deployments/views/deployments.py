@@ -221,7 +221,7 @@ def start(request: HttpRequest, name: str) -> HttpResponse:
 @require_POST
 def stop(request: HttpRequest, name: str) -> HttpResponse:
     found = get_object_or_404(Deployment, name=name)
-    services.deployment_stop(deployment=found, user=request.user)
+    services.deployment_stop(deployment=found, now="now" in request.POST, user=request.user)
     return _acted(request, found)
 
 

@@ -5,6 +5,8 @@ deaf      ready, ignores SIGTERM   hang      ready, then stops answering when to
 exit      writes a line and ends   flood     ready, writes a lot of log
 family    ready, has a child       serve     ready
 graph     ready, says it fell back
+slow      answers 503 for a second   mute      accepts connections, never says a word
+garbage   answers what is not HTTP   drip      answers one byte at a time, for ever
 """
 
 import http.server
@@ -21,14 +23,33 @@ def value(flag: str, default: str = "") -> str:
 
 
 MODE = value("--mode", "serve")
+BEGAN_S = time.monotonic()
 hanging = threading.Event()
+
+
+class Drip(http.server.BaseHTTPRequestHandler):
+    """Does not say what /health says."""
+
+    def handle(self) -> None:
+        self.rfile.readline()
+        while MODE == "mute":
+            time.sleep(0.1)
+        try:
+            if MODE == "garbage":
+                self.wfile.write(b"\x16\x03\x01 this is not a status line\r\n\r\n")
+            while MODE == "drip":
+                self.wfile.write(b"H")
+                time.sleep(0.2)
+        except OSError:
+            pass
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         while hanging.is_set():
             time.sleep(0.1)
-        self.send_response(503 if MODE == "loading" else 200)
+        is_loading = MODE == "loading" or (MODE == "slow" and time.monotonic() - BEGAN_S < 1.0)
+        self.send_response(503 if is_loading else 200)
         self.end_headers()
 
     def log_message(self, *args: object) -> None:
@@ -48,7 +69,8 @@ def main() -> None:
     if MODE == "family":
         print("child", subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid, flush=True)
     signal.signal(signal.SIGUSR1, lambda *_: hanging.set())
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", int(value("--port"))), Handler)
+    handler = Drip if MODE in ("mute", "garbage", "drip") else Handler
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", int(value("--port"))), handler)
     if MODE == "flood":
         line = b"x" * 999 + b"\n"
         threading.Thread(target=lambda: [os.write(2, line) for _ in range(40_000)], daemon=True).start()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from deployments.gateway import relay
+from deployments.gateway import admission
 from deployments.gateway.handover_lines import lines
 from deployments.gateway.handover_plan import HandoverReport, Outcome
 from omni.errors import OmniError
@@ -45,7 +45,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
 @pytest.fixture
 def smol(both: Pair, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
     serving = both.serving
-    monkeypatch.setattr(relay, "routing_table", both.table)
+    monkeypatch.setattr(admission, "routing_table", both.table)
     yield both
     both.serving = serving
 
@@ -228,7 +228,7 @@ async def test_models_that_keep_something_else_than_keys_and_values(
     model = str(write_tiny(tmp_path / f"{name}.gguf", name))
     with pair(tmp_path, model=model, flags=("-c", "2048", "-np", "2", *flags)) as made:
         made.change(is_recurrent=recurrent)
-        monkeypatch.setattr(relay, "routing_table", made.table)
+        monkeypatch.setattr(admission, "routing_table", made.table)
         answer = await made.ask(chat(words(100)))
         assert done(answer.report).is_used
         assert answer.timings["prompt_n"] == 1

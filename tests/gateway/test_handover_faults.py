@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from deployments import slots_folder
-from deployments.gateway import handover, relay
+from deployments.gateway import admission, handover
 from deployments.gateway.handover_lines import lines
 from deployments.gateway.handover_plan import MOST_UNUSED, HandoverFailed, Outcome
 from deployments.gateway.routing import Peer
@@ -34,7 +34,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
 
 @pytest.fixture
 def tiny(both: Pair, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
-    monkeypatch.setattr(relay, "routing_table", both.table)
+    monkeypatch.setattr(admission, "routing_table", both.table)
     yield both
 
 

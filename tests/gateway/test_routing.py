@@ -73,3 +73,25 @@ def test_a_deployment_that_hands_over_answers_as_long_as_its_decode_instance_doe
     state: str, address: str | None, ready: bool
 ) -> None:
     assert Serving("pair", state, address, passage=Passage.HANDOVER).is_ready is ready
+
+
+@pytest.mark.parametrize(
+    ("serving", "coming"),
+    [
+        (Serving("a", "starting", is_wanted=True), True),
+        (Serving("a", "loading", is_wanted=True), True),
+        (Serving("a", "stopping", is_wanted=True), True),
+        (Serving("a", "crashed", error="out of memory", is_wanted=True), True),
+        (Serving("a", "stopped", is_wanted=True, is_unloaded=True), True),
+        (Serving("a", "failed", error="no such flag", is_wanted=True), False),
+        (Serving("a", "stopping"), False),
+        (Serving("a", "stopped"), False),
+        (Serving("a", "ready", "http://x", is_wanted=True), False),
+    ],
+)  # fmt: skip
+def test_what_will_answer_by_itself_may_be_waited_for(serving: Serving, coming: bool) -> None:
+    assert serving.is_coming is coming
+    if coming:
+        assert choose("a", Table({"a": serving})).serving is serving
+        assert choose("auto", Table({"a": serving, "z": READY})).serving is READY
+        assert choose("auto", Table({"a": serving})).serving is serving

@@ -20,7 +20,7 @@ deployments:
   - name: smol
     models: {model: smollm2-135m-instruct-q4_1}
     devices: {model: [RPC0]}
-    settings: {context: 2048, parallel: 2}
+    settings: {context: 2048, parallel: 2, drain_s: 2}
 """
 
 

@@ -112,6 +112,11 @@ class Ticker:
 @pytest.fixture
 def ticker(host: Host) -> Iterator[Ticker]:
     yield Ticker(host)
+    end_everything()
+
+
+def end_everything() -> None:
+    """Of this test's OMNI_HOME."""
     for record in process.records(settings.OMNI_HOME.run):
         process.kill_group(record)
         process.wait_ended(record, 5)

@@ -106,6 +106,13 @@ def test_lines_that_tell_of_less_than_was_planned(line: str, code: str | None) -
         ("ValueError: Available memory on node 0 (7.46/9.09 GiB) on startup is less than desired CPU memory",
          "out_of_memory"),
         ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate", "out_of_memory"),
+        ("0.00.1 E ggml_aligned_malloc: insufficient memory (attempted to allocate  41.96 MB)", "out_of_memory"),
+        ("0.00.1 E llama_model_load: error loading model: mmap failed: Cannot allocate memory", "out_of_memory"),
+        ("  what():  std::bad_alloc", "out_of_memory"),
+        ("E cannot start /opt/llama-server: Cannot allocate memory", "no_process"),
+        ("E cannot start /opt/llama-server: Resource temporarily unavailable", "no_process"),
+        ("E cannot start /opt/llama-server: Text file busy", "no_process"),
+        ("E cannot start /opt/llama-server: Exec format error", "engine_missing"),
         ("Port 18000 is currently in use. Switching to 18001.", "port_taken"),
     ],
 )  # fmt: skip

@@ -23,6 +23,10 @@ def alive(health: Health, generation: int = 1) -> Observed:
     return Observed(health, generation)
 
 
+def busy(health: Health, generation: int = 1) -> Observed:
+    return replace(alive(health, generation), is_busy=True)
+
+
 def memory(state: S, **values: object) -> Memory:
     known = {"generation": 1, "since_s": NOW - 1, "answered_s": NOW - 1, "next_start_s": NOW - 1}
     return Memory(state=state, **{**known, **values})  # type: ignore[arg-type]
@@ -50,6 +54,25 @@ CASES = {
     "started while it still stops": (RUN, alive(Health.READY), memory(S.STOPPING, terminated_s=NOW - 1, terminations=1), Action.NOTHING, S.STOPPING),
     "started after a stop was under way": (replace(RUN, generation=2), GONE, memory(S.STOPPING), Action.START, S.STARTING),
     "its settings were changed": (replace(RUN, generation=2), alive(Health.READY, 1), memory(S.READY, **READY), Action.TERMINATE, S.STOPPING),
+    "stop was asked for and answers are on their way": (
+        replace(STOP, drain_s=30), busy(Health.READY), memory(S.READY, **READY), Action.NOTHING, S.STOPPING,
+    ),
+    "the last answer has ended": (
+        replace(STOP, drain_s=30), alive(Health.READY), memory(S.STOPPING, since_s=NOW - 3), Action.TERMINATE, S.STOPPING,
+    ),
+    "answers are on their way for too long": (
+        replace(STOP, drain_s=30), busy(Health.READY), memory(S.STOPPING, since_s=NOW - 30), Action.TERMINATE, S.STOPPING,
+    ),
+    "it was ended for good and its clients still wait": (
+        replace(STOP, drain_s=30), busy(Health.READY), memory(S.STOPPING, since_s=NOW - 32, terminated_s=NOW - 1.5, terminations=1),
+        Action.TERMINATE, S.STOPPING,
+    ),
+    "it is started again while its answers finish": (
+        RUN, busy(Health.READY), memory(S.STOPPING, since_s=NOW - 3, ready_s=NOW - 50), Action.NOTHING, S.READY,
+    ),
+    "its settings were changed and answers are on their way": (
+        replace(RUN, generation=2, drain_s=30), busy(Health.READY, 1), memory(S.READY, **READY), Action.NOTHING, S.STOPPING,
+    ),
     "a device server it uses was started anew": (
         replace(RUN, needs_restart=True), alive(Health.READY), memory(S.READY, **READY), Action.TERMINATE, S.STOPPING,
     ),
@@ -65,6 +88,8 @@ CASES = {
     "it blinks": (RUN, alive(Health.SILENT), memory(S.READY, **READY), Action.NOTHING, S.READY),
     "it does not answer": (RUN, alive(Health.SILENT), memory(S.READY, ready_s=NOW - 50, answered_s=NOW - 5), Action.NOTHING, S.UNHEALTHY),
     "it hangs": (RUN, alive(Health.SILENT), memory(S.UNHEALTHY, ready_s=NOW - 50, answered_s=NOW - 21), Action.KILL, S.CRASHED),
+    "it no longer listens": (RUN, alive(Health.REFUSED), memory(S.UNHEALTHY, ready_s=NOW - 50, answered_s=NOW - 5), Action.NOTHING, S.UNHEALTHY),
+    "it has not listened for long": (RUN, alive(Health.REFUSED), memory(S.UNHEALTHY, ready_s=NOW - 50, answered_s=NOW - 21), Action.KILL, S.CRASHED),
     "it never gets ready": (RUN, alive(Health.LOADING), memory(S.LOADING, next_start_s=NOW - 61), Action.KILL, S.FAILED),
     "a large file may take longer": (
         replace(RUN, file_bytes=400_000_000_000), alive(Health.LOADING), memory(S.LOADING, next_start_s=NOW - 61), Action.NOTHING, S.LOADING,
@@ -79,6 +104,11 @@ def test_next_step_when(case: str) -> None:
     decision = decide(desired, seen, before, NOW, LIMITS)
     assert (decision.action, decision.memory.state) == (action, state)
     assert decision.changed == (before.state != state) or before.state in (S.STOPPING, S.CRASHED, S.FAILED)
+
+
+def test_how_long_answers_may_still_take_is_told() -> None:
+    decision = decide(replace(STOP, drain_s=30), busy(Health.READY), memory(S.STOPPING, since_s=NOW - 12), NOW, LIMITS)
+    assert decision.drains_s == 18 and decision.is_draining
 
 
 def test_delays_double_to_a_minute_and_differ_between_instances() -> None:
@@ -122,3 +152,10 @@ def test_a_restart_is_counted_and_a_first_start_is_not() -> None:
 )
 def test_what_instances_add_up_to(states: list[str], desired: str, error: bool, expected: str) -> None:
     assert deployment_state(states, desired=desired, error=error) == expected
+
+
+@pytest.mark.parametrize(
+    ("states", "expected"), [([], "stopped"), (["stopped"], "stopped"), (["stopping"], "stopping")]
+)
+def test_what_is_unloaded_is_stopped_although_it_ought_to_run(states: list[str], expected: str) -> None:
+    assert deployment_state(states, desired="running", unloaded=True) == expected

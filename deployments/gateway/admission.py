@@ -1,0 +1,108 @@
+"""Lets a request in to the deployment it asks for: at once, or when that is loaded, replaced or woken up."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from django.conf import settings
+
+from deployments import services
+from deployments.gateway.directory import forget_table, fresh_table, routing_table
+from deployments.gateway.routing import LEAVING, Choice, choose, not_ready
+from deployments.in_flight import DoorShut, Entrance
+from omni.database import DatabasePool
+from omni.errors import OmniError
+
+# As long as a large model takes from a slow disk; a client with less patience hangs up.
+LONGEST_WAIT_S = 900.0
+LOOK_EVERY_S = 0.1
+# For one deployment; more of them would only time out together.
+MOST_WAITING = 256
+# What an engine that is ended leaves its clients with.
+BROKEN = ("engine_died", "engine_unreachable", "engine_silent")
+
+_in_database = DatabasePool("gateway-wake", 1)
+_waiting: Counter[str] = Counter()
+_waking: set[int] = set()
+_entrances: dict[str, Entrance] = {}
+
+
+@asynccontextmanager
+async def admitted(name: str) -> AsyncIterator[Choice]:
+    """Waits until something answers for this name. Inside the block its engine is not ended without notice.
+
+    Raises routing's errors, gateway_busy, and deployment_not_ready when it takes too long.
+    """
+    deadline_s = time.monotonic() + LONGEST_WAIT_S
+    while True:
+        choice = choose(name, await routing_table())
+        if choice.serving.is_ready:
+            try:
+                with _passing(choice):
+                    yield choice
+                return
+            except DoorShut:
+                pass
+        with _in_queue(choice.serving.name):
+            await _wait(choice, deadline_s)
+
+
+@contextmanager
+def _passing(choice: Choice) -> Iterator[None]:
+    folder = settings.OMNI_HOME.doors
+    if not choice.serving.pk:
+        yield
+        return
+    with _entrances.setdefault(str(folder), Entrance(folder)).passing(choice.serving.pk):
+        yield
+
+
+@contextmanager
+def _in_queue(deployment: str) -> Iterator[None]:
+    if _waiting[deployment] >= MOST_WAITING:
+        text = f"{MOST_WAITING} requests wait for deployment {deployment!r} already."
+        raise OmniError("gateway_busy", text, "Try again later.", retry=True)
+    _waiting[deployment] += 1
+    try:
+        yield
+    finally:
+        _waiting[deployment] -= 1
+
+
+async def _wait(choice: Choice, deadline_s: float) -> None:
+    if choice.serving.is_unloaded and choice.serving.pk not in _waking:
+        await _wake(choice.serving.pk)
+    if time.monotonic() > deadline_s:
+        raise not_ready(choice.serving)
+    await asyncio.sleep(LOOK_EVERY_S)
+
+
+async def _wake(deployment: int) -> None:
+    _waking.add(deployment)
+    try:
+        await _in_database(services.deployment_wake)(deployment)
+    finally:
+        _waking.discard(deployment)
+        forget_table()
+
+
+@asynccontextmanager
+async def told_why(choice: Choice) -> AsyncIterator[None]:
+    """An answer that breaks off because its engine is ended says so."""
+    try:
+        yield
+    except OmniError as error:
+        if error.code not in BROKEN or choice.serving.pk == 0:
+            raise
+        now = (await fresh_table()).deployments.get(choice.serving.name)
+        if now and now.state not in LEAVING:
+            raise
+        what = "stopped" if now is None or not now.is_wanted else "unloaded" if now.is_unloaded else "changed"
+        text = f"The deployment {choice.serving.name!r} was {what}: this answer was cut off"
+        limit = f" after the {now.drain_s} s that answers may take to finish" if now and now.drain_s else ""
+        fix = "Start it and ask again." if what == "stopped" else "Ask again."
+        raise OmniError("answer_cut", f"{text}{limit}.", fix, retry=what != "stopped") from error

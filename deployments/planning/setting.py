@@ -1,0 +1,80 @@
+"""What a setting of a deployment is: what it takes, and how it is said when it takes something else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from omni.errors import OmniError
+
+# llama.cpp takes commas and slashes; more than 16 devices it does not serve.
+_LIST = re.compile(r"\d{1,6}(\.\d{1,6})?( ?, ?\d{1,6}(\.\d{1,6})?){1,15}")
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
+
+
+class Group(StrEnum):
+    MAIN = "main"
+    MEMORY = "memory"
+    SPEED = "speed"
+    SERVICE = "service"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting. Whole numbers have `low` and `high`, words have `words`; a setting may take both."""
+
+    key: str
+    title: str
+    default: int | str
+    help: str
+    group: Group = Group.MAIN
+    low: int | None = None
+    high: int | None = None
+    words: tuple[str, ...] = ()
+    unit: str = ""
+    advanced: bool = False
+    # Which strategies look at it; none named: all of them.
+    strategies: tuple[str, ...] = ()
+    # Takes a list of numbers such as 3,1.
+    is_list: bool = False
+    # Takes a name that a person makes up.
+    is_name: bool = False
+    # Says what to use instead of a value that is not taken; empty where it cannot tell.
+    hint: Callable[[str], str] | None = None
+
+    @property
+    def is_number(self) -> bool:
+        return self.low is not None
+
+    @property
+    def allowed(self) -> str:
+        """What it takes, in words: '1 to 64', 'auto, all, or 0 to 999'."""
+        words = ", ".join(self.words)
+        if self.is_name:
+            return f"{words}, or a name of up to 40 small letters, digits, hyphens and underscores"
+        if self.is_list:
+            return f"{words}, or numbers such as 3,1"
+        if not self.is_number:
+            return words
+        span = f"{self.low} to {self.high}"
+        return f"{words}, or {span}" if words else span
+
+    def parsed(self, raw: object) -> int | str:
+        """The value in its own type. Raises OmniError that names the key and what it takes."""
+        value = raw
+        if isinstance(raw, bool):
+            # YAML reads a bare on or off as a truth value.
+            value = "on" if raw else "off"
+        if isinstance(value, str):
+            text = value.strip().lower()
+            if text in self.words or (self.is_list and _LIST.fullmatch(text)):
+                return text.replace(" ", "")
+            if self.is_name and _NAME.fullmatch(text):
+                return text
+            value = int(text) if text.lstrip("+-").isdecimal() and text.isascii() else text
+        if isinstance(value, int) and self.low is not None and self.low <= value <= (self.high or 0):
+            return value
+        hint = self.hint(str(raw)) if self.hint else ""
+        raise OmniError("bad_setting", f"{self.key} is {raw!r}.", f"{hint} It takes {self.allowed}.".strip())

@@ -1,0 +1,102 @@
+"""Gives places back and hands them on: what is idle is unloaded, and what is in another's way where that may swap."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from deployments.in_flight import Doors
+from deployments.models import Deployment
+from deployments.planning.settings import with_defaults
+from deployments.supervision.planned import Plans
+from deployments.supervision.reconcile import Memory
+from deployments.supervision.states import InstanceState
+from deployments.tenancy import check_place, rivals_of, swaps
+from gpus.models import Host
+from omni.units import ms_text
+
+log = logging.getLogger(__name__)
+
+# Whoever waited for a deployment gets to it before it makes room for the next: two that take turns do both get on.
+HOLD_S = 3.0
+SETTLED = (InstanceState.READY, InstanceState.CRASHED, InstanceState.FAILED, InstanceState.UNHEALTHY)
+
+
+@dataclass
+class _Use:
+    door_ns: int
+    at_s: float
+
+
+class Places:
+    """Belongs to the agent's thread. `memories` are the agent's, by instance."""
+
+    def __init__(self, doors: Doors, plans: Plans, clock: Callable[[], float]) -> None:
+        self.doors, self.plans, self.clock = doors, plans, clock
+        self._uses: dict[int, _Use] = {}
+
+    # --- idle ---------------------------------------------------------------------------------------
+    def unload_idle(self, host: Host, memories: Mapping[int, Memory]) -> None:
+        """Marks those that nobody has asked for so long as their settings say."""
+        now_s = self.clock()
+        running = host.deployments.filter(desired=Deployment.Desired.RUNNING, is_unloaded=False, is_deleting=False)
+        for deployment in running.prefetch_related("instances"):
+            limit_s = int(with_defaults(deployment.settings)["idle_unload_s"])
+            ready_s = _ready_since(deployment, memories)
+            if not limit_s or ready_s is None:
+                self._uses.pop(deployment.pk, None)
+                continue
+            use = self._use(deployment.pk, now_s)
+            if now_s - max(use.at_s, ready_s) < limit_s:
+                continue
+            if not self.doors.shut(deployment.pk):
+                use.at_s = now_s  # a long answer is on its way
+            else:
+                self._unload(deployment, f"after {ms_text(limit_s * 1000)} without a request")
+
+    def _use(self, deployment: int, now_s: float) -> _Use:
+        door_ns = self.doors.used_ns(deployment)
+        known = self._uses.get(deployment)
+        if known is None or known.door_ns != door_ns:
+            known = self._uses[deployment] = _Use(door_ns, now_s)
+        return known
+
+    @staticmethod
+    def _unload(deployment: Deployment, why: str) -> None:
+        wanted = Deployment.objects.filter(
+            pk=deployment.pk, generation=deployment.generation, desired=Deployment.Desired.RUNNING, is_unloaded=False
+        )
+        if wanted.update(is_unloaded=True, unloaded_why=why):
+            log.info("%s is unloaded %s", deployment.name, why)
+
+    # --- others -------------------------------------------------------------------------------------
+    def waits_for(self, deployment: Deployment, memories: Mapping[int, Memory]) -> tuple[str, ...]:
+        """Who has to go before it starts; those that may go are told to. Nobody where it may not swap."""
+        if not swaps(deployment):
+            return ()
+        found = []
+        for rival in rivals_of(deployment, self.plans.of, servers_too=True):
+            other = Deployment.objects.filter(name=rival.name).prefetch_related("instances").first()
+            if other is None:
+                continue
+            found.append(f"{other.name} to be unloaded")
+            if other.ought_to_run and self._may_go(other, memories):
+                self._unload(other, f"to make room for {deployment.name}")
+        return tuple(found)
+
+    def _may_go(self, other: Deployment, memories: Mapping[int, Memory]) -> bool:
+        known = [memories[i.pk] for i in other.instances.all() if i.pk in memories]
+        held = [m.ready_s is None or self.clock() - m.ready_s >= HOLD_S for m in known]
+        return all(m.state in SETTLED for m in known) and all(held)
+
+    def check(self, deployment: Deployment) -> None:
+        """Raises OmniError (place_taken) when others are in its way and it may not unload them."""
+        check_place(deployment, self.plans.of)
+
+
+def _ready_since(deployment: Deployment, memories: Mapping[int, Memory]) -> float | None:
+    """Since when all its instances answer, by the monotonic clock; None while they do not."""
+    known = [memories.get(instance.pk) for instance in deployment.instances.all()]
+    since = [m.ready_s for m in known if m and m.state == InstanceState.READY and m.ready_s is not None]
+    return max(since) if since and len(since) == len(known) else None

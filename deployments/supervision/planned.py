@@ -1,0 +1,83 @@
+"""The plans that the agent acts by: made once for each change, and what it means when there is none."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from django.db import DatabaseError
+
+from deployments.models import Deployment, Instance
+from deployments.planning.plan import PORT, InstancePlan, Plan
+from deployments.supervision import launch
+from deployments.supervision.process import Record
+from omni.errors import OmniError
+
+log = logging.getLogger(__name__)
+
+Planner = Callable[[Deployment], Plan]
+Basis = tuple[int | str, ...]
+
+
+class Plans:
+    """`tell` is called with a deployment whose error has changed."""
+
+    def __init__(self, plan: Planner, tell: Callable[[Deployment], None]) -> None:
+        self._plan, self._tell = plan, tell
+        self._known: dict[int, tuple[Basis, Plan | OmniError]] = {}
+
+    def forget_all(self) -> None:
+        self._known.clear()
+
+    def of(self, deployment: Deployment) -> Plan | None:
+        """The plan of this generation, made once; None when there is none, and the deployment says why."""
+        # A model's file may be moved while its engine runs: a restart then needs the new path.
+        paths = deployment.bindings.order_by("pk").values_list("model__path", flat=True)
+        basis: Basis = (deployment.generation, *paths)
+        made_of, known = self._known.get(deployment.pk, ((), None))
+        if known is None or made_of != basis or (isinstance(known, OmniError) and known.retry):
+            try:
+                known = self._plan(deployment)
+            except OmniError as error:
+                known = error
+            except DatabaseError:
+                raise
+            except Exception as error:
+                log.exception("%s could not be planned", deployment)
+                text = f"It could not be planned: {type(error).__name__}: {error}."
+                known = OmniError("plan_failed", text, "The agent's log tells more.")
+            self._known[deployment.pk] = (basis, known)
+        if isinstance(known, OmniError):
+            self._set_error(deployment, known.code, str(known))
+            return None
+        self._set_error(deployment, "", "")
+        return known
+
+    def _set_error(self, deployment: Deployment, code: str, text: str) -> None:
+        if (deployment.error_code, deployment.error) == (code, text):
+            return
+        current = Deployment.objects.filter(pk=deployment.pk, generation=deployment.generation)
+        if current.update(error_code=code, error=text):
+            deployment.error_code, deployment.error = code, text
+            self._tell(deployment)
+
+    def of_instance(self, instance: Instance) -> InstancePlan:
+        """Raises OmniError when it cannot be planned."""
+        if instance.device:
+            return launch.rpc_plan(instance.device)
+        assert instance.deployment
+        plan = self.of(instance.deployment)
+        for planned in plan.instances if plan else ():
+            if (planned.role, planned.ordinal) == (instance.role, instance.ordinal):
+                return planned
+        text = instance.deployment.error or f"The plan of {instance.deployment} has no {instance.role}."
+        raise OmniError(instance.deployment.error_code or "no_plan", text)
+
+    def is_same_command(self, instance: Instance, record: Record) -> bool:
+        """Whether what runs is what the plan of now would start: then a change needs no new process."""
+        try:
+            plan = self.of_instance(instance)
+        except OmniError:
+            return False
+        argv = tuple(word.replace(PORT, str(record.port)) for word in plan.argv)
+        return argv == record.argv and dict(plan.env) == instance.env and not plan.files

@@ -1,0 +1,70 @@
+"""Processes that an engine left behind: its runner was killed, and the kernel ends only the engine with it.
+
+Everything below a runner carries the instance it was started for in its environment, and hands it on to its own
+children. What carries it and has no living runner belongs to nobody.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from deployments.supervision.runner import start_ticks
+
+MARK = "OMNI_INSTANCE"
+
+
+def mark(run: Path, instance: int) -> str:
+    """Names an instance of this OMNI_HOME, and no other's."""
+    return str(run / "instances" / str(instance))
+
+
+@dataclass(frozen=True)
+class Marked:
+    pid: int
+    ticks: int
+    instance: int
+    is_runner: bool
+
+
+def marked(run: Path) -> Iterator[Marked]:
+    """Every process of every engine of this OMNI_HOME. Only this user's can be read."""
+    prefix = os.fsencode(f"{MARK}={run / 'instances'}/")
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with suppress(OSError, ValueError):
+            found = [part for part in (entry / "environ").read_bytes().split(b"\0") if part.startswith(prefix)]
+            if found:
+                arguments = (entry / "cmdline").read_bytes().split(b"\0")
+                instance = int(found[0][len(prefix) :])
+                is_runner = f"{mark(run, instance)}.spec".encode() in arguments
+                yield Marked(int(entry.name), start_ticks(int(entry.name)), instance, is_runner)
+
+
+def end_strays(run: Path) -> int:
+    """Ends what has no runner; returns how many there were."""
+    found = list(marked(run))
+    kept = {process.instance for process in found if process.is_runner}
+    return sum(_kill(process) for process in found if process.instance not in kept)
+
+
+def _kill(process: Marked) -> bool:
+    try:
+        handle = os.pidfd_open(process.pid)
+    except OSError:
+        return False
+    try:
+        # The handle holds the process: its pid cannot change hands any more.
+        if start_ticks(process.pid) != process.ticks:
+            return False
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(handle)

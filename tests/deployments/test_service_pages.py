@@ -1,0 +1,129 @@
+"""What the pages and services make of deployments that drain, are unloaded, or have no place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from deployments import services
+from deployments.models import Deployment, Instance
+from gpus.models import Host
+from omni.errors import OmniError
+from tests.deployments.test_pages import HTMX, page, running
+
+Make = Callable[..., Deployment]
+LIST, ONE = "/deployments/", "/deployments/small/"
+
+
+@pytest.fixture
+def agent(host: Host) -> Host:
+    Host.objects.update(agent_seen_at=timezone.now())
+    return host
+
+
+@pytest.fixture
+def unloaded(deployment: Deployment, agent: Host) -> Deployment:
+    services.deployment_start(deployment=deployment)
+    running(deployment, state="stopped", pid=None, port=None)
+    Deployment.objects.update(is_unloaded=True, unloaded_why="after 10 min 0 s without a request")
+    return Deployment.objects.get()
+
+
+def test_one_that_lets_answers_finish_says_until_when_and_can_be_stopped_at_once(
+    admin: Client, agent: Host, deployment: Deployment
+) -> None:
+    services.deployment_start(deployment=deployment)
+    running(deployment, state="stopping", drains_until=timezone.now() + timedelta(seconds=20))
+    services.deployment_stop(deployment=deployment)
+    assert not Deployment.objects.get().ends_now
+    for path in (LIST, ONE):
+        text = page(admin, path)
+        assert "Stop now" in text and "cut off where they are" in text
+    assert "nswers in progress may finish" in text and "data-relative" in text
+    admin.post("/deployments/small/stop/", {"now": "yes"}, headers=HTMX)
+    assert Deployment.objects.get().ends_now
+    services.deployment_start(deployment=deployment)
+    assert not Deployment.objects.get().ends_now, "the next stop waits again"
+
+
+def test_an_unloaded_one_says_why_and_is_loaded_by_a_click(admin: Client, unloaded: Deployment) -> None:
+    for path in (LIST, ONE):
+        text = page(admin, path)
+        assert 'data-state="unloaded"' in text and "after 10 min 0 s without a request" in text
+        assert "Load<" in text and "Stop<" in text
+    generation = unloaded.generation
+    admin.post("/deployments/small/start/", headers=HTMX)
+    row = Deployment.objects.get()
+    assert (row.is_unloaded, row.unloaded_why, row.generation) == (False, "", generation)
+    assert row.ought_to_run
+
+
+def test_a_request_wakes_it_once_and_nothing_else(unloaded: Deployment, make_deployment: Make) -> None:
+    other = make_deployment("other")
+    for deployment in (unloaded, other, unloaded):
+        services.deployment_wake(deployment.pk)
+    rows = {row.name: row for row in Deployment.objects.all()}
+    assert rows["small"].ought_to_run and not rows["other"].ought_to_run
+    services.deployment_wake(4711)
+
+
+def test_a_stop_of_an_unloaded_one_keeps_it_from_being_woken(unloaded: Deployment) -> None:
+    services.deployment_stop(deployment=unloaded)
+    services.deployment_wake(unloaded.pk)
+    row = Deployment.objects.get()
+    assert (row.desired, row.is_unloaded, row.ought_to_run) == ("stopped", False, False)
+
+
+def test_an_unloaded_one_can_be_chatted_with(admin: Client, unloaded: Deployment) -> None:
+    made = admin.post("/chat/new/", {"deployment": "small"})
+    text = page(admin, made["Location"])
+    assert "Ask small something" in text and "not ready" not in text
+
+
+def test_the_second_of_a_group_is_refused_where_it_is_asked_for(
+    admin: Client, agent: Host, make_deployment: Make
+) -> None:
+    one, two = (make_deployment(name, settings={"exclusive_group": "card"}) for name in ("one", "two"))
+    services.deployment_start(deployment=one)
+    running(one)
+    answer = admin.post("/deployments/two/start/", headers=HTMX)
+    assert answer["HX-Retarget"] == "#toasts" and "one runs" in answer.content.decode()
+    assert Deployment.objects.get(name="two").desired == "stopped"
+    services.deployment_change(deployment=two, settings={"exclusive_group": "card", "when_taken": "swap"})
+    services.deployment_start(deployment=two)
+    assert Deployment.objects.get(name="two").desired == "running", "it may unload the other"
+
+
+@pytest.mark.parametrize("state", ["crashed", "stopped"])
+def test_one_that_crashed_keeps_its_place_and_one_that_is_stopped_does_not(
+    agent: Host, make_deployment: Make, state: str
+) -> None:
+    one, two = (make_deployment(name, settings={"exclusive_group": "card"}) for name in ("one", "two"))
+    Instance.objects.create(host=one.host, deployment=one, role="model", state=state)
+    if state == "crashed":
+        with pytest.raises(OmniError, match="one runs"):
+            services.deployment_start(deployment=two)
+    else:
+        assert services.deployment_start(deployment=two)
+
+
+@pytest.mark.parametrize(
+    ("key", "given", "kept"),
+    [
+        ("exclusive_group", "Big-Card", "big-card"), ("exclusive_group", "none", "none"), ("drain_s", "0", 0),
+        ("idle_unload_s", 600, 600), ("when_taken", "SWAP", "swap"),
+        ("exclusive_group", "two words", None), ("exclusive_group", "", None), ("exclusive_group", "x" * 41, None),
+        ("drain_s", -1, None), ("drain_s", 3601, None), ("when_taken", "kill", None),
+    ],
+)  # fmt: skip
+def test_what_the_settings_take(key: str, given: Any, kept: Any, deployment: Deployment) -> None:
+    if kept is None:
+        with pytest.raises(OmniError, match=key):
+            services.deployment_change(deployment=deployment, settings={key: given})
+    else:
+        assert services.deployment_change(deployment=deployment, settings={key: given}).settings == {key: kept}

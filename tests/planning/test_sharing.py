@@ -1,0 +1,52 @@
+"""Who has to go before a deployment can start."""
+
+from __future__ import annotations
+
+import pytest
+
+from deployments.planning.sharing import Tenant, rivals
+
+GB = 10**9
+TOTALS = {"CUDA0": 96 * GB, "CUDA1": 32 * GB, "odd": None}
+CODER = Tenant("coder", needs={"CUDA1": 20 * GB})
+REASONER = Tenant("reasoner", needs={"CUDA0": 70 * GB, "CUDA1": 4 * GB})
+SMALL = Tenant("small", needs={"CUDA1": 6 * GB})
+
+
+CASES = {
+    "it fits beside the others": ({"CUDA1": 2 * GB}, []),
+    "the smallest that frees enough goes": ({"CUDA1": 5 * GB}, ["reasoner"]),
+    "only the largest frees enough": ({"CUDA1": 16 * GB}, ["coder"]),
+    "more than one has to go": ({"CUDA1": 27 * GB}, ["coder", "small"]),
+    "it is too large for the empty card, which is nobody's fault": ({"CUDA1": 40 * GB}, []),
+    "how large the device is nobody knows": ({"odd": 400 * GB}, []),
+    "who goes for one card is gone from the other": ({"CUDA0": 40 * GB, "CUDA1": 20 * GB}, ["reasoner", "coder"]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_as_few_go_as_will_do(case: str) -> None:
+    needs, going = CASES[case]
+    assert [rival.name for rival in rivals(Tenant("new", needs=needs), [CODER, REASONER, SMALL], TOTALS)] == going
+
+
+def test_where_nobody_is_nobody_goes() -> None:
+    assert rivals(Tenant("new", needs={"CUDA0": 90 * GB}), [], TOTALS) == []
+
+
+def test_of_a_group_only_one_runs_and_no_group_is_no_group() -> None:
+    one, two, other, free = Tenant("one", "card"), Tenant("two", "card"), Tenant("other", "else"), Tenant("free")
+    (rival,) = rivals(one, [two, other, free], {})
+    assert rival.name == "two" and "group card" in rival.why
+    assert rivals(free, [Tenant("free2"), one], {}) == []
+
+
+def test_a_server_that_serves_one_engine_is_left_to_one() -> None:
+    users = [Tenant(name, alone=frozenset(devices)) for name, devices in (("a", {"RPC0"}), ("b", {"RPC1"}))]
+    (rival,) = rivals(Tenant("new", alone=frozenset({"RPC1"})), users, {})
+    assert rival.name == "b" and "RPC1" in rival.why
+
+
+def test_the_reason_names_the_device_and_the_bytes() -> None:
+    (rival,) = rivals(Tenant("new", needs={"CUDA1": 16 * GB}), [CODER], TOTALS)
+    assert rival.why == "it needs 14.9 GiB of the 29.8 GiB on CUDA1, where coder holds 18.6 GiB"
