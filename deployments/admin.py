@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django import forms
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
@@ -28,8 +29,19 @@ from deployments.models import (
     Route,
     Transition,
 )
+from deployments.rig import NAME
 from omni.errors import OmniError
 from omni.units import bytes_text, count_text
+
+
+class NamedForm(forms.ModelForm):  # type: ignore[type-arg]
+    """A name that a rig file can say: what is exported can then be applied."""
+
+    def clean_name(self) -> str:
+        name = str(self.cleaned_data["name"])
+        if "name" in self.changed_data and not NAME.fullmatch(name):
+            raise forms.ValidationError("Use small letters, digits, hyphens and underscores; begin without - and _.")
+        return name
 
 
 class Observed(ModelAdmin):
@@ -44,6 +56,7 @@ class Observed(ModelAdmin):
 
 @admin.register(Engine)
 class EngineAdmin(ModelAdmin):
+    form = NamedForm
     list_display = ("name", "flavour", "host", "build", "state", "probed_at")
     list_filter = ("state", "flavour", "host")
     search_fields = ("name", "path", "build")
@@ -81,6 +94,7 @@ class LibraryFolderAdmin(ModelAdmin):
 
 @admin.register(Model)
 class ModelAdminPage(ModelAdmin):
+    form = NamedForm
     list_display = ("name", "arch", "parameters", "quant", "size", "n_ctx_train", "state", "added_at")
     list_filter = ("state", "arch", "quant")
     search_fields = ("name", "title", "path")
@@ -132,6 +146,7 @@ class InstanceInline(TabularInline):
 
 @admin.register(Deployment)
 class DeploymentAdmin(ModelAdmin):
+    form = NamedForm
     list_display = ("name", "strategy", "host", "engine", "desired", "shown_state", "changed_at")
     list_filter = ("strategy", "desired", "host", "engine")
     search_fields = ("name", "bindings__model__name")
@@ -191,6 +206,7 @@ class TransitionAdmin(Observed):
 
 @admin.register(Route)
 class RouteAdmin(ModelAdmin):
+    form = NamedForm
     list_display = ("name", "deployment", "description")
     list_filter = ("deployment",)
     search_fields = ("name", "description", "deployment__name")

@@ -1,7 +1,10 @@
-"""Makes what a rig file says, all of it or nothing; and writes the rig file of what there is."""
+"""Makes what a rig file says, all of it or nothing, or only says what that would change."""
 
 from __future__ import annotations
 
+import difflib
+import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,15 +13,18 @@ from typing import Any
 from django.db import transaction
 
 from deployments import services
-from deployments.discovery import ensure_devices, local_host
+from deployments.discovery import ensure_devices, local_host, local_host_name
 from deployments.engines.external_plan import STRATEGY, check_remote
 from deployments.engines.external_probe import allowed_address
 from deployments.engines.probe import examine
+from deployments.export import placed, rig_text
 from deployments.library import announce, describe_file
-from deployments.models import Deployment, Engine, Model, Role, Route
+from deployments.models import Deployment, Engine, Model, Route
 from deployments.planning.plan import Plan, Verdict
 from deployments.plans import Members, plan, plan_external
-from deployments.rig import Entry, Problem, Rig, RigDeployment, RigEngine, RigError, RigModel, RigRoute, parse
+from deployments.rig import Entry, Problem, Rig, RigDeployment, RigEngine, RigError, RigRoute, parse
+from deployments.rig_rights import refusals
+from gpus.discovery import discover_devices
 from gpus.models import Host
 from omni.errors import OmniError
 
@@ -40,6 +46,7 @@ class Wanted:
     """A rig file with every name in it resolved. Rows that are new are not saved yet."""
 
     host: Host
+    text: str
     rig: Rig
     engines: dict[str, Engine] = field(default_factory=dict)
     models: dict[str, Model] = field(default_factory=dict)
@@ -73,13 +80,15 @@ def _first(engines: list[Engine], what: str) -> Engine:
 
 
 # --- looking --------------------------------------------------------------------------------------
-def resolve(text: str) -> Wanted:
+def resolve(text: str, user: Any = None) -> Wanted:
     """Reads the file, asks its engines and models, and plans its deployments; changes nothing.
 
-    Raises RigError with every mistake and its line.
+    Raises RigError with every mistake and its line, or with every line that this user may not change.
     """
-    wanted = Wanted(local_host(), parse(text))
+    wanted = Wanted(local_host(), text, parse(text))
     ensure_devices(wanted.host)
+    if refused := list(refusals(wanted.rig, wanted.host, user)):
+        raise RigError(refused)
     problems = [*_resolve_engines(wanted), *_resolve_models(wanted)]
     for entry in wanted.rig.deployments:
         found = list(_deployment_problems(wanted, entry))
@@ -93,6 +102,10 @@ def resolve(text: str) -> Wanted:
 def _resolve_engines(wanted: Wanted) -> Iterator[Problem]:
     wanted.engines = {engine.name: engine for engine in Engine.objects.filter(host=wanted.host)}
     for entry in wanted.rig.engines:
+        if elsewhere := Engine.objects.filter(name=entry.name).exclude(host=wanted.host).first():
+            text = f"The name {entry.name} belongs to an engine of the host {elsewhere.host}."
+            yield Problem(entry.line("name"), text)
+            continue
         engine = wanted.engines.get(entry.name) or Engine(host=wanted.host, name=entry.name)
         same_path = Engine.objects.filter(host=wanted.host, path=entry.path).exclude(name=entry.name).first()
         if same_path:
@@ -153,9 +166,11 @@ def _deployment_problems(wanted: Wanted, entry: RigDeployment) -> Iterator[Probl
             yield Problem(_role_line(entry, "devices", role), text)
     if Route.objects.filter(name=entry.name).exists() or entry.name in services.RESERVED_NAMES:
         yield Problem(entry.line("name"), f"The name {entry.name!r} is taken or has another meaning.")
-    deleting = Deployment.objects.filter(name=entry.name, is_deleting=True).exists()
-    if deleting:
+    known = Deployment.objects.filter(name=entry.name).first()
+    if known and known.is_deleting:
         yield Problem(entry.line("name"), f"The deployment {entry.name} is being deleted; try again in a moment.")
+    elif known and known.host_id != wanted.host.pk:
+        yield Problem(entry.line("name"), f"The name {entry.name} belongs to a deployment of the host {known.host}.")
 
 
 def _is_remote(wanted: Wanted, entry: RigDeployment) -> bool:
@@ -217,27 +232,66 @@ def _route_problems(wanted: Wanted) -> Iterator[Problem]:
 
 
 # --- changing -------------------------------------------------------------------------------------
-def apply(text: str, *, user: Any = None, start: bool = False) -> list[str]:
+@dataclass(frozen=True)
+class Outcome:
+    """One sentence for each change, and the exported rig before and after as a unified diff."""
+
+    changes: list[str]
+    diff: str
+    # Of the file and what it changes: whoever agrees to an outcome names it by this.
+    digest: str
+
+
+def apply(text: str, *, user: Any = None, start: bool = False, expected: str = "") -> Outcome:
     """Makes engines, models, deployments and routes as the file says; what it leaves out stays as it is.
 
-    Returns one sentence per change. Raises RigError; then nothing is changed.
+    `expected` is the digest of the outcome that somebody agreed to. Raises RigError, or OmniError (changed_meanwhile)
+    when it would be another one; then nothing is changed.
     """
-    wanted = resolve(text)
+    wanted = resolve(text, user)
+    with transaction.atomic():
+        outcome = _made(wanted, user, start)
+        if expected and outcome.digest != expected:
+            said = "The file or the rig is another than when the changes were shown."
+            raise OmniError("changed_meanwhile", said, "Look at what it would change now. Nothing was changed.")
+    return outcome
+
+
+def preview(text: str, *, user: Any = None, start: bool = False) -> Outcome:
+    """What apply() would change, found out by doing it and taking it back. Raises RigError."""
+    was_looked_at = Host.objects.filter(name=local_host_name(), devices__isnull=False).exists()
+    # Programs are asked before the transaction, which keeps everybody else from writing.
+    wanted = resolve(text, user) if was_looked_at else None
+    with transaction.atomic():
+        if wanted is None:
+            discover_devices(local_host())
+        outcome = _made(wanted or resolve(text, user), user, start)
+        transaction.set_rollback(True)
+    return outcome
+
+
+def _made(wanted: Wanted, user: Any, start: bool) -> Outcome:
     if refused := list(_refused_strategies(wanted)):
         raise RigError(refused)
+    before = rig_text(wanted.host)
     changes: list[str] = []
-    with transaction.atomic():
-        for engine in wanted.rig.engines:
-            changes += _saved("engine", wanted.engines[engine.name], ("path", "flavour"))
-        for model in wanted.rig.models:
-            changes += _saved("model", wanted.models[model.name], ("name", "path"))
-        for entry in wanted.rig.deployments:
-            changes += _apply_deployment(wanted, entry, user, start)
-        for route in wanted.rig.routes:
-            changes += _apply_route(route)
+    for engine in wanted.rig.engines:
+        changes += _saved("engine", wanted.engines[engine.name], ("path", "flavour"))
+    for model in wanted.rig.models:
+        changes += _saved("model", wanted.models[model.name], ("name", "path"))
+    for entry in wanted.rig.deployments:
+        changes += _apply_deployment(wanted, entry, user, start)
+    for route in wanted.rig.routes:
+        changes += _apply_route(route)
     if changes:
-        announce()
-    return changes
+        transaction.on_commit(announce)
+    digest = hashlib.sha256(json.dumps([wanted.text, changes]).encode()).hexdigest()
+    return Outcome(changes, _diff(before, rig_text(wanted.host)), digest)
+
+
+def _diff(before: str, after: str) -> str:
+    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), "rig now", "rig after", lineterm="")
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _refused_strategies(wanted: Wanted) -> Iterator[Problem]:
@@ -281,7 +335,7 @@ def _apply_deployment(wanted: Wanted, entry: RigDeployment, user: Any, start: bo
 
 
 def _differences(found: Deployment, entry: RigDeployment, engine: Engine) -> list[str]:
-    old_models, old_devices = _placed(found)
+    old_models, old_devices = placed(found)
     pairs: dict[str, tuple[Any, Any]] = {
         "strategy": (found.strategy, entry.strategy),
         "engine": (found.engine.name, engine.name),
@@ -295,50 +349,15 @@ def _differences(found: Deployment, entry: RigDeployment, engine: Engine) -> lis
     return [f"{key} {_shown(old)} → {_shown(new)}" for key, (old, new) in sorted(pairs.items()) if old != new]
 
 
-def _placed(deployment: Deployment) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
-    """Role → model, and role → devices, as a rig file has them."""
-    if deployment.is_external:
-        return {Role.MODEL.value: deployment.remote_model}, {}
-    bindings = list(deployment.bindings.select_related("model"))
-    return {b.role: b.model.name for b in bindings}, {b.role: tuple(b.devices) for b in bindings}
-
-
 def _shown(value: Any) -> str:
     return (", ".join(value) or "none") if isinstance(value, list) else str(value)
 
 
 def _apply_route(entry: RigRoute) -> list[str]:
     target = Deployment.objects.get(name=entry.deployment)
-    values = {"deployment": target, "description": entry.description[:200]}
+    values = {"deployment": target, "description": entry.description}
     found = Route.objects.filter(name=entry.name).first()
     if found and (found.deployment_id, found.description) == (target.pk, values["description"]):
         return []
     Route.objects.update_or_create(name=entry.name, defaults=values)
     return [f"route {entry.name} → {entry.deployment} {'changed' if found else 'added'}"]
-
-
-# --- export ---------------------------------------------------------------------------------------
-def current_rig() -> Rig:
-    """The rig file of what there is on this host."""
-    host = local_host()
-    deployments = Deployment.objects.filter(host=host, is_deleting=False).select_related("engine")
-    # The keys of external servers stay here: a rig file is made to be passed on.
-    return Rig(
-        tuple(RigEngine(e.name, e.path, e.flavour) for e in Engine.objects.filter(host=host)),
-        tuple(RigModel(m.name, m.path) for m in Model.objects.filter(state=Model.State.OK)),
-        tuple(_rig_deployment(d) for d in deployments.prefetch_related("bindings__model")),
-        tuple(RigRoute(r.name, r.deployment.name, r.description) for r in Route.objects.select_related("deployment")),
-    )
-
-
-def _rig_deployment(deployment: Deployment) -> RigDeployment:
-    models, devices = _placed(deployment)
-    return RigDeployment(
-        deployment.name,
-        deployment.strategy,
-        deployment.engine.name,
-        models,
-        devices,
-        dict(deployment.settings),
-        tuple(deployment.extra_args),
-    )

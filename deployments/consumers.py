@@ -97,7 +97,7 @@ class LogConsumer(AsyncJsonWebsocketConsumer):
         """Waits for the log: a deployment that was just made has none yet. None: there is no such one."""
         names = self.scope["url_route"]["kwargs"]
         while True:
-            found = await find_log(names["name"], names["role"], names["ordinal"])
+            found = await (find_log(**names) if "name" in names else find_device_log(**names))
             if found is None or found:
                 return Path(found) if found else None
             await asyncio.sleep(POLL_S * 2)
@@ -123,3 +123,12 @@ def find_log(name: str, role: str, ordinal: int) -> str | None:
     if instance is not None:
         return instance.log_path
     return "" if Deployment.objects.filter(name=name).exists() else None
+
+
+@database_sync_to_async
+def find_device_log(device: str) -> str | None:
+    """The same of the server behind one of this host's devices."""
+    from django.conf import settings
+
+    instance = Instance.objects.filter(device__name=device, host__name=settings.OMNI_HOST_NAME).first()
+    return instance.log_path if instance else None

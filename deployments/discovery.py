@@ -34,9 +34,13 @@ class Discovery:
     scan: ScanReport
 
 
+def local_host_name() -> str:
+    return str(settings.OMNI_HOST_NAME)
+
+
 def local_host() -> Host:
     """This machine's row, made on first use."""
-    return Host.objects.get_or_create(name=settings.OMNI_HOST_NAME)[0]
+    return Host.objects.get_or_create(name=local_host_name())[0]
 
 
 def discover() -> Discovery:
@@ -57,6 +61,8 @@ def discover() -> Discovery:
 
 def ensure_devices(host: Host, *, look_again: bool = False) -> None:
     """Commands work on a machine whose agent never ran; later the agent keeps the devices."""
+    if not look_again and host.devices.exists():
+        return
     with settings.OMNI_HOME.one_at_a_time("discovery"):
         if look_again or not host.devices.exists():
             discover_devices(host)

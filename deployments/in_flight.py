@@ -81,6 +81,15 @@ class Doors:
         self._shut[deployment] = file
         return True
 
+    def is_busy(self, deployment: int) -> bool:
+        """Whether requests are on their way; whoever comes just while this is looked at has to ask again."""
+        was_shut = deployment in self._shut
+        if not self.shut(deployment):
+            return True
+        if not was_shut:
+            self.open(deployment)
+        return False
+
     def open(self, deployment: int) -> None:
         if file := self._shut.pop(deployment, None):
             file.close()

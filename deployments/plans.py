@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -103,7 +103,7 @@ def plan_on(
         extra_args=tuple(extra_args),
         alias=name,
         host_devices=tuple(devices.values()),
-        api_key_file=str(home.secret_path("engine")),
+        api_key_file=str(home.secret_file("engine")),
         slots_folder=str(home.slots / name) if name else str(home.slots),
     )
     return plan_on_engine(get_strategy(strategy), request)
@@ -114,9 +114,21 @@ def rig_facts(host: Host, *, live: bool = True, fitted: bool = True) -> dict[str
     """The host's devices by name, in the panel's order: what they are, what is free, how fast they are."""
     used = memory_in_use(host.name) if live else {}
     factors = factors_of(host) if fitted else {}
-    rows = host.devices.select_related("gpu")
+    rows = host.devices.select_related("gpu", "host")
     keys = {d.name: "host" if d.kind == Device.Kind.CPU else d.card_key for d in rows}
-    return {d.name: _device_facts(d, host, used.get(keys[d.name]), factors.get(d.name)) for d in rows}
+    behind = _behind(rows)
+    return {
+        d.name: _device_facts(d, behind.get(d.endpoint, d), used.get(keys[d.name]), factors.get(d.name)) for d in rows
+    }
+
+
+def _behind(devices: Iterable[Device]) -> dict[str, Device]:
+    """What another host of this database serves at the addresses of these devices."""
+    remote = [d.endpoint for d in devices if d.kind == Device.Kind.RPC and not d.is_stand_in and d.endpoint]
+    if not remote:
+        return {}
+    found = Device.objects.filter(endpoint__in=remote).exclude(kind=Device.Kind.RPC)
+    return {device.endpoint: device for device in found.select_related("gpu", "host")}
 
 
 def engine_facts(engine: Engine) -> EngineFacts:
@@ -129,20 +141,22 @@ def engine_facts(engine: Engine) -> EngineFacts:
     return EngineFacts(engine.name, engine.flavour, engine.path, flags, env, engine.build)
 
 
-def _device_facts(device: Device, host: Host, used_bytes: int | None, factors: Factors | None) -> DeviceFacts:
-    gpu, total = device.gpu, device.memory_bytes
-    on_host = device.kind == Device.Kind.CPU or device.is_stand_in
-    cores = (host.cpu_count or 1) // (2 if device.is_stand_in else 1)
+def _device_facts(device: Device, real: Device, used_bytes: int | None, factors: Factors | None) -> DeviceFacts:
+    """`real` is the device itself, or the one of another host that is behind it: it says how fast that is. How fast
+    the network between them is nobody knows."""
+    gpu, total, host = real.gpu, device.memory_bytes, real.host
+    on_host = real.kind == Device.Kind.CPU or real.is_stand_in
+    cores = (host.cpu_count or 1) // (2 if real.is_stand_in else 1)
     return DeviceFacts(
         name=device.name,
         kind=device.kind,
         total_bytes=total,
         free_bytes=None if total is None or used_bytes is None else max(total - used_bytes, 0),
         endpoint=device.endpoint,
-        gpu_uuid=gpu.uuid if gpu else "",
+        gpu_uuid=device.gpu.uuid if device.gpu else "",
         is_stand_in=device.is_stand_in,
         bandwidth_gbps=host.ram_bandwidth_gbps if on_host else gpu.memory_bandwidth_gbps if gpu else None,
-        link_gbps=link_gbps(gpu.pcie_generation_max, gpu.pcie_width_max) if gpu else None,
+        link_gbps=link_gbps(gpu.pcie_generation_max, gpu.pcie_width_max) if gpu and real is device else None,
         tflops=max(cores, 1) * CORE_TFLOPS if on_host else gpu.tflops if gpu else None,
         decode_factor=factors.decode if factors else None,
         prefill_factor=factors.prefill if factors else None,

@@ -18,13 +18,15 @@ from deployments.engines import FLAVOUR_NAMES
 from deployments.engines.external import EXTERNAL
 from deployments.engines.flags import allowed_args
 from deployments.planning.settings import conflicts, parse_setting
-from deployments.strategies import get_strategy
+from deployments.strategies import STRATEGIES, get_strategy
 from omni.errors import OmniError
 
 MAX_CHARACTERS = 1_000_000
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 NAME_LENGTH = {"engines": 60, "models": 120, "deployments": 60, "routes": 120}
 DEVICE = re.compile(r"[A-Za-z][A-Za-z0-9]{0,39}")
+PATH_LENGTH, DESCRIPTION_LENGTH = 500, 200
+DEFAULT_STRATEGY, DEFAULT_FLAVOUR = "independent", "llama.cpp"
 
 
 @dataclass(frozen=True, order=True)
@@ -58,7 +60,7 @@ class Entry:
 @dataclass(frozen=True)
 class RigEngine(Entry):
     path: str = ""
-    flavour: str = "llama.cpp"
+    flavour: str = DEFAULT_FLAVOUR
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class RigModel(Entry):
 class RigDeployment(Entry):
     """`engine` is the name of an engine or a flavour; empty: the first that fits."""
 
-    strategy: str = "independent"
+    strategy: str = DEFAULT_STRATEGY
     engine: str = ""
     models: Mapping[str, str] = field(default_factory=dict)
     devices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -168,21 +170,19 @@ class _Reader:
         return Rig(**{key: self.section(key, node, kinds[key]) for key, node in found.items()})
 
     def section(self, key: str, node: yaml.Node, read: Callable[[yaml.Node], Any]) -> tuple[Any, ...]:
-        entries, names = [], set()
-        for item in self.sequence(node, key):
-            entry = read(item)
-            if entry.name:
-                if entry.name in names:
-                    self.problems.append(
-                        Problem(entry.line("name"), f"The name {entry.name!r} is there twice in {key}.")
-                    )
-                names.add(entry.name)
-            entries.append(entry)
+        entries = [read(item) for item in self.sequence(node, key)]
+        for what in ("name", "path"):
+            seen: set[str] = set()
+            for entry in entries:
+                value = getattr(entry, what, "")
+                if value in seen:
+                    self.problems.append(Problem(entry.line(what), f"The {what} {value!r} is there twice in {key}."))
+                seen |= {value} if value else set()
         return tuple(entries)
 
     def engine(self, node: yaml.Node) -> RigEngine:
         keys = self.entry(node, "engine", {"name", "path"}, {"flavour"})
-        flavour = self.text(keys.get("flavour"), "flavour") or "llama.cpp"
+        flavour = self.text(keys.get("flavour"), "flavour") or DEFAULT_FLAVOUR
         if flavour not in FLAVOUR_NAMES:
             self.note(keys["flavour"], f"The flavour is {flavour!r}. Omni knows: {', '.join(FLAVOUR_NAMES)}.")
         # Which hosts are allowed is for whoever has the settings.
@@ -196,6 +196,8 @@ class _Reader:
     def route(self, node: yaml.Node) -> RigRoute:
         keys = self.entry(node, "route", {"name", "deployment"}, {"description"})
         texts = [self.text(keys.get(key), key) for key in ("deployment", "description")]
+        if len(texts[1]) > DESCRIPTION_LENGTH:
+            self.note(keys["description"], f"The description is longer than {DESCRIPTION_LENGTH} characters.")
         return RigRoute(self.name(keys, "routes"), *texts, lines=_lines(node, keys))
 
     def deployment(self, node: yaml.Node) -> RigDeployment:
@@ -205,12 +207,16 @@ class _Reader:
         # A server that somebody else runs has none; which engines are such is known once they are looked up.
         if "engine" not in keys and "devices" not in keys and isinstance(node, yaml.MappingNode):
             self.note(node, "The deployment has no devices.")
+        models = self.roles(keys.get("models"), "models", strategy, lambda n: self.text(n, "the model"))
+        devices = self.places(keys, strategy)
+        if devices or "engine" not in keys:
+            self.same_roles(keys, strategy, models, devices)
         return RigDeployment(
             self.name(keys, "deployments"),
             strategy,
             self.text(keys.get("engine"), "engine"),
-            self.roles(keys.get("models"), "models", strategy, lambda n: self.text(n, "the model")),
-            self.places(keys, strategy),
+            models,
+            devices,
             self.settings(keys.get("settings")),
             self.extra_args(keys.get("extra_args")),
             lines=_lines(node, keys),
@@ -218,7 +224,7 @@ class _Reader:
 
     # --- values -----------------------------------------------------------------------------------
     def strategy(self, keys: dict[str, yaml.Node]) -> str:
-        name = self.text(keys.get("strategy"), "strategy") or "independent"
+        name = self.text(keys.get("strategy"), "strategy") or DEFAULT_STRATEGY
         try:
             get_strategy(name)
         except OmniError as error:
@@ -242,6 +248,15 @@ class _Reader:
             if role not in found and role not in optional:
                 self.note(node, f"{key} lacks the role {role} of the strategy {strategy}.")
         return {role: read(value) for role, value in found.items()}
+
+    def same_roles(
+        self, keys: dict[str, yaml.Node], strategy: str, models: dict[str, Any], devices: dict[str, Any]
+    ) -> None:
+        """A role that may be left out is left out of both; one that may not has been asked for already."""
+        for role in STRATEGIES[strategy].optional_roles if strategy in STRATEGIES else ():
+            if (role in models) != (role in devices) and {"models", "devices"} <= set(keys):
+                lacking = "devices" if role in models else "models"
+                self.note(keys[lacking], f"{lacking} lacks the role {role}, which the other names.")
 
     def places(self, keys: dict[str, yaml.Node], strategy: str) -> dict[str, tuple[str, ...]]:
         """Role → devices; empty ones are left out where the engine may be one that needs none."""
@@ -300,6 +315,8 @@ class _Reader:
         path = self.text(keys.get("path"), "path")
         if path and (not PurePath(path).is_absolute() or "\0" in path):
             self.note(keys["path"], f"{path!r} is not a full path: begin it with /.")
+        if len(path) > PATH_LENGTH:
+            self.note(keys["path"], f"The path is longer than {PATH_LENGTH} characters.")
         return path
 
     # --- nodes ------------------------------------------------------------------------------------

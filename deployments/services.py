@@ -24,7 +24,7 @@ from deployments.strategies.base import Strategy
 from deployments.supervision.states import InstanceState
 from deployments.tenancy import check_place
 from gpus.models import Device, Host
-from omni.broadcast import publish
+from omni.broadcast import broker_is_silent, publish
 from omni.errors import OmniError
 from omni.events import STATE_GROUP
 
@@ -105,7 +105,7 @@ def deployment_create(
             _announce(deployment)
     except IntegrityError:
         raise _name_taken(name) from None
-    log.info("%s created deployment %s", user or "somebody", name)
+    _note("%s created deployment %s", user or "somebody", name)
     return deployment
 
 
@@ -143,7 +143,7 @@ def deployment_change(
         row.error = row.error_code = ""
         row.save()
         _announce(row)
-    log.info("%s changed deployment %s", user or "somebody", row.name)
+    _note("%s changed deployment %s", user or "somebody", row.name)
     return row
 
 
@@ -164,7 +164,7 @@ def deployment_start(*, deployment: Deployment, user: Any = None) -> bool:
             row.error = row.error_code = row.unloaded_why = ""
             row.is_unloaded = row.ends_now = False
             row.save()
-            log.info("%s started deployment %s", user or "somebody", row.name)
+            _note("%s started deployment %s", user or "somebody", row.name)
         _announce(row)
     return changed
 
@@ -311,6 +311,11 @@ def _bind(deployment: Deployment, members: Members) -> None:
     )
 
 
+def _note(text: str, *words: object) -> None:
+    """In the log once the write holds: what a preview takes back has not happened."""
+    transaction.on_commit(lambda: log.info(text, *words))
+
+
 def _announce(deployment: Deployment) -> None:
     """Once the write holds, every page hears of it and the host's agent acts now, not at its next tick."""
     transaction.on_commit(lambda: _tell(deployment))
@@ -343,6 +348,9 @@ def request_scan(host: Host) -> None:
 def nudge(host: str) -> None:
     """Asks a host's agent to look now. Without a broker it looks by itself within two seconds."""
     from deployments.tasks import nudge_agent
+
+    if broker_is_silent():
+        return
 
     try:
         nudge_agent.apply_async(queue=f"host.{host}", expires=10)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from deployments.views import deployments, downloads, library, plan, servers
+from deployments.views import deployments, devices, downloads, library, plan, rig_file, servers
 
 app_name = "deployments"
 urlpatterns = [
@@ -29,6 +29,13 @@ urlpatterns = [
     path("servers/<slug:name>/remove/", servers.remove, name="server_remove"),
     path("plan/", plan.plan, name="plan"),
     path("plan/presets/", plan.plan_presets, name="plan_presets"),
+    path("devices/across/", devices.across, name="across"),
+    path("devices/add/", devices.add, name="device_add"),
+    path("devices/<int:pk>/remove/", devices.remove, name="device_remove"),
+    path("devices/<slug:name>/server/", devices.server, name="device_server"),
+    path("rig-file/", rig_file.rig_file, name="rig_file"),
+    path("rig-file/rig.yaml", rig_file.download, name="rig_download"),
+    path("rig-file/schema.json", rig_file.schema, name="rig_schema"),
     path("deployments/", deployments.deployments, name="deployments"),
     path("deployments/new/", deployments.create, name="create"),
     path("deployments/quick/", deployments.quick, name="quick"),

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from django import forms
 from django.contrib import admin
 from django.http import HttpRequest
 from unfold.admin import ModelAdmin
 from unfold.decorators import display
 
 from gpus.models import Device, Gpu, Host, SampleRollup
+from omni.addresses import parse_endpoint
+from omni.errors import OmniError
 from omni.units import bytes_text, watts_text
 
 GPU_COLOURS = {"ok": "success", "lost": "danger", "error": "danger", "absent": "warning"}
@@ -70,8 +73,18 @@ class GpuAdmin(ModelAdmin):
         return f"Gen {gpu.pcie_generation_max} × {gpu.pcie_width_max}" if known else "N/A"
 
 
+class DeviceForm(forms.ModelForm):  # type: ignore[type-arg]
+    def clean_endpoint(self) -> str:
+        text = str(self.cleaned_data["endpoint"]).strip()
+        try:
+            return ":".join(map(str, parse_endpoint(text))) if text else ""
+        except OmniError as error:
+            raise forms.ValidationError(str(error)) from None
+
+
 @admin.register(Device)
 class DeviceAdmin(ModelAdmin):
+    form = DeviceForm
     list_display = ("name", "host", "kind", "gpu", "memory", "endpoint", "is_stand_in", "is_present")
     search_fields = ("name", "description", "endpoint", "gpu__uuid", "gpu__name")
     list_filter = ("kind", "is_stand_in", "is_present", "host")

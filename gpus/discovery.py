@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import socket
 from collections.abc import Iterable, Mapping, Sequence
@@ -99,10 +100,14 @@ def _save_card(host: Host, card: CardIdentity) -> None:
 
 # --- stand-ins ------------------------------------------------------------------------------------
 def _stand_ins(host: Host, count: int, ram_bytes: int) -> None:
-    """RPC0, RPC1 …: an endpoint once given stays, so that running engines keep their devices."""
+    """RPC0, RPC1 …, but for what devices of other hosts are called; an endpoint once given stays, so that running
+    engines keep their devices."""
+    remote = set(host.devices.filter(kind=Device.Kind.RPC, is_stand_in=False).values_list("name", flat=True))
+    free = (number for number in itertools.count() if f"RPC{number}" not in remote)
+    numbers = list(itertools.islice(free, count))
     present = host.devices.filter(is_stand_in=True)
-    present.exclude(name__in=[f"RPC{n}" for n in range(count)]).update(is_present=False)
-    for number in range(count):
+    present.exclude(name__in=[f"RPC{n}" for n in numbers]).update(is_present=False)
+    for number in numbers:
         name = f"RPC{number}"
         if present.filter(name=name).update(is_present=True, memory_bytes=ram_bytes):
             continue

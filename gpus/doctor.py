@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from gpus.links import link_shortfall
 from gpus.sample import CardIdentity, CardSample, NvmlState
+from omni.addresses import is_loopback
 from omni.units import GIB, bytes_text
 
 LOW_DISK_BYTES = 10 * GIB
@@ -84,6 +85,7 @@ HOST_RULES: tuple[Callable[[HostFacts], Finding | None], ...] = (_nvml, _ram, _s
 WORK = {
     "supervision": "The agent cannot look after the engines",
     "library": "The agent cannot look after the library",
+    "broker": "The broker does not answer: pages do not change by themselves, commands take two seconds longer",
     "discovery": "Looking for devices, engines and models failed",
 }
 
@@ -92,6 +94,31 @@ def agent_findings(troubles: Mapping[str, str]) -> list[Finding]:
     """What the agent wrote of its own failures, by the names of WORK."""
     fix = "It tries again by itself; agent.log in OMNI_HOME's logs has the details."
     return [Finding(f"agent_{w}", "error", WORK.get(w, w), _sentence(text), fix) for w, text in troubles.items()]
+
+
+# --- devices across hosts -------------------------------------------------------------------------
+def offer_findings(address: str, offered: Sequence[str], known: Collection[str], used: Sequence[str]) -> list[Finding]:
+    """Of devices offered at an address, by name, and of the addresses at which devices of other hosts are used."""
+    findings = []
+    if offered:
+        text = (
+            f"{', '.join(offered)} at {address}: ggml-rpc-server asks for no password, encrypts nothing, and has had "
+            "holes by which a caller reads memory and runs code (CVE-2024-42478, CVE-2024-42479, CVE-2026-34159)."
+        )
+        fix = "Only a cable between two machines or a WireGuard link; unset OMNI_RPC_DEVICES to offer nothing."
+        severity = "info" if is_loopback(address) else "caution"
+        findings.append(Finding("rpc_offered", severity, "Devices are offered to other hosts", text, fix))
+    if missing := [name for name in offered if name not in known]:
+        text = f"OMNI_RPC_DEVICES names {', '.join(missing)}; there are {', '.join(sorted(known)) or 'none'}."
+        fix = "Correct it and start the panel anew."
+        findings.append(
+            Finding("rpc_device_unknown", "error", "A device that is to be offered is not there", text, fix)
+        )
+    if far := [endpoint for endpoint in used if not is_loopback(endpoint)]:
+        text = f"Weights and prompts go to {', '.join(far)} as they are."
+        fix = "Only a cable between two machines or a WireGuard link."
+        findings.append(Finding("rpc_used", "info", "Devices of other hosts are used without encryption", text, fix))
+    return findings
 
 
 # --- a card ---------------------------------------------------------------------------------------

@@ -8,9 +8,17 @@ from typing import Any
 
 from django.conf import settings
 
-from gpus.doctor import SEVERITIES, Finding, absent_findings, agent_findings, card_findings, host_findings
+from gpus.doctor import (
+    SEVERITIES,
+    Finding,
+    absent_findings,
+    agent_findings,
+    card_findings,
+    host_findings,
+    offer_findings,
+)
 from gpus.host import host_facts
-from gpus.models import Gpu, Host
+from gpus.models import Device, Gpu, Host
 from gpus.nvml import look
 from gpus.recent import last_frame
 from gpus.sample import CardIdentity, CardSample, NvmlState, named
@@ -25,6 +33,7 @@ def diagnose(host: Host) -> list[Finding]:
     findings = agent_findings(host.troubles) + host_findings(host_facts(settings.OMNI_HOME.root, report.state))
     for identity, sample in zip(identities, report.samples, strict=True):
         findings += card_findings(CardSample(**{**vars(sample), "name": identity.shown_name}))
+    findings += _offer_findings(host)
     return findings + absent_findings(known, (identity.uuid for identity in identities))
 
 
@@ -37,7 +46,15 @@ def latest_findings(host: Host) -> list[Finding]:
         findings += [finding for finding in card_findings(sample) if finding.severity != "info"]
     here = host.gpus.exclude(state=Gpu.State.ABSENT).values_list("uuid", flat=True)
     findings += absent_findings(known_cards(host), here)
+    # What is quiet about devices across hosts stands with them.
+    findings += [finding for finding in _offer_findings(host) if finding.severity != "info"]
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+
+
+def _offer_findings(host: Host) -> list[Finding]:
+    own = host.devices.filter(is_present=True).exclude(kind=Device.Kind.RPC).values_list("name", flat=True)
+    used = host.devices.filter(kind=Device.Kind.RPC, is_stand_in=False).values_list("endpoint", flat=True)
+    return offer_findings(settings.OMNI_RPC_ADDRESS, settings.OMNI_RPC_DEVICES, list(own), list(used))
 
 
 def latest_samples(host_name: str) -> list[CardSample]:

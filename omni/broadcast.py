@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,14 +14,29 @@ from redis.exceptions import RedisError
 
 log = logging.getLogger(__name__)
 
+# A broker that hangs is not asked by every caller anew: nobody waits for it more than once in this time.
+TIMEOUT_S, PAUSE_S = 2.0, 5.0
+_silent_until = 0.0
+
+
+def broker_is_silent() -> bool:
+    """Whether the broker took a message and did not answer, a moment ago."""
+    return time.monotonic() < _silent_until
+
 
 async def publish_async(group: str, message: Mapping[str, Any]) -> bool:
     """Sends to everyone in the group; False when the broker could not be reached."""
+    global _silent_until
     layer = get_channel_layer()
-    if layer is None:
+    if layer is None or broker_is_silent():
         return False
     try:
-        await layer.group_send(group, dict(message))
+        async with asyncio.timeout(TIMEOUT_S):
+            await layer.group_send(group, dict(message))
+    except TimeoutError:
+        _silent_until = time.monotonic() + PAUSE_S
+        log.warning("the broker is silent, %s not published", message.get("type"))
+        return False
     except (RedisError, OSError) as error:
         log.warning("broker unreachable, %s not published: %s", message.get("type"), error)
         return False

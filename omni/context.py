@@ -42,7 +42,9 @@ SECTION_OF = {
     "deployments:server_change": "deployments:deployments",
     "deployments:deployment": "deployments:deployments",
     "deployments:create": "deployments:deployments",
+    "deployments:rig_file": "deployments:deployments",
     "chat:conversation": "chat:list",
     "chat:new": "chat:list",
+    "deployments:device_server": "gpus:rig",
     "gpus:card": "gpus:rig",
 }

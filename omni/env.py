@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+
+from omni.addresses import is_private, private_hint
 
 TRUE, FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
@@ -63,6 +66,30 @@ def envrange(
     if not (dash and first.isdigit() and last.isdigit() and low <= int(first) <= int(last) <= high):
         raise EnvError(f"{name} is {raw!r}; use first-last within {low}-{high}, such as 18100-18999.")
     return int(first), int(last)
+
+
+def envwords(name: str, pattern: str, example: str, environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """A comma-separated list of words that each match the pattern, every one once."""
+    words = tuple(dict.fromkeys(envlist(name, environ=environ)))
+    for word in words:
+        if not re.fullmatch(pattern, word):
+            raise EnvError(f"{name} has {word!r}; use {example}.")
+    return words
+
+
+def envaddress(
+    name: str, default: str, own: Callable[[], Collection[str]], environ: Mapping[str, str] = os.environ
+) -> str:
+    """A private IPv4 address that is one of this machine's `own`; loopback addresses always are."""
+    raw = environ.get(name, "").strip()
+    if not raw or raw == default:
+        return default
+    if not is_private(raw):
+        raise EnvError(f"{name} is {raw!r}; use {private_hint()}.")
+    if not raw.startswith("127.") and raw not in (known := own()):
+        there = ", ".join(sorted(filter(is_private, known))) or "none"
+        raise EnvError(f"{name} is {raw!r}, which is no address of this machine; its private ones: {there}.")
+    return raw
 
 
 def envsecret(name: str, environ: Mapping[str, str] = os.environ) -> str | None:

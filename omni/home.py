@@ -76,7 +76,7 @@ class Home:
 
     def secret(self, name: str) -> str:
         """The secret kept under this name, made on first use; the file is readable by its owner only."""
-        path = self.run / f"{name}.key"
+        path = self.secret_file(name)
         if not path.exists():
             self.create()
             with tempfile.NamedTemporaryFile("w", dir=self.run) as draft:  # made with mode 0600
@@ -89,6 +89,10 @@ class Home:
 
     def secret_path(self, name: str) -> Path:
         self.secret(name)
+        return self.secret_file(name)
+
+    def secret_file(self, name: str) -> Path:
+        """Where it lies or will lie; nothing is made."""
         return self.run / f"{name}.key"
 
     # --- secrets of others: given to Omni, not made by it -----------------------------------------

@@ -10,6 +10,10 @@ OPERATOR, VIEWER = "operator", "viewer"
 OPERATE = "deployments.operate_deployment"
 MANAGE_LIBRARY = "deployments.manage_library"
 CHAT = "chat.use_chat"
+# An engine's program is run as soon as it is named, so naming one is more than operating.
+MANAGE_ENGINES = "deployments.add_engine"
+MANAGE_ROUTES = "deployments.add_route"
+ADD_DEVICES, REMOVE_DEVICES = "gpus.add_device", "gpus.delete_device"
 
 ROLE_PERMISSIONS: dict[str, tuple[str, ...]] = {
     OPERATOR: (OPERATE, CHAT),

@@ -9,8 +9,10 @@ from pathlib import Path
 import dj_database_url
 from csp.constants import NONCE, NONE, SELF
 
-from omni.env import envbool, envint, envlist, envpath, envrange, envsecret, envstr
+from omni.addresses import LOOPBACK
+from omni.env import envaddress, envbool, envint, envlist, envpath, envrange, envsecret, envstr, envwords
 from omni.home import Home
+from omni.interfaces import own_ipv4
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -26,6 +28,11 @@ OMNI_MODEL_FOLDERS = [Path(folder).expanduser() for folder in envlist("OMNI_MODE
 OMNI_ENGINE_PORTS = envrange("OMNI_ENGINE_PORTS", (18100, 18999), low=1024, high=65535)
 OMNI_TELEMETRY_HZ = envint("OMNI_TELEMETRY_HZ", 2, low=1, high=10)
 OMNI_STAND_IN_DEVICES = envint("OMNI_STAND_IN_DEVICES", 2, low=0, high=8)
+# Where, and which of, this host's devices are offered to other hosts by ggml-rpc-server, which asks nobody for a key.
+OMNI_RPC_ADDRESS = envaddress("OMNI_RPC_ADDRESS", LOOPBACK, own_ipv4)
+OMNI_RPC_DEVICES = envwords(
+    "OMNI_RPC_DEVICES", r"(?!RPC\d)[A-Za-z][A-Za-z0-9]{0,39}", "this host's own devices, such as CPU or CUDA0"
+)
 # Of the memory that prompts on their way between two instances may take; 0 is half of what the file system has.
 OMNI_HANDOVER_LIMIT_MIB = envint("OMNI_HANDOVER_LIMIT_MIB", 0, low=0, high=1 << 24)
 OMNI_BROKER_URL = envstr("OMNI_BROKER_URL")

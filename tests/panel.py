@@ -129,9 +129,9 @@ class RunningPanel:
         return [p for p in self.processes() if argument in arguments(p)]
 
     def child(self, marker: str) -> psutil.Process:
-        """The process whose command line has `marker`: 'celery', 'serve', 'sampler', 'valkey-server'."""
+        """The process of this name, or with this argument: 'celery', 'serve', 'sampler', 'valkey-server'."""
         for process in self.processes():
-            if any(marker in part for part in arguments(process)):
+            if process.name() == marker or marker in arguments(process):
                 return process
         raise LookupError(f"no process with {marker!r} in its command line")
 

@@ -13,6 +13,7 @@ SOURCES = sorted(p for app in APPS for p in (ROOT / app).rglob("*.py") if "migra
 
 # Modules that decide and do no I/O: the standard library without processes and sockets, and each other.
 PURE = {
+    "omni/addresses.py",
     "omni/env.py",
     "omni/errors.py",
     "omni/events.py",
@@ -30,6 +31,8 @@ PURE = {
     "deployments/model_facts.py",
     "deployments/model_words.py",
     "deployments/rig.py",
+    "deployments/rig_lines.py",
+    "deployments/rig_schema.py",
     "deployments/planning/*.py",
     "deployments/strategies/*.py",
     "deployments/engines/base.py",

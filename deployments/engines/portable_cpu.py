@@ -62,6 +62,8 @@ def _kernels(engine: Path) -> Path | None:
         # The same file as the engine's own: the loader takes it for one library.
         ("libggml-base.so", engine / "libggml-base.so.0"),
     ):
+        if (folder / name).is_symlink() and (folder / name).readlink() == target:
+            continue
         draft = folder / f"{name}.{os.getpid()}"
         draft.symlink_to(target)
         draft.replace(folder / name)

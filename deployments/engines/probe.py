@@ -63,6 +63,43 @@ def _ask(program: Sequence[str], args: Sequence[str], exit_codes: Sequence[int] 
     return text
 
 
+def remote_device(engine: Engine, endpoint: str) -> ListedDevice:
+    """The device behind an RPC server, as this engine sees it: they must be of one version to understand each other.
+
+    Only for a server that nobody uses: it serves one engine at a time and lets the next one wait.
+    Raises OmniError (device_unreachable, device_version, device_silent, device_count).
+    """
+    try:
+        text = _ask((engine.path,), ("--rpc", endpoint, "--list-devices"))
+    except OmniError as error:
+        raise _no_device(endpoint, error.text) from None
+    found = [device for device in get_flavour(engine.flavour).parse_devices(text) if device.description == endpoint]
+    if not found:
+        raise _no_device(endpoint, text)
+    if len(found) > 1:
+        said = f"The server at {endpoint} has {len(found)} devices, and Omni takes one from a server."
+        raise OmniError("device_count", said, "Start one server for each device, with -d DEVICE.")
+    return found[0]
+
+
+def _no_device(endpoint: str, said: str) -> OmniError:
+    """Why, from what the engine printed or from how it ended."""
+    if "version mismatch" in said:
+        line = next(line.strip() for line in said.splitlines() if "version mismatch" in line)
+        text = f"The server at {endpoint} speaks another version of the protocol: {line}"
+        return OmniError("device_version", text, "Install the same build of llama.cpp on both hosts.")
+    if "Failed to connect" in said or "(none)" in said:
+        text = f"No server can be reached at {endpoint}."
+        fix = "Is it started, on that address, and is no firewall between?"
+        return OmniError("device_unreachable", text, fix, retry=True)
+    if "no answer within" in said:
+        text = f"The server at {endpoint} gave no answer."
+        fix = "It serves another engine now, a firewall is between, or it is no ggml-rpc-server."
+        return OmniError("device_silent", text, fix, retry=True)
+    text = f"What answers at {endpoint} is not understood; the engine ended over it."
+    return OmniError("device_version", text, "Is it a ggml-rpc-server of the same build of llama.cpp?")
+
+
 def probe(engine: Engine) -> Engine:
     """Asks the binary and keeps the answers; one that does not answer is marked with the cause."""
     examine(engine).save()

@@ -12,7 +12,7 @@ from django.conf import settings
 
 from deployments import services
 from deployments.gateway.directory import forget_table, fresh_table, routing_table
-from deployments.gateway.routing import LEAVING, Choice, choose, not_ready
+from deployments.gateway.routing import LEAVING, Choice, Serving, choose, not_ready
 from deployments.in_flight import DoorShut, Entrance
 from omni.database import DatabasePool
 from omni.errors import OmniError
@@ -99,10 +99,24 @@ async def told_why(choice: Choice) -> AsyncIterator[None]:
         if error.code not in BROKEN or choice.serving.pk == 0:
             raise
         now = (await fresh_table()).deployments.get(choice.serving.name)
-        if now and now.state not in LEAVING:
-            raise
-        what = "stopped" if now is None or not now.is_wanted else "unloaded" if now.is_unloaded else "changed"
-        text = f"The deployment {choice.serving.name!r} was {what}: this answer was cut off"
-        limit = f" after the {now.drain_s} s that answers may take to finish" if now and now.drain_s else ""
-        fix = "Start it and ask again." if what == "stopped" else "Ask again."
-        raise OmniError("answer_cut", f"{text}{limit}.", fix, retry=what != "stopped") from error
+        if what := _ended_because(now):
+            raise _cut(choice.serving.name, what, now.drain_s if now else 0) from error
+        raise
+
+
+def _ended_because(now: Serving | None) -> str:
+    """What somebody did to the deployment that ended its engine; empty when nobody did anything."""
+    if now is None:
+        return "deleted"
+    if now.state not in LEAVING:
+        return ""
+    if not now.is_wanted:
+        return "stopped"
+    return "unloaded" if now.is_unloaded else "changed" if now.is_outdated else ""
+
+
+def _cut(deployment: str, what: str, drain_s: int) -> OmniError:
+    limit = f" after the {drain_s} s that answers may take to finish" if drain_s else ""
+    fix = "Start it and ask again." if what == "stopped" else "Ask again."
+    text = f"The deployment {deployment!r} was {what}: this answer was cut off{limit}."
+    return OmniError("answer_cut", text, fix, retry=what in ("unloaded", "changed"))

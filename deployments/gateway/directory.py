@@ -82,6 +82,7 @@ def serving(deployment: Deployment) -> Serving:
         pk=deployment.pk,
         is_wanted=deployment.desired == Deployment.Desired.RUNNING and not deployment.is_deleting,
         is_unloaded=deployment.is_unloaded,
+        is_outdated=any(i.generation != deployment.generation for i in instances),
         drain_s=int(with_defaults(deployment.settings)["drain_s"]),
     )
 

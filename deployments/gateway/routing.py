@@ -74,6 +74,8 @@ class Serving:
     # It ought to run; unloaded, it does as soon as somebody asks for it.
     is_wanted: bool = False
     is_unloaded: bool = False
+    # What runs is what ought to have run before it was changed.
+    is_outdated: bool = False
     drain_s: int = 0
 
     @property

@@ -10,8 +10,8 @@ from enum import StrEnum
 from omni.errors import OmniError
 
 # llama.cpp takes commas and slashes; more than 16 devices it does not serve.
-_LIST = re.compile(r"\d{1,6}(\.\d{1,6})?( ?, ?\d{1,6}(\.\d{1,6})?){1,15}")
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
+LIST_OF_NUMBERS = re.compile(r"\d{1,6}(\.\d{1,6})?( ?, ?\d{1,6}(\.\d{1,6})?){1,15}")
+MADE_UP_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 
 
 class Group(StrEnum):
@@ -69,9 +69,9 @@ class Setting:
             value = "on" if raw else "off"
         if isinstance(value, str):
             text = value.strip().lower()
-            if text in self.words or (self.is_list and _LIST.fullmatch(text)):
+            if text in self.words or (self.is_list and LIST_OF_NUMBERS.fullmatch(text)):
                 return text.replace(" ", "")
-            if self.is_name and _NAME.fullmatch(text):
+            if self.is_name and MADE_UP_NAME.fullmatch(text):
                 return text
             value = int(text) if text.lstrip("+-").isdecimal() and text.isascii() else text
         if isinstance(value, int) and self.low is not None and self.low <= value <= (self.high or 0):

@@ -9,6 +9,7 @@ import time
 from contextlib import suppress
 from typing import IO
 
+import redis
 from django.conf import settings
 from django.db import close_old_connections
 
@@ -35,7 +36,7 @@ def nudge() -> None:
 def start_agent_loops() -> None:
     """Begins to supervise; returns at once. Only one agent works on an OMNI_HOME at a time."""
     _stopping.clear()
-    for target in (_reconcile_loop, _library_loop, _sampler_loop):
+    for target in (_reconcile_loop, _library_loop, _sampler_loop, _broker_loop):
         thread = threading.Thread(target=target, name=target.__name__.strip("_"), daemon=True)
         thread.start()
         _threads.append(thread)
@@ -128,6 +129,27 @@ def _discover(retry_s: float = DISCOVERY_RETRY_S) -> None:
         close_old_connections()
         if not is_done:
             _stopping.wait(retry_s)
+
+
+def _broker_loop() -> None:
+    """Asks the broker whether it lives, apart from supervision, which does without: pages say so when it does not."""
+    from deployments.supervision.troubles import troubles_of
+
+    broker = redis.Redis.from_url(settings.CHANNEL_REDIS_URL, socket_connect_timeout=TICK_S, socket_timeout=TICK_S)
+    away = 0
+    while not _stopping.wait(TICK_S):
+        try:
+            broker.ping()
+            away = 0
+        except (redis.RedisError, OSError) as error:
+            away += 1
+            said = error
+        if _is_the_agent.is_set() and away != 1:  # one that is started again in between is no news
+            with troubles_of("broker"):
+                if away:
+                    raise said
+        close_old_connections()
+    broker.close()
 
 
 def _sampler_loop() -> None:

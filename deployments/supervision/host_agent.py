@@ -22,7 +22,7 @@ from deployments.in_flight import Doors
 from deployments.models import Deployment, Instance, Transition
 from deployments.planning.settings import with_defaults
 from deployments.plans import plan_deployment
-from deployments.supervision import launch, process
+from deployments.supervision import device_servers, launch, process
 from deployments.supervision.checking import Checker
 from deployments.supervision.external import ExternalServers
 from deployments.supervision.instances import (
@@ -40,6 +40,7 @@ from deployments.supervision.logs import since_start
 from deployments.supervision.observe import observe
 from deployments.supervision.places import Places
 from deployments.supervision.planned import Planner, Plans
+from deployments.supervision.pulse import Pulse, PulseLimits
 from deployments.supervision.reconcile import (
     Action,
     Decision,
@@ -52,6 +53,7 @@ from deployments.supervision.reconcile import (
     refused,
     why_it_ends,
 )
+from deployments.supervision.remote import missing_elsewhere
 from deployments.supervision.states import LIVE, InstanceState
 from deployments.supervision.strays import end_strays
 from gpus.models import Host
@@ -79,6 +81,7 @@ class HostAgent:
         *,
         plan: Planner = plan_deployment,
         limits: Limits | None = None,
+        pulse: PulseLimits | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.host, self.clock = host, clock
@@ -89,6 +92,7 @@ class HostAgent:
         self.memories: dict[int, Memory] = {}
         self.plans = Plans(plan, self._tell)
         self.doors = Doors(settings.OMNI_HOME.doors)
+        self.pulse = Pulse(self.doors, clock, pulse)
         self.places = Places(self.doors, self.plans, clock)
         self.beat_s = float("-inf")
         self.health_pool = ThreadPoolExecutor(8, thread_name_prefix="health")
@@ -130,8 +134,7 @@ class HostAgent:
     # --- what ought to be ---------------------------------------------------------------------------
     def _wanted_instances(self) -> list[Instance]:
         """Every instance of this host, device servers first; missing rows are made."""
-        for device in self.host.devices.filter(is_stand_in=True, instance__isnull=True):
-            Instance.objects.create(host=self.host, device=device, role=launch.RPC_ROLE)
+        device_servers.keep_rows(self.host)
         deployments = self.host.deployments.filter(remote_model="").prefetch_related("instances")
         for deployment in deployments:
             if deployment.desired == Deployment.Desired.RUNNING:
@@ -170,8 +173,9 @@ class HostAgent:
         records: dict[int, process.Record | None],
     ) -> Desired:
         deployment = instance.deployment
-        if deployment is None:
-            return Desired(running=bool(instance.device and instance.device.is_present), generation=1)
+        if instance.device:
+            return device_servers.desired(instance.device)
+        assert deployment
         mine = records[instance.pk]
         if seen[instance.pk].is_alive and mine:
             return self._desired_of_living(deployment, mine, instances, records)
@@ -185,6 +189,7 @@ class HostAgent:
         missing = tuple(str(i.device) for i in servers if seen[i.pk].health != Health.READY)
         missing += self.places.waits_for(deployment, self.memories)
         missing += busy_devices(plan.devices, deployment, instances, seen, records)
+        missing += missing_elsewhere(plan.needs_devices, deployment)
         return Desired(True, deployment.generation, plan.file_bytes, missing)
 
     @staticmethod
@@ -217,6 +222,8 @@ class HostAgent:
         seen = dict(zip((i.pk for i in instances), self.health_pool.map(one, instances), strict=True))
         for instance in instances:
             record = records[instance.pk]
+            if instance.deployment and record and seen[instance.pk].health == Health.READY:
+                seen[instance.pk] = self.pulse.felt(instance, record, seen[instance.pk])
             if instance.deployment and record and seen[instance.pk].health == Health.READY:
                 seen[instance.pk] = self.checker.checked(instance, record, seen[instance.pk])
         return seen

@@ -50,7 +50,7 @@ def values(instance: Instance) -> dict[str, object]:
 
 
 def argument(argv: Sequence[str], flag: str) -> str:
-    """The value behind a flag of a command; empty when it is not there."""
+    """The word after the flag; empty without it."""
     return next((value for name, value in zip(argv, argv[1:], strict=False) if name == flag), "")
 
 

@@ -11,18 +11,12 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 
 from deployments import slots_folder
-from deployments.discovery import rpc_server_path
-from deployments.engines.portable_cpu import library_env
 from deployments.gguf import read_header
 from deployments.models import Instance
 from deployments.planning.plan import KEY, PORT, InstancePlan
-from deployments.supervision import ports, process
+from deployments.supervision import device_servers, ports, process
 from gpus.models import Device
 from omni.errors import OmniError
-
-RPC_ROLE = "rpc"
-# Two stand-ins and an engine share the cores of the machine they stand on.
-RPC_THREADS = max(1, (os.cpu_count() or 2) // 2)
 
 
 def log_path(instance: Instance) -> Path:
@@ -30,16 +24,6 @@ def log_path(instance: Instance) -> Path:
     folder = settings.OMNI_HOME.logs / "instances"
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"{owner}-{instance.role}-{instance.ordinal}.log"
-
-
-def rpc_plan(device: Device) -> InstancePlan:
-    """The server behind a stand-in device. Raises OmniError (rpc_server_missing)."""
-    binary = rpc_server_path()
-    if binary is None:
-        text = f"No ggml-rpc-server was found for the device {device.name}."
-        raise OmniError("rpc_server_missing", text, "Install an engine that has one, then scan.")
-    argv = (str(binary), "-H", ports.LOOPBACK, "-p", PORT, "-t", str(RPC_THREADS))
-    return InstancePlan(RPC_ROLE, argv, {"GGML_RPC_NO_RDMA": "1", **library_env(str(binary))})
 
 
 def check(plan: InstancePlan) -> None:
@@ -105,18 +89,19 @@ def _write_files(instance: Instance, plan: InstancePlan, port: int) -> Path | No
 
 
 def _reserve_port(instance: Instance, taken: Sequence[int]) -> int:
-    """Keeps the port it had when that is free; a stand-in device keeps its endpoint if it can."""
+    """Keeps the port it had when that is free; a device that is served keeps its endpoint if it can."""
+    address = device_servers.server_address(instance.device) if instance.device else ports.LOOPBACK
     wanted = instance.port or (_endpoint_port(instance.device) if instance.device else None)
     first, last = settings.OMNI_ENGINE_PORTS
     others = set(taken) - {instance.port}
     for _ in range(20):
-        port = wanted if wanted and wanted not in others and ports.is_free(wanted) else None
-        port = port or ports.choose(first, last, others)
+        port = wanted if wanted and wanted not in others and ports.is_free(wanted, address) else None
+        port = port or ports.choose(first, last, others, address)
         try:
             with transaction.atomic():
                 Instance.objects.filter(pk=instance.pk).update(port=port)
                 if instance.device:
-                    Device.objects.filter(pk=instance.device.pk).update(endpoint=f"{ports.LOOPBACK}:{port}")
+                    device_servers.moved(instance.device, f"{address}:{port}")
         except IntegrityError:
             others.add(port)
             continue

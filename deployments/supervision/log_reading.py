@@ -121,7 +121,17 @@ RULES = (
         "Lower the context, stop another deployment, or raise the memory limit of this user.",
     ),
     _rule(
-        r"Remote RPC server crashed|Failed to connect to (?P<what>\S+)",
+        r"Failed to connect to (?P<what>\S+)",
+        "device_unreachable", "The server of an RPC device cannot be reached at {what}.",
+        "Look at the host that offers the device and at what lies between; it is tried again.", permanent=False,
+    ),
+    _rule(
+        r"RPC server version mismatch:? ?(?P<what>\S*)",
+        "device_version", "The server of an RPC device speaks another version of the protocol {what}.",
+        "Install the same build of llama.cpp on both hosts.",
+    ),
+    _rule(
+        r"Remote RPC server crashed",
         "device_lost", "The server behind an RPC device went away.", "It is started again.", permanent=False,
     ),
     _rule(
@@ -151,6 +161,9 @@ NOTICES = (
     ),
 )  # fmt: skip
 _MAX_LINE = 500
+# What comes before other lines that follow from it, best first: a server that is not understood was not connected to,
+# and a device that was not found is called invalid.
+_DECISIVE = (re.compile(r"RPC server version mismatch"), re.compile(r"Failed to connect to \S+"))
 SIGNAL_NAMES = {4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 9: "SIGKILL", 11: "SIGSEGV", 15: "SIGTERM"}
 
 
@@ -163,7 +176,8 @@ def telling_line(lines: Sequence[str]) -> str:
     known = [line for line in lines if _match(line)]
     errors = [line for line in lines if is_error(line) and not _VAGUE.search(line)]
     chosen = (
-        known
+        next((found for rule in _DECISIVE if (found := [line for line in known if rule.search(line)])), [])
+        or known
         or errors
         or [line for line in lines if is_error(line)]
         or [line for line in lines if line.strip()]

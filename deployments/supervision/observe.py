@@ -8,6 +8,7 @@ import socket
 import time
 from pathlib import Path
 
+from deployments.supervision.instances import argument
 from deployments.supervision.log_reading import Cause, cause_of_exit
 from deployments.supervision.logs import since_start
 from deployments.supervision.ports import LOOPBACK
@@ -56,10 +57,10 @@ def _status_line(port: int, deadline: float) -> bytes:
     return line
 
 
-def rpc_health(port: int) -> Health:
+def rpc_health(port: int, address: str = LOOPBACK) -> Health:
     """ggml-rpc-server has no health call and serves one client at a time: a connection made to look would wait
     in its queue and fill it. So the kernel is asked whether anything listens (proc(5), net/tcp, state 0A)."""
-    wanted = f"0100007F:{port:04X}"
+    wanted = f"{bytes(reversed(socket.inet_aton(address))).hex().upper()}:{port:04X}"
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         _, local, _, state = line.split()[:4]
         if local == wanted and state == "0A":
@@ -80,7 +81,9 @@ def _health(record: Record, role: str) -> Health:
     if role != RPC:
         return http_health(record.port or 0)
     # Its port stays open when it is halted, and it is never asked: only its process tells.
-    return Health.SILENT if record.is_halted else rpc_health(record.port or 0)
+    if record.is_halted:
+        return Health.SILENT
+    return rpc_health(record.port or 0, argument(record.argv, "-H") or LOOPBACK)
 
 
 def _cause(record: Record, log_path: Path) -> Cause | None:

@@ -9,8 +9,9 @@ from django.db import DatabaseError
 
 from deployments.models import Deployment, Instance
 from deployments.planning.plan import PORT, InstancePlan, Plan
-from deployments.supervision import launch
+from deployments.supervision import device_servers
 from deployments.supervision.process import Record
+from deployments.supervision.remote import endpoints
 from omni.errors import OmniError
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ class Plans:
         """The plan of this generation, made once; None when there is none, and the deployment says why."""
         # A model's file may be moved while its engine runs: a restart then needs the new path.
         paths = deployment.bindings.order_by("pk").values_list("model__path", flat=True)
-        basis: Basis = (deployment.generation, *paths)
+        basis: Basis = (deployment.generation, *paths, *endpoints(deployment.host))
         made_of, known = self._known.get(deployment.pk, ((), None))
         if known is None or made_of != basis or (isinstance(known, OmniError) and known.retry):
             try:
@@ -64,7 +65,7 @@ class Plans:
     def of_instance(self, instance: Instance) -> InstancePlan:
         """Raises OmniError when it cannot be planned."""
         if instance.device:
-            return launch.rpc_plan(instance.device)
+            return device_servers.rpc_plan(instance.device)
         assert instance.deployment
         plan = self.of(instance.deployment)
         for planned in plan.instances if plan else ():

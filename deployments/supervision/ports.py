@@ -5,9 +5,8 @@ from __future__ import annotations
 import socket
 from collections.abc import Collection
 
+from omni.addresses import LOOPBACK as LOOPBACK
 from omni.errors import OmniError
-
-LOOPBACK = "127.0.0.1"
 
 
 def is_free(port: int, address: str = LOOPBACK) -> bool:
@@ -20,10 +19,10 @@ def is_free(port: int, address: str = LOOPBACK) -> bool:
     return True
 
 
-def choose(first: int, last: int, taken: Collection[int]) -> int:
+def choose(first: int, last: int, taken: Collection[int], address: str = LOOPBACK) -> int:
     """The lowest port of first–last that nobody has. Raises OmniError (ports_exhausted)."""
     for port in range(first, last + 1):
-        if port not in taken and is_free(port):
+        if port not in taken and is_free(port, address):
             return port
     raise OmniError(
         "ports_exhausted",

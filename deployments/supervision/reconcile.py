@@ -178,8 +178,13 @@ def _ending(desired: Desired, seen: Observed, memory: Memory, now_s: float, limi
     clients; then SIGKILL."""
     decision = _to(memory, S.STOPPING, now_s, "" if reason == ALREADY else reason)
     memory = decision.memory
+    if seen.health != Health.SILENT:
+        memory = replace(memory, answered_s=now_s)
+    decision = replace(decision, memory=memory)
     if memory.terminated_s is None:
-        if seen.is_busy and (rest_s := desired.drain_s - (now_s - memory.since_s)) > 0:
+        # One that hangs finishes nothing.
+        hangs = now_s - memory.answered_s >= limits.hang_s
+        if seen.is_busy and not hangs and (rest_s := desired.drain_s - (now_s - memory.since_s)) > 0:
             return replace(decision, drains_s=rest_s)
         memory = replace(memory, terminated_s=now_s, terminations=1)
         return replace(decision, action=Action.TERMINATE, memory=memory)

@@ -127,7 +127,7 @@ def _command_text(argv: list[str], env: dict[str, str], port: int | None) -> str
 
 
 def _settings_shown(found: Deployment) -> list[tuple[str, str, bool]]:
-    """(title, value, whether it was set) of every setting; an external server takes none."""
+    """(title, value, whether it was set) of every setting that its strategy looks at; an external server takes none."""
     if found.is_external:
         return []
     values = with_defaults({key: value for key, value in found.settings.items() if key in SETTINGS})
@@ -138,6 +138,7 @@ def _settings_shown(found: Deployment) -> list[tuple[str, str, bool]]:
             s.key in found.settings,
         )
         for s in SETTINGS.values()
+        if not s.strategies or found.strategy in s.strategies
     ]
 
 

@@ -16,9 +16,9 @@ from deployments.engines.external import EXTERNAL
 from deployments.models import Deployment, Engine
 from deployments.server_forms import KeyForm, RemoteModelForm, ServerForm
 from omni.errors import OmniError
-from omni.roles import MANAGE_LIBRARY, OPERATE
+from omni.roles import MANAGE_ENGINES, OPERATE
 
-manager_only = permission_required(MANAGE_LIBRARY, raise_exception=True)
+manager_only = permission_required(MANAGE_ENGINES, raise_exception=True)
 operator_only = permission_required(OPERATE, raise_exception=True)
 
 

@@ -57,11 +57,14 @@ body.addEventListener("htmx:confirm", async (event) => {
 });
 document.addEventListener("submit", async (event) => {
   const form = event.target;
-  if (!form.dataset.confirm || form.dataset.confirmed) return;
+  // A form that does several things asks by its button.
+  const asks = event.submitter?.dataset.confirm ? event.submitter : form;
+  if (!asks.dataset.confirm || asks.dataset.confirmed) return;
+  const { submitter } = event;
   event.preventDefault();
-  if (await confirmed(form.dataset.confirm, form.dataset.verb)) {
-    form.dataset.confirmed = "yes";
-    form.requestSubmit(event.submitter);
+  if (await confirmed(asks.dataset.confirm, asks.dataset.verb)) {
+    asks.dataset.confirmed = "yes";
+    form.requestSubmit(submitter);
   }
 }, true);
 

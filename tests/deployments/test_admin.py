@@ -8,7 +8,10 @@ import pytest
 from django.contrib import admin as site
 from django.test import Client
 
+from deployments.export import rig_text
 from deployments.models import ApiKey, Deployment, Engine, Instance, Route, Transition
+from deployments.rig import parse
+from gpus.models import Host
 
 ADMINS = [row for model, row in site.site._registry.items() if model._meta.app_label == "deployments"]
 
@@ -67,3 +70,23 @@ def test_an_engine_can_be_asked_again(admin: Client, engine: Engine) -> None:
     admin.post("/admin/deployments/engine/", {"action": "probe_again", "_selected_action": [engine.pk]})
     found = Engine.objects.get()
     assert found.state == "ok" and "--metrics" in found.flags
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "says"), [("10.0.0.2:18999", ""), ("8.8.8.8:18999", "neither encrypted"), ("beta", "not address:port")]
+)
+def test_a_device_of_another_host_may_be_typed_in_by_its_private_address(
+    admin: Client, host: Host, endpoint: str, says: str
+) -> None:
+    typed = {"host": host.pk, "name": "RPC9", "kind": "rpc", "endpoint": endpoint, "is_present": "on", "position": 200}
+    answer = admin.post("/admin/gpus/device/add/", typed)
+    assert says in answer.content.decode()
+    assert host.devices.filter(name="RPC9").exists() is (says == "")
+
+
+@pytest.mark.parametrize(("name", "taken"), [("fast-1", True), ("Fast", False), ("-fast", False)])
+def test_a_name_is_one_that_a_rig_file_can_say(admin: Client, rows: Deployment, name: str, taken: bool) -> None:
+    answer = admin.post("/admin/deployments/route/add/", {"name": name, "deployment": rows.pk, "description": ""})
+    assert ("Use small letters" in answer.content.decode()) is not taken
+    assert Route.objects.filter(name=name).exists() is taken
+    parse(rig_text())

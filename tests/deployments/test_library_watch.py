@@ -113,7 +113,7 @@ def test_a_moved_file_keeps_its_row_and_its_deployments(
 
     agent = HostAgent(engine.host, plan=plan)
     for _ in range(2):
-        assert agent._planned(deployment)
+        assert agent.plans.of(deployment)
     new = models_folder / "elsewhere" / "b.gguf"
     new.parent.mkdir()
     path.rename(new)
@@ -121,7 +121,7 @@ def test_a_moved_file_keeps_its_row_and_its_deployments(
     model.refresh_from_db()
     assert (model.name, model.path, model.state, model.shards) == ("a", str(new), "ok", [str(new)])
     assert Model.objects.count() == 1 and Deployment.objects.get().bindings.get().model == model
-    moved = agent._planned(deployment)
+    moved = agent.plans.of(deployment)
     assert moved and str(new) in moved.instances[0].argv
     assert planned == [str(path), str(new)]
 

@@ -58,6 +58,9 @@ def test_a_strategy_with_one_role_needs_no_role_names() -> None:
 HEAD = "deployments:\n  - name: a\n    models: m\n    devices: CPU\n"
 
 
+PAIR = "deployments:\n  - name: a\n    strategy: speculative\n    models: {{{models}}}\n    devices: {{{devices}}}\n"
+
+
 @pytest.mark.parametrize(
     ("text", "line", "says"),
     [
@@ -92,6 +95,11 @@ HEAD = "deployments:\n  - name: a\n    models: m\n    devices: CPU\n"
         ("models:\n  - {name: m, path: small.gguf}\n", 2, "not a full path"),
         ("engines:\n  - name: e\n    path: /x\n    flavour: magic\n", 4, "flavour is 'magic'"),
         ("routes:\n  - name: r\n", 2, "has no deployment"),
+        (f"routes:\n  - {{name: r, deployment: a, description: {'x' * 201}}}\n", 2, "longer than 200"),
+        (f"models:\n  - {{name: m, path: /{'x' * 500}}}\n", 2, "longer than 500"),
+        ("models:\n  - {name: a, path: /m}\n  - {name: b, path: /m}\n", 3, "The path '/m' is there twice in models"),
+        (PAIR.format(models="target: t, draft: d", devices="target: CPU"), 5, "devices lacks the role draft"),
+        (PAIR.format(models="target: t", devices="target: CPU, draft: CPU"), 4, "models lacks the role draft"),
         ("a: &a [*a]\n", 1, "no key 'a'"),
         ("deployments: &a [*a]\n", 1, "the deployment must be"),
     ],

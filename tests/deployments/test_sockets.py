@@ -23,6 +23,7 @@ from omni.events import STATE_GROUP
 pytestmark = pytest.mark.django_db(transaction=True)
 STATE = "/ws/state/"
 LOG = "/ws/deployments/small/log/model-0/"
+DEVICE_LOG = "/ws/devices/CPU/log/"
 
 
 def cookies(user: User | None) -> list[tuple[bytes, bytes]]:
@@ -62,7 +63,7 @@ def log_of(deployment: Deployment, tmp_path: Path) -> Callable[[], Path]:
     return make
 
 
-@pytest.mark.parametrize("path", [STATE, LOG])
+@pytest.mark.parametrize("path", [STATE, LOG, DEVICE_LOG])
 async def test_nobody_listens_without_log_in(deployment: Deployment, path: str) -> None:
     async with socket(path, None) as made:
         assert await made.receive_output(5) == {"type": "websocket.close", "code": 4401}
@@ -154,3 +155,17 @@ async def test_a_slow_reader_loses_old_text_and_is_told() -> None:
     assert len(kept) <= QUEUE_MESSAGES
     assert "left out" in kept[0]
     assert kept[-1] == str(QUEUE_MESSAGES * 3 - 1)
+
+
+async def test_the_log_of_a_devices_server_is_followed(
+    deployment: Deployment, viewer_user: User, tmp_path: Path
+) -> None:
+    path = tmp_path / "device.log"
+    path.write_text("Starting RPC server\n")
+    device = await deployment.host.devices.aget(name="CPU")
+    await Instance.objects.acreate(host=deployment.host, device=device, role="rpc", log_path=str(path))
+    async with socket(DEVICE_LOG, viewer_user) as made:
+        first = await made.receive_json_from(10)
+        assert first["type"] == "reset" and "Starting RPC server" in first["text"]
+    async with socket("/ws/devices/CUDA9/log/", viewer_user) as made:
+        assert (await made.receive_output(5))["type"] == "websocket.close"

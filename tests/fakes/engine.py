@@ -7,6 +7,7 @@ family    ready, has a child       serve     ready
 graph     ready, says it fell back
 slow      answers 503 for a second   mute      accepts connections, never says a word
 garbage   answers what is not HTTP   drip      answers one byte at a time, for ever
+stuck     says it is well and, when told (SIGUSR1), answers nothing else
 """
 
 import http.server
@@ -46,7 +47,7 @@ class Drip(http.server.BaseHTTPRequestHandler):
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        while hanging.is_set():
+        while hanging.is_set() and not (MODE == "stuck" and self.path == "/health"):
             time.sleep(0.1)
         is_loading = MODE == "loading" or (MODE == "slow" and time.monotonic() - BEGAN_S < 1.0)
         self.send_response(503 if is_loading else 200)

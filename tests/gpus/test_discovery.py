@@ -63,6 +63,14 @@ def test_stand_ins_go_when_a_card_comes_and_return_with_their_endpoints(host: Ho
     assert dict(host.devices.filter(is_stand_in=True).values_list("name", "endpoint")) == endpoints
 
 
+def test_stand_ins_leave_the_names_of_other_hosts_devices_alone(host: Host) -> None:
+    Device.objects.create(host=host, name="RPC1", kind="rpc", endpoint="10.0.0.2:18999")
+    save_rig(host, NvmlState("no_devices"), ())
+    stand_ins = host.devices.filter(is_stand_in=True, is_present=True).values_list("name", flat=True)
+    assert set(stand_ins) == {"RPC0", "RPC2"}
+    assert host.devices.get(name="RPC1").endpoint == "10.0.0.2:18999"
+
+
 def test_a_card_is_known_by_its_uuid_when_its_index_changes(host: Host) -> None:
     save_rig(host, OK, (PRO, SMALL))
     pk = Gpu.objects.get(uuid="GPU-5090").pk

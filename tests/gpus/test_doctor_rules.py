@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gpus.doctor import HostFacts, absent_findings, card_findings, host_findings
+from gpus.doctor import HostFacts, absent_findings, card_findings, host_findings, offer_findings
 from gpus.sample import CardIdentity, CardSample, NvmlState
 from omni.units import GIB
 
@@ -97,3 +97,24 @@ def test_a_card_that_was_here_and_is_not_listed_any_more_is_found() -> None:
     known = [CardIdentity(0, "GPU-1", "RTX 5090"), CardIdentity(1, "GPU-2", "RTX PRO 6000")]
     [finding] = absent_findings(known, ["GPU-2"])
     assert finding.code == "card_absent" and "RTX 5090" in finding.title and finding.fix
+
+
+@pytest.mark.parametrize(
+    ("address", "offered", "used", "found"),
+    [
+        ("127.0.0.1", [], [], {}),
+        ("10.0.0.1", [], [], {}),
+        ("127.0.0.1", ["CPU"], [], {"rpc_offered": "info"}),
+        ("10.0.0.1", ["CPU"], [], {"rpc_offered": "caution"}),
+        ("10.0.0.1", ["CUDA7"], [], {"rpc_offered": "caution", "rpc_device_unknown": "error"}),
+        ("127.0.0.1", [], ["127.0.0.1:9"], {}),
+        ("127.0.0.1", [], ["10.0.0.2:9"], {"rpc_used": "info"}),
+    ],
+)
+def test_what_is_offered_to_other_hosts_is_told(
+    address: str, offered: list[str], used: list[str], found: dict[str, str]
+) -> None:
+    findings = offer_findings(address, offered, ["CPU"], used)
+    assert {finding.code: finding.severity for finding in findings} == found
+    told = {finding.code: finding for finding in findings}.get("rpc_offered")
+    assert not told or ("asks for no password" in told.text and address in told.text and "WireGuard" in told.fix)

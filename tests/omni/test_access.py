@@ -72,7 +72,13 @@ async def test_the_gateway_asks_for_a_key(path: str) -> None:
     assert b'"error"' in body["body"]
 
 
-SOCKETS = ["/ws/telemetry/", "/ws/state/", "/ws/chat/1/", "/ws/deployments/some-name/log/model-0/"]
+SOCKETS = [
+    "/ws/telemetry/",
+    "/ws/state/",
+    "/ws/chat/1/",
+    "/ws/deployments/some-name/log/model-0/",
+    "/ws/devices/CPU/log/",
+]
 OWN_ORIGIN = (b"origin", b"http://localhost:8000")
 
 

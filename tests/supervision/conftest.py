@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.conf import settings
@@ -80,9 +81,9 @@ class Ticker:
         self.host = host
         self.agent = self.new_agent()
 
-    def new_agent(self, plan: Planner | None = None, limits: Limits = QUICK) -> HostAgent:
+    def new_agent(self, plan: Planner | None = None, limits: Limits = QUICK, **options: Any) -> HostAgent:
         """As if the agent had been started anew: it knows only what database and records say."""
-        self.agent = HostAgent(self.host, limits=limits, **({"plan": plan} if plan else {}))
+        self.agent = HostAgent(self.host, limits=limits, **({"plan": plan} if plan else {}), **options)
         return self.agent
 
     def until(self, wanted: Callable[[], bool], timeout_s: float = 20.0) -> float:

@@ -57,6 +57,10 @@ CASES = {
     "stop was asked for and answers are on their way": (
         replace(STOP, drain_s=30), busy(Health.READY), memory(S.READY, **READY), Action.NOTHING, S.STOPPING,
     ),
+    "answers are on their way and it hangs": (
+        replace(STOP, drain_s=60), busy(Health.SILENT),
+        memory(S.STOPPING, since_s=NOW - 25, answered_s=NOW - 21), Action.TERMINATE, S.STOPPING,
+    ),
     "the last answer has ended": (
         replace(STOP, drain_s=30), alive(Health.READY), memory(S.STOPPING, since_s=NOW - 3), Action.TERMINATE, S.STOPPING,
     ),

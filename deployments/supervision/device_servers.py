@@ -1,0 +1,93 @@
+"""The servers behind devices: one for each stand-in, and one for each device this host offers to other hosts."""
+
+from __future__ import annotations
+
+import os
+import zlib
+
+from django.conf import settings
+
+from deployments.discovery import rpc_server_path
+from deployments.engines.portable_cpu import library_env
+from deployments.models import Instance
+from deployments.planning.plan import PORT, InstancePlan
+from deployments.supervision import ports
+from deployments.supervision.reconcile import Desired
+from gpus.models import Device, Host
+from omni.addresses import is_loopback
+from omni.errors import OmniError
+from omni.interfaces import own_ipv4
+
+RPC_ROLE = "rpc"
+# Two stand-ins and an engine share the cores of the machine they stand on.
+RPC_THREADS = max(1, (os.cpu_count() or 2) // 2)
+
+
+def is_offered(device: Device) -> bool:
+    return device.kind != Device.Kind.RPC and device.name in settings.OMNI_RPC_DEVICES
+
+
+def server_address(device: Device) -> str:
+    """A stand-in serves this machine alone."""
+    return str(settings.OMNI_RPC_ADDRESS) if is_offered(device) else ports.LOOPBACK
+
+
+def keep_rows(host: Host) -> None:
+    """One instance for each device that is served; those of devices no longer offered go, and their process too."""
+    for device in host.devices.filter(instance__isnull=True):
+        if device.is_stand_in or is_offered(device):
+            Instance.objects.create(host=host, device=device, role=RPC_ROLE)
+    for device in host.devices.filter(instance__isnull=False, is_stand_in=False):
+        if not is_offered(device):
+            Instance.objects.filter(device=device).delete()
+    unoffered = host.devices.exclude(kind=Device.Kind.RPC).exclude(endpoint="")
+    unoffered.exclude(name__in=settings.OMNI_RPC_DEVICES).update(endpoint="")
+
+
+def desired(device: Device) -> Desired:
+    """Another address is another generation, so that a server that is found running at the old one is replaced.
+
+    A link that is down takes its address along: a start waits until it is back.
+    """
+    if not is_offered(device):
+        return Desired(running=device.is_present, generation=1)
+    address = server_address(device)
+    there = is_loopback(address) or address in own_ipv4()
+    missing = () if there else (f"the address {address} (OMNI_RPC_ADDRESS)",)
+    return Desired(device.is_present, zlib.crc32(address.encode()) >> 1, waits_for=missing)
+
+
+def rpc_plan(device: Device) -> InstancePlan:
+    """Raises OmniError (rpc_server_missing)."""
+    binary = rpc_server_path()
+    if binary is None:
+        text = f"No ggml-rpc-server was found for the device {device.name}."
+        raise OmniError("rpc_server_missing", text, "Install an engine that has one, then scan.")
+    argv = [str(binary), "-H", server_address(device), "-p", PORT, "-t", str(RPC_THREADS)]
+    # RDMA in the RPC back end has had memory errors.
+    env = {"GGML_RPC_NO_RDMA": "1", **library_env(str(binary))}
+    if is_offered(device):
+        name, card = own_name(device)
+        argv += ["-d", name]
+        env |= card
+    return InstancePlan(RPC_ROLE, tuple(argv), env)
+
+
+def own_name(device: Device) -> tuple[str, dict[str, str]]:
+    """What the server's process calls the device, and the environment in which it does.
+
+    A card is chosen by its UUID, since an index changes with the driver's order; alone it is the first.
+    """
+    if device.kind != Device.Kind.CUDA or device.gpu is None:
+        return device.name, {}
+    return "CUDA0", {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": device.gpu.uuid}
+
+
+def moved(device: Device, endpoint: str) -> None:
+    """Writes down where a device is served now, on this host and where other hosts of this database use it."""
+    before = Device.objects.filter(pk=device.pk).values_list("endpoint", flat=True).first()
+    Device.objects.filter(pk=device.pk).update(endpoint=endpoint)
+    if before and before != endpoint and is_offered(device):
+        users = Device.objects.filter(kind=Device.Kind.RPC, is_stand_in=False, endpoint=before)
+        users.exclude(host=device.host_id).update(endpoint=endpoint)
+    device.endpoint = endpoint

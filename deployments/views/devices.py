@@ -1,0 +1,79 @@
+"""Devices across hosts: a part of the Rig page, and adding and removing them; the log of a device's server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.contrib import messages
+from django.contrib.auth.decorators import permission_required
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_GET, require_POST
+
+from deployments import remote_devices
+from deployments.discovery import local_host
+from deployments.models import Instance
+from gpus.models import Device
+from omni.errors import OmniError
+from omni.roles import ADD_DEVICES, REMOVE_DEVICES
+
+
+@require_GET
+def across(request: HttpRequest) -> HttpResponse:
+    """The lists alone fetch themselves anew: what is being typed beside them stays."""
+    part = "_across_lists" if request.GET.get("part") == "lists" else "_across"
+    return render(request, f"deployments/{part}.html", _context())
+
+
+def _context(**typed: Any) -> dict[str, Any]:
+    host = local_host()
+    served, offered = list(remote_devices.served_here(host)), list(remote_devices.offered(host))
+    return {
+        "served": served,
+        "added": remote_devices.added(host),
+        "offered": offered,
+        "in_transit": any(device.instance.state != "ready" for device in (*served, *offered)),
+        "rpc_address": settings.OMNI_RPC_ADDRESS,
+        "rpc_devices": settings.OMNI_RPC_DEVICES,
+    } | typed
+
+
+@permission_required(ADD_DEVICES, raise_exception=True)
+@require_POST
+def add(request: HttpRequest) -> HttpResponse:
+    typed = request.POST.get("endpoint", "").strip()[:80]
+    try:
+        device = remote_devices.device_add(host=local_host(), endpoint=typed, user=request.user)
+    except OmniError as error:
+        if not request.htmx:  # type: ignore[attr-defined]
+            raise
+        return render(request, "deployments/_across.html", _context(typed=typed, trouble=error))
+    return _done(request, f"{device.name} is {device.description}.")
+
+
+@permission_required(REMOVE_DEVICES, raise_exception=True)
+@require_POST
+def remove(request: HttpRequest, pk: int) -> HttpResponse:
+    device = get_object_or_404(remote_devices.added(local_host()), pk=pk)
+    remote_devices.device_remove(device=device, user=request.user)
+    return _done(request, f"{device.name} at {device.endpoint} is removed.")
+
+
+def _done(request: HttpRequest, text: str) -> HttpResponse:
+    """The whole page anew: the device has a card, and charts, of its own."""
+    messages.success(request, text)
+    if not request.htmx:  # type: ignore[attr-defined]
+        return redirect("gpus:rig")
+    response = HttpResponse(status=204)
+    response["HX-Redirect"] = "/"
+    return response
+
+
+@require_GET
+def server(request: HttpRequest, name: str) -> HttpResponse:
+    """What runs behind a device that this host serves, with its log."""
+    device = get_object_or_404(Device, host=local_host(), name=name)
+    instance = get_object_or_404(Instance, device=device)
+    context = {"device": device, "instance": instance, "history": instance.transitions.all()[:30]}
+    return render(request, "deployments/device_server.html", context)
