@@ -112,8 +112,16 @@ class EventReader:
         for line in lines:
             data = line.strip().removeprefix(b"data:").strip() if line.startswith(b"data:") else b""
             if data and data != b"[DONE]":
-                deltas.append(delta_of(json.loads(data)))
+                deltas.append(_delta(data))
         return deltas
+
+
+def _delta(data: bytes) -> Delta:
+    try:
+        event = json.loads(data)
+    except (ValueError, RecursionError):
+        event = None
+    return delta_of(event) if isinstance(event, dict) else Delta(error="The engine sent something that is no event.")
 
 
 def delta_of(event: Mapping[str, Any]) -> Delta:

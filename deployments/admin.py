@@ -16,6 +16,7 @@ from unfold.admin import ModelAdmin, TabularInline
 
 from deployments import library, services
 from deployments.engines.probe import probe
+from deployments.external_keys import forget_key
 from deployments.models import (
     ApiKey,
     Binding,
@@ -59,7 +60,7 @@ class EngineAdmin(ModelAdmin):
     list_display = ("name", "flavour", "host", "build", "state", "probed_at")
     list_filter = ("state", "flavour", "host")
     search_fields = ("name", "path", "build")
-    readonly_fields = ("build", "flags", "devices", "state", "error", "probed_at")
+    readonly_fields = ("build", "flags", "devices", "offers", "state", "error", "ran_at", "probed_at")
     actions = ("probe_again",)
 
     @admin.action(description="Ask the binary again")
@@ -72,6 +73,15 @@ class EngineAdmin(ModelAdmin):
     def save_model(self, request: HttpRequest, obj: Engine, form: Any, change: bool) -> None:
         """A path that was typed is asked at once."""
         probe(obj)
+
+    def delete_model(self, request: HttpRequest, obj: Engine) -> None:
+        forget_key(obj)
+        super().delete_model(request, obj)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Engine]) -> None:
+        for engine in queryset:
+            forget_key(engine)
+        super().delete_queryset(request, queryset)
 
 
 @admin.register(LibraryFolder)

@@ -14,13 +14,15 @@ from django.db import transaction
 
 from deployments import services
 from deployments.discovery import ensure_devices, local_host, local_host_name
+from deployments.engines.external_plan import STRATEGY, check_remote
+from deployments.engines.external_probe import allowed_address
 from deployments.engines.probe import examine
-from deployments.export import rig_text
+from deployments.export import placed, rig_text
 from deployments.library import announce, describe_file
 from deployments.models import Deployment, Engine, Model, Route
-from deployments.planning.plan import Plan
-from deployments.plans import Members, plan
-from deployments.rig import Entry, Problem, Rig, RigDeployment, RigError, RigRoute, parse
+from deployments.planning.plan import Plan, Verdict
+from deployments.plans import Members, plan, plan_external
+from deployments.rig import Entry, Problem, Rig, RigDeployment, RigEngine, RigError, RigRoute, parse
 from deployments.rig_rights import refusals
 from gpus.discovery import discover_devices
 from gpus.models import Host
@@ -50,7 +52,10 @@ class Wanted:
     models: dict[str, Model] = field(default_factory=dict)
     plans: dict[str, Plan] = field(default_factory=dict)
 
-    def members(self, entry: RigDeployment) -> Members:
+    def members(self, entry: RigDeployment, engine: Engine) -> Members:
+        """None on an external server: its models are not of the library."""
+        if engine.is_external:
+            return {}
         return {role: (self.models[name], entry.devices[role]) for role, name in entry.models.items()}
 
     def engine(self, entry: RigDeployment) -> Engine:
@@ -59,7 +64,7 @@ class Wanted:
             return self.engines[entry.engine]
         known = [e for e in self.engines.values() if e.state == Engine.State.OK and e.flavour == entry.engine]
         if not entry.engine:
-            default = [e for e in self.engines.values() if e.state == Engine.State.OK]
+            default = [e for e in self.engines.values() if e.state == Engine.State.OK and not e.is_external]
             return services.default_engine(self.host) if _any_saved(default) else _first(default, "runs")
         return _first(known, f"is named {entry.engine!r} or is of that flavour")
 
@@ -108,9 +113,26 @@ def _resolve_engines(wanted: Wanted) -> Iterator[Problem]:
             yield Problem(entry.line("path"), text)
             continue
         engine.path, engine.flavour = entry.path, entry.flavour
-        wanted.engines[entry.name] = examine(engine)
+        wanted.engines[entry.name] = engine
+        if engine.is_external:
+            yield from _server_problems(engine, entry)
+            continue
+        examine(engine)
         if engine.state != Engine.State.OK:
             yield Problem(entry.line("path"), engine.error)
+
+
+def _server_problems(engine: Engine, entry: RigEngine) -> Iterator[Problem]:
+    """Only of its address: a server that is away at this moment is no mistake in the file."""
+    try:
+        engine.path = allowed_address(entry.path)
+    except OmniError as error:
+        yield Problem(entry.line("path"), str(error))
+        return
+    twin = Engine.objects.filter(host=engine.host, path=engine.path).exclude(name=engine.name).first()
+    if twin:
+        yield Problem(entry.line("path"), f"The engine at {engine.path} is known as {twin.name} already.")
+    examine(engine)
 
 
 def _resolve_models(wanted: Wanted) -> Iterator[Problem]:
@@ -130,9 +152,12 @@ def _resolve_models(wanted: Wanted) -> Iterator[Problem]:
 
 
 def _deployment_problems(wanted: Wanted, entry: RigDeployment) -> Iterator[Problem]:
-    """Names that lead nowhere."""
+    """Names that lead nowhere, and roles without a place."""
     devices = set(wanted.host.devices.values_list("name", flat=True))
-    for role, name in entry.models.items():
+    is_remote = _is_remote(wanted, entry)
+    for role, name in entry.models.items() if not is_remote else ():
+        if role not in entry.devices:
+            yield Problem(_role_line(entry, "devices", role), f"The role {role} has no device; CPU is one too.")
         if name not in wanted.models:
             yield Problem(_role_line(entry, "models", role), f"There is no model {name!r}.")
     for role, names in entry.devices.items():
@@ -148,18 +173,28 @@ def _deployment_problems(wanted: Wanted, entry: RigDeployment) -> Iterator[Probl
         yield Problem(entry.line("name"), f"The name {entry.name} belongs to a deployment of the host {known.host}.")
 
 
+def _is_remote(wanted: Wanted, entry: RigDeployment) -> bool:
+    try:
+        return wanted.engine(entry).is_external
+    except OmniError:
+        return False  # what is wrong with the engine is said where it is planned
+
+
 def _role_line(entry: Entry, key: str, role: str) -> int:
     return entry.lines.get(f"{key}.{role}", entry.line(key))
 
 
 def _plan_problems(wanted: Wanted, entry: RigDeployment) -> list[Problem]:
     try:
+        engine = wanted.engine(entry)
+        if engine.is_external:
+            return _remote_problems(wanted, entry, engine)
         wanted.plans[entry.name] = plan(
             host=wanted.host,
             name=entry.name,
             strategy=entry.strategy,
-            engine=wanted.engine(entry),
-            members=wanted.members(entry),
+            engine=engine,
+            members=wanted.members(entry, engine),
             settings=entry.settings,
             extra_args=entry.extra_args,
         )
@@ -167,6 +202,23 @@ def _plan_problems(wanted: Wanted, entry: RigDeployment) -> list[Problem]:
         # A device that is not served at this moment is no mistake in the file.
         return [] if error.retry else [Problem(entry.line(KEY_OF.get(error.code, "")), str(error))]
     return []
+
+
+def _remote_problems(wanted: Wanted, entry: RigDeployment, engine: Engine) -> list[Problem]:
+    """Of a deployment on an external server. Raises OmniError as check_remote does, but for the strategy: what that
+    one says is the plan's verdict."""
+    if entry.devices:
+        text = f"{engine.name} is an external server: it has no devices of this machine."
+        return [Problem(entry.line("devices"), text)]
+    model = _remote_model(entry, engine)
+    if entry.strategy == STRATEGY:
+        check_remote(entry.strategy, model, entry.settings, entry.extra_args)
+    wanted.plans[entry.name] = plan_external(engine, entry.strategy, model, entry.settings, entry.extra_args)
+    return []
+
+
+def _remote_model(entry: RigDeployment, engine: Engine) -> str:
+    return next(iter(entry.models.values()), "") if engine.is_external else ""
 
 
 def _route_problems(wanted: Wanted) -> Iterator[Problem]:
@@ -219,6 +271,8 @@ def preview(text: str, *, user: Any = None, start: bool = False) -> Outcome:
 
 
 def _made(wanted: Wanted, user: Any, start: bool) -> Outcome:
+    if refused := list(_refused_strategies(wanted)):
+        raise RigError(refused)
     before = rig_text(wanted.host)
     changes: list[str] = []
     for engine in wanted.rig.engines:
@@ -240,6 +294,14 @@ def _diff(before: str, after: str) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+def _refused_strategies(wanted: Wanted) -> Iterator[Problem]:
+    """Unlike devices that may yet become free, an external server will never take a strategy."""
+    for entry in wanted.rig.deployments:
+        if _is_remote(wanted, entry) and wanted.plans[entry.name].verdict == Verdict.NOT_VIABLE:
+            (reason,) = wanted.plans[entry.name].reasons
+            yield Problem(entry.line("strategy"), f"{reason.text} {reason.fix}")
+
+
 def _saved(kind: str, row: Engine | Model, keys: tuple[str, ...]) -> list[str]:
     before = type(row).objects.filter(pk=row.pk).values(*keys).first() if row.pk else None
     row.save()
@@ -255,7 +317,8 @@ def _apply_deployment(wanted: Wanted, entry: RigDeployment, user: Any, start: bo
     values: dict[str, Any] = {
         "strategy": entry.strategy,
         "engine": engine,
-        "members": wanted.members(entry),
+        "members": wanted.members(entry, engine),
+        "remote_model": _remote_model(entry, engine),
         "settings": entry.settings,
         "extra_args": list(entry.extra_args),
     }
@@ -272,16 +335,15 @@ def _apply_deployment(wanted: Wanted, entry: RigDeployment, user: Any, start: bo
 
 
 def _differences(found: Deployment, entry: RigDeployment, engine: Engine) -> list[str]:
-    bindings = {binding.role: binding for binding in found.bindings.select_related("model")}
+    old_models, old_devices = placed(found)
     pairs: dict[str, tuple[Any, Any]] = {
         "strategy": (found.strategy, entry.strategy),
         "engine": (found.engine.name, engine.name),
         "extra_args": (list(found.extra_args), list(entry.extra_args)),
     }
-    for role in {*bindings, *entry.models}:
-        old = bindings.get(role)
-        pairs[f"{role} model"] = (old.model.name if old else None, entry.models.get(role))
-        pairs[f"{role} devices"] = (list(old.devices) if old else None, list(entry.devices.get(role, ())))
+    for role in {*old_models, *entry.models}:
+        pairs[f"{role} model"] = (old_models.get(role), entry.models.get(role))
+        pairs[f"{role} devices"] = (list(old_devices.get(role, ())), list(entry.devices.get(role, ())))
     for key in {*found.settings, *entry.settings}:
         pairs[key] = (found.settings.get(key, "default"), entry.settings.get(key, "default"))
     return [f"{key} {_shown(old)} → {_shown(new)}" for key, (old, new) in sorted(pairs.items()) if old != new]

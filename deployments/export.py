@@ -5,8 +5,8 @@ from __future__ import annotations
 from django.db.models import Q
 
 from deployments.discovery import local_host
-from deployments.engines import FLAVOURS
-from deployments.models import Deployment, Engine, Model, Route
+from deployments.engines import FLAVOUR_NAMES
+from deployments.models import Deployment, Engine, Model, Role, Route
 from deployments.rig import Rig, RigDeployment, RigEngine, RigModel, RigRoute, dump
 from gpus.models import Host
 
@@ -17,14 +17,17 @@ def rig_text(host: Host | None = None) -> str:
 
 
 def current_rig(host: Host | None = None) -> Rig:
-    """What does not work and is not used is left out: a file that names it would be refused."""
+    """What does not work and is not used is left out: a file that names it would be refused.
+
+    The keys of external servers stay here: a rig file is made to be passed on.
+    """
     host = host or local_host()
     deployments = Deployment.objects.filter(host=host, is_deleting=False)
     engines = Engine.objects.filter(Q(state=Engine.State.OK) | Q(deployments__in=deployments), host=host)
     models = Model.objects.filter(Q(state=Model.State.OK) | Q(bindings__deployment__in=deployments))
     routes = Route.objects.filter(deployment__in=deployments).select_related("deployment")
     return Rig(
-        tuple(RigEngine(e.name, e.path, e.flavour) for e in engines.filter(flavour__in=FLAVOURS).distinct()),
+        tuple(RigEngine(e.name, e.path, e.flavour) for e in engines.filter(flavour__in=FLAVOUR_NAMES).distinct()),
         tuple(RigModel(m.name, m.path) for m in models.distinct()),
         tuple(_deployment(d) for d in deployments.select_related("engine").prefetch_related("bindings__model")),
         tuple(RigRoute(r.name, r.deployment.name, r.description) for r in routes),
@@ -32,13 +35,21 @@ def current_rig(host: Host | None = None) -> Rig:
 
 
 def _deployment(deployment: Deployment) -> RigDeployment:
-    bindings = list(deployment.bindings.all())
+    models, devices = placed(deployment)
     return RigDeployment(
         deployment.name,
         deployment.strategy,
         deployment.engine.name,
-        {b.role: b.model.name for b in bindings},
-        {b.role: tuple(b.devices) for b in bindings},
+        models,
+        devices,
         dict(deployment.settings),
         tuple(deployment.extra_args),
     )
+
+
+def placed(deployment: Deployment) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
+    """Role → model and role → devices, as a rig file has them; on an external server there are no devices."""
+    if deployment.is_external:
+        return {Role.MODEL.value: deployment.remote_model}, {}
+    bindings = list(deployment.bindings.all())
+    return {b.role: b.model.name for b in bindings}, {b.role: tuple(b.devices) for b in bindings}

@@ -10,6 +10,7 @@ from django import forms
 from django.http import QueryDict
 
 from deployments import services
+from deployments.engines.external import EXTERNAL
 from deployments.engines.flags import ALLOWED, allowed_args
 from deployments.models import Deployment, Engine, Model
 from deployments.planning.settings import AUTO, SETTINGS, Group, Setting, conflicts, validated
@@ -34,6 +35,15 @@ SHOWN_ANEW = {
 CONTEXT_SUGGESTIONS = (AUTO, "2048", "4096", "8192", "16384", "32768", "65536", "131072")
 
 
+def engine_label(engine: Engine) -> str:
+    return engine.name if engine.was_verified else f"{engine.name} (not verified on this machine)"
+
+
+class EngineField(forms.ModelChoiceField):
+    def label_from_instance(self, obj: Any) -> str:
+        return engine_label(obj)
+
+
 class DeploymentForm(forms.Form):
     """Creates a deployment, or changes the one it is given. Which roles and settings it asks for is its strategy's."""
 
@@ -52,7 +62,7 @@ class DeploymentForm(forms.Form):
         empty_label="None: draft from the text itself",
         help_text="A small model of the same family that guesses ahead.",
     )
-    engine = forms.ModelChoiceField(Engine.objects.none(), empty_label=None)
+    engine = EngineField(Engine.objects.none(), empty_label=None)
     extra_args = forms.CharField(
         required=False,
         label="More engine flags",
@@ -92,7 +102,7 @@ class DeploymentForm(forms.Form):
             self.fields[DRAFT_MODEL].queryset = Model.objects.filter(pk__in=models)  # type: ignore[attr-defined]
         else:
             del self.fields[DRAFT_MODEL]
-        engines = Engine.objects.filter(host=self.host, state=Engine.State.OK)
+        engines = Engine.objects.filter(host=self.host, state=Engine.State.OK).exclude(flavour=EXTERNAL)
         self.fields["engine"].queryset = engines  # type: ignore[attr-defined]
         devices = [(d.name, device_label(d)) for d in Device.objects.filter(host=self.host, is_present=True)]
         for role in self.roles:

@@ -27,7 +27,7 @@ def record(deployment_name: str, timings: Mapping[str, Any], *, alone: bool = Tr
     decode = _rate(timings, "predicted_n", "predicted_ms", SHORTEST_ANSWER)
     prefill = _rate(timings, "prompt_n", "prompt_ms", SHORTEST_PROMPT)
     found = Deployment.objects.filter(name=deployment_name).select_related("host").first()
-    if found is None or not alone or (decode is None and prefill is None):
+    if found is None or found.is_external or not alone or (decode is None and prefill is None):
         return
     try:
         computed = _computed(found).predicted

@@ -10,7 +10,8 @@ from django import forms
 from django.db.models import Q
 from django.http import QueryDict
 
-from deployments.forms import setting_field
+from deployments.engines.external import EXTERNAL
+from deployments.forms import engine_label, setting_field
 from deployments.models import Engine, Model
 from deployments.planning.settings import SETTINGS, Group, Setting, conflicts
 from deployments.services import first_engine
@@ -38,7 +39,7 @@ def read_stock(host: Host) -> Stock:
     # What a header says is large; only that of the chosen ones is read.
     is_model = Q(facts__is_projector=False) | Q(facts__is_projector__isnull=True)
     models = Model.objects.filter(is_model, state=Model.State.OK).only("name", "quant")
-    engines = list(Engine.objects.filter(host=host, state=Engine.State.OK))
+    engines = list(Engine.objects.filter(host=host, state=Engine.State.OK).exclude(flavour=EXTERNAL))
     devices = list(Device.objects.filter(host=host, is_present=True).select_related("gpu"))
     return Stock(host, list(models), engines, devices, _used(host, devices), first_engine(engines))
 
@@ -83,7 +84,7 @@ class PlanForm(forms.Form):
         self._choose(DRAFT, [("", "none"), *models])
         self._choose(DEVICE, devices)
         self._choose(DRAFT_DEVICE, [("", "auto"), *devices])
-        self._choose(ENGINE, [(str(engine.pk), engine.name) for engine in stock.engines])
+        self._choose(ENGINE, [(str(engine.pk), engine_label(engine)) for engine in stock.engines])
         for setting in SETTINGS.values():
             self.fields[setting.key] = setting_field(setting, setting.key)
         for name, field in self.fields.items():

@@ -8,6 +8,8 @@ from typing import Any
 
 from django.conf import settings as django_settings
 
+from deployments.engines.external import Standing
+from deployments.engines.external_plan import external_plan
 from deployments.engines.portable_cpu import library_env
 from deployments.fitting import Factors, factors_of
 from deployments.model_facts import ModelFacts
@@ -32,6 +34,10 @@ _HOLDING = (InstanceState.LOADING, InstanceState.READY, InstanceState.UNHEALTHY,
 
 def plan_deployment(deployment: Deployment) -> Plan:
     """What it would take and run. Raises OmniError when it cannot be planned at all."""
+    if deployment.is_external:
+        return plan_external(
+            deployment.engine, deployment.strategy, deployment.remote_model, deployment.settings, deployment.extra_args
+        )
     members = {b.role: (b.model, b.devices) for b in deployment.bindings.select_related("model")}
     # What it holds itself is counted as used by the samples: then only totals tell the truth.
     holds = deployment.instances.filter(state__in=_HOLDING).exists()
@@ -45,6 +51,14 @@ def plan_deployment(deployment: Deployment) -> Plan:
         settings=deployment.settings,
         extra_args=deployment.extra_args,
     )
+
+
+def plan_external(
+    engine: Engine, strategy: str, model: str, settings: Mapping[str, object], extra_args: Sequence[str]
+) -> Plan:
+    """Of a model on a server that somebody else runs, by what that said last."""
+    trouble = None if engine.state == Engine.State.OK else OmniError("server_away", engine.error or "It is away.")
+    return external_plan(strategy, model, Standing(tuple(engine.offers), engine.build, trouble), settings, extra_args)
 
 
 def plan(
@@ -123,7 +137,8 @@ def engine_facts(engine: Engine) -> EngineFacts:
         what = (engine.error or engine.get_state_display()).rstrip(".")
         text = f"The engine {engine.name} ({engine.path}) does not run: {what}."
         raise OmniError("engine_unusable", text, "Choose another engine, or repair it and scan.")
-    return EngineFacts(engine.name, engine.flavour, engine.path, frozenset(engine.flags), library_env(engine.path))
+    flags, env = frozenset(engine.flags), library_env(engine.path)
+    return EngineFacts(engine.name, engine.flavour, engine.path, flags, env, engine.build)
 
 
 def _device_facts(device: Device, real: Device, used_bytes: int | None, factors: Factors | None) -> DeviceFacts:

@@ -14,7 +14,8 @@ from typing import Any
 
 import yaml
 
-from deployments.engines import FLAVOURS
+from deployments.engines import FLAVOUR_NAMES
+from deployments.engines.external import EXTERNAL
 from deployments.engines.flags import allowed_args
 from deployments.planning.settings import conflicts, parse_setting
 from deployments.strategies import STRATEGIES, get_strategy
@@ -182,9 +183,11 @@ class _Reader:
     def engine(self, node: yaml.Node) -> RigEngine:
         keys = self.entry(node, "engine", {"name", "path"}, {"flavour"})
         flavour = self.text(keys.get("flavour"), "flavour") or DEFAULT_FLAVOUR
-        if flavour not in FLAVOURS:
-            self.note(keys["flavour"], f"The flavour is {flavour!r}. Omni runs: {', '.join(FLAVOURS)}.")
-        return RigEngine(self.name(keys, "engines"), self.path(keys), flavour, lines=_lines(node, keys))
+        if flavour not in FLAVOUR_NAMES:
+            self.note(keys["flavour"], f"The flavour is {flavour!r}. Omni knows: {', '.join(FLAVOUR_NAMES)}.")
+        # Which hosts are allowed is for whoever has the settings.
+        path = self.text(keys.get("path"), "path") if flavour == EXTERNAL else self.path(keys)
+        return RigEngine(self.name(keys, "engines"), path, flavour, lines=_lines(node, keys))
 
     def model(self, node: yaml.Node) -> RigModel:
         keys = self.entry(node, "model", {"name", "path"})
@@ -198,12 +201,16 @@ class _Reader:
         return RigRoute(self.name(keys, "routes"), *texts, lines=_lines(node, keys))
 
     def deployment(self, node: yaml.Node) -> RigDeployment:
-        optional = {"strategy", "engine", "settings", "extra_args"}
-        keys = self.entry(node, "deployment", {"name", "models", "devices"}, optional)
+        optional = {"strategy", "engine", "settings", "extra_args", "devices"}
+        keys = self.entry(node, "deployment", {"name", "models"}, optional)
         strategy = self.strategy(keys)
+        # A server that somebody else runs has none; which engines are such is known once they are looked up.
+        if "engine" not in keys and "devices" not in keys and isinstance(node, yaml.MappingNode):
+            self.note(node, "The deployment has no devices.")
         models = self.roles(keys.get("models"), "models", strategy, lambda n: self.text(n, "the model"))
-        devices = self.roles(keys.get("devices"), "devices", strategy, self.devices)
-        self.same_roles(keys, strategy, models, devices)
+        devices = self.places(keys, strategy)
+        if devices or "engine" not in keys:
+            self.same_roles(keys, strategy, models, devices)
         return RigDeployment(
             self.name(keys, "deployments"),
             strategy,
@@ -251,13 +258,23 @@ class _Reader:
                 lacking = "devices" if role in models else "models"
                 self.note(keys[lacking], f"{lacking} lacks the role {role}, which the other names.")
 
-    def devices(self, node: yaml.Node) -> tuple[str, ...]:
+    def places(self, keys: dict[str, yaml.Node], strategy: str) -> dict[str, tuple[str, ...]]:
+        """Role → devices; empty ones are left out where the engine may be one that needs none."""
+        node = keys.get("devices")
+        if "engine" not in keys:
+            return self.roles(node, "devices", strategy, self.devices)
+        if node is None or _is_null(node) or (isinstance(node, yaml.CollectionNode) and not node.value):
+            return {}
+        found = self.roles(node, "devices", strategy, lambda n: self.devices(n, may_be_empty=True))
+        return {role: names for role, names in found.items() if names}
+
+    def devices(self, node: yaml.Node, *, may_be_empty: bool = False) -> tuple[str, ...]:
         items = [node] if isinstance(node, yaml.ScalarNode) else self.sequence(node, "devices")
         names = [self.text(item, "the device") for item in items]
         for item, name in zip(items, names, strict=True):
             if name and not DEVICE.fullmatch(name):
                 self.note(item, f"{name!r} is not a device's name, such as CUDA0 or CPU.")
-        if not names:
+        if not names and not may_be_empty:
             self.note(node, "The list of devices is empty; CPU is one too.")
         if len(set(names)) != len(names):
             self.note(node, "A device is named twice.")

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from deployments.engines import FLAVOURS
+from deployments.engines import FLAVOUR_NAMES
+from deployments.engines.external import EXTERNAL, LONGEST_ADDRESS
 from deployments.engines.flags import ALLOWED, SHORT
 from deployments.planning.setting import LIST_OF_NUMBERS, MADE_UP_NAME, Setting
 from deployments.planning.settings import SETTINGS
@@ -46,8 +47,13 @@ def rig_schema() -> Schema:
 
 # --- entries --------------------------------------------------------------------------------------
 def _engine() -> Schema:
-    flavour = {"enum": list(FLAVOURS), "default": DEFAULT_FLAVOUR}
-    return _object({"name": _name("engines"), "path": _path("its program"), "flavour": flavour}, "name", "path")
+    flavour = {"enum": list(FLAVOUR_NAMES), "default": DEFAULT_FLAVOUR}
+    entry = _object({"name": _name("engines"), "path": {"type": "string"}, "flavour": flavour}, "name", "path")
+    is_external = {"properties": {"flavour": {"const": EXTERNAL}}, "required": ["flavour"]}
+    address = {"type": "string", "pattern": r"^https?://\S+$", "maxLength": LONGEST_ADDRESS}
+    address["description"] = "the address of a server that somebody else runs"
+    program, server = ({"properties": {"path": path}} for path in (_path("its program"), address))
+    return {**entry, "if": is_external, "then": server, "else": program}
 
 
 def _model() -> Schema:
@@ -78,8 +84,10 @@ def _deployment() -> Schema:
         "settings": _settings(),
         "extra_args": _extra_args(),
     }
-    entry = _object(properties, "name", "models", "devices")
-    return {**entry, "allOf": [_roles_of(strategy) for strategy in STRATEGIES.values()]}
+    entry = _object(properties, "name", "models")
+    # Only an external server has no devices, and such an engine is named.
+    places = [{"required": ["devices"]}, {"required": ["engine"]}]
+    return {**entry, "anyOf": places, "allOf": [_roles_of(strategy) for strategy in STRATEGIES.values()]}
 
 
 def _roles_of(strategy: Strategy) -> Schema:

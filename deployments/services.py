@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 
 from deployments.discovery import engine_paths, local_host
 from deployments.engines import reads_gguf
+from deployments.engines.external_plan import check_remote
 from deployments.engines.flags import allowed_args
 from deployments.models import Binding, Deployment, Engine, Model, Route
 from deployments.planning.settings import validated
@@ -55,6 +56,8 @@ def default_engine(host: Host) -> Engine:
 
 def first_engine(engines: Iterable[Engine]) -> Engine | None:
     found = {str(path): place for place, path in enumerate(engine_paths())}
+    # A server that somebody else runs loads nothing of ours.
+    engines = [engine for engine in engines if not engine.is_external]
     return min(engines, key=lambda e: (not reads_gguf(e.flavour), found.get(e.path, len(found)), e.pk), default=None)
 
 
@@ -76,11 +79,15 @@ def deployment_create(
     members: Members,
     settings: Mapping[str, object],
     extra_args: Sequence[str] = (),
+    remote_model: str = "",
     user: Any = None,
 ) -> Deployment:
-    """A stopped deployment. Raises OmniError that names the field; then nothing is kept."""
+    """A stopped deployment. Raises OmniError that names the field; then nothing is kept.
+
+    On an external server there are no members: `remote_model` is the name of the model there.
+    """
     check_name(name)
-    check_members(get_strategy(strategy), engine.host, members)
+    check_location(strategy, engine, members, remote_model, settings, extra_args)
     allowed_args(extra_args)
     try:
         with transaction.atomic():
@@ -89,6 +96,7 @@ def deployment_create(
                 name=name,
                 strategy=strategy,
                 engine=engine,
+                remote_model=remote_model,
                 settings=validated(settings),
                 extra_args=list(extra_args),
                 created_by=user,
@@ -109,21 +117,27 @@ def deployment_change(
     members: Members | None = None,
     settings: Mapping[str, object] | None = None,
     extra_args: Sequence[str] | None = None,
+    remote_model: str | None = None,
     user: Any = None,
 ) -> Deployment:
     """Changes what is given; one that runs is started anew. Raises OmniError that names the field."""
     with transaction.atomic():
         row = _locked(deployment)
         row.strategy = strategy or row.strategy
-        if members is not None:
-            check_members(get_strategy(row.strategy), row.host, members)
+        row.engine = engine or row.engine
+        row.remote_model = row.remote_model if remote_model is None else remote_model
+        if members is not None or row.engine.is_external or row.is_external:
+            check_location(
+                row.strategy, row.engine, members or {}, row.remote_model,
+                row.settings if settings is None else settings, row.extra_args if extra_args is None else extra_args,
+            )  # fmt: skip
+        if members is not None or row.engine.is_external:
             row.bindings.all().delete()
-            _bind(row, members)
+            _bind(row, members or {})
         if extra_args is not None:
             allowed_args(extra_args)
             row.extra_args = list(extra_args)
         row.settings = row.settings if settings is None else validated(settings)
-        row.engine = engine or row.engine
         row.generation += 1
         row.ends_now = False
         row.error = row.error_code = ""
@@ -242,6 +256,27 @@ def free_name(wanted: str, taken: set[str] | None = None) -> str:
     taken = taken_names() if taken is None else taken
     candidates: Iterable[str] = (base, *(f"{base}-{n}" for n in range(2, len(taken) + 3)))
     return next(name for name in candidates if name not in taken)
+
+
+def check_location(
+    strategy: str,
+    engine: Engine,
+    members: Members,
+    remote_model: str,
+    settings: Mapping[str, object],
+    extra_args: Sequence[str],
+) -> None:
+    """Raises OmniError when it cannot be where it is to be: on devices of ours, or on somebody else's server."""
+    if not engine.is_external:
+        if remote_model:
+            text = f"{engine.name} is no external server and has no model {remote_model!r} of its own."
+            raise OmniError("no_remote_model", text, "Choose a model of the library.")
+        return check_members(get_strategy(strategy), engine.host, members)
+    check_remote(strategy, remote_model, settings, extra_args)
+    if members:
+        text = f"{engine.name} runs its own models; none of the library can be put there."
+        raise OmniError("no_remote_model", text, "Name one from its /v1/models.")
+    return None
 
 
 def check_members(strategy: Strategy, host: Host, members: Members) -> None:

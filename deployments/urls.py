@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from deployments.views import deployments, devices, downloads, library, plan, rig_file
+from deployments.views import deployments, devices, downloads, library, plan, rig_file, servers
 
 app_name = "deployments"
 urlpatterns = [
@@ -21,6 +21,12 @@ urlpatterns = [
     path("models/<slug:name>/advice/", library.model_advice, name="model_advice"),
     path("models/<slug:name>/remove/", library.model_remove, name="model_remove"),
     path("models/<slug:name>/deploy/", deployments.quick_deploy, name="quick_deploy"),
+    path("servers/add/", servers.add, name="server_add"),
+    path("servers/<slug:name>/", servers.server, name="server"),
+    path("servers/<slug:name>/ask/", servers.ask, name="server_ask"),
+    path("servers/<slug:name>/key/", servers.key, name="server_key"),
+    path("servers/<slug:name>/offer/", servers.offer, name="server_offer"),
+    path("servers/<slug:name>/remove/", servers.remove, name="server_remove"),
     path("plan/", plan.plan, name="plan"),
     path("plan/presets/", plan.plan_presets, name="plan_presets"),
     path("devices/across/", devices.across, name="across"),
@@ -35,6 +41,7 @@ urlpatterns = [
     path("deployments/quick/", deployments.quick, name="quick"),
     path("deployments/<slug:name>/", deployments.deployment, name="deployment"),
     path("deployments/<slug:name>/change/", deployments.change, name="change"),
+    path("deployments/<slug:name>/remote/", servers.change, name="server_change"),
     path("deployments/<slug:name>/start/", deployments.start, name="start"),
     path("deployments/<slug:name>/stop/", deployments.stop, name="stop"),
     path("deployments/<slug:name>/delete/", deployments.delete, name="delete"),

@@ -37,6 +37,9 @@ def navigation(request: HttpRequest) -> dict[str, Any]:
 SECTION_OF = {
     "deployments:model": "deployments:models",
     "deployments:download": "deployments:models",
+    "deployments:server": "deployments:models",
+    "deployments:server_add": "deployments:models",
+    "deployments:server_change": "deployments:deployments",
     "deployments:deployment": "deployments:deployments",
     "deployments:create": "deployments:deployments",
     "deployments:rig_file": "deployments:deployments",

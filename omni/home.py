@@ -94,3 +94,22 @@ class Home:
     def secret_file(self, name: str) -> Path:
         """Where it lies or will lie; nothing is made."""
         return self.run / f"{name}.key"
+
+    # --- secrets of others: given to Omni, not made by it -----------------------------------------
+    def keep_secret(self, name: str, text: str) -> None:
+        """Keeps a secret under this name in a file that its owner alone can read; the one before is replaced."""
+        self.create()
+        draft = self.run / f"{name}.key.{os.getpid()}.{secrets.token_hex(4)}"
+        draft.touch(mode=0o600, exist_ok=False)
+        draft.write_text(text)
+        draft.replace(self.run / f"{name}.key")
+
+    def kept_secret(self, name: str) -> str:
+        """What is kept under this name; empty when nothing is."""
+        try:
+            return (self.run / f"{name}.key").read_text()
+        except FileNotFoundError:
+            return ""
+
+    def forget_secret(self, name: str) -> None:
+        (self.run / f"{name}.key").unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from deployments.engines.base import EngineFlavour
+from deployments.engines.external import EXTERNAL
 from deployments.engines.ik_llama_cpp import IkLlamaCpp
 from deployments.engines.llama_cpp import LlamaCpp
 from deployments.engines.tabbyapi import TabbyApi
@@ -12,6 +13,10 @@ from omni.errors import OmniError
 FLAVOURS: dict[str, EngineFlavour] = {
     engine.flavour: engine for engine in (LlamaCpp(), IkLlamaCpp(), Vllm(), TabbyApi())
 }
+
+
+# Also those that Omni does not start.
+FLAVOUR_NAMES = (*FLAVOURS, EXTERNAL)
 
 
 def get_flavour(name: str) -> EngineFlavour:

@@ -50,6 +50,8 @@ class ServerSpec:
     draft: DraftSpec | None = None
     slots_folder: str = ""
     swa_full: bool = False
+    # What the context takes, all devices together, as planned.
+    kv_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ class EngineFlavour(ABC):
     pulse_path: ClassVar[str] = ""
     # What it takes before it says anything; Python programs import for many seconds.
     slow_start_s: ClassVar[float] = 0.0
+    # What it takes to get ready besides reading its file: kernels are compiled, graphs are recorded.
+    slow_load_s: ClassVar[float] = 0.0
 
     def program(self, path: str) -> tuple[str, ...]:
         """How the engine at this path is called."""

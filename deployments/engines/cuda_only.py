@@ -23,6 +23,7 @@ class CudaOnly(EngineFlavour):
     reads_gguf: ClassVar[bool] = False
     # Imports of PyTorch from a cold disk.
     slow_start_s: ClassVar[float] = 60.0
+    slow_load_s: ClassVar[float] = 600.0
 
     def answers(self, reason: Reason) -> bool:
         return reason.code not in LLAMA_CPP_ONLY
@@ -37,14 +38,25 @@ class CudaOnly(EngineFlavour):
             if member.path.lower().endswith(".gguf"):
                 text = f"{member.name} is a GGUF file, and {self.title} loads {self.folder_kind}."
                 reasons.append(_error("gguf_for_other_engine", text, "Use llama.cpp for it."))
-            if others := sorted({device.name for device in member.devices if device.kind != "cuda"}):
-                text = f"{self.title} computes on CUDA cards; {', '.join(others)} {_are(others)} not."
-                reasons.append(_error("needs_cuda", text, "Choose CUDA cards only, or a llama.cpp engine."))
+            kind = self.kind_of_device(request)
+            if others := sorted({device.name for device in member.devices if device.kind != kind}):
+                reasons.append(self._wrong_device(kind, others))
         if request.settings.get("gpu_layers", AUTO) not in (AUTO, ALL):
             text = f"{self.title} puts every layer on the cards."
             reasons.append(_error("partial_offload", text, "Leave gpu_layers at all.", gpu_layers=ALL))
         text = f"The bytes are what llama.cpp would need; {self.title} allots memory in its own way."
         return (*reasons, *self.more_reasons(request), Reason("bytes_of_llama_cpp", Severity.INFO, text))
+
+    def kind_of_device(self, request: PlanRequest) -> str:
+        """On which kind of device it computes."""
+        return "cuda"
+
+    def _wrong_device(self, kind: str, others: list[str]) -> Reason:
+        if kind == "cpu":
+            text = f"This build of {self.title} computes on the CPU alone; {', '.join(others)} {_are(others)} not that."
+            return _error("needs_cpu", text, "Choose the CPU, or another engine.")
+        text = f"{self.title} computes on CUDA cards; {', '.join(others)} {_are(others)} not."
+        return _error("needs_cuda", text, "Choose CUDA cards only, or a llama.cpp engine.")
 
     def more_reasons(self, request: PlanRequest) -> list[Reason]:
         return []

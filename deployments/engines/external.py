@@ -5,15 +5,41 @@ from __future__ import annotations
 import ipaddress
 import json
 from collections.abc import Collection
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from omni.errors import OmniError
 
+EXTERNAL = "external"
 LONGEST_ADDRESS, LONGEST_NAME, MOST_MODELS = 300, 200, 1000
 # Asked in this order; servers that have no /health have the list of models.
 READY_PATHS = ("/health", "/v1/models")
 # Not found, not allowed, not a method: the server lives and has no such call.
 NO_SUCH_CALL = frozenset({404, 405, 501})
+# How llama-server signs its list of models.
+LLAMA_CPP = "llamacpp"
+# What Omni's own chat asks of llama-server and no other server knows; strict ones refuse a request for it.
+LLAMA_CPP_EXTRAS = frozenset({"timings_per_token", "return_progress"})
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a server said when it was asked; it can be used unless there is `trouble`.
+
+    `owner` is who it says owns its models: most servers put their own kind there.
+    """
+
+    models: tuple[str, ...] = ()
+    owner: str = ""
+    trouble: OmniError | None = None
+
+    def offers(self, model: str) -> bool:
+        """A list that was cut short proves nothing."""
+        return model in self.models or len(self.models) >= MOST_MODELS
+
+    @property
+    def is_silent(self) -> bool:
+        return self.trouble is not None and self.trouble.code == "server_silent"
 
 
 def checked_address(text: str, allowed_hosts: Collection[str] = ()) -> str:
@@ -77,9 +103,36 @@ def parse_models(body: str | bytes) -> tuple[str, ...]:
     return tuple(dict.fromkeys(good))[:MOST_MODELS]
 
 
+def parse_owner(body: str | bytes) -> str:
+    """Who owns the first model in the answer to GET /v1/models; empty when it does not say."""
+    try:
+        owner = json.loads(body)["data"][0]["owned_by"]
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+        return ""
+    return owner[:60] if isinstance(owner, str) and owner.isprintable() else ""
+
+
+def left_out(owner: str) -> frozenset[str]:
+    """Names of fields that a server of this kind is not sent."""
+    return frozenset() if owner == LLAMA_CPP else LLAMA_CPP_EXTRAS
+
+
 def is_ready(path: str, status: int) -> bool | None:
     """What an answer to one of READY_PATHS tells; None: ask the next one."""
     if status == 200:
         return True
     # Behind a key a list of models is refused by a server that serves.
     return None if status in NO_SUCH_CALL or (path == "/health" and status in (401, 403)) else False
+
+
+def no_answer(path: str, status: int) -> OmniError:
+    """What it means that a server did not answer one of READY_PATHS with 200."""
+    if status in (401, 403):
+        return OmniError("key_refused", f"It refuses the key it was given (status {status}).", "Give it another key.")
+    if 300 <= status < 400:
+        text = f"It sends {path} elsewhere (status {status}), and Omni follows nobody."
+        return OmniError("server_redirects", text, "Give the address it really answers at.")
+    if status in NO_SUCH_CALL:
+        text = f"It has no {path} (status {status})."
+        return OmniError("not_openai_compatible", text, "Is it an OpenAI-compatible server?")
+    return OmniError("server_not_ready", f"It answers {path} with status {status}.", "It is asked again by itself.")

@@ -10,9 +10,11 @@ from pathlib import Path
 
 from django.utils import timezone
 
-from deployments.engines import get_flavour, recognised
+from deployments.engines import external_probe, get_flavour, recognised
 from deployments.engines.base import EngineFlavour, ListedDevice
 from deployments.engines.environment import engine_environment
+from deployments.engines.external import Standing
+from deployments.external_keys import key_of
 from deployments.models import Engine
 from omni.errors import OmniError
 
@@ -106,6 +108,8 @@ def probe(engine: Engine) -> Engine:
 
 def examine(engine: Engine) -> Engine:
     """probe() without saving: the row may not exist yet."""
+    if engine.is_external:
+        return with_standing(engine, external_probe.ask(engine.path, key_of(engine)))
     try:
         build, flags, devices = _answers(engine, get_flavour(engine.flavour))
     except OmniError as error:
@@ -127,6 +131,32 @@ def examine(engine: Engine) -> Engine:
         ]
     engine.probed_at = timezone.now()
     return engine
+
+
+def with_standing(engine: Engine, standing: Standing) -> Engine:
+    """The row with what the server said; what it offered before it went away is kept. Not saved."""
+    if standing.trouble:
+        engine.state, engine.error = Engine.State.BROKEN, str(standing.trouble)
+    else:
+        engine.state, engine.error = Engine.State.OK, ""
+        engine.offers, engine.build = list(standing.models), standing.owner
+    engine.probed_at = timezone.now()
+    return engine
+
+
+def keep_standing(engine: Engine, standing: Standing) -> bool:
+    """Saves what is news of it, and says whether anything was."""
+    names = ("state", "error", "offers", "build")
+    before = [getattr(engine, name) for name in names]
+    with_standing(engine, standing)
+    if before == [getattr(engine, name) for name in names]:
+        return False
+    # Its address may have been changed meanwhile: then this is about another server.
+    return bool(
+        Engine.objects.filter(pk=engine.pk, path=engine.path).update(
+            **{name: getattr(engine, name) for name in (*names, "probed_at")}
+        )
+    )
 
 
 def _answers(engine: Engine, flavour: EngineFlavour) -> tuple[str, frozenset[str], tuple[ListedDevice, ...]]:
@@ -162,7 +192,7 @@ def needs_probe(engine: Engine) -> bool:
     A file's change time cannot be set back, so whatever takes its place is newer than the probe, even
     when its modification time is old; of a link both the link and its target count.
     """
-    if engine.probed_at is None or engine.state != Engine.State.OK:
+    if engine.is_external or engine.probed_at is None or engine.state != Engine.State.OK:
         return True
     path = Path(engine.path)
     try:

@@ -1,8 +1,9 @@
 """vLLM's OpenAI-compatible server.
 
-Read in its source: vllm/engine/arg_utils.py (commit 99d7eb5d), vllm/entrypoints/openai/cli_args.py (00522333);
-it has not run here. GET /health is 200 once the model is loaded; GET /metrics has counters such as
-vllm:prompt_tokens_total and vllm:generation_tokens_total, and the gauges vllm:num_requests_running and _waiting.
+Read in its source: vllm/engine/arg_utils.py (commit 99d7eb5d), vllm/entrypoints/openai/cli_args.py (00522333).
+Version 0.32.0 for the CPU has run here (tests/real/test_vllm.py); a build for CUDA has not. GET /health is 200 once
+the model is loaded; GET /metrics has counters such as vllm:prompt_tokens_total and vllm:generation_tokens_total, and
+the gauges vllm:num_requests_running and _waiting.
 """
 
 from __future__ import annotations
@@ -16,13 +17,17 @@ from deployments.engines.cuda_only import CudaOnly, cards_of, room_bytes, visibl
 from deployments.engines.flags import allowed_args, require_flags
 from deployments.engines.llama_cpp import require_probed, without_values
 from deployments.engines.spellings import listed_flags
-from deployments.planning.plan import KEY, PORT, DeviceFacts, PlanRequest, Reason, Severity
+from deployments.planning.plan import KEY, PORT, DeviceFacts, EngineFacts, PlanRequest, Reason, Severity
 from deployments.planning.settings import AUTO, with_defaults
 from omni.errors import OmniError
 from omni.units import bytes_text
 
 # (keys, values) → --kv-cache-dtype. Its 8-bit format is a float, llama.cpp's a block of integers.
 KV_DTYPES = {("f16", "f16"): "auto", ("bf16", "bf16"): "auto", ("q8_0", "q8_0"): "fp8"}
+# How builds for the CPU call themselves: 0.32.0+cpu.
+CPU_BUILD = "+cpu"
+# Its cache is cut into blocks of whole layers, so a little more is taken than the tokens need.
+CACHE_STEP_BYTES = 64 << 20
 # Of a card's memory, when a card's size is not known; the program's own default differs between versions.
 USUAL_SHARE = 0.9
 MOST_SHARE = 0.97
@@ -47,7 +52,7 @@ class Vllm(CudaOnly):
             *("--tensor-parallel-size", str(max(len(cards), 1))),
             # Here the context is that of one request.
             *("--max-model-len", str(spec.context_tokens // parallel), "--max-num-seqs", str(parallel)),
-            *("--gpu-memory-utilization", f"{memory_share(cards):.2f}"),
+            *_memory(cards, spec),
             *("--kv-cache-dtype", _kv_dtype(str(values["kv_cache_k"]), str(values["kv_cache_v"]))),
             *(("--max-num-batched-tokens", str(values["batch"])) if "batch" in spec.settings else ()),
             *allowed_args(spec.extra_args),
@@ -76,6 +81,9 @@ class Vllm(CudaOnly):
             return request
         return replace(request, settings={**request.settings, "tensor_split": ",".join("1" * count)})
 
+    def kind_of_device(self, request: PlanRequest) -> str:
+        return "cpu" if is_for_cpu(request.engine) else "cuda"
+
     def more_reasons(self, request: PlanRequest) -> list[Reason]:
         cards, reasons = cards_of(request), []
         if request.strategy == "independent" and len(cards) > 1:
@@ -85,6 +93,18 @@ class Vllm(CudaOnly):
             asked = str(request.settings.get("tensor_split", AUTO))
             reasons += [*_unequal(cards), *_heads(request, len(cards)), *_shares(asked)]
         return reasons
+
+
+def is_for_cpu(engine: EngineFacts) -> bool:
+    return CPU_BUILD in engine.build
+
+
+def _memory(cards: tuple[DeviceFacts, ...], spec: ServerSpec) -> tuple[str, str]:
+    """On the CPU the share would be of all main memory, and it takes it whole: there the cache's size is said."""
+    if not is_for_cpu(spec.engine):
+        return "--gpu-memory-utilization", f"{memory_share(cards):.2f}"
+    steps = -(-spec.kv_bytes // CACHE_STEP_BYTES) + 1
+    return "--kv-cache-memory-bytes", str(steps * CACHE_STEP_BYTES)
 
 
 def memory_share(cards: tuple[DeviceFacts, ...]) -> float:
@@ -98,6 +118,8 @@ def memory_share(cards: tuple[DeviceFacts, ...]) -> float:
 
 def _visible(cards: tuple[DeviceFacts, ...], spec: ServerSpec) -> dict[str, str]:
     """Versions from before --device-ids read CUDA_VISIBLE_DEVICES as numbers and stop at a UUID (issue 41848)."""
+    if is_for_cpu(spec.engine):
+        return {}
     if "--device-ids" in spec.engine.flags:
         return visible(cards)
     numbers = [card.name.removeprefix("CUDA") for card in cards]

@@ -10,6 +10,7 @@ from typing import Any
 
 from deployments.gateway.directory import routing_table
 from deployments.gateway.fields import POLICIES
+from deployments.gateway.foreign import refuse_own
 from deployments.gateway.keys import authorize
 from deployments.gateway.relay import Upstream, open_answer
 from deployments.gateway.shapes import FieldError, error_body, error_event, model_entry, model_list, status_of
@@ -35,6 +36,7 @@ async def gateway(scope: dict[str, Any], receive: Receive, send: Send) -> None:
     reply = Reply(send)
     try:
         await authorize(scope["headers"])
+        refuse_own(scope["headers"])
         await _answer(scope, receive, reply)
     except OmniError as error:
         await reply.fail(error)

@@ -35,10 +35,13 @@ def engine_key() -> str:
     return settings.OMNI_HOME.secret("engine")
 
 
-def engine_request(address: str, path: str, fields: Mapping[str, Any], silence_s: float) -> httpx.Request:
-    """With the panel's key; `silence_s`: how long nothing may come."""
+def engine_request(
+    address: str, path: str, fields: Mapping[str, Any], silence_s: float, *, key: str | None = None
+) -> httpx.Request:
+    """With the panel's key, or another one, or with none if that is empty; `silence_s`: how long nothing may come."""
+    key = engine_key() if key is None else key
     headers = {
-        "authorization": f"Bearer {engine_key()}",
+        **({"authorization": f"Bearer {key}"} if key else {}),
         "content-type": "application/json",
         "accept-encoding": "identity",  # what comes is passed on as it is
     }

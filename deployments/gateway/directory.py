@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 
+from deployments.engines.external import left_out
+from deployments.external_keys import key_name
 from deployments.gateway.handover_facts import argument, handover_facts
-from deployments.gateway.routing import Passage, Peer, Serving, Table
+from deployments.gateway.routing import Foreign, Passage, Peer, Serving, Table
 from deployments.models import Deployment, Instance, Route
 from deployments.planning.settings import with_defaults
 from deployments.strategies import STRATEGIES
@@ -54,7 +56,7 @@ def forget_table() -> None:
 
 
 def read_table() -> Table:
-    found = Deployment.objects.select_related("host").prefetch_related("instances").filter(is_deleting=False)
+    found = Deployment.objects.select_related("host", "engine").prefetch_related("instances").filter(is_deleting=False)
     deployments = {deployment.name: serving(deployment) for deployment in found}
     return Table(deployments, dict(Route.objects.values_list("name", "deployment__name")))
 
@@ -70,12 +72,13 @@ def serving(deployment: Deployment) -> Serving:
         name=deployment.name,
         state=state,
         address=_address(answering),
-        alias=_alias(answering, deployment.name),
+        alias=deployment.remote_model or _alias(answering, deployment.name),
         error=deployment.error or next((i.error for i in instances if i.error), ""),
         created=int(deployment.created_at.timestamp()),
         passage=passage,
         peers=peers,
         handover=handover_facts(deployment, answering) if passage == Passage.HANDOVER and answering else None,
+        foreign=_foreign(deployment),
         pk=deployment.pk,
         is_wanted=deployment.desired == Deployment.Desired.RUNNING and not deployment.is_deleting,
         is_unloaded=deployment.is_unloaded,
@@ -84,8 +87,21 @@ def serving(deployment: Deployment) -> Serving:
     )
 
 
+def _foreign(deployment: Deployment) -> Foreign | None:
+    if not deployment.is_external:
+        return None
+    engine = deployment.engine
+    return Foreign(key_name(engine.pk, engine.path), left_out(engine.build))
+
+
 def _address(instance: Instance | None) -> str | None:
-    if instance is None or instance.port is None or instance.state != InstanceState.READY:
+    if instance is None or instance.state != InstanceState.READY:
+        return None
+    if instance.address:
+        # Nothing has to end first: Stop holds at once.
+        owner = instance.deployment
+        return instance.address if owner and owner.desired == Deployment.Desired.RUNNING else None
+    if instance.port is None:
         return None
     return f"http://127.0.0.1:{instance.port}"
 

@@ -11,14 +11,14 @@ from typing import Any
 import httpx
 
 from deployments.gateway.admission import admitted, told_why
-from deployments.gateway.connection import client, engine_errors, engine_request
+from deployments.gateway.connection import client, engine_errors
 from deployments.gateway.fields import allowed
+from deployments.gateway.foreign import as_taken, refuse, request_to
 from deployments.gateway.handover import handed_over
 from deployments.gateway.handover_plan import HandoverReport
 from deployments.gateway.passing import Passing, direct
 from deployments.gateway.routing import AUTO, Choice, Passage, Serving
 from deployments.gateway.shapes import FieldError, WholeEvents
-from omni.errors import OmniError
 
 # An engine sends a comment every 30 s while a stream is open; an answer in one piece is silent until its end.
 STREAM_SILENCE_S, WHOLE_ANSWER_S = 90.0, 3600.0
@@ -82,24 +82,23 @@ async def open_answer(path: str, body: Mapping[str, Any]) -> AsyncIterator[Upstr
         raise FieldError("model", "The request names no model.", fix)
     fields, dropped = allowed(path, body)
     sent_at = time.monotonic()
-    async with admitted(name) as choice, _sent(path, choice, fields) as (response, passing):
-        is_stream = fields.get("stream") is True
-        yield Upstream(choice, response, is_stream, sent_at, dropped, passing)
+    async with admitted(name) as choice:
+        fields, dropped = as_taken(choice.serving, fields, dropped)
+        async with _sent(path, choice, fields) as (response, passing):
+            is_stream = fields.get("stream") is True
+            yield Upstream(choice, response, is_stream, sent_at, dropped, passing)
 
 
 @asynccontextmanager
 async def _sent(path: str, choice: Choice, fields: Mapping[str, Any]) -> AsyncIterator[tuple[httpx.Response, Passing]]:
     silence_s = STREAM_SILENCE_S if fields.get("stream") is True else WHOLE_ANSWER_S
     async with WAYS[choice.serving.passage](path, choice.serving, fields) as passing:
-        named = {**passing.fields, "model": choice.serving.alias}
-        request = engine_request(choice.serving.address or "", path, named, silence_s)
+        request = request_to(choice.serving, path, passing.fields, silence_s)
         async with told_why(choice):
             with engine_errors(choice.serving.name):
                 response = await client().send(request, stream=True)
         try:
-            if response.status_code in (401, 403):
-                text = f"The engine of deployment {choice.serving.name!r} refused the panel's own key."
-                raise OmniError("engine_refused", text, "Stop and start the deployment.")
+            refuse(choice.serving, response)
             passing.begins(response.status_code)
             yield response, passing
         finally:

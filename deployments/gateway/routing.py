@@ -15,6 +15,7 @@ READY = "ready"
 # The states of a deployment that is on its way out: what still answers for it will not for long.
 LEAVING = ("stopping", "stopped")
 FAILED = "failed"
+STARTING = "starting"
 
 
 class Passage(StrEnum):
@@ -45,6 +46,14 @@ class HandoverFacts:
 
 
 @dataclass(frozen=True)
+class Foreign:
+    """A server that somebody else runs: under which name its key is kept, and fields it is not sent."""
+
+    key_name: str
+    left_out: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
 class Serving:
     """A deployment as routing needs to know it; `address` is None while nothing answers for it.
 
@@ -60,6 +69,7 @@ class Serving:
     passage: Passage = Passage.DIRECT
     peers: Mapping[str, Peer] = field(default_factory=dict)
     handover: HandoverFacts | None = None
+    foreign: Foreign | None = None
     pk: int = 0
     # It ought to run; unloaded, it does as soon as somebody asks for it.
     is_wanted: bool = False
@@ -70,8 +80,10 @@ class Serving:
 
     @property
     def is_coming(self) -> bool:
-        """It does not answer now, and will without anybody's doing: whoever asks may wait."""
-        return self.is_wanted and not self.is_ready and self.state != FAILED
+        """It does not answer now, and will without anybody's doing: whoever asks may wait. When somebody else's server
+        comes back nobody knows."""
+        is_ours = self.foreign is None or self.state == STARTING
+        return self.is_wanted and is_ours and not self.is_ready and self.state != FAILED
 
     @property
     def is_ready(self) -> bool:

@@ -23,10 +23,13 @@ KINDS: dict[str, tuple[int, str]] = {
     "engine_unreachable": (502, "upstream_error"),
     "engine_refused": (502, "upstream_error"),
     "engine_died": (502, "upstream_error"),
+    "request_loop": (508, "upstream_error"),
     "engine_silent": (504, "upstream_error"),
 }
 INTERNAL = (500, "internal_error")
 EVENT_END = b"\n\n"
+EVENT_ENDS = (EVENT_END, b"\r\n\r\n")
+LARGEST_EVENT_BYTES = 32 << 20
 
 
 class FieldError(OmniError):
@@ -68,7 +71,8 @@ def model_list(entries: Iterable[Mapping[str, Any]]) -> bytes:
 class WholeEvents:
     """Cuts a byte stream behind its last whole event, without looking into it.
 
-    What was passed on always ends with an event, so an error can follow when the stream breaks off.
+    What was passed on always ends with an event, so an error can follow when the stream breaks off. Some servers
+    end their lines with a carriage return as well.
     """
 
     def __init__(self) -> None:
@@ -77,8 +81,11 @@ class WholeEvents:
     def feed(self, chunk: bytes) -> bytes:
         """The bytes that complete events so far; empty when none was completed."""
         data = self._rest + chunk
-        end = data.rfind(EVENT_END) + len(EVENT_END)
-        if end < len(EVENT_END):
+        end = max((at + len(mark) for mark in EVENT_ENDS if (at := data.rfind(mark)) >= 0), default=0)
+        if not end:
+            if len(data) > LARGEST_EVENT_BYTES:
+                text = f"The engine sent more than {LARGEST_EVENT_BYTES >> 20} MiB without an end of an event."
+                raise OmniError("engine_died", text)
             self._rest = data
             return b""
         self._rest = data[end:]

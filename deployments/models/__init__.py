@@ -1,4 +1,4 @@
-from deployments.models.deployment import Binding, Deployment, Instance, Transition
+from deployments.models.deployment import Binding, Deployment, Instance, Role, Transition
 from deployments.models.download import Download
 from deployments.models.library import Engine, LibraryFolder, Model
 from deployments.models.measurement import Measurement, ReferenceAnswer
@@ -15,6 +15,7 @@ __all__ = [
     "Measurement",
     "Model",
     "ReferenceAnswer",
+    "Role",
     "Route",
     "Transition",
 ]

@@ -42,6 +42,9 @@ class Deployment(models.Model):
     name = models.SlugField(max_length=60, unique=True)
     strategy = models.CharField(max_length=20, choices=STRATEGIES, default="independent")
     engine = models.ForeignKey(Engine, on_delete=models.PROTECT, related_name="deployments")
+    remote_model = models.CharField(
+        max_length=200, blank=True, help_text="on an external server, under the name it has there"
+    )
     settings = models.JSONField(default=dict, blank=True)
     extra_args = models.JSONField(default=list, blank=True)
     desired = models.CharField(max_length=10, choices=Desired.choices, default=Desired.STOPPED)
@@ -74,6 +77,11 @@ class Deployment(models.Model):
         return self.name
 
     @property
+    def is_external(self) -> bool:
+        """Whether somebody else runs the server: nothing is started for it, it is only offered."""
+        return bool(self.remote_model)
+
+    @property
     def state(self) -> str:
         """What its instances add up to (see supervision.states)."""
         states = [instance.state for instance in self.instances.all()]
@@ -90,8 +98,9 @@ class Deployment(models.Model):
 
     @property
     def ought_to_run(self) -> bool:
-        """Whether its processes should be there now."""
-        return self.desired == self.Desired.RUNNING and not self.is_deleting and not self.is_unloaded
+        """Whether its processes should be there now; on an external server it has none."""
+        is_wanted = self.desired == self.Desired.RUNNING and not self.is_deleting and not self.is_unloaded
+        return is_wanted and not self.is_external
 
 
 class Binding(models.Model):
@@ -125,6 +134,9 @@ class Instance(models.Model):
     ordinal = models.PositiveSmallIntegerField(default=0)
     state = models.CharField(max_length=10, choices=[(s, s) for s in InstanceState], default=InstanceState.STOPPED)
     generation = models.PositiveIntegerField(default=0, help_text="of the deployment, when it was started")
+    address = models.CharField(
+        max_length=300, blank=True, help_text="of a server that somebody else runs; empty: a process of ours"
+    )
     port = models.PositiveIntegerField(null=True, blank=True)
     pid = models.PositiveIntegerField(null=True, blank=True)
     start_time = models.FloatField(null=True, blank=True, help_text="of the process: seconds since the epoch")

@@ -30,8 +30,11 @@ class Engine(models.Model):
     build = models.CharField(max_length=200, blank=True)
     flags = models.JSONField(default=list, blank=True, help_text="every flag that --help lists")
     devices = models.JSONField(default=list, blank=True, help_text="what --list-devices prints")
+    offers = models.JSONField(default=list, blank=True, help_text="an external server's own names of its models")
     state = models.CharField(max_length=10, choices=State.choices, default=State.OK)
     error = models.TextField(blank=True)
+    # None: nothing was ever answered through it here.
+    ran_at = models.DateTimeField(null=True, blank=True, help_text="when a deployment on it first was ready here")
     probed_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
@@ -45,9 +48,19 @@ class Engine(models.Model):
         return self.name
 
     @property
+    def is_external(self) -> bool:
+        return self.flavour == self.Flavour.EXTERNAL
+
+    @property
+    def state_text(self) -> str:
+        """A server that somebody else runs may well run: it is only known not to be of use now."""
+        away = self.is_external and self.state == self.State.BROKEN
+        return "Not usable now" if away else str(self.get_state_display())  # type: ignore[attr-defined]
+
+    @property
     def was_verified(self) -> bool:
-        """Whether its program has once said here what it can do."""
-        return bool(self.flags)
+        """Whether it has once run a model on this machine."""
+        return self.ran_at is not None
 
 
 class LibraryFolder(models.Model):

@@ -68,6 +68,8 @@ class EngineFacts:
     flags: frozenset[str] = frozenset()
     # What every process of it needs in its environment on this machine.
     env: Mapping[str, str] = field(default_factory=dict)
+    # What the binary calls itself.
+    build: str = ""
 
 
 @dataclass(frozen=True)

@@ -312,6 +312,7 @@ def _command(
             draft=draft,
             slots_folder=slots_folder,
             swa_full=swa_full,
+            kv_bytes=sum(use.kv_bytes for use in placed_.use.devices),
         )
     )
 

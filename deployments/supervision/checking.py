@@ -11,6 +11,7 @@ from django.conf import settings
 from deployments.models import Binding, Instance, ReferenceAnswer
 from deployments.supervision import launch
 from deployments.supervision.answers import Answer, Check, Judgement, is_degenerate
+from deployments.supervision.instances import argument
 from deployments.supervision.log_reading import Cause
 from deployments.supervision.process import Record
 from deployments.supervision.reconcile import Observed
@@ -64,7 +65,8 @@ class Checker:
 
 def _ask(port: int, argv: tuple[str, ...], log: Path, reference: Answer | None) -> Found:
     key = settings.OMNI_HOME.secret("engine")
-    return Found(check_answer(port, key, reference), built_otherwise(port, key, argv, log))
+    model = argument(argv, "--served-model-name")
+    return Found(check_answer(port, key, reference, model), built_otherwise(port, key, argv, log))
 
 
 def _is_reference(instance: Instance) -> bool:

@@ -24,7 +24,17 @@ from deployments.planning.settings import with_defaults
 from deployments.plans import plan_deployment
 from deployments.supervision import device_servers, launch, process
 from deployments.supervision.checking import Checker
-from deployments.supervision.instances import busy_devices, file_bytes, is_newer, remembered, servers_of, values
+from deployments.supervision.external import ExternalServers
+from deployments.supervision.instances import (
+    busy_devices,
+    file_bytes,
+    is_newer,
+    ran_here,
+    remembered,
+    servers_of,
+    slow_load_s,
+    values,
+)
 from deployments.supervision.log_reading import Cause, notice
 from deployments.supervision.logs import since_start
 from deployments.supervision.observe import observe
@@ -87,10 +97,12 @@ class HostAgent:
         self.beat_s = float("-inf")
         self.health_pool = ThreadPoolExecutor(8, thread_name_prefix="health")
         self.checker = Checker()
+        self.external = ExternalServers(host, self._tell)
 
     def tick(self) -> bool:
         """Does the next step of every instance; True while something is on its way and worth a quick look."""
         process.reap()
+        busy = self.external.tick()
         self.places.unload_idle(self.host, self.memories)
         instances = self._wanted_instances()
         known = {instance.pk for instance in instances}
@@ -117,17 +129,17 @@ class HostAgent:
         self._heartbeat()
         if failed:
             raise failed[0]
-        return any(memory.state in IN_TRANSITION for memory in self.memories.values())
+        return busy or any(memory.state in IN_TRANSITION for memory in self.memories.values())
 
     # --- what ought to be ---------------------------------------------------------------------------
     def _wanted_instances(self) -> list[Instance]:
         """Every instance of this host, device servers first; missing rows are made."""
         device_servers.keep_rows(self.host)
-        deployments = self.host.deployments.prefetch_related("instances")
+        deployments = self.host.deployments.filter(remote_model="").prefetch_related("instances")
         for deployment in deployments:
             if deployment.desired == Deployment.Desired.RUNNING:
                 self._ensure_rows(deployment)
-        found = Instance.objects.filter(host=self.host).select_related("deployment__engine", "device")
+        found = Instance.objects.filter(host=self.host, address="").select_related("deployment__engine", "device")
         return sorted(found, key=lambda instance: instance.device_id is None)
 
     def _ensure_rows(self, deployment: Deployment) -> None:
@@ -198,6 +210,7 @@ class HostAgent:
             # Whoever uses a server that is gone waits in vain.
             drain_s=0.0 if deployment.ends_now or restarted else float(drain_s),
             needs_restart=restarted,
+            slow_load_s=slow_load_s(deployment),
             why_not=f"it is unloaded {deployment.unloaded_why}" if deployment.is_unloaded else "stop was asked for",
         )
 
@@ -305,6 +318,7 @@ class HostAgent:
             instance.warning = instance.judgement = ""
         if memory.state == InstanceState.READY and old != InstanceState.READY:
             instance.ready_at = timezone.now()
+            ran_here(instance)
         with transaction.atomic():
             instance.save()
             if old != instance.state:

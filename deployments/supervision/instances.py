@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from django.utils import timezone
+
+from deployments.engines import FLAVOURS
 from deployments.gguf import shard_paths
-from deployments.models import Deployment, Instance
+from deployments.models import Deployment, Engine, Instance
 from deployments.supervision.process import Record
 from deployments.supervision.reconcile import Memory, Observed
 from deployments.supervision.states import InstanceState
@@ -27,6 +30,12 @@ def remembered(instance: Instance, now_s: float) -> Memory:
         ready_s=now_s if state in (InstanceState.READY, InstanceState.UNHEALTHY) else None,
         next_start_s=now_s,
     )
+
+
+def ran_here(instance: Instance) -> None:
+    """Its engine has run a model on this machine: from now on it counts as verified."""
+    if instance.deployment:
+        Engine.objects.filter(pk=instance.deployment.engine_id, ran_at=None).update(ran_at=timezone.now())
 
 
 _WATCHED = (
@@ -77,8 +86,16 @@ def busy_devices(
 
 
 def file_bytes(argv: Sequence[str]) -> int:
+    if tuple(argv[1:2]) == ("serve",):
+        return sum(file.stat().st_size for file in Path(argv[2]).glob("*.safetensors"))
     path = argument(argv, "-m")
     return sum(shard.stat().st_size for shard in shard_paths(Path(path)) if shard.exists()) if path else 0
+
+
+def slow_load_s(deployment: Deployment) -> float:
+    """What its engine may take to get ready besides reading its file."""
+    flavour = FLAVOURS.get(deployment.engine.flavour)
+    return flavour.slow_load_s if flavour else 0.0
 
 
 def is_newer(server: Record | None, user: Record | None) -> bool:

@@ -76,7 +76,7 @@ RULES = (
         "Choose two CUDA cards, or another strategy.",
     ),
     _rule(
-        r"Free memory on device .*less than desired GPU memory utilization|CUDA out of memory|OutOfMemoryError",
+        r"Free memory on device .*less than desired GPU memory utilization|Available memory on node .*is less than|CUDA out of memory|OutOfMemoryError",
         "out_of_memory", "The memory of a device does not suffice.",
         "Lower the context, or stop another deployment.",
     ),

@@ -69,6 +69,7 @@ class Desired:
     drain_s: float = 0.0
     # Grows when a server this instance depends on was started anew: a connection to the old one is dead.
     needs_restart: bool = False
+    slow_load_s: float = 0.0
     why_not: str = "stop was asked for"
 
 
@@ -220,7 +221,7 @@ def _living(desired: Desired, seen: Observed, memory: Memory, now_s: float, limi
         return _to(memory, S.UNHEALTHY, now_s, "it does not answer", cause=cause)
     began_s = memory.since_s if memory.state == S.STARTING else memory.answered_s
     started_s = memory.next_start_s or began_s
-    if now_s - started_s >= limits.load_s(desired.file_bytes):
+    if now_s - started_s >= limits.load_s(desired.file_bytes) + desired.slow_load_s:
         decision = _to(memory, S.FAILED, now_s, NEVER_READY.text, Action.KILL, NEVER_READY)
         return replace(decision, memory=replace(decision.memory, failures=memory.failures + 1))
     state = S.LOADING if seen.health in (Health.LOADING, Health.SILENT) else S.STARTING

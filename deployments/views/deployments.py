@@ -98,7 +98,8 @@ def _details(found: Deployment) -> dict[str, Any]:
         "commands": _commands(found, plan),
         "history": transitions[:HISTORY_LENGTH],
         "strategy": strategy,
-        "roles": strategy.roles if strategy else (),
+        # A server that somebody else runs keeps its log to itself.
+        "roles": strategy.roles if strategy and not found.is_external else (),
         "bindings": list(found.bindings.all()),
         "settings": _settings_shown(found),
         "agent_runs": agent_is_running(found.host),
@@ -126,7 +127,9 @@ def _command_text(argv: list[str], env: dict[str, str], port: int | None) -> str
 
 
 def _settings_shown(found: Deployment) -> list[tuple[str, str, bool]]:
-    """(title, value, whether it was set) of every setting that its strategy looks at."""
+    """(title, value, whether it was set) of every setting that its strategy looks at; an external server takes none."""
+    if found.is_external:
+        return []
     values = with_defaults({key: value for key, value in found.settings.items() if key in SETTINGS})
     return [
         (
@@ -182,6 +185,8 @@ def _first_choices(wanted: str) -> dict[str, Any]:
 @require_http_methods(["GET", "HEAD", "POST"])
 def change(request: HttpRequest, name: str) -> HttpResponse:
     found = get_object_or_404(Deployment, name=name, is_deleting=False)
+    if found.is_external:
+        return redirect("deployments:server_change", found.name)
     form = DeploymentForm(request.POST or None, host=found.host, deployment=found, initial=typed_so_far(request.GET))
     if request.method == "POST" and form.is_valid() and _saved(form, request):
         messages.success(request, f"{found.name} is changed.")

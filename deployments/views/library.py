@@ -68,8 +68,8 @@ def _models_context(request: HttpRequest) -> dict[str, Any]:
 
 
 def _unverified(engines: Iterable[Engine]) -> list[str]:
-    """Titles of the flavours Omni can run and has not seen answer on this machine."""
-    seen = {engine.flavour for engine in engines if engine.was_verified}
+    """Titles of the flavours Omni can run and knows no engine of on this machine."""
+    seen = {engine.flavour for engine in engines}
     return [str(Engine.Flavour(name).label) for name in FLAVOURS if name not in seen]
 
 

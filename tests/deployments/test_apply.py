@@ -163,7 +163,7 @@ def test_names_of_another_host_are_left_to_it(host: object, make_deployment: Cal
 
 def test_what_does_not_work_and_is_not_used_is_not_exported(host: Host, deployment: Deployment) -> None:
     Engine.objects.create(host=host, name="gone", path="/gone", flavour="llama.cpp", state="missing")
-    Engine.objects.create(host=host, name="far", path="http://127.0.0.1:1", flavour="external")
+    Engine.objects.create(host=host, name="far", path="http://127.0.0.1:1", flavour="external", state="broken")
     Model.objects.create(name="broken", path="/broken.gguf", state="broken")
     assert not {"gone", "far", "broken"} & set(rig_text().replace(",", " ").split())
     assert apply(rig_text()).changes == []

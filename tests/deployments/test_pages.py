@@ -111,13 +111,18 @@ def test_an_empty_library_says_what_to_do(admin: Client, host: Host) -> None:
     assert "There is no model in the library either" in page(admin, "/deployments/")
 
 
-def test_engines_that_never_answered_here_are_called_unverified(admin: Client, engine: Engine) -> None:
+def test_an_engine_on_which_nothing_ran_here_is_called_unverified_wherever_it_is_chosen(
+    admin: Client, engine: Engine, deployment: Deployment
+) -> None:
+    pages = ("/models/", "/deployments/new/", "/plan/", f"/deployments/{deployment.name}/")
+    for path in pages:
+        assert "not verified on this machine" in admin.get(path).content.decode().lower(), path
+    Engine.objects.update(ran_at=timezone.now())
+    for path in pages[1:]:
+        assert "not verified on this machine" not in admin.get(path).content.decode().lower(), path
     text = admin.get("/models/").content.decode()
+    assert "no model has run on it here" not in text
     assert "not verified on this machine: ik_llama.cpp, vLLM, TabbyAPI (ExLlama)" in text
-    assert "has never answered here" not in text
-    Engine.objects.update(flags=[])
-    text = admin.get("/models/").content.decode()
-    assert "has never answered here" in text and "not verified on this machine: llama.cpp, ik_llama.cpp" in text
 
 
 def test_a_models_page_tells_its_facts_in_words(admin: Client, deployment: Deployment, model: Model) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from deployments.apply import apply
-from deployments.engines import FLAVOURS
+from deployments.engines import FLAVOUR_NAMES
 from deployments.export import rig_text
 from deployments.planning.settings import SETTINGS
 from deployments.rig import RigError, dump, parse
@@ -47,7 +47,7 @@ def test_it_names_every_strategy_setting_and_flavour() -> None:
     entry = rig_schema()["properties"]["deployments"]["items"]
     assert entry["properties"]["strategy"]["enum"] == list(STRATEGIES)
     assert set(entry["properties"]["settings"]["properties"]) == set(SETTINGS)
-    assert rig_schema()["properties"]["engines"]["items"]["properties"]["flavour"]["enum"] == list(FLAVOURS)
+    assert rig_schema()["properties"]["engines"]["items"]["properties"]["flavour"]["enum"] == list(FLAVOUR_NAMES)
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,8 @@ def test_it_names_every_strategy_setting_and_flavour() -> None:
         "engines: []\n",
         "deployments:\n  - {name: a, models: m, devices: [CUDA0, CPU]}\n",
         "deployments:\n  - {name: a, models: {model: m}, devices: {model: CPU}}\n",
+        "engines:\n  - {name: e, flavour: external, path: 'http://127.0.0.1:9000'}\n",
+        "deployments:\n  - {name: a, engine: e, models: {model: org/Big-1}}\n",
         HEAD + "    settings: {flash_attention: on, kv_unified: off, tensor_split: '3,1', gpu_layers: all}\n",
         HEAD + "    extra_args: [--top-k 5, --temp=0.5, --keep, '-1', --swa-full]\n",
     ],
@@ -116,6 +118,8 @@ BOTH = "{target: t, draft: d}"
         "models:\n  - {name: m, path: '/a\\0b'}\n".replace("'", '"'),
         f"models:\n  - {{name: m, path: /{'a' * 500}}}\n",
         "engines:\n  - {name: e, path: /x, flavour: magic}\n",
+        "engines:\n  - {name: e, path: 'http://127.0.0.1:9000'}\n",
+        "deployments:\n  - {name: a, models: m}\n",
         "routes:\n  - name: r\n",
         f"routes:\n  - {{name: r, deployment: a, description: {'a' * 201}}}\n",
     ],

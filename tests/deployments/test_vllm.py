@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,11 +12,13 @@ import pytest
 from deployments.engines.base import Command, ServerSpec
 from deployments.engines.vllm import Vllm, memory_share
 from deployments.models import Engine
-from deployments.planning.plan import KEY, PORT, DeviceFacts, EngineFacts
+from deployments.planning.plan import KEY, PORT, DeviceFacts, EngineFacts, PlanRequest
 from deployments.services import default_engine
 from gpus.models import Host
 from omni.errors import OmniError
 from tests.deployments.engine_help import help_of
+from tests.planning.owners_rig import member
+from tests.planning.tiny_models import write_tiny
 
 GB = 1 << 30
 CARDS = (
@@ -23,6 +26,9 @@ CARDS = (
     DeviceFacts("CUDA1", "cuda", 32 * GB, 30 * GB, gpu_uuid="GPU-b"),
 )
 FLAGS = Vllm().parse_flags(help_of("vllm_flags"))
+# What the program itself listed when it was asked.
+LISTED = Vllm().parse_flags(help_of("vllm_0_32_cpu_flags"))
+CPU = DeviceFacts("CPU", "cpu", 24 * GB)
 
 
 @pytest.fixture
@@ -71,6 +77,46 @@ def test_the_fullest_card_decides_the_share(spec: ServerSpec) -> None:
     assert value_of(made(spec), "--gpu-memory-utilization") == f"{share:.2f}"
     assert memory_share((DeviceFacts("CUDA0", "cuda"),)) == 0.9
     assert memory_share((replace(CARDS[1], free_bytes=0),)) == 0.01
+
+
+def test_every_flag_that_is_used_is_one_the_program_itself_lists(spec: ServerSpec) -> None:
+    engine = replace(spec.engine, flags=LISTED)
+    commands = [
+        made(spec, engine=engine, settings={"parallel": 2, "batch": 512}),
+        made(spec, engine=replace(engine, build="0.32.0+cpu"), devices=(CPU,)),
+    ]
+    for command in commands:
+        assert {word for word in command.argv[3:] if word.startswith("--") and word != "--qwen"} <= LISTED
+    # But for these, what was read in the source is what the program has.
+    assert {"--disable-uvicorn-access-log", "--no-disable-uvicorn-access-log", "-h", "--help"} >= FLAGS - LISTED
+
+
+@pytest.mark.parametrize(("kv_bytes", "taken"), [(0, 64 << 20), (1, 128 << 20), (200 << 20, 320 << 20)])
+def test_a_build_for_the_cpu_is_told_the_size_of_its_cache(spec: ServerSpec, kv_bytes: int, taken: int) -> None:
+    engine = replace(spec.engine, flags=LISTED, build="0.32.0+cpu")
+    command = made(spec, engine=engine, devices=(CPU,), kv_bytes=kv_bytes)
+    assert value_of(command, "--kv-cache-memory-bytes") == str(taken)
+    assert "--gpu-memory-utilization" not in command.argv and "CUDA_VISIBLE_DEVICES" not in command.env
+    assert value_of(command, "--tensor-parallel-size") == "1"
+
+
+@pytest.mark.parametrize(
+    ("build", "devices", "code"),
+    [
+        ("0.32.0", CARDS[:1], None),
+        ("0.32.0", (CPU,), "needs_cuda"),
+        ("0.32.0+cpu", (CPU,), None),
+        ("0.32.0+cpu", CARDS[:1], "needs_cpu"),
+        ("0.32.0+cpu", (CPU, CARDS[0]), "needs_cpu"),
+    ],
+)
+def test_a_build_computes_on_what_it_was_built_for(
+    spec: ServerSpec, build: str, devices: tuple[DeviceFacts, ...], code: str | None, tmp_path: Path
+) -> None:
+    engine = replace(spec.engine, build=build)
+    given = replace(member(write_tiny(tmp_path / "tiny.gguf", "llama"), *devices), path="/m/folder")
+    reasons = Vllm().reasons(PlanRequest("independent", engine, {"model": given}))
+    assert [reason.code for reason in reasons if reason.severity == "error"] == ([code] if code else [])
 
 
 @pytest.mark.parametrize(("kind", "dtype"), [("f16", "auto"), ("bf16", "auto"), ("q8_0", "fp8")])

@@ -26,16 +26,17 @@ class RealEngine:
     """`llama-server` on a free port: 4 slots of 1024 tokens, unless `flags` say otherwise."""
 
     def __init__(
-        self, folder: Path, key_path: Path, *, flags: Sequence[str] = (), model: str = "", name: str = "engine"
-    ) -> None:
-        self.port, self.key = free_port(), key_path.read_text().strip()
+        self, folder: Path, key_path: Path, *, flags: Sequence[str] = (), model: str = "", name: str = "engine",
+        port: int = 0,
+    ) -> None:  # fmt: skip
+        self.port, self.key = port or free_port(), key_path.read_text().strip()
         self.log = folder / f"{name}.log"
         argv = [
             *(str(binary_path()), "-m", model or model_path(), "-t", "2", *(flags or ("-c", "4096", "-np", "4"))),
             *("--host", "127.0.0.1", "--port", str(self.port), "--alias", "smol-alias", "--no-ui", "-fit", "off"),
             *("--api-key-file", str(key_path)),
         ]
-        with self.log.open("wb") as output:
+        with self.log.open("ab") as output:
             self.process = subprocess.Popen(
                 argv,
                 stdout=output,

@@ -37,6 +37,19 @@ def test_many_processes_asking_first_get_the_same_secret(tmp_path: Path) -> None
         assert len(set(pool.map(lambda _: home.secret("new"), range(32)))) == 1
 
 
+def test_a_secret_that_was_given_is_kept_private_replaced_and_forgotten(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    assert home.kept_secret("other") == ""
+    for text in ("one", "two"):
+        home.keep_secret("other", text)
+        assert home.kept_secret("other") == text
+        (path,) = (path for path in home.run.iterdir() if path.name.startswith("other"))
+        assert path.stat().st_mode & 0o777 == 0o600
+    home.forget_secret("other")
+    home.forget_secret("other")
+    assert home.kept_secret("other") == "" and not list(home.run.glob("other*"))
+
+
 def test_the_broker_socket_fits_even_below_a_long_path(tmp_path: Path) -> None:
     short, long = Home(Path("/srv/omni")), Home(tmp_path / ("deep" * 40))
     assert short.valkey_socket == Path("/srv/omni/run/valkey.sock")

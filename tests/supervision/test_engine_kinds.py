@@ -14,6 +14,7 @@ from deployments import services
 from deployments.models import Deployment, Instance
 from deployments.planning.plan import KEY, PORT, InstancePlan, Plan, Verdict
 from deployments.supervision import process
+from deployments.supervision.instances import file_bytes, slow_load_s
 from deployments.supervision.launch import check
 from deployments.supervision.log_reading import cause_of_exit, notice
 from omni.errors import OmniError
@@ -64,6 +65,18 @@ def test_a_folder_that_is_gone_is_said_before_the_start(tmp_path: Path) -> None:
     check(replace(gone, argv=(sys.executable, "serve", str(tmp_path))))
 
 
+def test_an_engine_that_compiles_may_take_long_and_longer_for_a_large_folder(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"x" * 1000)
+    (tmp_path / "model-2.safetensors").write_bytes(b"x" * 500)
+    (tmp_path / "notes.txt").write_bytes(b"x" * 9)
+    assert file_bytes(["/bin/vllm", "serve", str(tmp_path), "--port", "1"]) == 1500
+    assert slow_load_s(deployment) == 0
+    deployment.engine.flavour = "vllm"
+    assert slow_load_s(deployment) > 60
+
+
 @pytest.mark.parametrize(
     ("line", "code"),
     [
@@ -89,6 +102,8 @@ def test_lines_that_tell_of_less_than_was_planned(line: str, code: str | None) -
         ("error: invalid parameter for argument: -sm", "flag_value"),
         ("ValueError: invalid literal for int() with base 10: 'GPU-52a3a85d'", "device_unknown"),
         ("ValueError: Free memory on device cuda:0 (1/31 GiB) on startup is less than desired GPU memory utilization",
+         "out_of_memory"),
+        ("ValueError: Available memory on node 0 (7.46/9.09 GiB) on startup is less than desired CPU memory",
          "out_of_memory"),
         ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate", "out_of_memory"),
         ("0.00.1 E ggml_aligned_malloc: insufficient memory (attempted to allocate  41.96 MB)", "out_of_memory"),

@@ -41,6 +41,8 @@ CASES = {
     ),
     "its process is there and does not listen": (RUN, alive(Health.REFUSED), memory(S.STARTING), Action.NOTHING, S.STARTING),
     "it loads": (RUN, alive(Health.LOADING), memory(S.STARTING), Action.NOTHING, S.LOADING),
+    "it loads for too long": (RUN, alive(Health.LOADING), memory(S.LOADING, next_start_s=NOW - 90), Action.KILL, S.FAILED),
+    "it loads for long, as engines of its kind do": (replace(RUN, slow_load_s=600.0), alive(Health.LOADING), memory(S.LOADING, next_start_s=NOW - 90), Action.NOTHING, S.LOADING),
     "it answers": (RUN, alive(Health.READY), memory(S.LOADING), Action.NOTHING, S.READY),
     "an agent that starts finds it running": (RUN, alive(Health.READY), memory(S.READY, **READY), Action.NOTHING, S.READY),
     "stop was asked for": (STOP, alive(Health.READY), memory(S.READY, **READY), Action.TERMINATE, S.STOPPING),

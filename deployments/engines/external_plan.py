@@ -1,0 +1,66 @@
+"""What Omni can say beforehand of a model on a server that somebody else runs: whether it is there, and no bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from deployments.engines.external import Standing
+from deployments.planning.plan import Figure, Plan, Reason, Severity, Verdict
+from omni.errors import OmniError
+
+STRATEGY = "independent"
+NOT_PLACED = Reason(
+    "not_placed", Severity.INFO, "Somebody else runs this server: Omni does not start it, places nothing and does not "
+    "watch its memory.", "Start and Stop say whether the gateway offers it.",
+)  # fmt: skip
+
+
+def check_remote(
+    strategy: str, model: str, settings: Mapping[str, object] | None = None, extra_args: Sequence[str] = ()
+) -> None:
+    """Raises OmniError (strategy_not_for_engine, no_remote_model, bad_setting, bad_extra_arg)."""
+    if strategy != STRATEGY:
+        text = f"{strategy} places models on devices, and where an external server puts its model is its own affair."
+        raise OmniError("strategy_not_for_engine", text, f"Use {STRATEGY}, or another engine.")
+    if not model.strip() or not model.isprintable() or len(model) > 200:
+        text = "It is not said which of the server's models is meant."
+        raise OmniError("no_remote_model", text, "Name one from its /v1/models.")
+    if settings:
+        text = f"An external server takes no settings from Omni ({', '.join(settings)})."
+        raise OmniError("bad_setting", text, "Set them where the server is started.")
+    if extra_args:
+        text = "An external server takes no engine flags from Omni."
+        raise OmniError("bad_extra_arg", text, "Set them where the server is started.")
+
+
+def external_plan(
+    strategy: str,
+    model: str,
+    standing: Standing,
+    settings: Mapping[str, object] | None = None,
+    extra_args: Sequence[str] = (),
+) -> Plan:
+    """No instances, no devices. Raises nothing: what is refused is a verdict."""
+    try:
+        check_remote(strategy, model, settings, extra_args)
+    except OmniError as refused:
+        reason = Reason(refused.code, Severity.ERROR, refused.text, refused.fix)
+        return Plan(strategy, Verdict.NOT_VIABLE, (reason,))
+    figures = (Figure("remote_model", "Model", model),)
+    if doubt := _doubt(model, standing):
+        return Plan(strategy, Verdict.CAUTION, (doubt, NOT_PLACED), figures=figures)
+    return Plan(strategy, Verdict.VIABLE, (NOT_PLACED,), figures=figures)
+
+
+def _doubt(model: str, standing: Standing) -> Reason | None:
+    if standing.trouble:
+        return Reason("server_away", Severity.CAUTION, f"It cannot be used now: {standing.trouble.text}")
+    if standing.offers(model):
+        return None
+    refused = model_not_offered(model, standing.models)
+    return Reason(refused.code, Severity.CAUTION, refused.text, refused.fix)
+
+
+def model_not_offered(model: str, models: Sequence[str]) -> OmniError:
+    shown = ", ".join(models[:10]) + (" …" if len(models) > 10 else "")
+    return OmniError("model_not_offered", f"The server does not offer the model {model}.", f"It offers: {shown}.")

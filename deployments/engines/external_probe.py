@@ -1,0 +1,75 @@
+"""Asks a server that somebody else runs whether it can be used, and which models it has. Nothing is followed."""
+
+from __future__ import annotations
+
+import re
+import ssl
+import time
+
+import httpx
+from django.conf import settings
+
+from deployments.engines.external import (
+    READY_PATHS,
+    Standing,
+    checked_address,
+    is_ready,
+    no_answer,
+    parse_models,
+    parse_owner,
+)
+from omni.errors import OmniError
+
+# For one answer, and for all of one look; a server that is slow to say it lives is no use to anybody.
+TIMEOUT_S, WHOLE_S = 3.0, 6.0
+LARGEST_BYTES = 2 << 20
+AGAIN = "It is asked again by itself."
+
+
+def allowed_address(text: str) -> str:
+    """Raises OmniError (bad_address, address_not_allowed)."""
+    try:
+        return checked_address(text, settings.OMNI_EXTERNAL_HOSTS)
+    except OmniError as error:
+        if error.code == "address_not_allowed" and "allowed" in error.text:
+            raise OmniError(error.code, error.text, "Name it in OMNI_EXTERNAL_HOSTS, or use 127.0.0.1.") from None
+        raise
+
+
+def ask(address: str, key: str) -> Standing:
+    """Never raises: why it cannot be used is part of the answer."""
+    try:
+        checked = allowed_address(address)
+        with httpx.Client(trust_env=False, follow_redirects=False, timeout=TIMEOUT_S) as client:
+            return _asked(client, checked, {"authorization": f"Bearer {key}"} if key else {})
+    except OmniError as error:
+        return Standing(trouble=error)
+    except httpx.TimeoutException:
+        return Standing(trouble=OmniError("server_silent", "It gives no answer in time.", AGAIN, retry=True))
+    except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as error:
+        said = re.sub(r"^\[Errno -?\d+\] ", "", str(error).strip()).rstrip(".") or type(error).__name__
+        return Standing(trouble=OmniError("server_away", f"It cannot be reached: {said}.", AGAIN, retry=True))
+
+
+def _asked(client: httpx.Client, address: str, headers: dict[str, str]) -> Standing:
+    ends_at = time.monotonic() + WHOLE_S
+    body = b""
+    for path in READY_PATHS:
+        status, body = _get(client, f"{address}{path}", headers, ends_at)
+        is_last = path == READY_PATHS[-1]
+        if is_ready(path, status) is False or (is_last and status != 200):
+            return Standing(trouble=no_answer(path, status))
+    return Standing(parse_models(body), parse_owner(body))
+
+
+def _get(client: httpx.Client, url: str, headers: dict[str, str], ends_at: float) -> tuple[int, bytes]:
+    """Status and body. Raises OmniError when the body has no end, or comes drop by drop."""
+    with client.stream("GET", url, headers=headers) as response:
+        body = b""
+        for chunk in response.iter_bytes():
+            body += chunk
+            if len(body) > LARGEST_BYTES:
+                raise OmniError("not_openai_compatible", f"Its answer is larger than {LARGEST_BYTES >> 20} MiB.")
+            if time.monotonic() > ends_at:
+                raise OmniError("server_silent", "It gives no whole answer in time.", AGAIN, retry=True)
+        return response.status_code, body

@@ -1,0 +1,68 @@
+"""Requests to engines of ours and to servers that somebody else runs: what each is sent, and what is not passed on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+from typing import Any
+
+import httpx
+from django.conf import settings
+
+from deployments.gateway.connection import engine_key, engine_request
+from deployments.gateway.routing import Serving
+from omni.errors import OmniError
+
+# By it a panel knows its own request when somebody gave its own address as that of an external server.
+MARK = b"x-omni-from"
+PASSED_ON = ("application/json", "text/event-stream")
+
+
+def as_taken(serving: Serving, fields: dict[str, Any], dropped: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """The fields without those the server would refuse the request for, and the names of all that were left out."""
+    unknown = serving.foreign.left_out if serving.foreign else frozenset()
+    kept = {name: value for name, value in fields.items() if name not in unknown}
+    return kept, sorted({*dropped, *(set(fields) - set(kept))})
+
+
+def request_to(serving: Serving, path: str, fields: Mapping[str, Any], silence_s: float) -> httpx.Request:
+    """Under the model's name there, with the server's own key; engines of ours get the panel's."""
+    named = {**fields, "model": serving.alias}
+    key = settings.OMNI_HOME.kept_secret(serving.foreign.key_name) if serving.foreign else None
+    request = engine_request(serving.address or "", path, named, silence_s, key=key)
+    if serving.foreign:
+        request.headers[MARK.decode()] = own_mark()
+    return request
+
+
+def own_mark() -> str:
+    """Of this panel and no other; it tells nothing of the key it is made from."""
+    return sha256(f"mark {engine_key()}".encode()).hexdigest()[:32]
+
+
+def refuse_own(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Raises OmniError (request_loop) for a request that this panel sent itself."""
+    if (MARK, own_mark().encode()) in {(name, value) for name, value in headers}:
+        text = (
+            "This panel was given its own address as that of an external server: the request would go round for ever."
+        )
+        raise OmniError("request_loop", text, "Give the server's own address, or remove it.")
+
+
+def refuse(serving: Serving, response: httpx.Response) -> None:
+    """Raises OmniError (engine_refused) for an answer that is not for the client."""
+    status, name = response.status_code, serving.name
+    if status in (401, 403):
+        if serving.foreign:
+            text = f"The server of deployment {name!r} refused the key it was given, or has none."
+            raise OmniError("engine_refused", text, "Give it its key on the Models page.")
+        text = f"The engine of deployment {name!r} refused the panel's own key."
+        raise OmniError("engine_refused", text, "Stop and start the deployment.")
+    if serving.foreign is None:
+        return
+    if 300 <= status < 400:
+        text = f"The server of deployment {name!r} sends requests elsewhere (status {status}), and Omni follows nobody."
+        raise OmniError("engine_refused", text, "Give the address it really answers at.")
+    if not response.headers.get("content-type", PASSED_ON[0]).lower().startswith(PASSED_ON):
+        text = f"The server of deployment {name!r} answered with status {status} and neither JSON nor events."
+        raise OmniError("engine_refused", text, "It may not have this call.")

