@@ -1,6 +1,7 @@
 """ik_llama.cpp's llama-server: a fork of llama.cpp with a command line and split modes of its own.
 
-Read in its source at commit 8337e4cd, common/common.cpp and examples/server/server.cpp; no binary of it has run here.
+Read in its source at commit 8337e4cd, common/common.cpp and examples/server/server.cpp, and run as a build of that
+commit for the CPU; graph split needs CUDA cards and has not run.
 """
 
 from __future__ import annotations
@@ -18,10 +19,22 @@ from omni.errors import OmniError
 # Taken (gpt_params_find_arg) but not listed by --help.
 UNLISTED = frozenset({"--alias", "-a", "--n-gpu-layers", "--n-predict"})
 # Listed only by builds that can offload; the others have nothing to place.
-PLACING = frozenset({"-ngl", "-dev", "-sm", "-ts"})
+PLACING = frozenset({"-ngl", "-dev", "-sm", "-ts", "-ngld", "-devd"})
 DRAFTING = {"draft-simple": "draft", "draft-mtp": "mtp", "draft-eagle3": "eagle3"}
 # Only its help has these: the scheduling of -sm graph.
 MARKS = frozenset({"-smgs", "--split-mode-graph-scheduling"})
+# Strategy → why not, and what instead.
+REFUSED = {
+    "tensor_split": (
+        "ik_llama.cpp has no -sm tensor; its own tensor parallelism is the strategy graph split.",
+        "Choose graph split, or llama.cpp.",
+    ),
+    # handle_slots_save posts its task before it waits for the result; seen with 7 and with 250 tokens.
+    "prefill_decode": (
+        "ik_llama.cpp loses its answer to a quick save of the KV cache, so a prompt cannot be handed over.",
+        "Choose llama.cpp.",
+    ),
+}
 LOAD_MODES = {"none": ["--no-mmap"], "mmap": [], "mlock": ["--no-mmap", "--mlock"], "mmap+mlock": ["--mlock"]}
 
 
@@ -39,10 +52,8 @@ class IkLlamaCpp(LlamaCpp):
         return super().command(spec)
 
     def reasons(self, request: PlanRequest) -> tuple[Reason, ...]:
-        if request.strategy != "tensor_split":
-            return ()
-        text = "ik_llama.cpp has no -sm tensor; its own tensor parallelism is the strategy graph split."
-        return (Reason("strategy_not_for_engine", Severity.ERROR, text, "Choose graph split, or llama.cpp."),)
+        refused = REFUSED.get(request.strategy)
+        return (Reason("strategy_not_for_engine", Severity.ERROR, *refused),) if refused else ()
 
     def recognises(self, help_text: str) -> bool:
         return bool(listed_flags(help_text) & MARKS)
@@ -91,12 +102,13 @@ class IkLlamaCpp(LlamaCpp):
         if spec.draft.model_path:
             layers = EVERY_LAYER if spec.draft.gpu_layers == ALL else str(spec.draft.gpu_layers)
             flags += ["-md", spec.draft.model_path, "-ngld", layers]
-        return flags
+        return _placeable(spec, flags)
 
 
 def _placeable(spec: ServerSpec, flags: list[str]) -> list[str]:
     """Without what a build for the CPU alone does not list, where nothing is placed."""
-    if accelerators(spec.devices) or "-ngl" in spec.engine.flags:
+    drafting = spec.draft.devices if spec.draft else ()
+    if accelerators((*spec.devices, *drafting)) or "-ngl" in spec.engine.flags:
         return flags
     pairs = zip(["", *flags], flags, strict=False)
     return [word for before, word in pairs if word not in PLACING and before not in PLACING]

@@ -102,6 +102,8 @@ def test_numbers_of_drafting_belong_to_its_type(spec: ServerSpec, kind: str, val
 def test_a_build_for_the_cpu_alone_lists_no_placing_and_needs_none(spec: ServerSpec) -> None:
     plain = replace(spec, engine=replace(spec.engine, flags=LISTED - PLACING), devices=(CPU,))
     assert not flags_of(made(plain)) & PLACING
+    drafting = made(plain, draft=DraftSpec("draft-simple", "/m/d.gguf", (CPU,)))
+    assert not flags_of(drafting) & PLACING and value_of(drafting, "-md") == "/m/d.gguf"
     assert value_of(made(spec, devices=(CPU,)), "-dev") == "none"
     with pytest.raises(OmniError, match="has no flag -dev"):
         made(plain, devices=CARDS)
