@@ -196,6 +196,7 @@ ROWS = (
     Row("record", "half-written ones are left over", "stopped", leftovers, Ends(restarts=0), ("serve",)),
     Row("row", "deployment deleted in the database", "ready", deployment_is_deleted_from_the_database, GONE, ("serve",)),
     Row("row", "deployment deleted in the database", "loading", deployment_is_deleted_from_the_database, GONE, ("slow",)),
+    Row("row", "deployment deleted in the database", "generating", deployment_is_deleted_from_the_database, GONE, on="pair"),
     Row("row", "instance deleted in the database", "ready", instance_is_deleted_from_the_database, AGAIN, ("serve",)),
     Row("log", "deleted", "ready", log_is_deleted, UNTOUCHED),
     Row("model", "deleted, then SIGKILL of the engine", "stopped", with_own_model(model_is_deleted),
