@@ -40,6 +40,8 @@ def is_whole(record: Path) -> bool:
 def record_is_lost_and_stop_pressed(rig: Rig) -> None:
     rig.record_path().unlink()
     rig.stop()
+    rig.tick()
+    assert rig.state != "stopped" or not rig.processes(), "it was said to be stopped while it ran"
 
 
 def record_is_lost_and_start_pressed_again(rig: Rig) -> None:
