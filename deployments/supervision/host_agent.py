@@ -235,6 +235,7 @@ class HostAgent:
                 log.warning("instance %d is no longer known; its process is ended", record.instance)
                 process.kill_group(record)
                 process.forget(self.run, record.instance)
+                launch.tidy(record.argv)
 
     # --- one step -----------------------------------------------------------------------------------
     def _step(self, instance: Instance, desired: Desired, seen: Observed, taken: list[int]) -> None:
@@ -254,7 +255,7 @@ class HostAgent:
             process.kill_group(record)
         elif decision.action == Action.CLEAR and (record or instance.pid or instance.port):
             process.forget(self.run, instance.pk)
-            launch.tidy(instance)
+            launch.tidy(instance.argv)
             record = None
         has_ended = not seen.is_alive and seen.cause and decision.action != Action.START
         if not has_ended:

@@ -42,9 +42,9 @@ def check(plan: InstancePlan) -> None:
             slots_folder.make(Path(value))
 
 
-def tidy(instance: Instance) -> None:
-    """Removes what an instance that is stopped may have left in memory."""
-    for flag, value in zip(instance.argv, instance.argv[1:], strict=False):
+def tidy(argv: Sequence[str]) -> None:
+    """Removes what an instance with this command, stopped by now, may have left in memory."""
+    for flag, value in zip(argv, argv[1:], strict=False):
         if flag == "--slot-save-path" and Path(value).parent == settings.OMNI_HOME.slots:
             slots_folder.remove(Path(value))
 

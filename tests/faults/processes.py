@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,15 +27,17 @@ def found(run: Path) -> list[Found]:
     return list(_found(f"{run}/instances/"))
 
 
-def _found(prefix: str) -> Iterator[Found]:
-    for process in psutil.process_iter():
-        try:
-            mark = process.environ().get(MARK, "")
-            if mark.startswith(prefix):
-                is_runner = f"{mark}.spec" in process.cmdline()
-                yield Found(process.pid, process.ppid(), int(mark.removeprefix(prefix)), is_runner)
-        except (psutil.Error, OSError):
-            continue
+def _found(folder: str) -> Iterator[Found]:
+    wanted = f"{MARK}={folder}".encode()
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            environment = (entry / "environ").read_bytes()
+            if wanted not in environment:
+                continue
+            instance = environment.partition(wanted)[2].partition(b"\0")[0].decode()
+            parent = int((entry / "stat").read_bytes().rpartition(b")")[2].split()[1])
+            is_runner = f"{folder}{instance}.spec".encode() in (entry / "cmdline").read_bytes()
+            yield Found(int(entry.name), parent, int(instance), is_runner)
 
 
 def engines(run: Path) -> dict[int, list[int]]:

@@ -112,7 +112,7 @@ class Rig:
         while not wanted():
             assert time.monotonic() < deadline, f"not within {timeout_s:g} s; {self.ticker.describe()}"
             self.tick()
-            time.sleep(0.02)
+            time.sleep(0.04)
 
     def reach(self, state: str) -> None:
         """`generating` is ready with an answer under way, `stopping` waits for its client."""

@@ -7,19 +7,19 @@ import os
 import resource
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from signal import SIGKILL
+from signal import SIGKILL, SIGSEGV
 from unittest.mock import patch
 
 import pytest
 from django.conf import settings
 
 from deployments.supervision import process
+from deployments.supervision.observe import http_health
 from tests.faults.answers import Answer
 from tests.faults.rig import Rig
-from tests.faults.rows_signals import KILLED
 from tests.faults.table import UNTOUCHED, Ends, Row
 
 TINY_BYTES = 128 << 10
@@ -96,7 +96,7 @@ def disk_gets_full_while_it_runs(rig: Rig) -> None:
     rig.until(lambda: rig.state == "ready", 30)
     first = rig.instance.pid
     fill(filler)
-    rig.signal(SIGKILL)
+    rig.signal(SIGSEGV)  # what it ended with is written down all the same
     rig.until(lambda: rig.state == "ready" and rig.instance.pid not in (None, first), 30)
     filler.unlink()
 
@@ -144,17 +144,29 @@ def no_process_can_be_made(rig: Rig) -> None:
 
 def agent_has_no_file_descriptor_left(rig: Rig) -> None:
     """What it cannot look at it does not touch, and it does not take it for dead."""
+    instance = rig.instance.pk
+    record = process.read_record(rig.run, instance)
+    assert record
+    looks: tuple[Callable[[], object], ...] = (
+        rig.ticker.agent.tick,
+        lambda: process.read_record(rig.run, instance),
+        lambda: record.is_alive,
+        lambda: process.is_held(rig.run, instance),
+        lambda: http_health(record.port or 0),
+    )
+    for look in looks:
+        with no_file_descriptors(), pytest.raises(OSError, match="Too many open files"):
+            look()
+
+
+@contextmanager
+def no_file_descriptors() -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    failed = 0
-    for _ in range(10):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
-        try:
-            rig.ticker.agent.tick()
-        except OSError as error:
-            failed += error.errno == errno.EMFILE
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert failed == 10
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 NO_ROOM = Ends("failed", code="no_room", says=("No space left on device", "Make room"))
@@ -163,8 +175,8 @@ ROWS = (
     Row("disk", "of OMNI_HOME is full", "stopped", disk_is_full_at_a_start, NO_ROOM, ("serve",), mend=lambda rig: None),
     Row("disk", "of OMNI_HOME is full for a while", "stopped", disk_is_full_at_a_start_and_has_room_again,
         Ends(code="no_room"), ("serve",)),
-    Row("disk", "gets full, then SIGKILL of the engine", "stopped", disk_gets_full_while_it_runs,
-        Ends(restarts=1, code="killed", says=KILLED.says), ("serve",)),
+    Row("disk", "gets full, then SIGSEGV of the engine", "stopped", disk_gets_full_while_it_runs,
+        Ends(restarts=1, code="crashed", says=("SIGSEGV",)), ("serve",)),
     Row("disk", "read-only for a while, and SIGKILL of the engine", "stopped", home_is_read_only_for_a_while,
         Ends(code="no_room", says=("Read-only",)), ("serve",)),
     Row("disk", "of hand-overs is full", "stopped", slots_disk_is_full, Ends(restarts=0), on="pair", within_s=40),

@@ -40,6 +40,8 @@ def is_whole(record: Path) -> bool:
 def record_is_lost_and_stop_pressed(rig: Rig) -> None:
     rig.record_path().unlink()
     rig.stop()
+    rig.tick()
+    assert rig.state != "stopped" or not rig.processes(), "it was said to be stopped while it ran"
 
 
 def record_is_lost_and_start_pressed_again(rig: Rig) -> None:
@@ -196,6 +198,7 @@ ROWS = (
     Row("record", "half-written ones are left over", "stopped", leftovers, Ends(restarts=0), ("serve",)),
     Row("row", "deployment deleted in the database", "ready", deployment_is_deleted_from_the_database, GONE, ("serve",)),
     Row("row", "deployment deleted in the database", "loading", deployment_is_deleted_from_the_database, GONE, ("slow",)),
+    Row("row", "deployment deleted in the database", "generating", deployment_is_deleted_from_the_database, GONE, on="pair"),
     Row("row", "instance deleted in the database", "ready", instance_is_deleted_from_the_database, AGAIN, ("serve",)),
     Row("log", "deleted", "ready", log_is_deleted, UNTOUCHED),
     Row("model", "deleted, then SIGKILL of the engine", "stopped", with_own_model(model_is_deleted),

@@ -158,7 +158,7 @@ ROWS = (
     Row("agent", "SIGKILL", "loading", killed("celery"), UNTOUCHED),
     Row("agent", "SIGKILL", "generating", killed("celery"), UNTOUCHED),
     Row("agent", "SIGKILL", "stopping", killed("celery"), STOPPED),
-    Row("agent", "SIGKILL four times", "starting", killed("celery", 4), UNTOUCHED, within_s=60),
+    Row("agent", "SIGKILL three times", "starting", killed("celery", 3), UNTOUCHED, within_s=60),
     Row("agent", "SIGSTOP, then SIGCONT", "ready", agent_halts, UNTOUCHED, within_s=60),
     Row("agent", "a second one, then SIGKILL of the first", "ready", second_agent, UNTOUCHED, within_s=60),
     Row("sampler", "SIGKILL", "ready", killed("sampler"), UNTOUCHED),

@@ -204,7 +204,7 @@ ROWS = (
     Row("clock", "three hours back", "crashed", clock_jumps(-3), Ends(restarts=1), ("serve",)),
     Row("database", "locked for 10 s, the engine is killed", "ready", database_is_locked, KILLED, ("serve",)),
     Row("database", "locked for longer than anybody waits", "ready", database_is_locked_and_nothing_happens, UNTOUCHED, ("serve",)),
-    Row("port", "taken", "stopped", port_is_taken, Ends(restarts=0)),
+    Row("port", "taken", "stopped", port_is_taken, Ends(restarts=0), ("serve",)),
     Row("port", "stolen before the next start", "crashed", port_is_stolen, Ends(restarts=1), ("serve",)),
     Row("port", "none is left", "stopped", no_port_is_left,
         Ends("failed", code="ports_exhausted", says=("OMNI_ENGINE_PORTS",)), ("serve",), mend=lambda rig: None),
