@@ -67,7 +67,7 @@ def serving(deployment: Deployment) -> Serving:
     strategy = STRATEGIES.get(deployment.strategy)
     answering = next((i for i in instances if strategy and i.role == strategy.serving_role), None)
     passage = Passage(strategy.passage) if strategy else Passage.DIRECT
-    peers = {i.role: Peer(address, f"{i.pid} {i.start_time}") for i in instances if (address := _address(i))}
+    peers = {i.role: _peer(i, address) for i in instances if (address := _address(i))}
     return Serving(
         name=deployment.name,
         state=state,
@@ -92,6 +92,10 @@ def _foreign(deployment: Deployment) -> Foreign | None:
         return None
     engine = deployment.engine
     return Foreign(key_name(engine.pk, engine.path), left_out(engine.build))
+
+
+def _peer(instance: Instance, address: str) -> Peer:
+    return Peer(address, f"{instance.pid} {instance.start_time}", instance.file_stamp)
 
 
 def _address(instance: Instance | None) -> str | None:

@@ -149,6 +149,9 @@ class _Way(Passing):
             self.slot.held = Held(tokens)
 
     def _trust(self, reader: Peer) -> None:
+        """The engine restores other weights' caches of the same shape without a word, and answers nonsense."""
+        if reader.file != self.serving.peers[DECODE].file:
+            raise HandoverFailed("the model's file was replaced between the starts of the instances", Outcome.SKIPPED)
         pair, unused = self.lines.unused.get(self.serving.name, (None, 0))
         if pair == (reader, self.serving.peers[DECODE]) and unused >= rules.MOST_UNUSED:
             raise HandoverFailed("the decode instance makes no use of what is handed over", Outcome.SKIPPED)

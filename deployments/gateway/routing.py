@@ -27,10 +27,12 @@ class Passage(StrEnum):
 
 @dataclass(frozen=True)
 class Peer:
-    """An instance that answers; `process` changes when it is started anew, at the same address as well."""
+    """An instance that answers; `process` changes when it is started anew, at the same address as well, and `file`
+    when it was started with other weights."""
 
     address: str
     process: str = ""
+    file: str = ""
 
 
 @dataclass(frozen=True)

@@ -150,6 +150,8 @@ class Instance(models.Model):
     error = models.TextField(blank=True)
     log_line = models.TextField(blank=True, help_text="the line of the log that tells the cause")
     log_path = models.CharField(max_length=500, blank=True)
+    # Of the model's files when it was started: bytes and time of change.
+    file_stamp = models.CharField(max_length=80, blank=True)
     # Of the process that was checked last: when it began, how its first answer was, and what is not as planned.
     checked_ticks = models.BigIntegerField(null=True, blank=True)
     judgement = models.CharField(max_length=12, blank=True)

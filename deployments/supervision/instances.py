@@ -98,5 +98,15 @@ def slow_load_s(deployment: Deployment) -> float:
     return flavour.slow_load_s if flavour else 0.0
 
 
+def file_stamp(argv: Sequence[str]) -> str:
+    """Tells one file from another that took its name; empty where there is none to look at."""
+    path = argument(argv, "-m")
+    try:
+        stats = [shard.stat() for shard in shard_paths(Path(path))] if path else []
+    except OSError:
+        return ""
+    return f"{sum(one.st_size for one in stats)} {max(one.st_mtime_ns for one in stats)}" if stats else ""
+
+
 def is_newer(server: Record | None, user: Record | None) -> bool:
     return bool(server and user and server.ticks and user.ticks and server.ticks > user.ticks)

@@ -15,6 +15,7 @@ from deployments.gguf import read_header
 from deployments.models import Instance
 from deployments.planning.plan import KEY, PORT, InstancePlan
 from deployments.supervision import device_servers, ports, process
+from deployments.supervision.instances import file_stamp
 from gpus.models import Device
 from omni.errors import OmniError
 
@@ -56,6 +57,7 @@ def start(instance: Instance, plan: InstancePlan, generation: int, taken: Sequen
     argv = [argument.replace(PORT, str(port)) for argument in plan.argv]
     # With the key's placeholder: what is kept and shown of an instance does not tell it.
     instance.argv, instance.env = argv, dict(plan.env)
+    instance.file_stamp = file_stamp(argv)
     path = log_path(instance)
     instance.log_path = str(path)
     return process.spawn(

@@ -77,6 +77,11 @@ def test_prompts_go_over_between_two_instances_that_the_agent_runs(
     report, read = ask(" ".join(WORDS))
     assert report and report.is_used and read == 1
 
+    # The file was replaced before one of them was started again: their caches do not fit each other.
+    Instance.objects.filter(role="prefill").update(file_stamp="94 1")
+    report, read = ask("another " + " ".join(WORDS))
+    assert report and report.header.startswith("skipped: the model's file was replaced") and read > 100
+
     services.deployment_stop(deployment=deployment)
     ticker.until(lambda: {i.state for i in Instance.objects.all()} == {"stopped"})
     assert not folder.exists()
