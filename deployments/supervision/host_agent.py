@@ -113,9 +113,9 @@ class HostAgent:
         taken = [instance.port for instance in instances if instance.port]
         failed: list[Exception] = []
         for instance in instances:
-            if records[instance.pk] is None and process.is_held(self.run, instance.pk):
-                continue  # its record was damaged; its runner writes it anew within half a second
             try:
+                if records[instance.pk] is None and process.is_held(self.run, instance.pk):
+                    continue  # its record was damaged; its runner writes it anew within half a second
                 seen[instance.pk] = self._with_plan(instance, seen[instance.pk], records[instance.pk])
                 desired = self._desired(instance, instances, seen, records)
                 self._step(instance, desired, seen[instance.pk], taken)

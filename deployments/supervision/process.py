@@ -96,7 +96,7 @@ def read_record(run: Path, instance: int) -> Record | None:
 def is_held(run: Path, instance: int) -> bool:
     """Whether a runner of this instance lives, with or without its record."""
     try:
-        with (instances_folder(run) / f"{instance}.lock").open("r+") as lock:
+        with (instances_folder(run) / f"{instance}.lock").open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
