@@ -10,7 +10,11 @@ from deployments.engines.portable_cpu import library_env
 KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "VK_ICD_FILENAMES")
 
 
+# Cards are counted in bus order, as NVML counts them. One that aborts must not wait for a debugger's backtrace first,
+# which takes ten seconds where gdb is installed.
+GIVEN = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "GGML_NO_BACKTRACE": "1"}
+
+
 def engine_environment(binary: str) -> dict[str, str]:
-    """Cards are counted in bus order, as NVML counts them."""
     kept = {name: os.environ[name] for name in KEPT if name in os.environ}
-    return kept | {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"} | library_env(binary)
+    return kept | GIVEN | library_env(binary)

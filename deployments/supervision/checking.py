@@ -17,6 +17,8 @@ from deployments.supervision.process import Record
 from deployments.supervision.reconcile import Observed
 from deployments.supervision.verify import built_otherwise, check_answer
 
+# A mute engine takes three minutes to be given up; the others are not to wait for it.
+MOST_CHECKS = 8
 WRONG = "wrong_answers"
 FIX = "Use other shares of the devices or another strategy; the model itself is fine where it runs as independent."
 
@@ -31,7 +33,7 @@ class Checker:
     """Belongs to the agent's thread; only the questions themselves run beside it."""
 
     def __init__(self) -> None:
-        self.pool = ThreadPoolExecutor(2, thread_name_prefix="check")
+        self.pool = ThreadPoolExecutor(MOST_CHECKS, thread_name_prefix="check")
         self.asked: dict[int, tuple[int, Future[Found]]] = {}
 
     def checked(self, instance: Instance, record: Record, seen: Observed) -> Observed:

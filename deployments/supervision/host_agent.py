@@ -10,16 +10,15 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 
 from django.conf import settings
-from django.db import DatabaseError, transaction
+from django.db import DatabaseError
 from django.utils import timezone
 
 from deployments import slots_folder
 from deployments.in_flight import Doors
-from deployments.models import Deployment, Instance, Transition
+from deployments.models import Deployment, Instance
 from deployments.planning.settings import with_defaults
 from deployments.plans import plan_deployment
 from deployments.supervision import device_servers, launch, process
@@ -29,14 +28,12 @@ from deployments.supervision.instances import (
     busy_devices,
     file_bytes,
     is_newer,
-    ran_here,
     remembered,
     servers_of,
     slow_load_s,
     values,
 )
-from deployments.supervision.log_reading import Cause, notice
-from deployments.supervision.logs import since_start
+from deployments.supervision.log_reading import Cause
 from deployments.supervision.observe import observe
 from deployments.supervision.places import Places
 from deployments.supervision.planned import Planner, Plans
@@ -54,6 +51,7 @@ from deployments.supervision.reconcile import (
     why_it_ends,
 )
 from deployments.supervision.remote import missing_elsewhere
+from deployments.supervision.saving import save
 from deployments.supervision.states import LIVE, InstanceState
 from deployments.supervision.strays import end_strays
 from gpus.models import Host
@@ -118,7 +116,7 @@ class HostAgent:
                     continue  # its record was damaged; its runner writes it anew within half a second
                 seen[instance.pk] = self._with_plan(instance, seen[instance.pk], records[instance.pk])
                 desired = self._desired(instance, instances, seen, records)
-                self._step(instance, desired, seen[instance.pk], taken)
+                self._step(instance, desired, seen[instance.pk], records[instance.pk], taken)
             except DatabaseError:
                 raise
             except Exception as error:
@@ -238,7 +236,14 @@ class HostAgent:
                 launch.tidy(record.argv)
 
     # --- one step -----------------------------------------------------------------------------------
-    def _step(self, instance: Instance, desired: Desired, seen: Observed, taken: list[int]) -> None:
+    def _step(
+        self,
+        instance: Instance,
+        desired: Desired,
+        seen: Observed,
+        record: process.Record | None,
+        taken: list[int],
+    ) -> None:
         now_s = self.clock()
         before = values(instance)
         memory = self.memories.get(instance.pk) or remembered(instance, now_s)
@@ -246,7 +251,6 @@ class HostAgent:
         if instance.deployment_id and seen.is_alive and why_it_ends(desired, seen, memory):
             seen = replace(seen, is_busy=not self.doors.shut(instance.deployment_id))
         decision = decide(desired, seen, memory, now_s, limits, seed=instance.pk)
-        record = process.read_record(self.run, instance.pk)
         if decision.action == Action.START:
             decision, record = self._start(instance, desired, decision, taken)
         elif decision.action == Action.TERMINATE and record:
@@ -260,7 +264,9 @@ class HostAgent:
         has_ended = not seen.is_alive and seen.cause and decision.action != Action.START
         if not has_ended:
             self.memories[instance.pk] = decision.memory
-        self._save(instance, decision, record, before)
+        changed = save(instance, decision, record, before, wait_s=decision.memory.next_start_s - self.clock())
+        if changed and instance.deployment:
+            self._tell(instance.deployment)
         self.memories[instance.pk] = decision.memory
         if has_ended:
             # It has been dealt with, and that is written down: the next observation must not count it again.
@@ -284,66 +290,6 @@ class HostAgent:
         if instance.device:
             self.plans.forget_all()  # endpoints stand in the plans of those who use them
         return decision, record
-
-    def _save(
-        self, instance: Instance, decision: Decision, record: process.Record | None, before: dict[str, object]
-    ) -> None:
-        memory, old = decision.memory, str(before["state"])
-        instance.state = str(memory.state)
-        instance.generation, instance.restarts, instance.failures = (
-            memory.generation,
-            memory.restarts,
-            memory.failures,
-        )
-        alive = bool(record and record.exit_code is None)
-        instance.pid = record.pid if record and alive else None
-        instance.start_time = record.ticks if record and alive else None
-        if memory.state in (InstanceState.STOPPED, InstanceState.FAILED):
-            instance.port = None
-        if record and record.exit_code is not None:
-            instance.exit_code = record.exit_code
-        if memory.generation != before["generation"]:
-            instance.error_code = instance.error = instance.log_line = ""
-        self._save_cause(instance, decision, old)
-        if not decision.is_draining:
-            instance.drains_until = None
-        elif instance.drains_until is None:
-            instance.drains_until = timezone.now() + timedelta(seconds=decision.drains_s)
-        wait_s = memory.next_start_s - self.clock()
-        waiting = memory.state == InstanceState.CRASHED
-        if values(instance) == before:
-            return
-        instance.next_start_at = timezone.now() + timedelta(seconds=wait_s) if waiting else None
-        if decision.action == Action.START:
-            instance.started_at = timezone.now()
-            instance.warning = instance.judgement = ""
-        if memory.state == InstanceState.READY and old != InstanceState.READY:
-            instance.ready_at = timezone.now()
-            ran_here(instance)
-        with transaction.atomic():
-            instance.save()
-            if old != instance.state:
-                Transition.objects.create(
-                    instance=instance, old=old, new=instance.state, reason=decision.reason, pid=instance.pid
-                )
-        if instance.deployment:
-            self._tell(instance.deployment)
-
-    @staticmethod
-    def _save_cause(instance: Instance, decision: Decision, old: str) -> None:
-        cause = decision.cause
-        if decision.memory.state == InstanceState.READY and not cause:
-            if old == InstanceState.READY:
-                return
-            instance.error_code = instance.error = instance.log_line = ""
-            if told := notice(since_start(Path(instance.log_path))):
-                said = f"{told.text} {told.fix}"
-                instance.warning = " ".join(filter(None, (said, instance.warning)))
-        elif cause:
-            instance.error_code, instance.log_line = cause.code, cause.line
-            instance.error = f"{cause.text} {cause.fix}".strip()
-        elif decision.memory.state == InstanceState.STOPPED:
-            instance.error_code = instance.error = instance.log_line = ""
 
     # --- doors --------------------------------------------------------------------------------------
     def _open_doors(self, instances: list[Instance]) -> None:

@@ -26,7 +26,7 @@ def test_fault(row: Row, make_rig: Callable[[Row], Rig], measured: Measured) -> 
     measured.add(row, _reached(rig, row, before), time.monotonic() - began)
     rig.check_end(row.ends, before)
     if rig.answer and row.at == "generating" and row.ends.is_same is not True:
-        rig.answer.check_broken_off()
+        rig.answer.check_broken_off(by_somebody=row.ends == rows_files.GONE)
     rig.undo.close()
     if row.mend:
         row.mend(rig)

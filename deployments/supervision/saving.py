@@ -1,0 +1,78 @@
+"""Writes down what became of an instance: its row, and each change of its state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+
+from django.db import transaction
+from django.utils import timezone
+
+from deployments.models import Instance, Transition
+from deployments.supervision.instances import ran_here, values
+from deployments.supervision.log_reading import notice
+from deployments.supervision.logs import since_start
+from deployments.supervision.process import Record
+from deployments.supervision.reconcile import Action, Decision
+from deployments.supervision.states import InstanceState
+
+
+def save(
+    instance: Instance, decision: Decision, record: Record | None, before: Mapping[str, object], *, wait_s: float
+) -> bool:
+    """Whether anything changed that is worth a message. `before` are the row's values, `wait_s` the time to its
+    next start."""
+    memory, old = decision.memory, str(before["state"])
+    instance.state = str(memory.state)
+    instance.generation, instance.restarts, instance.failures = memory.generation, memory.restarts, memory.failures
+    _process(instance, record)
+    if memory.generation != before["generation"]:
+        instance.error_code = instance.error = instance.log_line = ""
+    _cause(instance, decision, old)
+    if not decision.is_draining:
+        instance.drains_until = None
+    elif instance.drains_until is None:
+        instance.drains_until = timezone.now() + timedelta(seconds=decision.drains_s)
+    if values(instance) == before:
+        return False
+    waiting = memory.state == InstanceState.CRASHED
+    instance.next_start_at = timezone.now() + timedelta(seconds=wait_s) if waiting else None
+    if decision.action == Action.START:
+        instance.started_at = timezone.now()
+        instance.warning = instance.judgement = ""
+    if memory.state == InstanceState.READY and old != InstanceState.READY:
+        instance.ready_at = timezone.now()
+        ran_here(instance)
+    with transaction.atomic():
+        instance.save()
+        if old != instance.state:
+            change = {"old": old, "new": instance.state, "reason": decision.reason, "pid": instance.pid}
+            Transition.objects.create(instance=instance, **change)
+    return True
+
+
+def _process(instance: Instance, record: Record | None) -> None:
+    alive = bool(record and record.exit_code is None)
+    instance.pid = record.pid if record and alive else None
+    instance.start_time = record.ticks if record and alive else None
+    if instance.state in (InstanceState.STOPPED, InstanceState.FAILED):
+        instance.port = None
+    if record and record.exit_code is not None:
+        instance.exit_code = record.exit_code
+
+
+def _cause(instance: Instance, decision: Decision, old: str) -> None:
+    cause = decision.cause
+    if decision.memory.state == InstanceState.READY and not cause:
+        if old == InstanceState.READY:
+            return
+        instance.error_code = instance.error = instance.log_line = ""
+        if told := notice(since_start(Path(instance.log_path))):
+            said = f"{told.text} {told.fix}"
+            instance.warning = " ".join(filter(None, (said, instance.warning)))
+    elif cause:
+        instance.error_code, instance.log_line = cause.code, cause.line
+        instance.error = f"{cause.text} {cause.fix}".strip()
+    elif decision.memory.state == InstanceState.STOPPED:
+        instance.error_code = instance.error = instance.log_line = ""
