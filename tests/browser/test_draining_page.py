@@ -59,3 +59,7 @@ def test_answers_finish_or_are_cut_and_an_idle_one_is_unloaded(
         assert not look(shown, f"unloaded-{scheme}-{size}")
     page.get_by_role("button", name="Load leaving").click()
     expect(badge).to_have_text("ready", timeout=40_000)
+    # The panel is shared with other tests.
+    page.get_by_role("button", name="Delete").click()
+    page.locator("#confirm-dialog").get_by_role("button", name="Delete").click()
+    page.wait_for_url("**/deployments/")

@@ -158,10 +158,10 @@ def test_stop_on_the_page_leaves_no_engine(page: Page, panel: RunningPanel) -> N
     deployed(page, panel)
     (engine,) = panel.engines()
     page.goto(f"{panel.url}/deployments/")
-    page.get_by_role("button", name="Stop").first.click()
-    dialog = page.get_by_role("dialog")
-    if dialog.is_visible():
-        dialog.get_by_role("button").last.click()
-    expect(page.locator('.badge[data-state="stopped"]').first).to_be_visible(timeout=15_000)
+    row = page.get_by_role("row").filter(has=page.get_by_role("button", name="Stop"))
+    name = row.get_by_role("link").first.inner_text()
+    row.get_by_role("button", name="Stop").click()
+    stopped = page.get_by_role("row").filter(has_text=name).locator('.badge[data-state="stopped"]')
+    expect(stopped.first).to_be_visible(timeout=15_000)
     assert not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE
     assert panel.engines() == []
