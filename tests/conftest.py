@@ -20,6 +20,13 @@ settings.register_profile("omni", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("omni")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Two processes share the tests, a file at a time; those on the one long-lived panel keep their order."""
+    for item in items:
+        on_panel = "panel" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("panel" if on_panel else item.path.name))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def broker() -> Iterator[None]:
     """The embedded Valkey on the settings' own socket."""

@@ -121,7 +121,7 @@ def test_stop_now_waits_for_nobody(rig: Rig) -> None:
 def test_started_again_while_its_answers_finish_it_goes_on_with_the_same_process(rig: Rig) -> None:
     rig.apply("smol", drain_s=600)
     pid = rig.engine("smol").pid
-    answer = rig.ask("smol", max_tokens=600, ignore_eos=True)
+    answer = rig.ask("smol", max_tokens=350, ignore_eos=True)
     all_begun([answer])
     rig.panel.manage("stop", "smol")
     wait_until(lambda: rig.deployment("smol")["state"] == "stopping", 10)
@@ -170,7 +170,7 @@ def test_an_idle_deployment_is_unloaded_and_the_next_request_loads_it(rig: Rig) 
 
 def test_a_long_answer_is_no_idleness(rig: Rig) -> None:
     rig.apply("smol", idle_unload_s=1)
-    answer = rig.ask("smol", max_tokens=900, ignore_eos=True).wait(90)
+    answer = rig.ask("smol", max_tokens=400, ignore_eos=True).wait(90)
     assert answer.finish_reason == "length", answer
 
 
