@@ -39,10 +39,11 @@ class IkLlamaCpp(LlamaCpp):
         return super().command(spec)
 
     def reasons(self, request: PlanRequest) -> tuple[Reason, ...]:
+        found = super().reasons(request)
         if request.strategy != "tensor_split":
-            return ()
+            return found
         text = "ik_llama.cpp has no -sm tensor; its own tensor parallelism is the strategy graph split."
-        return (Reason("strategy_not_for_engine", Severity.ERROR, text, "Choose graph split, or llama.cpp."),)
+        return (*found, Reason("strategy_not_for_engine", Severity.ERROR, text, "Choose graph split, or llama.cpp."))
 
     def recognises(self, help_text: str) -> bool:
         return bool(listed_flags(help_text) & MARKS)
