@@ -117,7 +117,8 @@ def config_of(text: str) -> Any:
         (index_of('{"weight_map": {"a": 1}}'), "folder_invalid", "has no weight_map"),
         (index_of('{"weight_map": {"a": "../x.safetensors"}}'), "folder_invalid", "no file of this folder"),
         (index_of('{"weight_map": {"a": "/etc/passwd"}}'), "folder_invalid", "no file of this folder"),
-        (index_of('{"weight_map": {"a": "model-00001-of-00003.safetensors"}}'), "folder_incomplete", "'a' is not in it"),
+        (index_of(json.dumps({"weight_map": {"a": "model-00001-of-00003.safetensors"}})), "folder_incomplete",
+         "'a' is not in it"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_with_the_file(tmp_path: Path, spoil: Any, code: str, says: str) -> None:
@@ -185,11 +186,16 @@ def test_packed_weights_are_counted_as_what_they_stand_for(
     assert shape.kinds[0].by_name["ffn_down.weight"].shape == (25600, 5120)
 
 
+def groups(**weights: object) -> dict[str, Any]:
+    return {"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": weights}}}
+
+
 @pytest.mark.parametrize(
     ("quantisation", "name"),
     [
-        ({"quant_method": "compressed-tensors", "config_groups": {"a": {"weights": {"num_bits": 4, "type": "int"}}}}, "INT4"),
-        ({"quant_method": "compressed-tensors", "config_groups": {"a": {"weights": {"num_bits": 8, "type": "float"}}}}, "FP8"),
+        (groups(num_bits=4, type="int"), "INT4"),
+        (groups(num_bits=8, type="float"), "FP8"),
+        (groups(num_bits=4, type="float"), "NVFP4"),
         ({"quant_method": "fbgemm_fp8"}, "FP8"),
         ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "BNB-NF4"),
         ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "BNB-INT8"),
