@@ -18,7 +18,7 @@ from deployments.folder_facts import folder_facts
 from deployments.gguf import GgufError, GgufHeader, read_header
 from deployments.model_facts import ModelFacts, facts
 from deployments.model_files import files_of, fingerprint_of, found_files, is_there, model_at, stamp_of
-from deployments.model_folder import holds_model, read_folder
+from deployments.model_folder import CONFIG, holds_model, read_folder
 from deployments.models import LibraryFolder, Model
 from deployments.planning.from_folder import folder_shape
 from deployments.planning.from_header import model_shape
@@ -234,8 +234,11 @@ def _describe_gguf(model: Model, path: Path) -> None:
 
 def _describe_folder(model: Model, path: Path) -> None:
     header = read_folder(path)
-    known = folder_facts(header)
-    model.shape = folder_shape(header).to_dict()
+    try:
+        known, shape = folder_facts(header), folder_shape(header)
+    except (TypeError, ValueError, ArithmeticError, MemoryError, LookupError, AttributeError) as error:
+        raise FolderError("folder_invalid", path / CONFIG, f"it contradicts itself ({error})") from None
+    model.shape = shape.to_dict()
     # Its tokenizer is not read, so nothing is known to draft for it.
     model.vocab = VocabFacts(n_vocab=known.n_vocab).to_dict()
     _describe(model, known)

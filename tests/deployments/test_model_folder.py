@@ -319,3 +319,34 @@ def test_of_a_model_that_sees_the_text_part_counts(tmp_path: Path) -> None:
     known, shape = folder_facts(read_folder(folder)), shape_of(folder)
     assert (known.arch, known.n_layer, known.hparams["architectures"]) == ("sees_text", 2, "SeesForCausalLM")
     assert known.n_params == 64 * 64 + 64 and shape.weights_bytes == 2 * known.n_params
+
+
+WEIRD: tuple[Any, ...] = (
+    None, True, -1, 0, 1, 7, 2**70, 1.5, float("inf"), float("nan"), "", "x", "\ud800\0", [], [None], [[1]], {},
+    {"a": []}, ["full_attention", 3], [1] * 3, {"weights": 1}, [float("nan")],
+)  # fmt: skip
+RICH: dict[str, Any] = {
+    **LLAMA, "head_dim": 64, "sliding_window": 64, "use_sliding_window": True, "layer_types": ["linear_attention"] * 2,
+    "sliding_window_pattern": 2, "num_experts": 4, "num_experts_per_tok": 2, "kv_lora_rank": 0, "text_config": {},
+    "quantization_config": {"quant_method": "compressed-tensors", "config_groups": {"a": {"weights": {"num_bits": 4}}}},
+    "mamba_d_state": 8, "conv_kernel": 4, "num_nextn_predict_layers": 1, "multi_query": False, "n_groups": 1,
+}  # fmt: skip
+
+
+def test_every_key_may_have_any_value_and_all_that_happens_is_the_one_error(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "m", shards=2)
+    outcomes = {"read": 0, "refused": 0}
+    for key in RICH:
+        for value in WEIRD:
+            (folder / "config.json").write_text(json.dumps({**RICH, key: value}))
+            try:
+                header = read_folder(folder)
+                kept = {"facts": folder_facts(header).as_dict(), "shape": folder_shape(header).to_dict()}
+            except FolderError as error:
+                assert str(error).encode() and str(error).startswith("config.json")
+                outcomes["refused"] += 1
+                continue
+            assert "\\u0000" not in json.dumps(kept, allow_nan=False)
+            json.dumps(kept, ensure_ascii=False).encode()
+            outcomes["read"] += 1
+    assert min(outcomes.values()) > 50, outcomes
