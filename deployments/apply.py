@@ -35,6 +35,7 @@ KEY_OF = {
     "engine_unusable": "engine",
     "engine_not_probed": "engine",
     "no_engine": "engine",
+    "wrong_format": "engine",
     "bad_name": "name",
     "name_taken": "name",
     "bad_setting": "settings",
@@ -65,7 +66,10 @@ class Wanted:
         known = [e for e in self.engines.values() if e.state == Engine.State.OK and e.flavour == entry.engine]
         if not entry.engine:
             default = [e for e in self.engines.values() if e.state == Engine.State.OK and not e.is_external]
-            return services.default_engine(self.host) if _any_saved(default) else _first(default, "runs")
+            if not _any_saved(default):
+                return _first(default, "runs")
+            named = [self.models[name] for name in entry.models.values() if name in self.models]
+            return services.default_engine(self.host, next(iter(named), None))
         return _first(known, f"is named {entry.engine!r} or is of that flavour")
 
 
@@ -139,14 +143,16 @@ def _resolve_models(wanted: Wanted) -> Iterator[Problem]:
     wanted.models = {model.name: model for model in Model.objects.all()}
     by_path = {model.path: model for model in wanted.models.values()}
     for entry in wanted.rig.models:
-        named, placed = wanted.models.get(entry.name), by_path.get(entry.path)
+        # A folder may be written with a slash at its end.
+        path = str(Path(entry.path))
+        named, placed = wanted.models.get(entry.name), by_path.get(path)
         if named and placed and named.pk != placed.pk:
             text = f"{entry.path} is known as {placed.name}, and {entry.name} is another model."
             yield Problem(entry.line("name"), text)
             continue
         model = placed or named or Model()
-        model.name, model.path = entry.name, entry.path
-        wanted.models[entry.name] = describe_file(model, Path(entry.path))
+        model.name, model.path = entry.name, path
+        wanted.models[entry.name] = describe_file(model, Path(path))
         if model.state != Model.State.OK:
             yield Problem(entry.line("path"), model.error)
 
@@ -189,6 +195,7 @@ def _plan_problems(wanted: Wanted, entry: RigDeployment) -> list[Problem]:
         engine = wanted.engine(entry)
         if engine.is_external:
             return _remote_problems(wanted, entry, engine)
+        services.check_formats(engine, (model for model, _ in wanted.members(entry, engine).values()))
         wanted.plans[entry.name] = plan(
             host=wanted.host,
             name=entry.name,

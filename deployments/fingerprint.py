@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
 
@@ -24,3 +25,9 @@ def fingerprint(path: Path) -> str:
     except OSError:
         return ""
     return digest.hexdigest() if size else ""
+
+
+def fingerprint_of_all(paths: Iterable[Path]) -> str:
+    """Of the files of a folder together, by their names; empty where there is none."""
+    marks = [f"{path.name}\0{fingerprint(path)}" for path in sorted(paths)]
+    return sha256("\0".join(marks).encode(errors="surrogateescape")).hexdigest() if marks else ""

@@ -161,6 +161,11 @@ class DeploymentForm(forms.Form):
         data = super().clean() or {}
         for key, error in conflicts(self._values(data)):
             self.add_error(PREFIX + key, str(error))
+        if data.get("engine") and data.get(MODEL):
+            try:
+                services.check_formats(data["engine"], [data[key] for key in (MODEL, DRAFT_MODEL) if data.get(key)])
+            except OmniError as error:
+                self.add_error("engine", str(error))
         for role in self.roles:
             if role.is_optional and data.get(role.needs_model) and data.get(role.name) == []:
                 self.add_error(role.name, "Choose at least one; CPU is one too.")

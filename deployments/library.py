@@ -1,11 +1,11 @@
-"""Walks folders, joins shards and keeps one Model row for each GGUF it finds."""
+"""Walks folders, joins shards and keeps one Model row for each GGUF and each model folder it finds."""
 
 from __future__ import annotations
 
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,22 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from deployments.fingerprint import fingerprint
-from deployments.gguf import GgufError, GgufHeader, read_header, shard_paths
+from deployments.folder_facts import folder_facts
+from deployments.gguf import GgufError, GgufHeader, read_header
 from deployments.model_facts import ModelFacts, facts
+from deployments.model_files import files_of, fingerprint_of, found_files, is_there, model_at, stamp_of
+from deployments.model_folder import CONFIG, holds_model, read_folder
 from deployments.models import LibraryFolder, Model
+from deployments.planning.from_folder import folder_shape
 from deployments.planning.from_header import model_shape
-from deployments.planning.vocabulary import vocab_facts
+from deployments.planning.vocabulary import VocabFacts, vocab_facts
+from deployments.safetensors import FolderError
 from omni.broadcast import publish
 from omni.errors import OmniError
 from omni.events import STATE_GROUP
 
 log = logging.getLogger(__name__)
 
-MAX_DEPTH = 12
 # Far above what models have; facts are kept for each layer, and files come from strangers.
 MAX_LAYERS = 10_000
 # Words that mean something else in an address.
@@ -86,9 +89,9 @@ def folder_remove(folder: LibraryFolder) -> int:
 
 # --- scan -----------------------------------------------------------------------------------------
 def scan(paths: Sequence[Path] = ()) -> ScanReport:
-    """Registers every GGUF below the paths, or below all folders of the library when none is given.
+    """Registers every GGUF and model folder below the paths, or below all folders of the library when none is given.
 
-    Models whose file has gone are marked. Raises OmniError (not_found) for a path that does not exist.
+    Models whose files have gone are marked. Raises OmniError (not_found) for a path that does not exist.
     """
     missing = [path for path in paths if not path.exists()]
     if missing:
@@ -98,7 +101,7 @@ def scan(paths: Sequence[Path] = ()) -> ScanReport:
     )
     report = ScanReport()
     for path in (path for path in paths if path.is_file()):
-        _register_all([path.absolute()], report)
+        _register_all([model_at(path.absolute())], report)
     for folder in folders:
         _scan_folder(folder, report)
     mark_missing()
@@ -116,7 +119,7 @@ def _scan_folder(folder: LibraryFolder, report: ScanReport) -> None:
     if folder.error:
         report.skipped.append(f"{root}: {folder.error}")
     else:
-        _register_all(gguf_files(root, report.skipped), report)
+        _register_all((model for model, _ in model_paths(root, report.skipped)), report)
     folder.scanned_at = timezone.now()
     folder.save()
 
@@ -128,18 +131,13 @@ def folder_error(root: Path) -> str:
     return "" if os.access(root, os.R_OK | os.X_OK) else "The folder cannot be read."
 
 
-def gguf_files(root: Path, skipped: list[str]) -> Iterator[Path]:
-    """GGUF files below a folder, in order. A link that leads out of the library is not followed."""
-    for here, folders, names in os.walk(root, followlinks=False):
-        depth = len(Path(here).relative_to(root).parts)
-        folders[:] = sorted(n for n in folders if not n.startswith(".")) if depth < MAX_DEPTH else []
-        for name in sorted(names):
-            if name.lower().endswith(".gguf"):
-                path = Path(here, name)
-                if is_confined(path, root):
-                    yield path
-                else:
-                    skipped.append(f"{path} is a link to a file outside the library; add that file's folder.")
+def model_paths(root: Path, skipped: list[str]) -> Iterator[tuple[Path, Path]]:
+    """(model, file of it) below a folder, in order. A link that leads out of the library is not followed."""
+    for model, files in found_files(root):
+        outside = [path for path in files if not is_confined(path, root)]
+        for path in outside:
+            skipped.append(f"{path} is a link to a file outside the library; add that file's folder.")
+        yield from ((model, path) for path in files if not outside)
 
 
 def is_confined(path: Path, root: Path) -> bool:
@@ -150,19 +148,15 @@ def is_confined(path: Path, root: Path) -> bool:
     return any(real.is_relative_to(folder) for folder in LibraryFolder.objects.values_list("path", flat=True))
 
 
-def _register_all(files: Iterator[Path] | list[Path], report: ScanReport) -> None:
-    seen: set[Path] = set()
-    for path in files:
-        first = shard_paths(path)[0]
-        if first not in seen:
-            seen.add(first)
-            report.models.append(register(first))
+def _register_all(models: Iterable[Path], report: ScanReport) -> None:
+    for model in dict.fromkeys(models):
+        report.models.append(register(model))
 
 
 def register(path: Path) -> Model:
-    """The row of this model, read anew when its files changed. A broken file gets a row that says why.
+    """The row of this model, read anew when its files changed. A broken one gets a row that says why.
 
-    A file that was moved takes its row along, and with it the deployments that use it.
+    A model that was moved takes its row along, and with it the deployments that use it.
     """
     model = Model.objects.filter(path=str(path)).first()
     if (model is None or _is_provisional(model)) and (moved := moved_here(path)):
@@ -170,7 +164,7 @@ def register(path: Path) -> Model:
             model.delete()
         model = moved
     model = model or Model(path=str(path))
-    unchanged = _stamp(path) == (model.modified_ns, model.size_bytes) and model.shards == _shard_texts(path)
+    unchanged = stamp_of(path) == (model.modified_ns, model.size_bytes) and model.shards == _file_texts(path)
     has_all = bool(model.facts and model.shape and model.fingerprint)
     if unchanged and has_all and model.pk and model.state == Model.State.OK:
         return model
@@ -183,11 +177,11 @@ def _is_provisional(model: Model) -> bool:
 
 
 def moved_here(path: Path) -> Model | None:
-    """The row of the same file at another place where it no longer is."""
-    mark = fingerprint(path)
+    """The row of the same model at another place where it no longer is."""
+    mark = fingerprint_of(path)
     rows = Model.objects.filter(fingerprint=mark).order_by("pk") if mark else []
     for model in rows:
-        if not Path(model.path).exists():
+        if not is_there(Path(model.path), model.shards):
             log.info("the model %s moved from %s to %s", model.name, model.path, path)
             model.path = str(path)
             return model
@@ -202,31 +196,52 @@ def renew(path: Path) -> bool:
 
 
 def mark_growing(path: Path) -> bool:
-    """Gives a file that is being written a row that says so; it is not read. Whether that is news."""
+    """Gives a model that is being written a row that says so; it is not read. Whether that is news."""
     model = Model.objects.filter(path=str(path)).first() or Model(path=str(path))
     text = "The file is still being written."
     if model.pk and (model.state, model.error) == (Model.State.INCOMPLETE, text):
         return False
-    model.state, model.error, model.shards = Model.State.INCOMPLETE, text, _shard_texts(path)
-    _, model.size_bytes = _stamp(path)
+    model.state, model.error, model.shards = Model.State.INCOMPLETE, text, _file_texts(path)
+    _, model.size_bytes = stamp_of(path)
+    model.format = _format_of(path)
     _saved(model, path)
     return True
 
 
 def describe_file(model: Model, path: Path) -> Model:
-    """Fills the row from the file's header, or with why it cannot be used. Not saved."""
-    model.modified_ns, model.size_bytes = _stamp(path)
-    model.shards, model.fingerprint = _shard_texts(path), fingerprint(path)
+    """Fills the row from the headers, or with why it cannot be used. Not saved."""
+    model.modified_ns, model.size_bytes = stamp_of(path)
+    model.shards, model.fingerprint, model.format = _file_texts(path), fingerprint_of(path), _format_of(path)
     try:
-        header = read_header(path)
-        _describe(model, _facts(header, path))
-        model.shape = _shape(header, path)
-        model.vocab = vocab_facts(header).to_dict()
-    except GgufError as error:
-        broken = error.code != "gguf_incomplete"
+        (_describe_folder if model.is_folder else _describe_gguf)(model, path)
+    except (GgufError, FolderError) as error:
+        broken = error.code not in ("gguf_incomplete", "folder_incomplete")
         model.state = Model.State.BROKEN if broken else Model.State.INCOMPLETE
         model.error = str(error)
     return model
+
+
+def _format_of(path: Path) -> str:
+    return Model.Format.FOLDER if path.is_dir() else Model.Format.GGUF
+
+
+def _describe_gguf(model: Model, path: Path) -> None:
+    header = read_header(path)
+    _describe(model, _facts(header, path))
+    model.shape = _shape(header, path)
+    model.vocab = vocab_facts(header).to_dict()
+
+
+def _describe_folder(model: Model, path: Path) -> None:
+    header = read_folder(path)
+    try:
+        known, shape = folder_facts(header), folder_shape(header)
+    except (TypeError, ValueError, ArithmeticError, MemoryError, LookupError, AttributeError) as error:
+        raise FolderError("folder_invalid", path / CONFIG, f"it contradicts itself ({error})") from None
+    model.shape = shape.to_dict()
+    # Its tokenizer is not read, so nothing is known to draft for it.
+    model.vocab = VocabFacts(n_vocab=known.n_vocab).to_dict()
+    _describe(model, known)
 
 
 def _saved(model: Model, path: Path) -> Model:
@@ -273,32 +288,32 @@ def _positive(value: int | None) -> int | None:
     return value if isinstance(value, int) and 0 <= value <= POSITIVE_INTEGER_MAX else None
 
 
-def _shard_texts(path: Path) -> list[str]:
-    return [str(p) for p in shard_paths(path)]
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    """(newest modification in ns, size in bytes) of all shards that are there."""
-    stats = [p.stat() for p in shard_paths(path) if p.exists()]
-    return max((s.st_mtime_ns for s in stats), default=0), sum(s.st_size for s in stats)
+def _file_texts(path: Path) -> list[str]:
+    return [str(file) for file in files_of(path)]
 
 
 def free_model_name(path: Path) -> str:
-    """A slug from the file's name; the first number that makes it free is added where it is taken."""
-    stem = re.sub(r"-\d{5}-of-\d{5}$", "", path.name[: -len(path.suffix)] if path.suffix else path.name)
+    """A slug from the file's or folder's name; the first number that makes it free is added where it is taken."""
+    # Folders may be named Qwen2.5-0.5B.
+    has_suffix = path.suffix and not path.is_dir()
+    stem = re.sub(r"-\d{5}-of-\d{5}$", "", path.name[: -len(path.suffix)] if has_suffix else path.name)
     base = re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-_")[:112] or "model"
     taken = {*RESERVED_NAMES, *Model.objects.filter(name__startswith=base).values_list("name", flat=True)}
     return next(name for name in (base, *(f"{base}-{n}" for n in range(2, len(taken) + 3))) if name not in taken)
 
 
 def mark_missing() -> bool:
-    """Marks models whose file has gone; whether there are any."""
+    """Marks models whose files have gone, and folders that are no longer whole; whether there are any."""
     changed = False
     for model in Model.objects.exclude(state=Model.State.MISSING):
-        if not any(Path(p).exists() for p in model.shards or [model.path]):
-            model.state, model.error = Model.State.MISSING, f"There is no file {model.path}."
+        path = Path(model.path)
+        if not is_there(path, model.shards):
+            what = "folder" if model.is_folder else "file"
+            model.state, model.error = Model.State.MISSING, f"There is no {what} {model.path}."
             model.save(update_fields=["state", "error"])
             changed = True
+        elif model.is_folder and model.state == Model.State.OK and not holds_model([f.name for f in files_of(path)]):
+            changed = renew(path) or changed
     return changed
 
 

@@ -47,7 +47,10 @@ class Advice:
 
 
 def advice(model: Model, host: Host, flavour: str) -> Advice:
-    """Raises OmniError (model_unusable)."""
+    """Raises OmniError (model_unusable, not_gguf)."""
+    if model.is_folder:
+        text = "Drafts, cache formats and quantising again are advised on for GGUF files; this model is a folder."
+        raise OmniError("not_gguf", text, "Its engine's own documentation says which drafts and formats it takes.")
     facts, shape, rig = model_facts(model), shape_of(model), rig_facts(host)
     ranked = rank_drafts(_draft_model(model), _candidates(model)) if not facts.is_embedding else []
     device = _roomiest(rig)
@@ -70,7 +73,9 @@ def _draft_model(model: Model) -> DraftModel:
 
 def _candidates(model: Model) -> list[DraftModel]:
     """Smaller models of the library that can be read."""
-    smaller = Model.objects.filter(state=Model.State.OK, n_params__lt=model.n_params or 0).exclude(pk=model.pk)
+    smaller = Model.objects.filter(
+        state=Model.State.OK, format=Model.Format.GGUF, n_params__lt=model.n_params or 0
+    ).exclude(pk=model.pk)
     found = []
     for candidate in smaller.defer("shape").order_by("n_params")[:MOST_CANDIDATES]:
         try:

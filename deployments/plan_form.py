@@ -10,6 +10,7 @@ from django import forms
 from django.db.models import Q
 from django.http import QueryDict
 
+from deployments.engines import FLAVOURS
 from deployments.engines.external import EXTERNAL
 from deployments.forms import engine_label, setting_field
 from deployments.models import Engine, Model
@@ -31,17 +32,19 @@ class Stock:
     devices: list[Device]
     # Bytes in use now, by device; what is not known is left out.
     used: Mapping[str, int]
-    # The one that is taken where the query names none.
-    engine: Engine | None
+
+    def engine_for(self, model: str) -> Engine | None:
+        """The one that is taken for a model where the query names none."""
+        return first_engine(self.engines, next((row for row in self.models if row.name == model), None))
 
 
 def read_stock(host: Host) -> Stock:
     # What a header says is large; only that of the chosen ones is read.
     is_model = Q(facts__is_projector=False) | Q(facts__is_projector__isnull=True)
-    models = Model.objects.filter(is_model, state=Model.State.OK).only("name", "quant")
+    models = Model.objects.filter(is_model, state=Model.State.OK).only("name", "quant", "format")
     engines = list(Engine.objects.filter(host=host, state=Engine.State.OK).exclude(flavour=EXTERNAL))
     devices = list(Device.objects.filter(host=host, is_present=True).select_related("gpu"))
-    return Stock(host, list(models), engines, devices, _used(host, devices), first_engine(engines))
+    return Stock(host, list(models), engines, devices, _used(host, devices))
 
 
 def _used(host: Host, devices: list[Device]) -> dict[str, int]:
@@ -113,7 +116,7 @@ class PlanForm(forms.Form):
             if value := self.data.get(key):
                 short[key] = value
         short.setlist(DEVICE, self.wanted_devices or [""])
-        if self.data.get(ENGINE) != _engine_key(self.stock.engine):
+        if self.data.get(ENGINE) != _engine_key(self.stock.engine_for(self.data.get(MODEL, ""))):
             short[ENGINE] = self.data.get(ENGINE, "")
         for setting in SETTINGS.values():
             value = str((changes or {}).get(setting.key, self.data.get(setting.key, ""))).strip()
@@ -166,20 +169,27 @@ def _place(setting: Setting) -> str:
 
 
 def _complete(query: QueryDict, stock: Stock) -> QueryDict:
-    """The query with what is missing filled in: first model, every accelerator, first engine, defaults."""
+    """The query with what is missing filled in: first model, first engine that loads it, its devices, defaults."""
     full = query.copy()
     if not full.get(MODEL) and stock.models:
         full[MODEL] = stock.models[0].name
-    if DEVICE not in full:
-        cards = [device.name for device in stock.devices if device.kind != Device.Kind.CPU]
-        full.setlist(DEVICE, cards or [device.name for device in stock.devices][:1])
-    full.setlist(DEVICE, [name for name in full.getlist(DEVICE) if name])
     if not full.get(ENGINE):
-        full[ENGINE] = _engine_key(stock.engine)
+        full[ENGINE] = _engine_key(stock.engine_for(full.get(MODEL, "")))
+    if DEVICE not in full:
+        full.setlist(DEVICE, _first_devices(stock, str(full[ENGINE])))
+    full.setlist(DEVICE, [name for name in full.getlist(DEVICE) if name])
     for setting in SETTINGS.values():
         if not full.get(setting.key):
             full[setting.key] = str(setting.default)
     return full
+
+
+def _first_devices(stock: Stock, engine: str) -> list[str]:
+    """Every device of the one kind the engine computes on; else every accelerator."""
+    flavour = next((FLAVOURS[e.flavour].device_kind(e.build) for e in stock.engines if str(e.pk) == engine), "")
+    own = [device.name for device in stock.devices if device.kind == flavour]
+    cards = [device.name for device in stock.devices if device.kind != Device.Kind.CPU]
+    return own or cards or [device.name for device in stock.devices][:1]
 
 
 def _engine_key(engine: Engine | None) -> str:

@@ -57,7 +57,11 @@ def _engine() -> Schema:
 
 
 def _model() -> Schema:
-    return _object({"name": _name("models"), "path": _path("the GGUF, or its first shard")}, "name", "path")
+    return _object(
+        {"name": _name("models"), "path": _path("the GGUF, or its first shard, or the folder with safetensors")},
+        "name",
+        "path",
+    )
 
 
 def _route() -> Schema:

@@ -12,7 +12,7 @@ from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
 from deployments.discovery import engine_paths, local_host
-from deployments.engines import reads_gguf
+from deployments.engines import get_flavour, reads_gguf
 from deployments.engines.external_plan import check_remote
 from deployments.engines.flags import allowed_args
 from deployments.models import Binding, Deployment, Engine, Model, Route
@@ -45,25 +45,42 @@ def get_deployment(name: str) -> Deployment:
     return found
 
 
-def default_engine(host: Host) -> Engine:
-    """The first engine that runs and loads GGUF files, in the order of discovery. Raises OmniError (no_engine)."""
-    engine = first_engine(Engine.objects.filter(host=host, state=Engine.State.OK))
+def default_engine(host: Host, model: Model | None = None) -> Engine:
+    """The first engine that runs and loads the model, GGUF files without one, in the order of discovery.
+
+    Raises OmniError (no_engine).
+    """
+    engine = first_engine(Engine.objects.filter(host=host, state=Engine.State.OK), model)
+    if engine and model and model.is_folder and reads_gguf(engine.flavour):
+        text = f"{model.name} is a folder with safetensors, and no engine on this host loads such."
+        raise OmniError("no_engine", text, "Name a vLLM or TabbyAPI in OMNI_ENGINES and run `scan`.")
     if engine is None:
         fix = "Set OMNI_LLAMA_SERVER to a llama-server binary and run `scan`."
         raise OmniError("no_engine", "No engine that runs is known on this host.", fix)
     return engine
 
 
-def first_engine(engines: Iterable[Engine]) -> Engine | None:
+def first_engine(engines: Iterable[Engine], model: Model | None = None) -> Engine | None:
+    """The one to take for a model, for GGUF files without one; one that cannot load it where there is no other."""
     found = {str(path): place for place, path in enumerate(engine_paths())}
     # A server that somebody else runs loads nothing of ours.
     engines = [engine for engine in engines if not engine.is_external]
-    return min(engines, key=lambda e: (not reads_gguf(e.flavour), found.get(e.path, len(found)), e.pk), default=None)
+    wants_gguf = not (model and model.is_folder)
+    return min(
+        engines,
+        key=lambda e: (reads_gguf(e.flavour) != wants_gguf, found.get(e.path, len(found)), e.pk),
+        default=None,
+    )
 
 
-def default_device(host: Host) -> Device:
-    """The first accelerator: CUDA and its like before RPC before the CPU. Raises OmniError (no_device)."""
+def default_device(host: Host, engine: Engine | None = None) -> Device:
+    """The first accelerator: CUDA and its like before RPC before the CPU, of those the engine can compute on.
+
+    Raises OmniError (no_device).
+    """
     devices = list(Device.objects.filter(host=host, is_present=True))
+    kind = get_flavour(engine.flavour).device_kind(engine.build) if engine else ""
+    devices = [device for device in devices if device.kind == kind] or devices
     if not devices:
         raise OmniError("no_device", "No device is known on this host.", "Start the agent; it looks for them.")
     rank = {Device.Kind.CPU: 2, Device.Kind.RPC: 1}
@@ -209,10 +226,10 @@ def quick_deploy(*, model: Model, user: Any = None) -> Deployment:
     found = Deployment.objects.filter(bindings__model=model, is_deleting=False).order_by("pk").first()
     if found is None:
         host = local_host()
-        device = default_device(host)
-        members = {"model": (model, [device.name])}
+        engine = default_engine(host, model)
+        members = {"model": (model, [default_device(host, engine).name])}
         found = deployment_create(
-            name=free_name(model.name), strategy="independent", engine=default_engine(host),
+            name=free_name(model.name), strategy="independent", engine=engine,
             members=members, settings={}, user=user,
         )  # fmt: skip
     deployment_start(deployment=found, user=user)
@@ -271,12 +288,25 @@ def check_location(
         if remote_model:
             text = f"{engine.name} is no external server and has no model {remote_model!r} of its own."
             raise OmniError("no_remote_model", text, "Choose a model of the library.")
-        return check_members(get_strategy(strategy), engine.host, members)
+        check_members(get_strategy(strategy), engine.host, members)
+        return check_formats(engine, (model for model, _ in members.values()))
     check_remote(strategy, remote_model, settings, extra_args)
     if members:
         text = f"{engine.name} runs its own models; none of the library can be put there."
         raise OmniError("no_remote_model", text, "Name one from its /v1/models.")
     return None
+
+
+def check_formats(engine: Engine, models: Iterable[Model]) -> None:
+    """Raises OmniError (wrong_format) for a model that engines of this flavour do not load."""
+    takes_gguf = reads_gguf(engine.flavour)
+    for model in models:
+        if model.is_folder and takes_gguf:
+            text = f"{model.name} is a folder with safetensors, and {engine.name} loads GGUF files only."
+            raise OmniError("wrong_format", text, "Choose a vLLM or TabbyAPI engine, or convert it to a GGUF.")
+        if not (model.is_folder or takes_gguf):
+            text = f"{model.name} is a GGUF file, and {engine.name} loads folders with safetensors."
+            raise OmniError("wrong_format", text, "Choose a llama.cpp engine.")
 
 
 def check_members(strategy: Strategy, host: Host, members: Members) -> None:

@@ -6,10 +6,11 @@ Looking at names, sizes and times costs next to nothing and works on every file 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 from deployments import library
-from deployments.gguf import shard_paths
+from deployments.model_files import model_of
 from deployments.models import LibraryFolder
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class LibraryWatch:
         return changed
 
     def _look(self) -> tuple[dict[Path, Stamp], bool]:
-        """Every GGUF with its stamp, and whether a folder came or went."""
+        """Every file of a model with its stamp, and whether a folder came or went."""
         found: dict[Path, Stamp] = {}
         changed = False
         for folder in LibraryFolder.objects.all():
@@ -55,27 +56,35 @@ class LibraryWatch:
                 LibraryFolder.objects.filter(pk=folder.pk).update(error=error)
                 changed = True
             if not error:
-                found |= {path: stamp for path in library.gguf_files(root, []) if (stamp := _stamp(path))}
+                found |= {path: stamp for _, path in library.model_paths(root, []) if (stamp := _stamp(path))}
         return found, changed
 
     def _take_up(self, fresh: set[Path], moving: set[Path], waiting: set[Path], now: dict[Path, Stamp]) -> bool:
         changed = False
-        for first in sorted({shard_paths(path)[0] for path in fresh}):
-            shards = [path for path in shard_paths(first) if path in now]
-            if moving.intersection(shards):
-                changed = library.mark_growing(first) or changed
-            elif not waiting.intersection(shards):
-                changed = library.renew(first) or changed
-                self.known |= {path: now[path] for path in shards}
+        files = _by_model(now)
+        for model in sorted({model_of(path) for path in fresh}):
+            if moving.intersection(files[model]):
+                changed = library.mark_growing(model) or changed
+            elif not waiting.intersection(files[model]):
+                changed = library.renew(model) or changed
+                self.known |= {path: now[path] for path in files[model]}
         return changed
 
     def _drop(self, gone: set[Path], now: dict[Path, Stamp]) -> bool:
-        """A shard that goes makes its model incomplete; a model all of which goes is marked."""
+        """A file that goes makes its model incomplete; a model all of which goes is marked."""
         changed = False
-        for first in sorted({shard_paths(path)[0] for path in gone}):
-            if any(path in now for path in shard_paths(first)):
-                changed = library.renew(first) or changed
+        left = _by_model(now)
+        for model in sorted({model_of(path) for path in gone}):
+            if model in left:
+                changed = library.renew(model) or changed
         return library.mark_missing() or changed
+
+
+def _by_model(files: Iterable[Path]) -> dict[Path, list[Path]]:
+    found: dict[Path, list[Path]] = {}
+    for path in files:
+        found.setdefault(model_of(path), []).append(path)
+    return found
 
 
 def _stamp(path: Path) -> Stamp | None:

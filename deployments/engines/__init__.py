@@ -27,7 +27,7 @@ def get_flavour(name: str) -> EngineFlavour:
 
 
 def reads_gguf(name: str) -> bool:
-    """Whether engines of this flavour load what is in the library."""
+    """Whether engines of this flavour load GGUF files; those of others that Omni starts load folders."""
     return name in FLAVOURS and FLAVOURS[name].reads_gguf
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from deployments.planning.plan import DeviceFacts, EngineFacts, PlanRequest, Reason
+from deployments.planning.plan import DeviceFacts, EngineFacts, Member, PlanRequest, Reason, Severity
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ class EngineFlavour(ABC):
     version_args: ClassVar[tuple[str, ...]] = ("--version",)
     help_args: ClassVar[tuple[str, ...]] = ("--help",)
     devices_args: ClassVar[tuple[str, ...]] = ("--list-devices",)
+    # GGUF files; else folders with safetensors.
     reads_gguf: ClassVar[bool] = True
     # What only the thread that computes answers, by GET and at once while it has nothing to do; "" where none is known.
     pulse_path: ClassVar[str] = ""
@@ -94,7 +95,11 @@ class EngineFlavour(ABC):
 
     def reasons(self, request: PlanRequest) -> tuple[Reason, ...]:
         """What has to be said of this request because of the engine; an error is a refusal."""
-        return ()
+        return tuple(_folder(member, self.flavour) for member in request.members.values() if member.shape.is_folder)
+
+    def device_kind(self, build: str) -> str:
+        """The one kind of device on which this build computes; empty where there are several."""
+        return ""
 
     def adjusted(self, request: PlanRequest) -> PlanRequest:
         """The request as this engine will carry it out, where it leaves no choice."""
@@ -119,3 +124,9 @@ class EngineFlavour(ABC):
     def parse_devices(self, text: str) -> tuple[ListedDevice, ...]:
         """The devices in the engine's list, in its order."""
         return ()
+
+
+def _folder(member: Member, flavour: str) -> Reason:
+    text = f"{member.name} is a folder with safetensors, and {flavour} loads GGUF files only."
+    fix = "Choose a vLLM or TabbyAPI engine, or convert it with llama.cpp's convert_hf_to_gguf.py."
+    return Reason("folder_for_other_engine", Severity.ERROR, text, fix)

@@ -19,6 +19,8 @@ class CudaOnly(EngineFlavour):
     title: ClassVar[str]
     folder_kind: ClassVar[str]
     strategies: ClassVar[frozenset[str]]
+    # How much memory it takes beside what a plan adds up.
+    allots: ClassVar[str]
     devices_args: ClassVar[tuple[str, ...]] = ()
     reads_gguf: ClassVar[bool] = False
     # Imports of PyTorch from a cold disk.
@@ -35,20 +37,26 @@ class CudaOnly(EngineFlavour):
             return (_error("strategy_not_for_engine", text, "Choose another strategy, or a llama.cpp engine."),)
         reasons = []
         for member in request.members.values():
-            if member.path.lower().endswith(".gguf"):
+            if not member.shape.is_folder:
                 text = f"{member.name} is a GGUF file, and {self.title} loads {self.folder_kind}."
                 reasons.append(_error("gguf_for_other_engine", text, "Use llama.cpp for it."))
-            kind = self.kind_of_device(request)
+            elif fix := self.unreadable(member.facts.quant):
+                text = f"{member.name} is {member.facts.quant}, which {self.title} does not read."
+                reasons.append(_error("format_for_other_engine", text, fix))
+            kind = self.device_kind(request.engine.build)
             if others := sorted({device.name for device in member.devices if device.kind != kind}):
                 reasons.append(self._wrong_device(kind, others))
         if request.settings.get("gpu_layers", AUTO) not in (AUTO, ALL):
             text = f"{self.title} puts every layer on the cards."
             reasons.append(_error("partial_offload", text, "Leave gpu_layers at all.", gpu_layers=ALL))
-        text = f"The bytes are what llama.cpp would need; {self.title} allots memory in its own way."
-        return (*reasons, *self.more_reasons(request), Reason("bytes_of_llama_cpp", Severity.INFO, text))
+        text = f"Weights are those of the files, working memory is an estimate. {self.allots}"
+        return (*reasons, *self.more_reasons(request), Reason("bytes_of_folder", Severity.INFO, text))
 
-    def kind_of_device(self, request: PlanRequest) -> str:
-        """On which kind of device it computes."""
+    def unreadable(self, quant: str) -> str:
+        """What to do with weights in a format it does not read; '' for one it reads."""
+        return ""
+
+    def device_kind(self, build: str) -> str:
         return "cuda"
 
     def _wrong_device(self, kind: str, others: list[str]) -> Reason:

@@ -53,7 +53,8 @@ class IkLlamaCpp(LlamaCpp):
 
     def reasons(self, request: PlanRequest) -> tuple[Reason, ...]:
         refused = REFUSED.get(request.strategy)
-        return (Reason("strategy_not_for_engine", Severity.ERROR, *refused),) if refused else ()
+        own = (Reason("strategy_not_for_engine", Severity.ERROR, *refused),) if refused else ()
+        return (*super().reasons(request), *own)
 
     def recognises(self, help_text: str) -> bool:
         return bool(listed_flags(help_text) & MARKS)

@@ -25,15 +25,21 @@ CONFIG, TOKENS = "config.yml", "api_tokens.yml"
 CACHE_BITS = {"q8_0": 8, "q8_kv": 8, "q6_0": 6, "q5_0": 5, "q5_1": 5, "q4_0": 4, "q4_1": 4}
 # The cache is allotted in pages of so many tokens.
 PAGE = 256
+# exllamav3/modules/linear.py: what is in EXL3, and what is not quantised.
+READ = frozenset({"EXL3", "BF16", "FP16", "FP32"})
 DRAFT_MODES = {"draft-simple": "model", "draft-mtp": "mtp", "ngram-simple": "ngram"}
 
 
 class TabbyApi(CudaOnly):
     flavour = "tabbyapi"
     title = "TabbyAPI"
-    folder_kind = "folders in the format EXL3"
+    folder_kind = "folders with safetensors, in EXL3 or not quantised"
     strategies = frozenset({"independent", "layer_split", "tensor_split", "speculative", "expert_offload"})
+    allots = "TabbyAPI loads layer by layer and fills the cards in their order."
     version_args: ClassVar[tuple[str, ...]] = ()
+
+    def unreadable(self, quant: str) -> str:
+        return "" if quant in READ else "Use vLLM for it, or download it in EXL3."
 
     def program(self, path: str) -> tuple[str, ...]:
         return (str(PurePath(path).parent / "venv" / "bin" / "python"), path)

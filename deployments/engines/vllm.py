@@ -28,6 +28,8 @@ KV_DTYPES = {("f16", "f16"): "auto", ("bf16", "bf16"): "auto", ("q8_0", "q8_0"):
 CPU_BUILD = "+cpu"
 # Its cache is cut into blocks of whole layers, so a little more is taken than the tokens need.
 CACHE_STEP_BYTES = 64 << 20
+# Formats of ExLlama, of which vLLM has no kernels (model_executor/layers/quantization/__init__.py).
+OF_EXLLAMA = frozenset({"EXL2", "EXL3"})
 # Of a card's memory, when a card's size is not known; the program's own default differs between versions.
 USUAL_SHARE = 0.9
 MOST_SHARE = 0.97
@@ -38,6 +40,7 @@ class Vllm(CudaOnly):
     title = "vLLM"
     folder_kind = "folders with safetensors (its GGUF support is experimental and a plugin of its own)"
     strategies = frozenset({"independent", "tensor_split"})
+    allots = "On cards vLLM takes its share at once and keeps what is left over for its cache."
     # Without =all it lists groups of flags instead of flags.
     help_args: ClassVar[tuple[str, ...]] = ("serve", "--help=all")
 
@@ -81,8 +84,11 @@ class Vllm(CudaOnly):
             return request
         return replace(request, settings={**request.settings, "tensor_split": ",".join("1" * count)})
 
-    def kind_of_device(self, request: PlanRequest) -> str:
-        return "cpu" if is_for_cpu(request.engine) else "cuda"
+    def device_kind(self, build: str) -> str:
+        return "cpu" if CPU_BUILD in build else "cuda"
+
+    def unreadable(self, quant: str) -> str:
+        return "Use TabbyAPI for it." if quant in OF_EXLLAMA else ""
 
     def more_reasons(self, request: PlanRequest) -> list[Reason]:
         cards, reasons = cards_of(request), []

@@ -64,7 +64,7 @@ class Engine(models.Model):
 
 
 class LibraryFolder(models.Model):
-    """A folder whose GGUF files belong to the library."""
+    """A folder whose GGUF files and model folders belong to the library."""
 
     path = models.CharField(max_length=500, unique=True)
     is_packaged = models.BooleanField(default=False, help_text="belongs to an installed package")
@@ -79,7 +79,11 @@ class LibraryFolder(models.Model):
 
 
 class Model(models.Model):
-    """One GGUF, all its shards, with what its header says."""
+    """One GGUF, all its shards, or one folder with safetensors, with what its headers say."""
+
+    class Format(models.TextChoices):
+        GGUF = "gguf", "GGUF"
+        FOLDER = "folder", "Folder with safetensors"
 
     class State(models.TextChoices):
         OK = "ok", "Ready"
@@ -88,7 +92,9 @@ class Model(models.Model):
         MISSING = "missing", "File is gone"
 
     name = models.SlugField(max_length=120, unique=True)
-    path = models.CharField(max_length=500, unique=True, help_text="the first shard")
+    path = models.CharField(max_length=500, unique=True, help_text="the first shard, or the folder")
+    format = models.CharField(max_length=8, choices=Format.choices, default=Format.GGUF)
+    # All files: the shards of a GGUF, what belongs to the model in a folder.
     shards = models.JSONField(default=list, blank=True)
     title = models.CharField(max_length=200, blank=True)
     arch = models.CharField(max_length=60, blank=True)
@@ -115,7 +121,12 @@ class Model(models.Model):
             models.CheckConstraint(
                 condition=Q(state__in=["ok", "incomplete", "broken", "missing"]), name="model_state_known"
             ),
+            models.CheckConstraint(condition=Q(format__in=["gguf", "folder"]), name="model_format_known"),
         ]
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def is_folder(self) -> bool:
+        return self.format == self.Format.FOLDER

@@ -134,6 +134,8 @@ class ModelShape:
     ssm_n_group: int = 0
     n_nextn: int = 0
     alignment: int = 32
+    # A folder with safetensors in place of a GGUF: which engines load it, and how they allot memory, follows.
+    is_folder: bool = False
 
     def __hash__(self) -> int:
         return self._hash

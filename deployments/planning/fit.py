@@ -111,7 +111,8 @@ class _Search:
             return
         if self.model.expert_bytes and "n_cpu_moe" not in self.fixed:
             yield from self._first(range(1, self.model.n_layer + 1), "n_cpu_moe")
-        if "gpu_layers" not in self.fixed:
+        # Engines that load folders leave no layer on the host.
+        if "gpu_layers" not in self.fixed and not self.model.is_folder:
             yield from self._first(range(self.model.n_layer, -1, -1), "gpu_layers")
 
     def _first(self, numbers: range, name: str) -> Iterator[MemorySettings]:

@@ -8,10 +8,11 @@ sizes (compute.py). Sources in llama.cpp: src/llama-model.cpp (load_tensors), sr
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from deployments.planning.architecture import ModelShape
 from deployments.planning.compute import Places, compute_bytes
+from deployments.planning.folder_memory import folder_compute, folder_kv, folder_weights
 from deployments.planning.graph import Batch
 from deployments.planning.kv import Cells, cells, layer_kv_bytes, state_bytes, widest_values
 from deployments.planning.memory_settings import MemorySettings, memory_settings
@@ -94,6 +95,8 @@ def memory_use(
     """
     working = working_devices(devices, settings)
     host = next((device for device in devices if device.kind == "cpu"), DeviceFacts(CPU))
+    if model.is_folder:
+        return _folder_use(model, working, host, settings, compute)
     if settings.split_mode == "tensor" and len(working) > 1:
         return _tensor_parallel_use(model, working, host, settings, compute)
     placement = place(model, working, settings)
@@ -130,6 +133,25 @@ def _result(
     uses = tuple(DeviceUse(device.name, device.total_bytes, *column) for device, *column in columns)
     mapped = host.mapped if settings.mmap else host.plain
     return MemoryUse(uses, mapped, host.repacked, placement)
+
+
+def _folder_use(
+    model: ModelShape,
+    working: Sequence[DeviceFacts],
+    host: DeviceFacts,
+    settings: MemorySettings,
+    compute: Sequence[int] | None,
+) -> MemoryUse:
+    """Engines that load folders hold all of the model in memory, on cards nothing of it on the host."""
+    is_cut = settings.split_mode == "tensor" and len(working) > 1
+    cut = shares(working, replace(settings, tensor_split=settings.tensor_split or (1.0,) * len(working)))
+    ranks = cut if is_cut else ()
+    placement = place(model, working[:1] if is_cut else working, settings)
+    kv = folder_kv(model, settings, ranks) if is_cut else _kv(model, placement, settings)
+    held = folder_weights(model, placement, ranks)
+    needed = list(compute) if compute else folder_compute(model, placement, settings, ranks)
+    other = [CONTEXT_BYTES.get(device.kind, 0) for device in working] + [0]
+    return _result(_Sizes(held, kv, needed, other), (*working, host), HostWeights(held[-1]), placement, settings)
 
 
 def _tensor_parallel_use(

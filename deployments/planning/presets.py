@@ -209,8 +209,9 @@ def presets(
     margin_bytes: int = DEFAULT_MARGIN_BYTES,
     projector_bytes: int = 0,
 ) -> list[Preset]:
-    """All presets for this model on these devices, with what each takes; none for what is no model."""
-    if facts.is_projector or facts.kind != "model":
+    """All presets for this model on these devices, with what each takes; none for what is no model, and none for a
+    folder: they are choices of llama.cpp's."""
+    if facts.is_projector or facts.kind != "model" or shape.is_folder:
         return []
     model = _Model(shape, facts, tuple(devices), margin_bytes, projector_bytes)
     return [_planned(wish, model) for wish in _WISHES]

@@ -93,9 +93,10 @@ def placed(
     found = _fit(member, devices, settings, fixed)
     applied = found.applied(settings)
     cards = working_devices(devices, applied)
+    may_offload = "gpu_layers" in open_keys and not member.shape.is_folder
     reasons = (
         *_context_reasons(member, context),
-        *_memory_reasons(_Case(member, devices, applied, fixed, strategy, "gpu_layers" in open_keys), found),
+        *_memory_reasons(_Case(member, devices, applied, fixed, strategy, may_offload), found),
     )
     # To a tensor split all cards are one place.
     places = place(member.shape, cards[:1] if shares else cards, applied)

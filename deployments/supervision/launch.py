@@ -12,6 +12,7 @@ from django.db import IntegrityError, transaction
 
 from deployments import slots_folder
 from deployments.gguf import read_header
+from deployments.model_folder import read_folder
 from deployments.models import Instance
 from deployments.planning.plan import KEY, PORT, InstancePlan
 from deployments.supervision import device_servers, ports, process
@@ -33,9 +34,8 @@ def check(plan: InstancePlan) -> None:
     if not os.access(binary, os.X_OK):
         text = f"The engine's program {binary} is gone or cannot be executed."
         raise OmniError("engine_missing", text, "Install it again, or choose another engine.")
-    if plan.argv[1:2] == ("serve",) and not Path(plan.argv[2]).is_dir():
-        text = f"There is no folder {plan.argv[2]} with a model."
-        raise OmniError("model_missing", text, "Put it back, or choose another model.")
+    if plan.argv[1:2] == ("serve",):
+        read_folder(plan.argv[2])
     for flag, value in zip(plan.argv, plan.argv[1:], strict=False):
         if flag in ("-m", "-md"):
             read_header(value)

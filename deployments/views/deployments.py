@@ -18,7 +18,7 @@ from deployments import services
 from deployments.discovery import local_host
 from deployments.effects import effects
 from deployments.forms import DeploymentForm, typed_so_far
-from deployments.models import Deployment, Instance, Model, Transition
+from deployments.models import Deployment, Engine, Instance, Model, Transition
 from deployments.planning.plan import PORT, Plan
 from deployments.planning.settings import SETTINGS, with_defaults
 from deployments.role_fields import MODEL
@@ -172,9 +172,11 @@ def _first_choices(wanted: str) -> dict[str, Any]:
     model = Model.objects.filter(name=wanted).first() or Model.objects.filter(state=Model.State.OK).first()
     if model:
         initial["model"] = model.name
+    engines = Engine.objects.filter(host=host, state=Engine.State.OK)
+    engine = services.first_engine(engines, model)
     try:
-        initial["devices"] = [services.default_device(host).name]
-        initial["engine"] = services.default_engine(host).pk
+        initial["devices"] = [services.default_device(host, engine).name]
+        initial["engine"] = engine.pk if engine else services.default_engine(host).pk
     except OmniError:
         # The form then says that there is no device or engine to choose.
         return initial

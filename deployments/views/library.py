@@ -84,7 +84,7 @@ def model(request: HttpRequest, name: str) -> HttpResponse:
     context = {
         "model": found,
         "facts": found.facts,
-        "rows": fact_rows(ModelFacts.from_dict(found.facts)) if found.facts else [],
+        "rows": _fact_rows(found) if found.facts else [],
         "used_by": used_by,
         "shares": sorted(((kind, size, 100 * size / total) for kind, size in share.items()), key=lambda row: -row[1]),
         "partners": _partners(found),
@@ -107,8 +107,24 @@ def model_advice(request: HttpRequest, name: str) -> HttpResponse:
     return render(request, "deployments/_model_advice.html", context)
 
 
+def _fact_rows(model: Model) -> list[tuple[str, str]]:
+    rows = fact_rows(ModelFacts.from_dict(model.facts))
+    if not model.is_folder:
+        return rows
+    classes = model.facts.get("hparams", {}).get("architectures", "")
+    # A folder names its licence nowhere but in a text for people.
+    kept = [row for row in rows if row[0] != "Licence"]
+    return [("Format", model.get_format_display()), *kept, *([("Class", classes)] if classes else [])]  # type: ignore[attr-defined]
+
+
 def _partners(model: Model) -> list[Part]:
-    rows = Model.objects.filter(state=Model.State.OK).exclude(pk=model.pk).values_list("name", "path", "facts")
+    if model.is_folder:
+        return []
+    rows = (
+        Model.objects.filter(state=Model.State.OK, format=Model.Format.GGUF)
+        .exclude(pk=model.pk)
+        .values_list("name", "path", "facts")
+    )
     return partners(Part.of(model.name, model.path, model.facts), [Part.of(*row) for row in rows])
 
 

@@ -17,8 +17,7 @@ from deployments.services import default_engine
 from gpus.models import Host
 from omni.errors import OmniError
 from tests.deployments.engine_help import help_of
-from tests.planning.owners_rig import member
-from tests.planning.tiny_models import write_tiny
+from tests.deployments.model_folders import folder_member, write_folder
 
 GB = 1 << 30
 CARDS = (
@@ -114,7 +113,7 @@ def test_a_build_computes_on_what_it_was_built_for(
     spec: ServerSpec, build: str, devices: tuple[DeviceFacts, ...], code: str | None, tmp_path: Path
 ) -> None:
     engine = replace(spec.engine, build=build)
-    given = replace(member(write_tiny(tmp_path / "tiny.gguf", "llama"), *devices), path="/m/folder")
+    given = folder_member(write_folder(tmp_path / "tiny"), *devices)
     reasons = Vllm().reasons(PlanRequest("independent", engine, {"model": given}))
     assert [reason.code for reason in reasons if reason.severity == "error"] == ([code] if code else [])
 

@@ -17,6 +17,7 @@ from deployments.strategies.on_engine import plan_on_engine
 from omni.errors import OmniError
 from tests.deployments.engine_help import help_of, words_of
 from tests.deployments.gguf_corpus import write_stub
+from tests.deployments.model_folders import AWQ, EXL3, QWEN3_32B, folder_member, write_folder
 from tests.planning.owners_rig import CPU, OWNERS_RIG, RTX_5090, RTX_PRO_6000, codes, member, reason
 from tests.planning.stand_ins import F32, Q4_K, Q6_K, Tensor, qwen25_coder_32b
 
@@ -64,9 +65,17 @@ def qwen3(tmp_path_factory: pytest.TempPathFactory) -> Member:
 
 
 @pytest.fixture(scope="module")
-def folder(qwen3: Member) -> Member:
-    """The same model as the folder of safetensors that these engines load."""
-    return replace(qwen3, path="/models/Qwen3-32B")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Member:
+    """The same model as a folder of safetensors, quantised by AWQ, as vLLM loads it."""
+    path = tmp_path_factory.mktemp("owner") / "Qwen3-32B-AWQ"
+    return folder_member(write_folder(path, QWEN3_32B, dtype="F16", quantization_config=AWQ), *BOTH)
+
+
+@pytest.fixture(scope="module")
+def exl3(tmp_path_factory: pytest.TempPathFactory) -> Member:
+    """The same in ExLlama's format, as TabbyAPI loads it."""
+    path = tmp_path_factory.mktemp("owner") / "Qwen3-32B"
+    return folder_member(write_folder(path, QWEN3_32B, dtype="F16", quantization_config=EXL3), *BOTH)
 
 
 def deeper(found: Member, times: int) -> Member:
@@ -151,7 +160,6 @@ def test_what_needs_the_memory_of_the_larger_card_does_not_fit_under_vllm(folder
 @pytest.mark.parametrize(
     ("strategy", "changes", "settings", "code"),
     [
-        ("tensor_split", {"path": "/models/qwen3.gguf"}, {}, "gguf_for_other_engine"),
         ("tensor_split", {"devices": (RTX_5090, CPU)}, {}, "needs_cuda"),
         ("tensor_split", {"devices": (RTX_5090, twin(RTX_5090), RTX_PRO_6000)}, {}, "heads_not_divisible"),
         ("tensor_split", {}, {"tensor_split": "3,1"}, "shares_ignored"),
@@ -176,18 +184,74 @@ def test_vllm_on_one_card_is_independent(folder: Member) -> None:
     assert value_of(found, "--tensor-parallel-size") == "1"
 
 
+@pytest.mark.parametrize(
+    ("flavour", "kind", "code", "says"),
+    [
+        ("vllm", "gguf", "gguf_for_other_engine", "qwen3 is a GGUF file, and vLLM loads folders with safetensors"),
+        ("vllm", "awq", "", ""),
+        ("vllm", "exl3", "format_for_other_engine", "Qwen3-32B is EXL3, which vLLM does not read"),
+        ("tabbyapi", "gguf", "gguf_for_other_engine", "TabbyAPI loads folders"),
+        ("tabbyapi", "awq", "format_for_other_engine", "Qwen3-32B-AWQ is AWQ, which TabbyAPI does not read"),
+        ("tabbyapi", "exl3", "", ""),
+        ("ik_llama.cpp", "gguf", "", ""),
+        ("ik_llama.cpp", "awq", "folder_for_other_engine", "is a folder with safetensors, and ik_llama.cpp loads GGUF"),
+    ],
+)
+def test_an_engine_that_does_not_load_the_format_says_so_and_has_no_command(
+    qwen3: Member, folder: Member, exl3: Member, flavour: str, kind: str, code: str, says: str
+) -> None:
+    given = {"gguf": qwen3, "awq": folder, "exl3": exl3}[kind]
+    found = plan(flavour, "independent", {"model": replace(given, devices=(RTX_PRO_6000,))}, context=8192)
+    if not code:
+        assert found.verdict == Verdict.VIABLE and len(found.instances) == 1
+        return
+    assert (found.verdict, found.instances) == (Verdict.NOT_VIABLE, ())
+    assert says in reason(found, code) and next(r for r in found.reasons if r.code == code).fix
+
+
+def test_bytes_of_a_folder_are_those_of_its_tensors_and_of_the_usual_cache(folder: Member) -> None:
+    found = plan("vllm", "independent", {"model": replace(folder, devices=(RTX_PRO_6000,))}, context=8192)
+    (card,) = found.devices
+    assert card.weights_bytes == folder.facts.size_bytes == folder.shape.weights_bytes
+    # 64 layers × keys and values × 8 heads × 128 × 8192 tokens × 2 bytes.
+    assert card.kv_bytes == 64 * 2 * 8 * 128 * 8192 * 2
+    halved = plan("vllm", "tensor_split", {"model": folder}, context=8192).devices
+    assert [use.kv_bytes for use in halved[:2]] == [card.kv_bytes // 2] * 2
+    vectors = sum(t.n_bytes for kind in folder.shape.layer_kinds() for t in kind.tensors if len(t.shape) < 2)
+    assert halved[0].weights_bytes == pytest.approx((card.weights_bytes + vectors) / 2, rel=1e-4)
+    eight = plan("vllm", "independent", {"model": replace(folder, devices=(RTX_PRO_6000,))}, context=8192,
+                 kv_cache_k="q8_0", kv_cache_v="q8_0", flash_attention="on")  # fmt: skip
+    assert value_of(eight, "--kv-cache-dtype") == "fp8" and eight.devices[0].kv_bytes < 0.6 * card.kv_bytes
+
+
+@pytest.mark.parametrize(
+    ("card", "context", "verdict", "code"),
+    [
+        (RTX_PRO_6000, 40960, Verdict.VIABLE, "bytes_of_folder"),
+        (RTX_5090, 8192, Verdict.VIABLE, "bytes_of_folder"),
+        (replace(RTX_5090, total_bytes=29 << 30), 40960, Verdict.CAUTION, "tight_fit"),
+        (replace(RTX_5090, total_bytes=16 << 30), 8192, Verdict.NOT_VIABLE, "does_not_fit"),
+    ],
+)
+def test_whole_or_not_at_all(folder: Member, card: DeviceFacts, context: int, verdict: Verdict, code: str) -> None:
+    found = plan("vllm", "independent", {"model": replace(folder, devices=(card,))}, context=context)
+    assert found.verdict == verdict and code in codes(found)
+    assert "layers_on_host" not in codes(found) and found.settings["gpu_layers"] == "all"
+    assert not [use for use in found.devices if use.name == "CPU" and use.weights_bytes]
+
+
 # --- TabbyAPI ---------------------------------------------------------------------------------------
-def test_tabbyapi_divides_by_gigabytes(folder: Member) -> None:
-    found = plan("tabbyapi", "tensor_split", {"model": folder}, context=8192, tensor_split="3,1")
+def test_tabbyapi_divides_by_gigabytes(exl3: Member) -> None:
+    found = plan("tabbyapi", "tensor_split", {"model": exl3}, context=8192, tensor_split="3,1")
     config = found.instances[0].files["config.yml"]
     assert "tensor_parallel: true" in config and "gpu_split:" in config
     assert found.instances[0].argv[-2:] == ("--config", "config.yml")
 
 
-def test_drafting_by_tabbyapi_names_both_folders(folder: Member) -> None:
-    small = replace(folder, name="small", path="/models/Qwen3-0.6B", devices=(RTX_5090,), shape=replace(
-        folder.shape, layers=folder.shape.layers[:2]), facts=replace(folder.facts, n_params=10**9))  # fmt: skip
-    found = plan("tabbyapi", "speculative", {"target": replace(folder, devices=(RTX_PRO_6000,)), "draft": small})
+def test_drafting_by_tabbyapi_names_both_folders(exl3: Member) -> None:
+    small = replace(exl3, name="small", path="/models/Qwen3-0.6B", devices=(RTX_5090,), shape=replace(
+        exl3.shape, layers=exl3.shape.layers[:2]), facts=replace(exl3.facts, n_params=10**9))  # fmt: skip
+    found = plan("tabbyapi", "speculative", {"target": replace(exl3, devices=(RTX_PRO_6000,)), "draft": small})
     config = found.instances[0].files["config.yml"]
     assert "model_name: Qwen3-32B" in config and "draft_model_name: Qwen3-0.6B" in config
     assert "gpu_split" not in config

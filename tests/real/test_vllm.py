@@ -10,8 +10,11 @@ version 0.32.0+cpu in METADATA. Beside PyTorch's CPU build, PyPI's torchvision h
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +23,19 @@ import psutil
 import pytest
 from asgiref.sync import async_to_sync
 from django.conf import settings as django_settings
+from django.core.management import call_command
+from django.test import Client
 
 from deployments import services
 from deployments.discovery import register_engine
 from deployments.engines.probe import probe
 from deployments.gateway.directory import forget_table
 from deployments.gateway.relay import open_answer
-from deployments.models import Engine, Instance, Model
+from deployments.models import Deployment, Engine, Instance, Model
+from deployments.planning.settings import SETTINGS
 from deployments.plans import plan_deployment
 from deployments.supervision import process
 from gpus.models import Host
-from tests.planning.tiny_models import write_tiny
 from tests.supervision.conftest import Ticker, host, ticker  # noqa: F401 (fixtures)
 
 VLLM = os.environ.get("OMNI_TEST_VLLM", "")
@@ -53,20 +58,33 @@ def engine(host: Host) -> Engine:  # noqa: F811
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Model:
-    """A folder with safetensors. The library reads GGUF files only, so its row is written here, with the facts of a
-    GGUF of the same kind."""
-    folder = tmp_path / "tiny"
+def folder(tmp_path: Path) -> Path:
+    """A folder of models with one in it, made by the engine's own Python."""
+    models = tmp_path / "models"
+    models.mkdir()
     script = Path(__file__).with_name("tiny_llama.py")
     python = Path(VLLM).with_name("python")
-    done = subprocess.run([python, script, folder], capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    done = subprocess.run([python, script, models / "tiny"], capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
-    from deployments.library import register
+    return models
 
-    row = register(write_tiny(tmp_path / "tiny.gguf", "llama"))
-    row.path, row.shards, row.size_bytes = str(folder), [], (folder / "model.safetensors").stat().st_size
-    row.save()
+
+@pytest.fixture
+def model(host: Host, folder: Path) -> Model:  # noqa: F811
+    """As the scan finds it: no row is written by hand."""
+    (found,) = json.loads(said("scan", str(folder), "--json"))["models"]
+    assert (found["name"], found["path"], found["quant"]) == ("tiny", str(folder / "tiny"), "BF16")
+    row = Model.objects.get()
+    weights = folder / "tiny" / "model.safetensors"
+    assert (row.format, row.state, row.n_layer) == ("folder", "ok", 2)
+    assert row.size_bytes - 100_000 < row.facts["size_bytes"] < row.size_bytes == weights.stat().st_size
     return row
+
+
+def said(*arguments: str) -> str:
+    output = io.StringIO()
+    call_command(*arguments, stdout=output)
+    return output.getvalue()
 
 
 def answered(body: dict[str, Any]) -> bytes:
@@ -91,25 +109,55 @@ def lives(one: psutil.Process) -> bool:
         return False
 
 
+def applied(file: Path, model: Model, engine: Engine, device: str) -> Deployment:
+    """The deployment that a rig file makes of the model."""
+    file.write_text(
+        f"models: [{{name: {model.name}, path: {model.path}/}}]\n"
+        f"deployments: [{{name: tiny, engine: {engine.name}, models: {model.name}, devices: {device}, "
+        "settings: {context: 512}}]\n"
+    )
+    said("apply", str(file))
+    assert "Nothing to change" in said("apply", str(file))
+    return Deployment.objects.get()
+
+
+def typed(model: Model, engine: Engine, device: str) -> dict[str, Any]:
+    """What the browser sends."""
+    defaults = {f"setting_{key}": setting.default for key, setting in SETTINGS.items()}
+    chosen = {"strategy": "independent", "model": model.name, "devices": [device], "engine": engine.pk}
+    return defaults | chosen | {"name": "by-form", "extra_args": "", "setting_context": "512"}
+
+
 def test_vllm_from_its_first_flag_to_its_last_process(
     engine: Engine,
     model: Model,
     ticker: Ticker,  # noqa: F811
+    tmp_path: Path,
+    operator: Client,
 ) -> None:
     assert engine.build and {"--max-model-len", "--kv-cache-dtype", "--served-model-name"} <= set(engine.flags)
     assert not engine.was_verified
     device = "CPU" if "+cpu" in engine.build else "CUDA0"
-    made = services.deployment_create(
-        name="tiny", strategy="independent", engine=engine, members={"model": (model, [device])},
-        settings={"context": 512},
-    )  # fmt: skip
+    made = applied(tmp_path / "rig.yml", model, engine, device)
     plan = plan_deployment(made)
     assert str(plan.verdict) in ("viable", "caution"), plan.reasons
     (planned,) = plan.instances
     assert planned.argv[:3] == (VLLM, "serve", model.path)
+    # 2 layers × keys and values × 2 heads of 64 × 512 tokens × 2 bytes.
+    assert sum(use.kv_bytes for use in plan.devices) == 2 * 2 * 2 * 64 * 512 * 2
+    assert sum(use.weights_bytes for use in plan.devices) == model.facts["size_bytes"]
 
+    # The form makes the same command of the same choices.
+    assert operator.post("/deployments/new/", typed(model, engine, device)).status_code == 302
+    by_form = plan_deployment(Deployment.objects.get(name="by-form")).instances[0].argv
+    assert [word.replace("by-form", "tiny") for word in by_form] == list(planned.argv)
+    services.deployment_delete(deployment=Deployment.objects.get(name="by-form"))
+    ticker.until(lambda: Deployment.objects.count() == 1, 10)
+
+    began = time.monotonic()
     services.deployment_start(deployment=made)
     ticker.until_state("ready", READY_S)
+    print(f"vLLM {engine.build} was ready after {time.monotonic() - began:.1f} s")
     row = Instance.objects.get()
     assert row.pid and row.restarts == 0 and row.error == ""
     # The first answer was asked for and looked at: nothing to compare with, so it is no warning.
@@ -134,7 +182,9 @@ def test_vllm_from_its_first_flag_to_its_last_process(
 
     relatives = family(row.pid)
     assert len(relatives) > 1, "vLLM runs its engine in processes of its own"
+    began = time.monotonic()
     services.deployment_stop(deployment=made)
     ticker.until_state("stopped", 60)
+    print(f"It was stopped after {time.monotonic() - began:.1f} s")
     ticker.until(lambda: not [one for one in relatives if lives(one)], 10)
     assert not list(process.records(django_settings.OMNI_HOME.run))
