@@ -20,11 +20,24 @@ settings.register_profile("omni", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("omni")
 
 
+# What takes minutes begins first, so that both processes end at about the same time.
+LONG_FIRST = ("panel", "test_panel_faults.py", "test_agent_faults.py", "test_draining.py", "test_random_operations.py")
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Two processes share the tests, a file at a time; those on the one long-lived panel keep their order."""
+
+    def group(item: pytest.Item) -> str:
+        return "panel" if "panel" in getattr(item, "fixturenames", ()) else item.path.name
+
+    def place(item: pytest.Item) -> int:
+        name = group(item)
+        return LONG_FIRST.index(name) if name in LONG_FIRST else len(LONG_FIRST)
+
     for item in items:
-        on_panel = "panel" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("panel" if on_panel else item.path.name))
+        item.add_marker(pytest.mark.xdist_group(group(item)))
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session", autouse=True)

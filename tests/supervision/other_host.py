@@ -21,7 +21,8 @@ from gpus.models import Device
 from tests.helpers import free_port, wait_until
 from tests.panel import ROOT
 
-HERE, THERE = "10.213.77.1", "10.213.77.2"
+# Another one for each process that runs tests.
+HERE, THERE = (f"10.213.{os.getpid() % 250}.{end}" for end in (1, 2))
 
 
 @dataclass(frozen=True)
