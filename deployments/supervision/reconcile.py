@@ -264,8 +264,8 @@ def _starting(desired: Desired, memory: Memory, now_s: float) -> Decision:
     if memory.state == S.CRASHED and now_s < memory.next_start_s:
         return Decision(Action.NOTHING, memory)
     again = memory.state == S.CRASHED
+    memory = replace(memory, restarts=memory.restarts + again)
     if desired.waits_for:
         return _to(memory, S.STARTING, now_s, f"waits for {', '.join(desired.waits_for)}")
-    restarts = memory.restarts + (1 if again else 0)
-    memory = replace(memory, restarts=restarts, ready_s=None, answered_s=now_s, next_start_s=now_s)
+    memory = replace(memory, ready_s=None, answered_s=now_s, next_start_s=now_s)
     return _to(memory, S.STARTING, now_s, "started again" if again else "started", Action.START)

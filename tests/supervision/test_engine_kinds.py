@@ -18,6 +18,7 @@ from deployments.supervision.instances import file_bytes, slow_load_s
 from deployments.supervision.launch import check
 from deployments.supervision.log_reading import cause_of_exit, notice
 from omni.errors import OmniError
+from tests.deployments.model_folders import write_folder
 from tests.supervision.conftest import FAKE, Ticker, fake_plan
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -60,9 +61,13 @@ def test_a_fall_back_to_layer_split_is_told_of_an_engine_that_serves(deployment:
 
 def test_a_folder_that_is_gone_is_said_before_the_start(tmp_path: Path) -> None:
     gone = InstancePlan("model", (sys.executable, "serve", str(tmp_path / "gone"), "--port", PORT))
-    with pytest.raises(OmniError, match="no folder"):
+    with pytest.raises(OmniError, match="no such folder"):
         check(gone)
-    check(replace(gone, argv=(sys.executable, "serve", str(tmp_path))))
+    there = write_folder(tmp_path / "there")
+    check(replace(gone, argv=(sys.executable, "serve", str(there))))
+    (there / "config.json").unlink()
+    with pytest.raises(OmniError, match="config.json: it is missing"):
+        check(replace(gone, argv=(sys.executable, "serve", str(there))))
 
 
 def test_an_engine_that_compiles_may_take_long_and_longer_for_a_large_folder(

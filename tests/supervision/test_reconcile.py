@@ -138,6 +138,9 @@ def test_ten_healthy_minutes_forget_earlier_failures_and_nine_do_not() -> None:
 def test_a_restart_is_counted_and_a_first_start_is_not() -> None:
     assert decide(RUN, GONE, memory(S.STOPPED), NOW, LIMITS).memory.restarts == 0
     assert decide(RUN, GONE, memory(S.CRASHED), NOW, LIMITS).memory.restarts == 1
+    waiting = decide(replace(RUN, waits_for=("RPC0",)), GONE, memory(S.CRASHED), NOW, LIMITS)
+    assert (waiting.memory.state, waiting.memory.restarts) == (S.STARTING, 1)
+    assert decide(RUN, GONE, waiting.memory, NOW + 1, LIMITS).memory.restarts == 1
 
 
 @pytest.mark.parametrize(
