@@ -225,7 +225,7 @@ class SettingField(forms.CharField):
 def setting_field(setting: Setting, name: str) -> SettingField:
     """`name` is the field's name in its form: suggestions are tied to it."""
     widget: forms.Widget
-    takes_text = setting.is_number or getattr(setting, "is_list", False)
+    takes_text = setting.is_number or setting.is_list or setting.is_name
     if not takes_text:
         widget = forms.Select(choices=[(word, word) for word in setting.words])
     elif setting.words:

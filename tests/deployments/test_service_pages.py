@@ -127,3 +127,12 @@ def test_what_the_settings_take(key: str, given: Any, kept: Any, deployment: Dep
             services.deployment_change(deployment=deployment, settings={key: given})
     else:
         assert services.deployment_change(deployment=deployment, settings={key: given}).settings == {key: kept}
+
+
+def test_a_group_is_typed_in_the_form(admin: Client, deployment: Deployment) -> None:
+    text = page(admin, "/deployments/small/change/")
+    assert 'name="setting_exclusive_group"' in text and '<select name="setting_exclusive_group"' not in text
+    form = {"strategy": "independent", "model": deployment.bindings.get().model.name, "devices": ["CPU"]}
+    form |= {"engine": str(deployment.engine_id), "setting_exclusive_group": "card", "setting_when_taken": "swap"}
+    assert admin.post("/deployments/small/change/", form).status_code == 302
+    assert Deployment.objects.get().settings == {"exclusive_group": "card", "when_taken": "swap"}
