@@ -55,7 +55,7 @@ class Answer:
 
     def check_broken_off(self, *, by_somebody: bool = False) -> None:
         """The client was told once, in words, what happened."""
-        assert self.has_ended, "the client still waits"
+        wait_until(lambda: self.has_ended, 10, "the client still waits")
         (error,) = self.errors
         codes = ("answer_cut",) if by_somebody else BROKEN_OFF
         assert isinstance(error, OmniError) and error.code in codes, repr(error)

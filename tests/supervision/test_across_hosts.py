@@ -7,6 +7,7 @@ import html
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
 from http.client import HTTPException
 from pathlib import Path
@@ -263,14 +264,22 @@ def test_a_device_that_is_known_is_not_added_again(engine: Engine, host: Host, s
         remote_devices.device_add(host=host, endpoint="10.0.0.1:18999")
 
 
+# A command's number, its length, and as many bytes: the engine's first words.
+HELLO_BYTES = 1 + 8 + 24
+
+
 def serve_once(reply: bytes) -> int:
     """The port of a stand-in server that answers its one caller with this and hangs up."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
-        with listener, listener.accept()[0] as caller:
-            caller.recv(1000)
+        with listener, listener.accept()[0] as caller, caller.makefile("rb") as words:
+            # All of it: a connection closed with something unread is broken off, and the answer with it.
+            words.read(HELLO_BYTES)
             caller.sendall(reply)
+            caller.shutdown(socket.SHUT_WR)
+            with suppress(ConnectionResetError):
+                words.read()
         close_old_connections()
 
     threading.Thread(target=serve, daemon=True).start()
