@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from deployments.engines.environment import engine_environment
-from deployments.supervision.runner import LOCKED_EXIT_CODE, NO_RECORD_EXIT_CODE, boot_id, start_ticks
+from deployments.supervision.runner import LOCKED_EXIT_CODE, NO_RECORD_EXIT_CODE, boot_id
+from deployments.supervision.signals import signal_exactly
 from deployments.supervision.strays import MARK, end_strays, mark
 from omni.errors import OmniError
 
@@ -249,20 +250,7 @@ def send_signal(record: Record, number: signal.Signals) -> bool:
     """Signals the engine itself; False when it is gone. Another process with its pid is never touched."""
     if not record.pid or record.boot_id != boot_id():
         return False
-    try:
-        handle = os.pidfd_open(record.pid)
-    except OSError:
-        return False
-    try:
-        # The handle holds the process: compared after opening, the pid cannot change hands any more.
-        if start_ticks(record.pid) != record.ticks:
-            return False
-        signal.pidfd_send_signal(handle, number)
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(handle)
+    return signal_exactly(record.pid, record.ticks, number)
 
 
 def kill_group(record: Record) -> None:

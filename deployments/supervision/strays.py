@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployments.supervision.runner import start_ticks
+from deployments.supervision.signals import signal_exactly
 
 MARK = "OMNI_INSTANCE"
 
@@ -50,21 +51,6 @@ def end_strays(run: Path) -> int:
     """Ends what has no runner; returns how many there were."""
     found = list(marked(run))
     kept = {process.instance for process in found if process.is_runner}
-    return sum(_kill(process) for process in found if process.instance not in kept)
-
-
-def _kill(process: Marked) -> bool:
-    try:
-        handle = os.pidfd_open(process.pid)
-    except OSError:
-        return False
-    try:
-        # The handle holds the process: its pid cannot change hands any more.
-        if start_ticks(process.pid) != process.ticks:
-            return False
-        signal.pidfd_send_signal(handle, signal.SIGKILL)
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(handle)
+    return sum(
+        signal_exactly(process.pid, process.ticks, signal.SIGKILL) for process in found if process.instance not in kept
+    )

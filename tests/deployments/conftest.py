@@ -15,7 +15,8 @@ from deployments import services
 from deployments.discovery import local_host, register_engine
 from deployments.engines.llama_cpp import LlamaCpp
 from deployments.library import register
-from deployments.models import Deployment, Engine, Model
+from deployments.models import Deployment, Engine, LibraryFolder, Model
+from deployments.watch import LibraryWatch
 from gpus.models import Device, Host
 from gpus.recent import RecentWriter
 from gpus.sample import CardSample, HostSample, NvmlState, Sample
@@ -82,6 +83,12 @@ def models_folder(tmp_path: Path) -> Path:
     folder = tmp_path / "models"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture
+def watch(models_folder: Path) -> LibraryWatch:
+    LibraryFolder.objects.create(path=str(models_folder))
+    return LibraryWatch()
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from django.test import Client
 
 from deployments import library, services
 from deployments.engines.vllm import Vllm
-from deployments.models import Deployment, Engine, LibraryFolder, Model
+from deployments.models import Deployment, Engine, Model
 from deployments.planning.settings import SETTINGS
 from deployments.plans import plan_deployment
 from deployments.watch import LibraryWatch
@@ -25,12 +25,6 @@ from tests.deployments.gguf_corpus import write_with_package
 from tests.deployments.model_folders import write_folder
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def watch(models_folder: Path) -> LibraryWatch:
-    LibraryFolder.objects.create(path=str(models_folder))
-    return LibraryWatch()
 
 
 @pytest.fixture

@@ -22,12 +22,6 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
-def watch(models_folder: Path) -> LibraryWatch:
-    LibraryFolder.objects.create(path=str(models_folder))
-    return LibraryWatch()
-
-
-@pytest.fixture
 def announced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     calls: list[int] = []
     monkeypatch.setattr(library, "announce", lambda: calls.append(1))
