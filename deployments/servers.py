@@ -64,9 +64,12 @@ def server_set_key(*, engine: Engine, key: str, user: Any = None) -> Engine:
 
 def server_remove(*, engine: Engine, user: Any = None) -> None:
     """Forgets it and its key; the server itself goes on. Raises OmniError (in_use)."""
-    if names := list(engine.deployments.values_list("name", flat=True)):
+    if names := list(engine.deployments.filter(is_deleting=False).values_list("name", flat=True)):
         text = f"The server {engine.name} is used by {', '.join(names)}."
         raise OmniError("in_use", text, "Delete the deployments first.")
+    if names := list(engine.deployments.values_list("name", flat=True)):
+        text = f"{', '.join(names)} on the server {engine.name} is still being deleted."
+        raise OmniError("in_use", text, "Try again in a moment.", retry=True)
     forget_key(engine)
     engine.delete()
     announce()

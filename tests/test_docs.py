@@ -35,7 +35,8 @@ def test_make_targets_exist(target: str) -> None:
 
 def test_files_that_the_readme_names_exist() -> None:
     named = set(re.findall(r"`((?:omni|gpus|deployments|chat|static|tests|templates)/[\w./]*)`", README))
-    missing = {name for name in named if not (ROOT / name).exists()}
+    # What a run of the tests writes is not there before.
+    missing = {name for name in named if not name.startswith("tests/artifacts/") and not (ROOT / name).exists()}
     assert named and not missing
 
 

@@ -88,6 +88,8 @@ def _reconcile_loop() -> None:
             busy = agent.tick()
         close_old_connections()
         _nudged.wait(QUICK_TICK_S if busy else TICK_S)
+    if agent:
+        agent.close()
     _is_the_agent.clear()
     lock.close()
 

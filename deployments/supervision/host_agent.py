@@ -129,6 +129,13 @@ class HostAgent:
             raise failed[0]
         return busy or any(memory.state in IN_TRANSITION for memory in self.memories.values())
 
+    def close(self) -> None:
+        """Lets go of its doors and threads, as its end does; engines go on. It is not ticked any more."""
+        for deployment in self.doors.shut_ones():
+            self.doors.open(deployment)
+        for pool in (self.health_pool, self.external.pool, self.checker.pool):
+            pool.shutdown(wait=False)
+
     # --- what ought to be ---------------------------------------------------------------------------
     def _wanted_instances(self) -> list[Instance]:
         """Every instance of this host, device servers first; missing rows are made."""

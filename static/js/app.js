@@ -50,10 +50,22 @@ function confirmed(question, verb) {
   });
 }
 
+// A live part of the page may have been drawn anew while the question was open. What was agreed to is done all the
+// same: nothing is sent from an element that is not in the page.
+function bringBack(form) {
+  if (form.isConnected) return;
+  form.hidden = true;
+  body.append(form);
+  form.addEventListener("htmx:afterRequest", () => form.remove(), { once: true });
+}
+
 body.addEventListener("htmx:confirm", async (event) => {
   if (!event.detail.question) return;
   event.preventDefault();
-  if (await confirmed(event.detail.question, event.detail.elt.dataset.verb)) event.detail.issueRequest(true);
+  if (await confirmed(event.detail.question, event.detail.elt.dataset.verb)) {
+    bringBack(event.detail.elt);
+    event.detail.issueRequest(true);
+  }
 });
 document.addEventListener("submit", async (event) => {
   const form = event.target;
@@ -64,6 +76,7 @@ document.addEventListener("submit", async (event) => {
   event.preventDefault();
   if (await confirmed(asks.dataset.confirm, asks.dataset.verb)) {
     asks.dataset.confirmed = "yes";
+    bringBack(form);
     form.requestSubmit(submitter);
   }
 }, true);

@@ -14,7 +14,7 @@ from tests.gateway.engine import RealEngine
 from tests.panel import RunningPanel
 
 pytestmark = [pytest.mark.browser, pytest.mark.real, pytest.mark.timeout(300)]
-KEY = "key-of-somebody-else"
+KEY = "key-of-somebody-far-away"
 PAGES = {
     "models": "/models/",
     "server": "/servers/other/",
@@ -84,6 +84,7 @@ def _pages_while_it_answers_and_while_it_is_away(
     expect(page.get_by_role("dialog")).to_contain_text("The server itself is left alone")
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     expect(page).to_have_url(re.compile("/deployments/$"), timeout=20_000)
+    expect(page.get_by_role("link", name="remote", exact=True)).to_have_count(0)
     page.goto(f"{panel.url}/servers/other/")
     page.get_by_role("button", name="Remove").click()
     page.get_by_role("dialog").get_by_role("button", name="Remove").click()

@@ -236,6 +236,8 @@ def test_from_an_address_to_a_deployment_by_the_pages(host: Host, foreign: Forei
     assert admin.post("/deployments/big-1/remote/", {"model": "org/Two"}).status_code == 302
     assert Deployment.objects.get().remote_model == "org/Two"
     assert "is used by big-1" in admin.post("/servers/other/remove/").content.decode()
+    admin.post("/deployments/big-1/delete/")
+    assert "big-1 on the server other is still being deleted" in admin.post("/servers/other/remove/").content.decode()
     assert 'value="org/Big-1"' not in admin.get("/deployments/new/").content.decode()
 
 

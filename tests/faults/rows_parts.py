@@ -70,6 +70,7 @@ def two_agents(rig: Rig) -> None:
         for _ in range(40):
             with suppress(IntegrityError):
                 agent.tick()
+        agent.close()
         close_old_connections()
 
     thread = threading.Thread(target=second)

@@ -79,10 +79,11 @@ class Ticker:
 
     def __init__(self, host: Host) -> None:
         self.host = host
-        self.agent = self.new_agent()
+        self.agent = HostAgent(host, limits=QUICK)
 
     def new_agent(self, plan: Planner | None = None, limits: Limits = QUICK, **options: Any) -> HostAgent:
         """As if the agent had been started anew: it knows only what database and records say."""
+        self.agent.close()
         self.agent = HostAgent(self.host, limits=limits, **({"plan": plan} if plan else {}), **options)
         return self.agent
 

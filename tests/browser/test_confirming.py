@@ -1,0 +1,53 @@
+"""A question stays valid while the page behind it changes: what was agreed to is done, and never lost silently."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.panel import RunningPanel
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
+DEPLOYMENT = """
+deployments:
+  - name: asked-about
+    strategy: independent
+    models: {model: smollm2-135m-instruct-q4_1}
+    devices: {model: [RPC0]}
+"""
+SERVER = 'engines: [{name: elsewhere, flavour: external, path: "http://127.0.0.1:1"}]'
+
+
+def redraw(page: Page, live: str) -> None:
+    """As when something happened to what the page shows."""
+    old = page.locator(live).element_handle()
+    assert old
+    page.locator("body").dispatch_event("resync")
+    old.wait_for_element_state("hidden")
+    expect(page.locator(live)).to_be_attached()
+
+
+@pytest.mark.parametrize(
+    ("rig", "path", "live", "verb", "then"),
+    [
+        (DEPLOYMENT, "/deployments/asked-about/", "#deployment-live", "Delete", "/deployments/"),
+        (SERVER, "/servers/elsewhere/", "#server-live", "Remove", "/models/"),
+    ],
+)
+def test_what_is_confirmed_after_the_page_was_redrawn_is_done(
+    page: Page, panel: RunningPanel, tmp_path: Path, rig: str, path: str, live: str, verb: str, then: str
+) -> None:
+    rig_path = tmp_path / "rig.yaml"
+    rig_path.write_text(rig)
+    applied = panel.manage("apply", str(rig_path))
+    assert applied.returncode == 0, applied.stderr
+    page.goto(panel.url + path)
+    page.get_by_role("button", name=verb).click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_be_visible()
+    redraw(page, live)
+    dialog.get_by_role("button", name=verb).click()
+    page.wait_for_url(panel.url + then)
+    assert page.goto(panel.url + path).status == 404  # type: ignore[union-attr]
