@@ -12,3 +12,5 @@ for name in [name for name in os.environ if name.startswith("OMNI_") and not nam
 _home = tempfile.mkdtemp(prefix="omni-test-")
 atexit.register(shutil.rmtree, _home, ignore_errors=True)
 os.environ |= {"OMNI_HOME": _home, "OMNI_HOST_NAME": "testhost", "HF_HUB_OFFLINE": "1"}
+if "OMNI_TEST_DATABASE_URL" in os.environ:
+    os.environ["OMNI_DATABASE_URL"] = os.environ["OMNI_TEST_DATABASE_URL"]

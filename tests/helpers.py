@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import count
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -27,7 +29,40 @@ def wait_until(
         time.sleep(interval_s)
 
 
+# Below the ports that Linux gives to outgoing connections (32768 and up), which come and go at any moment; each of two
+# processes that share the tests has half of them.
+FIRST_PORT, EACH, BLOCK = 10_000, 11_000, 50
+_half = FIRST_PORT + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 2 * EACH
+# Another run of the tests beside this one begins somewhere else.
+_singles, _blocks, _panel_blocks = count(os.getpid()), count(os.getpid()), count(os.getpid())
+
+
 def free_port() -> int:
+    return next(port for port in (_half + n % 2000 for n in _singles) if _is_free(port))
+
+
+def free_ports() -> tuple[int, int]:
+    """First and last of the ports for the engines of one test."""
+    return _free_block(_blocks, _half + 2000, 120)
+
+
+def panel_ports() -> tuple[int, int]:
+    """The same for a panel, which may live as long as the tests do."""
+    return _free_block(_panel_blocks, _half + 8000, 60)
+
+
+def _free_block(numbers: Iterator[int], begin: int, blocks: int) -> tuple[int, int]:
+    for first in (begin + n % blocks * BLOCK for n in numbers):
+        if all(_is_free(port) for port in range(first, first + BLOCK)):
+            return first, first + BLOCK - 1
+    raise AssertionError("no ports are left")
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

@@ -15,7 +15,8 @@ from typing import Any
 
 import psutil
 
-from tests.helpers import free_port, wait_until
+from tests import postgres
+from tests.helpers import free_port, panel_ports, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
 PASSWORD = "a-password-for-tests"
@@ -35,6 +36,8 @@ class RunningPanel:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.port = free_port()
+        self.engine_ports = panel_ports()
+        self.database = {"OMNI_DATABASE_URL": postgres.new_database(f"panel_{self.port}")} if postgres.URL else {}
         self.process: subprocess.Popen[str] | None = None
         self.output = home.parent / f"{home.name}.out"
 
@@ -45,14 +48,14 @@ class RunningPanel:
     @property
     def env(self) -> dict[str, str]:
         keep = {k: v for k, v in os.environ.items() if not k.startswith(("OMNI_", "DJANGO_"))}
-        first = 20000 + (self.port % 400) * 50
         return {
             **keep,
             "OMNI_HOME": str(self.home),
             "OMNI_HOST_NAME": "testhost",
             "OMNI_ADMIN_PASSWORD": PASSWORD,
             # Panels of tests that run at the same time must not meet.
-            "OMNI_ENGINE_PORTS": f"{first}-{first + 49}",
+            "OMNI_ENGINE_PORTS": "{}-{}".format(*self.engine_ports),
+            **self.database,
         }
 
     def start(self, *arguments: str, timeout_s: float = 60) -> float:

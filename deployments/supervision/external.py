@@ -7,7 +7,6 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
@@ -15,9 +14,10 @@ from deployments.engines.external import EXTERNAL, Standing
 from deployments.engines.external_probe import ask
 from deployments.engines.probe import keep_standing
 from deployments.external_keys import key_of
-from deployments.models import Deployment, Engine, Instance, Role, Transition
+from deployments.models import Deployment, Engine, Instance, Role
 from deployments.supervision.external_state import Shown, settled, shown_state
 from deployments.supervision.instances import ran_here
+from deployments.supervision.saving import keep
 from deployments.supervision.states import LIVE, InstanceState
 from gpus.models import Host
 from omni.broadcast import publish
@@ -112,8 +112,5 @@ class ExternalServers:
         if shown.state == InstanceState.READY and old != InstanceState.READY:
             instance.ready_at = timezone.now()
             ran_here(instance)
-        with transaction.atomic():
-            instance.save()
-            if old != instance.state:
-                Transition.objects.create(instance=instance, old=old, new=instance.state, reason=shown.reason)
+        keep(instance, old, shown.reason)
         self.tell(deployment)

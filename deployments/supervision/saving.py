@@ -44,12 +44,17 @@ def save(
     if memory.state == InstanceState.READY and old != InstanceState.READY:
         instance.ready_at = timezone.now()
         ran_here(instance)
+    keep(instance, old, decision.reason)
+    return True
+
+
+def keep(instance: Instance, old: str, reason: str) -> None:
+    """The row, and the change of its state if there is one, both or neither."""
     with transaction.atomic():
         instance.save()
         if old != instance.state:
-            change = {"old": old, "new": instance.state, "reason": decision.reason, "pid": instance.pid}
+            change = {"old": old, "new": instance.state, "reason": reason, "pid": instance.pid}
             Transition.objects.create(instance=instance, **change)
-    return True
 
 
 def _process(instance: Instance, record: Record | None) -> None:

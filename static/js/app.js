@@ -1,5 +1,6 @@
 // What every page has: CSRF for htmx, confirmation, copying, toasts, theme, relative times, live state.
 
+import "./focus.js";
 import { connect } from "./socket.js";
 
 const body = document.body;

@@ -21,7 +21,7 @@ from deployments.supervision.host_agent import HostAgent, Planner
 from deployments.supervision.reconcile import Limits
 from gpus.models import Device, Host
 from tests.deployments.gguf_corpus import smollm2
-from tests.helpers import free_port
+from tests.helpers import free_ports
 
 FAKE = Path(__file__).resolve().parent.parent / "fakes" / "engine.py"
 QUICK = Limits(
@@ -38,8 +38,7 @@ QUICK = Limits(
 
 @pytest.fixture
 def host(transactional_db: None, settings: object) -> Host:
-    first = free_port()
-    settings.OMNI_ENGINE_PORTS = (first, min(first + 40, 65535))  # type: ignore[attr-defined]
+    settings.OMNI_ENGINE_PORTS = free_ports()  # type: ignore[attr-defined]
     found = local_host()
     Device.objects.create(host=found, name="CPU", kind="cpu")
     return found

@@ -18,7 +18,8 @@ from django.db import connection
 from deployments.models import Instance
 from deployments.supervision import process
 from gpus.models import Device
-from tests.helpers import free_port, wait_until
+from tests import postgres
+from tests.helpers import free_ports, wait_until
 from tests.panel import ROOT
 
 # Another one for each process that runs tests.
@@ -68,7 +69,7 @@ class OtherHost:
 
     home: Path
     network: Network
-    first_port: int = field(default_factory=free_port)
+    ports: tuple[int, int] = field(default_factory=free_ports)
     agent: subprocess.Popen[bytes] | None = None
 
     @property
@@ -76,15 +77,16 @@ class OtherHost:
         return self.home / "run"
 
     def start(self, *, devices: str = "CPU", address: str = "") -> None:
-        database = connection.settings_dict["NAME"]
+        name = str(connection.settings_dict["NAME"])
+        shared = postgres.url_of(name) if postgres.URL else f"sqlite:///{name}?transaction_mode=IMMEDIATE&timeout=20"
         env = {name: value for name, value in os.environ.items() if not name.startswith("OMNI_")} | {
             "DJANGO_SETTINGS_MODULE": "omni.settings",
             "OMNI_HOME": str(self.home),
             "OMNI_HOST_NAME": "beta",
-            "OMNI_DATABASE_URL": f"sqlite:///{database}?transaction_mode=IMMEDIATE&timeout=20",
+            "OMNI_DATABASE_URL": shared,
             "OMNI_BROKER_URL": settings.CHANNEL_REDIS_URL,
             "OMNI_STAND_IN_DEVICES": "0",
-            "OMNI_ENGINE_PORTS": f"{self.first_port}-{min(self.first_port + 20, 65535)}",
+            "OMNI_ENGINE_PORTS": "{}-{}".format(*self.ports),
             "OMNI_RPC_ADDRESS": address or self.network.address,
             "OMNI_RPC_DEVICES": devices,
         }

@@ -1,4 +1,4 @@
-"""A question stays valid while the page behind it changes: what was agreed to is done, and never lost silently."""
+"""A page that is drawn anew loses nothing of whoever uses it: neither a question's answer nor the keyboard's place."""
 
 from __future__ import annotations
 
@@ -20,6 +20,13 @@ deployments:
 SERVER = 'engines: [{name: elsewhere, flavour: external, path: "http://127.0.0.1:1"}]'
 
 
+def apply(panel: RunningPanel, folder: Path, rig: str) -> None:
+    path = folder / "rig.yaml"
+    path.write_text(rig)
+    applied = panel.manage("apply", str(path))
+    assert applied.returncode == 0, applied.stderr
+
+
 def redraw(page: Page, live: str) -> None:
     """As when something happened to what the page shows."""
     old = page.locator(live).element_handle()
@@ -39,10 +46,7 @@ def redraw(page: Page, live: str) -> None:
 def test_what_is_confirmed_after_the_page_was_redrawn_is_done(
     page: Page, panel: RunningPanel, tmp_path: Path, rig: str, path: str, live: str, verb: str, then: str
 ) -> None:
-    rig_path = tmp_path / "rig.yaml"
-    rig_path.write_text(rig)
-    applied = panel.manage("apply", str(rig_path))
-    assert applied.returncode == 0, applied.stderr
+    apply(panel, tmp_path, rig)
     page.goto(panel.url + path)
     page.get_by_role("button", name=verb).click()
     dialog = page.get_by_role("dialog")
@@ -51,3 +55,15 @@ def test_what_is_confirmed_after_the_page_was_redrawn_is_done(
     dialog.get_by_role("button", name=verb).click()
     page.wait_for_url(panel.url + then)
     assert page.goto(panel.url + path).status == 404  # type: ignore[union-attr]
+
+
+def test_the_keyboard_stays_where_it_was(page: Page, panel: RunningPanel, tmp_path: Path) -> None:
+    apply(panel, tmp_path, DEPLOYMENT)
+    page.goto(f"{panel.url}/deployments/")
+    start = page.get_by_role("button", name="Start asked-about", exact=True)
+    start.focus()
+    redraw(page, "#deployments-live")
+    expect(start).to_be_focused()
+    page.get_by_role("link", name="asked-about", exact=True).focus()
+    redraw(page, "#deployments-live")
+    expect(page.get_by_role("link", name="asked-about", exact=True)).to_be_focused()
