@@ -10,6 +10,7 @@ from django import forms
 from django.http import QueryDict
 
 from deployments import services
+from deployments.deployment_checks import check_formats, check_name, free_name
 from deployments.engines.external import EXTERNAL
 from deployments.engines.flags import ALLOWED, allowed_args
 from deployments.models import Deployment, Engine, Model
@@ -148,7 +149,7 @@ class DeploymentForm(forms.Form):
         name = self.cleaned_data["name"].strip()
         if name:
             with _field_error():
-                services.check_name(name)
+                check_name(name)
         return name
 
     def clean_extra_args(self) -> list[str]:
@@ -163,7 +164,7 @@ class DeploymentForm(forms.Form):
             self.add_error(PREFIX + key, str(error))
         if data.get("engine") and data.get(MODEL):
             try:
-                services.check_formats(data["engine"], [data[key] for key in (MODEL, DRAFT_MODEL) if data.get(key)])
+                check_formats(data["engine"], [data[key] for key in (MODEL, DRAFT_MODEL) if data.get(key)])
             except OmniError as error:
                 self.add_error("engine", str(error))
         for role in self.roles:
@@ -189,7 +190,7 @@ class DeploymentForm(forms.Form):
         }
         if self.deployment:
             return services.deployment_change(deployment=self.deployment, **values)
-        name = data["name"] or services.free_name(data["model"].name)
+        name = data["name"] or free_name(data["model"].name)
         return services.deployment_create(name=name, **values)
 
 

@@ -9,6 +9,7 @@ from django.http import QueryDict
 
 from deployments import services
 from deployments.comparing import Choice, Compared, compare
+from deployments.deployment_checks import free_name, taken_names
 from deployments.models import Deployment, Model
 from deployments.plan_form import DEVICE, DRAFT, DRAFT_DEVICE, ENGINE, MODEL, PlanForm, Stock, read_stock
 from deployments.planning.plan import Verdict
@@ -86,11 +87,11 @@ def _choice(stock: Stock, form: PlanForm) -> Choice:
 
 def _names(model: Model) -> dict[str, str]:
     """A free name for what each strategy would deploy; the commands carry it."""
-    taken = services.taken_names()
+    taken = taken_names()
     first = next(iter(STRATEGIES))
     ends = {name: "" if name == first else f"-{name.replace('_', '-')}" for name in STRATEGIES}
     wanted = {name: f"{model.name[: 54 - len(end)]}{end}" for name, end in ends.items()}
-    return {name: services.free_name(base, taken) for name, base in wanted.items()}
+    return {name: free_name(base, taken) for name, base in wanted.items()}
 
 
 def deploy(board: Board, *, strategy: str, name: str, user: Any = None) -> Deployment:

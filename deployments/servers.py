@@ -8,6 +8,7 @@ from typing import Any
 from django.db import IntegrityError, transaction
 
 from deployments import services
+from deployments.deployment_checks import NAME, free_name
 from deployments.engines.external import EXTERNAL
 from deployments.engines.external_plan import STRATEGY
 from deployments.engines.external_probe import allowed_address, ask
@@ -26,7 +27,7 @@ RESERVED_NAMES = frozenset({"add"})
 
 def server_add(*, host: Host, name: str, address: str, key: str = "", user: Any = None) -> Engine:
     """A server that answers now. Raises OmniError that says what is wrong; then nothing is kept."""
-    if not services.NAME.fullmatch(name) or name in RESERVED_NAMES:
+    if not NAME.fullmatch(name) or name in RESERVED_NAMES:
         fix = "Use up to 60 small letters, digits, hyphens and underscores."
         raise OmniError("bad_name", f"{name!r} cannot be a name.", fix)
     checked = allowed_address(address)
@@ -83,7 +84,7 @@ def has_key(engine: Engine) -> bool:
 def model_offer(*, engine: Engine, model: str, name: str = "", user: Any = None) -> Deployment:
     """A deployment of one of its models, offered at once. Raises OmniError that names the field."""
     made = services.deployment_create(
-        name=name or services.free_name(model.rpartition("/")[2]),
+        name=name or free_name(model.rpartition("/")[2]),
         strategy=STRATEGY,
         engine=engine,
         members={},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,16 +10,14 @@ from django.db import IntegrityError, transaction
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
+from deployments.deployment_checks import check_location, check_name, free_name, name_taken
 from deployments.discovery import engine_paths, local_host
 from deployments.engines import get_flavour, reads_gguf
-from deployments.engines.external_plan import check_remote
 from deployments.engines.flags import allowed_args
-from deployments.models import Binding, Deployment, Engine, Model, Route
+from deployments.models import Binding, Deployment, Engine, Model
 from deployments.planning.settings import validated
 from deployments.plans import Members
 from deployments.plans import plan_deployment as plan_deployment
-from deployments.strategies import get_strategy
-from deployments.strategies.base import Strategy
 from deployments.supervision.states import InstanceState
 from deployments.tenancy import check_place
 from gpus.models import Device, Host
@@ -29,10 +26,6 @@ from omni.errors import OmniError
 from omni.events import STATE_GROUP
 
 log = logging.getLogger(__name__)
-
-NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
-# Words that mean something else in an address or to the gateway.
-RESERVED_NAMES = frozenset({"auto", "new", "quick"})
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -121,7 +114,7 @@ def deployment_create(
             _bind(deployment, members)
             _announce(deployment)
     except IntegrityError:
-        raise _name_taken(name) from None
+        raise name_taken(name) from None
     _note("%s created deployment %s", user or "somebody", name)
     return deployment
 
@@ -244,83 +237,6 @@ def model_delete(*, model: Model, user: Any = None) -> None:
         raise OmniError("in_use", text, "Delete the deployments first, or give them another model.")
     log.info("%s removed model %s", user or "somebody", model.name)
     model.delete()
-
-
-# --- checks ---------------------------------------------------------------------------------------
-def check_name(name: str) -> None:
-    """Raises OmniError (bad_name, name_taken)."""
-    if not NAME.fullmatch(name):
-        fix = "Use up to 60 small letters, digits, hyphens and underscores."
-        raise OmniError("bad_name", f"{name!r} cannot be a name.", fix)
-    if name in RESERVED_NAMES:
-        raise OmniError("bad_name", f"{name!r} has another meaning.", "Choose another name.")
-    if Deployment.objects.filter(name=name).exists() or Route.objects.filter(name=name).exists():
-        raise _name_taken(name)
-
-
-def _name_taken(name: str) -> OmniError:
-    return OmniError("name_taken", f"There is already a deployment or route named {name}.", "Choose another name.")
-
-
-def taken_names() -> set[str]:
-    taken = {*RESERVED_NAMES, *Deployment.objects.values_list("name", flat=True)}
-    return taken | set(Route.objects.values_list("name", flat=True))
-
-
-def free_name(wanted: str, taken: set[str] | None = None) -> str:
-    """The name, or the name with the first number that makes it free."""
-    base = re.sub(r"[^a-z0-9_-]+", "-", wanted.lower()).strip("-_")[:54] or "deployment"
-    taken = taken_names() if taken is None else taken
-    candidates: Iterable[str] = (base, *(f"{base}-{n}" for n in range(2, len(taken) + 3)))
-    return next(name for name in candidates if name not in taken)
-
-
-def check_location(
-    strategy: str,
-    engine: Engine,
-    members: Members,
-    remote_model: str,
-    settings: Mapping[str, object],
-    extra_args: Sequence[str],
-) -> None:
-    """Raises OmniError when it cannot be where it is to be: on devices of ours, or on somebody else's server."""
-    if not engine.is_external:
-        if remote_model:
-            text = f"{engine.name} is no external server and has no model {remote_model!r} of its own."
-            raise OmniError("no_remote_model", text, "Choose a model of the library.")
-        check_members(get_strategy(strategy), engine.host, members)
-        return check_formats(engine, (model for model, _ in members.values()))
-    check_remote(strategy, remote_model, settings, extra_args)
-    if members:
-        text = f"{engine.name} runs its own models; none of the library can be put there."
-        raise OmniError("no_remote_model", text, "Name one from its /v1/models.")
-    return None
-
-
-def check_formats(engine: Engine, models: Iterable[Model]) -> None:
-    """Raises OmniError (wrong_format) for a model that engines of this flavour do not load."""
-    takes_gguf = reads_gguf(engine.flavour)
-    for model in models:
-        if model.is_folder and takes_gguf:
-            text = f"{model.name} is a folder with safetensors, and {engine.name} loads GGUF files only."
-            raise OmniError("wrong_format", text, "Choose a vLLM or TabbyAPI engine, or convert it to a GGUF.")
-        if not (model.is_folder or takes_gguf):
-            text = f"{model.name} is a GGUF file, and {engine.name} loads folders with safetensors."
-            raise OmniError("wrong_format", text, "Choose a llama.cpp engine.")
-
-
-def check_members(strategy: Strategy, host: Host, members: Members) -> None:
-    """Raises OmniError when roles, devices or models cannot be what they are given as."""
-    strategy.check_roles(members)
-    known = set(host.devices.values_list("name", flat=True))
-    for role, (_, names) in members.items():
-        if not names:
-            raise OmniError("no_device", f"The role {role} has no device.", "Choose at least one; CPU is one too.")
-        if unknown := [name for name in names if name not in known]:
-            fix = f"There are: {', '.join(sorted(known)) or 'none'}."
-            raise OmniError("unknown_device", f"There is no device {unknown[0]!r}.", fix)
-        if len(set(names)) != len(names):
-            raise OmniError("bad_device", f"The role {role} names a device twice.", "Name each once.")
 
 
 # --- writing --------------------------------------------------------------------------------------

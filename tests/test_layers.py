@@ -35,6 +35,7 @@ PURE = {
     "deployments/model_facts.py",
     "deployments/model_words.py",
     "deployments/rig.py",
+    "deployments/rig_reader.py",
     "deployments/rig_lines.py",
     "deployments/rig_schema.py",
     "deployments/planning/*.py",

@@ -10,7 +10,7 @@ from django.test import Client
 
 from deployments.export import rig_text
 from deployments.models import ApiKey, Deployment, Engine, Instance, Route, Transition
-from deployments.rig import parse
+from deployments.rig_reader import parse
 from gpus.models import Host
 
 ADMINS = [row for model, row in site.site._registry.items() if model._meta.app_label == "deployments"]

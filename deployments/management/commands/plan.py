@@ -7,10 +7,10 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
-from deployments.apply import resolve
 from deployments.management.base import OmniCommand, add_json, read_rig
 from deployments.planning.plan import Plan
 from deployments.reports import plans_document
+from deployments.rig_wanted import resolve
 from deployments.services import get_deployment, plan_deployment
 from omni.units import bytes_text, tps_text
 
