@@ -20,6 +20,12 @@ from tests.helpers import free_port, panel_ports, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
 PASSWORD = "a-password-for-tests"
+# What became of every instance, in order.
+WHY = """
+from deployments.models import Transition
+for row in Transition.objects.order_by("pk"):
+    print(row.at, row.instance, row.old, row.new, row.pid, row.reason)
+"""
 
 
 def arguments(process: psutil.Process) -> list[str]:
@@ -37,7 +43,7 @@ class RunningPanel:
         self.home = home
         self.port = free_port()
         self.engine_ports = panel_ports()
-        self.database = {"OMNI_DATABASE_URL": postgres.new_database(f"panel_{self.port}")} if postgres.URL else {}
+        self.database = postgres.own_database(f"panel_{self.port}")
         self.process: subprocess.Popen[str] | None = None
         self.output = home.parent / f"{home.name}.out"
 
@@ -105,6 +111,21 @@ class RunningPanel:
         """Runs a management command against this panel's OMNI_HOME."""
         argv = [sys.executable, str(ROOT / "manage.py"), *arguments]
         return subprocess.run(argv, env=self.env, capture_output=True, text=True, timeout=timeout_s, cwd=ROOT)
+
+    def ready(self, name: str, wait_s: int = 60) -> None:
+        """Waits until the deployment is ready; if it does not get there, the test tells why."""
+        started = self.manage("start", name, "--wait", str(wait_s), timeout_s=wait_s + 30)
+        if started.returncode:
+            why = self.manage("shell", "-v0", "-c", WHY).stdout
+            logs = [f"{log.name}\n{log.read_text()[-3000:]}" for log in (self.home / "logs").glob("*.log")]
+            raise AssertionError("\n".join([started.stderr, why, f"{self.document('status')}", *logs]))
+
+    def stop_all(self) -> None:
+        """Other tests may have left something on the devices of the panel they share."""
+        for deployment in self.document("status")["deployments"]:
+            if deployment["state"] != "stopped":
+                stopped = self.manage("stop", deployment["name"], "--now", "--wait", "30")
+                assert stopped.returncode == 0, stopped.stderr
 
     def document(self, *arguments: str) -> dict[str, Any]:
         """What a command says with --json; one that fails ends the test with what it said."""

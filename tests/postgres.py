@@ -12,8 +12,13 @@ def url_of(database: str) -> str:
     return urlunsplit(urlsplit(URL)._replace(path=f"/{database}"))
 
 
-def new_database(name: str) -> str:
-    """The URL of an empty database."""
+def own_database(name: str) -> dict[str, str]:
+    """The environment of a process that is to have an empty database of its own; empty with SQLite, which has one in
+    each OMNI_HOME."""
+    return {"OMNI_DATABASE_URL": _new_database(name)} if URL else {}
+
+
+def _new_database(name: str) -> str:
     import psycopg
     from psycopg import sql
 

@@ -46,14 +46,6 @@ def log_in(page: Page, url: str, name: str = "admin", password: str = PASSWORD) 
     page.wait_for_url(f"{url}/")
 
 
-def stop_all(panel: RunningPanel) -> None:
-    """Other tests may have left something on the devices of the panel they share."""
-    for deployment in panel.document("status")["deployments"]:
-        if deployment["state"] != "stopped":
-            stopped = panel.manage("stop", deployment["name"], "--now", "--wait", "30")
-            assert stopped.returncode == 0, stopped.stderr
-
-
 @pytest.fixture
 def new_context(chromium: Browser) -> Iterator[Callable[..., BrowserContext]]:
     """Makes contexts; a script error or a breach of the content security policy fails the test."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import pytest
 from playwright.sync_api import BrowserContext, Locator, Page, expect
 
-from tests.browser.conftest import log_in, stop_all
+from tests.browser.conftest import log_in
 from tests.panel import RunningPanel, arguments
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
@@ -43,7 +43,7 @@ def shown_argv(card: Locator) -> list[str]:
 
 
 def test_too_long_a_context_is_explained_fixed_and_deployed_exactly_as_shown(page: Page, panel: RunningPanel) -> None:
-    stop_all(panel)
+    panel.stop_all()
     card = opened(page, panel)
     context(page).fill(HUGE)
     expect(card.locator(".verdict")).to_have_text("does not fit")

@@ -216,9 +216,7 @@ def test_exit_codes_tell_refusal_from_wrong_usage(
 
 
 def test_a_database_that_was_never_made_is_said_so(tmp_path: Path) -> None:
-    env = {**os.environ, "OMNI_HOME": str(tmp_path / "empty")}
-    if postgres.URL:
-        env["OMNI_DATABASE_URL"] = postgres.new_database("never_made")
+    env = {**os.environ, **postgres.own_database("never_made"), "OMNI_HOME": str(tmp_path / "empty")}
     argv = [sys.executable, str(ROOT / "manage.py"), "status"]
     done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1

@@ -15,6 +15,7 @@ import httpx
 import openai
 
 from omni.home import Home
+from tests import postgres
 from tests.helpers import free_port, wait_until
 from tests.panel import ROOT
 
@@ -40,6 +41,7 @@ class Served:
     def __init__(self, folder: Path) -> None:
         self.home = Home(folder)
         self.port, self.key = free_port(), ""
+        self.database = postgres.own_database(f"served_{self.port}")
         self.process: subprocess.Popen[bytes] | None = None
         self.log = folder / "serve.log"
 
@@ -49,7 +51,7 @@ class Served:
 
     @property
     def env(self) -> dict[str, str]:
-        return {**os.environ, "OMNI_HOME": str(self.home.root), "OMNI_HOST_NAME": "testhost"}
+        return {**os.environ, **self.database, "OMNI_HOME": str(self.home.root), "OMNI_HOST_NAME": "testhost"}
 
     def shell(self, code: str) -> str:
         argv = [sys.executable, "manage.py", "shell", "-v0", "-c", code]
