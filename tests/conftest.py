@@ -132,7 +132,7 @@ def viewer(viewer_user: User) -> Client:
 
 
 @pytest.fixture(scope="session")
-def panel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPanel]:
+def one_panel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPanel]:
     """A real panel, started as `make up` starts it, with its own empty OMNI_HOME."""
     running = RunningPanel(tmp_path_factory.mktemp("panel-home"))
     running.start()
@@ -141,6 +141,13 @@ def panel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPanel]:
     assert scanned.returncode == 0, scanned.stderr
     yield running
     running.stop()
+
+
+@pytest.fixture(scope="module")
+def panel(one_panel: RunningPanel) -> RunningPanel:
+    """The one that files share; nothing is deployed on it when a file begins."""
+    one_panel.clear()
+    return one_panel
 
 
 @pytest.fixture

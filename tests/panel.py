@@ -20,6 +20,14 @@ from tests.helpers import free_port, panel_ports, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
 PASSWORD = "a-password-for-tests"
+CLEAR = """
+from deployments import services
+from deployments.models import Deployment, Route
+Route.objects.all().delete()
+for deployment in Deployment.objects.filter(is_deleting=False):
+    services.deployment_stop(deployment=deployment, now=True)
+    services.deployment_delete(deployment=deployment)
+"""
 # What became of every instance, in order.
 WHY = """
 from deployments.models import Transition
@@ -120,12 +128,12 @@ class RunningPanel:
             logs = [f"{log.name}\n{log.read_text()[-3000:]}" for log in (self.home / "logs").glob("*.log")]
             raise AssertionError("\n".join([started.stderr, why, f"{self.document('status')}", *logs]))
 
-    def stop_all(self) -> None:
-        """Other tests may have left something on the devices of the panel they share."""
-        for deployment in self.document("status")["deployments"]:
-            if deployment["state"] != "stopped":
-                stopped = self.manage("stop", deployment["name"], "--now", "--wait", "30")
-                assert stopped.returncode == 0, stopped.stderr
+    def clear(self) -> None:
+        """Deletes every deployment, answers in progress included."""
+        if self.document("status")["deployments"]:
+            done = self.manage("shell", "-v0", "-c", CLEAR)
+            assert done.returncode == 0, done.stderr
+            wait_until(lambda: not self.document("status")["deployments"], 60, "not all are deleted", interval_s=0.2)
 
     def document(self, *arguments: str) -> dict[str, Any]:
         """What a command says with --json; one that fails ends the test with what it said."""

@@ -1,6 +1,6 @@
 // What every page has: CSRF for htmx, confirmation, copying, toasts, theme, relative times, live state.
 
-import "./focus.js";
+import { announce } from "./redraw.js";
 import { connect } from "./socket.js";
 
 const body = document.body;
@@ -133,10 +133,6 @@ body.addEventListener("htmx:afterSettle", (event) => localTimes(event.detail.tar
 setInterval(() => localTimes(), 20000);
 
 // --- live state -----------------------------------------------------------------------------------
-function announce(name, detail = {}) {
-  body.dispatchEvent(new CustomEvent(name, { detail }));
-}
-
 if (body.dataset.live === "yes" && document.getElementById("link-lost")) {
   let lostTimer = 0;
   const lost = document.getElementById("link-lost");

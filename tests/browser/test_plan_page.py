@@ -43,7 +43,6 @@ def shown_argv(card: Locator) -> list[str]:
 
 
 def test_too_long_a_context_is_explained_fixed_and_deployed_exactly_as_shown(page: Page, panel: RunningPanel) -> None:
-    panel.stop_all()
     card = opened(page, panel)
     context(page).fill(HUGE)
     expect(card.locator(".verdict")).to_have_text("does not fit")

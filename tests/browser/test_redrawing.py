@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.panel import RunningPanel
 
@@ -25,6 +25,13 @@ def apply(panel: RunningPanel, folder: Path, rig: str) -> None:
     path.write_text(rig)
     applied = panel.manage("apply", str(path))
     assert applied.returncode == 0, applied.stderr
+
+
+def settled(page: Page, address: str) -> None:
+    """Open, and past the fetch that every live part makes once the page's socket is connected."""
+    with page.expect_response(lambda answer: "hx-request" in answer.request.headers):
+        page.goto(address)
+    page.wait_for_load_state("networkidle")
 
 
 def redraw(page: Page, live: str) -> None:
@@ -47,7 +54,7 @@ def test_what_is_confirmed_after_the_page_was_redrawn_is_done(
     page: Page, panel: RunningPanel, tmp_path: Path, rig: str, path: str, live: str, verb: str, then: str
 ) -> None:
     apply(panel, tmp_path, rig)
-    page.goto(panel.url + path)
+    settled(page, panel.url + path)
     page.get_by_role("button", name=verb).click()
     dialog = page.get_by_role("dialog")
     expect(dialog).to_be_visible()
@@ -59,7 +66,7 @@ def test_what_is_confirmed_after_the_page_was_redrawn_is_done(
 
 def test_the_keyboard_stays_where_it_was(page: Page, panel: RunningPanel, tmp_path: Path) -> None:
     apply(panel, tmp_path, DEPLOYMENT)
-    page.goto(f"{panel.url}/deployments/")
+    settled(page, f"{panel.url}/deployments/")
     start = page.get_by_role("button", name="Start asked-about", exact=True)
     start.focus()
     redraw(page, "#deployments-live")
@@ -67,3 +74,41 @@ def test_the_keyboard_stays_where_it_was(page: Page, panel: RunningPanel, tmp_pa
     page.get_by_role("link", name="asked-about", exact=True).focus()
     redraw(page, "#deployments-live")
     expect(page.get_by_role("link", name="asked-about", exact=True)).to_be_focused()
+
+
+def test_a_button_is_clicked_even_if_it_is_replaced_under_the_pointer(
+    page: Page, panel: RunningPanel, tmp_path: Path
+) -> None:
+    apply(panel, tmp_path, DEPLOYMENT)
+    settled(page, f"{panel.url}/deployments/asked-about/")
+    box = page.get_by_role("button", name="Delete").bounding_box()
+    assert box
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    with page.expect_response("**/deployments/asked-about/"):
+        page.locator("body").dispatch_event("resync")
+    page.wait_for_timeout(300)
+    with page.expect_response("**/deployments/asked-about/"):
+        page.mouse.up()
+    expect(page.get_by_role("dialog")).to_contain_text("Delete asked-about?")
+
+
+def test_what_happens_while_a_part_is_fetched_is_shown(page: Page, panel: RunningPanel, tmp_path: Path) -> None:
+    """The answer that is on its way shows the state before."""
+    apply(panel, tmp_path, DEPLOYMENT)
+    settled(page, f"{panel.url}/deployments/")
+    late: list[Route] = []
+
+    def answer(route: Route) -> None:
+        if late:
+            return route.continue_()
+        late.append(route)
+        before = route.fetch()
+        panel.ready("asked-about")
+        return route.fulfill(response=before)
+
+    page.route("**/deployments/", answer)
+    page.locator("body").dispatch_event("resync")
+    row = page.get_by_role("row").filter(has_text="asked-about")
+    expect(row.locator(".badge")).to_have_text("ready", timeout=60_000)
+    assert late
