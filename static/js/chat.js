@@ -7,6 +7,7 @@ import { laneName, Lanes } from "./chat-lanes.js";
 import { Scroller } from "./chat-scroll.js";
 import { Stream } from "./chat-stream.js";
 import { articleOf, refreshThread, replaceArticle, showCompared, streamingArticles } from "./chat-thread.js";
+import { announce } from "./redraw.js";
 import { connect } from "./socket.js";
 
 const root = document.getElementById("chat");
@@ -78,7 +79,7 @@ function finished(id, state, { html, turn, compared }) {
   if (!html || !replaceArticle(id, html)) refresh();
   if (compared) showCompared(turn, compared);
   // The heads of several lanes know how many answers would go with a lane.
-  document.body.dispatchEvent(new CustomEvent("answers-changed"));
+  announce("answers-changed");
   announcer.textContent = `The answer${who && ` of ${who}`} ${ENDS[state] ?? "failed"}.`;
   shown();
 }
@@ -173,10 +174,18 @@ async function copy(text) {
 document.addEventListener("click", (event) => {
   for (const menu of root.querySelectorAll("[data-menu][open]")) if (!menu.contains(event.target)) menu.open = false;
 });
-// An open menu is not taken away under the pointer; what changed shows with the next change.
+// An open menu is not taken away under the pointer; what changed shows when it is closed.
+let isMissed = false;
 document.body.addEventListener("htmx:beforeSwap", (event) => {
-  if (event.detail.target.querySelector?.("[data-menu][open]")) event.detail.shouldSwap = false;
+  if (!event.detail.target.querySelector?.("[data-menu][open]")) return;
+  event.detail.shouldSwap = false;
+  isMissed = true;
 });
+root.addEventListener("toggle", (event) => {
+  if (!isMissed || event.target.open) return;
+  isMissed = false;
+  announce("resync");
+}, true);
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape" || document.querySelector("dialog[open]")) return;
   const menu = root.querySelector("[data-menu][open]");

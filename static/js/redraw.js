@@ -30,7 +30,7 @@ body.addEventListener("htmx:afterSettle", (event) => {
 
 // --- pointer --------------------------------------------------------------------------------------
 // A button replaced between press and release is not clicked: the part is fetched again afterwards.
-document.addEventListener("pointerdown", (event) => { pressed = event.target; }, true);
+document.addEventListener("pointerdown", (event) => { pressed = event.button === 0 ? event.target : null; }, true);
 for (const type of ["pointerup", "pointercancel"]) {
   document.addEventListener(type, () => setTimeout(() => {
     pressed = null;

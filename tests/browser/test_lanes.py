@@ -222,6 +222,22 @@ def test_a_lane_is_added_asked_regenerated_and_removed(page: Page, three: Runnin
     expect(ended(page)).to_have_count(1)
 
 
+def test_what_changes_under_an_open_menu_is_shown_when_it_is_closed(page: Page, three: RunningPanel) -> None:
+    new_chat(page, three, 4, NAMES[:2])
+    page.wait_for_load_state("networkidle")
+    badge = page.locator(".lane-head").first.locator(".badge").first
+    page.get_by_label("Lane 1: change or remove").click()
+    with page.expect_response("**/lanes/"):
+        three.manage("stop", NAMES[0], "--wait", "20")
+    page.wait_for_timeout(500)
+    expect(page.get_by_role("button", name="Remove this lane").first).to_be_visible()
+    expect(badge).to_have_text("ready")
+    page.keyboard.press("Escape")
+    expect(badge).to_have_text("stopped")
+    three.ready(NAMES[0])
+    expect(badge).to_have_text("ready")
+
+
 @pytest.fixture(scope="module")
 def shown(chromium: Browser, three: RunningPanel) -> str:
     """The address of a conversation with two turns in three lanes."""
