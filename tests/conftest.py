@@ -20,24 +20,23 @@ settings.register_profile("omni", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("omni")
 
 
-# What takes minutes begins first, so that both processes end at about the same time.
-LONG_FIRST = ("panel", "test_panel_faults.py", "test_agent_faults.py", "test_draining.py", "test_random_operations.py")
+# What takes minutes begins first, so that the two processes that share the files end at about the same time.
+LONG_FIRST = (
+    "test_agent_faults.py",
+    "test_panel_faults.py",
+    "test_pages.py",
+    "test_lanes.py",
+    "test_draining.py",
+    "test_strategies.py",
+    "test_random_operations.py",
+    "test_panel_survival.py",
+)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Two processes share the tests, a file at a time; those on the one long-lived panel keep their order."""
-
-    def group(item: pytest.Item) -> str:
-        return "panel" if "panel" in getattr(item, "fixturenames", ()) else item.path.name
-
-    def place(item: pytest.Item) -> int:
-        name = group(item)
-        return LONG_FIRST.index(name) if name in LONG_FIRST else len(LONG_FIRST)
-
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
-    items.sort(key=place)
+    places = {name: place for place, name in enumerate(LONG_FIRST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONG_FIRST)))
 
 
 @pytest.fixture(scope="session", autouse=True)
