@@ -22,14 +22,14 @@ settings.load_profile("omni")
 
 # What takes minutes begins first, so that the two processes that share the files end at about the same time.
 LONG_FIRST = (
+    "test_draining.py",
     "test_agent_faults.py",
     "test_panel_faults.py",
-    "test_pages.py",
-    "test_lanes.py",
-    "test_draining.py",
     "test_strategies.py",
-    "test_random_operations.py",
+    "test_lanes.py",
     "test_panel_survival.py",
+    "test_pages.py",
+    "test_life.py",
 )
 
 

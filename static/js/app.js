@@ -133,7 +133,7 @@ body.addEventListener("htmx:afterSettle", (event) => localTimes(event.detail.tar
 setInterval(() => localTimes(), 20000);
 
 // --- live state -----------------------------------------------------------------------------------
-if (body.dataset.live === "yes" && document.getElementById("link-lost")) {
+function follow() {
   let lostTimer = 0;
   const lost = document.getElementById("link-lost");
   connect("/ws/state/", {
@@ -153,4 +153,10 @@ if (body.dataset.live === "yes" && document.getElementById("link-lost")) {
       else lostTimer = setTimeout(() => { lost.hidden = false; }, 2000);
     },
   });
+}
+
+// htmx listens once the page is whole: what the socket says before that would be lost.
+if (body.dataset.live === "yes" && document.getElementById("link-lost")) {
+  if (document.readyState === "complete") follow();
+  else document.addEventListener("DOMContentLoaded", follow, { once: true });
 }

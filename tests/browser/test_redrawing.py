@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -112,3 +113,17 @@ def test_what_happens_while_a_part_is_fetched_is_shown(page: Page, panel: Runnin
     row = page.get_by_role("row").filter(has_text="asked-about")
     expect(row.locator(".badge")).to_have_text("ready", timeout=60_000)
     assert late
+
+
+def test_the_news_since_the_page_was_made_is_asked_for_however_late_its_scripts_come(
+    page: Page, panel: RunningPanel, tmp_path: Path
+) -> None:
+    """The socket may be open before the page is ready to hear of it."""
+    apply(panel, tmp_path, DEPLOYMENT)
+
+    def late(route: Route) -> None:
+        time.sleep(1.5)
+        route.continue_()
+
+    page.route("**/js/log*.js", late)
+    settled(page, f"{panel.url}/deployments/asked-about/")
