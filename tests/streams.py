@@ -25,7 +25,9 @@ class Streamed:
         self, panel: RunningPanel, key: str, model: str, question: str = "Count to 500.", **fields: Any
     ) -> None:
         self.url, self.key = f"{panel.url}/v1/chat/completions", key
-        self.body = {"model": model, "stream": True, "messages": [{"role": "user", "content": question}], **fields}
+        # The same each time: an answer by chance may hold half a character, on which the engine breaks off.
+        always = {"model": model, "stream": True, "temperature": 0}
+        self.body = {**always, "messages": [{"role": "user", "content": question}], **fields}
         self.text, self.status, self.finish_reason, self.error_code, self.error = "", 0, "", "", ""
         self.is_done, self.ended = False, threading.Event()
         self.deployment = ""

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
 import httpx
@@ -18,7 +19,8 @@ from deployments.gateway.handover import handed_over
 from deployments.gateway.handover_plan import HandoverReport
 from deployments.gateway.passing import Passing, direct
 from deployments.gateway.routing import AUTO, Choice, Passage, Serving
-from deployments.gateway.shapes import FieldError, WholeEvents
+from deployments.gateway.shapes import LAST_EVENTS_BYTES, PROPER_ENDS, FieldError, WholeEvents
+from omni.errors import OmniError
 
 # An engine sends a comment every 30 s while a stream is open; an answer in one piece is silent until its end.
 STREAM_SILENCE_S, WHOLE_ANSWER_S = 90.0, 3600.0
@@ -49,16 +51,21 @@ class Upstream:
         return self.passing.report
 
     async def events(self) -> AsyncIterator[bytes]:
-        """The body as it comes, in whole events. Raises OmniError when the engine dies, is ended or falls silent."""
-        cut = WholeEvents()
+        """The body as it comes, in whole events. Raises OmniError when the engine dies, is ended, falls silent or ends
+        an answer that is not complete (llama-server does on a text that ends in half a character)."""
+        cut, last = WholeEvents(), b""
         async with told_why(self.choice):
             with engine_errors(self.choice.serving.name):
                 async for chunk in self.response.aiter_raw():
                     self.passing.sees(chunk)
+                    last = (last + chunk)[-LAST_EVENTS_BYTES:]
                     if whole := cut.feed(chunk):
                         yield whole
         if rest := cut.rest():
             yield rest
+        if self.is_stream and self.status == HTTPStatus.OK and not any(end in last for end in PROPER_ENDS):
+            text = f"{self.choice.serving.name} ended its answer before it was complete."
+            raise OmniError("answer_incomplete", text, "Send the request again.", retry=True)
 
     async def body(self) -> bytes:
         """The whole body. Raises OmniError when the engine dies, is ended or falls silent."""

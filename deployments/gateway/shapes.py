@@ -20,6 +20,7 @@ KINDS: dict[str, tuple[int, str]] = {
     "no_deployment_ready": (503, "service_unavailable_error"),
     "gateway_busy": (503, "service_unavailable_error"),
     "answer_cut": (503, "service_unavailable_error"),
+    "answer_incomplete": (502, "upstream_error"),
     "engine_unreachable": (502, "upstream_error"),
     "engine_refused": (502, "upstream_error"),
     "engine_died": (502, "upstream_error"),
@@ -30,6 +31,9 @@ INTERNAL = (500, "internal_error")
 EVENT_END = b"\n\n"
 EVENT_ENDS = (EVENT_END, b"\r\n\r\n")
 LARGEST_EVENT_BYTES = 32 << 20
+# What the last events of an answer hold that is all there, or of one whose engine says itself what went wrong.
+PROPER_ENDS = (b"[DONE]", b'"finish_reason":"', b'"finish_reason": "', b'"error"')
+LAST_EVENTS_BYTES = 16 << 10
 
 
 class FieldError(OmniError):

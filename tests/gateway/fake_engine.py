@@ -10,6 +10,7 @@ from typing import Any
 
 TOKEN = {"choices": [{"index": 0, "delta": {"content": "word "}, "finish_reason": None}]}
 EVENT = b"data: " + json.dumps(TOKEN).encode() + b"\n\n"
+LAST = b"data: [DONE]\n\n"
 FLOOD_BYTES = 300 << 20
 
 
@@ -66,6 +67,11 @@ class FakeEngine:
                 self._chunk(EVENT[:20])
                 self.connection.shutdown(socket.SHUT_RDWR)
 
+            def ends_early(self) -> None:
+                self._begin()
+                self._chunk(EVENT + EVENT)
+                self._chunk(b"")
+
             def hangs_up(self) -> None:
                 self.connection.shutdown(socket.SHUT_RDWR)
 
@@ -83,6 +89,8 @@ class FakeEngine:
                 while engine.sent_bytes < FLOOD_BYTES:
                     self._chunk(block)
                     engine.sent_bytes += len(block)
+                self._chunk(LAST)
+                engine.sent_bytes += len(LAST)
                 self.wfile.write(b"0\r\n\r\n")
 
             def takes_its_time(self) -> None:
@@ -90,7 +98,7 @@ class FakeEngine:
                 for _ in range(10):
                     self._chunk(EVENT)
                     engine.ending.wait(0.1)
-                self._chunk(b"data: [DONE]\n\n")
+                self._chunk(LAST)
                 self.wfile.write(b"0\r\n\r\n")
 
             def writes_with_drafts(self) -> None:
@@ -101,7 +109,7 @@ class FakeEngine:
                     timings |= {"predicted_ms": 16.0 * n, "draft_n": 2 * n, "draft_n_accepted": n}
                     self._chunk(b"data: " + json.dumps(TOKEN | {"timings": timings}).encode() + b"\n\n")
                     engine.ending.wait(0.016)
-                self._chunk(b"data: [DONE]\n\n")
+                self._chunk(LAST)
                 self.wfile.write(b"0\r\n\r\n")
 
             def refuses_the_key(self) -> None:

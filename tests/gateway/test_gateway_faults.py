@@ -31,6 +31,14 @@ def test_a_stream_that_breaks_off_ends_with_an_error_event_behind_whole_events(
     assert json.loads(last.removeprefix(b"data: "))["error"]["code"] == "engine_died"
 
 
+def test_a_stream_that_ends_before_its_answer_is_complete_ends_with_an_error_event(
+    faulty: FakeEngine, served: Served
+) -> None:
+    answer = served.post(ask("ends_early", stream=True))
+    last = answer.content.removeprefix(EVENT + EVENT)
+    assert json.loads(last.removeprefix(b"data: "))["error"]["code"] == "answer_incomplete"
+
+
 def test_openais_client_raises_when_a_stream_breaks_off(faulty: FakeEngine, served: Served) -> None:
     stream = served.client().chat.completions.create(**ask("breaks_off"), stream=True)
     with pytest.raises(openai.APIError, match="broke off"):
