@@ -23,7 +23,7 @@ LOOK_EVERY_S = 0.1
 # For one deployment; more of them would only time out together.
 MOST_WAITING = 256
 # What an engine that is ended leaves its clients with.
-BROKEN = ("engine_died", "engine_unreachable", "engine_silent")
+BROKEN = ("engine_died", "engine_unreachable", "engine_silent", "answer_incomplete")
 
 _in_database = DatabasePool("gateway-wake", 1)
 _waiting: Counter[str] = Counter()

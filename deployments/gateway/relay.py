@@ -61,11 +61,11 @@ class Upstream:
                     last = (last + chunk)[-LAST_EVENTS_BYTES:]
                     if whole := cut.feed(chunk):
                         yield whole
-        if rest := cut.rest():
-            yield rest
-        if self.is_stream and self.status == HTTPStatus.OK and not any(end in last for end in PROPER_ENDS):
-            text = f"{self.choice.serving.name} ended its answer before it was complete."
-            raise OmniError("answer_incomplete", text, "Send the request again.", retry=True)
+            if rest := cut.rest():
+                yield rest
+            if self.is_stream and self.status == HTTPStatus.OK and not any(end in last for end in PROPER_ENDS):
+                text = f"{self.choice.serving.name} ended its answer before it was complete."
+                raise OmniError("answer_incomplete", text, "Send the request again.", retry=True)
 
     async def body(self) -> bytes:
         """The whole body. Raises OmniError when the engine dies, is ended or falls silent."""

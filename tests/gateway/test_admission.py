@@ -144,6 +144,22 @@ async def test_a_door_is_not_shut_under_an_answer_and_can_be_after_it(scene: Sce
 
 
 @pytest.mark.parametrize(
+    ("change", "code"),
+    [({}, "answer_incomplete"), ({"state": "stopping", "is_wanted": False}, "answer_cut"), (None, "answer_cut")],
+)
+async def test_an_answer_that_ends_too_early_says_whether_somebody_ended_its_engine(
+    scene: Scene, change: dict[str, Any] | None, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def afterwards() -> Table:
+        return Table({} if change is None else {"smol": replace(scene.ready, **change)})
+
+    monkeypatch.setattr(admission, "fresh_table", afterwards)
+    with pytest.raises(OmniError) as caught:
+        await asyncio.wait_for(ask("ends_early"), 20)
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
     ("change", "code", "says"),
     [
         ({}, "engine_died", "broke off"),
