@@ -1,0 +1,98 @@
+"""Runs the tests, and what failed once more, alone: only what fails twice fails the run.
+
+    python -m tests.run [arguments of pytest]
+
+What passed the second time is printed as `FLAKY: …` and kept in tests/artifacts/flaky.txt, with what
+the first failure said. It is a fault all the same, to be mended; it only does not cost the whole run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FLAKY = ROOT / "tests" / "artifacts" / "flaky.txt"
+FAILURES_FILE = "OMNI_TEST_FAILURES_FILE"
+# More failures than this are no bad luck, and a second run would only take long.
+MOST = 60
+
+
+class Failures:
+    """A pytest plugin that writes which tests failed, and what each failure said, to a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.reasons: dict[str, str] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self.reasons.setdefault(report.nodeid, report.longreprtext)
+
+    def pytest_sessionfinish(self) -> None:
+        self.path.write_text(json.dumps(self.reasons))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    path = os.environ.get(FAILURES_FILE)
+    is_worker = hasattr(config, "workerinput")
+    if path and not is_worker:
+        config.pluginmanager.register(Failures(Path(path)), "omni-failures")
+
+
+def run(arguments: list[str]) -> tuple[int, dict[str, str] | None]:
+    """pytest's exit code, and the failed tests with their reasons; None where it broke off."""
+    with tempfile.TemporaryDirectory(prefix="omni-failures-") as folder:
+        path = Path(folder) / "failures.json"
+        env = os.environ | {FAILURES_FILE: str(path)}
+        argv = [sys.executable, "-m", "pytest", "-p", "tests.run", *arguments]
+
+        code = subprocess.run(argv, env=env, cwd=ROOT).returncode
+        failures = json.loads(path.read_text()) if path.exists() else None
+        return code, failures
+
+
+def run_again(nodeids: list[str]) -> tuple[int, dict[str, str] | None]:
+    """The same for these tests only, one after the other in one process."""
+    with tempfile.NamedTemporaryFile("w", prefix="omni-again-", suffix=".txt") as file:
+        file.write("\n".join(nodeids))
+        file.flush()
+        return run([f"@{file.name}"])
+
+
+def report_flaky(reasons: dict[str, str]) -> None:
+    FLAKY.parent.mkdir(exist_ok=True)
+
+    with FLAKY.open("a", errors="replace") as file:
+        for nodeid, reason in reasons.items():
+            print(f"FLAKY: {nodeid}", flush=True)
+            file.write(f"FLAKY: {nodeid}\n{reason}\n\n")
+
+
+def main(arguments: list[str]) -> int:
+    FLAKY.unlink(missing_ok=True)
+    code, failed = run(arguments)
+
+    if code != pytest.ExitCode.TESTS_FAILED or not failed:
+        return code
+    if len(failed) > MOST:
+        print(f"{len(failed)} tests failed: too many for bad luck; none is run again.", flush=True)
+        return code
+
+    print(f"Running the {len(failed)} that failed again, alone:", flush=True)
+    code, failed_twice = run_again(list(failed))
+
+    did_run = code in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+    if did_run and failed_twice is not None:
+        report_flaky({nodeid: why for nodeid, why in failed.items() if nodeid not in failed_twice})
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
