@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
+from tests.helpers import PATIENCE_S
 from tests.panel import PASSWORD, RunningPanel
 
 QUIET = [
@@ -20,7 +21,7 @@ QUIET = [
     "--disable-sync",
     "--no-first-run",
 ]
-expect.set_options(timeout=10_000)
+expect.set_options(timeout=PATIENCE_S * 1000)
 
 
 def chromium_path() -> str:

@@ -81,7 +81,7 @@ def test_from_a_name_to_a_model_with_a_pause_and_a_killed_agent(
 
     psutil.Process(hub_panel.child("celery").pid).kill()
     hub.rate_bps = 0
-    expect(row.locator(".badge")).to_have_text("Done", timeout=30_000)
+    expect(row.locator(".badge")).to_have_text("Done")
     assert hub.sent_bytes < sum(len(content) for content in hub.repos[REPO].files.values())
     row.get_by_role("link", name="Show").click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("tiny-q4_k_m")

@@ -37,7 +37,7 @@ def test_answers_finish_or_are_cut_and_an_idle_one_is_unloaded(
 ) -> None:
     page.goto(panel.url + leaving)
     badge = page.locator(".page-head .badge")
-    expect(badge).to_have_text("ready", timeout=40_000)
+    expect(badge).to_have_text("ready")
     answer = Streamed(panel, gateway_key(panel), "leaving", max_tokens=3500, ignore_eos=True)
     all_begun([answer])
     page.get_by_role("button", name="Stop leaving").click()
@@ -46,11 +46,11 @@ def test_answers_finish_or_are_cut_and_an_idle_one_is_unloaded(
     assert not look(page, "draining-light-desk")
     page.get_by_role("button", name="Stop now").click()
     page.locator("#confirm-dialog").get_by_role("button", name="Stop now").click()
-    expect(badge).to_have_text("stopped", timeout=20_000)
+    expect(badge).to_have_text("stopped")
     assert answer.wait(10).error_code == "answer_cut"
     page.get_by_role("button", name="Start leaving").click()
-    expect(badge).to_have_text("ready", timeout=40_000)
-    expect(badge).to_have_text("unloaded", timeout=30_000)
+    expect(badge).to_have_text("ready")
+    expect(badge).to_have_text("unloaded")
     expect(page.get_by_text("The next request loads it again")).to_be_visible()
     for scheme, size in (("light", "desk"), ("dark", "desk"), ("light", "phone"), ("dark", "phone")):
         shown = new_context(viewport=SIZES[size], color_scheme=scheme).new_page()
@@ -58,7 +58,7 @@ def test_answers_finish_or_are_cut_and_an_idle_one_is_unloaded(
         shown.goto(panel.url + leaving)
         assert not look(shown, f"unloaded-{scheme}-{size}")
     page.get_by_role("button", name="Load leaving").click()
-    expect(badge).to_have_text("ready", timeout=40_000)
+    expect(badge).to_have_text("ready")
     # The panel is shared with other tests.
     page.get_by_role("button", name="Delete").click()
     page.locator("#confirm-dialog").get_by_role("button", name="Delete").click()

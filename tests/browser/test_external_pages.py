@@ -83,7 +83,7 @@ def _pages_while_it_answers_and_while_it_is_away(
     page.get_by_role("button", name="Delete").first.click()
     expect(page.get_by_role("dialog")).to_contain_text("The server itself is left alone")
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
-    expect(page).to_have_url(re.compile("/deployments/$"), timeout=20_000)
+    expect(page).to_have_url(re.compile("/deployments/$"))
     expect(page.get_by_role("link", name="remote", exact=True)).to_have_count(0)
     page.goto(f"{panel.url}/servers/other/")
     page.get_by_role("button", name="Remove").click()

@@ -13,6 +13,8 @@ from channels.testing import WebsocketCommunicator
 from django.conf import settings
 from django.test import Client
 
+from tests.helpers import PATIENCE_S
+
 
 class Page:
     """Counts every character that came twice or with a gap before it."""
@@ -36,7 +38,7 @@ class Page:
         self.closed_with: int | None = None
 
     async def open(self) -> Page:
-        connected, _ = await self._socket.connect(timeout=5)
+        connected, _ = await self._socket.connect(timeout=PATIENCE_S)
         assert connected
         await self.until(lambda: self.version or self.closed_with, "neither a snapshot nor a close")
         return self
@@ -53,6 +55,7 @@ class Page:
 
     async def until(self, holds: Callable[[], Any], message: str, timeout_s: float = 30) -> Any:
         """Takes what comes until it holds."""
+        timeout_s = max(timeout_s, PATIENCE_S)
         deadline = time.monotonic() + timeout_s
         while not (found := holds()):
             left_s = deadline - time.monotonic()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -82,10 +81,8 @@ def test_a_binary_that_is_no_engine_is_marked_with_the_cause(tmp_path: Path, bod
 
 def test_a_binary_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(probing.TIMEOUT_S, "--version", 0.3)
-    began = time.monotonic()
-    engine = asked(script(tmp_path / "llama-server", "exec sleep 30"))
+    engine = asked(script(tmp_path / "llama-server", "exec sleep 3000"))
     assert engine.state == "broken" and "no answer within" in engine.error
-    assert time.monotonic() - began < 5
 
 
 def test_a_file_that_is_gone_or_not_executable_is_told_apart(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from deployments.models import Deployment, Instance
 from omni.asgi import application
 from omni.broadcast import publish_async
 from omni.events import STATE_GROUP
+from tests.helpers import PATIENCE_S
 
 pytestmark = pytest.mark.django_db(transaction=True)
 STATE = "/ws/state/"
@@ -43,12 +44,12 @@ async def socket(
     headers = [(b"origin", origin.encode()), *await sync_to_async(cookies)(user)]
     made = WebsocketCommunicator(application, path, headers=headers)
     try:
-        made.accepted, made.code = await made.connect(timeout=10)  # type: ignore[attr-defined]
+        made.accepted, made.code = await made.connect(timeout=PATIENCE_S)  # type: ignore[attr-defined]
         yield made
     finally:
         # A consumer left behind would hold the channel layer's lock beyond this test's event loop.
         # A refused one may wait for a word that nobody says any more.
-        await made.disconnect(timeout=10 if getattr(made, "accepted", False) else 0.5)
+        await made.disconnect(timeout=PATIENCE_S if getattr(made, "accepted", False) else 0.5)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -108,11 +107,13 @@ class Rig:
         self._look()
 
     def until(self, wanted: Callable[[], bool], timeout_s: float) -> None:
-        deadline = time.monotonic() + timeout_s
-        while not wanted():
-            assert time.monotonic() < deadline, f"not within {timeout_s:g} s; {self.ticker.describe()}"
+        def ticked() -> bool:
+            if wanted():
+                return True
             self.tick()
-            time.sleep(0.04)
+            return False
+
+        wait_until(ticked, timeout_s, self.ticker.describe, interval_s=0.04)
 
     def reach(self, state: str) -> None:
         """`generating` is ready with an answer under way, `stopping` waits for its client."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -160,16 +159,14 @@ def test_twelve_streams_at_once_on_four_slots_all_end_well(engine: RealEngine, s
         assert set(pool.map(ask, range(12))) <= {"stop", "length"}
 
 
-def test_a_revoked_key_is_refused_within_two_seconds(engine: RealEngine, served: Served) -> None:
+def test_a_revoked_key_is_refused(engine: RealEngine, served: Served) -> None:
     made = served.shell("from deployments.gateway.keys import create_key; print('KEY', create_key('short-lived'))")
     headers = {"authorization": f"Bearer {made.split('KEY ')[1].strip()}"}
     assert httpx.get(f"{served.url}/v1/models", headers=headers).status_code == 200
     served.shell(
         "from deployments.models import ApiKey; ApiKey.objects.filter(name='short-lived').update(revoked=True)"
     )
-    revoked_at = time.monotonic()
     wait_until(lambda: httpx.get(f"{served.url}/v1/models", headers=headers).status_code == 401, 2, "still accepted")
-    assert time.monotonic() - revoked_at < 2
 
 
 def test_a_killed_engine_ends_its_streams_with_an_error_and_later_requests_with_502(

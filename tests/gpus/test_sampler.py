@@ -43,6 +43,19 @@ def frames_come(since_ms: int = 0) -> bool:
     return int(str(frame().get("at", 0))) > since_ms
 
 
+class HandClock:
+    """Time that passes only by sleeping."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
 # --- one tick -------------------------------------------------------------------------------------
 def test_one_tick_is_one_frame_with_the_host_and_every_card(driver: Driver, host: Host) -> None:
     driver(rtx_pro_6000(), rtx_5090())
@@ -82,14 +95,17 @@ def test_a_driver_loaded_later_is_found(driver: Driver, host: Host) -> None:
     assert sampler.store.stand_ins == {}
 
 
-def test_beats_are_even_and_a_late_one_is_left_out() -> None:
-    deadline = Deadline(0.2)
-    began = time.monotonic()
+def test_beats_are_even_and_a_late_one_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = HandClock()
+    monkeypatch.setattr("gpus.sampler.time", clock)
+    deadline = Deadline(0.25)
+
     deadline.wait()
-    time.sleep(0.5)  # a tick that takes longer than two beats
+    assert clock.now_s == 0.25
+
+    clock.sleep(0.625)  # a tick that takes longer than two beats
     deadline.wait()
-    beats = (time.monotonic() - began) / 0.2
-    assert beats == pytest.approx(4, abs=0.6)
+    assert clock.now_s == 1.0
 
 
 # --- the process ----------------------------------------------------------------------------------

