@@ -20,7 +20,7 @@ settings.register_profile("omni", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("omni")
 
 
-# What takes minutes begins first, so that the two processes that share the files end at about the same time.
+# What takes minutes begins first, so that the processes that share the files end at about the same time.
 LONG_FIRST = (
     "test_draining.py",
     "test_agent_faults.py",

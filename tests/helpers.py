@@ -37,26 +37,27 @@ def wait_until(
         time.sleep(interval_s)
 
 
-# Below the ports that Linux gives to outgoing connections (32768 and up), which come and go at any moment; each of two
-# processes that share the tests has half of them.
-FIRST_PORT, EACH, BLOCK = 10_000, 11_000, 50
-_half = FIRST_PORT + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 2 * EACH
+# Below the ports that Linux gives to outgoing connections (32768 and up), which come and go at any
+# moment; each of the processes that share the tests has a range of its own.
+FIRST_PORT, PROCESSES, EACH, BLOCK = 10_000, 4, 5_500, 50
+_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+_first = FIRST_PORT + _worker % PROCESSES * EACH
 # Another run of the tests beside this one begins somewhere else.
 _singles, _blocks, _panel_blocks = count(os.getpid()), count(os.getpid()), count(os.getpid())
 
 
 def free_port() -> int:
-    return next(port for port in (_half + n % 2000 for n in _singles) if _is_free(port))
+    return next(port for port in (_first + n % 1000 for n in _singles) if _is_free(port))
 
 
 def free_ports() -> tuple[int, int]:
     """First and last of the ports for the engines of one test."""
-    return _free_block(_blocks, _half + 2000, 120)
+    return _free_block(_blocks, _first + 1000, 50)
 
 
 def panel_ports() -> tuple[int, int]:
     """The same for a panel, which may live as long as the tests do."""
-    return _free_block(_panel_blocks, _half + 8000, 60)
+    return _free_block(_panel_blocks, _first + 3500, 40)
 
 
 def _free_block(numbers: Iterator[int], begin: int, blocks: int) -> tuple[int, int]:
