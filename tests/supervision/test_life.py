@@ -132,7 +132,7 @@ def test_ten_concurrent_start_clicks_give_one_process(deployment: Deployment, ti
     assert Instance.objects.get().restarts == 0
 
 
-@pytest.mark.parametrize(("last", "presses"), [("running", 40), ("stopped", 20)])
+@pytest.mark.parametrize(("last", "presses"), [("running", 24), ("stopped", 12)])
 def test_quick_start_and_stop_end_in_what_was_asked_last(
     last: str, presses: int, deployment: Deployment, ticker: Ticker
 ) -> None:
