@@ -35,9 +35,12 @@ class Board:
     why_best: str = ""
 
     def of(self, strategy: str) -> Compared:
-        """Raises OmniError (unknown_strategy, not_planned)."""
+        """The row of this key, which for a strategy's best row is its name.
+
+        Raises OmniError (unknown_strategy, not_planned).
+        """
         for outcome in self.outcomes:
-            if outcome.strategy.name == strategy:
+            if outcome.key == strategy:
                 return outcome
         if strategy in STRATEGIES:
             raise OmniError("not_planned", "Something in the choices is not right.", "The fields say what.")
@@ -52,7 +55,7 @@ def board(host: Host, query: QueryDict) -> Board:
     choice = _choice(stock, form)
     outcomes = compare(rig_facts(host), choice, _names(choice.model))
     outcomes.sort(key=lambda outcome: rank(outcome.plan))
-    plans = [(outcome.strategy.title, outcome.plan) for outcome in outcomes if outcome.plan]
+    plans = [(outcome.title, outcome.plan) for outcome in outcomes if outcome.plan]
     return Board(stock, form, tuple(outcomes), why_best(plans))
 
 
@@ -106,7 +109,7 @@ def deploy(board: Board, *, strategy: str, name: str, user: Any = None) -> Deplo
     chosen = {key: value for key, value in plan.settings.items() if key in SETTINGS}
     made = services.deployment_create(
         name=name.strip() or outcome.name,
-        strategy=strategy,
+        strategy=outcome.strategy.name,
         engine=next(e for e in board.stock.engines if str(e.pk) == board.form.cleaned_data[ENGINE]),
         members=outcome.members,
         settings={**board.form.settings(), **chosen},

@@ -80,6 +80,8 @@ class EngineFlavour(ABC):
     reads_gguf: ClassVar[bool] = True
     # What only the thread that computes answers, by GET and at once while it has nothing to do; "" where none is known.
     pulse_path: ClassVar[str] = ""
+    # A request gets at most the context that the model was trained for, whatever is asked for.
+    caps_context: ClassVar[bool] = True
     # What it takes before it says anything; Python programs import for many seconds.
     slow_start_s: ClassVar[float] = 0.0
     # What it takes to get ready besides reading its file: kernels are compiled, graphs are recorded.

@@ -40,6 +40,7 @@ LOAD_MODES = {"none": ["--no-mmap"], "mmap": [], "mlock": ["--no-mmap", "--mlock
 
 class IkLlamaCpp(LlamaCpp):
     flavour = "ik_llama.cpp"
+    caps_context: ClassVar[bool] = False
     # It has no call that lists devices.
     devices_args: ClassVar[tuple[str, ...]] = ()
     kv_cache_types: ClassVar[frozenset[str]] = LlamaCpp.kv_cache_types | frozenset(IK_ONLY)

@@ -1,7 +1,7 @@
 """The best placement of a model on devices for the memory they have left.
 
-Layers go to the devices in the engine's order, each device gets one stretch of them; `tensor_split` is given as
-whole numbers of layers, so the engine cuts exactly there (placement.py).
+Layers go to the devices in the engine's order, each device gets one stretch of them; `tensor_split` is the
+shortest ratio with which the engine cuts exactly there (shares.py, placement.py).
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from deployments.planning.architecture import ModelShape
 from deployments.planning.kv import CELL_PADDING
 from deployments.planning.memory import MemorySettings, MemoryUse, memory_use, offloaded_layer_bytes, working_devices
 from deployments.planning.plan import DeviceFacts
+from deployments.planning.shares import shortest_cut, small_ratio
 
 # What the engine's own --fit leaves free on each device (common/common.h, fit_params_target).
 DEFAULT_MARGIN_BYTES = 1024 << 20
 _ROUNDS = 5
-FIXED = ("gpu_layers", "tensor_split", "n_cpu_moe")
+# Settings that say what goes where; the planner chooses those that are not fixed.
+PLACING = ("gpu_layers", "tensor_split", "n_cpu_moe")
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def best_fit(
     """All layers on devices if they fit; else experts of the first layers go to the host, as few as possible;
     else whole layers do.
 
-    `fixed` names settings (of FIXED) that stay as they are. A device whose memory is unknown takes everything.
+    `fixed` names settings (of PLACING) that stay as they are. A device whose memory is unknown takes everything.
     `find_context` looks for the longest context too, which takes most of the time.
     """
     search = _Search(model, tuple(devices), settings, margin_bytes, fixed, find_context)
@@ -82,6 +84,8 @@ class _Search:
     find_context: bool
 
     def __post_init__(self) -> None:
+        # What fits on the devices and leaves the host with too much: the nearest to a fit there is.
+        self.near: list[MemorySettings] = []
         self.working = working_devices(self.devices, self.settings)
         self.room = [self._room(device) for device in self.working]
 
@@ -92,12 +96,12 @@ class _Search:
     def short_by(self, use: MemoryUse) -> int:
         """Bytes that are missing, of all places together. The host's mapped file can be read again from disk,
         but what is computed with has to stay in memory: it counts in full."""
-        missing = 0
-        for device, planned in zip((*self.working, self._host()), use.devices, strict=True):
-            room = self._room(device)
-            if room is not None:
-                missing += max(planned.needed_bytes - room, 0)
-        return missing
+        host_room, on_host = self._room(self._host()), use.host.needed_bytes
+        return self._short_on_devices(use) + (max(on_host - host_room, 0) if host_room is not None else 0)
+
+    def _short_on_devices(self, use: MemoryUse) -> int:
+        columns = zip(self.room, use.devices[:-1], strict=True)
+        return sum(max(planned.needed_bytes - room, 0) for room, planned in columns if room is not None)
 
     def _host(self) -> DeviceFacts:
         return next((device for device in self.devices if device.kind == "cpu"), DeviceFacts("CPU"))
@@ -109,37 +113,48 @@ class _Search:
             yield whole
         if not self.working:
             return
+        settings = self.settings
         if self.model.expert_bytes and "n_cpu_moe" not in self.fixed:
-            yield from self._first(range(1, self.model.n_layer + 1), "n_cpu_moe")
+            yield from self._first(settings, range(1, self.model.n_layer + 1), "n_cpu_moe")
+            settings = replace(settings, n_cpu_moe=self.model.n_layer)
         # Engines that load folders leave no layer on the host.
         if "gpu_layers" not in self.fixed and not self.model.is_folder:
-            yield from self._first(range(self.model.n_layer, -1, -1), "gpu_layers")
+            yield from self._first(settings, range(self.model.n_layer, -1, -1), "gpu_layers")
 
-    def _first(self, numbers: range, name: str) -> Iterator[MemorySettings]:
-        """Halves with the compute buffers of the middle, which hardly change, then checks what it found."""
-        tried = [replace(self.settings, **{name: number}) for number in numbers]  # type: ignore[arg-type]
+    def _first(self, settings: MemorySettings, numbers: range, name: str) -> Iterator[MemorySettings]:
+        """Halves with the compute buffers of the middle, which hardly change, then checks what it found.
+
+        Only the devices decide: what the host is to hold grows from number to number.
+        """
+        tried = [replace(settings, **{name: number}) for number in numbers]  # type: ignore[arg-type]
         compute = self._compute_of(tried[len(tried) // 2])
         low, high = 0, len(tried)
         while low < high:
             middle = (low + high) // 2
             low, high = (low, middle) if self._fitted(tried[middle], compute) else (middle + 1, high)
-        for settings in tried[low : low + _ROUNDS]:
-            if best := self._fitted(settings):
+        for candidate in tried[low : low + _ROUNDS]:
+            if best := self._fitted(candidate):
                 yield best
+                self.near.append(best)
                 return
 
     def _fitted(self, settings: MemorySettings, compute: list[int] | None = None) -> MemorySettings | None:
-        """The settings, with a tensor split that fits where one is needed; None when it does not fit."""
+        """The settings, with a tensor split with which they fit on the devices; None when they do not."""
         if self._is_cut(settings):
             return self._cut(settings, compute)
         return settings if self._fits(settings, compute) else None
+
+    def _fits_everywhere(self, settings: MemorySettings, compute: list[int] | None = None) -> bool:
+        """On the devices and on the host."""
+        found = self._fitted(settings, compute)
+        return found is not None and self.short_by(memory_use(self.model, self.devices, found, compute)) == 0
 
     def _is_cut(self, settings: MemorySettings) -> bool:
         known = any(room is not None for room in self.room)
         return len(self.working) > 1 and settings.split_mode == "layer" and known and "tensor_split" not in self.fixed
 
     def _fits(self, settings: MemorySettings, compute: list[int] | None = None) -> bool:
-        return self.short_by(memory_use(self.model, self.devices, settings, compute)) == 0
+        return self._short_on_devices(memory_use(self.model, self.devices, settings, compute)) == 0
 
     def _cut(self, settings: MemorySettings, compute: list[int] | None) -> MemorySettings | None:
         """Cuts by an estimate of what each device needs beside its layers, then by what it needed for that cut."""
@@ -152,16 +167,19 @@ class _Search:
             counts = stretches(costs, rooms, [device.bandwidth_gbps or 1.0 for device in self.working])
             if counts is None:
                 return None
-            candidate = replace(settings, tensor_split=tuple(float(count) for count in counts))
+            shares = shortest_cut(self.model.n_layer, settings.gpu_layers, tuple(counts))
+            candidate = replace(settings, tensor_split=shares)
             if self._fits(candidate, compute):
                 return candidate
         return None
 
     def last_resort(self) -> MemorySettings:
-        """Nothing fits: what the settings ask for, spread by memory."""
-        if len(self.working) < 2 or "tensor_split" in self.fixed:
-            return self.settings
-        return replace(self.settings, tensor_split=tuple(float(room or 1) for room in self.room))
+        """Nothing fits: what lacks the least, of what is asked for, spread by memory, and what only the host lacks."""
+        asked = self.settings
+        if len(self.working) > 1 and "tensor_split" not in self.fixed:
+            asked = replace(asked, tensor_split=small_ratio(self.room))
+        tried = [asked, *self.near]
+        return min(tried, key=lambda settings: self.short_by(memory_use(self.model, self.devices, settings)))
 
     def result(self, chosen: MemorySettings, use: MemoryUse, *, fits: bool) -> Fit:
         short = self.short_by(use)
@@ -182,16 +200,18 @@ class _Search:
         while low < high:
             middle = (low + high + 1) // 2
             candidate = replace(chosen, context=middle * step)
-            low, high = (middle, high) if self._fitted(candidate, _between(ends, middle * step)) else (low, middle - 1)
+            fits = self._fits_everywhere(candidate, _between(ends, middle * step))
+            low, high = (middle, high) if fits else (low, middle - 1)
         return max(self._checked(chosen, first, low, step), chosen.context)
 
     def _checked(self, chosen: MemorySettings, low: int, high: int, step: int) -> int:
         """`high` steps of context if they really fit, else what is found by halving a few times."""
-        if self._fitted(replace(chosen, context=high * step)):
+        if self._fits_everywhere(replace(chosen, context=high * step)):
             return high * step
         for _ in range(_ROUNDS):
             middle = (low + high) // 2
-            low, high = (middle, high) if self._fitted(replace(chosen, context=middle * step)) else (low, middle)
+            fits = self._fits_everywhere(replace(chosen, context=middle * step))
+            low, high = (middle, high) if fits else (low, middle)
         return low * step
 
     def _compute_of(self, settings: MemorySettings) -> list[int]:

@@ -41,7 +41,8 @@ _FAST_PAIRS = frozenset({"f16", "bf16", "q8_0", "q4_0"})
 @dataclass(frozen=True)
 class KvRow:
     """One type for keys and values. Bytes per token are of layers that see the whole context, all together;
-    `max_context` is in tokens for all requests, 0 where even the least does not fit; 16,777,216 is the most."""
+    `max_context` is in tokens for all requests, 0 where even the least does not fit; what the model was trained for
+    is the most, where that is known."""
 
     type: str
     bits: float
@@ -105,7 +106,8 @@ def _max_context(model: ModelShape, settings: MemorySettings, room_bytes: int) -
     def fits(steps: int) -> bool:
         return kv_cache_bytes(model, replace(settings, context=steps * step)) <= room_bytes
 
-    low, high = 0, MAX_CONTEXT // step
+    most = min(model.n_ctx_train * max(settings.parallel, 1) or MAX_CONTEXT, MAX_CONTEXT)
+    low, high = 0, most // step
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if fits(middle) else (low, middle - 1)

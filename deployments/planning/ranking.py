@@ -19,6 +19,19 @@ def rank(plan: Plan | None) -> tuple[int, float]:
     return ORDER.index(plan.verdict), -(plan.predicted.decode_tps or 0.0)
 
 
+def is_about_equal(one: Plan, other: Plan) -> bool:
+    """Whether nobody would choose between them: the same verdict for the same reasons, and no speed to gain."""
+    if one.verdict != other.verdict or [r.code for r in one.reasons] != [r.code for r in other.reasons]:
+        return False
+    rates = [(one.predicted.decode_tps, other.predicted.decode_tps)]
+    rates.append((one.predicted.prefill_tps, other.predicted.prefill_tps))
+    return all(_is_no_gain(first or 0.0, second or 0.0) for first, second in rates)
+
+
+def _is_no_gain(first: float, second: float) -> bool:
+    return max(first, second) < SURE * min(first, second) or first == second
+
+
 def why_best(plans: Sequence[tuple[str, Plan]]) -> str:
     """Why the first of these (title, plan) is the best of them; '' when none can be used. They are sorted."""
     usable = [(title, plan) for title, plan in plans if plan.verdict != Verdict.NOT_VIABLE]

@@ -6,7 +6,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
-from deployments.planning.plan import Member, Plan, PlanRequest, Predicted, Reason, Severity, Verdict
+from deployments.planning.plan import (
+    InstancePlan,
+    Member,
+    Plan,
+    PlanRequest,
+    Predicted,
+    Reason,
+    Severity,
+    Verdict,
+)
 from omni.errors import OmniError
 
 
@@ -21,6 +30,8 @@ class Strategy(ABC):
     optional_roles: ClassVar[tuple[str, ...]] = ()
     # The role whose instance answers requests.
     serving_role: ClassVar[str]
+    # It runs on one of the devices that are chosen; the others are alternatives.
+    takes_one_device: ClassVar[bool] = False
     # How a request passes through the instances (gateway.routing.Passage).
     passage: ClassVar[str] = "direct"
 
@@ -62,6 +73,16 @@ def verdict_of(reasons: Sequence[Reason]) -> Verdict:
 def outlook(predicted: Predicted, reasons: Sequence[Reason]) -> Predicted:
     """What cannot run has no speed."""
     return Predicted() if verdict_of(reasons) == Verdict.NOT_VIABLE else predicted
+
+
+# The one refusal that leaves a command worth seeing: the strategy is what was meant, and there is too little memory.
+DOES_NOT_FIT = "does_not_fit"
+
+
+def processes(instances: Sequence[InstancePlan], reasons: Sequence[Reason]) -> tuple[InstancePlan, ...]:
+    """What is refused for another cause than memory has no command: it would be that of another strategy."""
+    refusals = {reason.code for reason in reasons if reason.severity == Severity.ERROR}
+    return () if refusals - {DOES_NOT_FIT} else tuple(instances)
 
 
 def info(code: str, text: str, fix: str = "", **changes: int | str) -> Reason:

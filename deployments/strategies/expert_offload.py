@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from deployments.planning.plan import Figure, Plan, PlanRequest, Reason
-from deployments.planning.settings import AUTO
 from deployments.planning.speed import expert_share, works
-from deployments.strategies.base import Strategy, caution, error, info, outlook, verdict_of
+from deployments.strategies.base import Strategy, error, info, outlook, processes, verdict_of
 from deployments.strategies.independent import common_figures
+from deployments.strategies.layer_split import split_reasons
 from deployments.strategies.placing import Placed, device_uses, instance, placed
 from omni.units import bytes_text, gbps_text
 
@@ -28,7 +28,7 @@ class ExpertOffload(Strategy):
             verdict_of(reasons),
             reasons,
             device_uses(found),
-            (instance(request, found, "model", split_mode=split),),
+            processes([instance(request, found, "model", split_mode=split)], reasons),
             outlook(found.speed.predicted(), reasons),
             (*common_figures(found), *_figures(found)),
             found.chosen,
@@ -49,10 +49,10 @@ class ExpertOffload(Strategy):
             )
             speed = found.host.bandwidth_gbps
             return [info("experts_on_host", text + (f" at {gbps_text(speed)}." if speed else "."))]
-        text = "Every expert fits on the devices: nothing has to be offloaded."
-        if request.settings.get("n_cpu_moe", AUTO) == AUTO:
-            return [caution("nothing_to_offload", text, "Independent or layer split is the same and simpler.")]
-        return [info("nothing_to_offload", text)]
+        same = "layer split" if len(found.cards) > 1 else "independent"
+        text = f"No expert is left in the host's memory: this is the same as {same}."
+        reasons = [info("nothing_to_offload", text)]
+        return reasons + (split_reasons(request, found) if len(found.cards) > 1 else [])
 
 
 def _lifted(found: Placed) -> int:

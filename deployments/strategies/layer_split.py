@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from deployments.planning.plan import Figure, Plan, PlanRequest, Reason
-from deployments.strategies.base import Strategy, caution, error, info, outlook, verdict_of
+from deployments.strategies.base import Strategy, caution, error, info, outlook, processes, verdict_of
 from deployments.strategies.independent import common_figures
 from deployments.strategies.placing import Placed, device_uses, instance, placed
 from omni.units import bytes_text
@@ -21,7 +21,7 @@ class LayerSplit(Strategy):
     def plan(self, request: PlanRequest) -> Plan:
         member = self.only_member(request)
         found = placed(request, member, self.name, open_keys=("gpu_layers", "tensor_split"))
-        reasons = (*self._reasons(request, found), *found.reasons)
+        reasons = (*split_reasons(request, found), *found.reasons)
         traffic = Figure(
             "traffic", "Between devices", f"{bytes_text(boundaries(found) * found.speed.hop_bytes())} per token"
         )
@@ -30,28 +30,25 @@ class LayerSplit(Strategy):
             verdict_of(reasons),
             reasons,
             device_uses(found),
-            (instance(request, found, "model", split_mode="layer"),),
+            processes([instance(request, found, "model", split_mode="layer")], reasons),
             outlook(found.speed.predicted(), reasons),
             (*common_figures(found), *_shares(found), traffic),
             found.chosen,
         )
 
-    def _reasons(self, request: PlanRequest, found: Placed) -> list[Reason]:
-        if len(found.cards) < 2:
-            return [needs_two(found)]
-        reasons = [
-            info(
-                "one_at_a_time",
-                "A token passes the devices one after another: a single request is no faster than on one of them, "
-                "the memory of all adds up.",
-            )
-        ]
-        alone = [card for card in found.cards if fits_alone(request, found, card.name)]
-        if alone:
-            names = " and on ".join(card.name for card in alone)
-            text = f"The whole model fits on {names} alone; the split costs hops and gains nothing for one request."
-            reasons.append(caution("fits_one_device", text, "Use independent there, and the other device for more."))
-        return reasons
+
+def split_reasons(request: PlanRequest, found: Placed) -> list[Reason]:
+    """What has to be said of layers that are dealt out."""
+    if len(found.cards) < 2:
+        return [needs_two(found)]
+    text = "A token passes the devices one after another: a single request is no faster than on one of them, "
+    reasons = [info("one_at_a_time", f"{text}the memory of all adds up.")]
+    alone = [card for card in found.cards if fits_alone(request, found, card.name)]
+    if alone:
+        names = " and on ".join(card.name for card in alone)
+        text = f"The whole model fits on {names} alone; the split costs hops and gains nothing for one request."
+        reasons.append(caution("fits_one_device", text, "Use independent there, and the other device for more."))
+    return reasons
 
 
 def needs_two(found: Placed) -> Reason:

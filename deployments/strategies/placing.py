@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 from deployments.engines import get_flavour
 from deployments.engines.base import Command, DraftSpec, ServerSpec
-from deployments.planning.fit import DEFAULT_MARGIN_BYTES, Fit, best_fit
+from deployments.planning.fit import DEFAULT_MARGIN_BYTES, PLACING, Fit, best_fit
 from deployments.planning.memory import MemorySettings, MemoryUse, memory_settings, place, working_devices
 from deployments.planning.memory_settings import split_text
 from deployments.planning.plan import DeviceFacts, DeviceUse, Figure, InstancePlan, Member, PlanRequest, Reason
 from deployments.planning.settings import ALL, AUTO, SETTINGS, context_tokens, with_defaults
 from deployments.planning.speed import SpeedModel
-from deployments.strategies.base import caution, error, info
-from omni.units import bytes_text, gbps_text
+from deployments.strategies.base import caution
+from deployments.strategies.remedies import SMALLEST_CONTEXT, Case, memory_reasons, room_of
 
-SMALLEST_CONTEXT = 256
 # What the host itself needs while stand-ins use its memory.
 STAND_INS_SHARE = 0.9
-PLACING = ("gpu_layers", "tensor_split", "n_cpu_moe")
 
 
 @dataclass(frozen=True)
@@ -61,10 +58,23 @@ def own_settings(request: PlanRequest, strategy: str) -> dict[str, object]:
 
 
 def asked_settings(request: PlanRequest, member: Member, strategy: str, split_mode: str = "layer") -> MemorySettings:
-    """What is asked for, before the planner decides what was left to it."""
+    """What is asked for, before the planner decides what was left to it; of the context what can be used."""
     given = own_settings(request, strategy)
-    context = context_tokens(given, member.facts.n_ctx_train)
+    context = usable_context(request, member, context_tokens(given, member.facts.n_ctx_train))
     return replace(memory_settings(given, context), split_mode=split_mode)
+
+
+def usable_context(request: PlanRequest, member: Member, asked: int) -> int:
+    """The engine caps each request at what the model was trained for: memory for more would stay empty."""
+    trained = member.facts.n_ctx_train
+    # A draft keeps as much as its target asks for.
+    if not trained or member is request.members.get("draft") or not get_flavour(request.engine.flavour).caps_context:
+        return asked
+    return max(min(asked, trained * _parallel(request)), SMALLEST_CONTEXT)
+
+
+def _parallel(request: PlanRequest) -> int:
+    return int(SETTINGS["parallel"].parsed(request.settings.get("parallel", SETTINGS["parallel"].default)))
 
 
 def placed(
@@ -94,9 +104,11 @@ def placed(
     applied = found.applied(settings)
     cards = working_devices(devices, applied)
     may_offload = "gpu_layers" in open_keys and not member.shape.is_folder
+    spare = tuple(d for d in request.host_devices if d.kind != "cpu" and d.name not in {c.name for c in devices})
+    case = Case(member, devices, applied, fixed, strategy, may_offload, spare, found.short_by_bytes)
     reasons = (
-        *_context_reasons(member, context),
-        *_memory_reasons(_Case(member, devices, applied, fixed, strategy, may_offload), found),
+        *_context_reasons(request, member, context),
+        *memory_reasons(case, found),
     )
     # To a tensor split all cards are one place.
     places = place(member.shape, cards[:1] if shares else cards, applied)
@@ -151,99 +163,19 @@ def _chosen(
 
 
 # --- reasons ----------------------------------------------------------------------------------------
-def _context_reasons(member: Member, context: int) -> list[Reason]:
-    trained = member.facts.n_ctx_train
-    if not trained or context <= trained:
+def _context_reasons(request: PlanRequest, member: Member, context: int) -> list[Reason]:
+    """`context` is what is planned with."""
+    trained, asked = member.facts.n_ctx_train, context_tokens(request.settings, member.facts.n_ctx_train)
+    if context < asked and trained:
+        each = f" for each of {_parallel(request)} requests" if _parallel(request) > 1 else ""
+        text = f"{asked:,} tokens of context are asked for; the engine uses the {trained:,} that {member.name} was "
+        text += f"trained for{each}. Planned with {context:,}."
+        return [caution("context_beyond_training", text, f"Use {context:,}.", context=context)]
+    if not trained or context <= trained * _parallel(request) or member is request.members.get("draft"):
         return []
     text = f"The context is {context:,} tokens; {member.name} was trained for {trained:,}."
     fix = f"Use at most {trained:,}, or expect worse answers in long conversations."
     return [caution("context_beyond_training", text, fix, context=trained)]
-
-
-@dataclass(frozen=True)
-class _Case:
-    """What a remedy is looked for. `devices` has the host last; `may_offload`: layers may stay on the host."""
-
-    member: Member
-    devices: Sequence[DeviceFacts]
-    settings: MemorySettings
-    fixed: frozenset[str]
-    strategy: str
-    may_offload: bool
-
-    def fits(self, settings: MemorySettings, fixed: frozenset[str]) -> bool:
-        shape = self.member.shape
-        return best_fit(shape, self.devices, settings, DEFAULT_MARGIN_BYTES, fixed, find_context=False).fits
-
-    def longest_context(self, settings: MemorySettings) -> int:
-        """Tokens with everything else as it is, fewer than are asked for now; 0 when not even the fewest fit."""
-        every = self.fixed | {"gpu_layers", "n_cpu_moe"}
-        step = SMALLEST_CONTEXT * max(settings.parallel, 1)
-        low, high = step, settings.context
-        if low >= high or not self.fits(replace(settings, context=low), every):
-            return 0
-        while high - low > max(step, low // 32):
-            middle = (low + high) // 2 // step * step
-            low, high = (middle, high) if self.fits(replace(settings, context=middle), every) else (low, middle)
-        return low
-
-    @cached_property
-    def remedy(self) -> tuple[str, dict[str, int | str]]:
-        """The longest context that fits with everything else as it is; else fewer layers on devices."""
-        if context := self.longest_context(self.settings):
-            return f"A context of {context:,} tokens fits.", {"context": context}
-        offloaded = replace(self.settings, gpu_layers=None)
-        if self.may_offload and "gpu_layers" in self.fixed and self.fits(offloaded, self.fixed - {"gpu_layers"}):
-            return "Fewer layers on devices fit: let the planner choose.", {"gpu_layers": AUTO}
-        return "Choose a smaller quantisation, a smaller model, or a device with more memory.", {}
-
-
-def _memory_reasons(case: _Case, found: Fit) -> list[Reason]:
-    """Whether it fits; of what does not, what is short where, and what would help."""
-    reasons: list[Reason] = []
-    for device, use in zip(case.devices, found.use.devices, strict=True):
-        room = room_of(device)
-        if room is None or use.needed_bytes <= room - (0 if device.kind == "cpu" else DEFAULT_MARGIN_BYTES):
-            continue
-        fix, changes = case.remedy
-        if use.needed_bytes > room:
-            text = f"{device.name} would have to hold {bytes_text(use.needed_bytes)} and has {_room_text(device)}."
-            reasons.append(error("does_not_fit", text, fix, **changes))
-        else:
-            left = bytes_text(room - use.needed_bytes)
-            text = f"{device.name} would keep only {left} free, less than the {bytes_text(DEFAULT_MARGIN_BYTES)} "
-            text += "that drivers and other programs should be left."
-            reasons.append(caution("tight_fit", text, fix, **changes))
-    if not reasons and len(case.devices) > 1:
-        reasons += _left_on_host(case)
-    return reasons
-
-
-def room_of(device: DeviceFacts) -> int | None:
-    return device.total_bytes if device.free_bytes is None else device.free_bytes
-
-
-def _room_text(device: DeviceFacts) -> str:
-    if device.free_bytes is None or device.free_bytes == device.total_bytes:
-        return f"{bytes_text(device.total_bytes)}"
-    return f"{bytes_text(device.free_bytes)} free of {bytes_text(device.total_bytes)}"
-
-
-def _left_on_host(case: _Case) -> list[Reason]:
-    whole, host, settings = case.member.shape.n_layer + 1, case.devices[-1], case.settings
-    if settings.gpu_layers is None or settings.gpu_layers >= whole:
-        return []
-    names = " and ".join(d.name for d in case.devices[:-1])
-    text = f"{settings.gpu_layers} of {whole} layers go on {names}; the rest stays in the host's memory"
-    text += f", which is read at {gbps_text(host.bandwidth_gbps)}." if host.bandwidth_gbps else "."
-    if "gpu_layers" in case.fixed:
-        return [info("layers_on_host", text)]
-    if context := case.longest_context(replace(settings, gpu_layers=None)):
-        return [caution("layers_on_host", text, f"With {context:,} tokens of context all fit.", context=context)]
-    fix = "A smaller quantisation or another device would be faster."
-    if case.member.shape.expert_bytes and case.strategy != "expert_offload":
-        fix = "Expert offload keeps every layer's attention on the device, which is faster."
-    return [caution("layers_on_host", text, fix)]
 
 
 # --- what a plan shows ------------------------------------------------------------------------------

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from deployments.planning.fit import PLACING
 from deployments.planning.handover import Handover
 from deployments.planning.memory import combined
 from deployments.planning.plan import DeviceUse, Figure, Plan, PlanRequest, Predicted, Reason
 from deployments.planning.settings import AUTO
-from deployments.strategies.base import Strategy, caution, error, info, outlook, verdict_of
-from deployments.strategies.placing import PLACING, Placed, context_figure, device_uses, instance, needs, placed
+from deployments.strategies.base import Strategy, caution, error, info, outlook, processes, verdict_of
+from deployments.strategies.placing import Placed, context_figure, device_uses, instance, needs, placed
 from omni.errors import OmniError
 from omni.units import bytes_text, ms_text
 
@@ -52,7 +53,7 @@ class PrefillDecode(Strategy):
             verdict_of(reasons),
             reasons,
             _uses(first, second),
-            instances,
+            processes(instances, reasons),
             outlook(_predicted(first, second), reasons),
             _figures(handover, second, worth_from),
             chosen,

@@ -18,9 +18,9 @@ from deployments.planning.memory import combined
 from deployments.planning.plan import DeviceUse, Figure, Member, Plan, PlanRequest, Predicted, Reason
 from deployments.planning.settings import AUTO, with_defaults
 from deployments.planning.speed import TYPICAL_DEPTH
-from deployments.strategies.base import Strategy, caution, error, info, outlook, verdict_of
+from deployments.strategies.base import Strategy, caution, error, info, outlook, processes, verdict_of
 from deployments.strategies.independent import common_figures
-from deployments.strategies.placing import Placed, device_uses, instance, needs, own_settings, placed
+from deployments.strategies.placing import Placed, asked_settings, device_uses, instance, needs, own_settings, placed
 from omni.errors import OmniError
 
 # Share of drafted tokens that is accepted, (low, likely, high): of the model's own extra layers, which know its
@@ -52,7 +52,8 @@ class Speculative(Strategy):
             raise OmniError("draft_missing", text, "Choose one, or draft by n-grams (draft_type ngram-simple).")
         if kind not in MODEL_TYPES:
             draft = None
-        small = placed(_plain(request), draft, self.name) if draft else None
+        context = asked_settings(request, target, self.name).context
+        small = placed(_plain(request, context), draft, self.name) if draft else None
         large = placed(
             request,
             target,
@@ -82,7 +83,7 @@ class Speculative(Strategy):
             verdict_of(reasons),
             reasons,
             _uses(large, small),
-            (process,),
+            processes([process], reasons),
             outlook(drafting.predicted(), reasons),
             (*common_figures(large), *drafting.figures()),
             {**large.chosen, "draft_type": kind},
@@ -98,11 +99,11 @@ def draft_type(wanted: str, target: Member, draft: Member | None) -> str:
     return "draft-mtp" if target.facts.n_nextn_layers else "ngram-simple"
 
 
-def _plain(request: PlanRequest) -> PlanRequest:
+def _plain(request: PlanRequest, context: int) -> PlanRequest:
     """The draft's cache is f16 and its layers are all on its device; the context is the target's."""
-    own = ("context", "parallel", "kv_unified", "batch", "ubatch", "flash_attention")
+    own = ("parallel", "kv_unified", "batch", "ubatch", "flash_attention")
     kept = {key: value for key, value in request.settings.items() if key in own}
-    return replace(request, settings=kept)
+    return replace(request, settings={**kept, "context": context})
 
 
 def _uses(large: Placed, small: Placed | None) -> tuple[DeviceUse, ...]:

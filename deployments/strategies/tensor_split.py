@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import gcd
 
 from deployments.planning.fit import DEFAULT_MARGIN_BYTES
 from deployments.planning.memory import MemorySettings, MemoryUse, memory_use, place
 from deployments.planning.memory_settings import parsed_split, split_text
 from deployments.planning.plan import DeviceFacts, Figure, InstancePlan, Member, Plan, PlanRequest, Predicted, Reason
 from deployments.planning.settings import ALL, AUTO
+from deployments.planning.shares import small_ratio
 from deployments.planning.speed import TYPICAL_DEPTH, SpeedModel
 from deployments.planning.tensor_parallel import REFUSED_ARCHS, kv_pieces, rotations
-from deployments.strategies.base import Strategy, caution, error, info, outlook, verdict_of
+from deployments.strategies.base import Strategy, caution, error, info, outlook, processes, verdict_of
 from deployments.strategies.independent import common_figures
 from deployments.strategies.layer_split import needs_two
 from deployments.strategies.placing import (
@@ -24,8 +24,8 @@ from deployments.strategies.placing import (
     instance,
     own_settings,
     placed,
-    room_of,
 )
+from deployments.strategies.remedies import room_of
 from omni.units import bytes_text, ms_text
 
 
@@ -50,7 +50,7 @@ class TensorSplit(Strategy):
             verdict_of(reasons),
             reasons,
             device_uses(found),
-            self.instances(request, found),
+            processes(self.instances(request, found), reasons),
             outlook(found.speed.predicted() if len(found.cards) > 1 else Predicted(), reasons),
             (*common_figures(found), *self._figures(found)),
             found.chosen,
@@ -107,12 +107,9 @@ class TensorSplit(Strategy):
 
 
 def by_memory(cards: Sequence[DeviceFacts]) -> tuple[float, ...]:
-    """The memory of the cards in small whole numbers: 96 and 32 GB are 3,1. Even where a size is not known."""
+    """The memory of the cards in small whole numbers: 96 and 32 GB are 3,1. Even where one is not known or full."""
     rooms = [max((room_of(card) or 0) - DEFAULT_MARGIN_BYTES, 0) for card in cards]
-    if not all(rooms):
-        return (1.0,) * len(cards)
-    whole = [max(round(2 * room / min(rooms)), 1) for room in rooms]
-    return tuple(float(part // gcd(*whole)) for part in whole)
+    return small_ratio(rooms) if all(rooms) else (1.0,) * len(cards)
 
 
 def best_shares(

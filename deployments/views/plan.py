@@ -18,9 +18,9 @@ from deployments.comparing import Compared
 from deployments.discovery import local_host
 from deployments.planboard import Board, board, deploy, presets_for
 from deployments.planning.bars import PARTS, Bar, bar
+from deployments.planning.fit import PLACING
 from deployments.planning.plan import PORT, InstancePlan, Reason, Severity, Verdict
 from deployments.planning.settings import SETTINGS
-from deployments.strategies.placing import PLACING
 from deployments.supervision.launch import command_text
 from omni.errors import OmniError
 from omni.roles import OPERATE
@@ -93,7 +93,7 @@ def _shown(request: HttpRequest, shown: Board, refused: Mapping[str, OmniError])
 
 
 def _names(shown: Board) -> set[str]:
-    return {outcome.strategy.name for outcome in shown.outcomes}
+    return {outcome.key for outcome in shown.outcomes}
 
 
 # --- cards ----------------------------------------------------------------------------------------
@@ -135,14 +135,14 @@ class Card:
 
 
 def _card(request: HttpRequest, shown: Board, outcome: Compared, refused: Mapping[str, OmniError]) -> Card:
-    found, strategy = outcome.plan, outcome.strategy.name
+    found, key = outcome.plan, outcome.key
     state = str(found.verdict) if found else "needs"
     reasons = sorted(found.reasons, key=lambda reason: SEVERITIES.index(reason.severity)) if found else []
     # Beside an error a caution is no news.
     telling = (Severity.ERROR,) if state == "not_viable" else (Severity.ERROR, Severity.CAUTION)
     errors = {reason.code for reason in reasons if reason.severity == Severity.ERROR}
     is_too_much = errors == {MEMORY}
-    typed = request.POST.get("name", "") if strategy in refused else ""
+    typed = request.POST.get("name", "") if key in refused else ""
     return Card(
         outcome=outcome,
         state=state,
@@ -155,7 +155,7 @@ def _card(request: HttpRequest, shown: Board, outcome: Compared, refused: Mappin
         bars=[bar(use) for use in found.devices] if found and (state != "not_viable" or is_too_much) else [],
         commands=[Command(each.role, _command(each, outcome.name)) for each in found.instances] if found else [],
         basis=BASIS.get(found.predicted.basis, found.predicted.basis) if found else "",
-        refused=refused.get(strategy),
+        refused=refused.get(key),
         name=typed or outcome.name,
         speed_percent=round(100 * _speed(outcome) / (max(map(_speed, shown.outcomes)) or 1), 1),
     )

@@ -58,8 +58,10 @@ def test_the_same_request_gives_the_same_plan(request_: PlanRequest) -> None:
         (1800, {"gpu_layers": "all"}, Verdict.CAUTION, ["tight_fit"], {"context": 6912}),
         (700, {"gpu_layers": "all"}, Verdict.NOT_VIABLE, ["does_not_fit"], {}),
         (1800, {"gpu_layers": 10}, Verdict.VIABLE, ["layers_on_host"], {}),
-        (2000, {"gpu_layers": "all", "context": 65536}, Verdict.NOT_VIABLE,
-         ["context_beyond_training", "does_not_fit"], {"context": 8192}),
+        (2000, {"gpu_layers": "all", "context": 65536}, Verdict.CAUTION, ["context_beyond_training"],
+         {"context": 8192}),
+        (2000, {"gpu_layers": "all", "context": 65536, "parallel": 8}, Verdict.NOT_VIABLE, ["does_not_fit"],
+         {"context": 14336}),
         (None, {}, Verdict.VIABLE, [], {}),
     ],
 )  # fmt: skip
@@ -84,7 +86,9 @@ def test_the_proposed_context_fits_and_much_more_would_not(
     request_: PlanRequest, memory_mib: int, context: int
 ) -> None:
     device = replace(GPU, total_bytes=memory_mib * MIB)
-    asked = on(request_, device, gpu_layers="all", context=context)
+    member = request_.members["model"]
+    longer = replace(member, facts=replace(member.facts, n_ctx_train=65536))
+    asked = on(replace(request_, members={"model": longer}), device, gpu_layers="all", context=context)
     strategy = get_strategy("independent")
     reason = next(r for r in strategy.plan(asked).reasons if r.code in ("does_not_fit", "tight_fit"))
     proposed = int(reason.changes["context"])

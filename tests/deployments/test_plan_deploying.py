@@ -70,9 +70,12 @@ def test_a_name_that_cannot_be_is_said_at_the_card_and_kept(
     assert 'name="context" value="2048"' in text
 
 
+TOO_MUCH = "device=RPC0&gpu_layers=all&context=16000000&parallel=64&kv_cache_k=f32&kv_cache_v=f32"
+
+
 @pytest.mark.parametrize(
     ("query", "strategy"),
-    [("device=RPC0&context=16000000", "independent"), ("context=x", "independent"), ("", "nothing"), ("", "")],
+    [(TOO_MUCH, "independent"), ("context=x", "independent"), ("", "nothing"), ("", "")],
 )
 def test_what_cannot_run_is_not_deployed(operator: Client, query: str, strategy: str) -> None:
     answer = press(operator, query, strategy=strategy)

@@ -170,7 +170,7 @@ def test_a_proposed_fix_is_a_link_with_the_changed_settings(viewer: Client, besi
 
 
 def test_a_context_that_does_not_fit_proposes_one_that_does(viewer: Client) -> None:
-    text = page(viewer, "device=RPC0&context=16000000")
+    text = page(viewer, "device=RPC0&gpu_layers=all&context=16000000&parallel=64&kv_cache_k=f32&kv_cache_v=f32")
     address = re.findall(r'href="([^"]+)" data-card="plan-independent"', text)[0]
     fixed = page(viewer, urlsplit(html.unescape(address)).query)
     state = r'<article [^>]*id="plan-independent"[^>]*data-state="(\w+)"'

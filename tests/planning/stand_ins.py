@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.deployments.gguf_corpus import write_stub
 
-F32, Q4_K, Q6_K = 0, 12, 14
+F32, Q8_0, Q4_K, Q6_K, MXFP4 = 0, 8, 12, 14, 39
 Tensor = tuple[str, tuple[int, ...], int]
 
 
@@ -96,6 +96,106 @@ def qwen25_coder_32b(path: Path) -> Path:
         ]
     tensors += [("output_norm.weight", (n,), F32), ("output.weight", (n, 152064), Q6_K)]
     return write_stub(path, _named("qwen2", keys, "Qwen2.5 Coder 32B Instruct"), tensors)
+
+
+def qwen3_235b(path: Path) -> Path:
+    """Qwen3-235B-A22B Q4_K_M: 94 layers, 4 KV heads, 128 experts of which 8 are used."""
+    n, n_layer = 4096, 94
+    keys: dict[str, Any] = {
+        "block_count": n_layer, "context_length": 40960, "embedding_length": n, "feed_forward_length": 12288,
+        "attention.head_count": 64, "attention.head_count_kv": 4, "attention.key_length": 128,
+        "attention.value_length": 128, "expert_count": 128, "expert_used_count": 8,
+        "expert_feed_forward_length": 1536, "vocab_size": 151936,
+    }  # fmt: skip
+    tensors: list[Tensor] = [("token_embd.weight", (n, 151936), Q4_K)]
+    for layer in range(n_layer):
+        rich = Q6_K if _more_bits(layer, n_layer) else Q4_K
+        blk = f"blk.{layer}."
+        tensors += [
+            *_attention(blk, n, heads=64, kv_heads=4, head=128, values=rich),
+            (blk + "attn_q_norm.weight", (128,), F32),
+            (blk + "attn_k_norm.weight", (128,), F32),
+            (blk + "ffn_gate_inp.weight", (n, 128), F32),
+            (blk + "ffn_gate_exps.weight", (n, 1536, 128), Q4_K),
+            (blk + "ffn_up_exps.weight", (n, 1536, 128), Q4_K),
+            (blk + "ffn_down_exps.weight", (1536, n, 128), rich),
+        ]
+    tensors += [("output_norm.weight", (n,), F32), ("output.weight", (n, 151936), Q6_K)]
+    return write_stub(path, _named("qwen3moe", keys, "Qwen3 235B A22B"), tensors)
+
+
+def llama_70b(path: Path) -> Path:
+    """Llama-3.3-70B-Instruct Q4_K_M."""
+    return _llama(path, "Llama 3.3 70B Instruct", n=8192, n_layer=80, heads=64, head=128, n_ff=28672)
+
+
+def llama_1b(path: Path) -> Path:
+    """Llama-3.2-1B-Instruct Q4_K_M, whose output is made of the embedding."""
+    return _llama(path, "Llama 3.2 1B Instruct", n=2048, n_layer=16, heads=32, head=64, n_ff=8192, tied=True)
+
+
+def _llama(
+    path: Path, name: str, *, n: int, n_layer: int, heads: int, head: int, n_ff: int, tied: bool = False
+) -> Path:
+    keys: dict[str, Any] = {
+        "block_count": n_layer, "context_length": 131072, "embedding_length": n, "feed_forward_length": n_ff,
+        "attention.head_count": heads, "attention.head_count_kv": 8, "rope.dimension_count": head,
+        "vocab_size": 128256,
+    }  # fmt: skip
+    tensors: list[Tensor] = [("token_embd.weight", (n, 128256), Q6_K if tied else Q4_K)]
+    for layer in range(n_layer):
+        rich = Q6_K if _more_bits(layer, n_layer) else Q4_K
+        blk = f"blk.{layer}."
+        tensors += _attention(blk, n, heads=heads, kv_heads=8, head=head, values=rich) + _dense(blk, n, n_ff, rich)
+    tensors.append(("output_norm.weight", (n,), F32))
+    if not tied:
+        tensors.append(("output.weight", (n, 128256), Q6_K))
+    return write_stub(path, _named("llama", keys, name), tensors)
+
+
+def gpt_oss_20b(path: Path) -> Path:
+    """gpt-oss-20b MXFP4: 24 layers, every other with a window of 128, 32 experts of which 4 are used."""
+    n, n_layer, heads = 2880, 24, 64
+    keys: dict[str, Any] = {
+        "block_count": n_layer, "context_length": 131072, "embedding_length": n, "feed_forward_length": n,
+        "attention.head_count": heads, "attention.head_count_kv": 8, "attention.key_length": 64,
+        "attention.value_length": 64, "attention.sliding_window": 128, "expert_count": 32, "expert_used_count": 4,
+        "expert_feed_forward_length": n, "vocab_size": 201088,
+    }  # fmt: skip
+    tensors: list[Tensor] = [("token_embd.weight", (n, 201088), Q8_0)]
+    for layer in range(n_layer):
+        blk = f"blk.{layer}."
+        tensors += [
+            (blk + "attn_norm.weight", (n,), F32),
+            (blk + "attn_q.weight", (n, heads * 64), Q8_0),
+            (blk + "attn_q.bias", (heads * 64,), F32),
+            (blk + "attn_k.weight", (n, 512), Q8_0),
+            (blk + "attn_k.bias", (512,), F32),
+            (blk + "attn_v.weight", (n, 512), Q8_0),
+            (blk + "attn_v.bias", (512,), F32),
+            (blk + "attn_sinks.weight", (heads,), F32),
+            (blk + "attn_output.weight", (heads * 64, n), Q8_0),
+            (blk + "attn_output.bias", (n,), F32),
+            (blk + "post_attention_norm.weight", (n,), F32),
+            (blk + "ffn_gate_inp.weight", (n, 32), F32),
+            (blk + "ffn_gate_inp.bias", (32,), F32),
+        ]
+        for part in ("gate", "up", "down"):
+            tensors.append((f"{blk}ffn_{part}_exps.weight", (n, n, 32), MXFP4))
+            tensors.append((f"{blk}ffn_{part}_exps.bias", (n, 32), F32))
+    tensors += [("output_norm.weight", (n,), F32), ("output.weight", (n, 201088), Q8_0)]
+    return write_stub(path, _named("gpt-oss", keys, "gpt-oss 20B"), tensors)
+
+
+def _attention(blk: str, n: int, *, heads: int, kv_heads: int, head: int, values: int) -> list[Tensor]:
+    return [
+        (blk + "attn_norm.weight", (n,), F32),
+        (blk + "attn_q.weight", (n, heads * head), Q4_K),
+        (blk + "attn_k.weight", (n, kv_heads * head), Q4_K),
+        (blk + "attn_v.weight", (n, kv_heads * head), values),
+        (blk + "attn_output.weight", (heads * head, n), Q4_K),
+        (blk + "ffn_norm.weight", (n,), F32),
+    ]
 
 
 def _named(arch: str, keys: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -260,7 +260,8 @@ def test_the_cache_is_that_of_the_memory_model(
 
 
 def test_types_and_their_contexts(coder: ModelShape) -> None:
-    rows = {row.type: row for row in kv_table(coder, MemorySettings(), 8 * GIB)}
+    longer = replace(coder, n_ctx_train=131072)
+    rows = {row.type: row for row in kv_table(longer, MemorySettings(), 8 * GIB)}
     assert tuple(sorted(rows)) == tuple(sorted(KV_CACHE_TYPES))
     assert rows["f16"].bytes_per_token == 2 * 64 * 8 * 128 * 2 == 256 << 10
     assert rows["f16"].max_context == 32768
@@ -268,6 +269,13 @@ def test_types_and_their_contexts(coder: ModelShape) -> None:
     assert rows["q8_0"].bytes_per_token * 64 == rows["f16"].bytes_per_token * 34
     assert all(row.is_usable and row.note for row in rows.values())
     assert rows["q4_0"].bits == 4.5
+
+
+def test_no_context_is_longer_than_what_the_model_was_trained_for(coder: ModelShape) -> None:
+    rows = {row.type: row.max_context for row in kv_table(coder, MemorySettings(), 80 * GIB)}
+    assert set(rows.values()) == {coder.n_ctx_train}
+    two = {row.max_context for row in kv_table(coder, MemorySettings(parallel=2), 80 * GIB)}
+    assert two == {2 * coder.n_ctx_train}
 
 
 def test_the_longest_context_fits_and_one_step_more_does_not(coder: ModelShape) -> None:
@@ -288,5 +296,5 @@ def test_where_the_engine_refuses_quantised_types(coder: ModelShape) -> None:
 
 def test_no_room_and_no_cache(coder: ModelShape, tiny: dict[str, ModelShape]) -> None:
     assert {row.max_context for row in kv_table(coder, MemorySettings(), 1000)} == {0}
-    mamba = kv_table(tiny["mamba"], MemorySettings(), GIB)
+    mamba = kv_table(replace(tiny["mamba"], n_ctx_train=0), MemorySettings(), GIB)
     assert {(row.bytes_per_token, row.max_context) for row in mamba} == {(0, MAX_CONTEXT)}
