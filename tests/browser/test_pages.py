@@ -14,6 +14,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.browser.conftest import log_in
+from tests.browser.test_plan_page import MANY
 from tests.helpers import wait_until
 from tests.panel import RunningPanel
 
@@ -44,7 +45,7 @@ def furnished(panel: RunningPanel) -> dict[str, str]:
         "models": "/models/",
         "model": f"/models/{models[0]['name']}/",
         "plan": "/plan/?device=RPC0&device=RPC1&device=CPU",
-        "plan-too-much": "/plan/?device=RPC0&context=4000000",
+        "plan-too-much": f"/plan/?context=4000000&{MANY}",
         "plan-wrong": "/plan/?device=&context=much",
         "deployments": "/deployments/",
         "deployment": "/deployments/shown/",
