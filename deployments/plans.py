@@ -10,7 +10,7 @@ from django.conf import settings as django_settings
 
 from deployments.engines.external import Standing
 from deployments.engines.external_plan import external_plan
-from deployments.engines.portable_cpu import library_env
+from deployments.engines.portable_cpu import kernels, library_env
 from deployments.fitting import Factors, factors_of
 from deployments.model_facts import ModelFacts
 from deployments.models import Deployment, Engine, Model
@@ -138,7 +138,7 @@ def engine_facts(engine: Engine) -> EngineFacts:
         text = f"The engine {engine.name} ({engine.path}) does not run: {what}."
         raise OmniError("engine_unusable", text, "Choose another engine, or repair it and scan.")
     flags, env = frozenset(engine.flags), library_env(engine.path)
-    return EngineFacts(engine.name, engine.flavour, engine.path, flags, env, engine.build)
+    return EngineFacts(engine.name, engine.flavour, engine.path, flags, env, engine.build, kernels(engine.path))
 
 
 def _device_facts(device: Device, real: Device, used_bytes: int | None, factors: Factors | None) -> DeviceFacts:

@@ -48,6 +48,8 @@ class LayerKind:
     # Elements of the two recurrent states of one sequence; 0 is an attention layer.
     state_r: int = 0
     state_s: int = 0
+    # Width of the keys that an indexer keeps to pick which tokens are attended to; 0 without one.
+    indexer_dim: int = 0
 
     def __hash__(self) -> int:
         return self._hash
@@ -133,6 +135,8 @@ class ModelShape:
     ssm_dt_rank: int = 0
     ssm_n_group: int = 0
     n_nextn: int = 0
+    # Whether layers that predict further tokens ahead have cells in the cache although they do not take part.
+    nextn_has_kv: bool = False
     alignment: int = 32
     # A folder with safetensors in place of a GGUF: which engines load it, and how they allot memory, follows.
     is_folder: bool = False
@@ -147,6 +151,16 @@ class ModelShape:
     @property
     def n_layer(self) -> int:
         return len(self.layers)
+
+    @property
+    def layers_with_memory(self) -> range:
+        """The layers for which the context keeps keys and values, or states."""
+        return range(self.n_layer if self.nextn_has_kv else self.n_layer - self.n_nextn)
+
+    @property
+    def nextn_layers(self) -> range:
+        """The layers that only predict further tokens ahead; the last ones."""
+        return range(self.n_layer - self.n_nextn, self.n_layer)
 
     def kind_of(self, layer: int) -> LayerKind:
         return self.kinds[self.layers[layer].kind]

@@ -94,9 +94,9 @@ class _Search:
         return None if free is None else max(free - self.margin_bytes, 0)
 
     def short_by(self, use: MemoryUse) -> int:
-        """Bytes that are missing, of all places together. The host's mapped file can be read again from disk,
-        but what is computed with has to stay in memory: it counts in full."""
-        host_room, on_host = self._room(self._host()), use.host.needed_bytes
+        """Bytes that are missing, of all places together. Of the host's mapped file the parts between its tensors
+        can be dropped; what is computed with has to stay in memory."""
+        host_room, on_host = self._room(self._host()), use.host.resident_bytes
         return self._short_on_devices(use) + (max(on_host - host_room, 0) if host_room is not None else 0)
 
     def _short_on_devices(self, use: MemoryUse) -> int:

@@ -50,6 +50,8 @@ _SWA = {
 _SWA_BY_FILE = {"gemma4", "mimo2", "granite-swa", "maple", "step35", "spark2-5"}
 # They keep a fixed state and a KV cache in the same layer.
 _PARALLEL_HYBRIDS = {"falcon-h1"}
+# src/llama-model.cpp (create_memory): the main context filters their layers that predict further tokens ahead out.
+_NEXTN_WITHOUT_KV = {"qwen3next", "qwen35", "qwen35moe", "nemotron_h_moe", "step35"}
 _STATE_TENSORS = ("ssm_", "time_mix_", "shortconv.")
 
 
@@ -58,15 +60,13 @@ def model_shape(header: GgufHeader) -> ModelShape:
     by_layer, extras = _grouped(header)
     n_layer = max(int(header.arch_get("block_count") or 0), len(by_layer) and max(by_layer) + 1)
     n_nextn = int(header.arch_get("nextn_predict_layers") or 0)
-    window, swa = _windows(header, n_layer - n_nextn)
+    window, swa = _windows(header, n_layer, n_nextn)
     kinds: dict[LayerKind, int] = {}
     layers = []
     for index in range(n_layer):
         tensors = by_layer.get(index, [])
         start = min(((t.shard, t.offset) for t in tensors), default=(0, 0))
         kind = _kind(header, index, _relative(tensors, start), index < len(swa) and swa[index])
-        if index >= n_layer - n_nextn:
-            kind = _without_kv(kind)
         layers.append(Layer(kinds.setdefault(kind, len(kinds)), start[1], start[0]))
     return ModelShape(
         arch=header.arch,
@@ -90,6 +90,7 @@ def model_shape(header: GgufHeader) -> ModelShape:
         ssm_dt_rank=_number(header, "ssm.time_step_rank"),
         ssm_n_group=_number(header, "ssm.group_count"),
         n_nextn=n_nextn,
+        nextn_has_kv=header.arch not in _NEXTN_WITHOUT_KV,
         alignment=header.alignment,
     )
 
@@ -149,7 +150,7 @@ def _rows(tensors: Sequence[TensorShape], name: str) -> int:
     return next((t.shape[1] for t in tensors if t.name == name and len(t.shape) > 1), 0)
 
 
-def _windows(header: GgufHeader, n_layer: int) -> tuple[int, list[bool]]:
+def _windows(header: GgufHeader, n_layer: int, n_nextn: int) -> tuple[int, list[bool]]:
     """The window in tokens (0: none) and which layers see only the window (llama-hparams.cpp, set_swa_pattern)."""
     arch = header.arch
     rule = _SWA.get(arch)
@@ -159,13 +160,13 @@ def _windows(header: GgufHeader, n_layer: int) -> tuple[int, list[bool]]:
     window = rule.default_window if rule and given is None else int(given or 0)
     if arch in ("llama4", "smallthinker") and window and rule:
         window = rule.default_window
-    if arch == "exaone4" and n_layer != 64 and not window:
+    if arch == "exaone4" and n_layer - n_nextn != 64 and not window:
         return 0, []
     if not window:
         return 0, []
     pattern = _value(header, "attention.sliding_window_pattern")
     if isinstance(pattern, list):
-        return window, [bool(v) for v in pattern[:n_layer]]
+        return window, [bool(v) for v in pattern[: n_layer - n_nextn]]
     if rule is None:
         return window, [True] * n_layer
     period = int(pattern) if isinstance(pattern, int) else rule.period
@@ -199,6 +200,7 @@ def _kind(header: GgufHeader, index: int, tensors: tuple[TensorShape, ...], is_s
         has_kv=attends and n_head_kv > 0 and index < _layers_with_kv(header),
         state_r=_state_r(header, n_head) if has_state else 0,
         state_s=_state_s(header, n_head) if has_state else 0,
+        indexer_dim=_number(header, "attention.indexer.key_length") if "indexer.attn_k.weight" in names else 0,
     )
 
 
@@ -230,9 +232,3 @@ def _state_s(header: GgufHeader, n_head: int) -> int:
     if head_dim := _number(header, "kda.head_dim"):
         return head_dim * head_dim * n_head
     return _number(header, "ssm.state_size") * _number(header, "ssm.inner_size")
-
-
-def _without_kv(kind: LayerKind) -> LayerKind:
-    """Layers that only predict further tokens ahead are not attended by the model itself."""
-    fields: dict[str, Any] = {name: getattr(kind, name) for name in kind.__dataclass_fields__}
-    return LayerKind(**fields | {"has_kv": False, "state_r": 0, "state_s": 0})

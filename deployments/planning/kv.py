@@ -82,7 +82,7 @@ def layer_kv_bytes(
         return 0, 0
     count = cells.of(kind) * cells.streams
     heads = 1 if model.is_mla else kind.n_head_kv
-    keys = row_bytes(kind.head_dim_k * heads, type_k) * count
+    keys = (row_bytes(kind.head_dim_k * heads, type_k) + row_bytes(kind.indexer_dim, type_k)) * count
     values = 0 if model.is_mla else row_bytes(v_width or kind.head_dim_v * heads, type_v) * count
     return keys, values
 
@@ -91,12 +91,16 @@ def widest_values(model: ModelShape) -> int:
     return max((kind.head_dim_v * kind.n_head_kv for kind in model.kinds), default=0)
 
 
-def state_bytes(kind: LayerKind, parallel: int) -> int:
-    """Both states of a recurrent layer, one of each per request; the context's length does not matter."""
-    return STATE_BYTES * (kind.state_r + kind.state_s) * max(parallel, 1)
+def state_bytes(kind: LayerKind, parallel: int, drafted: int = 0) -> int:
+    """Both states of a recurrent layer, one of each per request; the context's length does not matter.
+
+    Drafting with the model's own layers keeps the state before each of the `drafted` tokens, to go back to.
+    """
+    return STATE_BYTES * (kind.state_r + kind.state_s) * max(parallel, 1) * (1 + drafted)
 
 
 def bytes_per_token(model: ModelShape, type_k: str, type_v: str) -> int:
     """What one more token of context takes in layers that see everything."""
     one = Cells(1, 0, 1)
-    return sum(sum(layer_kv_bytes(model, kind, one, type_k, type_v)) for kind in model.layer_kinds())
+    kinds = [model.kind_of(index) for index in model.layers_with_memory]
+    return sum(sum(layer_kv_bytes(model, kind, one, type_k, type_v)) for kind in kinds)

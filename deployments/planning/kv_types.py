@@ -94,10 +94,10 @@ def kv_cache_bytes(model: ModelShape, settings: MemorySettings) -> int:
     widest = widest_values(model) if not settings.flash and not model.is_mla else None
     per_kind = [
         sum(layer_kv_bytes(model, kind, count, settings.type_k, settings.type_v, widest))
-        + state_bytes(kind, settings.parallel)
+        + state_bytes(kind, settings.parallel, settings.drafted)
         for kind in model.kinds
     ]
-    return sum(per_kind[layer.kind] for layer in model.layers)
+    return sum(per_kind[model.layers[index].kind] for index in model.layers_with_memory)
 
 
 def _max_context(model: ModelShape, settings: MemorySettings, room_bytes: int) -> int:

@@ -16,8 +16,10 @@ from deployments.planning.folder_memory import folder_compute, folder_kv, folder
 from deployments.planning.graph import Batch
 from deployments.planning.kv import Cells, cells, layer_kv_bytes, state_bytes, widest_values
 from deployments.planning.memory_settings import MemorySettings, memory_settings
+from deployments.planning.nextn import draft_kv
 from deployments.planning.placement import CPU, Placement, layer_places
 from deployments.planning.plan import DeviceFacts, DeviceUse
+from deployments.planning.repacking import Kernels
 from deployments.planning.tensor_parallel import kv_pieces, rotations
 from deployments.planning.weights import HostWeights, output_bytes, row_split_weights, tensor_parallel_weights, weights
 
@@ -32,6 +34,9 @@ CONTEXT_BYTES = {"cuda": CUDA_CONTEXT_BYTES, "vulkan": VULKAN_CONTEXT_BYTES}
 # A vision projector's file is loaded as it is; the rest is its graph for one image (tools/mtmd/clip.cpp).
 PROJECTOR_COMPUTE_BYTES = 512 * MIB
 PIPELINING_KINDS = frozenset({"cuda"})
+# Their drivers give memory on the host that they reach faster: weights of the host go there, or stay mapped, and
+# nothing is rearranged (src/llama-model.cpp, make_cpu_buft_list).
+HOST_BUFFER_KINDS = frozenset({"cuda", "vulkan"})
 
 
 @dataclass(frozen=True)
@@ -39,9 +44,11 @@ class MemoryUse:
     """One DeviceUse per device, the host ("CPU") last."""
 
     devices: tuple[DeviceUse, ...]
-    # The part of the file that the host maps: from its first to its last tensor, holes included.
+    # Of the host's weights: the part of the file that it maps, from its first to its last plain tensor, holes
+    # included, and what it keeps rearranged beside.
     mapped_bytes: int = 0
     repacked_bytes: int = 0
+    locked_bytes: int = 0
     placement: Placement = field(default=Placement((), 0), repr=False)
 
     @property
@@ -100,11 +107,12 @@ def memory_use(
     if settings.split_mode == "tensor" and len(working) > 1:
         return _tensor_parallel_use(model, working, host, settings, compute)
     placement = place(model, working, settings)
-    held = weights(model, placement, repack=settings.repack, load_nextn=settings.load_nextn)
+    kernels = kernels_used(working, settings)
+    held = weights(model, placement, kernels=kernels, load_nextn=settings.load_nextn)
     if settings.split_mode == "row" and len(working) > 1:
-        held.devices = row_split_weights(model, placement, shares(working, settings))
+        held.devices = row_split_weights(model, placement, shares(working, settings), load_nextn=settings.load_nextn)
     sizes = _Sizes(
-        [*held.devices, held.host.plain + held.host.repacked],
+        [*held.devices, _host_bytes(held.host, settings)],
         _kv(model, placement, settings),
         list(compute) if compute else _compute(model, working, placement, settings),
         _other(model, working, settings),
@@ -131,8 +139,21 @@ def _result(
 ) -> MemoryUse:
     columns = zip(facts, sizes.weights, sizes.kv, sizes.compute, sizes.other, strict=True)
     uses = tuple(DeviceUse(device.name, device.total_bytes, *column) for device, *column in columns)
-    mapped = host.mapped if settings.mmap else host.plain
-    return MemoryUse(uses, mapped, host.repacked, placement)
+    mapped = host.mapped if settings.mmap else 0
+    spare = 0 if settings.mlock else max(mapped - host.plain, 0)
+    uses = (*uses[:-1], replace(uses[-1], reclaimable_bytes=spare))
+    locked = (mapped or host.plain) if settings.mlock else 0
+    return MemoryUse(uses, mapped, host.repacked, locked, placement)
+
+
+def kernels_used(devices: Sequence[DeviceFacts], settings: MemorySettings) -> Kernels:
+    """What decides which weights the host rearranges."""
+    has_host_buffer = any(device.kind in HOST_BUFFER_KINDS for device in devices) and not settings.no_host
+    return settings.kernels if settings.repack and not has_host_buffer else Kernels.PLAIN
+
+
+def _host_bytes(held: HostWeights, settings: MemorySettings) -> int:
+    return (held.mapped if settings.mmap else held.plain) + held.repacked
 
 
 def _folder_use(
@@ -165,13 +186,13 @@ def _tensor_parallel_use(
     cut = settings.tensor_split or (0.0,) * len(working)
     cut = cut[: len(working)] + (0.0,) * (len(working) - len(cut))
     one = place(model, working[:1], settings)
-    held = weights(model, one, repack=settings.repack, load_nextn=settings.load_nextn)
+    held = weights(model, one, kernels=kernels_used(working, settings), load_nextn=settings.load_nextn)
     offloaded = [index for index in range(model.n_layer - model.n_nextn) if one.layers[index] == 0]
     compute = compute or _compute(model, working[:1], one, settings)
     kv, kv_host = _tensor_parallel_kv(model, offloaded, cut, settings), _kv(model, one, settings)[-1]
     sizes = _Sizes(
         tensor_parallel_weights(model, offloaded, cut, with_output=one.output == 0)
-        + [held.host.plain + held.host.repacked],
+        + [_host_bytes(held.host, settings)],
         [*kv, kv_host],
         [compute[0]] * len(working) + [compute[-1]],
         _other(model, working, settings),
@@ -188,7 +209,7 @@ def _tensor_parallel_kv(
     for index in offloaded:
         kind = model.kind_of(index)
         whole = sum(layer_kv_bytes(model, kind, count, settings.type_k, settings.type_v))
-        whole += state_bytes(kind, settings.parallel)
+        whole += state_bytes(kind, settings.parallel, settings.drafted)
         (width, _), parts = kv_pieces(kind, cut, turns[index])
         for device, part in enumerate(parts):
             sizes[device] += whole * part // width if width else whole
@@ -198,9 +219,11 @@ def _tensor_parallel_kv(
 def _kv(model: ModelShape, placement: Placement, settings: MemorySettings) -> list[int]:
     per_kind = _kv_of_kinds(model, settings)
     sizes = [0] * (placement.host + 1)
-    for layer, device in zip(model.layers, placement.layers, strict=False):
-        sizes[device if settings.offload_kqv else placement.host] += per_kind[layer.kind]
-    return sizes
+    for index in model.layers_with_memory:
+        device = placement.layers[index] if settings.offload_kqv else placement.host
+        sizes[device] += per_kind[model.layers[index].kind]
+    drafting = draft_kv(model, placement, settings, context_cells(model, settings))
+    return [one + other for one, other in zip(sizes, drafting, strict=True)]
 
 
 def _kv_of_kinds(model: ModelShape, settings: MemorySettings) -> list[int]:
@@ -209,7 +232,7 @@ def _kv_of_kinds(model: ModelShape, settings: MemorySettings) -> list[int]:
     widest = widest_values(model) if not settings.flash and not model.is_mla else None
     return [
         sum(layer_kv_bytes(model, kind, count, settings.type_k, settings.type_v, widest))
-        + state_bytes(kind, settings.parallel)
+        + state_bytes(kind, settings.parallel, settings.drafted)
         for kind in model.kinds
     ]
 
@@ -273,12 +296,23 @@ def is_pipelined(model: ModelShape, devices: Sequence[DeviceFacts], settings: Me
 
 
 def _other(model: ModelShape, devices: Sequence[DeviceFacts], settings: MemorySettings) -> list[int]:
-    """Contexts of drivers, a vision projector on the first device, the logits on the host (output_reserve)."""
+    """Contexts of drivers, a vision projector on the first device; on the host the logits (output_reserve) and
+    what fills up with use: prompts seen before and states to go back to."""
     sizes = [CONTEXT_BYTES.get(device.kind, 0) for device in devices]
-    sizes.append(model.n_vocab * 4 * max(settings.parallel, 1))
+    logits = model.n_vocab * 4 * max(settings.parallel, 1)
+    # Beside the logits: filtered ones, probabilities and candidates.
+    logits *= 4 if settings.backend_sampling else 1
+    contexts = 2 if settings.load_nextn else 1
+    sizes.append(logits * contexts + settings.cache_ram_bytes + checkpoint_bytes(model, settings))
     if settings.projector_bytes:
         sizes[0] += settings.projector_bytes + PROJECTOR_COMPUTE_BYTES
     return sizes
+
+
+def checkpoint_bytes(model: ModelShape, settings: MemorySettings) -> int:
+    """States of requests that are kept to go back to, where the cache alone does not allow it: windows and
+    recurrent states (tools/server/server-context.cpp, create_checkpoint)."""
+    return 0
 
 
 def combined(*uses: MemoryUse) -> tuple[DeviceUse, ...]:
@@ -293,5 +327,6 @@ def combined(*uses: MemoryUse) -> tuple[DeviceUse, ...]:
             old.kv_bytes + use.kv_bytes,
             old.compute_bytes + use.compute_bytes,
             old.other_bytes + use.other_bytes,
+            reclaimable_bytes=old.reclaimable_bytes + use.reclaimable_bytes,
         )
     return tuple(total.values())

@@ -6,7 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from deployments.planning.placement import Override
+from deployments.planning.repacking import Kernels
 from deployments.planning.settings import ALL, AUTO, with_defaults
+
+MIB = 1 << 20
+# --load-mode: the file is mapped; else it is read into memory of the process's own.
+MAPPING = (AUTO, "mmap", "mmap+mlock")
 
 
 @dataclass(frozen=True)
@@ -33,15 +38,31 @@ class MemorySettings:
     offload_kqv: bool = True
     op_offload: bool = True
     mmap: bool = True
-    # The host rearranges some types in a copy of its own (weights.py).
+    # Of what the host holds nothing may be put away by the kernel.
+    mlock: bool = False
+    # The host rearranges some types in a copy of its own (repacking.py), unless a card has memory on the host
+    # that it reaches faster, which no_host leaves alone.
     repack: bool = True
+    no_host: bool = False
+    kernels: Kernels = Kernels.AVX2
+    # Answers are chosen on the devices, which keeps probabilities and candidates beside the logits.
+    backend_sampling: bool = False
+    # What prompts seen before may take in the host's memory, and the states of each request to go back to.
+    cache_ram_bytes: int = 0
+    ctx_checkpoints: int = 0
     projector_bytes: int = 0
-    # Layers that predict further tokens ahead are loaded only for drafting with them.
+    # Layers that predict further tokens ahead are loaded only for drafting with them, this many tokens at once.
     load_nextn: bool = False
+    draft_max: int = 0
 
     @property
     def flash(self) -> bool:
         return self.flash_attention is not False
+
+    @property
+    def drafted(self) -> int:
+        """Tokens drafted at once by the model's own layers."""
+        return self.draft_max if self.load_nextn else 0
 
     @property
     def micro_batch(self) -> int:
@@ -66,7 +87,9 @@ def memory_settings(settings: Mapping[str, object], context_tokens: int) -> Memo
         tensor_split=parsed_split(values["tensor_split"]),
         n_cpu_moe=0 if values["n_cpu_moe"] in (AUTO, ALL) else int(values["n_cpu_moe"]),
         cpu_moe=values["n_cpu_moe"] == ALL,
-        mmap=values["load_mode"] not in ("none", "dio"),
+        mmap=values["load_mode"] in MAPPING,
+        mlock=values["load_mode"] in ("mlock", "mmap+mlock"),
+        cache_ram_bytes=0 if values["cache_ram_mib"] == AUTO else int(values["cache_ram_mib"]) * MIB,
     )
 
 

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from deployments.model_facts import ModelFacts
 from deployments.planning.architecture import ModelShape
+from deployments.planning.repacking import Kernels
 from deployments.planning.vocabulary import VocabFacts
 
 # Stands in an argv for the port, which is chosen when the process is started.
@@ -70,6 +71,8 @@ class EngineFacts:
     env: Mapping[str, str] = field(default_factory=dict)
     # What the binary calls itself.
     build: str = ""
+    # What it multiplies with on the host.
+    kernels: Kernels = Kernels.AVX2
 
 
 @dataclass(frozen=True)
@@ -108,11 +111,18 @@ class DeviceUse:
     other_bytes: int = 0
     # What others (deployments, programs) hold there at the moment.
     held_bytes: int = 0
+    # Of the weights: mapped parts of the file that are not computed with, which the kernel drops when it must.
+    reclaimable_bytes: int = 0
 
     @property
     def free_bytes(self) -> int | None:
         """What is left beside this plan and the others; negative when it does not fit."""
-        return None if self.total_bytes is None else self.total_bytes - self.held_bytes - self.needed_bytes
+        return None if self.total_bytes is None else self.total_bytes - self.held_bytes - self.resident_bytes
+
+    @property
+    def resident_bytes(self) -> int:
+        """What has to be in memory for the plan to run."""
+        return self.needed_bytes - self.reclaimable_bytes
 
     @property
     def needed_bytes(self) -> int:

@@ -17,7 +17,7 @@ _PROJECTION = re.compile(
     r"\|   - (?P<name>\S+)(?: \([^|]*\))? +\|[^(|]*\(? *(?P<total>\d+) = +(?P<model>\d+) \+ +(?P<context>\d+) \+ "
     r"+(?P<compute>\d+)"
 )
-HOST_BUFFERS = ("CPU", "CPU_Mapped", "CPU_REPACK", "CPU_AMX", "CUDA_Host", "Vulkan_Host")
+HOST_BUFFERS = ("CPU", "CPU_Mapped", "CPU_REPACK", "AMX", "CUDA_Host", "Vulkan_Host")
 
 
 @dataclass
@@ -56,16 +56,20 @@ class EngineMemory:
 def reported_memory(lines: Iterable[str], endpoints: Mapping[str, str] | None = None) -> EngineMemory:
     """Reads one model's load. `endpoints`: "host:port" → name of the RPC device, as every one calls itself RPC0."""
     found = EngineMemory()
+    # Compute buffers of the contexts before the present one: a model that drafts for itself has two.
+    before: dict[str, float] = {}
     for line in lines:
         if match := _BUFFER.search(line):
-            _add(found, match, endpoints or {})
+            if match["what"] == "output":
+                before = {name: use.compute for name, use in found.devices.items()}
+            _add(found, match, endpoints or {}, before)
         elif (match := _PROJECTION.search(line)) and not any(d.compute for d in found.devices.values()):
             name = "CPU" if match["name"] == "Host" else match["name"]
             found.projected[name] = Projected(int(match["model"]), int(match["context"]), int(match["compute"]))
     return found
 
 
-def _add(found: EngineMemory, match: re.Match[str], endpoints: Mapping[str, str]) -> None:
+def _add(found: EngineMemory, match: re.Match[str], endpoints: Mapping[str, str], before: Mapping[str, float]) -> None:
     name, size = match["name"], float(match["mib"]) * MIB
     device = "CPU" if name in HOST_BUFFERS else endpoints.get(match["endpoint"] or "", name)
     use = found.devices.setdefault(device, Reported())
@@ -73,12 +77,12 @@ def _add(found: EngineMemory, match: re.Match[str], endpoints: Mapping[str, str]
         use.kv += size
     elif match["what"] == "compute":
         # Reserved again, the last one counts.
-        use.compute = size
+        use.compute = before.get(device, 0) + size
     elif match["what"] == "output":
-        use.output = size
+        use.output += size
     elif name.endswith("_Mapped"):
         use.mapped += size
-    elif name.endswith("_REPACK"):
+    elif name in ("CPU_REPACK", "AMX"):
         use.repacked += size
     else:
         use.weights += size

@@ -1,7 +1,7 @@
 """Bytes of weights on each device and on the host.
 
-Sources in llama.cpp: src/llama-model.cpp (load_tensors: one buffer per device, a mapped range of the file for
-the host), ggml/src/ggml-cpu/repack.cpp (which types the host rearranges in a copy of its own).
+Source in llama.cpp: src/llama-model.cpp (load_tensors: one buffer per device, a mapped range of the file for
+the host). What the host rearranges in a copy of its own: repacking.py.
 """
 
 from __future__ import annotations
@@ -11,23 +11,16 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from deployments.planning.architecture import LayerKind, ModelShape, TensorShape
+from deployments.planning.nextn import loaded_kind
 from deployments.planning.placement import Placement
+from deployments.planning.repacking import LOOKED_UP, Kernels, repacked_bytes
 from deployments.planning.tensor_parallel import layer_pieces, output_pieces, rotations, row_pieces
 
 ALIGNMENT = 32
-# ggml-cpu/repack.cpp (ggml_repack_get_optimal_repack_type) on a processor with AVX2.
-REPACKED_TYPES = frozenset({"Q4_0", "Q4_K", "IQ4_NL"})
-_LOOKED_UP = ("token_embd", "position_embd", "token_types", "per_layer_token_embd")
 
 
 def aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
-
-
-def repacks(tensor: TensorShape) -> bool:
-    """Matrices that the host multiplies in a rearranged copy; embeddings are only looked up."""
-    rows = tensor.shape[1] if len(tensor.shape) > 1 else 0
-    return tensor.type_name in REPACKED_TYPES and rows > 0 and rows % 8 == 0
 
 
 @dataclass
@@ -38,9 +31,9 @@ class HostWeights:
     repacked: int = 0
     spans: dict[int, tuple[int, int]] = field(default_factory=dict)
 
-    def add(self, tensor: TensorShape, shard: int, offset: int, *, repack: bool) -> None:
-        if repack and repacks(tensor) and not tensor.name.startswith(_LOOKED_UP):
-            self.repacked += aligned(tensor.n_bytes)
+    def add(self, tensor: TensorShape, shard: int, offset: int, kernels: Kernels) -> None:
+        if copy := repacked_bytes(tensor, kernels):
+            self.repacked += aligned(copy)
             return
         self.plain += aligned(tensor.n_bytes)
         self.widen(shard, offset, offset + tensor.n_bytes)
@@ -72,40 +65,43 @@ class Weights:
 Layout = tuple[tuple[int, ...], HostWeights]
 
 
-def weights(model: ModelShape, placement: Placement, *, repack: bool = True, load_nextn: bool = False) -> Weights:
-    """Layers that predict further tokens ahead are loaded only for drafting with them."""
+def weights(
+    model: ModelShape, placement: Placement, *, kernels: Kernels = Kernels.AVX2, load_nextn: bool = False
+) -> Weights:
+    """Layers that predict further tokens ahead are loaded only for drafting with them, or in part (nextn.py)."""
     total = Weights([0] * placement.host, HostWeights())
-    for index in range(model.n_layer if load_nextn else model.n_layer - model.n_nextn):
-        layer = model.layers[index]
-        sizes, host = _layer(model, placement, index, repack)
+    for index, layer in enumerate(model.layers):
+        kind = loaded_kind(model, index, drafting=load_nextn)
+        sizes, host = _layer(placement, index, kind, kernels)
         for device, size in enumerate(sizes):
             total.devices[device] += size
         total.host.merge(host, layer.shard, layer.offset)
-    _add_extras(total, model, placement, repack)
+    _add_extras(total, model, placement, kernels)
     return total
 
 
-def _layer(model: ModelShape, placement: Placement, index: int, repack: bool) -> Layout:
-    kind, place = model.kind_of(index), placement.layers[index]
+def _layer(placement: Placement, index: int, kind: LayerKind, kernels: Kernels) -> Layout:
+    place = placement.layers[index]
     if placement.overrides:
         places = tuple(placement.of_tensor(index, tensor.name) for tensor in kind.tensors)
-        return _divided(kind, places, placement.host, repack)
+        return _divided(kind, places, placement.host, kernels)
     lifted = placement.cpu_moe or index < placement.n_cpu_moe
-    return _whole(kind, place, placement.host, lifted, repack)
+    return _whole(kind, place, placement.host, lifted, kernels)
 
 
 @lru_cache(maxsize=4096)
-def _whole(kind: LayerKind, place: int, host: int, lifted: bool, repack: bool) -> Layout:
+def _whole(kind: LayerKind, place: int, host: int, lifted: bool, kernels: Kernels) -> Layout:
     experts = host if lifted else place
-    return _divided(kind, tuple(experts if kind.is_expert(t) else place for t in kind.tensors), host, repack)
+    places = tuple(experts if kind.is_expert(tensor) else place for tensor in kind.tensors)
+    return _divided(kind, places, host, kernels)
 
 
 @lru_cache(maxsize=4096)
-def _divided(kind: LayerKind, places: tuple[int, ...], host: int, repack: bool) -> Layout:
+def _divided(kind: LayerKind, places: tuple[int, ...], host: int, kernels: Kernels) -> Layout:
     sizes, kept = [0] * host, HostWeights()
     for tensor, place in zip(kind.tensors, places, strict=True):
         if place == host:
-            kept.add(tensor, tensor.shard, tensor.offset, repack=repack)
+            kept.add(tensor, tensor.shard, tensor.offset, kernels)
         else:
             sizes[place] += aligned(tensor.n_bytes)
     return tuple(sizes), kept
@@ -113,23 +109,23 @@ def _divided(kind: LayerKind, places: tuple[int, ...], host: int, repack: bool) 
 
 def output_bytes(model: ModelShape) -> int:
     """What goes with the output: all that is neither of a layer nor looked up, and the embedding's copy."""
-    own = sum(aligned(tensor.n_bytes) for tensor in model.extras if not tensor.name.startswith(_LOOKED_UP))
+    own = sum(aligned(tensor.n_bytes) for tensor in model.extras if not tensor.name.startswith(LOOKED_UP))
     return own + (aligned(model.extra["token_embd.weight"].n_bytes) if model.is_tied else 0)
 
 
-def _add_extras(total: Weights, model: ModelShape, placement: Placement, repack: bool) -> None:
+def _add_extras(total: Weights, model: ModelShape, placement: Placement, kernels: Kernels) -> None:
     for tensor in model.extras:
         place = placement.of_extra(tensor.name)
         if place == placement.host:
-            total.host.add(tensor, tensor.shard, tensor.offset, repack=repack)
+            total.host.add(tensor, tensor.shard, tensor.offset, kernels)
         else:
             total.devices[place] += aligned(tensor.n_bytes)
     if model.is_tied:
         table, place = model.extra["token_embd.weight"], placement.of_tied_output()
         if place != placement.host:
             total.devices[place] += aligned(table.n_bytes)
-        elif repack and repacks(table):
-            total.host.repacked += aligned(table.n_bytes)
+        else:
+            total.host.repacked += aligned(repacked_bytes(table, kernels, looked_up=False))
 
 
 def tensor_parallel_weights(
@@ -146,16 +142,19 @@ def tensor_parallel_weights(
         if tensor.name == "output.weight":
             for device, size in enumerate(output_pieces(model, tensor, shares)):
                 sizes[device] += aligned(size)
-        elif not tensor.name.startswith(_LOOKED_UP) or model.is_tied and tensor.name == "token_embd.weight":
+        elif not tensor.name.startswith(LOOKED_UP) or model.is_tied and tensor.name == "token_embd.weight":
             sizes = [size + aligned(tensor.n_bytes) for size in sizes]
     return sizes
 
 
-def row_split_weights(model: ModelShape, placement: Placement, shares: tuple[float, ...]) -> list[int]:
+def row_split_weights(
+    model: ModelShape, placement: Placement, shares: tuple[float, ...], *, load_nextn: bool = False
+) -> list[int]:
     """-sm row: matrices of offloaded layers in rows over all devices, the rest where the layer is."""
     sizes = [0] * placement.host
-    stretches = [(placement.layers[index], model.kind_of(index).tensors) for index in range(model.n_layer)]
-    output = tuple(tensor for tensor in model.extras if not tensor.name.startswith(_LOOKED_UP))
+    kinds = [loaded_kind(model, index, drafting=load_nextn) for index in range(model.n_layer)]
+    stretches = [(placement.layers[index], kind.tensors) for index, kind in enumerate(kinds)]
+    output = tuple(tensor for tensor in model.extras if not tensor.name.startswith(LOOKED_UP))
     tied = (model.extra["token_embd.weight"],) if model.is_tied else ()
     for place, tensors in (*stretches, (placement.output, output + tied)):
         if place == placement.host:

@@ -61,7 +61,7 @@ def asked_settings(request: PlanRequest, member: Member, strategy: str, split_mo
     """What is asked for, before the planner decides what was left to it; of the context what can be used."""
     given = own_settings(request, strategy)
     context = usable_context(request, member, context_tokens(given, member.facts.n_ctx_train))
-    return replace(memory_settings(given, context), split_mode=split_mode)
+    return replace(memory_settings(given, context), split_mode=split_mode, kernels=request.engine.kernels)
 
 
 def usable_context(request: PlanRequest, member: Member, asked: int) -> int:

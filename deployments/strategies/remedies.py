@@ -129,15 +129,15 @@ def memory_reasons(case: Case, found: Fit) -> list[Reason]:
     reasons: list[Reason] = []
     for device, use in zip(case.devices, found.use.devices, strict=True):
         room = room_of(device)
-        if room is None or use.needed_bytes <= room - (0 if device.kind == "cpu" else DEFAULT_MARGIN_BYTES):
+        if room is None or use.resident_bytes <= room - (0 if device.kind == "cpu" else DEFAULT_MARGIN_BYTES):
             continue
         fix, changes = case.remedy
-        if use.needed_bytes > room:
-            text = f"{device.name} would have to hold {bytes_text(use.needed_bytes)} and has {_room_text(device)}: "
-            text += f"{bytes_text(use.needed_bytes - room)} too little."
+        if use.resident_bytes > room:
+            text = f"{device.name} would have to hold {bytes_text(use.resident_bytes)} and has {_room_text(device)}: "
+            text += f"{bytes_text(use.resident_bytes - room)} too little."
             reasons.append(error(DOES_NOT_FIT, text, fix, **changes))
         else:
-            left = bytes_text(room - use.needed_bytes)
+            left = bytes_text(room - use.resident_bytes)
             text = f"{device.name} would keep only {left} free, less than the {bytes_text(DEFAULT_MARGIN_BYTES)} "
             text += "that drivers and other programs should be left."
             reasons.append(caution("tight_fit", text, fix, **changes))

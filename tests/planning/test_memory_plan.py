@@ -11,6 +11,7 @@ from deployments.planning.architecture import ModelShape
 from deployments.planning.memory import MIB, MemorySettings, combined, memory_settings, memory_use
 from deployments.planning.placement import Override
 from deployments.planning.plan import DeviceFacts
+from deployments.planning.repacking import Kernels, kernels_of
 
 GIB = 1 << 30
 RPC = (DeviceFacts("RPC0", "rpc", 24 * GIB), DeviceFacts("RPC1", "rpc", 24 * GIB))
@@ -63,14 +64,86 @@ def test_without_a_device_everything_is_on_the_host(small: ModelShape) -> None:
     assert use.mapped_bytes / MIB == pytest.approx(92.10, abs=0.0051)
 
 
-def test_a_mapped_file_counts_its_range_but_only_used_tensors_are_held(small: ModelShape) -> None:
+def test_a_mapped_file_counts_its_range_of_which_only_used_tensors_have_to_stay(small: ModelShape) -> None:
     use = memory_use(small, RPC, MemorySettings(context=2048, gpu_layers=10))
-    assert use.mapped_bytes / MIB == pytest.approx(92.10, abs=0.0051)
-    assert use.host.weights_bytes < 0.8 * use.mapped_bytes
+    assert use.host.weights_bytes / MIB == pytest.approx(92.10, abs=0.0051)
+    assert use.host.reclaimable_bytes > 0.2 * use.mapped_bytes
+    assert use.host.resident_bytes == use.host.needed_bytes - use.host.reclaimable_bytes
+
+
+@pytest.mark.parametrize(
+    ("mode", "mapped", "locked"),
+    [
+        ("auto", True, False),
+        ("mmap", True, False),
+        ("mmap+mlock", True, True),
+        ("mlock", False, True),
+        ("none", False, False),
+        ("dio", False, False),
+    ],
+)
+def test_a_load_mode_decides_what_is_mapped_and_what_is_locked(
+    tiny: dict[str, ModelShape], mode: str, mapped: bool, locked: bool
+) -> None:
+    use = memory_use(tiny["gemma3_mixed"], (), memory_settings({"load_mode": mode}, 4096))
+    assert bool(use.mapped_bytes) == mapped
+    # What is locked cannot be put away; what is rearranged is memory of the process's own in either case.
+    assert use.locked_bytes == ((use.host.weights_bytes - use.repacked_bytes) if locked else 0)
+    assert bool(use.host.reclaimable_bytes) == (mapped and not locked)
+
+
+@pytest.mark.parametrize(
+    ("model", "kernels", "mapped", "repacked"),
+    [
+        # MiB as the engine reported them, from the first to the last plain tensor, and beside it.
+        ("all_q4_0", Kernels.AVX2, 10.16, 10.12),
+        ("all_q4_0", Kernels.AMX, 10.16, 10.12),
+        ("all_q4_0", Kernels.PLAIN, 10.16, 0),
+        ("all_iq4_nl", Kernels.AVX2, 10.16, 10.12),
+        ("gemma3_mixed", Kernels.AVX2, 8.63, 5.27),
+        ("gemma3_mixed", Kernels.AMX, 8.63, 8.78),
+        ("moe_mxfp4", Kernels.AVX2, 12.90, 9.56),
+        ("moe_mxfp4", Kernels.AMX, 12.90, 13.12),
+        ("moe_q4_k", Kernels.AVX2, 16.33, 10.69),
+        ("moe_q4_k", Kernels.AMX, 16.33, 10.73),
+        ("qwen3", Kernels.AVX2, 8.52, 0),
+        ("qwen3", Kernels.AMX, 8.52, 9.50),
+        ("jamba", Kernels.AMX, 16.29, 15.62),
+    ],
+)
+def test_the_host_keeps_rearranged_copies_beside_the_mapped_file(
+    tiny: dict[str, ModelShape], model: str, kernels: Kernels, mapped: float, repacked: float
+) -> None:
+    use = memory_use(tiny[model], (), MemorySettings(kernels=kernels))
+    assert use.mapped_bytes / MIB == pytest.approx(mapped, abs=0.011)
+    assert use.repacked_bytes / MIB == pytest.approx(repacked, abs=0.011)
+    assert use.host.weights_bytes == use.mapped_bytes + use.repacked_bytes
+
+
+def test_nothing_is_rearranged_beside_a_card_with_memory_on_the_host(tiny: dict[str, ModelShape]) -> None:
+    settings = MemorySettings(gpu_layers=3)
+    beside = {device.kind: memory_use(tiny["all_q4_0"], (device,), settings) for device in (RPC[0], CUDA[0])}
+    assert beside["rpc"].repacked_bytes > 0 and beside["cuda"].repacked_bytes == 0
+    assert memory_use(tiny["all_q4_0"], CUDA[:1], replace(settings, no_host=True)).repacked_bytes > 0
+    assert memory_use(tiny["all_q4_0"], RPC[:1], replace(settings, repack=False)).repacked_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "kernels"),
+    [
+        ({"avx2", "fma"}, Kernels.AVX2),
+        ({"avx2", "avx512f"}, Kernels.AVX512),
+        ({"avx2", "avx512f", "avx512_vnni", "amx_int8"}, Kernels.AMX),
+        ({"asimd", "asimddp"}, Kernels.NEON),
+        ({"avx"}, Kernels.PLAIN),
+    ],
+)
+def test_kernels_follow_from_what_the_processor_has(flags: set[str], kernels: Kernels) -> None:
+    assert kernels_of(flags) == kernels
 
 
 def test_experts_on_the_host_leave_the_first_device(tiny: dict[str, ModelShape]) -> None:
-    model, settings = tiny["qwen3moe"], MemorySettings(context=4096, tensor_split=(1, 1))
+    model, settings = tiny["qwen3moe"], MemorySettings(context=4096, tensor_split=(1, 1), mmap=False)
     everything, some = (memory_use(model, RPC, replace(settings, n_cpu_moe=n)) for n in (0, 3))
     moved = 3 * model.kinds[0].expert_bytes
     assert everything.of("RPC0").weights_bytes - some.of("RPC0").weights_bytes == moved
@@ -80,7 +153,8 @@ def test_experts_on_the_host_leave_the_first_device(tiny: dict[str, ModelShape])
 
 def test_an_override_moves_what_its_pattern_names(tiny: dict[str, ModelShape]) -> None:
     model = tiny["llama"]
-    settings = MemorySettings(context=4096, overrides=(Override(r"blk\.[0-3]\.ffn_.*"), Override("attn_v", "RPC1")))
+    moves = (Override(r"blk\.[0-3]\.ffn_.*"), Override("attn_v", "RPC1"))
+    settings = MemorySettings(context=4096, overrides=moves, mmap=False)
     plain, moved = (memory_use(model, RPC, each) for each in (replace(settings, overrides=()), settings))
     assert moved.host.weights_bytes - plain.host.weights_bytes == 4 * model.kinds[0].ffn_bytes
     assert moved.of("RPC1").weights_bytes > plain.of("RPC1").weights_bytes

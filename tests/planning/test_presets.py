@@ -48,7 +48,7 @@ def check_fits(shape: ModelShape, made: Preset, devices: Sequence[DeviceFacts]) 
     use = memory_use(shape, devices, settings)
     for device in (*working_devices(devices, settings), HOST):
         room = (device.free_bytes or 0) - DEFAULT_MARGIN_BYTES
-        assert use.of(device.name).needed_bytes <= room, (made.name, device.name)
+        assert use.of(device.name).resident_bytes <= room, (made.name, device.name)
 
 
 @pytest.mark.parametrize("rig", RIGS)

@@ -155,6 +155,121 @@ def _jamba(index: int, n_embd: int) -> Shapes:
     return state_space(n_embd, inner=512, state=16, rank=32, conv=4, norms=True) | dense(n_embd, 768)
 
 
+def nextn(n_embd: int, *, head: bool = False) -> Shapes:
+    """What a layer that predicts a further token has beside its attention and feed-forward."""
+    shapes: Shapes = {
+        "nextn.eh_proj.weight": (2 * n_embd, n_embd),
+        "nextn.enorm.weight": (n_embd,),
+        "nextn.hnorm.weight": (n_embd,),
+        "nextn.shared_head_norm.weight": (n_embd,),
+    }
+    if head:
+        shapes |= {
+            "nextn.embed_tokens.weight": (n_embd, N_VOCAB),
+            "nextn.shared_head_head.weight": (n_embd, N_VOCAB),
+        }
+    return shapes
+
+
+def _after_attention(shapes: Shapes, n_embd: int) -> Shapes:
+    """Some architectures call the norm before the feed-forward after the attention."""
+    return {name: shape for name, shape in shapes.items() if name != "ffn_norm.weight"} | {
+        "post_attention_norm.weight": (n_embd,)
+    }
+
+
+MOE = {
+    "feed_forward_length": 768,
+    "expert_count": 16,
+    "expert_used_count": 4,
+    "expert_shared_count": 1,
+    "expert_feed_forward_length": 192,
+    "expert_gating_func": 2,
+}
+NEXTN = {"nextn_predict_layers": 1}
+INDEXER = {"attention.indexer.head_count": 8, "attention.indexer.key_length": 64, "attention.indexer.top_k": 512}
+
+
+def _glm4moe(index: int, n_embd: int) -> Shapes:
+    shapes = attention(n_embd, 8, 2, 64) | experts(n_embd, 192, 16, shared=1) | {"exp_probs_b.bias": (16,)}
+    return _after_attention(shapes, n_embd) | (nextn(n_embd, head=True) if index == 8 else {})
+
+
+def _bailingmoe2(index: int, n_embd: int) -> Shapes:
+    fused = {
+        "attn_norm.weight": (n_embd,),
+        "attn_qkv.weight": (n_embd, n_embd + 2 * 2 * 64),
+        "attn_output.weight": (4 * 64, n_embd),
+        "attn_q_norm.weight": (64,),
+        "attn_k_norm.weight": (64,),
+    }
+    extra = nextn(n_embd) | {"layer_output_norm.weight": (n_embd,)} if index == 8 else {}
+    return fused | experts(n_embd, 192, 16, shared=1) | extra
+
+
+def _exaone_moe(index: int, n_embd: int) -> Shapes:
+    shapes = attention(n_embd, 8, 2, 64, norm=True)
+    if index in (0, 8):
+        return shapes | dense(n_embd, 768) | (nextn(n_embd) if index == 8 else {})
+    return shapes | experts(n_embd, 192, 16, shared=1)
+
+
+def _deepseek_nextn(index: int, n_embd: int) -> Shapes:
+    return _deepseek(index, n_embd) | (nextn(n_embd) if index == 8 else {})
+
+
+def _indexed(index: int, n_embd: int) -> Shapes:
+    """MLA with an indexer that picks which tokens are attended to."""
+    return _deepseek(index, n_embd) | {
+        "indexer.k_norm.weight": (64,),
+        "indexer.k_norm.bias": (64,),
+        "indexer.proj.weight": (n_embd, 8),
+        "indexer.attn_k.weight": (n_embd, 64),
+        "indexer.attn_q_b.weight": (128, 8 * 64),
+    }
+
+
+def _gemma4(index: int, n_embd: int) -> Shapes:
+    dim = 128 if index % 6 == 5 else 64
+    shapes = attention(n_embd, 4, 1, dim, norm=True) | dense(n_embd, 768)
+    return shapes | {
+        "post_attention_norm.weight": (n_embd,),
+        "post_ffw_norm.weight": (n_embd,),
+        "layer_output_scale.weight": (1,),
+    }
+
+
+def _step35(index: int, n_embd: int) -> Shapes:
+    shapes = attention(n_embd, 8, 2, 64, norm=True) | {"attn_gate.weight": (n_embd, 8)}
+    return shapes | dense(n_embd, 768) | (nextn(n_embd, head=True) if index == 8 else {})
+
+
+def delta_net(n_embd: int, *, key_heads: int, value_heads: int, dim: int, conv: int = 4) -> Shapes:
+    """Linear attention by gated delta rule."""
+    keys, values = key_heads * dim, value_heads * dim
+    return {
+        "attn_norm.weight": (n_embd,),
+        "attn_qkv.weight": (n_embd, 2 * keys + values),
+        "attn_gate.weight": (n_embd, values),
+        "ssm_conv1d.weight": (conv, 2 * keys + values),
+        "ssm_dt.bias": (value_heads,),
+        "ssm_a": (value_heads,),
+        "ssm_beta.weight": (n_embd, value_heads),
+        "ssm_alpha.weight": (n_embd, value_heads),
+        "ssm_norm.weight": (dim,),
+        "ssm_out.weight": (values, n_embd),
+    }
+
+
+def _qwen35(index: int, n_embd: int) -> Shapes:
+    if index % 4 != 3 and index < 8:
+        shapes = delta_net(n_embd, key_heads=4, value_heads=8, dim=64)
+    else:
+        shapes = attention(n_embd, 4, 2, 64, norm=True) | {"attn_q.weight": (n_embd, 2 * 4 * 64)}
+    shapes = _after_attention(shapes | dense(n_embd, 768), n_embd)
+    return shapes | (nextn(n_embd) if index == 8 else {})
+
+
 TINY: dict[str, Tiny] = {
     "llama": Tiny(
         "llama",
@@ -211,6 +326,106 @@ TINY: dict[str, Tiny] = {
         | {"feed_forward_length": 768, "expert_count": 0, "expert_used_count": 0},
         layer=_jamba,
         weight_type="F16",
+    ),
+    "all_q4_0": Tiny(
+        "llama",
+        keys=_heads(8, 2, 64) | {"feed_forward_length": 1024, "vocab_size": N_VOCAB},
+        layer=lambda index, n: attention(n, 8, 2, 64) | dense(n, 1024),
+        n_embd=512,
+        weight_type="Q4_0",
+    ),
+    "all_iq4_nl": Tiny(
+        "llama",
+        keys=_heads(8, 2, 64) | {"feed_forward_length": 1024, "vocab_size": N_VOCAB},
+        layer=lambda index, n: attention(n, 8, 2, 64) | dense(n, 1024),
+        n_embd=512,
+        weight_type="IQ4_NL",
+        tied=False,
+    ),
+    # Layers of Q4_K and Q6_K in turn: what is repacked leaves holes in the range that stays mapped.
+    "gemma3_mixed": Tiny(
+        "gemma3",
+        n_layer=12,
+        keys=_heads(4, 1, 128) | {"feed_forward_length": 1024, "attention.sliding_window": 256},
+        layer=_gemma,
+        weight_type="Q4_K",
+        types={"ffn_down.weight": "Q6_K", "attn_v.weight": "Q6_K", "token_embd.weight": "Q8_0"},
+    ),
+    "tiles": Tiny(
+        "qwen3",
+        keys=_heads(8, 4, 64) | {"feed_forward_length": 768},
+        layer=lambda index, n: attention(n, 8, 4, 64, norm=True) | dense(n, 768),
+        weight_type="IQ4_XS",
+        types={"ffn_down.weight": "Q5_K", "ffn_up.weight": "BF16", "attn_q.weight": "F16", "attn_v.weight": "Q2_K"},
+    ),
+    "moe_mxfp4": Tiny(
+        "qwen3moe",
+        keys=_heads(8, 2, 64) | MOE,
+        layer=lambda index, n: attention(n, 8, 2, 64, norm=True) | experts(n, 192, 16),
+        types={f"ffn_{part}_exps.weight": "MXFP4" for part in ("gate", "up", "down")},
+    ),
+    "moe_q4_k": Tiny(
+        "qwen3moe",
+        keys=_heads(8, 2, 64) | MOE | {"expert_feed_forward_length": 256},
+        layer=lambda index, n: attention(n, 8, 2, 64, norm=True) | experts(n, 256, 16),
+        weight_type="Q4_K",
+        types={"ffn_down_exps.weight": "Q5_K"},
+    ),
+    "glm4moe": Tiny("glm4moe", n_layer=9, keys=_heads(8, 2, 64) | MOE | NEXTN, layer=_glm4moe, tied=False),
+    "bailingmoe2": Tiny("bailingmoe2", n_layer=9, keys=_heads(4, 2, 64) | MOE | NEXTN, layer=_bailingmoe2, tied=False),
+    "exaone-moe": Tiny(
+        "exaone-moe",
+        n_layer=9,
+        keys=_heads(8, 2, 64) | MOE | NEXTN | {"leading_dense_block_count": 1, "attention.sliding_window": 256},
+        layer=_exaone_moe,
+        tied=False,
+    ),
+    "deepseek2_nextn": Tiny("deepseek2", n_layer=9, keys=MLA | NEXTN, layer=_deepseek_nextn, tied=False),
+    "deepseek32": Tiny("deepseek32", keys=MLA | INDEXER, layer=_indexed, tied=False),
+    "glm-dsa": Tiny("glm-dsa", keys=MLA | INDEXER, layer=_indexed, tied=False),
+    "gemma4": Tiny(
+        "gemma4",
+        n_layer=12,
+        keys=_heads(4, 1, 128)
+        | {
+            "feed_forward_length": 768,
+            "attention.sliding_window": 256,
+            "attention.sliding_window_pattern": [index % 6 != 5 for index in range(12)],
+            "attention.key_length_swa": 64,
+            "attention.value_length_swa": 64,
+            "attention.shared_kv_layers": 6,
+            "embedding_length_per_layer_input": 0,
+            "rope.freq_base_swa": 10000.0,
+            "rope.dimension_count_swa": 64,
+        },
+        layer=_gemma4,
+        extras={"rope_freqs.weight": (64,)},
+    ),
+    "step35": Tiny(
+        "step35",
+        n_layer=9,
+        keys=_heads(8, 2, 64)
+        | MOE
+        | NEXTN
+        | {"attention.sliding_window": 256, "attention.sliding_window_pattern": [index % 4 != 0 for index in range(9)]},
+        layer=_step35,
+        tied=False,
+    ),
+    "qwen35": Tiny(
+        "qwen35",
+        n_layer=9,
+        keys=_heads(4, 2, 64)
+        | NEXTN
+        | {
+            "feed_forward_length": 768,
+            "rope.dimension_sections": [11, 11, 10, 0],
+            "ssm.conv_kernel": 4,
+            "ssm.inner_size": 512,
+            "ssm.state_size": 64,
+            "ssm.time_step_rank": 8,
+            "ssm.group_count": 4,
+        },
+        layer=_qwen35,
     ),
 }
 
