@@ -14,6 +14,11 @@ from typing import Any
 EXPERT_TENSORS = ("ffn_up_exps", "ffn_down_exps", "ffn_gate_exps", "ffn_gate_up_exps",
                   "ffn_up_chexps", "ffn_down_chexps", "ffn_gate_chexps")  # fmt: skip
 
+# Their last layers attend to what earlier ones keep.
+SHARED_KV = frozenset({"gemma3n", "gemma4"})
+_EVERY_ROW = frozenset({"step35"})
+_EVERY_ROW_NORMED = frozenset({"qwen3next", "qwen35", "qwen35moe"})
+
 
 @dataclass(frozen=True, slots=True)
 class TensorShape:
@@ -129,6 +134,7 @@ class ModelShape:
     n_rot: int = 0
     is_mla: bool = False
     kv_lora_rank: int = 0
+    indexer_top_k: int = 0
     ssm_d_conv: int = 0
     ssm_d_inner: int = 0
     ssm_d_state: int = 0
@@ -157,6 +163,20 @@ class ModelShape:
         """The layers for which the context keeps keys and values, or states."""
         return range(self.n_layer if self.nextn_has_kv else self.n_layer - self.n_nextn)
 
+    def cache_of(self, layer: int) -> int:
+        """The layer whose keys and values a layer attends to: its own, or for the last layers of some models one of
+        the last that have any, of its own kind of window (src/llama-model.cpp, create_memory: reuse)."""
+        if layer < self.n_with_kv or self.kind_of(layer).has_kv:
+            return layer
+        return max(self.n_with_kv - (2 if self.kind_of(layer).is_swa else 1), 0)
+
+    @cached_property
+    def n_with_kv(self) -> int:
+        """From this layer on the cache of an earlier one is used; all layers where none is shared."""
+        if self.arch not in SHARED_KV:
+            return self.n_layer
+        return next((i for i, kind in enumerate(self.layer_kinds()) if not kind.has_kv), self.n_layer)
+
     @property
     def nextn_layers(self) -> range:
         """The layers that only predict further tokens ahead; the last ones."""
@@ -171,6 +191,16 @@ class ModelShape:
     @cached_property
     def extra(self) -> Mapping[str, TensorShape]:
         return {tensor.name: tensor for tensor in self.extras}
+
+    @property
+    def keeps_every_row(self) -> bool:
+        """The last layer computes all tokens, not only those that are asked for: a drafting layer may read them."""
+        return self.arch in _EVERY_ROW or self.norms_every_row
+
+    @property
+    def norms_every_row(self) -> bool:
+        """And so does the norm after it."""
+        return self.arch in _EVERY_ROW_NORMED
 
     @property
     def is_tied(self) -> bool:

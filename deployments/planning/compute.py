@@ -15,7 +15,8 @@ from itertools import groupby
 
 from deployments.planning.allocator import Node, peaks, place_nodes, with_copies
 from deployments.planning.architecture import LayerKind, ModelShape
-from deployments.planning.graph import Batch, LayerBuilder, Spot, Weights
+from deployments.planning.graph import F32, I32, Batch, LayerBuilder, Spot, Weights
+from deployments.planning.graph_indexer import zeros_bytes
 from deployments.planning.graph_layers import add_layer
 from deployments.planning.placement import Placement
 
@@ -56,37 +57,52 @@ def compute_bytes(
     stretches, twins = _without_twins(_stretches(model, placement), places)
     if not flash_is_certain and batch.flash and model.is_recurrent:
         batch = replace(batch, flash=_flash_stays_with_layers(model, stretches, placement.output, batch, places))
-    sizes = list(_compute_bytes(model, stretches, placement.output, batch, places))
+    left_out = _left_out(model, stretches, placement)
+    sizes = list(_compute_bytes(model, stretches, placement.output, batch, places, left_out))
     for place, twin in twins.items():
         sizes[place] = sizes[twin]
     return sizes
 
 
 Moved = tuple[tuple[str, int], ...]
-Stretch = tuple[int, int, Moved]
+Stretch = tuple[int, int, Moved, int]
 
 
 def _stretches(model: ModelShape, placement: Placement) -> tuple[Stretch, ...]:
-    """(kind, place, tensors that are elsewhere) of the layers that stand for all.
+    """(kind, place, tensors that are elsewhere, place of the cache) of the layers that stand for all.
 
     A layer is left out when another of its make, after one of the same make, is in the stretch already.
     """
     chosen: list[Stretch] = []
     seen: Counter[tuple[int | None, int]] = Counter()
-    last: tuple[int, Moved] | None = None
+    last: tuple[int, Moved, int] | None = None
     previous, makes = None, _makes(model)
     count = model.n_layer - model.n_nextn
     for index in range(count):
         place, make = placement.layers[index], makes[model.layers[index].kind]
         moved = _moved(model, placement, index) if placement.moves_tensors else ()
-        if (place, moved) != last:
-            seen, last, previous = Counter(), (place, moved), None
+        cache = placement.layers[model.cache_of(index)]
+        if (place, moved, cache) != last:
+            seen, last, previous = Counter(), (place, moved, cache), None
         seen[previous, make] += 1
         ends = index == count - 1 or placement.layers[index + 1] != place
-        if seen[previous, make] == 1 or ends:
-            chosen.append((make, place, moved))
+        # Copies of a cache that is elsewhere are all there before the first layer of a stretch runs.
+        if seen[previous, make] == 1 or ends or cache != place:
+            chosen.append((make, place, moved, cache))
         previous = make
     return tuple(chosen)
+
+
+def _left_out(model: ModelShape, stretches: tuple[Stretch, ...], placement: Placement) -> tuple[int, ...]:
+    """How many layers with an indexer the graph leaves out, by place: what they need from the start counts."""
+    if not model.indexer_top_k:
+        return ()
+    counts = [0] * (placement.host + 1)
+    for index in range(model.n_layer - model.n_nextn):
+        counts[placement.layers[index]] += bool(model.kind_of(index).indexer_dim)
+    for make, place, *_ in stretches:
+        counts[place] -= bool(model.kinds[make].indexer_dim)
+    return tuple(counts)
 
 
 def _without_twins(stretches: tuple[Stretch, ...], places: Places) -> tuple[tuple[Stretch, ...], dict[int, int]]:
@@ -97,7 +113,7 @@ def _without_twins(stretches: tuple[Stretch, ...], places: Places) -> tuple[tupl
     seen: dict[object, int] = {}
     for number, (place, block) in enumerate(blocks):
         if 0 < number < len(blocks) - 1 and place != places.host:
-            key = (places.kinds[place], tuple((make, moved) for make, _, moved in block))
+            key = (places.kinds[place], tuple((make, moved, cache == place) for make, _, moved, cache in block))
             twin = seen.setdefault(key, place)
             if twin != place:
                 twins[place] = twin
@@ -133,13 +149,20 @@ def _make(kind: LayerKind) -> object:
 
 @lru_cache(maxsize=1024)
 def _compute_bytes(
-    model: ModelShape, stretches: tuple[Stretch, ...], output: int, batch: Batch, places: Places
+    model: ModelShape,
+    stretches: tuple[Stretch, ...],
+    output: int,
+    batch: Batch,
+    places: Places,
+    left_out: tuple[int, ...],
 ) -> tuple[int, ...]:
     builder = _graph(model, stretches, output, batch, places)
+    for place, count in enumerate(left_out):
+        builder.g.leaf("zeros", zeros_bytes(builder) * count, place)
     nodes = builder.g.nodes
     copies = PIPELINE_COPIES if places.pipelined else 1
     complete = with_copies(nodes, builder.g.inputs, copies)
-    return tuple(peaks(complete, builder.g.inputs, places.alignments))
+    return tuple(peaks(complete, [*builder.g.inputs, *builder.g.leafs], places.alignments))
 
 
 def _graph(
@@ -150,15 +173,44 @@ def _graph(
     builder = LayerBuilder(model, batch, host)
     current = builder.embedding()
     is_small = batch.tokens < _SMALL_BATCH
-    builder.pin_norms = is_small or (output != host and all(place != host for _, place, _ in stretches))
-    for number, (make, place, moved) in enumerate(stretches):
+    builder.pin_norms = is_small or (output != host and all(place != host for _, place, *_ in stretches))
+    for number, (make, place, moved, cache) in enumerate(stretches):
         kind = model.kinds[make]
         weights = _weights(builder, kind, place, dict(moved))
-        spot = Spot(place, number == len(stretches) - 1)
+        spot = Spot(place, number == len(stretches) - 1, cache)
         current = add_layer(builder, current, kind, weights, spot)
     _head(builder, current, output)
     place_nodes(builder.g.nodes, host, places.taking_over)
     return builder
+
+
+def draft_compute_bytes(model: ModelShape, placement: Placement, batch: Batch, places: Places) -> list[int]:
+    """The same of the context that drafts with the model's own layer (graph_mtp): one layer between two heads."""
+    index = model.nextn_layers[0]
+    moved = _moved(model, placement, index) if placement.moves_tensors else ()
+    return list(_draft_compute_bytes(model, index, placement.layers[index], moved, placement.output, batch, places))
+
+
+@lru_cache(maxsize=256)
+def _draft_compute_bytes(
+    model: ModelShape, index: int, place: int, moved: Moved, output: int, batch: Batch, places: Places
+) -> tuple[int, ...]:
+    builder = LayerBuilder(model, batch, places.host)
+    kind, g, n_embd, tokens = model.kind_of(index), builder.g, model.n_embd, builder.tokens
+    weights = _weights(builder, kind, place, dict(moved))
+    builder.pin_norms = builder.tokens < _SMALL_BATCH or places.host not in (place, output)
+    builder.layer_place = place
+    state = builder.shared_input("embd", n_embd * tokens * F32)
+    token = builder.norm(builder.embedding(weights("nextn.embed_tokens")), weights("nextn.enorm"), (n_embd, tokens))
+    state = builder.norm(state, weights("nextn.hnorm"), (n_embd, tokens))
+    joined = g.op("concat", (2 * n_embd, tokens), token, state)
+    mix = weights("nextn.eh_proj")
+    current = g.mul_mat("eh_proj", mix, n_embd, (tokens,), joined) if mix else joined
+    current = add_layer(builder, current, kind, weights, Spot(place, is_last=False))
+    _head(builder, _wanted_rows(builder, current), output, weights("nextn.shared_head_head"))
+    place_nodes(g.nodes, places.host, places.taking_over)
+    left = [*g.inputs, *g.leafs]
+    return tuple(peaks(with_copies(g.nodes, g.inputs), left, places.alignments))
 
 
 def _flash_stays_with_layers(
@@ -169,7 +221,7 @@ def _flash_stays_with_layers(
     probe = replace(batch, tokens=batch.sequences, outputs=batch.sequences)
     builder = _graph(model, stretches, output, probe, places)
     found = [node.place for node in builder.g.nodes if node.name == "flash"]
-    wanted = [place for make, place, _ in stretches if model.kinds[make].has_kv]
+    wanted = [place for make, place, *_ in stretches if model.kinds[make].has_kv]
     return found == wanted
 
 
@@ -188,20 +240,31 @@ def _weights(builder: LayerBuilder, kind: LayerKind, place: int, moved: Mapping[
     return weight
 
 
-def _head(builder: LayerBuilder, current: Node, place: int) -> None:
-    """The last norm and the logits."""
+def _head(builder: LayerBuilder, current: Node, place: int, own: Node | None = None) -> None:
+    """The last norm and the logits, by the output's weight or by one of the layer's own."""
     model, rows = builder.model, builder.batch.outputs
+    is_cut = current.layout == (F32, model.n_embd, rows)
+    normed = builder.tokens if model.norms_every_row and not is_cut else rows
     extra = model.extra
     builder.pin_norms = False
+    if model.keeps_every_row and not model.norms_every_row and not is_cut:
+        current = _wanted_rows(builder, current)
     norm, output = extra.get("output_norm.weight"), extra.get("output.weight") or extra.get("token_embd.weight")
     if norm:
-        current = builder.norm(current, builder.g.weight("output_norm", norm.n_bytes, place), (model.n_embd, rows))
+        current = builder.norm(current, builder.g.weight("output_norm", norm.n_bytes, place), (model.n_embd, normed))
         current.is_output = True
+    if model.norms_every_row and not is_cut:
+        current = _wanted_rows(builder, current)
     if output:
-        weight = builder.g.weight("output", output.n_bytes, place)
+        weight = own or builder.g.weight("output", output.n_bytes, place)
         current = builder.g.mul_mat("logits", weight, model.n_vocab, (rows,), current)
         current.is_output = True
     builder.g.expand(current)
+
+
+def _wanted_rows(builder: LayerBuilder, current: Node) -> Node:
+    rows = builder.batch.outputs
+    return builder.g.op("rows", (builder.model.n_embd, rows), current, builder.shared_input("out_ids", rows * I32))
 
 
 def worst(sizes: Sequence[Sequence[int]]) -> list[int]:

@@ -84,6 +84,7 @@ def model_shape(header: GgufHeader) -> ModelShape:
         n_rot=_number(header, "rope.dimension_count"),
         is_mla=bool(_number(header, "attention.key_length_mla")),
         kv_lora_rank=_number(header, "attention.kv_lora_rank"),
+        indexer_top_k=_number(header, "attention.indexer.top_k"),
         ssm_d_conv=_number(header, "ssm.conv_kernel"),
         ssm_d_inner=_number(header, "ssm.inner_size"),
         ssm_d_state=_number(header, "ssm.state_size"),

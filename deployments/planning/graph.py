@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from deployments.planning.allocator import Node
+from deployments.planning.allocator import UNPLACED, Node
 from deployments.planning.architecture import LayerKind, ModelShape
 from deployments.planning.kv import UNQUANTISED, Cells, row_bytes
 
@@ -22,10 +22,15 @@ Weights = Callable[[str], Node | None]
 
 @dataclass(frozen=True)
 class Spot:
-    """Where in the model a layer stands: the place of its cache, whether it is the last."""
+    """Where in the model a layer stands: its place, whether it is the last, and where the cache is that it reads."""
 
     place: int
     is_last: bool
+    cache_place: int = UNPLACED
+
+    @property
+    def cache(self) -> int:
+        return self.place if self.cache_place == UNPLACED else self.cache_place
 
 
 @dataclass(frozen=True)
@@ -55,11 +60,18 @@ class Builder:
         self.host = host
         self.nodes: list[Node] = []
         self.inputs: list[Node] = []
+        self.leafs: list[Node] = []
 
     def input(self, name: str, size: int) -> Node:
         node = Node(name, size, (name, size), place=self.host, computes=False)
         node.is_input = True
         self.inputs.append(node)
+        return node
+
+    def leaf(self, name: str, size: int, place: int = UNPLACED) -> Node:
+        """A tensor without an operation and without content, which is allotted before the first node runs."""
+        node = Node(name, size, (F32, size // F32), place=place, computes=False)
+        self.leafs.append(node)
         return node
 
     def weight(self, name: str, size: int, place: int) -> Node:
@@ -123,12 +135,13 @@ class LayerBuilder:
             self.shared[name] = self.g.input(name, size)
         return self.shared[name]
 
-    def embedding(self) -> Node:
-        """Token embeddings, looked up on the host; the unused input for vectors is allocated too."""
+    def embedding(self, own: Node | None = None) -> Node:
+        """Token embeddings, looked up on the host, or in a table of the layer's own; the input for vectors, which
+        is not used, is allocated too."""
         g, model = self.g, self.model
         size = model.extra["token_embd.weight"].n_bytes if "token_embd.weight" in model.extra else 0
-        self.g.input("embd", model.n_embd * self.tokens * F32)
-        table = g.weight("token_embd", size, self.host)
+        self.shared_input("embd", model.n_embd * self.tokens * F32)
+        table = own or g.weight("token_embd", size, self.host)
         tokens = g.input("tokens", self.tokens * I32)
         current = g.op("embed", (model.n_embd, self.tokens), table, tokens)
         g.expand(current)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from deployments.planning.architecture import ModelShape
-from deployments.planning.compute import Places, compute_bytes
+from deployments.planning.compute import Places, compute_bytes, draft_compute_bytes
 from deployments.planning.folder_memory import folder_compute, folder_kv, folder_weights
 from deployments.planning.graph import Batch
 from deployments.planning.kv import Cells, cells, layer_kv_bytes, state_bytes, widest_values
@@ -280,7 +280,11 @@ def _compute(
     )
     kinds = tuple(device.kind for device in devices)
     places = Places(kinds, is_pipelined(model, devices, settings), settings.op_offload)
-    return compute_bytes(model, placement, batch, places, flash_is_certain=settings.flash_attention is not None)
+    sizes = compute_bytes(model, placement, batch, places, flash_is_certain=settings.flash_attention is not None)
+    if not settings.load_nextn or not model.n_nextn:
+        return sizes
+    drafting = draft_compute_bytes(model, placement, batch, places)
+    return [one + other for one, other in zip(sizes, drafting, strict=True)]
 
 
 def is_pipelined(model: ModelShape, devices: Sequence[DeviceFacts], settings: MemorySettings) -> bool:

@@ -17,6 +17,8 @@ from deployments.planning.repacking import LOOKED_UP, Kernels, repacked_bytes
 from deployments.planning.tensor_parallel import layer_pieces, output_pieces, rotations, row_pieces
 
 ALIGNMENT = 32
+# Only layers that see everything turn by factors of the file.
+_ROPE_FACTORS_OF_FULL_LAYERS = frozenset({"gemma4"})
 
 
 def aligned(size: int) -> int:
@@ -115,17 +117,30 @@ def output_bytes(model: ModelShape) -> int:
 
 def _add_extras(total: Weights, model: ModelShape, placement: Placement, kernels: Kernels) -> None:
     for tensor in model.extras:
-        place = placement.of_extra(tensor.name)
-        if place == placement.host:
-            total.host.add(tensor, tensor.shard, tensor.offset, kernels)
-        else:
-            total.devices[place] += aligned(tensor.n_bytes)
+        for place in _extra_places(tensor, model, placement):
+            if place == placement.host:
+                total.host.add(tensor, tensor.shard, tensor.offset, kernels)
+            else:
+                total.devices[place] += aligned(tensor.n_bytes)
     if model.is_tied:
         table, place = model.extra["token_embd.weight"], placement.of_tied_output()
         if place != placement.host:
             total.devices[place] += aligned(table.n_bytes)
         else:
             total.host.repacked += aligned(repacked_bytes(table, kernels, looked_up=False))
+
+
+def _extra_places(tensor: TensorShape, model: ModelShape, placement: Placement) -> set[int]:
+    """Factors of rotary positions go wherever a layer is that turns by them."""
+    if not tensor.name.startswith(("rope_freqs", "rope_factors")):
+        return {placement.of_extra(tensor.name)}
+    has_windows = any(kind.is_swa for kind in model.kinds)
+    turned = [
+        index
+        for index in range(model.n_layer - model.n_nextn)
+        if not (has_windows and model.arch in _ROPE_FACTORS_OF_FULL_LAYERS and model.kind_of(index).is_swa)
+    ]
+    return {placement.layers[index] for index in turned}
 
 
 def tensor_parallel_weights(
