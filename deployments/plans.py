@@ -22,6 +22,7 @@ from deployments.planning.vocabulary import VocabFacts
 from deployments.strategies import get_strategy
 from deployments.strategies.on_engine import plan_on_engine
 from deployments.supervision.states import InstanceState
+from gpus.cards import data_sheet
 from gpus.facts import memory_in_use
 from gpus.links import link_gbps
 from gpus.models import Device, Host
@@ -145,8 +146,12 @@ def _device_facts(device: Device, real: Device, used_bytes: int | None, factors:
     """`real` is the device itself, or the one of another host that is behind it: it says how fast that is. How fast
     the network between them is nobody knows."""
     gpu, total, host = real.gpu, device.memory_bytes, real.host
+    # An engine's device that could be tied to no card of the driver's is known by what the engine calls it.
+    sheet = data_sheet(real.description, total) if gpu is None else None
     on_host = real.kind == Device.Kind.CPU or real.is_stand_in
     cores = (host.cpu_count or 1) // (2 if real.is_stand_in else 1)
+    own_gbps = gpu.memory_bandwidth_gbps if gpu else sheet.bandwidth_gbps if sheet else None
+    own_tflops = gpu.tflops if gpu else sheet.tflops if sheet else None
     return DeviceFacts(
         name=device.name,
         kind=device.kind,
@@ -155,9 +160,9 @@ def _device_facts(device: Device, real: Device, used_bytes: int | None, factors:
         endpoint=device.endpoint,
         gpu_uuid=device.gpu.uuid if device.gpu else "",
         is_stand_in=device.is_stand_in,
-        bandwidth_gbps=host.ram_bandwidth_gbps if on_host else gpu.memory_bandwidth_gbps if gpu else None,
+        bandwidth_gbps=host.ram_bandwidth_gbps if on_host else own_gbps,
         link_gbps=link_gbps(gpu.pcie_generation_max, gpu.pcie_width_max) if gpu and real is device else None,
-        tflops=max(cores, 1) * CORE_TFLOPS if on_host else gpu.tflops if gpu else None,
+        tflops=max(cores, 1) * CORE_TFLOPS if on_host else own_tflops,
         decode_factor=factors.decode if factors else None,
         prefill_factor=factors.prefill if factors else None,
     )

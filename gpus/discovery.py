@@ -16,7 +16,7 @@ from gpus.facts import known_cards
 from gpus.host import host_row
 from gpus.models import Device, Gpu, Host
 from gpus.nvml import look
-from gpus.ram import measure_ram_gbps
+from gpus.ram import better, measure_ram
 from gpus.sample import CardIdentity, NvmlState, named
 
 CPU = "CPU"
@@ -37,9 +37,16 @@ def discover_devices(host: Host) -> None:
     """Host facts, NVML's cards, the CPU, and stand-ins where there is no card."""
     report = look()
     save_rig(host, report.state, report.identities)
-    if host.ram_bandwidth_gbps is None:
-        host.ram_bandwidth_gbps = measure_ram_gbps()
-        host.save(update_fields=["ram_bandwidth_gbps"])
+    if host.ram_reading is None:
+        measure_memory(host)
+
+
+def measure_memory(host: Host) -> None:
+    """Measures how fast this machine's memory is, and keeps the reading that says more."""
+    reading = better(host.ram_reading, measure_ram())
+    host.ram_bandwidth_gbps, host.ram_busy_percent = reading.gbps, reading.busy_percent
+    host.ram_measured_at = timezone.now()
+    host.save(update_fields=["ram_bandwidth_gbps", "ram_busy_percent", "ram_measured_at"])
 
 
 @transaction.atomic

@@ -5,6 +5,8 @@ from __future__ import annotations
 from django.db import models
 from django.db.models import Q
 
+from gpus.ram import Reading
+
 
 class Host(models.Model):
     """A machine that runs an agent."""
@@ -13,7 +15,9 @@ class Host(models.Model):
     cpu_name = models.CharField(max_length=200, blank=True)
     cpu_count = models.PositiveIntegerField(default=0)
     ram_bytes = models.BigIntegerField(default=0)
-    ram_bandwidth_gbps = models.FloatField(null=True, blank=True, help_text="measured once by copying on every core")
+    ram_bandwidth_gbps = models.FloatField(null=True, blank=True, help_text="measured by copying on every core")
+    ram_measured_at = models.DateTimeField(null=True, blank=True)
+    ram_busy_percent = models.FloatField(null=True, blank=True, help_text="other work of the processors meanwhile")
     nvml_state = models.CharField(max_length=40, blank=True, help_text="ok, or why NVML gives no cards")
     nvml_text = models.CharField(max_length=300, blank=True, help_text="the remedy, in words")
     driver_version = models.CharField(max_length=40, blank=True)
@@ -27,6 +31,18 @@ class Host(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def ram_reading(self) -> Reading | None:
+        """How fast its memory was when it was measured; None before."""
+        if self.ram_bandwidth_gbps is None:
+            return None
+        # Older versions kept no more than the figure: it may have been taken under load.
+        return Reading(self.ram_bandwidth_gbps, 100.0 if self.ram_busy_percent is None else self.ram_busy_percent)
+
+    @property
+    def ram_was_quiet(self) -> bool:
+        return self.ram_reading is not None and self.ram_reading.is_quiet
 
 
 class Gpu(models.Model):

@@ -15,6 +15,7 @@ from typing import Any
 
 import pynvml
 
+from gpus.cards import data_sheet
 from gpus.sample import CardIdentity, CardSample, CardState, NvmlReport, NvmlState
 
 log = logging.getLogger(__name__)
@@ -219,18 +220,21 @@ def _identity(index: int, handle: Any) -> CardIdentity:
     pci = query(pynvml.nvmlDeviceGetPciInfo, handle)
     memory = query(pynvml.nvmlDeviceGetMemoryInfo, handle)
     capability = query(pynvml.nvmlDeviceGetCudaComputeCapability, handle)
+    name = _text(query(pynvml.nvmlDeviceGetName, handle))
+    # What the driver does not tell stands in the card's data sheet.
+    sheet = data_sheet(name, memory.total if memory else None)
     return CardIdentity(
         index=index,
         uuid=_text(query(pynvml.nvmlDeviceGetUUID, handle)),
-        name=_text(query(pynvml.nvmlDeviceGetName, handle)),
+        name=name,
         pci_bus_id=_text(pci.busId) if pci else "",
         memory_total_bytes=memory.total if memory else None,
         compute_capability=f"{capability[0]}.{capability[1]}" if capability else "",
         pcie_generation_max=query(pynvml.nvmlDeviceGetMaxPcieLinkGeneration, handle),
         pcie_width_max=query(pynvml.nvmlDeviceGetMaxPcieLinkWidth, handle),
         power_limit_watts=_watts(query(pynvml.nvmlDeviceGetEnforcedPowerLimit, handle)),
-        memory_bandwidth_gbps=_bandwidth(handle),
-        tflops=_tflops(handle),
+        memory_bandwidth_gbps=_bandwidth(handle) or (sheet.bandwidth_gbps if sheet else None),
+        tflops=_tflops(handle) or (sheet.tflops if sheet else None),
     )
 
 

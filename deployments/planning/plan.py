@@ -154,6 +154,8 @@ class Predicted:
     decode_range: tuple[float, float] | None = None
     # measured: fitted to this rig's own runs; computed: from the devices' data sheets.
     basis: str = "computed"
+    # What the ranges rest on that nobody has measured or looked up for this rig, in whole sentences.
+    assumes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ memory bandwidth; Pope et al. 2022, arXiv 2211.05102, section 2.1), prefill is b
 per weight and token. Places work one after another, except under tensor split. The shares of the peak that the
 engine reaches are taken from llama.cpp's own published runs (llama-bench on RTX 3090 to RTX 5090, Q4_0 and
 Q4_K_M, 7 B to 32 B: 0.62 to 0.72 of the bandwidth; see ggml-org/llama.cpp discussion 15013) and from runs of the
-packaged engine on processors.
+packaged engine on processors. Mixtures of experts are fitted to runs on Blackwell: gpt-oss-20b reads prompts with
+10,560 to 13,806 tokens/s (ggml-org/llama.cpp pull request 17906) and answers with about 250 on an RTX PRO 6000.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from deployments.planning.kv import CACHE_BYTES
 from deployments.planning.memory_settings import MemorySettings
 from deployments.planning.placement import Placement
 from deployments.planning.plan import DeviceFacts, Predicted
+from omni.units import gbps_text
 
 # A conversation of ordinary length, which predictions are made for unless they say otherwise.
 TYPICAL_DEPTH, TYPICAL_PROMPT = 1024, 2048
@@ -38,10 +40,22 @@ class Efficiency:
     hop_s: float
     # One synchronisation of a tensor split.
     sync_s: float
+    # More per layer with experts: the router, and kernels that pick rows.
+    experts_s: float = 0.0
+    # Of the tokens that an expert gets in a batch, those in tiles that it does not fill: computed for nothing.
+    idle_tokens: float = 0.0
 
 
 _PROCESSOR = Efficiency((0.45, 0.85, 1.0), (0.4, 1.0, 1.5), 10e-6, 2e-6, 0.7e-3)
-_CARD = Efficiency((0.5, 0.68, 0.85), (0.5, 1.6, 2.4), 30e-6, 20e-6, 25e-6)
+_CARD = Efficiency((0.5, 0.68, 0.85), (0.5, 1.6, 2.4), 30e-6, 20e-6, 25e-6, experts_s=40e-6, idle_tokens=100)
+# Launches and hand-overs take this many times what is likely.
+_FIXED_COSTS = (1.5, 1.0, 0.7)
+# ggml-cuda, mul_mat_vec: up to so many tokens each weight is read once and nothing is laid out in tiles.
+_UNTILED_BATCH = 8
+_LEAST_FILLED = 0.2
+# Share of the link that a copy of mapped weights gets. Nobody has measured it on this rig: pages that are not pinned
+# go over a buffer of the driver's.
+LINK_SHARE = (0.25, 0.6, 0.9)
 EFFICIENCY = {"cpu": _PROCESSOR, "cuda": _CARD, "rpc": replace(_PROCESSOR, hop_s=0.4e-3)}
 # Single-precision operations a core does in the engine's kernels: 601 tokens of a 135 M model in 1.4 s on 2.
 CORE_TFLOPS = 0.055
@@ -58,6 +72,8 @@ class Work:
     """What a place keeps of the model. Bytes and weights of experts are those of all experts."""
 
     layers: int = 0
+    # Of those, layers whose experts are here.
+    expert_layers: int = 0
     dense_bytes: int = 0
     expert_bytes: int = 0
     dense_weights: int = 0
@@ -86,7 +102,9 @@ def works(model: ModelShape, placement: Placement, settings: MemorySettings) -> 
         lifted = placement.cpu_moe or index < placement.n_cpu_moe
         found[place].layers += 1
         found[place].add(_weights(kind, experts=False))
-        found[placement.host if lifted else place].add(_weights(kind, experts=True), experts=True)
+        held_by = found[placement.host if lifted else place]
+        held_by.expert_layers += 1 if kind.expert_bytes else 0
+        held_by.add(_weights(kind, experts=True), experts=True)
         holder = found[place if settings.offload_kqv else placement.host]
         if kind.is_swa:
             holder.window_bytes_per_token += _kv_per_token(model, kind, settings)
@@ -161,13 +179,22 @@ class SpeedModel:
         memory_s = read / (device.bandwidth_gbps * 1e9 * _fitted(rates.memory, level, device.decode_factor))
         if device.kind == "cpu" and tokens >= OFFLOADED_BATCH and (link := self._copied_over()):
             # A large batch is computed on the card: the weights go there once (ggml_backend_sched, op offload).
-            return read / (link * 1e9 * 0.8)
+            return read / (link * 1e9 * LINK_SHARE[level])
         compute_s = 0.0
         if device.tflops:
-            per_token = work.dense_weights + work.expert_weights * expert_share(self.model, 1)
+            experts = expert_share(self.model, 1) / self._filled(rates, tokens)
+            per_token = work.dense_weights + work.expert_weights * experts
             peak = device.tflops * 1e12 * _fitted(rates.compute, level, device.prefill_factor)
             compute_s = 2 * per_token * tokens / peak
-        return max(memory_s, compute_s) + work.layers * rates.layer_s
+        fixed_s = work.layers * rates.layer_s + work.expert_layers * rates.experts_s
+        return max(memory_s, compute_s) + fixed_s * _FIXED_COSTS[level]
+
+    def _filled(self, rates: Efficiency, tokens: int) -> float:
+        """The part of the experts' arithmetic that is for a token: each expert gets few of a batch's tokens."""
+        if tokens <= _UNTILED_BATCH or not self.model.n_expert:
+            return 1.0
+        each = tokens * expert_share(self.model, 1)
+        return max(each / (each + rates.idle_tokens), _LEAST_FILLED)
 
     def _copied_over(self) -> float | None:
         """The link weights of the host would be copied over for a large batch, in GB/s."""
@@ -245,7 +272,22 @@ class SpeedModel:
             prefill_range=_range(prefill, self.prefill_tps(level=0), self.prefill_tps(level=2)),
             decode_range=_range(decode, self.decode_tps(level=0), self.decode_tps(level=2)),
             basis="measured" if fitted else "computed",
+            assumes=self._assumes(),
         )
+
+    def _assumes(self) -> tuple[str, ...]:
+        """What the range rests on besides the devices' own figures, in words."""
+        host_work, found = self._used()[-1], []
+        if not host_work.is_empty and self.devices and self.host.bandwidth_gbps:
+            found.append(f"The host's memory is read at {gbps_text(self.host.bandwidth_gbps)}, as it was measured.")
+        link = self._copied_over()
+        if not host_work.is_empty and link and self.settings.micro_batch >= OFFLOADED_BATCH:
+            low, likely, high = (f"{share:.0%}" for share in LINK_SHARE)
+            found.append(
+                f"While a prompt is read, weights of the host go over a link of {gbps_text(link)}: {likely} of it is "
+                f"assumed, {low} to {high} is possible."
+            )
+        return tuple(found)
 
     def _used(self) -> tuple[Work, ...]:
         found = works(self.model, self.placement, self.settings)
@@ -255,6 +297,7 @@ class SpeedModel:
 def _part(work: Work, share: float) -> Work:
     return Work(
         work.layers,
+        work.expert_layers,
         int(work.dense_bytes * share),
         int(work.expert_bytes * share),
         int(work.dense_weights * share),

@@ -19,6 +19,7 @@ TICK_S, QUICK_TICK_S = 2.0, 0.25
 LIBRARY_TICK_S = 1.0
 STOP_TIMEOUT_S = 3.0
 DISCOVERY_RETRY_S = 10.0
+RAM_LOOK_S = 60.0
 
 _nudged = threading.Event()
 _library_nudged = threading.Event()
@@ -131,6 +132,19 @@ def _discover(retry_s: float = DISCOVERY_RETRY_S) -> None:
         close_old_connections()
         if not is_done:
             _stopping.wait(retry_s)
+    _keep_ram_measured()
+
+
+def _keep_ram_measured() -> None:
+    """How fast the memory is shows only while nothing else is done: it is measured again until it was quiet."""
+    from deployments.discovery import local_host
+    from deployments.fitting import keep_ram_measured
+    from deployments.supervision.troubles import troubles_of
+
+    while not _stopping.wait(RAM_LOOK_S):
+        with troubles_of("discovery"):
+            keep_ram_measured(local_host())
+        close_old_connections()
 
 
 def _broker_loop() -> None:

@@ -199,3 +199,43 @@ def test_a_draft_keeps_the_target_s_context(large: Large, real_flags: frozenset[
     short, long = (plan("speculative", members, real_flags, context=context) for context in (8192, 32768))
     kv = [{use.name: use.kv_bytes for use in found.devices}["CUDA1"] for found in (short, long)]
     assert kv[1] == 4 * kv[0]
+
+
+# --- speeds ---------------------------------------------------------------------------------------
+def test_every_model_of_the_owner_has_speeds(large: Large, real_flags: frozenset[str]) -> None:
+    """The 235B by expert offload over both cards, the others wherever they fit best."""
+    ways = {
+        "llama_70b": "independent",
+        "qwen25_coder_32b": "independent",
+        "llama_1b": "independent",
+        "qwen3_235b": "expert_offload",
+    }
+    for name, strategy in ways.items():
+        speed = on_both(large, name, strategy, real_flags).predicted
+        assert speed.decode_tps and speed.prefill_tps and speed.decode_range and speed.prefill_range, name
+
+
+@pytest.mark.parametrize("card", [RTX_PRO_6000, RTX_5090])
+def test_a_small_mixture_of_experts_is_as_fast_as_published(
+    large: Large, real_flags: frozenset[str], card: DeviceFacts
+) -> None:
+    """10,560 to 13,806 tokens/s were published for its prompts on these cards, about 250 for its answers."""
+    speed = plan("independent", {"model": large("gpt_oss_20b", card)}, real_flags).predicted
+    assert 10_500 < (speed.prefill_tps or 0) < 13_900
+    assert speed.decode_tps == pytest.approx(250, rel=0.1)
+    low, high = speed.decode_range or (0, 0)
+    assert low < 225 and high > 275
+
+
+def test_a_range_is_as_wide_as_what_it_does_not_know(large: Large, real_flags: frozenset[str]) -> None:
+    """What the link carries of mapped weights nobody has measured."""
+    found = on_both(large, "deepseek_r1", "expert_offload", real_flags, context=4096)
+    low, high = found.predicted.prefill_range or (0, 0)
+    assert high > 2.5 * low > 0
+    ram, link = found.predicted.assumes
+    assert "236 GB/s" in ram and "as it was measured" in ram
+    assert re.search(r"a link of 63 GB/s: \d\d% of it is assumed, \d\d% to \d\d% is possible", link)
+
+
+def test_what_rests_on_data_sheets_alone_assumes_nothing_else(large: Large, real_flags: frozenset[str]) -> None:
+    assert plan("independent", {"model": large("llama_1b", RTX_5090)}, real_flags).predicted.assumes == ()
