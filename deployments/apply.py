@@ -18,6 +18,7 @@ from deployments.library import announce
 from deployments.models import Deployment, Engine, Model, Route
 from deployments.planning.plan import Verdict
 from deployments.rig import Problem, RigDeployment, RigError, RigRoute
+from deployments.rig_together import not_together
 from deployments.rig_wanted import Wanted, is_remote, remote_model, resolve
 from gpus.discovery import discover_devices
 from gpus.models import Host
@@ -32,6 +33,8 @@ class Outcome:
     diff: str
     # Of the file and what it changes: whoever agrees to an outcome names it by this.
     digest: str
+    # What the file asks for that cannot all be at the same time.
+    warnings: tuple[str, ...] = ()
 
 
 def apply(text: str, *, user: Any = None, start: bool = False, expected: str = "") -> Outcome:
@@ -78,7 +81,8 @@ def _made(wanted: Wanted, user: Any, start: bool) -> Outcome:
     if changes:
         transaction.on_commit(announce)
     digest = hashlib.sha256(json.dumps([wanted.text, changes]).encode()).hexdigest()
-    return Outcome(changes, _diff(before, rig_text(wanted.host)), digest)
+    warnings = tuple(crowd.text for crowd in not_together(wanted))
+    return Outcome(changes, _diff(before, rig_text(wanted.host)), digest, warnings)
 
 
 def _diff(before: str, after: str) -> str:

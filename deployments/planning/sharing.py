@@ -12,13 +12,14 @@ from omni.units import bytes_text
 class Tenant:
     """A deployment by what it takes: `needs` in bytes by device name; `group` is empty where it runs beside any.
 
-    `alone` are devices it uses that serve one engine at a time.
+    `alone` are devices it uses that serve one engine at a time; `swaps`: it unloads others that are in its way.
     """
 
     name: str
     group: str = ""
     needs: Mapping[str, int] = field(default_factory=dict)
     alone: frozenset[str] = frozenset()
+    swaps: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,51 @@ def rivals(wanted: Tenant, holders: Sequence[Tenant], totals: Mapping[str, int |
             going = {rival.name for rival in found}
             found += _on_device(device, need, total, [other for other in holders if other.name not in going])
     return found
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """Deployments that cannot all run at once, and why."""
+
+    names: tuple[str, ...]
+    text: str
+
+
+def crowds(tenants: Sequence[Tenant], totals: Mapping[str, int | None]) -> list[Crowd]:
+    """Devices on which these need more than there is, those aside that take turns: one that swaps makes room for
+    itself, and of an exclusive group one runs at a time."""
+    staying = [tenant for tenant in tenants if not tenant.swaps]
+    found = []
+    for device in dict.fromkeys(name for tenant in staying for name in tenant.needs):
+        total = totals.get(device)
+        there = _at_once([each for each in staying if total is None or each.needs.get(device, 0) <= total], device)
+        need = sum(tenant.needs[device] for tenant in there)
+        names = tuple(tenant.name for tenant in there)
+        if len(there) > 1 and any(device in tenant.alone for tenant in there):
+            text = f"{device} serves one engine at a time, and {_and(names)} are to use it."
+        elif len(there) > 1 and total is not None and need > total:
+            sizes = _and([f"{tenant.name} {bytes_text(tenant.needs[device])}" for tenant in there])
+            text = f"Together they need {bytes_text(need)} of the {bytes_text(total)} on {device}: {sizes}."
+        else:
+            continue
+        fix = "Give them an exclusive_group or when_taken: swap, or other devices, if they are to run in turn."
+        found.append(Crowd(names, f"{text} {fix}"))
+    return found
+
+
+def _at_once(tenants: Sequence[Tenant], device: str) -> list[Tenant]:
+    """Those that may be on the device at the same time: of a group the largest."""
+    largest: dict[str, Tenant] = {}
+    for tenant in tenants:
+        if need := tenant.needs.get(device):
+            key = f"group {tenant.group}" if tenant.group else f"name {tenant.name}"
+            if key not in largest or need > largest[key].needs[device]:
+                largest[key] = tenant
+    return list(largest.values())
+
+
+def _and(words: Sequence[str]) -> str:
+    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else "".join(words)
 
 
 def _on_device(device: str, need: int, total: int, holders: Sequence[Tenant]) -> list[Rival]:

@@ -114,7 +114,33 @@ def test_the_diff_is_of_the_exported_rig(host: object, file: Path) -> None:
 def test_nothing_to_change_has_no_diff(host: object, file: Path) -> None:
     apply(WHOLE)
     assert said("apply", str(file), "--dry-run", "--diff") == "Nothing to change.\n"
-    assert json.loads(said("apply", str(file), "--dry-run", "--json")) == {"changes": [], "diff": ""}
+    assert json.loads(said("apply", str(file), "--dry-run", "--json")) == {"changes": [], "diff": "", "warnings": []}
+
+
+CROWD = """deployments:
+  - {name: a, models: {model: small}, devices: {model: [CPU]}, settings: {context: 524288, parallel: 64}}
+  - {name: b, models: {model: small}, devices: {model: [CPU]}, settings: {context: 524288, parallel: 64}}
+  - {name: c, models: {model: small}, devices: {model: [CPU]}, settings: {context: 524288, parallel: 64}}
+"""
+
+
+def test_what_does_not_fit_together_is_said_before_it_is_applied(host: object, file: Path) -> None:
+    """Three of nearly 12 GiB in a machine of 24: each is viable, and they cannot all run."""
+    head = WHOLE.split("deployments:")[0]
+    file.write_text(head + CROWD)
+    told = said("apply", str(file), "--dry-run")
+    assert re.search(r"^warning: Together they need 3\d(\.\d)? GiB of the 24 GiB on CPU: a 1\d\.\d GiB, b", told, re.M)
+    assert json.loads(said("apply", str(file), "--dry-run", "--json"))["warnings"]
+    planned = json.loads(said("plan", str(file), "--json"))["deployments"]
+    assert [plan["verdict"] for plan in planned] == ["viable"] * 3
+    assert all("not_together" in [reason["code"] for reason in plan["reasons"]] for plan in planned)
+
+
+@pytest.mark.parametrize("more", ["exclusive_group: turns", "when_taken: swap"])
+def test_what_takes_turns_need_not_fit_together(host: object, file: Path, more: str) -> None:
+    head = WHOLE.split("deployments:")[0]
+    file.write_text(head + CROWD.replace("parallel: 64", f"parallel: 64, {more}"))
+    assert "warning" not in said("apply", str(file), "--dry-run")
 
 
 def test_only_what_was_agreed_to_is_applied(host: object) -> None:

@@ -23,8 +23,16 @@ class Command(OmniCommand):
         act = preview if options["dry_run"] else apply
         outcome = act(read_rig(options["file"]), start=options["start"])
         if options["json"]:
-            return self.say_json({"changes": outcome.changes, "diff": outcome.diff})
+            return self.say_json(
+                {
+                    "changes": outcome.changes,
+                    "diff": outcome.diff,
+                    "warnings": list(outcome.warnings),
+                }
+            )
         for change in outcome.changes or ["Nothing to change."]:
             self.say(change)
+        for warning in outcome.warnings:
+            self.say(f"warning: {warning}")
         if options["diff"] and outcome.diff:
             self.stdout.write(outcome.diff, ending="")

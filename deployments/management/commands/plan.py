@@ -10,6 +10,7 @@ from typing import Any
 from deployments.management.base import OmniCommand, add_json, read_rig
 from deployments.planning.plan import Plan
 from deployments.reports import plans_document
+from deployments.rig_together import plans_together
 from deployments.rig_wanted import resolve
 from deployments.services import get_deployment, plan_deployment
 from omni.units import bytes_text, tps_text
@@ -31,7 +32,7 @@ class Command(OmniCommand):
 
     def _plans(self, target: str) -> list[tuple[str, Plan]]:
         if target == "-" or Path(target).exists() or Path(target).suffix in (".yaml", ".yml"):
-            return list(resolve(read_rig(target)).plans.items())
+            return list(plans_together(resolve(read_rig(target))).items())
         return [(target, plan_deployment(get_deployment(target)))]
 
     def _show(self, name: str, plan: Plan) -> None:
