@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from typing import Any
 
 from django.core.asgi import get_asgi_application
@@ -13,8 +14,16 @@ django_application = get_asgi_application()
 from channels.auth import AuthMiddlewareStack  # noqa: E402
 from channels.routing import URLRouter  # noqa: E402
 from channels.security.websocket import AllowedHostsOriginValidator  # noqa: E402
+from django.conf import settings  # noqa: E402
+from django.contrib.auth import SESSION_KEY  # noqa: E402
+from django.http import parse_cookie  # noqa: E402
 
-from deployments.gateway.asgi import gateway, is_gateway_path  # noqa: E402
+from deployments.gateway import asgi as gateway_asgi  # noqa: E402
+from deployments.gateway.http_rules import is_gateway_path  # noqa: E402
+from deployments.gateway.reply import failure_headers  # noqa: E402
+from deployments.gateway.shapes import error_body, status_of  # noqa: E402
+from omni.database import DatabasePool  # noqa: E402
+from omni.errors import OmniError  # noqa: E402
 from omni.routing import websocket_urlpatterns  # noqa: E402
 
 websockets = AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(websocket_urlpatterns)))
@@ -25,6 +34,35 @@ async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
         await websockets(scope, receive, send)
     elif scope["type"] == "http" and is_gateway_path(scope["path"]):
         # Django's middleware costs 1.6 ms and a thread per open request; streams need neither.
-        await gateway(scope, receive, send)
+        await gateway_asgi.gateway(scope, receive, send)
     else:
         await django_application(scope, receive, send)
+
+
+# A rig file may have 1 MB, and a form is somewhat larger than what it holds.
+LARGEST_PAGE_BODY_BYTES = 4 << 20
+_in_database = DatabasePool("admit", 1)
+
+
+async def admit(scope: dict[str, Any]) -> int:
+    """How long a request's body may be, asked before a long one is read. Raises OmniError."""
+    if is_gateway_path(scope["path"]):
+        return await gateway_asgi.admit(scope)
+    cookies = "; ".join(value.decode("latin-1") for name, value in scope["headers"] if name == b"cookie")
+    session_key = parse_cookie(cookies).get(settings.SESSION_COOKIE_NAME, "")
+    if not session_key or not await _in_database(_is_logged_in)(session_key):
+        raise OmniError("forbidden", "Only who is logged in may send so much.", "Log in first.")
+    return LARGEST_PAGE_BODY_BYTES
+
+
+def _is_logged_in(session_key: str) -> bool:
+    store = import_module(settings.SESSION_ENGINE).SessionStore
+    return SESSION_KEY in store(session_key)
+
+
+def explain(path: str, error: OmniError) -> tuple[int, bytes, dict[str, str]]:
+    """The answer to a request that was not let in: status, body, headers."""
+    if is_gateway_path(path):
+        return status_of(error), error_body(error), {"Content-Type": "application/json", **failure_headers(error)}
+    status = {"forbidden": 403}.get(error.code, status_of(error))
+    return status, f"{error}\n".encode(errors="replace"), {"Content-Type": "text/plain; charset=utf-8"}

@@ -21,11 +21,12 @@ from twisted.internet import defer, reactor
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer  # type: ignore[import-untyped]
 
+from omni.connections import SHORT_BODY_BYTES, Admit, Explain, LimitedFactory
+from omni.errors import OmniError
+
 log = logging.getLogger(__name__)
 
 HTTP_STALL_S, SOCKET_STALL_S = 120.0, 30.0
-# The largest body that anything here accepts is the gateway's, 32 MiB; what comes after this is not stored.
-STORED_BODY_BYTES = (32 << 20) + 1
 DRAIN_S, CANCEL_S, TICK_S = 3.0, 2.0, 0.02
 
 
@@ -66,6 +67,8 @@ class GatedServer(Server):
     def __init__(
         self,
         *arguments: Any,
+        admit: Admit,
+        explain: Explain,
         busy: Callable[[], bool] | None = None,
         closing: Callable[[], Awaitable[None]] | None = None,
         **options: Any,
@@ -76,16 +79,28 @@ class GatedServer(Server):
         self._ports: list[Any] = []
         self._busy, self._closing = busy, closing
         self._draining: asyncio.Task[None] | None = None
+        self._limits = partial(LimitedFactory, admit=admit, explain=explain)
+
+    @property
+    def http_factory(self) -> LimitedFactory:
+        return self._http_factory
+
+    @http_factory.setter
+    def http_factory(self, factory: Any) -> None:
+        """Daphne makes its own, and has no other place to say which it should be."""
+        self._http_factory = self._limits(self)
 
     # --- one connection ---------------------------------------------------------------------------
     def protocol_connected(self, protocol: Any) -> None:
         super().protocol_connected(protocol)
         self._gates[protocol] = Gate()
         if isinstance(protocol, WebRequest):
-            protocol.handleContentChunk = partial(_store_at_most, protocol, STORED_BODY_BYTES)
+            protocol.handleContentChunk = partial(_store, protocol)
 
     def protocol_disconnected(self, protocol: Any) -> None:
         super().protocol_disconnected(protocol)
+        if isinstance(protocol, WebRequest) and _has_become_socket(protocol):
+            self.http_factory.left(protocol.channel)
         if gate := self._gates.pop(protocol, None):
             gate.stopProducing()
 
@@ -132,6 +147,12 @@ class GatedServer(Server):
             for protocol, details in self.connections.items()
         )
 
+    def open_sockets(self) -> int:
+        return sum(
+            not isinstance(protocol, WebRequest) and "disconnected" not in details
+            for protocol, details in self.connections.items()
+        )
+
     def kill_all_applications(self) -> Any:
         """Daphne's own trips over connections whose application has ended already."""
         running = [d["application_instance"] for d in self.connections.values() if "application_instance" in d]
@@ -145,10 +166,18 @@ def _before(deadline: float) -> bool:
     return asyncio.get_running_loop().time() < deadline
 
 
-def _store_at_most(request: Any, limit_bytes: int, data: bytes) -> None:
-    """The application sees from the length that there was more than it accepts."""
-    if (room := limit_bytes - request.content.tell()) > 0:
-        request.content.write(data[:room])
+def _store(request: Any, data: bytes) -> None:
+    """A body that turns out longer than it may be is not read to its end."""
+    most = getattr(request, "most_body_bytes", SHORT_BODY_BYTES)
+    if request.content.tell() + len(data) > most:
+        text = f"The request is larger than {most >> 10} KiB."
+        return request.channel.refuse(OmniError("body_too_large", text, "Send less at once."))
+    return request.content.write(data)
+
+
+def _has_become_socket(request: Any) -> bool:
+    channel = request.channel
+    return channel is not None and getattr(channel.transport, "protocol", channel) is not channel
 
 
 def _tell_transport(protocol: Any, gate: Gate, message: dict[str, Any]) -> None:
@@ -173,6 +202,8 @@ def run(
     ready: Callable[[], None] | None = None,
     *,
     application: Any,
+    admit: Admit,
+    explain: Explain,
     busy: Callable[[], bool] | None = None,
     closing: Callable[[], Awaitable[None]] | None = None,
 ) -> str:
@@ -184,6 +215,8 @@ def run(
         request_buffer_size=1 << 16,
         server_name="omni",
         ready_callable=ready,
+        admit=admit,
+        explain=explain,
         busy=busy,
         closing=closing,
     )

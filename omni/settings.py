@@ -35,6 +35,10 @@ OMNI_RPC_DEVICES = envwords(
 )
 # Of the memory that prompts on their way between two instances may take; 0 is half of what the file system has.
 OMNI_HANDOVER_LIMIT_MIB = envint("OMNI_HANDOVER_LIMIT_MIB", 0, low=0, high=1 << 24)
+# Seconds that a request to the gateway may take, all in all, once its deployment is ready.
+OMNI_REQUEST_LIMIT = envint("OMNI_REQUEST_LIMIT", 3600, low=1, high=7 * 86400)
+# Sites whose pages may ask the gateway from a browser, such as https://app.example; * is any.
+OMNI_CORS_ORIGINS = envlist("OMNI_CORS_ORIGINS")
 OMNI_BROKER_URL = envstr("OMNI_BROKER_URL")
 OMNI_VERSION = re.search(r"^## (\S+)", (BASE_DIR / "CHANGELOG.md").read_text(), re.M)[1]  # type: ignore[index]
 

@@ -13,6 +13,7 @@ from django.conf import settings
 from deployments import services
 from deployments.gateway.directory import forget_table, fresh_table, routing_table
 from deployments.gateway.routing import LEAVING, Choice, Serving, choose, not_ready
+from deployments.gateway.waiting import Wait
 from deployments.in_flight import DoorShut, Entrance
 from omni.database import DatabasePool
 from omni.errors import OmniError
@@ -32,7 +33,7 @@ _entrances: dict[str, Entrance] = {}
 
 
 @asynccontextmanager
-async def admitted(name: str) -> AsyncIterator[Choice]:
+async def admitted(name: str, wait: Wait) -> AsyncIterator[Choice]:
     """Waits until something answers for this name. Inside the block its engine is not ended without notice.
 
     Raises routing's errors, gateway_busy, and deployment_not_ready when it takes too long.
@@ -40,6 +41,7 @@ async def admitted(name: str) -> AsyncIterator[Choice]:
     deadline_s = time.monotonic() + LONGEST_WAIT_S
     while True:
         choice = choose(name, await routing_table())
+        wait.serving = choice.serving
         if choice.serving.is_ready:
             try:
                 with _passing(choice):
@@ -91,7 +93,7 @@ async def _wake(deployment: int) -> None:
 
 
 @asynccontextmanager
-async def told_why(choice: Choice) -> AsyncIterator[None]:
+async def explain_errors(choice: Choice) -> AsyncIterator[None]:
     """An answer that breaks off because its engine is ended says so."""
     try:
         yield
@@ -100,7 +102,8 @@ async def told_why(choice: Choice) -> AsyncIterator[None]:
             raise
         now = (await fresh_table()).deployments.get(choice.serving.name)
         if what := _ended_because(now):
-            raise _cut(choice.serving.name, what, now.drain_s if now else 0) from error
+            waited_s = now.drain_s if now and not now.ends_now else 0
+            raise _cut(choice.serving.name, what, waited_s) from error
         raise
 
 

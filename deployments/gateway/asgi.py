@@ -11,33 +11,41 @@ from typing import Any
 from deployments.gateway.directory import routing_table
 from deployments.gateway.fields import POLICIES
 from deployments.gateway.foreign import refuse_own
-from deployments.gateway.keys import authorize
+from deployments.gateway.http_rules import MODELS, allowed_methods, cors_headers
+from deployments.gateway.json_text import NotJson, read_json
+from deployments.gateway.keys import INVALID_KEY, authorize, still_usable
 from deployments.gateway.relay import Upstream, open_answer
-from deployments.gateway.shapes import FieldError, error_body, error_event, model_entry, model_list, status_of
+from deployments.gateway.reply import EVENT_STREAM, Reply
+from deployments.gateway.shapes import FieldError, model_entry, model_list
+from deployments.gateway.waiting import Wait
 from omni.errors import OmniError
 
 log = logging.getLogger(__name__)
 
 LARGEST_BODY_BYTES = 32 << 20
+# A body may take this long to arrive; its server may be stricter.
+BODY_S = 300.0
 # Above this, reading JSON takes long enough to be felt by the other streams of the loop.
 READ_IN_THREAD_BYTES = 1 << 20
-MODELS = "/v1/models"
+# A stream says something at least this often, so that no proxy and no client takes it for dead.
+KEEP_ALIVE_S = 10.0
+# With the time for which a key is remembered, a revoked one ends its streams within two seconds.
+KEY_CHECKED_EVERY_S = 0.8
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
-def is_gateway_path(path: str) -> bool:
-    return path == "/tokenize" or path.startswith("/v1/")
-
-
 async def gateway(scope: dict[str, Any], receive: Receive, send: Send) -> None:
     """Answers one HTTP request; what goes wrong is said in OpenAI's shape."""
-    reply = Reply(send)
+    cors = cors_headers(scope["headers"])
+    reply = Reply(send, cors, is_head=scope["method"] == "HEAD")
     try:
-        await authorize(scope["headers"])
+        if scope["method"] == "OPTIONS":
+            return await _options(scope["path"], reply, cors)
+        key = await authorize(scope["headers"], client_of(scope))
         refuse_own(scope["headers"])
-        await _answer(scope, receive, reply)
+        await _answer(scope, receive, reply, key)
     except OmniError as error:
         await reply.fail(error)
     except ClientGone:
@@ -47,64 +55,45 @@ async def gateway(scope: dict[str, Any], receive: Receive, send: Send) -> None:
         await reply.fail(OmniError("internal", "The panel made a mistake; its log says which."))
 
 
+async def admit(scope: dict[str, Any]) -> int:
+    """How many bytes a request may have, asked before its body is read. Raises OmniError where it may not pass."""
+    if scope["method"] != "POST":
+        return 0
+    await authorize(scope["headers"], client_of(scope))
+    return LARGEST_BODY_BYTES
+
+
+def client_of(scope: dict[str, Any]) -> str:
+    """The address that a request came from."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
+
+
 class ClientGone(Exception):
     """The client hung up while its request was read."""
 
 
-class Reply:
-    """The answer to one request, begun at most once."""
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self._begun = self._is_stream = self._ended = False
-
-    async def begin(self, status: int, headers: dict[str, str]) -> None:
-        self._begun = True
-        self._is_stream = headers.get("content-type", "").startswith("text/event-stream")
-        raw = [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
-        await self._send({"type": "http.response.start", "status": status, "headers": raw})
-
-    async def write(self, data: bytes) -> None:
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
-
-    async def end(self, data: bytes = b"") -> None:
-        self._ended = True
-        await self._send({"type": "http.response.body", "body": data})
-
-    async def json(self, status: int, body: bytes, **headers: str) -> None:
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        length = str(len(body))
-        await self.begin(status, {"content-type": "application/json", "content-length": length, **named})
-        await self.end(body)
-
-    async def fail(self, error: OmniError) -> None:
-        """As a response of its own, or as the last event of the stream that has begun."""
-        if not self._begun:
-            status = status_of(error)
-            extra = {"www_authenticate": "Bearer"} if status == 401 else {}
-            if error.retry:
-                extra["retry_after"] = "2"
-            await self.json(status, error_body(error), **extra)
-        elif not self._ended:
-            await self.end(error_event(error) if self._is_stream else b"")
+async def _options(path: str, reply: Reply, cors: dict[str, str]) -> None:
+    """What may be done at a path, and, for a browser, from which pages."""
+    allow = ", ".join(allowed_methods(path)) or "OPTIONS"
+    asked = {"access-control-allow-methods": allow} if cors else {}
+    await reply.begin(204, {"allow": allow, **asked})
+    await reply.end()
 
 
-async def _answer(scope: dict[str, Any], receive: Receive, reply: Reply) -> None:
+async def _answer(scope: dict[str, Any], receive: Receive, reply: Reply, key: str) -> None:
     path, method = scope["path"], scope["method"]
-    if path == MODELS or path.startswith(f"{MODELS}/"):
-        _demand(method, "GET")
-        return await _models(path.removeprefix(MODELS).strip("/"), reply)
-    if path not in POLICIES:
+    methods = allowed_methods(path)
+    if not methods:
         known = ", ".join([MODELS, *POLICIES])
-        raise OmniError("path_not_found", f"There is nothing at {path[:200]}.", f"There are: {known}.")
-    _demand(method, "POST")
+        raise OmniError("path_not_found", f"There is nothing at {path[:200]!r}.", f"There are: {known}.")
+    if method not in methods:
+        reply.headers["allow"] = ", ".join(methods)
+        raise OmniError("method_not_allowed", f"{method[:20]} is not understood here.", f"Use {methods[0]}.")
+    if path not in POLICIES:
+        return await _models(path.removeprefix(MODELS).strip("/"), reply)
     body = await _json(await _body(scope, receive))
-    return await _unless_gone(receive, _relay(path, body, reply))
-
-
-def _demand(method: str, expected: str) -> None:
-    if method != expected:
-        raise OmniError("method_not_allowed", f"{method} is not understood here.", f"Use {expected}.")
+    return await _unless_ended(receive, key, _relay(path, body, reply))
 
 
 async def _models(name: str, reply: Reply) -> None:
@@ -113,7 +102,7 @@ async def _models(name: str, reply: Reply) -> None:
     named = [
         (public, s) for public, s in table.public_names() if (public == name if name else s.is_ready or s.is_unloaded)
     ]
-    entries = [model_entry(public, created=s.created, state=s.state) for public, s in named]
+    entries = [model_entry(public, created=s.created, state=s.shown_state) for public, s in named]
     if name and not entries:
         raise OmniError("model_not_found", f"There is no deployment or route named {name[:120]!r}.")
     await reply.json(200, json.dumps(entries[0]).encode() if name else model_list(entries))
@@ -124,25 +113,29 @@ async def _body(scope: dict[str, Any], receive: Receive) -> bytes:
         "body_too_large", f"The request is larger than {LARGEST_BODY_BYTES >> 20} MiB.", "Send less at once."
     )
     declared = dict(scope["headers"]).get(b"content-length", b"0")
-    if declared.isdigit() and int(declared) > LARGEST_BODY_BYTES:
+    if declared.isdigit() and len(declared) < 20 and int(declared) > LARGEST_BODY_BYTES:
         raise too_large
     chunks, size, more = [], 0, True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        chunks.append(message.get("body", b""))
-        size, more = size + len(chunks[-1]), message.get("more_body", False)
-        if size > LARGEST_BODY_BYTES:
-            raise too_large
+    try:
+        async with asyncio.timeout(BODY_S):
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                chunks.append(message.get("body", b""))
+                size, more = size + len(chunks[-1]), message.get("more_body", False)
+                if size > LARGEST_BODY_BYTES:
+                    raise too_large
+    except TimeoutError:
+        raise OmniError("request_timeout", f"The request did not arrive within {BODY_S:.0f} s.") from None
     return b"".join(chunks)
 
 
 async def _json(raw: bytes) -> dict[str, Any]:
     try:
         in_thread = len(raw) > READ_IN_THREAD_BYTES
-        body = await asyncio.to_thread(json.loads, raw) if in_thread else json.loads(raw)
-    except (ValueError, RecursionError):
+        body = await asyncio.to_thread(read_json, raw) if in_thread else read_json(raw)
+    except NotJson:
         raise FieldError("", "The request's body is not JSON.") from None
     if not isinstance(body, dict):
         raise FieldError("", "The request's body is not a JSON object.")
@@ -150,16 +143,34 @@ async def _json(raw: bytes) -> dict[str, Any]:
 
 
 async def _relay(path: str, body: dict[str, Any], reply: Reply) -> None:
-    async with open_answer(path, body) as upstream:
-        headers = _headers(upstream)
-        if not headers["content-type"].startswith("text/event-stream"):
-            whole = await upstream.body()
-            await reply.begin(upstream.status, {**headers, "content-length": str(len(whole))})
-            return await reply.end(whole)
-        await reply.begin(upstream.status, headers | {"cache-control": "no-cache", "x-accel-buffering": "no"})
-        async for events in upstream.events():
-            await reply.write(events)
+    wait = Wait()
+    is_stream = body.get("stream") is True
+    keeping = asyncio.ensure_future(_keep_alive(reply, wait)) if is_stream else None
+    try:
+        async with open_answer(path, body, wait) as upstream:
+            await _pass_on(upstream, reply)
+    finally:
+        if keeping:
+            keeping.cancel()
+
+
+async def _pass_on(upstream: Upstream, reply: Reply) -> None:
+    headers = _headers(upstream)
+    if not headers["content-type"].startswith(EVENT_STREAM):
+        return await reply.whole(upstream.status, headers, await upstream.body())
+    await reply.begin_stream(upstream.status, headers)
+    async for events in upstream.events():
+        await reply.write(events)
     return await reply.end()
+
+
+async def _keep_alive(reply: Reply, wait: Wait) -> None:
+    """Says what is waited for, as a comment that clients pass over, whenever nothing else was said for a while."""
+    while True:
+        await asyncio.sleep(reply.quiet_until_s(KEEP_ALIVE_S))
+        if reply.is_quiet_for(KEEP_ALIVE_S):
+            deployment = {"x-omni-deployment": wait.serving.name} if wait.serving else {}
+            await reply.comment(wait.reason or "waiting", deployment)
 
 
 def _headers(upstream: Upstream) -> dict[str, str]:
@@ -176,21 +187,29 @@ def _headers(upstream: Upstream) -> dict[str, str]:
     return headers
 
 
-async def _unless_gone(receive: Receive, work: Awaitable[None]) -> None:
-    """Does the work until the client hangs up, before its first byte as well as after."""
+async def _unless_ended(receive: Receive, key: str, work: Awaitable[None]) -> None:
+    """Does the work until the client hangs up or its key is revoked, before its first byte as well as after."""
     task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_hung_up(receive))
+    gone, revoked = asyncio.ensure_future(_hung_up(receive)), asyncio.ensure_future(_revoked(key))
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, gone, revoked}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         gone.cancel()
+        revoked.cancel()
         if not task.done():
             task.cancel()
             await asyncio.wait({task})
     if not task.cancelled():
-        task.result()
+        return task.result()
+    if revoked.done() and not revoked.cancelled():
+        raise OmniError(*INVALID_KEY)
 
 
 async def _hung_up(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+async def _revoked(key: str) -> None:
+    while await still_usable(key):
+        await asyncio.sleep(KEY_CHECKED_EVERY_S)

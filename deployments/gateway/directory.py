@@ -67,6 +67,7 @@ def serving(deployment: Deployment) -> Serving:
     strategy = STRATEGIES.get(deployment.strategy)
     answering = next((i for i in instances if strategy and i.role == strategy.serving_role), None)
     passage = Passage(strategy.passage) if strategy else Passage.DIRECT
+    settings = with_defaults(deployment.settings)
     peers = {i.role: _peer(i, address) for i in instances if (address := _address(i))}
     return Serving(
         name=deployment.name,
@@ -83,7 +84,9 @@ def serving(deployment: Deployment) -> Serving:
         is_wanted=deployment.desired == Deployment.Desired.RUNNING and not deployment.is_deleting,
         is_unloaded=deployment.is_unloaded,
         is_outdated=any(i.generation != deployment.generation for i in instances),
-        drain_s=int(with_defaults(deployment.settings)["drain_s"]),
+        drain_s=int(settings["drain_s"]),
+        slots=0 if deployment.is_external else int(settings["parallel"]),
+        ends_now=deployment.ends_now,
     )
 
 

@@ -7,10 +7,11 @@ kept busy without end by others (a huge n, an endless grammar). What is not list
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from deployments.gateway.constraints import check_grammar, check_schema
+from deployments.gateway.json_text import DEEPEST, is_deeper_than
 from deployments.gateway.shapes import FieldError
 
 Check = Callable[[str, Any], None]
@@ -18,20 +19,28 @@ LARGEST_TOKENS = 1 << 20
 
 
 def number(low: float, high: float) -> Check:
+    fix = f"Use a number from {_written(low)} to {_written(high)}."
+
     def check(name: str, value: Any) -> None:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise FieldError(name, f"{name} is not a number.", f"Use a number from {low:g} to {high:g}.")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
+            raise FieldError(name, f"{name} is not a number.", fix)
         if not low <= value <= high:
-            raise FieldError(name, f"{name} is {value:g}.", f"Use a number from {low:g} to {high:g}.")
+            raise FieldError(name, f"{name} is {_written(value)}.", fix)
 
     return check
+
+
+def _written(value: float) -> str:
+    """As a person writes it: 1048576 and 0.5; what is longer than anybody would write is cut."""
+    text = str(value) if isinstance(value, int) else f"{value:.15g}"
+    return text if len(text) <= 24 else f"{text[:20]}… ({len(text)} digits)"
 
 
 def whole(low: int, high: int) -> Check:
     def check(name: str, value: Any) -> None:
         number(low, high)(name, value)
         if not isinstance(value, int):
-            raise FieldError(name, f"{name} is {value}.", "Use a whole number.")
+            raise FieldError(name, f"{name} is {_written(value)}.", "Use a whole number.")
 
     return check
 
@@ -55,8 +64,21 @@ def size(largest_bytes: int, *kinds: type) -> Check:
     def check(name: str, value: Any) -> None:
         if not isinstance(value, kinds):
             raise FieldError(name, f"{name} has the wrong type.")
+        if is_deeper_than(value, DEEPEST):
+            raise FieldError(name, f"{name} nests lists and objects more than {DEEPEST} deep.")
         if len(json.dumps(value)) > largest_bytes:
             raise FieldError(name, f"{name} is larger than {largest_bytes} bytes.")
+
+    return check
+
+
+def schema(largest_bytes: int, *kinds: type) -> Check:
+    """A structure that holds schemas, each within the limits of constraints."""
+    fits = size(largest_bytes, *kinds)
+
+    def check(name: str, value: Any) -> None:
+        fits(name, value)
+        check_schema(name, value)
 
     return check
 
@@ -78,11 +100,52 @@ def flat_settings(name: str, value: Any) -> None:
 def messages(name: str, value: Any) -> None:
     if not isinstance(value, list) or not value or len(value) > 4096:
         raise FieldError(name, f"{name} is not a list of 1 to 4096 messages.")
+    if is_deeper_than(value, DEEPEST):
+        raise FieldError(name, f"{name} nests lists and objects more than {DEEPEST} deep.")
     for index, message in enumerate(value):
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise FieldError(f"{name}[{index}]", f"{name}[{index}] is not an object with a role.")
-        for part in message["content"] if isinstance(message.get("content"), list) else ():
-            _no_remote_media(f"{name}[{index}]", part)
+        _check_message(f"{name}[{index}]", message)
+
+
+def _check_message(name: str, message: Mapping[str, Any]) -> None:
+    content = message.get("content")
+    if content is not None and not isinstance(content, (str, list)):
+        raise FieldError(name, f"{name} has a content that is neither a text nor a list of parts.")
+    for part in content if isinstance(content, list) else ():
+        _no_remote_media(name, part)
+        if part.get("type") == "text" and not isinstance(part.get("text"), str):
+            raise FieldError(name, f"{name} has a text part without a text.")
+    for word in ("reasoning_content", "name", "tool_call_id"):
+        if message.get(word) is not None and not isinstance(message[word], str):
+            raise FieldError(name, f"{name} has a {word} that is not a text.")
+    calls = message.get("tool_calls")
+    if calls is not None and not (isinstance(calls, list) and all(map(_is_call, calls))):
+        raise FieldError(name, f"{name} has tool_calls that are not a list of calls with a name and arguments.")
+
+
+def _is_call(call: Any) -> bool:
+    function = call.get("function") if isinstance(call, dict) else None
+    words = [function.get("name"), function.get("arguments")] if isinstance(function, dict) else [None]
+    return all(isinstance(word, str) for word in words) and isinstance(call.get("id", ""), str)
+
+
+def tools(name: str, value: Any) -> None:
+    schema(256 << 10, list)(name, value)
+    for index, tool in enumerate(value):
+        function = tool.get("function") if isinstance(tool, dict) else None
+        if not isinstance(tool, dict) or not isinstance(tool.get("type"), str):
+            raise FieldError(name, f"{name}[{index}] is not an object with a type.")
+        if tool["type"] == "function" and not (isinstance(function, dict) and isinstance(function.get("name"), str)):
+            raise FieldError(name, f"{name}[{index}] has no function with a name.")
+
+
+def one_of(*words: str) -> Check:
+    def check(name: str, value: Any) -> None:
+        if value not in words:
+            raise FieldError(name, f"{name} is none of those known.", f"Use one of: {', '.join(words)}.")
+
+    return check
 
 
 def _no_remote_media(name: str, part: Any) -> None:
@@ -99,6 +162,25 @@ def _no_remote_media(name: str, part: Any) -> None:
 def prompt(name: str, value: Any) -> None:
     if not isinstance(value, (str, list)) or (isinstance(value, list) and len(value) > LARGEST_TOKENS):
         raise FieldError(name, f"{name} is neither a text nor a list.")
+    if is_deeper_than(value, 2):
+        raise FieldError(name, f"{name} is neither a text, nor a list of texts, tokens or lists of tokens.")
+    for part in value if isinstance(value, list) else ():
+        if not isinstance(part, (str, list)) and not _is_token(part):
+            raise FieldError(name, f"{name} has a part that is neither a text nor a token.")
+        if isinstance(part, list) and not all(isinstance(inner, str) or _is_token(inner) for inner in part):
+            raise FieldError(name, f"{name} has a part that is neither a text nor a token.")
+
+
+def _is_token(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 31
+
+
+def content(name: str, value: Any) -> None:
+    """What is to be cut into tokens."""
+    if not isinstance(value, (str, list)):
+        raise FieldError(name, f"{name} is neither a text nor a list.")
+    if isinstance(value, list) and not all(isinstance(part, str) for part in value):
+        raise FieldError(name, f"{name} has a part that is not a text.")
 
 
 SAMPLING: dict[str, Check] = {
@@ -130,8 +212,8 @@ SAMPLING: dict[str, Check] = {
     "max_tokens": whole(-1, LARGEST_TOKENS),
     "n_predict": whole(-1, LARGEST_TOKENS),
     "ignore_eos": flag,
-    "grammar": text(64 << 10),
-    "json_schema": size(64 << 10, dict),
+    "grammar": check_grammar,
+    "json_schema": schema(64 << 10, dict),
     "cache_prompt": flag,
     "timings_per_token": flag,
     "return_progress": flag,
@@ -145,12 +227,12 @@ CHAT: dict[str, Check] = {
     "max_completion_tokens": whole(-1, LARGEST_TOKENS),
     "logprobs": flag,
     "top_logprobs": whole(0, 20),
-    "response_format": size(64 << 10, dict),
-    "tools": size(256 << 10, list),
+    "response_format": schema(64 << 10, dict),
+    "tools": tools,
     "tool_choice": size(2000, str, dict),
     "parallel_tool_calls": flag,
     "reasoning_effort": text(20),
-    "reasoning_format": text(20),
+    "reasoning_format": one_of("none", "auto", "deepseek", "deepseek-legacy"),
     "chat_template_kwargs": flat_settings,
 }
 COMPLETION: dict[str, Check] = {
@@ -162,7 +244,7 @@ COMPLETION: dict[str, Check] = {
     "suffix": text(1 << 20),
 }
 TOKENIZE: dict[str, Check] = {
-    "content": prompt,
+    "content": content,
     "add_special": flag,
     "parse_special": flag,
     "with_pieces": flag,
@@ -173,6 +255,8 @@ POLICIES: dict[str, dict[str, Check]] = {
     "/v1/completions": COMPLETION,
     "/tokenize": TOKENIZE,
 }
+# Fields that take long to check.
+TAKE_LONG = frozenset({"grammar", "json_schema", "response_format", "tools"})
 REQUIRED = {"/v1/chat/completions": "messages", "/v1/completions": "prompt", "/tokenize": "content"}
 
 

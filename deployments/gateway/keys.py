@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from collections import OrderedDict, deque
 from collections.abc import Iterable
 from hashlib import sha256
 from typing import Any
 
+from django.db import DatabaseError
 from django.utils import timezone
 
 from deployments.models import ApiKey
@@ -14,12 +17,24 @@ from omni.database import DatabasePool
 from omni.errors import OmniError
 from omni.roles import CHAT
 
+log = logging.getLogger(__name__)
+
 # A revoked key is refused within this time.
 REMEMBERED_S, REMEMBERED_KEYS = 1.0, 4096
 LONGEST_KEY = 200
+# So many wrong keys an address may try in so many seconds.
+MOST_WRONG, COUNTED_S, MOST_CLIENTS = 20, 60.0, 4096
+RIGHT_S = 3600.0
+INVALID_KEY = (
+    "invalid_api_key",
+    "The API key is missing, wrong, expired or revoked.",
+    "Send a valid one as 'Authorization: Bearer KEY'; `manage.py apikey NAME` makes one.",
+)
 
 _in_database = DatabasePool("gateway-keys", 2)
 _seen: dict[bytes, tuple[float, bool]] = {}
+# Keys that were usable when they were last asked for, and when that was.
+_right: dict[bytes, float] = {}
 
 
 def create_key(name: str, owner: Any = None) -> str:
@@ -39,23 +54,77 @@ def key_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
     return raw.decode("latin-1").strip()
 
 
-async def authorize(headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """Raises OmniError invalid_api_key unless the request carries a key that may be used now."""
+async def authorize(headers: Iterable[tuple[bytes, bytes]], client: str = "") -> str:
+    """The key of a request that may pass. Raises OmniError (invalid_api_key, too_many_wrong_keys).
+
+    `client` is the address that the request came from. Keys that were right before are not held up by the wrong
+    ones that come from the same address, which may be that of a proxy.
+    """
     key = key_of(headers)
-    if not key or len(key) > LONGEST_KEY or not await _usable_cached(key):
-        fix = "Send a valid one as 'Authorization: Bearer KEY'; `manage.py apikey NAME` makes one."
-        raise OmniError("invalid_api_key", "The API key is missing, wrong, expired or revoked.", fix)
+    if not key or len(key) > LONGEST_KEY:
+        raise OmniError(*INVALID_KEY)
+    if not _was_right(key) and _wrong.is_over(client):
+        text = f"More than {MOST_WRONG} wrong API keys came from this address."
+        raise OmniError("too_many_wrong_keys", text, f"Wait {COUNTED_S:.0f} s.", retry=True)
+    if not await _usable_cached(key):
+        _wrong.note(client)
+        raise OmniError(*INVALID_KEY)
+    return key
+
+
+async def still_usable(key: str) -> bool:
+    """Whether a request that is on its way with this key may go on; yes while the database cannot be asked."""
+    try:
+        return await _usable_cached(key)
+    except DatabaseError as error:
+        log.warning("a key could not be checked again: %s", error)
+        return True
+
+
+class _WrongKeys:
+    """How many wrong keys came from each address lately."""
+
+    def __init__(self) -> None:
+        self._at: OrderedDict[str, deque[float]] = OrderedDict()
+
+    def note(self, client: str) -> None:
+        times = self._at.setdefault(client, deque(maxlen=MOST_WRONG))
+        times.append(time.monotonic())
+        self._at.move_to_end(client)
+        if len(self._at) > MOST_CLIENTS:
+            self._at.popitem(last=False)
+
+    def is_over(self, client: str) -> bool:
+        times = self._at.get(client) or deque()
+        return len(times) == MOST_WRONG and time.monotonic() - times[0] < COUNTED_S
+
+    def clear(self) -> None:
+        self._at.clear()
+
+
+_wrong = _WrongKeys()
+
+
+def _was_right(key: str) -> bool:
+    return time.monotonic() - _right.get(_digest(key), -RIGHT_S) < RIGHT_S
+
+
+def _digest(key: str) -> bytes:
+    return sha256(key.encode()).digest()
 
 
 async def _usable_cached(key: str) -> bool:
-    digest, now = sha256(key.encode()).digest(), time.monotonic()
+    digest, now = _digest(key), time.monotonic()
     checked_at, usable = _seen.get(digest, (-REMEMBERED_S, False))
     if now - checked_at < REMEMBERED_S:
         return usable
     usable = await _in_database(is_usable)(key)
-    if len(_seen) >= REMEMBERED_KEYS:
-        _seen.clear()
+    for known in (_seen, _right):
+        if len(known) >= REMEMBERED_KEYS:
+            known.clear()
     _seen[digest] = (now, usable)
+    if usable:
+        _right[digest] = now
     return usable
 
 
@@ -73,3 +142,5 @@ def is_usable(key: str) -> bool:
 def forget_keys() -> None:
     """The next request asks the database again."""
     _seen.clear()
+    _right.clear()
+    _wrong.clear()

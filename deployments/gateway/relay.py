@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 import httpx
+from django.conf import settings
 
-from deployments.gateway.admission import admitted, told_why
+from deployments.gateway.admission import admitted, explain_errors
 from deployments.gateway.connection import client, engine_errors
-from deployments.gateway.fields import allowed
+from deployments.gateway.events import WholeEvents
+from deployments.gateway.fields import TAKE_LONG, allowed
 from deployments.gateway.foreign import as_taken, refuse, request_to
 from deployments.gateway.handover import handed_over
 from deployments.gateway.handover_plan import HandoverReport
 from deployments.gateway.passing import Passing, direct
 from deployments.gateway.routing import AUTO, Choice, Passage, Serving
-from deployments.gateway.shapes import LAST_EVENTS_BYTES, PROPER_ENDS, FieldError, WholeEvents
+from deployments.gateway.shapes import FieldError
+from deployments.gateway.suspects import suspects
+from deployments.gateway.waiting import Wait, in_line, watched
 from omni.errors import OmniError
 
-# An engine sends a comment every 30 s while a stream is open; an answer in one piece is silent until its end.
-STREAM_SILENCE_S, WHOLE_ANSWER_S = 90.0, 3600.0
+# An answer in one piece; a stream may be longer, it is never held in memory.
+LARGEST_ANSWER_BYTES = 64 << 20
+STILL_THERE_S = 1.0
 WAYS: Mapping[Passage, Callable[[str, Serving, Mapping[str, Any]], AbstractAsyncContextManager[Passing]]] = {
     Passage.DIRECT: direct,
     Passage.HANDOVER: handed_over,
@@ -38,6 +45,7 @@ class Upstream:
     response: httpx.Response
     is_stream: bool
     sent_at: float  # time.monotonic() when the request came in, before any hand-over
+    wait: Wait
     dropped: list[str] = field(default_factory=list)  # names of fields that were not passed on
     passing: Passing = field(default_factory=Passing)
 
@@ -51,62 +59,109 @@ class Upstream:
         return self.passing.report
 
     async def events(self) -> AsyncIterator[bytes]:
-        """The body as it comes, in whole events. Raises OmniError when the engine dies, is ended, falls silent or ends
-        an answer that is not complete (llama-server does on a text that ends in half a character)."""
-        cut, last = WholeEvents(), b""
-        async with told_why(self.choice):
-            with engine_errors(self.choice.serving.name):
-                async for chunk in self.response.aiter_raw():
-                    self.passing.sees(chunk)
-                    last = (last + chunk)[-LAST_EVENTS_BYTES:]
-                    if whole := cut.feed(chunk):
-                        yield whole
-            if rest := cut.rest():
-                yield rest
-            if self.is_stream and self.status == HTTPStatus.OK and not any(end in last for end in PROPER_ENDS):
-                text = f"{self.choice.serving.name} ended its answer before it was complete."
-                raise OmniError("answer_incomplete", text, "Send the request again.", retry=True)
+        """The body as it comes, in whole events. Raises OmniError when the engine dies, is ended, or ends an answer
+        that is not complete (llama-server does on a text that ends in half a character)."""
+        whole = WholeEvents()
+        with engine_errors(self.choice.serving.name):
+            async for chunk in self._chunks():
+                self.passing.sees(chunk)
+                if events := whole.feed(chunk):
+                    yield events
+        if last := whole.finish():
+            yield last
+        if self.is_stream and self.status == HTTPStatus.OK and not whole.is_complete:
+            text = f"{self.choice.serving.name} ended its answer before it was complete."
+            raise OmniError("answer_incomplete", text, "Send the request again.", retry=True)
 
     async def body(self) -> bytes:
-        """The whole body. Raises OmniError when the engine dies, is ended or falls silent."""
-        async with told_why(self.choice):
-            with engine_errors(self.choice.serving.name):
-                whole = await self.response.aread()
+        """The whole body. Raises OmniError when the engine dies, is ended, or does not come to an end."""
+        parts, size_bytes = [], 0
+        with engine_errors(self.choice.serving.name):
+            async for chunk in self._chunks():
+                parts.append(chunk)
+                size_bytes += len(chunk)
+                if size_bytes > LARGEST_ANSWER_BYTES:
+                    text = f"{self.choice.serving.name} answered with more than {LARGEST_ANSWER_BYTES >> 20} MiB."
+                    raise OmniError("engine_died", text)
+        whole = b"".join(parts)
         self.passing.sees(whole)
         return whole
 
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        chunks = self.response.aiter_raw()
+        while True:
+            with self.wait.for_engine():
+                chunk = await anext(chunks, None)
+            if chunk is None:
+                return
+            yield chunk
+
 
 @asynccontextmanager
-async def open_answer(path: str, body: Mapping[str, Any]) -> AsyncIterator[Upstream]:
+async def open_answer(path: str, body: Mapping[str, Any], wait: Wait | None = None) -> AsyncIterator[Upstream]:
     """Sends a request to the deployment that its `model` names; leaving the block cancels the generation.
 
-    A deployment that is about to be ready is waited for. `path` is a key of fields.POLICIES. Raises FieldError,
-    routing's errors, and those of admission and engine_errors.
+    A deployment that is about to be ready is waited for, and so is an engine that is busy; `wait` says for what.
+    `path` is a key of fields.POLICIES. Raises FieldError, routing's errors, and those of admission, engine_errors,
+    suspects and waiting.
     """
     name = body.get("model", AUTO if path == "/tokenize" else None)
     if not isinstance(name, str) or not name:
         fix = f"Name a deployment, a route, or {AUTO!r}."
         raise FieldError("model", "The request names no model.", fix)
-    fields, dropped = allowed(path, body)
+    wait = wait or Wait()
+    fields, dropped = await _checked(path, body)
     sent_at = time.monotonic()
-    async with admitted(name) as choice:
+    async with admitted(name, wait) as choice:
         fields, dropped = as_taken(choice.serving, fields, dropped)
-        async with _sent(path, choice, fields) as (response, passing):
+        async with _engine(choice, fields, wait), _sent(path, choice, fields, wait) as (response, passing):
             is_stream = fields.get("stream") is True
-            yield Upstream(choice, response, is_stream, sent_at, dropped, passing)
+            yield Upstream(choice, response, is_stream, sent_at, wait, dropped, passing)
 
 
 @asynccontextmanager
-async def _sent(path: str, choice: Choice, fields: Mapping[str, Any]) -> AsyncIterator[tuple[httpx.Response, Passing]]:
-    silence_s = STREAM_SILENCE_S if fields.get("stream") is True else WHOLE_ANSWER_S
-    async with WAYS[choice.serving.passage](path, choice.serving, fields) as passing:
-        request = request_to(choice.serving, path, passing.fields, silence_s)
-        async with told_why(choice):
-            with engine_errors(choice.serving.name):
+async def _engine(choice: Choice, fields: Mapping[str, Any], wait: Wait) -> AsyncIterator[None]:
+    """While an engine works on a request: what goes wrong is explained, and remembered if it was a crash."""
+    is_dead = partial(_is_dead, choice.serving)
+    watching = suspects.watching(choice.serving.name, fields, is_dead)
+    async with watching, explain_errors(choice), watched(choice.serving, wait):
+        yield
+
+
+async def _is_dead(serving: Serving) -> bool:
+    """Nothing takes connections any more where the engine was."""
+    if serving.foreign:
+        return False
+    try:
+        await client().get(f"{serving.address}/health", timeout=STILL_THERE_S)
+    except httpx.ConnectError:
+        return True
+    except httpx.HTTPError:
+        return False
+    return False
+
+
+async def _checked(path: str, body: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Beside the event loop where it may take long enough to be felt by others."""
+    if TAKE_LONG.isdisjoint(body):
+        return allowed(path, body)
+    return await asyncio.to_thread(allowed, path, body)
+
+
+@asynccontextmanager
+async def _sent(
+    path: str, choice: Choice, fields: Mapping[str, Any], wait: Wait
+) -> AsyncIterator[tuple[httpx.Response, Passing]]:
+    serving = choice.serving
+    async with WAYS[serving.passage](path, serving, fields) as passing:
+        request = request_to(serving, path, passing.fields, settings.OMNI_REQUEST_LIMIT)
+        with in_line(serving, wait) as ticket, engine_errors(serving.name):
+            with wait.for_engine():
                 response = await client().send(request, stream=True)
-        try:
-            refuse(choice.serving, response)
-            passing.begins(response.status_code)
-            yield response, passing
-        finally:
-            await response.aclose()
+            try:
+                ticket.answered()
+                refuse(serving, response)
+                passing.begins(response.status_code)
+                yield response, passing
+            finally:
+                await response.aclose()

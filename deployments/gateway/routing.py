@@ -15,6 +15,8 @@ READY = "ready"
 # The states of a deployment that is on its way out: what still answers for it will not for long.
 LEAVING = ("stopping", "stopped")
 FAILED = "failed"
+STOPPED = "stopped"
+UNLOADED = "unloaded"
 STARTING = "starting"
 
 
@@ -79,6 +81,15 @@ class Serving:
     # What runs is what ought to have run before it was changed.
     is_outdated: bool = False
     drain_s: int = 0
+    # How many requests it works on at a time; 0 where that is not known.
+    slots: int = 0
+    # Requests that are on their way are cut off at once when it is ended.
+    ends_now: bool = False
+
+    @property
+    def shown_state(self) -> str:
+        """For programs: one that gave its memory back and loads again when it is asked is not stopped."""
+        return UNLOADED if self.is_unloaded and self.state == STOPPED else self.state
 
     @property
     def is_coming(self) -> bool:

@@ -1,4 +1,4 @@
-"""The shapes of OpenAI's interface: errors, the model list, whole events of a stream."""
+"""The shapes of OpenAI's interface: errors, the model list, the last event of a stream."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from omni.errors import OmniError
 # OmniError.code → (HTTP status, OpenAI error type)
 KINDS: dict[str, tuple[int, str]] = {
     "invalid_request": (400, "invalid_request_error"),
+    "request_crashes_engine": (400, "invalid_request_error"),
     "invalid_api_key": (401, "authentication_error"),
     "model_not_found": (404, "invalid_request_error"),
     "path_not_found": (404, "invalid_request_error"),
     "method_not_allowed": (405, "invalid_request_error"),
+    "request_timeout": (408, "invalid_request_error"),
     "body_too_large": (413, "invalid_request_error"),
+    "too_many_wrong_keys": (429, "rate_limit_error"),
+    "header_too_large": (431, "invalid_request_error"),
     "deployment_not_ready": (503, "service_unavailable_error"),
     "no_deployment_ready": (503, "service_unavailable_error"),
     "gateway_busy": (503, "service_unavailable_error"),
@@ -26,14 +30,9 @@ KINDS: dict[str, tuple[int, str]] = {
     "engine_died": (502, "upstream_error"),
     "request_loop": (508, "upstream_error"),
     "engine_silent": (504, "upstream_error"),
+    "took_too_long": (504, "upstream_error"),
 }
 INTERNAL = (500, "internal_error")
-EVENT_END = b"\n\n"
-EVENT_ENDS = (EVENT_END, b"\r\n\r\n")
-LARGEST_EVENT_BYTES = 32 << 20
-# What the last events of an answer hold that is all there, or of one whose engine says itself what went wrong.
-PROPER_ENDS = (b"[DONE]", b'"finish_reason":"', b'"finish_reason": "', b'"error"')
-LAST_EVENTS_BYTES = 16 << 10
 
 
 class FieldError(OmniError):
@@ -56,12 +55,12 @@ def error_body(error: OmniError) -> bytes:
         "param": getattr(error, "param", None),
         "code": error.code,
     }
-    return json.dumps({"error": inner}, ensure_ascii=False).encode()
+    return json.dumps({"error": inner}, ensure_ascii=False).encode(errors="replace")
 
 
 def error_event(error: OmniError) -> bytes:
     """The last event of a stream that cannot go on."""
-    return b"data: " + error_body(error) + EVENT_END
+    return b"data: " + error_body(error) + b"\n\n"
 
 
 def model_entry(name: str, *, created: int, state: str) -> dict[str, Any]:
@@ -72,39 +71,10 @@ def model_list(entries: Iterable[Mapping[str, Any]]) -> bytes:
     return json.dumps({"object": "list", "data": list(entries)}).encode()
 
 
-class WholeEvents:
-    """Cuts a byte stream behind its last whole event, without looking into it.
-
-    What was passed on always ends with an event, so an error can follow when the stream breaks off. Some servers
-    end their lines with a carriage return as well.
-    """
-
-    def __init__(self) -> None:
-        self._rest = b""
-
-    def feed(self, chunk: bytes) -> bytes:
-        """The bytes that complete events so far; empty when none was completed."""
-        data = self._rest + chunk
-        end = max((at + len(mark) for mark in EVENT_ENDS if (at := data.rfind(mark)) >= 0), default=0)
-        if not end:
-            if len(data) > LARGEST_EVENT_BYTES:
-                text = f"The engine sent more than {LARGEST_EVENT_BYTES >> 20} MiB without an end of an event."
-                raise OmniError("engine_died", text)
-            self._rest = data
-            return b""
-        self._rest = data[end:]
-        return data[:end]
-
-    def rest(self) -> bytes:
-        """What is left when the stream ended in an orderly way."""
-        rest, self._rest = self._rest, b""
-        return rest
-
-
 def engine_message(body: bytes) -> str:
     """What an engine's error body says, or an empty string."""
     try:
         found = json.loads(body)["error"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return ""
     return str(found.get("message", "")) if isinstance(found, dict) else str(found)

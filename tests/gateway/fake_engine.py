@@ -27,12 +27,27 @@ class FakeEngine:
         self.seen: list[dict[str, Any]] = []
         self.open_requests = 0
         self.ending = threading.Event()
-        self._server = Server(("127.0.0.1", 0), self._handler())
+        # The next request ends the server, as a crash of its process would.
+        self.dies_next = False
+        self._listen(0)
+
+    def _listen(self, port: int) -> None:
+        self._server = Server(("127.0.0.1", port), self._handler())
+        self._port = int(self._server.server_address[1])
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def die(self) -> None:
+        self.dies_next = False
+        self._server.shutdown()
+        self._server.server_close()
+
+    def revive(self) -> None:
+        """At the same port."""
+        self._listen(self._port)
 
     @property
     def port(self) -> int:
-        return int(self._server.server_address[1])
+        return self._port
 
     def close(self) -> None:
         self.ending.set()
@@ -50,6 +65,9 @@ class FakeEngine:
                 engine.seen.append(body)
                 engine.open_requests += 1
                 try:
+                    if engine.dies_next:
+                        engine.die()
+                        return self.hangs_up()
                     getattr(self, engine.always or body["messages"][-1]["content"])()
                 except OSError:
                     pass  # the gateway hung up, which is what some tests wait for
@@ -118,6 +136,51 @@ class FakeEngine:
             def finds_it_too_long(self) -> None:
                 error = {"message": "the request exceeds the context", "type": "exceed_context_size_error", "code": 400}
                 self._whole(400, {"error": error})
+
+            def waits_in_the_queue(self) -> None:
+                """Not even headers, until the test lets it go on."""
+                engine.ending.wait(60)
+                self.takes_its_time()
+
+            def waits_behind_its_headers(self) -> None:
+                self._begin()
+                self.wfile.flush()
+                engine.ending.wait(60)
+                self._chunk(EVENT)
+                self._chunk(LAST)
+                self.wfile.write(b"0\r\n\r\n")
+
+            def waits_and_refuses(self) -> None:
+                engine.ending.wait(60)
+                self.finds_it_too_long()
+
+            def ends_inside_an_event(self) -> None:
+                self._begin()
+                self._chunk(EVENT + EVENT[:20])
+                self.wfile.write(b"0\r\n\r\n")
+
+            def writes_of_ends(self) -> None:
+                """Text that looks like the end of an answer, and none."""
+                self._begin()
+                text = 'data: [DONE] "error": null "finish_reason":"stop"'
+                delta = {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}], "error": None}
+                self._chunk(b"data: " + json.dumps(delta).encode() + b"\n\n")
+                self.wfile.write(b"0\r\n\r\n")
+
+            def ends_with_a_reason(self) -> None:
+                """As other servers do: other spaces, several data lines, and no [DONE]."""
+                self._begin()
+                self._chunk(b'data: {"choices":\r\ndata: [{"index": 0, "delta": {"content": "hi"},\r\n')
+                self._chunk(b'data: "finish_reason" : "stop"}]}\r\n\r\n')
+                self.wfile.write(b"0\r\n\r\n")
+
+            def answers_without_end(self) -> None:
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.end_headers()
+                while not engine.ending.is_set():
+                    self.wfile.write(b" " * (1 << 20))
+                    engine.sent_bytes += 1 << 20
 
             # --- HTTP -----------------------------------------------------------------------------------
             def _begin(self) -> None:

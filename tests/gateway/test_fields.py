@@ -32,7 +32,7 @@ def chat(**fields: Any) -> dict[str, Any]:
         {"stop": "x"},
         {"stop": ["x"] * 16},
         {"seed": 2**63},
-        {"tools": [{"type": "function"}]},
+        {"tools": [{"type": "function", "function": {"name": "f"}}]},
         {"chat_template_kwargs": {"enable_thinking": False}},
         {"response_format": {"type": "json_object"}},
         {"messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]},
@@ -76,6 +76,16 @@ def test_null_means_not_given_and_unknown_fields_are_named() -> None:
         ({"logit_bias": 3}, "logit_bias"),
         ({"top_logprobs": 21}, "top_logprobs"),
         ({"chat_template_kwargs": {"x": {"deep": 1}}}, "chat_template_kwargs"),
+        ({"top_k": 10**400}, "top_k"),
+        ({"temperature": 10**400}, "temperature"),
+        ({"seed": -(10**400)}, "seed"),
+        ({"reasoning_format": "zzz"}, "reasoning_format"),
+        ({"tools": [5]}, "tools"),
+        ({"tools": [{"type": "function", "function": {"name": 5}}]}, "tools"),
+        ({"messages": [{"role": "user", "content": 5}]}, "messages[0]"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]}, "messages[0]"),
+        ({"messages": [{"role": "assistant", "reasoning_content": 5}]}, "messages[0]"),
+        ({"messages": [{"role": "assistant", "tool_calls": [{"function": {}}]}]}, "messages[0]"),
         ({"messages": []}, "messages"),
         ({"messages": "Hi"}, "messages"),
         ({"messages": [{"content": "Hi"}]}, "messages[0]"),
@@ -93,6 +103,40 @@ def test_what_is_out_of_bounds_is_refused_by_name(fields: dict[str, Any], param:
         allowed(CHAT, chat(**fields))
     assert caught.value.param == param
     assert caught.value.param.split("[")[0] in caught.value.text
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"max_tokens": 2_000_000}, "max_tokens is 2000000. Use a number from -1 to 1048576."),
+        ({"top_k": 3_000_000}, "top_k is 3000000. Use a number from -1 to 1048576."),
+        ({"temperature": 10.5}, "temperature is 10.5. Use a number from 0 to 10."),
+        ({"seed": 10**30}, "(31 digits). Use a number from -9223372036854775808 to 18446744073709551615."),
+    ],
+)
+def test_limits_are_written_as_people_write_them(fields: dict[str, Any], says: str) -> None:
+    with pytest.raises(FieldError) as caught:
+        allowed(CHAT, chat(**fields))
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "value"),
+    [
+        ("/v1/completions", "prompt", [None]),
+        ("/v1/completions", "prompt", [-1]),
+        ("/v1/completions", "prompt", [1 << 40]),
+        ("/v1/completions", "prompt", [["a", 1.5]]),
+        ("/v1/completions", "prompt", [True]),
+        ("/v1/completions", "prompt", {"prompt_string": "x"}),
+        ("/tokenize", "content", [5]),
+        ("/tokenize", "content", {}),
+    ],
+)
+def test_what_is_neither_text_nor_tokens_is_refused(path: str, field: str, value: Any) -> None:
+    with pytest.raises(FieldError) as caught:
+        allowed(path, {field: value})
+    assert caught.value.param == field
 
 
 @pytest.mark.parametrize(

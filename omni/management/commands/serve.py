@@ -19,7 +19,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         from chat.generation import any_running, heal_interrupted, interrupt_all
-        from omni.asgi import application
+        from omni.asgi import admit, application, explain
         from omni.server import run
 
         # Answers that were streaming when the last server process ended will get no more text.
@@ -28,7 +28,13 @@ class Command(BaseCommand):
         gc.collect()
         gc.freeze()
         failure = run(
-            options["host"], options["port"], application=application, busy=any_running, closing=interrupt_all
+            options["host"],
+            options["port"],
+            application=application,
+            admit=admit,
+            explain=explain,
+            busy=any_running,
+            closing=interrupt_all,
         )
         if failure:
             raise CommandError(f"Cannot listen on {options['host']}:{options['port']}: {failure}.")

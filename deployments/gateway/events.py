@@ -1,0 +1,112 @@
+"""Server-sent events by the rules of the standard: where one ends, and what it says.
+
+Bytes are passed on as they came; they are looked into only to know whether an answer is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import deque
+
+from omni.errors import OmniError
+
+# A line ends with CRLF, LF or CR; an empty line ends an event.
+LINE_END = re.compile(rb"\r\n|\n|\r")
+EVENT_END = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
+# What EVENT_END can look like, for a quick search from the end of what came.
+EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\n\r\n", b"\r\r", b"\n\r")
+DONE = b"[DONE]"
+LARGEST_EVENT_BYTES = 8 << 20
+# The event that ends an answer is followed by few others: usage, timings, [DONE].
+LAST_EVENTS_BYTES = 64 << 10
+
+
+class WholeEvents:
+    """Cuts a byte stream behind its last whole event.
+
+    What was passed on always ends with an event, so an error can follow when the stream breaks off.
+    """
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._last: deque[bytes] = deque()
+        self._last_bytes = 0
+
+    def feed(self, chunk: bytes) -> bytes:
+        """The bytes that complete events so far; empty when none was completed.
+
+        Raises OmniError (engine_died) for an event without an end.
+        """
+        data = self._rest + chunk
+        found = ((data.rfind(mark), mark) for mark in EVENT_ENDS)
+        end = max((at + len(mark) for at, mark in found if at >= 0), default=0)
+        self._rest = data[end:]
+        if len(self._rest) > LARGEST_EVENT_BYTES:
+            text = f"The engine sent more than {LARGEST_EVENT_BYTES >> 20} MiB without an end of an event."
+            raise OmniError("engine_died", text)
+        if end:
+            self._remember(data[:end])
+        return data[:end]
+
+    def finish(self) -> bytes:
+        """What is left when the stream has ended: an event that only lacks its empty line, else nothing.
+
+        The standard has a fragment thrown away: passed on, it would spoil the event behind it.
+        """
+        rest, self._rest = self._rest, b""
+        if not _is_whole(data_of(rest)):
+            return b""
+        event = rest + b"\n\n"
+        self._remember(event)
+        return event
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the last events say that the answer is all there, or what went wrong with it."""
+        return any(ends_answer(data_of(event)) for event in EVENT_END.split(b"".join(self._last)))
+
+    def _remember(self, events: bytes) -> None:
+        self._last.append(events)
+        self._last_bytes += len(events)
+        while self._last_bytes - len(self._last[0]) > LAST_EVENTS_BYTES:
+            self._last_bytes -= len(self._last.popleft())
+
+
+def split_events(events: bytes) -> list[bytes]:
+    """Whole events, one by one."""
+    return [event for event in EVENT_END.split(events) if event]
+
+
+def data_of(event: bytes) -> bytes:
+    """The data of one event: its data lines, joined; empty for comments and events without data."""
+    lines = []
+    for line in LINE_END.split(event):
+        name, _, value = line.partition(b":")
+        if name == b"data":
+            lines.append(value.removeprefix(b" "))
+    return b"\n".join(lines)
+
+
+def ends_answer(data: bytes) -> bool:
+    """Whether this is the data of an event with which an answer ends, well or not."""
+    if data.strip() == DONE:
+        return True
+    event = _object(data)
+    if event is None:
+        return False
+    choices = event.get("choices")
+    finished = isinstance(choices, list) and any(isinstance(c, dict) and c.get("finish_reason") for c in choices)
+    return finished or bool(event.get("error"))
+
+
+def _is_whole(data: bytes) -> bool:
+    return data.strip() == DONE or _object(data) is not None
+
+
+def _object(data: bytes) -> dict[str, object] | None:
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None

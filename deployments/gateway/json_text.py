@@ -1,0 +1,61 @@
+"""JSON from outside, read so that what comes of it can be written again: for the engine, the database, a page."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any
+
+# Half of a character; JSON can write it as an escape, and no encoding can.
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+DEEPEST = 100
+
+
+class NotJson(ValueError):
+    """The text is no JSON, or holds what no JSON may hold."""
+
+
+def read_json(raw: bytes) -> Any:
+    """Raises NotJson. Bytes that are no UTF-8 and lone surrogates become U+FFFD; numbers that are not finite are
+    refused."""
+    text = raw.decode("utf-8-sig", "replace")
+    try:
+        found = json.loads(text, parse_float=_finite, parse_constant=_refuse)
+        if _ESCAPED_SURROGATE.search(text):
+            found = json.loads(well_formed(json.dumps(found, ensure_ascii=False)))
+    except (ValueError, RecursionError) as error:
+        raise NotJson(str(error)) from None
+    return found
+
+
+def well_formed(text: str) -> str:
+    """The text with U+FFFD for every lone surrogate, which no encoding could write."""
+    return _SURROGATE.sub("\ufffd", text)
+
+
+def is_deeper_than(value: Any, limit: int) -> bool:
+    """Whether lists and objects are nested deeper than this; walks without recursion."""
+    layer = [value]
+    for _ in range(limit):
+        layer = [inner for outer in layer for inner in _containers(outer)]
+        if not layer:
+            return False
+    return True
+
+
+def _containers(value: Any) -> list[Any]:
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [inner for inner in inside if isinstance(inner, (dict, list))]
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise NotJson(f"{text[:40]} is too large a number")
+    return value
+
+
+def _refuse(text: str) -> float:
+    raise NotJson(f"{text} is no JSON")

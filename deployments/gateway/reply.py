@@ -1,0 +1,110 @@
+"""The answer to one request of a client, begun at most once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from deployments.gateway.shapes import error_body, error_event, status_of
+from omni.errors import OmniError
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+EVENT_STREAM = "text/event-stream"
+STREAM_HEADERS = {"content-type": EVENT_STREAM, "cache-control": "no-cache", "x-accel-buffering": "no"}
+RETRY_AFTER_S = {"too_many_wrong_keys": 60}
+
+
+class Reply:
+    """Written by the relay; beside it, comments may be put between whole events."""
+
+    def __init__(self, send: Send, headers: Mapping[str, str] | None = None, *, is_head: bool = False) -> None:
+        self._send, self._is_head = send, is_head
+        # They go with whatever is answered.
+        self.headers = dict(headers or {})
+        self._begun = self._is_stream = self._ended = False
+        self._lock = asyncio.Lock()
+        self._said_s = time.monotonic()
+
+    async def begin(self, status: int, headers: Mapping[str, str]) -> None:
+        self._begun = True
+        self._is_stream = headers.get("content-type", "").startswith(EVENT_STREAM)
+        named = {**headers, **self.headers}
+        raw = [(name.encode(), _value(value)) for name, value in named.items()]
+        await self._send({"type": "http.response.start", "status": status, "headers": raw})
+
+    async def begin_stream(self, status: int, headers: Mapping[str, str]) -> None:
+        """Headers at once, unless comments came first: servers send them with the first byte only."""
+        async with self._lock:
+            if not self._begun:
+                await self.begin(status, {**headers, **STREAM_HEADERS})
+                await self._say(b"")
+
+    async def write(self, data: bytes) -> None:
+        async with self._lock:
+            await self._say(data)
+
+    async def end(self, data: bytes = b"") -> None:
+        async with self._lock:
+            self._ended = True
+            await self._send({"type": "http.response.body", "body": b"" if self._is_head else data})
+
+    async def whole(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        """An answer in one piece; as the one event of a stream where that has begun already."""
+        if self._begun:
+            return await self.end(b"data: " + _in_one_line(body) + b"\n\n")
+        await self.begin(status, {**headers, "content-length": str(len(body))})
+        return await self.end(body)
+
+    async def json(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
+        await self.whole(status, {"content-type": "application/json", **(headers or {})}, body)
+
+    async def fail(self, error: OmniError) -> None:
+        """As a response of its own, or as the last event of the stream that has begun."""
+        if not self._begun:
+            await self.json(status_of(error), error_body(error), failure_headers(error))
+        elif not self._ended:
+            await self.end(error_event(error) if self._is_stream else b"")
+
+    # --- keeping it alive -----------------------------------------------------------------------------
+    def quiet_until_s(self, limit_s: float) -> float:
+        """How long until it has been quiet for so long."""
+        return max(0.1, self._said_s + limit_s - time.monotonic())
+
+    def is_quiet_for(self, limit_s: float) -> bool:
+        """Nothing was said for so long, and nothing is being said: a client that takes nothing is not told more."""
+        return not self._lock.locked() and time.monotonic() - self._said_s >= limit_s
+
+    async def comment(self, text: str, headers: Mapping[str, str]) -> None:
+        async with self._lock:
+            if self._ended:
+                return
+            if not self._begun:
+                await self.begin(200, {**headers, **STREAM_HEADERS})
+            await self._say(b": " + text.encode("ascii", "replace") + b"\n\n")
+
+    async def _say(self, data: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        self._said_s = time.monotonic()
+
+
+def failure_headers(error: OmniError) -> dict[str, str]:
+    headers = {"www-authenticate": "Bearer"} if status_of(error) == 401 else {}
+    if error.retry:
+        headers["retry-after"] = str(RETRY_AFTER_S.get(error.code, 2))
+    return headers
+
+
+def _value(text: str) -> bytes:
+    """A header's value: what does not fit in is replaced."""
+    return "".join(sign if sign.isprintable() else "?" for sign in text).encode("latin-1", "replace")
+
+
+def _in_one_line(body: bytes) -> bytes:
+    try:
+        return json.dumps(json.loads(body)).encode()
+    except (ValueError, RecursionError):
+        return b" ".join(body.split())

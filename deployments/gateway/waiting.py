@@ -1,0 +1,150 @@
+"""What a request waits for, and for how long it may: an engine that lives is waited for, one that hangs is not.
+
+An engine says nothing, not even headers, while a request waits for one of its slots. So silence alone
+proves nothing: the agent finds out whether an engine lives, and the routing table says what it found.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+
+from django.conf import settings
+
+from deployments.gateway.directory import routing_table
+from deployments.gateway.routing import LEAVING, Serving
+from omni.errors import OmniError
+
+# How often a silent engine is looked at, and how long one that does not live is waited for.
+LOOK_EVERY_S, GIVEN_UP_S = 5.0, 90.0
+
+
+@dataclass
+class _Line:
+    """The requests to one deployment that this process has sent and that are not answered yet, oldest first."""
+
+    waiting: dict[int, None] = field(default_factory=dict)
+    answering: int = 0
+
+
+_lines: dict[str, _Line] = {}
+
+
+@dataclass(eq=False)
+class Wait:
+    """One request's wait. Whoever sent it may ask at any time what it waits for."""
+
+    serving: Serving | None = None
+    is_sent: bool = False
+    # Since when the engine has been asked for the next piece of its answer; None while it is not asked.
+    since_s: float | None = None
+
+    @property
+    def reason(self) -> str:
+        """In words; empty when there is nothing to tell."""
+        if self.serving is None:
+            return ""
+        if not self.is_sent:
+            return "" if self.serving.is_ready else f"{self.serving.name} is {self.serving.state}"
+        place = self.place
+        return f"place {place} in the queue of {self.serving.name}" if place else ""
+
+    @property
+    def place(self) -> int:
+        """In the queue before the engine's slots: 1 is next, 0 is in a slot already, or it cannot be told."""
+        if self.serving is None or not self.serving.slots:
+            return 0
+        line = _lines.get(self.serving.name)
+        if line is None or id(self) not in line.waiting:
+            return 0
+        before = list(line.waiting).index(id(self))
+        return max(0, before + 1 - max(0, self.serving.slots - line.answering))
+
+    @contextmanager
+    def for_engine(self) -> Iterator[None]:
+        """While the engine is asked for the next piece."""
+        self.since_s = time.monotonic()
+        try:
+            yield
+        finally:
+            self.since_s = None
+
+
+@contextmanager
+def in_line(serving: Serving, wait: Wait) -> Iterator[_Ticket]:
+    """The request stands in line until its ticket says that it is answered, and counts until the end."""
+    ticket = _Ticket(_lines.setdefault(serving.name, _Line()), id(wait))
+    wait.serving, wait.is_sent = serving, True
+    try:
+        yield ticket
+    finally:
+        ticket.leave()
+        if not ticket.line.waiting and not ticket.line.answering:
+            _lines.pop(serving.name, None)
+
+
+class _Ticket:
+    def __init__(self, line: _Line, number: int) -> None:
+        self.line, self.number, self.is_answered = line, number, False
+        line.waiting[number] = None
+
+    def answered(self) -> None:
+        """The answer has begun."""
+        if not self.is_answered:
+            self.is_answered = True
+            self.line.waiting.pop(self.number, None)
+            self.line.answering += 1
+
+    def leave(self) -> None:
+        self.line.waiting.pop(self.number, None)
+        self.line.answering -= self.is_answered
+
+
+@asynccontextmanager
+async def watched(serving: Serving, wait: Wait) -> AsyncIterator[None]:
+    """The block may last as long as its engine lives, and no longer than OMNI_REQUEST_LIMIT.
+
+    Raises OmniError (engine_silent, took_too_long) out of whatever is awaited in it.
+    """
+    limit_s = settings.OMNI_REQUEST_LIMIT
+    deadline = asyncio.timeout(limit_s)
+    looking: asyncio.Task[None] | None = None
+    try:
+        async with deadline:
+            looking = asyncio.create_task(_look_after(serving, wait, deadline))
+            try:
+                yield
+            finally:
+                looking.cancel()
+    except TimeoutError:
+        if not deadline.expired():
+            raise
+        if looking and looking.done() and not looking.cancelled():
+            text = f"No answer from the engine of deployment {serving.name!r}, and it does not seem to live."
+            raise OmniError(
+                "engine_silent", text, "Try again; the Deployments page shows its state.", retry=True
+            ) from None
+        text = f"The request took longer than {limit_s} s."
+        raise OmniError("took_too_long", text, "Ask for less, or raise OMNI_REQUEST_LIMIT.") from None
+
+
+async def _look_after(serving: Serving, wait: Wait, deadline: asyncio.Timeout) -> None:
+    """Ends the wait, and itself, when the engine has neither answered nor lived for a while."""
+    alive_s = time.monotonic()
+    while True:
+        await asyncio.sleep(LOOK_EVERY_S)
+        now_s = time.monotonic()
+        if wait.since_s is None or await _lives(serving):
+            alive_s = now_s
+        elif now_s - max(alive_s, wait.since_s) >= GIVEN_UP_S:
+            deadline.reschedule(asyncio.get_running_loop().time())
+            return
+
+
+async def _lives(serving: Serving) -> bool:
+    """By what its agent says. One that is being ended breaks its connections by itself."""
+    now = (await routing_table()).deployments.get(serving.name)
+    return now is not None and (now.is_ready or now.state in LEAVING)

@@ -1,0 +1,205 @@
+"""Connections to the web server: how many there are, and what may come over one before anybody answers.
+
+Daphne stores a request's whole body before the application hears of it, and keeps connections on which
+nothing comes. Here a long body is only read once its request was let in, a request has to arrive in time,
+and where there is no room left the connection that has been idle longest makes room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import unquote
+
+from daphne.http_protocol import HTTPFactory
+from twisted.internet import reactor
+from twisted.web import http
+
+from omni.errors import OmniError
+
+# Twisted's interfaces say less than its objects can.
+_HttpChannel: Any = http.HTTPChannel
+_later: Any = reactor.callLater  # type: ignore[attr-defined]
+log = logging.getLogger(__name__)
+
+# A request's line and headers, and one that is still to come on a connection that is kept.
+HEAD_S, IDLE_S = 20.0, 60.0
+# A body has this long, and longer the larger it is: slower than this nobody is.
+BODY_S, SLOWEST_BYTES_PER_S = 30.0, 50_000
+# A body up to this length is stored before anybody is asked.
+SHORT_BODY_BYTES = 64 << 10
+LONGEST_LINE = 16 << 10
+# After a refusal so much longer is read, so that the client gets to see it.
+LINGER_S = 2.0
+# Descriptors for other things than clients, and what one client may take: its own and one to an engine.
+OTHER_FILES, FILES_PER_CLIENT = 200, 2
+MOST_CONNECTIONS = 4096
+
+# How long a body may be, by the request's scope. Raises OmniError.
+Admit = Callable[[dict[str, Any]], Awaitable[int]]
+# The body of an answer that says what was wrong, and its status.
+Explain = Callable[[str, OmniError], tuple[int, bytes, dict[str, str]]]
+
+
+def room_for_connections() -> int:
+    """Raises the limit of open files as far as it goes; how many clients fit in."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OTHER_FILES + FILES_PER_CLIENT * MOST_CONNECTIONS
+    reachable = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if reachable > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (reachable, hard))
+        soft = reachable
+    return max(16, min(MOST_CONNECTIONS, (soft - OTHER_FILES) // FILES_PER_CLIENT))
+
+
+class LimitedChannel(_HttpChannel):  # type: ignore[misc]
+    """One connection. `limits` is the factory that it belongs to."""
+
+    MAX_LENGTH = LONGEST_LINE
+    totalHeadersSize = 2 * LONGEST_LINE
+    limits: LimitedFactory
+
+    def connectionMade(self) -> None:  # noqa: N802 - Twisted's name
+        super().connectionMade()
+        self.idle_since_s: float | None = time.monotonic()
+        self._deadline: Any = None
+        self._is_refused = self._is_complete = False
+        self._due_in(HEAD_S)
+        self.limits.joined(self)
+
+    def connectionLost(self, reason: Any) -> None:  # noqa: N802
+        self._due_in(None)
+        self.limits.left(self)
+        super().connectionLost(reason)
+
+    def dataReceived(self, data: bytes) -> None:  # noqa: N802
+        if not self._is_refused:
+            super().dataReceived(data)
+
+    # --- how much -----------------------------------------------------------------------------------
+    def lineLengthExceeded(self, line: bytes) -> None:  # noqa: N802
+        self.refuse(OmniError("header_too_large", f"A line of the headers is longer than {LONGEST_LINE} bytes."))
+
+    def lineReceived(self, line: bytes) -> None:  # noqa: N802
+        if self._receivedHeaderSize + len(line) > self.totalHeadersSize:
+            text = f"The headers are longer than {self.totalHeadersSize} bytes."
+            return self.refuse(OmniError("header_too_large", text))
+        return super().lineReceived(line)
+
+    def allHeadersReceived(self) -> None:  # noqa: N802
+        request, length = self.requests[-1], self.length
+        self._is_complete = False
+        if length == 0:
+            return super().allHeadersReceived()
+        self._due_in(BODY_S + (length or 0) / SLOWEST_BYTES_PER_S)
+        if length is not None and length <= SHORT_BODY_BYTES:
+            return super().allHeadersReceived()
+        # Nothing more is read, and nobody is told to go on, until it is known whether the request may pass.
+        self._networkProducer.pauseProducing()
+        expected = request.requestHeaders.getRawHeaders(b"Expect")
+        request.requestHeaders.removeHeader(b"Expect")
+        super().allHeadersReceived()
+        asyncio.ensure_future(self._let_in(request, length, bool(expected)))
+        return None
+
+    async def _let_in(self, request: Any, length: int | None, is_expected: bool) -> None:
+        try:
+            most = await self.limits.admit(_scope(request, self))
+            if length is not None and length > most:
+                text = f"The request is larger than {most >> 10} KiB."
+                raise OmniError("body_too_large", text, "Send less at once.")
+        except OmniError as error:
+            return self.refuse(error)
+        except Exception:
+            log.exception("a request was neither let in nor refused")
+            return self.refuse(OmniError("internal", "The panel made a mistake; its log says which."))
+        request.most_body_bytes = most
+        if is_expected and not self._is_complete:
+            self._send100Continue()
+        return self._networkProducer.resumeProducing()
+
+    def refuse(self, error: OmniError) -> None:
+        """Answers instead of the application and reads on for a moment: closed at once, the client would only see
+        that its connection broke. A body that is all there is the application's."""
+        if self._is_complete:
+            return self._networkProducer.resumeProducing()
+        if self._is_refused or self.transport is None:
+            return None
+        self._is_refused = True
+        path = getattr(self, "_path", b"").decode("latin-1")
+        status, body, headers = self.limits.explain(path.partition("?")[0], error)
+        reason = http.RESPONSES.get(status, b"Error").decode()
+        named = {**headers, "Content-Length": str(len(body)), "Connection": "close", "Server": "omni"}
+        head = "".join(f"{name}: {value}\r\n" for name, value in named.items())
+        self.transport.write(f"HTTP/1.1 {status} {reason}\r\n{head}\r\n".encode("latin-1", "replace") + body)
+        self._networkProducer.resumeProducing()
+        return self._due_in(LINGER_S)
+
+    # --- how long -----------------------------------------------------------------------------------
+    def allContentReceived(self) -> None:  # noqa: N802
+        self.idle_since_s, self._is_complete = None, True
+        self._due_in(None)
+        super().allContentReceived()
+
+    def requestDone(self, request: Any) -> None:  # noqa: N802
+        self.idle_since_s, self._is_complete = time.monotonic(), False
+        self._due_in(IDLE_S)
+        super().requestDone(request)
+
+    def _due_in(self, seconds: float | None) -> None:
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        self._deadline = None if seconds is None else _later(seconds, self.drop)
+
+    def drop(self) -> None:
+        if self.transport is not None:
+            self.transport.abortConnection()
+
+
+class LimitedFactory(HTTPFactory):  # type: ignore[misc]
+    """The connections of one server."""
+
+    def __init__(self, server: Any, admit: Admit, explain: Explain) -> None:
+        super().__init__(server)
+        self.admit, self.explain = admit, explain
+        self.most = room_for_connections()
+        self.channels: dict[LimitedChannel, None] = {}
+
+    def buildProtocol(self, address: Any) -> Any:  # noqa: N802
+        protocol = super().buildProtocol(address)
+        channel = LimitedChannel()
+        channel.requestFactory, channel.site, channel.factory = protocol.requestFactory, self, self
+        channel.timeOut = None  # deadlines of our own
+        channel.limits = self
+        return channel
+
+    def joined(self, channel: LimitedChannel) -> None:
+        self.channels[channel] = None
+        if len(self.channels) + self.server.open_sockets() <= self.most:
+            return
+        idle = [one for one in self.channels if one.idle_since_s is not None and one is not channel]
+        oldest = min(idle, key=lambda one: one.idle_since_s or 0.0, default=channel)
+        self.channels.pop(oldest, None)
+        oldest.drop()
+
+    def left(self, channel: LimitedChannel) -> None:
+        """Closed, or a socket from now on."""
+        self.channels.pop(channel, None)
+
+
+def _scope(request: Any, channel: LimitedChannel) -> dict[str, Any]:
+    """What an application would be told of a request whose body is still to come."""
+    peer = channel.transport.getPeer()
+    headers = [(name.lower(), value) for name, values in request.requestHeaders.getAllRawHeaders() for value in values]
+    path = channel._path.partition(b"?")[0]
+    return {
+        "type": "http",
+        "method": channel._command.decode("ascii", "replace"),
+        "path": unquote(path.decode("ascii", "replace")),
+        "headers": headers,
+        "client": [str(getattr(peer, "host", "")), getattr(peer, "port", 0)],
+    }
