@@ -20,6 +20,7 @@ from omni.errors import OmniError
 from omni.events import chat_group
 from omni.roles import CHAT
 
+LARGEST_ID = 1 << 63
 NOT_LOGGED_IN, NOT_ALLOWED, NOT_FOUND = 4401, 4403, 4404
 Reply = list[dict[str, Any]]
 Action = Callable[[int, Mapping[str, Any]], Awaitable[Reply]]
@@ -157,6 +158,6 @@ def _message(content: Mapping[str, Any]) -> int:
 
 def _number(content: Mapping[str, Any], name: str) -> int:
     found = content.get(name)
-    if not isinstance(found, int) or isinstance(found, bool):
+    if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found < LARGEST_ID:
         raise OmniError("unknown_action", f"The page did not say which {name} it means.", "Reload it.")
     return found

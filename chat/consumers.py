@@ -51,5 +51,5 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
 def _parsed(text: str | None) -> Any:
     try:
         return json.loads(text or "")
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

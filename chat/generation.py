@@ -20,6 +20,7 @@ from chat.thread import fragments_of
 from chat.timings import figures, live_figures, parse_handover
 from chat.transcript import Delta, EventReader, settled_length
 from deployments.gateway.relay import open_answer
+from deployments.gateway.waiting import Wait
 from deployments.measurements import record
 from omni.broadcast import publish_async
 from omni.database import DatabasePool
@@ -28,7 +29,7 @@ from omni.events import chat_group
 
 log = logging.getLogger(__name__)
 
-PUBLISH_EVERY_S, SAVE_EVERY_S, SETTLE_EVERY_S = 0.04, 1.0, 0.3
+PUBLISH_EVERY_S, SAVE_EVERY_S, SETTLE_EVERY_S, TELL_WAIT_EVERY_S = 0.04, 1.0, 0.3, 0.5
 PATH = "/v1/chat/completions"
 TRACKS = ("content", "thinking")
 State = Message.State
@@ -56,6 +57,7 @@ class Generation:
     first_at: float | None = None
     last: Delta = field(default_factory=Delta)
     task: asyncio.Task[None] | None = None
+    wait: Wait = field(default_factory=Wait)
 
     def __post_init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -74,7 +76,7 @@ class Generation:
         """Reads the engine until it ends, fails or is stopped; never raises."""
         reading = asyncio.ensure_future(self._read())
         stopped = asyncio.ensure_future(self._stop.wait())
-        helpers = [asyncio.ensure_future(loop()) for loop in (self._publish_often, self._save_often)]
+        helpers = [asyncio.ensure_future(loop()) for loop in (self._publish_often, self._save_often, self._tell_wait)]
         await asyncio.wait({reading, stopped}, return_when=asyncio.FIRST_COMPLETED)
         for task in (reading, stopped):
             task.cancel()
@@ -95,7 +97,7 @@ class Generation:
     # --- reading ----------------------------------------------------------------------------------
     async def _read(self) -> None:
         body = await in_database(request_for)(self.answer_id)
-        async with open_answer(PATH, body) as upstream:
+        async with open_answer(PATH, body, self.wait) as upstream:
             self.sent_at = upstream.sent_at
             # A route may lead elsewhere than when the question was asked.
             self.answered_by = {"deployment_name": upstream.choice.serving.name}
@@ -135,6 +137,15 @@ class Generation:
                 settle_at = time.monotonic() + SETTLE_EVERY_S
             await self._pause(PUBLISH_EVERY_S)
         await self._publish()
+
+    async def _tell_wait(self) -> None:
+        """What it waits for, while no word has come."""
+        told = ""
+        while not self._over.is_set() and not self.first_at:
+            if (reason := self.wait.reason) != told:
+                told = reason
+                await self._send(self.state(State.STREAMING, waiting=reason))
+            await self._pause(TELL_WAIT_EVERY_S)
 
     async def _publish(self) -> None:
         for track in TRACKS:

@@ -10,6 +10,8 @@ from math import isfinite
 from typing import Any, TypedDict
 
 HANDOVER = "omni_handover"
+# What fits into the table's columns; no engine counts or takes more.
+LARGEST_COUNT, LARGEST_FIGURE, MOST_FIGURES = 1 << 31, 1e15, 40
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,10 @@ def figures(
     handover: Mapping[str, Any] | None = None,
 ) -> Figures:
     """Times in seconds of one monotonic clock; `usage` and `timings` as the engine sent them, or empty."""
-    cached = _count((usage.get("prompt_tokens_details") or {}).get("cached_tokens", timings.get("cache_n")))
+    timings = _plain(timings)
+    details = usage.get("prompt_tokens_details")
+    told = details.get("cached_tokens") if isinstance(details, dict) else None
+    cached = _count(timings.get("cache_n") if told is None else told)
     completion = _count(usage.get("completion_tokens", timings.get("predicted_n")))
     return Figures(
         ttft_ms=_span_ms(sent_at, first_at),
@@ -93,9 +98,8 @@ def parse_handover(header: str) -> dict[str, Any]:
 
 def _prompt_tokens(timings: Mapping[str, Any]) -> int | None:
     """llama.cpp: cache_n + prompt_n are all tokens of the prompt."""
-    if "prompt_n" not in timings:
-        return None
-    return int(timings["prompt_n"]) + int(timings.get("cache_n", 0))
+    read = _count(timings.get("prompt_n"))
+    return None if read is None else read + (_count(timings.get("cache_n")) or 0)
 
 
 def _decode_tps(
@@ -110,14 +114,16 @@ def _decode_tps(
 
 
 def _less_one(count: Any) -> int | None:
-    return int(count) - 1 if count else None
+    known = _count(count)
+    return known - 1 if known else None
 
 
 def _rate(count: Any, span_ms: Any) -> float | None:
     """None where there is too little to speak of a rate."""
-    if not count or not span_ms or count < 1 or span_ms <= 0.01:
+    known = _count(count)
+    if not known or not _is_number(span_ms) or span_ms <= 0.01:
         return None
-    return float(count) / float(span_ms) * 1000
+    return known / float(span_ms) * 1000
 
 
 def _span_ms(start: float | None, end: float | None) -> float | None:
@@ -125,4 +131,15 @@ def _span_ms(start: float | None, end: float | None) -> float | None:
 
 
 def _count(value: Any) -> int | None:
-    return int(value) if isinstance(value, (int, float)) and value >= 0 else None
+    """None for what no engine counts."""
+    return int(value) if _is_number(value) and value < LARGEST_COUNT else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < LARGEST_FIGURE
+
+
+def _plain(timings: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept of an engine's own figures: numbers, and not without bound."""
+    figures = {name[:60]: value for name, value in timings.items() if _is_number(value)}
+    return dict(list(figures.items())[:MOST_FIGURES])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from deployments.gateway.events import DONE, WholeEvents, data_of, split_events
+from deployments.gateway.json_text import read_answer
+
+LONGEST_REASON = 20
 SAMPLING = ("temperature", "top_p", "max_tokens")
 FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})")
 
@@ -66,11 +69,15 @@ def request_body(
 ) -> dict[str, Any]:
     """The chat request for the last question of `history`, which holds (question, answer or None).
 
-    Questions without an answer are joined with the next: many chat templates demand that roles alternate.
+    A question to which nothing was answered (``""``: it failed, or was stopped at once) is left out: sent along
+    with the next it would fail again. One that was never asked here (None) is joined with the next: many chat
+    templates demand that roles alternate.
     """
     messages: list[dict[str, str]] = [{"role": "system", "content": system}] if system.strip() else []
     waiting: list[str] = []
     for question, answer in history:
+        if answer == "":
+            continue
         waiting.append(question)
         if answer:
             messages += [
@@ -104,40 +111,45 @@ class EventReader:
     """Reads server-sent events out of a byte stream, however it was cut."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._cut = WholeEvents()
 
     def feed(self, chunk: bytes) -> list[Delta]:
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
-        deltas = []
-        for line in lines:
-            data = line.strip().removeprefix(b"data:").strip() if line.startswith(b"data:") else b""
-            if data and data != b"[DONE]":
-                deltas.append(_delta(data))
-        return deltas
+        found = [data_of(event) for event in split_events(self._cut.feed(chunk))]
+        return [_delta(data) for data in found if data and data.strip() != DONE]
 
 
 def _delta(data: bytes) -> Delta:
     try:
-        event = json.loads(data)
-    except (ValueError, RecursionError):
+        event = read_answer(data)
+    except ValueError:
         event = None
     return delta_of(event) if isinstance(event, dict) else Delta(error="The engine sent something that is no event.")
 
 
 def delta_of(event: Mapping[str, Any]) -> Delta:
-    """One chunk of /v1/chat/completions, or the error event that ends a stream."""
+    """One chunk of /v1/chat/completions, or the error event that ends a stream. What is not of the kind that it
+    should be is not there: servers differ."""
     if error := event.get("error"):
         return Delta(error=str(error.get("message", error)) if isinstance(error, dict) else str(error))
-    choice = (event.get("choices") or [{}])[0]
-    text = choice.get("delta") or {}
+    choices = event.get("choices")
+    choice = _object(choices[0]) if isinstance(choices, list) and choices else {}
+    text = _object(choice.get("delta"))
     return Delta(
-        content=text.get("content") or "",
-        thinking=text.get("reasoning_content") or text.get("reasoning") or "",
-        finish_reason=choice.get("finish_reason") or "",
-        usage=event.get("usage") or {},
-        timings=event.get("timings") or {},
-        progress=event.get("prompt_progress") or {},
+        content=_text(text.get("content")),
+        thinking=_text(text.get("reasoning_content")) or _text(text.get("reasoning")),
+        finish_reason=_text(choice.get("finish_reason"))[:LONGEST_REASON],
+        usage=_object(event.get("usage")),
+        timings=_object(event.get("timings")),
+        progress=_object(event.get("prompt_progress")),
     )
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def settled_length(text: str) -> int:

@@ -15,6 +15,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+# Requests to an engine that ends break off at once; what they leave behind is written within this time.
+JUST_THEN_S = 2.0
+
 
 class DoorShut(Exception):
     """The deployment's engines are being ended."""
@@ -103,6 +106,10 @@ class Doors:
             return _door(self.folder, deployment).stat().st_mtime_ns
         except OSError:
             return 0
+
+    def was_used_at(self, deployment: int, at_s: float) -> bool:
+        """Whether requests were on their way then: some still are, or the last one went just then."""
+        return self.is_busy(deployment) or abs(self.used_ns(deployment) / 1e9 - at_s) < JUST_THEN_S
 
     def remove(self, deployment: int) -> None:
         """The deployment is gone."""

@@ -99,7 +99,7 @@ def _deployment(deployment: Deployment) -> Document:
         "strategy": deployment.strategy,
         "desired": deployment.desired,
         "unloaded": deployment.is_unloaded,
-        "state": str(deployment.state),
+        "state": str(deployment.shown_state),
         "error": deployment.error,
         "instances": [_instance(instance) for instance in deployment.instances.all()],
     }

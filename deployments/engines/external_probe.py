@@ -41,7 +41,9 @@ def ask(address: str, key: str) -> Standing:
     try:
         checked = allowed_address(address)
         with httpx.Client(trust_env=False, follow_redirects=False, timeout=TIMEOUT_S) as client:
-            return _asked(client, checked, {"authorization": f"Bearer {key}"} if key else {})
+            # Packed, a short body would become one without end.
+            plain = {"accept-encoding": "identity"}
+            return _asked(client, checked, plain | ({"authorization": f"Bearer {key}"} if key else {}))
     except OmniError as error:
         return Standing(trouble=error)
     except httpx.TimeoutException:
@@ -66,7 +68,9 @@ def _get(client: httpx.Client, url: str, headers: dict[str, str], ends_at: float
     """Status and body. Raises OmniError when the body has no end, or comes drop by drop."""
     with client.stream("GET", url, headers=headers) as response:
         body = b""
-        for chunk in response.iter_bytes():
+        if response.headers.get("content-encoding", "identity") != "identity":
+            raise OmniError("not_openai_compatible", "It packs its answer although it was asked not to.")
+        for chunk in response.iter_raw():
             body += chunk
             if len(body) > LARGEST_BYTES:
                 raise OmniError("not_openai_compatible", f"Its answer is larger than {LARGEST_BYTES >> 20} MiB.")

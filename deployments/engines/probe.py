@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import subprocess
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from django.utils import timezone
 
@@ -25,7 +30,9 @@ TIMEOUT_S = {"--version": 10.0, "--help": 10.0, "--list-devices": 30.0}
 USUAL_TIMEOUT_S = 10.0
 # ik_llama.cpp lists its flags and ends with 1.
 HELP_EXIT_CODES = (0, 1)
-MAX_OUTPUT_CHARACTERS = 1 << 20
+MOST_OUTPUT_BYTES = 2 << 20
+# What a program that has ended still had to say is there by then.
+LAST_WORDS_S = 2.0
 
 
 def ask(path: str, flag: str, *, exit_codes: Sequence[int] = (0,)) -> str:
@@ -37,14 +44,7 @@ def _ask(program: Sequence[str], args: Sequence[str], exit_codes: Sequence[int] 
     path, flag = program[-1], " ".join(args)
     timeout_s = TIMEOUT_S.get(flag, USUAL_TIMEOUT_S) + slow_start_s
     try:
-        done = subprocess.run(
-            [*program, *args],
-            capture_output=True,
-            stdin=subprocess.DEVNULL,
-            timeout=timeout_s,
-            env=engine_environment(path),
-            start_new_session=True,
-        )
+        done = _run([*program, *args], engine_environment(path), timeout_s)
     except FileNotFoundError:
         path = program[0]
         fix = "Install it again, or choose another engine."
@@ -55,12 +55,54 @@ def _ask(program: Sequence[str], args: Sequence[str], exit_codes: Sequence[int] 
     except OSError as error:
         text = f"{path} cannot be run: {error.strerror}."
         raise OmniError("engine_broken", text, "Give it execute permission; check that it fits this CPU.") from None
-    text = (done.stdout + b"\n" + done.stderr).decode(errors="replace")[:MAX_OUTPUT_CHARACTERS]
+    if done is None:
+        text = f"{path} {flag} prints more than {MOST_OUTPUT_BYTES >> 20} MiB."
+        raise OmniError("engine_broken", text, "Run it in a terminal to see why.")
+    text = (done.stdout + b"\n" + done.stderr).decode(errors="replace")
     if done.returncode not in exit_codes:
         last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no output")
         said = f"{path} {flag} ended with exit code {done.returncode}: {last}"
         raise OmniError("engine_broken", said[:500], "Run it in a terminal to see why.")
     return text
+
+
+def _run(argv: Sequence[str], env: Mapping[str, str], timeout_s: float) -> subprocess.CompletedProcess[bytes] | None:
+    """Runs a program to its end; None for one that prints more than anybody would read, and is ended over it.
+
+    Raises subprocess.TimeoutExpired, and OSError when it cannot be started.
+    """
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(
+        argv, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=dict(env), start_new_session=True
+    )
+    output, errors = bytearray(), bytearray()
+    readers = [
+        threading.Thread(target=_read, args=(process, stream, kept), daemon=True)
+        for stream, kept in ((process.stdout, output), (process.stderr, errors))
+    ]
+    for reader in readers:
+        reader.start()
+    try:
+        process.wait(timeout_s)
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        for reader in readers:
+            reader.join(LAST_WORDS_S)
+    if max(len(output), len(errors)) > MOST_OUTPUT_BYTES:
+        return None
+    return subprocess.CompletedProcess(argv, process.returncode, bytes(output), bytes(errors))
+
+
+def _read(process: subprocess.Popen[bytes], stream: Any, kept: bytearray) -> None:
+    """Up to the end of the output, or so far that it is too much."""
+    with stream:
+        while part := stream.read1(1 << 16):
+            kept += part
+            if len(kept) > MOST_OUTPUT_BYTES:
+                return process.kill()
 
 
 def remote_device(engine: Engine, endpoint: str) -> ListedDevice:

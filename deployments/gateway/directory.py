@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 
-from deployments.engines.external import left_out
+from deployments.engines.external import LLAMA_CPP, left_out
+from deployments.engines.llama_cpp import LlamaCpp
 from deployments.external_keys import key_name
 from deployments.gateway.handover_facts import argument, handover_facts
 from deployments.gateway.routing import Foreign, Passage, Peer, Serving, Table
@@ -85,9 +86,16 @@ def serving(deployment: Deployment) -> Serving:
         is_unloaded=deployment.is_unloaded,
         is_outdated=any(i.generation != deployment.generation for i in instances),
         drain_s=int(settings["drain_s"]),
+        flavour=_flavour(deployment),
         slots=0 if deployment.is_external else int(settings["parallel"]),
         ends_now=deployment.ends_now,
     )
+
+
+def _flavour(deployment: Deployment) -> str:
+    """What takes the same fields: an external llama-server is one all the same."""
+    is_llama_cpp = deployment.is_external and deployment.engine.build == LLAMA_CPP
+    return LlamaCpp.flavour if is_llama_cpp else deployment.engine.flavour
 
 
 def _foreign(deployment: Deployment) -> Foreign | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from deployments.gateway.json_text import read_answer
 from omni.errors import OmniError
 
 # As good as a bound before the first file has been seen: a 70B model with 8 KV heads in f16 has 328 KB a token.
@@ -202,14 +203,15 @@ def last_timings(tail: bytes) -> dict[str, Any]:
     """The last figures of the engine in the end of an answer; empty when there are none."""
     found = _TIMINGS.findall(tail)
     try:
-        return dict(json.loads(found[-1])) if found else {}
+        return dict(read_answer(found[-1])) if found else {}
     except ValueError:
         return {}
 
 
 def held_after(prompt: array[int], timings: Mapping[str, Any]) -> Held:
     """What the slot holds behind an answer: the last token that was sampled is not in the cache."""
-    return Held(prompt, max(int(timings.get("predicted_n") or 0) - 1, 0))
+    predicted = timings.get("predicted_n")
+    return Held(prompt, max(predicted - 1, 0) if isinstance(predicted, int) else 0)
 
 
 def is_used(timings: Mapping[str, Any], handed_over: int) -> bool | None:

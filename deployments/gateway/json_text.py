@@ -30,6 +30,26 @@ def read_json(raw: bytes) -> Any:
     return found
 
 
+def read_answer(raw: bytes | str) -> Any:
+    """What an engine says, which is taken as far as it goes: numbers that are not finite become None.
+
+    Raises ValueError, as json does.
+    """
+    text = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else raw
+    try:
+        found = json.loads(text, parse_float=_finite_or_none, parse_constant=lambda _: None)
+        if _ESCAPED_SURROGATE.search(text):
+            found = json.loads(well_formed(json.dumps(found, ensure_ascii=False)))
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
+    return found
+
+
+def _finite_or_none(text: str) -> float | None:
+    value = float(text)
+    return value if math.isfinite(value) else None
+
+
 def well_formed(text: str) -> str:
     """The text with U+FFFD for every lone surrogate, which no encoding could write."""
     return _SURROGATE.sub("\ufffd", text)

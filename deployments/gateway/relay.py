@@ -17,6 +17,7 @@ from django.conf import settings
 from deployments.gateway.admission import admitted, explain_errors
 from deployments.gateway.connection import client, engine_errors
 from deployments.gateway.events import WholeEvents
+from deployments.gateway.extras import extras
 from deployments.gateway.fields import TAKE_LONG, allowed
 from deployments.gateway.foreign import as_taken, refuse, request_to
 from deployments.gateway.handover import handed_over
@@ -113,7 +114,9 @@ async def open_answer(path: str, body: Mapping[str, Any], wait: Wait | None = No
     fields, dropped = await _checked(path, body)
     sent_at = time.monotonic()
     async with admitted(name, wait) as choice:
-        fields, dropped = as_taken(choice.serving, fields, dropped)
+        taken = extras(choice.serving.flavour, body, dropped)
+        rest = [name for name in dropped if name not in taken]
+        fields, dropped = as_taken(choice.serving, fields | taken, rest)
         async with _engine(choice, fields, wait), _sent(path, choice, fields, wait) as (response, passing):
             is_stream = fields.get("stream") is True
             yield Upstream(choice, response, is_stream, sent_at, wait, dropped, passing)
@@ -126,6 +129,13 @@ async def _engine(choice: Choice, fields: Mapping[str, Any], wait: Wait) -> Asyn
     watching = suspects.watching(choice.serving.name, fields, is_dead)
     async with watching, explain_errors(choice), watched(choice.serving, wait):
         yield
+
+
+def _refuse_packed(serving: Serving, response: httpx.Response) -> None:
+    """Bytes are passed on as they come, and looked into on the way: packed ones could not be."""
+    if response.headers.get("content-encoding", "identity") != "identity":
+        text = f"The server of deployment {serving.name!r} packs its answer although it was asked not to."
+        raise OmniError("engine_refused", text)
 
 
 async def _is_dead(serving: Serving) -> bool:
@@ -161,6 +171,7 @@ async def _sent(
             try:
                 ticket.answered()
                 refuse(serving, response)
+                _refuse_packed(serving, response)
                 passing.begins(response.status_code)
                 yield response, passing
             finally:

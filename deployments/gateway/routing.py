@@ -81,6 +81,8 @@ class Serving:
     # What runs is what ought to have run before it was changed.
     is_outdated: bool = False
     drain_s: int = 0
+    # Of the engine, or "external" for a server whose kind is not known.
+    flavour: str = ""
     # How many requests it works on at a time; 0 where that is not known.
     slots: int = 0
     # Requests that are on their way are cut off at once when it is ended.

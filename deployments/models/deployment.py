@@ -88,6 +88,11 @@ class Deployment(models.Model):
         return deployment_state(states, desired=self.desired, error=bool(self.error), unloaded=self.is_unloaded)
 
     @property
+    def shown_state(self) -> str:
+        """For people and programs: what gave its memory back and loads when it is asked is not just stopped."""
+        return "unloaded" if self.is_unloaded and self.state == "stopped" else self.state
+
+    @property
     def drains_until(self) -> datetime | None:
         """When answers in progress are cut off, while they are waited for."""
         return max((i.drains_until for i in self.instances.all() if i.drains_until), default=None)

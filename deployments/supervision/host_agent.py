@@ -231,6 +231,9 @@ class HostAgent:
                 seen[instance.pk] = self.pulse.felt(instance, record, seen[instance.pk])
             if instance.deployment and record and seen[instance.pk].health == Health.READY:
                 seen[instance.pk] = self.checker.checked(instance, record, seen[instance.pk])
+            if instance.deployment_id and record and seen[instance.pk].cause:
+                at_work = self.doors.was_used_at(instance.deployment_id, process.ended_s(self.run, instance.pk))
+                seen[instance.pk] = replace(seen[instance.pk], was_at_work=at_work)
         return seen
 
     def _end_orphans(self, known: set[int]) -> None:

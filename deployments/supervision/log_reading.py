@@ -164,7 +164,8 @@ _MAX_LINE = 500
 # What comes before other lines that follow from it, best first: a server that is not understood was not connected to,
 # and a device that was not found is called invalid.
 _DECISIVE = (re.compile(r"RPC server version mismatch"), re.compile(r"Failed to connect to \S+"))
-SIGNAL_NAMES = {4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 9: "SIGKILL", 11: "SIGSEGV", 15: "SIGTERM"}
+CRASHED_BY_SIGNAL = "crashed"
+SIGNAL_NAMES = {4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL", 11: "SIGSEGV", 15: "SIGTERM"}
 
 
 def is_error(line: str) -> bool:
@@ -217,6 +218,6 @@ def cause_of_exit(lines: Sequence[str], exit_code: int | None) -> Cause:
         return Cause("wrong_processor", text, "Install a build for this processor.", line, permanent=True)
     if exit_code is not None and exit_code < 0:
         name = SIGNAL_NAMES.get(-exit_code, f"signal {-exit_code}")
-        return Cause("crashed", f"The engine crashed ({name}).", "The log tells more.", line)
+        return Cause(CRASHED_BY_SIGNAL, f"The engine crashed ({name}).", "The log tells more.", line)
     ended = "and its exit code is not known" if exit_code is None else f"with exit code {exit_code}"
     return Cause("exited", f"The engine ended by itself {ended}.", "The log tells more.", line)

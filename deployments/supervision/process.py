@@ -94,6 +94,14 @@ def read_record(run: Path, instance: int) -> Record | None:
         return None
 
 
+def ended_s(run: Path, instance: int) -> float:
+    """When its runner wrote last, which it does when its engine ends; 0 where there is no record."""
+    try:
+        return (instances_folder(run) / f"{instance}.json").stat().st_mtime
+    except OSError:
+        return 0.0
+
+
 def is_held(run: Path, instance: int) -> bool:
     """Whether a runner of this instance lives, with or without its record."""
     try:

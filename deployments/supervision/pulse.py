@@ -17,6 +17,9 @@ from deployments.supervision.ports import LOOPBACK
 from deployments.supervision.process import Record
 from deployments.supervision.reconcile import Health, Observed
 
+# What is answered does not matter, only that it is.
+MOST_BYTES = 1 << 20
+
 
 @dataclass(frozen=True)
 class PulseLimits:
@@ -37,7 +40,7 @@ class _Question:
         # One that refuses or breaks off is alive or dead in a way that others see.
         with suppress(OSError, http.client.HTTPException):
             connection.request("GET", path, headers={"Authorization": f"Bearer {settings.OMNI_HOME.secret('engine')}"})
-            connection.getresponse().read()
+            connection.getresponse().read(MOST_BYTES)
         connection.close()
         self.is_answered.set()
 

@@ -9,7 +9,7 @@ import random
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from deployments.supervision.log_reading import Cause
+from deployments.supervision.log_reading import CRASHED_BY_SIGNAL, Cause
 from deployments.supervision.states import InstanceState as S
 
 
@@ -83,6 +83,8 @@ class Observed:
     wrong: Cause | None = None
     # Requests are on their way to its deployment.
     is_busy: bool = False
+    # It ended while it worked on requests: one of them may have ended it.
+    was_at_work: bool = False
 
     @property
     def is_alive(self) -> bool:
@@ -141,6 +143,8 @@ def decide(desired: Desired, seen: Observed, memory: Memory, now_s: float, limit
     if memory.state == S.STOPPING:
         memory = replace(memory, state=S.STOPPED, terminated_s=None, terminations=0, next_start_s=0.0)
     elif memory.state in (S.STARTING, S.LOADING, S.READY, S.UNHEALTHY) and seen.cause:
+        if seen.was_at_work and seen.cause.code == CRASHED_BY_SIGNAL and memory.state in (S.READY, S.UNHEALTHY):
+            return _ended_by_request(seen.cause, desired, memory, now_s, limits, seed)
         return _ended(seen.cause, desired, memory, now_s, limits, seed)
     return _starting(desired, memory, now_s)
 
@@ -244,6 +248,16 @@ def _ended(cause: Cause, desired: Desired, memory: Memory, now_s: float, limits:
         return _to(memory, S.FAILED, now_s, reason, cause=replace(cause, text=reason, fix="Start tries again."))
     delay_s = limits.delay_s(failures, seed)
     decision = _to(memory, S.CRASHED, now_s, f"{cause.text} Next start in {delay_s:.0f} s.", cause=cause)
+    return replace(decision, memory=replace(decision.memory, next_start_s=now_s + delay_s))
+
+
+def _ended_by_request(
+    cause: Cause, desired: Desired, memory: Memory, now_s: float, limits: Limits, seed: int
+) -> Decision:
+    """Not its own failure: one client's request must not take a deployment from all the others for good."""
+    delay_s = limits.delay_s(1, seed)
+    reason = f"{cause.text} It was at work on requests. Next start in {delay_s:.0f} s."
+    decision = _to(replace(memory, generation=desired.generation), S.CRASHED, now_s, reason, cause=cause)
     return replace(decision, memory=replace(decision.memory, next_start_s=now_s + delay_s))
 
 

@@ -15,6 +15,7 @@ from deployments.supervision.ports import LOOPBACK
 
 # The first answer of a large model, from a disk that is still being read.
 TIMEOUT_S = 180.0
+MOST_BYTES = 8 << 20
 
 
 def check_answer(port: int, key: str, reference: Answer | None, model: str = "") -> Check:
@@ -108,7 +109,9 @@ def _call(port: int, key: str, method: str, path: str, body: object) -> Any:
         headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
         connection.request(method, path, None if body is None else json.dumps(body), headers)
         answer = connection.getresponse()
-        text = answer.read()
+        text = answer.read(MOST_BYTES + 1)
+        if len(text) > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES} bytes")
         if answer.status != 200:
             raise ValueError(f"status {answer.status}")
         return json.loads(text)

@@ -42,6 +42,12 @@ export class Stream {
     this.liveLine.textContent = `Live: ${tps < 10 ? tps.toFixed(1) : Math.round(tps)} tokens/s · ${tokens} tokens`;
   }
 
+  /** What the answer waits for: a model that loads, or a place in the queue. */
+  waiting(reason) {
+    const line = this.article.querySelector("[data-working]");
+    if (line) line.textContent = reason ? `Waiting: ${reason}…` : "Waiting for the engine…";
+  }
+
   progress({ processed, total }) {
     const line = this.article.querySelector("[data-working]");
     if (line && total) line.textContent = `Reading the prompt: ${processed} of ${total} tokens…`;

@@ -62,9 +62,10 @@ function streamOf(id) {
   return streams.get(id);
 }
 
-function streaming(id, { settled, through, progress, live }) {
+function streaming(id, { settled, through, progress, live, waiting }) {
   const stream = streamOf(id);
   if (!stream) return;
+  if (waiting !== undefined) stream.waiting(waiting);
   if (progress) stream.progress(progress);
   if (live) stream.live(live);
   if (settled && !stream.settle(settled, through)) resync(id);

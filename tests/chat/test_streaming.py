@@ -56,6 +56,38 @@ async def test_an_answer_comes_in_many_pieces_without_gaps_and_is_kept(
     assert f'data-message="{message}"' in page.html[message]
 
 
+async def test_half_a_character_is_replaced_and_the_rest_is_kept(
+    short: Conversation, operator: Client, open_page: Opener
+) -> None:
+    page = await open_page(operator, short.pk)
+    await page.send("send", text="Say \ud800hello.\0")
+    assert await page.ended() == "done"
+    assert await Message.objects.filter(role="user", content="Say \ufffdhello.\ufffd").acount() == 1
+
+
+@pytest.mark.parametrize("raw", ["[" * 200_000, '{"type":' * 50_000, '{"type": "stop", "message": %s}' % ("9" * 4000)])
+async def test_hostile_json_is_an_error_and_the_socket_stays_open(
+    short: Conversation, operator: Client, open_page: Opener, raw: str
+) -> None:
+    page = await open_page(operator, short.pk)
+    await page.send_raw(raw)
+    await page.send("send", text="Say hello.")
+    assert await page.ended() == "done"
+
+
+async def test_a_question_that_was_too_long_is_not_sent_along_with_the_next(
+    short: Conversation, operator: Client, open_page: Opener
+) -> None:
+    page = await open_page(operator, short.pk)
+    await page.send("send", text="word " * 3000)
+    assert await page.ended() == "failed"
+    (too_long,) = page.states
+    await page.send("send", text="hi")
+    await page.until(lambda: len(page.states) == 2, "the second question was not answered")
+    (second,) = set(page.states) - {too_long}
+    assert page.states[second] == "done" and ((await stored(second)).prompt_tokens or 0) < 200
+
+
 async def test_figures_are_the_engines_own(short: Conversation, operator: Client, open_page: Opener) -> None:
     page = await open_page(operator, short.pk)
     await page.send("send", text="Say hello.")

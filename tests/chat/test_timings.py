@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -43,6 +44,25 @@ def test_an_engine_without_timings_is_measured_by_its_usage_and_the_clock() -> N
 @pytest.mark.parametrize("timings", [{}, {"predicted_n": 1, "predicted_ms": 0.001}, {"predicted_n": 0}])
 def test_too_little_gives_no_rate(timings: dict[str, Any]) -> None:
     assert made({}, timings)["decode_tps"] is None
+
+
+HOSTILE = [float("inf"), float("nan"), -1, 10**400, 1e300, "x", [], {}, True, None, 10**18]
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+@pytest.mark.parametrize("name", list(LLAMA))
+def test_a_figure_that_no_engine_takes_is_unknown(name: str, value: Any) -> None:
+    timings = {**LLAMA, name: value}
+    found = made({"completion_tokens": value, "prompt_tokens": value, "prompt_tokens_details": value}, timings)
+    json.dumps(found, allow_nan=False)
+    assert found["completion_tokens"] is None and found["prompt_tokens"] is None
+    assert name not in found["timings"] or value == 10**18 or isinstance(value, int)
+    live_figures(timings)
+    drafts_of({"draft_n": value, "draft_n_accepted": value})
+
+
+def test_figures_without_end_are_not_all_kept() -> None:
+    assert len(made({}, {f"x{n}": n for n in range(100_000)})["timings"]) <= 40
 
 
 def test_nothing_came() -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chat.transcript import EventReader, active_turns, delta_of, request_body, settled_length, title_of
+from chat.transcript import Delta, EventReader, active_turns, delta_of, request_body, settled_length, title_of
 
 
 @dataclass
@@ -62,9 +63,12 @@ def roles(body: dict[str, object]) -> list[tuple[str, str]]:
         (" \n", [("a", None)], [("user", "a")]),
         ("Be brief.", [("a", None)], [("system", "Be brief."), ("user", "a")]),
         ("", [("a", "b"), ("c", None)], [("user", "a"), ("assistant", "b"), ("user", "c")]),
-        # roles must alternate: a question whose answer failed is joined with the next
+        # roles must alternate: a question that was never asked here is joined with the next
         ("", [("a", None), ("c", None)], [("user", "a\n\nc")]),
-        ("", [("a", ""), ("c", "d"), ("e", None)], [("user", "a\n\nc"), ("assistant", "d"), ("user", "e")]),
+        # one that failed would fail again
+        ("", [("too long", ""), ("hi", None)], [("user", "hi")]),
+        ("", [("a", ""), ("c", "d"), ("e", None)], [("user", "c"), ("assistant", "d"), ("user", "e")]),
+        ("", [("a", None), ("b", ""), ("c", None)], [("user", "a\n\nc")]),
     ],
 )
 def test_the_history_of_a_request(system: str, history: list[tuple[str, str | None]], expected: object) -> None:
@@ -96,6 +100,33 @@ def test_events_are_read_however_the_bytes_are_cut(cuts: list[int]) -> None:
     assert "".join(d.thinking for d in deltas) == "hm"
     assert [d.finish_reason for d in deltas if d.finish_reason] == ["stop"]
     assert deltas[-1].usage == {"completion_tokens": 2}
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"choices": 5},
+        {"choices": {"0": 1}},
+        {"choices": [5]},
+        {"choices": [{"delta": 5, "finish_reason": 5}]},
+        {"choices": [{"delta": {"content": 5, "reasoning": []}}]},
+        {"usage": [], "timings": "x", "prompt_progress": 5},
+        {"error": None},
+    ],
+)
+def test_what_is_not_of_its_kind_is_not_there(event: dict[str, Any]) -> None:
+    assert delta_of(event) == Delta()
+
+
+def test_text_that_no_encoding_can_write_and_numbers_without_end_are_replaced() -> None:
+    raw = rb'data: {"choices": [{"delta": {"content": "a\ud800"}}], "timings": {"predicted_ms": 1e999, "x": NaN}}'
+    (delta,) = EventReader().feed(raw + b"\n\n")
+    assert delta.content == "a\ufffd" and delta.timings == {"predicted_ms": None, "x": None}
+
+
+def test_two_data_lines_are_one_event_and_text_of_done_is_text() -> None:
+    raw = b'data: {"choices":\r\ndata: [{"delta": {"content": "[DONE]"}}]}\r\n\r\ndata: [DONE]\r\n\r\n'
+    assert [delta.content for delta in EventReader().feed(raw)] == ["[DONE]"]
 
 
 def test_an_error_event_carries_its_text() -> None:

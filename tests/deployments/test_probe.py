@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from datetime import timedelta
 from pathlib import Path
 
@@ -49,6 +50,14 @@ esac"""
     assert engine.devices == [
         {"name": "CUDA0", "description": "Card", "total_bytes": 100 << 20, "free_bytes": 90 << 20}
     ]
+
+
+@pytest.mark.parametrize("where", ["", " >&2"])
+def test_a_help_without_end_is_not_kept_in_memory(tmp_path: Path, where: str) -> None:
+    began_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    engine = asked(script(tmp_path / "llama-server", f"head -c 1000000000 /dev/zero{where}"))
+    assert engine.state == Engine.State.BROKEN and "more than 2 MiB" in engine.error
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - began_kb < 64 << 10
 
 
 def test_nothing_of_the_environment_but_what_is_needed_is_handed_on(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 import threading
@@ -173,6 +174,15 @@ class FakeEngine:
                 self._chunk(b'data: {"choices":\r\ndata: [{"index": 0, "delta": {"content": "hi"},\r\n')
                 self._chunk(b'data: "finish_reason" : "stop"}]}\r\n\r\n')
                 self.wfile.write(b"0\r\n\r\n")
+
+            def packs_its_answer(self) -> None:
+                raw = gzip.compress(b" " * (100 << 20))
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Encoding", "gzip")
+                self.send_header("Content-Length", str(len(raw)))
+                self.end_headers()
+                self.wfile.write(raw)
 
             def answers_without_end(self) -> None:
                 self.send_response(200)

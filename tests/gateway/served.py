@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,9 @@ print("KEY", create_key("tests"))
 class Served:
     """`manage.py serve` with its own OMNI_HOME."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, before: Sequence[str] = ()) -> None:
+        """`before` stands before the server's command."""
+        self.before, self.extra_env = before, dict[str, str]()
         self.home = Home(folder)
         self.port, self.key = free_port(), ""
         self.database = postgres.own_database(f"served_{self.port}")
@@ -51,7 +53,8 @@ class Served:
 
     @property
     def env(self) -> dict[str, str]:
-        return {**os.environ, **self.database, "OMNI_HOME": str(self.home.root), "OMNI_HOST_NAME": "testhost"}
+        home = {"OMNI_HOME": str(self.home.root), "OMNI_HOST_NAME": "testhost"}
+        return {**os.environ, **self.database, **home, **self.extra_env}
 
     def shell(self, code: str) -> str:
         argv = [sys.executable, "manage.py", "shell", "-v0", "-c", code]
@@ -66,7 +69,7 @@ class Served:
 
     def start(self) -> None:
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        argv = [sys.executable, "manage.py", "serve", "--port", str(self.port)]
+        argv = [*self.before, sys.executable, "manage.py", "serve", "--port", str(self.port)]
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(argv, cwd=ROOT, env=self.env, stdout=output, stderr=subprocess.STDOUT)
         wait_until(self._healthy, 30, lambda: self.log.read_text())

@@ -39,6 +39,41 @@ def test_a_stream_that_ends_before_its_answer_is_complete_ends_with_an_error_eve
     assert json.loads(last.removeprefix(b"data: "))["error"]["code"] == "answer_incomplete"
 
 
+def test_a_fragment_at_the_end_of_a_stream_does_not_spoil_the_error_behind_it(
+    faulty: FakeEngine, served: Served
+) -> None:
+    answer = served.post(ask("ends_inside_an_event", stream=True))
+    events = [json.loads(event.removeprefix("data: ")) for event in answer.text.split("\n\n") if event]
+    assert [list(event) for event in events] == [["choices"], ["error"]]
+    assert events[-1]["error"]["code"] == "answer_incomplete"
+
+
+def test_text_that_reads_like_an_end_is_no_end(faulty: FakeEngine, served: Served) -> None:
+    answer = served.post(ask("writes_of_ends", stream=True))
+    last = answer.text.strip().rpartition("\n\n")[2]
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "answer_incomplete"
+
+
+def test_an_end_is_read_as_the_standard_has_it(faulty: FakeEngine, served: Served) -> None:
+    answer = served.post(ask("ends_with_a_reason", stream=True))
+    assert answer.text.endswith('"stop"}]}\r\n\r\n') and "error" not in answer.text
+
+
+def test_an_answer_without_end_is_given_up_and_not_kept(faulty: FakeEngine, served: Served) -> None:
+    assert served.process
+    process = psutil.Process(served.process.pid)
+    before_bytes = process.memory_info().rss
+    answer = served.post(ask("answers_without_end"))
+    assert answer.status_code == 502 and "more than 64 MiB" in answer.json()["error"]["message"]
+    assert process.memory_info().rss - before_bytes < 300 << 20
+    wait_until(lambda: faulty.open_requests == 0, 5, "the engine still works for nobody")
+
+
+def test_a_packed_answer_is_refused(faulty: FakeEngine, served: Served) -> None:
+    answer = served.post(ask("packs_its_answer"))
+    assert answer.status_code == 502 and "packs its answer" in answer.json()["error"]["message"]
+
+
 def test_openais_client_raises_when_a_stream_breaks_off(faulty: FakeEngine, served: Served) -> None:
     stream = served.client().chat.completions.create(**ask("breaks_off"), stream=True)
     with pytest.raises(openai.APIError, match="broke off"):

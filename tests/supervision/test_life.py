@@ -7,6 +7,7 @@ import random
 import signal
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import psutil
@@ -16,6 +17,7 @@ from django.db import close_old_connections
 from django.test import Client
 
 from deployments import services
+from deployments.in_flight import Entrance
 from deployments.models import Deployment, Instance, Transition
 from deployments.supervision import process
 from deployments.supervision.stop import stop_everything
@@ -76,6 +78,23 @@ def test_a_killed_engine_is_started_again_and_counted(deployment: Deployment, ti
     ticker.until_state("ready")
     row = Instance.objects.get()
     assert row.pid != first and row.restarts == 1 and row.error == ""
+
+
+@pytest.mark.parametrize(("at_work", "state"), [(True, "ready"), (False, "failed")])
+def test_crashes_at_work_on_requests_do_not_take_a_deployment_away_for_good(
+    deployment: Deployment, ticker: Ticker, at_work: bool, state: str
+) -> None:
+    """Of its own crashes three in a row are enough."""
+    services.deployment_start(deployment=deployment)
+    entrance = Entrance(django_settings.OMNI_HOME.doors)
+    for _ in range(3):
+        ticker.until_state("ready")
+        with entrance.passing(deployment.pk) if at_work else nullcontext():
+            pid = Instance.objects.get().pid
+            assert pid
+            os.kill(pid, signal.SIGSEGV)
+            ticker.until(lambda: Instance.objects.get().state in ("crashed", "failed"))
+    ticker.until_state(state)
 
 
 def test_the_exit_code_of_an_engine_that_ended_while_no_agent_looked(deployment: Deployment, ticker: Ticker) -> None:

@@ -15,6 +15,7 @@ LIMITS = Limits()
 RUN, STOP = Desired(True, 1), Desired(False, 1)
 GONE = Observed()
 CRASH = Observed(cause=Cause("crashed", "It crashed.", ""), generation=1)
+AT_WORK = replace(CRASH, was_at_work=True)
 HOPELESS = Observed(cause=Cause("flag_unknown", "No such flag.", "", permanent=True), generation=1)
 NOW = 1000.0
 
@@ -84,6 +85,9 @@ CASES = {
     "it crashed while loading": (RUN, CRASH, memory(S.LOADING), Action.NOTHING, S.CRASHED),
     "it crashed and waits": (RUN, GONE, memory(S.CRASHED, next_start_s=NOW + 3), Action.NOTHING, S.CRASHED),
     "it crashed and the wait is over": (RUN, GONE, memory(S.CRASHED, next_start_s=NOW - 0.1), Action.START, S.STARTING),
+    "it crashed for the fifth time at work on requests": (RUN, AT_WORK, memory(S.READY, failures=4, **READY), Action.NOTHING, S.CRASHED),
+    "it ended for the fifth time at work, and by no signal": (RUN, replace(CRASH, cause=Cause("exited", "It ended.", ""), was_at_work=True), memory(S.READY, failures=4, **READY), Action.NOTHING, S.FAILED),
+    "it crashed while loading for the fifth time, and requests waited": (RUN, AT_WORK, memory(S.LOADING, failures=4), Action.NOTHING, S.FAILED),
     "it crashed for the fifth time": (RUN, CRASH, memory(S.LOADING, failures=4), Action.NOTHING, S.FAILED),
     "its end is for good": (RUN, HOPELESS, memory(S.STARTING), Action.NOTHING, S.FAILED),
     "it has failed and nobody asked again": (RUN, GONE, memory(S.FAILED, failures=5), Action.NOTHING, S.FAILED),

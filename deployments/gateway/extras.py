@@ -1,0 +1,94 @@
+"""Fields beyond those that every engine knows: passed on to the engines that take them.
+
+Servers that somebody else runs get whatever they might know, within bounds: they look after themselves. A
+field is in a table here only if nothing but the answer depends on it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from deployments.gateway.fields import LARGEST_TOKENS, Check, flag, number, size, whole
+from deployments.gateway.json_text import DEEPEST, is_deeper_than
+from deployments.gateway.shapes import FieldError
+
+ANYBODY = "external"
+LONGEST_NAME, LARGEST_VALUE_BYTES, MOST_FIELDS = 60, 64 << 10, 50
+
+
+def texts(name: str, value: Any) -> None:
+    size(2000, list)(name, value)
+    if not all(isinstance(text, str) for text in value):
+        raise FieldError(name, f"{name} is not a list of texts.")
+
+
+def token_ids(name: str, value: Any) -> None:
+    size(16_000, list)(name, value)
+    for token in value:
+        whole(0, (1 << 31) - 1)(name, token)
+
+
+LLAMA_CPP: dict[str, Check] = {
+    "dry_sequence_breakers": texts,
+    "min_keep": whole(0, 1000),
+    "n_indent": whole(0, 1000),
+    "parse_tool_calls": flag,
+    "post_sampling_probs": flag,
+    "return_tokens": flag,
+    "t_max_predict_ms": whole(0, 86_400_000),
+    "top_n_sigma": number(-1, 100),
+}
+VLLM: dict[str, Check] = {
+    "add_generation_prompt": flag,
+    "continue_final_message": flag,
+    "include_stop_str_in_output": flag,
+    "length_penalty": number(0, 10),
+    "min_tokens": whole(0, LARGEST_TOKENS),
+    "repetition_penalty": number(0.01, 10),
+    "skip_special_tokens": flag,
+    "spaces_between_special_tokens": flag,
+    "stop_token_ids": token_ids,
+}
+TABBY_API: dict[str, Check] = {
+    "add_bos_token": flag,
+    "min_tokens": whole(0, LARGEST_TOKENS),
+    "repetition_penalty": number(0.01, 10),
+    "skip_special_tokens": flag,
+    "temperature_last": flag,
+    "token_healing": flag,
+}
+# Flavour of the engine → fields that it takes besides those of fields.POLICIES.
+TAKEN: dict[str, Mapping[str, Check]] = {
+    "llama.cpp": LLAMA_CPP,
+    "ik_llama.cpp": LLAMA_CPP,
+    "vllm": VLLM,
+    "tabbyapi": TABBY_API,
+}
+# Of a server's own keeping, or of whoever stands before it.
+NEVER = frozenset({"api_base", "api_key", "base_url", "authorization", "headers", "extra_headers", "model"})
+
+
+def extras(flavour: str, body: Mapping[str, Any], left_out: Iterable[str]) -> dict[str, Any]:
+    """Of the fields that were left out, those that this engine takes. Raises FieldError for one out of its range."""
+    given = {name: body[name] for name in left_out if body.get(name) is not None}
+    if flavour == ANYBODY:
+        return dict(list(_within_bounds(given).items())[:MOST_FIELDS])
+    checks = TAKEN.get(flavour, {})
+    taken = {name: value for name, value in given.items() if name in checks}
+    for name, value in taken.items():
+        checks[name](name, value)
+    return taken
+
+
+def _within_bounds(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in given.items()
+        if name.isidentifier()
+        and len(name) <= LONGEST_NAME
+        and name not in NEVER
+        and not is_deeper_than(value, DEEPEST)
+        and len(json.dumps(value)) <= LARGEST_VALUE_BYTES
+    }
