@@ -17,8 +17,6 @@ from pygments.lexers import get_lexer_by_name  # type: ignore[import-untyped]
 from pygments.util import ClassNotFound  # type: ignore[import-untyped]
 
 LONGEST_MARKDOWN, LONGEST_HIGHLIGHTED = 400_000, 30_000
-# In one paragraph: for each that opens, all that follows is searched for the one that closes it.
-MOST_BRACKETS = 1000
 TAGS = {
     *(
         "p",
@@ -61,9 +59,8 @@ def render(text: str) -> str:
     """Safe HTML. Raw HTML comes out as text, images as links, links only to web and mail addresses."""
     if len(text) > LONGEST_MARKDOWN:
         return f"<pre>{escape(text)}</pre>"
-    markdown = _markdown if _most_brackets(text) <= MOST_BRACKETS else _without_links
     return nh3.clean(
-        markdown.render(text),
+        _markdown.render(text),
         tags=TAGS,
         attributes=ATTRIBUTES,
         attribute_filter=_absolute_links,
@@ -115,22 +112,13 @@ def _table_close(self: RendererHTML, tokens: Sequence[Token], index: int, option
     return "</table></div>\n"
 
 
-def _most_brackets(text: str) -> int:
-    return max(paragraph.count("[") for paragraph in text.split("\n\n"))
-
-
-def _made(*without: str) -> MarkdownIt:
-    markdown = MarkdownIt("js-default", {"html": False, "linkify": False, "typographer": False})
-    for rule, rendered in (
-        ("fence", _fence),
-        ("code_block", _fence),
-        ("image", _image),
-        ("link_open", _link_open),
-        ("table_open", _table_open),
-        ("table_close", _table_close),
-    ):
-        markdown.add_render_rule(rule, rendered)
-    return markdown.disable(list(without))
-
-
-_markdown, _without_links = _made(), _made("link", "image", "reference")
+_markdown = MarkdownIt("js-default", {"html": False, "linkify": False, "typographer": False})
+for _rule, _render in (
+    ("fence", _fence),
+    ("code_block", _fence),
+    ("image", _image),
+    ("link_open", _link_open),
+    ("table_open", _table_open),
+    ("table_close", _table_close),
+):
+    _markdown.add_render_rule(_rule, _render)

@@ -11,7 +11,9 @@ from django.test import Client
 from django.utils import timezone
 
 from deployments import services
+from deployments.gateway.directory import serving
 from deployments.models import Deployment, Instance
+from deployments.reports import status_document
 from gpus.models import Host
 from omni.errors import OmniError
 from tests.deployments.test_pages import HTMX, page, running
@@ -61,6 +63,12 @@ def test_an_unloaded_one_says_why_and_is_loaded_by_a_click(admin: Client, unload
     row = Deployment.objects.get()
     assert (row.is_unloaded, row.unloaded_why, row.generation) == (False, "", generation)
     assert row.ought_to_run
+
+
+def test_an_unloaded_one_has_a_word_of_its_own_for_programs(unloaded: Deployment) -> None:
+    (shown,) = status_document()["deployments"]
+    assert (shown["state"], shown["desired"]) == ("unloaded", "running")
+    assert serving(unloaded).shown_state == "unloaded" and serving(unloaded).state == "stopped"
 
 
 def test_a_request_wakes_it_once_and_nothing_else(unloaded: Deployment, make_deployment: Make) -> None:
