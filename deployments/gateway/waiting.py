@@ -7,16 +7,20 @@ proves nothing: the agent finds out whether an engine lives, and the routing tab
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 from django.conf import settings
+from django.db import DatabaseError
 
 from deployments.gateway.directory import routing_table
 from deployments.gateway.routing import LEAVING, Serving
 from omni.errors import OmniError
+
+log = logging.getLogger(__name__)
 
 # How often a silent engine is looked at, and how long one that does not live is waited for.
 LOOK_EVERY_S, GIVEN_UP_S = 5.0, 90.0
@@ -145,6 +149,11 @@ async def _look_after(serving: Serving, wait: Wait, deadline: asyncio.Timeout) -
 
 
 async def _lives(serving: Serving) -> bool:
-    """By what its agent says. One that is being ended breaks its connections by itself."""
-    now = (await routing_table()).deployments.get(serving.name)
+    """By what its agent says; yes while that cannot be asked. One that is being ended breaks its connections by
+    itself."""
+    try:
+        now = (await routing_table()).deployments.get(serving.name)
+    except DatabaseError as error:
+        log.warning("whether %s lives could not be asked: %s", serving.name, error)
+        return True
     return now is not None and (now.is_ready or now.state in LEAVING)

@@ -222,8 +222,7 @@ def test_hostile_json_is_refused_or_passed_on_and_never_a_mistake_of_the_panel(
 def test_the_streams_of_a_revoked_key_end(faulty: FakeEngine, served: Served) -> None:
     key = served.shell("from deployments.gateway.keys import create_key; print('KEY', create_key('revoked'))")
     headers = {"authorization": f"Bearer {key.split('KEY ')[1].strip()}"}
-    body = question("waits_behind_its_headers", "faulty", stream=True)
-    faulty.ending.clear()
+    body = question("begins_and_waits", "faulty", stream=True)
     with httpx.stream("POST", f"{served.url}{CHAT}", json=body, headers=headers, timeout=60) as answer:
         assert answer.status_code == 200
         served.shell(REVOKE)
