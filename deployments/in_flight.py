@@ -86,6 +86,8 @@ class Doors:
 
     def is_busy(self, deployment: int) -> bool:
         """Whether requests are on their way; whoever comes just while this is looked at has to ask again."""
+        if not _door(self.folder, deployment).exists():
+            return False
         was_shut = deployment in self._shut
         if not self.shut(deployment):
             return True

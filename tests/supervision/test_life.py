@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -86,6 +87,7 @@ def test_crashes_at_work_on_requests_do_not_take_a_deployment_away_for_good(
 ) -> None:
     """Of its own crashes three in a row are enough."""
     services.deployment_start(deployment=deployment)
+    ticker.agent.limits = replace(ticker.agent.limits, load_base_s=60.0)
     entrance = Entrance(django_settings.OMNI_HOME.doors)
     for _ in range(3):
         ticker.until_state("ready")
@@ -116,8 +118,6 @@ def test_a_record_of_a_foreign_process_is_never_signalled(deployment: Deployment
     ticker.until_state("ready")
     record = process.read_record(django_settings.OMNI_HOME.run, Instance.objects.get().pk)
     assert record and record.ticks
-    from dataclasses import replace
-
     sleeper = psutil.Popen(["sleep", "60"])
     try:
         for foreign in (replace(record, pid=sleeper.pid), replace(record, pid=sleeper.pid, boot_id="another boot")):
