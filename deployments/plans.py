@@ -115,7 +115,7 @@ def rig_facts(host: Host, *, live: bool = True, fitted: bool = True) -> dict[str
     """The host's devices by name, in the panel's order: what they are, what is free, how fast they are."""
     used = memory_in_use(host.name) if live else {}
     factors = factors_of(host) if fitted else {}
-    rows = host.devices.select_related("gpu", "host")
+    rows = host.devices.exclude(is_stand_in=True, is_present=False).select_related("gpu", "host")
     keys = {d.name: "host" if d.kind == Device.Kind.CPU else d.card_key for d in rows}
     behind = _behind(rows)
     return {
@@ -172,7 +172,9 @@ def _member(model: Model, names: Sequence[str], devices: Mapping[str, DeviceFact
     unknown = [name for name in names if name not in devices]
     if unknown:
         known = ", ".join(devices) or "none"
-        raise OmniError("unknown_device", f"There is no device {unknown[0]!r}.", f"There are: {known}.")
+        hint = " Stand-ins are switched on on the Rig page." if unknown[0].startswith("RPC") else ""
+        text = f"There is no device {unknown[0]!r}."
+        raise OmniError("unknown_device", text, f"There are: {known}.{hint}")
     if model.state != Model.State.OK:
         what = (model.error or model.get_state_display()).rstrip(".")
         raise _unusable(model, what)

@@ -59,7 +59,7 @@ def save_rig(host: Host, nvml: NvmlState, identities: Sequence[CardIdentity]) ->
     cpu = {"kind": Device.Kind.CPU, "memory_bytes": ram_bytes, "position": 900}
     Device.objects.update_or_create(host=host, name=CPU, defaults={**cpu, "description": facts["cpu_name"]})
     cards = _save_cards(host, identities)
-    _stand_ins(host, 0 if cards else settings.OMNI_STAND_IN_DEVICES, ram_bytes)
+    keep_stand_ins(host, 0 if cards else stand_ins_wanted(host), ram_bytes)
     return {card.index: card for card in cards}
 
 
@@ -106,7 +106,14 @@ def _save_card(host: Host, card: CardIdentity) -> None:
 
 
 # --- stand-ins ------------------------------------------------------------------------------------
-def _stand_ins(host: Host, count: int, ram_bytes: int) -> None:
+def stand_ins_wanted(host: Host) -> int:
+    """By the environment, else by the button on the Rig page; none unless somebody asked for them."""
+    if settings.OMNI_STAND_IN_DEVICES:
+        return int(settings.OMNI_STAND_IN_DEVICES)
+    return int(Host.objects.filter(pk=host.pk).values_list("stand_ins", flat=True).first() or 0)
+
+
+def keep_stand_ins(host: Host, count: int, ram_bytes: int) -> None:
     """RPC0, RPC1 …, but for what devices of other hosts are called; an endpoint once given stays, so that running
     engines keep their devices."""
     remote = set(host.devices.filter(kind=Device.Kind.RPC, is_stand_in=False).values_list("name", flat=True))

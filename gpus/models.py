@@ -21,6 +21,9 @@ class Host(models.Model):
     nvml_state = models.CharField(max_length=40, blank=True, help_text="ok, or why NVML gives no cards")
     nvml_text = models.CharField(max_length=300, blank=True, help_text="the remedy, in words")
     driver_version = models.CharField(max_length=40, blank=True)
+    stand_ins = models.PositiveSmallIntegerField(
+        default=0, help_text="how many CPU-backed stand-ins somebody switched on where there is no GPU"
+    )
     troubles = models.JSONField(default=dict, blank=True, help_text="what its agent could not do, by work")
     agent_pid = models.PositiveIntegerField(null=True, blank=True)
     agent_seen_at = models.DateTimeField(null=True, blank=True)

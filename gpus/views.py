@@ -70,8 +70,8 @@ def _cards(host: Host) -> list[ShownCard]:
 def rig(request: HttpRequest) -> HttpResponse:
     host = _host()
     cards = _cards(host)
-    has_stand_ins = any(card.is_stand_in for card in cards)
-    context = {"host": host, "cards": cards, "has_stand_ins": has_stand_ins, "findings": latest_findings(host)}
+    has_gpu = any(card.gpu or (card.device and card.device.kind != Device.Kind.RPC) for card in cards)
+    context = {"host": host, "cards": cards, "has_gpu": has_gpu, "findings": latest_findings(host)}
     return render(request, "gpus/rig.html", context)
 
 

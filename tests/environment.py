@@ -12,5 +12,7 @@ for name in [name for name in os.environ if name.startswith("OMNI_") and not nam
 _home = tempfile.mkdtemp(prefix="omni-test-")
 atexit.register(shutil.rmtree, _home, ignore_errors=True)
 os.environ |= {"OMNI_HOME": _home, "OMNI_HOST_NAME": "testhost", "HF_HUB_OFFLINE": "1"}
+# Tests of several devices need them; a panel has none unless somebody asks.
+os.environ["OMNI_STAND_IN_DEVICES"] = "2"
 if "OMNI_TEST_DATABASE_URL" in os.environ:
     os.environ["OMNI_DATABASE_URL"] = os.environ["OMNI_TEST_DATABASE_URL"]

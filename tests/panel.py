@@ -47,10 +47,11 @@ def arguments(process: psutil.Process) -> list[str]:
 class RunningPanel:
     """`manage.py up` with its own OMNI_HOME and port; use as `start()` … `stop()`."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, stand_ins: int = 2) -> None:
         self.home = home
         self.port = free_port()
         self.engine_ports = panel_ports()
+        self.stand_ins = stand_ins
         self.database = postgres.own_database(f"panel_{self.port}")
         self.process: subprocess.Popen[str] | None = None
         self.output = home.parent / f"{home.name}.out"
@@ -69,6 +70,7 @@ class RunningPanel:
             "OMNI_ADMIN_PASSWORD": PASSWORD,
             # Panels of tests that run at the same time must not meet.
             "OMNI_ENGINE_PORTS": "{}-{}".format(*self.engine_ports),
+            "OMNI_STAND_IN_DEVICES": str(self.stand_ins),
             **self.database,
         }
 

@@ -85,6 +85,7 @@ ONLY_IN = {
         "deployments/engines/probe.py",
         "deployments/supervision/process.py",
         "deployments/supervision/runner.py",
+        "deployments/supervision/namespaces.py",
     },
 }
 

@@ -5,7 +5,8 @@ a closed terminal reaches the engine. When this process is killed the kernel kil
 and a record that somebody damages is written anew: no engine is ever without its record. Standard
 library only; it imports nothing of Omni.
 
-SPEC is a JSON file: argv, env, log_path, log_bytes, log_files, record_path, lock_path, folder, hidden, facts.
+SPEC is a JSON file: argv, env, log_path, log_bytes, log_files, record_path, lock_path, folder, hidden, namespace,
+facts.
 """
 
 from __future__ import annotations
@@ -17,15 +18,23 @@ import json
 import os
 import select
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
 from typing import Any
 
 PR_SET_PDEATHSIG = 1
+CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
+# Of netdevice(7): asks for and sets the flags of an interface.
+SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 0x1
 NO_RECORD_EXIT_CODE, LOCKED_EXIT_CODE, CANNOT_START_EXIT_CODE = 74, 75, 127
 POLL_S, DRAIN_S = 0.5, 0.3
 CHUNK_BYTES = 65536
+CHECK = "--can-make-namespaces"
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class RotatingLog:
@@ -134,9 +143,59 @@ class RecordFile:
         return status.st_ino, status.st_mtime_ns, status.st_size
 
 
-def into_child(runner_pid: int) -> None:
-    """In the new process, before the engine's program: dies with its parent, hears signals again."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+# --- network namespaces ---------------------------------------------------------------------------
+def new_namespace() -> None:
+    """Puts this process into a network namespace of its own, whose loopback is up. Raises OSError.
+
+    Root needs no user namespace for it, and would lose its rights over others' files in one.
+    """
+    user, group = os.geteuid(), os.getegid()
+    if _libc.unshare(CLONE_NEWNET):
+        _call(_libc.unshare, CLONE_NEWUSER | CLONE_NEWNET)
+        _write("/proc/self/setgroups", "deny")
+        _write("/proc/self/uid_map", f"{user} {user} 1")
+        _write("/proc/self/gid_map", f"{group} {group} 1")
+    with socket.socket() as any_socket:
+        request = struct.pack("16sH22x", b"lo", 0)
+        flags = struct.unpack("16sH22x", fcntl.ioctl(any_socket, SIOCGIFFLAGS, request))[1]
+        fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", flags | IFF_UP))
+
+
+def join_namespace(pid: int) -> None:
+    """Puts this process into the network namespace of another one of this user. Raises OSError."""
+    for kind in ("user", "net"):
+        ours, theirs = f"/proc/self/ns/{kind}", f"/proc/{pid}/ns/{kind}"
+        if os.stat(ours).st_ino == os.stat(theirs).st_ino:  # noqa: PTH116
+            continue
+        handle = os.open(theirs, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _call(_libc.setns, handle, 0)
+        finally:
+            os.close(handle)
+
+
+def _call(function: Any, *arguments: int) -> None:
+    if function(*arguments):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w") as file:  # noqa: PTH123
+        file.write(text)
+
+
+def into_child(runner_pid: int, namespace: str | int | None) -> None:
+    """In the new process, before the engine's program: dies with its parent, hears signals again.
+
+    `namespace` is the pid of a process whose network namespace it joins, or "new", or None.
+    """
+    if namespace == "new":
+        new_namespace()
+    elif namespace is not None:
+        join_namespace(int(namespace))
+    # Asked for after the namespaces: whoever enters one may lose it.
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != runner_pid:
         os._exit(CANNOT_START_EXIT_CODE)  # the parent died before the kernel had been asked
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -188,10 +247,11 @@ def main(spec_path: str) -> int:
             stderr=subprocess.STDOUT,
             env=spec["env"],
             cwd=spec.get("folder", "/"),
-            preexec_fn=lambda: into_child(me),
+            preexec_fn=lambda: into_child(me, spec.get("namespace")),
         )
-    except OSError as error:
-        log.write(f"E cannot start {spec['argv'][0]}: {error.strerror}\n".encode())
+    except (OSError, subprocess.SubprocessError) as error:
+        why = error.strerror if isinstance(error, OSError) else "no network namespace could be entered"
+        log.write(f"E cannot start {spec['argv'][0]}: {why}\n".encode())
         record.write(exit_code=CANNOT_START_EXIT_CODE)
         return CANNOT_START_EXIT_CODE
     try:
@@ -208,4 +268,7 @@ def main(spec_path: str) -> int:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] == [CHECK]:
+        new_namespace()
+        sys.exit()
     sys.exit(main(sys.argv[1]))

@@ -1,7 +1,8 @@
-"""Devices across hosts: a part of the Rig page, and adding and removing them; the log of a device's server."""
+"""Devices across hosts and stand-ins: parts of the Rig page, and adding and removing them; a device server's log."""
 
 from __future__ import annotations
 
+import getpass
 from typing import Any
 
 from django.conf import settings
@@ -12,8 +13,10 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_GET, require_POST
 
 from deployments import remote_devices
+from deployments import stand_ins as cpu_stand_ins
 from deployments.discovery import local_host
 from deployments.models import Instance
+from deployments.supervision.namespaces import are_available
 from gpus.models import Device
 from omni.errors import OmniError
 from omni.roles import ADD_DEVICES, REMOVE_DEVICES
@@ -68,6 +71,33 @@ def _done(request: HttpRequest, text: str) -> HttpResponse:
     response = HttpResponse(status=204)
     response["HX-Redirect"] = "/"
     return response
+
+
+# --- stand-ins ------------------------------------------------------------------------------------
+@require_GET
+def stand_ins(request: HttpRequest) -> HttpResponse:
+    """What they are and who can reach them, with the button; nothing where there is a GPU."""
+    host = local_host()
+    if cpu_stand_ins.has_gpu(host):
+        return HttpResponse("")
+    context = {
+        "devices": cpu_stand_ins.present(host),
+        "is_apart": are_available(),
+        "by_environment": bool(settings.OMNI_STAND_IN_DEVICES),
+        "user_name": getpass.getuser(),
+    }
+    return render(request, "deployments/_stand_ins.html", context)
+
+
+@permission_required(ADD_DEVICES, raise_exception=True)
+@require_POST
+def stand_ins_switch(request: HttpRequest) -> HttpResponse:
+    host, on = local_host(), request.POST.get("on")
+    if on == "1":
+        cpu_stand_ins.stand_ins_on(host=host, user=request.user)
+        return _done(request, "Two stand-ins are added; their servers start within seconds.")
+    cpu_stand_ins.stand_ins_off(host=host, user=request.user)
+    return _done(request, "The stand-ins are removed.")
 
 
 @require_GET

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from omni.launcher import Child, exit_text
+from omni.management.commands.up import root_warning
 from tests.helpers import wait_until
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
@@ -82,3 +83,8 @@ print(c.process.pid, flush=True); time.sleep(60)
     parent.kill()
     parent.wait()
     wait_until(lambda: not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE, 5)
+
+
+def test_root_is_told_what_it_risks_and_what_to_do_and_others_are_told_nothing() -> None:
+    assert "as root" in root_warning(0) and "useradd" in root_warning(0)
+    assert root_warning(1000) == ""

@@ -46,6 +46,8 @@ class Command(BaseCommand):
             signal.signal(number, self._asked_to_stop)
         adopt_orphans()
         panel = Panel()
+        if warning := root_warning(os.geteuid()):
+            self._say(warning)
         with self._only_one():
             self._refuse_taken_port(options["host"], options["port"])
             try:
@@ -189,6 +191,18 @@ class Command(BaseCommand):
     def _say(self, text: str) -> None:
         self.stdout.write(text)
         self.stdout.flush()
+
+
+def root_warning(user: int) -> str:
+    """What to say to somebody who starts Omni as root; empty for everybody else."""
+    if user != 0:
+        return ""
+    return (
+        "Warning: Omni runs as root, and so does every engine it starts: a fault in one of them, or in a model's "
+        "file, would be a fault of the whole machine.\n"
+        "Make a user for it (for example: useradd --create-home omni), give that user the models' folder to read, "
+        "and start Omni as that user."
+    )
 
 
 def _authority(host: str, port: int) -> str:
