@@ -15,7 +15,7 @@ from deployments.fitting import Factors, factors_of
 from deployments.model_facts import ModelFacts
 from deployments.models import Deployment, Engine, Model
 from deployments.planning.architecture import ModelShape
-from deployments.planning.plan import DeviceFacts, EngineFacts, Member, Plan, PlanRequest
+from deployments.planning.plan import KEY_FILE, DeviceFacts, EngineFacts, Member, Plan, PlanRequest
 from deployments.planning.settings import validated
 from deployments.planning.speed import CORE_TFLOPS
 from deployments.planning.vocabulary import VocabFacts
@@ -104,7 +104,7 @@ def plan_on(
         extra_args=tuple(extra_args),
         alias=name,
         host_devices=tuple(devices.values()),
-        api_key_file=str(home.secret_file("engine")),
+        api_key_file=KEY_FILE,
         slots_folder=str(home.slots / name) if name else str(home.slots),
     )
     return plan_on_engine(get_strategy(strategy), request)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
 from deployments.library import ScanReport
 from deployments.models import Deployment, Instance, Model
 from deployments.planning.plan import Plan
+from deployments.runnable import runnable
 from gpus.models import Device, Gpu, Host
 
 Document = dict[str, Any]
@@ -54,7 +56,7 @@ def _plan(name: str, plan: Plan) -> Document:
             }
             for use in plan.devices
         ],
-        "instances": [{"role": i.role, "argv": list(i.argv), "env": dict(i.env)} for i in plan.instances],
+        "instances": [asdict(runnable(instance, name)) for instance in plan.instances],
         "predicted": {"prefill_tps": plan.predicted.prefill_tps, "decode_tps": plan.predicted.decode_tps},
     }
 
@@ -107,4 +109,4 @@ def _deployment(deployment: Deployment) -> Document:
 
 def _instance(instance: Instance) -> Document:
     keys = ("role", "pid", "port", "state", "restarts", "error")
-    return {key: getattr(instance, key) for key in keys}
+    return {key: getattr(instance, key) for key in keys} | {"address": instance.listens_at}

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
+from django.conf import settings
 
 from gpus.doctor import HostFacts
 from gpus.sample import CardSample, HostSample, NvmlState
+from omni.listeners import own_listener
 
 LOOK_AGAIN_S = 3.0
 RPC_SERVER = "rpc-server"
+# In the environment of what an agent starts: a path below its folder of records.
+INSTANCE_MARK = "OMNI_INSTANCE"
 
 
 class HostMeter:
@@ -100,7 +105,7 @@ class StandIn:
             return None
         self.look_due_s = now_s + LOOK_AGAIN_S
         try:
-            self.process = rpc_server_at(self.port)
+            self.process = rpc_server_at(self.port, settings.OMNI_HOME.run)
             if self.process is None:
                 return None
             self.process.cpu_percent()
@@ -110,11 +115,17 @@ class StandIn:
             return None
 
 
-def rpc_server_at(port: int) -> psutil.Process | None:
-    """The RPC server that listens on this port of this machine; another program there is not one."""
-    for connection in psutil.net_connections("tcp4"):
-        address = connection.laddr
-        if connection.status == psutil.CONN_LISTEN and connection.pid and address and address.port == port:
-            process = psutil.Process(connection.pid)
-            return process if any(RPC_SERVER in word for word in process.cmdline()) else None
+def rpc_server_at(port: int, run: Path | None = None) -> psutil.Process | None:
+    """The RPC server of this user that listens on this port, in whatever network namespace it is.
+
+    In different namespaces several may: one that another agent started, whose files are not in `run`, is not meant.
+    """
+    for process in psutil.process_iter(["cmdline"]):
+        if not any(RPC_SERVER in word for word in process.info["cmdline"] or ()):
+            continue
+        with suppress(psutil.Error):
+            mark = process.environ().get(INSTANCE_MARK, "")
+            is_ours = not mark or run is None or mark.startswith(f"{run}/")
+            if is_ours and own_listener(process.pid, None, port):
+                return process
     return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +15,7 @@ from pathlib import Path
 
 # sun_path holds 108 bytes including the terminating zero (unix(7)).
 UNIX_SOCKET_PATH_LIMIT = 107
+LONGEST_SOCKET_NAME = "0123456789ab.sock"
 
 
 @dataclass(frozen=True)
@@ -53,17 +55,37 @@ class Home:
 
     @property
     def valkey_socket(self) -> Path:
-        """In OMNI_HOME, or in a private temporary folder when that path is too long for a socket."""
         inside = self.run / "valkey.sock"
-        if len(os.fsencode(inside)) <= UNIX_SOCKET_PATH_LIMIT:
+        return inside if _fits(inside) else self.sockets / "valkey.sock"
+
+    def engine_socket(self, name: str) -> Path:
+        """Where the engine of this name listens; a name that is too long for a socket's path is cut to its digest."""
+        plain = self.sockets / f"{name}.sock"
+        return plain if _fits(plain) else self.sockets / f"{sha256(name.encode()).hexdigest()[:12]}.sock"
+
+    @property
+    def sockets(self) -> Path:
+        """A folder that nobody else may enter, with a path short enough for sockets: below OMNI_HOME where that is
+        not too deep, else a temporary folder, made on first use, whose name is kept in OMNI_HOME."""
+        inside = self.run / "s"
+        if _fits(inside / LONGEST_SOCKET_NAME):
             return inside
-        digest = sha256(os.fsencode(self.root)).hexdigest()[:16]
-        return Path(tempfile.gettempdir()) / f"omni-{os.getuid()}-{digest}" / "valkey.sock"
+        note = self.run / "sockets"
+        if (known := _noted(note)) is None:
+            self.run.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with (self.run / "sockets.lock").open("a") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if (known := _noted(note)) is None:
+                    known = _short_folder()
+                    draft = self.run / f"sockets.{os.getpid()}"
+                    draft.write_text(str(known))
+                    draft.replace(note)
+        return known
 
     def create(self) -> None:
-        for folder in (self.root, self.logs, self.run, self.models, self.valkey_socket.parent):
+        for folder in (self.root, self.logs, self.run, self.models, self.sockets):
             folder.mkdir(parents=True, exist_ok=True)
-        for folder in (self.root, self.run, self.logs, self.valkey_socket.parent):
+        for folder in (self.root, self.run, self.logs, self.sockets):
             folder.chmod(0o700)
 
     @contextmanager
@@ -113,3 +135,25 @@ class Home:
 
     def forget_secret(self, name: str) -> None:
         (self.run / f"{name}.key").unlink(missing_ok=True)
+
+
+def _fits(socket: Path) -> bool:
+    return len(os.fsencode(socket)) <= UNIX_SOCKET_PATH_LIMIT
+
+
+def _noted(note: Path) -> Path | None:
+    """The folder that is noted there, if nobody else can have made it or can enter it."""
+    try:
+        folder = Path(note.read_text())
+        status = folder.lstat()
+    except OSError:
+        return None
+    is_own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+    return folder if is_own and not status.st_mode & 0o077 else None
+
+
+def _short_folder() -> Path:
+    """A new folder of an unforeseeable name, for this user alone."""
+    usual = tempfile.gettempdir()
+    place = usual if len(os.fsencode(usual)) <= UNIX_SOCKET_PATH_LIMIT - 40 else "/tmp"
+    return Path(tempfile.mkdtemp(prefix="omni-", dir=place))

@@ -33,6 +33,7 @@ PURE = {
     "deployments/folder_facts.py",
     "deployments/hub_files.py",
     "deployments/model_facts.py",
+    "deployments/engine_address.py",
     "deployments/model_words.py",
     "deployments/rig.py",
     "deployments/rig_reader.py",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from deployments.planning.plan import DeviceFacts, EngineFacts, Member, PlanRequest, Reason, Severity
 
@@ -56,16 +56,15 @@ class ServerSpec:
 
 @dataclass(frozen=True)
 class Command:
-    """`argv` holds planning.plan.PORT where the port goes; `needs_devices` must serve before it starts.
+    """`argv`, `env` and `files` hold placeholders of planning.plan; `needs_devices` must serve before it starts.
 
-    `files` are written into a folder of the instance's own, in which the process then starts. In them and in
-    `env` KEY stands for the engine's key, which is filled in at the start and kept nowhere else.
+    `files` are data, written as YAML into a folder of the instance's own, in which the process then starts.
     """
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     needs_devices: tuple[str, ...] = ()
-    files: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, Any] = field(default_factory=dict)
 
 
 class EngineFlavour(ABC):

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 from deployments.engines.base import Command, ServerSpec
-from deployments.engines.llama_cpp import EVERY_LAYER, LlamaCpp, accelerators
+from deployments.engines.llama_cpp import EVERY_LAYER, LlamaCpp, accelerators, listening
 from deployments.engines.spellings import listed_flags
 from deployments.planning.kv import IK_ONLY
-from deployments.planning.plan import PORT, PlanRequest, Reason, Severity
+from deployments.planning.plan import PlanRequest, Reason, Severity
 from deployments.planning.settings import ALL, with_defaults
 from omni.errors import OmniError
 
@@ -67,8 +67,7 @@ class IkLlamaCpp(LlamaCpp):
     # --- the parts of the command line ----------------------------------------------------------------
     def server_flags(self, spec: ServerSpec) -> list[str]:
         """It tells its memory without being asked to; its --fit is off unless it is given."""
-        flags = ["--host", "127.0.0.1", "--port", PORT, "--metrics", "--webui", "none"]
-        return flags + (["--api-key-file", spec.api_key_file] if spec.api_key_file else [])
+        return [*listening(spec), "--metrics", "--webui", "none"]
 
     def placement(self, spec: ServerSpec) -> tuple[list[str], dict[str, str], tuple[str, ...]]:
         flags, env, needed = super().placement(spec)

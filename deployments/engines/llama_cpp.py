@@ -9,7 +9,7 @@ from typing import ClassVar
 from deployments.engines.base import Command, EngineFlavour, ListedDevice, ServerSpec
 from deployments.engines.flags import allowed_args, require_flags
 from deployments.engines.spellings import first_known, listed_flags
-from deployments.planning.plan import PORT, DeviceFacts
+from deployments.planning.plan import PORT, SOCKET, DeviceFacts
 from deployments.planning.settings import ALL, AUTO, KV_CACHE_TYPES, with_defaults
 from omni.errors import OmniError
 
@@ -18,6 +18,8 @@ EVERY_LAYER = "999"
 MIB = 1 << 20
 # Kept among the flags of a build from before -fa took a value; no flag can look like it.
 FLASH_ATTENTION_SWITCH = "-fa (switch)"
+# The same for builds whose --host takes the path of a Unix socket.
+SOCKET_HOST = "--host (socket)"
 # Their values are paths, names and words of the user.
 VALUED = ("-m", "-md", "--alias", "--slot-save-path", "--api-key-file", "serve", "--served-model-name")
 
@@ -49,7 +51,9 @@ class LlamaCpp(EngineFlavour):
 
     def parse_flags(self, text: str) -> frozenset[str]:
         bare = re.search(r"^-fa, +--flash-attn(?: {2,}.*)?$", text, re.M)
-        return listed_flags(text) | ({FLASH_ATTENTION_SWITCH} if bare else set())
+        sockets = re.search(r"^ *--host\b[^-]*UNIX socket[^-]*\.sock", text, re.M)
+        own = {FLASH_ATTENTION_SWITCH} if bare else set()
+        return listed_flags(text) | own | ({SOCKET_HOST} if sockets else set())
 
     def parse_devices(self, text: str) -> tuple[ListedDevice, ...]:
         """Lines such as `  CUDA0: NVIDIA RTX (32000 MiB, 31000 MiB free)`."""
@@ -62,9 +66,7 @@ class LlamaCpp(EngineFlavour):
     # --- the parts of the command line ----------------------------------------------------------------
     def server_flags(self, spec: ServerSpec) -> list[str]:
         """How it listens and what it tells; verbosity 4 is the lowest that prints memory per device."""
-        flags = ["--host", "127.0.0.1", "--port", PORT, "-lv", "4", "--metrics"]
-        if spec.api_key_file:
-            flags += ["--api-key-file", spec.api_key_file]
+        flags = [*listening(spec), "-lv", "4", "--metrics"]
         has = spec.engine.flags
         # These narrow what the server offers; a build without the flag does not offer it either.
         flags += ["--no-ui"] if "--no-ui" in has else ["--no-webui"] if "--no-webui" in has else []
@@ -79,6 +81,7 @@ class LlamaCpp(EngineFlavour):
         used = tuple(dict.fromkeys((*own, *drafting)))
         flags: list[str] = []
         env: dict[str, str] = {}
+        _check_apart(used)
         endpoints = _rpc_endpoints(used)
         if endpoints:
             flags += ["--rpc", ",".join(endpoints.values())]
@@ -175,6 +178,14 @@ class LlamaCpp(EngineFlavour):
         return flags
 
 
+def listening(spec: ServerSpec) -> list[str]:
+    """On a Unix socket, which its folder keeps from others; on a port, which anybody may call, it asks for a key."""
+    if SOCKET_HOST in spec.engine.flags:
+        return ["--host", SOCKET]
+    key = ["--api-key-file", spec.api_key_file] if spec.api_key_file else []
+    return ["--host", "127.0.0.1", "--port", PORT, *key]
+
+
 def require_probed(spec: ServerSpec) -> None:
     """Raises OmniError (engine_not_probed)."""
     if not spec.engine.flags:
@@ -189,6 +200,14 @@ def accelerators(devices: tuple[DeviceFacts, ...]) -> tuple[DeviceFacts, ...]:
 def without_values(argv: list[str]) -> list[str]:
     """The flags alone: only a path or a name could look like one."""
     return [word for before, word in zip(["", *argv], argv, strict=False) if before not in VALUED]
+
+
+def _check_apart(used: tuple[DeviceFacts, ...]) -> None:
+    """Stand-ins run where no other host can be reached. Raises OmniError (stand_ins_apart)."""
+    servers = [device for device in used if device.kind == "rpc"]
+    if len({device.is_stand_in for device in servers}) > 1:
+        text = "Stand-ins and devices of other hosts cannot be used together."
+        raise OmniError("stand_ins_apart", text, "Choose the CPU in place of the stand-ins.")
 
 
 def _mib(text: str) -> int | None:

@@ -10,8 +10,6 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import Any, ClassVar
 
-import yaml
-
 from deployments.engines.base import Command, ServerSpec
 from deployments.engines.cuda_only import CudaOnly, room_bytes, visible
 from deployments.engines.llama_cpp import require_probed
@@ -54,7 +52,7 @@ class TabbyApi(CudaOnly):
             for key in section:
                 if (flag := f"--{key.replace('_', '-')}") not in spec.engine.flags:
                     raise no_such_flag(flag, spec.engine.flags, spec.engine.name)
-        files = {CONFIG: _yaml(config), TOKENS: _yaml({"api_key": KEY, "admin_key": KEY})}
+        files = {CONFIG: config, TOKENS: {"api_key": KEY, "admin_key": KEY}}
         drafting = tuple(d for d in (spec.draft.devices if spec.draft else ()) if d.kind == "cuda")
         env = {**spec.engine.env, **visible(tuple(dict.fromkeys((*cards, *drafting))))}
         return Command((*self.program(spec.engine.path), "--config", CONFIG), env, files=files)
@@ -64,11 +62,6 @@ class TabbyApi(CudaOnly):
 
     def parse_flags(self, text: str) -> frozenset[str]:
         return listed_flags(text)
-
-
-def _yaml(data: dict[str, Any]) -> str:
-    # The port's placeholder is not a text: what takes its place is a number.
-    return yaml.safe_dump(data, sort_keys=False).replace(f"'{PORT}'", PORT)
 
 
 def _config(spec: ServerSpec, cards: tuple[DeviceFacts, ...]) -> dict[str, dict[str, Any]]:

@@ -17,7 +17,7 @@ from deployments.engines.cuda_only import CudaOnly, cards_of, room_bytes, visibl
 from deployments.engines.flags import allowed_args, require_flags
 from deployments.engines.llama_cpp import require_probed, without_values
 from deployments.engines.spellings import listed_flags
-from deployments.planning.plan import KEY, PORT, DeviceFacts, EngineFacts, PlanRequest, Reason, Severity
+from deployments.planning.plan import KEY, PORT, SOCKET, DeviceFacts, EngineFacts, PlanRequest, Reason, Severity
 from deployments.planning.settings import AUTO, with_defaults
 from omni.errors import OmniError
 from omni.units import bytes_text
@@ -46,12 +46,12 @@ class Vllm(CudaOnly):
 
     def command(self, spec: ServerSpec) -> Command:
         require_probed(spec)
-        values = with_defaults(spec.settings)
+        values, has_sockets = with_defaults(spec.settings), "--uds" in spec.engine.flags
         cards = tuple(device for device in spec.devices if device.kind == "cuda")
         parallel = int(values["parallel"])
         argv = [
             *("serve", spec.model_path, "--served-model-name", spec.alias),
-            *("--host", "127.0.0.1", "--port", PORT),
+            *(("--uds", SOCKET) if has_sockets else ("--host", "127.0.0.1", "--port", PORT)),
             *("--tensor-parallel-size", str(max(len(cards), 1))),
             # Here the context is that of one request.
             *("--max-model-len", str(spec.context_tokens // parallel), "--max-num-seqs", str(parallel)),
@@ -63,7 +63,7 @@ class Vllm(CudaOnly):
         require_flags(without_values(argv), spec.engine.flags, spec.engine.name)
         # What it asks of the network and tells of its users is nobody's business.
         env = {**spec.engine.env, **_visible(cards, spec), "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
-        if spec.api_key_file:
+        if spec.api_key_file and not has_sockets:
             # By the environment: other users of the machine can read a command line.
             env["VLLM_API_KEY"] = KEY
         return Command((spec.engine.path, *argv), env)

@@ -1,4 +1,4 @@
-"""Connections to engines: one client for each event loop, the panel's key, and what their failures mean."""
+"""Connections to engines: clients for each event loop, the engine's key, and what their failures mean."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import httpx
-from django.conf import settings
 
+from deployments.connecting import checked, key_of
+from deployments.engine_address import EngineAddress
 from omni.errors import OmniError
 
 MOST_CONNECTIONS = 1000
@@ -19,27 +20,57 @@ CONNECT_S, WRITE_S = 5.0, 30.0
 # An engine may close a kept-alive connection just when it is used again; a new one is cheap.
 LIMITS = httpx.Limits(max_connections=MOST_CONNECTIONS, max_keepalive_connections=0)
 
-_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = WeakKeyDictionary()
+# Of an event loop, by socket; the one without serves everything with a port.
+Clients = dict[str, httpx.AsyncClient]
+_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Clients] = WeakKeyDictionary()
 
 
-def client() -> httpx.AsyncClient:
-    """The client of this event loop; no proxies from the environment, no redirects."""
-    loop = asyncio.get_running_loop()
-    if (found := _clients.get(loop)) is None:
-        found = httpx.AsyncClient(trust_env=False, follow_redirects=False, limits=LIMITS)
-        _clients[loop] = found
+def _client(address: EngineAddress) -> httpx.AsyncClient:
+    """This event loop's for the address; no proxies from the environment, no redirects."""
+    clients = _clients.setdefault(asyncio.get_running_loop(), {})
+    if (found := clients.get(address.socket)) is None:
+        transport = httpx.AsyncHTTPTransport(uds=address.socket, limits=LIMITS) if address.socket else None
+        found = httpx.AsyncClient(transport=transport, trust_env=False, follow_redirects=False, limits=LIMITS)
+        clients[address.socket] = found
     return found
 
 
-def engine_key() -> str:
-    return settings.OMNI_HOME.secret("engine")
+async def send(request: httpx.Request, *, stream: bool = False) -> httpx.Response:
+    """Sends what engine_request() made to where that said; nothing goes to a port that is not the engine's.
+
+    Raises httpx.HTTPError.
+    """
+    address: EngineAddress = request.extensions["omni_address"]
+    before = _checked(address, request)
+
+    async def check_again(event: str, info: Mapping[str, Any]) -> None:
+        # Whoever listened before listens still: so the connection is to it.
+        if event == "connection.connect_tcp.complete" and _checked(address, request) != before:
+            raise httpx.ConnectError(f"{address} changed hands", request=request)
+
+    if address.owner:
+        request.extensions = {**request.extensions, "trace": check_again}
+    return await _client(address).send(request, stream=stream)
+
+
+async def engine_get(address: EngineAddress, path: str, timeout_s: float) -> httpx.Response:
+    """Asks an engine of ours, without its key. Raises httpx.HTTPError."""
+    extensions = {"omni_address": address, "timeout": httpx.Timeout(timeout_s).as_dict()}
+    return await send(httpx.Request("GET", f"{address.url}{path}", extensions=extensions))
+
+
+def _checked(address: EngineAddress, request: httpx.Request) -> str:
+    try:
+        return checked(address)
+    except ConnectionRefusedError as error:
+        raise httpx.ConnectError(str(error), request=request) from None
 
 
 def engine_request(
-    address: str, path: str, fields: Mapping[str, Any], silence_s: float, *, key: str | None = None
+    address: EngineAddress, path: str, fields: Mapping[str, Any], silence_s: float, *, key: str | None = None
 ) -> httpx.Request:
-    """With the panel's key, or another one, or with none if that is empty; `silence_s`: how long nothing may come."""
-    key = engine_key() if key is None else key
+    """With the engine's key, or another one, or with none if that is empty; `silence_s`: how long nothing may come."""
+    key = key_of(address) if key is None else key
     headers = {
         **({"authorization": f"Bearer {key}"} if key else {}),
         "content-type": "application/json",
@@ -47,7 +78,8 @@ def engine_request(
     }
     content = json.dumps(fields, ensure_ascii=False).encode()
     timeout = httpx.Timeout(connect=CONNECT_S, read=silence_s, write=WRITE_S, pool=CONNECT_S)
-    return client().build_request("POST", f"{address}{path}", content=content, headers=headers, timeout=timeout)
+    extensions = {"omni_address": address, "timeout": timeout.as_dict()}
+    return httpx.Request("POST", f"{address.url}{path}", content=content, headers=headers, extensions=extensions)
 
 
 @contextmanager

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 
+from deployments.connecting import address_of
+from deployments.engine_address import EngineAddress
 from deployments.engines.external import LLAMA_CPP, left_out
 from deployments.engines.llama_cpp import LlamaCpp
 from deployments.external_keys import key_name
@@ -105,20 +107,19 @@ def _foreign(deployment: Deployment) -> Foreign | None:
     return Foreign(key_name(engine.pk, engine.path), left_out(engine.build))
 
 
-def _peer(instance: Instance, address: str) -> Peer:
+def _peer(instance: Instance, address: EngineAddress) -> Peer:
     return Peer(address, f"{instance.pid} {instance.start_time}", instance.file_stamp)
 
 
-def _address(instance: Instance | None) -> str | None:
+def _address(instance: Instance | None) -> EngineAddress | None:
     if instance is None or instance.state != InstanceState.READY:
         return None
     if instance.address:
         # Nothing has to end first: Stop holds at once.
         owner = instance.deployment
-        return instance.address if owner and owner.desired == Deployment.Desired.RUNNING else None
-    if instance.port is None:
-        return None
-    return f"http://127.0.0.1:{instance.port}"
+        is_offered = owner and owner.desired == Deployment.Desired.RUNNING
+        return EngineAddress(instance.address) if is_offered else None
+    return address_of(instance)
 
 
 def _alias(instance: Instance | None, default: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 from django.conf import settings
 
-from deployments.gateway.connection import engine_key, engine_request
+from deployments.gateway.connection import engine_request
 from deployments.gateway.routing import Serving
 from omni.errors import OmniError
 
@@ -26,10 +26,11 @@ def as_taken(serving: Serving, fields: dict[str, Any], dropped: list[str]) -> tu
 
 
 def request_to(serving: Serving, path: str, fields: Mapping[str, Any], silence_s: float) -> httpx.Request:
-    """Under the model's name there, with the server's own key; engines of ours get the panel's."""
+    """Under the model's name there, with the server's own key; engines of ours get their own."""
     named = {**fields, "model": serving.alias}
     key = settings.OMNI_HOME.kept_secret(serving.foreign.key_name) if serving.foreign else None
-    request = engine_request(serving.address or "", path, named, silence_s, key=key)
+    assert serving.address
+    request = engine_request(serving.address, path, named, silence_s, key=key)
     if serving.foreign:
         request.headers[MARK.decode()] = own_mark()
     return request
@@ -37,7 +38,7 @@ def request_to(serving: Serving, path: str, fields: Mapping[str, Any], silence_s
 
 def own_mark() -> str:
     """Of this panel and no other; it tells nothing of the key it is made from."""
-    return sha256(f"mark {engine_key()}".encode()).hexdigest()[:32]
+    return sha256(f"mark {settings.OMNI_HOME.secret('mark')}".encode()).hexdigest()[:32]
 
 
 def refuse_own(headers: Iterable[tuple[bytes, bytes]]) -> None:
@@ -56,7 +57,7 @@ def refuse(serving: Serving, response: httpx.Response) -> None:
         if serving.foreign:
             text = f"The server of deployment {name!r} refused the key it was given, or has none."
             raise OmniError("engine_refused", text, "Give it its key on the Models page.")
-        text = f"The engine of deployment {name!r} refused the panel's own key."
+        text = f"The engine of deployment {name!r} refused its own key."
         raise OmniError("engine_refused", text, "Stop and start the deployment.")
     if serving.foreign is None:
         return

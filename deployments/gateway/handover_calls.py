@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from deployments.gateway.connection import client, engine_request
+from deployments.gateway.connection import engine_request, send
 from deployments.gateway.handover_plan import CHAT, TEMPLATE_FIELDS, HandoverFailed
 from deployments.gateway.routing import Peer
 from deployments.gateway.shapes import engine_message
@@ -55,7 +55,7 @@ async def read_prompt(peer: Peer, slot: int, tokens: array[int]) -> None:
     }
     request = engine_request(peer.address, "/completion", fields, READ_SILENCE_S)
     async with _failures("prefill"), asyncio.timeout(READ_S):
-        response = await client().send(request, stream=True)
+        response = await send(request, stream=True)
         try:
             if response.status_code != 200:
                 raise _refused("prefill", await response.aread())
@@ -74,7 +74,7 @@ async def act_on_slot(peer: Peer, slot: int, action: str, name: str, size_bytes:
 async def _answer(peer: Peer, path: str, fields: Mapping[str, Any], limit_s: float) -> dict[str, Any]:
     what = path.rpartition("=")[2].strip("/")
     async with _failures(what):
-        response = await client().send(engine_request(peer.address, path, fields, limit_s))
+        response = await send(engine_request(peer.address, path, fields, limit_s))
         if response.status_code != 200:
             raise _refused(what, response.content)
         return dict(response.json())

@@ -15,7 +15,7 @@ import httpx
 from django.conf import settings
 
 from deployments.gateway.admission import admitted, explain_errors
-from deployments.gateway.connection import client, engine_errors
+from deployments.gateway.connection import engine_errors, engine_get, send
 from deployments.gateway.events import WholeEvents
 from deployments.gateway.extras import extras
 from deployments.gateway.fields import TAKE_LONG, allowed
@@ -140,10 +140,10 @@ def _refuse_packed(serving: Serving, response: httpx.Response) -> None:
 
 async def _is_dead(serving: Serving) -> bool:
     """Nothing takes connections any more where the engine was."""
-    if serving.foreign:
+    if serving.foreign or serving.address is None:
         return False
     try:
-        await client().get(f"{serving.address}/health", timeout=STILL_THERE_S)
+        await engine_get(serving.address, "/health", STILL_THERE_S)
     except httpx.ConnectError:
         return True
     except httpx.HTTPError:
@@ -167,7 +167,7 @@ async def _sent(
         request = request_to(serving, path, passing.fields, settings.OMNI_REQUEST_LIMIT)
         with in_line(serving, wait) as ticket, engine_errors(serving.name):
             with wait.for_engine():
-                response = await client().send(request, stream=True)
+                response = await send(request, stream=True)
             try:
                 ticket.answered()
                 refuse(serving, response)

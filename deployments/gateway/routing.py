@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from deployments.engine_address import EngineAddress
 from omni.errors import OmniError
 
 AUTO = "auto"
@@ -32,7 +33,7 @@ class Peer:
     """An instance that answers; `process` changes when it is started anew, at the same address as well, and `file`
     when it was started with other weights."""
 
-    address: str
+    address: EngineAddress
     process: str = ""
     file: str = ""
 
@@ -66,7 +67,7 @@ class Serving:
 
     name: str
     state: str
-    address: str | None = None
+    address: EngineAddress | None = None
     alias: str = ""
     error: str = ""
     created: int = 0

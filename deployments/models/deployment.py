@@ -142,7 +142,12 @@ class Instance(models.Model):
     address = models.CharField(
         max_length=300, blank=True, help_text="of a server that somebody else runs; empty: a process of ours"
     )
-    port = models.PositiveIntegerField(null=True, blank=True)
+    socket = models.CharField(
+        max_length=108, blank=True, help_text="the Unix socket on which a process of ours listens"
+    )
+    port = models.PositiveIntegerField(
+        null=True, blank=True, help_text="on which it listens where its engine knows no sockets"
+    )
     pid = models.PositiveIntegerField(null=True, blank=True)
     start_time = models.FloatField(null=True, blank=True, help_text="of the process: seconds since the epoch")
     argv = models.JSONField(default=list, blank=True)
@@ -171,6 +176,7 @@ class Instance(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["deployment", "role", "ordinal"], name="instance_once_per_role"),
             models.UniqueConstraint(fields=["host", "port"], name="port_once_per_host"),
+            models.UniqueConstraint(fields=["host", "socket"], condition=~Q(socket=""), name="socket_once_per_host"),
             models.CheckConstraint(condition=Q(state__in=list(InstanceState)), name="instance_state_known"),
             models.CheckConstraint(condition=Q(port__isnull=True) | Q(port__range=(1, 65535)), name="port_in_range"),
             models.CheckConstraint(
@@ -180,6 +186,14 @@ class Instance(models.Model):
 
     def __str__(self) -> str:
         return f"{self.deployment or self.device}/{self.role}"
+
+    @property
+    def listens_at(self) -> str:
+        """The address as pages and documents show it; empty where nothing listens."""
+        if self.address or self.socket:
+            return self.address or self.socket
+        host = self.device.endpoint.rpartition(":")[0] if self.device else "127.0.0.1"
+        return f"{host}:{self.port}" if self.port else ""
 
 
 class Transition(models.Model):

@@ -2,19 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from deployments.model_facts import ModelFacts
 from deployments.planning.architecture import ModelShape
 from deployments.planning.repacking import Kernels
 from deployments.planning.vocabulary import VocabFacts
 
-# Stands in an argv for the port, which is chosen when the process is started.
-PORT = "{port}"
-# Stands in an environment or a file for the key that the engine asks for.
-KEY = "{key}"
+
+class Placeholder(str):
+    """A value of a command that is known only when the process is started.
+
+    It is told from what users write by its type, never by its text: a model may be called {port}.
+    """
+
+    __slots__ = ()
+
+
+# The Unix socket to listen on, or the port where the engine knows no sockets.
+SOCKET, PORT = Placeholder("{socket}"), Placeholder("{port}")
+# The key that an engine with a port asks for, and the file it is in.
+KEY, KEY_FILE = Placeholder("{key}"), Placeholder("{key_file}")
+Filling = Mapping[Placeholder, str | int]
+
+
+def filled(data: Any, filling: Filling) -> Any:
+    """The same data with every placeholder replaced by its value. Raises KeyError for one that has none."""
+    if isinstance(data, Placeholder):
+        return filling[data]
+    if isinstance(data, Mapping):
+        return {name: filled(value, filling) for name, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [filled(value, filling) for value in data]
+    return data
+
+
+def filled_argv(argv: Iterable[str], filling: Filling) -> list[str]:
+    return [str(word) for word in filled(list(argv), filling)]
+
+
+def placeholders(data: Any) -> set[Placeholder]:
+    """Those that stand anywhere in the data."""
+    if isinstance(data, Placeholder):
+        return {data}
+    parts = data.values() if isinstance(data, Mapping) else data if isinstance(data, list | tuple) else ()
+    return {found for part in parts for found in placeholders(part)}
 
 
 class Verdict(StrEnum):
@@ -131,7 +166,7 @@ class DeviceUse:
 
 @dataclass(frozen=True)
 class InstancePlan:
-    """One process. `argv` holds PORT where the port goes; `needs_devices` are RPC devices that must serve first."""
+    """One process. `argv`, `env` and `files` hold placeholders; the RPC servers of `needs_devices` start first."""
 
     role: str
     argv: tuple[str, ...]
@@ -140,8 +175,12 @@ class InstancePlan:
     needs_devices: tuple[str, ...] = ()
     file_bytes: int = 0
     ordinal: int = 0
-    # Name → text, written into the instance's own folder, in which the process then starts.
-    files: Mapping[str, str] = field(default_factory=dict)
+    # Name → data, written as YAML into the instance's own folder, in which the process then starts.
+    files: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def placeholders(self) -> set[Placeholder]:
+        return placeholders([self.argv, self.env, self.files])
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from django.conf import settings
-
 from deployments.models import Binding, Instance, ReferenceAnswer
 from deployments.supervision import launch
 from deployments.supervision.answers import Answer, Check, Judgement, is_degenerate
@@ -45,7 +43,7 @@ class Checker:
         known, future = self.asked.get(instance.pk, (None, None))
         if future is None or known != ticks:
             reference = _reference(instance)
-            future = self.pool.submit(_ask, instance.port or 0, record.argv, launch.log_path(instance), reference)
+            future = self.pool.submit(_ask, record, launch.log_path(instance), reference)
             self.asked[instance.pk] = (ticks, future)
         if not future.done():
             return replace(seen, is_checked=False)
@@ -65,10 +63,12 @@ class Checker:
         return seen
 
 
-def _ask(port: int, argv: tuple[str, ...], log: Path, reference: Answer | None) -> Found:
-    key = settings.OMNI_HOME.secret("engine")
+def _ask(record: Record, log: Path, reference: Answer | None) -> Found:
+    address, argv = record.address, record.argv
+    if address is None:
+        return Found(Check(Judgement.UNKNOWN, "Its answer could not be checked: it has gone."), "")
     model = argument(argv, "--served-model-name")
-    return Found(check_answer(port, key, reference, model), built_otherwise(port, key, argv, log))
+    return Found(check_answer(address, reference, model), built_otherwise(address, argv, log))
 
 
 def _is_reference(instance: Instance) -> bool:

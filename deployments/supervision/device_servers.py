@@ -12,6 +12,7 @@ from deployments.engines.portable_cpu import library_env
 from deployments.models import Instance
 from deployments.planning.plan import PORT, InstancePlan
 from deployments.supervision import ports
+from deployments.supervision.namespaces import are_available
 from deployments.supervision.reconcile import Desired
 from gpus.models import Device, Host
 from omni.addresses import is_loopback
@@ -19,6 +20,8 @@ from omni.errors import OmniError
 from omni.interfaces import own_ipv4
 
 RPC_ROLE = "rpc"
+# The generation of stand-ins in a network namespace; one that is found running outside of it is replaced.
+APART = 2
 # Two stand-ins and an engine share the cores of the machine they stand on.
 RPC_THREADS = max(1, (os.cpu_count() or 2) // 2)
 
@@ -50,7 +53,7 @@ def desired(device: Device) -> Desired:
     A link that is down takes its address along: a start waits until it is back.
     """
     if not is_offered(device):
-        return Desired(running=device.is_present, generation=1)
+        return Desired(running=device.is_present, generation=APART if are_available() else 1)
     address = server_address(device)
     there = is_loopback(address) or address in own_ipv4()
     missing = () if there else (f"the address {address} (OMNI_RPC_ADDRESS)",)

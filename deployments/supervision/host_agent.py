@@ -62,6 +62,8 @@ from omni.events import STATE_GROUP
 log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 2.0
+# Of a process that a version before this one started, on a port that anybody may take: it is started again.
+OUTDATED = -1
 IN_TRANSITION = {
     InstanceState.STARTING,
     InstanceState.LOADING,
@@ -164,7 +166,11 @@ class HostAgent:
     def _with_plan(self, instance: Instance, seen: Observed, record: process.Record | None) -> Observed:
         """A process that is what the plan of now would start counts as of now, whatever was changed meanwhile."""
         deployment = instance.deployment
-        if deployment is None or record is None or not seen.is_alive or seen.generation == deployment.generation:
+        if deployment is None or record is None or not seen.is_alive:
+            return seen
+        if record.is_outdated:
+            return replace(seen, generation=OUTDATED)
+        if seen.generation == deployment.generation:
             return seen
         if deployment.ought_to_run and self.plans.is_same_command(instance, record):
             return replace(seen, generation=deployment.generation)
@@ -243,7 +249,7 @@ class HostAgent:
                 log.warning("instance %d is no longer known; its process is ended", record.instance)
                 process.kill_group(record)
                 process.forget(self.run, record.instance)
-                launch.tidy(record.argv)
+                launch.tidy(record.argv, record.socket)
 
     # --- one step -----------------------------------------------------------------------------------
     def _step(
@@ -267,9 +273,9 @@ class HostAgent:
             process.send_signal(record, signal.SIGTERM)
         elif decision.action == Action.KILL and record:
             process.kill_group(record)
-        elif decision.action == Action.CLEAR and (record or instance.pid or instance.port):
+        elif decision.action == Action.CLEAR and (record or instance.pid or instance.port or instance.socket):
             process.forget(self.run, instance.pk)
-            launch.tidy(instance.argv)
+            launch.tidy(instance.argv, instance.socket)
             record = None
         has_ended = not seen.is_alive and seen.cause and decision.action != Action.START
         if not has_ended:

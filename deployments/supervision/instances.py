@@ -39,8 +39,8 @@ def ran_here(instance: Instance) -> None:
 
 
 _WATCHED = (
-    "state", "generation", "restarts", "failures", "port", "pid", "exit_code", "error_code", "error", "log_line",
-    "warning", "drains_until",
+    "state", "generation", "restarts", "failures", "port", "socket", "pid", "exit_code", "error_code", "error",
+    "log_line", "warning", "drains_until",
 )  # fmt: skip
 
 

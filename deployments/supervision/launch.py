@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
 from django.conf import settings
 from django.db import IntegrityError, transaction
 
 from deployments import slots_folder
+from deployments.connecting import own_key_path, socket_path
 from deployments.gguf import read_header
 from deployments.model_folder import read_folder
 from deployments.models import Instance
-from deployments.planning.plan import KEY, PORT, InstancePlan
+from deployments.planning.plan import KEY, KEY_FILE, PORT, SOCKET, Filling, InstancePlan, filled, filled_argv
 from deployments.supervision import device_servers, ports, process
 from deployments.supervision.instances import file_stamp
+from deployments.supervision.namespaces import are_available
 from gpus.models import Device
 from omni.errors import OmniError
 
@@ -43,8 +47,10 @@ def check(plan: InstancePlan) -> None:
             slots_folder.make(Path(value))
 
 
-def tidy(argv: Sequence[str]) -> None:
-    """Removes what an instance with this command, stopped by now, may have left in memory."""
+def tidy(argv: Sequence[str], socket: str = "") -> None:
+    """Removes what an instance with this command, stopped by now, may have left: KV caches and its socket."""
+    if socket and Path(socket).parent == settings.OMNI_HOME.sockets:
+        Path(socket).unlink(missing_ok=True)
     for flag, value in zip(argv, argv[1:], strict=False):
         if flag == "--slot-save-path" and Path(value).parent == settings.OMNI_HOME.slots:
             slots_folder.remove(Path(value))
@@ -53,40 +59,77 @@ def tidy(argv: Sequence[str]) -> None:
 def start(instance: Instance, plan: InstancePlan, generation: int, taken: Sequence[int]) -> process.Record:
     """Records a free port, then starts the process. Raises OmniError."""
     check(plan)
-    port = _reserve_port(instance, taken)
-    argv = [argument.replace(PORT, str(port)) for argument in plan.argv]
+    if process.is_held(settings.OMNI_HOME.run, instance.pk):
+        raise OmniError("already_running", f"Instance {instance.pk} runs already.", "Stop it first.")
+    at = _endpoint(instance, plan, taken)
+    key, path_of_key = secrets.token_urlsafe(32), own_key_path(instance.pk)
     # With the key's placeholder: what is kept and shown of an instance does not tell it.
-    instance.argv, instance.env = argv, dict(plan.env)
+    places: Filling = {SOCKET: at.socket, PORT: at.port or 0, KEY_FILE: str(path_of_key), KEY: KEY}
+    argv = filled_argv(plan.argv, places)
+    instance.argv, instance.env = argv, filled(plan.env, places)
     instance.file_stamp = file_stamp(argv)
     path = log_path(instance)
     instance.log_path = str(path)
+    filling: Filling = {**places, KEY: key}
+    process.instances_folder(settings.OMNI_HOME.run)
+    _write_private(path_of_key, key)
     return process.spawn(
         settings.OMNI_HOME.run,
         instance=instance.pk,
         generation=generation,
-        port=port,
+        at=at,
         argv=argv,
-        env={name: _with_key(value) for name, value in plan.env.items()},
+        env=filled(plan.env, filling),
         log_path=path,
-        folder=_write_files(instance, plan, port),
-        hidden=[settings.OMNI_HOME.secret("engine")],
+        folder=_write_files(instance, plan, filling),
+        hidden=[key],
+        is_apart=is_apart(instance, plan),
     )
 
 
-def _with_key(text: str) -> str:
-    return text.replace(KEY, settings.OMNI_HOME.secret("engine")) if KEY in text else text
+def is_apart(instance: Instance, plan: InstancePlan) -> bool:
+    """Whether it runs in the network namespace of the stand-ins: they do, and so do those that use them.
+
+    Raises OmniError (engine_needs_sockets) for an engine that nobody outside would reach in it.
+    """
+    if instance.device:
+        return instance.device.is_stand_in and are_available()
+    stand_ins = Device.objects.filter(host=instance.host_id, name__in=plan.needs_devices, is_stand_in=True)
+    if not (are_available() and stand_ins.exists()):
+        return False
+    if SOCKET not in plan.placeholders:
+        text = "Stand-ins are out of reach of everything but their engine, and this build listens on ports alone."
+        raise OmniError("engine_needs_sockets", text, "Use a newer build of llama.cpp, or the CPU as the device.")
+    return True
 
 
-def _write_files(instance: Instance, plan: InstancePlan, port: int) -> Path | None:
+def _endpoint(instance: Instance, plan: InstancePlan, taken: Sequence[int]) -> process.Endpoint:
+    """Where it listens: on its own Unix socket, or on a port reserved for it."""
+    if SOCKET not in plan.placeholders:
+        port = _reserve_port(instance, taken)
+        instance.socket = ""
+        return process.Endpoint(port=port)
+    path = socket_path(instance.deployment.name if instance.deployment else "", instance.role, instance.ordinal)
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    # Of the process before: a socket's file stays when who listened has gone.
+    path.unlink(missing_ok=True)
+    instance.port, instance.socket = None, str(path)
+    return process.Endpoint(socket=str(path))
+
+
+def _write_private(path: Path, text: str) -> None:
+    path.unlink(missing_ok=True)
+    path.touch(mode=0o600, exist_ok=False)
+    path.write_text(text)
+
+
+def _write_files(instance: Instance, plan: InstancePlan, filling: Filling) -> Path | None:
     """The folder the process starts in, with its files, made anew at each start; None where there are none."""
     if not plan.files:
         return None
     folder = process.files_folder(settings.OMNI_HOME.run, instance.pk)
-    for name, text in plan.files.items():
-        path = folder / name
-        path.unlink(missing_ok=True)
-        path.touch(mode=0o600, exist_ok=False)
-        path.write_text(_with_key(text.replace(PORT, str(port))))
+    for name, data in plan.files.items():
+        _write_private(folder / name, yaml.safe_dump(filled(data, filling), sort_keys=False))
     return folder
 
 

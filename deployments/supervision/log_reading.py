@@ -47,6 +47,10 @@ def _rule(pattern: str, code: str, text: str, fix: str, *, permanent: bool = Tru
 
 RULES = (
     _rule(
+        r"couldn't bind HTTP server socket, hostname: (?P<what>\S+\.sock)",
+        "socket_taken", "The engine could not listen on its socket {what}.", "It is tried again.", permanent=False,
+    ),
+    _rule(
         r"couldn't bind HTTP server socket.*port: (?P<what>\d+)|Failed to create server socket",
         "port_taken", "The port {what} is taken by another program.", "Another port is tried.", permanent=False,
     ),

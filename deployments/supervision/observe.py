@@ -8,6 +8,8 @@ import socket
 import time
 from pathlib import Path
 
+from deployments.connecting import connect
+from deployments.engine_address import EngineAddress
 from deployments.supervision.instances import argument
 from deployments.supervision.log_reading import Cause, cause_of_exit
 from deployments.supervision.logs import since_start
@@ -23,14 +25,14 @@ _QUESTION = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r
 _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})\b")
 
 
-def http_health(port: int) -> Health:
+def http_health(address: EngineAddress) -> Health:
     """llama-server: refused until it listens, 503 while the model loads, 200 afterwards.
 
     Raises OSError when this process has no socket left to ask with.
     """
     try:
-        status = _status_line(port, time.monotonic() + TIMEOUT_S)
-    except ConnectionRefusedError:
+        status = _status_line(address, time.monotonic() + TIMEOUT_S)
+    except (ConnectionRefusedError, FileNotFoundError):
         return Health.REFUSED
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):
@@ -42,10 +44,10 @@ def http_health(port: int) -> Health:
     return Health.READY if answer[1] == b"200" else Health.LOADING
 
 
-def _status_line(port: int, deadline: float) -> bytes:
+def _status_line(address: EngineAddress, deadline: float) -> bytes:
     """The beginning of the answer, all of it in time: one that comes a byte at a time holds nobody up."""
     line = b""
-    with socket.create_connection((LOOPBACK, port), TIMEOUT_S) as connection:
+    with connect(address, TIMEOUT_S) as connection:
         connection.sendall(_QUESTION)
         while b"\n" not in line and len(line) < MOST_STATUS_BYTES:
             if (left_s := deadline - time.monotonic()) <= 0:
@@ -57,11 +59,19 @@ def _status_line(port: int, deadline: float) -> bytes:
     return line
 
 
-def rpc_health(port: int, address: str = LOOPBACK) -> Health:
+def rpc_health(port: int, address: str = LOOPBACK, pid: int | None = None) -> Health:
     """ggml-rpc-server has no health call and serves one client at a time: a connection made to look would wait
-    in its queue and fill it. So the kernel is asked whether anything listens (proc(5), net/tcp, state 0A)."""
+    in its queue and fill it. So the kernel is asked whether anything listens (proc(5), net/tcp, state 0A), in the
+    network namespace of the process."""
     wanted = f"{bytes(reversed(socket.inet_aton(address))).hex().upper()}:{port:04X}"
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+    table = Path(f"/proc/{pid or 'self'}/net/tcp")
+    try:
+        lines = table.read_text().splitlines()[1:]
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise
+        return Health.REFUSED  # the process has gone
+    for line in lines:
         _, local, _, state = line.split()[:4]
         if local == wanted and state == "0A":
             return Health.READY
@@ -79,11 +89,12 @@ def observe(record: Record | None, role: str, log_path: Path) -> Observed:
 
 def _health(record: Record, role: str) -> Health:
     if role != RPC:
-        return http_health(record.port or 0)
+        address = record.address
+        return http_health(address) if address else Health.REFUSED
     # Its port stays open when it is halted, and it is never asked: only its process tells.
     if record.is_halted:
         return Health.SILENT
-    return rpc_health(record.port or 0, argument(record.argv, "-H") or LOOPBACK)
+    return rpc_health(record.port or 0, argument(record.argv, "-H") or LOOPBACK, record.pid)
 
 
 def _cause(record: Record, log_path: Path) -> Cause | None:

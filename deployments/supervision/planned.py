@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 from django.db import DatabaseError
 
+from deployments.connecting import own_key_path
 from deployments.models import Deployment, Instance
-from deployments.planning.plan import PORT, InstancePlan, Plan
+from deployments.planning.plan import KEY, KEY_FILE, PORT, SOCKET, Filling, InstancePlan, Plan, filled, filled_argv
 from deployments.supervision import device_servers
 from deployments.supervision.process import Record
 from deployments.supervision.remote import endpoints
@@ -80,5 +81,11 @@ class Plans:
             plan = self.of_instance(instance)
         except OmniError:
             return False
-        argv = tuple(word.replace(PORT, str(record.port)) for word in plan.argv)
-        return argv == record.argv and dict(plan.env) == instance.env and not plan.files
+        places: Filling = {
+            SOCKET: record.socket,
+            PORT: record.port or 0,
+            KEY_FILE: str(own_key_path(instance.pk)),
+            KEY: KEY,
+        }
+        argv = tuple(filled_argv(plan.argv, places))
+        return argv == record.argv and filled(plan.env, places) == instance.env and not plan.files

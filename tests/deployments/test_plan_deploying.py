@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 
 from deployments import services
 from deployments.models import Deployment, Model
-from deployments.planning.plan import PORT
+from deployments.runnable import runnable
 from deployments.strategies import STRATEGIES
 from gpus.models import Device, Host
 from tests.deployments.plan_page import card_of, page, shown_commands
@@ -34,7 +34,7 @@ def test_deploying_makes_and_starts_exactly_what_is_shown(operator: Client, oper
     assert answer["Location"] == f"/deployments/{made.name}/"  # type: ignore[index]
     assert (made.desired, made.created_by) == ("running", operator_user)
     (instance,) = services.plan_deployment(made).instances
-    assert [word.replace(PORT, "PORT") for word in instance.argv] == shown[-len(instance.argv) :]
+    assert runnable(instance, made.name).argv == shown[-len(instance.argv) :]
 
 
 @pytest.mark.parametrize("strategy", sorted(STRATEGIES))
@@ -50,7 +50,7 @@ def test_what_can_be_deployed_is_planned_the_same_when_memory_has_changed(
     in_use(RPC0=15 << 30, RPC1=1 << 30)
     for made in Deployment.objects.all():
         planned = services.plan_deployment(made).instances
-        argv = [[word.replace(PORT, "PORT") for word in instance.argv] for instance in planned]
+        argv = [runnable(instance, made.name).argv for instance in planned]
         assert argv == [each[-len(mine) :] for each, mine in zip(shown_commands(card), argv, strict=True)]
 
 

@@ -14,6 +14,7 @@ from django.db import connection
 from deployments import services
 from deployments.deployment_checks import free_name
 from deployments.models import Deployment, Engine, Instance, Model, Route
+from deployments.planning.plan import SOCKET
 from deployments.supervision.states import InstanceState
 from gpus.models import Device, Host
 from omni.errors import OmniError
@@ -223,13 +224,13 @@ def test_without_an_engine_or_device_it_is_said_what_to_do(db: None) -> None:
 
 
 # --- planning -------------------------------------------------------------------------------------
-def test_a_deployments_plan_knows_the_key_the_name_and_the_devices_it_uses(make_deployment: Make, model: Model) -> None:
-    from django.conf import settings
-
+def test_a_deployments_plan_knows_the_socket_the_name_and_the_devices_it_uses(
+    make_deployment: Make, model: Model
+) -> None:
     made = make_deployment("a", members={"model": (model, ["RPC1"])})
     (instance,) = services.plan_deployment(made).instances
     argv = instance.argv
-    assert argv[argv.index("--api-key-file") + 1] == str(settings.OMNI_HOME.secret_path("engine"))
+    assert argv[argv.index("--host") + 1] is SOCKET
     assert argv[argv.index("--alias") + 1] == "a"
     assert argv[argv.index("--rpc") + 1] == "127.0.0.1:18991"
     assert instance.needs_devices == ("RPC1",)

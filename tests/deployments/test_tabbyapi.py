@@ -10,7 +10,7 @@ import yaml
 
 from deployments.engines.base import Command, DraftSpec, ServerSpec
 from deployments.engines.tabbyapi import TabbyApi
-from deployments.planning.plan import KEY, PORT, DeviceFacts, EngineFacts
+from deployments.planning.plan import KEY, PORT, DeviceFacts, EngineFacts, filled
 from omni.errors import OmniError
 from tests.deployments.engine_help import help_of
 
@@ -33,7 +33,7 @@ def made(spec: ServerSpec, **changes: Any) -> Command:
 
 
 def config_of(command: Command) -> dict[str, dict[str, Any]]:
-    return dict(yaml.safe_load(command.files["config.yml"].replace(PORT, "18000")))
+    return dict(yaml.safe_load(yaml.safe_dump(filled(command.files["config.yml"], {PORT: 18000}))))
 
 
 def test_it_is_started_by_the_python_beside_it_with_its_files(spec: ServerSpec) -> None:
@@ -42,7 +42,7 @@ def test_it_is_started_by_the_python_beside_it_with_its_files(spec: ServerSpec) 
     assert command.env["CUDA_VISIBLE_DEVICES"] == "GPU-a,GPU-b"
     network = config_of(command)["network"]
     assert (network["host"], network["port"], network["disable_auth"]) == ("127.0.0.1", 18000, False)
-    assert yaml.safe_load(command.files["api_tokens.yml"]) == {"api_key": KEY, "admin_key": KEY}
+    assert command.files["api_tokens.yml"] == {"api_key": KEY, "admin_key": KEY}
 
 
 def test_every_key_is_a_field_it_has(spec: ServerSpec) -> None:

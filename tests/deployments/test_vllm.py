@@ -12,7 +12,7 @@ import pytest
 from deployments.engines.base import Command, ServerSpec
 from deployments.engines.vllm import Vllm, memory_share
 from deployments.models import Engine
-from deployments.planning.plan import KEY, PORT, DeviceFacts, EngineFacts, PlanRequest
+from deployments.planning.plan import KEY, PORT, SOCKET, DeviceFacts, EngineFacts, PlanRequest
 from deployments.services import default_engine
 from gpus.models import Host
 from omni.errors import OmniError
@@ -44,10 +44,11 @@ def value_of(command: Command, flag: str) -> str:
     return command.argv[command.argv.index(flag) + 1]
 
 
-def test_a_folder_is_served_on_loopback_with_one_rank_for_each_card(spec: ServerSpec) -> None:
+def test_a_folder_is_served_on_a_unix_socket_with_one_rank_for_each_card(spec: ServerSpec) -> None:
     command = made(spec, settings={"parallel": 4})
     assert command.argv[:3] == ("/opt/vllm/bin/vllm", "serve", "/m/--qwen")
-    expected = {"--host": "127.0.0.1", "--port": PORT, "--served-model-name": "-a", "--tensor-parallel-size": "2"}
+    assert not {"--host", "--port"} & set(command.argv)
+    expected = {"--uds": SOCKET, "--served-model-name": "-a", "--tensor-parallel-size": "2"}
     # Each request has a quarter of the context, which is what --max-model-len means.
     expected |= {"--max-model-len": "2048", "--max-num-seqs": "4", "--kv-cache-dtype": "auto"}
     assert {flag: value_of(command, flag) for flag in expected} == expected
@@ -56,10 +57,13 @@ def test_a_folder_is_served_on_loopback_with_one_rank_for_each_card(spec: Server
 
 
 def test_the_key_is_in_the_environment_and_only_as_a_placeholder(spec: ServerSpec) -> None:
-    command = made(spec)
+    assert "VLLM_API_KEY" not in made(spec).env, "nobody else reaches its socket"
+    old = replace(spec, engine=replace(spec.engine, flags=FLAGS - {"--uds"}))
+    command = made(old)
+    assert value_of(command, "--host") == "127.0.0.1" and value_of(command, "--port") == PORT
     assert command.env["VLLM_API_KEY"] == KEY
     assert not {"--api-key", "/k", KEY} & set(command.argv)
-    assert "VLLM_API_KEY" not in made(spec, api_key_file="").env
+    assert "VLLM_API_KEY" not in made(old, api_key_file="").env
     assert (command.env["VLLM_NO_USAGE_STATS"], command.env["HF_HUB_OFFLINE"]) == ("1", "1")
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -30,7 +31,7 @@ deployments:
 """
 # The real engine, which takes its time before it begins.
 SLOW_ENGINE = """#!/bin/sh
-case " $* " in *" --port "*) sleep 1.5 ;; esac
+case " $* " in *" --host "*) sleep 1.5 ;; esac
 exec ENGINE "$@"
 """
 
@@ -161,13 +162,13 @@ class PanelRig:
             return False
 
     def check_clean_after_a_stop(self) -> None:
-        port = self.instance("port")[0]
+        path = Path(self.instance("socket")[0])
         pk = self.instance("id")[0]
         self.stop()
         self.until(lambda: self.state == "stopped" and self.pid is None, 30)
         wait_until(lambda: not [p for p in processes.found(self.run) if p.instance == pk], 5, "processes are left")
         wait_until(lambda: not list((self.run / "instances").glob(f"{pk}.*")), 8, "records are left")
-        assert self.instance("port")[0] is None and not (port and processes.listens(port))
+        assert self.instance("socket")[0] == "" and not path.is_socket()
 
 
 class Answer:

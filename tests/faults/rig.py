@@ -201,6 +201,7 @@ class Rig:
         self.until(lambda: not Instance.objects.filter(pid__isnull=False).exists(), 20)
         self.until(lambda: processes.found(self.run) == [], 5)
         self.until(lambda: not list((self.run / "instances").iterdir()), 5)
-        assert not Instance.objects.exclude(port=None).exists()
+        assert not Instance.objects.exclude(port=None).exists() and not Instance.objects.exclude(socket="").exists()
+        assert not list(settings.OMNI_HOME.sockets.glob("*.sock"))
         assert not (settings.OMNI_HOME.slots / self.deployment.name).exists()
         assert not {port for port in self.ports if processes.listens(port)}

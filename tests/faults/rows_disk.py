@@ -152,7 +152,7 @@ def agent_has_no_file_descriptor_left(rig: Rig) -> None:
         lambda: process.read_record(rig.run, instance),
         lambda: record.is_alive,
         lambda: process.is_held(rig.run, instance),
-        lambda: http_health(record.port or 0),
+        lambda: record.address and http_health(record.address),
     )
     for look in looks:
         with no_file_descriptors(), pytest.raises(OSError, match="Too many open files"):

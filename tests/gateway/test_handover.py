@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from deployments.engine_address import EngineAddress
 from deployments.gateway import admission
 from deployments.gateway.handover_lines import lines
 from deployments.gateway.handover_plan import HandoverReport, Outcome
@@ -186,7 +187,7 @@ async def test_requests_that_wait_for_a_slot_can_be_cancelled(smol: Pair) -> Non
 
 
 async def test_a_dead_prefill_instance_costs_time_and_nothing_else(smol: Pair) -> None:
-    dead = replace(smol.serving.peers["prefill"], address="http://127.0.0.1:9")
+    dead = replace(smol.serving.peers["prefill"], address=EngineAddress("http://127.0.0.1:9"))
     smol.serving = replace(smol.serving, peers={**smol.serving.peers, "prefill": dead})
     answer = await smol.ask(chat(words(100, 7), max_tokens=1))
     assert answer.report and answer.report.header == "failed: prefill: the instance cannot be reached"

@@ -92,7 +92,7 @@ async def test_after_a_few_hand_overs_that_were_of_no_use_there_are_no_more(
         found = await real_act(peer, slot, what, name, size)
         if what == "restore":
             headers = {"authorization": f"Bearer {tiny.decode.key}"}
-            await asyncio.to_thread(httpx.post, f"{peer.address}/slots/{slot}?action=erase", headers=headers)
+            await asyncio.to_thread(httpx.post, f"{peer.address.url}/slots/{slot}?action=erase", headers=headers)
         return found
 
     tampering(monkeypatch, act)

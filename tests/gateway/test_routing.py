@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from deployments.engine_address import EngineAddress
 from deployments.gateway.routing import Passage, Serving, Table, choose
 from omni.errors import OmniError
 
-READY = Serving("smol", "ready", "http://127.0.0.1:1")
+X = EngineAddress("http://x")
+READY = Serving("smol", "ready", EngineAddress("http://127.0.0.1:1"))
 TABLE = Table(
     {
         "smol": READY,
-        "big": Serving("big", "ready", "http://127.0.0.1:2"),
+        "big": Serving("big", "ready", EngineAddress("http://127.0.0.1:2")),
         "sleepy": Serving("sleepy", "stopped"),
         "broken": Serving("broken", "failed", error="out of memory"),
         "early": Serving("early", "loading"),
@@ -66,8 +68,8 @@ def test_a_route_never_hides_a_deployment_and_dead_routes_are_not_listed() -> No
 
 @pytest.mark.parametrize(
     ("state", "address", "ready"),
-    [("ready", "http://x", True), ("crashed", "http://x", True), ("failed", "http://x", True), ("ready", None, False),
-     ("stopping", "http://x", False), ("stopped", None, False), ("loading", None, False)],
+    [("ready", X, True), ("crashed", X, True), ("failed", X, True), ("ready", None, False),
+     ("stopping", X, False), ("stopped", None, False), ("loading", None, False)],
 )  # fmt: skip
 def test_a_deployment_that_hands_over_answers_as_long_as_its_decode_instance_does(
     state: str, address: str | None, ready: bool
@@ -86,7 +88,7 @@ def test_a_deployment_that_hands_over_answers_as_long_as_its_decode_instance_doe
         (Serving("a", "failed", error="no such flag", is_wanted=True), False),
         (Serving("a", "stopping"), False),
         (Serving("a", "stopped"), False),
-        (Serving("a", "ready", "http://x", is_wanted=True), False),
+        (Serving("a", "ready", X, is_wanted=True), False),
     ],
 )  # fmt: skip
 def test_what_will_answer_by_itself_may_be_waited_for(serving: Serving, coming: bool) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import pytest
 
 from omni.home import UNIX_SOCKET_PATH_LIMIT, Home
 
@@ -55,6 +58,40 @@ def test_the_broker_socket_fits_even_below_a_long_path(tmp_path: Path) -> None:
     assert short.valkey_socket == Path("/srv/omni/run/valkey.sock")
     assert len(str(long.valkey_socket)) <= UNIX_SOCKET_PATH_LIMIT
     assert long.valkey_socket != Home(tmp_path / ("deep" * 41)).valkey_socket
+
+
+def test_an_engines_socket_lies_below_home_and_its_path_is_never_too_long(tmp_path: Path) -> None:
+    short, long = Home(Path("/srv/omni")), Home(tmp_path / ("deep" * 40))
+    assert short.engine_socket("small.model") == Path("/srv/omni/run/s/small.model.sock")
+    for home in (short, long):
+        paths = {home.engine_socket(f"{'long' * 30}.{role}") for role in ("prefill", "decode")}
+        assert len(paths) == 2 and all(len(str(path)) <= UNIX_SOCKET_PATH_LIMIT for path in paths)
+
+
+def test_the_folder_of_a_deep_home_is_new_private_and_the_same_for_every_process(tmp_path: Path) -> None:
+    deep = tmp_path / ("deep" * 40)
+    folder = Home(deep).sockets
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert Home(deep).sockets == folder and Home(deep).valkey_socket.parent == folder
+
+
+def test_a_folder_that_others_may_enter_or_that_is_a_link_is_not_used(tmp_path: Path) -> None:
+    home = Home(tmp_path / ("deep" * 40))
+    first = home.sockets
+    first.chmod(0o777)
+    second = home.sockets
+    assert second != first
+    second.rmdir()
+    second.symlink_to(tmp_path)
+    assert home.sockets not in (first, second)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to somebody else")
+def test_a_folder_of_somebody_else_is_not_used(tmp_path: Path) -> None:
+    home = Home(tmp_path / ("deep" * 40))
+    first = home.sockets
+    os.chown(first, 65534, 65534)
+    assert home.sockets != first
 
 
 def test_a_block_of_one_name_is_entered_by_one_at_a_time(tmp_path: Path) -> None:

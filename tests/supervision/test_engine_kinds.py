@@ -11,6 +11,7 @@ import pytest
 from django.conf import settings
 
 from deployments import services
+from deployments.connecting import own_key_path
 from deployments.models import Deployment, Instance
 from deployments.planning.plan import KEY, PORT, InstancePlan, Plan, Verdict
 from deployments.supervision import process
@@ -31,21 +32,22 @@ def test_files_lie_in_the_folder_it_starts_in_and_the_key_is_kept_nowhere(
     deployment: Deployment, ticker: Ticker
 ) -> None:
     argv = (sys.executable, "-c", TELLS, str(FAKE), "--port", PORT)
-    files = {"config.yml": f"port: {PORT}\n", "api_tokens.yml": f"api_key: {KEY}\n"}
+    files = {"config.yml": {"port": PORT, "name": "{port}"}, "api_tokens.yml": {"api_key": KEY}}
     plan = Plan("independent", Verdict.VIABLE, instances=(InstancePlan("model", argv, {"MY_KEY": KEY}, files=files),))
     ticker.new_agent(lambda _: plan)
     services.deployment_start(deployment=deployment)
     ticker.until_state("ready")
-    row, key = Instance.objects.get(), settings.OMNI_HOME.secret("engine")
+    row = Instance.objects.get()
+    key = own_key_path(row.pk).read_text()
     folder = process.files_folder(settings.OMNI_HOME.run, row.pk)
-    assert (folder / "config.yml").read_text() == f"port: {row.port}\n"
+    assert (folder / "config.yml").read_text() == f"port: {row.port}\nname: '{{port}}'\n"
     assert (folder / "api_tokens.yml").read_text() == f"api_key: {key}\n"
     assert folder.stat().st_mode & 0o077 == 0 and (folder / "api_tokens.yml").stat().st_mode & 0o077 == 0
     assert f"{folder} [key]" in Path(row.log_path).read_text() and key not in Path(row.log_path).read_text()
     assert key not in json.dumps([row.argv, row.env]) and row.env == {"MY_KEY": KEY}
     services.deployment_stop(deployment=deployment)
     ticker.until_state("stopped")
-    assert not folder.exists()
+    assert not folder.exists() and not own_key_path(row.pk).exists()
 
 
 def test_a_fall_back_to_layer_split_is_told_of_an_engine_that_serves(deployment: Deployment, ticker: Ticker) -> None:

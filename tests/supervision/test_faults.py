@@ -144,6 +144,7 @@ def test_no_free_port_is_said(deployment: Deployment, ticker: Ticker, settings: 
         taken.listen()
         port = taken.getsockname()[1]
         settings.OMNI_ENGINE_PORTS = (port, port)  # type: ignore[attr-defined]
+        ticker.new_agent(plan=fake_plan("serve"))
         services.deployment_start(deployment=deployment)
         ticker.until_state("failed")
     assert "OMNI_ENGINE_PORTS" in page_of(deployment, admin)

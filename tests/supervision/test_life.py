@@ -29,11 +29,11 @@ pytestmark = [pytest.mark.real, pytest.mark.django_db(transaction=True), pytest.
 
 def engines() -> list[psutil.Process]:
     """Engines of this test's OMNI_HOME in the process table."""
-    key = str(django_settings.OMNI_HOME.run / "engine.key")
+    sockets = f"{django_settings.OMNI_HOME.sockets}/"
     found = []
     for candidate in psutil.process_iter(["cmdline", "status"]):
         arguments = candidate.info["cmdline"] or []
-        if candidate.info["status"] != psutil.STATUS_ZOMBIE and key in arguments:
+        if candidate.info["status"] != psutil.STATUS_ZOMBIE and any(word.startswith(sockets) for word in arguments):
             found.append(candidate)
     return found
 
@@ -50,7 +50,8 @@ def test_start_and_stop_leave_one_process_and_then_none(deployment: Deployment, 
     ticker.until_state("stopped")
     assert engines() == []
     row.refresh_from_db()
-    assert (row.pid, row.port) == (None, None)
+    assert (row.pid, row.socket) == (None, "")
+    assert not list(django_settings.OMNI_HOME.sockets.glob("*.sock"))
     steps = list(Transition.objects.order_by("id").values_list("old", "new"))
     assert steps[0] == ("stopped", "starting") and steps[-1] == ("stopping", "stopped")
     assert ("loading", "ready") in steps or ("starting", "ready") in steps

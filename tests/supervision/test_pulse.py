@@ -57,9 +57,9 @@ def test_a_real_engine_answers_while_it_reads_a_long_prompt(deployment: Deployme
     answered = threading.Event()
 
     def ask() -> None:
-        headers = {"Authorization": f"Bearer {settings.OMNI_HOME.secret('engine')}"}
         body = {"prompt": "one two three four five six seven " * 200, "n_predict": 4}
-        httpx.post(f"http://127.0.0.1:{found.port}/completion", json=body, headers=headers, timeout=80)
+        with httpx.Client(transport=httpx.HTTPTransport(uds=found.socket), timeout=80) as client:
+            client.post("http://localhost/completion", json=body)
         answered.set()
 
     threading.Thread(target=ask, daemon=True).start()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,9 @@ from deployments.planning.plan import Plan
 from deployments.reports import plans_document
 from deployments.rig_together import plans_together
 from deployments.rig_wanted import resolve
+from deployments.runnable import runnable
 from deployments.services import get_deployment, plan_deployment
+from deployments.supervision.launch import command_text
 from omni.units import bytes_text, tps_text
 
 
@@ -50,5 +51,5 @@ class Command(OmniCommand):
         for use in plan.devices:
             self.say(f"  {use.name}: {bytes_text(use.needed_bytes)} of {bytes_text(use.total_bytes)}")
         for instance in plan.instances:
-            env = "".join(f"{key}={shlex.quote(value)} " for key, value in instance.env.items())
-            self.say(f"  {instance.role}: {env}{shlex.join(instance.argv)}")
+            command = runnable(instance, name)
+            self.say(f"  {command.role}: {command_text(command.argv, command.env)}")
