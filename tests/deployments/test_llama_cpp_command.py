@@ -199,7 +199,7 @@ def test_the_real_engine_takes_every_flag_of_a_command(spec: ServerSpec) -> None
     command = made(
         spec, engine=engine, settings=settings, extra_args=extra, model_path="/no/such.gguf", api_key_file=""
     )
-    argv = [word.replace(PORT, "1") for word in command.argv]
+    argv = filled_argv(command.argv, {SOCKET: "/no/such.sock", PORT: 1})
     said = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
     assert said.returncode == 1
     assert "invalid argument" not in said.stderr and "error while handling" not in said.stderr

@@ -5,6 +5,7 @@ deaf      ready, ignores SIGTERM   hang      ready, then stops answering when to
 exit      writes a line and ends   flood     ready, writes a lot of log
 family    ready, has a child       serve     ready
 graph     ready, says it fell back
+late      listens after two seconds
 slow      answers 503 for a second   mute      accepts connections, never says a word
 garbage   answers what is not HTTP   drip      answers one byte at a time, for ever
 stuck     says it is well and, when told (SIGUSR1), answers nothing else
@@ -69,6 +70,8 @@ def main() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if MODE == "family":
         print("child", subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid, flush=True)
+    if MODE == "late":
+        time.sleep(2)
     signal.signal(signal.SIGUSR1, lambda *_: hanging.set())
     handler = Drip if MODE in ("mute", "garbage", "drip") else Handler
     server = http.server.ThreadingHTTPServer(("127.0.0.1", int(value("--port"))), handler)
