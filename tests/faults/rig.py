@@ -19,7 +19,7 @@ from tests.faults import processes
 from tests.faults.answers import Answer
 from tests.faults.table import Ends, Row
 from tests.helpers import wait_until
-from tests.supervision.conftest import QUICK, Ticker, fake_plan
+from tests.supervision.conftest import Ticker, fake_plan
 
 SERVING = {"independent": "model", "prefill_decode": "decode"}
 
@@ -77,7 +77,7 @@ class Rig:
     def new_agent(self) -> None:
         """As after a kill of the agent: this one knows what database and records say."""
         plan = fake_plan(*self.fault.engine) if self.fault.engine else None
-        self.ticker.new_agent(plan, QUICK)
+        self.ticker.new_agent(plan)
 
     def start(self) -> None:
         services.deployment_start(deployment=self.deployment)
