@@ -2,7 +2,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("gpus", "0003_troubles")]
+    dependencies = [("gpus", "0004_ram_measured")]
 
     operations = [
         migrations.AddField(
