@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from deployments.engine_address import EngineAddress
 from deployments.gateway import admission, waiting
 from deployments.gateway.relay import open_answer
 from deployments.gateway.routing import Serving, Table
@@ -38,7 +39,7 @@ class Scene:
     """One deployment, in the state that a test gives it."""
 
     def __init__(self, port: int) -> None:
-        self.now = Serving("smol", "ready", f"http://127.0.0.1:{port}", "alias", slots=2)
+        self.now = Serving("smol", "ready", EngineAddress(f"http://127.0.0.1:{port}"), "alias", slots=2)
 
     async def table(self) -> Table:
         return Table({"smol": self.now})
