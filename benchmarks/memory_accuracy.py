@@ -35,7 +35,7 @@ from deployments.engines.portable_cpu import AVX2_VARIANT, kernels, variant_env 
 from deployments.gguf import read_header  # noqa: E402
 from deployments.planning.architecture import ModelShape  # noqa: E402
 from deployments.planning.from_header import model_shape  # noqa: E402
-from deployments.planning.memory import MemorySettings, MemoryUse, memory_use  # noqa: E402
+from deployments.planning.memory import MemorySettings, MemoryUse, filling_bytes, memory_use  # noqa: E402
 from deployments.planning.placement import Override  # noqa: E402
 from deployments.planning.plan import DeviceFacts, DeviceUse  # noqa: E402
 from deployments.planning.repacking import Kernels  # noqa: E402
@@ -238,6 +238,21 @@ def _start(argv: Sequence[str], output: int, env: Mapping[str, str] | None = Non
     return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=env)
 
 
+@contextmanager
+def start_server(arguments: Sequence[str], log: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A llama-server with these arguments and its address, once it has loaded its model or ended."""
+    port = free_port()
+    argv = [str(binary_path()), *arguments, "--host", "127.0.0.1", "--port", str(port), "-t", "2", "-lv", "4"]
+    with log.open("wb") as output:
+        process = _start([*argv, "--no-warmup", "--no-ui"], output.fileno())
+    try:
+        wait_until(lambda: b"model loaded" in log.read_bytes() or process.poll() is not None, 60)
+        yield process, f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
 def _listens(port: int) -> bool:
     table = Path("/proc/net/tcp").read_text()
     return f"0100007F:{port:04X} 00000000:0000 0A" in table
@@ -310,8 +325,10 @@ def compare(rig: Rig, case: Case, measured: EngineMemory) -> list[Row]:
             "kv": (planned.kv_bytes, real.kv, own and own.context),
             "compute": (planned.compute_bytes, real.compute, own and own.compute),
         }
+        # Some of the host's memory is taken only with use, and the engine has just started.
+        later = filling_bytes(rig.shape(case.model), case.settings) if planned.name == "CPU" else 0
         sizes["total"] = (
-            sum(size[0] for size in sizes.values()) + planned.other_bytes,
+            planned.needed_bytes - later,
             real.total,
             own and own.model + own.context + own.compute,
         )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from deployments.models import Model
+from deployments.engines.mtp import has_mtp
+from deployments.models import Engine, Model
 from deployments.planning.drafts import DraftChoice, DraftModel, rank_drafts
 from deployments.planning.known_drafts import KnownDraft, OwnDrafting, known_drafts, own_drafting
 from deployments.planning.kv_types import KvRow, kv_table
@@ -59,12 +60,20 @@ def advice(model: Model, host: Host, flavour: str) -> Advice:
         drafts=tuple(choice for choice in ranked if choice.compatibility.ok),
         refused=tuple(choice for choice in ranked if not choice.compatibility.ok),
         known=tuple(known_drafts(facts)),
-        own=tuple(own_drafting(facts)),
+        own=tuple(own_drafting(facts, shape=shape, has_graph=_has_graph(facts.arch))),
         formats=tuple(_formats(model, host, flavour)),
         requantised=tuple((wanted, requantise(facts, wanted)) for wanted in WANTED),
         kv=tuple(kv_table(shape, MemorySettings(context=facts.n_ctx_train or 8192), room)),
         kv_device=device.name if device else "",
     )
+
+
+def _has_graph(arch: str) -> bool | None:
+    """Whether an engine here drafts with the layers of models of this architecture; None: no engine tells."""
+    engines = Engine.objects.filter(state=Engine.State.OK)
+    told = [has_mtp(frozenset(engine.flags), arch) for engine in engines]
+    known = [one for one in told if one is not None]
+    return any(known) if known else None
 
 
 def _draft_model(model: Model) -> DraftModel:

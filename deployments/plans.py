@@ -8,6 +8,7 @@ from typing import Any
 
 from django.conf import settings as django_settings
 
+from deployments.engines import get_flavour
 from deployments.engines.external import Standing
 from deployments.engines.external_plan import external_plan
 from deployments.engines.portable_cpu import kernels, library_env
@@ -16,6 +17,7 @@ from deployments.model_facts import ModelFacts
 from deployments.models import Deployment, Engine, Model
 from deployments.planning.architecture import ModelShape
 from deployments.planning.plan import KEY_FILE, DeviceFacts, EngineFacts, Member, Plan, PlanRequest
+from deployments.planning.repacking import Kernels
 from deployments.planning.settings import validated
 from deployments.planning.speed import CORE_TFLOPS
 from deployments.planning.vocabulary import VocabFacts
@@ -139,7 +141,8 @@ def engine_facts(engine: Engine) -> EngineFacts:
         text = f"The engine {engine.name} ({engine.path}) does not run: {what}."
         raise OmniError("engine_unusable", text, "Choose another engine, or repair it and scan.")
     flags, env = frozenset(engine.flags), library_env(engine.path)
-    return EngineFacts(engine.name, engine.flavour, engine.path, flags, env, engine.build, kernels(engine.path))
+    own = kernels(engine.path) if get_flavour(engine.flavour).rearranges else Kernels.PLAIN
+    return EngineFacts(engine.name, engine.flavour, engine.path, flags, env, engine.build, own)
 
 
 def _device_facts(device: Device, real: Device, used_bytes: int | None, factors: Factors | None) -> DeviceFacts:

@@ -77,6 +77,8 @@ class EngineFlavour(ABC):
     devices_args: ClassVar[tuple[str, ...]] = ("--list-devices",)
     # GGUF files; else folders with safetensors.
     reads_gguf: ClassVar[bool] = True
+    # Keeps weights that the host multiplies with in an order of its own (planning/repacking.py).
+    rearranges: ClassVar[bool] = False
     # What only the thread that computes answers, by GET and at once while it has nothing to do; "" where none is known.
     pulse_path: ClassVar[str] = ""
     # A request gets at most the context that the model was trained for, whatever is asked for.

@@ -1,17 +1,20 @@
-"""Which engine flags a user may add to a deployment, and with what values.
+"""Which engine flags a user may add to a deployment, with what values, and what each changes in a plan.
 
 A list of what is allowed, not of what is forbidden: engines grow flags that read files, open sockets or
-run programs, and a new one must not be open to everybody by default.
+run programs, and a new one must not be open to everybody by default. What changes memory or speed is planned
+with; a flag that names no setting of the planner changes neither (benchmarks/memory_accuracy.py asks the engine).
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from typing import Any
 
 from deployments.engines.spellings import no_such_flag
+from deployments.planning.memory_settings import MemorySettings
 from omni.errors import OmniError
 
 # A value is one shell-safe word; nothing that could be a path, an address or another flag.
@@ -27,6 +30,9 @@ class Flag:
     low: float = float("-inf")
     high: float = float("inf")
     words: tuple[str, ...] = ()
+    # The planner's setting (MemorySettings) that it stands for, and what it sets where it takes no value.
+    plans: str = ""
+    switches_to: bool = True
 
     @property
     def takes_value(self) -> bool:
@@ -58,8 +64,16 @@ def _bad(name: str, what: str) -> OmniError:
     return OmniError("bad_extra_arg", f"extra_args: {name}: {what}.", "Correct the value or leave the flag out.")
 
 
-def _int(name: str, low: float, high: float) -> Flag:
-    return Flag(name, "int", low, high)
+def _int(name: str, low: float, high: float, plans: str = "") -> Flag:
+    return Flag(name, "int", low, high, plans=plans)
+
+
+def _on(name: str, plans: str) -> Flag:
+    return Flag(name, plans=plans)
+
+
+def _off(name: str, plans: str) -> Flag:
+    return Flag(name, plans=plans, switches_to=False)
 
 
 def _float(name: str, low: float, high: float) -> Flag:
@@ -69,16 +83,19 @@ def _float(name: str, low: float, high: float) -> Flag:
 _ALLOWED = (
     # cache and context
     _int("--cache-reuse", 0, 1_000_000),
-    _int("--ctx-checkpoints", 0, 1024),
+    _int("--ctx-checkpoints", 0, 1024, "ctx_checkpoints"),
     _int("--keep", -1, 16_777_216),
     _float("--slot-prompt-similarity", 0, 1),
-    *map(Flag, ("--cache-prompt", "--no-cache-prompt", "--context-shift", "--no-context-shift", "--swa-full")),
+    *map(Flag, ("--cache-prompt", "--no-cache-prompt", "--context-shift", "--no-context-shift")),
+    _on("--swa-full", "swa_full"),
     *map(Flag, ("--cache-idle-slots", "--no-cache-idle-slots")),
     # where things are computed
-    *map(Flag, ("--kv-offload", "--no-kv-offload", "--repack", "--no-repack", "--no-host", "--no-op-offload")),
-    *map(Flag, ("--cpu-moe", "--warmup", "--no-warmup", "--check-tensors", "--backend-sampling")),
-    _int("--n-cpu-moe", 0, 999),
-    Flag("--tensor-split", "numbers"),
+    *(_on("--kv-offload", "offload_kqv"), _off("--no-kv-offload", "offload_kqv")),
+    *(_on("--repack", "repack"), _off("--no-repack", "repack"), _on("--no-host", "no_host")),
+    *(_off("--no-op-offload", "op_offload"), _on("--backend-sampling", "backend_sampling")),
+    *(_on("--cpu-moe", "cpu_moe"), _int("--n-cpu-moe", 0, 999, "n_cpu_moe")),
+    Flag("--tensor-split", "numbers", plans="tensor_split"),
+    *map(Flag, ("--warmup", "--no-warmup", "--check-tensors")),
     Flag("--numa", "words", words=("distribute", "isolate", "numactl")),
     _int("--threads-batch", 1, 1024),
     _int("--threads-http", 1, 256),
@@ -115,6 +132,8 @@ _ALLOWED = (
     _int("--sse-ping-interval", -1, 3600),
 )
 ALLOWED: Mapping[str, Flag] = {flag.name: flag for flag in _ALLOWED}
+# Settings of the planner that say where things go → the one that the planner would choose.
+PLACED_BY_FLAGS = {"tensor_split": "tensor_split", "n_cpu_moe": "n_cpu_moe", "cpu_moe": "n_cpu_moe"}
 # A flag's other spelling → the one used here.
 SHORT = {
     "-b": "--batch-size", "-c": "--ctx-size", "-cmoe": "--cpu-moe", "-cram": "--cache-ram",
@@ -195,6 +214,37 @@ def _allowed_flag(word: str) -> Flag:
     near = difflib.get_close_matches(name, ALLOWED, n=1)
     fix = f"Did you mean {near[0]}?" if near else "The allowed flags are listed beside the field."
     raise OmniError("refused_extra_arg", f"extra_args: {word} is not among the allowed flags.", fix)
+
+
+def planned_with(settings: MemorySettings, raw: Sequence[str], *, is_draft: bool = False) -> MemorySettings:
+    """The settings as these arguments change them. The engine takes the experts of both --n-cpu-moe; of the rest
+    the last one counts. A draft model has placements of its own. Raises OmniError as allowed_args does."""
+    changes: dict[str, Any] = {}
+    for flag, value in _planned(raw):
+        if is_draft and flag.plans in PLACED_BY_FLAGS:
+            continue
+        if flag.kind == "numbers":
+            changes[flag.plans] = tuple(float(part) for part in value.split(","))
+        elif flag.plans == "n_cpu_moe":
+            changes[flag.plans] = max(int(value), changes.get(flag.plans, settings.n_cpu_moe))
+        else:
+            changes[flag.plans] = int(value) if flag.kind == "int" else flag.switches_to
+    return replace(settings, **changes)
+
+
+def placed_by(raw: Sequence[str]) -> frozenset[str]:
+    """The settings of placement that these arguments decide, which the planner then leaves alone."""
+    names = {flag.plans for flag, _ in _planned(raw)}
+    return frozenset(PLACED_BY_FLAGS[name] for name in names & set(PLACED_BY_FLAGS))
+
+
+def _planned(raw: Sequence[str]) -> Iterator[tuple[Flag, str]]:
+    words = iter(allowed_args(raw))
+    for word in words:
+        flag = ALLOWED[word]
+        value = next(words) if flag.takes_value else ""
+        if flag.plans:
+            yield flag, value
 
 
 def require_flags(argv: Sequence[str], known: Set[str], engine: str) -> None:

@@ -40,6 +40,8 @@ LOAD_MODES = {"none": ["--no-mmap"], "mmap": [], "mlock": ["--no-mmap", "--mlock
 
 class IkLlamaCpp(LlamaCpp):
     flavour = "ik_llama.cpp"
+    # Only where it is told to (-rtr), which Omni does not.
+    rearranges = False
     caps_context: ClassVar[bool] = False
     # It has no call that lists devices.
     devices_args: ClassVar[tuple[str, ...]] = ()

@@ -19,6 +19,7 @@ from deployments.engines import external_probe, get_flavour, recognised
 from deployments.engines.base import EngineFlavour, ListedDevice
 from deployments.engines.environment import engine_environment
 from deployments.engines.external import Standing
+from deployments.engines.mtp import ASKED, mtp_flags
 from deployments.external_keys import key_of
 from deployments.models import Engine
 from omni.errors import OmniError
@@ -161,7 +162,7 @@ def examine(engine: Engine) -> Engine:
         log.warning("engine %s: %s", engine.name, error)
     else:
         engine.state, engine.error, engine.build = Engine.State.OK, "", build[:200]
-        engine.flags = sorted(flags)
+        engine.flags = sorted(flags | _drafting(engine))
         engine.devices = [
             {
                 "name": d.name,
@@ -173,6 +174,12 @@ def examine(engine: Engine) -> Engine:
         ]
     engine.probed_at = timezone.now()
     return engine
+
+
+def _drafting(engine: Engine) -> frozenset[str]:
+    """What stands in the binary about drafting with a model's own layers; it has no option that lists them."""
+    flavour = get_flavour(engine.flavour)
+    return mtp_flags(Path(flavour.program(engine.path)[0])) if flavour.reads_gguf else frozenset()
 
 
 def with_standing(engine: Engine, standing: Standing) -> Engine:
@@ -235,6 +242,8 @@ def needs_probe(engine: Engine) -> bool:
     when its modification time is old; of a link both the link and its target count.
     """
     if engine.is_external or engine.probed_at is None or engine.state != Engine.State.OK:
+        return True
+    if get_flavour(engine.flavour).reads_gguf and ASKED not in engine.flags:
         return True
     path = Path(engine.path)
     try:

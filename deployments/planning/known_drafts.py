@@ -22,11 +22,6 @@ NGRAM_TYPES = (NGRAM_MOD, NGRAM_SIMPLE, "ngram-map-k", "ngram-map-k4v", NGRAM_CA
 # general.architecture of files that draft for one target only, and the spec type that takes them. DSpark's files
 # say dflash too.
 DEDICATED: Mapping[str, str] = {"eagle3": EAGLE3, "dflash": DFLASH, "gemma4-assistant": MTP}
-# Those that have a graph for MTP; others keep the layers in the file and do not use them.
-MTP_ARCHS = frozenset({
-    "bailingmoe3", "cohere2moe", "deepseek2", "deepseek32", "deepseek4", "glm-dsa", "glm4moe", "glm5-next", "hy_v3",
-    "mimo2", "nemotron_h_moe", "qwen35", "qwen35moe", "qwen3next", "qwen4exp", "step35",
-})  # fmt: skip
 
 # Family: what its names begin with or contain, '-' for every space, dot of a version kept. The first match counts.
 _FAMILIES: tuple[tuple[str, str], ...] = (
@@ -168,17 +163,22 @@ def spec_type_of(draft: ModelFacts) -> str:
 
 
 def own_drafting(
-    target: ModelFacts, spec_types: Set[str] | None = None, shape: ModelShape | None = None
+    target: ModelFacts,
+    spec_types: Set[str] | None = None,
+    shape: ModelShape | None = None,
+    *,
+    has_graph: bool | None = None,
 ) -> list[OwnDrafting]:
     """How the target drafts without a second model, what gains most first.
 
     `spec_types` are those of the engine's --spec-type, where they are known; `shape` shows whether the layers that
-    the header speaks of are in the file: many conversions leave them out.
+    the header speaks of are in the file: many conversions leave them out. `has_graph` is whether an engine's build
+    drafts with the layers of this architecture, where it tells.
     """
     offered = frozenset((MTP, *NGRAM_TYPES)) if spec_types is None else frozenset(spec_types)
     found = []
     if target.n_nextn_layers:
-        found.append(_mtp(target, offered, shape))
+        found.append(_mtp(target, offered, shape, has_graph))
     if NGRAM_MOD in offered:
         text = "Guesses from n-grams seen before, shared by all requests: for rewriting, code and long reasoning."
         found.append(OwnDrafting(NGRAM_MOD, True, f"{text} Needs no second model and about 16 MB."))
@@ -188,14 +188,21 @@ def own_drafting(
     return found
 
 
-def _mtp(target: ModelFacts, offered: Set[str], shape: ModelShape | None) -> OwnDrafting:
+def has_mtp_tensors(shape: ModelShape) -> bool:
+    return any(_MTP_TENSOR in kind.names for kind in shape.kinds)
+
+
+def _mtp(target: ModelFacts, offered: Set[str], shape: ModelShape | None, has_graph: bool | None) -> OwnDrafting:
     layers = target.n_nextn_layers
-    if shape and not any(_MTP_TENSOR in kind.names for kind in shape.kinds):
+    if shape and not has_mtp_tensors(shape):
         return OwnDrafting(MTP, False, "The header speaks of layers that predict further tokens; the file lacks them.")
     carries = f"The file carries {layers} layer{'s' if layers > 1 else ''} that predict further tokens"
     if MTP not in offered:
         return OwnDrafting(MTP, False, f"{carries}; this engine has no spec type {MTP}.")
-    if target.arch not in MTP_ARCHS:
-        return OwnDrafting(MTP, False, f"{carries}; the engine keeps them unused for {target.arch}.")
+    if has_graph is False:
+        return OwnDrafting(MTP, False, f"{carries}; this build of the engine has no use for those of {target.arch}.")
+    if has_graph is None:
+        text = f"{carries}; whether an engine drafts with those of {target.arch} is not known: no build here tells."
+        return OwnDrafting(MTP, False, text)
     text = f"{carries}: they draft with the target's own states. They take memory only when drafting is on."
     return OwnDrafting(MTP, True, text)

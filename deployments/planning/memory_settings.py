@@ -49,7 +49,7 @@ class MemorySettings:
     backend_sampling: bool = False
     # What prompts seen before may take in the host's memory, and the states of each request to go back to.
     cache_ram_bytes: int = 0
-    ctx_checkpoints: int = 0
+    ctx_checkpoints: int = 32
     projector_bytes: int = 0
     # Layers that predict further tokens ahead are loaded only for drafting with them, this many tokens at once.
     load_nextn: bool = False

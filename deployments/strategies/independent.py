@@ -8,7 +8,7 @@ from dataclasses import replace
 from deployments.planning.plan import Figure, Member, Plan, PlanRequest
 from deployments.planning.ranking import rank
 from deployments.strategies.base import Strategy, info, outlook, verdict_of
-from deployments.strategies.placing import Placed, context_figure, device_uses, instance, placed
+from deployments.strategies.placing import Placed, context_figure, device_uses, host_weights_figure, instance, placed
 
 
 class Independent(Strategy):
@@ -59,4 +59,6 @@ def common_figures(found: Placed) -> tuple[Figure, ...]:
     if found.cards:
         whole = found.member.shape.n_layer + 1
         figures.append(Figure("layers", "Layers on devices", f"{found.layers_on_cards} of {whole}"))
+    if on_host := host_weights_figure(found):
+        figures.append(on_host)
     return tuple(figures)

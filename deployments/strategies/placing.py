@@ -7,15 +7,19 @@ from dataclasses import dataclass, replace
 
 from deployments.engines import get_flavour
 from deployments.engines.base import Command, DraftSpec, ServerSpec
+from deployments.engines.flags import placed_by, planned_with
 from deployments.planning.fit import DEFAULT_MARGIN_BYTES, PLACING, Fit, best_fit
 from deployments.planning.memory import MemorySettings, MemoryUse, memory_settings, place, working_devices
 from deployments.planning.memory_settings import split_text
 from deployments.planning.plan import DeviceFacts, DeviceUse, Figure, InstancePlan, Member, PlanRequest, Reason
+from deployments.planning.repacking import Kernels
 from deployments.planning.settings import ALL, AUTO, SETTINGS, context_tokens, with_defaults
 from deployments.planning.speed import SpeedModel
 from deployments.strategies.base import caution
 from deployments.strategies.remedies import SMALLEST_CONTEXT, Case, memory_reasons, room_of
+from omni.units import bytes_text
 
+NO_REPACK = "--no-repack"
 # What the host itself needs while stand-ins use its memory.
 STAND_INS_SHARE = 0.9
 
@@ -61,7 +65,14 @@ def asked_settings(request: PlanRequest, member: Member, strategy: str, split_mo
     """What is asked for, before the planner decides what was left to it; of the context what can be used."""
     given = own_settings(request, strategy)
     context = usable_context(request, member, context_tokens(given, member.facts.n_ctx_train))
-    return replace(memory_settings(given, context), split_mode=split_mode, kernels=request.engine.kernels)
+    settings = replace(memory_settings(given, context), split_mode=split_mode, kernels=request.engine.kernels)
+    if not get_flavour(request.engine.flavour).reads_gguf:
+        return settings
+    if settings.kernels == Kernels.AMX and member.shape.is_mla:
+        # Tiles take no part in products with turned operands, which latent attention has: the engine would abort
+        # (ggml-backend.cpp, ggml_backend_sched_split_graph).
+        settings = replace(settings, repack=False)
+    return planned_with(settings, request.extra_args, is_draft=member is request.members.get("draft"))
 
 
 def usable_context(request: PlanRequest, member: Member, asked: int) -> int:
@@ -87,12 +98,16 @@ def placed(
     shares: tuple[float, ...] = (),
     reserved: Mapping[str, int] | None = None,
     swa_full: bool = False,
+    own_drafting: int = 0,
 ) -> Placed:
     """`open_keys` are the settings that the planner may choose where they are auto, `shares` a cut that is
-    already decided, `reserved` bytes that something else of the same plan takes on a device."""
+    already decided, `reserved` bytes that something else of the same plan takes on a device, `own_drafting` the
+    tokens that the model's own layers draft at once."""
     given = own_settings(request, strategy)
     values = with_defaults(given)
-    settings = replace(asked_settings(request, member, strategy, split_mode), swa_full=swa_full)
+    settings = asked_settings(request, member, strategy, split_mode)
+    settings = replace(settings, load_nextn=own_drafting > 0, draft_max=own_drafting)
+    settings = replace(settings, swa_full=True) if swa_full else settings
     context = settings.context
     if shares:
         settings = replace(settings, tensor_split=shares)
@@ -100,6 +115,8 @@ def placed(
     cards = _sharing_ram(working_devices(member.devices, settings), host)
     devices = tuple(_reserved(d, reserved or {}) for d in (*cards, host))
     fixed = frozenset(key for key in PLACING if key not in open_keys or values[key] != AUTO)
+    if get_flavour(request.engine.flavour).reads_gguf:
+        fixed |= placed_by(request.extra_args)
     found = _fit(member, devices, settings, fixed)
     applied = found.applied(settings)
     cards = working_devices(devices, applied)
@@ -155,9 +172,11 @@ def _chosen(
     if has_cards:
         whole = applied.gpu_layers is None or applied.gpu_layers > member.shape.n_layer
         chosen["gpu_layers"] = ALL if whole else int(applied.gpu_layers or 0)
-    if applied.tensor_split and "tensor_split" not in given and len(applied.tensor_split) > 1:
+    if applied.tensor_split and len(applied.tensor_split) > 1:
         chosen["tensor_split"] = split_text(applied.tensor_split)
-    if applied.n_cpu_moe:
+    if applied.cpu_moe:
+        chosen["n_cpu_moe"] = ALL
+    elif applied.n_cpu_moe:
         chosen["n_cpu_moe"] = applied.n_cpu_moe
     return chosen
 
@@ -239,7 +258,7 @@ def _command(
             alias=alias or request.alias,
             context_tokens=placed_.settings.context,
             settings=placed_.chosen,
-            extra_args=request.extra_args,
+            extra_args=_extra_args(request, placed_),
             api_key_file=request.api_key_file,
             split_mode=split_mode,
             draft=draft,
@@ -248,6 +267,26 @@ def _command(
             kv_bytes=sum(use.kv_bytes for use in placed_.use.devices),
         )
     )
+
+
+def _extra_args(request: PlanRequest, placed_: Placed) -> tuple[str, ...]:
+    """Those of the user, and what the planner decided that has no setting."""
+    given = request.extra_args
+    if placed_.settings.repack or NO_REPACK not in request.engine.flags or NO_REPACK in " ".join(given):
+        return given
+    return (*given, NO_REPACK)
+
+
+def host_weights_figure(placed_: Placed) -> Figure | None:
+    """Of the weights in the host's memory: what is the mapped file, what a rearranged copy, what is locked."""
+    use = placed_.use
+    plain = use.host.weights_bytes - use.repacked_bytes
+    parts = (
+        [f"{bytes_text(plain)} {'mapped from the file' if use.mapped_bytes else 'read from the file'}"] if plain else []
+    )
+    parts += [f"{bytes_text(use.repacked_bytes)} rearranged for the processor"] if use.repacked_bytes else []
+    parts += [f"{bytes_text(use.locked_bytes)} locked"] if use.locked_bytes else []
+    return Figure("host_weights", "Weights in RAM", ", ".join(parts)) if parts else None
 
 
 def context_figure(placed_: Placed) -> Figure:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from deployments.engines import get_flavour
 from deployments.engines.base import DraftSpec
+from deployments.engines.mtp import has_mtp
 from deployments.planning.drafts import (
     DraftModel,
     acceptance_prior,
@@ -14,8 +16,9 @@ from deployments.planning.drafts import (
     expected_tokens,
     speedup,
 )
+from deployments.planning.known_drafts import MTP, has_mtp_tensors
 from deployments.planning.memory import combined
-from deployments.planning.plan import DeviceUse, Figure, Member, Plan, PlanRequest, Predicted, Reason
+from deployments.planning.plan import DeviceUse, EngineFacts, Figure, Member, Plan, PlanRequest, Predicted, Reason
 from deployments.planning.settings import AUTO, with_defaults
 from deployments.planning.speed import TYPICAL_DEPTH
 from deployments.strategies.base import Strategy, caution, error, info, outlook, processes, verdict_of
@@ -46,7 +49,7 @@ class Speculative(Strategy):
         target, draft = self.members(request)
         assert target
         values = with_defaults(own_settings(request, self.name))
-        kind = draft_type(str(values["draft_type"]), target, draft)
+        kind = draft_type(str(values["draft_type"]), target, draft, request.engine)
         if kind in MODEL_TYPES and draft is None:
             text = f"Drafting by {kind} needs a draft model."
             raise OmniError("draft_missing", text, "Choose one, or draft by n-grams (draft_type ngram-simple).")
@@ -60,9 +63,11 @@ class Speculative(Strategy):
             self.name,
             open_keys=("gpu_layers", "tensor_split"),
             reserved=needs(small) if small else None,
+            own_drafting=int(values["draft_max"]) if kind == MTP else 0,
         )
         drafting = Outlook(kind, int(values["draft_max"]), large, small)
         reasons = (
+            *_own_reasons(kind, target, request.engine),
             *_pair_reasons(kind, large, small),
             *drafting.reasons(),
             *large.reasons,
@@ -90,13 +95,43 @@ class Speculative(Strategy):
         )
 
 
-def draft_type(wanted: str, target: Member, draft: Member | None) -> str:
-    """What `auto` means for these models."""
+def draft_type(wanted: str, target: Member, draft: Member | None, engine: EngineFacts) -> str:
+    """What `auto` means for these models: never what this build of the engine may end over."""
     if wanted != AUTO:
         return wanted
     if draft is not None:
         return "draft-eagle3" if draft.facts.arch == "eagle3" else "draft-simple"
-    return "draft-mtp" if target.facts.n_nextn_layers else "ngram-simple"
+    return MTP if _carries_layers(target) and drafts_itself(engine, target) else "ngram-simple"
+
+
+def drafts_itself(engine: EngineFacts, target: Member) -> bool | None:
+    """Whether the engine drafts with this model's own layers; None where it does not tell."""
+    return has_mtp(engine.flags, target.facts.arch) if get_flavour(engine.flavour).reads_gguf else True
+
+
+def _carries_layers(target: Member) -> bool:
+    """Many conversions leave the layers out that the header speaks of."""
+    return bool(target.facts.n_nextn_layers) and (target.shape.is_folder or has_mtp_tensors(target.shape))
+
+
+def _own_reasons(kind: str, target: Member, engine: EngineFacts) -> list[Reason]:
+    """Whether the model can draft for itself, where that is asked for."""
+    if kind != MTP:
+        return []
+    fix = "Use a draft model or n-grams."
+    if not _carries_layers(target):
+        text = f"{target.name} has no layers of its own for drafting (MTP)."
+        return [error("no_mtp_layers", text, fix, draft_type="ngram-simple")]
+    able = drafts_itself(engine, target)
+    if able is None:
+        text = f"{engine.name} does not tell for which models it drafts with their own layers (MTP); it ends at the "
+        text += f"first answer if {target.facts.arch} is not among them."
+        return [caution("mtp_unknown", text, "Try it, or use a draft model or n-grams.")]
+    if not able:
+        text = f"This build of {engine.name} has no graph for drafting with the layers of {target.facts.arch} (MTP): "
+        text += "it would end at the first answer, or draft with the whole model."
+        return [error("mtp_not_in_build", text, f"{fix} A newer build may have it.", draft_type="ngram-simple")]
+    return []
 
 
 def _plain(request: PlanRequest, context: int) -> PlanRequest:
@@ -113,10 +148,7 @@ def _uses(large: Placed, small: Placed | None) -> tuple[DeviceUse, ...]:
 
 
 def _pair_reasons(kind: str, large: Placed, small: Placed | None) -> list[Reason]:
-    reasons = []
-    if kind == "draft-mtp" and not large.member.facts.n_nextn_layers:
-        text = f"{large.member.name} has no layers of its own for drafting (MTP)."
-        reasons.append(error("no_mtp_layers", text, "Use a draft model or n-grams.", draft_type="ngram-simple"))
+    reasons: list[Reason] = []
     if small is None:
         return reasons
     pair = compatibility(*(DraftModel(m.name, m.facts, m.vocab) for m in (large.member, small.member)))
@@ -148,7 +180,7 @@ class Outlook:
     @property
     def acceptance(self) -> tuple[float, float, float]:
         """(low, likely, high) share of drafted tokens that the target accepts: a prior, not a measurement."""
-        if self.kind == "draft-mtp":
+        if self.kind == MTP:
             return MTP_ACCEPTANCE
         if self.small is None:
             return NGRAM_ACCEPTANCE
@@ -163,7 +195,7 @@ class Outlook:
         draft_s = self.small.speed.step_s(1, TYPICAL_DEPTH) if self.small else 0.0
         if plain_s is None or check_s is None or draft_s is None:
             return None
-        if self.kind == "draft-mtp":
+        if self.kind == MTP:
             draft_s = plain_s / max(target.model.n_layer, 1)
         return draft_s / plain_s, check_s / plain_s
 
@@ -209,7 +241,7 @@ class Outlook:
         return [info("drafting_pays", f"{text}; {low:.0%} to {high:.0%} is usual for {self._source()}.")]
 
     def _source(self) -> str:
-        if self.kind == "draft-mtp":
+        if self.kind == MTP:
             return "a model's own layers"
         return "a draft of this size and family" if self.small else "n-grams, more where a text repeats itself"
 

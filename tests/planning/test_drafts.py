@@ -313,12 +313,13 @@ def test_drafts_made_for_one_target_are_named_for_it_only() -> None:
 
 
 def test_what_a_target_drafts_with_by_itself() -> None:
-    mtp, *ngram = own_drafting(R1)
+    mtp, *ngram = own_drafting(R1, has_graph=True)
     assert (mtp.spec_type, mtp.is_usable) == (MTP, True)
     assert ngram[0].spec_type == NGRAM_MOD
     assert [own.spec_type for own in own_drafting(CODER_32B)] == [own.spec_type for own in ngram]
-    unused = own_drafting(replace(R1, arch="exaone-moe"))[0]
+    unused = own_drafting(replace(R1, arch="exaone-moe"), has_graph=False)[0]
     assert not unused.is_usable and "exaone-moe" in unused.text
+    assert not own_drafting(R1)[0].is_usable, "no engine has told"
     old = own_drafting(R1, {"ngram-simple"})
     assert [(own.spec_type, own.is_usable) for own in old] == [(MTP, False), ("ngram-simple", True)]
 
@@ -328,7 +329,7 @@ def test_layers_that_the_file_lacks_draft_nothing(r1: ModelShape) -> None:
     assert not lacking.is_usable and "lacks" in lacking.text
     tensor = replace(r1.kinds[-1].tensors[0], name="nextn.eh_proj.weight")
     whole = replace(r1, kinds=(*r1.kinds[:-1], replace(r1.kinds[-1], tensors=(tensor,))))
-    assert own_drafting(R1, shape=whole)[0].is_usable
+    assert own_drafting(R1, shape=whole, has_graph=True)[0].is_usable
 
 
 def test_spec_types() -> None:

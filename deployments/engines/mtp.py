@@ -1,0 +1,56 @@
+"""Which architectures an engine binary can draft for with their own layers (MTP), asked of the binary itself.
+
+llama.cpp has one class per architecture, and those that draft so have a graph of their own in it:
+llama_model_<architecture>::graph_mtp (src/models/models.h). Its name stands in the type information of every build,
+stripped ones too. A model without such a graph is loaded all the same and ends the server at the first answer.
+"""
+
+from __future__ import annotations
+
+import mmap
+import re
+from collections.abc import Iterator, Set
+from pathlib import Path
+
+# Kept among the flags of a build, which no flag can look like: that it was asked, and that it told.
+ASKED, TOLD = "draft-mtp (asked)", "draft-mtp (told)"
+# Itanium names: N, then each part with its length before it.
+_GRAPH = re.compile(rb"N(\d{1,3})llama_model_(\w{1,80}?)9graph_mtpE")
+_LARGEST_BYTES = 4 << 30
+
+
+def mtp_flags(program: Path) -> frozenset[str]:
+    """What to keep of a binary: one entry per architecture. Other engines and old builds have no such names."""
+    found = frozenset(_mark(name) for name in _found(program))
+    return found | {ASKED, TOLD} if found else frozenset({ASKED})
+
+
+def has_mtp(flags: Set[str], arch: str) -> bool | None:
+    """Whether a build drafts with the model's own layers for an architecture; None where it does not tell."""
+    return _mark(arch) in flags if TOLD in flags else None
+
+
+def _mark(arch: str) -> str:
+    """Classes are named after the architectures, with other signs between the words."""
+    return f"draft-mtp ({re.sub('[-_.]', '', arch.lower())})"
+
+
+def _found(program: Path) -> Iterator[str]:
+    for file in _code(program):
+        try:
+            with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                for match in _GRAPH.finditer(content):
+                    length, name = int(match[1]), match[2].decode()
+                    if length == len("llama_model_") + len(name):
+                        yield name
+        except (OSError, ValueError):
+            # An empty file cannot be mapped; one that went away has nothing to tell.
+            continue
+
+
+def _code(program: Path) -> list[Path]:
+    """The binary and its own libraries: beside it, or in the lib folder beside its folder."""
+    folder = program.resolve().parent
+    beside = [*folder.glob("libllama*.so*"), *folder.parent.glob("lib/libllama*.so*")]
+    files = {path.resolve() for path in (program, *beside)}
+    return sorted(path for path in files if path.is_file() and path.stat().st_size <= _LARGEST_BYTES)

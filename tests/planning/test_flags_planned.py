@@ -1,0 +1,76 @@
+"""Every flag that may be added to a deployment is planned with, or changes nothing that is planned."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from deployments.engines.flags import ALLOWED, Flag, planned_with
+from deployments.planning.architecture import ModelShape
+from deployments.planning.memory import MemorySettings, memory_use
+from deployments.planning.plan import DeviceFacts
+
+GIB = 1 << 30
+CARDS = {kind: tuple(DeviceFacts(f"{kind}{n}", kind, 24 * GIB) for n in range(2)) for kind in ("rpc", "cuda")}
+# Flag → (a value, the settings it stands for, on a model and devices that show it).
+PLANNED: dict[str, tuple[str, dict[str, object], str, str]] = {
+    "--swa-full": ("", {"swa_full": True}, "gemma3", "rpc"),
+    "--kv-offload": ("", {"offload_kqv": True}, "qwen3", "rpc"),
+    "--no-kv-offload": ("", {"offload_kqv": False}, "qwen3", "rpc"),
+    "--repack": ("", {"repack": True}, "all_q4_0", ""),
+    "--no-repack": ("", {"repack": False}, "all_q4_0", ""),
+    "--no-host": ("", {"no_host": True}, "all_q4_0", "cuda"),
+    "--no-op-offload": ("", {"op_offload": False}, "moe_q4_k", "cuda"),
+    "--backend-sampling": ("", {"backend_sampling": True}, "qwen3", "rpc"),
+    "--cpu-moe": ("", {"cpu_moe": True}, "moe_q4_k", "rpc"),
+    "--n-cpu-moe": ("3", {"n_cpu_moe": 3}, "moe_q4_k", "rpc"),
+    "--tensor-split": ("3,1", {"tensor_split": (3.0, 1.0)}, "qwen3", "rpc"),
+    "--ctx-checkpoints": ("0", {"ctx_checkpoints": 0}, "gemma3", "rpc"),
+}
+DEFAULTS = {"--kv-offload", "--repack"}
+
+
+def words(flag: Flag, value: str = "1") -> list[str]:
+    return [flag.name, value] if flag.takes_value else [flag.name]
+
+
+def sample(flag: Flag) -> str:
+    """A value that the flag may have."""
+    if flag.kind == "words":
+        return flag.words[0]
+    return str(int(max(flag.low, 0))) if flag.kind in ("int", "float") else "1"
+
+
+def test_each_flag_that_is_planned_with_stands_in_the_table() -> None:
+    assert {flag.name for flag in ALLOWED.values() if flag.plans} == set(PLANNED)
+
+
+@pytest.mark.parametrize("name", PLANNED)
+def test_a_flag_is_planned_as_the_setting_it_stands_for(tiny: dict[str, ModelShape], name: str) -> None:
+    value, meant, model, kind = PLANNED[name]
+    plain = MemorySettings(context=16384, gpu_layers=None if kind != "cuda" else 4)
+    # Where the engine's default is meant, the flag undoes its opposite.
+    before = replace(plain, **{key: not value for key, value in meant.items()}) if name in DEFAULTS else plain  # type: ignore[arg-type]
+    after = planned_with(before, words(ALLOWED[name], value))
+    assert after == replace(before, **meant)  # type: ignore[arg-type]
+    cards = CARDS.get(kind, ())
+    assert memory_use(tiny[model], cards, after).devices != memory_use(tiny[model], cards, before).devices
+
+
+@pytest.mark.parametrize("name", sorted(name for name, flag in ALLOWED.items() if not flag.plans))
+def test_other_flags_leave_the_plan_alone(name: str) -> None:
+    settings, flag = MemorySettings(), ALLOWED[name]
+    assert planned_with(settings, words(flag, sample(flag))) == settings
+
+
+def test_both_counts_of_layers_with_experts_on_the_host_add_up_to_the_larger() -> None:
+    settings = MemorySettings(n_cpu_moe=2)
+    assert planned_with(settings, ["--n-cpu-moe 20"]).n_cpu_moe == 20
+    assert planned_with(settings, ["-ncmoe", "1"]).n_cpu_moe == 2
+    assert planned_with(settings, ["--cpu-moe"]).cpu_moe
+
+
+def test_a_draft_model_is_placed_by_itself() -> None:
+    settings = planned_with(MemorySettings(), ["--tensor-split 3,1", "--cpu-moe", "--swa-full"], is_draft=True)
+    assert settings == MemorySettings(swa_full=True)
