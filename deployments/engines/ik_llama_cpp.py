@@ -40,6 +40,7 @@ LOAD_MODES = {"none": ["--no-mmap"], "mmap": [], "mlock": ["--no-mmap", "--mlock
 
 class IkLlamaCpp(LlamaCpp):
     flavour = "ik_llama.cpp"
+    tells_own_drafting = False
     # Only where it is told to (-rtr), which Omni does not.
     rearranges = False
     caps_context: ClassVar[bool] = False

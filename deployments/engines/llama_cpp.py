@@ -27,6 +27,7 @@ VALUED = ("-m", "-md", "--alias", "--slot-save-path", "--api-key-file", "serve",
 class LlamaCpp(EngineFlavour):
     flavour = "llama.cpp"
     pulse_path = "/slots"
+    tells_own_drafting = True
     rearranges = True
     # common/arg.cpp; forks have more.
     kv_cache_types: ClassVar[frozenset[str]] = frozenset(KV_CACHE_TYPES)

@@ -179,7 +179,7 @@ def examine(engine: Engine) -> Engine:
 def _drafting(engine: Engine) -> frozenset[str]:
     """What stands in the binary about drafting with a model's own layers; it has no option that lists them."""
     flavour = get_flavour(engine.flavour)
-    return mtp_flags(Path(flavour.program(engine.path)[0])) if flavour.reads_gguf else frozenset()
+    return mtp_flags(Path(flavour.program(engine.path)[0])) if flavour.tells_own_drafting else frozenset()
 
 
 def with_standing(engine: Engine, standing: Standing) -> Engine:
@@ -243,7 +243,7 @@ def needs_probe(engine: Engine) -> bool:
     """
     if engine.is_external or engine.probed_at is None or engine.state != Engine.State.OK:
         return True
-    if get_flavour(engine.flavour).reads_gguf and ASKED not in engine.flags:
+    if get_flavour(engine.flavour).tells_own_drafting and ASKED not in engine.flags:
         return True
     path = Path(engine.path)
     try:

@@ -1,6 +1,8 @@
 """Recurrent layers as graph nodes: state-space blocks and their relatives.
 
-Sources in llama.cpp: src/models/mamba-base.cpp (build_mamba_layer, build_mamba2_layer), src/llama-graph.cpp (build_rs).
+Sources in llama.cpp: src/models/mamba-base.cpp (build_mamba_layer, build_mamba2_layer), src/models/qwen35.cpp
+(build_layer_attn_linear), src/models/delta-net-base.cpp (build_conv_state, build_delta_net_fused),
+src/llama-graph.cpp (build_rs).
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from deployments.planning.graph import F32, I32, LayerBuilder, Spot, Weights
 
 def recurrent(b: LayerBuilder, source: Node, kind: LayerKind, w: Weights, spot: Spot) -> Node:
     """A state-space block (mamba-base.cpp). Others of its family have the same shape of working memory."""
+    if w("ssm_beta") and w("ssm_alpha") and w("attn_gate"):
+        return _delta_net(b, source, kind, w, spot)
     g, m, tokens = b.g, b.model, b.tokens
     sequences, inner = b.batch.sequences, m.ssm_d_inner or m.n_embd
     states = b.shared_input("s_copy", sequences * I32)
@@ -68,3 +72,46 @@ def _scan(b: LayerBuilder, x: Node, kind: LayerKind, w: Weights, stores: tuple[N
     y = g.op("y_skip", (inner, tokens), y, skip, inplace=True)
     z = g.op("z", (inner, tokens), g.view("z_view", (inner, tokens), xz, dense=False, span=xz.size - inner * F32))
     return g.op("gated", (inner, tokens), z, y)
+
+
+def _delta_net(b: LayerBuilder, source: Node, kind: LayerKind, w: Weights, spot: Spot) -> Node:
+    """Linear attention by the gated delta rule, as one operation of the engine."""
+    g, m, tokens, sequences = b.g, b.model, b.tokens, b.batch.sequences
+    wqkv, wz, wbeta, walpha, wout = (w(n) for n in ("attn_qkv", "attn_gate", "ssm_beta", "ssm_alpha", "ssm_out"))
+    assert wqkv and wz and wbeta and walpha and wout
+    channels, values, heads = kind.rows("attn_qkv"), kind.rows("attn_gate"), kind.rows("ssm_beta")
+    keys = (channels - values) // 2
+    qkv = g.mul_mat("qkv", wqkv, channels, (tokens,), source)
+    z = g.mul_mat("z", wz, values, (tokens,), source)
+    beta = g.op("beta", (heads, tokens), g.mul_mat("beta", wbeta, heads, (tokens,), source), inplace=True)
+    decay = b.add(g.mul_mat("alpha", walpha, heads, (tokens,), source), w("ssm_dt.bias") or beta, (heads, tokens))
+    decay = g.op("softplus", (heads, tokens), decay, inplace=True)
+    decay = g.op("decay", (heads, tokens), decay, w("ssm_a"), inplace=True)
+    conv, keep_conv = _state(b, "r", kind.state_r, spot)
+    window = (max(m.ssm_d_conv - 1, 0) * sequences + tokens, channels)
+    padded = g.op("conv_x", window, g.view("conv_3d", (kind.state_r, sequences), conv), g.view("x", window, qkv))
+    g.store(keep_conv, g.view("conv_tail", (kind.state_r, sequences), padded, dense=False))
+    state, keep_state = _state(b, "s", kind.state_s, spot)
+    mixed = g.op("conv", (channels, tokens), padded, w("ssm_conv1d"))
+    mixed = g.op("conv_act", (channels, tokens), mixed, inplace=True)
+    q, k = (g.op("l2", (keys, tokens), g.view("part", (keys, tokens), mixed, dense=False)) for _ in range(2))
+    v = g.view("part_v", (values, tokens), mixed, dense=False)
+    out = g.op("delta", (values * tokens + kind.state_s * sequences,), q, k, v, decay, beta, state)
+    g.store(keep_state, g.view("last_state", (kind.state_s * sequences,), out, dense=False))
+    normed = g.op("norm", (values, tokens), g.view("delta_out", (values, tokens), out, dense=False))
+    normed = g.op("norm_w", (values, tokens), normed, w("ssm_norm"), inplace=True)
+    opened = g.op("z_act", (values, tokens), z, inplace=True)
+    gated = g.op("gated", (values, tokens), normed, opened, inplace=True)
+    return g.mul_mat("ssm_out", wout, m.n_embd, (tokens,), gated)
+
+
+def _state(b: LayerBuilder, name: str, size: int, spot: Spot) -> tuple[Node, Node]:
+    """The states of the batch's requests, gathered, and the tensor that they go back to."""
+    g, sequences = b.g, b.batch.sequences
+    states = b.shared_input("s_copy", sequences * I32)
+    at = spot.place if b.batch.offload_kqv else b.host
+    stored = g.stored(name, size * sequences * F32, at)
+    g.store(stored)
+    gathered = g.expand(g.op(f"{name}_state", (size, sequences), stored, states))
+    g.store(stored, stored, states)
+    return gathered, stored

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from deployments.planning.architecture import ModelShape
 from deployments.planning.compute import Places, compute_bytes, draft_compute_bytes
+from deployments.planning.filling import filling_bytes
 from deployments.planning.folder_memory import folder_compute, folder_kv, folder_weights
 from deployments.planning.graph import Batch
 from deployments.planning.kv import Cells, cells, layer_kv_bytes, state_bytes, widest_values
@@ -33,8 +34,6 @@ VULKAN_CONTEXT_BYTES = 128 * MIB
 CONTEXT_BYTES = {"cuda": CUDA_CONTEXT_BYTES, "vulkan": VULKAN_CONTEXT_BYTES}
 # A vision projector's file is loaded as it is; the rest is its graph for one image (tools/mtmd/clip.cpp).
 PROJECTOR_COMPUTE_BYTES = 512 * MIB
-# --checkpoint-min-step: tokens between two states of a request that are kept to go back to.
-CHECKPOINT_STEP = 8192
 PIPELINING_KINDS = frozenset({"cuda"})
 # Their drivers give memory on the host that they reach faster: weights of the host go there, or stay mapped, and
 # nothing is rearranged (src/llama-model.cpp, make_cpu_buft_list).
@@ -313,29 +312,6 @@ def _other(model: ModelShape, devices: Sequence[DeviceFacts], settings: MemorySe
     if settings.projector_bytes:
         sizes[0] += settings.projector_bytes + PROJECTOR_COMPUTE_BYTES
     return sizes
-
-
-def filling_bytes(model: ModelShape, settings: MemorySettings) -> int:
-    """What the host holds only once there were enough requests: prompts seen before, states to go back to."""
-    return settings.cache_ram_bytes + checkpoint_bytes(model, settings)
-
-
-def checkpoint_bytes(model: ModelShape, settings: MemorySettings) -> int:
-    """States of requests that are kept to go back to, where the cache alone does not allow it: windows and
-    recurrent states, at most one for each CHECKPOINT_STEP tokens of a prompt and one more
-    (tools/server/server-context.cpp, create_checkpoint)."""
-    if settings.swa_full and not model.is_recurrent:
-        return 0
-    window = Cells(0, min(model.n_swa, settings.context), 1)
-    kinds = [model.kind_of(index) for index in model.layers_with_memory]
-    one = sum(
-        (sum(layer_kv_bytes(model, kind, window, settings.type_k, settings.type_v)) if kind.is_swa else 0)
-        + state_bytes(kind, 1)
-        for kind in kinds
-    )
-    parallel = max(settings.parallel, 1)
-    most = settings.context // (1 if settings.kv_unified else parallel) // CHECKPOINT_STEP + 1
-    return one * min(settings.ctx_checkpoints, most) * parallel
 
 
 def combined(*uses: MemoryUse) -> tuple[DeviceUse, ...]:

@@ -32,6 +32,8 @@ def engine(model: Path) -> Iterator[str]:
     """The address of a llama-server that runs this model."""
     port, binary = free_port(), binary_path()
     argv = [binary, "-m", str(model), "-c", "512", "-t", "2", "--port", str(port), "--device", "none", "--no-ui"]
+    # As Omni starts models with latent attention where the engine would rearrange them into tiles.
+    argv += ["--no-repack"]
     with (model.parent / "engine.log").open("wb") as log:
         process = subprocess.Popen(argv, stdout=log, stderr=log, env=engine_environment(binary))
     url = f"http://127.0.0.1:{port}"

