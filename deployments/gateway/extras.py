@@ -66,8 +66,16 @@ TAKEN: dict[str, Mapping[str, Check]] = {
     "vllm": VLLM,
     "tabbyapi": TABBY_API,
 }
-# Of a server's own keeping, or of whoever stands before it.
-NEVER = frozenset({"api_base", "api_key", "base_url", "authorization", "headers", "extra_headers", "model"})
+# Of a server's own keeping, or of whoever stands before it; and behind which engines have had memory errors or can
+# be kept busy without end: an external server may be any of them.
+NEVER = frozenset(
+    {
+        "api_base", "api_key", "authorization", "base_url", "extra_headers", "headers", "model",
+        "best_of", "chat_parser", "generation_prompt", "grammar_lazy", "grammar_triggers", "guided_grammar",
+        "guided_json", "guided_regex", "id_slot", "image_data", "lora", "n_cmpl", "n_discard", "n_keep",
+        "preserved_tokens", "prompt_embeds", "slot_id", "structured_outputs",
+    }
+)  # fmt: skip
 
 
 def extras(flavour: str, body: Mapping[str, Any], left_out: Iterable[str]) -> dict[str, Any]:

@@ -28,6 +28,8 @@ from deployments.gateway.shapes import FieldError
         (ANYBODY, "service_tier", "auto", True),
         (ANYBODY, "metadata", {"a": [1]}, True),
         (ANYBODY, "api_base", "http://evil.example", False),
+        (ANYBODY, "n_discard", -1, False),
+        (ANYBODY, "guided_regex", "(a+)+", False),
         (ANYBODY, "no identifier", 1, False),
         (ANYBODY, "x" * 100, 1, False),
         (ANYBODY, "huge", "x" * 100_000, False),
