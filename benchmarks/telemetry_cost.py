@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import re
 import sys
@@ -69,7 +70,10 @@ class Viewer:
     async def look(self) -> None:
         address = self.url.replace("http", "ws", 1) + "/ws/telemetry/"
         headers = {"Cookie": self.cookie, "Origin": self.url}
+        async with httpx.AsyncClient(base_url=self.url, headers={"Cookie": self.cookie}) as client:
+            token = (await client.get("/socket-token/")).json()["token"]
         async with websockets.connect(address, additional_headers=headers, max_size=None) as socket:
+            await socket.send(json.dumps({"type": "hello", "token": token}))
             async for text in socket:
                 self.frames += '"type":"frame"' in str(text[:40])
                 self.bytes += len(text)

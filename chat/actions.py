@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from importlib import import_module
 from typing import Any
-
-from channels.auth import get_user
-from django.conf import settings
-from django.contrib.auth.models import AbstractUser, AnonymousUser
-from django.contrib.sessions.backends.base import SessionBase
 
 from chat import generation, services
 from chat.generation import in_database
@@ -18,29 +12,10 @@ from chat.thread import fragments_of, thread_of
 from omni.broadcast import publish_async
 from omni.errors import OmniError
 from omni.events import chat_group
-from omni.roles import CHAT
 
 LARGEST_ID = 1 << 63
-NOT_LOGGED_IN, NOT_ALLOWED, NOT_FOUND = 4401, 4403, 4404
 Reply = list[dict[str, Any]]
 Action = Callable[[int, Mapping[str, Any]], Awaitable[Reply]]
-
-
-async def refusal(session: SessionBase, conversation_id: int, *, to_write: bool) -> int:
-    """The close code for who may not (any longer) use this conversation, or 0. Asks the database anew."""
-    store = import_module(settings.SESSION_ENGINE).SessionStore
-    user = await get_user({"session": store(session.session_key)}) if session.session_key else AnonymousUser()
-    return await in_database(_refusal)(user, conversation_id, to_write)
-
-
-def _refusal(user: AbstractUser | AnonymousUser, conversation_id: int, to_write: bool) -> int:
-    if not (user.is_authenticated and user.is_active):
-        return NOT_LOGGED_IN
-    if not Conversation.objects.filter(pk=conversation_id, owner_id=user.pk).exists():
-        return NOT_FOUND
-    if to_write and not user.has_perm(CHAT):
-        return NOT_ALLOWED
-    return 0
 
 
 async def snapshot(conversation_id: int) -> Reply:

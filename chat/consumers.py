@@ -5,36 +5,56 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from channels.generic.websocket import AsyncJsonWebsocketConsumer
+from django.contrib.auth.models import AbstractUser
 
-from chat.actions import NOT_ALLOWED, act, refusal, snapshot
+from chat import generation
+from chat.actions import act, snapshot
+from chat.models import Conversation
 from omni.errors import OmniError
 from omni.events import ChatDelta, ChatState, chat_group
+from omni.roles import CHAT
+from omni.sockets import NOT_FOUND, PageSocket, in_database
 
 
-class ChatConsumer(AsyncJsonWebsocketConsumer):
-    async def connect(self) -> None:
-        self.conversation_id = int(self.scope["url_route"]["kwargs"]["pk"])
-        # Accepted first: a page can only read the close code of a socket that was open.
-        await self.accept()
-        if code := await refusal(self.scope["session"], self.conversation_id, to_write=False):
-            return await self.close(code)
+class ChatConsumer(PageSocket):
+    permission = CHAT
+
+    @property
+    def conversation_id(self) -> int:
+        return int(self.scope["url_route"]["kwargs"]["pk"])
+
+    def refuse(self, user: AbstractUser) -> int:
+        """That others' conversations exist is nobody else's business."""
+        is_own = Conversation.objects.filter(pk=self.conversation_id, owner_id=user.pk).exists()
+        return 0 if is_own else NOT_FOUND
+
+    async def opened(self) -> None:
         # Joined before the snapshot is taken, so that nothing falls between the two.
         await self.channel_layer.group_add(chat_group(self.conversation_id), self.channel_name)
-        await self._reply(await snapshot(self.conversation_id))
-
-    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None, **kwargs: Any) -> None:
-        code = await refusal(self.scope["session"], self.conversation_id, to_write=True)
-        if code and code != NOT_ALLOWED:
-            return await self.close(code)
         try:
-            if code == NOT_ALLOWED:
-                raise OmniError("forbidden", "Your role does not include chat.", "Ask an administrator.")
-            await self._reply(await act(self.conversation_id, _parsed(text_data)))
+            await self._reply(await snapshot(self.conversation_id))
+        except Conversation.DoesNotExist:
+            # Deleted a moment ago.
+            await self.end(NOT_FOUND)
+
+    async def heard(self, text: str | None) -> None:
+        if not await self.check():
+            return
+        try:
+            await self._reply(await act(self.conversation_id, _parsed(text)))
         except OmniError as error:
             await self.send_json({"type": "error", **error.as_dict()})
 
-    async def disconnect(self, code: int) -> None:
+    async def put_out(self) -> None:
+        """Whoever may no longer chat has nothing generated either. A log-out stops nothing: one comes back."""
+        if not await in_database(self._owner_may_chat)():
+            generation.stop_all_in(self.conversation_id)
+
+    def _owner_may_chat(self) -> bool:
+        found = Conversation.objects.select_related("owner").filter(pk=self.conversation_id).first()
+        return found is not None and found.owner.has_perm(CHAT)
+
+    async def left(self) -> None:
         await self.channel_layer.group_discard(chat_group(self.conversation_id), self.channel_name)
 
     async def chat_delta(self, message: ChatDelta) -> None:

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from channels.db import database_sync_to_async
-from channels.generic.websocket import AsyncJsonWebsocketConsumer
 
 from deployments.models import Instance
 from deployments.supervision.logs import Follower
 from omni.events import STATE_GROUP
+from omni.sockets import NOT_FOUND, PageSocket
 
-UNAUTHENTICATED, UNKNOWN = 4401, 4404
 FIRST_LINES = 400
 POLL_S = 0.25
 # How many messages may wait for a slow browser; beyond that the oldest text is left out and said so.
@@ -22,21 +21,14 @@ QUEUE_MESSAGES = 64
 MESSAGE_CHARACTERS = 32_768
 
 
-class StateConsumer(AsyncJsonWebsocketConsumer):
+class StateConsumer(PageSocket):
     """Tells pages what changed; what it is now they fetch themselves."""
 
-    async def connect(self) -> None:
-        await self.accept()
-        if not self.scope["user"].is_authenticated:
-            await self.close(UNAUTHENTICATED)
-            return
+    async def opened(self) -> None:
         await self.channel_layer.group_add(STATE_GROUP, self.channel_name)
 
-    async def disconnect(self, code: int) -> None:
+    async def left(self) -> None:
         await self.channel_layer.group_discard(STATE_GROUP, self.channel_name)
-
-    async def receive_json(self, content: Any, **kwargs: Any) -> None:
-        """Nothing is asked on this socket."""
 
     async def deployment_changed(self, event: dict[str, Any]) -> None:
         await self.send_json(event)
@@ -51,40 +43,29 @@ class StateConsumer(AsyncJsonWebsocketConsumer):
         await self.send_json(event)
 
 
-class LogConsumer(AsyncJsonWebsocketConsumer):
+class LogConsumer(PageSocket):
     """The last lines of an instance's log, then what is written from now on.
 
     A task of its own reads the file into a bounded queue and another one sends, so that a slow browser
     holds back neither this socket's close nor the reader.
     """
 
-    # Not a configured one, so none: nothing comes from other processes, and each listener holds a connection.
-    channel_layer_alias = "none"
-
-    async def connect(self) -> None:
-        self.tasks: list[asyncio.Task[None]] = []
-        await self.accept()
-        if not self.scope["user"].is_authenticated:
-            await self.close(UNAUTHENTICATED)
-            return
+    async def opened(self) -> None:
         self.queue: asyncio.Queue[dict[str, str]] = asyncio.Queue(QUEUE_MESSAGES)
         self.tasks = [asyncio.create_task(self.follow()), asyncio.create_task(self.deliver())]
 
-    async def disconnect(self, code: int) -> None:
-        for task in self.tasks:
+    async def left(self) -> None:
+        others = [task for task in getattr(self, "tasks", []) if task is not asyncio.current_task()]
+        for task in others:
             task.cancel()
-        for task in self.tasks:
+        for task in others:
             with suppress(asyncio.CancelledError):
                 await task
-
-    async def receive_json(self, content: Any, **kwargs: Any) -> None:
-        """Nothing is asked on this socket."""
 
     async def follow(self) -> None:
         path = await self.log_path()
         if path is None:
-            await self.close(UNKNOWN)
-            return
+            return await self.end(NOT_FOUND)
         follower = await asyncio.to_thread(Follower, path, lines=FIRST_LINES)
         self.offer("reset", follower.first)
         while True:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from importlib import import_module
 from typing import Any
 
 from django.core.asgi import get_asgi_application
@@ -11,11 +10,9 @@ from django.core.asgi import get_asgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "omni.settings")
 django_application = get_asgi_application()
 
-from channels.auth import AuthMiddlewareStack  # noqa: E402
 from channels.routing import URLRouter  # noqa: E402
-from channels.security.websocket import AllowedHostsOriginValidator  # noqa: E402
+from channels.sessions import SessionMiddlewareStack  # noqa: E402
 from django.conf import settings  # noqa: E402
-from django.contrib.auth import SESSION_KEY  # noqa: E402
 from django.http import parse_cookie  # noqa: E402
 
 from deployments.gateway import asgi as gateway_asgi  # noqa: E402
@@ -25,8 +22,9 @@ from deployments.gateway.shapes import error_body, status_of  # noqa: E402
 from omni.database import DatabasePool  # noqa: E402
 from omni.errors import OmniError  # noqa: E402
 from omni.routing import websocket_urlpatterns  # noqa: E402
+from omni.sockets import OwnPagesOnly, user_of  # noqa: E402
 
-websockets = AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(websocket_urlpatterns)))
+websockets = OwnPagesOnly(SessionMiddlewareStack(URLRouter(websocket_urlpatterns)))
 
 
 async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -56,8 +54,7 @@ async def admit(scope: dict[str, Any]) -> int:
 
 
 def _is_logged_in(session_key: str) -> bool:
-    store = import_module(settings.SESSION_ENGINE).SessionStore
-    return SESSION_KEY in store(session_key)
+    return user_of(session_key) is not None
 
 
 def explain(path: str, error: OmniError) -> tuple[int, bytes, dict[str, str]]:

@@ -23,6 +23,11 @@ class Home:
     root: Path
 
     @property
+    def digest(self) -> str:
+        """Tells this folder from every other on the machine."""
+        return sha256(os.fsencode(self.root)).hexdigest()[:16]
+
+    @property
     def database(self) -> Path:
         return self.root / "omni.sqlite3"
 
@@ -46,8 +51,7 @@ class Home:
         shared = Path("/dev/shm")
         if not os.access(shared, os.W_OK):
             return self.run / "slots"
-        digest = sha256(os.fsencode(self.root)).hexdigest()[:16]
-        return shared / f"omni-{os.getuid()}-{digest}"
+        return shared / f"omni-{os.getuid()}-{self.digest}"
 
     @property
     def models(self) -> Path:

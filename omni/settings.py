@@ -146,14 +146,20 @@ AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_LOCKOUT_TEMPLATE = "registration/locked.html"
 AXES_RESET_ON_SUCCESS = True
 AXES_VERBOSE = False
-SESSION_COOKIE_NAME = "omni_session"
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 # Omni listens on loopback without TLS unless a proxy is put before it; the proxy's owner sets this.
 BEHIND_TLS = envbool("OMNI_BEHIND_TLS", False)
 SESSION_COOKIE_SECURE = BEHIND_TLS
 CSRF_COOKIE_SECURE = BEHIND_TLS
-CSRF_COOKIE_NAME = "omni_csrf"
+CSRF_COOKIE_HTTPONLY = True
+# Cookies belong to a host, not to a port: two panels of one machine must not take each other's. Under TLS the prefix
+# makes browsers refuse one that another site, or a page without TLS, has set.
+_COOKIE = f"{'__Host-' if BEHIND_TLS else ''}omni_{{}}_{OMNI_HOME.digest[:8]}"
+SESSION_COOKIE_NAME = _COOKIE.format("session")
+CSRF_COOKIE_NAME = _COOKIE.format("csrf")
+# Messages may say what should not travel to and fro.
+MESSAGE_STORAGE = "django.contrib.messages.storage.session.SessionStorage"
 SECURE_SSL_REDIRECT = False
 SECURE_HSTS_SECONDS = 31536000 if BEHIND_TLS else 0
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if BEHIND_TLS else None
@@ -196,7 +202,7 @@ CHANNEL_REDIS_URL = OMNI_BROKER_URL or f"unix://{_socket}?db=2"
 CELERY_BROKER_URL = OMNI_BROKER_URL or f"redis+socket://{_socket}?virtual_host=1"
 CHANNEL_LAYERS = {
     "default": {
-        "BACKEND": "channels_redis.core.RedisChannelLayer",
+        "BACKEND": "omni.channel_layer.ChannelLayer",
         # A reader blocks for 5 s at a time; redis-py would give up on the socket just then.
         "CONFIG": {
             "hosts": [{"address": CHANNEL_REDIS_URL, "socket_timeout": 30}],

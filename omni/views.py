@@ -6,6 +6,10 @@ from django.contrib.auth.decorators import login_not_required
 from django.db import DatabaseError, connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET
+
+from omni.sockets import tokens
 
 
 @login_not_required
@@ -17,6 +21,18 @@ def healthz(request: HttpRequest) -> HttpResponse:
     except DatabaseError:
         return JsonResponse({"status": "database unreachable"}, status=503)
     return JsonResponse({"status": "ok"})
+
+
+@login_not_required
+@require_GET
+@never_cache
+def socket_token(request: HttpRequest) -> HttpResponse:
+    """What a page says first on a socket. Only a page of this very origin can read it."""
+    if request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
+        return JsonResponse({"error": "Only the panel's own pages open sockets."}, status=403)
+    if not request.user.is_authenticated:
+        return JsonResponse({"error": "Log in first."}, status=401)
+    return JsonResponse({"token": tokens.make(request.session.session_key or "")})
 
 
 def metrics(request: HttpRequest) -> HttpResponse:

@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,11 @@ from deployments.models import Transition
 for row in Transition.objects.order_by("pk"):
     print(row.at, row.instance, row.old, row.new, row.pid, row.reason)
 """
+
+
+def csrf_token(cookies: Mapping[str, str]) -> str:
+    """The cookie has a name of its own for each panel."""
+    return next((value for name, value in cookies.items() if "omni_csrf" in name), "")
 
 
 def arguments(process: psutil.Process) -> list[str]:

@@ -3,36 +3,67 @@
 
 const FIRST_DELAY_MS = 300;
 const LONGEST_DELAY_MS = 8000;
+// Codes of the server: not logged in any more; not allowed; not there.
+const LOGGED_OUT = 4401;
+const FINAL = new Set([4403, 4404]);
+
+/** What the panel wants to hear first: only its own pages can fetch it. */
+async function freshToken() {
+  const answer = await fetch("/socket-token/", { credentials: "same-origin", cache: "no-store" });
+  if (!answer.ok) return { status: answer.status, token: "" };
+  return { status: 200, token: (await answer.json()).token };
+}
 
 export function connect(path, handlers = {}) {
   const url = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}${path}`;
   let socket = null;
+  let isGreeted = false;
   let attempts = 0;
   let timer = 0;
   let closed = false;
 
   function open() {
     clearTimeout(timer);
-    socket = new WebSocket(url);
-    socket.onopen = () => {
-      const again = attempts > 0;
-      attempts = 0;
-      handlers.status?.(true);
-      handlers.open?.(again);
-    };
-    socket.onmessage = (event) => handlers.message?.(JSON.parse(event.data));
-    socket.onclose = (event) => {
-      socket = null;
-      if (closed) return;
-      handlers.status?.(false, event.code);
-      // The server refuses whoever is not logged in (4401) or not allowed (4403); trying on is of no use.
-      if (event.code === 4401) return location.reload();
-      if (event.code === 4403 || event.code === 4404) return undefined;
-      attempts += 1;
-      const delay = Math.min(LONGEST_DELAY_MS, FIRST_DELAY_MS * 2 ** (attempts - 1));
-      timer = setTimeout(open, delay * (0.7 + Math.random() * 0.6));
-      return undefined;
-    };
+    const opened = new WebSocket(url);
+    const fetched = freshToken().catch(() => ({ status: 0, token: "" }));
+    socket = opened;
+    isGreeted = false;
+    opened.onopen = () => greet(opened, fetched);
+    opened.onmessage = (event) => handlers.message?.(JSON.parse(event.data));
+    opened.onclose = (event) => left(event.code);
+  }
+
+  async function greet(opened, fetched) {
+    const { status, token } = await fetched;
+    // Closed meanwhile; onclose knows.
+    if (opened.readyState !== WebSocket.OPEN) return;
+    if (!token) {
+      opened.onclose = null;
+      opened.close();
+      left(status === 401 ? LOGGED_OUT : 0);
+      return;
+    }
+    opened.send(JSON.stringify({ type: "hello", token }));
+    isGreeted = true;
+    const again = attempts > 0;
+    attempts = 0;
+    handlers.status?.(true);
+    handlers.open?.(again);
+  }
+
+  function left(code) {
+    socket = null;
+    isGreeted = false;
+    if (closed) return;
+    handlers.status?.(false, code);
+    if (code === LOGGED_OUT) {
+      location.reload();
+      return;
+    }
+    if (FINAL.has(code)) return;
+    attempts += 1;
+    const delay = Math.min(LONGEST_DELAY_MS, FIRST_DELAY_MS * 2 ** (attempts - 1));
+    timer = setTimeout(open, delay * (0.7 + Math.random() * 0.6));
   }
 
   function retryNow() {
@@ -46,7 +77,7 @@ export function connect(path, handlers = {}) {
   return {
     /** True when the message went out; false while the connection is down. */
     send(message) {
-      if (socket?.readyState !== WebSocket.OPEN) return false;
+      if (!isGreeted || socket?.readyState !== WebSocket.OPEN) return false;
       socket.send(JSON.stringify(message));
       return true;
     },

@@ -9,24 +9,18 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from channels.testing import WebsocketCommunicator
-from django.conf import settings
 from django.test import Client
 
 from tests.helpers import PATIENCE_S
+from tests.page_socket import hello_of, knock
 
 
 class Page:
     """Counts every character that came twice or with a gap before it."""
 
     def __init__(self, client: Client, conversation_id: int) -> None:
-        from omni.asgi import application
-
-        cookie = client.cookies.get(settings.SESSION_COOKIE_NAME)
-        headers = [(b"host", b"localhost:8000"), (b"origin", b"http://localhost:8000")]
-        if cookie:
-            headers.append((b"cookie", f"{settings.SESSION_COOKIE_NAME}={cookie.value}".encode()))
-        self._socket = WebsocketCommunicator(application, f"/ws/chat/{conversation_id}/", headers=headers)
+        self._client = client
+        self._socket = knock(f"/ws/chat/{conversation_id}/", client)
         self.text: dict[int, str] = defaultdict(str)
         self.states: dict[int, str] = {}
         self.html: dict[int, str] = {}
@@ -40,6 +34,7 @@ class Page:
     async def open(self) -> Page:
         connected, _ = await self._socket.connect(timeout=PATIENCE_S)
         assert connected
+        await self._socket.send_to(text_data=await hello_of(self._client))
         await self.until(lambda: self.version or self.closed_with, "neither a snapshot nor a close")
         return self
 

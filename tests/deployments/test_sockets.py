@@ -2,54 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
 from channels.testing import WebsocketCommunicator
-from django.conf import settings
 from django.contrib.auth.models import User
-from django.test import Client
 
 from deployments.consumers import QUEUE_MESSAGES, LogConsumer
 from deployments.models import Deployment, Instance
-from omni.asgi import application
 from omni.broadcast import publish_async
 from omni.events import STATE_GROUP
 from tests.helpers import PATIENCE_S
+from tests.page_socket import closed_with, members
+from tests.page_socket import page_socket as socket
 
 pytestmark = pytest.mark.django_db(transaction=True)
 STATE = "/ws/state/"
 LOG = "/ws/deployments/small/log/model-0/"
 DEVICE_LOG = "/ws/devices/CPU/log/"
-
-
-def cookies(user: User | None) -> list[tuple[bytes, bytes]]:
-    if user is None:
-        return []
-    client = Client()
-    client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
-    return [
-        (b"cookie", f"{settings.SESSION_COOKIE_NAME}={client.cookies[settings.SESSION_COOKIE_NAME].value}".encode())
-    ]
-
-
-@asynccontextmanager
-async def socket(
-    path: str, user: User | None, origin: str = "http://localhost"
-) -> AsyncIterator[WebsocketCommunicator]:
-    headers = [(b"origin", origin.encode()), *await sync_to_async(cookies)(user)]
-    made = WebsocketCommunicator(application, path, headers=headers)
-    try:
-        made.accepted, made.code = await made.connect(timeout=PATIENCE_S)  # type: ignore[attr-defined]
-        yield made
-    finally:
-        # A consumer left behind would hold the channel layer's lock beyond this test's event loop.
-        # A refused one may wait for a word that nobody says any more.
-        await made.disconnect(timeout=PATIENCE_S if getattr(made, "accepted", False) else 0.5)
 
 
 @pytest.fixture
@@ -67,7 +40,7 @@ def log_of(deployment: Deployment, tmp_path: Path) -> Callable[[], Path]:
 @pytest.mark.parametrize("path", [STATE, LOG, DEVICE_LOG])
 async def test_nobody_listens_without_log_in(deployment: Deployment, path: str) -> None:
     async with socket(path, None) as made:
-        assert await made.receive_output(5) == {"type": "websocket.close", "code": 4401}
+        assert await closed_with(made) == 4401
 
 
 @pytest.mark.parametrize("path", [STATE, LOG])
@@ -75,13 +48,14 @@ async def test_nobody_listens_without_log_in(deployment: Deployment, path: str) 
 async def test_a_page_from_elsewhere_is_refused(
     deployment: Deployment, viewer_user: User, path: str, origin: str
 ) -> None:
-    async with socket(path, viewer_user, origin) as made:
+    async with socket(path, viewer_user, origin=origin) as made:
         assert not made.accepted  # type: ignore[attr-defined]
 
 
 async def test_a_change_reaches_every_page(viewer_user: User) -> None:
     changed = {"type": "deployment.changed", "deployment": 3, "name": "small", "state": "ready"}
     async with socket(STATE, viewer_user) as one, socket(STATE, viewer_user) as two:
+        await members(STATE_GROUP, 2)
         await publish_async(STATE_GROUP, changed)
         await publish_async(STATE_GROUP, {"type": "library.changed"})
         for made in (one, two):
@@ -91,6 +65,7 @@ async def test_a_change_reaches_every_page(viewer_user: User) -> None:
 
 async def test_what_a_page_sends_is_ignored(viewer_user: User) -> None:
     async with socket(STATE, viewer_user) as made:
+        await members(STATE_GROUP, 1)
         await made.send_json_to({"type": "deployment.changed", "state": "ready"})
         assert await made.receive_nothing(0.1)
 
@@ -142,7 +117,7 @@ async def test_a_log_that_is_not_there_yet_is_waited_for(
 
 async def test_a_log_of_nothing_is_refused(viewer_user: User) -> None:
     async with socket("/ws/deployments/nope/log/model-0/", viewer_user) as made:
-        assert await made.receive_output(5) == {"type": "websocket.close", "code": 4404}
+        assert await closed_with(made) == 4404
 
 
 async def test_a_slow_reader_loses_old_text_and_is_told() -> None:
@@ -169,4 +144,4 @@ async def test_the_log_of_a_devices_server_is_followed(
         first = await made.receive_json_from(10)
         assert first["type"] == "reset" and "Starting RPC server" in first["text"]
     async with socket("/ws/devices/CUDA9/log/", viewer_user) as made:
-        assert (await made.receive_output(5))["type"] == "websocket.close"
+        assert await closed_with(made) == 4404

@@ -20,7 +20,7 @@ from deployments.discovery import engine_paths
 from deployments.engines.portable_cpu import library_env
 from tests.faults import processes
 from tests.helpers import wait_until
-from tests.panel import PASSWORD, RunningPanel
+from tests.panel import PASSWORD, RunningPanel, csrf_token
 
 RIG = """
 deployments:
@@ -71,7 +71,7 @@ class PanelRig:
 
     # --- acting -----------------------------------------------------------------------------------
     def post(self, path: str, **fields: str) -> httpx.Response:
-        fields["csrfmiddlewaretoken"] = self.browser.cookies.get("omni_csrf", "")
+        fields["csrfmiddlewaretoken"] = csrf_token(self.browser.cookies)
         answer = self.browser.post(path, data=fields, headers={"referer": self.panel.url})
         assert answer.status_code == 200, f"{path}: {answer.status_code} {answer.text[:300]}"
         return answer

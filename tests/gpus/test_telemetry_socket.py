@@ -8,16 +8,18 @@ from typing import Any
 
 import pytest
 import redis
-from channels.testing import WebsocketCommunicator
 from django.conf import settings
-from django.contrib.auth.models import AnonymousUser, User
+from django.contrib.auth.models import User
 
-from gpus.consumers import NOT_LOGGED_IN, TelemetryConsumer
+from gpus.consumers import TelemetryConsumer
 from gpus.recent import RecentWriter
 from omni.broadcast import publish_async
 from omni.events import telemetry_group
+from omni.sockets import NOT_LOGGED_IN
+from tests.page_socket import closed_with, members, page_socket
 
 pytestmark = pytest.mark.django_db(transaction=True)
+PATH = "/ws/telemetry/"
 GROUP = telemetry_group(settings.OMNI_HOST_NAME)
 
 
@@ -28,56 +30,37 @@ def writer() -> RecentWriter:
     return writer
 
 
-def viewer(user: Any) -> WebsocketCommunicator:
-    caller = WebsocketCommunicator(TelemetryConsumer.as_asgi(), "/ws/telemetry/")
-    caller.scope["user"] = user
-    return caller
-
-
 def frame(at: int) -> dict[str, Any]:
     return {"type": "telemetry.frame", "sequence": at, "frame": json.dumps({"type": "frame", "at": at})}
 
 
-async def opened(user: Any) -> WebsocketCommunicator:
-    caller = viewer(user)
-    connected, _ = await caller.connect()
-    assert connected
-    return caller
-
-
 async def test_a_stranger_is_told_to_log_in() -> None:
-    caller = await opened(AnonymousUser())
-    said = await caller.receive_output(5)
-    assert (said["type"], said["code"]) == ("websocket.close", NOT_LOGGED_IN)
-    await caller.disconnect()
+    async with page_socket(PATH, None) as caller:
+        assert await closed_with(caller) == NOT_LOGGED_IN
 
 
 async def test_who_opens_the_page_sees_the_last_minutes_at_once(viewer_user: User, writer: RecentWriter) -> None:
     for at in (1, 2, 3):
         writer.add(json.dumps({"type": "frame", "at": at}), json.dumps([at, 5.0, 100, {"RPC0": [1, 2, None, None]}]))
-    caller = await opened(viewer_user)
-    history = await caller.receive_json_from(5)
+    async with page_socket(PATH, viewer_user) as caller:
+        history = await caller.receive_json_from(5)
     assert history["type"] == "history"
     assert [point[0] for point in history["points"]] == [1, 2, 3]
     assert history["points"][0][3] == {"RPC0": [1, 2, None, None]}
     assert history["frame"] == {"type": "frame", "at": 3}
-    await caller.disconnect()
 
 
 async def test_without_a_sampler_the_history_is_empty(viewer_user: User) -> None:
-    caller = await opened(viewer_user)
-    assert await caller.receive_json_from(5) == {"type": "history", "points": [], "frame": None}
-    await caller.disconnect()
+    async with page_socket(PATH, viewer_user) as caller:
+        assert await caller.receive_json_from(5) == {"type": "history", "points": [], "frame": None}
 
 
 async def test_frames_reach_every_viewer(viewer_user: User, admin_user: User) -> None:
-    callers = [await opened(user) for user in (viewer_user, admin_user)]
-    for caller in callers:
-        await caller.receive_json_from(5)
-    assert await publish_async(GROUP, frame(7))
-    assert [(await caller.receive_json_from(5))["at"] for caller in callers] == [7, 7]
-    for caller in callers:
-        await caller.disconnect()
+    async with page_socket(PATH, viewer_user) as one, page_socket(PATH, admin_user) as two:
+        for caller in (one, two):
+            await caller.receive_json_from(5)
+        assert await publish_async(GROUP, frame(7))
+        assert [(await caller.receive_json_from(5))["at"] for caller in (one, two)] == [7, 7]
 
 
 async def test_a_viewer_that_reads_slowly_gets_the_newest_frame_and_no_old_ones() -> None:
@@ -105,21 +88,18 @@ async def test_a_viewer_that_reads_slowly_gets_the_newest_frame_and_no_old_ones(
 
 
 async def test_nothing_a_viewer_says_disturbs(viewer_user: User) -> None:
-    caller = await opened(viewer_user)
-    await caller.receive_json_from(5)
-    await caller.send_to(text_data="{ not json")
-    await caller.send_to(bytes_data=b"\x00\xff")
-    await publish_async(GROUP, frame(9))
-    assert (await caller.receive_json_from(5))["at"] == 9
-    await caller.disconnect()
+    async with page_socket(PATH, viewer_user) as caller:
+        await caller.receive_json_from(5)
+        await caller.send_to(text_data="{ not json")
+        await caller.send_to(bytes_data=b"\x00\xff")
+        await publish_async(GROUP, frame(9))
+        assert (await caller.receive_json_from(5))["at"] == 9
 
 
 async def test_a_viewer_that_left_gets_nothing_more_sent(viewer_user: User) -> None:
-    caller = await opened(viewer_user)
-    await caller.receive_json_from(5)
-    await caller.disconnect()
-    client = redis.Redis.from_url(settings.CHANNEL_REDIS_URL)
-    assert client.zcard(f"omni:group:{GROUP}") == 0
+    async with page_socket(PATH, viewer_user) as caller:
+        await caller.receive_json_from(5)
+    await members(GROUP, 0)
 
 
 def test_only_the_last_quarter_of_an_hour_is_kept(writer: RecentWriter) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from channels.testing import WebsocketCommunicator
 from django.conf import settings
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
-OPEN = {"healthz", "login/", "static/"}
+# socket-token/ answers 401 instead of a page: a script asks for it.
+OPEN = {"healthz", "login/", "static/", "socket-token/"}
 # Django's log-out answers everybody with a redirect to the log-in page.
 SAMPLE = {"str": "x", "slug": "some-name", "int": "1", "path": "x", "uuid": "0" * 32}
 
@@ -70,54 +70,6 @@ async def test_the_gateway_asks_for_a_key(path: str) -> None:
     body = await caller.receive_output(5)
     assert start["status"] == 401
     assert b'"error"' in body["body"]
-
-
-SOCKETS = [
-    "/ws/telemetry/",
-    "/ws/state/",
-    "/ws/chat/1/",
-    "/ws/deployments/some-name/log/model-0/",
-    "/ws/devices/CPU/log/",
-]
-OWN_ORIGIN = (b"origin", b"http://localhost:8000")
-
-
-def knock(path: str, *headers: tuple[bytes, bytes]) -> WebsocketCommunicator:
-    from omni.asgi import application
-
-    host = (b"host", b"localhost:8000")
-    return WebsocketCommunicator(application, path, headers=[host, *headers])
-
-
-@pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("path", SOCKETS)
-async def test_a_socket_refuses_who_is_not_logged_in(path: str) -> None:
-    caller = knock(path, OWN_ORIGIN)
-    connected, code = await caller.connect()
-    # 4401 tells the page to log in again; it can only be sent on a socket that was accepted first.
-    refused = not connected or (await caller.receive_output(5))["type"] == "websocket.close"
-    assert refused
-    await caller.disconnect()
-
-
-@pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("path", SOCKETS)
-@pytest.mark.parametrize("origin", [b"https://evil.example", b"null", b"http://localhost.evil.example"])
-async def test_a_socket_refuses_a_foreign_origin_even_with_a_session(path: str, origin: bytes, admin: Client) -> None:
-    cookie = f"{settings.SESSION_COOKIE_NAME}={admin.cookies[settings.SESSION_COOKIE_NAME].value}".encode()
-    caller = knock(path, (b"origin", origin), (b"cookie", cookie))
-    connected, _ = await caller.connect()
-    assert not connected
-    await caller.disconnect()
-
-
-@pytest.mark.django_db(transaction=True)
-async def test_a_socket_opens_for_its_own_pages(admin: Client) -> None:
-    cookie = f"{settings.SESSION_COOKIE_NAME}={admin.cookies[settings.SESSION_COOKIE_NAME].value}".encode()
-    caller = knock("/ws/state/", OWN_ORIGIN, (b"cookie", cookie))
-    connected, _ = await caller.connect()
-    assert connected
-    await caller.disconnect()
 
 
 @pytest.mark.django_db

@@ -12,7 +12,7 @@ import pytest
 
 from tests.gateway.engine import RealEngine
 from tests.helpers import wait_until
-from tests.panel import PASSWORD, RunningPanel
+from tests.panel import PASSWORD, RunningPanel, csrf_token
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 KEY = "key-of-somebody-else"
@@ -44,7 +44,7 @@ class Browser:
         assert answer.headers["location"] == "/", answer.text[:500]
 
     def post(self, path: str, **fields: str) -> httpx.Response:
-        return self.client.post(path, data={**fields, "csrfmiddlewaretoken": self.client.cookies["omni_csrf"]})
+        return self.client.post(path, data={**fields, "csrfmiddlewaretoken": csrf_token(self.client.cookies)})
 
 
 def state(panel: RunningPanel) -> str:
