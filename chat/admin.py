@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.contrib import admin
-from unfold.admin import ModelAdmin, TabularInline
+from django.http import HttpRequest
+from unfold.admin import TabularInline
 
 from chat.models import Conversation, Lane, Message
+from omni.administration import RightsAdmin
 
 
 class LaneInline(TabularInline):
     model = Lane
     extra = 0
-    fields = ("position", "deployment", "route", "deployment_name")
+    can_delete = False
+    fields = readonly_fields = ("position", "deployment", "route", "deployment_name")
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
 
 
 @admin.register(Conversation)
-class ConversationAdmin(ModelAdmin):
+class ConversationAdmin(RightsAdmin):
     list_display = ("title", "owner", "changed_at", "created_at")
     list_filter = ("owner", "created_at")
     search_fields = ("title", "owner__username")
     date_hierarchy = "created_at"
-    autocomplete_fields = ("owner",)
-    readonly_fields = ("created_at", "changed_at")
     inlines = (LaneInline,)
     list_select_related = ("owner",)
 
 
 @admin.register(Message)
-class MessageAdmin(ModelAdmin):
+class MessageAdmin(RightsAdmin):
     list_display = (
         "conversation",
         "role",
@@ -41,6 +50,4 @@ class MessageAdmin(ModelAdmin):
     list_filter = ("state", "role", "deployment_name", "created_at")
     search_fields = ("content", "conversation__title", "deployment_name", "error")
     date_hierarchy = "created_at"
-    raw_id_fields = ("conversation", "lane", "parent")
-    readonly_fields = ("created_at", "finished_at", "timings")
     list_select_related = ("conversation",)

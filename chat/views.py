@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from django.contrib.auth.decorators import permission_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_POST
@@ -13,9 +12,6 @@ from chat.lanes import find_target
 from chat.pages import list_context, own, page_context, thread_context
 from omni.broadcast import publish
 from omni.events import chat_group
-from omni.roles import CHAT
-
-may_chat = permission_required(CHAT, raise_exception=True)
 
 
 @require_GET
@@ -27,7 +23,6 @@ def list_page(request: HttpRequest) -> HttpResponse:
 
 
 @require_POST
-@may_chat
 def new(request: HttpRequest) -> HttpResponse:
     first, *others = [
         find_target(name) for name in (request.POST.get("deployment", ""), *request.POST.getlist("beside"))
@@ -49,7 +44,6 @@ def thread(request: HttpRequest, pk: int) -> HttpResponse:
 
 
 @require_POST
-@may_chat
 def rename(request: HttpRequest, pk: int) -> HttpResponse:
     conversation, form = own(request, pk), RenameForm(request.POST)
     if form.is_valid():
@@ -58,7 +52,6 @@ def rename(request: HttpRequest, pk: int) -> HttpResponse:
 
 
 @require_POST
-@may_chat
 def delete(request: HttpRequest, pk: int) -> HttpResponse:
     conversation = own(request, pk)
     generation.stop_all_in(pk)
@@ -68,7 +61,6 @@ def delete(request: HttpRequest, pk: int) -> HttpResponse:
 
 
 @require_POST
-@may_chat
 def configure(request: HttpRequest, pk: int) -> HttpResponse:
     conversation = own(request, pk)
     form = SettingsForm(request.POST, conversation=conversation)

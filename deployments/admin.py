@@ -11,10 +11,13 @@ from typing import Any
 from django import forms
 from django.contrib import admin, messages
 from django.db.models import QuerySet
-from django.http import HttpRequest
-from unfold.admin import ModelAdmin, TabularInline
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from unfold.admin import TabularInline
 
 from deployments import library, services
+from deployments.deployment_checks import taken_names
+from deployments.engines.flags import allowed_args
 from deployments.engines.probe import probe
 from deployments.external_keys import forget_key
 from deployments.models import (
@@ -29,7 +32,9 @@ from deployments.models import (
     Route,
     Transition,
 )
+from deployments.planning.settings import validated
 from deployments.rig import NAME
+from omni.administration import RightsAdmin
 from omni.errors import OmniError
 from omni.units import bytes_text, count_text
 
@@ -44,23 +49,12 @@ class NamedForm(forms.ModelForm):  # type: ignore[type-arg]
         return name
 
 
-class Observed(ModelAdmin):
-    """Rows that only the agent writes."""
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-
 @admin.register(Engine)
-class EngineAdmin(ModelAdmin):
+class EngineAdmin(RightsAdmin):
     form = NamedForm
     list_display = ("name", "flavour", "host", "build", "state", "probed_at")
     list_filter = ("state", "flavour", "host")
     search_fields = ("name", "path", "build")
-    readonly_fields = ("build", "flags", "devices", "offers", "state", "error", "ran_at", "probed_at")
     actions = ("probe_again",)
 
     @admin.action(description="Ask the binary again")
@@ -85,23 +79,29 @@ class EngineAdmin(ModelAdmin):
 
 
 @admin.register(LibraryFolder)
-class LibraryFolderAdmin(ModelAdmin):
+class LibraryFolderAdmin(RightsAdmin):
     list_display = ("path", "is_packaged", "scanned_at", "error")
     list_filter = ("is_packaged",)
     search_fields = ("path",)
-    readonly_fields = ("is_packaged", "scanned_at", "error")
+
+    def save_model(self, request: HttpRequest, obj: LibraryFolder, form: Any, change: bool) -> None:
+        """Through the service, which says what is wrong with a folder."""
+        obj.pk = library.folder_add(obj.path, user=request.user).pk
+
+    def delete_model(self, request: HttpRequest, obj: LibraryFolder) -> None:
+        library.folder_remove(obj, user=request.user)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[LibraryFolder]) -> None:
+        for folder in queryset:
+            library.folder_remove(folder, user=request.user)
 
 
 @admin.register(Model)
-class ModelAdminPage(ModelAdmin):
+class ModelAdminPage(RightsAdmin):
     form = NamedForm
     list_display = ("name", "arch", "parameters", "quant", "size", "n_ctx_train", "state", "added_at")
     list_filter = ("state", "arch", "quant")
     search_fields = ("name", "title", "path")
-    readonly_fields = (
-        "path", "shards", "title", "arch", "quant", "n_params", "size_bytes", "n_layer", "n_ctx_train", "facts",
-        "state", "error", "modified_ns", "added_at",
-    )  # fmt: skip
     actions = ("read_again",)
 
     @admin.display(ordering="n_params")
@@ -112,10 +112,6 @@ class ModelAdminPage(ModelAdmin):
     def size(self, row: Model) -> str:
         return bytes_text(row.size_bytes)
 
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """Models come from files: a scan adds them."""
-        return False
-
     @admin.action(description="Read the header again")
     def read_again(self, request: HttpRequest, queryset: QuerySet[Model]) -> None:
         for model in queryset:
@@ -123,34 +119,64 @@ class ModelAdminPage(ModelAdmin):
 
 
 @admin.register(Download)
-class DownloadAdmin(Observed):
+class DownloadAdmin(RightsAdmin):
     list_display = ("repo", "label", "host", "state", "total_bytes", "done_bytes", "requested_by", "created_at")
     list_filter = ("state", "host")
     search_fields = ("repo", "label", "folder", "error")
 
 
-class BindingInline(TabularInline):
-    model = Binding
-    extra = 0
+class Shown(TabularInline):
+    """Rows that belong to another one, to look at."""
 
-
-class InstanceInline(TabularInline):
-    model = Instance
     extra = 0
     can_delete = False
-    fields = readonly_fields = ("role", "ordinal", "state", "pid", "port", "restarts", "error", "ready_at")
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+class BindingInline(Shown):
+    model = Binding
+    fields = readonly_fields = ("role", "model", "devices")
+
+
+class InstanceInline(Shown):
+    model = Instance
+    fields = readonly_fields = ("role", "ordinal", "state", "pid", "port", "restarts", "error", "ready_at")
+
+
+class DeploymentForm(forms.ModelForm):  # type: ignore[type-arg]
+    """Settings and flags, held against the same tables as everywhere else."""
+
+    def clean_settings(self) -> dict[str, int | str]:
+        given = self.cleaned_data["settings"]
+        if not isinstance(given, dict):
+            raise forms.ValidationError('Write the settings as an object, such as {"context": 8192}.')
+        try:
+            return validated(given)
+        except OmniError as error:
+            raise forms.ValidationError(str(error)) from None
+
+    def clean_extra_args(self) -> list[str]:
+        given = self.cleaned_data["extra_args"]
+        if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
+            raise forms.ValidationError('Write the flags as a list of texts, such as ["--jinja"].')
+        try:
+            allowed_args(given)
+        except OmniError as error:
+            raise forms.ValidationError(str(error)) from None
+        return given
+
 
 @admin.register(Deployment)
-class DeploymentAdmin(ModelAdmin):
-    form = NamedForm
+class DeploymentAdmin(RightsAdmin):
+    form = DeploymentForm
     list_display = ("name", "strategy", "host", "engine", "desired", "shown_state", "changed_at")
     list_filter = ("strategy", "desired", "host", "engine")
     search_fields = ("name", "bindings__model__name")
-    readonly_fields = ("generation", "is_deleting", "error_code", "error", "created_by", "created_at", "changed_at")
     inlines = (BindingInline, InstanceInline)
     actions = ("start", "stop")
 
@@ -176,11 +202,9 @@ class DeploymentAdmin(ModelAdmin):
             except OmniError as error:
                 self.message_user(request, str(error), messages.ERROR)
 
-    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
-        """A change counts once the bindings are saved too: what runs is then started anew."""
-        super().save_related(request, form, formsets, change)
-        row = form.instance
-        services.deployment_change(deployment=row, settings=row.settings, extra_args=row.extra_args, user=request.user)
+    def save_model(self, request: HttpRequest, obj: Deployment, form: Any, change: bool) -> None:
+        """Through the service: what runs is started again with it, and the agent hears of it."""
+        services.deployment_change(deployment=obj, settings=obj.settings, extra_args=obj.extra_args, user=request.user)
 
     def delete_model(self, request: HttpRequest, obj: Deployment) -> None:
         self._each(request, Deployment.objects.filter(pk=obj.pk), services.deployment_delete)
@@ -190,41 +214,63 @@ class DeploymentAdmin(ModelAdmin):
 
 
 @admin.register(Instance)
-class InstanceAdmin(Observed):
+class InstanceAdmin(RightsAdmin):
     list_display = ("__str__", "host", "state", "pid", "port", "restarts", "exit_code", "changed_at")
     list_filter = ("state", "role", "host")
     search_fields = ("deployment__name", "device__name", "error", "log_line")
 
 
 @admin.register(Transition)
-class TransitionAdmin(Observed):
+class TransitionAdmin(RightsAdmin):
     list_display = ("at", "instance", "old", "new", "pid", "reason")
     list_filter = ("new", "at")
     search_fields = ("instance__deployment__name", "reason")
     list_select_related = ("instance__deployment", "instance__device")
 
 
+class RouteForm(NamedForm):
+    def clean_name(self) -> str:
+        """As a deployment's: the gateway knows both by one name."""
+        name = super().clean_name()
+        if "name" in self.changed_data and name in taken_names():
+            raise forms.ValidationError(f"The name {name} is taken or has another meaning.")
+        return name
+
+
 @admin.register(Route)
-class RouteAdmin(ModelAdmin):
-    form = NamedForm
+class RouteAdmin(RightsAdmin):
+    form = RouteForm
     list_display = ("name", "deployment", "description")
     list_filter = ("deployment",)
     search_fields = ("name", "description", "deployment__name")
 
 
 @admin.register(ApiKey)
-class ApiKeyAdmin(ModelAdmin):
+class ApiKeyAdmin(RightsAdmin):
     list_display = ("name", "prefix", "owner", "created", "expiry_date", "revoked")
     list_filter = ("revoked", "created")
     search_fields = ("name", "prefix", "owner__username")
     fields = ("name", "owner", "expiry_date", "revoked", "prefix", "created")
-    readonly_fields = ("prefix", "created")
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        return {**super().get_changeform_initial_data(request), "owner": request.user.pk}
+
+    def get_form(self, request: HttpRequest, obj: ApiKey | None = None, **kwargs: Any) -> Any:
+        """A key is somebody's, and ends with its owner's rights; only the command line makes one of nobody's."""
+        form = super().get_form(request, obj, **kwargs)
+        if owner := form.base_fields.get("owner"):
+            owner.required = True
+        return form
 
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
-        """A new key is shown once, here; only its hash is kept."""
-        if change:
-            obj.save()
-            return
-        key = ApiKey.objects.assign_key(obj)
+        if not change:
+            obj.shown_once = ApiKey.objects.assign_key(obj)  # type: ignore[attr-defined]
         obj.save()
-        self.message_user(request, f"The key, shown this once: {key}", messages.WARNING)
+
+    def response_add(self, request: HttpRequest, obj: ApiKey, post_url_continue: str | None = None) -> HttpResponse:
+        """A new key is shown once, in this answer; only its hash is kept, and no message carries it on."""
+        context = {**self.admin_site.each_context(request), "title": "New API key", "row": obj}
+        context["key"] = obj.shown_once  # type: ignore[attr-defined]
+        response = TemplateResponse(request, "admin/new_key.html", context)
+        response["Cache-Control"] = "no-store"
+        return response

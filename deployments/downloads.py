@@ -20,6 +20,7 @@ from gpus.models import Host
 from omni.broadcast import publish
 from omni.errors import OmniError
 from omni.events import STATE_GROUP
+from omni.roles import MANAGE_LIBRARY, require
 from omni.units import MIB, bytes_text
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ def download_request(
     *, host: Host, info: RepoInfo, picked: Sequence[Choice], folder: Path | None = None, user: Any = None
 ) -> Download:
     """A download that the agent begins at once. Raises OmniError; then nothing is kept."""
+    require(user, MANAGE_LIBRARY)
     base = folder or settings.OMNI_HOME.models
     if base not in target_folders():
         raise OmniError("bad_folder", f"{base} is no folder of the library.", "Add it on the Models page first.")
@@ -98,22 +100,26 @@ def _label(picked: Sequence[Choice]) -> str:
 
 def download_pause(*, download: Download, user: Any = None) -> None:
     """What is there stays there. Raises OmniError (download_over)."""
+    require(user, MANAGE_LIBRARY)
     _move(download, Download.WANTED, Download.State.PAUSED, user)
 
 
 def download_resume(*, download: Download, user: Any = None) -> None:
     """Goes on from what is there, also after an error. Raises OmniError (download_over, disk_full)."""
+    require(user, MANAGE_LIBRARY)
     check_room(Path(download.folder), download.total_bytes - download.done_bytes)
     _move(download, (Download.State.PAUSED, Download.State.FAILED), Download.State.QUEUED, user)
 
 
 def download_cancel(*, download: Download, user: Any = None) -> None:
     """The agent removes what came of it. Raises OmniError (download_over)."""
+    require(user, MANAGE_LIBRARY)
     _move(download, Download.UNFINISHED, Download.State.CANCELLED, user)
 
 
 def download_forget(*, download: Download, user: Any = None) -> None:
     """Takes one that is over off the list; files stay. Raises OmniError (download_open)."""
+    require(user, MANAGE_LIBRARY)
     if download.state in Download.UNFINISHED:
         raise OmniError("download_open", f"{download} is not over.", "Cancel it first.")
     log.info("%s took download %s off the list", user or "somebody", download)

@@ -27,6 +27,7 @@ from deployments.safetensors import FolderError
 from omni.broadcast import publish
 from omni.errors import OmniError
 from omni.events import STATE_GROUP
+from omni.roles import MANAGE_LIBRARY, require
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +47,9 @@ class ScanReport:
 
 
 # --- folders --------------------------------------------------------------------------------------
-def folder_add(path: str) -> LibraryFolder:
+def folder_add(path: str, *, user: Any = None) -> LibraryFolder:
     """Makes a folder part of the library. Raises OmniError (bad_folder) that says what is wrong with it."""
+    require(user, MANAGE_LIBRARY)
     folder = _checked_folder(path)
     for known in LibraryFolder.objects.all():
         if folder == Path(known.path):
@@ -71,8 +73,9 @@ def _checked_folder(path: str) -> Path:
 _SYSTEM = frozenset(map(Path, ("/bin", "/boot", "/dev", "/etc", "/lib", "/proc", "/run", "/sbin", "/sys", "/usr")))
 
 
-def folder_remove(folder: LibraryFolder) -> int:
+def folder_remove(folder: LibraryFolder, *, user: Any = None) -> int:
     """Takes a folder and its models out of the library; files stay. Raises OmniError (in_use)."""
+    require(user, MANAGE_LIBRARY)
     inside = [m for m in Model.objects.all() if Path(m.path).is_relative_to(folder.path)]
     elsewhere = [Path(f.path) for f in LibraryFolder.objects.exclude(pk=folder.pk)]
     own = [m for m in inside if not any(Path(m.path).is_relative_to(other) for other in elsewhere)]

@@ -15,6 +15,7 @@ from deployments.services import default_engine
 from gpus.models import Device, Host
 from omni.addresses import parse_endpoint
 from omni.errors import OmniError
+from omni.roles import ADD_DEVICES, REMOVE_DEVICES, require
 
 log = logging.getLogger(__name__)
 # After the stand-ins, before the CPU.
@@ -47,6 +48,7 @@ def device_add(*, host: Host, endpoint: str, user: Any = None) -> Device:
     Raises OmniError (bad_endpoint, device_known, no_engine, device_unreachable, device_version, device_silent,
     device_count).
     """
+    require(user, ADD_DEVICES)
     address, port = parse_endpoint(endpoint)
     endpoint = f"{address}:{port}"
     if known := host.devices.filter(endpoint=endpoint).first():
@@ -75,6 +77,7 @@ def device_add(*, host: Host, endpoint: str, user: Any = None) -> Device:
 
 def device_remove(*, device: Device, user: Any = None) -> None:
     """Raises OmniError (in_use) that names the deployments."""
+    require(user, REMOVE_DEVICES)
     bindings = Binding.objects.filter(deployment__host=device.host_id).select_related("deployment")
     if users := sorted({b.deployment.name for b in bindings if device.name in b.devices}):
         text = f"The device {device.name} is used by {', '.join(users)}."

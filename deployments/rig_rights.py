@@ -9,21 +9,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from deployments.engines.external import EXTERNAL
 from deployments.models import Engine, Model, Route
 from deployments.rig import Problem, Rig
 from gpus.models import Host
-from omni.roles import MANAGE_ENGINES, MANAGE_LIBRARY, MANAGE_ROUTES, OPERATE
+from omni.roles import MANAGE_ENGINES, MANAGE_LIBRARY, MANAGE_PROGRAMS, MANAGE_ROUTES, OPERATE, may
 
 
 def refusals(rig: Rig, host: Host, user: Any) -> Iterator[Problem]:
     """Entries that differ from what is there and that this user may not change; without a user all are allowed."""
     if user is None:
         return
-    if not user.has_perm(MANAGE_ENGINES):
-        for engine in rig.engines:
-            known = Engine.objects.filter(host=host, name=engine.name, path=engine.path, flavour=engine.flavour)
-            if not known.exists():
-                yield Problem(engine.line(), f"Only an administrator may add or change the engine {engine.name}.")
+    for engine in rig.engines:
+        # An external server is asked by its address; any other engine is a program, and is run.
+        right = MANAGE_ENGINES if engine.flavour == EXTERNAL else MANAGE_PROGRAMS
+        known = Engine.objects.filter(host=host, name=engine.name, path=engine.path, flavour=engine.flavour)
+        if not may(user, right) and not known.exists():
+            yield Problem(engine.line(), f"Only an administrator may add or change the engine {engine.name}.")
     if not user.has_perm(MANAGE_LIBRARY):
         for model in rig.models:
             if not Model.objects.filter(name=model.name, path=model.path).exists():

@@ -18,6 +18,7 @@ from deployments.library import announce
 from deployments.models import Deployment, Engine
 from gpus.models import Host
 from omni.errors import OmniError
+from omni.roles import MANAGE_ENGINES, OPERATE, require
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ RESERVED_NAMES = frozenset({"add"})
 
 def server_add(*, host: Host, name: str, address: str, key: str = "", user: Any = None) -> Engine:
     """A server that answers now. Raises OmniError that says what is wrong; then nothing is kept."""
+    require(user, MANAGE_ENGINES)
     if not NAME.fullmatch(name) or name in RESERVED_NAMES:
         fix = "Use up to 60 small letters, digits, hyphens and underscores."
         raise OmniError("bad_name", f"{name!r} cannot be a name.", fix)
@@ -58,6 +60,7 @@ def server_ask(*, engine: Engine) -> Engine:
 
 def server_set_key(*, engine: Engine, key: str, user: Any = None) -> Engine:
     """Another key, or none; the server is asked with it at once. Raises OmniError (bad_key)."""
+    require(user, MANAGE_ENGINES)
     keep_key(engine, key)
     log.info("%s %s the key of the external server %s", user or "somebody", "set" if key else "removed", engine)
     return server_ask(engine=engine)
@@ -65,6 +68,7 @@ def server_set_key(*, engine: Engine, key: str, user: Any = None) -> Engine:
 
 def server_remove(*, engine: Engine, user: Any = None) -> None:
     """Forgets it and its key; the server itself goes on. Raises OmniError (in_use)."""
+    require(user, MANAGE_ENGINES)
     if names := list(engine.deployments.filter(is_deleting=False).values_list("name", flat=True)):
         text = f"The server {engine.name} is used by {', '.join(names)}."
         raise OmniError("in_use", text, "Delete the deployments first.")
@@ -83,6 +87,7 @@ def has_key(engine: Engine) -> bool:
 
 def model_offer(*, engine: Engine, model: str, name: str = "", user: Any = None) -> Deployment:
     """A deployment of one of its models, offered at once. Raises OmniError that names the field."""
+    require(user, OPERATE)
     made = services.deployment_create(
         name=name or free_name(model.rpartition("/")[2]),
         strategy=STRATEGY,

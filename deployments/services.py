@@ -24,6 +24,7 @@ from gpus.models import Device, Host
 from omni.broadcast import broker_is_silent, publish
 from omni.errors import OmniError
 from omni.events import STATE_GROUP
+from omni.roles import MANAGE_LIBRARY, OPERATE, require
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +97,7 @@ def deployment_create(
 
     On an external server there are no members: `remote_model` is the name of the model there.
     """
+    require(user, OPERATE)
     check_name(name)
     check_location(strategy, engine, members, remote_model, settings, extra_args)
     allowed_args(extra_args)
@@ -131,6 +133,7 @@ def deployment_change(
     user: Any = None,
 ) -> Deployment:
     """Changes what is given; one that runs is started anew. Raises OmniError that names the field."""
+    require(user, OPERATE)
     with transaction.atomic():
         row = _locked(deployment)
         row.strategy = strategy or row.strategy
@@ -162,6 +165,7 @@ def deployment_start(*, deployment: Deployment, user: Any = None) -> bool:
 
     Raises OmniError (place_taken) when others are in its way that it may not unload.
     """
+    require(user, OPERATE)
     with transaction.atomic():
         row = _locked(deployment)
         given_up = row.instances.filter(generation=row.generation, state=InstanceState.FAILED).exists()
@@ -181,6 +185,7 @@ def deployment_start(*, deployment: Deployment, user: Any = None) -> bool:
 
 def deployment_stop(*, deployment: Deployment, now: bool = False, user: Any = None) -> None:
     """Wants it stopped, whatever it is doing. `now`: answers in progress are cut and not waited for."""
+    require(user, OPERATE)
     with transaction.atomic():
         row = _locked(deployment, deleting_too=True)
         row.desired = Deployment.Desired.STOPPED
@@ -202,6 +207,7 @@ def deployment_wake(deployment: int) -> None:
 
 def deployment_delete(*, deployment: Deployment, user: Any = None) -> None:
     """Wants it gone: the agent removes the row once its processes are gone. Raises OmniError (in_use)."""
+    require(user, OPERATE)
     with transaction.atomic():
         row = _locked(deployment, deleting_too=True)
         if routes := list(row.routes.values_list("name", flat=True)):
@@ -216,6 +222,7 @@ def deployment_delete(*, deployment: Deployment, user: Any = None) -> None:
 
 def quick_deploy(*, model: Model, user: Any = None) -> Deployment:
     """Runs the model on the first accelerator with default settings; one that is there already is started."""
+    require(user, OPERATE)
     found = Deployment.objects.filter(bindings__model=model, is_deleting=False).order_by("pk").first()
     if found is None:
         host = local_host()
@@ -231,6 +238,7 @@ def quick_deploy(*, model: Model, user: Any = None) -> Deployment:
 
 def model_delete(*, model: Model, user: Any = None) -> None:
     """Removes it from the library; the file stays. Raises OmniError (in_use) that names the deployments."""
+    require(user, MANAGE_LIBRARY)
     names = list(model.bindings.values_list("deployment__name", flat=True).distinct())
     if names:
         text = f"The model {model.name} is used by {', '.join(names)}."

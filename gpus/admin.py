@@ -3,11 +3,11 @@ from __future__ import annotations
 from django import forms
 from django.contrib import admin
 from django.http import HttpRequest
-from unfold.admin import ModelAdmin
 from unfold.decorators import display
 
 from gpus.models import Device, Gpu, Host, SampleRollup
 from omni.addresses import parse_endpoint
+from omni.administration import RightsAdmin
 from omni.errors import OmniError
 from omni.units import bytes_text, watts_text
 
@@ -16,22 +16,10 @@ DRIVER_COLOURS = {"ok": "success", "library_missing": "info", "no_devices": "inf
 
 
 @admin.register(Host)
-class HostAdmin(ModelAdmin):
+class HostAdmin(RightsAdmin):
     list_display = ("name", "cpu_name", "cpu_count", "memory", "driver", "driver_version", "agent_seen_at")
     search_fields = ("name", "cpu_name")
     list_filter = ("nvml_state",)
-    # Written by the agent and its sampler, which would undo whatever is typed here.
-    readonly_fields = (
-        "cpu_name",
-        "cpu_count",
-        "ram_bytes",
-        "agent_pid",
-        "agent_seen_at",
-        "nvml_state",
-        "nvml_text",
-        "driver_version",
-        "created_at",
-    )
 
     @display(description="RAM", ordering="ram_bytes")
     def memory(self, host: Host) -> str:
@@ -43,17 +31,11 @@ class HostAdmin(ModelAdmin):
 
 
 @admin.register(Gpu)
-class GpuAdmin(ModelAdmin):
+class GpuAdmin(RightsAdmin):
     list_display = ("name", "host", "shown_state", "memory", "power", "link", "pci_bus_id", "seen_at")
     search_fields = ("name", "uuid", "pci_bus_id", "host__name")
     list_filter = ("state", "host")
     list_select_related = ("host",)
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Gpu | None = None) -> bool:
-        return False
 
     @display(description="State", ordering="state", label=GPU_COLOURS)
     def shown_state(self, gpu: Gpu) -> tuple[str, str]:
@@ -83,13 +65,18 @@ class DeviceForm(forms.ModelForm):  # type: ignore[type-arg]
 
 
 @admin.register(Device)
-class DeviceAdmin(ModelAdmin):
+class DeviceAdmin(RightsAdmin):
     form = DeviceForm
     list_display = ("name", "host", "kind", "gpu", "memory", "endpoint", "is_stand_in", "is_present")
     search_fields = ("name", "description", "endpoint", "gpu__uuid", "gpu__name")
     list_filter = ("kind", "is_stand_in", "is_present", "host")
     list_select_related = ("host", "gpu__host")
-    autocomplete_fields = ("gpu", "host")
+
+    def save_model(self, request: HttpRequest, obj: Device, form: object, change: bool) -> None:
+        """What is typed in is a device of another host; all others are found."""
+        if not change:
+            obj.kind = Device.Kind.RPC
+        obj.save()
 
     @display(description="Memory", ordering="memory_bytes")
     def memory(self, device: Device) -> str:
@@ -97,7 +84,7 @@ class DeviceAdmin(ModelAdmin):
 
 
 @admin.register(SampleRollup)
-class SampleRollupAdmin(ModelAdmin):
+class SampleRollupAdmin(RightsAdmin):
     list_display = ("start", "host", "card", "metric", "resolution_s", "minimum", "mean", "maximum", "count")
     search_fields = ("card", "metric")
     list_filter = ("resolution_s", "metric", "host")
@@ -105,9 +92,3 @@ class SampleRollupAdmin(ModelAdmin):
     date_hierarchy = "start"
     # There are millions of these after a year.
     show_full_result_count = False
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: SampleRollup | None = None) -> bool:
-        return False

@@ -1,14 +1,17 @@
-"""The one place that turns an OmniError into what the caller can read."""
+"""Rights to pages, policies of pages, and the one place that turns an OmniError into what the caller can read."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from csp.constants import SELF, UNSAFE_EVAL, UNSAFE_INLINE
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, JsonResponse
 from django.shortcuts import render
 
 from omni.errors import OmniError
+from omni.roles import PAGES, may, right_for
 
 STATUS = {"not_found": 404, "forbidden": 403}
 
@@ -26,6 +29,29 @@ class AdminPolicyMiddleware:
         if request.path.startswith("/admin/"):
             response._csp_replace = self.POLICY  # type: ignore[attr-defined]
         return response
+
+
+class RightsMiddleware:
+    """Holds every page against the table of rights; a page without a row there is nobody's."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self.get_response(request)
+
+    def process_view(self, request: HttpRequest, view: Any, arguments: Any, named: Any) -> HttpResponse | None:
+        match = request.resolver_match
+        # The administration asks the same table by itself (omni.administration).
+        if match is None or match.app_name == "admin":
+            return None
+        right = right_for(match.view_name, request.method or "GET")
+        if right == "":
+            page = PAGES[match.view_name]
+            return HttpResponseNotAllowed([*(["GET", "HEAD"] if page.look else []), *(["POST"] if page.act else [])])
+        if right is None or not may(request.user, right):
+            raise PermissionDenied
+        return None
 
 
 class OmniErrorMiddleware:

@@ -1,17 +1,27 @@
-"""Roles are Django groups: an administrator is a superuser, an operator runs models, a viewer looks on."""
+"""Who may do what: the one table of rights. Pages, sockets, services and the administration all ask it.
+
+Roles are Django groups: an administrator is a superuser, an operator runs models, a viewer looks on. A right is a
+Django permission, or one of the words below. What stands in no row is refused (see omni.middleware).
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
+
+from omni.errors import OmniError
 
 OPERATOR, VIEWER = "operator", "viewer"
 
-# Permission codenames, as app_label.codename. Who is logged in may look at every page.
+# --- rights -----------------------------------------------------------------------------------------
+ANYBODY, LOGGED_IN, SUPERUSER = "anybody", "logged in", "superuser"
+# Permissions, as app_label.codename. Who is logged in may look at every page.
 OPERATE = "deployments.operate_deployment"
 MANAGE_LIBRARY = "deployments.manage_library"
 CHAT = "chat.use_chat"
-# An engine's program is run as soon as it is named, so naming one is more than operating.
+# External servers and their keys. The program of an engine is more than that: whoever names one runs it.
 MANAGE_ENGINES = "deployments.add_engine"
+MANAGE_PROGRAMS = SUPERUSER
 MANAGE_ROUTES = "deployments.add_route"
 ADD_DEVICES, REMOVE_DEVICES = "gpus.add_device", "gpus.delete_device"
 
@@ -19,8 +29,207 @@ ROLE_PERMISSIONS: dict[str, tuple[str, ...]] = {
     OPERATOR: (OPERATE, CHAT),
     VIEWER: (),
 }
+IN_WORDS = {
+    OPERATE: "operate deployments",
+    MANAGE_LIBRARY: "manage the library",
+    CHAT: "chat",
+    MANAGE_ENGINES: "manage external servers",
+    MANAGE_ROUTES: "manage routes",
+    ADD_DEVICES: "add devices",
+    REMOVE_DEVICES: "remove devices",
+    SUPERUSER: "do this: it is for administrators",
+    LOGGED_IN: "do this without logging in",
+}
 
 
+def may(user: Any, right: str) -> bool:
+    """Whether this user, who may be anonymous, has the right."""
+    if right == ANYBODY:
+        return True
+    if not (user.is_authenticated and user.is_active):
+        return False
+    if right == LOGGED_IN:
+        return True
+    return bool(user.is_superuser if right == SUPERUSER else user.has_perm(right))
+
+
+def require(user: Any, right: str) -> None:
+    """Raises OmniError (forbidden). None is the machine's owner at the command line, or Omni itself."""
+    if user is not None and not may(user, right):
+        raise OmniError("forbidden", f"You may not {IN_WORDS.get(right, right)}.", "Ask an administrator.")
+
+
+# --- pages ------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Page:
+    """The right to look (GET, HEAD), and the one to act (every other method); empty: the page has no such method."""
+
+    look: str = ""
+    act: str = ""
+
+
+SEEN = Page(LOGGED_IN)
+
+PAGES: dict[str, Page] = {
+    "healthz": Page(ANYBODY, ANYBODY),
+    # It says 401 by itself: a script asks for it.
+    "socket_token": Page(ANYBODY),
+    "metrics": Page(LOGGED_IN, LOGGED_IN),
+    "login": Page(ANYBODY, ANYBODY),
+    "logout": Page("", LOGGED_IN),
+    "password_change": Page(LOGGED_IN, LOGGED_IN),
+    # --- rig
+    "gpus:rig": SEEN,
+    "gpus:card": SEEN,
+    "gpus:history": SEEN,
+    "deployments:across": SEEN,
+    "deployments:device_server": SEEN,
+    "deployments:device_add": Page("", ADD_DEVICES),
+    "deployments:device_remove": Page("", REMOVE_DEVICES),
+    # --- models
+    "deployments:models": SEEN,
+    "deployments:model": SEEN,
+    "deployments:model_advice": SEEN,
+    "deployments:scan": Page("", MANAGE_LIBRARY),
+    "deployments:folder_add": Page("", MANAGE_LIBRARY),
+    "deployments:folder_remove": Page("", MANAGE_LIBRARY),
+    "deployments:model_remove": Page("", MANAGE_LIBRARY),
+    # Asking the hub, by ?repo=, needs MANAGE_LIBRARY as well.
+    "deployments:download": SEEN,
+    "deployments:download_list": SEEN,
+    "deployments:download_start": Page("", MANAGE_LIBRARY),
+    "deployments:download_pause": Page("", MANAGE_LIBRARY),
+    "deployments:download_resume": Page("", MANAGE_LIBRARY),
+    "deployments:download_cancel": Page("", MANAGE_LIBRARY),
+    "deployments:download_forget": Page("", MANAGE_LIBRARY),
+    # --- external servers
+    "deployments:server": SEEN,
+    "deployments:server_add": Page(MANAGE_ENGINES, MANAGE_ENGINES),
+    "deployments:server_ask": Page("", MANAGE_ENGINES),
+    "deployments:server_key": Page("", MANAGE_ENGINES),
+    "deployments:server_remove": Page("", MANAGE_ENGINES),
+    "deployments:server_offer": Page("", OPERATE),
+    "deployments:server_change": Page(OPERATE, OPERATE),
+    # --- plan and rig file
+    "deployments:plan": Page(LOGGED_IN, OPERATE),
+    "deployments:plan_presets": SEEN,
+    # What a file may change is judged entry by entry besides (deployments.rig_rights).
+    "deployments:rig_file": Page(LOGGED_IN, OPERATE),
+    "deployments:rig_download": SEEN,
+    "deployments:rig_schema": SEEN,
+    # --- deployments
+    "deployments:deployments": SEEN,
+    "deployments:deployment": SEEN,
+    "deployments:quick": SEEN,
+    "deployments:quick_deploy": Page("", OPERATE),
+    "deployments:create": Page(OPERATE, OPERATE),
+    "deployments:change": Page(OPERATE, OPERATE),
+    "deployments:start": Page("", OPERATE),
+    "deployments:stop": Page("", OPERATE),
+    "deployments:delete": Page("", OPERATE),
+    # --- chat: a conversation is its owner's, and for everybody else not there
+    "chat:list": SEEN,
+    "chat:conversation": SEEN,
+    "chat:thread": SEEN,
+    "chat:lanes": SEEN,
+    "chat:new": Page("", CHAT),
+    "chat:lane-add": Page("", CHAT),
+    "chat:lane-change": Page("", CHAT),
+    "chat:lane-remove": Page("", CHAT),
+    "chat:settings": Page("", CHAT),
+    "chat:rename": Page("", CHAT),
+    "chat:delete": Page("", CHAT),
+}
+
+
+def right_for(view: str, method: str) -> str | None:
+    """What a request needs; None for a page without a row, empty for a method that the page does not have."""
+    page = PAGES.get(view)
+    if page is None:
+        return None
+    return page.look if method in ("GET", "HEAD") else page.act
+
+
+# --- administration -----------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class AdminRow:
+    """What the administration lets be done with the rows of a model.
+
+    Django's own permission for it (view, add, change, delete) is needed each time, and `right` besides for all that
+    is more than viewing. `fields` can be edited; those in `adding` only while a row is made; all others are shown.
+    `actions` are named with the right that each needs.
+    """
+
+    right: str = SUPERUSER
+    # Besides Django's permission to view.
+    look: str = LOGGED_IN
+    can: frozenset[str] = frozenset()
+    fields: tuple[str, ...] = ()
+    adding: tuple[str, ...] = ()
+    actions: tuple[tuple[str, str], ...] = ()
+
+
+def _row(right: str, can: str, **more: Any) -> AdminRow:
+    return AdminRow(right, can=frozenset(can.split()), **more)
+
+
+ALL = "add change delete"
+
+USER_FIELDS = (
+    "username", "password", "first_name", "last_name", "email",
+    "is_active", "is_staff", "is_superuser", "groups", "user_permissions",
+)  # fmt: skip
+
+ADMIN: dict[str, AdminRow] = {
+    # Whoever changes users can make administrators.
+    "auth.user": _row(SUPERUSER, ALL, fields=USER_FIELDS, actions=(("delete_selected", SUPERUSER),)),
+    "auth.group": _row(SUPERUSER, ALL, fields=("name", "permissions"), actions=(("delete_selected", SUPERUSER),)),
+    # --- rig
+    "gpus.host": _row(SUPERUSER, "delete", actions=(("delete_selected", SUPERUSER),)),
+    "gpus.gpu": _row(SUPERUSER, "delete", actions=(("delete_selected", SUPERUSER),)),
+    "gpus.device": _row(
+        ADD_DEVICES, ALL, fields=("endpoint", "description", "position"), adding=("host", "name"),
+        actions=(("delete_selected", REMOVE_DEVICES),),
+    ),
+    "gpus.samplerollup": _row(SUPERUSER, "delete", actions=(("delete_selected", SUPERUSER),)),
+    # --- library
+    "deployments.engine": _row(
+        MANAGE_PROGRAMS, ALL, fields=("name", "flavour", "path"), adding=("host",),
+        actions=(("probe_again", MANAGE_PROGRAMS), ("delete_selected", MANAGE_PROGRAMS)),
+    ),
+    "deployments.libraryfolder": _row(
+        MANAGE_LIBRARY, "add delete", adding=("path",), actions=(("delete_selected", MANAGE_LIBRARY),)
+    ),
+    "deployments.model": _row(
+        MANAGE_LIBRARY, "change delete", fields=("name",),
+        actions=(("read_again", MANAGE_LIBRARY), ("delete_selected", MANAGE_LIBRARY)),
+    ),
+    "deployments.download": _row(MANAGE_LIBRARY, ""),
+    # --- deployments
+    "deployments.deployment": _row(
+        OPERATE, "change delete", fields=("settings", "extra_args"),
+        actions=(("start", OPERATE), ("stop", OPERATE), ("delete_selected", OPERATE)),
+    ),
+    "deployments.instance": _row(OPERATE, ""),
+    "deployments.transition": _row(OPERATE, ""),
+    # --- gateway
+    "deployments.route": _row(
+        MANAGE_ROUTES, ALL, fields=("name", "deployment", "description"),
+        actions=(("delete_selected", MANAGE_ROUTES),),
+    ),
+    "deployments.apikey": _row(
+        SUPERUSER, ALL, fields=("name", "expiry_date", "revoked"), adding=("owner",),
+        actions=(("delete_selected", SUPERUSER),),
+    ),
+    # --- chat: what people wrote is read here by administrators, and written by nobody
+    "chat.conversation": _row(SUPERUSER, "delete", look=SUPERUSER, actions=(("delete_selected", SUPERUSER),)),
+    "chat.message": _row(SUPERUSER, "", look=SUPERUSER),
+    # --- who tried to log in; deleting an attempt lets its name in again
+    "axes.accessattempt": _row(SUPERUSER, "delete", actions=(("delete_selected", SUPERUSER),)),
+}  # fmt: skip
+
+
+# --- groups -------------------------------------------------------------------------------------------
 def ensure_roles(**kwargs: Any) -> None:
     """Makes the groups after a migration; permissions an administrator added to them stay."""
     from django.contrib.auth.models import Group, Permission

@@ -9,6 +9,7 @@ urlpatterns = [
     path("metrics", views.metrics, name="metrics"),
     path("socket-token/", views.socket_token, name="socket_token"),
     path("login/", auth.LoginView.as_view(redirect_authenticated_user=True), name="login"),
+    path("password/", views.PasswordPage.as_view(), name="password_change"),
     path("logout/", auth.LogoutView.as_view(), name="logout"),
     path("admin/", admin.site.urls),
     path("chat/", include("chat.urls")),

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from django.contrib import messages
 from django.contrib.auth.decorators import login_not_required
+from django.contrib.auth.views import PasswordChangeView
 from django.db import DatabaseError, connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
+from django.urls import reverse_lazy
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET
 
@@ -33,6 +38,18 @@ def socket_token(request: HttpRequest) -> HttpResponse:
     if not request.user.is_authenticated:
         return JsonResponse({"error": "Log in first."}, status=401)
     return JsonResponse({"token": tokens.make(request.session.session_key or "")})
+
+
+class PasswordPage(PasswordChangeView):
+    """Everybody's own password. The other log-ins of the same user end with it; this one goes on."""
+
+    template_name = "registration/password.html"
+    success_url = reverse_lazy("gpus:rig")
+
+    def form_valid(self, form: Any) -> HttpResponse:
+        response = super().form_valid(form)
+        messages.success(self.request, "Your password is changed. Everywhere else you are logged out.")
+        return response
 
 
 def metrics(request: HttpRequest) -> HttpResponse:

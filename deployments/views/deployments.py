@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.contrib import messages
-from django.contrib.auth.decorators import permission_required
 from django.db.models import Prefetch, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -27,12 +26,9 @@ from deployments.strategies import STRATEGIES
 from deployments.supervision.launch import command_text
 from deployments.waiting import agent_is_running
 from omni.errors import OmniError
-from omni.roles import OPERATE
 
 TRANSIENT = ("starting", "loading", "stopping", "crashed")
 HISTORY_LENGTH = 30
-
-operator_only = permission_required(OPERATE, raise_exception=True)
 
 
 # --- list -----------------------------------------------------------------------------------------
@@ -140,7 +136,6 @@ def _settings_shown(found: Deployment) -> list[tuple[str, str, bool]]:
 
 
 # --- creating and changing ------------------------------------------------------------------------
-@operator_only
 @require_http_methods(["GET", "HEAD", "POST"])
 def create(request: HttpRequest) -> HttpResponse:
     host = local_host()
@@ -180,7 +175,6 @@ def _first_choices(wanted: str) -> dict[str, Any]:
     return initial
 
 
-@operator_only
 @require_http_methods(["GET", "HEAD", "POST"])
 def change(request: HttpRequest, name: str) -> HttpResponse:
     found = get_object_or_404(Deployment, name=name, is_deleting=False)
@@ -202,14 +196,12 @@ def _saved(form: DeploymentForm, request: HttpRequest) -> Deployment | None:
 
 
 # --- acting ---------------------------------------------------------------------------------------
-@operator_only
 @require_POST
 def quick_deploy(request: HttpRequest, name: str) -> HttpResponse:
     made = services.quick_deploy(model=get_object_or_404(Model, name=name), user=request.user)
     return _redirect(request, "deployments:deployment", made.name)
 
 
-@operator_only
 @require_POST
 def start(request: HttpRequest, name: str) -> HttpResponse:
     found = get_object_or_404(Deployment, name=name)
@@ -217,7 +209,6 @@ def start(request: HttpRequest, name: str) -> HttpResponse:
     return _acted(request, found)
 
 
-@operator_only
 @require_POST
 def stop(request: HttpRequest, name: str) -> HttpResponse:
     found = get_object_or_404(Deployment, name=name)
@@ -225,7 +216,6 @@ def stop(request: HttpRequest, name: str) -> HttpResponse:
     return _acted(request, found)
 
 
-@operator_only
 @require_POST
 def delete(request: HttpRequest, name: str) -> HttpResponse:
     found = get_object_or_404(Deployment, name=name)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from django.contrib import messages
-from django.contrib.auth.decorators import permission_required
 from django.db.models import Count, Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -24,9 +23,7 @@ from deployments.model_words import Part, fact_rows, partners
 from deployments.models import Engine, LibraryFolder, Model
 from deployments.waiting import agent_is_running
 from omni.errors import OmniError
-from omni.roles import MANAGE_LIBRARY
 
-manager_only = permission_required(MANAGE_LIBRARY, raise_exception=True)
 SORTS = {"name": "name", "size": "-size_bytes", "params": "-n_params", "newest": "-added_at"}
 
 
@@ -136,7 +133,6 @@ def _file_size(path: str) -> int | None:
 
 
 # --- acting ---------------------------------------------------------------------------------------
-@manager_only
 @require_POST
 def scan(request: HttpRequest) -> HttpResponse:
     """Asks the agent; the table fetches itself anew as models are found."""
@@ -148,13 +144,12 @@ def scan(request: HttpRequest) -> HttpResponse:
     return _said(request, "Scanning. The list changes as models are found.")
 
 
-@manager_only
 @require_POST
 def folder_add(request: HttpRequest) -> HttpResponse:
     form = FolderForm(request.POST)
     if form.is_valid():
         try:
-            folder = library.folder_add(form.cleaned_data["path"])
+            folder = library.folder_add(form.cleaned_data["path"], user=request.user)
         except OmniError as error:
             form.add_error("path", str(error))
         else:
@@ -164,16 +159,14 @@ def folder_add(request: HttpRequest) -> HttpResponse:
     return render(request, "deployments/models.html", _models_context(request) | {"folder_form": form})
 
 
-@manager_only
 @require_POST
 def folder_remove(request: HttpRequest, pk: int) -> HttpResponse:
     folder = get_object_or_404(LibraryFolder, pk=pk)
-    count = library.folder_remove(folder)
+    count = library.folder_remove(folder, user=request.user)
     messages.success(request, f"{folder.path} is out of the library, {count} models with it. The files stay.")
     return redirect("deployments:models")
 
 
-@manager_only
 @require_POST
 def model_remove(request: HttpRequest, name: str) -> HttpResponse:
     services.model_delete(model=get_object_or_404(Model, name=name), user=request.user)

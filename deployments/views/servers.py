@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import messages
-from django.contrib.auth.decorators import permission_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
@@ -16,13 +15,8 @@ from deployments.engines.external import EXTERNAL
 from deployments.models import Deployment, Engine
 from deployments.server_forms import KeyForm, RemoteModelForm, ServerForm
 from omni.errors import OmniError
-from omni.roles import MANAGE_ENGINES, OPERATE
-
-manager_only = permission_required(MANAGE_ENGINES, raise_exception=True)
-operator_only = permission_required(OPERATE, raise_exception=True)
 
 
-@manager_only
 @require_http_methods(["GET", "HEAD", "POST"])
 def add(request: HttpRequest) -> HttpResponse:
     form = ServerForm(request.POST or None)
@@ -55,7 +49,6 @@ def _context(engine: Engine, **forms: Any) -> dict[str, Any]:
     return {**context, "key_form": KeyForm(), "offer_form": RemoteModelForm(engine=engine), **forms}
 
 
-@operator_only
 @require_POST
 def offer(request: HttpRequest, name: str) -> HttpResponse:
     engine = _found(name)
@@ -69,7 +62,6 @@ def offer(request: HttpRequest, name: str) -> HttpResponse:
     return render(request, "deployments/server.html", _context(engine, offer_form=form))
 
 
-@operator_only
 @require_http_methods(["GET", "HEAD", "POST"])
 def change(request: HttpRequest, name: str) -> HttpResponse:
     """Another model for a deployment on an external server."""
@@ -84,7 +76,6 @@ def change(request: HttpRequest, name: str) -> HttpResponse:
     return render(request, "deployments/server_change.html", {"form": form, "deployment": found})
 
 
-@manager_only
 @require_POST
 def ask(request: HttpRequest, name: str) -> HttpResponse:
     engine = servers.server_ask(engine=_found(name))
@@ -92,7 +83,6 @@ def ask(request: HttpRequest, name: str) -> HttpResponse:
     return redirect("deployments:server", name)
 
 
-@manager_only
 @require_POST
 def key(request: HttpRequest, name: str) -> HttpResponse:
     engine, form = _found(name), KeyForm(request.POST)
@@ -108,7 +98,6 @@ def key(request: HttpRequest, name: str) -> HttpResponse:
     return render(request, "deployments/server.html", _context(engine, key_form=form))
 
 
-@manager_only
 @require_POST
 def remove(request: HttpRequest, name: str) -> HttpResponse:
     servers.server_remove(engine=_found(name), user=request.user)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import re
 
 import pytest
 from django.contrib import admin as site
+from django.contrib.auth.models import User
 from django.test import Client
 
 from deployments.export import rig_text
@@ -13,6 +15,7 @@ from deployments.models import ApiKey, Deployment, Engine, Instance, Route, Tran
 from deployments.rig_reader import parse
 from gpus.models import Host
 
+FORMSETS = {f"{name}-{what}_FORMS": "0" for name in ("bindings", "instances") for what in ("TOTAL", "INITIAL")}
 ADMINS = [row for model, row in site.site._registry.items() if model._meta.app_label == "deployments"]
 
 
@@ -46,12 +49,62 @@ def test_an_operator_has_no_administration(operator: Client, rows: Deployment) -
     assert operator.get("/admin/deployments/deployment/").status_code == 302
 
 
-def test_a_new_key_is_shown_once(admin: Client) -> None:
-    answer = admin.post("/admin/deployments/apikey/add/", {"name": "script", "owner": "", "revoked": ""}, follow=True)
-    key = re.search(r"shown this once: (\S+?)[\s<]", answer.content.decode())
+def test_a_new_key_is_shown_once_and_by_nothing_that_travels_on(admin: Client, admin_user: User) -> None:
+    answer = admin.post("/admin/deployments/apikey/add/", {"name": "script", "owner": admin_user.pk})
+    key = re.search(r"shown this once: <code[^>]*>(\S+?)</code>", answer.content.decode())
     assert key and ApiKey.objects.get_from_key(key[1]).name == "script"
+    assert "no-store" in answer["Cache-Control"]
+    assert not any(key[1] in cookie.value for cookie in admin.cookies.values())
+    assert key[1] not in str(dict(admin.session)), "not in a message either"
     row = ApiKey.objects.get()
     assert key[1] not in admin.get(f"/admin/deployments/apikey/{row.pk}/change/").content.decode()
+
+
+def test_a_key_belongs_to_somebody(admin: Client) -> None:
+    answer = admin.post("/admin/deployments/apikey/add/", {"name": "script", "owner": ""})
+    assert "This field is required" in answer.content.decode()
+    assert not ApiKey.objects.exists()
+
+
+def test_one_kind_of_api_keys_is_shown(admin: Client) -> None:
+    assert admin.get("/admin/").content.decode().count("/apikey/add/") == 1
+    assert admin.get("/admin/rest_framework_api_key/apikey/").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("settings", "flags", "says"),
+    [
+        ("[1, 2]", "[]", "Write the settings as an object"),
+        ('"x"', "[]", "Write the settings as an object"),
+        ("7", "[]", "Write the settings as an object"),
+        ('{"context": "x"}', "[]", "context"),
+        ('{"nothing": 1}', "[]", "nothing"),
+        ("{", "[]", "valid JSON"),
+        ("{}", "{}", "Write the flags as a list"),
+        ("{}", "[1]", "Write the flags as a list"),
+        ("{}", '["--host", "0.0.0.0"]', "--host"),
+        ("{}", '["--model", "/etc/passwd"]', "--model"),
+    ],
+)
+def test_what_cannot_be_a_setting_is_said_beside_the_field(
+    admin: Client, rows: Deployment, settings: str, flags: str, says: str
+) -> None:
+    before = Deployment.objects.values("settings", "extra_args", "generation").get()
+    fields = {"settings": settings, "extra_args": flags, **FORMSETS}
+    answer = admin.post(f"/admin/deployments/deployment/{rows.pk}/change/", fields)
+    assert answer.status_code == 200 and says in html.unescape(answer.content.decode())
+    assert Deployment.objects.values("settings", "extra_args", "generation").get() == before
+
+
+def test_a_setting_is_changed_by_the_service_alone(admin: Client, rows: Deployment) -> None:
+    typed = {"desired": "running", "is_unloaded": "on", "ends_now": "on", "remote_model": "x", "name": "auto"}
+    fields = {"settings": '{"context": 2048}', "extra_args": "[]", **typed, **FORMSETS}
+    answer = admin.post(f"/admin/deployments/deployment/{rows.pk}/change/", fields)
+    assert answer.status_code == 302, answer.content.decode()[-2000:]
+    row = Deployment.objects.get()
+    assert row.settings == {"context": 2048} and row.generation == rows.generation + 1
+    assert (row.desired, row.is_unloaded, row.ends_now) == ("stopped", False, False)
+    assert (row.remote_model, row.name) == ("", rows.name)
 
 
 def test_actions_go_through_the_services(admin: Client, rows: Deployment) -> None:
@@ -90,3 +143,10 @@ def test_a_name_is_one_that_a_rig_file_can_say(admin: Client, rows: Deployment, 
     assert ("Use small letters" in answer.content.decode()) is not taken
     assert Route.objects.filter(name=name).exists() is taken
     parse(rig_text())
+
+
+@pytest.mark.parametrize("name", ["auto", "new", "quick", "small"])
+def test_a_route_takes_no_name_that_means_something_else(admin: Client, rows: Deployment, name: str) -> None:
+    answer = admin.post("/admin/deployments/route/add/", {"name": name, "deployment": rows.pk, "description": ""})
+    assert "taken or has another meaning" in answer.content.decode()
+    assert not Route.objects.filter(name=name).exists()

@@ -1,0 +1,3 @@
+from omni.administration import register
+
+register()
