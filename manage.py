@@ -10,10 +10,11 @@ def main() -> None:
     from django.core.management import execute_from_command_line
 
     from omni.env import EnvError
+    from omni.home import HomeError
 
     try:
         execute_from_command_line(sys.argv)
-    except EnvError as error:
+    except (EnvError, HomeError) as error:
         sys.exit(str(error))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from html import escape
 from typing import Any
@@ -10,6 +10,8 @@ from typing import Any
 import nh3
 from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
+from markdown_it.rules_block import StateBlock, table
+from markdown_it.rules_inline import StateInline, image, link
 from markdown_it.token import Token
 from pygments import highlight  # type: ignore[import-untyped]
 from pygments.formatters import HtmlFormatter  # type: ignore[import-untyped]
@@ -17,6 +19,9 @@ from pygments.lexers import get_lexer_by_name  # type: ignore[import-untyped]
 from pygments.util import ClassNotFound  # type: ignore[import-untyped]
 
 LONGEST_MARKDOWN, LONGEST_HIGHLIGHTED = 400_000, 30_000
+# Of one text. A label is looked for from its bracket on, within those it is nested in; a row of a table is filled up
+# to the columns of its head. Beyond this brackets are text, and a table is a paragraph.
+MOST_LABELS, MOST_CELLS = 2_000, 10_000
 TAGS = {
     *(
         "p",
@@ -51,6 +56,7 @@ ATTRIBUTES = {
     "td": {"class"},
 }
 SCHEMES = {"http", "https", "mailto"}
+InlineRule = Callable[[StateInline, bool], bool]
 _formatter = HtmlFormatter(nowrap=True)
 
 
@@ -84,6 +90,31 @@ def _fence(self: RendererHTML, tokens: Sequence[Token], index: int, options: Any
     return f'<div class="code-block">{head}<pre tabindex="0"><code>{code}</code></pre></div>\n'
 
 
+def _within_labels(rule: InlineRule) -> InlineRule:
+    """The rule while the text has looked for few enough labels."""
+
+    def tried(state: StateInline, silent: bool) -> bool:
+        if state.src[state.pos] not in "[!":
+            return False
+        state.env["labels"] = tried_so_far = state.env.get("labels", 0) + 1
+        return tried_so_far <= MOST_LABELS and rule(state, silent)
+
+    return tried
+
+
+def _within_cells(state: StateBlock, start: int, end: int, silent: bool) -> bool:
+    """A table while the text has few enough cells, those that are only filled up included."""
+    begins = table(state, start, end, True)
+    if silent or not begins:
+        return begins
+    rows = 1
+    while start + rows < end and not state.isEmpty(start + rows):
+        rows += 1
+    line = state.src[state.bMarks[start] : state.eMarks[start]]
+    state.env["cells"] = cells = state.env.get("cells", 0) + rows * (line.count("|") + 1)
+    return cells <= MOST_CELLS and table(state, start, end, False)
+
+
 def _highlighted(code: str, language: str) -> str:
     if not language or len(code) > LONGEST_HIGHLIGHTED:
         return escape(code)
@@ -113,6 +144,9 @@ def _table_close(self: RendererHTML, tokens: Sequence[Token], index: int, option
 
 
 _markdown = MarkdownIt("js-default", {"html": False, "linkify": False, "typographer": False})
+_markdown.inline.ruler.at("link", _within_labels(link))
+_markdown.inline.ruler.at("image", _within_labels(image))
+_markdown.block.ruler.at("table", _within_cells, {"alt": ["paragraph", "reference"]})
 for _rule, _render in (
     ("fence", _fence),
     ("code_block", _fence),

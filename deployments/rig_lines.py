@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -24,13 +25,16 @@ class ShownLine:
 def excerpt(text: str, problems: Sequence[Problem], context: int = CONTEXT_LINES) -> list[ShownLine]:
     """The lines that problems name with `context` lines around them; a line past the end is shown empty."""
     lines = text.splitlines()
-    wanted = {n for problem in problems for n in range(problem.line - context, problem.line + context + 1)}
-    named = {problem.line for problem in problems}
+    said: dict[int, list[str]] = defaultdict(list)
+    for problem in problems:
+        said[problem.line].append(problem.text)
+    wanted = {near for line in said for near in range(line - context, line + context + 1)}
     shown: list[ShownLine] = []
-    for number in sorted(n for n in wanted if 1 <= n <= len(lines) or n in named):
-        said = tuple(problem.text for problem in problems if problem.line == number)
+    for number in sorted(n for n in wanted if 1 <= n <= len(lines) or n in said):
         gap = bool(shown) and shown[-1].number != number - 1
-        shown.append(ShownLine(number, lines[number - 1] if number <= len(lines) else "", said, gap))
+        shown.append(
+            ShownLine(number, lines[number - 1] if number <= len(lines) else "", tuple(said.get(number, ())), gap)
+        )
     return shown
 
 

@@ -36,11 +36,18 @@ from deployments.rig import (
 from deployments.strategies import STRATEGIES, get_strategy
 from omni.errors import OmniError
 
+MOST_LEVELS, MOST_VALUES, MOST_PROBLEMS = 30, 100_000, 200
+LARGEST_NUMBER = 1 << 63
+
 
 def parse(text: str) -> Rig:
     """Raises RigError with every mistake in the file."""
     reader = _Reader()
-    rig = reader.rig(_compose(text))
+    root = _compose(text)
+    try:
+        rig = reader.rig(root)
+    except _Enough:
+        rig = Rig()
     if reader.problems:
         raise RigError(reader.problems)
     return rig
@@ -50,7 +57,7 @@ def _compose(text: str) -> yaml.Node | None:
     if len(text) > MAX_CHARACTERS:
         raise RigError([Problem(1, f"The file is longer than {MAX_CHARACTERS} characters.")])
     try:
-        return yaml.compose(text, Loader=yaml.SafeLoader)
+        return yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise RigError([Problem(mark.line + 1 if mark else 1, f"This is not YAML: {error.problem}.")]) from None
@@ -60,14 +67,42 @@ def _compose(text: str) -> yaml.Node | None:
         raise RigError([Problem(1, "It is nested too deeply.")]) from None
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses deep nesting before the scanner looks far ahead for where each level ends."""
+
+    def fetch_flow_collection_start(self, token: Any) -> None:
+        if self.flow_level >= MOST_LEVELS:
+            raise yaml.scanner.ScannerError(None, None, "it is nested too deeply", self.get_mark())
+        super().fetch_flow_collection_start(token)
+
+
+class _Enough(Exception):
+    """The walk ends here: what was noted so far is told."""
+
+
 class _Reader:
-    """Walks the nodes by what is expected; a mistake is noted and the walk goes on."""
+    """Walks the nodes by what is expected; a mistake is noted and the walk goes on.
+
+    What it does is bounded: aliases may name a long list many times, and one mistake may be made in every line.
+    """
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
+        self.values = 0
 
     def note(self, node: yaml.Node, text: str) -> None:
         self.problems.append(Problem(node.start_mark.line + 1, text))
+        if len(self.problems) >= MOST_PROBLEMS:
+            text = f"There are more mistakes behind these {MOST_PROBLEMS}."
+            self.problems.append(Problem(node.start_mark.line + 1, text))
+            raise _Enough
+
+    def count(self, node: yaml.CollectionNode) -> None:
+        self.values += len(node.value)
+        if self.values > MOST_VALUES:
+            text = f"The file has more than {MOST_VALUES} values, those of aliases counted each time."
+            self.problems.append(Problem(node.start_mark.line + 1, text))
+            raise _Enough
 
     # --- sections ---------------------------------------------------------------------------------
     def rig(self, root: yaml.Node | None) -> Rig:
@@ -196,7 +231,8 @@ class _Reader:
     def settings(self, node: yaml.Node | None) -> dict[str, int | str]:
         if node is None or _is_null(node):
             return {}
-        found, values = dict(self.pairs(node, "settings")), {}
+        found = {key: value for key, _, value in self.pairs(node, "settings")}
+        values: dict[str, int | str] = {}
         for key, value in found.items():
             try:
                 values[key] = parse_setting(key, self.scalar(value, key))
@@ -242,29 +278,31 @@ class _Reader:
 
     def mapping(self, node: yaml.Node, what: str, known: Set[str]) -> dict[str, yaml.Node]:
         found: dict[str, yaml.Node] = {}
-        for key, value in self.pairs(node, what):
+        for key, at, value in self.pairs(node, what):
             if key in known:
                 found[key] = value
             else:
-                line = next(k for k, v in node.value if v is value)
-                self.note(line, f"{what} has no key {key!r}; it has {', '.join(sorted(known))}.")
+                self.note(at, f"{what} has no key {_shortened(key)!r}; it has {', '.join(sorted(known))}.")
         return found
 
-    def pairs(self, node: yaml.Node, what: str) -> Iterator[tuple[str, yaml.Node]]:
+    def pairs(self, node: yaml.Node, what: str) -> Iterator[tuple[str, yaml.Node, yaml.Node]]:
+        """Each key as text and as the node where it stands, and its value."""
         if not isinstance(node, yaml.MappingNode):
             self.note(node, f"{what} must be a list of `key: value` lines.")
             return
+        self.count(node)
         seen: set[str] = set()
         for key, value in node.value:
             text = self.text(key, "the key")
             if text in seen:
-                self.note(key, f"The key {text!r} is there twice.")
+                self.note(key, f"The key {_shortened(text)!r} is there twice.")
             elif text:
                 seen.add(text)
-                yield text, value
+                yield text, key, value
 
     def sequence(self, node: yaml.Node, what: str) -> list[yaml.Node]:
         if isinstance(node, yaml.SequenceNode):
+            self.count(node)
             return list(node.value)
         if not _is_null(node):
             self.note(node, f"{what} must be a list.")
@@ -275,7 +313,16 @@ class _Reader:
         if not isinstance(node, yaml.ScalarNode):
             raise OmniError("bad_value", f"{what} must be one value.")
         if node.tag.rsplit(":", 1)[-1] in ("int", "bool", "null"):
-            return yaml.constructor.SafeConstructor().construct_object(node)
+            try:
+                value = yaml.constructor.SafeConstructor().construct_object(node)
+                # No setting is that large, and Python refuses to write such a number into a message.
+                if not isinstance(value, int) or abs(value) < LARGEST_NUMBER:
+                    return value
+                raise OmniError("bad_value", f"{what} is larger than any setting can be.")
+            except (ValueError, KeyError):
+                # What `!!int` and its like stand before need not be one.
+                text = f"{what} is {_shortened(node.value)!r}, which is no {node.tag.rsplit(':', 1)[-1]}."
+                raise OmniError("bad_value", text) from None
         return node.value
 
     def text(self, node: yaml.Node | None, what: str) -> str:
@@ -285,6 +332,10 @@ class _Reader:
             self.note(node, f"{what} must be a text.")
             return ""
         return str(node.value)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 def _is_null(node: yaml.Node) -> bool:

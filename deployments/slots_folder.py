@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +22,24 @@ _NAME = re.compile(r"kv-(\d+)-[0-9a-f]{16}")
 def make(folder: Path) -> None:
     """What is in it are conversations: nobody else may read them. Raises OmniError (slots_folder)."""
     try:
-        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
-        if folder.parent.stat().st_uid != os.getuid():
-            raise PermissionError(f"{folder.parent} belongs to somebody else")
+        for each in (folder.parent, folder):
+            each.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _check_own(each)
     except OSError as error:
         text = f"The folder {folder} for handed-over KV caches cannot be made: {error}."
         raise OmniError("slots_folder", text, "Make room or correct its permissions.") from None
     sweep(folder)
+
+
+def _check_own(folder: Path) -> None:
+    """In a place where everybody may write, such as /dev/shm, somebody may have been there before."""
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise PermissionError(f"{folder} is a link or a file")
+    if found.st_uid != os.getuid():
+        raise PermissionError(f"{folder} belongs to somebody else")
+    if found.st_mode & 0o077:
+        folder.chmod(0o700)
 
 
 def new_name() -> str:
@@ -46,20 +57,26 @@ def sweep(folder: Path) -> int:
                 if owner and not Path(f"/proc/{owner[1]}").exists():
                     path.unlink()
                 else:
-                    left_bytes += path.stat().st_size
+                    left_bytes += path.lstat().st_size
     return left_bytes
 
 
 def sweep_all(parent: Path) -> None:
     """Every deployment's folder: of a gateway that was killed in the middle nobody else hears."""
     with suppress(OSError):
+        if parent.lstat().st_uid != os.getuid():
+            return
         for folder in parent.iterdir():
-            sweep(folder)
+            # A link leads to what is not Omni's.
+            if folder.is_dir() and not folder.is_symlink():
+                sweep(folder)
 
 
 def remove(folder: Path) -> None:
     """With what is in it: the deployment does not run any more."""
     with suppress(OSError):
+        if folder.is_symlink() or folder.parent.is_symlink():
+            return
         for path in folder.iterdir():
             path.unlink()
         folder.rmdir()

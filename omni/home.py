@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import secrets
@@ -16,6 +17,24 @@ from pathlib import Path
 # sun_path holds 108 bytes including the terminating zero (unix(7)).
 UNIX_SOCKET_PATH_LIMIT = 107
 LONGEST_SOCKET_NAME = "0123456789ab.sock"
+
+
+class HomeError(OSError):
+    """A folder that cannot be Omni's own; nothing in it or of it was changed."""
+
+    def __str__(self) -> str:
+        return f"{self.filename} cannot be used: {self.strerror}. Set OMNI_HOME to a folder of your own."
+
+
+def _make_private(folder: Path) -> None:
+    """Nobody else may look inside. One that others work in is left as it is."""
+    found = folder.stat()
+    if found.st_uid != os.geteuid():
+        raise HomeError(errno.EPERM, "it belongs to somebody else", str(folder))
+    if found.st_mode & (stat.S_ISVTX | stat.S_IWOTH):
+        raise HomeError(errno.EPERM, "everybody may write to it, so others may use it", str(folder))
+    if stat.S_IMODE(found.st_mode) != 0o700:
+        folder.chmod(0o700)
 
 
 @dataclass(frozen=True)
@@ -87,10 +106,12 @@ class Home:
         return known
 
     def create(self) -> None:
-        for folder in (self.root, self.logs, self.run, self.models, self.sockets):
+        self.root.mkdir(parents=True, exist_ok=True)
+        _make_private(self.root)
+        for folder in (self.logs, self.run, self.models, self.sockets):
             folder.mkdir(parents=True, exist_ok=True)
-        for folder in (self.root, self.run, self.logs, self.sockets):
-            folder.chmod(0o700)
+        for folder in (self.run, self.logs, self.sockets):
+            _make_private(folder)
 
     @contextmanager
     def one_at_a_time(self, name: str) -> Iterator[None]:

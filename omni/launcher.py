@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 FIRST_RESTART_DELAY_S, LONGEST_RESTART_DELAY_S, STABLE_AFTER_S = 0.2, 10.0, 30.0
+# The administrator's first password: no other process has a use for it.
+PARENT_ONLY = frozenset({"OMNI_ADMIN_PASSWORD"})
 LOG_KEEP_BYTES = 8 << 20
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -131,8 +133,9 @@ class Panel:
 
 
 def python_child(name: str, arguments: Sequence[str], logs: Path) -> Child:
-    """A child that runs this Python with the current environment."""
-    env = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    """A child that runs this Python with the current environment, but for what the parent alone needs."""
+    env = {name: value for name, value in os.environ.items() if name not in PARENT_ONLY}
+    env["PYTHONUNBUFFERED"] = "1"
     return Child(name, [sys.executable, *arguments], logs / f"{name.replace(' ', '-')}.log", env)
 
 

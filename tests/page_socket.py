@@ -14,6 +14,7 @@ from channels.testing import WebsocketCommunicator
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.test import Client
+
 from tests.helpers import PATIENCE_S
 
 HOST, ORIGIN = "localhost:8000", "http://localhost:8000"

@@ -15,6 +15,10 @@ KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "VK_ICD_F
 GIVEN = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "GGML_NO_BACKTRACE": "1"}
 
 
+def process_environment() -> dict[str, str]:
+    """What any process that is no part of the panel itself may have: no password, token, key or database address."""
+    return {name: os.environ[name] for name in KEPT if name in os.environ}
+
+
 def engine_environment(binary: str) -> dict[str, str]:
-    kept = {name: os.environ[name] for name in KEPT if name in os.environ}
-    return kept | GIVEN | library_env(binary)
+    return process_environment() | GIVEN | library_env(binary)

@@ -19,7 +19,7 @@ from typing import Any
 
 from deployments.connecting import engine_address
 from deployments.engine_address import EngineAddress, Process
-from deployments.engines.environment import engine_environment
+from deployments.engines.environment import engine_environment, process_environment
 from deployments.supervision.runner import LOCKED_EXIT_CODE, NO_RECORD_EXIT_CODE, boot_id
 from deployments.supervision.signals import signal_exactly
 from deployments.supervision.strays import MARK, end_strays, mark
@@ -258,7 +258,7 @@ def _spawned(
         stderr=subprocess.DEVNULL,
         start_new_session=True,
         cwd="/",
-        env={**os.environ, MARK: mark(run, instance)},
+        env={**process_environment(), MARK: mark(run, instance)},
     )
     _runners.append(runner)
     deadline = time.monotonic() + RECORD_TIMEOUT_S

@@ -110,3 +110,62 @@ def test_structure_survives() -> None:
 
 def test_a_huge_text_is_shown_plain() -> None:
     assert render("*a*" * 200_000).startswith("<pre>")
+
+
+# --- texts that are made to take long -----------------------------------------------------------------
+HOSTILE = {
+    "brackets": "[" * 1_000,
+    "images": "![" * 500,
+    "brackets with an end": "[[]" * 333,
+    "brackets in paragraphs": "[[[[[[[[[\n\n" * 90,
+    "links": "[a](b) " * 140,
+    "tables with many columns": ("|a" * 60 + "|\n" + "|-" * 60 + "|\n" + "|b\n" * 40 + "\n") * 3,
+    "emphasis": "*a _b **c __d " * 70,
+    "quotes": "> " * 500,
+    "lists": "- " * 500,
+    "backticks": "`` ` " * 200,
+    "references": "".join(f"[{n}]: x\n" for n in range(100)),
+    "entities": "&amp" * 250,
+    "angles": "<a " * 330,
+}
+
+
+def calls_of(text: str) -> int:
+    """How many functions rendering it calls: what a clock would say on a machine with nothing else to do."""
+    import sys
+
+    calls = 0
+
+    def count(frame: object, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    render.cache_clear()
+    sys.setprofile(count)
+    try:
+        render(text)
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
+def test_eight_times_the_text_takes_about_eight_times_the_work(text: str) -> None:
+    assert calls_of(text * 8) < 12 * calls_of(text) + 10_000
+
+
+@pytest.mark.parametrize("text", ["[" * 60_000, "![" * 30_000, "[[]" * 20_000, "[[[[\n\n" * 10_000])
+def test_sixty_thousand_brackets_are_text_within_a_bounded_number_of_steps(text: str) -> None:
+    assert calls_of(text) < 6_000_000
+    assert render(text).count("[") == text.count("[")
+
+
+def test_tables_fill_up_no_more_cells_than_a_page_can_show() -> None:
+    text = ("|a" * 200 + "|\n" + "|-" * 200 + "|\n" + "|b\n" * 300 + "\n") * 20
+    assert render(text).count("<td") <= 10_000
+
+
+def test_links_and_tables_of_a_usual_size_are_what_they_were() -> None:
+    text = "[a](https://a.example) " * 300 + "\n\n|a|b|\n|-|-|\n" + "|1|2|\n" * 200
+    html = render(text)
+    assert html.count("<a ") == 300 and html.count("<td") == 400

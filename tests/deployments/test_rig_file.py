@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -143,3 +145,84 @@ def test_whatever_can_be_written_can_be_read(
     entry = RigDeployment(name, "independent", "", {"model": model}, {"model": ("CPU",)}, settings)
     rig = Rig(deployments=(entry,), routes=(RigRoute(f"r-{name}", name, description),))
     assert parse(dump(rig)) == rig
+
+
+# --- files that are made to take long -----------------------------------------------------------------
+HOSTILE = {
+    "unknown keys": lambda n: "{" + ",".join(f"k{i}" for i in range(n)) + "}",
+    "unknown settings": lambda n: f"deployments: [{{settings: {{{','.join(f'k{i}' for i in range(n))}}}}}]",
+    "unknown roles": lambda n: f"deployments: [{{models: {{{','.join(f'k{i}' for i in range(n))}}}}}]",
+    "wrong entries": lambda n: "deployments:\n" + "- a\n" * n,
+    "the same name": lambda n: "routes:\n" + "- {name: r, deployment: a}\n" * (n // 4),
+    "open brackets": lambda n: "[" * n,
+    "open brackets, one a line": lambda n: "[\n" * n,
+    "open braces": lambda n: "{" * n,
+    "flags": lambda n: f"deployments: [{{name: x, extra_args: [{'--jinja,' * n}]}}]",
+    "devices": lambda n: f"deployments: [{{name: x, devices: [{','.join(f'C{i}' for i in range(n))}]}}]",
+    "dashes": lambda n: "- " * n,
+    "questions": lambda n: "? " * n,
+    "anchors": lambda n: "".join(f"- &a{i} x\n" for i in range(n)),
+}
+
+
+def calls_of(text: str) -> int:
+    """How many functions are called, with what the page shows of the mistakes."""
+    import sys
+
+    from deployments.rig_lines import excerpt
+
+    calls = 0
+
+    def count(frame: object, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        parse(text)
+    except RigError as error:
+        excerpt(text, error.problems)
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+@pytest.mark.parametrize("shape", HOSTILE.values(), ids=HOSTILE.keys())
+def test_eight_times_the_file_takes_about_eight_times_the_work(shape: Callable[[int], str]) -> None:
+    assert calls_of(shape(3_200)) < 12 * calls_of(shape(400)) + 20_000
+
+
+def test_aliases_do_not_multiply_the_work() -> None:
+    """960 deployments that each name the same 1,500 flags: 48 KB that say a million things."""
+    flags, others = "--jinja," * 1_500, "{name: x, models: a, devices: CPU, extra_args: *a}," * 960
+    text = f"deployments: [{{name: y, models: a, devices: CPU, extra_args: &a [{flags}]}}, {others}]"
+    with pytest.raises(RigError) as refused:
+        parse(text)
+    assert "aliases counted each time" in str(refused.value)
+
+
+def test_a_thousand_mistakes_are_told_up_to_a_number_that_can_be_read() -> None:
+    with pytest.raises(RigError) as refused:
+        parse("deployments:\n" + "- a\n" * 5_000)
+    assert len(refused.value.problems) <= 202
+    assert "more mistakes" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("!!int abc", "no int"),
+        ("!!bool abc", "no bool"),
+        ("9" * 5_000, "no int"),
+        ("0x" + "f" * 5_000, "larger than any setting"),
+        ("1" + ":1" * 5_000, "larger than any setting"),
+        ("!!python/object/apply:os.system [id]", "must be one value"),
+        ("!!float abc", "context"),
+        ("!!timestamp abc", "context"),
+    ],
+)
+def test_a_value_that_is_not_what_its_tag_says_is_a_mistake_with_a_line(value: str, says: str) -> None:
+    text = f"deployments:\n- {{name: x, models: a, devices: CPU, settings: {{context: {value}}}}}"
+    with pytest.raises(RigError) as refused:
+        parse(text)
+    assert says in str(refused.value) and "line 2" in str(refused.value)

@@ -130,7 +130,9 @@ def test_an_operator_may_not_name_programs_files_or_routes_and_none_is_touched(
 def test_a_right_that_was_given_counts(host: object, operator: Client, operator_user: User) -> None:
     names = ("add_engine", "manage_library", "add_route")
     operator_user.user_permissions.add(*Permission.objects.filter(codename__in=names))
-    assert "makes 4 changes" in shown(operator.post(PAGE, {"text": WHOLE}))
+    said = shown(operator.post(PAGE, {"text": WHOLE}))
+    assert "Only an administrator may add or change the engine mine." in said, "an engine is a program"
+    assert "You may not" not in said
 
 
 # --- what is shown --------------------------------------------------------------------------------

@@ -15,7 +15,6 @@ from deployments.consumers import QUEUE_MESSAGES, LogConsumer
 from deployments.models import Deployment, Instance
 from omni.broadcast import publish_async
 from omni.events import STATE_GROUP
-from tests.helpers import PATIENCE_S
 from tests.page_socket import closed_with, members
 from tests.page_socket import page_socket as socket
 

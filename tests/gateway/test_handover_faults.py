@@ -225,3 +225,27 @@ def test_what_dead_processes_left_behind_is_swept_and_what_living_ones_write_is_
     slots_folder.remove(folder)
     assert not folder.exists()
     slots_folder.remove(folder)
+
+
+def test_a_link_in_shared_memory_is_neither_followed_nor_swept(tmp_path: Path) -> None:
+    """Everybody may write to /dev/shm: somebody may have laid a link where Omni's folder is going to be."""
+    victim = tmp_path / "victim"
+    victim.mkdir(mode=0o755)
+    precious = victim / f"kv-{1 << 30}-{'0' * 16}"
+    precious.write_text("precious")
+
+    laid = tmp_path / "slots"
+    laid.symlink_to(victim)
+    with pytest.raises(OmniError):
+        slots_folder.make(laid)
+    slots_folder.sweep_all(laid.parent)
+    slots_folder.remove(laid)
+
+    inside = tmp_path / "own" / "name"
+    inside.parent.mkdir(mode=0o700)
+    inside.symlink_to(victim)
+    with pytest.raises(OmniError):
+        slots_folder.make(inside)
+    slots_folder.sweep_all(inside.parent)
+    slots_folder.remove(inside)
+    assert precious.read_text() == "precious" and victim.stat().st_mode & 0o777 == 0o755

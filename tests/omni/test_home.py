@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from omni.home import UNIX_SOCKET_PATH_LIMIT, Home
+from omni.home import UNIX_SOCKET_PATH_LIMIT, Home, HomeError
 
 
 def mode(path: Path) -> int:
@@ -114,3 +114,25 @@ def test_a_block_of_one_name_is_entered_by_one_at_a_time(tmp_path: Path) -> None
         for thread in threads:
             thread.join(20)
     assert most == 1
+
+
+@pytest.mark.parametrize("mode_of_it", [0o1777, 0o777, 0o1755, 0o702])
+def test_a_folder_that_others_work_in_is_refused_and_left_as_it_is(tmp_path: Path, mode_of_it: int) -> None:
+    """Such as OMNI_HOME=/tmp, which would be shut for everybody else."""
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(mode_of_it)
+    with pytest.raises(HomeError) as refused:
+        Home(shared).create()
+    assert mode(shared) == mode_of_it
+    assert str(shared) in str(refused.value) and "OMNI_HOME" in str(refused.value)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir(mode=0o755)
+    os.chown(theirs, 65534, 65534)
+    with pytest.raises(HomeError):
+        Home(theirs).create()
+    assert mode(theirs) == 0o755

@@ -21,6 +21,7 @@ from omni.access import access_group
 from omni.sockets import NOT_ALLOWED, NOT_LOGGED_IN, RIGHTS_CHANGED
 from tests.conftest import PASSWORD
 from tests.gateway.engine import make_deployment
+from tests.helpers import PATIENCE_S
 from tests.page_socket import closed_with, logged_in, members, socket_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -66,6 +67,7 @@ async def open_sockets(
     async with AsyncExitStack() as stack:
         made = {kind: await stack.enter_async_context(socket_of(paths[kind], client)) for kind in KINDS}
         await members(access_group(operator_user.pk), len(KINDS))
+        assert (await made["chat"].receive_json_from(PATIENCE_S))["type"] == "snapshot"
         yield made
 
 

@@ -128,6 +128,8 @@ class Command(BaseCommand):
         if users.filter(is_superuser=True).exists():
             return
         given = os.environ.get("OMNI_ADMIN_PASSWORD", "")
+        if given:
+            _refuse_weak_password(given)
         password = given or secrets.token_urlsafe(12)
         users.create_superuser("admin", password=password)
         shown = "the password from OMNI_ADMIN_PASSWORD" if given else f"password {password}  (shown this once)"
@@ -213,3 +215,18 @@ def _authority(host: str, port: int) -> str:
 def _log_of(child: Child) -> str:
     path = Path(child.log_path)
     return f"The end of {path}:\n{child.last_lines()}"
+
+
+def _refuse_weak_password(password: str) -> None:
+    """The same rules as for a password that is typed into a page."""
+    from django.contrib.auth.password_validation import validate_password
+    from django.core.exceptions import ValidationError
+
+    try:
+        validate_password(password)
+    except ValidationError as error:
+        said = " ".join(error.messages)
+        raise CommandError(
+            f"OMNI_ADMIN_PASSWORD cannot be the administrator's password. {said} "
+            "Set another one, or none: then one is made and shown once."
+        ) from None
