@@ -12,8 +12,8 @@ from chat.thread import fragments_of, thread_of
 from omni.broadcast import publish_async
 from omni.errors import OmniError
 from omni.events import chat_group
+from omni.numbers import whole_number
 
-LARGEST_ID = 1 << 63
 Reply = list[dict[str, Any]]
 Action = Callable[[int, Mapping[str, Any]], Awaitable[Reply]]
 
@@ -133,6 +133,7 @@ def _message(content: Mapping[str, Any]) -> int:
 
 def _number(content: Mapping[str, Any], name: str) -> int:
     found = content.get(name)
-    if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found < LARGEST_ID:
+    number = whole_number(found) if isinstance(found, int) else None
+    if number is None:
         raise OmniError("unknown_action", f"The page did not say which {name} it means.", "Reload it.")
-    return found
+    return number

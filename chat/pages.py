@@ -14,6 +14,7 @@ from chat.lanes import choices_for, lanes_of
 from chat.listing import by_day, find
 from chat.models import MOST_LANES, Conversation, Lane
 from chat.thread import thread_of
+from omni.numbers import whole_number
 from omni.roles import CHAT
 
 
@@ -30,7 +31,7 @@ def list_context(request: HttpRequest) -> dict[str, Any]:
     return {
         "groups": by_day(found, today, _zone(request)),
         "query": query,
-        "current": int(current) if (current := request.GET.get("current", "")).isdecimal() else None,
+        "current": whole_number(request.GET.get("current", "")),
         "choices": choices,
         "ready": [choice for choice in choices if choice.can_be_chosen and not choice.leads_to],
     }

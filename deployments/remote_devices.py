@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 # After the stand-ins, before the CPU.
 POSITION = 200
 
+# What probing says of a port rather than of a device.
+ABOUT_THE_PORT = frozenset({"device_unreachable", "device_silent", "device_not_understood"})
+
 
 def added(host: Host) -> QuerySet[Device]:
     return host.devices.filter(kind=Device.Kind.RPC, is_stand_in=False)
@@ -45,8 +48,7 @@ def _served(devices: QuerySet[Device]) -> QuerySet[Device]:
 def device_add(*, host: Host, endpoint: str, user: Any = None) -> Device:
     """Makes a device of another host one of this host's, after asking for it once.
 
-    Raises OmniError (bad_endpoint, device_known, no_engine, device_unreachable, device_version, device_silent,
-    device_count).
+    Raises OmniError (bad_endpoint, device_known, no_engine, device_unreachable, device_version, device_count).
     """
     require(user, ADD_DEVICES)
     address, port = parse_endpoint(endpoint)
@@ -54,7 +56,10 @@ def device_add(*, host: Host, endpoint: str, user: Any = None) -> Device:
     if known := host.devices.filter(endpoint=endpoint).first():
         said = "is served by this host itself" if known.kind != Device.Kind.RPC else f"is {known.name} already"
         raise OmniError("device_known", f"{endpoint} {said}.", "Give the address of another host's device.")
-    listed = remote_device(default_engine(host), endpoint)
+    try:
+        listed = remote_device(default_engine(host), endpoint)
+    except OmniError as error:
+        raise (_nothing_there(endpoint) if error.code in ABOUT_THE_PORT else error) from None
     source = _served(Device.objects.exclude(host=host)).filter(endpoint=endpoint).first()
     what = f"{source.name} on host {source.host.name}" if source else f"RPC device on host {address}"
     if source and source.description:
@@ -73,6 +78,13 @@ def device_add(*, host: Host, endpoint: str, user: Any = None) -> Device:
         raise OmniError("device_known", f"{endpoint} was added just now.", "Look at the list again.") from None
     log.info("%s added the device %s at %s", user or "somebody", device.name, endpoint)
     return device
+
+
+def _nothing_there(endpoint: str) -> OmniError:
+    """One answer for a port that is closed, silent or another program's: nobody finds out by it what a network has."""
+    text = f"No server can be reached at {endpoint} that an engine of this host understands."
+    fix = "Is ggml-rpc-server started on that address, free, of the same build, and with no firewall between?"
+    return OmniError("device_unreachable", text, fix, retry=True)
 
 
 def device_remove(*, device: Device, user: Any = None) -> None:

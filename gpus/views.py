@@ -17,6 +17,7 @@ from gpus.links import link_gbps
 from gpus.models import Device, Gpu, Host, SampleRollup
 from gpus.rollup import KEEP_S
 from omni.errors import OmniError
+from omni.numbers import whole_number
 
 HISTORY_POINTS = 400
 SPANS = ((15, "15 min"), (60, "1 h"), (24 * 60, "24 h"), (7 * 24 * 60, "7 days"))
@@ -92,9 +93,9 @@ def history(request: HttpRequest, key: str) -> JsonResponse:
     """Roll-ups of the last `minutes`, in the finest resolution that gives a drawable number of points."""
     host = get_object_or_404(Host, name=settings.OMNI_HOST_NAME)
     raw = request.GET.get("minutes", "15")
-    if not raw.isdigit() or not 1 <= int(raw) <= 366 * 24 * 60:
-        raise OmniError("bad_minutes", f"minutes is {raw!r}.", "Use a number from 1 to 527040.")
-    minutes = int(raw)
+    minutes = whole_number(raw)
+    if minutes is None or not 1 <= minutes <= 366 * 24 * 60:
+        raise OmniError("bad_minutes", f"minutes is {raw[:40]!r}.", "Use a number from 1 to 527040.")
     resolution_s = next((r for r in sorted(KEEP_S) if minutes * 60 / r <= HISTORY_POINTS), max(KEEP_S))
     since = timezone.now() - timedelta(minutes=minutes)
     rows = SampleRollup.objects.filter(host=host, card=key, resolution_s=resolution_s, start__gte=since)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Collection, Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
 from omni.addresses import is_private, private_hint
@@ -90,6 +91,19 @@ def envaddress(
         there = ", ".join(sorted(filter(is_private, known))) or "none"
         raise EnvError(f"{name} is {raw!r}, which is no address of this machine; its private ones: {there}.")
     return raw
+
+
+def envnetworks(
+    name: str, default: tuple[str, ...] = (), environ: Mapping[str, str] = os.environ
+) -> tuple[IPv4Network | IPv6Network, ...]:
+    """A comma-separated list of addresses and networks, such as 127.0.0.1, 10.0.0.0/8."""
+    found = []
+    for word in envlist(name, default, environ=environ):
+        try:
+            found.append(ip_network(word))
+        except ValueError:
+            raise EnvError(f"{name} has {word!r}; use addresses or networks, such as 10.0.0.1 or 10.0.0.0/8.") from None
+    return tuple(found)
 
 
 def envsecret(name: str, environ: Mapping[str, str] = os.environ) -> str | None:

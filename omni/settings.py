@@ -10,7 +10,7 @@ import dj_database_url
 from csp.constants import NONCE, NONE, SELF
 
 from omni.addresses import LOOPBACK
-from omni.env import envaddress, envbool, envint, envlist, envpath, envrange, envsecret, envstr, envwords
+from omni.env import envaddress, envbool, envint, envlist, envnetworks, envpath, envrange, envsecret, envstr, envwords
 from omni.home import Home
 from omni.interfaces import own_ipv4
 
@@ -129,6 +129,8 @@ else:
     }
 
 # --- log-in and browsers ------------------------------------------------------------------------
+# Omni listens on loopback without TLS unless a proxy is put before it; the proxy's owner sets this.
+BEHIND_TLS = envbool("OMNI_BEHIND_TLS", False)
 AUTHENTICATION_BACKENDS = [
     "axes.backends.AxesStandaloneBackend",
     "django.contrib.auth.backends.ModelBackend",
@@ -141,6 +143,11 @@ AUTH_PASSWORD_VALIDATORS = [
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "gpus:rig"
 LOGOUT_REDIRECT_URL = "login"
+# Which proxies stand before the panel: what they say of a client's address is believed. Behind TLS it is one on this
+# machine unless it is said otherwise.
+OMNI_TRUSTED_PROXIES = envnetworks("OMNI_TRUSTED_PROXIES", ("127.0.0.0/8", "::1") if BEHIND_TLS else ())
+# A lock is on a name at an address: without the client's own, anybody behind the proxy could lock the administrator.
+AXES_CLIENT_IP_CALLABLE = "omni.client_address.client_address"
 AXES_FAILURE_LIMIT = 8
 AXES_COOLOFF_TIME = 0.25  # hours
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
@@ -149,8 +156,6 @@ AXES_RESET_ON_SUCCESS = True
 AXES_VERBOSE = False
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
-# Omni listens on loopback without TLS unless a proxy is put before it; the proxy's owner sets this.
-BEHIND_TLS = envbool("OMNI_BEHIND_TLS", False)
 SESSION_COOKIE_SECURE = BEHIND_TLS
 CSRF_COOKIE_SECURE = BEHIND_TLS
 CSRF_COOKIE_HTTPONLY = True

@@ -110,7 +110,7 @@ def remote_device(engine: Engine, endpoint: str) -> ListedDevice:
     """The device behind an RPC server, as this engine sees it: they must be of one version to understand each other.
 
     Only for a server that nobody uses: it serves one engine at a time and lets the next one wait.
-    Raises OmniError (device_unreachable, device_version, device_silent, device_count).
+    Raises OmniError (device_unreachable, device_version, device_silent, device_not_understood, device_count).
     """
     try:
         text = _ask((engine.path,), ("--rpc", endpoint, "--list-devices"))
@@ -140,7 +140,7 @@ def _no_device(endpoint: str, said: str) -> OmniError:
         fix = "It serves another engine now, a firewall is between, or it is no ggml-rpc-server."
         return OmniError("device_silent", text, fix, retry=True)
     text = f"What answers at {endpoint} is not understood; the engine ended over it."
-    return OmniError("device_version", text, "Is it a ggml-rpc-server of the same build of llama.cpp?")
+    return OmniError("device_not_understood", text, "Is it a ggml-rpc-server of the same build of llama.cpp?")
 
 
 def probe(engine: Engine) -> Engine:

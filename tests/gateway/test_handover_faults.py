@@ -16,6 +16,7 @@ from deployments.gateway import admission, handover
 from deployments.gateway.handover_lines import lines
 from deployments.gateway.handover_plan import MOST_UNUSED, HandoverFailed, Outcome
 from deployments.gateway.routing import Peer
+from omni.errors import OmniError
 from tests.gateway.pair import Pair, pair
 from tests.planning.tiny_models import write_tiny
 

@@ -328,4 +328,14 @@ def test_a_server_of_another_version_is_told_apart(engine: Engine, local: Device
     assert refused.value.code == "device_version" and "same build" in refused.value.fix
     with pytest.raises(OmniError, match="is not understood") as refused:
         probe.remote_device(engine, f"127.0.0.1:{serve_once(b'HTTP/1.1 400 Bad Request')}")
-    assert refused.value.code == "device_version"
+    assert refused.value.code == "device_not_understood"
+
+
+def test_what_a_port_is_found_out_to_be_is_told_to_nobody(engine: Engine, host: Host) -> None:
+    """A closed port and one where another program answers are refused in the same words."""
+    said = []
+    for port in (9, serve_once(b"HTTP/1.1 400 Bad Request")):
+        with pytest.raises(OmniError) as refused:
+            remote_devices.device_add(host=host, endpoint=f"127.0.0.1:{port}")
+        said.append((refused.value.code, str(refused.value).replace(f":{port}", ":PORT")))
+    assert said[0] == said[1]

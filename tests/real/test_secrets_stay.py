@@ -1,0 +1,80 @@
+"""What only one process needs to know is not in the environment of any other."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.panel import PASSWORD, RunningPanel, arguments
+
+SECRETS = {
+    "HF_TOKEN": "hf_a_token_that_is_secret",
+    "OMNI_SECRET_KEY": "a-key-that-signs-sessions-" * 3,
+    "LLAMA_API_KEY": "somebody's own",
+    "AWS_SECRET_ACCESS_KEY": "somebody else's",
+}
+
+
+class PanelWithSecrets(RunningPanel):
+    @property
+    def env(self) -> dict[str, str]:
+        return {**super().env, **SECRETS}
+
+
+def environment(process: psutil.Process) -> str:
+    try:
+        return str(process.environ())
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return ""
+
+
+def test_the_first_password_stays_with_the_parent_and_runners_know_nothing(tmp_path: Path) -> None:
+    panel = PanelWithSecrets(tmp_path / "home")
+    try:
+        panel.start()
+        panel.document("scan")
+        rig = tmp_path / "rig.yaml"
+        models = panel.document("scan")["models"]
+        rig.write_text(
+            f"deployments: [{{name: smol, models: {{model: {models[0]['name']}}}, devices: {{model: [CPU]}}}}]"
+        )
+        applied = panel.manage("apply", str(rig))
+        assert applied.returncode == 0, applied.stderr
+        panel.ready("smol")
+
+        assert panel.process
+        others = [found for found in panel.processes() if found.pid != panel.process.pid]
+        assert len(others) >= 4
+        assert not [arguments(found) for found in others if PASSWORD in environment(found)]
+
+        engines = [
+            found
+            for found in psutil.process_iter()
+            if "runner.py" in str(arguments(found)) or arguments(found)[:1] == [_engine_of(panel)]
+        ]
+        assert len(engines) >= 2
+        for found in engines:
+            assert not [name for name, value in SECRETS.items() if value in environment(found)]
+            assert "OMNI_" not in environment(found).replace("OMNI_INSTANCE", ""), environment(found)
+    finally:
+        panel.stop()
+
+
+def _engine_of(panel: RunningPanel) -> str:
+    (engine,) = panel.engines()
+    return arguments(engine)[0]
+
+
+@pytest.mark.parametrize("password", ["a", "password123", "1234567890", "admin"])
+def test_a_weak_first_password_is_refused_with_why(tmp_path: Path, password: str) -> None:
+    import subprocess
+    import sys
+
+    env = {**os.environ, "OMNI_HOME": str(tmp_path / "home"), "OMNI_ADMIN_PASSWORD": password}
+    argv = [sys.executable, "manage.py", "up", "--no-browser", "--port", "18999"]
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[2])
+    assert done.returncode == 1 and "OMNI_ADMIN_PASSWORD cannot be" in done.stderr
+    assert "Traceback" not in done.stderr
