@@ -11,6 +11,7 @@ from typing import Any
 from django import forms
 from django.contrib import admin, messages
 from django.db.models import QuerySet
+from django.forms.fields import InvalidJSONInput
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from unfold.admin import TabularInline
@@ -148,8 +149,27 @@ class InstanceInline(Shown):
     fields = readonly_fields = ("role", "ordinal", "state", "pid", "port", "restarts", "error", "ready_at")
 
 
+class PlainJSONField(forms.JSONField):
+    """Also for what is JSON and cannot be read: numbers of thousands of digits, thousands of brackets."""
+
+    def to_python(self, value: Any) -> Any:
+        try:
+            return super().to_python(value)
+        except (ValueError, RecursionError):
+            raise forms.ValidationError(self.error_messages["invalid"], code="invalid") from None
+
+    def bound_data(self, data: Any, initial: Any) -> Any:
+        try:
+            return super().bound_data(data, initial)
+        except (ValueError, RecursionError):
+            return InvalidJSONInput(data)
+
+
 class DeploymentForm(forms.ModelForm):  # type: ignore[type-arg]
     """Settings and flags, held against the same tables as everywhere else."""
+
+    class Meta:
+        field_classes = {"settings": PlainJSONField, "extra_args": PlainJSONField}
 
     def clean_settings(self) -> dict[str, int | str]:
         given = self.cleaned_data["settings"]

@@ -27,6 +27,9 @@ from omni.errors import OmniError
 log = logging.getLogger(__name__)
 
 HTTP_STALL_S, SOCKET_STALL_S = 120.0, 30.0
+# The longest question in a script of three bytes a character; frames that wait while one is worked on.
+LARGEST_FRAME_BYTES = 2 << 20
+MOST_WAITING_FRAMES, MOST_WAITING_CHARACTERS = 256, 4 << 20
 DRAIN_S, CANCEL_S, TICK_S = 3.0, 2.0, 0.02
 
 
@@ -104,6 +107,12 @@ class GatedServer(Server):
         if gate := self._gates.pop(protocol, None):
             gate.stopProducing()
 
+    def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
+        queue = super().create_application(protocol, scope)
+        if scope["type"] == "websocket" and queue is not None:
+            queue.put_nowait = partial(_queue_at_most, protocol, queue, queue.put_nowait)
+        return queue
+
     async def handle_reply(self, protocol: Any, message: dict[str, Any]) -> None:
         gate = self._gates.get(protocol)
         if gate:
@@ -180,6 +189,16 @@ def _has_become_socket(request: Any) -> bool:
     return channel is not None and getattr(channel.transport, "protocol", channel) is not channel
 
 
+def _queue_at_most(protocol: Any, queue: asyncio.Queue[Any], put: Callable[[Any], None], message: Any) -> None:
+    """Drops a client that sends faster than it is listened to, before its frames fill the memory."""
+    if message["type"] == "websocket.receive":
+        waiting = [each.get("text") or each.get("bytes") or "" for each in queue._queue]  # type: ignore[attr-defined]
+        if len(waiting) >= MOST_WAITING_FRAMES or sum(map(len, waiting)) > MOST_WAITING_CHARACTERS:
+            log.warning("a page that sends more than it is listened to is dropped")
+            return protocol.transport.abortConnection()
+    return put(message)
+
+
 def _tell_transport(protocol: Any, gate: Gate, message: dict[str, Any]) -> None:
     """Connects the gate with the transport for as long as the answer lasts."""
     kind = message.get("type")
@@ -213,6 +232,8 @@ def run(
         endpoints=build_endpoint_description_strings(host=host, port=port),
         signal_handlers=False,
         request_buffer_size=1 << 16,
+        websocket_max_frame_size=LARGEST_FRAME_BYTES,
+        websocket_max_message_size=LARGEST_FRAME_BYTES,
         server_name="omni",
         ready_callable=ready,
         admit=admit,

@@ -73,7 +73,9 @@ class Setting:
                 return text.replace(" ", "")
             if self.is_name and MADE_UP_NAME.fullmatch(text):
                 return text
-            value = int(text) if text.lstrip("+-").isdecimal() and text.isascii() else text
+            # Python refuses to read a number of thousands of digits, and no setting has one.
+            is_number = text.lstrip("+-").isdecimal() and text.isascii() and len(text) <= 20
+            value = int(text) if is_number else text
         if isinstance(value, int) and self.low is not None and self.low <= value <= (self.high or 0):
             return value
         hint = self.hint(str(raw)) if self.hint else ""

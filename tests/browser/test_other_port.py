@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import json
 import threading
 from collections.abc import Iterator
 
@@ -11,6 +12,7 @@ import websockets.sync.client
 from playwright.sync_api import Page
 from websockets.exceptions import InvalidStatus
 
+from chat.services import LONGEST_QUESTION
 from tests.helpers import free_port
 from tests.panel import RunningPanel
 
@@ -103,3 +105,53 @@ def test_logging_out_in_one_tab_ends_the_sockets_of_another(page: Page, panel: R
     with page.expect_navigation(url=f"{panel.url}/login/**"):
         other.get_by_role("button", name="Log out").click()
     other.close()
+
+
+# --- frames -----------------------------------------------------------------------------------------
+Socket = websockets.sync.client.ClientConnection
+
+
+@pytest.fixture
+def own_socket(page: Page, panel: RunningPanel) -> Iterator[Socket]:
+    """The state socket as the page has it, in the hands of somebody who sends what no page does."""
+    cookie = "; ".join(f"{each['name']}={each['value']}" for each in page.context.cookies())
+    headers = {"Cookie": cookie, "Origin": panel.url}
+    address = panel.url.replace("http", "ws") + "/ws/state/"
+    with websockets.sync.client.connect(address, additional_headers=headers, max_size=None) as socket:
+        socket.send(json.dumps({"type": "hello", "token": token_of(page)}))
+        yield socket
+
+
+def is_open(socket: Socket) -> bool:
+    """A pong comes back once everything before it was read."""
+    try:
+        return socket.ping().wait(10)
+    except websockets.exceptions.ConnectionClosed:
+        return False
+
+
+def test_the_longest_question_fits_into_a_frame(own_socket: Socket) -> None:
+    own_socket.send(json.dumps({"text": "漢" * LONGEST_QUESTION}, ensure_ascii=False))
+    assert is_open(own_socket)
+
+
+@pytest.mark.parametrize(
+    "frame", ["x" * (3 << 20), b"x" * (3 << 20), ["x" * (1 << 20)] * 4], ids=["text", "binary", "parts"]
+)
+def test_a_frame_that_is_too_large_ends_this_socket_and_nothing_else(
+    own_socket: Socket, page: Page, panel: RunningPanel, frame: str | bytes | list[str]
+) -> None:
+    with pytest.raises(websockets.exceptions.ConnectionClosed):
+        own_socket.send(frame)
+        own_socket.recv(timeout=20)
+    assert panel.healthy()
+    assert page.evaluate(KNOCK, [f"{panel.url.replace('http', 'ws')}/ws/telemetry/", token_of(page)]).startswith(
+        "heard"
+    )
+
+
+def test_a_flood_of_frames_ends_this_socket_and_nothing_else(own_socket: Socket, panel: RunningPanel) -> None:
+    with pytest.raises(websockets.exceptions.ConnectionClosed):
+        for _ in range(100_000):
+            own_socket.send("{}")
+    assert panel.healthy()

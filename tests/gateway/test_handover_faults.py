@@ -230,12 +230,13 @@ def test_what_dead_processes_left_behind_is_swept_and_what_living_ones_write_is_
 
 def test_a_link_in_shared_memory_is_neither_followed_nor_swept(tmp_path: Path) -> None:
     """Everybody may write to /dev/shm: somebody may have laid a link where Omni's folder is going to be."""
-    victim = tmp_path / "victim"
-    victim.mkdir(mode=0o755)
+    shared, victim = tmp_path / "shm", tmp_path / "victim"
+    for folder in (shared, victim):
+        folder.mkdir(mode=0o755)
     precious = victim / f"kv-{1 << 30}-{'0' * 16}"
     precious.write_text("precious")
 
-    laid = tmp_path / "slots"
+    laid = shared / "slots"
     laid.symlink_to(victim)
     with pytest.raises(OmniError):
         slots_folder.make(laid)
