@@ -8,6 +8,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from django.conf import settings
+
 from deployments.gateway.directory import routing_table
 from deployments.gateway.fields import POLICIES
 from deployments.gateway.foreign import refuse_own
@@ -18,6 +20,7 @@ from deployments.gateway.relay import Upstream, open_answer
 from deployments.gateway.reply import EVENT_STREAM, Reply
 from deployments.gateway.shapes import FieldError, model_entry, model_list
 from deployments.gateway.waiting import Wait
+from omni.client_address import nearest_stranger
 from omni.errors import OmniError
 
 log = logging.getLogger(__name__)
@@ -64,9 +67,10 @@ async def admit(scope: dict[str, Any]) -> int:
 
 
 def client_of(scope: dict[str, Any]) -> str:
-    """The address that a request came from."""
+    """The address that a request came from, behind the proxies that are trusted."""
     client = scope.get("client")
-    return str(client[0]) if client else ""
+    forwarded = ",".join(value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for")
+    return nearest_stranger(str(client[0]) if client else "", forwarded, settings.OMNI_TRUSTED_PROXIES)
 
 
 class ClientGone(Exception):
