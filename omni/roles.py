@@ -86,6 +86,8 @@ PAGES: dict[str, Page] = {
     "deployments:device_server": SEEN,
     "deployments:device_add": Page("", ADD_DEVICES),
     "deployments:device_remove": Page("", REMOVE_DEVICES),
+    "deployments:stand_ins": SEEN,
+    "deployments:stand_ins_switch": Page("", ADD_DEVICES),
     # --- models
     "deployments:models": SEEN,
     "deployments:model": SEEN,
