@@ -159,7 +159,7 @@ def _weights_of_the_host() -> list[Case]:
 def _drafting() -> list[Case]:
     """By a model's own layers, which takes a second context."""
     found = []
-    for model in ("qwen35", "step35", "deepseek2_nextn"):
+    for model in ("qwen35", "step35", "deepseek2_nextn", "deepseek32_nextn", "qwen35moe", "qwen3next"):
         for draft_max in (3, 7):
             found.append(case(model, "", load_nextn=True, draft_max=draft_max))
         found += [case(model, load_nextn=True, draft_max=3), case(model, "0", load_nextn=True, draft_max=3, parallel=2)]

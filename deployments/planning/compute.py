@@ -18,6 +18,7 @@ from deployments.planning.architecture import LayerKind, ModelShape
 from deployments.planning.graph import F32, I32, Batch, LayerBuilder, Spot, Weights
 from deployments.planning.graph_indexer import zeros_bytes
 from deployments.planning.graph_layers import add_layer
+from deployments.planning.nextn import draft_kind
 from deployments.planning.placement import Placement
 
 # ggml-impl.h TENSOR_ALIGNMENT (host, and the host behind an RPC server); ggml-cuda.cu (get_alignment).
@@ -196,7 +197,7 @@ def _draft_compute_bytes(
     model: ModelShape, index: int, place: int, moved: Moved, output: int, batch: Batch, places: Places
 ) -> tuple[int, ...]:
     builder = LayerBuilder(model, batch, places.host)
-    kind, g, n_embd, tokens = model.kind_of(index), builder.g, model.n_embd, builder.tokens
+    kind, g, n_embd, tokens = draft_kind(model, index), builder.g, model.n_embd, builder.tokens
     weights = _weights(builder, kind, place, dict(moved))
     builder.pin_norms = builder.tokens < _SMALL_BATCH or places.host not in (place, output)
     builder.layer_place = place

@@ -51,7 +51,7 @@ _SWA_BY_FILE = {"gemma4", "mimo2", "granite-swa", "maple", "step35", "spark2-5"}
 # They keep a fixed state and a KV cache in the same layer.
 _PARALLEL_HYBRIDS = {"falcon-h1"}
 # src/llama-model.cpp (create_memory): the main context filters their layers that predict further tokens ahead out.
-_NEXTN_WITHOUT_KV = {"qwen3next", "qwen35", "qwen35moe", "nemotron_h_moe", "step35"}
+_NEXTN_WITHOUT_KV = {"deepseek32", "glm-dsa", "nemotron_h_moe", "qwen3next", "qwen35", "qwen35moe", "step35"}
 _STATE_TENSORS = ("ssm_", "time_mix_", "shortconv.")
 
 

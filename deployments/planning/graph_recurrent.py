@@ -14,7 +14,7 @@ from deployments.planning.graph import F32, I32, LayerBuilder, Spot, Weights
 
 def recurrent(b: LayerBuilder, source: Node, kind: LayerKind, w: Weights, spot: Spot) -> Node:
     """A state-space block (mamba-base.cpp). Others of its family have the same shape of working memory."""
-    if w("ssm_beta") and w("ssm_alpha") and w("attn_gate"):
+    if w("attn_gate") and (w("ssm_ba") or w("ssm_beta") and w("ssm_alpha")):
         return _delta_net(b, source, kind, w, spot)
     g, m, tokens = b.g, b.model, b.tokens
     sequences, inner = b.batch.sequences, m.ssm_d_inner or m.n_embd
@@ -77,14 +77,15 @@ def _scan(b: LayerBuilder, x: Node, kind: LayerKind, w: Weights, stores: tuple[N
 def _delta_net(b: LayerBuilder, source: Node, kind: LayerKind, w: Weights, spot: Spot) -> Node:
     """Linear attention by the gated delta rule, as one operation of the engine."""
     g, m, tokens, sequences = b.g, b.model, b.tokens, b.batch.sequences
-    wqkv, wz, wbeta, walpha, wout = (w(n) for n in ("attn_qkv", "attn_gate", "ssm_beta", "ssm_alpha", "ssm_out"))
-    assert wqkv and wz and wbeta and walpha and wout
-    channels, values, heads = kind.rows("attn_qkv"), kind.rows("attn_gate"), kind.rows("ssm_beta")
+    wqkv, wz, wout = w("attn_qkv"), w("attn_gate"), w("ssm_out")
+    assert wqkv and wz and wout
+    channels, values = kind.rows("attn_qkv"), kind.rows("attn_gate")
+    heads = kind.rows("ssm_ba") // 2 or kind.rows("ssm_beta")
     keys = (channels - values) // 2
     qkv = g.mul_mat("qkv", wqkv, channels, (tokens,), source)
     z = g.mul_mat("z", wz, values, (tokens,), source)
-    beta = g.op("beta", (heads, tokens), g.mul_mat("beta", wbeta, heads, (tokens,), source), inplace=True)
-    decay = b.add(g.mul_mat("alpha", walpha, heads, (tokens,), source), w("ssm_dt.bias") or beta, (heads, tokens))
+    beta, alpha = _beta_alpha(b, source, w, heads)
+    decay = b.add(alpha, w("ssm_dt.bias") or beta, (heads, tokens))
     decay = g.op("softplus", (heads, tokens), decay, inplace=True)
     decay = g.op("decay", (heads, tokens), decay, w("ssm_a"), inplace=True)
     conv, keep_conv = _state(b, "r", kind.state_r, spot)
@@ -103,6 +104,19 @@ def _delta_net(b: LayerBuilder, source: Node, kind: LayerKind, w: Weights, spot:
     opened = g.op("z_act", (values, tokens), z, inplace=True)
     gated = g.op("gated", (values, tokens), normed, opened, inplace=True)
     return g.mul_mat("ssm_out", wout, m.n_embd, (tokens,), gated)
+
+
+def _beta_alpha(b: LayerBuilder, source: Node, w: Weights, heads: int) -> tuple[Node, Node]:
+    """How much each head writes and forgets, from one weight or from two."""
+    g, shape = b.g, (heads, b.tokens)
+    if fused := w("ssm_ba"):
+        both = g.mul_mat("ba", fused, 2 * heads, (b.tokens,), source)
+        beta, alpha = (g.op("ba_cont", shape, g.view("ba_half", shape, both, dense=False)) for _ in range(2))
+    else:
+        wbeta, walpha = w("ssm_beta"), w("ssm_alpha")
+        assert wbeta and walpha
+        beta, alpha = (g.mul_mat("ba", weight, heads, (b.tokens,), source) for weight in (wbeta, walpha))
+    return g.op("beta", shape, beta, inplace=True), alpha
 
 
 def _state(b: LayerBuilder, name: str, size: int, spot: Spot) -> tuple[Node, Node]:

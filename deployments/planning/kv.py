@@ -91,12 +91,10 @@ def widest_values(model: ModelShape) -> int:
     return max((kind.head_dim_v * kind.n_head_kv for kind in model.kinds), default=0)
 
 
-def state_bytes(kind: LayerKind, parallel: int, drafted: int = 0) -> int:
-    """Both states of a recurrent layer, one of each per request; the context's length does not matter.
-
-    Drafting with the model's own layers keeps the state before each of the `drafted` tokens, to go back to.
-    """
-    return STATE_BYTES * (kind.state_r + kind.state_s) * max(parallel, 1) * (1 + drafted)
+def state_bytes(kind: LayerKind, parallel: int, kept: int = 0) -> int:
+    """Both states of a recurrent layer, one of each per request, and those `kept` to go back to; the context's
+    length does not matter."""
+    return STATE_BYTES * (kind.state_r + kind.state_s) * max(parallel, 1) * (1 + kept)
 
 
 def bytes_per_token(model: ModelShape, type_k: str, type_v: str) -> int:

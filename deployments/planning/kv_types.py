@@ -17,6 +17,7 @@ from deployments.planning.kv import (
 )
 from deployments.planning.kv_names import kv_type_error, kv_type_fix
 from deployments.planning.memory_settings import MemorySettings
+from deployments.planning.nextn import kept_states
 from deployments.planning.settings import KV_CACHE_TYPES
 
 __all__ = ["KvRow", "kv_cache_bytes", "kv_table", "kv_type_error", "kv_type_fix"]
@@ -94,7 +95,7 @@ def kv_cache_bytes(model: ModelShape, settings: MemorySettings) -> int:
     widest = widest_values(model) if not settings.flash and not model.is_mla else None
     per_kind = [
         sum(layer_kv_bytes(model, kind, count, settings.type_k, settings.type_v, widest))
-        + state_bytes(kind, settings.parallel, settings.drafted)
+        + state_bytes(kind, settings.parallel, kept_states(model, settings))
         for kind in model.kinds
     ]
     return sum(per_kind[model.layers[index].kind] for index in model.layers_with_memory)

@@ -17,7 +17,7 @@ from deployments.planning.folder_memory import folder_compute, folder_kv, folder
 from deployments.planning.graph import Batch
 from deployments.planning.kv import Cells, cells, layer_kv_bytes, state_bytes, widest_values
 from deployments.planning.memory_settings import MemorySettings, memory_settings
-from deployments.planning.nextn import draft_kv
+from deployments.planning.nextn import draft_kv, kept_states
 from deployments.planning.placement import CPU, Placement, layer_places
 from deployments.planning.plan import DeviceFacts, DeviceUse
 from deployments.planning.repacking import Kernels
@@ -210,7 +210,7 @@ def _tensor_parallel_kv(
     for index in offloaded:
         kind = model.kind_of(index)
         whole = sum(layer_kv_bytes(model, kind, count, settings.type_k, settings.type_v))
-        whole += state_bytes(kind, settings.parallel, settings.drafted)
+        whole += state_bytes(kind, settings.parallel, kept_states(model, settings))
         (width, _), parts = kv_pieces(kind, cut, turns[index])
         for device, part in enumerate(parts):
             sizes[device] += whole * part // width if width else whole
@@ -233,7 +233,7 @@ def _kv_of_kinds(model: ModelShape, settings: MemorySettings) -> list[int]:
     widest = widest_values(model) if not settings.flash and not model.is_mla else None
     return [
         sum(layer_kv_bytes(model, kind, count, settings.type_k, settings.type_v, widest))
-        + state_bytes(kind, settings.parallel, settings.drafted)
+        + state_bytes(kind, settings.parallel, kept_states(model, settings))
         for kind in model.kinds
     ]
 

@@ -27,6 +27,14 @@ _LEFT_OUT: Mapping[str, frozenset[str]] = {
 
 
 NOTHING = LayerKind(())
+# Their recurrent states are kept before each drafted token, to go back to (llama-memory-recurrent.cpp, n_rs_seq);
+# others start again from a state kept earlier.
+_KEEPS_STATES = frozenset({"qwen35", "qwen35moe"})
+
+
+def kept_states(model: ModelShape, settings: MemorySettings) -> int:
+    """How many states of each request are kept beside the present one."""
+    return settings.drafted if model.arch in _KEEPS_STATES else 0
 
 
 def loaded_kind(model: ModelShape, layer: int, *, drafting: bool) -> LayerKind:
@@ -43,6 +51,16 @@ def _without(kind: LayerKind, names: frozenset[str]) -> LayerKind:
     return replace(kind, tensors=tuple(tensor for tensor in kind.tensors if tensor.name not in names))
 
 
+def draft_kind(model: ModelShape, layer: int) -> LayerKind:
+    """The layer as the draft's context runs it: with attention to all cells, whatever the model's own is."""
+    return _dense(model.kind_of(layer))
+
+
+@lru_cache(maxsize=64)
+def _dense(kind: LayerKind) -> LayerKind:
+    return replace(kind, indexer_dim=0) if kind.indexer_dim else kind
+
+
 def draft_layers(model: ModelShape) -> range:
     """The layers for which the draft's context has cells."""
     return range(model.n_layer) if model.nextn_has_kv else model.nextn_layers
@@ -55,6 +73,6 @@ def draft_kv(model: ModelShape, placement: Placement, settings: MemorySettings, 
         return sizes
     for index in draft_layers(model):
         place = placement.layers[index] if settings.offload_kqv else placement.host
-        kind: LayerKind = model.kind_of(index)
+        kind = draft_kind(model, index)
         sizes[place] += sum(layer_kv_bytes(model, kind, cells, settings.type_k, settings.type_v))
     return sizes

@@ -39,6 +39,8 @@ CASES = [
     case("deepseek2_nextn", "0", load_nextn=True, draft_max=3),
     case("step35", "0"),
     case("qwen35", "0", parallel=2, load_nextn=True, draft_max=3),
+    case("deepseek32_nextn", "0", load_nextn=True, draft_max=3),
+    case("qwen35moe", "", load_nextn=True, draft_max=7),
     # Indexers, and caches that later layers share.
     case("deepseek32", "01"),
     case("glm-dsa", "0"),

@@ -43,7 +43,9 @@ def planned(path: Path, flags: frozenset[str], draft_type: str) -> Plan:
 
 
 # bailingmoe2 and exaone-moe load and answer, with the whole model as its own draft.
-@pytest.mark.parametrize("name", ["deepseek2_nextn", "glm4moe", "qwen35", "step35"])
+@pytest.mark.parametrize(
+    "name", ["deepseek2_nextn", "deepseek32_nextn", "glm4moe", "qwen35", "qwen35moe", "qwen3next", "step35"]
+)
 def test_a_build_drafts_for_those_it_has_a_graph_for_and_ends_over_others(
     models: dict[str, Path], marks: frozenset[str], tmp_path: Path, name: str
 ) -> None:

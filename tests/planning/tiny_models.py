@@ -187,6 +187,19 @@ MOE = {
     "expert_gating_func": 2,
 }
 NEXTN = {"nextn_predict_layers": 1}
+QWEN35 = (
+    _heads(4, 2, 64)
+    | NEXTN
+    | {
+        "feed_forward_length": 768,
+        "rope.dimension_sections": [11, 11, 10, 0],
+        "ssm.conv_kernel": 4,
+        "ssm.inner_size": 512,
+        "ssm.state_size": 64,
+        "ssm.time_step_rank": 8,
+        "ssm.group_count": 4,
+    }
+)
 INDEXER = {"attention.indexer.head_count": 8, "attention.indexer.key_length": 64, "attention.indexer.top_k": 512}
 
 
@@ -259,6 +272,25 @@ def delta_net(n_embd: int, *, key_heads: int, value_heads: int, dim: int, conv: 
         "ssm_norm.weight": (dim,),
         "ssm_out.weight": (values, n_embd),
     }
+
+
+def _indexed_nextn(index: int, n_embd: int) -> Shapes:
+    return _indexed(index, n_embd) | (nextn(n_embd) if index == 8 else {})
+
+
+def _sparse(shapes: Shapes, n_embd: int) -> Shapes:
+    """The same with experts for its dense feed-forward."""
+    mixture = experts(n_embd, 192, 16, shared=1) | {"ffn_gate_inp_shexp.weight": (n_embd,)}
+    mixture.pop("ffn_norm.weight")
+    return {name: shape for name, shape in shapes.items() if not name.startswith("ffn_")} | mixture
+
+
+def _qwen3next(index: int, n_embd: int) -> Shapes:
+    shapes = _sparse(_qwen35(index, n_embd), n_embd)
+    if "ssm_beta.weight" not in shapes:
+        return shapes
+    apart = ("ssm_beta.weight", "ssm_alpha.weight")
+    return {name: shape for name, shape in shapes.items() if name not in apart} | {"ssm_ba.weight": (n_embd, 16)}
 
 
 def _qwen35(index: int, n_embd: int) -> Shapes:
@@ -411,21 +443,16 @@ TINY: dict[str, Tiny] = {
         layer=_step35,
         tied=False,
     ),
-    "qwen35": Tiny(
-        "qwen35",
+    "deepseek32_nextn": Tiny("deepseek32", n_layer=9, keys=MLA | INDEXER | NEXTN, layer=_indexed_nextn, tied=False),
+    "qwen35": Tiny("qwen35", n_layer=9, keys=QWEN35, layer=_qwen35),
+    "qwen35moe": Tiny(
+        "qwen35moe",
         n_layer=9,
-        keys=_heads(4, 2, 64)
-        | NEXTN
-        | {
-            "feed_forward_length": 768,
-            "rope.dimension_sections": [11, 11, 10, 0],
-            "ssm.conv_kernel": 4,
-            "ssm.inner_size": 512,
-            "ssm.state_size": 64,
-            "ssm.time_step_rank": 8,
-            "ssm.group_count": 4,
-        },
-        layer=_qwen35,
+        keys=QWEN35 | MOE | {"expert_shared_feed_forward_length": 192},
+        layer=lambda index, n: _sparse(_qwen35(index, n), n),
+    ),
+    "qwen3next": Tiny(
+        "qwen3next", n_layer=9, keys=QWEN35 | MOE | {"expert_shared_feed_forward_length": 192}, layer=_qwen3next
     ),
 }
 
