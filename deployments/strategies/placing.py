@@ -10,16 +10,18 @@ from deployments.engines.base import Command, DraftSpec, ServerSpec
 from deployments.engines.flags import placed_by, planned_with
 from deployments.planning.fit import DEFAULT_MARGIN_BYTES, PLACING, Fit, best_fit
 from deployments.planning.memory import MemorySettings, MemoryUse, memory_settings, place, working_devices
-from deployments.planning.memory_settings import split_text
+from deployments.planning.memory_settings import MIB, split_text
 from deployments.planning.plan import DeviceFacts, DeviceUse, Figure, InstancePlan, Member, PlanRequest, Reason
 from deployments.planning.repacking import Kernels
 from deployments.planning.settings import ALL, AUTO, SETTINGS, context_tokens, with_defaults
 from deployments.planning.speed import SpeedModel
-from deployments.strategies.base import caution
+from deployments.strategies.base import caution, info
 from deployments.strategies.remedies import SMALLEST_CONTEXT, Case, memory_reasons, room_of
 from omni.units import bytes_text
 
 NO_REPACK = "--no-repack"
+# --cache-ram of llama-server where it is not given.
+DEFAULT_CACHE_RAM_BYTES = 8192 * MIB
 # What the host itself needs while stand-ins use its memory.
 STAND_INS_SHARE = 0.9
 
@@ -126,6 +128,7 @@ def placed(
     reasons = (
         *_context_reasons(request, member, context),
         *memory_reasons(case, found),
+        *_prompt_cache_reasons(request, values, host, found),
     )
     # To a tensor split all cards are one place.
     places = place(member.shape, cards[:1] if shares else cards, applied)
@@ -195,6 +198,22 @@ def _context_reasons(request: PlanRequest, member: Member, context: int) -> list
     text = f"The context is {context:,} tokens; {member.name} was trained for {trained:,}."
     fix = f"Use at most {trained:,}, or expect worse answers in long conversations."
     return [caution("context_beyond_training", text, fix, context=trained)]
+
+
+def _prompt_cache_reasons(
+    request: PlanRequest, values: Mapping[str, int | str], host: DeviceFacts, found: Fit
+) -> list[Reason]:
+    """Left to itself the engine keeps prompts seen before in main memory, as they come."""
+    room = room_of(host)
+    is_kept = values["cache_ram_mib"] == AUTO and "-cram" in request.engine.flags
+    if not is_kept or room is None or not found.fits:
+        return []
+    left = max(room - found.use.host.resident_bytes, 0)
+    if left >= DEFAULT_CACHE_RAM_BYTES:
+        return []
+    text = f"Prompts seen before may fill up to {bytes_text(DEFAULT_CACHE_RAM_BYTES)} of main memory as they come; "
+    text += f"beside this plan {bytes_text(left)} are left."
+    return [info("prompt_cache", text, f"Limit them by cache_ram_mib, for example to {left // 2 // MIB}.")]
 
 
 # --- what a plan shows ------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,14 +28,19 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def planned(
-    path: Path, flags: frozenset[str], strategy: str, settings: dict[str, object], extra: tuple[str, ...] = ()
+    path: Path,
+    flags: frozenset[str],
+    strategy: str,
+    settings: dict[str, object],
+    extra: tuple[str, ...] = (),
+    host: DeviceFacts = HOST,
 ) -> Plan:
     header = read_header(path)
     cards = RPC if strategy == "layer_split" else RPC[:1]
     member = Member(path.stem, str(path), facts(header), model_shape(header), cards)
     engine = EngineFacts("mine", "llama.cpp", "/bin/llama-server", flags)
     request = PlanRequest(
-        strategy, engine, {"model": member}, {"context": 4096} | settings, extra, host_devices=(*RPC, HOST)
+        strategy, engine, {"model": member}, {"context": 4096} | settings, extra, host_devices=(*RPC, host)
     )
     return get_strategy(strategy).plan(request)
 
@@ -101,3 +107,12 @@ def test_a_prompt_cache_counts_as_memory_of_the_host(paths: dict[str, Path], rea
     assert sizes[1] - sizes[0] == GIB
     huge = planned(paths["smollm2"], real_flags, "independent", {"cache_ram_mib": 1 << 20})
     assert huge.verdict == "not_viable" and "CPU" in huge.reasons[0].text
+
+
+@pytest.mark.parametrize(("ram", "said"), [(64 * GIB, False), (6 * GIB, True)])
+def test_a_prompt_cache_that_may_outgrow_the_host_is_said(
+    paths: dict[str, Path], real_flags: frozenset[str], ram: int, said: bool
+) -> None:
+    plan = planned(paths["smollm2"], real_flags, "independent", {}, host=replace(HOST, total_bytes=ram))
+    assert ("prompt_cache" in [reason.code for reason in plan.reasons]) == said
+    assert plan.verdict == "viable"
