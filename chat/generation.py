@@ -187,7 +187,13 @@ class Generation:
         """What a reader lacks that has so many characters of each track."""
         behind = {track: max(0, have.get(track, 0)) for track in TRACKS}
         missing = [self.delta(t, n, self.text[t][n:]) for t, n in behind.items() if n < len(self.text[t])]
-        return [*missing, self._settled_state()] if self.settled_html else missing
+        settled = [self._settled_state()] if self.settled_html else []
+        return [*missing, *settled, *self._waiting_state()]
+
+    def _waiting_state(self) -> list[dict[str, Any]]:
+        """What it waits for, as long as no word has come and there is something to tell."""
+        reason = "" if self.first_at else self.wait.reason
+        return [self.state(State.STREAMING, waiting=reason)] if reason else []
 
     # --- keeping ----------------------------------------------------------------------------------
     async def _save_often(self) -> None:

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 HEAD_S, IDLE_S = 20.0, 60.0
 # A body has this long, and longer the larger it is: slower than this nobody is.
 BODY_S, SLOWEST_BYTES_PER_S = 30.0, 50_000
+# One whose length nobody knows.
+CHUNKED_BODY_S = 300.0
 # A body up to this length is stored before anybody is asked.
 SHORT_BODY_BYTES = 64 << 10
 LONGEST_LINE = 16 << 10
@@ -95,7 +97,7 @@ class LimitedChannel(_HttpChannel):  # type: ignore[misc]
         self._is_complete = False
         if length == 0:
             return super().allHeadersReceived()
-        self._due_in(BODY_S + (length or 0) / SLOWEST_BYTES_PER_S)
+        self._due_in(CHUNKED_BODY_S if length is None else BODY_S + length / SLOWEST_BYTES_PER_S)
         if length is not None and length <= SHORT_BODY_BYTES:
             return super().allHeadersReceived()
         # Nothing more is read, and nobody is told to go on, until it is known whether the request may pass.
@@ -151,9 +153,15 @@ class LimitedChannel(_HttpChannel):  # type: ignore[misc]
         super().requestDone(request)
 
     def _due_in(self, seconds: float | None) -> None:
+        """What is to come next has so long; None: nothing is waited for."""
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
-        self._deadline = None if seconds is None else _later(seconds, self.drop)
+        self._deadline = None if seconds is None else _later(seconds, self._is_late)
+
+    def _is_late(self) -> None:
+        if self._is_refused or not self.requests:
+            return self.drop()
+        return self.refuse(OmniError("request_timeout", "The request did not arrive in time."))
 
     def drop(self) -> None:
         if self.transport is not None:

@@ -145,7 +145,9 @@ class _Reader:
             if self.text.startswith("-", self.at) and not self.text.startswith("-]", self.at):
                 self.at += 1
                 high = self.next_character() if self.at < len(self.text) else low
-            ranges.append((ord(low), max(ord(low), ord(high))))
+            if high < low:
+                raise TooMuch(f"has the range {low}-{high}, which holds nothing")
+            ranges.append((ord(low), ord(high)))
         self.at += 1
         return _complement(ranges) if negated else tuple(ranges)
 

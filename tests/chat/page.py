@@ -26,6 +26,7 @@ class Page:
         self.html: dict[int, str] = {}
         self.compared: dict[int, str] = {}
         self.live: list[dict[str, Any]] = []
+        self.waiting: list[str] = []
         self.deltas = self.gaps = self.changes = 0
         self.errors: list[dict[str, Any]] = []
         self.version = ""
@@ -96,6 +97,8 @@ class Page:
             self.states[data["message"]] = data["state"]
             self.html[data["message"]] = data["data"].get("html", "")
             self.compared[data["message"]] = data["data"].get("compared", "")
+        elif kind == "chat.state" and "waiting" in data["data"]:
+            self.waiting.append(data["data"]["waiting"])
         elif kind == "chat.state" and "live" in data["data"]:
             self.live.append(data["data"]["live"])
 

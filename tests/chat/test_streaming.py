@@ -18,6 +18,7 @@ from deployments.models import Instance
 from tests.chat.conftest import Opener
 from tests.chat.page import Page
 from tests.gateway.engine import RealEngine, make_deployment
+from tests.gateway.fake_engine import FakeEngine
 
 pytestmark = [pytest.mark.real, pytest.mark.django_db(transaction=True)]
 LONG = "Count from one to five hundred, one number per line."
@@ -54,6 +55,26 @@ async def test_an_answer_comes_in_many_pieces_without_gaps_and_is_kept(
     assert page.gaps == 0 and page.deltas >= 3
     assert kept.state == "done" and kept.finish_reason in ("stop", "length")
     assert f'data-message="{message}"' in page.html[message]
+
+
+async def test_an_answer_that_waits_for_a_slot_tells_its_place(
+    transactional_db: None, operator_user: User, operator: Client, open_page: Opener
+) -> None:
+    fake = FakeEngine(always="waits_in_the_queue")
+    deployment = await in_database(make_deployment)("slow", fake.port, settings={"parallel": 1})
+    forget_table()
+    pages = []
+    for _ in range(2):
+        made = await in_database(services.conversation_create)(owner=operator_user, deployment=deployment)
+        pages.append(await open_page(operator, made.pk))
+        await pages[-1].send("send", text="Say hello.")
+        await pages[-1].until(lambda: fake.open_requests == len(pages), "the engine got no request")
+    await pages[1].until(lambda: "place 1 in the queue of slow" in pages[1].waiting, "it does not tell its place")
+    again = await open_page(operator, made.pk)
+    await again.until(lambda: again.waiting, "a page that comes later is not told")
+    fake.ending.set()
+    assert [await page.ended() for page in pages] == ["done", "done"]
+    fake.close()
 
 
 async def test_half_a_character_is_replaced_and_the_rest_is_kept(

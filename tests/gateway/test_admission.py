@@ -169,6 +169,7 @@ async def test_an_answer_that_ends_too_early_says_whether_somebody_ended_its_eng
         ({"state": "crashed"}, "engine_died", "broke off"),
         ({"state": "stopping", "is_wanted": False}, "answer_cut", "was stopped: this answer was cut off after the 7 s"),
         ({"state": "stopped", "is_wanted": False, "drain_s": 0}, "answer_cut", "cut off. Start it and ask again."),
+        ({"state": "stopped", "is_wanted": False, "ends_now": True}, "answer_cut", "cut off. Start it and ask again."),
         ({"state": "stopping", "is_outdated": True}, "answer_cut", "was changed"),
         ({"state": "stopping", "is_unloaded": True}, "answer_cut", "was unloaded"),
         ({"state": "stopping"}, "engine_died", "broke off"),

@@ -96,6 +96,7 @@ BAD_GRAMMARS = {
     "repeated beyond any number": 'root ::= "a"{99999999999}',
     "repeats nothing": "root ::= {2}",
     "at least more than at most": 'root ::= "a"{5,2}',
+    "a range of nothing": "root ::= [z-a]",
     "too long": "root ::= " + '"a" ' * 20_000,
     "alternatives in a loop": "root ::= (" + " | ".join(f'"w{n}"' for n in range(2000)) + ")*",
 }
@@ -114,6 +115,7 @@ BAD_PATTERNS = {
     "bounded in bounded": "^([a-z]{0,30}){0,30}$",
     "too often": "^a{0,10000}$",
     "at least more than at most": "^a{5,2}$",
+    "a range of nothing": "^[z-a]$",
 }
 
 
