@@ -30,6 +30,8 @@ from omni.events import chat_group
 log = logging.getLogger(__name__)
 
 PUBLISH_EVERY_S, SAVE_EVERY_S, SETTLE_EVERY_S, TELL_WAIT_EVERY_S = 0.04, 1.0, 0.3, 0.5
+# No model writes so much; a server that never ends would.
+LONGEST_ANSWER = 500_000
 PATH = "/v1/chat/completions"
 TRACKS = ("content", "thinking")
 State = Message.State
@@ -114,6 +116,10 @@ class Generation:
             raise OmniError("engine_error", delta.error)
         if delta.content or delta.thinking:
             self.first_at = self.first_at or time.monotonic()
+        if sum(map(len, self.text.values())) > LONGEST_ANSWER:
+            raise OmniError(
+                "answer_too_long", f"The answer has more than {LONGEST_ANSWER} characters.", "Ask for less."
+            )
         self.text["content"] += delta.content
         self.text["thinking"] += delta.thinking
         self.last.finish_reason = delta.finish_reason or self.last.finish_reason

@@ -16,6 +16,7 @@ LINE_END = re.compile(rb"\r\n|\n|\r")
 EVENT_END = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
 # What EVENT_END can look like, for a quick search from the end of what came.
 EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\n\r\n", b"\r\r", b"\n\r")
+LONGEST_END = max(map(len, EVENT_ENDS))
 DONE = b"[DONE]"
 LARGEST_EVENT_BYTES = 8 << 20
 # The event that ends an answer is followed by few others: usage, timings, [DONE].
@@ -29,7 +30,7 @@ class WholeEvents:
     """
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = bytearray()
         self._last: deque[bytes] = deque()
         self._last_bytes = 0
 
@@ -38,23 +39,26 @@ class WholeEvents:
 
         Raises OmniError (engine_died) for an event without an end.
         """
-        data = self._rest + chunk
-        found = ((data.rfind(mark), mark) for mark in EVENT_ENDS)
+        # What was looked through before is not looked through again, however small the pieces are.
+        begin = max(0, len(self._rest) - LONGEST_END + 1)
+        self._rest += chunk
+        found = ((self._rest.rfind(mark, begin), mark) for mark in EVENT_ENDS)
         end = max((at + len(mark) for at, mark in found if at >= 0), default=0)
-        self._rest = data[end:]
+        whole = bytes(self._rest[:end])
+        del self._rest[:end]
         if len(self._rest) > LARGEST_EVENT_BYTES:
             text = f"The engine sent more than {LARGEST_EVENT_BYTES >> 20} MiB without an end of an event."
             raise OmniError("engine_died", text)
-        if end:
-            self._remember(data[:end])
-        return data[:end]
+        if whole:
+            self._remember(whole)
+        return whole
 
     def finish(self) -> bytes:
         """What is left when the stream has ended: an event that only lacks its empty line, else nothing.
 
         The standard has a fragment thrown away: passed on, it would spoil the event behind it.
         """
-        rest, self._rest = self._rest, b""
+        rest, self._rest = bytes(self._rest), bytearray()
         if not _is_whole(data_of(rest)):
             return b""
         event = rest + b"\n\n"

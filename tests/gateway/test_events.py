@@ -114,3 +114,11 @@ def test_an_event_without_an_end_is_not_kept_for_ever(monkeypatch: pytest.Monkey
     assert cut.feed(b"x" * 99) == b""
     with pytest.raises(OmniError, match="without an end"):
         cut.feed(b"xx")
+
+
+def test_a_large_event_in_small_pieces_is_read_in_linear_time() -> None:
+    """Quadratic reading of so much would take hours, and the test with it."""
+    cut = WholeEvents()
+    for _ in range(1 << 18):
+        assert cut.feed(b"x") == b""
+    assert len(cut.feed(b"\n\n")) == (1 << 18) + 2
