@@ -15,6 +15,7 @@ from deployments.model_facts import facts
 from deployments.planning.from_header import model_shape
 from deployments.planning.plan import DeviceFacts, EngineFacts, Member, Plan, PlanRequest
 from deployments.strategies import get_strategy
+from tests.helpers import wait_until
 from tests.planning.tiny_models import TINY, write_tiny
 
 GIB = 1 << 30
@@ -56,8 +57,9 @@ def test_a_build_drafts_for_those_it_has_a_graph_for_and_ends_over_others(
             answered = httpx.post(f"{url}/completion", json=body, timeout=60).status_code == 200
         except httpx.HTTPError:
             answered = False
-        assert answered == (process.poll() is None)
         assert answered == has_mtp(marks, TINY[name].arch)
+        if not answered:
+            wait_until(lambda: process.poll() is not None, 45, "the engine neither answers nor ends")
 
 
 @pytest.mark.parametrize("name", WITH_LAYERS)

@@ -243,8 +243,8 @@ def test_whole_or_not_at_all(folder: Member, card: DeviceFacts, context: int, ve
 # --- TabbyAPI ---------------------------------------------------------------------------------------
 def test_tabbyapi_divides_by_gigabytes(exl3: Member) -> None:
     found = plan("tabbyapi", "tensor_split", {"model": exl3}, context=8192, tensor_split="3,1")
-    config = found.instances[0].files["config.yml"]
-    assert "tensor_parallel: true" in config and "gpu_split:" in config
+    model = found.instances[0].files["config.yml"]["model"]
+    assert model["tensor_parallel"] is True and model["gpu_split"]
     assert found.instances[0].argv[-2:] == ("--config", "config.yml")
 
 
@@ -253,5 +253,6 @@ def test_drafting_by_tabbyapi_names_both_folders(exl3: Member) -> None:
         exl3.shape, layers=exl3.shape.layers[:2]), facts=replace(exl3.facts, n_params=10**9))  # fmt: skip
     found = plan("tabbyapi", "speculative", {"target": replace(exl3, devices=(RTX_PRO_6000,)), "draft": small})
     config = found.instances[0].files["config.yml"]
-    assert "model_name: Qwen3-32B" in config and "draft_model_name: Qwen3-0.6B" in config
+    assert config["model"]["model_name"] == "Qwen3-32B"
+    assert config["draft_model"]["draft_model_name"] == "Qwen3-0.6B"
     assert "gpu_split" not in config
