@@ -6,6 +6,7 @@ agent hears of it.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from django import forms
@@ -21,6 +22,7 @@ from deployments.deployment_checks import taken_names
 from deployments.engines.flags import allowed_args
 from deployments.engines.probe import probe
 from deployments.external_keys import forget_key
+from deployments.model_reading import describe_file
 from deployments.models import (
     ApiKey,
     Binding,
@@ -116,7 +118,7 @@ class ModelAdminPage(RightsAdmin):
     @admin.action(description="Read the header again")
     def read_again(self, request: HttpRequest, queryset: QuerySet[Model]) -> None:
         for model in queryset:
-            library.describe_file(model, library.Path(model.path)).save()
+            describe_file(model, Path(model.path)).save()
 
 
 @admin.register(Download)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
@@ -16,13 +17,17 @@ def fingerprint(path: Path) -> str:
     Headers of sister models can be equal to the byte; weights in the middle and at the end are not.
     """
     try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
+        # Without waiting: a pipe of that name has nobody at its other end.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                return ""
+            size = found.st_size
             digest = sha256(size.to_bytes(8, "little"))
             for start in (0, size // 2, max(0, size - FINGERPRINT_BYTES)):
                 file.seek(start)
                 digest.update(file.read(FINGERPRINT_BYTES))
-    except OSError:
+    except (OSError, ValueError):
         return ""
     return digest.hexdigest() if size else ""
 

@@ -12,6 +12,7 @@ from deployments.folder_tensors import Part, parts, quant_name
 from deployments.gguf_window import printable
 from deployments.model_facts import MAX_HPARAMS, MAX_LAYERS, MAX_NUMBER, MAX_TEXT, ModelFacts
 from deployments.model_folder import CONFIG, TEMPLATES, TOKENIZERS, FolderHeader
+from deployments.model_kinds import kind_of_folder
 from deployments.planning.architecture import EXPERT_TENSORS
 from deployments.safetensors import FolderError
 
@@ -86,10 +87,14 @@ class Config:
         return self.number("head_dim", "kv_channels") or (self.number(*WIDTH) // heads if heads else 0)
 
     @property
+    def model_type(self) -> str:
+        kind = self.values.get("model_type")
+        return printable(kind, MAX_TEXT) if isinstance(kind, str) else ""
+
+    @property
     def arch(self) -> str:
         """The model's type; where there is none the class that is to load it."""
-        kind = self.values.get("model_type")
-        return printable(kind, MAX_TEXT) if isinstance(kind, str) and kind else next(iter(self.classes), "")
+        return self.model_type or next(iter(self.classes), "")
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -159,6 +164,7 @@ def folder_facts(header: FolderHeader) -> ModelFacts:
         attention=_attention(config),
         sliding_window=config.window or None,
         n_nextn_layers=config.number("num_nextn_predict_layers"),
+        kind=kind_of_folder(config.model_type, config.classes, is_diffusers="_diffusers_version" in header.config),
         quant_bytes=dict(by_type),
         hparams=_hparams(config),
         **_tokenizer(header, config),

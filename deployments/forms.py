@@ -97,10 +97,9 @@ class DeploymentForm(forms.Form):
         return sorted(asked, key=lambda s: order.index(s.group))
 
     def _add_choices(self) -> None:
-        models = [m.pk for m in Model.objects.filter(state=Model.State.OK) if not m.facts.get("is_projector")]
-        self.fields[MODEL].queryset = Model.objects.filter(pk__in=models)  # type: ignore[attr-defined]
+        self.fields[MODEL].queryset = Model.deployable().defer("facts", "shape", "vocab")  # type: ignore[attr-defined]
         if any(role.needs_model == DRAFT_MODEL for role in self.roles):
-            self.fields[DRAFT_MODEL].queryset = Model.objects.filter(pk__in=models)  # type: ignore[attr-defined]
+            self.fields[DRAFT_MODEL].queryset = Model.drafting().defer("facts", "shape", "vocab")  # type: ignore[attr-defined]
         else:
             del self.fields[DRAFT_MODEL]
         engines = Engine.objects.filter(host=self.host, state=Engine.State.OK).exclude(flavour=EXTERNAL)

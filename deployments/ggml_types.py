@@ -86,3 +86,21 @@ FILE_TYPES: dict[int, str] = {
 }  # fmt: skip
 # Added to the number when the engine had to guess it.
 FILE_TYPE_GUESSED = 1024
+
+# Numbers that llama.cpp once had and no longer reads (ggml.h, enum ggml_type: "support has been removed").
+WITHDRAWN: dict[int, str] = {
+    4: "Q4_2", 5: "Q4_3", 31: "Q4_0_4_4", 32: "Q4_0_4_8", 33: "Q4_0_8_8", 36: "IQ4_NL_4_4", 37: "IQ4_NL_4_8",
+    38: "IQ4_NL_8_8",
+}  # fmt: skip
+
+
+def unknown_type(number: int) -> tuple[str, str]:
+    """What is known of a type that is not in the table, and what to do."""
+    if name := WITHDRAWN.get(number):
+        text = f"{name}, which engines no longer read: the file is too old"
+        return text, "Download a newer file of this model; Q4_0 is repacked while it is loaded."
+    newest = max(kind for kind in GGML_TYPES if kind < _FIRST_IK)
+    if newest < number < _FIRST_IK:
+        text = f"newer than the {newest} that this version of Omni knows"
+        return text, "Update Omni and the engine, or take a file in another format."
+    return "which neither llama.cpp nor ik_llama.cpp has", "Take a file in another format, or repair this one."

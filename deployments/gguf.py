@@ -10,13 +10,13 @@ import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from hashlib import sha256
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from deployments.ggml_types import GGML_TYPES, GgmlType
+from deployments.ggml_types import GGML_TYPES, GgmlType, unknown_type
 from deployments.gguf_values import Cursor, LazyArray, LazyText
 from deployments.gguf_window import Budget, GgufError, printable
 
@@ -175,7 +175,9 @@ def _tensor(cursor: Cursor, forms: Sequence[struct.Struct]) -> _Entry:
     *extents, number, offset = cursor.unpack(forms[dimensions])
     kind = GGML_TYPES.get(number)
     if kind is None:
-        raise cursor.fail("gguf_invalid", f"tensor {printable(name)!r} has the unknown type {number}", at)
+        text, fix = unknown_type(number)
+        text = f"tensor {printable(name)!r} has the type {number}, {text}"
+        raise GgufError("gguf_type", cursor.path, text, at, fix)
     shape = tuple(extents)
     row = shape[0] if shape else 1
     if row % kind.block_elements:
@@ -220,11 +222,36 @@ def _read_shard(path: Path, number: int, budget: Budget) -> _Shard:
 
 # --- all shards -----------------------------------------------------------------------------------
 def shard_paths(path: Path) -> tuple[Path, ...]:
-    """All shards of the model this file belongs to, in order, whether they exist or not."""
+    """All shards of the model this file belongs to, in order, whether they exist or not.
+
+    By the name; a file of such a name whose header says nothing of shards is a model by itself.
+    """
     match = _SHARD.fullmatch(path.name)
     if not match or not 1 <= int(match["number"]) <= (count := int(match["count"])) <= MAX_SHARDS:
         return (path,)
+    if count > 1 and _is_whole(path):
+        return (path,)
     return tuple(path.with_name(f"{match['stem']}-{n:05d}-of-{count:05d}.gguf") for n in range(1, count + 1))
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return False
+    return _says_nothing_of_shards(path, (found.st_size, found.st_mtime_ns, found.st_ino))
+
+
+@lru_cache(maxsize=4096)
+def _says_nothing_of_shards(path: Path, _stamp: tuple[int, int, int]) -> bool:
+    """The engine refuses a shard without these keys (llama-model-loader.cpp)."""
+    try:
+        with Cursor(path) as cursor:
+            _, _, n_keys = _start(cursor)
+            metadata = _metadata(cursor, n_keys)
+    except GgufError:
+        return False
+    return not metadata.keys() & {"split.count", "split.no"}
 
 
 def _check_complete(paths: Sequence[Path]) -> None:
@@ -279,7 +306,7 @@ def read_header(path: str | Path) -> GgufHeader:
     """Reads the header of a GGUF; of a split model all shards, whichever of them is named.
 
     A key that several shards have is the first shard's. Raises GgufError with code model_missing,
-    model_unreadable, gguf_not_gguf, gguf_version, gguf_truncated, gguf_invalid or gguf_incomplete.
+    model_unreadable, gguf_not_gguf, gguf_version, gguf_type, gguf_truncated, gguf_invalid or gguf_incomplete.
     """
     paths, budget = shard_paths(Path(path)), Budget()
     _check_complete(paths)

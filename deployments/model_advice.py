@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from deployments.engines.mtp import has_mtp
+from deployments.model_kinds import article
 from deployments.models import Engine, Model
 from deployments.planning.drafts import DraftChoice, DraftModel, rank_drafts
 from deployments.planning.known_drafts import KnownDraft, OwnDrafting, known_drafts, own_drafting
@@ -48,7 +49,10 @@ class Advice:
 
 
 def advice(model: Model, host: Host, flavour: str) -> Advice:
-    """Raises OmniError (model_unusable, not_gguf)."""
+    """Raises OmniError (model_unusable, not_gguf, not_deployable)."""
+    if not model.is_deployable:
+        text = f"{model.name} is {article(model.kind)}: there is nothing to draft for and nothing to cache."
+        raise OmniError("not_deployable", text, model.use)
     if model.is_folder:
         text = "Drafts, cache formats and quantising again are advised on for GGUF files; this model is a folder."
         raise OmniError("not_gguf", text, "Its engine's own documentation says which drafts and formats it takes.")
@@ -81,10 +85,8 @@ def _draft_model(model: Model) -> DraftModel:
 
 
 def _candidates(model: Model) -> list[DraftModel]:
-    """Smaller models of the library that can be read."""
-    smaller = Model.objects.filter(
-        state=Model.State.OK, format=Model.Format.GGUF, n_params__lt=model.n_params or 0
-    ).exclude(pk=model.pk)
+    """Smaller models of the library that write text, or were made to draft."""
+    smaller = Model.drafting().filter(format=Model.Format.GGUF, n_params__lt=model.n_params or 0)
     found = []
     for candidate in smaller.defer("shape").order_by("n_params")[:MOST_CANDIDATES]:
         try:

@@ -11,6 +11,7 @@ from typing import Any
 from deployments.ggml_types import FILE_TYPE_GUESSED, FILE_TYPES
 from deployments.gguf import GgufError, GgufHeader
 from deployments.gguf_window import printable
+from deployments.model_kinds import POOLING, WITHOUT_TEXT, Kind, kind_of_gguf
 
 # Far above what models have; facts are kept for each layer, and files come from strangers.
 MAX_LAYERS, MAX_NUMBER, MAX_TEXT = 10_000, 1 << 48, 200
@@ -27,10 +28,6 @@ _SLIDING = frozenset({
     "gemma2", "gemma3", "gemma3n", "gemma4", "gemma4-assistant", "gpt-oss", "granite-swa", "laguna", "lfm2", "llama4",
     "maple", "mellum", "mimo2", "modern-bert", "muse-glimmer", "olmo2", "plamo3", "spark2_5", "step35",
 })  # fmt: skip
-_ENCODERS = frozenset({
-    "bert", "eurobert", "gemma-embedding", "jina-bert-v2", "jina-bert-v3", "llama-embed", "modern-bert", "neo-bert",
-    "nomic-bert", "nomic-bert-moe", "t5encoder",
-})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,8 +35,10 @@ class ModelFacts:
     """Sizes are bytes; widths are elements; None is what the header does not say.
 
     `attention` is MHA, GQA, MQA, MLA, SWA, recurrent or hybrid; `n_head` and `n_head_kv` have one entry per
-    layer; `kind` is general.type (model, mmproj, adapter, imatrix …); `hparams` are the keys of the
-    architecture without its prefix, as far as they are numbers, short texts or lists of numbers.
+    layer; `kind` is one of model_kinds.Kind; `pooling` is how an embedding is made of the tokens' vectors, empty
+    where the file does not say; `hparams` are the keys of the architecture without its prefix, as far as they are
+    numbers, short texts or lists of numbers. `basename`, `base_model` and `projector_type` tell which projector
+    belongs to which model.
     """
 
     name: str
@@ -70,13 +69,24 @@ class ModelFacts:
     attention: str = ""
     sliding_window: int | None = None
     n_nextn_layers: int = 0
-    kind: str = "model"
-    is_projector: bool = False
+    kind: str = Kind.TEXT
+    pooling: str = ""
     projection_dim: int | None = None
-    is_embedding: bool = False
+    projector_type: str = ""
+    basename: str = ""
+    base_model: str = ""
     only_ik: bool = False
     quant_bytes: dict[str, int] = field(default_factory=dict)
     hparams: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_projector(self) -> bool:
+        return self.kind == Kind.PROJECTOR
+
+    @property
+    def is_embedding(self) -> bool:
+        """It gives vectors or scores, and no text."""
+        return self.kind in WITHOUT_TEXT
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -248,15 +258,24 @@ def _tokenizer(read: _Reader) -> dict[str, Any]:
 
 
 def _purpose(read: _Reader) -> dict[str, Any]:
-    """What the file is for: a model, its eyes, or something else."""
-    arch, kind = read.header.arch, read.text("general.type") or "model"
+    """What the file is for, and what it belongs to."""
+    pooling = read.of_arch("pooling_type")
     projections = [read.number(f"clip.{part}.projection_dim") for part in ("vision", "audio")]
-    pooled = (read.of_arch("pooling_type") or 0) > 0
+    types = [read.text(f"clip.{part}projector_type") for part in ("", "vision.", "audio.")]
     return {
-        "kind": kind,
-        "is_projector": kind == "mmproj" or arch == "clip",
+        "kind": kind_of_gguf(
+            arch=read.header.arch,
+            general_type=read.text("general.type"),
+            n_tensors=len(read.header.tensors),
+            n_vocab=read.header.n_vocab,
+            pooling=pooling,
+            has_labels=read.header.arch_get("classifier.output_labels") is not None,
+        ),
+        "pooling": POOLING[pooling] if pooling is not None and pooling < len(POOLING) else "",
         "projection_dim": next(filter(None, projections), None),
-        "is_embedding": pooled or arch in _ENCODERS,
+        "projector_type": next(filter(None, types), ""),
+        "basename": read.text("general.basename"),
+        "base_model": read.text("general.base_model.0.repo_url") or read.text("general.base_model.0.name"),
     }
 
 

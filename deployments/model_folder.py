@@ -65,15 +65,29 @@ def folder_files(folder: Path) -> tuple[Path, ...]:
     """The files that belong to the model, by name; none where the folder cannot be read."""
     try:
         with os.scandir(folder) as entries:
-            return tuple(sorted(Path(entry.path) for entry in entries if is_part(entry.name) and entry.is_file()))
+            return tuple(sorted(Path(entry.path) for entry in entries if is_part(entry.name) and _is_file(entry)))
     except OSError:
         return ()
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """False also of a link that leads back to itself, and of a name that cannot be stored."""
+    try:
+        entry.path.encode()
+        return entry.is_file()
+    except (OSError, UnicodeEncodeError):
+        return False
 
 
 def read_folder(folder: str | Path) -> FolderHeader:
     """Reads config.json and the headers of all weights. Raises FolderError that names the file."""
     folder = Path(folder)
-    if not folder.is_dir():
+    try:
+        is_there = folder.is_dir()
+    except OSError as error:
+        text = error.strerror or "it cannot be looked at"
+        raise FolderError("model_unreadable", folder, text, "Give the panel's user access to the folder.") from None
+    if not is_there:
         raise FolderError("model_missing", folder, "there is no such folder", "Put it back, or remove the model.")
     names = frozenset(path.name for path in folder_files(folder))
     config = _json(folder / CONFIG, MAX_CONFIG_BYTES)

@@ -1,13 +1,11 @@
-"""What the page of a model says: its facts in words, and which projector belongs to which model."""
+"""What the page of a model says: its facts in words."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import PurePath
-from typing import Any
+from collections.abc import Sequence
 
 from deployments.model_facts import ModelFacts
+from deployments.model_kinds import DEPLOYABLE, TITLES, Kind
 from omni.units import UNKNOWN, count_text
 
 _ATTENTION = {
@@ -31,7 +29,6 @@ _TOKENIZERS = {
     "none": "none",
     "no_vocab": "none",
 }
-_KINDS = {"adapter": "LoRA adapter", "imatrix": "importance matrix", "mmproj": "projector"}
 
 
 # --- facts ----------------------------------------------------------------------------------------
@@ -39,6 +36,8 @@ def fact_rows(facts: ModelFacts) -> list[tuple[str, str]]:
     """(title, text) in the order of the page; what a file of this kind does not have is left out."""
     if facts.is_projector:
         rows = [*_identity(facts), ("Made for models of width", number(facts.projection_dim))]
+    elif facts.kind not in (*DEPLOYABLE, Kind.DRAFT):
+        rows = _identity(facts)
     else:
         rows = [*_identity(facts), *_shape(facts), *_text(facts)]
     return [*rows, ("Licence", facts.licence or "the file names none")]
@@ -46,10 +45,8 @@ def fact_rows(facts: ModelFacts) -> list[tuple[str, str]]:
 
 def _identity(facts: ModelFacts) -> list[tuple[str, str]]:
     rows = [("Title", facts.name or UNKNOWN), ("Architecture", facts.arch or UNKNOWN)]
-    if facts.kind in _KINDS:
-        rows.append(("Kind", _KINDS[facts.kind]))
-    elif facts.is_embedding:
-        rows.append(("Kind", "embedding model"))
+    if facts.kind != Kind.TEXT:
+        rows.append(("Kind", TITLES[Kind(facts.kind)]))
     parameters = count_text(facts.n_params)
     if facts.n_expert:
         share = 100 * facts.n_params_active / facts.n_params if facts.n_params else 0
@@ -73,7 +70,9 @@ def _shape(facts: ModelFacts) -> list[tuple[str, str]]:
 def _text(facts: ModelFacts) -> list[tuple[str, str]]:
     context = f"{number(facts.n_ctx_train)} tokens" if facts.n_ctx_train else UNKNOWN
     rows = [("Context it was trained for", context), ("Tokenizer", tokenizer(facts))]
-    if not facts.is_embedding:
+    if facts.is_embedding:
+        rows.append(("Pooling", facts.pooling or "the file does not say"))
+    else:
         rows.append(("Chat template", "in the file" if facts.has_chat_template else "none; a general one is used"))
     return rows
 
@@ -106,40 +105,3 @@ def spread(values: Sequence[int]) -> str:
     if not some:
         return ""
     return str(some[0]) if min(some) == max(some) else f"{min(some)} to {max(some)}"
-
-
-# --- projectors -----------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class Part:
-    """A file of the library, as far as it matters which belong together."""
-
-    name: str
-    path: str
-    is_projector: bool
-    width: int | None  # of a model its embedding, of a projector what it projects to
-
-    @classmethod
-    def of(cls, name: str, path: str, facts: dict[str, Any]) -> Part:
-        is_projector = bool(facts.get("is_projector"))
-        return cls(name, path, is_projector, facts.get("projection_dim" if is_projector else "n_embd"))
-
-
-def belong_together(model: Part, projector: Part) -> bool:
-    """Whether the projector gives this model eyes: it ends in the model's width and lies in the same folder.
-
-    Shards often have a folder of their own below the one that the projector is in.
-    """
-    if model.is_projector or not projector.is_projector or model.width is None or model.width != projector.width:
-        return False
-    here, there = PurePath(model.path).parent, PurePath(projector.path).parent
-    return there in (here, here.parent)
-
-
-def partners(part: Part, others: Iterable[Part]) -> list[Part]:
-    """Of a model its projectors, of a projector its models; of two folders the nearer one first, then by name."""
-    if part.is_projector:
-        found = [other for other in others if belong_together(other, part)]
-    else:
-        found = [other for other in others if belong_together(part, other)]
-    here = PurePath(part.path).parent
-    return sorted(found, key=lambda other: (PurePath(other.path).parent != here, other.name))

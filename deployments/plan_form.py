@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from django import forms
-from django.db.models import Q
 from django.http import QueryDict
 
 from deployments.engines import FLAVOURS
@@ -28,6 +27,7 @@ class Stock:
 
     host: Host
     models: list[Model]
+    drafts: list[Model]
     engines: list[Engine]
     devices: list[Device]
     # Bytes in use now, by device; what is not known is left out.
@@ -40,17 +40,20 @@ class Stock:
 
 def read_stock(host: Host) -> Stock:
     # What a header says is large; only that of the chosen ones is read.
-    is_model = Q(facts__is_projector=False) | Q(facts__is_projector__isnull=True)
-    models = Model.objects.filter(is_model, state=Model.State.OK).only("name", "quant", "format")
+    models, drafts = (rows.only("name", "quant", "format", "kind") for rows in (Model.deployable(), Model.drafting()))
     engines = list(Engine.objects.filter(host=host, state=Engine.State.OK).exclude(flavour=EXTERNAL))
     devices = list(Device.objects.filter(host=host, is_present=True).select_related("gpu"))
-    return Stock(host, list(models), engines, devices, _used(host, devices))
+    return Stock(host, list(models), list(drafts), engines, devices, _used(host, devices))
 
 
 def _used(host: Host, devices: list[Device]) -> dict[str, int]:
     used = memory_in_use(host.name)
     keys = {d.name: "host" if d.kind == Device.Kind.CPU else d.card_key for d in devices}
     return {name: used[key] for name, key in keys.items() if key in used}
+
+
+def _choices(models: list[Model]) -> list[tuple[str, str]]:
+    return [(model.name, f"{model.name} ({model.quant})" if model.quant else model.name) for model in models]
 
 
 class PlanForm(forms.Form):
@@ -79,12 +82,10 @@ class PlanForm(forms.Form):
     def __init__(self, query: QueryDict, stock: Stock) -> None:
         self.stock = stock
         super().__init__(_complete(query, stock), use_required_attribute=False)
-        models = [
-            (model.name, f"{model.name} ({model.quant})" if model.quant else model.name) for model in stock.models
-        ]
+        models, drafts = _choices(stock.models), _choices(stock.drafts)
         devices = [(device.name, device.name) for device in stock.devices]
         self._choose(MODEL, models)
-        self._choose(DRAFT, [("", "none"), *models])
+        self._choose(DRAFT, [("", "none"), *drafts])
         self._choose(DEVICE, devices)
         self._choose(DRAFT_DEVICE, [("", "auto"), *devices])
         self._choose(ENGINE, [(str(engine.pk), engine_label(engine)) for engine in stock.engines])

@@ -13,7 +13,7 @@ from deployments.discovery import ensure_devices, local_host
 from deployments.engines.external_plan import STRATEGY, check_remote
 from deployments.engines.external_probe import allowed_address
 from deployments.engines.probe import examine
-from deployments.library import describe_file
+from deployments.model_reading import describe_file
 from deployments.models import Deployment, Engine, Model, Route
 from deployments.planning.plan import Plan
 from deployments.plans import Members, plan, plan_external

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from deployments import library
+from deployments.folder_walk import Skipped, stat_of
 from deployments.model_files import model_of
 from deployments.models import LibraryFolder
 
@@ -49,34 +50,33 @@ class LibraryWatch:
         """Every file of a model with its stamp, and whether a folder came or went."""
         found: dict[Path, Stamp] = {}
         changed = False
+        roots = library.library_roots()
         for folder in LibraryFolder.objects.all():
-            root = Path(folder.path)
-            error = library.folder_error(root)
-            if error != folder.error:
-                LibraryFolder.objects.filter(pk=folder.pk).update(error=error)
+            skipped = Skipped()
+            error, files = library.look_into(Path(folder.path), skipped, roots)
+            news = {"error": error, "skipped": skipped.listed()}
+            if news != {"error": folder.error, "skipped": folder.skipped}:
+                LibraryFolder.objects.filter(pk=folder.pk).update(**news)
                 changed = True
-            if not error:
-                found |= {path: stamp for _, path in library.model_paths(root, []) if (stamp := _stamp(path))}
+            found |= {path: stamp for _, path in files if (stamp := _stamp(path))}
         return found, changed
 
     def _take_up(self, fresh: set[Path], moving: set[Path], waiting: set[Path], now: dict[Path, Stamp]) -> bool:
         changed = False
-        files = _by_model(now)
+        files, resting = _by_model(now), []
         for model in sorted({model_of(path) for path in fresh}):
             if moving.intersection(files[model]):
                 changed = library.mark_growing(model) or changed
             elif not waiting.intersection(files[model]):
-                changed = library.renew(model) or changed
-                self.known |= {path: now[path] for path in files[model]}
+                resting.append(model)
+        changed = library.renew(resting) or changed
+        self.known |= {path: now[path] for model in resting for path in files[model]}
         return changed
 
     def _drop(self, gone: set[Path], now: dict[Path, Stamp]) -> bool:
         """A file that goes makes its model incomplete; a model all of which goes is marked."""
-        changed = False
         left = _by_model(now)
-        for model in sorted({model_of(path) for path in gone}):
-            if model in left:
-                changed = library.renew(model) or changed
+        changed = library.renew(model for model in sorted({model_of(path) for path in gone}) if model in left)
         return library.mark_missing() or changed
 
 
@@ -88,8 +88,5 @@ def _by_model(files: Iterable[Path]) -> dict[Path, list[Path]]:
 
 
 def _stamp(path: Path) -> Stamp | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_size, found.st_mtime_ns, found.st_ino
+    found = stat_of(path)
+    return (found.st_size, found.st_mtime_ns, found.st_ino) if found else None

@@ -34,6 +34,8 @@ PURE = {
     "deployments/hub_files.py",
     "deployments/model_facts.py",
     "deployments/engine_address.py",
+    "deployments/model_kinds.py",
+    "deployments/model_partners.py",
     "deployments/model_words.py",
     "deployments/rig.py",
     "deployments/rig_reader.py",

@@ -5,7 +5,11 @@ from __future__ import annotations
 from django.db import models
 from django.db.models import Q
 
+from deployments.model_kinds import DEPLOYABLE, DRAFTING, TITLES, USES, Kind, article
 from gpus.models import Host
+
+# Plain texts: migrations keep them.
+KINDS = [(kind.value, TITLES[kind]) for kind in Kind]
 
 
 class Engine(models.Model):
@@ -31,6 +35,8 @@ class Engine(models.Model):
     flags = models.JSONField(default=list, blank=True, help_text="every flag that --help lists")
     devices = models.JSONField(default=list, blank=True, help_text="what --list-devices prints")
     offers = models.JSONField(default=list, blank=True, help_text="an external server's own names of its models")
+    # Architecture → whether this build has it, of those that it was asked for.
+    archs = models.JSONField(default=dict, blank=True)
     state = models.CharField(max_length=10, choices=State.choices, default=State.OK)
     error = models.TextField(blank=True)
     # None: nothing was ever answered through it here.
@@ -70,6 +76,8 @@ class LibraryFolder(models.Model):
     is_packaged = models.BooleanField(default=False, help_text="belongs to an installed package")
     scanned_at = models.DateTimeField(null=True, blank=True)
     error = models.TextField(blank=True)
+    # What lies there, looks like a model and could not be looked at: one sentence each.
+    skipped = models.JSONField(default=list, blank=True)
 
     class Meta:
         ordering = ("path",)
@@ -94,6 +102,7 @@ class Model(models.Model):
     name = models.SlugField(max_length=120, unique=True)
     path = models.CharField(max_length=500, unique=True, help_text="the first shard, or the folder")
     format = models.CharField(max_length=8, choices=Format.choices, default=Format.GGUF)
+    kind = models.CharField(max_length=16, choices=KINDS, default=Kind.TEXT.value, db_index=True)
     # All files: the shards of a GGUF, what belongs to the model in a folder.
     shards = models.JSONField(default=list, blank=True)
     title = models.CharField(max_length=200, blank=True)
@@ -112,6 +121,8 @@ class Model(models.Model):
     modified_ns = models.BigIntegerField(default=0)
     # Not unique: a copy has its original's. Only a file that has gone is looked for by it.
     fingerprint = models.CharField(max_length=64, blank=True, db_index=True)
+    # Which version of the reader filled the row; one that an older version filled is read again.
+    read_version = models.PositiveSmallIntegerField(default=0)
     added_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -122,6 +133,7 @@ class Model(models.Model):
                 condition=Q(state__in=["ok", "incomplete", "broken", "missing"]), name="model_state_known"
             ),
             models.CheckConstraint(condition=Q(format__in=["gguf", "folder"]), name="model_format_known"),
+            models.CheckConstraint(condition=Q(kind__in=[name for name, _ in KINDS]), name="model_kind_known"),
         ]
 
     def __str__(self) -> str:
@@ -130,3 +142,31 @@ class Model(models.Model):
     @property
     def is_folder(self) -> bool:
         return self.format == self.Format.FOLDER
+
+    @classmethod
+    def deployable(cls) -> models.QuerySet[Model]:
+        """What can be served by itself now."""
+        return cls.objects.filter(state=cls.State.OK, kind__in=DEPLOYABLE)
+
+    @classmethod
+    def drafting(cls) -> models.QuerySet[Model]:
+        """What can play the role of a draft now."""
+        return cls.objects.filter(state=cls.State.OK, kind__in=DRAFTING)
+
+    @property
+    def is_deployable(self) -> bool:
+        """Whether an engine can serve it by itself."""
+        return self.state == self.State.OK and self.kind in DEPLOYABLE
+
+    @property
+    def kind_title(self) -> str:
+        return TITLES[Kind(self.kind)]
+
+    @property
+    def kind_article(self) -> str:
+        return article(self.kind)
+
+    @property
+    def use(self) -> str:
+        """What it is for, where it is no text model."""
+        return USES[Kind(self.kind)]

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from deployments.model_facts import ModelFacts
+from deployments.model_kinds import DEPLOYABLE, DRAFTING, Kind
 from deployments.planning.known_drafts import DEDICATED, family, spec_type_of
 from deployments.planning.vocabulary import (
     Compatibility,
@@ -155,9 +156,9 @@ def verify_ratio(target: ModelFacts, n_draft: int) -> float:
 def compatibility(target: DraftModel, draft: DraftModel) -> Compatibility:
     """By vocabulary. A draft made for one target (EAGLE-3, DFlash) carries its target's, and reads its states: the
     engine does not check their width, so a wrong pair would draft nonsense."""
-    if not all(one.facts.kind == "model" and not one.facts.is_projector for one in (target, draft)):
+    if not (target.facts.kind in DEPLOYABLE and draft.facts.kind in {*DEPLOYABLE, Kind.DRAFT}):
         return Compatibility(False, "not_a_model", "One of the files is not a model.")
-    if target.facts.is_embedding or draft.facts.is_embedding or target.facts.arch in DEDICATED:
+    if target.facts.kind != Kind.TEXT or draft.facts.kind not in DRAFTING:
         return Compatibility(False, "not_a_generator", "One of the models does not generate text by itself.")
     width = draft.facts.hparams.get("target_hidden_size")
     if draft.facts.arch in DEDICATED and width and width != target.facts.n_embd:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from deployments.model_facts import ModelFacts
+from deployments.model_kinds import Kind
 from deployments.planning.architecture import ModelShape
 from deployments.planning.fit import DEFAULT_MARGIN_BYTES, Fit, best_fit
 from deployments.planning.kv_types import kv_table
@@ -211,7 +212,7 @@ def presets(
 ) -> list[Preset]:
     """All presets for this model on these devices, with what each takes; none for what is no model, and none for a
     folder: they are choices of llama.cpp's."""
-    if facts.is_projector or facts.kind != "model" or shape.is_folder:
+    if facts.kind != Kind.TEXT or shape.is_folder:
         return []
     model = _Model(shape, facts, tuple(devices), margin_bytes, projector_bytes)
     return [_planned(wish, model) for wish in _WISHES]

@@ -19,8 +19,15 @@ log = logging.getLogger(__name__)
 MAX_AT_A_TIME = 2
 WATCH_EVERY_S = 10.0
 WATCH_AGAIN_S = 4.0  # while something is on the move
-# A folder that takes long to look through is looked at less often: at most this part of the time goes into it.
-WATCH_REST = 20
+# A folder that takes long to look through is looked at less often: at most this part of the time goes into it,
+# and never so seldom that a person would think that nobody looks.
+WATCH_REST, WATCH_AT_LEAST_EVERY_S = 20, 120.0
+
+
+def pause_s(took_s: float, is_unsettled: bool) -> float:
+    """How long to rest after a look that took so long."""
+    wanted = WATCH_AGAIN_S if is_unsettled else WATCH_EVERY_S
+    return min(max(wanted, took_s * WATCH_REST), WATCH_AT_LEAST_EVERY_S)
 
 
 class LibraryKeeper:
@@ -41,8 +48,7 @@ class LibraryKeeper:
             self.next_watch = began + WATCH_EVERY_S
             self.watch.check()
             took_s = time.monotonic() - began
-            every_s = WATCH_AGAIN_S if self.watch.is_unsettled else WATCH_EVERY_S
-            self.next_watch = began + max(every_s, took_s * WATCH_REST)
+            self.next_watch = began + took_s + pause_s(took_s, self.watch.is_unsettled)
 
     def tend_downloads(self) -> None:
         self.threads = {pk: entry for pk, entry in self.threads.items() if entry[0].is_alive()}

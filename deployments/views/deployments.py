@@ -39,7 +39,7 @@ def deployments(request: HttpRequest) -> HttpResponse:
         "deployments": rows,
         "in_transit": any(row.state in TRANSIENT or row.is_deleting for row in rows),
         "agent_runs": agent_is_running(local_host()),
-        "has_models": Model.objects.filter(state=Model.State.OK).exists(),
+        "has_models": Model.deployable().exists(),
     }
     return render(request, _template(request, "deployments"), context)
 
@@ -52,7 +52,7 @@ def quick(request: HttpRequest) -> HttpResponse:
     for row in rows:
         for binding in row.bindings.all():
             by_model.setdefault(binding.model_id, row)
-    models = [m for m in Model.objects.filter(state=Model.State.OK) if not m.facts.get("is_projector")]
+    models = Model.deployable().defer("facts", "shape", "vocab", "shards")
     context = {
         "offers": [(model, by_model.get(model.pk)) for model in models],
         "in_transit": any(row.state in TRANSIENT for row in rows),
@@ -161,7 +161,7 @@ def _first_choices(wanted: str) -> dict[str, Any]:
     """The model that was asked for and the device and engine that fit best."""
     host = local_host()
     initial: dict[str, Any] = {}
-    model = Model.objects.filter(name=wanted).first() or Model.objects.filter(state=Model.State.OK).first()
+    model = Model.objects.filter(name=wanted).first() or Model.deployable().first()
     if model:
         initial["model"] = model.name
     engines = Engine.objects.filter(host=host, state=Engine.State.OK)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from django.contrib import messages
-from django.db.models import Count, Q
+from django.core.paginator import Paginator
+from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_GET, require_POST
@@ -18,12 +19,18 @@ from deployments.discovery import local_host
 from deployments.engines import FLAVOURS
 from deployments.forms import FolderForm
 from deployments.model_advice import advice
+from deployments.model_copies import other_places, place_counts
 from deployments.model_facts import ModelFacts
-from deployments.model_words import Part, fact_rows, partners
-from deployments.models import Engine, LibraryFolder, Model
+from deployments.model_kinds import Kind
+from deployments.model_partners import Part, partners
+from deployments.model_words import fact_rows
+from deployments.models import Binding, Engine, LibraryFolder, Model
+from deployments.models.library import KINDS
 from deployments.waiting import agent_is_running
 from omni.errors import OmniError
 
+PAGE_LENGTH, MOST_PARTNERS = 100, 200
+FILTERS = ("arch", "quant", "kind", "state")
 SORTS = {"name": "name", "size": "-size_bytes", "params": "-n_params", "newest": "-added_at"}
 
 
@@ -36,21 +43,19 @@ def models(request: HttpRequest) -> HttpResponse:
 
 
 def _models_context(request: HttpRequest) -> dict[str, Any]:
-    wanted = {key: request.GET.get(key, "") for key in ("q", "arch", "quant", "state", "sort")}
-    rows = Model.objects.annotate(deployment_count=Count("bindings__deployment", distinct=True))
-    if text := wanted["q"].strip():
-        rows = rows.filter(Q(name__icontains=text) | Q(title__icontains=text) | Q(path__icontains=text))
-    for key in ("arch", "quant", "state"):
-        if wanted[key]:
-            rows = rows.filter(**{key: wanted[key]})
-    every = Model.objects.all()
+    wanted = {key: request.GET.get(key, "") for key in ("q", *FILTERS, "sort")}
+    page = Paginator(_wanted_models(wanted), PAGE_LENGTH).get_page(request.GET.get("page"))
+    every = Model.objects.order_by()
+    archs, quants = (every.exclude(**{key: ""}).values_list(key, flat=True).distinct() for key in ("arch", "quant"))
     return {
-        "models": rows.order_by(SORTS.get(wanted["sort"], "name"), "name"),
+        "page": page,
+        "rows": _rows(list(page)),
         "total": every.count(),
         "wanted": wanted,
-        "is_filtered": any(wanted[key] for key in ("q", "arch", "quant", "state")),
-        "archs": sorted(set(every.values_list("arch", flat=True)) - {""}),
-        "quants": sorted(set(every.values_list("quant", flat=True)) - {""}),
+        "is_filtered": any(wanted[key] for key in ("q", *FILTERS)),
+        "archs": sorted(archs),
+        "quants": sorted(quants),
+        "kinds": KINDS,
         "states": Model.State.choices,
         "sorts": [
             ("name", "By name"),
@@ -62,6 +67,23 @@ def _models_context(request: HttpRequest) -> dict[str, Any]:
         "engines": (engines := Engine.objects.filter(host=local_host())),
         "unverified_flavours": _unverified(engines),
     }
+
+
+def _wanted_models(wanted: Mapping[str, str]) -> QuerySet[Model]:
+    # What a header says is large, and no row of the list shows it.
+    rows = Model.objects.defer("facts", "shape", "vocab", "shards")
+    if text := wanted["q"].strip().replace("\0", ""):
+        rows = rows.filter(Q(name__icontains=text) | Q(title__icontains=text) | Q(path__icontains=text))
+    chosen = {key: wanted[key].replace("\0", "") for key in FILTERS if wanted[key]}
+    return rows.filter(**chosen).order_by(SORTS.get(wanted["sort"], "name"), "name")
+
+
+def _rows(models: Sequence[Model]) -> list[tuple[Model, int, int]]:
+    """(model, its deployments, places where the same file lies)."""
+    bindings = Binding.objects.filter(model__in=models).order_by().values_list("model")
+    deployments = dict(bindings.annotate(count=Count("deployment", distinct=True)))
+    places = place_counts([model.fingerprint for model in models])
+    return [(model, deployments.get(model.pk, 0), places.get(model.fingerprint, 1)) for model in models]
 
 
 def _unverified(engines: Iterable[Engine]) -> list[str]:
@@ -85,6 +107,7 @@ def model(request: HttpRequest, name: str) -> HttpResponse:
         "used_by": used_by,
         "shares": sorted(((kind, size, 100 * size / total) for kind, size in share.items()), key=lambda row: -row[1]),
         "partners": _partners(found),
+        "copies": other_places(found),
         "files": [(path, _file_size(path)) for path in found.shards or [found.path]],
     }
     return render(request, "deployments/model.html", context)
@@ -117,11 +140,12 @@ def _fact_rows(model: Model) -> list[tuple[str, str]]:
 def _partners(model: Model) -> list[Part]:
     if model.is_folder:
         return []
-    rows = (
-        Model.objects.filter(state=Model.State.OK, format=Model.Format.GGUF)
-        .exclude(pk=model.pk)
-        .values_list("name", "path", "facts")
-    )
+    # Partners lie in the same folder or the one above or below it.
+    wanted = Model.objects.filter(state=Model.State.OK, format=Model.Format.GGUF).exclude(pk=model.pk)
+    is_projector = model.kind == Kind.PROJECTOR
+    wanted = wanted.exclude(kind=Kind.PROJECTOR) if is_projector else wanted.filter(kind=Kind.PROJECTOR)
+    above = Path(model.path).parent if is_projector else Path(model.path).parent.parent
+    rows = wanted.filter(path__startswith=f"{above}/").values_list("name", "path", "facts")[:MOST_PARTNERS]
     return partners(Part.of(model.name, model.path, model.facts), [Part.of(*row) for row in rows])
 
 

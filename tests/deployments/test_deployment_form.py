@@ -128,7 +128,7 @@ def test_a_change_shows_what_is_set_and_is_a_new_generation(
 
 def test_what_cannot_be_used_is_not_offered(host: Host, engine: Engine, model: Model) -> None:
     Model.objects.create(name="broken", path="/b.gguf", state="broken")
-    Model.objects.create(name="eyes", path="/e.gguf", facts={"is_projector": True})
+    Model.objects.create(name="eyes", path="/e.gguf", kind="projector")
     Engine.objects.create(host=host, name="gone", flavour="llama.cpp", path="/gone", state="missing")
     Device.objects.filter(name="RPC1").update(is_present=False)
     form = DeploymentForm(host=host)

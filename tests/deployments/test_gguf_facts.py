@@ -97,14 +97,60 @@ def test_layers_that_differ(tmp_path: Path) -> None:
     assert known.hparams["attention.head_count_kv"] == [4, 2, 0]
 
 
-def test_what_is_no_language_model_is_told_apart(tmp_path: Path) -> None:
-    eyes = {"general.architecture": "clip", "general.type": "mmproj", "clip.vision.projection_dim": 2048}
-    known = facts_of(tmp_path, eyes, [])
-    assert (known.kind, known.is_projector, known.projection_dim) == ("mmproj", True, 2048)
-    known = facts_of(tmp_path, {"general.architecture": "llama", "general.type": "adapter"}, [])
-    assert (known.kind, known.is_projector, known.is_embedding) == ("adapter", False, False)
-    assert facts_of(tmp_path, {"general.architecture": "nomic-bert"}, []).is_embedding
-    assert facts_of(tmp_path, {"general.architecture": "qwen3", "qwen3.pooling_type": 3}, []).is_embedding
+W = [("w", (256, 4), Q4_K)]
+VOCABULARY = {"tokenizer.ggml.tokens": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "tensors", "kind"),
+    [
+        ({"general.architecture": "llama"}, W, "text"),
+        ({"general.architecture": "llama", "general.type": "model"}, W, "text"),
+        ({"general.architecture": "qwen3", "qwen3.pooling_type": 0}, W, "text"),
+        ({"general.architecture": "nomic-bert"}, W, "embedding"),
+        ({"general.architecture": "bert", "bert.pooling_type": 2}, W, "embedding"),
+        ({"general.architecture": "bert", "bert.pooling_type": 0}, W, "embedding"),
+        ({"general.architecture": "qwen3", "qwen3.pooling_type": 3}, W, "embedding"),
+        ({"general.architecture": "bert", "bert.pooling_type": 4}, W, "reranker"),
+        ({"general.architecture": "qwen3", "qwen3.pooling_type": 4}, W, "reranker"),
+        ({"general.architecture": "bert", "bert.classifier.output_labels": ["a", "b"]}, W, "reranker"),
+        ({"general.architecture": "eagle3"}, W, "draft"),
+        ({"general.architecture": "clip", "general.type": "mmproj"}, W, "projector"),
+        ({"general.architecture": "clip"}, W, "projector"),
+        ({"general.architecture": "llama", "general.type": "mmproj"}, W, "projector"),
+        ({"general.architecture": "llama", "general.type": "adapter", "adapter.type": "lora"}, W, "adapter"),
+        ({"general.architecture": "controlvector"}, W, "control_vector"),
+        ({"general.architecture": "llama", "general.type": "controlvector"}, W, "control_vector"),
+        ({"general.type": "imatrix"}, W, "imatrix"),
+        ({"general.architecture": "llama", **VOCABULARY}, [], "vocabulary"),
+        ({"general.architecture": "llama"}, [], "other"),
+        ({}, W, "other"),
+        ({}, [], "other"),
+        ({"general.architecture": "whisper"}, W, "other"),
+        ({"general.architecture": "flux"}, W, "other"),
+        ({"general.architecture": "sd3"}, W, "other"),
+        ({"general.architecture": "llada"}, W, "other"),
+        ({"general.architecture": "llama", "general.type": "something-new"}, W, "other"),
+    ],
+)
+def test_what_a_file_is_for(
+    tmp_path: Path, metadata: dict[str, Any], tensors: list[tuple[str, tuple[int, ...], int]], kind: str
+) -> None:
+    known = facts_of(tmp_path, metadata, tensors)
+    assert known.kind == kind
+    assert known.is_projector == (kind == "projector")
+    assert known.is_embedding == (kind in ("embedding", "reranker"))
+
+
+def test_what_a_projector_and_its_model_say_of_each_other(tmp_path: Path) -> None:
+    eyes = {
+        "general.architecture": "clip", "general.type": "mmproj", "clip.vision.projection_dim": 2048,
+        "clip.projector_type": "gemma3", "general.basename": "gemma-3",
+        "general.base_model.0.repo_url": "https://huggingface.co/google/gemma-3-4b-it",
+    }  # fmt: skip
+    known = facts_of(tmp_path, eyes, W)
+    assert (known.projection_dim, known.projector_type, known.basename) == (2048, "gemma3", "gemma-3")
+    assert known.base_model == "https://huggingface.co/google/gemma-3-4b-it"
 
 
 def test_names_are_fit_to_be_shown_and_stored(tmp_path: Path) -> None:

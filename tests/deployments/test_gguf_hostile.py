@@ -59,7 +59,7 @@ BROKEN: dict[str, tuple[bytes, str, str]] = {
         "gguf_invalid",
         "too large",
     ),
-    "an unknown tensor type": (header([], [tensor("w", (32,), 36, 0)]) + bytes(64), "gguf_invalid", "type 36"),
+    "an unknown tensor type": (header([], [tensor("w", (32,), 36, 0)]) + bytes(64), "gguf_type", "type 36"),
     "a row that is no block": (header([], [tensor("w", (33,), 2, 0)]) + bytes(64), "gguf_invalid", "multiple"),
     "data beyond the end": (header([], [ROW]), "gguf_truncated", "truncated"),
     "an offset of 2^63": (header([], [tensor("w", (32,), 0, HUGE)]) + bytes(512), "gguf_invalid", "has to be at 0"),

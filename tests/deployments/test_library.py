@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments import library
+from deployments import library, model_reading
 from deployments.models import Deployment, LibraryFolder, Model
 from omni.errors import OmniError
 from tests.deployments.gguf_corpus import smollm2, write_stub, write_with_package
@@ -96,7 +96,7 @@ def test_a_header_that_makes_no_sense_is_broken_and_takes_no_memory(
 def test_an_unchanged_file_is_not_read_again(models_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small(models_folder / "a.gguf")
     library.scan([models_folder])
-    monkeypatch.setattr(library, "read_header", lambda path: pytest.fail(f"{path} was read again"))
+    monkeypatch.setattr(model_reading, "read_header", lambda path: pytest.fail(f"{path} was read again"))
     assert names(library.scan([models_folder])) == {"a": "ok"}
 
 

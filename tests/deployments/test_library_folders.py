@@ -12,7 +12,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.test import Client
 
-from deployments import library, services
+from deployments import library, model_reading, services
 from deployments.engines.vllm import Vllm
 from deployments.models import Deployment, Engine, Model
 from deployments.planning.settings import SETTINGS
@@ -114,7 +114,7 @@ def test_a_folder_that_is_copied_is_taken_up_once_all_of_it_rests(
     folder = write_folder(models_folder / "tiny")
     watch.check()
     assert states() == {}
-    monkeypatch.setattr(library, "read_folder", lambda path: pytest.fail("read while it grows"))
+    monkeypatch.setattr(model_reading, "read_folder", lambda path: pytest.fail("read while it grows"))
     for size in (1000, 2000):
         os.truncate(folder / "model.safetensors", size)
         watch.check()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments import library, services
+from deployments import library, model_reading, services
 from deployments.models import Deployment, Engine, LibraryFolder, Model
 from deployments.planning.plan import Plan
 from deployments.plans import plan_deployment
@@ -55,7 +55,7 @@ def test_a_file_that_is_copied_is_shown_and_not_read_before_it_rests(
 ) -> None:
     content = small(tmp_path / "whole.gguf").read_bytes()
     target = models_folder / "a.gguf"
-    monkeypatch.setattr(library, "read_header", lambda path: pytest.fail("read while it grows"))
+    monkeypatch.setattr(model_reading, "read_header", lambda path: pytest.fail("read while it grows"))
     for part in (1000, 2000, 3000):
         target.write_bytes(content[:part])
         watch.check()
@@ -198,7 +198,7 @@ def test_nothing_new_means_nothing_read_and_nothing_said(
     small(models_folder / "a.gguf")
     library.scan([models_folder])
     announced.clear()
-    monkeypatch.setattr(library, "read_header", lambda path: pytest.fail("read again"))
+    monkeypatch.setattr(model_reading, "read_header", lambda path: pytest.fail("read again"))
     for _ in range(3):
         assert not watch.check()
     assert announced == []

@@ -10,7 +10,7 @@ from django.test import Client
 
 from deployments import library
 from deployments.model_facts import ModelFacts
-from deployments.model_words import Part, attention, belong_together, fact_rows, partners, spread, tokenizer
+from deployments.model_words import attention, fact_rows, spread, tokenizer
 from tests.deployments.gguf_corpus import smollm2, write_stub
 
 BASE: dict[str, Any] = {"name": "N", "arch": "llama", "n_params": 8_000_000_000, "n_params_active": 8_000_000_000}
@@ -78,38 +78,12 @@ def test_experts_and_built_in_drafting() -> None:
 
 
 def test_an_embedding_model_and_a_projector() -> None:
-    embedding = rows(is_embedding=True)
+    embedding = rows(kind="embedding", pooling="cls")
     assert embedding["Kind"] == "embedding model" and "Chat template" not in embedding
-    projector = rows(is_projector=True, kind="mmproj", projection_dim=4096)
+    assert embedding["Pooling"] == "cls"
+    projector = rows(kind="projector", projection_dim=4096)
     assert projector["Kind"] == "projector" and projector["Made for models of width"] == "4,096"
     assert "Attention" not in projector
-
-
-# --- projectors -----------------------------------------------------------------------------------
-MODEL = Part("m", "/models/a/m.gguf", False, 4096)
-
-
-@pytest.mark.parametrize(
-    ("path", "width", "belongs"),
-    [
-        ("/models/a/mmproj.gguf", 4096, True),
-        ("/models/a/mmproj.gguf", 2048, False),
-        ("/models/a/mmproj.gguf", None, False),
-        ("/models/mmproj.gguf", 4096, True),
-        ("/models/b/mmproj.gguf", 4096, False),
-        ("/models/a/sub/mmproj.gguf", 4096, False),
-    ],
-)
-def test_which_projector_belongs_to_a_model(path: str, width: int | None, belongs: bool) -> None:
-    projector = Part("p", path, True, width)
-    assert belong_together(MODEL, projector) is belongs
-    assert (partners(MODEL, [projector]) == [projector]) is belongs
-    assert (partners(projector, [MODEL]) == [MODEL]) is belongs
-
-
-def test_the_nearer_projector_comes_first_and_models_are_no_projectors() -> None:
-    far, near = Part("a", "/models/a.gguf", True, 4096), Part("z", "/models/a/z.gguf", True, 4096)
-    assert partners(MODEL, [far, near, Part("twin", "/models/a/t.gguf", False, 4096)]) == [near, far]
 
 
 # --- page -----------------------------------------------------------------------------------------

@@ -207,7 +207,7 @@ def test_a_card_says_in_a_word_what_stands_against_it(
 
 
 def test_a_projector_is_not_offered(viewer: Client, model: Model) -> None:
-    Model.objects.create(name="eyes", path="/eyes.gguf", facts={**model.facts, "is_projector": True})
+    Model.objects.create(name="eyes", path="/eyes.gguf", facts=model.facts, kind="projector")
     assert 'value="eyes"' not in page(viewer)
 
 

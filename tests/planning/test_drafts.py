@@ -11,6 +11,7 @@ import pytest
 
 from deployments.gguf import read_header
 from deployments.model_facts import ModelFacts
+from deployments.model_kinds import DEDICATED_DRAFTS
 from deployments.planning.architecture import ModelShape
 from deployments.planning.drafts import (
     DraftModel,
@@ -22,7 +23,15 @@ from deployments.planning.drafts import (
     speedup,
     verify_ratio,
 )
-from deployments.planning.known_drafts import MTP, NGRAM_MOD, family, known_drafts, own_drafting, spec_type_of
+from deployments.planning.known_drafts import (
+    DEDICATED,
+    MTP,
+    NGRAM_MOD,
+    family,
+    known_drafts,
+    own_drafting,
+    spec_type_of,
+)
 from deployments.planning.vocabulary import VocabFacts, differing_token, draft_compatibility, vocab_facts
 from tests.deployments.gguf_corpus import smollm2, write_stub
 from tests.planning.vocabularies import BASE, BYTES, PAIRS, Vocab, write_header
@@ -259,13 +268,29 @@ def test_eagle_drafts_read_states_of_one_width() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "code"),
-    [({"kind": "mmproj", "is_projector": True}, "not_a_model"), ({"is_embedding": True}, "not_a_generator")],
+    ("kind", "code"),
+    [
+        ("projector", "not_a_model"),
+        ("adapter", "not_a_model"),
+        ("control_vector", "not_a_model"),
+        ("imatrix", "not_a_model"),
+        ("vocabulary", "not_a_model"),
+        ("other", "not_a_model"),
+        ("embedding", "not_a_generator"),
+        ("reranker", "not_a_generator"),
+    ],
 )
-def test_what_does_not_generate_is_no_draft(changes: dict[str, object], code: str) -> None:
-    draft = DraftModel("draft", replace(CODER_05B, **changes), VOCAB)  # type: ignore[arg-type]
-    (choice,) = rank_drafts(DraftModel("32b", CODER_32B, VOCAB), [draft])
-    assert choice.compatibility.code == code
+def test_what_does_not_generate_is_no_draft_and_has_none(kind: str, code: str) -> None:
+    other = DraftModel("other", replace(CODER_05B, kind=kind), VOCAB)
+    target = DraftModel("32b", CODER_32B, VOCAB)
+    (choice,) = rank_drafts(target, [other])
+    assert (choice.compatibility.code, choice.advice, choice.speedup) == (code, "incompatible", 0.0)
+    (turned,) = rank_drafts(replace(target, facts=replace(CODER_32B, kind=kind)), [replace(other, facts=CODER_05B)])
+    assert not turned.compatibility.ok
+
+
+def test_the_files_that_draft_for_one_target_are_known_in_one_way() -> None:
+    assert set(DEDICATED) == DEDICATED_DRAFTS
 
 
 # --- known drafts ---------------------------------------------------------------------------------

@@ -134,7 +134,7 @@ def test_a_short_training_context_is_not_exceeded(known: dict[str, tuple[ModelSh
 
 def test_a_projector_has_no_presets(known: dict[str, tuple[ModelShape, ModelFacts]]) -> None:
     shape, about = known["small"]
-    assert presets(shape, replace(about, is_projector=True), RIGS["card"]) == []
+    assert presets(shape, replace(about, kind="projector"), RIGS["card"]) == []
 
 
 def test_a_projector_beside_the_model_counts(known: dict[str, tuple[ModelShape, ModelFacts]]) -> None:
