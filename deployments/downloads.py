@@ -13,7 +13,7 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 
 from deployments.hub import RepoInfo
-from deployments.hub_files import Choice, is_safe_path
+from deployments.hub_files import Choice, is_repo, is_safe_path
 from deployments.models import Download, LibraryFolder
 from deployments.services import nudge
 from gpus.models import Host
@@ -76,6 +76,8 @@ def download_request(
     files = [file for choice in picked for file in choice.files]
     if not all(is_safe_path(file.path) for file in files):
         raise OmniError("bad_choice", "A file's name leads out of its folder.", "Choose another repository.")
+    if not is_repo(info.repo):
+        raise OmniError("bad_choice", "The repository's name leads out of the folder.", "Choose another repository.")
     total = sum(file.size for file in files)
     target = base.joinpath(*info.repo.split("/"))
     check_room(target, total)

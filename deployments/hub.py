@@ -1,4 +1,4 @@
-"""The only place that talks to a Hugging Face hub. What goes wrong there becomes an OmniError with a way out."""
+"""What is asked of a Hugging Face hub. What goes wrong there becomes an OmniError with a way out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import httpx2
-from huggingface_hub import HfApi, constants, get_session, hf_hub_url
+from huggingface_hub import HfApi, get_session, hf_hub_url
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -19,14 +19,26 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.hf_api import ModelInfo, RepoSibling
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
-from deployments.hub_files import RepoFile
+from deployments import hub_client
+from deployments.folder_timeouts import NoAnswer, in_time
+from deployments.gguf_window import printable
+from deployments.hub_client import endpoint
+from deployments.hub_files import RepoFile, is_repo, is_safe_path
 from omni.errors import OmniError
 
 INFO_TIMEOUT_S = 10.0
 STREAM_TIMEOUT = httpx2.Timeout(connect=10.0, read=30.0, write=10.0, pool=10.0)
-_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
+# For the whole answer, however slowly it comes.
+INFO_DEADLINE_S = 60.0
+MOST_FILES, MOST_BYTES_OF_FILE, MOST_LICENCE = 50_000, 1 << 50, 100
+_RANGE = re.compile(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18})")
+_COMMIT = re.compile(r"[0-9a-f]{7,64}")
+_SHA256, _SHA1 = re.compile(r"([0-9a-f]{64})?"), re.compile(r"([0-9a-f]{40})?")
+
+hub_client.install()
 
 
 @dataclass(frozen=True)
@@ -57,11 +69,6 @@ class Stream:
 
 
 # --- settings -------------------------------------------------------------------------------------
-def endpoint() -> str:
-    """HF_ENDPOINT names a mirror; read at every call, the client itself reads it only when it is imported."""
-    return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
-
-
 def has_token() -> bool:
     return bool(_token())
 
@@ -77,26 +84,63 @@ def page_url(repo: str) -> str:
 # --- asking ---------------------------------------------------------------------------------------
 def repo_info(repo: str, revision: str = "") -> RepoInfo:
     """What the repository has. Raises OmniError."""
-    with _told(repo, revision):
+
+    def ask() -> RepoInfo:
         found = HfApi(endpoint=endpoint(), token=_token() or False).model_info(
             repo, revision=revision or None, files_metadata=True, timeout=INFO_TIMEOUT_S
         )
-    if any(sibling.size is None for sibling in found.siblings or ()):
+        return _checked_info(repo, found)
+
+    with _told(repo, revision):
+        try:
+            return in_time(ask, f"hub {repo}", INFO_DEADLINE_S)
+        except NoAnswer:
+            text = f"{endpoint()} gave no whole answer within {INFO_DEADLINE_S:.0f} s."
+            raise OmniError("hub_unreachable", text, "Try again later.", retry=True) from None
+        except HFValidationError:
+            raise
+        except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:
+            raise _not_understood(type(error).__name__) from None
+
+
+def _checked_info(repo: str, found: ModelInfo) -> RepoInfo:
+    """What the hub says, once it is what a repository can be: names become folders, ids become addresses."""
+    siblings = found.siblings or []
+    if any(sibling.size is None for sibling in siblings):
         text = f"{endpoint()} does not say how large its files are."
         raise OmniError("hub_incomplete", text, "Use another hub or mirror (HF_ENDPOINT).")
+    if len(siblings) > MOST_FILES:
+        raise _not_understood(f"{len(siblings)} files")
+    name, revision = str(found.id or repo), str(found.sha or "main")
+    if not is_repo(name) or not (_COMMIT.fullmatch(revision) or revision == "main"):
+        raise _not_understood("a name or commit that is none")
     card = found.card_data
     licence = card.get("license") if card else ""
+    listed = ", ".join(map(str, licence)) if isinstance(licence, list) else str(licence or "")
     return RepoInfo(
-        repo=found.id or repo,
-        revision=found.sha or revision or "main",
-        files=tuple(
-            RepoFile(s.rfilename, s.size or 0, s.lfs.sha256 if s.lfs else "", "" if s.lfs else s.blob_id or "")
-            for s in found.siblings or ()
-        ),
-        licence=", ".join(licence) if isinstance(licence, list) else str(licence or ""),
-        gated=str(found.gated or ""),
+        repo=name,
+        revision=revision,
+        files=tuple(_checked_file(sibling) for sibling in siblings if is_safe_path(str(sibling.rfilename))),
+        licence=printable(listed, MOST_LICENCE),
+        gated=str(found.gated) if found.gated in ("auto", "manual") else "manual" if found.gated else "",
         is_private=bool(found.private),
     )
+
+
+def _checked_file(sibling: RepoSibling) -> RepoFile:
+    sha256 = str(sibling.lfs.sha256) if sibling.lfs else ""
+    blob_id = "" if sibling.lfs else str(sibling.blob_id or "")
+    size = sibling.size
+    if not isinstance(size, int) or not 0 <= size <= MOST_BYTES_OF_FILE:
+        raise _not_understood("a size that is none")
+    if not (_SHA256.fullmatch(sha256) and _SHA1.fullmatch(blob_id)):
+        raise _not_understood("a checksum that is none")
+    return RepoFile(sibling.rfilename, size, sha256, blob_id)
+
+
+def _not_understood(what: str) -> OmniError:
+    text = f"What {endpoint()} says of the repository is not understood ({what})."
+    return OmniError("hub_incomplete", text, "Use another hub or mirror (HF_ENDPOINT).")
 
 
 @contextmanager
@@ -107,12 +151,16 @@ def opened(repo: str, revision: str, file: RepoFile, offset: int) -> Iterator[St
     """
     url = hf_hub_url(repo, file.path, revision=revision, endpoint=endpoint())
     # The client drops the token itself when the hub redirects to another host.
-    headers = build_hf_headers(token=_token() or False) | {"Accept-Encoding": "identity"}
+    headers = build_hf_headers(token=_token() or False)
+    # One byte more than there ought to be tells that there are more.
+    limit = {hub_client.MOST_BYTES: file.size + 1}
     if offset:
         headers["Range"] = f"bytes={offset}-"
     with (
         _told(repo, revision),
-        get_session().stream("GET", url, headers=headers, timeout=STREAM_TIMEOUT, follow_redirects=True) as response,
+        get_session().stream(
+            "GET", url, headers=headers, timeout=STREAM_TIMEOUT, follow_redirects=True, extensions=limit
+        ) as response,
     ):
         if response.status_code >= 400:
             response.read()
@@ -127,7 +175,7 @@ def _start(response: httpx2.Response, file: RepoFile, offset: int) -> int:
             raise _changed(file)
         return offset
     length = response.headers.get("Content-Length")
-    if length is not None and int(length) != file.size:
+    if length is not None and length != str(file.size):
         raise _changed(file)
     return 0
 
@@ -159,7 +207,10 @@ def _told(repo: str, revision: str) -> Iterator[None]:
         raise OmniError("bad_repo", f"{repo} is no repository: {error}", "Write owner/name.") from None
     except HfHubHTTPError as error:
         raise _refused(repo, error) from None
-    except (httpx2.TransportError, ConnectionError, TimeoutError) as error:
+    except httpx2.TooManyRedirects:
+        text = f"{endpoint()} sends from one address to the next without end."
+        raise OmniError("hub_redirect", text, "Use another hub or mirror (HF_ENDPOINT).") from None
+    except (httpx2.RequestError, httpx2.InvalidURL, ConnectionError, TimeoutError) as error:
         text = f"{endpoint()} cannot be reached ({str(error) or type(error).__name__})."
         raise OmniError("hub_unreachable", text, "Check the network, then try again.", retry=True) from None
 

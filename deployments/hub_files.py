@@ -94,11 +94,16 @@ def parse_repo(text: str) -> Wanted:
     path, _, quant = path.strip("/").partition(":")
     parts = path.removeprefix("models/").split("/")
     repo = "/".join(parts[:2])
-    if not _REPO.fullmatch(repo) or ".." in repo or "--" in repo or repo.endswith((".git", ".")):
+    if not is_repo(repo):
         raise OmniError("bad_repo", f"{text[:120]!r} is no repository.", "Write owner/name, or paste its address.")
     if len(parts) > 3 and parts[2] in {"tree", "blob", "resolve"}:
         return Wanted(repo, parts[3], "/".join(parts[4:]))
     return Wanted(repo, "", quant)
+
+
+def is_repo(name: str) -> bool:
+    """Whether it is owner/name: such a name leads to a folder of its own and to no other."""
+    return bool(_REPO.fullmatch(name)) and not (".." in name or "--" in name or name.endswith((".git", ".")))
 
 
 def is_safe_path(path: str) -> bool:

@@ -81,8 +81,8 @@ IMPURE_PACKAGES = {
 # package or name → the only files that may use it
 ONLY_IN = {
     "pynvml": {"gpus/nvml.py"},
-    "huggingface_hub": {"deployments/hub.py"},
-    "httpx2": {"deployments/hub.py"},
+    "huggingface_hub": {"deployments/hub.py", "deployments/hub_client.py"},
+    "httpx2": {"deployments/hub.py", "deployments/hub_client.py"},
     "subprocess": {
         "omni/launcher.py",
         "deployments/engines/probe.py",
