@@ -18,7 +18,7 @@ class SettingsForm(forms.Form):
     """An empty number leaves the choice to the engine. Several lanes are changed at their heads."""
 
     deployment = forms.ModelChoiceField(
-        Deployment.objects.filter(is_deleting=False), to_field_name="name", required=False, empty_label=None
+        Deployment.giving_text(), to_field_name="name", required=False, empty_label=None
     )
     system_prompt = forms.CharField(
         max_length=50_000,

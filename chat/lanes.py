@@ -9,6 +9,7 @@ from django.db import transaction
 from django.db.models import Count, QuerySet
 
 from chat.models import MOST_LANES, Conversation, Lane, Message
+from deployments.model_kinds import article
 from deployments.models import Deployment, Route
 from omni.errors import OmniError
 
@@ -35,7 +36,7 @@ class Choice:
 
 def choices_for(lanes: Sequence[Lane]) -> list[Choice]:
     """All deployments and routes, what can answer now first; a route that a deployment's name hides is left out."""
-    deployments = Deployment.objects.filter(is_deleting=False).prefetch_related("instances")
+    deployments = Deployment.giving_text().prefetch_related("instances")
     known = {deployment.pk: deployment for deployment in deployments}
     taken = {("d", lane.deployment_id) for lane in lanes} | {("r", lane.route_id) for lane in lanes}
     found = [_choice(d.name, d, "", ("d", d.pk) in taken) for d in known.values()]
@@ -58,6 +59,10 @@ def find_target(name: str) -> Target:
         raise OmniError(
             "unknown_deployment", "The deployment for this chat was not found.", "Choose one from the list."
         )
+    runs = found.deployment if isinstance(found, Route) else found
+    if not runs.gives_text:
+        text = f"{found.name} runs {article(runs.kind)}, which does not chat."
+        raise OmniError("no_text_model", text, "Choose one from the list.")
     return found
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from deployments.engines import reads_gguf
 from deployments.engines.external_plan import check_remote
-from deployments.models import Deployment, Engine, Model, Route
+from deployments.model_kinds import DEPLOYABLE, DRAFTING, article
+from deployments.models import Deployment, Engine, Model, Role, Route
 from deployments.plans import Members
 from deployments.strategies import get_strategy
 from deployments.strategies.base import Strategy
@@ -81,9 +82,19 @@ def check_formats(engine: Engine, models: Iterable[Model]) -> None:
             raise OmniError("wrong_format", text, "Choose a llama.cpp engine.")
 
 
+def check_kinds(members: Members) -> None:
+    """Raises OmniError (wrong_kind) for a file that cannot play the role that it is given."""
+    for role, (model, _) in members.items():
+        able = DRAFTING if role == Role.DRAFT else DEPLOYABLE
+        if model.kind not in able:
+            text = f"{model.name} is {article(model.kind)} and cannot be the {role}."
+            raise OmniError("wrong_kind", text, model.use or "Choose another model.")
+
+
 def check_members(strategy: Strategy, host: Host, members: Members) -> None:
     """Raises OmniError when roles, devices or models cannot be what they are given as."""
     strategy.check_roles(members)
+    check_kinds(members)
     known = set(host.devices.values_list("name", flat=True))
     for role, (_, names) in members.items():
         if not names:

@@ -12,6 +12,7 @@ from deployments.engines import get_flavour
 from deployments.engines.external import Standing
 from deployments.engines.external_plan import external_plan
 from deployments.engines.portable_cpu import kernels, library_env
+from deployments.engines.probe import knows_arch
 from deployments.fitting import Factors, factors_of
 from deployments.model_facts import ModelFacts
 from deployments.models import Deployment, Engine, Model
@@ -100,7 +101,7 @@ def plan_on(
     home = django_settings.OMNI_HOME
     request = PlanRequest(
         strategy=strategy,
-        engine=engine_facts(engine),
+        engine=engine_facts(engine, (model.arch for model, _ in members.values())),
         members={role: _member(model, names, devices) for role, (model, names) in members.items()},
         settings=validated(settings),
         extra_args=tuple(extra_args),
@@ -134,15 +135,16 @@ def _behind(devices: Iterable[Device]) -> dict[str, Device]:
     return {device.endpoint: device for device in found.select_related("gpu", "host")}
 
 
-def engine_facts(engine: Engine) -> EngineFacts:
-    """Raises OmniError (engine_unusable)."""
+def engine_facts(engine: Engine, archs: Iterable[str] = ()) -> EngineFacts:
+    """`archs` are those of the models that it is to load. Raises OmniError (engine_unusable)."""
     if engine.state != Engine.State.OK:
         what = (engine.error or engine.get_state_display()).rstrip(".")
         text = f"The engine {engine.name} ({engine.path}) does not run: {what}."
         raise OmniError("engine_unusable", text, "Choose another engine, or repair it and scan.")
     flags, env = frozenset(engine.flags), library_env(engine.path)
     own = kernels(engine.path) if get_flavour(engine.flavour).rearranges else Kernels.PLAIN
-    return EngineFacts(engine.name, engine.flavour, engine.path, flags, env, engine.build, own)
+    lacks = frozenset(arch for arch in archs if not knows_arch(engine, arch))
+    return EngineFacts(engine.name, engine.flavour, engine.path, flags, env, engine.build, own, lacks_archs=lacks)
 
 
 def _device_facts(device: Device, real: Device, used_bytes: int | None, factors: Factors | None) -> DeviceFacts:

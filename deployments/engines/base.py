@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from deployments.model_kinds import DEPLOYABLE, DRAFTING, USES, WITHOUT_TEXT, Kind, article
 from deployments.planning.plan import DeviceFacts, EngineFacts, Member, PlanRequest, Reason, Severity
 
 
@@ -50,6 +51,9 @@ class ServerSpec:
     draft: DraftSpec | None = None
     slots_folder: str = ""
     swa_full: bool = False
+    # What the model answers with, and how its file says that tokens become one vector.
+    kind: str = Kind.TEXT
+    pooling: str = ""
     # What the context takes, all devices together, as planned.
     kv_bytes: int = 0
 
@@ -81,6 +85,8 @@ class EngineFlavour(ABC):
     tells_own_drafting: ClassVar[bool] = False
     # Keeps weights that the host multiplies with in an order of its own (planning/repacking.py).
     rearranges: ClassVar[bool] = False
+    # The number formats that only ik_llama.cpp has.
+    reads_ik_formats: ClassVar[bool] = False
     # What only the thread that computes answers, by GET and at once while it has nothing to do; "" where none is known.
     pulse_path: ClassVar[str] = ""
     # A request gets at most the context that the model was trained for, whatever is asked for.
@@ -100,7 +106,17 @@ class EngineFlavour(ABC):
 
     def reasons(self, request: PlanRequest) -> tuple[Reason, ...]:
         """What has to be said of this request because of the engine; an error is a refusal."""
-        return tuple(_folder(member, self.flavour) for member in request.members.values() if member.shape.is_folder)
+        members = request.members.values()
+        folders = tuple(_folder(member, self.flavour) for member in members if member.shape.is_folder)
+        return (*folders, *kind_reasons(request), *self._unreadable(request))
+
+    def _unreadable(self, request: PlanRequest) -> Iterator[Reason]:
+        """What in the models' files this build does not know."""
+        for member in request.members.values():
+            if member.facts.arch in request.engine.lacks_archs:
+                yield _unknown_arch(member, request)
+            if member.facts.only_ik and not self.reads_ik_formats:
+                yield _ik_formats(member, self.flavour)
 
     def device_kind(self, build: str) -> str:
         """The one kind of device on which this build computes; empty where there are several."""
@@ -135,3 +151,32 @@ def _folder(member: Member, flavour: str) -> Reason:
     text = f"{member.name} is a folder with safetensors, and {flavour} loads GGUF files only."
     fix = "Choose a vLLM or TabbyAPI engine, or convert it with llama.cpp's convert_hf_to_gguf.py."
     return Reason("folder_for_other_engine", Severity.ERROR, text, fix)
+
+
+# Strategies that work with a model that gives no text.
+WITHOUT_TEXT_STRATEGIES = frozenset({"independent", "layer_split", "expert_offload"})
+
+
+def kind_reasons(request: PlanRequest) -> Iterator[Reason]:
+    """Files that cannot play the role that they are given."""
+    for role, member in request.members.items():
+        kind = member.facts.kind
+        may_play = kind in DRAFTING if role == "draft" else kind in DEPLOYABLE
+        if not may_play:
+            text = f"{member.name} is {article(kind)} and cannot be the {role}."
+            yield Reason("wrong_kind", Severity.ERROR, text, USES[Kind(kind)] or "Choose another model.")
+        elif kind in WITHOUT_TEXT and request.strategy not in WITHOUT_TEXT_STRATEGIES:
+            text = f"{member.name} is {article(kind)}: it gives no text that could be drafted or handed over."
+            yield Reason("wrong_kind", Severity.ERROR, text, "Deploy it as independent.")
+
+
+def _unknown_arch(member: Member, request: PlanRequest) -> Reason:
+    engine = request.engine
+    build = f" ({engine.build})" if engine.build else ""
+    text = f"{member.name} has the architecture {member.facts.arch}, which {engine.name}{build} does not know."
+    return Reason("unknown_arch", Severity.ERROR, text, "Use a newer build of the engine, or another engine.")
+
+
+def _ik_formats(member: Member, flavour: str) -> Reason:
+    text = f"{member.name} has number formats that only ik_llama.cpp reads; {flavour} refuses the file."
+    return Reason("format_for_other_engine", Severity.ERROR, text, "Choose an ik_llama.cpp engine, or another file.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from deployments.engines.base import EngineFlavour
+from deployments.engines.base import EngineFlavour, kind_reasons
 from deployments.planning.fit import DEFAULT_MARGIN_BYTES
 from deployments.planning.plan import DeviceFacts, PlanRequest, Reason, Severity
 from deployments.planning.settings import ALL, AUTO
@@ -35,7 +35,7 @@ class CudaOnly(EngineFlavour):
             able = ", ".join(sorted(self.strategies))
             text = f"{self.title} cannot do {request.strategy}; it can do {able}."
             return (_error("strategy_not_for_engine", text, "Choose another strategy, or a llama.cpp engine."),)
-        reasons = []
+        reasons = list(kind_reasons(request))
         for member in request.members.values():
             if not member.shape.is_folder:
                 text = f"{member.name} is a GGUF file, and {self.title} loads {self.folder_kind}."

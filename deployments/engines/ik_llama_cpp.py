@@ -43,6 +43,7 @@ class IkLlamaCpp(LlamaCpp):
     tells_own_drafting = False
     # Only where it is told to (-rtr), which Omni does not.
     rearranges = False
+    reads_ik_formats: ClassVar[bool] = True
     caps_context: ClassVar[bool] = False
     # It has no call that lists devices.
     devices_args: ClassVar[tuple[str, ...]] = ()

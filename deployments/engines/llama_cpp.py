@@ -9,6 +9,7 @@ from typing import ClassVar
 from deployments.engines.base import Command, EngineFlavour, ListedDevice, ServerSpec
 from deployments.engines.flags import allowed_args, require_flags
 from deployments.engines.spellings import first_known, listed_flags
+from deployments.model_kinds import Kind
 from deployments.planning.plan import PORT, SOCKET, DeviceFacts
 from deployments.planning.settings import ALL, AUTO, KV_CACHE_TYPES, with_defaults
 from omni.errors import OmniError
@@ -38,6 +39,7 @@ class LlamaCpp(EngineFlavour):
         argv = [
             *("-m", spec.model_path, "--alias", spec.alias),
             *self.server_flags(spec),
+            *kind_flags(spec),
             *placement,
             *self.setting_flags(spec, offloads=bool(accelerators(spec.devices))),
             *self.draft_flags(spec),
@@ -186,6 +188,17 @@ def listening(spec: ServerSpec) -> list[str]:
         return ["--host", SOCKET]
     key = ["--api-key-file", spec.api_key_file] if spec.api_key_file else []
     return ["--host", "127.0.0.1", "--port", PORT, *key]
+
+
+def kind_flags(spec: ServerSpec) -> list[str]:
+    """What turns the server from text to vectors or to scores. Raises OmniError (unknown_flag)."""
+    if spec.kind == Kind.RERANKER:
+        return [first_known(("--reranking", "--rerank"), spec.engine.flags, spec.engine.name)]
+    if spec.kind != Kind.EMBEDDING:
+        return []
+    flags = [first_known(("--embeddings", "--embedding"), spec.engine.flags, spec.engine.name)]
+    # A vector for each token is of no use to those who ask for a text's.
+    return flags if spec.pooling not in ("", "none") else [*flags, "--pooling", "mean"]
 
 
 def require_probed(spec: ServerSpec) -> None:

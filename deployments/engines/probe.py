@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
+import struct
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 from django.utils import timezone
@@ -162,7 +165,7 @@ def examine(engine: Engine) -> Engine:
         log.warning("engine %s: %s", engine.name, error)
     else:
         engine.state, engine.error, engine.build = Engine.State.OK, "", build[:200]
-        engine.flags = sorted(flags | _drafting(engine))
+        engine.flags, engine.archs = sorted(flags | _drafting(engine)), {}
         engine.devices = [
             {
                 "name": d.name,
@@ -227,6 +230,73 @@ def _answers(engine: Engine, flavour: EngineFlavour) -> tuple[str, frozenset[str
     return flavour.parse_version(version), flags, flavour.parse_devices(devices)
 
 
+# --- architectures ------------------------------------------------------------------------------------
+_ARCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
+ARCH_TIMEOUT_S = 15.0
+
+
+def knows_arch(engine: Engine, arch: str) -> bool:
+    """Whether the build has this architecture, asked of the binary once and kept with the engine.
+
+    It is given a file that says its architecture and nothing else: one that knows it misses the next key. What
+    cannot be found out counts as known.
+    """
+    if not get_flavour(engine.flavour).reads_gguf or not _ARCH.fullmatch(arch):
+        return True
+    if arch not in engine.archs:
+        answer = _has_arch(engine.path, _stamp(engine.path), arch)
+        if answer is None:
+            return True
+        engine.archs = {**engine.archs, arch: answer}
+        if engine.pk:
+            Engine.objects.filter(pk=engine.pk).update(archs=engine.archs)
+    return bool(engine.archs[arch])
+
+
+def _stamp(path: str) -> int:
+    try:
+        return Path(path).stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+_answers_of_archs: dict[tuple[str, int, str], bool] = {}
+# The log is written beside the work: now and then a program ends before it has written anything.
+ARCH_TRIES = 5
+
+
+def _has_arch(path: str, stamp: int, arch: str) -> bool | None:
+    """None where the binary does not say."""
+    key = (path, stamp, arch)
+    with NamedTemporaryFile(suffix=".gguf") as file:
+        file.write(_only_arch(arch))
+        file.flush()
+        for _ in range(ARCH_TRIES if key not in _answers_of_archs else 0):
+            said = _loading(path, file.name)
+            if "unknown model architecture" in said or "key not found in model" in said:
+                _answers_of_archs[key] = "unknown model architecture" not in said
+                break
+    return _answers_of_archs.get(key)
+
+
+def _loading(path: str, model: str) -> str:
+    """What the engine says while it fails to load this file."""
+    args = (path, "-m", model, "--host", "127.0.0.1", "--port", "0", "-ngl", "0")
+    try:
+        done = _run(args, engine_environment(path), ARCH_TIMEOUT_S)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return (done.stdout + done.stderr).decode(errors="replace") if done else ""
+
+
+def _only_arch(arch: str) -> bytes:
+    """A GGUF of version 3 with one key and no tensors."""
+    key, value = b"general.architecture", arch.encode()
+    pair = struct.pack("<Q", len(key)) + key + struct.pack("<IQ", 8, len(value)) + value
+    return b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + pair + bytes(64)
+
+
+# --- which engine it is -----------------------------------------------------------------------------
 def found_flavour(path: str) -> str:
     """Which of the flavours that are called alike a binary is; empty when it does not tell."""
     try:

@@ -12,7 +12,8 @@ from deployments.engines.llama_cpp import LlamaCpp
 from deployments.external_keys import key_name
 from deployments.gateway.handover_facts import argument, handover_facts
 from deployments.gateway.routing import Foreign, Passage, Peer, Serving, Table
-from deployments.models import Deployment, Instance, Route
+from deployments.model_kinds import WITHOUT_TEXT, Kind
+from deployments.models import Binding, Deployment, Instance, Route
 from deployments.planning.settings import with_defaults
 from deployments.strategies import STRATEGIES
 from deployments.supervision.states import InstanceState
@@ -60,11 +61,13 @@ def forget_table() -> None:
 
 def read_table() -> Table:
     found = Deployment.objects.select_related("host", "engine").prefetch_related("instances").filter(is_deleting=False)
-    deployments = {deployment.name: serving(deployment) for deployment in found}
+    without_text = Binding.objects.filter(model__kind__in=WITHOUT_TEXT).values_list("deployment", "model__kind")
+    kinds = dict(without_text)
+    deployments = {deployment.name: serving(deployment, kinds.get(deployment.pk, Kind.TEXT)) for deployment in found}
     return Table(deployments, dict(Route.objects.values_list("name", "deployment__name")))
 
 
-def serving(deployment: Deployment) -> Serving:
+def serving(deployment: Deployment, kind: str = Kind.TEXT) -> Serving:
     state = str(deployment.state)
     instances = list(deployment.instances.all())
     strategy = STRATEGIES.get(deployment.strategy)
@@ -91,6 +94,7 @@ def serving(deployment: Deployment) -> Serving:
         flavour=_flavour(deployment),
         slots=0 if deployment.is_external else int(settings["parallel"]),
         ends_now=deployment.ends_now,
+        kind=kind,
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from deployments.engine_address import EngineAddress
+from deployments.model_kinds import Kind, article
 from omni.errors import OmniError
 
 AUTO = "auto"
@@ -88,11 +89,17 @@ class Serving:
     slots: int = 0
     # Requests that are on their way are cut off at once when it is ended.
     ends_now: bool = False
+    # What it answers with: one of model_kinds.Kind.
+    kind: str = Kind.TEXT
 
     @property
     def shown_state(self) -> str:
         """For programs: one that gave its memory back and loads again when it is asked is not stopped."""
         return UNLOADED if self.is_unloaded and self.state == STOPPED else self.state
+
+    @property
+    def gives_text(self) -> bool:
+        return self.kind == Kind.TEXT
 
     @property
     def is_coming(self) -> bool:
@@ -133,7 +140,7 @@ class Choice:
 def choose(name: str, table: Table) -> Choice:
     """What answers, or will before long (`is_coming`).
 
-    Raises OmniError model_not_found, deployment_not_ready or no_deployment_ready, saying what to do.
+    Raises OmniError model_not_found, no_text_model, deployment_not_ready or no_deployment_ready, saying what to do.
     """
     if name in table.deployments:
         return _able(Choice(table.deployments[name], name, "a deployment has this name"))
@@ -148,9 +155,16 @@ def choose(name: str, table: Table) -> Choice:
 
 
 def _able(choice: Choice) -> Choice:
+    if not choice.serving.gives_text:
+        raise _no_text(choice.serving)
     if choice.serving.is_ready or choice.serving.is_coming:
         return choice
     raise not_ready(choice.serving)
+
+
+def _no_text(serving: Serving) -> OmniError:
+    text = f"Deployment {serving.name!r} runs {article(serving.kind)}, which answers no text."
+    return OmniError("no_text_model", text, "Name a deployment of a text model; /v1/models lists what there is.")
 
 
 def not_ready(serving: Serving) -> OmniError:
@@ -163,7 +177,7 @@ def not_ready(serving: Serving) -> OmniError:
 
 
 def _first_able(table: Table) -> Choice:
-    servings = [table.deployments[name] for name in sorted(table.deployments)]
+    servings = [table.deployments[name] for name in sorted(table.deployments) if table.deployments[name].gives_text]
     for serving in servings:
         if serving.is_ready:
             return Choice(serving, AUTO, "the first ready deployment by name")

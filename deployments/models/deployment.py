@@ -8,6 +8,7 @@ from django.conf import settings as django_settings
 from django.db import models
 from django.db.models import Q
 
+from deployments.model_kinds import WITHOUT_TEXT, Kind
 from deployments.models.library import Engine, Model
 from deployments.supervision.states import InstanceState, deployment_state
 from gpus.models import Device, Host
@@ -80,6 +81,21 @@ class Deployment(models.Model):
     def is_external(self) -> bool:
         """Whether somebody else runs the server: nothing is started for it, it is only offered."""
         return bool(self.remote_model)
+
+    @property
+    def kind(self) -> str:
+        """What it answers with: text, unless its model gives vectors or scores."""
+        kinds = [binding.model.kind for binding in self.bindings.all()]
+        return next((kind for kind in kinds if kind in WITHOUT_TEXT), Kind.TEXT.value)
+
+    @property
+    def gives_text(self) -> bool:
+        return self.kind == Kind.TEXT
+
+    @classmethod
+    def giving_text(cls) -> models.QuerySet[Deployment]:
+        """What can be chatted with, once it runs."""
+        return cls.objects.filter(is_deleting=False).exclude(bindings__model__kind__in=WITHOUT_TEXT)
 
     @property
     def state(self) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from deployments.gguf import GgufHeader, LazyArray
+from deployments.model_kinds import ENCODERS
 from deployments.planning.architecture import Layer, LayerKind, ModelShape, TensorShape
 
 _LAYER_TENSOR = re.compile(r"^blk\.(\d+)\.(.+)$")
@@ -198,7 +199,7 @@ def _kind(header: GgufHeader, index: int, tensors: tuple[TensorShape, ...], is_s
         head_dim_v=_number(header, f"attention.value_length{suffix}") or default_dim,
         n_ff=_of_layer(header, "feed_forward_length", index),
         is_swa=is_swa,
-        has_kv=attends and n_head_kv > 0 and index < _layers_with_kv(header),
+        has_kv=attends and n_head_kv > 0 and header.arch not in ENCODERS and index < _layers_with_kv(header),
         state_r=_state_r(header, n_head) if has_state else 0,
         state_s=_state_s(header, n_head) if has_state else 0,
         indexer_dim=_number(header, "attention.indexer.key_length") if "indexer.attn_k.weight" in names else 0,

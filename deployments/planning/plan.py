@@ -108,6 +108,8 @@ class EngineFacts:
     build: str = ""
     # What it multiplies with on the host.
     kernels: Kernels = Kernels.AVX2
+    # Architectures that it was asked for and does not have.
+    lacks_archs: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

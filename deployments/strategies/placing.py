@@ -273,6 +273,8 @@ def _command(
         ServerSpec(
             engine=request.engine,
             model_path=placed_.member.path,
+            kind=placed_.member.facts.kind,
+            pooling=placed_.member.facts.pooling,
             devices=placed_.member.devices,
             alias=alias or request.alias,
             context_tokens=placed_.settings.context,

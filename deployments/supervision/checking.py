@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from deployments.model_kinds import Kind
 from deployments.models import Binding, Instance, ReferenceAnswer
 from deployments.supervision import launch
 from deployments.supervision.answers import Answer, Check, Judgement, is_degenerate
@@ -68,7 +70,15 @@ def _ask(record: Record, log: Path, reference: Answer | None) -> Found:
     if address is None:
         return Found(Check(Judgement.UNKNOWN, "Its answer could not be checked: it has gone."), "")
     model = argument(argv, "--served-model-name")
-    return Found(check_answer(address, reference, model), built_otherwise(address, argv, log))
+    check = check_answer(address, reference, model, served_kind(argv))
+    return Found(check, built_otherwise(address, argv, log))
+
+
+def served_kind(argv: Sequence[str]) -> str:
+    """What a command serves, by its own flags."""
+    if {"--reranking", "--rerank"} & set(argv):
+        return Kind.RERANKER
+    return Kind.EMBEDDING if {"--embeddings", "--embedding"} & set(argv) else Kind.TEXT
 
 
 def _is_reference(instance: Instance) -> bool:

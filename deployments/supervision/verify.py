@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from deployments.connecting import EngineConnection
 from deployments.engine_address import EngineAddress
+from deployments.model_kinds import Kind
 from deployments.planning.reported import reported_memory
 from deployments.supervision.answers import N_TOKENS, PROMPT, Answer, Check, Judgement, judge
 from deployments.supervision.logs import since_start
@@ -19,14 +21,38 @@ TIMEOUT_S = 180.0
 MOST_BYTES = 8 << 20
 
 
-def check_answer(address: EngineAddress, reference: Answer | None, model: str = "") -> Check:
+def check_answer(address: EngineAddress, reference: Answer | None, model: str = "", kind: str = Kind.TEXT) -> Check:
     """Never raises: what cannot be asked is unknown, and said so. `model` is its name where a server goes by names."""
+    if kind != Kind.TEXT:
+        return check_vectors(address, kind)
     try:
         answer = named_answer(address, model) if model else greedy_answer(address)
         return judge(answer, reference)
     except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
         text = f"Its answer could not be checked: {type(error).__name__}."
         return Check(Judgement.UNKNOWN, text)
+
+
+def check_vectors(address: EngineAddress, kind: str) -> Check:
+    """Of a server that gives vectors or scores: whether they are numbers, and not all nought. Never raises."""
+    try:
+        numbers = _scores(address) if kind == Kind.RERANKER else _vector(address)
+        is_sound = bool(numbers) and all(math.isfinite(number) for number in numbers)
+    except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError) as error:
+        return Check(Judgement.UNKNOWN, f"Its answer could not be checked: {type(error).__name__}.")
+    if is_sound and (kind == Kind.RERANKER or any(numbers)):
+        return Check(Judgement.ALONE)
+    return Check(Judgement.GARBAGE, "What it answers are no numbers that could be used.")
+
+
+def _vector(address: EngineAddress) -> list[float]:
+    found = _call(address, "POST", "/v1/embeddings", {"input": PROMPT})
+    return [float(number) for number in found["data"][0]["embedding"]]
+
+
+def _scores(address: EngineAddress) -> list[float]:
+    found = _call(address, "POST", "/v1/rerank", {"query": "days", "documents": [PROMPT, "cats"]})
+    return [float(one["relevance_score"]) for one in found["results"]]
 
 
 def greedy_answer(address: EngineAddress) -> Answer:

@@ -13,7 +13,7 @@ def keep_what_is_known(apps, schema_editor):
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('deployments', '0008_model_format'),
+        ('deployments', '0010_sockets'),
     ]
 
     operations = [

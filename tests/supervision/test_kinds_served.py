@@ -1,0 +1,155 @@
+"""Embedding models and rerankers as the real engine runs them, and files that no engine runs."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+from django.conf import settings
+
+from chat.lanes import choices_for, find_target
+from deployments import services
+from deployments.engines.probe import knows_arch
+from deployments.gateway.directory import read_table
+from deployments.gateway.routing import AUTO, choose
+from deployments.library import scan
+from deployments.models import Deployment, Engine, Instance, LibraryFolder, Model
+from deployments.plans import plan_deployment
+from gpus.models import Host
+from omni.errors import OmniError
+from tests.supervision.conftest import Ticker
+
+pytestmark = [pytest.mark.real, pytest.mark.django_db(transaction=True), pytest.mark.timeout(120)]
+
+N_EMBD, N_FF, N_LAYER, N_CTX = 64, 128, 2, 512
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "\u2581monday", "\u2581days", "\u2581cats", "\u2581,"]
+
+
+def bert_shapes(is_reranker: bool) -> dict[str, tuple[int, ...]]:
+    """Slowest dimension first (llama.cpp, src/models/bert.cpp)."""
+    shapes: dict[str, tuple[int, ...]] = {
+        "token_embd.weight": (len(WORDS), N_EMBD),
+        "token_types.weight": (2, N_EMBD),
+        "position_embd.weight": (N_CTX, N_EMBD),
+        "token_embd_norm.weight": (N_EMBD,),
+        "token_embd_norm.bias": (N_EMBD,),
+    }
+    for index in range(N_LAYER):
+        for name, rows, columns in (
+            *((f"attn_{part}", N_EMBD, N_EMBD) for part in ("q", "k", "v", "output")),
+            ("ffn_up", N_FF, N_EMBD),
+            ("ffn_down", N_EMBD, N_FF),
+        ):
+            shapes |= {f"blk.{index}.{name}.weight": (rows, columns), f"blk.{index}.{name}.bias": (rows,)}
+        for name in ("attn_output_norm", "layer_output_norm"):
+            shapes |= {f"blk.{index}.{name}.{part}": (N_EMBD,) for part in ("weight", "bias")}
+    if is_reranker:
+        shapes |= {"cls.weight": (N_EMBD, N_EMBD), "cls.bias": (N_EMBD,)}
+        shapes |= {"cls.output.weight": (1, N_EMBD), "cls.output.bias": (1,)}
+    return shapes
+
+
+def write_bert(path: Path, pooling: int) -> Path:
+    """A small one with random weights, as the engine loads it."""
+    writer = gguf.GGUFWriter(path, "bert")
+    writer.add_context_length(N_CTX)
+    writer.add_embedding_length(N_EMBD)
+    writer.add_feed_forward_length(N_FF)
+    writer.add_block_count(N_LAYER)
+    writer.add_head_count(4)
+    writer.add_layer_norm_eps(1e-12)
+    writer.add_causal_attention(False)
+    writer.add_uint32("bert.pooling_type", pooling)
+    writer.add_tokenizer_model("bert")
+    writer.add_token_list(WORDS)
+    writer.add_token_type_count(2)
+    for name, number in (("padding", 0), ("unknown", 1), ("cls", 2), ("seperator", 3), ("mask", 4), ("bos", 2)):
+        writer.add_uint32(f"tokenizer.ggml.{name}_token_id", number)
+    random = np.random.default_rng(1)
+    for name, shape in bert_shapes(pooling == 4).items():
+        writer.add_tensor(name, random.normal(0, 0.1, shape).astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def served(engine: Engine, ticker: Ticker, path: Path) -> Deployment:
+    LibraryFolder.objects.get_or_create(path=str(path.parent))
+    scan()
+    model = Model.objects.get(path=str(path))
+    made = services.deployment_create(
+        name=path.stem, strategy="independent", engine=engine, members={"model": (model, ["CPU"])},
+        settings={"context": 512, "threads": 2},
+    )  # fmt: skip
+    services.deployment_start(deployment=made)
+    ticker.until(lambda: Instance.objects.filter(deployment=made, state="ready").exists(), 40)
+    return made
+
+
+def asked(deployment: Deployment, path: str, body: dict[str, Any]) -> Any:
+    """The engine itself: the gateway has no such endpoint."""
+    connection = http.client.HTTPConnection("127.0.0.1", deployment.instances.get().port or 0, timeout=30)
+    headers = {"Authorization": f"Bearer {settings.OMNI_HOME.secret('engine')}", "Content-Type": "application/json"}
+    connection.request("POST", path, json.dumps(body), headers)
+    answer = json.loads(connection.getresponse().read())
+    connection.close()
+    return answer
+
+
+@pytest.mark.parametrize("pooling", [2, 1, 0])
+def test_an_embedding_model_runs_gives_vectors_and_does_not_chat(
+    engine: Engine, ticker: Ticker, tmp_path: Path, pooling: int
+) -> None:
+    made = served(engine, ticker, write_bert(tmp_path / "vectors.gguf", pooling))
+    row = made.instances.get()
+    assert "--embeddings" in row.argv and ("--pooling" in row.argv) == (pooling == 0)
+    assert (row.warning, row.restarts) == ("", 0)
+    vector = asked(made, "/v1/embeddings", {"input": "monday days"})["data"][0]["embedding"]
+    assert len(vector) == N_EMBD and any(vector)
+    assert not any(use.kv_bytes for use in plan_deployment(made).devices)
+    assert_no_chat(made)
+
+
+def test_a_reranker_runs_gives_scores_and_does_not_chat(engine: Engine, ticker: Ticker, tmp_path: Path) -> None:
+    made = served(engine, ticker, write_bert(tmp_path / "scores.gguf", 4))
+    row = made.instances.get()
+    assert "--reranking" in row.argv and (row.warning, row.restarts) == ("", 0)
+    scores = asked(made, "/v1/rerank", {"query": "days", "documents": ["monday", "cats"]})["results"]
+    assert len(scores) == 2
+    assert_no_chat(made)
+
+
+def assert_no_chat(made: Deployment) -> None:
+    table = read_table()
+    with pytest.raises(OmniError, match="answers no text") as refused:
+        choose(made.name, table)
+    assert refused.value.code == "no_text_model"
+    with pytest.raises(OmniError, match="No deployment is ready"):
+        choose(AUTO, table)
+    assert made.name not in [choice.name for choice in choices_for([])]
+    with pytest.raises(OmniError, match="does not chat"):
+        find_target(made.name)
+
+
+# --- asking the engine ------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("arch", "expected"),
+    [("llama", True), ("bert", True), ("qwen3moe", True), ("whisper", False), ("nobody-has-this", False)],
+)
+def test_the_engine_is_asked_whether_it_has_an_architecture(
+    host: Host, engine: Engine, arch: str, expected: bool
+) -> None:
+    assert knows_arch(engine, arch) is expected
+    assert Engine.objects.get(pk=engine.pk).archs == {arch: expected}
+
+
+@pytest.mark.parametrize("arch", ["", "../x", "a b", "x" * 100, "a\n"])
+def test_what_is_no_name_of_an_architecture_is_not_asked_for(host: Host, engine: Engine, arch: str) -> None:
+    assert knows_arch(engine, arch) and engine.archs == {}
