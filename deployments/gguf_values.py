@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +50,17 @@ class LazyArray:
     element_type: int
     length: int
     order: str
+    n_bytes: int = 0
 
     def __len__(self) -> int:
         return self.length
+
+    def digest(self) -> str:
+        """The same for two arrays whose bytes in the file are. Raises GgufError as `load` does."""
+        with Cursor(self.path, self.order, self.offset) as cursor:
+            if self.n_bytes > MAX_LOADED_BYTES or self.length > MAX_LOADED_ELEMENTS:
+                raise cursor.fail("gguf_invalid", f"an array of {self.length} elements is too large to load")
+            return f"{self.order} {sha256(cursor.raw(self.n_bytes)).hexdigest()}"
 
     def load(self) -> list[Any]:
         """All elements. Raises GgufError where the file has changed or the array is too large to hold."""
@@ -211,8 +220,9 @@ class Cursor(Window):
             raise self.fail("gguf_truncated", f"an array of {count} elements goes beyond the end of the file", start)
         if kind == ARRAY:
             return self._nested(count, depth + 1, start)
-        lazy = LazyArray(self.path, self.position, kind, count, self.order)
+        begins = self.position
         n_bytes = self.skip_texts(count) if kind == STRING else count * smallest
+        lazy = LazyArray(self.path, begins, kind, count, self.order, n_bytes)
         if count > EAGER_ELEMENTS or n_bytes > EAGER_BYTES:
             self.position = lazy.offset + n_bytes
             return lazy

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from deployments.ggml_types import FILE_TYPE_GUESSED, FILE_TYPES
@@ -89,7 +89,7 @@ class ModelFacts:
         return self.kind in WITHOUT_TEXT
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ModelFacts:

@@ -160,8 +160,10 @@ def deployment_change(
     return row
 
 
-def deployment_start(*, deployment: Deployment, user: Any = None) -> bool:
+def deployment_start(*, deployment: Deployment, again: bool = False, user: Any = None) -> bool:
     """Wants it running and loaded; one that has failed is tried again. False: it was wanted already, nothing changed.
+
+    `again`: one that runs with another file than the one that lies there now is started with that.
 
     Raises OmniError (place_taken) when others are in its way that it may not unload.
     """
@@ -169,7 +171,7 @@ def deployment_start(*, deployment: Deployment, user: Any = None) -> bool:
     with transaction.atomic():
         row = _locked(deployment)
         given_up = row.instances.filter(generation=row.generation, state=InstanceState.FAILED).exists()
-        anew = row.desired != Deployment.Desired.RUNNING or bool(row.error) or given_up
+        anew = row.desired != Deployment.Desired.RUNNING or bool(row.error) or given_up or again
         changed = anew or row.is_unloaded
         if changed:
             check_place(row)

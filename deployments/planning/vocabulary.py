@@ -13,11 +13,13 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any
 
-from deployments.gguf import TOKENS, GgufHeader
+from deployments.gguf import TOKENS, GgufHeader, LazyArray
 
 # common/speculative.cpp: SPEC_VOCAB_MAX_SIZE_DIFFERENCE, SPEC_VOCAB_CHECK_START_TOKEN_ID.
 MAX_SIZE_DIFFERENCE = 128
 FIRST_COMPARED = 5
+MOST_KNOWN = 256
+_known_prefixes: dict[str, str] = {}
 _DIGEST = 16  # hexadecimal digits kept of each digest
 
 
@@ -109,7 +111,7 @@ def vocab_facts(header: GgufHeader) -> VocabFacts:
         eos=_token_id(header, "eos_token_id", size, defaults.eos),
         add_bos=adds_bos or pre in _ALWAYS_ADDS_BOS,
         add_eos=_flag(header, "add_eos_token", defaults.add_eos),
-        prefixes=_prefixes(header.tokens(), size),
+        prefixes=_prefixes_of(header, size),
     )
 
 
@@ -129,6 +131,19 @@ def _texts(tokens: Iterable[bytes]) -> Iterable[bytes]:
     for number, token in enumerate(tokens):
         text = token.split(b"\0", 1)[0]
         yield text or b"[EMPTY_%d]" % number
+
+
+def _prefixes_of(header: GgufHeader, size: int) -> str:
+    """Worked out once for each vocabulary: a family's models, and their quantisations, have the same."""
+    tokens = header.get(TOKENS)
+    key = tokens.digest() if isinstance(tokens, LazyArray) else sha256(repr(tokens).encode()).hexdigest()
+    if key in _known_prefixes:
+        return _known_prefixes[key]
+    found = _prefixes(header.tokens(), size)
+    if len(_known_prefixes) >= MOST_KNOWN:
+        _known_prefixes.clear()
+    _known_prefixes[key] = found
+    return found
 
 
 def _prefixes(tokens: Sequence[bytes], size: int) -> str:

@@ -30,6 +30,7 @@ from deployments.supervision.instances import (
     is_newer,
     remembered,
     servers_of,
+    serves_old_file,
     slow_load_s,
     values,
 )
@@ -172,7 +173,9 @@ class HostAgent:
             return replace(seen, generation=OUTDATED)
         if seen.generation == deployment.generation:
             return seen
-        if deployment.ought_to_run and self.plans.is_same_command(instance, record):
+        if not deployment.ought_to_run or serves_old_file(instance):
+            return seen
+        if self.plans.is_same_command(instance, record):
             return replace(seen, generation=deployment.generation)
         return seen
 

@@ -100,12 +100,24 @@ def slow_load_s(deployment: Deployment) -> float:
 
 def file_stamp(argv: Sequence[str]) -> str:
     """Tells one file from another that took its name; empty where there is none to look at."""
-    path = argument(argv, "-m")
     try:
-        stats = [shard.stat() for shard in shard_paths(Path(path))] if path else []
+        stats = [path.stat() for path in _loaded_files(argv)]
     except OSError:
         return ""
     return f"{sum(one.st_size for one in stats)} {max(one.st_mtime_ns for one in stats)}" if stats else ""
+
+
+def _loaded_files(argv: Sequence[str]) -> list[Path]:
+    if tuple(argv[1:2]) == ("serve",):
+        return list(Path(argv[2]).glob("*.safetensors"))
+    path = argument(argv, "-m")
+    return list(shard_paths(Path(path))) if path else []
+
+
+def serves_old_file(instance: Instance) -> bool:
+    """Whether another file has taken the name of the one that this engine has loaded."""
+    now = file_stamp(instance.argv) if instance.pid and instance.file_stamp else ""
+    return bool(now) and now != instance.file_stamp
 
 
 def is_newer(server: Record | None, user: Record | None) -> bool:

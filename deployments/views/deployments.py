@@ -23,6 +23,7 @@ from deployments.planning.settings import SETTINGS, with_defaults
 from deployments.role_fields import MODEL
 from deployments.runnable import runnable
 from deployments.strategies import STRATEGIES
+from deployments.supervision.instances import serves_old_file
 from deployments.supervision.launch import command_text
 from deployments.waiting import agent_is_running
 from omni.errors import OmniError
@@ -89,6 +90,7 @@ def _details(found: Deployment) -> dict[str, Any]:
         "state": state,
         "in_transit": state in TRANSIENT or found.is_deleting,
         "instances": list(found.instances.all()),
+        "replaced": any(serves_old_file(instance) for instance in found.instances.all()),
         "failed_instances": [i for i in found.instances.all() if i.error],
         "plan": plan,
         "plan_error": plan_error,
@@ -205,7 +207,7 @@ def quick_deploy(request: HttpRequest, name: str) -> HttpResponse:
 @require_POST
 def start(request: HttpRequest, name: str) -> HttpResponse:
     found = get_object_or_404(Deployment, name=name)
-    services.deployment_start(deployment=found, user=request.user)
+    services.deployment_start(deployment=found, again="again" in request.POST, user=request.user)
     return _acted(request, found)
 
 

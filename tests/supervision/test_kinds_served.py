@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,10 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
-from django.conf import settings
 
 from chat.lanes import choices_for, find_target
 from deployments import services
+from deployments.connecting import EngineConnection, address_of
 from deployments.engines.probe import knows_arch
 from deployments.gateway.directory import read_table
 from deployments.gateway.routing import AUTO, choose
@@ -95,10 +94,10 @@ def served(engine: Engine, ticker: Ticker, path: Path) -> Deployment:
 
 def asked(deployment: Deployment, path: str, body: dict[str, Any]) -> Any:
     """The engine itself: the gateway has no such endpoint."""
-    connection = http.client.HTTPConnection("127.0.0.1", deployment.instances.get().port or 0, timeout=30)
-    headers = {"Authorization": f"Bearer {settings.OMNI_HOME.secret('engine')}", "Content-Type": "application/json"}
-    connection.request("POST", path, json.dumps(body), headers)
-    answer = json.loads(connection.getresponse().read())
+    address = address_of(deployment.instances.get())
+    assert address
+    connection = EngineConnection(address, 30)
+    answer = json.loads(connection.ask("POST", path, json.dumps(body)).read())
     connection.close()
     return answer
 
