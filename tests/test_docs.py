@@ -43,3 +43,9 @@ def test_files_that_the_readme_names_exist() -> None:
 def test_the_picture_is_there() -> None:
     for picture in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README):
         assert (ROOT / picture).stat().st_size > 10_000
+
+
+def test_tests_that_the_security_page_names_exist() -> None:
+    named = set(re.findall(r"`(tests/[\w/]+\.py)`", (ROOT / "docs" / "security.md").read_text()))
+    missing = {name for name in named if not (ROOT / name).exists()}
+    assert len(named) > 10 and not missing
