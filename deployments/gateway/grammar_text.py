@@ -99,7 +99,8 @@ class _Reader:
             raise TooMuch(f"repeats a part at least {low} and at most {high} times")
         if not sequence or sequence[-1].is_lookaround:
             # llama-server has crashed over it.
-            raise TooMuch("has a repetition of nothing")
+            hint = r" (a brace is written \{)" if sign == "{" else ""
+            raise TooMuch(f"has a repetition of nothing{hint}")
         last = sequence[-1]
         if (last.low, last.high) != (1, 1):
             last = Part(alternatives=[[last]])  # x*+ repeats a repetition

@@ -37,8 +37,27 @@ ident ::= [a-z] [a-z0-9_]* ws
 num   ::= [0-9]+ ws
 ws    ::= [ \t\n]*
 """
+CHESS = r"""root   ::= "1. " move " " move "\n" ([1-9] [0-9]? ". " move " " move "\n")+
+move   ::= (pawn | nonpawn | castle) [+#]?
+nonpawn ::= [NBKQR] [a-h]? [1-8]? "x"? [a-h] [1-8]
+pawn   ::= ([a-h] "x")? [a-h] [1-8] ("=" [NBKQR])?
+castle ::= "O-O" "-O"?
+"""
+MADE_FROM_A_SCHEMA = r"""root ::= "{" space a-kv ( "," space ( c-kv ( "," space d-kv )? | d-kv ) )? "}" space
+a-kv ::= "\"a\"" space ":" space string
+c-kv ::= "\"c\"" space ":" space string
+d-kv ::= "\"d\"" space ":" space number
+char ::= [^"\\\x7F\x00-\x1F] | [\\] (["\\bfnrt] | "u" [0-9a-fA-F]{4})
+decimal-part ::= [0-9]{1,16}
+integral-part ::= [0] | [1-9] [0-9]{0,15}
+number ::= ("-"? integral-part) ("." decimal-part)? ([eE] [-+]? integral-part)? space
+string ::= "\"" char* "\"" space
+space ::= | " " | "\n"{1,2} [ \t]{0,20}
+"""
 GOOD_GRAMMARS = [
     JSON_GRAMMAR,
+    CHESS,
+    MADE_FROM_A_SCHEMA,
     ARITHMETIC,
     'root ::= "yes" | "no"',
     'root ::= item+\nitem ::= "- " [^\\r\\n\\u2028]+ "\\n"',
@@ -57,6 +76,10 @@ GOOD_PATTERNS = [
     r"^(?:[A-Z][a-z]+ ?)+$",
     r"^(https?)://.*$",
     r"^[^\]]*\.(png|jpe?g|gif)$",
+    r"^[A-Za-z]+( [A-Za-z]+)*$",
+    r"^(/[^/]+)+/?$",
+    r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2})$",
+    r"^(25[0-5]|2[0-4]\d|1?\d?\d)(\.(25[0-5]|2[0-4]\d|1?\d?\d)){3}$",
 ]
 
 
