@@ -353,15 +353,16 @@ def compare(rig: Rig, case: Case, measured: EngineMemory) -> list[Row]:
     for planned in _as_the_engine_sees_them(use, case):
         real = measured.devices.get(planned.name, Reported())
         own = measured.projected.get(planned.name)
+        shown = planned.document()
         sizes = {
-            "weights": (planned.weights_bytes, real.weights + real.mapped + real.repacked, own and own.model),
-            "kv": (planned.kv_bytes, real.kv, own and own.context),
-            "compute": (planned.compute_bytes, real.compute, own and own.compute),
+            "weights": (shown["weights_bytes"], real.weights + real.mapped + real.repacked, own and own.model),
+            "kv": (shown["kv_bytes"], real.kv, own and own.context),
+            "compute": (shown["compute_bytes"], real.compute, own and own.compute),
         }
         # Some of the host's memory is taken only with use, and the engine has just started.
         later = filling_bytes(rig.shape(case.model), case.settings) if planned.name == "CPU" else 0
         sizes["total"] = (
-            planned.needed_bytes - later,
+            sum(shown[f"{what}_bytes"] for what in ("weights", "kv", "compute", "other")) - later,
             real.total,
             own and own.model + own.context + own.compute,
         )

@@ -45,17 +45,7 @@ def _plan(name: str, plan: Plan) -> Document:
         "reasons": [
             {"code": r.code, "severity": str(r.severity), "text": f"{r.text} {r.fix}".strip()} for r in plan.reasons
         ],
-        "devices": [
-            {
-                "name": use.name,
-                "total_bytes": use.total_bytes,
-                "weights_bytes": use.weights_bytes,
-                "kv_bytes": use.kv_bytes,
-                "compute_bytes": use.compute_bytes,
-                "other_bytes": use.other_bytes,
-            }
-            for use in plan.devices
-        ],
+        "devices": [use.document() for use in plan.devices],
         "instances": [asdict(runnable(instance, name)) for instance in plan.instances],
         "predicted": {"prefill_tps": plan.predicted.prefill_tps, "decode_tps": plan.predicted.decode_tps},
     }

@@ -161,6 +161,17 @@ class DeviceUse:
         """What has to be in memory for the plan to run."""
         return self.needed_bytes - self.reclaimable_bytes
 
+    def document(self) -> dict[str, Any]:
+        """What commands print of it as JSON."""
+        return {
+            "name": self.name,
+            "total_bytes": self.total_bytes,
+            "weights_bytes": self.weights_bytes,
+            "kv_bytes": self.kv_bytes,
+            "compute_bytes": self.compute_bytes,
+            "other_bytes": self.other_bytes,
+        }
+
     @property
     def needed_bytes(self) -> int:
         return self.weights_bytes + self.kv_bytes + self.compute_bytes + self.other_bytes

@@ -11,6 +11,7 @@ from deployments.gguf import read_header
 from deployments.model_facts import facts
 from deployments.planning.from_header import model_shape
 from deployments.planning.plan import DeviceFacts, EngineFacts, Member, Plan, PlanRequest
+from deployments.planning.repacking import Kernels
 from deployments.strategies import get_strategy
 from tests.deployments.gguf_corpus import smollm2
 from tests.planning.tiny_models import write_tiny
@@ -23,7 +24,7 @@ RPC = tuple(DeviceFacts(f"RPC{n}", "rpc", 24 * GIB, endpoint=f"127.0.0.1:{50 + n
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("models")
-    made = {name: write_tiny(folder / f"{name}.gguf", name) for name in ("gemma3", "moe_q4_k", "all_q4_0")}
+    made = {name: write_tiny(folder / f"{name}.gguf", name) for name in ("gemma3", "moe_q4_k", "all_q4_0", "deepseek2")}
     return made | {"smollm2": smollm2()}
 
 
@@ -34,11 +35,12 @@ def planned(
     settings: dict[str, object],
     extra: tuple[str, ...] = (),
     host: DeviceFacts = HOST,
+    kernels: Kernels = Kernels.AVX2,
 ) -> Plan:
     header = read_header(path)
     cards = RPC if strategy == "layer_split" else RPC[:1]
     member = Member(path.stem, str(path), facts(header), model_shape(header), cards)
-    engine = EngineFacts("mine", "llama.cpp", "/bin/llama-server", flags)
+    engine = EngineFacts("mine", "llama.cpp", "/bin/llama-server", flags, kernels=kernels)
     request = PlanRequest(
         strategy, engine, {"model": member}, {"context": 4096} | settings, extra, host_devices=(*RPC, host)
     )
@@ -116,3 +118,20 @@ def test_a_prompt_cache_that_may_outgrow_the_host_is_said(
     plan = planned(paths["smollm2"], real_flags, "independent", {}, host=replace(HOST, total_bytes=ram))
     assert ("prompt_cache" in [reason.code for reason in plan.reasons]) == said
     assert plan.verdict == "viable"
+
+
+@pytest.mark.parametrize(
+    ("model", "kernels", "kept_as_it_is"),
+    [
+        ("deepseek2", Kernels.AMX, True),
+        ("deepseek2", Kernels.AVX2, False),
+        ("all_q4_0", Kernels.AMX, False),
+    ],
+)
+def test_latent_attention_is_not_put_into_tiles_over_which_the_engine_aborts(
+    paths: dict[str, Path], real_flags: frozenset[str], model: str, kernels: Kernels, kept_as_it_is: bool
+) -> None:
+    plan = planned(paths[model], real_flags, "independent", {"gpu_layers": 0}, kernels=kernels)
+    assert ("--no-repack" in plan.instances[0].argv) == kept_as_it_is
+    twice = planned(paths[model], real_flags, "independent", {"gpu_layers": 0}, ("--no-repack",), kernels=kernels)
+    assert twice.instances[0].argv.count("--no-repack") == 1
