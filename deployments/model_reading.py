@@ -19,7 +19,7 @@ from deployments.planning.vocabulary import VocabFacts, vocab_facts
 from deployments.safetensors import FolderError
 
 # Raise it when what is kept of a file changes: every row is then filled again by the next scan.
-READ_VERSION = 1
+READ_VERSION = 2
 POSITIVE_INTEGER_MAX = 2**31 - 1
 # What code that trusts numbers raises on a header that was made to mislead it.
 CONTRADICTIONS = (TypeError, ValueError, ArithmeticError, MemoryError, LookupError, AttributeError, RecursionError)
