@@ -12,6 +12,7 @@ from deployments.models import Binding
 from gpus.discovery import keep_stand_ins, stand_ins_wanted
 from gpus.models import Device, Gpu, Host
 from omni.errors import OmniError
+from omni.roles import ADD_DEVICES, require
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ def has_gpu(host: Host) -> bool:
 
 def stand_ins_on(*, host: Host, user: Any = None) -> None:
     """Switches two of them on; the agent starts their servers. Raises OmniError (has_gpu)."""
+    require(user, ADD_DEVICES)
     if has_gpu(host):
         raise OmniError("has_gpu", "Stand-ins take the place of GPUs, and this host has one.", "Use the GPU.")
     _keep(host, USUAL_COUNT)
@@ -35,6 +37,7 @@ def stand_ins_on(*, host: Host, user: Any = None) -> None:
 
 def stand_ins_off(*, host: Host, user: Any = None) -> None:
     """Switches them off; the agent ends their servers. Raises OmniError (in_use, set_by_environment)."""
+    require(user, ADD_DEVICES)
     if settings.OMNI_STAND_IN_DEVICES:
         text = f"OMNI_STAND_IN_DEVICES={settings.OMNI_STAND_IN_DEVICES} switches them on."
         raise OmniError("set_by_environment", text, "Start Omni without it.")

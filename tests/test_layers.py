@@ -50,6 +50,7 @@ PURE = {
     "deployments/engines/external.py",
     "deployments/engines/external_plan.py",
     "deployments/engines/ik_llama_cpp.py",
+    "deployments/engines/mtp.py",
     "deployments/engines/spellings.py",
     "deployments/engines/tabbyapi.py",
     "deployments/engines/vllm.py",
