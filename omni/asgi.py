@@ -37,8 +37,6 @@ async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
         await django_application(scope, receive, send)
 
 
-# A rig file may have 1 MB, and a form is somewhat larger than what it holds.
-LARGEST_PAGE_BODY_BYTES = 4 << 20
 _in_database = DatabasePool("admit", 1)
 
 
@@ -50,7 +48,7 @@ async def admit(scope: dict[str, Any]) -> int:
     session_key = parse_cookie(cookies).get(settings.SESSION_COOKIE_NAME, "")
     if not session_key or not await _in_database(_is_logged_in)(session_key):
         raise OmniError("forbidden", "Only who is logged in may send so much.", "Log in first.")
-    return LARGEST_PAGE_BODY_BYTES
+    return settings.LARGEST_BODY_BYTES
 
 
 def _is_logged_in(session_key: str) -> bool:

@@ -190,6 +190,14 @@ CONTENT_SECURITY_POLICY = {
     }
 }
 
+# --- bodies -------------------------------------------------------------------------------------
+# A rig file may have 1 MB, and a form is somewhat larger than what it holds. All of it stays in memory: nothing that
+# somebody sends lies in a temporary folder.
+LARGEST_BODY_BYTES = 4 << 20
+DATA_UPLOAD_MAX_MEMORY_SIZE = FILE_UPLOAD_MAX_MEMORY_SIZE = LARGEST_BODY_BYTES
+FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.MemoryFileUploadHandler"]
+DATA_UPLOAD_MAX_NUMBER_FILES = 4
+
 # --- static files -------------------------------------------------------------------------------
 STATIC_URL = "/static/"
 STATIC_ROOT = OMNI_HOME.root / "static"

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+from typing import Any
+
 import pytest
 from django.contrib.auth.models import User
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
 from omni.numbers import LARGEST, whole_number
@@ -129,3 +134,23 @@ def test_everybody_changes_their_own_password_and_stays_logged_in(viewer: Client
     assert viewer_user.check_password(new)
     assert viewer.get("/").status_code == 200
     assert elsewhere.get("/").status_code == 302
+
+
+# --- bodies -----------------------------------------------------------------------------------------
+@pytest.mark.django_db
+@pytest.mark.parametrize("count", [1, 4, 5, 500])
+def test_what_is_sent_to_a_page_never_lies_in_a_temporary_folder(
+    admin: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Any, count: int
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    settings.FILE_UPLOAD_TEMP_DIR = str(tmp_path / "nowhere")
+    admin.raise_request_exception = False
+    size = min(900_000, 3_600_000 // count)
+    sent = {f"file{n or ''}": SimpleUploadedFile("rig.yaml", b"#" * size) for n in range(count)}
+    assert admin.post("/rig-file/", sent).status_code in (200, 400)
+
+
+@pytest.mark.django_db
+def test_more_fields_than_a_form_has_are_refused(admin: Client) -> None:
+    admin.raise_request_exception = False
+    assert admin.post("/rig-file/", {f"k{n}": "x" for n in range(5_000)}).status_code == 400
