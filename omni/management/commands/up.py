@@ -129,7 +129,7 @@ class Command(BaseCommand):
             return
         given = os.environ.get("OMNI_ADMIN_PASSWORD", "")
         if given:
-            _refuse_weak_password(given)
+            refuse_weak_password(given)
         password = given or secrets.token_urlsafe(12)
         users.create_superuser("admin", password=password)
         shown = "the password from OMNI_ADMIN_PASSWORD" if given else f"password {password}  (shown this once)"
@@ -217,7 +217,7 @@ def _log_of(child: Child) -> str:
     return f"The end of {path}:\n{child.last_lines()}"
 
 
-def _refuse_weak_password(password: str) -> None:
+def refuse_weak_password(password: str) -> None:
     """The same rules as for a password that is typed into a page."""
     from django.contrib.auth.password_validation import validate_password
     from django.core.exceptions import ValidationError
