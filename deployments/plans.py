@@ -19,7 +19,7 @@ from deployments.models import Deployment, Engine, Model
 from deployments.planning.architecture import ModelShape
 from deployments.planning.plan import KEY_FILE, DeviceFacts, EngineFacts, Member, Plan, PlanRequest
 from deployments.planning.repacking import Kernels
-from deployments.planning.settings import validated
+from deployments.planning.settings import AUTO, validated
 from deployments.planning.speed import CORE_TFLOPS
 from deployments.planning.vocabulary import VocabFacts
 from deployments.strategies import get_strategy
@@ -27,6 +27,7 @@ from deployments.strategies.on_engine import plan_on_engine
 from deployments.supervision.states import InstanceState
 from gpus.cards import data_sheet
 from gpus.facts import memory_in_use
+from gpus.host import core_limit
 from gpus.links import link_gbps
 from gpus.models import Device, Host
 from omni.errors import OmniError
@@ -103,7 +104,7 @@ def plan_on(
         strategy=strategy,
         engine=engine_facts(engine, (model.arch for model, _ in members.values())),
         members={role: _member(model, names, devices) for role, (model, names) in members.items()},
-        settings=validated(settings),
+        settings=_within_limits(engine.host, validated(settings)),
         extra_args=tuple(extra_args),
         alias=name,
         host_devices=tuple(devices.values()),
@@ -111,6 +112,14 @@ def plan_on(
         slots_folder=str(home.slots / name) if name else str(home.slots),
     )
     return plan_on_engine(get_strategy(strategy), request)
+
+
+def _within_limits(host: Host, settings: Mapping[str, object]) -> Mapping[str, object]:
+    """Engines count the machine's cores, not those that this process may use."""
+    is_here = host.name == django_settings.OMNI_HOST_NAME
+    if settings.get("threads", AUTO) != AUTO or not is_here or not (limit := core_limit()):
+        return settings
+    return {**settings, "threads": limit}
 
 
 # --- rows → facts -----------------------------------------------------------------------------------

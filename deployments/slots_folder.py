@@ -11,9 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 from django.conf import settings
 
+from gpus.host import memory
 from omni.errors import OmniError
 
 _NAME = re.compile(r"kv-(\d+)-[0-9a-f]{16}")
@@ -93,6 +93,6 @@ def room(folder: Path) -> Room:
     """What may still be written there. Raises OSError."""
     usage = shutil.disk_usage(folder)
     # A file system in memory promises more than there is.
-    free_bytes = min(usage.free, psutil.virtual_memory().available)
+    free_bytes = min(usage.free, memory()[1])
     limit_bytes = settings.OMNI_HANDOVER_LIMIT_MIB << 20 or usage.total // 2
     return Room(free_bytes, sweep(folder), limit_bytes)

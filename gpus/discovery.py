@@ -18,6 +18,7 @@ from gpus.models import Device, Gpu, Host
 from gpus.nvml import look
 from gpus.ram import better, measure_ram
 from gpus.sample import CardIdentity, NvmlState, named
+from gpus.visible import visible, wanted
 
 CPU = "CPU"
 _KINDS = {
@@ -164,7 +165,8 @@ def register_engine_devices(host: Host, listed: Iterable[Mapping[str, Any]]) -> 
     comes first. Where that leaves a doubt (no name in common), no card is claimed.
     """
     cards = list(host.gpus.exclude(state=Gpu.State.ABSENT).order_by("pci_bus_id", "index"))
-    unclaimed = {kind: list(cards) for kind in _ON_NVIDIA}
+    # Vulkan does not know CUDA's setting.
+    unclaimed = {kind: list(cards) for kind in _ON_NVIDIA} | {Device.Kind.CUDA: visible(cards, wanted())}
     for place, device in enumerate(listed):
         name = str(device["name"])
         kind = _KINDS.get(re.sub(r"\d+$", "", name).lower(), Device.Kind.OTHER)

@@ -39,6 +39,12 @@ class HostFacts:
     swap_used_bytes: int
     disk_free_bytes: int
     home: str
+    # Of the whole machine, where a control group leaves this process less.
+    machine_ram_bytes: int = 0
+    cores: int = 0
+    machine_cores: int = 0
+    # CUDA_VISIBLE_DEVICES; None where it is not set.
+    visible_cards: str | None = None
 
 
 # --- the host -------------------------------------------------------------------------------------
@@ -78,7 +84,35 @@ def _disk(facts: HostFacts) -> Finding | None:
     return Finding("disk_low", "caution", "The disk is nearly full", text, "Remove models or old logs.")
 
 
-HOST_RULES: tuple[Callable[[HostFacts], Finding | None], ...] = (_nvml, _ram, _swap, _disk)
+def _limits(facts: HostFacts) -> Finding | None:
+    parts = []
+    if facts.ram_total_bytes < facts.machine_ram_bytes:
+        parts.append(f"{bytes_text(facts.ram_total_bytes)} of {bytes_text(facts.machine_ram_bytes)} of main memory")
+    if facts.cores < facts.machine_cores:
+        parts.append(f"{facts.cores} of {facts.machine_cores} cores")
+    if not parts:
+        return None
+    text = f"The panel and its engines may use {' and '.join(parts)}; plans count with that."
+    fix = "Raise the limits of the container or service (cgroup), or of its CPU affinity, if that is not meant."
+    return Finding("limited", "info", "Only a part of the machine may be used", text, fix)
+
+
+def _visible_cards(facts: HostFacts) -> Finding | None:
+    if facts.visible_cards is None:
+        return None
+    text = f"CUDA_VISIBLE_DEVICES is {facts.visible_cards!r}: CUDA engines see these cards, in this order."
+    fix = "Numbers count in bus order, as nvidia-smi does. Start the panel without it to use every card."
+    return Finding("cards_hidden", "info", "CUDA_VISIBLE_DEVICES is set", text, fix)
+
+
+HOST_RULES: tuple[Callable[[HostFacts], Finding | None], ...] = (
+    _nvml,
+    _ram,
+    _swap,
+    _disk,
+    _limits,
+    _visible_cards,
+)
 
 
 # --- the agent ------------------------------------------------------------------------------------
@@ -180,6 +214,18 @@ def host_findings(facts: HostFacts) -> list[Finding]:
 
 def card_findings(card: CardSample) -> list[Finding]:
     return [finding for rule in CARD_RULES if (finding := rule(card))]
+
+
+def unusable_findings(cards: Iterable[CardIdentity], usable: Collection[str], hidden: str | None) -> list[Finding]:
+    """Cards that the driver lists and no engine does; `usable` are the UUIDs of those that some engine lists."""
+    names = [card.shown_name for card in cards if card.uuid not in usable]
+    # Who hides cards on purpose need not be told that they are not used.
+    if not names or hidden is not None:
+        return []
+    which = "Cards that no engine can use" if len(names) > 1 else "A card that no engine can use"
+    text = f"{' and '.join(names)}: no engine that is known here lists {'them' if len(names) > 1 else 'it'}."
+    fix = "Install a llama.cpp built with CUDA, name it in OMNI_LLAMA_SERVER or OMNI_ENGINES, and scan."
+    return [Finding("card_unusable", "caution", which, text, fix)]
 
 
 def absent_findings(known: Iterable[CardIdentity], seen: Iterable[str]) -> list[Finding]:

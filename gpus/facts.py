@@ -8,6 +8,7 @@ from typing import Any
 
 from django.conf import settings
 
+from gpus import visible
 from gpus.doctor import (
     SEVERITIES,
     Finding,
@@ -16,6 +17,7 @@ from gpus.doctor import (
     card_findings,
     host_findings,
     offer_findings,
+    unusable_findings,
 )
 from gpus.host import host_facts
 from gpus.models import Device, Gpu, Host
@@ -33,7 +35,7 @@ def diagnose(host: Host) -> list[Finding]:
     findings = agent_findings(host.troubles) + host_findings(host_facts(settings.OMNI_HOME.root, report.state))
     for identity, sample in zip(identities, report.samples, strict=True):
         findings += card_findings(CardSample(**{**vars(sample), "name": identity.shown_name}))
-    findings += _offer_findings(host)
+    findings += _offer_findings(host) + _unusable_findings(host)
     return findings + absent_findings(known, (identity.uuid for identity in identities))
 
 
@@ -45,10 +47,16 @@ def latest_findings(host: Host) -> list[Finding]:
         # What is normal for a busy card stands on the card itself.
         findings += [finding for finding in card_findings(sample) if finding.severity != "info"]
     here = host.gpus.exclude(state=Gpu.State.ABSENT).values_list("uuid", flat=True)
-    findings += absent_findings(known_cards(host), here)
+    findings += absent_findings(known_cards(host), here) + _unusable_findings(host)
     # What is quiet about devices across hosts stands with them.
     findings += [finding for finding in _offer_findings(host) if finding.severity != "info"]
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+
+
+def _unusable_findings(host: Host) -> list[Finding]:
+    here = set(host.gpus.filter(state=Gpu.State.OK).values_list("uuid", flat=True))
+    listed = host.devices.filter(is_present=True, gpu__isnull=False).values_list("gpu__uuid", flat=True)
+    return unusable_findings([card for card in known_cards(host) if card.uuid in here], set(listed), visible.wanted())
 
 
 def _offer_findings(host: Host) -> list[Finding]:

@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 from django.conf import settings
 
+from gpus import cgroup, visible
 from gpus.doctor import HostFacts
 from gpus.sample import CardSample, HostSample, NvmlState
 from omni.listeners import own_listener
@@ -28,33 +29,60 @@ class HostMeter:
         psutil.cpu_percent()
 
     def sample(self) -> HostSample:
-        memory, swap = psutil.virtual_memory(), psutil.swap_memory()
+        total_bytes, available_bytes = memory()
+        swap = psutil.swap_memory()
         return HostSample(
             cpu_percent=psutil.cpu_percent(),
-            ram_used_bytes=memory.total - memory.available,
-            ram_total_bytes=memory.total,
+            ram_used_bytes=total_bytes - available_bytes,
+            ram_total_bytes=total_bytes,
             swap_used_bytes=swap.used,
             load_1=round(os.getloadavg()[0], 2),
         )
+
+
+# --- what this process may use --------------------------------------------------------------------
+def memory() -> tuple[int, int]:
+    """Bytes of main memory in all and free, of the machine or of the tightest control group around this process."""
+    machine, limited = psutil.virtual_memory(), cgroup.limits().memory
+    if limited is None or limited.limit_bytes >= machine.total:
+        return machine.total, machine.available
+    return limited.limit_bytes, min(limited.free_bytes, machine.available)
+
+
+def cores() -> int:
+    """Threads that find something to compute on: of the machine, of the affinity and of the control group."""
+    found = [psutil.cpu_count() or 1, len(os.sched_getaffinity(0))]
+    if limited := cgroup.limits().threads:
+        found.append(limited)
+    return min(found)
+
+
+def core_limit() -> int | None:
+    """None where all of the machine's cores may be used: then engines choose best for themselves."""
+    return found if (found := cores()) < (psutil.cpu_count() or 1) else None
 
 
 def host_row() -> dict[str, Any]:
     """What a Host row keeps."""
     return {
         "cpu_name": _cpu_name()[:200],
-        "cpu_count": psutil.cpu_count() or 0,
-        "ram_bytes": psutil.virtual_memory().total,
+        "cpu_count": cores(),
+        "ram_bytes": memory()[0],
     }
 
 
 def host_facts(home: Path, nvml: NvmlState) -> HostFacts:
     """What the doctor wants to know of this machine now."""
-    memory, swap = psutil.virtual_memory(), psutil.swap_memory()
+    total_bytes, available_bytes = memory()
     return HostFacts(
         nvml=nvml,
-        ram_total_bytes=memory.total,
-        ram_available_bytes=memory.available,
-        swap_used_bytes=swap.used,
+        ram_total_bytes=total_bytes,
+        ram_available_bytes=available_bytes,
+        machine_ram_bytes=psutil.virtual_memory().total,
+        cores=cores(),
+        machine_cores=psutil.cpu_count() or 0,
+        visible_cards=visible.wanted(),
+        swap_used_bytes=psutil.swap_memory().used,
         disk_free_bytes=psutil.disk_usage(str(home)).free,
         home=str(home),
     )
@@ -74,7 +102,7 @@ class StandIn:
         self.name, self.port = name, port
         self.process: psutil.Process | None = None
         self.look_due_s = float("-inf")
-        self.total_bytes = psutil.virtual_memory().total
+        self.total_bytes = memory()[0]
 
     def sample(self, now_s: float) -> CardSample:
         used, percent = self._measure(now_s)

@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 
 import psutil
 
+from gpus.host import cores, memory
+
 MIB = 1 << 20
 # Larger than the caches of one core's share; smaller where memory is scarce.
 BLOCK_BYTES, LEAST_BLOCK_BYTES = 64 * MIB, 8 * MIB
@@ -43,8 +45,8 @@ def measure_ram(threads: int | None = None) -> Reading:
 
     memmove lets other threads run meanwhile. Takes a second at most, and a tenth of the free memory.
     """
-    count = max(1, min(threads or len(os.sched_getaffinity(0)), 16))
-    room = int(psutil.virtual_memory().available * MOST_OF_FREE) // (2 * count)
+    count = max(1, min(threads or cores(), 16))
+    room = int(memory()[1] * MOST_OF_FREE) // (2 * count)
     size = max(min(BLOCK_BYTES, room), LEAST_BLOCK_BYTES)
     blocks = [(ctypes.create_string_buffer(size), ctypes.create_string_buffer(size)) for _ in range(count)]
 

@@ -9,6 +9,9 @@ import tempfile
 
 for name in [name for name in os.environ if name.startswith("OMNI_") and not name.startswith("OMNI_TEST_")]:
     del os.environ[name]
+# The tests ask servers of this machine; panels that they start get a proxy that leads nowhere (see tests/panel.py).
+for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+    del os.environ[name]
 _home = tempfile.mkdtemp(prefix="omni-test-")
 atexit.register(shutil.rmtree, _home, ignore_errors=True)
 os.environ |= {"OMNI_HOME": _home, "OMNI_HOST_NAME": "testhost", "HF_HUB_OFFLINE": "1"}

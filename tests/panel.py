@@ -21,6 +21,8 @@ from tests.helpers import free_port, panel_ports, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
 PASSWORD = "a-password-for-tests"
+# A panel asks itself, its engines and servers of this machine; what it takes for its own is never behind a proxy.
+DEAD_PROXY = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:1")
 CLEAR = """
 from deployments import services
 from deployments.models import Deployment, Route
@@ -71,6 +73,9 @@ class RunningPanel:
         keep = {k: v for k, v in os.environ.items() if not k.startswith(("OMNI_", "DJANGO_"))}
         return {
             **keep,
+            **DEAD_PROXY,
+            # A hub of the tests, as whoever has one of their own would set it.
+            **({"no_proxy": "127.0.0.1"} if "HF_ENDPOINT" in keep else {}),
             "OMNI_HOME": str(self.home),
             "OMNI_HOST_NAME": "testhost",
             "OMNI_ADMIN_PASSWORD": PASSWORD,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 
 from deployments.engines.portable_cpu import library_env
+from gpus import visible
 
 # 135 of llama-server's flags can also be set by LLAMA_ARG_* variables: only what a process needs is handed on.
-KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "VK_ICD_FILENAMES")
+KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "VK_ICD_FILENAMES", visible.NAME)
 
 
 # Cards are counted in bus order, as NVML counts them. One that aborts must not wait for a debugger's backtrace first,

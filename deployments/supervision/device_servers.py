@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zlib
 
 from django.conf import settings
@@ -14,6 +13,7 @@ from deployments.planning.plan import PORT, InstancePlan
 from deployments.supervision import ports
 from deployments.supervision.namespaces import are_available
 from deployments.supervision.reconcile import Desired
+from gpus.host import cores
 from gpus.models import Device, Host
 from omni.addresses import is_loopback
 from omni.errors import OmniError
@@ -23,7 +23,7 @@ RPC_ROLE = "rpc"
 # The generation of stand-ins in a network namespace; one that is found running outside of it is replaced.
 APART = 2
 # Two stand-ins and an engine share the cores of the machine they stand on.
-RPC_THREADS = max(1, (os.cpu_count() or 2) // 2)
+RPC_THREADS = max(1, cores() // 2)
 
 
 def is_offered(device: Device) -> bool:

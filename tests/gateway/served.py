@@ -17,7 +17,7 @@ import openai
 from omni.home import Home
 from tests import postgres
 from tests.helpers import free_port, wait_until
-from tests.panel import ROOT
+from tests.panel import DEAD_PROXY, ROOT
 
 PREPARE = """
 import json
@@ -54,7 +54,7 @@ class Served:
     @property
     def env(self) -> dict[str, str]:
         home = {"OMNI_HOME": str(self.home.root), "OMNI_HOST_NAME": "testhost"}
-        return {**os.environ, **self.database, **home, **self.extra_env}
+        return {**os.environ, **DEAD_PROXY, **self.database, **home, **self.extra_env}
 
     def shell(self, code: str) -> str:
         argv = [sys.executable, "manage.py", "shell", "-v0", "-c", code]

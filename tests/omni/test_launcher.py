@@ -7,12 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
 from omni.launcher import Child, exit_text
 from omni.management.commands.up import root_warning
 from tests.helpers import wait_until
+from tests.panel import RunningPanel
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
@@ -88,3 +90,13 @@ print(c.process.pid, flush=True); time.sleep(60)
 def test_root_is_told_what_it_risks_and_what_to_do_and_others_are_told_nothing() -> None:
     assert "as root" in root_warning(0) and "useradd" in root_warning(0)
     assert root_warning(1000) == ""
+
+
+def test_a_panel_that_answers_to_another_name_starts_behind_a_proxy_that_leads_nowhere(
+    fresh_panel: RunningPanel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RunningPanel, "env", {**fresh_panel.env, "OMNI_ALLOWED_HOSTS": "omni.lan"})
+    fresh_panel.start()
+    wait_until(lambda: "Omni is ready" in fresh_panel.said(), 60, fresh_panel.said)
+    assert httpx.get(f"{fresh_panel.url}/login/", headers={"Host": "omni.lan"}).status_code == 200
+    assert httpx.get(f"{fresh_panel.url}/login/", headers={"Host": "other.lan"}).status_code == 400
