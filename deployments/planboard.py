@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from django.db import transaction
 from django.http import QueryDict
 
 from deployments import services
@@ -107,13 +108,15 @@ def deploy(board: Board, *, strategy: str, name: str, user: Any = None) -> Deplo
         raise OmniError("not_viable", "This does not fit as it is set.", "Change what the reasons name.")
     # What the planner chose for itself is kept: planned again at the start, the command is the one shown here.
     chosen = {key: value for key, value in plan.settings.items() if key in SETTINGS}
-    made = services.deployment_create(
-        name=name.strip() or outcome.name,
-        strategy=outcome.strategy.name,
-        engine=next(e for e in board.stock.engines if str(e.pk) == board.form.cleaned_data[ENGINE]),
-        members=outcome.members,
-        settings={**board.form.settings(), **chosen},
-        user=user,
-    )
-    services.deployment_start(deployment=made, user=user)
+    # Both or neither: what has no place at the moment does not stay behind under the name.
+    with transaction.atomic():
+        made = services.deployment_create(
+            name=name.strip() or outcome.name,
+            strategy=outcome.strategy.name,
+            engine=next(e for e in board.stock.engines if str(e.pk) == board.form.cleaned_data[ENGINE]),
+            members=outcome.members,
+            settings={**board.form.settings(), **chosen},
+            user=user,
+        )
+        services.deployment_start(deployment=made, user=user)
     return made

@@ -10,8 +10,8 @@ from django.db import IntegrityError, transaction
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
-from deployments.deployment_checks import check_location, check_name, free_name, name_taken
-from deployments.discovery import engine_paths, local_host
+from deployments.deployment_checks import check_location, check_name, name_taken
+from deployments.discovery import engine_paths
 from deployments.engines import get_flavour, reads_gguf
 from deployments.engines.flags import allowed_args
 from deployments.models import Binding, Deployment, Engine, Model
@@ -220,22 +220,6 @@ def deployment_delete(*, deployment: Deployment, user: Any = None) -> None:
         row.save()
         _announce(row)
     log.info("%s deleted deployment %s", user or "somebody", row.name)
-
-
-def quick_deploy(*, model: Model, user: Any = None) -> Deployment:
-    """Runs the model on the first accelerator with default settings; one that is there already is started."""
-    require(user, OPERATE)
-    found = Deployment.objects.filter(bindings__model=model, is_deleting=False).order_by("pk").first()
-    if found is None:
-        host = local_host()
-        engine = default_engine(host, model)
-        members = {"model": (model, [default_device(host, engine).name])}
-        found = deployment_create(
-            name=free_name(model.name), strategy="independent", engine=engine,
-            members=members, settings={}, user=user,
-        )  # fmt: skip
-    deployment_start(deployment=found, user=user)
-    return found
 
 
 def model_delete(*, model: Model, user: Any = None) -> None:

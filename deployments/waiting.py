@@ -42,16 +42,20 @@ def wait_for(deployment: Deployment, state: str, timeout_s: float) -> None:
         if state == "ready" and now.state == "failed":
             raise OmniError("start_failed", f"{now.name} could not be started: {cause(now)}")
         if time.monotonic() >= deadline:
-            text = f"{now.name} is {now.state} after {timeout_s:g} s, not {state}."
-            raise OmniError("timeout", text, "Look at its page, or wait longer.", retry=True)
+            text = f"{now.name} is {now.state} after {timeout_s:g} s, not {state}. {known_cause(now)}"
+            raise OmniError("timeout", text.strip(), "Look at its page, or wait longer.", retry=True)
         time.sleep(POLL_S)
 
 
 def cause(deployment: Deployment) -> str:
     """Why it does not run, with the line of the log that tells."""
+    return known_cause(deployment) or "no cause is known; its log may tell."
+
+
+def known_cause(deployment: Deployment) -> str:
     if deployment.error:
         return deployment.error
     for instance in deployment.instances.all():
         if instance.error:
             return f"{instance.error} {instance.log_line}".strip()
-    return "no cause is known; its log may tell."
+    return ""

@@ -100,8 +100,19 @@ class Deployment(models.Model):
     @property
     def state(self) -> str:
         """What its instances add up to (see supervision.states)."""
-        states = [instance.state for instance in self.instances.all()]
+        states = [self._state_of(instance) for instance in self.instances.all()]
         return deployment_state(states, desired=self.desired, error=bool(self.error), unloaded=self.is_unloaded)
+
+    def _state_of(self, instance: Instance) -> str:
+        """Of a start that somebody asked for after a failure nothing is known until the agent has tried."""
+        is_earlier = instance.state == InstanceState.FAILED and instance.generation < self.generation
+        return InstanceState.STARTING if is_earlier and self.ought_to_run else instance.state
+
+    @property
+    def can_be_stopped(self) -> bool:
+        """Of one that has failed there is something to stop where a part of it runs."""
+        has_processes = any(instance.pid for instance in self.instances.all())
+        return self.desired == self.Desired.RUNNING and (self.state != InstanceState.FAILED or has_processes)
 
     @property
     def shown_state(self) -> str:

@@ -127,6 +127,8 @@ NEVER_READY = Cause(
     permanent=True,
 )  # fmt: skip
 ALREADY = "it is ending"
+# No failure: why there is no process yet. It goes with the start.
+WAITING = "waiting"
 HUNG = Cause("hung", "The engine accepts connections and does not answer.", "It is started again.")
 
 CLOSED = Cause("hung", "The engine's process lives and no longer accepts connections.", "It is started again.")
@@ -280,6 +282,7 @@ def _starting(desired: Desired, memory: Memory, now_s: float) -> Decision:
     again = memory.state == S.CRASHED
     memory = replace(memory, restarts=memory.restarts + again)
     if desired.waits_for:
-        return _to(memory, S.STARTING, now_s, f"waits for {', '.join(desired.waits_for)}")
+        names = ", ".join(desired.waits_for)
+        return _to(memory, S.STARTING, now_s, f"waits for {names}", cause=Cause(WAITING, f"It waits for {names}.", ""))
     memory = replace(memory, ready_s=None, answered_s=now_s, next_start_s=now_s)
     return _to(memory, S.STARTING, now_s, "started again" if again else "started", Action.START)

@@ -14,7 +14,7 @@ from deployments.supervision.instances import ran_here, values
 from deployments.supervision.log_reading import notice
 from deployments.supervision.logs import since_start
 from deployments.supervision.process import Record
-from deployments.supervision.reconcile import Action, Decision
+from deployments.supervision.reconcile import WAITING, Action, Decision
 from deployments.supervision.states import InstanceState
 
 
@@ -79,5 +79,5 @@ def _cause(instance: Instance, decision: Decision, old: str) -> None:
     elif cause:
         instance.error_code, instance.log_line = cause.code, cause.line
         instance.error = f"{cause.text} {cause.fix}".strip()
-    elif decision.memory.state == InstanceState.STOPPED:
+    elif decision.memory.state == InstanceState.STOPPED or instance.error_code == WAITING:
         instance.error_code = instance.error = instance.log_line = ""

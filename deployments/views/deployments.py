@@ -10,14 +10,13 @@ from django.contrib import messages
 from django.db.models import Prefetch, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from deployments import services
+from deployments import one_click, services
 from deployments.discovery import local_host
 from deployments.effects import effects
 from deployments.forms import DeploymentForm, typed_so_far
-from deployments.models import Deployment, Engine, Instance, Model, Transition
+from deployments.models import Deployment, Engine, Instance, Model, Role, Transition
 from deployments.planning.plan import Plan
 from deployments.planning.settings import SETTINGS, with_defaults
 from deployments.role_fields import MODEL
@@ -27,6 +26,7 @@ from deployments.supervision.instances import serves_old_file
 from deployments.supervision.launch import command_text
 from deployments.waiting import agent_is_running
 from omni.errors import OmniError
+from omni.htmx import go_to, is_htmx, render_page_or_part
 
 TRANSIENT = ("starting", "loading", "stopping", "crashed")
 HISTORY_LENGTH = 30
@@ -42,7 +42,7 @@ def deployments(request: HttpRequest) -> HttpResponse:
         "agent_runs": agent_is_running(local_host()),
         "has_models": Model.deployable().exists(),
     }
-    return render(request, _template(request, "deployments"), context)
+    return _shown(request, "deployments", context)
 
 
 @require_GET
@@ -51,7 +51,8 @@ def quick(request: HttpRequest) -> HttpResponse:
     rows = list(_with_relations(Deployment.objects.filter(is_deleting=False)))
     by_model: dict[int, Deployment] = {}
     for row in rows:
-        for binding in row.bindings.all():
+        # What a model only drafts for is another model's.
+        for binding in (each for each in row.bindings.all() if each.role != Role.DRAFT):
             by_model.setdefault(binding.model_id, row)
     models = Model.deployable().defer("facts", "shape", "vocab", "shards")
     context = {
@@ -66,12 +67,12 @@ def quick(request: HttpRequest) -> HttpResponse:
 def deployment(request: HttpRequest, name: str) -> HttpResponse:
     found = _with_relations(Deployment.objects.filter(name=name)).first()
     if found is None:
-        if not request.htmx:  # type: ignore[attr-defined]
+        if not is_htmx(request):
             raise Http404
         # Its row went away while the page was open: it has been deleted.
         messages.success(request, f"{name} is deleted.")
-        return _redirect(request, "deployments:deployments")
-    return render(request, _template(request, "deployment"), _details(found))
+        return go_to(request, "deployments:deployments")
+    return _shown(request, "deployment", _details(found))
 
 
 @dataclass(frozen=True)
@@ -145,12 +146,20 @@ def create(request: HttpRequest) -> HttpResponse:
         form = DeploymentForm(request.POST, host=host)
         if form.is_valid() and (made := _saved(form, request)):
             if "start" in request.POST:
-                services.deployment_start(deployment=made, user=request.user)
+                _start_or_say(request, made)
             return redirect("deployments:deployment", made.name)
     else:
         initial = _first_choices(request.GET.get("model", "")) | typed_so_far(request.GET)
         form = DeploymentForm(host=host, initial=initial)
     return render(request, "deployments/form.html", _form_context(form))
+
+
+def _start_or_say(request: HttpRequest, made: Deployment) -> None:
+    """It is kept all the same: what was filled in is not to be typed again."""
+    try:
+        services.deployment_start(deployment=made, user=request.user)
+    except OmniError as error:
+        messages.error(request, f"{made.name} is created and not started. {error}")
 
 
 def _form_context(form: DeploymentForm) -> dict[str, Any]:
@@ -200,8 +209,8 @@ def _saved(form: DeploymentForm, request: HttpRequest) -> Deployment | None:
 # --- acting ---------------------------------------------------------------------------------------
 @require_POST
 def quick_deploy(request: HttpRequest, name: str) -> HttpResponse:
-    made = services.quick_deploy(model=get_object_or_404(Model, name=name), user=request.user)
-    return _redirect(request, "deployments:deployment", made.name)
+    made = one_click.deploy(model=get_object_or_404(Model, name=name), user=request.user)
+    return go_to(request, "deployments:deployment", made.name)
 
 
 @require_POST
@@ -222,7 +231,7 @@ def stop(request: HttpRequest, name: str) -> HttpResponse:
 def delete(request: HttpRequest, name: str) -> HttpResponse:
     found = get_object_or_404(Deployment, name=name)
     services.deployment_delete(deployment=found, user=request.user)
-    if request.htmx:  # type: ignore[attr-defined]
+    if is_htmx(request):
         return _acted(request, found)
     messages.info(request, f"{found.name} goes away once its processes are gone.")
     return redirect("deployments:deployments")
@@ -230,7 +239,7 @@ def delete(request: HttpRequest, name: str) -> HttpResponse:
 
 def _acted(request: HttpRequest, found: Deployment) -> HttpResponse:
     """Nothing to swap: the fragments on the page fetch themselves anew."""
-    if not request.htmx:  # type: ignore[attr-defined]
+    if not is_htmx(request):
         return redirect("deployments:deployment", found.name)
     response = HttpResponse(status=204)
     response["HX-Trigger"] = json.dumps({f"deployment-{found.pk}": {}, "deployments-changed": {}})
@@ -238,18 +247,8 @@ def _acted(request: HttpRequest, found: Deployment) -> HttpResponse:
 
 
 # --- shared ---------------------------------------------------------------------------------------
-def _template(request: HttpRequest, page: str) -> str:
-    """The fragment alone for htmx, the page around it for everybody else."""
-    htmx = request.htmx  # type: ignore[attr-defined]
-    return f"deployments/_{page}.html" if htmx and not htmx.boosted else f"deployments/{page}.html"
-
-
-def _redirect(request: HttpRequest, to: str, *args: str) -> HttpResponse:
-    if not request.htmx:  # type: ignore[attr-defined]
-        return redirect(to, *args)
-    response = HttpResponse(status=204)
-    response["HX-Redirect"] = reverse(to, args=args)
-    return response
+def _shown(request: HttpRequest, page: str, context: dict[str, Any]) -> HttpResponse:
+    return render_page_or_part(request, f"deployments/{page}.html", f"deployments/_{page}.html", context)
 
 
 def _with_relations(rows: QuerySet[Deployment]) -> QuerySet[Deployment]:

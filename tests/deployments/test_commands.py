@@ -17,6 +17,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 from django.utils import timezone
 
+from deployments import services
 from deployments.models import ApiKey, Deployment, Instance, Model
 from deployments.rig_reader import parse
 from gpus.models import Host
@@ -128,6 +129,19 @@ def test_a_start_that_fails_says_why_at_once(deployment: Deployment) -> None:
     told = pytest.raises(CommandError, match="could not be started: The model file is gone")
     with AgentStandsIn("failed", "The model file is gone."), told:
         call_command("start", "small", "--wait", "30")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_start_after_a_failure_waits_for_the_new_attempt(deployment: Deployment) -> None:
+    services.deployment_start(deployment=deployment)
+    row = Deployment.objects.get()
+    failed = {"state": "failed", "error": "The model file is gone.", "generation": row.generation}
+    Instance.objects.create(host=row.host, deployment=row, role="model", **failed)
+    assert Deployment.objects.get().state == "failed"
+    services.deployment_start(deployment=deployment)
+    assert Deployment.objects.get().state == "starting", "of the new attempt nothing is known yet"
+    with AgentStandsIn("ready"):
+        assert said("start", "small", "--wait", "30") == "small runs.\n"
 
 
 @pytest.mark.django_db(transaction=True)

@@ -12,7 +12,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.test import Client
 
-from deployments import library, model_reading, services
+from deployments import library, model_reading, one_click, services
 from deployments.engines.vllm import Vllm
 from deployments.models import Deployment, Engine, Model
 from deployments.planning.settings import SETTINGS
@@ -226,12 +226,12 @@ def test_a_quick_deployment_takes_what_loads_it_or_says_what_is_missing(
     tiny: Model, engine: Engine, host: Host
 ) -> None:
     with pytest.raises(OmniError, match="no engine on this host loads such") as refused:
-        services.quick_deploy(model=tiny)
+        one_click.deploy(model=tiny)
     assert "OMNI_ENGINES" in refused.value.fix and not Deployment.objects.exists()
 
 
 def test_a_quick_deployment_runs_on_the_engines_own_kind_of_device(tiny: Model, engine: Engine, vllm: Engine) -> None:
-    made = services.quick_deploy(model=tiny)
+    made = one_click.deploy(model=tiny)
     assert (made.engine, made.bindings.get().devices) == (vllm, ["CPU"])
 
 

@@ -12,9 +12,10 @@ from django.utils import timezone
 
 from deployments import services
 from deployments.gateway.directory import serving
-from deployments.models import Deployment, Instance
+from deployments.models import Deployment, Instance, Model
+from deployments.planning.settings import SETTINGS
 from deployments.reports import status_document
-from gpus.models import Host
+from gpus.models import Device, Host
 from omni.errors import OmniError
 from tests.deployments.test_pages import HTMX, page, running
 
@@ -51,6 +52,27 @@ def test_one_that_lets_answers_finish_says_until_when_and_can_be_stopped_at_once
     assert Deployment.objects.get().ends_now
     services.deployment_start(deployment=deployment)
     assert not Deployment.objects.get().ends_now, "the next stop waits again"
+
+
+def test_one_that_has_failed_offers_a_start_and_no_stop_but_of_what_runs(
+    admin: Client, agent: Host, deployment: Deployment
+) -> None:
+    services.deployment_start(deployment=deployment)
+    running(deployment, state="failed", pid=None, error="The model file is gone.")
+    for path in (LIST, ONE):
+        text = page(admin, path)
+        assert "Start<" in text and "Stop<" not in text and "The model file is gone." in text
+    Instance.objects.create(host=agent, deployment=deployment, role="draft", state="ready", pid=77)
+    for path in (LIST, ONE):
+        assert "Stop<" in page(admin, path)
+
+
+def test_one_that_waits_says_for_what_on_every_page(admin: Client, agent: Host, deployment: Deployment) -> None:
+    services.deployment_start(deployment=deployment)
+    why = "It waits for RPC0 (in use by other)."
+    running(deployment, state="starting", pid=None, error_code="waiting", error=why)
+    for path in (LIST, ONE, "/deployments/quick/"):
+        assert why in page(admin, path), path
 
 
 def test_an_unloaded_one_says_why_and_is_loaded_by_a_click(admin: Client, unloaded: Deployment) -> None:
@@ -144,3 +166,33 @@ def test_a_group_is_typed_in_the_form(admin: Client, deployment: Deployment) -> 
     form |= {"engine": str(deployment.engine_id), "setting_exclusive_group": "card", "setting_when_taken": "swap"}
     assert admin.post("/deployments/small/change/", form).status_code == 302
     assert Deployment.objects.get().settings == {"exclusive_group": "card", "when_taken": "swap"}
+
+
+# --- no place -------------------------------------------------------------------------------------
+@pytest.fixture
+def occupied(make_deployment: Make, agent: Host) -> Deployment:
+    """A small card with one that fills most of it."""
+    Device.objects.create(host=agent, name="CUDA0", kind="cuda", memory_bytes=300 << 20)
+    model = Model.objects.get()
+    other = make_deployment("other", members={"model": (model, ["CUDA0"])}, settings={"context": 512})
+    services.deployment_start(deployment=other)
+    running(other)
+    return other
+
+
+def test_the_plan_page_says_at_once_who_is_in_the_way_and_keeps_nothing(operator: Client, occupied: Deployment) -> None:
+    text = operator.post("/plan/?device=CUDA0&context=512", {"strategy": "independent"}).content.decode()
+    assert "has no place" in text and "where other holds" in text
+    assert [row.name for row in Deployment.objects.all()] == ["other"]
+
+
+def test_a_form_that_creates_and_starts_keeps_what_was_filled_in_and_says_why_it_does_not_run(
+    operator: Client, occupied: Deployment
+) -> None:
+    defaults = {f"setting_{key}": setting.default for key, setting in SETTINGS.items()} | {"setting_context": 512}
+    chosen = {"strategy": "independent", "model": Model.objects.get().name, "devices": ["CUDA0"]}
+    body = defaults | chosen | {"engine": occupied.engine_id, "name": "second", "extra_args": "", "start": "yes"}
+    answer = operator.post("/deployments/new/", body, follow=True)
+    text = answer.content.decode()
+    assert "second is created and not started" in text and "where other holds" in text
+    assert Deployment.objects.get(name="second").desired == "stopped"

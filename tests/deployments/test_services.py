@@ -13,6 +13,7 @@ from django.db import connection
 
 from deployments import services
 from deployments.deployment_checks import free_name
+from deployments.discovery import local_host
 from deployments.models import Deployment, Engine, Instance, Model, Route
 from deployments.planning.plan import SOCKET
 from deployments.supervision.states import InstanceState
@@ -193,13 +194,6 @@ def test_a_model_in_use_is_kept_and_the_deployments_are_named(deployment: Deploy
 
 
 # --- choosing -------------------------------------------------------------------------------------
-def test_a_quick_deployment_runs_on_the_first_accelerator(engine: Engine, model: Model, host: Host) -> None:
-    made = services.quick_deploy(model=model)
-    assert (made.name, made.bindings.get().devices) == ("smollm2-135m-instruct-q4_1", ["RPC0"])
-    assert fresh(made).desired == "running"
-    assert services.quick_deploy(model=model).pk == made.pk
-
-
 @pytest.mark.parametrize(
     ("extra", "expected"),
     [([], "RPC0"), ([("CUDA1", "cuda", 1), ("CUDA0", "cuda", 0)], "CUDA0"), ([("Vulkan0", "vulkan", 0)], "Vulkan0")],
@@ -216,7 +210,7 @@ def test_a_device_that_went_away_is_not_chosen(host: Host) -> None:
 
 
 def test_without_an_engine_or_device_it_is_said_what_to_do(db: None) -> None:
-    host = services.local_host()
+    host = local_host()
     with pytest.raises(OmniError, match="OMNI_LLAMA_SERVER"):
         services.default_engine(host)
     with pytest.raises(OmniError, match="Start the agent"):

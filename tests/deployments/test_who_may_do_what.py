@@ -368,7 +368,7 @@ def test_a_service_refuses_who_has_no_right_whatever_page_called_it(viewer_user:
         lambda: services.deployment_stop(deployment=deployment, user=viewer_user),
         lambda: services.deployment_change(deployment=deployment, settings={}, user=viewer_user),
         lambda: services.deployment_delete(deployment=deployment, user=viewer_user),
-        lambda: services.quick_deploy(model=model, user=viewer_user),
+        lambda: one_click.deploy(model=model, user=viewer_user),
         lambda: services.model_delete(model=model, user=viewer_user),
         lambda: servers.server_remove(engine=deployment.engine, user=viewer_user),
         lambda: library.folder_add("/", user=viewer_user),

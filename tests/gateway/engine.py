@@ -104,6 +104,7 @@ def make_deployment(name: str, port: int | None, *, state: str = "ready", **fiel
     Binding.objects.create(deployment=deployment, role="model", model=model, devices=["CPU"])
     argv = ["llama-server", "--alias", "smol-alias"]
     own = {"host": host, "deployment": deployment, "role": "model", "argv": argv, "state": state}
+    own["generation"] = deployment.generation
     Instance.objects.create(**own, **_listening(port))
     return deployment
 

@@ -201,3 +201,12 @@ def _attention(blk: str, n: int, *, heads: int, kv_heads: int, head: int, values
 def _named(arch: str, keys: Mapping[str, Any], name: str) -> dict[str, Any]:
     general = {"general.architecture": arch, "general.name": name, "general.file_type": 15}
     return general | {f"{arch}.{key}": value for key, value in keys.items()}
+
+
+# What the owner's library has, by the name of the file.
+OWNERS_MODELS = {
+    "llama-3.3-70b-instruct-q4_k_m": llama_70b,
+    "qwen2.5-coder-32b-instruct-q4_k_m": qwen25_coder_32b,
+    "qwen3-235b-a22b-q4_k_m": qwen3_235b,
+    "llama-3.2-1b-instruct-q4_k_m": llama_1b,
+}

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from django.core.management import call_command
 from django.test import Client
 
 from deployments import services
@@ -94,6 +95,22 @@ def test_the_page_says_what_is_wrong(
     seen = {Deployment.objects.get().error_code, *Instance.objects.values_list("error_code", flat=True)}
     assert not code or code in seen
     assert 'data-state="failed"' in page
+
+
+def test_what_broke_while_it_was_stopped_is_told_by_page_list_and_status(
+    deployment: Deployment, ticker: Ticker, admin: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    services.deployment_start(deployment=deployment)
+    ticker.until_state("ready")
+    services.deployment_stop(deployment=deployment)
+    ticker.until_state("stopped")
+    model_cut(deployment, tmp_path)
+    services.deployment_start(deployment=deployment)
+    ticker.until(lambda: Deployment.objects.get().state == "failed")
+    call_command("status")
+    listed = admin.get("/deployments/").content.decode()
+    for told in (page_of(deployment, admin), listed, capsys.readouterr().out):
+        assert "truncated" in told and "cut.gguf" in told and "failed" in told
 
 
 # Stand-in engines: mode, how long it may take, code, what the page says.

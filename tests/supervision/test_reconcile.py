@@ -139,6 +139,11 @@ def test_ten_healthy_minutes_forget_earlier_failures_and_nine_do_not() -> None:
         assert seen.memory.failures == failures
 
 
+def test_what_is_waited_for_is_told_where_failures_are() -> None:
+    decision = decide(replace(RUN, waits_for=("RPC0 (in use by other)",)), GONE, memory(S.STARTING), NOW, LIMITS)
+    assert decision.cause and decision.cause.text == "It waits for RPC0 (in use by other)."
+
+
 def test_a_restart_is_counted_and_a_first_start_is_not() -> None:
     assert decide(RUN, GONE, memory(S.STOPPED), NOW, LIMITS).memory.restarts == 0
     assert decide(RUN, GONE, memory(S.CRASHED), NOW, LIMITS).memory.restarts == 1

@@ -1,0 +1,38 @@
+"""The owner's rig by the stand-in NVML: each of the four models is planned, and one click puts it where it fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import BrowserContext
+
+from tests.browser.conftest import log_in
+from tests.browser.test_pages import ARTIFACTS
+from tests.owners_panel import OwnersPanel, look_around
+from tests.planning.stand_ins import OWNERS_MODELS
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+
+
+@pytest.fixture
+def owners_panel(tmp_path: Path) -> Iterator[OwnersPanel]:
+    panel = OwnersPanel(tmp_path)
+    panel.start()
+    yield panel
+    panel.stop()
+
+
+def test_each_of_the_owners_models_is_deployed_by_one_click(
+    owners_panel: OwnersPanel, new_context: Callable[..., BrowserContext]
+) -> None:
+    page = new_context(viewport={"width": 1440, "height": 900}).new_page()
+    log_in(page, owners_panel.url)
+    look_around(owners_panel, page, ARTIFACTS)
+    status = owners_panel.document("status")
+    assert [device["name"] for device in status["devices"]] == ["CUDA0", "CUDA1", "CPU"]
+    assert [row["state"] for row in status["deployments"]] == ["ready"] * len(OWNERS_MODELS)
+    # 70B on the large card, 32B on the other one; each process was given cards of its own.
+    shown = page.locator("#deployments-live").inner_text()
+    assert "CUDA0" in shown and "CUDA1" in shown
