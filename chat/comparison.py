@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 # (name, time to first token in ms, tokens per second); None where it is not known
 Figures = tuple[str, float | None, float | None]
@@ -22,6 +23,25 @@ class Lead:
     def is_clear(self) -> bool:
         """Whether anybody would notice."""
         return self.factor >= 1.01
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Answers that were written on the same devices at the same time: each slowed the others down."""
+
+    names: tuple[str, ...]
+    devices: tuple[str, ...]
+
+
+def shared(devices: Mapping[str, frozenset[str]]) -> Shared | None:
+    """Of answers by the name of what gave them, with the devices that it ran on."""
+    pairs = [(pair, devices[pair[0]] & devices[pair[1]]) for pair in combinations(devices, 2)]
+    meeting = [(pair, both) for pair, both in pairs if both]
+    if not meeting:
+        return None
+    names = {name for pair, _ in meeting for name in pair}
+    places = {place for _, both in meeting for place in both}
+    return Shared(tuple(name for name in devices if name in names), tuple(sorted(places)))
 
 
 def leads(answers: Sequence[Figures]) -> list[Lead]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from html import escape
@@ -11,6 +12,7 @@ import nh3
 from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.rules_block import StateBlock, table
+from markdown_it.rules_core import StateCore
 from markdown_it.rules_inline import StateInline, image, link
 from markdown_it.token import Token
 from pygments import highlight  # type: ignore[import-untyped]
@@ -42,6 +44,7 @@ TAGS = {
         "li",
     ),
     *("a", "code", "pre", "span", "div", "button", "table", "thead", "tbody", "tr", "th", "td"),
+    *("details", "summary"),
 }
 ATTRIBUTES = {
     "a": {"href", "title", "target"},
@@ -54,9 +57,16 @@ ATTRIBUTES = {
     "table": {"class"},
     "th": {"class"},
     "td": {"class"},
+    "details": {"class"},
 }
 SCHEMES = {"http", "https", "mailto"}
 InlineRule = Callable[[StateInline, bool], bool]
+# At the beginning only: elsewhere somebody may write about the tag.
+_THOUGHT = re.compile(r"\s*<think>(?P<inside>.*?)(?:</think>|\Z)", re.S)
+# Formulas keep their backslashes, which Markdown would take for escapes of its own.
+_FORMULAS = {"\\[": "\\]", "\\(": "\\)", "$$": "$$"}
+UNCLOSED = "unclosed"
+_BOXES = {"[ ] ": "☐ ", "[x] ": "☑ ", "[X] ": "☑ "}
 _formatter = HtmlFormatter(nowrap=True)
 
 
@@ -66,13 +76,23 @@ def render(text: str) -> str:
     if len(text) > LONGEST_MARKDOWN:
         return f"<pre>{escape(text)}</pre>"
     return nh3.clean(
-        _markdown.render(text),
+        _rendered(text),
         tags=TAGS,
         attributes=ATTRIBUTES,
         attribute_filter=_absolute_links,
         url_schemes=SCHEMES,
         link_rel="noopener noreferrer nofollow",
     )
+
+
+def _rendered(text: str) -> str:
+    """Some engines leave what a model thinks in the answer, between tags of the model's own."""
+    thought = _THOUGHT.match(text)
+    if not thought:
+        return str(_markdown.render(text))
+    inside, rest = thought["inside"].strip(), text[thought.end() :]
+    shown = f'<details class="thinking"><summary>Thinking</summary>{_markdown.render(inside)}</details>'
+    return f"{shown}{_markdown.render(rest)}" if inside else str(_markdown.render(rest))
 
 
 def _absolute_links(tag: str, attribute: str, value: str) -> str | None:
@@ -143,6 +163,41 @@ def _table_close(self: RendererHTML, tokens: Sequence[Token], index: int, option
     return "</table></div>\n"
 
 
+def _cell_open(self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
+    """A column's alignment as a class: a page has no styles of its own."""
+    token = tokens[index]
+    side = str(token.attrs.pop("style", "")).removeprefix("text-align:")
+    if side in ("center", "right"):
+        token.attrSet("class", f"to-{side}")
+    return self.renderToken(tokens, index, options, env)
+
+
+def _formula(state: StateInline, silent: bool) -> bool:
+    opening = state.src[state.pos : state.pos + 2]
+    closing = _FORMULAS.get(opening)
+    if closing is None or opening in state.env.get(UNCLOSED, {}).get(state.src, ()):
+        return False
+    end = state.src.find(closing, state.pos + 2, state.posMax)
+    if end < 0:
+        # Looked for once in a block, not at every opening.
+        state.env[UNCLOSED] = {state.src: {*state.env.get(UNCLOSED, {}).get(state.src, ()), opening}}
+        return False
+    if not silent:
+        state.push("text", "", 0).content = state.src[state.pos : end + 2]
+    state.pos = end + 2
+    return True
+
+
+def _boxes(state: StateCore) -> None:
+    """Items of a list of tasks: a box instead of the brackets."""
+    for item, paragraph, inline in zip(state.tokens, state.tokens[1:], state.tokens[2:], strict=False):
+        if (item.type, paragraph.type, inline.type) != ("list_item_open", "paragraph_open", "inline"):
+            continue
+        first = inline.children[0] if inline.children else None
+        if first and first.type == "text" and (box := _BOXES.get(first.content[:4])):
+            first.content = box + first.content[4:]
+
+
 _markdown = MarkdownIt("js-default", {"html": False, "linkify": False, "typographer": False})
 _markdown.inline.ruler.at("link", _within_labels(link))
 _markdown.inline.ruler.at("image", _within_labels(image))
@@ -154,5 +209,9 @@ for _rule, _render in (
     ("link_open", _link_open),
     ("table_open", _table_open),
     ("table_close", _table_close),
+    ("th_open", _cell_open),
+    ("td_open", _cell_open),
 ):
     _markdown.add_render_rule(_rule, _render)
+_markdown.inline.ruler.before("escape", "formula", _formula)
+_markdown.core.ruler.push("boxes", _boxes)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from typing import Any
 
 from django.template.loader import render_to_string
 
-from chat.comparison import Lead, leads
+from chat.comparison import Lead, Shared, leads, shared
 from chat.markdown import render
 from chat.models import Conversation, Lane, Message
 from chat.timings import HANDOVER, Drafts, drafts_of
 from chat.transcript import Turn, Version, active_turns
+from deployments.models import Deployment
 
 STREAMING = Message.State.STREAMING
+NOWHERE: frozenset[str] = frozenset()
 UNFINISHED = (Message.State.FAILED, Message.State.INTERRUPTED)
 
 
@@ -85,14 +87,26 @@ class Row:
     question: Entry
     cells: list[Cell]
     is_last: bool
+    # Deployment → the devices that it runs on.
+    devices: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    @property
+    def compared(self) -> list[Message]:
+        """The answers that can be held against each other, once all have ended."""
+        given = [cell.entry.message for cell in self.cells if cell.entry]
+        return [] if len(given) < 2 or any(message.state == STREAMING for message in given) else given
+
+    @property
+    def shared(self) -> Shared | None:
+        """Who was in whose way: then it is no comparison of what they can do."""
+        return shared({each.deployment_name: self.devices.get(each.deployment_name, NOWHERE) for each in self.compared})
 
     @property
     def leads(self) -> list[Lead]:
-        """Which lane was ahead, once all have ended."""
-        given = [cell.entry.message for cell in self.cells if cell.entry]
-        if len(given) < 2 or any(message.state == STREAMING for message in given):
+        """Which lane was ahead."""
+        if self.shared:
             return []
-        return leads([(message.deployment_name, message.ttft_ms, message.decode_tps) for message in given])
+        return leads([(each.deployment_name, each.ttft_ms, each.decode_tps) for each in self.compared])
 
     @property
     def version(self) -> str:
@@ -124,16 +138,23 @@ def turns_of(conversation: Conversation) -> list[Turn[Message]]:
 def thread_of(conversation: Conversation) -> Thread:
     lanes = list(conversation.lanes.select_related("deployment", "route__deployment"))
     turns = active_turns(list(conversation.messages.all()), [lane.pk for lane in lanes])
-    return Thread(conversation, lanes, [_row(turn, lanes, is_last=turn is turns[-1]) for turn in turns])
+    devices = _devices(turns) if len(lanes) > 1 else {}
+    return Thread(conversation, lanes, [_row(turn, lanes, devices, is_last=turn is turns[-1]) for turn in turns])
 
 
-def _row(turn: Turn[Message], lanes: list[Lane], *, is_last: bool) -> Row:
+def _devices(turns: Iterable[Turn[Message]]) -> dict[str, frozenset[str]]:
+    names = {version.message.deployment_name for turn in turns for version in turn.answers}
+    found = Deployment.objects.filter(name__in=names).prefetch_related("bindings")
+    return {row.name: frozenset(name for b in row.bindings.all() for name in b.devices) for row in found}
+
+
+def _row(turn: Turn[Message], lanes: list[Lane], devices: Mapping[str, frozenset[str]], *, is_last: bool) -> Row:
     given = {version.message.lane_id: version for version in turn.answers}
     cells = []
     for number, lane in enumerate(lanes, 1):
         version, name = given.get(lane.pk), lane.name if len(lanes) > 1 else ""
         cells.append(Cell(lane, _entry(version, is_last, name, number) if version else None))
-    return Row(_entry(turn.question, is_last), cells, is_last)
+    return Row(_entry(turn.question, is_last), cells, is_last, devices)
 
 
 def _entry(version: Version[Message], is_last: bool, lane_name: str = "", lane_number: int = 0) -> Entry:

@@ -12,14 +12,12 @@ from chat.lanes import find_target
 from chat.pages import list_context, own, page_context, thread_context
 from omni.broadcast import publish
 from omni.events import chat_group
+from omni.htmx import render_page_or_part
 
 
 @require_GET
 def list_page(request: HttpRequest) -> HttpResponse:
-    context = list_context(request)
-    if request.htmx and not request.htmx.boosted:  # type: ignore[attr-defined]
-        return render(request, "chat/_conversations.html", context)
-    return render(request, "chat/list.html", context)
+    return render_page_or_part(request, "chat/list.html", "chat/_conversations.html", list_context(request))
 
 
 @require_POST

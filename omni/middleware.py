@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 from csp.constants import SELF, UNSAFE_EVAL, UNSAFE_INLINE
+from django.contrib.auth.middleware import LoginRequiredMiddleware
+from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect, JsonResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import render
+from django.utils.cache import patch_vary_headers
+from django.utils.http import url_has_allowed_host_and_scheme
 
 from omni.errors import OmniError
+from omni.htmx import told
 from omni.roles import PAGES, may, right_for
 
 STATUS = {"not_found": 404, "forbidden": 403}
+LOGGED_OUT = OmniError("logged_out", "You are not logged in any longer.", "Log in again.")
 
 
 class AdminPolicyMiddleware:
@@ -33,6 +41,36 @@ class AdminPolicyMiddleware:
         if request.path.startswith("/admin/"):
             response._csp_replace = self.POLICY  # type: ignore[attr-defined]
         return response
+
+
+class LogInMiddleware(LoginRequiredMiddleware):
+    """Whoever is not logged in (any longer) logs in and comes back to the page that was open."""
+
+    def handle_no_permission(
+        self, request: HttpRequest, view_func: Callable[..., HttpResponseBase]
+    ) -> HttpResponseRedirect:
+        wanted = request.get_full_path() if request.method in ("GET", "HEAD") else _page_it_came_from(request)
+        return redirect_to_login(wanted, self.get_login_url(view_func), self.get_redirect_field_name(view_func))
+
+    def process_view(
+        self,
+        request: HttpRequest,
+        view_func: Callable[..., HttpResponseBase],
+        view_args: tuple[Any, ...],
+        view_kwargs: dict[str, Any],
+    ) -> HttpResponseBase | None:
+        refused = super().process_view(request, view_func, view_args, view_kwargs)
+        is_script = "HX-Request" in request.headers or "application/json" in request.headers.get("Accept", "")
+        # A script would put the log-in page into the middle of the open one: it is told instead, keeps what was
+        # typed and opens the log-in page itself.
+        return JsonResponse({"error": LOGGED_OUT.as_dict()}, status=401) if refused and is_script else refused
+
+
+def _page_it_came_from(request: HttpRequest) -> str:
+    """An address that only takes forms cannot be opened again."""
+    page = request.headers.get("Referer", "")
+    is_ours = url_has_allowed_host_and_scheme(page, {request.get_host()}, require_https=request.is_secure())
+    return urlsplit(page)._replace(scheme="", netloc="").geturl() if is_ours else "/"
 
 
 class RightsMiddleware:
@@ -58,6 +96,19 @@ class RightsMiddleware:
         return None
 
 
+class VaryMiddleware:
+    """A page and a part of it stand under one address: going back must not bring the part."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self.get_response(request)
+        if response.get("Content-Type", "").startswith("text/html"):
+            patch_vary_headers(response, ("HX-Request", "HX-Boosted", "HX-History-Restore-Request"))
+        return response
+
+
 class OmniErrorMiddleware:
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
@@ -71,9 +122,4 @@ class OmniErrorMiddleware:
         status = STATUS.get(error.code, 400)
         if request.headers.get("Accept", "").startswith("application/json"):
             return JsonResponse({"error": error.as_dict()}, status=status)
-        if request.htmx:  # type: ignore[attr-defined]
-            # 200 with a retarget: htmx 2 throws the body of an error status away.
-            response = render(request, "_error_toast.html", {"error": error})
-            response["HX-Retarget"], response["HX-Reswap"] = "#toasts", "beforeend"
-            return response
-        return render(request, "errors/omni.html", {"error": error}, status=status)
+        return told(request, error) or render(request, "errors/omni.html", {"error": error}, status=status)

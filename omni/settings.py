@@ -46,7 +46,9 @@ OMNI_VERSION = re.search(r"^## (\S+)", (BASE_DIR / "CHANGELOG.md").read_text(), 
 # --- Django -------------------------------------------------------------------------------------
 SECRET_KEY = envsecret("OMNI_SECRET_KEY") or OMNI_HOME.secret("django")
 DEBUG = envbool("OMNI_DEBUG", False)
-ALLOWED_HOSTS = envlist("OMNI_ALLOWED_HOSTS", ("localhost", "127.0.0.1", "[::1]"))
+# This machine's own names always lead to it: the panel asks itself by them whether it is up.
+ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]", *envlist("OMNI_ALLOWED_HOSTS")]
+CSRF_FAILURE_VIEW = "omni.views.csrf_failure"
 CSRF_TRUSTED_ORIGINS = envlist("OMNI_TRUSTED_ORIGINS")
 ROOT_URLCONF = "omni.urls"
 ASGI_APPLICATION = "omni.asgi.application"
@@ -77,11 +79,12 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "django.contrib.auth.middleware.LoginRequiredMiddleware",
+    "omni.middleware.LogInMiddleware",
     "omni.middleware.RightsMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "omni.middleware.VaryMiddleware",
     "omni.middleware.OmniErrorMiddleware",
     "axes.middleware.AxesMiddleware",
 ]

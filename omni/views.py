@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
+from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.views import PasswordChangeView
+from django.core.exceptions import DisallowedHost
 from django.db import DatabaseError, connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http.request import split_domain_port
 from django.shortcuts import render
 from django.urls import reverse_lazy
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET
 
+from omni.errors import OmniError
+from omni.htmx import told
 from omni.sockets import tokens
 
 
@@ -73,7 +79,48 @@ def metrics(request: HttpRequest) -> HttpResponse:
 
 
 def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    if isinstance(exception, DisallowedHost):
+        return _shown_alone(request, unknown_host(request.headers.get("Host", "")), status=400)
     return render(request, "errors/400.html", status=400)
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """A form that did not come from the panel's own pages, as far as the panel can tell."""
+    origin = request.headers.get("Origin") or request.headers.get("Referer") or ""
+    is_elsewhere = reason.startswith(("Origin checking failed", "Referer checking failed"))
+    return _shown_alone(request, unknown_origin(origin) if is_elsewhere else STALE_FORM, status=403)
+
+
+def _shown_alone(request: HttpRequest, error: OmniError, status: int) -> HttpResponse:
+    return told(request, error) or render(request, "errors/omni.html", {"error": error}, status=status)
+
+
+def unknown_host(named: str) -> OmniError:
+    """For a request under a name that is not the panel's: the setting, with the value that would let it in."""
+    name = split_domain_port(named)[0][:253]
+    if not name:
+        return OmniError("unknown_host", "The request does not say a name of this panel that can be read.")
+    fix = f"Is it a name of this panel? Then start it with OMNI_ALLOWED_HOSTS={name} (several are separated by commas)."
+    return OmniError("unknown_host", f"This panel does not answer to the name {name}.", fix)
+
+
+def unknown_origin(page: str) -> OmniError:
+    """For a form from a page under another address than the panel knows: mostly a proxy that ends TLS before it."""
+    parts = urlsplit(page)
+    origin = f"{parts.scheme}://{parts.netloc}" if parts.netloc else page or "no address"
+    text = f"The form came from {origin[:253]}, which is not the address under which the panel was asked."
+    values = [f"OMNI_TRUSTED_ORIGINS={origin[:253]}"]
+    if parts.scheme == "https" and not settings.BEHIND_TLS:
+        values.append("OMNI_BEHIND_TLS=1")
+    fix = f"Is a proxy of yours before the panel? Then start the panel with {' and '.join(values)}."
+    return OmniError("unknown_origin", f"{text} Nothing was changed.", fix)
+
+
+STALE_FORM = OmniError(
+    "stale_form",
+    "The form is older than your log-in, so it was not taken.",
+    "Go back, reload the page and send it again. Nothing was changed.",
+)
 
 
 def forbidden(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:

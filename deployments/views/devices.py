@@ -8,7 +8,7 @@ from typing import Any
 from django.conf import settings
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, redirect, render
+from django.shortcuts import get_object_or_404, render
 from django.views.decorators.http import require_GET, require_POST
 
 from deployments import remote_devices
@@ -18,6 +18,7 @@ from deployments.models import Instance
 from deployments.supervision.namespaces import are_available
 from gpus.models import Device
 from omni.errors import OmniError
+from omni.htmx import go_to, is_htmx
 
 
 @require_GET
@@ -46,7 +47,7 @@ def add(request: HttpRequest) -> HttpResponse:
     try:
         device = remote_devices.device_add(host=local_host(), endpoint=typed, user=request.user)
     except OmniError as error:
-        if not request.htmx:  # type: ignore[attr-defined]
+        if not is_htmx(request):
             raise
         return render(request, "deployments/_across.html", _context(typed=typed, trouble=error))
     return _done(request, f"{device.name} is {device.description}.")
@@ -62,11 +63,7 @@ def remove(request: HttpRequest, pk: int) -> HttpResponse:
 def _done(request: HttpRequest, text: str) -> HttpResponse:
     """The whole page anew: the device has a card, and charts, of its own."""
     messages.success(request, text)
-    if not request.htmx:  # type: ignore[attr-defined]
-        return redirect("gpus:rig")
-    response = HttpResponse(status=204)
-    response["HX-Redirect"] = "/"
-    return response
+    return go_to(request, "gpus:rig")
 
 
 # --- stand-ins ------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from deployments.models import Download, Model
 from deployments.waiting import agent_is_running
 from gpus.models import Device
 from omni.errors import OmniError
+from omni.htmx import is_htmx, wants_part
 from omni.roles import MANAGE_LIBRARY
 
 
@@ -31,7 +32,7 @@ def download(request: HttpRequest) -> HttpResponse:
     if typed and not request.user.has_perm(MANAGE_LIBRARY):  # type: ignore[union-attr]
         raise PermissionDenied
     context = {"typed": typed} | (_found(typed) if typed else {})
-    if _is_part(request):
+    if wants_part(request):
         response = render(request, "deployments/_hub_choices.html", context)
     else:
         page = {"token_is_set": hub.has_token(), "hub_url": hub.endpoint()}
@@ -43,14 +44,9 @@ def download(request: HttpRequest) -> HttpResponse:
 
 @require_GET
 def download_list(request: HttpRequest) -> HttpResponse:
-    if not _is_part(request):
+    if not wants_part(request):
         return redirect("deployments:download")
     return render(request, "deployments/_downloads.html", _list_context())
-
-
-def _is_part(request: HttpRequest) -> bool:
-    htmx = request.htmx  # type: ignore[attr-defined]
-    return bool(htmx and not htmx.boosted and not htmx.history_restore_request)
 
 
 def _list_context() -> dict[str, Any]:
@@ -151,7 +147,7 @@ def _act(request: HttpRequest, pk: int, act: Callable[..., None], text: str) -> 
 
 
 def _said(request: HttpRequest, text: str) -> HttpResponse:
-    if not request.htmx:  # type: ignore[attr-defined]
+    if not is_htmx(request):
         messages.info(request, text)
         return redirect("deployments:download")
     response = HttpResponse(status=204)

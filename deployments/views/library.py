@@ -28,6 +28,7 @@ from deployments.models import Binding, Engine, LibraryFolder, Model
 from deployments.models.library import KINDS
 from deployments.waiting import agent_is_running
 from omni.errors import OmniError
+from omni.htmx import is_htmx, render_page_or_part
 
 PAGE_LENGTH, MOST_PARTNERS = 100, 200
 FILTERS = ("arch", "quant", "kind", "state")
@@ -36,10 +37,8 @@ SORTS = {"name": "name", "size": "-size_bytes", "params": "-n_params", "newest":
 
 @require_GET
 def models(request: HttpRequest) -> HttpResponse:
-    htmx = request.htmx  # type: ignore[attr-defined]
-    is_part = htmx and not htmx.boosted and not htmx.history_restore_request
-    template = "deployments/_models.html" if is_part else "deployments/models.html"
-    return render(request, template, _models_context(request) | {"folder_form": FolderForm()})
+    context = _models_context(request) | {"folder_form": FolderForm()}
+    return render_page_or_part(request, "deployments/models.html", "deployments/_models.html", context)
 
 
 def _models_context(request: HttpRequest) -> dict[str, Any]:
@@ -199,7 +198,7 @@ def model_remove(request: HttpRequest, name: str) -> HttpResponse:
 
 
 def _said(request: HttpRequest, text: str) -> HttpResponse:
-    if not request.htmx:  # type: ignore[attr-defined]
+    if not is_htmx(request):
         messages.info(request, text)
         return redirect("deployments:models")
     response = HttpResponse(status=204)

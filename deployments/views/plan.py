@@ -9,7 +9,6 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
-from django.utils.cache import patch_vary_headers
 from django.utils.html import escape, format_html
 from django.utils.safestring import SafeString, mark_safe
 from django.views.decorators.http import require_http_methods
@@ -24,6 +23,7 @@ from deployments.planning.settings import SETTINGS
 from deployments.runnable import runnable
 from deployments.supervision.launch import command_text
 from omni.errors import OmniError
+from omni.htmx import render_page_or_part, wants_part
 
 WORDS = {"viable": "fits", "caution": "caution", "does_not_fit": "does not fit", "not_viable": "not possible"}
 NEEDS = "incomplete"
@@ -80,12 +80,8 @@ def _shown(request: HttpRequest, shown: Board, refused: Mapping[str, OmniError])
         ],
         "problems": [error for strategy, error in refused.items() if strategy not in _names(shown)],
     }
-    htmx = request.htmx  # type: ignore[attr-defined]
-    is_part = htmx and not htmx.boosted and not htmx.history_restore_request
-    response = render(request, "deployments/_plan.html" if is_part else "deployments/plan.html", context)
-    # The browser keeps both under one address, and going back must not bring the part.
-    patch_vary_headers(response, ["HX-Request"])
-    if is_part:
+    response = render_page_or_part(request, "deployments/plan.html", "deployments/_plan.html", context)
+    if wants_part(request):
         response["HX-Replace-Url"] = address
     return response
 

@@ -15,6 +15,7 @@ from deployments.engines.external import EXTERNAL
 from deployments.models import Deployment, Engine
 from deployments.server_forms import KeyForm, RemoteModelForm, ServerForm
 from omni.errors import OmniError
+from omni.htmx import render_page_or_part
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -33,10 +34,8 @@ def add(request: HttpRequest) -> HttpResponse:
 
 @require_GET
 def server(request: HttpRequest, name: str) -> HttpResponse:
-    htmx = request.htmx  # type: ignore[attr-defined]
-    is_part = htmx and not htmx.boosted and not htmx.history_restore_request
-    template = "deployments/_server.html" if is_part else "deployments/server.html"
-    return render(request, template, _context(_found(name)))
+    context = _context(_found(name))
+    return render_page_or_part(request, "deployments/server.html", "deployments/_server.html", context)
 
 
 def _found(name: str) -> Engine:

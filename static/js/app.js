@@ -1,6 +1,8 @@
 // What every page has: CSRF for htmx, confirmation, copying, toasts, theme, relative times, live state.
 
+import { watchLink } from "./link.js";
 import { announce } from "./redraw.js";
+import { followSession, isLoggingIn } from "./session.js";
 import { connect } from "./socket.js";
 
 const body = document.body;
@@ -10,10 +12,11 @@ const csrfToken = document.querySelector('meta[name="csrf-token"]')?.content;
 body.addEventListener("htmx:configRequest", (event) => {
   if (csrfToken) event.detail.headers["X-CSRFToken"] = csrfToken;
 });
-body.addEventListener("htmx:sendError", () => toast("The panel cannot be reached. Nothing was changed.", "bad"));
+body.addEventListener("htmx:sendError", () => isLoggingIn() || toast("The panel cannot be reached. Nothing was changed.", "bad"));
 body.addEventListener("htmx:responseError", (event) => {
   const { status } = event.detail.xhr;
-  if (status === 401 || status === 403) toast("You are not allowed to do that.", "bad");
+  if (status === 401) return;
+  if (status === 403) toast("You are not allowed to do that.", "bad");
   else toast(`The panel answered with an error (${status}). Nothing was changed.`, "bad");
 });
 
@@ -128,6 +131,7 @@ export function localTimes(root = document) {
   }
 }
 
+followSession(toast);
 localTimes();
 body.addEventListener("htmx:afterSettle", (event) => localTimes(event.detail.target.parentElement ?? document));
 setInterval(() => localTimes(), 20000);
@@ -153,6 +157,7 @@ function follow() {
       else lostTimer = setTimeout(() => { lost.hidden = false; }, 2000);
     },
   });
+  watchLink((up) => { lost.hidden = up; });
 }
 
 // htmx listens once the page is whole: what the socket says before that would be lost.

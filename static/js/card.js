@@ -1,6 +1,7 @@
 // One card's history from the roll-ups: mean as a line, lowest to highest as a band, and a table.
 
 import { Chart } from "./chart.js";
+import { logInAgain } from "./session.js";
 
 const AGAIN_MS = 10000;
 const section = document.getElementById("history");
@@ -70,6 +71,7 @@ async function load() {
   let body = null;
   try {
     const answer = await fetch(`${section.dataset.url}?minutes=${minutes}`, { headers: { Accept: "application/json" } });
+    if (answer.status === 401) return logInAgain();
     if (answer.ok) body = await answer.json();
   } catch {
     body = null;

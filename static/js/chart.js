@@ -26,6 +26,12 @@ function axis(size, rest = {}) {
 
 const short = (value) => (value == null ? "N/A" : String(Number(value.toFixed(value < 10 ? 2 : 1))));
 
+/** Places of values between two gaps. */
+export function alone(values) {
+  const isGap = (value) => value == null;
+  return values.flatMap((value, place) => (!isGap(value) && isGap(values[place - 1]) && isGap(values[place + 1]) ? [place] : []));
+}
+
 /** A line chart in `element`; `labels` name the series, `data` is [[seconds], [values], …]. `colours` are
     places in the palette, one a series. With `band` the series are lowest, mean and highest of one thing.
     `max` fixes the top of the scale. */
@@ -48,7 +54,8 @@ export class Chart {
       stroke: colour(this.band ? 0 : this.colours[index]),
       width: edge ? 0 : 2,
       dash: this.band ? undefined : [[], [6, 3], [2, 2], [8, 3, 2, 3]][Math.floor(this.colours[index] / 4) % 4],
-      points: { show: false },
+      // A point that has no neighbour makes no line: it is drawn by itself.
+      points: { show: (plot, place) => alone(plot.data[place]).length > 0, filter: (plot, place) => alone(plot.data[place]), size: 5 },
       spanGaps: false,
       value: (_, value) => short(value),
     };

@@ -19,6 +19,7 @@ export class Composer {
     this.form.addEventListener("submit", (event) => this.submit(event));
     this.stopButton.addEventListener("click", stop);
     this.changed();
+    document.addEventListener("session-ended", () => this.restore());
     // On a phone this would open the keyboard over the conversation.
     if (matchMedia("(pointer: fine)").matches) this.input.focus();
   }
@@ -45,7 +46,12 @@ export class Composer {
     this.changed();
   }
 
-  /** Brings back what was sent and refused. */
+  /** What was sent has arrived. */
+  taken() {
+    this.lastSent = "";
+  }
+
+  /** Brings back what was sent and refused, or has not arrived. */
   restore() {
     if (!this.form || this.input.value || !this.lastSent) return;
     this.input.value = this.lastSent;

@@ -1,7 +1,9 @@
-// Follows the end of the text, unless the reader has scrolled up.
+// Follows the end of the text, unless the reader has scrolled up: in the conversation, and in each lane by itself.
 
 const NEAR_PX = 60;
 const SIDEWAYS_OVER_MS = 150;
+
+const isAtEnd = (box) => box.scrollHeight - box.scrollTop - box.clientHeight < NEAR_PX;
 
 export class Scroller {
   constructor(root) {
@@ -12,10 +14,26 @@ export class Scroller {
     this.sideways = 0;
     this.box.addEventListener("scroll", () => this.scrolled(), { passive: true });
     this.button.addEventListener("click", () => this.pin());
+    // A scroll does not bubble.
+    this.raised = new WeakSet();
+    this.box.addEventListener("scroll", ({ target }) => this.cellScrolled(target), { capture: true, passive: true });
+  }
+
+  /** A lane whose reader has scrolled up stays where it is; at its end it follows again. */
+  cellScrolled(cell) {
+    if (!cell.matches(".cell")) return;
+    if (isAtEnd(cell)) this.raised.delete(cell);
+    else this.raised.add(cell);
+  }
+
+  followCells() {
+    for (const cell of this.box.querySelectorAll('.cell:has(> article[data-state="streaming"])')) {
+      if (!this.raised.has(cell)) cell.scrollTop = cell.scrollHeight;
+    }
   }
 
   get atEnd() {
-    return this.box.scrollHeight - this.box.scrollTop - this.box.clientHeight < NEAR_PX;
+    return isAtEnd(this.box);
   }
 
   scrolled() {
@@ -35,6 +53,7 @@ export class Scroller {
   }
 
   follow() {
+    this.followCells();
     if (this.sideways) return;
     if (this.pinned) this.box.scrollTop = this.box.scrollHeight;
     this.button.hidden = this.pinned || this.atEnd;

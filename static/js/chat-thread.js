@@ -1,6 +1,8 @@
 // The messages on the page: fetched as one fragment, exchanged turn by turn and one by one, so that what did
 // not change stays.
 
+import { logInAgain } from "./session.js";
+
 function parsed(html) {
   const template = document.createElement("template");
   template.innerHTML = html;
@@ -22,6 +24,7 @@ export function replaceArticle(id, html) {
 /** Brings the page to the thread that the server has now; returns the articles that are being written. */
 export async function refreshThread(url) {
   const response = await fetch(url, { headers: { "HX-Request": "true" }, credentials: "same-origin" });
+  if (response.status === 401) return logInAgain();
   if (!response.ok) throw new Error(`the thread was answered with ${response.status}`);
   const fresh = parsed(await response.text()).getElementById("thread");
   const thread = document.getElementById("thread");

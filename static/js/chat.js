@@ -44,7 +44,10 @@ const handlers = {
     scroller.follow();
   },
   "chat.state"({ message, state, data }) {
-    if (state === "changed") return refresh();
+    if (state === "changed") {
+      composer.taken();
+      return refresh();
+    }
     if (state === "deleted") return location.assign("/chat/");
     if (state === "streaming") return streaming(message, data);
     return finished(message, state, data);
@@ -144,14 +147,19 @@ root.addEventListener("click", (event) => {
   }
 });
 
-function showEdit(article, open) {
+root.addEventListener("text-restored", (event) => {
+  const article = event.target.matches("[data-edit-form] textarea") && event.target.closest("article");
+  if (article) showEdit(article, true, event.target.value);
+});
+
+function showEdit(article, open, text = null) {
   const said = article.querySelector("[data-said]");
   const form = article.querySelector("[data-edit-form]");
   const input = form.querySelector("textarea");
   said.hidden = open;
   form.hidden = !open;
   if (open) {
-    input.value = said.textContent;
+    input.value = text ?? said.textContent;
     input.focus();
   }
 }

@@ -1,6 +1,8 @@
 // A WebSocket that comes back by itself: exponential back-off with jitter, at once when the
 // network or the tab returns. What was missed meanwhile is the caller's to ask for, in open().
 
+import { isLoggingIn, logInAgain } from "./session.js";
+
 const FIRST_DELAY_MS = 300;
 const LONGEST_DELAY_MS = 8000;
 // Codes of the server: not logged in any more; not allowed; not there.
@@ -9,7 +11,7 @@ const FINAL = new Set([4403, 4404]);
 
 /** What the panel wants to hear first: only its own pages can fetch it. */
 async function freshToken() {
-  const answer = await fetch("/socket-token/", { credentials: "same-origin", cache: "no-store" });
+  const answer = await fetch("/socket-token/", { credentials: "same-origin", cache: "no-store", headers: { Accept: "application/json" } });
   if (!answer.ok) return { status: answer.status, token: "" };
   return { status: 200, token: (await answer.json()).token };
 }
@@ -54,10 +56,10 @@ export function connect(path, handlers = {}) {
   function left(code) {
     socket = null;
     isGreeted = false;
-    if (closed) return;
+    if (closed || isLoggingIn()) return;
     handlers.status?.(false, code);
     if (code === LOGGED_OUT) {
-      location.reload();
+      logInAgain();
       return;
     }
     if (FINAL.has(code)) return;
@@ -70,6 +72,21 @@ export function connect(path, handlers = {}) {
     if (!closed && !socket && attempts > 0) open();
   }
 
+  /** Lets go of one that nothing comes through any more; its closing would wait for the other side. */
+  function abandon() {
+    if (closed || !socket) return;
+    const old = socket;
+    Object.assign(old, { onopen: null, onmessage: null, onclose: null });
+    old.close();
+    left(0);
+  }
+
+  document.addEventListener("link-lost", abandon);
+  // One that is still connecting counts the seconds of a link that was lost.
+  document.addEventListener("link-found", () => {
+    if (socket && !isGreeted) abandon();
+    retryNow();
+  });
   window.addEventListener("online", retryNow);
   document.addEventListener("visibilitychange", () => document.hidden || retryNow());
   open();

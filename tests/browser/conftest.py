@@ -4,6 +4,7 @@ the ORM refuses to work: these tests speak to the panel by its pages, its comman
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 
@@ -21,6 +22,7 @@ QUIET = [
     "--disable-sync",
     "--no-first-run",
 ]
+COMPLAINT = re.compile("Content Security Policy|htmx:syntax:error")
 expect.set_options(timeout=PATIENCE_S * 1000)
 
 
@@ -49,7 +51,8 @@ def log_in(page: Page, url: str, name: str = "admin", password: str = PASSWORD) 
 
 @pytest.fixture
 def new_context(chromium: Browser) -> Iterator[Callable[..., BrowserContext]]:
-    """Makes contexts; a script error or a breach of the content security policy fails the test."""
+    """Makes contexts; a script error, a breach of the content security policy or an attribute that htmx cannot read
+    fails the test."""
     contexts: list[BrowserContext] = []
     complaints: list[str] = []
 
@@ -58,7 +61,7 @@ def new_context(chromium: Browser) -> Iterator[Callable[..., BrowserContext]]:
         context.on("weberror", lambda error: complaints.append(str(error.error)))
         context.on(
             "console",
-            lambda message: complaints.append(message.text) if "Content Security Policy" in message.text else None,
+            lambda message: complaints.append(message.text) if COMPLAINT.search(message.text) else None,
         )
         contexts.append(context)
         return context

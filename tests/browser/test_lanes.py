@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from tests.browser.conftest import log_in
-from tests.browser.test_pages import SIZES, look
+from tests.browser.test_pages import ARTIFACTS, SIZES, look
 from tests.helpers import wait_until
 from tests.panel import RunningPanel
 
@@ -161,9 +161,7 @@ def test_one_prompt_goes_to_three_lanes_and_each_shows_its_own_figures(page: Pag
     assert drafted["draft_n"] >= drafted["draft_n_accepted"] > 0
     said = f"{drafted['draft_n_accepted']} of {drafted['draft_n']} drafts accepted"
     assert said in answers(page).nth(1).inner_text()
-    compared = page.locator(".compared").last
-    expect(compared).to_contain_text("First to answer")
-    expect(compared).to_contain_text("Fastest decode")
+    expect(page.locator(".compared").last).to_contain_text("alone and drafted shared CPU")
 
 
 def _rates(shown: str) -> list[float]:
@@ -300,3 +298,35 @@ def test_four_lanes_with_a_failed_and_an_unasked_one_fit(
         page.wait_for_timeout(600)
         wrong += look(page, f"lanes-mixed-{size}")
     assert not wrong, "\n".join(wrong)
+
+
+TALL = """
+from chat.models import Conversation, Lane, Message
+talk = Conversation.objects.get(pk={pk})
+asked = Message.objects.filter(conversation=talk, role="user").first()
+first = talk.lanes.order_by("position").first()
+Message.objects.filter(conversation=talk, lane=first).update(content="One paragraph of many.\\n\\n" * 120)
+"""
+
+
+def test_a_long_answer_scrolls_by_itself_and_leaves_no_column_blank(page: Page, three: RunningPanel) -> None:
+    made = three.manage("shell", "-v0", "-c", MIXED)
+    pk = made.stdout.split("MADE ")[1].strip()
+    assert three.manage("shell", "-v0", "-c", TALL.format(pk=pk)).returncode == 0
+    page.goto(f"{three.url}/chat/{pk}/")
+    page.screenshot(path=ARTIFACTS / "lanes-tall-desk.png")
+    cells = page.locator(".turn-row").last.locator(".cell")
+    tall, short = cells.nth(0), cells.nth(1)
+    assert tall.evaluate("cell => cell.scrollHeight > 2 * cell.clientHeight")
+    tall.evaluate("cell => { cell.scrollTop = 500; }")
+    assert short.evaluate("cell => cell.scrollTop") == 0
+    expect(tall.get_by_text("One paragraph of many.").nth(20)).to_be_in_viewport()
+    expect(short.locator("[data-answer]")).to_be_in_viewport(ratio=0.2)
+
+
+def test_names_that_begin_alike_are_told_apart_in_the_heads(page: Page, three: RunningPanel) -> None:
+    made = three.manage("shell", "-v0", "-c", MIXED)
+    page.goto(f"{three.url}/chat/{made.stdout.split('MADE ')[1].strip()}/")
+    head = page.locator(".lane-title h2").last
+    expect(head).to_have_text("gone-with-a-long-name")
+    assert head.evaluate("head => head.scrollWidth <= head.clientWidth && head.scrollHeight <= head.clientHeight + 1")

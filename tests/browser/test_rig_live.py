@@ -137,3 +137,16 @@ def test_two_unequal_cards_report_live_and_one_may_be_lost(card_page: Page, card
     cards(BIG, rtx_5090(facts={**SMALL.facts, "reasons": 0x40}))
     expect(small.locator("[data-problem]")).to_be_hidden(timeout=20_000)
     expect(small.locator("[data-slowed]")).to_have_text("Clocks held down by: temperature (hardware)")
+
+
+def test_a_point_without_neighbours_is_drawn_by_itself(page: Page, panel: RunningPanel) -> None:
+    page.goto(panel.url)
+    alone = "([values]) => import('/static/js/chart.js').then(({ alone }) => alone(values))"
+    for values, places in (
+        ([5], [0]),
+        ([None, 5, None], [1]),
+        ([5, 6], []),
+        ([5, None, 6, 7, None, 8], [0, 5]),
+        ([], []),
+    ):
+        assert page.evaluate(alone, [values]) == places, values

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chat.comparison import Figures, Lead, leads
+from chat.comparison import Figures, Lead, Shared, leads, shared
 
 
 @pytest.mark.parametrize(
@@ -19,3 +19,21 @@ from chat.comparison import Figures, Lead, leads
 )
 def test_leads(answers: list[Figures], found: list[Lead]) -> None:
     assert leads(answers) == found
+
+
+@pytest.mark.parametrize(
+    ("devices", "found"),
+    [
+        ({}, None),
+        ({"a": {"CUDA0"}}, None),
+        ({"a": {"CUDA0"}, "b": {"CUDA1"}}, None),
+        ({"a": set(), "b": set()}, None),
+        ({"a": {"CUDA0"}, "b": {"CUDA0"}}, Shared(("a", "b"), ("CUDA0",))),
+        (
+            {"a": {"CUDA0", "CUDA1"}, "b": {"CUDA1"}, "c": {"CPU"}, "d": {"CUDA0"}},
+            Shared(("a", "b", "d"), ("CUDA0", "CUDA1")),
+        ),
+    ],
+)
+def test_who_shared_a_device_is_told(devices: dict[str, set[str]], found: Shared | None) -> None:
+    assert shared({name: frozenset(names) for name, names in devices.items()}) == found

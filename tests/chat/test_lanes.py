@@ -15,7 +15,7 @@ from chat import generation, services
 from chat.lanes import lane_add, lane_remove
 from chat.models import Conversation, Lane, Message
 from deployments.gateway.directory import forget_table
-from deployments.models import Instance
+from deployments.models import Binding, Instance
 from tests.chat.conftest import Opener
 from tests.chat.page import Page
 from tests.gateway.engine import make_deployment
@@ -35,6 +35,8 @@ def start(transactional_db: None, operator_user: User) -> Iterator[Start]:
     def conversation(*behaviours: str, headers: dict[str, str] | None = None) -> Conversation:
         engines.extend(FakeEngine(behaviour, headers) for behaviour in behaviours)
         made = [make_deployment("abcd"[n], engine.port) for n, engine in enumerate(engines)]
+        for n, deployment in enumerate(made):
+            deployment.bindings.update(devices=[f"CUDA{n}"])
         forget_table()
         return services.conversation_create(owner=operator_user, deployment=made[0], beside=made[1:])
 
@@ -186,6 +188,19 @@ async def test_who_was_ahead_is_said_once_all_have_ended(start: Start, operator:
     await page.ended(ids["b"])
     thread = await in_database(operator.get)(reverse("chat:thread", args=[conversation.pk]))
     assert "First to answer" in page.compared[ids["b"]] and "First to answer" in thread.content.decode()
+
+
+async def test_lanes_that_shared_a_card_are_not_called_ahead_of_each_other(
+    start: Start, operator: Client, open_page: Opener
+) -> None:
+    conversation = await in_database(start)("writes_with_drafts", "takes_its_time")
+    await Binding.objects.aupdate(devices=["CUDA0"])
+    page = await open_page(operator, conversation.pk)
+    ids = await asked(page, conversation)
+    for name in ids:
+        await page.ended(ids[name])
+    said = "".join(page.compared.values())
+    assert "a and b shared CUDA0" in said and "First to answer" not in said
 
 
 async def test_a_lane_that_was_added_answers_the_last_question_when_asked(

@@ -169,3 +169,43 @@ def test_links_and_tables_of_a_usual_size_are_what_they_were() -> None:
     text = "[a](https://a.example) " * 300 + "\n\n|a|b|\n|-|-|\n" + "|1|2|\n" * 200
     html = render(text)
     assert html.count("<a ") == 300 and html.count("<td") == 400
+
+
+# --- what models write besides ---------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (r"\[E=mc^2\]", r"<p>\[E=mc^2\]</p>"),
+        (r"so \(a\,b\) holds", r"<p>so \(a\,b\) holds</p>"),
+        (r"$$x_1 \\ y_2$$", r"<p>$$x_1 \\ y_2$$</p>"),
+        ("\\[\na_1 * b_1 *\n\\]", "<p>\\[\na_1 * b_1 *\n\\]</p>"),
+        (r"\[<script>\]", r"<p>\[&lt;script&gt;\]</p>"),
+        (r"a \*star\* and \[a bracket", r"<p>a *star* and [a bracket</p>"),
+        ("- [x] done\n- [ ] **open**", "<ul>\n<li>☑ done</li>\n<li>☐ <strong>open</strong></li>\n</ul>"),
+        ("- [y] no\n\n[x] no item", "<ul>\n<li>[y] no</li>\n</ul>\n<p>[x] no item</p>"),
+        ("<think></think>\n\nYes.", "<p>Yes.</p>"),
+        ("Of `<think>` and <think>x", "<p>Of <code>&lt;think&gt;</code> and &lt;think&gt;x</p>"),
+    ],
+)
+def test_formulas_tasks_and_tags_are_shown_as_meant(text: str, shown: str) -> None:
+    assert render(text).strip() == shown
+
+
+def test_a_table_keeps_its_alignment_without_styles() -> None:
+    html = render("| a | b | c |\n|:--|:-:|--:|\n| 1 | 2 | 3 |")
+    assert '<td class="to-center">2</td>\n<td class="to-right">3</td>' in html and "<td>1</td>" in html
+    assert "style" not in html
+
+
+@pytest.mark.parametrize("end", ["</think>\nYes.", ""])
+def test_thoughts_in_the_answer_are_folded_away(end: str) -> None:
+    html = render(f"<think>\nhm, *so* <b>\n{end}")
+    assert html.startswith('<details class="thinking"><summary>Thinking</summary><p>hm, <em>so</em> &lt;b&gt;</p>')
+    assert html.endswith("</details><p>Yes.</p>\n" if end else "</details>")
+
+
+@pytest.mark.parametrize(
+    "text", ["\\[ " * 20_000, "$$ " * 20_001, "<think>" * 20_000, "- [x] " * 5_000, "\\(" * 30_000]
+)
+def test_what_is_never_closed_is_looked_for_once(text: str) -> None:
+    assert render(text)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -313,3 +315,16 @@ def test_names_are_shown_as_text(admin: Client, host: Host) -> None:
     for path in ("/models/", "/models/x/"):
         text = page(admin, path)
         assert "<script>alert" not in text and '"><i>' not in text
+
+
+# --- from programs --------------------------------------------------------------------------------
+@pytest.mark.parametrize("path", ["/deployments/", "/deployments/small/"])
+def test_the_gateways_address_stands_on_the_pages_with_a_request_to_copy(
+    viewer: Client, deployment: Deployment, path: str
+) -> None:
+    text = html.unescape(page(viewer, path))
+    example = re.search(r'id="gateway-example"[^>]*>(.*?)</pre>', text, re.S)
+    assert example
+    words = shlex.split(example[1].replace("\\\n", " "))
+    assert words[:2] == ["curl", "http://testserver/v1/chat/completions"]
+    assert json.loads(words[words.index("-d") + 1])["model"] == "small"

@@ -1,0 +1,34 @@
+// Whether the panel can still be reached. A socket whose packets are dropped on the way stays open for minutes and
+// says nothing: so the panel is asked now and then, and no answer in time counts as a lost link.
+
+const EVERY_MS = 5000;
+const PATIENCE_MS = 4000;
+
+let isLost = false;
+
+async function answers() {
+  try {
+    const answer = await fetch("/healthz", { cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) });
+    return answer.ok;
+  } catch {
+    return false;
+  }
+}
+
+/** `tell(isUp)` whenever that changes; sockets hear "link-lost" and "link-found", and open anew. */
+export function watchLink(tell) {
+  async function look() {
+    if (document.hidden) return;
+    const isUp = await answers();
+    if (document.hidden || isUp === !isLost) return;
+    isLost = !isUp;
+    document.dispatchEvent(new CustomEvent(isUp ? "link-found" : "link-lost"));
+    tell(isUp);
+  }
+  let timer = setInterval(look, EVERY_MS);
+  document.addEventListener("visibilitychange", () => {
+    clearInterval(timer);
+    timer = setInterval(look, EVERY_MS);
+    look();
+  });
+}
