@@ -2,9 +2,15 @@
 // says nothing: so the panel is asked now and then, and no answer in time counts as a lost link.
 
 const EVERY_MS = 5000;
-const PATIENCE_MS = 4000;
+const PATIENCE_MS = 6000;
 
 let isLost = false;
+let heardAt = 0;
+
+/** A socket has brought something: the link is there, however busy the panel is. */
+export function noteHeard() {
+  heardAt = performance.now();
+}
 
 async function answers() {
   try {
@@ -19,7 +25,8 @@ async function answers() {
 export function watchLink(tell) {
   async function look() {
     if (document.hidden) return;
-    const isUp = await answers();
+    const begunAt = performance.now();
+    const isUp = (await answers()) || heardAt > begunAt;
     if (document.hidden || isUp === !isLost) return;
     isLost = !isUp;
     document.dispatchEvent(new CustomEvent(isUp ? "link-found" : "link-lost"));

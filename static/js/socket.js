@@ -1,6 +1,7 @@
 // A WebSocket that comes back by itself: exponential back-off with jitter, at once when the
 // network or the tab returns. What was missed meanwhile is the caller's to ask for, in open().
 
+import { noteHeard } from "./link.js";
 import { isLoggingIn, logInAgain } from "./session.js";
 
 const FIRST_DELAY_MS = 300;
@@ -31,7 +32,10 @@ export function connect(path, handlers = {}) {
     socket = opened;
     isGreeted = false;
     opened.onopen = () => greet(opened, fetched);
-    opened.onmessage = (event) => handlers.message?.(JSON.parse(event.data));
+    opened.onmessage = (event) => {
+      noteHeard();
+      handlers.message?.(JSON.parse(event.data));
+    };
     opened.onclose = (event) => left(event.code);
   }
 
