@@ -137,7 +137,7 @@ def test_a_stand_in_that_serves_another_is_left_to_it(engine: Engine, model: Mod
 
 # --- why not --------------------------------------------------------------------------------------
 def test_what_fits_nowhere_is_refused_with_what_it_lacks(owned: Callable[[str], Model]) -> None:
-    Device.objects.filter(name="CPU").update(memory_bytes=16 * GIB)
+    Device.objects.filter(name="CPU").update(memory_bytes=4 * GIB)
     with pytest.raises(OmniError) as refused:
         one_click.deploy(model=owned(HUGE))
     assert refused.value.code == "fits_nowhere" and "GiB" in refused.value.text

@@ -172,16 +172,16 @@ def test_a_group_is_typed_in_the_form(admin: Client, deployment: Deployment) -> 
 @pytest.fixture
 def occupied(make_deployment: Make, agent: Host) -> Deployment:
     """A small card with one that fills most of it."""
-    Device.objects.create(host=agent, name="CUDA0", kind="cuda", memory_bytes=300 << 20)
+    Device.objects.create(host=agent, name="CUDA0", kind="cuda", memory_bytes=1000 << 20)
     model = Model.objects.get()
-    other = make_deployment("other", members={"model": (model, ["CUDA0"])}, settings={"context": 512})
+    other = make_deployment("other", members={"model": (model, ["CUDA0"])}, settings={"context": 1024})
     services.deployment_start(deployment=other)
     running(other)
     return other
 
 
 def test_the_plan_page_says_at_once_who_is_in_the_way_and_keeps_nothing(operator: Client, occupied: Deployment) -> None:
-    text = operator.post("/plan/?device=CUDA0&context=512", {"strategy": "independent"}).content.decode()
+    text = operator.post("/plan/?device=CUDA0&context=1024", {"strategy": "independent"}).content.decode()
     assert "has no place" in text and "where other holds" in text
     assert [row.name for row in Deployment.objects.all()] == ["other"]
 
@@ -189,7 +189,7 @@ def test_the_plan_page_says_at_once_who_is_in_the_way_and_keeps_nothing(operator
 def test_a_form_that_creates_and_starts_keeps_what_was_filled_in_and_says_why_it_does_not_run(
     operator: Client, occupied: Deployment
 ) -> None:
-    defaults = {f"setting_{key}": setting.default for key, setting in SETTINGS.items()} | {"setting_context": 512}
+    defaults = {f"setting_{key}": setting.default for key, setting in SETTINGS.items()} | {"setting_context": 1024}
     chosen = {"strategy": "independent", "model": Model.objects.get().name, "devices": ["CUDA0"]}
     body = defaults | chosen | {"engine": occupied.engine_id, "name": "second", "extra_args": "", "start": "yes"}
     answer = operator.post("/deployments/new/", body, follow=True)
