@@ -35,6 +35,7 @@ PARTS = {
     "deployments:model_advice": ("model",),
     "deployments:plan_presets": (),
     "deployments:quick": (),
+    "deployments:stand_ins": (),
 }
 
 
