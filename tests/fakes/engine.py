@@ -14,6 +14,8 @@ stuck     says it is well and, when told (SIGUSR1), answers nothing else
 import http.server
 import os
 import signal
+import socket
+import socketserver
 import subprocess
 import sys
 import threading
@@ -58,6 +60,23 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
+class UnixServer(http.server.ThreadingHTTPServer):
+    address_family = socket.AF_UNIX
+
+    def server_bind(self) -> None:
+        """Without the name of a host, which HTTPServer looks up."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = "localhost", 0
+
+
+def listener(handler: type[http.server.BaseHTTPRequestHandler]) -> http.server.ThreadingHTTPServer:
+    """Where llama-server would listen: --host may be the path of a socket."""
+    path = value("--host")
+    if path.endswith(".sock"):
+        return UnixServer(path, handler)  # type: ignore[arg-type]
+    return http.server.ThreadingHTTPServer(("127.0.0.1", int(value("--port"))), handler)
+
+
 def main() -> None:
     if MODE == "exit":
         print("0.00.001.000 E srv    load_model: the weights do not like this machine", file=sys.stderr)
@@ -74,7 +93,7 @@ def main() -> None:
         time.sleep(2)
     signal.signal(signal.SIGUSR1, lambda *_: hanging.set())
     handler = Drip if MODE in ("mute", "garbage", "drip") else Handler
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", int(value("--port"))), handler)
+    server = listener(handler)
     if MODE == "flood":
         line = b"x" * 999 + b"\n"
         threading.Thread(target=lambda: [os.write(2, line) for _ in range(40_000)], daemon=True).start()
