@@ -104,7 +104,7 @@ def plan_on(
         strategy=strategy,
         engine=engine_facts(engine, (model.arch for model, _ in members.values())),
         members={role: _member(model, names, devices) for role, (model, names) in members.items()},
-        settings=_within_limits(engine.host, validated(settings)),
+        settings=_within_limits(engine, validated(settings)),
         extra_args=tuple(extra_args),
         alias=name,
         host_devices=tuple(devices.values()),
@@ -114,12 +114,12 @@ def plan_on(
     return plan_on_engine(get_strategy(strategy), request)
 
 
-def _within_limits(host: Host, settings: Mapping[str, object]) -> Mapping[str, object]:
+def _within_limits(engine: Engine, settings: Mapping[str, object]) -> Mapping[str, object]:
     """Engines count the machine's cores, not those that this process may use."""
-    is_here = host.name == django_settings.OMNI_HOST_NAME
-    if settings.get("threads", AUTO) != AUTO or not is_here or not (limit := core_limit()):
+    if settings.get("threads", AUTO) != AUTO or not (limit := core_limit()):
         return settings
-    return {**settings, "threads": limit}
+    is_here = engine.host.name == django_settings.OMNI_HOST_NAME
+    return {**settings, "threads": limit} if is_here else settings
 
 
 # --- rows → facts -----------------------------------------------------------------------------------
