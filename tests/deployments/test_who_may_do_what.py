@@ -359,7 +359,7 @@ def test_an_action_that_is_not_theirs_does_nothing_when_it_is_posted(
 
 # --- services ---------------------------------------------------------------------------------------
 def test_a_service_refuses_who_has_no_right_whatever_page_called_it(viewer_user: User, deployment: Deployment) -> None:
-    from deployments import library, servers, services
+    from deployments import library, one_click, servers, services
     from omni.errors import OmniError
 
     model = deployment.bindings.get().model
