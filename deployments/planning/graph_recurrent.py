@@ -97,6 +97,9 @@ def _delta_net(b: LayerBuilder, source: Node, kind: LayerKind, w: Weights, spot:
     mixed = g.op("conv_act", (channels, tokens), mixed, inplace=True)
     q, k = (g.op("l2", (keys, tokens), g.view("part", (keys, tokens), mixed, dense=False)) for _ in range(2))
     v = g.view("part_v", (values, tokens), mixed, dense=False)
+    if w("ssm_ba") and keys != values:
+        # A key for each value.
+        q, k = (g.op("repeat", (values, tokens), node) for node in (q, k))
     out = g.op("delta", (values * tokens + kind.state_s * sequences,), q, k, v, decay, beta, state)
     g.store(keep_state, g.view("last_state", (kind.state_s * sequences,), out, dense=False))
     normed = g.op("norm", (values, tokens), g.view("delta_out", (values, tokens), out, dense=False))
