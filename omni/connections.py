@@ -16,14 +16,16 @@ from typing import Any
 from urllib.parse import unquote
 
 from daphne.http_protocol import HTTPFactory
-from twisted.internet import reactor
+
+# Daphne's own: imported from Twisted, it would be another one where Daphne was not there first.
+from daphne.server import reactor
 from twisted.web import http
 
 from omni.errors import OmniError
 
 # Twisted's interfaces say less than its objects can.
 _HttpChannel: Any = http.HTTPChannel
-_later: Any = reactor.callLater  # type: ignore[attr-defined]
+_later: Any = reactor.callLater
 log = logging.getLogger(__name__)
 
 # A request's line and headers, and one that is still to come on a connection that is kept.
