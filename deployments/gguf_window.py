@@ -105,12 +105,15 @@ class Window:
             raise self.fail("gguf_truncated", f"{what} goes {missing} bytes beyond the end of the file", start)
 
     def raw(self, n_bytes: int, what: str = "a text") -> bytes:
-        self._need(n_bytes, what)
+        # Asked here too: a header has hundreds of thousands of values, and nearly all are in the window.
+        if self._at + n_bytes > len(self._window):
+            self._need(n_bytes, what)
         start, self._at = self._at, self._at + n_bytes
         return self._window[start : self._at]
 
     def unpack(self, form: struct.Struct) -> tuple[Any, ...]:
-        self._need(form.size)
+        if self._at + form.size > len(self._window):
+            self._need(form.size)
         values = form.unpack_from(self._window, self._at)
         self._at += form.size
         return values

@@ -17,7 +17,7 @@ from deployments.folder_walk import Skipped, is_folder
 from deployments.gguf import shard_paths
 from deployments.model_files import fingerprint_of, is_there, stamp_of
 from deployments.model_reading import READ_VERSION, describe_file, file_texts, format_of
-from deployments.models import Model
+from deployments.models import Model, ReferenceAnswer
 from omni.errors import OmniError
 
 log = logging.getLogger(__name__)
@@ -48,6 +48,8 @@ class _Described:
     is_read: bool
     is_news: bool = False
     replaced: Model | None = None
+    # Other bytes lie where the model was: what its engine answered before is no measure any more.
+    has_new_content: bool = False
 
 
 class Rows:
@@ -80,7 +82,7 @@ class Rows:
     def _described(self, path: Path, row: Model | None, moved: Model | None) -> _Described:
         """The row as it is to be; nothing is saved. Whatever one file does, the others are looked at."""
         model = moved or row or Model()
-        before = _mark(model)
+        before, content = _mark(model), (model.modified_ns, model.size_bytes)
         model.path = str(path)
         try:
             if moved is None and _is_up_to_date(model, path):
@@ -93,7 +95,8 @@ class Rows:
             log.exception("the model %a could not be read", str(path))
             text = f"It could not be read ({type(error).__name__}); the agent's log has the details."
             model = _unreadable(model.pk, path, text)
-        return _Described(path, model, True, _mark(model) != before, row if moved else None)
+        has_new_content = moved is None and (model.modified_ns, model.size_bytes) != content
+        return _Described(path, model, True, _mark(model) != before, row if moved else None, has_new_content)
 
     def _moved(self, paths: Sequence[Path]) -> dict[Path, Model]:
         """Of paths that are new: the row of the same model at another place where it no longer is."""
@@ -130,6 +133,8 @@ class Rows:
             return Registered(found.model, False)
         if found.replaced:
             found.replaced.delete()
+        if found.has_new_content and found.model.pk:
+            ReferenceAnswer.objects.filter(model=found.model.pk).delete()
         try:
             return Registered(self.saved(found.model, found.path), found.is_news)
         except DataError as error:
