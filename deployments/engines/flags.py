@@ -125,7 +125,6 @@ _ALLOWED = (
     Flag("--reasoning-effort", "word"),
     _int("--reasoning-budget", -1, 16_777_216),
     # other kinds of models
-    *map(Flag, ("--embeddings", "--reranking")),
     Flag("--pooling", "words", words=("none", "mean", "cls", "last", "rank")),
     # the server
     _int("--timeout", 1, 86_400),
@@ -154,7 +153,8 @@ MANAGED = {
     "--cache-type-k": "kv_cache_k", "--cache-type-v": "kv_cache_v", "--kv-unified": "kv_unified",
     "--cache-ram": "cache_ram_mib", "--load-mode": "load_mode", "--batch-size": "batch",
     "--ubatch-size": "ubatch", "--threads": "threads", "--split-mode": "strategy", "--spec-type": "strategy",
-    "--model-draft": "strategy", "--fit": "", "--metrics": "", "--log-verbosity": "",
+    "--model-draft": "strategy", "--embeddings": "model: its file says what it answers with",
+    "--reranking": "model: its file says what it answers with", "--fit": "", "--metrics": "", "--log-verbosity": "",
 }  # fmt: skip
 FILES, SOCKETS, CODE = "reads or writes files", "opens or changes network sockets", "can run code"
 DANGEROUS = {
