@@ -20,7 +20,7 @@ from deployments.planning.memory_settings import MemorySettings
 from deployments.planning.nextn import kept_states
 from deployments.planning.settings import KV_CACHE_TYPES
 
-__all__ = ["KvRow", "kv_cache_bytes", "kv_table", "kv_type_error", "kv_type_fix"]
+__all__ = ["KvRow", "kv_cache_bytes", "kv_table", "kv_type_error", "kv_type_fix", "type_problem"]
 
 BLOCK = 32  # elements of a quantised block
 MAX_CONTEXT = 16_777_216  # what the setting takes
@@ -59,7 +59,7 @@ def kv_table(model: ModelShape, settings: MemorySettings, room_bytes: int) -> li
 
 
 def _row(model: ModelShape, settings: MemorySettings, room_bytes: int) -> KvRow:
-    name, problem = settings.type_k, _problem(model, settings)
+    name, problem = settings.type_k, type_problem(model, settings)
     speed = "" if name in _FAST_PAIRS | {"f32"} else " CUDA builds have no attention kernel for it unless asked for."
     return KvRow(
         type=name,
@@ -71,7 +71,7 @@ def _row(model: ModelShape, settings: MemorySettings, room_bytes: int) -> KvRow:
     )
 
 
-def _problem(model: ModelShape, settings: MemorySettings) -> str:
+def type_problem(model: ModelShape, settings: MemorySettings) -> str:
     """Why the engine would refuse the type for this model (src/llama-context.cpp, llama_init_from_model)."""
     if settings.type_k in UNQUANTISED:
         return ""

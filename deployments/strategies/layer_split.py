@@ -7,7 +7,7 @@ from dataclasses import replace
 from deployments.planning.plan import Figure, Plan, PlanRequest, Reason
 from deployments.strategies.base import Strategy, caution, error, info, outlook, processes, verdict_of
 from deployments.strategies.independent import common_figures
-from deployments.strategies.placing import Placed, device_uses, instance, placed
+from deployments.strategies.placing import Placed, device_uses, fits, instance, placed
 from omni.units import bytes_text
 
 
@@ -58,11 +58,9 @@ def needs_two(found: Placed) -> Reason:
 
 
 def fits_alone(request: PlanRequest, found: Placed, name: str) -> bool:
-    member = found.member
-    only = tuple(device for device in member.devices if device.name == name)
+    only = tuple(device for device in found.member.devices if device.name == name)
     settings = {**request.settings, "gpu_layers": "all", "tensor_split": "auto"}
-    alone = placed(replace(request, settings=settings), replace(member, devices=only), "independent", open_keys=())
-    return alone.fits and not any(reason.code == "does_not_fit" for reason in alone.reasons)
+    return fits(replace(request, settings=settings), replace(found.member, devices=only), "independent")
 
 
 def boundaries(found: Placed) -> int:

@@ -17,6 +17,7 @@ from deployments.planning.settings import ALL, AUTO, SETTINGS, context_tokens, w
 from deployments.planning.speed import SpeedModel
 from deployments.strategies.base import caution, info
 from deployments.strategies.remedies import SMALLEST_CONTEXT, Case, memory_reasons, room_of
+from omni.errors import OmniError
 from omni.units import bytes_text
 
 NO_REPACK = "--no-repack"
@@ -77,6 +78,14 @@ def asked_settings(request: PlanRequest, member: Member, strategy: str, split_mo
     return planned_with(settings, request.extra_args, is_draft=member is request.members.get("draft"))
 
 
+def check_shares(shares: tuple[float, ...] | None, cards: Sequence[DeviceFacts]) -> None:
+    """Raises OmniError (bad_setting) for shares that leave every device without a part."""
+    if shares and len(cards) > 1 and not any(shares[: len(cards)]):
+        names = " and ".join(card.name for card in cards)
+        text = f"tensor_split is {split_text(shares)}, which gives nothing to {names}."
+        raise OmniError("bad_setting", text, "Give one of them more than 0, or let the planner choose (auto).")
+
+
 def usable_context(request: PlanRequest, member: Member, asked: int) -> int:
     """The engine caps each request at what the model was trained for: memory for more would stay empty."""
     trained = member.facts.n_ctx_train
@@ -114,6 +123,7 @@ def placed(
     if shares:
         settings = replace(settings, tensor_split=shares)
     host = host_of(request)
+    check_shares(settings.tensor_split, working_devices(member.devices, settings))
     cards = _sharing_ram(working_devices(member.devices, settings), host)
     devices = tuple(_reserved(d, reserved or {}) for d in (*cards, host))
     fixed = frozenset(key for key in PLACING if key not in open_keys or values[key] != AUTO)
@@ -137,6 +147,13 @@ def placed(
     return Placed(member, host, applied, chosen, found.use, found.fits, speed, reasons)
 
 
+def fits(request: PlanRequest, member: Member, strategy: str) -> bool:
+    """Whether it fits exactly as it is asked for, nothing left to the planner."""
+    settings, host = asked_settings(request, member, strategy), host_of(request)
+    cards = _sharing_ram(working_devices(member.devices, settings), host)
+    return _fit(member, (*cards, host), settings, frozenset(PLACING)).fits
+
+
 def _reserved(device: DeviceFacts, reserved: Mapping[str, int]) -> DeviceFacts:
     free = device.total_bytes if device.free_bytes is None else device.free_bytes
     if free is None or not reserved.get(device.name):
@@ -151,7 +168,12 @@ def _sharing_ram(cards: Sequence[DeviceFacts], host: DeviceFacts) -> tuple[Devic
     if not count or room is None:
         return tuple(cards)
     part = int(room * STAND_INS_SHARE / count)
-    return tuple(replace(c, free_bytes=min(part, room_of(c) or part)) if c.is_stand_in else c for c in cards)
+    return tuple(replace(c, free_bytes=_at_most(part, room_of(c))) if c.is_stand_in else c for c in cards)
+
+
+def _at_most(part: int, own_room: int | None) -> int:
+    """A room of 0 is known: nothing is left there."""
+    return part if own_room is None else min(part, own_room)
 
 
 def _fit(member: Member, devices: Sequence[DeviceFacts], settings: MemorySettings, fixed: frozenset[str]) -> Fit:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from deployments.planning.fit import DEFAULT_MARGIN_BYTES, PLACING, Fit, best_fit
-from deployments.planning.kv_types import kv_table
+from deployments.planning.kv_types import type_problem
 from deployments.planning.memory import MemorySettings
 from deployments.planning.memory_settings import split_text
 from deployments.planning.plan import DeviceFacts, Member, Reason
@@ -83,10 +83,13 @@ class Case:
         return f"Shares of {split} fit.", {"tensor_split": split}
 
     def _smaller_cache(self) -> Remedy | None:
-        usable = {row.type for row in kv_table(self.member.shape, MemorySettings(), 0) if row.is_usable}
         settings = replace(self.settings, type_k="q8_0", type_v="q8_0")
-        is_plain = {self.settings.type_k, self.settings.type_v} == {"f16"} and self.settings.flash
-        if not is_plain or "q8_0" not in usable or not self.fits(settings, self.fixed | frozenset(PLACING)):
+        is_plain = {self.settings.type_k, self.settings.type_v} == {"f16"}
+        if (
+            not is_plain
+            or type_problem(self.member.shape, settings)
+            or not self.fits(settings, self.fixed | frozenset(PLACING))
+        ):
             return None
         return "A KV cache of q8_0 fits.", {"kv_cache_k": "q8_0", "kv_cache_v": "q8_0"}
 

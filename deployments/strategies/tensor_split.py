@@ -19,6 +19,7 @@ from deployments.strategies.layer_split import needs_two
 from deployments.strategies.placing import (
     Placed,
     asked_settings,
+    check_shares,
     device_uses,
     host_of,
     instance,
@@ -63,6 +64,7 @@ class TensorSplit(Strategy):
         """What is asked for, else the fastest shares that fit and leave no device without KV heads."""
         cards = tuple(device for device in member.devices if device.kind != "cpu")
         given = parsed_split(own_settings(request, self.name).get("tensor_split", AUTO))
+        check_shares(given, cards)
         if given:
             return (*given, *(0.0,) * len(cards))[: len(cards)]
         if len(cards) < 2:

@@ -14,6 +14,7 @@ from deployments.planning.plan import DeviceFacts, Member, Plan, Verdict
 from deployments.planning.settings import SETTINGS
 from deployments.planning.shares import shortest_cut, small_ratio
 from deployments.strategies import STRATEGIES
+from omni.errors import OmniError
 from tests.deployments.gguf_corpus import smollm2
 from tests.planning import stand_ins
 from tests.planning.owners_rig import CPU, RTX_5090, RTX_PRO_6000, codes, member, plan, reason
@@ -140,6 +141,22 @@ def test_another_card_of_the_host_is_named_where_it_would_do(large: Large, real_
     found = plan("independent", {"model": large("llama_70b", RTX_5090)}, real_flags, rig, context=4096)
     assert found.verdict == Verdict.NOT_VIABLE
     assert next(r for r in found.reasons if r.code == "does_not_fit").fix == "Layer split over CUDA1 and CUDA2 fits."
+
+
+def test_a_device_with_nothing_free_holds_nothing(real_flags: frozenset[str]) -> None:
+    """Nothing free is known; it is no size that nobody knows."""
+    full = DeviceFacts("RPC0", "rpc", 8 * GIB, 0, "127.0.0.1:1", is_stand_in=True)
+    found = plan("independent", {"model": member(smollm2(), full)}, real_flags, (full, CPU), gpu_layers="all")
+    assert (found.verdict, codes(found)) == (Verdict.NOT_VIABLE, ["does_not_fit"])
+
+
+@pytest.mark.parametrize("strategy", ["layer_split", "tensor_split", "expert_offload"])
+@pytest.mark.parametrize("shares", ["0,0", "0,0,1"])
+def test_shares_that_give_nothing_to_anybody_are_refused(
+    large: Large, real_flags: frozenset[str], strategy: str, shares: str
+) -> None:
+    with pytest.raises(OmniError, match=r"gives nothing to CUDA0 and CUDA1\."):
+        on_both(large, "gpt_oss_20b", strategy, real_flags, tensor_split=shares)
 
 
 # --- one model on one device ----------------------------------------------------------------------
