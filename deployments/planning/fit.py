@@ -150,6 +150,8 @@ class _Search:
         return found is not None and self.short_by(memory_use(self.model, self.devices, found, compute)) == 0
 
     def _is_cut(self, settings: MemorySettings) -> bool:
+        if settings.gpu_layers == 0:
+            return False  # nothing goes on devices: there is nothing to cut
         known = any(room is not None for room in self.room)
         return len(self.working) > 1 and settings.split_mode == "layer" and known and "tensor_split" not in self.fixed
 
@@ -176,7 +178,7 @@ class _Search:
     def last_resort(self) -> MemorySettings:
         """Nothing fits: what lacks the least, of what is asked for, spread by memory, and what only the host lacks."""
         asked = self.settings
-        if len(self.working) > 1 and "tensor_split" not in self.fixed:
+        if len(self.working) > 1 and "tensor_split" not in self.fixed and asked.gpu_layers != 0:
             asked = replace(asked, tensor_split=small_ratio(self.room))
         tried = [asked, *self.near]
         return min(tried, key=lambda settings: self.short_by(memory_use(self.model, self.devices, settings)))
