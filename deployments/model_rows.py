@@ -136,7 +136,7 @@ class Rows:
         if found.has_new_content and found.model.pk:
             ReferenceAnswer.objects.filter(model=found.model.pk).delete()
         try:
-            return Registered(self.saved(found.model, found.path), found.is_news)
+            return Registered(_light(self.saved(found.model, found.path)), found.is_news)
         except DataError as error:
             # PostgreSQL refuses what SQLite keeps.
             log.exception("the model %a could not be kept", str(found.path))
@@ -179,6 +179,13 @@ def _unreadable(pk: int | None, path: Path, text: str) -> Model:
     model = (Model.objects.filter(pk=pk).first() if pk else None) or Model()
     model.path, model.state, model.error = str(path), Model.State.BROKEN, text
     model.shards = model.shards or [str(path)]
+    return model
+
+
+def _light(model: Model) -> Model:
+    """Without what is large, which is read from the database where somebody asks: a report may hold thousands."""
+    for name in _LARGE:
+        model.__dict__.pop(name, None)
     return model
 
 
