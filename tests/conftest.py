@@ -30,6 +30,10 @@ LONG_FIRST = (
     "test_panel_survival.py",
     "test_pages.py",
     "test_life.py",
+    "test_no_contradiction.py",
+    "test_memory_of_the_engine.py",
+    "test_local_attackers.py",
+    "test_attacks_on_an_engine.py",
 )
 
 

@@ -208,6 +208,8 @@ def check_deployed_as_shown(plan: Plan, request: PlanRequest) -> None:
     assert (again.verdict == Verdict.NOT_VIABLE) == (plan.verdict == Verdict.NOT_VIABLE)
 
 
+# Shrinking a failure, to say it in few words, takes longer than all examples.
+@pytest.mark.timeout(600)
 @given(case=CASES)
 @hypothesis_settings(max_examples=EXAMPLES, database=None, suppress_health_check=list(HealthCheck), derandomize=True)
 def test_no_plan_contradicts_itself(models: Models, real_flags: frozenset[str], case: dict[str, Any]) -> None:
