@@ -71,8 +71,10 @@ def start(instance: Instance, plan: InstancePlan, generation: int, taken: Sequen
     path = log_path(instance)
     instance.log_path = str(path)
     filling: Filling = {**places, KEY: key}
-    process.instances_folder(settings.OMNI_HOME.run)
-    _write_private(path_of_key, key)
+    with process.refusals():
+        process.instances_folder(settings.OMNI_HOME.run)
+        _write_private(path_of_key, key)
+        folder = _write_files(instance, plan, filling)
     return process.spawn(
         settings.OMNI_HOME.run,
         instance=instance.pk,
@@ -81,7 +83,7 @@ def start(instance: Instance, plan: InstancePlan, generation: int, taken: Sequen
         argv=argv,
         env=filled(plan.env, filling),
         log_path=path,
-        folder=_write_files(instance, plan, filling),
+        folder=folder,
         hidden=[key],
         is_apart=is_apart(instance, plan),
     )

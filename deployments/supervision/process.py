@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -197,8 +197,15 @@ def spawn(
     has no process or no disk left.
     """
     end_strays(run)
-    try:
+    with refusals():
         return _spawned(run, instance, generation, at, argv, env, log_path, folder, hidden, is_apart)
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """What the machine refuses inside, as an OmniError: a disk that is full or read-only, no process."""
+    try:
+        yield
     except OSError as error:
         raise refused_by_the_machine(error) from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from itertools import count
 
 from django.db import connections
 
@@ -12,19 +13,27 @@ from deployments.gateway.relay import open_answer
 from omni.errors import OmniError
 from tests.helpers import wait_until
 
+# One question that is there at two crashes of an engine is refused: each is another.
+_numbers = count(1)
+
+
+def another_question() -> str:
+    return f"Count to {500 + next(_numbers)}."
+
+
 BROKEN_OFF = ("engine_died", "engine_silent", "engine_unreachable")
 
 
 class Answer:
     """Read through the gateway's own relay, in a thread; `error` is the one that its client got."""
 
-    def __init__(self, name: str, prompt: str = "Count to 500.", max_tokens: int = 100_000) -> None:
+    def __init__(self, name: str, prompt: str = "", max_tokens: int = 100_000) -> None:
         self.body = {
             "model": name,
             "stream": True,
             "max_tokens": max_tokens,
             "ignore_eos": True,
-            "messages": [{"role": "user", "content": prompt}],
+            "messages": [{"role": "user", "content": prompt or another_question()}],
         }
         self.events, self.errors = 0, list[Exception]()
         self.thread = threading.Thread(target=self._read, daemon=True)

@@ -19,6 +19,7 @@ import httpx
 from deployments.discovery import engine_paths
 from deployments.engines.portable_cpu import library_env
 from tests.faults import processes
+from tests.faults.answers import another_question
 from tests.helpers import wait_until
 from tests.panel import PASSWORD, RunningPanel, csrf_token
 
@@ -199,7 +200,7 @@ class Answer:
         self.thread.join(20)
 
     def _read(self) -> None:
-        messages = [{"role": "user", "content": "Count to 500."}]
+        messages = [{"role": "user", "content": another_question()}]
         body = {"model": "smol", "stream": True, "max_tokens": 100_000, "ignore_eos": True, "messages": messages}
         headers = {"authorization": f"Bearer {self.rig.key}"}
         url = f"{self.rig.panel.url}/v1/chat/completions"
