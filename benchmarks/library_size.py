@@ -65,12 +65,15 @@ def measure(folder: Path) -> bool:
     from deployments.models import Model
     from deployments.watch import LibraryWatch
 
+    busy = time.process_time()
     first = seconds(lambda: library.scan([folder]))
+    busy = time.process_time() - busy
     again = seconds(library.scan)
     watch = LibraryWatch()
     looks = [seconds(watch.check) for _ in range(3)]
     print(f"{Model.objects.count()} models")
     print(f"  first scan           {first:8.1f} s    (limit {SCAN_LIMIT_S:.0f} s)")
+    print(f"    of it on the core  {busy:8.1f} s    (load of the machine {os.getloadavg()[0]:.1f})")
     print(f"  scan, nothing new    {again:8.1f} s")
     print(f"  looks of the agent   {', '.join(f'{look:.1f}' for look in looks)} s (the second takes the files up)")
     slow = first > SCAN_LIMIT_S

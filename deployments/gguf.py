@@ -14,7 +14,7 @@ from functools import cached_property, lru_cache
 from hashlib import sha256
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from deployments.ggml_types import GGML_TYPES, GgmlType, unknown_type
 from deployments.gguf_values import Cursor, LazyArray, LazyText
@@ -29,15 +29,13 @@ MAX_ALIGNMENT = 1 << 20
 MAX_KEYS, MAX_TENSORS, MAX_SHARDS = 16_384, 32_768, 1_024
 MAX_DIMENSIONS = 4  # ggml.h, GGML_MAX_DIMS
 MAX_TENSOR_BYTES = 1 << 62
-TENSOR_BYTES = 480  # about what a TensorInfo and its entry in the index take, without the name
+TENSOR_BYTES = 530  # about what a TensorInfo and its entry in the index take, without the name's characters
 TOKENS = "tokenizer.ggml.tokens"
 
-_Entry = tuple[str, GgmlType, tuple[int, ...], int]  # name, type, shape, offset in the data
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
+class TensorInfo(NamedTuple):
     """One tensor. `shape` is in the file's order, fastest dimension first; `offset` is absolute in its shard."""
 
     name: str
@@ -47,6 +45,18 @@ class TensorInfo:
     n_bytes: int
     offset: int
     shard: int
+
+
+class _Form(NamedTuple):
+    """What a tensor is, whatever its name and place; a model has hundreds of tensors, and a few forms of them."""
+
+    ggml_type: GgmlType
+    shape: tuple[int, ...]
+    n_elements: int
+    n_bytes: int
+
+
+_Entry = tuple[str, _Form, int]  # name, form, offset in the data
 
 
 @dataclass(frozen=True)
@@ -61,7 +71,7 @@ class GgufHeader:
     tensors: tuple[TensorInfo, ...]
     file_size_bytes: int
 
-    @property
+    @cached_property
     def arch(self) -> str:
         arch = self.metadata.get("general.architecture", "")
         return arch if isinstance(arch, str) else ""
@@ -164,15 +174,35 @@ def _alignment(cursor: Cursor, metadata: dict[str, Any]) -> int:
     return alignment
 
 
-def _tensor(cursor: Cursor, forms: Sequence[struct.Struct]) -> _Entry:
-    """One entry of the table of tensors."""
+def _table(cursor: Cursor, count: int) -> list[_Entry]:
+    """The entries of the table of tensors; the same bytes say the same form."""
+    forms: dict[bytes, _Form] = {}
+    entries = []
+    for _ in range(count):
+        at = cursor.position
+        name, said, offset = cursor.quick_entry(MAX_DIMENSIONS) or _entry(cursor)
+        form = forms.get(said)
+        if form is None:
+            form = forms[said] = _form(cursor, said, name, at)
+        cursor.charge(TENSOR_BYTES + len(name), at)
+        entries.append((name, form, offset))
+    return entries
+
+
+def _entry(cursor: Cursor) -> tuple[str, bytes, int]:
+    """One that does not lie whole in the window, or is not as it should be: (name, what says its form, offset)."""
     at = cursor.position
     name = cursor.name("a tensor's name")
-    dimensions = cursor.number(cursor.u32)
+    dimensions = cursor.peek(cursor.u32)
     if dimensions > MAX_DIMENSIONS:
         text = f"tensor {printable(name)!r} has {dimensions} dimensions, more than {MAX_DIMENSIONS}"
         raise cursor.fail("gguf_invalid", text, at)
-    *extents, number, offset = cursor.unpack(forms[dimensions])
+    said = cursor.raw(4 + 8 * dimensions + 4, "the header")
+    return name, said, cursor.number(cursor.u64)
+
+
+def _form(cursor: Cursor, said: bytes, name: str, at: int) -> _Form:
+    _, *extents, number = struct.unpack(f"{cursor.order}I{len(said) // 8 - 1}QI", said)
     kind = GGML_TYPES.get(number)
     if kind is None:
         text, fix = unknown_type(number)
@@ -183,17 +213,17 @@ def _tensor(cursor: Cursor, forms: Sequence[struct.Struct]) -> _Entry:
     if row % kind.block_elements:
         text = f"tensor {printable(name)!r} has rows of {row}, not a multiple of {kind.name}'s {kind.block_elements}"
         raise cursor.fail("gguf_invalid", text, at)
-    if kind.tensor_bytes(shape) > MAX_TENSOR_BYTES:
+    n_bytes = kind.tensor_bytes(shape)
+    if n_bytes > MAX_TENSOR_BYTES:
         raise cursor.fail("gguf_invalid", f"tensor {printable(name)!r} is too large: {shape}", at)
-    cursor.charge(TENSOR_BYTES, at)
-    return name, kind, shape, offset
+    return _Form(kind, shape, prod(shape), n_bytes)
 
 
 def _placed(cursor: Cursor, entries: list[_Entry], alignment: int, shard: int) -> list[TensorInfo]:
     """The tensors with absolute offsets. They have to follow each other, aligned, as llama.cpp demands (gguf.cpp)."""
     start, expected, placed = _aligned(cursor.position, alignment), 0, []
-    for name, kind, shape, offset in entries:
-        n_bytes = kind.tensor_bytes(shape)
+    for name, form, offset in entries:
+        n_bytes = form.n_bytes
         if offset != expected:
             text = f"the data of tensor {printable(name)!r} is said to be at {offset}, it has to be at {expected}"
             raise cursor.fail("gguf_invalid", text)
@@ -201,7 +231,7 @@ def _placed(cursor: Cursor, entries: list[_Entry], alignment: int, shard: int) -
             text = f"the data of tensor {printable(name)!r} goes {missing} bytes beyond the end: the file is truncated"
             raise cursor.fail("gguf_truncated", text, start + offset)
         expected += _aligned(n_bytes, alignment)
-        placed.append(TensorInfo(name, kind, shape, prod(shape), n_bytes, start + offset, shard))
+        placed.append(TensorInfo(name, *form, start + offset, shard))
     return placed
 
 
@@ -214,9 +244,7 @@ def _read_shard(path: Path, number: int, budget: Budget) -> _Shard:
         version, n_tensors, n_keys = _start(cursor)
         metadata = _metadata(cursor, n_keys)
         alignment = _alignment(cursor, metadata)
-        forms = [struct.Struct(f"{cursor.order}{n}QIQ") for n in range(MAX_DIMENSIONS + 1)]
-        entries = [_tensor(cursor, forms) for _ in range(n_tensors)]
-        tensors = _placed(cursor, entries, alignment, number)
+        tensors = _placed(cursor, _table(cursor, n_tensors), alignment, number)
         return _Shard(path, version, cursor.order, metadata, tensors, alignment, cursor.size)
 
 

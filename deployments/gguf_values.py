@@ -18,7 +18,7 @@ from deployments.gguf_window import Window
 MAX_NAME_BYTES, MAX_NESTING, MAX_NESTED = 65_535, 3, 16_384
 MAX_TEXTS, MAX_TEXT_BYTES = 1_500_000, 64 << 20
 # Up to here a value is read at once; above it (vocabularies) when somebody asks.
-EAGER_ELEMENTS, EAGER_BYTES = 1_024, 1 << 20
+EAGER_ELEMENTS, EAGER_TEXTS, EAGER_BYTES = 1_024, 256, 1 << 20
 # What may be asked for at once.
 MAX_LOADED_ELEMENTS, MAX_LOADED_BYTES = 600_000, 24 << 20
 
@@ -108,6 +108,25 @@ class Cursor(Window):
         if length > MAX_NAME_BYTES:
             raise self.fail("gguf_invalid", f"{what} of {length} bytes is longer than {MAX_NAME_BYTES}", start)
         return self.keep(self.raw(length, what).decode("utf-8", "surrogateescape"), start)
+
+    def quick_entry(self, most_dimensions: int) -> tuple[str, bytes, int] | None:
+        """(name, what says the form, offset) of a tensor; None where it is not whole in the window, or unusual.
+
+        A model has hundreds of tensors, and a library thousands of models: nearly all their entries come here.
+        """
+        window, at, size = self._window, self._at, len(self._window)
+        if at + 8 > size:
+            return None
+        form = at + 8 + self.u64.unpack_from(window, at)[0]
+        if form + 4 > size or form - at > MAX_NAME_BYTES:
+            return None
+        dimensions = self.u32.unpack_from(window, form)[0]
+        end = form + 4 + 8 * dimensions + 4
+        if dimensions > most_dimensions or end + 8 > size:
+            return None
+        self._at = end + 8
+        name = window[at + 8 : form].decode("utf-8", "surrogateescape")
+        return name, window[form:end], self.u64.unpack_from(window, end)[0]
 
     def text(self) -> str | LazyText:
         start = self.position
@@ -223,7 +242,7 @@ class Cursor(Window):
         begins = self.position
         n_bytes = self.skip_texts(count) if kind == STRING else count * smallest
         lazy = LazyArray(self.path, begins, kind, count, self.order, n_bytes)
-        if count > EAGER_ELEMENTS or n_bytes > EAGER_BYTES:
+        if count > (EAGER_TEXTS if kind == STRING else EAGER_ELEMENTS) or n_bytes > EAGER_BYTES:
             self.position = lazy.offset + n_bytes
             return lazy
         self.position = lazy.offset

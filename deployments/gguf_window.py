@@ -17,7 +17,8 @@ from typing import Any, Self, TypeVar
 from omni.errors import OmniError
 
 T = TypeVar("T")
-WINDOW_BYTES = 1 << 20
+# Most headers are small; one with a large vocabulary is read in larger and larger steps.
+FIRST_WINDOW_BYTES, WINDOW_BYTES = 1 << 16, 1 << 20
 # What a header may take in memory, far above what real ones do.
 MAX_KEPT_BYTES = 24 << 20
 
@@ -54,6 +55,7 @@ class Window:
     def __init__(self, path: Path, order: str = "<", position: int = 0, budget: Budget | None = None) -> None:
         self.path, self.budget = path, budget or Budget()
         self._base, self._at, self._window = position, 0, b""
+        self._step = FIRST_WINDOW_BYTES
         self.byte_order = order
         self._file, self.size = _open(path)
 
@@ -96,10 +98,10 @@ class Window:
         missing = start + n_bytes - self.size
         if missing <= 0:
             try:
-                self._window = os.pread(self._file, max(n_bytes, WINDOW_BYTES), start)
+                self._window = os.pread(self._file, max(n_bytes, self._step), start)
             except OSError as error:
                 raise self.fail("model_unreadable", error.strerror or "cannot be read", start) from None
-            self._base, self._at = start, 0
+            self._base, self._at, self._step = start, 0, min(2 * self._step, WINDOW_BYTES)
             missing = n_bytes - len(self._window)  # more than 0 when the file has just become shorter
         if missing > 0:
             raise self.fail("gguf_truncated", f"{what} goes {missing} bytes beyond the end of the file", start)
@@ -119,7 +121,17 @@ class Window:
         return values
 
     def number(self, form: struct.Struct) -> int:
-        return self.unpack(form)[0]
+        # Not by way of unpack: most of what a header holds is a length.
+        if self._at + form.size > len(self._window):
+            self._need(form.size)
+        start, self._at = self._at, self._at + form.size
+        return form.unpack_from(self._window, start)[0]
+
+    def peek(self, form: struct.Struct) -> int:
+        """The next number, which is read again."""
+        number = self.number(form)
+        self._at -= form.size
+        return number
 
     def keep(self, value: T, start: int) -> T:
         """The value, once what it takes in memory is counted. Raises GgufError when that is too much."""

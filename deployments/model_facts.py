@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from deployments.ggml_types import FILE_TYPE_GUESSED, FILE_TYPES
+from deployments.ggml_types import FILE_TYPE_GUESSED, FILE_TYPES, GGML_TYPES_BY_NAME
 from deployments.gguf import GgufError, GgufHeader
 from deployments.gguf_window import printable
 from deployments.model_kinds import POOLING, WITHOUT_TEXT, Kind, kind_of_gguf
@@ -173,17 +173,18 @@ def _window(read: _Reader) -> int | None:
 
 def _active(header: GgufHeader, used: int, experts: int) -> int:
     """Parameters that one token passes: of the experts only those that the router picks."""
-    expert_params = sum(t.n_elements for t in header.tensors if _EXPERT.search(t.name))
     if not experts or not used:
         return header.n_params
+    expert_params = sum(t.n_elements for t in header.tensors if _EXPERT.search(t.name))
     return header.n_params - expert_params + expert_params * min(used, experts) // experts
 
 
 def _bytes_by_type(header: GgufHeader) -> Counter[str]:
-    by_type: Counter[str] = Counter()
+    by_type: dict[str, int] = {}
     for tensor in header.tensors:
-        by_type[tensor.ggml_type.name] += tensor.n_bytes
-    return by_type
+        name = tensor.ggml_type.name
+        by_type[name] = by_type.get(name, 0) + tensor.n_bytes
+    return Counter(by_type)
 
 
 def _quant(header: GgufHeader, by_type: Counter[str]) -> str:
@@ -294,7 +295,7 @@ def facts(header: GgufHeader) -> ModelFacts:
         n_expert=experts,
         n_expert_used=used,
         licence=read.text("general.license"),
-        only_ik=any(tensor.ggml_type.only_ik for tensor in header.tensors),
+        only_ik=any(GGML_TYPES_BY_NAME[name].only_ik for name in by_type),
         quant_bytes=dict(by_type),
         hparams=_hparams(header),
         **_sizes(read),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import stat
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from deployments.fingerprint import fingerprint, fingerprint_of_all
@@ -55,6 +56,20 @@ def stamp_of(model: Path) -> tuple[int, int]:
 def fingerprint_of(model: Path) -> str:
     """Tells a model that was moved from another one; empty where there is nothing."""
     return fingerprint_of_all(folder_files(model)) if is_folder(model) else fingerprint(model)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A fingerprint, and the stamp of the files it was taken of."""
+
+    stamp: tuple[int, int]
+    fingerprint: str
+
+
+def mark_of(model: Path, known: Mark | None = None) -> Mark:
+    """The one that is known still holds where the files are the same."""
+    stamp = stamp_of(model)
+    return known if known and known.stamp == stamp else Mark(stamp, fingerprint_of(model))
 
 
 def model_at(file: Path) -> Path:

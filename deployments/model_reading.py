@@ -10,7 +10,7 @@ from deployments.folder_walk import is_folder
 from deployments.gguf import GgufError, GgufHeader, read_header
 from deployments.gguf_window import printable
 from deployments.model_facts import MAX_LAYERS, ModelFacts, facts
-from deployments.model_files import files_of, fingerprint_of, stamp_of
+from deployments.model_files import Mark, files_of, mark_of
 from deployments.model_folder import CONFIG, read_folder
 from deployments.models import Model
 from deployments.planning.from_folder import folder_shape
@@ -25,10 +25,11 @@ POSITIVE_INTEGER_MAX = 2**31 - 1
 CONTRADICTIONS = (TypeError, ValueError, ArithmeticError, MemoryError, LookupError, AttributeError, RecursionError)
 
 
-def describe_file(model: Model, path: Path) -> Model:
+def describe_file(model: Model, path: Path, known: Mark | None = None) -> Model:
     """Fills the row from the headers, or with why it cannot be used. Not saved."""
-    model.modified_ns, model.size_bytes = stamp_of(path)
-    model.shards, model.fingerprint, model.format = file_texts(path), fingerprint_of(path), format_of(path)
+    mark = mark_of(path, known)
+    (model.modified_ns, model.size_bytes), model.fingerprint = mark.stamp, mark.fingerprint
+    model.shards, model.format = file_texts(path), format_of(path)
     model.read_version = READ_VERSION
     try:
         (_describe_folder if model.is_folder else _describe_gguf)(model, path)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
-from django.db import DataError, IntegrityError, transaction
+from django.db import DatabaseError, DataError, IntegrityError, transaction
 
 from deployments.folder_timeouts import FILE_TIMEOUT_S, NoAnswer, in_time
 from deployments.folder_walk import Skipped, is_folder
 from deployments.gguf import shard_paths
-from deployments.model_files import fingerprint_of, is_there, stamp_of
+from deployments.model_files import Mark, is_there, mark_of, stamp_of
 from deployments.model_reading import READ_VERSION, describe_file, file_texts, format_of
 from deployments.models import Model, ReferenceAnswer
 from omni.errors import OmniError
@@ -59,6 +59,7 @@ class Rows:
         self.skipped = skipped or Skipped()
         self._there: dict[str, bool] = {}
         self._next_number: dict[str, int] = {}
+        self._created: set[Path] = set()
 
     def register(self, paths: Iterable[Path]) -> Iterator[Registered]:
         """The row of each model, read again where its files changed; a broken one's row says why.
@@ -72,22 +73,24 @@ class Rows:
 
     def _register_batch(self, paths: Sequence[Path]) -> list[Registered]:
         rows = Model.objects.defer(*_LARGE).in_bulk([str(path) for path in paths], field_name="path")
-        moved = self._moved([path for path in paths if _may_have_moved_here(rows.get(str(path)))])
-        found = [self._described(path, rows.get(str(path)), moved.get(path)) for path in paths]
+        marks = {path: self._marked(path) for path in paths if _may_have_moved_here(rows.get(str(path)))}
+        moved = self._moved(marks)
+        found = [self._described(path, rows.get(str(path)), moved.get(path), marks.get(path)) for path in paths]
         with transaction.atomic():
+            self._create([entry for entry in found if not entry.model.pk])
             kept = [self._kept(entry) for entry in found]
         return [entry for entry in kept if entry]
 
     # --- reading ------------------------------------------------------------------------------------
-    def _described(self, path: Path, row: Model | None, moved: Model | None) -> _Described:
+    def _described(self, path: Path, row: Model | None, moved: Model | None, mark: Mark | None) -> _Described:
         """The row as it is to be; nothing is saved. Whatever one file does, the others are looked at."""
         model = moved or row or Model()
-        before, content = _mark(model), (model.modified_ns, model.size_bytes)
+        before, content = _news(model), (model.modified_ns, model.size_bytes)
         model.path = str(path)
         try:
             if moved is None and _is_up_to_date(model, path):
                 return _Described(path, model, is_read=False)
-            in_time(lambda: describe_file(model, path), str(path), FILE_TIMEOUT_S)
+            in_time(lambda: describe_file(model, path, mark), str(path), FILE_TIMEOUT_S)
         except NoAnswer:
             text = f"The file gives no answer within {FILE_TIMEOUT_S:.0f} s. Is its disk well?"
             model = _unreadable(model.pk, path, text)
@@ -96,11 +99,11 @@ class Rows:
             text = f"It could not be read ({type(error).__name__}); the agent's log has the details."
             model = _unreadable(model.pk, path, text)
         has_new_content = moved is None and (model.modified_ns, model.size_bytes) != content
-        return _Described(path, model, True, _mark(model) != before, row if moved else None, has_new_content)
+        return _Described(path, model, True, _news(model) != before, row if moved else None, has_new_content)
 
-    def _moved(self, paths: Sequence[Path]) -> dict[Path, Model]:
+    def _moved(self, marked: Mapping[Path, Mark | None]) -> dict[Path, Model]:
         """Of paths that are new: the row of the same model at another place where it no longer is."""
-        marks = {path: mark for path in paths if (mark := self._fingerprint(path))}
+        marks = {path: mark.fingerprint for path, mark in marked.items() if mark and mark.fingerprint}
         if not marks:
             return {}
         known = Model.objects.defer(*_LARGE).filter(fingerprint__in=set(marks.values())).order_by("pk")
@@ -116,11 +119,11 @@ class Rows:
                 self._there[found[path].path] = True
         return found
 
-    def _fingerprint(self, path: Path) -> str:
+    def _marked(self, path: Path) -> Mark | None:
         try:
-            return in_time(lambda: fingerprint_of(path), str(path), FILE_TIMEOUT_S)
+            return in_time(lambda: mark_of(path), str(path), FILE_TIMEOUT_S)
         except (NoAnswer, OSError):
-            return ""
+            return None
 
     def _is_there(self, row: Model) -> bool:
         if row.path not in self._there:
@@ -128,9 +131,27 @@ class Rows:
         return self._there[row.path]
 
     # --- saving -------------------------------------------------------------------------------------
+    def _create(self, found: Sequence[_Described]) -> None:
+        """The new rows at once; where one of them is refused, each is saved by itself later."""
+        if not found:
+            return
+        for entry in found:
+            entry.model.name = self._free_name(entry.path)
+        try:
+            with transaction.atomic():
+                Model.objects.bulk_create([entry.model for entry in found])
+        except DatabaseError:
+            self._forget_names()
+            for entry in found:
+                entry.model.pk, entry.model._state.adding = None, True
+        else:
+            self._created.update(entry.path for entry in found)
+
     def _kept(self, found: _Described) -> Registered | None:
         if not found.is_read:
             return Registered(found.model, False)
+        if found.path in self._created:
+            return Registered(_light(found.model), found.is_news)
         if found.replaced:
             found.replaced.delete()
         if found.has_new_content and found.model.pk:
@@ -153,11 +174,15 @@ class Rows:
         except IntegrityError:
             if found := Model.objects.filter(path=model.path).first():
                 return found
-            del self._taken
-            self._next_number.clear()
+            self._forget_names()
             model.name = self._free_name(path)
             model.save()
         return model
+
+    def _forget_names(self) -> None:
+        """The database is asked again."""
+        self.__dict__.pop("_taken", None)
+        self._next_number.clear()
 
     @cached_property
     def _taken(self) -> set[str]:
@@ -189,7 +214,7 @@ def _light(model: Model) -> Model:
     return model
 
 
-def _mark(model: Model) -> tuple[object, ...]:
+def _news(model: Model) -> tuple[object, ...]:
     """What is news when it changes."""
     return model.pk, model.path, model.state, model.error, model.modified_ns, model.size_bytes
 

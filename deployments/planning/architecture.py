@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 EXPERT_TENSORS = ("ffn_up_exps", "ffn_down_exps", "ffn_gate_exps", "ffn_gate_up_exps",
                   "ffn_up_chexps", "ffn_down_chexps", "ffn_gate_chexps")  # fmt: skip
@@ -20,8 +20,7 @@ _EVERY_ROW = frozenset({"step35"})
 _EVERY_ROW_NORMED = frozenset({"qwen3next", "qwen35", "qwen35moe"})
 
 
-@dataclass(frozen=True, slots=True)
-class TensorShape:
+class TensorShape(NamedTuple):
     """One tensor. `shape` has the fastest dimension first; `offset` is in its shard, for a tensor of a layer
     counted from the layer's first."""
 

@@ -10,11 +10,25 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from deployments.gguf import GgufHeader, LazyArray
+from deployments.gguf import GgufHeader, LazyArray, TensorInfo
 from deployments.model_kinds import ENCODERS
 from deployments.planning.architecture import Layer, LayerKind, ModelShape, TensorShape
 
 _LAYER_TENSOR = re.compile(r"^blk\.(\d+)\.(.+)$")
+
+
+_Tensors = tuple[TensorShape, ...]
+
+
+class _OfLayer(NamedTuple):
+    """What the keys say of one layer."""
+
+    n_head: int
+    n_head_kv: int
+    n_ff: int
+    is_swa: bool
+    # Layers from some number on may use what earlier ones keep.
+    may_have_kv: bool
 
 
 class _Swa(NamedTuple):
@@ -63,12 +77,16 @@ def model_shape(header: GgufHeader) -> ModelShape:
     n_nextn = int(header.arch_get("nextn_predict_layers") or 0)
     window, swa = _windows(header, n_layer, n_nextn)
     kinds: dict[LayerKind, int] = {}
+    known: dict[tuple[_Tensors, _OfLayer], int] = {}
+    of_layers = _of_layers(header, n_layer, swa)
     layers = []
-    for index in range(n_layer):
+    for index, own in enumerate(of_layers):
         tensors = by_layer.get(index, [])
-        start = min(((t.shard, t.offset) for t in tensors), default=(0, 0))
-        kind = _kind(header, index, _relative(tensors, start), index < len(swa) and swa[index])
-        layers.append(Layer(kinds.setdefault(kind, len(kinds)), start[1], start[0]))
+        start = min(((t.shard, t.offset) for _, t in tensors), default=(0, 0))
+        relative = _relative(tensors, start)
+        if (number := known.get((relative, own))) is None:
+            number = known[relative, own] = kinds.setdefault(_kind(header, relative, own), len(kinds))
+        layers.append(Layer(number, start[1], start[0]))
     return ModelShape(
         arch=header.arch,
         n_embd=_number(header, "embedding_length"),
@@ -97,34 +115,50 @@ def model_shape(header: GgufHeader) -> ModelShape:
     )
 
 
-def _grouped(header: GgufHeader) -> tuple[dict[int, list[TensorShape]], list[TensorShape]]:
-    layers: dict[int, list[TensorShape]] = {}
+def _grouped(header: GgufHeader) -> tuple[dict[int, list[tuple[str, TensorInfo]]], list[TensorShape]]:
+    """(the tensors of each layer with their names in it, those that belong to no layer)"""
+    layers: dict[int, list[tuple[str, TensorInfo]]] = {}
     extras = []
     for info in header.tensors:
         match = _LAYER_TENSOR.match(info.name)
-        name = match[2] if match else info.name
-        tensor = TensorShape(name, info.ggml_type.name, info.shape, info.n_bytes, info.offset, info.shard)
         if match and int(match[1]) < 4096:
-            layers.setdefault(int(match[1]), []).append(tensor)
+            layers.setdefault(int(match[1]), []).append((match[2], info))
         else:
-            extras.append(tensor)
+            name = match[2] if match else info.name
+            shape = TensorShape(name, info.ggml_type.name, info.shape, info.n_bytes, info.offset, info.shard)
+            extras.append(shape)
     return layers, extras
 
 
-def _relative(tensors: Sequence[TensorShape], start: tuple[int, int]) -> tuple[TensorShape, ...]:
+def _relative(tensors: Sequence[tuple[str, TensorInfo]], start: tuple[int, int]) -> _Tensors:
     """Offsets counted from the layer's first tensor; a layer that goes over into the next shard starts anew there."""
     shard, offset = start
     return tuple(
         TensorShape(
-            tensor.name,
-            tensor.type_name,
+            name,
+            tensor.ggml_type.name,
             tensor.shape,
             tensor.n_bytes,
             tensor.offset - (offset if tensor.shard == shard else 0),
             tensor.shard - shard,
         )
-        for tensor in tensors
+        for name, tensor in tensors
     )
+
+
+def _of_layers(header: GgufHeader, n_layer: int, swa: Sequence[bool]) -> list[_OfLayer]:
+    """What the keys say of each layer."""
+    heads, kv_heads, widths = (
+        _value(header, key) for key in ("attention.head_count", "attention.head_count_kv", "feed_forward_length")
+    )
+    with_kv = 0 if header.arch in ENCODERS else _layers_with_kv(header)
+    found = []
+    for index in range(n_layer):
+        n_head = _of_layer(heads, index)
+        n_head_kv = _of_layer(kv_heads, index, n_head)
+        is_swa = index < len(swa) and swa[index]
+        found.append(_OfLayer(n_head, n_head_kv, _of_layer(widths, index), is_swa, index < with_kv))
+    return found
 
 
 def _value(header: GgufHeader, key: str) -> Any:
@@ -140,9 +174,8 @@ def _number(header: GgufHeader, key: str) -> int:
     return int(value) if isinstance(value, (int, float)) else 0
 
 
-def _of_layer(header: GgufHeader, key: str, layer: int, default: int = 0) -> int:
+def _of_layer(value: Any, layer: int, default: int = 0) -> int:
     """A value that may be one for all layers or a list with one for each."""
-    value = _value(header, key)
     if isinstance(value, list):
         return int(value[layer]) if layer < len(value) else default
     return int(value) if isinstance(value, (int, float)) else default
@@ -181,11 +214,9 @@ def _sees_window(index: int, period: int, dense_first: bool) -> bool:
     return index % period != 0 if dense_first else index % period < period - 1
 
 
-def _kind(header: GgufHeader, index: int, tensors: tuple[TensorShape, ...], is_swa: bool) -> LayerKind:
-    n_head = _of_layer(header, "attention.head_count", index)
-    n_head_kv = _of_layer(header, "attention.head_count_kv", index, n_head)
-    default_dim = _number(header, "embedding_length") // n_head if n_head else 0
-    suffix = "_swa" if is_swa and header.arch_get("attention.key_length_swa") else ""
+def _kind(header: GgufHeader, tensors: _Tensors, own: _OfLayer) -> LayerKind:
+    default_dim = _number(header, "embedding_length") // own.n_head if own.n_head else 0
+    suffix = "_swa" if own.is_swa and header.arch_get("attention.key_length_swa") else ""
     names = {tensor.name for tensor in tensors}
     has_state = any(name.startswith(_STATE_TENSORS) for name in names)
     attends = any(name.startswith(("attn_k.", "attn_qkv.", "attn_kv_a_mqa.", "attn_q.")) for name in names)
@@ -193,15 +224,15 @@ def _kind(header: GgufHeader, index: int, tensors: tuple[TensorShape, ...], is_s
         attends = False
     return LayerKind(
         tensors=tensors,
-        n_head=n_head,
-        n_head_kv=n_head_kv,
+        n_head=own.n_head,
+        n_head_kv=own.n_head_kv,
         head_dim_k=_number(header, f"attention.key_length{suffix}") or default_dim,
         head_dim_v=_number(header, f"attention.value_length{suffix}") or default_dim,
-        n_ff=_of_layer(header, "feed_forward_length", index),
-        is_swa=is_swa,
-        has_kv=attends and n_head_kv > 0 and header.arch not in ENCODERS and index < _layers_with_kv(header),
-        state_r=_state_r(header, n_head) if has_state else 0,
-        state_s=_state_s(header, n_head) if has_state else 0,
+        n_ff=own.n_ff,
+        is_swa=own.is_swa,
+        has_kv=attends and own.n_head_kv > 0 and own.may_have_kv,
+        state_r=_state_r(header, own.n_head) if has_state else 0,
+        state_s=_state_s(header, own.n_head) if has_state else 0,
         indexer_dim=_number(header, "attention.indexer.key_length") if "indexer.attn_k.weight" in names else 0,
     )
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from deployments import library, model_reading
+from deployments import library, model_files, model_reading, model_rows
 from deployments.models import Deployment, LibraryFolder, Model
 from omni.errors import OmniError
 from tests.deployments.gguf_corpus import smollm2, write_stub, write_with_package
@@ -98,6 +99,39 @@ def test_an_unchanged_file_is_not_read_again(models_folder: Path, monkeypatch: p
     library.scan([models_folder])
     monkeypatch.setattr(model_reading, "read_header", lambda path: pytest.fail(f"{path} was read again"))
     assert names(library.scan([models_folder])) == {"a": "ok"}
+
+
+def test_a_first_look_reads_a_file_once_for_its_fingerprint_and_once_for_its_header(
+    models_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [small(models_folder / f"{name}.gguf") for name in "abc"]
+    read: list[tuple[str, Path]] = []
+
+    def counted(module: ModuleType, name: str) -> None:
+        real = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda path: (read.append((name, path)), real(path))[1])
+
+    counted(model_files, "fingerprint")
+    counted(model_reading, "read_header")
+    library.scan([models_folder])
+    assert sorted(read) == sorted((name, path) for name in ("fingerprint", "read_header") for path in paths)
+
+
+def test_a_fingerprint_is_taken_again_where_the_file_has_changed_since(models_folder: Path) -> None:
+    path = small(models_folder / "a.gguf")
+    before = model_files.mark_of(path)
+    path.write_bytes(path.read_bytes() + b"more")
+    assert model_files.mark_of(path, before) == model_files.mark_of(path) != before
+
+
+def test_one_new_row_that_the_database_refuses_keeps_no_other_out(models_folder: Path) -> None:
+    paths = [small(models_folder / f"{name}.gguf") for name in "abc"]
+    rows = model_rows.Rows()
+    assert "b" not in rows._taken
+    # Another scan gives the name away after this one has looked which are free.
+    other = Model.objects.create(name="b", path=str(models_folder / "elsewhere.gguf"))
+    assert [found.model.name for found in rows.register(paths)] == ["a", "b-2", "c"]
+    assert Model.objects.get(name="b").pk == other.pk
 
 
 def test_a_file_that_goes_is_marked_and_one_that_comes_back_is_well(models_folder: Path) -> None:

@@ -352,7 +352,7 @@ def test_what_a_target_drafts_with_by_itself() -> None:
 def test_layers_that_the_file_lacks_draft_nothing(r1: ModelShape) -> None:
     (lacking, *_) = own_drafting(R1, shape=r1)
     assert not lacking.is_usable and "lacks" in lacking.text
-    tensor = replace(r1.kinds[-1].tensors[0], name="nextn.eh_proj.weight")
+    tensor = r1.kinds[-1].tensors[0]._replace(name="nextn.eh_proj.weight")
     whole = replace(r1, kinds=(*r1.kinds[:-1], replace(r1.kinds[-1], tensors=(tensor,))))
     assert own_drafting(R1, shape=whole, has_graph=True)[0].is_usable
 
