@@ -43,7 +43,7 @@ from deployments.planning.plan import DeviceFacts, DeviceUse  # noqa: E402
 from deployments.planning.repacking import Kernels  # noqa: E402
 from deployments.planning.reported import MIB, EngineMemory, Reported, reported_memory  # noqa: E402
 from tests.deployments.gguf_corpus import smollm2  # noqa: E402
-from tests.helpers import free_port, wait_until  # noqa: E402
+from tests.helpers import PATIENCE_S, free_port, wait_until  # noqa: E402
 from tests.planning.tiny_models import TINY, write_tiny  # noqa: E402
 
 ROUNDING_BYTES = 0.005 * MIB
@@ -262,7 +262,7 @@ class Rig:
     def stop(self) -> None:
         for process in self.processes:
             process.terminate()
-            process.wait(10)
+            process.wait(PATIENCE_S)
         self.processes.clear()
 
 
@@ -283,7 +283,7 @@ def start_server(arguments: Sequence[str], log: Path) -> Iterator[tuple[subproce
         yield process, f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(PATIENCE_S)
 
 
 def _listens(port: int) -> bool:
@@ -315,7 +315,7 @@ def engine_memory(rig: Rig, case: Case) -> EngineMemory:
         wait_until(lambda: b"model loaded" in log.read_bytes() or process.poll() is not None, 60)
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(PATIENCE_S)
     text = log.read_text(errors="replace")
     if "sched_reserve" not in text:
         raise RuntimeError(f"{case.name}: the engine did not load:\n{text[-1500:]}")

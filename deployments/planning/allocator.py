@@ -226,23 +226,18 @@ def _allocate(node: Node, arenas: Sequence[Arena]) -> None:
 
 
 def _take_over(node: Node, arenas: Sequence[Arena]) -> bool:
+    """Writes over one of its sources. Never over a view: the engine's allocator does not own those."""
     for parent in node.srcs:
-        root = parent.root or parent
-        if parent.is_external or root.is_output or parent.is_output or parent.layout != node.layout:
+        is_own = parent.root is None and parent.allocated
+        if not is_own or parent.is_output or parent.layout != node.layout or parent.children != 1 or parent.views:
             continue
-        if parent.children != 1 or parent.views != 0 or root.owner == UNPLACED:
-            continue
-        if parent.root is not None and not (root.views == 1 and root.children == 0):
-            continue
-        if not root.allocated:
-            continue
-        root.allocated = False
-        node.owner, node.offset, node.allocated = root.owner, root.offset, True
-        alignment = arenas[root.owner].alignment
-        spare = -(-root.size // alignment) - -(-node.size // alignment)
+        parent.allocated = False
+        node.owner, node.offset, node.allocated = parent.owner, parent.offset, True
+        alignment = arenas[parent.owner].alignment
+        spare = -(-parent.size // alignment) - -(-node.size // alignment)
         if spare > 0:
             end = node.offset + -(-node.size // alignment) * alignment
-            arenas[root.owner].free(end, spare * alignment)
+            arenas[parent.owner].free(end, spare * alignment)
         return True
     return False
 

@@ -18,7 +18,7 @@ from deployments.planning.architecture import LayerKind, ModelShape
 from deployments.planning.graph import F32, I32, Batch, LayerBuilder, Spot, Weights
 from deployments.planning.graph_indexer import zeros_bytes
 from deployments.planning.graph_layers import add_layer
-from deployments.planning.nextn import draft_kind
+from deployments.planning.nextn import cuts_before_feed_forward, draft_kind
 from deployments.planning.placement import Placement
 
 # ggml-impl.h TENSOR_ALIGNMENT (host, and the host behind an RPC server); ggml-cuda.cu (get_alignment).
@@ -74,6 +74,8 @@ def _stretches(model: ModelShape, placement: Placement) -> tuple[Stretch, ...]:
 
     A layer is left out when another of its make, after one of the same make, is in the stretch already.
     """
+    # States of recurrent layers are in the way of the tensors after them, and it takes a further layer to settle.
+    wanted = 2 if model.is_recurrent else 1
     chosen: list[Stretch] = []
     seen: Counter[tuple[int | None, int]] = Counter()
     last: tuple[int, Moved, int] | None = None
@@ -88,7 +90,7 @@ def _stretches(model: ModelShape, placement: Placement) -> tuple[Stretch, ...]:
         seen[previous, make] += 1
         ends = index == count - 1 or placement.layers[index + 1] != place
         # Copies of a cache that is elsewhere are all there before the first layer of a stretch runs.
-        if seen[previous, make] == 1 or ends or cache != place:
+        if seen[previous, make] <= wanted or ends or cache != place:
             chosen.append((make, place, moved, cache))
         previous = make
     return tuple(chosen)
@@ -178,7 +180,8 @@ def _graph(
     for number, (make, place, moved, cache) in enumerate(stretches):
         kind = model.kinds[make]
         weights = _weights(builder, kind, place, dict(moved))
-        spot = Spot(place, number == len(stretches) - 1, cache)
+        is_last = number == len(stretches) - 1
+        spot = Spot(place, is_last and not model.keeps_every_row, cache)
         current = add_layer(builder, current, kind, weights, spot)
     _head(builder, current, output)
     place_nodes(builder.g.nodes, host, places.taking_over)
@@ -202,13 +205,16 @@ def _draft_compute_bytes(
     builder.pin_norms = builder.tokens < _SMALL_BATCH or places.host not in (place, output)
     builder.layer_place = place
     state = builder.shared_input("embd", n_embd * tokens * F32)
+    state.layout = (F32, n_embd, tokens)
     token = builder.norm(builder.embedding(weights("nextn.embed_tokens")), weights("nextn.enorm"), (n_embd, tokens))
     state = builder.norm(state, weights("nextn.hnorm"), (n_embd, tokens))
     joined = g.op("concat", (2 * n_embd, tokens), token, state)
     mix = weights("nextn.eh_proj")
     current = g.mul_mat("eh_proj", mix, n_embd, (tokens,), joined) if mix else joined
-    current = add_layer(builder, current, kind, weights, Spot(place, is_last=False))
-    _head(builder, _wanted_rows(builder, current), output, weights("nextn.shared_head_head"))
+    is_cut = cuts_before_feed_forward(model)
+    current = add_layer(builder, current, kind, weights, Spot(place, is_cut))
+    wanted = current if is_cut else _wanted_rows(builder, current)
+    _head(builder, wanted, output, weights("nextn.shared_head_head"))
     place_nodes(g.nodes, places.host, places.taking_over)
     left = [*g.inputs, *g.leafs]
     return tuple(peaks(with_copies(g.nodes, g.inputs), left, places.alignments))

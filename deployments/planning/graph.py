@@ -22,10 +22,10 @@ Weights = Callable[[str], Node | None]
 
 @dataclass(frozen=True)
 class Spot:
-    """Where in the model a layer stands: its place, whether it is the last, and where the cache is that it reads."""
+    """Where a layer stands: its place, whether only wanted rows go on to its feed-forward, and its cache's place."""
 
     place: int
-    is_last: bool
+    is_cut: bool
     cache_place: int = UNPLACED
 
     @property

@@ -10,6 +10,9 @@ from deployments.planning.architecture import LayerKind
 from deployments.planning.graph import F32, LayerBuilder, Spot, Weights
 from deployments.planning.graph_indexer import chosen_cells, sparse_mask
 
+# Models without rotary positions (src/llama-model.cpp, llama_model_rope_type).
+_WITHOUT_ROTARY = frozenset({"bloom", "gpt2", "jais", "jamba", "mpt", "nemotron_h", "nemotron_h_moe", "refact"})
+
 
 def attention(b: LayerBuilder, source: Node, kind: LayerKind, w: Weights, spot: Spot) -> Node:
     """Queries, keys and values, rotary positions, the cache, attention, projection back."""
@@ -121,7 +124,9 @@ def _decompressed(
 def _positioned(b: LayerBuilder, node: Node, w: Weights, name: str, shape: tuple[int, ...]) -> Node:
     if norm := w(f"attn_{name}_norm"):
         node = b.norm(node, norm, shape)
-    turned = b.g.op(f"rope_{name}", shape, node, b.pos())
+    if b.model.arch in _WITHOUT_ROTARY:
+        return node
+    turned = b.g.op(f"rope_{name}", shape, node, b.pos(), inplace=True)
     turned.follows_weights = False
     return turned
 
@@ -180,7 +185,7 @@ def _latent_queries(b: LayerBuilder, low: Node, kind: LayerKind, w: Weights) -> 
 
 
 def _turned(b: LayerBuilder, node: Node, shape: tuple[int, ...]) -> Node:
-    turned = b.g.op("rope", shape, node, b.pos())
+    turned = b.g.op("rope", shape, node, b.pos(), inplace=True)
     turned.follows_weights = False
     return turned
 

@@ -31,10 +31,9 @@ def add_layer(b: LayerBuilder, residual: Node, kind: LayerKind, w: Weights, spot
 def _feed_forward(
     b: LayerBuilder, current: Node, residual: Node, normed: Node, kind: LayerKind, w: Weights, spot: Spot
 ) -> Node:
-    is_cut = spot.is_last and not b.model.keeps_every_row
-    rows = b.batch.outputs if is_cut else b.tokens
+    rows = b.batch.outputs if spot.is_cut else b.tokens
     shape = (b.model.n_embd, rows)
-    if is_cut:
+    if spot.is_cut:
         wanted = b.shared_input("out_ids", rows * I32)
         current = b.g.op("rows", shape, current, wanted)
         residual = b.g.op("rows", shape, residual, wanted)

@@ -41,7 +41,10 @@ def recurrent(b: LayerBuilder, source: Node, kind: LayerKind, w: Weights, spot: 
     mixed = g.op("conv_act", (channels, tokens), mixed, inplace=True)
     out = _scan(b, mixed, kind, w, (scan_store, states, xz))
     final = next((node for name in ("ssm_out", "shortconv.out_proj", "attn_output") if (node := w(name))), None)
-    return g.mul_mat("ssm_out", final, m.n_embd, (tokens,), out) if final else out
+    if final is None:
+        return out
+    out = g.mul_mat("ssm_out", final, m.n_embd, (tokens,), out)
+    return g.view("ssm_out_2d", (m.n_embd, tokens), out)
 
 
 def _scan(b: LayerBuilder, x: Node, kind: LayerKind, w: Weights, stores: tuple[Node, Node, Node]) -> Node:
@@ -79,6 +82,8 @@ def _delta_net(b: LayerBuilder, source: Node, kind: LayerKind, w: Weights, spot:
     g, m, tokens, sequences = b.g, b.model, b.tokens, b.batch.sequences
     wqkv, wz, wout = w("attn_qkv"), w("attn_gate"), w("ssm_out")
     assert wqkv and wz and wout
+    # The layer's norm runs before the states are gathered, unlike in the other models of this kind.
+    g.expand(source)
     channels, values = kind.rows("attn_qkv"), kind.rows("attn_gate")
     heads = kind.rows("ssm_ba") // 2 or kind.rows("ssm_beta")
     keys = (channels - values) // 2
@@ -102,11 +107,11 @@ def _delta_net(b: LayerBuilder, source: Node, kind: LayerKind, w: Weights, spot:
         q, k = (g.op("repeat", (values, tokens), node) for node in (q, k))
     out = g.op("delta", (values * tokens + kind.state_s * sequences,), q, k, v, decay, beta, state)
     g.store(keep_state, g.view("last_state", (kind.state_s * sequences,), out, dense=False))
-    normed = g.op("norm", (values, tokens), g.view("delta_out", (values, tokens), out, dense=False))
-    normed = g.op("norm_w", (values, tokens), normed, w("ssm_norm"), inplace=True)
-    opened = g.op("z_act", (values, tokens), z, inplace=True)
+    normed = b.norm(g.view("delta_out", (values, tokens), out), w("ssm_norm"), (values, tokens))
+    opened = g.op("z_act", (values, tokens), g.view("z_4d", (values, tokens), z), inplace=True)
     gated = g.op("gated", (values, tokens), normed, opened, inplace=True)
-    return g.mul_mat("ssm_out", wout, m.n_embd, (tokens,), gated)
+    out = g.mul_mat("ssm_out", wout, m.n_embd, (tokens,), gated)
+    return g.view("ssm_out_2d", (m.n_embd, tokens), out)
 
 
 def _beta_alpha(b: LayerBuilder, source: Node, w: Weights, heads: int) -> tuple[Node, Node]:
@@ -118,7 +123,8 @@ def _beta_alpha(b: LayerBuilder, source: Node, w: Weights, heads: int) -> tuple[
     else:
         wbeta, walpha = w("ssm_beta"), w("ssm_alpha")
         assert wbeta and walpha
-        beta, alpha = (g.mul_mat("ba", weight, heads, (b.tokens,), source) for weight in (wbeta, walpha))
+        made = (g.mul_mat("ba", weight, heads, (b.tokens,), source) for weight in (wbeta, walpha))
+        beta, alpha = (g.view("ba_3d", shape, node) for node in made)
     return g.op("beta", shape, beta, inplace=True), alpha
 
 

@@ -30,6 +30,8 @@ NOTHING = LayerKind(())
 # Their recurrent states are kept before each drafted token, to go back to (llama-memory-recurrent.cpp, n_rs_seq);
 # others start again from a state kept earlier.
 _KEEPS_STATES = frozenset({"qwen35", "qwen35moe"})
+# Only the rows whose logits are wanted go on to the feed-forward (graph_mtp of src/models/<architecture>.cpp).
+_CUTS_BEFORE_FEED_FORWARD = frozenset({"qwen3next"})
 
 
 def kept_states(model: ModelShape, settings: MemorySettings) -> int:
@@ -59,6 +61,11 @@ def draft_kind(model: ModelShape, layer: int) -> LayerKind:
 @lru_cache(maxsize=64)
 def _dense(kind: LayerKind) -> LayerKind:
     return replace(kind, indexer_dim=0) if kind.indexer_dim else kind
+
+
+def cuts_before_feed_forward(model: ModelShape) -> bool:
+    """Whether the draft's context leaves out the rows that are not wanted before the feed-forward, not after it."""
+    return model.arch in _CUTS_BEFORE_FEED_FORWARD
 
 
 def draft_layers(model: ModelShape) -> range:

@@ -67,6 +67,13 @@ def test_a_source_that_is_needed_later_is_not_overwritten() -> None:
     assert peak(g) == [200]
 
 
+def test_a_view_is_not_overwritten() -> None:
+    g = Builder(0)
+    first = g.op("first", (25,), g.weight("w", 8, 0))
+    g.expand(g.op("second", (25,), g.view("folded", (25,), first), inplace=True))
+    assert peak(g) == [200]
+
+
 def test_a_view_keeps_its_tensor() -> None:
     g = Builder(0)
     first = g.op("first", (25,), g.weight("w", 8, 0))

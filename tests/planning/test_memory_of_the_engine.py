@@ -41,6 +41,12 @@ CASES = [
     case("qwen35", "0", parallel=2, load_nextn=True, draft_max=3),
     case("deepseek32_nextn", "0", load_nextn=True, draft_max=3),
     case("qwen35moe", "", load_nextn=True, draft_max=7),
+    # Delta nets: the order of operations decides which holes the allocator finds.
+    case("qwen35", "01"),
+    case("qwen35", "01", load_nextn=True, draft_max=3),
+    case("qwen35moe", "01", gpu_layers=4),
+    case("qwen3next", "01"),
+    case("qwen3next", "0", parallel=2, load_nextn=True, draft_max=3),
     # Indexers, and caches that later layers share.
     case("deepseek32", "01"),
     case("glm-dsa", "0"),
