@@ -2,8 +2,9 @@
 
     python -m tests.run [arguments of pytest]
 
-What passed the second time is printed as `FLAKY: …` and kept in tests/artifacts/flaky.txt, with what
-the first failure said. It is a fault all the same, to be mended; it only does not cost the whole run.
+What failed stands in tests/artifacts/failed.txt at once. What passed the second time is printed as
+`FLAKY: …` and kept in tests/artifacts/flaky.txt, with what the first failure said. It is a fault all
+the same, to be mended; it only does not cost the whole run.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FLAKY = ROOT / "tests" / "artifacts" / "flaky.txt"
-FAILURES_FILE = "OMNI_TEST_FAILURES_FILE"
+# Written while the run goes on, so that nobody has to wait for its end to see what failed.
+FAILED = FLAKY.with_name("failed.txt")
+FAILURES_FILE, FAILED_FILE = "OMNI_TEST_FAILURES_FILE", "OMNI_TEST_FAILED_FILE"
 # More failures than this are no bad luck, and a second run would only take long.
 MOST = 60
 
@@ -32,8 +35,9 @@ class Failures:
         self.reasons: dict[str, str] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.failed:
-            self.reasons.setdefault(report.nodeid, report.longreprtext)
+        if report.failed and report.nodeid not in self.reasons:
+            self.reasons[report.nodeid] = report.longreprtext
+            append(Path(os.environ[FAILED_FILE]), f"FAILED: {report.nodeid}\n{report.longreprtext}\n\n")
 
     def pytest_sessionfinish(self) -> None:
         self.path.write_text(json.dumps(self.reasons))
@@ -50,7 +54,7 @@ def run(arguments: list[str]) -> tuple[int, dict[str, str] | None]:
     """pytest's exit code, and the failed tests with their reasons; None where it broke off."""
     with tempfile.TemporaryDirectory(prefix="omni-failures-") as folder:
         path = Path(folder) / "failures.json"
-        env = os.environ | {FAILURES_FILE: str(path)}
+        env = os.environ | {FAILURES_FILE: str(path), FAILED_FILE: str(FAILED)}
         argv = [sys.executable, "-m", "pytest", "-p", "tests.run", *arguments]
 
         code = subprocess.run(argv, env=env, cwd=ROOT).returncode
@@ -66,17 +70,21 @@ def run_again(nodeids: list[str]) -> tuple[int, dict[str, str] | None]:
         return run([f"@{file.name}"])
 
 
-def report_flaky(reasons: dict[str, str]) -> None:
-    FLAKY.parent.mkdir(exist_ok=True)
+def append(path: Path, text: str) -> None:
+    path.parent.mkdir(exist_ok=True)
+    with path.open("a", errors="replace") as file:
+        file.write(text)
 
-    with FLAKY.open("a", errors="replace") as file:
-        for nodeid, reason in reasons.items():
-            print(f"FLAKY: {nodeid}", flush=True)
-            file.write(f"FLAKY: {nodeid}\n{reason}\n\n")
+
+def report_flaky(reasons: dict[str, str]) -> None:
+    for nodeid, reason in reasons.items():
+        print(f"FLAKY: {nodeid}", flush=True)
+        append(FLAKY, f"FLAKY: {nodeid}\n{reason}\n\n")
 
 
 def main(arguments: list[str]) -> int:
-    FLAKY.unlink(missing_ok=True)
+    for path in (FLAKY, FAILED):
+        path.unlink(missing_ok=True)
     code, failed = run(arguments)
 
     if code != pytest.ExitCode.TESTS_FAILED or not failed:

@@ -68,6 +68,7 @@ def run_suite(text: str, counts: Path, *arguments: str) -> subprocess.CompletedP
     script = (
         "import sys; from pathlib import Path; from tests import run;"
         f"run.ROOT = Path({str(counts.parent)!r}); run.FLAKY = run.ROOT / 'flaky.txt';"
+        "run.FAILED = run.ROOT / 'failed.txt';"
         "sys.exit(run.main(sys.argv[1:]))"
     )
     # Nothing of this project's own set-up: a suite of its own, in a folder of its own.
@@ -94,6 +95,7 @@ def test_what_fails_once_is_flaky_and_the_run_passes(counts: Path, processes: st
     assert done.stdout.count("FLAKY: ") == 3
     assert "test_fails_once[a b]" in done.stdout
     assert "an unlucky moment" in (counts.parent / "flaky.txt").read_text()
+    assert "an unlucky moment" in (counts.parent / "failed.txt").read_text()
 
 
 def test_what_passed_is_not_run_again(counts: Path) -> None:
