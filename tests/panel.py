@@ -128,12 +128,12 @@ class RunningPanel:
     def said(self) -> str:
         return self.output.read_text() if self.output.exists() else ""
 
-    def manage(self, *arguments: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+    def manage(self, *arguments: str, timeout_s: float = 180) -> subprocess.CompletedProcess[str]:
         """Runs a management command against this panel's OMNI_HOME."""
         argv = [sys.executable, str(ROOT / "manage.py"), *arguments]
         return subprocess.run(argv, env=self.env, capture_output=True, text=True, timeout=timeout_s, cwd=ROOT)
 
-    def ready(self, name: str, wait_s: int = 60) -> None:
+    def ready(self, name: str, wait_s: int = 120) -> None:
         """Waits until the deployment is ready; if it does not get there, the test tells why."""
         started = self.manage("start", name, "--wait", str(wait_s), timeout_s=wait_s + 30)
         if started.returncode:

@@ -29,7 +29,7 @@ def leaving(panel: RunningPanel) -> Iterator[str]:
     applied = panel.manage("apply", str(rig), "--start")
     assert applied.returncode == 0, applied.stderr
     yield "/deployments/leaving/"
-    panel.manage("stop", "leaving", "--now", "--wait", "30")
+    panel.manage("stop", "leaving", "--now", "--wait", "120")
 
 
 def test_answers_finish_or_are_cut_and_an_idle_one_is_unloaded(

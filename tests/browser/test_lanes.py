@@ -226,7 +226,7 @@ def test_what_changes_under_an_open_menu_is_shown_when_it_is_closed(page: Page, 
     badge = page.locator(".lane-head").first.locator(".badge").first
     page.get_by_label("Lane 1: change or remove").click()
     with page.expect_response("**/lanes/"):
-        three.manage("stop", NAMES[0], "--wait", "20")
+        three.manage("stop", NAMES[0], "--wait", "120")
     page.wait_for_timeout(500)
     expect(page.get_by_role("button", name="Remove this lane").first).to_be_visible()
     expect(badge).to_have_text("ready")

@@ -72,7 +72,7 @@ def test_too_long_a_context_is_explained_fixed_and_deployed_exactly_as_shown(pag
     running = [argv for engine in panel.engines() if "planned" in (argv := arguments(engine))]
     assert running == [shown], "the socket's path is named after the deployment"
     # The device serves one engine at a time, and other tests want it.
-    assert panel.manage("stop", "planned", "--wait", "30").returncode == 0
+    assert panel.manage("stop", "planned", "--wait", "120").returncode == 0
 
 
 def test_typing_keeps_focus_scroll_and_what_is_open(page: Page, panel: RunningPanel) -> None:

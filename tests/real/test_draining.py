@@ -18,7 +18,7 @@ from tests.panel import RunningPanel
 from tests.streams import Streamed, all_begun, gateway_key
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
-START_S = 60
+START_S = 120
 
 
 class Rig:

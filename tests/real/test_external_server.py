@@ -69,7 +69,7 @@ def test_a_foreign_server_answers_through_the_gateway_and_outlives_everything(
     assert (plan["verdict"], plan["instances"], plan["devices"]) == ("viable", [], [])
     applied = panel.manage("apply", str(rig), "--start")
     assert applied.returncode == 0, applied.stderr
-    assert panel.manage("start", "remote", "--wait", "30").returncode == 0
+    assert panel.manage("start", "remote", "--wait", "120").returncode == 0
     key = panel.manage("apikey", "foreign-test").stdout.split()[-1]
     client = openai.OpenAI(base_url=f"{panel.url}/v1", api_key=key, max_retries=0, timeout=60)
     assert "remote" in [model.id for model in client.models.list()]
@@ -101,7 +101,7 @@ def test_a_foreign_server_answers_through_the_gateway_and_outlives_everything(
         reaches(panel, "ready")
         assert client.chat.completions.create(**hello).choices[0].message.content
         pid = again.process.pid
-        assert panel.manage("stop", "remote", "--wait", "30").returncode == 0
+        assert panel.manage("stop", "remote", "--wait", "120").returncode == 0
         with pytest.raises(openai.InternalServerError, match="is stopped"):
             client.chat.completions.create(**hello)
         assert lives(pid)

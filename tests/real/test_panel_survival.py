@@ -52,7 +52,7 @@ def serving(survivor: RunningPanel) -> RunningPanel:
     """The panel, running, with its one deployment ready on RPC0."""
     if survivor.process is None or survivor.process.poll() is not None:
         survivor.start()
-    started = survivor.manage("start", "smol", "--wait", "40")
+    started = survivor.manage("start", "smol", "--wait", "120")
     assert started.returncode == 0, started.stderr
     return survivor
 
@@ -146,7 +146,7 @@ def test_keep_models_leaves_the_engine_running(fresh_panel: RunningPanel) -> Non
     rig = fresh_panel.home / "rig.yaml"
     rig.write_text(RIG.replace("smollm2-135m-instruct-q4_1", models[0]["name"]).replace("RPC0", "CPU"))
     assert fresh_panel.manage("apply", str(rig), "--start").returncode == 0
-    assert fresh_panel.manage("start", "smol", "--wait", "40").returncode == 0
+    assert fresh_panel.manage("start", "smol", "--wait", "120").returncode == 0
     (engine,) = fresh_panel.engines()
     assert fresh_panel.process
     fresh_panel.process.send_signal(signal.SIGINT)
@@ -157,7 +157,7 @@ def test_keep_models_leaves_the_engine_running(fresh_panel: RunningPanel) -> Non
 def test_stop_leaves_no_engine_even_with_a_client_connected(serving: RunningPanel) -> None:
     (engine,) = serving.engines()
     stream = Stream(serving)
-    stopped = serving.manage("stop", "smol", "--wait", "20")
+    stopped = serving.manage("stop", "smol", "--wait", "120")
     assert stopped.returncode == 0, stopped.stderr
     assert serving.engines() == []
     assert not psutil.pid_exists(engine.pid) or engine.status() == psutil.STATUS_ZOMBIE

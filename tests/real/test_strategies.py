@@ -58,11 +58,11 @@ class Rig:
 
     def start(self, name: str) -> str:
         """Its state once that is settled."""
-        self.panel.manage("start", name, "--wait", "60")
+        self.panel.manage("start", name, "--wait", "120")
         return self.deployment(name)["state"]
 
     def stop(self, name: str) -> None:
-        stopped = self.panel.manage("stop", name, "--wait", "30")
+        stopped = self.panel.manage("stop", name, "--wait", "120")
         assert stopped.returncode == 0, stopped.stderr
 
     def deployment(self, name: str) -> dict:  # type: ignore[type-arg]
