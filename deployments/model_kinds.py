@@ -23,6 +23,11 @@ class Kind(StrEnum):
     VOCABULARY = "vocabulary"
     OTHER = "other"
 
+    @classmethod
+    def _missing_(cls, value: object) -> Kind:
+        """What an earlier version, or the file itself, calls by a word that is none of these."""
+        return cls.OTHER
+
 
 TITLES: Mapping[str, str] = {
     Kind.TEXT: "text model",

@@ -79,10 +79,15 @@ def outlook(predicted: Predicted, reasons: Sequence[Reason]) -> Predicted:
 DOES_NOT_FIT = "does_not_fit"
 
 
+# Errors that a command can have all the same: too much memory, or slower than without. An administrator may
+# try both.
+TRYABLE = frozenset({DOES_NOT_FIT, "drafting_never_pays", "handover_never_pays"})
+
+
 def processes(instances: Sequence[InstancePlan], reasons: Sequence[Reason]) -> tuple[InstancePlan, ...]:
-    """What is refused for another cause than memory has no command: it would be that of another strategy."""
+    """What cannot be at all has no command: it would be that of another strategy."""
     refusals = {reason.code for reason in reasons if reason.severity == Severity.ERROR}
-    return () if refusals - {DOES_NOT_FIT} else tuple(instances)
+    return () if refusals - TRYABLE else tuple(instances)
 
 
 def info(code: str, text: str, fix: str = "", **changes: int | str) -> Reason:

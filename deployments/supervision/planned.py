@@ -9,7 +9,18 @@ from django.db import DatabaseError
 
 from deployments.connecting import own_key_path
 from deployments.models import Deployment, Instance
-from deployments.planning.plan import KEY, KEY_FILE, PORT, SOCKET, Filling, InstancePlan, Plan, filled, filled_argv
+from deployments.planning.plan import (
+    KEY,
+    KEY_FILE,
+    PORT,
+    SOCKET,
+    Filling,
+    InstancePlan,
+    Plan,
+    Severity,
+    filled,
+    filled_argv,
+)
 from deployments.supervision import device_servers
 from deployments.supervision.process import Record
 from deployments.supervision.remote import endpoints
@@ -19,6 +30,12 @@ log = logging.getLogger(__name__)
 
 Planner = Callable[[Deployment], Plan]
 Basis = tuple[int | str, ...]
+
+
+def _refusal(plan: Plan) -> str:
+    """Why a plan has nothing that could be started."""
+    errors = [reason for reason in plan.reasons if reason.severity == Severity.ERROR]
+    return " ".join(f"{reason.text} {reason.fix}".strip() for reason in errors) or "The plan has no process."
 
 
 class Plans:
@@ -51,6 +68,9 @@ class Plans:
             self._known[deployment.pk] = (basis, known)
         if isinstance(known, OmniError):
             self._set_error(deployment, known.code, str(known))
+            return None
+        if not known.instances:
+            self._set_error(deployment, "not_viable", _refusal(known))
             return None
         self._set_error(deployment, "", "")
         return known

@@ -25,7 +25,7 @@ from deployments.engines.llama_cpp import without_values
 from deployments.planning.plan import DeviceFacts, EngineFacts, Member, Plan, PlanRequest, Severity, Verdict
 from deployments.planning.settings import KV_CACHE_TYPES, SETTINGS, conflicts, validated
 from deployments.strategies import STRATEGIES
-from deployments.strategies.base import verdict_of
+from deployments.strategies.base import TRYABLE, verdict_of
 from deployments.strategies.on_engine import plan_on_engine
 from omni.errors import OmniError
 from tests.deployments.gguf_corpus import smollm2
@@ -173,7 +173,7 @@ def check_reasons(plan: Plan) -> None:
         assert not re.search(r"e\+\d|None|\bnan\b|\binf\b", f"{reason.text} {reason.fix}"), reason
         validated(reason.changes)
     errors = {reason.code for reason in plan.reasons if reason.severity == Severity.ERROR}
-    assert bool(plan.instances) == (not errors - {"does_not_fit"})
+    assert bool(plan.instances) == (not errors - TRYABLE)
     if plan.verdict == Verdict.NOT_VIABLE:
         assert errors and plan.predicted.decode_tps is None
 
