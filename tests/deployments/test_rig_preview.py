@@ -34,8 +34,11 @@ from tests.planning.tiny_models import write_tiny
 
 
 def rows() -> dict[str, list[Any]]:
-    """Every row of every table."""
-    return {str(kind): list(kind._default_manager.order_by("pk").values()) for kind in apps.get_models()}
+    """Every row of every table, but for what an engine has said about a kind of model: that is remembered."""
+    found = {str(kind): list(kind._default_manager.order_by("pk").values()) for kind in apps.get_models()}
+    for engine in found[str(Engine)]:
+        del engine["archs"]
+    return found
 
 
 def files() -> dict[str, tuple[int, int]]:

@@ -182,7 +182,7 @@ def test_an_unreachable_device_fails_the_deployment_instead_of_running_it_on_the
     remote = add(ticker.host, other.ready())
     other.end()
     Host.objects.filter(name="beta").update(agent_seen_at=timezone.now() - timedelta(minutes=2))
-    lost = split(engine, model, remote.name, "CPU")
+    lost = split(engine, model, remote.name)
     services.deployment_start(deployment=lost)
     ticker.until(lambda: state(lost) == "failed", 60)
     row = Instance.objects.get(deployment=lost)
