@@ -64,7 +64,7 @@ def test_a_device_is_added_by_its_address_planned_with_and_removed(
     field = page.get_by_label("Add a device of another host")
     field.fill("127.0.0.3:9")
     page.keyboard.press("Enter")
-    expect(page.get_by_text("No server can be reached at 127.0.0.3:9.")).to_be_visible()
+    expect(page.get_by_text("No server can be reached at 127.0.0.3:9 that an engine")).to_be_visible()
     expect(field).to_have_value("127.0.0.3:9")
     field.fill(foreign)
     page.get_by_role("button", name="Add device").click()
