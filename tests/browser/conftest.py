@@ -58,6 +58,7 @@ def new_context(chromium: Browser) -> Iterator[Callable[..., BrowserContext]]:
 
     def make(**options: object) -> BrowserContext:
         context = chromium.new_context(**options)  # type: ignore[arg-type]
+        context.set_default_timeout(2 * PATIENCE_S * 1000)
         context.on("weberror", lambda error: complaints.append(str(error.error)))
         context.on(
             "console",
