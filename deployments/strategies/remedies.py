@@ -49,13 +49,15 @@ class Case:
         """Tokens with everything else as it is, fewer than are asked for now; 0 when not even the fewest fit."""
         every = self.fixed | {"gpu_layers", "n_cpu_moe"}
         step = SMALLEST_CONTEXT * max(settings.parallel, 1)
-        low, high = step, settings.context
-        if low >= high or not self.fits(replace(settings, context=low), every):
+        # Counted in steps, so that what lies in the middle is never one of the ends.
+        low, high = 1, -(-settings.context // step)
+        if low >= high or not self.fits(replace(settings, context=step), every):
             return 0
-        while high - low > max(step, low // 32):
-            middle = (low + high) // 2 // step * step
-            low, high = (middle, high) if self.fits(replace(settings, context=middle), every) else (low, middle)
-        return low
+        while high - low > max(1, low // 32):
+            middle = (low + high) // 2
+            fits = self.fits(replace(settings, context=middle * step), every)
+            low, high = (middle, high) if fits else (low, middle)
+        return low * step
 
     @cached_property
     def remedy(self) -> Remedy:

