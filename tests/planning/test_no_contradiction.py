@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -283,10 +284,10 @@ def cover(shapes: Mapping[Shape, tuple[str, ...]]) -> list[tuple[str, ...]]:
     return chosen
 
 
-def startable(argv: Sequence[str], folder: Path) -> list[str]:
-    """The same with a port and files of this machine, without its devices, and a model that is not there."""
+def startable(argv: Sequence[str], folder: Path, socket: str) -> list[str]:
+    """The same with a socket and files of this machine, without its devices, and a model that is not there."""
     stands_for = {"/m.gguf": str(folder / "absent.gguf"), "/key": str(folder / "key"), "/slots": str(folder)}
-    places = {SOCKET: str(folder / "s.sock"), PORT: 0, KEY_FILE: str(folder / "key"), KEY: "k"}
+    places = {SOCKET: socket, PORT: 0, KEY_FILE: str(folder / "key"), KEY: "k"}
     words = [stands_for.get(word, word) for word in filled_argv(argv[1:], places)]
     words[words.index("--device") + 1] = "none"
     return words
@@ -297,14 +298,16 @@ def test_the_engine_takes_every_setting_as_it_is_printed(
 ) -> None:
     """It fails for the file, never for an argument."""
     (tmp_path / "key").write_text("k\n")
-    commands = [startable(argv, tmp_path) for argv in cover(every_setting(models, real_flags))]
-    assert 5 < len(commands) < 40
+    argvs = cover(every_setting(models, real_flags))
+    assert 5 < len(argvs) < 40
 
     def said(command: list[str]) -> str:
         run = subprocess.run([binary_path(), *command], capture_output=True, text=True, timeout=60, check=False)
         return run.stdout + run.stderr
 
-    with ThreadPoolExecutor(2) as pool:
+    # A socket of its own for each, as two run at a time, and a short one: a socket's path has 107 bytes at most.
+    with ThreadPoolExecutor(2) as pool, tempfile.TemporaryDirectory(prefix="omni-") as sockets:
+        commands = [startable(argv, tmp_path, f"{sockets}/{number}.sock") for number, argv in enumerate(argvs)]
         for command, text in zip(commands, pool.map(said, commands), strict=True):
             assert "absent.gguf" in text, (command, text)
             assert not re.search("error while handling|invalid argument", text), (command, text)
