@@ -12,6 +12,7 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
+from deployments.engines.archs import learn_archs
 from deployments.folder_timeouts import FOLDER_TIMEOUT_S, NoAnswer, in_time
 from deployments.folder_walk import MAX_PATH, Skipped, is_file, is_folder, is_utf8, shown
 from deployments.model_files import files_of, found_files, is_there, model_at
@@ -118,6 +119,7 @@ def scan(paths: Sequence[Path] = ()) -> ScanReport:
     for folder in folders:
         _scan_folder(folder, report)
     mark_missing()
+    learn_archs()
     announce()
     return report
 
@@ -200,6 +202,8 @@ def _resolved(path: Path) -> Path | None:
 def renew(paths: Iterable[Path]) -> bool:
     """Registers what lies at these paths; whether that changed anything."""
     registered = list(Rows().register(paths))
+    if registered:
+        learn_archs()
     return any(found.changed for found in registered)
 
 

@@ -9,10 +9,10 @@ from typing import Any
 from django.conf import settings as django_settings
 
 from deployments.engines import get_flavour
+from deployments.engines.archs import lacked
 from deployments.engines.external import Standing
 from deployments.engines.external_plan import external_plan
 from deployments.engines.portable_cpu import kernels, library_env
-from deployments.engines.probe import knows_arch
 from deployments.fitting import Factors, factors_of
 from deployments.model_facts import ModelFacts
 from deployments.models import Deployment, Engine, Model
@@ -152,8 +152,16 @@ def engine_facts(engine: Engine, archs: Iterable[str] = ()) -> EngineFacts:
         raise OmniError("engine_unusable", text, "Choose another engine, or repair it and scan.")
     flags, env = frozenset(engine.flags), library_env(engine.path)
     own = kernels(engine.path) if get_flavour(engine.flavour).rearranges else Kernels.PLAIN
-    lacks = frozenset(arch for arch in archs if not knows_arch(engine, arch))
-    return EngineFacts(engine.name, engine.flavour, engine.path, flags, env, engine.build, own, lacks_archs=lacks)
+    return EngineFacts(
+        engine.name,
+        engine.flavour,
+        engine.path,
+        flags,
+        env,
+        engine.build,
+        own,
+        lacks_archs=lacked(engine, archs),
+    )
 
 
 def _device_facts(device: Device, real: Device, used_bytes: int | None, factors: Factors | None) -> DeviceFacts:

@@ -86,7 +86,7 @@ ONLY_IN = {
     "httpx2": {"deployments/hub.py", "deployments/hub_client.py"},
     "subprocess": {
         "omni/launcher.py",
-        "deployments/engines/probe.py",
+        "deployments/engines/programs.py",
         "deployments/supervision/process.py",
         "deployments/supervision/runner.py",
         "deployments/supervision/namespaces.py",

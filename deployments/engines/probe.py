@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import logging
-import os
-import re
-import signal
-import struct
-import subprocess
-import threading
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import NamedTemporaryFile
-from typing import Any
 
 from django.utils import timezone
 
 from deployments.engines import external_probe, get_flavour, recognised
+from deployments.engines.archs import learn_archs
 from deployments.engines.base import EngineFlavour, ListedDevice
 from deployments.engines.environment import engine_environment
 from deployments.engines.external import Standing
 from deployments.engines.mtp import ASKED, mtp_flags
+from deployments.engines.programs import MOST_OUTPUT_BYTES, run_to_end
 from deployments.external_keys import key_of
 from deployments.models import Engine
 from omni.errors import OmniError
@@ -34,9 +27,6 @@ TIMEOUT_S = {"--version": 10.0, "--help": 10.0, "--list-devices": 30.0}
 USUAL_TIMEOUT_S = 10.0
 # ik_llama.cpp lists its flags and ends with 1.
 HELP_EXIT_CODES = (0, 1)
-MOST_OUTPUT_BYTES = 2 << 20
-# What a program that has ended still had to say is there by then.
-LAST_WORDS_S = 2.0
 
 
 def ask(path: str, flag: str, *, exit_codes: Sequence[int] = (0,)) -> str:
@@ -48,12 +38,12 @@ def _ask(program: Sequence[str], args: Sequence[str], exit_codes: Sequence[int] 
     path, flag = program[-1], " ".join(args)
     timeout_s = TIMEOUT_S.get(flag, USUAL_TIMEOUT_S) + slow_start_s
     try:
-        done = _run([*program, *args], engine_environment(path), timeout_s)
+        done = run_to_end([*program, *args], engine_environment(path), timeout_s)
     except FileNotFoundError:
         path = program[0]
         fix = "Install it again, or choose another engine."
         raise OmniError("engine_missing", f"There is no file {path}.", fix) from None
-    except subprocess.TimeoutExpired:
+    except TimeoutError:
         text = f"{path} {flag} gave no answer within {timeout_s:.0f} s."
         raise OmniError("engine_broken", text, "Run it in a terminal to see why.") from None
     except OSError as error:
@@ -62,51 +52,11 @@ def _ask(program: Sequence[str], args: Sequence[str], exit_codes: Sequence[int] 
     if done is None:
         text = f"{path} {flag} prints more than {MOST_OUTPUT_BYTES >> 20} MiB."
         raise OmniError("engine_broken", text, "Run it in a terminal to see why.")
-    text = (done.stdout + b"\n" + done.stderr).decode(errors="replace")
-    if done.returncode not in exit_codes:
-        last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no output")
-        said = f"{path} {flag} ended with exit code {done.returncode}: {last}"
+    if done.exit_code not in exit_codes:
+        last = next((line.strip() for line in reversed(done.text.splitlines()) if line.strip()), "no output")
+        said = f"{path} {flag} ended with exit code {done.exit_code}: {last}"
         raise OmniError("engine_broken", said[:500], "Run it in a terminal to see why.")
-    return text
-
-
-def _run(argv: Sequence[str], env: Mapping[str, str], timeout_s: float) -> subprocess.CompletedProcess[bytes] | None:
-    """Runs a program to its end; None for one that prints more than anybody would read, and is ended over it.
-
-    Raises subprocess.TimeoutExpired, and OSError when it cannot be started.
-    """
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=dict(env), start_new_session=True
-    )
-    output, errors = bytearray(), bytearray()
-    readers = [
-        threading.Thread(target=_read, args=(process, stream, kept), daemon=True)
-        for stream, kept in ((process.stdout, output), (process.stderr, errors))
-    ]
-    for reader in readers:
-        reader.start()
-    try:
-        process.wait(timeout_s)
-    finally:
-        if process.returncode is None:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        for reader in readers:
-            reader.join(LAST_WORDS_S)
-    if max(len(output), len(errors)) > MOST_OUTPUT_BYTES:
-        return None
-    return subprocess.CompletedProcess(argv, process.returncode, bytes(output), bytes(errors))
-
-
-def _read(process: subprocess.Popen[bytes], stream: Any, kept: bytearray) -> None:
-    """Up to the end of the output, or so far that it is too much."""
-    with stream:
-        while part := stream.read1(1 << 16):
-            kept += part
-            if len(kept) > MOST_OUTPUT_BYTES:
-                return process.kill()
+    return done.text
 
 
 def remote_device(engine: Engine, endpoint: str) -> ListedDevice:
@@ -149,6 +99,7 @@ def _no_device(endpoint: str, said: str) -> OmniError:
 def probe(engine: Engine) -> Engine:
     """Asks the binary and keeps the answers; one that does not answer is marked with the cause."""
     examine(engine).save()
+    learn_archs()
     return engine
 
 
@@ -228,72 +179,6 @@ def _answers(engine: Engine, flavour: EngineFlavour) -> tuple[str, frozenset[str
     if flavour.devices_args:
         devices = _ask(program, flavour.devices_args, slow_start_s=slow_s)
     return flavour.parse_version(version), flags, flavour.parse_devices(devices)
-
-
-# --- architectures ------------------------------------------------------------------------------------
-_ARCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
-ARCH_TIMEOUT_S = 15.0
-
-
-def knows_arch(engine: Engine, arch: str) -> bool:
-    """Whether the build has this architecture, asked of the binary once and kept with the engine.
-
-    It is given a file that says its architecture and nothing else: one that knows it misses the next key. What
-    cannot be found out counts as known.
-    """
-    if not get_flavour(engine.flavour).reads_gguf or not _ARCH.fullmatch(arch):
-        return True
-    if arch not in engine.archs:
-        answer = _has_arch(engine.path, _stamp(engine.path), arch)
-        if answer is None:
-            return True
-        engine.archs = {**engine.archs, arch: answer}
-        if engine.pk:
-            Engine.objects.filter(pk=engine.pk).update(archs=engine.archs)
-    return bool(engine.archs[arch])
-
-
-def _stamp(path: str) -> int:
-    try:
-        return Path(path).stat().st_mtime_ns
-    except OSError:
-        return 0
-
-
-_answers_of_archs: dict[tuple[str, int, str], bool] = {}
-# The log is written beside the work: now and then a program ends before it has written anything.
-ARCH_TRIES = 5
-
-
-def _has_arch(path: str, stamp: int, arch: str) -> bool | None:
-    """None where the binary does not say."""
-    key = (path, stamp, arch)
-    with NamedTemporaryFile(suffix=".gguf") as file:
-        file.write(_only_arch(arch))
-        file.flush()
-        for _ in range(ARCH_TRIES if key not in _answers_of_archs else 0):
-            said = _loading(path, file.name)
-            if "unknown model architecture" in said or "key not found in model" in said:
-                _answers_of_archs[key] = "unknown model architecture" not in said
-                break
-    return _answers_of_archs.get(key)
-
-
-def _loading(path: str, model: str) -> str:
-    """What the engine says while it fails to load this file."""
-    args = (path, "-m", model, "--host", "127.0.0.1", "--port", "0", "-ngl", "0")
-    try:
-        done = _run(args, engine_environment(path), ARCH_TIMEOUT_S)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return (done.stdout + done.stderr).decode(errors="replace") if done else ""
-
-
-def _only_arch(arch: str) -> bytes:
-    """A GGUF of version 3 with one key and no tensors."""
-    key, value = b"general.architecture", arch.encode()
-    pair = struct.pack("<Q", len(key)) + key + struct.pack("<IQ", 8, len(value)) + value
-    return b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + pair + bytes(64)
 
 
 # --- which engine it is -----------------------------------------------------------------------------

@@ -158,6 +158,7 @@ def test_formats_that_only_ik_llama_cpp_reads_are_refused_by_llama_cpp(models_fo
 
 def test_an_architecture_that_the_engine_does_not_have_is_not_viable(models_folder: Path, engine: Engine) -> None:
     found = stub(models_folder, "new", {"general.architecture": "brand-new-arch"}, W)
+    engine.refresh_from_db()
     planned = plan(
         host=engine.host, name="x", strategy="independent", engine=engine, members={"model": (found, ["CPU"])},
         settings={}, extra_args=(),

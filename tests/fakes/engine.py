@@ -77,7 +77,15 @@ def listener(handler: type[http.server.BaseHTTPRequestHandler]) -> http.server.T
     return http.server.ThreadingHTTPServer(("127.0.0.1", int(value("--port"))), handler)
 
 
+def is_only_arch(path: str) -> bool:
+    """A model's file that says its architecture and nothing else: Omni asks with it whether an engine has that."""
+    return os.path.isfile(path) and os.path.getsize(path) < 256
+
+
 def main() -> None:
+    if is_only_arch(value("-m", "")):
+        print("llama_model_load: error loading model: key not found in model: llama.context_length")
+        sys.exit(1)
     if MODE == "exit":
         print("0.00.001.000 E srv    load_model: the weights do not like this machine", file=sys.stderr)
         sys.exit(3)

@@ -13,7 +13,8 @@ import pytest
 from chat.lanes import choices_for, find_target
 from deployments import services
 from deployments.connecting import EngineConnection, address_of
-from deployments.engines.probe import knows_arch
+from deployments.engines import archs
+from deployments.engines.archs import lacked, learn
 from deployments.gateway.directory import read_table
 from deployments.gateway.routing import AUTO, choose
 from deployments.library import scan
@@ -145,10 +146,28 @@ def assert_no_chat(made: Deployment) -> None:
 def test_the_engine_is_asked_whether_it_has_an_architecture(
     host: Host, engine: Engine, arch: str, expected: bool
 ) -> None:
-    assert knows_arch(engine, arch) is expected
+    learn(engine, [arch])
+    assert (arch not in lacked(engine, [arch])) is expected
     assert Engine.objects.get(pk=engine.pk).archs == {arch: expected}
 
 
 @pytest.mark.parametrize("arch", ["", "../x", "a b", "x" * 100, "a\n"])
 def test_what_is_no_name_of_an_architecture_is_not_asked_for(host: Host, engine: Engine, arch: str) -> None:
-    assert knows_arch(engine, arch) and engine.archs == {}
+    learn(engine, [arch])
+    assert engine.archs == {}
+
+
+def test_an_engine_that_does_not_say_counts_as_having_it_and_is_asked_once(
+    host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One that loads whatever it is given, as a wrapper may, runs on until its time is over."""
+    monkeypatch.setattr(archs, "TIMEOUT_S", 0.3)
+    asked = tmp_path / "asked"
+    program = tmp_path / "llama-server"
+    program.write_text(f"#!/bin/sh\necho asked >> {asked}\nsleep 100\n")
+    program.chmod(0o700)
+    engine = Engine.objects.create(host=host, name="mute", path=str(program), flavour="llama.cpp")
+    for _ in range(2):
+        learn(engine, ["llama"])
+    assert (engine.archs, lacked(engine, ["llama"])) == ({"llama": True}, frozenset())
+    assert asked.read_text().count("asked") == 1
