@@ -78,6 +78,14 @@ def fresh_channel_layer() -> None:
     channel_layers.backends.clear()
 
 
+@pytest.fixture
+def empty_groups() -> None:
+    """For tests that count who listens: what was killed in other tests has left no group of the broker."""
+    from tests.page_socket import forget_members
+
+    forget_members()
+
+
 @cache
 def _hashed_password() -> str:
     """Made once: the real hasher takes a quarter of a second, as it should."""

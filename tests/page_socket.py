@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import redis
 import redis.asyncio
 from asgiref.sync import sync_to_async
 from channels.testing import WebsocketCommunicator
@@ -76,12 +78,20 @@ async def closed_with(made: WebsocketCommunicator, timeout_s: float = PATIENCE_S
             return int(said["code"])
 
 
+def forget_members() -> None:
+    """What killed processes of other tests left in the broker: nobody leaves a group for them."""
+    with redis.Redis.from_url(settings.CHANNEL_REDIS_URL) as client:
+        for key in client.keys("omni:group:*"):
+            client.delete(key)
+
+
 async def members(group: str, count: int) -> None:
     """Waits until so many sockets hear of what is published to the group."""
     client = redis.asyncio.Redis.from_url(settings.CHANNEL_REDIS_URL)
+    deadline = time.monotonic() + PATIENCE_S
     try:
-        async with asyncio.timeout(PATIENCE_S):
-            while await client.zcard(f"omni:group:{group}") != count:
-                await asyncio.sleep(0.01)
+        while len(found := await client.zrange(f"omni:group:{group}", 0, -1)) != count:
+            assert time.monotonic() < deadline, f"not {count} in {group}, but {found}"
+            await asyncio.sleep(0.01)
     finally:
         await client.aclose()

@@ -14,8 +14,10 @@ import os
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,6 +25,8 @@ FLAKY = ROOT / "tests" / "artifacts" / "flaky.txt"
 # Written while the run goes on, so that nobody has to wait for its end to see what failed.
 FAILED = FLAKY.with_name("failed.txt")
 FAILURES_FILE, FAILED_FILE = "OMNI_TEST_FAILURES_FILE", "OMNI_TEST_FAILED_FILE"
+# Three times what all tests take on two cores.
+MOST_S = float(os.environ.get("OMNI_TEST_MOST_S", 3600))
 # More failures than this are no bad luck, and a second run would only take long.
 MOST = 60
 
@@ -50,6 +54,24 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Failures(Path(path)), "omni-failures")
 
 
+def ended(tests: subprocess.Popen[bytes]) -> int:
+    """The exit code, of a run that takes no end too: a test that hangs is not to hold up whoever waits for the run."""
+    try:
+        return tests.wait(MOST_S)
+    except subprocess.TimeoutExpired:
+        print(f"The tests did not end within {MOST_S:g} s and are stopped; see what hangs.", flush=True)
+        stop_all(tests.pid)
+        return tests.wait()
+
+
+def stop_all(pid: int) -> None:
+    """Ends a process and everything it started."""
+    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    for process in family:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
 def run(arguments: list[str]) -> tuple[int, dict[str, str] | None]:
     """pytest's exit code, and the failed tests with their reasons; None where it broke off."""
     with tempfile.TemporaryDirectory(prefix="omni-failures-") as folder:
@@ -57,7 +79,7 @@ def run(arguments: list[str]) -> tuple[int, dict[str, str] | None]:
         env = os.environ | {FAILURES_FILE: str(path), FAILED_FILE: str(FAILED)}
         argv = [sys.executable, "-m", "pytest", "-p", "tests.run", *arguments]
 
-        code = subprocess.run(argv, env=env, cwd=ROOT).returncode
+        code = ended(subprocess.Popen(argv, env=env, cwd=ROOT))
         failures = json.loads(path.read_text()) if path.exists() else None
         return code, failures
 

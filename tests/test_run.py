@@ -138,3 +138,11 @@ def test_more_failures_than_bad_luck_are_not_run_again(counts: Path) -> None:
 
     assert done.returncode == pytest.ExitCode.TESTS_FAILED
     assert "too many for bad luck" in done.stdout
+
+
+def test_a_run_that_hangs_is_stopped(counts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMNI_TEST_MOST_S", "5")
+    done = run_suite("def test_hangs():\n    while True:\n        pass\n", counts)
+
+    assert done.returncode != 0
+    assert "did not end within 5 s" in done.stdout

@@ -18,7 +18,7 @@ from omni.events import STATE_GROUP
 from tests.page_socket import closed_with, members
 from tests.page_socket import page_socket as socket
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("empty_groups")]
 STATE = "/ws/state/"
 LOG = "/ws/deployments/small/log/model-0/"
 DEVICE_LOG = "/ws/devices/CPU/log/"

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 
 def value(flag: str, default: str = "") -> str:
@@ -79,7 +80,7 @@ def listener(handler: type[http.server.BaseHTTPRequestHandler]) -> http.server.T
 
 def is_only_arch(path: str) -> bool:
     """A model's file that says its architecture and nothing else: Omni asks with it whether an engine has that."""
-    return os.path.isfile(path) and os.path.getsize(path) < 256
+    return Path(path).is_file() and Path(path).stat().st_size < 256
 
 
 def main() -> None:

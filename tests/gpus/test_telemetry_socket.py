@@ -18,7 +18,7 @@ from omni.events import telemetry_group
 from omni.sockets import NOT_LOGGED_IN
 from tests.page_socket import closed_with, members, page_socket
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("empty_groups")]
 PATH = "/ws/telemetry/"
 GROUP = telemetry_group(settings.OMNI_HOST_NAME)
 

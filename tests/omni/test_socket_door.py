@@ -24,7 +24,7 @@ from tests.page_socket import (
     socket_of,
 )
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("empty_groups")]
 
 SOCKETS = [
     "/ws/telemetry/",

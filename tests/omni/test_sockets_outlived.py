@@ -24,7 +24,7 @@ from tests.gateway.engine import make_deployment
 from tests.helpers import PATIENCE_S
 from tests.page_socket import closed_with, logged_in, members, socket_of
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("empty_groups")]
 KINDS = ["telemetry", "state", "log", "device log", "chat"]
 
 
