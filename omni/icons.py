@@ -34,5 +34,6 @@ ICONS: dict[str, str] = {
     "cpu": '<rect x="7" y="7" width="10" height="10" rx="1.500"/><path d="M10 3v4M14 3v4M10 17v4M14 17v4M3 10h4M3 14h4M17 10h4M17 14h4"/>',
     "memory": '<rect x="3" y="8" width="18" height="8" rx="1.500"/><path d="M7 8v4M11 8v4M15 8v4M6 16v3M18 16v3"/>',
     "settings": '<path d="M4 7h9M17 7h3M4 17h3M11 17h9"/><circle cx="15" cy="7" r="2"/><circle cx="9" cy="17" r="2"/>',
+    "user": '<circle cx="12" cy="8" r="4"/><path d="M5 20a7 6 0 0 1 14 0"/>',
     "logout": '<path d="M14 4h4a2 2 0 0 1 2 2v12a2 2 0 0 1-2 2h-4M10 16l-4-4 4-4M6 12h9"/>',
 }

@@ -254,6 +254,7 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname).1s %(name)s: %(message)s"}},
+    "filters": {"no_traceback_of_refusals": {"()": "omni.logs.NoTracebackOfRefusals"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": envstr("OMNI_LOG_LEVEL", "INFO")},
     "loggers": {
@@ -264,6 +265,7 @@ LOGGING = {
         "httpcore": {"level": "WARNING"},
         "axes": {"level": "WARNING"},
         "celery": {"level": "WARNING"},
+        "django.request": {"filters": ["no_traceback_of_refusals"]},
         "django.channels.server": {"level": "WARNING"},
     },
 }

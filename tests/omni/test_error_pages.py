@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 from django.test import Client, override_settings
 
@@ -69,3 +71,19 @@ def test_a_form_older_than_the_log_in_says_so(admin_user: object) -> None:
 def test_a_name_that_is_no_name_is_no_trouble(named: str) -> None:
     assert len(str(unknown_host(named))) < 700
     assert len(str(unknown_origin(named))) < 1200
+
+
+@LOGGED_IN
+@pytest.mark.parametrize(("path", "status"), [("/deployments/new/", 403), ("/nothing-here/", 404)])
+def test_a_refusal_is_one_line_of_the_log(
+    viewer: Client, caplog: pytest.LogCaptureFixture, path: str, status: int
+) -> None:
+    assert viewer.get(path).status_code == status
+    records = [record for record in caplog.records if record.name == "django.request"]
+    assert records and not any(record.exc_info for record in records)
+
+
+def test_a_fault_keeps_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    fault = (ValueError, ValueError("a fault"), None)
+    logging.getLogger("django.request").error("Internal Server Error", exc_info=fault, extra={"status_code": 500})
+    assert caplog.records[-1].exc_info == fault
