@@ -70,7 +70,7 @@ def first_engine(engines: Iterable[Engine], model: Model | None = None) -> Engin
 def default_device(host: Host, engine: Engine | None = None) -> Device:
     """The first accelerator: CUDA and its like before RPC before the CPU, of those the engine can compute on.
 
-    Raises OmniError (no_device).
+    Of several alike the first that no running deployment uses. Raises OmniError (no_device).
     """
     devices = list(Device.objects.filter(host=host, is_present=True))
     kind = get_flavour(engine.flavour).device_kind(engine.build) if engine else ""
@@ -78,7 +78,19 @@ def default_device(host: Host, engine: Engine | None = None) -> Device:
     if not devices:
         raise OmniError("no_device", "No device is known on this host.", "Start the agent; it looks for them.")
     rank = {Device.Kind.CPU: 2, Device.Kind.RPC: 1}
-    return min(devices, key=lambda device: (rank.get(Device.Kind(device.kind), 0), device.position, device.name))
+    used = devices_in_use(host)
+
+    def place(device: Device) -> tuple[int, bool, int, str]:
+        return rank.get(Device.Kind(device.kind), 0), device.name in used, device.position, device.name
+
+    return min(devices, key=place)
+
+
+def devices_in_use(host: Host) -> set[str]:
+    """The devices of the deployments that are to run."""
+    running = Deployment.objects.filter(host=host, desired=Deployment.Desired.RUNNING, is_deleting=False)
+    devices = running.values_list("bindings__devices", flat=True)
+    return {name for names in devices for name in names or ()}
 
 
 # --- deployments ----------------------------------------------------------------------------------

@@ -204,6 +204,19 @@ def test_the_default_device_is_the_best_one(host: Host, extra: list[tuple[str, s
     assert services.default_device(host).name == expected
 
 
+def test_of_devices_alike_the_default_is_one_that_nobody_uses(
+    host: Host, deployment: Deployment, engine: Engine
+) -> None:
+    for number in range(2):
+        Device.objects.create(host=host, name=f"CUDA{number}", kind="cuda", position=number)
+    deployment.bindings.update(devices=["CUDA0"])
+    assert services.default_device(host).name == "CUDA0", "stopped, it uses nothing"
+    Deployment.objects.update(desired="running")
+    assert services.default_device(host).name == "CUDA1"
+    deployment.bindings.update(devices=["CUDA1", "CUDA0"])
+    assert services.default_device(host).name == "CUDA0", "better a card in use than none"
+
+
 def test_a_device_that_went_away_is_not_chosen(host: Host) -> None:
     host.devices.filter(kind="rpc").update(is_present=False)
     assert services.default_device(host).name == "CPU"
