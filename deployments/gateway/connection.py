@@ -17,6 +17,8 @@ from omni.errors import OmniError
 
 MOST_CONNECTIONS = 1000
 CONNECT_S, WRITE_S = 5.0, 30.0
+# The tokens of a prompt of a million, as JSON, are 10 MiB.
+MOST_ANSWER_BYTES = 64 << 20
 # An engine may close a kept-alive connection just when it is used again; a new one is cheap.
 LIMITS = httpx.Limits(max_connections=MOST_CONNECTIONS, max_keepalive_connections=0)
 
@@ -35,10 +37,10 @@ def _client(address: EngineAddress) -> httpx.AsyncClient:
     return found
 
 
-async def send(request: httpx.Request, *, stream: bool = False) -> httpx.Response:
+async def send(request: httpx.Request) -> httpx.Response:
     """Sends what engine_request() made to where that said; nothing goes to a port that is not the engine's.
 
-    Raises httpx.HTTPError.
+    The answer's body is still to be read, and the answer to be closed. Raises httpx.HTTPError.
     """
     address: EngineAddress = request.extensions["omni_address"]
     before = _checked(address, request)
@@ -50,13 +52,33 @@ async def send(request: httpx.Request, *, stream: bool = False) -> httpx.Respons
 
     if address.owner:
         request.extensions = {**request.extensions, "trace": check_again}
-    return await _client(address).send(request, stream=stream)
+    return await _client(address).send(request, stream=True)
 
 
-async def engine_get(address: EngineAddress, path: str, timeout_s: float) -> httpx.Response:
-    """Asks an engine of ours, without its key. Raises httpx.HTTPError."""
+async def ask(request: httpx.Request) -> tuple[int, bytes]:
+    """The whole answer: status and body. Raises httpx.HTTPError."""
+    response = await send(request)
+    try:
+        return response.status_code, await body_of(response)
+    finally:
+        await response.aclose()
+
+
+async def body_of(response: httpx.Response) -> bytes:
+    """Raises httpx.HTTPError, also for a body that is longer than any answer to a question of the panel's."""
+    body = bytearray()
+    async for part in response.aiter_raw():
+        body += part
+        if len(body) > MOST_ANSWER_BYTES:
+            text = f"the answer is longer than {MOST_ANSWER_BYTES >> 20} MiB"
+            raise httpx.ReadError(text, request=response.request)
+    return bytes(body)
+
+
+async def engine_get(address: EngineAddress, path: str, timeout_s: float) -> tuple[int, bytes]:
+    """Asks an engine of ours, without its key: status and body. Raises httpx.HTTPError."""
     extensions = {"omni_address": address, "timeout": httpx.Timeout(timeout_s).as_dict()}
-    return await send(httpx.Request("GET", f"{address.url}{path}", extensions=extensions))
+    return await ask(httpx.Request("GET", f"{address.url}{path}", extensions=extensions))
 
 
 def _checked(address: EngineAddress, request: httpx.Request) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from array import array
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -10,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from deployments.gateway.connection import engine_request, send
+from deployments.gateway.connection import ask, body_of, engine_request, send
 from deployments.gateway.handover_plan import CHAT, TEMPLATE_FIELDS, HandoverFailed
 from deployments.gateway.routing import Peer
 from deployments.gateway.shapes import engine_message
@@ -55,10 +56,10 @@ async def read_prompt(peer: Peer, slot: int, tokens: array[int]) -> None:
     }
     request = engine_request(peer.address, "/completion", fields, READ_SILENCE_S)
     async with _failures("prefill"), asyncio.timeout(READ_S):
-        response = await send(request, stream=True)
+        response = await send(request)
         try:
             if response.status_code != 200:
-                raise _refused("prefill", await response.aread())
+                raise _refused("prefill", await body_of(response))
             async for _ in response.aiter_raw():
                 pass
         finally:
@@ -74,10 +75,10 @@ async def act_on_slot(peer: Peer, slot: int, action: str, name: str, size_bytes:
 async def _answer(peer: Peer, path: str, fields: Mapping[str, Any], limit_s: float) -> dict[str, Any]:
     what = path.rpartition("=")[2].strip("/")
     async with _failures(what):
-        response = await send(engine_request(peer.address, path, fields, limit_s))
-        if response.status_code != 200:
-            raise _refused(what, response.content)
-        return dict(response.json())
+        status, body = await ask(engine_request(peer.address, path, fields, limit_s))
+        if status != 200:
+            raise _refused(what, body)
+        return dict(json.loads(body))
 
 
 def _refused(what: str, body: bytes) -> HandoverFailed:

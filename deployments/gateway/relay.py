@@ -167,7 +167,7 @@ async def _sent(
         request = request_to(serving, path, passing.fields, settings.OMNI_REQUEST_LIMIT)
         with in_line(serving, wait) as ticket, engine_errors(serving.name):
             with wait.for_engine():
-                response = await send(request, stream=True)
+                response = await send(request)
             try:
                 ticket.answered()
                 refuse(serving, response)

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from deployments import slots_folder
-from deployments.gateway import admission, handover
+from deployments.gateway import admission, connection, handover
 from deployments.gateway.handover_lines import lines
 from deployments.gateway.handover_plan import MOST_UNUSED, HandoverFailed, Outcome
 from deployments.gateway.routing import Peer
@@ -135,6 +135,15 @@ async def test_a_client_that_hangs_up_while_the_cache_goes_over_leaves_nothing_b
     assert not all(pool.is_idle for _, pool in lines().pools.values())
     await tiny.idle()
     assert (await asked(tiny, 40 if slow == "save" else 41)).report.is_used
+
+
+async def test_an_answer_about_a_slot_without_end_is_not_read_to_its_end(
+    tiny: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even an engine of our own may fill the panel's memory."""
+    monkeypatch.setattr(connection, "MOST_ANSWER_BYTES", 10)
+    with pytest.raises(HandoverFailed, match="broke off"):
+        await real_act(tiny.serving.peers["prefill"], 0, "erase", "none", 1)
 
 
 async def test_a_file_that_is_written_too_late_is_deleted_as_well(tiny: Pair, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from django.conf import settings as django_settings
 from deployments import services
 from deployments.connecting import EngineConnection, address_of, connect, own_key_path
 from deployments.engine_address import EngineAddress, Process, port_address, socket_address
-from deployments.gateway.connection import engine_request, send
+from deployments.gateway.connection import ask, engine_request
 from deployments.models import Deployment, Engine, Instance, Model
 from deployments.supervision import namespaces, process
 from deployments.supervision.observe import http_health
@@ -193,8 +193,8 @@ def on_a_port(deployment: Deployment, ticker: Ticker) -> Instance:
     return Instance.objects.get()
 
 
-async def prompt(address: EngineAddress) -> httpx.Response:
-    return await send(engine_request(address, "/completion", {"prompt": "the secret prompt"}, 5.0))
+async def prompt(address: EngineAddress) -> tuple[int, bytes]:
+    return await ask(engine_request(address, "/completion", {"prompt": "the secret prompt"}, 5.0))
 
 
 def test_an_engine_on_a_port_is_reached_and_has_another_key_at_every_start(
@@ -281,7 +281,7 @@ def test_the_key_goes_to_the_engine_and_to_nobody_over_a_socket(tmp_path: Path) 
     threading.Thread(target=server.serve_forever, daemon=True).start()
     me = Process(os.getpid(), start_ticks(os.getpid()))
     address = port_address(server.server_address[1], me, str(tmp_path / "key"))
-    assert asyncio.run(prompt(address)).status_code == 200
+    assert asyncio.run(prompt(address))[0] == 200
     assert EngineConnection(address, 5).ask("POST", "/x", "{}").status == 200
     assert heard == [f"Bearer {SECRET}"] * 2
     server.shutdown()
