@@ -38,7 +38,7 @@ def learn_archs() -> None:
 
 def learn(engine: Engine, archs: Iterable[str]) -> None:
     """The same of one engine, whose row is kept."""
-    if not get_flavour(engine.flavour).reads_gguf:
+    if engine.is_external or not get_flavour(engine.flavour).reads_gguf:
         return
     for arch in sorted(set(archs) - set(engine.archs)):
         if not _ARCH.fullmatch(arch):
