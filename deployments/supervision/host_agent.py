@@ -231,7 +231,7 @@ class HostAgent:
     # --- what is ------------------------------------------------------------------------------------
     def _observe(self, instances: list[Instance], records: dict[int, process.Record | None]) -> dict[int, Observed]:
         def one(instance: Instance) -> Observed:
-            return observe(records[instance.pk], instance.role, launch.log_path(instance))
+            return observe(records[instance.pk], instance.role, launch.log_path(instance), self.run)
 
         seen = dict(zip((i.pk for i in instances), self.health_pool.map(one, instances), strict=True))
         for instance in instances:

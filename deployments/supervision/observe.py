@@ -14,7 +14,7 @@ from deployments.supervision.instances import argument
 from deployments.supervision.log_reading import Cause, cause_of_exit
 from deployments.supervision.logs import since_start
 from deployments.supervision.ports import LOOPBACK
-from deployments.supervision.process import Record
+from deployments.supervision.process import Record, read_record
 from deployments.supervision.reconcile import Health, Observed
 from deployments.supervision.runner import boot_id
 
@@ -78,13 +78,19 @@ def rpc_health(port: int, address: str = LOOPBACK, pid: int | None = None) -> He
     return Health.REFUSED
 
 
-def observe(record: Record | None, role: str, log_path: Path) -> Observed:
+def observe(record: Record | None, role: str, log_path: Path, run: Path) -> Observed:
     """Of one instance, from its runner's record; no record: it was never started or has been forgotten."""
     if record is None:
         return Observed()
     if record.is_alive or (record.exit_code is None and record.runner_is_alive):
         return Observed(_health(record, role), record.generation)
-    return Observed(Health.NONE, record.generation, _cause(record, log_path))
+    return Observed(Health.NONE, record.generation, _cause(_final(record, run), log_path))
+
+
+def _final(record: Record, run: Path) -> Record:
+    """The record as it is now that the runner writes no more: the exit code may be younger than what was read."""
+    now = read_record(run, record.instance) if record.exit_code is None else None
+    return now if now and now.generation == record.generation else record
 
 
 def _health(record: Record, role: str) -> Health:
