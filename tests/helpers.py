@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import TypeVar
 
@@ -35,6 +36,18 @@ def wait_until(
             text = message() if callable(message) else message
             raise AssertionError(f"not within {timeout_s:g} s: {text or predicate}")
         time.sleep(interval_s)
+
+
+def last_words(argv: Sequence[str], expected: str) -> str:
+    """What an engine says that ends by itself. It writes its log beside the work: now and then it ends before all is
+    written. So it is run again while what is expected is not in it, a few times."""
+    said = ""
+    for _ in range(5):
+        ended = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+        said = ended.stdout + ended.stderr
+        if expected in said:
+            break
+    return said
 
 
 # Below the ports that Linux gives to outgoing connections (32768 and up), which come and go at any

@@ -7,7 +7,6 @@ every kind of value: it is asked to load a file that is not there, and has to fa
 from __future__ import annotations
 
 import re
-import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -43,6 +42,7 @@ from deployments.strategies.base import TRYABLE, verdict_of
 from deployments.strategies.on_engine import plan_on_engine
 from omni.errors import OmniError
 from tests.deployments.gguf_corpus import smollm2
+from tests.helpers import last_words
 from tests.planning import stand_ins
 from tests.planning.owners_rig import member
 from tests.planning.tiny_models import TINY, write_tiny
@@ -302,8 +302,7 @@ def test_the_engine_takes_every_setting_as_it_is_printed(
     assert 5 < len(argvs) < 40
 
     def said(command: list[str]) -> str:
-        run = subprocess.run([binary_path(), *command], capture_output=True, text=True, timeout=60, check=False)
-        return run.stdout + run.stderr
+        return last_words([binary_path(), *command], "absent.gguf")
 
     # A socket of its own for each, as two run at a time, and a short one: a socket's path has 107 bytes at most.
     with ThreadPoolExecutor(2) as pool, tempfile.TemporaryDirectory(prefix="omni-") as sockets:
