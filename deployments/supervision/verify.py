@@ -29,8 +29,7 @@ def check_answer(address: EngineAddress, reference: Answer | None, model: str = 
         answer = named_answer(address, model) if model else greedy_answer(address)
         return judge(answer, reference)
     except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
-        text = f"Its answer could not be checked: {type(error).__name__}."
-        return Check(Judgement.UNKNOWN, text)
+        return Check(Judgement.UNKNOWN, _unchecked(error))
 
 
 def check_vectors(address: EngineAddress, kind: str) -> Check:
@@ -39,10 +38,22 @@ def check_vectors(address: EngineAddress, kind: str) -> Check:
         numbers = _scores(address) if kind == Kind.RERANKER else _vector(address)
         is_sound = bool(numbers) and all(math.isfinite(number) for number in numbers)
     except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError) as error:
-        return Check(Judgement.UNKNOWN, f"Its answer could not be checked: {type(error).__name__}.")
+        return Check(Judgement.UNKNOWN, _unchecked(error))
+
     if is_sound and (kind == Kind.RERANKER or any(numbers)):
         return Check(Judgement.ALONE)
     return Check(Judgement.GARBAGE, "What it answers are no numbers that could be used.")
+
+
+def _unchecked(error: Exception) -> str:
+    """Why nothing can be said of an answer, in words of whoever reads the page."""
+    if isinstance(error, TimeoutError):
+        why = f"none came within {TIMEOUT_S:.0f} s"
+    elif isinstance(error, (OSError, http.client.HTTPException)):
+        why = "the connection broke off"
+    else:
+        why = "the engine refused, or what it said has another form"
+    return f"Its answer could not be checked: {why}. The log may tell more."
 
 
 def _vector(address: EngineAddress) -> list[float]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
+
 import pytest
 
+from deployments.engine_address import socket_address
+from deployments.supervision import verify
 from deployments.supervision.answers import Answer, Judgement, judge
 
 
@@ -36,3 +40,25 @@ def test_an_answer_is_judged_by_the_independent_deployments(
     check = judge(answer(given), answer(reference) if reference is not None else None)
     assert check.judgement == judgement
     assert said in check.text
+
+
+@pytest.mark.parametrize(
+    ("failure", "said"),
+    [
+        (TimeoutError(), "none came within"),
+        (ConnectionResetError(), "the connection broke off"),
+        (http.client.BadStatusLine("x"), "the connection broke off"),
+        (ValueError("status 500"), "the engine refused"),
+        (KeyError("content"), "has another form"),
+    ],
+)
+def test_why_an_answer_could_not_be_checked_is_said_in_words(
+    monkeypatch: pytest.MonkeyPatch, failure: Exception, said: str
+) -> None:
+    def fails(*_: object) -> object:
+        raise failure
+
+    monkeypatch.setattr(verify, "_call", fails)
+    found = verify.check_answer(socket_address("/none.sock"), None)
+    assert found.judgement == Judgement.UNKNOWN and said in found.text
+    assert type(failure).__name__ not in found.text
