@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import TypeVar
 
+import psutil
+
 T = TypeVar("T")
 
 # No wait gives up before this: a busy machine does everything later, and that is no failure. How fast
@@ -36,6 +38,14 @@ def wait_until(
             text = message() if callable(message) else message
             raise AssertionError(f"not within {timeout_s:g} s: {text or predicate}")
         time.sleep(interval_s)
+
+
+def lives(process: psutil.Process) -> bool:
+    """Whether it still runs: a zombie does not, nor one that ends while it is asked."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def last_words(argv: Sequence[str], expected: str) -> str:

@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -176,8 +177,9 @@ class RunningPanel:
     def child(self, marker: str) -> psutil.Process:
         """The process of this name, or with this argument: 'celery', 'serve', 'sampler', 'valkey-server'."""
         for process in self.processes():
-            if process.name() == marker or marker in arguments(process):
-                return process
+            with suppress(psutil.NoSuchProcess):
+                if process.name() == marker or marker in arguments(process):
+                    return process
         raise LookupError(f"no process with {marker!r} in its command line")
 
     def engines(self) -> list[psutil.Process]:
@@ -199,4 +201,5 @@ class RunningPanel:
                 self.process.kill()
                 self.process.wait(10)
         for process in self.processes():
-            process.kill()
+            with suppress(psutil.NoSuchProcess):
+                process.kill()

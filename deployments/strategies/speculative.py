@@ -18,7 +18,17 @@ from deployments.planning.drafts import (
 )
 from deployments.planning.known_drafts import MTP, has_mtp_tensors
 from deployments.planning.memory import combined
-from deployments.planning.plan import DeviceUse, EngineFacts, Figure, Member, Plan, PlanRequest, Predicted, Reason
+from deployments.planning.plan import (
+    DeviceUse,
+    EngineFacts,
+    Figure,
+    Member,
+    Plan,
+    PlanRequest,
+    Predicted,
+    Reason,
+    Severity,
+)
 from deployments.planning.settings import AUTO, with_defaults
 from deployments.planning.speed import TYPICAL_DEPTH
 from deployments.strategies.base import Strategy, caution, error, info, outlook, processes, verdict_of
@@ -66,10 +76,11 @@ class Speculative(Strategy):
             own_drafting=int(values["draft_max"]) if kind == MTP else 0,
         )
         drafting = Outlook(kind, int(values["draft_max"]), large, small)
+        possible = (*_own_reasons(kind, target, request.engine), *_pair_reasons(kind, large, small))
+        can_draft = all(reason.severity != Severity.ERROR for reason in possible)
         reasons = (
-            *_own_reasons(kind, target, request.engine),
-            *_pair_reasons(kind, large, small),
-            *drafting.reasons(),
+            *possible,
+            *(drafting.reasons() if can_draft else ()),
             *large.reasons,
             *(small.reasons if small else ()),
         )
@@ -90,7 +101,7 @@ class Speculative(Strategy):
             _uses(large, small),
             processes([process], reasons),
             outlook(drafting.predicted(), reasons),
-            (*common_figures(large), *drafting.figures()),
+            (*common_figures(large), *(drafting.figures() if can_draft else ())),
             {**large.chosen, "draft_type": kind},
         )
 

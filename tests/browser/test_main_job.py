@@ -6,12 +6,11 @@ import re
 from collections.abc import Callable
 
 import httpx
-import psutil
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.browser.conftest import log_in
-from tests.helpers import wait_until
+from tests.helpers import lives, wait_until
 from tests.panel import RunningPanel
 
 pytestmark = pytest.mark.browser
@@ -164,5 +163,5 @@ def test_stop_on_the_page_leaves_no_engine(page: Page, panel: RunningPanel) -> N
     row.get_by_role("button", name="Stop").click()
     stopped = page.get_by_role("row").filter(has_text=name).locator('.badge[data-state="stopped"]')
     expect(stopped.first).to_be_visible(timeout=15_000)
-    assert not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE
+    assert not lives(engine)
     assert panel.engines() == []

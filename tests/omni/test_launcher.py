@@ -13,7 +13,7 @@ import pytest
 
 from omni.launcher import Child, exit_text
 from omni.management.commands.up import root_warning
-from tests.helpers import wait_until
+from tests.helpers import lives, wait_until
 from tests.panel import RunningPanel
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
@@ -84,7 +84,7 @@ print(c.process.pid, flush=True); time.sleep(60)
     orphan = psutil.Process(int(parent.stdout.readline()))
     parent.kill()
     parent.wait()
-    wait_until(lambda: not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE, 5)
+    wait_until(lambda: not lives(orphan), 5)
 
 
 def test_root_is_told_what_it_risks_and_what_to_do_and_others_are_told_nothing() -> None:

@@ -14,12 +14,14 @@ from deployments.gguf import read_header
 from deployments.model_facts import facts
 from deployments.planning.from_header import model_shape
 from deployments.planning.plan import DeviceFacts, EngineFacts, Member, Plan, PlanRequest
+from deployments.planning.vocabulary import vocab_facts
 from deployments.strategies import get_strategy
+from tests.deployments.gguf_corpus import smollm2
 from tests.helpers import wait_until
 from tests.planning.tiny_models import TINY, write_tiny
 
 GIB = 1 << 30
-HOST = DeviceFacts("CPU", "cpu", 64 * GIB)
+HOST = DeviceFacts("CPU", "cpu", 64 * GIB, bandwidth_gbps=50.0)
 WITH_LAYERS = sorted(name for name, tiny in TINY.items() if "nextn_predict_layers" in tiny.keys)
 
 
@@ -34,13 +36,18 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: write_tiny(folder / f"{name}.gguf", name) for name in (*WITH_LAYERS, "qwen3")}
 
 
-def planned(path: Path, flags: frozenset[str], draft_type: str) -> Plan:
+def member_at(path: Path) -> Member:
     header = read_header(path)
-    member = Member(path.stem, str(path), facts(header), model_shape(header), (HOST,))
+    return Member(path.stem, str(path), facts(header), model_shape(header), (HOST,), vocab=vocab_facts(header))
+
+
+def asked(members: dict[str, Member], flags: frozenset[str], **settings: object) -> PlanRequest:
     engine = EngineFacts("mine", "llama.cpp", "/bin/llama-server", flags)
-    settings = {"context": 4096, "draft_type": draft_type}
-    request = PlanRequest("speculative", engine, {"target": member}, settings, host_devices=(HOST,))
-    return get_strategy("speculative").plan(request)
+    return PlanRequest("speculative", engine, members, {"context": 4096, **settings}, host_devices=(HOST,))
+
+
+def planned(path: Path, flags: frozenset[str], draft_type: str) -> Plan:
+    return get_strategy("speculative").plan(asked({"target": member_at(path)}, flags, draft_type=draft_type))
 
 
 # bailingmoe2 and exaone-moe load and answer, with the whole model as its own draft.
@@ -88,6 +95,29 @@ def test_layers_that_the_file_lacks_are_not_drafted_with(
 ) -> None:
     plan = planned(models["qwen3"], real_flags | marks, "draft-mtp")
     assert plan.verdict == "not_viable" and "no_mtp_layers" in [reason.code for reason in plan.reasons]
+
+
+# What a plan says of drafting that there is.
+PAYS = {"drafting_pays", "drafting_may_not_pay", "drafting_never_pays", "drafting_by_ngrams"}
+
+
+@pytest.mark.parametrize(("name", "marked"), [("qwen3", True), ("glm4moe", True), ("qwen35", True), ("qwen3", False)])
+def test_what_cannot_draft_is_not_said_to_pay(
+    models: dict[str, Path], real_flags: frozenset[str], marks: frozenset[str], name: str, marked: bool
+) -> None:
+    plan = planned(models[name], real_flags | marks if marked else real_flags, "draft-mtp")
+    codes = {reason.code for reason in plan.reasons}
+    can_draft = not codes & {"no_mtp_layers", "mtp_not_in_build"}
+    figures = {"per_step", "break_even"} & {figure.code for figure in plan.figures}
+    assert (bool(PAYS & codes), bool(figures)) == (can_draft, can_draft)
+
+
+def test_a_draft_of_another_vocabulary_is_not_said_to_pay(models: dict[str, Path], real_flags: frozenset[str]) -> None:
+    members = {"target": member_at(smollm2()), "draft": member_at(models["qwen3"])}
+    plan = get_strategy("speculative").plan(asked(members, real_flags))
+    codes = {reason.code for reason in plan.reasons}
+    assert plan.verdict == "not_viable" and any(code.startswith("vocab_") for code in codes), codes
+    assert not PAYS & codes
 
 
 def test_a_binary_without_such_names_has_been_asked_and_tells_nothing(tmp_path: Path) -> None:

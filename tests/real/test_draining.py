@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from tests.helpers import wait_until
-from tests.panel import RunningPanel
+from tests.panel import RunningPanel, arguments
 from tests.streams import Streamed, all_begun, gateway_key
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
@@ -65,7 +65,7 @@ class Rig:
             return ("stopping",) in database.execute(query, (name,)).fetchall()
 
     def engine(self, name: str) -> psutil.Process:
-        return next(e for e in self.panel.engines() if name in e.cmdline())
+        return next(e for e in self.panel.engines() if name in arguments(e))
 
     def ask(self, model: str, **fields: Any) -> Streamed:
         return Streamed(self.panel, self.key, model, **fields)

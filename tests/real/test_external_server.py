@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from tests.gateway.engine import RealEngine
-from tests.helpers import wait_until
+from tests.helpers import lives, wait_until
 from tests.panel import PASSWORD, RunningPanel, csrf_token
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
@@ -54,10 +54,6 @@ def state(panel: RunningPanel) -> str:
 
 def reaches(panel: RunningPanel, wanted: str) -> None:
     wait_until(lambda: state(panel) == wanted, 60, lambda: f"{panel.document('status')}", interval_s=0.5)
-
-
-def lives(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
 def test_a_foreign_server_answers_through_the_gateway_and_outlives_everything(
@@ -104,12 +100,12 @@ def test_a_foreign_server_answers_through_the_gateway_and_outlives_everything(
         assert panel.manage("stop", "remote", "--wait", "120").returncode == 0
         with pytest.raises(openai.InternalServerError, match="is stopped"):
             client.chat.completions.create(**hello)
-        assert lives(pid)
+        assert lives(psutil.Process(pid))
         assert browser.post("/deployments/remote/delete/").status_code == 302
         wait_until(lambda: state(panel) == "gone", 30, "not deleted", interval_s=0.5)
         assert browser.post("/servers/other/remove/").headers["location"] == "/models/"
         assert not list((panel.home / "run").glob("external-*"))
-        assert lives(pid) and again.process.poll() is None, again.said()
+        assert lives(psutil.Process(pid)) and again.process.poll() is None, again.said()
         assert again.process.pid not in [process.pid for process in panel.engines()]
     finally:
         again.kill()

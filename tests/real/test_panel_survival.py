@@ -8,10 +8,9 @@ import time
 from collections.abc import Iterator
 
 import httpx
-import psutil
 import pytest
 
-from tests.helpers import wait_until
+from tests.helpers import lives, wait_until
 from tests.panel import RunningPanel
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
@@ -160,7 +159,7 @@ def test_stop_leaves_no_engine_even_with_a_client_connected(serving: RunningPane
     stopped = serving.manage("stop", "smol", "--wait", "120")
     assert stopped.returncode == 0, stopped.stderr
     assert serving.engines() == []
-    assert not psutil.pid_exists(engine.pid) or engine.status() == psutil.STATUS_ZOMBIE
+    assert not lives(engine)
     assert stream.ended.wait(5), "the client of the stopped engine still waits"
 
 

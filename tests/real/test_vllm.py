@@ -36,6 +36,7 @@ from deployments.planning.settings import SETTINGS
 from deployments.plans import plan_deployment
 from deployments.supervision import process
 from gpus.models import Host
+from tests.helpers import lives
 from tests.supervision.conftest import Ticker, host, ticker  # noqa: F401 (fixtures)
 
 VLLM = os.environ.get("OMNI_TEST_VLLM", "")
@@ -100,13 +101,6 @@ def answered(body: dict[str, Any]) -> bytes:
 def family(pid: int) -> list[psutil.Process]:
     root = psutil.Process(pid)
     return [root, *root.children(recursive=True)]
-
-
-def lives(one: psutil.Process) -> bool:
-    try:
-        return one.is_running() and one.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def applied(file: Path, model: Model, engine: Engine, device: str) -> Deployment:

@@ -32,7 +32,7 @@ from deployments.supervision.remote import missing_elsewhere
 from deployments.supervision.verify import greedy_answer
 from gpus.models import Device, Host
 from omni.errors import OmniError
-from tests.helpers import free_port, wait_until
+from tests.helpers import free_port, lives, wait_until
 from tests.supervision.conftest import Ticker
 from tests.supervision.other_host import Network, OtherHost, network_of_its_own
 
@@ -137,7 +137,7 @@ def test_a_device_that_is_no_longer_offered_is_no_longer_served(other: OtherHost
     (server,) = other.servers()
     other.start(devices="")
     wait_until(lambda: not other.server(), 30, other.said, interval_s=0.1)
-    wait_until(lambda: not server.is_running() or server.status() == "zombie", 10, other.said)
+    wait_until(lambda: not lives(server), 10, other.said)
     assert Device.objects.get(host__name="beta", name="CPU").endpoint == ""
 
 
@@ -150,7 +150,7 @@ def test_another_address_replaces_the_server_and_those_who_use_it_follow(
     other.start(address="127.0.0.1")
     wait_until(lambda: (d := other.server()) and d.device.endpoint.startswith("127.0.0.1:"), 30, other.said)
     moved = other.ready().endpoint
-    assert not server.is_running() or server.status() == "zombie"
+    assert not lives(server)
     remote.refresh_from_db()
     assert remote.endpoint == moved
 

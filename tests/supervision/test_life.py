@@ -22,6 +22,7 @@ from deployments.in_flight import Entrance
 from deployments.models import Deployment, Instance, Transition
 from deployments.supervision import process
 from deployments.supervision.stop import stop_everything
+from tests.helpers import lives
 from tests.supervision.conftest import Ticker, fake_plan
 
 pytestmark = [pytest.mark.real, pytest.mark.django_db(transaction=True), pytest.mark.timeout(120)]
@@ -124,7 +125,7 @@ def test_a_record_of_a_foreign_process_is_never_signalled(deployment: Deployment
         for foreign in (replace(record, pid=sleeper.pid), replace(record, pid=sleeper.pid, boot_id="another boot")):
             assert not foreign.is_alive
             assert not process.send_signal(foreign, signal.SIGKILL)
-        assert sleeper.is_running() and sleeper.status() != psutil.STATUS_ZOMBIE
+        assert lives(sleeper)
     finally:
         sleeper.kill()
         sleeper.wait()
