@@ -26,6 +26,7 @@ from omni.broadcast import publish_async
 from omni.database import DatabasePool
 from omni.errors import OmniError
 from omni.events import chat_group
+from omni.json_text import storable
 
 log = logging.getLogger(__name__)
 
@@ -252,7 +253,9 @@ def _measure(answer_id: int, timings: dict[str, Any], *, alone: bool) -> None:
 
 def _save(answer_id: int, **fields: Any) -> None:
     """A second's save that comes late must not undo the final one."""
-    Message.objects.filter(pk=answer_id, state=State.STREAMING).update(**fields)
+    # Whatever an engine said, of the answer or of why there is none, can be kept.
+    kept = {name: storable(value) if isinstance(value, str) else value for name, value in fields.items()}
+    Message.objects.filter(pk=answer_id, state=State.STREAMING).update(**kept)
 
 
 # --- the running ones -------------------------------------------------------------------------------

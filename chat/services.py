@@ -11,8 +11,8 @@ from chat.lanes import Target, lane_add, lane_change
 from chat.models import Conversation, Lane, Message
 from chat.thread import turns_of
 from chat.transcript import request_body, title_of
-from deployments.gateway.json_text import well_formed
 from omni.errors import OmniError
+from omni.json_text import storable
 
 LONGEST_QUESTION = 400_000
 
@@ -138,7 +138,7 @@ def request_for(answer_id: int) -> dict[str, Any]:
 
 
 def _checked(conversation: Conversation, text: str) -> str:
-    text = well_formed(text).replace("\0", "\ufffd").strip()
+    text = storable(text).strip()
     if not text:
         raise OmniError("empty_question", "There is nothing to send.", "Write something first.")
     if len(text) > LONGEST_QUESTION:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from deployments.gateway.events import DONE, WholeEvents, data_of, split_events
-from deployments.gateway.json_text import read_answer
+from omni.json_text import read_answer
 
 LONGEST_REASON = 20
 SAMPLING = ("temperature", "top_p", "max_tokens")

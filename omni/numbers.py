@@ -1,4 +1,4 @@
-"""Numbers as they come from outside, in an address or a message of a page."""
+"""Numbers as they come from outside, in an address or a message of a page, and as people write them."""
 
 from __future__ import annotations
 
@@ -15,3 +15,9 @@ def whole_number(text: object) -> int | None:
         return None
     found = int(written)
     return found if found <= LARGEST else None
+
+
+def written(value: float) -> str:
+    """As a person writes it: 1048576 and 0.5; what is longer than anybody would write is cut."""
+    text = str(value) if isinstance(value, int) else f"{value:.15g}"
+    return text if len(text) <= 24 else f"{text[:20]}… ({len(text)} digits)"

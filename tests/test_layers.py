@@ -66,7 +66,7 @@ PURE = {
     "deployments/gateway/fields.py",
     "deployments/gateway/grammar_text.py",
     "deployments/gateway/handover_plan.py",
-    "deployments/gateway/json_text.py",
+    "omni/json_text.py",
     "deployments/gateway/routing.py",
     "deployments/gateway/schemas.py",
     "deployments/gateway/shapes.py",

@@ -16,6 +16,7 @@ from typing import Any
 from deployments.engines.spellings import no_such_flag
 from deployments.planning.memory_settings import MemorySettings
 from omni.errors import OmniError
+from omni.numbers import written
 
 # A value is one shell-safe word; nothing that could be a path, an address or another flag.
 WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
@@ -46,7 +47,7 @@ class Flag:
             number = _number(value, whole=self.kind == "int")
             if number is None or not self.low <= number <= self.high:
                 what = "a whole number" if self.kind == "int" else "a number"
-                raise _bad(self.name, f"{value!r} is not {what} from {self.low:g} to {self.high:g}")
+                raise _bad(self.name, f"{value!r} is not {what} from {written(self.low)} to {written(self.high)}")
         elif self.kind == "numbers" and not all(_number(part) is not None for part in value.split(",")):
             raise _bad(self.name, f"{value!r} is not a list of numbers such as 3,1")
         elif self.kind == "words" and value not in self.words:

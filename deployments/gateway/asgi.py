@@ -14,7 +14,6 @@ from deployments.gateway.directory import routing_table
 from deployments.gateway.fields import POLICIES
 from deployments.gateway.foreign import refuse_own
 from deployments.gateway.http_rules import MODELS, allowed_methods, cors_headers
-from deployments.gateway.json_text import NotJson, read_json
 from deployments.gateway.keys import INVALID_KEY, authorize, still_usable
 from deployments.gateway.relay import Upstream, open_answer
 from deployments.gateway.reply import EVENT_STREAM, Reply
@@ -22,6 +21,7 @@ from deployments.gateway.shapes import FieldError, model_entry, model_list
 from deployments.gateway.waiting import Wait
 from omni.client_address import nearest_stranger
 from omni.errors import OmniError
+from omni.json_text import NotJson, read_json
 
 log = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from deployments.gateway.ambiguity import check_ways
 from deployments.gateway.grammar_text import TextLimits, TooMuch, grammar_rules, pattern_part
-from deployments.gateway.json_text import is_deeper_than
 from deployments.gateway.schemas import all_schemas, patterns_of, problem_of, schemas_of
 from deployments.gateway.shapes import FieldError
+from omni.json_text import is_deeper_than
 
 # Measured on llama-server: what keeps to these takes its loop for less than a second.
 GRAMMAR_CHARACTERS, PATTERN_CHARACTERS = 32 << 10, 2 << 10

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from deployments.gateway.fields import LARGEST_TOKENS, Check, flag, number, size, whole
-from deployments.gateway.json_text import DEEPEST, is_deeper_than
 from deployments.gateway.shapes import FieldError
+from omni.json_text import DEEPEST, is_deeper_than
 
 ANYBODY = "external"
 LONGEST_NAME, LARGEST_VALUE_BYTES, MOST_FIELDS = 60, 64 << 10, 50

@@ -11,36 +11,31 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from deployments.gateway.constraints import check_grammar, check_schema
-from deployments.gateway.json_text import DEEPEST, is_deeper_than
 from deployments.gateway.shapes import FieldError
+from omni.json_text import DEEPEST, is_deeper_than
+from omni.numbers import written
 
 Check = Callable[[str, Any], None]
 LARGEST_TOKENS = 1 << 20
 
 
 def number(low: float, high: float) -> Check:
-    fix = f"Use a number from {_written(low)} to {_written(high)}."
+    fix = f"Use a number from {written(low)} to {written(high)}."
 
     def check(name: str, value: Any) -> None:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
             raise FieldError(name, f"{name} is not a number.", fix)
         if not low <= value <= high:
-            raise FieldError(name, f"{name} is {_written(value)}.", fix)
+            raise FieldError(name, f"{name} is {written(value)}.", fix)
 
     return check
-
-
-def _written(value: float) -> str:
-    """As a person writes it: 1048576 and 0.5; what is longer than anybody would write is cut."""
-    text = str(value) if isinstance(value, int) else f"{value:.15g}"
-    return text if len(text) <= 24 else f"{text[:20]}… ({len(text)} digits)"
 
 
 def whole(low: int, high: int) -> Check:
     def check(name: str, value: Any) -> None:
         number(low, high)(name, value)
         if not isinstance(value, int):
-            raise FieldError(name, f"{name} is {_written(value)}.", "Use a whole number.")
+            raise FieldError(name, f"{name} is {written(value)}.", "Use a whole number.")
 
     return check
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from deployments.gateway.json_text import read_answer
 from omni.errors import OmniError
+from omni.json_text import read_answer
 
 # As good as a bound before the first file has been seen: a 70B model with 8 KV heads in f16 has 328 KB a token.
 UNKNOWN_TOKEN_BYTES = 512 << 10

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from omni.errors import OmniError
+from omni.json_text import read_answer
 
 # OmniError.code → (HTTP status, OpenAI error type)
 KINDS: dict[str, tuple[int, str]] = {
@@ -74,7 +75,7 @@ def model_list(entries: Iterable[Mapping[str, Any]]) -> bytes:
 def engine_message(body: bytes) -> str:
     """What an engine's error body says, or an empty string."""
     try:
-        found = json.loads(body)["error"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+        found = read_answer(body)["error"]
+    except (ValueError, KeyError, TypeError):
         return ""
     return str(found.get("message", "")) if isinstance(found, dict) else str(found)

@@ -15,6 +15,7 @@ from deployments.model_kinds import Kind
 from deployments.planning.reported import reported_memory
 from deployments.supervision.answers import N_TOKENS, PROMPT, Answer, Check, Judgement, judge
 from deployments.supervision.logs import since_start
+from omni.json_text import read_answer
 
 # The first answer of a large model, from a disk that is still being read.
 TIMEOUT_S = 180.0
@@ -150,6 +151,6 @@ def _call(address: EngineAddress, method: str, path: str, body: object) -> Any:
             raise ValueError(f"more than {MOST_BYTES} bytes")
         if answer.status != 200:
             raise ValueError(f"status {answer.status}")
-        return json.loads(text)
+        return read_answer(text)
     finally:
         connection.close()

@@ -15,6 +15,7 @@ from chat import generation, services
 from chat.models import Conversation, Message
 from deployments.gateway.directory import forget_table
 from deployments.models import Instance
+from omni.errors import OmniError
 from tests.chat.conftest import Opener
 from tests.chat.page import Page
 from tests.gateway.engine import RealEngine, make_deployment
@@ -84,6 +85,22 @@ async def test_half_a_character_is_replaced_and_the_rest_is_kept(
     await page.send("send", text="Say \ud800hello.\0")
     assert await page.ended() == "done"
     assert await Message.objects.filter(role="user", content="Say \ufffdhello.\ufffd").acount() == 1
+
+
+async def test_a_refusal_with_half_a_character_ends_the_answer(
+    short: Conversation, operator: Client, open_page: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an engine or a server says of its own cannot always be written; the next question is answered."""
+
+    def refuses(*_: object) -> None:
+        raise OmniError("engine_refused", "half \ud800 and \0")
+
+    page = await open_page(operator, short.pk)
+    monkeypatch.setattr(generation, "open_answer", refuses)
+    await page.send("send", text="Say hello.")
+    assert await page.ended() == "failed"
+    kept = await Message.objects.aget(role="assistant")
+    assert kept.error.startswith("half \ufffd and \ufffd")
 
 
 @pytest.mark.parametrize("raw", ["[" * 200_000, '{"type":' * 50_000, '{"type": "stop", "message": %s}' % ("9" * 4000)])

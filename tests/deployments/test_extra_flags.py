@@ -55,6 +55,8 @@ def test_allowed_flags_become_separate_words(raw: list[str], words: tuple[str, .
         (["--top-k 1.5"], "bad_extra_arg", "whole number"),
         (["--top-k 1e3"], "bad_extra_arg", "whole number"),
         (["--top-p 1.5"], "bad_extra_arg", "from 0 to 1"),
+        (["--top-k 1000001"], "bad_extra_arg", "from 0 to 1000000"),
+        (["--keep 99999999"], "bad_extra_arg", "to 16777216"),
         (["--numa all"], "bad_extra_arg", "not one of"),
         (["--chat-template ../../etc/passwd"], "bad_extra_arg", "plain word"),
         (["--chat-template {{x}}"], "bad_extra_arg", "plain word"),

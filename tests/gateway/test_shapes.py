@@ -38,6 +38,8 @@ def test_an_error_event_is_one_event() -> None:
         (b'{"error": {"message": "too long"}}', "too long"),
         (b'{"error": "plain"}', "plain"),
         (b"<html>", ""),
+        (b'{"error": {"message": "half \\ud800"}}', "half \ufffd"),
+        (b"[" * 100_000, ""),
         (b"[]", ""),
         (b'{"detail": 1}', ""),
     ],

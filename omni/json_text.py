@@ -55,6 +55,11 @@ def well_formed(text: str) -> str:
     return _SURROGATE.sub("\ufffd", text)
 
 
+def storable(text: str) -> str:
+    """The same without what some database does not take: PostgreSQL has no U+0000."""
+    return well_formed(text).replace("\0", "\ufffd")
+
+
 def is_deeper_than(value: Any, limit: int) -> bool:
     """Whether lists and objects are nested deeper than this; walks without recursion."""
     layer = [value]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.gateway.json_text import NotJson, is_deeper_than, read_json, well_formed
+from omni.json_text import NotJson, is_deeper_than, read_json, storable, well_formed
 
 
 @pytest.mark.parametrize(
@@ -54,6 +54,10 @@ def test_what_is_no_json_is_refused(raw: bytes) -> None:
 def test_any_text_becomes_well_formed_and_keeps_its_length(text: str) -> None:
     assert len(well_formed(text)) == len(text)
     well_formed(text).encode()
+
+
+def test_what_databases_do_not_take_is_replaced() -> None:
+    assert storable("a\ud800b\0c\n") == "a\ufffdb\ufffdc\n"
 
 
 @pytest.mark.parametrize(
