@@ -16,9 +16,10 @@ from django.conf import settings  # noqa: E402
 from django.http import parse_cookie  # noqa: E402
 
 from deployments.gateway import asgi as gateway_asgi  # noqa: E402
-from deployments.gateway.http_rules import is_gateway_path  # noqa: E402
+from deployments.gateway.http_rules import cors_headers, is_gateway_path  # noqa: E402
 from deployments.gateway.reply import failure_headers  # noqa: E402
 from deployments.gateway.shapes import error_body, status_of  # noqa: E402
+from omni.connections import Headers  # noqa: E402
 from omni.database import DatabasePool  # noqa: E402
 from omni.errors import OmniError  # noqa: E402
 from omni.routing import websocket_urlpatterns  # noqa: E402
@@ -55,9 +56,10 @@ def _is_logged_in(session_key: str) -> bool:
     return user_of(session_key) is not None
 
 
-def explain(path: str, error: OmniError) -> tuple[int, bytes, dict[str, str]]:
-    """The answer to a request that was not let in: status, body, headers."""
+def explain(path: str, error: OmniError, headers: Headers) -> tuple[int, bytes, dict[str, str]]:
+    """The answer to a request that was not let in: status, body, headers. A page that may ask may read it, too."""
     if is_gateway_path(path):
-        return status_of(error), error_body(error), {"Content-Type": "application/json", **failure_headers(error)}
+        answer = {"Content-Type": "application/json", **failure_headers(error), **cors_headers(headers)}
+        return status_of(error), error_body(error), answer
     status = {"forbidden": 403}.get(error.code, status_of(error))
     return status, f"{error}\n".encode(errors="replace"), {"Content-Type": "text/plain; charset=utf-8"}

@@ -45,8 +45,9 @@ MOST_CONNECTIONS = 4096
 
 # How long a body may be, by the request's scope. Raises OmniError.
 Admit = Callable[[dict[str, Any]], Awaitable[int]]
-# The body of an answer that says what was wrong, and its status.
-Explain = Callable[[str, OmniError], tuple[int, bytes, dict[str, str]]]
+Headers = list[tuple[bytes, bytes]]
+# The body of an answer that says what was wrong, and its status, by a request's path and what came of its headers.
+Explain = Callable[[str, OmniError, Headers], tuple[int, bytes, dict[str, str]]]
 
 
 def room_for_connections() -> int:
@@ -135,7 +136,8 @@ class LimitedChannel(_HttpChannel):  # type: ignore[misc]
             return None
         self._is_refused = True
         path = getattr(self, "_path", b"").decode("latin-1")
-        status, body, headers = self.limits.explain(path.partition("?")[0], error)
+        asked = _headers(self.requests[-1]) if self.requests else []
+        status, body, headers = self.limits.explain(path.partition("?")[0], error, asked)
         reason = http.RESPONSES.get(status, b"Error").decode()
         named = {**headers, "Content-Length": str(len(body)), "Connection": "close", "Server": "omni"}
         head = "".join(f"{name}: {value}\r\n" for name, value in named.items())
@@ -201,15 +203,19 @@ class LimitedFactory(HTTPFactory):  # type: ignore[misc]
         self.channels.pop(channel, None)
 
 
+def _headers(request: Any) -> Headers:
+    """Those that have come, by names in small letters."""
+    return [(name.lower(), value) for name, values in request.requestHeaders.getAllRawHeaders() for value in values]
+
+
 def _scope(request: Any, channel: LimitedChannel) -> dict[str, Any]:
     """What an application would be told of a request whose body is still to come."""
     peer = channel.transport.getPeer()
-    headers = [(name.lower(), value) for name, values in request.requestHeaders.getAllRawHeaders() for value in values]
     path = channel._path.partition(b"?")[0]
     return {
         "type": "http",
         "method": channel._command.decode("ascii", "replace"),
         "path": unquote(path.decode("ascii", "replace")),
-        "headers": headers,
+        "headers": _headers(request),
         "client": [str(getattr(peer, "host", "")), getattr(peer, "port", 0)],
     }

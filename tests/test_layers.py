@@ -67,6 +67,7 @@ PURE = {
     "deployments/gateway/grammar_text.py",
     "deployments/gateway/handover_plan.py",
     "omni/json_text.py",
+    "omni/numbers.py",
     "deployments/gateway/routing.py",
     "deployments/gateway/schemas.py",
     "deployments/gateway/shapes.py",

@@ -18,6 +18,8 @@ OF_ENGINES = frozenset(
     }
 )  # fmt: skip
 _SLASHES = re.compile("/{2,}")
+_NAMES = re.compile(r"[A-Za-z0-9_, -]{1,1000}")
+KNOWN_HEADERS = "authorization, content-type, x-api-key"
 EXPOSED = "x-omni-deployment, x-omni-route, x-omni-handover, x-omni-dropped-fields, retry-after"
 
 
@@ -41,13 +43,15 @@ def cors_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     allowed: list[str] = settings.OMNI_CORS_ORIGINS
     if not allowed:
         return {}
-    origin = next((value.decode("latin-1") for name, value in headers if name == b"origin"), "")
+    named = {name: value.decode("latin-1") for name, value in headers}
+    origin, wished = named.get(b"origin", ""), named.get(b"access-control-request-headers", "")
     if origin not in allowed and "*" not in allowed:
         return {"vary": "origin"}
     return {
         "vary": "origin",
         "access-control-allow-origin": origin or "*",
-        "access-control-allow-headers": "authorization, content-type, x-api-key",
+        # Client libraries send headers of their own; what is not understood is not looked at.
+        "access-control-allow-headers": wished if _NAMES.fullmatch(wished) else KNOWN_HEADERS,
         "access-control-expose-headers": EXPOSED,
         "access-control-max-age": "600",
     }

@@ -254,6 +254,17 @@ def test_a_page_of_another_site_may_ask_where_the_setting_names_it(own_served: S
     own_served.prepare({})
     own_served.start()
     url, seen = f"{own_served.url}/v1/models", {}
+    page = {"origin": "https://app.example"}
+    asks = {**page, "access-control-request-method": "POST", "access-control-request-headers": "x-stainless-os, x-a"}
+    allowed = httpx.options(f"{own_served.url}/v1/chat/completions", headers=asks, timeout=45).headers
+    assert allowed["access-control-allow-headers"] == "x-stainless-os, x-a"
+    assert "POST" in allowed["access-control-allow-methods"]
+
+    # A refusal is read as well, also one that comes before the body.
+    for body in (b"{}", b" " * (2 << 20)):
+        refused = httpx.post(f"{own_served.url}/v1/chat/completions", content=body, headers=page, timeout=45)
+        assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, page["origin"])
+
     for origin in ("https://app.example", "https://evil.example"):
         asked = httpx.options(url, headers={"origin": origin}, timeout=45)
         got = httpx.get(url, headers={"origin": origin, **own_served.headers}, timeout=45)
