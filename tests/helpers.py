@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
+from pathlib import Path
 from typing import TypeVar
 
 import psutil
@@ -48,11 +49,13 @@ def lives(process: psutil.Process) -> bool:
         return False
 
 
-def last_words(argv: Sequence[str], expected: str) -> str:
+def last_words(argv: Sequence[str], expected: str, socket: Path | None = None) -> str:
     """What an engine says that ends by itself. It writes its log beside the work: now and then it ends before all is
-    written. So it is run again while what is expected is not in it, a few times."""
+    written. So it is run again while what is expected is not in it, a few times, without the socket it left."""
     said = ""
     for _ in range(5):
+        if socket:
+            socket.unlink(missing_ok=True)
         ended = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
         said = ended.stdout + ended.stderr
         if expected in said:

@@ -59,6 +59,12 @@ export class Composer {
     this.changed();
   }
 
+  /** The link was lost and is back: what was sent meanwhile stands in the thread, or is given back. */
+  cameBack(lastQuestion) {
+    if (lastQuestion === this.lastSent) return this.taken();
+    return this.restore();
+  }
+
   busy(isBusy) {
     if (!this.form) return;
     const hadFocus = this.form.contains(document.activeElement);

@@ -22,6 +22,8 @@ let refreshAgain = false;
 // Asked while the page still connects: sent as soon as it has.
 let early = null;
 let hasOpened = false;
+// The link was lost since the last snapshot.
+let isBack = false;
 
 function act(type, fields = {}) {
   const sent = socket.send({ type, ...fields });
@@ -35,8 +37,11 @@ function act(type, fields = {}) {
 
 // --- what the server says ---------------------------------------------------------------------------
 const handlers = {
-  snapshot({ version }) {
-    if (version !== document.getElementById("thread").dataset.version) refresh();
+  async snapshot({ version }) {
+    const wasLost = isBack;
+    isBack = false;
+    if (version !== document.getElementById("thread").dataset.version) await refresh();
+    if (wasLost) composer.cameBack(lastQuestion());
   },
   "chat.delta"({ message, track, offset, text }) {
     const stream = streamOf(message);
@@ -57,6 +62,10 @@ const handlers = {
     toast(`${text} ${fix}`.trim(), "bad");
   },
 };
+
+function lastQuestion() {
+  return [...root.querySelectorAll("[data-said]")].at(-1)?.textContent.trim() ?? "";
+}
 
 function streamOf(id) {
   const article = articleOf(id);
@@ -204,7 +213,8 @@ document.addEventListener("keydown", (event) => {
 
 const socket = connect(`/ws/chat/${root.dataset.conversation}/`, {
   message: (data) => handlers[data.type]?.(data),
-  open() {
+  open(again) {
+    isBack = again;
     hasOpened = true;
     if (early) socket.send(early);
     early = null;

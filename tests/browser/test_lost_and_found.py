@@ -142,6 +142,23 @@ def test_a_link_that_loses_packets_without_closing_is_told_and_the_page_lives_on
     expect(page.locator("#link-lost")).to_be_hidden(timeout=60_000)
 
 
+def test_a_question_that_a_lost_link_swallowed_is_given_back(
+    new_context: Callable[..., BrowserContext], link: Link, chat: str
+) -> None:
+    page = new_context().new_page()
+    url = f"http://127.0.0.1:{link.port}"
+    log_in(page, url)
+    page.goto(f"{url}/chat/{chat.rstrip('/').rpartition('/')[2]}/", wait_until="networkidle")
+    link.forgets = True
+    link.broken.set()
+    page.get_by_label("Message").fill(TYPED)
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("Message")).to_have_value("")
+    expect(page.locator("#link-lost")).to_be_visible(timeout=60_000)
+    link.broken.clear()
+    expect(page.get_by_label("Message")).to_have_value(TYPED, timeout=60_000)
+
+
 # --- a small window -------------------------------------------------------------------------------
 def test_at_200_percent_most_of_the_window_is_left_for_the_answer(page: Page, chat: str) -> None:
     page.set_viewport_size({"width": 640, "height": 400})

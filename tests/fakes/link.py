@@ -11,10 +11,14 @@ CHUNK_BYTES = 1 << 16
 
 
 class Link:
-    """Passes on what comes to `port` of this machine, while it is not `broken`."""
+    """Passes on what comes to `port` of this machine, while it is not `broken`.
+
+    One that `forgets` knows nothing afterwards of the connections it had, as a router that was started anew.
+    """
 
     def __init__(self, to_port: int) -> None:
         self.to_port = to_port
+        self.forgets = False
         self.broken = threading.Event()
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self.listener.getsockname()[1])
@@ -33,12 +37,15 @@ class Link:
 
     def _pass_on(self, client: socket.socket) -> None:
         """Nothing is read while the link is broken, and nothing is closed."""
-        server = None
+        server, was_broken = None, False
         with contextlib.suppress(OSError), client:
             while not self.ended.is_set():
                 if self.broken.is_set():
+                    was_broken = True
                     self.ended.wait(0.05)
                     continue
+                if was_broken and self.forgets:
+                    break
                 server = server or socket.create_connection(("127.0.0.1", self.to_port))
                 readable, _, _ = select.select([client, server], [], [], 0.05)
                 for side in readable:

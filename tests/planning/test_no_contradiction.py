@@ -170,12 +170,19 @@ def requests(models: Models, case: Mapping[str, Any], flags: frozenset[str]) -> 
         )
 
 
+# What no sentence for people has in it.
+UNWRITTEN = re.compile(r"e\+\d|None|\bnan\b|\binf\b")
+
+
 def planned(request: PlanRequest) -> Plan | None:
     """None for what cannot be planned at all, which has to say why and what to do."""
     try:
         return plan_on_engine(STRATEGIES[request.strategy], request)
     except OmniError as error:
         assert error.text and error.fix, error
+        assert not UNWRITTEN.search(f"{error.text} {error.fix}"), error
+        # Only what somebody asked for can be a bad setting, never what the planner chose itself.
+        assert error.code != "bad_setting" or any(key in error.text for key in request.settings), error
         return None
 
 
@@ -184,7 +191,7 @@ def check_reasons(plan: Plan) -> None:
     assert plan.verdict == verdict_of(plan.reasons)
     for reason in plan.reasons:
         assert reason.text.endswith("."), reason
-        assert not re.search(r"e\+\d|None|\bnan\b|\binf\b", f"{reason.text} {reason.fix}"), reason
+        assert not UNWRITTEN.search(f"{reason.text} {reason.fix}"), reason
         validated(reason.changes)
     errors = {reason.code for reason in plan.reasons if reason.severity == Severity.ERROR}
     assert bool(plan.instances) == (not errors - TRYABLE)
@@ -302,7 +309,8 @@ def test_the_engine_takes_every_setting_as_it_is_printed(
     assert 5 < len(argvs) < 40
 
     def said(command: list[str]) -> str:
-        return last_words([binary_path(), *command], "absent.gguf")
+        socket = Path(command[command.index("--host") + 1])
+        return last_words([binary_path(), *command], "absent.gguf", socket)
 
     # A socket of its own for each, as two run at a time, and a short one: a socket's path has 107 bytes at most.
     with ThreadPoolExecutor(2) as pool, tempfile.TemporaryDirectory(prefix="omni-") as sockets:
