@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 from gpus.links import link_shortfall
 from gpus.sample import CardIdentity, CardSample, NvmlState
+from gpus.visible import visible
 from omni.addresses import is_loopback
 from omni.units import GIB, bytes_text
 
@@ -217,10 +218,12 @@ def card_findings(card: CardSample) -> list[Finding]:
 
 
 def unusable_findings(cards: Iterable[CardIdentity], usable: Collection[str], hidden: str | None) -> list[Finding]:
-    """Cards that the driver lists and no engine does; `usable` are the UUIDs of those that some engine lists."""
-    names = [card.shown_name for card in cards if card.uuid not in usable]
+    """Cards that the driver lists and no engine does; `usable` are the UUIDs of those that some engine lists,
+    `hidden` is CUDA_VISIBLE_DEVICES."""
     # Who hides cards on purpose need not be told that they are not used.
-    if not names or hidden is not None:
+    shown = visible(sorted(cards, key=lambda card: (card.pci_bus_id, card.index)), hidden)
+    names = [card.shown_name for card in shown if card.uuid not in usable]
+    if not names:
         return []
     which = "Cards that no engine can use" if len(names) > 1 else "A card that no engine can use"
     text = f"{' and '.join(names)}: no engine that is known here lists {'them' if len(names) > 1 else 'it'}."

@@ -66,6 +66,7 @@ PURE = {
     "deployments/gateway/fields.py",
     "deployments/gateway/grammar_text.py",
     "deployments/gateway/handover_plan.py",
+    "gpus/visible.py",
     "omni/json_text.py",
     "omni/numbers.py",
     "deployments/gateway/routing.py",

@@ -15,6 +15,7 @@ from django.test import Client
 from django.utils import timezone
 
 from gpus.discovery import register_engine_devices, save_rig
+from gpus.facts import diagnose
 from gpus.models import Gpu, Host, SampleRollup
 from gpus.recent import RecentWriter
 from gpus.sample import CardIdentity, CardSample, HostSample, NvmlState, Sample
@@ -177,3 +178,15 @@ def test_the_administration_lists_and_searches(admin: Client, host: Host, name: 
     rolled(host, 10, 30, 1.0)
     assert admin.get(f"/admin/gpus/{name}/").status_code == 200
     assert admin.get(f"/admin/gpus/{name}/?q=RPC0").status_code == 200
+
+
+def test_a_card_that_no_engine_lists_is_a_finding_of_page_and_doctor_until_one_does(host: Host, viewer: Client) -> None:
+    save_rig(host, NvmlState("ok"), (SMALL,))
+
+    def told() -> list[bool]:
+        found = [finding.code for finding in diagnose(host)]
+        return ["card_unusable" in found, "A card that no engine can use" in viewer.get("/").content.decode()]
+
+    assert told() == [True, True]
+    register_engine_devices(host, [{"name": "CUDA0", "description": SMALL.name, "total_bytes": 32120 * MIB}])
+    assert told() == [False, False]

@@ -62,6 +62,10 @@ def test_twins_are_told_apart_in_the_order_of_the_setting(monkeypatch: pytest.Mo
         ({"GPU-aa11"}, None, 2),
         (set(), None, 3),
         ({"GPU-aa11"}, "0", 0),
+        (set(), "0", 1),
+        (set(), "0,1", 2),
+        ({"GPU-aa22"}, "1,0", 1),
+        (set(), "", 0),
     ],
 )
 def test_cards_that_no_engine_can_use_are_a_finding(usable: set[str], hidden: str | None, names: int) -> None:
