@@ -36,3 +36,23 @@ def test_each_of_the_owners_models_is_deployed_by_one_click(
     # 70B on the large card, 32B on the other one; each process was given cards of its own.
     shown = page.locator("#deployments-live").inner_text()
     assert "CUDA0" in shown and "CUDA1" in shown
+
+    for model in owners_panel.document("status")["deployments"]:
+        page.goto(f"{owners_panel.url}/deployments/{model['name']}/")
+        chips = page.locator(".facts dd:has(.chip)")
+        # An engine that no model has run on is marked, and the mark stays in its column.
+        assert chips.evaluate_all(
+            "all => all.every(dd => [...dd.querySelectorAll('.chip')]"
+            ".every(chip => chip.getBoundingClientRect().right <= dd.getBoundingClientRect().right + 0.5))"
+        )
+
+
+def test_each_of_the_owners_models_has_speeds_on_the_plan_page(
+    owners_panel: OwnersPanel, new_context: Callable[..., BrowserContext]
+) -> None:
+    page = new_context(viewport={"width": 1440, "height": 900}).new_page()
+    log_in(page, owners_panel.url)
+    for model in owners_panel.document("scan")["models"]:
+        page.goto(f"{owners_panel.url}/plan/?model={model['name']}")
+        best = page.locator("table").first.get_by_role("row").nth(1).inner_text()
+        assert best.count("tokens/s") == 2, f"{model['name']}: {best}"
