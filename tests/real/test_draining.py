@@ -70,9 +70,10 @@ class Rig:
     def ask(self, model: str, **fields: Any) -> Streamed:
         return Streamed(self.panel, self.key, model, **fields)
 
-    def listed(self) -> list[str]:
+    def listed(self) -> dict[str, str]:
+        """State by name, as programs see it."""
         found = httpx.get(f"{self.panel.url}/v1/models", headers={"Authorization": f"Bearer {self.key}"}, timeout=10)
-        return [entry["id"] for entry in found.json()["data"]]
+        return {entry["id"]: entry["state"] for entry in found.json()["data"]}
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +174,7 @@ def test_an_idle_deployment_is_unloaded_and_the_next_request_loads_it(rig: Rig) 
     wait_until(lambda: rig.deployment("smol")["unloaded"] and not rig.panel.engines(), 20, "it is not unloaded")
     asleep = rig.deployment("smol")
     assert (asleep["desired"], asleep["state"]) == ("running", "unloaded")
-    assert "smol" in rig.listed()
+    assert rig.listed()["smol"] == "unloaded"
     answers = [rig.ask("smol", max_tokens=5, ignore_eos=True) for _ in range(6)]
     for answer in answers:
         assert answer.wait(60).finish_reason == "length", answers
