@@ -16,6 +16,7 @@ from deployments import one_click, services
 from deployments.discovery import local_host
 from deployments.effects import effects
 from deployments.forms import DeploymentForm, typed_so_far
+from deployments.loadable import without_engine
 from deployments.models import Deployment, Engine, Instance, Model, Role, Transition
 from deployments.planning.plan import Plan
 from deployments.planning.settings import SETTINGS, with_defaults
@@ -54,9 +55,10 @@ def quick(request: HttpRequest) -> HttpResponse:
         # What a model only drafts for is another model's.
         for binding in (each for each in row.bindings.all() if each.role != Role.DRAFT):
             by_model.setdefault(binding.model_id, row)
-    models = Model.deployable().defer("facts", "shape", "vocab", "shards")
+    models = list(Model.deployable().defer("facts", "shape", "vocab", "shards"))
+    lacking = without_engine(models, local_host())
     context = {
-        "offers": [(model, by_model.get(model.pk)) for model in models],
+        "offers": [(model, by_model.get(model.pk), lacking.get(model.pk, "")) for model in models],
         "in_transit": any(row.state in TRANSIENT for row in rows),
     }
     return render(request, "deployments/_quick.html", context)

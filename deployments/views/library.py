@@ -18,6 +18,7 @@ from deployments import library, services
 from deployments.discovery import local_host
 from deployments.engines import FLAVOURS
 from deployments.forms import FolderForm
+from deployments.loadable import without_engine
 from deployments.model_advice import advice
 from deployments.model_copies import other_places, place_counts
 from deployments.model_facts import ModelFacts
@@ -77,12 +78,21 @@ def _wanted_models(wanted: Mapping[str, str]) -> QuerySet[Model]:
     return rows.filter(**chosen).order_by(SORTS.get(wanted["sort"], "name"), "name")
 
 
-def _rows(models: Sequence[Model]) -> list[tuple[Model, int, int]]:
-    """(model, its deployments, places where the same file lies)."""
+def _rows(models: Sequence[Model]) -> list[tuple[Model, int, int, str]]:
+    """(model, its deployments, places where the same file lies, why no engine loads it)."""
     bindings = Binding.objects.filter(model__in=models).order_by().values_list("model")
     deployments = dict(bindings.annotate(count=Count("deployment", distinct=True)))
     places = place_counts([model.fingerprint for model in models])
-    return [(model, deployments.get(model.pk, 0), places.get(model.fingerprint, 1)) for model in models]
+    lacking = without_engine(models, local_host())
+    return [
+        (
+            model,
+            deployments.get(model.pk, 0),
+            places.get(model.fingerprint, 1),
+            lacking.get(model.pk, ""),
+        )
+        for model in models
+    ]
 
 
 def _unverified(engines: Iterable[Engine]) -> list[str]:
@@ -107,6 +117,7 @@ def model(request: HttpRequest, name: str) -> HttpResponse:
         "shares": sorted(((kind, size, 100 * size / total) for kind, size in share.items()), key=lambda row: -row[1]),
         "partners": _partners(found),
         "copies": other_places(found),
+        "no_engine": without_engine([found], local_host()).get(found.pk, ""),
         "files": [(path, _file_size(path)) for path in found.shards or [found.path]],
     }
     return render(request, "deployments/model.html", context)

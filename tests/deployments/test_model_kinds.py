@@ -168,6 +168,26 @@ def test_an_architecture_that_the_engine_does_not_have_is_not_viable(models_fold
     assert "brand-new-arch" in reason.text and "newer build" in reason.fix
 
 
+@pytest.mark.parametrize(
+    ("arch", "tensors", "why"),
+    [
+        ("brand-new-arch", W, "No engine here has the architecture brand-new-arch"),
+        ("llama", [("token_embd.weight", (256, 4), IQ2_K)], "Only ik_llama.cpp reads its number formats"),
+    ],
+)
+def test_a_model_that_no_engine_here_loads_has_no_deploy_button_but_the_reason(
+    models_folder: Path, engine: Engine, admin: Client, arch: str, tensors: list[Any], why: str
+) -> None:
+    found = stub(models_folder, "new", {"general.architecture": arch}, tensors)
+    fine = stub(models_folder, "known", {"general.architecture": "llama"}, W)
+    for address in ("/models/", f"/models/{found.name}/", "/deployments/quick/"):
+        page = admin.get(address).content.decode()
+        assert why in page, address
+        assert f"?model={found.name}" not in page.replace(f"/plan/?model={found.name}", ""), address
+        assert f"/models/{found.name}/deploy" not in page, address
+    assert why not in admin.get(f"/models/{fine.name}/").content.decode()
+
+
 # --- names like a shard's -----------------------------------------------------------------------------
 @pytest.mark.parametrize("name", ["x-00001-of-00005.gguf", "x-00002-of-00005.gguf", "x-00005-of-00005.gguf"])
 def test_a_whole_model_that_is_named_like_a_shard_is_whole(models_folder: Path, name: str) -> None:
