@@ -35,8 +35,8 @@ from deployments.models import (
     Route,
     Transition,
 )
+from deployments.names import NAME
 from deployments.planning.settings import validated
-from deployments.rig import NAME
 from omni.administration import RightsAdmin
 from omni.errors import OmniError
 from omni.units import bytes_text, count_text

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from deployments import names
 from deployments.engines import reads_gguf
 from deployments.engines.external_plan import check_remote
 from deployments.model_kinds import DEPLOYABLE, DRAFTING, article
@@ -15,17 +15,13 @@ from deployments.strategies.base import Strategy
 from gpus.models import Host
 from omni.errors import OmniError
 
-NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
-# Words that mean something else in an address or to the gateway.
-RESERVED_NAMES = frozenset({"auto", "new", "quick"})
-
 
 def check_name(name: str) -> None:
     """Raises OmniError (bad_name, name_taken)."""
-    if not NAME.fullmatch(name):
+    if not names.is_name(name, "deployments"):
         fix = "Use up to 60 small letters, digits, hyphens and underscores."
         raise OmniError("bad_name", f"{name!r} cannot be a name.", fix)
-    if name in RESERVED_NAMES:
+    if name in names.RESERVED["deployments"]:
         raise OmniError("bad_name", f"{name!r} has another meaning.", "Choose another name.")
     if Deployment.objects.filter(name=name).exists() or Route.objects.filter(name=name).exists():
         raise name_taken(name)
@@ -36,16 +32,14 @@ def name_taken(name: str) -> OmniError:
 
 
 def taken_names() -> set[str]:
-    taken = {*RESERVED_NAMES, *Deployment.objects.values_list("name", flat=True)}
+    taken = {*names.RESERVED["deployments"], *Deployment.objects.values_list("name", flat=True)}
     return taken | set(Route.objects.values_list("name", flat=True))
 
 
 def free_name(wanted: str, taken: set[str] | None = None) -> str:
     """The name, or the name with the first number that makes it free."""
-    base = re.sub(r"[^a-z0-9_-]+", "-", wanted.lower()).strip("-_")[:54] or "deployment"
-    taken = taken_names() if taken is None else taken
-    candidates: Iterable[str] = (base, *(f"{base}-{n}" for n in range(2, len(taken) + 3)))
-    return next(name for name in candidates if name not in taken)
+    base = names.slug(wanted, "deployments", "deployment")
+    return names.free_name(base, taken_names() if taken is None else taken)
 
 
 def check_location(
@@ -96,11 +90,11 @@ def check_members(strategy: Strategy, host: Host, members: Members) -> None:
     strategy.check_roles(members)
     check_kinds(members)
     known = set(host.devices.values_list("name", flat=True))
-    for role, (_, names) in members.items():
-        if not names:
+    for role, (_, devices) in members.items():
+        if not devices:
             raise OmniError("no_device", f"The role {role} has no device.", "Choose at least one; CPU is one too.")
-        if unknown := [name for name in names if name not in known]:
+        if unknown := [name for name in devices if name not in known]:
             fix = f"There are: {', '.join(sorted(known)) or 'none'}."
             raise OmniError("unknown_device", f"There is no device {unknown[0]!r}.", fix)
-        if len(set(names)) != len(names):
+        if len(set(devices)) != len(devices):
             raise OmniError("bad_device", f"The role {role} names a device twice.", "Name each once.")

@@ -12,8 +12,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from django.conf import settings
-from django.utils.text import slugify
 
+from deployments import names
 from deployments.engines.external import EXTERNAL
 from deployments.engines.external_probe import allowed_address
 from deployments.engines.probe import found_flavour, needs_probe, probe
@@ -145,9 +145,8 @@ def rpc_server_path() -> Path | None:
 
 
 def _free_name(path: Path) -> str:
-    base = slugify(path.name)[:50] or "engine"
-    taken = set(Engine.objects.filter(name__startswith=base).values_list("name", flat=True))
-    return next(n for n in (base, *(f"{base}-{i}" for i in range(2, len(taken) + 3))) if n not in taken)
+    base = names.slug(path.name, "engines", "engine")
+    return names.free_name(base, set(Engine.objects.filter(name__startswith=base).values_list("name", flat=True)))
 
 
 # --- packages -------------------------------------------------------------------------------------

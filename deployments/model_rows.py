@@ -18,12 +18,11 @@ from deployments.gguf import shard_paths
 from deployments.model_files import Mark, is_there, mark_of, stamp_of
 from deployments.model_reading import READ_VERSION, describe_file, file_texts, format_of
 from deployments.models import Model, ReferenceAnswer
+from deployments.names import RESERVED, slug
 from omni.errors import OmniError
 
 log = logging.getLogger(__name__)
 
-# Words that mean something else in an address.
-RESERVED_NAMES = frozenset({"scan", "folders", "download"})
 # Looked up and saved together; the database is locked only while they are saved.
 BATCH = 100
 GROWING = "The file is still being written."
@@ -186,7 +185,7 @@ class Rows:
 
     @cached_property
     def _taken(self) -> set[str]:
-        return {*RESERVED_NAMES, *Model.objects.values_list("name", flat=True)}
+        return {*RESERVED["models"], *Model.objects.values_list("name", flat=True)}
 
     def _free_name(self, path: Path) -> str:
         """A slug of the file's or folder's name; the first number that makes it free where it is taken."""
@@ -241,7 +240,7 @@ def slug_of(path: Path) -> str:
     stem = path.name[: -len(path.suffix)] if has_suffix else path.name
     if len(shard_paths(path)) > 1:
         stem = re.sub(r"-\d{5}-of-\d{5}$", "", stem)
-    return re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-_")[:112] or "model"
+    return slug(stem, "models", "model")
 
 
 def register(path: Path) -> Model:

@@ -12,8 +12,6 @@ import yaml
 from omni.errors import OmniError
 
 MAX_CHARACTERS = 1_000_000
-NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
-NAME_LENGTH = {"engines": 60, "models": 120, "deployments": 60, "routes": 120}
 DEVICE = re.compile(r"[A-Za-z][A-Za-z0-9]{0,39}")
 PATH_LENGTH, DESCRIPTION_LENGTH = 500, 200
 DEFAULT_STRATEGY, DEFAULT_FLAVOUR = "independent", "llama.cpp"

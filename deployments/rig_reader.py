@@ -15,6 +15,7 @@ import yaml
 from deployments.engines import FLAVOUR_NAMES
 from deployments.engines.external import EXTERNAL
 from deployments.engines.flags import allowed_args
+from deployments.names import LENGTH, is_name
 from deployments.planning.settings import conflicts, parse_setting
 from deployments.rig import (
     DEFAULT_FLAVOUR,
@@ -22,8 +23,6 @@ from deployments.rig import (
     DESCRIPTION_LENGTH,
     DEVICE,
     MAX_CHARACTERS,
-    NAME,
-    NAME_LENGTH,
     PATH_LENGTH,
     Problem,
     Rig,
@@ -254,9 +253,8 @@ class _Reader:
 
     def name(self, keys: dict[str, yaml.Node], section: str) -> str:
         name = self.text(keys.get("name"), "name")
-        longest = NAME_LENGTH[section]
-        if name and not (NAME.fullmatch(name) and len(name) <= longest):
-            wanted = f"up to {longest} small letters, digits, hyphens and underscores"
+        if name and not is_name(name, section):
+            wanted = f"up to {LENGTH[section]} small letters, digits, hyphens and underscores"
             self.note(keys["name"], f"{name!r} cannot be a name: use {wanted}.")
         return name
 

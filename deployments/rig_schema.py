@@ -12,15 +12,14 @@ from typing import Any
 from deployments.engines import FLAVOUR_NAMES
 from deployments.engines.external import EXTERNAL, LONGEST_ADDRESS
 from deployments.engines.flags import ALLOWED, SHORT
-from deployments.planning.setting import LIST_OF_NUMBERS, MADE_UP_NAME, Setting
+from deployments.names import LENGTH, NAME
+from deployments.planning.setting import LIST_OF_NUMBERS, Setting
 from deployments.planning.settings import SETTINGS
 from deployments.rig import (
     DEFAULT_FLAVOUR,
     DEFAULT_STRATEGY,
     DESCRIPTION_LENGTH,
     DEVICE,
-    NAME,
-    NAME_LENGTH,
     PATH_LENGTH,
 )
 from deployments.strategies import STRATEGIES
@@ -143,7 +142,7 @@ def _setting(setting: Setting) -> Schema:
     if setting.is_list:
         kinds.append({"type": "string", "pattern": _whole(LIST_OF_NUMBERS)})
     if setting.is_name:
-        kinds.append({"type": "string", "pattern": _whole(MADE_UP_NAME)})
+        kinds.append(_name("groups"))
     about = {"title": setting.title, "description": setting.help, "default": setting.default}
     return about | (kinds[0] if len(kinds) == 1 else {"anyOf": kinds})
 
@@ -162,7 +161,7 @@ def _object(properties: Schema, *required: str) -> Schema:
 
 
 def _name(section: str) -> Schema:
-    return {"type": "string", "pattern": _whole(NAME), "maxLength": NAME_LENGTH[section]}
+    return {"type": "string", "pattern": _whole(NAME), "maxLength": LENGTH[section]}
 
 
 def _path(what: str) -> Schema:

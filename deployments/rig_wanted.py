@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from deployments import services
-from deployments.deployment_checks import RESERVED_NAMES, check_formats
+from deployments.deployment_checks import check_formats
 from deployments.discovery import ensure_devices, local_host
 from deployments.engines.external_plan import STRATEGY, check_remote
 from deployments.engines.external_probe import allowed_address
 from deployments.engines.probe import examine
 from deployments.model_reading import describe_file
 from deployments.models import Deployment, Engine, Model, Route
+from deployments.names import RESERVED
 from deployments.planning.plan import Plan
 from deployments.plans import Members, plan, plan_external
 from deployments.rig import Entry, Problem, Rig, RigDeployment, RigEngine, RigError
@@ -164,7 +165,7 @@ def _deployment_problems(wanted: Wanted, entry: RigDeployment) -> Iterator[Probl
         for name in (name for name in names if name not in devices):
             text = f"There is no device {name!r}; there are {', '.join(sorted(devices)) or 'none'}."
             yield Problem(_role_line(entry, "devices", role), text)
-    if Route.objects.filter(name=entry.name).exists() or entry.name in RESERVED_NAMES:
+    if Route.objects.filter(name=entry.name).exists() or entry.name in RESERVED["deployments"]:
         yield Problem(entry.line("name"), f"The name {entry.name!r} is taken or has another meaning.")
     known = Deployment.objects.filter(name=entry.name).first()
     if known and known.is_deleting:

@@ -7,8 +7,8 @@ from typing import Any
 
 from django.db import IntegrityError, transaction
 
-from deployments import services
-from deployments.deployment_checks import NAME, free_name
+from deployments import names, services
+from deployments.deployment_checks import free_name
 from deployments.engines.external import EXTERNAL
 from deployments.engines.external_plan import STRATEGY
 from deployments.engines.external_probe import allowed_address, ask
@@ -22,14 +22,11 @@ from omni.roles import MANAGE_ENGINES, OPERATE, require
 
 log = logging.getLogger(__name__)
 
-# Words that mean something else in an address.
-RESERVED_NAMES = frozenset({"add"})
-
 
 def server_add(*, host: Host, name: str, address: str, key: str = "", user: Any = None) -> Engine:
     """A server that answers now. Raises OmniError that says what is wrong; then nothing is kept."""
     require(user, MANAGE_ENGINES)
-    if not NAME.fullmatch(name) or name in RESERVED_NAMES:
+    if not names.is_name(name, "engines") or name in names.RESERVED["engines"]:
         fix = "Use up to 60 small letters, digits, hyphens and underscores."
         raise OmniError("bad_name", f"{name!r} cannot be a name.", fix)
     checked = allowed_address(address)

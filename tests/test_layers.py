@@ -37,6 +37,7 @@ PURE = {
     "deployments/model_kinds.py",
     "deployments/model_partners.py",
     "deployments/model_words.py",
+    "deployments/names.py",
     "deployments/rig.py",
     "deployments/rig_reader.py",
     "deployments/rig_lines.py",

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from deployments.names import is_name
 from omni.errors import OmniError
 
 # llama.cpp takes commas and slashes; more than 16 devices it does not serve.
 LIST_OF_NUMBERS = re.compile(r"\d{1,6}(\.\d{1,6})?( ?, ?\d{1,6}(\.\d{1,6})?){1,15}")
-MADE_UP_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 
 
 class Group(StrEnum):
@@ -71,7 +71,7 @@ class Setting:
             text = value.strip().lower()
             if text in self.words or (self.is_list and LIST_OF_NUMBERS.fullmatch(text)):
                 return text.replace(" ", "")
-            if self.is_name and MADE_UP_NAME.fullmatch(text):
+            if self.is_name and is_name(text, "groups"):
                 return text
             # Python refuses to read a number of thousands of digits, and no setting has one.
             is_number = text.lstrip("+-").isdecimal() and text.isascii() and len(text) <= 20
