@@ -102,7 +102,11 @@ class DeploymentForm(forms.Form):
             self.fields[DRAFT_MODEL].queryset = Model.drafting().defer("facts", "shape", "vocab")  # type: ignore[attr-defined]
         else:
             del self.fields[DRAFT_MODEL]
-        engines = Engine.objects.filter(host=self.host, state=Engine.State.OK).exclude(flavour=EXTERNAL)
+        engines = (
+            Engine.objects.select_related("host")
+            .filter(host=self.host, state=Engine.State.OK)
+            .exclude(flavour=EXTERNAL)
+        )
         self.fields["engine"].queryset = engines  # type: ignore[attr-defined]
         devices = [(d.name, device_label(d)) for d in Device.objects.filter(host=self.host, is_present=True)]
         for role in self.roles:

@@ -118,7 +118,7 @@ def best_offer(host: Host, model: Model) -> Offer:
 def _engines(host: Host, model: Model) -> list[Engine]:
     """Those that load the model, the one to prefer first. Raises OmniError (no_engine)."""
     first = services.default_engine(host, model)
-    running = Engine.objects.filter(host=host, state=Engine.State.OK).order_by("pk")
+    running = Engine.objects.select_related("host").filter(host=host, state=Engine.State.OK).order_by("pk")
     others = [e for e in running if not e.is_external and e != first and reads_gguf(e.flavour) != model.is_folder]
     return [first, *others]
 

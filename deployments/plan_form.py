@@ -41,7 +41,9 @@ class Stock:
 def read_stock(host: Host) -> Stock:
     # What a header says is large; only that of the chosen ones is read.
     models, drafts = (rows.only("name", "quant", "format", "kind") for rows in (Model.deployable(), Model.drafting()))
-    engines = list(Engine.objects.filter(host=host, state=Engine.State.OK).exclude(flavour=EXTERNAL))
+    engines = list(
+        Engine.objects.select_related("host").filter(host=host, state=Engine.State.OK).exclude(flavour=EXTERNAL)
+    )
     devices = list(Device.objects.filter(host=host, is_present=True).select_related("gpu"))
     return Stock(host, list(models), list(drafts), engines, devices, _used(host, devices))
 

@@ -44,7 +44,7 @@ def default_engine(host: Host, model: Model | None = None) -> Engine:
 
     Raises OmniError (no_engine).
     """
-    engine = first_engine(Engine.objects.filter(host=host, state=Engine.State.OK), model)
+    engine = first_engine(Engine.objects.select_related("host").filter(host=host, state=Engine.State.OK), model)
     if engine and model and model.is_folder and reads_gguf(engine.flavour):
         text = f"{model.name} is a folder with safetensors, and no engine on this host loads such."
         raise OmniError("no_engine", text, "Name a vLLM or TabbyAPI in OMNI_ENGINES and run `scan`.")
