@@ -8,12 +8,17 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import BrowserContext
 
+from gpus.cgroup import limits
 from tests.browser.conftest import log_in
 from tests.browser.test_pages import ARTIFACTS
 from tests.owners_panel import OwnersPanel, look_around
 from tests.planning.stand_ins import OWNERS_MODELS
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(limits().memory is not None, reason="a control group leaves less than the owner's RAM"),
+]
 
 
 @pytest.fixture
