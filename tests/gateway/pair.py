@@ -51,7 +51,8 @@ class Pair:
             role: Peer(engine.address, str(engine.process.pid))
             for role, engine in (("prefill", self.prefill), ("decode", self.decode))
         }
-        facts = HandoverFacts(count, 64, str(slots))
+        # What a token of the tiny models takes at most; a plan says it exactly.
+        facts = HandoverFacts(count, 64, str(slots), token_bytes=64 << 10)
         self.serving = Serving(
             "pair", "ready", peers["decode"].address, "smol-alias",
             passage=Passage.HANDOVER, peers=peers, handover=facts,

