@@ -63,6 +63,13 @@ function bringBack(form) {
   form.addEventListener("htmx:afterRequest", () => form.remove(), { once: true });
 }
 
+// The same while an answer is on its way: what it says would reach nobody from an element that is not in the page. Parts
+// that fetch themselves are left alone: a newer one stands in their place.
+body.addEventListener("htmx:beforeRequest", ({ detail: { elt, requestConfig } }) => {
+  if (requestConfig.verb === "get") return;
+  elt.addEventListener("htmx:beforeOnLoad", () => bringBack(elt), { once: true });
+});
+
 body.addEventListener("htmx:confirm", async (event) => {
   if (!event.detail.question) return;
   event.preventDefault();

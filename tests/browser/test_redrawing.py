@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, Route, expect
 
+from tests.helpers import wait_until
 from tests.panel import RunningPanel
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
@@ -63,6 +64,20 @@ def test_what_is_confirmed_after_the_page_was_redrawn_is_done(
     dialog.get_by_role("button", name=verb).click()
     page.wait_for_url(panel.url + then)
     assert page.goto(panel.url + path).status == 404  # type: ignore[union-attr]
+
+
+def test_what_an_answer_says_is_told_although_the_page_was_redrawn_meanwhile(
+    page: Page, panel: RunningPanel, tmp_path: Path
+) -> None:
+    apply(panel, tmp_path, DEPLOYMENT)
+    settled(page, f"{panel.url}/deployments/asked-about/")
+    held: list[Route] = []
+    page.route("**/start/", lambda route: held.append(route))
+    page.get_by_role("button", name="Start").click()
+    wait_until(lambda: page.wait_for_timeout(20) or held, 20, "nothing is asked")
+    redraw(page, "#deployment-live")
+    held[0].continue_(url=f"{panel.url}/deployments/not-there/start/")
+    expect(page.locator("#toasts .toast[data-kind=bad]")).to_be_visible()
 
 
 def test_the_keyboard_stays_where_it_was(page: Page, panel: RunningPanel, tmp_path: Path) -> None:
