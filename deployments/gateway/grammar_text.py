@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 LAST_CHARACTER = 0x10FFFF
@@ -52,7 +53,7 @@ def pattern_part(text: str, limits: TextLimits) -> Part:
     return _PatternReader(text, limits).group(0)
 
 
-class _Reader:
+class _Reader(ABC):
     """What is not understood counts as one character: the engine will refuse it."""
 
     def __init__(self, text: str, limits: TextLimits) -> None:
@@ -81,8 +82,9 @@ class _Reader:
         """Whether the text of this rule has ended."""
         return False
 
+    @abstractmethod
     def add(self, sequence: list[Part], sign: str, depth: int) -> None:
-        raise NotImplementedError
+        """Takes what begins with this sign."""
 
     def put(self, sequence: list[Part], *parts: Part) -> None:
         sequence.extend(parts)

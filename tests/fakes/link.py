@@ -13,7 +13,7 @@ CHUNK_BYTES = 1 << 16
 class Link:
     """Passes on what comes to `port` of this machine, while it is not `broken`.
 
-    One that `forgets` knows nothing afterwards of the connections it had, as a router that was started anew.
+    One that `forgets` knows nothing afterwards of the connections it had, as a router that was started again.
     """
 
     def __init__(self, to_port: int) -> None:
