@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import gguf  # noqa: E402
 
-from deployments.gguf import read_header  # noqa: E402
+from deployments.formats.gguf import read_header  # noqa: E402
 from tests.deployments.gguf_corpus import smollm2  # noqa: E402
 
 ROUNDS, PER_ROUND = 5, 5

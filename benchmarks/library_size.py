@@ -32,7 +32,7 @@ PAGES = (
 
 
 def write_models(folder: Path, count: int) -> None:
-    from deployments.ggml_types import GGML_TYPES_BY_NAME
+    from deployments.formats.ggml_types import GGML_TYPES_BY_NAME
     from tests.deployments.gguf_corpus import write_stub
 
     kind = GGML_TYPES_BY_NAME["Q4_K"].id
@@ -61,14 +61,14 @@ def seconds(work: Callable[[], object]) -> float:
 def measure(folder: Path) -> bool:
     from django.test import Client
 
-    from deployments import library
+    from deployments.library import folders
+    from deployments.library.watch import LibraryWatch
     from deployments.models import Model
-    from deployments.watch import LibraryWatch
 
     busy = time.process_time()
-    first = seconds(lambda: library.scan([folder]))
+    first = seconds(lambda: folders.scan([folder]))
     busy = time.process_time() - busy
-    again = seconds(library.scan)
+    again = seconds(folders.scan)
     watch = LibraryWatch()
     looks = [seconds(watch.check) for _ in range(3)]
     print(f"{Model.objects.count()} models")

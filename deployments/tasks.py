@@ -16,7 +16,7 @@ def nudge_agent() -> None:
 @app.task
 def scan_library() -> None:
     """Looks for engines and models again and registers what it finds."""
-    from deployments.discovery import discover
+    from deployments.services.discovery import discover
     from deployments.supervision.troubles import troubles_of
 
     with troubles_of("discovery"):
@@ -26,8 +26,8 @@ def scan_library() -> None:
 @app.task
 def probe_engine(engine_id: int) -> None:
     """Asks one engine again what it is."""
-    from deployments.engines.probe import probe
     from deployments.models import Engine
+    from deployments.services.engines import probe
 
     if engine := Engine.objects.filter(pk=engine_id).first():
         probe(engine)

@@ -14,18 +14,29 @@ from channels.routing import URLRouter  # noqa: E402
 from channels.sessions import SessionMiddlewareStack  # noqa: E402
 from django.conf import settings  # noqa: E402
 from django.http import parse_cookie  # noqa: E402
+from django.urls import re_path  # noqa: E402
 
+from chat import generation  # noqa: E402
+from chat.socket_urls import websocket_urlpatterns as chat_sockets  # noqa: E402
 from deployments.gateway import asgi as gateway_asgi  # noqa: E402
 from deployments.gateway.http_rules import cors_headers, is_gateway_path  # noqa: E402
 from deployments.gateway.reply import failure_headers  # noqa: E402
 from deployments.gateway.shapes import error_body, status_of  # noqa: E402
+from deployments.web.socket_urls import websocket_urlpatterns as deployment_sockets  # noqa: E402
+from gpus.socket_urls import websocket_urlpatterns as gpu_sockets  # noqa: E402
 from omni.connections import Headers  # noqa: E402
 from omni.database import DatabasePool  # noqa: E402
 from omni.errors import OmniError  # noqa: E402
-from omni.routing import websocket_urlpatterns  # noqa: E402
-from omni.sockets import OwnPagesOnly, user_of  # noqa: E402
+from omni.sockets import NoSuchSocket, OwnPagesOnly, user_of  # noqa: E402
 
+websocket_urlpatterns = [*gpu_sockets, *deployment_sockets, *chat_sockets, re_path("", NoSuchSocket.as_asgi())]
 websockets = OwnPagesOnly(SessionMiddlewareStack(URLRouter(websocket_urlpatterns)))
+
+
+# What the server asks of the chat: whether an answer streams, and what ends them all.
+heal_interrupted = generation.heal_interrupted
+is_answering = generation.any_running
+end_answers = generation.interrupt_all
 
 
 async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:

@@ -115,7 +115,7 @@ PAGES: dict[str, Page] = {
     # --- plan and rig file
     "deployments:plan": Page(LOGGED_IN, OPERATE),
     "deployments:plan_presets": SEEN,
-    # What a file may change is judged entry by entry besides (deployments.rig_rights).
+    # What a file may change is judged entry by entry besides (deployments.rig.rights).
     "deployments:rig_file": Page(LOGGED_IN, OPERATE),
     "deployments:rig_download": SEEN,
     "deployments:rig_schema": SEEN,

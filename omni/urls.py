@@ -2,18 +2,20 @@ from django.contrib import admin
 from django.contrib.auth import views as auth
 from django.urls import include, path
 
+from deployments.web.views.metrics import metrics
 from omni import views
 
 urlpatterns = [
     path("healthz", views.healthz, name="healthz"),
-    path("metrics", views.metrics, name="metrics"),
+    path("metrics", metrics, name="metrics"),
+    path("metrics", metrics, name="metrics"),
     path("socket-token/", views.socket_token, name="socket_token"),
     path("login/", auth.LoginView.as_view(redirect_authenticated_user=True), name="login"),
     path("password/", views.PasswordPage.as_view(), name="password_change"),
     path("logout/", auth.LogoutView.as_view(), name="logout"),
     path("admin/", admin.site.urls),
     path("chat/", include("chat.urls")),
-    path("", include("deployments.urls")),
+    path("", include("deployments.web.urls")),
     path("", include("gpus.urls")),
 ]
 handler400 = "omni.views.bad_request"

@@ -58,26 +58,6 @@ class PasswordPage(PasswordChangeView):
         return response
 
 
-def metrics(request: HttpRequest) -> HttpResponse:
-    """What the panel knows of its deployments, in Prometheus' text format."""
-    from deployments.gateway.handover_lines import counts
-    from deployments.models import Deployment, Instance
-
-    lines = ["# TYPE omni_deployment_ready gauge"]
-    for deployment in Deployment.objects.prefetch_related("instances"):
-        ready = int(deployment.state == "ready")
-        labels = f'deployment="{deployment.name}",strategy="{deployment.strategy}"'
-        lines.append(f"omni_deployment_ready{{{labels}}} {ready}")
-    lines.append("# TYPE omni_instance_restarts_total counter")
-    for instance in Instance.objects.select_related("deployment", "device"):
-        owner = instance.deployment or instance.device
-        lines.append(f'omni_instance_restarts_total{{owner="{owner}",role="{instance.role}"}} {instance.restarts}')
-    lines.append("# TYPE omni_handovers_total counter")
-    for (name, outcome), count in sorted(counts.items()):
-        lines.append(f'omni_handovers_total{{deployment="{name}",outcome="{outcome}"}} {count}')
-    return HttpResponse("\n".join(lines) + "\n", content_type="text/plain; version=0.0.4; charset=utf-8")
-
-
 def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
     if isinstance(exception, DisallowedHost):
         return _shown_alone(request, unknown_host(request.headers.get("Host", "")), status=400)

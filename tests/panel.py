@@ -25,12 +25,12 @@ PASSWORD = "a-password-for-tests"
 # A panel asks itself, its engines and servers of this machine; what it takes for its own is never behind a proxy.
 DEAD_PROXY = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:1")
 CLEAR = """
-from deployments import services
+from deployments.services.deployments import deployment_delete, deployment_stop
 from deployments.models import Deployment, Route
 Route.objects.all().delete()
 for deployment in Deployment.objects.filter(is_deleting=False):
-    services.deployment_stop(deployment=deployment, now=True)
-    services.deployment_delete(deployment=deployment)
+    deployment_stop(deployment=deployment, now=True)
+    deployment_delete(deployment=deployment)
 """
 # What became of every instance, in order.
 WHY = """

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from deployments.model_kinds import DEPLOYABLE, DRAFTING, USES, WITHOUT_TEXT, Kind, article
+from deployments.formats.kinds import DEPLOYABLE, DRAFTING, USES, WITHOUT_TEXT, Kind, article
 from deployments.planning.plan import DeviceFacts, EngineFacts, Member, PlanRequest, Reason, Severity
 
 

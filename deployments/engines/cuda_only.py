@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from deployments.engines.base import EngineFlavour, kind_reasons
-from deployments.planning.fit import DEFAULT_MARGIN_BYTES
+from deployments.planning.memory.fit import DEFAULT_MARGIN_BYTES
 from deployments.planning.plan import DeviceFacts, PlanRequest, Reason, Severity
 from deployments.planning.settings import ALL, AUTO
 

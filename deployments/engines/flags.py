@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from deployments.engines.spellings import no_such_flag
-from deployments.planning.memory_settings import MemorySettings
+from deployments.planning.memory.settings import MemorySettings
 from omni.errors import OmniError
 from omni.numbers import written
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 from deployments.engines.base import Command, EngineFlavour, ListedDevice, ServerSpec
 from deployments.engines.flags import allowed_args, require_flags
 from deployments.engines.spellings import first_known, listed_flags
-from deployments.model_kinds import Kind
+from deployments.formats.kinds import Kind
 from deployments.planning.plan import PORT, SOCKET, DeviceFacts
 from deployments.planning.settings import ALL, AUTO, KV_CACHE_TYPES, with_defaults
 from omni.errors import OmniError

@@ -10,11 +10,11 @@ from contextlib import asynccontextmanager, contextmanager
 
 from django.conf import settings
 
-from deployments import services
 from deployments.gateway.directory import forget_table, fresh_table, routing_table
 from deployments.gateway.routing import LEAVING, Choice, Serving, choose, not_ready
 from deployments.gateway.waiting import Wait
-from deployments.in_flight import DoorShut, Entrance
+from deployments.gateway.waking import deployment_wake
+from deployments.instances.drain import DoorShut, Entrance
 from omni.database import DatabasePool
 from omni.errors import OmniError
 
@@ -86,7 +86,7 @@ async def _wait(choice: Choice, deadline_s: float) -> None:
 async def _wake(deployment: int) -> None:
     _waking.add(deployment)
     try:
-        await _in_database(services.deployment_wake)(deployment)
+        await _in_database(deployment_wake)(deployment)
     finally:
         _waking.discard(deployment)
         forget_table()

@@ -11,8 +11,8 @@ from typing import Any
 from django.conf import settings
 
 from deployments.gateway.directory import routing_table
+from deployments.gateway.external import refuse_own
 from deployments.gateway.fields import POLICIES
-from deployments.gateway.foreign import refuse_own
 from deployments.gateway.http_rules import MODELS, allowed_methods, cors_headers
 from deployments.gateway.keys import INVALID_KEY, authorize, still_usable
 from deployments.gateway.relay import Upstream, open_answer

@@ -11,8 +11,8 @@ from weakref import WeakKeyDictionary
 
 import httpx
 
-from deployments.connecting import checked, key_of
-from deployments.engine_address import EngineAddress
+from deployments.instances.address import EngineAddress
+from deployments.instances.connecting import checked, key_of
 from omni.errors import OmniError
 
 MOST_CONNECTIONS = 1000

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 
-from deployments.connecting import address_of
-from deployments.engine_address import EngineAddress
 from deployments.engines.external import LLAMA_CPP, left_out
 from deployments.engines.llama_cpp import LlamaCpp
-from deployments.external_keys import key_name
+from deployments.external.keys import key_name
+from deployments.formats.kinds import WITHOUT_TEXT, Kind
 from deployments.gateway.handover_facts import argument, handover_facts
 from deployments.gateway.routing import Foreign, Passage, Peer, Serving, Table
-from deployments.model_kinds import WITHOUT_TEXT, Kind
+from deployments.instances.address import EngineAddress
+from deployments.instances.connecting import address_of
 from deployments.models import Binding, Deployment, Instance, Route
 from deployments.planning.settings import with_defaults
+from deployments.states import InstanceState
 from deployments.strategies import STRATEGIES
-from deployments.supervision.states import InstanceState
 from omni.database import DatabasePool
 
 REMEMBERED_S = 0.5

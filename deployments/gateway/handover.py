@@ -16,7 +16,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from deployments import slots_folder
 from deployments.gateway import handover_plan as rules
 from deployments.gateway.handover_calls import FILE_GONE_S, act_on_slot, prompt_tokens, read_prompt
 from deployments.gateway.handover_lines import DECODE, PREFILL, counts, facts_of, lines
@@ -24,6 +23,7 @@ from deployments.gateway.handover_plan import HandoverFailed, HandoverReport, He
 from deployments.gateway.passing import Passing
 from deployments.gateway.routing import Peer, Serving
 from deployments.gateway.slots import Slot, SlotPool
+from deployments.instances import slots_folder
 
 log = logging.getLogger(__name__)
 

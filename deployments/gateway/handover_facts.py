@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from deployments.gateway.routing import HandoverFacts
 from deployments.models import Deployment, Instance
 from deployments.planning.handover import SHORTEST, state_bytes, token_bytes
-from deployments.planning.memory_settings import memory_settings
+from deployments.planning.memory.settings import memory_settings
 from deployments.planning.settings import context_tokens
-from deployments.plans import plan_deployment, shape_of
+from deployments.services.plans import plan_deployment, shape_of
 from omni.errors import OmniError
 
 log = logging.getLogger(__name__)

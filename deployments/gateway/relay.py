@@ -17,9 +17,9 @@ from django.conf import settings
 from deployments.gateway.admission import admitted, explain_errors
 from deployments.gateway.connection import engine_errors, engine_get, send
 from deployments.gateway.events import WholeEvents
+from deployments.gateway.external import as_taken, refuse, request_to
 from deployments.gateway.extras import extras
 from deployments.gateway.fields import TAKE_LONG, allowed
-from deployments.gateway.foreign import as_taken, refuse, request_to
 from deployments.gateway.handover import handed_over
 from deployments.gateway.handover_plan import HandoverReport
 from deployments.gateway.passing import Passing, direct

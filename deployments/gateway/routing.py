@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from deployments.engine_address import EngineAddress
-from deployments.model_kinds import Kind, article
+from deployments.formats.kinds import Kind, article
+from deployments.instances.address import EngineAddress
 from omni.errors import OmniError
 
 AUTO = "auto"

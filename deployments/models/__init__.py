@@ -1,8 +1,10 @@
+"""Rows: what is known, wanted and observed. Imports states only, and no row decides anything."""
+
 from deployments.models.deployment import Binding, Deployment, Instance, Role, Transition
 from deployments.models.download import Download
+from deployments.models.gateway import ApiKey, Route
 from deployments.models.library import Engine, LibraryFolder, Model
 from deployments.models.measurement import Measurement, ReferenceAnswer
-from deployments.models.routing import ApiKey, Route
 
 __all__ = [
     "ApiKey",

@@ -8,9 +8,9 @@ from django.conf import settings as django_settings
 from django.db import models
 from django.db.models import Q
 
-from deployments.model_kinds import WITHOUT_TEXT, Kind
+from deployments.formats.kinds import WITHOUT_TEXT, Kind
 from deployments.models.library import Engine, Model
-from deployments.supervision.states import InstanceState, deployment_state
+from deployments.states import InstanceState, deployment_state
 from gpus.models import Device, Host
 
 STRATEGIES = [

@@ -8,8 +8,8 @@ from django.conf import settings as django_settings
 from django.db import models
 from django.db.models import F, Q
 
-from deployments.hub_files import progress_text
 from gpus.models import Host
+from omni.units import progress_text
 
 
 class Download(models.Model):

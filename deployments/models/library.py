@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.db import models
 from django.db.models import Q
 
-from deployments.model_kinds import DEPLOYABLE, DRAFTING, TITLES, USES, Kind, article
+from deployments.formats.kinds import DEPLOYABLE, DRAFTING, TITLES, USES, Kind, article
 from gpus.models import Host
 
 # Plain texts: migrations keep them.

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-EXPERT_TENSORS = ("ffn_up_exps", "ffn_down_exps", "ffn_gate_exps", "ffn_gate_up_exps",
-                  "ffn_up_chexps", "ffn_down_chexps", "ffn_gate_chexps")  # fmt: skip
+from deployments.formats.expert_tensors import EXPERT_TENSORS
 
 # Their last layers attend to what earlier ones keep.
 SHARED_KV = frozenset({"gemma3n", "gemma4"})

@@ -12,8 +12,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from deployments.model_facts import ModelFacts
-from deployments.model_kinds import DEPLOYABLE, DRAFTING, Kind
+from deployments.formats.kinds import DEPLOYABLE, DRAFTING, Kind
+from deployments.formats.model_facts import ModelFacts
 from deployments.planning.known_drafts import DEDICATED, family, spec_type_of
 from deployments.planning.vocabulary import (
     Compatibility,

@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from math import prod
 
-from deployments.folder_facts import CONTEXT, EXPERTS, FEED_FORWARD, LINEAR, USED, WIDTH, Config
-from deployments.folder_tensors import SENSES, Part, parts
-from deployments.model_folder import CONFIG, FolderHeader
+from deployments.formats.folder_facts import CONTEXT, EXPERTS, FEED_FORWARD, LINEAR, USED, WIDTH, Config
+from deployments.formats.folder_tensors import SENSES, Part, parts
+from deployments.formats.model_folder import CONFIG, FolderHeader
+from deployments.formats.safetensors import FolderError
 from deployments.planning.architecture import Layer, LayerKind, ModelShape, TensorShape
-from deployments.safetensors import FolderError
 
 # Far more than there are kinds of tensors outside the layers: what is left is counted as one.
 MAX_EXTRAS = 256

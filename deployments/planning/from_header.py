@@ -10,8 +10,8 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from deployments.gguf import GgufHeader, LazyArray, TensorInfo
-from deployments.model_kinds import ENCODERS
+from deployments.formats.gguf import GgufHeader, LazyArray, TensorInfo
+from deployments.formats.kinds import ENCODERS
 from deployments.planning.architecture import Layer, LayerKind, ModelShape, TensorShape
 
 _LAYER_TENSOR = re.compile(r"^blk\.(\d+)\.(.+)$")

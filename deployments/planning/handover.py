@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from deployments.planning.architecture import ModelShape
-from deployments.planning.memory_settings import MemorySettings
+from deployments.planning.memory.settings import MemorySettings
 from deployments.planning.speed import SpeedModel, kv_bytes_per_token
 
 TOKEN_OVERHEAD_BYTES = 16

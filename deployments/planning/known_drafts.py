@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
-from deployments.model_facts import ModelFacts
+from deployments.formats.model_facts import ModelFacts
 from deployments.planning.architecture import ModelShape
 
 # llama-server --spec-type

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from deployments.model_facts import ModelFacts
+from deployments.formats.model_facts import ModelFacts
 from deployments.planning.architecture import ModelShape
 from deployments.planning.repacking import Kernels
 from deployments.planning.vocabulary import VocabFacts

@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from deployments.ggml_types import GGML_TYPES_BY_NAME
-from deployments.model_facts import ModelFacts
+from deployments.formats.ggml_types import GGML_TYPES_BY_NAME
+from deployments.formats.model_facts import ModelFacts
 from deployments.planning.kv_names import kv_type_error
-from deployments.planning.kv_types import KvRow, kv_table
+from deployments.planning.memory.kv_types import KvRow, kv_table
 
 __all__ = [
     "Card", "FormatRow", "KvRow", "Support", "arithmetic", "card", "file_formats", "format_of", "format_table",

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from deployments.model_facts import ModelFacts
-from deployments.model_kinds import Kind
+from deployments.formats.kinds import Kind
+from deployments.formats.model_facts import ModelFacts
 from deployments.planning.architecture import ModelShape
-from deployments.planning.fit import DEFAULT_MARGIN_BYTES, Fit, best_fit
-from deployments.planning.kv_types import kv_table
-from deployments.planning.memory_settings import MemorySettings, memory_settings, split_text
+from deployments.planning.memory.fit import DEFAULT_MARGIN_BYTES, Fit, best_fit
+from deployments.planning.memory.kv_types import kv_table
+from deployments.planning.memory.settings import MemorySettings, memory_settings, split_text
 from deployments.planning.plan import DeviceFacts
 from deployments.planning.settings import ALL, DEFAULT_CONTEXT
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from deployments.ggml_types import GGML_TYPES_BY_NAME
-from deployments.model_facts import ModelFacts
+from deployments.formats.ggml_types import GGML_TYPES_BY_NAME
+from deployments.formats.model_facts import ModelFacts
 
 FULL = ("F32", "F16", "BF16")
 FP4 = ("MXFP4", "NVFP4")

@@ -19,8 +19,8 @@ from math import prod
 
 from deployments.planning.architecture import LayerKind, ModelShape
 from deployments.planning.kv import CACHE_BYTES
-from deployments.planning.memory_settings import MemorySettings
-from deployments.planning.placement import Placement
+from deployments.planning.memory.placement import Placement
+from deployments.planning.memory.settings import MemorySettings
 from deployments.planning.plan import DeviceFacts, Predicted
 from omni.units import gbps_text
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any
 
-from deployments.gguf import TOKENS, GgufHeader, LazyArray
+from deployments.formats.gguf import TOKENS, GgufHeader, LazyArray
 
 # common/speculative.cpp: SPEC_VOCAB_MAX_SIZE_DIFFERENCE, SPEC_VOCAB_CHECK_START_TOKEN_ID.
 MAX_SIZE_DIFFERENCE = 128

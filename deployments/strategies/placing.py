@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from deployments.engines import get_flavour
 from deployments.engines.base import Command, DraftSpec, ServerSpec
 from deployments.engines.flags import placed_by, planned_with
-from deployments.planning.fit import DEFAULT_MARGIN_BYTES, PLACING, Fit, best_fit
-from deployments.planning.memory import MemorySettings, MemoryUse, memory_settings, place, working_devices
-from deployments.planning.memory_settings import MIB, split_text
+from deployments.planning.memory.fit import DEFAULT_MARGIN_BYTES, PLACING, Fit, best_fit
+from deployments.planning.memory.settings import MIB, split_text
+from deployments.planning.memory.use import MemorySettings, MemoryUse, memory_settings, place, working_devices
 from deployments.planning.plan import DeviceFacts, DeviceUse, Figure, InstancePlan, Member, PlanRequest, Reason
 from deployments.planning.repacking import Kernels
 from deployments.planning.settings import ALL, AUTO, SETTINGS, context_tokens, with_defaults

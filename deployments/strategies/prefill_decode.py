@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from deployments.planning.fit import PLACING
 from deployments.planning.handover import Handover
-from deployments.planning.memory import combined
+from deployments.planning.memory.fit import PLACING
+from deployments.planning.memory.use import combined
 from deployments.planning.plan import DeviceUse, Figure, Plan, PlanRequest, Predicted, Reason
 from deployments.planning.settings import AUTO
 from deployments.strategies.base import Strategy, caution, error, info, outlook, processes, verdict_of

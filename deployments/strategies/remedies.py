@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from deployments.planning.fit import DEFAULT_MARGIN_BYTES, PLACING, Fit, best_fit
-from deployments.planning.kv_types import type_problem
-from deployments.planning.memory import MemorySettings
-from deployments.planning.memory_settings import split_text
+from deployments.planning.memory.fit import DEFAULT_MARGIN_BYTES, PLACING, Fit, best_fit
+from deployments.planning.memory.kv_types import type_problem
+from deployments.planning.memory.settings import split_text
+from deployments.planning.memory.use import MemorySettings
 from deployments.planning.plan import DeviceFacts, Member, Reason
 from deployments.planning.settings import AUTO
 from deployments.strategies.base import DOES_NOT_FIT, caution, error, info

@@ -17,7 +17,7 @@ from deployments.planning.drafts import (
     speedup,
 )
 from deployments.planning.known_drafts import MTP, has_mtp_tensors
-from deployments.planning.memory import combined
+from deployments.planning.memory.use import combined
 from deployments.planning.plan import (
     DeviceUse,
     EngineFacts,

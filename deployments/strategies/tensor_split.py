@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from deployments.planning.fit import DEFAULT_MARGIN_BYTES
-from deployments.planning.memory import MemorySettings, MemoryUse, memory_use, place
-from deployments.planning.memory_settings import parsed_split, split_text
+from deployments.planning.memory.fit import DEFAULT_MARGIN_BYTES
+from deployments.planning.memory.settings import parsed_split, split_text
+from deployments.planning.memory.shares import small_ratio
+from deployments.planning.memory.tensor_parallel import REFUSED_ARCHS, kv_pieces, rotations
+from deployments.planning.memory.use import MemorySettings, MemoryUse, memory_use, place
 from deployments.planning.plan import DeviceFacts, Figure, InstancePlan, Member, Plan, PlanRequest, Predicted, Reason
 from deployments.planning.settings import ALL, AUTO
-from deployments.planning.shares import small_ratio
 from deployments.planning.speed import TYPICAL_DEPTH, SpeedModel
-from deployments.planning.tensor_parallel import REFUSED_ARCHS, kv_pieces, rotations
 from deployments.strategies.base import Strategy, caution, error, info, outlook, processes, verdict_of
 from deployments.strategies.independent import common_figures
 from deployments.strategies.layer_split import needs_two

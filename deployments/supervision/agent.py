@@ -69,7 +69,7 @@ def _wait_for_lock() -> IO[str] | None:
 
 
 def _reconcile_loop() -> None:
-    from deployments.discovery import local_host
+    from deployments.services.discovery import local_host
     from deployments.supervision.host_agent import HostAgent
     from deployments.supervision.troubles import troubles_of
 
@@ -97,8 +97,8 @@ def _reconcile_loop() -> None:
 
 def _library_loop() -> None:
     """Downloads and the folders of the library, apart from supervision: a slow disk must not hold that up."""
-    from deployments.discovery import local_host
-    from deployments.supervision.library_keeper import LibraryKeeper
+    from deployments.library.keeper import LibraryKeeper
+    from deployments.services.discovery import local_host
     from deployments.supervision.troubles import troubles_of
 
     keeper: LibraryKeeper | None = None
@@ -116,7 +116,7 @@ def _library_loop() -> None:
 
 def _discover(retry_s: float = DISCOVERY_RETRY_S) -> None:
     """Devices, engines, models: at the start until it succeeds, and again by the scan task."""
-    from deployments.discovery import discover, ensure_devices, local_host
+    from deployments.services.discovery import discover, ensure_devices, local_host
     from deployments.supervision.troubles import troubles_of
     from omni.broadcast import publish
     from omni.events import STATE_GROUP
@@ -137,8 +137,8 @@ def _discover(retry_s: float = DISCOVERY_RETRY_S) -> None:
 
 def _keep_ram_measured() -> None:
     """How fast the memory is shows only while nothing else is done: it is measured again until it was quiet."""
-    from deployments.discovery import local_host
-    from deployments.fitting import keep_ram_measured
+    from deployments.services.discovery import local_host
+    from deployments.services.fitting import keep_ram_measured
     from deployments.supervision.troubles import troubles_of
 
     while not _stopping.wait(RAM_LOOK_S):

@@ -7,11 +7,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from deployments.model_kinds import Kind
+from deployments.formats.kinds import Kind
+from deployments.instances.model_files import argument
 from deployments.models import Binding, Instance, ReferenceAnswer
 from deployments.supervision import launch
 from deployments.supervision.answers import Answer, Check, Judgement, is_degenerate
-from deployments.supervision.instances import argument
 from deployments.supervision.log_reading import Cause
 from deployments.supervision.process import Record
 from deployments.supervision.reconcile import Observed

@@ -6,11 +6,11 @@ import zlib
 
 from django.conf import settings
 
-from deployments.discovery import rpc_server_path
-from deployments.engines.portable_cpu import library_env
+from deployments.engines.probe.portable_cpu import library_env
+from deployments.instances import ports
 from deployments.models import Instance
 from deployments.planning.plan import PORT, InstancePlan
-from deployments.supervision import ports
+from deployments.services.discovery import rpc_server_path
 from deployments.supervision.namespaces import are_available
 from deployments.supervision.reconcile import Desired
 from gpus.host import cores

@@ -11,14 +11,14 @@ from django.db.models import Q
 from django.utils import timezone
 
 from deployments.engines.external import EXTERNAL, Standing
-from deployments.engines.external_probe import ask
-from deployments.engines.probe import keep_standing
-from deployments.external_keys import key_of
+from deployments.external.keys import key_of
+from deployments.external.probe import ask
+from deployments.external.standing import keep_standing
+from deployments.external.state import Shown, settled, shown_state
 from deployments.models import Deployment, Engine, Instance, Role
-from deployments.supervision.external_state import Shown, settled, shown_state
+from deployments.states import LIVE, InstanceState
 from deployments.supervision.instances import ran_here
 from deployments.supervision.saving import keep
-from deployments.supervision.states import LIVE, InstanceState
 from gpus.models import Host
 from omni.broadcast import publish
 from omni.events import STATE_GROUP

@@ -16,29 +16,23 @@ from django.conf import settings
 from django.db import DatabaseError
 from django.utils import timezone
 
-from deployments import slots_folder
-from deployments.in_flight import Doors
+from deployments.instances import slots_folder
+from deployments.instances.drain import Doors
+from deployments.instances.model_files import file_bytes, serves_old_file
 from deployments.models import Deployment, Instance
 from deployments.planning.settings import with_defaults
-from deployments.plans import plan_deployment
+from deployments.services.plans import plan_deployment
+from deployments.states import LIVE, InstanceState
 from deployments.supervision import device_servers, launch, process
 from deployments.supervision.checking import Checker
 from deployments.supervision.external import ExternalServers
-from deployments.supervision.instances import (
-    busy_devices,
-    file_bytes,
-    is_newer,
-    remembered,
-    servers_of,
-    serves_old_file,
-    slow_load_s,
-    values,
-)
+from deployments.supervision.instances import busy_devices, is_newer, remembered, servers_of, slow_load_s, values
+from deployments.supervision.liveness import Pulse, PulseLimits
 from deployments.supervision.log_reading import Cause
 from deployments.supervision.observe import observe
+from deployments.supervision.orphans import end_strays
 from deployments.supervision.places import Places
 from deployments.supervision.planned import Planner, Plans
-from deployments.supervision.pulse import Pulse, PulseLimits
 from deployments.supervision.reconcile import (
     Action,
     Decision,
@@ -53,8 +47,6 @@ from deployments.supervision.reconcile import (
 )
 from deployments.supervision.remote import missing_elsewhere
 from deployments.supervision.saving import save
-from deployments.supervision.states import LIVE, InstanceState
-from deployments.supervision.strays import end_strays
 from gpus.models import Host
 from omni.broadcast import publish
 from omni.errors import OmniError

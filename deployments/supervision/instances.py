@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from django.utils import timezone
 
 from deployments.engines import FLAVOURS
-from deployments.gguf import shard_paths
+from deployments.instances.model_files import argument
 from deployments.models import Deployment, Engine, Instance
+from deployments.states import InstanceState
 from deployments.supervision.process import Record
 from deployments.supervision.reconcile import Memory, Observed
-from deployments.supervision.states import InstanceState
 
 
 def remembered(instance: Instance, now_s: float) -> Memory:
@@ -49,11 +48,6 @@ def values(instance: Instance) -> dict[str, object]:
     return {name: getattr(instance, name) for name in _WATCHED}
 
 
-def argument(argv: Sequence[str], flag: str) -> str:
-    """The word after the flag; empty without it."""
-    return next((value for name, value in zip(argv, argv[1:], strict=False) if name == flag), "")
-
-
 def servers_of(argv: Sequence[str], instances: Sequence[Instance]) -> list[Instance]:
     """The device servers whose addresses stand in the command."""
     endpoints = set(argument(argv, "--rpc").split(","))
@@ -85,39 +79,10 @@ def busy_devices(
     return tuple(busy)
 
 
-def file_bytes(argv: Sequence[str]) -> int:
-    if tuple(argv[1:2]) == ("serve",):
-        return sum(file.stat().st_size for file in Path(argv[2]).glob("*.safetensors"))
-    path = argument(argv, "-m")
-    return sum(shard.stat().st_size for shard in shard_paths(Path(path)) if shard.exists()) if path else 0
-
-
 def slow_load_s(deployment: Deployment) -> float:
     """What its engine may take to get ready besides reading its file."""
     flavour = FLAVOURS.get(deployment.engine.flavour)
     return flavour.slow_load_s if flavour else 0.0
-
-
-def file_stamp(argv: Sequence[str]) -> str:
-    """Tells one file from another that took its name; empty where there is none to look at."""
-    try:
-        stats = [path.stat() for path in _loaded_files(argv)]
-    except OSError:
-        return ""
-    return f"{sum(one.st_size for one in stats)} {max(one.st_mtime_ns for one in stats)}" if stats else ""
-
-
-def _loaded_files(argv: Sequence[str]) -> list[Path]:
-    if tuple(argv[1:2]) == ("serve",):
-        return list(Path(argv[2]).glob("*.safetensors"))
-    path = argument(argv, "-m")
-    return list(shard_paths(Path(path))) if path else []
-
-
-def serves_old_file(instance: Instance) -> bool:
-    """Whether another file has taken the name of the one that this engine has loaded."""
-    now = file_stamp(instance.argv) if instance.pid and instance.file_stamp else ""
-    return bool(now) and now != instance.file_stamp
 
 
 def is_newer(server: Record | None, user: Record | None) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,14 +11,14 @@ import yaml
 from django.conf import settings
 from django.db import IntegrityError, transaction
 
-from deployments import slots_folder
-from deployments.connecting import own_key_path, socket_path
-from deployments.gguf import read_header
-from deployments.model_folder import read_folder
+from deployments.formats.gguf import read_header
+from deployments.formats.model_folder import read_folder
+from deployments.instances import ports, slots_folder
+from deployments.instances.connecting import own_key_path, socket_path
+from deployments.instances.model_files import file_stamp
 from deployments.models import Instance
 from deployments.planning.plan import KEY, KEY_FILE, PORT, SOCKET, Filling, InstancePlan, filled, filled_argv
-from deployments.supervision import device_servers, ports, process
-from deployments.supervision.instances import file_stamp
+from deployments.supervision import device_servers, process
 from deployments.supervision.namespaces import are_available
 from gpus.models import Device
 from omni.errors import OmniError
@@ -160,8 +159,3 @@ def _reserve_port(instance: Instance, taken: Sequence[int]) -> int:
 def _endpoint_port(device: Device) -> int | None:
     port = device.endpoint.rpartition(":")[2]
     return int(port) if port.isdigit() else None
-
-
-def command_text(argv: Sequence[str], env: dict[str, str]) -> str:
-    """The exact command as a shell would take it."""
-    return " ".join([*(f"{key}={shlex.quote(value)}" for key, value in env.items()), shlex.join(argv)])

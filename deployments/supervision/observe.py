@@ -8,12 +8,12 @@ import socket
 import time
 from pathlib import Path
 
-from deployments.connecting import connect
-from deployments.engine_address import EngineAddress
-from deployments.supervision.instances import argument
+from deployments.instances.address import EngineAddress
+from deployments.instances.connecting import connect
+from deployments.instances.logs import since_start
+from deployments.instances.model_files import argument
+from deployments.instances.ports import LOOPBACK
 from deployments.supervision.log_reading import Cause, cause_of_exit
-from deployments.supervision.logs import since_start
-from deployments.supervision.ports import LOOPBACK
 from deployments.supervision.process import Record, read_record
 from deployments.supervision.reconcile import Health, Observed
 from deployments.supervision.runner import boot_id

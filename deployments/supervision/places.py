@@ -6,13 +6,13 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from deployments.in_flight import Doors
+from deployments.instances.drain import Doors
 from deployments.models import Deployment
 from deployments.planning.settings import with_defaults
+from deployments.services.tenancy import check_place, rivals_of, swaps
+from deployments.states import InstanceState
 from deployments.supervision.planned import Plans
 from deployments.supervision.reconcile import Memory
-from deployments.supervision.states import InstanceState
-from deployments.tenancy import check_place, rivals_of, swaps
 from gpus.models import Host
 from omni.units import ms_text
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from django.db import DatabaseError
 
-from deployments.connecting import own_key_path
+from deployments.instances.connecting import own_key_path
 from deployments.models import Deployment, Instance
 from deployments.planning.plan import (
     KEY,

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deployments.connecting import engine_address
-from deployments.engine_address import EngineAddress, Process
-from deployments.engines.environment import engine_environment, process_environment
+from deployments.engines.probe.environment import engine_environment, process_environment
+from deployments.instances.address import EngineAddress, Process
+from deployments.instances.connecting import engine_address
+from deployments.supervision.orphans import MARK, end_strays, mark
 from deployments.supervision.runner import LOCKED_EXIT_CODE, NO_RECORD_EXIT_CODE, boot_id
 from deployments.supervision.signals import signal_exactly
-from deployments.supervision.strays import MARK, end_strays, mark
 from omni.errors import OmniError
 
 RUNNER = Path(__file__).with_name("runner.py")

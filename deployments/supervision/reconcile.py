@@ -9,8 +9,8 @@ import random
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from deployments.states import InstanceState as S
 from deployments.supervision.log_reading import CRASHED_BY_SIGNAL, Cause
-from deployments.supervision.states import InstanceState as S
 
 
 class Health(StrEnum):

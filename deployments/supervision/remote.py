@@ -10,9 +10,9 @@ from datetime import timedelta
 
 from django.utils import timezone
 
+from deployments.instances.model_files import argument
 from deployments.models import Deployment, Instance
-from deployments.supervision.instances import argument
-from deployments.supervision.states import LIVE, InstanceState
+from deployments.states import LIVE, InstanceState
 from gpus.models import Device, Host
 
 # An agent writes that it lives every 2 s.

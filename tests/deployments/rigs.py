@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from deployments.engines import FLAVOURS
 from deployments.planning.settings import SETTINGS, Setting, conflicts
-from deployments.rig import Rig, RigDeployment, RigEngine, RigModel, RigRoute
+from deployments.rig.words import Rig, RigDeployment, RigEngine, RigModel, RigRoute
 from deployments.strategies import STRATEGIES
 
 NAMES = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,20}", fullmatch=True)

@@ -10,9 +10,9 @@ from django.contrib import admin as site
 from django.contrib.auth.models import User
 from django.test import Client
 
-from deployments.export import rig_text
 from deployments.models import ApiKey, Deployment, Engine, Instance, Route, Transition
-from deployments.rig_reader import parse
+from deployments.rig.export import rig_text
+from deployments.rig.reader import parse
 from gpus.models import Host
 
 FORMSETS = {f"{name}-{what}_FORMS": "0" for name in ("bindings", "instances") for what in ("TOTAL", "INITIAL")}

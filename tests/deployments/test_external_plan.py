@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from deployments.engines.external import MOST_MODELS, Standing, left_out, no_answer, parse_owner
-from deployments.engines.external_plan import external_plan
-from deployments.supervision.external_state import settled, shown_state
-from deployments.supervision.states import InstanceState as S
+from deployments.external.plan import external_plan
+from deployments.external.state import settled, shown_state
+from deployments.states import InstanceState as S
 from omni.errors import OmniError
 
 WELL = Standing(("a", "b"), "vllm")

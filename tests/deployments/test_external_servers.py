@@ -10,15 +10,16 @@ import pytest
 from django.conf import settings as django_settings
 from django.test import Client
 
-from deployments import discovery, servers, services
-from deployments.apply import apply
-from deployments.engines import external_probe
-from deployments.engines.external_probe import ask
-from deployments.export import current_rig
-from deployments.external_keys import key_name, key_of
+from deployments.external import probe as external_probe
+from deployments.external.keys import key_name, key_of
+from deployments.external.probe import ask
 from deployments.models import Deployment, Engine, Model
-from deployments.rig import RigError, dump
-from deployments.rig_wanted import resolve
+from deployments.rig.apply import apply
+from deployments.rig.export import current_rig
+from deployments.rig.wanted import resolve
+from deployments.rig.words import RigError, dump
+from deployments.services import discovery, servers
+from deployments.services.deployments import default_engine
 from gpus.models import Host
 from omni.errors import OmniError
 from tests.fakes.foreign import MODELS, Answer, ForeignServer
@@ -99,10 +100,10 @@ def test_an_external_server_is_never_the_default_for_models_of_the_library(
     host: Host, foreign: ForeignServer, engine: Engine
 ) -> None:
     servers.server_add(host=host, name="aaa", address=foreign.address)
-    assert services.default_engine(host) == engine
+    assert default_engine(host) == engine
     engine.delete()
     with pytest.raises(OmniError, match="No engine that runs"):
-        services.default_engine(host)
+        default_engine(host)
 
 
 # --- from a rig file --------------------------------------------------------------------------------

@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from deployments import fitting
 from deployments.models import Measurement, Model
+from deployments.services import fitting
 from gpus import discovery
 from gpus.models import Host
 from gpus.ram import Reading

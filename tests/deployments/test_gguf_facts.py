@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from deployments.ggml_types import GGML_TYPES_BY_NAME
-from deployments.gguf import GgufError, read_header
-from deployments.model_facts import ModelFacts, facts
+from deployments.formats.ggml_types import GGML_TYPES_BY_NAME
+from deployments.formats.gguf import GgufError, read_header
+from deployments.formats.model_facts import ModelFacts, facts
 from tests.deployments.gguf_corpus import header, pair, smollm2, text, write_stub
 
 F32, IQ4_KS, Q4_K, Q6_K = (GGML_TYPES_BY_NAME[name].id for name in ("F32", "IQ4_KS", "Q4_K", "Q6_K"))

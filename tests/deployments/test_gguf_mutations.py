@@ -10,8 +10,8 @@ import struct
 import time
 from pathlib import Path
 
-from deployments.gguf import GgufError, read_header
-from deployments.model_facts import facts
+from deployments.formats.gguf import GgufError, read_header
+from deployments.formats.model_facts import facts
 from tests.deployments.gguf_corpus import array, header, metadata_pair, pair, smollm2, tensor, write_with_package
 
 

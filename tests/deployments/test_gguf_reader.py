@@ -11,8 +11,8 @@ from typing import Any
 import gguf
 import pytest
 
-from deployments.ggml_types import GGML_TYPES, GGML_TYPES_BY_NAME
-from deployments.gguf import GgufHeader, LazyArray, LazyText, read_header
+from deployments.formats.ggml_types import GGML_TYPES, GGML_TYPES_BY_NAME
+from deployments.formats.gguf import GgufHeader, LazyArray, LazyText, read_header
 from tests.deployments.gguf_corpus import (
     PACKAGE_TYPES,
     array,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deployments.hub_files import (
+from deployments.library.hub_files import (
     Choice,
     Place,
     RepoFile,

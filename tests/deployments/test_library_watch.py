@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from deployments import library, model_reading, services
+from deployments.library import folders, watch
+from deployments.library import reading as model_reading
+from deployments.library.keeper import LibraryKeeper
+from deployments.library.watch import LibraryWatch
 from deployments.models import Deployment, Engine, LibraryFolder, Model
 from deployments.planning.plan import Plan
-from deployments.plans import plan_deployment
+from deployments.services.deployments import deployment_create, model_delete
+from deployments.services.plans import plan_deployment
 from deployments.supervision.host_agent import HostAgent
-from deployments.supervision.library_keeper import LibraryKeeper
-from deployments.watch import LibraryWatch
 from gpus.models import Host
 from tests.deployments.gguf_corpus import write_with_package
 
@@ -24,7 +26,8 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture
 def announced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     calls: list[int] = []
-    monkeypatch.setattr(library, "announce", lambda: calls.append(1))
+    for module in (folders, watch):
+        monkeypatch.setattr(module, "library_changed", lambda: calls.append(1))
     return calls
 
 
@@ -96,7 +99,7 @@ def test_a_moved_file_keeps_its_row_and_its_deployments(
     path = small(models_folder / "a.gguf")
     settle(watch)
     model = Model.objects.get()
-    deployment = services.deployment_create(
+    deployment = deployment_create(
         name="uses-it", strategy="independent", engine=engine, members={"model": (model, ["CPU"])}, settings={}
     )
     planned: list[str] = []
@@ -196,7 +199,7 @@ def test_nothing_new_means_nothing_read_and_nothing_said(
     watch: LibraryWatch, models_folder: Path, monkeypatch: pytest.MonkeyPatch, announced: list[int]
 ) -> None:
     small(models_folder / "a.gguf")
-    library.scan([models_folder])
+    folders.scan([models_folder])
     announced.clear()
     monkeypatch.setattr(model_reading, "read_header", lambda path: pytest.fail("read again"))
     for _ in range(3):
@@ -209,7 +212,7 @@ def test_a_model_that_was_removed_stays_removed_until_its_file_changes(
 ) -> None:
     path = small(models_folder / "a.gguf")
     settle(watch)
-    services.model_delete(model=Model.objects.get())
+    model_delete(model=Model.objects.get())
     watch.check()
     assert states() == {}
     os.utime(path)

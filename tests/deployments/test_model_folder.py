@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from deployments.folder_facts import folder_facts
-from deployments.folder_tensors import place, quant_name
-from deployments.model_folder import read_folder
+from deployments.formats.folder_facts import folder_facts
+from deployments.formats.folder_tensors import place, quant_name
+from deployments.formats.model_folder import read_folder
+from deployments.formats.safetensors import FolderError
 from deployments.planning.architecture import ModelShape
 from deployments.planning.from_folder import folder_shape
-from deployments.safetensors import FolderError
 from tests.deployments.model_folders import (
     AWQ,
     EXL3,

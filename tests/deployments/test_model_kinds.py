@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from deployments import library, services
-from deployments.ggml_types import GGML_TYPES, WITHDRAWN
-from deployments.model_kinds import TITLES, USES, Kind, article
+from deployments.formats.ggml_types import GGML_TYPES, WITHDRAWN
+from deployments.formats.kinds import TITLES, USES, Kind, article
+from deployments.library import folders
 from deployments.models import Engine, Model
-from deployments.plans import plan
-from deployments.views.library import PAGE_LENGTH
+from deployments.services.deployments import deployment_create
+from deployments.services.plans import plan
+from deployments.web.views.library import PAGE_LENGTH
 from omni.errors import OmniError
 from tests.deployments.gguf_corpus import header, tensor, write_stub, write_with_package
 
@@ -39,7 +40,7 @@ FILES: dict[str, tuple[dict[str, Any], list[Any]]] = {
 
 def stub(folder: Path, name: str, metadata: dict[str, Any], tensors: list[Any]) -> Model:
     write_stub(folder / f"{name}.gguf", metadata, tensors)
-    library.scan([folder])
+    folders.scan([folder])
     return Model.objects.get(name=name)
 
 
@@ -59,7 +60,7 @@ def test_a_file_that_no_engine_serves_is_named_and_not_offered(
     assert f"/models/{found.name}/advice/" not in page
 
     with pytest.raises(OmniError) as refused:
-        services.deployment_create(
+        deployment_create(
             name="x", strategy="independent", engine=engine, members={"model": (found, ["CPU"])}, settings={}
         )
     assert refused.value.code == "wrong_kind" and refused.value.fix
@@ -84,7 +85,7 @@ def test_a_file_that_cannot_draft_is_never_advised_as_a_draft(models_folder: Pat
 def test_a_vocabulary_cannot_be_a_draft(models_folder: Path, engine: Engine, model: Model) -> None:
     words = stub(models_folder, "words", *FILES["vocabulary"])
     with pytest.raises(OmniError, match="vocabulary only and cannot be the draft"):
-        services.deployment_create(
+        deployment_create(
             name="x", strategy="speculative", engine=engine,
             members={"target": (model, ["CPU"]), "draft": (words, ["CPU"])}, settings={},
         )  # fmt: skip
@@ -113,7 +114,7 @@ def test_what_gives_no_text_is_not_drafted_for(models_folder: Path, engine: Engi
 @pytest.mark.parametrize("flag", ["--embeddings", "--embedding", "--reranking", "--rerank"])
 def test_the_flags_of_a_kind_are_the_kinds_and_nobody_elses(engine: Engine, model: Model, flag: str) -> None:
     with pytest.raises(OmniError, match="Omni sets .* itself"):
-        services.deployment_create(
+        deployment_create(
             name="x", strategy="independent", engine=engine, members={"model": (model, ["CPU"])}, settings={},
             extra_args=[flag],
         )  # fmt: skip
@@ -136,14 +137,14 @@ def test_a_number_format_that_is_not_known_says_whether_it_is_too_old_or_too_new
     assert number not in GGML_TYPES
     path = models_folder / "odd.gguf"
     path.write_bytes(header([], [tensor("w", (32,), number, 0)]) + bytes(4096))
-    (found,) = library.scan([models_folder]).models
+    (found,) = folders.scan([models_folder]).models
     assert found.state == "broken" and f"has the type {number}" in found.error
     assert says in found.error and fix in found.error and "copy the file again" not in found.error
 
 
 def test_a_file_for_the_other_byte_order_is_named(models_folder: Path) -> None:
     write_with_package(models_folder / "s390x.gguf", big_endian=True)
-    (found,) = library.scan([models_folder]).models
+    (found,) = folders.scan([models_folder]).models
     assert found.state == "broken" and "big-endian" in found.error and "little-endian file" in found.error
 
 
@@ -192,20 +193,20 @@ def test_a_model_that_no_engine_here_loads_has_no_deploy_button_but_the_reason(
 @pytest.mark.parametrize("name", ["x-00001-of-00005.gguf", "x-00002-of-00005.gguf", "x-00005-of-00005.gguf"])
 def test_a_whole_model_that_is_named_like_a_shard_is_whole(models_folder: Path, name: str) -> None:
     write_stub(models_folder / name, {"general.architecture": "llama"}, W)
-    (found,) = library.scan([models_folder]).models
+    (found,) = folders.scan([models_folder]).models
     assert (found.state, found.name, found.shards) == ("ok", name.removesuffix(".gguf"), [str(models_folder / name)])
 
 
 def test_whole_models_named_like_shards_of_one_are_models_of_their_own(models_folder: Path) -> None:
     for number in (1, 2):
         write_stub(models_folder / f"x-0000{number}-of-00002.gguf", {"general.architecture": "llama"}, W)
-    assert [found.state for found in library.scan([models_folder]).models] == ["ok", "ok"]
+    assert [found.state for found in folders.scan([models_folder]).models] == ["ok", "ok"]
 
 
 def test_a_shard_whose_others_are_missing_is_still_incomplete(models_folder: Path) -> None:
     keys = {"general.architecture": "llama", "split.no": 1, "split.count": 5}
     write_stub(models_folder / "x-00002-of-00005.gguf", keys, W)
-    (found,) = library.scan([models_folder]).models
+    (found,) = folders.scan([models_folder]).models
     assert found.state == "incomplete" and "4 of 5 shards are missing" in found.error
 
 
@@ -217,7 +218,7 @@ def test_links_and_copies_of_one_file_are_said_to_be_one(models_folder: Path, vi
     (models_folder / "soft.gguf").symlink_to(path)
     shutil.copy(path, models_folder / "copy.gguf")
     write_with_package(models_folder / "stranger.gguf", tensors=(0, 1))
-    library.scan([models_folder])
+    folders.scan([models_folder])
     assert viewer.get("/models/").content.decode().count("The same file lies at 4 places") == 4
     page = viewer.get("/models/one/").content.decode()
     for words in ("second name (hard link)", "a link to the same file", "a copy, which takes its space again"):
@@ -271,6 +272,6 @@ def test_a_scan_of_many_asks_the_database_for_many_at_a_time(
     for number in range(60):
         write_stub(models_folder / f"m{number}.gguf", {"general.architecture": "llama", "general.name": str(number)}, W)
     with django_assert_max_num_queries(30):
-        library.scan([models_folder])
+        folders.scan([models_folder])
     with django_assert_max_num_queries(20):
-        library.scan([models_folder])
+        folders.scan([models_folder])

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from deployments import library
-from deployments.model_facts import ModelFacts
-from deployments.model_words import attention, fact_rows, spread, tokenizer
+from deployments.formats.model_facts import ModelFacts
+from deployments.library import folders
+from deployments.web.model_words import attention, fact_rows, spread, tokenizer
 from tests.deployments.gguf_corpus import smollm2, write_stub
 
 BASE: dict[str, Any] = {"name": "N", "arch": "llama", "n_params": 8_000_000_000, "n_params_active": 8_000_000_000}
@@ -89,7 +89,7 @@ def test_an_embedding_model_and_a_projector() -> None:
 # --- page -----------------------------------------------------------------------------------------
 @pytest.mark.django_db
 def test_the_page_of_the_real_model(viewer: Client) -> None:
-    model = library.register(smollm2())
+    model = folders.register(smollm2())
     text = viewer.get(f"/models/{model.name}/").content.decode()
     for words in ("groups of heads share", "9, 3 for keys and values", "8,192 tokens", "byte-pair encoding", "MiB"):
         assert words in text
@@ -102,7 +102,7 @@ def test_model_and_projector_lead_to_each_other(models_folder: Path, viewer: Cli
     write_stub(models_folder / "eyes.gguf", {"general.architecture": "llama", "llama.embedding_length": 32}, tensors)
     clip = {"general.architecture": "clip", "general.type": "mmproj", "clip.vision.projection_dim": 32}
     write_stub(models_folder / "mmproj-eyes.gguf", clip, tensors)
-    assert [model.state for model in library.scan([models_folder]).models] == ["ok", "ok"]
+    assert [model.state for model in folders.scan([models_folder]).models] == ["ok", "ok"]
     assert 'href="/models/mmproj-eyes/"' in viewer.get("/models/eyes/").content.decode()
     assert 'href="/models/eyes/"' in viewer.get("/models/mmproj-eyes/").content.decode()
 
@@ -110,5 +110,5 @@ def test_model_and_projector_lead_to_each_other(models_folder: Path, viewer: Cli
 @pytest.mark.django_db
 def test_a_missing_shard_is_seen_among_the_files(models_folder: Path, viewer: Client) -> None:
     (models_folder / "b-00001-of-00002.gguf").write_bytes(b"GGUF")
-    (model,) = library.scan([models_folder]).models
+    (model,) = folders.scan([models_folder]).models
     assert "Not there" in viewer.get(f"/models/{model.name}/").content.decode()

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from django.test import Client
 
-from deployments import one_click, services
-from deployments.discovery import local_host
-from deployments.library import register
+from deployments.library.folders import register
 from deployments.models import Deployment, Engine, Instance, Model
+from deployments.services import one_click
+from deployments.services.deployments import deployment_create, deployment_start, deployment_stop, plan_deployment
+from deployments.services.discovery import local_host
 from gpus.models import Device, Gpu, Host
 from omni.errors import OmniError
 from tests.planning.stand_ins import OWNERS_MODELS
@@ -69,7 +70,7 @@ def test_each_of_the_owners_models_runs_on_cards(
     owned: Callable[[str], Model], name: str, strategies: set[str], taken: list[str] | None
 ) -> None:
     made = one_click.deploy(model=owned(name))
-    plan = services.plan_deployment(made)
+    plan = plan_deployment(made)
     assert made.desired == "running" or Deployment.objects.get().desired == "running"
     assert made.strategy in strategies and plan.verdict != "not_viable"
     assert taken in (None, devices(made)) and "CPU" not in devices(made)
@@ -93,12 +94,12 @@ def test_what_the_cards_have_left_is_used_though_a_model_needs_more(owned: Calla
     one_click.deploy(model=owned(BIG))
     one_click.deploy(model=owned(CODER))
     made = one_click.deploy(model=owned(HUGE))
-    assert devices(made) != ["CPU"] and services.plan_deployment(made).verdict != "not_viable"
+    assert devices(made) != ["CPU"] and plan_deployment(made).verdict != "not_viable"
 
 
 def test_a_model_that_was_deployed_before_is_started_again(owned: Callable[[str], Model]) -> None:
     made = one_click.deploy(model=owned(SMALL))
-    services.deployment_stop(deployment=made)
+    deployment_stop(deployment=made)
     assert one_click.deploy(model=Model.objects.get()).pk == made.pk
     assert Deployment.objects.get().desired == "running"
 
@@ -108,7 +109,7 @@ def test_what_a_model_only_drafts_for_is_not_what_its_deploy_starts(
 ) -> None:
     big, small = owned(CODER), owned(SMALL)
     pair = {"target": (big, ["CUDA0"]), "draft": (small, ["CUDA1"])}
-    services.deployment_create(name="pair", strategy="speculative", engine=engine, members=pair, settings={})
+    deployment_create(name="pair", strategy="speculative", engine=engine, members=pair, settings={})
     assert f"/models/{small.name}/deploy/" in operator.get("/deployments/quick/").content.decode()
     assert one_click.deploy(model=small).name == small.name
 
@@ -117,7 +118,7 @@ def test_the_command_is_the_one_that_was_judged(owned: Callable[[str], Model]) -
     model = owned(HUGE)
     offer = one_click.best_offer(local_host(), model)
     made = one_click.deploy(model=model)
-    judged, kept = offer.plan.instances, services.plan_deployment(made).instances
+    judged, kept = offer.plan.instances, plan_deployment(made).instances
     assert [instance.argv for instance in judged] == [instance.argv for instance in kept]
 
 
@@ -128,7 +129,7 @@ def test_without_cards_it_runs_on_a_stand_in(engine: Engine, model: Model) -> No
 
 def test_a_stand_in_that_serves_another_is_left_to_it(engine: Engine, model: Model, make_deployment: object) -> None:
     other = make_deployment("other", members={"model": (model, ["RPC0"])})  # type: ignore[operator]
-    services.deployment_start(deployment=other)
+    deployment_start(deployment=other)
     copy = Model.objects.create(
         name="copy", path=f"{model.path}.copy", facts=model.facts, shape=model.shape, vocab=model.vocab, state="ok"
     )

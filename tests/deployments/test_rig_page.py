@@ -12,12 +12,12 @@ from django.contrib.auth.models import Permission, User
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
-from deployments.apply import apply
-from deployments.export import rig_text
 from deployments.models import Deployment, Engine, Model
-from deployments.rig import Problem
-from deployments.rig_lines import ShownLine, diff_lines, excerpt
-from deployments.rig_schema import rig_schema
+from deployments.rig.apply import apply
+from deployments.rig.export import rig_text
+from deployments.rig.lines import ShownLine, diff_lines, excerpt
+from deployments.rig.schema import rig_schema
+from deployments.rig.words import Problem
 from tests.deployments.test_apply import WHOLE, everything
 
 PAGE = "/rig-file/"

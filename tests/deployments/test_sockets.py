@@ -11,8 +11,8 @@ from asgiref.sync import sync_to_async
 from channels.testing import WebsocketCommunicator
 from django.contrib.auth.models import User
 
-from deployments.consumers import QUEUE_MESSAGES, LogConsumer
 from deployments.models import Deployment, Instance
+from deployments.web.consumers import QUEUE_MESSAGES, LogConsumer
 from omni.broadcast import publish_async
 from omni.events import STATE_GROUP
 from tests.page_socket import closed_with, members

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from django.test import Client
 
-from deployments import stand_ins
 from deployments.models import Binding, Deployment, Engine, Model
+from deployments.services import stand_ins
 from gpus.discovery import save_rig
 from gpus.models import Host
 from gpus.sample import CardIdentity, NvmlState
@@ -95,13 +95,13 @@ def test_only_who_may_add_devices_switches_them(who: str, host: Host, request: p
 def test_the_button_says_who_can_reach_them(
     is_apart: bool, says: str, admin: Client, host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deployments.views.devices.are_available", lambda: is_apart)
+    monkeypatch.setattr("deployments.web.views.devices.are_available", lambda: is_apart)
     page = admin.get("/devices/stand-ins/").content.decode()
     assert "Add two stand-ins" in page and says in page
 
 
 def test_a_plan_on_stand_ins_that_are_off_says_where_to_switch_them_on(host: Host, tmp_path: Path) -> None:
-    from deployments.plans import plan_deployment
+    from deployments.services.plans import plan_deployment
 
     used_by(host, "helper")
     Engine.objects.update(state=Engine.State.OK)

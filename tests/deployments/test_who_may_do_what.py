@@ -26,6 +26,7 @@ from chat import services as chat_services
 from chat.actions import ACTIONS
 from chat.models import Message
 from deployments.models import ApiKey, Deployment, Engine, Instance, Route, Transition
+from omni.asgi import websocket_urlpatterns
 from omni.checks import every_admin_page_has_a_row, every_page_has_a_row
 from omni.roles import (
     ADD_DEVICES,
@@ -41,7 +42,6 @@ from omni.roles import (
     REMOVE_DEVICES,
     SUPERUSER,
 )
-from omni.routing import websocket_urlpatterns
 from omni.sockets import NoSuchSocket, PageSocket
 from tests.page_socket import logged_in
 
@@ -359,19 +359,27 @@ def test_an_action_that_is_not_theirs_does_nothing_when_it_is_posted(
 
 # --- services ---------------------------------------------------------------------------------------
 def test_a_service_refuses_who_has_no_right_whatever_page_called_it(viewer_user: User, deployment: Deployment) -> None:
-    from deployments import library, one_click, servers, services
+    from deployments.library import folders
+    from deployments.services import one_click, servers
+    from deployments.services.deployments import (
+        deployment_change,
+        deployment_delete,
+        deployment_start,
+        deployment_stop,
+        model_delete,
+    )
     from omni.errors import OmniError
 
     model = deployment.bindings.get().model
     calls: list[Callable[[], object]] = [
-        lambda: services.deployment_start(deployment=deployment, user=viewer_user),
-        lambda: services.deployment_stop(deployment=deployment, user=viewer_user),
-        lambda: services.deployment_change(deployment=deployment, settings={}, user=viewer_user),
-        lambda: services.deployment_delete(deployment=deployment, user=viewer_user),
+        lambda: deployment_start(deployment=deployment, user=viewer_user),
+        lambda: deployment_stop(deployment=deployment, user=viewer_user),
+        lambda: deployment_change(deployment=deployment, settings={}, user=viewer_user),
+        lambda: deployment_delete(deployment=deployment, user=viewer_user),
         lambda: one_click.deploy(model=model, user=viewer_user),
-        lambda: services.model_delete(model=model, user=viewer_user),
+        lambda: model_delete(model=model, user=viewer_user),
         lambda: servers.server_remove(engine=deployment.engine, user=viewer_user),
-        lambda: library.folder_add("/", user=viewer_user),
+        lambda: folders.folder_add("/", user=viewer_user),
     ]
     for call in calls:
         with pytest.raises(OmniError) as refused:

@@ -9,8 +9,8 @@ import pytest
 from django.conf import settings
 from django.test import Client
 
-from deployments import services
 from deployments.models import Deployment, Engine, Model
+from deployments.services.deployments import deployment_create
 from gpus.models import Device, Host
 from tests.faults.rig import Rig
 from tests.faults.table import ARTIFACT, Measured, Row
@@ -50,7 +50,7 @@ def make_rig(
 def _deployment(on: str, host: Host, engine: Engine, model: Model) -> Deployment:
     basic: dict[str, object] = {"context": 2048, "threads": 2}
     if on == "pair":
-        return services.deployment_create(
+        return deployment_create(
             name="pair",
             strategy="prefill_decode",
             engine=engine,
@@ -59,7 +59,7 @@ def _deployment(on: str, host: Host, engine: Engine, model: Model) -> Deployment
         )
     if on != "CPU":
         Device.objects.create(host=host, name=on, kind="rpc", is_stand_in=True)
-    return services.deployment_create(
+    return deployment_create(
         name="smol", strategy="independent", engine=engine, members={"model": (model, [on])}, settings=basic
     )
 

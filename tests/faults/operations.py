@@ -17,8 +17,14 @@ from django.conf import settings
 from django.db import connection, connections
 from django.test import Client
 
-from deployments import services
 from deployments.models import Deployment, Instance
+from deployments.services.deployments import (
+    deployment_change,
+    deployment_delete,
+    deployment_start,
+    deployment_stop,
+    get_deployment,
+)
 from omni.errors import OmniError
 from tests.faults import processes
 from tests.helpers import wait_until
@@ -99,12 +105,12 @@ class Operator(threading.Thread):
     def start_it(self, name: str) -> str:
         if self.chance.random() < 0.5:
             return self._pressed(name, "start")
-        return f"changed: {services.deployment_start(deployment=services.get_deployment(name))}"
+        return f"changed: {deployment_start(deployment=get_deployment(name))}"
 
     def stop_it(self, name: str) -> str:
         if self.chance.random() < 0.5:
             return self._pressed(name, "stop")
-        services.deployment_stop(deployment=services.get_deployment(name))
+        deployment_stop(deployment=get_deployment(name))
         return "asked"
 
     def _pressed(self, name: str, button: str) -> str:
@@ -114,12 +120,12 @@ class Operator(threading.Thread):
 
     def change(self, name: str) -> str:
         settings = {"context": self.chance.choice((512, 1024, 2048)), "threads": 2}
-        changed = services.deployment_change(deployment=services.get_deployment(name), settings=settings)
+        changed = deployment_change(deployment=get_deployment(name), settings=settings)
         return f"generation {changed.generation}"
 
     def delete_and_create(self, name: str) -> str:
         """Its name is free again once its processes are gone; whoever comes first makes it."""
-        services.deployment_delete(deployment=services.get_deployment(name))
+        deployment_delete(deployment=get_deployment(name))
         wait_until(lambda: self._made_anew(name), 30, f"{name} cannot be made anew", 0.1)
         return "made anew"
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import httpx
 
-from deployments.discovery import engine_paths
-from deployments.engines.portable_cpu import library_env
+from deployments.engines.probe.portable_cpu import library_env
+from deployments.services.discovery import engine_paths
 from tests.faults import processes
 from tests.faults.answers import another_question
 from tests.helpers import wait_until

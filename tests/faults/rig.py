@@ -12,8 +12,8 @@ from pathlib import Path
 from django.conf import settings
 from django.test import Client
 
-from deployments import services
 from deployments.models import Deployment, Instance
+from deployments.services.deployments import deployment_start, deployment_stop
 from gpus.models import Device
 from tests.faults import processes
 from tests.faults.answers import Answer
@@ -80,10 +80,10 @@ class Rig:
         self.ticker.new_agent(plan)
 
     def start(self) -> None:
-        services.deployment_start(deployment=self.deployment)
+        deployment_start(deployment=self.deployment)
 
     def stop(self) -> None:
-        services.deployment_stop(deployment=self.deployment)
+        deployment_stop(deployment=self.deployment)
 
     def restart(self) -> None:
         """With what its rows say now."""

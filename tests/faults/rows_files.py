@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from signal import SIGKILL
 
-from deployments.engines.portable_cpu import library_env
+from deployments.engines.probe.portable_cpu import library_env
 from deployments.models import Deployment, Engine, Instance, Model
 from tests.faults.rig import Rig
 from tests.faults.rows_signals import Strike

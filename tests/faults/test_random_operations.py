@@ -11,8 +11,8 @@ import pytest
 from django.conf import settings
 from django.test import Client
 
-from deployments import services
 from deployments.models import Deployment, Engine, Instance, Model
+from deployments.services.deployments import deployment_create, deployment_stop
 from gpus.models import Device, Host
 from tests.faults import processes
 from tests.faults.operations import AgentProcess, Operator, Watcher
@@ -52,9 +52,7 @@ class Run:
     def create(self, name: str) -> Deployment:
         members = {"model": (self.model, [self.devices[int(name[1:])]])}
         basic: dict[str, object] = {"context": 512, "threads": 2}
-        return services.deployment_create(
-            name=name, strategy="independent", engine=self.engine, members=members, settings=basic
-        )
+        return deployment_create(name=name, strategy="independent", engine=self.engine, members=members, settings=basic)
 
     def go(self, agent: AgentProcess, operations: int, pages: list[Client], rest_s: float) -> None:
         self.agent, self.watcher = agent, Watcher()
@@ -103,7 +101,7 @@ class Run:
     def ends_clean(self) -> None:
         """All is stopped: nothing is left, in the process table or elsewhere."""
         for deployment in Deployment.objects.all():
-            services.deployment_stop(deployment=deployment)
+            deployment_stop(deployment=deployment)
         Device.objects.update(is_present=False)
         folder = settings.OMNI_HOME.run / "instances"
         run = settings.OMNI_HOME.run

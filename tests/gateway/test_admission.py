@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from django.conf import settings
 
-from deployments.engine_address import EngineAddress
 from deployments.gateway import admission
 from deployments.gateway.relay import open_answer
 from deployments.gateway.routing import Serving, Table
-from deployments.in_flight import Doors
+from deployments.instances.address import EngineAddress
+from deployments.instances.drain import Doors
 from omni.errors import OmniError
 from tests.gateway.fake_engine import FakeEngine
 
@@ -52,7 +52,7 @@ def scene(fake: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     made = Scene(fake.port)
     for name in ("routing_table", "fresh_table"):
         monkeypatch.setattr(admission, name, made.table)
-    monkeypatch.setattr(admission.services, "deployment_wake", made.wake)
+    monkeypatch.setattr(admission, "deployment_wake", made.wake)
     yield made
     assert not any(admission._waiting.values()), "somebody is still counted as waiting"
 

@@ -13,12 +13,12 @@ from django.test import Client
 
 from chat import services as chat_services
 from chat.models import Message
-from deployments import servers
-from deployments.discovery import local_host
 from deployments.gateway.directory import forget_table, read_table
-from deployments.gateway.foreign import refuse_own
+from deployments.gateway.external import refuse_own
 from deployments.gateway.relay import open_answer
 from deployments.models import Deployment, Instance, Measurement
+from deployments.services import servers
+from deployments.services.discovery import local_host
 from omni.errors import OmniError
 from tests.chat.conftest import Opener, open_page  # noqa: F401 (a fixture)
 from tests.fakes.foreign import MODELS, Answer, ForeignServer

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from deployments.engine_address import EngineAddress
 from deployments.gateway import admission
 from deployments.gateway.handover_lines import lines
 from deployments.gateway.handover_plan import HandoverReport, Outcome
+from deployments.instances.address import EngineAddress
 from omni.errors import OmniError
 from tests.gateway.pair import Pair, pair
 from tests.planning.tiny_models import write_tiny

@@ -11,11 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
-from deployments import slots_folder
 from deployments.gateway import admission, connection, handover
 from deployments.gateway.handover_lines import lines
 from deployments.gateway.handover_plan import MOST_UNUSED, HandoverFailed, Outcome
 from deployments.gateway.routing import Peer
+from deployments.instances import slots_folder
 from omni.errors import OmniError
 from tests.gateway.pair import Pair, pair
 from tests.planning.tiny_models import write_tiny

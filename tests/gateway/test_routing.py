@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from deployments.engine_address import EngineAddress
 from deployments.gateway.routing import Passage, Serving, Table, choose
+from deployments.instances.address import EngineAddress
 from omni.errors import OmniError
 
 X = EngineAddress("http://x")

@@ -13,12 +13,12 @@ from typing import Any
 import httpx
 import pytest
 
-from deployments.engine_address import EngineAddress
 from deployments.gateway import admission, waiting
 from deployments.gateway.relay import open_answer
 from deployments.gateway.routing import Serving, Table
 from deployments.gateway.suspects import suspects
 from deployments.gateway.waiting import Wait, in_line
+from deployments.instances.address import EngineAddress
 from omni.errors import OmniError
 from tests.gateway.engine import RealEngine
 from tests.gateway.fake_engine import FakeEngine

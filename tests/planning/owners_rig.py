@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from deployments.gguf import read_header
-from deployments.model_facts import facts
+from deployments.formats.gguf import read_header
+from deployments.formats.model_facts import facts
 from deployments.planning.from_header import model_shape
 from deployments.planning.plan import DeviceFacts, EngineFacts, Member, Plan, PlanRequest
 from deployments.strategies import get_strategy

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from deployments.planning.allocator import Arena, Node, peaks, place_nodes, with_copies
-from deployments.planning.graph import Builder
+from deployments.planning.memory.allocator import Arena, Node, peaks, place_nodes, with_copies
+from deployments.planning.memory.graph import Builder
 
 HOST = 1
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from deployments.gguf import read_header
-from deployments.model_facts import ModelFacts
-from deployments.model_kinds import DEDICATED_DRAFTS
+from deployments.formats.gguf import read_header
+from deployments.formats.kinds import DEDICATED_DRAFTS
+from deployments.formats.model_facts import ModelFacts
 from deployments.planning.architecture import ModelShape
 from deployments.planning.drafts import (
     DraftModel,

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from deployments.planning import fit as searching
 from deployments.planning.architecture import ModelShape
-from deployments.planning.fit import best_fit, released, stretches
-from deployments.planning.memory import MIB, MemorySettings, MemoryUse, memory_use
+from deployments.planning.memory import fit as searching
+from deployments.planning.memory.fit import best_fit, released, stretches
+from deployments.planning.memory.use import MIB, MemorySettings, MemoryUse, memory_use
 from deployments.planning.plan import DeviceFacts
 
 GIB = 1 << 30

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from deployments.gguf import read_header
-from deployments.model_facts import facts
+from deployments.formats.gguf import read_header
+from deployments.formats.model_facts import facts
 from deployments.planning.from_header import model_shape
 from deployments.planning.plan import DeviceFacts, EngineFacts, Member, Plan, PlanRequest
 from deployments.planning.repacking import Kernels

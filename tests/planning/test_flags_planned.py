@@ -8,7 +8,7 @@ import pytest
 
 from deployments.engines.flags import ALLOWED, Flag, planned_with
 from deployments.planning.architecture import ModelShape
-from deployments.planning.memory import MemorySettings, memory_use
+from deployments.planning.memory.use import MemorySettings, memory_use
 from deployments.planning.plan import DeviceFacts
 
 GIB = 1 << 30

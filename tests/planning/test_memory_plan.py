@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from deployments.planning.architecture import ModelShape
-from deployments.planning.memory import MIB, MemorySettings, combined, memory_settings, memory_use
-from deployments.planning.placement import Override
+from deployments.planning.memory.placement import Override
+from deployments.planning.memory.use import MIB, MemorySettings, combined, memory_settings, memory_use
 from deployments.planning.plan import DeviceFacts
 from deployments.planning.repacking import Kernels, kernels_of
 

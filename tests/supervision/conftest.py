@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from django.conf import settings
 
-from deployments import services
-from deployments.discovery import discover_engines, local_host
-from deployments.library import scan
+from deployments.library.folders import scan
 from deployments.models import Deployment, Engine, Instance, LibraryFolder, Model
 from deployments.planning.plan import PORT, InstancePlan, Plan, Verdict
+from deployments.services.deployments import deployment_create
+from deployments.services.discovery import discover_engines, local_host
 from deployments.supervision import process
 from deployments.supervision.host_agent import HostAgent, Planner
 from deployments.supervision.reconcile import Limits
@@ -67,7 +67,7 @@ Make = Callable[..., Deployment]
 @pytest.fixture
 def deployment(engine: Engine, model: Model) -> Deployment:
     """SmolLM2 on the CPU, stopped."""
-    return services.deployment_create(
+    return deployment_create(
         name="smol",
         strategy="independent",
         engine=engine,

@@ -11,7 +11,7 @@ import django
 
 def main() -> None:
     django.setup()
-    from deployments.discovery import ensure_devices, local_host
+    from deployments.services.discovery import ensure_devices, local_host
     from deployments.supervision.host_agent import HostAgent
     from deployments.supervision.reconcile import Limits
 

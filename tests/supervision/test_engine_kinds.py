@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
-from deployments import services
-from deployments.connecting import own_key_path
+from deployments.instances.connecting import own_key_path
+from deployments.instances.model_files import file_bytes
 from deployments.models import Deployment, Instance
 from deployments.planning.plan import KEY, PORT, InstancePlan, Plan, Verdict
+from deployments.services.deployments import deployment_start, deployment_stop
 from deployments.supervision import process
-from deployments.supervision.instances import file_bytes, slow_load_s
+from deployments.supervision.instances import slow_load_s
 from deployments.supervision.launch import check
 from deployments.supervision.log_reading import cause_of_exit, notice
 from omni.errors import OmniError
@@ -35,7 +36,7 @@ def test_files_lie_in_the_folder_it_starts_in_and_the_key_is_kept_nowhere(
     files = {"config.yml": {"port": PORT, "name": "{port}"}, "api_tokens.yml": {"api_key": KEY}}
     plan = Plan("independent", Verdict.VIABLE, instances=(InstancePlan("model", argv, {"MY_KEY": KEY}, files=files),))
     ticker.new_agent(lambda _: plan)
-    services.deployment_start(deployment=deployment)
+    deployment_start(deployment=deployment)
     ticker.until_state("ready")
     row = Instance.objects.get()
     key = own_key_path(row.pk).read_text()
@@ -45,14 +46,14 @@ def test_files_lie_in_the_folder_it_starts_in_and_the_key_is_kept_nowhere(
     assert folder.stat().st_mode & 0o077 == 0 and (folder / "api_tokens.yml").stat().st_mode & 0o077 == 0
     assert f"{folder} [key]" in Path(row.log_path).read_text() and key not in Path(row.log_path).read_text()
     assert key not in json.dumps([row.argv, row.env]) and row.env == {"MY_KEY": KEY}
-    services.deployment_stop(deployment=deployment)
+    deployment_stop(deployment=deployment)
     ticker.until_state("stopped")
     assert not folder.exists() and not own_key_path(row.pk).exists()
 
 
 def test_a_fall_back_to_layer_split_is_told_of_an_engine_that_serves(deployment: Deployment, ticker: Ticker) -> None:
     ticker.new_agent(fake_plan("graph"))
-    services.deployment_start(deployment=deployment)
+    deployment_start(deployment=deployment)
     ticker.until_state("ready")
     for _ in range(3):
         ticker.agent.tick()

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from deployments import services
+from deployments.formats.gguf import read_header
 from deployments.gateway.directory import forget_table
 from deployments.gateway.relay import open_answer
-from deployments.gguf import read_header
-from deployments.library import scan
+from deployments.instances.logs import since_start
+from deployments.library.folders import scan
 from deployments.models import Engine, Instance, LibraryFolder, Model
-from deployments.planning.reported import reported_memory
-from deployments.supervision.logs import since_start
+from deployments.planning.memory.reported import reported_memory
+from deployments.services.deployments import deployment_create, deployment_start, deployment_stop
 from gpus.models import Device, Host
 from tests.deployments.gguf_models import tiny, write_tiny
 from tests.supervision.conftest import Ticker
@@ -31,23 +31,23 @@ def test_experts_stay_in_ram_and_the_answer_is_the_independent_one(
     model = Model.objects.get(path=str(path))
     Device.objects.create(host=host, name="RPC0", kind="rpc", is_stand_in=True)
     settings = {"context": 512, "threads": 2}
-    alone = services.deployment_create(
+    alone = deployment_create(
         name="alone", strategy="independent", engine=engine, members={"model": (model, ["CPU"])}, settings=settings
     )
-    services.deployment_start(deployment=alone)
+    deployment_start(deployment=alone)
     ticker.until(lambda: Instance.objects.filter(deployment=alone, state="ready").exists(), 40)
-    services.deployment_stop(deployment=alone)
+    deployment_stop(deployment=alone)
     # Random weights say one word over and over. Nothing is split, so it is the model: a warning, and what to expect.
     assert "one token over and over" in Instance.objects.get(deployment=alone).warning
 
-    offload = services.deployment_create(
+    offload = deployment_create(
         name="offload",
         strategy="expert_offload",
         engine=engine,
         members={"model": (model, ["RPC0"])},
         settings=settings | {"n_cpu_moe": "all"},
     )
-    services.deployment_start(deployment=offload)
+    deployment_start(deployment=offload)
     ticker.until(lambda: Instance.objects.filter(deployment=offload, state="ready").exists(), 40)
 
     row = Instance.objects.get(deployment=offload)

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from django.conf import settings as django_settings
 
-from deployments import servers, services
 from deployments.models import Deployment, Engine, Instance, Model, Transition
+from deployments.services import servers
+from deployments.services.deployments import deployment_change, deployment_delete, deployment_start, deployment_stop
 from deployments.supervision import process
 from gpus.models import Host
 from omni.errors import OmniError
@@ -65,11 +66,11 @@ def test_a_real_server_is_watched_through_its_death_and_return_and_outlives_stop
         quick.until_state("ready", 60)
         assert Instance.objects.get().error == "" and Engine.objects.get().state == "ok"
         pid = real.process.pid
-        services.deployment_stop(deployment=remote)
+        deployment_stop(deployment=remote)
         quick.until_state("stopped")
-        services.deployment_start(deployment=remote)
+        deployment_start(deployment=remote)
         quick.until_state("ready")
-        services.deployment_delete(deployment=remote)
+        deployment_delete(deployment=remote)
         quick.until(lambda: not Deployment.objects.exists())
         for _ in range(3):
             quick.agent.tick()
@@ -101,7 +102,7 @@ def test_a_model_that_the_server_no_longer_offers_makes_it_unhealthy(
     quick.until_state("unhealthy")
     assert "does not offer the model org/Big-1" in Instance.objects.get().error
     quick.until(lambda: Engine.objects.get().offers == ["org/Two"])
-    services.deployment_change(deployment=Deployment.objects.get(), remote_model="org/Two")
+    deployment_change(deployment=Deployment.objects.get(), remote_model="org/Two")
     quick.until_state("ready")
 
 
@@ -136,9 +137,9 @@ def test_a_change_in_the_administration_cannot_leave_models_behind(
     other = servers.server_add(host=deployment.host, name="other", address=foreign.address)
     Deployment.objects.update(engine=other, settings={})
     with pytest.raises(OmniError, match="not said which"):
-        services.deployment_change(deployment=deployment, settings={}, extra_args=[])
+        deployment_change(deployment=deployment, settings={}, extra_args=[])
     Deployment.objects.update(remote_model="org/Big-1")
-    services.deployment_change(deployment=deployment, settings={}, extra_args=[])
+    deployment_change(deployment=deployment, settings={}, extra_args=[])
     assert not deployment.bindings.exists()
 
 
@@ -147,15 +148,15 @@ def test_a_deployment_moves_to_an_external_server_and_back(
     deployment: Deployment, model: Model, quick: Ticker, foreign: ForeignServer
 ) -> None:
     own = deployment.engine
-    services.deployment_start(deployment=deployment)
+    deployment_start(deployment=deployment)
     quick.until_state("ready")
     (record,) = own_records()
     other = servers.server_add(host=deployment.host, name="other", address=foreign.address)
-    services.deployment_change(deployment=deployment, engine=other, members={}, settings={}, remote_model="org/Big-1")
+    deployment_change(deployment=deployment, engine=other, members={}, settings={}, remote_model="org/Big-1")
     quick.until(lambda: Instance.objects.filter(address=foreign.address, state="ready").exists())
     assert process.has_ended(record) and own_records() == []
     assert Instance.objects.count() == 1 and Deployment.objects.get().state == "ready"
-    services.deployment_change(
+    deployment_change(
         deployment=deployment, engine=own, members={"model": (model, ["CPU"])},
         settings={"context": 512, "threads": 2}, remote_model="",
     )  # fmt: skip

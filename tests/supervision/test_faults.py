@@ -12,8 +12,8 @@ import pytest
 from django.core.management import call_command
 from django.test import Client
 
-from deployments import services
 from deployments.models import Deployment, Engine, Instance, Model
+from deployments.services.deployments import deployment_start, deployment_stop
 from tests.deployments.gguf_corpus import smollm2
 from tests.supervision.conftest import QUICK, Ticker, fake_plan
 
@@ -83,7 +83,7 @@ def test_the_page_says_what_is_wrong(
 ) -> None:
     code, parts = TABLE[break_it]
     break_it(deployment, tmp_path)
-    services.deployment_start(deployment=deployment)
+    deployment_start(deployment=deployment)
 
     def failed() -> bool:
         return Deployment.objects.get().state == "failed"
@@ -100,12 +100,12 @@ def test_the_page_says_what_is_wrong(
 def test_what_broke_while_it_was_stopped_is_told_by_page_list_and_status(
     deployment: Deployment, ticker: Ticker, admin: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    services.deployment_start(deployment=deployment)
+    deployment_start(deployment=deployment)
     ticker.until_state("ready")
-    services.deployment_stop(deployment=deployment)
+    deployment_stop(deployment=deployment)
     ticker.until_state("stopped")
     model_cut(deployment, tmp_path)
-    services.deployment_start(deployment=deployment)
+    deployment_start(deployment=deployment)
     ticker.until(lambda: Deployment.objects.get().state == "failed")
     call_command("status")
     listed = admin.get("/deployments/").content.decode()
@@ -127,7 +127,7 @@ def test_an_engine_that_never_works_is_given_up_and_the_page_says_why(
 ) -> None:
     mode, code, parts = STAND_INS[case]
     ticker.new_agent(plan=fake_plan(mode))
-    services.deployment_start(deployment=deployment)
+    deployment_start(deployment=deployment)
     ticker.until_state("failed")
     page = page_of(deployment, admin)
     for part in parts:
@@ -138,7 +138,7 @@ def test_an_engine_that_never_works_is_given_up_and_the_page_says_why(
 
 def test_the_first_exit_is_shown_before_it_is_given_up(deployment: Deployment, ticker: Ticker, admin: Client) -> None:
     ticker.new_agent(plan=fake_plan("exit"))
-    services.deployment_start(deployment=deployment)
+    deployment_start(deployment=deployment)
     ticker.until_state("crashed")
     assert "the weights do not like this machine" in page_of(deployment, admin)
 
@@ -150,7 +150,7 @@ def test_a_taken_port_is_passed_over(deployment: Deployment, ticker: Ticker, set
         taken.bind(("127.0.0.1", first))
         taken.listen()
         ticker.new_agent(plan=fake_plan("serve"))
-        services.deployment_start(deployment=deployment)
+        deployment_start(deployment=deployment)
         ticker.until_state("ready")
     assert first < (Instance.objects.get().port or 0) <= last
 
@@ -162,14 +162,14 @@ def test_no_free_port_is_said(deployment: Deployment, ticker: Ticker, settings: 
         port = taken.getsockname()[1]
         settings.OMNI_ENGINE_PORTS = (port, port)  # type: ignore[attr-defined]
         ticker.new_agent(plan=fake_plan("serve"))
-        services.deployment_start(deployment=deployment)
+        deployment_start(deployment=deployment)
         ticker.until_state("failed")
     assert "OMNI_ENGINE_PORTS" in page_of(deployment, admin)
 
 
 def test_a_hung_engine_is_found_and_started_anew(deployment: Deployment, ticker: Ticker) -> None:
     ticker.new_agent(plan=fake_plan("serve"))
-    services.deployment_start(deployment=deployment)
+    deployment_start(deployment=deployment)
     ticker.until_state("ready")
     first = Instance.objects.get().pid
     assert first
@@ -181,21 +181,21 @@ def test_a_hung_engine_is_found_and_started_anew(deployment: Deployment, ticker:
 
 def test_a_deaf_engine_is_killed_in_the_end(deployment: Deployment, ticker: Ticker) -> None:
     ticker.new_agent(plan=fake_plan("deaf"))
-    services.deployment_start(deployment=deployment)
+    deployment_start(deployment=deployment)
     ticker.until_state("ready")
-    services.deployment_stop(deployment=deployment)
+    deployment_stop(deployment=deployment)
     assert ticker.until_state("stopped") < QUICK.kill_s + 3
 
 
 def test_children_of_an_engine_end_with_it(deployment: Deployment, ticker: Ticker) -> None:
-    from deployments.supervision.logs import since_start
+    from deployments.instances.logs import since_start
 
     ticker.new_agent(plan=fake_plan("family"))
-    services.deployment_start(deployment=deployment)
+    deployment_start(deployment=deployment)
     ticker.until_state("ready")
     lines = since_start(Path(Instance.objects.get().log_path))
     child = next(int(line.split()[1]) for line in lines if line.startswith("child"))
-    services.deployment_stop(deployment=deployment)
+    deployment_stop(deployment=deployment)
     ticker.until_state("stopped")
 
     def gone() -> bool:

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 from chat.lanes import choices_for, find_target
-from deployments import services
-from deployments.connecting import EngineConnection, address_of
-from deployments.engines import archs
-from deployments.engines.archs import lacked, learn
+from deployments.engines.probe import archs
+from deployments.engines.probe.archs import lacked, learn
 from deployments.gateway.directory import read_table
 from deployments.gateway.routing import AUTO, choose
-from deployments.library import scan
+from deployments.instances.connecting import EngineConnection, address_of
+from deployments.library.folders import scan
 from deployments.models import Deployment, Engine, Instance, LibraryFolder, Model
-from deployments.plans import plan_deployment
+from deployments.services.deployments import deployment_create, deployment_start
+from deployments.services.plans import plan_deployment
 from gpus.models import Host
 from omni.errors import OmniError
 from tests.supervision.conftest import Ticker
@@ -84,11 +84,11 @@ def served(engine: Engine, ticker: Ticker, path: Path) -> Deployment:
     LibraryFolder.objects.get_or_create(path=str(path.parent))
     scan()
     model = Model.objects.get(path=str(path))
-    made = services.deployment_create(
+    made = deployment_create(
         name=path.stem, strategy="independent", engine=engine, members={"model": (model, ["CPU"])},
         settings={"context": 512, "threads": 2},
     )  # fmt: skip
-    services.deployment_start(deployment=made)
+    deployment_start(deployment=made)
     ticker.until(lambda: Instance.objects.filter(deployment=made, state="ready").exists(), 40)
     return made
 

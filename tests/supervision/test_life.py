@@ -17,9 +17,9 @@ from django.conf import settings as django_settings
 from django.db import close_old_connections
 from django.test import Client
 
-from deployments import services
-from deployments.in_flight import Entrance
+from deployments.instances.drain import Entrance
 from deployments.models import Deployment, Instance, Transition
+from deployments.services.deployments import deployment_change, deployment_delete, deployment_start, deployment_stop
 from deployments.supervision import process
 from deployments.supervision.stop import stop_everything
 from tests.helpers import lives
@@ -40,14 +40,14 @@ def engines() -> list[psutil.Process]:
 
 
 def test_start_and_stop_leave_one_process_and_then_none(deployment: Deployment, ticker: Ticker) -> None:
-    services.deployment_start(deployment=deployment)
+    deployment_start(deployment=deployment)
     ticker.until_state("ready")
     row = Instance.objects.get()
     (engine,) = engines()
     assert (engine.pid, row.state, row.restarts) == (row.pid, "ready", 0)
     assert engine.cmdline() == row.argv
     assert os.getsid(engine.pid) != os.getsid(0)
-    services.deployment_stop(deployment=deployment)
+    deployment_stop(deployment=deployment)
     ticker.until_state("stopped")
     assert engines() == []
     row.refresh_from_db()
@@ -59,7 +59,7 @@ def test_start_and_stop_leave_one_process_and_then_none(deployment: Deployment, 
 
 
 def test_a_new_agent_takes_over_what_runs(deployment: Deployment, ticker: Ticker) -> None:
-    services.deployment_start(deployment=deployment)
+    deployment_start(deployment=deployment)
     ticker.until_state("ready")
     before = Instance.objects.get().pid
     for _ in range(5):
@@ -71,7 +71,7 @@ def test_a_new_agent_takes_over_what_runs(deployment: Deployment, ticker: Ticker
 
 
 def test_a_killed_engine_is_started_again_and_counted(deployment: Deployment, ticker: Ticker) -> None:
-    services.deployment_start(deployment=deployment)
+    deployment_start(deployment=deployment)
     ticker.until_state("ready")
     first = Instance.objects.get().pid
     assert first
@@ -88,7 +88,7 @@ def test_crashes_at_work_on_requests_do_not_take_a_deployment_away_for_good(
     deployment: Deployment, ticker: Ticker, at_work: bool, state: str
 ) -> None:
     """Of its own crashes three in a row are enough."""
-    services.deployment_start(deployment=deployment)
+    deployment_start(deployment=deployment)
     ticker.agent.limits = replace(ticker.agent.limits, load_base_s=60.0)
     entrance = Entrance(django_settings.OMNI_HOME.doors)
     for _ in range(3):
@@ -102,7 +102,7 @@ def test_crashes_at_work_on_requests_do_not_take_a_deployment_away_for_good(
 
 
 def test_the_exit_code_of_an_engine_that_ended_while_no_agent_looked(deployment: Deployment, ticker: Ticker) -> None:
-    services.deployment_start(deployment=deployment)
+    deployment_start(deployment=deployment)
     ticker.until_state("ready")
     pid = Instance.objects.get().pid
     assert pid
@@ -116,7 +116,7 @@ def test_the_exit_code_of_an_engine_that_ended_while_no_agent_looked(deployment:
 
 
 def test_a_record_of_a_foreign_process_is_never_signalled(deployment: Deployment, ticker: Ticker) -> None:
-    services.deployment_start(deployment=deployment)
+    deployment_start(deployment=deployment)
     ticker.until_state("ready")
     record = process.read_record(django_settings.OMNI_HOME.run, Instance.objects.get().pk)
     assert record and record.ticks
@@ -161,23 +161,23 @@ def test_quick_start_and_stop_end_in_what_was_asked_last(
     running = False
     for _ in range(presses):
         running = not running
-        act = services.deployment_start if running else services.deployment_stop
+        act = deployment_start if running else deployment_stop
         act(deployment=deployment)
         for _ in range(chance.randint(0, 6)):
             ticker.agent.tick()
             time.sleep(0.05)
         assert len(engines()) <= 1
-    act = services.deployment_start if last == "running" else services.deployment_stop
+    act = deployment_start if last == "running" else deployment_stop
     act(deployment=deployment)
     ticker.until_state("ready" if last == "running" else "stopped")
     assert len(engines()) == (1 if last == "running" else 0)
 
 
 def test_changed_settings_replace_the_process(deployment: Deployment, ticker: Ticker) -> None:
-    services.deployment_start(deployment=deployment)
+    deployment_start(deployment=deployment)
     ticker.until_state("ready")
     first = Instance.objects.get().pid
-    services.deployment_change(deployment=deployment, settings={"context": 1024, "threads": 2})
+    deployment_change(deployment=deployment, settings={"context": 1024, "threads": 2})
     ticker.until(lambda: Instance.objects.get().state == "ready" and Instance.objects.get().pid != first)
     argv = engines()[0].cmdline()
     assert argv[argv.index("-c") + 1] == "1024"
@@ -185,22 +185,22 @@ def test_changed_settings_replace_the_process(deployment: Deployment, ticker: Ti
 
 
 def test_a_deleted_deployment_goes_when_its_process_is_gone(deployment: Deployment, ticker: Ticker) -> None:
-    services.deployment_start(deployment=deployment)
+    deployment_start(deployment=deployment)
     ticker.until_state("ready")
-    services.deployment_delete(deployment=deployment)
+    deployment_delete(deployment=deployment)
     ticker.until(lambda: not Deployment.objects.exists())
     assert engines() == []
 
 
 def test_a_process_whose_row_was_removed_is_ended(deployment: Deployment, ticker: Ticker) -> None:
-    services.deployment_start(deployment=deployment)
+    deployment_start(deployment=deployment)
     ticker.until_state("ready")
     Deployment.objects.all().delete()
     ticker.until(lambda: engines() == [], 5)
 
 
 def test_stop_everything_keeps_what_is_desired(deployment: Deployment, ticker: Ticker) -> None:
-    services.deployment_start(deployment=deployment)
+    deployment_start(deployment=deployment)
     ticker.until_state("ready")
     assert stop_everything("testhost", timeout_s=10) == 1
     assert engines() == []
@@ -215,7 +215,7 @@ def test_a_flood_of_log_is_kept_within_its_bound(
 ) -> None:
     monkeypatch.setattr(process, "LOG_BYTES", 1 << 20)
     ticker.new_agent(plan=fake_plan("flood"))
-    services.deployment_start(deployment=deployment)
+    deployment_start(deployment=deployment)
     ticker.until_state("ready")
     path = Path(Instance.objects.get().log_path)
     files = [path, *(path.with_name(f"{path.name}.{n}") for n in range(1, 4))]

@@ -20,11 +20,11 @@ import httpx
 import pytest
 from django.conf import settings as django_settings
 
-from deployments import services
-from deployments.connecting import EngineConnection, address_of, connect, own_key_path
-from deployments.engine_address import EngineAddress, Process, port_address, socket_address
 from deployments.gateway.connection import ask, engine_request
+from deployments.instances.address import EngineAddress, Process, port_address, socket_address
+from deployments.instances.connecting import EngineConnection, address_of, connect, own_key_path
 from deployments.models import Deployment, Engine, Instance, Model
+from deployments.services.deployments import deployment_create, deployment_start, deployment_stop
 from deployments.supervision import namespaces, process
 from deployments.supervision.observe import http_health
 from deployments.supervision.reconcile import Health
@@ -105,11 +105,11 @@ def stand_in(host: Host) -> Device:
 @pytest.fixture
 def on_stand_in(engine: Engine, model: Model, stand_in: Device, ticker: Ticker) -> Deployment:
     """A real engine that computes on a real RPC server, both ready."""
-    made = services.deployment_create(
+    made = deployment_create(
         name="apart", strategy="independent", engine=engine, members={"model": (model, ["RPC0"])},
         settings={"context": 512, "threads": 2},
     )  # fmt: skip
-    services.deployment_start(deployment=made)
+    deployment_start(deployment=made)
     ticker.until(lambda: Deployment.objects.get(pk=made.pk).state == "ready", 90)
     return made
 
@@ -158,7 +158,7 @@ def test_the_namespace_outlives_the_agent_and_its_servers_and_ends_with_the_last
     server = Instance.objects.get(device__name="RPC0")
     assert Path(f"/proc/{engine.pid}/ns/net").readlink() == Path(f"/proc/{server.pid}/ns/net").readlink()
     assert namespace
-    services.deployment_stop(deployment=on_stand_in)
+    deployment_stop(deployment=on_stand_in)
     Device.objects.update(is_present=False)
     ticker.until(lambda: not Instance.objects.exclude(pid=None).exists(), 30)
     ticker.until(lambda: not list(process.records(run)), 10)
@@ -167,7 +167,7 @@ def test_the_namespace_outlives_the_agent_and_its_servers_and_ends_with_the_last
 # --- sockets --------------------------------------------------------------------------------------
 @as_root
 def test_another_user_neither_reaches_nor_takes_an_engines_socket(deployment: Deployment, ticker: Ticker) -> None:
-    services.deployment_start(deployment=deployment)
+    deployment_start(deployment=deployment)
     ticker.until_state("ready")
     row = Instance.objects.get()
     folder = Path(row.socket).parent
@@ -188,7 +188,7 @@ def test_another_user_neither_reaches_nor_takes_an_engines_socket(deployment: De
 def on_a_port(deployment: Deployment, ticker: Ticker) -> Instance:
     """An engine that knows no sockets, ready, with a key of its own."""
     ticker.new_agent(plan=fake_plan("serve"))
-    services.deployment_start(deployment=deployment)
+    deployment_start(deployment=deployment)
     ticker.until_state("ready")
     return Instance.objects.get()
 
@@ -207,7 +207,7 @@ def test_an_engine_on_a_port_is_reached_and_has_another_key_at_every_start(
     os.kill(on_a_port.pid or 0, signal.SIGKILL)
     ticker.until(lambda: Instance.objects.get().restarts == 1 and Instance.objects.get().state == "ready", 20)
     assert own_key_path(on_a_port.pk).read_text() != first
-    services.deployment_stop(deployment=deployment)
+    deployment_stop(deployment=deployment)
     ticker.until_state("stopped")
     assert not own_key_path(on_a_port.pk).exists()
 
@@ -236,7 +236,7 @@ def test_whoever_is_on_the_port_before_the_engine_gets_neither_key_nor_prompt(
     port = free_port()
     settings.OMNI_ENGINE_PORTS = (port, port)  # type: ignore[attr-defined]
     ticker.new_agent(plan=fake_plan("late"))
-    services.deployment_start(deployment=deployment)
+    deployment_start(deployment=deployment)
     ticker.until(lambda: Instance.objects.filter(pid__isnull=False).exists(), 20)
     with squatter(port) as got:
         for _ in range(40):

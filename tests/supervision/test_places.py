@@ -9,9 +9,10 @@ from dataclasses import replace
 import pytest
 from django.test import Client
 
-from deployments import services
+from deployments.gateway.waking import deployment_wake
 from deployments.models import Deployment, Engine, Instance, Model
 from deployments.planning.plan import InstancePlan
+from deployments.services.deployments import deployment_create, deployment_start, deployment_stop
 from deployments.supervision import launch
 from deployments.supervision.places import HOLD_S
 from deployments.supervision.process import Record
@@ -42,7 +43,7 @@ def make(engine: Engine, model: Model, card: Device, ticker: Ticker, monkeypatch
     monkeypatch.setattr(launch, "start", on_cpu)
 
     def make_one(name: str, **settings: object) -> Deployment:
-        return services.deployment_create(
+        return deployment_create(
             name=name,
             strategy="independent",
             engine=engine,
@@ -61,10 +62,10 @@ def test_a_start_for_which_there_is_no_memory_beside_another_is_refused_with_its
     make: Make, ticker: Ticker, admin: Client
 ) -> None:
     first, second = make("first"), make("second")
-    services.deployment_start(deployment=first)
+    deployment_start(deployment=first)
     ticker.until(lambda: state(first) == "ready", 30)
     with pytest.raises(OmniError, match="first holds") as refused:
-        services.deployment_start(deployment=second)
+        deployment_start(deployment=second)
     assert refused.value.code == "place_taken" and "on CUDA0" in refused.value.text
     assert state(second) == "stopped"
     page = admin.post("/deployments/second/start/", headers={"HX-Request": "true"})
@@ -74,15 +75,15 @@ def test_a_start_for_which_there_is_no_memory_beside_another_is_refused_with_its
 def test_both_wanted_at_once_one_runs_and_the_other_fails_and_says_why(make: Make, ticker: Ticker) -> None:
     first, second = make("first"), make("second")
     for deployment in (first, second):
-        services.deployment_start(deployment=deployment)
+        deployment_start(deployment=deployment)
     ticker.until(lambda: sorted(map(state, (first, second))) == ["failed", "ready"], 30)
     (failed,) = Instance.objects.filter(state="failed")
     assert failed.error_code == "place_taken" and "holds" in failed.error
     (other,) = Deployment.objects.exclude(pk=failed.deployment_id)
-    services.deployment_stop(deployment=other)
+    deployment_stop(deployment=other)
     ticker.until(lambda: state(other) == "stopped", 30)
     assert failed.deployment
-    services.deployment_start(deployment=failed.deployment)
+    deployment_start(deployment=failed.deployment)
     ticker.until(lambda: state(failed.deployment) == "ready", 30)  # type: ignore[arg-type]
 
 
@@ -90,15 +91,15 @@ def test_one_that_swaps_has_the_other_unloaded_which_comes_back_when_it_is_asked
     make: Make, ticker: Ticker
 ) -> None:
     first, second = make("first", when_taken="swap"), make("second", when_taken="swap")
-    services.deployment_start(deployment=first)
+    deployment_start(deployment=first)
     ticker.until(lambda: state(first) == "ready", 30)
     began = time.monotonic()
-    services.deployment_start(deployment=second)
+    deployment_start(deployment=second)
     ticker.until(lambda: state(second) == "ready", 40)
     assert time.monotonic() - began > HOLD_S - 1
     gone = Deployment.objects.get(pk=first.pk)
     assert gone.is_unloaded and gone.state == "stopped" and gone.unloaded_why == "to make room for second"
-    services.deployment_wake(first.pk)
+    deployment_wake(first.pk)
     ticker.until(lambda: state(first) == "ready", 40)
     assert Deployment.objects.get(pk=second.pk).is_unloaded
     assert Instance.objects.filter(pid__isnull=False, deployment__isnull=False).count() == 1
@@ -108,5 +109,5 @@ def test_on_a_card_large_enough_both_run(make: Make, ticker: Ticker, card: Devic
     Device.objects.filter(pk=card.pk).update(memory_bytes=2000 * MIB)
     first, second = make("first"), make("second")
     for deployment in (first, second):
-        services.deployment_start(deployment=deployment)
+        deployment_start(deployment=deployment)
     ticker.until(lambda: state(first) == state(second) == "ready", 40)

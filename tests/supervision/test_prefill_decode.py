@@ -10,12 +10,12 @@ import stat
 import pytest
 from django.conf import settings as django_settings
 
-from deployments import services
 from deployments.gateway.directory import forget_table, read_table
 from deployments.gateway.handover_plan import HandoverReport, last_timings
 from deployments.gateway.relay import open_answer
 from deployments.gateway.routing import Passage
 from deployments.models import Engine, Instance, Model
+from deployments.services.deployments import deployment_create, deployment_start, deployment_stop
 from tests.supervision.conftest import Ticker
 
 pytestmark = [pytest.mark.real, pytest.mark.django_db(transaction=True), pytest.mark.timeout(120)]
@@ -39,14 +39,14 @@ def ask(word: str) -> tuple[HandoverReport | None, int]:
 def test_prompts_go_over_between_two_instances_that_the_agent_runs(
     engine: Engine, model: Model, ticker: Ticker
 ) -> None:
-    deployment = services.deployment_create(
+    deployment = deployment_create(
         name="pair",
         strategy="prefill_decode",
         engine=engine,
         members={"prefill": (model, ["CPU"]), "decode": (model, ["CPU"])},
         settings={"context": 2048, "parallel": 2, "threads": 2, "handover_min": 64},
     )
-    services.deployment_start(deployment=deployment)
+    deployment_start(deployment=deployment)
     ticker.until(lambda: {i.state for i in Instance.objects.all()} == {"ready"}, 40)
     folder = django_settings.OMNI_HOME.slots / "pair"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -82,6 +82,6 @@ def test_prompts_go_over_between_two_instances_that_the_agent_runs(
     report, read = ask("another " + " ".join(WORDS))
     assert report and report.header.startswith("skipped: the model's file was replaced") and read > 100
 
-    services.deployment_stop(deployment=deployment)
+    deployment_stop(deployment=deployment)
     ticker.until(lambda: {i.state for i in Instance.objects.all()} == {"stopped"})
     assert not folder.exists()

@@ -11,10 +11,10 @@ import httpx
 import pytest
 from django.conf import settings
 
-from deployments import services
-from deployments.in_flight import Entrance
+from deployments.instances.drain import Entrance
 from deployments.models import Deployment, Instance
-from deployments.supervision.pulse import PulseLimits
+from deployments.services.deployments import deployment_change, deployment_start
+from deployments.supervision.liveness import PulseLimits
 from tests.supervision.conftest import Ticker, fake_plan
 
 pytestmark = [pytest.mark.real, pytest.mark.django_db(transaction=True), pytest.mark.timeout(90)]
@@ -25,7 +25,7 @@ QUICK_PULSE = PulseLimits(every_s=0.2, idle_s=1.0, busy_s=60.0)
 def stuck(deployment: Deployment, ticker: Ticker) -> Instance:
     """Ready, and from now on nothing but /health is answered."""
     ticker.new_agent(plan=fake_plan("stuck"), pulse=QUICK_PULSE)
-    services.deployment_start(deployment=deployment)
+    deployment_start(deployment=deployment)
     ticker.until_state("ready")
     found = Instance.objects.get()
     os.kill(found.pid or 0, signal.SIGUSR1)
@@ -49,9 +49,9 @@ def test_one_that_has_work_is_given_more_time(stuck: Instance, ticker: Ticker) -
 
 
 def test_a_real_engine_answers_while_it_reads_a_long_prompt(deployment: Deployment, ticker: Ticker) -> None:
-    services.deployment_change(deployment=deployment, settings={"context": 4096, "threads": 1, "batch": 512})
+    deployment_change(deployment=deployment, settings={"context": 4096, "threads": 1, "batch": 512})
     ticker.new_agent(pulse=PulseLimits(every_s=0.1, idle_s=15.0, busy_s=15.0))
-    services.deployment_start(deployment=deployment)
+    deployment_start(deployment=deployment)
     ticker.until_state("ready", 40)
     found = Instance.objects.get()
     answered = threading.Event()

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from deployments import services
-from deployments.discovery import refresh_engine, register_engine
 from deployments.engines.ik_llama_cpp import PLACING, IkLlamaCpp
-from deployments.engines.probe import found_flavour
+from deployments.engines.probe.binary import found_flavour
 from deployments.gateway.directory import forget_table
 from deployments.gateway.relay import open_answer
 from deployments.models import Deployment, Engine, Instance, Model
+from deployments.services.deployments import deployment_create, deployment_start, deployment_stop
+from deployments.services.discovery import refresh_engine, register_engine
 from gpus.models import Host
 from tests.deployments.engine_help import help_of
 from tests.supervision.conftest import Ticker
@@ -56,7 +56,7 @@ def ik(host: Host) -> Engine:
 def deploy(ik: Engine, model: Model, strategy: str) -> Deployment:
     roles, more = STRATEGIES[strategy]
     members = {role: (model, ["CPU"]) for role in roles}
-    return services.deployment_create(
+    return deployment_create(
         name=strategy.replace("_", "-"), strategy=strategy, engine=ik, members=members, settings=SETTINGS | more
     )
 
@@ -91,7 +91,7 @@ def test_its_own_help_lists_what_was_read_in_its_source() -> None:
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_it_starts_answers_and_stops_under_supervision(strategy: str, ik: Engine, model: Model, ticker: Ticker) -> None:
     deployment = deploy(ik, model, strategy)
-    services.deployment_start(deployment=deployment)
+    deployment_start(deployment=deployment)
     ticker.until(lambda: Deployment.objects.get().state in ("ready", "failed"), 120)
     rows = {row.role: row for row in Instance.objects.all()}
     said = [Deployment.objects.get().error, *((r.role, r.error, r.log_line) for r in rows.values())]
@@ -100,6 +100,6 @@ def test_it_starts_answers_and_stops_under_supervision(strategy: str, ik: Engine
     assert text and timings["predicted_n"] > 0, (text, timings)
     if strategy == "speculative":
         assert timings.get("draft_n"), timings
-    services.deployment_stop(deployment=deployment)
+    deployment_stop(deployment=deployment)
     ticker.until(lambda: Deployment.objects.get().state == "stopped", 30)
     assert not Instance.objects.filter(pid__isnull=False).exists()

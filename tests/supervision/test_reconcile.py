@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from deployments.states import InstanceState as S
+from deployments.states import deployment_state
 from deployments.supervision.log_reading import Cause
 from deployments.supervision.reconcile import Action, Desired, Health, Limits, Memory, Observed, decide
-from deployments.supervision.states import InstanceState as S
-from deployments.supervision.states import deployment_state
 
 LIMITS = Limits()
 RUN, STOP = Desired(True, 1), Desired(False, 1)

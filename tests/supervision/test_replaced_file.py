@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from django.test import Client
 
-from deployments import services
-from deployments.library import scan
+from deployments.library.folders import scan
 from deployments.models import Engine, Instance, LibraryFolder, Model
+from deployments.services.deployments import deployment_create, deployment_start
 from gpus.models import Host
 from tests.deployments.gguf_models import tiny, write_tiny
 from tests.supervision.conftest import Ticker
@@ -24,11 +24,11 @@ def test_a_file_that_is_renamed_over_is_told_and_a_restart_takes_it(
     path = write_tiny(tmp_path / "served.gguf", tiny("llama"))
     LibraryFolder.objects.create(path=str(tmp_path))
     scan()
-    made = services.deployment_create(
+    made = deployment_create(
         name="served", strategy="independent", engine=engine,
         members={"model": (Model.objects.get(path=str(path)), ["CPU"])}, settings={"context": 512, "threads": 2},
     )  # fmt: skip
-    services.deployment_start(deployment=made)
+    deployment_start(deployment=made)
     ticker.until_state("ready", 40)
     before = Instance.objects.get()
     assert SAYS not in operator.get("/deployments/served/").content.decode()

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from django.core.management import call_command
 
-from deployments.engine_address import Process, port_address, socket_address
 from deployments.engines.llama_cpp import SOCKET_HOST
-from deployments.engines.portable_cpu import library_env
+from deployments.engines.probe.portable_cpu import library_env
+from deployments.instances.address import Process, port_address, socket_address
 from deployments.models import Deployment, Engine, Model
 from deployments.supervision.observe import http_health
 from deployments.supervision.reconcile import Health

@@ -5,8 +5,8 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from typing import Any
 
-from deployments.apply import apply, preview
 from deployments.management.base import OmniCommand, add_json, read_rig
+from deployments.rig.apply import apply, preview
 
 
 class Command(OmniCommand):

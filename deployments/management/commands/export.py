@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
-from deployments.export import rig_text
 from deployments.management.base import OmniCommand, add_json
-from deployments.rig_schema import rig_schema
+from deployments.rig.export import rig_text
+from deployments.rig.schema import rig_schema
 
 
 class Command(OmniCommand):

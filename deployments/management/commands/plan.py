@@ -8,12 +8,11 @@ from typing import Any
 
 from deployments.management.base import OmniCommand, add_json, read_rig
 from deployments.planning.plan import Plan
-from deployments.reports import plans_document
-from deployments.rig_together import plans_together
-from deployments.rig_wanted import resolve
-from deployments.runnable import runnable
-from deployments.services import get_deployment, plan_deployment
-from deployments.supervision.launch import command_text
+from deployments.rig.together import plans_together
+from deployments.rig.wanted import resolve
+from deployments.services.deployments import get_deployment, plan_deployment
+from deployments.services.reports import plans_document
+from deployments.services.runnable import command_text, runnable
 from omni.units import bytes_text, tps_text
 
 

@@ -6,10 +6,10 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
-from deployments import library
-from deployments.discovery import discover
+from deployments.library import folders
 from deployments.management.base import OmniCommand, add_json
-from deployments.reports import scan_document
+from deployments.services.discovery import discover
+from deployments.services.reports import scan_document
 from omni.units import bytes_text, count_text
 
 
@@ -22,7 +22,7 @@ class Command(OmniCommand):
 
     def run(self, **options: Any) -> None:
         paths = [path.expanduser().absolute() for path in options["paths"]]
-        report = library.scan(paths) if paths else discover().scan
+        report = folders.scan(paths) if paths else discover().scan
         if options["json"]:
             return self.say_json(scan_document(report))
         for model in report.models:

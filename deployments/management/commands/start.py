@@ -5,9 +5,9 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from typing import Any
 
-from deployments import services
 from deployments.management.base import OmniCommand, seconds
-from deployments.waiting import wait_for
+from deployments.services.deployments import deployment_start, get_deployment
+from deployments.services.waiting import wait_for
 
 
 class Command(OmniCommand):
@@ -18,8 +18,8 @@ class Command(OmniCommand):
         parser.add_argument("--wait", type=seconds, default=0.0, metavar="S", help="seconds to wait until it runs")
 
     def run(self, **options: Any) -> None:
-        deployment = services.get_deployment(options["name"])
-        services.deployment_start(deployment=deployment)
+        deployment = get_deployment(options["name"])
+        deployment_start(deployment=deployment)
         if options["wait"]:
             wait_for(deployment, "ready", options["wait"])
         self.say(f"{deployment.name} {'runs' if options['wait'] else 'is wanted running'}.")

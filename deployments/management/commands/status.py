@@ -6,7 +6,7 @@ from argparse import ArgumentParser
 from typing import Any
 
 from deployments.management.base import OmniCommand, add_json
-from deployments.reports import Document, status_document
+from deployments.services.reports import Document, status_document
 from omni.units import bytes_text
 
 

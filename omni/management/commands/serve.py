@@ -18,23 +18,22 @@ class Command(BaseCommand):
         parser.add_argument("--port", type=int, default=8000)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        from chat.generation import any_running, heal_interrupted, interrupt_all
-        from omni.asgi import admit, application, explain
+        from omni import asgi
         from omni.server import run
 
         # Answers that were streaming when the last server process ended will get no more text.
-        heal_interrupted()
+        asgi.heal_interrupted()
         # What was loaded so far stays: collections that look through all of it take longer than a page.
         gc.collect()
         gc.freeze()
         failure = run(
             options["host"],
             options["port"],
-            application=application,
-            admit=admit,
-            explain=explain,
-            busy=any_running,
-            closing=interrupt_all,
+            application=asgi.application,
+            admit=asgi.admit,
+            explain=asgi.explain,
+            busy=asgi.is_answering,
+            closing=asgi.end_answers,
         )
         if failure:
             raise CommandError(f"Cannot listen on {options['host']}:{options['port']}: {failure}.")

@@ -1,0 +1,354 @@
+"""Reads the header of a GGUF file, all its shards, and nothing else of it.
+
+Format: GGUF specification, versions 2 and 3, either byte order; split models as llama.cpp names and numbers
+their files (llama.h, llama_split_path).
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from hashlib import sha256
+from math import prod
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from deployments.formats.ggml_types import GGML_TYPES, GgmlType, unknown_type
+from deployments.formats.gguf_values import Cursor, LazyArray, LazyText
+from deployments.formats.gguf_window import Budget, GgufError, printable
+
+__all__ = ["GgufError", "GgufHeader", "LazyArray", "LazyText", "TensorInfo", "read_header", "shard_paths"]
+
+MAGIC = b"GGUF"
+DEFAULT_ALIGNMENT = 32
+MAX_ALIGNMENT = 1 << 20
+# Far above what real models have.
+MAX_KEYS, MAX_TENSORS, MAX_SHARDS = 16_384, 32_768, 1_024
+MAX_DIMENSIONS = 4  # ggml.h, GGML_MAX_DIMS
+MAX_TENSOR_BYTES = 1 << 62
+TENSOR_BYTES = 530  # about what a TensorInfo and its entry in the index take, without the name's characters
+TOKENS = "tokenizer.ggml.tokens"
+
+_SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
+
+
+class TensorInfo(NamedTuple):
+    """One tensor. `shape` is in the file's order, fastest dimension first; `offset` is absolute in its shard."""
+
+    name: str
+    ggml_type: GgmlType
+    shape: tuple[int, ...]
+    n_elements: int
+    n_bytes: int
+    offset: int
+    shard: int
+
+
+class _Form(NamedTuple):
+    """What a tensor is, whatever its name and place; a model has hundreds of tensors, and a few forms of them."""
+
+    ggml_type: GgmlType
+    shape: tuple[int, ...]
+    n_elements: int
+    n_bytes: int
+
+
+_Entry = tuple[str, _Form, int]  # name, form, offset in the data
+
+
+@dataclass(frozen=True)
+class GgufHeader:
+    """What the headers of all shards say. Long arrays are LazyArray, very long texts LazyText."""
+
+    paths: tuple[Path, ...]
+    version: int
+    big_endian: bool
+    alignment: int
+    metadata: Mapping[str, Any]
+    tensors: tuple[TensorInfo, ...]
+    file_size_bytes: int
+
+    @cached_property
+    def arch(self) -> str:
+        arch = self.metadata.get("general.architecture", "")
+        return arch if isinstance(arch, str) else ""
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self.metadata.get(key, default)
+
+    def arch_get(self, suffix: str, default: Any = None) -> Any:
+        """The value of '<architecture>.<suffix>'."""
+        return self.metadata.get(f"{self.arch}.{suffix}", default)
+
+    @cached_property
+    def n_params(self) -> int:
+        return sum(tensor.n_elements for tensor in self.tensors)
+
+    @property
+    def n_vocab(self) -> int:
+        """Tokens of the vocabulary; where the file carries none, what the architecture says."""
+        if (tokens := self.metadata.get(TOKENS)) is not None:
+            return len(tokens) if isinstance(tokens, LazyArray | list) else 0
+        size = self.arch_get("vocab_size", 0)
+        return size if isinstance(size, int) else 0
+
+    def tokens(self) -> tuple[bytes, ...]:
+        """The text of every token, as bytes: not all of them are valid UTF-8. Raises GgufError."""
+        return tuple(self._raw_tokens())
+
+    def vocab_hash(self) -> str:
+        """The same for two models exactly when their token texts are; empty without a vocabulary."""
+        return self._vocab_hash
+
+    @cached_property
+    def _vocab_hash(self) -> str:
+        if not self.metadata.get(TOKENS):
+            return ""
+        digest = sha256()
+        for token in self._raw_tokens():
+            digest.update(len(token).to_bytes(4, "little") + token)
+        return digest.hexdigest()
+
+    def _raw_tokens(self) -> Iterator[bytes]:
+        tokens = self.metadata.get(TOKENS, [])
+        if isinstance(tokens, LazyArray):
+            yield from tokens.raw_strings()
+            return
+        if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
+            raise GgufError("gguf_invalid", self.paths[0], f"{TOKENS} is not an array of texts")
+        yield from (token.encode("utf-8", "surrogateescape") for token in tokens)
+
+
+@dataclass(frozen=True)
+class _Shard:
+    path: Path
+    version: int
+    order: str
+    metadata: dict[str, Any]
+    tensors: list[TensorInfo]
+    alignment: int
+    size_bytes: int
+
+
+# --- one file -------------------------------------------------------------------------------------
+def _start(cursor: Cursor) -> tuple[int, int, int]:
+    """Magic, version, byte order and the two counts: (version, tensors, keys)."""
+    magic = cursor.raw(min(4, cursor.size))
+    if magic != MAGIC:
+        text = f"it begins with {magic!r}, not with {MAGIC!r}" if magic else "the file is empty"
+        raise cursor.fail("gguf_not_gguf", text, 0)
+    version = cursor.number(cursor.u32)
+    if version & 0xFFFF == 0:  # read in the wrong byte order: 3 becomes 0x03000000
+        cursor.byte_order = ">"
+        version = int.from_bytes(version.to_bytes(4, "little"), "big")
+    if version not in (2, 3):
+        raise cursor.fail("gguf_version", f"GGUF version {version} is not supported, only 2 and 3", 4)
+    n_tensors, n_keys = cursor.number(cursor.u64), cursor.number(cursor.u64)
+    room = cursor.size - cursor.position
+    if n_keys > MAX_KEYS or n_keys * 13 > room:
+        raise cursor.fail("gguf_invalid", f"{n_keys} metadata keys cannot be in this file", 16)
+    if n_tensors > MAX_TENSORS or n_tensors * 24 > room:
+        raise cursor.fail("gguf_invalid", f"{n_tensors} tensors cannot be in this file", 8)
+    return version, n_tensors, n_keys
+
+
+def _metadata(cursor: Cursor, count: int) -> dict[str, Any]:
+    metadata: dict[str, Any] = {}
+    for _ in range(count):
+        at = cursor.position
+        key = cursor.name("a key")
+        if key in metadata:
+            raise cursor.fail("gguf_invalid", f"the key {printable(key)!r} is there twice", at)
+        metadata[key] = cursor.keep(cursor.value(cursor.number(cursor.u32)), at)
+    return metadata
+
+
+def _alignment(cursor: Cursor, metadata: dict[str, Any]) -> int:
+    alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
+    if not isinstance(alignment, int) or not 0 < alignment <= MAX_ALIGNMENT or alignment & (alignment - 1):
+        text = f"the alignment {printable(repr(alignment))} is not a power of two up to {MAX_ALIGNMENT}"
+        raise cursor.fail("gguf_invalid", text)
+    return alignment
+
+
+def _table(cursor: Cursor, count: int) -> list[_Entry]:
+    """The entries of the table of tensors; the same bytes say the same form."""
+    forms: dict[bytes, _Form] = {}
+    entries = []
+    for _ in range(count):
+        at = cursor.position
+        name, said, offset = cursor.quick_entry(MAX_DIMENSIONS) or _entry(cursor)
+        form = forms.get(said)
+        if form is None:
+            form = forms[said] = _form(cursor, said, name, at)
+        cursor.charge(TENSOR_BYTES + len(name), at)
+        entries.append((name, form, offset))
+    return entries
+
+
+def _entry(cursor: Cursor) -> tuple[str, bytes, int]:
+    """One that does not lie whole in the window, or is not as it should be: (name, what says its form, offset)."""
+    at = cursor.position
+    name = cursor.name("a tensor's name")
+    dimensions = cursor.peek(cursor.u32)
+    if dimensions > MAX_DIMENSIONS:
+        text = f"tensor {printable(name)!r} has {dimensions} dimensions, more than {MAX_DIMENSIONS}"
+        raise cursor.fail("gguf_invalid", text, at)
+    said = cursor.raw(4 + 8 * dimensions + 4, "the header")
+    return name, said, cursor.number(cursor.u64)
+
+
+def _form(cursor: Cursor, said: bytes, name: str, at: int) -> _Form:
+    _, *extents, number = struct.unpack(f"{cursor.order}I{len(said) // 8 - 1}QI", said)
+    kind = GGML_TYPES.get(number)
+    if kind is None:
+        text, fix = unknown_type(number)
+        text = f"tensor {printable(name)!r} has the type {number}, {text}"
+        raise GgufError("gguf_type", cursor.path, text, at, fix)
+    shape = tuple(extents)
+    row = shape[0] if shape else 1
+    if row % kind.block_elements:
+        text = f"tensor {printable(name)!r} has rows of {row}, not a multiple of {kind.name}'s {kind.block_elements}"
+        raise cursor.fail("gguf_invalid", text, at)
+    n_bytes = kind.tensor_bytes(shape)
+    if n_bytes > MAX_TENSOR_BYTES:
+        raise cursor.fail("gguf_invalid", f"tensor {printable(name)!r} is too large: {shape}", at)
+    return _Form(kind, shape, prod(shape), n_bytes)
+
+
+def _placed(cursor: Cursor, entries: list[_Entry], alignment: int, shard: int) -> list[TensorInfo]:
+    """The tensors with absolute offsets. They have to follow each other, aligned, as llama.cpp demands (gguf.cpp)."""
+    start, expected, placed = _aligned(cursor.position, alignment), 0, []
+    for name, form, offset in entries:
+        n_bytes = form.n_bytes
+        if offset != expected:
+            text = f"the data of tensor {printable(name)!r} is said to be at {offset}, it has to be at {expected}"
+            raise cursor.fail("gguf_invalid", text)
+        if (missing := start + offset + n_bytes - cursor.size) > 0:
+            text = f"the data of tensor {printable(name)!r} goes {missing} bytes beyond the end: the file is truncated"
+            raise cursor.fail("gguf_truncated", text, start + offset)
+        expected += _aligned(n_bytes, alignment)
+        placed.append(TensorInfo(name, *form, start + offset, shard))
+    return placed
+
+
+def _aligned(value: int, alignment: int) -> int:
+    return -(-value // alignment) * alignment
+
+
+def _read_shard(path: Path, number: int, budget: Budget) -> _Shard:
+    with Cursor(path, budget=budget) as cursor:
+        version, n_tensors, n_keys = _start(cursor)
+        metadata = _metadata(cursor, n_keys)
+        alignment = _alignment(cursor, metadata)
+        tensors = _placed(cursor, _table(cursor, n_tensors), alignment, number)
+        return _Shard(path, version, cursor.order, metadata, tensors, alignment, cursor.size)
+
+
+# --- all shards -----------------------------------------------------------------------------------
+def shard_paths(path: Path) -> tuple[Path, ...]:
+    """All shards of the model this file belongs to, in order, whether they exist or not.
+
+    By the name; a file of such a name whose header says nothing of shards is a model by itself.
+    """
+    match = _SHARD.fullmatch(path.name)
+    if not match or not 1 <= int(match["number"]) <= (count := int(match["count"])) <= MAX_SHARDS:
+        return (path,)
+    if count > 1 and _is_whole(path):
+        return (path,)
+    return tuple(path.with_name(f"{match['stem']}-{n:05d}-of-{count:05d}.gguf") for n in range(1, count + 1))
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return False
+    return _says_nothing_of_shards(path, (found.st_size, found.st_mtime_ns, found.st_ino))
+
+
+@lru_cache(maxsize=4096)
+def _says_nothing_of_shards(path: Path, _stamp: tuple[int, int, int]) -> bool:
+    """The engine refuses a shard without these keys (llama-model-loader.cpp)."""
+    try:
+        with Cursor(path) as cursor:
+            _, _, n_keys = _start(cursor)
+            metadata = _metadata(cursor, n_keys)
+    except GgufError:
+        return False
+    return not metadata.keys() & {"split.count", "split.no"}
+
+
+def _check_complete(paths: Sequence[Path]) -> None:
+    missing = [shard.name for shard in paths if not _exists(shard)]
+    if missing and len(paths) > 1:
+        text = f"{len(missing)} of {len(paths)} shards are missing: {printable(', '.join(missing[:3]), 200)}"
+        raise GgufError("gguf_incomplete", paths[0], text, fix="Put all shards into one folder.")
+
+
+def _exists(path: Path) -> bool:
+    """False only where it is sure; a file that cannot be looked at is named when it is opened."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError):
+        return True
+    return True
+
+
+def _check_shard(shard: _Shard, number: int, shards: Sequence[_Shard]) -> None:
+    """Number, count and byte order have to be those of the set (llama-model-loader.cpp)."""
+    fix = "Put back the names the files had."
+    declared = shard.metadata.get("split.count", 1)
+    if declared != len(shards) and (number == 0 or "split.count" in shard.metadata):
+        known = printable(str(declared))
+        text = f"the name says it is one of {len(shards)} shards, the header says one of {known}"
+        raise GgufError("gguf_incomplete", shard.path, text, fix=fix)
+    own = shard.metadata.get("split.no", number)
+    if own != number:
+        text = f"the name says it is shard {number + 1}, the header says {printable(str(own))} (counted from 0)"
+        raise GgufError("gguf_incomplete", shard.path, text, fix=fix)
+    if shard.order != shards[0].order:
+        raise GgufError("gguf_incomplete", shard.path, "its byte order is not that of the first shard")
+
+
+def _all_tensors(shards: Sequence[_Shard]) -> tuple[TensorInfo, ...]:
+    tensors: dict[str, TensorInfo] = {}
+    for shard in shards:
+        for tensor in shard.tensors:
+            if tensor.name in tensors:
+                raise GgufError("gguf_invalid", shard.path, f"tensor {printable(tensor.name)!r} is there twice")
+            tensors[tensor.name] = tensor
+    declared = shards[0].metadata.get("split.tensors.count", len(tensors))
+    if len(shards) > 1 and declared != len(tensors):
+        text = f"the shards hold {len(tensors)} tensors, the first one says {printable(str(declared))}"
+        raise GgufError("gguf_incomplete", shards[0].path, text, fix="Download all shards again.")
+    return tuple(tensors.values())
+
+
+def read_header(path: str | Path) -> GgufHeader:
+    """Reads the header of a GGUF; of a split model all shards, whichever of them is named.
+
+    A key that several shards have is the first shard's. Raises GgufError with code model_missing,
+    model_unreadable, gguf_not_gguf, gguf_version, gguf_type, gguf_truncated, gguf_invalid or gguf_incomplete.
+    """
+    paths, budget = shard_paths(Path(path)), Budget()
+    _check_complete(paths)
+    shards = [_read_shard(shard, number, budget) for number, shard in enumerate(paths)]
+    metadata: dict[str, Any] = {}
+    for number, shard in enumerate(shards):
+        _check_shard(shard, number, shards)
+        metadata = shard.metadata | metadata
+    return GgufHeader(
+        paths=paths,
+        version=shards[0].version,
+        big_endian=shards[0].order == ">",
+        alignment=shards[0].alignment,
+        metadata=metadata,
+        tensors=_all_tensors(shards),
+        file_size_bytes=sum(shard.size_bytes for shard in shards),
+    )

@@ -1,0 +1,304 @@
+"""What a person and the planner want to know of a model, from its header."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from deployments.formats.ggml_types import FILE_TYPE_GUESSED, FILE_TYPES, GGML_TYPES_BY_NAME
+from deployments.formats.gguf import GgufError, GgufHeader
+from deployments.formats.gguf_window import printable
+from deployments.formats.kinds import POOLING, WITHOUT_TEXT, Kind, kind_of_gguf
+
+# Far above what models have; facts are kept for each layer, and files come from strangers.
+MAX_LAYERS, MAX_NUMBER, MAX_TEXT = 10_000, 1 << 48, 200
+MAX_HPARAMS = 256
+
+_EXPERT = re.compile(r"_(ch)?exps(\.|$)")
+# llama.cpp, llm_arch_is_recurrent.
+_RECURRENT = frozenset({"mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7"})
+# Keys that only layers with a state instead of a KV cache have.
+_STATE_KEYS = ("ssm.state_size", "ssm.conv_kernel", "shortconv.l_cache", "kda.head_dim", "wkv.head_size")
+# llama.cpp reads a sliding window of these and ignores the key in others (src/models/*.cpp, swa_type).
+_SLIDING = frozenset({
+    "afmoe", "cohere2", "cohere2moe", "deepseek4", "dflash", "dots3note", "exaone-moe", "exaone4", "gemma-embedding",
+    "gemma2", "gemma3", "gemma3n", "gemma4", "gemma4-assistant", "gpt-oss", "granite-swa", "laguna", "lfm2", "llama4",
+    "maple", "mellum", "mimo2", "modern-bert", "muse-glimmer", "olmo2", "plamo3", "spark2_5", "step35",
+})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """Sizes are bytes; widths are elements; None is what the header does not say.
+
+    `attention` is MHA, GQA, MQA, MLA, SWA, recurrent or hybrid; `n_head` and `n_head_kv` have one entry per
+    layer; `kind` is one of model_kinds.Kind; `pooling` is how an embedding is made of the tokens' vectors, empty
+    where the file does not say; `hparams` are the keys of the architecture without its prefix, as far as they are
+    numbers, short texts or lists of numbers. `basename`, `base_model` and `projector_type` tell which projector
+    belongs to which model.
+    """
+
+    name: str
+    arch: str
+    n_params: int
+    n_params_active: int
+    quant: str
+    size_bytes: int
+    n_layer: int | None = None
+    n_ctx_train: int | None = None
+    n_embd: int | None = None
+    n_ff: int | None = None
+    n_head: tuple[int, ...] = ()
+    n_head_kv: tuple[int, ...] = ()
+    head_dim_k: int | None = None
+    head_dim_v: int | None = None
+    n_expert: int = 0
+    n_expert_used: int = 0
+    n_vocab: int = 0
+    tokenizer: str = ""
+    tokenizer_pre: str = ""
+    bos_token_id: int | None = None
+    eos_token_id: int | None = None
+    add_bos: bool | None = None
+    add_eos: bool | None = None
+    has_chat_template: bool = False
+    licence: str = ""
+    attention: str = ""
+    sliding_window: int | None = None
+    n_nextn_layers: int = 0
+    kind: str = Kind.TEXT
+    pooling: str = ""
+    projection_dim: int | None = None
+    projector_type: str = ""
+    basename: str = ""
+    base_model: str = ""
+    only_ik: bool = False
+    quant_bytes: dict[str, int] = field(default_factory=dict)
+    hparams: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_projector(self) -> bool:
+        return self.kind == Kind.PROJECTOR
+
+    @property
+    def is_embedding(self) -> bool:
+        """It gives vectors or scores, and no text."""
+        return self.kind in WITHOUT_TEXT
+
+    def as_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> ModelFacts:
+        known: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in cls.__dataclass_fields__
+        }
+        return cls(**known)
+
+
+class _Reader:
+    """Values of a header in the type they have to have. Raises GgufError for any other."""
+
+    def __init__(self, header: GgufHeader) -> None:
+        self.header = header
+
+    def fail(self, key: str, value: Any, wanted: str) -> GgufError:
+        text = f"{printable(key)} is {printable(repr(value))}, not {wanted}"
+        return GgufError("gguf_invalid", self.header.paths[0], text)
+
+    def _whole(self, key: str, value: Any) -> int:
+        number = int(value) if isinstance(value, float) and value.is_integer() else value
+        if not isinstance(number, int) or not 0 <= number <= MAX_NUMBER:
+            raise self.fail(key, value, f"a whole number up to {MAX_NUMBER}")
+        return int(number)
+
+    def number(self, key: str) -> int | None:
+        value = self.header.get(key)
+        return None if value is None else self._whole(key, value)
+
+    def of_arch(self, suffix: str) -> int | None:
+        return self.number(f"{self.header.arch}.{suffix}")
+
+    def widest(self, suffix: str) -> int | None:
+        """The number, or the largest one where every layer has its own."""
+        return max(self.per_layer(suffix, 1), default=None)
+
+    def per_layer(self, suffix: str, n_layer: int) -> tuple[int, ...]:
+        """One number per layer, whether the header has one for all or a list."""
+        key = f"{self.header.arch}.{suffix}"
+        value = self.header.get(key)
+        if value is None:
+            return ()
+        if hasattr(value, "load"):
+            value = value.load()
+        if isinstance(value, list) and len(value) <= MAX_LAYERS:
+            return tuple(self._whole(key, one) for one in value)
+        return (self._whole(key, value),) * n_layer
+
+    def text(self, key: str) -> str:
+        """What it says, fit to be shown and stored; empty where it says nothing or no text."""
+        value = self.header.get(key)
+        return printable(value, MAX_TEXT) if isinstance(value, str) else ""
+
+    def flag(self, key: str) -> bool | None:
+        value = self.header.get(key)
+        return value if isinstance(value, bool) else None
+
+
+def _attention(read: _Reader, n_head: tuple[int, ...], n_head_kv: tuple[int, ...]) -> str:
+    """One word for how the KV cache grows."""
+    arch = read.header.arch
+    state = any(read.header.arch_get(key) is not None for key in _STATE_KEYS)
+    if arch in _RECURRENT or (state and not any(n_head_kv)):
+        return "recurrent"
+    if state:
+        return "hybrid"
+    if read.of_arch("attention.key_length_mla"):
+        return "MLA"
+    if _window(read):
+        return "SWA"
+    heads, kv = max(n_head, default=0), max(n_head_kv, default=0)
+    if not heads:
+        return ""
+    return "MHA" if kv in (0, heads) else "MQA" if kv == 1 else "GQA"
+
+
+def _window(read: _Reader) -> int | None:
+    """Tokens that a layer with a sliding window sees; None where the engine uses none."""
+    return (read.of_arch("attention.sliding_window") or None) if read.header.arch in _SLIDING else None
+
+
+def _active(header: GgufHeader, used: int, experts: int) -> int:
+    """Parameters that one token passes: of the experts only those that the router picks."""
+    if not experts or not used:
+        return header.n_params
+    expert_params = sum(t.n_elements for t in header.tensors if _EXPERT.search(t.name))
+    return header.n_params - expert_params + expert_params * min(used, experts) // experts
+
+
+def _bytes_by_type(header: GgufHeader) -> Counter[str]:
+    by_type: dict[str, int] = {}
+    for tensor in header.tensors:
+        name = tensor.ggml_type.name
+        by_type[name] = by_type.get(name, 0) + tensor.n_bytes
+    return Counter(by_type)
+
+
+def _quant(header: GgufHeader, by_type: Counter[str]) -> str:
+    """The quantiser's own label; where there is none, the type that most bytes have."""
+    number = header.get("general.file_type")
+    label = FILE_TYPES.get(number & ~FILE_TYPE_GUESSED) if isinstance(number, int) else None
+    return label or (by_type.most_common(1)[0][0] if by_type else "")
+
+
+def _hparams(header: GgufHeader) -> dict[str, Any]:
+    """The architecture's own keys; what JSON cannot hold is left out."""
+    prefix = f"{header.arch}."
+    found = {key.removeprefix(prefix): value for key, value in header.metadata.items() if key.startswith(prefix)}
+    plain = {printable(key): _plain(value) for key, value in list(found.items())[:MAX_HPARAMS]}
+    return {key: value for key, value in plain.items() if value is not None}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        return printable(value, MAX_TEXT)
+    if isinstance(value, list):
+        return value if all(isinstance(one, int | float) and math.isfinite(one) for one in value) else None
+    return value if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _n_layer(read: _Reader) -> int | None:
+    layers = read.of_arch("block_count")
+    if layers is not None and layers > MAX_LAYERS:
+        raise read.fail(f"{read.header.arch}.block_count", layers, f"at most {MAX_LAYERS}")
+    return layers
+
+
+def _name(read: _Reader) -> str:
+    stem = re.sub(r"-\d{5}-of-\d{5}$", "", read.header.paths[0].stem)
+    return read.text("general.name").strip() or printable(stem, MAX_TEXT)
+
+
+def _sizes(read: _Reader) -> dict[str, Any]:
+    """Layers, widths and heads. A head is as wide as the header says, or an even part of the embedding."""
+    n_layer, n_embd = _n_layer(read), read.of_arch("embedding_length")
+    n_head = read.per_layer("attention.head_count", n_layer or 1)
+    n_head_kv = read.per_layer("attention.head_count_kv", n_layer or 1) or n_head
+    heads = max(n_head, default=0)
+    head_dim = n_embd // heads if n_embd and heads else None
+    key, value = read.of_arch("attention.key_length"), read.of_arch("attention.value_length")
+    return {
+        "n_layer": n_layer,
+        "n_ctx_train": read.of_arch("context_length"),
+        "n_embd": n_embd,
+        "n_ff": read.widest("feed_forward_length"),
+        "n_head": n_head,
+        "n_head_kv": n_head_kv,
+        "head_dim_k": head_dim if key is None else key,
+        "head_dim_v": head_dim if value is None else value,
+        "attention": _attention(read, n_head, n_head_kv),
+        "sliding_window": _window(read),
+        "n_nextn_layers": read.of_arch("nextn_predict_layers") or 0,
+    }
+
+
+def _tokenizer(read: _Reader) -> dict[str, Any]:
+    return {
+        "n_vocab": read.header.n_vocab,
+        "tokenizer": read.text("tokenizer.ggml.model"),
+        "tokenizer_pre": read.text("tokenizer.ggml.pre"),
+        "bos_token_id": read.number("tokenizer.ggml.bos_token_id"),
+        "eos_token_id": read.number("tokenizer.ggml.eos_token_id"),
+        "add_bos": read.flag("tokenizer.ggml.add_bos_token"),
+        "add_eos": read.flag("tokenizer.ggml.add_eos_token"),
+        "has_chat_template": "tokenizer.chat_template" in read.header.metadata,
+    }
+
+
+def _purpose(read: _Reader) -> dict[str, Any]:
+    """What the file is for, and what it belongs to."""
+    pooling = read.of_arch("pooling_type")
+    projections = [read.number(f"clip.{part}.projection_dim") for part in ("vision", "audio")]
+    types = [read.text(f"clip.{part}projector_type") for part in ("", "vision.", "audio.")]
+    return {
+        "kind": kind_of_gguf(
+            arch=read.header.arch,
+            general_type=read.text("general.type"),
+            n_tensors=len(read.header.tensors),
+            n_vocab=read.header.n_vocab,
+            pooling=pooling,
+            has_labels=read.header.arch_get("classifier.output_labels") is not None,
+        ),
+        "pooling": POOLING[pooling] if pooling is not None and pooling < len(POOLING) else "",
+        "projection_dim": next(filter(None, projections), None),
+        "projector_type": next(filter(None, types), ""),
+        "basename": read.text("general.basename"),
+        "base_model": read.text("general.base_model.0.repo_url") or read.text("general.base_model.0.name"),
+    }
+
+
+def facts(header: GgufHeader) -> ModelFacts:
+    """Everything the header says of the model. Raises GgufError (gguf_invalid) where it makes no sense."""
+    read = _Reader(header)
+    experts, used = read.of_arch("expert_count") or 0, read.of_arch("expert_used_count") or 0
+    by_type = _bytes_by_type(header)
+    return ModelFacts(
+        name=_name(read),
+        arch=printable(header.arch, MAX_TEXT),
+        n_params=header.n_params,
+        n_params_active=_active(header, used, experts),
+        quant=_quant(header, by_type),
+        size_bytes=header.file_size_bytes,
+        n_expert=experts,
+        n_expert_used=used,
+        licence=read.text("general.license"),
+        only_ik=any(GGML_TYPES_BY_NAME[name].only_ik for name in by_type),
+        quant_bytes=dict(by_type),
+        hparams=_hparams(header),
+        **_sizes(read),
+        **_tokenizer(read),
+        **_purpose(read),
+    )

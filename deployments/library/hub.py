@@ -1,0 +1,235 @@
+"""What is asked of a Hugging Face hub. What goes wrong there becomes an OmniError with a way out."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import httpx2
+from huggingface_hub import HfApi, get_session, hf_hub_url
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.hf_api import ModelInfo, RepoSibling
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+
+from deployments.formats.gguf_window import printable
+from deployments.library import hub_client
+from deployments.library.hub_client import endpoint
+from deployments.library.hub_files import RepoFile, is_repo, is_safe_path
+from deployments.library.timeouts import NoAnswer, in_time
+from omni.errors import OmniError
+
+INFO_TIMEOUT_S = 10.0
+STREAM_TIMEOUT = httpx2.Timeout(connect=10.0, read=30.0, write=10.0, pool=10.0)
+# For the whole answer, however slowly it comes.
+INFO_DEADLINE_S = 60.0
+MOST_FILES, MOST_BYTES_OF_FILE, MOST_LICENCE = 50_000, 1 << 50, 100
+_RANGE = re.compile(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18})")
+_COMMIT = re.compile(r"[0-9a-f]{7,64}")
+_SHA256, _SHA1 = re.compile(r"([0-9a-f]{64})?"), re.compile(r"([0-9a-f]{40})?")
+
+hub_client.install()
+
+
+@dataclass(frozen=True)
+class RepoInfo:
+    """A repository at one commit. `gated` is empty, or how its owner lets people in: auto, manual."""
+
+    repo: str
+    revision: str
+    files: tuple[RepoFile, ...]
+    licence: str = ""
+    gated: str = ""
+    is_private: bool = False
+
+    @property
+    def url(self) -> str:
+        return page_url(self.repo)
+
+
+@dataclass
+class Stream:
+    """The bytes of a file from `offset` on, in pieces as they arrive."""
+
+    offset: int
+    response: httpx2.Response
+
+    def pieces(self) -> Iterator[bytes]:
+        return self.response.iter_raw()
+
+
+# --- settings -------------------------------------------------------------------------------------
+def has_token() -> bool:
+    return bool(_token())
+
+
+def _token() -> str | None:
+    return (os.environ.get("HF_TOKEN") or "").strip() or None
+
+
+def page_url(repo: str) -> str:
+    return f"{endpoint()}/{repo}"
+
+
+# --- asking ---------------------------------------------------------------------------------------
+def repo_info(repo: str, revision: str = "") -> RepoInfo:
+    """What the repository has. Raises OmniError."""
+
+    def ask() -> RepoInfo:
+        found = HfApi(endpoint=endpoint(), token=_token() or False).model_info(
+            repo, revision=revision or None, files_metadata=True, timeout=INFO_TIMEOUT_S
+        )
+        return _checked_info(repo, found)
+
+    with _told(repo, revision):
+        try:
+            return in_time(ask, f"hub {repo}", INFO_DEADLINE_S)
+        except NoAnswer:
+            text = f"{endpoint()} gave no whole answer within {INFO_DEADLINE_S:.0f} s."
+            raise OmniError("hub_unreachable", text, "Try again later.", retry=True) from None
+        except HFValidationError:
+            raise
+        except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:
+            raise _not_understood(type(error).__name__) from None
+
+
+def _checked_info(repo: str, found: ModelInfo) -> RepoInfo:
+    """What the hub says, once it is what a repository can be: names become folders, ids become addresses."""
+    siblings = found.siblings or []
+    if any(sibling.size is None for sibling in siblings):
+        text = f"{endpoint()} does not say how large its files are."
+        raise OmniError("hub_incomplete", text, "Use another hub or mirror (HF_ENDPOINT).")
+    if len(siblings) > MOST_FILES:
+        raise _not_understood(f"{len(siblings)} files")
+    name, revision = str(found.id or repo), str(found.sha or "main")
+    if not is_repo(name) or not (_COMMIT.fullmatch(revision) or revision == "main"):
+        raise _not_understood("a name or commit that is none")
+    card = found.card_data
+    licence = card.get("license") if card else ""
+    listed = ", ".join(map(str, licence)) if isinstance(licence, list) else str(licence or "")
+    return RepoInfo(
+        repo=name,
+        revision=revision,
+        files=tuple(_checked_file(sibling) for sibling in siblings if is_safe_path(str(sibling.rfilename))),
+        licence=printable(listed, MOST_LICENCE),
+        gated=str(found.gated) if found.gated in ("auto", "manual") else "manual" if found.gated else "",
+        is_private=bool(found.private),
+    )
+
+
+def _checked_file(sibling: RepoSibling) -> RepoFile:
+    sha256 = str(sibling.lfs.sha256) if sibling.lfs else ""
+    blob_id = "" if sibling.lfs else str(sibling.blob_id or "")
+    size = sibling.size
+    if not isinstance(size, int) or not 0 <= size <= MOST_BYTES_OF_FILE:
+        raise _not_understood("a size that is none")
+    if not (_SHA256.fullmatch(sha256) and _SHA1.fullmatch(blob_id)):
+        raise _not_understood("a checksum that is none")
+    return RepoFile(sibling.rfilename, size, sha256, blob_id)
+
+
+def _not_understood(what: str) -> OmniError:
+    text = f"What {endpoint()} says of the repository is not understood ({what})."
+    return OmniError("hub_incomplete", text, "Use another hub or mirror (HF_ENDPOINT).")
+
+
+@contextmanager
+def opened(repo: str, revision: str, file: RepoFile, offset: int) -> Iterator[Stream]:
+    """The file from `offset` on; a server that cannot do that begins at 0 and `Stream.offset` says so.
+
+    Raises OmniError, also while pieces are read.
+    """
+    url = hf_hub_url(repo, file.path, revision=revision, endpoint=endpoint())
+    # The client drops the token itself when the hub redirects to another host.
+    headers = build_hf_headers(token=_token() or False)
+    # One byte more than there ought to be tells that there are more.
+    limit = {hub_client.MOST_BYTES: file.size + 1}
+    if offset:
+        headers["Range"] = f"bytes={offset}-"
+    with (
+        _told(repo, revision),
+        get_session().stream(
+            "GET", url, headers=headers, timeout=STREAM_TIMEOUT, follow_redirects=True, extensions=limit
+        ) as response,
+    ):
+        if response.status_code >= 400:
+            response.read()
+            hf_raise_for_status(response)
+        yield Stream(_start(response, file, offset), response)
+
+
+def _start(response: httpx2.Response, file: RepoFile, offset: int) -> int:
+    if response.status_code == 206:
+        found = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
+        if not found or (int(found[1]), int(found[2])) != (offset, file.size):
+            raise _changed(file)
+        return offset
+    length = response.headers.get("Content-Length")
+    if length is not None and length != str(file.size):
+        raise _changed(file)
+    return 0
+
+
+def _changed(file: RepoFile) -> OmniError:
+    text = f"The hub sends {file.path} with another size than it lists."
+    return OmniError("hub_changed", text, "Look the repository up again and download it anew.")
+
+
+# --- errors ---------------------------------------------------------------------------------------
+@contextmanager
+def _told(repo: str, revision: str) -> Iterator[None]:
+    try:
+        yield
+    except OfflineModeIsEnabled:
+        fix = "Start Omni without HF_HUB_OFFLINE, or copy the files into a folder of the library."
+        raise OmniError("hub_offline", "HF_HUB_OFFLINE is set, so the hub is not asked.", fix) from None
+    except GatedRepoError:
+        raise _gated(repo) from None
+    except RepositoryNotFoundError:
+        fix = "Check the spelling." + ("" if has_token() else " A private one needs HF_TOKEN.")
+        raise OmniError("hub_not_found", f"There is no repository {repo}, or it is private.", fix) from None
+    except RevisionNotFoundError:
+        raise OmniError("hub_not_found", f"{repo} has no revision {revision}.", "Leave the revision out.") from None
+    except EntryNotFoundError:
+        fix = "Look the repository up again: its owner may have replaced the file."
+        raise OmniError("hub_not_found", f"A file of {repo} is gone from the hub.", fix) from None
+    except HFValidationError as error:
+        raise OmniError("bad_repo", f"{repo} is no repository: {error}", "Write owner/name.") from None
+    except HfHubHTTPError as error:
+        raise _refused(repo, error) from None
+    except httpx2.TooManyRedirects:
+        text = f"{endpoint()} sends from one address to the next without end."
+        raise OmniError("hub_redirect", text, "Use another hub or mirror (HF_ENDPOINT).") from None
+    except (httpx2.RequestError, httpx2.InvalidURL, ConnectionError, TimeoutError) as error:
+        text = f"{endpoint()} cannot be reached ({str(error) or type(error).__name__})."
+        raise OmniError("hub_unreachable", text, "Check the network, then try again.", retry=True) from None
+
+
+def _gated(repo: str) -> OmniError:
+    if has_token():
+        fix = f"Accept its terms at {page_url(repo)} with the account that HF_TOKEN belongs to, then try again."
+    else:
+        fix = f"Accept its terms at {page_url(repo)}, make a token there and start Omni with HF_TOKEN set to it."
+    return OmniError("hub_gated", f"{repo} is gated: its owner wants to know who downloads it.", fix)
+
+
+def _refused(repo: str, error: HfHubHTTPError) -> OmniError:
+    status = error.response.status_code if error.response is not None else 0
+    if status == 401:
+        return OmniError("hub_token", "The hub does not take the token.", "Set HF_TOKEN to one that is still valid.")
+    if status == 429:
+        text = "The hub has had too many requests from here."
+        return OmniError("hub_busy", text, "Wait a few minutes, then try again.", retry=True)
+    if status >= 500:
+        return OmniError("hub_busy", f"The hub answers with error {status}.", "Try again in a while.", retry=True)
+    return OmniError("hub_refused", f"The hub refuses {repo} (status {status}).", f"Look at {page_url(repo)}.")

@@ -1,0 +1,84 @@
+"""The agent's care for the library: fetches what is wanted, and notices what changes in the folders."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+from django.db import close_old_connections, connections
+
+from deployments.announce import downloads_changed
+from deployments.library.fetching import Fetching, remove_parts
+from deployments.library.watch import LibraryWatch
+from deployments.models import Download
+from gpus.models import Host
+
+log = logging.getLogger(__name__)
+
+MAX_AT_A_TIME = 2
+WATCH_EVERY_S = 10.0
+WATCH_AGAIN_S = 4.0  # while something is on the move
+# A folder that takes long to look through is looked at less often: at most this part of the time goes into it,
+# and never so seldom that a person would think that nobody looks.
+WATCH_REST, WATCH_AT_LEAST_EVERY_S = 20, 120.0
+
+
+def pause_s(took_s: float, is_unsettled: bool) -> float:
+    """How long to rest after a look that took so long."""
+    wanted = WATCH_AGAIN_S if is_unsettled else WATCH_EVERY_S
+    return min(max(wanted, took_s * WATCH_REST), WATCH_AT_LEAST_EVERY_S)
+
+
+class LibraryKeeper:
+    """Level-triggered: each tick compares the rows with what runs here, so that a restart simply goes on."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.watch = LibraryWatch()
+        self.threads: dict[int, tuple[threading.Thread, str]] = {}
+        self.next_watch = 0.0
+        self.is_ending = threading.Event()
+
+    def tick(self) -> None:
+        self.tend_downloads()
+        if time.monotonic() >= self.next_watch:
+            began = time.monotonic()
+            # Even when the check fails the next one is not at once.
+            self.next_watch = began + WATCH_EVERY_S
+            self.watch.check()
+            took_s = time.monotonic() - began
+            self.next_watch = began + took_s + pause_s(took_s, self.watch.is_unsettled)
+
+    def tend_downloads(self) -> None:
+        self.threads = {pk: entry for pk, entry in self.threads.items() if entry[0].is_alive()}
+        rows = Download.objects.filter(host=self.host)
+        for row in rows.filter(state=Download.State.CANCELLED, is_swept=False).exclude(pk__in=self.threads):
+            remove_parts(row)
+            rows.filter(pk=row.pk).update(is_swept=True, done_bytes=0)
+            downloads_changed()
+        for row in rows.filter(state__in=Download.WANTED).exclude(pk__in=self.threads).order_by("created_at", "pk"):
+            # Two of one repository may want the same projector: they take turns.
+            if len(self.threads) < MAX_AT_A_TIME and row.folder not in {folder for _, folder in self.threads.values()}:
+                self._start(row)
+
+    def _start(self, row: Download) -> None:
+        fetching = Fetching(row, self.is_ending.is_set)
+
+        def run() -> None:
+            try:
+                fetching.run()
+            finally:
+                connections.close_all()
+
+        thread = threading.Thread(target=run, name=f"download-{row.pk}", daemon=True)
+        self.threads[row.pk] = (thread, row.folder)
+        thread.start()
+
+    def end(self, timeout_s: float = 2.0) -> None:
+        """Downloads stop where they are; the rows stay as they are, so the next agent goes on."""
+        self.is_ending.set()
+        deadline = time.monotonic() + timeout_s
+        for thread, _ in self.threads.values():
+            thread.join(max(0.0, deadline - time.monotonic()))
+        close_old_connections()

@@ -1,0 +1,105 @@
+"""Fills a Model row from what the headers of its files say, or with why it cannot be used. Saves nothing."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from deployments.formats.folder_facts import folder_facts
+from deployments.formats.gguf import GgufError, GgufHeader, read_header
+from deployments.formats.gguf_window import printable
+from deployments.formats.model_facts import MAX_LAYERS, ModelFacts, facts
+from deployments.formats.model_folder import CONFIG, read_folder
+from deployments.formats.safetensors import FolderError
+from deployments.library.model_files import Mark, files_of, mark_of
+from deployments.library.walk import is_folder
+from deployments.models import Model
+from deployments.planning.from_folder import folder_shape
+from deployments.planning.from_header import model_shape
+from deployments.planning.vocabulary import VocabFacts, vocab_facts
+
+# Raise it when what is kept of a file changes: every row is then filled again by the next scan.
+READ_VERSION = 2
+POSITIVE_INTEGER_MAX = 2**31 - 1
+# What code that trusts numbers raises on a header that was made to mislead it.
+CONTRADICTIONS = (TypeError, ValueError, ArithmeticError, MemoryError, LookupError, AttributeError, RecursionError)
+
+
+def describe_file(model: Model, path: Path, known: Mark | None = None) -> Model:
+    """Fills the row from the headers, or with why it cannot be used. Not saved."""
+    mark = mark_of(path, known)
+    (model.modified_ns, model.size_bytes), model.fingerprint = mark.stamp, mark.fingerprint
+    model.shards, model.format = file_texts(path), format_of(path)
+    model.read_version = READ_VERSION
+    try:
+        (_describe_folder if model.is_folder else _describe_gguf)(model, path)
+    except (GgufError, FolderError) as error:
+        broken = error.code not in ("gguf_incomplete", "folder_incomplete")
+        model.state = Model.State.BROKEN if broken else Model.State.INCOMPLETE
+        model.error = str(error)
+    return model
+
+
+def format_of(path: Path) -> str:
+    return Model.Format.FOLDER if is_folder(path) else Model.Format.GGUF
+
+
+def file_texts(path: Path) -> list[str]:
+    return [str(file) for file in files_of(path)]
+
+
+# --- GGUF -----------------------------------------------------------------------------------------
+def _describe_gguf(model: Model, path: Path) -> None:
+    header = read_header(path)
+    _check_byte_order(header, path)
+    _check_layers(header, path)
+    try:
+        known, shape, vocab = facts(header), model_shape(header), vocab_facts(header)
+    except CONTRADICTIONS as error:
+        text = f"the header contradicts itself ({printable(str(error), 200)})"
+        raise GgufError("gguf_invalid", path, text) from None
+    _describe(model, known)
+    model.shape, model.vocab = shape.to_dict(), vocab.to_dict()
+
+
+def _check_byte_order(header: GgufHeader, path: Path) -> None:
+    """Engines read numbers as they lie in memory."""
+    if header.big_endian == (sys.byteorder == "big"):
+        return
+    order = "big-endian" if header.big_endian else "little-endian"
+    text = f"it is {order}, for another kind of machine; engines on this one do not load it"
+    raise GgufError("gguf_byte_order", path, text, fix=f"Download the {sys.byteorder}-endian file of this model.")
+
+
+def _check_layers(header: GgufHeader, path: Path) -> None:
+    """Facts are kept for each layer, and files come from strangers."""
+    layers = header.arch_get("block_count", 0)
+    if not isinstance(layers, int) or not 0 <= layers <= MAX_LAYERS:
+        raise GgufError("gguf_invalid", path, f"it claims to have {printable(str(layers), 40)} layers")
+
+
+# --- folders --------------------------------------------------------------------------------------
+def _describe_folder(model: Model, path: Path) -> None:
+    header = read_folder(path)
+    try:
+        known, shape = folder_facts(header), folder_shape(header)
+    except CONTRADICTIONS as error:
+        text = f"it contradicts itself ({printable(str(error), 200)})"
+        raise FolderError("folder_invalid", path / CONFIG, text) from None
+    # Its tokenizer is not read, so nothing is known to draft for it.
+    model.shape, model.vocab = shape.to_dict(), VocabFacts(n_vocab=known.n_vocab).to_dict()
+    _describe(model, known)
+
+
+# --- both -----------------------------------------------------------------------------------------
+def _describe(model: Model, known: ModelFacts) -> None:
+    model.state, model.error = Model.State.OK, ""
+    model.title, model.arch, model.quant = known.name[:200], known.arch[:60], known.quant[:40]
+    model.kind = str(known.kind)
+    model.n_params = known.n_params
+    model.n_layer, model.n_ctx_train = _positive(known.n_layer), _positive(known.n_ctx_train)
+    model.facts = known.as_dict()
+
+
+def _positive(value: int | None) -> int | None:
+    return value if isinstance(value, int) and 0 <= value <= POSITIVE_INTEGER_MAX else None

@@ -1,0 +1,337 @@
+"""What a model takes on each device, in bytes: weights, KV cache, compute buffers and the rest.
+
+Weights and KV are sums over the header's tensors, compute buffers come from the engine's own allocator run on
+sizes (compute.py). Sources in llama.cpp: src/llama-model.cpp (load_tensors), src/llama-context.cpp
+(output_reserve, sched_reserve), src/llama-kv-cache.cpp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from deployments.planning.architecture import ModelShape
+from deployments.planning.kv import Cells, cells, layer_kv_bytes, state_bytes, widest_values
+from deployments.planning.memory.compute import Places, compute_bytes, draft_compute_bytes
+from deployments.planning.memory.filling import filling_bytes
+from deployments.planning.memory.folder import folder_compute, folder_kv, folder_weights
+from deployments.planning.memory.graph import Batch
+from deployments.planning.memory.nextn import draft_kv, kept_states
+from deployments.planning.memory.placement import CPU, Placement, layer_places
+from deployments.planning.memory.settings import MemorySettings, memory_settings
+from deployments.planning.memory.tensor_parallel import kv_pieces, rotations
+from deployments.planning.memory.weights import (
+    HostWeights,
+    output_bytes,
+    row_split_weights,
+    tensor_parallel_weights,
+    weights,
+)
+from deployments.planning.plan import DeviceFacts, DeviceUse
+from deployments.planning.repacking import Kernels
+
+__all__ = ["MemorySettings", "MemoryUse", "combined", "memory_settings", "memory_use"]
+
+MIB = 1 << 20
+# Driver context, kernels and cuBLAS workspaces of one process on one CUDA device. They are in no buffer that
+# the engine counts (common/fit.cpp shows them as "unaccounted" and leaves 1024 MiB free for them and others).
+CUDA_CONTEXT_BYTES = 512 * MIB
+VULKAN_CONTEXT_BYTES = 128 * MIB
+CONTEXT_BYTES = {"cuda": CUDA_CONTEXT_BYTES, "vulkan": VULKAN_CONTEXT_BYTES}
+# A vision projector's file is loaded as it is; the rest is its graph for one image (tools/mtmd/clip.cpp).
+PROJECTOR_COMPUTE_BYTES = 512 * MIB
+PIPELINING_KINDS = frozenset({"cuda"})
+# Their drivers give memory on the host that they reach faster: weights of the host go there, or stay mapped, and
+# nothing is rearranged (src/llama-model.cpp, make_cpu_buft_list).
+HOST_BUFFER_KINDS = frozenset({"cuda", "vulkan"})
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """One DeviceUse per device, the host ("CPU") last."""
+
+    devices: tuple[DeviceUse, ...]
+    # Of the host's weights: the part of the file that it maps, from its first to its last plain tensor, holes
+    # included, and what it keeps rearranged beside.
+    mapped_bytes: int = 0
+    repacked_bytes: int = 0
+    locked_bytes: int = 0
+    placement: Placement = field(default=Placement((), 0), repr=False)
+
+    @property
+    def host(self) -> DeviceUse:
+        return self.devices[-1]
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(use.needed_bytes for use in self.devices)
+
+    def of(self, name: str) -> DeviceUse:
+        """Raises KeyError."""
+        return {use.name: use for use in self.devices}[name]
+
+
+def working_devices(devices: Sequence[DeviceFacts], settings: MemorySettings) -> tuple[DeviceFacts, ...]:
+    """The devices that get something: without the host, and only one for split mode none."""
+    cards = tuple(device for device in devices if device.kind != "cpu")
+    if settings.split_mode == "none" and cards:
+        return (cards[min(settings.main_gpu, len(cards) - 1)],)
+    return cards
+
+
+def shares(devices: Sequence[DeviceFacts], settings: MemorySettings) -> tuple[float, ...]:
+    """Of each device: the tensor split, else its free memory, else even."""
+    if settings.split_mode == "none" or len(devices) == 1:
+        return (1.0,) * len(devices)
+    if settings.tensor_split and any(settings.tensor_split):
+        given = settings.tensor_split[: len(devices)]
+        return given + (0.0,) * (len(devices) - len(given))
+    free = [float(device.free_bytes or device.total_bytes or 0) for device in devices]
+    return tuple(free) if all(free) else (1.0,) * len(devices)
+
+
+def place(model: ModelShape, devices: Sequence[DeviceFacts], settings: MemorySettings) -> Placement:
+    """Where everything goes; `devices` are those of working_devices."""
+    layers = layer_places(model.n_layer, shares(devices, settings), settings.gpu_layers)
+    names = tuple(device.name for device in devices)
+    return Placement(layers, len(devices), names, settings.overrides, settings.n_cpu_moe, settings.cpu_moe)
+
+
+def memory_use(
+    model: ModelShape,
+    devices: Sequence[DeviceFacts],
+    settings: MemorySettings,
+    compute: Sequence[int] | None = None,
+) -> MemoryUse:
+    """Bytes on each device and on the host. Pure: the same arguments always give the same figures.
+
+    `compute` gives the compute buffers of the devices and the host where they are known.
+    """
+    working = working_devices(devices, settings)
+    host = next((device for device in devices if device.kind == "cpu"), DeviceFacts(CPU))
+    if model.is_folder:
+        return _folder_use(model, working, host, settings, compute)
+    if settings.split_mode == "tensor" and len(working) > 1:
+        return _tensor_parallel_use(model, working, host, settings, compute)
+    placement = place(model, working, settings)
+    kernels = kernels_used(working, settings)
+    held = weights(model, placement, kernels=kernels, load_nextn=settings.load_nextn)
+    if settings.split_mode == "row" and len(working) > 1:
+        held.devices = row_split_weights(model, placement, shares(working, settings), load_nextn=settings.load_nextn)
+    sizes = _Sizes(
+        [*held.devices, _host_bytes(held.host, settings)],
+        _kv(model, placement, settings),
+        list(compute) if compute else _compute(model, working, placement, settings),
+        _other(model, working, settings),
+    )
+    return _result(sizes, (*working, host), held.host, placement, settings)
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """Bytes of each device in order, the host last."""
+
+    weights: list[int]
+    kv: list[int]
+    compute: list[int]
+    other: list[int]
+
+
+def _result(
+    sizes: _Sizes,
+    facts: Sequence[DeviceFacts],
+    host: HostWeights,
+    placement: Placement,
+    settings: MemorySettings,
+) -> MemoryUse:
+    columns = zip(facts, sizes.weights, sizes.kv, sizes.compute, sizes.other, strict=True)
+    uses = tuple(DeviceUse(device.name, device.total_bytes, *column) for device, *column in columns)
+    mapped = host.mapped if settings.mmap else 0
+    spare = 0 if settings.mlock else max(mapped - host.plain, 0)
+    uses = (*uses[:-1], replace(uses[-1], reclaimable_bytes=spare))
+    locked = (mapped or host.plain) if settings.mlock else 0
+    return MemoryUse(uses, mapped, host.repacked, locked, placement)
+
+
+def kernels_used(devices: Sequence[DeviceFacts], settings: MemorySettings) -> Kernels:
+    """What decides which weights the host rearranges."""
+    has_host_buffer = any(device.kind in HOST_BUFFER_KINDS for device in devices) and not settings.no_host
+    return settings.kernels if settings.repack and not has_host_buffer else Kernels.PLAIN
+
+
+def _host_bytes(held: HostWeights, settings: MemorySettings) -> int:
+    return (held.mapped if settings.mmap else held.plain) + held.repacked
+
+
+def _folder_use(
+    model: ModelShape,
+    working: Sequence[DeviceFacts],
+    host: DeviceFacts,
+    settings: MemorySettings,
+    compute: Sequence[int] | None,
+) -> MemoryUse:
+    """Engines that load folders hold all of the model in memory, on cards nothing of it on the host."""
+    is_cut = settings.split_mode == "tensor" and len(working) > 1
+    cut = shares(working, replace(settings, tensor_split=settings.tensor_split or (1.0,) * len(working)))
+    ranks = cut if is_cut else ()
+    placement = place(model, working[:1] if is_cut else working, settings)
+    kv = folder_kv(model, settings, ranks) if is_cut else _kv(model, placement, settings)
+    held = folder_weights(model, placement, ranks)
+    needed = list(compute) if compute else folder_compute(model, placement, settings, ranks)
+    other = [CONTEXT_BYTES.get(device.kind, 0) for device in working] + [0]
+    return _result(_Sizes(held, kv, needed, other), (*working, host), HostWeights(held[-1]), placement, settings)
+
+
+def _tensor_parallel_use(
+    model: ModelShape,
+    working: Sequence[DeviceFacts],
+    host: DeviceFacts,
+    settings: MemorySettings,
+    compute: Sequence[int] | None,
+) -> MemoryUse:
+    """Every device takes part in every layer; to the engine they are one device (ggml-backend-meta.cpp)."""
+    cut = settings.tensor_split or (0.0,) * len(working)
+    cut = cut[: len(working)] + (0.0,) * (len(working) - len(cut))
+    one = place(model, working[:1], settings)
+    held = weights(model, one, kernels=kernels_used(working, settings), load_nextn=settings.load_nextn)
+    offloaded = [index for index in range(model.n_layer - model.n_nextn) if one.layers[index] == 0]
+    compute = compute or _compute(model, working[:1], one, settings)
+    kv, kv_host = _tensor_parallel_kv(model, offloaded, cut, settings), _kv(model, one, settings)[-1]
+    sizes = _Sizes(
+        tensor_parallel_weights(model, offloaded, cut, with_output=one.output == 0)
+        + [_host_bytes(held.host, settings)],
+        [*kv, kv_host],
+        [compute[0]] * len(working) + [compute[-1]],
+        _other(model, working, settings),
+    )
+    return _result(sizes, (*working, host), held.host, one, settings)
+
+
+def _tensor_parallel_kv(
+    model: ModelShape, offloaded: Sequence[int], cut: tuple[float, ...], settings: MemorySettings
+) -> list[int]:
+    sizes, count, turns = [0] * len(cut), context_cells(model, settings), rotations(model, len(cut))
+    if not settings.offload_kqv:
+        return sizes
+    for index in offloaded:
+        kind = model.kind_of(index)
+        whole = sum(layer_kv_bytes(model, kind, count, settings.type_k, settings.type_v))
+        whole += state_bytes(kind, settings.parallel, kept_states(model, settings))
+        (width, _), parts = kv_pieces(kind, cut, turns[index])
+        for device, part in enumerate(parts):
+            sizes[device] += whole * part // width if width else whole
+    return sizes
+
+
+def _kv(model: ModelShape, placement: Placement, settings: MemorySettings) -> list[int]:
+    per_kind = _kv_of_kinds(model, settings)
+    sizes = [0] * (placement.host + 1)
+    for index in model.layers_with_memory:
+        device = placement.layers[index] if settings.offload_kqv else placement.host
+        sizes[device] += per_kind[model.layers[index].kind]
+    drafting = draft_kv(model, placement, settings, context_cells(model, settings))
+    return [one + other for one, other in zip(sizes, drafting, strict=True)]
+
+
+def _kv_of_kinds(model: ModelShape, settings: MemorySettings) -> list[int]:
+    """KV cache or states of one layer of each kind."""
+    count = context_cells(model, settings)
+    widest = widest_values(model) if not settings.flash and not model.is_mla else None
+    return [
+        sum(layer_kv_bytes(model, kind, count, settings.type_k, settings.type_v, widest))
+        + state_bytes(kind, settings.parallel, kept_states(model, settings))
+        for kind in model.kinds
+    ]
+
+
+def offloaded_layer_bytes(model: ModelShape, settings: MemorySettings) -> list[int]:
+    """Weights and KV that each offloaded layer takes on its device, the output last."""
+    count = model.n_layer + 1 if settings.gpu_layers is None else min(settings.gpu_layers, model.n_layer + 1)
+    first = model.n_layer + 1 - count
+    kv = _kv_of_kinds(model, settings)
+    sizes = []
+    for index in range(first, model.n_layer):
+        kind = model.kind_of(index)
+        lifted = settings.cpu_moe or index < settings.n_cpu_moe
+        held = kind.n_bytes - (kind.expert_bytes if lifted else 0)
+        sizes.append(held + (kv[model.layers[index].kind] if settings.offload_kqv else 0))
+    return [*sizes, output_bytes(model)] if count else []
+
+
+def context_cells(model: ModelShape, settings: MemorySettings) -> Cells:
+    return cells(
+        model,
+        settings.context,
+        settings.parallel,
+        unified=settings.kv_unified,
+        ubatch=settings.micro_batch,
+        swa_full=settings.swa_full,
+    )
+
+
+def _compute(
+    model: ModelShape, devices: Sequence[DeviceFacts], placement: Placement, settings: MemorySettings
+) -> list[int]:
+    sequences = max(settings.parallel, 1)
+    tokens = -(-settings.micro_batch // sequences) * sequences
+    batch = Batch(
+        tokens=tokens,
+        sequences=sequences,
+        outputs=min(tokens, sequences),
+        cells=context_cells(model, settings),
+        flash=settings.flash,
+        type_k=settings.type_k,
+        type_v=settings.type_v,
+        offload_kqv=settings.offload_kqv,
+        v_transposed=not settings.flash,
+    )
+    kinds = tuple(device.kind for device in devices)
+    places = Places(kinds, is_pipelined(model, devices, settings), settings.op_offload)
+    sizes = compute_bytes(model, placement, batch, places, flash_is_certain=settings.flash_attention is not None)
+    if not settings.load_nextn or not model.n_nextn:
+        return sizes
+    drafting = draft_compute_bytes(model, placement, batch, places)
+    return [one + other for one, other in zip(sizes, drafting, strict=True)]
+
+
+def is_pipelined(model: ModelShape, devices: Sequence[DeviceFacts], settings: MemorySettings) -> bool:
+    """Several micro-batches at once on several cards (llama-context.cpp, constructor)."""
+    return (
+        len(devices) > 1
+        and (settings.gpu_layers is None or settings.gpu_layers > model.n_layer)
+        and settings.split_mode == "layer"
+        and settings.offload_kqv
+        and not (settings.overrides or settings.cpu_moe or settings.n_cpu_moe)
+        and all(device.kind in PIPELINING_KINDS for device in devices)
+    )
+
+
+def _other(model: ModelShape, devices: Sequence[DeviceFacts], settings: MemorySettings) -> list[int]:
+    """Contexts of drivers, a vision projector on the first device; on the host the logits (output_reserve) and
+    what fills up with use: prompts seen before and states to go back to."""
+    sizes = [CONTEXT_BYTES.get(device.kind, 0) for device in devices]
+    logits = model.n_vocab * 4 * max(settings.parallel, 1)
+    # Beside the logits: filtered ones, probabilities and candidates.
+    logits *= 4 if settings.backend_sampling else 1
+    contexts = 2 if settings.load_nextn else 1
+    sizes.append(logits * contexts + filling_bytes(model, settings))
+    if settings.projector_bytes:
+        sizes[0] += settings.projector_bytes + PROJECTOR_COMPUTE_BYTES
+    return sizes
+
+
+def combined(*uses: MemoryUse) -> tuple[DeviceUse, ...]:
+    """What several models take together, by device, the host last: a target and its draft, a model and its twin."""
+    total: dict[str, DeviceUse] = {}
+    for use in (*(each for one in uses for each in one.devices[:-1]), *(one.host for one in uses)):
+        old = total.get(use.name, DeviceUse(use.name, use.total_bytes))
+        total[use.name] = DeviceUse(
+            use.name,
+            use.total_bytes if old.total_bytes is None else old.total_bytes,
+            old.weights_bytes + use.weights_bytes,
+            old.kv_bytes + use.kv_bytes,
+            old.compute_bytes + use.compute_bytes,
+            old.other_bytes + use.other_bytes,
+            reclaimable_bytes=old.reclaimable_bytes + use.reclaimable_bytes,
+        )
+    return tuple(total.values())

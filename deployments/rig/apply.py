@@ -1,0 +1,159 @@
+"""Makes what a rig file says, all of it or nothing, or only says what that would change."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import transaction
+
+from deployments.announce import library_changed
+from deployments.models import Deployment, Engine, Model, Route
+from deployments.planning.plan import Verdict
+from deployments.rig.export import placed, rig_text
+from deployments.rig.together import not_together
+from deployments.rig.wanted import Wanted, is_remote, remote_model, resolve
+from deployments.rig.words import Problem, RigDeployment, RigError, RigRoute
+from deployments.services.deployments import deployment_change, deployment_create, deployment_start
+from deployments.services.discovery import local_host, local_host_name
+from gpus.discovery import discover_devices
+from gpus.models import Host
+from omni.errors import OmniError
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One sentence for each change, and the exported rig before and after as a unified diff."""
+
+    changes: list[str]
+    diff: str
+    # Of the file and what it changes: whoever agrees to an outcome names it by this.
+    digest: str
+    # What the file asks for that cannot all be at the same time.
+    warnings: tuple[str, ...] = ()
+
+
+def apply(text: str, *, user: Any = None, start: bool = False, expected: str = "") -> Outcome:
+    """Makes engines, models, deployments and routes as the file says; what it leaves out stays as it is.
+
+    `expected` is the digest of the outcome that somebody agreed to. Raises RigError, or OmniError (changed_meanwhile)
+    when it would be another one; then nothing is changed.
+    """
+    wanted = resolve(text, user)
+    with transaction.atomic():
+        outcome = _made(wanted, user, start)
+        if expected and outcome.digest != expected:
+            said = "The file or the rig is another than when the changes were shown."
+            raise OmniError("changed_meanwhile", said, "Look at what it would change now. Nothing was changed.")
+    return outcome
+
+
+def preview(text: str, *, user: Any = None, start: bool = False) -> Outcome:
+    """What apply() would change, found out by doing it and taking it back. Raises RigError."""
+    was_looked_at = Host.objects.filter(name=local_host_name(), devices__isnull=False).exists()
+    # Programs are asked before the transaction, which keeps everybody else from writing.
+    wanted = resolve(text, user) if was_looked_at else None
+    with transaction.atomic():
+        if wanted is None:
+            discover_devices(local_host())
+        outcome = _made(wanted or resolve(text, user), user, start)
+        transaction.set_rollback(True)
+    return outcome
+
+
+def _made(wanted: Wanted, user: Any, start: bool) -> Outcome:
+    if refused := list(_refused_strategies(wanted)):
+        raise RigError(refused)
+    before = rig_text(wanted.host)
+    changes: list[str] = []
+    for engine in wanted.rig.engines:
+        changes += _saved("engine", wanted.engines[engine.name], ("path", "flavour"))
+    for model in wanted.rig.models:
+        changes += _saved("model", wanted.models[model.name], ("name", "path"))
+    for entry in wanted.rig.deployments:
+        changes += _apply_deployment(wanted, entry, user, start)
+    for route in wanted.rig.routes:
+        changes += _apply_route(route)
+    if changes:
+        transaction.on_commit(library_changed)
+    digest = hashlib.sha256(json.dumps([wanted.text, changes]).encode()).hexdigest()
+    warnings = tuple(crowd.text for crowd in not_together(wanted))
+    return Outcome(changes, _diff(before, rig_text(wanted.host)), digest, warnings)
+
+
+def _diff(before: str, after: str) -> str:
+    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), "rig now", "rig after", lineterm="")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _refused_strategies(wanted: Wanted) -> Iterator[Problem]:
+    """Unlike devices that may yet become free, an external server will never take a strategy."""
+    for entry in wanted.rig.deployments:
+        if is_remote(wanted, entry) and wanted.plans[entry.name].verdict == Verdict.NOT_VIABLE:
+            (reason,) = wanted.plans[entry.name].reasons
+            yield Problem(entry.line("strategy"), f"{reason.text} {reason.fix}")
+
+
+def _saved(kind: str, row: Engine | Model, keys: tuple[str, ...]) -> list[str]:
+    before = type(row).objects.filter(pk=row.pk).values(*keys).first() if row.pk else None
+    row.save()
+    if before is None:
+        return [f"{kind} {row.name} added"]
+    changed = [f"{key} {before[key]} → {getattr(row, key)}" for key in keys if before[key] != getattr(row, key)]
+    return [f"{kind} {row.name} changed: {', '.join(changed)}"] if changed else []
+
+
+def _apply_deployment(wanted: Wanted, entry: RigDeployment, user: Any, start: bool) -> list[str]:
+    found = Deployment.objects.filter(name=entry.name).first()
+    engine = wanted.engine(entry) if entry.engine or found is None else found.engine
+    values: dict[str, Any] = {
+        "strategy": entry.strategy,
+        "engine": engine,
+        "members": wanted.members(entry, engine),
+        "remote_model": remote_model(entry, engine),
+        "settings": entry.settings,
+        "extra_args": list(entry.extra_args),
+    }
+    if found is None:
+        found = deployment_create(name=entry.name, user=user, **values)
+        changes = [f"deployment {entry.name} added"]
+    else:
+        changes = [f"deployment {entry.name}: {text}" for text in _differences(found, entry, engine)]
+        if changes:
+            deployment_change(deployment=found, user=user, **values)
+    if start and deployment_start(deployment=found, user=user):
+        changes.append(f"deployment {entry.name} started")
+    return changes
+
+
+def _differences(found: Deployment, entry: RigDeployment, engine: Engine) -> list[str]:
+    old_models, old_devices = placed(found)
+    pairs: dict[str, tuple[Any, Any]] = {
+        "strategy": (found.strategy, entry.strategy),
+        "engine": (found.engine.name, engine.name),
+        "extra_args": (list(found.extra_args), list(entry.extra_args)),
+    }
+    for role in {*old_models, *entry.models}:
+        pairs[f"{role} model"] = (old_models.get(role), entry.models.get(role))
+        pairs[f"{role} devices"] = (list(old_devices.get(role, ())), list(entry.devices.get(role, ())))
+    for key in {*found.settings, *entry.settings}:
+        pairs[key] = (found.settings.get(key, "default"), entry.settings.get(key, "default"))
+    return [f"{key} {_shown(old)} → {_shown(new)}" for key, (old, new) in sorted(pairs.items()) if old != new]
+
+
+def _shown(value: Any) -> str:
+    return (", ".join(value) or "none") if isinstance(value, list) else str(value)
+
+
+def _apply_route(entry: RigRoute) -> list[str]:
+    target = Deployment.objects.get(name=entry.deployment)
+    values = {"deployment": target, "description": entry.description}
+    found = Route.objects.filter(name=entry.name).first()
+    if found and (found.deployment_id, found.description) == (target.pk, values["description"]):
+        return []
+    Route.objects.update_or_create(name=entry.name, defaults=values)
+    return [f"route {entry.name} → {entry.deployment} {'changed' if found else 'added'}"]

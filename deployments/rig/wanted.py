@@ -1,0 +1,233 @@
+"""What a rig file asks for, with every name in it resolved and every deployment planned; changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from deployments.external.plan import STRATEGY, check_remote
+from deployments.external.probe import allowed_address
+from deployments.library.reading import describe_file
+from deployments.models import Deployment, Engine, Model, Route
+from deployments.names import RESERVED
+from deployments.planning.plan import Plan
+from deployments.rig.reader import parse
+from deployments.rig.rights import refusals
+from deployments.rig.words import Entry, Problem, Rig, RigDeployment, RigEngine, RigError
+from deployments.services.checks import check_formats
+from deployments.services.deployments import default_engine
+from deployments.services.discovery import ensure_devices, local_host
+from deployments.services.engines import examine
+from deployments.services.plans import Members, plan, plan_external
+from gpus.models import Host
+from omni.errors import OmniError
+
+# Which key of a deployment an error is about.
+KEY_OF = {
+    "unknown_flag": "extra_args",
+    "bad_extra_arg": "extra_args",
+    "engine_unusable": "engine",
+    "engine_not_probed": "engine",
+    "no_engine": "engine",
+    "wrong_format": "engine",
+    "bad_name": "name",
+    "name_taken": "name",
+    "bad_setting": "settings",
+}
+
+
+@dataclass
+class Wanted:
+    """A rig file with every name in it resolved. Rows that are new are not saved yet."""
+
+    host: Host
+    text: str
+    rig: Rig
+    engines: dict[str, Engine] = field(default_factory=dict)
+    models: dict[str, Model] = field(default_factory=dict)
+    plans: dict[str, Plan] = field(default_factory=dict)
+
+    def members(self, entry: RigDeployment, engine: Engine) -> Members:
+        """None on an external server: its models are not of the library."""
+        if engine.is_external:
+            return {}
+        return {role: (self.models[name], entry.devices[role]) for role, name in entry.models.items()}
+
+    def engine(self, entry: RigDeployment) -> Engine:
+        """By name, else the first of that flavour, else the first that fits. Raises OmniError (no_engine)."""
+        if entry.engine in self.engines:
+            return self.engines[entry.engine]
+        known = [e for e in self.engines.values() if e.state == Engine.State.OK and e.flavour == entry.engine]
+        if not entry.engine:
+            default = [e for e in self.engines.values() if e.state == Engine.State.OK and not e.is_external]
+            if not _any_saved(default):
+                return _first(default, "runs")
+            named = [self.models[name] for name in entry.models.values() if name in self.models]
+            return default_engine(self.host, next(iter(named), None))
+        return _first(known, f"is named {entry.engine!r} or is of that flavour")
+
+
+def _any_saved(engines: list[Engine]) -> bool:
+    return any(engine.pk for engine in engines)
+
+
+def _first(engines: list[Engine], what: str) -> Engine:
+    if not engines:
+        raise OmniError("no_engine", f"There is no engine that {what}.", "Run `scan`, or add it to the file.")
+    return engines[0]
+
+
+def resolve(text: str, user: Any = None) -> Wanted:
+    """Reads the file, asks its engines and models, and plans its deployments; changes nothing.
+
+    Raises RigError with every mistake and its line, or with every line that this user may not change.
+    """
+    wanted = Wanted(local_host(), text, parse(text))
+    ensure_devices(wanted.host)
+    if refused := list(refusals(wanted.rig, wanted.host, user)):
+        raise RigError(refused)
+    problems = [*_resolve_engines(wanted), *_resolve_models(wanted)]
+    for entry in wanted.rig.deployments:
+        found = list(_deployment_problems(wanted, entry))
+        problems += found or _plan_problems(wanted, entry)
+    problems += _route_problems(wanted)
+    if problems:
+        raise RigError(problems)
+    return wanted
+
+
+def _resolve_engines(wanted: Wanted) -> Iterator[Problem]:
+    wanted.engines = {engine.name: engine for engine in Engine.objects.filter(host=wanted.host)}
+    for entry in wanted.rig.engines:
+        if elsewhere := Engine.objects.filter(name=entry.name).exclude(host=wanted.host).first():
+            text = f"The name {entry.name} belongs to an engine of the host {elsewhere.host}."
+            yield Problem(entry.line("name"), text)
+            continue
+        engine = wanted.engines.get(entry.name) or Engine(host=wanted.host, name=entry.name)
+        same_path = Engine.objects.filter(host=wanted.host, path=entry.path).exclude(name=entry.name).first()
+        if same_path:
+            text = f"The engine at {entry.path} is known as {same_path.name} already."
+            yield Problem(entry.line("path"), text)
+            continue
+        engine.path, engine.flavour = entry.path, entry.flavour
+        wanted.engines[entry.name] = engine
+        if engine.is_external:
+            yield from _server_problems(engine, entry)
+            continue
+        examine(engine)
+        if engine.state != Engine.State.OK:
+            yield Problem(entry.line("path"), engine.error)
+
+
+def _server_problems(engine: Engine, entry: RigEngine) -> Iterator[Problem]:
+    """Only of its address: a server that is away at this moment is no mistake in the file."""
+    try:
+        engine.path = allowed_address(entry.path)
+    except OmniError as error:
+        yield Problem(entry.line("path"), str(error))
+        return
+    twin = Engine.objects.filter(host=engine.host, path=engine.path).exclude(name=engine.name).first()
+    if twin:
+        yield Problem(entry.line("path"), f"The engine at {engine.path} is known as {twin.name} already.")
+    examine(engine)
+
+
+def _resolve_models(wanted: Wanted) -> Iterator[Problem]:
+    wanted.models = {model.name: model for model in Model.objects.all()}
+    by_path = {model.path: model for model in wanted.models.values()}
+    for entry in wanted.rig.models:
+        # A folder may be written with a slash at its end.
+        path = str(Path(entry.path))
+        named, placed = wanted.models.get(entry.name), by_path.get(path)
+        if named and placed and named.pk != placed.pk:
+            text = f"{entry.path} is known as {placed.name}, and {entry.name} is another model."
+            yield Problem(entry.line("name"), text)
+            continue
+        model = placed or named or Model()
+        model.name, model.path = entry.name, path
+        wanted.models[entry.name] = describe_file(model, Path(path))
+        if model.state != Model.State.OK:
+            yield Problem(entry.line("path"), model.error)
+
+
+def _deployment_problems(wanted: Wanted, entry: RigDeployment) -> Iterator[Problem]:
+    """Names that lead nowhere, and roles without a place."""
+    devices = set(wanted.host.devices.values_list("name", flat=True))
+    on_a_server = is_remote(wanted, entry)
+    for role, name in entry.models.items() if not on_a_server else ():
+        if role not in entry.devices:
+            yield Problem(_role_line(entry, "devices", role), f"The role {role} has no device; CPU is one too.")
+        if name not in wanted.models:
+            yield Problem(_role_line(entry, "models", role), f"There is no model {name!r}.")
+    for role, names in entry.devices.items():
+        for name in (name for name in names if name not in devices):
+            text = f"There is no device {name!r}; there are {', '.join(sorted(devices)) or 'none'}."
+            yield Problem(_role_line(entry, "devices", role), text)
+    if Route.objects.filter(name=entry.name).exists() or entry.name in RESERVED["deployments"]:
+        yield Problem(entry.line("name"), f"The name {entry.name!r} is taken or has another meaning.")
+    known = Deployment.objects.filter(name=entry.name).first()
+    if known and known.is_deleting:
+        yield Problem(entry.line("name"), f"The deployment {entry.name} is being deleted; try again in a moment.")
+    elif known and known.host_id != wanted.host.pk:
+        yield Problem(entry.line("name"), f"The name {entry.name} belongs to a deployment of the host {known.host}.")
+
+
+def is_remote(wanted: Wanted, entry: RigDeployment) -> bool:
+    try:
+        return wanted.engine(entry).is_external
+    except OmniError:
+        return False  # what is wrong with the engine is said where it is planned
+
+
+def _role_line(entry: Entry, key: str, role: str) -> int:
+    return entry.lines.get(f"{key}.{role}", entry.line(key))
+
+
+def _plan_problems(wanted: Wanted, entry: RigDeployment) -> list[Problem]:
+    try:
+        engine = wanted.engine(entry)
+        if engine.is_external:
+            return _remote_problems(wanted, entry, engine)
+        check_formats(engine, (model for model, _ in wanted.members(entry, engine).values()))
+        wanted.plans[entry.name] = plan(
+            host=wanted.host,
+            name=entry.name,
+            strategy=entry.strategy,
+            engine=engine,
+            members=wanted.members(entry, engine),
+            settings=entry.settings,
+            extra_args=entry.extra_args,
+        )
+    except OmniError as error:
+        # A device that is not served at this moment is no mistake in the file.
+        return [] if error.retry else [Problem(entry.line(KEY_OF.get(error.code, "")), str(error))]
+    return []
+
+
+def _remote_problems(wanted: Wanted, entry: RigDeployment, engine: Engine) -> list[Problem]:
+    """Of a deployment on an external server. Raises OmniError as check_remote does, but for the strategy: what that
+    one says is the plan's verdict."""
+    if entry.devices:
+        text = f"{engine.name} is an external server: it has no devices of this machine."
+        return [Problem(entry.line("devices"), text)]
+    model = remote_model(entry, engine)
+    if entry.strategy == STRATEGY:
+        check_remote(entry.strategy, model, entry.settings, entry.extra_args)
+    wanted.plans[entry.name] = plan_external(engine, entry.strategy, model, entry.settings, entry.extra_args)
+    return []
+
+
+def remote_model(entry: RigDeployment, engine: Engine) -> str:
+    return next(iter(entry.models.values()), "") if engine.is_external else ""
+
+
+def _route_problems(wanted: Wanted) -> Iterator[Problem]:
+    deployments = {entry.name for entry in wanted.rig.deployments}
+    known = deployments | set(Deployment.objects.filter(is_deleting=False).values_list("name", flat=True))
+    for route in wanted.rig.routes:
+        if route.deployment not in known:
+            yield Problem(route.line("deployment"), f"There is no deployment {route.deployment!r}.")
+        if route.name in known or route.name == "auto":
+            yield Problem(route.line("name"), f"The name {route.name!r} is taken or has another meaning.")

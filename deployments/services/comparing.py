@@ -1,0 +1,110 @@
+"""The same choice planned by every strategy, on one reading of the devices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from deployments.models import Engine, Model
+from deployments.planning.plan import DeviceFacts, Plan
+from deployments.planning.ranking import is_about_equal, rank
+from deployments.planning.roles import DRAFT, MAIN, assign
+from deployments.services.plans import Members, plan_on
+from deployments.strategies import STRATEGIES
+from deployments.strategies.base import Strategy
+from omni.errors import OmniError
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a person chose. `draft_device` '' leaves the choice to Omni."""
+
+    engine: Engine
+    model: Model
+    devices: Sequence[str]
+    draft: Model | None = None
+    draft_device: str = ""
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One strategy's plan under the name its commands carry, or why there is none.
+
+    `device` is named where the strategy takes one device and has a row for each that makes a difference; `key` is
+    the row's own, the strategy's name for the best of its rows.
+    """
+
+    strategy: Strategy
+    name: str
+    members: Members
+    plan: Plan | None = None
+    error: OmniError | None = None
+    device: str = ""
+    is_best_of_rows: bool = True
+
+    @property
+    def key(self) -> str:
+        return self.strategy.name if self.is_best_of_rows else f"{self.strategy.name}-{self.device}"
+
+    @property
+    def title(self) -> str:
+        return f"{self.strategy.title} on {self.device}" if self.device else self.strategy.title
+
+
+def compare(devices: Mapping[str, DeviceFacts], choice: Choice, names: Mapping[str, str]) -> list[Compared]:
+    """Every strategy's plan of the choice; `names` are by strategy, `devices` all those of the host."""
+    found: list[Compared] = []
+    for strategy in STRATEGIES.values():
+        name, alone = names[strategy.name], _each_alone(devices, choice)
+        if strategy.takes_one_device and len(alone) > 1:
+            found += _rows([_compared(devices, strategy, each, name) for each in alone], alone)
+        else:
+            found.append(_compared(devices, strategy, choice, name))
+    return found
+
+
+def _each_alone(devices: Mapping[str, DeviceFacts], choice: Choice) -> list[Choice]:
+    """The choice on each of its accelerators alone."""
+    cards = [name for name in choice.devices if devices[name].kind != "cpu"]
+    return [replace(choice, devices=[name]) for name in cards]
+
+
+def _rows(plans: Sequence[Compared], choices: Sequence[Choice]) -> list[Compared]:
+    """Those that differ, the best first; of equal ones the first."""
+    named = [replace(each, device=choice.devices[0]) for each, choice in zip(plans, choices, strict=True)]
+    rows: list[Compared] = []
+    for each in sorted(named, key=lambda row: rank(row.plan)):
+        if not any(_is_alike(each, row) for row in rows):
+            rows.append(replace(each, is_best_of_rows=not rows))
+    return rows
+
+
+def _is_alike(one: Compared, other: Compared) -> bool:
+    if one.plan is None or other.plan is None:
+        return one.plan is other.plan
+    return is_about_equal(one.plan, other.plan)
+
+
+def _compared(devices: Mapping[str, DeviceFacts], strategy: Strategy, choice: Choice, name: str) -> Compared:
+    models = {MAIN: choice.model, DRAFT: choice.draft or choice.model}
+    members: dict[str, tuple[Model, Sequence[str]]] = {}
+    try:
+        parts = assign(
+            strategy.roles,
+            [devices[each] for each in choice.devices],
+            has_draft=choice.draft is not None,
+            draft_device=choice.draft_device,
+        )
+        members = {role: (models[part.source], list(part.devices)) for role, part in parts.items()}
+        found = plan_on(
+            devices,
+            name=name,
+            strategy=strategy.name,
+            engine=choice.engine,
+            members=members,
+            settings=choice.settings,
+        )
+    except OmniError as error:
+        return Compared(strategy, name, members, error=error)
+    return Compared(strategy, name, members, found)

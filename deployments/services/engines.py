@@ -1,0 +1,24 @@
+"""Asks an engine what it is, a binary on this host or a server that somebody else runs, and keeps the answer."""
+
+from __future__ import annotations
+
+from deployments.engines.probe.archs import learn_archs
+from deployments.engines.probe.binary import examine_binary
+from deployments.external import probe as servers
+from deployments.external.keys import key_of
+from deployments.external.standing import with_standing
+from deployments.models import Engine
+
+
+def probe(engine: Engine) -> Engine:
+    """Asks it and saves what it said; one that does not answer is marked with the cause."""
+    examine(engine).save()
+    learn_archs()
+    return engine
+
+
+def examine(engine: Engine) -> Engine:
+    """The row with what it said; not saved, for it may not exist yet."""
+    if engine.is_external:
+        return with_standing(engine, servers.ask(engine.path, key_of(engine)))
+    return examine_binary(engine)

@@ -1,0 +1,74 @@
+"""Keeps what answers really took beside what had been predicted; fitting.py makes use of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from deployments.models import Deployment, Measurement
+from deployments.planning.plan import Plan
+from deployments.services.plans import plan_on, rig_facts
+from deployments.strategies import STRATEGIES
+from omni.errors import OmniError
+
+log = logging.getLogger(__name__)
+
+# Shorter ones measure the start, not the rate.
+SHORTEST_ANSWER, SHORTEST_PROMPT = 24, 64
+KEPT = 2000
+
+
+def record(deployment_name: str, timings: Mapping[str, Any], *, alone: bool = True) -> None:
+    """Keeps an answer's rates with what was predicted for them. Never fails the answer.
+
+    `timings` is the engine's own object; `alone`: nothing else was computed meanwhile.
+    """
+    decode = _rate(timings, "predicted_n", "predicted_ms", SHORTEST_ANSWER)
+    prefill = _rate(timings, "prompt_n", "prompt_ms", SHORTEST_PROMPT)
+    found = Deployment.objects.filter(name=deployment_name).select_related("host").first()
+    if found is None or found.is_external or not alone or (decode is None and prefill is None):
+        return
+    try:
+        computed = _computed(found).predicted
+    except OmniError as error:
+        log.info("no prediction to compare %s with: %s", deployment_name, error)
+        return
+    if STRATEGIES[found.strategy].passage != "direct":
+        # What the answering instance reads itself is not what was predicted, which is the other's speed.
+        prefill = None
+        if decode is None:
+            return
+    bindings = list(found.bindings.all())
+    Measurement.objects.create(
+        host=found.host,
+        model_id=bindings[0].model_id,
+        deployment_name=found.name,
+        strategy=found.strategy,
+        devices=list(dict.fromkeys(name for b in bindings for name in b.devices)),
+        prefill_tps=prefill,
+        decode_tps=decode,
+        computed_prefill_tps=computed.prefill_tps,
+        computed_decode_tps=computed.decode_tps,
+    )
+    old = Measurement.objects.order_by("-id").values_list("pk", flat=True)[KEPT : KEPT + 100]
+    Measurement.objects.filter(pk__in=list(old)).delete()
+
+
+def _computed(deployment: Deployment) -> Plan:
+    return plan_on(
+        rig_facts(deployment.host, live=False, fitted=False),
+        name=deployment.name,
+        strategy=deployment.strategy,
+        engine=deployment.engine,
+        members={b.role: (b.model, b.devices) for b in deployment.bindings.select_related("model")},
+        settings=deployment.settings,
+    )
+
+
+def _rate(timings: Mapping[str, Any], count: str, ms: str, least: int) -> float | None:
+    """The first predicted token belongs to the prompt (engine: predicted_per_second counts without it)."""
+    number, took_ms = timings.get(count), timings.get(ms)
+    if not isinstance(number, int | float) or not isinstance(took_ms, int | float) or took_ms <= 0 or number < least:
+        return None
+    return (number - (count == "predicted_n")) / took_ms * 1000

@@ -1,0 +1,243 @@
+"""Makes plans of what stands in the database: rows in, planning requests, plans out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from django.conf import settings as django_settings
+
+from deployments.engines import get_flavour
+from deployments.engines.external import Standing
+from deployments.engines.probe.archs import lacked
+from deployments.engines.probe.portable_cpu import kernels, library_env
+from deployments.external.plan import external_plan
+from deployments.formats.model_facts import ModelFacts
+from deployments.models import Deployment, Engine, Model
+from deployments.planning.architecture import ModelShape
+from deployments.planning.plan import KEY_FILE, DeviceFacts, EngineFacts, Member, Plan, PlanRequest
+from deployments.planning.repacking import Kernels
+from deployments.planning.settings import AUTO, validated
+from deployments.planning.speed import CORE_TFLOPS
+from deployments.planning.vocabulary import VocabFacts
+from deployments.services.fitting import Factors, factors_of
+from deployments.states import InstanceState
+from deployments.strategies import get_strategy
+from deployments.strategies.on_engine import plan_on_engine
+from gpus.cards import data_sheet
+from gpus.facts import memory_in_use
+from gpus.host import core_limit
+from gpus.links import link_gbps
+from gpus.models import Device, Host
+from omni.errors import OmniError
+
+# Role → the model that plays it and the names of its devices, in order.
+Members = Mapping[str, tuple[Model, Sequence[str]]]
+_HOLDING = (InstanceState.LOADING, InstanceState.READY, InstanceState.UNHEALTHY, InstanceState.STOPPING)
+
+
+def plan_deployment(deployment: Deployment) -> Plan:
+    """What it would take and run. Raises OmniError when it cannot be planned at all."""
+    if deployment.is_external:
+        return plan_external(
+            deployment.engine, deployment.strategy, deployment.remote_model, deployment.settings, deployment.extra_args
+        )
+    members = {b.role: (b.model, b.devices) for b in deployment.bindings.select_related("model")}
+    # What it holds itself is counted as used by the samples: then only totals tell the truth.
+    holds = deployment.instances.filter(state__in=_HOLDING).exists()
+    rig = rig_facts(deployment.host, live=not holds)
+    return plan_on(
+        rig,
+        name=deployment.name,
+        strategy=deployment.strategy,
+        engine=deployment.engine,
+        members=members,
+        settings=deployment.settings,
+        extra_args=deployment.extra_args,
+    )
+
+
+def plan_external(
+    engine: Engine, strategy: str, model: str, settings: Mapping[str, object], extra_args: Sequence[str]
+) -> Plan:
+    """Of a model on a server that somebody else runs, by what that said last."""
+    trouble = None if engine.state == Engine.State.OK else OmniError("server_away", engine.error or "It is away.")
+    return external_plan(strategy, model, Standing(tuple(engine.offers), engine.build, trouble), settings, extra_args)
+
+
+def plan(
+    *,
+    host: Host,
+    name: str,
+    strategy: str,
+    engine: Engine,
+    members: Members,
+    settings: Mapping[str, object],
+    extra_args: Sequence[str],
+) -> Plan:
+    """The plan of a deployment that need not exist. Raises OmniError when it cannot be planned at all."""
+    return plan_on(
+        rig_facts(host),
+        name=name,
+        strategy=strategy,
+        engine=engine,
+        members=members,
+        settings=settings,
+        extra_args=extra_args,
+    )
+
+
+def plan_on(
+    devices: Mapping[str, DeviceFacts],
+    *,
+    name: str,
+    strategy: str,
+    engine: Engine,
+    members: Members,
+    settings: Mapping[str, object],
+    extra_args: Sequence[str] = (),
+) -> Plan:
+    """The same on devices that were read before. Raises OmniError."""
+    home = django_settings.OMNI_HOME
+    request = PlanRequest(
+        strategy=strategy,
+        engine=engine_facts(engine, (model.arch for model, _ in members.values())),
+        members={role: _member(model, names, devices) for role, (model, names) in members.items()},
+        settings=_within_limits(engine, validated(settings)),
+        extra_args=tuple(extra_args),
+        alias=name,
+        host_devices=tuple(devices.values()),
+        api_key_file=KEY_FILE,
+        slots_folder=str(home.slots / name) if name else str(home.slots),
+    )
+    return plan_on_engine(get_strategy(strategy), request)
+
+
+def _within_limits(engine: Engine, settings: Mapping[str, object]) -> Mapping[str, object]:
+    """Engines count the machine's cores, not those that this process may use."""
+    if settings.get("threads", AUTO) != AUTO or not (limit := core_limit()):
+        return settings
+    is_here = engine.host.name == django_settings.OMNI_HOST_NAME
+    return {**settings, "threads": limit} if is_here else settings
+
+
+# --- rows → facts -----------------------------------------------------------------------------------
+def rig_facts(host: Host, *, live: bool = True, fitted: bool = True) -> dict[str, DeviceFacts]:
+    """The host's devices by name, in the panel's order: what they are, what is free, how fast they are."""
+    used = memory_in_use(host.name) if live else {}
+    factors = factors_of(host) if fitted else {}
+    rows = host.devices.exclude(is_stand_in=True, is_present=False).select_related("gpu", "host")
+    keys = {d.name: "host" if d.kind == Device.Kind.CPU else d.card_key for d in rows}
+    behind = _behind(rows)
+    return {
+        d.name: _device_facts(d, behind.get(d.endpoint, d), used.get(keys[d.name]), factors.get(d.name)) for d in rows
+    }
+
+
+def _behind(devices: Iterable[Device]) -> dict[str, Device]:
+    """What another host of this database serves at the addresses of these devices."""
+    remote = [d.endpoint for d in devices if d.kind == Device.Kind.RPC and not d.is_stand_in and d.endpoint]
+    if not remote:
+        return {}
+    found = Device.objects.filter(endpoint__in=remote).exclude(kind=Device.Kind.RPC)
+    return {device.endpoint: device for device in found.select_related("gpu", "host")}
+
+
+def engine_facts(engine: Engine, archs: Iterable[str] = ()) -> EngineFacts:
+    """`archs` are those of the models that it is to load. Raises OmniError (engine_unusable)."""
+    if engine.state != Engine.State.OK:
+        what = (engine.error or engine.get_state_display()).rstrip(".")
+        text = f"The engine {engine.name} ({engine.path}) does not run: {what}."
+        raise OmniError("engine_unusable", text, "Choose another engine, or repair it and scan.")
+    flags, env = frozenset(engine.flags), library_env(engine.path)
+    own = kernels(engine.path) if get_flavour(engine.flavour).rearranges else Kernels.PLAIN
+    return EngineFacts(
+        engine.name,
+        engine.flavour,
+        engine.path,
+        flags,
+        env,
+        engine.build,
+        own,
+        lacks_archs=lacked(engine, archs),
+    )
+
+
+def _device_facts(device: Device, real: Device, used_bytes: int | None, factors: Factors | None) -> DeviceFacts:
+    """`real` is the device itself, or the one of another host that is behind it: it says how fast that is. How fast
+    the network between them is nobody knows."""
+    gpu, total, host = real.gpu, device.memory_bytes, real.host
+    # An engine's device that could be tied to no card of the driver's is known by what the engine calls it.
+    sheet = data_sheet(real.description, total) if gpu is None else None
+    on_host = real.kind == Device.Kind.CPU or real.is_stand_in
+    cores = (host.cpu_count or 1) // (2 if real.is_stand_in else 1)
+    own_gbps = gpu.memory_bandwidth_gbps if gpu else sheet.bandwidth_gbps if sheet else None
+    own_tflops = gpu.tflops if gpu else sheet.tflops if sheet else None
+    return DeviceFacts(
+        name=device.name,
+        kind=device.kind,
+        total_bytes=total,
+        free_bytes=None if total is None or used_bytes is None else max(total - used_bytes, 0),
+        endpoint=device.endpoint,
+        gpu_uuid=device.gpu.uuid if device.gpu else "",
+        is_stand_in=device.is_stand_in,
+        bandwidth_gbps=host.ram_bandwidth_gbps if on_host else own_gbps,
+        link_gbps=link_gbps(gpu.pcie_generation_max, gpu.pcie_width_max) if gpu and real is device else None,
+        tflops=max(cores, 1) * CORE_TFLOPS if on_host else own_tflops,
+        decode_factor=factors.decode if factors else None,
+        prefill_factor=factors.prefill if factors else None,
+    )
+
+
+def _member(model: Model, names: Sequence[str], devices: Mapping[str, DeviceFacts]) -> Member:
+    unknown = [name for name in names if name not in devices]
+    if unknown:
+        known = ", ".join(devices) or "none"
+        hint = " Stand-ins are switched on on the Rig page." if unknown[0].startswith("RPC") else ""
+        text = f"There is no device {unknown[0]!r}."
+        raise OmniError("unknown_device", text, f"There are: {known}.{hint}")
+    if model.state != Model.State.OK:
+        what = (model.error or model.get_state_display()).rstrip(".")
+        raise _unusable(model, what)
+    places = tuple(devices[name] for name in names)
+    vocab = VocabFacts.from_dict(model.vocab)
+    return Member(model.name, model.path, model_facts(model), shape_of(model), places, vocab)
+
+
+def model_facts(model: Model) -> ModelFacts:
+    """Raises OmniError (model_unusable)."""
+    try:
+        return ModelFacts.from_dict(model.facts)
+    except TypeError:
+        raise _unusable(model, "its header has not been read by this version") from None
+
+
+def shape_of(model: Model) -> ModelShape:
+    """Raises OmniError (model_unusable)."""
+    if not model.shape:
+        raise _unusable(model, "its header has not been read by this version")
+    return _shape(_File((model.pk, model.modified_ns, model.size_bytes), model.shape))
+
+
+class _File:
+    """Hashes by the file: shapes are asked for at every plan and change only with it."""
+
+    def __init__(self, file: tuple[int, int, int], shape: dict[str, Any]) -> None:
+        self.file, self.shape = file, shape
+
+    def __hash__(self) -> int:
+        return hash(self.file)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _File) and self.file == other.file
+
+
+@lru_cache(maxsize=64)
+def _shape(key: _File) -> ModelShape:
+    return ModelShape.from_dict(key.shape)
+
+
+def _unusable(model: Model, what: str) -> OmniError:
+    text = f"The model {model.name} cannot be used: {what}."
+    return OmniError("model_unusable", text, "Put the file back or repair it, and scan.")

@@ -1,0 +1,83 @@
+"""Asks engines what only the thread that computes can answer: /health is answered while that one hangs."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from deployments.engines import FLAVOURS
+from deployments.instances.address import EngineAddress
+from deployments.instances.connecting import EngineConnection
+from deployments.instances.drain import Doors
+from deployments.models import Instance
+from deployments.supervision.process import Record
+from deployments.supervision.reconcile import Health, Observed
+
+# What is answered does not matter, only that it is.
+MOST_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class PulseLimits:
+    """Times in seconds. A busy engine answers between two batches of a prompt, and a slow one computes long on one."""
+
+    every_s: float = 10.0
+    idle_s: float = 20.0
+    busy_s: float = 300.0
+
+
+class _Question:
+    def __init__(self, address: EngineAddress, path: str, ticks: int, asked_s: float, limit_s: float) -> None:
+        self.ticks, self.asked_s, self.is_answered = ticks, asked_s, threading.Event()
+        threading.Thread(target=self._ask, args=(address, path, limit_s), name="pulse", daemon=True).start()
+
+    def _ask(self, address: EngineAddress, path: str, limit_s: float) -> None:
+        connection = EngineConnection(address, limit_s)
+        # One that refuses or breaks off is alive or dead in a way that others see.
+        with suppress(OSError, http.client.HTTPException):
+            connection.ask("GET", path).read(MOST_BYTES)
+        connection.close()
+        self.is_answered.set()
+
+
+class Pulse:
+    """Belongs to the agent's thread; each question waits for its answer in a thread of its own."""
+
+    def __init__(self, doors: Doors, clock: Callable[[], float], limits: PulseLimits | None = None) -> None:
+        self.doors, self.clock, self.limits = doors, clock, limits or PulseLimits()
+        self._open: dict[int, _Question] = {}
+
+    def felt(self, instance: Instance, record: Record, seen: Observed) -> Observed:
+        """What is seen of an engine that says it is ready: silent, when it has not answered for too long."""
+        path = _path(instance, record)
+        if not path or seen.health != Health.READY or record.address is None:
+            return seen
+        question, now_s = self._open.get(instance.pk), self.clock()
+        if question is None or question.ticks != record.ticks:
+            self._ask(instance.pk, record, path, now_s)
+        elif question.is_answered.is_set():
+            if now_s - question.asked_s >= self.limits.every_s:
+                self._ask(instance.pk, record, path, now_s)
+        elif now_s - question.asked_s >= self._limit_s(instance):
+            return replace(seen, health=Health.SILENT)
+        return seen
+
+    def _ask(self, instance: int, record: Record, path: str, now_s: float) -> None:
+        limit_s = 2 * self.limits.busy_s
+        assert record.address
+        self._open[instance] = _Question(record.address, path, record.ticks or 0, now_s, limit_s)
+
+    def _limit_s(self, instance: Instance) -> float:
+        assert instance.deployment_id
+        return self.limits.busy_s if self.doors.is_busy(instance.deployment_id) else self.limits.idle_s
+
+
+def _path(instance: Instance, record: Record) -> str:
+    """Where to ask; empty for engines of which it is not known, and for one that sleeps and would be woken."""
+    if instance.deployment is None or "--sleep-idle-seconds" in record.argv:
+        return ""
+    flavour = FLAVOURS.get(instance.deployment.engine.flavour)
+    return flavour.pulse_path if flavour else ""

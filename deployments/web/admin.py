@@ -1,0 +1,299 @@
+"""Administration of engines, library, deployments, routes and keys.
+
+What is observed is shown and cannot be typed over; what is desired goes through the services, so that the
+agent hears of it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.forms.fields import InvalidJSONInput
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from unfold.admin import TabularInline
+
+from deployments.engines.flags import allowed_args
+from deployments.external.keys import forget_key
+from deployments.library import folders
+from deployments.library.reading import describe_file
+from deployments.models import (
+    ApiKey,
+    Binding,
+    Deployment,
+    Download,
+    Engine,
+    Instance,
+    LibraryFolder,
+    Model,
+    Route,
+    Transition,
+)
+from deployments.names import NAME
+from deployments.planning.settings import validated
+from deployments.services.checks import taken_names
+from deployments.services.deployments import deployment_change, deployment_delete, deployment_start, deployment_stop
+from deployments.services.engines import probe
+from omni.administration import RightsAdmin
+from omni.errors import OmniError
+from omni.units import bytes_text, count_text
+
+
+class NamedForm(forms.ModelForm):  # type: ignore[type-arg]
+    """A name that a rig file can say: what is exported can then be applied."""
+
+    def clean_name(self) -> str:
+        name = str(self.cleaned_data["name"])
+        if "name" in self.changed_data and not NAME.fullmatch(name):
+            raise forms.ValidationError("Use small letters, digits, hyphens and underscores; begin without - and _.")
+        return name
+
+
+@admin.register(Engine)
+class EngineAdmin(RightsAdmin):
+    form = NamedForm
+    list_display = ("name", "flavour", "host", "build", "state", "probed_at")
+    list_filter = ("state", "flavour", "host")
+    search_fields = ("name", "path", "build")
+    actions = ("probe_again",)
+
+    @admin.action(description="Ask the binary again")
+    def probe_again(self, request: HttpRequest, queryset: QuerySet[Engine]) -> None:
+        for engine in queryset:
+            probe(engine)
+            level = messages.SUCCESS if engine.state == Engine.State.OK else messages.ERROR
+            self.message_user(request, f"{engine.name}: {engine.error or engine.build}", level)
+
+    def save_model(self, request: HttpRequest, obj: Engine, form: Any, change: bool) -> None:
+        """A path that was typed is asked at once."""
+        probe(obj)
+
+    def delete_model(self, request: HttpRequest, obj: Engine) -> None:
+        forget_key(obj)
+        super().delete_model(request, obj)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Engine]) -> None:
+        for engine in queryset:
+            forget_key(engine)
+        super().delete_queryset(request, queryset)
+
+
+@admin.register(LibraryFolder)
+class LibraryFolderAdmin(RightsAdmin):
+    list_display = ("path", "is_packaged", "scanned_at", "error")
+    list_filter = ("is_packaged",)
+    search_fields = ("path",)
+
+    def save_model(self, request: HttpRequest, obj: LibraryFolder, form: Any, change: bool) -> None:
+        """Through the service, which says what is wrong with a folder."""
+        obj.pk = folders.folder_add(obj.path, user=request.user).pk
+
+    def delete_model(self, request: HttpRequest, obj: LibraryFolder) -> None:
+        folders.folder_remove(obj, user=request.user)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[LibraryFolder]) -> None:
+        for folder in queryset:
+            folders.folder_remove(folder, user=request.user)
+
+
+@admin.register(Model)
+class ModelAdminPage(RightsAdmin):
+    form = NamedForm
+    list_display = ("name", "arch", "parameters", "quant", "size", "n_ctx_train", "state", "added_at")
+    list_filter = ("state", "arch", "quant")
+    search_fields = ("name", "title", "path")
+    actions = ("read_again",)
+
+    @admin.display(ordering="n_params")
+    def parameters(self, row: Model) -> str:
+        return count_text(row.n_params)
+
+    @admin.display(ordering="size_bytes")
+    def size(self, row: Model) -> str:
+        return bytes_text(row.size_bytes)
+
+    @admin.action(description="Read the header again")
+    def read_again(self, request: HttpRequest, queryset: QuerySet[Model]) -> None:
+        for model in queryset:
+            describe_file(model, Path(model.path)).save()
+
+
+@admin.register(Download)
+class DownloadAdmin(RightsAdmin):
+    list_display = ("repo", "label", "host", "state", "total_bytes", "done_bytes", "requested_by", "created_at")
+    list_filter = ("state", "host")
+    search_fields = ("repo", "label", "folder", "error")
+
+
+class Shown(TabularInline):
+    """Rows that belong to another one, to look at."""
+
+    extra = 0
+    can_delete = False
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+class BindingInline(Shown):
+    model = Binding
+    fields = readonly_fields = ("role", "model", "devices")
+
+
+class InstanceInline(Shown):
+    model = Instance
+    fields = readonly_fields = ("role", "ordinal", "state", "pid", "port", "restarts", "error", "ready_at")
+
+
+class PlainJSONField(forms.JSONField):
+    """Also for what is JSON and cannot be read: numbers of thousands of digits, thousands of brackets."""
+
+    def to_python(self, value: Any) -> Any:
+        try:
+            return super().to_python(value)
+        except (ValueError, RecursionError):
+            raise forms.ValidationError(self.error_messages["invalid"], code="invalid") from None
+
+    def bound_data(self, data: Any, initial: Any) -> Any:
+        try:
+            return super().bound_data(data, initial)
+        except (ValueError, RecursionError):
+            return InvalidJSONInput(data)
+
+
+class DeploymentForm(forms.ModelForm):  # type: ignore[type-arg]
+    """Settings and flags, held against the same tables as everywhere else."""
+
+    class Meta:
+        field_classes = {"settings": PlainJSONField, "extra_args": PlainJSONField}
+
+    def clean_settings(self) -> dict[str, int | str]:
+        given = self.cleaned_data["settings"]
+        if not isinstance(given, dict):
+            raise forms.ValidationError('Write the settings as an object, such as {"context": 8192}.')
+        try:
+            return validated(given)
+        except OmniError as error:
+            raise forms.ValidationError(str(error)) from None
+
+    def clean_extra_args(self) -> list[str]:
+        given = self.cleaned_data["extra_args"]
+        if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
+            raise forms.ValidationError('Write the flags as a list of texts, such as ["--jinja"].')
+        try:
+            allowed_args(given)
+        except OmniError as error:
+            raise forms.ValidationError(str(error)) from None
+        return given
+
+
+@admin.register(Deployment)
+class DeploymentAdmin(RightsAdmin):
+    form = DeploymentForm
+    list_display = ("name", "strategy", "host", "engine", "desired", "shown_state", "changed_at")
+    list_filter = ("strategy", "desired", "host", "engine")
+    search_fields = ("name", "bindings__model__name")
+    inlines = (BindingInline, InstanceInline)
+    actions = ("start", "stop")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Deployment]:
+        return super().get_queryset(request).prefetch_related("instances")
+
+    @admin.display(description="state")
+    def shown_state(self, row: Deployment) -> str:
+        return str(row.state)
+
+    @admin.action(description="Start")
+    def start(self, request: HttpRequest, queryset: QuerySet[Deployment]) -> None:
+        self._each(request, queryset, deployment_start)
+
+    @admin.action(description="Stop")
+    def stop(self, request: HttpRequest, queryset: QuerySet[Deployment]) -> None:
+        self._each(request, queryset, deployment_stop)
+
+    def _each(self, request: HttpRequest, queryset: QuerySet[Deployment], act: Any) -> None:
+        for row in queryset:
+            try:
+                act(deployment=row, user=request.user)
+            except OmniError as error:
+                self.message_user(request, str(error), messages.ERROR)
+
+    def save_model(self, request: HttpRequest, obj: Deployment, form: Any, change: bool) -> None:
+        """Through the service: what runs is started again with it, and the agent hears of it."""
+        deployment_change(deployment=obj, settings=obj.settings, extra_args=obj.extra_args, user=request.user)
+
+    def delete_model(self, request: HttpRequest, obj: Deployment) -> None:
+        self._each(request, Deployment.objects.filter(pk=obj.pk), deployment_delete)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Deployment]) -> None:
+        self._each(request, queryset, deployment_delete)
+
+
+@admin.register(Instance)
+class InstanceAdmin(RightsAdmin):
+    list_display = ("__str__", "host", "state", "pid", "port", "restarts", "exit_code", "changed_at")
+    list_filter = ("state", "role", "host")
+    search_fields = ("deployment__name", "device__name", "error", "log_line")
+
+
+@admin.register(Transition)
+class TransitionAdmin(RightsAdmin):
+    list_display = ("at", "instance", "old", "new", "pid", "reason")
+    list_filter = ("new", "at")
+    search_fields = ("instance__deployment__name", "reason")
+    list_select_related = ("instance__deployment", "instance__device")
+
+
+class RouteForm(NamedForm):
+    def clean_name(self) -> str:
+        """As a deployment's: the gateway knows both by one name."""
+        name = super().clean_name()
+        if "name" in self.changed_data and name in taken_names():
+            raise forms.ValidationError(f"The name {name} is taken or has another meaning.")
+        return name
+
+
+@admin.register(Route)
+class RouteAdmin(RightsAdmin):
+    form = RouteForm
+    list_display = ("name", "deployment", "description")
+    list_filter = ("deployment",)
+    search_fields = ("name", "description", "deployment__name")
+
+
+@admin.register(ApiKey)
+class ApiKeyAdmin(RightsAdmin):
+    list_display = ("name", "prefix", "owner", "created", "expiry_date", "revoked")
+    list_filter = ("revoked", "created")
+    search_fields = ("name", "prefix", "owner__username")
+    fields = ("name", "owner", "expiry_date", "revoked", "prefix", "created")
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        return {**super().get_changeform_initial_data(request), "owner": request.user.pk}
+
+    def get_form(self, request: HttpRequest, obj: ApiKey | None = None, **kwargs: Any) -> Any:
+        """A key is somebody's, and ends with its owner's rights; only the command line makes one of nobody's."""
+        form = super().get_form(request, obj, **kwargs)
+        if owner := form.base_fields.get("owner"):
+            owner.required = True
+        return form
+
+    def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
+        if not change:
+            obj.shown_once = ApiKey.objects.assign_key(obj)  # type: ignore[attr-defined]
+        obj.save()
+
+    def response_add(self, request: HttpRequest, obj: ApiKey, post_url_continue: str | None = None) -> HttpResponse:
+        """A new key is shown once, in this answer; only its hash is kept, and no message carries it on."""
+        context = {**self.admin_site.each_context(request), "title": "New API key", "row": obj}
+        context["key"] = obj.shown_once  # type: ignore[attr-defined]
+        response = TemplateResponse(request, "admin/new_key.html", context)
+        response["Cache-Control"] = "no-store"
+        return response

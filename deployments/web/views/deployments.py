@@ -1,0 +1,266 @@
+"""Pages of deployments: list, creation, one deployment with all that is known of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib import messages
+from django.db.models import Prefetch, QuerySet
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+
+from deployments.instances.model_files import serves_old_file
+from deployments.models import Deployment, Engine, Instance, Model, Role, Transition
+from deployments.planning.plan import Plan
+from deployments.planning.settings import SETTINGS, with_defaults
+from deployments.services import one_click
+from deployments.services.deployments import (
+    default_device,
+    default_engine,
+    deployment_delete,
+    deployment_start,
+    deployment_stop,
+    first_engine,
+    plan_deployment,
+)
+from deployments.services.discovery import local_host
+from deployments.services.effects import effects
+from deployments.services.loadable import without_engine
+from deployments.services.runnable import command_text, runnable
+from deployments.services.waiting import agent_is_running
+from deployments.strategies import STRATEGIES
+from deployments.web.forms import DeploymentForm, typed_so_far
+from deployments.web.role_fields import MODEL
+from omni.errors import OmniError
+from omni.htmx import go_to, is_htmx, render_page_or_part
+
+TRANSIENT = ("starting", "loading", "stopping", "crashed")
+HISTORY_LENGTH = 30
+
+
+# --- list -----------------------------------------------------------------------------------------
+@require_GET
+def deployments(request: HttpRequest) -> HttpResponse:
+    rows = list(_with_relations(Deployment.objects.all()))
+    context = {
+        "deployments": rows,
+        "in_transit": any(row.state in TRANSIENT or row.is_deleting for row in rows),
+        "agent_runs": agent_is_running(local_host()),
+        "has_models": Model.deployable().exists(),
+    }
+    return _shown(request, "deployments", context)
+
+
+@require_GET
+def quick(request: HttpRequest) -> HttpResponse:
+    """For the Rig page: each model that can run, with the one button that makes it run."""
+    rows = list(_with_relations(Deployment.objects.filter(is_deleting=False)))
+    by_model: dict[int, Deployment] = {}
+    for row in rows:
+        # What a model only drafts for is another model's.
+        for binding in (each for each in row.bindings.all() if each.role != Role.DRAFT):
+            by_model.setdefault(binding.model_id, row)
+    models = list(Model.deployable().defer("facts", "shape", "vocab", "shards"))
+    lacking = without_engine(models, local_host())
+    context = {
+        "offers": [(model, by_model.get(model.pk), lacking.get(model.pk, "")) for model in models],
+        "in_transit": any(row.state in TRANSIENT for row in rows),
+    }
+    return render(request, "deployments/_quick.html", context)
+
+
+# --- one ------------------------------------------------------------------------------------------
+@require_GET
+def deployment(request: HttpRequest, name: str) -> HttpResponse:
+    found = _with_relations(Deployment.objects.filter(name=name)).first()
+    if found is None:
+        if not is_htmx(request):
+            raise Http404
+        # Its row went away while the page was open: it has been deleted.
+        messages.success(request, f"{name} is deleted.")
+        return go_to(request, "deployments:deployments")
+    return _shown(request, "deployment", _details(found))
+
+
+@dataclass(frozen=True)
+class CommandShown:
+    role: str
+    text: str
+
+
+def _details(found: Deployment) -> dict[str, Any]:
+    plan, plan_error = _planned(found)
+    strategy = STRATEGIES.get(found.strategy)
+    transitions = Transition.objects.filter(instance__deployment=found).select_related("instance")
+    state = found.state
+    return {
+        "deployment": found,
+        "state": state,
+        "in_transit": state in TRANSIENT or found.is_deleting,
+        "instances": list(found.instances.all()),
+        "replaced": any(serves_old_file(instance) for instance in found.instances.all()),
+        "failed_instances": [i for i in found.instances.all() if i.error],
+        "plan": plan,
+        "plan_error": plan_error,
+        "commands": _commands(found, plan),
+        "history": transitions[:HISTORY_LENGTH],
+        "strategy": strategy,
+        # A server that somebody else runs keeps its log to itself.
+        "roles": strategy.roles if strategy and not found.is_external else (),
+        "bindings": list(found.bindings.all()),
+        "settings": _settings_shown(found),
+        "agent_runs": agent_is_running(found.host),
+    }
+
+
+def _planned(found: Deployment) -> tuple[Plan | None, OmniError | None]:
+    try:
+        return plan_deployment(found), None
+    except OmniError as error:
+        return None, error
+
+
+def _commands(found: Deployment, plan: Plan | None) -> list[CommandShown]:
+    """What runs, exactly; for what does not run, what would."""
+    running = [i for i in found.instances.all() if i.argv and i.pid]
+    if running:
+        return [CommandShown(i.role, command_text(i.argv, i.env)) for i in running]
+    planned = [runnable(instance, found.name) for instance in plan.instances] if plan else []
+    return [CommandShown(command.role, command_text(command.argv, command.env)) for command in planned]
+
+
+def _settings_shown(found: Deployment) -> list[tuple[str, str, bool]]:
+    """(title, value, whether it was set) of every setting that its strategy looks at; an external server takes none."""
+    if found.is_external:
+        return []
+    values = with_defaults({key: value for key, value in found.settings.items() if key in SETTINGS})
+    return [
+        (
+            s.title,
+            f"{values[s.key]} {s.unit if values[s.key] != 'auto' else ''}".strip(),
+            s.key in found.settings,
+        )
+        for s in SETTINGS.values()
+        if not s.strategies or found.strategy in s.strategies
+    ]
+
+
+# --- creating and changing ------------------------------------------------------------------------
+@require_http_methods(["GET", "HEAD", "POST"])
+def create(request: HttpRequest) -> HttpResponse:
+    host = local_host()
+    if request.method == "POST":
+        form = DeploymentForm(request.POST, host=host)
+        if form.is_valid() and (made := _saved(form, request)):
+            if "start" in request.POST:
+                _start_or_say(request, made)
+            return redirect("deployments:deployment", made.name)
+    else:
+        initial = _first_choices(request.GET.get("model", "")) | typed_so_far(request.GET)
+        form = DeploymentForm(host=host, initial=initial)
+    return render(request, "deployments/form.html", _form_context(form))
+
+
+def _start_or_say(request: HttpRequest, made: Deployment) -> None:
+    """It is kept all the same: what was filled in is not to be typed again."""
+    try:
+        deployment_start(deployment=made, user=request.user)
+    except OmniError as error:
+        messages.error(request, f"{made.name} is created and not started. {error}")
+
+
+def _form_context(form: DeploymentForm) -> dict[str, Any]:
+    model = Model.objects.filter(name=str(form[MODEL].value() or "")).first()
+    measured = effects(form.host, model) if model else []
+    return {"form": form, "deployment": form.deployment, "measured": measured, "model": model}
+
+
+def _first_choices(wanted: str) -> dict[str, Any]:
+    """The model that was asked for and the device and engine that fit best."""
+    host = local_host()
+    initial: dict[str, Any] = {}
+    model = Model.objects.filter(name=wanted).first() or Model.deployable().first()
+    if model:
+        initial["model"] = model.name
+    engines = Engine.objects.filter(host=host, state=Engine.State.OK)
+    engine = first_engine(engines, model)
+    try:
+        initial["devices"] = [default_device(host, engine).name]
+        initial["engine"] = engine.pk if engine else default_engine(host).pk
+    except OmniError:
+        # The form then says that there is no device or engine to choose.
+        return initial
+    return initial
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def change(request: HttpRequest, name: str) -> HttpResponse:
+    found = get_object_or_404(Deployment, name=name, is_deleting=False)
+    if found.is_external:
+        return redirect("deployments:server_change", found.name)
+    form = DeploymentForm(request.POST or None, host=found.host, deployment=found, initial=typed_so_far(request.GET))
+    if request.method == "POST" and form.is_valid() and _saved(form, request):
+        messages.success(request, f"{found.name} is changed.")
+        return redirect("deployments:deployment", found.name)
+    return render(request, "deployments/form.html", _form_context(form))
+
+
+def _saved(form: DeploymentForm, request: HttpRequest) -> Deployment | None:
+    try:
+        return form.save(request.user)
+    except OmniError as error:
+        form.add_error("name" if error.code in ("name_taken", "bad_name") else None, str(error))
+        return None
+
+
+# --- acting ---------------------------------------------------------------------------------------
+@require_POST
+def quick_deploy(request: HttpRequest, name: str) -> HttpResponse:
+    made = one_click.deploy(model=get_object_or_404(Model, name=name), user=request.user)
+    return go_to(request, "deployments:deployment", made.name)
+
+
+@require_POST
+def start(request: HttpRequest, name: str) -> HttpResponse:
+    found = get_object_or_404(Deployment, name=name)
+    deployment_start(deployment=found, again="again" in request.POST, user=request.user)
+    return _acted(request, found)
+
+
+@require_POST
+def stop(request: HttpRequest, name: str) -> HttpResponse:
+    found = get_object_or_404(Deployment, name=name)
+    deployment_stop(deployment=found, now="now" in request.POST, user=request.user)
+    return _acted(request, found)
+
+
+@require_POST
+def delete(request: HttpRequest, name: str) -> HttpResponse:
+    found = get_object_or_404(Deployment, name=name)
+    deployment_delete(deployment=found, user=request.user)
+    if is_htmx(request):
+        return _acted(request, found)
+    messages.info(request, f"{found.name} goes away once its processes are gone.")
+    return redirect("deployments:deployments")
+
+
+def _acted(request: HttpRequest, found: Deployment) -> HttpResponse:
+    """Nothing to swap: the fragments on the page fetch themselves anew."""
+    if not is_htmx(request):
+        return redirect("deployments:deployment", found.name)
+    response = HttpResponse(status=204)
+    response["HX-Trigger"] = json.dumps({f"deployment-{found.pk}": {}, "deployments-changed": {}})
+    return response
+
+
+# --- shared ---------------------------------------------------------------------------------------
+def _shown(request: HttpRequest, page: str, context: dict[str, Any]) -> HttpResponse:
+    return render_page_or_part(request, f"deployments/{page}.html", f"deployments/_{page}.html", context)
+
+
+def _with_relations(rows: QuerySet[Deployment]) -> QuerySet[Deployment]:
+    instances = Prefetch("instances", Instance.objects.order_by("role", "ordinal"))
+    return rows.select_related("host", "engine").prefetch_related(instances, "bindings__model")

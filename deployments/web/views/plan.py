@@ -1,0 +1,195 @@
+"""The Plan page: which way of running these models on these devices is best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils.html import escape, format_html
+from django.utils.safestring import SafeString, mark_safe
+from django.views.decorators.http import require_http_methods
+
+from deployments.planning.bars import PARTS, Bar, bar
+from deployments.planning.memory.fit import PLACING
+from deployments.planning.plan import InstancePlan, Reason, Severity, Verdict
+from deployments.planning.settings import SETTINGS
+from deployments.services.comparing import Compared
+from deployments.services.discovery import local_host
+from deployments.services.runnable import command_text, runnable
+from deployments.web.planboard import Board, board, deploy, presets_for
+from omni.errors import OmniError
+from omni.htmx import render_page_or_part, wants_part
+
+WORDS = {"viable": "fits", "caution": "caution", "does_not_fit": "does not fit", "not_viable": "not possible"}
+NEEDS = "incomplete"
+MEMORY = "does_not_fit"
+ICONS = {"viable": "check", "caution": "alert", "not_viable": "close", "needs": "question"}
+BASIS = {"measured": "from this rig's own runs", "computed": "computed from data sheets"}
+SEVERITIES = (Severity.ERROR, Severity.CAUTION, Severity.INFO)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def plan(request: HttpRequest) -> HttpResponse:
+    """The choices stand in the query string; a POST deploys what one card shows for them."""
+    shown = board(local_host(), request.GET)
+    refused: dict[str, OmniError] = {}
+    if request.method == "POST":
+        strategy = request.POST.get("strategy", "")
+        try:
+            made = deploy(shown, strategy=strategy, name=request.POST.get("name", ""), user=request.user)
+            return redirect("deployments:deployment", made.name)
+        except OmniError as error:
+            refused[strategy] = error
+    return _shown(request, shown, refused)
+
+
+@require_http_methods(["GET", "HEAD"])
+def plan_presets(request: HttpRequest) -> HttpResponse:
+    """A part of the page: settings that suit the chosen model and devices, one press each."""
+    try:
+        form, found = presets_for(local_host(), request.GET)
+    except OmniError:
+        return render(request, "deployments/_plan_presets.html", {"form": None})
+    # Where layers go each strategy decides for itself.
+    auto = {key: str(SETTINGS[key].default) for key in PLACING}
+    plain = {key: str(SETTINGS[key].default) for key in ("kv_cache_k", "kv_cache_v", "flash_attention")}
+    shown = []
+    for preset in found:
+        changes = {**plain, **preset.settings, **auto}
+        address = f"{reverse('deployments:plan')}?{form.query(changes)}"
+        shown.append((preset, Fix(preset.title, address, changes)))
+    return render(request, "deployments/_plan_presets.html", {"form": form, "presets": shown})
+
+
+def _shown(request: HttpRequest, shown: Board, refused: Mapping[str, OmniError]) -> HttpResponse:
+    address = f"{reverse('deployments:plan')}?{shown.form.query()}"
+    context = {
+        "board": shown,
+        "form": shown.form,
+        "address": address,
+        "cards": [_card(request, shown, outcome, refused) for outcome in shown.outcomes],
+        "parts": PARTS,
+        "devices": [
+            (device, shown.stock.used.get(device.name), device.name in shown.form.wanted_devices)
+            for device in shown.stock.devices
+        ],
+        "problems": [error for strategy, error in refused.items() if strategy not in _names(shown)],
+    }
+    response = render_page_or_part(request, "deployments/plan.html", "deployments/_plan.html", context)
+    if wants_part(request):
+        response["HX-Replace-Url"] = address
+    return response
+
+
+def _names(shown: Board) -> set[str]:
+    return {outcome.key for outcome in shown.outcomes}
+
+
+# --- cards ----------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Fix:
+    """One press that makes a reason go away: `changes` for the fields, `address` for browsers without script."""
+
+    title: str
+    address: str
+    changes: Mapping[str, int | str]
+
+
+@dataclass(frozen=True)
+class Command:
+    role: str
+    html: SafeString
+
+
+@dataclass(frozen=True)
+class Card:
+    outcome: Compared
+    state: str
+    word: str
+    icon: str
+    why_best: str
+    reasons: list[tuple[Reason, Fix | None]]
+    notes: list[tuple[Reason, Fix | None]]
+    bars: list[Bar]
+    commands: list[Command]
+    basis: str
+    refused: OmniError | None
+    name: str
+    # Of the fastest of all.
+    speed_percent: float = 0.0
+
+    @property
+    def can_deploy(self) -> bool:
+        return self.state in (Verdict.VIABLE, Verdict.CAUTION)
+
+
+def _card(request: HttpRequest, shown: Board, outcome: Compared, refused: Mapping[str, OmniError]) -> Card:
+    found, key = outcome.plan, outcome.key
+    state = str(found.verdict) if found else "needs"
+    reasons = sorted(found.reasons, key=lambda reason: SEVERITIES.index(reason.severity)) if found else []
+    # Beside an error a caution is no news.
+    telling = (Severity.ERROR,) if state == "not_viable" else (Severity.ERROR, Severity.CAUTION)
+    errors = {reason.code for reason in reasons if reason.severity == Severity.ERROR}
+    is_too_much = errors == {MEMORY}
+    typed = request.POST.get("name", "") if key in refused else ""
+    return Card(
+        outcome=outcome,
+        state=state,
+        word=WORDS[MEMORY if is_too_much else state] if found else NEEDS,
+        icon=ICONS[state],
+        why_best=shown.why_best if outcome is shown.outcomes[0] else "",
+        reasons=[(each, _fix(shown, each)) for each in reasons if each.severity in telling],
+        notes=[(each, _fix(shown, each)) for each in reasons if each.severity not in telling],
+        # Where something else than memory stands against it, its memory is beside the point.
+        bars=[bar(use) for use in found.devices] if found and (state != "not_viable" or is_too_much) else [],
+        commands=[Command(each.role, _command(each, outcome.name)) for each in found.instances] if found else [],
+        basis=BASIS.get(found.predicted.basis, found.predicted.basis) if found else "",
+        refused=refused.get(key),
+        name=typed or outcome.name,
+        speed_percent=round(100 * _speed(outcome) / (max(map(_speed, shown.outcomes)) or 1), 1),
+    )
+
+
+def _speed(outcome: Compared) -> float:
+    return (outcome.plan.predicted.decode_tps or 0.0) if outcome.plan else 0.0
+
+
+def _fix(shown: Board, reason: Reason) -> Fix | None:
+    changes = {key: value for key, value in reason.changes.items() if key in SETTINGS}
+    if not changes:
+        return None
+    words = [f"{_inside(SETTINGS[key].title)} {_number(value)}" for key, value in changes.items()]
+    address = f"{reverse('deployments:plan')}?{shown.form.query(changes)}"
+    return Fix(f"Use {' and '.join(words)}", address, changes)
+
+
+def _inside(title: str) -> str:
+    """As it stands inside a sentence: Context → context, KV cache stays."""
+    return title if title[:2].isupper() else title[:1].lower() + title[1:]
+
+
+def _number(value: int | str) -> str:
+    return f"{value:,}" if isinstance(value, int) else value
+
+
+def _command(planned: InstancePlan, name: str) -> SafeString:
+    """As on a deployment's page; the name is marked, because it changes with what is typed into the card."""
+    command = runnable(planned, name)
+    words = [_word(command_text([word], {}), name) for word in command.argv]
+    before = escape(command_text([], command.env).strip())
+    return mark_safe(" ".join([before, *words] if before else words))  # each word is escaped by itself
+
+
+def _word(word: str, name: str) -> SafeString:
+    """The name is a word of its own, or the folder or the socket that is named after it."""
+    before, found, after = word.rpartition(name)
+    home = settings.OMNI_HOME
+    is_whole, is_folder = not before and not after, before == f"{home.slots}/" and not after
+    is_socket = before == f"{home.sockets}/" and after.endswith(".sock")
+    if not found or not (is_whole or is_folder or is_socket):
+        return escape(word)
+    return format_html("{}<span data-alias>{}</span>{}", before, name, after)
