@@ -2,8 +2,9 @@
 
     python benchmarks/gguf_read.py [FILE]
 
-Rounds of the readers alternate, so that a busy machine slows all of them alike. Ends with 1 when Omni is less
-than ten times as fast or, for the packaged model, over its limits (30 ms without vocabulary, 150 ms with it).
+Rounds of the readers alternate, so that a busy machine slows all of them alike. Ends with 1 when
+Omni is less than ten times as fast or, for the packaged model, over its limits (30 ms without
+vocabulary, 150 ms with it).
 """
 
 from __future__ import annotations
@@ -56,11 +57,16 @@ def main() -> int:
     print(f"{path.name}: header read, ms (page cache warm)")
     for name, values in times.items():
         low, high = min(values), max(values)
-        print(f"  {name:26} min {low:8.1f}   median {medians[name]:8.1f}   max {high:8.1f}   ({len(values)} times)")
+        print(
+            f"  {name:26} min {low:8.1f}   median {medians[name]:8.1f}   max {high:8.1f}  "
+            f" ({len(values)} times)"
+        )
     ratios = {name: medians[PEER] / medians[name] for name in LIMITS_MS}
     for name, ratio in ratios.items():
         print(f"  {name}: {ratio:.0f} times as fast as the package")
-    late = [name for name, limit in LIMITS_MS.items() if path == smollm2() and medians[name] >= limit]
+    late = [
+        name for name, limit in LIMITS_MS.items() if path == smollm2() and medians[name] >= limit
+    ]
     if late:
         print(f"over the limit: {', '.join(late)}")
     return int(bool(late) or min(ratios.values()) < LEAST_RATIO)

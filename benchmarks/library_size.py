@@ -1,10 +1,11 @@
-"""A library of 10,000 files: the first scan, a scan that finds nothing new, a look of the agent, the Models page.
+"""A library of 10,000 files: the first scan, a scan that finds nothing new, a look of the agent,
+the Models page.
 
     python benchmarks/library_size.py [FILES]
 
-Headers are of true shape (32 layers, a vocabulary of 1,000 tokens), weights are holes. The limits are printed beside
-the figures; ends with 1 when one is passed (30 s for the first scan, 300 ms for the page). SQLite, in a folder of its
-own.
+Headers are of true shape (32 layers, a vocabulary of 1,000 tokens), weights are holes. The limits
+are printed beside the figures; ends with 1 when one is passed (30 s for the first scan, 300 ms for
+the page). SQLite, in a folder of its own.
 """
 
 from __future__ import annotations
@@ -37,14 +38,28 @@ def write_models(folder: Path, count: int) -> None:
 
     kind = GGML_TYPES_BY_NAME["Q4_K"].id
     keys = {
-        "general.architecture": "llama", "llama.block_count": 32, "llama.context_length": 8192,
-        "llama.embedding_length": 2048, "llama.feed_forward_length": 8192, "llama.attention.head_count": 16,
-        "llama.attention.head_count_kv": 4, "tokenizer.ggml.model": "gpt2",
+        "general.architecture": "llama",
+        "llama.block_count": 32,
+        "llama.context_length": 8192,
+        "llama.embedding_length": 2048,
+        "llama.feed_forward_length": 8192,
+        "llama.attention.head_count": 16,
+        "llama.attention.head_count_kv": 4,
+        "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.tokens": [f"token{number}" for number in range(1000)],
-    }  # fmt: skip
-    shapes = {"attn_q": (2048, 2048), "attn_k": (2048, 512), "attn_v": (2048, 512), "attn_output": (2048, 2048)}
+    }
+    shapes = {
+        "attn_q": (2048, 2048),
+        "attn_k": (2048, 512),
+        "attn_v": (2048, 512),
+        "attn_output": (2048, 2048),
+    }
     shapes |= {"ffn_gate": (2048, 8192), "ffn_up": (2048, 8192), "ffn_down": (8192, 2048)}
-    layers = [(f"blk.{layer}.{name}.weight", shape, kind) for layer in range(32) for name, shape in shapes.items()]
+    layers = [
+        (f"blk.{layer}.{name}.weight", shape, kind)
+        for layer in range(32)
+        for name, shape in shapes.items()
+    ]
     tensors = [("token_embd.weight", (2048, 1000), kind), *layers]
     for number in range(count):
         path = folder / f"group-{number // 100:03}" / f"model-{number:05}.gguf"
@@ -75,7 +90,10 @@ def measure(folder: Path) -> bool:
     print(f"  first scan           {first:8.1f} s    (limit {SCAN_LIMIT_S:.0f} s)")
     print(f"    of it on the core  {busy:8.1f} s    (load of the machine {os.getloadavg()[0]:.1f})")
     print(f"  scan, nothing new    {again:8.1f} s")
-    print(f"  looks of the agent   {', '.join(f'{look:.1f}' for look in looks)} s (the second takes the files up)")
+    print(
+        f"  looks of the agent   {', '.join(f'{look:.1f}' for look in looks)} s (the second takes"
+        " the files up)"
+    )
     slow = first > SCAN_LIMIT_S
     client = Client(SERVER_NAME="localhost")
     client.force_login(administrator())

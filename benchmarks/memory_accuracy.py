@@ -2,9 +2,10 @@
 
 python benchmarks/memory_accuracy.py [PATTERN] [--json]
 
-The plan's figures are those that users see: the bytes of each device in a plan, on its page and by `plan --json`.
-Weights and KV are to be exact to 0.1 %, compute buffers within 10 %, the total of a device within 3 %. The
-engine prints sizes rounded to 0.01 MiB (its own projection to 1 MiB): the rounding is taken off a difference.
+The plan's figures are those that users see: the bytes of each device in a plan, on its page and by
+`plan --json`. Weights and KV are to be exact to 0.1 %, compute buffers within 10 %, the total of a
+device within 3 %. The engine prints sizes rounded to 0.01 MiB (its own projection to 1 MiB): the
+rounding is taken off a difference.
 """
 
 from __future__ import annotations
@@ -38,7 +39,12 @@ from deployments.planning.architecture import ModelShape  # noqa: E402
 from deployments.planning.from_header import model_shape  # noqa: E402
 from deployments.planning.memory.filling import filling_bytes  # noqa: E402
 from deployments.planning.memory.placement import Override  # noqa: E402
-from deployments.planning.memory.reported import MIB, EngineMemory, Reported, reported_memory  # noqa: E402
+from deployments.planning.memory.reported import (
+    MIB,
+    EngineMemory,
+    Reported,
+    reported_memory,
+)  # noqa: E402
 from deployments.planning.memory.use import MemorySettings, MemoryUse, memory_use  # noqa: E402
 from deployments.planning.plan import DeviceFacts, DeviceUse  # noqa: E402
 from deployments.planning.repacking import Kernels  # noqa: E402
@@ -62,13 +68,16 @@ class Case:
 
     @property
     def needs_native(self) -> bool:
-        """Whether the engine is to run with the kernels that it came with, not with those of every processor."""
+        """Whether the engine is to run with the kernels that it came with, not with those of every
+        processor."""
         return self.settings.kernels == Kernels.AMX
 
     @property
     def name(self) -> str:
         changed = {
-            key: value for key, value in asdict(self.settings).items() if value != getattr(MemorySettings(), key)
+            key: value
+            for key, value in asdict(self.settings).items()
+            if value != getattr(MemorySettings(), key)
         }
         more = f" {len(self.extra)} words of flags that change nothing" if self.extra else ""
         return f"{self.model} {'+'.join(self.devices) or 'CPU'} {changed}{more}"
@@ -76,12 +85,21 @@ class Case:
     @property
     def flags(self) -> list[str]:
         s = self.settings
-        flags = ["--device", ",".join(self.devices) or "none", "-c", str(s.context), "-np", str(s.parallel)]
+        flags = [
+            "--device",
+            ",".join(self.devices) or "none",
+            "-c",
+            str(s.context),
+            "-np",
+            str(s.parallel),
+        ]
         flags += ["-b", str(s.batch), "-ub", str(s.ubatch), "-ctk", s.type_k, "-ctv", s.type_v]
         flags += ["-ngl", "all" if s.gpu_layers is None else str(s.gpu_layers), "-sm", s.split_mode]
         flags += ["-kvu"] if s.kv_unified else []
         flags += [] if s.flash_attention is None else ["-fa", "on" if s.flash_attention else "off"]
-        flags += ["-ts", ",".join(f"{share:g}" for share in s.tensor_split)] if s.tensor_split else []
+        flags += (
+            ["-ts", ",".join(f"{share:g}" for share in s.tensor_split)] if s.tensor_split else []
+        )
         flags += ["-mg", str(s.main_gpu)] if s.main_gpu else []
         flags += ["--n-cpu-moe", str(s.n_cpu_moe)] if s.n_cpu_moe else []
         flags += ["--cpu-moe"] if s.cpu_moe else []
@@ -90,7 +108,11 @@ class Case:
         flags += [] if s.mmap and not s.mlock else ["-lm", LOAD_MODES[s.mmap, s.mlock]]
         flags += [] if s.repack else ["-nr"]
         flags += ["--backend-sampling"] if s.backend_sampling else []
-        flags += ["--spec-type", "draft-mtp", "--spec-draft-n-max", str(s.draft_max)] if s.load_nextn else []
+        flags += (
+            ["--spec-type", "draft-mtp", "--spec-draft-n-max", str(s.draft_max)]
+            if s.load_nextn
+            else []
+        )
         for override in s.overrides:
             flags += ["-ot", f"{override.pattern}={override.device}"]
         return [*flags, *self.extra]
@@ -127,9 +149,17 @@ def cases() -> list[Case]:
             case(model, "", parallel=2, type_k="q8_0", flash_attention=False),
         ]
     found += [case("gemma3", swa_full=True), case("gemma3", context=16384, parallel=3)]
-    found += [case("deepseek2", type_k="q8_0", type_v="q8_0"), case("mamba", parallel=6), case("jamba", parallel=6)]
+    found += [
+        case("deepseek2", type_k="q8_0", type_v="q8_0"),
+        case("mamba", parallel=6),
+        case("jamba", parallel=6),
+    ]
     for model in ("qwen3moe", "deepseek2"):
-        found += [case(model, n_cpu_moe=3), case(model, cpu_moe=True), case(model, "0", n_cpu_moe=2, gpu_layers=7)]
+        found += [
+            case(model, n_cpu_moe=3),
+            case(model, cpu_moe=True),
+            case(model, "0", n_cpu_moe=2, gpu_layers=7),
+        ]
     for model in (SMOLLM2, "llama", "qwen2", "qwen3", "qwen3moe", "gemma3"):
         found.append(case(model, split_mode="tensor", tensor_split=(3.0, 1.0)))
     found.append(case(SMOLLM2, split_mode="tensor", tensor_split=(2.0, 1.0), gpu_layers=10))
@@ -149,20 +179,37 @@ def _weights_of_the_host() -> list[Case]:
     """Mapped ranges with holes, rearranged copies beside them, and how they are loaded."""
     found = []
     for model in ("all_q4_0", "all_iq4_nl", "gemma3_mixed", "moe_mxfp4", "moe_q4_k"):
-        found += [case(model, "", repack=False), case(model, "", mmap=False), case(model, "0", gpu_layers=3)]
+        found += [
+            case(model, "", repack=False),
+            case(model, "", mmap=False),
+            case(model, "0", gpu_layers=3),
+        ]
     for model in ("moe_mxfp4", "moe_q4_k", "glm4moe"):
         found += [case(model, "0", cpu_moe=True), case(model, "0", n_cpu_moe=3, mmap=False)]
-    found += [case("gemma3_mixed", "", mlock=True), case("gemma3_mixed", "", mlock=True, mmap=False)]
+    found += [
+        case("gemma3_mixed", "", mlock=True),
+        case("gemma3_mixed", "", mlock=True, mmap=False),
+    ]
     return found
 
 
 def _drafting() -> list[Case]:
     """By a model's own layers, which takes a second context."""
     found = []
-    for model in ("qwen35", "step35", "deepseek2_nextn", "deepseek32_nextn", "qwen35moe", "qwen3next"):
+    for model in (
+        "qwen35",
+        "step35",
+        "deepseek2_nextn",
+        "deepseek32_nextn",
+        "qwen35moe",
+        "qwen3next",
+    ):
         for draft_max in (3, 7):
             found.append(case(model, "", load_nextn=True, draft_max=draft_max))
-        found += [case(model, load_nextn=True, draft_max=3), case(model, "0", load_nextn=True, draft_max=3, parallel=2)]
+        found += [
+            case(model, load_nextn=True, draft_max=3),
+            case(model, "0", load_nextn=True, draft_max=3, parallel=2),
+        ]
     return found
 
 
@@ -183,15 +230,27 @@ def _flags() -> list[Case]:
 
 
 # Values for flags that take one of a few words, or a name.
-_WORDS = {"--chat-template": "chatml", "--reasoning-effort": "low", "--rope-scaling": "linear", "--numa": "distribute"}
+_WORDS = {
+    "--chat-template": "chatml",
+    "--reasoning-effort": "low",
+    "--rope-scaling": "linear",
+    "--numa": "distribute",
+}
 # Each turns the server into another kind; they are asked for by themselves.
 _KINDS = ("--embeddings", "--reranking", "--pooling")
-_OPPOSITES = ("--no-cache-prompt", "--no-context-shift", "--no-cache-idle-slots", "--no-jinja", "--no-warmup",
-              "--no-prefill-assistant")  # fmt: skip
+_OPPOSITES = (
+    "--no-cache-prompt",
+    "--no-context-shift",
+    "--no-cache-idle-slots",
+    "--no-jinja",
+    "--no-warmup",
+    "--no-prefill-assistant",
+)
 
 
 def unplanned_flags() -> tuple[str, ...]:
-    """All flags that the planner takes for such as change neither memory nor speed, in one command line."""
+    """All flags that the planner takes for such as change neither memory nor speed, in one command
+    line."""
     words: list[str] = []
     for flag in ALLOWED.values():
         if flag.plans or flag.name in (*_KINDS, *_OPPOSITES):
@@ -214,8 +273,24 @@ def _tiles() -> list[Case]:
     """The engine's own kernels, where this processor has what they need."""
     if kernels(str(binary_path())) != Kernels.AMX:
         return []
-    models = (SMOLLM2, "llama", "qwen2", "qwen3", "gemma3", "jamba", "all_q4_0", "all_iq4_nl", "gemma3_mixed",
-              "moe_mxfp4", "moe_q4_k", "glm4moe", "gemma4", "step35", "qwen35", "tiles")  # fmt: skip
+    models = (
+        SMOLLM2,
+        "llama",
+        "qwen2",
+        "qwen3",
+        "gemma3",
+        "jamba",
+        "all_q4_0",
+        "all_iq4_nl",
+        "gemma3_mixed",
+        "moe_mxfp4",
+        "moe_q4_k",
+        "glm4moe",
+        "gemma4",
+        "step35",
+        "qwen35",
+        "tiles",
+    )
     return [case(model, "", kernels=Kernels.AMX) for model in models]
 
 
@@ -257,7 +332,9 @@ class Rig:
         for port in self.ports:
             argv = [binary, "-H", "127.0.0.1", "-p", str(port), "-t", "2"]
             self.processes.append(_start(argv, subprocess.DEVNULL))
-        wait_until(lambda: all(_listens(port) for port in self.ports), 20, "the RPC servers do not listen")
+        wait_until(
+            lambda: all(_listens(port) for port in self.ports), 20, "the RPC servers do not listen"
+        )
 
     def stop(self) -> None:
         for process in self.processes:
@@ -266,16 +343,34 @@ class Rig:
         self.processes.clear()
 
 
-def _start(argv: Sequence[str], output: int, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+def _start(
+    argv: Sequence[str], output: int, env: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
     env = engine_environment(argv[0]) | (env or {})
-    return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=env)
+    return subprocess.Popen(
+        argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=env
+    )
 
 
 @contextmanager
-def start_server(arguments: Sequence[str], log: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """A llama-server with these arguments and its address, once it has loaded its model or ended."""
+def start_server(
+    arguments: Sequence[str], log: Path
+) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A llama-server with these arguments and its address, once it has loaded its model or
+    ended."""
     port = free_port()
-    argv = [str(binary_path()), *arguments, "--host", "127.0.0.1", "--port", str(port), "-t", "2", "-lv", "4"]
+    argv = [
+        str(binary_path()),
+        *arguments,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "-t",
+        "2",
+        "-lv",
+        "4",
+    ]
     with log.open("wb") as output:
         process = _start([*argv, "--no-warmup", "--no-ui"], output.fileno())
     try:
@@ -302,11 +397,22 @@ def rig() -> Iterator[Rig]:
 
 
 def engine_memory(rig: Rig, case: Case) -> EngineMemory:
-    """Starts the engine, waits until the model is loaded, and reads its log. Raises RuntimeError with the log's end."""
+    """Starts the engine, waits until the model is loaded, and reads its log.
+
+    Raises RuntimeError with the log's end.
+    """
     if case.devices:
         rig.restart_servers()
     log = rig.folder / "engine.log"
-    argv = [str(binary_path()), "-m", str(rig.path(case.model)), "--host", "127.0.0.1", "--port", str(free_port())]
+    argv = [
+        str(binary_path()),
+        "-m",
+        str(rig.path(case.model)),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(free_port()),
+    ]
     argv += ["-t", "2", "-lv", "4", "-fit", "on", "--no-warmup", "--no-ui"]
     argv += ["--rpc", ",".join(rig.endpoints)] if case.devices else []
     with log.open("wb") as output:
@@ -355,7 +461,11 @@ def compare(rig: Rig, case: Case, measured: EngineMemory) -> list[Row]:
         own = measured.projected.get(planned.name)
         shown = planned.document()
         sizes = {
-            "weights": (shown["weights_bytes"], real.weights + real.mapped + real.repacked, own and own.model),
+            "weights": (
+                shown["weights_bytes"],
+                real.weights + real.mapped + real.repacked,
+                own and own.model,
+            ),
             "kv": (shown["kv_bytes"], real.kv, own and own.context),
             "compute": (shown["compute_bytes"], real.compute, own and own.compute),
         }
@@ -367,7 +477,16 @@ def compare(rig: Rig, case: Case, measured: EngineMemory) -> list[Row]:
             own and own.model + own.context + own.compute,
         )
         for what, (mine, theirs, projected) in sizes.items():
-            rows.append(Row(case.name, planned.name, what, mine, theirs, None if own is None else projected * MIB))
+            rows.append(
+                Row(
+                    case.name,
+                    planned.name,
+                    what,
+                    mine,
+                    theirs,
+                    None if own is None else projected * MIB,
+                )
+            )
     return rows
 
 
@@ -398,13 +517,19 @@ def run(chosen: Sequence[Case]) -> list[Row]:
 
 def report(rows: Sequence[Row], n_cases: int, seconds: float) -> str:
     lines = [f"{n_cases} configurations, {seconds:.0f} s", ""]
-    lines.append(f"{'':9}{'limit':>7}{'figures':>9}{'outside':>9}{'worst':>9}   engine's own projection, worst")
+    lines.append(
+        f"{'':9}{'limit':>7}{'figures':>9}{'outside':>9}{'worst':>9}   engine's own projection,"
+        " worst"
+    )
     for what, limit in LIMITS.items():
         these = [row for row in rows if row.what == what]
         outside = [row for row in these if row.error > limit]
         own = [row.projected_error for row in these if row.projected_error is not None]
         worst = max(row.error for row in these)
-        lines.append(f"{what:9}{limit:>7.1%}{len(these):>9}{len(outside):>9}{worst:>9.2%}   {max(own, default=0):.2%}")
+        lines.append(
+            f"{what:9}{limit:>7.1%}{len(these):>9}{len(outside):>9}{worst:>9.2%}  "
+            f" {max(own, default=0):.2%}"
+        )
     lines.append("\nworst cases")
     for what in LIMITS:
         ranked = sorted((row for row in rows if row.what == what), key=lambda row: -row.error)

@@ -2,8 +2,8 @@
 
     python benchmarks/plan_page.py [CHANGES]
 
-A database of its own with 20 models and 8 devices, every strategy planned at each change, log-in and template
-included. Ends with 1 when the median is 150 ms or more.
+A database of its own with 20 models and 8 devices, every strategy planned at each change, log-in
+and template included. Ends with 1 when the median is 150 ms or more.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ GIB = 1 << 30
 
 
 def furnish() -> None:
-    """Copies of the packaged model under other names, stand-ins and cards, the packaged engine, one who looks."""
+    """Copies of the packaged model under other names, stand-ins and cards, the packaged engine, one
+    who looks."""
     from django.contrib.auth.models import User
     from django.core.management import call_command
 
@@ -41,12 +42,16 @@ def furnish() -> None:
     host = local_host()
     for number in range(DEVICES - 1):
         Device.objects.update_or_create(
-            host=host, name=f"RPC{number}",
+            host=host,
+            name=f"RPC{number}",
             defaults={
-                "kind": "rpc", "is_stand_in": True, "position": number, "memory_bytes": (96 - 8 * number) * GIB,
+                "kind": "rpc",
+                "is_stand_in": True,
+                "position": number,
+                "memory_bytes": (96 - 8 * number) * GIB,
                 "endpoint": f"127.0.0.1:{18900 + number}",
             },
-        )  # fmt: skip
+        )
     Device.objects.get_or_create(
         host=host, name="CPU", kind="cpu", defaults={"position": 900, "memory_bytes": 64 * GIB}
     )
@@ -66,7 +71,10 @@ def measure_devices() -> None:
     from gpus.recent import RecentWriter
     from gpus.sample import CardSample, HostSample, NvmlState, Sample
 
-    cards = [CardSample(f"RPC{number}", f"RPC{number}", memory_used_bytes=GIB) for number in range(DEVICES - 1)]
+    cards = [
+        CardSample(f"RPC{number}", f"RPC{number}", memory_used_bytes=GIB)
+        for number in range(DEVICES - 1)
+    ]
     host = HostSample(5.0, 4 * GIB, 64 * GIB, 0, 0.1)
     sample = Sample(int(time.time() * 1000), host, tuple(cards), NvmlState("ok"))
     RecentWriter(os.environ["OMNI_HOST_NAME"]).add(sample.frame(), sample.point())
@@ -78,7 +86,11 @@ def changes() -> itertools.cycle[dict[str, object]]:
     asked = [
         {"device": devices[: 1 + turn % len(devices)], "context": 1024 * (1 + turn), **extra}
         for turn in range(CHANGES)
-        for extra in [({}, {"kv_cache_k": "q8_0"}, {"parallel": 4}, {"model": f"model-{1 + turn % 19}"})[turn % 4]]
+        for extra in [
+            ({}, {"kv_cache_k": "q8_0"}, {"parallel": 4}, {"model": f"model-{1 + turn % 19}"})[
+                turn % 4
+            ]
+        ]
     ]
     return itertools.cycle(asked)
 
@@ -113,7 +125,9 @@ def measure(count: int) -> int:
     from deployments.strategies import STRATEGIES
 
     client = Client(headers={"HX-Request": "true"}, SERVER_NAME="localhost")
-    client.force_login(User.objects.get(username="looker"), backend="django.contrib.auth.backends.ModelBackend")
+    client.force_login(
+        User.objects.get(username="looker"), backend="django.contrib.auth.backends.ModelBackend"
+    )
     client.get("/plan/")
     times = []
     for query in itertools.islice(changes(), count):
@@ -123,8 +137,14 @@ def measure(count: int) -> int:
         assert answer.status_code == 200 and b"used by others 1 GiB" in answer.content
     with CaptureQueriesContext(connection) as queries:
         client.get("/plan/")
-    print(f"Plan page, a turned knob: {MODELS} models, {DEVICES} devices, {len(STRATEGIES)} strategies")
-    print(f"  median {statistics.median(times):.1f} ms   worst {max(times):.1f} ms   ({count} changes)")
+    print(
+        f"Plan page, a turned knob: {MODELS} models, {DEVICES} devices, {len(STRATEGIES)}"
+        " strategies"
+    )
+    print(
+        f"  median {statistics.median(times):.1f} ms   worst {max(times):.1f} ms   ({count}"
+        " changes)"
+    )
     print(f"  {len(queries)} SQL queries, {len(answer.content) / 1024:.0f} KiB")
     return int(statistics.median(times) >= LIMIT_MS)
 

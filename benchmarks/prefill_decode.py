@@ -2,9 +2,10 @@
 
 python benchmarks/prefill_decode.py [--json] [--tokens 500,1500,6000] [--others N]
 
-Both instances run the small packaged model on this machine's CPU, so the prompt is read equally fast by both: what
-is compared is what the hand-over adds, and what it takes off the answering instance. With --others N so many
-answers are written there meanwhile: `gap` is the longest time that one of them waited for its next token.
+Both instances run the small packaged model on this machine's CPU, so the prompt is read equally
+fast by both: what is compared is what the hand-over adds, and what it takes off the answering
+instance. With --others N so many answers are written there meanwhile: `gap` is the longest time
+that one of them waited for its next token.
 """
 
 from __future__ import annotations
@@ -64,11 +65,18 @@ def prompt(tokens: int, first: str) -> dict[str, Any]:
     """A chat of about so many tokens that begins as no other does."""
     text = " ".join(NOUNS[(number * 7) % 10] for number in range(tokens - 40))
     messages = [{"role": "user", "content": f"{first} {text}"}]
-    return {"messages": messages, "max_tokens": 4, "temperature": 0, "stream": True, "ignore_eos": True}
+    return {
+        "messages": messages,
+        "max_tokens": 4,
+        "temperature": 0,
+        "stream": True,
+        "ignore_eos": True,
+    }
 
 
 async def first_token_ms(made: Pair, body: dict[str, Any]) -> tuple[float, Any, int]:
-    """Until the first text came, how the prompt got there, how many tokens of it the answering instance read."""
+    """Until the first text came, how the prompt got there, how many tokens of it the answering
+    instance read."""
     began, first, tail = time.monotonic(), 0.0, b""
     async with relay.open_answer(CHAT, {"model": "pair", **body}) as upstream:
         async for events in upstream.events():
@@ -89,7 +97,9 @@ async def writing(made: Pair, gaps: list[float], number: int) -> None:
             last = now
 
 
-async def with_others(made: Pair, body: dict[str, Any], others: int) -> tuple[float, Any, int, float]:
+async def with_others(
+    made: Pair, body: dict[str, Any], others: int
+) -> tuple[float, Any, int, float]:
     gaps: list[float] = []
     tasks = [asyncio.ensure_future(writing(made, gaps, number)) for number in range(others)]
     while tasks and len(gaps) < 8 * others:
@@ -115,7 +125,9 @@ async def measured(made: Pair, tokens: int, others: int) -> Row:
     ttft, report, read, gap = await with_others(made, prompt(tokens, f"handed {tokens}"), others)
     assert report.outcome == Outcome.DONE, report
     serving = alone
-    own_ttft, _, own_read, own_gap = await with_others(made, prompt(tokens, f"alone {tokens}"), others)
+    own_ttft, _, own_read, own_gap = await with_others(
+        made, prompt(tokens, f"alone {tokens}"), others
+    )
     return Row(
         tokens=report.prompt_tokens,
         decode_prompt_n=read,
@@ -139,10 +151,16 @@ def main() -> None:
     given = parser.parse_args()
     slots = given.others + 1
     flags = ("-c", str(SLOT_TOKENS * slots), "-np", str(slots))
-    with tempfile.TemporaryDirectory(prefix="omni-handover-") as folder, pair(Path(folder), flags=flags) as made:
+    with (
+        tempfile.TemporaryDirectory(prefix="omni-handover-") as folder,
+        pair(Path(folder), flags=flags) as made,
+    ):
 
         async def every() -> list[Row]:
-            return [await measured(made, int(tokens), given.others) for tokens in given.tokens.split(",")]
+            return [
+                await measured(made, int(tokens), given.others)
+                for tokens in given.tokens.split(",")
+            ]
 
         made.direct(prompt(60, "warm") | {"stream": False}, read_by=made.prefill)
         made.direct(prompt(60, "warm") | {"stream": False})
@@ -150,16 +168,21 @@ def main() -> None:
     if given.json:
         print(json.dumps([{**asdict(row), "rest_ms": row.rest_ms} for row in rows]))
         return
-    print("prompt   handed over: read by decode; prefill, save, restore, rest; first token   alone: read, first token")
+    print(
+        "prompt   handed over: read by decode; prefill, save, restore, rest; first token   alone:"
+        " read, first token"
+    )
     for row in rows:
         print(
-            f"{row.tokens:6,}   {row.decode_prompt_n} tokens, {row.prefill_ms:,.0f} ms, {row.save_ms:.0f} ms, "
-            f"{row.restore_ms:.0f} ms ({row.mbytes:.1f} MB), {row.rest_ms:.0f} ms; {row.handover_ttft_ms:,.0f} ms   "
-            f"{row.recompute_prompt_n:,} tokens, {row.recompute_ttft_ms:,.0f} ms"
+            f"{row.tokens:6,}   {row.decode_prompt_n} tokens, {row.prefill_ms:,.0f} ms,"
+            f" {row.save_ms:.0f} ms, {row.restore_ms:.0f} ms ({row.mbytes:.1f} MB),"
+            f" {row.rest_ms:.0f} ms; {row.handover_ttft_ms:,.0f} ms   {row.recompute_prompt_n:,}"
+            f" tokens, {row.recompute_ttft_ms:,.0f} ms"
         )
         if given.others:
             print(
-                f"         longest gap of others: {row.handover_gap_ms:,.0f} ms, alone {row.recompute_gap_ms:,.0f} ms"
+                f"         longest gap of others: {row.handover_gap_ms:,.0f} ms, alone"
+                f" {row.recompute_gap_ms:,.0f} ms"
             )
 
 

@@ -23,7 +23,9 @@ import httpx  # noqa: E402
 from tests.helpers import wait_until  # noqa: E402
 from tests.panel import RunningPanel  # noqa: E402
 
-REVOKE = "from deployments.models import ApiKey; ApiKey.objects.filter(name={!r}).update(revoked=True)"
+REVOKE = (
+    "from deployments.models import ApiKey; ApiKey.objects.filter(name={!r}).update(revoked=True)"
+)
 DEPLOYMENT = """
 deployments:
   - name: smol
@@ -109,9 +111,13 @@ def measure(folder: Path, repeats: int) -> Times:
             ready, stopped = start_and_stop(panel)
             times.setdefault("deployment ready (start --wait)", []).append(ready)
             times.setdefault("deployment stopped (stop --wait)", []).append(stopped)
-            times.setdefault("revoked key refused", []).append(revoked_key_is_refused(panel, f"key{n}"))
+            times.setdefault("revoked key refused", []).append(
+                revoked_key_is_refused(panel, f"key{n}")
+            )
             for marker, words in (("celery", "agent"), ("serve", "web server")):
-                times.setdefault(f"killed {words} back", []).append(killed_part_is_back(panel, marker))
+                times.setdefault(f"killed {words} back", []).append(
+                    killed_part_is_back(panel, marker)
+                )
     finally:
         panel.stop()
     return times

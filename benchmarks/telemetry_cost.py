@@ -1,9 +1,11 @@
-"""What the Rig page costs: processor time of the web server and the agent (with its sampler) while viewers look.
+"""What the Rig page costs: processor time of the web server and the agent (with its sampler) while
+viewers look.
 
     python benchmarks/telemetry_cost.py [--viewers 10] [--seconds 30]
 
-Starts a real panel with an empty OMNI_HOME, logs every viewer in, opens a telemetry socket for each, and
-reads the processes' own clocks from /proc before and after. Ends with 1 when the sum is over the limit.
+Starts a real panel with an empty OMNI_HOME, logs every viewer in, opens a telemetry socket for
+each, and reads the processes' own clocks from /proc before and after. Ends with 1 when the sum is
+over the limit.
 """
 
 from __future__ import annotations
@@ -59,7 +61,9 @@ class Viewer:
     cookie: str = ""
 
     def log_in(self) -> None:
-        with httpx.Client(base_url=self.url, follow_redirects=True, timeout=LOG_IN_TIMEOUT_S) as client:
+        with httpx.Client(
+            base_url=self.url, follow_redirects=True, timeout=LOG_IN_TIMEOUT_S
+        ) as client:
             form = client.get("/login/")
             token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', form.text)[1]  # type: ignore[index]
             fields = {"username": "admin", "password": PASSWORD, "csrfmiddlewaretoken": token}
@@ -85,7 +89,8 @@ async def measure(panel: RunningPanel, viewers: list[Viewer], seconds: float) ->
     looking = [asyncio.create_task(viewer.look()) for viewer in viewers]
     try:
         await everybody_sees(viewers, looking)
-        # What happens once (discovery, the first look at the engine, log-ins) is over before the clock starts.
+        # What happens once (discovery, the first look at the engine, log-ins) is over before the
+        # clock starts.
         await asyncio.sleep(SETTLE_S)
         for viewer in viewers:
             viewer.frames = viewer.bytes = 0
@@ -93,7 +98,9 @@ async def measure(panel: RunningPanel, viewers: list[Viewer], seconds: float) ->
         before, began = {name: cpu_seconds(pid) for name, pid in pids.items()}, time.monotonic()
         await asyncio.sleep(seconds)
         elapsed = time.monotonic() - began
-        return {name: (cpu_seconds(pid) - before[name]) / elapsed * 100 for name, pid in pids.items()}
+        return {
+            name: (cpu_seconds(pid) - before[name]) / elapsed * 100 for name, pid in pids.items()
+        }
     finally:
         for task in looking:
             task.cancel()
@@ -125,7 +132,9 @@ def report(used: dict[str, float], viewers: list[Viewer], seconds: float) -> flo
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--viewers", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=30.0)
     arguments = parser.parse_args()
@@ -133,7 +142,9 @@ def main() -> int:
         panel = RunningPanel(Path(folder) / "home")
         panel.start()
         try:
-            wait_until(lambda: any("sampler" in p.cmdline() for p in panel.processes()), 30, panel.said)
+            wait_until(
+                lambda: any("sampler" in p.cmdline() for p in panel.processes()), 30, panel.said
+            )
             viewers = [Viewer(panel.url) for _ in range(arguments.viewers)]
             for viewer in viewers:
                 viewer.log_in()

@@ -19,7 +19,8 @@ Action = Callable[[int, Mapping[str, Any]], Awaitable[Reply]]
 
 
 async def snapshot(conversation_id: int) -> Reply:
-    """Which version of the thread is current, and all text of the answers that are being written."""
+    """Which version of the thread is current, and all text of the answers that are being
+    written."""
     version = await in_database(_version)(conversation_id)
     replies: Reply = [{"type": "snapshot", "version": version}]
     for running in generation.running_in(conversation_id):
@@ -36,7 +37,9 @@ async def send(conversation_id: int, content: Mapping[str, Any]) -> Reply:
 
 
 async def edit(conversation_id: int, content: Mapping[str, Any]) -> Reply:
-    return await _generate(conversation_id, services.question_edit, message_id=_message(content), text=_text(content))
+    return await _generate(
+        conversation_id, services.question_edit, message_id=_message(content), text=_text(content)
+    )
 
 
 async def again(conversation_id: int, content: Mapping[str, Any]) -> Reply:
@@ -44,7 +47,9 @@ async def again(conversation_id: int, content: Mapping[str, Any]) -> Reply:
 
 
 async def fill(conversation_id: int, content: Mapping[str, Any]) -> Reply:
-    return await _generate(conversation_id, services.answer_in_lane, lane_id=_number(content, "lane"))
+    return await _generate(
+        conversation_id, services.answer_in_lane, lane_id=_number(content, "lane")
+    )
 
 
 async def select(conversation_id: int, content: Mapping[str, Any]) -> Reply:
@@ -99,18 +104,24 @@ async def act(conversation_id: int, content: Any) -> Reply:
     """Raises OmniError for what cannot be done."""
     action = ACTIONS.get(str(content.get("type"))) if isinstance(content, dict) else None
     if action is None:
-        raise OmniError("unknown_action", "The page sent something the panel does not understand.", "Reload it.")
+        raise OmniError(
+            "unknown_action", "The page sent something the panel does not understand.", "Reload it."
+        )
     return await action(conversation_id, content)
 
 
-async def _generate(conversation_id: int, service: Callable[..., list[int]], **arguments: Any) -> Reply:
+async def _generate(
+    conversation_id: int, service: Callable[..., list[int]], **arguments: Any
+) -> Reply:
     answers = await _in_conversation(conversation_id, service, **arguments)
     generation.start(conversation_id, answers)
     await _changed(conversation_id)
     return []
 
 
-async def _in_conversation(conversation_id: int, service: Callable[..., Any], **arguments: Any) -> Any:
+async def _in_conversation(
+    conversation_id: int, service: Callable[..., Any], **arguments: Any
+) -> Any:
     def call() -> Any:
         return service(conversation=Conversation.objects.get(pk=conversation_id), **arguments)
 
@@ -135,5 +146,7 @@ def _number(content: Mapping[str, Any], name: str) -> int:
     found = content.get(name)
     number = whole_number(found) if isinstance(found, int) else None
     if number is None:
-        raise OmniError("unknown_action", f"The page did not say which {name} it means.", "Reload it.")
+        raise OmniError(
+            "unknown_action", f"The page did not say which {name} it means.", "Reload it."
+        )
     return number

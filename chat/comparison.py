@@ -27,7 +27,8 @@ class Lead:
 
 @dataclass(frozen=True)
 class Shared:
-    """Answers that were written on the same devices at the same time: each slowed the others down."""
+    """Answers that were written on the same devices at the same time: each slowed the others
+    down."""
 
     names: tuple[str, ...]
     devices: tuple[str, ...]

@@ -46,7 +46,10 @@ class ChatConsumer(PageSocket):
             await self.send_json({"type": "error", **error.as_dict()})
 
     async def put_out(self) -> None:
-        """Whoever may no longer chat has nothing generated either. A log-out stops nothing: one comes back."""
+        """Whoever may no longer chat has nothing generated either.
+
+        A log-out stops nothing: one comes back.
+        """
         if not await in_database(self._owner_may_chat)():
             generation.stop_all_in(self.conversation_id)
 

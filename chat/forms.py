@@ -36,7 +36,9 @@ class SettingsForm(forms.Form):
         required=False,
         help_text="Draws from this share of likely tokens.",
     )
-    max_tokens = forms.IntegerField(label="Longest answer (tokens)", min_value=1, max_value=1_000_000, required=False)
+    max_tokens = forms.IntegerField(
+        label="Longest answer (tokens)", min_value=1, max_value=1_000_000, required=False
+    )
 
     def __init__(self, *args: Any, conversation: Conversation, **kwargs: Any) -> None:
         lanes = list(conversation.lanes.select_related("deployment"))

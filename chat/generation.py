@@ -79,11 +79,15 @@ class Generation:
         """Reads the engine until it ends, fails or is stopped; never raises."""
         reading = asyncio.ensure_future(self._read())
         stopped = asyncio.ensure_future(self._stop.wait())
-        helpers = [asyncio.ensure_future(loop()) for loop in (self._publish_often, self._save_often, self._tell_wait)]
+        helpers = [
+            asyncio.ensure_future(loop())
+            for loop in (self._publish_often, self._save_often, self._tell_wait)
+        ]
         await asyncio.wait({reading, stopped}, return_when=asyncio.FIRST_COMPLETED)
         for task in (reading, stopped):
             task.cancel()
-        # The helpers end by themselves: cancelled while it sends, one would lose what it counted as sent.
+        # The helpers end by themselves: cancelled while it sends, one would lose what it counted as
+        # sent.
         self._over.set()
         self._news.set()
         await asyncio.wait({reading, *helpers})
@@ -119,7 +123,9 @@ class Generation:
             self.first_at = self.first_at or time.monotonic()
         if sum(map(len, self.text.values())) > LONGEST_ANSWER:
             raise OmniError(
-                "answer_too_long", f"The answer has more than {LONGEST_ANSWER} characters.", "Ask for less."
+                "answer_too_long",
+                f"The answer has more than {LONGEST_ANSWER} characters.",
+                "Ask for less.",
             )
         self.text["content"] += delta.content
         self.text["thinking"] += delta.thinking
@@ -193,7 +199,9 @@ class Generation:
     def replay(self, have: dict[str, int]) -> list[dict[str, Any]]:
         """What a reader lacks that has so many characters of each track."""
         behind = {track: max(0, have.get(track, 0)) for track in TRACKS}
-        missing = [self.delta(t, n, self.text[t][n:]) for t, n in behind.items() if n < len(self.text[t])]
+        missing = [
+            self.delta(t, n, self.text[t][n:]) for t, n in behind.items() if n < len(self.text[t])
+        ]
         settled = [self._settled_state()] if self.settled_html else []
         return [*missing, *settled, *self._waiting_state()]
 
@@ -236,7 +244,9 @@ class Generation:
             )
             fragments = await in_database(fragments_of)(self.answer_id)
             if state == State.DONE:
-                await in_database(_measure)(self.answer_id, dict(self.last.timings), alone=self.is_alone)
+                await in_database(_measure)(
+                    self.answer_id, dict(self.last.timings), alone=self.is_alone
+                )
         except DatabaseError:
             # It stays 'streaming' in the table and is healed at the next start of the server.
             log.exception("answer %s could not be saved", self.answer_id)
@@ -254,11 +264,13 @@ def _measure(answer_id: int, timings: dict[str, Any], *, alone: bool) -> None:
 def _save(answer_id: int, **fields: Any) -> None:
     """A second's save that comes late must not undo the final one."""
     # Whatever an engine said, of the answer or of why there is none, can be kept.
-    kept = {name: storable(value) if isinstance(value, str) else value for name, value in fields.items()}
+    kept = {
+        name: storable(value) if isinstance(value, str) else value for name, value in fields.items()
+    }
     Message.objects.filter(pk=answer_id, state=State.STREAMING).update(**kept)
 
 
-# --- the running ones -------------------------------------------------------------------------------
+# --- the running ones -----------------------------------------------------------------------------
 def start(conversation_id: int, answer_ids: list[int]) -> None:
     """Begins to generate these answers. Called in the server's event loop."""
     for answer_id in answer_ids:
@@ -301,7 +313,9 @@ def heal_interrupted() -> int:
     """Answers that no process is writing any more become 'interrupted'; returns how many."""
     try:
         found = Message.objects.filter(state=State.STREAMING)
-        return found.update(state=State.INTERRUPTED, error=INTERRUPTED_TEXT, finished_at=timezone.now())
+        return found.update(
+            state=State.INTERRUPTED, error=INTERRUPTED_TEXT, finished_at=timezone.now()
+        )
     except DatabaseError as error:
         log.warning("interrupted answers were not looked for: %s", error)
         return 0

@@ -35,7 +35,8 @@ class Choice:
 
 
 def choices_for(lanes: Sequence[Lane]) -> list[Choice]:
-    """All deployments and routes, what can answer now first; a route that a deployment's name hides is left out."""
+    """All deployments and routes, what can answer now first; a route that a deployment's name hides
+    is left out."""
     deployments = Deployment.giving_text().prefetch_related("instances")
     known = {deployment.pk: deployment for deployment in deployments}
     taken = {("d", lane.deployment_id) for lane in lanes} | {("r", lane.route_id) for lane in lanes}
@@ -44,7 +45,9 @@ def choices_for(lanes: Sequence[Lane]) -> list[Choice]:
     for route in Route.objects.all():
         if (to := known.get(route.deployment_id)) and route.name not in names:
             found.append(_choice(route.name, to, to.name, ("r", route.pk) in taken))
-    return sorted(found, key=lambda choice: (choice.state != "ready", bool(choice.leads_to), choice.name))
+    return sorted(
+        found, key=lambda choice: (choice.state != "ready", bool(choice.leads_to), choice.name)
+    )
 
 
 def _choice(name: str, deployment: Deployment, leads_to: str, is_taken: bool) -> Choice:
@@ -54,10 +57,15 @@ def _choice(name: str, deployment: Deployment, leads_to: str, is_taken: bool) ->
 
 def find_target(name: str) -> Target:
     """A deployment goes before a route of its name, as in the gateway. Raises OmniError."""
-    found = Deployment.objects.filter(name=name, is_deleting=False).first() or Route.objects.filter(name=name).first()
+    found = (
+        Deployment.objects.filter(name=name, is_deleting=False).first()
+        or Route.objects.filter(name=name).first()
+    )
     if found is None:
         raise OmniError(
-            "unknown_deployment", "The deployment for this chat was not found.", "Choose one from the list."
+            "unknown_deployment",
+            "The deployment for this chat was not found.",
+            "Choose one from the list.",
         )
     runs = found.deployment if isinstance(found, Route) else found
     if not runs.gives_text:
@@ -80,7 +88,9 @@ def lane_add(*, conversation: Conversation, target: Target) -> Lane:
     Conversation.objects.select_for_update().get(pk=conversation.pk)
     position = conversation.lanes.count()
     if position >= MOST_LANES:
-        raise OmniError("too_many_lanes", f"A conversation has at most {MOST_LANES} lanes.", "Remove one first.")
+        raise OmniError(
+            "too_many_lanes", f"A conversation has at most {MOST_LANES} lanes.", "Remove one first."
+        )
     _refuse_twice(conversation, target)
     return Lane.objects.create(conversation=conversation, position=position, **_leads_to(target))
 
@@ -97,10 +107,20 @@ def lane_change(*, lane: Lane, target: Target) -> None:
 def lane_remove(*, lane: Lane) -> list[int]:
     """Deletes the lane and its answers; returns the ids of those that are still being written."""
     Conversation.objects.select_for_update().get(pk=lane.conversation_id)
-    others = list(Lane.objects.filter(conversation=lane.conversation_id).exclude(pk=lane.pk).order_by("position"))
+    others = list(
+        Lane.objects.filter(conversation=lane.conversation_id)
+        .exclude(pk=lane.pk)
+        .order_by("position")
+    )
     if not others:
-        raise OmniError("last_lane", "A conversation needs a lane.", "Change its deployment, or delete the chat.")
-    streaming = list(lane.messages.filter(state=Message.State.STREAMING).values_list("pk", flat=True))
+        raise OmniError(
+            "last_lane",
+            "A conversation needs a lane.",
+            "Change its deployment, or delete the chat.",
+        )
+    streaming = list(
+        lane.messages.filter(state=Message.State.STREAMING).values_list("pk", flat=True)
+    )
     lane.delete()
     # One by one from the left, so that no two ever have the same position.
     for position, other in enumerate(others):
@@ -123,4 +143,6 @@ def _refuse_twice(conversation: Conversation, target: Target, besides: Lane | No
     if besides:
         others = others.exclude(pk=besides.pk)
     if others.exists():
-        raise OmniError("lane_twice", f"{target.name} has a lane already.", "Choose another deployment.")
+        raise OmniError(
+            "lane_twice", f"{target.name} has a lane already.", "Choose another deployment."
+        )

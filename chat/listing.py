@@ -28,7 +28,9 @@ def find(owner: Any, query: str) -> QuerySet[Conversation]:
     return found[:MOST_LISTED]
 
 
-def by_day(conversations: Iterable[Conversation], today: date, zone: ZoneInfo) -> list[tuple[str, list[Conversation]]]:
+def by_day(
+    conversations: Iterable[Conversation], today: date, zone: ZoneInfo
+) -> list[tuple[str, list[Conversation]]]:
     """(heading, its conversations) in the order given."""
     groups: list[tuple[str, list[Conversation]]] = []
     for conversation in conversations:

@@ -1,4 +1,7 @@
-"""Markdown from a model → HTML that may stand in a page. The one door to markdown-it, Pygments and nh3."""
+"""Markdown from a model → HTML that may stand in a page.
+
+The one door to markdown-it, Pygments and nh3.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,9 @@ from pygments.lexers import get_lexer_by_name  # type: ignore[import-untyped]
 from pygments.util import ClassNotFound  # type: ignore[import-untyped]
 
 LONGEST_MARKDOWN, LONGEST_HIGHLIGHTED = 400_000, 30_000
-# Of one text. A label is looked for from its bracket on, within those it is nested in; a row of a table is filled up
-# to the columns of its head. Beyond this brackets are text, and a table is a paragraph.
+# Of one text. A label is looked for from its bracket on, within those it is nested in; a row of a
+# table is filled up to the columns of its head. Beyond this brackets are text, and a table is a
+# paragraph.
 MOST_LABELS, MOST_CELLS = 2_000, 10_000
 TAGS = {
     *(
@@ -72,7 +76,8 @@ _formatter = HtmlFormatter(nowrap=True)
 
 @lru_cache(maxsize=1024)
 def render(text: str) -> str:
-    """Safe HTML. Raw HTML comes out as text, images as links, links only to web and mail addresses."""
+    """Safe HTML. Raw HTML comes out as text, images as links, links only to web and mail
+    addresses."""
     if len(text) > LONGEST_MARKDOWN:
         return f"<pre>{escape(text)}</pre>"
     return nh3.clean(
@@ -91,7 +96,9 @@ def _rendered(text: str) -> str:
     if not thought:
         return str(_markdown.render(text))
     inside, rest = thought["inside"].strip(), text[thought.end() :]
-    shown = f'<details class="thinking"><summary>Thinking</summary>{_markdown.render(inside)}</details>'
+    shown = (
+        f'<details class="thinking"><summary>Thinking</summary>{_markdown.render(inside)}</details>'
+    )
     return f"{shown}{_markdown.render(rest)}" if inside else str(_markdown.render(rest))
 
 
@@ -150,20 +157,28 @@ def _image(self: RendererHTML, tokens: Sequence[Token], index: int, options: Any
     return f'<a href="{address}" target="_blank">{escape(tokens[index].content or "image")}</a>'
 
 
-def _link_open(self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
+def _link_open(
+    self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any
+) -> str:
     tokens[index].attrSet("target", "_blank")
     return self.renderToken(tokens, index, options, env)
 
 
-def _table_open(self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
+def _table_open(
+    self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any
+) -> str:
     return '<div class="table-wrap" tabindex="0"><table class="table">\n'
 
 
-def _table_close(self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
+def _table_close(
+    self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any
+) -> str:
     return "</table></div>\n"
 
 
-def _cell_open(self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
+def _cell_open(
+    self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any
+) -> str:
     """A column's alignment as a class: a page has no styles of its own."""
     token = tokens[index]
     side = str(token.attrs.pop("style", "")).removeprefix("text-align:")
@@ -180,7 +195,9 @@ def _formula(state: StateInline, silent: bool) -> bool:
     end = state.src.find(closing, state.pos + 2, state.posMax)
     if end < 0:
         # Looked for once in a block, not at every opening.
-        state.env[UNCLOSED] = {state.src: {*state.env.get(UNCLOSED, {}).get(state.src, ()), opening}}
+        state.env[UNCLOSED] = {
+            state.src: {*state.env.get(UNCLOSED, {}).get(state.src, ()), opening}
+        }
         return False
     if not silent:
         state.push("text", "", 0).content = state.src[state.pos : end + 2]
@@ -190,8 +207,14 @@ def _formula(state: StateInline, silent: bool) -> bool:
 
 def _boxes(state: StateCore) -> None:
     """Items of a list of tasks: a box instead of the brackets."""
-    for item, paragraph, inline in zip(state.tokens, state.tokens[1:], state.tokens[2:], strict=False):
-        if (item.type, paragraph.type, inline.type) != ("list_item_open", "paragraph_open", "inline"):
+    for item, paragraph, inline in zip(
+        state.tokens, state.tokens[1:], state.tokens[2:], strict=False
+    ):
+        if (item.type, paragraph.type, inline.type) != (
+            "list_item_open",
+            "paragraph_open",
+            "inline",
+        ):
             continue
         first = inline.children[0] if inline.children else None
         if first and first.type == "text" and (box := _BOXES.get(first.content[:4])):

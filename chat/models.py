@@ -12,10 +12,14 @@ MOST_LANES = 4
 
 
 class Conversation(models.Model):
-    owner = models.ForeignKey(django_settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="conversations")
+    owner = models.ForeignKey(
+        django_settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="conversations"
+    )
     title = models.CharField(max_length=200, blank=True)
     system_prompt = models.TextField(blank=True)
-    settings = models.JSONField(default=dict, blank=True, help_text="temperature, top_p, max_tokens …")
+    settings = models.JSONField(
+        default=dict, blank=True, help_text="temperature, top_p, max_tokens …"
+    )
     created_at = models.DateTimeField(auto_now_add=True)
     changed_at = models.DateTimeField(auto_now=True)
 
@@ -33,19 +37,30 @@ class Lane(models.Model):
 
     conversation = models.ForeignKey(Conversation, on_delete=models.CASCADE, related_name="lanes")
     position = models.PositiveSmallIntegerField(default=0)
-    deployment = models.ForeignKey(Deployment, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
-    route = models.ForeignKey(Route, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
-    deployment_name = models.CharField(max_length=120, help_text="stays when the deployment or the route is deleted")
+    deployment = models.ForeignKey(
+        Deployment, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+    )
+    route = models.ForeignKey(
+        Route, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+    )
+    deployment_name = models.CharField(
+        max_length=120, help_text="stays when the deployment or the route is deleted"
+    )
 
     class Meta:
         ordering = ("conversation", "position")
         constraints = [
             models.UniqueConstraint(fields=["conversation", "position"], name="lane_position_once"),
-            models.UniqueConstraint(fields=["conversation", "deployment"], name="lane_deployment_once"),
+            models.UniqueConstraint(
+                fields=["conversation", "deployment"], name="lane_deployment_once"
+            ),
             models.UniqueConstraint(fields=["conversation", "route"], name="lane_route_once"),
-            models.CheckConstraint(condition=Q(position__lt=MOST_LANES), name="lane_position_below_four"),
             models.CheckConstraint(
-                condition=Q(deployment__isnull=True) | Q(route__isnull=True), name="lane_leads_to_one_thing"
+                condition=Q(position__lt=MOST_LANES), name="lane_position_below_four"
+            ),
+            models.CheckConstraint(
+                condition=Q(deployment__isnull=True) | Q(route__isnull=True),
+                name="lane_leads_to_one_thing",
             ),
         ]
 
@@ -78,13 +93,20 @@ class Message(models.Model):
         INTERRUPTED = "interrupted", "Interrupted"
         FAILED = "failed", "Failed"
 
-    conversation = models.ForeignKey(Conversation, on_delete=models.CASCADE, related_name="messages")
-    lane = models.ForeignKey(Lane, on_delete=models.CASCADE, null=True, blank=True, related_name="messages")
-    parent = models.ForeignKey("self", on_delete=models.CASCADE, null=True, blank=True, related_name="answers")
+    conversation = models.ForeignKey(
+        Conversation, on_delete=models.CASCADE, related_name="messages"
+    )
+    lane = models.ForeignKey(
+        Lane, on_delete=models.CASCADE, null=True, blank=True, related_name="messages"
+    )
+    parent = models.ForeignKey(
+        "self", on_delete=models.CASCADE, null=True, blank=True, related_name="answers"
+    )
     role = models.CharField(max_length=10, choices=MessageRole.choices)
     content = models.TextField(blank=True)
     thinking = models.TextField(blank=True)
-    # Of several answers to one turn (regenerate), the active one is shown and sent along as history.
+    # Of several answers to one turn (regenerate), the active one is shown and sent along as
+    # history.
     is_active = models.BooleanField(default=True)
     state = models.CharField(max_length=12, choices=State.choices, default=State.DONE)
     error = models.TextField(blank=True)
@@ -97,20 +119,25 @@ class Message(models.Model):
     completion_tokens = models.PositiveIntegerField(null=True, blank=True)
     prefill_tps = models.FloatField(null=True, blank=True)
     decode_tps = models.FloatField(null=True, blank=True)
-    timings = models.JSONField(default=dict, blank=True, help_text="the engine's own timings object")
+    timings = models.JSONField(
+        default=dict, blank=True, help_text="the engine's own timings object"
+    )
     created_at = models.DateTimeField(auto_now_add=True)
     finished_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         ordering = ("id",)
         constraints = [
-            models.CheckConstraint(condition=Q(role__in=["user", "assistant"]), name="message_role_known"),
+            models.CheckConstraint(
+                condition=Q(role__in=["user", "assistant"]), name="message_role_known"
+            ),
             models.CheckConstraint(
                 condition=Q(state__in=["streaming", "done", "stopped", "interrupted", "failed"]),
                 name="message_state_known",
             ),
             models.CheckConstraint(
-                condition=Q(role="user", lane__isnull=True) | Q(role="assistant", lane__isnull=False),
+                condition=Q(role="user", lane__isnull=True)
+                | Q(role="assistant", lane__isnull=False),
                 name="answers_belong_to_a_lane",
             ),
         ]

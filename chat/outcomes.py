@@ -32,9 +32,14 @@ def outcome_of(reading: asyncio.Future[None], if_stopped: str) -> tuple[str, str
 def handover_header(upstream: Upstream) -> str:
     """Whatever the gateway has to say about handing over; empty for a deployment that does not."""
     report = getattr(upstream, "handover", None)
-    return str(getattr(report, "header", "")) or upstream.response.headers.get("x-omni-handover", "")
+    return str(getattr(report, "header", "")) or upstream.response.headers.get(
+        "x-omni-handover", ""
+    )
 
 
 async def refused(upstream: Upstream) -> OmniError:
-    text = engine_message(await upstream.body()) or f"The engine answered with status {upstream.status}."
+    text = (
+        engine_message(await upstream.body())
+        or f"The engine answered with status {upstream.status}."
+    )
     return OmniError("engine_refused", text)

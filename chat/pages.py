@@ -20,7 +20,9 @@ from omni.roles import CHAT
 
 def own(request: HttpRequest, pk: int) -> Conversation:
     """404 for others' conversations: that they exist is nobody else's business."""
-    return get_object_or_404(Conversation.objects.prefetch_related("lanes"), pk=pk, owner=request.user)
+    return get_object_or_404(
+        Conversation.objects.prefetch_related("lanes"), pk=pk, owner=request.user
+    )
 
 
 def list_context(request: HttpRequest) -> dict[str, Any]:
@@ -70,7 +72,9 @@ def _answers(lane: Lane) -> bool:
     return lane.serving is not None and (lane.serving.state == "ready" or lane.serving.is_unloaded)
 
 
-def page_context(request: HttpRequest, conversation: Conversation, form: SettingsForm) -> dict[str, Any]:
+def page_context(
+    request: HttpRequest, conversation: Conversation, form: SettingsForm
+) -> dict[str, Any]:
     return {
         **list_context(request),
         **thread_context(request, conversation),

@@ -1,4 +1,7 @@
-"""What can be done with conversations. The only writers of their rows, save for an answer's own text."""
+"""What can be done with conversations.
+
+The only writers of their rows, save for an answer's own text.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,11 @@ LONGEST_QUESTION = 400_000
 
 
 @transaction.atomic
-def conversation_create(*, owner: Any, deployment: Target, beside: Sequence[Target] = ()) -> Conversation:
-    """A new conversation with a lane each, or one with just these lanes in which nothing was said yet."""
+def conversation_create(
+    *, owner: Any, deployment: Target, beside: Sequence[Target] = ()
+) -> Conversation:
+    """A new conversation with a lane each, or one with just these lanes in which nothing was said
+    yet."""
     targets = list(dict.fromkeys([deployment, *beside]))
     for unused in Conversation.objects.filter(owner=owner, messages=None).prefetch_related("lanes"):
         if [lane.route or lane.deployment for lane in unused.lanes.all()] == targets:
@@ -142,7 +148,11 @@ def _checked(conversation: Conversation, text: str) -> str:
     if not text:
         raise OmniError("empty_question", "There is nothing to send.", "Write something first.")
     if len(text) > LONGEST_QUESTION:
-        raise OmniError("question_too_long", f"The text has more than {LONGEST_QUESTION} characters.", "Shorten it.")
+        raise OmniError(
+            "question_too_long",
+            f"The text has more than {LONGEST_QUESTION} characters.",
+            "Shorten it.",
+        )
     _refuse_while_streaming(conversation)
     return text
 
@@ -153,7 +163,9 @@ def _refuse_while_streaming(conversation: Conversation, lane: Lane | None = None
     Conversation.objects.select_for_update().get(pk=conversation.pk)
     streaming = conversation.messages.filter(state=Message.State.STREAMING)
     if (streaming.filter(lane=lane) if lane else streaming).exists():
-        raise OmniError("still_answering", "An answer is still being written.", "Wait for it or stop it first.")
+        raise OmniError(
+            "still_answering", "An answer is still being written.", "Wait for it or stop it first."
+        )
 
 
 def _ask(conversation: Conversation, text: str, before: Message | None) -> list[int]:

@@ -1,4 +1,5 @@
-"""What a conversation looks like: turns, lane by lane, and versions that tell whether a page is current."""
+"""What a conversation looks like: turns, lane by lane, and versions that tell whether a page is
+current."""
 
 from __future__ import annotations
 
@@ -68,7 +69,14 @@ class Entry:
     @property
     def version(self) -> str:
         """Changes whenever the fragment would look different."""
-        parts = (self.message.pk, self.message.state, self.number, self.count, self.is_last_turn, self.lane_name)
+        parts = (
+            self.message.pk,
+            self.message.state,
+            self.number,
+            self.count,
+            self.is_last_turn,
+            self.lane_name,
+        )
         return "-".join(str(part) for part in parts)
 
 
@@ -94,23 +102,34 @@ class Row:
     def compared(self) -> list[Message]:
         """The answers that can be held against each other, once all have ended."""
         given = [cell.entry.message for cell in self.cells if cell.entry]
-        return [] if len(given) < 2 or any(message.state == STREAMING for message in given) else given
+        return (
+            [] if len(given) < 2 or any(message.state == STREAMING for message in given) else given
+        )
 
     @property
     def shared(self) -> Shared | None:
         """Who was in whose way: then it is no comparison of what they can do."""
-        return shared({each.deployment_name: self.devices.get(each.deployment_name, NOWHERE) for each in self.compared})
+        return shared(
+            {
+                each.deployment_name: self.devices.get(each.deployment_name, NOWHERE)
+                for each in self.compared
+            }
+        )
 
     @property
     def leads(self) -> list[Lead]:
         """Which lane was ahead."""
         if self.shared:
             return []
-        return leads([(each.deployment_name, each.ttft_ms, each.decode_tps) for each in self.compared])
+        return leads(
+            [(each.deployment_name, each.ttft_ms, each.decode_tps) for each in self.compared]
+        )
 
     @property
     def version(self) -> str:
-        cells = [f"{cell.lane.pk}:{cell.entry.version if cell.entry else ''}" for cell in self.cells]
+        cells = [
+            f"{cell.lane.pk}:{cell.entry.version if cell.entry else ''}" for cell in self.cells
+        ]
         return _digest([self.question.version, *cells])
 
 
@@ -122,7 +141,8 @@ class Thread:
 
     @property
     def lanes_version(self) -> str:
-        """Another one means that lanes came, went, or lead elsewhere: the whole page looks different."""
+        """Another one means that lanes came, went, or lead elsewhere: the whole page looks
+        different."""
         return _digest(f"{lane.pk} {lane.name}" for lane in self.lanes)
 
     @cached_property
@@ -139,16 +159,24 @@ def thread_of(conversation: Conversation) -> Thread:
     lanes = list(conversation.lanes.select_related("deployment", "route__deployment"))
     turns = active_turns(list(conversation.messages.all()), [lane.pk for lane in lanes])
     devices = _devices(turns) if len(lanes) > 1 else {}
-    return Thread(conversation, lanes, [_row(turn, lanes, devices, is_last=turn is turns[-1]) for turn in turns])
+    return Thread(
+        conversation,
+        lanes,
+        [_row(turn, lanes, devices, is_last=turn is turns[-1]) for turn in turns],
+    )
 
 
 def _devices(turns: Iterable[Turn[Message]]) -> dict[str, frozenset[str]]:
     names = {version.message.deployment_name for turn in turns for version in turn.answers}
     found = Deployment.objects.filter(name__in=names).prefetch_related("bindings")
-    return {row.name: frozenset(name for b in row.bindings.all() for name in b.devices) for row in found}
+    return {
+        row.name: frozenset(name for b in row.bindings.all() for name in b.devices) for row in found
+    }
 
 
-def _row(turn: Turn[Message], lanes: list[Lane], devices: Mapping[str, frozenset[str]], *, is_last: bool) -> Row:
+def _row(
+    turn: Turn[Message], lanes: list[Lane], devices: Mapping[str, frozenset[str]], *, is_last: bool
+) -> Row:
     given = {version.message.lane_id: version for version in turn.answers}
     cells = []
     for number, lane in enumerate(lanes, 1):
@@ -157,7 +185,9 @@ def _row(turn: Turn[Message], lanes: list[Lane], devices: Mapping[str, frozenset
     return Row(_entry(turn.question, is_last), cells, is_last, devices)
 
 
-def _entry(version: Version[Message], is_last: bool, lane_name: str = "", lane_number: int = 0) -> Entry:
+def _entry(
+    version: Version[Message], is_last: bool, lane_name: str = "", lane_number: int = 0
+) -> Entry:
     return Entry(version.message, version.number, version.siblings, is_last, lane_name, lane_number)
 
 
@@ -166,8 +196,8 @@ def _digest(parts: Iterable[str]) -> str:
 
 
 def fragments_of(message_id: int) -> dict[str, Any]:
-    """What a page exchanges when an answer has ended: its fragment, empty when it is not shown (any more),
-    and the comparison of its turn."""
+    """What a page exchanges when an answer has ended: its fragment, empty when it is not shown (any
+    more), and the comparison of its turn."""
     message = Message.objects.select_related("conversation").filter(pk=message_id).first()
     for row in thread_of(message.conversation).rows if message else []:
         for entry in (row.question, *(cell.entry for cell in row.cells)):

@@ -1,5 +1,7 @@
-"""What an answer cost, from the engine's own counts and the relay's clock. Chunks are never counted:
-with drafting one chunk carries several tokens."""
+"""What an answer cost, from the engine's own counts and the relay's clock.
+
+Chunks are never counted: with drafting one chunk carries several tokens.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,8 @@ def figures(
     timings: Mapping[str, Any],
     handover: Mapping[str, Any] | None = None,
 ) -> Figures:
-    """Times in seconds of one monotonic clock; `usage` and `timings` as the engine sent them, or empty."""
+    """Times in seconds of one monotonic clock; `usage` and `timings` as the engine sent them, or
+    empty."""
     timings = _plain(timings)
     details = usage.get("prompt_tokens_details")
     told = details.get("cached_tokens") if isinstance(details, dict) else None
@@ -79,7 +82,8 @@ def live_figures(timings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse_handover(header: str) -> dict[str, Any]:
-    """The gateway's word on handing over the KV cache: 'save_ms=3,bytes=12', 'skipped: why' or 'failed: why'.
+    """The gateway's word on handing over the KV cache: 'save_ms=3,bytes=12', 'skipped: why' or
+    'failed: why'.
 
     What is not understood is left out, so that the gateway may say more than this knows.
     """
@@ -136,7 +140,11 @@ def _count(value: Any) -> int | None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < LARGEST_FIGURE
+    return (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and 0 <= value < LARGEST_FIGURE
+    )
 
 
 def _plain(timings: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,8 @@ SAMPLING = ("temperature", "top_p", "max_tokens")
 FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})")
 
 
-# A message as the order of a conversation needs it: id, parent_id, lane_id (None for a question), is_active.
+# A message as the order of a conversation needs it: id, parent_id, lane_id (None for a question),
+# is_active.
 N = TypeVar("N", bound=Any)
 
 
@@ -29,7 +30,9 @@ class Version(Generic[N]):
 
     @property
     def number(self) -> int:
-        return 1 + next(i for i, sibling in enumerate(self.siblings) if sibling.id == self.message.id)
+        return 1 + next(
+            i for i, sibling in enumerate(self.siblings) if sibling.id == self.message.id
+        )
 
 
 @dataclass
@@ -69,11 +72,13 @@ def request_body(
 ) -> dict[str, Any]:
     """The chat request for the last question of `history`, which holds (question, answer or None).
 
-    A question to which nothing was answered (``""``: it failed, or was stopped at once) is left out: sent along
-    with the next it would fail again. One that was never asked here (None) is joined with the next: many chat
-    templates demand that roles alternate.
+    A question to which nothing was answered (``""``: it failed, or was stopped at once) is left
+    out: sent along with the next it would fail again. One that was never asked here (None) is
+    joined with the next: many chat templates demand that roles alternate.
     """
-    messages: list[dict[str, str]] = [{"role": "system", "content": system}] if system.strip() else []
+    messages: list[dict[str, str]] = (
+        [{"role": "system", "content": system}] if system.strip() else []
+    )
     waiting: list[str] = []
     for question, answer in history:
         if answer == "":
@@ -123,14 +128,22 @@ def _delta(data: bytes) -> Delta:
         event = read_answer(data)
     except ValueError:
         event = None
-    return delta_of(event) if isinstance(event, dict) else Delta(error="The engine sent something that is no event.")
+    return (
+        delta_of(event)
+        if isinstance(event, dict)
+        else Delta(error="The engine sent something that is no event.")
+    )
 
 
 def delta_of(event: Mapping[str, Any]) -> Delta:
-    """One chunk of /v1/chat/completions, or the error event that ends a stream. What is not of the kind that it
-    should be is not there: servers differ."""
+    """One chunk of /v1/chat/completions, or the error event that ends a stream.
+
+    What is not of the kind that it should be is not there: servers differ.
+    """
     if error := event.get("error"):
-        return Delta(error=str(error.get("message", error)) if isinstance(error, dict) else str(error))
+        return Delta(
+            error=str(error.get("message", error)) if isinstance(error, dict) else str(error)
+        )
     choices = event.get("choices")
     choice = _object(choices[0]) if isinstance(choices, list) and choices else {}
     text = _object(choice.get("delta"))
@@ -153,7 +166,8 @@ def _text(value: Any) -> str:
 
 
 def settled_length(text: str) -> int:
-    """How much of a growing markdown text will not change its look any more: whole blocks outside fences."""
+    """How much of a growing markdown text will not change its look any more: whole blocks outside
+    fences."""
     settled = position = 0
     fence = ""
     for line in text.splitlines(keepends=True):

@@ -17,13 +17,16 @@ from omni.htmx import render_page_or_part
 
 @require_GET
 def list_page(request: HttpRequest) -> HttpResponse:
-    return render_page_or_part(request, "chat/list.html", "chat/_conversations.html", list_context(request))
+    return render_page_or_part(
+        request, "chat/list.html", "chat/_conversations.html", list_context(request)
+    )
 
 
 @require_POST
 def new(request: HttpRequest) -> HttpResponse:
     first, *others = [
-        find_target(name) for name in (request.POST.get("deployment", ""), *request.POST.getlist("beside"))
+        find_target(name)
+        for name in (request.POST.get("deployment", ""), *request.POST.getlist("beside"))
     ]
     conversation = services.conversation_create(owner=request.user, deployment=first, beside=others)
     return redirect("chat:conversation", pk=conversation.pk)

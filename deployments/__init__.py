@@ -1,1 +1,4 @@
-"""Models, engines, deployments: what they are, what they take, what runs. Rooms and order: docs/architecture.md."""
+"""Models, engines, deployments: what they are, what they take, what runs.
+
+Rooms and order: docs/architecture.md.
+"""

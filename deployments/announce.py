@@ -1,7 +1,7 @@
 """Tells pages and agents that something is another now.
 
-Pages hear of it on the state group and fetch what they show; a host's agent is asked by the name of its task,
-so that nobody who announces needs the agent's code.
+Pages hear of it on the state group and fetch what they show; a host's agent is asked by the name of
+its task, so that nobody who announces needs the agent's code.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""What things may be called: one pattern, how long, which words mean something else, and what is free."""
+"""What things may be called: one pattern, how long, which words mean something else, and what is
+free."""
 
 from __future__ import annotations
 
@@ -19,12 +20,14 @@ ROOM_FOR_NUMBERS = 6
 
 
 def is_name(text: str, kind: str) -> bool:
-    """Whether something of this kind (a key of LENGTH) may be called so; a reserved word is a name too."""
+    """Whether something of this kind (a key of LENGTH) may be called so; a reserved word is a name
+    too."""
     return len(text) <= LENGTH[kind] and NAME.fullmatch(text) is not None
 
 
 def slug(text: str, kind: str, otherwise: str) -> str:
-    """A name as near to the text as there is one, with room for a number; `otherwise` where nothing is left of it."""
+    """A name as near to the text as there is one, with room for a number; `otherwise` where nothing
+    is left of it."""
     plain = re.sub(r"[^a-z0-9_-]+", "-", text.lower()).strip("-_")
     return plain[: LENGTH[kind] - ROOM_FOR_NUMBERS] or otherwise
 

@@ -40,7 +40,9 @@ LIVE = frozenset(
 )
 
 
-def deployment_state(states: Sequence[str], *, desired: str, error: bool = False, unloaded: bool = False) -> str:
+def deployment_state(
+    states: Sequence[str], *, desired: str, error: bool = False, unloaded: bool = False
+) -> str:
     """The state of a deployment: ready when all its instances are.
 
     A deployment that ought to run and has no instance yet is starting, unless an error kept it from

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from celery.signals import worker_init, worker_shutting_down
+
 from omni.celery import app
 
 
@@ -31,3 +35,18 @@ def probe_engine(engine_id: int) -> None:
 
     if engine := Engine.objects.filter(pk=engine_id).first():
         probe(engine)
+
+
+@worker_init.connect
+def start_agent(**kwargs: Any) -> None:
+    """Begins to supervise before the broker answers: engines are looked after without it."""
+    from deployments.supervision.agent import start_agent_loops
+
+    start_agent_loops()
+
+
+@worker_shutting_down.connect
+def stop_agent(**kwargs: Any) -> None:
+    from deployments.supervision.agent import stop_agent_loops
+
+    stop_agent_loops()

@@ -17,7 +17,15 @@ DRIVER_COLOURS = {"ok": "success", "library_missing": "info", "no_devices": "inf
 
 @admin.register(Host)
 class HostAdmin(RightsAdmin):
-    list_display = ("name", "cpu_name", "cpu_count", "memory", "driver", "driver_version", "agent_seen_at")
+    list_display = (
+        "name",
+        "cpu_name",
+        "cpu_count",
+        "memory",
+        "driver",
+        "driver_version",
+        "agent_seen_at",
+    )
     search_fields = ("name", "cpu_name")
     list_filter = ("nvml_state",)
 
@@ -32,7 +40,16 @@ class HostAdmin(RightsAdmin):
 
 @admin.register(Gpu)
 class GpuAdmin(RightsAdmin):
-    list_display = ("name", "host", "shown_state", "memory", "power", "link", "pci_bus_id", "seen_at")
+    list_display = (
+        "name",
+        "host",
+        "shown_state",
+        "memory",
+        "power",
+        "link",
+        "pci_bus_id",
+        "seen_at",
+    )
     search_fields = ("name", "uuid", "pci_bus_id", "host__name")
     list_filter = ("state", "host")
     list_select_related = ("host",)
@@ -67,7 +84,16 @@ class DeviceForm(forms.ModelForm):  # type: ignore[type-arg]
 @admin.register(Device)
 class DeviceAdmin(RightsAdmin):
     form = DeviceForm
-    list_display = ("name", "host", "kind", "gpu", "memory", "endpoint", "is_stand_in", "is_present")
+    list_display = (
+        "name",
+        "host",
+        "kind",
+        "gpu",
+        "memory",
+        "endpoint",
+        "is_stand_in",
+        "is_present",
+    )
     search_fields = ("name", "description", "endpoint", "gpu__uuid", "gpu__name")
     list_filter = ("kind", "is_stand_in", "is_present", "host")
     list_select_related = ("host", "gpu__host")
@@ -85,7 +111,17 @@ class DeviceAdmin(RightsAdmin):
 
 @admin.register(SampleRollup)
 class SampleRollupAdmin(RightsAdmin):
-    list_display = ("start", "host", "card", "metric", "resolution_s", "minimum", "mean", "maximum", "count")
+    list_display = (
+        "start",
+        "host",
+        "card",
+        "metric",
+        "resolution_s",
+        "minimum",
+        "mean",
+        "maximum",
+        "count",
+    )
     search_fields = ("card", "metric")
     list_filter = ("resolution_s", "metric", "host")
     list_select_related = ("host",)

@@ -1,7 +1,9 @@
-"""Data sheets of NVIDIA's cards since Ampere, for what a driver does not tell: memory bandwidth and cores.
+"""Data sheets of NVIDIA's cards since Ampere, for what a driver does not tell: memory bandwidth and
+cores.
 
-Sources by family: NVIDIA's product pages and data sheets, named at each table; clocks, and what those leave out, as
-in TechPowerUp's GPU database, with which every bandwidth (bits of the bus × data rate) was compared.
+Sources by family: NVIDIA's product pages and data sheets, named at each table; clocks, and what
+those leave out, as in TechPowerUp's GPU database, with which every bandwidth (bits of the bus ×
+data rate) was compared.
 """
 
 from __future__ import annotations
@@ -15,7 +17,11 @@ GIB = 1 << 30
 
 @dataclass(frozen=True)
 class DataSheet:
-    """One card. `memory_gb` tells variants of one name apart; `boost_mhz` is the clock its arithmetic is given at."""
+    """One card.
+
+    `memory_gb` tells variants of one name apart; `boost_mhz` is the clock its arithmetic is given
+    at.
+    """
 
     name: str
     memory_gb: int
@@ -128,7 +134,13 @@ _DATA_CENTRE: _Rows = (
 _GRACE_BLACKWELL: _Rows = (("GB10", 128, 273, 6144, 2418),)
 
 _SOURCES: tuple[tuple[str, _Rows], ...] = (
-    ("NVIDIA, GeForce RTX 50 series specifications (nvidia.com/geforce/graphics-cards/50-series)", _GEFORCE_50),
+    (
+        (
+            "NVIDIA, GeForce RTX 50 series specifications"
+            " (nvidia.com/geforce/graphics-cards/50-series)"
+        ),
+        _GEFORCE_50,
+    ),
     ("NVIDIA Ada GPU architecture white paper; TechPowerUp", _GEFORCE_40),
     ("NVIDIA Ampere GA102 GPU architecture white paper; TechPowerUp", _GEFORCE_30),
     ("NVIDIA, data sheets of the RTX PRO Blackwell series", _RTX_PRO),
@@ -144,14 +156,18 @@ def _key(name: str) -> str:
     return " ".join(re.sub(r"[^a-z0-9]+", " ", re.sub(r"\bnvidia\b", "", name.lower())).split())
 
 
-CARDS: tuple[DataSheet, ...] = tuple(DataSheet(*row, source) for source, rows in _SOURCES for row in rows)
+CARDS: tuple[DataSheet, ...] = tuple(
+    DataSheet(*row, source) for source, rows in _SOURCES for row in rows
+)
 _BY_KEY: Mapping[str, list[DataSheet]] = {
-    key: [card for card in CARDS if _key(card.name) == key] for key in dict.fromkeys(_key(card.name) for card in CARDS)
+    key: [card for card in CARDS if _key(card.name) == key]
+    for key in dict.fromkeys(_key(card.name) for card in CARDS)
 }
 
 
 def data_sheet(name: str, memory_bytes: int | None = None) -> DataSheet | None:
-    """The card of this name, of several the one whose memory is nearest; None for one that is not known.
+    """The card of this name, of several the one whose memory is nearest; None for one that is not
+    known.
 
     Only whole names count: a card for laptops is not the one for desks.
     """

@@ -1,7 +1,8 @@
-"""What the control groups of this process leave it of the machine: a container, or a service with limits.
+"""What the control groups of this process leave it of the machine: a container, or a service with
+limits.
 
-The kernel's files of both versions (cgroup-v1/memory.rst, scheduler/sched-bwc.rst, cgroup-v2.rst). A limit of a group
-holds for all groups below it, so every group on the way to the root is asked.
+The kernel's files of both versions (cgroup-v1/memory.rst, scheduler/sched-bwc.rst, cgroup-v2.rst).
+A limit of a group holds for all groups below it, so every group on the way to the root is asked.
 """
 
 from __future__ import annotations
@@ -61,8 +62,10 @@ def _groups(text: str) -> dict[str, str]:
 
 
 def _upwards(mount: Path, group: str) -> Iterator[Path]:
-    """The folders of the group and of all above it. In a container the path may be the host's: then the mount is
-    the container's own group."""
+    """The folders of the group and of all above it.
+
+    In a container the path may be the host's: then the mount is the container's own group.
+    """
     if not mount.is_dir():
         return
     folder = mount.joinpath(*(part for part in group.split("/") if part not in ("", "..")))
@@ -105,7 +108,9 @@ def _v1_memory(root: Path, group: str) -> Iterator[MemoryLimit]:
 def _v1_cores(root: Path, group: str) -> Iterator[float]:
     for mount in (root / "cpu", root / "cpu,cpuacct"):
         for folder in _upwards(mount, group):
-            yield from _share(_text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us"))
+            yield from _share(
+                _text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us")
+            )
 
 
 # --- their files ----------------------------------------------------------------------------------
@@ -131,4 +136,6 @@ def _share(quota: str, period: str) -> Iterator[float]:
 def _file_cache(folder: Path, prefix: str) -> int:
     wanted = {f"{prefix}inactive_file", f"{prefix}active_file"}
     rows = (line.split() for line in _text(folder / "memory.stat").splitlines())
-    return sum(int(row[1]) for row in rows if len(row) == 2 and row[0] in wanted and row[1].isdecimal())
+    return sum(
+        int(row[1]) for row in rows if len(row) == 2 and row[0] in wanted and row[1].isdecimal()
+    )

@@ -12,18 +12,23 @@ from omni.sockets import PageSocket
 
 
 class TelemetryConsumer(PageSocket):
-    """A viewer that reads slowly gets fewer frames, never old ones: only the newest waits to be sent."""
+    """A viewer that reads slowly gets fewer frames, never old ones: only the newest waits to be
+    sent."""
 
     async def opened(self) -> None:
         self.newest, self.has_news = "", asyncio.Event()
         # Joined before the history is read: a frame may come twice, none is missed.
-        await self.channel_layer.group_add(telemetry_group(settings.OMNI_HOST_NAME), self.channel_name)
+        await self.channel_layer.group_add(
+            telemetry_group(settings.OMNI_HOST_NAME), self.channel_name
+        )
         self.sender = asyncio.create_task(self._send())
 
     async def left(self) -> None:
         if sender := getattr(self, "sender", None):
             sender.cancel()
-        await self.channel_layer.group_discard(telemetry_group(settings.OMNI_HOST_NAME), self.channel_name)
+        await self.channel_layer.group_discard(
+            telemetry_group(settings.OMNI_HOST_NAME), self.channel_name
+        )
 
     async def _send(self) -> None:
         await self.send(text_data=(await recent(settings.OMNI_HOST_NAME)).message())

@@ -51,14 +51,23 @@ def measure_memory(host: Host) -> None:
 
 
 @transaction.atomic
-def save_rig(host: Host, nvml: NvmlState, identities: Sequence[CardIdentity]) -> dict[int, CardIdentity]:
-    """Writes all rows; returns which card each index is, those that could not be opened included."""
+def save_rig(
+    host: Host, nvml: NvmlState, identities: Sequence[CardIdentity]
+) -> dict[int, CardIdentity]:
+    """Writes all rows; returns which card each index is, those that could not be opened
+    included."""
     facts = host_row()
     ram_bytes = int(facts["ram_bytes"])
-    about_nvml = {"nvml_state": nvml.state, "nvml_text": nvml.text[:300], "driver_version": nvml.driver_version}
+    about_nvml = {
+        "nvml_state": nvml.state,
+        "nvml_text": nvml.text[:300],
+        "driver_version": nvml.driver_version,
+    }
     Host.objects.filter(pk=host.pk).update(**facts, **about_nvml)
     cpu = {"kind": Device.Kind.CPU, "memory_bytes": ram_bytes, "position": 900}
-    Device.objects.update_or_create(host=host, name=CPU, defaults={**cpu, "description": facts["cpu_name"]})
+    Device.objects.update_or_create(
+        host=host, name=CPU, defaults={**cpu, "description": facts["cpu_name"]}
+    )
     cards = _save_cards(host, identities)
     keep_stand_ins(host, 0 if cards else stand_ins_wanted(host), ram_bytes)
     return {card.index: card for card in cards}
@@ -82,7 +91,11 @@ def _save_cards(host: Host, identities: Sequence[CardIdentity]) -> list[CardIden
 
 def _with_uuid(host: Host, card: CardIdentity) -> CardIdentity:
     """A card nobody could ever open is known by its place."""
-    return card if card.uuid else CardIdentity(**{**vars(card), "uuid": f"unknown-{host.name}-{card.index}"})
+    return (
+        card
+        if card.uuid
+        else CardIdentity(**{**vars(card), "uuid": f"unknown-{host.name}-{card.index}"})
+    )
 
 
 def _save_card(host: Host, card: CardIdentity) -> None:
@@ -108,16 +121,19 @@ def _save_card(host: Host, card: CardIdentity) -> None:
 
 # --- stand-ins ------------------------------------------------------------------------------------
 def stand_ins_wanted(host: Host) -> int:
-    """By the environment, else by the button on the Rig page; none unless somebody asked for them."""
+    """By the environment, else by the button on the Rig page; none unless somebody asked for
+    them."""
     if settings.OMNI_STAND_IN_DEVICES:
         return int(settings.OMNI_STAND_IN_DEVICES)
     return int(Host.objects.filter(pk=host.pk).values_list("stand_ins", flat=True).first() or 0)
 
 
 def keep_stand_ins(host: Host, count: int, ram_bytes: int) -> None:
-    """RPC0, RPC1 …, but for what devices of other hosts are called; an endpoint once given stays, so that running
-    engines keep their devices."""
-    remote = set(host.devices.filter(kind=Device.Kind.RPC, is_stand_in=False).values_list("name", flat=True))
+    """RPC0, RPC1 …, but for what devices of other hosts are called; an endpoint once given stays,
+    so that running engines keep their devices."""
+    remote = set(
+        host.devices.filter(kind=Device.Kind.RPC, is_stand_in=False).values_list("name", flat=True)
+    )
     free = (number for number in itertools.count() if f"RPC{number}" not in remote)
     numbers = list(itertools.islice(free, count))
     present = host.devices.filter(is_stand_in=True)
@@ -158,15 +174,19 @@ def _can_bind(port: int) -> bool:
 
 # --- what engines list ----------------------------------------------------------------------------
 def register_engine_devices(host: Host, listed: Iterable[Mapping[str, Any]]) -> None:
-    """Device rows for what an engine's --list-devices prints: mappings of name, description, total_bytes.
+    """Device rows for what an engine's --list-devices prints: mappings of name, description,
+    total_bytes.
 
-    A device is tied to its card by what the list has: name and memory. Where two cards are alike, engines
-    count in bus order (they run with CUDA_DEVICE_ORDER=PCI_BUS_ID), so the one with the lower PCI address
-    comes first. Where that leaves a doubt (no name in common), no card is claimed.
+    A device is tied to its card by what the list has: name and memory. Where two cards are alike,
+    engines count in bus order (they run with CUDA_DEVICE_ORDER=PCI_BUS_ID), so the one with the
+    lower PCI address comes first. Where that leaves a doubt (no name in common), no card is
+    claimed.
     """
     cards = list(host.gpus.exclude(state=Gpu.State.ABSENT).order_by("pci_bus_id", "index"))
     # Vulkan does not know CUDA's setting.
-    unclaimed = {kind: list(cards) for kind in _ON_NVIDIA} | {Device.Kind.CUDA: visible(cards, wanted())}
+    unclaimed = {kind: list(cards) for kind in _ON_NVIDIA} | {
+        Device.Kind.CUDA: visible(cards, wanted())
+    }
     for place, device in enumerate(listed):
         name = str(device["name"])
         kind = _KINDS.get(re.sub(r"\d+$", "", name).lower(), Device.Kind.OTHER)
@@ -194,7 +214,9 @@ def _card_of(device: Mapping[str, Any], cards: Sequence[Gpu]) -> Gpu | None:
     longest = max((len(card.name) for card in alike), default=0)
     alike = [card for card in alike if len(card.name) == longest]
     # NVML counts reserved memory that CUDA does not: within 5 % is the same card.
-    close = [card for card in alike if not total or abs((card.memory_bytes or 0) - total) <= 0.05 * total]
+    close = [
+        card for card in alike if not total or abs((card.memory_bytes or 0) - total) <= 0.05 * total
+    ]
     if close:
         return close[0]
     return alike[0] if len(alike) == 1 else None

@@ -1,4 +1,7 @@
-"""What is wrong with the rig: facts in, findings out. One function per rule; the rules stand in tables."""
+"""What is wrong with the rig: facts in, findings out.
+
+One function per rule; the rules stand in tables.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,9 @@ def _nvml(facts: HostFacts) -> Finding | None:
     calm = state in ("library_missing", "no_devices")
     title = "No NVIDIA card is seen" if calm else "The NVIDIA driver does not answer as it should"
     cause, _, remedy = facts.nvml.text.partition(": ")
-    return Finding(f"nvml_{state}", "info" if calm else "error", title, _sentence(cause), _sentence(remedy))
+    return Finding(
+        f"nvml_{state}", "info" if calm else "error", title, _sentence(cause), _sentence(remedy)
+    )
 
 
 def _sentence(text: str) -> str:
@@ -67,42 +72,68 @@ def _sentence(text: str) -> str:
 def _ram(facts: HostFacts) -> Finding | None:
     if facts.ram_available_bytes >= LOW_RAM_SHARE * facts.ram_total_bytes:
         return None
-    text = f"{bytes_text(facts.ram_available_bytes)} of {bytes_text(facts.ram_total_bytes)} are left."
-    return Finding("ram_low", "caution", "Main memory is nearly full", text, "Stop a deployment that uses the CPU.")
+    text = (
+        f"{bytes_text(facts.ram_available_bytes)} of {bytes_text(facts.ram_total_bytes)} are left."
+    )
+    return Finding(
+        "ram_low",
+        "caution",
+        "Main memory is nearly full",
+        text,
+        "Stop a deployment that uses the CPU.",
+    )
 
 
 def _swap(facts: HostFacts) -> Finding | None:
     if facts.swap_used_bytes < MUCH_SWAP_BYTES:
         return None
-    text = f"{bytes_text(facts.swap_used_bytes)} are swapped out; layers on the CPU become very slow."
-    return Finding("swap_used", "caution", "The machine swaps", text, "Free main memory, or load with mlock.")
+    text = (
+        f"{bytes_text(facts.swap_used_bytes)} are swapped out; layers on the CPU become very slow."
+    )
+    return Finding(
+        "swap_used", "caution", "The machine swaps", text, "Free main memory, or load with mlock."
+    )
 
 
 def _disk(facts: HostFacts) -> Finding | None:
     if facts.disk_free_bytes >= LOW_DISK_BYTES:
         return None
     text = f"{bytes_text(facts.disk_free_bytes)} are free where {facts.home} lies."
-    return Finding("disk_low", "caution", "The disk is nearly full", text, "Remove models or old logs.")
+    return Finding(
+        "disk_low", "caution", "The disk is nearly full", text, "Remove models or old logs."
+    )
 
 
 def _limits(facts: HostFacts) -> Finding | None:
     parts = []
     if facts.ram_total_bytes < facts.machine_ram_bytes:
-        parts.append(f"{bytes_text(facts.ram_total_bytes)} of {bytes_text(facts.machine_ram_bytes)} of main memory")
+        parts.append(
+            f"{bytes_text(facts.ram_total_bytes)} of {bytes_text(facts.machine_ram_bytes)} of main"
+            " memory"
+        )
     if facts.cores < facts.machine_cores:
         parts.append(f"{facts.cores} of {facts.machine_cores} cores")
     if not parts:
         return None
     text = f"The panel and its engines may use {' and '.join(parts)}; plans count with that."
-    fix = "Raise the limits of the container or service (cgroup), or of its CPU affinity, if that is not meant."
+    fix = (
+        "Raise the limits of the container or service (cgroup), or of its CPU affinity, if that is"
+        " not meant."
+    )
     return Finding("limited", "info", "Only a part of the machine may be used", text, fix)
 
 
 def _visible_cards(facts: HostFacts) -> Finding | None:
     if facts.visible_cards is None:
         return None
-    text = f"CUDA_VISIBLE_DEVICES is {facts.visible_cards!r}: CUDA engines see these cards, in this order."
-    fix = "Numbers count in bus order, as nvidia-smi does. Start the panel without it to use every card."
+    text = (
+        f"CUDA_VISIBLE_DEVICES is {facts.visible_cards!r}: CUDA engines see these cards, in this"
+        " order."
+    )
+    fix = (
+        "Numbers count in bus order, as nvidia-smi does. Start the panel without it to use every"
+        " card."
+    )
     return Finding("cards_hidden", "info", "CUDA_VISIBLE_DEVICES is set", text, fix)
 
 
@@ -120,7 +151,10 @@ HOST_RULES: tuple[Callable[[HostFacts], Finding | None], ...] = (
 WORK = {
     "supervision": "The agent cannot look after the engines",
     "library": "The agent cannot look after the library",
-    "broker": "The broker does not answer: pages do not change by themselves, commands take two seconds longer",
+    "broker": (
+        "The broker does not answer: pages do not change by themselves, commands take two seconds"
+        " longer"
+    ),
     "discovery": "Looking for devices, engines and models failed",
 }
 
@@ -128,31 +162,56 @@ WORK = {
 def agent_findings(troubles: Mapping[str, str]) -> list[Finding]:
     """What the agent wrote of its own failures, by the names of WORK."""
     fix = "It tries again by itself; agent.log in OMNI_HOME's logs has the details."
-    return [Finding(f"agent_{w}", "error", WORK.get(w, w), _sentence(text), fix) for w, text in troubles.items()]
+    return [
+        Finding(f"agent_{w}", "error", WORK.get(w, w), _sentence(text), fix)
+        for w, text in troubles.items()
+    ]
 
 
 # --- devices across hosts -------------------------------------------------------------------------
-def offer_findings(address: str, offered: Sequence[str], known: Collection[str], used: Sequence[str]) -> list[Finding]:
-    """Of devices offered at an address, by name, and of the addresses at which devices of other hosts are used."""
+def offer_findings(
+    address: str, offered: Sequence[str], known: Collection[str], used: Sequence[str]
+) -> list[Finding]:
+    """Of devices offered at an address, by name, and of the addresses at which devices of other
+    hosts are used."""
     findings = []
     if offered:
         text = (
-            f"{', '.join(offered)} at {address}: ggml-rpc-server asks for no password, encrypts nothing, and has had "
-            "holes by which a caller reads memory and runs code (CVE-2024-42478, CVE-2024-42479, CVE-2026-34159)."
+            f"{', '.join(offered)} at {address}: ggml-rpc-server asks for no password, encrypts"
+            " nothing, and has had holes by which a caller reads memory and runs code"
+            " (CVE-2024-42478, CVE-2024-42479, CVE-2026-34159)."
         )
-        fix = "Only a cable between two machines or a WireGuard link; unset OMNI_RPC_DEVICES to offer nothing."
+        fix = (
+            "Only a cable between two machines or a WireGuard link; unset OMNI_RPC_DEVICES to offer"
+            " nothing."
+        )
         severity = "info" if is_loopback(address) else "caution"
-        findings.append(Finding("rpc_offered", severity, "Devices are offered to other hosts", text, fix))
+        findings.append(
+            Finding("rpc_offered", severity, "Devices are offered to other hosts", text, fix)
+        )
     if missing := [name for name in offered if name not in known]:
-        text = f"OMNI_RPC_DEVICES names {', '.join(missing)}; there are {', '.join(sorted(known)) or 'none'}."
+        text = (
+            f"OMNI_RPC_DEVICES names {', '.join(missing)}; there are"
+            f" {', '.join(sorted(known)) or 'none'}."
+        )
         fix = "Correct it and start the panel anew."
         findings.append(
-            Finding("rpc_device_unknown", "error", "A device that is to be offered is not there", text, fix)
+            Finding(
+                "rpc_device_unknown",
+                "error",
+                "A device that is to be offered is not there",
+                text,
+                fix,
+            )
         )
     if far := [endpoint for endpoint in used if not is_loopback(endpoint)]:
         text = f"Weights and prompts go to {', '.join(far)} as they are."
         fix = "Only a cable between two machines or a WireGuard link."
-        findings.append(Finding("rpc_used", "info", "Devices of other hosts are used without encryption", text, fix))
+        findings.append(
+            Finding(
+                "rpc_used", "info", "Devices of other hosts are used without encryption", text, fix
+            )
+        )
     return findings
 
 
@@ -161,7 +220,10 @@ def _failed(card: CardSample) -> Finding | None:
     if card.state not in ("lost", "error"):
         return None
     title = f"{card.name} is lost" if card.state == "lost" else f"{card.name} cannot be read"
-    fix = "Look at the kernel log (dmesg) for Xid messages, check power and slot, restart the machine."
+    fix = (
+        "Look at the kernel log (dmesg) for Xid messages, check power and slot, restart the"
+        " machine."
+    )
     return Finding(f"card_{card.state}", "error", title, card.error, fix)
 
 
@@ -206,7 +268,13 @@ def _full(card: CardSample) -> Finding | None:
     return Finding("card_full", "caution", f"{card.name}: memory nearly full", text, fix)
 
 
-CARD_RULES: tuple[Callable[[CardSample], Finding | None], ...] = (_failed, _link, _throttled, _power_limited, _full)
+CARD_RULES: tuple[Callable[[CardSample], Finding | None], ...] = (
+    _failed,
+    _link,
+    _throttled,
+    _power_limited,
+    _full,
+)
 
 
 def host_findings(facts: HostFacts) -> list[Finding]:
@@ -217,17 +285,25 @@ def card_findings(card: CardSample) -> list[Finding]:
     return [finding for rule in CARD_RULES if (finding := rule(card))]
 
 
-def unusable_findings(cards: Iterable[CardIdentity], usable: Collection[str], hidden: str | None) -> list[Finding]:
-    """Cards that the driver lists and no engine does; `usable` are the UUIDs of those that some engine lists,
-    `hidden` is CUDA_VISIBLE_DEVICES."""
+def unusable_findings(
+    cards: Iterable[CardIdentity], usable: Collection[str], hidden: str | None
+) -> list[Finding]:
+    """Cards that the driver lists and no engine does; `usable` are the UUIDs of those that some
+    engine lists, `hidden` is CUDA_VISIBLE_DEVICES."""
     # Who hides cards on purpose need not be told that they are not used.
     shown = visible(sorted(cards, key=lambda card: (card.pci_bus_id, card.index)), hidden)
     names = [card.shown_name for card in shown if card.uuid not in usable]
     if not names:
         return []
     which = "Cards that no engine can use" if len(names) > 1 else "A card that no engine can use"
-    text = f"{' and '.join(names)}: no engine that is known here lists {'them' if len(names) > 1 else 'it'}."
-    fix = "Install a llama.cpp built with CUDA, name it in OMNI_LLAMA_SERVER or OMNI_ENGINES, and scan."
+    text = (
+        f"{' and '.join(names)}: no engine that is known here lists"
+        f" {'them' if len(names) > 1 else 'it'}."
+    )
+    fix = (
+        "Install a llama.cpp built with CUDA, name it in OMNI_LLAMA_SERVER or OMNI_ENGINES, and"
+        " scan."
+    )
     return [Finding("card_unusable", "caution", which, text, fix)]
 
 
@@ -240,7 +316,8 @@ def absent_findings(known: Iterable[CardIdentity], seen: Iterable[str]) -> list[
             "caution",
             f"{card.shown_name} is not there any more",
             f"The driver does not list {card.uuid}.",
-            "Taken out on purpose? Remove it under Administration. Else look at power, slot and dmesg.",
+            "Taken out on purpose? Remove it under Administration. Else look at power, slot and"
+            " dmesg.",
         )
         for card in known
         if card.uuid not in here

@@ -32,7 +32,9 @@ def diagnose(host: Host) -> list[Finding]:
     known = known_cards(host)
     seen = {identity.uuid for identity in report.identities}
     identities = named(report.identities, [card for card in known if card.uuid not in seen])
-    findings = agent_findings(host.troubles) + host_findings(host_facts(settings.OMNI_HOME.root, report.state))
+    findings = agent_findings(host.troubles) + host_findings(
+        host_facts(settings.OMNI_HOME.root, report.state)
+    )
     for identity, sample in zip(identities, report.samples, strict=True):
         findings += card_findings(CardSample(**{**vars(sample), "name": identity.shown_name}))
     findings += _offer_findings(host) + _unusable_findings(host)
@@ -42,7 +44,9 @@ def diagnose(host: Host) -> list[Finding]:
 def latest_findings(host: Host) -> list[Finding]:
     """The same from what the sampler last saw: nobody waits for a driver while a page is made."""
     nvml = NvmlState(host.nvml_state, host.nvml_text, host.driver_version)
-    findings = agent_findings(host.troubles) + host_findings(host_facts(settings.OMNI_HOME.root, nvml))
+    findings = agent_findings(host.troubles) + host_findings(
+        host_facts(settings.OMNI_HOME.root, nvml)
+    )
     for sample in latest_samples(host.name):
         # What is normal for a busy card stands on the card itself.
         findings += [finding for finding in card_findings(sample) if finding.severity != "info"]
@@ -55,20 +59,35 @@ def latest_findings(host: Host) -> list[Finding]:
 
 def _unusable_findings(host: Host) -> list[Finding]:
     here = set(host.gpus.filter(state=Gpu.State.OK).values_list("uuid", flat=True))
-    listed = host.devices.filter(is_present=True, gpu__isnull=False).values_list("gpu__uuid", flat=True)
-    return unusable_findings([card for card in known_cards(host) if card.uuid in here], set(listed), visible.wanted())
+    listed = host.devices.filter(is_present=True, gpu__isnull=False).values_list(
+        "gpu__uuid", flat=True
+    )
+    return unusable_findings(
+        [card for card in known_cards(host) if card.uuid in here], set(listed), visible.wanted()
+    )
 
 
 def _offer_findings(host: Host) -> list[Finding]:
-    own = host.devices.filter(is_present=True).exclude(kind=Device.Kind.RPC).values_list("name", flat=True)
-    used = host.devices.filter(kind=Device.Kind.RPC, is_stand_in=False).values_list("endpoint", flat=True)
-    return offer_findings(settings.OMNI_RPC_ADDRESS, settings.OMNI_RPC_DEVICES, list(own), list(used))
+    own = (
+        host.devices.filter(is_present=True)
+        .exclude(kind=Device.Kind.RPC)
+        .values_list("name", flat=True)
+    )
+    used = host.devices.filter(kind=Device.Kind.RPC, is_stand_in=False).values_list(
+        "endpoint", flat=True
+    )
+    return offer_findings(
+        settings.OMNI_RPC_ADDRESS, settings.OMNI_RPC_DEVICES, list(own), list(used)
+    )
 
 
 def latest_samples(host_name: str) -> list[CardSample]:
     """Of the last frame; empty when there is none, or one without cards."""
     frame: dict[str, Any] = json.loads(last_frame(host_name) or "null") or {}
-    return [CardSample(**{**card, "throttle": tuple(card["throttle"])}) for card in frame.get("cards", ())]
+    return [
+        CardSample(**{**card, "throttle": tuple(card["throttle"])})
+        for card in frame.get("cards", ())
+    ]
 
 
 # An older frame comes from a sampler that has stopped.

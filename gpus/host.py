@@ -42,7 +42,8 @@ class HostMeter:
 
 # --- what this process may use --------------------------------------------------------------------
 def memory() -> tuple[int, int]:
-    """Bytes of main memory in all and free, of the machine or of the tightest control group around this process."""
+    """Bytes of main memory in all and free, of the machine or of the tightest control group around
+    this process."""
     machine, limited = psutil.virtual_memory(), cgroup.limits().memory
     if limited is None or limited.limit_bytes >= machine.total:
         return machine.total, machine.available
@@ -50,7 +51,8 @@ def memory() -> tuple[int, int]:
 
 
 def cores() -> int:
-    """Threads that find something to compute on: of the machine, of the affinity and of the control group."""
+    """Threads that find something to compute on: of the machine, of the affinity and of the control
+    group."""
     found = [psutil.cpu_count() or 1, len(os.sched_getaffinity(0))]
     if limited := cgroup.limits().threads:
         found.append(limited)
@@ -58,7 +60,8 @@ def cores() -> int:
 
 
 def core_limit() -> int | None:
-    """None where all of the machine's cores may be used: then engines choose best for themselves."""
+    """None where all of the machine's cores may be used: then engines choose best for
+    themselves."""
     return found if (found := cores()) < (psutil.cpu_count() or 1) else None
 
 
@@ -96,7 +99,8 @@ def _cpu_name() -> str:
 
 
 class StandIn:
-    """The RPC server behind a stand-in device: its resident memory and processor time are the device's."""
+    """The RPC server behind a stand-in device: its resident memory and processor time are the
+    device's."""
 
     def __init__(self, name: str, port: int) -> None:
         self.name, self.port = name, port
@@ -117,7 +121,8 @@ class StandIn:
         )
 
     def _measure(self, now_s: float) -> tuple[int | None, float | None]:
-        """Resident bytes, and the share of the whole processor in percent (None at the first look)."""
+        """Resident bytes, and the share of the whole processor in percent (None at the first
+        look)."""
         if self.process is None:
             return self._find(now_s), None
         try:
@@ -146,7 +151,8 @@ class StandIn:
 def rpc_server_at(port: int, run: Path | None = None) -> psutil.Process | None:
     """The RPC server of this user that listens on this port, in whatever network namespace it is.
 
-    In different namespaces several may: one that another agent started, whose files are not in `run`, is not meant.
+    In different namespaces several may: one that another agent started, whose files are not in
+    `run`, is not meant.
     """
     for process in psutil.process_iter(["cmdline"]):
         if not any(RPC_SERVER in word for word in process.info["cmdline"] or ()):

@@ -22,7 +22,8 @@ def link_shortfall(
     width_max: int | None,
     utilisation_percent: float | None,
 ) -> str:
-    """What is wrong with the link, or ''. An idle card lowers its generation to save power: that is no fault."""
+    """What is wrong with the link, or ''. An idle card lowers its generation to save power: that is
+    no fault."""
     if not (generation and width and generation_max and width_max):
         return ""
     faults = []

@@ -15,16 +15,25 @@ class Host(models.Model):
     cpu_name = models.CharField(max_length=200, blank=True)
     cpu_count = models.PositiveIntegerField(default=0)
     ram_bytes = models.BigIntegerField(default=0)
-    ram_bandwidth_gbps = models.FloatField(null=True, blank=True, help_text="measured by copying on every core")
+    ram_bandwidth_gbps = models.FloatField(
+        null=True, blank=True, help_text="measured by copying on every core"
+    )
     ram_measured_at = models.DateTimeField(null=True, blank=True)
-    ram_busy_percent = models.FloatField(null=True, blank=True, help_text="other work of the processors meanwhile")
-    nvml_state = models.CharField(max_length=40, blank=True, help_text="ok, or why NVML gives no cards")
+    ram_busy_percent = models.FloatField(
+        null=True, blank=True, help_text="other work of the processors meanwhile"
+    )
+    nvml_state = models.CharField(
+        max_length=40, blank=True, help_text="ok, or why NVML gives no cards"
+    )
     nvml_text = models.CharField(max_length=300, blank=True, help_text="the remedy, in words")
     driver_version = models.CharField(max_length=40, blank=True)
     stand_ins = models.PositiveSmallIntegerField(
-        default=0, help_text="how many CPU-backed stand-ins somebody switched on where there is no GPU"
+        default=0,
+        help_text="how many CPU-backed stand-ins somebody switched on where there is no GPU",
     )
-    troubles = models.JSONField(default=dict, blank=True, help_text="what its agent could not do, by work")
+    troubles = models.JSONField(
+        default=dict, blank=True, help_text="what its agent could not do, by work"
+    )
     agent_pid = models.PositiveIntegerField(null=True, blank=True)
     agent_seen_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -41,7 +50,10 @@ class Host(models.Model):
         if self.ram_bandwidth_gbps is None:
             return None
         # Older versions kept no more than the figure: it may have been taken under load.
-        return Reading(self.ram_bandwidth_gbps, 100.0 if self.ram_busy_percent is None else self.ram_busy_percent)
+        return Reading(
+            self.ram_bandwidth_gbps,
+            100.0 if self.ram_busy_percent is None else self.ram_busy_percent,
+        )
 
     @property
     def ram_was_quiet(self) -> bool:
@@ -67,7 +79,9 @@ class Gpu(models.Model):
     pcie_generation_max = models.PositiveSmallIntegerField(null=True, blank=True)
     pcie_width_max = models.PositiveSmallIntegerField(null=True, blank=True)
     power_limit_watts = models.FloatField(null=True, blank=True)
-    memory_bandwidth_gbps = models.FloatField(null=True, blank=True, help_text="of its own memory, at full clock")
+    memory_bandwidth_gbps = models.FloatField(
+        null=True, blank=True, help_text="of its own memory, at full clock"
+    )
     tflops = models.FloatField(null=True, blank=True, help_text="single precision, at full clock")
     state = models.CharField(max_length=10, choices=State.choices, default=State.OK)
     error = models.CharField(max_length=300, blank=True)
@@ -77,7 +91,9 @@ class Gpu(models.Model):
         ordering = ("host", "index")
         verbose_name = "GPU"
         constraints = [
-            models.CheckConstraint(condition=Q(state__in=["ok", "lost", "error", "absent"]), name="gpu_state_known")
+            models.CheckConstraint(
+                condition=Q(state__in=["ok", "lost", "error", "absent"]), name="gpu_state_known"
+            )
         ]
 
     def __str__(self) -> str:
@@ -100,11 +116,17 @@ class Device(models.Model):
     host = models.ForeignKey(Host, on_delete=models.CASCADE, related_name="devices")
     name = models.CharField(max_length=40, help_text="CPU, CUDA0, RPC0, Vulkan0 …")
     kind = models.CharField(max_length=10, choices=Kind.choices)
-    gpu = models.ForeignKey(Gpu, on_delete=models.SET_NULL, null=True, blank=True, related_name="devices")
+    gpu = models.ForeignKey(
+        Gpu, on_delete=models.SET_NULL, null=True, blank=True, related_name="devices"
+    )
     description = models.CharField(max_length=200, blank=True)
     memory_bytes = models.BigIntegerField(null=True, blank=True)
-    endpoint = models.CharField(max_length=80, blank=True, help_text="address:port of an RPC server")
-    is_stand_in = models.BooleanField(default=False, help_text="a local RPC server on the CPU, in place of a GPU")
+    endpoint = models.CharField(
+        max_length=80, blank=True, help_text="address:port of an RPC server"
+    )
+    is_stand_in = models.BooleanField(
+        default=False, help_text="a local RPC server on the CPU, in place of a GPU"
+    )
     is_present = models.BooleanField(default=True)
     position = models.PositiveSmallIntegerField(default=0)
 
@@ -113,9 +135,13 @@ class Device(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["host", "name"], name="device_name_once_per_host"),
             models.UniqueConstraint(
-                fields=["host", "endpoint"], condition=~Q(endpoint=""), name="device_endpoint_once_per_host"
+                fields=["host", "endpoint"],
+                condition=~Q(endpoint=""),
+                name="device_endpoint_once_per_host",
             ),
-            models.CheckConstraint(condition=Q(kind="rpc") | Q(is_stand_in=False), name="stand_in_is_rpc"),
+            models.CheckConstraint(
+                condition=Q(kind="rpc") | Q(is_stand_in=False), name="stand_in_is_rpc"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -145,7 +171,8 @@ class SampleRollup(models.Model):
         verbose_name = "telemetry roll-up"
         constraints = [
             models.UniqueConstraint(
-                fields=["host", "card", "metric", "resolution_s", "start"], name="rollup_bucket_once"
+                fields=["host", "card", "metric", "resolution_s", "start"],
+                name="rollup_bucket_once",
             ),
             models.CheckConstraint(condition=Q(count__gt=0), name="rollup_has_samples"),
         ]

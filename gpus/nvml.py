@@ -1,7 +1,8 @@
-"""The only door to NVML. Every question may go unanswered (None); a lost card does not hide the others.
+"""The only door to NVML. Every question may go unanswered (None); a lost card does not hide the
+others.
 
-A card that fell off its bus can take down whoever asks for it: the sampler asks from a process of its own,
-everybody else through `look`.
+A card that fell off its bus can take down whoever asks for it: the sampler asks from a process of
+its own, everybody else through `look`.
 """
 
 from __future__ import annotations
@@ -28,12 +29,17 @@ LOOK_TIMEOUT_S = 15.0
 _START_FAILURES: dict[int, tuple[str, str]] = {
     pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: (
         "library_missing",
-        "No NVIDIA driver was found (libnvidia-ml.so.1). Without NVIDIA cards that is as it should be; "
-        "with one, install the driver.",
+        (
+            "No NVIDIA driver was found (libnvidia-ml.so.1). Without NVIDIA cards that is as it"
+            " should be; with one, install the driver."
+        ),
     ),
     pynvml.NVML_ERROR_DRIVER_NOT_LOADED: (
         "driver_not_loaded",
-        "The NVIDIA driver is installed but not loaded: run `modprobe nvidia`, or restart the machine.",
+        (
+            "The NVIDIA driver is installed but not loaded: run `modprobe nvidia`, or restart the"
+            " machine."
+        ),
     ),
     pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: (
         "version_mismatch",
@@ -113,7 +119,9 @@ class Card:
             lost = getattr(error, "value", None) in _LOST or getattr(error, "state", "") == "lost"
             self.handle = None
             self.identity = CardIdentity(
-                index, state="lost" if lost else "error", error=f"The card cannot be opened: {str(error).rstrip('.')}."
+                index,
+                state="lost" if lost else "error",
+                error=f"The card cannot be opened: {str(error).rstrip('.')}.",
             )
 
     @property
@@ -139,14 +147,18 @@ class Card:
 
 
 class Nvml:
-    """A session with NVML. `start` once, then `sample` each tick. Only in a process that may be lost."""
+    """A session with NVML. `start` once, then `sample` each tick.
+
+    Only in a process that may be lost.
+    """
 
     def __init__(self) -> None:
         self.state = NvmlState("not_started")
         self.cards: list[Card] = []
 
     def start(self) -> NvmlState:
-        """Also again, when it failed before or its cards do: handles do not outlive a driver reload."""
+        """Also again, when it failed before or its cards do: handles do not outlive a driver
+        reload."""
         self.cards = []
         try:
             pynvml.nvmlInit()
@@ -154,7 +166,9 @@ class Nvml:
             self.cards = [Card(index) for index in range(pynvml.nvmlDeviceGetCount())]
         except (pynvml.NVMLError, CardFailed) as error:
             code = int(getattr(error, "value", pynvml.NVML_ERROR_UNKNOWN))
-            self.state = NvmlState(*_START_FAILURES.get(code, ("error", f"NVML does not start: {error}.")))
+            self.state = NvmlState(
+                *_START_FAILURES.get(code, ("error", f"NVML does not start: {error}."))
+            )
             return self.state
         nothing = NvmlState("no_devices", "The NVIDIA driver answers and reports no card.", driver)
         self.state = NvmlState("ok", "", driver) if self.cards else nothing
@@ -173,7 +187,8 @@ class Nvml:
 
     @property
     def is_worth_a_restart(self) -> bool:
-        """NVML did not start, a card was not opened, or not one card answers (the driver was reloaded)."""
+        """NVML did not start, a card was not opened, or not one card answers (the driver was
+        reloaded)."""
         unopened = any(card.handle is None for card in self.cards)
         return not self.state.is_ok or unopened or all(card.failed for card in self.cards)
 
@@ -189,7 +204,8 @@ class Nvml:
 
 
 def look(timeout_s: float = LOOK_TIMEOUT_S) -> NvmlReport:
-    """Everything NVML has, asked by a child process: this one survives whatever a broken card does."""
+    """Everything NVML has, asked by a child process: this one survives whatever a broken card
+    does."""
     context = multiprocessing.get_context("spawn")
     answer, question = context.Pipe(duplex=False)
     child = context.Process(target=_look, args=(question,), name="nvml-look", daemon=True)
@@ -198,11 +214,17 @@ def look(timeout_s: float = LOOK_TIMEOUT_S) -> NvmlReport:
     try:
         if answer.poll(timeout_s):
             return answer.recv()  # type: ignore[no-any-return]
-        text = f"The NVIDIA driver does not answer within {timeout_s:.0f} s: look at dmesg, restart the machine."
+        text = (
+            f"The NVIDIA driver does not answer within {timeout_s:.0f} s: look at dmesg, restart"
+            " the machine."
+        )
         return NvmlReport(NvmlState("error", text))
     except EOFError:
         child.join(1)
-        text = f"Asking the NVIDIA driver ended the asking process (exit code {child.exitcode}): look at dmesg."
+        text = (
+            f"Asking the NVIDIA driver ended the asking process (exit code {child.exitcode}): look"
+            " at dmesg."
+        )
         return NvmlReport(NvmlState("crashed", text))
     finally:
         answer.close()
@@ -239,7 +261,8 @@ def _identity(index: int, handle: Any) -> CardIdentity:
 
 
 def _bandwidth(handle: Any) -> float | None:
-    """Twice the memory clock that NVML reports × the bus: 14,001 MHz × 512 bits are the RTX 5090's 1,792 GB/s."""
+    """Twice the memory clock that NVML reports × the bus: 14,001 MHz × 512 bits are the RTX 5090's
+    1,792 GB/s."""
     bits = query(pynvml.nvmlDeviceGetMemoryBusWidth, handle)
     clock_mhz = query(pynvml.nvmlDeviceGetMaxClockInfo, handle, pynvml.NVML_CLOCK_MEM)
     return round(2 * clock_mhz * 1e6 * bits / 8 / 1e9, 1) if bits and clock_mhz else None

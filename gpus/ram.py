@@ -30,7 +30,8 @@ _Pair = tuple[ctypes.Array[ctypes.c_char], ctypes.Array[ctypes.c_char]]
 
 @dataclass(frozen=True)
 class Reading:
-    """Bytes × 10⁹ read and written per second, and how busy the processors were with other work meanwhile."""
+    """Bytes × 10⁹ read and written per second, and how busy the processors were with other work
+    meanwhile."""
 
     gbps: float
     busy_percent: float
@@ -41,14 +42,18 @@ class Reading:
 
 
 def measure_ram(threads: int | None = None) -> Reading:
-    """The best of several rounds in which every core copies blocks larger than its caches (STREAM's copy).
+    """The best of several rounds in which every core copies blocks larger than its caches (STREAM's
+    copy).
 
-    memmove lets other threads run meanwhile. Takes a second at most, and a tenth of the free memory.
+    memmove lets other threads run meanwhile. Takes a second at most, and a tenth of the free
+    memory.
     """
     count = max(1, min(threads or cores(), 16))
     room = int(memory()[1] * MOST_OF_FREE) // (2 * count)
     size = max(min(BLOCK_BYTES, room), LEAST_BLOCK_BYTES)
-    blocks = [(ctypes.create_string_buffer(size), ctypes.create_string_buffer(size)) for _ in range(count)]
+    blocks = [
+        (ctypes.create_string_buffer(size), ctypes.create_string_buffer(size)) for _ in range(count)
+    ]
 
     def copy(pair: _Pair) -> None:
         ctypes.memmove(pair[0], pair[1], size)
@@ -84,16 +89,23 @@ def _own_s() -> float:
 
 def _busy_s() -> float:
     times = psutil.cpu_times()
-    return float(sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0))
+    return float(
+        sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
+    )
 
 
-def is_quiet_now(look: Callable[[float], float] = lambda seconds: psutil.cpu_percent(seconds)) -> bool:
+def is_quiet_now(
+    look: Callable[[float], float] = lambda seconds: psutil.cpu_percent(seconds),
+) -> bool:
     """Whether now is a moment to measure; looks for half a second."""
     return look(0.5) <= QUIET_PERCENT
 
 
-def is_due(reading: Reading | None, measured_at: datetime | None, now: datetime, factor: float | None) -> bool:
-    """Whether to measure again: never done, done under load, or predictions are off what was measured (`factor`)."""
+def is_due(
+    reading: Reading | None, measured_at: datetime | None, now: datetime, factor: float | None
+) -> bool:
+    """Whether to measure again: never done, done under load, or predictions are off what was
+    measured (`factor`)."""
     if reading is None or measured_at is None or not reading.is_quiet:
         return True
     is_off = factor is not None and not 1 / OFF <= factor <= OFF

@@ -40,7 +40,8 @@ class RecentWriter:
 
 @dataclass(frozen=True)
 class Recent:
-    """`points` is a JSON array, oldest first; `frame` is the last frame as JSON, 'null' when there is none."""
+    """`points` is a JSON array, oldest first; `frame` is the last frame as JSON, 'null' when there
+    is none."""
 
     points: str = "[]"
     frame: str = "null"

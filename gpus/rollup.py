@@ -58,14 +58,19 @@ class Roller:
 
 
 def _bucket(key: tuple[str, str], start_s: int, value: _Open) -> Bucket:
-    return Bucket(*key, start_s, value.minimum, value.total / value.count, value.maximum, value.count)
+    return Bucket(
+        *key, start_s, value.minimum, value.total / value.count, value.maximum, value.count
+    )
 
 
 def coarser(buckets: Iterable[Bucket], resolution_s: int) -> list[Bucket]:
-    """Buckets of a finer resolution joined; means are weighted by how many samples they stand for."""
+    """Buckets of a finer resolution joined; means are weighted by how many samples they stand
+    for."""
     joined: dict[tuple[str, str, int], _Open] = {}
     for bucket in buckets:
         start_s = bucket.start_s // resolution_s * resolution_s
         into = joined.setdefault((bucket.card, bucket.metric, start_s), _Open())
         into.add(bucket.minimum, bucket.mean, bucket.maximum, bucket.count)
-    return [_bucket((card, metric), start_s, value) for (card, metric, start_s), value in joined.items()]
+    return [
+        _bucket((card, metric), start_s, value) for (card, metric, start_s), value in joined.items()
+    ]

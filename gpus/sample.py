@@ -1,4 +1,7 @@
-"""What is measured at one moment. None is what nobody can know here; it is never replaced by a zero."""
+"""What is measured at one moment.
+
+None is what nobody can know here; it is never replaced by a zero.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,10 @@ CardState = Literal["ok", "starting", "lost", "error"]
 
 @dataclass(frozen=True)
 class CardIdentity:
-    """What never changes of a card. `uuid` is '' when the card could not be opened; `error` says why."""
+    """What never changes of a card.
+
+    `uuid` is '' when the card could not be opened; `error` says why.
+    """
 
     index: int
     uuid: str = ""
@@ -23,7 +29,8 @@ class CardIdentity:
     pcie_generation_max: int | None = None
     pcie_width_max: int | None = None
     power_limit_watts: float | None = None
-    # Of its memory, and single-precision arithmetic (10¹² operations per second), both at full clock.
+    # Of its memory, and single-precision arithmetic (10¹² operations per second), both at full
+    # clock.
     memory_bandwidth_gbps: float | None = None
     tflops: float | None = None
     state: CardState = "ok"
@@ -36,7 +43,10 @@ class CardIdentity:
 
 @dataclass(frozen=True)
 class CardSample:
-    """A card (or the process that stands in for one) now. `key` is the GPU's UUID or the device's name."""
+    """A card (or the process that stands in for one) now.
+
+    `key` is the GPU's UUID or the device's name.
+    """
 
     key: str
     name: str
@@ -111,7 +121,8 @@ class Sample:
         return json.dumps(body, separators=(",", ":"))
 
     def point(self) -> str:
-        """The few numbers that charts draw, for those who come later: [at, cpu, ram, {key: [CHARTED …]}]."""
+        """The few numbers that charts draw, for those who come later: [at, cpu, ram, {key: [CHARTED
+        …]}]."""
         cards = {card.key: [getattr(card, name) for name in CHARTED] for card in self.cards}
         body = [self.at_ms, self.host.cpu_percent, self.host.ram_used_bytes, cards]
         return json.dumps(body, separators=(",", ":"))
@@ -134,11 +145,14 @@ def _without_none(values: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
 
 
-def named(identities: Sequence[CardIdentity], missing: Sequence[CardIdentity]) -> list[CardIdentity]:
+def named(
+    identities: Sequence[CardIdentity], missing: Sequence[CardIdentity]
+) -> list[CardIdentity]:
     """Gives cards that could not be opened the name of the known card they must be.
 
-    A card that is lost before the driver is asked has no UUID to show. `missing` are the known cards of the
-    host that no other card is; one at the same index is taken first, then the only one left.
+    A card that is lost before the driver is asked has no UUID to show. `missing` are the known
+    cards of the host that no other card is; one at the same index is taken first, then the only one
+    left.
     """
     left = list(missing)
     result = []

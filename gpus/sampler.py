@@ -1,4 +1,5 @@
-"""The sampler: one poller for the whole machine, in its own process, on a deadline that does not drift."""
+"""The sampler: one poller for the whole machine, in its own process, on a deadline that does not
+drift."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ NVML_RETRY_S, PUBLISH_TIMEOUT_S = 30.0, 1.0
 
 
 class Publisher:
-    """Sends frames to everybody who looks. One event loop and with it one connection for all ticks."""
+    """Sends frames to everybody who looks. One event loop and with it one connection for all
+    ticks."""
 
     def __init__(self, host_name: str) -> None:
         self.group = telemetry_group(host_name)
@@ -57,7 +59,11 @@ class Publisher:
 
     def _say(self, is_away: bool, error: str = "") -> None:
         if is_away != self.is_away:
-            text = f"the broker is away, nothing is published: {error}" if is_away else "the broker is back"
+            text = (
+                f"the broker is away, nothing is published: {error}"
+                if is_away
+                else "the broker is back"
+            )
             log.warning(text)
         self.is_away = is_away
 
@@ -79,7 +85,10 @@ class Sampler:
         now_s = time.monotonic()
         self._keep_nvml(now_s)
         self._keep_stand_ins()
-        cards = [*self.nvml.sample(now_s), *(stand_in.sample(now_s) for stand_in in self.stand_ins.values())]
+        cards = [
+            *self.nvml.sample(now_s),
+            *(stand_in.sample(now_s) for stand_in in self.stand_ins.values()),
+        ]
         sample = Sample(int(time.time() * 1000), self.host.sample(), tuple(cards), self.nvml.state)
         self.publisher.send(sample)
         if closed := self.roller.add(sample.at_ms / 1000, sample.metrics()):

@@ -1,4 +1,5 @@
-"""The sampler's side of the database, in a thread of its own: a slow database never delays a tick."""
+"""The sampler's side of the database, in a thread of its own: a slow database never delays a
+tick."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ KEPT_UNSAVED = 20_000
 
 
 class Store:
-    """`keep_*` hand over and return at once; `step` does the work; `stand_ins` and `names` are what it read."""
+    """`keep_*` hand over and return at once; `step` does the work; `stand_ins` and `names` are what
+    it read."""
 
     def __init__(self, host_name: str) -> None:
         self.host_name = host_name
@@ -93,7 +95,9 @@ class Store:
         if time.monotonic() - self._pruned_s >= PRUNE_EVERY_S:
             self._pruned_s = time.monotonic()
             prune(host)
-        devices = host.devices.filter(is_stand_in=True, is_present=True).values_list("name", "endpoint")
+        devices = host.devices.filter(is_stand_in=True, is_present=True).values_list(
+            "name", "endpoint"
+        )
         self.stand_ins = {name: int(endpoint.rpartition(":")[2]) for name, endpoint in devices}
         if self._is_failing:
             log.warning("the database takes telemetry again")
@@ -121,13 +125,20 @@ def save_buckets(host: Host, buckets: Sequence[Bucket]) -> None:
             if (start_s + finer_s) % resolution_s == 0
         }
         for start_s in starts:
-            _write(host, coarser(_buckets(host, finer_s, start_s, resolution_s), resolution_s), resolution_s)
+            _write(
+                host,
+                coarser(_buckets(host, finer_s, start_s, resolution_s), resolution_s),
+                resolution_s,
+            )
         finer_s, finer_starts = resolution_s, starts
 
 
 def _buckets(host: Host, resolution_s: int, start_s: int, length_s: int) -> list[Bucket]:
     rows = SampleRollup.objects.filter(
-        host=host, resolution_s=resolution_s, start__gte=_time(start_s), start__lt=_time(start_s + length_s)
+        host=host,
+        resolution_s=resolution_s,
+        start__gte=_time(start_s),
+        start__lt=_time(start_s + length_s),
     )
     fields = ("card", "metric", "start", "minimum", "mean", "maximum", "count")
     return [

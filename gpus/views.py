@@ -29,7 +29,10 @@ def _host() -> Host:
 
 @dataclass(frozen=True)
 class ShownCard:
-    """A card of the page: a GPU, or a device that is no card of NVML's. `names` are the engines' for it."""
+    """A card of the page: a GPU, or a device that is no card of NVML's.
+
+    `names` are the engines' for it.
+    """
 
     key: str
     name: str
@@ -39,7 +42,9 @@ class ShownCard:
 
     @property
     def memory_bytes(self) -> int | None:
-        return self.gpu.memory_bytes if self.gpu else self.device.memory_bytes if self.device else None
+        return (
+            self.gpu.memory_bytes if self.gpu else self.device.memory_bytes if self.device else None
+        )
 
     @property
     def label(self) -> str:
@@ -53,25 +58,34 @@ class ShownCard:
 
     @property
     def best_link_gbps(self) -> float | None:
-        return link_gbps(self.gpu.pcie_generation_max, self.gpu.pcie_width_max) if self.gpu else None
+        return (
+            link_gbps(self.gpu.pcie_generation_max, self.gpu.pcie_width_max) if self.gpu else None
+        )
 
 
 def _cards(host: Host) -> list[ShownCard]:
-    """GPUs in the order of their slots, then the devices that only an engine knows, then stand-ins."""
+    """GPUs in the order of their slots, then the devices that only an engine knows, then
+    stand-ins."""
     devices = [device for device in host.devices.select_related("gpu") if device.is_present]
     cards = [
         ShownCard(gpu.uuid, gpu.name, tuple(d.name for d in devices if d.gpu_id == gpu.pk), gpu=gpu)
         for gpu in host.gpus.exclude(state=Gpu.State.ABSENT)
     ]
-    others = [device for device in devices if device.gpu_id is None and device.kind != Device.Kind.CPU]
-    return cards + [ShownCard(device.name, device.name, (device.name,), device=device) for device in others]
+    others = [
+        device for device in devices if device.gpu_id is None and device.kind != Device.Kind.CPU
+    ]
+    return cards + [
+        ShownCard(device.name, device.name, (device.name,), device=device) for device in others
+    ]
 
 
 @require_GET
 def rig(request: HttpRequest) -> HttpResponse:
     host = _host()
     cards = _cards(host)
-    has_gpu = any(card.gpu or (card.device and card.device.kind != Device.Kind.RPC) for card in cards)
+    has_gpu = any(
+        card.gpu or (card.device and card.device.kind != Device.Kind.RPC) for card in cards
+    )
     context = {"host": host, "cards": cards, "has_gpu": has_gpu, "findings": latest_findings(host)}
     return render(request, "gpus/rig.html", context)
 
@@ -90,15 +104,22 @@ def card(request: HttpRequest, key: str) -> HttpResponse:
 
 @require_GET
 def history(request: HttpRequest, key: str) -> JsonResponse:
-    """Roll-ups of the last `minutes`, in the finest resolution that gives a drawable number of points."""
+    """Roll-ups of the last `minutes`, in the finest resolution that gives a drawable number of
+    points."""
     host = get_object_or_404(Host, name=settings.OMNI_HOST_NAME)
     raw = request.GET.get("minutes", "15")
     minutes = whole_number(raw)
     if minutes is None or not 1 <= minutes <= 366 * 24 * 60:
-        raise OmniError("bad_minutes", f"minutes is {raw[:40]!r}.", "Use a number from 1 to 527040.")
-    resolution_s = next((r for r in sorted(KEEP_S) if minutes * 60 / r <= HISTORY_POINTS), max(KEEP_S))
+        raise OmniError(
+            "bad_minutes", f"minutes is {raw[:40]!r}.", "Use a number from 1 to 527040."
+        )
+    resolution_s = next(
+        (r for r in sorted(KEEP_S) if minutes * 60 / r <= HISTORY_POINTS), max(KEEP_S)
+    )
     since = timezone.now() - timedelta(minutes=minutes)
-    rows = SampleRollup.objects.filter(host=host, card=key, resolution_s=resolution_s, start__gte=since)
+    rows = SampleRollup.objects.filter(
+        host=host, card=key, resolution_s=resolution_s, start__gte=since
+    )
     series: dict[str, list[tuple[float, float, float, float]]] = {}
     for row in rows.order_by("start"):
         point = (row.start.timestamp(), row.minimum, row.mean, row.maximum)

@@ -1,4 +1,5 @@
-"""CUDA_VISIBLE_DEVICES: which cards whoever started the panel leaves it, and in which order engines count them."""
+"""CUDA_VISIBLE_DEVICES: which cards whoever started the panel leaves it, and in which order engines
+count them."""
 
 from __future__ import annotations
 
@@ -23,10 +24,11 @@ def wanted(environ: Mapping[str, str] = os.environ) -> str | None:
 
 
 def visible(cards: Sequence[Card], setting: str | None) -> list[Card]:
-    """The cards in the order in which CUDA counts them; `cards` are in bus order, as numbers in the setting are.
+    """The cards in the order in which CUDA counts them; `cards` are in bus order, as numbers in the
+    setting are.
 
-    As in the CUDA programming guide: a UUID may be shortened as long as it is one card's, and what is no card ends
-    the list.
+    As in the CUDA programming guide: a UUID may be shortened as long as it is one card's, and what
+    is no card ends the list.
     """
     if setting is None:
         return list(cards)

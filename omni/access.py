@@ -34,7 +34,9 @@ def watch_access() -> None:
     m2m_changed.connect(_role_changed, sender=Group.permissions.through)
 
 
-def _user_saved(instance: User, created: bool, update_fields: Iterable[str] | None, **kwargs: Any) -> None:
+def _user_saved(
+    instance: User, created: bool, update_fields: Iterable[str] | None, **kwargs: Any
+) -> None:
     """Password, active, staff, superuser. A log-in saves the user too, and changes nothing."""
     if not created and set(update_fields or ()) != {"last_login"}:
         _tell(access_group(instance.pk))

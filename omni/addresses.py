@@ -17,7 +17,8 @@ def is_loopback(address: str) -> bool:
 
 
 def is_private(text: str) -> bool:
-    """Whether it is one IPv4 address of a loopback or private network; ggml-rpc-server speaks IPv4 alone."""
+    """Whether it is one IPv4 address of a loopback or private network; ggml-rpc-server speaks IPv4
+    alone."""
     try:
         address = ipaddress.IPv4Address(text)
     except ValueError:
@@ -34,8 +35,13 @@ def parse_endpoint(text: str) -> tuple[str, int]:
     """Address and port of `address:port`. Raises OmniError (bad_endpoint)."""
     address, _, port = text.strip().rpartition(":")
     if not re.fullmatch(r"[1-9]\d{0,4}", port, re.ASCII) or int(port) > 65535:
-        raise OmniError("bad_endpoint", f"{text!r} is not address:port.", "Write it as 10.0.0.2:18999.")
+        raise OmniError(
+            "bad_endpoint", f"{text!r} is not address:port.", "Write it as 10.0.0.2:18999."
+        )
     if not is_private(address):
-        said = f"{address!r} is no address that is taken: what goes there is neither encrypted nor authenticated."
+        said = (
+            f"{address!r} is no address that is taken: what goes there is neither encrypted nor"
+            " authenticated."
+        )
         raise OmniError("bad_endpoint", said, f"Use {private_hint()}.")
     return address, int(port)

@@ -1,4 +1,5 @@
-"""The administration by the table of rights: what stands in no row of omni.roles.ADMIN can only be looked at."""
+"""The administration by the table of rights: what stands in no row of omni.roles.ADMIN can only be
+looked at."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from omni.roles import ADMIN, AdminRow, may
 
 
 class RightsAdmin(ModelAdmin):  # type: ignore[misc]
-    """Django's permission is needed for each thing, and the row's right besides for all that is more than viewing."""
+    """Django's permission is needed for each thing, and the row's right besides for all that is
+    more than viewing."""
 
     @property
     def row(self) -> AdminRow:
@@ -62,7 +64,11 @@ class RightsAdmin(ModelAdmin):  # type: ignore[misc]
         """Those of the row, for whom they are; the list and the POST both ask here."""
         rights = dict(self.row.actions)
         found = super().get_actions(request)
-        return {name: act for name, act in found.items() if name in rights and may(request.user, rights[name])}
+        return {
+            name: act
+            for name, act in found.items()
+            if name in rights and may(request.user, rights[name])
+        }
 
 
 class UserAdmin(RightsAdmin, DjangoUserAdmin):  # type: ignore[type-arg,misc]
@@ -89,7 +95,8 @@ class AccessAttemptAdmin(RightsAdmin):
 
 
 def register() -> None:
-    """Puts these in the place of what other packages registered, and takes away what is not used here."""
+    """Puts these in the place of what other packages registered, and takes away what is not used
+    here."""
     from axes.models import AccessAttempt, AccessFailureLog, AccessLog
     from rest_framework_api_key.models import APIKey
 

@@ -15,5 +15,6 @@ class OmniConfig(AppConfig):
 
         watch_access()
 
-        # Once, after the last app: by then every permission exists. (An app without models gets no signal.)
+        # Once, after the last app: by then every permission exists. (An app without models gets no
+        # signal.)
         post_migrate.connect(ensure_roles, sender=apps.get_app_config("chat"))

@@ -29,7 +29,12 @@ from omni.database import DatabasePool  # noqa: E402
 from omni.errors import OmniError  # noqa: E402
 from omni.sockets import NoSuchSocket, OwnPagesOnly, user_of  # noqa: E402
 
-websocket_urlpatterns = [*gpu_sockets, *deployment_sockets, *chat_sockets, re_path("", NoSuchSocket.as_asgi())]
+websocket_urlpatterns = [
+    *gpu_sockets,
+    *deployment_sockets,
+    *chat_sockets,
+    re_path("", NoSuchSocket.as_asgi()),
+]
 websockets = OwnPagesOnly(SessionMiddlewareStack(URLRouter(websocket_urlpatterns)))
 
 
@@ -56,7 +61,9 @@ async def admit(scope: dict[str, Any]) -> int:
     """How long a request's body may be, asked before a long one is read. Raises OmniError."""
     if is_gateway_path(scope["path"]):
         return await gateway_asgi.admit(scope)
-    cookies = "; ".join(value.decode("latin-1") for name, value in scope["headers"] if name == b"cookie")
+    cookies = "; ".join(
+        value.decode("latin-1") for name, value in scope["headers"] if name == b"cookie"
+    )
     session_key = parse_cookie(cookies).get(settings.SESSION_COOKIE_NAME, "")
     if not session_key or not await _in_database(_is_logged_in)(session_key):
         raise OmniError("forbidden", "Only who is logged in may send so much.", "Log in first.")
@@ -68,9 +75,20 @@ def _is_logged_in(session_key: str) -> bool:
 
 
 def explain(path: str, error: OmniError, headers: Headers) -> tuple[int, bytes, dict[str, str]]:
-    """The answer to a request that was not let in: status, body, headers. A page that may ask may read it, too."""
+    """The answer to a request that was not let in: status, body, headers.
+
+    A page that may ask may read it, too.
+    """
     if is_gateway_path(path):
-        answer = {"Content-Type": "application/json", **failure_headers(error), **cors_headers(headers)}
+        answer = {
+            "Content-Type": "application/json",
+            **failure_headers(error),
+            **cors_headers(headers),
+        }
         return status_of(error), error_body(error), answer
     status = {"forbidden": 403}.get(error.code, status_of(error))
-    return status, f"{error}\n".encode(errors="replace"), {"Content-Type": "text/plain; charset=utf-8"}
+    return (
+        status,
+        f"{error}\n".encode(errors="replace"),
+        {"Content-Type": "text/plain; charset=utf-8"},
+    )

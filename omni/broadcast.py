@@ -14,7 +14,8 @@ from redis.exceptions import RedisError
 
 log = logging.getLogger(__name__)
 
-# A broker that hangs is not asked by every caller anew: nobody waits for it more than once in this time.
+# A broker that hangs is not asked by every caller anew: nobody waits for it more than once in this
+# time.
 TIMEOUT_S, PAUSE_S = 2.0, 5.0
 _silent_until = 0.0
 

@@ -13,8 +13,8 @@ INSIST_EVERY_S = 0.1
 class ChannelLayer(RedisChannelLayer):  # type: ignore[misc]
     """A cancellation that meets an answer of the broker on its way gets lost in the client library.
 
-    The reader then waits on, holding the lock that all sockets of the process read under, and the socket that it
-    belongs to never ends. So it is told again until it has heard.
+    The reader then waits on, holding the lock that all sockets of the process read under, and the
+    socket that it belongs to never ends. So it is told again until it has heard.
     """
 
     async def receive(self, channel: str) -> Any:

@@ -36,14 +36,19 @@ def llama_server_is_executable(**kwargs: Any) -> list[CheckMessage]:
     if not path or os.access(path, os.X_OK):
         return []
     hint = "Set OMNI_LLAMA_SERVER to the llama-server binary, or unset it."
-    return [Warning(f"OMNI_LLAMA_SERVER ({path}) is not an executable file.", hint=hint, id="omni.W001")]
+    return [
+        Warning(f"OMNI_LLAMA_SERVER ({path}) is not an executable file.", hint=hint, id="omni.W001")
+    ]
 
 
 @register(deploy=True)
 def every_host_allowed(**kwargs: Any) -> list[CheckMessage]:
     if "*" not in settings.ALLOWED_HOSTS:
         return []
-    hint = "List the panel's names in OMNI_ALLOWED_HOSTS: any name may be pointed at this machine's address."
+    hint = (
+        "List the panel's names in OMNI_ALLOWED_HOSTS: any name may be pointed at this machine's"
+        " address."
+    )
     return [Error("ALLOWED_HOSTS has a star.", hint=hint, id="omni.E002")]
 
 
@@ -55,7 +60,9 @@ def every_page_has_a_row(**kwargs: Any) -> list[CheckMessage]:
     lacking = sorted(set(view_names(get_resolver())) - set(PAGES))
     hint = "Give it a row in omni.roles.PAGES."
     return [
-        Error(f"The page {name} stands in no row of the table of rights.", hint=hint, id="omni.E003")
+        Error(
+            f"The page {name} stands in no row of the table of rights.", hint=hint, id="omni.E003"
+        )
         for name in lacking
     ]
 

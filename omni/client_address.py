@@ -14,11 +14,16 @@ Network = IPv4Network | IPv6Network
 def client_address(request: HttpRequest) -> str:
     """The address of whoever asks, as the nearest proxy that is trusted has it."""
     forwarded = str(request.META.get("HTTP_X_FORWARDED_FOR", ""))
-    return nearest_stranger(str(request.META.get("REMOTE_ADDR", "")), forwarded, settings.OMNI_TRUSTED_PROXIES)
+    return nearest_stranger(
+        str(request.META.get("REMOTE_ADDR", "")), forwarded, settings.OMNI_TRUSTED_PROXIES
+    )
 
 
 def nearest_stranger(peer: str, forwarded: str, trusted: Iterable[Network]) -> str:
-    """The last address on the way here that is no trusted proxy. What stands before it may be made up."""
+    """The last address on the way here that is no trusted proxy.
+
+    What stands before it may be made up.
+    """
     trusted = tuple(trusted)
     last = peer
     for claimed in [peer, *reversed(forwarded.split(","))]:

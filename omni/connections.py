@@ -1,8 +1,10 @@
-"""Connections to the web server: how many there are, and what may come over one before anybody answers.
+"""Connections to the web server: how many there are, and what may come over one before anybody
+answers.
 
-Daphne stores a request's whole body before the application hears of it, and keeps connections on which
-nothing comes. Here a long body is only read once its request was let in, a request has to arrive in time,
-and where there is no room left the connection that has been idle longest makes room.
+Daphne stores a request's whole body before the application hears of it, and keeps connections on
+which nothing comes. Here a long body is only read once its request was let in, a request has to
+arrive in time, and where there is no room left the connection that has been idle longest makes
+room.
 """
 
 from __future__ import annotations
@@ -39,14 +41,16 @@ SHORT_BODY_BYTES = 64 << 10
 LONGEST_LINE = 16 << 10
 # After a refusal so much longer is read, so that the client gets to see it.
 LINGER_S = 2.0
-# Descriptors for other things than clients, and what one client may take: its own and one to an engine.
+# Descriptors for other things than clients, and what one client may take: its own and one to an
+# engine.
 OTHER_FILES, FILES_PER_CLIENT = 200, 2
 MOST_CONNECTIONS = 4096
 
 # How long a body may be, by the request's scope. Raises OmniError.
 Admit = Callable[[dict[str, Any]], Awaitable[int]]
 Headers = list[tuple[bytes, bytes]]
-# The body of an answer that says what was wrong, and its status, by a request's path and what came of its headers.
+# The body of an answer that says what was wrong, and its status, by a request's path and what came
+# of its headers.
 Explain = Callable[[str, OmniError, Headers], tuple[int, bytes, dict[str, str]]]
 
 
@@ -85,9 +89,13 @@ class LimitedChannel(_HttpChannel):  # type: ignore[misc]
         if not self._is_refused:
             super().dataReceived(data)
 
-    # --- how much -----------------------------------------------------------------------------------
+    # --- how much ---------------------------------------------------------------------------------
     def lineLengthExceeded(self, line: bytes) -> None:  # noqa: N802
-        self.refuse(OmniError("header_too_large", f"A line of the headers is longer than {LONGEST_LINE} bytes."))
+        self.refuse(
+            OmniError(
+                "header_too_large", f"A line of the headers is longer than {LONGEST_LINE} bytes."
+            )
+        )
 
     def lineReceived(self, line: bytes) -> None:  # noqa: N802
         if self._receivedHeaderSize + len(line) > self.totalHeadersSize:
@@ -103,7 +111,8 @@ class LimitedChannel(_HttpChannel):  # type: ignore[misc]
         self._due_in(CHUNKED_BODY_S if length is None else BODY_S + length / SLOWEST_BYTES_PER_S)
         if length is not None and length <= SHORT_BODY_BYTES:
             return super().allHeadersReceived()
-        # Nothing more is read, and nobody is told to go on, until it is known whether the request may pass.
+        # Nothing more is read, and nobody is told to go on, until it is known whether the request
+        # may pass.
         self._networkProducer.pauseProducing()
         expected = request.requestHeaders.getRawHeaders(b"Expect")
         request.requestHeaders.removeHeader(b"Expect")
@@ -121,15 +130,17 @@ class LimitedChannel(_HttpChannel):  # type: ignore[misc]
             return self.refuse(error)
         except Exception:
             log.exception("a request was neither let in nor refused")
-            return self.refuse(OmniError("internal", "The panel made a mistake; its log says which."))
+            return self.refuse(
+                OmniError("internal", "The panel made a mistake; its log says which.")
+            )
         request.most_body_bytes = most
         if is_expected and not self._is_complete:
             self._send100Continue()
         return self._networkProducer.resumeProducing()
 
     def refuse(self, error: OmniError) -> None:
-        """Answers instead of the application and reads on for a moment: closed at once, the client would only see
-        that its connection broke. A body that is all there is the application's."""
+        """Answers instead of the application and reads on for a moment: closed at once, the client
+        would only see that its connection broke. A body that is all there is the application's."""
         if self._is_complete:
             return self._networkProducer.resumeProducing()
         if self._is_refused or self.transport is None:
@@ -139,13 +150,20 @@ class LimitedChannel(_HttpChannel):  # type: ignore[misc]
         asked = _headers(self.requests[-1]) if self.requests else []
         status, body, headers = self.limits.explain(path.partition("?")[0], error, asked)
         reason = http.RESPONSES.get(status, b"Error").decode()
-        named = {**headers, "Content-Length": str(len(body)), "Connection": "close", "Server": "omni"}
+        named = {
+            **headers,
+            "Content-Length": str(len(body)),
+            "Connection": "close",
+            "Server": "omni",
+        }
         head = "".join(f"{name}: {value}\r\n" for name, value in named.items())
-        self.transport.write(f"HTTP/1.1 {status} {reason}\r\n{head}\r\n".encode("latin-1", "replace") + body)
+        self.transport.write(
+            f"HTTP/1.1 {status} {reason}\r\n{head}\r\n".encode("latin-1", "replace") + body
+        )
         self._networkProducer.resumeProducing()
         return self._due_in(LINGER_S)
 
-    # --- how long -----------------------------------------------------------------------------------
+    # --- how long ---------------------------------------------------------------------------------
     def allContentReceived(self) -> None:  # noqa: N802
         self.idle_since_s, self._is_complete = None, True
         self._due_in(None)
@@ -205,7 +223,11 @@ class LimitedFactory(HTTPFactory):  # type: ignore[misc]
 
 def _headers(request: Any) -> Headers:
     """Those that have come, by names in small letters."""
-    return [(name.lower(), value) for name, values in request.requestHeaders.getAllRawHeaders() for value in values]
+    return [
+        (name.lower(), value)
+        for name, values in request.requestHeaders.getAllRawHeaders()
+        for value in values
+    ]
 
 
 def _scope(request: Any, channel: LimitedChannel) -> dict[str, Any]:

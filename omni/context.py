@@ -28,7 +28,8 @@ def navigation(request: HttpRequest) -> dict[str, Any]:
     here = f"{match.app_name}:{match.url_name}" if match else ""
     section = SECTION_OF.get(here) or here
     entries = [
-        {"title": title, "url": reverse(name), "icon": icon, "current": name == section} for title, name, icon in PAGES
+        {"title": title, "url": reverse(name), "icon": icon, "current": name == section}
+        for title, name, icon in PAGES
     ]
     return {"navigation": entries, "omni_version": settings.OMNI_VERSION}
 

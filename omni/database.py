@@ -1,7 +1,8 @@
 """Database work for asyncio code that must be cancellable.
 
-asgiref's sync_to_async finishes the call and returns as if nothing had happened when it is cancelled while
-its thread runs: the cancellation is lost, and with it a Stop or a client that hung up.
+asgiref's sync_to_async finishes the call and returns as if nothing had happened when it is
+cancelled while its thread runs: the cancellation is lost, and with it a Stop or a client that hung
+up.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ R = TypeVar("R")
 
 
 class DatabasePool:
-    """A few threads of their own, so that nothing else waits behind this work, nor this behind other."""
+    """A few threads of their own, so that nothing else waits behind this work, nor this behind
+    other."""
 
     def __init__(self, name: str, threads: int) -> None:
         self._executor = ThreadPoolExecutor(max_workers=threads, thread_name_prefix=name)
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, Coroutine[Any, Any, R]]:
-        """The function as a coroutine; cancelled, it stops waiting while the thread finishes by itself."""
+        """The function as a coroutine; cancelled, it stops waiting while the thread finishes by
+        itself."""
 
         @wraps(function)
         async def call(*args: P.args, **kwargs: P.kwargs) -> R:

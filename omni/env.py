@@ -32,7 +32,9 @@ def envbool(name: str, default: bool, environ: Mapping[str, str] = os.environ) -
     raise EnvError(f"{name} is {raw!r}; use one of: true, false.")
 
 
-def envint(name: str, default: int, *, low: int, high: int, environ: Mapping[str, str] = os.environ) -> int:
+def envint(
+    name: str, default: int, *, low: int, high: int, environ: Mapping[str, str] = os.environ
+) -> int:
     raw = environ.get(name, "").strip()
     if not raw:
         return default
@@ -45,7 +47,9 @@ def envint(name: str, default: int, *, low: int, high: int, environ: Mapping[str
     return value
 
 
-def envlist(name: str, default: tuple[str, ...] = (), environ: Mapping[str, str] = os.environ) -> list[str]:
+def envlist(
+    name: str, default: tuple[str, ...] = (), environ: Mapping[str, str] = os.environ
+) -> list[str]:
     """A comma-separated list; blanks are dropped."""
     raw = environ.get(name, "")
     return [part.strip() for part in raw.split(",") if part.strip()] or list(default)
@@ -57,7 +61,12 @@ def envpath(name: str, default: Path, environ: Mapping[str, str] = os.environ) -
 
 
 def envrange(
-    name: str, default: tuple[int, int], *, low: int, high: int, environ: Mapping[str, str] = os.environ
+    name: str,
+    default: tuple[int, int],
+    *,
+    low: int,
+    high: int,
+    environ: Mapping[str, str] = os.environ,
 ) -> tuple[int, int]:
     """An inclusive range written `first-last`."""
     raw = environ.get(name, "").strip()
@@ -65,11 +74,15 @@ def envrange(
         return default
     first, dash, last = raw.partition("-")
     if not (dash and first.isdigit() and last.isdigit() and low <= int(first) <= int(last) <= high):
-        raise EnvError(f"{name} is {raw!r}; use first-last within {low}-{high}, such as 18100-18999.")
+        raise EnvError(
+            f"{name} is {raw!r}; use first-last within {low}-{high}, such as 18100-18999."
+        )
     return int(first), int(last)
 
 
-def envwords(name: str, pattern: str, example: str, environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+def envwords(
+    name: str, pattern: str, example: str, environ: Mapping[str, str] = os.environ
+) -> tuple[str, ...]:
     """A comma-separated list of words that each match the pattern, every one once."""
     words = tuple(dict.fromkeys(envlist(name, environ=environ)))
     for word in words:
@@ -79,7 +92,10 @@ def envwords(name: str, pattern: str, example: str, environ: Mapping[str, str] =
 
 
 def envaddress(
-    name: str, default: str, own: Callable[[], Collection[str]], environ: Mapping[str, str] = os.environ
+    name: str,
+    default: str,
+    own: Callable[[], Collection[str]],
+    environ: Mapping[str, str] = os.environ,
 ) -> str:
     """A private IPv4 address that is one of this machine's `own`; loopback addresses always are."""
     raw = environ.get(name, "").strip()
@@ -89,7 +105,9 @@ def envaddress(
         raise EnvError(f"{name} is {raw!r}; use {private_hint()}.")
     if not raw.startswith("127.") and raw not in (known := own()):
         there = ", ".join(sorted(filter(is_private, known))) or "none"
-        raise EnvError(f"{name} is {raw!r}, which is no address of this machine; its private ones: {there}.")
+        raise EnvError(
+            f"{name} is {raw!r}, which is no address of this machine; its private ones: {there}."
+        )
     return raw
 
 
@@ -102,12 +120,15 @@ def envnetworks(
         try:
             found.append(ip_network(word))
         except ValueError:
-            raise EnvError(f"{name} has {word!r}; use addresses or networks, such as 10.0.0.1 or 10.0.0.0/8.") from None
+            raise EnvError(
+                f"{name} has {word!r}; use addresses or networks, such as 10.0.0.1 or 10.0.0.0/8."
+            ) from None
     return tuple(found)
 
 
 def envsecret(name: str, environ: Mapping[str, str] = os.environ) -> str | None:
-    """The value of NAME, or the content of the file that NAME_FILE points to; None when neither is set."""
+    """The value of NAME, or the content of the file that NAME_FILE points to; None when neither is
+    set."""
     if value := environ.get(name, ""):
         return value
     if not (path := environ.get(f"{name}_FILE", "")):
@@ -115,4 +136,6 @@ def envsecret(name: str, environ: Mapping[str, str] = os.environ) -> str | None:
     try:
         return Path(path).read_text().strip()
     except OSError as error:
-        raise EnvError(f"{name}_FILE names {path!r}, which cannot be read: {error.strerror}.") from None
+        raise EnvError(
+            f"{name}_FILE names {path!r}, which cannot be read: {error.strerror}."
+        ) from None

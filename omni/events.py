@@ -49,8 +49,11 @@ class DownloadProgress(TypedDict):
 
 
 class ChatDelta(TypedDict):
-    """More text of an answer. `offset` is where it belongs, in characters (UTF-16 units are not used:
-    the server counts code points and so does the page). track: "content" or "thinking"."""
+    """More text of an answer.
+
+    `offset` is where it belongs, in characters (UTF-16 units are not used: the server counts code
+    points and so does the page). track: "content" or "thinking".
+    """
 
     type: Literal["chat.delta"]
     message: int

@@ -23,7 +23,10 @@ class HomeError(OSError):
     """A folder that cannot be Omni's own; nothing in it or of it was changed."""
 
     def __str__(self) -> str:
-        return f"{self.filename} cannot be used: {self.strerror}. Set OMNI_HOME to a folder of your own."
+        return (
+            f"{self.filename} cannot be used: {self.strerror}. Set OMNI_HOME to a folder of your"
+            " own."
+        )
 
 
 def _make_private(folder: Path) -> None:
@@ -66,7 +69,8 @@ class Home:
 
     @property
     def slots(self) -> Path:
-        """Where KV caches wait between two engines: in memory where there is a shared memory file system."""
+        """Where KV caches wait between two engines: in memory where there is a shared memory file
+        system."""
         shared = Path("/dev/shm")
         if not os.access(shared, os.W_OK):
             return self.run / "slots"
@@ -82,14 +86,20 @@ class Home:
         return inside if _fits(inside) else self.sockets / "valkey.sock"
 
     def engine_socket(self, name: str) -> Path:
-        """Where the engine of this name listens; a name that is too long for a socket's path is cut to its digest."""
+        """Where the engine of this name listens; a name that is too long for a socket's path is cut
+        to its digest."""
         plain = self.sockets / f"{name}.sock"
-        return plain if _fits(plain) else self.sockets / f"{sha256(name.encode()).hexdigest()[:12]}.sock"
+        return (
+            plain
+            if _fits(plain)
+            else self.sockets / f"{sha256(name.encode()).hexdigest()[:12]}.sock"
+        )
 
     @property
     def sockets(self) -> Path:
-        """A folder that nobody else may enter, with a path short enough for sockets: below OMNI_HOME where that is
-        not too deep, else a temporary folder, made on first use, whose name is kept in OMNI_HOME."""
+        """A folder that nobody else may enter, with a path short enough for sockets: below
+        OMNI_HOME where that is not too deep, else a temporary folder, made on first use, whose
+        name is kept in OMNI_HOME."""
         inside = self.run / "s"
         if _fits(inside / LONGEST_SOCKET_NAME):
             return inside
@@ -115,21 +125,24 @@ class Home:
 
     @contextmanager
     def one_at_a_time(self, name: str) -> Iterator[None]:
-        """Waits until no other process or thread of this OMNI_HOME is inside the block of this name."""
+        """Waits until no other process or thread of this OMNI_HOME is inside the block of this
+        name."""
         self.create()
         with (self.run / f"{name}.lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
     def secret(self, name: str) -> str:
-        """The secret kept under this name, made on first use; the file is readable by its owner only."""
+        """The secret kept under this name, made on first use; the file is readable by its owner
+        only."""
         path = self.secret_file(name)
         if not path.exists():
             self.create()
             with tempfile.NamedTemporaryFile("w", dir=self.run) as draft:  # made with mode 0600
                 draft.write(secrets.token_urlsafe(48))
                 draft.flush()
-                # link() fails when somebody else was first, so that all end up reading the same secret.
+                # link() fails when somebody else was first, so that all end up reading the same
+                # secret.
                 with suppress(FileExistsError):
                     os.link(draft.name, path)
         return path.read_text().strip()
@@ -144,7 +157,8 @@ class Home:
 
     # --- secrets of others: given to Omni, not made by it -----------------------------------------
     def keep_secret(self, name: str, text: str) -> None:
-        """Keeps a secret under this name in a file that its owner alone can read; the one before is replaced."""
+        """Keeps a secret under this name in a file that its owner alone can read; the one before is
+        replaced."""
         self.create()
         draft = self.run / f"{name}.key.{os.getpid()}.{secrets.token_hex(4)}"
         draft.touch(mode=0o600, exist_ok=False)

@@ -1,4 +1,7 @@
-"""What htmx asks for: a part of a page to swap in, or the whole page. The only place that tells the two apart."""
+"""What htmx asks for: a part of a page to swap in, or the whole page.
+
+The only place that tells the two apart.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +31,15 @@ def told(request: HttpRequest, error: OmniError) -> HttpResponse | None:
 
 
 def wants_part(request: HttpRequest) -> bool:
-    """Whether only the part that is swapped in is asked for; going back in the history wants the whole page."""
+    """Whether only the part that is swapped in is asked for; going back in the history wants the
+    whole page."""
     asked = request.htmx  # type: ignore[attr-defined]
     return bool(asked and not asked.boosted and not asked.history_restore_request)
 
 
-def render_page_or_part(request: HttpRequest, page: str, part: str, context: Mapping[str, Any]) -> HttpResponse:
+def render_page_or_part(
+    request: HttpRequest, page: str, part: str, context: Mapping[str, Any]
+) -> HttpResponse:
     """The template `part` for htmx, `page` around it for everybody else."""
     return render(request, part if wants_part(request) else page, dict(context))
 

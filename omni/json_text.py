@@ -1,4 +1,5 @@
-"""JSON from outside, read so that what comes of it can be written again: for the engine, the database, a page."""
+"""JSON from outside, read so that what comes of it can be written again: for the engine, the
+database, a page."""
 
 from __future__ import annotations
 
@@ -18,8 +19,11 @@ class NotJson(ValueError):
 
 
 def read_json(raw: bytes) -> Any:
-    """Raises NotJson. Bytes that are no UTF-8 and lone surrogates become U+FFFD; numbers that are not finite are
-    refused."""
+    """Raises NotJson.
+
+    Bytes that are no UTF-8 and lone surrogates become U+FFFD; numbers that are not finite are
+    refused.
+    """
     text = raw.decode("utf-8-sig", "replace")
     try:
         found = json.loads(text, parse_float=_finite, parse_constant=_refuse)
@@ -31,7 +35,8 @@ def read_json(raw: bytes) -> Any:
 
 
 def read_answer(raw: bytes | str) -> Any:
-    """What an engine says, which is taken as far as it goes: numbers that are not finite become None.
+    """What an engine says, which is taken as far as it goes: numbers that are not finite become
+    None.
 
     Raises ValueError, as json does.
     """

@@ -1,4 +1,5 @@
-"""The foreground parent of a panel: broker, web server and agent, started, watched and ended in order."""
+"""The foreground parent of a panel: broker, web server and agent, started, watched and ended in
+order."""
 
 from __future__ import annotations
 
@@ -25,12 +26,16 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def die_with_parent() -> None:
-    """Runs in a new child. Nothing of the panel outlives its parent; engines do, the agent detaches them."""
+    """Runs in a new child.
+
+    Nothing of the panel outlives its parent; engines do, the agent detaches them.
+    """
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def adopt_orphans() -> None:
-    """Makes this process the parent of what its dead children leave behind, so that it can be reaped."""
+    """Makes this process the parent of what its dead children leave behind, so that it can be
+    reaped."""
     _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
@@ -76,7 +81,8 @@ class Child:
         return self.process.poll() if self.process else None
 
     def tend(self, say: Callable[[str], None]) -> None:
-        """Starts it again when it has ended, after a delay that grows while it keeps ending early."""
+        """Starts it again when it has ended, after a delay that grows while it keeps ending
+        early."""
         now = time.monotonic()
         if self.process is None:
             if now >= self.next_start_at:
@@ -86,7 +92,10 @@ class Child:
             return
         if now - self.started_at > STABLE_AFTER_S:
             self.delay_s = FIRST_RESTART_DELAY_S
-        say(f"The {self.name} ended ({exit_text(code)}) and is started again; its log: {self.log_path}")
+        say(
+            f"The {self.name} ended ({exit_text(code)}) and is started again; its log:"
+            f" {self.log_path}"
+        )
         self.process, self.next_start_at = None, now + self.delay_s
         self.delay_s = min(self.delay_s * 2, LONGEST_RESTART_DELAY_S)
 
@@ -133,7 +142,8 @@ class Panel:
 
 
 def python_child(name: str, arguments: Sequence[str], logs: Path) -> Child:
-    """A child that runs this Python with the current environment, but for what the parent alone needs."""
+    """A child that runs this Python with the current environment, but for what the parent alone
+    needs."""
     env = {name: value for name, value in os.environ.items() if name not in PARENT_ONLY}
     env["PYTHONUNBUFFERED"] = "1"
     return Child(name, [sys.executable, *arguments], logs / f"{name.replace(' ', '-')}.log", env)

@@ -1,4 +1,5 @@
-"""Who listens on a port of this machine: a port belongs to whoever was quickest, so it is asked before it is used."""
+"""Who listens on a port of this machine: a port belongs to whoever was quickest, so it is asked
+before it is used."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ LISTENS = "0A"
 
 
 def listening_inodes(table: str, port: int) -> set[str]:
-    """The sockets that listen on this port, in the words of proc(5), net/tcp: the inodes of all of them."""
+    """The sockets that listen on this port, in the words of proc(5), net/tcp: the inodes of all of
+    them."""
     found = set()
     for line in table.splitlines()[1:]:
         columns = line.split()
@@ -23,10 +25,11 @@ def listening_inodes(table: str, port: int) -> set[str]:
 
 
 def own_listener(pid: int, ticks: int | None, port: int) -> str | None:
-    """The socket that listens there, if it is of this process or a descendant of it, and of nobody else.
+    """The socket that listens there, if it is of this process or a descendant of it, and of nobody
+    else.
 
-    It is looked for in the network namespace of the process. `ticks` is when that began, in clock ticks since boot:
-    a pid alone may have changed hands.
+    It is looked for in the network namespace of the process. `ticks` is when that began, in clock
+    ticks since boot: a pid alone may have changed hands.
     """
     try:
         inodes = listening_inodes((PROC / str(pid) / "net" / "tcp").read_text(), port)

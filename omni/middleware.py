@@ -1,4 +1,5 @@
-"""Rights to pages, policies of pages, and the one place that turns an OmniError into what the caller can read."""
+"""Rights to pages, policies of pages, and the one place that turns an OmniError into what the
+caller can read."""
 
 from __future__ import annotations
 
@@ -10,7 +11,13 @@ from csp.constants import SELF, UNSAFE_EVAL, UNSAFE_INLINE
 from django.contrib.auth.middleware import LoginRequiredMiddleware
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect, JsonResponse
+from django.http import (
+    HttpRequest,
+    HttpResponse,
+    HttpResponseNotAllowed,
+    HttpResponseRedirect,
+    JsonResponse,
+)
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.utils.cache import patch_vary_headers
@@ -25,10 +32,12 @@ LOGGED_OUT = OmniError("logged_out", "You are not logged in any longer.", "Log i
 
 
 class AdminPolicyMiddleware:
-    """The admin theme's Alpine.js evaluates the expressions in its templates, about 180 of them, and sets styles.
+    """The admin theme's Alpine.js evaluates the expressions in its templates, about 180 of them,
+    and sets styles.
 
-    Alpine's build for strict policies cannot read those, so /admin, and nothing else, allows eval. Scripts in the
-    page itself stay forbidden there too: what somebody smuggles into a field is no script.
+    Alpine's build for strict policies cannot read those, so /admin, and nothing else, allows eval.
+    Scripts in the page itself stay forbidden there too: what somebody smuggles into a field is no
+    script.
     """
 
     POLICY = {"script-src": [SELF, UNSAFE_EVAL], "style-src": [SELF, UNSAFE_INLINE]}
@@ -49,8 +58,14 @@ class LogInMiddleware(LoginRequiredMiddleware):
     def handle_no_permission(
         self, request: HttpRequest, view_func: Callable[..., HttpResponseBase]
     ) -> HttpResponseRedirect:
-        wanted = request.get_full_path() if request.method in ("GET", "HEAD") else _page_it_came_from(request)
-        return redirect_to_login(wanted, self.get_login_url(view_func), self.get_redirect_field_name(view_func))
+        wanted = (
+            request.get_full_path()
+            if request.method in ("GET", "HEAD")
+            else _page_it_came_from(request)
+        )
+        return redirect_to_login(
+            wanted, self.get_login_url(view_func), self.get_redirect_field_name(view_func)
+        )
 
     def process_view(
         self,
@@ -60,16 +75,25 @@ class LogInMiddleware(LoginRequiredMiddleware):
         view_kwargs: dict[str, Any],
     ) -> HttpResponseBase | None:
         refused = super().process_view(request, view_func, view_args, view_kwargs)
-        is_script = "HX-Request" in request.headers or "application/json" in request.headers.get("Accept", "")
-        # A script would put the log-in page into the middle of the open one: it is told instead, keeps what was
+        is_script = "HX-Request" in request.headers or "application/json" in request.headers.get(
+            "Accept", ""
+        )
+        # A script would put the log-in page into the middle of the open one: it is told instead,
+        # keeps what was
         # typed and opens the log-in page itself.
-        return JsonResponse({"error": LOGGED_OUT.as_dict()}, status=401) if refused and is_script else refused
+        return (
+            JsonResponse({"error": LOGGED_OUT.as_dict()}, status=401)
+            if refused and is_script
+            else refused
+        )
 
 
 def _page_it_came_from(request: HttpRequest) -> str:
     """An address that only takes forms cannot be opened again."""
     page = request.headers.get("Referer", "")
-    is_ours = url_has_allowed_host_and_scheme(page, {request.get_host()}, require_https=request.is_secure())
+    is_ours = url_has_allowed_host_and_scheme(
+        page, {request.get_host()}, require_https=request.is_secure()
+    )
     return urlsplit(page)._replace(scheme="", netloc="").geturl() if is_ours else "/"
 
 
@@ -82,7 +106,9 @@ class RightsMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         return self.get_response(request)
 
-    def process_view(self, request: HttpRequest, view: Any, arguments: Any, named: Any) -> HttpResponse | None:
+    def process_view(
+        self, request: HttpRequest, view: Any, arguments: Any, named: Any
+    ) -> HttpResponse | None:
         match = request.resolver_match
         # The administration asks the same table by itself (omni.administration).
         if match is None or match.app_name == "admin":
@@ -90,7 +116,9 @@ class RightsMiddleware:
         right = right_for(match.view_name, request.method or "GET")
         if right == "":
             page = PAGES[match.view_name]
-            return HttpResponseNotAllowed([*(["GET", "HEAD"] if page.look else []), *(["POST"] if page.act else [])])
+            return HttpResponseNotAllowed(
+                [*(["GET", "HEAD"] if page.look else []), *(["POST"] if page.act else [])]
+            )
         if right is None or not may(request.user, right):
             raise PermissionDenied
         return None
@@ -122,4 +150,6 @@ class OmniErrorMiddleware:
         status = STATUS.get(error.code, 400)
         if request.headers.get("Accept", "").startswith("application/json"):
             return JsonResponse({"error": error.as_dict()}, status=status)
-        return told(request, error) or render(request, "errors/omni.html", {"error": error}, status=status)
+        return told(request, error) or render(
+            request, "errors/omni.html", {"error": error}, status=status
+        )

@@ -1,7 +1,7 @@
 """Which pages may open a socket here: those of this very panel, its port and scheme included.
 
-Browsers send cookies to every port of a host, so a page of another port would come with the session of whoever
-looks at it. The Origin header is what tells the two apart.
+Browsers send cookies to every port of a host, so a page of another port would come with the session
+of whoever looks at it. The Origin header is what tells the two apart.
 """
 
 from __future__ import annotations
@@ -49,8 +49,11 @@ def _matches(origin: Origin, pattern: str) -> bool:
 
 
 def header(headers: Iterable[tuple[bytes, bytes]], name: str) -> str:
-    """The value of the one header of this name; empty when it is not there, or there more than once."""
-    found = [value.decode("latin1").strip() for key, value in headers if key.lower() == name.encode()]
+    """The value of the one header of this name; empty when it is not there, or there more than
+    once."""
+    found = [
+        value.decode("latin1").strip() for key, value in headers if key.lower() == name.encode()
+    ]
     return found[0] if len(found) == 1 else ""
 
 
@@ -61,9 +64,16 @@ def scheme_of(scope_scheme: str, forwarded: str, *, behind_tls: bool) -> str:
 
 
 def may_open(
-    headers: Collection[tuple[bytes, bytes]], scope_scheme: str, *, behind_tls: bool, trusted: Iterable[str]
+    headers: Collection[tuple[bytes, bytes]],
+    scope_scheme: str,
+    *,
+    behind_tls: bool,
+    trusted: Iterable[str],
 ) -> bool:
-    """Whether the page that asks with these headers is the panel's own, or of an origin that its site trusts."""
+    """Whether the page that asks with these headers is the panel's own, or of an origin that its
+    site trusts."""
     origin = header(headers, "origin")
     scheme = scheme_of(scope_scheme, header(headers, "x-forwarded-proto"), behind_tls=behind_tls)
-    return is_own(origin, scheme=scheme, host=header(headers, "host")) or is_trusted(origin, trusted)
+    return is_own(origin, scheme=scheme, host=header(headers, "host")) or is_trusted(
+        origin, trusted
+    )

@@ -1,7 +1,10 @@
-"""Who may do what: the one table of rights. Pages, sockets, services and the administration all ask it.
+"""Who may do what: the one table of rights.
 
-Roles are Django groups: an administrator is a superuser, an operator runs models, a viewer looks on. A right is a
-Django permission, or one of the words below. What stands in no row is refused (see omni.middleware).
+Pages, sockets, services and the administration all ask it.
+
+Roles are Django groups: an administrator is a superuser, an operator runs models, a viewer looks
+on. A right is a Django permission, or one of the words below. What stands in no row is refused (see
+omni.middleware).
 """
 
 from __future__ import annotations
@@ -13,13 +16,14 @@ from omni.errors import OmniError
 
 OPERATOR, VIEWER = "operator", "viewer"
 
-# --- rights -----------------------------------------------------------------------------------------
+# --- rights ---------------------------------------------------------------------------------------
 ANYBODY, LOGGED_IN, SUPERUSER = "anybody", "logged in", "superuser"
 # Permissions, as app_label.codename. Who is logged in may look at every page.
 OPERATE = "deployments.operate_deployment"
 MANAGE_LIBRARY = "deployments.manage_library"
 CHAT = "chat.use_chat"
-# External servers and their keys. The program of an engine is more than that: whoever names one runs it.
+# External servers and their keys. The program of an engine is more than that: whoever names one
+# runs it.
 MANAGE_ENGINES = "deployments.add_engine"
 MANAGE_PROGRAMS = SUPERUSER
 MANAGE_ROUTES = "deployments.add_route"
@@ -54,15 +58,21 @@ def may(user: Any, right: str) -> bool:
 
 
 def require(user: Any, right: str) -> None:
-    """Raises OmniError (forbidden). None is the machine's owner at the command line, or Omni itself."""
+    """Raises OmniError (forbidden).
+
+    None is the machine's owner at the command line, or Omni itself.
+    """
     if user is not None and not may(user, right):
-        raise OmniError("forbidden", f"You may not {IN_WORDS.get(right, right)}.", "Ask an administrator.")
+        raise OmniError(
+            "forbidden", f"You may not {IN_WORDS.get(right, right)}.", "Ask an administrator."
+        )
 
 
-# --- pages ------------------------------------------------------------------------------------------
+# --- pages ----------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Page:
-    """The right to look (GET, HEAD), and the one to act (every other method); empty: the page has no such method."""
+    """The right to look (GET, HEAD), and the one to act (every other method); empty: the page has
+    no such method."""
 
     look: str = ""
     act: str = ""
@@ -145,21 +155,22 @@ PAGES: dict[str, Page] = {
 
 
 def right_for(view: str, method: str) -> str | None:
-    """What a request needs; None for a page without a row, empty for a method that the page does not have."""
+    """What a request needs; None for a page without a row, empty for a method that the page does
+    not have."""
     page = PAGES.get(view)
     if page is None:
         return None
     return page.look if method in ("GET", "HEAD") else page.act
 
 
-# --- administration -----------------------------------------------------------------------------------
+# --- administration -------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class AdminRow:
     """What the administration lets be done with the rows of a model.
 
-    Django's own permission for it (view, add, change, delete) is needed each time, and `right` besides for all that
-    is more than viewing. `fields` can be edited; those in `adding` only while a row is made; all others are shown.
-    `actions` are named with the right that each needs.
+    Django's own permission for it (view, add, change, delete) is needed each time, and `right`
+    besides for all that is more than viewing. `fields` can be edited; those in `adding` only while
+    a row is made; all others are shown. `actions` are named with the right that each needs.
     """
 
     right: str = SUPERUSER
@@ -178,60 +189,92 @@ def _row(right: str, can: str, **more: Any) -> AdminRow:
 ALL = "add change delete"
 
 USER_FIELDS = (
-    "username", "password", "first_name", "last_name", "email",
-    "is_active", "is_staff", "is_superuser", "groups", "user_permissions",
-)  # fmt: skip
+    "username",
+    "password",
+    "first_name",
+    "last_name",
+    "email",
+    "is_active",
+    "is_staff",
+    "is_superuser",
+    "groups",
+    "user_permissions",
+)
 
 ADMIN: dict[str, AdminRow] = {
     # Whoever changes users can make administrators.
-    "auth.user": _row(SUPERUSER, ALL, fields=USER_FIELDS, actions=(("delete_selected", SUPERUSER),)),
-    "auth.group": _row(SUPERUSER, ALL, fields=("name", "permissions"), actions=(("delete_selected", SUPERUSER),)),
+    "auth.user": _row(
+        SUPERUSER, ALL, fields=USER_FIELDS, actions=(("delete_selected", SUPERUSER),)
+    ),
+    "auth.group": _row(
+        SUPERUSER, ALL, fields=("name", "permissions"), actions=(("delete_selected", SUPERUSER),)
+    ),
     # --- rig
     "gpus.host": _row(SUPERUSER, "delete", actions=(("delete_selected", SUPERUSER),)),
     "gpus.gpu": _row(SUPERUSER, "delete", actions=(("delete_selected", SUPERUSER),)),
     "gpus.device": _row(
-        ADD_DEVICES, ALL, fields=("endpoint", "description", "position"), adding=("host", "name"),
+        ADD_DEVICES,
+        ALL,
+        fields=("endpoint", "description", "position"),
+        adding=("host", "name"),
         actions=(("delete_selected", REMOVE_DEVICES),),
     ),
     "gpus.samplerollup": _row(SUPERUSER, "delete", actions=(("delete_selected", SUPERUSER),)),
     # --- library
     "deployments.engine": _row(
-        MANAGE_PROGRAMS, ALL, fields=("name", "flavour", "path"), adding=("host",),
+        MANAGE_PROGRAMS,
+        ALL,
+        fields=("name", "flavour", "path"),
+        adding=("host",),
         actions=(("probe_again", MANAGE_PROGRAMS), ("delete_selected", MANAGE_PROGRAMS)),
     ),
     "deployments.libraryfolder": _row(
-        MANAGE_LIBRARY, "add delete", adding=("path",), actions=(("delete_selected", MANAGE_LIBRARY),)
+        MANAGE_LIBRARY,
+        "add delete",
+        adding=("path",),
+        actions=(("delete_selected", MANAGE_LIBRARY),),
     ),
     "deployments.model": _row(
-        MANAGE_LIBRARY, "change delete", fields=("name",),
+        MANAGE_LIBRARY,
+        "change delete",
+        fields=("name",),
         actions=(("read_again", MANAGE_LIBRARY), ("delete_selected", MANAGE_LIBRARY)),
     ),
     "deployments.download": _row(MANAGE_LIBRARY, ""),
     # --- deployments
     "deployments.deployment": _row(
-        OPERATE, "change delete", fields=("settings", "extra_args"),
+        OPERATE,
+        "change delete",
+        fields=("settings", "extra_args"),
         actions=(("start", OPERATE), ("stop", OPERATE), ("delete_selected", OPERATE)),
     ),
     "deployments.instance": _row(OPERATE, ""),
     "deployments.transition": _row(OPERATE, ""),
     # --- gateway
     "deployments.route": _row(
-        MANAGE_ROUTES, ALL, fields=("name", "deployment", "description"),
+        MANAGE_ROUTES,
+        ALL,
+        fields=("name", "deployment", "description"),
         actions=(("delete_selected", MANAGE_ROUTES),),
     ),
     "deployments.apikey": _row(
-        SUPERUSER, ALL, fields=("name", "expiry_date", "revoked"), adding=("owner",),
+        SUPERUSER,
+        ALL,
+        fields=("name", "expiry_date", "revoked"),
+        adding=("owner",),
         actions=(("delete_selected", SUPERUSER),),
     ),
     # --- chat: what people wrote is read here by administrators, and written by nobody
-    "chat.conversation": _row(SUPERUSER, "delete", look=SUPERUSER, actions=(("delete_selected", SUPERUSER),)),
+    "chat.conversation": _row(
+        SUPERUSER, "delete", look=SUPERUSER, actions=(("delete_selected", SUPERUSER),)
+    ),
     "chat.message": _row(SUPERUSER, "", look=SUPERUSER),
     # --- who tried to log in; deleting an attempt lets its name in again
     "axes.accessattempt": _row(SUPERUSER, "delete", actions=(("delete_selected", SUPERUSER),)),
-}  # fmt: skip
+}
 
 
-# --- groups -------------------------------------------------------------------------------------------
+# --- groups ---------------------------------------------------------------------------------------
 def ensure_roles(**kwargs: Any) -> None:
     """Makes the groups after a migration; permissions an administrator added to them stay."""
     from django.contrib.auth.models import Group, Permission

@@ -1,8 +1,8 @@
 """Daphne with back-pressure and an orderly end.
 
-Daphne hands every message to the transport at once: a client that reads nothing makes it hold the whole
-answer in memory. Here send() returns when the transport has room again, so whoever produces is held back,
-and a client that takes nothing for a long time is dropped.
+Daphne hands every message to the transport at once: a client that reads nothing makes it hold the
+whole answer in memory. Here send() returns when the transport has room again, so whoever produces
+is held back, and a client that takes nothing for a long time is dropped.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from omni.errors import OmniError
 log = logging.getLogger(__name__)
 
 HTTP_STALL_S, SOCKET_STALL_S = 120.0, 30.0
-# The longest question in a script of three bytes a character; frames that wait while one is worked on.
+# The longest question in a script of three bytes a character; frames that wait while one is worked
+# on.
 LARGEST_FRAME_BYTES = 2 << 20
 MOST_WAITING_FRAMES, MOST_WAITING_CHARACTERS = 256, 4 << 20
 DRAIN_S, CANCEL_S, TICK_S = 3.0, 2.0, 0.02
@@ -134,7 +135,8 @@ class GatedServer(Server):
         super().listen_error(failure)
 
     def stop_gracefully(self) -> None:
-        """Takes no new connections, lets open requests finish for a while; asked twice, ends at once."""
+        """Takes no new connections, lets open requests finish for a while; asked twice, ends at
+        once."""
         if self._draining is None:
             self._draining = asyncio.ensure_future(self._drain())
         else:
@@ -164,7 +166,11 @@ class GatedServer(Server):
 
     def kill_all_applications(self) -> Any:
         """Daphne's own trips over connections whose application has ended already."""
-        running = [d["application_instance"] for d in self.connections.values() if "application_instance" in d]
+        running = [
+            d["application_instance"]
+            for d in self.connections.values()
+            if "application_instance" in d
+        ]
         for application in running:
             application.cancel()
         waiting = asyncio.wait(running, timeout=CANCEL_S) if running else asyncio.sleep(0)
@@ -189,8 +195,11 @@ def _has_become_socket(request: Any) -> bool:
     return channel is not None and getattr(channel.transport, "protocol", channel) is not channel
 
 
-def _queue_at_most(protocol: Any, queue: asyncio.Queue[Any], put: Callable[[Any], None], message: Any) -> None:
-    """Drops a client that sends faster than it is listened to, before its frames fill the memory."""
+def _queue_at_most(
+    protocol: Any, queue: asyncio.Queue[Any], put: Callable[[Any], None], message: Any
+) -> None:
+    """Drops a client that sends faster than it is listened to, before its frames fill the
+    memory."""
     if message["type"] == "websocket.receive":
         waiting = [each.get("text") or each.get("bytes") or "" for each in queue._queue]  # type: ignore[attr-defined]
         if len(waiting) >= MOST_WAITING_FRAMES or sum(map(len, waiting)) > MOST_WAITING_CHARACTERS:
@@ -205,7 +214,9 @@ def _tell_transport(protocol: Any, gate: Gate, message: dict[str, Any]) -> None:
     if kind == "http.response.start" and protocol.channel and not protocol.finished:
         protocol.registerProducer(gate, True)
         gate.is_registered = True
-    elif kind == "http.response.body" and gate.is_registered and not message.get("more_body", False):
+    elif (
+        kind == "http.response.body" and gate.is_registered and not message.get("more_body", False)
+    ):
         gate.is_registered = False
         if protocol.channel:
             protocol.unregisterProducer()

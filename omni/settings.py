@@ -10,7 +10,18 @@ import dj_database_url
 from csp.constants import NONCE, NONE, SELF
 
 from omni.addresses import LOOPBACK
-from omni.env import envaddress, envbool, envint, envlist, envnetworks, envpath, envrange, envsecret, envstr, envwords
+from omni.env import (
+    envaddress,
+    envbool,
+    envint,
+    envlist,
+    envnetworks,
+    envpath,
+    envrange,
+    envsecret,
+    envstr,
+    envwords,
+)
 from omni.home import Home
 from omni.interfaces import own_ipv4
 
@@ -18,7 +29,9 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 
 # --- Omni ---------------------------------------------------------------------------------------
 OMNI_HOME = Home(envpath("OMNI_HOME", Path.home() / ".local" / "share" / "omni"))
-OMNI_HOST_NAME = re.sub(r"[^a-z0-9-]+", "-", envstr("OMNI_HOST_NAME", socket.gethostname()).lower()).strip("-")
+OMNI_HOST_NAME = re.sub(
+    r"[^a-z0-9-]+", "-", envstr("OMNI_HOST_NAME", socket.gethostname()).lower()
+).strip("-")
 OMNI_HOST_NAME = OMNI_HOST_NAME[:60] or "host"
 OMNI_LLAMA_SERVER = envstr("OMNI_LLAMA_SERVER")
 OMNI_ENGINES = envlist("OMNI_ENGINES")
@@ -29,19 +42,24 @@ OMNI_ENGINE_PORTS = envrange("OMNI_ENGINE_PORTS", (18100, 18999), low=1024, high
 OMNI_TELEMETRY_HZ = envint("OMNI_TELEMETRY_HZ", 2, low=1, high=10)
 # Whoever reaches a stand-in can run code as this user: they are there only when asked for.
 OMNI_STAND_IN_DEVICES = envint("OMNI_STAND_IN_DEVICES", 0, low=0, high=8)
-# Where, and which of, this host's devices are offered to other hosts by ggml-rpc-server, which asks nobody for a key.
+# Where, and which of, this host's devices are offered to other hosts by ggml-rpc-server, which asks
+# nobody for a key.
 OMNI_RPC_ADDRESS = envaddress("OMNI_RPC_ADDRESS", LOOPBACK, own_ipv4)
 OMNI_RPC_DEVICES = envwords(
-    "OMNI_RPC_DEVICES", r"(?!RPC\d)[A-Za-z][A-Za-z0-9]{0,39}", "this host's own devices, such as CPU or CUDA0"
+    "OMNI_RPC_DEVICES",
+    r"(?!RPC\d)[A-Za-z][A-Za-z0-9]{0,39}",
+    "this host's own devices, such as CPU or CUDA0",
 )
-# Of the memory that prompts on their way between two instances may take; 0 is half of what the file system has.
+# Of the memory that prompts on their way between two instances may take; 0 is half of what the file
+# system has.
 OMNI_HANDOVER_LIMIT_MIB = envint("OMNI_HANDOVER_LIMIT_MIB", 0, low=0, high=1 << 24)
 # Seconds that a request to the gateway may take, all in all, once its deployment is ready.
 OMNI_REQUEST_LIMIT = envint("OMNI_REQUEST_LIMIT", 3600, low=1, high=7 * 86400)
 # Sites whose pages may ask the gateway from a browser, such as https://app.example; * is any.
 OMNI_CORS_ORIGINS = envlist("OMNI_CORS_ORIGINS")
 OMNI_BROKER_URL = envstr("OMNI_BROKER_URL")
-OMNI_VERSION = re.search(r"^## (\S+)", (BASE_DIR / "CHANGELOG.md").read_text(), re.M)[1]  # type: ignore[index]
+CHANGELOG = (BASE_DIR / "CHANGELOG.md").read_text()
+OMNI_VERSION = re.findall(r"^## (\S+)", CHANGELOG, re.M)[0]
 
 # --- Django -------------------------------------------------------------------------------------
 SECRET_KEY = envsecret("OMNI_SECRET_KEY") or OMNI_HOME.secret("django")
@@ -112,7 +130,8 @@ LANGUAGE_CODE = "en"
 
 # --- database -----------------------------------------------------------------------------------
 # IMMEDIATE takes the write lock when a transaction begins: with the default, a transaction that
-# reads first and writes later fails at once with "database is locked" when another writer was faster.
+# reads first and writes later fails at once with "database is locked" when another writer was
+# faster.
 SQLITE_OPTIONS = {
     "transaction_mode": "IMMEDIATE",
     "timeout": 20,
@@ -140,16 +159,22 @@ AUTHENTICATION_BACKENDS = [
 ]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
-    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
+    {
+        "NAME": "django.contrib.auth.password_validation.MinimumLengthValidator",
+        "OPTIONS": {"min_length": 10},
+    },
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "gpus:rig"
 LOGOUT_REDIRECT_URL = "login"
-# Which proxies stand before the panel: what they say of a client's address is believed. Behind TLS it is one on this
-# machine unless it is said otherwise.
-OMNI_TRUSTED_PROXIES = envnetworks("OMNI_TRUSTED_PROXIES", ("127.0.0.0/8", "::1") if BEHIND_TLS else ())
-# A lock is on a name at an address: without the client's own, anybody behind the proxy could lock the administrator.
+# Which proxies stand before the panel: what they say of a client's address is believed. Behind TLS
+# it is one on this machine unless it is said otherwise.
+OMNI_TRUSTED_PROXIES = envnetworks(
+    "OMNI_TRUSTED_PROXIES", ("127.0.0.0/8", "::1") if BEHIND_TLS else ()
+)
+# A lock is on a name at an address: without the client's own, anybody behind the proxy could lock
+# the administrator.
 AXES_CLIENT_IP_CALLABLE = "omni.client_address.client_address"
 AXES_FAILURE_LIMIT = 8
 AXES_COOLOFF_TIME = 0.25  # hours
@@ -162,8 +187,8 @@ SESSION_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_SECURE = BEHIND_TLS
 CSRF_COOKIE_SECURE = BEHIND_TLS
 CSRF_COOKIE_HTTPONLY = True
-# Cookies belong to a host, not to a port: two panels of one machine must not take each other's. Under TLS the prefix
-# makes browsers refuse one that another site, or a page without TLS, has set.
+# Cookies belong to a host, not to a port: two panels of one machine must not take each other's.
+# Under TLS the prefix makes browsers refuse one that another site, or a page without TLS, has set.
 _COOKIE = f"{'__Host-' if BEHIND_TLS else ''}omni_{{}}_{OMNI_HOME.digest[:8]}"
 SESSION_COOKIE_NAME = _COOKIE.format("session")
 CSRF_COOKIE_NAME = _COOKIE.format("csrf")
@@ -175,7 +200,8 @@ SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if BEHIND_TLS else
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 SILENCED_SYSTEM_CHECKS = (
-    # TLS is the proxy's (OMNI_BEHIND_TLS): on plain loopback a Secure cookie would lock everybody out.
+    # TLS is the proxy's (OMNI_BEHIND_TLS): on plain loopback a Secure cookie would lock everybody
+    # out.
     [] if BEHIND_TLS else ["security.W004", "security.W008", "security.W012", "security.W016"]
 ) + (["security.W008", "security.W005", "security.W021"] if BEHIND_TLS else [])
 CONTENT_SECURITY_POLICY = {
@@ -194,8 +220,8 @@ CONTENT_SECURITY_POLICY = {
 }
 
 # --- bodies -------------------------------------------------------------------------------------
-# A rig file may have 1 MB, and a form is somewhat larger than what it holds. All of it stays in memory: nothing that
-# somebody sends lies in a temporary folder.
+# A rig file may have 1 MB, and a form is somewhat larger than what it holds. All of it stays in
+# memory: nothing that somebody sends lies in a temporary folder.
 LARGEST_BODY_BYTES = 4 << 20
 DATA_UPLOAD_MAX_MEMORY_SIZE = FILE_UPLOAD_MAX_MEMORY_SIZE = LARGEST_BODY_BYTES
 FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.MemoryFileUploadHandler"]
@@ -243,7 +269,8 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "socket_connect_timeout": 2,
     "socket_timeout": 10,
     "unacked_restore_interval": 5,
-    # A message that cannot be published is given up at once: whoever publishes must not wait for a broker.
+    # A message that cannot be published is given up at once: whoever publishes must not wait for a
+    # broker.
     "max_retries": 1,
     "interval_start": 0,
     "interval_step": 0.1,
@@ -271,4 +298,9 @@ LOGGING = {
 }
 
 # --- admin --------------------------------------------------------------------------------------
-UNFOLD = {"SITE_TITLE": "Omni", "SITE_HEADER": "Omni", "SITE_SUBHEADER": "Administration", "SITE_URL": "/"}
+UNFOLD = {
+    "SITE_TITLE": "Omni",
+    "SITE_HEADER": "Omni",
+    "SITE_SUBHEADER": "Administration",
+    "SITE_URL": "/",
+}

@@ -1,9 +1,11 @@
-"""What every socket of the panel's pages has in common: who may open one, and when it is closed again.
+"""What every socket of the panel's pages has in common: who may open one, and when it is closed
+again.
 
-A page is let in by three things together: its Origin is the panel's own, its session is logged in, and its first
-frame is a token that was fetched with that session a moment ago, which no page of another origin can read.
-The socket then lives no longer than the right to it. It is judged anew at once when the user, a role or the session
-changes (see omni.access), and every RECHECK_S whatever happens: some changes tell nobody.
+A page is let in by three things together: its Origin is the panel's own, its session is logged in,
+and its first frame is a token that was fetched with that session a moment ago, which no page of
+another origin can read. The socket then lives no longer than the right to it. It is judged anew at
+once when the user, a role or the session changes (see omni.access), and every RECHECK_S whatever
+happens: some changes tell nobody.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ from omni.origins import header, may_open
 
 log = logging.getLogger(__name__)
 
-# What the page's script does about it: 4401 log in again, 4403 and 4404 give up, the others come again.
+# What the page's script does about it: 4401 log in again, 4403 and 4404 give up, the others come
+# again.
 NOT_GREETED, NOT_LOGGED_IN, NOT_ALLOWED, NOT_FOUND = 4400, 4401, 4403, 4404
 RIGHTS_CHANGED, TOO_MUCH = 4409, 4429
 
@@ -50,7 +53,7 @@ in_database = DatabasePool("sockets", 2)
 _open: Counter[int] = Counter()
 
 
-# --- the door ---------------------------------------------------------------------------------------
+# --- the door -------------------------------------------------------------------------------------
 class OwnPagesOnly:
     """Refuses, before anything is read, every socket that a page of another origin asks for."""
 
@@ -70,7 +73,7 @@ class OwnPagesOnly:
         return await enter(scope, receive, send)
 
 
-# --- the token --------------------------------------------------------------------------------------
+# --- the token ------------------------------------------------------------------------------------
 class Tokens:
     """Each token is good once, for a minute, and for the session that fetched it."""
 
@@ -90,7 +93,10 @@ class Tokens:
         return is_of_this_session and self._use(content["once"])
 
     def _use(self, once: str) -> bool:
-        """False for one that was used already. Old ones are forgotten: they are refused for their age."""
+        """False for one that was used already.
+
+        Old ones are forgotten: they are refused for their age.
+        """
         now = time.monotonic()
         self._used = {key: at for key, at in self._used.items() if now - at < TOKEN_S * 2}
         if once in self._used:
@@ -106,7 +112,7 @@ def _digest(session_key: str) -> str:
 tokens = Tokens()
 
 
-# --- who is there -----------------------------------------------------------------------------------
+# --- who is there ---------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Standing:
     """Who holds a session at this moment, and what may be done with it."""
@@ -117,7 +123,8 @@ class Standing:
 
 
 def user_of(session_key: str) -> AbstractUser | None:
-    """The user whom this session logs in, asked of the database; None when nobody, or nobody any more."""
+    """The user whom this session logs in, asked of the database; None when nobody, or nobody any
+    more."""
     request = HttpRequest()
     request.session = import_module(settings.SESSION_ENGINE).SessionStore(session_key)
     user = get_user(request)
@@ -137,7 +144,7 @@ class Allowance:
         return self._left >= 0
 
 
-# --- the sockets ------------------------------------------------------------------------------------
+# --- the sockets ----------------------------------------------------------------------------------
 class PageSocket(AsyncJsonWebsocketConsumer):
     """A socket of one page. What it is for stands in opened(), heard() and left()."""
 
@@ -151,7 +158,10 @@ class PageSocket(AsyncJsonWebsocketConsumer):
         """A frame from the page; most sockets are asked nothing."""
 
     async def left(self) -> None:
-        """The page is gone, or was put out: leave groups, end tasks. Runs once, and only after opened() began."""
+        """The page is gone, or was put out: leave groups, end tasks.
+
+        Runs once, and only after opened() began.
+        """
 
     async def put_out(self) -> None:
         """The right to this socket was lost while it was open. Runs before left()."""
@@ -184,7 +194,9 @@ class PageSocket(AsyncJsonWebsocketConsumer):
             return await self.end(standing.code)
         self.watching = asyncio.create_task(self._watch())
 
-    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None, **kwargs: Any) -> None:
+    async def receive(
+        self, text_data: str | None = None, bytes_data: bytes | None = None, **kwargs: Any
+    ) -> None:
         if self.is_over:
             return
         if not self.allowance.take():
@@ -212,14 +224,17 @@ class PageSocket(AsyncJsonWebsocketConsumer):
         await self.end(code)
         return False
 
-    async def send(self, text_data: str | None = None, bytes_data: bytes | None = None, close: bool = False) -> None:
+    async def send(
+        self, text_data: str | None = None, bytes_data: bytes | None = None, close: bool = False
+    ) -> None:
         """Nothing goes to a page that was put out, whatever still waits to be sent."""
         if not self.is_over:
             await super().send(text_data=text_data, bytes_data=bytes_data, close=close)
 
     # --- steps ------------------------------------------------------------------------------------
     async def _greet(self, text: str | None) -> None:
-        """The first frame is `{"type": "hello", "token": …}`, and nothing else is heard before it."""
+        """The first frame is `{"type": "hello", "token": …}`, and nothing else is heard before
+        it."""
         if not tokens.take(_token_in(text), self._session_key):
             return await self.end(NOT_GREETED)
 

@@ -1,4 +1,5 @@
-"""Serves files that installed packages carry, so that no third-party script is kept in this repository."""
+"""Serves files that installed packages carry, so that no third-party script is kept in this
+repository."""
 
 from __future__ import annotations
 
@@ -30,7 +31,9 @@ class PackageStorage(FileSystemStorage):
     def path(self, name: str) -> str:
         found = packaged_file(*PACKAGED[name])
         if found is None:
-            raise FileNotFoundError(f"The package {PACKAGED[name][0]} is not installed; run `make up` again.")
+            raise FileNotFoundError(
+                f"The package {PACKAGED[name][0]} is not installed; run `make up` again."
+            )
         return str(found)
 
 

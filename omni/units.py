@@ -75,8 +75,12 @@ def short_text(value: float) -> str:
 
 
 def progress_text(done_bytes: int, total_bytes: int, rate_bps: int) -> str:
-    """How much is there, how fast more comes, and how long it still takes; without a rate only the first."""
+    """How much is there, how fast more comes, and how long it still takes; without a rate only the
+    first."""
     text = f"{bytes_text(done_bytes)} of {bytes_text(total_bytes)}"
     if not rate_bps:
         return text
-    return f"{text}, {bytes_text(rate_bps)}/s, {ms_text(1000 * (total_bytes - done_bytes) // rate_bps)} left"
+    return (
+        f"{text}, {bytes_text(rate_bps)}/s,"
+        f" {ms_text(1000 * (total_bytes - done_bytes) // rate_bps)} left"
+    )

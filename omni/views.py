@@ -47,14 +47,17 @@ def socket_token(request: HttpRequest) -> HttpResponse:
 
 
 class PasswordPage(PasswordChangeView):
-    """Everybody's own password. The other log-ins of the same user end with it; this one goes on."""
+    """Everybody's own password. The other log-ins of the same user end with it; this one goes
+    on."""
 
     template_name = "registration/password.html"
     success_url = reverse_lazy("gpus:rig")
 
     def form_valid(self, form: Any) -> HttpResponse:
         response = super().form_valid(form)
-        messages.success(self.request, "Your password is changed. Everywhere else you are logged out.")
+        messages.success(
+            self.request, "Your password is changed. Everywhere else you are logged out."
+        )
         return response
 
 
@@ -72,23 +75,35 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
 
 
 def _shown_alone(request: HttpRequest, error: OmniError, status: int) -> HttpResponse:
-    return told(request, error) or render(request, "errors/omni.html", {"error": error}, status=status)
+    return told(request, error) or render(
+        request, "errors/omni.html", {"error": error}, status=status
+    )
 
 
 def unknown_host(named: str) -> OmniError:
-    """For a request under a name that is not the panel's: the setting, with the value that would let it in."""
+    """For a request under a name that is not the panel's: the setting, with the value that would
+    let it in."""
     name = split_domain_port(named)[0][:253]
     if not name:
-        return OmniError("unknown_host", "The request does not say a name of this panel that can be read.")
-    fix = f"Is it a name of this panel? Then start it with OMNI_ALLOWED_HOSTS={name} (several are separated by commas)."
+        return OmniError(
+            "unknown_host", "The request does not say a name of this panel that can be read."
+        )
+    fix = (
+        f"Is it a name of this panel? Then start it with OMNI_ALLOWED_HOSTS={name} (several are"
+        " separated by commas)."
+    )
     return OmniError("unknown_host", f"This panel does not answer to the name {name}.", fix)
 
 
 def unknown_origin(page: str) -> OmniError:
-    """For a form from a page under another address than the panel knows: mostly a proxy that ends TLS before it."""
+    """For a form from a page under another address than the panel knows: mostly a proxy that ends
+    TLS before it."""
     parts = urlsplit(page)
     origin = f"{parts.scheme}://{parts.netloc}" if parts.netloc else page or "no address"
-    text = f"The form came from {origin[:253]}, which is not the address under which the panel was asked."
+    text = (
+        f"The form came from {origin[:253]}, which is not the address under which the panel was"
+        " asked."
+    )
     values = [f"OMNI_TRUSTED_ORIGINS={origin[:253]}"]
     if parts.scheme == "https" and not settings.BEHIND_TLS:
         values.append("OMNI_BEHIND_TLS=1")

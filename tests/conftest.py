@@ -1,4 +1,5 @@
-"""What all tests share: a throw-away OMNI_HOME, a real Valkey, people with roles, a running panel."""
+"""What all tests share: a throw-away OMNI_HOME, a real Valkey, people with roles, a running
+panel."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ settings.register_profile("omni", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("omni")
 
 
-# What takes minutes begins first, so that the processes that share the files end at about the same time.
+# What takes minutes begins first, so that the processes that share the files end at about the same
+# time.
 LONG_FIRST = (
     "test_draining.py",
     "test_agent_faults.py",
@@ -72,7 +74,8 @@ def broker() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def fresh_channel_layer() -> None:
-    """A layer keeps connections and locks of the event loop it was made in; each test has its own loop."""
+    """A layer keeps connections and locks of the event loop it was made in; each test has its own
+    loop."""
     from channels.layers import channel_layers
 
     channel_layers.backends.clear()
@@ -80,7 +83,8 @@ def fresh_channel_layer() -> None:
 
 @pytest.fixture
 def empty_groups() -> None:
-    """For tests that count who listens: what was killed in other tests has left no group of the broker."""
+    """For tests that count who listens: what was killed in other tests has left no group of the
+    broker."""
     from tests.page_socket import forget_members
 
     forget_members()

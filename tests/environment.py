@@ -1,4 +1,5 @@
-"""Loaded by pytest before anything reads Django's settings: the tests have an OMNI_HOME of their own."""
+"""Loaded by pytest before anything reads Django's settings: the tests have an OMNI_HOME of their
+own."""
 
 from __future__ import annotations
 
@@ -7,9 +8,12 @@ import os
 import shutil
 import tempfile
 
-for name in [name for name in os.environ if name.startswith("OMNI_") and not name.startswith("OMNI_TEST_")]:
+for name in [
+    name for name in os.environ if name.startswith("OMNI_") and not name.startswith("OMNI_TEST_")
+]:
     del os.environ[name]
-# The tests ask servers of this machine; panels that they start get a proxy that leads nowhere (see tests/panel.py).
+# The tests ask servers of this machine; panels that they start get a proxy that leads nowhere (see
+# tests/panel.py).
 for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
     del os.environ[name]
 _home = tempfile.mkdtemp(prefix="omni-test-")

@@ -15,8 +15,8 @@ import psutil
 
 T = TypeVar("T")
 
-# No wait gives up before this: a busy machine does everything later, and that is no failure. How fast
-# something is stands in `benchmarks/`.
+# No wait gives up before this: a busy machine does everything later, and that is no failure. How
+# fast something is stands in `benchmarks/`.
 PATIENCE_S = 45.0
 
 
@@ -50,8 +50,11 @@ def lives(process: psutil.Process) -> bool:
 
 
 def last_words(argv: Sequence[str], expected: str, socket: Path | None = None) -> str:
-    """What an engine says that ends by itself. It writes its log beside the work: now and then it ends before all is
-    written. So it is run again while what is expected is not in it, a few times, without the socket it left."""
+    """What an engine says that ends by itself.
+
+    It writes its log beside the work: now and then it ends before all is written. So it is run
+    again while what is expected is not in it, a few times, without the socket it left.
+    """
     said = ""
     for _ in range(5):
         if socket:

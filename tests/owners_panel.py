@@ -1,5 +1,5 @@
-"""A real panel that believes to be on the owner's rig: two cards by the stand-in NVML, an engine that lists them, and
-the owner's models as files of true size without weights.
+"""A real panel that believes to be on the owner's rig: two cards by the stand-in NVML, an engine
+that lists them, and the owner's models as files of true size without weights.
 
 `python -m tests.owners_panel` takes its pictures for people to look at, into tests/artifacts.
 """
@@ -81,19 +81,26 @@ class OwnersPanel(RunningPanel):
 
 def _engine(folder: Path, listed: str) -> Path:
     told = folder / "help.txt"
-    help_text = subprocess.run([binary_path(), "--help"], capture_output=True, text=True, timeout=20, check=True)
+    help_text = subprocess.run(
+        [binary_path(), "--help"], capture_output=True, text=True, timeout=20, check=True
+    )
     told.write_text(help_text.stdout)
     path = folder / "llama-server"
     fake = ROOT / "tests" / "fakes" / "engine.py"
-    path.write_text(ENGINE.format(python=sys.executable, help=str(told), listed=listed, fake=str(fake)))
+    path.write_text(
+        ENGINE.format(python=sys.executable, help=str(told), listed=listed, fake=str(fake))
+    )
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return path
 
 
 def look_around(panel: OwnersPanel, page: Page, artifacts: Path) -> None:
-    """Every model on the Plan page, then each deployed by one click, with a picture of what was to be seen."""
+    """Every model on the Plan page, then each deployed by one click, with a picture of what was to
+    be seen."""
     artifacts.mkdir(exist_ok=True)
-    names = {Path(model["path"]).stem: str(model["name"]) for model in panel.document("scan")["models"]}
+    names = {
+        Path(model["path"]).stem: str(model["name"]) for model in panel.document("scan")["models"]
+    }
     page.goto(f"{panel.url}/")
     page.screenshot(path=artifacts / "owner-rig.png", full_page=True)
     for stem in OWNERS_MODELS:

@@ -1,4 +1,5 @@
-"""A socket as the panel's own pages open it: with their cookie, their Origin, and a token just fetched."""
+"""A socket as the panel's own pages open it: with their cookie, their Origin, and a token just
+fetched."""
 
 from __future__ import annotations
 
@@ -39,17 +40,24 @@ async def hello_of(client: Client) -> str:
     return json.dumps({"type": "hello", "token": answer.json().get("token", "")})
 
 
-def knock(path: str, client: Client | None = None, *, origin: str = ORIGIN, host: str = HOST) -> WebsocketCommunicator:
+def knock(
+    path: str, client: Client | None = None, *, origin: str = ORIGIN, host: str = HOST
+) -> WebsocketCommunicator:
     """Not connected yet."""
     from omni.asgi import application
 
     headers = [(b"host", host.encode()), (b"origin", origin.encode())]
-    return WebsocketCommunicator(application, path, headers=headers + (cookie_of(client) if client else []))
+    return WebsocketCommunicator(
+        application, path, headers=headers + (cookie_of(client) if client else [])
+    )
 
 
 @asynccontextmanager
-async def page_socket(path: str, user: User | None, **how: str) -> AsyncIterator[WebsocketCommunicator]:
-    """Connected, greeted, and closed at the end; `accepted` tells whether the door was opened at all."""
+async def page_socket(
+    path: str, user: User | None, **how: str
+) -> AsyncIterator[WebsocketCommunicator]:
+    """Connected, greeted, and closed at the end; `accepted` tells whether the door was opened at
+    all."""
     client = await sync_to_async(logged_in)(user) if user else Client()
     async with socket_of(path, client, **how) as made:
         yield made

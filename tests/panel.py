@@ -22,7 +22,8 @@ from tests.helpers import free_port, panel_ports, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
 PASSWORD = "a-password-for-tests"
-# A panel asks itself, its engines and servers of this machine; what it takes for its own is never behind a proxy.
+# A panel asks itself, its engines and servers of this machine; what it takes for its own is never
+# behind a proxy.
 DEAD_PROXY = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:1")
 CLEAR = """
 from deployments.services.deployments import deployment_delete, deployment_stop
@@ -132,22 +133,34 @@ class RunningPanel:
     def manage(self, *arguments: str, timeout_s: float = 180) -> subprocess.CompletedProcess[str]:
         """Runs a management command against this panel's OMNI_HOME."""
         argv = [sys.executable, str(ROOT / "manage.py"), *arguments]
-        return subprocess.run(argv, env=self.env, capture_output=True, text=True, timeout=timeout_s, cwd=ROOT)
+        return subprocess.run(
+            argv, env=self.env, capture_output=True, text=True, timeout=timeout_s, cwd=ROOT
+        )
 
     def ready(self, name: str, wait_s: int = 120) -> None:
         """Waits until the deployment is ready; if it does not get there, the test tells why."""
         started = self.manage("start", name, "--wait", str(wait_s), timeout_s=wait_s + 30)
         if started.returncode:
             why = self.manage("shell", "-v0", "-c", WHY).stdout
-            logs = [f"{log.name}\n{log.read_text()[-3000:]}" for log in (self.home / "logs").glob("*.log")]
-            raise AssertionError("\n".join([started.stderr, why, f"{self.document('status')}", *logs]))
+            logs = [
+                f"{log.name}\n{log.read_text()[-3000:]}"
+                for log in (self.home / "logs").glob("*.log")
+            ]
+            raise AssertionError(
+                "\n".join([started.stderr, why, f"{self.document('status')}", *logs])
+            )
 
     def clear(self) -> None:
         """Deletes every deployment, answers in progress included."""
         if self.document("status")["deployments"]:
             done = self.manage("shell", "-v0", "-c", CLEAR)
             assert done.returncode == 0, done.stderr
-            wait_until(lambda: not self.document("status")["deployments"], 60, "not all are deleted", interval_s=0.2)
+            wait_until(
+                lambda: not self.document("status")["deployments"],
+                60,
+                "not all are deleted",
+                interval_s=0.2,
+            )
 
     def document(self, *arguments: str) -> dict[str, Any]:
         """What a command says with --json; one that fails ends the test with what it said."""
@@ -171,11 +184,13 @@ class RunningPanel:
         return found
 
     def processes_with(self, argument: str) -> list[psutil.Process]:
-        """Those of `processes` with exactly this argument; one that dies while we look is not among them."""
+        """Those of `processes` with exactly this argument; one that dies while we look is not among
+        them."""
         return [p for p in self.processes() if argument in arguments(p)]
 
     def child(self, marker: str) -> psutil.Process:
-        """The process of this name, or with this argument: 'celery', 'serve', 'sampler', 'valkey-server'."""
+        """The process of this name, or with this argument: 'celery', 'serve', 'sampler',
+        'valkey-server'."""
         for process in self.processes():
             with suppress(psutil.NoSuchProcess):
                 if process.name() == marker or marker in arguments(process):
@@ -184,7 +199,11 @@ class RunningPanel:
 
     def engines(self) -> list[psutil.Process]:
         """The llama-server processes, by their own argv."""
-        return [p for p in self.processes() if arguments(p)[:1] and arguments(p)[0].endswith("llama-server")]
+        return [
+            p
+            for p in self.processes()
+            if arguments(p)[:1] and arguments(p)[0].endswith("llama-server")
+        ]
 
     def kill(self) -> None:
         assert self.process

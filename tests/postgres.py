@@ -1,4 +1,5 @@
-"""PostgreSQL instead of SQLite: OMNI_TEST_DATABASE_URL is a database of a throw-away server, which tests fill."""
+"""PostgreSQL instead of SQLite: OMNI_TEST_DATABASE_URL is a database of a throw-away server, which
+tests fill."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ def url_of(database: str) -> str:
 
 
 def own_database(name: str) -> dict[str, str]:
-    """The environment of a process that is to have an empty database of its own; empty with SQLite, which has one in
-    each OMNI_HOME."""
+    """The environment of a process that is to have an empty database of its own; empty with SQLite,
+    which has one in each OMNI_HOME."""
     return {"OMNI_DATABASE_URL": _new_database(name)} if URL else {}
 
 

@@ -3,8 +3,8 @@
     python -m tests.run [arguments of pytest]
 
 What failed stands in tests/artifacts/failed.txt at once. What passed the second time is printed as
-`FLAKY: …` and kept in tests/artifacts/flaky.txt, with what the first failure said. It is a fault all
-the same, to be mended; it only does not cost the whole run.
+`FLAKY: …` and kept in tests/artifacts/flaky.txt, with what the first failure said. It is a fault
+all the same, to be mended; it only does not cost the whole run.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ class Failures:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed and report.nodeid not in self.reasons:
             self.reasons[report.nodeid] = report.longreprtext
-            append(Path(os.environ[FAILED_FILE]), f"FAILED: {report.nodeid}\n{report.longreprtext}\n\n")
+            append(
+                Path(os.environ[FAILED_FILE]), f"FAILED: {report.nodeid}\n{report.longreprtext}\n\n"
+            )
 
     def pytest_sessionfinish(self) -> None:
         self.path.write_text(json.dumps(self.reasons))
@@ -55,11 +57,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def ended(tests: subprocess.Popen[bytes]) -> int:
-    """The exit code, of a run that takes no end too: a test that hangs is not to hold up whoever waits for the run."""
+    """The exit code, of a run that takes no end too: a test that hangs is not to hold up whoever
+    waits for the run."""
     try:
         return tests.wait(MOST_S)
     except subprocess.TimeoutExpired:
-        print(f"The tests did not end within {MOST_S:g} s and are stopped; see what hangs.", flush=True)
+        print(
+            f"The tests did not end within {MOST_S:g} s and are stopped; see what hangs.",
+            flush=True,
+        )
         stop_all(tests.pid)
         return tests.wait()
 

@@ -22,10 +22,16 @@ class Streamed:
     """One answer: its text, how it ended, and what was said when it ended badly."""
 
     def __init__(
-        self, panel: RunningPanel, key: str, model: str, question: str = "Count to 500.", **fields: Any
+        self,
+        panel: RunningPanel,
+        key: str,
+        model: str,
+        question: str = "Count to 500.",
+        **fields: Any,
     ) -> None:
         self.url, self.key = f"{panel.url}/v1/chat/completions", key
-        # The same each time: an answer by chance may hold half a character, on which the engine breaks off.
+        # The same each time: an answer by chance may hold half a character, on which the engine
+        # breaks off.
         always = {"model": model, "stream": True, "temperature": 0}
         self.body = {**always, "messages": [{"role": "user", "content": question}], **fields}
         self.text, self.status, self.finish_reason, self.error_code, self.error = "", 0, "", "", ""
@@ -36,8 +42,13 @@ class Streamed:
     def _read(self) -> None:
         headers = {"Authorization": f"Bearer {self.key}"}
         try:
-            with httpx.stream("POST", self.url, json=self.body, headers=headers, timeout=150) as answer:
-                self.status, self.deployment = answer.status_code, answer.headers.get("x-omni-deployment", "")
+            with httpx.stream(
+                "POST", self.url, json=self.body, headers=headers, timeout=150
+            ) as answer:
+                self.status, self.deployment = (
+                    answer.status_code,
+                    answer.headers.get("x-omni-deployment", ""),
+                )
                 if answer.status_code != 200:
                     self._take(json.loads(answer.read()))
                     return
@@ -67,8 +78,15 @@ class Streamed:
         return self
 
     def __repr__(self) -> str:
-        return f"<{self.status} {self.finish_reason!r} {self.error_code!r} {self.error!r} {self.text[-40:]!r}>"
+        return (
+            f"<{self.status} {self.finish_reason!r} {self.error_code!r} {self.error!r}"
+            f" {self.text[-40:]!r}>"
+        )
 
 
 def all_begun(answers: list[Streamed], timeout_s: float = 60) -> None:
-    wait_until(lambda: all(answer.has_begun for answer in answers), timeout_s, lambda: f"not all began: {answers}")
+    wait_until(
+        lambda: all(answer.has_begun for answer in answers),
+        timeout_s,
+        lambda: f"not all began: {answers}",
+    )

@@ -1,4 +1,5 @@
-"""The README says what is so: settings, commands and files that it names exist, and none is left out."""
+"""The README says what is so: settings, commands and files that it names exist, and none is left
+out."""
 
 from __future__ import annotations
 
@@ -21,7 +22,9 @@ def test_every_environment_variable_is_documented_and_every_documented_one_is_re
 
 
 def test_every_command_is_documented() -> None:
-    folders = [ROOT / app / "management" / "commands" for app in ("omni", "gpus", "deployments", "chat")]
+    folders = [
+        ROOT / app / "management" / "commands" for app in ("omni", "gpus", "deployments", "chat")
+    ]
     commands = {path.stem for folder in folders for path in folder.glob("[a-z]*.py")}
     table = README[README.index("## Command line") : README.index("## Gateway")]
     documented = set(re.findall(r"`([a-z]+)[ `]", table)) - {"json"}
@@ -34,9 +37,15 @@ def test_make_targets_exist(target: str) -> None:
 
 
 def test_files_that_the_readme_names_exist() -> None:
-    named = set(re.findall(r"`((?:omni|gpus|deployments|chat|static|tests|templates)/[\w./]*)`", README))
+    named = set(
+        re.findall(r"`((?:omni|gpus|deployments|chat|static|tests|templates)/[\w./]*)`", README)
+    )
     # What a run of the tests writes is not there before.
-    missing = {name for name in named if not name.startswith("tests/artifacts/") and not (ROOT / name).exists()}
+    missing = {
+        name
+        for name in named
+        if not name.startswith("tests/artifacts/") and not (ROOT / name).exists()
+    }
     assert named and not missing
 
 

@@ -8,7 +8,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 APPS = ("omni", "gpus", "deployments", "chat")
-SOURCES = sorted(p for app in APPS for p in (ROOT / app).rglob("*.py") if "migrations" not in p.parts)
+SOURCES = sorted(
+    p for app in APPS for p in (ROOT / app).rglob("*.py") if "migrations" not in p.parts
+)
 ROOMS = sorted(
     folder
     for folder in (ROOT / "deployments").rglob("*")

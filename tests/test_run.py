@@ -133,7 +133,10 @@ def test_a_file_that_cannot_be_read_is_not_run_again(counts: Path) -> None:
 
 
 def test_more_failures_than_bad_luck_are_not_run_again(counts: Path) -> None:
-    many = f"@pytest.mark.parametrize('n', range({run.MOST + 1}))\ndef test_many(n):\n    assert n < 0\n"
+    many = (
+        f"@pytest.mark.parametrize('n', range({run.MOST + 1}))\ndef test_many(n):\n    assert n"
+        " < 0\n"
+    )
     done = run_suite(SUITE + many, counts)
 
     assert done.returncode == pytest.ExitCode.TESTS_FAILED

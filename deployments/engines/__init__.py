@@ -22,12 +22,17 @@ FLAVOUR_NAMES = (*FLAVOURS, EXTERNAL)
 def get_flavour(name: str) -> EngineFlavour:
     """Raises OmniError (unknown_engine)."""
     if name not in FLAVOURS:
-        raise OmniError("unknown_engine", f"Omni cannot run {name!r} engines.", f"It can: {', '.join(FLAVOURS)}.")
+        raise OmniError(
+            "unknown_engine",
+            f"Omni cannot run {name!r} engines.",
+            f"It can: {', '.join(FLAVOURS)}.",
+        )
     return FLAVOURS[name]
 
 
 def reads_gguf(name: str) -> bool:
-    """Whether engines of this flavour load GGUF files; those of others that Omni starts load folders."""
+    """Whether engines of this flavour load GGUF files; those of others that Omni starts load
+    folders."""
     return name in FLAVOURS and FLAVOURS[name].reads_gguf
 
 

@@ -8,7 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from deployments.formats.kinds import DEPLOYABLE, DRAFTING, USES, WITHOUT_TEXT, Kind, article
-from deployments.planning.plan import DeviceFacts, EngineFacts, Member, PlanRequest, Reason, Severity
+from deployments.planning.plan import (
+    DeviceFacts,
+    EngineFacts,
+    Member,
+    PlanRequest,
+    Reason,
+    Severity,
+)
 
 
 @dataclass(frozen=True)
@@ -23,7 +30,8 @@ class ListedDevice:
 
 @dataclass(frozen=True)
 class DraftSpec:
-    """How drafts are made: a type of the engine's, and the model it needs, if any, with its devices."""
+    """How drafts are made: a type of the engine's, and the model it needs, if any, with its
+    devices."""
 
     type: str
     model_path: str = ""
@@ -35,8 +43,8 @@ class DraftSpec:
 class ServerSpec:
     """One server process to make a command for. `settings` may leave keys out; defaults apply.
 
-    `split_mode` is one of the engine's own words, empty where nothing is split; `slots_folder` is where slots
-    are saved to, empty for nowhere.
+    `split_mode` is one of the engine's own words, empty where nothing is split; `slots_folder` is
+    where slots are saved to, empty for nowhere.
     """
 
     engine: EngineFacts
@@ -60,9 +68,11 @@ class ServerSpec:
 
 @dataclass(frozen=True)
 class Command:
-    """`argv`, `env` and `files` hold placeholders of planning.plan; `needs_devices` must serve before it starts.
+    """`argv`, `env` and `files` hold placeholders of planning.plan; `needs_devices` must serve
+    before it starts.
 
-    `files` are data, written as YAML into a folder of the instance's own, in which the process then starts.
+    `files` are data, written as YAML into a folder of the instance's own, in which the process then
+    starts.
     """
 
     argv: tuple[str, ...]
@@ -75,7 +85,8 @@ class EngineFlavour(ABC):
     """One kind of inference server. Pure: it reads text and makes commands, it starts nothing."""
 
     flavour: ClassVar[str]
-    # What the program is called with to hear its build, its flags and its devices; () where it has no such call.
+    # What the program is called with to hear its build, its flags and its devices; () where it has
+    # no such call.
     version_args: ClassVar[tuple[str, ...]] = ("--version",)
     help_args: ClassVar[tuple[str, ...]] = ("--help",)
     devices_args: ClassVar[tuple[str, ...]] = ("--list-devices",)
@@ -87,13 +98,15 @@ class EngineFlavour(ABC):
     rearranges: ClassVar[bool] = False
     # The number formats that only ik_llama.cpp has.
     reads_ik_formats: ClassVar[bool] = False
-    # What only the thread that computes answers, by GET and at once while it has nothing to do; "" where none is known.
+    # What only the thread that computes answers, by GET and at once while it has nothing to do; ""
+    # where none is known.
     pulse_path: ClassVar[str] = ""
     # A request gets at most the context that the model was trained for, whatever is asked for.
     caps_context: ClassVar[bool] = True
     # What it takes before it says anything; Python programs import for many seconds.
     slow_start_s: ClassVar[float] = 0.0
-    # What it takes to get ready besides reading its file: kernels are compiled, graphs are recorded.
+    # What it takes to get ready besides reading its file: kernels are compiled, graphs are
+    # recorded.
     slow_load_s: ClassVar[float] = 0.0
 
     def program(self, path: str) -> tuple[str, ...]:
@@ -107,7 +120,9 @@ class EngineFlavour(ABC):
     def reasons(self, request: PlanRequest) -> tuple[Reason, ...]:
         """What has to be said of this request because of the engine; an error is a refusal."""
         members = request.members.values()
-        folders = tuple(_folder(member, self.flavour) for member in members if member.shape.is_folder)
+        folders = tuple(
+            _folder(member, self.flavour) for member in members if member.shape.is_folder
+        )
         return (*folders, *kind_reasons(request), *self._unreadable(request))
 
     def _unreadable(self, request: PlanRequest) -> Iterator[Reason]:
@@ -127,12 +142,14 @@ class EngineFlavour(ABC):
         return request
 
     def answers(self, reason: Reason) -> bool:
-        """Whether a strategy's reason holds for this engine; strategies were written with llama.cpp in mind."""
+        """Whether a strategy's reason holds for this engine; strategies were written with llama.cpp
+        in mind."""
         return True
 
     @abstractmethod
     def command(self, spec: ServerSpec) -> Command:
-        """Raises OmniError when the binary lacks a flag that is needed, or an argument is not allowed."""
+        """Raises OmniError when the binary lacks a flag that is needed, or an argument is not
+        allowed."""
 
     @abstractmethod
     def parse_version(self, text: str) -> str:
@@ -164,19 +181,37 @@ def kind_reasons(request: PlanRequest) -> Iterator[Reason]:
         may_play = kind in DRAFTING if role == "draft" else kind in DEPLOYABLE
         if not may_play:
             text = f"{member.name} is {article(kind)} and cannot be the {role}."
-            yield Reason("wrong_kind", Severity.ERROR, text, USES[Kind(kind)] or "Choose another model.")
+            yield Reason(
+                "wrong_kind", Severity.ERROR, text, USES[Kind(kind)] or "Choose another model."
+            )
         elif kind in WITHOUT_TEXT and request.strategy not in WITHOUT_TEXT_STRATEGIES:
-            text = f"{member.name} is {article(kind)}: it gives no text that could be drafted or handed over."
+            text = (
+                f"{member.name} is {article(kind)}: it gives no text that could be drafted or"
+                " handed over."
+            )
             yield Reason("wrong_kind", Severity.ERROR, text, "Deploy it as independent.")
 
 
 def _unknown_arch(member: Member, request: PlanRequest) -> Reason:
     engine = request.engine
     build = f" ({engine.build})" if engine.build else ""
-    text = f"{member.name} has the architecture {member.facts.arch}, which {engine.name}{build} does not know."
-    return Reason("unknown_arch", Severity.ERROR, text, "Use a newer build of the engine, or another engine.")
+    text = (
+        f"{member.name} has the architecture {member.facts.arch}, which {engine.name}{build} does"
+        " not know."
+    )
+    return Reason(
+        "unknown_arch", Severity.ERROR, text, "Use a newer build of the engine, or another engine."
+    )
 
 
 def _ik_formats(member: Member, flavour: str) -> Reason:
-    text = f"{member.name} has number formats that only ik_llama.cpp reads; {flavour} refuses the file."
-    return Reason("format_for_other_engine", Severity.ERROR, text, "Choose an ik_llama.cpp engine, or another file.")
+    text = (
+        f"{member.name} has number formats that only ik_llama.cpp reads; {flavour} refuses the"
+        " file."
+    )
+    return Reason(
+        "format_for_other_engine",
+        Severity.ERROR,
+        text,
+        "Choose an ik_llama.cpp engine, or another file.",
+    )

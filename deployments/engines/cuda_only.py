@@ -1,4 +1,5 @@
-"""What engines that compute with PyTorch have in common: CUDA cards alone, whole models, folders of safetensors."""
+"""What engines that compute with PyTorch have in common: CUDA cards alone, whole models, folders of
+safetensors."""
 
 from __future__ import annotations
 
@@ -10,9 +11,16 @@ from deployments.planning.plan import DeviceFacts, PlanRequest, Reason, Severity
 from deployments.planning.settings import ALL, AUTO
 
 # Told by strategies of llama.cpp's own limits.
-LLAMA_CPP_ONLY = frozenset({
-    "arch_refused", "kv_heads_lost", "kv_heads_uneven", "even_split_wastes", "needs_flash_attention", "partial_offload",
-})  # fmt: skip
+LLAMA_CPP_ONLY = frozenset(
+    {
+        "arch_refused",
+        "kv_heads_lost",
+        "kv_heads_uneven",
+        "even_split_wastes",
+        "needs_flash_attention",
+        "partial_offload",
+    }
+)
 
 
 class CudaOnly(EngineFlavour):
@@ -34,7 +42,13 @@ class CudaOnly(EngineFlavour):
         if request.strategy not in self.strategies:
             able = ", ".join(sorted(self.strategies))
             text = f"{self.title} cannot do {request.strategy}; it can do {able}."
-            return (_error("strategy_not_for_engine", text, "Choose another strategy, or a llama.cpp engine."),)
+            return (
+                _error(
+                    "strategy_not_for_engine",
+                    text,
+                    "Choose another strategy, or a llama.cpp engine.",
+                ),
+            )
         reasons = list(kind_reasons(request))
         for member in request.members.values():
             if not member.shape.is_folder:
@@ -48,9 +62,15 @@ class CudaOnly(EngineFlavour):
                 reasons.append(self._wrong_device(kind, others))
         if request.settings.get("gpu_layers", AUTO) not in (AUTO, ALL):
             text = f"{self.title} puts every layer on the cards."
-            reasons.append(_error("partial_offload", text, "Leave gpu_layers at all.", gpu_layers=ALL))
+            reasons.append(
+                _error("partial_offload", text, "Leave gpu_layers at all.", gpu_layers=ALL)
+            )
         text = f"Weights are those of the files, working memory is an estimate. {self.allots}"
-        return (*reasons, *self.more_reasons(request), Reason("bytes_of_folder", Severity.INFO, text))
+        return (
+            *reasons,
+            *self.more_reasons(request),
+            Reason("bytes_of_folder", Severity.INFO, text),
+        )
 
     def unreadable(self, quant: str) -> str:
         """What to do with weights in a format it does not read; '' for one it reads."""
@@ -61,7 +81,10 @@ class CudaOnly(EngineFlavour):
 
     def _wrong_device(self, kind: str, others: list[str]) -> Reason:
         if kind == "cpu":
-            text = f"This build of {self.title} computes on the CPU alone; {', '.join(others)} {_are(others)} not that."
+            text = (
+                f"This build of {self.title} computes on the CPU alone; {', '.join(others)}"
+                f" {_are(others)} not that."
+            )
             return _error("needs_cpu", text, "Choose the CPU, or another engine.")
         text = f"{self.title} computes on CUDA cards; {', '.join(others)} {_are(others)} not."
         return _error("needs_cuda", text, "Choose CUDA cards only, or a llama.cpp engine.")

@@ -1,4 +1,5 @@
-"""An OpenAI-compatible server that somebody else runs: which addresses are taken, and what its answers mean."""
+"""An OpenAI-compatible server that somebody else runs: which addresses are taken, and what its
+answers mean."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ READY_PATHS = ("/health", "/v1/models")
 NO_SUCH_CALL = frozenset({404, 405, 501})
 # How llama-server signs its list of models.
 LLAMA_CPP = "llamacpp"
-# What Omni's own chat asks of llama-server and no other server knows; strict ones refuse a request for it.
+# What Omni's own chat asks of llama-server and no other server knows; strict ones refuse a request
+# for it.
 LLAMA_CPP_EXTRAS = frozenset({"timings_per_token", "return_progress"})
 
 
@@ -48,7 +50,12 @@ def checked_address(text: str, allowed_hosts: Collection[str] = ()) -> str:
     This machine only, unless the host is among those that were allowed by name or number.
     Raises OmniError (bad_address, address_not_allowed).
     """
-    if len(text) > LONGEST_ADDRESS or not text.isascii() or not text.isprintable() or set(text) & set(" \\\"'<>"):
+    if (
+        len(text) > LONGEST_ADDRESS
+        or not text.isascii()
+        or not text.isprintable()
+        or set(text) & set(" \\\"'<>")
+    ):
         raise _bad("it is not a plain web address")
     try:
         parts = urlsplit(text)
@@ -78,26 +85,43 @@ def _check_host(host: str, allowed: Collection[str]) -> None:
         address = None
     if address and (address.is_link_local or address.is_multicast or address.is_unspecified):
         # Among the link-local ones are those at which clouds hand out a machine's credentials.
-        raise OmniError("address_not_allowed", f"{host} is no address of a server.", "Name the server's own address.")
+        raise OmniError(
+            "address_not_allowed",
+            f"{host} is no address of a server.",
+            "Name the server's own address.",
+        )
     is_here = host == "localhost" or bool(address and address.is_loopback)
     if not is_here and host not in allowed:
         text = f"{host} is another machine, and it is not among the hosts that were allowed."
-        raise OmniError("address_not_allowed", text, "Allow the host in the settings, or use 127.0.0.1.")
+        raise OmniError(
+            "address_not_allowed", text, "Allow the host in the settings, or use 127.0.0.1."
+        )
 
 
 def _bad(what: str) -> OmniError:
-    return OmniError("bad_address", f"The address cannot be used: {what}.", "Write it as http://127.0.0.1:8080.")
+    return OmniError(
+        "bad_address", f"The address cannot be used: {what}.", "Write it as http://127.0.0.1:8080."
+    )
 
 
 def parse_models(body: str | bytes) -> tuple[str, ...]:
-    """The names in the answer to GET /v1/models, in its order. Raises OmniError (not_openai_compatible)."""
+    """The names in the answer to GET /v1/models, in its order.
+
+    Raises OmniError (not_openai_compatible).
+    """
     fix = "Is it an OpenAI-compatible server?"
     try:
         rows = json.loads(body)["data"]
         names = [row["id"] for row in rows]
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise OmniError("not_openai_compatible", "It answers with no list of models.", fix) from None
-    good = [name for name in names if isinstance(name, str) and name.isprintable() and 0 < len(name) <= LONGEST_NAME]
+        raise OmniError(
+            "not_openai_compatible", "It answers with no list of models.", fix
+        ) from None
+    good = [
+        name
+        for name in names
+        if isinstance(name, str) and name.isprintable() and 0 < len(name) <= LONGEST_NAME
+    ]
     if not good:
         raise OmniError("not_openai_compatible", "Its list of models is empty.", fix)
     return tuple(dict.fromkeys(good))[:MOST_MODELS]
@@ -128,11 +152,19 @@ def is_ready(path: str, status: int) -> bool | None:
 def no_answer(path: str, status: int) -> OmniError:
     """What it means that a server did not answer one of READY_PATHS with 200."""
     if status in (401, 403):
-        return OmniError("key_refused", f"It refuses the key it was given (status {status}).", "Give it another key.")
+        return OmniError(
+            "key_refused",
+            f"It refuses the key it was given (status {status}).",
+            "Give it another key.",
+        )
     if 300 <= status < 400:
         text = f"It sends {path} elsewhere (status {status}), and Omni follows nobody."
         return OmniError("server_redirects", text, "Give the address it really answers at.")
     if status in NO_SUCH_CALL:
         text = f"It has no {path} (status {status})."
         return OmniError("not_openai_compatible", text, "Is it an OpenAI-compatible server?")
-    return OmniError("server_not_ready", f"It answers {path} with status {status}.", "It is asked again by itself.")
+    return OmniError(
+        "server_not_ready",
+        f"It answers {path} with status {status}.",
+        "It is asked again by itself.",
+    )

@@ -1,8 +1,10 @@
-"""Which engine flags a user may add to a deployment, with what values, and what each changes in a plan.
+"""Which engine flags a user may add to a deployment, with what values, and what each changes in a
+plan.
 
-A list of what is allowed, not of what is forbidden: engines grow flags that read files, open sockets or
-run programs, and a new one must not be open to everybody by default. What changes memory or speed is planned
-with; a flag that names no setting of the planner changes neither (benchmarks/memory_accuracy.py asks the engine).
+A list of what is allowed, not of what is forbidden: engines grow flags that read files, open
+sockets or run programs, and a new one must not be open to everybody by default. What changes memory
+or speed is planned with; a flag that names no setting of the planner changes neither
+(benchmarks/memory_accuracy.py asks the engine).
 """
 
 from __future__ import annotations
@@ -24,14 +26,18 @@ WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 
 @dataclass(frozen=True)
 class Flag:
-    """An allowed flag. `kind`: none, int, float, word, words (one of `words`), numbers (comma-separated)."""
+    """An allowed flag.
+
+    `kind`: none, int, float, word, words (one of `words`), numbers (comma-separated).
+    """
 
     name: str
     kind: str = "none"
     low: float = float("-inf")
     high: float = float("inf")
     words: tuple[str, ...] = ()
-    # The planner's setting (MemorySettings) that it stands for, and what it sets where it takes no value.
+    # The planner's setting (MemorySettings) that it stands for, and what it sets where it takes no
+    # value.
     plans: str = ""
     switches_to: bool = True
 
@@ -47,8 +53,13 @@ class Flag:
             number = _number(value, whole=self.kind == "int")
             if number is None or not self.low <= number <= self.high:
                 what = "a whole number" if self.kind == "int" else "a number"
-                raise _bad(self.name, f"{value!r} is not {what} from {written(self.low)} to {written(self.high)}")
-        elif self.kind == "numbers" and not all(_number(part) is not None for part in value.split(",")):
+                raise _bad(
+                    self.name,
+                    f"{value!r} is not {what} from {written(self.low)} to {written(self.high)}",
+                )
+        elif self.kind == "numbers" and not all(
+            _number(part) is not None for part in value.split(",")
+        ):
             raise _bad(self.name, f"{value!r} is not a list of numbers such as 3,1")
         elif self.kind == "words" and value not in self.words:
             raise _bad(self.name, f"{value!r} is not one of {', '.join(self.words)}")
@@ -62,7 +73,9 @@ def _number(text: str, whole: bool = False) -> float | None:
 
 
 def _bad(name: str, what: str) -> OmniError:
-    return OmniError("bad_extra_arg", f"extra_args: {name}: {what}.", "Correct the value or leave the flag out.")
+    return OmniError(
+        "bad_extra_arg", f"extra_args: {name}: {what}.", "Correct the value or leave the flag out."
+    )
 
 
 def _int(name: str, low: float, high: float, plans: str = "") -> Flag:
@@ -108,18 +121,27 @@ _ALLOWED = (
     _float("--rope-freq-base", 0, 1e12),
     _float("--rope-freq-scale", 0, 1024),
     _int("--yarn-orig-ctx", 0, 16_777_216),
-    *(_float(f"--yarn-{part}", -1, 1024) for part in ("ext-factor", "attn-factor", "beta-slow", "beta-fast")),
+    *(
+        _float(f"--yarn-{part}", -1, 1024)
+        for part in ("ext-factor", "attn-factor", "beta-slow", "beta-fast")
+    ),
     # default sampling
     _int("--seed", -1, 2**32 - 1),
     _int("--predict", -1, 16_777_216),
     _float("--temp", 0, 10),
     _int("--top-k", 0, 1_000_000),
-    *(_float(name, 0, 1) for name in ("--top-p", "--min-p", "--typical", "--xtc-probability", "--xtc-threshold")),
+    *(
+        _float(name, 0, 1)
+        for name in ("--top-p", "--min-p", "--typical", "--xtc-probability", "--xtc-threshold")
+    ),
     *(_float(f"--{name}-penalty", -10, 10) for name in ("repeat", "presence", "frequency")),
     _int("--repeat-last-n", -1, 16_777_216),
     Flag("--ignore-eos"),
     # the chat format
-    *map(Flag, ("--jinja", "--no-jinja", "--special", "--prefill-assistant", "--no-prefill-assistant")),
+    *map(
+        Flag,
+        ("--jinja", "--no-jinja", "--special", "--prefill-assistant", "--no-prefill-assistant"),
+    ),
     Flag("--chat-template", "word"),
     Flag("--reasoning", "words", words=("on", "off", "auto")),
     Flag("--reasoning-format", "words", words=("auto", "none", "deepseek", "deepseek-legacy")),
@@ -136,47 +158,141 @@ ALLOWED: Mapping[str, Flag] = {flag.name: flag for flag in _ALLOWED}
 PLACED_BY_FLAGS = {"tensor_split": "tensor_split", "n_cpu_moe": "n_cpu_moe", "cpu_moe": "n_cpu_moe"}
 # A flag's other spelling → the one used here.
 SHORT = {
-    "-b": "--batch-size", "-c": "--ctx-size", "-cmoe": "--cpu-moe", "-cram": "--cache-ram",
-    "-ctk": "--cache-type-k", "-ctv": "--cache-type-v", "-dev": "--device", "-fa": "--flash-attn",
-    "-fit": "--fit", "-kvu": "--kv-unified", "-lm": "--load-mode", "-m": "--model", "-md": "--model-draft",
-    "-n": "--predict", "-ncmoe": "--n-cpu-moe", "-ngl": "--n-gpu-layers", "-nkvo": "--no-kv-offload",
-    "-np": "--parallel", "-s": "--seed", "-sm": "--split-mode", "-t": "--threads", "-tb": "--threads-batch",
-    "-to": "--timeout", "-ts": "--tensor-split", "-ub": "--ubatch-size", "-lv": "--log-verbosity",
-    "--gpu-layers": "--n-gpu-layers", "--temperature": "--temp", "--n-predict": "--predict",
-    "--embedding": "--embeddings", "--rerank": "--reranking", "-hf": "--hf-repo", "-mu": "--model-url",
-    "-a": "--alias", "-mm": "--mmproj", "-mmu": "--mmproj-url", "-jf": "--json-schema-file",
-    "--verbosity": "--log-verbosity", "--typical-p": "--typical",
-}  # fmt: skip
+    "-b": "--batch-size",
+    "-c": "--ctx-size",
+    "-cmoe": "--cpu-moe",
+    "-cram": "--cache-ram",
+    "-ctk": "--cache-type-k",
+    "-ctv": "--cache-type-v",
+    "-dev": "--device",
+    "-fa": "--flash-attn",
+    "-fit": "--fit",
+    "-kvu": "--kv-unified",
+    "-lm": "--load-mode",
+    "-m": "--model",
+    "-md": "--model-draft",
+    "-n": "--predict",
+    "-ncmoe": "--n-cpu-moe",
+    "-ngl": "--n-gpu-layers",
+    "-nkvo": "--no-kv-offload",
+    "-np": "--parallel",
+    "-s": "--seed",
+    "-sm": "--split-mode",
+    "-t": "--threads",
+    "-tb": "--threads-batch",
+    "-to": "--timeout",
+    "-ts": "--tensor-split",
+    "-ub": "--ubatch-size",
+    "-lv": "--log-verbosity",
+    "--gpu-layers": "--n-gpu-layers",
+    "--temperature": "--temp",
+    "--n-predict": "--predict",
+    "--embedding": "--embeddings",
+    "--rerank": "--reranking",
+    "-hf": "--hf-repo",
+    "-mu": "--model-url",
+    "-a": "--alias",
+    "-mm": "--mmproj",
+    "-mmu": "--mmproj-url",
+    "-jf": "--json-schema-file",
+    "--verbosity": "--log-verbosity",
+    "--typical-p": "--typical",
+}
 # Flags that Omni sets itself → the setting that governs them.
 MANAGED = {
-    "--model": "models", "--alias": "name", "--device": "devices", "--ctx-size": "context",
-    "--parallel": "parallel", "--n-gpu-layers": "gpu_layers", "--flash-attn": "flash_attention",
-    "--cache-type-k": "kv_cache_k", "--cache-type-v": "kv_cache_v", "--kv-unified": "kv_unified",
-    "--cache-ram": "cache_ram_mib", "--load-mode": "load_mode", "--batch-size": "batch",
-    "--ubatch-size": "ubatch", "--threads": "threads", "--split-mode": "strategy", "--spec-type": "strategy",
-    "--model-draft": "strategy", "--embeddings": "model: its file says what it answers with",
-    "--reranking": "model: its file says what it answers with", "--fit": "", "--metrics": "", "--log-verbosity": "",
-}  # fmt: skip
+    "--model": "models",
+    "--alias": "name",
+    "--device": "devices",
+    "--ctx-size": "context",
+    "--parallel": "parallel",
+    "--n-gpu-layers": "gpu_layers",
+    "--flash-attn": "flash_attention",
+    "--cache-type-k": "kv_cache_k",
+    "--cache-type-v": "kv_cache_v",
+    "--kv-unified": "kv_unified",
+    "--cache-ram": "cache_ram_mib",
+    "--load-mode": "load_mode",
+    "--batch-size": "batch",
+    "--ubatch-size": "ubatch",
+    "--threads": "threads",
+    "--split-mode": "strategy",
+    "--spec-type": "strategy",
+    "--model-draft": "strategy",
+    "--embeddings": "model: its file says what it answers with",
+    "--reranking": "model: its file says what it answers with",
+    "--fit": "",
+    "--metrics": "",
+    "--log-verbosity": "",
+}
 FILES, SOCKETS, CODE = "reads or writes files", "opens or changes network sockets", "can run code"
 DANGEROUS = {
     **dict.fromkeys(
-        ("--path", "--media-path", "--slot-save-path", "--log-file", "--log-prompts-dir", "--api-key-file",
-         "--ssl-key-file", "--ssl-cert-file", "--lora", "--lora-scaled", "--control-vector", "--mmproj",
-         "--control-vector-scaled", "--chat-template-file", "--grammar-file", "--json-schema-file",
-         "--ui-config-file", "--models-dir", "--models-preset", "--lookup-cache-static",
-         "--lookup-cache-dynamic", "--log-jsonl"), FILES),
+        (
+            "--path",
+            "--media-path",
+            "--slot-save-path",
+            "--log-file",
+            "--log-prompts-dir",
+            "--api-key-file",
+            "--ssl-key-file",
+            "--ssl-cert-file",
+            "--lora",
+            "--lora-scaled",
+            "--control-vector",
+            "--mmproj",
+            "--control-vector-scaled",
+            "--chat-template-file",
+            "--grammar-file",
+            "--json-schema-file",
+            "--ui-config-file",
+            "--models-dir",
+            "--models-preset",
+            "--lookup-cache-static",
+            "--lookup-cache-dynamic",
+            "--log-jsonl",
+        ),
+        FILES,
+    ),
     **dict.fromkeys(
-        ("--host", "--port", "--rpc", "--reuse-port", "--api-prefix", "--cors-origins", "--cors-methods",
-         "--cors-headers", "--model-url", "--mmproj-url", "--hf-repo", "--hf-file", "--hf-token",
-         "--docker-repo", "--api-key", "--server-base"), SOCKETS),
+        (
+            "--host",
+            "--port",
+            "--rpc",
+            "--reuse-port",
+            "--api-prefix",
+            "--cors-origins",
+            "--cors-methods",
+            "--cors-headers",
+            "--model-url",
+            "--mmproj-url",
+            "--hf-repo",
+            "--hf-file",
+            "--hf-token",
+            "--docker-repo",
+            "--api-key",
+            "--server-base",
+        ),
+        SOCKETS,
+    ),
     **dict.fromkeys(
-        ("--tools", "--tools-runtime", "--agent", "--mcp-servers-config", "--mcp-servers-json",
-         "--ui-mcp-proxy", "--override-kv"), CODE),
-}  # fmt: skip
+        (
+            "--tools",
+            "--tools-runtime",
+            "--agent",
+            "--mcp-servers-config",
+            "--mcp-servers-json",
+            "--ui-mcp-proxy",
+            "--override-kv",
+        ),
+        CODE,
+    ),
+}
 
 
 def allowed_args(raw: Sequence[str]) -> tuple[str, ...]:
-    """The arguments, one word each, checked. Takes `--flag value`, `--flag=value` and separate items.
+    """The arguments, one word each, checked.
+
+    Takes `--flag value`, `--flag=value` and separate items.
 
     Raises OmniError (bad_extra_arg) that names the flag and why it is refused.
     """
@@ -195,7 +311,11 @@ def allowed_args(raw: Sequence[str]) -> tuple[str, ...]:
 
 def _words(item: str) -> list[str]:
     if not isinstance(item, str) or not item.isprintable():
-        raise OmniError("bad_extra_arg", f"extra_args: {item!r} is not a line of text.", "Write it as --flag value.")
+        raise OmniError(
+            "bad_extra_arg",
+            f"extra_args: {item!r} is not a line of text.",
+            "Write it as --flag value.",
+        )
     name, equals, value = item.partition("=")
     return [name, value] if equals and name.startswith("--") else item.split()
 
@@ -206,20 +326,31 @@ def _allowed_flag(word: str) -> Flag:
         return ALLOWED[name]
     positive = name.replace("--no-", "--", 1)
     if (reason := DANGEROUS.get(name) or DANGEROUS.get(positive)) is not None:
-        raise OmniError("refused_extra_arg", f"extra_args: {word} is refused: it {reason}.", "Leave it out.")
+        raise OmniError(
+            "refused_extra_arg", f"extra_args: {word} is refused: it {reason}.", "Leave it out."
+        )
     if (key := MANAGED.get(name) or MANAGED.get(positive)) is not None:
         fix = f"Use the deployment's {key}." if key else "It needs no change."
         raise OmniError("refused_extra_arg", f"extra_args: Omni sets {word} itself.", fix)
     if not word.startswith("-"):
-        raise OmniError("bad_extra_arg", f"extra_args: {word!r} belongs to no flag.", "Write it as --flag value.")
+        raise OmniError(
+            "bad_extra_arg",
+            f"extra_args: {word!r} belongs to no flag.",
+            "Write it as --flag value.",
+        )
     near = difflib.get_close_matches(name, ALLOWED, n=1)
     fix = f"Did you mean {near[0]}?" if near else "The allowed flags are listed beside the field."
     raise OmniError("refused_extra_arg", f"extra_args: {word} is not among the allowed flags.", fix)
 
 
-def planned_with(settings: MemorySettings, raw: Sequence[str], *, is_draft: bool = False) -> MemorySettings:
-    """The settings as these arguments change them. The engine takes the experts of both --n-cpu-moe; of the rest
-    the last one counts. A draft model has placements of its own. Raises OmniError as allowed_args does."""
+def planned_with(
+    settings: MemorySettings, raw: Sequence[str], *, is_draft: bool = False
+) -> MemorySettings:
+    """The settings as these arguments change them.
+
+    The engine takes the experts of both --n-cpu-moe; of the rest the last one counts. A draft model
+    has placements of its own. Raises OmniError as allowed_args does.
+    """
     changes: dict[str, Any] = {}
     for flag, value in _planned(raw):
         if is_draft and flag.plans in PLACED_BY_FLAGS:
@@ -234,7 +365,8 @@ def planned_with(settings: MemorySettings, raw: Sequence[str], *, is_draft: bool
 
 
 def placed_by(raw: Sequence[str]) -> frozenset[str]:
-    """The settings of placement that these arguments decide, which the planner then leaves alone."""
+    """The settings of placement that these arguments decide, which the planner then leaves
+    alone."""
     names = {flag.plans for flag, _ in _planned(raw)}
     return frozenset(PLACED_BY_FLAGS[name] for name in names & set(PLACED_BY_FLAGS))
 
@@ -249,7 +381,8 @@ def _planned(raw: Sequence[str]) -> Iterator[tuple[Flag, str]]:
 
 
 def require_flags(argv: Sequence[str], known: Set[str], engine: str) -> None:
-    """Raises OmniError (unknown_flag) for the first word that is a flag the engine's help does not list."""
+    """Raises OmniError (unknown_flag) for the first word that is a flag the engine's help does not
+    list."""
     for word in argv:
         if re.match(r"--?[A-Za-z]", word) and word not in known:
             raise no_such_flag(word, known, engine)

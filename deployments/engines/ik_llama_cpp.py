@@ -1,7 +1,7 @@
 """ik_llama.cpp's llama-server: a fork of llama.cpp with a command line and split modes of its own.
 
-Read in its source at commit 8337e4cd, common/common.cpp and examples/server/server.cpp, and run as a build of that
-commit for the CPU; graph split needs CUDA cards and has not run.
+Read in its source at commit 8337e4cd, common/common.cpp and examples/server/server.cpp, and run as
+a build of that commit for the CPU; graph split needs CUDA cards and has not run.
 """
 
 from __future__ import annotations
@@ -29,13 +29,22 @@ REFUSED = {
         "ik_llama.cpp has no -sm tensor; its own tensor parallelism is the strategy graph split.",
         "Choose graph split, or llama.cpp.",
     ),
-    # handle_slots_save posts its task before it waits for the result; seen with 7 and with 250 tokens.
+    # handle_slots_save posts its task before it waits for the result; seen with 7 and with 250
+    # tokens.
     "prefill_decode": (
-        "ik_llama.cpp loses its answer to a quick save of the KV cache, so a prompt cannot be handed over.",
+        (
+            "ik_llama.cpp loses its answer to a quick save of the KV cache, so a prompt cannot be"
+            " handed over."
+        ),
         "Choose llama.cpp.",
     ),
 }
-LOAD_MODES = {"none": ["--no-mmap"], "mmap": [], "mlock": ["--no-mmap", "--mlock"], "mmap+mlock": ["--mlock"]}
+LOAD_MODES = {
+    "none": ["--no-mmap"],
+    "mmap": [],
+    "mlock": ["--no-mmap", "--mlock"],
+    "mmap+mlock": ["--mlock"],
+}
 
 
 class IkLlamaCpp(LlamaCpp):
@@ -52,8 +61,15 @@ class IkLlamaCpp(LlamaCpp):
     def command(self, spec: ServerSpec) -> Command:
         for device in (*spec.devices, *(spec.draft.devices if spec.draft else ())):
             if device.kind == "rpc":
-                text = f"ik_llama.cpp's RPC is not that of llama.cpp, whose server stands behind {device.name}."
-                raise OmniError("device_not_for_engine", text, "Use a llama.cpp engine for it, or another device.")
+                text = (
+                    "ik_llama.cpp's RPC is not that of llama.cpp, whose server stands behind"
+                    f" {device.name}."
+                )
+                raise OmniError(
+                    "device_not_for_engine",
+                    text,
+                    "Use a llama.cpp engine for it, or another device.",
+                )
         return super().command(spec)
 
     def reasons(self, request: PlanRequest) -> tuple[Reason, ...]:
@@ -68,14 +84,18 @@ class IkLlamaCpp(LlamaCpp):
         found = super().parse_flags(text)
         return found | UNLISTED if found else found
 
-    # --- the parts of the command line ----------------------------------------------------------------
+    # --- the parts of the command line ------------------------------------------------------------
     def server_flags(self, spec: ServerSpec) -> list[str]:
         """It tells its memory without being asked to; its --fit is off unless it is given."""
         return [*listening(spec), "--metrics", "--webui", "none"]
 
     def placement(self, spec: ServerSpec) -> tuple[list[str], dict[str, str], tuple[str, ...]]:
         flags, env, needed = super().placement(spec)
-        return _placeable(spec, ["-dev" if word == "--device" else word for word in flags]), env, needed
+        return (
+            _placeable(spec, ["-dev" if word == "--device" else word for word in flags]),
+            env,
+            needed,
+        )
 
     def setting_flags(self, spec: ServerSpec, *, offloads: bool) -> list[str]:
         return _placeable(spec, super().setting_flags(spec, offloads=offloads))
@@ -93,7 +113,11 @@ class IkLlamaCpp(LlamaCpp):
 
     def load_flags(self, spec: ServerSpec, mode: str) -> list[str]:
         if mode == "dio":
-            raise OmniError("bad_setting", "ik_llama.cpp cannot load by direct I/O.", "Choose another load_mode.")
+            raise OmniError(
+                "bad_setting",
+                "ik_llama.cpp cannot load by direct I/O.",
+                "Choose another load_mode.",
+            )
         return LOAD_MODES.get(mode, [])
 
     def draft_flags(self, spec: ServerSpec) -> list[str]:

@@ -22,7 +22,15 @@ FLASH_ATTENTION_SWITCH = "-fa (switch)"
 # The same for builds whose --host takes the path of a Unix socket.
 SOCKET_HOST = "--host (socket)"
 # Their values are paths, names and words of the user.
-VALUED = ("-m", "-md", "--alias", "--slot-save-path", "--api-key-file", "serve", "--served-model-name")
+VALUED = (
+    "-m",
+    "-md",
+    "--alias",
+    "--slot-save-path",
+    "--api-key-file",
+    "serve",
+    "--served-model-name",
+)
 
 
 class LlamaCpp(EngineFlavour):
@@ -67,9 +75,10 @@ class LlamaCpp(EngineFlavour):
             for name, description, total, free in re.findall(pattern, text, re.M)
         )
 
-    # --- the parts of the command line ----------------------------------------------------------------
+    # --- the parts of the command line ------------------------------------------------------------
     def server_flags(self, spec: ServerSpec) -> list[str]:
-        """How it listens and what it tells; verbosity 4 is the lowest that prints memory per device."""
+        """How it listens and what it tells; verbosity 4 is the lowest that prints memory per
+        device."""
         flags = [*listening(spec), "-lv", "4", "--metrics"]
         has = spec.engine.flags
         # These narrow what the server offers; a build without the flag does not offer it either.
@@ -81,7 +90,10 @@ class LlamaCpp(EngineFlavour):
 
     def placement(self, spec: ServerSpec) -> tuple[list[str], dict[str, str], tuple[str, ...]]:
         """Flags, environment and the RPC devices that must serve first."""
-        own, drafting = accelerators(spec.devices), accelerators(spec.draft.devices if spec.draft else ())
+        own, drafting = (
+            accelerators(spec.devices),
+            accelerators(spec.draft.devices if spec.draft else ()),
+        )
         used = tuple(dict.fromkeys((*own, *drafting)))
         flags: list[str] = []
         env: dict[str, str] = {}
@@ -98,8 +110,8 @@ class LlamaCpp(EngineFlavour):
             # As the devices were listed; without it the driver puts the fastest card first.
             env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
         if cards := [device for device in used if device.kind == "cuda" and device.gpu_uuid]:
-            # By UUID: an index changes with the driver's order. Only these cards are visible to the process,
-            # so the engine numbers them from 0, and it takes no memory on the others.
+            # By UUID: an index changes with the driver's order. Only these cards are visible to the
+            # process, so the engine numbers them from 0, and it takes no memory on the others.
             env["CUDA_VISIBLE_DEVICES"] = ",".join(card.gpu_uuid for card in cards)
             names |= {card.name: f"CUDA{index}" for index, card in enumerate(cards)}
         flags += ["--device", ",".join(names[device.name] for device in own) or "none"]
@@ -118,7 +130,12 @@ class LlamaCpp(EngineFlavour):
             *("-np", str(values["parallel"])),
             *("-ngl", "0" if not offloads else EVERY_LAYER if every else str(layers)),
             *self.flash_attention(spec, str(values["flash_attention"])),
-            *("-ctk", self.kv_type(str(values["kv_cache_k"])), "-ctv", self.kv_type(str(values["kv_cache_v"]))),
+            *(
+                "-ctk",
+                self.kv_type(str(values["kv_cache_k"])),
+                "-ctv",
+                self.kv_type(str(values["kv_cache_v"])),
+            ),
             *("-b", str(values["batch"]), "-ub", str(values["ubatch"])),
         ]
         if values["tensor_split"] != AUTO and len(accelerators(spec.devices)) > 1:
@@ -131,8 +148,11 @@ class LlamaCpp(EngineFlavour):
         flags += self.swa_flags() if spec.swa_full else []
         if spec.slots_folder:
             flags += ["--slot-save-path", spec.slots_folder]
-            # An idle slot is about to be saved or has just been restored: the engine must not put it away.
-            flags += ["--no-cache-idle-slots"] if "--no-cache-idle-slots" in spec.engine.flags else []
+            # An idle slot is about to be saved or has just been restored: the engine must not put
+            # it away.
+            flags += (
+                ["--no-cache-idle-slots"] if "--no-cache-idle-slots" in spec.engine.flags else []
+            )
         for key, flag in (("threads", "-t"), ("cache_ram_mib", "-cram")):
             flags += [] if values[key] == AUTO else [flag, str(values[key])]
         return flags + self.load_flags(spec, str(values["load_mode"]))
@@ -147,7 +167,9 @@ class LlamaCpp(EngineFlavour):
         """Raises OmniError (bad_setting) for a format this engine does not have."""
         if value not in self.kv_cache_types:
             text = f"{self.flavour} has no KV cache of the format {value}."
-            raise OmniError("bad_setting", text, f"It has {', '.join(sorted(self.kv_cache_types))}.")
+            raise OmniError(
+                "bad_setting", text, f"It has {', '.join(sorted(self.kv_cache_types))}."
+            )
         return value
 
     def swa_flags(self) -> list[str]:
@@ -162,14 +184,16 @@ class LlamaCpp(EngineFlavour):
         if mode == "dio":
             return [first_known(("-lm", "--direct-io"), has, spec.engine.name)]
         # Their default is to map the file.
-        return {"none": ["--no-mmap"], "mmap": [], "mlock": ["--no-mmap", "--mlock"]}.get(mode, ["--mlock"])
+        return {"none": ["--no-mmap"], "mmap": [], "mlock": ["--no-mmap", "--mlock"]}.get(
+            mode, ["--mlock"]
+        )
 
     def draft_flags(self, spec: ServerSpec) -> list[str]:
         if spec.draft is None:
             return []
         values, has, flags = with_defaults(spec.settings), spec.engine.flags, []
-        # A draft model without a type is loaded and never used, except by builds from before there were types:
-        # to those a draft model is type enough.
+        # A draft model without a type is loaded and never used, except by builds from before there
+        # were types: to those a draft model is type enough.
         if "--spec-type" in has or spec.draft.type != "draft-simple":
             flags += ["--spec-type", spec.draft.type]
         if spec.draft.model_path:
@@ -177,13 +201,16 @@ class LlamaCpp(EngineFlavour):
             flags += ["-md", spec.draft.model_path, "-ngld", layers]
         if spec.draft.type.startswith("draft-"):
             for key in ("max", "min"):
-                flag = first_known((f"--spec-draft-n-{key}", f"--draft-{key}"), has, spec.engine.name)
+                flag = first_known(
+                    (f"--spec-draft-n-{key}", f"--draft-{key}"), has, spec.engine.name
+                )
                 flags += [flag, str(values[f"draft_{key}"])]
         return flags
 
 
 def listening(spec: ServerSpec) -> list[str]:
-    """On a Unix socket, which its folder keeps from others; on a port, which anybody may call, it asks for a key."""
+    """On a Unix socket, which its folder keeps from others; on a port, which anybody may call, it
+    asks for a key."""
     if SOCKET_HOST in spec.engine.flags:
         return ["--host", SOCKET]
     key = ["--api-key-file", spec.api_key_file] if spec.api_key_file else []
@@ -205,7 +232,9 @@ def require_probed(spec: ServerSpec) -> None:
     """Raises OmniError (engine_not_probed)."""
     if not spec.engine.flags:
         text = f"The engine {spec.engine.name} has not said yet which flags it has."
-        raise OmniError("engine_not_probed", text, "Probe the engine first; a scan does it.", retry=True)
+        raise OmniError(
+            "engine_not_probed", text, "Probe the engine first; a scan does it.", retry=True
+        )
 
 
 def accelerators(devices: tuple[DeviceFacts, ...]) -> tuple[DeviceFacts, ...]:
@@ -230,10 +259,16 @@ def _mib(text: str) -> int | None:
 
 
 def _rpc_endpoints(used: tuple[DeviceFacts, ...]) -> Mapping[str, str]:
-    """Name → address, of those that are used alone: a server that another engine holds would let this one wait."""
+    """Name → address, of those that are used alone: a server that another engine holds would let
+    this one wait."""
     endpoints = {device.name: device.endpoint for device in used if device.kind == "rpc"}
     for name, endpoint in endpoints.items():
         if not endpoint:
             text = f"The device {name} has no address."
-            raise OmniError("device_not_served", text, "The agent gives it one; look at the Rig page.", retry=True)
+            raise OmniError(
+                "device_not_served",
+                text,
+                "The agent gives it one; look at the Rig page.",
+                retry=True,
+            )
     return endpoints

@@ -1,8 +1,10 @@
-"""Which architectures an engine binary can draft for with their own layers (MTP), asked of the binary itself.
+"""Which architectures an engine binary can draft for with their own layers (MTP), asked of the
+binary itself.
 
 llama.cpp has one class per architecture, and those that draft so have a graph of their own in it:
-llama_model_<architecture>::graph_mtp (src/models/models.h). Its name stands in the type information of every build,
-stripped ones too. A model without such a graph is loaded all the same and ends the server at the first answer.
+llama_model_<architecture>::graph_mtp (src/models/models.h). Its name stands in the type information
+of every build, stripped ones too. A model without such a graph is loaded all the same and ends the
+server at the first answer.
 """
 
 from __future__ import annotations
@@ -20,13 +22,17 @@ _LARGEST_BYTES = 4 << 30
 
 
 def mtp_flags(program: Path) -> frozenset[str]:
-    """What to keep of a binary: one entry per architecture. Other engines and old builds have no such names."""
+    """What to keep of a binary: one entry per architecture.
+
+    Other engines and old builds have no such names.
+    """
     found = frozenset(_mark(name) for name in _found(program))
     return found | {ASKED, TOLD} if found else frozenset({ASKED})
 
 
 def has_mtp(flags: Set[str], arch: str) -> bool | None:
-    """Whether a build drafts with the model's own layers for an architecture; None where it does not tell."""
+    """Whether a build drafts with the model's own layers for an architecture; None where it does
+    not tell."""
     return _mark(arch) in flags if TOLD in flags else None
 
 
@@ -38,7 +44,10 @@ def _mark(arch: str) -> str:
 def _found(program: Path) -> Iterator[str]:
     for file in _code(program):
         try:
-            with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            with (
+                file.open("rb") as opened,
+                mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content,
+            ):
                 for match in _GRAPH.finditer(content):
                     length, name = int(match[1]), match[2].decode()
                     if length == len("llama_model_") + len(name):
@@ -53,4 +62,6 @@ def _code(program: Path) -> list[Path]:
     folder = program.resolve().parent
     beside = [*folder.glob("libllama*.so*"), *folder.parent.glob("lib/libllama*.so*")]
     files = {path.resolve() for path in (program, *beside)}
-    return sorted(path for path in files if path.is_file() and path.stat().st_size <= _LARGEST_BYTES)
+    return sorted(
+        path for path in files if path.is_file() and path.stat().st_size <= _LARGEST_BYTES
+    )

@@ -44,7 +44,10 @@ def spellings(head: str) -> list[str]:
 
 
 def first_known(wanted: Sequence[str], known: Set[str], engine: str) -> str:
-    """The first spelling the engine has. Raises OmniError (unknown_flag) that names the nearest it has."""
+    """The first spelling the engine has.
+
+    Raises OmniError (unknown_flag) that names the nearest it has.
+    """
     for word in wanted:
         if word in known:
             return word

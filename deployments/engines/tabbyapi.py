@@ -1,8 +1,9 @@
 """TabbyAPI, the server of ExLlamaV3: configured by a file in the folder it is started in.
 
-Read in its source at commit e632af41: common/config_models.py, common/args.py, common/auth.py, main.py; it has not
-run here. The engine's path is that of main.py; its environment is the folder venv beside it, as start.sh makes it.
-GET /health is 200 once the model is loaded (it listens only then); it has no metrics.
+Read in its source at commit e632af41: common/config_models.py, common/args.py, common/auth.py,
+main.py; it has not run here. The engine's path is that of main.py; its environment is the folder
+venv beside it, as start.sh makes it. GET /health is 200 once the model is loaded (it listens only
+then); it has no metrics.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ class TabbyApi(CudaOnly):
     flavour = "tabbyapi"
     title = "TabbyAPI"
     folder_kind = "folders with safetensors, in EXL3 or not quantised"
-    strategies = frozenset({"independent", "layer_split", "tensor_split", "speculative", "expert_offload"})
+    strategies = frozenset(
+        {"independent", "layer_split", "tensor_split", "speculative", "expert_offload"}
+    )
     allots = "TabbyAPI loads layer by layer and fills the cards in their order."
     version_args: ClassVar[tuple[str, ...]] = ()
 
@@ -45,7 +48,9 @@ class TabbyApi(CudaOnly):
     def command(self, spec: ServerSpec) -> Command:
         require_probed(spec)
         if spec.extra_args:
-            raise OmniError("bad_extra_arg", "TabbyAPI takes no extra arguments from Omni.", "Leave them out.")
+            raise OmniError(
+                "bad_extra_arg", "TabbyAPI takes no extra arguments from Omni.", "Leave them out."
+            )
         cards = tuple(device for device in spec.devices if device.kind == "cuda")
         config = _config(spec, cards)
         for section in config.values():
@@ -83,7 +88,12 @@ def _config(spec: ServerSpec, cards: tuple[DeviceFacts, ...]) -> dict[str, dict[
         model["tensor_parallel"] = True
     if values["n_cpu_moe"] not in (AUTO, 0):
         model["cpu_moe_offload_layers"] = 999 if values["n_cpu_moe"] == ALL else values["n_cpu_moe"]
-    network = {"host": "127.0.0.1", "port": PORT, "disable_auth": False, "disable_fetch_requests": True}
+    network = {
+        "host": "127.0.0.1",
+        "port": PORT,
+        "disable_auth": False,
+        "disable_fetch_requests": True,
+    }
     config: dict[str, dict[str, Any]] = {"network": network, "model": model}
     if spec.draft:
         config["draft_model"] = _draft(spec, int(values["draft_max"]))
@@ -94,7 +104,10 @@ def _gpu_split(spec: ServerSpec, cards: tuple[DeviceFacts, ...]) -> list[float]:
     """GB of each card: what it has room for, or that in the proportion asked for."""
     rooms = [room_bytes(card) / (1 << 30) for card in cards]
     if not all(rooms):
-        text = f"TabbyAPI divides by gigabytes, and the memory of {cards[rooms.index(0)].name} is full or not known."
+        text = (
+            f"TabbyAPI divides by gigabytes, and the memory of {cards[rooms.index(0)].name} is full"
+            " or not known."
+        )
         raise OmniError("device_size_unknown", text, "Look at the Rig page.", retry=True)
     asked = str(with_defaults(spec.settings)["tensor_split"])
     if asked != AUTO:
@@ -112,7 +125,11 @@ def _cache_mode(keys: str, values: str) -> str:
         return "FP16"
     if keys not in CACHE_BITS or values not in CACHE_BITS:
         text = f"TabbyAPI has no KV cache with keys in {keys} and values in {values}."
-        raise OmniError("bad_setting", text, "It has f16 for both, or 4 to 8 bits for each (q4_0, q5_0, q6_0, q8_0).")
+        raise OmniError(
+            "bad_setting",
+            text,
+            "It has f16 for both, or 4 to 8 bits for each (q4_0, q5_0, q6_0, q8_0).",
+        )
     return f"{CACHE_BITS[keys]},{CACHE_BITS[values]}"
 
 

@@ -1,9 +1,10 @@
 """vLLM's OpenAI-compatible server.
 
-Read in its source: vllm/engine/arg_utils.py (commit 99d7eb5d), vllm/entrypoints/openai/cli_args.py (00522333).
-Version 0.32.0 for the CPU has run here (tests/real/test_vllm.py); a build for CUDA has not. GET /health is 200 once
-the model is loaded; GET /metrics has counters such as vllm:prompt_tokens_total and vllm:generation_tokens_total, and
-the gauges vllm:num_requests_running and _waiting.
+Read in its source: vllm/engine/arg_utils.py (commit 99d7eb5d), vllm/entrypoints/openai/cli_args.py
+(00522333). Version 0.32.0 for the CPU has run here (tests/real/test_vllm.py); a build for CUDA has
+not. GET /health is 200 once the model is loaded; GET /metrics has counters such as
+vllm:prompt_tokens_total and vllm:generation_tokens_total, and the gauges vllm:num_requests_running
+and _waiting.
 """
 
 from __future__ import annotations
@@ -17,7 +18,16 @@ from deployments.engines.cuda_only import CudaOnly, cards_of, room_bytes, visibl
 from deployments.engines.flags import allowed_args, require_flags
 from deployments.engines.llama_cpp import require_probed, without_values
 from deployments.engines.spellings import listed_flags
-from deployments.planning.plan import KEY, PORT, SOCKET, DeviceFacts, EngineFacts, PlanRequest, Reason, Severity
+from deployments.planning.plan import (
+    KEY,
+    PORT,
+    SOCKET,
+    DeviceFacts,
+    EngineFacts,
+    PlanRequest,
+    Reason,
+    Severity,
+)
 from deployments.planning.settings import AUTO, with_defaults
 from omni.errors import OmniError
 from omni.units import bytes_text
@@ -30,7 +40,8 @@ CPU_BUILD = "+cpu"
 CACHE_STEP_BYTES = 64 << 20
 # Formats of ExLlama, of which vLLM has no kernels (model_executor/layers/quantization/__init__.py).
 OF_EXLLAMA = frozenset({"EXL2", "EXL3"})
-# Of a card's memory, when a card's size is not known; the program's own default differs between versions.
+# Of a card's memory, when a card's size is not known; the program's own default differs between
+# versions.
 USUAL_SHARE = 0.9
 MOST_SHARE = 0.97
 
@@ -38,7 +49,9 @@ MOST_SHARE = 0.97
 class Vllm(CudaOnly):
     flavour = "vllm"
     title = "vLLM"
-    folder_kind = "folders with safetensors (its GGUF support is experimental and a plugin of its own)"
+    folder_kind = (
+        "folders with safetensors (its GGUF support is experimental and a plugin of its own)"
+    )
     strategies = frozenset({"independent", "tensor_split"})
     allots = "On cards vLLM takes its share at once and keeps what is left over for its cache."
     # Without =all it lists groups of flags instead of flags.
@@ -54,15 +67,29 @@ class Vllm(CudaOnly):
             *(("--uds", SOCKET) if has_sockets else ("--host", "127.0.0.1", "--port", PORT)),
             *("--tensor-parallel-size", str(max(len(cards), 1))),
             # Here the context is that of one request.
-            *("--max-model-len", str(spec.context_tokens // parallel), "--max-num-seqs", str(parallel)),
+            *(
+                "--max-model-len",
+                str(spec.context_tokens // parallel),
+                "--max-num-seqs",
+                str(parallel),
+            ),
             *_memory(cards, spec),
             *("--kv-cache-dtype", _kv_dtype(str(values["kv_cache_k"]), str(values["kv_cache_v"]))),
-            *(("--max-num-batched-tokens", str(values["batch"])) if "batch" in spec.settings else ()),
+            *(
+                ("--max-num-batched-tokens", str(values["batch"]))
+                if "batch" in spec.settings
+                else ()
+            ),
             *allowed_args(spec.extra_args),
         ]
         require_flags(without_values(argv), spec.engine.flags, spec.engine.name)
         # What it asks of the network and tells of its users is nobody's business.
-        env = {**spec.engine.env, **_visible(cards, spec), "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
+        env = {
+            **spec.engine.env,
+            **_visible(cards, spec),
+            "VLLM_NO_USAGE_STATS": "1",
+            "HF_HUB_OFFLINE": "1",
+        }
         if spec.api_key_file and not has_sockets:
             # By the environment: other users of the machine can read a command line.
             env["VLLM_API_KEY"] = KEY
@@ -76,13 +103,15 @@ class Vllm(CudaOnly):
     def parse_flags(self, text: str) -> frozenset[str]:
         return listed_flags(text)
 
-    # --- planning -------------------------------------------------------------------------------------
+    # --- planning ---------------------------------------------------------------------------------
     def adjusted(self, request: PlanRequest) -> PlanRequest:
         """Its ranks are equal: no other cut can be asked of it."""
         count = len(cards_of(request))
         if request.strategy != "tensor_split" or count < 2:
             return request
-        return replace(request, settings={**request.settings, "tensor_split": ",".join("1" * count)})
+        return replace(
+            request, settings={**request.settings, "tensor_split": ",".join("1" * count)}
+        )
 
     def device_kind(self, build: str) -> str:
         return "cpu" if CPU_BUILD in build else "cuda"
@@ -94,7 +123,14 @@ class Vllm(CudaOnly):
         cards, reasons = cards_of(request), []
         if request.strategy == "independent" and len(cards) > 1:
             text = "One vLLM process over several cards is tensor parallelism."
-            reasons.append(Reason("one_card", Severity.ERROR, text, "Choose one card, or the strategy tensor split."))
+            reasons.append(
+                Reason(
+                    "one_card",
+                    Severity.ERROR,
+                    text,
+                    "Choose one card, or the strategy tensor split.",
+                )
+            )
         if request.strategy == "tensor_split" and len(cards) > 1:
             asked = str(request.settings.get("tensor_split", AUTO))
             reasons += [*_unequal(cards), *_heads(request, len(cards)), *_shares(asked)]
@@ -106,7 +142,8 @@ def is_for_cpu(engine: EngineFacts) -> bool:
 
 
 def _memory(cards: tuple[DeviceFacts, ...], spec: ServerSpec) -> tuple[str, str]:
-    """On the CPU the share would be of all main memory, and it takes it whole: there the cache's size is said."""
+    """On the CPU the share would be of all main memory, and it takes it whole: there the cache's
+    size is said."""
     if not is_for_cpu(spec.engine):
         return "--gpu-memory-utilization", f"{memory_share(cards):.2f}"
     steps = -(-spec.kv_bytes // CACHE_STEP_BYTES) + 1
@@ -114,7 +151,8 @@ def _memory(cards: tuple[DeviceFacts, ...], spec: ServerSpec) -> tuple[str, str]
 
 
 def memory_share(cards: tuple[DeviceFacts, ...]) -> float:
-    """The part of each card's memory it may take: one number for all cards, so the fullest one decides."""
+    """The part of each card's memory it may take: one number for all cards, so the fullest one
+    decides."""
     if not cards or not all(card.total_bytes for card in cards):
         return USUAL_SHARE
     smallest = min(room_bytes(card) / (card.total_bytes or 1) for card in cards)
@@ -123,7 +161,8 @@ def memory_share(cards: tuple[DeviceFacts, ...]) -> float:
 
 
 def _visible(cards: tuple[DeviceFacts, ...], spec: ServerSpec) -> dict[str, str]:
-    """Versions from before --device-ids read CUDA_VISIBLE_DEVICES as numbers and stop at a UUID (issue 41848)."""
+    """Versions from before --device-ids read CUDA_VISIBLE_DEVICES as numbers and stop at a UUID
+    (issue 41848)."""
     if is_for_cpu(spec.engine):
         return {}
     if "--device-ids" in spec.engine.flags:
@@ -143,18 +182,26 @@ def _kv_dtype(keys: str, values: str) -> str:
 
 
 def _unequal(cards: tuple[DeviceFacts, ...]) -> list[Reason]:
-    """vllm/v1/core/kv_cache_utils.py: every rank gets as many cache blocks as the one that has the fewest."""
+    """vllm/v1/core/kv_cache_utils.py: every rank gets as many cache blocks as the one that has the
+    fewest."""
     sizes = [card.total_bytes or 0 for card in cards]
     wasted = sum(size - min(sizes) for size in sizes)
     if not wasted or not min(sizes):
         return []
     largest = max(cards, key=lambda card: card.total_bytes or 0)
     text = (
-        f"vLLM gives every card the same share: of {bytes_text(sum(sizes))} it can use {len(cards)} × "
-        f"{bytes_text(min(sizes))} = {bytes_text(len(cards) * min(sizes))} and wastes {bytes_text(wasted)}, most of "
-        f"it on {largest.name}."
+        f"vLLM gives every card the same share: of {bytes_text(sum(sizes))} it can use {len(cards)}"
+        f" × {bytes_text(min(sizes))} = {bytes_text(len(cards) * min(sizes))} and wastes"
+        f" {bytes_text(wasted)}, most of it on {largest.name}."
     )
-    return [Reason("equal_shares_waste", Severity.CAUTION, text, "llama.cpp cuts by the memory of each card.")]
+    return [
+        Reason(
+            "equal_shares_waste",
+            Severity.CAUTION,
+            text,
+            "llama.cpp cuts by the memory of each card.",
+        )
+    ]
 
 
 def _heads(request: PlanRequest, count: int) -> list[Reason]:
@@ -162,7 +209,10 @@ def _heads(request: PlanRequest, count: int) -> list[Reason]:
     heads = max((kind.n_head for kind in shape.layer_kinds()), default=0)
     if heads % count == 0:
         return []
-    text = f"{heads} attention heads cannot be given to {count} cards in equal parts, and vLLM gives no others."
+    text = (
+        f"{heads} attention heads cannot be given to {count} cards in equal parts, and vLLM gives"
+        " no others."
+    )
     return [Reason("heads_not_divisible", Severity.ERROR, text, "Choose another number of cards.")]
 
 
@@ -170,4 +220,12 @@ def _shares(asked: str) -> list[Reason]:
     if asked == AUTO or len(set(asked.split(","))) == 1:
         return []
     text = f"Shares of {asked} are asked for; vLLM has equal ones only."
-    return [Reason("shares_ignored", Severity.ERROR, text, "Leave tensor_split at auto.", {"tensor_split": AUTO})]
+    return [
+        Reason(
+            "shares_ignored",
+            Severity.ERROR,
+            text,
+            "Leave tensor_split at auto.",
+            {"tensor_split": AUTO},
+        )
+    ]

@@ -1,7 +1,8 @@
-"""The keys of servers that somebody else runs: each in a file of its own that only Omni's user can read.
+"""The keys of servers that somebody else runs: each in a file of its own that only Omni's user can
+read.
 
-A key belongs to one address: a server that is given another one has no key, so that nobody who may change an
-address has a key sent to where he likes.
+A key belongs to one address: a server that is given another one has no key, so that nobody who may
+change an address has a key sent to where he likes.
 """
 
 from __future__ import annotations
@@ -38,7 +39,11 @@ def keep_key(engine: Engine, key: str) -> None:
 def check_key(key: str) -> None:
     """Raises OmniError (bad_key); the message never tells it."""
     if len(key) > LONGEST_KEY or not key.isascii() or not key.isprintable() or " " in key:
-        raise OmniError("bad_key", "This cannot be a key: it has blanks or signs no header can carry.", "Copy it anew.")
+        raise OmniError(
+            "bad_key",
+            "This cannot be a key: it has blanks or signs no header can carry.",
+            "Copy it anew.",
+        )
 
 
 def forget_key(engine: Engine) -> None:

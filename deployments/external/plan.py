@@ -1,4 +1,5 @@
-"""What Omni can say beforehand of a model on a server that somebody else runs: whether it is there, and no bytes."""
+"""What Omni can say beforehand of a model on a server that somebody else runs: whether it is there,
+and no bytes."""
 
 from __future__ import annotations
 
@@ -10,17 +11,26 @@ from omni.errors import OmniError
 
 STRATEGY = "independent"
 NOT_PLACED = Reason(
-    "not_placed", Severity.INFO, "Somebody else runs this server: Omni does not start it, places nothing and does not "
-    "watch its memory.", "Start and Stop say whether the gateway offers it.",
-)  # fmt: skip
+    "not_placed",
+    Severity.INFO,
+    "Somebody else runs this server: Omni does not start it, places nothing and does not "
+    "watch its memory.",
+    "Start and Stop say whether the gateway offers it.",
+)
 
 
 def check_remote(
-    strategy: str, model: str, settings: Mapping[str, object] | None = None, extra_args: Sequence[str] = ()
+    strategy: str,
+    model: str,
+    settings: Mapping[str, object] | None = None,
+    extra_args: Sequence[str] = (),
 ) -> None:
     """Raises OmniError (strategy_not_for_engine, no_remote_model, bad_setting, bad_extra_arg)."""
     if strategy != STRATEGY:
-        text = f"{strategy} places models on devices, and where an external server puts its model is its own affair."
+        text = (
+            f"{strategy} places models on devices, and where an external server puts its model is"
+            " its own affair."
+        )
         raise OmniError("strategy_not_for_engine", text, f"Use {STRATEGY}, or another engine.")
     if not model.strip() or not model.isprintable() or len(model) > 200:
         text = "It is not said which of the server's models is meant."
@@ -54,7 +64,9 @@ def external_plan(
 
 def _doubt(model: str, standing: Standing) -> Reason | None:
     if standing.trouble:
-        return Reason("server_away", Severity.CAUTION, f"It cannot be used now: {standing.trouble.text}")
+        return Reason(
+            "server_away", Severity.CAUTION, f"It cannot be used now: {standing.trouble.text}"
+        )
     if standing.offers(model):
         return None
     refused = model_not_offered(model, standing.models)
@@ -63,4 +75,6 @@ def _doubt(model: str, standing: Standing) -> Reason | None:
 
 def model_not_offered(model: str, models: Sequence[str]) -> OmniError:
     shown = ", ".join(models[:10]) + (" …" if len(models) > 10 else "")
-    return OmniError("model_not_offered", f"The server does not offer the model {model}.", f"It offers: {shown}.")
+    return OmniError(
+        "model_not_offered", f"The server does not offer the model {model}.", f"It offers: {shown}."
+    )

@@ -1,4 +1,7 @@
-"""Asks a server that somebody else runs whether it can be used, and which models it has. Nothing is followed."""
+"""Asks a server that somebody else runs whether it can be used, and which models it has.
+
+Nothing is followed.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,8 @@ from deployments.engines.external import (
 )
 from omni.errors import OmniError
 
-# For one answer, and for all of one look; a server that is slow to say it lives is no use to anybody.
+# For one answer, and for all of one look; a server that is slow to say it lives is no use to
+# anybody.
 TIMEOUT_S, WHOLE_S = 3.0, 6.0
 LARGEST_BYTES = 2 << 20
 AGAIN = "It is asked again by itself."
@@ -32,7 +36,9 @@ def allowed_address(text: str) -> str:
         return checked_address(text, settings.OMNI_EXTERNAL_HOSTS)
     except OmniError as error:
         if error.code == "address_not_allowed" and "allowed" in error.text:
-            raise OmniError(error.code, error.text, "Name it in OMNI_EXTERNAL_HOSTS, or use 127.0.0.1.") from None
+            raise OmniError(
+                error.code, error.text, "Name it in OMNI_EXTERNAL_HOSTS, or use 127.0.0.1."
+            ) from None
         raise
 
 
@@ -43,14 +49,22 @@ def ask(address: str, key: str) -> Standing:
         with httpx.Client(trust_env=False, follow_redirects=False, timeout=TIMEOUT_S) as client:
             # Packed, a short body would become one without end.
             plain = {"accept-encoding": "identity"}
-            return _asked(client, checked, plain | ({"authorization": f"Bearer {key}"} if key else {}))
+            return _asked(
+                client, checked, plain | ({"authorization": f"Bearer {key}"} if key else {})
+            )
     except OmniError as error:
         return Standing(trouble=error)
     except httpx.TimeoutException:
-        return Standing(trouble=OmniError("server_silent", "It gives no answer in time.", AGAIN, retry=True))
+        return Standing(
+            trouble=OmniError("server_silent", "It gives no answer in time.", AGAIN, retry=True)
+        )
     except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as error:
-        said = re.sub(r"^\[Errno -?\d+\] ", "", str(error).strip()).rstrip(".") or type(error).__name__
-        return Standing(trouble=OmniError("server_away", f"It cannot be reached: {said}.", AGAIN, retry=True))
+        said = (
+            re.sub(r"^\[Errno -?\d+\] ", "", str(error).strip()).rstrip(".") or type(error).__name__
+        )
+        return Standing(
+            trouble=OmniError("server_away", f"It cannot be reached: {said}.", AGAIN, retry=True)
+        )
 
 
 def _asked(client: httpx.Client, address: str, headers: dict[str, str]) -> Standing:
@@ -64,16 +78,24 @@ def _asked(client: httpx.Client, address: str, headers: dict[str, str]) -> Stand
     return Standing(parse_models(body), parse_owner(body))
 
 
-def _get(client: httpx.Client, url: str, headers: dict[str, str], ends_at: float) -> tuple[int, bytes]:
+def _get(
+    client: httpx.Client, url: str, headers: dict[str, str], ends_at: float
+) -> tuple[int, bytes]:
     """Status and body. Raises OmniError when the body has no end, or comes drop by drop."""
     with client.stream("GET", url, headers=headers) as response:
         body = b""
         if response.headers.get("content-encoding", "identity") != "identity":
-            raise OmniError("not_openai_compatible", "It packs its answer although it was asked not to.")
+            raise OmniError(
+                "not_openai_compatible", "It packs its answer although it was asked not to."
+            )
         for chunk in response.iter_raw():
             body += chunk
             if len(body) > LARGEST_BYTES:
-                raise OmniError("not_openai_compatible", f"Its answer is larger than {LARGEST_BYTES >> 20} MiB.")
+                raise OmniError(
+                    "not_openai_compatible", f"Its answer is larger than {LARGEST_BYTES >> 20} MiB."
+                )
             if time.monotonic() > ends_at:
-                raise OmniError("server_silent", "It gives no whole answer in time.", AGAIN, retry=True)
+                raise OmniError(
+                    "server_silent", "It gives no whole answer in time.", AGAIN, retry=True
+                )
         return response.status_code, body

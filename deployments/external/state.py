@@ -1,4 +1,7 @@
-"""Which state a deployment on somebody else's server is in. Pure: what is wanted and what the server said → state."""
+"""Which state a deployment on somebody else's server is in.
+
+Pure: what is wanted and what the server said → state.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,8 @@ class Shown:
 
 
 def shown_state(running: bool, old: S, model: str, standing: Standing | None) -> Shown:
-    """`standing` is None before the server was asked for the first time: then what was known holds."""
+    """`standing` is None before the server was asked for the first time: then what was known
+    holds."""
     if not running:
         return Shown(S.STOPPED, "the gateway no longer offers it")
     if standing is None:
@@ -32,5 +36,6 @@ def shown_state(running: bool, old: S, model: str, standing: Standing | None) ->
 
 
 def settled(before: Standing | None, now: Standing, silences: int) -> Standing:
-    """What to believe: a server that was well may be too busy to answer once, not twice in a row."""
+    """What to believe: a server that was well may be too busy to answer once, not twice in a
+    row."""
     return before if before and not before.trouble and now.is_silent and silences < 2 else now

@@ -1,5 +1,6 @@
-"""What files say: GGUF, safetensors and model folders, each read once, and what a model is from that.
+"""What files say: GGUF, safetensors and model folders, each read once, and what a model is from
+that.
 
-Pure: reads what it is given and asks nobody; imports nothing of the project but what all apps share.
-May be entered by everybody.
+Pure: reads what it is given and asks nobody; imports nothing of the project but what all apps
+share. May be entered by everybody.
 """

@@ -12,7 +12,8 @@ FINGERPRINT_BYTES = 1 << 16
 
 
 def fingerprint(path: Path) -> str:
-    """Size, beginning, middle and end of the first shard as one hash; empty for a file that has nothing.
+    """Size, beginning, middle and end of the first shard as one hash; empty for a file that has
+    nothing.
 
     Headers of sister models can be equal to the byte; weights in the middle and at the end are not.
     """

@@ -1,4 +1,5 @@
-"""What a person and the planner want to know of a model that is a folder, from config.json and the tensors."""
+"""What a person and the planner want to know of a model that is a folder, from config.json and the
+tensors."""
 
 from __future__ import annotations
 
@@ -12,7 +13,13 @@ from deployments.formats.expert_tensors import EXPERT_TENSORS
 from deployments.formats.folder_tensors import Part, parts, quant_name
 from deployments.formats.gguf_window import printable
 from deployments.formats.kinds import kind_of_folder
-from deployments.formats.model_facts import MAX_HPARAMS, MAX_LAYERS, MAX_NUMBER, MAX_TEXT, ModelFacts
+from deployments.formats.model_facts import (
+    MAX_HPARAMS,
+    MAX_LAYERS,
+    MAX_NUMBER,
+    MAX_TEXT,
+    ModelFacts,
+)
 from deployments.formats.model_folder import CONFIG, TEMPLATES, TOKENIZERS, FolderHeader
 from deployments.formats.safetensors import FolderError
 
@@ -26,12 +33,16 @@ FEED_FORWARD = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size")
 EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 USED = ("num_experts_per_tok", "num_experts_per_token", "moe_top_k", "top_k_experts")
 LINEAR = frozenset({"linear_attention", "mamba", "mamba2", "recurrent", "conv", "gated_delta_net"})
-# Looked at every so many layers, and never by default: modeling_gemma2.py, modeling_gemma3.py, modeling_cohere2.py.
+# Looked at every so many layers, and never by default: modeling_gemma2.py, modeling_gemma3.py,
+# modeling_cohere2.py.
 WINDOW_PERIODS = {"gemma2": 2, "gemma3": 6, "gemma3_text": 6, "cohere2": 4, "gpt_oss": 2}
 
 
 class Config:
-    """Values of config.json in the type they have to have. Raises FolderError (folder_invalid) for any other."""
+    """Values of config.json in the type they have to have.
+
+    Raises FolderError (folder_invalid) for any other.
+    """
 
     def __init__(self, header: FolderHeader) -> None:
         self.header, self.values = header, header.text_config
@@ -63,7 +74,9 @@ class Config:
     def n_layer(self) -> int:
         layers = self.number(*LAYERS)
         if layers > MAX_LAYERS:
-            raise self.fail(next(key for key in LAYERS if key in self.values), layers, f"at most {MAX_LAYERS}")
+            raise self.fail(
+                next(key for key in LAYERS if key in self.values), layers, f"at most {MAX_LAYERS}"
+            )
         return layers
 
     def of_layers(self, *keys: str) -> tuple[int, ...]:
@@ -84,7 +97,9 @@ class Config:
     @property
     def head_dim(self) -> int:
         heads = self.number(*HEADS)
-        return self.number("head_dim", "kv_channels") or (self.number(*WIDTH) // heads if heads else 0)
+        return self.number("head_dim", "kv_channels") or (
+            self.number(*WIDTH) // heads if heads else 0
+        )
 
     @property
     def model_type(self) -> str:
@@ -99,11 +114,17 @@ class Config:
     @property
     def classes(self) -> tuple[str, ...]:
         named = self.header.config.get("architectures")
-        return tuple(printable(name, MAX_TEXT) for name in named if isinstance(name, str)) if _is_list(named) else ()
+        return (
+            tuple(printable(name, MAX_TEXT) for name in named if isinstance(name, str))
+            if _is_list(named)
+            else ()
+        )
 
     @property
     def quantisation(self) -> Mapping[str, Any]:
-        found = self.header.config.get("quantization_config") or self.values.get("quantization_config")
+        found = self.header.config.get("quantization_config") or self.values.get(
+            "quantization_config"
+        )
         return found if isinstance(found, dict) else {}
 
     @cached_property
@@ -115,7 +136,9 @@ class Config:
     @cached_property
     def window(self) -> int:
         """Tokens a layer with a sliding window sees; 0: every layer sees everything."""
-        return 0 if self.values.get("use_sliding_window") is False else self.number("sliding_window")
+        return (
+            0 if self.values.get("use_sliding_window") is False else self.number("sliding_window")
+        )
 
     @cached_property
     def sees_window(self) -> tuple[bool, ...]:
@@ -133,7 +156,7 @@ def _is_list(value: Any) -> TypeGuard[list[Any]]:
     return isinstance(value, list)
 
 
-# --- facts ------------------------------------------------------------------------------------------
+# --- facts ----------------------------------------------------------------------------------------
 def folder_facts(header: FolderHeader) -> ModelFacts:
     """Raises FolderError (folder_invalid) where config.json makes no sense."""
     config = Config(header)
@@ -164,7 +187,9 @@ def folder_facts(header: FolderHeader) -> ModelFacts:
         attention=_attention(config),
         sliding_window=config.window or None,
         n_nextn_layers=config.number("num_nextn_predict_layers"),
-        kind=kind_of_folder(config.model_type, config.classes, is_diffusers="_diffusers_version" in header.config),
+        kind=kind_of_folder(
+            config.model_type, config.classes, is_diffusers="_diffusers_version" in header.config
+        ),
         quant_bytes=dict(by_type),
         hparams=_hparams(config),
         **_tokenizer(header, config),
@@ -175,7 +200,11 @@ def _active(tensors: Iterable[Part], whole: int, used: int, experts: int) -> int
     """Parameters that one token passes: of the experts only those that the router picks."""
     if not experts or not used:
         return min(whole, MAX_NUMBER)
-    own = sum(t.n_elements for t in tensors if not t.is_helper and t.name.rsplit(".", 1)[0] in EXPERT_TENSORS)
+    own = sum(
+        t.n_elements
+        for t in tensors
+        if not t.is_helper and t.name.rsplit(".", 1)[0] in EXPERT_TENSORS
+    )
     return min(whole - own + own * min(used, experts) // experts, MAX_NUMBER)
 
 
@@ -200,9 +229,15 @@ def _attention(config: Config) -> str:
 def _tokenizer(header: FolderHeader, config: Config) -> dict[str, Any]:
     named = header.tokenizer_config.get("tokenizer_class")
     files = [name for name in TOKENIZERS if name in header.names]
-    template = bool(header.tokenizer_config.get("chat_template")) or any(name in header.names for name in TEMPLATES)
+    template = bool(header.tokenizer_config.get("chat_template")) or any(
+        name in header.names for name in TEMPLATES
+    )
     return {
-        "tokenizer": printable(named, MAX_TEXT) if isinstance(named, str) and files else next(iter(files), ""),
+        "tokenizer": (
+            printable(named, MAX_TEXT)
+            if isinstance(named, str) and files
+            else next(iter(files), "")
+        ),
         "bos_token_id": _token_id(config, "bos_token_id"),
         "eos_token_id": _token_id(config, "eos_token_id"),
         "has_chat_template": template,
@@ -218,9 +253,13 @@ def _token_id(config: Config, key: str) -> int | None:
 
 def _hparams(config: Config) -> dict[str, Any]:
     """What config.json says in numbers, short texts and lists of numbers."""
-    plain = {printable(key): _plain(value) for key, value in list(config.values.items())[:MAX_HPARAMS]}
+    plain = {
+        printable(key): _plain(value) for key, value in list(config.values.items())[:MAX_HPARAMS]
+    }
     known = {key: value for key, value in plain.items() if value is not None}
-    return known | ({"architectures": ", ".join(config.classes)[:MAX_TEXT]} if config.classes else {})
+    return known | (
+        {"architectures": ", ".join(config.classes)[:MAX_TEXT]} if config.classes else {}
+    )
 
 
 def _plain(value: Any) -> Any:
@@ -232,4 +271,6 @@ def _plain(value: Any) -> Any:
 
 
 def _are_finite(values: Sequence[Any]) -> bool:
-    return all(isinstance(v, int | float) and abs(v) <= MAX_NUMBER and math.isfinite(v) for v in values)
+    return all(
+        isinstance(v, int | float) and abs(v) <= MAX_NUMBER and math.isfinite(v) for v in values
+    )

@@ -1,8 +1,10 @@
-"""Tensors of a model's folder as planning knows them: the names of a GGUF, logical shapes, experts together.
+"""Tensors of a model's folder as planning knows them: the names of a GGUF, logical shapes, experts
+together.
 
-Names are those of transformers (src/transformers/models/*/modeling_*.py); how numbers are packed is told by the
-quantisers' own code: AutoAWQ and AutoGPTQ (32-bit words of several weights), compressed-tensors (weight_packed),
-ExLlamaV3 (doc/exl3.md: tiles of 16 × 16), ExLlamaV2 (q_weight), bitsandbytes and MXFP4 (two weights in a byte).
+Names are those of transformers (src/transformers/models/*/modeling_*.py); how numbers are packed is
+told by the quantisers' own code: AutoAWQ and AutoGPTQ (32-bit words of several weights),
+compressed-tensors (weight_packed), ExLlamaV3 (doc/exl3.md: tiles of 16 × 16), ExLlamaV2 (q_weight),
+bitsandbytes and MXFP4 (two weights in a byte).
 """
 
 from __future__ import annotations
@@ -19,17 +21,26 @@ _LAYER = re.compile(r"(?:.*\.)?(?:layers|h|blocks)\.(?P<layer>\d{1,4})\.(?P<rest
 _EXPERT = re.compile(r"(?P<before>.*\bexperts)\.\d+\.(?P<part>.+)")
 # Eyes and ears, and what joins them to the text model: held whole, no layers of it.
 _SENSES = re.compile(
-    r"(model\.)?(visual|vision|audio|speech|image|multi_modal|multimodal|mm_|embed_vision|embed_audio)", re.I
+    r"(model\.)?(visual|vision|audio|speech|image|multi_modal|multimodal|mm_"
+    r"|embed_vision|embed_audio)",
+    re.I,
 )
 SENSES = "senses"
 
-# The end of a name, without `.weight` and its like → the name a GGUF has for it; the first that fits counts.
+# The end of a name, without `.weight` and its like → the name a GGUF has for it; the first that
+# fits counts.
 _PARTS = (
     (r"(self_attn|attention|attn|self_attention)\.(q_proj|wq|query)", "attn_q"),
     (r"(self_attn|attention|attn|self_attention)\.(k_proj|wk|key)", "attn_k"),
     (r"(self_attn|attention|attn|self_attention)\.(v_proj|wv|value)", "attn_v"),
-    (r"(self_attn|attention|attn|self_attention)\.(o_proj|wo|out_proj|c_proj|dense|output_proj)", "attn_output"),
-    (r"(self_attn|attention|attn|self_attention)\.(qkv_proj|c_attn|query_key_value|Wqkv|qkv)", "attn_qkv"),
+    (
+        r"(self_attn|attention|attn|self_attention)\.(o_proj|wo|out_proj|c_proj|dense|output_proj)",
+        "attn_output",
+    ),
+    (
+        r"(self_attn|attention|attn|self_attention)\.(qkv_proj|c_attn|query_key_value|Wqkv|qkv)",
+        "attn_qkv",
+    ),
     (r"self_attn\.kv_a_proj_with_mqa", "attn_kv_a_mqa"),
     (r"(self_attn|attention|attn)\.(?P<rest>\w+)", "attn_{rest}"),
     (r"(linear_attn|mamba|mixer|ssm|time_mixer)\.(?P<rest>.+)", "ssm_{rest}"),
@@ -46,16 +57,21 @@ _PARTS = (
     (r"(mlp|feed_forward|ffn)\.(?P<rest>\w+)", "ffn_{rest}"),
     (r"input_layernorm|ln_1|attention_norm", "attn_norm"),
     (r"post_attention_layernorm|ln_2|ffn_norm|pre_feedforward_layernorm", "ffn_norm"),
-)  # fmt: skip
+)
 _PATTERNS = tuple((re.compile(pattern), name) for pattern, name in _PARTS)
 _EXTRAS = (
-    (re.compile(r"(.*\.)?(embed_tokens|wte|tok_embeddings|word_embeddings|embed_in)"), "token_embd"),
+    (
+        re.compile(r"(.*\.)?(embed_tokens|wte|tok_embeddings|word_embeddings|embed_in)"),
+        "token_embd",
+    ),
     (re.compile(r"(.*\.)?(lm_head|embed_out)|output"), "output"),
 )
 # What a quantiser stores beside the packed weights.
 _HELPERS = re.compile(
-    r"(scales?|scale_\w+|qzeros|g_idx|zeros|zero_point|weight_(scale\w*|zero_point|shape|g_idx|global_scale)|"
-    r"input_(scale|global_scale|zero_point)|[kv]_scale|suh|svh|su|sv|mcg|mul1|q_(scale\w*|groups|group_map|perm|invperm)|"
+    r"(scales?|scale_\w+|qzeros|g_idx|zeros|zero_point"
+    r"|weight_(scale\w*|zero_point|shape|g_idx|global_scale)|"
+    r"input_(scale|global_scale|zero_point)|[kv]_scale|suh|svh|su|sv|mcg|mul1|"
+    r"q_(scale\w*|groups|group_map|perm|invperm)|"
     r"\w+_scales|SCB|weight_format|absmax|quant_map|nested_\w+|quant_state\S*)"
 )
 _NIBBLES = frozenset({"bitsandbytes", "modelopt", "modelopt_fp4", "mxfp4"})
@@ -63,8 +79,11 @@ _NIBBLES = frozenset({"bitsandbytes", "modelopt", "modelopt_fp4", "mxfp4"})
 
 @dataclass(frozen=True)
 class Part:
-    """A tensor at its place. `layer` is None outside the layers; `shape` is of the weights themselves, fastest
-    dimension first, whatever they are packed in; `is_helper`: scales and the like, which are no parameters."""
+    """A tensor at its place.
+
+    `layer` is None outside the layers; `shape` is of the weights themselves, fastest dimension
+    first, whatever they are packed in; `is_helper`: scales and the like, which are no parameters.
+    """
 
     layer: int | None
     name: str
@@ -83,8 +102,13 @@ class Part:
         return count
 
 
-def parts(files: Iterable[Iterable[StoredTensor]], quantisation: Mapping[str, Any]) -> Iterator[Part]:
-    """Every tensor of every file. `quantisation` is the config's quantization_config, empty without one."""
+def parts(
+    files: Iterable[Iterable[StoredTensor]], quantisation: Mapping[str, Any]
+) -> Iterator[Part]:
+    """Every tensor of every file.
+
+    `quantisation` is the config's quantization_config, empty without one.
+    """
     for number, tensors in enumerate(files):
         for tensor in tensors:
             layer, name = place(tensor.name)
@@ -92,10 +116,21 @@ def parts(files: Iterable[Iterable[StoredTensor]], quantisation: Mapping[str, An
             is_helper = bool(_HELPERS.fullmatch(suffix))
             # A tensor that is packed is a weight to planning, and its helpers are not.
             kind = suffix if is_helper or suffix == "bias" else "weight"
-            shape = tuple(reversed(tensor.shape)) if is_helper else logical_shape(tensor, suffix, quantisation)
+            shape = (
+                tuple(reversed(tensor.shape))
+                if is_helper
+                else logical_shape(tensor, suffix, quantisation)
+            )
             full = name if name == SENSES else f"{name}.{kind}"
             yield Part(
-                layer, printable(full, 120), tensor.dtype, shape, tensor.n_bytes, is_helper, number, tensor.offset
+                layer,
+                printable(full, 120),
+                tensor.dtype,
+                shape,
+                tensor.n_bytes,
+                is_helper,
+                number,
+                tensor.offset,
             )
 
 
@@ -114,14 +149,18 @@ def place(name: str) -> tuple[int | None, str]:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """(the module's name, what it is of it): 'a.b.weight' → ('a.b', 'weight'), also of a.b.weight.absmax."""
+    """(the module's name, what it is of it): 'a.b.weight' → ('a.b', 'weight'), also of
+    a.b.weight.absmax."""
     stem, _, suffix = name.rpartition(".")
     if stem.endswith(".weight"):
         return stem.removesuffix(".weight"), suffix
     for ending in ("_blocks", "_scales", "_bias"):
         # Experts that are one tensor have the kind in the last word: mlp.experts.down_proj_blocks.
         if suffix.endswith(ending):
-            return f"{stem}.{suffix.removesuffix(ending)}", suffix if ending == "_scales" else ending.strip("_")
+            return (
+                f"{stem}.{suffix.removesuffix(ending)}",
+                suffix if ending == "_scales" else ending.strip("_"),
+            )
     if suffix in ("gate_up_proj", "down_proj", "up_proj", "gate_proj"):
         return name, "weight"
     return (stem, suffix) if stem else (name, "weight")
@@ -134,15 +173,22 @@ def _known(stem: str) -> str:
     return stem
 
 
-def logical_shape(tensor: StoredTensor, suffix: str, quantisation: Mapping[str, Any]) -> tuple[int, ...]:
-    """Of the weights that are packed in a tensor, fastest dimension first: (inputs, outputs) of a matrix."""
+def logical_shape(
+    tensor: StoredTensor, suffix: str, quantisation: Mapping[str, Any]
+) -> tuple[int, ...]:
+    """Of the weights that are packed in a tensor, fastest dimension first: (inputs, outputs) of a
+    matrix."""
     shape, bits = tuple(reversed(tensor.shape)), bits_of(quantisation)
     method = str(quantisation.get("quant_method", "")).lower()
     if suffix == "trellis" and len(shape) == 3:
         return tensor.shape[0] * 16, tensor.shape[1] * 16
     if tensor.dtype == "U8" and (suffix in ("blocks", "weight_packed") or method in _NIBBLES):
         return (shape[0] * 2, *shape[1:]) if shape else shape
-    if tensor.dtype != "I32" or len(shape) != 2 or suffix not in ("qweight", "q_weight", "weight_packed"):
+    if (
+        tensor.dtype != "I32"
+        or len(shape) != 2
+        or suffix not in ("qweight", "q_weight", "weight_packed")
+    ):
         return shape
     if suffix == "weight_packed":
         return int(shape[0] * 32 / bits), shape[1]
@@ -154,7 +200,11 @@ def logical_shape(tensor: StoredTensor, suffix: str, quantisation: Mapping[str, 
 def bits_of(quantisation: Mapping[str, Any]) -> float:
     """Bits of a packed weight; 4 where it is not said, as nearly all of them have."""
     groups = quantisation.get("config_groups")
-    inner = [g.get("weights") for g in groups.values() if isinstance(g, dict)] if isinstance(groups, dict) else []
+    inner = (
+        [g.get("weights") for g in groups.values() if isinstance(g, dict)]
+        if isinstance(groups, dict)
+        else []
+    )
     numbers = [w.get("num_bits") for w in inner if isinstance(w, dict)]
     for bits in (quantisation.get("bits"), quantisation.get("w_bit"), *numbers):
         if isinstance(bits, int | float) and not isinstance(bits, bool) and 1 <= bits <= 32:

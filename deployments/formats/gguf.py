@@ -1,7 +1,7 @@
 """Reads the header of a GGUF file, all its shards, and nothing else of it.
 
-Format: GGUF specification, versions 2 and 3, either byte order; split models as llama.cpp names and numbers
-their files (llama.h, llama_split_path).
+Format: GGUF specification, versions 2 and 3, either byte order; split models as llama.cpp names and
+numbers their files (llama.h, llama_split_path).
 """
 
 from __future__ import annotations
@@ -20,7 +20,15 @@ from deployments.formats.ggml_types import GGML_TYPES, GgmlType, unknown_type
 from deployments.formats.gguf_values import Cursor, LazyArray, LazyText
 from deployments.formats.gguf_window import Budget, GgufError, printable
 
-__all__ = ["GgufError", "GgufHeader", "LazyArray", "LazyText", "TensorInfo", "read_header", "shard_paths"]
+__all__ = [
+    "GgufError",
+    "GgufHeader",
+    "LazyArray",
+    "LazyText",
+    "TensorInfo",
+    "read_header",
+    "shard_paths",
+]
 
 MAGIC = b"GGUF"
 DEFAULT_ALIGNMENT = 32
@@ -29,14 +37,19 @@ MAX_ALIGNMENT = 1 << 20
 MAX_KEYS, MAX_TENSORS, MAX_SHARDS = 16_384, 32_768, 1_024
 MAX_DIMENSIONS = 4  # ggml.h, GGML_MAX_DIMS
 MAX_TENSOR_BYTES = 1 << 62
-TENSOR_BYTES = 530  # about what a TensorInfo and its entry in the index take, without the name's characters
+TENSOR_BYTES = (
+    530  # about what a TensorInfo and its entry in the index take, without the name's characters
+)
 TOKENS = "tokenizer.ggml.tokens"
 
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
 
 
 class TensorInfo(NamedTuple):
-    """One tensor. `shape` is in the file's order, fastest dimension first; `offset` is absolute in its shard."""
+    """One tensor.
+
+    `shape` is in the file's order, fastest dimension first; `offset` is absolute in its shard.
+    """
 
     name: str
     ggml_type: GgmlType
@@ -48,7 +61,8 @@ class TensorInfo(NamedTuple):
 
 
 class _Form(NamedTuple):
-    """What a tensor is, whatever its name and place; a model has hundreds of tensors, and a few forms of them."""
+    """What a tensor is, whatever its name and place; a model has hundreds of tensors, and a few
+    forms of them."""
 
     ggml_type: GgmlType
     shape: tuple[int, ...]
@@ -100,7 +114,8 @@ class GgufHeader:
         return tuple(self._raw_tokens())
 
     def vocab_hash(self) -> str:
-        """The same for two models exactly when their token texts are; empty without a vocabulary."""
+        """The same for two models exactly when their token texts are; empty without a
+        vocabulary."""
         return self._vocab_hash
 
     @cached_property
@@ -145,7 +160,9 @@ def _start(cursor: Cursor) -> tuple[int, int, int]:
         cursor.byte_order = ">"
         version = int.from_bytes(version.to_bytes(4, "little"), "big")
     if version not in (2, 3):
-        raise cursor.fail("gguf_version", f"GGUF version {version} is not supported, only 2 and 3", 4)
+        raise cursor.fail(
+            "gguf_version", f"GGUF version {version} is not supported, only 2 and 3", 4
+        )
     n_tensors, n_keys = cursor.number(cursor.u64), cursor.number(cursor.u64)
     room = cursor.size - cursor.position
     if n_keys > MAX_KEYS or n_keys * 13 > room:
@@ -168,8 +185,15 @@ def _metadata(cursor: Cursor, count: int) -> dict[str, Any]:
 
 def _alignment(cursor: Cursor, metadata: dict[str, Any]) -> int:
     alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
-    if not isinstance(alignment, int) or not 0 < alignment <= MAX_ALIGNMENT or alignment & (alignment - 1):
-        text = f"the alignment {printable(repr(alignment))} is not a power of two up to {MAX_ALIGNMENT}"
+    if (
+        not isinstance(alignment, int)
+        or not 0 < alignment <= MAX_ALIGNMENT
+        or alignment & (alignment - 1)
+    ):
+        text = (
+            f"the alignment {printable(repr(alignment))} is not a power of two up to"
+            f" {MAX_ALIGNMENT}"
+        )
         raise cursor.fail("gguf_invalid", text)
     return alignment
 
@@ -190,7 +214,8 @@ def _table(cursor: Cursor, count: int) -> list[_Entry]:
 
 
 def _entry(cursor: Cursor) -> tuple[str, bytes, int]:
-    """One that does not lie whole in the window, or is not as it should be: (name, what says its form, offset)."""
+    """One that does not lie whole in the window, or is not as it should be: (name, what says its
+    form, offset)."""
     at = cursor.position
     name = cursor.name("a tensor's name")
     dimensions = cursor.peek(cursor.u32)
@@ -211,7 +236,10 @@ def _form(cursor: Cursor, said: bytes, name: str, at: int) -> _Form:
     shape = tuple(extents)
     row = shape[0] if shape else 1
     if row % kind.block_elements:
-        text = f"tensor {printable(name)!r} has rows of {row}, not a multiple of {kind.name}'s {kind.block_elements}"
+        text = (
+            f"tensor {printable(name)!r} has rows of {row}, not a multiple of {kind.name}'s"
+            f" {kind.block_elements}"
+        )
         raise cursor.fail("gguf_invalid", text, at)
     n_bytes = kind.tensor_bytes(shape)
     if n_bytes > MAX_TENSOR_BYTES:
@@ -220,15 +248,24 @@ def _form(cursor: Cursor, said: bytes, name: str, at: int) -> _Form:
 
 
 def _placed(cursor: Cursor, entries: list[_Entry], alignment: int, shard: int) -> list[TensorInfo]:
-    """The tensors with absolute offsets. They have to follow each other, aligned, as llama.cpp demands (gguf.cpp)."""
+    """The tensors with absolute offsets.
+
+    They have to follow each other, aligned, as llama.cpp demands (gguf.cpp).
+    """
     start, expected, placed = _aligned(cursor.position, alignment), 0, []
     for name, form, offset in entries:
         n_bytes = form.n_bytes
         if offset != expected:
-            text = f"the data of tensor {printable(name)!r} is said to be at {offset}, it has to be at {expected}"
+            text = (
+                f"the data of tensor {printable(name)!r} is said to be at {offset}, it has to be at"
+                f" {expected}"
+            )
             raise cursor.fail("gguf_invalid", text)
         if (missing := start + offset + n_bytes - cursor.size) > 0:
-            text = f"the data of tensor {printable(name)!r} goes {missing} bytes beyond the end: the file is truncated"
+            text = (
+                f"the data of tensor {printable(name)!r} goes {missing} bytes beyond the end: the"
+                " file is truncated"
+            )
             raise cursor.fail("gguf_truncated", text, start + offset)
         expected += _aligned(n_bytes, alignment)
         placed.append(TensorInfo(name, *form, start + offset, shard))
@@ -259,7 +296,9 @@ def shard_paths(path: Path) -> tuple[Path, ...]:
         return (path,)
     if count > 1 and _is_whole(path):
         return (path,)
-    return tuple(path.with_name(f"{match['stem']}-{n:05d}-of-{count:05d}.gguf") for n in range(1, count + 1))
+    return tuple(
+        path.with_name(f"{match['stem']}-{n:05d}-of-{count:05d}.gguf") for n in range(1, count + 1)
+    )
 
 
 def _is_whole(path: Path) -> bool:
@@ -285,7 +324,10 @@ def _says_nothing_of_shards(path: Path, _stamp: tuple[int, int, int]) -> bool:
 def _check_complete(paths: Sequence[Path]) -> None:
     missing = [shard.name for shard in paths if not _exists(shard)]
     if missing and len(paths) > 1:
-        text = f"{len(missing)} of {len(paths)} shards are missing: {printable(', '.join(missing[:3]), 200)}"
+        text = (
+            f"{len(missing)} of {len(paths)} shards are missing:"
+            f" {printable(', '.join(missing[:3]), 200)}"
+        )
         raise GgufError("gguf_incomplete", paths[0], text, fix="Put all shards into one folder.")
 
 
@@ -310,10 +352,15 @@ def _check_shard(shard: _Shard, number: int, shards: Sequence[_Shard]) -> None:
         raise GgufError("gguf_incomplete", shard.path, text, fix=fix)
     own = shard.metadata.get("split.no", number)
     if own != number:
-        text = f"the name says it is shard {number + 1}, the header says {printable(str(own))} (counted from 0)"
+        text = (
+            f"the name says it is shard {number + 1}, the header says {printable(str(own))}"
+            " (counted from 0)"
+        )
         raise GgufError("gguf_incomplete", shard.path, text, fix=fix)
     if shard.order != shards[0].order:
-        raise GgufError("gguf_incomplete", shard.path, "its byte order is not that of the first shard")
+        raise GgufError(
+            "gguf_incomplete", shard.path, "its byte order is not that of the first shard"
+        )
 
 
 def _all_tensors(shards: Sequence[_Shard]) -> tuple[TensorInfo, ...]:
@@ -321,11 +368,15 @@ def _all_tensors(shards: Sequence[_Shard]) -> tuple[TensorInfo, ...]:
     for shard in shards:
         for tensor in shard.tensors:
             if tensor.name in tensors:
-                raise GgufError("gguf_invalid", shard.path, f"tensor {printable(tensor.name)!r} is there twice")
+                raise GgufError(
+                    "gguf_invalid", shard.path, f"tensor {printable(tensor.name)!r} is there twice"
+                )
             tensors[tensor.name] = tensor
     declared = shards[0].metadata.get("split.tensors.count", len(tensors))
     if len(shards) > 1 and declared != len(tensors):
-        text = f"the shards hold {len(tensors)} tensors, the first one says {printable(str(declared))}"
+        text = (
+            f"the shards hold {len(tensors)} tensors, the first one says {printable(str(declared))}"
+        )
         raise GgufError("gguf_incomplete", shards[0].path, text, fix="Download all shards again.")
     return tuple(tensors.values())
 
@@ -334,7 +385,8 @@ def read_header(path: str | Path) -> GgufHeader:
     """Reads the header of a GGUF; of a split model all shards, whichever of them is named.
 
     A key that several shards have is the first shard's. Raises GgufError with code model_missing,
-    model_unreadable, gguf_not_gguf, gguf_version, gguf_type, gguf_truncated, gguf_invalid or gguf_incomplete.
+    model_unreadable, gguf_not_gguf, gguf_version, gguf_type, gguf_truncated, gguf_invalid or
+    gguf_incomplete.
     """
     paths, budget = shard_paths(Path(path)), Budget()
     _check_complete(paths)

@@ -1,4 +1,5 @@
-"""The values of GGUF metadata: numbers, texts and arrays; what is long stays in the file until it is asked for."""
+"""The values of GGUF metadata: numbers, texts and arrays; what is long stays in the file until it
+is asked for."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from typing import Any
 
 from deployments.formats.gguf_window import Window
 
-# Far above what real models have; they bound the time and the memory that a hostile header can take.
+# Far above what real models have; they bound the time and the memory that a hostile header can
+# take.
 MAX_NAME_BYTES, MAX_NESTING, MAX_NESTED = 65_535, 3, 16_384
 MAX_TEXTS, MAX_TEXT_BYTES = 1_500_000, 64 << 20
 # Up to here a value is read at once; above it (vocabularies) when somebody asks.
@@ -22,10 +24,23 @@ EAGER_ELEMENTS, EAGER_TEXTS, EAGER_BYTES = 1_024, 256, 1 << 20
 # What may be asked for at once.
 MAX_LOADED_ELEMENTS, MAX_LOADED_BYTES = 600_000, 24 << 20
 
-SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+SCALARS = {
+    0: "B",
+    1: "b",
+    2: "H",
+    3: "h",
+    4: "I",
+    5: "i",
+    6: "f",
+    7: "?",
+    10: "Q",
+    11: "q",
+    12: "d",
+}
 SCALAR_BYTES = {kind: struct.calcsize(f"<{form}") for kind, form in SCALARS.items()}
 STRING, ARRAY = 8, 9
-# Where in a length the lowest byte lies, and from where to where the seven that are zero in a short one.
+# Where in a length the lowest byte lies, and from where to where the seven that are zero in a short
+# one.
 _LENGTH = {"<": (0, 1, 8), ">": (7, 0, 7)}
 _SEVEN_ZEROS = bytes(7)
 _RUN = 256
@@ -33,9 +48,11 @@ _RUN = 256
 
 @cache
 def _short_texts() -> re.Pattern[bytes]:
-    """Matches _RUN texts in a row that are shorter than 64 bytes, little endian: a length, then that many bytes.
+    """Matches _RUN texts in a row that are shorter than 64 bytes, little endian: a length, then
+    that many bytes.
 
-    The pattern engine passes them three times as fast as a loop; a run with a longer text takes the loop.
+    The pattern engine passes them three times as fast as a loop; a run with a longer text takes the
+    loop.
     """
     one = b"|".join(re.escape(bytes([n])) + rb"\0{7}.{%d}" % n for n in range(64))
     return re.compile(rb"(?s:%b){%d}+" % (one, _RUN))
@@ -59,16 +76,23 @@ class LazyArray:
         """The same for two arrays whose bytes in the file are. Raises GgufError as `load` does."""
         with Cursor(self.path, self.order, self.offset) as cursor:
             if self.n_bytes > MAX_LOADED_BYTES or self.length > MAX_LOADED_ELEMENTS:
-                raise cursor.fail("gguf_invalid", f"an array of {self.length} elements is too large to load")
+                raise cursor.fail(
+                    "gguf_invalid", f"an array of {self.length} elements is too large to load"
+                )
             return f"{self.order} {sha256(cursor.raw(self.n_bytes)).hexdigest()}"
 
     def load(self) -> list[Any]:
-        """All elements. Raises GgufError where the file has changed or the array is too large to hold."""
+        """All elements.
+
+        Raises GgufError where the file has changed or the array is too large to hold.
+        """
         with Cursor(self.path, self.order, self.offset) as cursor:
             if self.element_type == STRING:
                 return [text.decode("utf-8", "surrogateescape") for text in self.raw_strings()]
             if self.length > MAX_LOADED_ELEMENTS:
-                raise cursor.fail("gguf_invalid", f"an array of {self.length} elements is too large to load")
+                raise cursor.fail(
+                    "gguf_invalid", f"an array of {self.length} elements is too large to load"
+                )
             return cursor.numbers(self.element_type, self.length)
 
     def raw_strings(self) -> Iterator[bytes]:
@@ -77,7 +101,9 @@ class LazyArray:
             if self.element_type != STRING:
                 raise cursor.fail("gguf_invalid", "an array of numbers is where texts should be")
             if self.length > MAX_LOADED_ELEMENTS:
-                raise cursor.fail("gguf_invalid", f"an array of {self.length} texts is too large to load")
+                raise cursor.fail(
+                    "gguf_invalid", f"an array of {self.length} texts is too large to load"
+                )
             yield from cursor.texts(self.length, MAX_LOADED_BYTES)
 
 
@@ -106,13 +132,17 @@ class Cursor(Window):
         start = self.position
         length = self.number(self.u64)
         if length > MAX_NAME_BYTES:
-            raise self.fail("gguf_invalid", f"{what} of {length} bytes is longer than {MAX_NAME_BYTES}", start)
+            raise self.fail(
+                "gguf_invalid", f"{what} of {length} bytes is longer than {MAX_NAME_BYTES}", start
+            )
         return self.keep(self.raw(length, what).decode("utf-8", "surrogateescape"), start)
 
     def quick_entry(self, most_dimensions: int) -> tuple[str, bytes, int] | None:
-        """(name, what says the form, offset) of a tensor; None where it is not whole in the window, or unusual.
+        """(name, what says the form, offset) of a tensor; None where it is not whole in the window,
+        or unusual.
 
-        A model has hundreds of tensors, and a library thousands of models: nearly all their entries come here.
+        A model has hundreds of tensors, and a library thousands of models: nearly all their entries
+        come here.
         """
         window, at, size = self._window, self._at, len(self._window)
         if at + 8 > size:
@@ -140,7 +170,10 @@ class Cursor(Window):
 
     def _long_text(self, length: int) -> LazyText:
         if length > MAX_TEXT_BYTES:
-            raise self.fail("gguf_invalid", f"a text of {length} bytes is more than the {MAX_TEXT_BYTES} allowed")
+            raise self.fail(
+                "gguf_invalid",
+                f"a text of {length} bytes is more than the {MAX_TEXT_BYTES} allowed",
+            )
         lazy = LazyText(self.path, self.position, length)
         self.position += length
         return lazy
@@ -151,7 +184,9 @@ class Cursor(Window):
         while left:
             batch = self._texts_in_window(left) or [self._text_beyond_window(limit)]
             if self.position - start > limit:
-                raise self.fail("gguf_invalid", f"{count} texts take more than the {limit} bytes allowed", start)
+                raise self.fail(
+                    "gguf_invalid", f"{count} texts take more than the {limit} bytes allowed", start
+                )
             left -= len(batch)
             yield from batch
 
@@ -163,7 +198,11 @@ class Cursor(Window):
             start = at + 8
             if start > size:
                 break
-            stop = start + (window[at + low] if window[at + first : at + end] == zeros else unpack(window, at)[0])
+            stop = start + (
+                window[at + low]
+                if window[at + first : at + end] == zeros
+                else unpack(window, at)[0]
+            )
             if stop > size:
                 break
             texts.append(window[start:stop])
@@ -175,7 +214,9 @@ class Cursor(Window):
         start = self.position
         length = self.number(self.u64)
         if length > limit:
-            raise self.fail("gguf_invalid", f"a text of {length} bytes is more than the {limit} allowed", start)
+            raise self.fail(
+                "gguf_invalid", f"a text of {length} bytes is more than the {limit} allowed", start
+            )
         return self.raw(length)
 
     def skip_texts(self, count: int) -> int:
@@ -188,9 +229,15 @@ class Cursor(Window):
             self._need(8, f"an array of {count} texts")
             left -= self._skip_in_window(left)
             if self.budget.text_bytes + self.position - start > MAX_TEXT_BYTES:
-                raise self.fail("gguf_invalid", f"the texts take more than {MAX_TEXT_BYTES} bytes", start)
+                raise self.fail(
+                    "gguf_invalid", f"the texts take more than {MAX_TEXT_BYTES} bytes", start
+                )
         if self.position > self.size:
-            raise self.fail("gguf_truncated", f"an array of {count} texts goes beyond the end of the file", start)
+            raise self.fail(
+                "gguf_truncated",
+                f"an array of {count} texts goes beyond the end of the file",
+                start,
+            )
         self.budget.text_bytes += self.position - start
         return self.position - start
 
@@ -205,14 +252,17 @@ class Cursor(Window):
         return done + passed
 
     def _skip_one_by_one(self, at: int, count: int) -> tuple[int, int]:
-        """(where the next text begins, how many were passed), as far as their lengths lie in the window."""
+        """(where the next text begins, how many were passed), as far as their lengths lie in the
+        window."""
         window, last = self._window, len(self._window) - 8
         low, first, end = _LENGTH[self.order]
         zeros, unpack = _SEVEN_ZEROS, self.u64.unpack_from
         for done in range(count):
             if at > last:
                 return at, done
-            if window[at + first : at + end] == zeros:  # nearly all texts are shorter than 256 bytes
+            if (
+                window[at + first : at + end] == zeros
+            ):  # nearly all texts are shorter than 256 bytes
                 at += 8 + window[at + low]
             else:
                 at += 8 + unpack(window, at)[0]
@@ -236,7 +286,11 @@ class Cursor(Window):
         if kind not in SCALARS and kind not in (STRING, ARRAY):
             raise self.fail("gguf_invalid", f"unknown element type {kind}", start)
         if count * smallest > self.size - self.position:
-            raise self.fail("gguf_truncated", f"an array of {count} elements goes beyond the end of the file", start)
+            raise self.fail(
+                "gguf_truncated",
+                f"an array of {count} elements goes beyond the end of the file",
+                start,
+            )
         if kind == ARRAY:
             return self._nested(count, depth + 1, start)
         begins = self.position
@@ -257,7 +311,9 @@ class Cursor(Window):
             raise self.fail("gguf_invalid", f"arrays are nested deeper than {MAX_NESTING}", start)
         self.budget.nested += count
         if self.budget.nested > MAX_NESTED:
-            raise self.fail("gguf_invalid", f"the header holds more than {MAX_NESTED} arrays in arrays", start)
+            raise self.fail(
+                "gguf_invalid", f"the header holds more than {MAX_NESTED} arrays in arrays", start
+            )
         return self._kept([self._array(depth) for _ in range(count)], start)
 
     def _kept(self, values: list[Any], start: int) -> list[Any]:

@@ -1,7 +1,8 @@
 """A small window on a file, through which its values are read one after the other.
 
-Files come from strangers and may change while they are read. So every read is checked against the file's
-end and against a budget, and the file is never mapped: a map of a file that shrinks kills the process.
+Files come from strangers and may change while they are read. So every read is checked against the
+file's end and against a budget, and the file is never mapped: a map of a file that shrinks kills
+the process.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ def printable(text: str, limit: int = 80) -> str:
 class GgufError(OmniError):
     """The file is no GGUF that can be used: what is wrong, in which file, at which byte."""
 
-    def __init__(self, code: str, path: Path, text: str, offset: int | None = None, fix: str = "") -> None:
+    def __init__(
+        self, code: str, path: Path, text: str, offset: int | None = None, fix: str = ""
+    ) -> None:
         name = printable(path.name, 255)
         where = name if offset is None else f"{name} at byte {offset}"
         super().__init__(code, f"{where}: {text}.", fix or "Download or copy the file again.")
@@ -52,7 +55,9 @@ class Budget:
 class Window:
     """A position in a file; every read is checked against the file's end and the budget."""
 
-    def __init__(self, path: Path, order: str = "<", position: int = 0, budget: Budget | None = None) -> None:
+    def __init__(
+        self, path: Path, order: str = "<", position: int = 0, budget: Budget | None = None
+    ) -> None:
         self.path, self.budget = path, budget or Budget()
         self._base, self._at, self._window = position, 0, b""
         self._step = FIRST_WINDOW_BYTES
@@ -100,14 +105,21 @@ class Window:
             try:
                 self._window = os.pread(self._file, max(n_bytes, self._step), start)
             except OSError as error:
-                raise self.fail("model_unreadable", error.strerror or "cannot be read", start) from None
+                raise self.fail(
+                    "model_unreadable", error.strerror or "cannot be read", start
+                ) from None
             self._base, self._at, self._step = start, 0, min(2 * self._step, WINDOW_BYTES)
-            missing = n_bytes - len(self._window)  # more than 0 when the file has just become shorter
+            missing = n_bytes - len(
+                self._window
+            )  # more than 0 when the file has just become shorter
         if missing > 0:
-            raise self.fail("gguf_truncated", f"{what} goes {missing} bytes beyond the end of the file", start)
+            raise self.fail(
+                "gguf_truncated", f"{what} goes {missing} bytes beyond the end of the file", start
+            )
 
     def raw(self, n_bytes: int, what: str = "a text") -> bytes:
-        # Asked here too: a header has hundreds of thousands of values, and nearly all are in the window.
+        # Asked here too: a header has hundreds of thousands of values, and nearly all are in the
+        # window.
         if self._at + n_bytes > len(self._window):
             self._need(n_bytes, what)
         start, self._at = self._at, self._at + n_bytes
@@ -134,7 +146,10 @@ class Window:
         return number
 
     def keep(self, value: T, start: int) -> T:
-        """The value, once what it takes in memory is counted. Raises GgufError when that is too much."""
+        """The value, once what it takes in memory is counted.
+
+        Raises GgufError when that is too much.
+        """
         self.charge(sys.getsizeof(value), start)
         return value
 
@@ -142,11 +157,14 @@ class Window:
         """Counts bytes of memory. Raises GgufError when it is too much for a header."""
         self.budget.kept_bytes += n_bytes
         if self.budget.kept_bytes > MAX_KEPT_BYTES:
-            raise self.fail("gguf_invalid", f"the header takes more than {MAX_KEPT_BYTES} bytes", start)
+            raise self.fail(
+                "gguf_invalid", f"the header takes more than {MAX_KEPT_BYTES} bytes", start
+            )
 
 
 def _open(path: Path) -> tuple[int, int]:
-    """(descriptor, size in bytes) of a regular file; a pipe or a device is refused before it can block."""
+    """(descriptor, size in bytes) of a regular file; a pipe or a device is refused before it can
+    block."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -159,5 +177,7 @@ def _open(path: Path) -> tuple[int, int]:
     facts = os.fstat(descriptor)
     if not stat.S_ISREG(facts.st_mode):
         os.close(descriptor)
-        raise GgufError("model_unreadable", path, "it is not a file", fix="Remove it from the folder.")
+        raise GgufError(
+            "model_unreadable", path, "it is not a file", fix="Remove it from the folder."
+        )
     return descriptor, facts.st_size

@@ -1,4 +1,5 @@
-"""What a model file is for: text, embeddings, a part of another model, or nothing that an engine serves.
+"""What a model file is for: text, embeddings, a part of another model, or nothing that an engine
+serves.
 
 The kind is told by what the file says of itself, never by its name: general.type and
 general.architecture (gguf-py, constants.py: GGUFType), <arch>.pooling_type (llama.h, enum
@@ -46,14 +47,18 @@ TITLES: Mapping[str, str] = {
 USES: Mapping[str, str] = {
     Kind.TEXT: "",
     Kind.EMBEDDING: "It turns texts into vectors. It can be deployed, and it does not chat.",
-    Kind.RERANKER: "It orders texts by how well they answer a query. It can be deployed, and it does not chat.",
+    Kind.RERANKER: (
+        "It orders texts by how well they answer a query. It can be deployed, and it does not chat."
+    ),
     Kind.DRAFT: "It drafts for the one model it was made for, and cannot be deployed by itself.",
     Kind.PROJECTOR: "It lets another model see or hear, and cannot be deployed by itself.",
     Kind.ADAPTER: "It changes how another model answers, and cannot be deployed by itself.",
     Kind.CONTROL_VECTOR: "It steers another model's answers, and cannot be deployed by itself.",
     Kind.IMATRIX: "It tells a quantiser which weights matter. No engine runs it.",
     Kind.VOCABULARY: "It has a vocabulary and no weights. No engine runs it.",
-    Kind.OTHER: "The engines that Omni runs answer with text; this file needs a program of its own.",
+    Kind.OTHER: (
+        "The engines that Omni runs answer with text; this file needs a program of its own."
+    ),
 }
 
 # What an engine serves by itself; of these only text models chat.
@@ -63,19 +68,60 @@ DRAFTING = frozenset({Kind.TEXT, Kind.DRAFT})
 WITHOUT_TEXT = frozenset({Kind.EMBEDDING, Kind.RERANKER})
 
 # llama.cpp, src/models/*.cpp: those whose graph has no cache and no next token.
-ENCODERS = frozenset({
-    "bert", "eurobert", "gemma-embedding", "jina-bert-v2", "jina-bert-v3", "llama-embed", "modern-bert", "neo-bert",
-    "nomic-bert", "nomic-bert-moe", "t5encoder",
-})  # fmt: skip
+ENCODERS = frozenset(
+    {
+        "bert",
+        "eurobert",
+        "gemma-embedding",
+        "jina-bert-v2",
+        "jina-bert-v3",
+        "llama-embed",
+        "modern-bert",
+        "neo-bert",
+        "nomic-bert",
+        "nomic-bert-moe",
+        "t5encoder",
+    }
+)
 # Files that draft for one target only (llama.cpp, common/speculative.cpp).
 DEDICATED_DRAFTS = frozenset({"eagle3", "dflash", "gemma4-assistant"})
-# They hear, speak, paint, or write by diffusion; GGUFs of whisper.cpp, stable-diffusion.cpp, ComfyUI and others.
-NOT_TEXT = frozenset({
-    "auraflow", "bark", "chroma", "clip-vision", "cosmos", "dream", "encodec", "flux", "flux2", "hidream",
-    "hunyuan_video", "hyvid", "llada", "llada-moe", "ltxv", "lumina2", "mochi", "parakeet", "parler-tts", "qwen_image",
-    "rnd1", "sd1", "sd2", "sd3", "sdxl", "stable-diffusion", "voxtral-tts", "wan", "wavtokenizer-dec", "whisper",
-    "z_image",
-})  # fmt: skip
+# They hear, speak, paint, or write by diffusion; GGUFs of whisper.cpp, stable-diffusion.cpp,
+# ComfyUI and others.
+NOT_TEXT = frozenset(
+    {
+        "auraflow",
+        "bark",
+        "chroma",
+        "clip-vision",
+        "cosmos",
+        "dream",
+        "encodec",
+        "flux",
+        "flux2",
+        "hidream",
+        "hunyuan_video",
+        "hyvid",
+        "llada",
+        "llada-moe",
+        "ltxv",
+        "lumina2",
+        "mochi",
+        "parakeet",
+        "parler-tts",
+        "qwen_image",
+        "rnd1",
+        "sd1",
+        "sd2",
+        "sd3",
+        "sdxl",
+        "stable-diffusion",
+        "voxtral-tts",
+        "wan",
+        "wavtokenizer-dec",
+        "whisper",
+        "z_image",
+    }
+)
 
 POOLING = ("none", "mean", "cls", "last", "rank")
 RANK = POOLING.index("rank")
@@ -96,7 +142,13 @@ _ARCHS: Mapping[str, Kind] = {
 
 
 def kind_of_gguf(
-    *, arch: str, general_type: str, n_tensors: int, n_vocab: int, pooling: int | None, has_labels: bool = False
+    *,
+    arch: str,
+    general_type: str,
+    n_tensors: int,
+    n_vocab: int,
+    pooling: int | None,
+    has_labels: bool = False,
 ) -> Kind:
     """What a GGUF is for. `pooling` is its pooling_type, `has_labels` whether it classifies."""
     if found := _TYPES.get(general_type.lower()):
@@ -116,15 +168,41 @@ def kind_of_gguf(
     return Kind.TEXT
 
 
-# --- folders with safetensors -----------------------------------------------------------------------
+# --- folders with safetensors ---------------------------------------------------------------------
 # transformers, model_type of config.json.
-_FOLDER_ENCODERS = frozenset({
-    "albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "eurobert", "modernbert", "mpnet",
-    "neobert", "new", "nomic_bert", "roberta", "xlm-roberta",
-})  # fmt: skip
-_FOLDER_OTHERS = frozenset({
-    "clip", "clip_vision_model", "dinov2", "encodec", "siglip", "siglip2", "vit", "vits", "wav2vec2", "whisper",
-})  # fmt: skip
+_FOLDER_ENCODERS = frozenset(
+    {
+        "albert",
+        "bert",
+        "camembert",
+        "deberta",
+        "deberta-v2",
+        "distilbert",
+        "electra",
+        "eurobert",
+        "modernbert",
+        "mpnet",
+        "neobert",
+        "new",
+        "nomic_bert",
+        "roberta",
+        "xlm-roberta",
+    }
+)
+_FOLDER_OTHERS = frozenset(
+    {
+        "clip",
+        "clip_vision_model",
+        "dinov2",
+        "encodec",
+        "siglip",
+        "siglip2",
+        "vit",
+        "vits",
+        "wav2vec2",
+        "whisper",
+    }
+)
 
 
 def kind_of_folder(model_type: str, classes: Iterable[str], *, is_diffusers: bool = False) -> Kind:
@@ -134,7 +212,9 @@ def kind_of_folder(model_type: str, classes: Iterable[str], *, is_diffusers: boo
         return Kind.OTHER
     if any(name.endswith("ForSequenceClassification") for name in classes):
         return Kind.RERANKER
-    if model_type in _FOLDER_ENCODERS or (classes and all(name.endswith("EmbeddingModel") for name in classes)):
+    if model_type in _FOLDER_ENCODERS or (
+        classes and all(name.endswith("EmbeddingModel") for name in classes)
+    ):
         return Kind.EMBEDDING
     return Kind.TEXT
 

@@ -21,24 +21,58 @@ _EXPERT = re.compile(r"_(ch)?exps(\.|$)")
 # llama.cpp, llm_arch_is_recurrent.
 _RECURRENT = frozenset({"mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7"})
 # Keys that only layers with a state instead of a KV cache have.
-_STATE_KEYS = ("ssm.state_size", "ssm.conv_kernel", "shortconv.l_cache", "kda.head_dim", "wkv.head_size")
-# llama.cpp reads a sliding window of these and ignores the key in others (src/models/*.cpp, swa_type).
-_SLIDING = frozenset({
-    "afmoe", "cohere2", "cohere2moe", "deepseek4", "dflash", "dots3note", "exaone-moe", "exaone4", "gemma-embedding",
-    "gemma2", "gemma3", "gemma3n", "gemma4", "gemma4-assistant", "gpt-oss", "granite-swa", "laguna", "lfm2", "llama4",
-    "maple", "mellum", "mimo2", "modern-bert", "muse-glimmer", "olmo2", "plamo3", "spark2_5", "step35",
-})  # fmt: skip
+_STATE_KEYS = (
+    "ssm.state_size",
+    "ssm.conv_kernel",
+    "shortconv.l_cache",
+    "kda.head_dim",
+    "wkv.head_size",
+)
+# llama.cpp reads a sliding window of these and ignores the key in others (src/models/*.cpp,
+# swa_type).
+_SLIDING = frozenset(
+    {
+        "afmoe",
+        "cohere2",
+        "cohere2moe",
+        "deepseek4",
+        "dflash",
+        "dots3note",
+        "exaone-moe",
+        "exaone4",
+        "gemma-embedding",
+        "gemma2",
+        "gemma3",
+        "gemma3n",
+        "gemma4",
+        "gemma4-assistant",
+        "gpt-oss",
+        "granite-swa",
+        "laguna",
+        "lfm2",
+        "llama4",
+        "maple",
+        "mellum",
+        "mimo2",
+        "modern-bert",
+        "muse-glimmer",
+        "olmo2",
+        "plamo3",
+        "spark2_5",
+        "step35",
+    }
+)
 
 
 @dataclass(frozen=True)
 class ModelFacts:
     """Sizes are bytes; widths are elements; None is what the header does not say.
 
-    `attention` is MHA, GQA, MQA, MLA, SWA, recurrent or hybrid; `n_head` and `n_head_kv` have one entry per
-    layer; `kind` is one of model_kinds.Kind; `pooling` is how an embedding is made of the tokens' vectors, empty
-    where the file does not say; `hparams` are the keys of the architecture without its prefix, as far as they are
-    numbers, short texts or lists of numbers. `basename`, `base_model` and `projector_type` tell which projector
-    belongs to which model.
+    `attention` is MHA, GQA, MQA, MLA, SWA, recurrent or hybrid; `n_head` and `n_head_kv` have one
+    entry per layer; `kind` is one of model_kinds.Kind; `pooling` is how an embedding is made of the
+    tokens' vectors, empty where the file does not say; `hparams` are the keys of the architecture
+    without its prefix, as far as they are numbers, short texts or lists of numbers. `basename`,
+    `base_model` and `projector_type` tell which projector belongs to which model.
     """
 
     name: str
@@ -94,7 +128,9 @@ class ModelFacts:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ModelFacts:
         known: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in cls.__dataclass_fields__
+            k: tuple(v) if isinstance(v, list) else v
+            for k, v in data.items()
+            if k in cls.__dataclass_fields__
         }
         return cls(**known)
 
@@ -168,7 +204,9 @@ def _attention(read: _Reader, n_head: tuple[int, ...], n_head_kv: tuple[int, ...
 
 def _window(read: _Reader) -> int | None:
     """Tokens that a layer with a sliding window sees; None where the engine uses none."""
-    return (read.of_arch("attention.sliding_window") or None) if read.header.arch in _SLIDING else None
+    return (
+        (read.of_arch("attention.sliding_window") or None) if read.header.arch in _SLIDING else None
+    )
 
 
 def _active(header: GgufHeader, used: int, experts: int) -> int:
@@ -197,7 +235,11 @@ def _quant(header: GgufHeader, by_type: Counter[str]) -> str:
 def _hparams(header: GgufHeader) -> dict[str, Any]:
     """The architecture's own keys; what JSON cannot hold is left out."""
     prefix = f"{header.arch}."
-    found = {key.removeprefix(prefix): value for key, value in header.metadata.items() if key.startswith(prefix)}
+    found = {
+        key.removeprefix(prefix): value
+        for key, value in header.metadata.items()
+        if key.startswith(prefix)
+    }
     plain = {printable(key): _plain(value) for key, value in list(found.items())[:MAX_HPARAMS]}
     return {key: value for key, value in plain.items() if value is not None}
 
@@ -206,7 +248,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, str):
         return printable(value, MAX_TEXT)
     if isinstance(value, list):
-        return value if all(isinstance(one, int | float) and math.isfinite(one) for one in value) else None
+        return (
+            value
+            if all(isinstance(one, int | float) and math.isfinite(one) for one in value)
+            else None
+        )
     return value if isinstance(value, int | float) and math.isfinite(value) else None
 
 
@@ -223,7 +269,10 @@ def _name(read: _Reader) -> str:
 
 
 def _sizes(read: _Reader) -> dict[str, Any]:
-    """Layers, widths and heads. A head is as wide as the header says, or an even part of the embedding."""
+    """Layers, widths and heads.
+
+    A head is as wide as the header says, or an even part of the embedding.
+    """
     n_layer, n_embd = _n_layer(read), read.of_arch("embedding_length")
     n_head = read.per_layer("attention.head_count", n_layer or 1)
     n_head_kv = read.per_layer("attention.head_count_kv", n_layer or 1) or n_head
@@ -276,12 +325,17 @@ def _purpose(read: _Reader) -> dict[str, Any]:
         "projection_dim": next(filter(None, projections), None),
         "projector_type": next(filter(None, types), ""),
         "basename": read.text("general.basename"),
-        "base_model": read.text("general.base_model.0.repo_url") or read.text("general.base_model.0.name"),
+        "base_model": (
+            read.text("general.base_model.0.repo_url") or read.text("general.base_model.0.name")
+        ),
     }
 
 
 def facts(header: GgufHeader) -> ModelFacts:
-    """Everything the header says of the model. Raises GgufError (gguf_invalid) where it makes no sense."""
+    """Everything the header says of the model.
+
+    Raises GgufError (gguf_invalid) where it makes no sense.
+    """
     read = _Reader(header)
     experts, used = read.of_arch("expert_count") or 0, read.of_arch("expert_used_count") or 0
     by_type = _bytes_by_type(header)

@@ -1,7 +1,9 @@
-"""A model as a folder: config.json, safetensors and the files of its tokenizer, as Hugging Face lays them out.
+"""A model as a folder: config.json, safetensors and the files of its tokenizer, as Hugging Face
+lays them out.
 
-Which files hold the weights is said by model.safetensors.index.json where there is one (transformers,
-modeling_utils.py, SAFE_WEIGHTS_INDEX_NAME); else it is model.safetensors, else every safetensors file.
+Which files hold the weights is said by model.safetensors.index.json where there is one
+(transformers, modeling_utils.py, SAFE_WEIGHTS_INDEX_NAME); else it is model.safetensors, else every
+safetensors file.
 """
 
 from __future__ import annotations
@@ -15,7 +17,13 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from deployments.formats.gguf_window import printable
-from deployments.formats.safetensors import FolderError, StoredTensor, parsed_json, read_safetensors, read_start
+from deployments.formats.safetensors import (
+    FolderError,
+    StoredTensor,
+    parsed_json,
+    read_safetensors,
+    read_start,
+)
 
 CONFIG, INDEX, WEIGHTS = "config.json", "model.safetensors.index.json", "model.safetensors"
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -31,7 +39,10 @@ _NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.saf
 
 @dataclass(frozen=True)
 class FolderHeader:
-    """What a folder says of its model. `tensors` are those of each file of `weights`, in the same order."""
+    """What a folder says of its model.
+
+    `tensors` are those of each file of `weights`, in the same order.
+    """
 
     folder: Path
     config: Mapping[str, Any]
@@ -43,7 +54,9 @@ class FolderHeader:
     @cached_property
     def text_config(self) -> Mapping[str, Any]:
         """Of a model that sees or hears the part that is about text, with what stands beside it."""
-        inner = next((self.config[key] for key in ("text_config", "llm_config") if key in self.config), None)
+        inner = next(
+            (self.config[key] for key in ("text_config", "llm_config") if key in self.config), None
+        )
         return {**self.config, **inner} if isinstance(inner, dict) else self.config
 
     @property
@@ -53,7 +66,9 @@ class FolderHeader:
 
 def holds_model(names: Sequence[str]) -> bool:
     """Whether files of these names, all in one folder, are a model or what is left of one."""
-    return CONFIG in names and (INDEX in names or any(name.endswith(".safetensors") for name in names))
+    return CONFIG in names and (
+        INDEX in names or any(name.endswith(".safetensors") for name in names)
+    )
 
 
 def is_part(name: str) -> bool:
@@ -65,7 +80,11 @@ def folder_files(folder: Path) -> tuple[Path, ...]:
     """The files that belong to the model, by name; none where the folder cannot be read."""
     try:
         with os.scandir(folder) as entries:
-            return tuple(sorted(Path(entry.path) for entry in entries if is_part(entry.name) and _is_file(entry)))
+            return tuple(
+                sorted(
+                    Path(entry.path) for entry in entries if is_part(entry.name) and _is_file(entry)
+                )
+            )
     except OSError:
         return ()
 
@@ -86,9 +105,13 @@ def read_folder(folder: str | Path) -> FolderHeader:
         is_there = folder.is_dir()
     except OSError as error:
         text = error.strerror or "it cannot be looked at"
-        raise FolderError("model_unreadable", folder, text, "Give the panel's user access to the folder.") from None
+        raise FolderError(
+            "model_unreadable", folder, text, "Give the panel's user access to the folder."
+        ) from None
     if not is_there:
-        raise FolderError("model_missing", folder, "there is no such folder", "Put it back, or remove the model.")
+        raise FolderError(
+            "model_missing", folder, "there is no such folder", "Put it back, or remove the model."
+        )
     names = frozenset(path.name for path in folder_files(folder))
     config = _json(folder / CONFIG, MAX_CONFIG_BYTES)
     weights, expected = _weights(folder, names)
@@ -104,10 +127,16 @@ def _json(path: Path, most_bytes: int) -> dict[str, Any]:
         text, size = read_start(path, most_bytes)
     except FolderError as error:
         if error.code == "model_missing":
-            raise FolderError("folder_incomplete", path, "it is missing", "Put it into the folder.") from None
+            raise FolderError(
+                "folder_incomplete", path, "it is missing", "Put it into the folder."
+            ) from None
         raise
     if size > most_bytes:
-        raise FolderError("folder_invalid", path, f"it has {size} bytes, more than the {most_bytes} that are allowed")
+        raise FolderError(
+            "folder_invalid",
+            path,
+            f"it has {size} bytes, more than the {most_bytes} that are allowed",
+        )
     found: dict[str, Any] = parsed_json(path, text)
     return found
 
@@ -119,9 +148,14 @@ def _weights(folder: Path, names: frozenset[str]) -> tuple[tuple[Path, ...], Map
     wanted = set(expected.values()) or _unindexed(names)
     if not wanted:
         text = "there is no safetensors file in it"
-        raise FolderError("folder_incomplete", folder, text, "Put the files with the weights into the folder.")
+        raise FolderError(
+            "folder_incomplete", folder, text, "Put the files with the weights into the folder."
+        )
     if missing := sorted(wanted - names):
-        text = f"{len(missing)} of {len(wanted)} shards are missing: {printable(', '.join(missing[:3]), 200)}"
+        text = (
+            f"{len(missing)} of {len(wanted)} shards are missing:"
+            f" {printable(', '.join(missing[:3]), 200)}"
+        )
         raise FolderError("folder_incomplete", folder, text, "Put all shards into one folder.")
     return tuple(folder / name for name in sorted(wanted)), expected
 
@@ -135,26 +169,43 @@ def _unindexed(names: frozenset[str]) -> set[str]:
     for match in filter(None, map(_NUMBERED.fullmatch, tuple(found))):
         count = int(match["count"])
         if count <= MAX_FILES:
-            found |= {f"{match['stem']}-{n:05d}-of-{count:05d}.safetensors" for n in range(1, count + 1)}
+            found |= {
+                f"{match['stem']}-{n:05d}-of-{count:05d}.safetensors" for n in range(1, count + 1)
+            }
     return found
 
 
 def _indexed(path: Path) -> dict[str, str]:
     """The file of each tensor. Names that lead out of the folder are refused."""
     table = _json(path, MAX_INDEX_BYTES).get("weight_map")
-    if not isinstance(table, dict) or not table or not all(isinstance(file, str) for file in table.values()):
-        raise FolderError("folder_invalid", path, "it has no weight_map that says in which file each tensor lies")
+    if (
+        not isinstance(table, dict)
+        or not table
+        or not all(isinstance(file, str) for file in table.values())
+    ):
+        raise FolderError(
+            "folder_invalid", path, "it has no weight_map that says in which file each tensor lies"
+        )
     files = set(table.values())
     if len(files) > MAX_FILES or len(table) > MAX_TENSORS:
-        raise FolderError("folder_invalid", path, f"it names {len(table)} tensors in {len(files)} files")
+        raise FolderError(
+            "folder_invalid", path, f"it names {len(table)} tensors in {len(files)} files"
+        )
     for name in sorted(files):
         if PurePath(name).name != name or "\0" in name or not is_part(name):
-            raise FolderError("folder_invalid", path, f"it names {printable(name)!r}, which is no file of this folder")
+            raise FolderError(
+                "folder_invalid",
+                path,
+                f"it names {printable(name)!r}, which is no file of this folder",
+            )
     return table
 
 
 def _check_tensors(
-    folder: Path, weights: Sequence[Path], tensors: Sequence[Sequence[StoredTensor]], expected: Mapping[str, str]
+    folder: Path,
+    weights: Sequence[Path],
+    tensors: Sequence[Sequence[StoredTensor]],
+    expected: Mapping[str, str],
 ) -> None:
     """No tensor twice, and every one that the index names in the file where it is said to be."""
     there: dict[str, str] = {}
@@ -169,4 +220,6 @@ def _check_tensors(
     for name, file in expected.items():
         if there.get(name) != file:
             text = f"the tensor {printable(name)!r} is not in it, as {INDEX} says"
-            raise FolderError("folder_incomplete", folder / file, text, "Download all files of the model again.")
+            raise FolderError(
+                "folder_incomplete", folder / file, text, "Download all files of the model again."
+            )

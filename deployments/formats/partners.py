@@ -11,7 +11,8 @@ from typing import Any
 from deployments.formats.kinds import Kind
 
 # clip.projector_type → the only architectures of text models that it was made for (llama.cpp,
-# tools/mtmd/clip-impl.h). Types that many families share (mlp, resampler, pixtral, idefics3 …) are not here.
+# tools/mtmd/clip-impl.h). Types that many families share (mlp, resampler, pixtral, idefics3 …) are
+# not here.
 PROJECTS_FOR: Mapping[str, frozenset[str]] = {
     "cogvlm": frozenset({"cogvlm"}),
     "gemma3": frozenset({"gemma3"}),
@@ -28,7 +29,8 @@ PROJECTS_FOR: Mapping[str, frozenset[str]] = {
 }
 # Words of a name that tell a training step or a format, not which model it is.
 _FILLERS = re.compile(
-    r"\b(mmproj|projector|vision|audio|clip|model|it|pt|base|chat|hf|gguf|instruct|bf16|f16|fp16|f32|fp32|"
+    r"\b(mmproj|projector|vision|audio|clip|model|it|pt|base|chat|hf|gguf|instruct"
+    r"|bf16|f16|fp16|f32|fp32|"
     r"i?q\d\w*|ud|mxfp4|nvfp4)\b"
 )
 
@@ -56,7 +58,8 @@ class Part:
 
 
 def belong_together(model: Part, projector: Part) -> bool:
-    """Whether the projector lets this model see or hear: it lies beside it, ends in its width, and is of its family.
+    """Whether the projector lets this model see or hear: it lies beside it, ends in its width, and
+    is of its family.
 
     Shards often have a folder of their own below the one that the projector is in.
     """
@@ -69,7 +72,8 @@ def belong_together(model: Part, projector: Part) -> bool:
 
 
 def _is_family(model: Part, projector: Part) -> bool:
-    """By the first of these that both files tell: the type of projector, the name, the model both are made from."""
+    """By the first of these that both files tell: the type of projector, the name, the model both
+    are made from."""
     made_for = PROJECTS_FOR.get(projector.projector_type)
     if made_for is not None and model.arch not in made_for:
         return False
@@ -88,7 +92,8 @@ def _plain(name: str) -> str:
 
 
 def partners(part: Part, others: Iterable[Part]) -> list[Part]:
-    """Of a model its projectors, of a projector its models; of two folders the nearer one first, then by name."""
+    """Of a model its projectors, of a projector its models; of two folders the nearer one first,
+    then by name."""
     if part.is_projector:
         found = [other for other in others if belong_together(other, part)]
     else:

@@ -1,8 +1,9 @@
 """Reads the header of a safetensors file and nothing else of it.
 
-Format: github.com/huggingface/safetensors (README, "Format"; safetensors/src/tensor.rs): 8 bytes little-endian with
-the header's length, the header as JSON, then the bytes of the tensors without holes. Files come from strangers: the
-header is measured before it is parsed, and every number in it is checked against the file.
+Format: github.com/huggingface/safetensors (README, "Format"; safetensors/src/tensor.rs): 8 bytes
+little-endian with the header's length, the header as JSON, then the bytes of the tensors without
+holes. Files come from strangers: the header is measured before it is parsed, and every number in it
+is checked against the file.
 """
 
 from __future__ import annotations
@@ -23,15 +24,35 @@ from omni.errors import OmniError
 MAX_HEADER_BYTES = 100_000_000
 MAX_TENSORS, MAX_DIMENSIONS, MAX_NAME = 1 << 17, 8, 512
 MAX_ELEMENTS = 1 << 60
-# What one tensor's entry has at most of each: a file of brackets would take fifty times its size in memory.
+# What one tensor's entry has at most of each: a file of brackets would take fifty times its size in
+# memory.
 _BRACKETS_EACH, _COMMAS_EACH = 3, 3 + MAX_DIMENSIONS
 _LENGTH_BYTES = 8
 
 DTYPE_BITS = {
-    "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
-    "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32,
-    "C64": 64, "F64": 64, "I64": 64, "U64": 64,
-}  # fmt: skip
+    "BOOL": 8,
+    "U8": 8,
+    "I8": 8,
+    "F8_E5M2": 8,
+    "F8_E4M3": 8,
+    "F8_E8M0": 8,
+    "F8_E4M3FNUZ": 8,
+    "F8_E5M2FNUZ": 8,
+    "F4": 4,
+    "F6_E2M3": 6,
+    "F6_E3M2": 6,
+    "I16": 16,
+    "U16": 16,
+    "F16": 16,
+    "BF16": 16,
+    "I32": 32,
+    "U32": 32,
+    "F32": 32,
+    "C64": 64,
+    "F64": 64,
+    "I64": 64,
+    "U64": 64,
+}
 
 
 class FolderError(OmniError):
@@ -41,12 +62,17 @@ class FolderError(OmniError):
     """
 
     def __init__(self, code: str, path: Path, text: str, fix: str = "") -> None:
-        super().__init__(code, f"{printable(path.name, 255)}: {text}.", fix or "Download or copy the file again.")
+        super().__init__(
+            code, f"{printable(path.name, 255)}: {text}.", fix or "Download or copy the file again."
+        )
         self.path = path
 
 
 class StoredTensor(NamedTuple):
-    """One tensor. `shape` is as PyTorch has it, slowest dimension first; `offset` is absolute in its file."""
+    """One tensor.
+
+    `shape` is as PyTorch has it, slowest dimension first; `offset` is absolute in its file.
+    """
 
     name: str
     dtype: str
@@ -59,14 +85,17 @@ def read_safetensors(path: Path) -> list[StoredTensor]:
     """Every tensor of the file, in the order of their bytes. Raises FolderError."""
     header, data_start, size = _header(path)
     entries = _parsed(path, header)
-    tensors = [_tensor(path, name, entry, data_start) for name, entry in entries if name != "__metadata__"]
+    tensors = [
+        _tensor(path, name, entry, data_start) for name, entry in entries if name != "__metadata__"
+    ]
     tensors.sort(key=lambda tensor: (tensor.offset, tensor.n_bytes))
     _check_gapless(path, tensors, data_start, size)
     return tensors
 
 
 def read_start(path: Path, most_bytes: int) -> tuple[bytes, int]:
-    """(the first bytes, the size) of a regular file; a pipe or a device is refused before it can block.
+    """(the first bytes, the size) of a regular file; a pipe or a device is refused before it can
+    block.
 
     Raises FolderError (model_missing, model_unreadable).
     """
@@ -75,11 +104,15 @@ def read_start(path: Path, most_bytes: int) -> tuple[bytes, int]:
     except FileNotFoundError:
         raise FolderError("model_missing", path, "there is no such file", "Put it back.") from None
     except (OSError, ValueError) as error:
-        raise _unreadable(path, getattr(error, "strerror", None) or "the name cannot be opened") from None
+        raise _unreadable(
+            path, getattr(error, "strerror", None) or "the name cannot be opened"
+        ) from None
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
-            raise FolderError("model_unreadable", path, "it is not a file", "Remove it from the folder.")
+            raise FolderError(
+                "model_unreadable", path, "it is not a file", "Remove it from the folder."
+            )
         return _read(descriptor, min(most_bytes, found.st_size)), found.st_size
     except OSError as error:
         raise _unreadable(path, error.strerror or "it cannot be read") from None
@@ -105,13 +138,21 @@ def _header(path: Path) -> tuple[bytes, int, int]:
     """(the header, where the tensors begin, the file's size)."""
     start, size = read_start(path, _LENGTH_BYTES)
     if len(start) < _LENGTH_BYTES:
-        raise FolderError("folder_truncated", path, f"it has {size} bytes, fewer than its length field alone")
+        raise FolderError(
+            "folder_truncated", path, f"it has {size} bytes, fewer than its length field alone"
+        )
     length = int.from_bytes(start, "little")
     if length > MAX_HEADER_BYTES:
-        text = f"its header is said to have {length} bytes, more than the {MAX_HEADER_BYTES} that are allowed"
+        text = (
+            f"its header is said to have {length} bytes, more than the {MAX_HEADER_BYTES} that are"
+            " allowed"
+        )
         raise FolderError("folder_invalid", path, text)
     if _LENGTH_BYTES + length > size:
-        text = f"its header goes {_LENGTH_BYTES + length - size} bytes beyond the end: the file is truncated"
+        text = (
+            f"its header goes {_LENGTH_BYTES + length - size} bytes beyond the end: the file is"
+            " truncated"
+        )
         raise FolderError("folder_truncated", path, text)
     whole, _ = read_start(path, _LENGTH_BYTES + length)
     header = whole[_LENGTH_BYTES:]
@@ -123,7 +164,8 @@ def _header(path: Path) -> tuple[bytes, int, int]:
 
 
 def _parsed(path: Path, header: bytes) -> list[tuple[str, Any]]:
-    """Name and entry of each tensor. A name that is there twice is refused, as the format has it."""
+    """Name and entry of each tensor. A name that is there twice is refused, as the format has
+    it."""
     brackets, commas = header.count(b"{") + header.count(b"["), header.count(b",")
     if brackets > _BRACKETS_EACH * MAX_TENSORS or commas > _COMMAS_EACH * MAX_TENSORS:
         raise FolderError("folder_invalid", path, f"its header has more than {MAX_TENSORS} tensors")
@@ -143,11 +185,16 @@ class _Pairs(list[tuple[str, Any]]):
 
 
 def parsed_json(path: Path, text: bytes, what: str = "it", *, pairs: bool = False) -> Any:
-    """A JSON object: a dictionary, or its (key, value) pairs in order. Raises FolderError (folder_invalid)."""
+    """A JSON object: a dictionary, or its (key, value) pairs in order.
+
+    Raises FolderError (folder_invalid).
+    """
     try:
         found = json.loads(text.decode("utf-8"), object_pairs_hook=_Pairs if pairs else None)
     except (ValueError, RecursionError) as error:
-        why = "too deeply nested" if isinstance(error, RecursionError) else printable(str(error), 120)
+        why = (
+            "too deeply nested" if isinstance(error, RecursionError) else printable(str(error), 120)
+        )
         raise FolderError("folder_invalid", path, f"{what} is not valid JSON ({why})") from None
     if not isinstance(found, _Pairs if pairs else dict):
         raise FolderError("folder_invalid", path, f"{what} is not a JSON object")
@@ -160,7 +207,11 @@ def _tensor(path: Path, name: str, entry: Any, data_start: int) -> StoredTensor:
         return FolderError("folder_invalid", path, f"tensor {printable(name)!r} {text}")
 
     if len(name) > MAX_NAME or not isinstance(entry, _Pairs):
-        raise fail("has no description" if len(name) <= MAX_NAME else f"has a name of {len(name)} characters")
+        raise fail(
+            "has no description"
+            if len(name) <= MAX_NAME
+            else f"has a name of {len(name)} characters"
+        )
     fields = dict(entry)
     dtype, shape, offsets = fields.get("dtype"), fields.get("shape"), fields.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
@@ -171,13 +222,17 @@ def _tensor(path: Path, name: str, entry: Any, data_start: int) -> StoredTensor:
         raise fail(f"has the impossible place {printable(str(offsets))}")
     bits, n_bytes = prod(shape) * DTYPE_BITS[dtype], offsets[1] - offsets[0]
     if bits != n_bytes * 8:
-        raise fail(f"has {n_bytes} bytes, and {dtype} of the shape {list(shape)} takes {-(-bits // 8)}")
+        raise fail(
+            f"has {n_bytes} bytes, and {dtype} of the shape {list(shape)} takes {-(-bits // 8)}"
+        )
     return StoredTensor(name, dtype, tuple(shape), n_bytes, data_start + offsets[0])
 
 
 def _are_numbers(value: Any) -> TypeGuard[list[int]]:
     """A list of whole numbers from 0 on; true and false are none."""
-    return isinstance(value, list) and all(type(one) is int and 0 <= one <= MAX_ELEMENTS for one in value)
+    return isinstance(value, list) and all(
+        type(one) is int and 0 <= one <= MAX_ELEMENTS for one in value
+    )
 
 
 def _check_gapless(path: Path, tensors: Iterable[StoredTensor], start: int, size: int) -> None:
@@ -185,11 +240,19 @@ def _check_gapless(path: Path, tensors: Iterable[StoredTensor], start: int, size
     expected = start
     for tensor in tensors:
         if (end := tensor.offset + tensor.n_bytes) > size:
-            text = f"tensor {printable(tensor.name)!r} goes {end - size} bytes beyond the end: the file is truncated"
+            text = (
+                f"tensor {printable(tensor.name)!r} goes {end - size} bytes beyond the end: the"
+                " file is truncated"
+            )
             raise FolderError("folder_truncated", path, text)
         if tensor.offset != expected:
-            text = f"tensor {printable(tensor.name)!r} is at byte {tensor.offset}, it has to be at {expected}"
+            text = (
+                f"tensor {printable(tensor.name)!r} is at byte {tensor.offset}, it has to be at"
+                f" {expected}"
+            )
             raise FolderError("folder_invalid", path, text)
         expected += tensor.n_bytes
     if expected != size:
-        raise FolderError("folder_invalid", path, f"it has {size - expected} bytes that belong to no tensor")
+        raise FolderError(
+            "folder_invalid", path, f"it has {size - expected} bytes that belong to no tensor"
+        )

@@ -1,4 +1,5 @@
-"""Lets a request in to the deployment it asks for: at once, or when that is loaded, replaced or woken up."""
+"""Lets a request in to the deployment it asks for: at once, or when that is loaded, replaced or
+woken up."""
 
 from __future__ import annotations
 
@@ -34,7 +35,9 @@ _entrances: dict[str, Entrance] = {}
 
 @asynccontextmanager
 async def admitted(name: str, wait: Wait) -> AsyncIterator[Choice]:
-    """Waits until something answers for this name. Inside the block its engine is not ended without notice.
+    """Waits until something answers for this name.
+
+    Inside the block its engine is not ended without notice.
 
     Raises routing's errors, gateway_busy, and deployment_not_ready when it takes too long.
     """

@@ -1,8 +1,9 @@
 """In how many ways a grammar or pattern can read the same few characters.
 
-An engine that asks whether a token may come next follows every way to read it. Where a loop can read its
-text in two ways, these double with each character: a token of 16 is then read in 65,536 ways, and the
-engine does nothing else meanwhile. So the ways are counted here, for texts as long as tokens are. Pure.
+An engine that asks whether a token may come next follows every way to read it. Where a loop can
+read its text in two ways, these double with each character: a token of 16 is then read in 65,536
+ways, and the engine does nothing else meanwhile. So the ways are counted here, for texts as long as
+tokens are. Pure.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ def check_ways(rules: Mapping[str, Part], root: str) -> None:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a part stands: the rules that are being put in, each with its first state; and those of them that have
-    nothing behind this part."""
+    """Where a part stands: the rules that are being put in, each with its first state; and those of
+    them that have nothing behind this part."""
 
     rules: Mapping[str, int]
     last_in: frozenset[str]
@@ -63,7 +64,7 @@ class _Machine:
         self.followed: dict[frozenset[tuple[int, int]], int] = {}
         self._reached: dict[int, list[int]] = {}
 
-    # --- building -----------------------------------------------------------------------------------
+    # --- building ---------------------------------------------------------------------------------
     def state(self) -> int:
         if len(self.empty) >= MOST_STATES:
             raise TooMuch(f"grows to more than {MOST_STATES} parts when its rules are put in")
@@ -137,7 +138,8 @@ class _Machine:
         return end
 
     def call(self, rule: str, start: int, depth: int, place: _Place) -> int:
-        """A rule that ends with itself is a loop; one that holds itself elsewhere is looked at once."""
+        """A rule that ends with itself is a loop; one that holds itself elsewhere is looked at
+        once."""
         if rule in place.last_in:
             self.join(start, place.rules[rule])
             self.starts.append(place.rules[rule])
@@ -148,7 +150,7 @@ class _Machine:
         self.join(start, inside)
         return self.build(self.rules[rule], inside, depth + 1, place.in_rule(rule, inside))
 
-    # --- following ----------------------------------------------------------------------------------
+    # --- following --------------------------------------------------------------------------------
     def follow(self, start: int) -> None:
         """Reads on from a state the texts that can be read in most ways."""
         texts = [Counter(dict.fromkeys(self.reached(start), 1))]

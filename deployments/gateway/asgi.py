@@ -1,4 +1,7 @@
-"""The gateway as plain ASGI, beside Django: key, body, relay. No middleware, no thread per open request."""
+"""The gateway as plain ASGI, beside Django: key, body, relay.
+
+No middleware, no thread per open request.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +62,10 @@ async def gateway(scope: dict[str, Any], receive: Receive, send: Send) -> None:
 
 
 async def admit(scope: dict[str, Any]) -> int:
-    """How many bytes a request may have, asked before its body is read. Raises OmniError where it may not pass."""
+    """How many bytes a request may have, asked before its body is read.
+
+    Raises OmniError where it may not pass.
+    """
     if scope["method"] != "POST":
         return 0
     await authorize(scope["headers"], client_of(scope))
@@ -69,8 +75,12 @@ async def admit(scope: dict[str, Any]) -> int:
 def client_of(scope: dict[str, Any]) -> str:
     """The address that a request came from, behind the proxies that are trusted."""
     client = scope.get("client")
-    forwarded = ",".join(value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for")
-    return nearest_stranger(str(client[0]) if client else "", forwarded, settings.OMNI_TRUSTED_PROXIES)
+    forwarded = ",".join(
+        value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"
+    )
+    return nearest_stranger(
+        str(client[0]) if client else "", forwarded, settings.OMNI_TRUSTED_PROXIES
+    )
 
 
 class ClientGone(Exception):
@@ -90,10 +100,14 @@ async def _answer(scope: dict[str, Any], receive: Receive, reply: Reply, key: st
     methods = allowed_methods(path)
     if not methods:
         known = ", ".join([MODELS, *POLICIES])
-        raise OmniError("path_not_found", f"There is nothing at {path[:200]!r}.", f"There are: {known}.")
+        raise OmniError(
+            "path_not_found", f"There is nothing at {path[:200]!r}.", f"There are: {known}."
+        )
     if method not in methods:
         reply.headers["allow"] = ", ".join(methods)
-        raise OmniError("method_not_allowed", f"{method[:20]} is not understood here.", f"Use {methods[0]}.")
+        raise OmniError(
+            "method_not_allowed", f"{method[:20]} is not understood here.", f"Use {methods[0]}."
+        )
     if path not in POLICIES:
         return await _models(path.removeprefix(MODELS).strip("/"), reply)
     body = await _json(await _body(scope, receive))
@@ -101,10 +115,13 @@ async def _answer(scope: dict[str, Any], receive: Receive, reply: Reply, key: st
 
 
 async def _models(name: str, reply: Reply) -> None:
-    """The names that can answer, at once or once they are loaded; by name also what does not answer yet."""
+    """The names that can answer, at once or once they are loaded; by name also what does not answer
+    yet."""
     table = await routing_table()
     named = [
-        (public, s) for public, s in table.public_names() if (public == name if name else s.is_ready or s.is_unloaded)
+        (public, s)
+        for public, s in table.public_names()
+        if (public == name if name else s.is_ready or s.is_unloaded)
     ]
     entries = [model_entry(public, created=s.created, state=s.shown_state) for public, s in named]
     if name and not entries:
@@ -114,7 +131,9 @@ async def _models(name: str, reply: Reply) -> None:
 
 async def _body(scope: dict[str, Any], receive: Receive) -> bytes:
     too_large = OmniError(
-        "body_too_large", f"The request is larger than {LARGEST_BODY_BYTES >> 20} MiB.", "Send less at once."
+        "body_too_large",
+        f"The request is larger than {LARGEST_BODY_BYTES >> 20} MiB.",
+        "Send less at once.",
     )
     declared = dict(scope["headers"]).get(b"content-length", b"0")
     if declared.isdigit() and len(declared) < 20 and int(declared) > LARGEST_BODY_BYTES:
@@ -131,7 +150,9 @@ async def _body(scope: dict[str, Any], receive: Receive) -> bytes:
                 if size > LARGEST_BODY_BYTES:
                     raise too_large
     except TimeoutError:
-        raise OmniError("request_timeout", f"The request did not arrive within {BODY_S:.0f} s.") from None
+        raise OmniError(
+            "request_timeout", f"The request did not arrive within {BODY_S:.0f} s."
+        ) from None
     return b"".join(chunks)
 
 
@@ -169,7 +190,8 @@ async def _pass_on(upstream: Upstream, reply: Reply) -> None:
 
 
 async def _keep_alive(reply: Reply, wait: Wait) -> None:
-    """Says what is waited for, as a comment that clients pass over, whenever nothing else was said for a while."""
+    """Says what is waited for, as a comment that clients pass over, whenever nothing else was said
+    for a while."""
     while True:
         await asyncio.sleep(reply.quiet_until_s(KEEP_ALIVE_S))
         if reply.is_quiet_for(KEEP_ALIVE_S):
@@ -192,7 +214,8 @@ def _headers(upstream: Upstream) -> dict[str, str]:
 
 
 async def _unless_ended(receive: Receive, key: str, work: Awaitable[None]) -> None:
-    """Does the work until the client hangs up or its key is revoked, before its first byte as well as after."""
+    """Does the work until the client hangs up or its key is revoked, before its first byte as well
+    as after."""
     task = asyncio.ensure_future(work)
     gone, revoked = asyncio.ensure_future(_hung_up(receive)), asyncio.ensure_future(_revoked(key))
     try:

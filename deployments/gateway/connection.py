@@ -1,4 +1,5 @@
-"""Connections to engines: clients for each event loop, the engine's key, and what their failures mean."""
+"""Connections to engines: clients for each event loop, the engine's key, and what their failures
+mean."""
 
 from __future__ import annotations
 
@@ -31,14 +32,19 @@ def _client(address: EngineAddress) -> httpx.AsyncClient:
     """This event loop's for the address; no proxies from the environment, no redirects."""
     clients = _clients.setdefault(asyncio.get_running_loop(), {})
     if (found := clients.get(address.socket)) is None:
-        transport = httpx.AsyncHTTPTransport(uds=address.socket, limits=LIMITS) if address.socket else None
-        found = httpx.AsyncClient(transport=transport, trust_env=False, follow_redirects=False, limits=LIMITS)
+        transport = (
+            httpx.AsyncHTTPTransport(uds=address.socket, limits=LIMITS) if address.socket else None
+        )
+        found = httpx.AsyncClient(
+            transport=transport, trust_env=False, follow_redirects=False, limits=LIMITS
+        )
         clients[address.socket] = found
     return found
 
 
 async def send(request: httpx.Request) -> httpx.Response:
-    """Sends what engine_request() made to where that said; nothing goes to a port that is not the engine's.
+    """Sends what engine_request() made to where that said; nothing goes to a port that is not the
+    engine's.
 
     The answer's body is still to be read, and the answer to be closed. Raises httpx.HTTPError.
     """
@@ -65,7 +71,8 @@ async def ask(request: httpx.Request) -> tuple[int, bytes]:
 
 
 async def body_of(response: httpx.Response) -> bytes:
-    """Raises httpx.HTTPError, also for a body that is longer than any answer to a question of the panel's."""
+    """Raises httpx.HTTPError, also for a body that is longer than any answer to a question of the
+    panel's."""
     body = bytearray()
     async for part in response.aiter_raw():
         body += part
@@ -89,9 +96,15 @@ def _checked(address: EngineAddress, request: httpx.Request) -> str:
 
 
 def engine_request(
-    address: EngineAddress, path: str, fields: Mapping[str, Any], silence_s: float, *, key: str | None = None
+    address: EngineAddress,
+    path: str,
+    fields: Mapping[str, Any],
+    silence_s: float,
+    *,
+    key: str | None = None,
 ) -> httpx.Request:
-    """With the engine's key, or another one, or with none if that is empty; `silence_s`: how long nothing may come."""
+    """With the engine's key, or another one, or with none if that is empty; `silence_s`: how long
+    nothing may come."""
     key = key_of(address) if key is None else key
     headers = {
         **({"authorization": f"Bearer {key}"} if key else {}),
@@ -101,7 +114,9 @@ def engine_request(
     content = json.dumps(fields, ensure_ascii=False).encode()
     timeout = httpx.Timeout(connect=CONNECT_S, read=silence_s, write=WRITE_S, pool=CONNECT_S)
     extensions = {"omni_address": address, "timeout": timeout.as_dict()}
-    return httpx.Request("POST", f"{address.url}{path}", content=content, headers=headers, extensions=extensions)
+    return httpx.Request(
+        "POST", f"{address.url}{path}", content=content, headers=headers, extensions=extensions
+    )
 
 
 @contextmanager
@@ -115,8 +130,14 @@ def engine_errors(deployment: str) -> Iterator[None]:
         text = f"More than {MOST_CONNECTIONS} requests are open."
         raise OmniError("gateway_busy", text, "Try again later.", retry=True) from error
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-        raise OmniError("engine_unreachable", f"Cannot connect to {who}.", again, retry=True) from error
+        raise OmniError(
+            "engine_unreachable", f"Cannot connect to {who}.", again, retry=True
+        ) from error
     except httpx.TimeoutException as error:
-        raise OmniError("engine_silent", f"No answer in time from {who}.", again, retry=True) from error
+        raise OmniError(
+            "engine_silent", f"No answer in time from {who}.", again, retry=True
+        ) from error
     except httpx.HTTPError as error:
-        raise OmniError("engine_died", f"The connection to {who} broke off.", again, retry=True) from error
+        raise OmniError(
+            "engine_died", f"The connection to {who} broke off.", again, retry=True
+        ) from error

@@ -1,7 +1,7 @@
 """How far a grammar, a schema or a pattern may go before it reaches an engine.
 
-Deep nesting overflows an engine's stack and ends its process; texts that can be read in many ways, and sheer
-size, hold up everybody else's answers. Both are seen here, before anything is sent. Pure.
+Deep nesting overflows an engine's stack and ends its process; texts that can be read in many ways,
+and sheer size, hold up everybody else's answers. Both are seen here, before anything is sent. Pure.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ GRAMMAR = TextLimits(depth=64, parts=5000, repeats=2000)
 PATTERN = TextLimits(depth=32, parts=1000, repeats=2000)
 # Lists and objects within each other; an object within an object takes two.
 SCHEMA_DEPTH, SCHEMA_PARTS, SCHEMA_CHOICES, SCHEMA_PATTERNS = 64, 5000, 1000, 50
-CHOICES, NAMES = ("anyOf", "oneOf", "allOf", "enum", "type"), ("properties", "patternProperties", "$defs")
+CHOICES, NAMES = (
+    ("anyOf", "oneOf", "allOf", "enum", "type"),
+    ("properties", "patternProperties", "$defs"),
+)
 SIMPLER = "Make it simpler."
 ROOT = "root"
 
@@ -31,7 +34,9 @@ def check_grammar(name: str, value: Any) -> None:
     if not isinstance(value, str):
         raise FieldError(name, f"{name} is not a text.")
     if len(value) > GRAMMAR_CHARACTERS:
-        raise FieldError(name, f"{name} is not a text of at most {GRAMMAR_CHARACTERS} characters.", SIMPLER)
+        raise FieldError(
+            name, f"{name} is not a text of at most {GRAMMAR_CHARACTERS} characters.", SIMPLER
+        )
     if problem := _problem_of_grammar(value):
         raise FieldError(name, f"{name} {problem}.", SIMPLER)
 
@@ -67,17 +72,26 @@ def _problem_of_pattern(text: str) -> str:
 
 
 def check_schema(name: str, value: Any) -> None:
-    """For whatever holds a schema, or several: response_format, the parameters of tools. Raises FieldError."""
+    """For whatever holds a schema, or several: response_format, the parameters of tools.
+
+    Raises FieldError.
+    """
     if is_deeper_than(value, SCHEMA_DEPTH):
-        raise FieldError(name, f"{name} nests lists and objects more than {SCHEMA_DEPTH} deep.", SIMPLER)
-    if any(schema is not None and not isinstance(schema, (dict, bool)) for schema in schemas_of(value)):
+        raise FieldError(
+            name, f"{name} nests lists and objects more than {SCHEMA_DEPTH} deep.", SIMPLER
+        )
+    if any(
+        schema is not None and not isinstance(schema, (dict, bool)) for schema in schemas_of(value)
+    ):
         raise FieldError(name, f"{name} holds a schema that is no object.")
     parts = choices = 0
     patterns: list[str] = []
     for schema in all_schemas(value):
         if problem := problem_of(schema):
             raise FieldError(name, f"{name} has {problem}.")
-        parts += len(schema) + sum(len(schema[word]) for word in NAMES if isinstance(schema.get(word), dict))
+        parts += len(schema) + sum(
+            len(schema[word]) for word in NAMES if isinstance(schema.get(word), dict)
+        )
         choices += sum(len(schema[word]) for word in CHOICES if isinstance(schema.get(word), list))
         patterns += patterns_of(schema)
     for what, count, most in (

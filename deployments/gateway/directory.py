@@ -60,10 +60,19 @@ def forget_table() -> None:
 
 
 def read_table() -> Table:
-    found = Deployment.objects.select_related("host", "engine").prefetch_related("instances").filter(is_deleting=False)
-    without_text = Binding.objects.filter(model__kind__in=WITHOUT_TEXT).values_list("deployment", "model__kind")
+    found = (
+        Deployment.objects.select_related("host", "engine")
+        .prefetch_related("instances")
+        .filter(is_deleting=False)
+    )
+    without_text = Binding.objects.filter(model__kind__in=WITHOUT_TEXT).values_list(
+        "deployment", "model__kind"
+    )
     kinds = dict(without_text)
-    deployments = {deployment.name: serving(deployment, kinds.get(deployment.pk, Kind.TEXT)) for deployment in found}
+    deployments = {
+        deployment.name: serving(deployment, kinds.get(deployment.pk, Kind.TEXT))
+        for deployment in found
+    }
     return Table(deployments, dict(Route.objects.values_list("name", "deployment__name")))
 
 
@@ -84,7 +93,11 @@ def serving(deployment: Deployment, kind: str = Kind.TEXT) -> Serving:
         created=int(deployment.created_at.timestamp()),
         passage=passage,
         peers=peers,
-        handover=handover_facts(deployment, answering) if passage == Passage.HANDOVER and answering else None,
+        handover=(
+            handover_facts(deployment, answering)
+            if passage == Passage.HANDOVER and answering
+            else None
+        ),
         foreign=_foreign(deployment),
         pk=deployment.pk,
         is_wanted=deployment.desired == Deployment.Desired.RUNNING and not deployment.is_deleting,
@@ -130,4 +143,6 @@ def _alias(instance: Instance | None, default: str) -> str:
     """The name under which the engine knows its model."""
     if instance is None:
         return default
-    return argument(instance.argv, "--alias") or argument(instance.argv, "--served-model-name", default)
+    return argument(instance.argv, "--alias") or argument(
+        instance.argv, "--served-model-name", default
+    )

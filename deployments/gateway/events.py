@@ -47,14 +47,18 @@ class WholeEvents:
         whole = bytes(self._rest[:end])
         del self._rest[:end]
         if len(self._rest) > LARGEST_EVENT_BYTES:
-            text = f"The engine sent more than {LARGEST_EVENT_BYTES >> 20} MiB without an end of an event."
+            text = (
+                f"The engine sent more than {LARGEST_EVENT_BYTES >> 20} MiB without an end of an"
+                " event."
+            )
             raise OmniError("engine_died", text)
         if whole:
             self._remember(whole)
         return whole
 
     def finish(self) -> bytes:
-        """What is left when the stream has ended: an event that only lacks its empty line, else nothing.
+        """What is left when the stream has ended: an event that only lacks its empty line, else
+        nothing.
 
         The standard has a fragment thrown away: passed on, it would spoil the event behind it.
         """
@@ -100,7 +104,9 @@ def ends_answer(data: bytes) -> bool:
     if event is None:
         return False
     choices = event.get("choices")
-    finished = isinstance(choices, list) and any(isinstance(c, dict) and c.get("finish_reason") for c in choices)
+    finished = isinstance(choices, list) and any(
+        isinstance(c, dict) and c.get("finish_reason") for c in choices
+    )
     return finished or bool(event.get("error"))
 
 

@@ -1,4 +1,5 @@
-"""Requests to engines of ours and to servers that somebody else runs: what each is sent, and what is not passed on."""
+"""Requests to engines of ours and to servers that somebody else runs: what each is sent, and what
+is not passed on."""
 
 from __future__ import annotations
 
@@ -13,19 +14,25 @@ from deployments.gateway.connection import engine_request
 from deployments.gateway.routing import Serving
 from omni.errors import OmniError
 
-# By it a panel knows its own request when somebody gave its own address as that of an external server.
+# By it a panel knows its own request when somebody gave its own address as that of an external
+# server.
 MARK = b"x-omni-from"
 PASSED_ON = ("application/json", "text/event-stream")
 
 
-def as_taken(serving: Serving, fields: dict[str, Any], dropped: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """The fields without those the server would refuse the request for, and the names of all that were left out."""
+def as_taken(
+    serving: Serving, fields: dict[str, Any], dropped: list[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """The fields without those the server would refuse the request for, and the names of all that
+    were left out."""
     unknown = serving.foreign.left_out if serving.foreign else frozenset()
     kept = {name: value for name, value in fields.items() if name not in unknown}
     return kept, sorted({*dropped, *(set(fields) - set(kept))})
 
 
-def request_to(serving: Serving, path: str, fields: Mapping[str, Any], silence_s: float) -> httpx.Request:
+def request_to(
+    serving: Serving, path: str, fields: Mapping[str, Any], silence_s: float
+) -> httpx.Request:
     """Under the model's name there, with the server's own key; engines of ours get their own."""
     named = {**fields, "model": serving.alias}
     key = settings.OMNI_HOME.kept_secret(serving.foreign.key_name) if serving.foreign else None
@@ -45,7 +52,8 @@ def refuse_own(headers: Iterable[tuple[bytes, bytes]]) -> None:
     """Raises OmniError (request_loop) for a request that this panel sent itself."""
     if (MARK, own_mark().encode()) in {(name, value) for name, value in headers}:
         text = (
-            "This panel was given its own address as that of an external server: the request would go round for ever."
+            "This panel was given its own address as that of an external server: the request would"
+            " go round for ever."
         )
         raise OmniError("request_loop", text, "Give the server's own address, or remove it.")
 
@@ -62,8 +70,14 @@ def refuse(serving: Serving, response: httpx.Response) -> None:
     if serving.foreign is None:
         return
     if 300 <= status < 400:
-        text = f"The server of deployment {name!r} sends requests elsewhere (status {status}), and Omni follows nobody."
+        text = (
+            f"The server of deployment {name!r} sends requests elsewhere (status {status}), and"
+            " Omni follows nobody."
+        )
         raise OmniError("engine_refused", text, "Give the address it really answers at.")
     if not response.headers.get("content-type", PASSED_ON[0]).lower().startswith(PASSED_ON):
-        text = f"The server of deployment {name!r} answered with status {status} and neither JSON nor events."
+        text = (
+            f"The server of deployment {name!r} answered with status {status} and neither JSON nor"
+            " events."
+        )
         raise OmniError("engine_refused", text, "It may not have this call.")

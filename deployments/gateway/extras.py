@@ -1,7 +1,7 @@
 """Fields beyond those that every engine knows: passed on to the engines that take them.
 
-Servers that somebody else runs get whatever they might know, within bounds: they look after themselves. A
-field is in a table here only if nothing but the answer depends on it.
+Servers that somebody else runs get whatever they might know, within bounds: they look after
+themselves. A field is in a table here only if nothing but the answer depends on it.
 """
 
 from __future__ import annotations
@@ -66,20 +66,44 @@ TAKEN: dict[str, Mapping[str, Check]] = {
     "vllm": VLLM,
     "tabbyapi": TABBY_API,
 }
-# Of a server's own keeping, or of whoever stands before it; and behind which engines have had memory errors or can
-# be kept busy without end: an external server may be any of them.
+# Of a server's own keeping, or of whoever stands before it; and behind which engines have had
+# memory errors or can be kept busy without end: an external server may be any of them.
 NEVER = frozenset(
     {
-        "api_base", "api_key", "authorization", "base_url", "extra_headers", "headers", "model",
-        "best_of", "chat_parser", "generation_prompt", "grammar_lazy", "grammar_triggers", "guided_grammar",
-        "guided_json", "guided_regex", "id_slot", "image_data", "lora", "n_cmpl", "n_discard", "n_keep",
-        "preserved_tokens", "prompt_embeds", "slot_id", "structured_outputs",
+        "api_base",
+        "api_key",
+        "authorization",
+        "base_url",
+        "extra_headers",
+        "headers",
+        "model",
+        "best_of",
+        "chat_parser",
+        "generation_prompt",
+        "grammar_lazy",
+        "grammar_triggers",
+        "guided_grammar",
+        "guided_json",
+        "guided_regex",
+        "id_slot",
+        "image_data",
+        "lora",
+        "n_cmpl",
+        "n_discard",
+        "n_keep",
+        "preserved_tokens",
+        "prompt_embeds",
+        "slot_id",
+        "structured_outputs",
     }
-)  # fmt: skip
+)
 
 
 def extras(flavour: str, body: Mapping[str, Any], left_out: Iterable[str]) -> dict[str, Any]:
-    """Of the fields that were left out, those that this engine takes. Raises FieldError for one out of its range."""
+    """Of the fields that were left out, those that this engine takes.
+
+    Raises FieldError for one out of its range.
+    """
     given = {name: body[name] for name in left_out if body.get(name) is not None}
     if flavour == ANYBODY:
         return dict(list(_within_bounds(given).items())[:MOST_FIELDS])

@@ -1,7 +1,8 @@
 """What of a request's body reaches an engine: fields from an allow-list, each within its range.
 
-Engines have had memory errors behind fields nobody needs (a negative n_discard, chat_parser) and can be
-kept busy without end by others (a huge n, an endless grammar). What is not listed here is left out.
+Engines have had memory errors behind fields nobody needs (a negative n_discard, chat_parser) and
+can be kept busy without end by others (a huge n, an endless grammar). What is not listed here is
+left out.
 """
 
 from __future__ import annotations
@@ -82,13 +83,17 @@ def stop_texts(name: str, value: Any) -> None:
     texts = [value] if isinstance(value, str) else value
     known = isinstance(texts, list) and len(texts) <= 16
     if not known or not all(isinstance(t, str) and len(t) <= 500 for t in texts):
-        raise FieldError(name, f"{name} is not a text or a list of at most 16 texts of 500 characters.")
+        raise FieldError(
+            name, f"{name} is not a text or a list of at most 16 texts of 500 characters."
+        )
 
 
 def flat_settings(name: str, value: Any) -> None:
     """Switches of a chat template such as enable_thinking: plain values only."""
     plain = isinstance(value, dict) and len(value) <= 16
-    if not plain or not all(isinstance(v, (bool, int, str)) and len(str(v)) <= 200 for v in value.values()):
+    if not plain or not all(
+        isinstance(v, (bool, int, str)) and len(str(v)) <= 200 for v in value.values()
+    ):
         raise FieldError(name, f"{name} is not an object of at most 16 plain values.")
 
 
@@ -116,12 +121,16 @@ def _check_message(name: str, message: Mapping[str, Any]) -> None:
             raise FieldError(name, f"{name} has a {word} that is not a text.")
     calls = message.get("tool_calls")
     if calls is not None and not (isinstance(calls, list) and all(map(_is_call, calls))):
-        raise FieldError(name, f"{name} has tool_calls that are not a list of calls with a name and arguments.")
+        raise FieldError(
+            name, f"{name} has tool_calls that are not a list of calls with a name and arguments."
+        )
 
 
 def _is_call(call: Any) -> bool:
     function = call.get("function") if isinstance(call, dict) else None
-    words = [function.get("name"), function.get("arguments")] if isinstance(function, dict) else [None]
+    words = (
+        [function.get("name"), function.get("arguments")] if isinstance(function, dict) else [None]
+    )
     return all(isinstance(word, str) for word in words) and isinstance(call.get("id", ""), str)
 
 
@@ -131,14 +140,18 @@ def tools(name: str, value: Any) -> None:
         function = tool.get("function") if isinstance(tool, dict) else None
         if not isinstance(tool, dict) or not isinstance(tool.get("type"), str):
             raise FieldError(name, f"{name}[{index}] is not an object with a type.")
-        if tool["type"] == "function" and not (isinstance(function, dict) and isinstance(function.get("name"), str)):
+        if tool["type"] == "function" and not (
+            isinstance(function, dict) and isinstance(function.get("name"), str)
+        ):
             raise FieldError(name, f"{name}[{index}] has no function with a name.")
 
 
 def one_of(*words: str) -> Check:
     def check(name: str, value: Any) -> None:
         if value not in words:
-            raise FieldError(name, f"{name} is none of those known.", f"Use one of: {', '.join(words)}.")
+            raise FieldError(
+                name, f"{name} is none of those known.", f"Use one of: {', '.join(words)}."
+            )
 
     return check
 
@@ -155,14 +168,20 @@ def _no_remote_media(name: str, part: Any) -> None:
 
 
 def prompt(name: str, value: Any) -> None:
-    if not isinstance(value, (str, list)) or (isinstance(value, list) and len(value) > LARGEST_TOKENS):
+    if not isinstance(value, (str, list)) or (
+        isinstance(value, list) and len(value) > LARGEST_TOKENS
+    ):
         raise FieldError(name, f"{name} is neither a text nor a list.")
     if is_deeper_than(value, 2):
-        raise FieldError(name, f"{name} is neither a text, nor a list of texts, tokens or lists of tokens.")
+        raise FieldError(
+            name, f"{name} is neither a text, nor a list of texts, tokens or lists of tokens."
+        )
     for part in value if isinstance(value, list) else ():
         if not isinstance(part, (str, list)) and not _is_token(part):
             raise FieldError(name, f"{name} has a part that is neither a text nor a token.")
-        if isinstance(part, list) and not all(isinstance(inner, str) or _is_token(inner) for inner in part):
+        if isinstance(part, list) and not all(
+            isinstance(inner, str) or _is_token(inner) for inner in part
+        ):
             raise FieldError(name, f"{name} has a part that is neither a text nor a token.")
 
 

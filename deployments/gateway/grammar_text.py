@@ -1,4 +1,7 @@
-"""Grammars (GBNF) and patterns (regular expressions) as a tree of parts. Linear in the text, bounded in depth. Pure."""
+"""Grammars (GBNF) and patterns (regular expressions) as a tree of parts.
+
+Linear in the text, bounded in depth. Pure.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,8 @@ class TextLimits:
 
 @dataclass
 class Part:
-    """A group of alternatives, each a sequence; or a call of `rule`; else one character out of `ranges`."""
+    """A group of alternatives, each a sequence; or a call of `rule`; else one character out of
+    `ranges`."""
 
     alternatives: list[list[Part]] = field(default_factory=list)
     rule: str = ""

@@ -1,8 +1,8 @@
 """One instance reads the prompt, another answers: the KV cache goes over as a file in memory.
 
-The prompt's tokens are known before anything is computed: what the answering instance has already is not
-read again, and short prompts stay with it. Whatever goes wrong on the way, the answering instance reads the
-prompt itself: an answer is late then, never wrong.
+The prompt's tokens are known before anything is computed: what the answering instance has already
+is not read again, and short prompts stay with it. Whatever goes wrong on the way, the answering
+instance reads the prompt itself: an answer is late then, never wrong.
 """
 
 from __future__ import annotations
@@ -19,7 +19,14 @@ from typing import Any
 from deployments.gateway import handover_plan as rules
 from deployments.gateway.handover_calls import FILE_GONE_S, act_on_slot, prompt_tokens, read_prompt
 from deployments.gateway.handover_lines import DECODE, PREFILL, counts, facts_of, lines
-from deployments.gateway.handover_plan import HandoverFailed, HandoverReport, Held, Kind, Outcome, tokens_of
+from deployments.gateway.handover_plan import (
+    HandoverFailed,
+    HandoverReport,
+    Held,
+    Kind,
+    Outcome,
+    tokens_of,
+)
 from deployments.gateway.passing import Passing
 from deployments.gateway.routing import Peer, Serving
 from deployments.gateway.slots import Slot, SlotPool
@@ -29,8 +36,13 @@ log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def handed_over(path: str, serving: Serving, fields: Mapping[str, Any]) -> AsyncIterator[Passing]:
-    """Takes slots for the request and brings its prompt there, if that pays. Raises nothing of its own."""
+async def handed_over(
+    path: str, serving: Serving, fields: Mapping[str, Any]
+) -> AsyncIterator[Passing]:
+    """Takes slots for the request and brings its prompt there, if that pays.
+
+    Raises nothing of its own.
+    """
     if path in rules.SLOTLESS or serving.handover is None or DECODE not in serving.peers:
         yield Passing(fields)
         return
@@ -44,13 +56,22 @@ async def handed_over(path: str, serving: Serving, fields: Mapping[str, Any]) ->
 
 
 class _Way(Passing):
-    """One request's way. `slot` is the one that answers, once it is chosen and there is only one."""
+    """One request's way. `slot` is the one that answers, once it is chosen and there is only
+    one."""
 
-    def __init__(self, path: str, serving: Serving, fields: Mapping[str, Any], held: AsyncExitStack) -> None:
+    def __init__(
+        self, path: str, serving: Serving, fields: Mapping[str, Any], held: AsyncExitStack
+    ) -> None:
         self.sort = rules.sort_of(path, fields)
         self.report: HandoverReport = HandoverReport(why=self.sort.why)
         super().__init__(fields, self.report)
-        self.path, self.serving, self.facts, self.held, self.lines = path, serving, facts_of(serving), held, lines()
+        self.path, self.serving, self.facts, self.held, self.lines = (
+            path,
+            serving,
+            facts_of(serving),
+            held,
+            lines(),
+        )
         self.decode = self.lines.pool(serving, DECODE)
         self.prompt: array[int] | None = None
         self.slot: Slot | None = None
@@ -108,11 +129,12 @@ class _Way(Passing):
             self.report.why = f"{new} new tokens of {len(ids)}, fewer than {least}"
         return new >= least
 
-    # --- over ---------------------------------------------------------------------------------------
+    # --- over -------------------------------------------------------------------------------------
     async def _hand_over(self) -> None:
         """Leaves the prompt in a slot of the answering instance. Raises HandoverFailed.
 
-        The file is written when that slot is free and not before: nobody's conversation waits in memory.
+        The file is written when that slot is free and not before: nobody's conversation waits in
+        memory.
         """
         assert self.prompt is not None
         if (reader := self.serving.peers.get(PREFILL)) is None:
@@ -139,25 +161,37 @@ class _Way(Passing):
             self.slot.held = rules.NOTHING
             self._check_room(expected_bytes)
             reading.push_async_exit(turn.pop_all())
-            over = asyncio.ensure_future(self._carry(reader, from_slot, self.slot, expected_bytes, reading.pop_all()))
+            over = asyncio.ensure_future(
+                self._carry(reader, from_slot, self.slot, expected_bytes, reading.pop_all())
+            )
             try:
                 await asyncio.shield(over)
             except asyncio.CancelledError:
-                # The engines cannot be told to stop here: the slots stay taken until they have finished.
+                # The engines cannot be told to stop here: the slots stay taken until they have
+                # finished.
                 self.lines.goes_on(_behind(over, self.held.pop_all()))
                 raise
             self.slot.held = Held(tokens)
 
     def _trust(self, reader: Peer) -> None:
-        """The engine restores other weights' caches of the same shape without a word, and answers nonsense."""
+        """The engine restores other weights' caches of the same shape without a word, and answers
+        nonsense."""
         if reader.file != self.serving.peers[DECODE].file:
-            raise HandoverFailed("the model's file was replaced between the starts of the instances", Outcome.SKIPPED)
+            raise HandoverFailed(
+                "the model's file was replaced between the starts of the instances", Outcome.SKIPPED
+            )
         pair, unused = self.lines.unused.get(self.serving.name, (None, 0))
         if pair == (reader, self.serving.peers[DECODE]) and unused >= rules.MOST_UNUSED:
-            raise HandoverFailed("the decode instance makes no use of what is handed over", Outcome.SKIPPED)
+            raise HandoverFailed(
+                "the decode instance makes no use of what is handed over", Outcome.SKIPPED
+            )
 
     def _expected_bytes(self, tokens: int) -> int:
-        each = self.lines.token_bytes.get(self.serving.name) or self.facts.token_bytes or rules.UNKNOWN_TOKEN_BYTES
+        each = (
+            self.lines.token_bytes.get(self.serving.name)
+            or self.facts.token_bytes
+            or rules.UNKNOWN_TOKEN_BYTES
+        )
         return int(tokens * each) + self.facts.fixed_bytes
 
     def _check_room(self, expected_bytes: int) -> None:
@@ -166,11 +200,18 @@ class _Way(Passing):
         except OSError as error:
             raise HandoverFailed(f"the folder between the instances: {error.strerror}") from None
         taken_bytes = max(room.taken_bytes, self.lines.reserved_bytes)
-        if problem := rules.room_problem(expected_bytes, room.free_bytes, taken_bytes, room.limit_bytes):
+        if problem := rules.room_problem(
+            expected_bytes, room.free_bytes, taken_bytes, room.limit_bytes
+        ):
             raise HandoverFailed(problem, Outcome.SKIPPED)
 
     async def _carry(
-        self, reader: Peer, from_slot: Slot, to_slot: Slot, expected_bytes: int, reading: AsyncExitStack
+        self,
+        reader: Peer,
+        from_slot: Slot,
+        to_slot: Slot,
+        expected_bytes: int,
+        reading: AsyncExitStack,
     ) -> None:
         """Saves, gives the reading slot back, restores, deletes. Raises HandoverFailed."""
         path = Path(self.facts.folder) / slots_folder.new_name()
@@ -184,14 +225,18 @@ class _Way(Passing):
             if saved.get("n_saved") != count:
                 raise HandoverFailed(f"{saved.get('n_saved')} tokens were saved instead of {count}")
             report.size_bytes = int(saved.get("n_written") or 0)
-            self.lines.token_bytes[self.serving.name] = max(report.size_bytes - self.facts.fixed_bytes, 0) / count
+            self.lines.token_bytes[self.serving.name] = (
+                max(report.size_bytes - self.facts.fixed_bytes, 0) / count
+            )
             began = time.monotonic()
             restored = await act_on_slot(
                 self.serving.peers[DECODE], to_slot.id, "restore", path.name, report.size_bytes
             )
             report.restore_ms = _ms_since(began)
             if restored.get("n_restored") != count:
-                raise HandoverFailed(f"{restored.get('n_restored')} tokens were restored instead of {count}")
+                raise HandoverFailed(
+                    f"{restored.get('n_restored')} tokens were restored instead of {count}"
+                )
         except HandoverFailed as error:
             if error.is_late:
                 # The engine may still write it.
@@ -207,7 +252,7 @@ class _Way(Passing):
         finally:
             self.lines.reserved_bytes -= reserved_bytes
 
-    # --- the answer ---------------------------------------------------------------------------------
+    # --- the answer -------------------------------------------------------------------------------
     def begins(self, status: int) -> None:
         self._status = status
 
@@ -215,7 +260,8 @@ class _Way(Passing):
         self._tail = (self._tail + data[-rules.TAIL_BYTES :])[-rules.TAIL_BYTES :]
 
     def settle(self) -> None:
-        """The answer has ended, one way or another: what its slot holds now, and whether the hand-over was of use."""
+        """The answer has ended, one way or another: what its slot holds now, and whether the
+        hand-over was of use."""
         if self.slot is None:
             return
         timings = rules.last_timings(self._tail)
@@ -240,7 +286,9 @@ class _Way(Passing):
         self.lines.unused[name] = (pair, 0 if used else (unused if known == pair else 0) + 1)
         if not used:
             counts[name, "unused"] += 1
-            log.warning("%s: %s of %d tokens handed over were used", name, timings.get("cache_n"), count)
+            log.warning(
+                "%s: %s of %d tokens handed over were used", name, timings.get("cache_n"), count
+            )
 
 
 async def _behind(over: asyncio.Future[None], held: AsyncExitStack) -> None:

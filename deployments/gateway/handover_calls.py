@@ -16,15 +16,18 @@ from deployments.gateway.handover_plan import CHAT, TEMPLATE_FIELDS, HandoverFai
 from deployments.gateway.routing import Peer
 from deployments.gateway.shapes import engine_message
 
-# Rendering and counting need no device; an engine sends a comment every 30 s while it reads a prompt.
+# Rendering and counting need no device; an engine sends a comment every 30 s while it reads a
+# prompt.
 COUNT_S, READ_SILENCE_S, READ_S = 20.0, 90.0, 1800.0
-# A save or restore waits for the batch that is computed just then, then runs at the speed of memory.
+# A save or restore waits for the batch that is computed just then, then runs at the speed of
+# memory.
 BATCH_S, SLOWEST_BYTES_PER_S = 120.0, 200e6
 FILE_GONE_S = 600.0
 
 
 async def prompt_tokens(peer: Peer, path: str, fields: Mapping[str, Any]) -> list[int]:
-    """The prompt as the engine itself will see it; empty when it cannot be told, for whatever reason."""
+    """The prompt as the engine itself will see it; empty when it cannot be told, for whatever
+    reason."""
     prompt = fields.get("prompt")
     if isinstance(prompt, list):
         return prompt
@@ -33,7 +36,10 @@ async def prompt_tokens(peer: Peer, path: str, fields: Mapping[str, Any]) -> lis
             asked = {name: fields[name] for name in TEMPLATE_FIELDS if name in fields}
             prompt = (await _answer(peer, "/apply-template", asked, COUNT_S))["prompt"]
         counted = await _answer(
-            peer, "/tokenize", {"content": prompt, "add_special": True, "parse_special": True}, COUNT_S
+            peer,
+            "/tokenize",
+            {"content": prompt, "add_special": True, "parse_special": True},
+            COUNT_S,
         )
         return [int(token) for token in counted["tokens"]]
     except (HandoverFailed, KeyError, TypeError, ValueError):
@@ -41,7 +47,9 @@ async def prompt_tokens(peer: Peer, path: str, fields: Mapping[str, Any]) -> lis
 
 
 async def read_prompt(peer: Peer, slot: int, tokens: array[int]) -> None:
-    """Has the prefill instance compute the cache of these tokens in this slot. Raises HandoverFailed.
+    """Has the prefill instance compute the cache of these tokens in this slot.
+
+    Raises HandoverFailed.
 
     As a stream: the engine looks whether anybody still listens only while it has something to say.
     """
@@ -66,13 +74,17 @@ async def read_prompt(peer: Peer, slot: int, tokens: array[int]) -> None:
             await response.aclose()
 
 
-async def act_on_slot(peer: Peer, slot: int, action: str, name: str, size_bytes: int) -> dict[str, Any]:
+async def act_on_slot(
+    peer: Peer, slot: int, action: str, name: str, size_bytes: int
+) -> dict[str, Any]:
     """Saves a slot to a file or restores one. Raises HandoverFailed."""
     limit_s = BATCH_S + size_bytes / SLOWEST_BYTES_PER_S
     return await _answer(peer, f"/slots/{slot}?action={action}", {"filename": name}, limit_s)
 
 
-async def _answer(peer: Peer, path: str, fields: Mapping[str, Any], limit_s: float) -> dict[str, Any]:
+async def _answer(
+    peer: Peer, path: str, fields: Mapping[str, Any], limit_s: float
+) -> dict[str, Any]:
     what = path.rpartition("=")[2].strip("/")
     async with _failures(what):
         status, body = await ask(engine_request(peer.address, path, fields, limit_s))

@@ -28,7 +28,9 @@ def handover_facts(deployment: Deployment, answering: Instance) -> HandoverFacts
         return None
     slots = argument(answering.argv, "-np", "1")
     least_tokens, (recurrent, each, fixed) = _planned(deployment)
-    return HandoverFacts(int(slots) if slots.isdigit() else 1, least_tokens, folder, recurrent, each, fixed)
+    return HandoverFacts(
+        int(slots) if slots.isdigit() else 1, least_tokens, folder, recurrent, each, fixed
+    )
 
 
 def argument(argv: Sequence[str], flag: str, default: str = "") -> str:

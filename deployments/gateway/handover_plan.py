@@ -13,16 +13,19 @@ from typing import Any
 from omni.errors import OmniError
 from omni.json_text import read_answer
 
-# As good as a bound before the first file has been seen: a 70B model with 8 KV heads in f16 has 328 KB a token.
+# As good as a bound before the first file has been seen: a 70B model with 8 KV heads in f16 has 328
+# KB a token.
 UNKNOWN_TOKEN_BYTES = 512 << 10
-# Of the file system's room, what one hand-over may take: the file is there once while it is written, and the
-# others need some, too.
+# Of the file system's room, what one hand-over may take: the file is there once while it is
+# written, and the others need some, too.
 ROOM_FACTOR = 2
 # The engine gives the figures of an answer in its last event or at the end of its body.
 TAIL_BYTES = 4096
-# After so many in a row that the decode instance read again by itself, something is different between the two.
+# After so many in a row that the decode instance read again by itself, something is different
+# between the two.
 MOST_UNUSED = 3
-# A slot is the same conversation's when the prompt shares this part of it; a shared system prompt alone is less.
+# A slot is the same conversation's when the prompt shares this part of it; a shared system prompt
+# alone is less.
 SAME_CONVERSATION = 0.5
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 # What the engine answers without a slot.
@@ -31,9 +34,17 @@ SLOTLESS = ("/tokenize",)
 PROMPT_FIELDS = ("messages", "tools", "prompt")
 # Of a chat request, what changes the prompt that the template makes of it.
 TEMPLATE_FIELDS = (
-    "messages", "tools", "tool_choice", "parallel_tool_calls", "response_format", "json_schema", "grammar",
-    "reasoning_format", "reasoning_effort", "chat_template_kwargs",
-)  # fmt: skip
+    "messages",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "response_format",
+    "json_schema",
+    "grammar",
+    "reasoning_format",
+    "reasoning_effort",
+    "chat_template_kwargs",
+)
 
 
 def tokens_of(ids: Sequence[int]) -> array[int]:
@@ -42,7 +53,8 @@ def tokens_of(ids: Sequence[int]) -> array[int]:
 
 @dataclass(frozen=True)
 class Held:
-    """What a slot has in its cache: these tokens, and behind them `generated` ones that nobody has read."""
+    """What a slot has in its cache: these tokens, and behind them `generated` ones that nobody has
+    read."""
 
     tokens: array[int] = field(default_factory=lambda: array("i"))
     generated: int = 0
@@ -52,7 +64,8 @@ NOTHING = Held()
 
 
 def common_prefix(a: array[int], b: array[int]) -> int:
-    """How many tokens the two begin with together; by halves, so that long prompts cost microseconds."""
+    """How many tokens the two begin with together; by halves, so that long prompts cost
+    microseconds."""
     low, high = 0, min(len(a), len(b))
     while low < high:
         middle = (low + high + 1) // 2
@@ -64,7 +77,8 @@ def common_prefix(a: array[int], b: array[int]) -> int:
 
 
 def reusable(held: Held, prompt: array[int], *, recurrent: bool) -> int:
-    """How many of the prompt's tokens a slot has already, as far as is known; the engine's cache_n is the truth.
+    """How many of the prompt's tokens a slot has already, as far as is known; the engine's cache_n
+    is the truth.
 
     One token is always computed again. A recurrent state is of use only as a whole.
     """
@@ -78,17 +92,24 @@ def reusable(held: Held, prompt: array[int], *, recurrent: bool) -> int:
     return min(same, len(prompt) - 1)
 
 
-def best_slot(free: Sequence[tuple[int, Held, int]], prompt: array[int] | None, *, recurrent: bool) -> int:
-    """Of free slots (id, what it holds, when it was last used): the same conversation's, else the oldest."""
+def best_slot(
+    free: Sequence[tuple[int, Held, int]], prompt: array[int] | None, *, recurrent: bool
+) -> int:
+    """Of free slots (id, what it holds, when it was last used): the same conversation's, else the
+    oldest."""
     if prompt is not None:
         reuse = {slot: reusable(held, prompt, recurrent=recurrent) for slot, held, _ in free}
-        same = [slot for slot, held, _ in free if reuse[slot] and reuse[slot] >= len(held.tokens) * SAME_CONVERSATION]
+        same = [
+            slot
+            for slot, held, _ in free
+            if reuse[slot] and reuse[slot] >= len(held.tokens) * SAME_CONVERSATION
+        ]
         if same:
             return max(same, key=lambda slot: reuse[slot])
     return min(free, key=lambda entry: entry[2])[0]
 
 
-# --- the request ------------------------------------------------------------------------------------
+# --- the request ----------------------------------------------------------------------------------
 class Kind(StrEnum):
     PLAIN = "plain"  # one prompt, one answer: it can be handed over
     ALONE = "alone"  # one slot, and its prompt cannot be known here
@@ -97,7 +118,8 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Sort:
-    """What sort of request it is: how many slots it takes, and why its prompt is not handed over, if so."""
+    """What sort of request it is: how many slots it takes, and why its prompt is not handed over,
+    if so."""
 
     kind: Kind
     slots: int = 1
@@ -142,7 +164,10 @@ def is_surely_short(fields: Mapping[str, Any], least_tokens: int) -> bool:
 
 
 def prefilled(prompt: array[int], *, recurrent: bool) -> array[int]:
-    """What the prefill instance reads. A recurrent state that has seen the last token cannot take it again."""
+    """What the prefill instance reads.
+
+    A recurrent state that has seen the last token cannot take it again.
+    """
     return prompt[:-1] if recurrent else prompt
 
 
@@ -155,7 +180,7 @@ def room_problem(expected_bytes: int, free_bytes: int, taken_bytes: int, limit_b
     return ""
 
 
-# --- what came of it --------------------------------------------------------------------------------
+# --- what came of it ------------------------------------------------------------------------------
 class Outcome(StrEnum):
     DONE = "done"
     SKIPPED = "skipped"  # the decode instance reads the prompt, as it should
@@ -183,15 +208,22 @@ class HandoverReport:
         if self.outcome != Outcome.DONE:
             return " ".join(f"{self.outcome}: {self.why}".split())[:300]
         return (
-            f"prefill_ms={self.prefill_ms:.1f},save_ms={self.save_ms:.1f},restore_ms={self.restore_ms:.1f},"
+            f"prefill_ms={self.prefill_ms:.1f},"
+            f"save_ms={self.save_ms:.1f},"
+            f"restore_ms={self.restore_ms:.1f},"
             f"wait_ms={self.wait_ms:.1f},bytes={self.size_bytes},tokens={self.prompt_tokens}"
         )
 
 
 class HandoverFailed(OmniError):
-    """This prompt does not go over: the decode instance reads it itself. `is_late`: the engine may still do it."""
+    """This prompt does not go over: the decode instance reads it itself.
 
-    def __init__(self, text: str, outcome: Outcome = Outcome.FAILED, *, is_late: bool = False) -> None:
+    `is_late`: the engine may still do it.
+    """
+
+    def __init__(
+        self, text: str, outcome: Outcome = Outcome.FAILED, *, is_late: bool = False
+    ) -> None:
         super().__init__("handover_failed", text)
         self.outcome, self.is_late = outcome, is_late
 
@@ -215,6 +247,7 @@ def held_after(prompt: array[int], timings: Mapping[str, Any]) -> Held:
 
 
 def is_used(timings: Mapping[str, Any], handed_over: int) -> bool | None:
-    """Whether the decode instance made use of a cache of so many tokens; None when it did not say."""
+    """Whether the decode instance made use of a cache of so many tokens; None when it did not
+    say."""
     cached = timings.get("cache_n")
     return None if not isinstance(cached, int) else cached >= handed_over - 1

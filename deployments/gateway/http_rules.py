@@ -13,10 +13,22 @@ MODELS = "/v1/models"
 # Other paths of llama-server's: programs that ask for them read JSON, and get an error in JSON.
 OF_ENGINES = frozenset(
     {
-        "/apply-template", "/chat/completions", "/completion", "/completions", "/detokenize", "/embedding",
-        "/embeddings", "/infill", "/lora-adapters", "/props", "/rerank", "/reranking", "/slots", "/v1",
+        "/apply-template",
+        "/chat/completions",
+        "/completion",
+        "/completions",
+        "/detokenize",
+        "/embedding",
+        "/embeddings",
+        "/infill",
+        "/lora-adapters",
+        "/props",
+        "/rerank",
+        "/reranking",
+        "/slots",
+        "/v1",
     }
-)  # fmt: skip
+)
 _SLASHES = re.compile("/{2,}")
 _NAMES = re.compile(r"[A-Za-z0-9_, -]{1,1000}")
 KNOWN_HEADERS = "authorization, content-type, x-api-key"
@@ -24,7 +36,8 @@ EXPOSED = "x-omni-deployment, x-omni-route, x-omni-handover, x-omni-dropped-fiel
 
 
 def is_gateway_path(path: str) -> bool:
-    """Also for //v1/… and paths of engines that the gateway does not have: their errors are JSON."""
+    """Also for //v1/… and paths of engines that the gateway does not have: their errors are
+    JSON."""
     plain = _SLASHES.sub("/", path)
     return plain in POLICIES or plain in OF_ENGINES or plain.startswith("/v1/")
 

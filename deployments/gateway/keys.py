@@ -40,13 +40,16 @@ def create_key(name: str, owner: Any = None) -> str:
     """A new key; it cannot be read again later. Raises OmniError for a name that cannot be kept."""
     name = name.strip()
     if not 1 <= len(name) <= 50:
-        raise OmniError("invalid_key_name", f"The key's name has {len(name)} characters.", "Use 1 to 50.")
+        raise OmniError(
+            "invalid_key_name", f"The key's name has {len(name)} characters.", "Use 1 to 50."
+        )
     _, key = ApiKey.objects.create_key(name=name, owner=owner)
     return str(key)
 
 
 def key_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """The key in a request's headers, from whichever of the two places; empty when there is none."""
+    """The key in a request's headers, from whichever of the two places; empty when there is
+    none."""
     values = {name.lower(): value for name, value in headers}
     scheme, _, bearer = values.get(b"authorization", b"").partition(b" ")
     raw = bearer if scheme.lower() == b"bearer" else values.get(b"x-api-key", b"")
@@ -56,8 +59,8 @@ def key_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
 async def authorize(headers: Iterable[tuple[bytes, bytes]], client: str = "") -> str:
     """The key of a request that may pass. Raises OmniError (invalid_api_key, too_many_wrong_keys).
 
-    `client` is the address that the request came from. Keys that were right before are not held up by the wrong
-    ones that come from the same address, which may be that of a proxy.
+    `client` is the address that the request came from. Keys that were right before are not held up
+    by the wrong ones that come from the same address, which may be that of a proxy.
     """
     key = key_of(headers)
     if not key or len(key) > LONGEST_KEY:
@@ -72,7 +75,8 @@ async def authorize(headers: Iterable[tuple[bytes, bytes]], client: str = "") ->
 
 
 async def still_usable(key: str) -> bool:
-    """Whether a request that is on its way with this key may go on; yes while that cannot be found out."""
+    """Whether a request that is on its way with this key may go on; yes while that cannot be found
+    out."""
     try:
         return await _usable_cached(key)
     except Exception as error:

@@ -1,4 +1,5 @@
-"""A request on its way through a deployment's instances; the plain way: one instance does everything."""
+"""A request on its way through a deployment's instances; the plain way: one instance does
+everything."""
 
 from __future__ import annotations
 
@@ -13,7 +14,10 @@ from deployments.gateway.routing import Serving
 
 @dataclass
 class Passing:
-    """`fields` go to the instance that answers. What it answers is shown here, and goes on untouched."""
+    """`fields` go to the instance that answers.
+
+    What it answers is shown here, and goes on untouched.
+    """
 
     fields: Mapping[str, Any] = field(default_factory=dict)
     report: HandoverReport | None = None

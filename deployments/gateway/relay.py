@@ -1,4 +1,5 @@
-"""The one way a request reaches an engine: the gateway's clients and the chat both come through here."""
+"""The one way a request reaches an engine: the gateway's clients and the chat both come through
+here."""
 
 from __future__ import annotations
 
@@ -32,7 +33,9 @@ from omni.errors import OmniError
 # An answer in one piece; a stream may be longer, it is never held in memory.
 LARGEST_ANSWER_BYTES = 64 << 20
 STILL_THERE_S = 1.0
-WAYS: Mapping[Passage, Callable[[str, Serving, Mapping[str, Any]], AbstractAsyncContextManager[Passing]]] = {
+WAYS: Mapping[
+    Passage, Callable[[str, Serving, Mapping[str, Any]], AbstractAsyncContextManager[Passing]]
+] = {
     Passage.DIRECT: direct,
     Passage.HANDOVER: handed_over,
 }
@@ -60,8 +63,11 @@ class Upstream:
         return self.passing.report
 
     async def events(self) -> AsyncIterator[bytes]:
-        """The body as it comes, in whole events. Raises OmniError when the engine dies, is ended, or ends an answer
-        that is not complete (llama-server does on a text that ends in half a character)."""
+        """The body as it comes, in whole events.
+
+        Raises OmniError when the engine dies, is ended, or ends an answer that is not complete
+        (llama-server does on a text that ends in half a character).
+        """
         whole = WholeEvents()
         with engine_errors(self.choice.serving.name):
             async for chunk in self._chunks():
@@ -75,14 +81,20 @@ class Upstream:
             raise OmniError("answer_incomplete", text, "Send the request again.", retry=True)
 
     async def body(self) -> bytes:
-        """The whole body. Raises OmniError when the engine dies, is ended, or does not come to an end."""
+        """The whole body.
+
+        Raises OmniError when the engine dies, is ended, or does not come to an end.
+        """
         parts, size_bytes = [], 0
         with engine_errors(self.choice.serving.name):
             async for chunk in self._chunks():
                 parts.append(chunk)
                 size_bytes += len(chunk)
                 if size_bytes > LARGEST_ANSWER_BYTES:
-                    text = f"{self.choice.serving.name} answered with more than {LARGEST_ANSWER_BYTES >> 20} MiB."
+                    text = (
+                        f"{self.choice.serving.name} answered with more than"
+                        f" {LARGEST_ANSWER_BYTES >> 20} MiB."
+                    )
                     raise OmniError("engine_died", text)
         whole = b"".join(parts)
         self.passing.sees(whole)
@@ -99,12 +111,15 @@ class Upstream:
 
 
 @asynccontextmanager
-async def open_answer(path: str, body: Mapping[str, Any], wait: Wait | None = None) -> AsyncIterator[Upstream]:
-    """Sends a request to the deployment that its `model` names; leaving the block cancels the generation.
+async def open_answer(
+    path: str, body: Mapping[str, Any], wait: Wait | None = None
+) -> AsyncIterator[Upstream]:
+    """Sends a request to the deployment that its `model` names; leaving the block cancels the
+    generation.
 
-    A deployment that is about to be ready is waited for, and so is an engine that is busy; `wait` says for what.
-    `path` is a key of fields.POLICIES. Raises FieldError, routing's errors, and those of admission, engine_errors,
-    suspects and waiting.
+    A deployment that is about to be ready is waited for, and so is an engine that is busy; `wait`
+    says for what. `path` is a key of fields.POLICIES. Raises FieldError, routing's errors, and
+    those of admission, engine_errors, suspects and waiting.
     """
     name = body.get("model", AUTO if path == "/tokenize" else None)
     if not isinstance(name, str) or not name:
@@ -117,14 +132,18 @@ async def open_answer(path: str, body: Mapping[str, Any], wait: Wait | None = No
         taken = extras(choice.serving.flavour, body, dropped)
         rest = [name for name in dropped if name not in taken]
         fields, dropped = as_taken(choice.serving, fields | taken, rest)
-        async with _engine(choice, fields, wait), _sent(path, choice, fields, wait) as (response, passing):
+        async with (
+            _engine(choice, fields, wait),
+            _sent(path, choice, fields, wait) as (response, passing),
+        ):
             is_stream = fields.get("stream") is True
             yield Upstream(choice, response, is_stream, sent_at, wait, dropped, passing)
 
 
 @asynccontextmanager
 async def _engine(choice: Choice, fields: Mapping[str, Any], wait: Wait) -> AsyncIterator[None]:
-    """While an engine works on a request: what goes wrong is explained, and remembered if it was a crash."""
+    """While an engine works on a request: what goes wrong is explained, and remembered if it was a
+    crash."""
     is_dead = partial(_is_dead, choice.serving)
     watching = suspects.watching(choice.serving.name, fields, is_dead)
     async with watching, explain_errors(choice), watched(choice.serving, wait):
@@ -134,7 +153,10 @@ async def _engine(choice: Choice, fields: Mapping[str, Any], wait: Wait) -> Asyn
 def _refuse_packed(serving: Serving, response: httpx.Response) -> None:
     """Bytes are passed on as they come, and looked into on the way: packed ones could not be."""
     if response.headers.get("content-encoding", "identity") != "identity":
-        text = f"The server of deployment {serving.name!r} packs its answer although it was asked not to."
+        text = (
+            f"The server of deployment {serving.name!r} packs its answer although it was asked"
+            " not to."
+        )
         raise OmniError("engine_refused", text)
 
 

@@ -14,14 +14,20 @@ from omni.errors import OmniError
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 EVENT_STREAM = "text/event-stream"
-STREAM_HEADERS = {"content-type": EVENT_STREAM, "cache-control": "no-cache", "x-accel-buffering": "no"}
+STREAM_HEADERS = {
+    "content-type": EVENT_STREAM,
+    "cache-control": "no-cache",
+    "x-accel-buffering": "no",
+}
 RETRY_AFTER_S = {"too_many_wrong_keys": 60}
 
 
 class Reply:
     """Written by the relay; beside it, comments may be put between whole events."""
 
-    def __init__(self, send: Send, headers: Mapping[str, str] | None = None, *, is_head: bool = False) -> None:
+    def __init__(
+        self, send: Send, headers: Mapping[str, str] | None = None, *, is_head: bool = False
+    ) -> None:
         self._send, self._is_head = send, is_head
         # They go with whatever is answered.
         self.headers = dict(headers or {})
@@ -37,7 +43,8 @@ class Reply:
         await self._send({"type": "http.response.start", "status": status, "headers": raw})
 
     async def begin_stream(self, status: int, headers: Mapping[str, str]) -> None:
-        """Headers at once, unless comments came first: servers send them with the first byte only."""
+        """Headers at once, unless comments came first: servers send them with the first byte
+        only."""
         async with self._lock:
             if not self._begun:
                 await self.begin(status, {**headers, **STREAM_HEADERS})
@@ -59,7 +66,9 @@ class Reply:
         await self.begin(status, {**headers, "content-length": str(len(body))})
         return await self.end(body)
 
-    async def json(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
+    async def json(
+        self, status: int, body: bytes, headers: Mapping[str, str] | None = None
+    ) -> None:
         await self.whole(status, {"content-type": "application/json", **(headers or {})}, body)
 
     async def fail(self, error: OmniError) -> None:
@@ -69,13 +78,14 @@ class Reply:
         elif not self._ended:
             await self.end(error_event(error) if self._is_stream else b"")
 
-    # --- keeping it alive -----------------------------------------------------------------------------
+    # --- keeping it alive -------------------------------------------------------------------------
     def quiet_until_s(self, limit_s: float) -> float:
         """How long until it has been quiet for so long."""
         return max(0.1, self._said_s + limit_s - time.monotonic())
 
     def is_quiet_for(self, limit_s: float) -> bool:
-        """Nothing was said for so long, and nothing is being said: a client that takes nothing is not told more."""
+        """Nothing was said for so long, and nothing is being said: a client that takes nothing is
+        not told more."""
         return not self._lock.locked() and time.monotonic() - self._said_s >= limit_s
 
     async def comment(self, text: str, headers: Mapping[str, str]) -> None:
@@ -100,7 +110,9 @@ def failure_headers(error: OmniError) -> dict[str, str]:
 
 def _value(text: str) -> bytes:
     """A header's value: what does not fit in is replaced."""
-    return "".join(sign if sign.isprintable() else "?" for sign in text).encode("latin-1", "replace")
+    return "".join(sign if sign.isprintable() else "?" for sign in text).encode(
+        "latin-1", "replace"
+    )
 
 
 def _in_one_line(body: bytes) -> bytes:

@@ -31,8 +31,8 @@ class Passage(StrEnum):
 
 @dataclass(frozen=True)
 class Peer:
-    """An instance that answers; `process` changes when it is started anew, at the same address as well, and `file`
-    when it was started with other weights."""
+    """An instance that answers; `process` changes when it is started anew, at the same address as
+    well, and `file` when it was started with other weights."""
 
     address: EngineAddress
     process: str = ""
@@ -53,7 +53,8 @@ class HandoverFacts:
 
 @dataclass(frozen=True)
 class Foreign:
-    """A server that somebody else runs: under which name its key is kept, and fields it is not sent."""
+    """A server that somebody else runs: under which name its key is kept, and fields it is not
+    sent."""
 
     key_name: str
     left_out: frozenset[str] = frozenset()
@@ -94,7 +95,8 @@ class Serving:
 
     @property
     def shown_state(self) -> str:
-        """For programs: one that gave its memory back and loads again when it is asked is not stopped."""
+        """For programs: one that gave its memory back and loads again when it is asked is not
+        stopped."""
         return UNLOADED if self.is_unloaded and self.state == STOPPED else self.state
 
     @property
@@ -103,8 +105,10 @@ class Serving:
 
     @property
     def is_coming(self) -> bool:
-        """It does not answer now, and will without anybody's doing: whoever asks may wait. When somebody else's server
-        comes back nobody knows."""
+        """It does not answer now, and will without anybody's doing: whoever asks may wait.
+
+        When somebody else's server comes back nobody knows.
+        """
         is_ours = self.foreign is None or self.state == STARTING
         return self.is_wanted and is_ours and not self.is_ready and self.state != FAILED
 
@@ -124,7 +128,9 @@ class Table:
         """Every name that can be asked for, deployments first, each with what answers for it."""
         named = [(name, self.deployments[name]) for name in sorted(self.deployments)]
         own = set(self.deployments)
-        routed = [(name, to) for name, to in sorted(self.routes.items()) if to in own and name not in own]
+        routed = [
+            (name, to) for name, to in sorted(self.routes.items()) if to in own and name not in own
+        ]
         return named + [(name, self.deployments[to]) for name, to in routed]
 
 
@@ -140,7 +146,8 @@ class Choice:
 def choose(name: str, table: Table) -> Choice:
     """What answers, or will before long (`is_coming`).
 
-    Raises OmniError model_not_found, no_text_model, deployment_not_ready or no_deployment_ready, saying what to do.
+    Raises OmniError model_not_found, no_text_model, deployment_not_ready or no_deployment_ready,
+    saying what to do.
     """
     if name in table.deployments:
         return _able(Choice(table.deployments[name], name, "a deployment has this name"))
@@ -150,7 +157,9 @@ def choose(name: str, table: Table) -> Choice:
         return _first_able(table)
     known = ", ".join(public for public, _ in table.public_names()) or "none yet"
     raise OmniError(
-        "model_not_found", f"There is no deployment or route named {name[:120]!r}.", f"Known names: {known}."
+        "model_not_found",
+        f"There is no deployment or route named {name[:120]!r}.",
+        f"Known names: {known}.",
     )
 
 
@@ -164,7 +173,9 @@ def _able(choice: Choice) -> Choice:
 
 def _no_text(serving: Serving) -> OmniError:
     text = f"Deployment {serving.name!r} runs {article(serving.kind)}, which answers no text."
-    return OmniError("no_text_model", text, "Name a deployment of a text model; /v1/models lists what there is.")
+    return OmniError(
+        "no_text_model", text, "Name a deployment of a text model; /v1/models lists what there is."
+    )
 
 
 def not_ready(serving: Serving) -> OmniError:
@@ -173,15 +184,29 @@ def not_ready(serving: Serving) -> OmniError:
         "stopped": "Start it on the Deployments page.",
         "failed": "See the Deployments page for the cause, then start it again.",
     }.get(serving.state, "Try again in a few seconds.")
-    return OmniError("deployment_not_ready", f"Deployment {serving.name!r} is {serving.state}{cause}", fix, retry=True)
+    return OmniError(
+        "deployment_not_ready",
+        f"Deployment {serving.name!r} is {serving.state}{cause}",
+        fix,
+        retry=True,
+    )
 
 
 def _first_able(table: Table) -> Choice:
-    servings = [table.deployments[name] for name in sorted(table.deployments) if table.deployments[name].gives_text]
+    servings = [
+        table.deployments[name]
+        for name in sorted(table.deployments)
+        if table.deployments[name].gives_text
+    ]
     for serving in servings:
         if serving.is_ready:
             return Choice(serving, AUTO, "the first ready deployment by name")
     for serving in servings:
         if serving.is_coming:
             return Choice(serving, AUTO, "none is ready, and this is the first that will be")
-    raise OmniError("no_deployment_ready", "No deployment is ready.", "Start one on the Deployments page.", retry=True)
+    raise OmniError(
+        "no_deployment_ready",
+        "No deployment is ready.",
+        "Start one on the Deployments page.",
+        retry=True,
+    )

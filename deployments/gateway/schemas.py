@@ -1,7 +1,7 @@
 """Whether a JSON schema is one: keywords of the right kind, bounds that hold something. Pure.
 
-Engines take a wrong kind for a mistake of their own, and llama-server never returns from bounds that hold
-nothing, such as at least five and at most two.
+Engines take a wrong kind for a mistake of their own, and llama-server never returns from bounds
+that hold nothing, such as at least five and at most two.
 """
 
 from __future__ import annotations
@@ -59,12 +59,21 @@ KEYWORDS: dict[str, tuple[Kind, str]] = {
     "enum": (lambda value: isinstance(value, list), "a list"),
     "required": (_is_texts, "a list of texts"),
     **dict.fromkeys(("pattern", "format", "title", "description"), TEXT),
-    **dict.fromkeys(("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"), COUNT),
+    **dict.fromkeys(
+        ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"), COUNT
+    ),
     **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), NUMBER),
     **dict.fromkeys(("anyOf", "oneOf", "allOf", "prefixItems"), SCHEMAS),
-    **dict.fromkeys(("properties", "patternProperties", "$defs", "definitions", "dependentSchemas"), NAMED),
-    **dict.fromkeys(("not", "if", "then", "else", "contains", "propertyNames", "additionalProperties"), SCHEMA),
-    "items": (lambda value: _is_schema(value) or _is_schemas(value), "a schema or a list of schemas"),
+    **dict.fromkeys(
+        ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas"), NAMED
+    ),
+    **dict.fromkeys(
+        ("not", "if", "then", "else", "contains", "propertyNames", "additionalProperties"), SCHEMA
+    ),
+    "items": (
+        lambda value: _is_schema(value) or _is_schemas(value),
+        "a schema or a list of schemas",
+    ),
 }
 BOUNDS = (
     ("minLength", "maxLength"),
@@ -72,7 +81,9 @@ BOUNDS = (
     ("minProperties", "maxProperties"),
     ("minimum", "maximum"),
 )
-HOLD_SCHEMAS = frozenset(name for name, kind in KEYWORDS.items() if kind in (SCHEMA, SCHEMAS, NAMED)) | {"items"}
+HOLD_SCHEMAS = frozenset(
+    name for name, kind in KEYWORDS.items() if kind in (SCHEMA, SCHEMAS, NAMED)
+) | {"items"}
 
 
 def schemas_of(field: Any) -> list[Any]:
@@ -96,7 +107,11 @@ def all_schemas(field: Any) -> Iterator[Mapping[str, Any]]:
             value = schema[keyword]
             if KEYWORDS[keyword] == NAMED and isinstance(value, dict):
                 value = list(value.values())
-            waiting += [inner for inner in (value if isinstance(value, list) else [value]) if isinstance(inner, dict)]
+            waiting += [
+                inner
+                for inner in (value if isinstance(value, list) else [value])
+                if isinstance(inner, dict)
+            ]
 
 
 def problem_of(schema: Mapping[str, Any]) -> str:
@@ -105,7 +120,11 @@ def problem_of(schema: Mapping[str, Any]) -> str:
         if (value := schema.get(keyword)) is not None and not is_right(value):
             return f"{keyword} that is not {what}"
     for low, high in BOUNDS:
-        if schema.get(low) is not None and schema.get(high) is not None and schema[low] > schema[high]:
+        if (
+            schema.get(low) is not None
+            and schema.get(high) is not None
+            and schema[low] > schema[high]
+        ):
             return f"{low} above {high}"
     return ""
 

@@ -26,7 +26,9 @@ class Slot:
 class _Waiter:
     count: int
     prompt: array[int] | None
-    got: asyncio.Future[list[Slot]] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    got: asyncio.Future[list[Slot]] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
 
 
 class SlotPool:
@@ -34,8 +36,8 @@ class SlotPool:
 
     def __init__(self, count: int, *, recurrent: bool = False) -> None:
         self.slots = [Slot(number) for number in range(max(count, 1))]
-        # One prompt is computed at a time: the first is not held up by the next, and none waits to be saved
-        # while a batch of another is computed.
+        # One prompt is computed at a time: the first is not held up by the next, and none waits to
+        # be saved while a batch of another is computed.
         self.turn = asyncio.Lock()
         self._recurrent = recurrent
         self._free = {slot.id for slot in self.slots}
@@ -56,7 +58,9 @@ class SlotPool:
         return max(reusable(slot.held, prompt, recurrent=self._recurrent) for slot in looked_at)
 
     @asynccontextmanager
-    async def taken(self, prompt: array[int] | None = None, count: int = 1) -> AsyncIterator[list[Slot]]:
+    async def taken(
+        self, prompt: array[int] | None = None, count: int = 1
+    ) -> AsyncIterator[list[Slot]]:
         """So many slots for this block, the best for this prompt; waits until they are free."""
         slots = await self._take(prompt, min(count, len(self.slots)))
         try:

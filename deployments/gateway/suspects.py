@@ -1,7 +1,8 @@
-"""Requests that were on their way when an engine crashed: whoever does it twice is not let in again.
+"""Requests that were on their way when an engine crashed: whoever does it twice is not let in
+again.
 
-What is counted are the parts of a request that have crashed engines before: grammars and schemas, then
-tools. A request without them is only suspected when it was alone.
+What is counted are the parts of a request that have crashed engines before: grammars and schemas,
+then tools. A request without them is only suspected when it was alone.
 """
 
 from __future__ import annotations
@@ -47,9 +48,15 @@ class Suspects:
         """
         suspect = suspect_of(fields)
         now_s = time.monotonic()
-        if len([at for at in self.crashes.get(suspect.digest, ()) if now_s - at < REMEMBERED_S]) >= MOST_CRASHES:
+        if (
+            len([at for at in self.crashes.get(suspect.digest, ()) if now_s - at < REMEMBERED_S])
+            >= MOST_CRASHES
+        ):
             text = f"The engine crashed {MOST_CRASHES} times while it worked on this request."
-            fix = "Change its grammar, schema, tools or prompt; the Deployments page shows the engine's log."
+            fix = (
+                "Change its grammar, schema, tools or prompt; the Deployments page shows the"
+                " engine's log."
+            )
             raise OmniError("request_crashes_engine", text, fix)
         together = self.on_their_way.setdefault(deployment, {})
         together[id(suspect)] = suspect

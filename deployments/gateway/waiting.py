@@ -1,7 +1,9 @@
-"""What a request waits for, and for how long it may: an engine that lives is waited for, one that hangs is not.
+"""What a request waits for, and for how long it may: an engine that lives is waited for, one that
+hangs is not.
 
-An engine says nothing, not even headers, while a request waits for one of its slots. So silence alone
-proves nothing: the agent finds out whether an engine lives, and the routing table says what it found.
+An engine says nothing, not even headers, while a request waits for one of its slots. So silence
+alone proves nothing: the agent finds out whether an engine lives, and the routing table says what
+it found.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ LOOK_EVERY_S, GIVEN_UP_S = 5.0, 90.0
 
 @dataclass
 class _Line:
-    """The requests to one deployment that this process has sent and that are not answered yet, oldest first."""
+    """The requests to one deployment that this process has sent and that are not answered yet,
+    oldest first."""
 
     waiting: dict[int, None] = field(default_factory=dict)
     answering: int = 0
@@ -43,7 +46,8 @@ class Wait:
 
     serving: Serving | None = None
     is_sent: bool = False
-    # Since when the engine has been asked for the next piece of its answer; None while it is not asked.
+    # Since when the engine has been asked for the next piece of its answer; None while it is not
+    # asked.
     since_s: float | None = None
 
     @property
@@ -58,7 +62,8 @@ class Wait:
 
     @property
     def place(self) -> int:
-        """In the queue before the engine's slots: 1 is next, 0 is in a slot already, or it cannot be told."""
+        """In the queue before the engine's slots: 1 is next, 0 is in a slot already, or it cannot
+        be told."""
         if self.serving is None or not self.serving.slots:
             return 0
         line = _lines.get(self.serving.name)
@@ -79,7 +84,8 @@ class Wait:
 
 @contextmanager
 def in_line(serving: Serving, wait: Wait) -> Iterator[_Ticket]:
-    """The request stands in line until its ticket says that it is answered, and counts until the end."""
+    """The request stands in line until its ticket says that it is answered, and counts until the
+    end."""
     ticket = _Ticket(_lines.setdefault(serving.name, _Line()), id(wait))
     wait.serving, wait.is_sent = serving, True
     try:
@@ -127,12 +133,20 @@ async def watched(serving: Serving, wait: Wait) -> AsyncIterator[None]:
         if not deadline.expired():
             raise
         if looking and looking.done() and not looking.cancelled():
-            text = f"No answer from the engine of deployment {serving.name!r}, and it does not seem to live."
+            text = (
+                f"No answer from the engine of deployment {serving.name!r}, and it does not seem to"
+                " live."
+            )
             raise OmniError(
-                "engine_silent", text, "Try again; the Deployments page shows its state.", retry=True
+                "engine_silent",
+                text,
+                "Try again; the Deployments page shows its state.",
+                retry=True,
             ) from None
         text = f"The request took longer than {limit_s} s."
-        raise OmniError("took_too_long", text, "Ask for less, or raise OMNI_REQUEST_LIMIT.") from None
+        raise OmniError(
+            "took_too_long", text, "Ask for less, or raise OMNI_REQUEST_LIMIT."
+        ) from None
 
 
 async def _look_after(serving: Serving, wait: Wait, deadline: asyncio.Timeout) -> None:
@@ -149,8 +163,10 @@ async def _look_after(serving: Serving, wait: Wait, deadline: asyncio.Timeout) -
 
 
 async def _lives(serving: Serving) -> bool:
-    """By what its agent says; yes while that cannot be asked. One that is being ended breaks its connections by
-    itself."""
+    """By what its agent says; yes while that cannot be asked.
+
+    One that is being ended breaks its connections by itself.
+    """
     try:
         now = (await routing_table()).deployments.get(serving.name)
     except DatabaseError as error:

@@ -1,4 +1,5 @@
-"""Where a server listens: an engine of ours on its Unix socket or on a port, or one that somebody else runs."""
+"""Where a server listens: an engine of ours on its Unix socket or on a port, or one that somebody
+else runs."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ class Process:
 
 @dataclass(frozen=True)
 class EngineAddress:
-    """`owner` is whose the listener on the port has to be; an external server has none that is known here."""
+    """`owner` is whose the listener on the port has to be; an external server has none that is
+    known here."""
 
     url: str
     socket: str = ""

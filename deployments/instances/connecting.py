@@ -1,4 +1,5 @@
-"""The one way to an engine of ours: nothing is sent before it is sure that the engine itself listens."""
+"""The one way to an engine of ours: nothing is sent before it is sure that the engine itself
+listens."""
 
 from __future__ import annotations
 
@@ -23,14 +24,17 @@ def address_of(instance: Instance) -> EngineAddress | None:
     return engine_address(instance.pk, instance.socket, instance.port, process)
 
 
-def engine_address(instance: int, path: str, port: int | None, process: Process | None) -> EngineAddress | None:
+def engine_address(
+    instance: int, path: str, port: int | None, process: Process | None
+) -> EngineAddress | None:
     if path:
         return socket_address(path)
     return port_address(port, process, key_path(instance)) if port and process else None
 
 
 def key_path(instance: int) -> str:
-    """The file with the key of an instance's engine. Versions before this one had one key for all."""
+    """The file with the key of an instance's engine. Versions before this one had one key for
+    all."""
     path = own_key_path(instance)
     return str(path if path.exists() else settings.OMNI_HOME.secret_file("engine"))
 
@@ -46,7 +50,8 @@ def own_key_path(instance: int) -> Path:
 
 
 def key_of(address: EngineAddress) -> str:
-    """What the engine asks for, read anew each time; empty for one with a socket, whose folder keeps others out."""
+    """What the engine asks for, read anew each time; empty for one with a socket, whose folder
+    keeps others out."""
     try:
         return Path(address.key_path).read_text().strip() if address.key_path else ""
     except OSError:
@@ -55,7 +60,10 @@ def key_of(address: EngineAddress) -> str:
 
 # --- how ------------------------------------------------------------------------------------------
 def checked(address: EngineAddress) -> str:
-    """Which socket listens there. Raises ConnectionRefusedError where it is not the engine's: nothing may be sent."""
+    """Which socket listens there.
+
+    Raises ConnectionRefusedError where it is not the engine's: nothing may be sent.
+    """
     if address.owner is None or address.port is None:
         return ""
     if (found := own_listener(address.owner.pid, address.owner.ticks, address.port)) is None:

@@ -1,8 +1,9 @@
 """Which deployments have requests on their way, known to every process of this OMNI_HOME.
 
-Each deployment has a door: a file. Whoever passes a request on holds a shared lock on it; the agent takes the
-exclusive lock before it ends an engine. So an engine is never ended under a request that the agent could not see,
-and no request is sent to one that is being ended. Locks go with their process: one that is killed leaves none.
+Each deployment has a door: a file. Whoever passes a request on holds a shared lock on it; the agent
+takes the exclusive lock before it ends an engine. So an engine is never ended under a request that
+the agent could not see, and no request is sent to one that is being ended. Locks go with their
+process: one that is killed leaves none.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-# Requests to an engine that ends break off at once; what they leave behind is written within this time.
+# Requests to an engine that ends break off at once; what they leave behind is written within this
+# time.
 JUST_THEN_S = 2.0
 
 
@@ -72,7 +74,10 @@ class Doors:
         self._shut: dict[int, IO[bytes]] = {}
 
     def shut(self, deployment: int) -> bool:
-        """True: nobody is inside, and nobody comes in until it is opened. False: requests are on their way."""
+        """True: nobody is inside, and nobody comes in until it is opened.
+
+        False: requests are on their way.
+        """
         if deployment in self._shut:
             return True
         file = _door(self.folder, deployment).open("ab")
@@ -85,7 +90,8 @@ class Doors:
         return True
 
     def is_busy(self, deployment: int) -> bool:
-        """Whether requests are on their way; whoever comes just while this is looked at has to ask again."""
+        """Whether requests are on their way; whoever comes just while this is looked at has to ask
+        again."""
         if not _door(self.folder, deployment).exists():
             return False
         was_shut = deployment in self._shut
@@ -103,14 +109,16 @@ class Doors:
         return set(self._shut)
 
     def used_ns(self, deployment: int) -> int:
-        """When a request last came or went, by the file's clock: whether it changes tells, not how far off it is."""
+        """When a request last came or went, by the file's clock: whether it changes tells, not how
+        far off it is."""
         try:
             return _door(self.folder, deployment).stat().st_mtime_ns
         except OSError:
             return 0
 
     def was_used_at(self, deployment: int, at_s: float) -> bool:
-        """Whether requests were on their way then: some still are, or the last one went just then."""
+        """Whether requests were on their way then: some still are, or the last one went just
+        then."""
         return self.is_busy(deployment) or abs(self.used_ns(deployment) / 1e9 - at_s) < JUST_THEN_S
 
     def remove(self, deployment: int) -> None:

@@ -1,4 +1,5 @@
-"""Reads the log of an instance: its end, what was written since a start, what is written from now on."""
+"""Reads the log of an instance: its end, what was written since a start, what is written from now
+on."""
 
 from __future__ import annotations
 
@@ -18,7 +19,9 @@ def since_start(path: Path) -> list[str]:
     """What the engine has written since it was last started."""
     data = _end(path)
     mark = data.rfind(START_MARK)
-    return data[mark + len(START_MARK) if mark >= 0 else 0 :].decode("utf-8", "replace").splitlines()
+    return (
+        data[mark + len(START_MARK) if mark >= 0 else 0 :].decode("utf-8", "replace").splitlines()
+    )
 
 
 def _end(path: Path) -> bytes:
@@ -51,7 +54,9 @@ class Follower:
         inode, size = self._identity()
         rest = b""
         if inode != self.inode:
-            rest = self._read_from(self.path.with_name(f"{self.path.name}.1"), self.position, self.inode)
+            rest = self._read_from(
+                self.path.with_name(f"{self.path.name}.1"), self.position, self.inode
+            )
             self.inode, self.position = inode, 0
         elif size < self.position:
             self.position = 0

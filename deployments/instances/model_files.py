@@ -18,7 +18,11 @@ def file_bytes(argv: Sequence[str]) -> int:
     if tuple(argv[1:2]) == ("serve",):
         return sum(file.stat().st_size for file in Path(argv[2]).glob("*.safetensors"))
     path = argument(argv, "-m")
-    return sum(shard.stat().st_size for shard in shard_paths(Path(path)) if shard.exists()) if path else 0
+    return (
+        sum(shard.stat().st_size for shard in shard_paths(Path(path)) if shard.exists())
+        if path
+        else 0
+    )
 
 
 def file_stamp(argv: Sequence[str]) -> str:
@@ -27,7 +31,11 @@ def file_stamp(argv: Sequence[str]) -> str:
         stats = [path.stat() for path in _loaded_files(argv)]
     except OSError:
         return ""
-    return f"{sum(one.st_size for one in stats)} {max(one.st_mtime_ns for one in stats)}" if stats else ""
+    return (
+        f"{sum(one.st_size for one in stats)} {max(one.st_mtime_ns for one in stats)}"
+        if stats
+        else ""
+    )
 
 
 def _loaded_files(argv: Sequence[str]) -> list[Path]:

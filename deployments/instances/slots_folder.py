@@ -1,4 +1,5 @@
-"""The folders through which KV caches go from one engine to another: private, and empty most of the time."""
+"""The folders through which KV caches go from one engine to another: private, and empty most of the
+time."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ _NAME = re.compile(r"kv-(\d+)-[0-9a-f]{16}")
 
 
 def make(folder: Path) -> None:
-    """What is in it are conversations: nobody else may read them. Raises OmniError (slots_folder)."""
+    """What is in it are conversations: nobody else may read them. Raises OmniError
+    (slots_folder)."""
     try:
         for each in (folder.parent, folder):
             each.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -32,7 +34,8 @@ def make(folder: Path) -> None:
 
 
 def _check_own(folder: Path) -> None:
-    """In a place where everybody may write, such as /dev/shm, somebody may have been there before."""
+    """In a place where everybody may write, such as /dev/shm, somebody may have been there
+    before."""
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode):
         raise PermissionError(f"{folder} is a link or a file")

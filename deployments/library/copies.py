@@ -15,8 +15,15 @@ MOST_NAMED = 20
 
 def place_counts(marks: Collection[str]) -> dict[str, int]:
     """Fingerprint → how many models of the library have it, of those that several have."""
-    found = Model.objects.filter(fingerprint__in=set(marks) - {""}).exclude(state=Model.State.MISSING)
-    counted = found.order_by().values_list("fingerprint").annotate(places=Count("pk")).filter(places__gt=1)
+    found = Model.objects.filter(fingerprint__in=set(marks) - {""}).exclude(
+        state=Model.State.MISSING
+    )
+    counted = (
+        found.order_by()
+        .values_list("fingerprint")
+        .annotate(places=Count("pk"))
+        .filter(places__gt=1)
+    )
     return dict(counted)
 
 
@@ -33,5 +40,9 @@ def _relation(one: Path, other: Path) -> str:
     first, second = stat_of(one), stat_of(other)
     if first and second and (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino):
         is_link = one.is_symlink() or other.is_symlink()
-        return "a link to the same file" if is_link else "the same file under a second name (hard link)"
+        return (
+            "a link to the same file"
+            if is_link
+            else "the same file under a second name (hard link)"
+        )
     return "a copy, which takes its space again"

@@ -38,8 +38,14 @@ def check_room(folder: Path, wanted_bytes: int) -> None:
     """Raises OmniError (disk_full)."""
     free = free_bytes(folder)
     if wanted_bytes + RESERVE_BYTES > free:
-        text = f"{bytes_text(wanted_bytes)} are still to come, and {bytes_text(free)} are free at {folder}."
-        fix = f"Free some space ({bytes_text(RESERVE_BYTES)} stay unused), then try again; what is there is kept."
+        text = (
+            f"{bytes_text(wanted_bytes)} are still to come, and {bytes_text(free)} are free at"
+            f" {folder}."
+        )
+        fix = (
+            f"Free some space ({bytes_text(RESERVE_BYTES)} stay unused), then try again; what is"
+            " there is kept."
+        )
         raise OmniError("disk_full", text, fix, retry=True)
 
 
@@ -48,43 +54,68 @@ def check_reserve(folder: Path) -> None:
     free = free_bytes(folder)
     if free < RESERVE_BYTES:
         text = f"Only {bytes_text(free)} are left free at {folder}."
-        raise OmniError("disk_full", text, "Free some space, then try again; what is there is kept.", retry=True)
+        raise OmniError(
+            "disk_full", text, "Free some space, then try again; what is there is kept.", retry=True
+        )
 
 
 def target_folders() -> list[Path]:
-    """Where files may land: the library's own folder first, then the others that can be written to."""
+    """Where files may land: the library's own folder first, then the others that can be written
+    to."""
     own = settings.OMNI_HOME.models
     others = [Path(f.path) for f in LibraryFolder.objects.filter(is_packaged=False)]
-    return [own, *(path for path in others if path != own and path.is_dir() and os.access(path, os.W_OK))]
+    return [
+        own,
+        *(path for path in others if path != own and path.is_dir() and os.access(path, os.W_OK)),
+    ]
 
 
 # --- writing --------------------------------------------------------------------------------------
 def download_request(
-    *, host: Host, info: RepoInfo, picked: Sequence[Choice], folder: Path | None = None, user: Any = None
+    *,
+    host: Host,
+    info: RepoInfo,
+    picked: Sequence[Choice],
+    folder: Path | None = None,
+    user: Any = None,
 ) -> Download:
     """A download that the agent begins at once. Raises OmniError; then nothing is kept."""
     require(user, MANAGE_LIBRARY)
     base = folder or settings.OMNI_HOME.models
     if base not in target_folders():
-        raise OmniError("bad_folder", f"{base} is no folder of the library.", "Add it on the Models page first.")
+        raise OmniError(
+            "bad_folder", f"{base} is no folder of the library.", "Add it on the Models page first."
+        )
     missing = [choice for choice in picked if choice.n_missing]
     if not picked or missing:
         text = f"{missing[0].label} lacks shards on the hub." if missing else "Nothing was chosen."
         raise OmniError("bad_choice", text, "Choose one that is complete.")
     files = [file for choice in picked for file in choice.files]
     if not all(is_safe_path(file.path) for file in files):
-        raise OmniError("bad_choice", "A file's name leads out of its folder.", "Choose another repository.")
+        raise OmniError(
+            "bad_choice", "A file's name leads out of its folder.", "Choose another repository."
+        )
     if not is_repo(info.repo):
-        raise OmniError("bad_choice", "The repository's name leads out of the folder.", "Choose another repository.")
+        raise OmniError(
+            "bad_choice",
+            "The repository's name leads out of the folder.",
+            "Choose another repository.",
+        )
     total = sum(file.size for file in files)
     target = base.joinpath(*info.repo.split("/"))
     check_room(target, total)
     try:
         with transaction.atomic():
             row = Download.objects.create(
-                host=host, repo=info.repo, revision=info.revision, label=_label(picked), folder=str(target),
-                files=[file.as_dict() for file in files], total_bytes=total, requested_by=user,
-            )  # fmt: skip
+                host=host,
+                repo=info.repo,
+                revision=info.revision,
+                label=_label(picked),
+                folder=str(target),
+                files=[file.as_dict() for file in files],
+                total_bytes=total,
+                requested_by=user,
+            )
     except IntegrityError:
         text = f"{info.repo} {_label(picked)} is being downloaded already."
         raise OmniError("download_twice", text, "Look at the list of downloads.") from None
@@ -105,7 +136,8 @@ def download_pause(*, download: Download, user: Any = None) -> None:
 
 
 def download_resume(*, download: Download, user: Any = None) -> None:
-    """Goes on from what is there, also after an error. Raises OmniError (download_over, disk_full)."""
+    """Goes on from what is there, also after an error. Raises OmniError (download_over,
+    disk_full)."""
     require(user, MANAGE_LIBRARY)
     check_room(Path(download.folder), download.total_bytes - download.done_bytes)
     _move(download, (Download.State.PAUSED, Download.State.FAILED), Download.State.QUEUED, user)

@@ -1,7 +1,8 @@
 """Fetches the files of one download, from wherever an earlier try stopped.
 
-Bytes go into a `.part` file whose name has the content's checksum; it is renamed once all files of the download
-are whole and right. So the library never sees half a model, and any crash leaves something to go on from.
+Bytes go into a `.part` file whose name has the content's checksum; it is renamed once all files of
+the download are whole and right. So the library never sees half a model, and any crash leaves
+something to go on from.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Fetching:
         self.next_tick = 0.0
         self.points: deque[tuple[float, int]] = deque()
 
-    # --- the whole ----------------------------------------------------------------------------------
+    # --- the whole --------------------------------------------------------------------------------
     def run(self) -> None:
         try:
             self._claim()
@@ -75,7 +76,11 @@ class Fetching:
 
     def _claim(self) -> None:
         now = timezone.now()
-        changes = {"state": Download.State.RUNNING, "started_at": self.download.started_at or now, "rate_bps": 0}
+        changes = {
+            "state": Download.State.RUNNING,
+            "started_at": self.download.started_at or now,
+            "rate_bps": 0,
+        }
         if not self._rows(*Download.WANTED).update(**changes):
             raise Stopped
         downloads_changed()
@@ -96,9 +101,14 @@ class Fetching:
             if (part := part_path(self.folder, file)).exists():
                 part.replace(self.folder / file.path)
         # A pause that came after the last byte has nothing left to pause.
-        folders.scan([self.folder / file.path for file in self.files if file.path.lower().endswith(".gguf")])
+        folders.scan(
+            [self.folder / file.path for file in self.files if file.path.lower().endswith(".gguf")]
+        )
         self._rows(Download.State.RUNNING, Download.State.PAUSED).update(
-            state=Download.State.DONE, done_bytes=self.download.total_bytes, rate_bps=0, finished_at=timezone.now()
+            state=Download.State.DONE,
+            done_bytes=self.download.total_bytes,
+            rate_bps=0,
+            finished_at=timezone.now(),
         )
         log.info("download %s is done", self.download)
 
@@ -112,7 +122,7 @@ class Fetching:
         done = min(sum(self._present_bytes(file) for file in self.files), self.download.total_bytes)
         Download.objects.filter(pk=self.download.pk).update(done_bytes=done)
 
-    # --- one file -----------------------------------------------------------------------------------
+    # --- one file ---------------------------------------------------------------------------------
     def _present_bytes(self, file: RepoFile) -> int:
         for path in (self.folder / file.path, part_path(self.folder, file)):
             if path.is_file():
@@ -120,14 +130,17 @@ class Fetching:
         return 0
 
     def _is_here(self, file: RepoFile) -> bool:
-        """Raises OmniError (file_exists) when another file has its place: nobody's file is overwritten."""
+        """Raises OmniError (file_exists) when another file has its place: nobody's file is
+        overwritten."""
         path = self.folder / file.path
         if not path.exists():
             return False
         if path.stat().st_size == file.size and _is_right(file, self._hashed(file, path)):
             return True
         text = f"There is another file {path}."
-        raise OmniError("file_exists", text, "Move or delete it, or choose another folder, then try again.")
+        raise OmniError(
+            "file_exists", text, "Move or delete it, or choose another folder, then try again."
+        )
 
     def _fetch(self, file: RepoFile) -> None:
         part = _Part(file, part_path(self.folder, file))
@@ -142,15 +155,22 @@ class Fetching:
                 self._append(part)
             except OmniError as error:
                 brought = part.size > had
-                tries, wait_s = (0, FIRST_WAIT_S) if brought else (tries + 1, min(wait_s * 2, LONGEST_WAIT_S))
+                tries, wait_s = (
+                    (0, FIRST_WAIT_S) if brought else (tries + 1, min(wait_s * 2, LONGEST_WAIT_S))
+                )
                 if not error.retry or error.code == "disk_full" or tries >= MAX_TRIES:
                     raise
                 log.info("download %s: %s Trying again.", self.download, error.text)
                 self._sleep(wait_s)
         if not _is_right(file, part.digest):
             part.path.unlink()
-            text = f"The checksum of {file.path} is not the one that the hub lists; it was thrown away."
-            raise OmniError("bad_checksum", text, "Try again; if it stays so, the file on the hub is damaged.")
+            text = (
+                f"The checksum of {file.path} is not the one that the hub lists; it was thrown"
+                " away."
+            )
+            raise OmniError(
+                "bad_checksum", text, "Try again; if it stays so, the file on the hub is damaged."
+            )
 
     def _append(self, part: _Part) -> None:
         """Brings more of the file, as far as the connection lasts."""
@@ -164,14 +184,18 @@ class Fetching:
                 for piece in stream.pieces():
                     if part.size + len(piece) > file.size:
                         raise OmniError(
-                            "hub_changed", f"The hub sends more of {file.path} than it lists.", "Try again."
+                            "hub_changed",
+                            f"The hub sends more of {file.path} than it lists.",
+                            "Try again.",
                         )
                     output.write(piece)
                     part.add(piece)
                     self.had[file.path] = part.size
                     self._tick()
         if part.size < file.size:
-            raise OmniError("hub_unreachable", f"The hub stopped in the middle of {file.path}.", "", retry=True)
+            raise OmniError(
+                "hub_unreachable", f"The hub stopped in the middle of {file.path}.", "", retry=True
+            )
 
     def _hashed(self, file: RepoFile, path: Path) -> hashlib._Hash:
         whole = _Part(file, path)
@@ -180,9 +204,10 @@ class Fetching:
             self._tick()
         return whole.digest
 
-    # --- progress -----------------------------------------------------------------------------------
+    # --- progress ---------------------------------------------------------------------------------
     def _tick(self, *, force: bool = False) -> None:
-        """At most twice a second: says how far it is, and hears whether it is still wanted, in one statement."""
+        """At most twice a second: says how far it is, and hears whether it is still wanted, in one
+        statement."""
         now = time.monotonic()
         if now < self.next_tick and not force:
             return
@@ -225,7 +250,7 @@ class Fetching:
             time.sleep(min(0.1, seconds))
 
 
-# --- files ------------------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------
 class _Part:
     """A file on its way: how much of it is there, and the digest of just that."""
 
@@ -266,7 +291,11 @@ def remove_parts(download: Download) -> None:
         part = part_path(folder, file)
         part.unlink(missing_ok=True)
         for parent in part.parents:
-            if not parent.is_relative_to(folder.parent) or not parent.is_dir() or any(parent.iterdir()):
+            if (
+                not parent.is_relative_to(folder.parent)
+                or not parent.is_dir()
+                or any(parent.iterdir())
+            ):
                 break
             parent.rmdir()
 
@@ -286,6 +315,8 @@ def _is_right(file: RepoFile, digest: hashlib._Hash) -> bool:
 def _disk_error(error: OSError, folder: Path) -> OmniError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         text = f"The disk of {folder} is full."
-        return OmniError("disk_full", text, "Free some space, then try again; what is there is kept.", retry=True)
+        return OmniError(
+            "disk_full", text, "Free some space, then try again; what is there is kept.", retry=True
+        )
     text = f"{folder} cannot be written to ({error.strerror or error})."
     return OmniError("bad_folder", text, "Give the panel's user access, or choose another folder.")

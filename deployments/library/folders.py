@@ -23,7 +23,15 @@ from deployments.models import LibraryFolder, Model
 from omni.errors import OmniError
 from omni.roles import MANAGE_LIBRARY, require
 
-__all__ = ["ScanReport", "folder_add", "folder_remove", "mark_growing", "mark_missing", "register", "scan"]
+__all__ = [
+    "ScanReport",
+    "folder_add",
+    "folder_remove",
+    "mark_growing",
+    "mark_missing",
+    "register",
+    "scan",
+]
 
 
 @dataclass
@@ -36,7 +44,10 @@ class ScanReport:
 
 # --- folders --------------------------------------------------------------------------------------
 def folder_add(path: str, *, user: Any = None) -> LibraryFolder:
-    """Makes a folder part of the library. Raises OmniError (bad_folder) that says what is wrong with it."""
+    """Makes a folder part of the library.
+
+    Raises OmniError (bad_folder) that says what is wrong with it.
+    """
     require(user, MANAGE_LIBRARY)
     folder = _checked_folder(path)
     for known in LibraryFolder.objects.all():
@@ -51,22 +62,34 @@ def _checked_folder(path: str) -> Path:
         folder = Path(path).expanduser().resolve()
     except (OSError, RuntimeError, ValueError):
         # A link that leads back to itself, nobody's home, a name that no file can have.
-        raise OmniError("bad_folder", f"There is no folder {shown(path)}.", "Correct the path.") from None
+        raise OmniError(
+            "bad_folder", f"There is no folder {shown(path)}.", "Correct the path."
+        ) from None
     if not is_full:
-        raise OmniError("bad_folder", f"{path!r} is not a full path.", "Begin it with / and name a folder.")
+        raise OmniError(
+            "bad_folder", f"{path!r} is not a full path.", "Begin it with / and name a folder."
+        )
     if not is_utf8(str(folder)) or len(str(folder)) > MAX_PATH:
         text = f"The path {shown(folder)} is not UTF-8, or longer than {MAX_PATH} characters."
         raise OmniError("bad_folder", text, "Rename the folder.")
     if not is_folder(folder):
-        raise OmniError("bad_folder", f"There is no folder {folder}.", "Create it, or correct the path.")
+        raise OmniError(
+            "bad_folder", f"There is no folder {folder}.", "Create it, or correct the path."
+        )
     if not os.access(folder, os.R_OK | os.X_OK):
-        raise OmniError("bad_folder", f"The folder {folder} cannot be read.", "Give the panel's user access.")
+        raise OmniError(
+            "bad_folder", f"The folder {folder} cannot be read.", "Give the panel's user access."
+        )
     if folder == Path("/") or folder.is_relative_to(settings.OMNI_HOME.run) or folder in _SYSTEM:
-        raise OmniError("bad_folder", f"{folder} is not a place for models.", "Name the folder they lie in.")
+        raise OmniError(
+            "bad_folder", f"{folder} is not a place for models.", "Name the folder they lie in."
+        )
     return folder
 
 
-_SYSTEM = frozenset(map(Path, ("/bin", "/boot", "/dev", "/etc", "/lib", "/proc", "/run", "/sbin", "/sys", "/usr")))
+_SYSTEM = frozenset(
+    map(Path, ("/bin", "/boot", "/dev", "/etc", "/lib", "/proc", "/run", "/sbin", "/sys", "/usr"))
+)
 
 
 def folder_remove(folder: LibraryFolder, *, user: Any = None) -> int:
@@ -77,7 +100,8 @@ def folder_remove(folder: LibraryFolder, *, user: Any = None) -> int:
     own = [
         model
         for model in Model.objects.only("pk", "path")
-        if _lies_in(model, places_of(Path(folder.path))) and not any(_lies_in(model, other) for other in others)
+        if _lies_in(model, places_of(Path(folder.path)))
+        and not any(_lies_in(model, other) for other in others)
     ]
     used = sorted({b.deployment.name for m in own for b in m.bindings.select_related("deployment")})
     if used:
@@ -96,14 +120,18 @@ def places_of(folder: Path) -> set[Path]:
 
 
 def _lies_in(model: Model, folders: set[Path]) -> bool:
-    return any(place.is_relative_to(folder) for place in places_of(Path(model.path)) for folder in folders)
+    return any(
+        place.is_relative_to(folder) for place in places_of(Path(model.path)) for folder in folders
+    )
 
 
 # --- scan -----------------------------------------------------------------------------------------
 def scan(paths: Sequence[Path] = ()) -> ScanReport:
-    """Registers every GGUF and model folder below the paths, or below all folders of the library when none is given.
+    """Registers every GGUF and model folder below the paths, or below all folders of the library
+    when none is given.
 
-    Models whose files have gone are marked. Raises OmniError (not_found, bad_folder) for a path that is none.
+    Models whose files have gone are marked. Raises OmniError (not_found, bad_folder) for a path
+    that is none.
     """
     for path in paths:
         if not (is_file(path) or is_folder(path)):
@@ -146,8 +174,11 @@ def _register(models: Iterable[Path], skipped: Skipped, report: ScanReport) -> N
 
 
 # --- looking --------------------------------------------------------------------------------------
-def look_into(root: Path, skipped: Skipped, roots: Sequence[Path]) -> tuple[str, list[tuple[Path, Path]]]:
-    """(why nothing can be found in this folder or '', every (model, file of it) below it, in order)."""
+def look_into(
+    root: Path, skipped: Skipped, roots: Sequence[Path]
+) -> tuple[str, list[tuple[Path, Path]]]:
+    """(why nothing can be found in this folder or '', every (model, file of it) below it, in
+    order)."""
 
     def look() -> tuple[str, list[tuple[Path, Path]]]:
         error = folder_error(root)
@@ -172,11 +203,18 @@ def folder_error(root: Path) -> str:
 
 def library_roots() -> list[Path]:
     """Where the folders of the library really are."""
-    return [real for path in LibraryFolder.objects.values_list("path", flat=True) if (real := _resolved(Path(path)))]
+    return [
+        real
+        for path in LibraryFolder.objects.values_list("path", flat=True)
+        if (real := _resolved(Path(path)))
+    ]
 
 
 def model_paths(root: Path, skipped: Skipped, roots: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
-    """(model, file of it) below a folder, in order. A link that leads out of the library is not followed."""
+    """(model, file of it) below a folder, in order.
+
+    A link that leads out of the library is not followed.
+    """
     inside = [*roots, *filter(None, [_resolved(root)])]
     for model, files, links in found_files(root, skipped):
         outside = [path for path in links if not _is_confined(path, inside)]
@@ -208,14 +246,19 @@ def renew(paths: Iterable[Path]) -> bool:
 
 # --- what has gone --------------------------------------------------------------------------------
 def mark_missing() -> bool:
-    """Marks models whose files have gone, and folders that are no longer whole; whether there are any."""
-    known = Model.objects.exclude(state=Model.State.MISSING).only("path", "shards", "format", "state", "error")
+    """Marks models whose files have gone, and folders that are no longer whole; whether there are
+    any."""
+    known = Model.objects.exclude(state=Model.State.MISSING).only(
+        "path", "shards", "format", "state", "error"
+    )
     gone = [model for model in known if not is_there(Path(model.path), model.shards)]
     for model in gone:
         what = "folder" if model.is_folder else "file"
         model.state, model.error = Model.State.MISSING, f"There is no {what} {model.path}."
         model.save(update_fields=["state", "error"])
-    partial = [Path(model.path) for model in known if model not in gone and _is_partial_folder(model)]
+    partial = [
+        Path(model.path) for model in known if model not in gone and _is_partial_folder(model)
+    ]
     return renew(partial) or bool(gone)
 
 

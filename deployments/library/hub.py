@@ -1,4 +1,5 @@
-"""What is asked of a Hugging Face hub. What goes wrong there becomes an OmniError with a way out."""
+"""What is asked of a Hugging Face hub. What goes wrong there becomes an OmniError with a way
+out."""
 
 from __future__ import annotations
 
@@ -43,7 +44,8 @@ hub_client.install()
 
 @dataclass(frozen=True)
 class RepoInfo:
-    """A repository at one commit. `gated` is empty, or how its owner lets people in: auto, manual."""
+    """A repository at one commit. `gated` is empty, or how its owner lets people in: auto,
+    manual."""
 
     repo: str
     revision: str
@@ -104,7 +106,8 @@ def repo_info(repo: str, revision: str = "") -> RepoInfo:
 
 
 def _checked_info(repo: str, found: ModelInfo) -> RepoInfo:
-    """What the hub says, once it is what a repository can be: names become folders, ids become addresses."""
+    """What the hub says, once it is what a repository can be: names become folders, ids become
+    addresses."""
     siblings = found.siblings or []
     if any(sibling.size is None for sibling in siblings):
         text = f"{endpoint()} does not say how large its files are."
@@ -120,9 +123,17 @@ def _checked_info(repo: str, found: ModelInfo) -> RepoInfo:
     return RepoInfo(
         repo=name,
         revision=revision,
-        files=tuple(_checked_file(sibling) for sibling in siblings if is_safe_path(str(sibling.rfilename))),
+        files=tuple(
+            _checked_file(sibling) for sibling in siblings if is_safe_path(str(sibling.rfilename))
+        ),
         licence=printable(listed, MOST_LICENCE),
-        gated=str(found.gated) if found.gated in ("auto", "manual") else "manual" if found.gated else "",
+        gated=(
+            str(found.gated)
+            if found.gated in ("auto", "manual")
+            else "manual"
+            if found.gated
+            else ""
+        ),
         is_private=bool(found.private),
     )
 
@@ -145,7 +156,8 @@ def _not_understood(what: str) -> OmniError:
 
 @contextmanager
 def opened(repo: str, revision: str, file: RepoFile, offset: int) -> Iterator[Stream]:
-    """The file from `offset` on; a server that cannot do that begins at 0 and `Stream.offset` says so.
+    """The file from `offset` on; a server that cannot do that begins at 0 and `Stream.offset` says
+    so.
 
     Raises OmniError, also while pieces are read.
     """
@@ -159,7 +171,12 @@ def opened(repo: str, revision: str, file: RepoFile, offset: int) -> Iterator[St
     with (
         _told(repo, revision),
         get_session().stream(
-            "GET", url, headers=headers, timeout=STREAM_TIMEOUT, follow_redirects=True, extensions=limit
+            "GET",
+            url,
+            headers=headers,
+            timeout=STREAM_TIMEOUT,
+            follow_redirects=True,
+            extensions=limit,
         ) as response,
     ):
         if response.status_code >= 400:
@@ -192,19 +209,27 @@ def _told(repo: str, revision: str) -> Iterator[None]:
         yield
     except OfflineModeIsEnabled:
         fix = "Start Omni without HF_HUB_OFFLINE, or copy the files into a folder of the library."
-        raise OmniError("hub_offline", "HF_HUB_OFFLINE is set, so the hub is not asked.", fix) from None
+        raise OmniError(
+            "hub_offline", "HF_HUB_OFFLINE is set, so the hub is not asked.", fix
+        ) from None
     except GatedRepoError:
         raise _gated(repo) from None
     except RepositoryNotFoundError:
         fix = "Check the spelling." + ("" if has_token() else " A private one needs HF_TOKEN.")
-        raise OmniError("hub_not_found", f"There is no repository {repo}, or it is private.", fix) from None
+        raise OmniError(
+            "hub_not_found", f"There is no repository {repo}, or it is private.", fix
+        ) from None
     except RevisionNotFoundError:
-        raise OmniError("hub_not_found", f"{repo} has no revision {revision}.", "Leave the revision out.") from None
+        raise OmniError(
+            "hub_not_found", f"{repo} has no revision {revision}.", "Leave the revision out."
+        ) from None
     except EntryNotFoundError:
         fix = "Look the repository up again: its owner may have replaced the file."
         raise OmniError("hub_not_found", f"A file of {repo} is gone from the hub.", fix) from None
     except HFValidationError as error:
-        raise OmniError("bad_repo", f"{repo} is no repository: {error}", "Write owner/name.") from None
+        raise OmniError(
+            "bad_repo", f"{repo} is no repository: {error}", "Write owner/name."
+        ) from None
     except HfHubHTTPError as error:
         raise _refused(repo, error) from None
     except httpx2.TooManyRedirects:
@@ -212,24 +237,42 @@ def _told(repo: str, revision: str) -> Iterator[None]:
         raise OmniError("hub_redirect", text, "Use another hub or mirror (HF_ENDPOINT).") from None
     except (httpx2.RequestError, httpx2.InvalidURL, ConnectionError, TimeoutError) as error:
         text = f"{endpoint()} cannot be reached ({str(error) or type(error).__name__})."
-        raise OmniError("hub_unreachable", text, "Check the network, then try again.", retry=True) from None
+        raise OmniError(
+            "hub_unreachable", text, "Check the network, then try again.", retry=True
+        ) from None
 
 
 def _gated(repo: str) -> OmniError:
     if has_token():
-        fix = f"Accept its terms at {page_url(repo)} with the account that HF_TOKEN belongs to, then try again."
+        fix = (
+            f"Accept its terms at {page_url(repo)} with the account that HF_TOKEN belongs to, then"
+            " try again."
+        )
     else:
-        fix = f"Accept its terms at {page_url(repo)}, make a token there and start Omni with HF_TOKEN set to it."
-    return OmniError("hub_gated", f"{repo} is gated: its owner wants to know who downloads it.", fix)
+        fix = (
+            f"Accept its terms at {page_url(repo)}, make a token there and start Omni with HF_TOKEN"
+            " set to it."
+        )
+    return OmniError(
+        "hub_gated", f"{repo} is gated: its owner wants to know who downloads it.", fix
+    )
 
 
 def _refused(repo: str, error: HfHubHTTPError) -> OmniError:
     status = error.response.status_code if error.response is not None else 0
     if status == 401:
-        return OmniError("hub_token", "The hub does not take the token.", "Set HF_TOKEN to one that is still valid.")
+        return OmniError(
+            "hub_token",
+            "The hub does not take the token.",
+            "Set HF_TOKEN to one that is still valid.",
+        )
     if status == 429:
         text = "The hub has had too many requests from here."
         return OmniError("hub_busy", text, "Wait a few minutes, then try again.", retry=True)
     if status >= 500:
-        return OmniError("hub_busy", f"The hub answers with error {status}.", "Try again in a while.", retry=True)
-    return OmniError("hub_refused", f"The hub refuses {repo} (status {status}).", f"Look at {page_url(repo)}.")
+        return OmniError(
+            "hub_busy", f"The hub answers with error {status}.", "Try again in a while.", retry=True
+        )
+    return OmniError(
+        "hub_refused", f"The hub refuses {repo} (status {status}).", f"Look at {page_url(repo)}."
+    )

@@ -1,7 +1,8 @@
-"""The HTTP client with which the hub is asked: it goes nowhere else than the hub would have to, and reads no end.
+"""The HTTP client with which the hub is asked: it goes nowhere else than the hub would have to, and
+reads no end.
 
-A hub is a stranger. What it redirects to is looked up and has to be public, or the hub itself; every answer has a
-limit in bytes and in time.
+A hub is a stranger. What it redirects to is looked up and has to be public, or the hub itself;
+every answer has a limit in bytes and in time.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ Address = tuple[str, int]
 
 
 def endpoint() -> str:
-    """HF_ENDPOINT names a mirror; read at every call, the client itself reads it only when it is imported."""
+    """HF_ENDPOINT names a mirror; read at every call, the client itself reads it only when it is
+    imported."""
     return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
 
 
@@ -45,13 +47,21 @@ def install() -> None:
 
 
 def _client() -> httpx2.Client:
-    hooks: dict[str, list[Callable[..., None]]] = {"request": [_check_request], "response": [_limit_response]}
-    return httpx2.Client(event_hooks=hooks, follow_redirects=True, max_redirects=MAX_REDIRECTS, timeout=10.0)
+    hooks: dict[str, list[Callable[..., None]]] = {
+        "request": [_check_request],
+        "response": [_limit_response],
+    }
+    return httpx2.Client(
+        event_hooks=hooks, follow_redirects=True, max_redirects=MAX_REDIRECTS, timeout=10.0
+    )
 
 
-# --- where a request may go -------------------------------------------------------------------------
+# --- where a request may go -----------------------------------------------------------------------
 def _check_request(request: httpx2.Request) -> None:
-    """Called before each request, those that follow a redirect too. Raises OmniError (hub_redirect)."""
+    """Called before each request, those that follow a redirect too.
+
+    Raises OmniError (hub_redirect).
+    """
     if constants.is_offline_mode():
         raise OfflineModeIsEnabled("HF_HUB_OFFLINE is set.")
     # What is compressed has no size that could be trusted.
@@ -60,7 +70,8 @@ def _check_request(request: httpx2.Request) -> None:
 
 
 def check_target(url: str) -> None:
-    """Raises OmniError (hub_redirect) for an address to which only an attacker would send a download."""
+    """Raises OmniError (hub_redirect) for an address to which only an attacker would send a
+    download."""
     hub, target = urlsplit(endpoint()), urlsplit(url)
     if (target.scheme, _place(target)) == (hub.scheme, _place(hub)):
         return
@@ -88,7 +99,10 @@ def _addresses(host: str, port: int) -> set[Address]:
     if host != "localhost" and _has_proxy():
         return set()
     try:
-        return {(str(info[4][0]), port) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+        return {
+            (str(info[4][0]), port)
+            for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        }
     except (OSError, UnicodeError):
         # The connection will fail in the same way and say so.
         return set()
@@ -114,7 +128,7 @@ def _refused(url: str, why: str) -> OmniError:
     return OmniError("hub_redirect", text, "Set HF_ENDPOINT to a hub that serves its files itself.")
 
 
-# --- how much may come ------------------------------------------------------------------------------
+# --- how much may come ----------------------------------------------------------------------------
 def _limit_response(response: httpx2.Response) -> None:
     """Raises OmniError (hub_redirect, hub_incomplete)."""
     _check_peer(response)
@@ -149,8 +163,13 @@ class Limited(httpx2.SyncByteStream):
         for piece in self.inner:
             had, window = had + len(piece), window + len(piece)
             if had > self.most_bytes:
-                text = f"The hub sends more than the {bytes_text(self.most_bytes)} that this answer may have."
-                raise OmniError("hub_changed", text, "Look the repository up again, or use another hub.")
+                text = (
+                    f"The hub sends more than the {bytes_text(self.most_bytes)} that this answer"
+                    " may have."
+                )
+                raise OmniError(
+                    "hub_changed", text, "Look the repository up again, or use another hub."
+                )
             if (now := time.monotonic()) - began >= SLOW_FOR_S:
                 if window < SLOWEST_BPS * SLOW_FOR_S:
                     text = "The hub sends next to nothing."

@@ -1,6 +1,8 @@
-"""What can be fetched of a repository on a Hugging Face hub, and what of it suits the memory there is.
+"""What can be fetched of a repository on a Hugging Face hub, and what of it suits the memory there
+is.
 
-Repositories have no manifest: quantisations, shards and projectors are told by the names that files have.
+Repositories have no manifest: quantisations, shards and projectors are told by the names that files
+have.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from urllib.parse import unquote, urlsplit
 from omni.errors import OmniError
 from omni.units import GIB
 
-# Weights, then room for the KV cache and compute buffers; the planner knows it exactly once the header is here.
+# Weights, then room for the KV cache and compute buffers; the planner knows it exactly once the
+# header is here.
 MEMORY_FACTOR, MEMORY_EXTRA_BYTES = 1.1, GIB
 
 Kind = Literal["model", "projector"]
@@ -24,7 +27,9 @@ _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
 _REPO = re.compile(rf"{_NAME}/{_NAME}")
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})", re.DOTALL)
 _QUANT = re.compile(
-    r"(?:^|[-._ ])((?:UD-)?(?:IQ\d|TQ\d|Q\d)(?:_[A-Z0-9]{1,4})*|BF16|FP?16|FP?32|MXFP4(?:_MOE)?|NVFP4)(?=$|[-._ ])",
+    r"(?:^|[-._"
+    r" ])((?:UD-)?(?:IQ\d|TQ\d|Q\d)(?:_[A-Z0-9]{1,4})*"
+    r"|BF16|FP?16|FP?32|MXFP4(?:_MOE)?|NVFP4)(?=$|[-._ ])",
     re.IGNORECASE,
 )
 _UNQUANTISED = frozenset({"F16", "FP16", "BF16", "F32", "FP32"})
@@ -40,7 +45,12 @@ class RepoFile:
     blob_id: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        return {"path": self.path, "size": self.size, "sha256": self.sha256, "blob_id": self.blob_id}
+        return {
+            "path": self.path,
+            "size": self.size,
+            "sha256": self.sha256,
+            "blob_id": self.blob_id,
+        }
 
 
 @dataclass(frozen=True)
@@ -74,7 +84,8 @@ class Place:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What somebody typed: a repository, and perhaps its revision and the quantisation or file in it."""
+    """What somebody typed: a repository, and perhaps its revision and the quantisation or file in
+    it."""
 
     repo: str
     revision: str = ""
@@ -83,7 +94,10 @@ class Wanted:
 
 # --- what was typed -------------------------------------------------------------------------------
 def parse_repo(text: str) -> Wanted:
-    """From `owner/name`, `owner/name:QUANT` or the address of a page of it. Raises OmniError (bad_repo)."""
+    """From `owner/name`, `owner/name:QUANT` or the address of a page of it.
+
+    Raises OmniError (bad_repo).
+    """
     text = text.strip()
     if "://" in text:
         path = unquote(urlsplit(text).path)
@@ -95,7 +109,11 @@ def parse_repo(text: str) -> Wanted:
     parts = path.removeprefix("models/").split("/")
     repo = "/".join(parts[:2])
     if not is_repo(repo):
-        raise OmniError("bad_repo", f"{text[:120]!r} is no repository.", "Write owner/name, or paste its address.")
+        raise OmniError(
+            "bad_repo",
+            f"{text[:120]!r} is no repository.",
+            "Write owner/name, or paste its address.",
+        )
     if len(parts) > 3 and parts[2] in {"tree", "blob", "resolve"}:
         return Wanted(repo, parts[3], "/".join(parts[4:]))
     return Wanted(repo, "", quant)
@@ -103,11 +121,14 @@ def parse_repo(text: str) -> Wanted:
 
 def is_repo(name: str) -> bool:
     """Whether it is owner/name: such a name leads to a folder of its own and to no other."""
-    return bool(_REPO.fullmatch(name)) and not (".." in name or "--" in name or name.endswith((".git", ".")))
+    return bool(_REPO.fullmatch(name)) and not (
+        ".." in name or "--" in name or name.endswith((".git", "."))
+    )
 
 
 def is_safe_path(path: str) -> bool:
-    """Whether a file of this name stays inside the folder it is meant for: names come from strangers."""
+    """Whether a file of this name stays inside the folder it is meant for: names come from
+    strangers."""
     parts = path.split("/")
     plain = not any(ord(letter) < 32 or letter in '\\:"' for letter in path)
     return plain and len(path) <= 240 and all(part and not part.startswith(".") for part in parts)
@@ -115,7 +136,8 @@ def is_safe_path(path: str) -> bool:
 
 # --- choices --------------------------------------------------------------------------------------
 def choices(files: Iterable[RepoFile]) -> tuple[Choice, ...]:
-    """Every GGUF of the repository, smallest first; files that are no model (imatrix data …) are left out."""
+    """Every GGUF of the repository, smallest first; files that are no model (imatrix data …) are
+    left out."""
     groups: dict[tuple[str, int], list[tuple[int, RepoFile]]] = defaultdict(list)
     for file in files:
         stem, extension = file.path[:-5], file.path[-5:]
@@ -125,7 +147,10 @@ def choices(files: Iterable[RepoFile]) -> tuple[Choice, ...]:
             groups[shard["stem"], int(shard["count"])].append((int(shard["number"]), file))
         else:
             groups[stem, 1].append((1, file))
-    found = [_choice(stem, count, sorted(shards, key=lambda s: s[0])) for (stem, count), shards in groups.items()]
+    found = [
+        _choice(stem, count, sorted(shards, key=lambda s: s[0]))
+        for (stem, count), shards in groups.items()
+    ]
     return _told_apart(sorted(found, key=lambda choice: (choice.size_bytes, choice.key)))
 
 
@@ -143,7 +168,8 @@ def _choice(stem: str, count: int, shards: Sequence[tuple[int, RepoFile]]) -> Ch
 
 
 def quant_of(stem: str) -> str:
-    """The quantisation that a name ends with, in capitals; of a file without one, that of its folder."""
+    """The quantisation that a name ends with, in capitals; of a file without one, that of its
+    folder."""
     for part in reversed(stem.split("/")):
         if found := _QUANT.findall(part):
             return str(found[-1]).upper()
@@ -154,7 +180,11 @@ def _told_apart(found: Sequence[Choice]) -> tuple[Choice, ...]:
     """Where several have the same label, the file's name is their label."""
     labels = [(choice.kind, choice.label) for choice in found]
     return tuple(
-        Choice(c.key, _name(c), c.quant, c.kind, c.files, c.n_missing) if labels.count((c.kind, c.label)) > 1 else c
+        (
+            Choice(c.key, _name(c), c.quant, c.kind, c.files, c.n_missing)
+            if labels.count((c.kind, c.label)) > 1
+            else c
+        )
         for c in found
     )
 
@@ -186,7 +216,8 @@ def fits(size_bytes: int, place: Place) -> bool | None:
 
 
 def recommended(found: Sequence[Choice], places: Sequence[Place]) -> str:
-    """The key of the largest that fits in one accelerator, else in any device; quantised before not.
+    """The key of the largest that fits in one accelerator, else in any device; quantised before
+    not.
 
     Above 8 bits a model gains size and hardly anything else.
     """
@@ -200,7 +231,8 @@ def recommended(found: Sequence[Choice], places: Sequence[Place]) -> str:
 
 
 def suggested_projector(found: Sequence[Choice]) -> str:
-    """The key of the projector to take along: projectors are small, and 16 bits are what engines are tested with."""
+    """The key of the projector to take along: projectors are small, and 16 bits are what engines
+    are tested with."""
     projectors = [c for c in found if c.kind == "projector" and not c.n_missing]
     rank = {"F16": 0, "FP16": 0, "BF16": 1}
     best = min(projectors, key=lambda c: (rank.get(c.quant, 2), c.size_bytes), default=None)

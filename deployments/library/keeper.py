@@ -1,4 +1,5 @@
-"""The agent's care for the library: fetches what is wanted, and notices what changes in the folders."""
+"""The agent's care for the library: fetches what is wanted, and notices what changes in the
+folders."""
 
 from __future__ import annotations
 
@@ -19,8 +20,8 @@ log = logging.getLogger(__name__)
 MAX_AT_A_TIME = 2
 WATCH_EVERY_S = 10.0
 WATCH_AGAIN_S = 4.0  # while something is on the move
-# A folder that takes long to look through is looked at less often: at most this part of the time goes into it,
-# and never so seldom that a person would think that nobody looks.
+# A folder that takes long to look through is looked at less often: at most this part of the time
+# goes into it, and never so seldom that a person would think that nobody looks.
 WATCH_REST, WATCH_AT_LEAST_EVERY_S = 20, 120.0
 
 
@@ -31,7 +32,8 @@ def pause_s(took_s: float, is_unsettled: bool) -> float:
 
 
 class LibraryKeeper:
-    """Level-triggered: each tick compares the rows with what runs here, so that a restart simply goes on."""
+    """Level-triggered: each tick compares the rows with what runs here, so that a restart simply
+    goes on."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
@@ -53,13 +55,21 @@ class LibraryKeeper:
     def tend_downloads(self) -> None:
         self.threads = {pk: entry for pk, entry in self.threads.items() if entry[0].is_alive()}
         rows = Download.objects.filter(host=self.host)
-        for row in rows.filter(state=Download.State.CANCELLED, is_swept=False).exclude(pk__in=self.threads):
+        for row in rows.filter(state=Download.State.CANCELLED, is_swept=False).exclude(
+            pk__in=self.threads
+        ):
             remove_parts(row)
             rows.filter(pk=row.pk).update(is_swept=True, done_bytes=0)
             downloads_changed()
-        for row in rows.filter(state__in=Download.WANTED).exclude(pk__in=self.threads).order_by("created_at", "pk"):
+        for row in (
+            rows.filter(state__in=Download.WANTED)
+            .exclude(pk__in=self.threads)
+            .order_by("created_at", "pk")
+        ):
             # Two of one repository may want the same projector: they take turns.
-            if len(self.threads) < MAX_AT_A_TIME and row.folder not in {folder for _, folder in self.threads.values()}:
+            if len(self.threads) < MAX_AT_A_TIME and row.folder not in {
+                folder for _, folder in self.threads.values()
+            }:
                 self._start(row)
 
     def _start(self, row: Download) -> None:

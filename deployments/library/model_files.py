@@ -16,7 +16,9 @@ from deployments.library.walk import Skipped, is_folder, stat_of, walk
 _GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 
 
-def found_files(root: Path, skipped: Skipped) -> Iterator[tuple[Path, tuple[Path, ...], tuple[Path, ...]]]:
+def found_files(
+    root: Path, skipped: Skipped
+) -> Iterator[tuple[Path, tuple[Path, ...], tuple[Path, ...]]]:
     """(model, files of it, those of them that are links) below a folder, in order.
 
     Of a GGUF each shard comes by itself under the first one, of a folder all files come at once.
@@ -36,7 +38,8 @@ def is_gguf(name: str) -> bool:
 
 
 def model_of(file: Path) -> Path:
-    """The model that a file belongs to, one that has gone too: its GGUF's first shard, or its folder."""
+    """The model that a file belongs to, one that has gone too: its GGUF's first shard, or its
+    folder."""
     return shard_paths(file)[0] if is_gguf(file.name) else file.parent
 
 
@@ -46,10 +49,13 @@ def files_of(model: Path) -> tuple[Path, ...]:
 
 
 def stamp_of(model: Path) -> tuple[int, int]:
-    """(newest modification in ns, size in bytes) of all files that are there; of a folder the weights' size."""
+    """(newest modification in ns, size in bytes) of all files that are there; of a folder the
+    weights' size."""
     stats = {path: found for path in files_of(model) if (found := stat_of(path))}
     only_weights = is_folder(model)
-    counted = [s for path, s in stats.items() if not only_weights or path.name.endswith(".safetensors")]
+    counted = [
+        s for path, s in stats.items() if not only_weights or path.name.endswith(".safetensors")
+    ]
     return max((s.st_mtime_ns for s in stats.values()), default=0), sum(s.st_size for s in counted)
 
 
@@ -73,7 +79,8 @@ def mark_of(model: Path, known: Mark | None = None) -> Mark:
 
 
 def model_at(file: Path) -> Path:
-    """What a person means who names this file: any shard of a GGUF, or a file of a model's folder."""
+    """What a person means who names this file: any shard of a GGUF, or a file of a model's
+    folder."""
     in_model = is_gguf(file.name) or holds_model([path.name for path in folder_files(file.parent)])
     return model_of(file) if in_model else file
 

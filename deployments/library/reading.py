@@ -1,4 +1,7 @@
-"""Fills a Model row from what the headers of its files say, or with why it cannot be used. Saves nothing."""
+"""Fills a Model row from what the headers of its files say, or with why it cannot be used.
+
+Saves nothing.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,15 @@ from deployments.planning.vocabulary import VocabFacts, vocab_facts
 READ_VERSION = 2
 POSITIVE_INTEGER_MAX = 2**31 - 1
 # What code that trusts numbers raises on a header that was made to mislead it.
-CONTRADICTIONS = (TypeError, ValueError, ArithmeticError, MemoryError, LookupError, AttributeError, RecursionError)
+CONTRADICTIONS = (
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    MemoryError,
+    LookupError,
+    AttributeError,
+    RecursionError,
+)
 
 
 def describe_file(model: Model, path: Path, known: Mark | None = None) -> Model:
@@ -68,14 +79,21 @@ def _check_byte_order(header: GgufHeader, path: Path) -> None:
         return
     order = "big-endian" if header.big_endian else "little-endian"
     text = f"it is {order}, for another kind of machine; engines on this one do not load it"
-    raise GgufError("gguf_byte_order", path, text, fix=f"Download the {sys.byteorder}-endian file of this model.")
+    raise GgufError(
+        "gguf_byte_order",
+        path,
+        text,
+        fix=f"Download the {sys.byteorder}-endian file of this model.",
+    )
 
 
 def _check_layers(header: GgufHeader, path: Path) -> None:
     """Facts are kept for each layer, and files come from strangers."""
     layers = header.arch_get("block_count", 0)
     if not isinstance(layers, int) or not 0 <= layers <= MAX_LAYERS:
-        raise GgufError("gguf_invalid", path, f"it claims to have {printable(str(layers), 40)} layers")
+        raise GgufError(
+            "gguf_invalid", path, f"it claims to have {printable(str(layers), 40)} layers"
+        )
 
 
 # --- folders --------------------------------------------------------------------------------------

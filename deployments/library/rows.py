@@ -40,7 +40,8 @@ class Registered:
 
 @dataclass(frozen=True)
 class _Described:
-    """A row before it is saved, whether its files were read for it, and the provisional row that it replaces."""
+    """A row before it is saved, whether its files were read for it, and the provisional row that it
+    replaces."""
 
     path: Path
     model: Model
@@ -63,26 +64,38 @@ class Rows:
     def register(self, paths: Iterable[Path]) -> Iterator[Registered]:
         """The row of each model, read again where its files changed; a broken one's row says why.
 
-        A model that was moved takes its row along, and with it the deployments that use it. One that cannot be
-        registered at all is named in `skipped`, and the others go on.
+        A model that was moved takes its row along, and with it the deployments that use it. One
+        that cannot be registered at all is named in `skipped`, and the others go on.
         """
         left = iter(dict.fromkeys(paths))
         while batch := list(islice(left, BATCH)):
             yield from self._register_batch(batch)
 
     def _register_batch(self, paths: Sequence[Path]) -> list[Registered]:
-        rows = Model.objects.defer(*_LARGE).in_bulk([str(path) for path in paths], field_name="path")
-        marks = {path: self._marked(path) for path in paths if _may_have_moved_here(rows.get(str(path)))}
+        rows = Model.objects.defer(*_LARGE).in_bulk(
+            [str(path) for path in paths], field_name="path"
+        )
+        marks = {
+            path: self._marked(path) for path in paths if _may_have_moved_here(rows.get(str(path)))
+        }
         moved = self._moved(marks)
-        found = [self._described(path, rows.get(str(path)), moved.get(path), marks.get(path)) for path in paths]
+        found = [
+            self._described(path, rows.get(str(path)), moved.get(path), marks.get(path))
+            for path in paths
+        ]
         with transaction.atomic():
             self._create([entry for entry in found if not entry.model.pk])
             kept = [self._kept(entry) for entry in found]
         return [entry for entry in kept if entry]
 
-    # --- reading ------------------------------------------------------------------------------------
-    def _described(self, path: Path, row: Model | None, moved: Model | None, mark: Mark | None) -> _Described:
-        """The row as it is to be; nothing is saved. Whatever one file does, the others are looked at."""
+    # --- reading ----------------------------------------------------------------------------------
+    def _described(
+        self, path: Path, row: Model | None, moved: Model | None, mark: Mark | None
+    ) -> _Described:
+        """The row as it is to be; nothing is saved.
+
+        Whatever one file does, the others are looked at.
+        """
         model = moved or row or Model()
         before, content = _news(model), (model.modified_ns, model.size_bytes)
         model.path = str(path)
@@ -95,17 +108,26 @@ class Rows:
             model = _unreadable(model.pk, path, text)
         except Exception as error:
             log.exception("the model %a could not be read", str(path))
-            text = f"It could not be read ({type(error).__name__}); the agent's log has the details."
+            text = (
+                f"It could not be read ({type(error).__name__}); the agent's log has the details."
+            )
             model = _unreadable(model.pk, path, text)
         has_new_content = moved is None and (model.modified_ns, model.size_bytes) != content
-        return _Described(path, model, True, _news(model) != before, row if moved else None, has_new_content)
+        return _Described(
+            path, model, True, _news(model) != before, row if moved else None, has_new_content
+        )
 
     def _moved(self, marked: Mapping[Path, Mark | None]) -> dict[Path, Model]:
-        """Of paths that are new: the row of the same model at another place where it no longer is."""
-        marks = {path: mark.fingerprint for path, mark in marked.items() if mark and mark.fingerprint}
+        """Of paths that are new: the row of the same model at another place where it no longer
+        is."""
+        marks = {
+            path: mark.fingerprint for path, mark in marked.items() if mark and mark.fingerprint
+        }
         if not marks:
             return {}
-        known = Model.objects.defer(*_LARGE).filter(fingerprint__in=set(marks.values())).order_by("pk")
+        known = (
+            Model.objects.defer(*_LARGE).filter(fingerprint__in=set(marks.values())).order_by("pk")
+        )
         gone: dict[str, list[Model]] = {}
         for row in known:
             if not self._is_there(row):
@@ -114,7 +136,9 @@ class Rows:
         for path, mark in marks.items():
             if rows := gone.get(mark):
                 found[path] = rows.pop(0)
-                log.info("the model %s moved from %s to %s", found[path].name, found[path].path, path)
+                log.info(
+                    "the model %s moved from %s to %s", found[path].name, found[path].path, path
+                )
                 self._there[found[path].path] = True
         return found
 
@@ -129,7 +153,7 @@ class Rows:
             self._there[row.path] = is_there(Path(row.path), row.shards)
         return self._there[row.path]
 
-    # --- saving -------------------------------------------------------------------------------------
+    # --- saving -----------------------------------------------------------------------------------
     def _create(self, found: Sequence[_Described]) -> None:
         """The new rows at once; where one of them is refused, each is saved by itself later."""
         if not found:
@@ -164,7 +188,8 @@ class Rows:
             return None
 
     def saved(self, model: Model, path: Path) -> Model:
-        """Two scans at the same time may find the same file: the later one takes the earlier one's row."""
+        """Two scans at the same time may find the same file: the later one takes the earlier one's
+        row."""
         if not model.pk:
             model.name = self._free_name(path)
         try:
@@ -188,7 +213,8 @@ class Rows:
         return {*RESERVED["models"], *Model.objects.values_list("name", flat=True)}
 
     def _free_name(self, path: Path) -> str:
-        """A slug of the file's or folder's name; the first number that makes it free where it is taken."""
+        """A slug of the file's or folder's name; the first number that makes it free where it is
+        taken."""
         base = slug_of(path)
         name, number = base, self._next_number.get(base, 2)
         while name in self._taken:
@@ -199,7 +225,8 @@ class Rows:
 
 
 def _unreadable(pk: int | None, path: Path, text: str) -> Model:
-    """A row that says why; the one that was being filled may still be written to by a thread that hangs."""
+    """A row that says why; the one that was being filled may still be written to by a thread that
+    hangs."""
     model = (Model.objects.filter(pk=pk).first() if pk else None) or Model()
     model.path, model.state, model.error = str(path), Model.State.BROKEN, text
     model.shards = model.shards or [str(path)]
@@ -207,7 +234,8 @@ def _unreadable(pk: int | None, path: Path, text: str) -> Model:
 
 
 def _light(model: Model) -> Model:
-    """Without what is large, which is read from the database where somebody asks: a report may hold thousands."""
+    """Without what is large, which is read from the database where somebody asks: a report may hold
+    thousands."""
     for name in _LARGE:
         model.__dict__.pop(name, None)
     return model
@@ -222,11 +250,14 @@ def _is_up_to_date(model: Model, path: Path) -> bool:
     """Whether the row says what the files say; one that was broken is always read again."""
     if model.pk is None or model.state != Model.State.OK or model.read_version != READ_VERSION:
         return False
-    return stamp_of(path) == (model.modified_ns, model.size_bytes) and model.shards == file_texts(path)
+    return stamp_of(path) == (model.modified_ns, model.size_bytes) and model.shards == file_texts(
+        path
+    )
 
 
 def _may_have_moved_here(row: Model | None) -> bool:
-    """New, or only known as a file that was still being copied, so that nothing can hang on it yet."""
+    """New, or only known as a file that was still being copied, so that nothing can hang on it
+    yet."""
     if row is None:
         return True
     is_provisional = row.state == Model.State.INCOMPLETE and not row.fingerprint and not row.arch
@@ -248,11 +279,14 @@ def register(path: Path) -> Model:
     rows = Rows()
     for found in rows.register([path]):
         return found.model
-    raise OmniError("model_unreadable", rows.skipped.listed()[0], "Look at the file, then scan again.")
+    raise OmniError(
+        "model_unreadable", rows.skipped.listed()[0], "Look at the file, then scan again."
+    )
 
 
 def mark_growing(path: Path) -> bool:
-    """Gives a model that is being written a row that says so; it is not read. Whether that is news."""
+    """Gives a model that is being written a row that says so; it is not read. Whether that is
+    news."""
     model = Model.objects.filter(path=str(path)).first() or Model(path=str(path))
     if model.pk and (model.state, model.error) == (Model.State.INCOMPLETE, GROWING):
         return False

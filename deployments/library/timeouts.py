@@ -1,7 +1,7 @@
 """Work on a file system that may never answer: a dead network mount, a FUSE file that blocks.
 
-A thread that hangs in the kernel cannot be ended. It is left behind, and nobody begins the same work again before
-it has come back.
+A thread that hangs in the kernel cannot be ended. It is left behind, and nobody begins the same
+work again before it has come back.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ class NoAnswer(Exception):
 
 
 def in_time(work: Callable[[], T], name: str, timeout_s: float) -> T:
-    """What the work returns or raises. Raises NoAnswer when it takes too long, and at once while it still hangs."""
+    """What the work returns or raises.
+
+    Raises NoAnswer when it takes too long, and at once while it still hangs.
+    """
     for known in [known for known, thread in _hanging.items() if not thread.is_alive()]:
         del _hanging[known]
     if name in _hanging or len(_hanging) >= MOST_HANGING:

@@ -78,7 +78,10 @@ class Listing:
 
 
 def walk(root: Path, skipped: Skipped) -> Iterator[Listing]:
-    """Every folder from the root on, in order. Hidden folders and links to folders are not followed."""
+    """Every folder from the root on, in order.
+
+    Hidden folders and links to folders are not followed.
+    """
     waiting = [(root, 0)]
     left = MAX_ENTRIES
     while waiting:
@@ -132,7 +135,10 @@ def _is_wanted(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_file(entry: os.DirEntry[str], skipped: Skipped) -> bool:
-    """Whether it is a regular file that can be registered. Named where its name says that it is a model."""
+    """Whether it is a regular file that can be registered.
+
+    Named where its name says that it is a model.
+    """
     why = _why_not(entry)
     if why and entry.name.lower().endswith(MODEL_SUFFIXES):
         skipped.add(entry.path, why)

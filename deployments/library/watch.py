@@ -1,6 +1,8 @@
-"""Notices files that come, grow, move or go in the library's folders; reads only what has come to rest.
+"""Notices files that come, grow, move or go in the library's folders; reads only what has come to
+rest.
 
-Looking at names, sizes and times costs next to nothing and works on every file system, network ones too.
+Looking at names, sizes and times costs next to nothing and works on every file system, network ones
+too.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ class LibraryWatch:
     def check(self) -> bool:
         """Whether the library is another than before."""
         now, changed = self._look()
-        moving = {path for path, stamp in now.items() if path in self.seen and self.seen[path] != stamp}
+        moving = {
+            path for path, stamp in now.items() if path in self.seen and self.seen[path] != stamp
+        }
         fresh = {path for path, stamp in now.items() if self.known.get(path) != stamp}
         # A file of which this check is the first may still be written.
         waiting = fresh - {path for path in fresh if self.seen.get(path) == now[path]}
@@ -62,7 +66,9 @@ class LibraryWatch:
             found |= {path: stamp for _, path in files if (stamp := _stamp(path))}
         return found, changed
 
-    def _take_up(self, fresh: set[Path], moving: set[Path], waiting: set[Path], now: dict[Path, Stamp]) -> bool:
+    def _take_up(
+        self, fresh: set[Path], moving: set[Path], waiting: set[Path], now: dict[Path, Stamp]
+    ) -> bool:
         changed = False
         files, resting = _by_model(now), []
         for model in sorted({model_of(path) for path in fresh}):
@@ -77,7 +83,9 @@ class LibraryWatch:
     def _drop(self, gone: set[Path], now: dict[Path, Stamp]) -> bool:
         """A file that goes makes its model incomplete; a model all of which goes is marked."""
         left = _by_model(now)
-        changed = folders.renew(model for model in sorted({model_of(path) for path in gone}) if model in left)
+        changed = folders.renew(
+            model for model in sorted({model_of(path) for path in gone}) if model in left
+        )
         return folders.mark_missing() or changed
 
 

@@ -16,7 +16,8 @@ from omni.errors import OmniError
 
 
 class OmniCommand(BaseCommand):
-    """Exit 0 done, 1 refused or failed (one line on stderr), 2 wrong usage. Subclasses write `run`."""
+    """Exit 0 done, 1 refused or failed (one line on stderr), 2 wrong usage. Subclasses write
+    `run`."""
 
     requires_system_checks = ()
 
@@ -28,7 +29,10 @@ class OmniCommand(BaseCommand):
         except OmniError as error:
             raise CommandError(one_line(str(error))) from None
         except DatabaseError as error:
-            text = f"The database cannot be used: {error}. Start the panel once, or check OMNI_DATABASE_URL."
+            text = (
+                f"The database cannot be used: {error}. Start the panel once, or check"
+                " OMNI_DATABASE_URL."
+            )
             raise CommandError(one_line(text)) from None
 
     def run(self, **options: Any) -> None:
@@ -47,7 +51,9 @@ def one_line(text: str) -> str:
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON document and nothing else"
+    )
 
 
 def seconds(text: str) -> float:
@@ -64,4 +70,6 @@ def read_rig(path: str) -> str:
         return sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         cause = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise OmniError("unreadable_file", f"{path} cannot be read: {cause}.", "Correct the path.") from None
+        raise OmniError(
+            "unreadable_file", f"{path} cannot be read: {cause}.", "Correct the path."
+        ) from None

@@ -51,15 +51,23 @@ class Deployment(models.Model):
     desired = models.CharField(max_length=10, choices=Desired.choices, default=Desired.STOPPED)
     # Grows with every change and every Start: an instance made for an older generation is replaced.
     generation = models.PositiveIntegerField(default=1)
-    is_deleting = models.BooleanField(default=False, help_text="goes away once its processes are gone")
+    is_deleting = models.BooleanField(
+        default=False, help_text="goes away once its processes are gone"
+    )
     # Ought to run and has given its memory back; the next request for it takes this away.
     is_unloaded = models.BooleanField(default=False)
     unloaded_why = models.CharField(max_length=200, blank=True)
-    ends_now = models.BooleanField(default=False, help_text="answers in progress are not waited for")
+    ends_now = models.BooleanField(
+        default=False, help_text="answers in progress are not waited for"
+    )
     error_code = models.CharField(max_length=60, blank=True)
     error = models.TextField(blank=True, help_text="why no instance could be made")
     created_by = models.ForeignKey(
-        django_settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+        django_settings.AUTH_USER_MODEL,
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="+",
     )
     created_at = models.DateTimeField(auto_now_add=True)
     changed_at = models.DateTimeField(auto_now=True)
@@ -69,9 +77,12 @@ class Deployment(models.Model):
         permissions = [("operate_deployment", "Can create, start, stop and delete deployments")]
         constraints = [
             models.CheckConstraint(
-                condition=Q(strategy__in=[name for name, _ in STRATEGIES]), name="deployment_strategy_known"
+                condition=Q(strategy__in=[name for name, _ in STRATEGIES]),
+                name="deployment_strategy_known",
             ),
-            models.CheckConstraint(condition=Q(desired__in=["running", "stopped"]), name="deployment_desired_known"),
+            models.CheckConstraint(
+                condition=Q(desired__in=["running", "stopped"]), name="deployment_desired_known"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -101,22 +112,30 @@ class Deployment(models.Model):
     def state(self) -> str:
         """What its instances add up to (see supervision.states)."""
         states = [self._state_of(instance) for instance in self.instances.all()]
-        return deployment_state(states, desired=self.desired, error=bool(self.error), unloaded=self.is_unloaded)
+        return deployment_state(
+            states, desired=self.desired, error=bool(self.error), unloaded=self.is_unloaded
+        )
 
     def _state_of(self, instance: Instance) -> str:
-        """Of a start that somebody asked for after a failure nothing is known until the agent has tried."""
-        is_earlier = instance.state == InstanceState.FAILED and instance.generation < self.generation
+        """Of a start that somebody asked for after a failure nothing is known until the agent has
+        tried."""
+        is_earlier = (
+            instance.state == InstanceState.FAILED and instance.generation < self.generation
+        )
         return InstanceState.STARTING if is_earlier and self.ought_to_run else instance.state
 
     @property
     def can_be_stopped(self) -> bool:
         """Of one that has failed there is something to stop where a part of it runs."""
         has_processes = any(instance.pid for instance in self.instances.all())
-        return self.desired == self.Desired.RUNNING and (self.state != InstanceState.FAILED or has_processes)
+        return self.desired == self.Desired.RUNNING and (
+            self.state != InstanceState.FAILED or has_processes
+        )
 
     @property
     def shown_state(self) -> str:
-        """For people and programs: what gave its memory back and loads when it is asked is not just stopped."""
+        """For people and programs: what gave its memory back and loads when it is asked is not just
+        stopped."""
         return "unloaded" if self.is_unloaded and self.state == "stopped" else self.state
 
     @property
@@ -131,7 +150,9 @@ class Deployment(models.Model):
     @property
     def ought_to_run(self) -> bool:
         """Whether its processes should be there now; on an external server it has none."""
-        is_wanted = self.desired == self.Desired.RUNNING and not self.is_deleting and not self.is_unloaded
+        is_wanted = (
+            self.desired == self.Desired.RUNNING and not self.is_deleting and not self.is_unloaded
+        )
         return is_wanted and not self.is_external
 
 
@@ -161,13 +182,21 @@ class Instance(models.Model):
     deployment = models.ForeignKey(
         Deployment, on_delete=models.CASCADE, null=True, blank=True, related_name="instances"
     )
-    device = models.OneToOneField(Device, on_delete=models.CASCADE, null=True, blank=True, related_name="instance")
+    device = models.OneToOneField(
+        Device, on_delete=models.CASCADE, null=True, blank=True, related_name="instance"
+    )
     role = models.CharField(max_length=10, choices=[*Role.choices, ("rpc", "RPC server")])
     ordinal = models.PositiveSmallIntegerField(default=0)
-    state = models.CharField(max_length=10, choices=[(s, s) for s in InstanceState], default=InstanceState.STOPPED)
-    generation = models.PositiveIntegerField(default=0, help_text="of the deployment, when it was started")
+    state = models.CharField(
+        max_length=10, choices=[(s, s) for s in InstanceState], default=InstanceState.STOPPED
+    )
+    generation = models.PositiveIntegerField(
+        default=0, help_text="of the deployment, when it was started"
+    )
     address = models.CharField(
-        max_length=300, blank=True, help_text="of a server that somebody else runs; empty: a process of ours"
+        max_length=300,
+        blank=True,
+        help_text="of a server that somebody else runs; empty: a process of ours",
     )
     socket = models.CharField(
         max_length=108, blank=True, help_text="the Unix socket on which a process of ours listens"
@@ -176,24 +205,33 @@ class Instance(models.Model):
         null=True, blank=True, help_text="on which it listens where its engine knows no sockets"
     )
     pid = models.PositiveIntegerField(null=True, blank=True)
-    start_time = models.FloatField(null=True, blank=True, help_text="of the process: seconds since the epoch")
+    start_time = models.FloatField(
+        null=True, blank=True, help_text="of the process: seconds since the epoch"
+    )
     argv = models.JSONField(default=list, blank=True)
     env = models.JSONField(default=dict, blank=True)
     restarts = models.PositiveIntegerField(default=0)
-    failures = models.PositiveIntegerField(default=0, help_text="in a row, since it last was ready for long")
+    failures = models.PositiveIntegerField(
+        default=0, help_text="in a row, since it last was ready for long"
+    )
     next_start_at = models.DateTimeField(null=True, blank=True)
-    exit_code = models.IntegerField(null=True, blank=True, help_text="negative: ended by that signal")
+    exit_code = models.IntegerField(
+        null=True, blank=True, help_text="negative: ended by that signal"
+    )
     error_code = models.CharField(max_length=60, blank=True)
     error = models.TextField(blank=True)
     log_line = models.TextField(blank=True, help_text="the line of the log that tells the cause")
     log_path = models.CharField(max_length=500, blank=True)
     # Of the model's files when it was started: bytes and time of change.
     file_stamp = models.CharField(max_length=80, blank=True)
-    # Of the process that was checked last: when it began, how its first answer was, and what is not as planned.
+    # Of the process that was checked last: when it began, how its first answer was, and what is not
+    # as planned.
     checked_ticks = models.BigIntegerField(null=True, blank=True)
     judgement = models.CharField(max_length=12, blank=True)
     warning = models.TextField(blank=True)
-    drains_until = models.DateTimeField(null=True, blank=True, help_text="answers in progress may finish until then")
+    drains_until = models.DateTimeField(
+        null=True, blank=True, help_text="answers in progress may finish until then"
+    )
     started_at = models.DateTimeField(null=True, blank=True)
     ready_at = models.DateTimeField(null=True, blank=True)
     changed_at = models.DateTimeField(auto_now=True)
@@ -201,13 +239,22 @@ class Instance(models.Model):
     class Meta:
         ordering = ("deployment", "role", "ordinal")
         constraints = [
-            models.UniqueConstraint(fields=["deployment", "role", "ordinal"], name="instance_once_per_role"),
+            models.UniqueConstraint(
+                fields=["deployment", "role", "ordinal"], name="instance_once_per_role"
+            ),
             models.UniqueConstraint(fields=["host", "port"], name="port_once_per_host"),
-            models.UniqueConstraint(fields=["host", "socket"], condition=~Q(socket=""), name="socket_once_per_host"),
-            models.CheckConstraint(condition=Q(state__in=list(InstanceState)), name="instance_state_known"),
-            models.CheckConstraint(condition=Q(port__isnull=True) | Q(port__range=(1, 65535)), name="port_in_range"),
+            models.UniqueConstraint(
+                fields=["host", "socket"], condition=~Q(socket=""), name="socket_once_per_host"
+            ),
             models.CheckConstraint(
-                condition=Q(deployment__isnull=False) ^ Q(device__isnull=False), name="instance_has_one_owner"
+                condition=Q(state__in=list(InstanceState)), name="instance_state_known"
+            ),
+            models.CheckConstraint(
+                condition=Q(port__isnull=True) | Q(port__range=(1, 65535)), name="port_in_range"
+            ),
+            models.CheckConstraint(
+                condition=Q(deployment__isnull=False) ^ Q(device__isnull=False),
+                name="instance_has_one_owner",
             ),
         ]
 

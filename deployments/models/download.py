@@ -27,11 +27,18 @@ class Download(models.Model):
         CANCELLED = "cancelled", "Cancelled"
 
     WANTED: ClassVar[tuple[str, ...]] = (State.QUEUED, State.RUNNING)
-    UNFINISHED: ClassVar[tuple[str, ...]] = (State.QUEUED, State.RUNNING, State.PAUSED, State.FAILED)
+    UNFINISHED: ClassVar[tuple[str, ...]] = (
+        State.QUEUED,
+        State.RUNNING,
+        State.PAUSED,
+        State.FAILED,
+    )
 
     host = models.ForeignKey(Host, on_delete=models.CASCADE, related_name="downloads")
     repo = models.CharField(max_length=200)
-    revision = models.CharField(max_length=200, help_text="the commit, so that what is fetched cannot change")
+    revision = models.CharField(
+        max_length=200, help_text="the commit, so that what is fetched cannot change"
+    )
     label = models.CharField(max_length=200, help_text="the quantisation")
     files = models.JSONField(default=list)
     folder = models.CharField(max_length=500, help_text="where the repository's files go")
@@ -42,9 +49,15 @@ class Download(models.Model):
     error_code = models.CharField(max_length=60, blank=True)
     error = models.TextField(blank=True)
     fix = models.TextField(blank=True)
-    is_swept = models.BooleanField(default=False, help_text="what a cancelled one left behind is removed")
+    is_swept = models.BooleanField(
+        default=False, help_text="what a cancelled one left behind is removed"
+    )
     requested_by = models.ForeignKey(
-        django_settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+        django_settings.AUTH_USER_MODEL,
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="+",
     )
     created_at = models.DateTimeField(auto_now_add=True)
     started_at = models.DateTimeField(null=True, blank=True)
@@ -54,11 +67,14 @@ class Download(models.Model):
         ordering = ("-created_at", "-pk")
         constraints = [
             models.CheckConstraint(
-                condition=Q(state__in=["queued", "running", "paused", "done", "failed", "cancelled"]),
+                condition=Q(
+                    state__in=["queued", "running", "paused", "done", "failed", "cancelled"]
+                ),
                 name="download_state_known",
             ),
             models.CheckConstraint(
-                condition=Q(done_bytes__gte=0) & Q(done_bytes__lte=F("total_bytes")), name="download_done_within_total"
+                condition=Q(done_bytes__gte=0) & Q(done_bytes__lte=F("total_bytes")),
+                name="download_done_within_total",
             ),
             models.UniqueConstraint(
                 fields=["host", "folder", "label"],

@@ -27,7 +27,11 @@ class ApiKey(AbstractAPIKey):
     """A gateway key: its hash is kept, the key itself is shown once."""
 
     owner = models.ForeignKey(
-        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, null=True, blank=True, related_name="api_keys"
+        settings.AUTH_USER_MODEL,
+        on_delete=models.CASCADE,
+        null=True,
+        blank=True,
+        related_name="api_keys",
     )
 
     class Meta(AbstractAPIKey.Meta):

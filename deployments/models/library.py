@@ -34,20 +34,26 @@ class Engine(models.Model):
     build = models.CharField(max_length=200, blank=True)
     flags = models.JSONField(default=list, blank=True, help_text="every flag that --help lists")
     devices = models.JSONField(default=list, blank=True, help_text="what --list-devices prints")
-    offers = models.JSONField(default=list, blank=True, help_text="an external server's own names of its models")
+    offers = models.JSONField(
+        default=list, blank=True, help_text="an external server's own names of its models"
+    )
     # Architecture → whether this build has it, of those that it was asked for.
     archs = models.JSONField(default=dict, blank=True)
     state = models.CharField(max_length=10, choices=State.choices, default=State.OK)
     error = models.TextField(blank=True)
     # None: nothing was ever answered through it here.
-    ran_at = models.DateTimeField(null=True, blank=True, help_text="when a deployment on it first was ready here")
+    ran_at = models.DateTimeField(
+        null=True, blank=True, help_text="when a deployment on it first was ready here"
+    )
     probed_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         ordering = ("name",)
         constraints = [
             models.UniqueConstraint(fields=["host", "path"], name="engine_path_once_per_host"),
-            models.CheckConstraint(condition=Q(state__in=["ok", "missing", "broken"]), name="engine_state_known"),
+            models.CheckConstraint(
+                condition=Q(state__in=["ok", "missing", "broken"]), name="engine_state_known"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -113,7 +119,8 @@ class Model(models.Model):
     n_layer = models.PositiveIntegerField(null=True, blank=True)
     n_ctx_train = models.PositiveIntegerField(null=True, blank=True)
     facts = models.JSONField(default=dict, blank=True)
-    # What memory and speed depend on (planning.architecture.ModelShape), and what drafts are compared by.
+    # What memory and speed depend on (planning.architecture.ModelShape), and what drafts are
+    # compared by.
     shape = models.JSONField(default=dict, blank=True)
     vocab = models.JSONField(default=dict, blank=True)
     state = models.CharField(max_length=12, choices=State.choices, default=State.OK)
@@ -130,10 +137,15 @@ class Model(models.Model):
         permissions = [("manage_library", "Can scan folders and add or remove models")]
         constraints = [
             models.CheckConstraint(
-                condition=Q(state__in=["ok", "incomplete", "broken", "missing"]), name="model_state_known"
+                condition=Q(state__in=["ok", "incomplete", "broken", "missing"]),
+                name="model_state_known",
             ),
-            models.CheckConstraint(condition=Q(format__in=["gguf", "folder"]), name="model_format_known"),
-            models.CheckConstraint(condition=Q(kind__in=[name for name, _ in KINDS]), name="model_kind_known"),
+            models.CheckConstraint(
+                condition=Q(format__in=["gguf", "folder"]), name="model_format_known"
+            ),
+            models.CheckConstraint(
+                condition=Q(kind__in=[name for name, _ in KINDS]), name="model_kind_known"
+            ),
         ]
 
     def __str__(self) -> str:

@@ -9,7 +9,10 @@ from gpus.models import Host
 
 
 class Measurement(models.Model):
-    """One answer of one deployment. Rates are tokens/s; null where the answer was too short to tell."""
+    """One answer of one deployment.
+
+    Rates are tokens/s; null where the answer was too short to tell.
+    """
 
     host = models.ForeignKey(Host, on_delete=models.CASCADE, related_name="measurements")
     model = models.ForeignKey(Model, on_delete=models.CASCADE, related_name="measurements")
@@ -30,7 +33,8 @@ class Measurement(models.Model):
 
 
 class ReferenceAnswer(models.Model):
-    """How the independent deployment of a model continues the text that every engine is checked with."""
+    """How the independent deployment of a model continues the text that every engine is checked
+    with."""
 
     model = models.OneToOneField(Model, on_delete=models.CASCADE, related_name="reference")
     engine = models.ForeignKey(Engine, on_delete=models.SET_NULL, null=True, related_name="+")

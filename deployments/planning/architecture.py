@@ -1,7 +1,8 @@
-"""What planning needs of a model, built once from its header: small enough to be kept with the model.
+"""What planning needs of a model, built once from its header: small enough to be kept with the
+model.
 
-Layers that have the same tensors (names, types, shapes) share one LayerKind, so a model of 61 layers has
-three or four of them.
+Layers that have the same tensors (names, types, shapes) share one LayerKind, so a model of 61
+layers has three or four of them.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ _EVERY_ROW_NORMED = frozenset({"qwen3next", "qwen35", "qwen35moe"})
 
 
 class TensorShape(NamedTuple):
-    """One tensor. `shape` has the fastest dimension first; `offset` is in its shard, for a tensor of a layer
-    counted from the layer's first."""
+    """One tensor.
+
+    `shape` has the fastest dimension first; `offset` is in its shard, for a tensor of a layer
+    counted from the layer's first.
+    """
 
     name: str
     type_name: str
@@ -59,7 +63,9 @@ class LayerKind:
 
     @cached_property
     def _hash(self) -> int:
-        return hash((self.tensors, self.n_head, self.n_head_kv, self.is_swa, self.has_kv, self.state_s))
+        return hash(
+            (self.tensors, self.n_head, self.n_head_kv, self.is_swa, self.has_kv, self.state_s)
+        )
 
     @staticmethod
     def is_expert(tensor: TensorShape) -> bool:
@@ -89,7 +95,11 @@ class LayerKind:
     @cached_property
     def attention_bytes(self) -> int:
         """Weights of attention or of the recurrent block."""
-        return sum(t.n_bytes for t in self.tensors if t.name.startswith(("attn", "ssm", "time_mix", "shortconv")))
+        return sum(
+            t.n_bytes
+            for t in self.tensors
+            if t.name.startswith(("attn", "ssm", "time_mix", "shortconv"))
+        )
 
     @cached_property
     def ffn_bytes(self) -> int:
@@ -139,10 +149,12 @@ class ModelShape:
     ssm_dt_rank: int = 0
     ssm_n_group: int = 0
     n_nextn: int = 0
-    # Whether layers that predict further tokens ahead have cells in the cache although they do not take part.
+    # Whether layers that predict further tokens ahead have cells in the cache although they do not
+    # take part.
     nextn_has_kv: bool = False
     alignment: int = 32
-    # A folder with safetensors in place of a GGUF: which engines load it, and how they allot memory, follows.
+    # A folder with safetensors in place of a GGUF: which engines load it, and how they allot
+    # memory, follows.
     is_folder: bool = False
 
     def __hash__(self) -> int:
@@ -162,18 +174,22 @@ class ModelShape:
         return range(self.n_layer if self.nextn_has_kv else self.n_layer - self.n_nextn)
 
     def cache_of(self, layer: int) -> int:
-        """The layer whose keys and values a layer attends to: its own, or for the last layers of some models one of
-        the last that have any, of its own kind of window (src/llama-model.cpp, create_memory: reuse)."""
+        """The layer whose keys and values a layer attends to: its own, or for the last layers of
+        some models one of the last that have any, of its own kind of window
+        (src/llama-model.cpp, create_memory: reuse)."""
         if layer < self.n_with_kv or self.kind_of(layer).has_kv:
             return layer
         return max(self.n_with_kv - (2 if self.kind_of(layer).is_swa else 1), 0)
 
     @cached_property
     def n_with_kv(self) -> int:
-        """From this layer on the cache of an earlier one is used; all layers where none is shared."""
+        """From this layer on the cache of an earlier one is used; all layers where none is
+        shared."""
         if self.arch not in SHARED_KV:
             return self.n_layer
-        return next((i for i, kind in enumerate(self.layer_kinds()) if not kind.has_kv), self.n_layer)
+        return next(
+            (i for i, kind in enumerate(self.layer_kinds()) if not kind.has_kv), self.n_layer
+        )
 
     @property
     def nextn_layers(self) -> range:
@@ -192,7 +208,8 @@ class ModelShape:
 
     @property
     def keeps_every_row(self) -> bool:
-        """The last layer computes all tokens, not only those that are asked for: a drafting layer may read them."""
+        """The last layer computes all tokens, not only those that are asked for: a drafting layer
+        may read them."""
         return self.arch in _EVERY_ROW or self.norms_every_row
 
     @property
@@ -207,7 +224,9 @@ class ModelShape:
 
     @cached_property
     def weights_bytes(self) -> int:
-        return sum(kind.n_bytes for kind in self.layer_kinds()) + sum(t.n_bytes for t in self.extras)
+        return sum(kind.n_bytes for kind in self.layer_kinds()) + sum(
+            t.n_bytes for t in self.extras
+        )
 
     @cached_property
     def expert_bytes(self) -> int:
@@ -237,7 +256,14 @@ class ModelShape:
 
 
 def _tensor_list(tensor: TensorShape) -> list[Any]:
-    return [tensor.name, tensor.type_name, list(tensor.shape), tensor.n_bytes, tensor.offset, tensor.shard]
+    return [
+        tensor.name,
+        tensor.type_name,
+        list(tensor.shape),
+        tensor.n_bytes,
+        tensor.offset,
+        tensor.shard,
+    ]
 
 
 def _tensors_from(rows: Iterable[list[Any]]) -> tuple[TensorShape, ...]:

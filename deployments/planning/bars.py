@@ -14,7 +14,8 @@ PARTS = (
     ("compute", "working memory"),
     ("other", "other"),
 )
-# Where the device ends in the bar of a plan that does not fit; as much of the rest as there is room is drawn.
+# Where the device ends in the bar of a plan that does not fit; as much of the rest as there is room
+# is drawn.
 EDGE_PERCENT = 78.0
 
 
@@ -29,7 +30,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Bar:
-    """`edge` is where the device ends; without its size there is nothing to draw to scale and `parts` are bare."""
+    """`edge` is where the device ends; without its size there is nothing to draw to scale and
+    `parts` are bare."""
 
     name: str
     total_bytes: int | None

@@ -1,9 +1,10 @@
 """Which draft model to take for a target, and what it may gain.
 
-The gain follows Leviathan, Kalman, Matias, Fast Inference from Transformers via Speculative Decoding (ICML 2023):
-with acceptance α, γ drafted tokens and a draft that takes c of the target's time per token, a verification gives
-E = (1 - α^(γ+1)) / (1 - α) tokens and the speed-up is E / (γc + v). The paper has v = 1: reading the weights once
-verifies all tokens. A mixture of experts reads more experts for more tokens, which v accounts for.
+The gain follows Leviathan, Kalman, Matias, Fast Inference from Transformers via Speculative
+Decoding (ICML 2023): with acceptance α, γ drafted tokens and a draft that takes c of the target's
+time per token, a verification gives E = (1 - α^(γ+1)) / (1 - α) tokens and the speed-up is E / (γc
++ v). The paper has v = 1: reading the weights once verifies all tokens. A mixture of experts reads
+more experts for more tokens, which v accounts for.
 """
 
 from __future__ import annotations
@@ -24,17 +25,30 @@ from deployments.planning.vocabulary import (
 )
 
 __all__ = [
-    "Compatibility", "DraftChoice", "DraftModel", "VocabFacts", "acceptance_prior", "break_even", "compatibility",
-    "differing_token", "draft_compatibility", "expected_tokens", "moved_bytes", "rank_drafts", "speedup", "vocab_facts",
-]  # fmt: skip
+    "Compatibility",
+    "DraftChoice",
+    "DraftModel",
+    "VocabFacts",
+    "acceptance_prior",
+    "break_even",
+    "compatibility",
+    "differing_token",
+    "draft_compatibility",
+    "expected_tokens",
+    "moved_bytes",
+    "rank_drafts",
+    "speedup",
+    "vocab_facts",
+]
 
 MAX_DRAFTED = 16
 # Below this the two do about the same work; above it a draft has little left to say.
 MIN_SIZE_RATIO, MAX_SIZE_RATIO = 4.0, 2000.0
 # A gain of less than this is within the prior's error.
 WORTHWHILE = 1.1
-# Acceptance by size, fitted to the paper's table 3: LaMDA 137B with drafts of 8B, 2B and 100M, argmax sampling:
-# 0.75, 0.71, 0.61. T5 lies 0.05 to 0.1 higher, sampling at temperature 1 up to 0.2 lower.
+# Acceptance by size, fitted to the paper's table 3: LaMDA 137B with drafts of 8B, 2B and 100M,
+# argmax sampling: 0.75, 0.71, 0.61. T5 lies 0.05 to 0.1 higher, sampling at temperature 1 up to 0.2
+# lower.
 _AT_ONE, _PER_DECADE = 0.84, 0.073
 # Of another family with the same vocabulary less is accepted; how much less is an assumption.
 _STRANGER = 0.15
@@ -43,8 +57,11 @@ _LOWEST, _HIGHEST = 0.3, 0.85
 
 @dataclass(frozen=True)
 class DraftModel:
-    """A model that is the target or a candidate. `bandwidth_gbps` is of the memory its weights would lie in;
-    `token_seconds` is the time of one decoded token, where a speed model or a run knows it of both models."""
+    """A model that is the target or a candidate.
+
+    `bandwidth_gbps` is of the memory its weights would lie in; `token_seconds` is the time of one
+    decoded token, where a speed model or a run knows it of both models.
+    """
 
     name: str
     facts: ModelFacts
@@ -55,11 +72,14 @@ class DraftModel:
 
 @dataclass(frozen=True)
 class DraftChoice:
-    """A candidate and what it promises. `acceptance` is a prior by size and family, not a measurement.
+    """A candidate and what it promises.
 
-    `expected_tokens` come out of one verification, `cost_ratio` is the draft's time per token over the target's,
-    `verify_ratio` a verification's over a decoded token's, `break_even` the acceptance from which on drafting is
-    no slower (None: at none). `advice` is good, little, slower or incompatible.
+    `acceptance` is a prior by size and family, not a measurement.
+
+    `expected_tokens` come out of one verification, `cost_ratio` is the draft's time per token over
+    the target's, `verify_ratio` a verification's over a decoded token's, `break_even` the
+    acceptance from which on drafting is no slower (None: at none). `advice` is good, little, slower
+    or incompatible.
     """
 
     name: str
@@ -80,7 +100,8 @@ class DraftChoice:
 
 # --- the formulas ---------------------------------------------------------------------------------
 def expected_tokens(acceptance: float, n_draft: int) -> float:
-    """Tokens that one verification of n_draft drafted tokens gives, the target's own included: 1 to n_draft + 1."""
+    """Tokens that one verification of n_draft drafted tokens gives, the target's own included: 1 to
+    n_draft + 1."""
     if acceptance >= 1:
         return float(n_draft + 1)
     return (1 - acceptance ** (n_draft + 1)) / (1 - acceptance)
@@ -98,7 +119,11 @@ def break_even(n_draft: int, cost_ratio: float, verify_ratio: float = 1.0) -> fl
     low, high = 0.0, 1.0
     for _ in range(40):
         middle = (low + high) / 2
-        low, high = (low, middle) if speedup(middle, n_draft, cost_ratio, verify_ratio) >= 1 else (middle, high)
+        low, high = (
+            (low, middle)
+            if speedup(middle, n_draft, cost_ratio, verify_ratio) >= 1
+            else (middle, high)
+        )
     return high
 
 
@@ -108,7 +133,9 @@ def acceptance_prior(target: ModelFacts, draft: ModelFacts) -> float:
     0.84 − 0.073 × log₁₀(size ratio), 0.15 less for another family, within 0.3 and 0.85.
     """
     ratio = max(size_ratio(target, draft), 1.0)
-    wanted = _AT_ONE - _PER_DECADE * math.log10(ratio) - (0 if _is_family(target, draft) else _STRANGER)
+    wanted = (
+        _AT_ONE - _PER_DECADE * math.log10(ratio) - (0 if _is_family(target, draft) else _STRANGER)
+    )
     return min(max(wanted, _LOWEST), _HIGHEST)
 
 
@@ -125,8 +152,9 @@ def _is_family(target: ModelFacts, draft: ModelFacts) -> bool:
 def moved_bytes(facts: ModelFacts, n_tokens: int = 1) -> float:
     """Bytes of weights that one pass over n_tokens reads.
 
-    A router that picks k of n experts evenly leaves (1 - k/n)^tokens of them unread. The embedding table counts
-    in full, of which a pass reads only some rows: a few per cent too much for a target, nothing for tied drafts.
+    A router that picks k of n experts evenly leaves (1 - k/n)^tokens of them unread. The embedding
+    table counts in full, of which a pass reads only some rows: a few per cent too much for a
+    target, nothing for tied drafts.
     """
     whole = sum(facts.quant_bytes.values()) or facts.size_bytes
     if not facts.n_expert or not 0 < facts.n_expert_used < facts.n_expert or not facts.n_params:
@@ -138,7 +166,8 @@ def moved_bytes(facts: ModelFacts, n_tokens: int = 1) -> float:
 
 
 def _cost_ratio(target: DraftModel, draft: DraftModel) -> float:
-    """By known times, which count only where both are; else by bytes read, from one memory where it is unknown."""
+    """By known times, which count only where both are; else by bytes read, from one memory where it
+    is unknown."""
     if target.token_seconds and draft.token_seconds:
         return draft.token_seconds / target.token_seconds
     ratio = moved_bytes(draft.facts) / max(moved_bytes(target.facts), 1.0)
@@ -154,12 +183,17 @@ def verify_ratio(target: ModelFacts, n_draft: int) -> float:
 
 # --- the choice -----------------------------------------------------------------------------------
 def compatibility(target: DraftModel, draft: DraftModel) -> Compatibility:
-    """By vocabulary. A draft made for one target (EAGLE-3, DFlash) carries its target's, and reads its states: the
-    engine does not check their width, so a wrong pair would draft nonsense."""
+    """By vocabulary.
+
+    A draft made for one target (EAGLE-3, DFlash) carries its target's, and reads its states: the
+    engine does not check their width, so a wrong pair would draft nonsense.
+    """
     if not (target.facts.kind in DEPLOYABLE and draft.facts.kind in {*DEPLOYABLE, Kind.DRAFT}):
         return Compatibility(False, "not_a_model", "One of the files is not a model.")
     if target.facts.kind != Kind.TEXT or draft.facts.kind not in DRAFTING:
-        return Compatibility(False, "not_a_generator", "One of the models does not generate text by itself.")
+        return Compatibility(
+            False, "not_a_generator", "One of the models does not generate text by itself."
+        )
     width = draft.facts.hparams.get("target_hidden_size")
     if draft.facts.arch in DEDICATED and width and width != target.facts.n_embd:
         text = f"The draft reads states of width {width}; the target's have {target.facts.n_embd}."
@@ -177,11 +211,14 @@ def rank_drafts(
 ) -> list[DraftChoice]:
     """Every candidate: the compatible ones by predicted gain, then the others with the reason.
 
-    `n_draft` None takes the best of 1 to 16 for each; `acceptance` replaces the prior with what was measured;
-    `context` is what one request may have, in tokens: a draft that was trained for less says so.
+    `n_draft` None takes the best of 1 to 16 for each; `acceptance` replaces the prior with what was
+    measured; `context` is what one request may have, in tokens: a draft that was trained for less
+    says so.
     """
     choices = [_choice(target, draft, n_draft, acceptance, context) for draft in candidates]
-    return sorted(choices, key=lambda choice: (not choice.compatibility.ok, -choice.speedup, choice.name))
+    return sorted(
+        choices, key=lambda choice: (not choice.compatibility.ok, -choice.speedup, choice.name)
+    )
 
 
 def _choice(
@@ -220,8 +257,14 @@ def _choice(
 
 def _text(faster: float, ratio: float, cost: float, threshold: float | None) -> str:
     if threshold is None:
-        return f"Each drafted token costs {cost:.0%} of a decoded one: this draft cannot gain anything."
-    text = f"About {faster:.1f} times as fast, if as much is accepted as usual; a gain from {threshold:.0%} on."
+        return (
+            f"Each drafted token costs {cost:.0%} of a decoded one: this draft cannot gain"
+            " anything."
+        )
+    text = (
+        f"About {faster:.1f} times as fast, if as much is accepted as usual; a gain from"
+        f" {threshold:.0%} on."
+    )
     if ratio < MIN_SIZE_RATIO:
         return f"{text} The target is only {ratio:.1f} times as large: a smaller draft is better."
     if ratio > MAX_SIZE_RATIO:

@@ -1,4 +1,5 @@
-"""A model's folder → ModelShape: which layers attend, over what window, with what widths, and every byte of them.
+"""A model's folder → ModelShape: which layers attend, over what window, with what widths, and every
+byte of them.
 
 Sources: transformers (src/transformers/models/*/configuration_*.py for the keys and their meaning).
 """
@@ -9,7 +10,15 @@ from collections.abc import Iterable
 from dataclasses import replace
 from math import prod
 
-from deployments.formats.folder_facts import CONTEXT, EXPERTS, FEED_FORWARD, LINEAR, USED, WIDTH, Config
+from deployments.formats.folder_facts import (
+    CONTEXT,
+    EXPERTS,
+    FEED_FORWARD,
+    LINEAR,
+    USED,
+    WIDTH,
+    Config,
+)
 from deployments.formats.folder_tensors import SENSES, Part, parts
 from deployments.formats.model_folder import CONFIG, FolderHeader
 from deployments.formats.safetensors import FolderError
@@ -22,7 +31,10 @@ MAX_KEPT = 1 << 15
 
 
 def folder_shape(header: FolderHeader) -> ModelShape:
-    """What memory and speed depend on. Raises FolderError (folder_invalid) where config.json makes no sense."""
+    """What memory and speed depend on.
+
+    Raises FolderError (folder_invalid) where config.json makes no sense.
+    """
     config = Config(header)
     by_layer: dict[int, list[Part]] = {}
     extras: list[Part] = []
@@ -37,7 +49,9 @@ def folder_shape(header: FolderHeader) -> ModelShape:
         kind = _kind(config, index, n_layer, by_layer.get(index, []))
         layers.append(Layer(kinds.setdefault(kind, len(kinds))))
     if sum(len(kind.tensors) for kind in kinds) > MAX_KEPT:
-        raise FolderError("folder_invalid", header.folder / CONFIG, "hardly two layers are of the same make")
+        raise FolderError(
+            "folder_invalid", header.folder / CONFIG, "hardly two layers are of the same make"
+        )
     return ModelShape(
         arch=config.arch,
         n_embd=config.number(*WIDTH),
@@ -45,7 +59,8 @@ def folder_shape(header: FolderHeader) -> ModelShape:
         n_ctx_train=config.number(*CONTEXT),
         kinds=tuple(kinds),
         layers=tuple(layers),
-        extras=_joined(extras[:MAX_EXTRAS]) + _joined(replace(part, name=SENSES) for part in extras[MAX_EXTRAS:]),
+        extras=_joined(extras[:MAX_EXTRAS])
+        + _joined(replace(part, name=SENSES) for part in extras[MAX_EXTRAS:]),
         size_bytes=header.weights_bytes,
         n_swa=config.window,
         n_expert=config.number(*EXPERTS),
@@ -58,7 +73,10 @@ def folder_shape(header: FolderHeader) -> ModelShape:
 
 
 def _joined(tensors: Iterable[Part]) -> tuple[TensorShape, ...]:
-    """Tensors of one name as one: experts stacked, eyes and ears in a lump. Files and offsets do not matter here."""
+    """Tensors of one name as one: experts stacked, eyes and ears in a lump.
+
+    Files and offsets do not matter here.
+    """
     groups: dict[tuple[str, str, tuple[int, ...]], list[Part]] = {}
     for part in tensors:
         shape = () if part.name == SENSES else part.shape
@@ -100,7 +118,9 @@ def _is_linear(config: Config, index: int, own: list[Part]) -> bool:
         return types[index] in LINEAR
     names = [part.name for part in own]
     has_state = any(name.startswith(("ssm_", "shortconv.")) for name in names)
-    return has_state and not any(name.startswith(("attn_k.", "attn_qkv.", "attn_q.")) for name in names)
+    return has_state and not any(
+        name.startswith(("attn_k.", "attn_qkv.", "attn_q.")) for name in names
+    )
 
 
 def _states(config: Config) -> tuple[int, int]:
@@ -112,7 +132,9 @@ def _states(config: Config) -> tuple[int, int]:
         values = config.number("linear_num_value_heads") * config.number("linear_value_head_dim")
         conv = max(config.number("linear_conv_kernel_dim") - 1, 0)
         return conv * (2 * keys + values), values * config.number("linear_key_head_dim")
-    inner = config.number("mamba_n_heads", "mamba_num_heads") * config.number("mamba_d_head", "mamba_head_dim")
+    inner = config.number("mamba_n_heads", "mamba_num_heads") * config.number(
+        "mamba_d_head", "mamba_head_dim"
+    )
     inner = inner or max(config.number("mamba_expand", "expand"), 1) * config.number(*WIDTH)
     size = config.number("mamba_d_state", "ssm_state_size", "state_size")
     conv = max(config.number("mamba_d_conv", "conv_kernel", "conv_L_cache") - 1, 0)

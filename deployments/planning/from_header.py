@@ -1,7 +1,8 @@
 """GGUF header → ModelShape: which layers attend, over what window, with what widths.
 
-Sources in llama.cpp: src/llama-model.cpp (load_hparams, load_swa_pattern), src/llama-hparams.cpp (widths of
-keys, values and recurrent states), src/models/<architecture>.cpp (defaults that the file does not carry).
+Sources in llama.cpp: src/llama-model.cpp (load_hparams, load_swa_pattern), src/llama-hparams.cpp
+(widths of keys, values and recurrent states), src/models/<architecture>.cpp (defaults that the file
+does not carry).
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ class _Swa(NamedTuple):
     default_window: int = 0
 
 
-# src/models/<architecture>.cpp: the pattern where the file has none. An architecture that is not here and has
-# no pattern in its file uses no window, whatever `attention.sliding_window` says.
+# src/models/<architecture>.cpp: the pattern where the file has none. An architecture that is not
+# here and has no pattern in its file uses no window, whatever `attention.sliding_window` says.
 _SWA = {
     "gemma2": _Swa(2, default_window=4096),
     "gemma3": _Swa(6),
@@ -65,8 +66,17 @@ _SWA = {
 _SWA_BY_FILE = {"gemma4", "mimo2", "granite-swa", "maple", "step35", "spark2-5"}
 # They keep a fixed state and a KV cache in the same layer.
 _PARALLEL_HYBRIDS = {"falcon-h1"}
-# src/llama-model.cpp (create_memory): the main context filters their layers that predict further tokens ahead out.
-_NEXTN_WITHOUT_KV = {"deepseek32", "glm-dsa", "nemotron_h_moe", "qwen3next", "qwen35", "qwen35moe", "step35"}
+# src/llama-model.cpp (create_memory): the main context filters their layers that predict further
+# tokens ahead out.
+_NEXTN_WITHOUT_KV = {
+    "deepseek32",
+    "glm-dsa",
+    "nemotron_h_moe",
+    "qwen3next",
+    "qwen35",
+    "qwen35moe",
+    "step35",
+}
 _STATE_TENSORS = ("ssm_", "time_mix_", "shortconv.")
 
 
@@ -85,7 +95,9 @@ def model_shape(header: GgufHeader) -> ModelShape:
         start = min(((t.shard, t.offset) for _, t in tensors), default=(0, 0))
         relative = _relative(tensors, start)
         if (number := known.get((relative, own))) is None:
-            number = known[relative, own] = kinds.setdefault(_kind(header, relative, own), len(kinds))
+            number = known[relative, own] = kinds.setdefault(
+                _kind(header, relative, own), len(kinds)
+            )
         layers.append(Layer(number, start[1], start[0]))
     return ModelShape(
         arch=header.arch,
@@ -115,7 +127,9 @@ def model_shape(header: GgufHeader) -> ModelShape:
     )
 
 
-def _grouped(header: GgufHeader) -> tuple[dict[int, list[tuple[str, TensorInfo]]], list[TensorShape]]:
+def _grouped(
+    header: GgufHeader,
+) -> tuple[dict[int, list[tuple[str, TensorInfo]]], list[TensorShape]]:
     """(the tensors of each layer with their names in it, those that belong to no layer)"""
     layers: dict[int, list[tuple[str, TensorInfo]]] = {}
     extras = []
@@ -125,13 +139,16 @@ def _grouped(header: GgufHeader) -> tuple[dict[int, list[tuple[str, TensorInfo]]
             layers.setdefault(int(match[1]), []).append((match[2], info))
         else:
             name = match[2] if match else info.name
-            shape = TensorShape(name, info.ggml_type.name, info.shape, info.n_bytes, info.offset, info.shard)
+            shape = TensorShape(
+                name, info.ggml_type.name, info.shape, info.n_bytes, info.offset, info.shard
+            )
             extras.append(shape)
     return layers, extras
 
 
 def _relative(tensors: Sequence[tuple[str, TensorInfo]], start: tuple[int, int]) -> _Tensors:
-    """Offsets counted from the layer's first tensor; a layer that goes over into the next shard starts anew there."""
+    """Offsets counted from the layer's first tensor; a layer that goes over into the next shard
+    starts anew there."""
     shard, offset = start
     return tuple(
         TensorShape(
@@ -149,7 +166,8 @@ def _relative(tensors: Sequence[tuple[str, TensorInfo]], start: tuple[int, int])
 def _of_layers(header: GgufHeader, n_layer: int, swa: Sequence[bool]) -> list[_OfLayer]:
     """What the keys say of each layer."""
     heads, kv_heads, widths = (
-        _value(header, key) for key in ("attention.head_count", "attention.head_count_kv", "feed_forward_length")
+        _value(header, key)
+        for key in ("attention.head_count", "attention.head_count_kv", "feed_forward_length")
     )
     with_kv = 0 if header.arch in ENCODERS else _layers_with_kv(header)
     found = []
@@ -186,7 +204,8 @@ def _rows(tensors: Sequence[TensorShape], name: str) -> int:
 
 
 def _windows(header: GgufHeader, n_layer: int, n_nextn: int) -> tuple[int, list[bool]]:
-    """The window in tokens (0: none) and which layers see only the window (llama-hparams.cpp, set_swa_pattern)."""
+    """The window in tokens (0: none) and which layers see only the window (llama-hparams.cpp,
+    set_swa_pattern)."""
     arch = header.arch
     rule = _SWA.get(arch)
     if rule is None and arch not in _SWA_BY_FILE:
@@ -219,7 +238,9 @@ def _kind(header: GgufHeader, tensors: _Tensors, own: _OfLayer) -> LayerKind:
     suffix = "_swa" if own.is_swa and header.arch_get("attention.key_length_swa") else ""
     names = {tensor.name for tensor in tensors}
     has_state = any(name.startswith(_STATE_TENSORS) for name in names)
-    attends = any(name.startswith(("attn_k.", "attn_qkv.", "attn_kv_a_mqa.", "attn_q.")) for name in names)
+    attends = any(
+        name.startswith(("attn_k.", "attn_qkv.", "attn_kv_a_mqa.", "attn_q.")) for name in names
+    )
     if has_state and header.arch not in _PARALLEL_HYBRIDS:
         attends = False
     return LayerKind(
@@ -233,12 +254,17 @@ def _kind(header: GgufHeader, tensors: _Tensors, own: _OfLayer) -> LayerKind:
         has_kv=attends and own.n_head_kv > 0 and own.may_have_kv,
         state_r=_state_r(header, own.n_head) if has_state else 0,
         state_s=_state_s(header, own.n_head) if has_state else 0,
-        indexer_dim=_number(header, "attention.indexer.key_length") if "indexer.attn_k.weight" in names else 0,
+        indexer_dim=(
+            _number(header, "attention.indexer.key_length")
+            if "indexer.attn_k.weight" in names
+            else 0
+        ),
     )
 
 
 def _layers_with_kv(header: GgufHeader) -> int:
-    """From this layer on the cache of an earlier one is used (gemma3n.cpp, gemma4.cpp: n_layer_kv_from_start)."""
+    """From this layer on the cache of an earlier one is used (gemma3n.cpp, gemma4.cpp:
+    n_layer_kv_from_start)."""
     if header.arch == "gemma3n":
         return 20
     shared = _number(header, "attention.shared_kv_layers") if header.arch == "gemma4" else 0

@@ -1,8 +1,8 @@
 """Handing a prompt's KV cache from one server to another through a file in memory.
 
-The file is what POST /slots/{id}?action=save writes: keys and values of every token and 16 bytes more
-(llama-kv-cache.cpp, state_write). Rates were measured on the packaged engine: 35.5 MB saved in 12 ms and
-restored in 3.5 ms.
+The file is what POST /slots/{id}?action=save writes: keys and values of every token and 16 bytes
+more (llama-kv-cache.cpp, state_write). Rates were measured on the packaged engine: 35.5 MB saved in
+12 ms and restored in 3.5 ms.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ TOKEN_OVERHEAD_BYTES = 16
 SAVE_GBPS, RESTORE_GBPS = 3.0, 10.0
 # Two calls, a file made and removed, one token computed again.
 FIXED_S = 0.010
-# A prompt is handed over when reading it on the decode instance would hold up the others this many times longer.
+# A prompt is handed over when reading it on the decode instance would hold up the others this many
+# times longer.
 WORTH = 2.0
 SHORTEST = 128
 
@@ -40,12 +41,19 @@ class Handover:
     decode: SpeedModel
 
     def file_bytes(self, tokens: int) -> int:
-        return int(tokens * token_bytes(self.prefill.model, self.prefill.settings)) + state_bytes(self.prefill.model)
+        return int(tokens * token_bytes(self.prefill.model, self.prefill.settings)) + state_bytes(
+            self.prefill.model
+        )
 
     def transfer_s(self, tokens: int) -> float:
         """Saved, written, read and restored."""
         size = self.file_bytes(tokens) / 1e9
-        return FIXED_S + size / SAVE_GBPS + size / RESTORE_GBPS + size * (_per_gb(self.prefill) + _per_gb(self.decode))
+        return (
+            FIXED_S
+            + size / SAVE_GBPS
+            + size / RESTORE_GBPS
+            + size * (_per_gb(self.prefill) + _per_gb(self.decode))
+        )
 
     def read_s(self, tokens: int) -> float | None:
         """Until the decode instance has the prompt when the prefill instance reads it."""
@@ -53,12 +61,14 @@ class Handover:
         return None if rate is None else tokens / rate + self.transfer_s(tokens)
 
     def recompute_s(self, tokens: int) -> float | None:
-        """Until the decode instance has the prompt when it reads it itself; its other requests wait meanwhile."""
+        """Until the decode instance has the prompt when it reads it itself; its other requests wait
+        meanwhile."""
         rate = self.decode.prefill_tps(tokens)
         return None if rate is None else tokens / rate
 
     def worth_from(self, most: int) -> int | None:
-        """The shortest prompt that is worth a hand-over: recomputing takes twice as long as the transfer at least.
+        """The shortest prompt that is worth a hand-over: recomputing takes twice as long as the
+        transfer at least.
 
         None when that holds for no prompt up to `most` tokens, or no speed is known.
         """
@@ -73,7 +83,8 @@ class Handover:
         return None
 
     def faster_from(self, most: int) -> int | None:
-        """The shortest prompt whose first token comes earlier, even when nothing else runs; None: never."""
+        """The shortest prompt whose first token comes earlier, even when nothing else runs; None:
+        never."""
         tokens = SHORTEST
         while tokens <= most:
             read, recompute = self.read_s(tokens), self.recompute_s(tokens)

@@ -1,8 +1,8 @@
 """The context's memory: keys and values of attention layers, states of recurrent ones.
 
-Sources in llama.cpp: src/llama-context.cpp (constructor: padding of the context), src/llama-kv-cache.cpp
-(constructor: one K and one V tensor per layer), src/llama-kv-cache-iswa.cpp (cells of windowed layers),
-src/llama-memory-recurrent.cpp (constructor: states in f32).
+Sources in llama.cpp: src/llama-context.cpp (constructor: padding of the context),
+src/llama-kv-cache.cpp (constructor: one K and one V tensor per layer), src/llama-kv-cache-iswa.cpp
+(cells of windowed layers), src/llama-memory-recurrent.cpp (constructor: states in f32).
 """
 
 from __future__ import annotations
@@ -51,7 +51,13 @@ class Cells:
 
 
 def cells(
-    model: ModelShape, context: int, parallel: int, *, unified: bool, ubatch: int, swa_full: bool = False
+    model: ModelShape,
+    context: int,
+    parallel: int,
+    *,
+    unified: bool,
+    ubatch: int,
+    swa_full: bool = False,
 ) -> Cells:
     """context tokens shared by `parallel` requests, padded to 256 per stream as the engine does.
 
@@ -67,12 +73,20 @@ def cells(
 
 
 def row_bytes(width: int, cache_type: str) -> int:
-    """Bytes of `width` elements of a cache type. Raises KeyError for a type the engine does not have."""
+    """Bytes of `width` elements of a cache type.
+
+    Raises KeyError for a type the engine does not have.
+    """
     return int(width * CACHE_BYTES[cache_type])
 
 
 def layer_kv_bytes(
-    model: ModelShape, kind: LayerKind, cells: Cells, type_k: str, type_v: str, v_width: int | None = None
+    model: ModelShape,
+    kind: LayerKind,
+    cells: Cells,
+    type_k: str,
+    type_v: str,
+    v_width: int | None = None,
 ) -> tuple[int, int]:
     """(keys, values) of one layer. MLA keeps the compressed keys of one head and no values.
 
@@ -82,7 +96,9 @@ def layer_kv_bytes(
         return 0, 0
     count = cells.of(kind) * cells.streams
     heads = 1 if model.is_mla else kind.n_head_kv
-    keys = (row_bytes(kind.head_dim_k * heads, type_k) + row_bytes(kind.indexer_dim, type_k)) * count
+    keys = (
+        row_bytes(kind.head_dim_k * heads, type_k) + row_bytes(kind.indexer_dim, type_k)
+    ) * count
     values = 0 if model.is_mla else row_bytes(v_width or kind.head_dim_v * heads, type_v) * count
     return keys, values
 
@@ -92,8 +108,8 @@ def widest_values(model: ModelShape) -> int:
 
 
 def state_bytes(kind: LayerKind, parallel: int, kept: int = 0) -> int:
-    """Both states of a recurrent layer, one of each per request, and those `kept` to go back to; the context's
-    length does not matter."""
+    """Both states of a recurrent layer, one of each per request, and those `kept` to go back to;
+    the context's length does not matter."""
     return STATE_BYTES * (kind.state_r + kind.state_s) * max(parallel, 1) * (1 + kept)
 
 

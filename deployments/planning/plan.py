@@ -30,7 +30,10 @@ Filling = Mapping[Placeholder, str | int]
 
 
 def filled(data: Any, filling: Filling) -> Any:
-    """The same data with every placeholder replaced by its value. Raises KeyError for one that has none."""
+    """The same data with every placeholder replaced by its value.
+
+    Raises KeyError for one that has none.
+    """
     if isinstance(data, Placeholder):
         return filling[data]
     if isinstance(data, Mapping):
@@ -48,7 +51,13 @@ def placeholders(data: Any) -> set[Placeholder]:
     """Those that stand anywhere in the data."""
     if isinstance(data, Placeholder):
         return {data}
-    parts = data.values() if isinstance(data, Mapping) else data if isinstance(data, list | tuple) else ()
+    parts = (
+        data.values()
+        if isinstance(data, Mapping)
+        else data
+        if isinstance(data, list | tuple)
+        else ()
+    )
     return {found for part in parts for found in placeholders(part)}
 
 
@@ -66,7 +75,8 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a verdict is what it is; `fix` says what would change it, `changes` are the settings that do so."""
+    """Why a verdict is what it is; `fix` says what would change it, `changes` are the settings that
+    do so."""
 
     code: str
     severity: Severity
@@ -148,13 +158,18 @@ class DeviceUse:
     other_bytes: int = 0
     # What others (deployments, programs) hold there at the moment.
     held_bytes: int = 0
-    # Of the weights: mapped parts of the file that are not computed with, which the kernel drops when it must.
+    # Of the weights: mapped parts of the file that are not computed with, which the kernel drops
+    # when it must.
     reclaimable_bytes: int = 0
 
     @property
     def free_bytes(self) -> int | None:
         """What is left beside this plan and the others; negative when it does not fit."""
-        return None if self.total_bytes is None else self.total_bytes - self.held_bytes - self.resident_bytes
+        return (
+            None
+            if self.total_bytes is None
+            else self.total_bytes - self.held_bytes - self.resident_bytes
+        )
 
     @property
     def resident_bytes(self) -> int:
@@ -179,7 +194,10 @@ class DeviceUse:
 
 @dataclass(frozen=True)
 class InstancePlan:
-    """One process. `argv`, `env` and `files` hold placeholders; the RPC servers of `needs_devices` start first."""
+    """One process.
+
+    `argv`, `env` and `files` hold placeholders; the RPC servers of `needs_devices` start first.
+    """
 
     role: str
     argv: tuple[str, ...]
@@ -206,13 +224,15 @@ class Predicted:
     decode_range: tuple[float, float] | None = None
     # measured: fitted to this rig's own runs; computed: from the devices' data sheets.
     basis: str = "computed"
-    # What the ranges rest on that nobody has measured or looked up for this rig, in whole sentences.
+    # What the ranges rest on that nobody has measured or looked up for this rig, in whole
+    # sentences.
     assumes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A number worth seeing beside a verdict, ready to show: what it is, and its value with unit."""
+    """A number worth seeing beside a verdict, ready to show: what it is, and its value with
+    unit."""
 
     code: str
     title: str

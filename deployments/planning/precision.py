@@ -1,10 +1,11 @@
 """Which number formats a card, an engine and a file support together.
 
-Sources: NVIDIA's tables of tensor-core types by compute capability; llama.cpp ggml/src/ggml-cuda/common.cuh and
-mmq.cu (blackwell_mma_available: FP4 arithmetic from 12.0 to below 13.0; everything else is multiplied as 8-bit
-integers), conversion/base.py (FP8 checkpoints), tools/quantize; ik_llama.cpp's README; vLLM's table of supported
-hardware and its FP8 page, its issues 30135 and 31085 for MXFP4 on 12.0; TabbyAPI's README and ExLlamaV3's
-requirements. None of the CUDA statements were measured here.
+Sources: NVIDIA's tables of tensor-core types by compute capability; llama.cpp
+ggml/src/ggml-cuda/common.cuh and mmq.cu (blackwell_mma_available: FP4 arithmetic from 12.0 to below
+13.0; everything else is multiplied as 8-bit integers), conversion/base.py (FP8 checkpoints),
+tools/quantize; ik_llama.cpp's README; vLLM's table of supported hardware and its FP8 page, its
+issues 30135 and 31085 for MXFP4 on 12.0; TabbyAPI's README and ExLlamaV3's requirements. None of
+the CUDA statements were measured here.
 """
 
 from __future__ import annotations
@@ -20,16 +21,26 @@ from deployments.planning.kv_names import kv_type_error
 from deployments.planning.memory.kv_types import KvRow, kv_table
 
 __all__ = [
-    "Card", "FormatRow", "KvRow", "Support", "arithmetic", "card", "file_formats", "format_of", "format_table",
-    "kv_table", "kv_type_error",
-]  # fmt: skip
+    "Card",
+    "FormatRow",
+    "KvRow",
+    "Support",
+    "arithmetic",
+    "card",
+    "file_formats",
+    "format_of",
+    "format_table",
+    "kv_table",
+    "kv_type_error",
+]
 
 LLAMA_CPP, IK, VLLM, TABBY = "llama.cpp", "ik_llama.cpp", "vllm", "tabbyapi"
 ENGINES = (LLAMA_CPP, IK, VLLM, TABBY)
 
 
 class Support(StrEnum):
-    """yes: made for it. emulated: runs, but is computed in another format, without that format's speed."""
+    """yes: made for it. emulated: runs, but is computed in another format, without that format's
+    speed."""
 
     YES = "yes"
     EMULATED = "emulated"
@@ -38,7 +49,8 @@ class Support(StrEnum):
 
 @dataclass(frozen=True)
 class Card:
-    """`kind` is a device's (cuda, vulkan, rpc, cpu …); `capability` is CUDA's, 12.0 for example; None: unknown."""
+    """`kind` is a device's (cuda, vulkan, rpc, cpu …); `capability` is CUDA's, 12.0 for example;
+    None: unknown."""
 
     kind: str
     capability: float | None = None
@@ -68,19 +80,32 @@ _BY_NAME: tuple[tuple[str, float], ...] = (
     (r"\bP40\b|GTX 10\d0", 6.1),
 )
 # Tensor cores multiply these from this compute capability on.
-_TENSOR_CORES: Mapping[str, float] = {"fp16": 7.0, "int8": 7.5, "bf16": 8.0, "fp8": 8.9, "fp4": 10.0}
+_TENSOR_CORES: Mapping[str, float] = {
+    "fp16": 7.0,
+    "int8": 7.5,
+    "bf16": 8.0,
+    "fp8": 8.9,
+    "fp4": 10.0,
+}
 
 
 def card(kind: str, compute_capability: str = "", name: str = "") -> Card:
-    """`compute_capability` as the driver says it ("12.0"); where it is empty, by the card's name."""
+    """`compute_capability` as the driver says it ("12.0"); where it is empty, by the card's
+    name."""
     known = float(compute_capability) if re.fullmatch(r"\d+\.\d+", compute_capability) else None
     if known is None and kind == "cuda":
-        known = next((number for pattern, number in _BY_NAME if re.search(pattern, name, re.IGNORECASE)), None)
+        known = next(
+            (number for pattern, number in _BY_NAME if re.search(pattern, name, re.IGNORECASE)),
+            None,
+        )
     return Card(kind, known, name)
 
 
 def arithmetic(where: Card) -> frozenset[str]:
-    """What the card's tensor cores multiply: fp16, int8, bf16, fp8, fp4. Empty: none, or nobody knows."""
+    """What the card's tensor cores multiply: fp16, int8, bf16, fp8, fp4.
+
+    Empty: none, or nobody knows.
+    """
     if where.kind != "cuda" or where.capability is None:
         return frozenset()
     return frozenset(name for name, least in _TENSOR_CORES.items() if where.capability >= least)
@@ -95,7 +120,16 @@ _FAMILY: Mapping[str, str] = {
     **dict.fromkeys(_K_QUANTS, "K-quants"),
     **dict.fromkeys(_I_QUANTS, "I-quants"),
 }
-F32, F16, BF16, FP8, MXFP4, NVFP4, Q8, LEGACY = "F32", "F16", "BF16", "FP8", "MXFP4", "NVFP4", "Q8_0", "Q4_0 … Q5_1"
+F32, F16, BF16, FP8, MXFP4, NVFP4, Q8, LEGACY = (
+    "F32",
+    "F16",
+    "BF16",
+    "FP8",
+    "MXFP4",
+    "NVFP4",
+    "Q8_0",
+    "Q4_0 … Q5_1",
+)
 K_QUANTS, I_QUANTS, TERNARY, IK_QUANTS = (
     "K-quants",
     "I-quants",
@@ -103,7 +137,22 @@ K_QUANTS, I_QUANTS, TERNARY, IK_QUANTS = (
     "ik_llama.cpp's own (IQ*_K …)",
 )
 INT4, EXL3 = "AWQ, GPTQ", "EXL3"
-FORMATS = (F32, F16, BF16, FP8, MXFP4, NVFP4, Q8, LEGACY, K_QUANTS, I_QUANTS, TERNARY, IK_QUANTS, INT4, EXL3)
+FORMATS = (
+    F32,
+    F16,
+    BF16,
+    FP8,
+    MXFP4,
+    NVFP4,
+    Q8,
+    LEGACY,
+    K_QUANTS,
+    I_QUANTS,
+    TERNARY,
+    IK_QUANTS,
+    INT4,
+    EXL3,
+)
 
 
 def format_of(type_name: str) -> str:
@@ -123,7 +172,8 @@ def format_table(where: Card, engine: str) -> list[FormatRow]:
 
 
 def file_formats(facts: ModelFacts, where: Card, engine: str) -> list[FormatRow]:
-    """Only the formats that the file's weights are in, by share; norms in F32 do not count beside others."""
+    """Only the formats that the file's weights are in, by share; norms in F32 do not count beside
+    others."""
     shares: dict[str, int] = {}
     for type_name, size in facts.quant_bytes.items():
         if name := format_of(type_name):
@@ -143,31 +193,54 @@ def _ggml(name: str, where: Card) -> _Answer | None:
     """What llama.cpp and ik_llama.cpp have in common; None: they differ."""
     units = arithmetic(where)
     if name == FP8:
-        text = "GGUF has no FP8: the converter writes BF16, or with --fp8-as-q8 Q8_0, nearly as small."
+        text = (
+            "GGUF has no FP8: the converter writes BF16, or with --fp8-as-q8 Q8_0, nearly as small."
+        )
         return Support.NO, text
     if name in (INT4, EXL3):
         return Support.NO, "Another container than GGUF."
-    if name == BF16 and where.kind == "cuda" and where.capability is not None and "bf16" not in units:
+    if (
+        name == BF16
+        and where.kind == "cuda"
+        and where.capability is not None
+        and "bf16" not in units
+    ):
         return (
             Support.EMULATED,
             "The card has no BF16 arithmetic (from 8.0 on): it is computed in F32, more slowly.",
         )
     if name in (F32, F16, BF16):
-        return Support.YES, "Not quantised." if name != F32 else "Not quantised; twice as large as F16 for no gain."
+        return (
+            Support.YES,
+            (
+                "Not quantised."
+                if name != F32
+                else "Not quantised; twice as large as F16 for no gain."
+            ),
+        )
     if name in (Q8, LEGACY, K_QUANTS):
         return Support.YES, _INT8_UNPACKED
     if name == I_QUANTS:
         slow = "; its tables make it slow on a CPU" if where.kind == "cpu" else ""
-        return Support.YES, f"{_INT8_UNPACKED[:-1]}{slow}. From IQ3_XXS down made with an importance matrix only."
+        return (
+            Support.YES,
+            f"{_INT8_UNPACKED[:-1]}{slow}. From IQ3_XXS down made with an importance matrix only.",
+        )
     return None
 
 
 def _fp4(where: Card) -> _Answer:
     if where.capability is not None and 12 <= where.capability < 13:
-        return Support.YES, "The tensor cores multiply it: builds for 12.0 read prompts with FP4 arithmetic."
+        return (
+            Support.YES,
+            "The tensor cores multiply it: builds for 12.0 read prompts with FP4 arithmetic.",
+        )
     text = "Computed as 8-bit integers: saves memory, but gains no FP4 speed"
     native = where.capability is not None and where.capability >= 10
-    return Support.EMULATED, f"{text}; the engine's FP4 kernels are for 12.x only." if native else f"{text}."
+    return (
+        Support.EMULATED,
+        f"{text}; the engine's FP4 kernels are for 12.x only." if native else f"{text}.",
+    )
 
 
 def _llama_cpp(name: str, where: Card) -> _Answer:
@@ -199,26 +272,45 @@ def _vllm(name: str, where: Card) -> _Answer:
     if where.kind != "cuda":
         return Support.NO, "Offered for CUDA here."
     if name == FP8:
-        return _from(least, 8.9, 7.5, "W8A8: tensor cores multiply it", "weights only, computed in F16 (Marlin)")
+        return _from(
+            least,
+            8.9,
+            7.5,
+            "W8A8: tensor cores multiply it",
+            "weights only, computed in F16 (Marlin)",
+        )
     if name == NVFP4:
-        return _from(least, 10.0, 8.0, "tensor cores multiply it", "weights only, computed in F16 (Marlin)")
+        return _from(
+            least, 10.0, 8.0, "tensor cores multiply it", "weights only, computed in F16 (Marlin)"
+        )
     if name == MXFP4:
         if 10 <= least < 11:
             return Support.YES, "Tensor cores multiply it."
         weights = "Weights only, computed in F16 (Marlin): its MXFP4 kernels were made for 10.x."
-        return (Support.EMULATED, weights) if least >= 8 else (Support.NO, "Needs compute capability 8.0.")
+        return (
+            (Support.EMULATED, weights)
+            if least >= 8
+            else (Support.NO, "Needs compute capability 8.0.")
+        )
     if name == INT4:
-        return _from(least, 8.0, 7.5, "its fastest 4-bit kernels (Marlin)", "slower kernels than from 8.0 on")
+        return _from(
+            least, 8.0, 7.5, "its fastest 4-bit kernels (Marlin)", "slower kernels than from 8.0 on"
+        )
     if name == BF16:
         return _from(least, 8.0, 99, "not quantised", "")
     if name in (F32, F16):
         return _from(least, 7.0, 99, "not quantised", "")
     if name in (Q8, LEGACY, K_QUANTS, I_QUANTS):
-        return Support.EMULATED, "GGUF is experimental there: one file, slower than the engine's own formats."
+        return (
+            Support.EMULATED,
+            "GGUF is experimental there: one file, slower than the engine's own formats.",
+        )
     return Support.NO, "It does not know the format."
 
 
-def _from(capability: float, least: float, least_emulated: float, native: str, emulated: str) -> _Answer:
+def _from(
+    capability: float, least: float, least_emulated: float, native: str, emulated: str
+) -> _Answer:
     if capability >= least:
         return Support.YES, f"{native[0].upper()}{native[1:]}."
     if capability >= least_emulated:
@@ -235,4 +327,9 @@ def _tabby(name: str, where: Card) -> _Answer:
     return Support.NO, "ExLlamaV3 reads EXL3 and unquantised checkpoints."
 
 
-_RULES: Mapping[str, Callable[[str, Card], _Answer]] = {LLAMA_CPP: _llama_cpp, IK: _ik, VLLM: _vllm, TABBY: _tabby}
+_RULES: Mapping[str, Callable[[str, Card], _Answer]] = {
+    LLAMA_CPP: _llama_cpp,
+    IK: _ik,
+    VLLM: _vllm,
+    TABBY: _tabby,
+}

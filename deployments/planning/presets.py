@@ -1,7 +1,8 @@
-"""Settings for what somebody wants, chosen so that they fit: the longest context, the most speed, many users.
+"""Settings for what somebody wants, chosen so that they fit: the longest context, the most speed,
+many users.
 
-Every preset is tried with the memory model (fit.best_fit) on the devices as they are; where a wish does not fit it
-is made smaller, and layers go to the host only when nothing else is left.
+Every preset is tried with the memory model (fit.best_fit) on the devices as they are; where a wish
+does not fit it is made smaller, and layers go to the host only when nothing else is left.
 """
 
 from __future__ import annotations
@@ -34,9 +35,11 @@ Settings = Mapping[str, int | str]
 
 @dataclass(frozen=True)
 class Preset:
-    """`settings` has keys of planning.settings only, those that differ from the defaults by intent included.
+    """`settings` has keys of planning.settings only, those that differ from the defaults by intent
+    included.
 
-    `fits` False: nothing smaller was left to try; the settings are the smallest, and `fit` says what is missing.
+    `fits` False: nothing smaller was left to try; the settings are the smallest, and `fit` says
+    what is missing.
     """
 
     name: str
@@ -68,7 +71,9 @@ class _Model:
         # Presets are for every strategy, and only expert offload moves experts.
         fixed = frozenset({"n_cpu_moe"})
         chosen = replace(self.memory(settings), projector_bytes=self.projector_bytes)
-        return best_fit(self.shape, self.devices, chosen, self.margin_bytes, fixed, find_context=find_context)
+        return best_fit(
+            self.shape, self.devices, chosen, self.margin_bytes, fixed, find_context=find_context
+        )
 
     def memory(self, settings: Settings) -> MemorySettings:
         return memory_settings(settings, int(settings["context"]))
@@ -103,7 +108,8 @@ def _with_layers(settings: Settings, fit: Fit, model: _Model) -> Settings:
 
 
 def _first(model: _Model, candidates: Iterable[Settings]) -> tuple[Settings, Fit]:
-    """The first that fits with all layers on the devices; else the first with nearly as many as any; else the last."""
+    """The first that fits with all layers on the devices; else the first with nearly as many as
+    any; else the last."""
     tried = []
     for settings in candidates:
         fit = model.fitted(settings)
@@ -117,8 +123,8 @@ def _first(model: _Model, candidates: Iterable[Settings]) -> tuple[Settings, Fit
 
 
 def _longest(model: _Model) -> tuple[Settings, Fit]:
-    """With all layers on the devices: f16 where that holds all the model was trained for, else the type that holds
-    most. Where layers have to stay on the host anyway, the context goes first."""
+    """With all layers on the devices: f16 where that holds all the model was trained for, else the
+    type that holds most. Where layers have to stay on the host anyway, the context goes first."""
     least = min(LEAST_CONTEXT, model.n_ctx_train)
     found: list[Settings] = []
     for name in model.kv_types():
@@ -132,7 +138,9 @@ def _longest(model: _Model) -> tuple[Settings, Fit]:
         longest = max(found, key=lambda settings: int(settings["context"]))
         return longest, model.fitted(longest)
     contexts = [max(model.n_ctx_train >> halvings, least) for halvings in range(6)]
-    return _first(model, ({"context": c, "parallel": 1, **_kv(n)} for c in contexts for n in model.kv_types()))
+    return _first(
+        model, ({"context": c, "parallel": 1, **_kv(n)} for c in contexts for n in model.kv_types())
+    )
 
 
 def _fastest(model: _Model) -> tuple[Settings, Fit]:
@@ -173,13 +181,15 @@ _WISHES = (
         "max_context",
         "Longest context",
         "One conversation with all the context that fits beside the weights.",
-        "Requests wait for each other; long contexts are slower, and an 8-bit KV cache loses a trace of precision.",
+        "Requests wait for each other; long contexts are slower, and an 8-bit KV cache loses a"
+        " trace of precision.",
         _longest,
     ),
     _Wish(
         "max_speed",
         "Most speed",
-        "One request at a time with a short context, a KV cache in f16, and large steps while a prompt is read.",
+        "One request at a time with a short context, a KV cache in f16, and large steps while a"
+        " prompt is read.",
         "Conversations end sooner, and requests wait for each other.",
         _fastest,
     ),
@@ -187,14 +197,16 @@ _WISHES = (
         "balanced",
         "Balanced",
         "Two requests at a time, each with half of a context of up to 32,768 tokens.",
-        "Neither the longest context nor the most requests; an 8-bit KV cache where f16 does not fit.",
+        "Neither the longest context nor the most requests; an 8-bit KV cache where f16 does not"
+        " fit.",
         _balanced,
     ),
     _Wish(
         "many_users",
         "Many users",
         "Up to 16 requests at a time, each with up to 8,192 tokens.",
-        "Each single answer comes more slowly while others are answered; conversations have to be short.",
+        "Each single answer comes more slowly while others are answered; conversations have to be"
+        " short.",
         _crowd,
     ),
 )
@@ -210,8 +222,8 @@ def presets(
     margin_bytes: int = DEFAULT_MARGIN_BYTES,
     projector_bytes: int = 0,
 ) -> list[Preset]:
-    """All presets for this model on these devices, with what each takes; none for what is no model, and none for a
-    folder: they are choices of llama.cpp's."""
+    """All presets for this model on these devices, with what each takes; none for what is no model,
+    and none for a folder: they are choices of llama.cpp's."""
     if facts.kind != Kind.TEXT or shape.is_folder:
         return []
     model = _Model(shape, facts, tuple(devices), margin_bytes, projector_bytes)
@@ -235,5 +247,9 @@ def preset(
 def _planned(wish: _Wish, model: _Model) -> Preset:
     settings, fit = wish.choose(model)
     settings = _with_layers(settings, fit, model)
-    cost = wish.cost if fit.gpu_layers is None else f"{wish.cost} Some layers stay on the CPU, which is much slower."
+    cost = (
+        wish.cost
+        if fit.gpu_layers is None
+        else f"{wish.cost} Some layers stay on the CPU, which is much slower."
+    )
     return Preset(wish.name, wish.title, wish.text, cost, settings, fit.fits, fit)

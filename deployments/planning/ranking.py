@@ -13,15 +13,19 @@ ORDER = (Verdict.VIABLE, Verdict.CAUTION, Verdict.NOT_VIABLE)
 
 
 def rank(plan: Plan | None) -> tuple[int, float]:
-    """A sort key: verdict first, then the predicted speed of the answer; what cannot be planned comes last."""
+    """A sort key: verdict first, then the predicted speed of the answer; what cannot be planned
+    comes last."""
     if plan is None:
         return len(ORDER), 0.0
     return ORDER.index(plan.verdict), -(plan.predicted.decode_tps or 0.0)
 
 
 def is_about_equal(one: Plan, other: Plan) -> bool:
-    """Whether nobody would choose between them: the same verdict for the same reasons, and no speed to gain."""
-    if one.verdict != other.verdict or [r.code for r in one.reasons] != [r.code for r in other.reasons]:
+    """Whether nobody would choose between them: the same verdict for the same reasons, and no speed
+    to gain."""
+    if one.verdict != other.verdict or [r.code for r in one.reasons] != [
+        r.code for r in other.reasons
+    ]:
         return False
     rates = [(one.predicted.decode_tps, other.predicted.decode_tps)]
     rates.append((one.predicted.prefill_tps, other.predicted.prefill_tps))
@@ -33,7 +37,10 @@ def _is_no_gain(first: float, second: float) -> bool:
 
 
 def why_best(plans: Sequence[tuple[str, Plan]]) -> str:
-    """Why the first of these (title, plan) is the best of them; '' when none can be used. They are sorted."""
+    """Why the first of these (title, plan) is the best of them; '' when none can be used.
+
+    They are sorted.
+    """
     usable = [(title, plan) for title, plan in plans if plan.verdict != Verdict.NOT_VIABLE]
     if not usable:
         return ""

@@ -1,10 +1,12 @@
-"""Which weights the host keeps in a rearranged copy of its own, which no other program shares, and how large it is.
+"""Which weights the host keeps in a rearranged copy of its own, which no other program shares, and
+how large it is.
 
-The kernels that multiply on the host want some types in another order than the file has. Such tensors are read
-from the file once and live in a buffer beside the part of the file that stays mapped. Sources in llama.cpp:
-ggml/src/ggml-cpu/repack.cpp (ggml_repack_get_optimal_repack_type, extra_buffer_type::supports_op),
-ggml/src/ggml-cpu/amx/amx.cpp (extra_buffer_type::supports_op), ggml/src/ggml-cpu/amx/mmq.cpp (get_row_size),
-src/llama-model.cpp (which operation reads which tensor: select_weight_buft).
+The kernels that multiply on the host want some types in another order than the file has. Such
+tensors are read from the file once and live in a buffer beside the part of the file that stays
+mapped. Sources in llama.cpp: ggml/src/ggml-cpu/repack.cpp (ggml_repack_get_optimal_repack_type,
+extra_buffer_type::supports_op), ggml/src/ggml-cpu/amx/amx.cpp (extra_buffer_type::supports_op),
+ggml/src/ggml-cpu/amx/mmq.cpp (get_row_size), src/llama-model.cpp (which operation reads which
+tensor: select_weight_buft).
 """
 
 from __future__ import annotations
@@ -37,8 +39,8 @@ _INTERLEAVED: Mapping[Kernels, Mapping[str, int]] = {
     Kernels.AMX: _AVX512,
     Kernels.NEON: _NEON,
 }
-# Type → (what the width has to be a multiple of, its size in tiles over its size in the file). Of Q8_0 each block
-# gets a sum of four bytes, of the others with scales those are unpacked.
+# Type → (what the width has to be a multiple of, its size in tiles over its size in the file). Of
+# Q8_0 each block gets a sum of four bytes, of the others with scales those are unpacked.
 _TILES: Mapping[str, tuple[int, Fraction]] = {
     "F16": (16, Fraction(1)),
     "Q4_0": (64, Fraction(1)),
@@ -51,13 +53,20 @@ _TILES: Mapping[str, tuple[int, Fraction]] = {
 }
 _TILE_ROWS = 32
 # Read row by row, not multiplied with.
-LOOKED_UP = ("token_embd", "position_embd", "token_types", "per_layer_token_embd", "nextn.embed_tokens")
+LOOKED_UP = (
+    "token_embd",
+    "position_embd",
+    "token_types",
+    "per_layer_token_embd",
+    "nextn.embed_tokens",
+)
 # Not operands of a matrix product either: convolutions, scans, element by element.
 _NOT_MULTIPLIED = ("ssm_conv1d", "ssm_a", "ssm_d", "shortconv.conv", "rope_", "time_mix_w", "cls")
 
 
 def kernels_of(flags: Set[str]) -> Kernels:
-    """By the processor's flags as Linux lists them: what a library compiled for it, or one that picks, uses."""
+    """By the processor's flags as Linux lists them: what a library compiled for it, or one that
+    picks, uses."""
     if {"amx_int8", "avx512_vnni"} <= flags:
         return Kernels.AMX
     if "avx512f" in flags:
@@ -74,7 +83,12 @@ def repacked_bytes(tensor: TensorShape, kernels: Kernels, *, looked_up: bool | N
     """
     rows = tensor.shape[1] if len(tensor.shape) > 1 else 0
     is_table = tensor.name.startswith(LOOKED_UP) if looked_up is None else looked_up
-    if not rows or is_table or tensor.name.endswith(".bias") or tensor.name.startswith(_NOT_MULTIPLIED):
+    if (
+        not rows
+        or is_table
+        or tensor.name.endswith(".bias")
+        or tensor.name.startswith(_NOT_MULTIPLIED)
+    ):
         return 0
     is_expert = LayerKind.is_expert(tensor)
     if kernels == Kernels.AMX and not is_expert and (ratio := _tiled(tensor, rows)):

@@ -25,11 +25,20 @@ def source_of(role: str) -> str:
 
 
 def assign(
-    roles: Sequence[str], devices: Sequence[DeviceFacts], *, has_draft: bool = False, draft_device: str = ""
+    roles: Sequence[str],
+    devices: Sequence[DeviceFacts],
+    *,
+    has_draft: bool = False,
+    draft_device: str = "",
 ) -> Mapping[str, Part]:
-    """Role → model and devices. Raises OmniError (needs_device, needs_two_devices) that says what to choose."""
+    """Role → model and devices.
+
+    Raises OmniError (needs_device, needs_two_devices) that says what to choose.
+    """
     if not devices:
-        raise OmniError("needs_device", "No device is chosen.", "Choose at least one; CPU is one too.")
+        raise OmniError(
+            "needs_device", "No device is chosen.", "Choose at least one; CPU is one too."
+        )
     names = tuple(device.name for device in devices)
     if set(roles) == {"target", "draft"}:
         if not has_draft:
@@ -47,7 +56,8 @@ def assign(
 
 
 def smallest(devices: Sequence[DeviceFacts]) -> DeviceFacts:
-    """Where a draft model goes: the accelerator with the least memory, the CPU only beside a single one."""
+    """Where a draft model goes: the accelerator with the least memory, the CPU only beside a single
+    one."""
     cards = [device for device in devices if device.kind != "cpu"]
     if len(cards) == 1 and len(devices) > 1:
         return next(device for device in devices if device.kind == "cpu")
@@ -56,7 +66,8 @@ def smallest(devices: Sequence[DeviceFacts]) -> DeviceFacts:
 
 
 def fastest(devices: Sequence[DeviceFacts]) -> DeviceFacts:
-    """Where prompts are read: the most arithmetic where it is known of all, else the most memory."""
+    """Where prompts are read: the most arithmetic where it is known of all, else the most
+    memory."""
     cards = [device for device in devices if device.kind != "cpu"] or list(devices)
     if all(device.tflops for device in cards):
         return max(cards, key=lambda device: device.tflops or 0)

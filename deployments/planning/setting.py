@@ -1,4 +1,5 @@
-"""What a setting of a deployment is: what it takes, and how it is said when it takes something else."""
+"""What a setting of a deployment is: what it takes, and how it is said when it takes something
+else."""
 
 from __future__ import annotations
 
@@ -23,7 +24,10 @@ class Group(StrEnum):
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting. Whole numbers have `low` and `high`, words have `words`; a setting may take both."""
+    """One setting.
+
+    Whole numbers have `low` and `high`, words have `words`; a setting may take both.
+    """
 
     key: str
     title: str
@@ -76,7 +80,13 @@ class Setting:
             # Python refuses to read a number of thousands of digits, and no setting has one.
             is_number = text.lstrip("+-").isdecimal() and text.isascii() and len(text) <= 20
             value = int(text) if is_number else text
-        if isinstance(value, int) and self.low is not None and self.low <= value <= (self.high or 0):
+        if (
+            isinstance(value, int)
+            and self.low is not None
+            and self.low <= value <= (self.high or 0)
+        ):
             return value
         hint = self.hint(str(raw)) if self.hint else ""
-        raise OmniError("bad_setting", f"{self.key} is {raw!r}.", f"{hint} It takes {self.allowed}.".strip())
+        raise OmniError(
+            "bad_setting", f"{self.key} is {raw!r}.", f"{hint} It takes {self.allowed}.".strip()
+        )

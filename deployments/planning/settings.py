@@ -1,4 +1,7 @@
-"""The settings of a deployment: keys, types, ranges, defaults and what they mean. This is their one home."""
+"""The settings of a deployment: keys, types, ranges, defaults and what they mean.
+
+This is their one home.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,23 @@ from deployments.planning.setting import Group as Group
 from deployments.planning.setting import Setting as Setting
 from omni.errors import OmniError
 
-# llama.cpp, common/arg.cpp: the types --cache-type-k and --cache-type-v take; ik_llama.cpp has two more.
+# llama.cpp, common/arg.cpp: the types --cache-type-k and --cache-type-v take; ik_llama.cpp has two
+# more.
 KV_CACHE_TYPES = ("f16", "bf16", "f32", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 UNQUANTISED = ("f16", "bf16", "f32")
 AUTO, ALL, NONE = "auto", "all", "none"
-# common/common.h, common_speculative_type; the ones that need nothing but the target's own text come last.
+# common/common.h, common_speculative_type; the ones that need nothing but the target's own text
+# come last.
 DRAFT_TYPES = (
-    "draft-simple", "draft-mtp", "draft-eagle3", "ngram-simple", "ngram-map-k", "ngram-map-k4v", "ngram-mod",
+    "draft-simple",
+    "draft-mtp",
+    "draft-eagle3",
+    "ngram-simple",
+    "ngram-map-k",
+    "ngram-map-k4v",
+    "ngram-mod",
     "ngram-cache",
-)  # fmt: skip
+)
 REFUSE, SWAP = "refuse", "swap"
 # Takes effect where a model allows more; long contexts cost memory that nobody asked for.
 DEFAULT_CONTEXT = 8192
@@ -30,8 +41,8 @@ _ALL = (
         "context",
         "Context",
         AUTO,
-        "Tokens a conversation may have, prompt and answer together; shared evenly by the parallel requests. "
-        f"auto: what the model was trained for, at most {DEFAULT_CONTEXT}.",
+        "Tokens a conversation may have, prompt and answer together; shared evenly by the parallel"
+        f" requests. auto: what the model was trained for, at most {DEFAULT_CONTEXT}.",
         low=256,
         high=16_777_216,
         words=(AUTO,),
@@ -41,7 +52,8 @@ _ALL = (
         "parallel",
         "Parallel requests",
         1,
-        "Requests answered at the same time; more wait in a queue. Each gets context ÷ parallel tokens.",
+        "Requests answered at the same time; more wait in a queue. Each gets context ÷ parallel"
+        " tokens.",
         low=1,
         high=64,
     ),
@@ -49,8 +61,8 @@ _ALL = (
         "gpu_layers",
         "Layers on devices",
         AUTO,
-        "How many layers go on the chosen devices, the output layer included; the rest stays on the CPU. "
-        "auto and all: every layer.",
+        "How many layers go on the chosen devices, the output layer included; the rest stays on the"
+        " CPU. auto and all: every layer.",
         low=0,
         high=999,
         words=(AUTO, ALL),
@@ -84,7 +96,8 @@ _ALL = (
         "kv_unified",
         "One KV cache for all requests",
         "off",
-        "on: parallel requests share the whole context instead of an even part each; all of them fail when it is full.",
+        "on: parallel requests share the whole context instead of an even part each; all of them"
+        " fail when it is full.",
         Group.MEMORY,
         words=("off", "on"),
         advanced=True,
@@ -93,8 +106,8 @@ _ALL = (
         "tensor_split",
         "Shares of the devices",
         AUTO,
-        "How the model is cut: 3,1 gives the first device three quarters. auto: by what each has free, "
-        "the fastest filled first.",
+        "How the model is cut: 3,1 gives the first device three quarters. auto: by what each has"
+        " free, the fastest filled first.",
         Group.MEMORY,
         words=(AUTO,),
         is_list=True,
@@ -114,8 +127,8 @@ _ALL = (
         "draft_type",
         "Drafting",
         AUTO,
-        "Where drafts come from. auto: the draft model if there is one, else the model's own extra layers, else "
-        "n-grams of the text so far.",
+        "Where drafts come from. auto: the draft model if there is one, else the model's own extra"
+        " layers, else n-grams of the text so far.",
         Group.SPEED,
         words=(AUTO, *DRAFT_TYPES),
         strategies=("speculative",),
@@ -147,7 +160,8 @@ _ALL = (
         "handover_min",
         "Hand over from",
         AUTO,
-        "Prompts with fewer new tokens are read by the decode instance itself. auto: from where it pays.",
+        "Prompts with fewer new tokens are read by the decode instance itself. auto: from where it"
+        " pays.",
         Group.SPEED,
         low=1,
         high=16_777_216,
@@ -171,7 +185,8 @@ _ALL = (
         "load_mode",
         "Loading",
         AUTO,
-        "How the file is read. mlock keeps it from being swapped out; none copies it instead of mapping it.",
+        "How the file is read. mlock keeps it from being swapped out; none copies it instead of"
+        " mapping it.",
         Group.MEMORY,
         words=(AUTO, "none", "mmap", "mlock", "mmap+mlock", "dio"),
         advanced=True,
@@ -213,8 +228,8 @@ _ALL = (
         "drain_s",
         "Let answers finish",
         30,
-        "How long answers in progress may go on when it is stopped, changed or unloaded; then they are cut. New "
-        "requests wait or go elsewhere meanwhile.",
+        "How long answers in progress may go on when it is stopped, changed or unloaded; then they"
+        " are cut. New requests wait or go elsewhere meanwhile.",
         Group.SERVICE,
         low=0,
         high=3600,
@@ -225,8 +240,8 @@ _ALL = (
         "idle_unload_s",
         "Unload when idle for",
         0,
-        "Without a request for so long, its engines end and give their memory back; the next request loads them again "
-        "and waits for it. 0: never.",
+        "Without a request for so long, its engines end and give their memory back; the next"
+        " request loads them again and waits for it. 0: never.",
         Group.SERVICE,
         low=0,
         high=604_800,
@@ -247,8 +262,9 @@ _ALL = (
         "when_taken",
         "When its place is taken",
         REFUSE,
-        "What happens when another deployment of its group runs, or holds memory that it needs. refuse: the start "
-        "fails and says who is in the way. swap: the other is unloaded, and loaded again when it is asked next.",
+        "What happens when another deployment of its group runs, or holds memory that it needs."
+        " refuse: the start fails and says who is in the way. swap: the other is unloaded, and"
+        " loaded again when it is asked next.",
         Group.SERVICE,
         words=(REFUSE, SWAP),
         advanced=True,
@@ -258,7 +274,10 @@ SETTINGS: Mapping[str, Setting] = {setting.key: setting for setting in _ALL}
 
 
 def parse_setting(key: str, raw: object) -> int | str:
-    """One value in its own type. Raises OmniError (unknown_setting, bad_setting) that names the key."""
+    """One value in its own type.
+
+    Raises OmniError (unknown_setting, bad_setting) that names the key.
+    """
     if key not in SETTINGS:
         near = difflib.get_close_matches(key, SETTINGS, n=1)
         fix = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(SETTINGS)}."
@@ -271,14 +290,23 @@ def conflicts(settings: Mapping[str, object]) -> list[tuple[str, OmniError]]:
     values = with_defaults(settings)
     found = []
     if values["flash_attention"] == "off" and values["kv_cache_v"] not in UNQUANTISED:
-        text = f"kv_cache_v is {values['kv_cache_v']}, which needs flash attention, and flash_attention is off."
-        found.append(("kv_cache_v", OmniError("bad_setting", text, "Switch flash attention on, or use f16.")))
+        text = (
+            f"kv_cache_v is {values['kv_cache_v']}, which needs flash attention, and"
+            " flash_attention is off."
+        )
+        found.append(
+            ("kv_cache_v", OmniError("bad_setting", text, "Switch flash attention on, or use f16."))
+        )
     if int(values["ubatch"]) > int(values["batch"]):
         text = f"ubatch is {values['ubatch']}, more than batch ({values['batch']})."
-        found.append(("ubatch", OmniError("bad_setting", text, "Make it at most as large as batch.")))
+        found.append(
+            ("ubatch", OmniError("bad_setting", text, "Make it at most as large as batch."))
+        )
     if int(values["draft_min"]) > int(values["draft_max"]):
         text = f"draft_min is {values['draft_min']}, more than draft_max ({values['draft_max']})."
-        found.append(("draft_min", OmniError("bad_setting", text, "Make it at most as large as draft_max.")))
+        found.append(
+            ("draft_min", OmniError("bad_setting", text, "Make it at most as large as draft_max."))
+        )
     return found
 
 
@@ -295,7 +323,9 @@ def validated(raw: Mapping[str, object]) -> dict[str, int | str]:
 
 def with_defaults(settings: Mapping[str, object]) -> dict[str, int | str]:
     """Every setting: what was given, else the default."""
-    return {key: setting.parsed(settings.get(key, setting.default)) for key, setting in SETTINGS.items()}
+    return {
+        key: setting.parsed(settings.get(key, setting.default)) for key, setting in SETTINGS.items()
+    }
 
 
 def context_tokens(settings: Mapping[str, object], n_ctx_train: int | None) -> int:

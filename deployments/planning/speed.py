@@ -1,12 +1,13 @@
 """Tokens per second, from what each token makes a device read and compute.
 
-Decoding reads every active weight and the keys and values of all earlier tokens once per token (the roofline of
-memory bandwidth; Pope et al. 2022, arXiv 2211.05102, section 2.1), prefill is bound by arithmetic: 2 operations
-per weight and token. Places work one after another, except under tensor split. The shares of the peak that the
-engine reaches are taken from llama.cpp's own published runs (llama-bench on RTX 3090 to RTX 5090, Q4_0 and
-Q4_K_M, 7 B to 32 B: 0.62 to 0.72 of the bandwidth; see ggml-org/llama.cpp discussion 15013) and from runs of the
-packaged engine on processors. Mixtures of experts are fitted to runs on Blackwell: gpt-oss-20b reads prompts with
-10,560 to 13,806 tokens/s (ggml-org/llama.cpp pull request 17906) and answers with about 250 on an RTX PRO 6000.
+Decoding reads every active weight and the keys and values of all earlier tokens once per token (the
+roofline of memory bandwidth; Pope et al. 2022, arXiv 2211.05102, section 2.1), prefill is bound by
+arithmetic: 2 operations per weight and token. Places work one after another, except under tensor
+split. The shares of the peak that the engine reaches are taken from llama.cpp's own published runs
+(llama-bench on RTX 3090 to RTX 5090, Q4_0 and Q4_K_M, 7 B to 32 B: 0.62 to 0.72 of the bandwidth;
+see ggml-org/llama.cpp discussion 15013) and from runs of the packaged engine on processors.
+Mixtures of experts are fitted to runs on Blackwell: gpt-oss-20b reads prompts with 10,560 to 13,806
+tokens/s (ggml-org/llama.cpp pull request 17906) and answers with about 250 on an RTX PRO 6000.
 """
 
 from __future__ import annotations
@@ -26,13 +27,15 @@ from omni.units import gbps_text
 
 # A conversation of ordinary length, which predictions are made for unless they say otherwise.
 TYPICAL_DEPTH, TYPICAL_PROMPT = 1024, 2048
-# How far a fitted prediction may still be off, and how much wider a computed one is than its factors.
+# How far a fitted prediction may still be off, and how much wider a computed one is than its
+# factors.
 FITTED_SPREAD = 0.15
 
 
 @dataclass(frozen=True)
 class Efficiency:
-    """(low, likely, high) share of the peak; seconds spent per layer and per hand-over between places."""
+    """(low, likely, high) share of the peak; seconds spent per layer and per hand-over between
+    places."""
 
     memory: tuple[float, float, float]
     compute: tuple[float, float, float]
@@ -42,24 +45,30 @@ class Efficiency:
     sync_s: float
     # More per layer with experts: the router, and kernels that pick rows.
     experts_s: float = 0.0
-    # Of the tokens that an expert gets in a batch, those in tiles that it does not fill: computed for nothing.
+    # Of the tokens that an expert gets in a batch, those in tiles that it does not fill: computed
+    # for nothing.
     idle_tokens: float = 0.0
 
 
 _PROCESSOR = Efficiency((0.45, 0.85, 1.0), (0.4, 1.0, 1.5), 10e-6, 2e-6, 0.7e-3)
-_CARD = Efficiency((0.5, 0.68, 0.85), (0.5, 1.6, 2.4), 30e-6, 20e-6, 25e-6, experts_s=40e-6, idle_tokens=100)
+_CARD = Efficiency(
+    (0.5, 0.68, 0.85), (0.5, 1.6, 2.4), 30e-6, 20e-6, 25e-6, experts_s=40e-6, idle_tokens=100
+)
 # Launches and hand-overs take this many times what is likely.
 _FIXED_COSTS = (1.5, 1.0, 0.7)
-# ggml-cuda, mul_mat_vec: up to so many tokens each weight is read once and nothing is laid out in tiles.
+# ggml-cuda, mul_mat_vec: up to so many tokens each weight is read once and nothing is laid out in
+# tiles.
 _UNTILED_BATCH = 8
 _LEAST_FILLED = 0.2
-# Share of the link that a copy of mapped weights gets. Nobody has measured it on this rig: pages that are not pinned
-# go over a buffer of the driver's.
+# Share of the link that a copy of mapped weights gets. Nobody has measured it on this rig: pages
+# that are not pinned go over a buffer of the driver's.
 LINK_SHARE = (0.25, 0.6, 0.9)
 EFFICIENCY = {"cpu": _PROCESSOR, "cuda": _CARD, "rpc": replace(_PROCESSOR, hop_s=0.4e-3)}
-# Single-precision operations a core does in the engine's kernels: 601 tokens of a 135 M model in 1.4 s on 2.
+# Single-precision operations a core does in the engine's kernels: 601 tokens of a 135 M model in
+# 1.4 s on 2.
 CORE_TFLOPS = 0.055
-# ggml_backend_cuda_device_offload_op: from this many tokens on weights of the host are copied to the card.
+# ggml_backend_cuda_device_offload_op: from this many tokens on weights of the host are copied to
+# the card.
 OFFLOADED_BATCH = 32
 
 
@@ -84,9 +93,15 @@ class Work:
     def add(self, tensors: Sequence[tuple[int, int]], *, experts: bool = False) -> None:
         size, count = sum(t[0] for t in tensors), sum(t[1] for t in tensors)
         if experts:
-            self.expert_bytes, self.expert_weights = self.expert_bytes + size, self.expert_weights + count
+            self.expert_bytes, self.expert_weights = (
+                self.expert_bytes + size,
+                self.expert_weights + count,
+            )
         else:
-            self.dense_bytes, self.dense_weights = self.dense_bytes + size, self.dense_weights + count
+            self.dense_bytes, self.dense_weights = (
+                self.dense_bytes + size,
+                self.dense_weights + count,
+            )
 
     @property
     def is_empty(self) -> bool:
@@ -121,11 +136,18 @@ def _weights(kind: LayerKind, *, experts: bool) -> list[tuple[int, int]]:
 
 
 def _kv_per_token(model: ModelShape, kind: LayerKind, settings: MemorySettings) -> float:
-    """Bytes of keys and values that one earlier token adds to what is read. MLA reads its one latent."""
+    """Bytes of keys and values that one earlier token adds to what is read.
+
+    MLA reads its one latent.
+    """
     if not kind.has_kv:
         return 0.0
     key = kind.n_head_kv * kind.head_dim_k * float(CACHE_BYTES[settings.type_k])
-    return key if model.is_mla else key + kind.n_head_kv * kind.head_dim_v * float(CACHE_BYTES[settings.type_v])
+    return (
+        key
+        if model.is_mla
+        else key + kind.n_head_kv * kind.head_dim_v * float(CACHE_BYTES[settings.type_v])
+    )
 
 
 def kv_bytes_per_token(model: ModelShape, settings: MemorySettings) -> float:
@@ -134,7 +156,8 @@ def kv_bytes_per_token(model: ModelShape, settings: MemorySettings) -> float:
 
 
 def expert_share(model: ModelShape, tokens: int) -> float:
-    """Which part of the experts a batch reads when each token picks its own: 1 − (1 − used ÷ all)^tokens."""
+    """Which part of the experts a batch reads when each token picks its own: 1 − (1 − used ÷
+    all)^tokens."""
     if not model.n_expert:
         return 1.0
     return 1 - (1 - min(model.n_expert_used / model.n_expert, 1.0)) ** tokens
@@ -142,7 +165,10 @@ def expert_share(model: ModelShape, tokens: int) -> float:
 
 @dataclass(frozen=True)
 class SpeedModel:
-    """A model at its places. `shares` is given under tensor split: the part of each layer that each device does."""
+    """A model at its places.
+
+    `shares` is given under tensor split: the part of each layer that each device does.
+    """
 
     model: ModelShape
     devices: tuple[DeviceFacts, ...]
@@ -152,7 +178,8 @@ class SpeedModel:
     shares: tuple[float, ...] = ()
 
     def step_s(self, tokens: int, depth: int, level: int = 1) -> float | None:
-        """Seconds of one pass over `tokens` tokens after `depth` earlier ones; level 0 slow, 1 likely, 2 fast.
+        """Seconds of one pass over `tokens` tokens after `depth` earlier ones; level 0 slow, 1
+        likely, 2 fast.
 
         None where a device's bandwidth is not known.
         """
@@ -160,14 +187,18 @@ class SpeedModel:
         if self.shares:
             return self._parallel_step_s(tokens, depth, level)
         total = 0.0
-        for device, work in zip(places, works(self.model, self.placement, self.settings), strict=True):
+        for device, work in zip(
+            places, works(self.model, self.placement, self.settings), strict=True
+        ):
             seconds = self._place_s(device, work, tokens, depth, level)
             if seconds is None:
                 return None
             total += seconds
         return total + self.hops() * self._hop_s(tokens)
 
-    def _place_s(self, device: DeviceFacts, work: Work, tokens: int, depth: int, level: int) -> float | None:
+    def _place_s(
+        self, device: DeviceFacts, work: Work, tokens: int, depth: int, level: int
+    ) -> float | None:
         if work.is_empty:
             return 0.0
         if not device.bandwidth_gbps:
@@ -176,9 +207,12 @@ class SpeedModel:
         window = min(depth, self.model.n_swa or depth)
         read = work.dense_bytes + work.expert_bytes * expert_share(self.model, tokens)
         read += work.kv_bytes_per_token * depth + work.window_bytes_per_token * window
-        memory_s = read / (device.bandwidth_gbps * 1e9 * _fitted(rates.memory, level, device.decode_factor))
+        memory_s = read / (
+            device.bandwidth_gbps * 1e9 * _fitted(rates.memory, level, device.decode_factor)
+        )
         if device.kind == "cpu" and tokens >= OFFLOADED_BATCH and (link := self._copied_over()):
-            # A large batch is computed on the card: the weights go there once (ggml_backend_sched, op offload).
+            # A large batch is computed on the card: the weights go there once (ggml_backend_sched,
+            # op offload).
             return read / (link * 1e9 * LINK_SHARE[level])
         compute_s = 0.0
         if device.tflops:
@@ -190,7 +224,8 @@ class SpeedModel:
         return max(memory_s, compute_s) + fixed_s * _FIXED_COSTS[level]
 
     def _filled(self, rates: Efficiency, tokens: int) -> float:
-        """The part of the experts' arithmetic that is for a token: each expert gets few of a batch's tokens."""
+        """The part of the experts' arithmetic that is for a token: each expert gets few of a
+        batch's tokens."""
         if tokens <= _UNTILED_BATCH or not self.model.n_expert:
             return 1.0
         each = tokens * expert_share(self.model, 1)
@@ -210,7 +245,13 @@ class SpeedModel:
         lifted = 0
         for index, place in enumerate(layers):
             on_host = self.placement.cpu_moe or index < self.placement.n_cpu_moe
-            lifted += 2 if on_host and place != self.placement.host and self.model.kind_of(index).expert_bytes else 0
+            lifted += (
+                2
+                if on_host
+                and place != self.placement.host
+                and self.model.kind_of(index).expert_bytes
+                else 0
+            )
         return changes + lifted
 
     def hop_bytes(self, tokens: int = 1) -> int:
@@ -248,7 +289,9 @@ class SpeedModel:
         parts = self.device_steps_s(tokens, depth, level)
         rest = works(self.model, self.placement, self.settings)[-1]
         host_s = self._place_s(self.host, rest, tokens, depth, level)
-        return None if parts is None or host_s is None else max(parts) + host_s + self.syncs_s(tokens)
+        return (
+            None if parts is None or host_s is None else max(parts) + host_s + self.syncs_s(tokens)
+        )
 
     # --- what is shown ----------------------------------------------------------------------------
     def decode_tps(self, depth: int = TYPICAL_DEPTH, level: int = 1) -> float | None:
@@ -263,7 +306,11 @@ class SpeedModel:
     def predicted(self) -> Predicted:
         if (decode := self.decode_tps()) is None:
             return Predicted()
-        used = [d for d, w in zip((*self.devices, self.host), self._used(), strict=True) if not w.is_empty]
+        used = [
+            d
+            for d, w in zip((*self.devices, self.host), self._used(), strict=True)
+            if not w.is_empty
+        ]
         fitted = bool(used) and all(d.decode_factor for d in used)
         prefill = self.prefill_tps()
         return Predicted(
@@ -279,13 +326,16 @@ class SpeedModel:
         """What the range rests on besides the devices' own figures, in words."""
         host_work, found = self._used()[-1], []
         if not host_work.is_empty and self.devices and self.host.bandwidth_gbps:
-            found.append(f"The host's memory is read at {gbps_text(self.host.bandwidth_gbps)}, as it was measured.")
+            found.append(
+                f"The host's memory is read at {gbps_text(self.host.bandwidth_gbps)}, as it was"
+                " measured."
+            )
         link = self._copied_over()
         if not host_work.is_empty and link and self.settings.micro_batch >= OFFLOADED_BATCH:
             low, likely, high = (f"{share:.0%}" for share in LINK_SHARE)
             found.append(
-                f"While a prompt is read, weights of the host go over a link of {gbps_text(link)}: {likely} of it is "
-                f"assumed, {low} to {high} is possible."
+                f"While a prompt is read, weights of the host go over a link of {gbps_text(link)}:"
+                f" {likely} of it is assumed, {low} to {high} is possible."
             )
         return tuple(found)
 
@@ -317,11 +367,17 @@ def _rate(seconds: float | None, tokens: int) -> float | None:
     return tokens / seconds if seconds else None
 
 
-def _range(likely: float | None, low: float | None, high: float | None) -> tuple[float, float] | None:
-    return None if likely is None or low is None or high is None else (min(low, likely), max(high, likely))
+def _range(
+    likely: float | None, low: float | None, high: float | None
+) -> tuple[float, float] | None:
+    return (
+        None
+        if likely is None or low is None or high is None
+        else (min(low, likely), max(high, likely))
+    )
 
 
-# --- fitting to what this rig did -------------------------------------------------------------------
+# --- fitting to what this rig did -----------------------------------------------------------------
 MIN_FACTOR, MAX_FACTOR = 0.05, 20.0
 
 

@@ -1,8 +1,9 @@
 """Whether one model can draft for another: llama.cpp's rules, decided from a few stored facts.
 
-Rules: common/speculative.cpp (common_speculative_are_compatible) over a vocabulary as src/llama-vocab.cpp (load)
-makes it of a file, with its defaults. tests/real/test_draft_compatibility.py holds them against the real server.
-Beyond what is often written of them: the ids of BOS and EOS count only where they are added to a prompt, and the
+Rules: common/speculative.cpp (common_speculative_are_compatible) over a vocabulary as
+src/llama-vocab.cpp (load) makes it of a file, with its defaults.
+tests/real/test_draft_compatibility.py holds them against the real server. Beyond what is often
+written of them: the ids of BOS and EOS count only where they are added to a prompt, and the
 pre-tokenizer does not count at all, as the draft is given token ids.
 """
 
@@ -25,7 +26,8 @@ _DIGEST = 16  # hexadecimal digits kept of each digest
 
 @dataclass(frozen=True)
 class _Defaults:
-    """What a kind of tokenizer is, and what it does where the file is silent (llama-vocab.cpp, load)."""
+    """What a kind of tokenizer is, and what it does where the file is silent (llama-vocab.cpp,
+    load)."""
 
     kind: str
     bos: int | None = None
@@ -48,10 +50,21 @@ _MODELS: Mapping[str, _Defaults] = {
     "plamo2": _Defaults("PLaMo2", 1, 2),
 }
 # By tokenizer.ggml.pre, for BPE only.
-_ADDS_BOS = frozenset({
-    "llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano",
-    "tekken", "chameleon",
-})  # fmt: skip
+_ADDS_BOS = frozenset(
+    {
+        "llama3",
+        "llama-v3",
+        "llama-bpe",
+        "falcon3",
+        "falcon-h1",
+        "pixtral",
+        "midm-2.0",
+        "lfm2",
+        "jina-v5-nano",
+        "tekken",
+        "chameleon",
+    }
+)
 _ALWAYS_ADDS_BOS = frozenset({"gemma4", "granite-embed-multi-311m"})
 _NO_BOS = frozenset({"chatglm-bpe", "glm4", "glm5"})
 
@@ -60,9 +73,10 @@ _NO_BOS = frozenset({"chatglm-bpe", "glm4", "glm5"})
 class VocabFacts:
     """A vocabulary as far as drafting needs it: about 2 kB as JSON, to be kept with the model.
 
-    `kind` is the engine's type (SPM, BPE, WPM, UGM, RWKV, PLaMo2); empty: unknown or none. `prefixes` are digests
-    of the token texts from id 5 on: of all of them, then without the last, the last two, … the last 128. The rules
-    allow sizes to differ by 128, so these decide whether the texts are equal up to the smaller vocabulary.
+    `kind` is the engine's type (SPM, BPE, WPM, UGM, RWKV, PLaMo2); empty: unknown or none.
+    `prefixes` are digests of the token texts from id 5 on: of all of them, then without the last,
+    the last two, … the last 128. The rules allow sizes to differ by 128, so these decide whether
+    the texts are equal up to the smaller vocabulary.
     """
 
     kind: str = ""
@@ -88,7 +102,8 @@ class VocabFacts:
 
 @dataclass(frozen=True)
 class Compatibility:
-    """`code` is compatible, or why not: vocab_unknown, vocab_type, vocab_bos, vocab_eos, vocab_size, vocab_texts."""
+    """`code` is compatible, or why not: vocab_unknown, vocab_type, vocab_bos, vocab_eos,
+    vocab_size, vocab_texts."""
 
     ok: bool
     code: str
@@ -134,9 +149,14 @@ def _texts(tokens: Iterable[bytes]) -> Iterable[bytes]:
 
 
 def _prefixes_of(header: GgufHeader, size: int) -> str:
-    """Worked out once for each vocabulary: a family's models, and their quantisations, have the same."""
+    """Worked out once for each vocabulary: a family's models, and their quantisations, have the
+    same."""
     tokens = header.get(TOKENS)
-    key = tokens.digest() if isinstance(tokens, LazyArray) else sha256(repr(tokens).encode()).hexdigest()
+    key = (
+        tokens.digest()
+        if isinstance(tokens, LazyArray)
+        else sha256(repr(tokens).encode()).hexdigest()
+    )
     if key in _known_prefixes:
         return _known_prefixes[key]
     found = _prefixes(header.tokens(), size)
@@ -158,15 +178,22 @@ def _prefixes(tokens: Sequence[bytes], size: int) -> str:
 
 
 def draft_compatibility(target: VocabFacts, draft: VocabFacts) -> Compatibility:
-    """Whether the engine drafts with this pair (spec type draft-simple). The text says what stands in the way.
+    """Whether the engine drafts with this pair (spec type draft-simple).
 
-    Where it refuses, the server lets the draft go and serves without drafting, n-grams included: nothing but its
-    log ("the target and draft vocabs are not compatible") and /slots[].speculative tell.
+    The text says what stands in the way.
+
+    Where it refuses, the server lets the draft go and serves without drafting, n-grams included:
+    nothing but its log ("the target and draft vocabs are not compatible") and /slots[].speculative
+    tell.
     """
     if not (target.kind and draft.kind and target.prefixes and draft.prefixes):
-        return _no("vocab_unknown", "One of the files carries no vocabulary that could be compared.")
+        return _no(
+            "vocab_unknown", "One of the files carries no vocabulary that could be compared."
+        )
     if target.kind != draft.kind:
-        return _no("vocab_type", f"The tokenizers are of different types: {target.kind} and {draft.kind}.")
+        return _no(
+            "vocab_type", f"The tokenizers are of different types: {target.kind} and {draft.kind}."
+        )
     if problem := _special("BOS", target.add_bos, draft.add_bos, target.bos, draft.bos):
         return _no("vocab_bos", problem)
     if problem := _special("EOS", target.add_eos, draft.add_eos, target.eos, draft.eos):
@@ -176,7 +203,9 @@ def draft_compatibility(target: VocabFacts, draft: VocabFacts) -> Compatibility:
         text = f"The vocabularies have {target.n_vocab} and {draft.n_vocab} tokens"
         return _no("vocab_size", f"{text}; the sizes may differ by {MAX_SIZE_DIFFERENCE}.")
     if target.prefix(max(difference, 0)) != draft.prefix(max(-difference, 0)):
-        return _no("vocab_texts", f"The vocabularies have different tokens from id {FIRST_COMPARED} on.")
+        return _no(
+            "vocab_texts", f"The vocabularies have different tokens from id {FIRST_COMPARED} on."
+        )
     return Compatibility(True, "compatible", "Both models have the same vocabulary.")
 
 
@@ -184,7 +213,9 @@ def _no(code: str, text: str) -> Compatibility:
     return Compatibility(False, code, text)
 
 
-def _special(name: str, target_adds: bool, draft_adds: bool, target: int | None, draft: int | None) -> str:
+def _special(
+    name: str, target_adds: bool, draft_adds: bool, target: int | None, draft: int | None
+) -> str:
     """Why this special token stands in the way; empty where it does not."""
     if target_adds != draft_adds:
         adds, other = ("target", "draft") if target_adds else ("draft", "target")
@@ -195,6 +226,14 @@ def _special(name: str, target_adds: bool, draft_adds: bool, target: int | None,
 
 
 def differing_token(target: Iterable[bytes], draft: Iterable[bytes]) -> int | None:
-    """The first id whose texts the engine would find different, given all texts of both; None: there is none."""
+    """The first id whose texts the engine would find different, given all texts of both; None:
+    there is none."""
     pairs = zip(_texts(target), _texts(draft), strict=False)
-    return next((number for number, (one, two) in enumerate(pairs) if number >= FIRST_COMPARED and one != two), None)
+    return next(
+        (
+            number
+            for number, (one, two) in enumerate(pairs)
+            if number >= FIRST_COMPARED and one != two
+        ),
+        None,
+    )

@@ -38,17 +38,20 @@ class Outcome:
 
 
 def apply(text: str, *, user: Any = None, start: bool = False, expected: str = "") -> Outcome:
-    """Makes engines, models, deployments and routes as the file says; what it leaves out stays as it is.
+    """Makes engines, models, deployments and routes as the file says; what it leaves out stays as
+    it is.
 
-    `expected` is the digest of the outcome that somebody agreed to. Raises RigError, or OmniError (changed_meanwhile)
-    when it would be another one; then nothing is changed.
+    `expected` is the digest of the outcome that somebody agreed to. Raises RigError, or OmniError
+    (changed_meanwhile) when it would be another one; then nothing is changed.
     """
     wanted = resolve(text, user)
     with transaction.atomic():
         outcome = _made(wanted, user, start)
         if expected and outcome.digest != expected:
             said = "The file or the rig is another than when the changes were shown."
-            raise OmniError("changed_meanwhile", said, "Look at what it would change now. Nothing was changed.")
+            raise OmniError(
+                "changed_meanwhile", said, "Look at what it would change now. Nothing was changed."
+            )
     return outcome
 
 
@@ -86,7 +89,9 @@ def _made(wanted: Wanted, user: Any, start: bool) -> Outcome:
 
 
 def _diff(before: str, after: str) -> str:
-    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), "rig now", "rig after", lineterm="")
+    lines = difflib.unified_diff(
+        before.splitlines(), after.splitlines(), "rig now", "rig after", lineterm=""
+    )
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -103,7 +108,11 @@ def _saved(kind: str, row: Engine | Model, keys: tuple[str, ...]) -> list[str]:
     row.save()
     if before is None:
         return [f"{kind} {row.name} added"]
-    changed = [f"{key} {before[key]} → {getattr(row, key)}" for key in keys if before[key] != getattr(row, key)]
+    changed = [
+        f"{key} {before[key]} → {getattr(row, key)}"
+        for key in keys
+        if before[key] != getattr(row, key)
+    ]
     return [f"{kind} {row.name} changed: {', '.join(changed)}"] if changed else []
 
 
@@ -122,7 +131,9 @@ def _apply_deployment(wanted: Wanted, entry: RigDeployment, user: Any, start: bo
         found = deployment_create(name=entry.name, user=user, **values)
         changes = [f"deployment {entry.name} added"]
     else:
-        changes = [f"deployment {entry.name}: {text}" for text in _differences(found, entry, engine)]
+        changes = [
+            f"deployment {entry.name}: {text}" for text in _differences(found, entry, engine)
+        ]
         if changes:
             deployment_change(deployment=found, user=user, **values)
     if start and deployment_start(deployment=found, user=user):
@@ -139,10 +150,17 @@ def _differences(found: Deployment, entry: RigDeployment, engine: Engine) -> lis
     }
     for role in {*old_models, *entry.models}:
         pairs[f"{role} model"] = (old_models.get(role), entry.models.get(role))
-        pairs[f"{role} devices"] = (list(old_devices.get(role, ())), list(entry.devices.get(role, ())))
+        pairs[f"{role} devices"] = (
+            list(old_devices.get(role, ())),
+            list(entry.devices.get(role, ())),
+        )
     for key in {*found.settings, *entry.settings}:
         pairs[key] = (found.settings.get(key, "default"), entry.settings.get(key, "default"))
-    return [f"{key} {_shown(old)} → {_shown(new)}" for key, (old, new) in sorted(pairs.items()) if old != new]
+    return [
+        f"{key} {_shown(old)} → {_shown(new)}"
+        for key, (old, new) in sorted(pairs.items())
+        if old != new
+    ]
 
 
 def _shown(value: Any) -> str:

@@ -12,7 +12,8 @@ from gpus.models import Host
 
 
 def rig_text(host: Host | None = None) -> str:
-    """The rig file of a host, of this one when none is named; applied where the same files lie it gives the same."""
+    """The rig file of a host, of this one when none is named; applied where the same files lie it
+    gives the same."""
     return dump(current_rig(host))
 
 
@@ -23,13 +24,21 @@ def current_rig(host: Host | None = None) -> Rig:
     """
     host = host or local_host()
     deployments = Deployment.objects.filter(host=host, is_deleting=False)
-    engines = Engine.objects.filter(Q(state=Engine.State.OK) | Q(deployments__in=deployments), host=host)
+    engines = Engine.objects.filter(
+        Q(state=Engine.State.OK) | Q(deployments__in=deployments), host=host
+    )
     models = Model.objects.filter(Q(state=Model.State.OK) | Q(bindings__deployment__in=deployments))
     routes = Route.objects.filter(deployment__in=deployments).select_related("deployment")
     return Rig(
-        tuple(RigEngine(e.name, e.path, e.flavour) for e in engines.filter(flavour__in=FLAVOUR_NAMES).distinct()),
+        tuple(
+            RigEngine(e.name, e.path, e.flavour)
+            for e in engines.filter(flavour__in=FLAVOUR_NAMES).distinct()
+        ),
         tuple(RigModel(m.name, m.path) for m in models.distinct()),
-        tuple(_deployment(d) for d in deployments.select_related("engine").prefetch_related("bindings__model")),
+        tuple(
+            _deployment(d)
+            for d in deployments.select_related("engine").prefetch_related("bindings__model")
+        ),
         tuple(RigRoute(r.name, r.deployment.name, r.description) for r in routes),
     )
 
@@ -48,7 +57,8 @@ def _deployment(deployment: Deployment) -> RigDeployment:
 
 
 def placed(deployment: Deployment) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
-    """Role → model and role → devices, as a rig file has them; on an external server there are no devices."""
+    """Role → model and role → devices, as a rig file has them; on an external server there are no
+    devices."""
     if deployment.is_external:
         return {Role.MODEL.value: deployment.remote_model}, {}
     bindings = list(deployment.bindings.all())

@@ -1,4 +1,5 @@
-"""What is shown of a rig file: the lines with mistakes and those around them, and a diff line by line."""
+"""What is shown of a rig file: the lines with mistakes and those around them, and a diff line by
+line."""
 
 from __future__ import annotations
 
@@ -22,8 +23,11 @@ class ShownLine:
     follows_gap: bool = False
 
 
-def excerpt(text: str, problems: Sequence[Problem], context: int = CONTEXT_LINES) -> list[ShownLine]:
-    """The lines that problems name with `context` lines around them; a line past the end is shown empty."""
+def excerpt(
+    text: str, problems: Sequence[Problem], context: int = CONTEXT_LINES
+) -> list[ShownLine]:
+    """The lines that problems name with `context` lines around them; a line past the end is shown
+    empty."""
     lines = text.splitlines()
     said: dict[int, list[str]] = defaultdict(list)
     for problem in problems:
@@ -33,7 +37,12 @@ def excerpt(text: str, problems: Sequence[Problem], context: int = CONTEXT_LINES
     for number in sorted(n for n in wanted if 1 <= n <= len(lines) or n in said):
         gap = bool(shown) and shown[-1].number != number - 1
         shown.append(
-            ShownLine(number, lines[number - 1] if number <= len(lines) else "", tuple(said.get(number, ())), gap)
+            ShownLine(
+                number,
+                lines[number - 1] if number <= len(lines) else "",
+                tuple(said.get(number, ())),
+                gap,
+            )
         )
     return shown
 

@@ -59,7 +59,9 @@ def _compose(text: str) -> yaml.Node | None:
         return yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise RigError([Problem(mark.line + 1 if mark else 1, f"This is not YAML: {error.problem}.")]) from None
+        raise RigError(
+            [Problem(mark.line + 1 if mark else 1, f"This is not YAML: {error.problem}.")]
+        ) from None
     except yaml.YAMLError as error:
         raise RigError([Problem(1, f"This is not YAML: {error}.")]) from None
     except RecursionError:
@@ -82,7 +84,8 @@ class _Enough(Exception):
 class _Reader:
     """Walks the nodes by what is expected; a mistake is noted and the walk goes on.
 
-    What it does is bounded: aliases may name a long list many times, and one mistake may be made in every line.
+    What it does is bounded: aliases may name a long list many times, and one mistake may be made in
+    every line.
     """
 
     def __init__(self) -> None:
@@ -99,7 +102,9 @@ class _Reader:
     def count(self, node: yaml.CollectionNode) -> None:
         self.values += len(node.value)
         if self.values > MOST_VALUES:
-            text = f"The file has more than {MOST_VALUES} values, those of aliases counted each time."
+            text = (
+                f"The file has more than {MOST_VALUES} values, those of aliases counted each time."
+            )
             self.problems.append(Problem(node.start_mark.line + 1, text))
             raise _Enough
 
@@ -116,14 +121,18 @@ class _Reader:
         found = self.mapping(root, "the file", set(kinds))
         return Rig(**{key: self.section(key, node, kinds[key]) for key, node in found.items()})
 
-    def section(self, key: str, node: yaml.Node, read: Callable[[yaml.Node], Any]) -> tuple[Any, ...]:
+    def section(
+        self, key: str, node: yaml.Node, read: Callable[[yaml.Node], Any]
+    ) -> tuple[Any, ...]:
         entries = [read(item) for item in self.sequence(node, key)]
         for what in ("name", "path"):
             seen: set[str] = set()
             for entry in entries:
                 value = getattr(entry, what, "")
                 if value in seen:
-                    self.problems.append(Problem(entry.line(what), f"The {what} {value!r} is there twice in {key}."))
+                    self.problems.append(
+                        Problem(entry.line(what), f"The {what} {value!r} is there twice in {key}.")
+                    )
                 seen |= {value} if value else set()
         return tuple(entries)
 
@@ -131,7 +140,10 @@ class _Reader:
         keys = self.entry(node, "engine", {"name", "path"}, {"flavour"})
         flavour = self.text(keys.get("flavour"), "flavour") or DEFAULT_FLAVOUR
         if flavour not in FLAVOUR_NAMES:
-            self.note(keys["flavour"], f"The flavour is {flavour!r}. Omni knows: {', '.join(FLAVOUR_NAMES)}.")
+            self.note(
+                keys["flavour"],
+                f"The flavour is {flavour!r}. Omni knows: {', '.join(FLAVOUR_NAMES)}.",
+            )
         # Which hosts are allowed is for whoever has the settings.
         path = self.text(keys.get("path"), "path") if flavour == EXTERNAL else self.path(keys)
         return RigEngine(self.name(keys, "engines"), path, flavour, lines=_lines(node, keys))
@@ -144,17 +156,23 @@ class _Reader:
         keys = self.entry(node, "route", {"name", "deployment"}, {"description"})
         texts = [self.text(keys.get(key), key) for key in ("deployment", "description")]
         if len(texts[1]) > DESCRIPTION_LENGTH:
-            self.note(keys["description"], f"The description is longer than {DESCRIPTION_LENGTH} characters.")
+            self.note(
+                keys["description"],
+                f"The description is longer than {DESCRIPTION_LENGTH} characters.",
+            )
         return RigRoute(self.name(keys, "routes"), *texts, lines=_lines(node, keys))
 
     def deployment(self, node: yaml.Node) -> RigDeployment:
         optional = {"strategy", "engine", "settings", "extra_args", "devices"}
         keys = self.entry(node, "deployment", {"name", "models"}, optional)
         strategy = self.strategy(keys)
-        # A server that somebody else runs has none; which engines are such is known once they are looked up.
+        # A server that somebody else runs has none; which engines are such is known once they are
+        # looked up.
         if "engine" not in keys and "devices" not in keys and isinstance(node, yaml.MappingNode):
             self.note(node, "The deployment has no devices.")
-        models = self.roles(keys.get("models"), "models", strategy, lambda n: self.text(n, "the model"))
+        models = self.roles(
+            keys.get("models"), "models", strategy, lambda n: self.text(n, "the model")
+        )
         devices = self.places(keys, strategy)
         if devices or "engine" not in keys:
             self.same_roles(keys, strategy, models, devices)
@@ -197,9 +215,14 @@ class _Reader:
         return {role: read(value) for role, value in found.items()}
 
     def same_roles(
-        self, keys: dict[str, yaml.Node], strategy: str, models: dict[str, Any], devices: dict[str, Any]
+        self,
+        keys: dict[str, yaml.Node],
+        strategy: str,
+        models: dict[str, Any],
+        devices: dict[str, Any],
     ) -> None:
-        """A role that may be left out is left out of both; one that may not has been asked for already."""
+        """A role that may be left out is left out of both; one that may not has been asked for
+        already."""
         for role in STRATEGIES[strategy].optional_roles if strategy in STRATEGIES else ():
             if (role in models) != (role in devices) and {"models", "devices"} <= set(keys):
                 lacking = "devices" if role in models else "models"
@@ -210,7 +233,11 @@ class _Reader:
         node = keys.get("devices")
         if "engine" not in keys:
             return self.roles(node, "devices", strategy, self.devices)
-        if node is None or _is_null(node) or (isinstance(node, yaml.CollectionNode) and not node.value):
+        if (
+            node is None
+            or _is_null(node)
+            or (isinstance(node, yaml.CollectionNode) and not node.value)
+        ):
             return {}
         found = self.roles(node, "devices", strategy, lambda n: self.devices(n, may_be_empty=True))
         return {role: names for role, names in found.items() if names}
@@ -267,7 +294,9 @@ class _Reader:
         return path
 
     # --- nodes ------------------------------------------------------------------------------------
-    def entry(self, node: yaml.Node, what: str, required: Set[str], optional: Set[str] = frozenset()) -> dict[str, Any]:
+    def entry(
+        self, node: yaml.Node, what: str, required: Set[str], optional: Set[str] = frozenset()
+    ) -> dict[str, Any]:
         keys = self.mapping(node, f"the {what}", required | optional)
         for key in sorted(required - set(keys)):
             if isinstance(node, yaml.MappingNode):
@@ -280,7 +309,9 @@ class _Reader:
             if key in known:
                 found[key] = value
             else:
-                self.note(at, f"{what} has no key {_shortened(key)!r}; it has {', '.join(sorted(known))}.")
+                self.note(
+                    at, f"{what} has no key {_shortened(key)!r}; it has {', '.join(sorted(known))}."
+                )
         return found
 
     def pairs(self, node: yaml.Node, what: str) -> Iterator[tuple[str, yaml.Node, yaml.Node]]:
@@ -313,13 +344,17 @@ class _Reader:
         if node.tag.rsplit(":", 1)[-1] in ("int", "bool", "null"):
             try:
                 value = yaml.constructor.SafeConstructor().construct_object(node)
-                # No setting is that large, and Python refuses to write such a number into a message.
+                # No setting is that large, and Python refuses to write such a number into a
+                # message.
                 if not isinstance(value, int) or abs(value) < LARGEST_NUMBER:
                     return value
                 raise OmniError("bad_value", f"{what} is larger than any setting can be.")
             except (ValueError, KeyError):
                 # What `!!int` and its like stand before need not be one.
-                text = f"{what} is {_shortened(node.value)!r}, which is no {node.tag.rsplit(':', 1)[-1]}."
+                text = (
+                    f"{what} is {_shortened(node.value)!r}, which is no"
+                    f" {node.tag.rsplit(':', 1)[-1]}."
+                )
                 raise OmniError("bad_value", text) from None
         return node.value
 
@@ -353,4 +388,11 @@ def _lines(node: yaml.Node, keys: Mapping[str, yaml.Node]) -> dict[str, int]:
 def _culprit(node: yaml.Node, text: str) -> yaml.Node:
     """The list's item that the message names, else the list."""
     items = node.value if isinstance(node, yaml.SequenceNode) else []
-    return next((item for item in items if str(item.value).split()[:1] and str(item.value).split()[0] in text), node)
+    return next(
+        (
+            item
+            for item in items
+            if str(item.value).split()[:1] and str(item.value).split()[0] in text
+        ),
+        node,
+    )

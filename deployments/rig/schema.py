@@ -1,7 +1,7 @@
 """The JSON Schema (draft 2020-12) of the rig file, made from the tables that the parser reads by.
 
-It is for editors and other programs. What no schema can say is left to the parser: names that are there twice, settings
-that exclude each other, and whether a model, engine or device exists.
+It is for editors and other programs. What no schema can say is left to the parser: names that are
+there twice, settings that exclude each other, and whether a model, engine or device exists.
 """
 
 from __future__ import annotations
@@ -30,9 +30,16 @@ Schema = dict[str, Any]
 
 
 def rig_schema() -> Schema:
-    sections = {"engines": _engine(), "models": _model(), "deployments": _deployment(), "routes": _route()}
+    sections = {
+        "engines": _engine(),
+        "models": _model(),
+        "deployments": _deployment(),
+        "routes": _route(),
+    }
     # A section without entries is null in YAML.
-    properties = {key: {"type": ["array", "null"], "items": entry} for key, entry in sections.items()}
+    properties = {
+        key: {"type": ["array", "null"], "items": entry} for key, entry in sections.items()
+    }
     return {
         "$schema": DIALECT,
         "title": "Omni rig file",
@@ -47,7 +54,9 @@ def rig_schema() -> Schema:
 # --- entries --------------------------------------------------------------------------------------
 def _engine() -> Schema:
     flavour = {"enum": list(FLAVOUR_NAMES), "default": DEFAULT_FLAVOUR}
-    entry = _object({"name": _name("engines"), "path": {"type": "string"}, "flavour": flavour}, "name", "path")
+    entry = _object(
+        {"name": _name("engines"), "path": {"type": "string"}, "flavour": flavour}, "name", "path"
+    )
     is_external = {"properties": {"flavour": {"const": EXTERNAL}}, "required": ["flavour"]}
     address = {"type": "string", "pattern": r"^https?://\S+$", "maxLength": LONGEST_ADDRESS}
     address["description"] = "the address of a server that somebody else runs"
@@ -57,7 +66,10 @@ def _engine() -> Schema:
 
 def _model() -> Schema:
     return _object(
-        {"name": _name("models"), "path": _path("the GGUF, or its first shard, or the folder with safetensors")},
+        {
+            "name": _name("models"),
+            "path": _path("the GGUF, or its first shard, or the folder with safetensors"),
+        },
         "name",
         "path",
     )
@@ -90,7 +102,11 @@ def _deployment() -> Schema:
     entry = _object(properties, "name", "models")
     # Only an external server has no devices, and such an engine is named.
     places = [{"required": ["devices"]}, {"required": ["engine"]}]
-    return {**entry, "anyOf": places, "allOf": [_roles_of(strategy) for strategy in STRATEGIES.values()]}
+    return {
+        **entry,
+        "anyOf": places,
+        "allOf": [_roles_of(strategy) for strategy in STRATEGIES.values()],
+    }
 
 
 def _roles_of(strategy: Strategy) -> Schema:
@@ -122,7 +138,11 @@ def _optional_roles(strategy: Strategy) -> list[Schema]:
         return {"properties": {key: {"required": [role]}}}
 
     pairs = (("models", "devices"), ("devices", "models"))
-    return [{"if": names(a, role), "then": names(b, role)} for role in strategy.optional_roles for a, b in pairs]
+    return [
+        {"if": names(a, role), "then": names(b, role)}
+        for role in strategy.optional_roles
+        for a, b in pairs
+    ]
 
 
 # --- values ---------------------------------------------------------------------------------------
@@ -148,11 +168,18 @@ def _setting(setting: Setting) -> Schema:
 
 
 def _extra_args() -> Schema:
-    """One flag with its value an item, as --flag value or --flag=value, or each word an item of its own."""
-    flags = "|".join(flag for flag in sorted({*ALLOWED, *(s for s, to in SHORT.items() if to in ALLOWED)}))
+    """One flag with its value an item, as --flag value or --flag=value, or each word an item of its
+    own."""
+    flags = "|".join(
+        flag for flag in sorted({*ALLOWED, *(s for s, to in SHORT.items() if to in ALLOWED)})
+    )
     word = rf"(?:(?:{flags})(?:=\S+)?|[^-\s]\S*|-\d\S*)"
     items = {"type": "string", "pattern": rf"^\s*{word}(?:\s+{word})*\s*$"}
-    return {"type": ["array", "null"], "items": items, "description": "allow-listed flags for the engine"}
+    return {
+        "type": ["array", "null"],
+        "items": items,
+        "description": "allow-listed flags for the engine",
+    }
 
 
 def _object(properties: Schema, *required: str) -> Schema:
@@ -166,7 +193,12 @@ def _name(section: str) -> Schema:
 
 def _path(what: str) -> Schema:
     text = f"full path of {what}"
-    return {"type": "string", "pattern": r"^/[^\x00]*$", "maxLength": PATH_LENGTH, "description": text}
+    return {
+        "type": "string",
+        "pattern": r"^/[^\x00]*$",
+        "maxLength": PATH_LENGTH,
+        "description": text,
+    }
 
 
 def _text(description: str) -> Schema:

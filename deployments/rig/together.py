@@ -12,17 +12,23 @@ from gpus.models import Device
 
 
 def not_together(wanted: Wanted) -> list[Crowd]:
-    """The deployments of the file that need more of a device than it has, as far as they do not take turns."""
+    """The deployments of the file that need more of a device than it has, as far as they do not
+    take turns."""
     devices = list(wanted.host.devices.all())
     totals = {device.name: device.memory_bytes for device in devices}
     servers = frozenset(device.name for device in devices if device.kind == Device.Kind.RPC)
-    return crowds([_tenant(wanted, name, plan, servers) for name, plan in wanted.plans.items()], totals)
+    return crowds(
+        [_tenant(wanted, name, plan, servers) for name, plan in wanted.plans.items()], totals
+    )
 
 
 def plans_together(wanted: Wanted) -> dict[str, Plan]:
     """The plans of the file, each with what it cannot run beside."""
     found = not_together(wanted)
-    return {name: _with(plan, [crowd for crowd in found if name in crowd.names]) for name, plan in wanted.plans.items()}
+    return {
+        name: _with(plan, [crowd for crowd in found if name in crowd.names])
+        for name, plan in wanted.plans.items()
+    }
 
 
 def _with(plan: Plan, crowds_: list[Crowd]) -> Plan:

@@ -1,4 +1,5 @@
-"""What a rig file asks for, with every name in it resolved and every deployment planned; changes nothing."""
+"""What a rig file asks for, with every name in it resolved and every deployment planned; changes
+nothing."""
 
 from __future__ import annotations
 
@@ -53,15 +54,26 @@ class Wanted:
         """None on an external server: its models are not of the library."""
         if engine.is_external:
             return {}
-        return {role: (self.models[name], entry.devices[role]) for role, name in entry.models.items()}
+        return {
+            role: (self.models[name], entry.devices[role]) for role, name in entry.models.items()
+        }
 
     def engine(self, entry: RigDeployment) -> Engine:
-        """By name, else the first of that flavour, else the first that fits. Raises OmniError (no_engine)."""
+        """By name, else the first of that flavour, else the first that fits.
+
+        Raises OmniError (no_engine).
+        """
         if entry.engine in self.engines:
             return self.engines[entry.engine]
-        known = [e for e in self.engines.values() if e.state == Engine.State.OK and e.flavour == entry.engine]
+        known = [
+            e
+            for e in self.engines.values()
+            if e.state == Engine.State.OK and e.flavour == entry.engine
+        ]
         if not entry.engine:
-            default = [e for e in self.engines.values() if e.state == Engine.State.OK and not e.is_external]
+            default = [
+                e for e in self.engines.values() if e.state == Engine.State.OK and not e.is_external
+            ]
             if not _any_saved(default):
                 return _first(default, "runs")
             named = [self.models[name] for name in entry.models.values() if name in self.models]
@@ -75,14 +87,17 @@ def _any_saved(engines: list[Engine]) -> bool:
 
 def _first(engines: list[Engine], what: str) -> Engine:
     if not engines:
-        raise OmniError("no_engine", f"There is no engine that {what}.", "Run `scan`, or add it to the file.")
+        raise OmniError(
+            "no_engine", f"There is no engine that {what}.", "Run `scan`, or add it to the file."
+        )
     return engines[0]
 
 
 def resolve(text: str, user: Any = None) -> Wanted:
     """Reads the file, asks its engines and models, and plans its deployments; changes nothing.
 
-    Raises RigError with every mistake and its line, or with every line that this user may not change.
+    Raises RigError with every mistake and its line, or with every line that this user may not
+    change.
     """
     wanted = Wanted(local_host(), text, parse(text))
     ensure_devices(wanted.host)
@@ -106,7 +121,11 @@ def _resolve_engines(wanted: Wanted) -> Iterator[Problem]:
             yield Problem(entry.line("name"), text)
             continue
         engine = wanted.engines.get(entry.name) or Engine(host=wanted.host, name=entry.name)
-        same_path = Engine.objects.filter(host=wanted.host, path=entry.path).exclude(name=entry.name).first()
+        same_path = (
+            Engine.objects.filter(host=wanted.host, path=entry.path)
+            .exclude(name=entry.name)
+            .first()
+        )
         if same_path:
             text = f"The engine at {entry.path} is known as {same_path.name} already."
             yield Problem(entry.line("path"), text)
@@ -128,9 +147,13 @@ def _server_problems(engine: Engine, entry: RigEngine) -> Iterator[Problem]:
     except OmniError as error:
         yield Problem(entry.line("path"), str(error))
         return
-    twin = Engine.objects.filter(host=engine.host, path=engine.path).exclude(name=engine.name).first()
+    twin = (
+        Engine.objects.filter(host=engine.host, path=engine.path).exclude(name=engine.name).first()
+    )
     if twin:
-        yield Problem(entry.line("path"), f"The engine at {engine.path} is known as {twin.name} already.")
+        yield Problem(
+            entry.line("path"), f"The engine at {engine.path} is known as {twin.name} already."
+        )
     examine(engine)
 
 
@@ -158,7 +181,10 @@ def _deployment_problems(wanted: Wanted, entry: RigDeployment) -> Iterator[Probl
     on_a_server = is_remote(wanted, entry)
     for role, name in entry.models.items() if not on_a_server else ():
         if role not in entry.devices:
-            yield Problem(_role_line(entry, "devices", role), f"The role {role} has no device; CPU is one too.")
+            yield Problem(
+                _role_line(entry, "devices", role),
+                f"The role {role} has no device; CPU is one too.",
+            )
         if name not in wanted.models:
             yield Problem(_role_line(entry, "models", role), f"There is no model {name!r}.")
     for role, names in entry.devices.items():
@@ -166,12 +192,20 @@ def _deployment_problems(wanted: Wanted, entry: RigDeployment) -> Iterator[Probl
             text = f"There is no device {name!r}; there are {', '.join(sorted(devices)) or 'none'}."
             yield Problem(_role_line(entry, "devices", role), text)
     if Route.objects.filter(name=entry.name).exists() or entry.name in RESERVED["deployments"]:
-        yield Problem(entry.line("name"), f"The name {entry.name!r} is taken or has another meaning.")
+        yield Problem(
+            entry.line("name"), f"The name {entry.name!r} is taken or has another meaning."
+        )
     known = Deployment.objects.filter(name=entry.name).first()
     if known and known.is_deleting:
-        yield Problem(entry.line("name"), f"The deployment {entry.name} is being deleted; try again in a moment.")
+        yield Problem(
+            entry.line("name"),
+            f"The deployment {entry.name} is being deleted; try again in a moment.",
+        )
     elif known and known.host_id != wanted.host.pk:
-        yield Problem(entry.line("name"), f"The name {entry.name} belongs to a deployment of the host {known.host}.")
+        yield Problem(
+            entry.line("name"),
+            f"The name {entry.name} belongs to a deployment of the host {known.host}.",
+        )
 
 
 def is_remote(wanted: Wanted, entry: RigDeployment) -> bool:
@@ -207,15 +241,20 @@ def _plan_problems(wanted: Wanted, entry: RigDeployment) -> list[Problem]:
 
 
 def _remote_problems(wanted: Wanted, entry: RigDeployment, engine: Engine) -> list[Problem]:
-    """Of a deployment on an external server. Raises OmniError as check_remote does, but for the strategy: what that
-    one says is the plan's verdict."""
+    """Of a deployment on an external server.
+
+    Raises OmniError as check_remote does, but for the strategy: what that one says is the plan's
+    verdict.
+    """
     if entry.devices:
         text = f"{engine.name} is an external server: it has no devices of this machine."
         return [Problem(entry.line("devices"), text)]
     model = remote_model(entry, engine)
     if entry.strategy == STRATEGY:
         check_remote(entry.strategy, model, entry.settings, entry.extra_args)
-    wanted.plans[entry.name] = plan_external(engine, entry.strategy, model, entry.settings, entry.extra_args)
+    wanted.plans[entry.name] = plan_external(
+        engine, entry.strategy, model, entry.settings, entry.extra_args
+    )
     return []
 
 
@@ -225,9 +264,13 @@ def remote_model(entry: RigDeployment, engine: Engine) -> str:
 
 def _route_problems(wanted: Wanted) -> Iterator[Problem]:
     deployments = {entry.name for entry in wanted.rig.deployments}
-    known = deployments | set(Deployment.objects.filter(is_deleting=False).values_list("name", flat=True))
+    known = deployments | set(
+        Deployment.objects.filter(is_deleting=False).values_list("name", flat=True)
+    )
     for route in wanted.rig.routes:
         if route.deployment not in known:
             yield Problem(route.line("deployment"), f"There is no deployment {route.deployment!r}.")
         if route.name in known or route.name == "auto":
-            yield Problem(route.line("name"), f"The name {route.name!r} is taken or has another meaning.")
+            yield Problem(
+                route.line("name"), f"The name {route.name!r} is taken or has another meaning."
+            )

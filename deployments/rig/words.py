@@ -1,4 +1,5 @@
-"""What stands in a rig file, as dataclasses, and the file written from them; rig_reader.py is the way back."""
+"""What stands in a rig file, as dataclasses, and the file written from them; rig_reader.py is the
+way back."""
 
 from __future__ import annotations
 
@@ -31,7 +32,9 @@ class RigError(OmniError):
 
     def __init__(self, problems: list[Problem]) -> None:
         self.problems = sorted(set(problems))
-        super().__init__("bad_rig_file", " ".join(str(p) for p in self.problems), "Nothing was changed.")
+        super().__init__(
+            "bad_rig_file", " ".join(str(p) for p in self.problems), "Nothing was changed."
+        )
 
 
 @dataclass(frozen=True)
@@ -89,10 +92,15 @@ def dump(rig: Rig) -> str:
         "engines": [{"name": e.name, "path": e.path, "flavour": e.flavour} for e in rig.engines],
         "models": [{"name": m.name, "path": m.path} for m in rig.models],
         "deployments": [_deployment_dict(d) for d in rig.deployments],
-        "routes": [_without_empty(name=r.name, deployment=r.deployment, description=r.description) for r in rig.routes],
+        "routes": [
+            _without_empty(name=r.name, deployment=r.deployment, description=r.description)
+            for r in rig.routes
+        ],
     }
     filled = {key: value for key, value in sections.items() if value}
-    return yaml.safe_dump(filled, sort_keys=False, allow_unicode=True, width=100, default_flow_style=None)
+    return yaml.safe_dump(
+        filled, sort_keys=False, allow_unicode=True, width=100, default_flow_style=None
+    )
 
 
 def _deployment_dict(deployment: RigDeployment) -> dict[str, Any]:

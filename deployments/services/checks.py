@@ -28,7 +28,11 @@ def check_name(name: str) -> None:
 
 
 def name_taken(name: str) -> OmniError:
-    return OmniError("name_taken", f"There is already a deployment or route named {name}.", "Choose another name.")
+    return OmniError(
+        "name_taken",
+        f"There is already a deployment or route named {name}.",
+        "Choose another name.",
+    )
 
 
 def taken_names() -> set[str]:
@@ -50,10 +54,13 @@ def check_location(
     settings: Mapping[str, object],
     extra_args: Sequence[str],
 ) -> None:
-    """Raises OmniError when it cannot be where it is to be: on devices of ours, or on somebody else's server."""
+    """Raises OmniError when it cannot be where it is to be: on devices of ours, or on somebody
+    else's server."""
     if not engine.is_external:
         if remote_model:
-            text = f"{engine.name} is no external server and has no model {remote_model!r} of its own."
+            text = (
+                f"{engine.name} is no external server and has no model {remote_model!r} of its own."
+            )
             raise OmniError("no_remote_model", text, "Choose a model of the library.")
         check_members(get_strategy(strategy), engine.host, members)
         return check_formats(engine, (model for model, _ in members.values()))
@@ -69,8 +76,13 @@ def check_formats(engine: Engine, models: Iterable[Model]) -> None:
     takes_gguf = reads_gguf(engine.flavour)
     for model in models:
         if model.is_folder and takes_gguf:
-            text = f"{model.name} is a folder with safetensors, and {engine.name} loads GGUF files only."
-            raise OmniError("wrong_format", text, "Choose a vLLM or TabbyAPI engine, or convert it to a GGUF.")
+            text = (
+                f"{model.name} is a folder with safetensors, and {engine.name} loads GGUF files"
+                " only."
+            )
+            raise OmniError(
+                "wrong_format", text, "Choose a vLLM or TabbyAPI engine, or convert it to a GGUF."
+            )
         if not (model.is_folder or takes_gguf):
             text = f"{model.name} is a GGUF file, and {engine.name} loads folders with safetensors."
             raise OmniError("wrong_format", text, "Choose a llama.cpp engine.")
@@ -92,9 +104,15 @@ def check_members(strategy: Strategy, host: Host, members: Members) -> None:
     known = set(host.devices.values_list("name", flat=True))
     for role, (_, devices) in members.items():
         if not devices:
-            raise OmniError("no_device", f"The role {role} has no device.", "Choose at least one; CPU is one too.")
+            raise OmniError(
+                "no_device",
+                f"The role {role} has no device.",
+                "Choose at least one; CPU is one too.",
+            )
         if unknown := [name for name in devices if name not in known]:
             fix = f"There are: {', '.join(sorted(known)) or 'none'}."
             raise OmniError("unknown_device", f"There is no device {unknown[0]!r}.", fix)
         if len(set(devices)) != len(devices):
-            raise OmniError("bad_device", f"The role {role} names a device twice.", "Name each once.")
+            raise OmniError(
+                "bad_device", f"The role {role} names a device twice.", "Name each once."
+            )

@@ -31,8 +31,8 @@ class Choice:
 class Compared:
     """One strategy's plan under the name its commands carry, or why there is none.
 
-    `device` is named where the strategy takes one device and has a row for each that makes a difference; `key` is
-    the row's own, the strategy's name for the best of its rows.
+    `device` is named where the strategy takes one device and has a row for each that makes a
+    difference; `key` is the row's own, the strategy's name for the best of its rows.
     """
 
     strategy: Strategy
@@ -52,8 +52,11 @@ class Compared:
         return f"{self.strategy.title} on {self.device}" if self.device else self.strategy.title
 
 
-def compare(devices: Mapping[str, DeviceFacts], choice: Choice, names: Mapping[str, str]) -> list[Compared]:
-    """Every strategy's plan of the choice; `names` are by strategy, `devices` all those of the host."""
+def compare(
+    devices: Mapping[str, DeviceFacts], choice: Choice, names: Mapping[str, str]
+) -> list[Compared]:
+    """Every strategy's plan of the choice; `names` are by strategy, `devices` all those of the
+    host."""
     found: list[Compared] = []
     for strategy in STRATEGIES.values():
         name, alone = names[strategy.name], _each_alone(devices, choice)
@@ -72,7 +75,9 @@ def _each_alone(devices: Mapping[str, DeviceFacts], choice: Choice) -> list[Choi
 
 def _rows(plans: Sequence[Compared], choices: Sequence[Choice]) -> list[Compared]:
     """Those that differ, the best first; of equal ones the first."""
-    named = [replace(each, device=choice.devices[0]) for each, choice in zip(plans, choices, strict=True)]
+    named = [
+        replace(each, device=choice.devices[0]) for each, choice in zip(plans, choices, strict=True)
+    ]
     rows: list[Compared] = []
     for each in sorted(named, key=lambda row: rank(row.plan)):
         if not any(_is_alike(each, row) for row in rows):
@@ -86,7 +91,9 @@ def _is_alike(one: Compared, other: Compared) -> bool:
     return is_about_equal(one.plan, other.plan)
 
 
-def _compared(devices: Mapping[str, DeviceFacts], strategy: Strategy, choice: Choice, name: str) -> Compared:
+def _compared(
+    devices: Mapping[str, DeviceFacts], strategy: Strategy, choice: Choice, name: str
+) -> Compared:
     models = {MAIN: choice.model, DRAFT: choice.draft or choice.model}
     members: dict[str, tuple[Model, Sequence[str]]] = {}
     try:

@@ -1,4 +1,7 @@
-"""The only writers of what is desired. Each write is one transaction; the agent hears of it afterwards."""
+"""The only writers of what is desired.
+
+Each write is one transaction; the agent hears of it afterwards.
+"""
 
 from __future__ import annotations
 
@@ -37,14 +40,19 @@ def get_deployment(name: str) -> Deployment:
 
 
 def default_engine(host: Host, model: Model | None = None) -> Engine:
-    """The first engine that runs and loads the model, GGUF files without one, in the order of discovery.
+    """The first engine that runs and loads the model, GGUF files without one, in the order of
+    discovery.
 
     Raises OmniError (no_engine).
     """
-    engine = first_engine(Engine.objects.select_related("host").filter(host=host, state=Engine.State.OK), model)
+    engine = first_engine(
+        Engine.objects.select_related("host").filter(host=host, state=Engine.State.OK), model
+    )
     if engine and model and model.is_folder and reads_gguf(engine.flavour):
         text = f"{model.name} is a folder with safetensors, and no engine on this host loads such."
-        raise OmniError("no_engine", text, "Name a vLLM or TabbyAPI in OMNI_ENGINES and run `scan`.")
+        raise OmniError(
+            "no_engine", text, "Name a vLLM or TabbyAPI in OMNI_ENGINES and run `scan`."
+        )
     if engine is None:
         fix = "Set OMNI_LLAMA_SERVER to a llama-server binary and run `scan`."
         raise OmniError("no_engine", "No engine that runs is known on this host.", fix)
@@ -52,7 +60,8 @@ def default_engine(host: Host, model: Model | None = None) -> Engine:
 
 
 def first_engine(engines: Iterable[Engine], model: Model | None = None) -> Engine | None:
-    """The one to take for a model, for GGUF files without one; one that cannot load it where there is no other."""
+    """The one to take for a model, for GGUF files without one; one that cannot load it where there
+    is no other."""
     found = {str(path): place for place, path in enumerate(engine_paths())}
     # A server that somebody else runs loads nothing of ours.
     engines = [engine for engine in engines if not engine.is_external]
@@ -65,7 +74,8 @@ def first_engine(engines: Iterable[Engine], model: Model | None = None) -> Engin
 
 
 def default_device(host: Host, engine: Engine | None = None) -> Device:
-    """The first accelerator: CUDA and its like before RPC before the CPU, of those the engine can compute on.
+    """The first accelerator: CUDA and its like before RPC before the CPU, of those the engine can
+    compute on.
 
     Of several alike the first that no running deployment uses. Raises OmniError (no_device).
     """
@@ -73,19 +83,28 @@ def default_device(host: Host, engine: Engine | None = None) -> Device:
     kind = get_flavour(engine.flavour).device_kind(engine.build) if engine else ""
     devices = [device for device in devices if device.kind == kind] or devices
     if not devices:
-        raise OmniError("no_device", "No device is known on this host.", "Start the agent; it looks for them.")
+        raise OmniError(
+            "no_device", "No device is known on this host.", "Start the agent; it looks for them."
+        )
     rank = {Device.Kind.CPU: 2, Device.Kind.RPC: 1}
     used = devices_in_use(host)
 
     def place(device: Device) -> tuple[int, bool, int, str]:
-        return rank.get(Device.Kind(device.kind), 0), device.name in used, device.position, device.name
+        return (
+            rank.get(Device.Kind(device.kind), 0),
+            device.name in used,
+            device.position,
+            device.name,
+        )
 
     return min(devices, key=place)
 
 
 def devices_in_use(host: Host) -> set[str]:
     """The devices of the deployments that are to run."""
-    running = Deployment.objects.filter(host=host, desired=Deployment.Desired.RUNNING, is_deleting=False)
+    running = Deployment.objects.filter(
+        host=host, desired=Deployment.Desired.RUNNING, is_deleting=False
+    )
     devices = running.values_list("bindings__devices", flat=True)
     return {name for names in devices for name in names or ()}
 
@@ -141,7 +160,8 @@ def deployment_change(
     remote_model: str | None = None,
     user: Any = None,
 ) -> Deployment:
-    """Changes what is given; one that runs is started anew. Raises OmniError that names the field."""
+    """Changes what is given; one that runs is started anew. Raises OmniError that names the
+    field."""
     require(user, OPERATE)
     with transaction.atomic():
         row = _locked(deployment)
@@ -150,9 +170,13 @@ def deployment_change(
         row.remote_model = row.remote_model if remote_model is None else remote_model
         if members is not None or row.engine.is_external or row.is_external:
             check_location(
-                row.strategy, row.engine, members or {}, row.remote_model,
-                row.settings if settings is None else settings, row.extra_args if extra_args is None else extra_args,
-            )  # fmt: skip
+                row.strategy,
+                row.engine,
+                members or {},
+                row.remote_model,
+                row.settings if settings is None else settings,
+                row.extra_args if extra_args is None else extra_args,
+            )
         if members is not None or row.engine.is_external:
             row.bindings.all().delete()
             _bind(row, members or {})
@@ -170,7 +194,9 @@ def deployment_change(
 
 
 def deployment_start(*, deployment: Deployment, again: bool = False, user: Any = None) -> bool:
-    """Wants it running and loaded; one that has failed is tried again. False: it was wanted already, nothing changed.
+    """Wants it running and loaded; one that has failed is tried again.
+
+    False: it was wanted already, nothing changed.
 
     `again`: one that runs with another file than the one that lies there now is started with that.
 
@@ -179,7 +205,9 @@ def deployment_start(*, deployment: Deployment, again: bool = False, user: Any =
     require(user, OPERATE)
     with transaction.atomic():
         row = _locked(deployment)
-        given_up = row.instances.filter(generation=row.generation, state=InstanceState.FAILED).exists()
+        given_up = row.instances.filter(
+            generation=row.generation, state=InstanceState.FAILED
+        ).exists()
         anew = row.desired != Deployment.Desired.RUNNING or bool(row.error) or given_up or again
         changed = anew or row.is_unloaded
         if changed:
@@ -195,7 +223,10 @@ def deployment_start(*, deployment: Deployment, again: bool = False, user: Any =
 
 
 def deployment_stop(*, deployment: Deployment, now: bool = False, user: Any = None) -> None:
-    """Wants it stopped, whatever it is doing. `now`: answers in progress are cut and not waited for."""
+    """Wants it stopped, whatever it is doing.
+
+    `now`: answers in progress are cut and not waited for.
+    """
     require(user, OPERATE)
     with transaction.atomic():
         row = _locked(deployment, deleting_too=True)
@@ -208,7 +239,10 @@ def deployment_stop(*, deployment: Deployment, now: bool = False, user: Any = No
 
 
 def deployment_delete(*, deployment: Deployment, user: Any = None) -> None:
-    """Wants it gone: the agent removes the row once its processes are gone. Raises OmniError (in_use)."""
+    """Wants it gone: the agent removes the row once its processes are gone.
+
+    Raises OmniError (in_use).
+    """
     require(user, OPERATE)
     with transaction.atomic():
         row = _locked(deployment, deleting_too=True)
@@ -223,7 +257,10 @@ def deployment_delete(*, deployment: Deployment, user: Any = None) -> None:
 
 
 def model_delete(*, model: Model, user: Any = None) -> None:
-    """Removes it from the library; the file stays. Raises OmniError (in_use) that names the deployments."""
+    """Removes it from the library; the file stays.
+
+    Raises OmniError (in_use) that names the deployments.
+    """
     require(user, MANAGE_LIBRARY)
     names = list(model.bindings.values_list("deployment__name", flat=True).distinct())
     if names:
@@ -238,9 +275,13 @@ def _locked(deployment: Deployment, *, deleting_too: bool = False) -> Deployment
     """The row as it is now, held until the transaction ends."""
     row = Deployment.objects.select_for_update().filter(pk=deployment.pk).first()
     if row is None:
-        raise OmniError("not_found", f"The deployment {deployment.name} is gone.", "Look at the list.")
+        raise OmniError(
+            "not_found", f"The deployment {deployment.name} is gone.", "Look at the list."
+        )
     if row.is_deleting and not deleting_too:
-        raise OmniError("deleting", f"The deployment {row.name} is being deleted.", "Create it anew.")
+        raise OmniError(
+            "deleting", f"The deployment {row.name} is being deleted.", "Create it anew."
+        )
     return row
 
 
@@ -257,7 +298,8 @@ def _note(text: str, *words: object) -> None:
 
 
 def _announce(deployment: Deployment) -> None:
-    """Once the write holds, every page hears of it and the host's agent acts now, not at its next tick."""
+    """Once the write holds, every page hears of it and the host's agent acts now, not at its next
+    tick."""
     transaction.on_commit(lambda: _tell(deployment))
 
 

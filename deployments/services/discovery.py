@@ -47,7 +47,8 @@ def local_host() -> Host:
 def discover() -> Discovery:
     """Registers engines and folders, asks binaries that are new or replaced, and scans the library.
 
-    The agent, its tasks and commands may all want to: one does at a time, and the next finds its rows.
+    The agent, its tasks and commands may all want to: one does at a time, and the next finds its
+    rows.
     """
     host = local_host()
     ensure_devices(host)
@@ -77,14 +78,18 @@ def discover_engines(host: Host) -> list[Engine]:
         register_server(host, address)
     for flavour, path in [*(("", path) for path in engine_paths()), *named_engines()]:
         if str(path) not in known:
-            register_engine(host, path, flavour=flavour or found_flavour(str(path)) or USUAL_FLAVOUR)
+            register_engine(
+                host, path, flavour=flavour or found_flavour(str(path)) or USUAL_FLAVOUR
+            )
     engines = list(Engine.objects.filter(host=host))
     for engine in engines:
         refresh_engine(engine)
     return engines
 
 
-def register_engine(host: Host, path: Path, *, name: str = "", flavour: str = USUAL_FLAVOUR) -> Engine:
+def register_engine(
+    host: Host, path: Path, *, name: str = "", flavour: str = USUAL_FLAVOUR
+) -> Engine:
     """The row of the engine at this path, made when there is none; it is not asked yet."""
     values = {"flavour": flavour, "name": name or _free_name(path)}
     return Engine.objects.get_or_create(host=host, path=str(path), defaults=values)[0]
@@ -95,7 +100,10 @@ def register_server(host: Host, address: str, *, name: str = "") -> Engine:
     with suppress(OmniError):
         # One that is not allowed gets a row all the same, which says so.
         address = allowed_address(address)
-    values = {"flavour": EXTERNAL, "name": name or _free_name(Path(re.sub(r"[.:]", "-", urlsplit(address).netloc)))}
+    values = {
+        "flavour": EXTERNAL,
+        "name": name or _free_name(Path(re.sub(r"[.:]", "-", urlsplit(address).netloc))),
+    }
     return Engine.objects.get_or_create(host=host, path=address[:500], defaults=values)[0]
 
 
@@ -109,7 +117,8 @@ def refresh_engine(engine: Engine) -> Engine:
 
 
 def engine_paths() -> list[Path]:
-    """Where engines lie, best first: the one that was named, the one on PATH, the one from a package."""
+    """Where engines lie, best first: the one that was named, the one on PATH, the one from a
+    package."""
     named = [settings.OMNI_LLAMA_SERVER, shutil.which("llama-server") or ""]
     paths = [Path(path).absolute() for path in named if path]
     paths += [path for wheel in ENGINE_WHEELS if (path := _in_package(wheel, "bin/llama-server"))]
@@ -147,7 +156,9 @@ def rpc_server_path() -> Path | None:
 
 def _free_name(path: Path) -> str:
     base = names.slug(path.name, "engines", "engine")
-    return names.free_name(base, set(Engine.objects.filter(name__startswith=base).values_list("name", flat=True)))
+    return names.free_name(
+        base, set(Engine.objects.filter(name__startswith=base).values_list("name", flat=True))
+    )
 
 
 # --- packages -------------------------------------------------------------------------------------

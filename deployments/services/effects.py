@@ -19,8 +19,8 @@ LATEST = 400
 class Effect:
     """The median rate of answers, tokens/s, of one strategy on the same devices.
 
-    `times` compares it with the fastest independent deployment of the model; None where there is none, and for
-    independent deployments themselves.
+    `times` compares it with the fastest independent deployment of the model; None where there is
+    none, and for independent deployments themselves.
     """
 
     strategy: str
@@ -39,7 +39,9 @@ def effects(host: Host, model: Model) -> list[Effect]:
         if strategy in STRATEGIES and rate:
             rates[strategy, tuple(devices)].append(rate)
     medians = {key: median(values) for key, values in rates.items()}
-    reference = max((rate for (strategy, _), rate in medians.items() if strategy == REFERENCE), default=None)
+    reference = max(
+        (rate for (strategy, _), rate in medians.items() if strategy == REFERENCE), default=None
+    )
     found = [
         Effect(
             strategy,

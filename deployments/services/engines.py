@@ -1,4 +1,5 @@
-"""Asks an engine what it is, a binary on this host or a server that somebody else runs, and keeps the answer."""
+"""Asks an engine what it is, a binary on this host or a server that somebody else runs, and keeps
+the answer."""
 
 from __future__ import annotations
 

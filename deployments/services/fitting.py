@@ -26,25 +26,35 @@ class Factors:
 
 
 def factors_of(host: Host) -> dict[str, Factors]:
-    """Device → how its measured speed compares with the computed one, from answers that used it alone."""
+    """Device → how its measured speed compares with the computed one, from answers that used it
+    alone."""
     by_device: dict[str, list[Measurement]] = defaultdict(list)
     in_ram = _devices_in_ram(host)
-    for row in Measurement.objects.filter(host=host, strategy="independent").order_by("-id")[: FITTED_TO * 8]:
+    for row in Measurement.objects.filter(host=host, strategy="independent").order_by("-id")[
+        : FITTED_TO * 8
+    ]:
         if len(row.devices) == 1 and row.devices[0] in in_ram and _is_before(row, host):
             # It was computed from another reading of the memory's speed.
             continue
         if len(row.devices) == 1 and len(by_device[row.devices[0]]) < FITTED_TO:
             by_device[row.devices[0]].append(row)
-    return {name: Factors(_fit(rows, "decode_tps"), _fit(rows, "prefill_tps")) for name, rows in by_device.items()}
+    return {
+        name: Factors(_fit(rows, "decode_tps"), _fit(rows, "prefill_tps"))
+        for name, rows in by_device.items()
+    }
 
 
 def keep_ram_measured(host: Host) -> bool:
-    """Measures the memory's speed again where that is due and the machine has nothing else to do; True when it did."""
+    """Measures the memory's speed again where that is due and the machine has nothing else to do;
+    True when it did."""
     host.refresh_from_db()
     factors = factors_of(host)
     known = [factors[name].decode for name in sorted(_devices_in_ram(host)) if name in factors]
     factor_of_ram = next((each for each in known if each is not None), None)
-    if not is_due(host.ram_reading, host.ram_measured_at, timezone.now(), factor_of_ram) or not is_quiet_now():
+    if (
+        not is_due(host.ram_reading, host.ram_measured_at, timezone.now(), factor_of_ram)
+        or not is_quiet_now()
+    ):
         return False
     measure_memory(host)
     return True

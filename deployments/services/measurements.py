@@ -35,7 +35,8 @@ def record(deployment_name: str, timings: Mapping[str, Any], *, alone: bool = Tr
         log.info("no prediction to compare %s with: %s", deployment_name, error)
         return
     if STRATEGIES[found.strategy].passage != "direct":
-        # What the answering instance reads itself is not what was predicted, which is the other's speed.
+        # What the answering instance reads itself is not what was predicted, which is the other's
+        # speed.
         prefill = None
         if decode is None:
             return
@@ -67,8 +68,14 @@ def _computed(deployment: Deployment) -> Plan:
 
 
 def _rate(timings: Mapping[str, Any], count: str, ms: str, least: int) -> float | None:
-    """The first predicted token belongs to the prompt (engine: predicted_per_second counts without it)."""
+    """The first predicted token belongs to the prompt (engine: predicted_per_second counts without
+    it)."""
     number, took_ms = timings.get(count), timings.get(ms)
-    if not isinstance(number, int | float) or not isinstance(took_ms, int | float) or took_ms <= 0 or number < least:
+    if (
+        not isinstance(number, int | float)
+        or not isinstance(took_ms, int | float)
+        or took_ms <= 0
+        or number < least
+    ):
         return None
     return (number - (count == "predicted_n")) / took_ms * 1000

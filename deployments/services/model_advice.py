@@ -1,4 +1,5 @@
-"""Advice on one model: what could draft for it, and in which number formats it and its cache can be used here."""
+"""Advice on one model: what could draft for it, and in which number formats it and its cache can be
+used here."""
 
 from __future__ import annotations
 
@@ -51,11 +52,21 @@ class Advice:
 def advice(model: Model, host: Host, flavour: str) -> Advice:
     """Raises OmniError (model_unusable, not_gguf, not_deployable)."""
     if not model.is_deployable:
-        text = f"{model.name} is {article(model.kind)}: there is nothing to draft for and nothing to cache."
+        text = (
+            f"{model.name} is {article(model.kind)}: there is nothing to draft for and nothing to"
+            " cache."
+        )
         raise OmniError("not_deployable", text, model.use)
     if model.is_folder:
-        text = "Drafts, cache formats and quantising again are advised on for GGUF files; this model is a folder."
-        raise OmniError("not_gguf", text, "Its engine's own documentation says which drafts and formats it takes.")
+        text = (
+            "Drafts, cache formats and quantising again are advised on for GGUF files; this model"
+            " is a folder."
+        )
+        raise OmniError(
+            "not_gguf",
+            text,
+            "Its engine's own documentation says which drafts and formats it takes.",
+        )
     facts, shape, rig = model_facts(model), shape_of(model), rig_facts(host)
     ranked = rank_drafts(_draft_model(model), _candidates(model)) if not facts.is_embedding else []
     device = _roomiest(rig)
@@ -73,7 +84,8 @@ def advice(model: Model, host: Host, flavour: str) -> Advice:
 
 
 def _has_graph(arch: str) -> bool | None:
-    """Whether an engine here drafts with the layers of models of this architecture; None: no engine tells."""
+    """Whether an engine here drafts with the layers of models of this architecture; None: no engine
+    tells."""
     engines = Engine.objects.filter(state=Engine.State.OK)
     told = [has_mtp(frozenset(engine.flags), arch) for engine in engines]
     known = [one for one in told if one is not None]
@@ -107,7 +119,8 @@ def _room(device: DeviceFacts) -> int:
 
 
 def _formats(model: Model, host: Host, flavour: str) -> list[Formats]:
-    """One table per kind of device: two equal cards, or stand-ins and the CPU they stand on, are one."""
+    """One table per kind of device: two equal cards, or stand-ins and the CPU they stand on, are
+    one."""
     found: dict[str, Formats] = {}
     for device in Device.objects.filter(host=host, is_present=True).select_related("gpu"):
         kind = "cpu" if device.is_stand_in else device.kind
@@ -117,5 +130,7 @@ def _formats(model: Model, host: Host, flavour: str) -> list[Formats]:
         where = card(kind, device.gpu.compute_capability if device.gpu else "", name)
         own = tuple(file_formats(model_facts(model), where, flavour))
         shown = {row.format for row in own}
-        found[name] = Formats(name, own, tuple(r for r in format_table(where, flavour) if r.format not in shown))
+        found[name] = Formats(
+            name, own, tuple(r for r in format_table(where, flavour) if r.format not in shown)
+        )
     return list(found.values())

@@ -49,7 +49,11 @@ class Offer:
         """0 on one card, 1 on several, 2 partly on the CPU, 3 on the CPU alone."""
         if all(device.kind == CPU for device in self.devices):
             return 3
-        spills = any(use.kv_bytes for use in self.plan.devices if use.name not in {d.name for d in self.devices})
+        spills = any(
+            use.kv_bytes
+            for use in self.plan.devices
+            if use.name not in {d.name for d in self.devices}
+        )
         if spills or self.outcome.strategy.name == "expert_offload":
             return 2
         return 0 if len(self.devices) == 1 else 1
@@ -60,14 +64,16 @@ class Offer:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """The best is least: what has no caution, then fewest devices, then those that nobody uses, then speed."""
+        """The best is least: what has no caution, then fewest devices, then those that nobody uses,
+        then speed."""
         verdict, speed = rank(self.plan)
         kinds = max(device.kind == Device.Kind.RPC for device in self.devices)
         return verdict, self.place, kinds, self.is_shared, speed
 
 
 def deploy(*, model: Model, user: Any = None) -> Deployment:
-    """Runs the model the best way that fits now; a deployment of it that is there already is started.
+    """Runs the model the best way that fits now; a deployment of it that is there already is
+    started.
 
     Raises OmniError that says why none can run.
     """
@@ -91,7 +97,8 @@ def _created(offer: Offer, user: Any) -> Deployment:
         strategy=offer.outcome.strategy.name,
         engine=offer.engine,
         members=offer.outcome.members,
-        # What the planner chose is kept: planned again at the start, the command is the one that was judged.
+        # What the planner chose is kept: planned again at the start, the command is the one that
+        # was judged.
         settings={key: value for key, value in offer.plan.settings.items() if key in SETTINGS},
         user=user,
     )
@@ -102,10 +109,18 @@ def best_offer(host: Host, model: Model) -> Offer:
     engines = _engines(host, model)
     usable = {name for engine in engines for name in _usable(host, engine)}
     if not usable:
-        raise OmniError("no_device", "No device is known on this host.", "Start the agent; it looks for them.")
+        raise OmniError(
+            "no_device", "No device is known on this host.", "Start the agent; it looks for them."
+        )
     if cards := _cards_out_of_reach(host, usable):
-        text = f"No engine here can use {' and '.join(cards)}, and one click does not put {model.name} on the CPU."
-        fix = "Install an engine built for the card (llama.cpp with CUDA) and scan, or choose the CPU on the Plan page."
+        text = (
+            f"No engine here can use {' and '.join(cards)}, and one click does not put {model.name}"
+            " on the CPU."
+        )
+        fix = (
+            "Install an engine built for the card (llama.cpp with CUDA) and scan, or choose the CPU"
+            " on the Plan page."
+        )
         raise OmniError("unusable_cards", text, fix)
     taken = occupied(host)
     offers = list(_offers(host, model, engines, _left(rig_facts(host), taken), taken))
@@ -118,8 +133,16 @@ def best_offer(host: Host, model: Model) -> Offer:
 def _engines(host: Host, model: Model) -> list[Engine]:
     """Those that load the model, the one to prefer first. Raises OmniError (no_engine)."""
     first = default_engine(host, model)
-    running = Engine.objects.select_related("host").filter(host=host, state=Engine.State.OK).order_by("pk")
-    others = [e for e in running if not e.is_external and e != first and reads_gguf(e.flavour) != model.is_folder]
+    running = (
+        Engine.objects.select_related("host")
+        .filter(host=host, state=Engine.State.OK)
+        .order_by("pk")
+    )
+    others = [
+        e
+        for e in running
+        if not e.is_external and e != first and reads_gguf(e.flavour) != model.is_folder
+    ]
     return [first, *others]
 
 
@@ -151,34 +174,54 @@ def _sets(devices: Sequence[DeviceFacts]) -> Iterator[tuple[DeviceFacts, ...]]:
 
 
 def _left(rig: Mapping[str, DeviceFacts], taken: Occupied) -> dict[str, DeviceFacts]:
-    """What is free beside what others are going to take: what is still loading no card shows yet."""
+    """What is free beside what others are going to take: what is still loading no card shows
+    yet."""
     left = dict(rig)
     for name, device in rig.items():
         needed = sum(tenant.needs.get(name, 0) for tenant in taken.tenants)
         # Main memory is paged in and out.
         if needed and device.kind != CPU and device.total_bytes is not None:
             free_bytes = device.total_bytes if device.free_bytes is None else device.free_bytes
-            left[name] = replace(device, free_bytes=max(min(free_bytes, device.total_bytes - needed), 0))
+            left[name] = replace(
+                device, free_bytes=max(min(free_bytes, device.total_bytes - needed), 0)
+            )
     return left
 
 
 def _offers(
-    host: Host, model: Model, engines: Sequence[Engine], rig: Mapping[str, DeviceFacts], taken: Occupied
+    host: Host,
+    model: Model,
+    engines: Sequence[Engine],
+    rig: Mapping[str, DeviceFacts],
+    taken: Occupied,
 ) -> Iterator[Offer]:
     names = dict.fromkeys(STRATEGIES, free_name(model.name))
     usable = [(engine, _usable(host, engine)) for engine in engines]
-    known = [rig[name] for name in dict.fromkeys(name for _, found in usable for name in found) if name in rig]
+    known = [
+        rig[name]
+        for name in dict.fromkeys(name for _, found in usable for name in found)
+        if name in rig
+    ]
     has_whole_card = False
     for devices in _sets(known):
-        # One free card that holds all of it is the best there is: what takes more need not be planned.
+        # One free card that holds all of it is the best there is: what takes more need not be
+        # planned.
         if has_whole_card and (len(devices) > 1 or devices[0].kind == CPU):
             continue
         for engine, found in usable:
             if not {device.name for device in devices} <= set(found):
                 continue
-            for offer in _on(Choice(engine, model, [device.name for device in devices]), names, rig, devices, taken):
+            for offer in _on(
+                Choice(engine, model, [device.name for device in devices]),
+                names,
+                rig,
+                devices,
+                taken,
+            ):
                 is_best = offer.place == 0 and offer.can_start and not offer.is_shared
-                has_whole_card = has_whole_card or (is_best and offer.plan.verdict == Verdict.VIABLE)
+                has_whole_card = has_whole_card or (
+                    is_best and offer.plan.verdict == Verdict.VIABLE
+                )
                 yield offer
 
 
@@ -192,19 +235,32 @@ def _on(
     is_shared = any(device.name in taken.devices for device in devices)
     for outcome in compare(rig, choice, names):
         plan, strategy = outcome.plan, outcome.strategy.name
-        if plan is None or strategy not in PLAIN or (len(devices) > 1 and strategy == "independent"):
+        if (
+            plan is None
+            or strategy not in PLAIN
+            or (len(devices) > 1 and strategy == "independent")
+        ):
             continue
-        yield Offer(choice.engine, outcome, plan, devices, is_shared, tuple(taken.in_the_way_of(plan)))
+        yield Offer(
+            choice.engine, outcome, plan, devices, is_shared, tuple(taken.in_the_way_of(plan))
+        )
 
 
 # --- why not --------------------------------------------------------------------------------------
 def _why_none(model: Model, offers: Sequence[Offer], alone: Sequence[Offer]) -> OmniError:
     """`alone` are the ways that there would be if nothing else ran."""
-    if taken := [offer for offer in alone if offer.plan.verdict != Verdict.NOT_VIABLE and offer.in_the_way]:
+    if taken := [
+        offer for offer in alone if offer.plan.verdict != Verdict.NOT_VIABLE and offer.in_the_way
+    ]:
         rivals = min(taken, key=lambda offer: (len(offer.in_the_way), offer.key)).in_the_way
         names = " and ".join(rival.name for rival in rivals)
-        text = f"{model.name} has no place beside what runs: {'; '.join(rival.why for rival in rivals)}."
-        return OmniError("place_taken", text, f"Stop {names}, or choose other settings on the Plan page.")
+        text = (
+            f"{model.name} has no place beside what runs:"
+            f" {'; '.join(rival.why for rival in rivals)}."
+        )
+        return OmniError(
+            "place_taken", text, f"Stop {names}, or choose other settings on the Plan page."
+        )
     fix = "The Plan page shows every way to run it, and what each lacks."
     if not offers:
         return OmniError("fits_nowhere", f"{model.name} cannot be planned on any device here.", fix)

@@ -34,14 +34,23 @@ from omni.errors import OmniError
 
 # Role → the model that plays it and the names of its devices, in order.
 Members = Mapping[str, tuple[Model, Sequence[str]]]
-_HOLDING = (InstanceState.LOADING, InstanceState.READY, InstanceState.UNHEALTHY, InstanceState.STOPPING)
+_HOLDING = (
+    InstanceState.LOADING,
+    InstanceState.READY,
+    InstanceState.UNHEALTHY,
+    InstanceState.STOPPING,
+)
 
 
 def plan_deployment(deployment: Deployment) -> Plan:
     """What it would take and run. Raises OmniError when it cannot be planned at all."""
     if deployment.is_external:
         return plan_external(
-            deployment.engine, deployment.strategy, deployment.remote_model, deployment.settings, deployment.extra_args
+            deployment.engine,
+            deployment.strategy,
+            deployment.remote_model,
+            deployment.settings,
+            deployment.extra_args,
         )
     members = {b.role: (b.model, b.devices) for b in deployment.bindings.select_related("model")}
     # What it holds itself is counted as used by the samples: then only totals tell the truth.
@@ -59,11 +68,21 @@ def plan_deployment(deployment: Deployment) -> Plan:
 
 
 def plan_external(
-    engine: Engine, strategy: str, model: str, settings: Mapping[str, object], extra_args: Sequence[str]
+    engine: Engine,
+    strategy: str,
+    model: str,
+    settings: Mapping[str, object],
+    extra_args: Sequence[str],
 ) -> Plan:
     """Of a model on a server that somebody else runs, by what that said last."""
-    trouble = None if engine.state == Engine.State.OK else OmniError("server_away", engine.error or "It is away.")
-    return external_plan(strategy, model, Standing(tuple(engine.offers), engine.build, trouble), settings, extra_args)
+    trouble = (
+        None
+        if engine.state == Engine.State.OK
+        else OmniError("server_away", engine.error or "It is away.")
+    )
+    return external_plan(
+        strategy, model, Standing(tuple(engine.offers), engine.build, trouble), settings, extra_args
+    )
 
 
 def plan(
@@ -76,7 +95,10 @@ def plan(
     settings: Mapping[str, object],
     extra_args: Sequence[str],
 ) -> Plan:
-    """The plan of a deployment that need not exist. Raises OmniError when it cannot be planned at all."""
+    """The plan of a deployment that need not exist.
+
+    Raises OmniError when it cannot be planned at all.
+    """
     return plan_on(
         rig_facts(host),
         name=name,
@@ -122,22 +144,30 @@ def _within_limits(engine: Engine, settings: Mapping[str, object]) -> Mapping[st
     return {**settings, "threads": limit} if is_here else settings
 
 
-# --- rows → facts -----------------------------------------------------------------------------------
+# --- rows → facts ---------------------------------------------------------------------------------
 def rig_facts(host: Host, *, live: bool = True, fitted: bool = True) -> dict[str, DeviceFacts]:
-    """The host's devices by name, in the panel's order: what they are, what is free, how fast they are."""
+    """The host's devices by name, in the panel's order: what they are, what is free, how fast they
+    are."""
     used = memory_in_use(host.name) if live else {}
     factors = factors_of(host) if fitted else {}
     rows = host.devices.exclude(is_stand_in=True, is_present=False).select_related("gpu", "host")
     keys = {d.name: "host" if d.kind == Device.Kind.CPU else d.card_key for d in rows}
     behind = _behind(rows)
     return {
-        d.name: _device_facts(d, behind.get(d.endpoint, d), used.get(keys[d.name]), factors.get(d.name)) for d in rows
+        d.name: _device_facts(
+            d, behind.get(d.endpoint, d), used.get(keys[d.name]), factors.get(d.name)
+        )
+        for d in rows
     }
 
 
 def _behind(devices: Iterable[Device]) -> dict[str, Device]:
     """What another host of this database serves at the addresses of these devices."""
-    remote = [d.endpoint for d in devices if d.kind == Device.Kind.RPC and not d.is_stand_in and d.endpoint]
+    remote = [
+        d.endpoint
+        for d in devices
+        if d.kind == Device.Kind.RPC and not d.is_stand_in and d.endpoint
+    ]
     if not remote:
         return {}
     found = Device.objects.filter(endpoint__in=remote).exclude(kind=Device.Kind.RPC)
@@ -164,11 +194,14 @@ def engine_facts(engine: Engine, archs: Iterable[str] = ()) -> EngineFacts:
     )
 
 
-def _device_facts(device: Device, real: Device, used_bytes: int | None, factors: Factors | None) -> DeviceFacts:
-    """`real` is the device itself, or the one of another host that is behind it: it says how fast that is. How fast
-    the network between them is nobody knows."""
+def _device_facts(
+    device: Device, real: Device, used_bytes: int | None, factors: Factors | None
+) -> DeviceFacts:
+    """`real` is the device itself, or the one of another host that is behind it: it says how fast
+    that is. How fast the network between them is nobody knows."""
     gpu, total, host = real.gpu, device.memory_bytes, real.host
-    # An engine's device that could be tied to no card of the driver's is known by what the engine calls it.
+    # An engine's device that could be tied to no card of the driver's is known by what the engine
+    # calls it.
     sheet = data_sheet(real.description, total) if gpu is None else None
     on_host = real.kind == Device.Kind.CPU or real.is_stand_in
     cores = (host.cpu_count or 1) // (2 if real.is_stand_in else 1)
@@ -183,7 +216,11 @@ def _device_facts(device: Device, real: Device, used_bytes: int | None, factors:
         gpu_uuid=device.gpu.uuid if device.gpu else "",
         is_stand_in=device.is_stand_in,
         bandwidth_gbps=host.ram_bandwidth_gbps if on_host else own_gbps,
-        link_gbps=link_gbps(gpu.pcie_generation_max, gpu.pcie_width_max) if gpu and real is device else None,
+        link_gbps=(
+            link_gbps(gpu.pcie_generation_max, gpu.pcie_width_max)
+            if gpu and real is device
+            else None
+        ),
         tflops=max(cores, 1) * CORE_TFLOPS if on_host else own_tflops,
         decode_factor=factors.decode if factors else None,
         prefill_factor=factors.prefill if factors else None,

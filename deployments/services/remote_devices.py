@@ -48,20 +48,29 @@ def _served(devices: QuerySet[Device]) -> QuerySet[Device]:
 def device_add(*, host: Host, endpoint: str, user: Any = None) -> Device:
     """Makes a device of another host one of this host's, after asking for it once.
 
-    Raises OmniError (bad_endpoint, device_known, no_engine, device_unreachable, device_version, device_count).
+    Raises OmniError (bad_endpoint, device_known, no_engine, device_unreachable, device_version,
+    device_count).
     """
     require(user, ADD_DEVICES)
     address, port = parse_endpoint(endpoint)
     endpoint = f"{address}:{port}"
     if known := host.devices.filter(endpoint=endpoint).first():
-        said = "is served by this host itself" if known.kind != Device.Kind.RPC else f"is {known.name} already"
-        raise OmniError("device_known", f"{endpoint} {said}.", "Give the address of another host's device.")
+        said = (
+            "is served by this host itself"
+            if known.kind != Device.Kind.RPC
+            else f"is {known.name} already"
+        )
+        raise OmniError(
+            "device_known", f"{endpoint} {said}.", "Give the address of another host's device."
+        )
     try:
         listed = remote_device(default_engine(host), endpoint)
     except OmniError as error:
         raise (_nothing_there(endpoint) if error.code in ABOUT_THE_PORT else error) from None
     source = _served(Device.objects.exclude(host=host)).filter(endpoint=endpoint).first()
-    what = f"{source.name} on host {source.host.name}" if source else f"RPC device on host {address}"
+    what = (
+        f"{source.name} on host {source.host.name}" if source else f"RPC device on host {address}"
+    )
     if source and source.description:
         what = f"{what}: {source.description}"
     try:
@@ -75,15 +84,21 @@ def device_add(*, host: Host, endpoint: str, user: Any = None) -> Device:
             position=POSITION,
         )
     except IntegrityError:
-        raise OmniError("device_known", f"{endpoint} was added just now.", "Look at the list again.") from None
+        raise OmniError(
+            "device_known", f"{endpoint} was added just now.", "Look at the list again."
+        ) from None
     log.info("%s added the device %s at %s", user or "somebody", device.name, endpoint)
     return device
 
 
 def _nothing_there(endpoint: str) -> OmniError:
-    """One answer for a port that is closed, silent or another program's: nobody finds out by it what a network has."""
+    """One answer for a port that is closed, silent or another program's: nobody finds out by it
+    what a network has."""
     text = f"No server can be reached at {endpoint} that an engine of this host understands."
-    fix = "Is ggml-rpc-server started on that address, free, of the same build, and with no firewall between?"
+    fix = (
+        "Is ggml-rpc-server started on that address, free, of the same build, and with no firewall"
+        " between?"
+    )
     return OmniError("device_unreachable", text, fix, retry=True)
 
 

@@ -43,11 +43,15 @@ def _plan(name: str, plan: Plan) -> Document:
         "strategy": plan.strategy,
         "verdict": str(plan.verdict),
         "reasons": [
-            {"code": r.code, "severity": str(r.severity), "text": f"{r.text} {r.fix}".strip()} for r in plan.reasons
+            {"code": r.code, "severity": str(r.severity), "text": f"{r.text} {r.fix}".strip()}
+            for r in plan.reasons
         ],
         "devices": [use.document() for use in plan.devices],
         "instances": [asdict(runnable(instance, name)) for instance in plan.instances],
-        "predicted": {"prefill_tps": plan.predicted.prefill_tps, "decode_tps": plan.predicted.decode_tps},
+        "predicted": {
+            "prefill_tps": plan.predicted.prefill_tps,
+            "decode_tps": plan.predicted.decode_tps,
+        },
     }
 
 

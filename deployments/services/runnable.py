@@ -10,7 +10,16 @@ from django.conf import settings
 
 from deployments.instances import ports
 from deployments.instances.connecting import socket_path
-from deployments.planning.plan import KEY, KEY_FILE, PORT, SOCKET, Filling, InstancePlan, Placeholder, filled_argv
+from deployments.planning.plan import (
+    KEY,
+    KEY_FILE,
+    PORT,
+    SOCKET,
+    Filling,
+    InstancePlan,
+    Placeholder,
+    filled_argv,
+)
 
 
 @dataclass(frozen=True)
@@ -21,9 +30,14 @@ class RunnableCommand:
 
 
 def runnable(planned: InstancePlan, deployment: str) -> RunnableCommand:
-    """What a shell can run as it stands. A key that is made at each start is left out of the environment."""
+    """What a shell can run as it stands.
+
+    A key that is made at each start is left out of the environment.
+    """
     wanted = planned.placeholders
-    filling: dict[Placeholder, str | int] = {SOCKET: str(socket_path(deployment, planned.role, planned.ordinal))}
+    filling: dict[Placeholder, str | int] = {
+        SOCKET: str(socket_path(deployment, planned.role, planned.ordinal))
+    }
     if PORT in wanted:
         filling[PORT] = ports.choose(*settings.OMNI_ENGINE_PORTS, taken=())
     if KEY_FILE in wanted:
@@ -35,4 +49,6 @@ def runnable(planned: InstancePlan, deployment: str) -> RunnableCommand:
 
 def command_text(argv: Sequence[str], env: dict[str, str]) -> str:
     """The exact command as a shell would take it."""
-    return " ".join([*(f"{key}={shlex.quote(value)}" for key, value in env.items()), shlex.join(argv)])
+    return " ".join(
+        [*(f"{key}={shlex.quote(value)}" for key, value in env.items()), shlex.join(argv)]
+    )

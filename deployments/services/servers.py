@@ -1,4 +1,7 @@
-"""What can be done with servers that somebody else runs. The only writers of their rows, besides the agent."""
+"""What can be done with servers that somebody else runs.
+
+The only writers of their rows, besides the agent.
+"""
 
 from __future__ import annotations
 
@@ -34,17 +37,25 @@ def server_add(*, host: Host, name: str, address: str, key: str = "", user: Any 
     checked = allowed_address(address)
     check_key(key)
     if known := Engine.objects.filter(host=host, path=checked).first():
-        raise OmniError("address_taken", f"The server at {checked} is known as {known.name} already.", "Use that one.")
+        raise OmniError(
+            "address_taken",
+            f"The server at {checked} is known as {known.name} already.",
+            "Use that one.",
+        )
     standing = ask(checked, key)
     if standing.trouble:
         raise standing.trouble
     try:
         with transaction.atomic():
-            engine = with_standing(Engine(host=host, name=name, flavour=EXTERNAL, path=checked), standing)
+            engine = with_standing(
+                Engine(host=host, name=name, flavour=EXTERNAL, path=checked), standing
+            )
             engine.save()
             keep_key(engine, key)
     except IntegrityError:
-        raise OmniError("name_taken", f"There is already an engine named {name}.", "Choose another name.") from None
+        raise OmniError(
+            "name_taken", f"There is already an engine named {name}.", "Choose another name."
+        ) from None
     library_changed()
     log.info("%s added the external server %s at %s", user or "somebody", name, checked)
     return engine
@@ -61,7 +72,12 @@ def server_set_key(*, engine: Engine, key: str, user: Any = None) -> Engine:
     """Another key, or none; the server is asked with it at once. Raises OmniError (bad_key)."""
     require(user, MANAGE_ENGINES)
     keep_key(engine, key)
-    log.info("%s %s the key of the external server %s", user or "somebody", "set" if key else "removed", engine)
+    log.info(
+        "%s %s the key of the external server %s",
+        user or "somebody",
+        "set" if key else "removed",
+        engine,
+    )
     return server_ask(engine=engine)
 
 

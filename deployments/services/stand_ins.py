@@ -1,4 +1,5 @@
-"""CPU-backed stand-ins: RPC servers of this machine that take the place of GPUs, where somebody asked for them."""
+"""CPU-backed stand-ins: RPC servers of this machine that take the place of GPUs, where somebody
+asked for them."""
 
 from __future__ import annotations
 
@@ -22,7 +23,9 @@ USUAL_COUNT = 2
 
 def has_gpu(host: Host) -> bool:
     """A card of NVML's, or one that only an engine knows."""
-    others = host.devices.filter(is_present=True).exclude(kind__in=(Device.Kind.CPU, Device.Kind.RPC))
+    others = host.devices.filter(is_present=True).exclude(
+        kind__in=(Device.Kind.CPU, Device.Kind.RPC)
+    )
     return host.gpus.exclude(state=Gpu.State.ABSENT).exists() or others.exists()
 
 
@@ -30,13 +33,18 @@ def stand_ins_on(*, host: Host, user: Any = None) -> None:
     """Switches two of them on; the agent starts their servers. Raises OmniError (has_gpu)."""
     require(user, ADD_DEVICES)
     if has_gpu(host):
-        raise OmniError("has_gpu", "Stand-ins take the place of GPUs, and this host has one.", "Use the GPU.")
+        raise OmniError(
+            "has_gpu", "Stand-ins take the place of GPUs, and this host has one.", "Use the GPU."
+        )
     _keep(host, USUAL_COUNT)
     log.info("%s switched stand-ins on", user or "somebody")
 
 
 def stand_ins_off(*, host: Host, user: Any = None) -> None:
-    """Switches them off; the agent ends their servers. Raises OmniError (in_use, set_by_environment)."""
+    """Switches them off; the agent ends their servers.
+
+    Raises OmniError (in_use, set_by_environment).
+    """
     require(user, ADD_DEVICES)
     if settings.OMNI_STAND_IN_DEVICES:
         text = f"OMNI_STAND_IN_DEVICES={settings.OMNI_STAND_IN_DEVICES} switches them on."

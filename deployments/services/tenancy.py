@@ -1,4 +1,5 @@
-"""Who holds the memory and the groups of a host, read off the rows; and what that means for a start."""
+"""Who holds the memory and the groups of a host, read off the rows; and what that means for a
+start."""
 
 from __future__ import annotations
 
@@ -36,22 +37,32 @@ def swaps(deployment: Deployment) -> bool:
     return with_defaults(deployment.settings)["when_taken"] == SWAP
 
 
-def rivals_of(deployment: Deployment, planned: Planned = plan_or_none, *, servers_too: bool = False) -> list[Rival]:
-    """The deployments of its host that have processes now, or will have them again, and leave it no room.
+def rivals_of(
+    deployment: Deployment, planned: Planned = plan_or_none, *, servers_too: bool = False
+) -> list[Rival]:
+    """The deployments of its host that have processes now, or will have them again, and leave it no
+    room.
 
     `servers_too`: also those that use the same RPC server, which one may as well wait for.
     """
-    holders = Deployment.objects.filter(HAS_PROCESSES, host=deployment.host_id).exclude(pk=deployment.pk).distinct()
+    holders = (
+        Deployment.objects.filter(HAS_PROCESSES, host=deployment.host_id)
+        .exclude(pk=deployment.pk)
+        .distinct()
+    )
     if not holders:
         return []
     totals, servers = _devices(deployment.host)
-    wanted, *others = (_tenant(each, planned, servers if servers_too else set()) for each in (deployment, *holders))
+    wanted, *others = (
+        _tenant(each, planned, servers if servers_too else set()) for each in (deployment, *holders)
+    )
     return rivals(wanted, others, totals)
 
 
 @dataclass(frozen=True)
 class Occupied:
-    """Who holds what on a host, those that are about to start included: read once for many plans."""
+    """Who holds what on a host, those that are about to start included: read once for many
+    plans."""
 
     tenants: Sequence[Tenant]
     totals: Mapping[str, int | None]
@@ -64,7 +75,9 @@ class Occupied:
     def in_the_way_of(self, plan: Plan) -> list[Rival]:
         """Whom a plan that nobody keeps yet leaves no room."""
         needs = {use.name: use.needed_bytes for use in plan.devices}
-        return rivals(Tenant("", "", needs, frozenset(self.servers & set(needs))), self.tenants, self.totals)
+        return rivals(
+            Tenant("", "", needs, frozenset(self.servers & set(needs))), self.tenants, self.totals
+        )
 
 
 def occupied(host: Host) -> Occupied:
@@ -74,8 +87,10 @@ def occupied(host: Host) -> Occupied:
 
 
 def _devices(host: Host) -> tuple[dict[str, int | None], set[str]]:
-    """Sizes by name, and which serve one engine at a time. What lies in main memory is paged in and out; only that
-    of cards is all there is."""
+    """Sizes by name, and which serve one engine at a time.
+
+    What lies in main memory is paged in and out; only that of cards is all there is.
+    """
     devices = list(Device.objects.filter(host=host).exclude(kind=Device.Kind.CPU))
     totals = {device.name: device.memory_bytes for device in devices}
     return totals, {device.name for device in devices if device.kind == Device.Kind.RPC}
@@ -85,13 +100,17 @@ def _tenant(deployment: Deployment, planned: Planned, servers: set[str]) -> Tena
     group = str(with_defaults(deployment.settings)["exclusive_group"])
     plan = planned(deployment)
     needs = {use.name: use.needed_bytes for use in plan.devices} if plan else {}
-    return Tenant(deployment.name, "" if group == NONE else group, needs, frozenset(servers & set(needs)))
+    return Tenant(
+        deployment.name, "" if group == NONE else group, needs, frozenset(servers & set(needs))
+    )
 
 
 def place_taken(deployment: Deployment, found: list[Rival]) -> OmniError:
     names = " and ".join(rival.name for rival in found)
     fix = f"Stop {names}, or let this one swap (when_taken: swap)."
-    return OmniError("place_taken", f"{deployment.name} has no place: {'; '.join(r.why for r in found)}.", fix)
+    return OmniError(
+        "place_taken", f"{deployment.name} has no place: {'; '.join(r.why for r in found)}.", fix
+    )
 
 
 def check_place(deployment: Deployment, planned: Planned = plan_or_none) -> None:

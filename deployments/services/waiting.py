@@ -24,7 +24,9 @@ def agent_is_running(host: Host) -> bool:
 
 def no_agent(host: Host) -> OmniError:
     text = f"No agent runs on {host.name}, so nothing is started or stopped there."
-    return OmniError("no_agent", text, "Start the panel with `make up`; it does what is wanted then.")
+    return OmniError(
+        "no_agent", text, "Start the panel with `make up`; it does what is wanted then."
+    )
 
 
 def wait_for(deployment: Deployment, state: str, timeout_s: float) -> None:
@@ -42,8 +44,12 @@ def wait_for(deployment: Deployment, state: str, timeout_s: float) -> None:
         if state == "ready" and now.state == "failed":
             raise OmniError("start_failed", f"{now.name} could not be started: {cause(now)}")
         if time.monotonic() >= deadline:
-            text = f"{now.name} is {now.state} after {timeout_s:g} s, not {state}. {known_cause(now)}"
-            raise OmniError("timeout", text.strip(), "Look at its page, or wait longer.", retry=True)
+            text = (
+                f"{now.name} is {now.state} after {timeout_s:g} s, not {state}. {known_cause(now)}"
+            )
+            raise OmniError(
+                "timeout", text.strip(), "Look at its page, or wait longer.", retry=True
+            )
         time.sleep(POLL_S)
 
 

@@ -29,5 +29,9 @@ STRATEGIES: dict[str, Strategy] = {
 def get_strategy(name: str) -> Strategy:
     """Raises OmniError (unknown_strategy)."""
     if name not in STRATEGIES:
-        raise OmniError("unknown_strategy", f"There is no strategy {name!r}.", f"There are: {', '.join(STRATEGIES)}.")
+        raise OmniError(
+            "unknown_strategy",
+            f"There is no strategy {name!r}.",
+            f"There are: {', '.join(STRATEGIES)}.",
+        )
     return STRATEGIES[name]

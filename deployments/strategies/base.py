@@ -37,22 +37,36 @@ class Strategy(ABC):
 
     @abstractmethod
     def plan(self, request: PlanRequest) -> Plan:
-        """Raises OmniError when the request cannot be understood; what does not fit is a verdict, not an error."""
+        """Raises OmniError when the request cannot be understood; what does not fit is a verdict,
+        not an error."""
 
     def check_roles(self, given: Iterable[str]) -> None:
-        """Raises OmniError (wrong_roles) unless every role that is needed is there, and no other."""
+        """Raises OmniError (wrong_roles) unless every role that is needed is there, and no
+        other."""
         known, needed = set(self.roles), set(self.roles) - set(self.optional_roles)
         if not needed <= set(given) <= known:
-            names = ", ".join(f"{r} (optional)" if r in self.optional_roles else r for r in self.roles)
-            text = f"The strategy {self.name} has the roles {names}; given: {', '.join(sorted(given)) or 'none'}."
+            names = ", ".join(
+                f"{r} (optional)" if r in self.optional_roles else r for r in self.roles
+            )
+            text = (
+                f"The strategy {self.name} has the roles {names}; given:"
+                f" {', '.join(sorted(given)) or 'none'}."
+            )
             raise OmniError("wrong_roles", text, "Name one model and its devices for each role.")
 
     def members(self, request: PlanRequest) -> tuple[Member | None, ...]:
-        """The member of each role, in the order of `roles`. Raises OmniError (wrong_roles, no_device)."""
+        """The member of each role, in the order of `roles`.
+
+        Raises OmniError (wrong_roles, no_device).
+        """
         self.check_roles(request.members)
         for member in request.members.values():
             if not member.devices:
-                raise OmniError("no_device", f"{member.name} has no device.", "Choose at least one; CPU is one too.")
+                raise OmniError(
+                    "no_device",
+                    f"{member.name} has no device.",
+                    "Choose at least one; CPU is one too.",
+                )
         return tuple(request.members.get(role) for role in self.roles)
 
     def only_member(self, request: PlanRequest) -> Member:
@@ -75,16 +89,19 @@ def outlook(predicted: Predicted, reasons: Sequence[Reason]) -> Predicted:
     return Predicted() if verdict_of(reasons) == Verdict.NOT_VIABLE else predicted
 
 
-# The one refusal that leaves a command worth seeing: the strategy is what was meant, and there is too little memory.
+# The one refusal that leaves a command worth seeing: the strategy is what was meant, and there is
+# too little memory.
 DOES_NOT_FIT = "does_not_fit"
 
 
-# Errors that a command can have all the same: too much memory, or slower than without. An administrator may
-# try both.
+# Errors that a command can have all the same: too much memory, or slower than without. An
+# administrator may try both.
 TRYABLE = frozenset({DOES_NOT_FIT, "drafting_never_pays", "handover_never_pays"})
 
 
-def processes(instances: Sequence[InstancePlan], reasons: Sequence[Reason]) -> tuple[InstancePlan, ...]:
+def processes(
+    instances: Sequence[InstancePlan], reasons: Sequence[Reason]
+) -> tuple[InstancePlan, ...]:
     """What cannot be at all has no command: it would be that of another strategy."""
     refusals = {reason.code for reason in reasons if reason.severity == Severity.ERROR}
     return () if refusals - TRYABLE else tuple(instances)

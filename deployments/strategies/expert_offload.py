@@ -1,4 +1,5 @@
-"""A mixture of experts with attention on the devices and experts of some layers in the host's memory."""
+"""A mixture of experts with attention on the devices and experts of some layers in the host's
+memory."""
 
 from __future__ import annotations
 
@@ -14,13 +15,18 @@ from omni.units import bytes_text, gbps_text
 class ExpertOffload(Strategy):
     name = "expert_offload"
     title = "Expert offload"
-    summary = "Attention and KV on the devices, experts of the first layers in RAM: few of them are read per token."
+    summary = (
+        "Attention and KV on the devices, experts of the first layers in RAM: few of them are read"
+        " per token."
+    )
     roles = ("model",)
     serving_role = "model"
 
     def plan(self, request: PlanRequest) -> Plan:
         member = self.only_member(request)
-        found = placed(request, member, self.name, open_keys=("gpu_layers", "tensor_split", "n_cpu_moe"))
+        found = placed(
+            request, member, self.name, open_keys=("gpu_layers", "tensor_split", "n_cpu_moe")
+        )
         reasons = (*self._reasons(request, found), *found.reasons)
         split = "layer" if len(found.cards) > 1 else ""
         return Plan(
@@ -37,15 +43,30 @@ class ExpertOffload(Strategy):
     def _reasons(self, request: PlanRequest, found: Placed) -> list[Reason]:
         shape = found.member.shape
         if not shape.expert_bytes:
-            text = f"{found.member.name} has no experts: it is a dense model, every weight is read for every token."
-            return [error("no_experts", text, "Use independent, or leave whole layers on the CPU (gpu_layers).")]
+            text = (
+                f"{found.member.name} has no experts: it is a dense model, every weight is read for"
+                " every token."
+            )
+            return [
+                error(
+                    "no_experts",
+                    text,
+                    "Use independent, or leave whole layers on the CPU (gpu_layers).",
+                )
+            ]
         if not found.cards:
-            return [error("no_accelerator", "Nothing can be offloaded from the CPU to the CPU.", "Choose a device.")]
+            return [
+                error(
+                    "no_accelerator",
+                    "Nothing can be offloaded from the CPU to the CPU.",
+                    "Choose a device.",
+                )
+            ]
         if found.settings.cpu_moe or found.settings.n_cpu_moe:
             text = (
-                f"The experts of {_lifted(found)} of {shape.n_layer} layers stay in the host's memory; "
-                f"each token reads {shape.n_expert_used} of {shape.n_expert} of them, "
-                f"{bytes_text(_read_per_token(found))}"
+                f"The experts of {_lifted(found)} of {shape.n_layer} layers stay in the host's"
+                f" memory; each token reads {shape.n_expert_used} of {shape.n_expert} of them,"
+                f" {bytes_text(_read_per_token(found))}"
             )
             speed = found.host.bandwidth_gbps
             return [info("experts_on_host", text + (f" at {gbps_text(speed)}." if speed else "."))]
@@ -58,7 +79,9 @@ class ExpertOffload(Strategy):
 def _lifted(found: Placed) -> int:
     layers = range(found.member.shape.n_layer)
     first = found.member.shape.n_layer if found.settings.cpu_moe else found.settings.n_cpu_moe
-    return sum(1 for index in layers if index < first and found.member.shape.kind_of(index).expert_bytes)
+    return sum(
+        1 for index in layers if index < first and found.member.shape.kind_of(index).expert_bytes
+    )
 
 
 def _read_per_token(found: Placed) -> float:
@@ -72,6 +95,8 @@ def _figures(found: Placed) -> tuple[Figure, ...]:
     return (
         Figure("experts", "Experts on the CPU", f"{_lifted(found)} layers"),
         Figure(
-            "traffic", "Over the link", f"{bytes_text(hops * found.speed.hop_bytes())} per token, {hops} hand-overs"
+            "traffic",
+            "Over the link",
+            f"{bytes_text(hops * found.speed.hop_bytes())} per token, {hops} hand-overs",
         ),
     )

@@ -8,7 +8,14 @@ from dataclasses import replace
 from deployments.planning.plan import Figure, Member, Plan, PlanRequest
 from deployments.planning.ranking import rank
 from deployments.strategies.base import Strategy, info, outlook, verdict_of
-from deployments.strategies.placing import Placed, context_figure, device_uses, host_weights_figure, instance, placed
+from deployments.strategies.placing import (
+    Placed,
+    context_figure,
+    device_uses,
+    host_weights_figure,
+    instance,
+    placed,
+)
 
 
 class Independent(Strategy):
@@ -45,7 +52,8 @@ class Independent(Strategy):
 
 
 def each_alone(member: Member) -> Iterator[Member]:
-    """The member on each accelerator that it may use, alone but for the host; on the CPU where there is none."""
+    """The member on each accelerator that it may use, alone but for the host; on the CPU where
+    there is none."""
     cards = [device for device in member.devices if device.kind != "cpu"]
     host = tuple(device for device in member.devices if device.kind == "cpu")
     for card in cards:

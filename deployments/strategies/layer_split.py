@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from deployments.planning.plan import Figure, Plan, PlanRequest, Reason
-from deployments.strategies.base import Strategy, caution, error, info, outlook, processes, verdict_of
+from deployments.strategies.base import (
+    Strategy,
+    caution,
+    error,
+    info,
+    outlook,
+    processes,
+    verdict_of,
+)
 from deployments.strategies.independent import common_figures
 from deployments.strategies.placing import Placed, device_uses, fits, instance, placed
 from omni.units import bytes_text
@@ -14,7 +22,10 @@ from omni.units import bytes_text
 class LayerSplit(Strategy):
     name = "layer_split"
     title = "Layer split"
-    summary = "Layers dealt out over the devices, one after another. Room for a model that fits on no single one."
+    summary = (
+        "Layers dealt out over the devices, one after another. Room for a model that fits on no"
+        " single one."
+    )
     roles = ("model",)
     serving_role = "model"
 
@@ -23,7 +34,9 @@ class LayerSplit(Strategy):
         found = placed(request, member, self.name, open_keys=("gpu_layers", "tensor_split"))
         reasons = (*split_reasons(request, found), *found.reasons)
         traffic = Figure(
-            "traffic", "Between devices", f"{bytes_text(boundaries(found) * found.speed.hop_bytes())} per token"
+            "traffic",
+            "Between devices",
+            f"{bytes_text(boundaries(found) * found.speed.hop_bytes())} per token",
         )
         return Plan(
             self.name,
@@ -41,13 +54,23 @@ def split_reasons(request: PlanRequest, found: Placed) -> list[Reason]:
     """What has to be said of layers that are dealt out."""
     if len(found.cards) < 2:
         return [needs_two(found)]
-    text = "A token passes the devices one after another: a single request is no faster than on one of them, "
+    text = (
+        "A token passes the devices one after another: a single request is no faster than on one of"
+        " them, "
+    )
     reasons = [info("one_at_a_time", f"{text}the memory of all adds up.")]
     alone = [card for card in found.cards if fits_alone(request, found, card.name)]
     if alone:
         names = " and on ".join(card.name for card in alone)
-        text = f"The whole model fits on {names} alone; the split costs hops and gains nothing for one request."
-        reasons.append(caution("fits_one_device", text, "Use independent there, and the other device for more."))
+        text = (
+            f"The whole model fits on {names} alone; the split costs hops and gains nothing for one"
+            " request."
+        )
+        reasons.append(
+            caution(
+                "fits_one_device", text, "Use independent there, and the other device for more."
+            )
+        )
     return reasons
 
 
@@ -60,7 +83,9 @@ def needs_two(found: Placed) -> Reason:
 def fits_alone(request: PlanRequest, found: Placed, name: str) -> bool:
     only = tuple(device for device in found.member.devices if device.name == name)
     settings = {**request.settings, "gpu_layers": "all", "tensor_split": "auto"}
-    return fits(replace(request, settings=settings), replace(found.member, devices=only), "independent")
+    return fits(
+        replace(request, settings=settings), replace(found.member, devices=only), "independent"
+    )
 
 
 def boundaries(found: Placed) -> int:
@@ -71,5 +96,7 @@ def boundaries(found: Placed) -> int:
 
 def _shares(found: Placed) -> tuple[Figure, ...]:
     counts = [found.speed.placement.layers.count(place) for place in range(len(found.cards))]
-    text = ", ".join(f"{card.name} {count}" for card, count in zip(found.cards, counts, strict=True))
+    text = ", ".join(
+        f"{card.name} {count}" for card, count in zip(found.cards, counts, strict=True)
+    )
     return (Figure("split", "Layers", text),)

@@ -10,7 +10,10 @@ from deployments.strategies.base import Strategy, outlook, verdict_of
 
 
 def plan_on_engine(strategy: Strategy, request: PlanRequest) -> Plan:
-    """Raises OmniError as Strategy.plan does. What the engine refuses has no bytes and no processes."""
+    """Raises OmniError as Strategy.plan does.
+
+    What the engine refuses has no bytes and no processes.
+    """
     strategy.check_roles(request.members)
     flavour = get_flavour(request.engine.flavour)
     own = flavour.reasons(request)
@@ -21,4 +24,6 @@ def plan_on_engine(strategy: Strategy, request: PlanRequest) -> Plan:
     if reasons == plan.reasons:
         return plan
     verdict = verdict_of(reasons)
-    return replace(plan, verdict=verdict, reasons=reasons, predicted=outlook(plan.predicted, reasons))
+    return replace(
+        plan, verdict=verdict, reasons=reasons, predicted=outlook(plan.predicted, reasons)
+    )

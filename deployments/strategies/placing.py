@@ -1,4 +1,5 @@
-"""Puts one model on its devices: what fits, what it takes, how fast it is, and what has to be said about it."""
+"""Puts one model on its devices: what fits, what it takes, how fast it is, and what has to be said
+about it."""
 
 from __future__ import annotations
 
@@ -10,8 +11,22 @@ from deployments.engines.base import Command, DraftSpec, ServerSpec
 from deployments.engines.flags import placed_by, planned_with
 from deployments.planning.memory.fit import DEFAULT_MARGIN_BYTES, PLACING, Fit, best_fit
 from deployments.planning.memory.settings import MIB, split_text
-from deployments.planning.memory.use import MemorySettings, MemoryUse, memory_settings, place, working_devices
-from deployments.planning.plan import DeviceFacts, DeviceUse, Figure, InstancePlan, Member, PlanRequest, Reason
+from deployments.planning.memory.use import (
+    MemorySettings,
+    MemoryUse,
+    memory_settings,
+    place,
+    working_devices,
+)
+from deployments.planning.plan import (
+    DeviceFacts,
+    DeviceUse,
+    Figure,
+    InstancePlan,
+    Member,
+    PlanRequest,
+    Reason,
+)
 from deployments.planning.repacking import Kernels
 from deployments.planning.settings import ALL, AUTO, SETTINGS, context_tokens, with_defaults
 from deployments.planning.speed import SpeedModel
@@ -48,7 +63,9 @@ class Placed:
     def layers_on_cards(self) -> int:
         """The output counts as one."""
         whole = self.member.shape.n_layer + 1
-        return min(self.settings.gpu_layers if self.settings.gpu_layers is not None else whole, whole)
+        return min(
+            self.settings.gpu_layers if self.settings.gpu_layers is not None else whole, whole
+        )
 
 
 def host_of(request: PlanRequest) -> DeviceFacts:
@@ -60,22 +77,30 @@ def own_settings(request: PlanRequest, strategy: str) -> dict[str, object]:
     return {
         key: value
         for key, value in request.settings.items()
-        if key in SETTINGS and (not SETTINGS[key].strategies or strategy in SETTINGS[key].strategies)
+        if key in SETTINGS
+        and (not SETTINGS[key].strategies or strategy in SETTINGS[key].strategies)
     }
 
 
-def asked_settings(request: PlanRequest, member: Member, strategy: str, split_mode: str = "layer") -> MemorySettings:
-    """What is asked for, before the planner decides what was left to it; of the context what can be used."""
+def asked_settings(
+    request: PlanRequest, member: Member, strategy: str, split_mode: str = "layer"
+) -> MemorySettings:
+    """What is asked for, before the planner decides what was left to it; of the context what can be
+    used."""
     given = own_settings(request, strategy)
     context = usable_context(request, member, context_tokens(given, member.facts.n_ctx_train))
-    settings = replace(memory_settings(given, context), split_mode=split_mode, kernels=request.engine.kernels)
+    settings = replace(
+        memory_settings(given, context), split_mode=split_mode, kernels=request.engine.kernels
+    )
     if not get_flavour(request.engine.flavour).reads_gguf:
         return settings
     if settings.kernels == Kernels.AMX and member.shape.is_mla:
-        # Tiles take no part in products with turned operands, which latent attention has: the engine would abort
-        # (ggml-backend.cpp, ggml_backend_sched_split_graph).
+        # Tiles take no part in products with turned operands, which latent attention has: the
+        # engine would abort (ggml-backend.cpp, ggml_backend_sched_split_graph).
         settings = replace(settings, repack=False)
-    return planned_with(settings, request.extra_args, is_draft=member is request.members.get("draft"))
+    return planned_with(
+        settings, request.extra_args, is_draft=member is request.members.get("draft")
+    )
 
 
 def check_shares(shares: tuple[float, ...] | None, cards: Sequence[DeviceFacts]) -> None:
@@ -83,20 +108,29 @@ def check_shares(shares: tuple[float, ...] | None, cards: Sequence[DeviceFacts])
     if shares and len(cards) > 1 and not any(shares[: len(cards)]):
         names = " and ".join(card.name for card in cards)
         text = f"tensor_split is {split_text(shares)}, which gives nothing to {names}."
-        raise OmniError("bad_setting", text, "Give one of them more than 0, or let the planner choose (auto).")
+        raise OmniError(
+            "bad_setting", text, "Give one of them more than 0, or let the planner choose (auto)."
+        )
 
 
 def usable_context(request: PlanRequest, member: Member, asked: int) -> int:
-    """The engine caps each request at what the model was trained for: memory for more would stay empty."""
+    """The engine caps each request at what the model was trained for: memory for more would stay
+    empty."""
     trained = member.facts.n_ctx_train
     # A draft keeps as much as its target asks for.
-    if not trained or member is request.members.get("draft") or not get_flavour(request.engine.flavour).caps_context:
+    if (
+        not trained
+        or member is request.members.get("draft")
+        or not get_flavour(request.engine.flavour).caps_context
+    ):
         return asked
     return max(min(asked, trained * _parallel(request)), SMALLEST_CONTEXT)
 
 
 def _parallel(request: PlanRequest) -> int:
-    return int(SETTINGS["parallel"].parsed(request.settings.get("parallel", SETTINGS["parallel"].default)))
+    return int(
+        SETTINGS["parallel"].parsed(request.settings.get("parallel", SETTINGS["parallel"].default))
+    )
 
 
 def placed(
@@ -111,9 +145,9 @@ def placed(
     swa_full: bool = False,
     own_drafting: int = 0,
 ) -> Placed:
-    """`open_keys` are the settings that the planner may choose where they are auto, `shares` a cut that is
-    already decided, `reserved` bytes that something else of the same plan takes on a device, `own_drafting` the
-    tokens that the model's own layers draft at once."""
+    """`open_keys` are the settings that the planner may choose where they are auto, `shares` a cut
+    that is already decided, `reserved` bytes that something else of the same plan takes on a
+    device, `own_drafting` the tokens that the model's own layers draft at once."""
     given = own_settings(request, strategy)
     values = with_defaults(given)
     settings = asked_settings(request, member, strategy, split_mode)
@@ -133,7 +167,11 @@ def placed(
     applied = found.applied(settings)
     cards = working_devices(devices, applied)
     may_offload = "gpu_layers" in open_keys and not member.shape.is_folder
-    spare = tuple(d for d in request.host_devices if d.kind != "cpu" and d.name not in {c.name for c in devices})
+    spare = tuple(
+        d
+        for d in request.host_devices
+        if d.kind != "cpu" and d.name not in {c.name for c in devices}
+    )
     case = Case(member, devices, applied, fixed, strategy, may_offload, spare, found.short_by_bytes)
     reasons = (
         *_context_reasons(request, member, context),
@@ -168,7 +206,9 @@ def _sharing_ram(cards: Sequence[DeviceFacts], host: DeviceFacts) -> tuple[Devic
     if not count or room is None:
         return tuple(cards)
     part = int(room * STAND_INS_SHARE / count)
-    return tuple(replace(c, free_bytes=_at_most(part, room_of(c))) if c.is_stand_in else c for c in cards)
+    return tuple(
+        replace(c, free_bytes=_at_most(part, room_of(c))) if c.is_stand_in else c for c in cards
+    )
 
 
 def _at_most(part: int, own_room: int | None) -> int:
@@ -176,9 +216,14 @@ def _at_most(part: int, own_room: int | None) -> int:
     return part if own_room is None else min(part, own_room)
 
 
-def _fit(member: Member, devices: Sequence[DeviceFacts], settings: MemorySettings, fixed: frozenset[str]) -> Fit:
-    """First with the usual margin; what only fits without it is still a fit, and is called tight."""
-    found = best_fit(member.shape, devices, settings, DEFAULT_MARGIN_BYTES, fixed, find_context=False)
+def _fit(
+    member: Member, devices: Sequence[DeviceFacts], settings: MemorySettings, fixed: frozenset[str]
+) -> Fit:
+    """First with the usual margin; what only fits without it is still a fit, and is called
+    tight."""
+    found = best_fit(
+        member.shape, devices, settings, DEFAULT_MARGIN_BYTES, fixed, find_context=False
+    )
     if found.fits:
         return found
     bare = best_fit(member.shape, devices, settings, 0, fixed, find_context=False)
@@ -206,16 +251,26 @@ def _chosen(
     return chosen
 
 
-# --- reasons ----------------------------------------------------------------------------------------
+# --- reasons --------------------------------------------------------------------------------------
 def _context_reasons(request: PlanRequest, member: Member, context: int) -> list[Reason]:
     """`context` is what is planned with."""
-    trained, asked = member.facts.n_ctx_train, context_tokens(request.settings, member.facts.n_ctx_train)
+    trained, asked = (
+        member.facts.n_ctx_train,
+        context_tokens(request.settings, member.facts.n_ctx_train),
+    )
     if context < asked and trained:
         each = f" for each of {_parallel(request)} requests" if _parallel(request) > 1 else ""
-        text = f"{asked:,} tokens of context are asked for; the engine uses the {trained:,} that {member.name} was "
+        text = (
+            f"{asked:,} tokens of context are asked for; the engine uses the {trained:,} that"
+            f" {member.name} was "
+        )
         text += f"trained for{each}. Planned with {context:,}."
         return [caution("context_beyond_training", text, f"Use {context:,}.", context=context)]
-    if not trained or context <= trained * _parallel(request) or member is request.members.get("draft"):
+    if (
+        not trained
+        or context <= trained * _parallel(request)
+        or member is request.members.get("draft")
+    ):
         return []
     text = f"The context is {context:,} tokens; {member.name} was trained for {trained:,}."
     fix = f"Use at most {trained:,}, or expect worse answers in long conversations."
@@ -233,14 +288,24 @@ def _prompt_cache_reasons(
     left = max(room - found.use.host.resident_bytes, 0)
     if left >= DEFAULT_CACHE_RAM_BYTES:
         return []
-    text = f"Prompts seen before may fill up to {bytes_text(DEFAULT_CACHE_RAM_BYTES)} of main memory as they come; "
+    text = (
+        f"Prompts seen before may fill up to {bytes_text(DEFAULT_CACHE_RAM_BYTES)} of main memory"
+        " as they come; "
+    )
     text += f"beside this plan {bytes_text(left)} are left."
-    return [info("prompt_cache", text, f"Limit them by cache_ram_mib, for example to {left // 2 // MIB}.")]
+    return [
+        info(
+            "prompt_cache", text, f"Limit them by cache_ram_mib, for example to {left // 2 // MIB}."
+        )
+    ]
 
 
-# --- what a plan shows ------------------------------------------------------------------------------
+# --- what a plan shows ----------------------------------------------------------------------------
 def device_uses(placed_: Placed, reserved: Sequence[DeviceUse] = ()) -> tuple[DeviceUse, ...]:
-    """Its own uses with what others hold there. The host only where it holds something worth showing."""
+    """Its own uses with what others hold there.
+
+    The host only where it holds something worth showing.
+    """
     facts = {d.name: d for d in (*placed_.member.devices, placed_.host)}
     return tuple(
         replace(use, held_bytes=_held(facts[use.name]))
@@ -315,19 +380,33 @@ def _command(
 def _extra_args(request: PlanRequest, placed_: Placed) -> tuple[str, ...]:
     """Those of the user, and what the planner decided that has no setting."""
     given = request.extra_args
-    if placed_.settings.repack or NO_REPACK not in request.engine.flags or NO_REPACK in " ".join(given):
+    if (
+        placed_.settings.repack
+        or NO_REPACK not in request.engine.flags
+        or NO_REPACK in " ".join(given)
+    ):
         return given
     return (*given, NO_REPACK)
 
 
 def host_weights_figure(placed_: Placed) -> Figure | None:
-    """Of the weights in the host's memory: what is the mapped file, what a rearranged copy, what is locked."""
+    """Of the weights in the host's memory: what is the mapped file, what a rearranged copy, what is
+    locked."""
     use = placed_.use
     plain = use.host.weights_bytes - use.repacked_bytes
     parts = (
-        [f"{bytes_text(plain)} {'mapped from the file' if use.mapped_bytes else 'read from the file'}"] if plain else []
+        [
+            f"{bytes_text(plain)}"
+            f" {'mapped from the file' if use.mapped_bytes else 'read from the file'}"
+        ]
+        if plain
+        else []
     )
-    parts += [f"{bytes_text(use.repacked_bytes)} rearranged for the processor"] if use.repacked_bytes else []
+    parts += (
+        [f"{bytes_text(use.repacked_bytes)} rearranged for the processor"]
+        if use.repacked_bytes
+        else []
+    )
     parts += [f"{bytes_text(use.locked_bytes)} locked"] if use.locked_bytes else []
     return Figure("host_weights", "Weights in RAM", ", ".join(parts)) if parts else None
 
@@ -336,7 +415,9 @@ def context_figure(placed_: Placed) -> Figure:
     each = placed_.settings.context
     if placed_.settings.parallel > 1 and not placed_.settings.kv_unified:
         return Figure(
-            "context", "Context", f"{each // placed_.settings.parallel:,} tokens × {placed_.settings.parallel}"
+            "context",
+            "Context",
+            f"{each // placed_.settings.parallel:,} tokens × {placed_.settings.parallel}",
         )
     return Figure("context", "Context", f"{each:,} tokens")
 

@@ -1,4 +1,5 @@
-"""Two servers of one model: one reads prompts, the other writes answers; the KV cache is handed over."""
+"""Two servers of one model: one reads prompts, the other writes answers; the KV cache is handed
+over."""
 
 from __future__ import annotations
 
@@ -9,8 +10,23 @@ from deployments.planning.memory.fit import PLACING
 from deployments.planning.memory.use import combined
 from deployments.planning.plan import DeviceUse, Figure, Plan, PlanRequest, Predicted, Reason
 from deployments.planning.settings import AUTO
-from deployments.strategies.base import Strategy, caution, error, info, outlook, processes, verdict_of
-from deployments.strategies.placing import Placed, context_figure, device_uses, instance, needs, placed
+from deployments.strategies.base import (
+    Strategy,
+    caution,
+    error,
+    info,
+    outlook,
+    processes,
+    verdict_of,
+)
+from deployments.strategies.placing import (
+    Placed,
+    context_figure,
+    device_uses,
+    instance,
+    needs,
+    placed,
+)
 from omni.errors import OmniError
 from omni.units import bytes_text, ms_text
 
@@ -20,7 +36,9 @@ SHOWN_PROMPT = 4096
 class PrefillDecode(Strategy):
     name = "prefill_decode"
     title = "Prefill–decode"
-    summary = "One instance reads prompts, another writes answers; the KV cache goes over through memory."
+    summary = (
+        "One instance reads prompts, another writes answers; the KV cache goes over through memory."
+    )
     roles = ("prefill", "decode")
     serving_role = "decode"
     passage = "handover"
@@ -32,7 +50,9 @@ class PrefillDecode(Strategy):
             text = f"Both instances need the same model; given: {reader.name} and {writer.name}."
             raise OmniError("different_models", text, "Choose one model for both roles.")
         if not request.slots_folder:
-            raise OmniError("no_slots_folder", "There is no folder for the KV cache.", "Give the plan one.")
+            raise OmniError(
+                "no_slots_folder", "There is no folder for the KV cache.", "Give the plan one."
+            )
         windowed = bool(reader.shape.n_swa)
         first = placed(request, reader, self.name, swa_full=windowed)
         second = placed(request, writer, self.name, swa_full=windowed, reserved=needs(first))
@@ -45,7 +65,11 @@ class PrefillDecode(Strategy):
             for role, found in (("prefill", first), ("decode", second))
         )
         # How many layers go on a device differs between the two.
-        chosen = {key: value for key, value in second.chosen.items() if key in request.settings or key not in PLACING}
+        chosen = {
+            key: value
+            for key, value in second.chosen.items()
+            if key in request.settings or key not in PLACING
+        }
         if worth_from and chosen.get("handover_min", AUTO) == AUTO:
             chosen["handover_min"] = worth_from
         return Plan(
@@ -64,7 +88,8 @@ class PrefillDecode(Strategy):
         shared = [d.name for d in first.member.devices if d in second.member.devices]
         if shared:
             text = (
-                f"Both instances are on {', '.join(shared)}: they get in each other's way, which is what this avoids."
+                f"Both instances are on {', '.join(shared)}: they get in each other's way, which is"
+                " what this avoids."
             )
             if any(d.kind == "rpc" for d in first.member.devices if d.name in shared):
                 text = f"{', '.join(shared)} serves one engine at a time; both instances are on it."
@@ -72,13 +97,22 @@ class PrefillDecode(Strategy):
             else:
                 reasons.append(caution("shared_device", text, "Put them on different devices."))
         size = first.member.shape.weights_bytes
-        text = f"Both devices hold the whole model, {bytes_text(size)} each: it has to fit the smaller one."
+        text = (
+            f"Both devices hold the whole model, {bytes_text(size)} each: it has to fit the smaller"
+            " one."
+        )
         reasons.append(info("weights_twice", text))
         if first.member.shape.n_swa:
-            text = "Layers with a sliding window keep the whole context (--swa-full): a saved window cannot be resumed."
+            text = (
+                "Layers with a sliding window keep the whole context (--swa-full): a saved window"
+                " cannot be resumed."
+            )
             reasons.append(info("swa_full", text))
         if first.member.shape.is_recurrent:
-            text = "A recurrent state resumes only where it was saved: the prompt's last token is left to decode."
+            text = (
+                "A recurrent state resumes only where it was saved: the prompt's last token is left"
+                " to decode."
+            )
             reasons.append(info("last_token", text))
         return reasons
 
@@ -88,18 +122,37 @@ def _handover_reasons(handover: Handover, second: Placed, worth_from: int | None
     size, transfer_s = handover.file_bytes(tokens), handover.transfer_s(tokens)
     recompute_s, read_s = handover.recompute_s(tokens), handover.read_s(tokens)
     if recompute_s is None or read_s is None:
-        return [info("speed_unknown", "Whether it pays cannot be said: the bandwidth of a device is not known.")]
+        return [
+            info(
+                "speed_unknown",
+                "Whether it pays cannot be said: the bandwidth of a device is not known.",
+            )
+        ]
     text = (
-        f"A prompt of {tokens:,} tokens hands over {bytes_text(size)} in about {ms_text(transfer_s * 1000)}; "
-        f"the decode device would need {ms_text(recompute_s * 1000)} to read it and hold up its other answers."
+        f"A prompt of {tokens:,} tokens hands over {bytes_text(size)} in about"
+        f" {ms_text(transfer_s * 1000)}; the decode device would need {ms_text(recompute_s * 1000)}"
+        " to read it and hold up its other answers."
     )
     if worth_from is None:
         return [error("handover_never_pays", text, "Use independent on the faster device.")]
     first = handover.faster_from(second.settings.context)
     if first is None:
-        text += f" Alone, a request waits {ms_text((read_s - recompute_s) * 1000)} longer for its first token."
-        return [caution("pays_with_others_only", text, "Choose it when several requests run at the same time.")]
-    return [info("handover_pays", f"{text} From {first:,} tokens on the first token comes earlier, too.")]
+        text += (
+            f" Alone, a request waits {ms_text((read_s - recompute_s) * 1000)} longer for its first"
+            " token."
+        )
+        return [
+            caution(
+                "pays_with_others_only",
+                text,
+                "Choose it when several requests run at the same time.",
+            )
+        ]
+    return [
+        info(
+            "handover_pays", f"{text} From {first:,} tokens on the first token comes earlier, too."
+        )
+    ]
 
 
 def _uses(first: Placed, second: Placed) -> tuple[DeviceUse, ...]:

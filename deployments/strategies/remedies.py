@@ -26,8 +26,11 @@ Remedy = tuple[str, dict[str, int | str]]
 
 @dataclass(frozen=True)
 class Case:
-    """What a remedy is looked for. `devices` has the host last; `may_offload`: layers may stay on the host; `spare`
-    are the host's other accelerators; `short_by_bytes` is missing in all."""
+    """What a remedy is looked for.
+
+    `devices` has the host last; `may_offload`: layers may stay on the host; `spare` are the host's
+    other accelerators; `short_by_bytes` is missing in all.
+    """
 
     member: Member
     devices: Sequence[DeviceFacts]
@@ -38,15 +41,23 @@ class Case:
     spare: Sequence[DeviceFacts] = ()
     short_by_bytes: int = 0
 
-    def fit(self, settings: MemorySettings, fixed: frozenset[str], devices: Sequence[DeviceFacts] | None = None) -> Fit:
+    def fit(
+        self,
+        settings: MemorySettings,
+        fixed: frozenset[str],
+        devices: Sequence[DeviceFacts] | None = None,
+    ) -> Fit:
         given = self.devices if devices is None else devices
-        return best_fit(self.member.shape, given, settings, DEFAULT_MARGIN_BYTES, fixed, find_context=False)
+        return best_fit(
+            self.member.shape, given, settings, DEFAULT_MARGIN_BYTES, fixed, find_context=False
+        )
 
     def fits(self, settings: MemorySettings, fixed: frozenset[str]) -> bool:
         return self.fit(settings, fixed).fits
 
     def longest_context(self, settings: MemorySettings) -> int:
-        """Tokens with everything else as it is, fewer than are asked for now; 0 when not even the fewest fit."""
+        """Tokens with everything else as it is, fewer than are asked for now; 0 when not even the
+        fewest fit."""
         every = self.fixed | {"gpu_layers", "n_cpu_moe"}
         step = SMALLEST_CONTEXT * max(settings.parallel, 1)
         # Counted in steps, so that what lies in the middle is never one of the ends.
@@ -63,7 +74,9 @@ class Case:
     def remedy(self) -> Remedy:
         """The smallest change with which it fits, as far as one can be found by calculation."""
         context = self.longest_context(self.settings)
-        shorter: Remedy | None = (f"A context of {context:,} tokens fits.", {"context": context}) if context else None
+        shorter: Remedy | None = (
+            (f"A context of {context:,} tokens fits.", {"context": context}) if context else None
+        )
         return (
             self._other_shares()
             or (shorter if context >= ENOUGH_CONTEXT else None)
@@ -76,7 +89,11 @@ class Case:
         )
 
     def _other_shares(self) -> Remedy | None:
-        if "tensor_split" not in self.fixed or self.settings.split_mode != "layer" or len(self.devices) < 3:
+        if (
+            "tensor_split" not in self.fixed
+            or self.settings.split_mode != "layer"
+            or len(self.devices) < 3
+        ):
             return None
         found = self.fit(self.settings, self.fixed - {"tensor_split"})
         if not found.fits or not found.tensor_split:
@@ -97,12 +114,18 @@ class Case:
 
     def _fewer_layers(self) -> Remedy | None:
         offloaded = replace(self.settings, gpu_layers=None)
-        if self.may_offload and "gpu_layers" in self.fixed and self.fits(offloaded, self.fixed - {"gpu_layers"}):
+        if (
+            self.may_offload
+            and "gpu_layers" in self.fixed
+            and self.fits(offloaded, self.fixed - {"gpu_layers"})
+        ):
             return "Fewer layers on devices fit: let the planner choose.", {"gpu_layers": AUTO}
         return None
 
     def _more_experts_on_host(self) -> Remedy | None:
-        may_lift = self.may_offload and self.settings.split_mode == "layer" and len(self.devices) > 1
+        may_lift = (
+            self.may_offload and self.settings.split_mode == "layer" and len(self.devices) > 1
+        )
         if not self.member.shape.expert_bytes or not may_lift or "n_cpu_moe" not in self.fixed:
             return None
         found = self.fit(replace(self.settings, gpu_layers=None, n_cpu_moe=0), frozenset())
@@ -116,7 +139,9 @@ class Case:
         cards = (*self.devices[:-1], *self.spare)
         if not self.spare or self.settings.split_mode != "layer" or self.member.shape.is_folder:
             return None
-        if not self.fit(self.settings, self.fixed - {"tensor_split"}, (*cards, self.devices[-1])).fits:
+        if not self.fit(
+            self.settings, self.fixed - {"tensor_split"}, (*cards, self.devices[-1])
+        ).fits:
             return None
         return f"Layer split over {' and '.join(card.name for card in cards)} fits.", {}
 
@@ -124,8 +149,14 @@ class Case:
         size, weights = self.member.shape.weights_bytes, self.member.facts.n_params
         left = size - self.short_by_bytes
         if not 0 < self.short_by_bytes < size * SMALLEST_PART or not weights:
-            return "Choose a smaller quantisation, a smaller model, or a device with more memory.", {}
-        text = f"{bytes_text(self.short_by_bytes)} are missing in all: it fits as a file of about {bytes_text(left)}, "
+            return (
+                "Choose a smaller quantisation, a smaller model, or a device with more memory.",
+                {},
+            )
+        text = (
+            f"{bytes_text(self.short_by_bytes)} are missing in all: it fits as a file of about"
+            f" {bytes_text(left)}, "
+        )
         return text + f"which is {left * 8 / weights:.2g} bits per weight.", {}
 
 
@@ -134,16 +165,24 @@ def memory_reasons(case: Case, found: Fit) -> list[Reason]:
     reasons: list[Reason] = []
     for device, use in zip(case.devices, found.use.devices, strict=True):
         room = room_of(device)
-        if room is None or use.resident_bytes <= room - (0 if device.kind == "cpu" else DEFAULT_MARGIN_BYTES):
+        if room is None or use.resident_bytes <= room - (
+            0 if device.kind == "cpu" else DEFAULT_MARGIN_BYTES
+        ):
             continue
         fix, changes = case.remedy
         if use.resident_bytes > room:
-            text = f"{device.name} would have to hold {bytes_text(use.resident_bytes)} and has {_room_text(device)}: "
+            text = (
+                f"{device.name} would have to hold {bytes_text(use.resident_bytes)} and has"
+                f" {_room_text(device)}: "
+            )
             text += f"{bytes_text(use.resident_bytes - room)} too little."
             reasons.append(error(DOES_NOT_FIT, text, fix, **changes))
         else:
             left = bytes_text(room - use.resident_bytes)
-            text = f"{device.name} would keep only {left} free, less than the {bytes_text(DEFAULT_MARGIN_BYTES)} "
+            text = (
+                f"{device.name} would keep only {left} free, less than the"
+                f" {bytes_text(DEFAULT_MARGIN_BYTES)} "
+            )
             text += "that drivers and other programs should be left."
             reasons.append(caution("tight_fit", text, fix, **changes))
     if not reasons and len(case.devices) > 1:
@@ -166,12 +205,22 @@ def _left_on_host(case: Case) -> list[Reason]:
     if settings.gpu_layers is None or settings.gpu_layers >= whole:
         return []
     names = " and ".join(d.name for d in case.devices[:-1])
-    text = f"{settings.gpu_layers} of {whole} layers go on {names}; the rest stays in the host's memory"
+    text = (
+        f"{settings.gpu_layers} of {whole} layers go on {names}; the rest stays in the host's"
+        " memory"
+    )
     text += f", which is read at {gbps_text(host.bandwidth_gbps)}." if host.bandwidth_gbps else "."
     if "gpu_layers" in case.fixed:
         return [info("layers_on_host", text)]
     if context := case.longest_context(replace(settings, gpu_layers=None)):
-        return [caution("layers_on_host", text, f"With {context:,} tokens of context all fit.", context=context)]
+        return [
+            caution(
+                "layers_on_host",
+                text,
+                f"With {context:,} tokens of context all fit.",
+                context=context,
+            )
+        ]
     fix = "A smaller quantisation or another device would be faster."
     if case.member.shape.expert_bytes and case.strategy != "expert_offload":
         fix = "Expert offload keeps every layer's attention on the device, which is faster."

@@ -31,13 +31,30 @@ from deployments.planning.plan import (
 )
 from deployments.planning.settings import AUTO, with_defaults
 from deployments.planning.speed import TYPICAL_DEPTH
-from deployments.strategies.base import Strategy, caution, error, info, outlook, processes, verdict_of
+from deployments.strategies.base import (
+    Strategy,
+    caution,
+    error,
+    info,
+    outlook,
+    processes,
+    verdict_of,
+)
 from deployments.strategies.independent import common_figures
-from deployments.strategies.placing import Placed, asked_settings, device_uses, instance, needs, own_settings, placed
+from deployments.strategies.placing import (
+    Placed,
+    asked_settings,
+    device_uses,
+    instance,
+    needs,
+    own_settings,
+    placed,
+)
 from omni.errors import OmniError
 
-# Share of drafted tokens that is accepted, (low, likely, high): of the model's own extra layers, which know its
-# state, and of n-grams, which hit only where a text repeats itself (code that is changed, tables).
+# Share of drafted tokens that is accepted, (low, likely, high): of the model's own extra layers,
+# which know its state, and of n-grams, which hit only where a text repeats itself (code that is
+# changed, tables).
 MTP_ACCEPTANCE = (0.6, 0.75, 0.9)
 NGRAM_ACCEPTANCE = (0.0, 0.0, 0.7)
 # How far off a prior for a draft model may be.
@@ -50,7 +67,10 @@ FREE = 0.01
 class Speculative(Strategy):
     name = "speculative"
     title = "Speculative decoding"
-    summary = "A small draft model proposes tokens, the large one checks several in one pass. Same answers, faster."
+    summary = (
+        "A small draft model proposes tokens, the large one checks several in one pass. Same"
+        " answers, faster."
+    )
     roles = ("target", "draft")
     optional_roles = ("draft",)
     serving_role = "target"
@@ -62,7 +82,9 @@ class Speculative(Strategy):
         kind = draft_type(str(values["draft_type"]), target, draft, request.engine)
         if kind in MODEL_TYPES and draft is None:
             text = f"Drafting by {kind} needs a draft model."
-            raise OmniError("draft_missing", text, "Choose one, or draft by n-grams (draft_type ngram-simple).")
+            raise OmniError(
+                "draft_missing", text, "Choose one, or draft by n-grams (draft_type ngram-simple)."
+            )
         if kind not in MODEL_TYPES:
             draft = None
         context = asked_settings(request, target, self.name).context
@@ -117,12 +139,16 @@ def draft_type(wanted: str, target: Member, draft: Member | None, engine: Engine
 
 def drafts_itself(engine: EngineFacts, target: Member) -> bool | None:
     """Whether the engine drafts with this model's own layers; None where it does not tell."""
-    return has_mtp(engine.flags, target.facts.arch) if get_flavour(engine.flavour).reads_gguf else True
+    return (
+        has_mtp(engine.flags, target.facts.arch) if get_flavour(engine.flavour).reads_gguf else True
+    )
 
 
 def _carries_layers(target: Member) -> bool:
     """Many conversions leave the layers out that the header speaks of."""
-    return bool(target.facts.n_nextn_layers) and (target.shape.is_folder or has_mtp_tensors(target.shape))
+    return bool(target.facts.n_nextn_layers) and (
+        target.shape.is_folder or has_mtp_tensors(target.shape)
+    )
 
 
 def _own_reasons(kind: str, target: Member, engine: EngineFacts) -> list[Reason]:
@@ -135,18 +161,32 @@ def _own_reasons(kind: str, target: Member, engine: EngineFacts) -> list[Reason]
         return [error("no_mtp_layers", text, fix, draft_type="ngram-simple")]
     able = drafts_itself(engine, target)
     if able is None:
-        text = f"{engine.name} does not tell for which models it drafts with their own layers (MTP); it ends at the "
+        text = (
+            f"{engine.name} does not tell for which models it drafts with their own layers (MTP);"
+            " it ends at the "
+        )
         text += f"first answer if {target.facts.arch} is not among them."
         return [caution("mtp_unknown", text, "Try it, or use a draft model or n-grams.")]
     if not able:
-        text = f"This build of {engine.name} has no graph for drafting with the layers of {target.facts.arch} (MTP): "
+        text = (
+            f"This build of {engine.name} has no graph for drafting with the layers of"
+            f" {target.facts.arch} (MTP): "
+        )
         text += "it would end at the first answer, or draft with the whole model."
-        return [error("mtp_not_in_build", text, f"{fix} A newer build may have it.", draft_type="ngram-simple")]
+        return [
+            error(
+                "mtp_not_in_build",
+                text,
+                f"{fix} A newer build may have it.",
+                draft_type="ngram-simple",
+            )
+        ]
     return []
 
 
 def _plain(request: PlanRequest, context: int) -> PlanRequest:
-    """The draft's cache is f16 and its layers are all on its device; the context is the target's."""
+    """The draft's cache is f16 and its layers are all on its device; the context is the
+    target's."""
     own = ("parallel", "kv_unified", "batch", "ubatch", "flash_attention")
     kept = {key: value for key, value in request.settings.items() if key in own}
     return replace(request, settings={**kept, "context": context})
@@ -154,7 +194,9 @@ def _plain(request: PlanRequest, context: int) -> PlanRequest:
 
 def _uses(large: Placed, small: Placed | None) -> tuple[DeviceUse, ...]:
     both = combined(large.use, small.use) if small else large.use.devices
-    held = {use.name: use.held_bytes for found in (large, small) if found for use in device_uses(found)}
+    held = {
+        use.name: use.held_bytes for found in (large, small) if found for use in device_uses(found)
+    }
     return tuple(replace(use, held_bytes=held.get(use.name, 0)) for use in both if use.needed_bytes)
 
 
@@ -162,19 +204,32 @@ def _pair_reasons(kind: str, large: Placed, small: Placed | None) -> list[Reason
     reasons: list[Reason] = []
     if small is None:
         return reasons
-    pair = compatibility(*(DraftModel(m.name, m.facts, m.vocab) for m in (large.member, small.member)))
+    pair = compatibility(
+        *(DraftModel(m.name, m.facts, m.vocab) for m in (large.member, small.member))
+    )
     if not pair.ok:
         text = (
-            f"{small.member.name} cannot draft for {large.member.name}: {pair.text} The engine starts without drafting."
+            f"{small.member.name} cannot draft for {large.member.name}: {pair.text} The engine"
+            " starts without drafting."
         )
-        fix = "Choose a draft of the target's own family, or draft by n-grams (draft_type ngram-simple)."
+        fix = (
+            "Choose a draft of the target's own family, or draft by n-grams (draft_type"
+            " ngram-simple)."
+        )
         if pair.code == "vocab_unknown":
-            reasons.append(caution(pair.code, pair.text, "Scan, or look whether drafting is on after the start."))
+            reasons.append(
+                caution(
+                    pair.code, pair.text, "Scan, or look whether drafting is on after the start."
+                )
+            )
         else:
             reasons.append(error(pair.code, text, fix))
     ratio = large.member.facts.n_params / max(small.member.facts.n_params, 1)
     if ratio < 4:
-        text = f"The draft is only {ratio:.1f} times smaller than the target; a draft should be 10 times smaller."
+        text = (
+            f"The draft is only {ratio:.1f} times smaller than the target; a draft should be 10"
+            " times smaller."
+        )
         reasons.append(caution("draft_too_large", text, "Choose a smaller one of the same family."))
     return reasons
 
@@ -190,7 +245,8 @@ class Outlook:
 
     @property
     def acceptance(self) -> tuple[float, float, float]:
-        """(low, likely, high) share of drafted tokens that the target accepts: a prior, not a measurement."""
+        """(low, likely, high) share of drafted tokens that the target accepts: a prior, not a
+        measurement."""
         if self.kind == MTP:
             return MTP_ACCEPTANCE
         if self.small is None:
@@ -200,9 +256,13 @@ class Outlook:
 
     @cached_property
     def ratios(self) -> tuple[float, float] | None:
-        """A draft token's and a check's time over the target's plain step; None where a speed is not known."""
+        """A draft token's and a check's time over the target's plain step; None where a speed is
+        not known."""
         target = self.large.speed
-        plain_s, check_s = target.step_s(1, TYPICAL_DEPTH), target.step_s(self.drafted + 1, TYPICAL_DEPTH)
+        plain_s, check_s = (
+            target.step_s(1, TYPICAL_DEPTH),
+            target.step_s(self.drafted + 1, TYPICAL_DEPTH),
+        )
         draft_s = self.small.speed.step_s(1, TYPICAL_DEPTH) if self.small else 0.0
         if plain_s is None or check_s is None or draft_s is None:
             return None
@@ -231,38 +291,70 @@ class Outlook:
 
     def reasons(self) -> list[Reason]:
         if self.ratios is None:
-            return [info("speed_unknown", "Whether drafting pays cannot be said: a device's bandwidth is not known.")]
+            return [
+                info(
+                    "speed_unknown",
+                    "Whether drafting pays cannot be said: a device's bandwidth is not known.",
+                )
+            ]
         limit = break_even(self.drafted, *self.ratios)
         if limit is None:
-            text = "Even if every draft were accepted it would not pay: drafting and checking take too long."
-            return [error("drafting_never_pays", text, "Use a smaller draft, fewer tokens per draft, or none.")]
+            text = (
+                "Even if every draft were accepted it would not pay: drafting and checking take too"
+                " long."
+            )
+            return [
+                error(
+                    "drafting_never_pays",
+                    text,
+                    "Use a smaller draft, fewer tokens per draft, or none.",
+                )
+            ]
         if limit < FREE:
             text = "Checking drafts costs next to nothing here: every accepted token is gained."
             return [info("drafting_pays", text)]
         if self.is_by_ngrams and limit < self.acceptance[2]:
             text = (
-                f"It gains where the text repeats itself and more than {limit:.0%} of the drafted tokens are accepted"
+                f"It gains where the text repeats itself and more than {limit:.0%} of the drafted"
+                " tokens are accepted"
             )
             return [info("drafting_by_ngrams", f"{text}; elsewhere nothing is drafted.")]
         text = f"It pays when more than {limit:.0%} of the drafted tokens are accepted"
         low, likely, high = self.acceptance
         if limit > likely:
             text += f"; {likely:.0%} is usual for {self._source()}."
-            return [caution("drafting_may_not_pay", text, "Try fewer tokens per draft or a smaller draft.")]
-        return [info("drafting_pays", f"{text}; {low:.0%} to {high:.0%} is usual for {self._source()}.")]
+            return [
+                caution(
+                    "drafting_may_not_pay", text, "Try fewer tokens per draft or a smaller draft."
+                )
+            ]
+        return [
+            info("drafting_pays", f"{text}; {low:.0%} to {high:.0%} is usual for {self._source()}.")
+        ]
 
     def _source(self) -> str:
         if self.kind == MTP:
             return "a model's own layers"
-        return "a draft of this size and family" if self.small else "n-grams, more where a text repeats itself"
+        return (
+            "a draft of this size and family"
+            if self.small
+            else "n-grams, more where a text repeats itself"
+        )
 
     def figures(self) -> tuple[Figure, ...]:
         if self.ratios is None:
             return (Figure("drafting", "Drafting", self.kind),)
-        limit, shown = break_even(self.drafted, *self.ratios), self.acceptance[2 if self.is_by_ngrams else 1]
+        limit, shown = (
+            break_even(self.drafted, *self.ratios),
+            self.acceptance[2 if self.is_by_ngrams else 1],
+        )
         per_step = expected_tokens(shown, self.drafted)
         return (
             Figure("drafting", "Drafting", f"{self.kind}, {self.drafted} tokens at once"),
-            Figure("break_even", "Break-even acceptance", f"{limit:.0%}" if limit is not None else "never"),
+            Figure(
+                "break_even",
+                "Break-even acceptance",
+                f"{limit:.0%}" if limit is not None else "never",
+            ),
             Figure("per_step", "Tokens per check", f"{per_step:.1f} at {shown:.0%} acceptance"),
         )

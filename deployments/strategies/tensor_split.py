@@ -10,10 +10,27 @@ from deployments.planning.memory.settings import parsed_split, split_text
 from deployments.planning.memory.shares import small_ratio
 from deployments.planning.memory.tensor_parallel import REFUSED_ARCHS, kv_pieces, rotations
 from deployments.planning.memory.use import MemorySettings, MemoryUse, memory_use, place
-from deployments.planning.plan import DeviceFacts, Figure, InstancePlan, Member, Plan, PlanRequest, Predicted, Reason
+from deployments.planning.plan import (
+    DeviceFacts,
+    Figure,
+    InstancePlan,
+    Member,
+    Plan,
+    PlanRequest,
+    Predicted,
+    Reason,
+)
 from deployments.planning.settings import ALL, AUTO
 from deployments.planning.speed import TYPICAL_DEPTH, SpeedModel
-from deployments.strategies.base import Strategy, caution, error, info, outlook, processes, verdict_of
+from deployments.strategies.base import (
+    Strategy,
+    caution,
+    error,
+    info,
+    outlook,
+    processes,
+    verdict_of,
+)
 from deployments.strategies.independent import common_figures
 from deployments.strategies.layer_split import needs_two
 from deployments.strategies.placing import (
@@ -33,7 +50,9 @@ from omni.units import bytes_text, ms_text
 class TensorSplit(Strategy):
     name = "tensor_split"
     title = "Tensor split"
-    summary = "Every layer is cut over all devices and they work at the same time, in step (-sm tensor)."
+    summary = (
+        "Every layer is cut over all devices and they work at the same time, in step (-sm tensor)."
+    )
     roles = ("model",)
     serving_role = "model"
 
@@ -41,10 +60,14 @@ class TensorSplit(Strategy):
         member = self.only_member(request)
         shares = self.shares(request, member)
         if request.settings.get("gpu_layers", AUTO) == AUTO:
-            # Whole or not at all: with layers on the CPU the engine stops at an assertion for some models.
+            # Whole or not at all: with layers on the CPU the engine stops at an assertion for some
+            # models.
             request = replace(request, settings={**request.settings, "gpu_layers": ALL})
         found = placed(request, member, self.name, split_mode="tensor", open_keys=(), shares=shares)
-        found = replace(found, chosen={**found.chosen, "tensor_split": split_text(shares)} if shares else found.chosen)
+        found = replace(
+            found,
+            chosen={**found.chosen, "tensor_split": split_text(shares)} if shares else found.chosen,
+        )
         reasons = (*self.refusals(request, found), *self._reasons(request, found), *found.reasons)
         return Plan(
             self.name,
@@ -61,7 +84,8 @@ class TensorSplit(Strategy):
         return (instance(request, found, "model", split_mode="tensor"),)
 
     def shares(self, request: PlanRequest, member: Member) -> tuple[float, ...]:
-        """What is asked for, else the fastest shares that fit and leave no device without KV heads."""
+        """What is asked for, else the fastest shares that fit and leave no device without KV
+        heads."""
         cards = tuple(device for device in member.devices if device.kind != "cpu")
         given = parsed_split(own_settings(request, self.name).get("tensor_split", AUTO))
         check_shares(given, cards)
@@ -69,23 +93,38 @@ class TensorSplit(Strategy):
             return (*given, *(0.0,) * len(cards))[: len(cards)]
         if len(cards) < 2:
             return ()
-        return best_shares(member, cards, host_of(request), asked_settings(request, member, self.name, "tensor"))
+        return best_shares(
+            member, cards, host_of(request), asked_settings(request, member, self.name, "tensor")
+        )
 
-    # --- what the engine refuses -------------------------------------------------------------------
+    # --- what the engine refuses ------------------------------------------------------------------
     def refusals(self, request: PlanRequest, found: Placed) -> list[Reason]:
         if len(found.cards) < 2:
             return [needs_two(found)]
         reasons = []
         if found.member.shape.arch in REFUSED_ARCHS:
-            text = f"llama.cpp's tensor split is not implemented for the architecture {found.member.shape.arch}"
-            fix = "Use layer split or expert offload; ik_llama.cpp's graph split has more architectures."
+            text = (
+                "llama.cpp's tensor split is not implemented for the architecture"
+                f" {found.member.shape.arch}"
+            )
+            fix = (
+                "Use layer split or expert offload; ik_llama.cpp's graph split has more"
+                " architectures."
+            )
             reasons.append(error("arch_refused", f"{text}: it stops while loading.", fix))
         if request.settings.get("flash_attention") == "off":
             text = "Tensor split needs flash attention; with flash_attention off the engine stops."
-            reasons.append(error("needs_flash_attention", text, "Switch it on.", flash_attention=AUTO))
+            reasons.append(
+                error("needs_flash_attention", text, "Switch it on.", flash_attention=AUTO)
+            )
         if found.settings.gpu_layers is not None:
-            text = "Tensor split takes the whole model; with layers on the CPU the engine may stop at an assertion."
-            reasons.append(caution("partial_offload", text, "Put every layer on devices.", gpu_layers=ALL))
+            text = (
+                "Tensor split takes the whole model; with layers on the CPU the engine may stop at"
+                " an assertion."
+            )
+            reasons.append(
+                caution("partial_offload", text, "Put every layer on devices.", gpu_layers=ALL)
+            )
         return reasons
 
     def _reasons(self, request: PlanRequest, found: Placed) -> list[Reason]:
@@ -101,15 +140,22 @@ class TensorSplit(Strategy):
         sync_bytes = step.syncs * step.hop_bytes()
         return (
             Figure("split", "Split", split_text(step.shares)),
-            Figure("wasted", "An even split would waste", bytes_text(wasted_by_even_split(found.cards))),
             Figure(
-                "traffic", "Between devices", f"{bytes_text(sync_bytes)} per token in {step.syncs} synchronisations"
+                "wasted", "An even split would waste", bytes_text(wasted_by_even_split(found.cards))
+            ),
+            Figure(
+                "traffic",
+                "Between devices",
+                f"{bytes_text(sync_bytes)} per token in {step.syncs} synchronisations",
             ),
         )
 
 
 def by_memory(cards: Sequence[DeviceFacts]) -> tuple[float, ...]:
-    """The memory of the cards in small whole numbers: 96 and 32 GB are 3,1. Even where one is not known or full."""
+    """The memory of the cards in small whole numbers: 96 and 32 GB are 3,1.
+
+    Even where one is not known or full.
+    """
     rooms = [max((room_of(card) or 0) - DEFAULT_MARGIN_BYTES, 0) for card in cards]
     return small_ratio(rooms) if all(rooms) else (1.0,) * len(cards)
 
@@ -117,7 +163,8 @@ def by_memory(cards: Sequence[DeviceFacts]) -> tuple[float, ...]:
 def best_shares(
     member: Member, cards: tuple[DeviceFacts, ...], host: DeviceFacts, settings: MemorySettings
 ) -> tuple[float, ...]:
-    """The fastest candidate that fits, of those that leave devices without KV heads in the fewest layers."""
+    """The fastest candidate that fits, of those that leave devices without KV heads in the fewest
+    layers."""
     fallback = by_memory(cards)
     candidates = dict.fromkeys((fallback, (1.0,) * len(cards), *(PAIRS if len(cards) == 2 else ())))
     empties = {shares: sum(empty_layers(member, shares).values()) for shares in candidates}
@@ -127,14 +174,25 @@ def best_shares(
         cut = replace(settings, tensor_split=shares, gpu_layers=None)
         if not _fits(memory_use(member.shape, (*cards, host), cut), cards):
             continue
-        speed = SpeedModel(member.shape, cards, host, place(member.shape, cards[:1], cut), cut, shares)
+        speed = SpeedModel(
+            member.shape, cards, host, place(member.shape, cards[:1], cut), cut, shares
+        )
         took_s = speed.step_s(1, TYPICAL_DEPTH)
         if took_s is not None and took_s < best_s * 0.99:
             best, best_s = shares, took_s
     return best
 
 
-PAIRS = ((2.0, 1.0), (1.0, 2.0), (3.0, 1.0), (1.0, 3.0), (3.0, 2.0), (2.0, 3.0), (4.0, 1.0), (1.0, 4.0))
+PAIRS = (
+    (2.0, 1.0),
+    (1.0, 2.0),
+    (3.0, 1.0),
+    (1.0, 3.0),
+    (3.0, 2.0),
+    (2.0, 3.0),
+    (4.0, 1.0),
+    (1.0, 4.0),
+)
 
 
 def _fits(use: MemoryUse, cards: Sequence[DeviceFacts]) -> bool:
@@ -165,32 +223,45 @@ def wasted_by_even_split(cards: tuple[DeviceFacts, ...]) -> int:
 
 
 def even_split(cards: tuple[DeviceFacts, ...], shares: tuple[float, ...]) -> list[Reason]:
-    """What an even cut of unequal cards costs; llama.cpp cuts evenly unless it is told otherwise."""
+    """What an even cut of unequal cards costs; llama.cpp cuts evenly unless it is told
+    otherwise."""
     wasted, whole = wasted_by_even_split(cards), sum(card.total_bytes or 0 for card in cards)
     largest = max(cards, key=lambda card: card.total_bytes or 0)
     if not wasted or not largest.total_bytes:
         return []
     text = (
-        f"An even split, the engine's default, can use {bytes_text(whole - wasted)} of the {bytes_text(whole)}: it "
-        f"wastes {bytes_text(wasted)} of {largest.name}'s {bytes_text(largest.total_bytes)}. "
+        f"An even split, the engine's default, can use {bytes_text(whole - wasted)} of the"
+        f" {bytes_text(whole)}: it wastes {bytes_text(wasted)} of {largest.name}'s"
+        f" {bytes_text(largest.total_bytes)}. "
     )
     if len(set(shares)) == 1:
-        text += f"This model fits into that; a larger one needs shares by memory ({split_text(by_memory(cards))})."
+        text += (
+            "This model fits into that; a larger one needs shares by memory"
+            f" ({split_text(by_memory(cards))})."
+        )
     else:
         text += f"Shares of {split_text(shares)} do not."
     return [info("even_split_wastes", text)]
 
 
 def _empty_devices(found: Placed) -> list[Reason]:
-    """Cuts that leave a device without KV heads. Where that is so in every layer (3 heads cut in half) the engine
-    has been seen to answer garbage in 17 of 18 starts; in some layers only, it was right each time."""
+    """Cuts that leave a device without KV heads.
+
+    Where that is so in every layer (3 heads cut in half) the engine has been seen to answer garbage
+    in 17 of 18 starts; in some layers only, it was right each time.
+    """
     empty = empty_layers(found.member, found.speed.shares)
     if not empty:
         return []
     shape = found.member.shape
     kv_heads = max((kind.n_head_kv for kind in shape.layer_kinds()), default=0)
-    parts = " and ".join(f"{found.cards[device].name} in {count} layers" for device, count in sorted(empty.items()))
-    text = f"{kv_heads} KV heads cannot be cut {split_text(found.speed.shares)}: {parts} would get none."
+    parts = " and ".join(
+        f"{found.cards[device].name} in {count} layers" for device, count in sorted(empty.items())
+    )
+    text = (
+        f"{kv_heads} KV heads cannot be cut {split_text(found.speed.shares)}: {parts} would get"
+        " none."
+    )
     if sum(empty.values()) < shape.n_layer - shape.n_nextn:
         return [info("kv_heads_uneven", text)]
     text += " The engine starts, says it is healthy and has been seen to answer with garbage."
@@ -198,7 +269,9 @@ def _empty_devices(found: Placed) -> list[Reason]:
     if sum(empty_layers(found.member, better).values()) >= sum(empty.values()):
         return [caution("kv_heads_lost", text, "Use layer split.")]
     split = split_text(better)
-    return [caution("kv_heads_lost", text, f"Shares of {split} have been right.", tensor_split=split)]
+    return [
+        caution("kv_heads_lost", text, f"Shares of {split} have been right.", tensor_split=split)
+    ]
 
 
 def _pacing(found: Placed) -> list[Reason]:
@@ -206,7 +279,12 @@ def _pacing(found: Placed) -> list[Reason]:
     step = found.speed
     whole_s, parts = step.step_s(1, TYPICAL_DEPTH), step.device_steps_s(1, TYPICAL_DEPTH)
     if whole_s is None or parts is None:
-        return [info("speed_unknown", "How fast it is cannot be said: the bandwidth of a device is not known.")]
+        return [
+            info(
+                "speed_unknown",
+                "How fast it is cannot be said: the bandwidth of a device is not known.",
+            )
+        ]
     slowest = step.devices[parts.index(max(parts))].name
     waiting_s = step.syncs_s(1)
     text = (

@@ -1,4 +1,5 @@
-"""The agent's loops inside the Celery worker: reconciling, the library, and the sampler's process."""
+"""The agent's loops inside the Celery worker: reconciling, the library, and the sampler's
+process."""
 
 from __future__ import annotations
 
@@ -96,7 +97,8 @@ def _reconcile_loop() -> None:
 
 
 def _library_loop() -> None:
-    """Downloads and the folders of the library, apart from supervision: a slow disk must not hold that up."""
+    """Downloads and the folders of the library, apart from supervision: a slow disk must not hold
+    that up."""
     from deployments.library.keeper import LibraryKeeper
     from deployments.services.discovery import local_host
     from deployments.supervision.troubles import troubles_of
@@ -136,7 +138,8 @@ def _discover(retry_s: float = DISCOVERY_RETRY_S) -> None:
 
 
 def _keep_ram_measured() -> None:
-    """How fast the memory is shows only while nothing else is done: it is measured again until it was quiet."""
+    """How fast the memory is shows only while nothing else is done: it is measured again until it
+    was quiet."""
     from deployments.services.discovery import local_host
     from deployments.services.fitting import keep_ram_measured
     from deployments.supervision.troubles import troubles_of
@@ -148,10 +151,13 @@ def _keep_ram_measured() -> None:
 
 
 def _broker_loop() -> None:
-    """Asks the broker whether it lives, apart from supervision, which does without: pages say so when it does not."""
+    """Asks the broker whether it lives, apart from supervision, which does without: pages say so
+    when it does not."""
     from deployments.supervision.troubles import troubles_of
 
-    broker = redis.Redis.from_url(settings.CHANNEL_REDIS_URL, socket_connect_timeout=TICK_S, socket_timeout=TICK_S)
+    broker = redis.Redis.from_url(
+        settings.CHANNEL_REDIS_URL, socket_connect_timeout=TICK_S, socket_timeout=TICK_S
+    )
     away = 0
     while not _stopping.wait(TICK_S):
         try:
@@ -184,5 +190,9 @@ def _sampler_loop() -> None:
                 sampler.wait(2)
             return
         delay_s = 0.5 if time.monotonic() - began > 30 else min(delay_s * 2, 30.0)
-        log.warning("the sampler ended with code %s and is started again in %.1f s", sampler.returncode, delay_s)
+        log.warning(
+            "the sampler ended with code %s and is started again in %.1f s",
+            sampler.returncode,
+            delay_s,
+        )
         _stopping.wait(delay_s)

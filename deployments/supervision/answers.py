@@ -1,4 +1,5 @@
-"""Judges an engine's first answer: a server that is healthy and a server that is right are two things."""
+"""Judges an engine's first answer: a server that is healthy and a server that is right are two
+things."""
 
 from __future__ import annotations
 
@@ -6,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-# A short text that small and large models continue without hesitation, so that rounding rarely decides.
+# A short text that small and large models continue without hesitation, so that rounding rarely
+# decides.
 PROMPT = "Monday, Tuesday, Wednesday, Thursday, Friday, Saturday, Sunday. January, February, March,"
 N_TOKENS = 24
-# Sums in another order round differently; sooner or later two words are nearly as likely as each other. An answer
-# that is wrong from the start is no rounding.
+# Sums in another order round differently; sooner or later two words are nearly as likely as each
+# other. An answer that is wrong from the start is no rounding.
 EARLY = 3
 # Of so many tokens at most this share may be one and the same, unless the reference does it too.
 MOST_ALIKE = 0.6
@@ -55,21 +57,39 @@ def judge(answer: Answer, reference: Answer | None) -> Check:
     """How an answer compares with that of the independent deployment of the same model."""
     if reference is None:
         if is_degenerate(answer.tokens):
-            return Check(Judgement.GARBAGE, f"It answers with one token over and over: {_shown(answer.text)}.", answer)
+            return Check(
+                Judgement.GARBAGE,
+                f"It answers with one token over and over: {_shown(answer.text)}.",
+                answer,
+            )
         text = "Its answer could not be compared: the model has not run as independent yet."
         return Check(Judgement.ALONE, text, answer)
     at = first_difference(answer.tokens, reference.tokens)
     if at is None:
-        return Check(Judgement.EQUAL, "Its first answer equals the independent deployment's.", answer)
+        return Check(
+            Judgement.EQUAL, "Its first answer equals the independent deployment's.", answer
+        )
     if is_degenerate(answer.tokens) and not is_degenerate(reference.tokens):
-        text = f"It answers with nonsense: {_shown(answer.text)}, where the independent deployment says "
+        text = (
+            f"It answers with nonsense: {_shown(answer.text)}, where the independent deployment"
+            " says "
+        )
         return Check(Judgement.GARBAGE, f"{text}{_shown(reference.text)}.", answer)
-    text = f"Token {at + 1} of its first answer is {_piece(answer, at)}, the independent deployment's is "
+    text = (
+        f"Token {at + 1} of its first answer is {_piece(answer, at)}, the independent"
+        " deployment's is "
+    )
     text += f"{_piece(reference, at)}"
     if at < EARLY:
-        return Check(Judgement.DIFFERENT, f"{text}: the answers differ from the start. Do not trust it.", answer)
+        return Check(
+            Judgement.DIFFERENT,
+            f"{text}: the answers differ from the start. Do not trust it.",
+            answer,
+        )
     return Check(
-        Judgement.DRIFT, f"{text}; the {at} before are equal. Sums in another order round differently.", answer
+        Judgement.DRIFT,
+        f"{text}; the {at} before are equal. Sums in another order round differently.",
+        answer,
     )
 
 

@@ -20,7 +20,10 @@ from deployments.supervision.verify import built_otherwise, check_answer
 # A mute engine takes three minutes to be given up; the others are not to wait for it.
 MOST_CHECKS = 8
 WRONG = "wrong_answers"
-FIX = "Use other shares of the devices or another strategy; the model itself is fine where it runs as independent."
+FIX = (
+    "Use other shares of the devices or another strategy; the model itself is fine where it runs as"
+    " independent."
+)
 
 
 @dataclass(frozen=True)
@@ -86,13 +89,15 @@ def _is_reference(instance: Instance) -> bool:
 
 
 def _is_the_models_own(instance: Instance) -> bool:
-    """Whether nonsense is how this model answers: nothing is split, and it is not known to answer better."""
+    """Whether nonsense is how this model answers: nothing is split, and it is not known to answer
+    better."""
     known = _kept(instance)
     return _is_reference(instance) and (known is None or is_degenerate(known.tokens))
 
 
 def _reference(instance: Instance) -> Answer | None:
-    """What to compare with: nothing for the reference itself, which is only looked at for nonsense."""
+    """What to compare with: nothing for the reference itself, which is only looked at for
+    nonsense."""
     if _is_reference(instance):
         return None
     known = _kept(instance)

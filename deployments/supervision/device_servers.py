@@ -1,4 +1,5 @@
-"""The servers behind devices: one for each stand-in, and one for each device this host offers to other hosts."""
+"""The servers behind devices: one for each stand-in, and one for each device this host offers to
+other hosts."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ from omni.errors import OmniError
 from omni.interfaces import own_ipv4
 
 RPC_ROLE = "rpc"
-# The generation of stand-ins in a network namespace; one that is found running outside of it is replaced.
+# The generation of stand-ins in a network namespace; one that is found running outside of it is
+# replaced.
 APART = 2
 # Two stand-ins and an engine share the cores of the machine they stand on.
 RPC_THREADS = max(1, cores() // 2)
@@ -36,7 +38,8 @@ def server_address(device: Device) -> str:
 
 
 def keep_rows(host: Host) -> None:
-    """One instance for each device that is served; those of devices no longer offered go, and their process too."""
+    """One instance for each device that is served; those of devices no longer offered go, and their
+    process too."""
     for device in host.devices.filter(instance__isnull=True):
         if device.is_stand_in or is_offered(device):
             Instance.objects.create(host=host, device=device, role=RPC_ROLE)
@@ -48,7 +51,8 @@ def keep_rows(host: Host) -> None:
 
 
 def desired(device: Device) -> Desired:
-    """Another address is another generation, so that a server that is found running at the old one is replaced.
+    """Another address is another generation, so that a server that is found running at the old one
+    is replaced.
 
     A link that is down takes its address along: a start waits until it is back.
     """
@@ -79,7 +83,8 @@ def rpc_plan(device: Device) -> InstancePlan:
 def own_name(device: Device) -> tuple[str, dict[str, str]]:
     """What the server's process calls the device, and the environment in which it does.
 
-    A card is chosen by its UUID, since an index changes with the driver's order; alone it is the first.
+    A card is chosen by its UUID, since an index changes with the driver's order; alone it is the
+    first.
     """
     if device.kind != Device.Kind.CUDA or device.gpu is None:
         return device.name, {}
@@ -87,7 +92,8 @@ def own_name(device: Device) -> tuple[str, dict[str, str]]:
 
 
 def moved(device: Device, endpoint: str) -> None:
-    """Writes down where a device is served now, on this host and where other hosts of this database use it."""
+    """Writes down where a device is served now, on this host and where other hosts of this database
+    use it."""
     before = Device.objects.filter(pk=device.pk).values_list("endpoint", flat=True).first()
     Device.objects.filter(pk=device.pk).update(endpoint=endpoint)
     if before and before != endpoint and is_offered(device):

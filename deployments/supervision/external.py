@@ -1,4 +1,5 @@
-"""Looks after servers that somebody else runs, beside the agent's ticks: it asks, and starts and signals nothing."""
+"""Looks after servers that somebody else runs, beside the agent's ticks: it asks, and starts and
+signals nothing."""
 
 from __future__ import annotations
 
@@ -41,7 +42,9 @@ class Asked:
 class ExternalServers:
     """Belongs to the agent's thread; only the questions themselves run beside it."""
 
-    def __init__(self, host: Host, tell: Callable[[Deployment], None], every_s: float = ASKED_EVERY_S) -> None:
+    def __init__(
+        self, host: Host, tell: Callable[[Deployment], None], every_s: float = ASKED_EVERY_S
+    ) -> None:
         self.host, self.tell, self.every_s = host, tell, every_s
         self.pool = ThreadPoolExecutor(4, thread_name_prefix="external")
         self.asked: dict[int, Asked] = {}
@@ -53,14 +56,23 @@ class ExternalServers:
         for engine in engines:
             self._look(engine, self.asked[engine.pk])
         remote = Q(instances__address__gt="") | Q(remote_model__gt="")
-        rows = self.host.deployments.filter(remote).distinct().select_related("engine").prefetch_related("instances")
+        rows = (
+            self.host.deployments.filter(remote)
+            .distinct()
+            .select_related("engine")
+            .prefetch_related("instances")
+        )
         states = [self._step(row) for row in rows]
         return InstanceState.STARTING in states
 
-    # --- servers ------------------------------------------------------------------------------------
+    # --- servers ----------------------------------------------------------------------------------
     def _asked(self, engine: Engine) -> Asked:
         known, key = self.asked.get(engine.pk), key_of(engine)
-        return known if known and (known.address, known.key) == (engine.path, key) else Asked(engine.path, key)
+        return (
+            known
+            if known and (known.address, known.key) == (engine.path, key)
+            else Asked(engine.path, key)
+        )
 
     def _look(self, engine: Engine, asked: Asked) -> None:
         if asked.future and asked.future.done():
@@ -73,7 +85,7 @@ class ExternalServers:
         if asked.future is None and now_s - asked.at_s >= self.every_s:
             asked.at_s, asked.future = now_s, self.pool.submit(ask, asked.address, asked.key)
 
-    # --- deployments --------------------------------------------------------------------------------
+    # --- deployments ------------------------------------------------------------------------------
     def _step(self, deployment: Deployment) -> InstanceState | None:
         """The state it is in now; None where it is not on such a server, or not yet."""
         rows = list(deployment.instances.all())
@@ -85,14 +97,22 @@ class ExternalServers:
         for row in (row for row in rows if not row.address and row.state not in LIVE):
             row.delete()
         if any(not row.address and row.state in LIVE for row in rows):
-            return InstanceState.STARTING  # a process of ours, from before the deployment moved, is being ended
+            return (
+                InstanceState.STARTING
+            )  # a process of ours, from before the deployment moved, is being ended
         running = deployment.desired == Deployment.Desired.RUNNING and not deployment.is_deleting
         if not foreign and not running:
             return None
-        instance = foreign[0] if foreign else Instance(host=self.host, deployment=deployment, role=Role.MODEL)
+        instance = (
+            foreign[0]
+            if foreign
+            else Instance(host=self.host, deployment=deployment, role=Role.MODEL)
+        )
         asked = self.asked.get(deployment.engine_id)
         standing = asked.standing if asked else None
-        shown = shown_state(running, InstanceState(instance.state), deployment.remote_model, standing)
+        shown = shown_state(
+            running, InstanceState(instance.state), deployment.remote_model, standing
+        )
         self._keep(instance, deployment, shown)
         return shown.state
 

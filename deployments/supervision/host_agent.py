@@ -1,4 +1,5 @@
-"""One host's agent: looks at what is desired and what is there, and does the next step of each instance."""
+"""One host's agent: looks at what is desired and what is there, and does the next step of each
+instance."""
 
 from __future__ import annotations
 
@@ -26,7 +27,14 @@ from deployments.states import LIVE, InstanceState
 from deployments.supervision import device_servers, launch, process
 from deployments.supervision.checking import Checker
 from deployments.supervision.external import ExternalServers
-from deployments.supervision.instances import busy_devices, is_newer, remembered, servers_of, slow_load_s, values
+from deployments.supervision.instances import (
+    busy_devices,
+    is_newer,
+    remembered,
+    servers_of,
+    slow_load_s,
+    values,
+)
 from deployments.supervision.liveness import Pulse, PulseLimits
 from deployments.supervision.log_reading import Cause
 from deployments.supervision.observe import observe
@@ -55,7 +63,8 @@ from omni.events import STATE_GROUP
 log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 2.0
-# Of a process that a version before this one started, on a port that anybody may take: it is started again.
+# Of a process that a version before this one started, on a port that anybody may take: it is
+# started again.
 OUTDATED = -1
 IN_TRANSITION = {
     InstanceState.STARTING,
@@ -93,7 +102,8 @@ class HostAgent:
         self.external = ExternalServers(host, self._tell)
 
     def tick(self) -> bool:
-        """Does the next step of every instance; True while something is on its way and worth a quick look."""
+        """Does the next step of every instance; True while something is on its way and worth a
+        quick look."""
         process.reap()
         busy = self.external.tick()
         self.places.unload_idle(self.host, self.memories)
@@ -101,15 +111,20 @@ class HostAgent:
         known = {instance.pk for instance in instances}
         self._end_orphans(known)
         self.memories = {pk: memory for pk, memory in self.memories.items() if pk in known}
-        records = {instance.pk: process.read_record(self.run, instance.pk) for instance in instances}
+        records = {
+            instance.pk: process.read_record(self.run, instance.pk) for instance in instances
+        }
         seen = self._observe(instances, records)
         taken = [instance.port for instance in instances if instance.port]
         failed: list[Exception] = []
         for instance in instances:
             try:
                 if records[instance.pk] is None and process.is_held(self.run, instance.pk):
-                    continue  # its record was damaged; its runner writes it anew within half a second
-                seen[instance.pk] = self._with_plan(instance, seen[instance.pk], records[instance.pk])
+                    # Its record was damaged; its runner writes it again within half a second.
+                    continue
+                seen[instance.pk] = self._with_plan(
+                    instance, seen[instance.pk], records[instance.pk]
+                )
                 desired = self._desired(instance, instances, seen, records)
                 self._step(instance, desired, seen[instance.pk], records[instance.pk], taken)
             except DatabaseError:
@@ -125,13 +140,16 @@ class HostAgent:
         return busy or any(memory.state in IN_TRANSITION for memory in self.memories.values())
 
     def close(self) -> None:
-        """Lets go of its doors and threads, as its end does; engines go on. It is not ticked any more."""
+        """Lets go of its doors and threads, as its end does; engines go on.
+
+        It is not ticked any more.
+        """
         for deployment in self.doors.shut_ones():
             self.doors.open(deployment)
         for pool in (self.health_pool, self.external.pool, self.checker.pool):
             pool.shutdown(wait=False)
 
-    # --- what ought to be ---------------------------------------------------------------------------
+    # --- what ought to be -------------------------------------------------------------------------
     def _wanted_instances(self) -> list[Instance]:
         """Every instance of this host, device servers first; missing rows are made."""
         device_servers.keep_rows(self.host)
@@ -139,7 +157,9 @@ class HostAgent:
         for deployment in deployments:
             if deployment.desired == Deployment.Desired.RUNNING:
                 self._ensure_rows(deployment)
-        found = Instance.objects.filter(host=self.host, address="").select_related("deployment__engine", "device")
+        found = Instance.objects.filter(host=self.host, address="").select_related(
+            "deployment__engine", "device"
+        )
         return sorted(found, key=lambda instance: instance.device_id is None)
 
     def _ensure_rows(self, deployment: Deployment) -> None:
@@ -151,13 +171,18 @@ class HostAgent:
             return
         wanted = {(planned.role, planned.ordinal) for planned in plan.instances}
         for role, ordinal in wanted - set(rows):
-            Instance.objects.create(host=self.host, deployment=deployment, role=role, ordinal=ordinal)
+            Instance.objects.create(
+                host=self.host, deployment=deployment, role=role, ordinal=ordinal
+            )
         for key in set(rows) - wanted:
             if rows[key].state not in LIVE:
                 rows[key].delete()
 
-    def _with_plan(self, instance: Instance, seen: Observed, record: process.Record | None) -> Observed:
-        """A process that is what the plan of now would start counts as of now, whatever was changed meanwhile."""
+    def _with_plan(
+        self, instance: Instance, seen: Observed, record: process.Record | None
+    ) -> Observed:
+        """A process that is what the plan of now would start counts as of now, whatever was changed
+        meanwhile."""
         deployment = instance.deployment
         if deployment is None or record is None or not seen.is_alive:
             return seen
@@ -217,15 +242,23 @@ class HostAgent:
             drain_s=0.0 if deployment.ends_now or restarted else float(drain_s),
             needs_restart=restarted,
             slow_load_s=slow_load_s(deployment),
-            why_not=f"it is unloaded {deployment.unloaded_why}" if deployment.is_unloaded else "stop was asked for",
+            why_not=(
+                f"it is unloaded {deployment.unloaded_why}"
+                if deployment.is_unloaded
+                else "stop was asked for"
+            ),
         )
 
-    # --- what is ------------------------------------------------------------------------------------
-    def _observe(self, instances: list[Instance], records: dict[int, process.Record | None]) -> dict[int, Observed]:
+    # --- what is ----------------------------------------------------------------------------------
+    def _observe(
+        self, instances: list[Instance], records: dict[int, process.Record | None]
+    ) -> dict[int, Observed]:
         def one(instance: Instance) -> Observed:
             return observe(records[instance.pk], instance.role, launch.log_path(instance), self.run)
 
-        seen = dict(zip((i.pk for i in instances), self.health_pool.map(one, instances), strict=True))
+        seen = dict(
+            zip((i.pk for i in instances), self.health_pool.map(one, instances), strict=True)
+        )
         for instance in instances:
             record = records[instance.pk]
             if instance.deployment and record and seen[instance.pk].health == Health.READY:
@@ -233,7 +266,9 @@ class HostAgent:
             if instance.deployment and record and seen[instance.pk].health == Health.READY:
                 seen[instance.pk] = self.checker.checked(instance, record, seen[instance.pk])
             if instance.deployment_id and record and seen[instance.pk].cause:
-                at_work = self.doors.was_used_at(instance.deployment_id, process.ended_s(self.run, instance.pk))
+                at_work = self.doors.was_used_at(
+                    instance.deployment_id, process.ended_s(self.run, instance.pk)
+                )
                 seen[instance.pk] = replace(seen[instance.pk], was_at_work=at_work)
         return seen
 
@@ -246,7 +281,7 @@ class HostAgent:
                 process.forget(self.run, record.instance)
                 launch.tidy(record.argv, record.socket)
 
-    # --- one step -----------------------------------------------------------------------------------
+    # --- one step ---------------------------------------------------------------------------------
     def _step(
         self,
         instance: Instance,
@@ -268,19 +303,24 @@ class HostAgent:
             process.send_signal(record, signal.SIGTERM)
         elif decision.action == Action.KILL and record:
             process.kill_group(record)
-        elif decision.action == Action.CLEAR and (record or instance.pid or instance.port or instance.socket):
+        elif decision.action == Action.CLEAR and (
+            record or instance.pid or instance.port or instance.socket
+        ):
             process.forget(self.run, instance.pk)
             launch.tidy(instance.argv, instance.socket)
             record = None
         has_ended = not seen.is_alive and seen.cause and decision.action != Action.START
         if not has_ended:
             self.memories[instance.pk] = decision.memory
-        changed = save(instance, decision, record, before, wait_s=decision.memory.next_start_s - self.clock())
+        changed = save(
+            instance, decision, record, before, wait_s=decision.memory.next_start_s - self.clock()
+        )
         if changed and instance.deployment:
             self._tell(instance.deployment)
         self.memories[instance.pk] = decision.memory
         if has_ended:
-            # It has been dealt with, and that is written down: the next observation must not count it again.
+            # It has been dealt with, and that is written down: the next observation must not count
+            # it again.
             process.forget(self.run, instance.pk)
 
     def _start(
@@ -294,15 +334,21 @@ class HostAgent:
         except OmniError as error:
             if error.code == "already_running":
                 # Its runner is about to end; the next tick finds the lock free.
-                return replace(decision, memory=replace(decision.memory, state=InstanceState.STOPPED)), None
+                return (
+                    replace(decision, memory=replace(decision.memory, state=InstanceState.STOPPED)),
+                    None,
+                )
             cause = Cause(error.code, error.text, error.fix, permanent=not error.retry)
             limits = self.device_limits if instance.device_id else self.limits
-            return refused(cause, desired, decision.memory, self.clock(), limits, seed=instance.pk), None
+            return (
+                refused(cause, desired, decision.memory, self.clock(), limits, seed=instance.pk),
+                None,
+            )
         if instance.device:
             self.plans.forget_all()  # endpoints stand in the plans of those who use them
         return decision, record
 
-    # --- doors --------------------------------------------------------------------------------------
+    # --- doors ------------------------------------------------------------------------------------
     def _open_doors(self, instances: list[Instance]) -> None:
         """Of deployments none of whose processes is being ended any more."""
         ending = {
@@ -313,9 +359,11 @@ class HostAgent:
         for deployment in self.doors.shut_ones() - ending:
             self.doors.open(deployment)
 
-    # --- the rest -----------------------------------------------------------------------------------
+    # --- the rest ---------------------------------------------------------------------------------
     def _remove_deleted(self) -> None:
-        for deployment in self.host.deployments.filter(is_deleting=True).prefetch_related("instances"):
+        for deployment in self.host.deployments.filter(is_deleting=True).prefetch_related(
+            "instances"
+        ):
             rows = list(deployment.instances.all())
             if any(process.read_record(self.run, row.pk) for row in rows):
                 continue
@@ -329,7 +377,9 @@ class HostAgent:
     def _heartbeat(self) -> None:
         now_s = self.clock()
         if now_s - self.beat_s >= HEARTBEAT_S:
-            Host.objects.filter(pk=self.host.pk).update(agent_seen_at=timezone.now(), agent_pid=os.getpid())
+            Host.objects.filter(pk=self.host.pk).update(
+                agent_seen_at=timezone.now(), agent_pid=os.getpid()
+            )
             self.beat_s = now_s
             slots_folder.sweep_all(settings.OMNI_HOME.slots)
             process.sweep(self.run)

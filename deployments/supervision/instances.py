@@ -34,13 +34,26 @@ def remembered(instance: Instance, now_s: float) -> Memory:
 def ran_here(instance: Instance) -> None:
     """Its engine has run a model on this machine: from now on it counts as verified."""
     if instance.deployment:
-        Engine.objects.filter(pk=instance.deployment.engine_id, ran_at=None).update(ran_at=timezone.now())
+        Engine.objects.filter(pk=instance.deployment.engine_id, ran_at=None).update(
+            ran_at=timezone.now()
+        )
 
 
 _WATCHED = (
-    "state", "generation", "restarts", "failures", "port", "socket", "pid", "exit_code", "error_code", "error",
-    "log_line", "warning", "drains_until",
-)  # fmt: skip
+    "state",
+    "generation",
+    "restarts",
+    "failures",
+    "port",
+    "socket",
+    "pid",
+    "exit_code",
+    "error_code",
+    "error",
+    "log_line",
+    "warning",
+    "drains_until",
+)
 
 
 def values(instance: Instance) -> dict[str, object]:
@@ -51,7 +64,9 @@ def values(instance: Instance) -> dict[str, object]:
 def servers_of(argv: Sequence[str], instances: Sequence[Instance]) -> list[Instance]:
     """The device servers whose addresses stand in the command."""
     endpoints = set(argument(argv, "--rpc").split(","))
-    return [i for i in instances if i.device and i.device.endpoint and i.device.endpoint in endpoints]
+    return [
+        i for i in instances if i.device and i.device.endpoint and i.device.endpoint in endpoints
+    ]
 
 
 def busy_devices(
@@ -61,10 +76,12 @@ def busy_devices(
     seen: Mapping[int, Observed],
     records: Mapping[int, Record | None],
 ) -> tuple[str, ...]:
-    """RPC devices that another deployment's engine holds: their server serves one engine at a time and lets a second
-    one wait for ever."""
+    """RPC devices that another deployment's engine holds: their server serves one engine at a time
+    and lets a second one wait for ever."""
     busy = []
-    addresses = {i.device.endpoint: i.device.name for i in instances if i.device and i.device.name in wanted}
+    addresses = {
+        i.device.endpoint: i.device.name for i in instances if i.device and i.device.name in wanted
+    }
     for other in instances:
         record = records[other.pk]
         if (
@@ -75,7 +92,9 @@ def busy_devices(
         ):
             continue
         held = argument(record.argv, "--rpc").split(",")
-        busy += [f"{addresses[at]} (in use by {other.deployment.name})" for at in held if at in addresses]
+        busy += [
+            f"{addresses[at]} (in use by {other.deployment.name})" for at in held if at in addresses
+        ]
     return tuple(busy)
 
 

@@ -17,7 +17,16 @@ from deployments.instances import ports, slots_folder
 from deployments.instances.connecting import own_key_path, socket_path
 from deployments.instances.model_files import file_stamp
 from deployments.models import Instance
-from deployments.planning.plan import KEY, KEY_FILE, PORT, SOCKET, Filling, InstancePlan, filled, filled_argv
+from deployments.planning.plan import (
+    KEY,
+    KEY_FILE,
+    PORT,
+    SOCKET,
+    Filling,
+    InstancePlan,
+    filled,
+    filled_argv,
+)
 from deployments.supervision import device_servers, process
 from deployments.supervision.namespaces import are_available
 from gpus.models import Device
@@ -47,7 +56,8 @@ def check(plan: InstancePlan) -> None:
 
 
 def tidy(argv: Sequence[str], socket: str = "") -> None:
-    """Removes what an instance with this command, stopped by now, may have left: KV caches and its socket."""
+    """Removes what an instance with this command, stopped by now, may have left: KV caches and its
+    socket."""
     if socket and Path(socket).parent == settings.OMNI_HOME.sockets:
         Path(socket).unlink(missing_ok=True)
     for flag, value in zip(argv, argv[1:], strict=False):
@@ -55,11 +65,15 @@ def tidy(argv: Sequence[str], socket: str = "") -> None:
             slots_folder.remove(Path(value))
 
 
-def start(instance: Instance, plan: InstancePlan, generation: int, taken: Sequence[int]) -> process.Record:
+def start(
+    instance: Instance, plan: InstancePlan, generation: int, taken: Sequence[int]
+) -> process.Record:
     """Records a free port, then starts the process. Raises OmniError."""
     check(plan)
     if process.is_held(settings.OMNI_HOME.run, instance.pk):
-        raise OmniError("already_running", f"Instance {instance.pk} runs already.", "Stop it first.")
+        raise OmniError(
+            "already_running", f"Instance {instance.pk} runs already.", "Stop it first."
+        )
     at = _endpoint(instance, plan, taken)
     key, path_of_key = secrets.token_urlsafe(32), own_key_path(instance.pk)
     # With the key's placeholder: what is kept and shown of an instance does not tell it.
@@ -89,18 +103,28 @@ def start(instance: Instance, plan: InstancePlan, generation: int, taken: Sequen
 
 
 def is_apart(instance: Instance, plan: InstancePlan) -> bool:
-    """Whether it runs in the network namespace of the stand-ins: they do, and so do those that use them.
+    """Whether it runs in the network namespace of the stand-ins: they do, and so do those that use
+    them.
 
     Raises OmniError (engine_needs_sockets) for an engine that nobody outside would reach in it.
     """
     if instance.device:
         return instance.device.is_stand_in and are_available()
-    stand_ins = Device.objects.filter(host=instance.host_id, name__in=plan.needs_devices, is_stand_in=True)
+    stand_ins = Device.objects.filter(
+        host=instance.host_id, name__in=plan.needs_devices, is_stand_in=True
+    )
     if not (are_available() and stand_ins.exists()):
         return False
     if SOCKET not in plan.placeholders:
-        text = "Stand-ins are out of reach of everything but their engine, and this build listens on ports alone."
-        raise OmniError("engine_needs_sockets", text, "Use a newer build of llama.cpp, or the CPU as the device.")
+        text = (
+            "Stand-ins are out of reach of everything but their engine, and this build listens on"
+            " ports alone."
+        )
+        raise OmniError(
+            "engine_needs_sockets",
+            text,
+            "Use a newer build of llama.cpp, or the CPU as the device.",
+        )
     return True
 
 
@@ -110,7 +134,9 @@ def _endpoint(instance: Instance, plan: InstancePlan, taken: Sequence[int]) -> p
         port = _reserve_port(instance, taken)
         instance.socket = ""
         return process.Endpoint(port=port)
-    path = socket_path(instance.deployment.name if instance.deployment else "", instance.role, instance.ordinal)
+    path = socket_path(
+        instance.deployment.name if instance.deployment else "", instance.role, instance.ordinal
+    )
     path.parent.mkdir(mode=0o700, exist_ok=True)
     # Of the process before: a socket's file stays when who listened has gone.
     path.unlink(missing_ok=True)
@@ -125,7 +151,8 @@ def _write_private(path: Path, text: str) -> None:
 
 
 def _write_files(instance: Instance, plan: InstancePlan, filling: Filling) -> Path | None:
-    """The folder the process starts in, with its files, made anew at each start; None where there are none."""
+    """The folder the process starts in, with its files, made anew at each start; None where there
+    are none."""
     if not plan.files:
         return None
     folder = process.files_folder(settings.OMNI_HOME.run, instance.pk)
@@ -135,13 +162,16 @@ def _write_files(instance: Instance, plan: InstancePlan, filling: Filling) -> Pa
 
 
 def _reserve_port(instance: Instance, taken: Sequence[int]) -> int:
-    """Keeps the port it had when that is free; a device that is served keeps its endpoint if it can."""
+    """Keeps the port it had when that is free; a device that is served keeps its endpoint if it
+    can."""
     address = device_servers.server_address(instance.device) if instance.device else ports.LOOPBACK
     wanted = instance.port or (_endpoint_port(instance.device) if instance.device else None)
     first, last = settings.OMNI_ENGINE_PORTS
     others = set(taken) - {instance.port}
     for _ in range(20):
-        port = wanted if wanted and wanted not in others and ports.is_free(wanted, address) else None
+        port = (
+            wanted if wanted and wanted not in others and ports.is_free(wanted, address) else None
+        )
         port = port or ports.choose(first, last, others, address)
         try:
             with transaction.atomic():

@@ -1,4 +1,5 @@
-"""Asks engines what only the thread that computes can answer: /health is answered while that one hangs."""
+"""Asks engines what only the thread that computes can answer: /health is answered while that one
+hangs."""
 
 from __future__ import annotations
 
@@ -22,7 +23,10 @@ MOST_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class PulseLimits:
-    """Times in seconds. A busy engine answers between two batches of a prompt, and a slow one computes long on one."""
+    """Times in seconds.
+
+    A busy engine answers between two batches of a prompt, and a slow one computes long on one.
+    """
 
     every_s: float = 10.0
     idle_s: float = 20.0
@@ -30,9 +34,13 @@ class PulseLimits:
 
 
 class _Question:
-    def __init__(self, address: EngineAddress, path: str, ticks: int, asked_s: float, limit_s: float) -> None:
+    def __init__(
+        self, address: EngineAddress, path: str, ticks: int, asked_s: float, limit_s: float
+    ) -> None:
         self.ticks, self.asked_s, self.is_answered = ticks, asked_s, threading.Event()
-        threading.Thread(target=self._ask, args=(address, path, limit_s), name="pulse", daemon=True).start()
+        threading.Thread(
+            target=self._ask, args=(address, path, limit_s), name="pulse", daemon=True
+        ).start()
 
     def _ask(self, address: EngineAddress, path: str, limit_s: float) -> None:
         connection = EngineConnection(address, limit_s)
@@ -46,12 +54,15 @@ class _Question:
 class Pulse:
     """Belongs to the agent's thread; each question waits for its answer in a thread of its own."""
 
-    def __init__(self, doors: Doors, clock: Callable[[], float], limits: PulseLimits | None = None) -> None:
+    def __init__(
+        self, doors: Doors, clock: Callable[[], float], limits: PulseLimits | None = None
+    ) -> None:
         self.doors, self.clock, self.limits = doors, clock, limits or PulseLimits()
         self._open: dict[int, _Question] = {}
 
     def felt(self, instance: Instance, record: Record, seen: Observed) -> Observed:
-        """What is seen of an engine that says it is ready: silent, when it has not answered for too long."""
+        """What is seen of an engine that says it is ready: silent, when it has not answered for too
+        long."""
         path = _path(instance, record)
         if not path or seen.health != Health.READY or record.address is None:
             return seen
@@ -72,11 +83,14 @@ class Pulse:
 
     def _limit_s(self, instance: Instance) -> float:
         assert instance.deployment_id
-        return self.limits.busy_s if self.doors.is_busy(instance.deployment_id) else self.limits.idle_s
+        return (
+            self.limits.busy_s if self.doors.is_busy(instance.deployment_id) else self.limits.idle_s
+        )
 
 
 def _path(instance: Instance, record: Record) -> str:
-    """Where to ask; empty for engines of which it is not known, and for one that sleeps and would be woken."""
+    """Where to ask; empty for engines of which it is not known, and for one that sleeps and would
+    be woken."""
     if instance.deployment is None or "--sleep-idle-seconds" in record.argv:
         return ""
     flavour = FLAVOURS.get(instance.deployment.engine.flavour)

@@ -1,4 +1,5 @@
-"""Network namespaces: where stand-ins run with their engines, so that no other user of the machine reaches them."""
+"""Network namespaces: where stand-ins run with their engines, so that no other user of the machine
+reaches them."""
 
 from __future__ import annotations
 
@@ -18,6 +19,9 @@ def are_available() -> bool:
     """Whether this user can make one on this machine; tried once, by making one."""
     argv = [sys.executable, "-I", "-S", str(RUNNER), CHECK]
     try:
-        return subprocess.run(argv, capture_output=True, timeout=TIMEOUT_S, check=False).returncode == 0
+        return (
+            subprocess.run(argv, capture_output=True, timeout=TIMEOUT_S, check=False).returncode
+            == 0
+        )
     except (OSError, subprocess.TimeoutExpired):
         return False

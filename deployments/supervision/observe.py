@@ -45,7 +45,8 @@ def http_health(address: EngineAddress) -> Health:
 
 
 def _status_line(address: EngineAddress, deadline: float) -> bytes:
-    """The beginning of the answer, all of it in time: one that comes a byte at a time holds nobody up."""
+    """The beginning of the answer, all of it in time: one that comes a byte at a time holds nobody
+    up."""
     line = b""
     with connect(address, TIMEOUT_S) as connection:
         connection.sendall(_QUESTION)
@@ -60,9 +61,9 @@ def _status_line(address: EngineAddress, deadline: float) -> bytes:
 
 
 def rpc_health(port: int, address: str = LOOPBACK, pid: int | None = None) -> Health:
-    """ggml-rpc-server has no health call and serves one client at a time: a connection made to look would wait
-    in its queue and fill it. So the kernel is asked whether anything listens (proc(5), net/tcp, state 0A), in the
-    network namespace of the process."""
+    """ggml-rpc-server has no health call and serves one client at a time: a connection made to look
+    would wait in its queue and fill it. So the kernel is asked whether anything listens
+    (proc(5), net/tcp, state 0A), in the network namespace of the process."""
     wanted = f"{bytes(reversed(socket.inet_aton(address))).hex().upper()}:{port:04X}"
     table = Path(f"/proc/{pid or 'self'}/net/tcp")
     try:
@@ -79,7 +80,8 @@ def rpc_health(port: int, address: str = LOOPBACK, pid: int | None = None) -> He
 
 
 def observe(record: Record | None, role: str, log_path: Path, run: Path) -> Observed:
-    """Of one instance, from its runner's record; no record: it was never started or has been forgotten."""
+    """Of one instance, from its runner's record; no record: it was never started or has been
+    forgotten."""
     if record is None:
         return Observed()
     if record.is_alive or (record.exit_code is None and record.runner_is_alive):
@@ -88,7 +90,8 @@ def observe(record: Record | None, role: str, log_path: Path, run: Path) -> Obse
 
 
 def _final(record: Record, run: Path) -> Record:
-    """The record as it is now that the runner writes no more: the exit code may be younger than what was read."""
+    """The record as it is now that the runner writes no more: the exit code may be younger than
+    what was read."""
     now = read_record(run, record.instance) if record.exit_code is None else None
     return now if now and now.generation == record.generation else record
 
@@ -107,4 +110,6 @@ def _cause(record: Record, log_path: Path) -> Cause | None:
     if record.exit_code is None and record.boot_id != boot_id():
         return None  # the host was started anew: nothing failed
     # Without an exit code the runner was killed, and the kernel killed the engine with it.
-    return cause_of_exit(since_start(log_path), -9 if record.exit_code is None else record.exit_code)
+    return cause_of_exit(
+        since_start(log_path), -9 if record.exit_code is None else record.exit_code
+    )

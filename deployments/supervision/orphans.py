@@ -1,7 +1,8 @@
-"""Processes that an engine left behind: its runner was killed, and the kernel ends only the engine with it.
+"""Processes that an engine left behind: its runner was killed, and the kernel ends only the engine
+with it.
 
-Everything below a runner carries the instance it was started for in its environment, and hands it on to its own
-children. What carries it and has no living runner belongs to nobody.
+Everything below a runner carries the instance it was started for in its environment, and hands it
+on to its own children. What carries it and has no living runner belongs to nobody.
 """
 
 from __future__ import annotations
@@ -39,7 +40,11 @@ def marked(run: Path) -> Iterator[Marked]:
         if not entry.name.isdigit():
             continue
         with suppress(OSError, ValueError):
-            found = [part for part in (entry / "environ").read_bytes().split(b"\0") if part.startswith(prefix)]
+            found = [
+                part
+                for part in (entry / "environ").read_bytes().split(b"\0")
+                if part.startswith(prefix)
+            ]
             if found:
                 arguments = (entry / "cmdline").read_bytes().split(b"\0")
                 instance = int(found[0][len(prefix) :])
@@ -52,5 +57,7 @@ def end_strays(run: Path) -> int:
     found = list(marked(run))
     kept = {process.instance for process in found if process.is_runner}
     return sum(
-        signal_exactly(process.pid, process.ticks, signal.SIGKILL) for process in found if process.instance not in kept
+        signal_exactly(process.pid, process.ticks, signal.SIGKILL)
+        for process in found
+        if process.instance not in kept
     )

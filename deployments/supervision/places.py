@@ -1,4 +1,5 @@
-"""Gives places back and hands them on: what is idle is unloaded, and what is in another's way where that may swap."""
+"""Gives places back and hands them on: what is idle is unloaded, and what is in another's way where
+that may swap."""
 
 from __future__ import annotations
 
@@ -18,9 +19,15 @@ from omni.units import ms_text
 
 log = logging.getLogger(__name__)
 
-# Whoever waited for a deployment gets to it before it makes room for the next: two that take turns do both get on.
+# Whoever waited for a deployment gets to it before it makes room for the next: two that take turns
+# do both get on.
 HOLD_S = 3.0
-SETTLED = (InstanceState.READY, InstanceState.CRASHED, InstanceState.FAILED, InstanceState.UNHEALTHY)
+SETTLED = (
+    InstanceState.READY,
+    InstanceState.CRASHED,
+    InstanceState.FAILED,
+    InstanceState.UNHEALTHY,
+)
 
 
 @dataclass
@@ -36,11 +43,13 @@ class Places:
         self.doors, self.plans, self.clock = doors, plans, clock
         self._uses: dict[int, _Use] = {}
 
-    # --- idle ---------------------------------------------------------------------------------------
+    # --- idle -------------------------------------------------------------------------------------
     def unload_idle(self, host: Host, memories: Mapping[int, Memory]) -> None:
         """Marks those that nobody has asked for so long as their settings say."""
         now_s = self.clock()
-        running = host.deployments.filter(desired=Deployment.Desired.RUNNING, is_unloaded=False, is_deleting=False)
+        running = host.deployments.filter(
+            desired=Deployment.Desired.RUNNING, is_unloaded=False, is_deleting=False
+        )
         for deployment in running.prefetch_related("instances"):
             limit_s = int(with_defaults(deployment.settings)["idle_unload_s"])
             ready_s = _ready_since(deployment, memories)
@@ -65,14 +74,20 @@ class Places:
     @staticmethod
     def _unload(deployment: Deployment, why: str) -> None:
         wanted = Deployment.objects.filter(
-            pk=deployment.pk, generation=deployment.generation, desired=Deployment.Desired.RUNNING, is_unloaded=False
+            pk=deployment.pk,
+            generation=deployment.generation,
+            desired=Deployment.Desired.RUNNING,
+            is_unloaded=False,
         )
         if wanted.update(is_unloaded=True, unloaded_why=why):
             log.info("%s is unloaded %s", deployment.name, why)
 
-    # --- others -------------------------------------------------------------------------------------
+    # --- others -----------------------------------------------------------------------------------
     def waits_for(self, deployment: Deployment, memories: Mapping[int, Memory]) -> tuple[str, ...]:
-        """Who has to go before it starts; those that may go are told to. Nobody where it may not swap."""
+        """Who has to go before it starts; those that may go are told to.
+
+        Nobody where it may not swap.
+        """
         if not swaps(deployment):
             return ()
         found = []
@@ -98,5 +113,7 @@ class Places:
 def _ready_since(deployment: Deployment, memories: Mapping[int, Memory]) -> float | None:
     """Since when all its instances answer, by the monotonic clock; None while they do not."""
     known = [memories.get(instance.pk) for instance in deployment.instances.all()]
-    since = [m.ready_s for m in known if m and m.state == InstanceState.READY and m.ready_s is not None]
+    since = [
+        m.ready_s for m in known if m and m.state == InstanceState.READY and m.ready_s is not None
+    ]
     return max(since) if since and len(since) == len(known) else None

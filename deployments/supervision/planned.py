@@ -1,4 +1,5 @@
-"""The plans that the agent acts by: made once for each change, and what it means when there is none."""
+"""The plans that the agent acts by: made once for each change, and what it means when there is
+none."""
 
 from __future__ import annotations
 
@@ -35,7 +36,10 @@ Basis = tuple[int | str, ...]
 def _refusal(plan: Plan) -> str:
     """Why a plan has nothing that could be started."""
     errors = [reason for reason in plan.reasons if reason.severity == Severity.ERROR]
-    return " ".join(f"{reason.text} {reason.fix}".strip() for reason in errors) or "The plan has no process."
+    return (
+        " ".join(f"{reason.text} {reason.fix}".strip() for reason in errors)
+        or "The plan has no process."
+    )
 
 
 class Plans:
@@ -49,7 +53,8 @@ class Plans:
         self._known.clear()
 
     def of(self, deployment: Deployment) -> Plan | None:
-        """The plan of this generation, made once; None when there is none, and the deployment says why."""
+        """The plan of this generation, made once; None when there is none, and the deployment says
+        why."""
         # A model's file may be moved while its engine runs: a restart then needs the new path.
         paths = deployment.bindings.order_by("pk").values_list("model__path", flat=True)
         basis: Basis = (deployment.generation, *paths, *endpoints(deployment.host))
@@ -92,11 +97,15 @@ class Plans:
         for planned in plan.instances if plan else ():
             if (planned.role, planned.ordinal) == (instance.role, instance.ordinal):
                 return planned
-        text = instance.deployment.error or f"The plan of {instance.deployment} has no {instance.role}."
+        text = (
+            instance.deployment.error
+            or f"The plan of {instance.deployment} has no {instance.role}."
+        )
         raise OmniError(instance.deployment.error_code or "no_plan", text)
 
     def is_same_command(self, instance: Instance, record: Record) -> bool:
-        """Whether what runs is what the plan of now would start: then a change needs no new process."""
+        """Whether what runs is what the plan of now would start: then a change needs no new
+        process."""
         try:
             plan = self.of_instance(instance)
         except OmniError:

@@ -1,4 +1,7 @@
-"""Starts, finds again and ends engine processes. A process is (boot, pid, start ticks), never a pid alone."""
+"""Starts, finds again and ends engine processes.
+
+A process is (boot, pid, start ticks), never a pid alone.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,10 @@ _runners: list[subprocess.Popen[bytes]] = []
 
 @dataclass(frozen=True)
 class Record:
-    """What a runner wrote of its engine. `exit_code` is None while it runs; negative: ended by that signal."""
+    """What a runner wrote of its engine.
+
+    `exit_code` is None while it runs; negative: ended by that signal.
+    """
 
     instance: int
     generation: int
@@ -82,7 +88,8 @@ class Endpoint:
 def _is(pid: int, ticks: int | None) -> bool:
     """The process with this pid is the one that started then, and is no zombie.
 
-    Raises OSError when it cannot be told: an agent without a free file descriptor must not take engines for dead.
+    Raises OSError when it cannot be told: an agent without a free file descriptor must not take
+    engines for dead.
     """
     try:
         state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
@@ -105,7 +112,8 @@ def instances_folder(run: Path) -> Path:
 
 
 def read_record(run: Path, instance: int) -> Record | None:
-    """None where there is none, or none that can be understood; its runner, if it lives, writes it anew.
+    """None where there is none, or none that can be understood; its runner, if it lives, writes it
+    anew.
 
     Raises OSError when it is there and cannot be read.
     """
@@ -116,7 +124,8 @@ def read_record(run: Path, instance: int) -> Record | None:
 
 
 def ended_s(run: Path, instance: int) -> float:
-    """When its runner wrote last, which it does when its engine ends; 0 where there is no record."""
+    """When its runner wrote last, which it does when its engine ends; 0 where there is no
+    record."""
     try:
         return (instances_folder(run) / f"{instance}.json").stat().st_mtime
     except OSError:
@@ -153,7 +162,8 @@ def forget(run: Path, instance: int) -> None:
         with suppress(OSError):
             (instances_folder(run) / f"{instance}.{suffix}").unlink(missing_ok=True)
     with suppress(OSError):
-        # A lock that is held goes when its runner has gone: without it a second engine could be started.
+        # A lock that is held goes when its runner has gone: without it a second engine could be
+        # started.
         if not is_held(run, instance):
             (instances_folder(run) / f"{instance}.lock").unlink(missing_ok=True)
     shutil.rmtree(instances_folder(run) / f"{instance}.files", ignore_errors=True)
@@ -191,19 +201,23 @@ def spawn(
 ) -> Record:
     """Starts the engine below a runner, in `folder` if one is given, and returns its record.
 
-    What is `hidden` is not written to its log. What `is_apart` is in a network namespace with what else is.
+    What is `hidden` is not written to its log. What `is_apart` is in a network namespace with what
+    else is.
 
-    Raises OmniError: already_running, runner_failed when no record appears, no_process or no_room when the machine
-    has no process or no disk left.
+    Raises OmniError: already_running, runner_failed when no record appears, no_process or no_room
+    when the machine has no process or no disk left.
     """
     end_strays(run)
     with refusals():
-        return _spawned(run, instance, generation, at, argv, env, log_path, folder, hidden, is_apart)
+        return _spawned(
+            run, instance, generation, at, argv, env, log_path, folder, hidden, is_apart
+        )
 
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """What the machine refuses inside, as an OmniError: a disk that is full or read-only, no process."""
+    """What the machine refuses inside, as an OmniError: a disk that is full or read-only, no
+    process."""
     try:
         yield
     except OSError as error:
@@ -214,10 +228,20 @@ def refused_by_the_machine(error: OSError) -> OmniError:
     """A start that failed here, before there was an engine; it may work when it is tried again."""
     if error.errno in (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE):
         text = f"The machine could not make a process: {error.strerror}."
-        return OmniError("no_process", text, "End what is not needed, or raise the limits of this user.", retry=True)
+        return OmniError(
+            "no_process",
+            text,
+            "End what is not needed, or raise the limits of this user.",
+            retry=True,
+        )
     where = f" {error.filename}" if error.filename else ""
     text = f"The files of the process cannot be written{where}: {error.strerror}."
-    return OmniError("no_room", text, "Make room on the disk of OMNI_HOME, or correct its permissions.", retry=True)
+    return OmniError(
+        "no_room",
+        text,
+        "Make room on the disk of OMNI_HOME, or correct its permissions.",
+        retry=True,
+    )
 
 
 def _spawned(
@@ -288,7 +312,8 @@ def _spawned(
 
 
 def _namespace(run: Path) -> int | str:
-    """A process in the network namespace of those that are apart, which lasts as long as one of them; else "new"."""
+    """A process in the network namespace of those that are apart, which lasts as long as one of
+    them; else "new"."""
     inside = (record for record in records(run) if record.is_apart and record.is_alive)
     return next((record.pid for record in inside if record.pid), "new")
 
@@ -299,7 +324,10 @@ def reap() -> None:
 
 
 def send_signal(record: Record, number: signal.Signals) -> bool:
-    """Signals the engine itself; False when it is gone. Another process with its pid is never touched."""
+    """Signals the engine itself; False when it is gone.
+
+    Another process with its pid is never touched.
+    """
     if not record.pid or record.boot_id != boot_id():
         return False
     return signal_exactly(record.pid, record.ticks, number)
@@ -336,5 +364,6 @@ def start_sampler() -> subprocess.Popen[bytes]:
     """The telemetry sampler as a child of the agent, with which it ends."""
     manage = Path(__file__).resolve().parents[2] / "manage.py"
     return subprocess.Popen(
-        [sys.executable, str(manage), "sampler", "--parent", str(os.getpid())], stdin=subprocess.DEVNULL
+        [sys.executable, str(manage), "sampler", "--parent", str(os.getpid())],
+        stdin=subprocess.DEVNULL,
     )

@@ -1,4 +1,6 @@
-"""Decides what to do next with one instance. Pure: what is desired, what is observed, the time → a decision.
+"""Decides what to do next with one instance.
+
+Pure: what is desired, what is observed, the time → a decision.
 
 The time is monotonic, so that a changed wall clock restarts and expires nothing.
 """
@@ -67,7 +69,8 @@ class Desired:
     waits_for: tuple[str, ...] = ()
     # How long requests on their way may go on before it is ended.
     drain_s: float = 0.0
-    # Grows when a server this instance depends on was started anew: a connection to the old one is dead.
+    # Grows when a server this instance depends on was started anew: a connection to the old one is
+    # dead.
     needs_restart: bool = False
     slow_load_s: float = 0.0
     why_not: str = "stop was asked for"
@@ -123,18 +126,24 @@ class Decision:
 
 
 NEVER_READY = Cause(
-    "never_ready", "The engine did not get ready in time.", "The log tells where it hangs; try a smaller model.",
+    "never_ready",
+    "The engine did not get ready in time.",
+    "The log tells where it hangs; try a smaller model.",
     permanent=True,
-)  # fmt: skip
+)
 ALREADY = "it is ending"
 # No failure: why there is no process yet. It goes with the start.
 WAITING = "waiting"
 HUNG = Cause("hung", "The engine accepts connections and does not answer.", "It is started again.")
 
-CLOSED = Cause("hung", "The engine's process lives and no longer accepts connections.", "It is started again.")
+CLOSED = Cause(
+    "hung", "The engine's process lives and no longer accepts connections.", "It is started again."
+)
 
 
-def decide(desired: Desired, seen: Observed, memory: Memory, now_s: float, limits: Limits, seed: int = 0) -> Decision:
+def decide(
+    desired: Desired, seen: Observed, memory: Memory, now_s: float, limits: Limits, seed: int = 0
+) -> Decision:
     """The next step. The caller does `action` and keeps `memory`."""
     if seen.is_alive:
         if why := why_it_ends(desired, seen, memory):
@@ -143,16 +152,25 @@ def decide(desired: Desired, seen: Observed, memory: Memory, now_s: float, limit
     if not desired.running:
         return _to(memory, S.STOPPED, now_s, "", Action.CLEAR)
     if memory.state == S.STOPPING:
-        memory = replace(memory, state=S.STOPPED, terminated_s=None, terminations=0, next_start_s=0.0)
+        memory = replace(
+            memory, state=S.STOPPED, terminated_s=None, terminations=0, next_start_s=0.0
+        )
     elif memory.state in (S.STARTING, S.LOADING, S.READY, S.UNHEALTHY) and seen.cause:
-        if seen.was_at_work and seen.cause.code == CRASHED_BY_SIGNAL and memory.state in (S.READY, S.UNHEALTHY):
+        if (
+            seen.was_at_work
+            and seen.cause.code == CRASHED_BY_SIGNAL
+            and memory.state in (S.READY, S.UNHEALTHY)
+        ):
             return _ended_by_request(seen.cause, desired, memory, now_s, limits, seed)
         return _ended(seen.cause, desired, memory, now_s, limits, seed)
     return _starting(desired, memory, now_s)
 
 
 def why_it_ends(desired: Desired, seen: Observed, memory: Memory) -> str:
-    """Why a living process ought to end; empty when it may stay. One that was only waited for may stay after all."""
+    """Why a living process ought to end; empty when it may stay.
+
+    One that was only waited for may stay after all.
+    """
     if not desired.running:
         return desired.why_not
     if memory.state == S.STOPPING and memory.terminated_s is not None:
@@ -179,9 +197,13 @@ def _to(
     return Decision(action, memory, reason, cause, changed)
 
 
-def _ending(desired: Desired, seen: Observed, memory: Memory, now_s: float, limits: Limits, reason: str) -> Decision:
-    """What is on its way may finish first. Then SIGTERM; again after a while, because llama-server waits for its
-    clients; then SIGKILL."""
+def _ending(
+    desired: Desired, seen: Observed, memory: Memory, now_s: float, limits: Limits, reason: str
+) -> Decision:
+    """What is on its way may finish first.
+
+    Then SIGTERM; again after a while, because llama-server waits for its clients; then SIGKILL.
+    """
     decision = _to(memory, S.STOPPING, now_s, "" if reason == ALREADY else reason)
     memory = decision.memory
     if seen.health != Health.SILENT:
@@ -190,7 +212,11 @@ def _ending(desired: Desired, seen: Observed, memory: Memory, now_s: float, limi
     if memory.terminated_s is None:
         # One that hangs finishes nothing.
         hangs = now_s - memory.answered_s >= limits.hang_s
-        if seen.is_busy and not hangs and (rest_s := desired.drain_s - (now_s - memory.since_s)) > 0:
+        if (
+            seen.is_busy
+            and not hangs
+            and (rest_s := desired.drain_s - (now_s - memory.since_s)) > 0
+        ):
             return replace(decision, drains_s=rest_s)
         memory = replace(memory, terminated_s=now_s, terminations=1)
         return replace(decision, action=Action.TERMINATE, memory=memory)
@@ -203,7 +229,9 @@ def _ending(desired: Desired, seen: Observed, memory: Memory, now_s: float, limi
     return decision
 
 
-def _living(desired: Desired, seen: Observed, memory: Memory, now_s: float, limits: Limits, seed: int) -> Decision:
+def _living(
+    desired: Desired, seen: Observed, memory: Memory, now_s: float, limits: Limits, seed: int
+) -> Decision:
     memory = replace(memory, generation=desired.generation)
     if seen.health in (Health.LOADING, Health.READY):
         memory = replace(memory, answered_s=now_s)
@@ -215,7 +243,9 @@ def _living(desired: Desired, seen: Observed, memory: Memory, now_s: float, limi
     if seen.health == Health.READY:
         ready_s = now_s if memory.ready_s is None else memory.ready_s
         failures = 0 if now_s - ready_s >= limits.healthy_after_s else memory.failures
-        return _to(replace(memory, ready_s=ready_s, failures=failures), S.READY, now_s, "it answers")
+        return _to(
+            replace(memory, ready_s=ready_s, failures=failures), S.READY, now_s, "it answers"
+        )
     if memory.ready_s is not None:
         cause = CLOSED if seen.health == Health.REFUSED else HUNG
         if now_s - memory.answered_s >= limits.hang_s:
@@ -231,7 +261,9 @@ def _living(desired: Desired, seen: Observed, memory: Memory, now_s: float, limi
         decision = _to(memory, S.FAILED, now_s, NEVER_READY.text, Action.KILL, NEVER_READY)
         return replace(decision, memory=replace(decision.memory, failures=memory.failures + 1))
     state = S.LOADING if seen.health in (Health.LOADING, Health.SILENT) else S.STARTING
-    return _to(memory, state, now_s, "it loads its model" if state == S.LOADING else "its process runs")
+    return _to(
+        memory, state, now_s, "it loads its model" if state == S.LOADING else "its process runs"
+    )
 
 
 def _give_up_on(cause: Cause, memory: Memory, now_s: float, limits: Limits, seed: int) -> Decision:
@@ -240,31 +272,47 @@ def _give_up_on(cause: Cause, memory: Memory, now_s: float, limits: Limits, seed
     return replace(decision, action=Action.KILL)
 
 
-def _ended(cause: Cause, desired: Desired, memory: Memory, now_s: float, limits: Limits, seed: int) -> Decision:
+def _ended(
+    cause: Cause, desired: Desired, memory: Memory, now_s: float, limits: Limits, seed: int
+) -> Decision:
     failures = memory.failures + 1
     memory = replace(memory, failures=failures, generation=desired.generation)
     if cause.permanent:
         return _to(memory, S.FAILED, now_s, cause.text, cause=cause)
     if failures >= limits.most_failures:
         reason = f"{cause.text} It failed {failures} times in a row and is not started again."
-        return _to(memory, S.FAILED, now_s, reason, cause=replace(cause, text=reason, fix="Start tries again."))
+        return _to(
+            memory,
+            S.FAILED,
+            now_s,
+            reason,
+            cause=replace(cause, text=reason, fix="Start tries again."),
+        )
     delay_s = limits.delay_s(failures, seed)
-    decision = _to(memory, S.CRASHED, now_s, f"{cause.text} Next start in {delay_s:.0f} s.", cause=cause)
+    decision = _to(
+        memory, S.CRASHED, now_s, f"{cause.text} Next start in {delay_s:.0f} s.", cause=cause
+    )
     return replace(decision, memory=replace(decision.memory, next_start_s=now_s + delay_s))
 
 
 def _ended_by_request(
     cause: Cause, desired: Desired, memory: Memory, now_s: float, limits: Limits, seed: int
 ) -> Decision:
-    """Not its own failure: one client's request must not take a deployment from all the others for good."""
+    """Not its own failure: one client's request must not take a deployment from all the others for
+    good."""
     delay_s = limits.delay_s(1, seed)
     reason = f"{cause.text} It was at work on requests. Next start in {delay_s:.0f} s."
-    decision = _to(replace(memory, generation=desired.generation), S.CRASHED, now_s, reason, cause=cause)
+    decision = _to(
+        replace(memory, generation=desired.generation), S.CRASHED, now_s, reason, cause=cause
+    )
     return replace(decision, memory=replace(decision.memory, next_start_s=now_s + delay_s))
 
 
-def refused(cause: Cause, desired: Desired, memory: Memory, now_s: float, limits: Limits, seed: int = 0) -> Decision:
-    """A start that could not be made: like a crash, and given up at once when only a change can help."""
+def refused(
+    cause: Cause, desired: Desired, memory: Memory, now_s: float, limits: Limits, seed: int = 0
+) -> Decision:
+    """A start that could not be made: like a crash, and given up at once when only a change can
+    help."""
     return _ended(cause, desired, memory, now_s, limits, seed)
 
 
@@ -272,7 +320,14 @@ def _starting(desired: Desired, memory: Memory, now_s: float) -> Decision:
     """No process, and there ought to be one."""
     if memory.generation != desired.generation:
         # Somebody asked anew: what failed before is forgotten.
-        memory = replace(memory, generation=desired.generation, failures=0, restarts=0, next_start_s=0.0, ready_s=None)
+        memory = replace(
+            memory,
+            generation=desired.generation,
+            failures=0,
+            restarts=0,
+            next_start_s=0.0,
+            ready_s=None,
+        )
         if memory.state in (S.FAILED, S.CRASHED):
             memory = replace(memory, state=S.STOPPED)
     if memory.state == S.FAILED:
@@ -283,6 +338,12 @@ def _starting(desired: Desired, memory: Memory, now_s: float) -> Decision:
     memory = replace(memory, restarts=memory.restarts + again)
     if desired.waits_for:
         names = ", ".join(desired.waits_for)
-        return _to(memory, S.STARTING, now_s, f"waits for {names}", cause=Cause(WAITING, f"It waits for {names}.", ""))
+        return _to(
+            memory,
+            S.STARTING,
+            now_s,
+            f"waits for {names}",
+            cause=Cause(WAITING, f"It waits for {names}.", ""),
+        )
     memory = replace(memory, ready_s=None, answered_s=now_s, next_start_s=now_s)
     return _to(memory, S.STARTING, now_s, "started again" if again else "started", Action.START)

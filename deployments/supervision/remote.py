@@ -1,6 +1,7 @@
 """Devices of other hosts, as far as the database that they share with this one tells of them.
 
-Nobody connects to their servers to look: each serves one engine at a time, and whoever else comes waits in its queue.
+Nobody connects to their servers to look: each serves one engine at a time, and whoever else comes
+waits in its queue.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ def endpoints(host: Host) -> list[str]:
 
 def served_elsewhere(endpoint: str, host_pk: int) -> Instance | None:
     """The server behind an address, where its host keeps it in this database."""
-    rows = Instance.objects.filter(device__endpoint=endpoint, deployment__isnull=True).exclude(host=host_pk)
+    rows = Instance.objects.filter(device__endpoint=endpoint, deployment__isnull=True).exclude(
+        host=host_pk
+    )
     return rows.select_related("host", "device").first()
 
 
@@ -36,7 +39,9 @@ def missing_elsewhere(names: Sequence[str], deployment: Deployment) -> tuple[str
 
     A server whose host has gone is not waited for: the start fails and says what cannot be reached.
     """
-    used = Device.objects.filter(host=deployment.host_id, name__in=names, kind=Device.Kind.RPC, is_stand_in=False)
+    used = Device.objects.filter(
+        host=deployment.host_id, name__in=names, kind=Device.Kind.RPC, is_stand_in=False
+    )
     found = []
     for device in used:
         server = served_elsewhere(device.endpoint, deployment.host_id)
@@ -49,7 +54,10 @@ def missing_elsewhere(names: Sequence[str], deployment: Deployment) -> tuple[str
 
 def _will_come(server: Instance) -> bool:
     seen = server.host.agent_seen_at
-    return bool(seen and timezone.now() - seen < timedelta(seconds=AGENT_SILENT_S)) and server.state != "failed"
+    return (
+        bool(seen and timezone.now() - seen < timedelta(seconds=AGENT_SILENT_S))
+        and server.state != "failed"
+    )
 
 
 def _user(device: Device, deployment: Deployment) -> Instance | None:

@@ -5,8 +5,8 @@ a closed terminal reaches the engine. When this process is killed the kernel kil
 and a record that somebody damages is written anew: no engine is ever without its record. Standard
 library only; it imports nothing of Omni.
 
-SPEC is a JSON file: argv, env, log_path, log_bytes, log_files, record_path, lock_path, folder, hidden, namespace,
-facts.
+SPEC is a JSON file: argv, env, log_path, log_bytes, log_files, record_path, lock_path, folder,
+hidden, namespace, facts.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class RotatingLog:
-    """Appends to a file and turns it over at a size; a full disk loses lines, never blocks the engine."""
+    """Appends to a file and turns it over at a size; a full disk loses lines, never blocks the
+    engine."""
 
     def __init__(self, path: str, limit_bytes: int, files: int) -> None:
         self.path, self.limit_bytes, self.files = path, limit_bytes, files
@@ -57,7 +58,9 @@ class RotatingLog:
             if self.size and self.size + len(data) > self.limit_bytes:
                 self._turn()
             if self.lost_bytes:
-                os.write(self.descriptor, b"\n[%d bytes of log lost: disk full]\n" % self.lost_bytes)
+                os.write(
+                    self.descriptor, b"\n[%d bytes of log lost: disk full]\n" % self.lost_bytes
+                )
                 self.lost_bytes = 0
             written = os.write(self.descriptor, data)
             self.size += written
@@ -101,7 +104,8 @@ def boot_id() -> str:
 
 
 class RecordFile:
-    """What is known of the engine, for whoever looks after it: the file says it as long as this process lives."""
+    """What is known of the engine, for whoever looks after it: the file says it as long as this
+    process lives."""
 
     def __init__(self, path: str, facts: dict[str, Any]) -> None:
         self.path, self.facts = path, facts
@@ -203,7 +207,8 @@ def into_child(runner_pid: int, namespace: str | int | None) -> None:
 
 
 def follow(process: subprocess.Popen[bytes], log: RotatingLog, record: RecordFile) -> int:
-    """Copies output until the engine is gone; a grandchild that keeps the pipe open is not waited for."""
+    """Copies output until the engine is gone; a grandchild that keeps the pipe open is not waited
+    for."""
     assert process.stdout
     descriptor = process.stdout.fileno()
     os.set_blocking(descriptor, False)
@@ -237,7 +242,12 @@ def main(spec_path: str) -> int:
     log.hidden = [secret.encode() for secret in spec.get("hidden", ())]
     log.write(f"\n# {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} start\n".encode())
     me = os.getpid()
-    own = {"runner_pid": me, "runner_ticks": start_ticks(me), "boot_id": boot_id(), "argv": spec["argv"]}
+    own = {
+        "runner_pid": me,
+        "runner_ticks": start_ticks(me),
+        "boot_id": boot_id(),
+        "argv": spec["argv"],
+    }
     record = RecordFile(spec["record_path"], {**spec["facts"], **own})
     try:
         process = subprocess.Popen(
@@ -250,7 +260,11 @@ def main(spec_path: str) -> int:
             preexec_fn=lambda: into_child(me, spec.get("namespace")),
         )
     except (OSError, subprocess.SubprocessError) as error:
-        why = error.strerror if isinstance(error, OSError) else "no network namespace could be entered"
+        why = (
+            error.strerror
+            if isinstance(error, OSError)
+            else "no network namespace could be entered"
+        )
         log.write(f"E cannot start {spec['argv'][0]}: {why}\n".encode())
         record.write(exit_code=CANNOT_START_EXIT_CODE)
         return CANNOT_START_EXIT_CODE

@@ -19,13 +19,24 @@ from deployments.supervision.reconcile import WAITING, Action, Decision
 
 
 def save(
-    instance: Instance, decision: Decision, record: Record | None, before: Mapping[str, object], *, wait_s: float
+    instance: Instance,
+    decision: Decision,
+    record: Record | None,
+    before: Mapping[str, object],
+    *,
+    wait_s: float,
 ) -> bool:
-    """Whether anything changed that is worth a message. `before` are the row's values, `wait_s` the time to its
-    next start."""
+    """Whether anything changed that is worth a message.
+
+    `before` are the row's values, `wait_s` the time to its next start.
+    """
     memory, old = decision.memory, str(before["state"])
     instance.state = str(memory.state)
-    instance.generation, instance.restarts, instance.failures = memory.generation, memory.restarts, memory.failures
+    instance.generation, instance.restarts, instance.failures = (
+        memory.generation,
+        memory.restarts,
+        memory.failures,
+    )
     _process(instance, record)
     if memory.generation != before["generation"]:
         instance.error_code = instance.error = instance.log_line = ""

@@ -1,4 +1,7 @@
-"""Ends every process that this OMNI_HOME ever started and that still runs. What is desired stays as it is."""
+"""Ends every process that this OMNI_HOME ever started and that still runs.
+
+What is desired stays as it is.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ TERMINATE_AGAIN_S = 2.0
 
 
 def stop_everything(host: str, timeout_s: float) -> int:
-    """SIGTERM to all at once, again after a while, SIGKILL in the end; returns how many there were."""
+    """SIGTERM to all at once, again after a while, SIGKILL in the end; returns how many there
+    were."""
     run = settings.OMNI_HOME.run
     running = [record for record in process.records(run) if not process.has_ended(record)]
     for record in running:

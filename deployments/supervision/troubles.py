@@ -1,4 +1,5 @@
-"""What goes wrong behind the pages: logged, and kept on the host's row until the same work succeeds."""
+"""What goes wrong behind the pages: logged, and kept on the host's row until the same work
+succeeds."""
 
 from __future__ import annotations
 
@@ -19,7 +20,10 @@ _noted: dict[str, str] = {}
 
 @contextmanager
 def troubles_of(work: str) -> Iterator[None]:
-    """One bad turn must not end a loop. `work` is one of gpus.doctor.WORK, whose words the Rig page uses."""
+    """One bad turn must not end a loop.
+
+    `work` is one of gpus.doctor.WORK, whose words the Rig page uses.
+    """
     text = ""
     try:
         yield

@@ -22,8 +22,13 @@ TIMEOUT_S = 180.0
 MOST_BYTES = 8 << 20
 
 
-def check_answer(address: EngineAddress, reference: Answer | None, model: str = "", kind: str = Kind.TEXT) -> Check:
-    """Never raises: what cannot be asked is unknown, and said so. `model` is its name where a server goes by names."""
+def check_answer(
+    address: EngineAddress, reference: Answer | None, model: str = "", kind: str = Kind.TEXT
+) -> Check:
+    """Never raises: what cannot be asked is unknown, and said so.
+
+    `model` is its name where a server goes by names.
+    """
     if kind != Kind.TEXT:
         return check_vectors(address, kind)
     try:
@@ -34,7 +39,10 @@ def check_answer(address: EngineAddress, reference: Answer | None, model: str = 
 
 
 def check_vectors(address: EngineAddress, kind: str) -> Check:
-    """Of a server that gives vectors or scores: whether they are numbers, and not all nought. Never raises."""
+    """Of a server that gives vectors or scores: whether they are numbers, and not all nought.
+
+    Never raises.
+    """
     try:
         numbers = _scores(address) if kind == Kind.RERANKER else _vector(address)
         is_sound = bool(numbers) and all(math.isfinite(number) for number in numbers)
@@ -68,7 +76,10 @@ def _scores(address: EngineAddress) -> list[float]:
 
 
 def greedy_answer(address: EngineAddress) -> Answer:
-    """The most likely continuation. Raises OSError, HTTPException, or ValueError for an answer of another shape."""
+    """The most likely continuation.
+
+    Raises OSError, HTTPException, or ValueError for an answer of another shape.
+    """
     body = {
         "prompt": PROMPT,
         "n_predict": N_TOKENS,
@@ -82,7 +93,9 @@ def greedy_answer(address: EngineAddress) -> Answer:
     }
     found = _call(address, "POST", "/completion", body)
     tokens = tuple(int(token) for token in found["tokens"])
-    named = {int(one["id"]): str(one["token"]) for one in found.get("completion_probabilities") or ()}
+    named = {
+        int(one["id"]): str(one["token"]) for one in found.get("completion_probabilities") or ()
+    }
     return Answer(tokens, tuple(named.get(token, f"#{token}") for token in tokens))
 
 
@@ -106,18 +119,24 @@ def named_answer(address: EngineAddress, model: str) -> Answer:
 def built_otherwise(address: EngineAddress, argv: Sequence[str], log: Path) -> str:
     """What the engine did not do although it was told to; empty when all is as planned.
 
-    An unreachable RPC device or a draft that does not suit leaves a server that is healthy and does less than asked.
+    An unreachable RPC device or a draft that does not suit leaves a server that is healthy and does
+    less than asked.
     """
     lines = since_start(log)
     endpoints = {endpoint: f"RPC{n}" for n, endpoint in enumerate(_values(argv, "--rpc"))}
     memory = reported_memory(lines, endpoints)
     found = []
-    wanted = [name for flag in ("--device", "-devd") for name in _values(argv, flag) if name != "none"]
+    wanted = [
+        name for flag in ("--device", "-devd") for name in _values(argv, flag) if name != "none"
+    ]
     empty = [name for name in wanted if name not in _holders(memory.devices)]
     if memory.devices and empty and "tensor" not in argv:
         # The engine's own numbers; of an RPC device the address tells which one it is.
         where = {name: f"{name} at {endpoint}" for endpoint, name in endpoints.items()}
-        found.append(f"Nothing was put on {' and '.join(where.get(n, n) for n in empty)}: the engine runs without.")
+        found.append(
+            f"Nothing was put on {' and '.join(where.get(n, n) for n in empty)}: the engine runs"
+            " without."
+        )
     if "--spec-type" in argv and not _drafts(address):
         reason = next((line for line in lines if "vocabs are not compatible" in line), "")
         found.append(f"Drafting is off. {reason.strip()}".strip())

@@ -1,7 +1,7 @@
 """Administration of engines, library, deployments, routes and keys.
 
-What is observed is shown and cannot be typed over; what is desired goes through the services, so that the
-agent hears of it.
+What is observed is shown and cannot be typed over; what is desired goes through the services, so
+that the agent hears of it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,12 @@ from deployments.models import (
 from deployments.names import NAME
 from deployments.planning.settings import validated
 from deployments.services.checks import taken_names
-from deployments.services.deployments import deployment_change, deployment_delete, deployment_start, deployment_stop
+from deployments.services.deployments import (
+    deployment_change,
+    deployment_delete,
+    deployment_start,
+    deployment_stop,
+)
 from deployments.services.engines import probe
 from omni.administration import RightsAdmin
 from omni.errors import OmniError
@@ -49,7 +54,9 @@ class NamedForm(forms.ModelForm):  # type: ignore[type-arg]
     def clean_name(self) -> str:
         name = str(self.cleaned_data["name"])
         if "name" in self.changed_data and not NAME.fullmatch(name):
-            raise forms.ValidationError("Use small letters, digits, hyphens and underscores; begin without - and _.")
+            raise forms.ValidationError(
+                "Use small letters, digits, hyphens and underscores; begin without - and _."
+            )
         return name
 
 
@@ -103,7 +110,16 @@ class LibraryFolderAdmin(RightsAdmin):
 @admin.register(Model)
 class ModelAdminPage(RightsAdmin):
     form = NamedForm
-    list_display = ("name", "arch", "parameters", "quant", "size", "n_ctx_train", "state", "added_at")
+    list_display = (
+        "name",
+        "arch",
+        "parameters",
+        "quant",
+        "size",
+        "n_ctx_train",
+        "state",
+        "added_at",
+    )
     list_filter = ("state", "arch", "quant")
     search_fields = ("name", "title", "path")
     actions = ("read_again",)
@@ -124,7 +140,16 @@ class ModelAdminPage(RightsAdmin):
 
 @admin.register(Download)
 class DownloadAdmin(RightsAdmin):
-    list_display = ("repo", "label", "host", "state", "total_bytes", "done_bytes", "requested_by", "created_at")
+    list_display = (
+        "repo",
+        "label",
+        "host",
+        "state",
+        "total_bytes",
+        "done_bytes",
+        "requested_by",
+        "created_at",
+    )
     list_filter = ("state", "host")
     search_fields = ("repo", "label", "folder", "error")
 
@@ -149,11 +174,21 @@ class BindingInline(Shown):
 
 class InstanceInline(Shown):
     model = Instance
-    fields = readonly_fields = ("role", "ordinal", "state", "pid", "port", "restarts", "error", "ready_at")
+    fields = readonly_fields = (
+        "role",
+        "ordinal",
+        "state",
+        "pid",
+        "port",
+        "restarts",
+        "error",
+        "ready_at",
+    )
 
 
 class PlainJSONField(forms.JSONField):
-    """Also for what is JSON and cannot be read: numbers of thousands of digits, thousands of brackets."""
+    """Also for what is JSON and cannot be read: numbers of thousands of digits, thousands of
+    brackets."""
 
     def to_python(self, value: Any) -> Any:
         try:
@@ -177,7 +212,9 @@ class DeploymentForm(forms.ModelForm):  # type: ignore[type-arg]
     def clean_settings(self) -> dict[str, int | str]:
         given = self.cleaned_data["settings"]
         if not isinstance(given, dict):
-            raise forms.ValidationError('Write the settings as an object, such as {"context": 8192}.')
+            raise forms.ValidationError(
+                'Write the settings as an object, such as {"context": 8192}.'
+            )
         try:
             return validated(given)
         except OmniError as error:
@@ -227,7 +264,9 @@ class DeploymentAdmin(RightsAdmin):
 
     def save_model(self, request: HttpRequest, obj: Deployment, form: Any, change: bool) -> None:
         """Through the service: what runs is started again with it, and the agent hears of it."""
-        deployment_change(deployment=obj, settings=obj.settings, extra_args=obj.extra_args, user=request.user)
+        deployment_change(
+            deployment=obj, settings=obj.settings, extra_args=obj.extra_args, user=request.user
+        )
 
     def delete_model(self, request: HttpRequest, obj: Deployment) -> None:
         self._each(request, Deployment.objects.filter(pk=obj.pk), deployment_delete)
@@ -238,7 +277,16 @@ class DeploymentAdmin(RightsAdmin):
 
 @admin.register(Instance)
 class InstanceAdmin(RightsAdmin):
-    list_display = ("__str__", "host", "state", "pid", "port", "restarts", "exit_code", "changed_at")
+    list_display = (
+        "__str__",
+        "host",
+        "state",
+        "pid",
+        "port",
+        "restarts",
+        "exit_code",
+        "changed_at",
+    )
     list_filter = ("state", "role", "host")
     search_fields = ("deployment__name", "device__name", "error", "log_line")
 
@@ -279,7 +327,8 @@ class ApiKeyAdmin(RightsAdmin):
         return {**super().get_changeform_initial_data(request), "owner": request.user.pk}
 
     def get_form(self, request: HttpRequest, obj: ApiKey | None = None, **kwargs: Any) -> Any:
-        """A key is somebody's, and ends with its owner's rights; only the command line makes one of nobody's."""
+        """A key is somebody's, and ends with its owner's rights; only the command line makes one of
+        nobody's."""
         form = super().get_form(request, obj, **kwargs)
         if owner := form.base_fields.get("owner"):
             owner.required = True
@@ -290,8 +339,11 @@ class ApiKeyAdmin(RightsAdmin):
             obj.shown_once = ApiKey.objects.assign_key(obj)  # type: ignore[attr-defined]
         obj.save()
 
-    def response_add(self, request: HttpRequest, obj: ApiKey, post_url_continue: str | None = None) -> HttpResponse:
-        """A new key is shown once, in this answer; only its hash is kept, and no message carries it on."""
+    def response_add(
+        self, request: HttpRequest, obj: ApiKey, post_url_continue: str | None = None
+    ) -> HttpResponse:
+        """A new key is shown once, in this answer; only its hash is kept, and no message carries it
+        on."""
         context = {**self.admin_site.each_context(request), "title": "New API key", "row": obj}
         context["key"] = obj.shown_once  # type: ignore[attr-defined]
         response = TemplateResponse(request, "admin/new_key.html", context)

@@ -16,7 +16,8 @@ from omni.sockets import NOT_FOUND, PageSocket
 
 FIRST_LINES = 400
 POLL_S = 0.25
-# How many messages may wait for a slow browser; beyond that the oldest text is left out and said so.
+# How many messages may wait for a slow browser; beyond that the oldest text is left out and said
+# so.
 QUEUE_MESSAGES = 64
 MESSAGE_CHARACTERS = 32_768
 
@@ -46,8 +47,8 @@ class StateConsumer(PageSocket):
 class LogConsumer(PageSocket):
     """The last lines of an instance's log, then what is written from now on.
 
-    A task of its own reads the file into a bounded queue and another one sends, so that a slow browser
-    holds back neither this socket's close nor the reader.
+    A task of its own reads the file into a bounded queue and another one sends, so that a slow
+    browser holds back neither this socket's close nor the reader.
     """
 
     async def opened(self) -> None:
@@ -75,7 +76,10 @@ class LogConsumer(PageSocket):
             await asyncio.sleep(POLL_S)
 
     async def log_path(self) -> Path | None:
-        """Waits for the log: a deployment that was just made has none yet. None: there is no such one."""
+        """Waits for the log: a deployment that was just made has none yet.
+
+        None: there is no such one.
+        """
         names = self.scope["url_route"]["kwargs"]
         while True:
             found = await (find_log(**names) if "name" in names else find_device_log(**names))
@@ -87,7 +91,9 @@ class LogConsumer(PageSocket):
         if self.queue.full():
             while not self.queue.empty():
                 self.queue.get_nowait()
-            self.queue.put_nowait({"type": "append", "text": "\n… lines left out: the connection is slow …\n"})
+            self.queue.put_nowait(
+                {"type": "append", "text": "\n… lines left out: the connection is slow …\n"}
+            )
         self.queue.put_nowait({"type": kind, "text": text})
 
     async def deliver(self) -> None:
@@ -111,5 +117,7 @@ def find_device_log(device: str) -> str | None:
     """The same of the server behind one of this host's devices."""
     from django.conf import settings
 
-    instance = Instance.objects.filter(device__name=device, host__name=settings.OMNI_HOST_NAME).first()
+    instance = Instance.objects.filter(
+        device__name=device, host__name=settings.OMNI_HOST_NAME
+    ).first()
     return instance.log_path if instance else None

@@ -54,7 +54,10 @@ class EngineField(forms.ModelChoiceField):
 
 
 class DeploymentForm(forms.Form):
-    """Creates a deployment, or changes the one it is given. Which roles and settings it asks for is its strategy's."""
+    """Creates a deployment, or changes the one it is given.
+
+    Which roles and settings it asks for is its strategy's.
+    """
 
     strategy = forms.ChoiceField(choices=[(each.name, each.title) for each in STRATEGIES.values()])
     name = forms.CharField(
@@ -62,7 +65,9 @@ class DeploymentForm(forms.Form):
         max_length=60,
         help_text="Programs ask for it by this name. Left empty, it is made from the model's name.",
     )
-    model = forms.ModelChoiceField(Model.objects.none(), to_field_name="name", empty_label="Choose a model …")
+    model = forms.ModelChoiceField(
+        Model.objects.none(), to_field_name="name", empty_label="Choose a model …"
+    )
     draft = forms.ModelChoiceField(
         Model.objects.none(),
         to_field_name="name",
@@ -79,7 +84,9 @@ class DeploymentForm(forms.Form):
         help_text="One per line, such as --cache-reuse 256. Only flags on the list are taken.",
     )
 
-    def __init__(self, *args: Any, host: Host, deployment: Deployment | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, host: Host, deployment: Deployment | None = None, **kwargs: Any
+    ) -> None:
         self.host, self.deployment = host, deployment
         kwargs["initial"] = _initial(deployment) | kwargs.get("initial", {})
         super().__init__(*args, **kwargs)
@@ -101,7 +108,11 @@ class DeploymentForm(forms.Form):
     def _asked_settings(self) -> list[Setting]:
         """Those the strategy looks at, in the order of their groups."""
         order = list(Group)
-        asked = [s for s in SETTINGS.values() if not s.strategies or self.strategy_chosen.name in s.strategies]
+        asked = [
+            s
+            for s in SETTINGS.values()
+            if not s.strategies or self.strategy_chosen.name in s.strategies
+        ]
         return sorted(asked, key=lambda s: order.index(s.group))
 
     def _add_choices(self) -> None:
@@ -116,7 +127,10 @@ class DeploymentForm(forms.Form):
             .exclude(flavour=EXTERNAL)
         )
         self.fields["engine"].queryset = engines  # type: ignore[attr-defined]
-        devices = [(d.name, device_label(d)) for d in Device.objects.filter(host=self.host, is_present=True)]
+        devices = [
+            (d.name, device_label(d))
+            for d in Device.objects.filter(host=self.host, is_present=True)
+        ]
         for role in self.roles:
             self.fields[role.name] = forms.MultipleChoiceField(
                 choices=devices,
@@ -146,9 +160,14 @@ class DeploymentForm(forms.Form):
     @property
     def opens_advanced(self) -> bool:
         """Something below the fold is wrong, or was set."""
-        keys = [PREFIX + s.key for s in self._asked_settings() if s.advanced] + ["engine", "extra_args"]
+        keys = [PREFIX + s.key for s in self._asked_settings() if s.advanced] + [
+            "engine",
+            "extra_args",
+        ]
         before = self.deployment
-        set_before = before and (before.extra_args or any(PREFIX + key in keys for key in before.settings))
+        set_before = before and (
+            before.extra_args or any(PREFIX + key in keys for key in before.settings)
+        )
         return bool(set_before) or any(key in self.errors for key in keys)
 
     @property
@@ -164,7 +183,9 @@ class DeploymentForm(forms.Form):
         return name
 
     def clean_extra_args(self) -> list[str]:
-        lines = [line.strip() for line in self.cleaned_data["extra_args"].splitlines() if line.strip()]
+        lines = [
+            line.strip() for line in self.cleaned_data["extra_args"].splitlines() if line.strip()
+        ]
         with _field_error():
             allowed_args(lines)
         return lines
@@ -175,7 +196,9 @@ class DeploymentForm(forms.Form):
             self.add_error(PREFIX + key, str(error))
         if data.get("engine") and data.get(MODEL):
             try:
-                check_formats(data["engine"], [data[key] for key in (MODEL, DRAFT_MODEL) if data.get(key)])
+                check_formats(
+                    data["engine"], [data[key] for key in (MODEL, DRAFT_MODEL) if data.get(key)]
+                )
             except OmniError as error:
                 self.add_error("engine", str(error))
         for role in self.roles:
@@ -185,7 +208,9 @@ class DeploymentForm(forms.Form):
 
     def _values(self, data: dict[str, Any]) -> dict[str, Any]:
         """The settings that differ from their defaults."""
-        given = {s.key: data[PREFIX + s.key] for s in self._asked_settings() if PREFIX + s.key in data}
+        given = {
+            s.key: data[PREFIX + s.key] for s in self._asked_settings() if PREFIX + s.key in data
+        }
         return {key: value for key, value in given.items() if value != SETTINGS[key].default}
 
     def save(self, user: Any) -> Deployment:
@@ -206,8 +231,11 @@ class DeploymentForm(forms.Form):
 
 
 def typed_so_far(query: QueryDict) -> dict[str, Any]:
-    """Field name → what stands in it, for a form that is shown anew because its strategy changed."""
-    return {name: query.getlist(name) if name.startswith("devices") else query[name] for name in query}
+    """Field name → what stands in it, for a form that is shown anew because its strategy
+    changed."""
+    return {
+        name: query.getlist(name) if name.startswith("devices") else query[name] for name in query
+    }
 
 
 @contextmanager
@@ -245,7 +273,9 @@ def setting_field(setting: Setting, name: str) -> SettingField:
     else:
         widget = forms.NumberInput(attrs={"min": setting.low, "max": setting.high})
     title = f"{setting.title} ({setting.unit})" if setting.unit else setting.title
-    field = SettingField(setting, label=title, help_text=setting.help, widget=widget, initial=setting.default)
+    field = SettingField(
+        setting, label=title, help_text=setting.help, widget=widget, initial=setting.default
+    )
     suggestions = CONTEXT_SUGGESTIONS if setting.key == "context" else setting.words
     field.suggestions = suggestions if takes_text and setting.words else ()  # type: ignore[attr-defined]
     return field
@@ -271,4 +301,6 @@ def device_label(device: Device) -> str:
 
 
 class FolderForm(forms.Form):
-    path = forms.CharField(max_length=500, label="Folder", help_text="Full path on the panel's machine.")
+    path = forms.CharField(
+        max_length=500, label="Folder", help_text="Full path on the panel's machine."
+    )

@@ -33,7 +33,8 @@ _TOKENIZERS = {
 
 # --- facts ----------------------------------------------------------------------------------------
 def fact_rows(facts: ModelFacts) -> list[tuple[str, str]]:
-    """(title, text) in the order of the page; what a file of this kind does not have is left out."""
+    """(title, text) in the order of the page; what a file of this kind does not have is left
+    out."""
     if facts.is_projector:
         rows = [*_identity(facts), ("Made for models of width", number(facts.projection_dim))]
     elif facts.kind not in (*DEPLOYABLE, Kind.DRAFT):
@@ -55,15 +56,31 @@ def _identity(facts: ModelFacts) -> list[tuple[str, str]]:
 
 
 def _shape(facts: ModelFacts) -> list[tuple[str, str]]:
-    rows = [("Layers", number(facts.n_layer)), ("Width", number(facts.n_embd)), ("Attention", attention(facts))]
+    rows = [
+        ("Layers", number(facts.n_layer)),
+        ("Width", number(facts.n_embd)),
+        ("Attention", attention(facts)),
+    ]
     if heads := spread(facts.n_head):
         keys = spread(facts.n_head_kv)
-        rows.append(("Heads", heads + (f", {keys} for keys and values" if keys and keys != heads else "")))
+        rows.append(
+            ("Heads", heads + (f", {keys} for keys and values" if keys and keys != heads else ""))
+        )
     if facts.n_expert:
-        rows.append(("Experts", f"{number(facts.n_expert)} per layer, {number(facts.n_expert_used)} used per token"))
+        rows.append(
+            (
+                "Experts",
+                f"{number(facts.n_expert)} per layer, {number(facts.n_expert_used)} used per token",
+            )
+        )
     if facts.n_nextn_layers:
         plural = "layer" if facts.n_nextn_layers == 1 else "layers"
-        rows.append(("Built-in drafting", f"{facts.n_nextn_layers} {plural} for multi-token prediction (MTP)"))
+        rows.append(
+            (
+                "Built-in drafting",
+                f"{facts.n_nextn_layers} {plural} for multi-token prediction (MTP)",
+            )
+        )
     return rows
 
 
@@ -73,14 +90,21 @@ def _text(facts: ModelFacts) -> list[tuple[str, str]]:
     if facts.is_embedding:
         rows.append(("Pooling", facts.pooling or "the file does not say"))
     else:
-        rows.append(("Chat template", "in the file" if facts.has_chat_template else "none; a general one is used"))
+        rows.append(
+            (
+                "Chat template",
+                "in the file" if facts.has_chat_template else "none; a general one is used",
+            )
+        )
     return rows
 
 
 def attention(facts: ModelFacts) -> str:
     text = _ATTENTION.get(facts.attention, UNKNOWN)
     if facts.attention == "SWA" and facts.sliding_window:
-        return f"most layers see only the last {number(facts.sliding_window)} tokens (sliding window)"
+        return (
+            f"most layers see only the last {number(facts.sliding_window)} tokens (sliding window)"
+        )
     return text
 
 
@@ -100,7 +124,8 @@ def number(value: int | None) -> str:
 
 
 def spread(values: Sequence[int]) -> str:
-    """One number, or the smallest and the largest where layers differ; layers that have none do not count."""
+    """One number, or the smallest and the largest where layers differ; layers that have none do not
+    count."""
     some = [value for value in values if value]
     if not some:
         return ""

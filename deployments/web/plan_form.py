@@ -35,14 +35,21 @@ class Stock:
 
     def engine_for(self, model: str) -> Engine | None:
         """The one that is taken for a model where the query names none."""
-        return first_engine(self.engines, next((row for row in self.models if row.name == model), None))
+        return first_engine(
+            self.engines, next((row for row in self.models if row.name == model), None)
+        )
 
 
 def read_stock(host: Host) -> Stock:
     # What a header says is large; only that of the chosen ones is read.
-    models, drafts = (rows.only("name", "quant", "format", "kind") for rows in (Model.deployable(), Model.drafting()))
+    models, drafts = (
+        rows.only("name", "quant", "format", "kind")
+        for rows in (Model.deployable(), Model.drafting())
+    )
     engines = list(
-        Engine.objects.select_related("host").filter(host=host, state=Engine.State.OK).exclude(flavour=EXTERNAL)
+        Engine.objects.select_related("host")
+        .filter(host=host, state=Engine.State.OK)
+        .exclude(flavour=EXTERNAL)
     )
     devices = list(Device.objects.filter(host=host, is_present=True).select_related("gpu"))
     return Stock(host, list(models), list(drafts), engines, devices, _used(host, devices))
@@ -55,11 +62,15 @@ def _used(host: Host, devices: list[Device]) -> dict[str, int]:
 
 
 def _choices(models: list[Model]) -> list[tuple[str, str]]:
-    return [(model.name, f"{model.name} ({model.quant})" if model.quant else model.name) for model in models]
+    return [
+        (model.name, f"{model.name} ({model.quant})" if model.quant else model.name)
+        for model in models
+    ]
 
 
 class PlanForm(forms.Form):
-    """Values come from the query string: a key that is missing has its default, so that every link is short."""
+    """Values come from the query string: a key that is missing has its default, so that every link
+    is short."""
 
     model = forms.ChoiceField(error_messages={"invalid_choice": "There is no model %(value)s."})
     draft = forms.ChoiceField(
@@ -69,7 +80,9 @@ class PlanForm(forms.Form):
         error_messages={"invalid_choice": "There is no model %(value)s."},
     )
     draft_device = forms.ChoiceField(
-        required=False, label="Draft device", help_text="Where the draft model runs. auto: the smallest chosen."
+        required=False,
+        label="Draft device",
+        help_text="Where the draft model runs. auto: the smallest chosen.",
     )
     device = forms.MultipleChoiceField(
         label="Devices",
@@ -110,7 +123,9 @@ class PlanForm(forms.Form):
     def settings(self, data: Mapping[str, Any] | None = None) -> dict[str, int | str]:
         """Those that differ from their defaults."""
         data = self.cleaned_data if data is None else data
-        return {s.key: data[s.key] for s in SETTINGS.values() if data.get(s.key, s.default) != s.default}
+        return {
+            s.key: data[s.key] for s in SETTINGS.values() if data.get(s.key, s.default) != s.default
+        }
 
     def query(self, changes: Mapping[str, int | str] | None = None) -> str:
         """The shortest query string that asks for this, with changed settings if there are any."""
@@ -160,11 +175,15 @@ class PlanForm(forms.Form):
     def _is_touched(self, place: str) -> bool:
         """Something below the fold is wrong, or was set."""
         keys = [setting.key for setting in SETTINGS.values() if _place(setting) == place]
-        return any(key in self.errors or self.data.get(key, "") not in ("", str(SETTINGS[key].default)) for key in keys)
+        return any(
+            key in self.errors or self.data.get(key, "") not in ("", str(SETTINGS[key].default))
+            for key in keys
+        )
 
 
 def _place(setting: Setting) -> str:
-    """What every strategy looks at comes first; what few look at does not stand in everybody's way."""
+    """What every strategy looks at comes first; what few look at does not stand in everybody's
+    way."""
     strategies = getattr(setting, "strategies", ())
     if "speculative" in strategies:
         return "draft"
@@ -172,7 +191,8 @@ def _place(setting: Setting) -> str:
 
 
 def _complete(query: QueryDict, stock: Stock) -> QueryDict:
-    """The query with what is missing filled in: first model, first engine that loads it, its devices, defaults."""
+    """The query with what is missing filled in: first model, first engine that loads it, its
+    devices, defaults."""
     full = query.copy()
     if not full.get(MODEL) and stock.models:
         full[MODEL] = stock.models[0].name
@@ -189,7 +209,9 @@ def _complete(query: QueryDict, stock: Stock) -> QueryDict:
 
 def _first_devices(stock: Stock, engine: str) -> list[str]:
     """Every device of the one kind the engine computes on; else every accelerator."""
-    flavour = next((FLAVOURS[e.flavour].device_kind(e.build) for e in stock.engines if str(e.pk) == engine), "")
+    flavour = next(
+        (FLAVOURS[e.flavour].device_kind(e.build) for e in stock.engines if str(e.pk) == engine), ""
+    )
     own = [device.name for device in stock.devices if device.kind == flavour]
     cards = [device.name for device in stock.devices if device.kind != Device.Kind.CPU]
     return own or cards or [device.name for device in stock.devices][:1]

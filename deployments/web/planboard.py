@@ -1,4 +1,5 @@
-"""What the Plan page shows: a query in, the choices it stands for and every strategy's plan of them out."""
+"""What the Plan page shows: a query in, the choices it stands for and every strategy's plan of them
+out."""
 
 from __future__ import annotations
 
@@ -18,14 +19,24 @@ from deployments.services.comparing import Choice, Compared, compare
 from deployments.services.deployments import deployment_create, deployment_start
 from deployments.services.plans import model_facts, rig_facts, shape_of
 from deployments.strategies import STRATEGIES
-from deployments.web.plan_form import DEVICE, DRAFT, DRAFT_DEVICE, ENGINE, MODEL, PlanForm, Stock, read_stock
+from deployments.web.plan_form import (
+    DEVICE,
+    DRAFT,
+    DRAFT_DEVICE,
+    ENGINE,
+    MODEL,
+    PlanForm,
+    Stock,
+    read_stock,
+)
 from gpus.models import Host
 from omni.errors import OmniError
 
 
 @dataclass(frozen=True)
 class Board:
-    """`outcomes` are sorted, the best first; there are none while the form is wrong or something is missing.
+    """`outcomes` are sorted, the best first; there are none while the form is wrong or something is
+    missing.
 
     `why_best` is why the first outcome is the best one, '' when none is.
     """
@@ -44,8 +55,12 @@ class Board:
             if outcome.key == strategy:
                 return outcome
         if strategy in STRATEGIES:
-            raise OmniError("not_planned", "Something in the choices is not right.", "The fields say what.")
-        raise OmniError("unknown_strategy", f"There is no strategy {strategy!r}.", "Choose one that is shown.")
+            raise OmniError(
+                "not_planned", "Something in the choices is not right.", "The fields say what."
+            )
+        raise OmniError(
+            "unknown_strategy", f"There is no strategy {strategy!r}.", "Choose one that is shown."
+        )
 
 
 def board(host: Host, query: QueryDict) -> Board:
@@ -77,7 +92,9 @@ def presets_for(host: Host, query: QueryDict) -> tuple[PlanForm, list[Preset]]:
 
 def _choice(stock: Stock, form: PlanForm) -> Choice:
     data = form.cleaned_data
-    models = {model.name: model for model in Model.objects.filter(name__in=[data[MODEL], data[DRAFT]])}
+    models = {
+        model.name: model for model in Model.objects.filter(name__in=[data[MODEL], data[DRAFT]])
+    }
     order = [device.name for device in stock.devices]
     return Choice(
         engine=next(engine for engine in stock.engines if str(engine.pk) == data[ENGINE]),
@@ -105,15 +122,20 @@ def deploy(board: Board, *, strategy: str, name: str, user: Any = None) -> Deplo
         raise outcome.error
     plan = outcome.plan
     if plan is None or plan.verdict == Verdict.NOT_VIABLE:
-        raise OmniError("not_viable", "This does not fit as it is set.", "Change what the reasons name.")
-    # What the planner chose for itself is kept: planned again at the start, the command is the one shown here.
+        raise OmniError(
+            "not_viable", "This does not fit as it is set.", "Change what the reasons name."
+        )
+    # What the planner chose for itself is kept: planned again at the start, the command is the one
+    # shown here.
     chosen = {key: value for key, value in plan.settings.items() if key in SETTINGS}
     # Both or neither: what has no place at the moment does not stay behind under the name.
     with transaction.atomic():
         made = deployment_create(
             name=name.strip() or outcome.name,
             strategy=outcome.strategy.name,
-            engine=next(e for e in board.stock.engines if str(e.pk) == board.form.cleaned_data[ENGINE]),
+            engine=next(
+                e for e in board.stock.engines if str(e.pk) == board.form.cleaned_data[ENGINE]
+            ),
             members=outcome.members,
             settings={**board.form.settings(), **chosen},
             user=user,

@@ -29,8 +29,11 @@ _TITLES = {
 
 @dataclass(frozen=True)
 class RoleField:
-    """The devices of one role, in a form. The first role's field has the same name in every strategy, so that a
-    choice survives a change of strategy."""
+    """The devices of one role, in a form.
+
+    The first role's field has the same name in every strategy, so that a choice survives a change
+    of strategy.
+    """
 
     role: str
     name: str
@@ -63,7 +66,8 @@ def members_of(strategy: Strategy, data: Mapping[str, Any]) -> dict[str, tuple[M
 
 
 def initial_members(deployment: Deployment, strategy: Strategy) -> dict[str, Any]:
-    """Field name → value for what the deployment has bound; roles of another strategy are left out."""
+    """Field name → value for what the deployment has bound; roles of another strategy are left
+    out."""
     bound = {binding.role: binding for binding in deployment.bindings.select_related("model")}
     initial: dict[str, Any] = {}
     for each in role_fields(strategy):

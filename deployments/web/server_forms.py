@@ -8,13 +8,17 @@ from django import forms
 
 from deployments.models import Deployment, Engine
 
-KEY_HELP = "Sent to this server only, kept in a file that only Omni's user can read, and not shown again."
+KEY_HELP = (
+    "Sent to this server only, kept in a file that only Omni's user can read, and not shown again."
+)
 
 
 def key_field() -> forms.CharField:
     # Never given back to the page, not even beside an error of another field.
     widget = forms.PasswordInput(attrs={"autocomplete": "off", "class": "mono"})
-    return forms.CharField(max_length=1000, required=False, label="API key", widget=widget, help_text=KEY_HELP)
+    return forms.CharField(
+        max_length=1000, required=False, label="API key", widget=widget, help_text=KEY_HELP
+    )
 
 
 class ServerForm(forms.Form):
@@ -23,15 +27,20 @@ class ServerForm(forms.Form):
     name = forms.CharField(max_length=60, help_text="How it is called here.")
     address = forms.CharField(
         max_length=300,
-        widget=forms.TextInput(attrs={"class": "mono", "placeholder": "http://127.0.0.1:8080", "spellcheck": "false"}),
+        widget=forms.TextInput(
+            attrs={"class": "mono", "placeholder": "http://127.0.0.1:8080", "spellcheck": "false"}
+        ),
         help_text="This machine, or a host that OMNI_EXTERNAL_HOSTS names. With or without /v1.",
     )
     key = key_field()
 
     # Which field an error of the services is about.
     FIELD_OF: ClassVar[dict[str, str]] = {
-        "bad_name": "name", "name_taken": "name", "bad_key": "key", "key_refused": "key",
-    }  # fmt: skip
+        "bad_name": "name",
+        "name_taken": "name",
+        "bad_key": "key",
+        "key_refused": "key",
+    }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -58,9 +67,13 @@ class RemoteModelForm(forms.Form):
         help_text="Programs ask for it by this name. Left empty, it is made from the model's name.",
     )
 
-    def __init__(self, *args: Any, engine: Engine, deployment: Deployment | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, engine: Engine, deployment: Deployment | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
-        names = list(dict.fromkeys([*([deployment.remote_model] if deployment else []), *engine.offers]))
+        names = list(
+            dict.fromkeys([*([deployment.remote_model] if deployment else []), *engine.offers])
+        )
         self.fields["model"].choices = [(name, name) for name in names]  # type: ignore[attr-defined]
         if deployment:
             del self.fields["name"]

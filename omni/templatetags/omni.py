@@ -35,6 +35,15 @@ def get(mapping: Any, key: Any) -> Any:
 @register.simple_tag
 @cache
 def icon(name: str, label: str = "") -> str:
-    """An inline SVG; decorative unless it has a label. Raises KeyError for a name that does not exist."""
-    aria = format_html('role="img" aria-label="{}"', label) if label else mark_safe('aria-hidden="true"')
-    return format_html('<svg class="icon" viewBox="0 0 24 24" {}>{}</svg>', aria, mark_safe(ICONS[name]))
+    """An inline SVG; decorative unless it has a label.
+
+    Raises KeyError for a name that does not exist.
+    """
+    aria = (
+        format_html('role="img" aria-label="{}"', label)
+        if label
+        else mark_safe('aria-hidden="true"')
+    )
+    return format_html(
+        '<svg class="icon" viewBox="0 0 24 24" {}>{}</svg>', aria, mark_safe(ICONS[name])
+    )

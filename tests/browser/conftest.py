@@ -1,5 +1,8 @@
-"""A real Chromium against a real panel. Playwright's sync API keeps an event loop running, beside which
-the ORM refuses to work: these tests speak to the panel by its pages, its commands and its gateway only."""
+"""A real Chromium against a real panel.
+
+Playwright's sync API keeps an event loop running, beside which the ORM refuses to work: these tests
+speak to the panel by its pages, its commands and its gateway only.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,12 @@ expect.set_options(timeout=PATIENCE_S * 1000)
 
 
 def chromium_path() -> str:
-    for name in (os.environ.get("OMNI_TEST_CHROMIUM", ""), "chromium", "google-chrome", "chromium-browser"):
+    for name in (
+        os.environ.get("OMNI_TEST_CHROMIUM", ""),
+        "chromium",
+        "google-chrome",
+        "chromium-browser",
+    ):
         if name and (path := shutil.which(name)):
             return path
     raise RuntimeError("Chromium is needed for the browser tests; `make test` installs it.")
@@ -51,8 +59,8 @@ def log_in(page: Page, url: str, name: str = "admin", password: str = PASSWORD) 
 
 @pytest.fixture
 def new_context(chromium: Browser) -> Iterator[Callable[..., BrowserContext]]:
-    """Makes contexts; a script error, a breach of the content security policy or an attribute that htmx cannot read
-    fails the test."""
+    """Makes contexts; a script error, a breach of the content security policy or an attribute that
+    htmx cannot read fails the test."""
     contexts: list[BrowserContext] = []
     complaints: list[str] = []
 
@@ -62,7 +70,9 @@ def new_context(chromium: Browser) -> Iterator[Callable[..., BrowserContext]]:
         context.on("weberror", lambda error: complaints.append(str(error.error)))
         context.on(
             "console",
-            lambda message: complaints.append(message.text) if COMPLAINT.search(message.text) else None,
+            lambda message: (
+                complaints.append(message.text) if COMPLAINT.search(message.text) else None
+            ),
         )
         contexts.append(context)
         return context

@@ -1,4 +1,5 @@
-"""Devices across hosts on the Rig page: what is offered and the warning, adding one by address, its server's log."""
+"""Devices across hosts on the Rig page: what is offered and the warning, adding one by address, its
+server's log."""
 
 from __future__ import annotations
 
@@ -41,16 +42,30 @@ def foreign(offering: OfferingPanel, tmp_path: Path) -> Iterator[str]:
     port = free_port()
     kernels = offering.home / "cpu-kernels"
     env = {"LD_LIBRARY_PATH": str(kernels)} if kernels.exists() else {}
-    argv = [str(Path(binary_path()).with_name("ggml-rpc-server")), "-H", "127.0.0.3", "-p", str(port), "-d", "CPU"]
+    argv = [
+        str(Path(binary_path()).with_name("ggml-rpc-server")),
+        "-H",
+        "127.0.0.3",
+        "-p",
+        str(port),
+        "-d",
+        "CPU",
+    ]
     with (tmp_path / "rpc.log").open("wb") as log:
         server = subprocess.Popen(argv, env=env, stdout=log, stderr=log)
-    wait_until(lambda: f":{port:04X} " in Path("/proc/net/tcp").read_text(), 20, "the RPC server does not listen")
+    wait_until(
+        lambda: f":{port:04X} " in Path("/proc/net/tcp").read_text(),
+        20,
+        "the RPC server does not listen",
+    )
     yield f"127.0.0.3:{port}"
     server.kill()
     server.wait()
 
 
-def open_rig(new_context: Callable[..., BrowserContext], panel: RunningPanel, **options: object) -> Page:
+def open_rig(
+    new_context: Callable[..., BrowserContext], panel: RunningPanel, **options: object
+) -> Page:
     page = new_context(**({"viewport": SIZES["desk"]} | options)).new_page()
     log_in(page, panel.url)
     expect(page.get_by_role("heading", name="Offered by this host")).to_be_visible()
@@ -64,7 +79,9 @@ def test_a_device_is_added_by_its_address_planned_with_and_removed(
     field = page.get_by_label("Add a device of another host")
     field.fill("127.0.0.3:9")
     page.keyboard.press("Enter")
-    expect(page.get_by_text("No server can be reached at 127.0.0.3:9 that an engine")).to_be_visible()
+    expect(
+        page.get_by_text("No server can be reached at 127.0.0.3:9 that an engine")
+    ).to_be_visible()
     expect(field).to_have_value("127.0.0.3:9")
     field.fill(foreign)
     page.get_by_role("button", name="Add device").click()

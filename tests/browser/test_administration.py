@@ -1,4 +1,5 @@
-"""The administration in a browser: its theme works under a policy without inline scripts, and a key is shown once."""
+"""The administration in a browser: its theme works under a policy without inline scripts, and a key
+is shown once."""
 
 from __future__ import annotations
 
@@ -19,7 +20,13 @@ def test_lists_forms_and_menus_work_without_inline_scripts(page: Page, panel: Ru
     scripts = next(part for part in policy.split(";") if part.strip().startswith("script-src"))
     assert "unsafe-inline" not in scripts and "unsafe-eval" in scripts
 
-    for path in ("auth/user/", "auth/group/add/", "deployments/engine/", "deployments/route/add/", "gpus/device/"):
+    for path in (
+        "auth/user/",
+        "auth/group/add/",
+        "deployments/engine/",
+        "deployments/route/add/",
+        "gpus/device/",
+    ):
         page.goto(f"{panel.url}/admin/{path}")
         expect(page.locator("h1, h2").first).to_be_visible()
 

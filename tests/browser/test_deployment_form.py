@@ -1,4 +1,5 @@
-"""The form of a deployment in a browser: a strategy brings its own fields, and what was typed stays."""
+"""The form of a deployment in a browser: a strategy brings its own fields, and what was typed
+stays."""
 
 from __future__ import annotations
 
@@ -22,7 +23,9 @@ def open_form(page: Page, panel: RunningPanel, strategy: str) -> None:
     page.get_by_label("Strategy", exact=True).select_option(label=strategy)
 
 
-def test_a_strategy_brings_its_fields_and_keeps_what_was_typed(page: Page, panel: RunningPanel) -> None:
+def test_a_strategy_brings_its_fields_and_keeps_what_was_typed(
+    page: Page, panel: RunningPanel
+) -> None:
     open_form(page, panel, "Prefill–decode")
     decode = page.get_by_role("group", name="Devices that write answers")
     expect(decode).to_be_visible()

@@ -28,7 +28,11 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHub]:
     write_with_package(path)
     small = path.read_bytes()
     large = small + os.urandom(3_000_000)
-    files = {"Tiny-Q4_K_M.gguf": large, "Tiny-Q8_0.gguf": large + b"more", "mmproj-Tiny-F16.gguf": small}
+    files = {
+        "Tiny-Q4_K_M.gguf": large,
+        "Tiny-Q8_0.gguf": large + b"more",
+        "mmproj-Tiny-F16.gguf": small,
+    }
     with LocalHub({REPO: Repo(files), "some-org/Gated": Repo(files, gated="manual")}) as running:
         yield running
 
@@ -87,7 +91,10 @@ def test_from_a_name_to_a_model_with_a_pause_and_a_killed_agent(
     expect(page.get_by_role("heading", level=1)).to_contain_text("tiny-q4_k_m")
     expect(page.locator(".badge").first).to_have_text("Ready")
     folder = Path(hub_panel.home, "models", *REPO.split("/"))
-    assert sorted(path.name for path in folder.iterdir()) == ["Tiny-Q4_K_M.gguf", "mmproj-Tiny-F16.gguf"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "Tiny-Q4_K_M.gguf",
+        "mmproj-Tiny-F16.gguf",
+    ]
 
 
 def test_a_gated_repository_fails_with_a_way_out_and_can_be_cancelled(
@@ -107,7 +114,11 @@ def test_a_gated_repository_fails_with_a_way_out_and_can_be_cancelled(
 
 @pytest.mark.parametrize(("scheme", "size"), [("light", "desk"), ("dark", "phone")])
 def test_the_page_fits_and_is_accessible(
-    scheme: str, size: str, new_context: Callable[..., BrowserContext], hub_panel: RunningPanel, hub: LocalHub
+    scheme: str,
+    size: str,
+    new_context: Callable[..., BrowserContext],
+    hub_panel: RunningPanel,
+    hub: LocalHub,
 ) -> None:
     page = new_context(viewport=SIZES[size], color_scheme=scheme).new_page()
     log_in(page, hub_panel.url)

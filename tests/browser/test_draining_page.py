@@ -1,4 +1,5 @@
-"""A deployment that lets answers finish, is stopped at once, and is unloaded when nobody asks for it."""
+"""A deployment that lets answers finish, is stopped at once, and is unloaded when nobody asks for
+it."""
 
 from __future__ import annotations
 
@@ -52,7 +53,12 @@ def test_answers_finish_or_are_cut_and_an_idle_one_is_unloaded(
     expect(badge).to_have_text("ready")
     expect(badge).to_have_text("unloaded")
     expect(page.get_by_text("The next request loads it again")).to_be_visible()
-    for scheme, size in (("light", "desk"), ("dark", "desk"), ("light", "phone"), ("dark", "phone")):
+    for scheme, size in (
+        ("light", "desk"),
+        ("dark", "desk"),
+        ("light", "phone"),
+        ("dark", "phone"),
+    ):
         shown = new_context(viewport=SIZES[size], color_scheme=scheme).new_page()
         log_in(shown, panel.url)
         shown.goto(panel.url + leaving)

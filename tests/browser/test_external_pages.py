@@ -1,4 +1,5 @@
-"""Somebody else's server from its address to a chat, in a browser; and how its pages look on a desk and on a phone."""
+"""Somebody else's server from its address to a chat, in a browser; and how its pages look on a desk
+and on a phone."""
 
 from __future__ import annotations
 
@@ -93,7 +94,10 @@ def _pages_while_it_answers_and_while_it_is_away(
 
 
 def shown(
-    new_context: Callable[..., BrowserContext], panel: RunningPanel, pages: dict[str, str], when: str
+    new_context: Callable[..., BrowserContext],
+    panel: RunningPanel,
+    pages: dict[str, str],
+    when: str,
 ) -> list[str]:
     wrong = []
     for scheme in ("light", "dark"):

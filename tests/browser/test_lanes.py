@@ -34,8 +34,13 @@ deployments:
     devices: {prefill: [RPC0], decode: [RPC1]}
     settings: {context: 2048, handover_min: 16}
 """
-LONG = "Write a very long story about a lighthouse keeper. Use many paragraphs and never stop early."
-CODE = "Write a Python function that adds the numbers of a list, with one very long comment, then say what it does."
+LONG = (
+    "Write a very long story about a lighthouse keeper. Use many paragraphs and never stop early."
+)
+CODE = (
+    "Write a Python function that adds the numbers of a list, with one very long comment, then say"
+    " what it does."
+)
 STORED = """
 import json
 from chat.models import Message
@@ -44,7 +49,8 @@ print("STORED", json.dumps([
     [m.deployment_name, m.decode_tps, m.prefill_tps, m.completion_tokens, m.prompt_tokens, m.timings]
     for m in found]))
 """
-# What a small model does not do on demand: a lane that failed, one that still lacks an answer, all figures.
+# What a small model does not do on demand: a lane that failed, one that still lacks an answer, all
+# figures.
 MIXED = """
 from django.contrib.auth.models import User
 from chat.models import Conversation, Lane, Message
@@ -69,7 +75,8 @@ print("MADE", talk.pk)
 
 @pytest.fixture(scope="module")
 def panel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPanel]:
-    """A panel of this module's own: an RPC server serves one engine at a time, and other tests want one."""
+    """A panel of this module's own: an RPC server serves one engine at a time, and other tests want
+    one."""
     running = RunningPanel(tmp_path_factory.mktemp("lanes-home"))
     running.start()
     yield running
@@ -85,7 +92,10 @@ def three(panel: RunningPanel) -> RunningPanel:
     applied = panel.manage("apply", str(rig), "--start")
     assert applied.returncode == 0, applied.stderr
     wait_until(
-        lambda: states(panel) == ["ready"] * 3, 60, lambda: f"not all are ready: {states(panel)}", interval_s=0.5
+        lambda: states(panel) == ["ready"] * 3,
+        60,
+        lambda: f"not all are ready: {states(panel)}",
+        interval_s=0.5,
     )
     return panel
 
@@ -126,7 +136,10 @@ def ended(page: Page, state: str = "done") -> Locator:
 
 def all_grow(page: Page) -> None:
     def lengths() -> bool:
-        found = [len(text) for text in page.locator(".turn-row").last.locator("[data-answer]").all_inner_texts()]
+        found = [
+            len(text)
+            for text in page.locator(".turn-row").last.locator("[data-answer]").all_inner_texts()
+        ]
         return len(found) == 3 and min(found) > 30
 
     wait_until(lengths, 30, "not all lanes write")
@@ -139,22 +152,34 @@ def stored(page: Page, panel: RunningPanel) -> list[list[Any]]:
     return json.loads(said.stdout.split("STORED ")[1])
 
 
-def test_one_prompt_goes_to_three_lanes_and_each_shows_its_own_figures(page: Page, three: RunningPanel) -> None:
+def test_one_prompt_goes_to_three_lanes_and_each_shows_its_own_figures(
+    page: Page, three: RunningPanel
+) -> None:
     new_chat(page, three, 80)
     ask(page, LONG)
-    expect(page.locator("p[data-live]:visible").first).to_contain_text(re.compile(r"Live: [\d.]+ tokens/s"))
+    expect(page.locator("p[data-live]:visible").first).to_contain_text(
+        re.compile(r"Live: [\d.]+ tokens/s")
+    )
     expect(ended(page)).to_have_count(3, timeout=60_000)
     rows = {row[0]: row[1:] for row in stored(page, three)}
     assert list(rows) == NAMES
     for n, (name, (decode, prefill, completion, prompt, timings)) in enumerate(rows.items()):
         shown = answers(page).nth(n).locator("[data-figures]").inner_text()
-        assert completion == timings["predicted_n"] and prompt == timings["prompt_n"] + timings["cache_n"], name
-        assert decode == pytest.approx((timings["predicted_n"] - 1) / timings["predicted_ms"] * 1000), name
+        assert (
+            completion == timings["predicted_n"]
+            and prompt == timings["prompt_n"] + timings["cache_n"]
+        ), name
+        assert decode == pytest.approx(
+            (timings["predicted_n"] - 1) / timings["predicted_ms"] * 1000
+        ), name
         assert f"{completion} tokens" in shown and f"Prompt {prompt}" in shown, name
-        # Where another instance read the prompt, what the answering one still read is no rate of prefill.
+        # Where another instance read the prompt, what the answering one still read is no rate of
+        # prefill.
         is_handed_over = name == "split"
         assert ("prefill_ms" in timings.get("omni_handover", {})) is is_handed_over
-        assert _rates(shown) == pytest.approx([decode] if is_handed_over else [decode, prefill], rel=0.06), name
+        assert _rates(shown) == pytest.approx(
+            [decode] if is_handed_over else [decode, prefill], rel=0.06
+        ), name
         assert ("KV handed over in" in shown) is is_handed_over
         assert "First token" in shown
     drafted = rows["drafted"][-1]
@@ -185,7 +210,9 @@ def test_one_lane_is_stopped_then_all_and_a_reload_shows_the_same(
     phone.goto(page.url)
     all_grow(phone)
     phone.locator("[data-tab]").nth(2).click()
-    wait_until(lambda: settled(phone), 5, "what streams keeps the phone from going to the third lane")
+    wait_until(
+        lambda: settled(phone), 5, "what streams keeps the phone from going to the third lane"
+    )
     expect(page.get_by_role("button", name="Stop all lanes")).to_be_visible()
     page.keyboard.press("Escape")
     expect(ended(page, "stopped")).to_have_count(3)
@@ -193,7 +220,10 @@ def test_one_lane_is_stopped_then_all_and_a_reload_shows_the_same(
     page.reload()
     assert page.locator("[data-answer]").all_inner_texts() == shown
     expect(ended(phone, "stopped")).to_have_count(3)
-    assert phone.locator("[data-answer]").all_text_contents() == page.locator("[data-answer]").all_text_contents()
+    assert (
+        phone.locator("[data-answer]").all_text_contents()
+        == page.locator("[data-answer]").all_text_contents()
+    )
 
 
 def test_a_lane_is_added_asked_regenerated_and_removed(page: Page, three: RunningPanel) -> None:
@@ -220,7 +250,9 @@ def test_a_lane_is_added_asked_regenerated_and_removed(page: Page, three: Runnin
     expect(ended(page)).to_have_count(1)
 
 
-def test_what_changes_under_an_open_menu_is_shown_when_it_is_closed(page: Page, three: RunningPanel) -> None:
+def test_what_changes_under_an_open_menu_is_shown_when_it_is_closed(
+    page: Page, three: RunningPanel
+) -> None:
     new_chat(page, three, 4, NAMES[:2])
     page.wait_for_load_state("networkidle")
     badge = page.locator(".lane-head").first.locator(".badge").first
@@ -252,21 +284,25 @@ def shown(chromium: Browser, three: RunningPanel) -> str:
 
 def settled(page: Page) -> bool:
     """Whether the third lane stands just where the box of the conversation begins."""
-    return page.evaluate(
-        """() => {
+    return page.evaluate("""() => {
             const box = document.querySelector("[data-scroller]").getBoundingClientRect();
             const cell = document.querySelector(".cell:nth-child(3)").getBoundingClientRect();
             return Math.abs(cell.left - box.left - 16) < 1 && Math.abs(cell.right - box.right + 16) < 1;
-        }"""
-    )
+        }""")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
 def test_lanes_fit_and_are_accessible(
-    scheme: str, size: str, new_context: Callable[..., BrowserContext], three: RunningPanel, shown: str
+    scheme: str,
+    size: str,
+    new_context: Callable[..., BrowserContext],
+    three: RunningPanel,
+    shown: str,
 ) -> None:
-    page = new_context(viewport=SIZES[size], color_scheme=scheme, has_touch=size == "phone").new_page()
+    page = new_context(
+        viewport=SIZES[size], color_scheme=scheme, has_touch=size == "phone"
+    ).new_page()
     log_in(page, three.url)
     page.goto(shown)
     wrong = look(page, f"lanes-{scheme}-{size}")
@@ -276,7 +312,9 @@ def test_lanes_fit_and_are_accessible(
         wait_until(lambda: settled(page), 5, "the swipe does not end")
         expect(page.locator("[data-tab]").nth(2)).to_have_attribute("aria-current", "true")
         wrong += look(page, f"lanes-third-{scheme}-{size}")
-    page.get_by_label("Lane 2: change or remove" if size == "desk" else "Lane 3: change or remove").click()
+    page.get_by_label(
+        "Lane 2: change or remove" if size == "desk" else "Lane 3: change or remove"
+    ).click()
     wrong += look(page, f"lanes-menu-{scheme}-{size}")
     assert not wrong, "\n".join(wrong)
 
@@ -309,7 +347,9 @@ Message.objects.filter(conversation=talk, lane=first).update(content="One paragr
 """
 
 
-def test_a_long_answer_scrolls_by_itself_and_leaves_no_column_blank(page: Page, three: RunningPanel) -> None:
+def test_a_long_answer_scrolls_by_itself_and_leaves_no_column_blank(
+    page: Page, three: RunningPanel
+) -> None:
     made = three.manage("shell", "-v0", "-c", MIXED)
     pk = made.stdout.split("MADE ")[1].strip()
     assert three.manage("shell", "-v0", "-c", TALL.format(pk=pk)).returncode == 0
@@ -324,9 +364,13 @@ def test_a_long_answer_scrolls_by_itself_and_leaves_no_column_blank(page: Page, 
     expect(short.locator("[data-answer]")).to_be_in_viewport(ratio=0.2)
 
 
-def test_names_that_begin_alike_are_told_apart_in_the_heads(page: Page, three: RunningPanel) -> None:
+def test_names_that_begin_alike_are_told_apart_in_the_heads(
+    page: Page, three: RunningPanel
+) -> None:
     made = three.manage("shell", "-v0", "-c", MIXED)
     page.goto(f"{three.url}/chat/{made.stdout.split('MADE ')[1].strip()}/")
     head = page.locator(".lane-title h2").last
     expect(head).to_have_text("gone-with-a-long-name")
-    assert head.evaluate("head => head.scrollWidth <= head.clientWidth && head.scrollHeight <= head.clientHeight + 1")
+    assert head.evaluate(
+        "head => head.scrollWidth <= head.clientWidth && head.scrollHeight <= head.clientHeight + 1"
+    )

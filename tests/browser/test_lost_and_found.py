@@ -36,7 +36,8 @@ def end_session(page: Page) -> None:
 
 
 def fetch_a_part(page: Page) -> None:
-    """Of the Models page, unless a part has fetched itself meanwhile: then the log-in is there already."""
+    """Of the Models page, unless a part has fetched itself meanwhile: then the log-in is there
+    already."""
     with contextlib.suppress(TimeoutError):
         page.get_by_label("Search").fill("smol", timeout=5_000)
 
@@ -49,7 +50,9 @@ def log_in_again(page: Page) -> None:
     page.get_by_role("button", name="Log in").click()
 
 
-def test_a_part_that_fetches_itself_leads_to_the_log_in_and_back_with_the_text(page: Page, panel: RunningPanel) -> None:
+def test_a_part_that_fetches_itself_leads_to_the_log_in_and_back_with_the_text(
+    page: Page, panel: RunningPanel
+) -> None:
     page.goto(f"{panel.url}/models/")
     page.get_by_label("Add a folder").fill(f"/data/{TYPED}")
     end_session(page)
@@ -62,7 +65,9 @@ def test_a_part_that_fetches_itself_leads_to_the_log_in_and_back_with_the_text(p
     expect(page.get_by_label("Add a folder")).to_have_value("")
 
 
-def test_a_form_that_was_sent_too_late_comes_back_with_its_text(page: Page, panel: RunningPanel) -> None:
+def test_a_form_that_was_sent_too_late_comes_back_with_its_text(
+    page: Page, panel: RunningPanel
+) -> None:
     page.goto(f"{panel.url}/models/")
     page.get_by_label("Add a folder").fill(f"/data/{TYPED}")
     end_session(page)
@@ -80,7 +85,10 @@ def test_a_question_that_was_asked_too_late_stands_in_the_composer_after_the_log
     end_session(page)
     # What was read of the session when the socket opened holds until the next question.
     panel.manage(
-        "shell", "-v0", "-c", "from django.contrib.sessions.models import Session as S; S.objects.all().delete()"
+        "shell",
+        "-v0",
+        "-c",
+        "from django.contrib.sessions.models import Session as S; S.objects.all().delete()",
     )
     page.keyboard.press("Enter")
     log_in_again(page)
@@ -94,8 +102,9 @@ def test_another_person_does_not_get_the_text(page: Page, panel: RunningPanel) -
         "shell",
         "-v0",
         "-c",
-        "from django.contrib.auth.models import User as U;"
-        f"U.objects.filter(username='eve').exists() or U.objects.create_superuser('eve', password={PASSWORD!r})",
+        "from django.contrib.auth.models import User as"
+        " U;U.objects.filter(username='eve').exists() or U.objects.create_superuser('eve',"
+        f" password={PASSWORD!r})",
     )
     assert made.returncode == 0, made.stderr
     page.goto(f"{panel.url}/models/")
@@ -115,14 +124,20 @@ def chat(page: Page, panel: RunningPanel) -> str:
     """The address of a conversation; nothing answers in it."""
     model = panel.document("scan")["models"][0]["name"]
     rig = panel.home / "quiet.yaml"
-    rig.write_text(f"deployments:\n  - {{name: quiet, models: {{model: {model}}}, devices: {{model: [CPU]}}}}\n")
+    rig.write_text(
+        f"deployments:\n  - {{name: quiet, models: {{model: {model}}}, devices: {{model:"
+        " [CPU]}}\n"
+    )
     assert panel.manage("apply", str(rig)).returncode == 0
     made = panel.manage(
-        "shell", "-v0", "-c",
-        "from django.contrib.auth.models import User; from chat.services import conversation_create;"
-        "from deployments.models import Deployment; quiet = Deployment.objects.get(name='quiet');"
-        "print(conversation_create(owner=User.objects.get(username='admin'), deployment=quiet).pk)",
-    )  # fmt: skip
+        "shell",
+        "-v0",
+        "-c",
+        "from django.contrib.auth.models import User; from chat.services import"
+        " conversation_create;from deployments.models import Deployment; quiet ="
+        " Deployment.objects.get(name='quiet');print(conversation_create(owner=User.objects.get(username='admin'),"
+        " deployment=quiet).pk)",
+    )
     assert made.returncode == 0, made.stderr
     return f"{panel.url}/chat/{made.stdout.split()[-1]}/"
 

@@ -14,7 +14,9 @@ from tests.helpers import lives, wait_until
 from tests.panel import RunningPanel
 
 pytestmark = pytest.mark.browser
-LONG = "Write a very long story about a lighthouse keeper. Use many paragraphs and never stop early."
+LONG = (
+    "Write a very long story about a lighthouse keeper. Use many paragraphs and never stop early."
+)
 
 
 def engine_slots(panel: RunningPanel) -> list[dict[str, object]]:
@@ -92,11 +94,17 @@ def test_an_answer_grows_in_steps_and_its_figures_appear(page: Page, panel: Runn
         expect(figures).to_contain_text(re.compile(pattern, re.I))
 
 
-def test_stop_frees_the_engine_within_a_second_and_keeps_the_text(page: Page, panel: RunningPanel) -> None:
+def test_stop_frees_the_engine_within_a_second_and_keeps_the_text(
+    page: Page, panel: RunningPanel
+) -> None:
     deployed(page, panel)
     new_chat(page, panel)
     ask(page, LONG)
-    wait_until(lambda: page.locator("[data-answer]").count() and len(answer(page)) > 40, 30, "no answer began")
+    wait_until(
+        lambda: page.locator("[data-answer]").count() and len(answer(page)) > 40,
+        30,
+        "no answer began",
+    )
     assert busy(panel)
     page.get_by_role("button", name="Stop").click()
     wait_until(lambda: not busy(panel), 1, "the slot is still busy 1 s after Stop")
@@ -114,7 +122,11 @@ def test_a_reload_and_a_second_tab_show_the_same_answer_once(
     other = page.context.new_page()
     other.goto(page.url)
     ask(page, LONG)
-    wait_until(lambda: page.locator("[data-answer]").count() and len(answer(page)) > 60, 30, "no answer began")
+    wait_until(
+        lambda: page.locator("[data-answer]").count() and len(answer(page)) > 60,
+        30,
+        "no answer began",
+    )
     page.reload()
     wait_until(
         lambda: page.locator("[data-answer]").count() and len(answer(page)) > 200,
@@ -143,7 +155,9 @@ def test_a_viewer_sees_everything_and_can_start_nothing(
     log_in(seen, panel.url, "vera", "vera-only-looks-on")
     for path in ("/", "/models/", "/deployments/"):
         seen.goto(panel.url + path)
-        expect(seen.get_by_role("button", name=re.compile("^(Deploy|Start|Stop|Delete)"))).to_have_count(0)
+        expect(
+            seen.get_by_role("button", name=re.compile("^(Deploy|Start|Stop|Delete)"))
+        ).to_have_count(0)
 
 
 VIEWER = """

@@ -1,4 +1,5 @@
-"""A page on another port of this machine, in the browser of somebody who is logged in here: it hears nothing."""
+"""A page on another port of this machine, in the browser of somebody who is logged in here: it
+hears nothing."""
 
 from __future__ import annotations
 
@@ -77,28 +78,38 @@ def test_a_page_on_another_port_opens_no_socket_even_with_a_good_token(
         assert page.evaluate(KNOCK, [address + path, token]) == "closed 1006", path
 
 
-def test_a_page_on_another_port_reads_no_token(page: Page, panel: RunningPanel, other_port: str) -> None:
+def test_a_page_on_another_port_reads_no_token(
+    page: Page, panel: RunningPanel, other_port: str
+) -> None:
     page.goto(other_port)
     assert page.evaluate(ASK, f"{panel.url}/socket-token/").startswith("refused")
 
 
-def test_a_stolen_cookie_alone_opens_no_socket(page: Page, panel: RunningPanel, other_port: str) -> None:
+def test_a_stolen_cookie_alone_opens_no_socket(
+    page: Page, panel: RunningPanel, other_port: str
+) -> None:
     """Cookies go to every port of a host: that server has it. From its origin it is of no use."""
     page.goto(other_port)
     stolen = next(cookie for cookie in reversed(Evil.cookies) if "omni_session" in cookie)
     address = panel.url.replace("http", "ws") + "/ws/telemetry/"
     with pytest.raises(InvalidStatus) as refused:
-        websockets.sync.client.connect(address, additional_headers={"Cookie": stolen, "Origin": other_port})
+        websockets.sync.client.connect(
+            address, additional_headers={"Cookie": stolen, "Origin": other_port}
+        )
     assert refused.value.response.status_code == 403
 
-    with websockets.sync.client.connect(address, additional_headers={"Cookie": stolen, "Origin": panel.url}) as socket:
+    with websockets.sync.client.connect(
+        address, additional_headers={"Cookie": stolen, "Origin": panel.url}
+    ) as socket:
         socket.send('{"type": "hello", "token": "guessed"}')
         with pytest.raises(websockets.exceptions.ConnectionClosed) as closed:
             socket.recv(timeout=10)
     assert closed.value.rcvd is not None and closed.value.rcvd.code == 4400
 
 
-def test_logging_out_in_one_tab_ends_the_sockets_of_another(page: Page, panel: RunningPanel) -> None:
+def test_logging_out_in_one_tab_ends_the_sockets_of_another(
+    page: Page, panel: RunningPanel
+) -> None:
     """The other tab is at the log-in page without a click."""
     other = page.context.new_page()
     other.goto(panel.url)
@@ -107,7 +118,7 @@ def test_logging_out_in_one_tab_ends_the_sockets_of_another(page: Page, panel: R
     other.close()
 
 
-# --- frames -----------------------------------------------------------------------------------------
+# --- frames ---------------------------------------------------------------------------------------
 Socket = websockets.sync.client.ClientConnection
 
 
@@ -117,7 +128,9 @@ def own_socket(page: Page, panel: RunningPanel) -> Iterator[Socket]:
     cookie = "; ".join(f"{each['name']}={each['value']}" for each in page.context.cookies())
     headers = {"Cookie": cookie, "Origin": panel.url}
     address = panel.url.replace("http", "ws") + "/ws/state/"
-    with websockets.sync.client.connect(address, additional_headers=headers, max_size=None) as socket:
+    with websockets.sync.client.connect(
+        address, additional_headers=headers, max_size=None
+    ) as socket:
         socket.send(json.dumps({"type": "hello", "token": token_of(page)}))
         yield socket
 
@@ -136,7 +149,9 @@ def test_the_longest_question_fits_into_a_frame(own_socket: Socket) -> None:
 
 
 @pytest.mark.parametrize(
-    "frame", ["x" * (3 << 20), b"x" * (3 << 20), ["x" * (1 << 20)] * 4], ids=["text", "binary", "parts"]
+    "frame",
+    ["x" * (3 << 20), b"x" * (3 << 20), ["x" * (1 << 20)] * 4],
+    ids=["text", "binary", "parts"],
 )
 def test_a_frame_that_is_too_large_ends_this_socket_and_nothing_else(
     own_socket: Socket, page: Page, panel: RunningPanel, frame: str | bytes | list[str]
@@ -145,12 +160,14 @@ def test_a_frame_that_is_too_large_ends_this_socket_and_nothing_else(
         own_socket.send(frame)
         own_socket.recv(timeout=20)
     assert panel.healthy()
-    assert page.evaluate(KNOCK, [f"{panel.url.replace('http', 'ws')}/ws/telemetry/", token_of(page)]).startswith(
-        "heard"
-    )
+    assert page.evaluate(
+        KNOCK, [f"{panel.url.replace('http', 'ws')}/ws/telemetry/", token_of(page)]
+    ).startswith("heard")
 
 
-def test_a_flood_of_frames_ends_this_socket_and_nothing_else(own_socket: Socket, panel: RunningPanel) -> None:
+def test_a_flood_of_frames_ends_this_socket_and_nothing_else(
+    own_socket: Socket, panel: RunningPanel
+) -> None:
     with pytest.raises(websockets.exceptions.ConnectionClosed):
         for _ in range(100_000):
             own_socket.send("{}")

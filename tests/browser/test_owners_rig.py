@@ -1,4 +1,5 @@
-"""The owner's rig by the stand-in NVML: each of the four models is planned, and one click puts it where it fits."""
+"""The owner's rig by the stand-in NVML: each of the four models is planned, and one click puts it
+where it fits."""
 
 from __future__ import annotations
 
@@ -17,7 +18,9 @@ from tests.planning.stand_ins import OWNERS_MODELS
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.timeout(300),
-    pytest.mark.skipif(limits().memory is not None, reason="a control group leaves less than the owner's RAM"),
+    pytest.mark.skipif(
+        limits().memory is not None, reason="a control group leaves less than the owner's RAM"
+    ),
 ]
 
 
@@ -47,8 +50,8 @@ def test_each_of_the_owners_models_is_deployed_by_one_click(
         chips = page.locator(".facts dd:has(.chip)")
         # An engine that no model has run on is marked, and the mark stays in its column.
         assert chips.evaluate_all(
-            "all => all.every(dd => [...dd.querySelectorAll('.chip')]"
-            ".every(chip => chip.getBoundingClientRect().right <= dd.getBoundingClientRect().right + 0.5))"
+            "all => all.every(dd => [...dd.querySelectorAll('.chip')].every(chip =>"
+            " chip.getBoundingClientRect().right <= dd.getBoundingClientRect().right + 0.5))"
         )
 
 

@@ -59,7 +59,9 @@ def issues(page: Page) -> list[str]:
     """axe-core's serious and critical findings, one line each."""
     found = Axe().run(page).response["violations"]
     return [
-        f"{v['id']}: {v['help']} at {v['nodes'][0]['target']}" for v in found if v["impact"] in ("serious", "critical")
+        f"{v['id']}: {v['help']} at {v['nodes'][0]['target']}"
+        for v in found
+        if v["impact"] in ("serious", "critical")
     ]
 
 
@@ -67,8 +69,13 @@ def look(page: Page, name: str) -> list[str]:
     """What is wrong with the page as it is now."""
     ARTIFACTS.mkdir(exist_ok=True)
     page.screenshot(path=ARTIFACTS / f"{name}.png", full_page=True)
-    wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-    return [f"{name}: {issue}" for issue in [*issues(page), *([f"{wide} px too wide"] if wide > 0 else [])]]
+    wide = page.evaluate(
+        "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    )
+    return [
+        f"{name}: {issue}"
+        for issue in [*issues(page), *([f"{wide} px too wide"] if wide > 0 else [])]
+    ]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -104,14 +111,21 @@ def _conversation(page: Page, panel: RunningPanel, name: str) -> list[str]:
     ended = page.locator('[data-role=assistant][data-state="done"]')
     answer = page.locator("[data-answer]").last
     expect(answer).to_be_attached()
-    wait_until(lambda: ended.count() or len(answer.inner_text()) > 300, 60, "no answer came", interval_s=0.1)
+    wait_until(
+        lambda: ended.count() or len(answer.inner_text()) > 300,
+        60,
+        "no answer came",
+        interval_s=0.1,
+    )
     if not ended.count():
         page.keyboard.press("Escape")
     expect(page.locator("[data-figures]").last).to_be_visible()
     return look(page, f"conversation-{name}")
 
 
-def test_pages_can_be_used_by_keyboard(page: Page, panel: RunningPanel, furnished: dict[str, str]) -> None:
+def test_pages_can_be_used_by_keyboard(
+    page: Page, panel: RunningPanel, furnished: dict[str, str]
+) -> None:
     page.goto(panel.url + "/deployments/")
     page.keyboard.press("Tab")
     expect(page.get_by_text("Skip to content")).to_be_focused()
@@ -146,8 +160,17 @@ def test_the_administration_works_under_its_own_policy(
 ) -> None:
     page = new_context(viewport=SIZES["desk"]).new_page()
     log_in(page, panel.url)
-    for path in ("", "gpus/device/", "deployments/engine/", "deployments/model/", "deployments/deployment/",
-                 "deployments/instance/", "gpus/samplerollup/", "chat/conversation/", "chat/message/"):  # fmt: skip
+    for path in (
+        "",
+        "gpus/device/",
+        "deployments/engine/",
+        "deployments/model/",
+        "deployments/deployment/",
+        "deployments/instance/",
+        "gpus/samplerollup/",
+        "chat/conversation/",
+        "chat/message/",
+    ):
         answer = page.goto(f"{panel.url}/admin/{path}")
         assert answer and answer.status == 200, path
     page.screenshot(path=ARTIFACTS / "admin.png")

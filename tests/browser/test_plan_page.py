@@ -1,4 +1,5 @@
-"""The Plan page in a browser: knobs, reasons, proposed fixes, and what is deployed is what was shown."""
+"""The Plan page in a browser: knobs, reasons, proposed fixes, and what is deployed is what was
+shown."""
 
 from __future__ import annotations
 
@@ -14,17 +15,20 @@ from tests.browser.conftest import log_in
 from tests.panel import RunningPanel, arguments
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
-# More than the model was trained for, which is planned with what can be used; with so many requests and such batches
-# that is more than a machine has.
+# More than the model was trained for, which is planned with what can be used; with so many requests
+# and such batches that is more than a machine has.
 HUGE = "4000000"
 MANY = "device=RPC0&gpu_layers=all&parallel=64&kv_unified=on&batch=65536&ubatch=65536"
 
 # Where not even one request's part of them fits, no context is offered instead.
-has_room = pytest.mark.skipif(memory()[0] < 8 << 30, reason="the smallest of what is offered needs 8 GiB")
+has_room = pytest.mark.skipif(
+    memory()[0] < 8 << 30, reason="the smallest of what is offered needs 8 GiB"
+)
 
 
 def opened(page: Page, panel: RunningPanel) -> Locator:
-    """The Plan page, asked for by a click, with RPC0 alone; the card of the independent strategy."""
+    """The Plan page, asked for by a click, with RPC0 alone; the card of the independent
+    strategy."""
     page.goto(panel.url)
     page.get_by_role("link", name="Plan", exact=True).click()
     expect(page.get_by_role("heading", name="Plan", exact=True)).to_be_visible()
@@ -46,7 +50,9 @@ def shown_argv(card: Locator) -> list[str]:
 
 
 @has_room
-def test_too_long_a_context_is_explained_fixed_and_deployed_exactly_as_shown(page: Page, panel: RunningPanel) -> None:
+def test_too_long_a_context_is_explained_fixed_and_deployed_exactly_as_shown(
+    page: Page, panel: RunningPanel
+) -> None:
     page.goto(f"{panel.url}/plan/?{MANY}")
     card = page.locator("#plan-independent")
     context(page).fill(HUGE)
@@ -62,7 +68,8 @@ def test_too_long_a_context_is_explained_fixed_and_deployed_exactly_as_shown(pag
     assert 256 <= fixed < int(HUGE)
     expect(page).to_have_url(re.compile(f"context={fixed}"))
 
-    # As long a context as fits is much for a test machine: a short one is deployed, for one request.
+    # As long a context as fits is much for a test machine: a short one is deployed, for one
+    # request.
     card = opened(page, panel)
     context(page).fill("2048")
     expect(page).to_have_url(re.compile("context=2048"))
@@ -94,7 +101,10 @@ def test_typing_keeps_focus_scroll_and_what_is_open(page: Page, panel: RunningPa
     assert page.evaluate("window.stillTheSamePage")
     assert card.locator("pre").first.is_visible()
     assert (
-        abs(page.evaluate("window.scrollY") - page.evaluate("Math.min(60, document.body.scrollHeight - innerHeight)"))
+        abs(
+            page.evaluate("window.scrollY")
+            - page.evaluate("Math.min(60, document.body.scrollHeight - innerHeight)")
+        )
         < 2
     )
 
@@ -134,7 +144,9 @@ def test_going_back_brings_the_whole_page(page: Page, panel: RunningPanel) -> No
 
 
 @has_room
-def test_without_script_a_button_plans(new_context: Callable[..., BrowserContext], panel: RunningPanel) -> None:
+def test_without_script_a_button_plans(
+    new_context: Callable[..., BrowserContext], panel: RunningPanel
+) -> None:
     page = new_context(java_script_enabled=False).new_page()
     log_in(page, panel.url)
     page.goto(f"{panel.url}/plan/?{MANY}")

@@ -1,4 +1,5 @@
-"""A page that is drawn anew loses nothing of whoever uses it: neither a question's answer nor the keyboard's place."""
+"""A page that is drawn anew loses nothing of whoever uses it: neither a question's answer nor the
+keyboard's place."""
 
 from __future__ import annotations
 
@@ -53,7 +54,14 @@ def redraw(page: Page, live: str) -> None:
     ],
 )
 def test_what_is_confirmed_after_the_page_was_redrawn_is_done(
-    page: Page, panel: RunningPanel, tmp_path: Path, rig: str, path: str, live: str, verb: str, then: str
+    page: Page,
+    panel: RunningPanel,
+    tmp_path: Path,
+    rig: str,
+    path: str,
+    live: str,
+    verb: str,
+    then: str,
 ) -> None:
     apply(panel, tmp_path, rig)
     settled(page, panel.url + path)
@@ -109,7 +117,9 @@ def test_a_button_is_clicked_even_if_it_is_replaced_under_the_pointer(
     expect(page.get_by_role("dialog")).to_contain_text("Delete asked-about?")
 
 
-def test_what_happens_while_a_part_is_fetched_is_shown(page: Page, panel: RunningPanel, tmp_path: Path) -> None:
+def test_what_happens_while_a_part_is_fetched_is_shown(
+    page: Page, panel: RunningPanel, tmp_path: Path
+) -> None:
     """The answer that is on its way shows the state before."""
     apply(panel, tmp_path, DEPLOYMENT)
     settled(page, f"{panel.url}/deployments/")

@@ -1,4 +1,5 @@
-"""The rig file in a browser: typed, chosen, previewed, refused, applied; by keyboard, on a phone, in the dark."""
+"""The rig file in a browser: typed, chosen, previewed, refused, applied; by keyboard, on a phone,
+in the dark."""
 
 from __future__ import annotations
 
@@ -40,7 +41,9 @@ def names(panel: RunningPanel) -> set[str]:
     return {deployment["name"] for deployment in panel.document("status")["deployments"]}
 
 
-def test_a_file_is_previewed_and_applied_by_keyboard_alone(page: Page, panel: RunningPanel, rig: str) -> None:
+def test_a_file_is_previewed_and_applied_by_keyboard_alone(
+    page: Page, panel: RunningPanel, rig: str
+) -> None:
     open_page(page, panel)
     page.get_by_label("The file", exact=True).focus()
     page.keyboard.insert_text(rig)
@@ -77,7 +80,9 @@ def test_a_changed_text_must_be_previewed_again(page: Page, panel: RunningPanel,
     expect(button).to_be_enabled()
 
 
-def test_mistakes_stand_at_their_lines_and_lead_there(page: Page, panel: RunningPanel, rig: str) -> None:
+def test_mistakes_stand_at_their_lines_and_lead_there(
+    page: Page, panel: RunningPanel, rig: str
+) -> None:
     open_page(page, panel)
     bad = rig.replace("context: 2048", "context: 12") + "    colour: red\n"
     page.get_by_label("The file", exact=True).fill(bad)
@@ -121,12 +126,19 @@ def test_it_can_be_downloaded_and_copied(page: Page, panel: RunningPanel) -> Non
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
 def test_it_fits_and_is_accessible(
-    scheme: str, size: str, new_context: Callable[..., BrowserContext], panel: RunningPanel, rig: str
+    scheme: str,
+    size: str,
+    new_context: Callable[..., BrowserContext],
+    panel: RunningPanel,
+    rig: str,
 ) -> None:
     page = new_context(viewport=SIZES[size], color_scheme=scheme).new_page()
     log_in(page, panel.url)
     wrong = []
-    for name, text in (("changes", rig.replace("from-page", "looked-at")), ("mistakes", rig.replace("2048", "12"))):
+    for name, text in (
+        ("changes", rig.replace("from-page", "looked-at")),
+        ("mistakes", rig.replace("2048", "12")),
+    ):
         page.goto(f"{panel.url}/rig-file/")
         page.get_by_label("The file", exact=True).fill(text)
         page.get_by_role("button", name="Preview").click()

@@ -34,16 +34,28 @@ def test_stand_ins_and_host_report_live(page: Page) -> None:
         expect(page.locator(f'[data-card="{name}"]')).to_contain_text("CPU-backed stand-in")
         memory = page.locator(f'[data-card="{name}"] [data-value="memory"]')
         expect(memory).to_have_text(re.compile(r"^\d+(\.\d)? [MG]iB$"))
-        assert value(page, name, "temperature") == value(page, name, "power") == value(page, name, "link") == "N/A"
+        assert (
+            value(page, name, "temperature")
+            == value(page, name, "power")
+            == value(page, name, "link")
+            == "N/A"
+        )
     assert re.fullmatch(r"\d+ %", value(page, "host", "utilisation"))
-    expect(page.locator("figure[data-metric=utilisation] .u-value").last).to_have_text(re.compile(r"^\d"))
+    expect(page.locator("figure[data-metric=utilisation] .u-value").last).to_have_text(
+        re.compile(r"^\d")
+    )
     expect(page.locator("figure[data-metric=power]")).to_be_hidden()
 
 
-def test_who_comes_later_sees_the_minutes_before(page: Page, new_context: Callable[..., BrowserContext]) -> None:
+def test_who_comes_later_sees_the_minutes_before(
+    page: Page, new_context: Callable[..., BrowserContext]
+) -> None:
     is_live(page)
     history: list[str] = []
-    page.on("websocket", lambda socket: socket.on("framereceived", lambda text: history.append(str(text))))
+    page.on(
+        "websocket",
+        lambda socket: socket.on("framereceived", lambda text: history.append(str(text))),
+    )
     page.reload()
     is_live(page)
     [first] = [text for text in history if '"type":"history"' in text]
@@ -57,8 +69,12 @@ def test_charts_can_be_read_as_a_table_and_follow_the_time_shown(page: Page) -> 
     expect(rows).to_have_count(3)
     expect(rows.last).to_contain_text(re.compile(r"Host\s*\d+ %"))
     page.get_by_role("button", name="1 min", exact=True).click()
-    expect(page.get_by_role("button", name="1 min", exact=True)).to_have_attribute("aria-pressed", "true")
-    expect(page.get_by_role("button", name="5 min", exact=True)).to_have_attribute("aria-pressed", "false")
+    expect(page.get_by_role("button", name="1 min", exact=True)).to_have_attribute(
+        "aria-pressed", "true"
+    )
+    expect(page.get_by_role("button", name="5 min", exact=True)).to_have_attribute(
+        "aria-pressed", "false"
+    )
 
 
 def test_charts_follow_theme_and_width(page: Page) -> None:
@@ -70,10 +86,15 @@ def test_charts_follow_theme_and_width(page: Page) -> None:
     page.get_by_role("button", name="Light or dark").click()
     expect(figure.locator("canvas")).to_have_count(1)
     border = "element => element.style.border || element.style.borderColor"
-    wait_until(lambda: marker.evaluate(border) != light, 5, "the chart keeps the colours of the other theme")
+    wait_until(
+        lambda: marker.evaluate(border) != light,
+        5,
+        "the chart keeps the colours of the other theme",
+    )
     page.set_viewport_size({"width": 390, "height": 844})
     plot, uplot = figure.locator(".plot"), figure.locator(".uplot")
-    # Not wait_for_function: it evaluates text in the page, which the content security policy forbids.
+    # Not wait_for_function: it evaluates text in the page, which the content security policy
+    # forbids.
     width = "() => document.querySelector('.u-wrap').clientWidth"
     wait_until(lambda: page.evaluate(width) < 380, 10, "the chart keeps its old width")
     assert uplot.bounding_box()["width"] <= plot.bounding_box()["width"] + 1  # type: ignore[index]
@@ -84,7 +105,9 @@ def test_numbers_that_are_old_look_old(page: Page, panel: RunningPanel) -> None:
     [sampler] = panel.processes_with("sampler")
     sampler.send_signal(signal.SIGSTOP)
     try:
-        expect(page.locator("#live-note")).to_have_text("No news from the agent; the numbers are old")
+        expect(page.locator("#live-note")).to_have_text(
+            "No news from the agent; the numbers are old"
+        )
         expect(page.locator('[data-card="host"]')).to_have_attribute("data-stale", "")
     finally:
         sampler.send_signal(signal.SIGCONT)
@@ -96,7 +119,9 @@ def test_numbers_that_are_old_look_old(page: Page, panel: RunningPanel) -> None:
 @pytest.fixture
 def cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     build(tmp_path)
-    monkeypatch.setenv("LD_LIBRARY_PATH", f"{tmp_path}:{os.environ.get('LD_LIBRARY_PATH', '')}".rstrip(":"))
+    monkeypatch.setenv(
+        "LD_LIBRARY_PATH", f"{tmp_path}:{os.environ.get('LD_LIBRARY_PATH', '')}".rstrip(":")
+    )
     monkeypatch.setenv("FAKE_NVML_SCENARIO", str(tmp_path / "scenario.txt"))
 
     def write(*present: FakeCard) -> None:
@@ -108,7 +133,9 @@ def cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
 
 @pytest.fixture
 def card_page(
-    cards: Callable[..., None], fresh_panel: RunningPanel, new_context: Callable[..., BrowserContext]
+    cards: Callable[..., None],
+    fresh_panel: RunningPanel,
+    new_context: Callable[..., BrowserContext],
 ) -> Iterator[Page]:
     fresh_panel.start()
     page = new_context(viewport={"width": 1280, "height": 900}).new_page()
@@ -118,7 +145,9 @@ def card_page(
     page.close()
 
 
-def test_two_unequal_cards_report_live_and_one_may_be_lost(card_page: Page, cards: Callable[..., None]) -> None:
+def test_two_unequal_cards_report_live_and_one_may_be_lost(
+    card_page: Page, cards: Callable[..., None]
+) -> None:
     big, small = (card_page.locator(f'[data-card="{card.uuid}"]') for card in (BIG, SMALL))
     expect(big.locator('[data-value="power"]')).to_have_text("410 / 600 W")
     expect(big.locator('[data-value="link"]')).to_have_text("Gen 5 × 16")
@@ -136,7 +165,9 @@ def test_two_unequal_cards_report_live_and_one_may_be_lost(card_page: Page, card
 
     cards(BIG, rtx_5090(facts={**SMALL.facts, "reasons": 0x40}))
     expect(small.locator("[data-problem]")).to_be_hidden(timeout=20_000)
-    expect(small.locator("[data-slowed]")).to_have_text("Clocks held down by: temperature (hardware)")
+    expect(small.locator("[data-slowed]")).to_have_text(
+        "Clocks held down by: temperature (hardware)"
+    )
 
 
 def test_a_point_without_neighbours_is_drawn_by_itself(page: Page, panel: RunningPanel) -> None:

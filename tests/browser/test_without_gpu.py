@@ -1,4 +1,5 @@
-"""The first page of a machine without a GPU: the model runs on the CPU, and stand-ins are a button."""
+"""The first page of a machine without a GPU: the model runs on the CPU, and stand-ins are a
+button."""
 
 from __future__ import annotations
 
@@ -52,7 +53,9 @@ def test_one_click_runs_the_model_on_the_cpu_and_another_adds_stand_ins(
     page.goto(panel.url)
     page.get_by_role("button", name="Add two stand-ins").click()
     expect(page.locator('[data-card="RPC1"]')).to_contain_text("CPU-backed stand-in")
-    expect(page.locator('[data-card="RPC1"] [data-value="memory"]')).to_contain_text("iB", timeout=30_000)
+    expect(page.locator('[data-card="RPC1"] [data-value="memory"]')).to_contain_text(
+        "iB", timeout=30_000
+    )
     [name] = [row["name"] for row in panel.document("status")["deployments"]]
     panel.ready(name)
     assert "--device none" in " ".join(panel.engines()[0].cmdline())

@@ -35,7 +35,8 @@ Opener = Callable[[Client, int], Awaitable[Page]]
 
 @pytest_asyncio.fixture
 async def open_page(transactional_db: None) -> AsyncIterator[Opener]:
-    """Opens pages; they and the answers still being written end with the test, before its database is emptied."""
+    """Opens pages; they and the answers still being written end with the test, before its database
+    is emptied."""
     pages: list[Page] = []
 
     async def opened(client: Client, conversation_id: int) -> Page:

@@ -1,4 +1,5 @@
-"""A chat page without a browser: it applies what its socket says by the same rules as the page's script."""
+"""A chat page without a browser: it applies what its socket says by the same rules as the page's
+script."""
 
 from __future__ import annotations
 
@@ -55,13 +56,17 @@ class Page:
         deadline = time.monotonic() + timeout_s
         while not (found := holds()):
             left_s = deadline - time.monotonic()
-            assert left_s > 0, f"not within {timeout_s:g} s: {message}; {self.states}, {self.errors}"
+            assert left_s > 0, (
+                f"not within {timeout_s:g} s: {message}; {self.states}, {self.errors}"
+            )
             await self._take(min(left_s, 0.5))
         return found
 
     async def answer(self) -> int:
         """The id of the answer that has text first."""
-        return await self.until(lambda: next((m for m, text in self.text.items() if text), 0), "no text came")
+        return await self.until(
+            lambda: next((m for m, text in self.text.items() if text), 0), "no text came"
+        )
 
     async def ended(self, message: int = 0) -> str:
         """The final state of this answer, or of the first that ends."""

@@ -44,7 +44,9 @@ def test_a_new_chat_opens_with_the_chosen_deployment(operator: Client, deploymen
     assert "Ask smol something" in response.content.decode()
 
 
-def test_an_unused_chat_is_opened_again_instead_of_another(operator: Client, deployment: Any) -> None:
+def test_an_unused_chat_is_opened_again_instead_of_another(
+    operator: Client, deployment: Any
+) -> None:
     for _ in range(3):
         operator.post(reverse("chat:new"), {"deployment": "smol"})
     assert Conversation.objects.count() == 1
@@ -56,7 +58,9 @@ def test_a_deployment_that_is_gone_is_refused(operator: Client) -> None:
 
 
 @pytest.mark.parametrize("name", ["conversation", "thread"])
-def test_others_do_not_see_that_a_conversation_exists(admin: Client, conversation: Conversation, name: str) -> None:
+def test_others_do_not_see_that_a_conversation_exists(
+    admin: Client, conversation: Conversation, name: str
+) -> None:
     assert admin.get(url(name, conversation)).status_code == 404
 
 
@@ -73,14 +77,18 @@ def test_a_viewer_may_look_at_the_list_and_start_nothing(viewer: Client, deploym
 
 
 @pytest.mark.parametrize("name", ["rename", "delete", "settings"])
-def test_changes_need_a_post_with_a_token(operator_user: User, conversation: Conversation, name: str) -> None:
+def test_changes_need_a_post_with_a_token(
+    operator_user: User, conversation: Conversation, name: str
+) -> None:
     client = Client(enforce_csrf_checks=True)
     client.force_login(operator_user, backend="django.contrib.auth.backends.ModelBackend")
     assert client.get(url(name, conversation)).status_code == 405
     assert client.post(url(name, conversation), {"title": "x"}).status_code == 403
 
 
-def test_a_title_comes_from_the_first_question_and_can_be_changed(operator: Client, conversation: Conversation) -> None:
+def test_a_title_comes_from_the_first_question_and_can_be_changed(
+    operator: Client, conversation: Conversation
+) -> None:
     services.question_send(conversation=conversation, text="What is the sea?\nTell me.")
     conversation.refresh_from_db()
     assert conversation.title == "What is the sea?"
@@ -90,14 +98,23 @@ def test_a_title_comes_from_the_first_question_and_can_be_changed(operator: Clie
 
 
 @pytest.mark.parametrize(
-    ("query", "found"), [("sea", True), ("SALT", True), ("salt water", True), ("salt desert", False), ("desert", False)]
+    ("query", "found"),
+    [
+        ("sea", True),
+        ("SALT", True),
+        ("salt water", True),
+        ("salt desert", False),
+        ("desert", False),
+    ],
 )
 def test_conversations_are_found_by_words_of_title_or_messages(
     operator: Client, conversation: Conversation, query: str, found: bool
 ) -> None:
     services.question_send(conversation=conversation, text="What is the sea?")
     finish_answers("It is salt and water.")
-    page = operator.get(reverse("chat:list"), {"q": query}, headers={"HX-Request": "true"}).content.decode()
+    page = operator.get(
+        reverse("chat:list"), {"q": query}, headers={"HX-Request": "true"}
+    ).content.decode()
     assert (url("conversation", conversation) in page) is found
     assert ("Nothing found" in page) is not found
 
@@ -111,20 +128,33 @@ def test_deleting_stops_what_is_being_written(operator: Client, conversation: Co
 def test_settings_are_kept_and_an_empty_number_leaves_the_choice_to_the_engine(
     operator: Client, conversation: Conversation
 ) -> None:
-    entered = {"deployment": "smol", "system_prompt": "Be brief.", "temperature": "0.5", "top_p": "", "max_tokens": ""}
+    entered = {
+        "deployment": "smol",
+        "system_prompt": "Be brief.",
+        "temperature": "0.5",
+        "top_p": "",
+        "max_tokens": "",
+    }
     assert operator.post(url("settings", conversation), entered).status_code == 302
     conversation.refresh_from_db()
-    assert (conversation.system_prompt, conversation.settings) == ("Be brief.", {"temperature": 0.5})
+    assert (conversation.system_prompt, conversation.settings) == (
+        "Be brief.",
+        {"temperature": 0.5},
+    )
 
 
-def test_a_setting_out_of_range_is_said_beside_its_field(operator: Client, conversation: Conversation) -> None:
+def test_a_setting_out_of_range_is_said_beside_its_field(
+    operator: Client, conversation: Conversation
+) -> None:
     page = operator.post(url("settings", conversation), {"temperature": "9"}).content.decode()
     assert "less than or equal to 2" in page
     conversation.refresh_from_db()
     assert conversation.settings == {}
 
 
-def test_the_deployment_of_a_conversation_can_be_changed(operator: Client, conversation: Conversation) -> None:
+def test_the_deployment_of_a_conversation_can_be_changed(
+    operator: Client, conversation: Conversation
+) -> None:
     make_deployment("other", 20002)
     operator.post(url("settings", conversation), {"deployment": "other"})
     assert conversation.lanes.get().deployment_name == "other"
@@ -137,9 +167,13 @@ def test_a_message_is_text_and_never_markup(operator: Client, conversation: Conv
     assert "<script" not in page and 'href="javascript' not in page
 
 
-def test_a_failed_answer_shows_its_cause_and_a_way_to_try_again(operator: Client, conversation: Conversation) -> None:
+def test_a_failed_answer_shows_its_cause_and_a_way_to_try_again(
+    operator: Client, conversation: Conversation
+) -> None:
     services.question_send(conversation=conversation, text="Hi")
-    Message.objects.filter(state="streaming").update(state="failed", error="The engine ran out of memory.")
+    Message.objects.filter(state="streaming").update(
+        state="failed", error="The engine ran out of memory."
+    )
     page = operator.get(url("thread", conversation)).content.decode()
     assert "The engine ran out of memory." in page and "Retry" in page
 
@@ -155,7 +189,9 @@ def test_a_deployment_that_is_not_ready_is_offered_with_its_state(operator: Clie
     assert "sleepy (stopped)" in page and "No deployment is ready" in page
 
 
-def test_answers_without_a_writer_are_interrupted_at_the_next_start(conversation: Conversation) -> None:
+def test_answers_without_a_writer_are_interrupted_at_the_next_start(
+    conversation: Conversation,
+) -> None:
     services.question_send(conversation=conversation, text="Hi")
     assert generation.heal_interrupted() == 1
     answer = Message.objects.get(role="assistant")
@@ -164,14 +200,17 @@ def test_answers_without_a_writer_are_interrupted_at_the_next_start(conversation
 
 
 @pytest.mark.parametrize(
-    ("age_days", "heading"), [(0, "Today"), (-1, "Today"), (1, "Yesterday"), (6, "Last 7 days"), (40, "October 2026")]
+    ("age_days", "heading"),
+    [(0, "Today"), (-1, "Today"), (1, "Yesterday"), (6, "Last 7 days"), (40, "October 2026")],
 )
 def test_conversations_are_grouped_by_day(age_days: int, heading: str) -> None:
     today = date(2026, 11, 23)
     assert day_heading(today - timedelta(days=age_days), today) == heading
 
 
-def test_days_are_those_of_the_readers_time_zone(operator: Client, conversation: Conversation) -> None:
+def test_days_are_those_of_the_readers_time_zone(
+    operator: Client, conversation: Conversation
+) -> None:
     noon = timezone.now().astimezone(UTC).replace(hour=12, minute=0)
     Conversation.objects.update(changed_at=noon - timedelta(days=1))
     operator.cookies["omni_zone"] = "no/such-zone"

@@ -13,7 +13,10 @@ from chat.comparison import Figures, Lead, Shared, leads, shared
         ([], []),
         ([("a", 100.0, 20.0)], []),
         ([("a", 100.0, 20.0), ("b", None, None)], []),
-        ([("a", 100.0, 20.0), ("b", 50.0, 10.0)], [Lead("first_token", "b", 50, 2), Lead("decode", "a", 20, 2)]),
+        (
+            [("a", 100.0, 20.0), ("b", 50.0, 10.0)],
+            [Lead("first_token", "b", 50, 2), Lead("decode", "a", 20, 2)],
+        ),
         ([("a", None, 20.0), ("b", 50.0, 30.0), ("c", None, 10.0)], [Lead("decode", "b", 30, 1.5)]),
     ],
 )

@@ -27,14 +27,18 @@ def deployments(db: None) -> list[Any]:
 
 @pytest.fixture
 def conversation(deployments: list[Any], operator_user: User) -> Conversation:
-    return services.conversation_create(owner=operator_user, deployment=deployments[0], beside=deployments[1:2])
+    return services.conversation_create(
+        owner=operator_user, deployment=deployments[0], beside=deployments[1:2]
+    )
 
 
 def lanes(conversation: Conversation) -> list[str]:
     return [lane.name for lane in conversation.lanes.all()]
 
 
-def post(client: Client, conversation: Conversation, what: str, lane: Lane | None = None, **data: Any) -> Any:
+def post(
+    client: Client, conversation: Conversation, what: str, lane: Lane | None = None, **data: Any
+) -> Any:
     arguments = [conversation.pk, *([lane.pk] if lane else [])]
     return client.post(reverse(f"chat:lane-{what}", args=arguments), data)
 
@@ -44,19 +48,27 @@ def test_a_new_chat_has_the_chosen_lanes_in_order(operator: Client, deployments:
     assert lanes(Conversation.objects.get()) == ["c", "a", "b"]
 
 
-def test_an_unused_chat_with_the_same_lanes_is_opened_again(operator: Client, conversation: Conversation) -> None:
+def test_an_unused_chat_with_the_same_lanes_is_opened_again(
+    operator: Client, conversation: Conversation
+) -> None:
     for beside, count in ((["b"], 1), (["b"], 1), (["c"], 2), ([], 3)):
         operator.post(reverse("chat:new"), {"deployment": "a", "beside": beside})
         assert Conversation.objects.count() == count
 
 
 def test_a_new_chat_with_five_lanes_is_refused(operator: Client, deployments: list[Any]) -> None:
-    response = operator.post(reverse("chat:new"), {"deployment": "a", "beside": ["b", "c", "d", "e"]})
+    response = operator.post(
+        reverse("chat:new"), {"deployment": "a", "beside": ["b", "c", "d", "e"]}
+    )
     assert response.status_code == 400 and not Conversation.objects.exists()
 
 
 def test_lanes_are_added_until_there_are_four(operator: Client, conversation: Conversation) -> None:
-    assert [post(operator, conversation, "add", target=name).status_code for name in "cde"] == [302, 302, 400]
+    assert [post(operator, conversation, "add", target=name).status_code for name in "cde"] == [
+        302,
+        302,
+        400,
+    ]
     assert lanes(conversation) == ["a", "b", "c", "d"]
 
 
@@ -68,7 +80,9 @@ def test_no_deployment_has_two_lanes(operator: Client, conversation: Conversatio
     assert lanes(conversation) == ["a", "b"]
 
 
-def test_the_database_holds_what_the_services_promise(conversation: Conversation, deployments: list[Any]) -> None:
+def test_the_database_holds_what_the_services_promise(
+    conversation: Conversation, deployments: list[Any]
+) -> None:
     for fields in (
         {"position": 1, "deployment": deployments[3]},
         {"position": 4, "deployment": deployments[3]},
@@ -78,7 +92,9 @@ def test_the_database_holds_what_the_services_promise(conversation: Conversation
             Lane.objects.create(conversation=conversation, **fields)
 
 
-def test_a_changed_lane_asks_the_other_from_then_on(operator: Client, conversation: Conversation) -> None:
+def test_a_changed_lane_asks_the_other_from_then_on(
+    operator: Client, conversation: Conversation
+) -> None:
     services.question_send(conversation=conversation, text="Hi")
     Message.objects.filter(state="streaming").update(state="done", content="Hello.")
     post(operator, conversation, "change", conversation.lanes.get(position=1), target="c")
@@ -91,17 +107,24 @@ def test_a_changed_lane_asks_the_other_from_then_on(operator: Client, conversati
     assert list(names) == ["a", "b", "a", "c"]
 
 
-def test_removing_a_lane_deletes_its_answers_and_says_so_before(operator: Client, conversation: Conversation) -> None:
+def test_removing_a_lane_deletes_its_answers_and_says_so_before(
+    operator: Client, conversation: Conversation
+) -> None:
     services.question_send(conversation=conversation, text="Hi")
     Message.objects.filter(state="streaming").update(state="done", content="Hello.")
     page = operator.get(reverse("chat:conversation", args=[conversation.pk])).content.decode()
     assert "Remove b from this chat? Its 1 answer will be deleted for good" in page
-    assert post(operator, conversation, "remove", conversation.lanes.get(position=1)).status_code == 302
+    assert (
+        post(operator, conversation, "remove", conversation.lanes.get(position=1)).status_code
+        == 302
+    )
     assert lanes(conversation) == ["a"]
     assert conversation.messages.filter(role="assistant").get().deployment_name == "a"
 
 
-def test_a_lane_without_answers_goes_without_a_question(operator: Client, conversation: Conversation) -> None:
+def test_a_lane_without_answers_goes_without_a_question(
+    operator: Client, conversation: Conversation
+) -> None:
     page = operator.get(reverse("chat:conversation", args=[conversation.pk])).content.decode()
     assert "Remove this lane" in page and "will be deleted" not in page
 
@@ -125,13 +148,20 @@ def test_who_may_not_chat_cannot_change_lanes(
 def test_lanes_of_other_conversations_cannot_be_named(
     operator: Client, conversation: Conversation, admin_user: User, deployments: list[Any]
 ) -> None:
-    other = services.conversation_create(owner=admin_user, deployment=deployments[0], beside=deployments[1:2])
+    other = services.conversation_create(
+        owner=admin_user, deployment=deployments[0], beside=deployments[1:2]
+    )
     for what in ("change", "remove"):
-        assert post(operator, conversation, what, other.lanes.get(position=1), target="c").status_code == 404
+        assert (
+            post(operator, conversation, what, other.lanes.get(position=1), target="c").status_code
+            == 404
+        )
     assert lanes(other) == ["a", "b"]
 
 
-def test_what_is_ready_comes_first_in_the_menu_and_the_rest_cannot_be_chosen(conversation: Conversation) -> None:
+def test_what_is_ready_comes_first_in_the_menu_and_the_rest_cannot_be_chosen(
+    conversation: Conversation,
+) -> None:
     make_deployment("asleep", None, state="stopped")
     found = choices_for(list(conversation.lanes.all()))
     assert [choice.name for choice in found] == [*NAMES, "asleep"]
@@ -154,13 +184,17 @@ def test_a_lane_can_be_a_route_and_follows_it(
     assert lane.serving is None and lane.name == "public"
 
 
-def test_a_deleted_deployment_leaves_its_lane_readable(operator: Client, conversation: Conversation) -> None:
+def test_a_deleted_deployment_leaves_its_lane_readable(
+    operator: Client, conversation: Conversation
+) -> None:
     conversation.lanes.get(position=1).serving.delete()  # type: ignore[union-attr]
     page = operator.get(reverse("chat:conversation", args=[conversation.pk])).content.decode()
     assert "was deleted" in page and "b is not ready" in page
 
 
-def test_a_lane_that_came_later_offers_to_be_asked(operator: Client, conversation: Conversation) -> None:
+def test_a_lane_that_came_later_offers_to_be_asked(
+    operator: Client, conversation: Conversation
+) -> None:
     services.question_send(conversation=conversation, text="Hi")
     Message.objects.filter(state="streaming").update(state="done", content="Hello.")
     post(operator, conversation, "add", target="c")

@@ -38,7 +38,9 @@ def start(transactional_db: None, operator_user: User) -> Iterator[Start]:
         for n, deployment in enumerate(made):
             deployment.bindings.update(devices=[f"CUDA{n}"])
         forget_table()
-        return services.conversation_create(owner=operator_user, deployment=made[0], beside=made[1:])
+        return services.conversation_create(
+            owner=operator_user, deployment=made[0], beside=made[1:]
+        )
 
     yield conversation
     for engine in engines:
@@ -58,7 +60,9 @@ async def asked(page: Page, conversation: Conversation) -> dict[str, int]:
     return {name: message.pk for name, message in (await answers(conversation)).items()}
 
 
-async def test_all_lanes_stream_at_the_same_time(start: Start, operator: Client, open_page: Opener) -> None:
+async def test_all_lanes_stream_at_the_same_time(
+    start: Start, operator: Client, open_page: Opener
+) -> None:
     conversation = await in_database(start)("takes_its_time", "takes_its_time")
     page = await open_page(operator, conversation.pk)
     ids = await asked(page, conversation)
@@ -67,11 +71,15 @@ async def test_all_lanes_stream_at_the_same_time(start: Start, operator: Client,
     await page.until(lambda: len(page.states) == 2, "not both lanes answered")
     assert set(page.states.values()) == {"done"} and page.gaps == 0
     kept = await answers(conversation)
-    assert {name: page.text[pk] for name, pk in ids.items()} == {name: kept[name].content for name in ids}
+    assert {name: page.text[pk] for name, pk in ids.items()} == {
+        name: kept[name].content for name in ids
+    }
     assert all(message.content == "word " * 10 for message in kept.values())
 
 
-async def test_a_lane_that_fails_does_not_disturb_the_other(start: Start, operator: Client, open_page: Opener) -> None:
+async def test_a_lane_that_fails_does_not_disturb_the_other(
+    start: Start, operator: Client, open_page: Opener
+) -> None:
     conversation = await in_database(start)("takes_its_time", "breaks_off")
     page = await open_page(operator, conversation.pk)
     ids = await asked(page, conversation)
@@ -82,9 +90,13 @@ async def test_a_lane_that_fails_does_not_disturb_the_other(start: Start, operat
     assert kept["b"].content == "word word " and "broke off" in kept["b"].error
 
 
-async def test_a_lane_that_is_not_ready_fails_alone(start: Start, operator: Client, open_page: Opener) -> None:
+async def test_a_lane_that_is_not_ready_fails_alone(
+    start: Start, operator: Client, open_page: Opener
+) -> None:
     conversation = await in_database(start)("takes_its_time", "takes_its_time")
-    await Instance.objects.filter(deployment__name="b").aupdate(state="failed", error="out of memory")
+    await Instance.objects.filter(deployment__name="b").aupdate(
+        state="failed", error="out of memory"
+    )
     forget_table()
     page = await open_page(operator, conversation.pk)
     ids = await asked(page, conversation)
@@ -93,7 +105,9 @@ async def test_a_lane_that_is_not_ready_fails_alone(start: Start, operator: Clie
     assert "out of memory" in page.html[ids["b"]] and "Retry" in page.html[ids["b"]]
 
 
-async def test_one_lane_is_stopped_and_the_other_goes_on(start: Start, operator: Client, open_page: Opener) -> None:
+async def test_one_lane_is_stopped_and_the_other_goes_on(
+    start: Start, operator: Client, open_page: Opener
+) -> None:
     conversation = await in_database(start)("takes_its_time", "begins_and_waits")
     page = await open_page(operator, conversation.pk)
     ids = await asked(page, conversation)
@@ -104,8 +118,12 @@ async def test_one_lane_is_stopped_and_the_other_goes_on(start: Start, operator:
     assert await page.ended(ids["a"]) == "done"
 
 
-async def test_stop_without_a_message_stops_all(start: Start, operator: Client, open_page: Opener) -> None:
-    conversation = await in_database(start)("begins_and_waits", "begins_and_waits", "begins_and_waits")
+async def test_stop_without_a_message_stops_all(
+    start: Start, operator: Client, open_page: Opener
+) -> None:
+    conversation = await in_database(start)(
+        "begins_and_waits", "begins_and_waits", "begins_and_waits"
+    )
     page = await open_page(operator, conversation.pk)
     await asked(page, conversation)
     await page.until(lambda: len(page.text) == 3, "not all lanes began")
@@ -145,7 +163,9 @@ async def test_one_lane_answers_again_while_another_still_writes(
     assert page.errors[0]["code"] == "still_answering"
 
 
-async def test_a_reload_shows_every_lane_whole_and_once(start: Start, operator: Client, open_page: Opener) -> None:
+async def test_a_reload_shows_every_lane_whole_and_once(
+    start: Start, operator: Client, open_page: Opener
+) -> None:
     conversation = await in_database(start)("takes_its_time", "takes_its_time")
     first = await open_page(operator, conversation.pk)
     ids = await asked(first, conversation)
@@ -167,7 +187,12 @@ async def test_figures_of_each_lane_with_drafts_and_hand_over(
     ids = await asked(page, conversation)
     await page.until(lambda: len(page.states) == 2, "not both lanes ended")
     message = (await answers(conversation))["a"]
-    assert message.timings["omni_handover"] == {"prefill_ms": 12, "save_ms": 3, "restore_ms": 2, "bytes": 1 << 20}
+    assert message.timings["omni_handover"] == {
+        "prefill_ms": 12,
+        "save_ms": 3,
+        "restore_ms": 2,
+        "bytes": 1 << 20,
+    }
     assert message.timings["draft_n"] == 60 and message.prefill_tps == pytest.approx(100)
     shown = page.html[ids["a"]]
     for text in (
@@ -179,7 +204,9 @@ async def test_figures_of_each_lane_with_drafts_and_hand_over(
     assert page.live and all(live["tokens"] <= 30 and live["tps"] > 0 for live in page.live)
 
 
-async def test_who_was_ahead_is_said_once_all_have_ended(start: Start, operator: Client, open_page: Opener) -> None:
+async def test_who_was_ahead_is_said_once_all_have_ended(
+    start: Start, operator: Client, open_page: Opener
+) -> None:
     conversation = await in_database(start)("writes_with_drafts", "takes_its_time")
     page = await open_page(operator, conversation.pk)
     ids = await asked(page, conversation)
@@ -187,7 +214,10 @@ async def test_who_was_ahead_is_said_once_all_have_ended(start: Start, operator:
     assert "Fastest decode" not in page.compared[ids["a"]]
     await page.ended(ids["b"])
     thread = await in_database(operator.get)(reverse("chat:thread", args=[conversation.pk]))
-    assert "First to answer" in page.compared[ids["b"]] and "First to answer" in thread.content.decode()
+    assert (
+        "First to answer" in page.compared[ids["b"]]
+        and "First to answer" in thread.content.decode()
+    )
 
 
 async def test_lanes_that_shared_a_card_are_not_called_ahead_of_each_other(
@@ -230,14 +260,18 @@ async def test_removing_a_lane_that_writes_ends_its_answer_only(
     ids = await asked(page, conversation)
     await page.until(lambda: len(page.text) == 2, "not both lanes began")
     lane = await conversation.lanes.aget(position=1)
-    response = await in_database(operator.post)(reverse("chat:lane-remove", args=[conversation.pk, lane.pk]))
+    response = await in_database(operator.post)(
+        reverse("chat:lane-remove", args=[conversation.pk, lane.pk])
+    )
     assert response.status_code == 302
     assert await page.ended(ids["a"]) == "done"
     assert page.html[ids["b"]] == ""
     assert not generation.any_running() and set(await answers(conversation)) == {"a"}
 
 
-async def test_a_lane_hears_its_own_answers_only(start: Start, operator: Client, open_page: Opener) -> None:
+async def test_a_lane_hears_its_own_answers_only(
+    start: Start, operator: Client, open_page: Opener
+) -> None:
     conversation = await in_database(start)("takes_its_time", "breaks_off")
     page = await open_page(operator, conversation.pk)
     await asked(page, conversation)
@@ -252,4 +286,7 @@ async def test_a_lane_hears_its_own_answers_only(start: Start, operator: Client,
 def test_positions_close_up_when_a_lane_goes(start: Start) -> None:
     conversation = start("takes_its_time", "takes_its_time", "takes_its_time")
     lane_remove(lane=conversation.lanes.get(position=0))
-    assert list(conversation.lanes.values_list("position", "deployment_name")) == [(0, "b"), (1, "c")]
+    assert list(conversation.lanes.values_list("position", "deployment_name")) == [
+        (0, "b"),
+        (1, "c"),
+    ]

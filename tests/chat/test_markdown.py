@@ -66,7 +66,9 @@ class Elements(HTMLParser):
 def assert_harmless(html: str) -> None:
     for tag, attributes in Elements(html).found:
         assert tag in TAGS, html
-        assert set(attributes) <= ATTRIBUTES.get(tag, set()) | ({"rel"} if tag == "a" else set()), html
+        assert set(attributes) <= ATTRIBUTES.get(tag, set()) | ({"rel"} if tag == "a" else set()), (
+            html
+        )
         if href := attributes.get("href"):
             assert re.match(r"(https?|mailto):", href), html
             assert "noopener" in (attributes["rel"] or "")
@@ -112,7 +114,7 @@ def test_a_huge_text_is_shown_plain() -> None:
     assert render("*a*" * 200_000).startswith("<pre>")
 
 
-# --- texts that are made to take long -----------------------------------------------------------------
+# --- texts that are made to take long -------------------------------------------------------------
 HOSTILE = {
     "brackets": "[" * 1_000,
     "images": "![" * 500,
@@ -131,7 +133,8 @@ HOSTILE = {
 
 
 def calls_of(text: str) -> int:
-    """How many functions rendering it calls: what a clock would say on a machine with nothing else to do."""
+    """How many functions rendering it calls: what a clock would say on a machine with nothing else
+    to do."""
     import sys
 
     calls = 0
@@ -171,7 +174,7 @@ def test_links_and_tables_of_a_usual_size_are_what_they_were() -> None:
     assert html.count("<a ") == 300 and html.count("<td") == 400
 
 
-# --- what models write besides ---------------------------------------------------------------------
+# --- what models write besides --------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
@@ -181,7 +184,10 @@ def test_links_and_tables_of_a_usual_size_are_what_they_were() -> None:
         ("\\[\na_1 * b_1 *\n\\]", "<p>\\[\na_1 * b_1 *\n\\]</p>"),
         (r"\[<script>\]", r"<p>\[&lt;script&gt;\]</p>"),
         (r"a \*star\* and \[a bracket", r"<p>a *star* and [a bracket</p>"),
-        ("- [x] done\n- [ ] **open**", "<ul>\n<li>☑ done</li>\n<li>☐ <strong>open</strong></li>\n</ul>"),
+        (
+            "- [x] done\n- [ ] **open**",
+            "<ul>\n<li>☑ done</li>\n<li>☐ <strong>open</strong></li>\n</ul>",
+        ),
         ("- [y] no\n\n[x] no item", "<ul>\n<li>[y] no</li>\n</ul>\n<p>[x] no item</p>"),
         ("<think></think>\n\nYes.", "<p>Yes.</p>"),
         ("Of `<think>` and <think>x", "<p>Of <code>&lt;think&gt;</code> and &lt;think&gt;x</p>"),
@@ -193,14 +199,18 @@ def test_formulas_tasks_and_tags_are_shown_as_meant(text: str, shown: str) -> No
 
 def test_a_table_keeps_its_alignment_without_styles() -> None:
     html = render("| a | b | c |\n|:--|:-:|--:|\n| 1 | 2 | 3 |")
-    assert '<td class="to-center">2</td>\n<td class="to-right">3</td>' in html and "<td>1</td>" in html
+    assert (
+        '<td class="to-center">2</td>\n<td class="to-right">3</td>' in html and "<td>1</td>" in html
+    )
     assert "style" not in html
 
 
 @pytest.mark.parametrize("end", ["</think>\nYes.", ""])
 def test_thoughts_in_the_answer_are_folded_away(end: str) -> None:
     html = render(f"<think>\nhm, *so* <b>\n{end}")
-    assert html.startswith('<details class="thinking"><summary>Thinking</summary><p>hm, <em>so</em> &lt;b&gt;</p>')
+    assert html.startswith(
+        '<details class="thinking"><summary>Thinking</summary><p>hm, <em>so</em> &lt;b&gt;</p>'
+    )
     assert html.endswith("</details><p>Yes.</p>\n" if end else "</details>")
 
 

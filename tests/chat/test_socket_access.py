@@ -18,7 +18,9 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture
 def conversation(transactional_db: None, operator_user: User) -> Conversation:
-    return services.conversation_create(owner=operator_user, deployment=make_deployment("smol", 20001))
+    return services.conversation_create(
+        owner=operator_user, deployment=make_deployment("smol", 20001)
+    )
 
 
 async def test_nobody_without_a_session_gets_in(
@@ -33,7 +35,16 @@ async def test_others_are_told_that_there_is_nothing(
     assert (await open_page(admin, conversation.pk)).closed_with == 4404
 
 
-NONSENSE: list[Any] = [" ", "{", "[]", "null", '"send"', "{}", '{"type": "fly"}', '{"type": "again", "message": "x"}']
+NONSENSE: list[Any] = [
+    " ",
+    "{",
+    "[]",
+    "null",
+    '"send"',
+    "{}",
+    '{"type": "fly"}',
+    '{"type": "again", "message": "x"}',
+]
 
 
 @pytest.mark.parametrize("text", NONSENSE)

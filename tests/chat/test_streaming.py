@@ -1,4 +1,5 @@
-"""A conversation over its socket, with the real engine: streaming, stopping, reloading, several pages."""
+"""A conversation over its socket, with the real engine: streaming, stopping, reloading, several
+pages."""
 
 from __future__ import annotations
 
@@ -35,7 +36,9 @@ def conversation(smol: Any, operator_user: User) -> Conversation:
 
 @pytest.fixture
 def short(conversation: Conversation) -> Conversation:
-    Conversation.objects.filter(pk=conversation.pk).update(settings={"max_tokens": 12, "temperature": 0})
+    Conversation.objects.filter(pk=conversation.pk).update(
+        settings={"max_tokens": 12, "temperature": 0}
+    )
     return conversation
 
 
@@ -46,7 +49,9 @@ async def stored(message: int) -> Message:
 async def test_an_answer_comes_in_many_pieces_without_gaps_and_is_kept(
     conversation: Conversation, operator: Client, open_page: Opener
 ) -> None:
-    await Conversation.objects.filter(pk=conversation.pk).aupdate(settings={"max_tokens": 80, "temperature": 0})
+    await Conversation.objects.filter(pk=conversation.pk).aupdate(
+        settings={"max_tokens": 80, "temperature": 0}
+    )
     page = await open_page(operator, conversation.pk)
     await page.send("send", text=LONG)
     assert await page.ended() == "done"
@@ -66,11 +71,15 @@ async def test_an_answer_that_waits_for_a_slot_tells_its_place(
     forget_table()
     pages = []
     for _ in range(2):
-        made = await in_database(services.conversation_create)(owner=operator_user, deployment=deployment)
+        made = await in_database(services.conversation_create)(
+            owner=operator_user, deployment=deployment
+        )
         pages.append(await open_page(operator, made.pk))
         await pages[-1].send("send", text="Say hello.")
         await pages[-1].until(lambda: fake.open_requests == len(pages), "the engine got no request")
-    await pages[1].until(lambda: "place 1 in the queue of slow" in pages[1].waiting, "it does not tell its place")
+    await pages[1].until(
+        lambda: "place 1 in the queue of slow" in pages[1].waiting, "it does not tell its place"
+    )
     again = await open_page(operator, made.pk)
     await again.until(lambda: again.waiting, "a page that comes later is not told")
     fake.ending.set()
@@ -90,7 +99,8 @@ async def test_half_a_character_is_replaced_and_the_rest_is_kept(
 async def test_a_refusal_with_half_a_character_ends_the_answer(
     short: Conversation, operator: Client, open_page: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What an engine or a server says of its own cannot always be written; the next question is answered."""
+    """What an engine or a server says of its own cannot always be written; the next question is
+    answered."""
 
     def refuses(*_: object) -> None:
         raise OmniError("engine_refused", "half \ud800 and \0")
@@ -103,7 +113,9 @@ async def test_a_refusal_with_half_a_character_ends_the_answer(
     assert kept.error.startswith("half \ufffd and \ufffd")
 
 
-@pytest.mark.parametrize("raw", ["[" * 200_000, '{"type":' * 50_000, '{"type": "stop", "message": %s}' % ("9" * 4000)])
+@pytest.mark.parametrize(
+    "raw", ["[" * 200_000, '{"type":' * 50_000, '{"type": "stop", "message": %s}' % ("9" * 4000)]
+)
 async def test_hostile_json_is_an_error_and_the_socket_stays_open(
     short: Conversation, operator: Client, open_page: Opener, raw: str
 ) -> None:
@@ -126,7 +138,9 @@ async def test_a_question_that_was_too_long_is_not_sent_along_with_the_next(
     assert page.states[second] == "done" and ((await stored(second)).prompt_tokens or 0) < 200
 
 
-async def test_figures_are_the_engines_own(short: Conversation, operator: Client, open_page: Opener) -> None:
+async def test_figures_are_the_engines_own(
+    short: Conversation, operator: Client, open_page: Opener
+) -> None:
     page = await open_page(operator, short.pk)
     await page.send("send", text="Say hello.")
     await page.ended()
@@ -134,7 +148,11 @@ async def test_figures_are_the_engines_own(short: Conversation, operator: Client
     assert kept.completion_tokens == kept.timings["predicted_n"]
     assert kept.prompt_tokens == kept.timings["prompt_n"] + kept.timings["cache_n"]
     assert kept.cached_tokens == kept.timings["cache_n"]
-    assert kept.ttft_ms and kept.duration_ms and kept.timings["prompt_ms"] <= kept.ttft_ms < kept.duration_ms
+    assert (
+        kept.ttft_ms
+        and kept.duration_ms
+        and kept.timings["prompt_ms"] <= kept.ttft_ms < kept.duration_ms
+    )
     assert kept.decode_tps and "tokens/s" in page.html[kept.pk]
 
 
@@ -172,7 +190,9 @@ async def test_a_reload_in_the_middle_shows_the_whole_answer_once(
     await first.until(lambda: len(first.text[message]) > 25, "the answer did not grow")
     await first.close()
     reloaded = await open_page(operator, conversation.pk)
-    await reloaded.until(lambda: len(reloaded.text[message]) > 70, "nothing more came after the reload")
+    await reloaded.until(
+        lambda: len(reloaded.text[message]) > 70, "nothing more came after the reload"
+    )
     await reloaded.send("stop")
     await reloaded.ended(message)
     assert reloaded.gaps == 0
@@ -191,7 +211,9 @@ async def test_an_answer_is_finished_when_nobody_looks(
     assert (await stored(message)).state == "done"
 
 
-async def test_text_is_saved_while_it_streams(conversation: Conversation, operator: Client, open_page: Opener) -> None:
+async def test_text_is_saved_while_it_streams(
+    conversation: Conversation, operator: Client, open_page: Opener
+) -> None:
     page = await open_page(operator, conversation.pk)
     await page.send("send", text=LONG)
     message = await page.answer()
@@ -328,15 +350,25 @@ async def test_a_deployment_that_is_not_ready_fails_with_the_cause_and_can_be_re
 
 
 async def test_an_engine_that_dies_leaves_the_text_and_a_cause(
-    operator: Client, open_page: Opener, operator_user: User, tmp_path_factory: pytest.TempPathFactory, smol: Any
+    operator: Client,
+    open_page: Opener,
+    operator_user: User,
+    tmp_path_factory: pytest.TempPathFactory,
+    smol: Any,
 ) -> None:
     from django.conf import settings
 
-    doomed = await in_database(RealEngine)(tmp_path_factory.mktemp("doomed"), settings.OMNI_HOME.secret_path("engine"))
+    doomed = await in_database(RealEngine)(
+        tmp_path_factory.mktemp("doomed"), settings.OMNI_HOME.secret_path("engine")
+    )
     deployment = await in_database(make_deployment)("doomed", doomed.port)
     forget_table()
-    made = await in_database(services.conversation_create)(owner=operator_user, deployment=deployment)
-    await Conversation.objects.filter(pk=made.pk).aupdate(settings={"max_tokens": 700, "temperature": 0})
+    made = await in_database(services.conversation_create)(
+        owner=operator_user, deployment=deployment
+    )
+    await Conversation.objects.filter(pk=made.pk).aupdate(
+        settings={"max_tokens": 700, "temperature": 0}
+    )
     page = await open_page(operator, made.pk)
     await page.send("send", text=LONG)
     message = await page.answer()
@@ -358,7 +390,9 @@ async def test_a_server_that_goes_saves_what_it_has(
     assert not generation.any_running()
 
 
-async def test_earlier_turns_are_sent_along(short: Conversation, operator: Client, open_page: Opener) -> None:
+async def test_earlier_turns_are_sent_along(
+    short: Conversation, operator: Client, open_page: Opener
+) -> None:
     page = await open_page(operator, short.pk)
     await page.send("send", text="My name is Ada.")
     await page.ended()
@@ -368,5 +402,11 @@ async def test_earlier_turns_are_sent_along(short: Conversation, operator: Clien
     await page.ended()
     (second,) = page.states
     body = await in_database(services.request_for)(second)
-    assert [m["content"] for m in body["messages"]] == ["My name is Ada.", first.content, "And now?"]
-    assert (await stored(second)).cached_tokens, "the engine did not recognise the beginning of the conversation"
+    assert [m["content"] for m in body["messages"]] == [
+        "My name is Ada.",
+        first.content,
+        "And now?",
+    ]
+    assert (await stored(second)).cached_tokens, (
+        "the engine did not recognise the beginning of the conversation"
+    )

@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chat.transcript import Delta, EventReader, active_turns, delta_of, request_body, settled_length, title_of
+from chat.transcript import (
+    Delta,
+    EventReader,
+    active_turns,
+    delta_of,
+    request_body,
+    settled_length,
+    title_of,
+)
 
 
 @dataclass
@@ -22,7 +30,10 @@ class Row:
 
 
 def shown(rows: list[Row], lanes: list[int]) -> list[tuple[int, list[int]]]:
-    return [(t.question.message.id, [a.message.id for a in t.answers]) for t in active_turns(rows, lanes)]
+    return [
+        (t.question.message.id, [a.message.id for a in t.answers])
+        for t in active_turns(rows, lanes)
+    ]
 
 
 TREES = [
@@ -43,7 +54,9 @@ TREES = [
 
 
 @pytest.mark.parametrize(("rows", "expected"), TREES)
-def test_the_active_versions_make_the_thread(rows: list[Row], expected: list[tuple[int, list[int]]]) -> None:
+def test_the_active_versions_make_the_thread(
+    rows: list[Row], expected: list[tuple[int, list[int]]]
+) -> None:
     assert shown(rows, [7, 8]) == expected
 
 
@@ -67,16 +80,24 @@ def roles(body: dict[str, object]) -> list[tuple[str, str]]:
         ("", [("a", None), ("c", None)], [("user", "a\n\nc")]),
         # one that failed would fail again
         ("", [("too long", ""), ("hi", None)], [("user", "hi")]),
-        ("", [("a", ""), ("c", "d"), ("e", None)], [("user", "c"), ("assistant", "d"), ("user", "e")]),
+        (
+            "",
+            [("a", ""), ("c", "d"), ("e", None)],
+            [("user", "c"), ("assistant", "d"), ("user", "e")],
+        ),
         ("", [("a", None), ("b", ""), ("c", None)], [("user", "a\n\nc")]),
     ],
 )
-def test_the_history_of_a_request(system: str, history: list[tuple[str, str | None]], expected: object) -> None:
+def test_the_history_of_a_request(
+    system: str, history: list[tuple[str, str | None]], expected: object
+) -> None:
     assert roles(request_body("smol", system, history, {})) == expected
 
 
 def test_only_chosen_sampling_goes_along() -> None:
-    body = request_body("smol", "", [("a", None)], {"temperature": 0, "top_p": None, "api_base": "http://evil"})
+    body = request_body(
+        "smol", "", [("a", None)], {"temperature": 0, "top_p": None, "api_base": "http://evil"}
+    )
     assert body["temperature"] == 0
     assert "top_p" not in body and "api_base" not in body
 
@@ -88,7 +109,9 @@ EVENTS = [
     {"choices": [{"delta": {}, "finish_reason": "stop"}]},
     {"choices": [], "usage": {"completion_tokens": 2}, "timings": {"predicted_n": 2}},
 ]
-STREAM = b": ping\n\n" + b"".join(b"data: " + json.dumps(e, ensure_ascii=False).encode() + b"\n\n" for e in EVENTS)
+STREAM = b": ping\n\n" + b"".join(
+    b"data: " + json.dumps(e, ensure_ascii=False).encode() + b"\n\n" for e in EVENTS
+)
 STREAM += b"data: [DONE]\n\n"
 
 
@@ -119,13 +142,19 @@ def test_what_is_not_of_its_kind_is_not_there(event: dict[str, Any]) -> None:
 
 
 def test_text_that_no_encoding_can_write_and_numbers_without_end_are_replaced() -> None:
-    raw = rb'data: {"choices": [{"delta": {"content": "a\ud800"}}], "timings": {"predicted_ms": 1e999, "x": NaN}}'
+    raw = (
+        rb'data: {"choices": [{"delta": {"content": "a\ud800"}}], "timings": {"predicted_ms":'
+        rb' 1e999, "x": NaN}}'
+    )
     (delta,) = EventReader().feed(raw + b"\n\n")
     assert delta.content == "a\ufffd" and delta.timings == {"predicted_ms": None, "x": None}
 
 
 def test_two_data_lines_are_one_event_and_text_of_done_is_text() -> None:
-    raw = b'data: {"choices":\r\ndata: [{"delta": {"content": "[DONE]"}}]}\r\n\r\ndata: [DONE]\r\n\r\n'
+    raw = (
+        b'data: {"choices":\r\ndata: [{"delta": {"content": "[DONE]"}}]}\r\n\r\ndata:'
+        b" [DONE]\r\n\r\n"
+    )
     assert [delta.content for delta in EventReader().feed(raw)] == ["[DONE]"]
 
 
@@ -151,13 +180,22 @@ def test_whole_blocks_outside_fences_have_settled(text: str, settled: str) -> No
 
 @given(st.text(alphabet="a \n`~"), st.text(alphabet="a \n`~"))
 def test_what_has_settled_stays_settled(text: str, more: str) -> None:
-    assert settled_length(text + more) >= settled_length(text) or "`" in text + more or "~" in text + more
+    assert (
+        settled_length(text + more) >= settled_length(text)
+        or "`" in text + more
+        or "~" in text + more
+    )
     assert settled_length(text) <= len(text)
 
 
 @pytest.mark.parametrize(
     ("text", "title"),
-    [("Hello", "Hello"), ("\n\n  First\nsecond", "First"), ("", ""), ("word " * 30, "word " * 11 + "word…")],
+    [
+        ("Hello", "Hello"),
+        ("\n\n  First\nsecond", "First"),
+        ("", ""),
+        ("word " * 30, "word " * 11 + "word…"),
+    ],
 )
 def test_a_title_is_the_first_line_cut_at_a_word(text: str, title: str) -> None:
     assert title_of(text) == title

@@ -25,7 +25,9 @@ from tests.deployments.gguf_corpus import smollm2
 
 @pytest.fixture(scope="session")
 def help_text() -> str:
-    return subprocess.run([binary_path(), "--help"], capture_output=True, text=True, timeout=20, check=True).stdout
+    return subprocess.run(
+        [binary_path(), "--help"], capture_output=True, text=True, timeout=20, check=True
+    ).stdout
 
 
 @pytest.fixture(scope="session")
@@ -97,7 +99,11 @@ def in_use(host: Host) -> Iterator[Callable[..., None]]:
     writer = RecentWriter(host.name)
 
     def put(**used: int) -> None:
-        cards = [CardSample(name, name, memory_used_bytes=size) for name, size in used.items() if name != "host"]
+        cards = [
+            CardSample(name, name, memory_used_bytes=size)
+            for name, size in used.items()
+            if name != "host"
+        ]
         ram = HostSample(1.0, used.get("host", 1 << 30), 24 << 30, 0, 0.0)
         sample = Sample(int(time.time() * 1000), ram, tuple(cards), NvmlState("ok"))
         writer.add(sample.frame(), sample.point())

@@ -9,7 +9,11 @@ RECORDED = Path(__file__).parent / "recorded"
 
 def help_of(name: str) -> str:
     """Without the line that says where it was recorded."""
-    return "\n".join(line for line in (RECORDED / f"{name}.txt").read_text().splitlines() if not line.startswith("#"))
+    return "\n".join(
+        line
+        for line in (RECORDED / f"{name}.txt").read_text().splitlines()
+        if not line.startswith("#")
+    )
 
 
 def words_of(name: str) -> frozenset[str]:

@@ -1,4 +1,5 @@
-"""GGUF files for tests: written by the `gguf` package, and headers written byte by byte for what it cannot write."""
+"""GGUF files for tests: written by the `gguf` package, and headers written byte by byte for what it
+cannot write."""
 
 from __future__ import annotations
 
@@ -77,7 +78,9 @@ def write_with_package(
     for number in tensors:
         raw = np.zeros((3, 2 * GGML_TYPES[number].block_bytes), dtype=np.uint8)
         kind = gguf.GGMLQuantizationType(number)
-        writer.add_tensor_info(f"blk.{number}.weight", raw.shape, raw.dtype, raw.nbytes, raw_dtype=kind)
+        writer.add_tensor_info(
+            f"blk.{number}.weight", raw.shape, raw.dtype, raw.nbytes, raw_dtype=kind
+        )
         writer.tensors[-1][f"blk.{number}.weight"].tensor = raw
     writer.write_header_to_file(path)
     writer.write_kv_data_to_file()
@@ -112,7 +115,11 @@ def array(kind: int, count: int, raw: bytes = b"", order: str = "<") -> bytes:
 
 def tensor(name: str, shape: Sequence[int], kind: int, offset: int, order: str = "<") -> bytes:
     head = text(name, order) + struct.pack(f"{order}I", len(shape))
-    return head + struct.pack(f"{order}{len(shape)}Q", *shape) + struct.pack(f"{order}IQ", kind, offset)
+    return (
+        head
+        + struct.pack(f"{order}{len(shape)}Q", *shape)
+        + struct.pack(f"{order}IQ", kind, offset)
+    )
 
 
 def header(
@@ -124,8 +131,13 @@ def header(
     n_tensors: int | None = None,
     order: str = "<",
 ) -> bytes:
-    counts = (len(tensors) if n_tensors is None else n_tensors, len(pairs) if n_pairs is None else n_pairs)
-    return b"GGUF" + struct.pack(f"{order}IQQ", version, *counts) + b"".join(pairs) + b"".join(tensors)
+    counts = (
+        len(tensors) if n_tensors is None else n_tensors,
+        len(pairs) if n_pairs is None else n_pairs,
+    )
+    return (
+        b"GGUF" + struct.pack(f"{order}IQQ", version, *counts) + b"".join(pairs) + b"".join(tensors)
+    )
 
 
 _KINDS: Mapping[type, tuple[int, str]] = {bool: (7, "?"), int: (4, "I"), float: (6, "f")}
@@ -144,7 +156,9 @@ def metadata_pair(key: str, value: Any) -> bytes:
     return pair(key, 9, array(kind, len(value), struct.pack(f"<{len(value)}{form}", *value)))
 
 
-def write_stub(path: Path, metadata: Mapping[str, Any], tensors: Sequence[tuple[str, Sequence[int], int]]) -> Path:
+def write_stub(
+    path: Path, metadata: Mapping[str, Any], tensors: Sequence[tuple[str, Sequence[int], int]]
+) -> Path:
     """A header of true shapes whose tensor data is a hole in the file: any size at no cost."""
     infos, offset = [], 0
     for name, shape, kind in tensors:

@@ -1,4 +1,5 @@
-"""Models for tests: tiny ones with random weights that the engine loads, and headers of true size without weights."""
+"""Models for tests: tiny ones with random weights that the engine loads, and headers of true size
+without weights."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ N_SPECIAL = 3 + 256  # <unk>, <s>, </s> and the bytes
 
 @dataclass(frozen=True)
 class Build:
-    """An architecture and its hyperparameters, under the names they have in the file, without the prefix."""
+    """An architecture and its hyperparameters, under the names they have in the file, without the
+    prefix."""
 
     arch: str
     hparams: Mapping[str, Any]
@@ -33,7 +35,12 @@ class Build:
 
     def metadata(self) -> dict[str, Any]:
         own = {f"{self.arch}.{key}": value for key, value in self.hparams.items()}
-        return {"general.architecture": self.arch, "general.type": "model", **(self.general or {}), **own}
+        return {
+            "general.architecture": self.arch,
+            "general.type": "model",
+            **(self.general or {}),
+            **own,
+        }
 
 
 # --- which tensors an architecture has (llama.cpp, src/models/<arch>.cpp) -------------------------
@@ -93,7 +100,11 @@ def _qwen3moe(build: Build, layer: int) -> Shapes:
 
 
 def _deepseek2(build: Build, layer: int) -> Shapes:
-    width, heads, rope = build["embedding_length"], build["attention.head_count"], build["rope.dimension_count"]
+    width, heads, rope = (
+        build["embedding_length"],
+        build["attention.head_count"],
+        build["rope.dimension_count"],
+    )
     q_rank, kv_rank = build["attention.q_lora_rank"], build["attention.kv_lora_rank"]
     key, value = build["attention.key_length_mla"], build["attention.value_length_mla"]
     yield "attn_norm.weight", (width,)
@@ -111,7 +122,9 @@ def _deepseek2(build: Build, layer: int) -> Shapes:
         return
     yield from _experts(build)
     yield "exp_probs_b.bias", (build["expert_count"],)
-    yield from _feed_forward(width, build["expert_feed_forward_length"] * build["expert_shared_count"], "_shexp")
+    yield from _feed_forward(
+        width, build["expert_feed_forward_length"] * build["expert_shared_count"], "_shexp"
+    )
 
 
 def _mamba(build: Build, layer: int) -> Shapes:
@@ -141,38 +154,78 @@ _LAYERS = {
 
 # --- tiny models with random weights --------------------------------------------------------------
 _SMALL = {
-    "block_count": 4, "context_length": 2048, "embedding_length": 256, "feed_forward_length": 512,
-    "attention.head_count": 4, "attention.head_count_kv": 2, "attention.key_length": 64,
-    "attention.value_length": 64, "attention.layer_norm_rms_epsilon": 1e-5, "rope.freq_base": 10_000.0,
+    "block_count": 4,
+    "context_length": 2048,
+    "embedding_length": 256,
+    "feed_forward_length": 512,
+    "attention.head_count": 4,
+    "attention.head_count_kv": 2,
+    "attention.key_length": 64,
+    "attention.value_length": 64,
+    "attention.layer_norm_rms_epsilon": 1e-5,
+    "rope.freq_base": 10_000.0,
     "rope.dimension_count": 64,
-}  # fmt: skip
+}
 _SMALL_EXPERTS = {"expert_count": 8, "expert_used_count": 2, "expert_feed_forward_length": 128}
 TINY: dict[str, Build] = {
     "llama": Build("llama", _SMALL, 512),
     "qwen2": Build("qwen2", _SMALL, 512),
-    "qwen3": Build("qwen3", _SMALL | {"attention.head_count": 2, "attention.head_count_kv": 1}, 512),
+    "qwen3": Build(
+        "qwen3", _SMALL | {"attention.head_count": 2, "attention.head_count_kv": 1}, 512
+    ),
     "qwen3moe": Build("qwen3moe", _SMALL | _SMALL_EXPERTS, 512),
-    "gemma3": Build("gemma3", _SMALL | {"block_count": 7, "attention.sliding_window": 256}, 512, tied=True),
-    "deepseek2": Build("deepseek2", _SMALL | _SMALL_EXPERTS | {
-        "attention.head_count": 4, "attention.head_count_kv": 1, "attention.q_lora_rank": 96,
-        "attention.kv_lora_rank": 64, "attention.key_length": 96, "attention.value_length": 64,
-        "attention.key_length_mla": 64, "attention.value_length_mla": 32, "rope.dimension_count": 32,
-        "leading_dense_block_count": 1, "expert_shared_count": 1, "expert_weights_scale": 2.5,
-        "expert_weights_norm": True, "expert_gating_func": 2,
-    }, 512),
-    "mamba": Build("mamba", {
-        "block_count": 4, "context_length": 2048, "embedding_length": 128, "feed_forward_length": 0,
-        "attention.head_count": 0, "attention.layer_norm_rms_epsilon": 1e-5, "ssm.conv_kernel": 4,
-        "ssm.inner_size": 256, "ssm.state_size": 16, "ssm.time_step_rank": 8,
-    }, 512, tied=True),
-}  # fmt: skip
+    "gemma3": Build(
+        "gemma3", _SMALL | {"block_count": 7, "attention.sliding_window": 256}, 512, tied=True
+    ),
+    "deepseek2": Build(
+        "deepseek2",
+        _SMALL
+        | _SMALL_EXPERTS
+        | {
+            "attention.head_count": 4,
+            "attention.head_count_kv": 1,
+            "attention.q_lora_rank": 96,
+            "attention.kv_lora_rank": 64,
+            "attention.key_length": 96,
+            "attention.value_length": 64,
+            "attention.key_length_mla": 64,
+            "attention.value_length_mla": 32,
+            "rope.dimension_count": 32,
+            "leading_dense_block_count": 1,
+            "expert_shared_count": 1,
+            "expert_weights_scale": 2.5,
+            "expert_weights_norm": True,
+            "expert_gating_func": 2,
+        },
+        512,
+    ),
+    "mamba": Build(
+        "mamba",
+        {
+            "block_count": 4,
+            "context_length": 2048,
+            "embedding_length": 128,
+            "feed_forward_length": 0,
+            "attention.head_count": 0,
+            "attention.layer_norm_rms_epsilon": 1e-5,
+            "ssm.conv_kernel": 4,
+            "ssm.inner_size": 256,
+            "ssm.state_size": 16,
+            "ssm.time_step_rank": 8,
+        },
+        512,
+        tied=True,
+    ),
+}
 
 
 def tiny(arch: str, *, n_vocab: int = 512, **changes: Any) -> Build:
     """A small model of the architecture; a changed hyperparameter is named with __ for the dot."""
     build = TINY[arch]
     own = {key.replace("__", "."): value for key, value in changes.items()}
-    return Build(arch, {**build.hparams, **own}, n_vocab, build.tied, {"general.name": f"tiny {arch}"})
+    return Build(
+        arch, {**build.hparams, **own}, n_vocab, build.tied, {"general.name": f"tiny {arch}"}
+    )
 
 
 def vocabulary(n_vocab: int) -> dict[str, Any]:
@@ -193,10 +246,17 @@ def vocabulary(n_vocab: int) -> dict[str, Any]:
 
 def _is_matrix(name: str, shape: tuple[int, ...]) -> bool:
     """What a quantiser touches; the rest stays F32."""
-    return len(shape) > 1 and name.endswith(".weight") and "ffn_gate_inp" not in name and "ssm_conv1d" not in name
+    return (
+        len(shape) > 1
+        and name.endswith(".weight")
+        and "ffn_gate_inp" not in name
+        and "ssm_conv1d" not in name
+    )
 
 
-def _values(chance: np.random.Generator, name: str, shape: tuple[int, ...], tied: bool) -> np.ndarray:
+def _values(
+    chance: np.random.Generator, name: str, shape: tuple[int, ...], tied: bool
+) -> np.ndarray:
     """Random numbers. Norms are one, so that the engine computes numbers and not overflows."""
     if name.endswith(("norm.weight", "ssm_d")):
         return np.ones(shape[::-1], np.float32)
@@ -216,35 +276,74 @@ def _encoded(values: np.ndarray, name: str, shape: tuple[int, ...], kind: str) -
 
 
 def write_tiny(path: Path, build: Build, kind: str = "F16", seed: int = 1) -> Path:
-    """A file that the engine loads: random weights, matrices in the given type (F32, F16, BF16, Q8_0, Q4_0 …)."""
+    """A file that the engine loads: random weights, matrices in the given type (F32, F16, BF16,
+    Q8_0, Q4_0 …)."""
     chance, infos, data, offset = np.random.default_rng(seed), [], [], 0
     for name, shape in shapes(build):
         used, raw = _encoded(_values(chance, name, shape, build.tied), name, shape, kind)
         infos.append(tensor(name, shape, GGML_TYPES_BY_NAME[used].id, offset))
         data.append(raw + bytes(-len(raw) % ALIGNMENT))
         offset += len(data[-1])
-    head = header([metadata_pair(k, v) for k, v in (build.metadata() | vocabulary(build.n_vocab)).items()], infos)
+    head = header(
+        [metadata_pair(k, v) for k, v in (build.metadata() | vocabulary(build.n_vocab)).items()],
+        infos,
+    )
     path.write_bytes(head + bytes(-len(head) % ALIGNMENT) + b"".join(data))
     return path
 
 
 # --- large ones without weights -------------------------------------------------------------------
-QWEN25_CODER_32B = Build("qwen2", {
-    "block_count": 64, "context_length": 32_768, "embedding_length": 5120, "feed_forward_length": 27_648,
-    "attention.head_count": 40, "attention.head_count_kv": 8, "attention.key_length": 128,
-    "attention.value_length": 128, "attention.layer_norm_rms_epsilon": 1e-6, "rope.freq_base": 1e6,
-}, 152_064, general={"general.name": "Qwen2.5 Coder 32B Instruct", "general.file_type": 15})  # fmt: skip
-DEEPSEEK_R1_0528 = Build("deepseek2", {
-    "block_count": 61, "context_length": 163_840, "embedding_length": 7168, "feed_forward_length": 18_432,
-    "attention.head_count": 128, "attention.head_count_kv": 1, "attention.key_length": 576,
-    "attention.value_length": 512, "attention.key_length_mla": 192, "attention.value_length_mla": 128,
-    "attention.q_lora_rank": 1536, "attention.kv_lora_rank": 512, "attention.layer_norm_rms_epsilon": 1e-6,
-    "rope.dimension_count": 64, "rope.freq_base": 10_000.0, "rope.scaling.type": "yarn",
-    "rope.scaling.factor": 40.0, "rope.scaling.original_context_length": 4096,
-    "rope.scaling.yarn_log_multiplier": 0.1, "leading_dense_block_count": 3, "expert_count": 256,
-    "expert_used_count": 8, "expert_shared_count": 1, "expert_feed_forward_length": 2048,
-    "expert_weights_scale": 2.5, "expert_weights_norm": True, "expert_gating_func": 2,
-}, 129_280, general={"general.name": "DeepSeek R1 0528", "general.file_type": 15})  # fmt: skip
+QWEN25_CODER_32B = Build(
+    "qwen2",
+    {
+        "block_count": 64,
+        "context_length": 32_768,
+        "embedding_length": 5120,
+        "feed_forward_length": 27_648,
+        "attention.head_count": 40,
+        "attention.head_count_kv": 8,
+        "attention.key_length": 128,
+        "attention.value_length": 128,
+        "attention.layer_norm_rms_epsilon": 1e-6,
+        "rope.freq_base": 1e6,
+    },
+    152_064,
+    general={"general.name": "Qwen2.5 Coder 32B Instruct", "general.file_type": 15},
+)
+DEEPSEEK_R1_0528 = Build(
+    "deepseek2",
+    {
+        "block_count": 61,
+        "context_length": 163_840,
+        "embedding_length": 7168,
+        "feed_forward_length": 18_432,
+        "attention.head_count": 128,
+        "attention.head_count_kv": 1,
+        "attention.key_length": 576,
+        "attention.value_length": 512,
+        "attention.key_length_mla": 192,
+        "attention.value_length_mla": 128,
+        "attention.q_lora_rank": 1536,
+        "attention.kv_lora_rank": 512,
+        "attention.layer_norm_rms_epsilon": 1e-6,
+        "rope.dimension_count": 64,
+        "rope.freq_base": 10_000.0,
+        "rope.scaling.type": "yarn",
+        "rope.scaling.factor": 40.0,
+        "rope.scaling.original_context_length": 4096,
+        "rope.scaling.yarn_log_multiplier": 0.1,
+        "leading_dense_block_count": 3,
+        "expert_count": 256,
+        "expert_used_count": 8,
+        "expert_shared_count": 1,
+        "expert_feed_forward_length": 2048,
+        "expert_weights_scale": 2.5,
+        "expert_weights_norm": True,
+        "expert_gating_func": 2,
+    },
+    129_280,
+    general={"general.name": "DeepSeek R1 0528", "general.file_type": 15},
+)
 
 
 def _more_bits(index: int, count: int) -> bool:
@@ -257,14 +356,19 @@ def q4_k_m(name: str, shape: tuple[int, ...], n_layer: int, *, tied: bool = Fals
         return "F32"
     layer = int(name.split(".")[1]) if name.startswith("blk.") else 0
     important = ("attn_v.weight" in name or "ffn_down" in name) and _more_bits(layer, n_layer)
-    wanted = "Q6_K" if important or name == "output.weight" or (tied and name == "token_embd.weight") else "Q4_K"
+    wanted = (
+        "Q6_K"
+        if important or name == "output.weight" or (tied and name == "token_embd.weight")
+        else "Q4_K"
+    )
     if shape[0] % GGML_TYPES_BY_NAME[wanted].block_elements:  # 256 do not divide the row
         return {"Q4_K": "Q5_0", "Q6_K": "Q8_0"}[wanted]
     return wanted
 
 
 def write_standin(path: Path, build: Build) -> Path:
-    """Header and size of the model as Q4_K_M, with its number of tokens but without vocabulary and weights."""
+    """Header and size of the model as Q4_K_M, with its number of tokens but without vocabulary and
+    weights."""
     layers = build["block_count"]
     tensors = [
         (name, shape, GGML_TYPES_BY_NAME[q4_k_m(name, shape, layers, tied=build.tied)].id)

@@ -1,6 +1,7 @@
 """A small hub on 127.0.0.1 that answers as far as the real client and Omni's downloads ask.
 
-Model info, and files with ranges behind a redirect, as large files have it; and the ways in which hubs fail.
+Model info, and files with ranges behind a redirect, as large files have it; and the ways in which
+hubs fail.
 """
 
 from __future__ import annotations
@@ -39,8 +40,11 @@ class Request:
 
 
 class LocalHub:
-    """Use as a context manager. `rate_bps` slows files down, `cut_after` closes each connection after so many
-    bytes for `cuts` times, `ranges` False ignores Range as simple mirrors do."""
+    """Use as a context manager.
+
+    `rate_bps` slows files down, `cut_after` closes each connection after so many bytes for `cuts`
+    times, `ranges` False ignores Range as simple mirrors do.
+    """
 
     def __init__(self, repos: dict[str, Repo]) -> None:
         self.repos = repos
@@ -80,16 +84,29 @@ class LocalHub:
 def _info(name: str, repo: Repo) -> dict[str, Any]:
     siblings = []
     for path, content in repo.files.items():
-        entry: dict[str, Any] = {"rfilename": path, "size": len(content), "blobId": blob_id(content)}
+        entry: dict[str, Any] = {
+            "rfilename": path,
+            "size": len(content),
+            "blobId": blob_id(content),
+        }
         if path.endswith(".gguf"):
             digest = repo.listed_sha256.get(path) or sha256(content).hexdigest()
             entry["lfs"] = {"sha256": digest, "size": len(content), "pointerSize": 134}
         siblings.append(entry if repo.has_sizes else {"rfilename": path})
     return {
-        "_id": "1", "id": name, "modelId": name, "sha": COMMIT, "private": False, "gated": repo.gated or False,
-        "disabled": False, "tags": [], "downloads": 1, "likes": 0, "siblings": siblings,
+        "_id": "1",
+        "id": name,
+        "modelId": name,
+        "sha": COMMIT,
+        "private": False,
+        "gated": repo.gated or False,
+        "disabled": False,
+        "tags": [],
+        "downloads": 1,
+        "likes": 0,
+        "siblings": siblings,
         "cardData": {"license": repo.licence},
-    }  # fmt: skip
+    }
 
 
 def blob_id(content: bytes) -> str:
@@ -129,7 +146,9 @@ def _handler(hub: LocalHub) -> type[BaseHTTPRequestHandler]:
                 return self.refuse(404, "RepoNotFound")
             if revision not in (None, "main", COMMIT):
                 return self.refuse(404, "RevisionNotFound")
-            return self.send(200, json.dumps(_info(name, repo)).encode(), {"Content-Type": "application/json"})
+            return self.send(
+                200, json.dumps(_info(name, repo)).encode(), {"Content-Type": "application/json"}
+            )
 
         def resolve(self, name: str, path: str, token: str) -> None:
             repo = hub.repos.get(name)
@@ -156,7 +175,9 @@ def _handler(hub: LocalHub) -> type[BaseHTTPRequestHandler]:
             self.send_header("Content-Length", str(len(content) - start))
             self.send_header("ETag", f'"{sha256(content).hexdigest()}"')
             if asked and hub.ranges:
-                self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+                self.send_header(
+                    "Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}"
+                )
             self.end_headers()
             if body:
                 self.pour(content[start:])

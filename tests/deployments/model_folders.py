@@ -1,4 +1,5 @@
-"""Folders with safetensors for tests: true headers and configs, whose tensor data is a hole in the file."""
+"""Folders with safetensors for tests: true headers and configs, whose tensor data is a hole in the
+file."""
 
 from __future__ import annotations
 
@@ -41,16 +42,36 @@ def write_safetensors(path: Path, tensors: Sequence[Tensor]) -> Path:
 
 
 LLAMA: Mapping[str, Any] = {
-    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 256, "intermediate_size": 512,
-    "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
-    "vocab_size": 320, "torch_dtype": "bfloat16", "tie_word_embeddings": False, "bos_token_id": 0, "eos_token_id": 1,
-}  # fmt: skip
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "vocab_size": 320,
+    "torch_dtype": "bfloat16",
+    "tie_word_embeddings": False,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+}
 QWEN3_32B: Mapping[str, Any] = {
-    "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 5120, "intermediate_size": 25600,
-    "num_hidden_layers": 64, "num_attention_heads": 64, "num_key_value_heads": 8, "head_dim": 128,
-    "max_position_embeddings": 40960, "vocab_size": 151936, "torch_dtype": "bfloat16", "tie_word_embeddings": False,
-    "use_sliding_window": False, "sliding_window": None,
-}  # fmt: skip
+    "architectures": ["Qwen3ForCausalLM"],
+    "model_type": "qwen3",
+    "hidden_size": 5120,
+    "intermediate_size": 25600,
+    "num_hidden_layers": 64,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "max_position_embeddings": 40960,
+    "vocab_size": 151936,
+    "torch_dtype": "bfloat16",
+    "tie_word_embeddings": False,
+    "use_sliding_window": False,
+    "sliding_window": None,
+}
 AWQ = {"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemm"}
 GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 128, "sym": True}
 FP8 = {"quant_method": "fp8", "weight_block_size": [128, 128]}
@@ -61,17 +82,30 @@ def matrix(name: str, n_out: int, n_in: int, method: str, dtype: str = "BF16") -
     """A weight and what its quantiser keeps beside it."""
     if method == "awq":
         groups = (n_in // 128, n_out // 8)
-        return [(f"{name}.qweight", "I32", (n_in, n_out // 8)), (f"{name}.qzeros", "I32", groups),
-                (f"{name}.scales", "F16", (n_in // 128, n_out))]  # fmt: skip
+        return [
+            (f"{name}.qweight", "I32", (n_in, n_out // 8)),
+            (f"{name}.qzeros", "I32", groups),
+            (f"{name}.scales", "F16", (n_in // 128, n_out)),
+        ]
     if method == "gptq":
-        return [(f"{name}.qweight", "I32", (n_in // 8, n_out)), (f"{name}.qzeros", "I32", (n_in // 128, n_out // 8)),
-                (f"{name}.scales", "F16", (n_in // 128, n_out)), (f"{name}.g_idx", "I32", (n_in,))]  # fmt: skip
+        return [
+            (f"{name}.qweight", "I32", (n_in // 8, n_out)),
+            (f"{name}.qzeros", "I32", (n_in // 128, n_out // 8)),
+            (f"{name}.scales", "F16", (n_in // 128, n_out)),
+            (f"{name}.g_idx", "I32", (n_in,)),
+        ]
     if method == "fp8":
         scales = (-(-n_out // 128), -(-n_in // 128))
-        return [(f"{name}.weight", "F8_E4M3", (n_out, n_in)), (f"{name}.weight_scale_inv", "F32", scales)]
+        return [
+            (f"{name}.weight", "F8_E4M3", (n_out, n_in)),
+            (f"{name}.weight_scale_inv", "F32", scales),
+        ]
     if method == "exl3":
-        return [(f"{name}.trellis", "I16", (n_in // 16, n_out // 16, 64)), (f"{name}.suh", "F16", (n_in,)),
-                (f"{name}.svh", "F16", (n_out,))]  # fmt: skip
+        return [
+            (f"{name}.trellis", "I16", (n_in // 16, n_out // 16, 64)),
+            (f"{name}.suh", "F16", (n_in,)),
+            (f"{name}.svh", "F16", (n_out,)),
+        ]
     return [(f"{name}.weight", dtype, (n_out, n_in))]
 
 
@@ -85,21 +119,33 @@ def llama_tensors(config: Mapping[str, Any], dtype: str = "BF16") -> list[Tensor
     for index in range(config["num_hidden_layers"]):
         layer = f"model.layers.{index}."
         for name, n_out, n_in in (
-            ("self_attn.q_proj", wide, n), ("self_attn.k_proj", narrow, n), ("self_attn.v_proj", narrow, n),
-            ("self_attn.o_proj", n, wide), ("mlp.gate_proj", n_ff, n), ("mlp.up_proj", n_ff, n),
+            ("self_attn.q_proj", wide, n),
+            ("self_attn.k_proj", narrow, n),
+            ("self_attn.v_proj", narrow, n),
+            ("self_attn.o_proj", n, wide),
+            ("mlp.gate_proj", n_ff, n),
+            ("mlp.up_proj", n_ff, n),
             ("mlp.down_proj", n, n_ff),
-        ):  # fmt: skip
+        ):
             tensors += matrix(layer + name, n_out, n_in, method, dtype)
         tensors += [(layer + "input_layernorm.weight", dtype, (n,))]
         tensors += [(layer + "post_attention_layernorm.weight", dtype, (n,))]
     tensors += [("model.norm.weight", dtype, (n,))]
-    return tensors if config.get("tie_word_embeddings") else [*tensors, ("lm_head.weight", dtype, (vocab, n))]
+    return (
+        tensors
+        if config.get("tie_word_embeddings")
+        else [*tensors, ("lm_head.weight", dtype, (vocab, n))]
+    )
 
 
 def write_folder(
-    folder: Path, config: Mapping[str, Any] = LLAMA, tensors: Sequence[Tensor] | None = None, shards: int = 1,
-    dtype: str = "BF16", **changes: Any,
-) -> Path:  # fmt: skip
+    folder: Path,
+    config: Mapping[str, Any] = LLAMA,
+    tensors: Sequence[Tensor] | None = None,
+    shards: int = 1,
+    dtype: str = "BF16",
+    **changes: Any,
+) -> Path:
     """A whole model of `shards` files; `changes` are keys of the config."""
     folder.mkdir(parents=True, exist_ok=True)
     config = {**config, **changes}
@@ -116,7 +162,9 @@ def write_folder(
         name, own = f"model-{number + 1:05d}-of-{shards:05d}.safetensors", tensors[number::shards]
         write_safetensors(folder / name, own)
         table |= {tensor[0]: name for tensor in own}
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": table}))
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": table})
+    )
     return folder
 
 

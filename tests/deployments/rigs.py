@@ -1,4 +1,5 @@
-"""Generated rigs: whatever can stand in a rig file, and ones whose models, engines and devices exist."""
+"""Generated rigs: whatever can stand in a rig file, and ones whose models, engines and devices
+exist."""
 
 from __future__ import annotations
 
@@ -14,8 +15,12 @@ from deployments.strategies import STRATEGIES
 
 NAMES = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,20}", fullmatch=True)
 PATHS = st.from_regex(r"/[a-z0-9 .:#'\"é-]{1,30}", fullmatch=True)
-TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")) | st.just(" "), max_size=60)
-ARGS = st.sampled_from(["--top-k 5", "--temp=0.5", "--swa-full", "--cache-reuse 256", "--keep -1", "--numa isolate"])
+TEXTS = st.text(
+    st.characters(codec="utf-8", exclude_categories=("C", "Z")) | st.just(" "), max_size=60
+)
+ARGS = st.sampled_from(
+    ["--top-k 5", "--temp=0.5", "--swa-full", "--cache-reuse 256", "--keep -1", "--numa isolate"]
+)
 
 
 def _values(setting: Setting) -> st.SearchStrategy[int | str]:
@@ -33,7 +38,11 @@ def settings(keys: Sequence[str] = tuple(SETTINGS)) -> st.SearchStrategy[dict[st
 
 @st.composite
 def deployments(
-    draw: st.DrawFn, name: str, models: st.SearchStrategy[str], devices: Sequence[str], keys: Sequence[str]
+    draw: st.DrawFn,
+    name: str,
+    models: st.SearchStrategy[str],
+    devices: Sequence[str],
+    keys: Sequence[str],
 ) -> RigDeployment:
     strategy = STRATEGIES[draw(st.sampled_from(list(STRATEGIES)))]
     roles = [r for r in strategy.roles if r not in strategy.optional_roles or draw(st.booleans())]
@@ -55,7 +64,10 @@ def rigs(draw: st.DrawFn) -> Rig:
     names = draw(st.lists(NAMES, max_size=3, unique=True))
     paths = draw(st.lists(PATHS, min_size=len(names), max_size=len(names), unique=True))
     flavours = st.sampled_from(list(FLAVOURS))
-    routes = [RigRoute(f"r-{n}"[:20], n, draw(TEXTS.filter(lambda t: not t or bool(t.strip())))) for n in names]
+    routes = [
+        RigRoute(f"r-{n}"[:20], n, draw(TEXTS.filter(lambda t: not t or bool(t.strip()))))
+        for n in names
+    ]
     devices = ("CPU", "CUDA0", "RPC1", "Vulkan0")
     return Rig(
         tuple(RigEngine(n, p, draw(flavours)) for n, p in zip(names, paths, strict=True)),
@@ -69,12 +81,16 @@ def rigs(draw: st.DrawFn) -> Rig:
 def working_rigs(draw: st.DrawFn, engine: str, models: Sequence[str]) -> Rig:
     """Rigs of the one real engine and these real files on a host with CPU, RPC0 and RPC1.
 
-    Settings that not every strategy can be planned with are left out: what is refused changes nothing.
+    Settings that not every strategy can be planned with are left out: what is refused changes
+    nothing.
     """
     names = draw(st.lists(NAMES, min_size=len(models), max_size=len(models), unique=True))
     keys = ("context", "parallel", "flash_attention", "batch", "threads", "load_mode", "draft_max")
     places = [f"d-{n}" for n in draw(st.lists(NAMES, max_size=3, unique=True))]
-    made = [draw(deployments(place[:60], st.sampled_from(names), ("CPU", "RPC0", "RPC1"), keys)) for place in places]
+    made = [
+        draw(deployments(place[:60], st.sampled_from(names), ("CPU", "RPC0", "RPC1"), keys))
+        for place in places
+    ]
     led = draw(st.lists(st.sampled_from(places), max_size=2, unique=True)) if places else []
     texts = TEXTS.filter(lambda t: not t or bool(t.strip()))
     return Rig(

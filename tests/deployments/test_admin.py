@@ -1,4 +1,5 @@
-"""The administration: every list can be searched, what is observed cannot be typed over, a key is shown once."""
+"""The administration: every list can be searched, what is observed cannot be typed over, a key is
+shown once."""
 
 from __future__ import annotations
 
@@ -15,13 +16,21 @@ from deployments.rig.export import rig_text
 from deployments.rig.reader import parse
 from gpus.models import Host
 
-FORMSETS = {f"{name}-{what}_FORMS": "0" for name in ("bindings", "instances") for what in ("TOTAL", "INITIAL")}
-ADMINS = [row for model, row in site.site._registry.items() if model._meta.app_label == "deployments"]
+FORMSETS = {
+    f"{name}-{what}_FORMS": "0"
+    for name in ("bindings", "instances")
+    for what in ("TOTAL", "INITIAL")
+}
+ADMINS = [
+    row for model, row in site.site._registry.items() if model._meta.app_label == "deployments"
+]
 
 
 @pytest.fixture
 def rows(deployment: Deployment) -> Deployment:
-    instance = Instance.objects.create(host=deployment.host, deployment=deployment, role="model", state="ready", pid=9)
+    instance = Instance.objects.create(
+        host=deployment.host, deployment=deployment, role="model", state="ready", pid=9
+    )
     Transition.objects.create(instance=instance, old="loading", new="ready")
     Route.objects.create(name="fast", deployment=deployment)
     ApiKey.objects.create_key(name="script")
@@ -29,7 +38,9 @@ def rows(deployment: Deployment) -> Deployment:
 
 
 @pytest.mark.parametrize("page", ADMINS, ids=lambda row: row.model.__name__)
-def test_every_list_opens_searches_and_filters(admin: Client, rows: Deployment, page: site.ModelAdmin) -> None:  # type: ignore[type-arg]
+def test_every_list_opens_searches_and_filters(
+    admin: Client, rows: Deployment, page: site.ModelAdmin
+) -> None:  # type: ignore[type-arg]
     path = f"/admin/deployments/{page.model._meta.model_name}/"
     assert page.search_fields and page.list_filter
     assert len(page.list_display) > 2
@@ -49,8 +60,12 @@ def test_an_operator_has_no_administration(operator: Client, rows: Deployment) -
     assert operator.get("/admin/deployments/deployment/").status_code == 302
 
 
-def test_a_new_key_is_shown_once_and_by_nothing_that_travels_on(admin: Client, admin_user: User) -> None:
-    answer = admin.post("/admin/deployments/apikey/add/", {"name": "script", "owner": admin_user.pk})
+def test_a_new_key_is_shown_once_and_by_nothing_that_travels_on(
+    admin: Client, admin_user: User
+) -> None:
+    answer = admin.post(
+        "/admin/deployments/apikey/add/", {"name": "script", "owner": admin_user.pk}
+    )
     key = re.search(r"shown this once: <code[^>]*>(\S+?)</code>", answer.content.decode())
     assert key and ApiKey.objects.get_from_key(key[1]).name == "script"
     assert "no-store" in answer["Cache-Control"]
@@ -101,7 +116,13 @@ def test_what_cannot_be_a_setting_is_said_beside_the_field(
 
 
 def test_a_setting_is_changed_by_the_service_alone(admin: Client, rows: Deployment) -> None:
-    typed = {"desired": "running", "is_unloaded": "on", "ends_now": "on", "remote_model": "x", "name": "auto"}
+    typed = {
+        "desired": "running",
+        "is_unloaded": "on",
+        "ends_now": "on",
+        "remote_model": "x",
+        "name": "auto",
+    }
     fields = {"settings": '{"context": 2048}', "extra_args": "[]", **typed, **FORMSETS}
     answer = admin.post(f"/admin/deployments/deployment/{rows.pk}/change/", fields)
     assert answer.status_code == 302, answer.content.decode()[-2000:]
@@ -118,39 +139,61 @@ def test_actions_go_through_the_services(admin: Client, rows: Deployment) -> Non
     admin.post("/admin/deployments/deployment/", {"action": "stop", **chosen})
     assert Deployment.objects.get().desired == "stopped"
     Route.objects.all().delete()
-    admin.post("/admin/deployments/deployment/", {"action": "delete_selected", "post": "yes", **chosen})
-    assert Deployment.objects.get().is_deleting, "the agent removes the row once the processes are gone"
+    admin.post(
+        "/admin/deployments/deployment/", {"action": "delete_selected", "post": "yes", **chosen}
+    )
+    assert Deployment.objects.get().is_deleting, (
+        "the agent removes the row once the processes are gone"
+    )
 
 
 def test_an_engine_can_be_asked_again(admin: Client, engine: Engine) -> None:
     Engine.objects.update(flags=[], state="broken")
-    admin.post("/admin/deployments/engine/", {"action": "probe_again", "_selected_action": [engine.pk]})
+    admin.post(
+        "/admin/deployments/engine/", {"action": "probe_again", "_selected_action": [engine.pk]}
+    )
     found = Engine.objects.get()
     assert found.state == "ok" and "--metrics" in found.flags
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "says"), [("10.0.0.2:18999", ""), ("8.8.8.8:18999", "neither encrypted"), ("beta", "not address:port")]
+    ("endpoint", "says"),
+    [("10.0.0.2:18999", ""), ("8.8.8.8:18999", "neither encrypted"), ("beta", "not address:port")],
 )
 def test_a_device_of_another_host_may_be_typed_in_by_its_private_address(
     admin: Client, host: Host, endpoint: str, says: str
 ) -> None:
-    typed = {"host": host.pk, "name": "RPC9", "kind": "rpc", "endpoint": endpoint, "is_present": "on", "position": 200}
+    typed = {
+        "host": host.pk,
+        "name": "RPC9",
+        "kind": "rpc",
+        "endpoint": endpoint,
+        "is_present": "on",
+        "position": 200,
+    }
     answer = admin.post("/admin/gpus/device/add/", typed)
     assert says in answer.content.decode()
     assert host.devices.filter(name="RPC9").exists() is (says == "")
 
 
 @pytest.mark.parametrize(("name", "taken"), [("fast-1", True), ("Fast", False), ("-fast", False)])
-def test_a_name_is_one_that_a_rig_file_can_say(admin: Client, rows: Deployment, name: str, taken: bool) -> None:
-    answer = admin.post("/admin/deployments/route/add/", {"name": name, "deployment": rows.pk, "description": ""})
+def test_a_name_is_one_that_a_rig_file_can_say(
+    admin: Client, rows: Deployment, name: str, taken: bool
+) -> None:
+    answer = admin.post(
+        "/admin/deployments/route/add/", {"name": name, "deployment": rows.pk, "description": ""}
+    )
     assert ("Use small letters" in answer.content.decode()) is not taken
     assert Route.objects.filter(name=name).exists() is taken
     parse(rig_text())
 
 
 @pytest.mark.parametrize("name", ["auto", "new", "quick", "small"])
-def test_a_route_takes_no_name_that_means_something_else(admin: Client, rows: Deployment, name: str) -> None:
-    answer = admin.post("/admin/deployments/route/add/", {"name": name, "deployment": rows.pk, "description": ""})
+def test_a_route_takes_no_name_that_means_something_else(
+    admin: Client, rows: Deployment, name: str
+) -> None:
+    answer = admin.post(
+        "/admin/deployments/route/add/", {"name": name, "deployment": rows.pk, "description": ""}
+    )
     assert "taken or has another meaning" in answer.content.decode()
     assert not Route.objects.filter(name=name).exists()

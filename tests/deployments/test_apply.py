@@ -47,8 +47,10 @@ def test_a_file_makes_all_it_names_and_says_so(host: object) -> None:
     ]
     made = Deployment.objects.get()
     assert (made.engine.name, made.settings, made.desired) == (
-        "mine", {"context": 2048, "flash_attention": "on"}, "stopped",
-    )  # fmt: skip
+        "mine",
+        {"context": 2048, "flash_attention": "on"},
+        "stopped",
+    )
     assert made.bindings.get().devices == ["RPC1"]
     assert Model.objects.get().state == "ok" and Engine.objects.get().flags
 
@@ -67,7 +69,11 @@ def test_what_is_exported_changes_nothing_when_applied(host: object) -> None:
 
 def test_each_change_is_named(host: object) -> None:
     apply(WHOLE)
-    changed = WHOLE.replace("[RPC1]", "[RPC0, CPU]").replace("context: 2048, ", "").replace("name: small", "name: tiny")
+    changed = (
+        WHOLE.replace("[RPC1]", "[RPC0, CPU]")
+        .replace("context: 2048, ", "")
+        .replace("name: small", "name: tiny")
+    )
     changes = apply(changed.replace("model: small", "model: tiny")).changes
     assert "model tiny changed: name small → tiny" in changes
     assert "deployment helper: context 2048 → default" in changes
@@ -119,7 +125,9 @@ def test_a_mistake_in_line_7_names_line_7_and_changes_nothing(engine: Engine, mo
         ("name: fast", "name: helper", 13, "is taken"),
     ],
 )
-def test_what_a_file_names_must_be_there(host: object, old: str, new: str, line: int, says: str) -> None:
+def test_what_a_file_names_must_be_there(
+    host: object, old: str, new: str, line: int, says: str
+) -> None:
     before = everything()
     with pytest.raises(RigError) as refused:
         apply(WHOLE.replace(old, new))
@@ -147,7 +155,9 @@ def test_a_file_is_planned_without_being_made(host: object, tmp_path: Path) -> N
     assert everything() == before
 
 
-def test_names_of_another_host_are_left_to_it(host: object, make_deployment: Callable[..., Deployment]) -> None:
+def test_names_of_another_host_are_left_to_it(
+    host: object, make_deployment: Callable[..., Deployment]
+) -> None:
     """Names are there once in a database that hosts share."""
     far = Host.objects.create(name="beta")
     make_deployment("helper")
@@ -162,9 +172,15 @@ def test_names_of_another_host_are_left_to_it(host: object, make_deployment: Cal
     assert everything() == before and "helper" not in rig_text()
 
 
-def test_what_does_not_work_and_is_not_used_is_not_exported(host: Host, deployment: Deployment) -> None:
-    Engine.objects.create(host=host, name="gone", path="/gone", flavour="llama.cpp", state="missing")
-    Engine.objects.create(host=host, name="far", path="http://127.0.0.1:1", flavour="external", state="broken")
+def test_what_does_not_work_and_is_not_used_is_not_exported(
+    host: Host, deployment: Deployment
+) -> None:
+    Engine.objects.create(
+        host=host, name="gone", path="/gone", flavour="llama.cpp", state="missing"
+    )
+    Engine.objects.create(
+        host=host, name="far", path="http://127.0.0.1:1", flavour="external", state="broken"
+    )
     Model.objects.create(name="broken", path="/broken.gguf", state="broken")
     assert not {"gone", "far", "broken"} & set(rig_text().replace(",", " ").split())
     assert apply(rig_text()).changes == []

@@ -41,7 +41,16 @@ def test_scan_names_every_model_and_what_is_broken(db: None, models_folder: Path
     write_with_package(models_folder / "good.gguf")
     (models_folder / "bad.gguf").write_bytes(b"not a model")
     bad, good = document("scan", str(models_folder))["models"]
-    assert set(good) == {"name", "path", "arch", "params", "quant", "size_bytes", "n_layer", "n_ctx_train"}
+    assert set(good) == {
+        "name",
+        "path",
+        "arch",
+        "params",
+        "quant",
+        "size_bytes",
+        "n_layer",
+        "n_ctx_train",
+    }
     assert (good["name"], good["path"]) == ("good", str(models_folder / "good.gguf"))
     assert bad["name"] == "bad" and "bad.gguf" in bad["error"]
     assert "2 models." in said("scan", str(models_folder))
@@ -49,10 +58,25 @@ def test_scan_names_every_model_and_what_is_broken(db: None, models_folder: Path
 
 def test_plan_of_a_deployment_has_the_documented_keys(deployment: Deployment) -> None:
     (plan,) = document("plan", "small")["deployments"]
-    assert set(plan) == {"name", "strategy", "verdict", "reasons", "devices", "instances", "predicted"}
+    assert set(plan) == {
+        "name",
+        "strategy",
+        "verdict",
+        "reasons",
+        "devices",
+        "instances",
+        "predicted",
+    }
     assert (plan["name"], plan["strategy"], plan["verdict"]) == ("small", "independent", "viable")
     (device,) = plan["devices"]
-    assert set(device) == {"name", "total_bytes", "weights_bytes", "kv_bytes", "compute_bytes", "other_bytes"}
+    assert set(device) == {
+        "name",
+        "total_bytes",
+        "weights_bytes",
+        "kv_bytes",
+        "compute_bytes",
+        "other_bytes",
+    }
     assert device["kv_bytes"] > 0
     (instance,) = plan["instances"]
     assert instance["role"] == "model" and "-ngl" in instance["argv"]
@@ -63,15 +87,21 @@ def test_plan_of_a_deployment_has_the_documented_keys(deployment: Deployment) ->
 def test_plan_of_a_file_changes_nothing(engine: object, model: Model, tmp_path: Path) -> None:
     file = tmp_path / "rig.yaml"
     file.write_text(
-        f"deployments:\n  - {{name: a, models: {model.name}, devices: CPU, settings: {{context: 16384}}}}\n"
+        f"deployments:\n  - {{name: a, models: {model.name}, devices: CPU, settings: {{context:"
+        " 16384}}\n"
     )
     (plan,) = document("plan", str(file))["deployments"]
-    assert (plan["verdict"], [r["code"] for r in plan["reasons"]]) == ("caution", ["context_beyond_training"])
+    assert (plan["verdict"], [r["code"] for r in plan["reasons"]]) == (
+        "caution",
+        ["context_beyond_training"],
+    )
     assert set(plan["reasons"][0]) == {"code", "severity", "text"}
     assert not Deployment.objects.exists()
 
 
-def test_apply_says_what_it_changed_and_export_gives_it_back(engine: object, model: Model, tmp_path: Path) -> None:
+def test_apply_says_what_it_changed_and_export_gives_it_back(
+    engine: object, model: Model, tmp_path: Path
+) -> None:
     file = tmp_path / "rig.yaml"
     file.write_text(f"deployments:\n  - {{name: a, models: {model.name}, devices: CPU}}\n")
     assert said("apply", str(file), "--start") == "deployment a added\ndeployment a started\n"
@@ -104,7 +134,12 @@ class AgentStandsIn:
             Host.objects.update(agent_seen_at=timezone.now())
             for row in Deployment.objects.all():
                 state = self.state if row.desired == "running" else "stopped"
-                values = {"state": state, "error": self.error, "generation": row.generation, "host": row.host}
+                values = {
+                    "state": state,
+                    "error": self.error,
+                    "generation": row.generation,
+                    "host": row.host,
+                }
                 Instance.objects.update_or_create(deployment=row, role="model", defaults=values)
         connection.close()
 
@@ -146,7 +181,10 @@ def test_a_start_after_a_failure_waits_for_the_new_attempt(deployment: Deploymen
 
 @pytest.mark.django_db(transaction=True)
 def test_waiting_ends_when_its_time_is_over(deployment: Deployment) -> None:
-    with AgentStandsIn("loading"), pytest.raises(CommandError, match="small is loading after 0.3 s, not ready"):
+    with (
+        AgentStandsIn("loading"),
+        pytest.raises(CommandError, match="small is loading after 0.3 s, not ready"),
+    ):
         call_command("start", "small", "--wait", "0.3")
 
 
@@ -168,14 +206,25 @@ def test_an_unknown_name_is_answered_with_the_known_ones(deployment: Deployment)
 
 
 def test_status_has_the_documented_keys(deployment: Deployment) -> None:
-    Instance.objects.create(host=deployment.host, deployment=deployment, role="model", state="ready", pid=7, port=9)
+    Instance.objects.create(
+        host=deployment.host, deployment=deployment, role="model", state="ready", pid=7, port=9
+    )
     found = document("status")
     assert set(found) == {"hosts", "gpus", "devices", "deployments"}
     assert [d["name"] for d in found["devices"]] == ["RPC0", "RPC1", "CPU"]
     (row,) = found["deployments"]
     assert {"name", "strategy", "desired", "state", "instances"} <= set(row)
-    assert row["instances"] == [{"role": "model", "pid": 7, "port": 9, "state": "ready", "restarts": 0, "error": "",
-                                 "address": "127.0.0.1:9"}]  # fmt: skip
+    assert row["instances"] == [
+        {
+            "role": "model",
+            "pid": 7,
+            "port": 9,
+            "state": "ready",
+            "restarts": 0,
+            "error": "",
+            "address": "127.0.0.1:9",
+        }
+    ]
     assert "deployment small: ready" in said("status")
 
 
@@ -193,7 +242,9 @@ def test_a_key_needs_a_name(db: None, name: str) -> None:
         call_command("apikey", name)
 
 
-@pytest.mark.parametrize("wrong", [("start",), ("start", "a", "--wait", "-1"), ("apikey",), ("plan",), ("apply",)])
+@pytest.mark.parametrize(
+    "wrong", [("start",), ("start", "a", "--wait", "-1"), ("apikey",), ("plan",), ("apply",)]
+)
 def test_wrong_usage_is_told_before_anything_is_done(wrong: tuple[str, ...]) -> None:
     with pytest.raises(CommandError):
         call_command(*wrong)
@@ -201,19 +252,29 @@ def test_wrong_usage_is_told_before_anything_is_done(wrong: tuple[str, ...]) -> 
 
 # --- as a process ---------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
-def manage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+def manage(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
     """manage.py in a process of its own, with an empty OMNI_HOME."""
-    env = {**os.environ, "OMNI_HOME": str(tmp_path_factory.mktemp("home")), "OMNI_HOST_NAME": "testhost"}
+    env = {
+        **os.environ,
+        "OMNI_HOME": str(tmp_path_factory.mktemp("home")),
+        "OMNI_HOST_NAME": "testhost",
+    }
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         argv = [sys.executable, str(ROOT / "manage.py"), *arguments]
-        return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(
+            argv, env=env, capture_output=True, text=True, timeout=60, check=False
+        )
 
     assert run("migrate", "--verbosity", "0").returncode == 0
     yield run
 
 
-def test_json_is_all_there_is_on_stdout(manage: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+def test_json_is_all_there_is_on_stdout(
+    manage: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
     for command in ("scan", "status"):
         done = manage(command, "--json")
         assert done.returncode == 0, done.stderr
@@ -231,7 +292,11 @@ def test_exit_codes_tell_refusal_from_wrong_usage(
 
 
 def test_a_database_that_was_never_made_is_said_so(tmp_path: Path) -> None:
-    env = {**os.environ, **postgres.own_database("never_made"), "OMNI_HOME": str(tmp_path / "empty")}
+    env = {
+        **os.environ,
+        **postgres.own_database("never_made"),
+        "OMNI_HOME": str(tmp_path / "empty"),
+    }
     argv = [sys.executable, str(ROOT / "manage.py"), "status"]
     done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1

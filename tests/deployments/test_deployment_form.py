@@ -19,7 +19,12 @@ from gpus.models import Device, Host
 def typed(engine: Engine, model: Model) -> dict[str, Any]:
     """What the browser sends when only the defaults are there."""
     defaults = {f"setting_{key}": setting.default for key, setting in SETTINGS.items()}
-    chosen = {"strategy": "independent", "model": model.name, "devices": ["RPC0"], "engine": engine.pk}
+    chosen = {
+        "strategy": "independent",
+        "model": model.name,
+        "devices": ["RPC0"],
+        "engine": engine.pk,
+    }
     return defaults | chosen | {"name": "", "extra_args": ""}
 
 
@@ -38,7 +43,9 @@ def test_the_form_opens_with_the_wanted_model_and_the_best_device(
     assert "<details open>" not in text
 
 
-def test_every_setting_has_a_labelled_field_with_its_default(operator: Client, engine: Engine, model: Model) -> None:
+def test_every_setting_has_a_labelled_field_with_its_default(
+    operator: Client, engine: Engine, model: Model
+) -> None:
     text = operator.get("/deployments/new/").content.decode()
     for key, setting in SETTINGS.items():
         if setting.strategies and "independent" not in setting.strategies:
@@ -57,7 +64,12 @@ def test_the_defaults_make_a_deployment_named_after_its_model(
     answer = operator.post("/deployments/new/", typed)
     made = Deployment.objects.get()
     assert answer["Location"] == f"/deployments/{model.name}/"
-    assert (made.name, made.settings, made.extra_args, made.desired) == (model.name, {}, [], "stopped")
+    assert (made.name, made.settings, made.extra_args, made.desired) == (
+        model.name,
+        {},
+        [],
+        "stopped",
+    )
     assert made.created_by is not None and made.created_by.username == "oscar"
 
 
@@ -66,9 +78,18 @@ def test_create_and_start_starts_it(operator: Client, typed: dict[str, Any]) -> 
     assert Deployment.objects.get().desired == "running"
 
 
-def test_only_what_differs_from_the_default_is_kept(operator: Client, typed: dict[str, Any]) -> None:
-    changes = {"setting_context": "2048", "setting_kv_cache_k": "q8_0", "setting_parallel": "", "name": "mine"}
-    operator.post("/deployments/new/", typed | changes | {"extra_args": "--top-k 5\n\n --swa-full \n"})
+def test_only_what_differs_from_the_default_is_kept(
+    operator: Client, typed: dict[str, Any]
+) -> None:
+    changes = {
+        "setting_context": "2048",
+        "setting_kv_cache_k": "q8_0",
+        "setting_parallel": "",
+        "name": "mine",
+    }
+    operator.post(
+        "/deployments/new/", typed | changes | {"extra_args": "--top-k 5\n\n --swa-full \n"}
+    )
     made = Deployment.objects.get(name="mine")
     assert made.settings == {"context": 2048, "kv_cache_k": "q8_0"}
     assert made.extra_args == ["--top-k 5", "--swa-full"]
@@ -103,13 +124,20 @@ def test_a_mistake_is_said_beside_its_field_and_nothing_typed_is_lost(
             assert re.search(rf'(value="{re.escape(value)}"|>\s*{re.escape(value)}<)', text), value
 
 
-def test_a_taken_name_is_a_clear_field_error(operator: Client, typed: dict[str, Any], deployment: Deployment) -> None:
+def test_a_taken_name_is_a_clear_field_error(
+    operator: Client, typed: dict[str, Any], deployment: Deployment
+) -> None:
     text = operator.post("/deployments/new/", typed | {"name": "small"}).content.decode()
-    assert errors(text) == ["There is already a deployment or route named small. Choose another name."]
+    assert errors(text) == [
+        "There is already a deployment or route named small. Choose another name."
+    ]
 
 
 def test_a_mistake_below_the_fold_opens_it(operator: Client, typed: dict[str, Any]) -> None:
-    assert "<details open>" in operator.post("/deployments/new/", typed | {"setting_batch": "0"}).content.decode()
+    assert (
+        "<details open>"
+        in operator.post("/deployments/new/", typed | {"setting_batch": "0"}).content.decode()
+    )
 
 
 def test_a_change_shows_what_is_set_and_is_a_new_generation(
@@ -129,7 +157,9 @@ def test_a_change_shows_what_is_set_and_is_a_new_generation(
 def test_what_cannot_be_used_is_not_offered(host: Host, engine: Engine, model: Model) -> None:
     Model.objects.create(name="broken", path="/b.gguf", state="broken")
     Model.objects.create(name="eyes", path="/e.gguf", kind="projector")
-    Engine.objects.create(host=host, name="gone", flavour="llama.cpp", path="/gone", state="missing")
+    Engine.objects.create(
+        host=host, name="gone", flavour="llama.cpp", path="/gone", state="missing"
+    )
     Device.objects.filter(name="RPC1").update(is_present=False)
     form = DeploymentForm(host=host)
     assert [m.name for m in form.fields["model"].queryset] == [model.name]  # type: ignore[attr-defined]
@@ -140,10 +170,16 @@ def test_what_cannot_be_used_is_not_offered(host: Host, engine: Engine, model: M
 # strategy → what is chosen beside the model, the bindings that come of it
 CHOICES: dict[str, tuple[dict[str, Any], dict[str, list[str]]]] = {
     "independent": ({"devices": ["RPC0"]}, {"model": ["RPC0"]}),
-    "layer_split": ({"devices": ["RPC0", "RPC1"], "setting_tensor_split": "3,1"}, {"model": ["RPC0", "RPC1"]}),
+    "layer_split": (
+        {"devices": ["RPC0", "RPC1"], "setting_tensor_split": "3,1"},
+        {"model": ["RPC0", "RPC1"]},
+    ),
     "tensor_split": ({"devices": ["RPC0", "RPC1"]}, {"model": ["RPC0", "RPC1"]}),
     "graph_split": ({"devices": ["RPC0", "RPC1"]}, {"model": ["RPC0", "RPC1"]}),
-    "expert_offload": ({"devices": ["RPC0", "CPU"], "setting_n_cpu_moe": "4"}, {"model": ["RPC0", "CPU"]}),
+    "expert_offload": (
+        {"devices": ["RPC0", "CPU"], "setting_n_cpu_moe": "4"},
+        {"model": ["RPC0", "CPU"]},
+    ),
     "prefill_decode": (
         {"devices": ["RPC0"], "devices_decode": ["RPC1"], "setting_handover_min": "32"},
         {"prefill": ["RPC0"], "decode": ["RPC1"]},
@@ -166,7 +202,9 @@ def test_every_strategy_can_be_created_and_changed_in_its_form(
     made = Deployment.objects.get(name="made")
     assert made.strategy == strategy
     assert {b.role: b.devices for b in made.bindings.all()} == bound
-    assert {b.role: b.model for b in made.bindings.all()} == {r: small if r == "draft" else model for r in bound}
+    assert {b.role: b.model for b in made.bindings.all()} == {
+        r: small if r == "draft" else model for r in bound
+    }
     given = {k.removeprefix("setting_"): v for k, v in chosen.items() if k.startswith("setting_")}
     assert {k: str(v) for k, v in made.settings.items()} == given
     text = operator.get("/deployments/made/change/").content.decode()
@@ -177,12 +215,18 @@ def test_every_strategy_can_be_created_and_changed_in_its_form(
     assert all(f'value="{value}"' in text for value in given.values())
 
 
-def test_without_a_draft_model_drafts_come_from_the_text(operator: Client, typed: dict[str, Any]) -> None:
-    operator.post("/deployments/new/", typed | {"strategy": "speculative", "name": "made", "draft": ""})
+def test_without_a_draft_model_drafts_come_from_the_text(
+    operator: Client, typed: dict[str, Any]
+) -> None:
+    operator.post(
+        "/deployments/new/", typed | {"strategy": "speculative", "name": "made", "draft": ""}
+    )
     assert [b.role for b in Deployment.objects.get(name="made").bindings.all()] == ["target"]
 
 
-def test_a_draft_model_wants_a_device(operator: Client, typed: dict[str, Any], model: Model) -> None:
+def test_a_draft_model_wants_a_device(
+    operator: Client, typed: dict[str, Any], model: Model
+) -> None:
     sent = typed | {"strategy": "speculative", "draft": model.name}
     text = operator.post("/deployments/new/", sent).content.decode()
     assert errors(text) == ["Choose at least one; CPU is one too."]
@@ -191,9 +235,18 @@ def test_a_draft_model_wants_a_device(operator: Client, typed: dict[str, Any], m
 def test_a_strategy_that_is_chosen_shows_its_own_fields_and_keeps_what_was_typed(
     operator: Client, typed: dict[str, Any], model: Model
 ) -> None:
-    query = {"strategy": "prefill_decode", "model": model.name, "devices": ["RPC1"], "setting_context": "3000"}
+    query = {
+        "strategy": "prefill_decode",
+        "model": model.name,
+        "devices": ["RPC1"],
+        "setting_context": "3000",
+    }
     text = operator.get("/deployments/new/", query).content.decode()
-    assert 'name="devices_decode"' in text and "setting_handover_min" in text and "setting_draft_max" not in text
+    assert (
+        'name="devices_decode"' in text
+        and "setting_handover_min" in text
+        and "setting_draft_max" not in text
+    )
     assert re.search(r'name="devices" value="RPC1"[^>]*checked', text)
     assert not re.search(r'name="devices" value="RPC0"[^>]*checked', text)
     assert 'value="3000"' in text
@@ -204,10 +257,19 @@ def test_what_each_strategy_gave_here_stands_where_it_is_chosen(
 ) -> None:
     given = {"host": host, "model": model, "deployment_name": "x"}
     for rate in (20.0, 22.0, 30.0):
-        Measurement.objects.create(**given, strategy="independent", devices=["RPC0"], decode_tps=rate)
-    Measurement.objects.create(**given, strategy="speculative", devices=["RPC0", "CPU"], decode_tps=33.0)
+        Measurement.objects.create(
+            **given, strategy="independent", devices=["RPC0"], decode_tps=rate
+        )
+    Measurement.objects.create(
+        **given, strategy="speculative", devices=["RPC0", "CPU"], decode_tps=33.0
+    )
     first, second = effects(host, model)
     assert (first.strategy, first.decode_tps, first.times) == ("speculative", 33.0, 1.5)
-    assert (second.strategy, second.decode_tps, second.answers, second.times) == ("independent", 22.0, 3, None)
+    assert (second.strategy, second.decode_tps, second.answers, second.times) == (
+        "independent",
+        22.0,
+        3,
+        None,
+    )
     text = operator.get(f"/deployments/new/?model={model.name}").content.decode()
     assert "Measured here" in text and "33 tokens/s" in text and "1.5×" in text

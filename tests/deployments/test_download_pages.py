@@ -29,7 +29,9 @@ POSTS = ("start/", "{pk}/pause/", "{pk}/resume/", "{pk}/cancel/", "{pk}/forget/"
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
     repos = {
-        REPO: Repo({"t-Q4_0.gguf": b"x" * 4000, "t-F16.gguf": b"x" * 9000, "mmproj-F16.gguf": b"y" * 100}),
+        REPO: Repo(
+            {"t-Q4_0.gguf": b"x" * 4000, "t-F16.gguf": b"x" * 9000, "mmproj-F16.gguf": b"y" * 100}
+        ),
         "some-org/Gated": Repo({"g-Q4_0.gguf": b"x"}, gated="auto"),
         "some-org/Weights": Repo({"model.safetensors": b"x"}),
         "some-org/Half": Repo({"h-Q4_0-00001-of-00002.gguf": b"x"}),
@@ -44,9 +46,14 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
 @pytest.fixture
 def row(host: Host) -> Download:
     return Download.objects.create(
-        host=host, repo=REPO, revision=COMMIT, label="Q4_0", folder=str(settings.OMNI_HOME.models / REPO),
-        files=[{"path": "t-Q4_0.gguf", "size": 4000, "sha256": "0" * 64, "blob_id": ""}], total_bytes=4000,
-    )  # fmt: skip
+        host=host,
+        repo=REPO,
+        revision=COMMIT,
+        label="Q4_0",
+        folder=str(settings.OMNI_HOME.models / REPO),
+        files=[{"path": "t-Q4_0.gguf", "size": 4000, "sha256": "0" * 64, "blob_id": ""}],
+        total_bytes=4000,
+    )
 
 
 def page(client: Client, query: str = "", **headers: str) -> str:
@@ -60,14 +67,18 @@ def triggers(answer: Any) -> dict[str, Any]:
 
 
 # --- who may --------------------------------------------------------------------------------------
-def test_a_viewer_sees_the_list_and_asks_for_nothing(row: Download, viewer: Client, hub: LocalHub) -> None:
+def test_a_viewer_sees_the_list_and_asks_for_nothing(
+    row: Download, viewer: Client, hub: LocalHub
+) -> None:
     text = page(viewer)
     assert "Tiny-GGUF" in text and 'name="repo"' not in text and "Pause" not in text
     assert viewer.get(f"/models/download/?repo={REPO}").status_code == 403
     assert not hub.requests
 
 
-def test_only_who_manages_the_library_may_act(row: Download, viewer: Client, operator: Client) -> None:
+def test_only_who_manages_the_library_may_act(
+    row: Download, viewer: Client, operator: Client
+) -> None:
     for path in POSTS:
         for client in (viewer, operator):
             assert client.post(f"/models/download/{path.format(pk=row.pk)}").status_code == 403
@@ -165,7 +176,9 @@ WRONG_FORMS: list[tuple[dict[str, str], str]] = [
 ]
 
 
-def test_what_is_asked_for_wrongly_changes_nothing(admin: Client, host: Host, hub: LocalHub) -> None:
+def test_what_is_asked_for_wrongly_changes_nothing(
+    admin: Client, host: Host, hub: LocalHub
+) -> None:
     for change, says in WRONG_FORMS:
         answer = admin.post("/models/download/start/", FORM | change, headers=HTMX)
         assert says in answer.content.decode() and answer["HX-Retarget"] == "#toasts"
@@ -176,7 +189,10 @@ def test_pause_resume_cancel_and_off_the_list(admin: Client, row: Download) -> N
     for action, state in (("pause", "paused"), ("resume", "queued"), ("cancel", "cancelled")):
         assert admin.post(f"/models/download/{row.pk}/{action}/", headers=HTMX).status_code == 204
         assert Download.objects.get().state == state
-    assert b"is cancelled by now" in admin.post(f"/models/download/{row.pk}/pause/", headers=HTMX).content
+    assert (
+        b"is cancelled by now"
+        in admin.post(f"/models/download/{row.pk}/pause/", headers=HTMX).content
+    )
     assert admin.post(f"/models/download/{row.pk}/forget/").status_code == 302
     assert not Download.objects.exists()
 
@@ -193,7 +209,9 @@ BUTTONS = {
 
 def test_each_state_has_its_buttons(admin: Client, row: Download) -> None:
     for state, buttons in BUTTONS.items():
-        Download.objects.update(state=state, done_bytes=1000, rate_bps=100, error="It broke.", fix="Mend it.")
+        Download.objects.update(
+            state=state, done_bytes=1000, rate_bps=100, error="It broke.", fix="Mend it."
+        )
         text = admin.get("/models/download/list/", headers=HTMX).content.decode()
         assert re.findall(r"<button[^>]*>(?:<svg.*?</svg>)?([^<]+)<span", text) == buttons
         assert "It broke." in text and "Mend it." in text

@@ -1,4 +1,5 @@
-"""Downloads with the real client from a real server on this machine: whole, broken off, gated, wrong, too large."""
+"""Downloads with the real client from a real server on this machine: whole, broken off, gated,
+wrong, too large."""
 
 from __future__ import annotations
 
@@ -41,7 +42,9 @@ def gguf(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 @pytest.fixture
 def local_hub(gguf: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
     repos = {
-        REPO: Repo({"tiny-Q4_K_M.gguf": gguf, "tiny-Q8_0.gguf": gguf + b"more", "README.md": b"# Tiny"}),
+        REPO: Repo(
+            {"tiny-Q4_K_M.gguf": gguf, "tiny-Q8_0.gguf": gguf + b"more", "README.md": b"# Tiny"}
+        ),
         "some-org/Gated": Repo({"g-Q4_0.gguf": gguf}, gated="manual"),
         "some-org/Wrong": Repo({"w-Q4_0.gguf": gguf}, listed_sha256={"w-Q4_0.gguf": "0" * 64}),
     }
@@ -86,7 +89,9 @@ def path_of(row: Download) -> Path:
 
 
 # --- asking ---------------------------------------------------------------------------------------
-def test_a_repository_is_listed_with_sizes_checksums_and_licence(local_hub: LocalHub, gguf: bytes) -> None:
+def test_a_repository_is_listed_with_sizes_checksums_and_licence(
+    local_hub: LocalHub, gguf: bytes
+) -> None:
     info = hub.repo_info(REPO)
     assert (info.repo, info.revision, info.licence, info.gated) == (REPO, COMMIT, "apache-2.0", "")
     sizes = {file.path: (file.size, len(file.sha256), len(file.blob_id)) for file in info.files}
@@ -110,7 +115,9 @@ def test_what_cannot_be_had_is_said_with_a_way_out(
     assert refused.value.code == code and says in str(refused.value)
 
 
-def test_a_hub_that_is_away_busy_or_not_to_be_asked(local_hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_is_away_busy_or_not_to_be_asked(
+    local_hub: LocalHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     codes = []
     for status in (503, 429, 401):
         local_hub.status = status
@@ -164,25 +171,37 @@ def test_a_download_lands_in_the_library(ask: Ask, gguf: bytes, local_hub: Local
     assert local_hub.ranges_asked() == [""]
 
 
-def test_several_files_and_one_that_git_keeps_itself_are_checked_too(host: Host, local_hub: LocalHub) -> None:
+def test_several_files_and_one_that_git_keeps_itself_are_checked_too(
+    host: Host, local_hub: LocalHub
+) -> None:
     files = {"README.md": b"# Tiny", "sub/config.json": b"{}"}
     local_hub.repos["some-org/Plain"] = Repo(files)
     info = hub.repo_info("some-org/Plain")
     row = Download.objects.create(
-        host=host, repo=info.repo, revision=info.revision, label="x", folder=str(settings.OMNI_HOME.models / "p"),
-        files=[file.as_dict() for file in info.files], total_bytes=8,
-    )  # fmt: skip
+        host=host,
+        repo=info.repo,
+        revision=info.revision,
+        label="x",
+        folder=str(settings.OMNI_HOME.models / "p"),
+        files=[file.as_dict() for file in info.files],
+        total_bytes=8,
+    )
     Fetching(row).run()
     assert fresh(row).state == "done"
     assert {path: Path(row.folder, path).read_bytes() for path in files} == files
 
 
-def test_a_connection_that_is_cut_goes_on_where_it_stopped(ask: Ask, gguf: bytes, local_hub: LocalHub) -> None:
+def test_a_connection_that_is_cut_goes_on_where_it_stopped(
+    ask: Ask, gguf: bytes, local_hub: LocalHub
+) -> None:
     local_hub.cut_after, local_hub.cuts = 100_000, 3
     row = ask()
     Fetching(row).run()
     assert fresh(row).state == "done" and path_of(row).read_bytes() == gguf
-    starts = [int(asked.removeprefix("bytes=").removesuffix("-") or 0) for asked in local_hub.ranges_asked()]
+    starts = [
+        int(asked.removeprefix("bytes=").removesuffix("-") or 0)
+        for asked in local_hub.ranges_asked()
+    ]
     assert starts == sorted(set(starts)) and len(starts) == 4
     assert local_hub.sent_bytes == len(gguf)
 
@@ -225,7 +244,9 @@ def _once(function: Any, afterwards: Callable[[], None]) -> Any:
     return wrapped
 
 
-def test_pause_and_resume_fetch_no_byte_twice(ask: Ask, host: Host, gguf: bytes, local_hub: LocalHub) -> None:
+def test_pause_and_resume_fetch_no_byte_twice(
+    ask: Ask, host: Host, gguf: bytes, local_hub: LocalHub
+) -> None:
     local_hub.rate_bps = 400_000
     row = ask()
     keeper = LibraryKeeper(host)
@@ -297,7 +318,9 @@ def test_a_wrong_checksum_is_an_error_and_nothing_is_registered(ask: Ask) -> Non
     assert not Model.objects.exists() and list(Path(row.folder).iterdir()) == []
 
 
-def test_a_gated_repository_says_how_to_get_in(ask: Ask, local_hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gated_repository_says_how_to_get_in(
+    ask: Ask, local_hub: LocalHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert hub.repo_info("some-org/Gated").gated == "manual"
     row = ask("some-org/Gated")
     Fetching(row).run()
@@ -354,7 +377,9 @@ def test_a_disk_that_fills_up_stops_it_and_loses_nothing(
     row = ask()
     real = downloads.free_bytes
     monkeypatch.setattr(
-        downloads, "free_bytes", lambda folder: downloads.RESERVE_BYTES - 1 if local_hub.sent_bytes else real(folder)
+        downloads,
+        "free_bytes",
+        lambda folder: downloads.RESERVE_BYTES - 1 if local_hub.sent_bytes else real(folder),
     )
     local_hub.rate_bps = 2_000_000
     Fetching(row).run()
@@ -380,7 +405,9 @@ def test_the_same_thing_is_not_downloaded_twice_at_a_time(ask: Ask) -> None:
     assert Download.objects.count() == 1
 
 
-def test_names_that_lead_out_of_the_folder_are_no_choice(host: Host, local_hub: LocalHub, gguf: bytes) -> None:
+def test_names_that_lead_out_of_the_folder_are_no_choice(
+    host: Host, local_hub: LocalHub, gguf: bytes
+) -> None:
     local_hub.repos["some-org/Evil"] = Repo({"../../evil-Q4_0.gguf": gguf, "ok-Q4_0.gguf": gguf})
     found = hub_files.choices(hub.repo_info("some-org/Evil").files)
     assert [choice.key for choice in found] == ["ok-Q4_0.gguf"]

@@ -81,13 +81,22 @@ def test_whatever_is_taken_leads_to_this_machine(text: str) -> None:
 
 
 def test_names_of_models_are_read_in_order_and_once() -> None:
-    rows = [{"id": "b"}, {"id": "a"}, {"id": "b"}, {"id": ""}, {"id": "x\n"}, {"id": 3}, {"id": "y" * 201}]
+    rows = [
+        {"id": "b"},
+        {"id": "a"},
+        {"id": "b"},
+        {"id": ""},
+        {"id": "x\n"},
+        {"id": 3},
+        {"id": "y" * 201},
+    ]
     assert parse_models(json.dumps({"data": rows})) == ("b", "a")
     assert len(parse_models(json.dumps({"data": [{"id": str(n)} for n in range(2000)]}))) == 1000
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"[]", b"{}", b'{"data":3}', b'{"data":[]}', b'{"data":[3]}', b"\xff", b"[" * 9999]
+    "body",
+    [b"", b"[]", b"{}", b'{"data":3}', b'{"data":[]}', b'{"data":[3]}', b"\xff", b"[" * 9999],
 )
 def test_an_answer_that_is_no_list_of_models_is_refused(body: bytes) -> None:
     with pytest.raises(OmniError) as refused:

@@ -1,4 +1,5 @@
-"""What is said beforehand of a model on somebody else's server, and which state its deployment is in."""
+"""What is said beforehand of a model on somebody else's server, and which state its deployment is
+in."""
 
 from __future__ import annotations
 
@@ -27,7 +28,9 @@ SILENT = Standing(trouble=OmniError("server_silent", "It gives no answer in time
         ("c", Standing(tuple(map(str, range(MOST_MODELS)))), "viable", ["not_placed"]),
     ],
 )
-def test_a_plan_places_nothing_and_says_so(model: str, standing: Standing, verdict: str, codes: list[str]) -> None:
+def test_a_plan_places_nothing_and_says_so(
+    model: str, standing: Standing, verdict: str, codes: list[str]
+) -> None:
     plan = external_plan("independent", model, standing)
     assert (str(plan.verdict), [reason.code for reason in plan.reasons]) == (verdict, codes)
     assert plan.instances == () and plan.devices == () and plan.predicted.decode_tps is None
@@ -45,7 +48,9 @@ def test_a_plan_places_nothing_and_says_so(model: str, standing: Standing, verdi
         ({"extra_args": ["--top-k 5"]}, "bad_extra_arg"),
     ],
 )
-def test_what_an_external_server_cannot_be_asked_for_is_refused(changes: dict[str, Any], code: str) -> None:
+def test_what_an_external_server_cannot_be_asked_for_is_refused(
+    changes: dict[str, Any], code: str
+) -> None:
     values: dict[str, Any] = {"strategy": "independent", "model": "a", "standing": WELL}
     plan = external_plan(**{**values, **changes})
     (reason,) = plan.reasons
@@ -109,9 +114,15 @@ def test_the_kind_of_a_server_is_its_own_word(body: str, owner: str) -> None:
 
 @pytest.mark.parametrize(
     ("status", "code"),
-    [(401, "key_refused"), (403, "key_refused"), (302, "server_redirects"), (404, "not_openai_compatible"),
-     (503, "server_not_ready"), (500, "server_not_ready")],
-)  # fmt: skip
+    [
+        (401, "key_refused"),
+        (403, "key_refused"),
+        (302, "server_redirects"),
+        (404, "not_openai_compatible"),
+        (503, "server_not_ready"),
+        (500, "server_not_ready"),
+    ],
+)
 def test_each_refusal_has_a_cause_of_its_own(status: int, code: str) -> None:
     error = no_answer("/v1/models", status)
     assert error.code == code and str(status) in error.text and error.fix

@@ -51,14 +51,18 @@ def foreign() -> Iterator[ForeignServer]:
         ({"/v1/models": ENDLESS}, "not_openai_compatible"),
     ],
 )
-def test_what_a_server_says_when_it_is_asked(foreign: ForeignServer, answers: dict[str, Answer], trouble: str) -> None:
+def test_what_a_server_says_when_it_is_asked(
+    foreign: ForeignServer, answers: dict[str, Answer], trouble: str
+) -> None:
     foreign.answers = answers
     found = ask(foreign.address, "")
     assert (found.trouble.code if found.trouble else "") == trouble, found
     assert found.models == (() if trouble else ("org/Big-1",))
 
 
-def test_a_server_that_is_away_and_one_that_is_silent(foreign: ForeignServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_away_and_one_that_is_silent(
+    foreign: ForeignServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     away = ask(f"http://127.0.0.1:{free_port()}", "").trouble
     assert away and away.code == "server_away" and away.retry
     monkeypatch.setattr(external_probe, "TIMEOUT_S", 0.3)
@@ -66,7 +70,9 @@ def test_a_server_that_is_away_and_one_that_is_silent(foreign: ForeignServer, mo
     assert ask(foreign.address, "").is_silent
 
 
-def test_a_redirect_is_not_followed_and_the_key_goes_to_the_address_alone(foreign: ForeignServer) -> None:
+def test_a_redirect_is_not_followed_and_the_key_goes_to_the_address_alone(
+    foreign: ForeignServer,
+) -> None:
     other = ForeignServer()
     foreign.answers["/v1/models"] = (307, f"{other.address}/v1/models", b"")
     assert ask(foreign.address, "secret-key").trouble
@@ -77,15 +83,23 @@ def test_a_redirect_is_not_followed_and_the_key_goes_to_the_address_alone(foreig
 
 def test_another_host_is_not_asked_unless_it_is_allowed(settings: object) -> None:
     refused = ask("http://box.example:9000", "").trouble
-    assert refused and refused.code == "address_not_allowed" and "OMNI_EXTERNAL_HOSTS" in refused.fix
+    assert (
+        refused and refused.code == "address_not_allowed" and "OMNI_EXTERNAL_HOSTS" in refused.fix
+    )
     settings.OMNI_EXTERNAL_HOSTS = ["box.example"]  # type: ignore[attr-defined]
     assert external_probe.allowed_address("http://box.example:9000/v1") == "http://box.example:9000"
 
 
-# --- from the settings ------------------------------------------------------------------------------
-def test_omni_engines_names_servers_too(host: Host, foreign: ForeignServer, settings: object) -> None:
+# --- from the settings ----------------------------------------------------------------------------
+def test_omni_engines_names_servers_too(
+    host: Host, foreign: ForeignServer, settings: object
+) -> None:
     away = f"http://127.0.0.1:{free_port()}"
-    settings.OMNI_ENGINES = [f"external={foreign.address}/v1/", f"external={away}", "external=ftp://x"]  # type: ignore[attr-defined]
+    settings.OMNI_ENGINES = [
+        f"external={foreign.address}/v1/",
+        f"external={away}",
+        "external=ftp://x",
+    ]  # type: ignore[attr-defined]
     for _ in range(2):
         discovery.discover_engines(host)
     rows = {engine.path: engine for engine in Engine.objects.filter(flavour="external")}
@@ -93,7 +107,9 @@ def test_omni_engines_names_servers_too(host: Host, foreign: ForeignServer, sett
     assert (rows[foreign.address].state, rows[foreign.address].offers) == ("ok", ["org/Big-1"])
     assert rows[away].state == "broken" and "cannot be reached" in rows[away].error
     assert "must begin with http" in rows["ftp://x"].error
-    assert rows[foreign.address].name == foreign.address.removeprefix("http://").replace(".", "-").replace(":", "-")
+    assert rows[foreign.address].name == foreign.address.removeprefix("http://").replace(
+        ".", "-"
+    ).replace(":", "-")
 
 
 def test_an_external_server_is_never_the_default_for_models_of_the_library(
@@ -106,7 +122,7 @@ def test_an_external_server_is_never_the_default_for_models_of_the_library(
         default_engine(host)
 
 
-# --- from a rig file --------------------------------------------------------------------------------
+# --- from a rig file ------------------------------------------------------------------------------
 def rig(address: str, **changes: str) -> str:
     values = {"strategy": "independent", "model": "org/Big-1", "more": "", **changes}
     return (
@@ -121,11 +137,16 @@ def rig(address: str, **changes: str) -> str:
     )
 
 
-@pytest.mark.parametrize("more", ["", "    devices: {}\n", "    devices: {model: []}\n", "    devices:\n"])
+@pytest.mark.parametrize(
+    "more", ["", "    devices: {}\n", "    devices: {model: []}\n", "    devices:\n"]
+)
 def test_a_rig_file_makes_server_and_deployment_and_comes_back_as_it_was(
     host: Host, foreign: ForeignServer, more: str
 ) -> None:
-    assert apply(rig(foreign.address, more=more)).changes == ["engine other added", "deployment remote added"]
+    assert apply(rig(foreign.address, more=more)).changes == [
+        "engine other added",
+        "deployment remote added",
+    ]
     made = Deployment.objects.get()
     assert (made.remote_model, made.engine.name, made.bindings.count()) == ("org/Big-1", "other", 0)
     servers.server_set_key(engine=made.engine, key="the-secret")
@@ -168,7 +189,9 @@ def test_what_does_not_fit_a_server_is_refused_with_its_line(
     assert not Engine.objects.exists() and not Deployment.objects.exists()
 
 
-@pytest.mark.parametrize("address", ["http://example.org", "file:///etc/passwd", "http://user:secret@127.0.0.1"])
+@pytest.mark.parametrize(
+    "address", ["http://example.org", "file:///etc/passwd", "http://user:secret@127.0.0.1"]
+)
 def test_an_address_that_is_not_taken_is_refused_with_its_line(host: Host, address: str) -> None:
     with pytest.raises(RigError) as refused:
         apply(rig(address))
@@ -182,13 +205,18 @@ def test_a_plan_of_another_strategy_is_a_verdict(host: Host, foreign: ForeignSer
 
 
 def test_a_model_of_the_library_still_needs_devices(engine: Engine, model: Model) -> None:
-    text = f"deployments:\n  - name: a\n    engine: {engine.name}\n    models: {{model: {model.name}}}\n"
+    text = (
+        f"deployments:\n  - name: a\n    engine: {engine.name}\n    models: {{model:"
+        f" {model.name}}}\n"
+    )
     with pytest.raises(RigError, match="line 2: The role model has no device"):
         apply(text)
 
 
-# --- keys -------------------------------------------------------------------------------------------
-def test_a_key_lies_in_a_private_file_and_nowhere_else(host: Host, foreign: ForeignServer, admin: Client) -> None:
+# --- keys -----------------------------------------------------------------------------------------
+def test_a_key_lies_in_a_private_file_and_nowhere_else(
+    host: Host, foreign: ForeignServer, admin: Client
+) -> None:
     made = servers.server_add(host=host, name="other", address=foreign.address, key="the-secret")
     path = django_settings.OMNI_HOME.run / f"{key_name(made.pk, made.path)}.key"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600 and path.read_text() == "the-secret"
@@ -218,8 +246,10 @@ def test_what_no_header_can_carry_is_no_key(host: Host, foreign: ForeignServer, 
     assert not Engine.objects.exists()
 
 
-# --- pages ------------------------------------------------------------------------------------------
-def test_from_an_address_to_a_deployment_by_the_pages(host: Host, foreign: ForeignServer, admin: Client) -> None:
+# --- pages ----------------------------------------------------------------------------------------
+def test_from_an_address_to_a_deployment_by_the_pages(
+    host: Host, foreign: ForeignServer, admin: Client
+) -> None:
     assert 'href="/servers/add/"' in admin.get("/models/").content.decode()
     form = {"name": "other", "address": f"{foreign.address}/v1", "key": "the-secret"}
     assert admin.post("/servers/add/", form).headers["location"] == "/servers/other/"
@@ -228,18 +258,27 @@ def test_from_an_address_to_a_deployment_by_the_pages(host: Host, foreign: Forei
     answer = admin.post("/servers/other/offer/", {"model": "org/Big-1", "name": ""})
     assert answer.headers["location"] == "/deployments/big-1/"
     made = Deployment.objects.get()
-    assert (made.desired, made.remote_model, made.strategy) == ("running", "org/Big-1", "independent")
+    assert (made.desired, made.remote_model, made.strategy) == (
+        "running",
+        "org/Big-1",
+        "independent",
+    )
     text = admin.get("/deployments/big-1/").content.decode()
     assert "org/Big-1" in text and "does not watch its memory" in text and "data-log=" not in text
     assert "org/Big-1" in admin.get("/deployments/").content.decode()
-    assert admin.get("/deployments/big-1/change/").headers["location"] == "/deployments/big-1/remote/"
+    assert (
+        admin.get("/deployments/big-1/change/").headers["location"] == "/deployments/big-1/remote/"
+    )
     foreign.answers["/v1/models"] = (200, "application/json", b'{"data":[{"id":"org/Two"}]}')
     admin.post("/servers/other/ask/")
     assert admin.post("/deployments/big-1/remote/", {"model": "org/Two"}).status_code == 302
     assert Deployment.objects.get().remote_model == "org/Two"
     assert "is used by big-1" in admin.post("/servers/other/remove/").content.decode()
     admin.post("/deployments/big-1/delete/")
-    assert "big-1 on the server other is still being deleted" in admin.post("/servers/other/remove/").content.decode()
+    assert (
+        "big-1 on the server other is still being deleted"
+        in admin.post("/servers/other/remove/").content.decode()
+    )
     assert 'value="org/Big-1"' not in admin.get("/deployments/new/").content.decode()
 
 
@@ -267,7 +306,12 @@ def test_what_was_typed_stays_when_a_server_is_refused_but_for_the_key(
 
 @pytest.mark.parametrize("action", ["ask", "key", "remove"])
 def test_an_operator_offers_models_and_leaves_servers_to_administrators(
-    host: Host, foreign: ForeignServer, operator: Client, viewer: Client, anonymous: Client, action: str
+    host: Host,
+    foreign: ForeignServer,
+    operator: Client,
+    viewer: Client,
+    anonymous: Client,
+    action: str,
 ) -> None:
     servers.server_add(host=host, name="other", address=foreign.address)
     for client, offers in ((operator, 302), (viewer, 403)):

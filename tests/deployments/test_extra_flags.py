@@ -6,7 +6,14 @@ import re
 
 import pytest
 
-from deployments.engines.flags import ALLOWED, DANGEROUS, MANAGED, SHORT, allowed_args, require_flags
+from deployments.engines.flags import (
+    ALLOWED,
+    DANGEROUS,
+    MANAGED,
+    SHORT,
+    allowed_args,
+    require_flags,
+)
 from omni.errors import OmniError
 
 
@@ -84,9 +91,13 @@ def test_the_real_engine_has_every_flag_that_is_allowed(real_flags: frozenset[st
     assert not set(SHORT) - real_flags
 
 
-def test_no_flag_of_the_real_engine_that_takes_a_file_or_an_address_is_allowed(help_text: str) -> None:
+def test_no_flag_of_the_real_engine_that_takes_a_file_or_an_address_is_allowed(
+    help_text: str,
+) -> None:
     risky = re.compile(r"(?:\b|_)(FNAME|FILE|PATH|URL|HOST|SERVERS|ORIGINS|JSON|SCHEMA|GRAMMAR)\b")
-    heads = [line for line in help_text.splitlines() if line.startswith("-") and risky.search(line[:60])]
+    heads = [
+        line for line in help_text.splitlines() if line.startswith("-") and risky.search(line[:60])
+    ]
     named = {name for head in heads for name in re.findall(r"--[a-z][\w-]+", head[:40])}
     assert {"--log-file", "--grammar-file", "--model-url"} <= named
     assert not named & set(ALLOWED)

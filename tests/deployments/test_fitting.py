@@ -54,7 +54,9 @@ def test_a_reading_under_load_is_taken_again(host: Host, measured: list[str]) ->
     assert measured == ["memory"] and Host.objects.get(pk=host.pk).ram_bandwidth_gbps == 10.0
 
 
-def test_a_machine_at_work_is_not_measured(host: Host, measured: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_at_work_is_not_measured(
+    host: Host, measured: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(fitting, "is_quiet_now", lambda: False)
     kept(host, Reading(2.3, 90.0), 0)
     assert not fitting.keep_ram_measured(host) and not measured
@@ -71,7 +73,9 @@ def test_answers_far_from_what_was_computed_call_for_another_reading(
     assert fitting.keep_ram_measured(host) and measured == ["memory"]
 
 
-def test_answers_from_before_a_reading_fit_nothing_that_rests_on_it(host: Host, model: Model) -> None:
+def test_answers_from_before_a_reading_fit_nothing_that_rests_on_it(
+    host: Host, model: Model
+) -> None:
     """They were computed from another speed of the memory."""
     answered(host, model, "CPU", 40.0, 10.0)
     assert fitting.factors_of(host)["CPU"].decode == 4.0

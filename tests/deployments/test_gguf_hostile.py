@@ -13,7 +13,16 @@ from pathlib import Path
 import pytest
 
 from deployments.formats.gguf import GgufError, GgufHeader, read_header, shard_paths
-from tests.deployments.gguf_corpus import array, header, metadata_pair, pair, smollm2, tensor, text, write_with_package
+from tests.deployments.gguf_corpus import (
+    array,
+    header,
+    metadata_pair,
+    pair,
+    smollm2,
+    tensor,
+    text,
+    write_with_package,
+)
 
 HUGE = (1 << 63) + 5
 DEEP = array(9, 1) * 200 + array(4, 0)
@@ -31,15 +40,51 @@ BROKEN: dict[str, tuple[bytes, str, str]] = {
     "only the magic": (b"GGUF", "gguf_truncated", "beyond the end"),
     "2^63 keys": (header(n_pairs=HUGE), "gguf_invalid", "metadata keys"),
     "2^63 tensors": (header(n_tensors=HUGE), "gguf_invalid", "tensors"),
-    "2^64 keys, big endian": (header(n_pairs=2**64 - 1, order=">"), "gguf_invalid", "metadata keys"),
-    "a key of 2^63 bytes": (header([struct.pack("<Q", HUGE)], n_pairs=1) + bytes(64), "gguf_invalid", "longer than"),
-    "a text beyond the end": (header([pair("k", 8, struct.pack("<Q", 500))]), "gguf_truncated", "beyond the end"),
-    "a text of 2^63 bytes": (header([pair("k", 8, struct.pack("<Q", HUGE))]), "gguf_truncated", "beyond the end"),
-    "an unknown value type": (header([pair("k", 77, b"")]) + bytes(64), "gguf_invalid", "value type 77"),
-    "an unknown element type": (header([pair("k", 9, array(99, 1))]) + bytes(64), "gguf_invalid", "99"),
-    "an array of 2^63 numbers": (header([pair("k", 9, array(4, HUGE))]), "gguf_truncated", "array of"),
-    "an array of 2^63 texts": (header([pair("k", 9, array(8, HUGE))]), "gguf_truncated", "array of"),
-    "an array of 2^63 arrays": (header([pair("k", 9, array(9, HUGE))]), "gguf_truncated", "array of"),
+    "2^64 keys, big endian": (
+        header(n_pairs=2**64 - 1, order=">"),
+        "gguf_invalid",
+        "metadata keys",
+    ),
+    "a key of 2^63 bytes": (
+        header([struct.pack("<Q", HUGE)], n_pairs=1) + bytes(64),
+        "gguf_invalid",
+        "longer than",
+    ),
+    "a text beyond the end": (
+        header([pair("k", 8, struct.pack("<Q", 500))]),
+        "gguf_truncated",
+        "beyond the end",
+    ),
+    "a text of 2^63 bytes": (
+        header([pair("k", 8, struct.pack("<Q", HUGE))]),
+        "gguf_truncated",
+        "beyond the end",
+    ),
+    "an unknown value type": (
+        header([pair("k", 77, b"")]) + bytes(64),
+        "gguf_invalid",
+        "value type 77",
+    ),
+    "an unknown element type": (
+        header([pair("k", 9, array(99, 1))]) + bytes(64),
+        "gguf_invalid",
+        "99",
+    ),
+    "an array of 2^63 numbers": (
+        header([pair("k", 9, array(4, HUGE))]),
+        "gguf_truncated",
+        "array of",
+    ),
+    "an array of 2^63 texts": (
+        header([pair("k", 9, array(8, HUGE))]),
+        "gguf_truncated",
+        "array of",
+    ),
+    "an array of 2^63 arrays": (
+        header([pair("k", 9, array(9, HUGE))]),
+        "gguf_truncated",
+        "array of",
+    ),
     "a text of 2^63 bytes in an array": (
         header([pair("k", 9, array(8, 2, struct.pack("<QQ", HUGE, 0)))]) + bytes(64),
         "gguf_invalid",
@@ -48,7 +93,11 @@ BROKEN: dict[str, tuple[bytes, str, str]] = {
     "arrays 200 deep": (header([pair("k", 9, DEEP)]) + bytes(64), "gguf_invalid", "nested"),
     "a key twice": (header([pair("k", 0, b"\1"), pair("k", 0, b"\2")]), "gguf_invalid", "twice"),
     "a tensor twice": (header([], [ROW, NEXT_ROW]) + bytes(4096), "gguf_invalid", "twice"),
-    "five dimensions": (header([], [tensor("w", (1,) * 5, 0, 0)]) + bytes(64), "gguf_invalid", "5 dimensions"),
+    "five dimensions": (
+        header([], [tensor("w", (1,) * 5, 0, 0)]) + bytes(64),
+        "gguf_invalid",
+        "5 dimensions",
+    ),
     "2^32 dimensions": (
         header([], [text("w") + struct.pack("<I", 2**32 - 1)], n_tensors=1) + bytes(64),
         "gguf_invalid",
@@ -59,25 +108,53 @@ BROKEN: dict[str, tuple[bytes, str, str]] = {
         "gguf_invalid",
         "too large",
     ),
-    "an unknown tensor type": (header([], [tensor("w", (32,), 36, 0)]) + bytes(64), "gguf_type", "type 36"),
-    "a row that is no block": (header([], [tensor("w", (33,), 2, 0)]) + bytes(64), "gguf_invalid", "multiple"),
+    "an unknown tensor type": (
+        header([], [tensor("w", (32,), 36, 0)]) + bytes(64),
+        "gguf_type",
+        "type 36",
+    ),
+    "a row that is no block": (
+        header([], [tensor("w", (33,), 2, 0)]) + bytes(64),
+        "gguf_invalid",
+        "multiple",
+    ),
     "data beyond the end": (header([], [ROW]), "gguf_truncated", "truncated"),
-    "an offset of 2^63": (header([], [tensor("w", (32,), 0, HUGE)]) + bytes(512), "gguf_invalid", "has to be at 0"),
+    "an offset of 2^63": (
+        header([], [tensor("w", (32,), 0, HUGE)]) + bytes(512),
+        "gguf_invalid",
+        "has to be at 0",
+    ),
     "tensors that overlap": (
         header([], [ROW, tensor("v", (32,), 0, 64)]) + bytes(512),
         "gguf_invalid",
         "has to be at 128",
     ),
-    "alignment 0": (header([pair("general.alignment", 4, struct.pack("<I", 0))]), "gguf_invalid", "alignment"),
-    "alignment 24": (header([pair("general.alignment", 4, struct.pack("<I", 24))]), "gguf_invalid", "alignment"),
-    "alignment 2^31": (header([pair("general.alignment", 4, struct.pack("<I", 1 << 31))]), "gguf_invalid", "alignment"),
-    "alignment of text": (header([pair("general.alignment", 8, text("x"))]), "gguf_invalid", "alignment"),
+    "alignment 0": (
+        header([pair("general.alignment", 4, struct.pack("<I", 0))]),
+        "gguf_invalid",
+        "alignment",
+    ),
+    "alignment 24": (
+        header([pair("general.alignment", 4, struct.pack("<I", 24))]),
+        "gguf_invalid",
+        "alignment",
+    ),
+    "alignment 2^31": (
+        header([pair("general.alignment", 4, struct.pack("<I", 1 << 31))]),
+        "gguf_invalid",
+        "alignment",
+    ),
+    "alignment of text": (
+        header([pair("general.alignment", 8, text("x"))]),
+        "gguf_invalid",
+        "alignment",
+    ),
     "a part under another name": (
         header([metadata_pair("split.count", 3)]),
         "gguf_incomplete",
         "the header says one of 3",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BROKEN)
@@ -114,13 +191,20 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.gguf")
     (tmp_path / "folder.gguf").mkdir()
     (tmp_path / "loop.gguf").symlink_to(tmp_path / "loop.gguf")
-    for path in (*tmp_path.iterdir(), Path("/dev/zero"), tmp_path / ("x" * 300), tmp_path / "nul\0.gguf"):
+    for path in (
+        *tmp_path.iterdir(),
+        Path("/dev/zero"),
+        tmp_path / ("x" * 300),
+        tmp_path / "nul\0.gguf",
+    ):
         with pytest.raises(GgufError) as caught:
             read_header(path)
         assert caught.value.code == "model_unreadable"
 
 
-@pytest.mark.parametrize("name", ["m-00001-of-00000.gguf", "m-00004-of-00003.gguf", "m-00001-of-99999.gguf"])
+@pytest.mark.parametrize(
+    "name", ["m-00001-of-00000.gguf", "m-00004-of-00003.gguf", "m-00001-of-99999.gguf"]
+)
 def test_a_name_that_only_looks_like_a_shards_is_a_name(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(header([pair("k", 0, b"1")]))
@@ -155,7 +239,11 @@ def test_a_file_that_shrinks_after_its_header_was_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "tokens", [metadata_pair("tokenizer.ggml.tokens", 5), pair("tokenizer.ggml.tokens", 9, array(4, 2, bytes(8)))]
+    "tokens",
+    [
+        metadata_pair("tokenizer.ggml.tokens", 5),
+        pair("tokenizer.ggml.tokens", 9, array(4, 2, bytes(8))),
+    ],
 )
 def test_a_vocabulary_that_is_none(tokens: bytes, tmp_path: Path) -> None:
     path = tmp_path / "odd.gguf"
@@ -185,7 +273,11 @@ GREEDY: dict[str, Callable[[], tuple[bytes, int]]] = {
     "more texts than allowed": lambda: (header([pair("k", 9, array(8, 1_500_001))]), 13 << 20),
     "long texts": lambda: (header([pair("k", 9, array(8, 60_000, text(bytes(300)) * 60_000))]), 64),
     "as many tensors as allowed": lambda: (
-        header([], [many(32_768, lambda n: tensor(f"{n:08}", (1, 1, 1, 1), 0, 32 * n))], n_tensors=32_768),
+        header(
+            [],
+            [many(32_768, lambda n: tensor(f"{n:08}", (1, 1, 1, 1), 0, 32 * n))],
+            n_tensors=32_768,
+        ),
         32 * 32_768 + 64,
     ),
     "as many keys as allowed": lambda: (
@@ -201,11 +293,17 @@ GREEDY: dict[str, Callable[[], tuple[bytes, int]]] = {
         64,
     ),
     "many short lists": lambda: (
-        header([many(400, lambda n: pair(f"k{n}", 9, array(8, 1024, text(b"\xff") * 1024)))], n_pairs=400),
+        header(
+            [many(400, lambda n: pair(f"k{n}", 9, array(8, 1024, text(b"\xff") * 1024)))],
+            n_pairs=400,
+        ),
         64,
     ),
-    "many arrays in arrays": lambda: (header([pair("k", 9, array(9, 65_536, array(0, 0) * 65_536))]), 64),
-}  # fmt: skip
+    "many arrays in arrays": lambda: (
+        header([pair("k", 9, array(9, 65_536, array(0, 0) * 65_536))]),
+        64,
+    ),
+}
 
 
 @pytest.mark.parametrize("case", GREEDY)

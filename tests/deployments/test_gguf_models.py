@@ -1,4 +1,5 @@
-"""The generated models are what they stand for: the engine loads the tiny ones, the large ones have the true sizes."""
+"""The generated models are what they stand for: the engine loads the tiny ones, the large ones have
+the true sizes."""
 
 from __future__ import annotations
 
@@ -31,7 +32,20 @@ from tests.helpers import free_port, wait_until
 def engine(model: Path) -> Iterator[str]:
     """The address of a llama-server that runs this model."""
     port, binary = free_port(), binary_path()
-    argv = [binary, "-m", str(model), "-c", "512", "-t", "2", "--port", str(port), "--device", "none", "--no-ui"]
+    argv = [
+        binary,
+        "-m",
+        str(model),
+        "-c",
+        "512",
+        "-t",
+        "2",
+        "--port",
+        str(port),
+        "--device",
+        "none",
+        "--no-ui",
+    ]
     # As Omni starts models with latent attention where the engine would rearrange them into tiles.
     argv += ["--no-repack"]
     with (model.parent / "engine.log").open("wb") as log:
@@ -61,7 +75,8 @@ def test_the_engine_loads_and_runs_a_tiny_model(arch: str, tmp_path: Path) -> No
     with engine(path) as url:
         meta = httpx.get(f"{url}/v1/models").json()["data"][0]["meta"]
         answer = httpx.post(
-            f"{url}/completion", json={"prompt": "w1 w2", "n_predict": 4, "ignore_eos": True, "temperature": 0}
+            f"{url}/completion",
+            json={"prompt": "w1 w2", "n_predict": 4, "ignore_eos": True, "temperature": 0},
         ).json()
     assert answer.get("tokens_predicted") == 4, answer
     assert (meta["n_params"], meta["n_vocab"]) == (known.n_params, known.n_vocab)
@@ -72,14 +87,19 @@ def test_the_engine_loads_and_runs_a_tiny_model(arch: str, tmp_path: Path) -> No
 @pytest.mark.parametrize("kind", ["F32", "BF16", "Q8_0", "Q4_0"])
 def test_a_tiny_model_of_any_type_and_size(kind: str, tmp_path: Path) -> None:
     path = write_tiny(
-        tmp_path / "tiny.gguf", tiny("llama", n_vocab=1024, block_count=9, attention__head_count_kv=4), kind
+        tmp_path / "tiny.gguf",
+        tiny("llama", n_vocab=1024, block_count=9, attention__head_count_kv=4),
+        kind,
     )
     known = facts(read_header(path))
     assert (known.quant, known.n_layer, known.n_vocab, known.attention) == (kind, 9, 1024, "MHA")
 
 
 def test_the_same_seed_makes_the_same_model(tmp_path: Path) -> None:
-    first, same, other = (write_tiny(tmp_path / f"{n}.gguf", tiny("qwen3"), seed=n % 2).read_bytes() for n in (0, 2, 1))
+    first, same, other = (
+        write_tiny(tmp_path / f"{n}.gguf", tiny("qwen3"), seed=n % 2).read_bytes()
+        for n in (0, 2, 1)
+    )
     assert first == same != other
 
 
@@ -92,8 +112,18 @@ def standin(path: Path, build: Build) -> ModelFacts:
 @pytest.mark.parametrize(
     ("build", "n_params", "size_bytes", "expected"),
     [
-        (QWEN25_CODER_32B, 32_763_876_352, 19_851_336_000, {"attention": "GQA", "n_layer": 64, "n_vocab": 152_064}),
-        (DEEPSEEK_R1_0528, 671_026_419_200, 404_400_000_000, {"attention": "MLA", "n_layer": 61, "n_expert": 256}),
+        (
+            QWEN25_CODER_32B,
+            32_763_876_352,
+            19_851_336_000,
+            {"attention": "GQA", "n_layer": 64, "n_vocab": 152_064},
+        ),
+        (
+            DEEPSEEK_R1_0528,
+            671_026_419_200,
+            404_400_000_000,
+            {"attention": "MLA", "n_layer": 61, "n_expert": 256},
+        ),
     ],
     ids=lambda value: value.arch if isinstance(value, Build) else "",
 )
@@ -108,4 +138,6 @@ def test_a_stand_in_is_as_large_as_the_published_file(
 
 
 def test_a_token_of_the_deepseek_stand_in_passes_37_billion_parameters(tmp_path: Path) -> None:
-    assert standin(tmp_path / "standin.gguf", DEEPSEEK_R1_0528).n_params_active == pytest.approx(37e9, rel=0.02)
+    assert standin(tmp_path / "standin.gguf", DEEPSEEK_R1_0528).n_params_active == pytest.approx(
+        37e9, rel=0.02
+    )

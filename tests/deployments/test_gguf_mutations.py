@@ -1,4 +1,5 @@
-"""Thousands of damaged headers: each is read or refused with the one error, in bounded time and memory."""
+"""Thousands of damaged headers: each is read or refused with the one error, in bounded time and
+memory."""
 
 from __future__ import annotations
 
@@ -12,7 +13,15 @@ from pathlib import Path
 
 from deployments.formats.gguf import GgufError, read_header
 from deployments.formats.model_facts import facts
-from tests.deployments.gguf_corpus import array, header, metadata_pair, pair, smollm2, tensor, write_with_package
+from tests.deployments.gguf_corpus import (
+    array,
+    header,
+    metadata_pair,
+    pair,
+    smollm2,
+    tensor,
+    write_with_package,
+)
 
 
 def flip(chance: random.Random, raw: bytearray) -> None:
@@ -26,7 +35,9 @@ def cut(chance: random.Random, raw: bytearray) -> None:
 
 def enlarge(chance: random.Random, raw: bytearray) -> None:
     at = chance.randrange(len(raw) - 8)
-    raw[at : at + 8] = struct.pack("<Q", chance.choice([0, 1, 255, 2**31, 2**32 - 1, 2**40, 2**63 - 1, 2**64 - 1]))
+    raw[at : at + 8] = struct.pack(
+        "<Q", chance.choice([0, 1, 255, 2**31, 2**32 - 1, 2**40, 2**63 - 1, 2**64 - 1])
+    )
 
 
 def splice(chance: random.Random, raw: bytearray) -> None:
@@ -49,7 +60,14 @@ def seeds(folder: Path) -> list[bytes]:
         [tensor("a", (32, 2), 0, 0), tensor("b", (256,), 12, 256)],
     )
     small += bytes(-len(small) % 32 + 512)
-    return [small, small, small, little.read_bytes()[:6_000], big.read_bytes()[:6_000], smollm2().read_bytes()[:4_000]]
+    return [
+        small,
+        small,
+        small,
+        little.read_bytes()[:6_000],
+        big.read_bytes()[:6_000],
+        smollm2().read_bytes()[:4_000],
+    ]
 
 
 def test_10000_mutated_headers_give_a_header_or_one_error_in_bounds(tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ def loaded(value: Any) -> Any:
 
 
 def assert_same(ours: GgufHeader, paths: list[Path]) -> None:
-    """Every key and tensor of the package's reader, over all shards; the first shard's keys come first."""
+    """Every key and tensor of the package's reader, over all shards; the first shard's keys come
+    first."""
     tensors = {t.name: t for t in ours.tensors}
     readers = [gguf.GGUFReader(path) for path in paths]
     fields = {}
@@ -56,7 +57,9 @@ def test_the_packaged_model() -> None:
 @pytest.mark.parametrize("split_tensors", [0, 7], ids=["whole", "split"])
 @pytest.mark.parametrize("big_endian", [False, True], ids=["little", "big"])
 @pytest.mark.parametrize("version", [2, 3])
-def test_every_value_and_tensor_type(version: int, big_endian: bool, split_tensors: int, tmp_path: Path) -> None:
+def test_every_value_and_tensor_type(
+    version: int, big_endian: bool, split_tensors: int, tmp_path: Path
+) -> None:
     paths = write_with_package(
         tmp_path / "all.gguf",
         big_endian=big_endian,
@@ -73,7 +76,10 @@ def test_every_value_and_tensor_type(version: int, big_endian: bool, split_tenso
 def test_sizes_of_types_are_the_packages() -> None:
     for number, kind in GGML_TYPES.items():
         if number in PACKAGE_TYPES:
-            assert gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(number)] == (kind.block_elements, kind.block_bytes)
+            assert gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(number)] == (
+                kind.block_elements,
+                kind.block_bytes,
+            )
             assert gguf.GGMLQuantizationType(number).name == kind.name
     assert len(PACKAGE_TYPES) == len(gguf.GGML_QUANT_SIZES)
 
@@ -97,19 +103,33 @@ def test_a_split_model_is_read_whole_whichever_shard_is_named(tmp_path: Path) ->
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_nested_and_empty_arrays(order: str, tmp_path: Path) -> None:
     inner = array(4, 2, struct.pack(f"{order}2I", 7, 8), order)
-    nested = pair("nested", 9, array(9, 2, inner + array(8, 1, text("x", order), order), order), order)
+    nested = pair(
+        "nested", 9, array(9, 2, inner + array(8, 1, text("x", order), order), order), order
+    )
     empty = [pair(f"empty.{kind}", 9, array(kind, 0, b"", order), order) for kind in (0, 8, 9)]
     path = tmp_path / "nested.gguf"
     path.write_bytes(header([nested, *empty], order=order))
-    assert read_header(path).metadata == {"nested": [[7, 8], ["x"]], "empty.0": [], "empty.8": [], "empty.9": []}
+    assert read_header(path).metadata == {
+        "nested": [[7, 8], ["x"]],
+        "empty.0": [],
+        "empty.8": [],
+        "empty.9": [],
+    }
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_texts_of_every_length_are_passed_over_and_read(order: str, tmp_path: Path) -> None:
-    texts = [bytes([n % 251]) * n for n in (*range(700), *[5] * 600, 65_535, 65_536, 300_000, 1_100_000, 0, 1)] * 2
+    texts = [
+        bytes([n % 251]) * n
+        for n in (*range(700), *[5] * 600, 65_535, 65_536, 300_000, 1_100_000, 0, 1)
+    ] * 2
     raw = array(8, len(texts), b"".join(text(t, order) for t in texts), order)
     path = tmp_path / "long.gguf"
-    path.write_bytes(header([pair("tokenizer.ggml.tokens", 9, raw, order), pair("z", 0, b"7", order)], order=order))
+    path.write_bytes(
+        header(
+            [pair("tokenizer.ggml.tokens", 9, raw, order), pair("z", 0, b"7", order)], order=order
+        )
+    )
     ours = read_header(path)
     assert ours.metadata["z"] == ord("7") and ours.n_vocab == len(texts)
     assert ours.tokens() == tuple(texts)
@@ -156,10 +176,14 @@ def test_a_vocabulary_is_read_when_asked_for_and_hashed_by_its_texts(tmp_path: P
     assert ours.tokens()[1] == b"<|im_start|>"
     copy = tmp_path / "copy.gguf"
     copy.write_bytes(smollm2().read_bytes().replace(b"<|im_start|>", b"<|im_STARt|>"))
-    assert read_header(copy).vocab_hash() != ours.vocab_hash() == read_header(smollm2()).vocab_hash()
+    assert (
+        read_header(copy).vocab_hash() != ours.vocab_hash() == read_header(smollm2()).vocab_hash()
+    )
 
 
 def test_a_stand_in_of_true_size_costs_no_disk(tmp_path: Path) -> None:
-    path = write_stub(tmp_path / "huge.gguf", {"general.architecture": "llama"}, [("w", (8192, 1 << 20), 12)])
+    path = write_stub(
+        tmp_path / "huge.gguf", {"general.architecture": "llama"}, [("w", (8192, 1 << 20), 12)]
+    )
     assert read_header(path).tensors[0].n_bytes == 8192 * (1 << 20) // 256 * 144
     assert path.stat().st_blocks * 512 < 1 << 20

@@ -1,4 +1,5 @@
-"""What files of a repository are one choice, what they are called, and which suits the memory there is."""
+"""What files of a repository are one choice, what they are called, and which suits the memory there
+is."""
 
 from __future__ import annotations
 
@@ -78,7 +79,9 @@ def test_the_quantisation_is_read_from_the_name(name: str, quant: str) -> None:
 
 
 def test_several_models_of_one_quantisation_go_by_their_names() -> None:
-    found = choices(listing(("a-Q4_0.gguf", 1), ("b-Q4_0.gguf", 2), ("c-Q8_0.gguf", 3), ("plain.gguf", 4)))
+    found = choices(
+        listing(("a-Q4_0.gguf", 1), ("b-Q4_0.gguf", 2), ("c-Q8_0.gguf", 3), ("plain.gguf", 4))
+    )
     assert [choice.label for choice in found] == ["a-Q4_0", "b-Q4_0", "Q8_0", "plain"]
 
 
@@ -93,7 +96,9 @@ def test_several_models_of_one_quantisation_go_by_their_names() -> None:
         ({}, ""),
     ],
 )
-def test_the_largest_that_fits_in_one_device_is_recommended(devices: dict[str, int], label: str) -> None:
+def test_the_largest_that_fits_in_one_device_is_recommended(
+    devices: dict[str, int], label: str
+) -> None:
     places = [Place(name, size * GIB, name != "CPU") for name, size in devices.items()]
     found = choices(MIXED)
     key = recommended(found, places)
@@ -125,8 +130,18 @@ def test_the_projector_to_take_along() -> None:
         ("https://hub.example/owner/name", "owner/name", "", ""),
         ("https://hub.example/owner/name/", "owner/name", "", ""),
         ("https://hub.example/owner/name/tree/main", "owner/name", "main", ""),
-        ("https://hub.example/owner/name/blob/main/sub/a.gguf?x=1#y", "owner/name", "main", "sub/a.gguf"),
-        ("https://hub.example/owner/name/resolve/v2/a.gguf?download=true", "owner/name", "v2", "a.gguf"),
+        (
+            "https://hub.example/owner/name/blob/main/sub/a.gguf?x=1#y",
+            "owner/name",
+            "main",
+            "sub/a.gguf",
+        ),
+        (
+            "https://hub.example/owner/name/resolve/v2/a.gguf?download=true",
+            "owner/name",
+            "v2",
+            "a.gguf",
+        ),
         ("hub.example/owner/name:Q8_0", "owner/name", "", "Q8_0"),
     ],
 )
@@ -135,7 +150,9 @@ def test_what_is_typed_names_a_repository(text: str, repo: str, revision: str, p
     assert (wanted.repo, wanted.revision, wanted.part) == (repo, revision, part)
 
 
-@pytest.mark.parametrize("text", ["", "name", "/", "a/", "../../etc", "a/..", "a b/c", "a/b\0", "https://hub.example/"])
+@pytest.mark.parametrize(
+    "text", ["", "name", "/", "a/", "../../etc", "a/..", "a b/c", "a/b\0", "https://hub.example/"]
+)
 def test_what_is_no_repository_is_refused(text: str) -> None:
     with pytest.raises(OmniError, match="is no repository"):
         parse_repo(text)
@@ -144,11 +161,16 @@ def test_what_is_no_repository_is_refused(text: str) -> None:
 def test_a_pasted_address_picks_its_choice() -> None:
     found = choices(MIXED)
     assert wanted_choice(found, "q8_0") == "Big-32B-Q8_0.gguf"
-    assert wanted_choice(found, "BF16/Big-32B-BF16-00002-of-00002.gguf") == "BF16/Big-32B-BF16-00001-of-00002.gguf"
+    assert (
+        wanted_choice(found, "BF16/Big-32B-BF16-00002-of-00002.gguf")
+        == "BF16/Big-32B-BF16-00001-of-00002.gguf"
+    )
     assert wanted_choice(found, "") == wanted_choice(found, "nothing") == ""
 
 
-@pytest.mark.parametrize("path", ["../a", "/a", "a/../b", "a//b", ".hidden/a", "a\\b", "c:a", "a\nb", "", "x" * 300])
+@pytest.mark.parametrize(
+    "path", ["../a", "/a", "a/../b", "a//b", ".hidden/a", "a\\b", "c:a", "a\nb", "", "x" * 300]
+)
 def test_names_that_leave_their_folder_are_not_safe(path: str) -> None:
     assert not is_safe_path(path)
 

@@ -90,8 +90,19 @@ def redirects(to: str) -> Callable[[BaseHTTPRequestHandler], None]:
 
 
 def info(**changes: Any) -> bytes:
-    one = {"rfilename": FILE.path, "size": 64, "lfs": {"sha256": FILE.sha256, "size": 64, "pointerSize": 1}}
-    known = {"id": REPO, "modelId": REPO, "sha": COMMIT, "private": False, "tags": [], "siblings": [one]}
+    one = {
+        "rfilename": FILE.path,
+        "size": 64,
+        "lfs": {"sha256": FILE.sha256, "size": 64, "pointerSize": 1},
+    }
+    known = {
+        "id": REPO,
+        "modelId": REPO,
+        "sha": COMMIT,
+        "private": False,
+        "tags": [],
+        "siblings": [one],
+    }
     return json.dumps(known | changes).encode()
 
 
@@ -100,15 +111,19 @@ def read_all(repo: str = REPO) -> bytes:
         return b"".join(stream.pieces())
 
 
-# --- where it sends ---------------------------------------------------------------------------------
-def test_a_file_that_is_redirected_into_this_machine_is_not_fetched(evil: Evil, inner: Evil) -> None:
+# --- where it sends -------------------------------------------------------------------------------
+def test_a_file_that_is_redirected_into_this_machine_is_not_fetched(
+    evil: Evil, inner: Evil
+) -> None:
     evil.answer = redirects(f"{inner.url}/latest/meta-data")
     with pytest.raises(OmniError, match="inside a private network") as refused:
         read_all()
     assert refused.value.code == "hub_redirect" and inner.seen == []
 
 
-def test_what_a_repository_has_is_not_asked_of_another_server_of_this_machine(evil: Evil, inner: Evil) -> None:
+def test_what_a_repository_has_is_not_asked_of_another_server_of_this_machine(
+    evil: Evil, inner: Evil
+) -> None:
     evil.answer = redirects(f"{inner.url}/api")
     with pytest.raises(OmniError) as refused:
         hub.repo_info(REPO)
@@ -131,7 +146,9 @@ def test_a_name_that_leads_elsewhere_when_it_is_looked_up_again_is_noticed(
     real = hub_client._addresses
     public = {("93.184.215.14", inner.server_port)}
     monkeypatch.setattr(
-        hub_client, "_addresses", lambda host, port: public if host == "rebind.localhost" else real(host, port)
+        hub_client,
+        "_addresses",
+        lambda host, port: public if host == "rebind.localhost" else real(host, port),
     )
     with pytest.raises(OmniError):
         read_all()
@@ -176,7 +193,9 @@ def test_where_a_hub_may_send_a_download(
     # A name is looked up once, as it stands in this machine's hosts file.
     real = hub_client._addresses
     addresses = {"localhost": {("127.0.0.1", 8080)}, "huggingface.co": {("93.184.215.14", 443)}}
-    monkeypatch.setattr(hub_client, "_addresses", lambda host, port: addresses.get(host) or real(host, port))
+    monkeypatch.setattr(
+        hub_client, "_addresses", lambda host, port: addresses.get(host) or real(host, port)
+    )
     if is_allowed:
         check_target(target)
         return
@@ -187,15 +206,32 @@ def test_where_a_hub_may_send_a_download(
 
 @pytest.mark.parametrize(
     ("address", "expected"),
-    [("8.8.8.8", True), ("2606:4700::1111", True), ("127.0.0.1", False), ("fe80::1%eth0", False), ("no", False)],
+    [
+        ("8.8.8.8", True),
+        ("2606:4700::1111", True),
+        ("127.0.0.1", False),
+        ("fe80::1%eth0", False),
+        ("no", False),
+    ],
 )
 def test_which_addresses_are_public(address: str, expected: bool) -> None:
     assert is_public(address) is expected
 
 
-# --- what it names ----------------------------------------------------------------------------------
+# --- what it names --------------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    "name", ["../../evil", "..", "a/../b", "/etc/x", "a/b/c", "owner/..", "x", "owner/na\x00me", "owner/" + "n" * 300]
+    "name",
+    [
+        "../../evil",
+        "..",
+        "a/../b",
+        "/etc/x",
+        "a/b/c",
+        "owner/..",
+        "x",
+        "owner/na\x00me",
+        "owner/" + "n" * 300,
+    ],
 )
 def test_a_repository_cannot_name_itself_out_of_its_folder(evil: Evil, name: str) -> None:
     evil.answer = lambda request: sends(request, info(id=name))
@@ -228,10 +264,26 @@ def test_files_that_lead_out_of_the_folder_are_not_listed(evil: Evil, path: str)
     [
         {"sha": "../../../etc"},
         {"sha": 7.5},
-        {"siblings": [{"rfilename": "a.gguf", "size": -1, "lfs": {"sha256": "0" * 64, "size": 1, "pointerSize": 1}}]},
+        {
+            "siblings": [
+                {
+                    "rfilename": "a.gguf",
+                    "size": -1,
+                    "lfs": {"sha256": "0" * 64, "size": 1, "pointerSize": 1},
+                }
+            ]
+        },
         {"siblings": [{"rfilename": "a.gguf", "size": 1 << 60, "blobId": "0" * 40}]},
         {"siblings": [{"rfilename": "a.gguf", "size": "1", "blobId": "0" * 40}]},
-        {"siblings": [{"rfilename": "a.gguf", "size": 1, "lfs": {"sha256": "../../x", "size": 1, "pointerSize": 1}}]},
+        {
+            "siblings": [
+                {
+                    "rfilename": "a.gguf",
+                    "size": 1,
+                    "lfs": {"sha256": "../../x", "size": 1, "pointerSize": 1},
+                }
+            ]
+        },
         {"siblings": [{"rfilename": "a.gguf", "size": 1, "blobId": "../../../x"}]},
         {"siblings": 7},
         {"siblings": ["a.gguf"]},
@@ -247,14 +299,16 @@ def test_what_makes_no_sense_is_refused(evil: Evil, changes: dict[str, Any]) -> 
     assert refused.value.code == "hub_incomplete"
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"null", b"{", b"[" * 100_000, b"\xff\xfe", b'{"id": NaN}'])
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"null", b"{", b"[" * 100_000, b"\xff\xfe", b'{"id": NaN}']
+)
 def test_an_answer_that_is_no_repository_is_refused(evil: Evil, body: bytes) -> None:
     evil.answer = lambda request: sends(request, body, Content_Type="application/json")
     with pytest.raises(OmniError):
         hub.repo_info(REPO)
 
 
-# --- how much it says -------------------------------------------------------------------------------
+# --- how much it says -----------------------------------------------------------------------------
 def pours(request: BaseHTTPRequestHandler, sent: list[int]) -> None:
     """An answer without end."""
     request.send_response(200)
@@ -289,7 +343,9 @@ def test_a_compressed_answer_is_not_unpacked(evil: Evil) -> None:
         hub.repo_info(REPO)
 
 
-def test_an_answer_that_never_ends_to_come_is_left(evil: Evil, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_never_ends_to_come_is_left(
+    evil: Evil, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(hub, "INFO_DEADLINE_S", 0.5)
     left = threading.Event()
 
@@ -308,7 +364,9 @@ def test_an_answer_that_never_ends_to_come_is_left(evil: Evil, monkeypatch: pyte
     left.set()
 
 
-def test_a_file_that_comes_too_slowly_is_asked_for_again(evil: Evil, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_comes_too_slowly_is_asked_for_again(
+    evil: Evil, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(hub_client, "SLOW_FOR_S", 0.2)
     left = threading.Event()
 
@@ -330,7 +388,9 @@ def test_a_file_that_comes_too_slowly_is_asked_for_again(evil: Evil, monkeypatch
     left.set()
 
 
-def test_the_token_goes_to_no_other_host(evil: Evil, inner: Evil, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_token_goes_to_no_other_host(
+    evil: Evil, inner: Evil, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Even where the other host is one that may be asked."""
     monkeypatch.setattr(hub_client, "check_target", lambda url: None)
     monkeypatch.setattr(hub_client, "_check_peer", lambda response: None)

@@ -34,16 +34,26 @@ EVERYTHING: dict[str, Any] = {
     "slots_folder": "/s",
     "swa_full": True,
     "settings": {
-        "tensor_split": "3,1", "n_cpu_moe": 4, "threads": 8, "cache_ram_mib": 0, "load_mode": "mlock",
-        "kv_cache_k": "q8_kv", "kv_cache_v": "q6_0", "draft_max": 6, "draft_min": 1, "flash_attention": "auto",
+        "tensor_split": "3,1",
+        "n_cpu_moe": 4,
+        "threads": 8,
+        "cache_ram_mib": 0,
+        "load_mode": "mlock",
+        "kv_cache_k": "q8_kv",
+        "kv_cache_v": "q6_0",
+        "draft_max": 6,
+        "draft_min": 1,
+        "flash_attention": "auto",
     },
-}  # fmt: skip
+}
 
 
 @pytest.fixture
 def spec() -> ServerSpec:
     engine = EngineFacts("ik", "ik_llama.cpp", "/bin/ik-llama-server", LISTED)
-    return ServerSpec(engine, "/m/a.gguf", (CARDS[0],), alias="a", context_tokens=4096, api_key_file="/k")
+    return ServerSpec(
+        engine, "/m/a.gguf", (CARDS[0],), alias="a", context_tokens=4096, api_key_file="/k"
+    )
 
 
 def made(spec: ServerSpec, **changes: Any) -> Command:
@@ -58,8 +68,12 @@ def flags_of(command: Command) -> set[str]:
     return {word for word in command.argv[1:] if re.match(r"--?[A-Za-z]", word)}
 
 
-@pytest.mark.parametrize("changes", [{}, EVERYTHING, {"devices": (CPU,)}, {"settings": {"n_cpu_moe": "all"}}])
-def test_every_flag_of_a_command_is_one_the_program_takes(spec: ServerSpec, changes: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "changes", [{}, EVERYTHING, {"devices": (CPU,)}, {"settings": {"n_cpu_moe": "all"}}]
+)
+def test_every_flag_of_a_command_is_one_the_program_takes(
+    spec: ServerSpec, changes: dict[str, Any]
+) -> None:
     assert flags_of(made(spec, **changes)) <= ACCEPTED
 
 
@@ -71,30 +85,60 @@ def test_flags_it_takes_without_listing_them_are_known() -> None:
 
 def test_the_server_listens_on_loopback_behind_a_key_without_a_page(spec: ServerSpec) -> None:
     command = made(spec)
-    expected = {"--host": "127.0.0.1", "--port": PORT, "--api-key-file": "/k", "--webui": "none", "--alias": "a"}
+    expected = {
+        "--host": "127.0.0.1",
+        "--port": PORT,
+        "--api-key-file": "/k",
+        "--webui": "none",
+        "--alias": "a",
+    }
     assert {flag: value_of(command, flag) for flag in expected} == expected
     assert not {"-lv", "-fit", "--no-ui", "--cors-origins"} & set(command.argv)
 
 
 def test_graph_split_over_two_cards_by_uuid(spec: ServerSpec) -> None:
     command = made(spec, **EVERYTHING)
-    expected = {"-sm": "graph", "-ts": "3,1", "-dev": "CUDA0,CUDA1", "-devd": "CUDA1", "-fa": "on", "-ngl": "999"}
-    expected |= {"-ctk": "q8_KV", "-ctv": "q6_0", "--slot-save-path": "/s", "--spec-type": "draft:n_max=6,n_min=1"}
+    expected = {
+        "-sm": "graph",
+        "-ts": "3,1",
+        "-dev": "CUDA0,CUDA1",
+        "-devd": "CUDA1",
+        "-fa": "on",
+        "-ngl": "999",
+    }
+    expected |= {
+        "-ctk": "q8_KV",
+        "-ctv": "q6_0",
+        "--slot-save-path": "/s",
+        "--spec-type": "draft:n_max=6,n_min=1",
+    }
     assert {flag: value_of(command, flag) for flag in expected} == expected
     assert command.env["CUDA_VISIBLE_DEVICES"] == "GPU-0,GPU-1"
     assert "--draft-max" not in command.argv and "--spec-draft-n-max" not in command.argv
 
 
 @pytest.mark.parametrize(
-    ("mode", "words"), [("none", {"--no-mmap"}), ("mmap", set()), ("mlock", {"--no-mmap", "--mlock"}), ("auto", set())]
+    ("mode", "words"),
+    [
+        ("none", {"--no-mmap"}),
+        ("mmap", set()),
+        ("mlock", {"--no-mmap", "--mlock"}),
+        ("auto", set()),
+    ],
 )
 def test_loading_modes_are_its_older_switches(spec: ServerSpec, mode: str, words: set[str]) -> None:
-    assert {"--no-mmap", "--mlock", "-lm"} & set(made(spec, settings={"load_mode": mode}).argv) == words
+    assert {"--no-mmap", "--mlock", "-lm"} & set(
+        made(spec, settings={"load_mode": mode}).argv
+    ) == words
 
 
 @pytest.mark.parametrize(
     ("kind", "value"),
-    [("draft-mtp", "mtp:n_max=3,n_min=0"), ("ngram-mod", "ngram-mod"), ("ngram-simple", "ngram-simple")],
+    [
+        ("draft-mtp", "mtp:n_max=3,n_min=0"),
+        ("ngram-mod", "ngram-mod"),
+        ("ngram-simple", "ngram-simple"),
+    ],
 )
 def test_numbers_of_drafting_belong_to_its_type(spec: ServerSpec, kind: str, value: str) -> None:
     assert value_of(made(spec, draft=DraftSpec(kind)), "--spec-type") == value
@@ -113,7 +157,10 @@ def test_a_build_for_the_cpu_alone_lists_no_placing_and_needs_none(spec: ServerS
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"devices": (DeviceFacts("RPC0", "rpc", endpoint="127.0.0.1:1"),)}, "not that of llama.cpp"),
+        (
+            {"devices": (DeviceFacts("RPC0", "rpc", endpoint="127.0.0.1:1"),)},
+            "not that of llama.cpp",
+        ),
         ({"settings": {"kv_unified": "on"}}, "no flag -kvu"),
         ({"settings": {"load_mode": "dio"}}, "direct I/O"),
     ],
@@ -123,13 +170,14 @@ def test_what_it_cannot_do_is_refused(spec: ServerSpec, changes: dict[str, Any],
         made(spec, **changes)
 
 
-# --- telling it from llama.cpp ----------------------------------------------------------------------
+# --- telling it from llama.cpp --------------------------------------------------------------------
 def fake_ik(folder: Path) -> Path:
     """Answers as its source does: the list and exit code 1, and no list of devices."""
     path = folder / "llama-server"
     text = RECORDED / "ik_llama_cpp_help.txt"
     path.write_text(
-        f"#!/bin/sh\ncase $1 in --version) echo 'version: 4444 (8337e4cd)' >&2; exit 0;; esac\ncat {text}; exit 1\n"
+        "#!/bin/sh\ncase $1 in --version) echo 'version: 4444 (8337e4cd)' >&2; exit 0;; esac\ncat"
+        f" {text}; exit 1\n"
     )
     path.chmod(0o755)
     return path
@@ -154,8 +202,12 @@ def test_discovery_takes_a_named_binary_for_what_it_is(tmp_path: Path, settings:
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize(("flavour", "problem"), [("ik_llama.cpp", ""), ("llama.cpp", "of the flavour ik_llama.cpp")])
-def test_a_rig_file_names_it_by_path_and_flavour(tmp_path: Path, flavour: str, problem: str) -> None:
+@pytest.mark.parametrize(
+    ("flavour", "problem"), [("ik_llama.cpp", ""), ("llama.cpp", "of the flavour ik_llama.cpp")]
+)
+def test_a_rig_file_names_it_by_path_and_flavour(
+    tmp_path: Path, flavour: str, problem: str
+) -> None:
     text = f"engines:\n  - {{name: ik, path: {fake_ik(tmp_path)}, flavour: {flavour}}}\n"
     if problem:
         with pytest.raises(RigError, match=problem):

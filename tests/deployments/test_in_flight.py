@@ -47,7 +47,9 @@ def test_one_that_leaves_does_not_let_the_others_down(tmp_path: Path) -> None:
 
 
 def test_a_killed_process_holds_no_door(tmp_path: Path) -> None:
-    process = subprocess.Popen([sys.executable, "-c", INSIDE, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", INSIDE, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
     doors = Doors(tmp_path)
     try:
         assert process.stdout and process.stdout.readline() == "inside\n"

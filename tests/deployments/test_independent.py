@@ -25,7 +25,14 @@ def request_(real_flags: frozenset[str]) -> PlanRequest:
     engine = EngineFacts("mine", "llama.cpp", "/bin/llama-server", real_flags)
     header = read_header(smollm2())
     member = Member("m", "/m.gguf", facts(header), model_shape(header), (GPU,))
-    return PlanRequest("independent", engine, {"model": member}, alias="m", host_devices=(GPU, HOST), api_key_file="/k")
+    return PlanRequest(
+        "independent",
+        engine,
+        {"model": member},
+        alias="m",
+        host_devices=(GPU, HOST),
+        api_key_file="/k",
+    )
 
 
 def on(request: PlanRequest, device: DeviceFacts, **settings: object) -> PlanRequest:
@@ -48,7 +55,8 @@ def test_the_same_request_gives_the_same_plan(request_: PlanRequest) -> None:
     assert strategy.plan(request_) == strategy.plan(request_)
 
 
-# CUDA0 takes 92 MiB of weights, 180 of KV, 20 of compute buffers and 512 of driver context; 1 GiB is to stay free.
+# CUDA0 takes 92 MiB of weights, 180 of KV, 20 of compute buffers and 512 of driver context; 1 GiB
+# is to stay free.
 @pytest.mark.parametrize(
     ("memory_mib", "settings", "verdict", "codes", "changes"),
     [
@@ -58,13 +66,23 @@ def test_the_same_request_gives_the_same_plan(request_: PlanRequest) -> None:
         (1800, {"gpu_layers": "all"}, Verdict.CAUTION, ["tight_fit"], {"context": 6912}),
         (700, {"gpu_layers": "all"}, Verdict.NOT_VIABLE, ["does_not_fit"], {}),
         (1800, {"gpu_layers": 10}, Verdict.VIABLE, ["layers_on_host"], {}),
-        (2000, {"gpu_layers": "all", "context": 65536}, Verdict.CAUTION, ["context_beyond_training"],
-         {"context": 8192}),
-        (2000, {"gpu_layers": "all", "context": 65536, "parallel": 8}, Verdict.NOT_VIABLE, ["does_not_fit"],
-         {"context": 14336}),
+        (
+            2000,
+            {"gpu_layers": "all", "context": 65536},
+            Verdict.CAUTION,
+            ["context_beyond_training"],
+            {"context": 8192},
+        ),
+        (
+            2000,
+            {"gpu_layers": "all", "context": 65536, "parallel": 8},
+            Verdict.NOT_VIABLE,
+            ["does_not_fit"],
+            {"context": 14336},
+        ),
         (None, {}, Verdict.VIABLE, [], {}),
     ],
-)  # fmt: skip
+)
 def test_the_verdict_is_the_worst_of_its_reasons(
     request_: PlanRequest,
     memory_mib: int | None,
@@ -77,7 +95,9 @@ def test_the_verdict_is_the_worst_of_its_reasons(
     plan = get_strategy("independent").plan(on(request_, device, **settings))
     assert [reason.code for reason in plan.reasons] == codes
     assert plan.verdict == verdict
-    assert {key: value for reason in plan.reasons[:1] for key, value in reason.changes.items()} == changes
+    assert {
+        key: value for reason in plan.reasons[:1] for key, value in reason.changes.items()
+    } == changes
     assert plan.instances, "what does not fit is a verdict; its command is still shown"
 
 
@@ -88,14 +108,26 @@ def test_the_proposed_context_fits_and_much_more_would_not(
     device = replace(GPU, total_bytes=memory_mib * MIB)
     member = request_.members["model"]
     longer = replace(member, facts=replace(member.facts, n_ctx_train=65536))
-    asked = on(replace(request_, members={"model": longer}), device, gpu_layers="all", context=context)
+    asked = on(
+        replace(request_, members={"model": longer}), device, gpu_layers="all", context=context
+    )
     strategy = get_strategy("independent")
-    reason = next(r for r in strategy.plan(asked).reasons if r.code in ("does_not_fit", "tight_fit"))
+    reason = next(
+        r for r in strategy.plan(asked).reasons if r.code in ("does_not_fit", "tight_fit")
+    )
     proposed = int(reason.changes["context"])
-    codes = [r.code for r in strategy.plan(replace(asked, settings=asked.settings | {"context": proposed})).reasons]
+    codes = [
+        r.code
+        for r in strategy.plan(
+            replace(asked, settings=asked.settings | {"context": proposed})
+        ).reasons
+    ]
     assert not {"does_not_fit", "tight_fit"} & set(codes)
     more = int(proposed * 1.1) + 512
-    codes = [r.code for r in strategy.plan(replace(asked, settings=asked.settings | {"context": more})).reasons]
+    codes = [
+        r.code
+        for r in strategy.plan(replace(asked, settings=asked.settings | {"context": more})).reasons
+    ]
     assert {"does_not_fit", "tight_fit"} & set(codes)
 
 
@@ -127,4 +159,6 @@ def test_a_strategy_or_engine_that_is_not_there_is_named(request_: PlanRequest) 
     with pytest.raises(OmniError, match="no strategy 'magic'.*independent"):
         get_strategy("magic")
     with pytest.raises(OmniError, match="cannot run 'magic' engines"):
-        get_strategy("independent").plan(replace(request_, engine=replace(request_.engine, flavour="magic")))
+        get_strategy("independent").plan(
+            replace(request_, engine=replace(request_.engine, flavour="magic"))
+        )

@@ -40,7 +40,12 @@ def test_every_gguf_below_a_folder_is_registered(models_folder: Path) -> None:
 
 def test_the_facts_of_the_real_model_are_kept() -> None:
     model = folders.register(smollm2())
-    assert (model.arch, model.quant, model.n_layer, model.n_ctx_train) == ("llama", "Q4_1", 30, 8192)
+    assert (model.arch, model.quant, model.n_layer, model.n_ctx_train) == (
+        "llama",
+        "Q4_1",
+        30,
+        8192,
+    )
     assert (model.n_params, model.size_bytes) == (134_515_008, smollm2().stat().st_size)
     assert model.facts["attention"] == "GQA"
 
@@ -59,9 +64,15 @@ def test_shards_are_one_model_and_a_missing_one_is_named(models_folder: Path) ->
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [(b"", "broken.gguf"), (b"not a model at all", "broken.gguf"), (b"GGUF\x03\x00\x00\x00", "broken.gguf")],
+    [
+        (b"", "broken.gguf"),
+        (b"not a model at all", "broken.gguf"),
+        (b"GGUF\x03\x00\x00\x00", "broken.gguf"),
+    ],
 )
-def test_a_broken_file_is_registered_with_its_cause(models_folder: Path, content: bytes, says: str) -> None:
+def test_a_broken_file_is_registered_with_its_cause(
+    models_folder: Path, content: bytes, says: str
+) -> None:
     (models_folder / "broken.gguf").write_bytes(content)
     (model,) = folders.scan([models_folder]).models
     assert model.state == "broken"
@@ -91,15 +102,21 @@ def test_a_header_that_makes_no_sense_is_broken_and_takes_no_memory(
     models_folder: Path, metadata: dict[str, object], says: str
 ) -> None:
     path = models_folder / "odd.gguf"
-    write_stub(path, {"general.architecture": "llama", **metadata}, [("token_embd.weight", (32, 32), 0)])
+    write_stub(
+        path, {"general.architecture": "llama", **metadata}, [("token_embd.weight", (32, 32), 0)]
+    )
     (model,) = folders.scan([models_folder]).models
     assert model.state == "broken" and says in model.error
 
 
-def test_an_unchanged_file_is_not_read_again(models_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unchanged_file_is_not_read_again(
+    models_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     small(models_folder / "a.gguf")
     folders.scan([models_folder])
-    monkeypatch.setattr(model_reading, "read_header", lambda path: pytest.fail(f"{path} was read again"))
+    monkeypatch.setattr(
+        model_reading, "read_header", lambda path: pytest.fail(f"{path} was read again")
+    )
     assert names(folders.scan([models_folder])) == {"a": "ok"}
 
 
@@ -116,7 +133,9 @@ def test_a_first_look_reads_a_file_once_for_its_fingerprint_and_once_for_its_hea
     counted(model_files, "fingerprint")
     counted(model_reading, "read_header")
     folders.scan([models_folder])
-    assert sorted(read) == sorted((name, path) for name in ("fingerprint", "read_header") for path in paths)
+    assert sorted(read) == sorted(
+        (name, path) for name in ("fingerprint", "read_header") for path in paths
+    )
 
 
 def test_a_fingerprint_is_taken_again_where_the_file_has_changed_since(models_folder: Path) -> None:

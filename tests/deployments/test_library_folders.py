@@ -1,4 +1,5 @@
-"""Folders with safetensors in the library: found, watched, shown, deployed on what loads them and on nothing else."""
+"""Folders with safetensors in the library: found, watched, shown, deployed on what loads them and
+on nothing else."""
 
 from __future__ import annotations
 
@@ -35,7 +36,12 @@ def vllm(host: Host) -> Engine:
     """As vLLM for the CPU describes itself."""
     flags = sorted(Vllm().parse_flags(help_of("vllm_0_32_cpu_flags")))
     return Engine.objects.create(
-        host=host, name="vllm", flavour="vllm", path="/opt/vllm/bin/vllm", build="0.32.0+cpu", flags=flags
+        host=host,
+        name="vllm",
+        flavour="vllm",
+        path="/opt/vllm/bin/vllm",
+        build="0.32.0+cpu",
+        flags=flags,
     )
 
 
@@ -54,7 +60,7 @@ def settle(watch: LibraryWatch) -> None:
     watch.check()
 
 
-# --- scan ---------------------------------------------------------------------------------------------
+# --- scan -----------------------------------------------------------------------------------------
 def test_a_folder_is_one_model_beside_files(models_folder: Path) -> None:
     folder = write_folder(models_folder / "org" / "Tiny-0.5B", shards=2)
     write_folder(models_folder / ".cache" / "hidden")
@@ -68,7 +74,9 @@ def test_a_folder_is_one_model_beside_files(models_folder: Path) -> None:
     model = Model.objects.get(format="folder")
     assert (model.path, model.arch, model.quant, model.n_layer) == (str(folder), "llama", "BF16", 2)
     assert model.size_bytes == sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    assert str(folder / "model-00001-of-00002.safetensors") in model.shards and "also.gguf" not in str(model.shards)
+    assert str(
+        folder / "model-00001-of-00002.safetensors"
+    ) in model.shards and "also.gguf" not in str(model.shards)
 
 
 @pytest.mark.parametrize("named", ["", "config.json", "model.safetensors"])
@@ -92,7 +100,12 @@ def test_a_link_out_of_the_library_is_not_followed(models_folder: Path, tmp_path
         ("config.json", b"{", "broken", "config.json: it is not valid JSON"),
         ("config.json", b'{"num_hidden_layers": "two"}', "broken", "num_hidden_layers is 'two'"),
         ("model-00002-of-00002.safetensors", None, "incomplete", "1 of 2 shards are missing"),
-        ("model-00002-of-00002.safetensors", b"short", "broken", "model-00002-of-00002.safetensors: it has 5 bytes"),
+        (
+            "model-00002-of-00002.safetensors",
+            b"short",
+            "broken",
+            "model-00002-of-00002.safetensors: it has 5 bytes",
+        ),
         ("model.safetensors.index.json", b"{}", "broken", "has no weight_map"),
     ],
 )
@@ -105,19 +118,23 @@ def test_a_broken_folder_is_shown_with_the_cause(
     assert model.state == state and says in model.error
     for address in ("/models/", "/models/tiny/"):
         page = operator.get(address)
-        assert page.status_code == 200 and model.error.split("'")[0].strip() in page.content.decode()
+        assert (
+            page.status_code == 200 and model.error.split("'")[0].strip() in page.content.decode()
+        )
     write_folder(models_folder / "tiny", shards=2)
     assert [m.state for m in folders.scan([models_folder]).models] == ["ok"]
 
 
-# --- watch --------------------------------------------------------------------------------------------
+# --- watch ----------------------------------------------------------------------------------------
 def test_a_folder_that_is_copied_is_taken_up_once_all_of_it_rests(
     watch: LibraryWatch, models_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_folder(models_folder / "tiny")
     watch.check()
     assert states() == {}
-    monkeypatch.setattr(model_reading, "read_folder", lambda path: pytest.fail("read while it grows"))
+    monkeypatch.setattr(
+        model_reading, "read_folder", lambda path: pytest.fail("read while it grows")
+    )
     for size in (1000, 2000):
         os.truncate(folder / "model.safetensors", size)
         watch.check()
@@ -145,7 +162,11 @@ def test_a_moved_folder_keeps_its_row_and_its_deployments(
     settle(watch)
     model = Model.objects.get()
     deployment_create(
-        name="uses-it", strategy="independent", engine=vllm, members={"model": (model, ["CPU"])}, settings={}
+        name="uses-it",
+        strategy="independent",
+        engine=vllm,
+        members={"model": (model, ["CPU"])},
+        settings={},
     )
     folder.rename(models_folder / "renamed")
     settle(watch)
@@ -185,10 +206,18 @@ def test_what_goes_is_noticed_and_what_returns_is_well(
     assert states() == {"tiny": "ok"}
 
 
-# --- pages --------------------------------------------------------------------------------------------
-def test_the_model_page_shows_its_facts_and_no_advice_on_gguf_files(operator: Client, tiny: Model) -> None:
+# --- pages ----------------------------------------------------------------------------------------
+def test_the_model_page_shows_its_facts_and_no_advice_on_gguf_files(
+    operator: Client, tiny: Model
+) -> None:
     text = operator.get(f"/models/{tiny.name}/").content.decode()
-    for word in ("Folder with safetensors", "LlamaForCausalLM", "groups of heads share", "BF16", "512 tokens"):
+    for word in (
+        "Folder with safetensors",
+        "LlamaForCausalLM",
+        "groups of heads share",
+        "BF16",
+        "512 tokens",
+    ):
         assert word in text
     assert "advice" not in text.replace("advised", "") and "Vision projector" not in text
     part = operator.get(f"/models/{tiny.name}/advice/").content.decode()
@@ -209,7 +238,12 @@ def test_the_plan_page_takes_the_engine_and_devices_that_can_load_it(
 
 def typed(model: Model, engine: Engine) -> dict[str, Any]:
     defaults = {f"setting_{key}": setting.default for key, setting in SETTINGS.items()}
-    chosen = {"strategy": "independent", "model": model.name, "devices": ["CPU"], "engine": engine.pk}
+    chosen = {
+        "strategy": "independent",
+        "model": model.name,
+        "devices": ["CPU"],
+        "engine": engine.pk,
+    }
     return defaults | chosen | {"name": "tiny", "extra_args": ""}
 
 
@@ -233,25 +267,32 @@ def test_a_quick_deployment_takes_what_loads_it_or_says_what_is_missing(
     assert "OMNI_ENGINES" in refused.value.fix and not Deployment.objects.exists()
 
 
-def test_a_quick_deployment_runs_on_the_engines_own_kind_of_device(tiny: Model, engine: Engine, vllm: Engine) -> None:
+def test_a_quick_deployment_runs_on_the_engines_own_kind_of_device(
+    tiny: Model, engine: Engine, vllm: Engine
+) -> None:
     made = one_click.deploy(model=tiny)
     assert (made.engine, made.bindings.get().devices) == (vllm, ["CPU"])
 
 
-# --- rig files ----------------------------------------------------------------------------------------
+# --- rig files ------------------------------------------------------------------------------------
 def rig(path: Path, model: Path, engine: str) -> str:
     path.write_text(
-        f"models: [{{name: tiny, path: {model}}}]\n"
-        f"deployments: [{{name: d, {engine} models: tiny, devices: CPU, settings: {{context: 256}}}}]\n"
+        f"models: [{{name: tiny, path: {model}}}]\ndeployments: [{{name: d, {engine} models: tiny,"
+        " devices: CPU, settings: {context: 256}}]\n"
     )
     return str(path)
 
 
 def test_a_rig_file_names_the_folder_and_export_gives_it_again(
-    models_folder: Path, tmp_path: Path, engine: Engine, vllm: Engine, capsys: pytest.CaptureFixture[str]
+    models_folder: Path,
+    tmp_path: Path,
+    engine: Engine,
+    vllm: Engine,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder = write_folder(models_folder / "tiny")
-    # Without an engine the first that loads the model is taken; a slash at the end is the same folder.
+    # Without an engine the first that loads the model is taken; a slash at the end is the same
+    # folder.
     call_command("apply", rig(tmp_path / "rig.yml", Path(f"{folder}/"), ""))
     assert (Deployment.objects.get().engine, Model.objects.get().path) == (vllm, str(folder))
     folders.scan([models_folder])
@@ -262,7 +303,8 @@ def test_a_rig_file_names_the_folder_and_export_gives_it_again(
 
 
 @pytest.mark.parametrize(
-    ("named", "says"), [("engine: llama.cpp,", "line 2: .*loads GGUF files only"), ("engine: vllm,", "")]
+    ("named", "says"),
+    [("engine: llama.cpp,", "line 2: .*loads GGUF files only"), ("engine: vllm,", "")],
 )
 def test_a_rig_file_with_the_wrong_engine_is_refused_at_its_line(
     models_folder: Path, tmp_path: Path, engine: Engine, vllm: Engine, named: str, says: str

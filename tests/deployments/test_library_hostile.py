@@ -1,4 +1,5 @@
-"""Whatever lies in a library folder: it is named, nothing waits for it, and the models beside it are found."""
+"""Whatever lies in a library folder: it is named, nothing waits for it, and the models beside it
+are found."""
 
 from __future__ import annotations
 
@@ -53,7 +54,8 @@ def device(folder: Path) -> None:
 
 
 def bad_folder_name(folder: Path) -> None:
-    # Renamed when it is written: the writer logs its path, and what is logged goes from process to process.
+    # Renamed when it is written: the writer logs its path, and what is logged goes from process to
+    # process.
     below = folder / "named-later"
     below.mkdir()
     write_with_package(below / "inside.gguf")
@@ -79,23 +81,38 @@ def linked_folder(folder: Path) -> None:
 # What lies there → what is said of it.
 ENTRIES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a link loop": (link_loop, "loop.gguf: a link that leads back to itself."),
-    "a link to itself": (lambda f: (f / "me.gguf").symlink_to("me.gguf"), "me.gguf: a link that leads back to itself."),
-    "a link to nothing": (lambda f: (f / "lost.gguf").symlink_to("gone"), "lost.gguf: a link to a file that is not"),
+    "a link to itself": (
+        lambda f: (f / "me.gguf").symlink_to("me.gguf"),
+        "me.gguf: a link that leads back to itself.",
+    ),
+    "a link to nothing": (
+        lambda f: (f / "lost.gguf").symlink_to("gone"),
+        "lost.gguf: a link to a file that is not",
+    ),
     "a link to its own folder": (linked_folder, "self.gguf: a link to a folder"),
     "a name that is not UTF-8": (
         lambda f: Path(os.fsdecode(os.fsencode(f) + b"/b\xffd.gguf")).write_bytes(b"GGUF"),
         "b?d.gguf: the name is not UTF-8; rename it.",
     ),
-    "a folder whose name is not UTF-8": (bad_folder_name, "b?d: the folder's name is not UTF-8; rename it."),
+    "a folder whose name is not UTF-8": (
+        bad_folder_name,
+        "b?d: the folder's name is not UTF-8; rename it.",
+    ),
     "a pipe": (lambda f: os.mkfifo(f / "pipe.gguf"), "pipe.gguf: a pipe, not a file."),
-    "a pipe among safetensors": (lambda f: os.mkfifo(f / "w.safetensors"), "w.safetensors: a pipe, not a file."),
+    "a pipe among safetensors": (
+        lambda f: os.mkfifo(f / "w.safetensors"),
+        "w.safetensors: a pipe, not a file.",
+    ),
     "a link to a pipe": (
         lambda f: (os.mkfifo(f / "pipe"), (f / "to.gguf").symlink_to("pipe")),
         "to.gguf: a pipe, not a file.",
     ),
     "a socket": (socket_file, "ear.gguf: a socket, not a file."),
     "a device": (device, "zero.gguf: a device, not a file."),
-    "a folder named like a model": (lambda f: (f / "dir.gguf").mkdir(), "dir.gguf: a folder, not a file"),
+    "a folder named like a model": (
+        lambda f: (f / "dir.gguf").mkdir(),
+        "dir.gguf: a folder, not a file",
+    ),
     "folders too deep": (deep_folders, f"it lies more than {folder_walk.MAX_DEPTH} folders deep."),
     "a path that is too long": (long_path, "the path is longer than 500 characters."),
 }
@@ -210,7 +227,7 @@ def test_a_file_that_breaks_its_reader_has_a_row_that_says_so(
     assert type(error).__name__ in Model.objects.get(name="b").error
 
 
-# --- what never answers -----------------------------------------------------------------------------
+# --- what never answers ---------------------------------------------------------------------------
 @pytest.fixture
 def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """What holds a reader up until it is set."""
@@ -265,7 +282,9 @@ def test_a_folder_that_blocks_holds_up_no_other(
     assert "gives no answer" in LibraryFolder.objects.get(path=str(models_folder)).error
 
 
-def test_very_many_entries_are_looked_at_up_to_a_limit(models_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_very_many_entries_are_looked_at_up_to_a_limit(
+    models_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(folder_walk, "MAX_ENTRIES", 20)
     for number in range(30):
         (models_folder / f"n{number:02}.txt").touch()
@@ -299,7 +318,7 @@ def test_the_next_look_is_never_far(took_s: float, is_unsettled: bool, pause: fl
     assert pause_s(took_s, is_unsettled) == pause
 
 
-# --- folders that are named ---------------------------------------------------------------------------
+# --- folders that are named -----------------------------------------------------------------------
 @pytest.mark.parametrize(
     "path", ["/tmp/\udcff", "~nobody-of-this-name/models", "/" + "x" * 300, "/" + "y/" * 300, "\n"]
 )

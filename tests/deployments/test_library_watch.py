@@ -46,7 +46,9 @@ def settle(watch: LibraryWatch) -> None:
     watch.check()
 
 
-def test_a_new_file_is_taken_up_once_it_rests(watch: LibraryWatch, models_folder: Path, announced: list[int]) -> None:
+def test_a_new_file_is_taken_up_once_it_rests(
+    watch: LibraryWatch, models_folder: Path, announced: list[int]
+) -> None:
     small(models_folder / "deep" / "a.gguf")
     assert not watch.check() and states() == {}
     assert watch.check() and states() == {"a": "ok"}
@@ -58,12 +60,18 @@ def test_a_file_that_is_copied_is_shown_and_not_read_before_it_rests(
 ) -> None:
     content = small(tmp_path / "whole.gguf").read_bytes()
     target = models_folder / "a.gguf"
-    monkeypatch.setattr(model_reading, "read_header", lambda path: pytest.fail("read while it grows"))
+    monkeypatch.setattr(
+        model_reading, "read_header", lambda path: pytest.fail("read while it grows")
+    )
     for part in (1000, 2000, 3000):
         target.write_bytes(content[:part])
         watch.check()
     model = Model.objects.get()
-    assert (model.name, model.state, model.error) == ("a", "incomplete", "The file is still being written.")
+    assert (model.name, model.state, model.error) == (
+        "a",
+        "incomplete",
+        "The file is still being written.",
+    )
     target.write_bytes(content)
     watch.check()
     monkeypatch.undo()
@@ -100,7 +108,11 @@ def test_a_moved_file_keeps_its_row_and_its_deployments(
     settle(watch)
     model = Model.objects.get()
     deployment = deployment_create(
-        name="uses-it", strategy="independent", engine=engine, members={"model": (model, ["CPU"])}, settings={}
+        name="uses-it",
+        strategy="independent",
+        engine=engine,
+        members={"model": (model, ["CPU"])},
+        settings={},
     )
     planned: list[str] = []
 
@@ -148,7 +160,9 @@ def test_a_copy_is_a_model_of_its_own(watch: LibraryWatch, models_folder: Path) 
     assert states() == {"a": "ok", "b": "ok"}
 
 
-def test_two_of_one_size_that_swap_names_are_told_apart(watch: LibraryWatch, models_folder: Path) -> None:
+def test_two_of_one_size_that_swap_names_are_told_apart(
+    watch: LibraryWatch, models_folder: Path
+) -> None:
     path = small(models_folder / "a.gguf")
     other = path.with_name("b.gguf")
     content = bytearray(path.read_bytes())

@@ -1,4 +1,5 @@
-"""Older and newer builds of llama.cpp: what they list, and commands in the spelling each of them has."""
+"""Older and newer builds of llama.cpp: what they list, and commands in the spelling each of them
+has."""
 
 from __future__ import annotations
 
@@ -20,7 +21,9 @@ BY_MODEL = DraftSpec("draft-simple", "/m/d.gguf", (CARD,))
 
 def argv(flags: frozenset[str], draft: DraftSpec | None = None, **settings: object) -> list[str]:
     engine = EngineFacts("mine", "llama.cpp", "/bin/llama-server", flags)
-    spec = ServerSpec(engine, "/m/a.gguf", (CARD,), alias="a", context_tokens=4096, settings=settings)
+    spec = ServerSpec(
+        engine, "/m/a.gguf", (CARD,), alias="a", context_tokens=4096, settings=settings
+    )
     return list(LlamaCpp().command(replace(spec, draft=draft)).argv)
 
 
@@ -32,7 +35,9 @@ def test_flags_that_are_listed_as_removed_are_not_counted() -> None:
     assert "--mlock" not in NEW and "-" not in NEW
 
 
-def test_the_real_engine_lists_removed_flags_that_are_left_out(help_text: str, real_flags: frozenset[str]) -> None:
+def test_the_real_engine_lists_removed_flags_that_are_left_out(
+    help_text: str, real_flags: frozenset[str]
+) -> None:
     assert "the argument has been removed" in help_text and "--draft-max" in help_text
     assert "--draft-max" not in real_flags and "--spec-draft-n-max" in real_flags
 
@@ -67,7 +72,10 @@ def test_each_build_gets_its_own_spelling(
 
 def test_drafting_in_the_spelling_of_each_build() -> None:
     new, old = (argv(flags, BY_MODEL, draft_max=7, draft_min=2) for flags in (NEW, OLD))
-    assert new[new.index("--spec-draft-n-max") + 1] == "7" and new[new.index("--spec-draft-n-min") + 1] == "2"
+    assert (
+        new[new.index("--spec-draft-n-max") + 1] == "7"
+        and new[new.index("--spec-draft-n-min") + 1] == "2"
+    )
     assert new[new.index("--spec-type") + 1] == "draft-simple"
     assert old[old.index("--draft-max") + 1] == "7" and old[old.index("--draft-min") + 1] == "2"
     # From before there were types: a draft model is enough to draft with it.

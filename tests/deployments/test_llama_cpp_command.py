@@ -15,7 +15,10 @@ from omni.errors import OmniError
 from tests.helpers import last_words
 
 CPU = DeviceFacts("CPU", "cpu")
-RPC = tuple(DeviceFacts(f"RPC{n}", "rpc", endpoint=f"127.0.0.1:{900 + n}", is_stand_in=True) for n in range(3))
+RPC = tuple(
+    DeviceFacts(f"RPC{n}", "rpc", endpoint=f"127.0.0.1:{900 + n}", is_stand_in=True)
+    for n in range(3)
+)
 CUDA = tuple(DeviceFacts(f"CUDA{n}", "cuda", gpu_uuid=f"GPU-{n}") for n in range(3))
 VULKAN = DeviceFacts("Vulkan0", "vulkan")
 
@@ -23,7 +26,9 @@ VULKAN = DeviceFacts("Vulkan0", "vulkan")
 @pytest.fixture
 def spec(real_flags: frozenset[str]) -> ServerSpec:
     engine = EngineFacts("mine", "llama.cpp", "/bin/llama-server", real_flags)
-    return ServerSpec(engine, "/m/-c.gguf", (CPU,), alias="--tools", context_tokens=4096, api_key_file="/k")
+    return ServerSpec(
+        engine, "/m/-c.gguf", (CPU,), alias="--tools", context_tokens=4096, api_key_file="/k"
+    )
 
 
 def made(spec: ServerSpec, **changes: Any) -> Command:
@@ -53,7 +58,10 @@ def test_a_build_without_unix_sockets_listens_on_loopback_behind_a_key(spec: Ser
 def test_a_name_that_looks_like_a_placeholder_is_none(spec: ServerSpec) -> None:
     command = made(spec, model_path="/m/{port}.gguf", alias="{socket}")
     argv = filled_argv(command.argv, {SOCKET: "/run/a.sock"})
-    assert (argv[argv.index("-m") + 1], argv[argv.index("--alias") + 1]) == ("/m/{port}.gguf", "{socket}")
+    assert (argv[argv.index("-m") + 1], argv[argv.index("--alias") + 1]) == (
+        "/m/{port}.gguf",
+        "{socket}",
+    )
     assert argv[argv.index("--host") + 1] == "/run/a.sock"
 
 
@@ -95,7 +103,9 @@ def test_a_name_that_looks_like_a_placeholder_is_none(spec: ServerSpec) -> None:
         ({"batch": 256, "ubatch": 128}, ["-b", "256", "-ub", "128"]),
     ],
 )
-def test_a_setting_becomes_its_flag(spec: ServerSpec, settings: dict[str, object], words: list[str]) -> None:
+def test_a_setting_becomes_its_flag(
+    spec: ServerSpec, settings: dict[str, object], words: list[str]
+) -> None:
     argv = list(made(spec, settings=settings, devices=(VULKAN,)).argv)
     start = argv.index(words[0])
     assert argv[start : start + len(words)] == words
@@ -124,7 +134,14 @@ def test_a_setting_left_to_the_engine_has_no_flag(spec: ServerSpec, flag: str) -
             ("RPC1", "RPC0"),
         ),  # fmt: skip  # noqa: E501
         # By UUID: only the cards it uses are visible, and their numbers begin anew.
-        ((CUDA[1],), "CUDA0", "999", None, {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": "GPU-1"}, ()),
+        (
+            (CUDA[1],),
+            "CUDA0",
+            "999",
+            None,
+            {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": "GPU-1"},
+            (),
+        ),
         (
             (CUDA[2], CUDA[0]),
             "CUDA0,CUDA1",
@@ -133,7 +150,14 @@ def test_a_setting_left_to_the_engine_has_no_flag(spec: ServerSpec, flag: str) -
             {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": "GPU-2,GPU-0"},
             (),
         ),  # fmt: skip  # noqa: E501
-        ((DeviceFacts("CUDA1", "cuda"),), "CUDA1", "999", None, {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, ()),
+        (
+            (DeviceFacts("CUDA1", "cuda"),),
+            "CUDA1",
+            "999",
+            None,
+            {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"},
+            (),
+        ),
     ],
 )
 def test_devices_become_flags_and_environment(
@@ -192,12 +216,31 @@ def test_an_engine_that_was_never_asked_is_not_guessed_at(spec: ServerSpec) -> N
 
 
 def test_the_real_engine_takes_every_flag_of_a_command(spec: ServerSpec) -> None:
-    """It gets as far as the model, which is not there; a wrong flag or value would stop it before."""
-    settings = {"kv_unified": "on", "threads": 1, "cache_ram_mib": 0, "load_mode": "mmap", "flash_attention": "on"}
-    extra = ("--swa-full", "--cache-reuse 64", "--top-k 5", "--numa distribute", "--reasoning off", "--timeout 30")
+    """It gets as far as the model, which is not there; a wrong flag or value would stop it
+    before."""
+    settings = {
+        "kv_unified": "on",
+        "threads": 1,
+        "cache_ram_mib": 0,
+        "load_mode": "mmap",
+        "flash_attention": "on",
+    }
+    extra = (
+        "--swa-full",
+        "--cache-reuse 64",
+        "--top-k 5",
+        "--numa distribute",
+        "--reasoning off",
+        "--timeout 30",
+    )
     engine = replace(spec.engine, path=str(binary_path()))
     command = made(
-        spec, engine=engine, settings=settings, extra_args=extra, model_path="/no/such.gguf", api_key_file=""
+        spec,
+        engine=engine,
+        settings=settings,
+        extra_args=extra,
+        model_path="/no/such.gguf",
+        api_key_file="",
     )
     argv = filled_argv(command.argv, {SOCKET: "/no/such.sock", PORT: 1})
     said = last_words(argv, "couldn't bind")
@@ -206,10 +249,22 @@ def test_the_real_engine_takes_every_flag_of_a_command(spec: ServerSpec) -> None
 
 
 def test_every_spelling_of_the_help_is_read(real_flags: frozenset[str]) -> None:
-    expected = {"-h", "--help", "-ngl", "--gpu-layers", "--n-gpu-layers", "--no-ui", "-nkvo", "--perf", "--no-perf"}
+    expected = {
+        "-h",
+        "--help",
+        "-ngl",
+        "--gpu-layers",
+        "--n-gpu-layers",
+        "--no-ui",
+        "-nkvo",
+        "--perf",
+        "--no-perf",
+    }
     expected |= {"--fim-qwen-1.5b-default", "-no-kvu", "--spec-draft-n-max", "-md", "--jinja"}
     assert expected <= real_flags
-    assert not {flag for flag in real_flags if flag.endswith((",", ".")) or "(" in flag} - {SOCKET_HOST}
+    assert not {flag for flag in real_flags if flag.endswith((",", ".")) or "(" in flag} - {
+        SOCKET_HOST
+    }
     assert len(real_flags) > 350
 
 
@@ -219,10 +274,12 @@ def test_every_spelling_of_the_help_is_read(real_flags: frozenset[str]) -> None:
         ("Available devices:\n  (none)\n", ()),
         ("", ()),
         (
-            "ggml_cuda_init: found 2 CUDA devices:\nAvailable devices:\n"
-            "  CUDA0: NVIDIA RTX PRO 6000 (Blackwell) (97887 MiB, 96000 MiB free)\n"
-            "  Vulkan0: llvmpipe (LLVM 15, 256 bits) (24000 MiB, 23000 MiB free)\n"
-            "  RPC0: 127.0.0.1:50052\n",
+            (
+                "ggml_cuda_init: found 2 CUDA devices:\nAvailable devices:\n"
+                "  CUDA0: NVIDIA RTX PRO 6000 (Blackwell) (97887 MiB, 96000 MiB free)\n"
+                "  Vulkan0: llvmpipe (LLVM 15, 256 bits) (24000 MiB, 23000 MiB free)\n"
+                "  RPC0: 127.0.0.1:50052\n"
+            ),
             (
                 ListedDevice("CUDA0", "NVIDIA RTX PRO 6000 (Blackwell)", 97887 << 20, 96000 << 20),
                 ListedDevice("Vulkan0", "llvmpipe (LLVM 15, 256 bits)", 24000 << 20, 23000 << 20),

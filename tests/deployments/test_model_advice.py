@@ -18,13 +18,17 @@ def page(client: Client, model: Model) -> str:
     return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", answer.content.decode())))
 
 
-def test_a_lone_model_has_no_draft_and_is_told_of_others(viewer: Client, engine: Engine, model: Model) -> None:
+def test_a_lone_model_has_no_draft_and_is_told_of_others(
+    viewer: Client, engine: Engine, model: Model
+) -> None:
     text = page(viewer, model)
     assert "No smaller model of the library has the same vocabulary" in text
     assert "Without a second model" in text
 
 
-def test_smaller_models_are_ranked_and_refused_ones_say_why(viewer: Client, engine: Engine, model: Model) -> None:
+def test_smaller_models_are_ranked_and_refused_ones_say_why(
+    viewer: Client, engine: Engine, model: Model
+) -> None:
     smaller = {
         "n_params": 10**7,
         "facts": {**model.facts, "n_params": 10**7, "size_bytes": 10**7},
@@ -38,7 +42,9 @@ def test_smaller_models_are_ranked_and_refused_ones_say_why(viewer: Client, engi
     assert "1 that cannot" in text and "The tokenizers are of different types: BPE and SPM" in text
 
 
-def test_the_cache_is_told_by_format_and_fp8_is_refused(viewer: Client, engine: Engine, model: Model) -> None:
+def test_the_cache_is_told_by_format_and_fp8_is_refused(
+    viewer: Client, engine: Engine, model: Model
+) -> None:
     text = page(viewer, model)
     assert "f16 22.5 KiB" in text and "q8_0 12 KiB" in text
     assert "FP8 is none of the engine's formats" in text
@@ -51,4 +57,7 @@ def test_a_model_that_cannot_be_read_says_so(viewer: Client, host: Host, model: 
 
 @pytest.mark.usefixtures("engine")
 def test_the_page_fetches_its_advice(viewer: Client, model: Model) -> None:
-    assert f'hx-get="/models/{model.name}/advice/"' in viewer.get(f"/models/{model.name}/").content.decode()
+    assert (
+        f'hx-get="/models/{model.name}/advice/"'
+        in viewer.get(f"/models/{model.name}/").content.decode()
+    )

@@ -1,4 +1,5 @@
-"""A folder with config.json and safetensors: which files count, what is missing, and what is said of the model."""
+"""A folder with config.json and safetensors: which files count, what is missing, and what is said
+of the model."""
 
 from __future__ import annotations
 
@@ -31,12 +32,16 @@ def shape_of(folder: Path) -> ModelShape:
     return folder_shape(read_folder(folder))
 
 
-# --- files --------------------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------
 def test_shards_are_one_model_as_the_index_has_it(tmp_path: Path) -> None:
     whole, cut = write_folder(tmp_path / "a"), write_folder(tmp_path / "b", shards=3)
     (cut / "other.safetensors").write_bytes(b"not named by the index")
     assert len(read_folder(cut).weights) == 3
-    assert shape_of(cut).weights_bytes == shape_of(whole).weights_bytes == read_folder(cut).weights_bytes
+    assert (
+        shape_of(cut).weights_bytes
+        == shape_of(whole).weights_bytes
+        == read_folder(cut).weights_bytes
+    )
     assert shape_of(cut).kinds == shape_of(whole).kinds
 
 
@@ -47,7 +52,10 @@ def test_shards_are_one_model_as_the_index_has_it(tmp_path: Path) -> None:
         (("a", "b"), {"a", "b"}),
         (("a", "consolidated"), {"a"}),
         (("consolidated",), {"consolidated"}),
-        (("output-00001-of-00002", "output-00002-of-00002"), {"output-00001-of-00002", "output-00002-of-00002"}),
+        (
+            ("output-00001-of-00002", "output-00002-of-00002"),
+            {"output-00001-of-00002", "output-00002-of-00002"},
+        ),
     ],
 )
 def test_without_an_index_the_files_that_are_the_model_are_read(
@@ -107,21 +115,50 @@ def config_of(text: str) -> Any:
     [
         (without_config, "folder_incomplete", "config.json: it is missing"),
         (without_weights, "folder_incomplete", "there is no safetensors file in it"),
-        (without_a_shard, "folder_incomplete", "1 of 3 shards are missing: model-00002-of-00003.safetensors"),
-        (without_index_and_shard, "folder_incomplete", "1 of 3 shards are missing: model-00002-of-00003"),
-        (cut_short, "folder_truncated", "model-00002-of-00003.safetensors: tensor .* 8 bytes beyond the end"),
-        (swapped, "folder_invalid", "model-00002-of-00003.safetensors: tensor .* is in model-00001-of-00003"),
+        (
+            without_a_shard,
+            "folder_incomplete",
+            "1 of 3 shards are missing: model-00002-of-00003.safetensors",
+        ),
+        (
+            without_index_and_shard,
+            "folder_incomplete",
+            "1 of 3 shards are missing: model-00002-of-00003",
+        ),
+        (
+            cut_short,
+            "folder_truncated",
+            "model-00002-of-00003.safetensors: tensor .* 8 bytes beyond the end",
+        ),
+        (
+            swapped,
+            "folder_invalid",
+            "model-00002-of-00003.safetensors: tensor .* is in model-00001-of-00003",
+        ),
         (config_of("{"), "folder_invalid", "config.json: it is not valid JSON"),
         (config_of("[]"), "folder_invalid", "config.json: it is not a JSON object"),
         (index_of("{}"), "folder_invalid", "has no weight_map"),
         (index_of('{"weight_map": {"a": 1}}'), "folder_invalid", "has no weight_map"),
-        (index_of('{"weight_map": {"a": "../x.safetensors"}}'), "folder_invalid", "no file of this folder"),
-        (index_of('{"weight_map": {"a": "/etc/passwd"}}'), "folder_invalid", "no file of this folder"),
-        (index_of(json.dumps({"weight_map": {"a": "model-00001-of-00003.safetensors"}})), "folder_incomplete",
-         "'a' is not in it"),
+        (
+            index_of('{"weight_map": {"a": "../x.safetensors"}}'),
+            "folder_invalid",
+            "no file of this folder",
+        ),
+        (
+            index_of('{"weight_map": {"a": "/etc/passwd"}}'),
+            "folder_invalid",
+            "no file of this folder",
+        ),
+        (
+            index_of(json.dumps({"weight_map": {"a": "model-00001-of-00003.safetensors"}})),
+            "folder_incomplete",
+            "'a' is not in it",
+        ),
     ],
-)  # fmt: skip
-def test_what_is_wrong_is_said_with_the_file(tmp_path: Path, spoil: Any, code: str, says: str) -> None:
+)
+def test_what_is_wrong_is_said_with_the_file(
+    tmp_path: Path, spoil: Any, code: str, says: str
+) -> None:
     folder = write_folder(tmp_path / "m", shards=3)
     spoil(folder)
     with pytest.raises(FolderError, match=says) as refused:
@@ -141,24 +178,44 @@ def test_what_is_wrong_is_said_with_the_file(tmp_path: Path, spoil: Any, code: s
         ({"num_key_value_heads": [2, None, "x"]}, "num_key_value_heads is 'x'"),
     ],
 )
-def test_a_config_that_makes_no_sense_is_refused_by_key(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
-    header = read_folder(write_folder(tmp_path / "m", tensors=[("a.weight", "F16", (2, 2))], **changes))
+def test_a_config_that_makes_no_sense_is_refused_by_key(
+    tmp_path: Path, changes: dict[str, Any], says: str
+) -> None:
+    header = read_folder(
+        write_folder(tmp_path / "m", tensors=[("a.weight", "F16", (2, 2))], **changes)
+    )
     with pytest.raises(FolderError, match=says) as refused:
         folder_facts(header)
     assert str(refused.value).startswith("config.json: ")
 
 
-# --- facts --------------------------------------------------------------------------------------------
+# --- facts ----------------------------------------------------------------------------------------
 def test_facts_of_a_plain_model(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "Tiny Llama")
     known, shape = folder_facts(read_folder(folder)), shape_of(folder)
-    assert (known.name, known.arch, known.quant, known.attention) == ("Tiny Llama", "llama", "BF16", "GQA")
-    assert (known.n_layer, known.n_ctx_train, known.n_embd, known.n_ff, known.n_vocab) == (2, 512, 256, 512, 320)
+    assert (known.name, known.arch, known.quant, known.attention) == (
+        "Tiny Llama",
+        "llama",
+        "BF16",
+        "GQA",
+    )
+    assert (known.n_layer, known.n_ctx_train, known.n_embd, known.n_ff, known.n_vocab) == (
+        2,
+        512,
+        256,
+        512,
+        320,
+    )
     assert (known.n_head, known.n_head_kv, known.head_dim_k) == ((4, 4), (2, 2), 64)
     layer = 256 * 256 * 2 + 256 * 128 * 2 + 3 * 256 * 512 + 2 * 256
     assert known.n_params == 2 * layer + 2 * 320 * 256 + 256
-    assert known.quant_bytes == {"BF16": 2 * known.n_params} and known.size_bytes == 2 * known.n_params
-    assert known.has_chat_template and (known.tokenizer, known.bos_token_id) == ("LlamaTokenizer", 0)
+    assert (
+        known.quant_bytes == {"BF16": 2 * known.n_params} and known.size_bytes == 2 * known.n_params
+    )
+    assert known.has_chat_template and (known.tokenizer, known.bos_token_id) == (
+        "LlamaTokenizer",
+        0,
+    )
     assert known.hparams["architectures"] == "LlamaForCausalLM"
     assert len(shape.kinds) == 1 and shape.weights_bytes == known.size_bytes and not shape.is_tied
     assert ModelShape.from_dict(json.loads(json.dumps(shape.to_dict()))) == shape
@@ -167,10 +224,15 @@ def test_facts_of_a_plain_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("quantisation", "dtype", "name", "bits"),
     [
-        (None, "BF16", "BF16", 16), (None, "F16", "FP16", 16), (None, "F32", "FP32", 32), (AWQ, "F16", "AWQ", 4.16),
-        (GPTQ, "F16", "GPTQ", 4.16), (FP8, "BF16", "FP8", 8.002), (EXL3, "F16", "EXL3", 4.01),
+        (None, "BF16", "BF16", 16),
+        (None, "F16", "FP16", 16),
+        (None, "F32", "FP32", 32),
+        (AWQ, "F16", "AWQ", 4.16),
+        (GPTQ, "F16", "GPTQ", 4.16),
+        (FP8, "BF16", "FP8", 8.002),
+        (EXL3, "F16", "EXL3", 4.01),
     ],
-)  # fmt: skip
+)
 def test_packed_weights_are_counted_as_what_they_stand_for(
     tmp_path: Path, quantisation: dict[str, Any] | None, dtype: str, name: str, bits: float
 ) -> None:
@@ -187,7 +249,10 @@ def test_packed_weights_are_counted_as_what_they_stand_for(
 
 
 def groups(**weights: object) -> dict[str, Any]:
-    return {"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": weights}}}
+    return {
+        "quant_method": "compressed-tensors",
+        "config_groups": {"group_0": {"weights": weights}},
+    }
 
 
 @pytest.mark.parametrize(
@@ -205,7 +270,7 @@ def groups(**weights: object) -> dict[str, Any]:
         ({"quant_method": 7, "config_groups": 9}, "7"),
         ({}, "BF16"),
     ],
-)  # fmt: skip
+)
 def test_names_of_quantisations(quantisation: dict[str, Any], name: str) -> None:
     assert quant_name(quantisation, {"BF16": 10, "I32": 2}) == name
 
@@ -237,12 +302,14 @@ def mixture(experts: int) -> list[Tensor]:
     tensors: list[Tensor] = [("model.embed_tokens.weight", "BF16", (320, 256))]
     for layer in ("model.layers.0.", "model.layers.1."):
         tensors += [
-            (f"{layer}self_attn.{part}.weight", "BF16", (256, 256)) for part in ("q_proj", "k_proj", "v_proj", "o_proj")
+            (f"{layer}self_attn.{part}.weight", "BF16", (256, 256))
+            for part in ("q_proj", "k_proj", "v_proj", "o_proj")
         ]
         tensors += [(f"{layer}mlp.gate.weight", "BF16", (experts, 256))]
         for number in range(experts):
             tensors += [
-                (f"{layer}mlp.experts.{number}.{part}.weight", "BF16", (64, 256)) for part in ("gate_proj", "up_proj")
+                (f"{layer}mlp.experts.{number}.{part}.weight", "BF16", (64, 256))
+                for part in ("gate_proj", "up_proj")
             ]
             tensors += [(f"{layer}mlp.experts.{number}.down_proj.weight", "BF16", (256, 64))]
     return tensors
@@ -268,21 +335,47 @@ def test_experts_are_one_tensor_and_only_the_chosen_ones_are_active(tmp_path: Pa
         ({"num_key_value_heads": None}, "MHA", [False] * 4, [True] * 4),
         ({"sliding_window": 128}, "SWA", [True] * 4, [True] * 4),
         ({"sliding_window": 128, "use_sliding_window": False}, "GQA", [False] * 4, [True] * 4),
-        ({"sliding_window": 128, "sliding_window_pattern": 2}, "SWA", [True, False, True, False], [True] * 4),
-        ({"sliding_window": 128, "model_type": "gemma2"}, "SWA", [True, False, True, False], [True] * 4),
-        ({"sliding_window": 128, "layer_types": ["full_attention", "sliding_attention"] * 2}, "SWA",
-         [False, True, False, True], [True] * 4),
-        ({"layer_types": ["linear_attention"] * 3 + ["full_attention"], "linear_num_key_heads": 2,
-          "linear_key_head_dim": 8, "linear_num_value_heads": 4, "linear_value_head_dim": 8,
-          "linear_conv_kernel_dim": 4}, "hybrid", [False] * 4, [False] * 3 + [True]),
+        (
+            {"sliding_window": 128, "sliding_window_pattern": 2},
+            "SWA",
+            [True, False, True, False],
+            [True] * 4,
+        ),
+        (
+            {"sliding_window": 128, "model_type": "gemma2"},
+            "SWA",
+            [True, False, True, False],
+            [True] * 4,
+        ),
+        (
+            {"sliding_window": 128, "layer_types": ["full_attention", "sliding_attention"] * 2},
+            "SWA",
+            [False, True, False, True],
+            [True] * 4,
+        ),
+        (
+            {
+                "layer_types": ["linear_attention"] * 3 + ["full_attention"],
+                "linear_num_key_heads": 2,
+                "linear_key_head_dim": 8,
+                "linear_num_value_heads": 4,
+                "linear_value_head_dim": 8,
+                "linear_conv_kernel_dim": 4,
+            },
+            "hybrid",
+            [False] * 4,
+            [False] * 3 + [True],
+        ),
         ({"kv_lora_rank": 32, "qk_rope_head_dim": 16}, "MLA", [False] * 4, [True] * 4),
     ],
-)  # fmt: skip
+)
 def test_what_each_layer_keeps(
     tmp_path: Path, changes: dict[str, Any], attention: str, windows: list[bool], kv: list[bool]
 ) -> None:
     folder = (
-        write_folder(tmp_path / "m", num_hidden_layers=4, **changes) if changes.get("num_key_value_heads", 1) else None
+        write_folder(tmp_path / "m", num_hidden_layers=4, **changes)
+        if changes.get("num_key_value_heads", 1)
+        else None
     )
     folder = folder or write_folder(
         tmp_path / "m", {**LLAMA, "num_hidden_layers": 4}, **changes, tensors=[("a", "F16", (1,))]
@@ -294,20 +387,29 @@ def test_what_each_layer_keeps(
     if attention == "MLA":
         assert shape.is_mla and kinds[0].head_dim_k == 48
     if attention == "hybrid":
-        assert (kinds[0].state_r, kinds[0].state_s, kinds[3].state_s) == (3 * (2 * 16 + 32), 32 * 8, 0)
+        assert (kinds[0].state_r, kinds[0].state_s, kinds[3].state_s) == (
+            3 * (2 * 16 + 32),
+            32 * 8,
+            0,
+        )
 
 
 def test_layers_beyond_the_configs_predict_ahead_and_are_not_loaded(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "m", num_hidden_layers=3)
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 2, "num_nextn_predict_layers": 1}))
+    (folder / "config.json").write_text(
+        json.dumps({**config, "num_hidden_layers": 2, "num_nextn_predict_layers": 1})
+    )
     shape = shape_of(folder)
     assert (shape.n_layer, shape.n_nextn) == (3, 1)
     assert [kind.has_kv for kind in shape.layer_kinds()] == [True, True, False]
 
 
 def test_of_a_model_that_sees_the_text_part_counts(tmp_path: Path) -> None:
-    tensors: list[Tensor] = [("visual.blocks.0.w.weight", "BF16", (64, 64)), ("visual.merger.b", "BF16", (64,))]
+    tensors: list[Tensor] = [
+        ("visual.blocks.0.w.weight", "BF16", (64, 64)),
+        ("visual.merger.b", "BF16", (64,)),
+    ]
     config = {
         "architectures": ["SeesForCausalLM"],
         "model_type": "sees",
@@ -317,20 +419,59 @@ def test_of_a_model_that_sees_the_text_part_counts(tmp_path: Path) -> None:
     folder.mkdir()
     write_folder(folder, {}, tensors=tensors, **config)
     known, shape = folder_facts(read_folder(folder)), shape_of(folder)
-    assert (known.arch, known.n_layer, known.hparams["architectures"]) == ("sees_text", 2, "SeesForCausalLM")
+    assert (known.arch, known.n_layer, known.hparams["architectures"]) == (
+        "sees_text",
+        2,
+        "SeesForCausalLM",
+    )
     assert known.n_params == 64 * 64 + 64 and shape.weights_bytes == 2 * known.n_params
 
 
 WEIRD: tuple[Any, ...] = (
-    None, True, -1, 0, 1, 7, 2**70, 1.5, float("inf"), float("nan"), "", "x", "\ud800\0", [], [None], [[1]], {},
-    {"a": []}, ["full_attention", 3], [1] * 3, {"weights": 1}, [float("nan")],
-)  # fmt: skip
+    None,
+    True,
+    -1,
+    0,
+    1,
+    7,
+    2**70,
+    1.5,
+    float("inf"),
+    float("nan"),
+    "",
+    "x",
+    "\ud800\0",
+    [],
+    [None],
+    [[1]],
+    {},
+    {"a": []},
+    ["full_attention", 3],
+    [1] * 3,
+    {"weights": 1},
+    [float("nan")],
+)
 RICH: dict[str, Any] = {
-    **LLAMA, "head_dim": 64, "sliding_window": 64, "use_sliding_window": True, "layer_types": ["linear_attention"] * 2,
-    "sliding_window_pattern": 2, "num_experts": 4, "num_experts_per_tok": 2, "kv_lora_rank": 0, "text_config": {},
-    "quantization_config": {"quant_method": "compressed-tensors", "config_groups": {"a": {"weights": {"num_bits": 4}}}},
-    "mamba_d_state": 8, "conv_kernel": 4, "num_nextn_predict_layers": 1, "multi_query": False, "n_groups": 1,
-}  # fmt: skip
+    **LLAMA,
+    "head_dim": 64,
+    "sliding_window": 64,
+    "use_sliding_window": True,
+    "layer_types": ["linear_attention"] * 2,
+    "sliding_window_pattern": 2,
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "kv_lora_rank": 0,
+    "text_config": {},
+    "quantization_config": {
+        "quant_method": "compressed-tensors",
+        "config_groups": {"a": {"weights": {"num_bits": 4}}},
+    },
+    "mamba_d_state": 8,
+    "conv_kernel": 4,
+    "num_nextn_predict_layers": 1,
+    "multi_query": False,
+    "n_groups": 1,
+}
 
 
 def test_every_key_may_have_any_value_and_all_that_happens_is_the_one_error(tmp_path: Path) -> None:
@@ -341,7 +482,10 @@ def test_every_key_may_have_any_value_and_all_that_happens_is_the_one_error(tmp_
             (folder / "config.json").write_text(json.dumps({**RICH, key: value}))
             try:
                 header = read_folder(folder)
-                kept = {"facts": folder_facts(header).as_dict(), "shape": folder_shape(header).to_dict()}
+                kept = {
+                    "facts": folder_facts(header).as_dict(),
+                    "shape": folder_shape(header).to_dict(),
+                }
             except FolderError as error:
                 assert str(error).encode() and str(error).startswith("config.json")
                 outcomes["refused"] += 1

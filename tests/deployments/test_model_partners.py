@@ -23,7 +23,9 @@ PROJECTOR = Part("p", "/models/a/mmproj.gguf", True, 4096, arch="clip", title="m
         ("/models/a/sub/mmproj.gguf", 4096, False),
     ],
 )
-def test_a_projector_lies_beside_its_model_and_ends_in_its_width(path: str, width: int | None, belongs: bool) -> None:
+def test_a_projector_lies_beside_its_model_and_ends_in_its_width(
+    path: str, width: int | None, belongs: bool
+) -> None:
     projector = replace(PROJECTOR, path=path, width=width)
     assert belong_together(MODEL, projector) is belongs
     assert (partners(MODEL, [projector]) == [projector]) is belongs
@@ -42,7 +44,11 @@ def test_a_projector_lies_beside_its_model_and_ends_in_its_width(path: str, widt
         ({"basename": "SmolVLM2"}, {"projector_type": "idefics3", "basename": "smolvlm2"}, True),
         ({"basename": "Hermes-3"}, {"projector_type": "idefics3", "basename": "SmolVLM2"}, False),
         # Same architecture and width, another family all the same.
-        ({"arch": "gemma3", "basename": "medgemma"}, {"projector_type": "gemma3", "basename": "gemma-3"}, False),
+        (
+            {"arch": "gemma3", "basename": "medgemma"},
+            {"projector_type": "gemma3", "basename": "gemma-3"},
+            False,
+        ),
         # The model that both are made from, whichever step of training is named.
         (
             {"base_model": "https://huggingface.co/google/gemma-3-4b-pt"},
@@ -51,7 +57,11 @@ def test_a_projector_lies_beside_its_model_and_ends_in_its_width(path: str, widt
         ),
         ({"base_model": "org/Other-8B"}, {"base_model": "org/Eyes-8B"}, False),
         # Files that say nothing: their names.
-        ({"title": "llava-v1.6-mistral-7b.Q4_K_M"}, {"title": "mmproj-llava-v1.6-mistral-7b-f16"}, True),
+        (
+            {"title": "llava-v1.6-mistral-7b.Q4_K_M"},
+            {"title": "mmproj-llava-v1.6-mistral-7b-f16"},
+            True,
+        ),
         ({"title": "Mistral 7B Instruct"}, {"title": "mmproj-llava-v1.6-mistral-7b-f16"}, False),
     ],
 )

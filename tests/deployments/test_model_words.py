@@ -13,7 +13,12 @@ from deployments.library import folders
 from deployments.web.model_words import attention, fact_rows, spread, tokenizer
 from tests.deployments.gguf_corpus import smollm2, write_stub
 
-BASE: dict[str, Any] = {"name": "N", "arch": "llama", "n_params": 8_000_000_000, "n_params_active": 8_000_000_000}
+BASE: dict[str, Any] = {
+    "name": "N",
+    "arch": "llama",
+    "n_params": 8_000_000_000,
+    "n_params_active": 8_000_000_000,
+}
 
 
 def facts(**changes: Any) -> ModelFacts:
@@ -47,23 +52,34 @@ def test_a_sliding_window_is_named() -> None:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"tokenizer": "gpt2", "tokenizer_pre": "qwen2", "n_vocab": 99}, "byte-pair encoding (gpt2/qwen2), 99 tokens"),
+        (
+            {"tokenizer": "gpt2", "tokenizer_pre": "qwen2", "n_vocab": 99},
+            "byte-pair encoding (gpt2/qwen2), 99 tokens",
+        ),
         ({"tokenizer": "llama"}, "SentencePiece (llama)"),
         ({"tokenizer": "brand-new", "n_vocab": 10}, "brand-new, 10 tokens"),
         ({}, "N/A"),
     ],
-)  # fmt: skip
+)
 def test_the_tokenizer_in_words(changes: dict[str, Any], text: str) -> None:
     assert tokenizer(facts(**changes)) == text
 
 
-@pytest.mark.parametrize(("values", "text"), [((), ""), ((0, 0), ""), ((8, 8), "8"), ((8, 0, 32), "8 to 32")])
+@pytest.mark.parametrize(
+    ("values", "text"), [((), ""), ((0, 0), ""), ((8, 8), "8"), ((8, 0, 32), "8 to 32")]
+)
 def test_numbers_that_differ_by_layer(values: tuple[int, ...], text: str) -> None:
     assert spread(values) == text
 
 
 def test_a_dense_model() -> None:
-    said = rows(n_ctx_train=131072, n_layer=32, n_head=(32,) * 32, n_head_kv=(8,) * 32, has_chat_template=True)
+    said = rows(
+        n_ctx_train=131072,
+        n_layer=32,
+        n_head=(32,) * 32,
+        n_head_kv=(8,) * 32,
+        has_chat_template=True,
+    )
     assert said["Parameters"] == "8B" and said["Context it was trained for"] == "131,072 tokens"
     assert said["Heads"] == "32, 8 for keys and values"
     assert said["Chat template"] == "in the file" and said["Licence"] == "the file names none"
@@ -91,7 +107,13 @@ def test_an_embedding_model_and_a_projector() -> None:
 def test_the_page_of_the_real_model(viewer: Client) -> None:
     model = folders.register(smollm2())
     text = viewer.get(f"/models/{model.name}/").content.decode()
-    for words in ("groups of heads share", "9, 3 for keys and values", "8,192 tokens", "byte-pair encoding", "MiB"):
+    for words in (
+        "groups of heads share",
+        "9, 3 for keys and values",
+        "8,192 tokens",
+        "byte-pair encoding",
+        "MiB",
+    ):
         assert words in text
     assert "none in its folder" in text and "Q4_1" in text
 
@@ -99,8 +121,16 @@ def test_the_page_of_the_real_model(viewer: Client) -> None:
 @pytest.mark.django_db
 def test_model_and_projector_lead_to_each_other(models_folder: Path, viewer: Client) -> None:
     tensors = [("token_embd.weight", (32, 32), 0)]
-    write_stub(models_folder / "eyes.gguf", {"general.architecture": "llama", "llama.embedding_length": 32}, tensors)
-    clip = {"general.architecture": "clip", "general.type": "mmproj", "clip.vision.projection_dim": 32}
+    write_stub(
+        models_folder / "eyes.gguf",
+        {"general.architecture": "llama", "llama.embedding_length": 32},
+        tensors,
+    )
+    clip = {
+        "general.architecture": "clip",
+        "general.type": "mmproj",
+        "clip.vision.projection_dim": 32,
+    }
     write_stub(models_folder / "mmproj-eyes.gguf", clip, tensors)
     assert [model.state for model in folders.scan([models_folder]).models] == ["ok", "ok"]
     assert 'href="/models/mmproj-eyes/"' in viewer.get("/models/eyes/").content.decode()

@@ -1,4 +1,5 @@
-"""Deploy of one click takes the planner's best way on what is free, and says why where there is none."""
+"""Deploy of one click takes the planner's best way on what is free, and says why where there is
+none."""
 
 from __future__ import annotations
 
@@ -11,7 +12,12 @@ from django.test import Client
 from deployments.library.folders import register
 from deployments.models import Deployment, Engine, Instance, Model
 from deployments.services import one_click
-from deployments.services.deployments import deployment_create, deployment_start, deployment_stop, plan_deployment
+from deployments.services.deployments import (
+    deployment_create,
+    deployment_start,
+    deployment_stop,
+    plan_deployment,
+)
 from deployments.services.discovery import local_host
 from gpus.models import Device, Gpu, Host
 from omni.errors import OmniError
@@ -34,11 +40,24 @@ def owners_host(host: Host, engine: Engine) -> Host:
     Host.objects.update(ram_bytes=384 * GIB, ram_bandwidth_gbps=236, cpu_count=32)
     for place, (name, title, size, bandwidth, tflops) in enumerate(CARDS):
         gpu = Gpu.objects.create(
-            host=host, index=place, uuid=f"GPU-{place}", name=title, pci_bus_id=f"0{place}:00.0", memory_bytes=size,
-            memory_bandwidth_gbps=bandwidth, tflops=tflops, pcie_generation_max=5, pcie_width_max=16, state="ok",
-        )  # fmt: skip
-        Device.objects.create(host=host, name=name, kind="cuda", position=place, memory_bytes=size, gpu=gpu)
-    engine.devices = [{"name": name, "description": title, "total_bytes": size} for name, title, size, *_ in CARDS]
+            host=host,
+            index=place,
+            uuid=f"GPU-{place}",
+            name=title,
+            pci_bus_id=f"0{place}:00.0",
+            memory_bytes=size,
+            memory_bandwidth_gbps=bandwidth,
+            tflops=tflops,
+            pcie_generation_max=5,
+            pcie_width_max=16,
+            state="ok",
+        )
+        Device.objects.create(
+            host=host, name=name, kind="cuda", position=place, memory_bytes=size, gpu=gpu
+        )
+    engine.devices = [
+        {"name": name, "description": title, "total_bytes": size} for name, title, size, *_ in CARDS
+    ]
     engine.save()
     return host
 
@@ -54,7 +73,9 @@ def devices(deployment: Deployment) -> list[str]:
 
 def runs(deployment: Deployment) -> None:
     host = deployment.host
-    Instance.objects.create(host=host, deployment=deployment, role="model", state="ready", pid=1, generation=99)
+    Instance.objects.create(
+        host=host, deployment=deployment, role="model", state="ready", pid=1, generation=99
+    )
 
 
 # --- what it takes --------------------------------------------------------------------------------
@@ -90,7 +111,9 @@ def test_what_is_loading_counts_though_no_card_shows_it_yet(owned: Callable[[str
     assert devices(one_click.deploy(model=owned(CODER))) == ["CUDA1"]
 
 
-def test_what_the_cards_have_left_is_used_though_a_model_needs_more(owned: Callable[[str], Model]) -> None:
+def test_what_the_cards_have_left_is_used_though_a_model_needs_more(
+    owned: Callable[[str], Model],
+) -> None:
     one_click.deploy(model=owned(BIG))
     one_click.deploy(model=owned(CODER))
     made = one_click.deploy(model=owned(HUGE))
@@ -127,11 +150,18 @@ def test_without_cards_it_runs_on_a_stand_in(engine: Engine, model: Model) -> No
     assert (made.name, devices(made)) == (model.name, ["RPC0"])
 
 
-def test_a_stand_in_that_serves_another_is_left_to_it(engine: Engine, model: Model, make_deployment: object) -> None:
+def test_a_stand_in_that_serves_another_is_left_to_it(
+    engine: Engine, model: Model, make_deployment: object
+) -> None:
     other = make_deployment("other", members={"model": (model, ["RPC0"])})  # type: ignore[operator]
     deployment_start(deployment=other)
     copy = Model.objects.create(
-        name="copy", path=f"{model.path}.copy", facts=model.facts, shape=model.shape, vocab=model.vocab, state="ok"
+        name="copy",
+        path=f"{model.path}.copy",
+        facts=model.facts,
+        shape=model.shape,
+        vocab=model.vocab,
+        state="ok",
     )
     assert devices(one_click.deploy(model=copy)) == ["RPC1"]
 
@@ -166,6 +196,8 @@ def test_a_card_that_no_engine_can_use_is_not_passed_over_in_silence(
     with pytest.raises(OmniError) as refused:
         one_click.deploy(model=model)
     assert refused.value.code == "unusable_cards" and "RTX 5090" in refused.value.text
-    text = operator.post(f"/models/{model.name}/deploy/", headers={"HX-Request": "true"}).content.decode()
+    text = operator.post(
+        f"/models/{model.name}/deploy/", headers={"HX-Request": "true"}
+    ).content.decode()
     assert "No engine here can use" in text and "Plan page" in text, "said on the page that is open"
     assert not Deployment.objects.exists()

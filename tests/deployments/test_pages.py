@@ -38,29 +38,52 @@ def page(client: Client, path: str, **headers: str) -> str:
 
 
 # --- who may --------------------------------------------------------------------------------------
-PAGES = ("/models/", "/models/{model}/", "/deployments/", "/deployments/small/", "/deployments/quick/")
+PAGES = (
+    "/models/",
+    "/models/{model}/",
+    "/deployments/",
+    "/deployments/small/",
+    "/deployments/quick/",
+)
 OPERATOR_PAGES = ("/deployments/new/", "/deployments/small/change/")
 OPERATOR_POSTS = (
-    "/deployments/new/", "/deployments/small/change/", "/deployments/small/start/", "/deployments/small/stop/",
-    "/deployments/small/delete/", "/models/{model}/deploy/",
-)  # fmt: skip
-MANAGER_POSTS = ("/models/scan/", "/models/folders/add/", "/models/folders/1/remove/", "/models/{model}/remove/")
+    "/deployments/new/",
+    "/deployments/small/change/",
+    "/deployments/small/start/",
+    "/deployments/small/stop/",
+    "/deployments/small/delete/",
+    "/models/{model}/deploy/",
+)
+MANAGER_POSTS = (
+    "/models/scan/",
+    "/models/folders/add/",
+    "/models/folders/1/remove/",
+    "/models/{model}/remove/",
+)
 
 
 @pytest.mark.parametrize("path", PAGES + OPERATOR_PAGES)
-def test_no_page_without_log_in(deployment: Deployment, model: Model, anonymous: Client, path: str) -> None:
+def test_no_page_without_log_in(
+    deployment: Deployment, model: Model, anonymous: Client, path: str
+) -> None:
     answer = anonymous.get(path.format(model=model.name))
     assert (answer.status_code, answer["Location"].split("?")[0]) == (302, "/login/")
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_a_viewer_sees_every_page(deployment: Deployment, model: Model, viewer: Client, path: str) -> None:
+def test_a_viewer_sees_every_page(
+    deployment: Deployment, model: Model, viewer: Client, path: str
+) -> None:
     text = page(viewer, path.format(model=model.name))
-    assert not re.search(r"<button[^>]*>(\s|<svg.*?</svg>)*(Deploy|Start|Stop|Delete|Scan|Remove)", text, re.S)
+    assert not re.search(
+        r"<button[^>]*>(\s|<svg.*?</svg>)*(Deploy|Start|Stop|Delete|Scan|Remove)", text, re.S
+    )
 
 
 @pytest.mark.parametrize("path", OPERATOR_POSTS + MANAGER_POSTS)
-def test_a_viewer_may_do_nothing(deployment: Deployment, model: Model, viewer: Client, path: str) -> None:
+def test_a_viewer_may_do_nothing(
+    deployment: Deployment, model: Model, viewer: Client, path: str
+) -> None:
     before = list(Deployment.objects.values())
     assert viewer.post(path.format(model=model.name)).status_code == 403
     assert list(Deployment.objects.values()) == before
@@ -75,20 +98,26 @@ def test_an_operator_runs_models_and_leaves_the_library_alone(
 
 
 @pytest.mark.parametrize("path", OPERATOR_POSTS + MANAGER_POSTS)
-def test_acting_needs_the_forms_token(deployment: Deployment, model: Model, admin_user: User, path: str) -> None:
+def test_acting_needs_the_forms_token(
+    deployment: Deployment, model: Model, admin_user: User, path: str
+) -> None:
     client = Client(enforce_csrf_checks=True)
     client.force_login(admin_user, backend="django.contrib.auth.backends.ModelBackend")
     assert client.post(path.format(model=model.name)).status_code == 403
 
 
 @pytest.mark.parametrize("path", OPERATOR_POSTS[2:] + MANAGER_POSTS)
-def test_looking_changes_nothing(deployment: Deployment, model: Model, admin: Client, path: str) -> None:
+def test_looking_changes_nothing(
+    deployment: Deployment, model: Model, admin: Client, path: str
+) -> None:
     assert admin.get(path.format(model=model.name)).status_code == 405
 
 
 # --- models ---------------------------------------------------------------------------------------
 def test_the_models_page_lists_searches_and_filters(admin: Client, model: Model) -> None:
-    Model.objects.create(name="other", path="/x/other.gguf", arch="qwen3", quant="Q8_0", state="broken", error="Bad.")
+    Model.objects.create(
+        name="other", path="/x/other.gguf", arch="qwen3", quant="Q8_0", state="broken", error="Bad."
+    )
     text = page(admin, "/models/")
     assert {"smollm2-135m-instruct-q4_1", "other"} <= set(re.findall(r'/models/([\w-]+)/"', text))
     assert "135M" in text and "93.8 MiB" in text and "Bad." in text
@@ -102,9 +131,9 @@ def test_the_models_page_lists_searches_and_filters(admin: Client, model: Model)
         assert shown in text and hidden not in text and "<html" not in text
         assert f'hx-get="/models/?{query}"' in text, "a refresh keeps the search"
     assert "Nothing matches" in page(admin, "/models/?q=zzz")
-    assert page(admin, "/models/?sort=size").index("smollm2") < page(admin, "/models/?sort=size").index(
-        "/models/other/"
-    )
+    assert page(admin, "/models/?sort=size").index("smollm2") < page(
+        admin, "/models/?sort=size"
+    ).index("/models/other/")
 
 
 def test_an_empty_library_says_what_to_do(admin: Client, host: Host) -> None:
@@ -128,15 +157,26 @@ def test_an_engine_on_which_nothing_ran_here_is_called_unverified_wherever_it_is
     assert "not verified on this machine: ik_llama.cpp, vLLM, TabbyAPI (ExLlama)" in text
 
 
-def test_a_models_page_tells_its_facts_in_words(admin: Client, deployment: Deployment, model: Model) -> None:
+def test_a_models_page_tells_its_facts_in_words(
+    admin: Client, deployment: Deployment, model: Model
+) -> None:
     text = page(admin, f"/models/{model.name}/")
-    for fact in ("8,192 tokens", "GQA", "9, 3 for keys and values", "apache-2.0", "in the file", str(smollm2())):
+    for fact in (
+        "8,192 tokens",
+        "GQA",
+        "9, 3 for keys and values",
+        "apache-2.0",
+        "in the file",
+        str(smollm2()),
+    ):
         assert fact in text
     assert 'href="/deployments/small/"' in text
     assert admin.get("/models/nope/").status_code == 404
 
 
-def test_a_model_that_is_used_is_not_removed(admin: Client, deployment: Deployment, model: Model) -> None:
+def test_a_model_that_is_used_is_not_removed(
+    admin: Client, deployment: Deployment, model: Model
+) -> None:
     answer = admin.post(f"/models/{model.name}/remove/")
     assert answer.status_code == 400 and "is used by small" in answer.content.decode()
     deployment.delete()
@@ -144,7 +184,9 @@ def test_a_model_that_is_used_is_not_removed(admin: Client, deployment: Deployme
     assert not Model.objects.exists() and smollm2().exists()
 
 
-def test_a_folder_is_added_scanned_and_removed(admin: Client, host: Host, models_folder: Path) -> None:
+def test_a_folder_is_added_scanned_and_removed(
+    admin: Client, host: Host, models_folder: Path
+) -> None:
     write_with_package(models_folder / "a.gguf")
     assert admin.post("/models/folders/add/", {"path": str(models_folder)}).status_code == 302
     assert Model.objects.get().name == "a"
@@ -160,7 +202,9 @@ def test_a_folder_that_will_not_do_is_refused_beside_the_field(admin: Client, ho
     assert not LibraryFolder.objects.exists()
 
 
-def test_whoever_may_manage_the_library_may_scan(viewer: Client, viewer_user: User, agent: Host) -> None:
+def test_whoever_may_manage_the_library_may_scan(
+    viewer: Client, viewer_user: User, agent: Host
+) -> None:
     viewer_user.user_permissions.add(Permission.objects.get(codename="manage_library"))
     answer = viewer.post("/models/scan/", headers=HTMX)
     assert answer.status_code == 204
@@ -174,7 +218,9 @@ def test_a_scan_without_an_agent_says_what_to_do(admin: Client, host: Host) -> N
 
 
 # --- list -----------------------------------------------------------------------------------------
-def test_the_list_shows_states_and_refreshes_itself(admin: Client, agent: Host, make_deployment: Make) -> None:
+def test_the_list_shows_states_and_refreshes_itself(
+    admin: Client, agent: Host, make_deployment: Make
+) -> None:
     one, two = make_deployment("one"), make_deployment("two")
     deployment_start(deployment=two)
     text = page(admin, "/deployments/")
@@ -210,7 +256,12 @@ def test_the_list_is_drawn_with_few_queries(
 # --- one ------------------------------------------------------------------------------------------
 def running(deployment: Deployment, **values: Any) -> Instance:
     row = Deployment.objects.get(pk=deployment.pk)
-    base: dict[str, Any] = {"state": "ready", "pid": 4242, "port": 18111, "generation": row.generation}
+    base: dict[str, Any] = {
+        "state": "ready",
+        "pid": 4242,
+        "port": 18111,
+        "generation": row.generation,
+    }
     base["argv"] = ["/bin/llama-server", "--port", "18111"]
     return Instance.objects.create(host=row.host, deployment=row, role="model", **(base | values))
 
@@ -220,16 +271,25 @@ def test_a_page_shows_the_process_the_command_and_the_way_to_chat(
 ) -> None:
     deployment_start(deployment=deployment)
     instance = running(deployment, env={"GGML_RPC_NO_RDMA": "1"}, restarts=3)
-    Transition.objects.create(instance=instance, old="loading", new="ready", reason="it answers", pid=4242)
+    Transition.objects.create(
+        instance=instance, old="loading", new="ready", reason="it answers", pid=4242
+    )
     text = page(admin, "/deployments/small/")
-    for shown in ("4242", "18111", "it answers", "GGML_RPC_NO_RDMA=1 /bin/llama-server --port 18111"):
+    for shown in (
+        "4242",
+        "18111",
+        "it answers",
+        "GGML_RPC_NO_RDMA=1 /bin/llama-server --port 18111",
+    ):
         assert shown in text
     assert 'action="/chat/new/"' in text and 'value="small"' in text
     assert f"deployment-{deployment.pk} from:body" in text and "every 2s" not in text
     assert 'data-log="/ws/deployments/small/log/model-0/"' in text
 
 
-def test_what_does_not_run_shows_the_command_that_would(admin: Client, agent: Host, deployment: Deployment) -> None:
+def test_what_does_not_run_shows_the_command_that_would(
+    admin: Client, agent: Host, deployment: Deployment
+) -> None:
     text = page(admin, "/deployments/small/")
     assert f"--host {settings.OMNI_HOME.sockets}/" in text and "--device none" in text
     assert "{socket}" not in text and "{port}" not in text
@@ -242,7 +302,11 @@ def test_a_failure_shows_its_cause_the_telling_line_and_what_to_do(
 ) -> None:
     deployment_start(deployment=deployment)
     running(
-        deployment, state="failed", pid=None, error="The file is damaged. Copy it again.", log_line="E invalid <magic>"
+        deployment,
+        state="failed",
+        pid=None,
+        error="The file is damaged. Copy it again.",
+        log_line="E invalid <magic>",
     )
     text = page(admin, "/deployments/small/", **HTMX)
     assert "The file is damaged. Copy it again." in text
@@ -259,7 +323,9 @@ def test_what_cannot_be_planned_says_why_before_it_is_started(
     assert "could not be started as it is set" in text and "There is no file /gone" in text
 
 
-def test_a_page_left_open_on_a_deleted_deployment_leads_to_the_list(admin: Client, host: Host) -> None:
+def test_a_page_left_open_on_a_deleted_deployment_leads_to_the_list(
+    admin: Client, host: Host
+) -> None:
     answer = admin.get("/deployments/gone/", headers=HTMX)
     assert (answer.status_code, answer["HX-Redirect"]) == (204, "/deployments/")
     assert "gone is deleted" in page(admin, "/deployments/")
@@ -267,7 +333,9 @@ def test_a_page_left_open_on_a_deleted_deployment_leads_to_the_list(admin: Clien
 
 
 # --- acting ---------------------------------------------------------------------------------------
-def test_start_stop_and_delete_work_as_plain_forms(operator: Client, deployment: Deployment) -> None:
+def test_start_stop_and_delete_work_as_plain_forms(
+    operator: Client, deployment: Deployment
+) -> None:
     for action, lands, desired in (
         ("start", "/deployments/small/", "running"),
         ("stop", "/deployments/small/", "stopped"),
@@ -278,10 +346,15 @@ def test_start_stop_and_delete_work_as_plain_forms(operator: Client, deployment:
     assert Deployment.objects.get().is_deleting
 
 
-def test_with_htmx_nothing_is_swapped_and_the_fragments_are_told(operator: Client, deployment: Deployment) -> None:
+def test_with_htmx_nothing_is_swapped_and_the_fragments_are_told(
+    operator: Client, deployment: Deployment
+) -> None:
     answer = operator.post("/deployments/small/start/", headers=HTMX)
     assert (answer.status_code, answer.content) == (204, b"")
-    assert set(json.loads(answer["HX-Trigger"])) == {f"deployment-{deployment.pk}", "deployments-changed"}
+    assert set(json.loads(answer["HX-Trigger"])) == {
+        f"deployment-{deployment.pk}",
+        "deployments-changed",
+    }
 
 
 def test_acting_on_what_is_not_there_is_a_404(operator: Client, host: Host) -> None:
@@ -304,14 +377,18 @@ def test_from_the_first_page_a_model_is_deployed_with_one_more_click(
     assert f'action="/deployments/{model.name}/start/"' in page(operator, "/deployments/quick/")
 
 
-def test_without_an_engine_a_quick_deployment_says_what_to_do(operator: Client, host: Host, model: Model) -> None:
+def test_without_an_engine_a_quick_deployment_says_what_to_do(
+    operator: Client, host: Host, model: Model
+) -> None:
     answer = operator.post(f"/models/{model.name}/deploy/")
     assert answer.status_code == 400 and "OMNI_LLAMA_SERVER" in answer.content.decode()
     assert not Deployment.objects.exists()
 
 
 def test_names_are_shown_as_text(admin: Client, host: Host) -> None:
-    Model.objects.create(name="x", path="/x/<b>.gguf", title="<script>alert(1)</script>", arch='"><i>')
+    Model.objects.create(
+        name="x", path="/x/<b>.gguf", title="<script>alert(1)</script>", arch='"><i>'
+    )
     for path in ("/models/", "/models/x/"):
         text = page(admin, path)
         assert "<script>alert" not in text and '"><i>' not in text

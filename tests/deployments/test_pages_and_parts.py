@@ -1,4 +1,5 @@
-"""Every address that htmx asks for: the part for htmx, the whole page for everybody else and for going back."""
+"""Every address that htmx asks for: the part for htmx, the whole page for everybody else and for
+going back."""
 
 from __future__ import annotations
 
@@ -41,11 +42,16 @@ PARTS = {
 
 @pytest.fixture
 def named(deployment: Deployment, model: Model, host: Host, admin_user: object) -> dict[str, str]:
-    server = Engine.objects.create(host=host, name="other", flavour="external", path="http://127.0.0.1:9", state="ok")
+    server = Engine.objects.create(
+        host=host, name="other", flavour="external", path="http://127.0.0.1:9", state="ok"
+    )
     conversation = chat_services.conversation_create(owner=admin_user, deployment=deployment)
     return {
-        "deployment": deployment.name, "model": model.name, "server": server.name, "conversation": str(conversation.pk)
-    }  # fmt: skip
+        "deployment": deployment.name,
+        "model": model.name,
+        "server": server.name,
+        "conversation": str(conversation.pk),
+    }
 
 
 def address(name: str, named: dict[str, str]) -> str:
@@ -54,12 +60,18 @@ def address(name: str, named: dict[str, str]) -> str:
 
 def test_the_tables_have_every_address_that_a_template_asks_for() -> None:
     templates = (Path(settings.BASE_DIR) / "templates").rglob("*.html")
-    asked = {name for path in templates for name in re.findall(r'hx-get="{% url "([a-z:_-]+)"', path.read_text())}
+    asked = {
+        name
+        for path in templates
+        for name in re.findall(r'hx-get="{% url "([a-z:_-]+)"', path.read_text())
+    }
     assert asked == set(PAGES) | set(PARTS)
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_is_whole_for_a_browser_and_a_part_for_htmx(admin: Client, named: dict[str, str], name: str) -> None:
+def test_a_page_is_whole_for_a_browser_and_a_part_for_htmx(
+    admin: Client, named: dict[str, str], name: str
+) -> None:
     path = address(name, named)
     for headers in WHOLE:
         assert "<!doctype html>" in admin.get(path, headers=headers).content.decode(), headers

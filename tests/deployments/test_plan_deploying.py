@@ -26,7 +26,9 @@ def press(client: Client, query: str, **body: str) -> object:
     return client.post(f"/plan/?{query}", {"strategy": "independent", **body})
 
 
-def test_deploying_makes_and_starts_exactly_what_is_shown(operator: Client, operator_user: User, model: Model) -> None:
+def test_deploying_makes_and_starts_exactly_what_is_shown(
+    operator: Client, operator_user: User, model: Model
+) -> None:
     query = f"model={model.name}&device=RPC1&context=2048&kv_cache_k=q8_0&kv_cache_v=q8_0&threads=2"
     (shown,) = [each for each in shown_commands(page(operator, query)) if "--alias" in each][:1]
     answer = press(operator, query, name="")
@@ -51,7 +53,9 @@ def test_what_can_be_deployed_is_planned_the_same_when_memory_has_changed(
     for made in Deployment.objects.all():
         planned = plan_deployment(made).instances
         argv = [runnable(instance, made.name).argv for instance in planned]
-        assert argv == [each[-len(mine) :] for each, mine in zip(shown_commands(card), argv, strict=True)]
+        assert argv == [
+            each[-len(mine) :] for each, mine in zip(shown_commands(card), argv, strict=True)
+        ]
 
 
 def test_the_name_can_be_chosen(operator: Client) -> None:
@@ -100,15 +104,22 @@ def test_a_running_deployment_does_not_count_its_own_memory(
 
 
 # --- cost -----------------------------------------------------------------------------------------
-def test_more_models_and_devices_cost_no_more_queries(viewer: Client, host: Host, model: Model) -> None:
+def test_more_models_and_devices_cost_no_more_queries(
+    viewer: Client, host: Host, model: Model
+) -> None:
     page(viewer)
     with CaptureQueriesContext(connection) as few:
         page(viewer, "device=RPC0")
     for number in range(2, 8):
         Device.objects.create(
-            host=host, name=f"RPC{number}", kind="rpc", is_stand_in=True, position=100 + number,
-            endpoint=f"127.0.0.1:{18990 + number}", memory_bytes=24 << 30,
-        )  # fmt: skip
+            host=host,
+            name=f"RPC{number}",
+            kind="rpc",
+            is_stand_in=True,
+            position=100 + number,
+            endpoint=f"127.0.0.1:{18990 + number}",
+            memory_bytes=24 << 30,
+        )
         Model.objects.create(name=f"copy-{number}", path=f"/copy-{number}.gguf", facts=model.facts)
     with CaptureQueriesContext(connection) as many:
         page(viewer, "&".join(f"device=RPC{number}" for number in range(8)))

@@ -1,4 +1,5 @@
-"""The Plan page: choices in the query, one card per strategy, and a press that deploys what is shown."""
+"""The Plan page: choices in the query, one card per strategy, and a press that deploys what is
+shown."""
 
 from __future__ import annotations
 
@@ -11,7 +12,15 @@ import pytest
 from django.test import Client
 
 from deployments.models import Engine, Model
-from deployments.planning.plan import DeviceUse, Plan, PlanRequest, Predicted, Reason, Severity, Verdict
+from deployments.planning.plan import (
+    DeviceUse,
+    Plan,
+    PlanRequest,
+    Predicted,
+    Reason,
+    Severity,
+    Verdict,
+)
 from deployments.strategies import STRATEGIES
 from deployments.strategies.base import Strategy
 from deployments.web import planboard
@@ -55,12 +64,14 @@ def beside(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
 
 
 # --- what is shown --------------------------------------------------------------------------------
-def test_a_bare_address_plans_the_first_model_on_every_accelerator(viewer: Client, model: Model) -> None:
+def test_a_bare_address_plans_the_first_model_on_every_accelerator(
+    viewer: Client, model: Model
+) -> None:
     text = page(viewer)
     assert f'<option value="{model.name}" selected' in text
     assert re.findall(r'name="device" value="(\w+)" checked', text) == ["RPC0", "RPC1"]
     assert "Independent" in text and "fits" in text
-    assert (f"--alias {model.name}") in " ".join(shown_commands(text)[0])
+    assert f"--alias {model.name}" in " ".join(shown_commands(text)[0])
 
 
 def test_every_strategy_has_a_card(viewer: Client) -> None:
@@ -72,7 +83,11 @@ def test_htmx_gets_the_results_and_the_short_address(viewer: Client, model: Mode
     query = f"model={model.name}&device=&device=RPC0&context=4096&parallel=1&kv_cache_k=f16"
     answer = viewer.get(f"/plan/?{query}", headers=HTMX)
     text = answer.content.decode()
-    assert "<html" not in text and 'id="plan-results"' in text and 'id="context-errors" hx-swap-oob' in text
+    assert (
+        "<html" not in text
+        and 'id="plan-results"' in text
+        and 'id="context-errors" hx-swap-oob' in text
+    )
     short = parse_qs(urlsplit(answer["HX-Replace-Url"]).query)
     assert short == {"model": [model.name], "device": ["RPC0"], "context": ["4096"]}
     assert "HX-Request" in answer["Vary"]
@@ -110,7 +125,9 @@ def test_every_setting_has_a_knob(viewer: Client) -> None:
 def test_what_is_wrong_stands_at_its_field_and_nothing_else_is_lost(
     viewer: Client, query: str, field: str, says: str
 ) -> None:
-    text = page(viewer, f"{query}&threads=3" if "device=" in query else f"{query}&device=RPC1&threads=3")
+    text = page(
+        viewer, f"{query}&threads=3" if "device=" in query else f"{query}&device=RPC1&threads=3"
+    )
     (place,) = re.findall(rf'<div id="{field}-errors">(.*?)</div>', text, re.S)
     assert re.search(says, html.unescape(place)), place
     assert re.search(r'name="threads" value="3"', text)
@@ -125,7 +142,9 @@ def test_hostile_values_are_shown_as_text(viewer: Client) -> None:
 
 
 def test_a_model_s_page_leads_to_its_plan(viewer: Client, model: Model) -> None:
-    assert f'href="/plan/?model={model.name}"' in viewer.get(f"/models/{model.name}/").content.decode()
+    assert (
+        f'href="/plan/?model={model.name}"' in viewer.get(f"/models/{model.name}/").content.decode()
+    )
 
 
 def test_without_models_the_page_sends_to_the_library(viewer: Client, model: Model) -> None:
@@ -140,7 +159,9 @@ def test_without_engine_the_page_says_so(viewer: Client, engine: Engine) -> None
 
 
 # --- verdicts -------------------------------------------------------------------------------------
-def test_a_strategy_that_cannot_be_planned_says_what_to_choose(viewer: Client, beside: object) -> None:
+def test_a_strategy_that_cannot_be_planned_says_what_to_choose(
+    viewer: Client, beside: object
+) -> None:
     beside(OmniError("no_draft", "There is no draft.", "Choose a draft model."))  # type: ignore[operator]
     text = page(viewer)
     card = card_of(text, "layer_split")
@@ -149,28 +170,54 @@ def test_a_strategy_that_cannot_be_planned_says_what_to_choose(viewer: Client, b
 
 def test_the_better_plan_comes_first_and_says_why(viewer: Client, beside: object) -> None:
     use = DeviceUse("RPC0", 100, weights_bytes=40)
-    fast = Plan("layer_split", Verdict.VIABLE, devices=(use,), predicted=Predicted(None, 55.5, None, (50.0, 60.0)))
+    fast = Plan(
+        "layer_split",
+        Verdict.VIABLE,
+        devices=(use,),
+        predicted=Predicted(None, 55.5, None, (50.0, 60.0)),
+    )
     beside(fast)  # type: ignore[operator]
     text = page(viewer)
     assert re.findall(r'<article [^>]*id="plan-(\w+)"', text) == ["layer_split", "independent"]
-    assert text.count("Best of these.") == 1 and "55.5 tokens/s" in text and "between 50 and 60" in text
+    assert (
+        text.count("Best of these.") == 1
+        and "55.5 tokens/s" in text
+        and "between 50 and 60" in text
+    )
 
 
-def test_a_proposed_fix_is_a_link_with_the_changed_settings(viewer: Client, beside: object, model: Model) -> None:
-    reason = Reason("does_not_fit", Severity.ERROR, "Too much.", "Less.", {"context": 4096, "kv_cache_k": "q8_0"})
+def test_a_proposed_fix_is_a_link_with_the_changed_settings(
+    viewer: Client, beside: object, model: Model
+) -> None:
+    reason = Reason(
+        "does_not_fit",
+        Severity.ERROR,
+        "Too much.",
+        "Less.",
+        {"context": 4096, "kv_cache_k": "q8_0"},
+    )
     over = DeviceUse("RPC0", 100, weights_bytes=140)
     beside(Plan("layer_split", Verdict.NOT_VIABLE, (reason,), (over,)))  # type: ignore[operator]
     text = page(viewer, "device=RPC0&context=65536&threads=2")
     card = card_of(text, "layer_split")
     (address,) = re.findall(r'href="([^"]+)" data-card', card)
-    wanted = {"model": [model.name], "device": ["RPC0"], "context": ["4096"], "kv_cache_k": ["q8_0"], "threads": ["2"]}
+    wanted = {
+        "model": [model.name],
+        "device": ["RPC0"],
+        "context": ["4096"],
+        "kv_cache_k": ["q8_0"],
+        "threads": ["2"],
+    }
     assert parse_qs(urlsplit(html.unescape(address)).query) == wanted
     assert "Use context 4,096 and KV cache, keys q8_0" in card
     assert 'fill="url(#plan-hatch)"' in card and "too much for" in card and "Deploy" not in card
 
 
 def test_a_context_that_does_not_fit_proposes_one_that_does(viewer: Client) -> None:
-    text = page(viewer, "device=RPC0&gpu_layers=all&context=16000000&parallel=64&kv_cache_k=f32&kv_cache_v=f32")
+    text = page(
+        viewer,
+        "device=RPC0&gpu_layers=all&context=16000000&parallel=64&kv_cache_k=f32&kv_cache_v=f32",
+    )
     address = re.findall(r'href="([^"]+)" data-card="plan-independent"', text)[0]
     fixed = page(viewer, urlsplit(html.unescape(address)).query)
     state = r'<article [^>]*id="plan-independent"[^>]*data-state="(\w+)"'
@@ -198,7 +245,11 @@ def test_a_card_says_in_a_word_what_stands_against_it(
     viewer: Client, beside: object, code: str, severity: Severity, word: str, has_bars: bool
 ) -> None:
     reasons = tuple(Reason(each, severity, "Because of this.") for each in code.split())
-    verdicts = {Severity.ERROR: Verdict.NOT_VIABLE, Severity.CAUTION: Verdict.CAUTION, Severity.INFO: Verdict.VIABLE}
+    verdicts = {
+        Severity.ERROR: Verdict.NOT_VIABLE,
+        Severity.CAUTION: Verdict.CAUTION,
+        Severity.INFO: Verdict.VIABLE,
+    }
     beside(Plan("layer_split", verdicts[severity], reasons, (DeviceUse("RPC0", 100, 40),)))  # type: ignore[operator]
     card = card_of(page(viewer), "layer_split")
     assert re.search(rf"</svg>{word}</span>", card) and "Because of this." in card
@@ -219,7 +270,9 @@ def test_the_board_needs_no_request(host: Host) -> None:
 
 
 # --- presets --------------------------------------------------------------------------------------
-def test_presets_turn_the_knobs_and_leave_layers_to_each_strategy(viewer: Client, model: Model) -> None:
+def test_presets_turn_the_knobs_and_leave_layers_to_each_strategy(
+    viewer: Client, model: Model
+) -> None:
     answer = viewer.get(f"/plan/presets/?model={model.name}&device=RPC0&gpu_layers=3")
     text = html.unescape(answer.content.decode())
     links = re.findall(r'href="(/plan/\?[^"]*)"', text)

@@ -38,7 +38,10 @@ def test_the_real_engine_tells_its_build_and_flags() -> None:
     assert (engine.state, engine.error, engine.devices) == ("ok", "", [])
     assert "commit" in engine.build
     assert {"--spec-type", "-ngl", "--metrics"} <= set(engine.flags)
-    assert has_mtp(frozenset(engine.flags), "qwen35") and has_mtp(frozenset(engine.flags), "glm4moe") is False
+    assert (
+        has_mtp(frozenset(engine.flags), "qwen35")
+        and has_mtp(frozenset(engine.flags), "glm4moe") is False
+    )
     assert not needs_probe(engine)
 
 
@@ -68,7 +71,9 @@ def test_nothing_of_the_environment_but_what_is_needed_is_handed_on(
 ) -> None:
     monkeypatch.setenv("LLAMA_ARG_HOST", "0.0.0.0")
     monkeypatch.setenv("SECRET_TOKEN", "s3cret")
-    engine = asked(script(tmp_path / "llama-server", 'env; echo "-m, --model F"; [ "$1" != --list-devices ]'))
+    engine = asked(
+        script(tmp_path / "llama-server", 'env; echo "-m, --model F"; [ "$1" != --list-devices ]')
+    )
     assert "LLAMA_ARG_HOST" not in engine.error and "s3cret" not in engine.error
     assert probing.ask("/usr/bin/env", "--version")
     seen = script(tmp_path / "other", "env")
@@ -80,11 +85,17 @@ def test_nothing_of_the_environment_but_what_is_needed_is_handed_on(
     ("body", "state", "says"),
     [
         ("exit 3", "broken", "exit code 3: no output"),
-        ("echo loading; echo 'libcuda.so.1 is missing' >&2; exit 127", "broken", "libcuda.so.1 is missing"),
+        (
+            "echo loading; echo 'libcuda.so.1 is missing' >&2; exit 127",
+            "broken",
+            "libcuda.so.1 is missing",
+        ),
         ("echo hello", "broken", "lists no flags"),
     ],
 )
-def test_a_binary_that_is_no_engine_is_marked_with_the_cause(tmp_path: Path, body: str, state: str, says: str) -> None:
+def test_a_binary_that_is_no_engine_is_marked_with_the_cause(
+    tmp_path: Path, body: str, state: str, says: str
+) -> None:
     engine = asked(script(tmp_path / "llama-server", body))
     assert engine.state == state
     assert says in engine.error

@@ -16,21 +16,35 @@ GIB = 1 << 30
 @pytest.fixture
 def remote(host: Host) -> Device:
     return Device.objects.create(
-        host=host, name="RPC5", kind="rpc", endpoint="10.0.0.2:18999", memory_bytes=80 * GIB, position=200
+        host=host,
+        name="RPC5",
+        kind="rpc",
+        endpoint="10.0.0.2:18999",
+        memory_bytes=80 * GIB,
+        position=200,
     )
 
 
-def test_of_a_device_known_by_its_address_alone_the_speed_is_unknown(host: Host, remote: Device) -> None:
+def test_of_a_device_known_by_its_address_alone_the_speed_is_unknown(
+    host: Host, remote: Device
+) -> None:
     facts = rig_facts(host)["RPC5"]
     assert (facts.kind, facts.total_bytes, facts.endpoint) == ("rpc", 80 * GIB, "10.0.0.2:18999")
     assert facts.bandwidth_gbps is facts.tflops is facts.link_gbps is None
     assert not facts.is_stand_in
 
 
-def test_a_card_of_another_host_in_this_database_says_how_fast_it_is(host: Host, remote: Device) -> None:
+def test_a_card_of_another_host_in_this_database_says_how_fast_it_is(
+    host: Host, remote: Device
+) -> None:
     beta = Host.objects.create(name="beta", ram_bandwidth_gbps=1.0, cpu_count=1)
     card = Gpu.objects.create(
-        host=beta, uuid="GPU-FAR", memory_bandwidth_gbps=900.0, tflops=30.0, pcie_generation_max=5, pcie_width_max=16
+        host=beta,
+        uuid="GPU-FAR",
+        memory_bandwidth_gbps=900.0,
+        tflops=30.0,
+        pcie_generation_max=5,
+        pcie_width_max=16,
     )
     Device.objects.create(host=beta, name="CUDA0", kind="cuda", gpu=card, endpoint=remote.endpoint)
     facts = rig_facts(host)["RPC5"]
@@ -45,7 +59,7 @@ def test_a_processor_of_another_host_says_how_fast_it_is(host: Host, remote: Dev
     assert rig_facts(host)["RPC5"].bandwidth_gbps == 77.0
 
 
-# --- the server behind an offered device ------------------------------------------------------------
+# --- the server behind an offered device ----------------------------------------------------------
 @pytest.fixture
 def offering(settings: object) -> None:
     settings.OMNI_RPC_ADDRESS, settings.OMNI_RPC_DEVICES = "10.0.0.1", ("CPU", "CUDA1")  # type: ignore[attr-defined]
@@ -55,7 +69,9 @@ def word_after(argv: tuple[str, ...], flag: str) -> str:
     return argv[argv.index(flag) + 1]
 
 
-def test_an_offered_card_is_served_by_its_uuid_at_the_named_address(host: Host, offering: None) -> None:
+def test_an_offered_card_is_served_by_its_uuid_at_the_named_address(
+    host: Host, offering: None
+) -> None:
     card = Gpu.objects.create(host=host, uuid="GPU-B")
     device = Device.objects.create(host=host, name="CUDA1", kind="cuda", gpu=card)
     plan = device_servers.rpc_plan(device)
@@ -90,26 +106,46 @@ def test_nothing_is_offered_by_itself(host: Host) -> None:
     assert set(host.instances.values_list("device__name", flat=True)) == {"RPC0", "RPC1"}
 
 
-# --- what the engine says ---------------------------------------------------------------------------
+# --- what the engine says -------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("lines", "code", "permanent", "says"),
     [
         (
-            ["0.00.005.450 E Failed to connect to 10.0.0.2:18999",
-             'error while handling argument "--device": invalid device: RPC0'],
-            "device_unreachable", False, "cannot be reached at 10.0.0.2:18999",
+            [
+                "0.00.005.450 E Failed to connect to 10.0.0.2:18999",
+                'error while handling argument "--device": invalid device: RPC0',
+            ],
+            "device_unreachable",
+            False,
+            "cannot be reached at 10.0.0.2:18999",
         ),
         (
-            ["0.00.014.859 E RPC server version mismatch: 9.0.0",
-             "0.00.014.900 E Failed to connect to 10.0.0.2:18999",
-             'error while handling argument "--device": invalid device: RPC0'],
-            "device_version", True, "9.0.0",
+            [
+                "0.00.014.859 E RPC server version mismatch: 9.0.0",
+                "0.00.014.900 E Failed to connect to 10.0.0.2:18999",
+                'error while handling argument "--device": invalid device: RPC0',
+            ],
+            "device_version",
+            True,
+            "9.0.0",
         ),
-        (["ggml-rpc.cpp:345: Remote RPC server crashed or returned malformed response"], "device_lost", False, "away"),
-        (['error while handling argument "--device": invalid device: RPC7'], "device_unknown", True, "RPC7"),
+        (
+            ["ggml-rpc.cpp:345: Remote RPC server crashed or returned malformed response"],
+            "device_lost",
+            False,
+            "away",
+        ),
+        (
+            ['error while handling argument "--device": invalid device: RPC7'],
+            "device_unknown",
+            True,
+            "RPC7",
+        ),
     ],
-)  # fmt: skip
-def test_why_a_device_is_not_there_is_told(lines: list[str], code: str, permanent: bool, says: str) -> None:
+)
+def test_why_a_device_is_not_there_is_told(
+    lines: list[str], code: str, permanent: bool, says: str
+) -> None:
     cause = cause_of_exit(lines, 1)
     assert (cause.code, cause.permanent) == (code, permanent)
     assert says in cause.text

@@ -30,11 +30,22 @@ routes:
 
 
 def test_a_whole_file_becomes_dataclasses() -> None:
-    settings = {"context": 16384, "parallel": 2, "kv_cache_k": "q8_0", "flash_attention": "on", "gpu_layers": "auto"}
+    settings = {
+        "context": 16384,
+        "parallel": 2,
+        "kv_cache_k": "q8_0",
+        "flash_attention": "on",
+        "gpu_layers": "auto",
+    }
     helper = RigDeployment(
-        "helper", "independent", "llama.cpp", {"model": "small"}, {"model": ("CUDA0", "CPU")}, settings,
+        "helper",
+        "independent",
+        "llama.cpp",
+        {"model": "small"},
+        {"model": ("CUDA0", "CPU")},
+        settings,
         ("--cache-reuse 256",),
-    )  # fmt: skip
+    )
     assert parse(WHOLE) == Rig(
         (RigEngine("mine", "/opt/llama-server"),),
         (RigModel("small", "/models/small.gguf"),),
@@ -61,7 +72,10 @@ def test_a_strategy_with_one_role_needs_no_role_names() -> None:
 HEAD = "deployments:\n  - name: a\n    models: m\n    devices: CPU\n"
 
 
-PAIR = "deployments:\n  - name: a\n    strategy: speculative\n    models: {{{models}}}\n    devices: {{{devices}}}\n"
+PAIR = (
+    "deployments:\n  - name: a\n    strategy: speculative\n    models: {{{models}}}\n    devices:"
+    " {{{devices}}}\n"
+)
 
 
 @pytest.mark.parametrize(
@@ -87,8 +101,16 @@ PAIR = "deployments:\n  - name: a\n    strategy: speculative\n    models: {{{mod
         (HEAD + "    settings:\n      context: 4096\n      parallel: 0\n", 7, "parallel is 0"),
         (HEAD + "    settings:\n      contxt: 4096\n", 6, "Did you mean context"),
         (HEAD + "    settings: {context: [1]}\n", 5, "context must be one value"),
-        (HEAD + "    settings:\n      flash_attention: off\n      kv_cache_v: q8_0\n", 7, "kv_cache_v is q8_0"),
-        (HEAD + "    extra_args:\n      - --swa-full\n      - --tools all\n", 7, "--tools is refused"),
+        (
+            HEAD + "    settings:\n      flash_attention: off\n      kv_cache_v: q8_0\n",
+            7,
+            "kv_cache_v is q8_0",
+        ),
+        (
+            HEAD + "    extra_args:\n      - --swa-full\n      - --tools all\n",
+            7,
+            "--tools is refused",
+        ),
         (HEAD + "    extra_args: --swa-full\n", 5, "extra_args must be a list"),
         (HEAD.replace("devices: CPU", "devices: [CPU, CPU]"), 4, "named twice"),
         (HEAD.replace("devices: CPU", "devices: []"), 4, "list of devices is empty"),
@@ -98,11 +120,27 @@ PAIR = "deployments:\n  - name: a\n    strategy: speculative\n    models: {{{mod
         ("models:\n  - {name: m, path: small.gguf}\n", 2, "not a full path"),
         ("engines:\n  - name: e\n    path: /x\n    flavour: magic\n", 4, "flavour is 'magic'"),
         ("routes:\n  - name: r\n", 2, "has no deployment"),
-        (f"routes:\n  - {{name: r, deployment: a, description: {'x' * 201}}}\n", 2, "longer than 200"),
+        (
+            f"routes:\n  - {{name: r, deployment: a, description: {'x' * 201}}}\n",
+            2,
+            "longer than 200",
+        ),
         (f"models:\n  - {{name: m, path: /{'x' * 500}}}\n", 2, "longer than 500"),
-        ("models:\n  - {name: a, path: /m}\n  - {name: b, path: /m}\n", 3, "The path '/m' is there twice in models"),
-        (PAIR.format(models="target: t, draft: d", devices="target: CPU"), 5, "devices lacks the role draft"),
-        (PAIR.format(models="target: t", devices="target: CPU, draft: CPU"), 4, "models lacks the role draft"),
+        (
+            "models:\n  - {name: a, path: /m}\n  - {name: b, path: /m}\n",
+            3,
+            "The path '/m' is there twice in models",
+        ),
+        (
+            PAIR.format(models="target: t, draft: d", devices="target: CPU"),
+            5,
+            "devices lacks the role draft",
+        ),
+        (
+            PAIR.format(models="target: t", devices="target: CPU, draft: CPU"),
+            4,
+            "models lacks the role draft",
+        ),
         ("a: &a [*a]\n", 1, "no key 'a'"),
         ("deployments: &a [*a]\n", 1, "the deployment must be"),
     ],
@@ -115,7 +153,10 @@ def test_a_mistake_is_named_with_its_line(text: str, line: int, says: str) -> No
 
 
 def test_all_mistakes_are_named_at_once_in_the_order_of_their_lines() -> None:
-    text = HEAD.replace("name: a", "name: A") + "    settings: {context: 1, paralel: 2}\n    strategy: magic\n"
+    text = (
+        HEAD.replace("name: a", "name: A")
+        + "    settings: {context: 1, paralel: 2}\n    strategy: magic\n"
+    )
     with pytest.raises(RigError) as refused:
         parse(text)
     assert [problem.line for problem in refused.value.problems] == [2, 5, 5, 6]
@@ -135,10 +176,14 @@ def test_any_text_is_either_a_rig_or_refused(text: str) -> None:
 
 
 _words = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,20}", fullmatch=True)
-_settings = st.fixed_dictionaries({}, optional={key: st.just(s.default) for key, s in SETTINGS.items()})
+_settings = st.fixed_dictionaries(
+    {}, optional={key: st.just(s.default) for key, s in SETTINGS.items()}
+)
 
 
-@given(_words, _words, _settings, st.text(min_size=1).filter(lambda t: t.strip() and t.isprintable()))
+@given(
+    _words, _words, _settings, st.text(min_size=1).filter(lambda t: t.strip() and t.isprintable())
+)
 def test_whatever_can_be_written_can_be_read(
     name: str, model: str, settings: dict[str, int | str], description: str
 ) -> None:
@@ -147,18 +192,24 @@ def test_whatever_can_be_written_can_be_read(
     assert parse(dump(rig)) == rig
 
 
-# --- files that are made to take long -----------------------------------------------------------------
+# --- files that are made to take long -------------------------------------------------------------
 HOSTILE = {
     "unknown keys": lambda n: "{" + ",".join(f"k{i}" for i in range(n)) + "}",
-    "unknown settings": lambda n: f"deployments: [{{settings: {{{','.join(f'k{i}' for i in range(n))}}}}}]",
-    "unknown roles": lambda n: f"deployments: [{{models: {{{','.join(f'k{i}' for i in range(n))}}}}}]",
+    "unknown settings": lambda n: (
+        f"deployments: [{{settings: {{{','.join(f'k{i}' for i in range(n))}}}}}]"
+    ),
+    "unknown roles": lambda n: (
+        f"deployments: [{{models: {{{','.join(f'k{i}' for i in range(n))}}}}}]"
+    ),
     "wrong entries": lambda n: "deployments:\n" + "- a\n" * n,
     "the same name": lambda n: "routes:\n" + "- {name: r, deployment: a}\n" * (n // 4),
     "open brackets": lambda n: "[" * n,
     "open brackets, one a line": lambda n: "[\n" * n,
     "open braces": lambda n: "{" * n,
     "flags": lambda n: f"deployments: [{{name: x, extra_args: [{'--jinja,' * n}]}}]",
-    "devices": lambda n: f"deployments: [{{name: x, devices: [{','.join(f'C{i}' for i in range(n))}]}}]",
+    "devices": lambda n: (
+        f"deployments: [{{name: x, devices: [{','.join(f'C{i}' for i in range(n))}]}}]"
+    ),
     "dashes": lambda n: "- " * n,
     "questions": lambda n: "? " * n,
     "anchors": lambda n: "".join(f"- &a{i} x\n" for i in range(n)),
@@ -195,7 +246,9 @@ def test_eight_times_the_file_takes_about_eight_times_the_work(shape: Callable[[
 def test_aliases_do_not_multiply_the_work() -> None:
     """960 deployments that each name the same 1,500 flags: 48 KB that say a million things."""
     flags, others = "--jinja," * 1_500, "{name: x, models: a, devices: CPU, extra_args: *a}," * 960
-    text = f"deployments: [{{name: y, models: a, devices: CPU, extra_args: &a [{flags}]}}, {others}]"
+    text = (
+        f"deployments: [{{name: y, models: a, devices: CPU, extra_args: &a [{flags}]}}, {others}]"
+    )
     with pytest.raises(RigError) as refused:
         parse(text)
     assert "aliases counted each time" in str(refused.value)
@@ -221,7 +274,9 @@ def test_a_thousand_mistakes_are_told_up_to_a_number_that_can_be_read() -> None:
         ("!!timestamp abc", "context"),
     ],
 )
-def test_a_value_that_is_not_what_its_tag_says_is_a_mistake_with_a_line(value: str, says: str) -> None:
+def test_a_value_that_is_not_what_its_tag_says_is_a_mistake_with_a_line(
+    value: str, says: str
+) -> None:
     text = f"deployments:\n- {{name: x, models: a, devices: CPU, settings: {{context: {value}}}}}"
     with pytest.raises(RigError) as refused:
         parse(text)

@@ -38,13 +38,18 @@ def digest(page: str) -> str:
     return found[1]
 
 
-def test_what_there_is_is_shown_and_can_be_downloaded_by_everybody(host: object, viewer: Client) -> None:
+def test_what_there_is_is_shown_and_can_be_downloaded_by_everybody(
+    host: object, viewer: Client
+) -> None:
     apply(WHOLE)
     page = viewer.get(PAGE)
     assert rig_text() in shown(page) and "<textarea" not in shown(page)
     download = viewer.get(PAGE + "rig.yaml")
     assert download.content.decode() == rig_text()
-    assert "attachment" in download["Content-Disposition"] and "testhost-rig.yaml" in download["Content-Disposition"]
+    assert (
+        "attachment" in download["Content-Disposition"]
+        and "testhost-rig.yaml" in download["Content-Disposition"]
+    )
     assert viewer.get(PAGE + "schema.json").json() == rig_schema()
     assert PAGE in shown(viewer.get("/deployments/"))
 
@@ -54,11 +59,18 @@ def test_a_viewer_may_not_preview_or_apply(host: object, viewer: Client) -> None
     assert viewer.post(PAGE, {"text": WHOLE, "agreed": "x"}).status_code == 403
 
 
-def test_a_preview_changes_nothing_and_apply_does_what_it_showed(host: object, admin: Client) -> None:
+def test_a_preview_changes_nothing_and_apply_does_what_it_showed(
+    host: object, admin: Client
+) -> None:
     before = everything()
     page = shown(admin.post(PAGE, {"text": WHOLE.replace("\n", "\r\n"), "start": "on"}))
     assert everything() == before
-    for said in ("makes 5 changes", "deployment helper added", "deployment helper started", "<ins>+deployments:</ins>"):
+    for said in (
+        "makes 5 changes",
+        "deployment helper added",
+        "deployment helper started",
+        "<ins>+deployments:</ins>",
+    ):
         assert said in page
     assert typed(page) == WHOLE
     done = admin.post(PAGE, {"text": WHOLE, "start": "on", "agreed": digest(page)}, follow=True)
@@ -67,7 +79,9 @@ def test_a_preview_changes_nothing_and_apply_does_what_it_showed(host: object, a
     assert Deployment.objects.get().created_by == User.objects.get(username="ada")
 
 
-def test_apply_of_another_text_than_was_previewed_shows_what_that_would_change(host: object, admin: Client) -> None:
+def test_apply_of_another_text_than_was_previewed_shows_what_that_would_change(
+    host: object, admin: Client
+) -> None:
     agreed = digest(shown(admin.post(PAGE, {"text": WHOLE})))
     before = everything()
     other = WHOLE.replace("2048", "4096")
@@ -94,14 +108,18 @@ def test_a_chosen_file_takes_the_place_of_the_text(host: object, admin: Client) 
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"#" * 4_000_001])
-def test_a_file_that_cannot_be_read_is_said_and_the_text_stays(host: object, admin: Client, content: bytes) -> None:
+def test_a_file_that_cannot_be_read_is_said_and_the_text_stays(
+    host: object, admin: Client, content: bytes
+) -> None:
     page = shown(admin.post(PAGE, {"text": WHOLE, "file": SimpleUploadedFile("rig.yaml", content)}))
     assert "rig.yaml is" in page and "Choose another file." in page
     assert typed(page) == WHOLE
 
 
 # --- rights ---------------------------------------------------------------------------------------
-def test_an_operator_may_change_deployments_of_what_is_known(host: object, operator: Client) -> None:
+def test_an_operator_may_change_deployments_of_what_is_known(
+    host: object, operator: Client
+) -> None:
     apply(WHOLE)
     edited = rig_text().replace("2048", "4096")
     page = shown(operator.post(PAGE, {"text": edited}))
@@ -131,14 +149,18 @@ def test_a_right_that_was_given_counts(host: object, operator: Client, operator_
     names = ("add_engine", "manage_library", "add_route")
     operator_user.user_permissions.add(*Permission.objects.filter(codename__in=names))
     said = shown(operator.post(PAGE, {"text": WHOLE}))
-    assert "Only an administrator may add or change the engine mine." in said, "an engine is a program"
+    assert "Only an administrator may add or change the engine mine." in said, (
+        "an engine is a program"
+    )
     assert "You may not" not in said
 
 
 # --- what is shown --------------------------------------------------------------------------------
 def test_an_excerpt_has_the_lines_around_each_mistake() -> None:
     text = "".join(f"line {n}\n" for n in range(1, 21))
-    lines = excerpt(text, [Problem(1, "one"), Problem(10, "ten"), Problem(10, "ten too"), Problem(25, "past")])
+    lines = excerpt(
+        text, [Problem(1, "one"), Problem(10, "ten"), Problem(10, "ten too"), Problem(25, "past")]
+    )
     assert [line.number for line in lines] == [1, 2, 3, 8, 9, 10, 11, 12, 25]
     assert [line.number for line in lines if line.follows_gap] == [8, 25]
     assert lines[5] == ShownLine(10, "line 10", ("ten", "ten too"))
@@ -147,10 +169,20 @@ def test_an_excerpt_has_the_lines_around_each_mistake() -> None:
 
 def test_a_diff_is_told_apart_line_by_line() -> None:
     diff = "--- rig now\n+++ rig after\n@@ -1 +1 @@\n-a\n+b\n c\n"
-    assert diff_lines(diff) == [("place", "@@ -1 +1 @@"), ("removed", "-a"), ("added", "+b"), ("same", " c")]
+    assert diff_lines(diff) == [
+        ("place", "@@ -1 +1 @@"),
+        ("removed", "-a"),
+        ("added", "+b"),
+        ("same", " c"),
+    ]
     assert diff_lines("") == []
 
 
 def test_the_download_is_yaml_that_lists_what_there_is(host: object, admin: Client) -> None:
     apply(WHOLE)
-    assert list(yaml.safe_load(admin.get(PAGE + "rig.yaml").content)) == ["engines", "models", "deployments", "routes"]
+    assert list(yaml.safe_load(admin.get(PAGE + "rig.yaml").content)) == [
+        "engines",
+        "models",
+        "deployments",
+        "routes",
+    ]

@@ -1,4 +1,5 @@
-"""What applying a rig file would change is told without changing anything, and is what applying it then changes."""
+"""What applying a rig file would change is told without changing anything, and is what applying it
+then changes."""
 
 from __future__ import annotations
 
@@ -34,19 +35,26 @@ from tests.planning.tiny_models import write_tiny
 
 
 def rows() -> dict[str, list[Any]]:
-    """Every row of every table, but for what an engine has said about a kind of model: that is remembered."""
-    found = {str(kind): list(kind._default_manager.order_by("pk").values()) for kind in apps.get_models()}
+    """Every row of every table, but for what an engine has said about a kind of model: that is
+    remembered."""
+    found = {
+        str(kind): list(kind._default_manager.order_by("pk").values()) for kind in apps.get_models()
+    }
     for engine in found[str(Engine)]:
         del engine["archs"]
     return found
 
 
 def files() -> dict[str, tuple[int, int]]:
-    """Size and modification of everything below OMNI_HOME, but for what database and broker write by themselves and
-    the links without which an engine cannot even be asked (engines/portable_cpu.py)."""
+    """Size and modification of everything below OMNI_HOME, but for what database and broker write
+    by themselves and the links without which an engine cannot even be asked
+    (engines/portable_cpu.py)."""
     found = {}
     for path in settings.OMNI_HOME.root.rglob("*"):
-        own = path.name.startswith(("test.sqlite3", "valkey", "dump.rdb")) or path.parent.name == "cpu-kernels"
+        own = (
+            path.name.startswith(("test.sqlite3", "valkey", "dump.rdb"))
+            or path.parent.name == "cpu-kernels"
+        )
         if path.is_file() and not own:
             found[str(path)] = (path.stat().st_size, path.stat().st_mtime_ns)
     return found
@@ -81,7 +89,9 @@ def test_a_dry_run_on_a_machine_that_was_never_looked_at_leaves_no_host_behind(d
     assert not Host.objects.exists() and not Device.objects.exists()
 
 
-def test_nothing_that_was_taken_back_is_in_the_log(host: object, caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_that_was_taken_back_is_in_the_log(
+    host: object, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.INFO):
         preview(WHOLE, start=True)
     assert not [record for record in caplog.records if "deployment" in record.getMessage()]
@@ -94,7 +104,10 @@ def test_a_bad_file_is_refused_with_the_same_lines(host: object, file: Path) -> 
         with pytest.raises(CommandError) as refused:
             call_command("apply", str(file), *options)
         refusals.append(str(refused.value))
-    assert refusals[0].startswith("line 8: There is no model 'smal'") and "line 9: There is no device" in refusals[0]
+    assert (
+        refusals[0].startswith("line 8: There is no model 'smal'")
+        and "line 9: There is no device" in refusals[0]
+    )
     assert set(refusals) == {refusals[0]}
 
 
@@ -117,7 +130,11 @@ def test_the_diff_is_of_the_exported_rig(host: object, file: Path) -> None:
 def test_nothing_to_change_has_no_diff(host: object, file: Path) -> None:
     apply(WHOLE)
     assert said("apply", str(file), "--dry-run", "--diff") == "Nothing to change.\n"
-    assert json.loads(said("apply", str(file), "--dry-run", "--json")) == {"changes": [], "diff": "", "warnings": []}
+    assert json.loads(said("apply", str(file), "--dry-run", "--json")) == {
+        "changes": [],
+        "diff": "",
+        "warnings": [],
+    }
 
 
 CROWD = """deployments:
@@ -132,7 +149,11 @@ def test_what_does_not_fit_together_is_said_before_it_is_applied(host: object, f
     head = WHOLE.split("deployments:")[0]
     file.write_text(head + CROWD)
     told = said("apply", str(file), "--dry-run")
-    assert re.search(r"^warning: Together they need 3\d(\.\d)? GiB of the 24 GiB on CPU: a 1\d\.\d GiB, b", told, re.M)
+    assert re.search(
+        r"^warning: Together they need 3\d(\.\d)? GiB of the 24 GiB on CPU: a 1\d\.\d GiB, b",
+        told,
+        re.M,
+    )
     assert json.loads(said("apply", str(file), "--dry-run", "--json"))["warnings"]
     planned = json.loads(said("plan", str(file), "--json"))["deployments"]
     assert [plan["verdict"] for plan in planned] == ["viable"] * 3
@@ -168,7 +189,10 @@ def taken_back() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def two_files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The real model and a small one."""
-    return [str(smollm2()), str(write_tiny(tmp_path_factory.mktemp("models") / "tiny.gguf", "llama"))]
+    return [
+        str(smollm2()),
+        str(write_tiny(tmp_path_factory.mktemp("models") / "tiny.gguf", "llama")),
+    ]
 
 
 few = hypothesis_settings(max_examples=15, suppress_health_check=list(HealthCheck))

@@ -1,4 +1,5 @@
-"""The JSON Schema of rig files: it takes what the parser takes and refuses what the parser refuses."""
+"""The JSON Schema of rig files: it takes what the parser takes and refuses what the parser
+refuses."""
 
 from __future__ import annotations
 
@@ -48,7 +49,9 @@ def test_it_names_every_strategy_setting_and_flavour() -> None:
     entry = rig_schema()["properties"]["deployments"]["items"]
     assert entry["properties"]["strategy"]["enum"] == list(STRATEGIES)
     assert set(entry["properties"]["settings"]["properties"]) == set(SETTINGS)
-    assert rig_schema()["properties"]["engines"]["items"]["properties"]["flavour"]["enum"] == list(FLAVOUR_NAMES)
+    assert rig_schema()["properties"]["engines"]["items"]["properties"]["flavour"]["enum"] == list(
+        FLAVOUR_NAMES
+    )
 
 
 @pytest.mark.parametrize(
@@ -64,7 +67,9 @@ def test_it_names_every_strategy_setting_and_flavour() -> None:
         "deployments:\n  - {name: a, models: {model: m}, devices: {model: CPU}}\n",
         "engines:\n  - {name: e, flavour: external, path: 'http://127.0.0.1:9000'}\n",
         "deployments:\n  - {name: a, engine: e, models: {model: org/Big-1}}\n",
-        HEAD + "    settings: {flash_attention: on, kv_unified: off, tensor_split: '3,1', gpu_layers: all}\n",
+        HEAD
+        + "    settings: {flash_attention: on, kv_unified: off, tensor_split: '3,1', gpu_layers:"
+        " all}\n",
         HEAD + "    extra_args: [--top-k 5, --temp=0.5, --keep, '-1', --swa-full]\n",
     ],
 )
@@ -74,7 +79,10 @@ def test_what_the_parser_takes_it_takes(text: str) -> None:
 
 
 def deployment(strategy: str, models: str, devices: str) -> str:
-    return f"deployments:\n  - {{name: a, strategy: {strategy}, models: {models}, devices: {devices}}}\n"
+    return (
+        f"deployments:\n  - {{name: a, strategy: {strategy}, models: {models}, devices:"
+        f" {devices}}}\n"
+    )
 
 
 BOTH = "{target: t, draft: d}"
@@ -138,11 +146,22 @@ def test_whatever_omni_writes_is_valid(rig: Any) -> None:
 
 
 _scalars = (
-    st.none() | st.booleans() | st.integers(-2, 300) | st.sampled_from(["auto", "on", "CPU", "m", "3,1", "", " "])
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 300)
+    | st.sampled_from(["auto", "on", "CPU", "m", "3,1", "", " "])
 )
-_values = _scalars | st.lists(_scalars, max_size=2) | st.dictionaries(st.sampled_from(["model", "target"]), _scalars)
+_values = (
+    _scalars
+    | st.lists(_scalars, max_size=2)
+    | st.dictionaries(st.sampled_from(["model", "target"]), _scalars)
+)
 _broken = st.fixed_dictionaries(
-    {"name": st.just("a") | _values, "models": st.just("m") | _values, "devices": st.just("CPU") | _values},
+    {
+        "name": st.just("a") | _values,
+        "models": st.just("m") | _values,
+        "devices": st.just("CPU") | _values,
+    },
     optional={
         **dict.fromkeys(("strategy", "engine", "extra_args"), _values),
         "settings": st.dictionaries(st.sampled_from([*SETTINGS, "colour"]), _values, max_size=3),
@@ -151,15 +170,22 @@ _broken = st.fixed_dictionaries(
 
 
 @given(_broken)
-def test_what_it_takes_the_parser_takes_but_for_settings_that_exclude_each_other(entry: dict[str, Any]) -> None:
+def test_what_it_takes_the_parser_takes_but_for_settings_that_exclude_each_other(
+    entry: dict[str, Any],
+) -> None:
     text = yaml.safe_dump({"deployments": [entry]})
     if wrong(text):
         return
     try:
         parse(text)
     except RigError as error:
-        assert all("which needs" in p.text or "more than" in p.text or "value is missing" in p.text
-                   or "belongs to no flag" in p.text for p in error.problems), str(error)  # fmt: skip
+        assert all(
+            "which needs" in p.text
+            or "more than" in p.text
+            or "value is missing" in p.text
+            or "belongs to no flag" in p.text
+            for p in error.problems
+        ), str(error)
 
 
 @pytest.mark.django_db

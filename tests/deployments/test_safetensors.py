@@ -20,7 +20,13 @@ from deployments.formats.safetensors import (
     StoredTensor,
     read_safetensors,
 )
-from tests.deployments.model_folders import LLAMA, framed, header_of, llama_tensors, write_safetensors
+from tests.deployments.model_folders import (
+    LLAMA,
+    framed,
+    header_of,
+    llama_tensors,
+    write_safetensors,
+)
 
 
 def one(dtype: object = "F32", shape: object = (2, 3), offsets: object = (0, 24)) -> dict[str, Any]:
@@ -28,13 +34,17 @@ def one(dtype: object = "F32", shape: object = (2, 3), offsets: object = (0, 24)
 
 
 def written(path: Path, entries: object, data: int = 24) -> Path:
-    path.write_bytes(framed(entries if isinstance(entries, bytes) else json.dumps(entries).encode()) + bytes(data))
+    path.write_bytes(
+        framed(entries if isinstance(entries, bytes) else json.dumps(entries).encode())
+        + bytes(data)
+    )
     return path
 
 
 def test_names_types_shapes_and_places_are_read(tmp_path: Path) -> None:
     path = write_safetensors(
-        tmp_path / "m.safetensors", [("b", "BF16", (4, 8)), ("a", "F32", ()), ("none", "I8", (0, 7))]
+        tmp_path / "m.safetensors",
+        [("b", "BF16", (4, 8)), ("a", "F32", ()), ("none", "I8", (0, 7))],
     )
     start = len(header_of([("b", "BF16", (4, 8)), ("a", "F32", ()), ("none", "I8", (0, 7))])[0])
     found = {tensor.name: tensor for tensor in read_safetensors(path)}
@@ -46,7 +56,9 @@ def test_names_types_shapes_and_places_are_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", sorted(DTYPE_BITS))
 def test_every_type_has_its_size(tmp_path: Path, dtype: str) -> None:
-    (found,) = read_safetensors(write_safetensors(tmp_path / "m.safetensors", [("w", dtype, (8, 3))]))
+    (found,) = read_safetensors(
+        write_safetensors(tmp_path / "m.safetensors", [("w", dtype, (8, 3))])
+    )
     assert found.n_bytes * 8 == 24 * DTYPE_BITS[dtype]
 
 
@@ -62,18 +74,36 @@ def test_every_type_has_its_size(tmp_path: Path, dtype: str) -> None:
         (framed(b"[1]"), "folder_invalid", "not a JSON object"),
         (framed(b"{"), "folder_invalid", "not valid JSON"),
         (framed(b'{"a": "\xff"}'), "folder_invalid", "not valid JSON"),
-        (framed(b'{"a": ' + b"[" * 5_000 + b"]" * 5_000 + b"}"), "folder_invalid", "too deeply nested"),
-        (framed(b'{"a": [' + b"[]," * (3 * MAX_TENSORS) + b"[]]}"), "folder_invalid", "more than 131072 tensors"),
-        (framed(b'{"a": [' + b"1," * (12 * MAX_TENSORS) + b"1]}"), "folder_invalid", "more than 131072 tensors"),
+        (
+            framed(b'{"a": ' + b"[" * 5_000 + b"]" * 5_000 + b"}"),
+            "folder_invalid",
+            "too deeply nested",
+        ),
+        (
+            framed(b'{"a": [' + b"[]," * (3 * MAX_TENSORS) + b"[]]}"),
+            "folder_invalid",
+            "more than 131072 tensors",
+        ),
+        (
+            framed(b'{"a": [' + b"1," * (12 * MAX_TENSORS) + b"1]}"),
+            "folder_invalid",
+            "more than 131072 tensors",
+        ),
         (b"GGUF\x03\0\0\0" + bytes(64), "folder_invalid", "more than the 100000000"),
     ],
-)  # fmt: skip
-def test_a_file_that_is_none_is_refused_by_name(tmp_path: Path, raw: bytes, code: str, says: str) -> None:
+)
+def test_a_file_that_is_none_is_refused_by_name(
+    tmp_path: Path, raw: bytes, code: str, says: str
+) -> None:
     path = tmp_path / "m.safetensors"
     path.write_bytes(raw)
     with pytest.raises(FolderError, match=says) as refused:
         read_safetensors(path)
-    assert refused.value.code == code and str(refused.value).startswith("m.safetensors: ") and refused.value.fix
+    assert (
+        refused.value.code == code
+        and str(refused.value).startswith("m.safetensors: ")
+        and refused.value.fix
+    )
 
 
 @pytest.mark.parametrize(
@@ -90,19 +120,33 @@ def test_a_file_that_is_none_is_refused_by_name(tmp_path: Path, raw: bytes, code
         ({"w": one(offsets=[24, 0])}, "folder_invalid", "impossible place"),
         ({"w": one(offsets=[0])}, "folder_invalid", "impossible place"),
         ({"w": one(offsets=None)}, "folder_invalid", "impossible place"),
-        ({"w": one(offsets=[0, 23])}, "folder_invalid", "23 bytes, and F32 of the shape .2, 3. takes 24"),
+        (
+            {"w": one(offsets=[0, 23])},
+            "folder_invalid",
+            "23 bytes, and F32 of the shape .2, 3. takes 24",
+        ),
         ({"w": one("F4", [3], [0, 1])}, "folder_invalid", "takes 2"),
         ({"w": []}, "folder_invalid", "no description"),
         ({"w" * 600: one()}, "folder_invalid", "name of 600 characters"),
         ({"w": one(), "v": one()}, "folder_invalid", "at byte .*, it has to be at"),
         ({"w": one(shape=[5], offsets=[4, 24])}, "folder_invalid", "it has to be at"),
-        ({"w": one(shape=[5], offsets=[0, 20])}, "folder_invalid", "4 bytes that belong to no tensor"),
+        (
+            {"w": one(shape=[5], offsets=[0, 20])},
+            "folder_invalid",
+            "4 bytes that belong to no tensor",
+        ),
         ({"w": one(shape=[7], offsets=[0, 28])}, "folder_truncated", "4 bytes beyond the end"),
         ({"w": one(shape=[2**50], offsets=[0, 2**52])}, "folder_truncated", "beyond the end"),
-        (b'{"w": {"dtype": "I8", "shape": [24], "data_offsets": [0, 24]}, "w": 1}', "folder_invalid", "is there twice"),
+        (
+            b'{"w": {"dtype": "I8", "shape": [24], "data_offsets": [0, 24]}, "w": 1}',
+            "folder_invalid",
+            "is there twice",
+        ),
     ],
-)  # fmt: skip
-def test_a_tensor_that_cannot_be_there_is_named(tmp_path: Path, entries: object, code: str, says: str) -> None:
+)
+def test_a_tensor_that_cannot_be_there_is_named(
+    tmp_path: Path, entries: object, code: str, says: str
+) -> None:
     with pytest.raises(FolderError, match=says) as refused:
         read_safetensors(written(tmp_path / "m.safetensors", entries))
     assert refused.value.code == code
@@ -129,7 +173,9 @@ def test_3000_damaged_headers_are_read_or_refused_with_the_one_error(tmp_path: P
             if kind == "flip":
                 damaged[at % len(damaged)] = chance.randrange(256)
             elif kind == "digit":
-                damaged[at % len(damaged) : at + 1] = chance.choice((b"9", b"-", b"]", b"{", b'"', b"e9", b"null"))
+                damaged[at % len(damaged) : at + 1] = chance.choice(
+                    (b"9", b"-", b"]", b"{", b'"', b"e9", b"null")
+                )
             elif kind == "cut" and chance.random() < 0.3:
                 del damaged[max(at, 1) :]
             else:
@@ -148,5 +194,8 @@ def use(path: Path) -> str:
     except FolderError as error:
         assert str(error).encode() and error.fix and "m.safetensors" in str(error)
         return "refused"
-    assert all(0 < tensor.offset <= tensor.offset + tensor.n_bytes <= path.stat().st_size for tensor in found)
+    assert all(
+        0 < tensor.offset <= tensor.offset + tensor.n_bytes <= path.stat().st_size
+        for tensor in found
+    )
     return "read"

@@ -68,7 +68,9 @@ def test_one_that_has_failed_offers_a_start_and_no_stop_but_of_what_runs(
         assert "Stop<" in page(admin, path)
 
 
-def test_one_that_waits_says_for_what_on_every_page(admin: Client, agent: Host, deployment: Deployment) -> None:
+def test_one_that_waits_says_for_what_on_every_page(
+    admin: Client, agent: Host, deployment: Deployment
+) -> None:
     deployment_start(deployment=deployment)
     why = "It waits for RPC0 (in use by other)."
     running(deployment, state="starting", pid=None, error_code="waiting", error=why)
@@ -76,7 +78,9 @@ def test_one_that_waits_says_for_what_on_every_page(admin: Client, agent: Host, 
         assert why in page(admin, path), path
 
 
-def test_an_unloaded_one_says_why_and_is_loaded_by_a_click(admin: Client, unloaded: Deployment) -> None:
+def test_an_unloaded_one_says_why_and_is_loaded_by_a_click(
+    admin: Client, unloaded: Deployment
+) -> None:
     for path in (LIST, ONE):
         text = page(admin, path)
         assert 'data-state="unloaded"' in text and "after 10 min 0 s without a request" in text
@@ -94,7 +98,9 @@ def test_an_unloaded_one_has_a_word_of_its_own_for_programs(unloaded: Deployment
     assert serving(unloaded).shown_state == "unloaded" and serving(unloaded).state == "stopped"
 
 
-def test_a_request_wakes_it_once_and_nothing_else(unloaded: Deployment, make_deployment: Make) -> None:
+def test_a_request_wakes_it_once_and_nothing_else(
+    unloaded: Deployment, make_deployment: Make
+) -> None:
     other = make_deployment("other")
     for deployment in (unloaded, other, unloaded):
         deployment_wake(deployment.pk)
@@ -119,7 +125,9 @@ def test_an_unloaded_one_can_be_chatted_with(admin: Client, unloaded: Deployment
 def test_the_second_of_a_group_is_refused_where_it_is_asked_for(
     admin: Client, agent: Host, make_deployment: Make
 ) -> None:
-    one, two = (make_deployment(name, settings={"exclusive_group": "card"}) for name in ("one", "two"))
+    one, two = (
+        make_deployment(name, settings={"exclusive_group": "card"}) for name in ("one", "two")
+    )
     deployment_start(deployment=one)
     running(one)
     answer = admin.post("/deployments/two/start/", headers=HTMX)
@@ -134,7 +142,9 @@ def test_the_second_of_a_group_is_refused_where_it_is_asked_for(
 def test_one_that_crashed_keeps_its_place_and_one_that_is_stopped_does_not(
     agent: Host, make_deployment: Make, state: str
 ) -> None:
-    one, two = (make_deployment(name, settings={"exclusive_group": "card"}) for name in ("one", "two"))
+    one, two = (
+        make_deployment(name, settings={"exclusive_group": "card"}) for name in ("one", "two")
+    )
     Instance.objects.create(host=one.host, deployment=one, role="model", state=state)
     if state == "crashed":
         with pytest.raises(OmniError, match="one runs"):
@@ -146,25 +156,45 @@ def test_one_that_crashed_keeps_its_place_and_one_that_is_stopped_does_not(
 @pytest.mark.parametrize(
     ("key", "given", "kept"),
     [
-        ("exclusive_group", "Big-Card", "big-card"), ("exclusive_group", "none", "none"), ("drain_s", "0", 0),
-        ("idle_unload_s", 600, 600), ("when_taken", "SWAP", "swap"),
-        ("exclusive_group", "two words", None), ("exclusive_group", "", None), ("exclusive_group", "x" * 41, None),
-        ("drain_s", -1, None), ("drain_s", 3601, None), ("when_taken", "kill", None),
+        ("exclusive_group", "Big-Card", "big-card"),
+        ("exclusive_group", "none", "none"),
+        ("drain_s", "0", 0),
+        ("idle_unload_s", 600, 600),
+        ("when_taken", "SWAP", "swap"),
+        ("exclusive_group", "two words", None),
+        ("exclusive_group", "", None),
+        ("exclusive_group", "x" * 41, None),
+        ("drain_s", -1, None),
+        ("drain_s", 3601, None),
+        ("when_taken", "kill", None),
     ],
-)  # fmt: skip
+)
 def test_what_the_settings_take(key: str, given: Any, kept: Any, deployment: Deployment) -> None:
     if kept is None:
         with pytest.raises(OmniError, match=key):
             deployment_change(deployment=deployment, settings={key: given})
     else:
-        assert deployment_change(deployment=deployment, settings={key: given}).settings == {key: kept}
+        assert deployment_change(deployment=deployment, settings={key: given}).settings == {
+            key: kept
+        }
 
 
 def test_a_group_is_typed_in_the_form(admin: Client, deployment: Deployment) -> None:
     text = page(admin, "/deployments/small/change/")
-    assert 'name="setting_exclusive_group"' in text and '<select name="setting_exclusive_group"' not in text
-    form = {"strategy": "independent", "model": deployment.bindings.get().model.name, "devices": ["CPU"]}
-    form |= {"engine": str(deployment.engine_id), "setting_exclusive_group": "card", "setting_when_taken": "swap"}
+    assert (
+        'name="setting_exclusive_group"' in text
+        and '<select name="setting_exclusive_group"' not in text
+    )
+    form = {
+        "strategy": "independent",
+        "model": deployment.bindings.get().model.name,
+        "devices": ["CPU"],
+    }
+    form |= {
+        "engine": str(deployment.engine_id),
+        "setting_exclusive_group": "card",
+        "setting_when_taken": "swap",
+    }
     assert admin.post("/deployments/small/change/", form).status_code == 302
     assert Deployment.objects.get().settings == {"exclusive_group": "card", "when_taken": "swap"}
 
@@ -175,14 +205,20 @@ def occupied(make_deployment: Make, agent: Host) -> Deployment:
     """A small card with one that fills most of it."""
     Device.objects.create(host=agent, name="CUDA0", kind="cuda", memory_bytes=1000 << 20)
     model = Model.objects.get()
-    other = make_deployment("other", members={"model": (model, ["CUDA0"])}, settings={"context": 1024})
+    other = make_deployment(
+        "other", members={"model": (model, ["CUDA0"])}, settings={"context": 1024}
+    )
     deployment_start(deployment=other)
     running(other)
     return other
 
 
-def test_the_plan_page_says_at_once_who_is_in_the_way_and_keeps_nothing(operator: Client, occupied: Deployment) -> None:
-    text = operator.post("/plan/?device=CUDA0&context=1024", {"strategy": "independent"}).content.decode()
+def test_the_plan_page_says_at_once_who_is_in_the_way_and_keeps_nothing(
+    operator: Client, occupied: Deployment
+) -> None:
+    text = operator.post(
+        "/plan/?device=CUDA0&context=1024", {"strategy": "independent"}
+    ).content.decode()
     assert "has no place" in text and "where other holds" in text
     assert [row.name for row in Deployment.objects.all()] == ["other"]
 
@@ -190,9 +226,20 @@ def test_the_plan_page_says_at_once_who_is_in_the_way_and_keeps_nothing(operator
 def test_a_form_that_creates_and_starts_keeps_what_was_filled_in_and_says_why_it_does_not_run(
     operator: Client, occupied: Deployment
 ) -> None:
-    defaults = {f"setting_{key}": setting.default for key, setting in SETTINGS.items()} | {"setting_context": 1024}
+    defaults = {f"setting_{key}": setting.default for key, setting in SETTINGS.items()} | {
+        "setting_context": 1024
+    }
     chosen = {"strategy": "independent", "model": Model.objects.get().name, "devices": ["CUDA0"]}
-    body = defaults | chosen | {"engine": occupied.engine_id, "name": "second", "extra_args": "", "start": "yes"}
+    body = (
+        defaults
+        | chosen
+        | {
+            "engine": occupied.engine_id,
+            "name": "second",
+            "extra_args": "",
+            "start": "yes",
+        }
+    )
     answer = operator.post("/deployments/new/", body, follow=True)
     text = answer.content.decode()
     assert "second is created and not started" in text and "where other holds" in text

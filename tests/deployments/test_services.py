@@ -82,9 +82,12 @@ def test_a_wrong_deployment_is_refused_and_nothing_is_kept(
 
 
 @pytest.mark.parametrize(
-    ("devices", "code"), [([], "no_device"), (["CUDA7"], "unknown_device"), (["CPU", "CPU"], "bad_device")]
+    ("devices", "code"),
+    [([], "no_device"), (["CUDA7"], "unknown_device"), (["CPU", "CPU"], "bad_device")],
 )
-def test_devices_must_be_there(make_deployment: Make, model: Model, devices: list[str], code: str) -> None:
+def test_devices_must_be_there(
+    make_deployment: Make, model: Model, devices: list[str], code: str
+) -> None:
     with pytest.raises(OmniError) as refused:
         make_deployment("a", members={"model": (model, devices)})
     assert refused.value.code == code
@@ -108,7 +111,9 @@ def test_a_free_name_is_made_from_the_wanted_one(make_deployment: Make) -> None:
 
 
 # --- start and stop -------------------------------------------------------------------------------
-def test_a_start_is_a_new_generation_and_a_second_one_changes_nothing(deployment: Deployment) -> None:
+def test_a_start_is_a_new_generation_and_a_second_one_changes_nothing(
+    deployment: Deployment,
+) -> None:
     assert deployment_start(deployment=deployment) is True
     assert deployment_start(deployment=deployment) is False
     assert (fresh(deployment).desired, fresh(deployment).generation) == ("running", 2)
@@ -123,7 +128,9 @@ def test_a_start_after_giving_up_tries_again_once(deployment: Deployment) -> Non
 
 
 def test_a_start_forgets_why_it_could_not_be_planned(deployment: Deployment) -> None:
-    Deployment.objects.update(desired="running", error_code="unknown_device", error="There is no device CUDA7.")
+    Deployment.objects.update(
+        desired="running", error_code="unknown_device", error="There is no device CUDA7."
+    )
     assert deployment_start(deployment=deployment) is True
     assert (fresh(deployment).error, fresh(deployment).error_code) == ("", "")
 
@@ -157,21 +164,31 @@ def test_ten_starts_at_once_are_one_start(deployment: Deployment) -> None:
 
 
 def test_a_change_is_a_new_generation(deployment: Deployment, model: Model) -> None:
-    deployment_change(deployment=deployment, settings={"context": 512}, members={"model": (model, ["RPC0"])})
+    deployment_change(
+        deployment=deployment, settings={"context": 512}, members={"model": (model, ["RPC0"])}
+    )
     changed = fresh(deployment)
-    assert (changed.settings, changed.generation, changed.desired) == ({"context": 512}, 2, "stopped")
+    assert (changed.settings, changed.generation, changed.desired) == (
+        {"context": 512},
+        2,
+        "stopped",
+    )
     assert changed.bindings.get().devices == ["RPC0"]
 
 
 def test_a_refused_change_changes_nothing(deployment: Deployment, model: Model) -> None:
     with pytest.raises(OmniError):
-        deployment_change(deployment=deployment, members={"model": (model, ["RPC0"])}, settings={"x": 1})
+        deployment_change(
+            deployment=deployment, members={"model": (model, ["RPC0"])}, settings={"x": 1}
+        )
     assert fresh(deployment).bindings.get().devices == ["CPU"]
     assert fresh(deployment).generation == 1
 
 
 # --- deleting -------------------------------------------------------------------------------------
-def test_a_deleted_deployment_waits_for_its_processes_and_cannot_be_started(deployment: Deployment) -> None:
+def test_a_deleted_deployment_waits_for_its_processes_and_cannot_be_started(
+    deployment: Deployment,
+) -> None:
     deployment_start(deployment=deployment)
     deployment_delete(deployment=deployment)
     assert (fresh(deployment).desired, fresh(deployment).is_deleting) == ("stopped", True)
@@ -194,7 +211,9 @@ def test_a_deployment_that_is_gone_is_said_so(deployment: Deployment) -> None:
         deployment_start(deployment=deployment)
 
 
-def test_a_model_in_use_is_kept_and_the_deployments_are_named(deployment: Deployment, model: Model) -> None:
+def test_a_model_in_use_is_kept_and_the_deployments_are_named(
+    deployment: Deployment, model: Model
+) -> None:
     with pytest.raises(OmniError, match="is used by small"):
         model_delete(model=model)
     deployment.delete()
@@ -205,9 +224,15 @@ def test_a_model_in_use_is_kept_and_the_deployments_are_named(deployment: Deploy
 # --- choosing -------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("extra", "expected"),
-    [([], "RPC0"), ([("CUDA1", "cuda", 1), ("CUDA0", "cuda", 0)], "CUDA0"), ([("Vulkan0", "vulkan", 0)], "Vulkan0")],
+    [
+        ([], "RPC0"),
+        ([("CUDA1", "cuda", 1), ("CUDA0", "cuda", 0)], "CUDA0"),
+        ([("Vulkan0", "vulkan", 0)], "Vulkan0"),
+    ],
 )
-def test_the_default_device_is_the_best_one(host: Host, extra: list[tuple[str, str, int]], expected: str) -> None:
+def test_the_default_device_is_the_best_one(
+    host: Host, extra: list[tuple[str, str, int]], expected: str
+) -> None:
     for name, kind, position in extra:
         Device.objects.create(host=host, name=name, kind=kind, position=position)
     assert default_device(host).name == expected
@@ -256,8 +281,14 @@ def test_a_deployments_plan_knows_the_socket_the_name_and_the_devices_it_uses(
 @pytest.mark.parametrize(
     ("spoil", "code"),
     [
-        (lambda: Engine.objects.update(state="missing", error="There is no file."), "engine_unusable"),
-        (lambda: Model.objects.update(state="missing", error="There is no file."), "model_unusable"),
+        (
+            lambda: Engine.objects.update(state="missing", error="There is no file."),
+            "engine_unusable",
+        ),
+        (
+            lambda: Model.objects.update(state="missing", error="There is no file."),
+            "model_unusable",
+        ),
         (lambda: Model.objects.update(facts={}), "model_unusable"),
         (lambda: Device.objects.filter(name="CPU").delete(), "unknown_device"),
         (lambda: Deployment.objects.update(settings={"context": 1}), "bad_setting"),
@@ -265,7 +296,9 @@ def test_a_deployments_plan_knows_the_socket_the_name_and_the_devices_it_uses(
         (lambda: Engine.objects.update(flags=[]), "engine_not_probed"),
     ],
 )
-def test_what_cannot_be_planned_says_why(deployment: Deployment, spoil: Callable[[], Any], code: str) -> None:
+def test_what_cannot_be_planned_says_why(
+    deployment: Deployment, spoil: Callable[[], Any], code: str
+) -> None:
     spoil()
     with pytest.raises(OmniError) as refused:
         plan_deployment(fresh(deployment))

@@ -58,7 +58,9 @@ def test_a_value_gets_its_own_type(key: str, raw: object, value: object) -> None
         ("threads", "-2"),
     ],
 )
-def test_a_wrong_value_is_refused_by_the_name_of_its_key_and_what_it_takes(key: str, raw: object) -> None:
+def test_a_wrong_value_is_refused_by_the_name_of_its_key_and_what_it_takes(
+    key: str, raw: object
+) -> None:
     with pytest.raises(OmniError) as refused:
         parse_setting(key, raw)
     assert refused.value.code == "bad_setting"

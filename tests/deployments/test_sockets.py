@@ -30,7 +30,9 @@ def log_of(deployment: Deployment, tmp_path: Path) -> Callable[[], Path]:
         path = tmp_path / "small.log"
         path.touch()
         values = {"host": deployment.host, "log_path": str(path)}
-        Instance.objects.update_or_create(deployment=deployment, role="model", ordinal=0, defaults=values)
+        Instance.objects.update_or_create(
+            deployment=deployment, role="model", ordinal=0, defaults=values
+        )
         return path
 
     return make
@@ -77,7 +79,9 @@ async def text_until(made: WebsocketCommunicator, wanted: str) -> str:
     return seen
 
 
-async def test_a_log_begins_with_its_last_lines_and_goes_on(log_of: Callable[[], Path], viewer_user: User) -> None:
+async def test_a_log_begins_with_its_last_lines_and_goes_on(
+    log_of: Callable[[], Path], viewer_user: User
+) -> None:
     path = await sync_to_async(log_of)()
     path.write_text("".join(f"line {n}\n" for n in range(1000)))
     async with socket(LOG, viewer_user) as made:
@@ -88,7 +92,9 @@ async def test_a_log_begins_with_its_last_lines_and_goes_on(log_of: Callable[[],
         assert "and on" in await text_until(made, "and on")
 
 
-async def test_a_log_is_followed_across_rotation(log_of: Callable[[], Path], viewer_user: User) -> None:
+async def test_a_log_is_followed_across_rotation(
+    log_of: Callable[[], Path], viewer_user: User
+) -> None:
     path = await sync_to_async(log_of)()
     async with socket(LOG, viewer_user) as made:
         await text_until(made, "")
@@ -138,7 +144,9 @@ async def test_the_log_of_a_devices_server_is_followed(
     path = tmp_path / "device.log"
     path.write_text("Starting RPC server\n")
     device = await deployment.host.devices.aget(name="CPU")
-    await Instance.objects.acreate(host=deployment.host, device=device, role="rpc", log_path=str(path))
+    await Instance.objects.acreate(
+        host=deployment.host, device=device, role="rpc", log_path=str(path)
+    )
     async with socket(DEVICE_LOG, viewer_user) as made:
         first = await made.receive_json_from(10)
         assert first["type"] == "reset" and "Starting RPC server" in first["text"]

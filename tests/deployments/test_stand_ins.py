@@ -1,4 +1,5 @@
-"""Stand-ins for GPUs: there only when asked for, by the environment or by a button that says what it means."""
+"""Stand-ins for GPUs: there only when asked for, by the environment or by a button that says what
+it means."""
 
 from __future__ import annotations
 
@@ -48,7 +49,9 @@ def test_the_environment_switches_them_on_by_number(host: Host, settings: object
     assert names(host) == ["CPU", "RPC0", "RPC1", "RPC2"]
 
 
-def test_the_button_switches_them_on_and_the_next_look_keeps_them(admin: Client, host: Host) -> None:
+def test_the_button_switches_them_on_and_the_next_look_keeps_them(
+    admin: Client, host: Host
+) -> None:
     assert admin.post(SWITCH, {"on": "1"}).status_code == 302
     save_rig(host, NO_CARD, ())
     assert names(host) == ["CPU", "RPC0", "RPC1"]
@@ -69,20 +72,26 @@ def test_stand_ins_in_use_are_not_switched_off(admin: Client, host: Host) -> Non
     assert names(host) == ["CPU", "RPC0", "RPC1"]
 
 
-def test_what_the_environment_switched_on_the_button_does_not_switch_off(host: Host, settings: object) -> None:
+def test_what_the_environment_switched_on_the_button_does_not_switch_off(
+    host: Host, settings: object
+) -> None:
     settings.OMNI_STAND_IN_DEVICES = 2  # type: ignore[attr-defined]
     with pytest.raises(OmniError, match="OMNI_STAND_IN_DEVICES=2"):
         stand_ins.stand_ins_off(host=host)
 
 
 def test_a_host_with_a_gpu_gets_none(host: Host) -> None:
-    save_rig(host, NvmlState("ok"), (CardIdentity(0, "GPU-1", "NVIDIA RTX", memory_total_bytes=1 << 35),))
+    save_rig(
+        host, NvmlState("ok"), (CardIdentity(0, "GPU-1", "NVIDIA RTX", memory_total_bytes=1 << 35),)
+    )
     with pytest.raises(OmniError, match="this host has one"):
         stand_ins.stand_ins_on(host=host)
 
 
 @pytest.mark.parametrize("who", ["viewer", "operator"])
-def test_only_who_may_add_devices_switches_them(who: str, host: Host, request: pytest.FixtureRequest) -> None:
+def test_only_who_may_add_devices_switches_them(
+    who: str, host: Host, request: pytest.FixtureRequest
+) -> None:
     client: Client = request.getfixturevalue(who)
     assert client.post(SWITCH, {"on": "1"}).status_code == 403
     assert "may add them" in client.get("/devices/stand-ins/").content.decode()
@@ -90,7 +99,8 @@ def test_only_who_may_add_devices_switches_them(who: str, host: Host, request: p
 
 
 @pytest.mark.parametrize(
-    ("is_apart", "says"), [(True, "network namespace of its own"), (False, "can take over the account")]
+    ("is_apart", "says"),
+    [(True, "network namespace of its own"), (False, "can take over the account")],
 )
 def test_the_button_says_who_can_reach_them(
     is_apart: bool, says: str, admin: Client, host: Host, monkeypatch: pytest.MonkeyPatch
@@ -100,7 +110,9 @@ def test_the_button_says_who_can_reach_them(
     assert "Add two stand-ins" in page and says in page
 
 
-def test_a_plan_on_stand_ins_that_are_off_says_where_to_switch_them_on(host: Host, tmp_path: Path) -> None:
+def test_a_plan_on_stand_ins_that_are_off_says_where_to_switch_them_on(
+    host: Host, tmp_path: Path
+) -> None:
     from deployments.services.plans import plan_deployment
 
     used_by(host, "helper")

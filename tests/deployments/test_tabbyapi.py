@@ -25,7 +25,9 @@ FLAGS = TabbyApi().parse_flags(help_of("tabbyapi_flags"))
 @pytest.fixture
 def spec() -> ServerSpec:
     engine = EngineFacts("t", "tabbyapi", "/opt/tabbyAPI/main.py", FLAGS)
-    return ServerSpec(engine, "/m/qwen: 'exl3'", CARDS, alias="a", context_tokens=9000, api_key_file="/k")
+    return ServerSpec(
+        engine, "/m/qwen: 'exl3'", CARDS, alias="a", context_tokens=9000, api_key_file="/k"
+    )
 
 
 def made(spec: ServerSpec, **changes: Any) -> Command:
@@ -38,10 +40,19 @@ def config_of(command: Command) -> dict[str, dict[str, Any]]:
 
 def test_it_is_started_by_the_python_beside_it_with_its_files(spec: ServerSpec) -> None:
     command = made(spec)
-    assert command.argv == ("/opt/tabbyAPI/venv/bin/python", "/opt/tabbyAPI/main.py", "--config", "config.yml")
+    assert command.argv == (
+        "/opt/tabbyAPI/venv/bin/python",
+        "/opt/tabbyAPI/main.py",
+        "--config",
+        "config.yml",
+    )
     assert command.env["CUDA_VISIBLE_DEVICES"] == "GPU-a,GPU-b"
     network = config_of(command)["network"]
-    assert (network["host"], network["port"], network["disable_auth"]) == ("127.0.0.1", 18000, False)
+    assert (network["host"], network["port"], network["disable_auth"]) == (
+        "127.0.0.1",
+        18000,
+        False,
+    )
     assert command.files["api_tokens.yml"] == {"api_key": KEY, "admin_key": KEY}
 
 
@@ -50,9 +61,15 @@ def test_every_key_is_a_field_it_has(spec: ServerSpec) -> None:
     config = config_of(made(spec, draft=draft, split_mode="tensor", settings={"n_cpu_moe": "all"}))
     assert {f"--{key.replace('_', '-')}" for section in config.values() for key in section} <= FLAGS
     assert config["draft_model"] == {
-        "draft_mode": "model", "draft_num_tokens": 3, "draft_model_dir": "/m", "draft_model_name": "small"
-    }  # fmt: skip
-    assert config["model"]["tensor_parallel"] is True and config["model"]["cpu_moe_offload_layers"] == 999
+        "draft_mode": "model",
+        "draft_num_tokens": 3,
+        "draft_model_dir": "/m",
+        "draft_model_name": "small",
+    }
+    assert (
+        config["model"]["tensor_parallel"] is True
+        and config["model"]["cpu_moe_offload_layers"] == 999
+    )
     assert (config["model"]["model_dir"], config["model"]["model_name"]) == ("/m", "qwen: 'exl3'")
 
 
@@ -72,7 +89,12 @@ def test_unequal_cards_are_filled_by_their_memory(spec: ServerSpec) -> None:
 
 @pytest.mark.parametrize(
     ("keys", "values", "mode"),
-    [("f16", "f16", "FP16"), ("q8_0", "q8_0", "8,8"), ("q8_0", "q4_0", "8,4"), ("q6_0", "q5_1", "6,5")],
+    [
+        ("f16", "f16", "FP16"),
+        ("q8_0", "q8_0", "8,8"),
+        ("q8_0", "q4_0", "8,4"),
+        ("q6_0", "q5_1", "6,5"),
+    ],
 )
 def test_formats_of_the_cache(spec: ServerSpec, keys: str, values: str, mode: str) -> None:
     command = made(spec, settings={"kv_cache_k": keys, "kv_cache_v": values})

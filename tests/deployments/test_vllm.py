@@ -33,7 +33,9 @@ CPU = DeviceFacts("CPU", "cpu", 24 * GB)
 @pytest.fixture
 def spec() -> ServerSpec:
     engine = EngineFacts("v", "vllm", "/opt/vllm/bin/vllm", FLAGS)
-    return ServerSpec(engine, "/m/--qwen", CARDS, alias="-a", context_tokens=8192, api_key_file="/k")
+    return ServerSpec(
+        engine, "/m/--qwen", CARDS, alias="-a", context_tokens=8192, api_key_file="/k"
+    )
 
 
 def made(spec: ServerSpec, **changes: Any) -> Command:
@@ -67,7 +69,9 @@ def test_the_key_is_in_the_environment_and_only_as_a_placeholder(spec: ServerSpe
     assert (command.env["VLLM_NO_USAGE_STATS"], command.env["HF_HUB_OFFLINE"]) == ("1", "1")
 
 
-def test_cards_by_uuid_where_the_version_can_read_them_else_by_number_in_bus_order(spec: ServerSpec) -> None:
+def test_cards_by_uuid_where_the_version_can_read_them_else_by_number_in_bus_order(
+    spec: ServerSpec,
+) -> None:
     old, new = made(spec), made(spec, engine=replace(spec.engine, flags=FLAGS | {"--device-ids"}))
     assert old.env["CUDA_VISIBLE_DEVICES"] == "0,1"
     assert new.env["CUDA_VISIBLE_DEVICES"] == "GPU-a,GPU-b"
@@ -89,17 +93,30 @@ def test_every_flag_that_is_used_is_one_the_program_itself_lists(spec: ServerSpe
         made(spec, engine=replace(engine, build="0.32.0+cpu"), devices=(CPU,)),
     ]
     for command in commands:
-        assert {word for word in command.argv[3:] if word.startswith("--") and word != "--qwen"} <= LISTED
+        assert {
+            word for word in command.argv[3:] if word.startswith("--") and word != "--qwen"
+        } <= LISTED
     # But for these, what was read in the source is what the program has.
-    assert {"--disable-uvicorn-access-log", "--no-disable-uvicorn-access-log", "-h", "--help"} >= FLAGS - LISTED
+    assert {
+        "--disable-uvicorn-access-log",
+        "--no-disable-uvicorn-access-log",
+        "-h",
+        "--help",
+    } >= FLAGS - LISTED
 
 
-@pytest.mark.parametrize(("kv_bytes", "taken"), [(0, 64 << 20), (1, 128 << 20), (200 << 20, 320 << 20)])
-def test_a_build_for_the_cpu_is_told_the_size_of_its_cache(spec: ServerSpec, kv_bytes: int, taken: int) -> None:
+@pytest.mark.parametrize(
+    ("kv_bytes", "taken"), [(0, 64 << 20), (1, 128 << 20), (200 << 20, 320 << 20)]
+)
+def test_a_build_for_the_cpu_is_told_the_size_of_its_cache(
+    spec: ServerSpec, kv_bytes: int, taken: int
+) -> None:
     engine = replace(spec.engine, flags=LISTED, build="0.32.0+cpu")
     command = made(spec, engine=engine, devices=(CPU,), kv_bytes=kv_bytes)
     assert value_of(command, "--kv-cache-memory-bytes") == str(taken)
-    assert "--gpu-memory-utilization" not in command.argv and "CUDA_VISIBLE_DEVICES" not in command.env
+    assert (
+        "--gpu-memory-utilization" not in command.argv and "CUDA_VISIBLE_DEVICES" not in command.env
+    )
     assert value_of(command, "--tensor-parallel-size") == "1"
 
 
@@ -119,18 +136,26 @@ def test_a_build_computes_on_what_it_was_built_for(
     engine = replace(spec.engine, build=build)
     given = folder_member(write_folder(tmp_path / "tiny"), *devices)
     reasons = Vllm().reasons(PlanRequest("independent", engine, {"model": given}))
-    assert [reason.code for reason in reasons if reason.severity == "error"] == ([code] if code else [])
+    assert [reason.code for reason in reasons if reason.severity == "error"] == (
+        [code] if code else []
+    )
 
 
 @pytest.mark.parametrize(("kind", "dtype"), [("f16", "auto"), ("bf16", "auto"), ("q8_0", "fp8")])
 def test_formats_of_the_cache(spec: ServerSpec, kind: str, dtype: str) -> None:
-    assert value_of(made(spec, settings={"kv_cache_k": kind, "kv_cache_v": kind}), "--kv-cache-dtype") == dtype
+    assert (
+        value_of(made(spec, settings={"kv_cache_k": kind, "kv_cache_v": kind}), "--kv-cache-dtype")
+        == dtype
+    )
 
 
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"settings": {"kv_cache_k": "q4_0", "kv_cache_v": "q4_0"}}, "no KV cache with keys in q4_0"),
+        (
+            {"settings": {"kv_cache_k": "q4_0", "kv_cache_v": "q4_0"}},
+            "no KV cache with keys in q4_0",
+        ),
         ({"settings": {"kv_cache_k": "q8_0"}}, "values in f16"),
         ({"extra_args": ("--top-k 3",)}, "no flag --top-k"),
         ({"extra_args": ("--api-key x",)}, "refused"),
@@ -150,14 +175,24 @@ def test_a_flag_that_a_version_lacks_is_named_with_the_nearest(spec: ServerSpec)
 
 @pytest.mark.parametrize(
     ("text", "version"),
-    [("INFO 11-23 10:00:00 import\n0.11.0\n", "0.11.0"), ("0.9.2rc1+cu128", "0.9.2rc1+cu128"), ("", "")],
+    [
+        ("INFO 11-23 10:00:00 import\n0.11.0\n", "0.11.0"),
+        ("0.9.2rc1+cu128", "0.9.2rc1+cu128"),
+        ("", ""),
+    ],
 )
 def test_its_version_stands_alone_on_a_line(text: str, version: str) -> None:
     assert Vllm().parse_version(text) == version
 
 
 def test_both_spellings_of_a_flag_are_read() -> None:
-    assert {"-tp", "--tensor-parallel-size", "--no-enforce-eager", "-q", "--disable-log-stats"} <= FLAGS
+    assert {
+        "-tp",
+        "--tensor-parallel-size",
+        "--no-enforce-eager",
+        "-q",
+        "--disable-log-stats",
+    } <= FLAGS
     assert not {flag for flag in FLAGS if not re.fullmatch(r"-{1,2}[a-z][a-z-]*", flag)}
 
 
@@ -166,5 +201,7 @@ def test_a_library_of_gguf_files_is_served_by_what_loads_them(host: Host, engine
     Engine.objects.create(host=host, name="a", path="/a", flavour="vllm", flags=sorted(FLAGS))
     engine.delete()
     assert default_engine(host).flavour == "vllm"
-    own = Engine.objects.create(host=host, name="b", path="/b", flavour="ik_llama.cpp", flags=["-m"])
+    own = Engine.objects.create(
+        host=host, name="b", path="/b", flavour="ik_llama.cpp", flags=["-m"]
+    )
     assert default_engine(host) == own

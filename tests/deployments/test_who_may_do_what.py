@@ -1,7 +1,8 @@
-"""The table of rights, walked: every page, socket, socket message, admin page, action and field, by everybody.
+"""The table of rights, walked: every page, socket, socket message, admin page, action and field, by
+everybody.
 
-What each role is expected to be let do follows from the rights it holds and from the table in omni.roles. What has
-no row there fails here, so nothing is added without somebody deciding who may.
+What each role is expected to be let do follows from the rights it holds and from the table in
+omni.roles. What has no row there fails here, so nothing is added without somebody deciding who may.
 """
 
 from __future__ import annotations
@@ -45,7 +46,16 @@ from omni.roles import (
 from omni.sockets import NoSuchSocket, PageSocket
 from tests.page_socket import logged_in
 
-EVERY = {LOGGED_IN, OPERATE, CHAT, MANAGE_LIBRARY, MANAGE_ENGINES, MANAGE_ROUTES, ADD_DEVICES, REMOVE_DEVICES}
+EVERY = {
+    LOGGED_IN,
+    OPERATE,
+    CHAT,
+    MANAGE_LIBRARY,
+    MANAGE_ENGINES,
+    MANAGE_ROUTES,
+    ADD_DEVICES,
+    REMOVE_DEVICES,
+}
 
 
 @dataclass(frozen=True)
@@ -113,8 +123,10 @@ def client(db: None, person: Person) -> Client:
     return _client(person)
 
 
-# --- pages ------------------------------------------------------------------------------------------
-def views(resolver: URLResolver | None = None, app: str = "", route: str = "") -> Iterator[tuple[str, str]]:
+# --- pages ----------------------------------------------------------------------------------------
+def views(
+    resolver: URLResolver | None = None, app: str = "", route: str = ""
+) -> Iterator[tuple[str, str]]:
     """Name and address of every page but the administration's."""
     for pattern in (resolver or get_resolver()).url_patterns:
         here = route + str(pattern.pattern)
@@ -168,12 +180,14 @@ def test_a_stranger_gets_no_token(anonymous: Client) -> None:
 
 
 @pytest.mark.parametrize("method", ["put", "patch", "delete", "options", "trace"])
-def test_no_page_has_a_method_that_nobody_thought_of(client: Client, person: Person, method: str) -> None:
+def test_no_page_has_a_method_that_nobody_thought_of(
+    client: Client, person: Person, method: str
+) -> None:
     answer = getattr(client, method)("/deployments/")
     assert answer.status_code == (302 if person.name == "anonymous" else 405)
 
 
-# --- sockets ----------------------------------------------------------------------------------------
+# --- sockets --------------------------------------------------------------------------------------
 SOCKET_RIGHTS = {
     "ws/telemetry/": LOGGED_IN,
     "ws/state/": LOGGED_IN,
@@ -199,7 +213,9 @@ def sockets() -> dict[str, type[PageSocket]]:
     for pattern in websocket_urlpatterns:
         consumer = pattern.callback.consumer_class
         if consumer is not NoSuchSocket:
-            route = re.sub(r"<int:pk>|\(\?P.*?\)(?=/|-|\$)", "...", str(pattern.pattern)).replace("...-...", "...")
+            route = re.sub(r"<int:pk>|\(\?P.*?\)(?=/|-|\$)", "...", str(pattern.pattern)).replace(
+                "...-...", "..."
+            )
             found[route.strip("^$")] = consumer
     return found
 
@@ -212,7 +228,7 @@ def test_every_socket_and_every_message_has_a_row() -> None:
         assert (consumer.permission or LOGGED_IN) == SOCKET_RIGHTS[route]
 
 
-# --- administration: pages --------------------------------------------------------------------------
+# --- administration: pages ------------------------------------------------------------------------
 @pytest.fixture
 def rows(deployment: Deployment, operator_user: User) -> None:
     """One of everything."""
@@ -223,7 +239,9 @@ def rows(deployment: Deployment, operator_user: User) -> None:
     from gpus.models import Gpu, SampleRollup
 
     host = deployment.host
-    instance = Instance.objects.create(host=host, deployment=deployment, role="model", state="ready", pid=9)
+    instance = Instance.objects.create(
+        host=host, deployment=deployment, role="model", state="ready", pid=9
+    )
     Transition.objects.create(instance=instance, old="loading", new="ready")
     Route.objects.create(name="fast", deployment=deployment)
     ApiKey.objects.create_key(name="script", owner=operator_user)
@@ -234,9 +252,19 @@ def rows(deployment: Deployment, operator_user: User) -> None:
     Download.objects.create(host=host, repo="a/b", folder="/models", files=[], total_bytes=1)
     now = timezone.now()
     SampleRollup.objects.create(
-        host=host, card="RPC0", metric="x", resolution_s=1, start=now, minimum=0, mean=0, maximum=0, count=1
+        host=host,
+        card="RPC0",
+        metric="x",
+        resolution_s=1,
+        start=now,
+        minimum=0,
+        mean=0,
+        maximum=0,
+        count=1,
     )
-    AccessAttempt.objects.create(username="x", ip_address="127.0.0.1", user_agent="x", failures_since_start=1)
+    AccessAttempt.objects.create(
+        username="x", ip_address="127.0.0.1", user_agent="x", failures_since_start=1
+    )
 
 
 REGISTERED = {model._meta.label_lower: page for model, page in site.site._registry.items()}
@@ -285,13 +313,17 @@ def walk_admin_page(client: Client, person: Person, label: str) -> None:
         assert status == (200 if is_open else 403 if person.is_staff else 302), address
 
     before = REGISTERED[label].model._default_manager.filter(pk=found.pk).values().first()
-    status = client.post(f"{path}{found.pk}/change/", {"name": "changed", "title": "changed"}).status_code
+    status = client.post(
+        f"{path}{found.pk}/change/", {"name": "changed", "title": "changed"}
+    ).status_code
     assert status in ((200, 302) if open_to("change") else (403,) if person.is_staff else (302,))
     if not open_to("change"):
-        assert REGISTERED[label].model._default_manager.filter(pk=found.pk).values().first() == before
+        assert (
+            REGISTERED[label].model._default_manager.filter(pk=found.pk).values().first() == before
+        )
 
 
-# --- administration: fields -------------------------------------------------------------------------
+# --- administration: fields -----------------------------------------------------------------------
 def editable(page: ModelAdmin[Any], request: Any, found: Row | None) -> set[str]:
     return set(page.get_form(request, found).base_fields)
 
@@ -306,7 +338,9 @@ def test_the_fields_that_can_be_edited_are_those_of_the_table(rows: None, label:
 def hold_fields(client: Client, person: Person, label: str) -> None:
     page, table, request = REGISTERED[label], ADMIN[label], request_of(client)
     changes, adds = page.has_change_permission(request), page.has_add_permission(request)
-    assert changes == (person.may(table.right) and "change" in table.can and person.may_in_admin("change"))
+    assert changes == (
+        person.may(table.right) and "change" in table.can and person.may_in_admin("change")
+    )
     if changes:
         assert editable(page, request, row_of(label)) == set(table.fields)
     if adds and label != "auth.user":
@@ -314,7 +348,15 @@ def hold_fields(client: Client, person: Person, label: str) -> None:
 
 
 NEVER = {
-    "deployments.deployment": {"desired", "is_unloaded", "host", "ends_now", "remote_model", "name", "is_deleting"},
+    "deployments.deployment": {
+        "desired",
+        "is_unloaded",
+        "host",
+        "ends_now",
+        "remote_model",
+        "name",
+        "is_deleting",
+    },
     "deployments.engine": {"host", "build", "flags", "state"},
     "deployments.instance": {"pid", "port", "argv", "env", "address"},
     "deployments.apikey": {"hashed_key", "prefix"},
@@ -322,11 +364,13 @@ NEVER = {
 
 
 @pytest.mark.parametrize(("label", "fields"), NEVER.items())
-def test_what_the_agent_or_a_service_writes_is_nobodys_to_edit(label: str, fields: set[str]) -> None:
+def test_what_the_agent_or_a_service_writes_is_nobodys_to_edit(
+    label: str, fields: set[str]
+) -> None:
     assert not fields & set(ADMIN[label].fields)
 
 
-# --- administration: actions ------------------------------------------------------------------------
+# --- administration: actions ----------------------------------------------------------------------
 @pytest.mark.parametrize("label", LABELS)
 def test_the_actions_are_those_of_the_table_for_whom_they_are(rows: None, label: str) -> None:
     for person in STAFF:
@@ -340,7 +384,9 @@ def hold_actions(client: Client, person: Person, label: str) -> None:
     if not page.has_delete_permission(request):
         allowed -= {"delete_selected"}
     assert set(page.get_actions(request)) == allowed
-    named = {action if isinstance(action, str) else action.__name__ for action in page.actions or ()}
+    named = {
+        action if isinstance(action, str) else action.__name__ for action in page.actions or ()
+    }
     assert named <= {name for name, _ in ADMIN[label].actions}
 
 
@@ -357,8 +403,10 @@ def test_an_action_that_is_not_theirs_does_nothing_when_it_is_posted(
     assert changed is (person.is_staff and person.may(OPERATE))
 
 
-# --- services ---------------------------------------------------------------------------------------
-def test_a_service_refuses_who_has_no_right_whatever_page_called_it(viewer_user: User, deployment: Deployment) -> None:
+# --- services -------------------------------------------------------------------------------------
+def test_a_service_refuses_who_has_no_right_whatever_page_called_it(
+    viewer_user: User, deployment: Deployment
+) -> None:
     from deployments.library import folders
     from deployments.services import one_click, servers
     from deployments.services.deployments import (
@@ -388,7 +436,7 @@ def test_a_service_refuses_who_has_no_right_whatever_page_called_it(viewer_user:
     assert Deployment.objects.get().desired == deployment.desired
 
 
-# --- engines are programs ---------------------------------------------------------------------------
+# --- engines are programs -------------------------------------------------------------------------
 @pytest.fixture
 def program(tmp_path: Path) -> Path:
     """What an attacker would have run: it leaves a trace when it is."""
@@ -404,14 +452,18 @@ def test_nobody_but_a_superuser_has_a_program_run(
     """By the administration and by a rig file, as change and as a new engine."""
     fields = {"name": engine.name, "flavour": engine.flavour, "path": str(program)}
     client.post(f"/admin/deployments/engine/{engine.pk}/change/", fields)
-    client.post("/admin/deployments/engine/add/", {**fields, "name": "other", "host": engine.host_id})
+    client.post(
+        "/admin/deployments/engine/add/", {**fields, "name": "other", "host": engine.host_id}
+    )
     rig = f'engines: [{{name: third, path: "{program}", flavour: llama.cpp}}]'
     client.post("/rig-file/", {"text": rig})
     assert program.with_name("ran").exists() is (person.name == "superuser")
 
 
-# --- others' conversations --------------------------------------------------------------------------
-CONVERSATION_PAGES = sorted(view for view in PAGES if view.startswith("chat:") and "<int:pk>" in ADDRESSES[view])
+# --- others' conversations ------------------------------------------------------------------------
+CONVERSATION_PAGES = sorted(
+    view for view in PAGES if view.startswith("chat:") and "<int:pk>" in ADDRESSES[view]
+)
 
 
 @pytest.mark.parametrize("view", CONVERSATION_PAGES)
@@ -420,9 +472,13 @@ def test_the_conversation_of_somebody_else_is_not_there(
 ) -> None:
     """Not for an administrator either."""
     other = chat_services.conversation_create(owner=operator_user, deployment=deployment)
-    where = "/" + ADDRESSES[view].replace("<int:pk>", str(other.pk)).replace("<int:lane>", str(other.lanes.get().pk))
+    where = "/" + ADDRESSES[view].replace("<int:pk>", str(other.pk)).replace(
+        "<int:lane>", str(other.lanes.get().pk)
+    )
     method = "get" if PAGES[view].look else "post"
-    assert getattr(admin, method)(where, {"title": "mine now", "target": "small"}).status_code == 404
+    assert (
+        getattr(admin, method)(where, {"title": "mine now", "target": "small"}).status_code == 404
+    )
     other.refresh_from_db()
     assert other.title == "" and other.lanes.count() == 1
 
@@ -435,8 +491,12 @@ async def test_a_message_on_a_socket_needs_the_right_to_chat(
     """Neither to somebody else's conversation, nor to one's own once the right is gone."""
     from tests.page_socket import closed_with, socket_of
 
-    own = await sync_to_async(chat_services.conversation_create)(owner=viewer_user, deployment=deployment)
-    other = await sync_to_async(chat_services.conversation_create)(owner=operator_user, deployment=deployment)
+    own = await sync_to_async(chat_services.conversation_create)(
+        owner=viewer_user, deployment=deployment
+    )
+    other = await sync_to_async(chat_services.conversation_create)(
+        owner=operator_user, deployment=deployment
+    )
     for user, conversation, code in ((viewer_user, own, 4403), (operator_user, own, 4404)):
         client = await sync_to_async(logged_in)(user)
         async with socket_of(f"/ws/chat/{conversation.pk}/", client) as made:

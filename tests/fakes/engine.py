@@ -1,4 +1,5 @@
-"""A stand-in engine for what the real one cannot be made to do: MODE is the first argument after --mode.
+"""A stand-in engine for what the real one cannot be made to do: MODE is the first argument after
+--mode.
 
 silent    never listens            loading   answers 503 for ever
 deaf      ready, ignores SIGTERM   hang      ready, then stops answering when told (SIGUSR1)
@@ -79,7 +80,8 @@ def listener(handler: type[http.server.BaseHTTPRequestHandler]) -> http.server.T
 
 
 def is_only_arch(path: str) -> bool:
-    """A model's file that says its architecture and nothing else: Omni asks with it whether an engine has that."""
+    """A model's file that says its architecture and nothing else: Omni asks with it whether an
+    engine has that."""
     return Path(path).is_file() and Path(path).stat().st_size < 256
 
 
@@ -88,16 +90,27 @@ def main() -> None:
         print("llama_model_load: error loading model: key not found in model: llama.context_length")
         sys.exit(1)
     if MODE == "exit":
-        print("0.00.001.000 E srv    load_model: the weights do not like this machine", file=sys.stderr)
+        print(
+            "0.00.001.000 E srv    load_model: the weights do not like this machine",
+            file=sys.stderr,
+        )
         sys.exit(3)
     if MODE == "silent":
         time.sleep(600)
     if MODE == "graph":
-        print("Split mode 'graph' is not supported for this model\n  => changing split mode to 'layer'", flush=True)
+        print(
+            "Split mode 'graph' is not supported for this model\n  => changing split mode to"
+            " 'layer'",
+            flush=True,
+        )
     if MODE == "deaf":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if MODE == "family":
-        print("child", subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid, flush=True)
+        print(
+            "child",
+            subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid,
+            flush=True,
+        )
     if MODE == "late":
         time.sleep(2)
     signal.signal(signal.SIGUSR1, lambda *_: hanging.set())
@@ -105,7 +118,9 @@ def main() -> None:
     server = listener(handler)
     if MODE == "flood":
         line = b"x" * 999 + b"\n"
-        threading.Thread(target=lambda: [os.write(2, line) for _ in range(40_000)], daemon=True).start()
+        threading.Thread(
+            target=lambda: [os.write(2, line) for _ in range(40_000)], daemon=True
+        ).start()
     server.serve_forever()
 
 

@@ -1,4 +1,5 @@
-"""A server of somebody else's in a thread of the test's process: it answers what the test tells it to."""
+"""A server of somebody else's in a thread of the test's process: it answers what the test tells it
+to."""
 
 from __future__ import annotations
 
@@ -10,18 +11,27 @@ from typing import Any
 
 Answer = tuple[int, str, bytes]  # status, content type (or a location), body
 Answers = Mapping[str, Answer | Callable[["ForeignServer"], Answer]]
-MODELS = (200, "application/json", json.dumps({"data": [{"id": "org/Big-1", "owned_by": "somebody"}]}).encode())
+MODELS = (
+    200,
+    "application/json",
+    json.dumps({"data": [{"id": "org/Big-1", "owned_by": "somebody"}]}).encode(),
+)
 
 
 class ForeignServer:
-    """`answers` by path may be changed while it runs; a path that is not there is 404. `seen` are its requests."""
+    """`answers` by path may be changed while it runs; a path that is not there is 404.
+
+    `seen` are its requests.
+    """
 
     def __init__(self, answers: Answers | None = None) -> None:
         self.answers: dict[str, Any] = dict({"/v1/models": MODELS} if answers is None else answers)
         self.seen: list[tuple[str, dict[str, str], Any]] = []
         self.go_on = threading.Event()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        self.thread = threading.Thread(
+            target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        )
         self.thread.start()
 
     @property
@@ -43,7 +53,13 @@ def _handler(owner: ForeignServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             raw = self.rfile.read(int(self.headers.get("content-length") or 0))
-            owner.seen.append((self.path, {k.lower(): v for k, v in self.headers.items()}, json.loads(raw or b"null")))
+            owner.seen.append(
+                (
+                    self.path,
+                    {k.lower(): v for k, v in self.headers.items()},
+                    json.loads(raw or b"null"),
+                )
+            )
             found = owner.answers.get(self.path, (404, "text/plain", b"no such page"))
             status, kind, body = found(owner) if callable(found) else found
             self.send_response(status)

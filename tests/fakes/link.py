@@ -1,4 +1,5 @@
-"""A way to a server that can lose every packet without closing anything, as a cable or a VPN does."""
+"""A way to a server that can lose every packet without closing anything, as a cable or a VPN
+does."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ CHUNK_BYTES = 1 << 16
 class Link:
     """Passes on what comes to `port` of this machine, while it is not `broken`.
 
-    One that `forgets` knows nothing afterwards of the connections it had, as a router that was started again.
+    One that `forgets` knows nothing afterwards of the connections it had, as a router that was
+    started again.
     """
 
     def __init__(self, to_port: int) -> None:

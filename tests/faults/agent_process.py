@@ -1,7 +1,8 @@
-"""The agent's loop in a process of its own, to be killed: `python -m tests.faults.agent_process DATABASE [MODE…]`.
+"""The agent's loop in a process of its own, to be killed: `python -m tests.faults.agent_process
+DATABASE [MODE…]`.
 
-With modes it plans stand-in engines, the first for the deployment `d0`, the second for `d1` and so on; without, the
-real ones.
+With modes it plans stand-in engines, the first for the deployment `d0`, the second for `d1` and so
+on; without, the real ones.
 """
 
 from __future__ import annotations

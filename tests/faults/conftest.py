@@ -1,4 +1,5 @@
-"""Rows of the fault table, the deployment each is about, and the table that is written at the end."""
+"""Rows of the fault table, the deployment each is about, and the table that is written at the
+end."""
 
 from __future__ import annotations
 
@@ -16,7 +17,12 @@ from tests.faults.rig import Rig
 from tests.faults.table import ARTIFACT, Measured, Row
 from tests.supervision import conftest as supervision
 
-engine, host, model, ticker = supervision.engine, supervision.host, supervision.model, supervision.ticker
+engine, host, model, ticker = (
+    supervision.engine,
+    supervision.host,
+    supervision.model,
+    supervision.ticker,
+)
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +37,12 @@ def measured() -> Iterator[Measured]:
 
 @pytest.fixture
 def make_rig(
-    host: Host, engine: Engine, model: Model, ticker: supervision.Ticker, admin: Client, tmp_path: Path
+    host: Host,
+    engine: Engine,
+    model: Model,
+    ticker: supervision.Ticker,
+    admin: Client,
+    tmp_path: Path,
 ) -> Iterator[Callable[[Row], Rig]]:
     """Makes the deployment that a row is about, and its rig."""
     made: list[Rig] = []
@@ -60,7 +71,11 @@ def _deployment(on: str, host: Host, engine: Engine, model: Model) -> Deployment
     if on != "CPU":
         Device.objects.create(host=host, name=on, kind="rpc", is_stand_in=True)
     return deployment_create(
-        name="smol", strategy="independent", engine=engine, members={"model": (model, [on])}, settings=basic
+        name="smol",
+        strategy="independent",
+        engine=engine,
+        members={"model": (model, [on])},
+        settings=basic,
     )
 
 

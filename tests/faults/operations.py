@@ -1,4 +1,5 @@
-"""Clients that do random things to deployments at once, the agent they do it against, and who watches it."""
+"""Clients that do random things to deployments at once, the agent they do it against, and who
+watches it."""
 
 from __future__ import annotations
 
@@ -47,9 +48,17 @@ class AgentProcess:
     def _started(self) -> subprocess.Popen[bytes]:
         first, last = settings.OMNI_ENGINE_PORTS
         env = {**os.environ, "OMNI_ENGINE_PORTS": f"{first}-{last}"}
-        argv = [sys.executable, "-m", "tests.faults.agent_process", connection.settings_dict["NAME"], *self.modes]
+        argv = [
+            sys.executable,
+            "-m",
+            "tests.faults.agent_process",
+            connection.settings_dict["NAME"],
+            *self.modes,
+        ]
         with self.log.open("ab") as log:
-            return subprocess.Popen(argv, env=env, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            return subprocess.Popen(
+                argv, env=env, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
 
     def kill(self) -> None:
         with self.lock:
@@ -68,20 +77,38 @@ class Operator(threading.Thread):
     """One client; what it does is random, and the same for the same seed."""
 
     def __init__(
-        self, seed: int, names: list[str], count: int, agent: AgentProcess, create: Create, page: Client, rest_s: float
+        self,
+        seed: int,
+        names: list[str],
+        count: int,
+        agent: AgentProcess,
+        create: Create,
+        page: Client,
+        rest_s: float,
     ) -> None:
         super().__init__(daemon=True)
         self.chance = random.Random(seed)
-        self.names, self.count, self.agent, self.create, self.page = names, count, agent, create, page
+        self.names, self.count, self.agent, self.create, self.page = (
+            names,
+            count,
+            agent,
+            create,
+            page,
+        )
         self.rest_s = rest_s
         self.did: list[tuple[float, str, str, str]] = []
         self.failure: BaseException | None = None
 
     def run(self) -> None:
         weights: Mapping[Callable[[str], str], int] = {
-            self.start_it: 16, self.stop_it: 5, self.change: 4, self.kill_engine: 8, self.kill_runner: 6,
-            self.delete_and_create: 2, self.kill_agent: 1,
-        }  # fmt: skip
+            self.start_it: 16,
+            self.stop_it: 5,
+            self.change: 4,
+            self.kill_engine: 8,
+            self.kill_runner: 6,
+            self.delete_and_create: 2,
+            self.kill_agent: 1,
+        }
         try:
             for _ in range(self.count):
                 (act,) = self.chance.choices(list(weights), list(weights.values()))
@@ -144,7 +171,11 @@ class Operator(threading.Thread):
 
     def _kill(self, *, is_runner: bool) -> str:
         """Any one that lives: of a deployment or of a device server, in whatever state it is."""
-        living = [found for found in processes.found(settings.OMNI_HOME.run) if found.is_runner == is_runner]
+        living = [
+            found
+            for found in processes.found(settings.OMNI_HOME.run)
+            if found.is_runner == is_runner
+        ]
         if not living:
             return "none lives"
         victim = self.chance.choice(living)
@@ -158,7 +189,8 @@ class Operator(threading.Thread):
 
 
 class Watcher(threading.Thread):
-    """Looks at the process table and the rows all the time; what must never be is kept in `broken`."""
+    """Looks at the process table and the rows all the time; what must never be is kept in
+    `broken`."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -177,16 +209,27 @@ class Watcher(threading.Thread):
 
     def _look_at_processes(self) -> None:
         doubles = {
-            instance: pids for instance, pids in processes.engines(settings.OMNI_HOME.run).items() if len(pids) > 1
+            instance: pids
+            for instance, pids in processes.engines(settings.OMNI_HOME.run).items()
+            if len(pids) > 1
         }
-        # The table is read one process after the other: what was replaced meanwhile is not there twice.
+        # The table is read one process after the other: what was replaced meanwhile is not there
+        # twice.
         for instance, pids in doubles.items():
             if sum(map(processes.is_alive, pids)) > 1:
-                self.broken.append(f"instance {instance} had the engines {pids} at {time.time():.2f}")
+                self.broken.append(
+                    f"instance {instance} had the engines {pids} at {time.time():.2f}"
+                )
 
     def _look_at_rows(self) -> None:
-        self.ready |= set(Instance.objects.filter(state="ready", pid__isnull=False).values_list("pid", flat=True))
-        for pk, generation, restarts in Instance.objects.values_list("pk", "generation", "restarts"):
+        self.ready |= set(
+            Instance.objects.filter(state="ready", pid__isnull=False).values_list("pid", flat=True)
+        )
+        for pk, generation, restarts in Instance.objects.values_list(
+            "pk", "generation", "restarts"
+        ):
             if restarts < self.restarts.get((pk, generation), 0):
-                self.broken.append(f"restarts of instance {pk}, generation {generation}, went down to {restarts}")
+                self.broken.append(
+                    f"restarts of instance {pk}, generation {generation}, went down to {restarts}"
+                )
             self.restarts[pk, generation] = restarts

@@ -1,4 +1,5 @@
-"""A whole panel with one deployment: brought into a state by its pages, struck, looked at from outside."""
+"""A whole panel with one deployment: brought into a state by its pages, struck, looked at from
+outside."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ exec ENGINE "$@"
 
 
 class FaultPanel(RunningPanel):
-    """Its engine is a script that starts the real one slowly, so that a start can be caught in the middle."""
+    """Its engine is a script that starts the real one slowly, so that a start can be caught in the
+    middle."""
 
     @property
     def env(self) -> dict[str, str]:
@@ -115,11 +117,15 @@ class PanelRig:
 
     # --- looking ----------------------------------------------------------------------------------
     def rows(self, query: str) -> list[tuple[Any, ...]]:
-        with closing(sqlite3.connect(f"file:{self.panel.home}/omni.sqlite3?mode=ro", uri=True, timeout=5)) as database:
+        with closing(
+            sqlite3.connect(f"file:{self.panel.home}/omni.sqlite3?mode=ro", uri=True, timeout=5)
+        ) as database:
             return database.execute(query).fetchall()
 
     def instance(self, columns: str) -> tuple[Any, ...]:
-        found = self.rows(f"SELECT {columns} FROM deployments_instance WHERE deployment_id IS NOT NULL")
+        found = self.rows(
+            f"SELECT {columns} FROM deployments_instance WHERE deployment_id IS NOT NULL"
+        )
         return found[0] if found else (None,) * (columns.count(",") + 1)
 
     @property
@@ -142,12 +148,20 @@ class PanelRig:
 
     def until(self, wanted: Callable[[], bool], timeout_s: float) -> None:
         wait_until(
-            wanted, timeout_s, lambda: f"{self.instance('state, pid, restarts, error')}\n{self.panel.said()[-2000:]}"
+            wanted,
+            timeout_s,
+            lambda: f"{self.instance('state, pid, restarts, error')}\n{self.panel.said()[-2000:]}",
         )
 
     def check_nothing_is_left_over(self) -> None:
-        """Each instance that has a process has exactly that one, and all parts of the panel live."""
-        wanted = {pk: [pid] for pk, pid in self.rows("SELECT id, pid FROM deployments_instance WHERE pid IS NOT NULL")}
+        """Each instance that has a process has exactly that one, and all parts of the panel
+        live."""
+        wanted = {
+            pk: [pid]
+            for pk, pid in self.rows(
+                "SELECT id, pid FROM deployments_instance WHERE pid IS NOT NULL"
+            )
+        }
         assert processes.engines(self.run) == wanted
         assert len([one for one in processes.found(self.run) if one.is_runner]) == len(wanted)
         for marker in ("celery", "serve", "sampler", "valkey-server"):
@@ -167,8 +181,14 @@ class PanelRig:
         pk = self.instance("id")[0]
         self.stop()
         self.until(lambda: self.state == "stopped" and self.pid is None, 30)
-        wait_until(lambda: not [p for p in processes.found(self.run) if p.instance == pk], 5, "processes are left")
-        wait_until(lambda: not list((self.run / "instances").glob(f"{pk}.*")), 8, "records are left")
+        wait_until(
+            lambda: not [p for p in processes.found(self.run) if p.instance == pk],
+            5,
+            "processes are left",
+        )
+        wait_until(
+            lambda: not list((self.run / "instances").glob(f"{pk}.*")), 8, "records are left"
+        )
         assert self.instance("socket")[0] == "" and not path.is_socket()
 
 
@@ -188,7 +208,11 @@ class Answer:
 
     def goes_on(self) -> None:
         seen = self.chunks
-        wait_until(lambda: self.chunks > seen + 3, 15, lambda: f"it does not go on: {self.failure} {self.lines[-3:]}")
+        wait_until(
+            lambda: self.chunks > seen + 3,
+            15,
+            lambda: f"it does not go on: {self.failure} {self.lines[-3:]}",
+        )
 
     @property
     def has_ended(self) -> bool:
@@ -201,7 +225,13 @@ class Answer:
 
     def _read(self) -> None:
         messages = [{"role": "user", "content": another_question()}]
-        body = {"model": "smol", "stream": True, "max_tokens": 100_000, "ignore_eos": True, "messages": messages}
+        body = {
+            "model": "smol",
+            "stream": True,
+            "max_tokens": 100_000,
+            "ignore_eos": True,
+            "messages": messages,
+        }
         headers = {"authorization": f"Bearer {self.rig.key}"}
         url = f"{self.rig.panel.url}/v1/chat/completions"
         try:

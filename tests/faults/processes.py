@@ -1,4 +1,5 @@
-"""The process table as the invariants read it: by the mark in each process's environment, not by any record."""
+"""The process table as the invariants read it: by the mark in each process's environment, not by
+any record."""
 
 from __future__ import annotations
 
@@ -54,7 +55,9 @@ def engines(run: Path) -> dict[int, list[int]]:
 def listens(port: int) -> bool:
     """Whether anybody accepts connections there (proc(5), net/tcp, state 0A)."""
     lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
-    return any(line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A" for line in lines)
+    return any(
+        line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A" for line in lines
+    )
 
 
 def is_alive(pid: int) -> bool:

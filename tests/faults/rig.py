@@ -25,10 +25,19 @@ SERVING = {"independent": "model", "prefill_decode": "decode"}
 
 
 class Rig:
-    """`undo` is closed before what is left over is judged, `at_last` after that: what a fault took is given back."""
+    """`undo` is closed before what is left over is judged, `at_last` after that: what a fault took
+    is given back."""
 
-    def __init__(self, row: Row, deployment: Deployment, ticker: Ticker, page: Client, folder: Path) -> None:
-        self.fault, self.deployment, self.ticker, self.page, self.folder = row, deployment, ticker, page, folder
+    def __init__(
+        self, row: Row, deployment: Deployment, ticker: Ticker, page: Client, folder: Path
+    ) -> None:
+        self.fault, self.deployment, self.ticker, self.page, self.folder = (
+            row,
+            deployment,
+            ticker,
+            page,
+            folder,
+        )
         self.run: Path = settings.OMNI_HOME.run
         self.undo, self.at_last = ExitStack(), ExitStack()
         self.answer: Answer | None = None
@@ -139,7 +148,8 @@ class Rig:
 
     # --- judging ----------------------------------------------------------------------------------
     def _look(self) -> None:
-        """After every tick: no instance has two engines, and what the page says of an error is kept."""
+        """After every tick: no instance has two engines, and what the page says of an error is
+        kept."""
         for instance, pids in processes.engines(self.run).items():
             assert len(pids) == 1, f"instance {instance} has the engines {pids}"
         for row in Instance.objects.filter(deployment=self.deployment):
@@ -182,14 +192,18 @@ class Rig:
                 assert part in self.pages[ends.code]
 
     def check_nothing_is_left_over(self) -> None:
-        """No orphan, no double: every process belongs to the record of a row, and every row to its process."""
+        """No orphan, no double: every process belongs to the record of a row, and every row to its
+        process."""
         running = {row.pk: row.pid for row in Instance.objects.filter(pid__isnull=False)}
         listed = processes.engines(self.run)
         assert {pk: [pid] for pk, pid in running.items()} == listed
         runners = {one.instance: one.pid for one in processes.found(self.run) if one.is_runner}
         for instance in running:
             record = json.loads((self.run / "instances" / f"{instance}.json").read_text())
-            assert (record["pid"], record["runner_pid"]) == (running[instance], runners.pop(instance))
+            assert (record["pid"], record["runner_pid"]) == (
+                running[instance],
+                runners.pop(instance),
+            )
         assert runners == {}
 
     def check_clean_after_a_stop(self) -> None:
@@ -201,7 +215,10 @@ class Rig:
         self.until(lambda: not Instance.objects.filter(pid__isnull=False).exists(), 20)
         self.until(lambda: processes.found(self.run) == [], 5)
         self.until(lambda: not list((self.run / "instances").iterdir()), 5)
-        assert not Instance.objects.exclude(port=None).exists() and not Instance.objects.exclude(socket="").exists()
+        assert (
+            not Instance.objects.exclude(port=None).exists()
+            and not Instance.objects.exclude(socket="").exists()
+        )
         assert not list(settings.OMNI_HOME.sockets.glob("*.sock"))
         assert not (settings.OMNI_HOME.slots / self.deployment.name).exists()
         assert not {port for port in self.ports if processes.listens(port)}

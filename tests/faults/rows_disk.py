@@ -63,7 +63,8 @@ def read_only(folder: Path) -> Iterator[None]:
 
 
 def log_disk_is_full(rig: Rig) -> None:
-    """The engine starts and answers all the same; what was lost is said as soon as there is room."""
+    """The engine starts and answers all the same; what was lost is said as soon as there is
+    room."""
     filler = rig.at_last.enter_context(tiny_disk(settings.OMNI_HOME.logs / "instances"))
     fill(filler, leave_bytes=8192)
     rig.start()

@@ -1,4 +1,5 @@
-"""Files that go away or change under a running engine: its record, its model, its program, its row."""
+"""Files that go away or change under a running engine: its record, its model, its program, its
+row."""
 
 from __future__ import annotations
 
@@ -60,7 +61,12 @@ def leftovers(rig: Rig) -> None:
     path = rig.record_path()
     rig.stop()
     rig.until(lambda: rig.state == "stopped", 20)
-    for suffix, text in ((".json", '{"instance": 1, "ar'), (".json.new", "{"), (".spec", "[]"), (".lock", "")):
+    for suffix, text in (
+        (".json", '{"instance": 1, "ar'),
+        (".json.new", "{"),
+        (".spec", "[]"),
+        (".lock", ""),
+    ):
         path.with_suffix(suffix).write_text(text)
     path.with_name("999999.json").write_text("null")
     rig.undo.callback(lambda: path.with_name("999999.json").unlink(missing_ok=True))
@@ -91,7 +97,11 @@ def own_model(rig: Rig) -> Path:
     if path.parent == rig.folder:
         return path
     mine = rig.folder / "mine.gguf"
-    os.link(path, mine) if path.stat().st_dev == rig.folder.stat().st_dev else shutil.copy(path, mine)
+    (
+        os.link(path, mine)
+        if path.stat().st_dev == rig.folder.stat().st_dev
+        else shutil.copy(path, mine)
+    )
     Model.objects.update(path=str(mine))
     return mine
 
@@ -126,7 +136,9 @@ def own_program(rig: Rig) -> Path:
     return rig.folder / "llama-server"
 
 
-def with_own_program(then: Strike, *, text: str = 'exec {engine} "$@"\n', running: bool = True) -> Strike:
+def with_own_program(
+    then: Strike, *, text: str = 'exec {engine} "$@"\n', running: bool = True
+) -> Strike:
     """The engine is a script of the test's own, which runs the real one."""
 
     def strike(rig: Rig) -> None:

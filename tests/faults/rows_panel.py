@@ -25,7 +25,8 @@ STOPPED = Ends("stopped")
 
 
 def killed(marker: str, times: int = 1) -> Strike:
-    """SIGKILL of a part, which comes back as another process; more than once: as soon as it is back."""
+    """SIGKILL of a part, which comes back as another process; more than once: as soon as it is
+    back."""
 
     def strike(rig: PanelRig) -> None:
         for _ in range(times):
@@ -46,10 +47,17 @@ def agent_halts(rig: PanelRig) -> None:
     """For longer than pages believe that it lives; then it goes on as if nothing had been."""
     pid = rig.signal_part("celery", SIGSTOP)
     try:
-        wait_until(lambda: "has not reported for a while" in rig.page(), 20, "the page does not say so", 0.5)
+        wait_until(
+            lambda: "has not reported for a while" in rig.page(),
+            20,
+            "the page does not say so",
+            0.5,
+        )
     finally:
         os.kill(pid, SIGCONT)
-    wait_until(lambda: "has not reported for a while" not in rig.page(), 20, "the page still says so", 0.5)
+    wait_until(
+        lambda: "has not reported for a while" not in rig.page(), 20, "the page still says so", 0.5
+    )
 
 
 def web_server_dies_under_a_stream(rig: PanelRig) -> None:
@@ -73,7 +81,8 @@ def broker_dies_before_a_command(rig: PanelRig) -> None:
 
 
 def broker_hangs(rig: PanelRig) -> None:
-    """It accepts connections and answers nothing: commands are done, pages come, and say what is wrong."""
+    """It accepts connections and answers nothing: commands are done, pages come, and say what is
+    wrong."""
     pid = rig.signal_part("valkey-server", SIGSTOP)
     try:
         rig.stop()
@@ -91,10 +100,22 @@ def broker_hangs(rig: PanelRig) -> None:
 def second_agent(rig: PanelRig) -> None:
     """Started by mistake: it waits, and when the first dies only one of the two goes on."""
     queue = ("--queues", "host.testhost", "--hostname", "second@testhost")
-    argv = [sys.executable, "-m", "celery", "-A", "omni.celery", "worker", "--pool", "threads", *queue]
+    argv = [
+        sys.executable,
+        "-m",
+        "celery",
+        "-A",
+        "omni.celery",
+        "worker",
+        "--pool",
+        "threads",
+        *queue,
+    ]
     output = rig.panel.home.parent / "second.out"
     with output.open("w") as out:
-        second = subprocess.Popen(argv, env=rig.panel.env, cwd=ROOT, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
+        second = subprocess.Popen(
+            argv, env=rig.panel.env, cwd=ROOT, stdout=out, stderr=out, stdin=subprocess.DEVNULL
+        )
     try:
         wait_until(lambda: "another agent works on" in output.read_text(), 30, output.read_text)
         first = next(p for p in rig.panel.processes_with("celery") if p.pid != second.pid)
@@ -110,7 +131,8 @@ def second_agent(rig: PanelRig) -> None:
 
 
 def machine_starts_anew(rig: PanelRig) -> None:
-    """Everything dies at once, pids are given to others, the panel is started: what was desired runs again."""
+    """Everything dies at once, pids are given to others, the panel is started: what was desired
+    runs again."""
     sleeper = subprocess.Popen(["sleep", "60"])
     try:
         rig.panel.kill()
@@ -123,7 +145,9 @@ def machine_starts_anew(rig: PanelRig) -> None:
             other = {"boot_id": "before", "pid": sleeper.pid, "runner_pid": sleeper.pid}
             path.write_text(json.dumps(record | other))
         rig.panel.start()
-        wait_until(lambda: rig.state == "ready" and rig.pid != sleeper.pid, 40, "it does not run again")
+        wait_until(
+            lambda: rig.state == "ready" and rig.pid != sleeper.pid, 40, "it does not run again"
+        )
         assert sleeper.poll() is None, "a process of somebody else was ended"
     finally:
         sleeper.kill()

@@ -1,4 +1,5 @@
-"""Device servers, pairs of engines, agents, the host, the database, ports: what engines depend on."""
+"""Device servers, pairs of engines, agents, the host, the database, ports: what engines depend
+on."""
 
 from __future__ import annotations
 
@@ -60,7 +61,8 @@ def agent_sleeps(rig: Rig) -> None:
 def two_agents(rig: Rig) -> None:
     """Both believe that they are the only one; the runner's lock does not.
 
-    A turn in which the other was faster with a row fails, as in the agent's loop, and the next one goes on.
+    A turn in which the other was faster with a row fails, as in the agent's loop, and the next one
+    goes on.
     """
     started = threading.Barrier(2)
 
@@ -90,7 +92,11 @@ def reboot(rig: Rig) -> None:
     record = json.loads(path.read_text())
     rig.signal(SIGKILL, runner=True)
     rig.until_gone(record["pid"])
-    path.write_text(json.dumps(record | {"boot_id": "another-boot", "pid": stranger(rig), "runner_pid": stranger(rig)}))
+    path.write_text(
+        json.dumps(
+            record | {"boot_id": "another-boot", "pid": stranger(rig), "runner_pid": stranger(rig)}
+        )
+    )
     rig.new_agent()
 
 
@@ -122,7 +128,9 @@ def clock_jumps(hours: int) -> Strike:
     def strike(rig: Rig) -> None:
         by = timedelta(hours=hours)
         now = timezone.now()
-        Instance.objects.update(started_at=now - by, ready_at=now - by, changed_at=now - by, next_start_at=now - by)
+        Instance.objects.update(
+            started_at=now - by, ready_at=now - by, changed_at=now - by, next_start_at=now - by
+        )
         rig.new_agent()
 
     return strike
@@ -131,7 +139,9 @@ def clock_jumps(hours: int) -> Strike:
 # --- database and ports ---------------------------------------------------------------------------
 def database_is_locked(rig: Rig) -> None:
     """Another program holds it; meanwhile the engine dies."""
-    other = sqlite3.connect(connection.settings_dict["NAME"], check_same_thread=False, isolation_level=None)
+    other = sqlite3.connect(
+        connection.settings_dict["NAME"], check_same_thread=False, isolation_level=None
+    )
     other.execute("BEGIN EXCLUSIVE")
     threading.Timer(LOCKED_S, other.close).start()
     rig.signal(SIGKILL)
@@ -186,7 +196,10 @@ def no_port_is_left(rig: Rig) -> None:
 
 def at_every_state(strike: Callable[[Rig], None], fault: str, ends: dict[str, Ends]) -> list[Row]:
     engines = {"loading": ("slow", "serve"), "starting": ("slow", "serve"), "stopping": ("deaf",)}
-    return [Row("agent", fault, at, strike, end, engines.get(at, ("serve",))) for at, end in ends.items()]
+    return [
+        Row("agent", fault, at, strike, end, engines.get(at, ("serve",)))
+        for at, end in ends.items()
+    ]
 
 
 BOTH = replace(AGAIN, restarts=None)

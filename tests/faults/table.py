@@ -14,8 +14,9 @@ ARTIFACT = Path(__file__).resolve().parents[1] / "artifacts" / "faults.txt"
 class Ends:
     """What is true once the fault has been dealt with.
 
-    `code` and `says` are what the deployment's page showed of it at any moment. `is_same`: the process that ran
-    before the fault still runs and was never started again; None where either is right.
+    `code` and `says` are what the deployment's page showed of it at any moment. `is_same`: the
+    process that ran before the fault still runs and was never started again; None where either is
+    right.
     """
 
     state: str = "ready"
@@ -33,8 +34,9 @@ UNTOUCHED = Ends(is_same=True, restarts=0)
 class Row:
     """One fault: `strike` is done to `part` while the deployment is in the state `at`.
 
-    `engine` are the modes of a stand-in, one for each start, the last for all further ones; none: the real engine.
-    `mend` takes the cause away after the end was reached; a Start must then bring it to ready.
+    `engine` are the modes of a stand-in, one for each start, the last for all further ones; none:
+    the real engine. `mend` takes the cause away after the end was reached; a Start must then bring
+    it to ready.
     """
 
     part: str
@@ -65,5 +67,8 @@ class Measured:
         head = ("part", "fault", "while", "ends", "seconds")
         rows = [head, *sorted(self.lines)]
         widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        ]
         return "\n".join(lines) + "\n"

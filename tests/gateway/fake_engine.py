@@ -1,4 +1,7 @@
-"""An engine that misbehaves on demand: the text of the question says how. It speaks HTTP as llama-server does."""
+"""An engine that misbehaves on demand: the text of the question says how.
+
+It speaks HTTP as llama-server does.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,8 @@ class Server(ThreadingHTTPServer):
 
 class FakeEngine:
     def __init__(self, always: str = "", headers: dict[str, str] | None = None) -> None:
-        """`always` is a behaviour that the question does not choose; `headers` go with every stream."""
+        """`always` is a behaviour that the question does not choose; `headers` go with every
+        stream."""
         self.always, self.headers = always, headers or {}
         self.sent_bytes = 0
         self.seen: list[dict[str, Any]] = []
@@ -79,7 +83,7 @@ class FakeEngine:
             def log_message(self, *arguments: Any) -> None:
                 return None
 
-            # --- behaviours ---------------------------------------------------------------------------
+            # --- behaviours -----------------------------------------------------------------------
             def breaks_off(self) -> None:
                 self._begin()
                 self._chunk(EVENT + EVENT)
@@ -121,12 +125,15 @@ class FakeEngine:
                 self.wfile.write(b"0\r\n\r\n")
 
             def writes_with_drafts(self) -> None:
-                """Thirty tokens in half a second, with timings as llama-server sends them per token."""
+                """Thirty tokens in half a second, with timings as llama-server sends them per
+                token."""
                 self._begin()
                 for n in range(1, 31):
                     timings = {"cache_n": 3, "prompt_n": 9, "prompt_ms": 90.0, "predicted_n": n}
                     timings |= {"predicted_ms": 16.0 * n, "draft_n": 2 * n, "draft_n_accepted": n}
-                    self._chunk(b"data: " + json.dumps(TOKEN | {"timings": timings}).encode() + b"\n\n")
+                    self._chunk(
+                        b"data: " + json.dumps(TOKEN | {"timings": timings}).encode() + b"\n\n"
+                    )
                     engine.ending.wait(0.016)
                 self._chunk(LAST)
                 self.wfile.write(b"0\r\n\r\n")
@@ -135,7 +142,11 @@ class FakeEngine:
                 self._whole(401, {"error": {"message": "Invalid API Key"}})
 
             def finds_it_too_long(self) -> None:
-                error = {"message": "the request exceeds the context", "type": "exceed_context_size_error", "code": 400}
+                error = {
+                    "message": "the request exceeds the context",
+                    "type": "exceed_context_size_error",
+                    "code": 400,
+                }
                 self._whole(400, {"error": error})
 
             def waits_in_the_queue(self) -> None:
@@ -164,14 +175,19 @@ class FakeEngine:
                 """Text that looks like the end of an answer, and none."""
                 self._begin()
                 text = 'data: [DONE] "error": null "finish_reason":"stop"'
-                delta = {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}], "error": None}
+                delta = {
+                    "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}],
+                    "error": None,
+                }
                 self._chunk(b"data: " + json.dumps(delta).encode() + b"\n\n")
                 self.wfile.write(b"0\r\n\r\n")
 
             def ends_with_a_reason(self) -> None:
                 """As other servers do: other spaces, several data lines, and no [DONE]."""
                 self._begin()
-                self._chunk(b'data: {"choices":\r\ndata: [{"index": 0, "delta": {"content": "hi"},\r\n')
+                self._chunk(
+                    b'data: {"choices":\r\ndata: [{"index": 0, "delta": {"content": "hi"},\r\n'
+                )
                 self._chunk(b'data: "finish_reason" : "stop"}]}\r\n\r\n')
                 self.wfile.write(b"0\r\n\r\n")
 
@@ -192,7 +208,7 @@ class FakeEngine:
                     self.wfile.write(b" " * (1 << 20))
                     engine.sent_bytes += 1 << 20
 
-            # --- HTTP -----------------------------------------------------------------------------------
+            # --- HTTP -----------------------------------------------------------------------------
             def _begin(self) -> None:
                 self.send_response(200)
                 self.send_header("Content-Type", "text/event-stream")

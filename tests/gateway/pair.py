@@ -1,4 +1,5 @@
-"""Two real engines of one model, between which prompts are handed over; the gateway's code runs in the test."""
+"""Two real engines of one model, between which prompts are handed over; the gateway's code runs in
+the test."""
 
 from __future__ import annotations
 
@@ -21,8 +22,8 @@ from deployments.gateway.routing import HandoverFacts, Passage, Peer, Serving, T
 from tests.gateway.engine import RealEngine
 
 CHAT = "/v1/chat/completions"
-# Roomy enough for 1,500 tokens and their answer in each of four slots. An engine looks at what else it should do
-# only between batches.
+# Roomy enough for 1,500 tokens and their answer in each of four slots. An engine looks at what else
+# it should do only between batches.
 FLAGS = ("-c", "8192", "-np", "4", "-b", "128", "-ub", "128")
 
 
@@ -37,12 +38,27 @@ class Answer:
 
 class Pair:
     def __init__(
-        self, folder: Path, slots: Path, *, model: str = "", flags: Sequence[str] = FLAGS, key: Path | None = None
+        self,
+        folder: Path,
+        slots: Path,
+        *,
+        model: str = "",
+        flags: Sequence[str] = FLAGS,
+        key: Path | None = None,
     ) -> None:
         key = key or settings.OMNI_HOME.secret_path("engine")
-        every = (*flags, "--slot-save-path", str(slots), "--no-cache-idle-slots", "--no-warmup", "--device", "none")
+        every = (
+            *flags,
+            "--slot-save-path",
+            str(slots),
+            "--no-cache-idle-slots",
+            "--no-warmup",
+            "--device",
+            "none",
+        )
         self.prefill, self.decode = (
-            RealEngine(folder, key, flags=every, model=model, name=name) for name in ("prefill", "decode")
+            RealEngine(folder, key, flags=every, model=model, name=name)
+            for name in ("prefill", "decode")
         )
         self.prefill.wait_ready()
         self.decode.wait_ready()
@@ -65,7 +81,7 @@ class Pair:
     async def table(self) -> Table:
         return Table({"pair": self.serving})
 
-    # --- asking -------------------------------------------------------------------------------------
+    # --- asking -----------------------------------------------------------------------------------
     async def ask(self, body: dict[str, Any], path: str = CHAT) -> Answer:
         """Through the gateway's own code. Raises what the gateway would tell its client."""
         async with relay.open_answer(path, {"model": "pair", **body}) as upstream:
@@ -76,16 +92,24 @@ class Pair:
         return _answer(upstream.status, raw, upstream.handover)
 
     def direct(
-        self, body: dict[str, Any], path: str = CHAT, *, read_by: RealEngine | None = None, cold: bool = False
+        self,
+        body: dict[str, Any],
+        path: str = CHAT,
+        *,
+        read_by: RealEngine | None = None,
+        cold: bool = False,
     ) -> Answer:
         """From an engine alone that reads the prompt itself.
 
-        Not cold, it is asked twice: rounding differs between a last token computed with its prompt and one
-        computed alone, and what was handed over is always the latter.
+        Not cold, it is asked twice: rounding differs between a last token computed with its prompt
+        and one computed alone, and what was handed over is always the latter.
         """
         found = read_by or self.decode
         body = {**body, "model": "smol-alias", "cache_prompt": not cold}
-        url, headers = f"http://127.0.0.1:{found.port}{path}", {"authorization": f"Bearer {found.key}"}
+        url, headers = (
+            f"http://127.0.0.1:{found.port}{path}",
+            {"authorization": f"Bearer {found.key}"},
+        )
         if not cold:
             httpx.post(url, json={**body, "max_tokens": 1}, headers=headers, timeout=120).read()
         got = httpx.post(url, json=body, headers=headers, timeout=120)
@@ -93,10 +117,18 @@ class Pair:
 
     def forget(self) -> None:
         """The decode instance loses what its slots hold, and the gateway is not told."""
-        url, headers = f"http://127.0.0.1:{self.decode.port}", {"authorization": f"Bearer {self.decode.key}"}
+        url, headers = (
+            f"http://127.0.0.1:{self.decode.port}",
+            {"authorization": f"Bearer {self.decode.key}"},
+        )
         assert self.serving.handover
         for slot in range(self.serving.handover.slots):
-            assert httpx.post(f"{url}/slots/{slot}?action=erase", headers=headers, timeout=60).status_code == 200
+            assert (
+                httpx.post(
+                    f"{url}/slots/{slot}?action=erase", headers=headers, timeout=60
+                ).status_code
+                == 200
+            )
 
     async def idle(self, limit_s: float = 15) -> None:
         """Until no slot is taken on either side, here and there, and no file is left."""
@@ -107,7 +139,9 @@ class Pair:
                 if not any([await asyncio.to_thread(engine.busy) for engine in alive]):
                     return
             await asyncio.sleep(0.1)
-        raise AssertionError(f"a slot is stuck or a file is left: {list(self.slots.iterdir())}, {lines()}")
+        raise AssertionError(
+            f"a slot is stuck or a file is left: {list(self.slots.iterdir())}, {lines()}"
+        )
 
     def kill(self) -> None:
         for engine in (self.prefill, self.decode):

@@ -58,11 +58,15 @@ class Served:
 
     def shell(self, code: str) -> str:
         argv = [sys.executable, "manage.py", "shell", "-v0", "-c", code]
-        done = subprocess.run(argv, cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            argv, cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=60
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def prepare(self, deployments: Mapping[str, int | None], routes: Mapping[str, str] | None = None) -> None:
+    def prepare(
+        self, deployments: Mapping[str, int | None], routes: Mapping[str, str] | None = None
+    ) -> None:
         """Name → port of its engine, or None for one that is stopped."""
         wanted = json.dumps({"deployments": dict(deployments), "routes": dict(routes or {})})
         self.key = self.shell(PREPARE.format(wanted=wanted)).split("KEY ")[1].strip()
@@ -71,7 +75,9 @@ class Served:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         argv = [*self.before, sys.executable, "manage.py", "serve", "--port", str(self.port)]
         with self.log.open("ab") as output:
-            self.process = subprocess.Popen(argv, cwd=ROOT, env=self.env, stdout=output, stderr=subprocess.STDOUT)
+            self.process = subprocess.Popen(
+                argv, cwd=ROOT, env=self.env, stdout=output, stderr=subprocess.STDOUT
+            )
         wait_until(self._healthy, 30, lambda: self.log.read_text())
 
     def _healthy(self) -> bool:
@@ -90,13 +96,15 @@ class Served:
             self.process.kill()
             self.process.wait(10)
 
-    # --- asking -------------------------------------------------------------------------------------
+    # --- asking -----------------------------------------------------------------------------------
     @property
     def headers(self) -> dict[str, str]:
         return {"authorization": f"Bearer {self.key}"}
 
     def post(self, body: Any, path: str = "/v1/chat/completions", **options: Any) -> httpx.Response:
-        return httpx.post(f"{self.url}{path}", **{"json": body, "headers": self.headers, "timeout": 60, **options})
+        return httpx.post(
+            f"{self.url}{path}", **{"json": body, "headers": self.headers, "timeout": 60, **options}
+        )
 
     def client(self) -> openai.OpenAI:
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key=self.key, max_retries=0, timeout=60)

@@ -1,4 +1,5 @@
-"""Requests before a deployment that does not answer yet, or not any more: they wait, are refused, or are told why."""
+"""Requests before a deployment that does not answer yet, or not any more: they wait, are refused,
+or are told why."""
 
 from __future__ import annotations
 
@@ -29,11 +30,18 @@ def fake() -> Iterator[FakeEngine]:
 
 
 class Scene:
-    """One deployment as the routing table has it; `woken` are those that were asked to load again."""
+    """One deployment as the routing table has it; `woken` are those that were asked to load
+    again."""
 
     def __init__(self, port: int) -> None:
         self.ready = Serving(
-            "smol", "ready", EngineAddress(f"http://127.0.0.1:{port}"), "alias", pk=4711, is_wanted=True, drain_s=7
+            "smol",
+            "ready",
+            EngineAddress(f"http://127.0.0.1:{port}"),
+            "alias",
+            pk=4711,
+            is_wanted=True,
+            drain_s=7,
         )
         self.loading = replace(self.ready, state="loading", address=None)
         self.now: Serving | None = self.ready
@@ -98,7 +106,9 @@ async def test_an_unloaded_one_is_woken_once_however_many_ask(scene: Scene) -> N
     assert all(await asyncio.wait_for(asyncio.gather(*waiting), 30))
 
 
-async def test_more_than_may_wait_are_refused_at_once(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_more_than_may_wait_are_refused_at_once(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(admission, "MOST_WAITING", 3)
     scene.now = scene.loading
     waiting = [asyncio.ensure_future(ask()) for _ in range(3)]
@@ -129,7 +139,9 @@ async def test_nobody_waits_for_ever(scene: Scene, monkeypatch: pytest.MonkeyPat
         await asyncio.wait_for(ask(), 20)
 
 
-async def test_a_shut_door_is_waited_at_although_the_table_says_ready(scene: Scene, doors: Doors) -> None:
+async def test_a_shut_door_is_waited_at_although_the_table_says_ready(
+    scene: Scene, doors: Doors
+) -> None:
     assert doors.shut(4711)
     waiting = asyncio.ensure_future(ask())
     await asyncio.sleep(0.4)
@@ -138,7 +150,9 @@ async def test_a_shut_door_is_waited_at_although_the_table_says_ready(scene: Sce
     assert await asyncio.wait_for(waiting, 20)
 
 
-async def test_a_door_is_not_shut_under_an_answer_and_can_be_after_it(scene: Scene, doors: Doors) -> None:
+async def test_a_door_is_not_shut_under_an_answer_and_can_be_after_it(
+    scene: Scene, doors: Doors
+) -> None:
     answering = asyncio.ensure_future(ask())
     await asyncio.sleep(0.4)
     assert not doors.shut(4711) and not answering.done()
@@ -148,7 +162,11 @@ async def test_a_door_is_not_shut_under_an_answer_and_can_be_after_it(scene: Sce
 
 @pytest.mark.parametrize(
     ("change", "code"),
-    [({}, "answer_incomplete"), ({"state": "stopping", "is_wanted": False}, "answer_cut"), (None, "answer_cut")],
+    [
+        ({}, "answer_incomplete"),
+        ({"state": "stopping", "is_wanted": False}, "answer_cut"),
+        (None, "answer_cut"),
+    ],
 )
 async def test_an_answer_that_ends_too_early_says_whether_somebody_ended_its_engine(
     scene: Scene, change: dict[str, Any] | None, code: str, monkeypatch: pytest.MonkeyPatch
@@ -167,9 +185,21 @@ async def test_an_answer_that_ends_too_early_says_whether_somebody_ended_its_eng
     [
         ({}, "engine_died", "broke off"),
         ({"state": "crashed"}, "engine_died", "broke off"),
-        ({"state": "stopping", "is_wanted": False}, "answer_cut", "was stopped: this answer was cut off after the 7 s"),
-        ({"state": "stopped", "is_wanted": False, "drain_s": 0}, "answer_cut", "cut off. Start it and ask again."),
-        ({"state": "stopped", "is_wanted": False, "ends_now": True}, "answer_cut", "cut off. Start it and ask again."),
+        (
+            {"state": "stopping", "is_wanted": False},
+            "answer_cut",
+            "was stopped: this answer was cut off after the 7 s",
+        ),
+        (
+            {"state": "stopped", "is_wanted": False, "drain_s": 0},
+            "answer_cut",
+            "cut off. Start it and ask again.",
+        ),
+        (
+            {"state": "stopped", "is_wanted": False, "ends_now": True},
+            "answer_cut",
+            "cut off. Start it and ask again.",
+        ),
         ({"state": "stopping", "is_outdated": True}, "answer_cut", "was changed"),
         ({"state": "stopping", "is_unloaded": True}, "answer_cut", "was unloaded"),
         ({"state": "stopping"}, "engine_died", "broke off"),
@@ -177,7 +207,11 @@ async def test_an_answer_that_ends_too_early_says_whether_somebody_ended_its_eng
     ],
 )
 async def test_an_answer_that_breaks_off_says_whether_somebody_ended_its_engine(
-    scene: Scene, change: dict[str, Any] | None, code: str, says: str, monkeypatch: pytest.MonkeyPatch
+    scene: Scene,
+    change: dict[str, Any] | None,
+    code: str,
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def afterwards() -> Table:
         return Table({} if change is None else {"smol": replace(scene.ready, **change)})

@@ -1,4 +1,5 @@
-"""What ended the engine, or held its loop, when it was sent by itself: through the gateway nothing of it arrives."""
+"""What ended the engine, or held its loop, when it was sent by itself: through the gateway nothing
+of it arrives."""
 
 from __future__ import annotations
 
@@ -8,12 +9,20 @@ import pytest
 
 from tests.gateway.engine import RealEngine
 from tests.gateway.served import Served, question
-from tests.gateway.test_constraints import BAD_GRAMMARS, BAD_PATTERNS, GOOD_GRAMMARS, GOOD_PATTERNS, tools
+from tests.gateway.test_constraints import (
+    BAD_GRAMMARS,
+    BAD_PATTERNS,
+    GOOD_GRAMMARS,
+    GOOD_PATTERNS,
+    tools,
+)
 
 
 def by_schema(pattern: str) -> dict[str, Any]:
     schema = {"type": "string", "pattern": pattern}
-    return {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}}
+    return {
+        "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    }
 
 
 def by_tool(pattern: str) -> dict[str, Any]:
@@ -31,17 +40,23 @@ def test_no_attack_reaches_the_engine(engine: RealEngine, served: Served) -> Non
     for attack in attacks:
         answer = served.post(question("Hi", max_tokens=4, **attack))
         error = answer.json()["error"]
-        assert answer.status_code == 400 and error["param"] in attack, f"{str(attack)[:200]}: {answer.text}"
+        assert answer.status_code == 400 and error["param"] in attack, (
+            f"{str(attack)[:200]}: {answer.text}"
+        )
     assert engine.process.poll() is None, engine.said()
 
 
 @pytest.mark.parametrize("grammar", GOOD_GRAMMARS[:-1])
-def test_a_grammar_that_people_write_is_answered_by(engine: RealEngine, served: Served, grammar: str) -> None:
+def test_a_grammar_that_people_write_is_answered_by(
+    engine: RealEngine, served: Served, grammar: str
+) -> None:
     answer = served.post(question("Hi", max_tokens=8, grammar=grammar))
     assert answer.status_code == 200, answer.text
 
 
 @pytest.mark.parametrize("pattern", [pattern for pattern in GOOD_PATTERNS if r"\d" not in pattern])
-def test_a_pattern_that_people_write_is_answered_by(engine: RealEngine, served: Served, pattern: str) -> None:
+def test_a_pattern_that_people_write_is_answered_by(
+    engine: RealEngine, served: Served, pattern: str
+) -> None:
     answer = served.post(question("Hi", max_tokens=8, **by_schema(pattern)))
     assert answer.status_code == 200, answer.text

@@ -1,4 +1,5 @@
-"""Grammars, schemas and patterns that crash an engine or hold it up are refused; those that people write are not."""
+"""Grammars, schemas and patterns that crash an engine or hold it up are refused; those that people
+write are not."""
 
 from __future__ import annotations
 
@@ -175,14 +176,19 @@ def test_a_grammar_that_harms_the_engine_is_refused(grammar: str) -> None:
     "hidden",
     [
         lambda p: {"pattern": p},
-        lambda p: {"type": "object", "properties": {"a": {"anyOf": [{"type": "null"}, {"pattern": p}]}}},
+        lambda p: {
+            "type": "object",
+            "properties": {"a": {"anyOf": [{"type": "null"}, {"pattern": p}]}},
+        },
         lambda p: {"$defs": {"x": {"allOf": [{"pattern": p}]}}, "$ref": "#/$defs/x"},
         lambda p: {"type": "array", "items": {"oneOf": [{"additionalProperties": {"pattern": p}}]}},
         lambda p: {"patternProperties": {p: {"type": "string"}}},
     ],
     ids=["plain", "property", "referenced", "items", "names"],
 )
-def test_a_pattern_that_harms_the_engine_is_refused_wherever_it_stands(pattern: str, hidden: Any) -> None:
+def test_a_pattern_that_harms_the_engine_is_refused_wherever_it_stands(
+    pattern: str, hidden: Any
+) -> None:
     for field, value in (("json_schema", hidden(pattern)), ("tools", tools(hidden(pattern)))):
         with pytest.raises(FieldError) as caught:
             check_schema(field, value)
@@ -198,7 +204,11 @@ def test_a_pattern_that_harms_the_engine_is_refused_wherever_it_stands(pattern: 
         ("json_schema", {"enum": [f"w{n}" for n in range(5000)]}, "at most 1000"),
         ("json_schema", {"anyOf": [{"type": "string"}] * 1500}, "at most 1000"),
         ("json_schema", {"properties": {f"p{n}": {} for n in range(6000)}}, "at most 5000"),
-        ("tools", tools({"properties": {f"p{n}": {"pattern": f"a{n}"} for n in range(60)}}), "at most 50"),
+        (
+            "tools",
+            tools({"properties": {f"p{n}": {"pattern": f"a{n}"} for n in range(60)}}),
+            "at most 50",
+        ),
         ("tools", tools({"type": 5}), "type"),
         ("tools", tools({"properties": [1]}), "properties"),
         ("json_schema", {"pattern": 5}, "pattern"),
@@ -215,7 +225,9 @@ def test_a_pattern_that_harms_the_engine_is_refused_wherever_it_stands(pattern: 
         ("tools", tools([]), "no object"),
     ],
 )
-def test_a_schema_that_is_too_large_or_wrong_is_refused_by_name(field: str, value: Any, says: str) -> None:
+def test_a_schema_that_is_too_large_or_wrong_is_refused_by_name(
+    field: str, value: Any, says: str
+) -> None:
     with pytest.raises(FieldError) as caught:
         check_schema(field, value)
     assert caught.value.param == field and says in str(caught.value)
@@ -227,7 +239,13 @@ def test_a_schema_that_is_too_large_or_wrong_is_refused_by_name(field: str, valu
         deep(20),
         {"type": ["string", "null"], "minLength": 1, "maxLength": 50_000, "format": "date"},
         {"$defs": {"t": {"properties": {"l": {"$ref": "#/$defs/t"}}}}, "$ref": "#/$defs/t"},
-        {"properties": {"pattern": {"type": "string"}, "type": {"enum": [1, 2]}, "$ref": {"type": "string"}}},
+        {
+            "properties": {
+                "pattern": {"type": "string"},
+                "type": {"enum": [1, 2]},
+                "$ref": {"type": "string"},
+            }
+        },
         {"enum": [{"pattern": "((((("}, {"type": 5}]},
         {"const": {"pattern": "*"}},
         {"items": True, "additionalProperties": False},
@@ -236,7 +254,9 @@ def test_a_schema_that_is_too_large_or_wrong_is_refused_by_name(field: str, valu
 )
 def test_a_schema_that_people_write_passes(schema: Any) -> None:
     check_schema("json_schema", schema)
-    check_schema("response_format", {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}})
+    check_schema(
+        "response_format", {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    )
     check_schema("tools", tools(schema))
 
 
@@ -249,7 +269,9 @@ def test_any_text_is_passed_or_refused_and_never_breaks(text: str) -> None:
                 check("x", whole)
 
 
-@pytest.mark.parametrize("piece", ["(", "[", '"', "{", "a{", "(?", "\\", '"a"? ', "[^", "a|", "x ::= y\n", "#", "<"])
+@pytest.mark.parametrize(
+    "piece", ["(", "[", '"', "{", "a{", "(?", "\\", '"a"? ', "[^", "a|", "x ::= y\n", "#", "<"]
+)
 def test_a_text_of_the_greatest_length_is_read_in_linear_time(piece: str) -> None:
     """Quadratic reading of 32 KB would take minutes, and the test with it."""
     for check, length in ((check_grammar, 32 << 10), (check_pattern, 2 << 10)):

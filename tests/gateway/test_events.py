@@ -10,7 +10,17 @@ from deployments.gateway import events
 from deployments.gateway.events import WholeEvents, data_of, ends_answer, split_events
 from omni.errors import OmniError
 
-PIECES = [b"data: a\n\n", b"dat", b"a: x", b"\n", b"\n\n", b": ping\n\n", b"data: a\r\n\r\n", b"\r\n", b"\r"]
+PIECES = [
+    b"data: a\n\n",
+    b"dat",
+    b"a: x",
+    b"\n",
+    b"\n\n",
+    b": ping\n\n",
+    b"data: a\r\n\r\n",
+    b"\r\n",
+    b"\r",
+]
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=12))
@@ -19,7 +29,10 @@ def test_bytes_pass_unchanged_and_end_with_an_event(chunks: list[bytes]) -> None
     passed = [cut.feed(chunk) for chunk in chunks]
     joined = b"".join(passed)
     assert b"".join(chunks).startswith(joined)
-    assert all(part == b"" or part.endswith((b"\n\n", b"\r\n\r\n", b"\n\r\n", b"\r\r", b"\n\r")) for part in passed)
+    assert all(
+        part == b"" or part.endswith((b"\n\n", b"\r\n\r\n", b"\n\r\n", b"\r\r", b"\n\r"))
+        for part in passed
+    )
 
 
 @pytest.mark.parametrize(
@@ -61,7 +74,9 @@ def test_data_of_an_event_are_its_data_lines_joined(event: bytes, data: bytes) -
         (b"", False),
     ],
 )
-def test_an_answer_ends_where_its_events_say_so_and_not_where_its_text_does(data: bytes, ends: bool) -> None:
+def test_an_answer_ends_where_its_events_say_so_and_not_where_its_text_does(
+    data: bytes, ends: bool
+) -> None:
     assert ends_answer(data) is ends
     cut = WholeEvents()
     cut.feed(b"data: " + data + b"\n\n")
@@ -88,7 +103,9 @@ def test_an_end_is_found_behind_every_kind_of_line_end(line_end: bytes) -> None:
         (b'data: {"choices": []}', b'data: {"choices": []}\n\n'),
     ],
 )
-def test_a_fragment_at_the_end_is_dropped_and_a_whole_event_is_kept(rest: bytes, passed: bytes) -> None:
+def test_a_fragment_at_the_end_is_dropped_and_a_whole_event_is_kept(
+    rest: bytes, passed: bytes
+) -> None:
     cut = WholeEvents()
     assert cut.feed(b"data: a\n\n" + rest) == b"data: a\n\n"
     assert cut.finish() == passed
@@ -98,7 +115,9 @@ def test_events_are_split_one_by_one() -> None:
     assert split_events(b"data: a\n\n: b\r\n\r\ndata: c\r\r") == [b"data: a", b": b", b"data: c"]
 
 
-def test_the_end_of_a_long_answer_is_found_behind_many_other_events(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_of_a_long_answer_is_found_behind_many_other_events(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(events, "LAST_EVENTS_BYTES", 100)
     cut = WholeEvents()
     for _ in range(50):

@@ -1,4 +1,5 @@
-"""The gateway before servers that somebody else runs: their own name and key, nothing followed, no page passed on."""
+"""The gateway before servers that somebody else runs: their own name and key, nothing followed, no
+page passed on."""
 
 from __future__ import annotations
 
@@ -26,7 +27,11 @@ from tests.fakes.foreign import MODELS, Answer, ForeignServer
 pytestmark = pytest.mark.django_db(transaction=True)
 CHAT = "/v1/chat/completions"
 KEY = "key-of-somebody-else"
-ASKED: dict[str, Any] = {"model": "remote", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
+ASKED: dict[str, Any] = {
+    "model": "remote",
+    "messages": [{"role": "user", "content": "Hi"}],
+    "stream": True,
+}
 
 
 def event(**fields: Any) -> bytes:
@@ -58,7 +63,12 @@ def remote(foreign: ForeignServer) -> Deployment:
     engine = servers.server_add(host=local_host(), name="other", address=foreign.address, key=KEY)
     made = servers.model_offer(engine=engine, model="org/Big-1", name="remote")
     Instance.objects.create(
-        host=engine.host, deployment=made, role="model", state="ready", address=engine.path, generation=made.generation
+        host=engine.host,
+        deployment=made,
+        role="model",
+        state="ready",
+        address=engine.path,
+        generation=made.generation,
     )
     forget_table()
     foreign.seen.clear()
@@ -81,13 +91,19 @@ async def test_a_request_goes_out_under_the_servers_own_name_and_key(
     assert sent == {**ASKED, "model": "org/Big-1", "temperature": 0.5}
 
 
-async def test_what_only_llama_server_knows_is_left_out_and_named(remote: Deployment, foreign: ForeignServer) -> None:
-    async with open_answer(CHAT, {**ASKED, "timings_per_token": True, "return_progress": True}) as upstream:
+async def test_what_only_llama_server_knows_is_left_out_and_named(
+    remote: Deployment, foreign: ForeignServer
+) -> None:
+    async with open_answer(
+        CHAT, {**ASKED, "timings_per_token": True, "return_progress": True}
+    ) as upstream:
         assert upstream.dropped == ["return_progress", "timings_per_token"]
     assert not {"timings_per_token", "return_progress"} & set(foreign.seen[-1][2])
 
 
-async def test_a_foreign_llama_server_is_asked_for_its_timings(remote: Deployment, foreign: ForeignServer) -> None:
+async def test_a_foreign_llama_server_is_asked_for_its_timings(
+    remote: Deployment, foreign: ForeignServer
+) -> None:
     remote.engine.build = "llamacpp"
     await remote.engine.asave()
     forget_table()
@@ -124,11 +140,17 @@ async def test_answers_that_are_not_for_the_client(
     foreign.answers[CHAT] = answer
     with pytest.raises(OmniError, match=says) as refused:
         await answered(ASKED)
-    assert refused.value.code == "engine_refused" and refused.value.fix and KEY not in str(refused.value)
+    assert (
+        refused.value.code == "engine_refused"
+        and refused.value.fix
+        and KEY not in str(refused.value)
+    )
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
-async def test_a_redirect_is_never_followed(remote: Deployment, foreign: ForeignServer, status: int) -> None:
+async def test_a_redirect_is_never_followed(
+    remote: Deployment, foreign: ForeignServer, status: int
+) -> None:
     thief = ForeignServer({CHAT: STREAM})
     foreign.answers[CHAT] = (status, f"{thief.address}{CHAT}", b"")
     with pytest.raises(OmniError, match="follows nobody"):
@@ -137,7 +159,9 @@ async def test_a_redirect_is_never_followed(remote: Deployment, foreign: Foreign
     thief.close()
 
 
-async def test_a_panel_knows_a_request_of_its_own(remote: Deployment, foreign: ForeignServer) -> None:
+async def test_a_panel_knows_a_request_of_its_own(
+    remote: Deployment, foreign: ForeignServer
+) -> None:
     """Its own address as that of an external server would send a request round and round."""
     await answered(ASKED)
     sent = [(name.encode(), value.encode()) for name, value in foreign.seen[-1][1].items()]
@@ -146,10 +170,15 @@ async def test_a_panel_knows_a_request_of_its_own(remote: Deployment, foreign: F
     refuse_own([(b"x-omni-from", b"another panel"), (b"accept", b"*/*")])
 
 
-async def test_the_servers_own_error_is_passed_on(remote: Deployment, foreign: ForeignServer) -> None:
+async def test_the_servers_own_error_is_passed_on(
+    remote: Deployment, foreign: ForeignServer
+) -> None:
     foreign.answers[CHAT] = (400, "application/json", b'{"error":{"message":"too long"}}')
     async with open_answer(CHAT, ASKED) as upstream:
-        assert (upstream.status, await upstream.body()) == (400, b'{"error":{"message":"too long"}}')
+        assert (upstream.status, await upstream.body()) == (
+            400,
+            b'{"error":{"message":"too long"}}',
+        )
 
 
 def test_stop_holds_at_once(remote: Deployment) -> None:
@@ -164,12 +193,18 @@ async def test_chat_shows_what_is_known_and_says_not_available_for_the_rest(
     operator: Client,
     open_page: Opener,  # noqa: F811 (the fixture)
 ) -> None:
-    made = await _in_thread(chat_services.conversation_create, owner=operator_user, deployment=remote)
+    made = await _in_thread(
+        chat_services.conversation_create, owner=operator_user, deployment=remote
+    )
     page = await open_page(operator, made.pk)
     await page.send("send", text="Hi")
     assert await page.ended() == "done"
     kept = await Message.objects.aget(pk=await page.answer())
-    assert (kept.content, kept.deployment_name, kept.finish_reason) == ("Good day.", "remote", "stop")
+    assert (kept.content, kept.deployment_name, kept.finish_reason) == (
+        "Good day.",
+        "remote",
+        "stop",
+    )
     assert kept.ttft_ms and kept.duration_ms and kept.prefill_tps is None and kept.timings == {}
     assert (kept.prompt_tokens, kept.completion_tokens) == (5, 2)
     assert "First token" in page.html[kept.pk]
@@ -182,19 +217,25 @@ async def test_two_lanes_compare_what_is_known_of_them(
     operator: Client,
     open_page: Opener,  # noqa: F811 (the fixture)
 ) -> None:
-    second = await _in_thread(servers.model_offer, engine=remote.engine, model="org/Big-1", name="second")
+    second = await _in_thread(
+        servers.model_offer, engine=remote.engine, model="org/Big-1", name="second"
+    )
     await Instance.objects.acreate(
         host=remote.host, deployment=second, role="model", state="ready", address=remote.engine.path
     )
     forget_table()
-    made = await _in_thread(chat_services.conversation_create, owner=operator_user, deployment=remote, beside=[second])
+    made = await _in_thread(
+        chat_services.conversation_create, owner=operator_user, deployment=remote, beside=[second]
+    )
     page = await open_page(operator, made.pk)
     await page.send("send", text="Hi")
     await page.until(lambda: len(page.states) == 2, "not both lanes answered")
     assert set(page.states.values()) == {"done"}
     shown = await _in_thread(operator.get, path=f"/chat/{made.pk}/")
     text = shown.content.decode()
-    assert shown.status_code == 200 and text.count("Good day.") >= 2 and text.count("First token") == 2
+    assert (
+        shown.status_code == 200 and text.count("Good day.") >= 2 and text.count("First token") == 2
+    )
 
 
 async def test_a_stream_that_is_no_json_fails_the_answer_and_nothing_else(
@@ -205,7 +246,9 @@ async def test_a_stream_that_is_no_json_fails_the_answer_and_nothing_else(
     open_page: Opener,  # noqa: F811 (the fixture)
 ) -> None:
     foreign.answers[CHAT] = (200, "text/event-stream", b"data: {nonsense\r\n\r\n")
-    made = await _in_thread(chat_services.conversation_create, owner=operator_user, deployment=remote)
+    made = await _in_thread(
+        chat_services.conversation_create, owner=operator_user, deployment=remote
+    )
     page = await open_page(operator, made.pk)
     await page.send("send", text="Hi")
     assert await page.ended() == "failed"

@@ -37,7 +37,9 @@ from deployments.gateway.shapes import FieldError
         ("", "min_tokens", 5, False),
     ],
 )
-def test_a_field_reaches_the_engines_that_take_it(flavour: str, field: str, value: Any, passes: bool) -> None:
+def test_a_field_reaches_the_engines_that_take_it(
+    flavour: str, field: str, value: Any, passes: bool
+) -> None:
     assert extras(flavour, {field: value}, [field]) == ({field: value} if passes else {})
 
 

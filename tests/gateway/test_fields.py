@@ -38,7 +38,12 @@ def chat(**fields: Any) -> dict[str, Any]:
         {"messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]},
         {
             "messages": [
-                {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,"}}]}
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "image_url", "image_url": {"url": "data:image/png;base64,"}}
+                    ],
+                }
             ]
         },
     ],
@@ -49,7 +54,9 @@ def test_what_engines_understand_passes_unchanged(fields: dict[str, Any]) -> Non
 
 
 def test_null_means_not_given_and_unknown_fields_are_named() -> None:
-    kept, dropped = allowed(CHAT, chat(model="m", top_p=None, n_discard=-1, chat_parser="x", api_base="http://evil"))
+    kept, dropped = allowed(
+        CHAT, chat(model="m", top_p=None, n_discard=-1, chat_parser="x", api_base="http://evil")
+    )
     assert kept == chat()
     assert dropped == ["api_base", "chat_parser", "n_discard"]
 
@@ -91,10 +98,17 @@ def test_null_means_not_given_and_unknown_fields_are_named() -> None:
         ({"messages": [{"content": "Hi"}]}, "messages[0]"),
         ({"messages": [*HELLO, {"role": "user", "content": ["x"]}]}, "messages[1]"),
         (
-            {"messages": [{"role": "user", "content": [{"image_url": {"url": "http://169.254.169.254/"}}]}]},
+            {
+                "messages": [
+                    {"role": "user", "content": [{"image_url": {"url": "http://169.254.169.254/"}}]}
+                ]
+            },
             "messages[0]",
         ),
-        ({"messages": [{"role": "user", "content": [{"image_url": "file:///etc/passwd"}]}]}, "messages[0]"),
+        (
+            {"messages": [{"role": "user", "content": [{"image_url": "file:///etc/passwd"}]}]},
+            "messages[0]",
+        ),
         ({"messages": [{"role": "user", "content": [{"image_url": {}}]}]}, "messages[0]"),
     ],
 )
@@ -111,7 +125,10 @@ def test_what_is_out_of_bounds_is_refused_by_name(fields: dict[str, Any], param:
         ({"max_tokens": 2_000_000}, "max_tokens is 2000000. Use a number from -1 to 1048576."),
         ({"top_k": 3_000_000}, "top_k is 3000000. Use a number from -1 to 1048576."),
         ({"temperature": 10.5}, "temperature is 10.5. Use a number from 0 to 10."),
-        ({"seed": 10**30}, "(31 digits). Use a number from -9223372036854775808 to 18446744073709551615."),
+        (
+            {"seed": 10**30},
+            "(31 digits). Use a number from -9223372036854775808 to 18446744073709551615.",
+        ),
     ],
 )
 def test_limits_are_written_as_people_write_them(fields: dict[str, Any], says: str) -> None:
@@ -149,13 +166,17 @@ def test_the_one_field_that_must_be_there_is_named(path: str, param: str) -> Non
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 
 
 @given(st.sampled_from(sorted(POLICIES)), st.data())
-def test_any_value_in_any_field_is_passed_or_refused_and_never_breaks(path: str, data: st.DataObject) -> None:
+def test_any_value_in_any_field_is_passed_or_refused_and_never_breaks(
+    path: str, data: st.DataObject
+) -> None:
     names = st.sampled_from([*POLICIES[path], "model", "unknown"])
     body = data.draw(st.dictionaries(names, values, max_size=4))
     try:

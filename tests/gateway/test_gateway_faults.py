@@ -43,7 +43,9 @@ def test_a_fragment_at_the_end_of_a_stream_does_not_spoil_the_error_behind_it(
     faulty: FakeEngine, served: Served
 ) -> None:
     answer = served.post(ask("ends_inside_an_event", stream=True))
-    events = [json.loads(event.removeprefix("data: ")) for event in answer.text.split("\n\n") if event]
+    events = [
+        json.loads(event.removeprefix("data: ")) for event in answer.text.split("\n\n") if event
+    ]
     assert [list(event) for event in events] == [["choices"], ["error"]]
     assert events[-1]["error"]["code"] == "answer_incomplete"
 
@@ -82,7 +84,11 @@ def test_openais_client_raises_when_a_stream_breaks_off(faulty: FakeEngine, serv
 
 @pytest.mark.parametrize(
     ("behaviour", "status", "code"),
-    [("hangs_up", 502, "engine_died"), ("refuses_the_key", 502, "engine_refused"), ("finds_it_too_long", 400, 400)],
+    [
+        ("hangs_up", 502, "engine_died"),
+        ("refuses_the_key", 502, "engine_refused"),
+        ("finds_it_too_long", 400, 400),
+    ],
 )
 def test_what_goes_wrong_before_the_answer_has_its_own_status(
     faulty: FakeEngine, served: Served, behaviour: str, status: int, code: object
@@ -101,8 +107,12 @@ def test_a_client_that_hangs_up_ends_the_request_to_the_engine(
     wait_until(lambda: faulty.open_requests == 0, 1, "the engine still works for nobody")
 
 
-def test_the_engine_sees_its_own_name_for_the_model_and_only_allowed_fields(faulty: FakeEngine, served: Served) -> None:
-    served.post(ask("hangs_up", temperature=0.5, top_k=None, api_base="http://evil.example", n_discard=-9))
+def test_the_engine_sees_its_own_name_for_the_model_and_only_allowed_fields(
+    faulty: FakeEngine, served: Served
+) -> None:
+    served.post(
+        ask("hangs_up", temperature=0.5, top_k=None, api_base="http://evil.example", n_discard=-9)
+    )
     assert faulty.seen[-1] == {
         "messages": [{"role": "user", "content": "hangs_up"}],
         "temperature": 0.5,
@@ -118,7 +128,9 @@ def test_a_client_that_reads_nothing_holds_the_engine_back_and_no_memory_grows(
     before_bytes, faulty.sent_bytes = process.memory_info().rss, 0
     with connect(served, ask("floods", stream=True)):
         wait_until(lambda: faulty.sent_bytes > 0, 5, "the engine did not begin")
-        wait_until(lambda: standing_still(faulty), 20, "the engine is not held back", interval_s=0.3)
+        wait_until(
+            lambda: standing_still(faulty), 20, "the engine is not held back", interval_s=0.3
+        )
         grown_bytes = process.memory_info().rss - before_bytes
         assert faulty.sent_bytes < FLOOD_BYTES / 8
         assert grown_bytes < 20 << 20
@@ -130,7 +142,9 @@ def test_a_client_that_reads_nothing_holds_the_engine_back_and_no_memory_grows(
 def test_a_client_that_reads_gets_all_of_a_flood(faulty: FakeEngine, served: Served) -> None:
     faulty.sent_bytes = begun_at = FLOOD_BYTES - (32 << 20)
     url = f"{served.url}/v1/chat/completions"
-    with httpx.stream("POST", url, json=ask("floods", stream=True), headers=served.headers, timeout=60) as answer:
+    with httpx.stream(
+        "POST", url, json=ask("floods", stream=True), headers=served.headers, timeout=60
+    ) as answer:
         received_bytes = sum(len(chunk) for chunk in answer.iter_raw())
     assert received_bytes == faulty.sent_bytes - begun_at
 
@@ -147,34 +161,51 @@ def connect(served: Served, body: dict[str, Any]) -> socket.socket:
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 << 10)
     client.connect(("127.0.0.1", served.port))
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {served.key}\r\n"
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {served.key}\r\n"
+    )
     client.sendall(f"{head}Content-Length: {len(raw)}\r\n\r\n".encode() + raw)
     return client
 
 
-def test_three_hundred_hang_ups_leave_no_connection_behind(faulty: FakeEngine, served: Served) -> None:
+def test_three_hundred_hang_ups_leave_no_connection_behind(
+    faulty: FakeEngine, served: Served
+) -> None:
     for _ in range(6):
         clients = [connect(served, ask("begins_and_waits", stream=True)) for _ in range(50)]
-        wait_until(lambda: faulty.open_requests == 50, 15, lambda: f"{faulty.open_requests} of 50 reached the engine")
+        wait_until(
+            lambda: faulty.open_requests == 50,
+            15,
+            lambda: f"{faulty.open_requests} of 50 reached the engine",
+        )
         for client in clients:
             client.close()
-        wait_until(lambda: faulty.open_requests == 0, 5, lambda: f"{faulty.open_requests} are still open")
+        wait_until(
+            lambda: faulty.open_requests == 0, 5, lambda: f"{faulty.open_requests} are still open"
+        )
     assert served.process
     to_engine = [
-        c for c in psutil.Process(served.process.pid).net_connections("tcp") if c.raddr and c.raddr.port == faulty.port
+        c
+        for c in psutil.Process(served.process.pid).net_connections("tcp")
+        if c.raddr and c.raddr.port == faulty.port
     ]
     assert [c for c in to_engine if c.status == psutil.CONN_ESTABLISHED] == []
 
 
 def test_a_hundred_streams_run_side_by_side(faulty: FakeEngine, served: Served) -> None:
     with ThreadPoolExecutor(100) as pool:
-        answers = list(pool.map(lambda _: served.post(ask("takes_its_time", stream=True)), range(100)))
-    assert {(a.status_code, a.content.count(b"word"), a.content.endswith(b"[DONE]\n\n")) for a in answers} == {
-        (200, 10, True)
-    }
+        answers = list(
+            pool.map(lambda _: served.post(ask("takes_its_time", stream=True)), range(100))
+        )
+    assert {
+        (a.status_code, a.content.count(b"word"), a.content.endswith(b"[DONE]\n\n"))
+        for a in answers
+    } == {(200, 10, True)}
 
 
-def test_sigterm_lets_open_streams_finish_and_takes_no_new_ones(faulty: FakeEngine, own_served: Served) -> None:
+def test_sigterm_lets_open_streams_finish_and_takes_no_new_ones(
+    faulty: FakeEngine, own_served: Served
+) -> None:
     served = own_served
     served.prepare({"faulty": faulty.port})
     served.start()

@@ -23,7 +23,18 @@ pytestmark = pytest.mark.real
 
 def words(count: int, start: int = 0) -> str:
     """About so many tokens."""
-    nouns = ("sea", "ship", "harbour", "storm", "captain", "island", "anchor", "gull", "tide", "sail")
+    nouns = (
+        "sea",
+        "ship",
+        "harbour",
+        "storm",
+        "captain",
+        "island",
+        "anchor",
+        "gull",
+        "tide",
+        "sail",
+    )
     return " ".join(nouns[(number * 7 + start) % 10] for number in range(count))
 
 
@@ -70,7 +81,10 @@ async def test_a_second_turn_finds_the_first_in_its_slot(smol: Pair) -> None:
     first = await smol.ask(chat(words(120, 1), max_tokens=12))
     done(first.report)
     messages = chat(words(120, 1))["messages"]
-    messages += [{"role": "assistant", "content": first.text}, {"role": "user", "content": "Why is that so?"}]
+    messages += [
+        {"role": "assistant", "content": first.text},
+        {"role": "user", "content": "Why is that so?"},
+    ]
     second = await smol.ask({"messages": messages, "max_tokens": 4, "temperature": 0})
     assert second.report and second.report.outcome == Outcome.SKIPPED
     assert "new tokens of" in second.report.why
@@ -100,7 +114,9 @@ async def test_completions_and_token_ids_go_over_as_well(smol: Pair) -> None:
     text = words(90, 3)
     as_text = await smol.ask({"prompt": text, "max_tokens": 6, "temperature": 0}, "/v1/completions")
     done(as_text.report)
-    as_ids = await smol.ask({"prompt": list(range(1000, 1090)), "max_tokens": 6, "temperature": 0}, "/v1/completions")
+    as_ids = await smol.ask(
+        {"prompt": list(range(1000, 1090)), "max_tokens": 6, "temperature": 0}, "/v1/completions"
+    )
     done(as_ids.report)
     assert as_text.timings["prompt_n"] == as_ids.timings["prompt_n"] == 1
     smol.forget()
@@ -137,7 +153,9 @@ SKIPPED: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("body", "why"), SKIPPED)
-async def test_what_cannot_go_over_is_read_by_the_decode_instance(smol: Pair, body: dict[str, Any], why: str) -> None:
+async def test_what_cannot_go_over_is_read_by_the_decode_instance(
+    smol: Pair, body: dict[str, Any], why: str
+) -> None:
     answer = await smol.ask(body)
     assert answer.status == 200
     assert answer.report and answer.report.outcome == Outcome.SKIPPED and why in answer.report.why
@@ -146,7 +164,10 @@ async def test_what_cannot_go_over_is_read_by_the_decode_instance(smol: Pair, bo
 async def test_without_room_the_decode_instance_reads_the_prompt(smol: Pair, settings: Any) -> None:
     settings.OMNI_HANDOVER_LIMIT_MIB = 1
     answer = await smol.ask(chat(words(100, 5), max_tokens=1))
-    assert answer.report and answer.report.header == "skipped: the limit for handed-over caches is reached"
+    assert (
+        answer.report
+        and answer.report.header == "skipped: the limit for handed-over caches is reached"
+    )
     assert answer.status == 200 and answer.timings["prompt_n"] > 64
 
 
@@ -155,7 +176,9 @@ async def test_a_folder_that_is_not_the_engines_is_a_failure_and_an_answer_all_t
 ) -> None:
     smol.change(folder=str(tmp_path / "gone"))
     answer = await smol.ask(chat(words(100, 6), max_tokens=1))
-    assert answer.report and answer.report.header.startswith("failed: the folder between the instances")
+    assert answer.report and answer.report.header.startswith(
+        "failed: the folder between the instances"
+    )
     assert answer.status == 200
 
 
@@ -166,7 +189,9 @@ async def test_a_prompt_beyond_the_context_is_the_engines_own_error(smol: Pair) 
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_client_that_hangs_up_while_its_prompt_is_read_leaves_nothing_behind(smol: Pair, stream: bool) -> None:
+async def test_a_client_that_hangs_up_while_its_prompt_is_read_leaves_nothing_behind(
+    smol: Pair, stream: bool
+) -> None:
     request = asyncio.ensure_future(smol.ask(chat(words(1000, 2 + stream), stream=stream)))
     while not await asyncio.to_thread(smol.prefill.busy):
         await asyncio.sleep(0.02)
@@ -177,7 +202,10 @@ async def test_a_client_that_hangs_up_while_its_prompt_is_read_leaves_nothing_be
 
 
 async def test_requests_that_wait_for_a_slot_can_be_cancelled(smol: Pair) -> None:
-    waiting = [asyncio.ensure_future(smol.ask(chat(words(80, n), max_tokens=40, stream=True))) for n in range(9)]
+    waiting = [
+        asyncio.ensure_future(smol.ask(chat(words(80, n), max_tokens=40, stream=True)))
+        for n in range(9)
+    ]
     await asyncio.sleep(0.4)
     for request in waiting:
         request.cancel()
@@ -190,8 +218,12 @@ async def test_a_dead_prefill_instance_costs_time_and_nothing_else(smol: Pair) -
     dead = replace(smol.serving.peers["prefill"], address=EngineAddress("http://127.0.0.1:9"))
     smol.serving = replace(smol.serving, peers={**smol.serving.peers, "prefill": dead})
     answer = await smol.ask(chat(words(100, 7), max_tokens=1))
-    assert answer.report and answer.report.header == "failed: prefill: the instance cannot be reached"
-    smol.serving = replace(smol.serving, state="crashed", peers={"decode": smol.serving.peers["decode"]})
+    assert (
+        answer.report and answer.report.header == "failed: prefill: the instance cannot be reached"
+    )
+    smol.serving = replace(
+        smol.serving, state="crashed", peers={"decode": smol.serving.peers["decode"]}
+    )
     answer = await smol.ask(chat(words(100, 8), max_tokens=1))
     assert answer.report and answer.report.header == "failed: the prefill instance is not ready"
     assert answer.status == 200
@@ -210,7 +242,9 @@ async def test_engines_killed_in_the_middle_of_a_request(smol: Pair) -> None:
     assert answer.text == smol.direct(body, cold=True).text
     await smol.idle()
 
-    request = asyncio.ensure_future(smol.ask(chat("Count to five hundred.", max_tokens=500, stream=True)))
+    request = asyncio.ensure_future(
+        smol.ask(chat("Count to five hundred.", max_tokens=500, stream=True))
+    )
     while not await asyncio.to_thread(smol.decode.busy):
         await asyncio.sleep(0.02)
     smol.decode.kill()
@@ -224,7 +258,11 @@ async def test_engines_killed_in_the_middle_of_a_request(smol: Pair) -> None:
     [("jamba", True, ()), ("gemma3", False, ("--swa-full",))],
 )
 async def test_models_that_keep_something_else_than_keys_and_values(
-    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, name: str, recurrent: bool, flags: tuple[str, ...]
+    tmp_path: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    recurrent: bool,
+    flags: tuple[str, ...],
 ) -> None:
     model = str(write_tiny(tmp_path / f"{name}.gguf", name))
     with pair(tmp_path, model=model, flags=("-c", "2048", "-np", "2", *flags)) as made:

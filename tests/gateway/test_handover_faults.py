@@ -93,7 +93,9 @@ async def test_after_a_few_hand_overs_that_were_of_no_use_there_are_no_more(
         found = await real_act(peer, slot, what, name, size)
         if what == "restore":
             headers = {"authorization": f"Bearer {tiny.decode.key}"}
-            await asyncio.to_thread(httpx.post, f"{peer.address.url}/slots/{slot}?action=erase", headers=headers)
+            await asyncio.to_thread(
+                httpx.post, f"{peer.address.url}/slots/{slot}?action=erase", headers=headers
+            )
         return found
 
     tampering(monkeypatch, act)
@@ -101,7 +103,9 @@ async def test_after_a_few_hand_overs_that_were_of_no_use_there_are_no_more(
         answer = await asked(tiny, 10 + number)
         assert answer.report.outcome == Outcome.DONE and answer.report.is_used is False
     answer = await asked(tiny, 20)
-    assert answer.report.header == "skipped: the decode instance makes no use of what is handed over"
+    assert (
+        answer.report.header == "skipped: the decode instance makes no use of what is handed over"
+    )
     # Started anew, it is trusted again.
     tiny.serving.peers["decode"], before = (  # type: ignore[index]
         Peer(tiny.serving.peers["decode"].address, "another process"),
@@ -146,7 +150,9 @@ async def test_an_answer_about_a_slot_without_end_is_not_read_to_its_end(
         await real_act(tiny.serving.peers["prefill"], 0, "erase", "none", 1)
 
 
-async def test_a_file_that_is_written_too_late_is_deleted_as_well(tiny: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_file_that_is_written_too_late_is_deleted_as_well(
+    tiny: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     late: list[Path] = []
 
     async def act(peer: Peer, slot: int, what: str, name: str, size: int) -> dict[str, Any]:
@@ -162,7 +168,9 @@ async def test_a_file_that_is_written_too_late_is_deleted_as_well(tiny: Pair, mo
     assert not late[0].exists()
 
 
-async def test_the_file_is_there_only_while_it_is_needed(tiny: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_file_is_there_only_while_it_is_needed(
+    tiny: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[tuple[str, int]] = []
 
     async def act(peer: Peer, slot: int, what: str, name: str, size: int) -> dict[str, Any]:
@@ -184,7 +192,10 @@ WEATHER = {
         "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
     },
 }
-SHAPED = {"type": "json_schema", "json_schema": {"schema": {"type": "object", "properties": {"a": {"type": "string"}}}}}
+SHAPED = {
+    "type": "json_schema",
+    "json_schema": {"schema": {"type": "object", "properties": {"a": {"type": "string"}}}},
+}
 ASKED: list[dict[str, Any]] = [
     {"tools": [WEATHER]},
     {"tools": [WEATHER], "tool_choice": "required"},
@@ -194,18 +205,26 @@ ASKED: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("fields", ASKED)
-async def test_what_shapes_the_prompt_shapes_it_in_both_instances(tiny: Pair, fields: dict[str, Any]) -> None:
+async def test_what_shapes_the_prompt_shapes_it_in_both_instances(
+    tiny: Pair, fields: dict[str, Any]
+) -> None:
     messages = [{"role": "user", "content": f"{sorted(fields)} " * 40}]
     answer = await tiny.ask({"messages": messages, "max_tokens": 3, "temperature": 0, **fields})
     assert answer.status == 200 and answer.report
     assert (answer.report.is_used, answer.timings["prompt_n"]) == (True, 1), answer.report
 
 
-async def test_sixty_requests_of_which_half_are_given_up_at_any_time_leave_nothing_behind(tiny: Pair) -> None:
+async def test_sixty_requests_of_which_half_are_given_up_at_any_time_leave_nothing_behind(
+    tiny: Pair,
+) -> None:
     chance = random.Random(11)
 
     async def one(number: int) -> None:
-        sorts = [prompt(100 + number, stream=True), prompt(number % 3), {"prompt": "Hi", "max_tokens": 1}]
+        sorts = [
+            prompt(100 + number, stream=True),
+            prompt(number % 3),
+            {"prompt": "Hi", "max_tokens": 1},
+        ]
         sorts.append(prompt(number, n=2))
         answer = await tiny.ask(chance.choice(sorts), "/v1/completions")
         assert answer.status == 200
@@ -219,7 +238,9 @@ async def test_sixty_requests_of_which_half_are_given_up_at_any_time_leave_nothi
     await tiny.idle()
 
 
-def test_what_dead_processes_left_behind_is_swept_and_what_living_ones_write_is_not(tmp_path: Path) -> None:
+def test_what_dead_processes_left_behind_is_swept_and_what_living_ones_write_is_not(
+    tmp_path: Path,
+) -> None:
     slots_folder.make(tmp_path / "slots" / "name")
     folder = tmp_path / "slots" / "name"
     assert folder.stat().st_mode & 0o777 == 0o700
@@ -238,7 +259,8 @@ def test_what_dead_processes_left_behind_is_swept_and_what_living_ones_write_is_
 
 
 def test_a_link_in_shared_memory_is_neither_followed_nor_swept(tmp_path: Path) -> None:
-    """Everybody may write to /dev/shm: somebody may have laid a link where Omni's folder is going to be."""
+    """Everybody may write to /dev/shm: somebody may have laid a link where Omni's folder is going
+    to be."""
     shared, victim = tmp_path / "shm", tmp_path / "victim"
     for folder in (shared, victim):
         folder.mkdir(mode=0o755)

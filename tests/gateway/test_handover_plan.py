@@ -14,7 +14,12 @@ from deployments.gateway.slots import SlotPool
 
 CHAT, COMPLETIONS = rules.CHAT, rules.COMPLETIONS
 HELLO = [{"role": "user", "content": "Hello"}]
-PICTURE = [{"role": "user", "content": [{"type": "text", "text": "?"}, {"type": "image_url", "image_url": "data:,"}]}]
+PICTURE = [
+    {
+        "role": "user",
+        "content": [{"type": "text", "text": "?"}, {"type": "image_url", "image_url": "data:,"}],
+    }
+]
 
 
 def test_the_common_prefix_is_what_counting_one_by_one_gives() -> None:
@@ -22,11 +27,14 @@ def test_the_common_prefix_is_what_counting_one_by_one_gives() -> None:
     for _ in range(300):
         a = [chance.randrange(2) for _ in range(chance.randrange(12))]
         b = [chance.randrange(2) for _ in range(chance.randrange(12))]
-        one_by_one = next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+        one_by_one = next(
+            (n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
+        )
         assert rules.common_prefix(tokens_of(a), tokens_of(b)) == one_by_one
 
 
-# what a slot holds, tokens generated behind it, the prompt, what is left of it: with a KV cache, with a state
+# what a slot holds, tokens generated behind it, the prompt, what is left of it: with a KV cache,
+# with a state
 REUSE: list[tuple[list[int], int, list[int], int, int]] = [
     ([], 0, [1, 2, 3], 0, 0),
     ([1, 2, 3], 0, [1, 2, 3], 2, 0),
@@ -54,8 +62,16 @@ SLOTS: list[tuple[list[tuple[int, Held, int]], int, str]] = [
     ([(0, rules.NOTHING, 5), (1, rules.NOTHING, 3)], 1, "the one that was used longest ago"),
     ([(0, Held(LONG[:50]), 9), (1, rules.NOTHING, 3)], 0, "the same conversation's"),
     ([(0, Held(LONG[:50]), 9), (1, Held(LONG[:70]), 1)], 1, "the one with more of it"),
-    ([(0, Held(LONG[:20] + tokens_of([7] * 80)), 1), (1, rules.NOTHING, 0)], 1, "not one that shares only the start"),
-    ([(0, Held(LONG[:20] + tokens_of([7] * 80)), 1), (1, rules.NOTHING, 4)], 0, "unless it is the oldest anyway"),
+    (
+        [(0, Held(LONG[:20] + tokens_of([7] * 80)), 1), (1, rules.NOTHING, 0)],
+        1,
+        "not one that shares only the start",
+    ),
+    (
+        [(0, Held(LONG[:20] + tokens_of([7] * 80)), 1), (1, rules.NOTHING, 4)],
+        0,
+        "unless it is the oldest anyway",
+    ),
     ([(3, rules.NOTHING, 1)], 3, "the only one"),
 ]
 
@@ -71,7 +87,12 @@ def test_without_a_known_prompt_the_oldest_slot_is_taken() -> None:
 
 SORTS: list[tuple[str, dict[str, Any], Kind, int]] = [
     (CHAT, {"messages": HELLO}, Kind.PLAIN, 1),
-    (CHAT, {"messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]}, Kind.PLAIN, 1),
+    (
+        CHAT,
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]},
+        Kind.PLAIN,
+        1,
+    ),
     (CHAT, {"messages": [{"role": "assistant", "content": None}]}, Kind.PLAIN, 1),
     (CHAT, {"messages": PICTURE}, Kind.ALONE, 1),
     (CHAT, {"messages": HELLO, "cache_prompt": False}, Kind.ALONE, 1),
@@ -88,7 +109,9 @@ SORTS: list[tuple[str, dict[str, Any], Kind, int]] = [
 
 
 @pytest.mark.parametrize(("path", "fields", "kind", "slots"), SORTS)
-def test_which_requests_can_be_handed_over(path: str, fields: dict[str, Any], kind: Kind, slots: int) -> None:
+def test_which_requests_can_be_handed_over(
+    path: str, fields: dict[str, Any], kind: Kind, slots: int
+) -> None:
     sort = rules.sort_of(path, fields)
     assert (sort.kind, sort.slots) == (kind, slots)
     assert bool(sort.why) == (kind != Kind.PLAIN)
@@ -96,7 +119,9 @@ def test_which_requests_can_be_handed_over(path: str, fields: dict[str, Any], ki
 
 def test_prompts_with_fewer_bytes_than_tokens_are_wanted_need_not_be_counted() -> None:
     assert rules.is_surely_short({"messages": HELLO}, 128)
-    assert not rules.is_surely_short({"messages": HELLO, "tools": [{"description": "x" * 128}]}, 128)
+    assert not rules.is_surely_short(
+        {"messages": HELLO, "tools": [{"description": "x" * 128}]}, 128
+    )
     assert not rules.is_surely_short({"prompt": "x" * 128}, 128)
 
 
@@ -105,7 +130,12 @@ def test_a_recurrent_state_stops_before_the_last_token() -> None:
     assert rules.prefilled(tokens_of([1, 2, 3]), recurrent=False).tolist() == [1, 2, 3]
 
 
-ROOM = [(10, 20, 0, 10, ""), (10, 19, 0, 10, "no room"), (10, 100, 1, 10, "limit"), (10, 100, 1, 11, "")]
+ROOM = [
+    (10, 20, 0, 10, ""),
+    (10, 19, 0, 10, "no room"),
+    (10, 100, 1, 10, "limit"),
+    (10, 100, 1, 11, ""),
+]
 
 
 @pytest.mark.parametrize(("expected", "free", "taken", "limit", "says"), ROOM)
@@ -117,7 +147,13 @@ def test_twice_the_file_has_to_fit_and_all_files_stay_within_the_limit(
 
 
 TAILS = [
-    (b'data: {"x":1}\n\ndata: {"choices":[],"timings":{"cache_n":9,"prompt_n":1}}\n\ndata: [DONE]\n\n', 9),
+    (
+        (
+            b'data: {"x":1}\n\ndata: {"choices":[],"timings":{"cache_n":9,"prompt_n":1}}\n\ndata:'
+            b" [DONE]\n\n"
+        ),
+        9,
+    ),
     (b'"timings":{"cache_n":1}} data: {"timings" : {"cache_n": 5}}', 5),
     (b'{"content":"say \\"timings\\"","timings":{"cache_n":4}}', 4),
     (b'ngs":{"cache_n":1}}', None),
@@ -141,11 +177,14 @@ def test_a_handover_was_of_use_when_all_but_the_last_token_were_found() -> None:
 
 def test_the_header_is_one_line_of_figures_or_the_reason() -> None:
     report = HandoverReport(Outcome.DONE, "", 1541, 0, 35_530_060, 3787.1, 13.04, 5.0, 0.2)
-    assert report.header == ("prefill_ms=3787.1,save_ms=13.0,restore_ms=5.0,wait_ms=0.2,bytes=35530060,tokens=1541")
+    assert (
+        report.header
+        == "prefill_ms=3787.1,save_ms=13.0,restore_ms=5.0,wait_ms=0.2,bytes=35530060,tokens=1541"
+    )
     assert HandoverReport(Outcome.FAILED, "save: no\r\nroom").header == "failed: save: no room"
 
 
-# --- slots ------------------------------------------------------------------------------------------
+# --- slots ----------------------------------------------------------------------------------------
 async def test_slots_are_given_in_the_order_they_were_asked_for() -> None:
     pool, order = SlotPool(2), []
 

@@ -24,7 +24,9 @@ FIGURES = r"prefill_ms=[\d.]+,save_ms=[\d.]+,restore_ms=[\d.]+,wait_ms=[\d.]+,by
 def tiny(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     folder = tmp_path_factory.mktemp("pair")
     model, key = str(write_tiny(folder / "qwen3.gguf", "qwen3")), served.home.secret_path("engine")
-    with pair(folder, model=model, flags=("-c", "8192", "-np", "2", "-b", "64", "-ub", "64"), key=key) as made:
+    with pair(
+        folder, model=model, flags=("-c", "8192", "-np", "2", "-b", "64", "-ub", "64"), key=key
+    ) as made:
         ports = {"prefill": made.prefill.port, "decode": made.decode.port}
         served.prepare({})
         served.shell(
@@ -40,7 +42,9 @@ def long_question(start: int, **fields: Any) -> dict[str, Any]:
     return question(text, "pair", max_tokens=4, **fields)
 
 
-def test_figures_come_with_the_head_and_the_stream_is_the_engines_own(tiny: Pair, served: Served) -> None:
+def test_figures_come_with_the_head_and_the_stream_is_the_engines_own(
+    tiny: Pair, served: Served
+) -> None:
     answer = served.post(long_question(0, stream=True))
     assert re.fullmatch(FIGURES, answer.headers["x-omni-handover"])
     assert answer.headers["x-omni-deployment"] == "pair"
@@ -53,9 +57,13 @@ def test_a_short_prompt_says_that_it_was_not_handed_over(tiny: Pair, served: Ser
     assert answer.headers["x-omni-handover"] == "skipped: short prompt"
 
 
-def test_hanging_up_while_the_prompt_is_read_frees_both_instances(tiny: Pair, served: Served) -> None:
+def test_hanging_up_while_the_prompt_is_read_frees_both_instances(
+    tiny: Pair, served: Served
+) -> None:
     raw = json.dumps(long_question(1000)).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {served.key}\r\n"
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {served.key}\r\n"
+    )
     with socket.create_connection(("127.0.0.1", served.port)) as client:
         client.sendall(f"{head}Content-Length: {len(raw)}\r\n\r\n".encode() + raw)
         wait_until(tiny.prefill.busy, 10, "the prefill instance got no prompt", interval_s=0.005)

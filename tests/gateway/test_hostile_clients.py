@@ -1,4 +1,5 @@
-"""Attacks over plain connections: bodies without a key, idle and slow connections, long headers, wrong keys."""
+"""Attacks over plain connections: bodies without a key, idle and slow connections, long headers,
+wrong keys."""
 
 from __future__ import annotations
 
@@ -51,7 +52,7 @@ def stored_bytes(served: Served) -> int:
     return total
 
 
-# --- bodies -----------------------------------------------------------------------------------------
+# --- bodies ---------------------------------------------------------------------------------------
 @pytest.mark.parametrize("path", [CHAT, "/v1/anything", "/tokenize"])
 @pytest.mark.parametrize("length", ["Content-Length: 31457280", "Transfer-Encoding: chunked"])
 @pytest.mark.parametrize("expects", [[], ["Expect: 100-continue"]])
@@ -65,13 +66,17 @@ def test_a_long_body_without_a_key_is_refused_before_it_is_sent(
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "invalid_api_key"
 
 
-def test_a_page_takes_no_long_body_from_who_is_not_logged_in(faulty: FakeEngine, served: Served) -> None:
+def test_a_page_takes_no_long_body_from_who_is_not_logged_in(
+    faulty: FakeEngine, served: Served
+) -> None:
     with connect(served) as client:
         client.sendall(head("POST", "/login/", "Content-Length: 3000000"))
         assert answer_on(client).startswith(b"HTTP/1.1 403 ")
 
 
-def test_bodies_without_a_key_leave_nothing_in_the_temporary_folder(faulty: FakeEngine, served: Served) -> None:
+def test_bodies_without_a_key_leave_nothing_in_the_temporary_folder(
+    faulty: FakeEngine, served: Served
+) -> None:
     with ExitStack() as open_ones:
         for _ in range(9):
             client = open_ones.enter_context(connect(served))
@@ -83,11 +88,15 @@ def test_bodies_without_a_key_leave_nothing_in_the_temporary_folder(faulty: Fake
         assert stored_bytes(served) < 1 << 20
 
 
-def test_a_body_that_grows_beyond_what_it_may_have_is_refused(faulty: FakeEngine, served: Served) -> None:
+def test_a_body_that_grows_beyond_what_it_may_have_is_refused(
+    faulty: FakeEngine, served: Served
+) -> None:
     chunk = b"100000\r\n" + b" " * (1 << 20) + b"\r\n"
     with connect(served) as client, ThreadPoolExecutor(1) as pool:
         answer = pool.submit(answer_on, client)
-        client.sendall(head("POST", CHAT, "Transfer-Encoding: chunked", f"Authorization: Bearer {served.key}"))
+        client.sendall(
+            head("POST", CHAT, "Transfer-Encoding: chunked", f"Authorization: Bearer {served.key}")
+        )
         with suppress(OSError):
             for _ in range(64):
                 client.sendall(chunk)
@@ -106,7 +115,7 @@ def test_a_long_body_with_a_key_arrives_whole(faulty: FakeEngine, served: Served
         assert len(faulty.seen[-1]["messages"][0]["content"]) == len(long)
 
 
-# --- connections ------------------------------------------------------------------------------------
+# --- connections ----------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A server that may open 300 files."""
@@ -125,7 +134,10 @@ def test_idle_connections_make_room_for_others(crowded: Served) -> None:
                 open_ones.enter_context(connect(crowded))
         answer = httpx.get(f"{crowded.url}/healthz", timeout=45)
         assert answer.status_code == 200
-        assert httpx.get(f"{crowded.url}/v1/models", headers=crowded.headers, timeout=45).status_code == 200
+        assert (
+            httpx.get(f"{crowded.url}/v1/models", headers=crowded.headers, timeout=45).status_code
+            == 200
+        )
 
 
 def test_half_sent_heads_and_bodies_make_room_as_well(crowded: Served) -> None:
@@ -134,7 +146,9 @@ def test_half_sent_heads_and_bodies_make_room_as_well(crowded: Served) -> None:
             with suppress(OSError):
                 client = open_ones.enter_context(connect(crowded))
                 begun = head("POST", CHAT, "Content-Length: 60000") + b"{"
-                client.sendall(begun if number % 2 else b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+                client.sendall(
+                    begun if number % 2 else b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: "
+                )
         assert httpx.get(f"{crowded.url}/healthz", timeout=45).status_code == 200
 
 
@@ -148,16 +162,28 @@ def test_half_sent_heads_and_bodies_make_room_as_well(crowded: Served) -> None:
         (head("GET", "/v1/models", "Authorization: Bearer " + "x" * 15_000), b"401"),
     ],
 )
-def test_long_headers_get_an_answer(faulty: FakeEngine, served: Served, sent: bytes, status: bytes) -> None:
+def test_long_headers_get_an_answer(
+    faulty: FakeEngine, served: Served, sent: bytes, status: bytes
+) -> None:
     with connect(served) as client:
         client.sendall(sent.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
         assert answer_on(client).split(b" ")[1] == status
 
 
-# --- what is said in JSON ---------------------------------------------------------------------------
+# --- what is said in JSON -------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "path",
-    ["/detokenize", "/infill", "/props", "/slots", "/completion", "/v1", "/v1/nothing", "//v1/models", "/v1//models"],
+    [
+        "/detokenize",
+        "/infill",
+        "/props",
+        "/slots",
+        "/completion",
+        "/v1",
+        "/v1/nothing",
+        "//v1/models",
+        "/v1//models",
+    ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_a_path_that_programs_ask_for_and_is_not_there_says_so_in_json(
@@ -178,7 +204,9 @@ def test_a_path_that_programs_ask_for_and_is_not_there_says_so_in_json(
 def test_options_tell_what_a_path_takes_and_nothing_of_other_sites(
     faulty: FakeEngine, served: Served, path: str, allow: str
 ) -> None:
-    answer = httpx.options(f"{served.url}{path}", headers={"origin": "https://app.example"}, timeout=45)
+    answer = httpx.options(
+        f"{served.url}{path}", headers={"origin": "https://app.example"}, timeout=45
+    )
     assert (answer.status_code, answer.headers["allow"]) == (204, allow)
     assert not [name for name in answer.headers if name.startswith("access-control")]
 
@@ -190,7 +218,9 @@ def test_head_is_get_without_its_body(faulty: FakeEngine, served: Served) -> Non
     assert answer.headers["content-length"] == str(len(got.content))
 
 
-@pytest.mark.parametrize(("method", "path"), [("DELETE", CHAT), ("GET", CHAT), ("POST", "/v1/models")])
+@pytest.mark.parametrize(
+    ("method", "path"), [("DELETE", CHAT), ("GET", CHAT), ("POST", "/v1/models")]
+)
 def test_a_method_that_is_not_taken_is_told_which_are(
     faulty: FakeEngine, served: Served, method: str, path: str
 ) -> None:
@@ -201,8 +231,13 @@ def test_a_method_that_is_not_taken_is_told_which_are(
 @pytest.mark.parametrize(
     "raw",
     [
-        rb'{"model": "faulty", "messages": [{"role": "user", "content": "finds_it_too_long"}], "user": "\ud800"}',
-        b'{"model": "faulty", "messages": [{"role": "user", "content": "x"}], "max_tokens": ' + b"9" * 400 + b"}",
+        (
+            rb'{"model": "faulty", "messages": [{"role": "user", "content": "finds_it_too_long"}],'
+            rb' "user": "\ud800"}'
+        ),
+        b'{"model": "faulty", "messages": [{"role": "user", "content": "x"}], "max_tokens": '
+        + b"9" * 400
+        + b"}",
         b'{"model": "faulty", "messages": [{"role": "user", "content": "x"}], "top_p": 1e999}',
         b'{"model": "faulty", "messages": ' + b"[" * 900 + b"]" * 900 + b"}",
         b'{"model": "\\ud800", "messages": [{"role": "user", "content": "x"}]}',
@@ -218,12 +253,16 @@ def test_hostile_json_is_refused_or_passed_on_and_never_a_mistake_of_the_panel(
     assert answer.json()["error"]["message"]
 
 
-# --- keys -------------------------------------------------------------------------------------------
+# --- keys -----------------------------------------------------------------------------------------
 def test_the_streams_of_a_revoked_key_end(faulty: FakeEngine, served: Served) -> None:
-    key = served.shell("from deployments.gateway.keys import create_key; print('KEY', create_key('revoked'))")
+    key = served.shell(
+        "from deployments.gateway.keys import create_key; print('KEY', create_key('revoked'))"
+    )
     headers = {"authorization": f"Bearer {key.split('KEY ')[1].strip()}"}
     body = question("begins_and_waits", "faulty", stream=True)
-    with httpx.stream("POST", f"{served.url}{CHAT}", json=body, headers=headers, timeout=60) as answer:
+    with httpx.stream(
+        "POST", f"{served.url}{CHAT}", json=body, headers=headers, timeout=60
+    ) as answer:
         assert answer.status_code == 200
         served.shell(REVOKE)
         lines = [line for line in answer.iter_lines() if line.startswith("data: ")]
@@ -255,18 +294,34 @@ def test_a_page_of_another_site_may_ask_where_the_setting_names_it(own_served: S
     own_served.start()
     url, seen = f"{own_served.url}/v1/models", {}
     page = {"origin": "https://app.example"}
-    asks = {**page, "access-control-request-method": "POST", "access-control-request-headers": "x-stainless-os, x-a"}
-    allowed = httpx.options(f"{own_served.url}/v1/chat/completions", headers=asks, timeout=45).headers
+    asks = {
+        **page,
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "x-stainless-os, x-a",
+    }
+    allowed = httpx.options(
+        f"{own_served.url}/v1/chat/completions", headers=asks, timeout=45
+    ).headers
     assert allowed["access-control-allow-headers"] == "x-stainless-os, x-a"
     assert "POST" in allowed["access-control-allow-methods"]
 
     # A refusal is read as well, also one that comes before the body.
     for body in (b"{}", b" " * (2 << 20)):
-        refused = httpx.post(f"{own_served.url}/v1/chat/completions", content=body, headers=page, timeout=45)
-        assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, page["origin"])
+        refused = httpx.post(
+            f"{own_served.url}/v1/chat/completions", content=body, headers=page, timeout=45
+        )
+        assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (
+            401,
+            page["origin"],
+        )
 
     for origin in ("https://app.example", "https://evil.example"):
         asked = httpx.options(url, headers={"origin": origin}, timeout=45)
         got = httpx.get(url, headers={"origin": origin, **own_served.headers}, timeout=45)
-        seen[origin] = [answer.headers.get("access-control-allow-origin") for answer in (asked, got)]
-    assert seen == {"https://app.example": ["https://app.example"] * 2, "https://evil.example": [None] * 2}
+        seen[origin] = [
+            answer.headers.get("access-control-allow-origin") for answer in (asked, got)
+        ]
+    assert seen == {
+        "https://app.example": ["https://app.example"] * 2,
+        "https://evil.example": [None] * 2,
+    }

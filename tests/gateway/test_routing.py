@@ -63,7 +63,11 @@ def test_a_route_named_auto_comes_before_the_choice_of_the_panel() -> None:
 
 
 def test_a_route_never_hides_a_deployment_and_dead_routes_are_not_listed() -> None:
-    assert [name for name, _ in TABLE.public_names()] == [*sorted(TABLE.deployments), "public", "tired"]
+    assert [name for name, _ in TABLE.public_names()] == [
+        *sorted(TABLE.deployments),
+        "public",
+        "tired",
+    ]
 
 
 @pytest.mark.parametrize(

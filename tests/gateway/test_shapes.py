@@ -6,7 +6,13 @@ import json
 
 import pytest
 
-from deployments.gateway.shapes import FieldError, engine_message, error_body, error_event, status_of
+from deployments.gateway.shapes import (
+    FieldError,
+    engine_message,
+    error_body,
+    error_event,
+    status_of,
+)
 from omni.errors import OmniError
 
 

@@ -1,4 +1,5 @@
-"""Requests behind a busy, slow, hung or broken engine: what lives is waited for, and clients hear of it."""
+"""Requests behind a busy, slow, hung or broken engine: what lives is waited for, and clients hear
+of it."""
 
 from __future__ import annotations
 
@@ -39,7 +40,9 @@ class Scene:
     """One deployment, in the state that a test gives it."""
 
     def __init__(self, port: int) -> None:
-        self.now = Serving("smol", "ready", EngineAddress(f"http://127.0.0.1:{port}"), "alias", slots=2)
+        self.now = Serving(
+            "smol", "ready", EngineAddress(f"http://127.0.0.1:{port}"), "alias", slots=2
+        )
 
     async def table(self) -> Table:
         return Table({"smol": self.now})
@@ -59,13 +62,20 @@ def scene(fake: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
 
 
 async def ask(how: str, wait: Wait | None = None, **fields: Any) -> bytes:
-    body = {"model": "smol", "stream": True, "messages": [{"role": "user", "content": how}], **fields}
+    body = {
+        "model": "smol",
+        "stream": True,
+        "messages": [{"role": "user", "content": how}],
+        **fields,
+    }
     async with open_answer(CHAT, body, wait) as upstream:
         return b"".join([events async for events in upstream.events()])
 
 
 @pytest.mark.parametrize("how", ["waits_in_the_queue", "waits_behind_its_headers"])
-async def test_a_silent_engine_that_lives_is_waited_for(scene: Scene, fake: FakeEngine, how: str) -> None:
+async def test_a_silent_engine_that_lives_is_waited_for(
+    scene: Scene, fake: FakeEngine, how: str
+) -> None:
     asked = asyncio.ensure_future(ask(how))
     # Many times as long as one that does not live would be given.
     await asyncio.sleep(1.5)
@@ -91,8 +101,14 @@ async def test_a_request_has_a_limit_of_its_own(scene: Scene, settings: Any) -> 
     assert caught.value.code == "took_too_long"
 
 
-async def test_an_engine_is_not_given_up_while_its_client_reads_slowly(scene: Scene, fake: FakeEngine) -> None:
-    body = {"model": "smol", "stream": True, "messages": [{"role": "user", "content": "takes_its_time"}]}
+async def test_an_engine_is_not_given_up_while_its_client_reads_slowly(
+    scene: Scene, fake: FakeEngine
+) -> None:
+    body = {
+        "model": "smol",
+        "stream": True,
+        "messages": [{"role": "user", "content": "takes_its_time"}],
+    }
     async with open_answer(CHAT, body) as upstream:
         read = []
         async for events in upstream.events():
@@ -129,7 +145,9 @@ def test_who_waits_for_a_load_hears_of_it() -> None:
     assert Wait(Serving("smol", "loading")).reason == "smol is loading"
 
 
-async def test_a_crash_that_a_request_causes_twice_is_not_repeated(scene: Scene, fake: FakeEngine) -> None:
+async def test_a_crash_that_a_request_causes_twice_is_not_repeated(
+    scene: Scene, fake: FakeEngine
+) -> None:
     grammar = {"grammar": 'root ::= "x"'}
     for _ in range(2):
         fake.dies_next = True
@@ -144,7 +162,9 @@ async def test_a_crash_that_a_request_causes_twice_is_not_repeated(scene: Scene,
     assert (await ask("takes_its_time")).endswith(b"data: [DONE]\n\n")
 
 
-async def test_who_was_only_there_when_an_engine_crashed_may_ask_again(scene: Scene, fake: FakeEngine) -> None:
+async def test_who_was_only_there_when_an_engine_crashed_may_ask_again(
+    scene: Scene, fake: FakeEngine
+) -> None:
     for _ in range(2):
         bystander = asyncio.ensure_future(ask("waits_behind_its_headers"))
         while fake.open_requests == 0:
@@ -161,17 +181,23 @@ async def test_who_was_only_there_when_an_engine_crashed_may_ask_again(scene: Sc
     assert (await ask("waits_behind_its_headers")).endswith(b"data: [DONE]\n\n")
 
 
-# --- over HTTP --------------------------------------------------------------------------------------
-def test_headers_come_with_those_of_the_engine_and_not_with_its_first_word(faulty: FakeEngine, served: Served) -> None:
+# --- over HTTP ------------------------------------------------------------------------------------
+def test_headers_come_with_those_of_the_engine_and_not_with_its_first_word(
+    faulty: FakeEngine, served: Served
+) -> None:
     body = question("waits_behind_its_headers", "faulty", stream=True)
-    with httpx.stream("POST", f"{served.url}{CHAT}", json=body, headers=served.headers, timeout=45) as answer:
+    with httpx.stream(
+        "POST", f"{served.url}{CHAT}", json=body, headers=served.headers, timeout=45
+    ) as answer:
         assert answer.status_code == 200 and answer.headers["x-omni-deployment"] == "faulty"
 
 
 def test_a_queued_stream_is_kept_alive_and_ends_well(faulty: FakeEngine, served: Served) -> None:
     body = question("waits_in_the_queue", "faulty", stream=True)
     faulty.ending.clear()
-    with httpx.stream("POST", f"{served.url}{CHAT}", json=body, headers=served.headers, timeout=60) as answer:
+    with httpx.stream(
+        "POST", f"{served.url}{CHAT}", json=body, headers=served.headers, timeout=60
+    ) as answer:
         lines = answer.iter_lines()
         assert next(lines).startswith(": ")
         faulty.ending.set()
@@ -189,7 +215,10 @@ def test_an_error_behind_comments_is_an_event(faulty: FakeEngine, served: Served
         faulty.ending.set()
         events = [line for line in answer.result().text.splitlines() if line.startswith("data: ")]
     faulty.ending.clear()
-    assert json.loads(events[-1].removeprefix("data: "))["error"]["message"] == "the request exceeds the context"
+    assert (
+        json.loads(events[-1].removeprefix("data: "))["error"]["message"]
+        == "the request exceeds the context"
+    )
 
 
 def test_more_requests_than_slots_all_get_their_answer(engine: RealEngine, served: Served) -> None:

@@ -1,4 +1,5 @@
-"""A driver for tests: the real bindings load a stand-in library whose cards a scenario file describes."""
+"""A driver for tests: the real bindings load a stand-in library whose cards a scenario file
+describes."""
 
 from __future__ import annotations
 
@@ -44,7 +45,9 @@ def use(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def driver(library: Path, cards: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def driver(
+    library: Path, cards: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., None]:
     """The same, for this process and for the children it starts."""
     use(library, monkeypatch)
     monkeypatch.setenv("LD_LIBRARY_PATH", str(library.parent))

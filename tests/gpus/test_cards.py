@@ -28,13 +28,23 @@ GIB = 1 << 30
         ("nvidia geforce rtx 4090", None, 1008, 82.6),
     ],
 )
-def test_a_card_is_known_by_its_name(name: str, memory_gib: float | None, bandwidth_gbps: float, tflops: float) -> None:
+def test_a_card_is_known_by_its_name(
+    name: str, memory_gib: float | None, bandwidth_gbps: float, tflops: float
+) -> None:
     found = data_sheet(name, None if memory_gib is None else int(memory_gib * GIB))
     assert found and (found.bandwidth_gbps, found.tflops) == (bandwidth_gbps, tflops)
 
 
 @pytest.mark.parametrize(
-    "name", ["", "NVIDIA GeForce RTX 4090 Laptop GPU", "GeForce RTX 5090 Ti", "Radeon RX 7900 XTX", "Tesla T4", "RTX"]
+    "name",
+    [
+        "",
+        "NVIDIA GeForce RTX 4090 Laptop GPU",
+        "GeForce RTX 5090 Ti",
+        "Radeon RX 7900 XTX",
+        "Tesla T4",
+        "RTX",
+    ],
 )
 def test_another_card_is_not_taken_for_one_of_these(name: str) -> None:
     assert data_sheet(name, 24 * GIB) is None

@@ -1,5 +1,5 @@
-"""What control groups leave of the machine: the kernel's files of both versions, and a real group where one may be
-made."""
+"""What control groups leave of the machine: the kernel's files of both versions, and a real group
+where one may be made."""
 
 from __future__ import annotations
 
@@ -26,12 +26,15 @@ V1 = "4:memory:{group}\n2:cpu,cpuacct:{group}\n0::/\n"
 CASES: dict[str, tuple[str, dict[str, str], Limits]] = {
     "nothing is limited": ("0::/\n", {"memory.stat": ""}, Limits()),
     "version 2, no limit is a word": (
-        "0::/app\n", {"app/memory.max": "max\n", "app/cpu.max": "max 100000\n"}, Limits(),
+        "0::/app\n",
+        {"app/memory.max": "max\n", "app/cpu.max": "max 100000\n"},
+        Limits(),
     ),
     "version 2": (
         "0::/app\n",
         {
-            "app/memory.max": f"{2 * GIB}\n", "app/memory.current": f"{900 * MIB}\n",
+            "app/memory.max": f"{2 * GIB}\n",
+            "app/memory.current": f"{900 * MIB}\n",
             "app/memory.stat": f"anon 5\ninactive_file {300 * MIB}\nactive_file {100 * MIB}\n",
             "app/cpu.max": "100000 100000\n",
         },
@@ -40,22 +43,30 @@ CASES: dict[str, tuple[str, dict[str, str], Limits]] = {
     "version 2, the group above is tighter": (
         "0::/a/b\n",
         {
-            "a/memory.max": f"{GIB}\n", "a/memory.current": f"{MIB}\n", "a/b/memory.max": f"{4 * GIB}\n",
-            "a/cpu.max": "250000 100000\n", "a/b/cpu.max": "max 100000\n",
+            "a/memory.max": f"{GIB}\n",
+            "a/memory.current": f"{MIB}\n",
+            "a/b/memory.max": f"{4 * GIB}\n",
+            "a/cpu.max": "250000 100000\n",
+            "a/b/cpu.max": "max 100000\n",
         },
         Limits(MemoryLimit(GIB, MIB), 2.5),
     ),
     "version 2 in a container that sees its own group as the root": (
-        "0::/../host/path\n", {"memory.max": f"{GIB}\n", "cpu.max": "50000 100000\n"},
+        "0::/../host/path\n",
+        {"memory.max": f"{GIB}\n", "cpu.max": "50000 100000\n"},
         Limits(MemoryLimit(GIB, 0), 0.5),
     ),
     "version 1": (
         V1.format(group="/app"),
         {
-            "memory/app/memory.limit_in_bytes": f"{2 * GIB}\n", "memory/app/memory.usage_in_bytes": f"{600 * MIB}\n",
-            "memory/app/memory.stat": f"inactive_file 1\ntotal_inactive_file {50 * MIB}\ntotal_active_file {MIB}\n",
+            "memory/app/memory.limit_in_bytes": f"{2 * GIB}\n",
+            "memory/app/memory.usage_in_bytes": f"{600 * MIB}\n",
+            "memory/app/memory.stat": (
+                f"inactive_file 1\ntotal_inactive_file {50 * MIB}\ntotal_active_file {MIB}\n"
+            ),
             "memory/memory.limit_in_bytes": V1_NONE,
-            "cpu,cpuacct/app/cpu.cfs_quota_us": "150000\n", "cpu,cpuacct/app/cpu.cfs_period_us": "100000\n",
+            "cpu,cpuacct/app/cpu.cfs_quota_us": "150000\n",
+            "cpu,cpuacct/app/cpu.cfs_period_us": "100000\n",
         },
         Limits(MemoryLimit(2 * GIB, 549 * MIB), 1.5),
     ),
@@ -63,17 +74,22 @@ CASES: dict[str, tuple[str, dict[str, str], Limits]] = {
         V1.format(group="/"),
         {
             "memory/memory.limit_in_bytes": V1_NONE,
-            "cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n",
+            "cpu/cpu.cfs_quota_us": "-1\n",
+            "cpu/cpu.cfs_period_us": "100000\n",
         },
         Limits(),
     ),
     "version 1 in a container whose path is the host's": (
-        V1.format(group="/docker/0123"), {"memory/memory.limit_in_bytes": f"{GIB}\n"}, Limits(MemoryLimit(GIB, 0)),
+        V1.format(group="/docker/0123"),
+        {"memory/memory.limit_in_bytes": f"{GIB}\n"},
+        Limits(MemoryLimit(GIB, 0)),
     ),
     "what is no number is no limit": (
-        "0::/\n", {"memory.max": "much\n", "cpu.max": "\n", "memory.stat": "inactive_file\n"}, Limits(),
+        "0::/\n",
+        {"memory.max": "much\n", "cpu.max": "\n", "memory.stat": "inactive_file\n"},
+        Limits(),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -98,8 +114,18 @@ def test_a_part_of_a_core_keeps_a_thread_busy(cores: float | None, threads: int 
 
 
 def facts(**changes: object) -> HostFacts:
-    whole = {"ram_total_bytes": 24 * GIB, "machine_ram_bytes": 24 * GIB, "cores": 4, "machine_cores": 4}
-    rest = {"ram_available_bytes": 20 * GIB, "swap_used_bytes": 0, "disk_free_bytes": 99 * GIB, "home": "/x"}
+    whole = {
+        "ram_total_bytes": 24 * GIB,
+        "machine_ram_bytes": 24 * GIB,
+        "cores": 4,
+        "machine_cores": 4,
+    }
+    rest = {
+        "ram_available_bytes": 20 * GIB,
+        "swap_used_bytes": 0,
+        "disk_free_bytes": 99 * GIB,
+        "home": "/x",
+    }
     return HostFacts(**{"nvml": NvmlState("ok"), **whole, **rest, **changes})  # type: ignore[arg-type]
 
 
@@ -132,9 +158,13 @@ def group() -> Iterator[Mapping[str, Path]]:
     for controller in ("memory", "cpu"):
         folder = Path("/sys/fs/cgroup") / controller
         own = next(
-            (line.split(":", 2)[2] for line in Path("/proc/self/cgroup").read_text().splitlines()
-             if line.split(":")[1] == controller), None,
-        )  # fmt: skip
+            (
+                line.split(":", 2)[2]
+                for line in Path("/proc/self/cgroup").read_text().splitlines()
+                if line.split(":")[1] == controller
+            ),
+            None,
+        )
         try:
             if own is None:
                 raise FileNotFoundError(controller)
@@ -154,7 +184,9 @@ def group() -> Iterator[Mapping[str, Path]]:
 
 
 @pytest.mark.real
-def test_a_panel_in_a_group_of_2_gib_and_one_core_counts_with_that(group: Mapping[str, Path]) -> None:
+def test_a_panel_in_a_group_of_2_gib_and_one_core_counts_with_that(
+    group: Mapping[str, Path],
+) -> None:
     joined = "; ".join(f"echo $$ > {folder}/cgroup.procs" for folder in group.values())
     argv = ["sh", "-c", f'{joined}; exec "$0" manage.py shell -v0 -c "$1"', sys.executable, SAY]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
@@ -185,7 +217,10 @@ def test_a_panel_started_in_the_group_plans_and_runs_a_model_within_it(
         fresh_panel.start()
         model = fresh_panel.document("scan")["models"][0]["name"]
         rig = fresh_panel.home / "small.yaml"
-        rig.write_text(f"deployments:\n  - {{name: small, models: {{model: {model}}}, devices: {{model: [CPU]}}}}\n")
+        rig.write_text(
+            f"deployments:\n  - {{name: small, models: {{model: {model}}}, devices: {{model:"
+            " [CPU]}}\n"
+        )
         assert fresh_panel.manage("apply", str(rig)).returncode == 0
         fresh_panel.ready("small")
         (planned,) = fresh_panel.document("plan", "small")["deployments"]

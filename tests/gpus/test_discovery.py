@@ -22,7 +22,9 @@ def devices(host: Host) -> set[str]:
     return set(host.devices.filter(is_present=True).values_list("name", flat=True))
 
 
-def test_a_machine_with_cards_gets_rows_of_them_and_no_stand_ins(driver: Driver, host: Host) -> None:
+def test_a_machine_with_cards_gets_rows_of_them_and_no_stand_ins(
+    driver: Driver, host: Host
+) -> None:
     driver(rtx_pro_6000(), rtx_5090())
     discover_devices(host)
     host.refresh_from_db()
@@ -30,11 +32,17 @@ def test_a_machine_with_cards_gets_rows_of_them_and_no_stand_ins(driver: Driver,
     assert host.cpu_count and host.ram_bytes and host.cpu_name
     big, small = host.gpus.all()
     assert (big.memory_bytes, big.power_limit_watts, big.state) == (97887 * MIB, 600.0, "ok")
-    assert (small.pcie_generation_max, small.pcie_width_max, small.compute_capability) == (5, 16, "12.0")
+    assert (small.pcie_generation_max, small.pcie_width_max, small.compute_capability) == (
+        5,
+        16,
+        "12.0",
+    )
     assert devices(host) == {"CPU"}
 
 
-def test_a_machine_without_card_gets_stand_ins_that_say_what_they_are(driver: Driver, host: Host) -> None:
+def test_a_machine_without_card_gets_stand_ins_that_say_what_they_are(
+    driver: Driver, host: Host
+) -> None:
     driver(init=9)
     discover_devices(host)
     stand_ins = list(host.devices.filter(kind="rpc"))
@@ -66,7 +74,9 @@ def test_stand_ins_go_when_a_card_comes_and_return_with_their_endpoints(host: Ho
 def test_stand_ins_leave_the_names_of_other_hosts_devices_alone(host: Host) -> None:
     Device.objects.create(host=host, name="RPC1", kind="rpc", endpoint="10.0.0.2:18999")
     save_rig(host, NvmlState("no_devices"), ())
-    stand_ins = host.devices.filter(is_stand_in=True, is_present=True).values_list("name", flat=True)
+    stand_ins = host.devices.filter(is_stand_in=True, is_present=True).values_list(
+        "name", flat=True
+    )
     assert set(stand_ins) == {"RPC0", "RPC2"}
     assert host.devices.get(name="RPC1").endpoint == "10.0.0.2:18999"
 
@@ -98,11 +108,15 @@ def test_a_card_nobody_ever_opened_has_a_row_until_it_tells_its_name(host: Host)
 
 # --- what engines list ----------------------------------------------------------------------------
 def listed(*names: tuple[str, str, int]) -> list[dict[str, object]]:
-    return [{"name": name, "description": text, "total_bytes": mib * MIB} for name, text, mib in names]
+    return [
+        {"name": name, "description": text, "total_bytes": mib * MIB} for name, text, mib in names
+    ]
 
 
 def ties(host: Host) -> dict[str, str | None]:
-    return {device.name: device.gpu and device.gpu.uuid for device in host.devices.exclude(kind="cpu")}
+    return {
+        device.name: device.gpu and device.gpu.uuid for device in host.devices.exclude(kind="cpu")
+    }
 
 
 def test_cuda_devices_find_their_cards_whatever_their_order(host: Host) -> None:
@@ -122,7 +136,9 @@ def test_vulkan_and_cuda_may_mean_the_same_card(host: Host) -> None:
 def test_twins_are_told_apart_by_the_order_of_the_bus(host: Host) -> None:
     later = CardIdentity(0, "GPU-LATER", SMALL.name, "00000000:41:00.0", SMALL.memory_total_bytes)
     save_rig(host, OK, (later, SMALL))
-    register_engine_devices(host, listed(("CUDA0", SMALL.name, 32120), ("CUDA1", SMALL.name, 32120)))
+    register_engine_devices(
+        host, listed(("CUDA0", SMALL.name, 32120), ("CUDA1", SMALL.name, 32120))
+    )
     assert ties(host) == {"CUDA0": "GPU-5090", "CUDA1": "GPU-LATER"}
 
 
@@ -134,7 +150,9 @@ def test_twins_are_told_apart_by_the_order_of_the_bus(host: Host) -> None:
         ("CUDA0", "NVIDIA", 32607),  # too little said
     ],
 )
-def test_a_device_that_is_no_known_card_is_tied_to_none(host: Host, name: str, text: str, mib: int) -> None:
+def test_a_device_that_is_no_known_card_is_tied_to_none(
+    host: Host, name: str, text: str, mib: int
+) -> None:
     save_rig(host, OK, (PRO, SMALL))
     register_engine_devices(host, listed((name, text, mib)))
     assert ties(host) == {name: None}

@@ -46,20 +46,34 @@ def test_a_healthy_rig_has_no_finding() -> None:
         ({"ram_available_bytes": 2 * GIB}, "ram_low", "caution", "2 GiB of 64 GiB"),
         ({"swap_used_bytes": 3 * GIB}, "swap_used", "caution", "3 GiB are swapped out"),
         ({"disk_free_bytes": 4 * GIB}, "disk_low", "caution", "/srv/omni"),
-        ({"nvml": NvmlState("library_missing", "No driver.")}, "nvml_library_missing", "info", "No driver."),
+        (
+            {"nvml": NvmlState("library_missing", "No driver.")},
+            "nvml_library_missing",
+            "info",
+            "No driver.",
+        ),
         ({"nvml": NvmlState("no_devices", "No card.")}, "nvml_no_devices", "info", "No card."),
-        ({"nvml": NvmlState("version_mismatch", "Old: restart.")}, "nvml_version_mismatch", "error", "Old."),
+        (
+            {"nvml": NvmlState("version_mismatch", "Old: restart.")},
+            "nvml_version_mismatch",
+            "error",
+            "Old.",
+        ),
         ({"nvml": NvmlState("crashed", "It died.")}, "nvml_crashed", "error", "It died."),
     ],
 )
-def test_a_fault_of_the_host_is_found(changes: dict[str, Any], code: str, severity: str, said: str) -> None:
+def test_a_fault_of_the_host_is_found(
+    changes: dict[str, Any], code: str, severity: str, said: str
+) -> None:
     [finding] = host_findings(host(**changes))
     assert (finding.code, finding.severity) == (code, severity)
     assert said in finding.text
 
 
 def test_the_remedy_of_a_driver_that_fails_stands_apart_from_the_cause() -> None:
-    [finding] = host_findings(host(nvml=NvmlState("driver_not_loaded", "It is not loaded: run modprobe.")))
+    [finding] = host_findings(
+        host(nvml=NvmlState("driver_not_loaded", "It is not loaded: run modprobe."))
+    )
     assert (finding.text, finding.fix) == ("It is not loaded.", "Run modprobe.")
 
 
@@ -68,14 +82,26 @@ def test_the_remedy_of_a_driver_that_fails_stands_apart_from_the_cause() -> None
     [
         ({"pcie_generation": 1}, "link_below_best", "caution", "generation 1 of 5"),
         ({"pcie_width": 8}, "link_below_best", "caution", "8 of 16 lanes"),
-        ({"throttle": ("temperature (hardware)",)}, "throttled", "caution", "temperature (hardware)"),
-        ({"throttle": ("power limit",), "power_limit_watts": 575.0}, "power_limited", "info", "575 W"),
+        (
+            {"throttle": ("temperature (hardware)",)},
+            "throttled",
+            "caution",
+            "temperature (hardware)",
+        ),
+        (
+            {"throttle": ("power limit",), "power_limit_watts": 575.0},
+            "power_limited",
+            "info",
+            "575 W",
+        ),
         ({"memory_used_bytes": 31.8 * GIB}, "card_full", "caution", "of 32 GiB"),
         ({"state": "lost", "error": "It fell off."}, "card_lost", "error", "It fell off."),
         ({"state": "error", "error": "Unknown Error"}, "card_error", "error", "Unknown Error"),
     ],
 )
-def test_a_fault_of_a_card_is_found(changes: dict[str, Any], code: str, severity: str, said: str) -> None:
+def test_a_fault_of_a_card_is_found(
+    changes: dict[str, Any], code: str, severity: str, said: str
+) -> None:
     [finding] = card_findings(card(**changes))
     assert (finding.code, finding.severity) == (code, severity)
     assert said in finding.text and "RTX 5090" in finding.title
@@ -117,4 +143,6 @@ def test_what_is_offered_to_other_hosts_is_told(
     findings = offer_findings(address, offered, ["CPU"], used)
     assert {finding.code: finding.severity for finding in findings} == found
     told = {finding.code: finding for finding in findings}.get("rpc_offered")
-    assert not told or ("asks for no password" in told.text and address in told.text and "WireGuard" in told.fix)
+    assert not told or (
+        "asks for no password" in told.text and address in told.text and "WireGuard" in told.fix
+    )

@@ -49,7 +49,11 @@ def test_the_host_is_measured() -> None:
 def test_the_host_row_says_what_the_machine_is() -> None:
     row = host_row()
     left = limits().threads or LARGEST
-    assert row["cpu_count"] == min(psutil.cpu_count(), left) and row["ram_bytes"] > 0 and row["cpu_name"]
+    assert (
+        row["cpu_count"] == min(psutil.cpu_count(), left)
+        and row["ram_bytes"] > 0
+        and row["cpu_name"]
+    )
 
 
 def test_a_stand_in_shows_the_memory_and_time_of_its_server(
@@ -59,11 +63,17 @@ def test_a_stand_in_shows_the_memory_and_time_of_its_server(
     stand_in = StandIn("RPC0", port)
     first = stand_in.sample(0.0)
     assert first.is_stand_in and first.state == "ok" and first.utilisation_percent is None
-    assert first.memory_used_bytes == pytest.approx(psutil.Process(process.pid).memory_info().rss, rel=0.2)
+    assert first.memory_used_bytes == pytest.approx(
+        psutil.Process(process.pid).memory_info().rss, rel=0.2
+    )
     assert first.memory_total_bytes == ram_bytes()
     second = stand_in.sample(0.5)
     assert second.utilisation_percent is not None and 0 <= second.utilisation_percent <= 100
-    assert (second.temperature_celsius, second.power_watts, second.pcie_generation) == (None, None, None)
+    assert (second.temperature_celsius, second.power_watts, second.pcie_generation) == (
+        None,
+        None,
+        None,
+    )
 
 
 def test_a_stand_in_whose_server_ended_is_starting_and_is_found_again(
@@ -75,7 +85,11 @@ def test_a_stand_in_whose_server_ended_is_starting_and_is_found_again(
     process.kill()
     process.wait(5)
     gone = stand_in.sample(1.0)
-    assert (gone.state, gone.memory_used_bytes, gone.utilisation_percent) == ("starting", None, None)
+    assert (gone.state, gone.memory_used_bytes, gone.utilisation_percent) == (
+        "starting",
+        None,
+        None,
+    )
     argv = [str(RPC_SERVER), "-H", "127.0.0.1", "-p", str(port), "-t", "1"]
     with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as again:
         wait_until(lambda: rpc_server_at(port), 10, "the RPC server does not listen again")

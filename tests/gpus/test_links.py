@@ -9,12 +9,18 @@ from gpus.links import link_gbps, link_shortfall
     ("generation", "width", "gbps"),
     [(1, 16, 4.0), (3, 16, 15.75), (4, 8, 15.75), (4, 16, 31.5), (5, 16, 63.0), (5, 4, 15.75)],
 )
-def test_a_link_carries_what_its_generation_and_lanes_give(generation: int, width: int, gbps: float) -> None:
+def test_a_link_carries_what_its_generation_and_lanes_give(
+    generation: int, width: int, gbps: float
+) -> None:
     assert link_gbps(generation, width) == pytest.approx(gbps, rel=0.002)
 
 
-@pytest.mark.parametrize(("generation", "width"), [(None, 16), (5, None), (5, 0), (9, 16), (None, None)])
-def test_an_unknown_link_carries_an_unknown_amount(generation: int | None, width: int | None) -> None:
+@pytest.mark.parametrize(
+    ("generation", "width"), [(None, 16), (5, None), (5, 0), (9, 16), (None, None)]
+)
+def test_an_unknown_link_carries_an_unknown_amount(
+    generation: int | None, width: int | None
+) -> None:
     assert link_gbps(generation, width) is None
 
 

@@ -16,12 +16,17 @@ from gpus import facts
         (None, {}),
         ({"at": 0}, {}),
         (
-            {"cards": [{"key": "GPU-1", "memory_used_bytes": 5}, {"key": "GPU-2"}], "host": {"ram_used_bytes": 7}},
+            {
+                "cards": [{"key": "GPU-1", "memory_used_bytes": 5}, {"key": "GPU-2"}],
+                "host": {"ram_used_bytes": 7},
+            },
             {"GPU-1": 5, "host": 7},
         ),
     ],
 )
-def test_memory_in_use(monkeypatch: pytest.MonkeyPatch, frame: dict[str, object] | None, used: dict[str, int]) -> None:
+def test_memory_in_use(
+    monkeypatch: pytest.MonkeyPatch, frame: dict[str, object] | None, used: dict[str, int]
+) -> None:
     text = json.dumps({"at": time.time() * 1000, **frame}) if frame else ""
     monkeypatch.setattr(facts, "last_frame", lambda host: text)
     assert facts.memory_in_use("here") == used

@@ -26,10 +26,17 @@ def test_two_unequal_cards_give_their_numbers(driver: Driver) -> None:
     nvml = started()
     assert nvml.state.is_ok and nvml.state.driver_version == "595.84"
     big, small = nvml.identities
-    assert (big.uuid, big.pci_bus_id) == ("GPU-11111111-2222-3333-4444-555555555555", "00000000:01:00.0")
+    assert (big.uuid, big.pci_bus_id) == (
+        "GPU-11111111-2222-3333-4444-555555555555",
+        "00000000:01:00.0",
+    )
     assert big.memory_total_bytes == 97887 * MIB
     assert (big.compute_capability, big.power_limit_watts) == ("12.0", 600.0)
-    assert (small.name, small.pcie_generation_max, small.pcie_width_max) == ("NVIDIA GeForce RTX 5090", 5, 16)
+    assert (small.name, small.pcie_generation_max, small.pcie_width_max) == (
+        "NVIDIA GeForce RTX 5090",
+        5,
+        16,
+    )
     first, second = nvml.sample(0.0)
     assert first == CardSample(
         key=big.uuid,
@@ -54,7 +61,13 @@ def test_what_a_card_does_not_support_is_unknown_and_not_zero(driver: Driver) ->
     driver(rtx_5090(facts={}))
     [sample] = started().sample(0.0)
     assert sample.state == "ok" and sample.memory_used_bytes == 512 * MIB
-    for name in ("utilisation_percent", "temperature_celsius", "power_watts", "fan_percent", "pcie_generation"):
+    for name in (
+        "utilisation_percent",
+        "temperature_celsius",
+        "power_watts",
+        "fan_percent",
+        "pcie_generation",
+    ):
         assert getattr(sample, name) is None, name
     assert "power_watts" not in sample_json(sample)
 
@@ -112,7 +125,9 @@ def test_a_driver_that_does_not_start_says_why_and_what_to_do(
     assert nvml.sample(0.0) == () and nvml.is_worth_a_restart
 
 
-def test_a_machine_without_driver_is_told_calmly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_driver_is_told_calmly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "libnvidia-ml.so.1").write_text("not a library, found before any real one")
     monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
     state = look().state
@@ -131,9 +146,13 @@ def test_a_lost_card_does_not_hide_the_other_and_may_come_back(driver: Driver) -
     healthy, lost = nvml.sample(0.0)
     assert healthy.state == "ok" and healthy.power_watts == 410.0
     assert (lost.state, lost.memory_used_bytes) == ("lost", None)
-    assert lost.key == "GPU-99999999-8888-7777-6666-555555555555" and "fell off its bus" in lost.error
+    assert (
+        lost.key == "GPU-99999999-8888-7777-6666-555555555555" and "fell off its bus" in lost.error
+    )
     driver(rtx_pro_6000(), rtx_5090())
-    assert nvml.sample(FAILED_AGAIN_S - 1)[1].state == "lost", "a failing card is left alone for a while"
+    assert nvml.sample(FAILED_AGAIN_S - 1)[1].state == "lost", (
+        "a failing card is left alone for a while"
+    )
     assert nvml.sample(FAILED_AGAIN_S)[1].state == "ok"
 
 
@@ -145,7 +164,9 @@ def test_a_card_whose_every_answer_is_an_error_is_in_error(driver: Driver) -> No
 
 
 @pytest.mark.parametrize(("code", "state"), [(15, "lost"), (999, "error"), (4, "error")])
-def test_a_card_that_cannot_be_opened_keeps_its_place(driver: Driver, code: int, state: str) -> None:
+def test_a_card_that_cannot_be_opened_keeps_its_place(
+    driver: Driver, code: int, state: str
+) -> None:
     driver(rtx_pro_6000(lines=(f"open {code}",)), rtx_5090())
     nvml = started()
     unopened, healthy = nvml.sample(0.0)
@@ -157,7 +178,9 @@ def test_a_card_that_cannot_be_opened_keeps_its_place(driver: Driver, code: int,
 def test_a_card_that_could_not_be_opened_gets_the_name_it_is_known_by(driver: Driver) -> None:
     driver(rtx_pro_6000(lines=("open 15",)))
     nvml = started()
-    nvml.rename({0: CardIdentity(0, uuid="GPU-11111111", name="RTX PRO 6000", memory_total_bytes=7)})
+    nvml.rename(
+        {0: CardIdentity(0, uuid="GPU-11111111", name="RTX PRO 6000", memory_total_bytes=7)}
+    )
     [sample] = nvml.sample(0.0)
     assert (sample.key, sample.name, sample.state) == ("GPU-11111111", "RTX PRO 6000", "lost")
 

@@ -65,7 +65,9 @@ def test_a_reading_of_an_older_version_counts_as_taken_under_load(host: Host) ->
     assert host.ram_reading == Reading(2.3, 100.0) and not host.ram_was_quiet
 
 
-def test_what_was_measured_is_kept_with_its_moment(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_measured_is_kept_with_its_moment(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(discovery, "measure_ram", lambda: QUIET)
     discovery.measure_memory(host)
     kept = Host.objects.get(pk=host.pk)

@@ -22,7 +22,9 @@ from gpus.sample import CardIdentity, CardSample, HostSample, NvmlState, Sample
 from tests.fakes.nvml import MIB, rtx_5090, rtx_pro_6000
 
 Driver = Callable[..., None]
-SMALL = CardIdentity(0, "GPU-5090", "NVIDIA GeForce RTX 5090", "00000000:02:00.0", 32607 * MIB, "12.0", 5, 16, 575.0)
+SMALL = CardIdentity(
+    0, "GPU-5090", "NVIDIA GeForce RTX 5090", "00000000:02:00.0", 32607 * MIB, "12.0", 5, 16, 575.0
+)
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +40,9 @@ def sampled(writer: RecentWriter, *cards: CardSample) -> None:
 
 
 # --- rig ------------------------------------------------------------------------------------------
-def test_a_machine_without_cards_shows_stand_ins_and_says_so_calmly(viewer: Client, host: Host) -> None:
+def test_a_machine_without_cards_shows_stand_ins_and_says_so_calmly(
+    viewer: Client, host: Host
+) -> None:
     save_rig(host, NvmlState("library_missing", "No NVIDIA driver was found."), ())
     page = viewer.get("/").content.decode()
     assert page.count("CPU-backed stand-in") == 2
@@ -64,9 +68,13 @@ def test_a_device_only_an_engine_knows_is_shown_too(viewer: Client, host: Host) 
     assert 'data-card="Vulkan0"' in page and "AMD Radeon" in page
 
 
-def test_a_card_that_is_lost_is_said_at_the_top(viewer: Client, host: Host, writer: RecentWriter) -> None:
+def test_a_card_that_is_lost_is_said_at_the_top(
+    viewer: Client, host: Host, writer: RecentWriter
+) -> None:
     save_rig(host, NvmlState("ok"), (SMALL,))
-    sampled(writer, CardSample("GPU-5090", SMALL.name, state="lost", error="The card fell off its bus."))
+    sampled(
+        writer, CardSample("GPU-5090", SMALL.name, state="lost", error="The card fell off its bus.")
+    )
     page = viewer.get("/").content.decode()
     assert "RTX 5090 is lost" in page and "fell off its bus" in page and "dmesg" in page
 
@@ -105,23 +113,38 @@ def test_a_card_that_does_not_exist_is_not_found(viewer: Client, host: Host, pat
 def rolled(host: Host, resolution_s: int, age_s: float, mean: float) -> None:
     start = timezone.now() - timedelta(seconds=age_s)
     SampleRollup.objects.create(
-        host=host, card="RPC0", metric="utilisation_percent", resolution_s=resolution_s, start=start,
-        minimum=mean - 1, mean=mean, maximum=mean + 1, count=20,
-    )  # fmt: skip
+        host=host,
+        card="RPC0",
+        metric="utilisation_percent",
+        resolution_s=resolution_s,
+        start=start,
+        minimum=mean - 1,
+        mean=mean,
+        maximum=mean + 1,
+        count=20,
+    )
 
 
-@pytest.mark.parametrize(("minutes", "resolution_s"), [(15, 10), (60, 10), (1440, 3600), (360, 60), (10080, 3600)])
+@pytest.mark.parametrize(
+    ("minutes", "resolution_s"), [(15, 10), (60, 10), (1440, 3600), (360, 60), (10080, 3600)]
+)
 def test_history_comes_in_the_finest_resolution_that_can_be_drawn(
     viewer: Client, host: Host, minutes: int, resolution_s: int
 ) -> None:
-    assert viewer.get(f"/telemetry/RPC0/history.json?minutes={minutes}").json()["resolution_s"] == resolution_s
+    assert (
+        viewer.get(f"/telemetry/RPC0/history.json?minutes={minutes}").json()["resolution_s"]
+        == resolution_s
+    )
 
 
 def test_history_is_oldest_first_and_within_the_span(viewer: Client, host: Host) -> None:
     for age_s, mean in ((30, 3.0), (600, 2.0), (1200, 1.0)):
         rolled(host, 10, age_s, mean)
     body = viewer.get("/telemetry/RPC0/history.json?minutes=15").json()
-    assert [point[1:] for point in body["series"]["utilisation_percent"]] == [[1.0, 2.0, 3.0], [2.0, 3.0, 4.0]]
+    assert [point[1:] for point in body["series"]["utilisation_percent"]] == [
+        [1.0, 2.0, 3.0],
+        [2.0, 3.0, 4.0],
+    ]
 
 
 @pytest.mark.parametrize("minutes", ["0", "-1", "ten", "1e3", "99999999", ""])
@@ -180,13 +203,20 @@ def test_the_administration_lists_and_searches(admin: Client, host: Host, name: 
     assert admin.get(f"/admin/gpus/{name}/?q=RPC0").status_code == 200
 
 
-def test_a_card_that_no_engine_lists_is_a_finding_of_page_and_doctor_until_one_does(host: Host, viewer: Client) -> None:
+def test_a_card_that_no_engine_lists_is_a_finding_of_page_and_doctor_until_one_does(
+    host: Host, viewer: Client
+) -> None:
     save_rig(host, NvmlState("ok"), (SMALL,))
 
     def told() -> list[bool]:
         found = [finding.code for finding in diagnose(host)]
-        return ["card_unusable" in found, "A card that no engine can use" in viewer.get("/").content.decode()]
+        return [
+            "card_unusable" in found,
+            "A card that no engine can use" in viewer.get("/").content.decode(),
+        ]
 
     assert told() == [True, True]
-    register_engine_devices(host, [{"name": "CUDA0", "description": SMALL.name, "total_bytes": 32120 * MIB}])
+    register_engine_devices(
+        host, [{"name": "CUDA0", "description": SMALL.name, "total_bytes": 32120 * MIB}]
+    )
     assert told() == [False, False]

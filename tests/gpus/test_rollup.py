@@ -40,13 +40,19 @@ readings = st.lists(st.floats(0, 1e12), min_size=1, max_size=60)
 
 
 @given(readings)
-def test_a_minute_made_from_its_parts_is_the_minute_made_from_the_readings(values: list[float]) -> None:
+def test_a_minute_made_from_its_parts_is_the_minute_made_from_the_readings(
+    values: list[float],
+) -> None:
     fine, whole = Roller(10), Roller(60)
     parts = []
     for second, value in enumerate(values):
         parts += fine.add(float(second), {USE: value})
         whole.add(float(second), {USE: value})
     [joined], [expected] = coarser(parts + fine.close(), 60), whole.close()
-    assert (joined.minimum, joined.maximum, joined.count) == (expected.minimum, expected.maximum, expected.count)
+    assert (joined.minimum, joined.maximum, joined.count) == (
+        expected.minimum,
+        expected.maximum,
+        expected.count,
+    )
     assert abs(joined.mean - expected.mean) <= 1e-6 * max(1.0, expected.mean)
     assert joined.minimum <= joined.mean * (1 + 1e-9) and joined.mean <= joined.maximum * (1 + 1e-9)

@@ -68,7 +68,9 @@ def test_one_tick_is_one_frame_with_the_host_and_every_card(driver: Driver, host
     assert small["memory_total_bytes"] == 32607 << 20
 
 
-def test_cards_found_by_the_sampler_become_rows_and_keep_their_state(driver: Driver, host: Host) -> None:
+def test_cards_found_by_the_sampler_become_rows_and_keep_their_state(
+    driver: Driver, host: Host
+) -> None:
     driver(rtx_pro_6000(), rtx_5090())
     sampler = Sampler(settings.OMNI_HOST_NAME)
     sampler.tick()
@@ -90,7 +92,9 @@ def test_a_driver_loaded_later_is_found(driver: Driver, host: Host) -> None:
     assert set(sampler.store.stand_ins) == {"RPC0", "RPC1"}
     driver(rtx_5090())
     sampler.nvml_due_s = 0.0
-    assert [card.name for card in sampler.tick().cards if not card.is_stand_in] == ["NVIDIA GeForce RTX 5090"]
+    assert [card.name for card in sampler.tick().cards if not card.is_stand_in] == [
+        "NVIDIA GeForce RTX 5090"
+    ]
     sampler.store.step()
     assert sampler.store.stand_ins == {}
 
@@ -146,7 +150,9 @@ def test_it_ends_when_its_agent_is_killed(start: Callable[..., subprocess.Popen[
         "print(p.pid, flush=True)\n"
         "time.sleep(60)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=dict(os.environ)) as agent:
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, env=dict(os.environ)
+    ) as agent:
         sampler = psutil.Process(int(agent.stdout.readline()))  # type: ignore[union-attr]
         wait_until(frames_come, 15, "no frame")
         agent.kill()
@@ -201,4 +207,9 @@ def test_what_was_being_collected_is_saved_at_the_end(driver: Driver) -> None:
     sampler.tick()
     sampler.close()
     metrics = set(SampleRollup.objects.exclude(card="host").values_list("metric", flat=True))
-    assert metrics == {"memory_used_bytes", "utilisation_percent", "temperature_celsius", "power_watts"}
+    assert metrics == {
+        "memory_used_bytes",
+        "utilisation_percent",
+        "temperature_celsius",
+        "power_watts",
+    }

@@ -77,7 +77,9 @@ def test_one_step_writes_what_was_handed_over_and_reads_the_stand_ins(host: Host
 def test_the_state_of_a_card_follows_what_was_sampled(host: Host) -> None:
     store = Store(settings.OMNI_HOST_NAME)
     store.keep_rig(NvmlState("ok"), (CardIdentity(0, "GPU-1", "RTX 5090"),))
-    store.keep_samples([bucket(HOUR, 50.0)], [CardSample("GPU-1", "RTX 5090", state="lost", error="Gone.")])
+    store.keep_samples(
+        [bucket(HOUR, 50.0)], [CardSample("GPU-1", "RTX 5090", state="lost", error="Gone.")]
+    )
     store.step()
     assert Gpu.objects.values_list("state", "error").get() == ("lost", "Gone.")
     store.keep_samples([bucket(HOUR + 10, 50.0)], [CardSample("GPU-1", "RTX 5090")])

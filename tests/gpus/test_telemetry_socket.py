@@ -31,7 +31,11 @@ def writer() -> RecentWriter:
 
 
 def frame(at: int) -> dict[str, Any]:
-    return {"type": "telemetry.frame", "sequence": at, "frame": json.dumps({"type": "frame", "at": at})}
+    return {
+        "type": "telemetry.frame",
+        "sequence": at,
+        "frame": json.dumps({"type": "frame", "at": at}),
+    }
 
 
 async def test_a_stranger_is_told_to_log_in() -> None:
@@ -39,9 +43,14 @@ async def test_a_stranger_is_told_to_log_in() -> None:
         assert await closed_with(caller) == NOT_LOGGED_IN
 
 
-async def test_who_opens_the_page_sees_the_last_minutes_at_once(viewer_user: User, writer: RecentWriter) -> None:
+async def test_who_opens_the_page_sees_the_last_minutes_at_once(
+    viewer_user: User, writer: RecentWriter
+) -> None:
     for at in (1, 2, 3):
-        writer.add(json.dumps({"type": "frame", "at": at}), json.dumps([at, 5.0, 100, {"RPC0": [1, 2, None, None]}]))
+        writer.add(
+            json.dumps({"type": "frame", "at": at}),
+            json.dumps([at, 5.0, 100, {"RPC0": [1, 2, None, None]}]),
+        )
     async with page_socket(PATH, viewer_user) as caller:
         history = await caller.receive_json_from(5)
     assert history["type"] == "history"
@@ -107,4 +116,6 @@ def test_only_the_last_quarter_of_an_hour_is_kept(writer: RecentWriter) -> None:
     for at in range(25):
         writer.add("{}", json.dumps([at]))
     client = redis.Redis.from_url(settings.CHANNEL_REDIS_URL)
-    assert [json.loads(point)[0] for point in client.lrange(writer.points, 0, -1)] == list(range(15, 25))  # type: ignore[union-attr]
+    assert [json.loads(point)[0] for point in client.lrange(writer.points, 0, -1)] == list(
+        range(15, 25)
+    )  # type: ignore[union-attr]

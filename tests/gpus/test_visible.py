@@ -13,7 +13,10 @@ from gpus.models import Device, Gpu, Host
 from gpus.sample import CardIdentity
 from gpus.visible import visible
 
-CARDS = [CardIdentity(index=place, uuid=f"GPU-{name}") for place, name in enumerate(("aa11", "aa22", "bb33"))]
+CARDS = [
+    CardIdentity(index=place, uuid=f"GPU-{name}")
+    for place, name in enumerate(("aa11", "aa22", "bb33"))
+]
 
 
 @pytest.mark.parametrize(
@@ -46,7 +49,12 @@ def test_twins_are_told_apart_in_the_order_of_the_setting(monkeypatch: pytest.Mo
     host = Host.objects.create(name="h")
     for place in range(2):
         Gpu.objects.create(
-            host=host, index=place, uuid=f"GPU-{place}", name="RTX 5090", pci_bus_id=f"0{place}", memory_bytes=32
+            host=host,
+            index=place,
+            uuid=f"GPU-{place}",
+            name="RTX 5090",
+            pci_bus_id=f"0{place}",
+            memory_bytes=32,
         )
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")
     listed = [{"name": f"CUDA{n}", "description": "RTX 5090", "total_bytes": 32} for n in range(2)]
@@ -68,7 +76,9 @@ def test_twins_are_told_apart_in_the_order_of_the_setting(monkeypatch: pytest.Mo
         (set(), "", 0),
     ],
 )
-def test_cards_that_no_engine_can_use_are_a_finding(usable: set[str], hidden: str | None, names: int) -> None:
+def test_cards_that_no_engine_can_use_are_a_finding(
+    usable: set[str], hidden: str | None, names: int
+) -> None:
     found = unusable_findings(CARDS, usable, hidden)
     assert [finding.code for finding in found] == ["card_unusable"] * bool(names)
     assert sum(len(finding.text.split(" and ")) for finding in found) == names

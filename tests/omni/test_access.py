@@ -49,7 +49,9 @@ def test_health_needs_no_log_in(anonymous: Client) -> None:
     assert anonymous.get("/healthz").json() == {"status": "ok"}
 
 
-@pytest.mark.parametrize("path", ["/v1/models", "/v1/chat/completions", "/v1/completions", "/tokenize", "/v1/nothing"])
+@pytest.mark.parametrize(
+    "path", ["/v1/models", "/v1/chat/completions", "/v1/completions", "/tokenize", "/v1/nothing"]
+)
 @pytest.mark.django_db(transaction=True)
 async def test_the_gateway_asks_for_a_key(path: str) -> None:
     from asgiref.testing import ApplicationCommunicator
@@ -88,7 +90,9 @@ def test_pages_carry_a_content_security_policy_without_inline_code(admin: Client
 
 
 @pytest.mark.django_db
-def test_a_name_is_locked_after_many_wrong_passwords(anonymous: Client, viewer_user: object) -> None:
+def test_a_name_is_locked_after_many_wrong_passwords(
+    anonymous: Client, viewer_user: object
+) -> None:
     for _ in range(settings.AXES_FAILURE_LIMIT):
         response = anonymous.post("/login/", {"username": "vera", "password": "wrong"})
     assert response.status_code == 429

@@ -42,14 +42,22 @@ def test_the_address_is_the_nearest_that_is_no_trusted_proxy(
 
 def test_networks_are_read_and_nonsense_is_refused_by_name() -> None:
     given = {"NETS": "127.0.0.1, 10.0.0.0/8,::1"}
-    assert [str(net) for net in envnetworks("NETS", environ=given)] == ["127.0.0.1/32", "10.0.0.0/8", "::1/128"]
+    assert [str(net) for net in envnetworks("NETS", environ=given)] == [
+        "127.0.0.1/32",
+        "10.0.0.0/8",
+        "::1/128",
+    ]
     with pytest.raises(EnvError, match="NETS has 'proxy'"):
         envnetworks("NETS", environ={"NETS": "proxy"})
 
 
 def log_in(address: str, password: str) -> int:
     headers = {"x-forwarded-for": address}
-    return Client().post("/login/", {"username": "vera", "password": password}, headers=headers).status_code
+    return (
+        Client()
+        .post("/login/", {"username": "vera", "password": password}, headers=headers)
+        .status_code
+    )
 
 
 @pytest.mark.django_db

@@ -17,7 +17,15 @@ from tests.panel import ROOT
 
 @pytest.mark.parametrize(
     ("raw", "expected"),
-    [("", True), ("true", True), ("1", True), ("YES", True), ("off", False), ("False", False), ("0", False)],
+    [
+        ("", True),
+        ("true", True),
+        ("1", True),
+        ("YES", True),
+        ("off", False),
+        ("False", False),
+        ("0", False),
+    ],
 )
 def test_booleans(raw: str, expected: bool) -> None:
     assert env.envbool("X", True, {"X": raw}) is expected
@@ -34,7 +42,9 @@ REFUSED: list[tuple[Callable[[dict[str, str]], object], str]] = [
 
 
 @pytest.mark.parametrize(("read", "raw"), REFUSED)
-def test_a_wrong_value_is_refused_with_its_name_and_value(read: Callable[[dict[str, str]], object], raw: str) -> None:
+def test_a_wrong_value_is_refused_with_its_name_and_value(
+    read: Callable[[dict[str, str]], object], raw: str
+) -> None:
     with pytest.raises(env.EnvError, match=f"X is .*{raw}"):
         read({"X": raw})
 
@@ -57,7 +67,12 @@ PRIVATE_OWN = frozenset({"127.0.0.1", "10.0.0.1", "192.0.2.2"})
 
 @pytest.mark.parametrize(
     ("raw", "expected"),
-    [("", "127.0.0.1"), ("127.0.0.1", "127.0.0.1"), ("127.0.0.9", "127.0.0.9"), (" 10.0.0.1 ", "10.0.0.1")],
+    [
+        ("", "127.0.0.1"),
+        ("127.0.0.1", "127.0.0.1"),
+        ("127.0.0.9", "127.0.0.9"),
+        (" 10.0.0.1 ", "10.0.0.1"),
+    ],
 )
 def test_an_address_is_loopback_or_a_private_one_of_this_machine(raw: str, expected: str) -> None:
     assert env.envaddress("X", "127.0.0.1", lambda: PRIVATE_OWN, {"X": raw}) == expected
@@ -93,13 +108,21 @@ def test_words_must_match_and_count_once() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("OMNI_RPC_ADDRESS", "0.0.0.0"), ("OMNI_RPC_ADDRESS", "10.255.254.253"), ("OMNI_RPC_DEVICES", "RPC0"),
-     ("OMNI_RPC_DEVICES", "CPU,-x")],
-)  # fmt: skip
-def test_the_panel_does_not_start_with_what_must_not_be_offered(name: str, value: str, tmp_path: Path) -> None:
+    [
+        ("OMNI_RPC_ADDRESS", "0.0.0.0"),
+        ("OMNI_RPC_ADDRESS", "10.255.254.253"),
+        ("OMNI_RPC_DEVICES", "RPC0"),
+        ("OMNI_RPC_DEVICES", "CPU,-x"),
+    ],
+)
+def test_the_panel_does_not_start_with_what_must_not_be_offered(
+    name: str, value: str, tmp_path: Path
+) -> None:
     environment = {**os.environ, "OMNI_HOME": str(tmp_path), name: value}
     argv = [sys.executable, str(ROOT / "manage.py"), "status"]
-    done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        argv, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(name) and len(done.stderr.splitlines()) == 1
 

@@ -28,7 +28,9 @@ def test_a_missing_page_shows_a_stranger_nothing_but_itself(anonymous: Client) -
 
 @LOGGED_IN
 @pytest.mark.parametrize("headers", [{}, {"HX-Request": "true"}], ids=["browser", "htmx"])
-def test_an_unknown_name_of_the_panel_names_the_setting(anonymous: Client, headers: dict[str, str]) -> None:
+def test_an_unknown_name_of_the_panel_names_the_setting(
+    anonymous: Client, headers: dict[str, str]
+) -> None:
     text = anonymous.get("/", headers={"Host": "omni.lan:8000", **headers}).content.decode()
     assert "OMNI_ALLOWED_HOSTS=omni.lan " in text
 
@@ -85,5 +87,7 @@ def test_a_refusal_is_one_line_of_the_log(
 
 def test_a_fault_keeps_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
     fault = (ValueError, ValueError("a fault"), None)
-    logging.getLogger("django.request").error("Internal Server Error", exc_info=fault, extra={"status_code": 500})
+    logging.getLogger("django.request").error(
+        "Internal Server Error", exc_info=fault, extra={"status_code": 500}
+    )
     assert caplog.records[-1].exc_info == fault

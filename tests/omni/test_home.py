@@ -68,7 +68,9 @@ def test_an_engines_socket_lies_below_home_and_its_path_is_never_too_long(tmp_pa
         assert len(paths) == 2 and all(len(str(path)) <= UNIX_SOCKET_PATH_LIMIT for path in paths)
 
 
-def test_the_folder_of_a_deep_home_is_new_private_and_the_same_for_every_process(tmp_path: Path) -> None:
+def test_the_folder_of_a_deep_home_is_new_private_and_the_same_for_every_process(
+    tmp_path: Path,
+) -> None:
     deep = tmp_path / ("deep" * 40)
     folder = Home(deep).sockets
     assert folder.stat().st_mode & 0o777 == 0o700
@@ -117,7 +119,9 @@ def test_a_block_of_one_name_is_entered_by_one_at_a_time(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("mode_of_it", [0o1777, 0o777, 0o1755, 0o702])
-def test_a_folder_that_others_work_in_is_refused_and_left_as_it_is(tmp_path: Path, mode_of_it: int) -> None:
+def test_a_folder_that_others_work_in_is_refused_and_left_as_it_is(
+    tmp_path: Path, mode_of_it: int
+) -> None:
     """Such as OMNI_HOME=/tmp, which would be shut for everybody else."""
     shared = tmp_path / "shared"
     shared.mkdir()
@@ -128,7 +132,9 @@ def test_a_folder_that_others_work_in_is_refused_and_left_as_it_is(tmp_path: Pat
     assert str(shared) in str(refused.value) and "OMNI_HOME" in str(refused.value)
 
 
-def test_a_folder_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_of_somebody_else_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     theirs = tmp_path / "theirs"
     theirs.mkdir(mode=0o755)
     own = os.geteuid()

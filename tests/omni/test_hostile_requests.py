@@ -61,7 +61,9 @@ PATHS = [
 
 @pytest.mark.django_db
 @pytest.mark.parametrize(("path", "names"), PAGES.items())
-def test_a_parameter_that_cannot_be_is_no_server_error(admin: Client, path: str, names: tuple[str, ...]) -> None:
+def test_a_parameter_that_cannot_be_is_no_server_error(
+    admin: Client, path: str, names: tuple[str, ...]
+) -> None:
     admin.raise_request_exception = False
     for name in names:
         for value in HOSTILE:
@@ -78,19 +80,26 @@ def test_an_address_that_cannot_be_is_no_server_error(admin: Client, path: str) 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("value", HOSTILE, ids=lambda value: repr(value[:20]))
-def test_a_form_field_that_cannot_be_is_no_server_error(admin: Client, anonymous: Client, value: str) -> None:
+def test_a_form_field_that_cannot_be_is_no_server_error(
+    admin: Client, anonymous: Client, value: str
+) -> None:
     anonymous.raise_request_exception = admin.raise_request_exception = False
     assert anonymous.post("/login/", {"username": value, "password": value}).status_code < 500
     fields = {"old_password": value, "new_password1": value, "new_password2": value}
     assert admin.post("/password/", fields).status_code < 500
     assert admin.post("/rig-file/", {"text": value, "agreed": value}).status_code < 500
-    assert admin.post("/servers/add/", {"name": value, "address": value, "key": value}).status_code < 500
+    assert (
+        admin.post("/servers/add/", {"name": value, "address": value, "key": value}).status_code
+        < 500
+    )
     assert admin.post("/chat/new/", {"deployment": value, "beside": value}).status_code < 500
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("path", ["/", "/login/", "/socket-token/", "/admin/", "/healthz"])
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost@evil.example", "[::", ""])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example", "localhost@evil.example", "[::", ""]
+)
 def test_a_name_that_is_pointed_here_reaches_no_page(admin: Client, path: str, host: str) -> None:
     """DNS rebinding: a page of evil.example, whose name is made to lead to this machine."""
     admin.raise_request_exception = False
@@ -111,9 +120,11 @@ def test_a_whole_number_from_outside(given: object, number: int | None) -> None:
     assert whole_number(given) == number
 
 
-# --- one's own password -----------------------------------------------------------------------------
+# --- one's own password ---------------------------------------------------------------------------
 @pytest.mark.django_db
-def test_everybody_changes_their_own_password_and_stays_logged_in(viewer: Client, viewer_user: User) -> None:
+def test_everybody_changes_their_own_password_and_stays_logged_in(
+    viewer: Client, viewer_user: User
+) -> None:
     from tests.conftest import PASSWORD
 
     elsewhere = Client()
@@ -136,7 +147,7 @@ def test_everybody_changes_their_own_password_and_stays_logged_in(viewer: Client
     assert elsewhere.get("/").status_code == 302
 
 
-# --- bodies -----------------------------------------------------------------------------------------
+# --- bodies ---------------------------------------------------------------------------------------
 @pytest.mark.django_db
 @pytest.mark.parametrize("count", [1, 4, 5, 500])
 def test_what_is_sent_to_a_page_never_lies_in_a_temporary_folder(

@@ -1,4 +1,5 @@
-"""JSON from outside: what cannot be written again is replaced or refused, never a mistake of the panel."""
+"""JSON from outside: what cannot be written again is replaced or refused, never a mistake of the
+panel."""
 
 from __future__ import annotations
 

@@ -25,7 +25,12 @@ def child(tmp_path: Path, argv: list[str]) -> Child:
 
 @pytest.mark.parametrize(
     ("code", "text"),
-    [(0, "exit code 0"), (3, "exit code 3"), (-9, "killed by SIGKILL"), (-200, "killed by signal 200")],
+    [
+        (0, "exit code 0"),
+        (3, "exit code 3"),
+        (-9, "killed by SIGKILL"),
+        (-200, "killed by signal 200"),
+    ],
 )
 def test_an_exit_in_words(code: int, text: str) -> None:
     assert exit_text(code) == text
@@ -53,7 +58,12 @@ def test_the_delay_before_a_restart_grows_while_a_child_ends_at_once(tmp_path: P
     delays = []
     said: list[str] = []
     for _ in range(3):
-        wait_until(lambda: (failing.tend(said.append), failing.process is None and failing.started_at > 0)[1], 5)
+        wait_until(
+            lambda: (failing.tend(said.append), failing.process is None and failing.started_at > 0)[
+                1
+            ],
+            5,
+        )
         delays.append(failing.delay_s)
         wait_until(lambda: (failing.tend(said.append), failing.process is not None)[1], 5)
     assert delays == sorted(delays) and delays[0] < delays[-1]

@@ -1,4 +1,5 @@
-"""What the panel asks of itself, its engines and servers of one's own goes there, never to a proxy."""
+"""What the panel asks of itself, its engines and servers of one's own goes there, never to a
+proxy."""
 
 from __future__ import annotations
 

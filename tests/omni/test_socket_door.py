@@ -1,4 +1,5 @@
-"""Who gets into a socket: a page of this very origin, with a session and a token that was fetched with it just now."""
+"""Who gets into a socket: a page of this very origin, with a session and a token that was fetched
+with it just now."""
 
 from __future__ import annotations
 
@@ -48,10 +49,12 @@ FOREIGN = [
 ]
 
 
-# --- Origin -----------------------------------------------------------------------------------------
+# --- Origin ---------------------------------------------------------------------------------------
 @pytest.mark.parametrize("path", SOCKETS)
 @pytest.mark.parametrize("origin", FOREIGN)
-async def test_a_socket_refuses_another_origin_even_with_a_session(path: str, origin: str, admin: Client) -> None:
+async def test_a_socket_refuses_another_origin_even_with_a_session(
+    path: str, origin: str, admin: Client
+) -> None:
     caller = knock(path, admin, origin=origin)
     connected, _ = await caller.connect()
     assert not connected
@@ -59,7 +62,8 @@ async def test_a_socket_refuses_another_origin_even_with_a_session(path: str, or
 
 
 async def test_a_socket_refuses_a_host_that_is_not_the_panels(admin: Client) -> None:
-    """A name that somebody else points at this address would make any page look like the panel's own."""
+    """A name that somebody else points at this address would make any page look like the panel's
+    own."""
     caller = knock("/ws/state/", admin, origin="http://rebound.example", host="rebound.example")
     connected, _ = await caller.connect()
     assert not connected
@@ -108,12 +112,14 @@ def test_a_trusted_origin_is_compared_whole(origin: str, trusted: str, is_one: b
     assert is_trusted(origin, [trusted]) is is_one
 
 
-@pytest.mark.parametrize("text", ["", "null", "localhost", "file:///etc", "http://", "http://[::1", "ws://a"])
+@pytest.mark.parametrize(
+    "text", ["", "null", "localhost", "file:///etc", "http://", "http://[::1", "ws://a"]
+)
 def test_what_is_no_origin_is_none(text: str) -> None:
     assert parse_origin(text) is None
 
 
-# --- session and token ------------------------------------------------------------------------------
+# --- session and token ----------------------------------------------------------------------------
 @pytest.mark.parametrize("path", SOCKETS)
 async def test_a_socket_refuses_who_is_not_logged_in(path: str) -> None:
     async with page_socket(path, None) as made:
@@ -136,7 +142,16 @@ async def _token(client: Client) -> str:
 
 
 @pytest.mark.parametrize(
-    "frame", [" ", "{", "[]", '"hello"', "[" * 100_000, '{"type": "hello"}', '{"type": "send", "text": "x"}']
+    "frame",
+    [
+        " ",
+        "{",
+        "[]",
+        '"hello"',
+        "[" * 100_000,
+        '{"type": "hello"}',
+        '{"type": "send", "text": "x"}',
+    ],
 )
 async def test_a_first_frame_without_token_opens_nothing(viewer_user: User, frame: str) -> None:
     client = await sync_to_async(logged_in)(viewer_user)
@@ -146,7 +161,9 @@ async def test_a_first_frame_without_token_opens_nothing(viewer_user: User, fram
     await made.disconnect()
 
 
-async def test_a_token_of_another_session_opens_nothing(viewer_user: User, admin_user: User) -> None:
+async def test_a_token_of_another_session_opens_nothing(
+    viewer_user: User, admin_user: User
+) -> None:
     own, other = [await sync_to_async(logged_in)(user) for user in (viewer_user, admin_user)]
     made = knock("/ws/state/", own)
     await _greeted(made, await hello_of(other))
@@ -166,13 +183,17 @@ async def test_a_token_opens_one_socket_and_no_second(viewer_user: User) -> None
         await made.disconnect()
 
 
-async def test_an_old_token_opens_nothing(viewer_user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_old_token_opens_nothing(
+    viewer_user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sockets, "TOKEN_S", -1)
     async with page_socket("/ws/state/", viewer_user) as made:
         assert await closed_with(made) == NOT_GREETED
 
 
-async def test_a_socket_that_says_nothing_is_closed(viewer_user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_socket_that_says_nothing_is_closed(
+    viewer_user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sockets, "GREETING_S", 0.05)
     made = knock("/ws/state/", await sync_to_async(logged_in)(viewer_user))
     await made.connect()
@@ -196,7 +217,7 @@ def test_a_token_is_for_who_is_logged_in(anonymous: Client) -> None:
     assert answer.status_code == 401 and "token" not in answer.json()
 
 
-# --- too much ---------------------------------------------------------------------------------------
+# --- too much -------------------------------------------------------------------------------------
 async def test_a_page_that_floods_its_socket_is_put_out(viewer_user: User) -> None:
     async with page_socket("/ws/state/", viewer_user) as made:
         await members("state", 1)
@@ -206,7 +227,9 @@ async def test_a_page_that_floods_its_socket_is_put_out(viewer_user: User) -> No
     await members("state", 0)
 
 
-async def test_a_user_has_so_many_sockets_and_no_more(viewer_user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_user_has_so_many_sockets_and_no_more(
+    viewer_user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sockets, "MOST_SOCKETS_OF_A_USER", 2)
     client = await sync_to_async(logged_in)(viewer_user)
     async with socket_of("/ws/state/", client), socket_of("/ws/state/", client):
@@ -217,8 +240,10 @@ async def test_a_user_has_so_many_sockets_and_no_more(viewer_user: User, monkeyp
         await members("state", 1)
 
 
-# --- cookies ----------------------------------------------------------------------------------------
-def test_the_cookies_are_this_panels_own_and_no_scripts(viewer_user: User, anonymous: Client) -> None:
+# --- cookies --------------------------------------------------------------------------------------
+def test_the_cookies_are_this_panels_own_and_no_scripts(
+    viewer_user: User, anonymous: Client
+) -> None:
     from django.conf import settings
 
     assert settings.OMNI_HOME.digest[:8] in settings.SESSION_COOKIE_NAME
@@ -244,7 +269,9 @@ def test_behind_tls_browsers_keep_the_cookies_to_this_host() -> None:
     names = "s.SESSION_COOKIE_NAME, s.CSRF_COOKIE_NAME, s.SESSION_COOKIE_SECURE"
     code = f"from django.conf import settings as s; print({names})"
     env = {**os.environ, "OMNI_BEHIND_TLS": "true", "DJANGO_SETTINGS_MODULE": "omni.settings"}
-    said = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    said = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+    )
     session, csrf, secure = said.stdout.split()
     assert session.startswith("__Host-omni_session_") and csrf.startswith("__Host-omni_csrf_")
     assert secure == "True"

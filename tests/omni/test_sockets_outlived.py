@@ -1,4 +1,5 @@
-"""A socket lives no longer than the right to it: whatever ends the right ends every socket, at once."""
+"""A socket lives no longer than the right to it: whatever ends the right ends every socket, at
+once."""
 
 from __future__ import annotations
 
@@ -65,7 +66,9 @@ async def open_sockets(
     from contextlib import AsyncExitStack
 
     async with AsyncExitStack() as stack:
-        made = {kind: await stack.enter_async_context(socket_of(paths[kind], client)) for kind in KINDS}
+        made = {
+            kind: await stack.enter_async_context(socket_of(paths[kind], client)) for kind in KINDS
+        }
         await members(access_group(operator_user.pk), len(KINDS))
         assert (await made["chat"].receive_json_from(PATIENCE_S))["type"] == "snapshot"
         yield made
@@ -124,7 +127,9 @@ ENDS = {
 }
 
 
-@pytest.mark.parametrize(("act", "code"), ENDS.items(), ids=lambda value: getattr(value, "__name__", str(value)))
+@pytest.mark.parametrize(
+    ("act", "code"), ENDS.items(), ids=lambda value: getattr(value, "__name__", str(value))
+)
 async def test_every_socket_is_closed_at_once_when(
     act: Callable[[Client, User], None],
     code: int,

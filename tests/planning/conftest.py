@@ -25,7 +25,9 @@ def small() -> ModelShape:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelShape]:
     folder: Path = tmp_path_factory.mktemp("tiny")
-    return {name: model_shape(read_header(write_tiny(folder / f"{name}.gguf", name))) for name in TINY}
+    return {
+        name: model_shape(read_header(write_tiny(folder / f"{name}.gguf", name))) for name in TINY
+    }
 
 
 @pytest.fixture(scope="session")
@@ -35,11 +37,15 @@ def r1(tmp_path_factory: pytest.TempPathFactory) -> ModelShape:
 
 @pytest.fixture(scope="session")
 def coder(tmp_path_factory: pytest.TempPathFactory) -> ModelShape:
-    return model_shape(read_header(qwen25_coder_32b(tmp_path_factory.mktemp("coder") / "coder.gguf")))
+    return model_shape(
+        read_header(qwen25_coder_32b(tmp_path_factory.mktemp("coder") / "coder.gguf"))
+    )
 
 
 @pytest.fixture(scope="session")
 def real_flags() -> frozenset[str]:
     """What the packaged engine's own help lists."""
-    text = subprocess.run([binary_path(), "--help"], capture_output=True, text=True, timeout=20, check=True).stdout
+    text = subprocess.run(
+        [binary_path(), "--help"], capture_output=True, text=True, timeout=20, check=True
+    ).stdout
     return LlamaCpp().parse_flags(text)

@@ -13,8 +13,11 @@ from deployments.strategies import get_strategy
 
 GB = 10**9
 MIB = 1 << 20
-# Data sheets: GDDR7 at 28 Gbit/s × 512 bits; FP32 at boost clock; PCIe 5.0 and 4.0 × 16. RAM as the owner measured it.
-RTX_PRO_6000 = DeviceFacts("CUDA0", "cuda", 97887 * MIB, None, "", "GPU-pro", False, 1792, 63.0, 125)
+# Data sheets: GDDR7 at 28 Gbit/s × 512 bits; FP32 at boost clock; PCIe 5.0 and 4.0 × 16. RAM as the
+# owner measured it.
+RTX_PRO_6000 = DeviceFacts(
+    "CUDA0", "cuda", 97887 * MIB, None, "", "GPU-pro", False, 1792, 63.0, 125
+)
 RTX_5090 = DeviceFacts("CUDA1", "cuda", 32607 * MIB, None, "", "GPU-5090", False, 1792, 31.5, 104.8)
 CPU = DeviceFacts("CPU", "cpu", 384 << 30, None, bandwidth_gbps=236, tflops=32 * 0.055)
 OWNERS_RIG = (RTX_PRO_6000, RTX_5090, CPU)
@@ -35,7 +38,14 @@ def plan(
 ) -> Plan:
     engine = EngineFacts(flavour, flavour, "/bin/llama-server", flags)
     request = PlanRequest(
-        strategy, engine, members, settings, alias="m", host_devices=tuple(rig), api_key_file="/k", slots_folder="/s"
+        strategy,
+        engine,
+        members,
+        settings,
+        alias="m",
+        host_devices=tuple(rig),
+        api_key_file="/k",
+        slots_folder="/s",
     )
     return get_strategy(strategy).plan(request)
 

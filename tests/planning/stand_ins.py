@@ -18,17 +18,32 @@ def _more_bits(layer: int, n_layer: int) -> bool:
 
 
 def deepseek_r1(path: Path) -> Path:
-    """DeepSeek-R1-0528 Q4_K_M: 671 B parameters, 61 layers, MLA, 256 experts of which 8 are used."""
+    """DeepSeek-R1-0528 Q4_K_M: 671 B parameters, 61 layers, MLA, 256 experts of which 8 are
+    used."""
     n, n_layer, heads = 7168, 61, 128
     keys: dict[str, Any] = {
-        "block_count": n_layer, "context_length": 163840, "embedding_length": n, "feed_forward_length": 18432,
-        "attention.head_count": heads, "attention.head_count_kv": 1, "attention.q_lora_rank": 1536,
-        "attention.kv_lora_rank": 512, "attention.key_length": 576, "attention.value_length": 512,
-        "attention.key_length_mla": 192, "attention.value_length_mla": 128, "rope.dimension_count": 64,
-        "leading_dense_block_count": 3, "expert_count": 256, "expert_used_count": 8, "expert_shared_count": 1,
-        "expert_feed_forward_length": 2048, "expert_group_count": 8, "expert_group_used_count": 4,
+        "block_count": n_layer,
+        "context_length": 163840,
+        "embedding_length": n,
+        "feed_forward_length": 18432,
+        "attention.head_count": heads,
+        "attention.head_count_kv": 1,
+        "attention.q_lora_rank": 1536,
+        "attention.kv_lora_rank": 512,
+        "attention.key_length": 576,
+        "attention.value_length": 512,
+        "attention.key_length_mla": 192,
+        "attention.value_length_mla": 128,
+        "rope.dimension_count": 64,
+        "leading_dense_block_count": 3,
+        "expert_count": 256,
+        "expert_used_count": 8,
+        "expert_shared_count": 1,
+        "expert_feed_forward_length": 2048,
+        "expert_group_count": 8,
+        "expert_group_used_count": 4,
         "vocab_size": 129280,
-    }  # fmt: skip
+    }
     tensors: list[Tensor] = [("token_embd.weight", (n, 129280), Q4_K)]
     for layer in range(n_layer):
         rich = Q6_K if _more_bits(layer, n_layer) else Q4_K
@@ -75,9 +90,14 @@ def qwen25_coder_32b(path: Path) -> Path:
     """Qwen2.5-Coder-32B-Instruct Q4_K_M: 32.8 B parameters, 64 layers, 8 KV heads."""
     n, n_layer = 5120, 64
     keys: dict[str, Any] = {
-        "block_count": n_layer, "context_length": 32768, "embedding_length": n, "feed_forward_length": 27648,
-        "attention.head_count": 40, "attention.head_count_kv": 8, "vocab_size": 152064,
-    }  # fmt: skip
+        "block_count": n_layer,
+        "context_length": 32768,
+        "embedding_length": n,
+        "feed_forward_length": 27648,
+        "attention.head_count": 40,
+        "attention.head_count_kv": 8,
+        "vocab_size": 152064,
+    }
     tensors: list[Tensor] = [("token_embd.weight", (n, 152064), Q4_K)]
     for layer in range(n_layer):
         rich = Q6_K if _more_bits(layer, n_layer) else Q4_K
@@ -102,11 +122,19 @@ def qwen3_235b(path: Path) -> Path:
     """Qwen3-235B-A22B Q4_K_M: 94 layers, 4 KV heads, 128 experts of which 8 are used."""
     n, n_layer = 4096, 94
     keys: dict[str, Any] = {
-        "block_count": n_layer, "context_length": 40960, "embedding_length": n, "feed_forward_length": 12288,
-        "attention.head_count": 64, "attention.head_count_kv": 4, "attention.key_length": 128,
-        "attention.value_length": 128, "expert_count": 128, "expert_used_count": 8,
-        "expert_feed_forward_length": 1536, "vocab_size": 151936,
-    }  # fmt: skip
+        "block_count": n_layer,
+        "context_length": 40960,
+        "embedding_length": n,
+        "feed_forward_length": 12288,
+        "attention.head_count": 64,
+        "attention.head_count_kv": 4,
+        "attention.key_length": 128,
+        "attention.value_length": 128,
+        "expert_count": 128,
+        "expert_used_count": 8,
+        "expert_feed_forward_length": 1536,
+        "vocab_size": 151936,
+    }
     tensors: list[Tensor] = [("token_embd.weight", (n, 151936), Q4_K)]
     for layer in range(n_layer):
         rich = Q6_K if _more_bits(layer, n_layer) else Q4_K
@@ -126,27 +154,46 @@ def qwen3_235b(path: Path) -> Path:
 
 def llama_70b(path: Path) -> Path:
     """Llama-3.3-70B-Instruct Q4_K_M."""
-    return _llama(path, "Llama 3.3 70B Instruct", n=8192, n_layer=80, heads=64, head=128, n_ff=28672)
+    return _llama(
+        path, "Llama 3.3 70B Instruct", n=8192, n_layer=80, heads=64, head=128, n_ff=28672
+    )
 
 
 def llama_1b(path: Path) -> Path:
     """Llama-3.2-1B-Instruct Q4_K_M, whose output is made of the embedding."""
-    return _llama(path, "Llama 3.2 1B Instruct", n=2048, n_layer=16, heads=32, head=64, n_ff=8192, tied=True)
+    return _llama(
+        path, "Llama 3.2 1B Instruct", n=2048, n_layer=16, heads=32, head=64, n_ff=8192, tied=True
+    )
 
 
 def _llama(
-    path: Path, name: str, *, n: int, n_layer: int, heads: int, head: int, n_ff: int, tied: bool = False
+    path: Path,
+    name: str,
+    *,
+    n: int,
+    n_layer: int,
+    heads: int,
+    head: int,
+    n_ff: int,
+    tied: bool = False,
 ) -> Path:
     keys: dict[str, Any] = {
-        "block_count": n_layer, "context_length": 131072, "embedding_length": n, "feed_forward_length": n_ff,
-        "attention.head_count": heads, "attention.head_count_kv": 8, "rope.dimension_count": head,
+        "block_count": n_layer,
+        "context_length": 131072,
+        "embedding_length": n,
+        "feed_forward_length": n_ff,
+        "attention.head_count": heads,
+        "attention.head_count_kv": 8,
+        "rope.dimension_count": head,
         "vocab_size": 128256,
-    }  # fmt: skip
+    }
     tensors: list[Tensor] = [("token_embd.weight", (n, 128256), Q6_K if tied else Q4_K)]
     for layer in range(n_layer):
         rich = Q6_K if _more_bits(layer, n_layer) else Q4_K
         blk = f"blk.{layer}."
-        tensors += _attention(blk, n, heads=heads, kv_heads=8, head=head, values=rich) + _dense(blk, n, n_ff, rich)
+        tensors += _attention(blk, n, heads=heads, kv_heads=8, head=head, values=rich) + _dense(
+            blk, n, n_ff, rich
+        )
     tensors.append(("output_norm.weight", (n,), F32))
     if not tied:
         tensors.append(("output.weight", (n, 128256), Q6_K))
@@ -154,14 +201,24 @@ def _llama(
 
 
 def gpt_oss_20b(path: Path) -> Path:
-    """gpt-oss-20b MXFP4: 24 layers, every other with a window of 128, 32 experts of which 4 are used."""
+    """gpt-oss-20b MXFP4: 24 layers, every other with a window of 128, 32 experts of which 4 are
+    used."""
     n, n_layer, heads = 2880, 24, 64
     keys: dict[str, Any] = {
-        "block_count": n_layer, "context_length": 131072, "embedding_length": n, "feed_forward_length": n,
-        "attention.head_count": heads, "attention.head_count_kv": 8, "attention.key_length": 64,
-        "attention.value_length": 64, "attention.sliding_window": 128, "expert_count": 32, "expert_used_count": 4,
-        "expert_feed_forward_length": n, "vocab_size": 201088,
-    }  # fmt: skip
+        "block_count": n_layer,
+        "context_length": 131072,
+        "embedding_length": n,
+        "feed_forward_length": n,
+        "attention.head_count": heads,
+        "attention.head_count_kv": 8,
+        "attention.key_length": 64,
+        "attention.value_length": 64,
+        "attention.sliding_window": 128,
+        "expert_count": 32,
+        "expert_used_count": 4,
+        "expert_feed_forward_length": n,
+        "vocab_size": 201088,
+    }
     tensors: list[Tensor] = [("token_embd.weight", (n, 201088), Q8_0)]
     for layer in range(n_layer):
         blk = f"blk.{layer}."
@@ -187,7 +244,9 @@ def gpt_oss_20b(path: Path) -> Path:
     return write_stub(path, _named("gpt-oss", keys, "gpt-oss 20B"), tensors)
 
 
-def _attention(blk: str, n: int, *, heads: int, kv_heads: int, head: int, values: int) -> list[Tensor]:
+def _attention(
+    blk: str, n: int, *, heads: int, kv_heads: int, head: int, values: int
+) -> list[Tensor]:
     return [
         (blk + "attn_norm.weight", (n,), F32),
         (blk + "attn_q.weight", (n, heads * head), Q4_K),

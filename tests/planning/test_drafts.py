@@ -1,4 +1,5 @@
-"""Drafts: which fit, which gain, which are known. test_draft_compatibility.py asks the real engine about the pairs."""
+"""Drafts: which fit, which gain, which are known. test_draft_compatibility.py asks the real engine
+about the pairs."""
 
 from __future__ import annotations
 
@@ -32,7 +33,12 @@ from deployments.planning.known_drafts import (
     own_drafting,
     spec_type_of,
 )
-from deployments.planning.vocabulary import VocabFacts, differing_token, draft_compatibility, vocab_facts
+from deployments.planning.vocabulary import (
+    VocabFacts,
+    differing_token,
+    draft_compatibility,
+    vocab_facts,
+)
 from tests.deployments.gguf_corpus import smollm2, write_stub
 from tests.planning.vocabularies import BASE, BYTES, PAIRS, Vocab, write_header
 
@@ -56,7 +62,10 @@ def test_pairs_of_vocabularies(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", PAIRS)
 def test_the_fingerprint_finds_what_comparing_all_texts_finds(name: str, tmp_path: Path) -> None:
     target, draft, code = PAIRS[name]
-    headers = [read_header(write_header(tmp_path / f"{n}.gguf", each)) for n, each in enumerate((target, draft))]
+    headers = [
+        read_header(write_header(tmp_path / f"{n}.gguf", each))
+        for n, each in enumerate((target, draft))
+    ]
     differs = differing_token(*(header.tokens() for header in headers)) is not None
     if code in ("compatible", "vocab_texts"):
         assert differs is (code == "vocab_texts")
@@ -78,7 +87,9 @@ def test_vocab_facts_survive_being_stored(tmp_path: Path) -> None:
 
 
 def test_a_file_without_vocabulary_fits_nothing(tmp_path: Path) -> None:
-    path = write_stub(tmp_path / "none.gguf", {"general.architecture": "llama", "llama.vocab_size": 600}, [])
+    path = write_stub(
+        tmp_path / "none.gguf", {"general.architecture": "llama", "llama.vocab_size": 600}, []
+    )
     none = vocab_facts(read_header(path))
     assert none == VocabFacts(n_vocab=600)
     assert draft_compatibility(none, none).code == "vocab_unknown"
@@ -117,16 +128,25 @@ def test_random_vocabularies_are_judged_as_by_comparing_every_token(tmp_path: Pa
         target, draft = ([f"t{number}" for number in range(count)] for count in (size, other))
         if chance.random() < 0.6:
             changed = chance.choice([target, draft])
-            changed[chance.choice([0, 4, 5, 6, len(changed) - 1, chance.randrange(len(changed))]) % len(changed)] = "x"
+            changed[
+                chance.choice([0, 4, 5, 6, len(changed) - 1, chance.randrange(len(changed))])
+                % len(changed)
+            ] = "x"
         expected = accepted_by_the_rule([t.encode() for t in target], [t.encode() for t in draft])
-        facts = [vocab_of(tmp_path, Vocab(tokens=tuple(tokens), bos=0, eos=0)) for tokens in (target, draft)]
+        facts = [
+            vocab_of(tmp_path, Vocab(tokens=tuple(tokens), bos=0, eos=0))
+            for tokens in (target, draft)
+        ]
         assert draft_compatibility(*facts).ok is expected, (target, draft)
         seen.add(expected)
     assert seen == {True, False}
 
 
 def test_a_few_tokens_are_a_vocabulary_too(tmp_path: Path) -> None:
-    small = [vocab_of(tmp_path, Vocab(tokens=tuple(f"t{n}" for n in range(size)))) for size in (3, 5, 6, 9)]
+    small = [
+        vocab_of(tmp_path, Vocab(tokens=tuple(f"t{n}" for n in range(size))))
+        for size in (3, 5, 6, 9)
+    ]
     assert all(draft_compatibility(one, other).ok for one in small for other in small)
 
 
@@ -138,7 +158,8 @@ def test_a_large_vocabulary_is_read() -> None:
 
 # --- formulas -------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    ("acceptance", "n_draft", "tokens"), [(0, 4, 1), (1, 4, 5), (0.8, 1, 1.8), (0.8, 5, 3.68928), (0.5, 2, 1.75)]
+    ("acceptance", "n_draft", "tokens"),
+    [(0, 4, 1), (1, 4, 5), (0.8, 1, 1.8), (0.8, 5, 3.68928), (0.5, 2, 1.75)],
 )
 def test_expected_tokens(acceptance: float, n_draft: int, tokens: float) -> None:
     assert expected_tokens(acceptance, n_draft) == pytest.approx(tokens)
@@ -173,7 +194,14 @@ CODER_32B = model("Qwen2.5 Coder 32B Instruct", 32.8, n_embd=5120)
 CODER_05B = model("Qwen2.5 Coder 0.5B Instruct", 0.494, 8.5)
 CODER_7B = model("Qwen2.5 Coder 7B Instruct", 7.6)
 R1 = model(
-    "DeepSeek R1 0528", 671, arch="deepseek2", active=37.6, n_expert=256, n_expert_used=8, n_nextn_layers=1, n_embd=7168
+    "DeepSeek R1 0528",
+    671,
+    arch="deepseek2",
+    active=37.6,
+    n_expert=256,
+    n_expert_used=8,
+    n_nextn_layers=1,
+    n_embd=7168,
 )
 
 
@@ -187,7 +215,9 @@ def test_the_prior_is_what_was_published_for_lamda() -> None:
 
 def test_less_is_accepted_of_strangers_and_of_much_smaller_drafts() -> None:
     stranger = replace(CODER_05B, name="Something 0.5B")
-    assert acceptance_prior(CODER_32B, stranger) == pytest.approx(acceptance_prior(CODER_32B, CODER_05B) - 0.15)
+    assert acceptance_prior(CODER_32B, stranger) == pytest.approx(
+        acceptance_prior(CODER_32B, CODER_05B) - 0.15
+    )
     assert acceptance_prior(CODER_32B, CODER_05B) < acceptance_prior(CODER_32B, CODER_7B)
 
 
@@ -226,7 +256,10 @@ def test_drafts_are_ranked_by_gain_and_the_others_say_why() -> None:
 
 def test_a_draft_in_slower_memory_costs_more() -> None:
     target = DraftModel("32b", CODER_32B, VOCAB, bandwidth_gbps=1792)
-    drafts = [DraftModel(name, CODER_05B, VOCAB, bandwidth_gbps=speed) for name, speed in (("gpu", 1792), ("cpu", 80))]
+    drafts = [
+        DraftModel(name, CODER_05B, VOCAB, bandwidth_gbps=speed)
+        for name, speed in (("gpu", 1792), ("cpu", 80))
+    ]
     gpu, cpu = rank_drafts(target, drafts)
     assert (gpu.name, cpu.name) == ("gpu", "cpu")
     assert cpu.cost_ratio == pytest.approx(gpu.cost_ratio * 1792 / 80)
@@ -285,7 +318,9 @@ def test_what_does_not_generate_is_no_draft_and_has_none(kind: str, code: str) -
     target = DraftModel("32b", CODER_32B, VOCAB)
     (choice,) = rank_drafts(target, [other])
     assert (choice.compatibility.code, choice.advice, choice.speedup) == (code, "incompatible", 0.0)
-    (turned,) = rank_drafts(replace(target, facts=replace(CODER_32B, kind=kind)), [replace(other, facts=CODER_05B)])
+    (turned,) = rank_drafts(
+        replace(target, facts=replace(CODER_32B, kind=kind)), [replace(other, facts=CODER_05B)]
+    )
     assert not turned.compatibility.ok
 
 
@@ -326,14 +361,22 @@ def test_families_by_name(name: str, arch: str, expected: str) -> None:
 def test_known_drafts_are_smaller_than_the_target() -> None:
     assert known_drafts(CODER_32B)[0].repo == "Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF"
     assert known_drafts(CODER_05B) == []
-    assert [draft.n_params for draft in known_drafts(model("Qwen2.5 Coder 1.5B", 1.54))] == [494_000_000] * 2
+    assert [draft.n_params for draft in known_drafts(model("Qwen2.5 Coder 1.5B", 1.54))] == [
+        494_000_000
+    ] * 2
     assert known_drafts(R1)[0].repo.startswith("jukofyork/DeepSeek-R1-DRAFT")
     assert known_drafts(model("Nobody 7B", 7)) == []
 
 
 def test_drafts_made_for_one_target_are_named_for_it_only() -> None:
-    large, small = (known_drafts(model(f"Llama 3.3 {size}B Instruct", size, arch="llama")) for size in (70.6, 3.2))
-    assert [(draft.spec_type, draft.is_gguf) for draft in large] == [("draft-simple", True), ("draft-eagle3", False)]
+    large, small = (
+        known_drafts(model(f"Llama 3.3 {size}B Instruct", size, arch="llama"))
+        for size in (70.6, 3.2)
+    )
+    assert [(draft.spec_type, draft.is_gguf) for draft in large] == [
+        ("draft-simple", True),
+        ("draft-eagle3", False),
+    ]
     assert [draft.spec_type for draft in small] == ["draft-simple"]
 
 
@@ -350,7 +393,7 @@ def test_what_a_target_drafts_with_by_itself() -> None:
 
 
 def test_layers_that_the_file_lacks_draft_nothing(r1: ModelShape) -> None:
-    (lacking, *_) = own_drafting(R1, shape=r1)
+    lacking, *_ = own_drafting(R1, shape=r1)
     assert not lacking.is_usable and "lacks" in lacking.text
     tensor = r1.kinds[-1].tensors[0]._replace(name="nextn.eh_proj.weight")
     whole = replace(r1, kinds=(*r1.kinds[:-1], replace(r1.kinds[-1], tensors=(tensor,))))

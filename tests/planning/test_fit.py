@@ -81,7 +81,10 @@ def test_unequal_devices_are_cut_by_their_room(small: ModelShape) -> None:
 
 def test_the_margin_stays_free(small: ModelShape) -> None:
     settings = MemorySettings(context=2048)
-    tight, wide = (best_fit(small, [card("RPC0", 200)], settings, margin_bytes=margin) for margin in (0, 80 * MIB))
+    tight, wide = (
+        best_fit(small, [card("RPC0", 200)], settings, margin_bytes=margin)
+        for margin in (0, 80 * MIB)
+    )
     assert tight.gpu_layers is None
     assert wide.fits and wide.gpu_layers is not None
     assert wide.use.of("RPC0").needed_bytes <= 120 * MIB
@@ -89,7 +92,13 @@ def test_the_margin_stays_free(small: ModelShape) -> None:
 
 def test_a_fixed_setting_stays(small: ModelShape) -> None:
     devices = [card("RPC0", 100)]
-    fit = best_fit(small, devices, MemorySettings(context=2048), margin_bytes=0, fixed=frozenset({"gpu_layers"}))
+    fit = best_fit(
+        small,
+        devices,
+        MemorySettings(context=2048),
+        margin_bytes=0,
+        fixed=frozenset({"gpu_layers"}),
+    )
     assert (fit.fits, fit.gpu_layers, fit.max_context) == (False, None, 0)
     assert fit.short_by_bytes == fit.use.of("RPC0").needed_bytes - 100 * MIB
 
@@ -113,7 +122,9 @@ def test_the_longest_context_fits_and_a_longer_one_does_not(small: ModelShape) -
     assert 2048 < fit.max_context < 65536
 
     def needed(context: int) -> int:
-        return memory_use(small, devices, replace(settings, context=context)).of("RPC0").needed_bytes
+        return (
+            memory_use(small, devices, replace(settings, context=context)).of("RPC0").needed_bytes
+        )
 
     assert needed(fit.max_context) <= 180 * MIB
     assert needed(int(fit.max_context * 1.05) + 256) > 180 * MIB
@@ -125,7 +136,8 @@ def test_memory_of_stopped_deployments_counts_as_free() -> None:
 
 
 def test_deepseek_r1_on_unequal_cards(r1: ModelShape) -> None:
-    """404 GB of weights: attention and KV of all layers on the cards, most experts in main memory."""
+    """404 GB of weights: attention and KV of all layers on the cards, most experts in main
+    memory."""
     alone = best_fit(r1, [RTX_PRO, HOST], MemorySettings(context=16384))
     both = best_fit(r1, [RTX_PRO, RTX_5090, HOST], MemorySettings(context=16384))
     assert alone.fits and both.fits
@@ -147,12 +159,17 @@ def test_few_placements_are_computed_however_many_the_devices(
 ) -> None:
     computed: list[MemorySettings] = []
 
-    def counted(model: ModelShape, devices: Sequence[DeviceFacts], settings: MemorySettings, *rest: Any) -> MemoryUse:
+    def counted(
+        model: ModelShape, devices: Sequence[DeviceFacts], settings: MemorySettings, *rest: Any
+    ) -> MemoryUse:
         computed.append(settings)
         return memory_use(model, devices, settings, *rest)
 
     monkeypatch.setattr(searching, "memory_use", counted)
-    cards = [replace(RTX_5090, name=f"CUDA{number}", bandwidth_gbps=1000 + number) for number in range(count)]
+    cards = [
+        replace(RTX_5090, name=f"CUDA{number}", bandwidth_gbps=1000 + number)
+        for number in range(count)
+    ]
     for model in (coder, r1):
         computed.clear()
         best_fit(model, [*cards, HOST], MemorySettings(context=8192), find_context=False)

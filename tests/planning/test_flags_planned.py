@@ -1,4 +1,5 @@
-"""Every flag that may be added to a deployment is planned with, or changes nothing that is planned."""
+"""Every flag that may be added to a deployment is planned with, or changes nothing that is
+planned."""
 
 from __future__ import annotations
 
@@ -12,7 +13,10 @@ from deployments.planning.memory.use import MemorySettings, memory_use
 from deployments.planning.plan import DeviceFacts
 
 GIB = 1 << 30
-CARDS = {kind: tuple(DeviceFacts(f"{kind}{n}", kind, 24 * GIB) for n in range(2)) for kind in ("rpc", "cuda")}
+CARDS = {
+    kind: tuple(DeviceFacts(f"{kind}{n}", kind, 24 * GIB) for n in range(2))
+    for kind in ("rpc", "cuda")
+}
 # Flag → (a value, the settings it stands for, on a model and devices that show it).
 PLANNED: dict[str, tuple[str, dict[str, object], str, str]] = {
     "--swa-full": ("", {"swa_full": True}, "gemma3", "rpc"),
@@ -47,15 +51,24 @@ def test_each_flag_that_is_planned_with_stands_in_the_table() -> None:
 
 
 @pytest.mark.parametrize("name", PLANNED)
-def test_a_flag_is_planned_as_the_setting_it_stands_for(tiny: dict[str, ModelShape], name: str) -> None:
+def test_a_flag_is_planned_as_the_setting_it_stands_for(
+    tiny: dict[str, ModelShape], name: str
+) -> None:
     value, meant, model, kind = PLANNED[name]
     plain = MemorySettings(context=16384, gpu_layers=None if kind != "cuda" else 4)
     # Where the engine's default is meant, the flag undoes its opposite.
-    before = replace(plain, **{key: not value for key, value in meant.items()}) if name in DEFAULTS else plain  # type: ignore[arg-type]
+    before = (
+        replace(plain, **{key: not value for key, value in meant.items()})
+        if name in DEFAULTS
+        else plain
+    )  # type: ignore[arg-type]
     after = planned_with(before, words(ALLOWED[name], value))
     assert after == replace(before, **meant)  # type: ignore[arg-type]
     cards = CARDS.get(kind, ())
-    assert memory_use(tiny[model], cards, after).devices != memory_use(tiny[model], cards, before).devices
+    assert (
+        memory_use(tiny[model], cards, after).devices
+        != memory_use(tiny[model], cards, before).devices
+    )
 
 
 @pytest.mark.parametrize("name", sorted(name for name, flag in ALLOWED.items() if not flag.plans))
@@ -72,5 +85,7 @@ def test_both_counts_of_layers_with_experts_on_the_host_add_up_to_the_larger() -
 
 
 def test_a_draft_model_is_placed_by_itself() -> None:
-    settings = planned_with(MemorySettings(), ["--tensor-split 3,1", "--cpu-moe", "--swa-full"], is_draft=True)
+    settings = planned_with(
+        MemorySettings(), ["--tensor-split 3,1", "--cpu-moe", "--swa-full"], is_draft=True
+    )
     assert settings == MemorySettings(swa_full=True)

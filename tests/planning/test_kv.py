@@ -36,7 +36,12 @@ def test_cells_are_padded_per_stream(
     ],
 )
 def test_windowed_layers_keep_the_window_and_one_micro_batch(
-    tiny: dict[str, ModelShape], parallel: int, unified: bool, ubatch: int, full: bool, expected: int
+    tiny: dict[str, ModelShape],
+    parallel: int,
+    unified: bool,
+    ubatch: int,
+    full: bool,
+    expected: int,
 ) -> None:
     """The window of the model is 256 tokens."""
     context = 16384 if unified else 16384 * parallel
@@ -46,9 +51,18 @@ def test_windowed_layers_keep_the_window_and_one_micro_batch(
 
 @pytest.mark.parametrize(
     ("cache_type", "expected"),
-    [("f32", 256), ("f16", 128), ("bf16", 128), ("q8_0", 68), ("q5_1", 48), ("q5_0", 44), ("q4_1", 40), ("q4_0", 36),
-     ("iq4_nl", 36)],
-)  # fmt: skip
+    [
+        ("f32", 256),
+        ("f16", 128),
+        ("bf16", 128),
+        ("q8_0", 68),
+        ("q5_1", 48),
+        ("q5_0", 44),
+        ("q4_1", 40),
+        ("q4_0", 36),
+        ("iq4_nl", 36),
+    ],
+)
 def test_a_row_of_64_elements(cache_type: str, expected: int) -> None:
     assert row_bytes(64, cache_type) == expected
 
@@ -77,4 +91,7 @@ def test_bytes_of_one_more_token(
 
 def test_without_flash_attention_all_values_are_as_wide_as_the_widest(small: ModelShape) -> None:
     kind = small.kinds[0]
-    assert layer_kv_bytes(small, kind, Cells(256, 256, 1), "f16", "f16", 1024) == (192 * 2 * 256, 1024 * 2 * 256)
+    assert layer_kv_bytes(small, kind, Cells(256, 256, 1), "f16", "f16", 1024) == (
+        192 * 2 * 256,
+        1024 * 2 * 256,
+    )

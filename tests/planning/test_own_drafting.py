@@ -1,4 +1,5 @@
-"""Drafting with a model's own layers (MTP): which builds do it is asked of the binary, and is what they do."""
+"""Drafting with a model's own layers (MTP): which builds do it is asked of the binary, and is what
+they do."""
 
 from __future__ import annotations
 
@@ -38,26 +39,51 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def member_at(path: Path) -> Member:
     header = read_header(path)
-    return Member(path.stem, str(path), facts(header), model_shape(header), (HOST,), vocab=vocab_facts(header))
+    return Member(
+        path.stem, str(path), facts(header), model_shape(header), (HOST,), vocab=vocab_facts(header)
+    )
 
 
 def asked(members: dict[str, Member], flags: frozenset[str], **settings: object) -> PlanRequest:
     engine = EngineFacts("mine", "llama.cpp", "/bin/llama-server", flags)
-    return PlanRequest("speculative", engine, members, {"context": 4096, **settings}, host_devices=(HOST,))
+    return PlanRequest(
+        "speculative", engine, members, {"context": 4096, **settings}, host_devices=(HOST,)
+    )
 
 
 def planned(path: Path, flags: frozenset[str], draft_type: str) -> Plan:
-    return get_strategy("speculative").plan(asked({"target": member_at(path)}, flags, draft_type=draft_type))
+    return get_strategy("speculative").plan(
+        asked({"target": member_at(path)}, flags, draft_type=draft_type)
+    )
 
 
 # bailingmoe2 and exaone-moe load and answer, with the whole model as its own draft.
 @pytest.mark.parametrize(
-    "name", ["deepseek2_nextn", "deepseek32_nextn", "glm4moe", "qwen35", "qwen35moe", "qwen3next", "step35"]
+    "name",
+    [
+        "deepseek2_nextn",
+        "deepseek32_nextn",
+        "glm4moe",
+        "qwen35",
+        "qwen35moe",
+        "qwen3next",
+        "step35",
+    ],
 )
 def test_a_build_drafts_for_those_it_has_a_graph_for_and_ends_over_others(
     models: dict[str, Path], marks: frozenset[str], tmp_path: Path, name: str
 ) -> None:
-    arguments = ["-m", str(models[name]), "-c", "512", "--device", "none", "-nr", "--spec-type", "draft-mtp"]
+    arguments = [
+        "-m",
+        str(models[name]),
+        "-c",
+        "512",
+        "--device",
+        "none",
+        "-nr",
+        "--spec-type",
+        "draft-mtp",
+    ]
     with start_server(arguments, tmp_path / "engine.log") as (process, url):
         body = {"prompt": "t1 t2 t3", "n_predict": 4, "temperature": 0}
         try:
@@ -66,7 +92,9 @@ def test_a_build_drafts_for_those_it_has_a_graph_for_and_ends_over_others(
             answered = False
         assert answered == has_mtp(marks, TINY[name].arch)
         if not answered:
-            wait_until(lambda: process.poll() is not None, 45, "the engine neither answers nor ends")
+            wait_until(
+                lambda: process.poll() is not None, 45, "the engine neither answers nor ends"
+            )
 
 
 @pytest.mark.parametrize("name", WITH_LAYERS)
@@ -87,23 +115,33 @@ def test_a_build_that_does_not_tell_is_not_trusted_by_auto_and_doubted_by_name(
     for flags in (real_flags, real_flags | {ASKED}):
         assert planned(models["qwen35"], flags, "auto").settings["draft_type"] == "ngram-simple"
         asked = planned(models["qwen35"], flags, "draft-mtp")
-        assert asked.verdict == "caution" and "mtp_unknown" in [reason.code for reason in asked.reasons]
+        assert asked.verdict == "caution" and "mtp_unknown" in [
+            reason.code for reason in asked.reasons
+        ]
 
 
 def test_layers_that_the_file_lacks_are_not_drafted_with(
     models: dict[str, Path], real_flags: frozenset[str], marks: frozenset[str]
 ) -> None:
     plan = planned(models["qwen3"], real_flags | marks, "draft-mtp")
-    assert plan.verdict == "not_viable" and "no_mtp_layers" in [reason.code for reason in plan.reasons]
+    assert plan.verdict == "not_viable" and "no_mtp_layers" in [
+        reason.code for reason in plan.reasons
+    ]
 
 
 # What a plan says of drafting that there is.
 PAYS = {"drafting_pays", "drafting_may_not_pay", "drafting_never_pays", "drafting_by_ngrams"}
 
 
-@pytest.mark.parametrize(("name", "marked"), [("qwen3", True), ("glm4moe", True), ("qwen35", True), ("qwen3", False)])
+@pytest.mark.parametrize(
+    ("name", "marked"), [("qwen3", True), ("glm4moe", True), ("qwen35", True), ("qwen3", False)]
+)
 def test_what_cannot_draft_is_not_said_to_pay(
-    models: dict[str, Path], real_flags: frozenset[str], marks: frozenset[str], name: str, marked: bool
+    models: dict[str, Path],
+    real_flags: frozenset[str],
+    marks: frozenset[str],
+    name: str,
+    marked: bool,
 ) -> None:
     plan = planned(models[name], real_flags | marks if marked else real_flags, "draft-mtp")
     codes = {reason.code for reason in plan.reasons}
@@ -112,7 +150,9 @@ def test_what_cannot_draft_is_not_said_to_pay(
     assert (bool(PAYS & codes), bool(figures)) == (can_draft, can_draft)
 
 
-def test_a_draft_of_another_vocabulary_is_not_said_to_pay(models: dict[str, Path], real_flags: frozenset[str]) -> None:
+def test_a_draft_of_another_vocabulary_is_not_said_to_pay(
+    models: dict[str, Path], real_flags: frozenset[str]
+) -> None:
     members = {"target": member_at(smollm2()), "draft": member_at(models["qwen3"])}
     plan = get_strategy("speculative").plan(asked(members, real_flags))
     codes = {reason.code for reason in plan.reasons}
@@ -134,9 +174,13 @@ def test_drafting_with_its_own_layers_takes_their_weights_and_a_second_cache(
     models: dict[str, Path], real_flags: frozenset[str], marks: frozenset[str]
 ) -> None:
     plain, drafting = (
-        planned(models["qwen35"], real_flags | marks, kind).devices[0] for kind in ("ngram-simple", "draft-mtp")
+        planned(models["qwen35"], real_flags | marks, kind).devices[0]
+        for kind in ("ngram-simple", "draft-mtp")
     )
     # The mapped range is the same; less of it can be dropped.
-    assert drafting.weights_bytes - drafting.reclaimable_bytes > plain.weights_bytes - plain.reclaimable_bytes
+    assert (
+        drafting.weights_bytes - drafting.reclaimable_bytes
+        > plain.weights_bytes - plain.reclaimable_bytes
+    )
     assert drafting.kv_bytes > plain.kv_bytes + (2 << 20)
     assert drafting.compute_bytes > plain.compute_bytes

@@ -1,7 +1,7 @@
 """The owner's question, answered by calculation: DeepSeek-R1 and Qwen2.5-Coder on 96 and 32 GB.
 
-The owner's note measured 11.79 tokens/s for DeepSeek-R1-0528 Q4_K_M with 10 layers on the RTX PRO 6000, and 48.9
-for Qwen2.5-Coder-32B on the RTX 5090, both with a context of 4096 and keys in q4_1.
+The owner's note measured 11.79 tokens/s for DeepSeek-R1-0528 Q4_K_M with 10 layers on the RTX PRO
+6000, and 48.9 for Qwen2.5-Coder-32B on the RTX 5090, both with a context of 4096 and keys in q4_1.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ def coder_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_notes_speeds_are_predicted_within_20_percent(
     r1_file: Path, coder_file: Path, real_flags: frozenset[str]
 ) -> None:
-    big = plan("independent", {"model": member(r1_file, RTX_PRO_6000)}, real_flags, **NOTE, gpu_layers=10)
+    big = plan(
+        "independent", {"model": member(r1_file, RTX_PRO_6000)}, real_flags, **NOTE, gpu_layers=10
+    )
     small = plan("independent", {"model": member(coder_file, RTX_5090)}, real_flags, **NOTE)
     assert big.predicted.decode_tps == pytest.approx(11.79, rel=0.2)
     assert small.predicted.decode_tps == pytest.approx(48.9, rel=0.2)
@@ -54,7 +56,13 @@ def test_more_than_ten_layers_fit_in_96_gb(r1_file: Path, real_flags: frozenset[
     assert 12 <= layers <= 15
     assert codes(best) == ["layers_on_host"]
     assert best.devices[0].needed_bytes < (RTX_PRO_6000.total_bytes or 0)
-    one_more = plan("independent", {"model": member(r1_file, RTX_PRO_6000)}, real_flags, **NOTE, gpu_layers=layers + 1)
+    one_more = plan(
+        "independent",
+        {"model": member(r1_file, RTX_PRO_6000)},
+        real_flags,
+        **NOTE,
+        gpu_layers=layers + 1,
+    )
     assert one_more.verdict != Verdict.VIABLE
 
 
@@ -67,13 +75,18 @@ def test_experts_in_ram_beat_layers_in_ram(r1_file: Path, real_flags: frozenset[
     assert "8 of 256" in reason(by_expert, "experts_on_host")
 
 
-def test_an_even_split_wastes_64_gb_and_one_by_memory_does_not(coder_file: Path, real_flags: frozenset[str]) -> None:
-    """Five times as deep the coder takes 99 GB: more than three times the smaller card, less than both together."""
+def test_an_even_split_wastes_64_gb_and_one_by_memory_does_not(
+    coder_file: Path, real_flags: frozenset[str]
+) -> None:
+    """Five times as deep the coder takes 99 GB: more than three times the smaller card, less than
+    both together."""
     coder = member(coder_file, RTX_PRO_6000, RTX_5090)
     deep = replace(coder, shape=replace(coder.shape, layers=coder.shape.layers * 5))
     found = plan("tensor_split", {"model": deep}, real_flags, context=4096)
     assert (found.verdict, found.settings["tensor_split"]) == (Verdict.VIABLE, "3,1")
-    assert "wastes 63.8 GiB of CUDA0's 95.6 GiB. Shares of 3,1 do not." in reason(found, "even_split_wastes")
+    assert "wastes 63.8 GiB of CUDA0's 95.6 GiB. Shares of 3,1 do not." in reason(
+        found, "even_split_wastes"
+    )
     big, small = found.devices[:2]
     assert big.weights_bytes == pytest.approx(3 * small.weights_bytes, rel=0.06)
     assert big.kv_bytes == 3 * small.kv_bytes
@@ -85,7 +98,9 @@ def test_an_even_split_wastes_64_gb_and_one_by_memory_does_not(coder_file: Path,
     assert "CUDA1 would have to hold" in reason(even, "does_not_fit")
 
 
-def test_equally_fast_cards_are_cut_evenly_while_it_fits(coder_file: Path, real_flags: frozenset[str]) -> None:
+def test_equally_fast_cards_are_cut_evenly_while_it_fits(
+    coder_file: Path, real_flags: frozenset[str]
+) -> None:
     members = {"model": member(coder_file, RTX_PRO_6000, RTX_5090)}
     found = plan("tensor_split", members, real_flags, **NOTE)
     assert found.settings["tensor_split"] == "1,1"
@@ -95,7 +110,8 @@ def test_equally_fast_cards_are_cut_evenly_while_it_fits(coder_file: Path, real_
 
 
 def test_three_kv_heads_are_not_cut_in_half(real_flags: frozenset[str]) -> None:
-    """An even cut leaves one of the devices without KV heads: the engine has been seen to answer garbage."""
+    """An even cut leaves one of the devices without KV heads: the engine has been seen to answer
+    garbage."""
     small = member(smollm2(), RTX_PRO_6000, RTX_5090)
     found = plan("tensor_split", {"model": small}, real_flags)
     assert found.settings["tensor_split"] in ("2,1", "1,2", "3,1")
@@ -106,7 +122,9 @@ def test_three_kv_heads_are_not_cut_in_half(real_flags: frozenset[str]) -> None:
 
 
 def test_tensor_split_is_not_there_for_deepseek(r1_file: Path, real_flags: frozenset[str]) -> None:
-    found = plan("tensor_split", {"model": member(r1_file, RTX_PRO_6000, RTX_5090)}, real_flags, **NOTE)
+    found = plan(
+        "tensor_split", {"model": member(r1_file, RTX_PRO_6000, RTX_5090)}, real_flags, **NOTE
+    )
     assert found.verdict == Verdict.NOT_VIABLE
     assert "not implemented for the architecture deepseek2" in reason(found, "arch_refused")
 
@@ -126,7 +144,10 @@ def test_handing_over_the_coders_kv_pays_and_weights_are_there_twice(
     members = {"prefill": member(coder_file, RTX_PRO_6000), "decode": member(coder_file, RTX_5090)}
     found = plan("prefill_decode", members, real_flags, context=16384)
     assert found.verdict in (Verdict.VIABLE, Verdict.CAUTION)
-    assert {i.role: i.devices for i in found.instances} == {"prefill": ("CUDA0",), "decode": ("CUDA1",)}
+    assert {i.role: i.devices for i in found.instances} == {
+        "prefill": ("CUDA0",),
+        "decode": ("CUDA1",),
+    }
     assert all("--slot-save-path" in i.argv for i in found.instances)
     # 64 layers × 8 heads × 128 × 2 × 2 bytes are 256 KiB per token: 1 GiB for 4,096.
     assert "1 GiB" in next(f.text for f in found.figures if f.code == "kv_file")
@@ -140,14 +161,22 @@ def test_deepseek_is_too_large_to_be_there_twice(r1_file: Path, real_flags: froz
     assert "does_not_fit" in codes(found)
 
 
-def test_drafting_for_the_coder_pays_by_its_break_even(coder_file: Path, real_flags: frozenset[str]) -> None:
+def test_drafting_for_the_coder_pays_by_its_break_even(
+    coder_file: Path, real_flags: frozenset[str]
+) -> None:
     target = member(coder_file, RTX_PRO_6000)
     shape = target.shape
     half = replace(
-        target, name="draft", path="/d.gguf", facts=replace(target.facts, n_params=10**9), devices=(RTX_5090,)
+        target,
+        name="draft",
+        path="/d.gguf",
+        facts=replace(target.facts, n_params=10**9),
+        devices=(RTX_5090,),
     )
     small = replace(half, shape=replace(shape, layers=shape.layers[:2]))
-    found = plan("speculative", {"target": target, "draft": small}, real_flags, context=8192, draft_max=5)
+    found = plan(
+        "speculative", {"target": target, "draft": small}, real_flags, context=8192, draft_max=5
+    )
     assert "drafting_pays" in codes(found)
     alone = plan("independent", {"model": target}, real_flags, context=8192)
     assert (found.predicted.decode_tps or 0) > 1.5 * (alone.predicted.decode_tps or 0)
@@ -157,8 +186,11 @@ def test_drafting_for_the_coder_pays_by_its_break_even(coder_file: Path, real_fl
     assert argv[argv.index("--spec-draft-n-max") + 1] == "5"
 
 
-def test_a_check_of_several_tokens_reads_more_experts(r1_file: Path, real_flags: frozenset[str]) -> None:
-    """With experts in RAM a check of 4 tokens reads nearly 4 times as many of them: drafts rarely pay there."""
+def test_a_check_of_several_tokens_reads_more_experts(
+    r1_file: Path, real_flags: frozenset[str]
+) -> None:
+    """With experts in RAM a check of 4 tokens reads nearly 4 times as many of them: drafts rarely
+    pay there."""
     found = plan("speculative", {"target": member(r1_file, RTX_PRO_6000)}, real_flags, **NOTE)
     assert {"drafting_may_not_pay", "drafting_by_ngrams"} & set(codes(found))
     limit = next(f.text for f in found.figures if f.code == "break_even")

@@ -6,7 +6,13 @@ from collections import Counter
 
 import pytest
 
-from deployments.planning.memory.placement import Override, Placement, expert_overrides, layer_places, split_points
+from deployments.planning.memory.placement import (
+    Override,
+    Placement,
+    expert_overrides,
+    layer_places,
+    split_points,
+)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +40,9 @@ def test_layers_are_cut_where_the_engine_cuts(
     assert layer_places(n_layer, shares, gpu_layers) == expected
 
 
-@pytest.mark.parametrize("counts", [(1, 1), (5, 3), (57, 5), (1, 1, 1, 1), (30, 1), (11, 13, 39), (1, 126)])
+@pytest.mark.parametrize(
+    "counts", [(1, 1), (5, 3), (57, 5), (1, 1, 1, 1), (30, 1), (11, 13, 39), (1, 126)]
+)
 def test_whole_numbers_of_layers_are_cut_exactly_there(counts: tuple[int, ...]) -> None:
     placed = Counter(layer_places(sum(counts) - 1, counts, None))
     assert tuple(placed[device] for device in range(len(counts))) == counts
@@ -62,14 +70,18 @@ def test_experts_of_the_first_layers_go_to_the_host(layer: int, name: str, expec
     placement = Placement((0, 0, 1, 1, 1), 2, ("RPC0", "RPC1"), n_cpu_moe=2)
     assert placement.of_tensor(layer, name) == expected
     # The flag stands for these overrides.
-    spelled = Placement((0, 0, 1, 1, 1), 2, ("RPC0", "RPC1"), expert_overrides(cpu_moe=False, n_cpu_moe=2))
+    spelled = Placement(
+        (0, 0, 1, 1, 1), 2, ("RPC0", "RPC1"), expert_overrides(cpu_moe=False, n_cpu_moe=2)
+    )
     assert spelled.of_tensor(layer, name) == expected
 
 
 def test_the_first_override_that_matches_counts_and_unknown_devices_change_nothing() -> None:
     overrides = (Override("attn_q", "RPC1"), Override("attn"), Override("ffn", "CUDA7"))
     placement = Placement((0, 0), 2, ("RPC0", "RPC1"), overrides)
-    found = [placement.of_tensor(0, name) for name in ("attn_q.weight", "attn_k.weight", "ffn_up.weight")]
+    found = [
+        placement.of_tensor(0, name) for name in ("attn_q.weight", "attn_k.weight", "ffn_up.weight")
+    ]
     assert found == [1, 2, 0]
 
 

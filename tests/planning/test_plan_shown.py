@@ -18,7 +18,14 @@ def plan(verdict: Verdict, speed: float | None = None) -> Plan:
 def test_verdict_comes_before_speed_and_speed_before_nothing() -> None:
     best, slow, unknown = plan(OK, 50), plan(OK, 20), plan(OK)
     caution, no = plan(CAUTION, 90), plan(NO, 100)
-    assert sorted([None, no, caution, unknown, slow, best], key=rank) == [best, slow, unknown, caution, no, None]
+    assert sorted([None, no, caution, unknown, slow, best], key=rank) == [
+        best,
+        slow,
+        unknown,
+        caution,
+        no,
+        None,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -29,10 +36,22 @@ def test_verdict_comes_before_speed_and_speed_before_nothing() -> None:
         ([("A", plan(NO, 50)), ("B", plan(NO))], ""),
         ([("A", plan(OK)), ("B", plan(NO))], "The only one that can run like this."),
         ([("A", plan(OK)), ("B", plan(CAUTION, 90))], "The only one without a caution."),
-        ([("A", plan(OK, 90)), ("B", plan(OK, 60))], "The fastest answer: 90 tokens/s, 1.5 times B."),
-        ([("A", plan(OK, 90)), ("B", plan(OK, 85))], "About as fast as B: 90 tokens/s and 85 tokens/s."),
-        ([("A", plan(OK, 90)), ("B", plan(OK))], "The only one that fits and has a predicted speed: 90 tokens/s."),
-        ([("A", plan(OK)), ("B", plan(OK))], "First in the list; no speed is predicted for any of those that fit."),
+        (
+            [("A", plan(OK, 90)), ("B", plan(OK, 60))],
+            "The fastest answer: 90 tokens/s, 1.5 times B.",
+        ),
+        (
+            [("A", plan(OK, 90)), ("B", plan(OK, 85))],
+            "About as fast as B: 90 tokens/s and 85 tokens/s.",
+        ),
+        (
+            [("A", plan(OK, 90)), ("B", plan(OK))],
+            "The only one that fits and has a predicted speed: 90 tokens/s.",
+        ),
+        (
+            [("A", plan(OK)), ("B", plan(OK))],
+            "First in the list; no speed is predicted for any of those that fit.",
+        ),
     ],
 )
 def test_why_the_first_is_the_best(plans: list[tuple[str, Plan]], says: str) -> None:
@@ -65,4 +84,8 @@ def test_a_bar_never_leaves_its_box(weights: int, held: int) -> None:
 
 def test_without_a_known_size_nothing_is_drawn() -> None:
     drawn = bar(DeviceUse("Vulkan0", None, 40))
-    assert drawn.free_bytes is None and not any(part.width for part in drawn.parts) and drawn.needed_bytes == 40
+    assert (
+        drawn.free_bytes is None
+        and not any(part.width for part in drawn.parts)
+        and drawn.needed_bytes == 40
+    )

@@ -202,10 +202,34 @@ def test_requantising_names_the_flag_and_the_matrix() -> None:
     [
         *[
             (text, "q8_0")
-            for text in ("f8", "fp8", "FP8", "f8_e4m3", "fp8_e5m2", "e4m3", "float8", "q8", "int8", "8bit")
+            for text in (
+                "f8",
+                "fp8",
+                "FP8",
+                "f8_e4m3",
+                "fp8_e5m2",
+                "e4m3",
+                "float8",
+                "q8",
+                "int8",
+                "8bit",
+            )
         ],
         *[(text, "q8_0") for text in ("q8-0", "q80", "Q8_1", "q8_K", "q8_KV", "i8")],
-        *[(text, "q4_0") for text in ("q4", "int4", "fp4", "mxfp4", "NVFP4", "q4_k_m", "iq4_xs", "q2_k", "iq3_xxs")],
+        *[
+            (text, "q4_0")
+            for text in (
+                "q4",
+                "int4",
+                "fp4",
+                "mxfp4",
+                "NVFP4",
+                "q4_k_m",
+                "iq4_xs",
+                "q2_k",
+                "iq3_xxs",
+            )
+        ],
         *[(text, "q5_1") for text in ("q5", "q5_k", "q6_0", "q6")],
         *[(text, "f16") for text in ("fp16", "half", "float16", "16")],
         *[(text, "bf16") for text in ("bfloat16", "bfp16")],
@@ -216,7 +240,9 @@ def test_a_wrong_cache_type_says_what_to_use(text: str, instead: str) -> None:
     error = kv_type_error(text)
     assert error and error.code == "bad_setting"
     first, _, rest = error.fix.partition(". It takes ")
-    assert instead in first.replace(",", " ").replace(";", " ").split() or f"called {instead}" in first
+    assert (
+        instead in first.replace(",", " ").replace(";", " ").split() or f"called {instead}" in first
+    )
     assert rest == "f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0, iq4_nl."
 
 
@@ -287,8 +313,14 @@ def test_the_longest_context_fits_and_one_step_more_does_not(coder: ModelShape) 
 
 
 def test_where_the_engine_refuses_quantised_types(coder: ModelShape) -> None:
-    rows = {row.type: row for row in kv_table(coder, MemorySettings(flash_attention=False), 8 * GIB)}
-    assert not rows["q8_0"].is_usable and rows["q8_0"].max_context == 0 and "flash" in rows["q8_0"].note
+    rows = {
+        row.type: row for row in kv_table(coder, MemorySettings(flash_attention=False), 8 * GIB)
+    }
+    assert (
+        not rows["q8_0"].is_usable
+        and rows["q8_0"].max_context == 0
+        and "flash" in rows["q8_0"].note
+    )
     assert rows["bf16"].is_usable
     odd = replace(coder, kinds=tuple(replace(kind, head_dim_k=80) for kind in coder.kinds))
     assert "80" in {row.type: row for row in kv_table(odd, MemorySettings(), 8 * GIB)}["q4_0"].note

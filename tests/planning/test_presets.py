@@ -38,7 +38,11 @@ def known(
     tmp_path_factory: pytest.TempPathFactory, coder: ModelShape, r1: ModelShape, small: ModelShape
 ) -> dict[str, tuple[ModelShape, ModelFacts]]:
     folder: Path = tmp_path_factory.mktemp("presets")
-    paths = {"coder": qwen25_coder_32b(folder / "c.gguf"), "r1": deepseek_r1(folder / "r.gguf"), "small": smollm2()}
+    paths = {
+        "coder": qwen25_coder_32b(folder / "c.gguf"),
+        "r1": deepseek_r1(folder / "r.gguf"),
+        "small": smollm2(),
+    }
     shapes = {"coder": coder, "r1": r1, "small": small}
     return {name: (shapes[name], facts(read_header(path))) for name, path in paths.items()}
 
@@ -53,7 +57,9 @@ def check_fits(shape: ModelShape, made: Preset, devices: Sequence[DeviceFacts]) 
 
 @pytest.mark.parametrize("rig", RIGS)
 @pytest.mark.parametrize("name", ["coder", "r1", "small"])
-def test_every_preset_fits(known: dict[str, tuple[ModelShape, ModelFacts]], name: str, rig: str) -> None:
+def test_every_preset_fits(
+    known: dict[str, tuple[ModelShape, ModelFacts]], name: str, rig: str
+) -> None:
     shape, about = known[name]
     made = presets(shape, about, RIGS[rig])
     assert tuple(each.name for each in made) == PRESETS
@@ -69,8 +75,12 @@ def test_a_32b_model_on_each_card(known: dict[str, tuple[ModelShape, ModelFacts]
     shape, about = known["coder"]
     large = {each.name: each.settings for each in presets(shape, about, RIGS["large card"])}
     assert large["max_context"] == {
-        "context": 32768, "parallel": 1, "kv_cache_k": "f16", "kv_cache_v": "f16", "gpu_layers": "all",
-    }  # fmt: skip
+        "context": 32768,
+        "parallel": 1,
+        "kv_cache_k": "f16",
+        "kv_cache_v": "f16",
+        "gpu_layers": "all",
+    }
     assert (large["max_speed"]["context"], large["max_speed"]["ubatch"]) == (8192, 2048)
     assert (large["balanced"]["context"], large["balanced"]["parallel"]) == (32768, 2)
     assert (large["many_users"]["context"], large["many_users"]["parallel"]) == (16 * 8192, 16)
@@ -92,7 +102,9 @@ def test_the_longest_context_takes_eight_bits_where_sixteen_do_not_fit(
     assert use.of("CUDA1").needed_bytes > 30 * GIB
 
 
-def test_what_does_not_fit_the_card_stays_on_the_host(known: dict[str, tuple[ModelShape, ModelFacts]]) -> None:
+def test_what_does_not_fit_the_card_stays_on_the_host(
+    known: dict[str, tuple[ModelShape, ModelFacts]],
+) -> None:
     for made in presets(*known["r1"], RIGS["both"]):
         assert isinstance(made.settings["gpu_layers"], int)
         assert "stay on the CPU" in made.cost
@@ -108,7 +120,9 @@ def test_where_layers_stay_on_the_host_contexts_are_not_starved(
     assert all(int(settings["gpu_layers"]) >= 0.75 * most for settings in made.values())
 
 
-def test_without_a_card_no_layers_are_named(known: dict[str, tuple[ModelShape, ModelFacts]]) -> None:
+def test_without_a_card_no_layers_are_named(
+    known: dict[str, tuple[ModelShape, ModelFacts]],
+) -> None:
     assert all("gpu_layers" not in made.settings for made in presets(*known["small"], RIGS["host"]))
 
 
@@ -119,13 +133,19 @@ def test_what_fits_nowhere_says_so(known: dict[str, tuple[ModelShape, ModelFacts
         assert made.fit.short_by_bytes > 300 * GIB
 
 
-def test_devices_of_unknown_size_take_everything(known: dict[str, tuple[ModelShape, ModelFacts]]) -> None:
-    made = {each.name: each for each in presets(*known["coder"], (DeviceFacts("Vulkan0", "vulkan"),))}
+def test_devices_of_unknown_size_take_everything(
+    known: dict[str, tuple[ModelShape, ModelFacts]],
+) -> None:
+    made = {
+        each.name: each for each in presets(*known["coder"], (DeviceFacts("Vulkan0", "vulkan"),))
+    }
     assert made["max_context"].settings["context"] == 32768
     assert made["many_users"].settings["parallel"] == 16
 
 
-def test_a_short_training_context_is_not_exceeded(known: dict[str, tuple[ModelShape, ModelFacts]]) -> None:
+def test_a_short_training_context_is_not_exceeded(
+    known: dict[str, tuple[ModelShape, ModelFacts]],
+) -> None:
     shape, about = known["small"]
     about, shape = replace(about, n_ctx_train=1024), replace(shape, n_ctx_train=1024)
     for made in presets(shape, about, RIGS["card"]):
@@ -137,10 +157,15 @@ def test_a_projector_has_no_presets(known: dict[str, tuple[ModelShape, ModelFact
     assert presets(shape, replace(about, kind="projector"), RIGS["card"]) == []
 
 
-def test_a_projector_beside_the_model_counts(known: dict[str, tuple[ModelShape, ModelFacts]]) -> None:
+def test_a_projector_beside_the_model_counts(
+    known: dict[str, tuple[ModelShape, ModelFacts]],
+) -> None:
     shape, about = known["coder"]
     shape, about = replace(shape, n_ctx_train=131072), replace(about, n_ctx_train=131072)
-    alone, seeing = (preset("max_context", shape, about, RIGS["card"], projector_bytes=size) for size in (0, 2 * GIB))
+    alone, seeing = (
+        preset("max_context", shape, about, RIGS["card"], projector_bytes=size)
+        for size in (0, 2 * GIB)
+    )
     assert int(seeing.settings["context"]) < int(alone.settings["context"])
 
 

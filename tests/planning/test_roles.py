@@ -53,12 +53,19 @@ def test_roles_get_models_and_devices(
     roles: tuple[str, ...], chosen: str, has_draft: bool, draft_device: str, wanted: str
 ) -> None:
     parts = assign(roles, devices(chosen), has_draft=has_draft, draft_device=draft_device)
-    assert " ".join(f"{role}={part.source}:{','.join(part.devices)}" for role, part in parts.items()) == wanted
+    assert (
+        " ".join(f"{role}={part.source}:{','.join(part.devices)}" for role, part in parts.items())
+        == wanted
+    )
 
 
 @pytest.mark.parametrize(
     ("roles", "chosen", "code"),
-    [(ONE, "", "needs_device"), (DRAFTING, "", "needs_device"), (APART, "PRO", "needs_two_devices")],
+    [
+        (ONE, "", "needs_device"),
+        (DRAFTING, "", "needs_device"),
+        (APART, "PRO", "needs_two_devices"),
+    ],
 )
 def test_what_is_missing_is_said(roles: tuple[str, ...], chosen: str, code: str) -> None:
     with pytest.raises(OmniError) as refused:
@@ -67,7 +74,10 @@ def test_what_is_missing_is_said(roles: tuple[str, ...], chosen: str, code: str)
 
 
 def test_arithmetic_decides_where_it_is_known_of_all() -> None:
-    quick, large = DeviceFacts("A", "cuda", 32 * GIB, tflops=200), DeviceFacts("B", "cuda", 96 * GIB, tflops=120)
+    quick, large = (
+        DeviceFacts("A", "cuda", 32 * GIB, tflops=200),
+        DeviceFacts("B", "cuda", 96 * GIB, tflops=120),
+    )
     assert fastest([large, quick]).name == "A"
     assert fastest([DeviceFacts("B", "cuda", 96 * GIB), quick]).name == "B"
     assert smallest([quick, large]).name == "A"

@@ -33,7 +33,9 @@ class Tiny:
     types: Mapping[str, str] = field(default_factory=dict)
 
 
-def attention(n_embd: int, heads: int, kv_heads: int, dim: int, *, bias: bool = False, norm: bool = False) -> Shapes:
+def attention(
+    n_embd: int, heads: int, kv_heads: int, dim: int, *, bias: bool = False, norm: bool = False
+) -> Shapes:
     shapes: Shapes = {
         "attn_norm.weight": (n_embd,),
         "attn_q.weight": (n_embd, heads * dim),
@@ -42,7 +44,11 @@ def attention(n_embd: int, heads: int, kv_heads: int, dim: int, *, bias: bool = 
         "attn_output.weight": (heads * dim, n_embd),
     }
     if bias:
-        shapes |= {"attn_q.bias": (heads * dim,), "attn_k.bias": (kv_heads * dim,), "attn_v.bias": (kv_heads * dim,)}
+        shapes |= {
+            "attn_q.bias": (heads * dim,),
+            "attn_k.bias": (kv_heads * dim,),
+            "attn_v.bias": (kv_heads * dim,),
+        }
     if norm:
         shapes |= {"attn_q_norm.weight": (dim,), "attn_k_norm.weight": (dim,)}
     return shapes
@@ -75,7 +81,9 @@ def experts(n_embd: int, n_ff: int, count: int, shared: int = 0) -> Shapes:
     return shapes
 
 
-def latent(n_embd: int, heads: int, *, q_rank: int, rank: int, nope: int, rope: int, v_dim: int) -> Shapes:
+def latent(
+    n_embd: int, heads: int, *, q_rank: int, rank: int, nope: int, rope: int, v_dim: int
+) -> Shapes:
     return {
         "attn_norm.weight": (n_embd,),
         "attn_q_a.weight": (n_embd, q_rank),
@@ -89,7 +97,9 @@ def latent(n_embd: int, heads: int, *, q_rank: int, rank: int, nope: int, rope: 
     }
 
 
-def state_space(n_embd: int, *, inner: int, state: int, rank: int, conv: int, norms: bool = False) -> Shapes:
+def state_space(
+    n_embd: int, *, inner: int, state: int, rank: int, conv: int, norms: bool = False
+) -> Shapes:
     shapes: Shapes = {
         "attn_norm.weight": (n_embd,),
         "ssm_in.weight": (n_embd, 2 * inner),
@@ -103,7 +113,11 @@ def state_space(n_embd: int, *, inner: int, state: int, rank: int, conv: int, no
         "ssm_out.weight": (inner, n_embd),
     }
     if norms:
-        shapes |= {"ssm_dt_norm.weight": (rank,), "ssm_b_norm.weight": (state,), "ssm_c_norm.weight": (state,)}
+        shapes |= {
+            "ssm_dt_norm.weight": (rank,),
+            "ssm_b_norm.weight": (state,),
+            "ssm_c_norm.weight": (state,),
+        }
     return shapes
 
 
@@ -152,7 +166,9 @@ def _gemma(index: int, n_embd: int) -> Shapes:
 def _jamba(index: int, n_embd: int) -> Shapes:
     if index % 4 == 3:
         return attention(n_embd, 4, 2, 64) | dense(n_embd, 768)
-    return state_space(n_embd, inner=512, state=16, rank=32, conv=4, norms=True) | dense(n_embd, 768)
+    return state_space(n_embd, inner=512, state=16, rank=32, conv=4, norms=True) | dense(
+        n_embd, 768
+    )
 
 
 def nextn(n_embd: int, *, head: bool = False) -> Shapes:
@@ -200,11 +216,19 @@ QWEN35 = (
         "ssm.group_count": 4,
     }
 )
-INDEXER = {"attention.indexer.head_count": 8, "attention.indexer.key_length": 64, "attention.indexer.top_k": 512}
+INDEXER = {
+    "attention.indexer.head_count": 8,
+    "attention.indexer.key_length": 64,
+    "attention.indexer.top_k": 512,
+}
 
 
 def _glm4moe(index: int, n_embd: int) -> Shapes:
-    shapes = attention(n_embd, 8, 2, 64) | experts(n_embd, 192, 16, shared=1) | {"exp_probs_b.bias": (16,)}
+    shapes = (
+        attention(n_embd, 8, 2, 64)
+        | experts(n_embd, 192, 16, shared=1)
+        | {"exp_probs_b.bias": (16,)}
+    )
     return _after_attention(shapes, n_embd) | (nextn(n_embd, head=True) if index == 8 else {})
 
 
@@ -290,7 +314,9 @@ def _qwen3next(index: int, n_embd: int) -> Shapes:
     if "ssm_beta.weight" not in shapes:
         return shapes
     apart = ("ssm_beta.weight", "ssm_alpha.weight")
-    return {name: shape for name, shape in shapes.items() if name not in apart} | {"ssm_ba.weight": (n_embd, 16)}
+    return {name: shape for name, shape in shapes.items() if name not in apart} | {
+        "ssm_ba.weight": (n_embd, 16)
+    }
 
 
 def _qwen35(index: int, n_embd: int) -> Shapes:
@@ -355,7 +381,11 @@ TINY: dict[str, Tiny] = {
         "jamba",
         keys=SSM
         | _heads(4, [2 if index % 4 == 3 else 0 for index in range(8)], 64)
-        | {"feed_forward_length": 768, "expert_count": 0, "expert_used_count": 0},
+        | {
+            "feed_forward_length": 768,
+            "expert_count": 0,
+            "expert_used_count": 0,
+        },
         layer=_jamba,
         weight_type="F16",
     ),
@@ -388,7 +418,12 @@ TINY: dict[str, Tiny] = {
         keys=_heads(8, 4, 64) | {"feed_forward_length": 768},
         layer=lambda index, n: attention(n, 8, 4, 64, norm=True) | dense(n, 768),
         weight_type="IQ4_XS",
-        types={"ffn_down.weight": "Q5_K", "ffn_up.weight": "BF16", "attn_q.weight": "F16", "attn_v.weight": "Q2_K"},
+        types={
+            "ffn_down.weight": "Q5_K",
+            "ffn_up.weight": "BF16",
+            "attn_q.weight": "F16",
+            "attn_v.weight": "Q2_K",
+        },
     ),
     "moe_mxfp4": Tiny(
         "qwen3moe",
@@ -403,16 +438,32 @@ TINY: dict[str, Tiny] = {
         weight_type="Q4_K",
         types={"ffn_down_exps.weight": "Q5_K"},
     ),
-    "glm4moe": Tiny("glm4moe", n_layer=9, keys=_heads(8, 2, 64) | MOE | NEXTN, layer=_glm4moe, tied=False),
-    "bailingmoe2": Tiny("bailingmoe2", n_layer=9, keys=_heads(4, 2, 64) | MOE | NEXTN, layer=_bailingmoe2, tied=False),
+    "glm4moe": Tiny(
+        "glm4moe", n_layer=9, keys=_heads(8, 2, 64) | MOE | NEXTN, layer=_glm4moe, tied=False
+    ),
+    "bailingmoe2": Tiny(
+        "bailingmoe2",
+        n_layer=9,
+        keys=_heads(4, 2, 64) | MOE | NEXTN,
+        layer=_bailingmoe2,
+        tied=False,
+    ),
     "exaone-moe": Tiny(
         "exaone-moe",
         n_layer=9,
-        keys=_heads(8, 2, 64) | MOE | NEXTN | {"leading_dense_block_count": 1, "attention.sliding_window": 256},
+        keys=_heads(8, 2, 64)
+        | MOE
+        | NEXTN
+        | {
+            "leading_dense_block_count": 1,
+            "attention.sliding_window": 256,
+        },
         layer=_exaone_moe,
         tied=False,
     ),
-    "deepseek2_nextn": Tiny("deepseek2", n_layer=9, keys=MLA | NEXTN, layer=_deepseek_nextn, tied=False),
+    "deepseek2_nextn": Tiny(
+        "deepseek2", n_layer=9, keys=MLA | NEXTN, layer=_deepseek_nextn, tied=False
+    ),
     "deepseek32": Tiny("deepseek32", keys=MLA | INDEXER, layer=_indexed, tied=False),
     "glm-dsa": Tiny("glm-dsa", keys=MLA | INDEXER, layer=_indexed, tied=False),
     "gemma4": Tiny(
@@ -439,11 +490,16 @@ TINY: dict[str, Tiny] = {
         keys=_heads(8, 2, 64)
         | MOE
         | NEXTN
-        | {"attention.sliding_window": 256, "attention.sliding_window_pattern": [index % 4 != 0 for index in range(9)]},
+        | {
+            "attention.sliding_window": 256,
+            "attention.sliding_window_pattern": [index % 4 != 0 for index in range(9)],
+        },
         layer=_step35,
         tied=False,
     ),
-    "deepseek32_nextn": Tiny("deepseek32", n_layer=9, keys=MLA | INDEXER | NEXTN, layer=_indexed_nextn, tied=False),
+    "deepseek32_nextn": Tiny(
+        "deepseek32", n_layer=9, keys=MLA | INDEXER | NEXTN, layer=_indexed_nextn, tied=False
+    ),
     "qwen35": Tiny("qwen35", n_layer=9, keys=QWEN35, layer=_qwen35),
     "qwen35moe": Tiny(
         "qwen35moe",
@@ -452,7 +508,10 @@ TINY: dict[str, Tiny] = {
         layer=lambda index, n: _sparse(_qwen35(index, n), n),
     ),
     "qwen3next": Tiny(
-        "qwen3next", n_layer=9, keys=QWEN35 | MOE | {"expert_shared_feed_forward_length": 192}, layer=_qwen3next
+        "qwen3next",
+        n_layer=9,
+        keys=QWEN35 | MOE | {"expert_shared_feed_forward_length": 192},
+        layer=_qwen3next,
     ),
 }
 
@@ -477,7 +536,9 @@ def write_tiny(path: Path, name: str) -> Path:
 def _tensors(tiny: Tiny) -> Shapes:
     shapes: Shapes = {"token_embd.weight": (tiny.n_embd, N_VOCAB)}
     for index in range(tiny.n_layer):
-        shapes |= {f"blk.{index}.{name}": shape for name, shape in tiny.layer(index, tiny.n_embd).items()}
+        shapes |= {
+            f"blk.{index}.{name}": shape for name, shape in tiny.layer(index, tiny.n_embd).items()
+        }
     shapes["output_norm.weight"] = (tiny.n_embd,)
     if not tiny.tied:
         shapes["output.weight"] = (tiny.n_embd, N_VOCAB)
@@ -492,7 +553,11 @@ def _type_of(tiny: Tiny, tensor: str, shape: tuple[int, ...]) -> gguf.GGMLQuanti
     if any(word in tensor for word in _FLOAT_ONLY) or len(shape) == 1:
         return gguf.GGMLQuantizationType.F32
     wanted = gguf.GGMLQuantizationType[tiny.types.get(short, tiny.weight_type)]
-    return wanted if shape[0] % gguf.GGML_QUANT_SIZES[wanted][0] == 0 else gguf.GGMLQuantizationType.F16
+    return (
+        wanted
+        if shape[0] % gguf.GGML_QUANT_SIZES[wanted][0] == 0
+        else gguf.GGMLQuantizationType.F16
+    )
 
 
 def _add_keys(writer: gguf.GGUFWriter, tiny: Tiny) -> None:
@@ -518,7 +583,9 @@ def _add_keys(writer: gguf.GGUFWriter, tiny: Tiny) -> None:
 def _add_tokenizer(writer: gguf.GGUFWriter) -> None:
     """A byte-level vocabulary with filler words."""
     tokens = [f"t{number}" for number in range(N_VOCAB - 256 - 2)]
-    byte_tokens = [chr(number) if 33 <= number < 127 else chr(256 + number) for number in range(256)]
+    byte_tokens = [
+        chr(number) if 33 <= number < 127 else chr(256 + number) for number in range(256)
+    ]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("default")
     writer.add_token_list(["<s>", "</s>", *byte_tokens, *tokens])

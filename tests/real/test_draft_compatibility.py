@@ -45,11 +45,29 @@ class Server:
 @contextmanager
 def server(folder: Path, *flags: str) -> Iterator[Server]:
     binary, port, log = str(binary_path()), free_port(), folder / "engine.log"
-    argv = [binary, "--device", "none", "-c", "256", "-np", "1", "-t", "1", "--host", "127.0.0.1", "--port", str(port)]
+    argv = [
+        binary,
+        "--device",
+        "none",
+        "-c",
+        "256",
+        "-np",
+        "1",
+        "-t",
+        "1",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
     argv += ["--no-warmup", "--no-ui", "-fit", "off", "-lv", "5", *flags]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=engine_environment(binary)
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=engine_environment(binary),
         )
     try:
         started = Server(process, port, log)
@@ -61,7 +79,10 @@ def server(folder: Path, *flags: str) -> Iterator[Server]:
 
 
 def pair_flags(folder: Path, target: Vocab, draft: Vocab) -> list[str]:
-    models = [write_model(folder / f"{role}.gguf", vocab) for role, vocab in (("target", target), ("draft", draft))]
+    models = [
+        write_model(folder / f"{role}.gguf", vocab)
+        for role, vocab in (("target", target), ("draft", draft))
+    ]
     return ["-m", str(models[0]), "-md", str(models[1]), "-devd", "none"]
 
 
@@ -92,27 +113,36 @@ def test_drafted_tokens_are_accepted_by_a_target_that_is_the_same_model(tmp_path
 
 
 def test_a_refused_pair_still_answers_and_only_the_log_tells(tmp_path: Path) -> None:
-    with server(tmp_path, *pair_flags(tmp_path, BASE, BASE.with_token(7, "other")), *SIMPLE) as running:
+    with server(
+        tmp_path, *pair_flags(tmp_path, BASE, BASE.with_token(7, "other")), *SIMPLE
+    ) as running:
         answer = running.ask("/completion", {"prompt": "w1 w2", "n_predict": 8, "temperature": 0})
         health = running.ask("/health")
         log = running.log.read_text(errors="replace")
     assert answer["tokens_predicted"] == 8
     assert "draft_n" not in json.dumps(answer["timings"])
     assert health == {"status": "ok"}
-    assert "failed to initialize speculative decoding context: draft model vocab type must match" in log
+    assert (
+        "failed to initialize speculative decoding context: draft model vocab type must match"
+        in log
+    )
 
 
 def test_a_packaged_model_drafts_for_itself(tmp_path: Path) -> None:
     facts = vocab_facts(read_header(smollm2()))
     assert draft_compatibility(facts, facts).ok
-    with server(tmp_path, "-m", str(smollm2()), "-md", str(smollm2()), "-devd", "none", *SIMPLE) as running:
+    with server(
+        tmp_path, "-m", str(smollm2()), "-md", str(smollm2()), "-devd", "none", *SIMPLE
+    ) as running:
         assert speculates(running)
 
 
 def test_a_draft_without_spec_type_is_loaded_for_nothing(tmp_path: Path) -> None:
     with server(tmp_path, *pair_flags(tmp_path, BASE, BASE)) as running:
         assert not speculates(running)
-        assert "no implementations specified for speculative decoding" in running.log.read_text(errors="replace")
+        assert "no implementations specified for speculative decoding" in running.log.read_text(
+            errors="replace"
+        )
 
 
 @pytest.mark.parametrize("spec_type", NGRAM_TYPES)
@@ -146,12 +176,16 @@ def test_a_refused_draft_takes_ngrams_with_it_and_is_let_go(tmp_path: Path) -> N
 
 
 def test_a_pair_and_ngrams_go_together(tmp_path: Path) -> None:
-    with server(tmp_path, *pair_flags(tmp_path, BASE, BASE), "--spec-type", "ngram-mod,draft-simple") as running:
+    with server(
+        tmp_path, *pair_flags(tmp_path, BASE, BASE), "--spec-type", "ngram-mod,draft-simple"
+    ) as running:
         assert speculates(running)
 
 
 def test_the_spec_types_are_the_engines(tmp_path: Path) -> None:
     binary = str(binary_path())
-    text = subprocess.run([binary, "--help"], env=engine_environment(binary), capture_output=True, text=True).stdout
+    text = subprocess.run(
+        [binary, "--help"], env=engine_environment(binary), capture_output=True, text=True
+    ).stdout
     offered = set(re.search(r"--spec-type (\S+)", text)[1].split(","))  # type: ignore[index]
     assert {*NGRAM_TYPES, MTP, EAGLE3, DFLASH, "draft-simple"} <= offered

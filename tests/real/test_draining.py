@@ -1,4 +1,5 @@
-"""Stops, changes, unloading and swapping under load: answers finish or are told why not, and nothing hangs."""
+"""Stops, changes, unloading and swapping under load: answers finish or are told why not, and
+nothing hangs."""
 
 from __future__ import annotations
 
@@ -31,7 +32,12 @@ class Rig:
     def apply(self, *names: str, start: bool = True, **settings: Any) -> None:
         """Deployments of the model on the CPU with these settings."""
         rows = [
-            {"name": name, "models": self.model, "devices": "CPU", "settings": {"context": 2048, **settings}}
+            {
+                "name": name,
+                "models": self.model,
+                "devices": "CPU",
+                "settings": {"context": 2048, **settings},
+            }
             for name in names
         ]
         rig = self.panel.home / "rig.yaml"
@@ -47,7 +53,9 @@ class Rig:
 
     def stop(self, name: str, *options: str, wait_s: float = 90) -> float:
         began = time.monotonic()
-        stopped = self.panel.manage("stop", name, "--wait", str(wait_s), *options, timeout_s=wait_s + 20)
+        stopped = self.panel.manage(
+            "stop", name, "--wait", str(wait_s), *options, timeout_s=wait_s + 20
+        )
         assert stopped.returncode == 0, stopped.stderr
         return time.monotonic() - began
 
@@ -72,7 +80,11 @@ class Rig:
 
     def listed(self) -> dict[str, str]:
         """State by name, as programs see it."""
-        found = httpx.get(f"{self.panel.url}/v1/models", headers={"Authorization": f"Bearer {self.key}"}, timeout=10)
+        found = httpx.get(
+            f"{self.panel.url}/v1/models",
+            headers={"Authorization": f"Bearer {self.key}"},
+            timeout=10,
+        )
         return {entry["id"]: entry["state"] for entry in found.json()["data"]}
 
 
@@ -99,7 +111,10 @@ def test_a_stop_lets_eight_answers_finish_and_begins_no_new_one(rig: Rig) -> Non
     assert rig.panel.manage("stop", "eight").returncode == 0
     wait_until(lambda: rig.is_stopping("eight"), 10, "it is not stopping")
     late = rig.ask("eight").wait(10)
-    assert (late.status, late.error_code) == (503, "deployment_not_ready") and "stopping" in late.error
+    assert (late.status, late.error_code) == (
+        503,
+        "deployment_not_ready",
+    ) and "stopping" in late.error
     for answer in answers:
         answer.wait(120)
         assert (answer.finish_reason, answer.is_done, answer.error) == ("length", True, ""), answers
@@ -153,7 +168,10 @@ def test_a_change_loses_no_request(rig: Rig) -> None:
     new = [rig.ask("smol", max_tokens=5, ignore_eos=True) for _ in range(4)]
     for answer in (*old, *new):
         answer.wait(120)
-        assert (answer.status, answer.finish_reason, answer.error) == (200, "length", ""), (old, new)
+        assert (answer.status, answer.finish_reason, answer.error) == (200, "length", ""), (
+            old,
+            new,
+        )
     engine = rig.engine("smol")
     assert engine.pid != before and "4096" in engine.cmdline()
 
@@ -171,7 +189,11 @@ def test_a_change_that_leaves_the_command_as_it_is_restarts_nothing(rig: Rig) ->
 def test_an_idle_deployment_is_unloaded_and_the_next_request_loads_it(rig: Rig) -> None:
     rig.apply("smol", idle_unload_s=3, parallel=4)
     assert rig.ask("smol", max_tokens=3).wait(30).status == 200
-    wait_until(lambda: rig.deployment("smol")["unloaded"] and not rig.panel.engines(), 20, "it is not unloaded")
+    wait_until(
+        lambda: rig.deployment("smol")["unloaded"] and not rig.panel.engines(),
+        20,
+        "it is not unloaded",
+    )
     asleep = rig.deployment("smol")
     assert (asleep["desired"], asleep["state"]) == ("running", "unloaded")
     assert rig.listed()["smol"] == "unloaded"

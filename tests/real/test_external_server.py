@@ -1,4 +1,5 @@
-"""A real llama-server of somebody else's behind a real panel: registered, asked through the gateway, away and back."""
+"""A real llama-server of somebody else's behind a real panel: registered, asked through the
+gateway, away and back."""
 
 from __future__ import annotations
 
@@ -44,16 +45,22 @@ class Browser:
         assert answer.headers["location"] == "/", answer.text[:500]
 
     def post(self, path: str, **fields: str) -> httpx.Response:
-        return self.client.post(path, data={**fields, "csrfmiddlewaretoken": csrf_token(self.client.cookies)})
+        return self.client.post(
+            path, data={**fields, "csrfmiddlewaretoken": csrf_token(self.client.cookies)}
+        )
 
 
 def state(panel: RunningPanel) -> str:
-    (found,) = [d for d in panel.document("status")["deployments"] if d["name"] == "remote"] or [{"state": "gone"}]
+    (found,) = [d for d in panel.document("status")["deployments"] if d["name"] == "remote"] or [
+        {"state": "gone"}
+    ]
     return str(found["state"])
 
 
 def reaches(panel: RunningPanel, wanted: str) -> None:
-    wait_until(lambda: state(panel) == wanted, 60, lambda: f"{panel.document('status')}", interval_s=0.5)
+    wait_until(
+        lambda: state(panel) == wanted, 60, lambda: f"{panel.document('status')}", interval_s=0.5
+    )
 
 
 def test_a_foreign_server_answers_through_the_gateway_and_outlives_everything(
@@ -71,21 +78,30 @@ def test_a_foreign_server_answers_through_the_gateway_and_outlives_everything(
     assert "remote" in [model.id for model in client.models.list()]
 
     # Its list of models is open to everybody, its answers are not.
-    hello = {"model": "remote", "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 8}
+    hello = {
+        "model": "remote",
+        "messages": [{"role": "user", "content": "Say hello."}],
+        "max_tokens": 8,
+    }
     with pytest.raises(openai.InternalServerError, match="refused the key it was given"):
         client.chat.completions.create(**hello)
     browser = Browser(panel.url)
     assert browser.post("/servers/other/key/", key=KEY).headers["location"] == "/servers/other/"
     assert KEY not in browser.client.get("/servers/other/").text
     answer = client.chat.completions.with_raw_response.create(**hello)
-    assert answer.headers["x-omni-deployment"] == "remote" and answer.parse().choices[0].message.content
+    assert (
+        answer.headers["x-omni-deployment"] == "remote"
+        and answer.parse().choices[0].message.content
+    )
     chunks = list(client.chat.completions.create(**hello, stream=True))
     assert len(chunks) >= 3 and chunks[-1].timings["predicted_n"]
 
     exported = panel.manage("export").stdout
     assert "smol-alias" in exported and KEY not in exported
     written = [p for p in panel.home.rglob("*") if p.is_file() and KEY.encode() in p.read_bytes()]
-    assert [p.parent for p in written] == [panel.home / "run"] and written[0].stat().st_mode & 0o777 == 0o600
+    assert [p.parent for p in written] == [panel.home / "run"] and written[
+        0
+    ].stat().st_mode & 0o777 == 0o600
 
     foreign.kill()
     reaches(panel, "unhealthy")

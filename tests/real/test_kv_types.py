@@ -15,12 +15,18 @@ from deployments.planning.settings import KV_CACHE_TYPES
 def ask(*arguments: str) -> subprocess.CompletedProcess[str]:
     binary = str(binary_path())
     return subprocess.run(
-        [binary, *arguments], env=engine_environment(binary), capture_output=True, text=True, timeout=20
+        [binary, *arguments],
+        env=engine_environment(binary),
+        capture_output=True,
+        text=True,
+        timeout=20,
     )
 
 
 def test_we_offer_what_the_engine_takes() -> None:
-    (listed,) = set(re.findall(r"data type for [KV]\s+allowed values: ([\w, ]+)", ask("--help").stdout))
+    (listed,) = set(
+        re.findall(r"data type for [KV]\s+allowed values: ([\w, ]+)", ask("--help").stdout)
+    )
     assert sorted(listed.split(", ")) == sorted(KV_CACHE_TYPES)
 
 
@@ -29,4 +35,6 @@ def test_we_offer_what_the_engine_takes() -> None:
 def test_other_words_end_it(flag: str, word: str) -> None:
     answer = ask(flag, word)
     assert answer.returncode == 1
-    assert f'error while handling argument "{flag}": Unsupported cache type: {word}' in answer.stderr
+    assert (
+        f'error while handling argument "{flag}": Unsupported cache type: {word}' in answer.stderr
+    )

@@ -1,4 +1,5 @@
-"""Pulling plugs: what is killed comes back by itself, what runs is found again, what is stopped is gone."""
+"""Pulling plugs: what is killed comes back by itself, what runs is found again, what is stopped is
+gone."""
 
 from __future__ import annotations
 
@@ -76,7 +77,11 @@ class Stream:
         }
         try:
             with httpx.stream(
-                "POST", self.url, json=body, headers={"Authorization": f"Bearer {self.key}"}, timeout=60
+                "POST",
+                self.url,
+                json=body,
+                headers={"Authorization": f"Bearer {self.key}"},
+                timeout=60,
             ) as answer:
                 for _ in answer.iter_lines():
                     self.chunks += 1
@@ -86,7 +91,9 @@ class Stream:
 
 
 @pytest.mark.parametrize("victim", ["celery", "serve"])
-def test_a_killed_part_comes_back_and_finds_the_same_engine(serving: RunningPanel, victim: str) -> None:
+def test_a_killed_part_comes_back_and_finds_the_same_engine(
+    serving: RunningPanel, victim: str
+) -> None:
     before = instance(serving)
     Stream(serving)
     child = serving.child(victim)
@@ -102,16 +109,23 @@ def test_a_killed_part_comes_back_and_finds_the_same_engine(serving: RunningPane
     wait_until(back, 30, lambda: f"not back:\n{serving.said()}")
     wait_until(lambda: heartbeat(serving) > killed_at, 30, "the agent does not look after it")
     after = instance(serving)
-    assert (after["pid"], after["state"], after["restarts"]) == (before["pid"], "ready", before["restarts"])
+    assert (after["pid"], after["state"], after["restarts"]) == (
+        before["pid"],
+        "ready",
+        before["restarts"],
+    )
     assert len(serving.engines()) == 1
 
 
 def heartbeat(panel: RunningPanel) -> float:
-    """When the agent last wrote that it lives; read straight from the database file, which is fast."""
+    """When the agent last wrote that it lives; read straight from the database file, which is
+    fast."""
     import sqlite3
     from datetime import UTC, datetime
 
-    with sqlite3.connect(f"file:{panel.home}/omni.sqlite3?mode=ro", uri=True, timeout=5) as database:
+    with sqlite3.connect(
+        f"file:{panel.home}/omni.sqlite3?mode=ro", uri=True, timeout=5
+    ) as database:
         (seen,) = database.execute("SELECT max(agent_seen_at) FROM gpus_host").fetchone()
     return datetime.fromisoformat(seen).replace(tzinfo=UTC).timestamp() if seen else 0.0
 
@@ -129,21 +143,27 @@ def test_a_killed_panel_started_again_finds_the_same_engine(serving: RunningPane
     assert (after["pid"], after["restarts"]) == (before["pid"], before["restarts"])
 
 
-def test_ctrl_c_leaves_no_process_and_the_next_start_brings_the_model_back(serving: RunningPanel) -> None:
+def test_ctrl_c_leaves_no_process_and_the_next_start_brings_the_model_back(
+    serving: RunningPanel,
+) -> None:
     Stream(serving)
     assert serving.process
     serving.process.send_signal(signal.SIGINT)
     assert serving.process.wait(30) == 0, serving.said()
     assert serving.processes() == []
     serving.start()
-    wait_until(lambda: instance(serving)["state"] == "ready", 30, "what was desired does not run again")
+    wait_until(
+        lambda: instance(serving)["state"] == "ready", 30, "what was desired does not run again"
+    )
 
 
 def test_keep_models_leaves_the_engine_running(fresh_panel: RunningPanel) -> None:
     fresh_panel.start("--keep-models")
     models = fresh_panel.document("scan")["models"]
     rig = fresh_panel.home / "rig.yaml"
-    rig.write_text(RIG.replace("smollm2-135m-instruct-q4_1", models[0]["name"]).replace("RPC0", "CPU"))
+    rig.write_text(
+        RIG.replace("smollm2-135m-instruct-q4_1", models[0]["name"]).replace("RPC0", "CPU")
+    )
     assert fresh_panel.manage("apply", str(rig), "--start").returncode == 0
     assert fresh_panel.manage("start", "smol", "--wait", "120").returncode == 0
     (engine,) = fresh_panel.engines()
@@ -177,4 +197,8 @@ def test_an_occupied_port_is_said_in_one_sentence(fresh_panel: RunningPanel) -> 
         taken.listen()
         refused = fresh_panel.manage("up", "--no-browser", "--port", str(taken.getsockname()[1]))
     assert refused.returncode == 1
-    assert "Cannot listen" in refused.stderr and "--port" in refused.stderr and "Traceback" not in refused.stderr
+    assert (
+        "Cannot listen" in refused.stderr
+        and "--port" in refused.stderr
+        and "Traceback" not in refused.stderr
+    )

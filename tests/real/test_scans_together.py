@@ -1,4 +1,5 @@
-"""Looking for engines and models several times at once, on a machine where nothing was found yet."""
+"""Looking for engines and models several times at once, on a machine where nothing was found
+yet."""
 
 from __future__ import annotations
 

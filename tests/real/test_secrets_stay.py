@@ -44,7 +44,8 @@ def test_the_first_password_stays_with_the_parent_and_runners_know_nothing(tmp_p
         rig = tmp_path / "rig.yaml"
         models = panel.document("scan")["models"]
         rig.write_text(
-            f"deployments: [{{name: smol, models: {{model: {models[0]['name']}}}, devices: {{model: [CPU]}}}}]"
+            f"deployments: [{{name: smol, models: {{model: {models[0]['name']}}}, devices: {{model:"
+            " [CPU]}}]"
         )
         applied = panel.manage("apply", str(rig))
         assert applied.returncode == 0, applied.stderr
@@ -56,11 +57,17 @@ def test_the_first_password_stays_with_the_parent_and_runners_know_nothing(tmp_p
         assert not [arguments(found) for found in others if PASSWORD in environment(found)]
 
         running = {found.pid for found in panel.engines()}
-        engines = [found for found in others if found.pid in running or "runner.py" in str(arguments(found))]
+        engines = [
+            found
+            for found in others
+            if found.pid in running or "runner.py" in str(arguments(found))
+        ]
         assert len(engines) >= 2
         for found in engines:
             assert not [name for name, value in SECRETS.items() if value in environment(found)]
-            assert "OMNI_" not in environment(found).replace("OMNI_INSTANCE", ""), environment(found)
+            assert "OMNI_" not in environment(found).replace("OMNI_INSTANCE", ""), environment(
+                found
+            )
     finally:
         panel.stop()
 

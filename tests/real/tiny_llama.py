@@ -1,4 +1,5 @@
-"""Run by the Python of another engine's environment: makes a Llama of random weights, as a folder with safetensors.
+"""Run by the Python of another engine's environment: makes a Llama of random weights, as a folder
+with safetensors.
 
 python tiny_llama.py FOLDER
 """
@@ -8,8 +9,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-TEMPLATE = "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}assistant:"
-TEXTS = ["the quick brown fox jumps over the lazy dog", "user assistant system say hello Monday Tuesday January"]
+TEMPLATE = (
+    "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor"
+    " %}assistant:"
+)
+TEXTS = [
+    "the quick brown fox jumps over the lazy dog",
+    "user assistant system say hello Monday Tuesday January",
+]
 
 
 def make(folder: Path) -> None:
@@ -26,7 +33,11 @@ def make(folder: Path) -> None:
     trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet)
     tokenizer.train_from_iterator(TEXTS, trainer)
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>", chat_template=TEMPLATE
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        chat_template=TEMPLATE,
     )
     fast.save_pretrained(folder)
     torch.manual_seed(7)

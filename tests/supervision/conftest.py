@@ -1,4 +1,5 @@
-"""An agent in this process, ticked by hand, over the real database, real processes and real ports."""
+"""An agent in this process, ticked by hand, over the real database, real processes and real
+ports."""
 
 from __future__ import annotations
 
@@ -83,11 +84,15 @@ class Ticker:
         self.host = host
         self.agent = HostAgent(host, limits=QUICK)
 
-    def new_agent(self, plan: Planner | None = None, limits: Limits | None = None, **options: Any) -> HostAgent:
+    def new_agent(
+        self, plan: Planner | None = None, limits: Limits | None = None, **options: Any
+    ) -> HostAgent:
         """As if the agent had been started anew: it knows only what database and records say."""
         self.agent.close()
         limits = limits or (OF_FAKES if plan else QUICK)
-        self.agent = HostAgent(self.host, limits=limits, **({"plan": plan} if plan else {}), **options)
+        self.agent = HostAgent(
+            self.host, limits=limits, **({"plan": plan} if plan else {}), **options
+        )
         return self.agent
 
     def until(self, wanted: Callable[[], bool], timeout_s: float = 20.0) -> float:
@@ -113,7 +118,8 @@ class Ticker:
     def describe(self) -> str:
         rows = Instance.objects.values_list("state", "error", "log_line", "pid")
         return (
-            f"instances: {list(rows)}; deployments: {list(Deployment.objects.values_list('name', 'desired', 'error'))}"
+            f"instances: {list(rows)}; deployments:"
+            f" {list(Deployment.objects.values_list('name', 'desired', 'error'))}"
         )
 
 

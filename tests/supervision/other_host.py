@@ -1,4 +1,5 @@
-"""A second machine on this one: an agent with a host row, a run folder and, if it can be had, a network of its own."""
+"""A second machine on this one: an agent with a host row, a run folder and, if it can be had, a
+network of its own."""
 
 from __future__ import annotations
 
@@ -36,8 +37,8 @@ class Network:
 
 @contextmanager
 def network_of_its_own() -> Iterator[Network]:
-    """A network namespace behind a cable with a private address at each end; without the right to make one, another
-    loopback address of this machine."""
+    """A network namespace behind a cable with a private address at each end; without the right to
+    make one, another loopback address of this machine."""
     name = f"omni-{os.getpid()}"
     link, peer = f"{name}a"[-15:], f"{name}b"[-15:]
     steps = (
@@ -58,7 +59,12 @@ def network_of_its_own() -> Iterator[Network]:
 
 def _ip(words: str) -> bool:
     try:
-        return subprocess.run(["ip", *words.split()], capture_output=True, timeout=10, check=False).returncode == 0
+        return (
+            subprocess.run(
+                ["ip", *words.split()], capture_output=True, timeout=10, check=False
+            ).returncode
+            == 0
+        )
     except OSError:
         return False
 
@@ -78,8 +84,14 @@ class OtherHost:
 
     def start(self, *, devices: str = "CPU", address: str = "") -> None:
         name = str(connection.settings_dict["NAME"])
-        shared = postgres.url_of(name) if postgres.URL else f"sqlite:///{name}?transaction_mode=IMMEDIATE&timeout=20"
-        env = {name: value for name, value in os.environ.items() if not name.startswith("OMNI_")} | {
+        shared = (
+            postgres.url_of(name)
+            if postgres.URL
+            else f"sqlite:///{name}?transaction_mode=IMMEDIATE&timeout=20"
+        )
+        env = {
+            name: value for name, value in os.environ.items() if not name.startswith("OMNI_")
+        } | {
             "DJANGO_SETTINGS_MODULE": "omni.settings",
             "OMNI_HOME": str(self.home),
             "OMNI_HOST_NAME": "beta",
@@ -98,7 +110,11 @@ class OtherHost:
         return (self.home.parent / "beta.log").read_text()[-3000:]
 
     def server(self) -> Instance | None:
-        return Instance.objects.filter(host__name="beta", device__name="CPU").select_related("device").first()
+        return (
+            Instance.objects.filter(host__name="beta", device__name="CPU")
+            .select_related("device")
+            .first()
+        )
 
     def ready(self, timeout_s: float = 40) -> Device:
         """The device once it is served."""

@@ -1,4 +1,5 @@
-"""An agent of another host, as a program: `python -m tests.supervision.second_host`, with that host's environment."""
+"""An agent of another host, as a program: `python -m tests.supervision.second_host`, with that
+host's environment."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""A device of another host: offered, found, added, used beside a local one, and lost. Both agents are real, and so are
-their servers and the network between them."""
+"""A device of another host: offered, found, added, used beside a local one, and lost.
+
+Both agents are real, and so are their servers and the network between them.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,12 @@ def other(host: Host, network: Network, tmp_path: Path) -> Iterator[OtherHost]:
 @pytest.fixture
 def stand_in(host: Host) -> Device:
     return Device.objects.create(
-        host=host, name="RPC0", kind="rpc", is_stand_in=True, memory_bytes=8 << 30, endpoint=f"127.0.0.1:{free_port()}"
+        host=host,
+        name="RPC0",
+        kind="rpc",
+        is_stand_in=True,
+        memory_bytes=8 << 30,
+        endpoint=f"127.0.0.1:{free_port()}",
     )
 
 
@@ -65,11 +72,21 @@ def stand_in(host: Host) -> Device:
 def local(host: Host) -> Iterator[Device]:
     """A server that is reached by its port, as one of another host is; stand-ins are not."""
     port = free_port()
-    argv = [str(Path(binary_path()).with_name("ggml-rpc-server")), "-H", "127.0.0.1", "-p", str(port), "-t", "1"]
+    argv = [
+        str(Path(binary_path()).with_name("ggml-rpc-server")),
+        "-H",
+        "127.0.0.1",
+        "-p",
+        str(port),
+        "-t",
+        "1",
+    ]
     server = subprocess.Popen(argv, env=engine_environment(argv[0]), stdout=subprocess.DEVNULL)
     wait_until(lambda: rpc_health(port) == Health.READY, 20, "the RPC server does not listen")
     endpoint = f"127.0.0.1:{port}"
-    yield Device.objects.create(host=host, name="RPC0", kind="rpc", memory_bytes=8 << 30, endpoint=endpoint)
+    yield Device.objects.create(
+        host=host, name="RPC0", kind="rpc", memory_bytes=8 << 30, endpoint=endpoint
+    )
     server.kill()
     server.wait(10)
 
@@ -99,7 +116,12 @@ def state(deployment: Deployment) -> str:
 
 
 def test_a_model_split_over_a_local_and_a_remote_device_answers_as_one_that_is_not(
-    engine: Engine, model: Model, deployment: Deployment, local: Device, other: OtherHost, ticker: Ticker
+    engine: Engine,
+    model: Model,
+    deployment: Deployment,
+    local: Device,
+    other: OtherHost,
+    ticker: Ticker,
 ) -> None:
     host = ticker.host
     deployment_start(deployment=deployment)
@@ -126,7 +148,9 @@ def test_a_device_is_served_under_supervision_and_keeps_its_address(other: Other
     assert (argument(argv, "-H"), argument(argv, "-d")) == (other.network.address, "CPU")
     assert server.environ()["GGML_RPC_NO_RDMA"] == "1"
     server.kill()
-    wait_until(lambda: [p for p in other.servers() if p.pid != server.pid], 30, other.said, interval_s=0.1)
+    wait_until(
+        lambda: [p for p in other.servers() if p.pid != server.pid], 30, other.said, interval_s=0.1
+    )
     assert other.ready().endpoint == endpoint
     found = other.server()
     assert found and found.restarts == 1
@@ -149,7 +173,9 @@ def test_another_address_replaces_the_server_and_those_who_use_it_follow(
     other.stop_agent()
     (server,) = other.servers()
     other.start(address="127.0.0.1")
-    wait_until(lambda: (d := other.server()) and d.device.endpoint.startswith("127.0.0.1:"), 30, other.said)
+    wait_until(
+        lambda: (d := other.server()) and d.device.endpoint.startswith("127.0.0.1:"), 30, other.said
+    )
     moved = other.ready().endpoint
     assert not lives(server)
     remote.refresh_from_db()
@@ -188,7 +214,9 @@ def test_an_unreachable_device_fails_the_deployment_instead_of_running_it_on_the
     ticker.until(lambda: state(lost) == "failed", 60)
     row = Instance.objects.get(deployment=lost)
     assert (row.error_code, row.pid) == ("device_unreachable", None)
-    assert remote.endpoint in row.error and "ready" not in row.transitions.values_list("new", flat=True)
+    assert remote.endpoint in row.error and "ready" not in row.transitions.values_list(
+        "new", flat=True
+    )
     assert remote.endpoint in admin.get("/deployments/split/").content.decode()
 
 
@@ -218,17 +246,26 @@ def test_a_server_that_is_on_its_way_is_waited_for(
     assert server and missing_elsewhere([remote.name], waiting) == ()
     other.stop_agent()
     Instance.objects.filter(pk=server.pk).update(state="starting")
-    assert missing_elsewhere([remote.name], waiting) == (f"{remote} (its server on beta is starting)",)
+    assert missing_elsewhere([remote.name], waiting) == (
+        f"{remote} (its server on beta is starting)",
+    )
     Host.objects.filter(name="beta").update(agent_seen_at=timezone.now() - timedelta(minutes=2))
     assert missing_elsewhere([remote.name], waiting) == ()
 
 
-def test_a_device_that_another_deployment_holds_is_waited_for(engine: Engine, model: Model, host: Host) -> None:
+def test_a_device_that_another_deployment_holds_is_waited_for(
+    engine: Engine, model: Model, host: Host
+) -> None:
     mine = Device.objects.create(host=host, name="RPC1", kind="rpc", endpoint="10.0.0.9:18999")
     gamma = Host.objects.create(name="gamma")
     holder = Deployment.objects.create(host=gamma, name="holder", engine=engine)
     row = Instance.objects.create(
-        host=gamma, deployment=holder, role="model", state="ready", pid=7, argv=["x", "--rpc", f"a:1,{mine.endpoint}"]
+        host=gamma,
+        deployment=holder,
+        role="model",
+        state="ready",
+        pid=7,
+        argv=["x", "--rpc", f"a:1,{mine.endpoint}"],
     )
     wanted = split(engine, model, "RPC1")
     assert missing_elsewhere(["RPC1"], wanted) == ("RPC1 (in use by holder on gamma)",)
@@ -239,7 +276,7 @@ def test_a_device_that_another_deployment_holds_is_waited_for(engine: Engine, mo
     assert missing_elsewhere(["RPC1"], wanted) == ()
 
 
-# --- adding: what cannot be added, and why ----------------------------------------------------------
+# --- adding: what cannot be added, and why --------------------------------------------------------
 def test_a_server_that_serves_somebody_else_is_said_to_be_silent(
     engine: Engine, model: Model, other: OtherHost, ticker: Ticker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,13 +311,17 @@ def test_an_address_that_cannot_be_used_is_refused_and_stays_in_the_field(
         remote_devices.device_add(host=host, endpoint=typed)
     assert refused.value.code == code
     page = html.unescape(
-        admin.post("/devices/add/", {"endpoint": typed}, headers={"HX-Request": "true"}).content.decode()
+        admin.post(
+            "/devices/add/", {"endpoint": typed}, headers={"HX-Request": "true"}
+        ).content.decode()
     )
     assert says in page and f'value="{typed}"' in page and 'aria-invalid="true"' in page
     assert not remote_devices.added(host).exists()
 
 
-def test_a_device_that_is_known_is_not_added_again(engine: Engine, host: Host, stand_in: Device) -> None:
+def test_a_device_that_is_known_is_not_added_again(
+    engine: Engine, host: Host, stand_in: Device
+) -> None:
     with pytest.raises(OmniError, match="is RPC0 already"):
         remote_devices.device_add(host=host, endpoint=stand_in.endpoint)
     Device.objects.filter(name="CPU").update(endpoint="10.0.0.1:18999")
@@ -298,7 +339,8 @@ def serve_once(reply: bytes) -> int:
 
     def serve() -> None:
         with listener, listener.accept()[0] as caller, caller.makefile("rb") as words:
-            # All of it: a connection closed with something unread is broken off, and the answer with it.
+            # All of it: a connection closed with something unread is broken off, and the answer
+            # with it.
             words.read(HELLO_BYTES)
             caller.sendall(reply)
             caller.shutdown(socket.SHUT_WR)

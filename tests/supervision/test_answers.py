@@ -20,10 +20,20 @@ def answer(text: str) -> Answer:
     ("given", "reference", "judgement", "said"),
     [
         ("april may june", "april may june", Judgement.EQUAL, "equals"),
-        ("april may jane", "april may june", Judgement.DRIFT, "Token 12 of its first answer is 'a'"),
+        (
+            "april may jane",
+            "april may june",
+            Judgement.DRIFT,
+            "Token 12 of its first answer is 'a'",
+        ),
         ("april may", "april may june", Judgement.DRIFT, "Token 10 of its first answer is the end"),
         ("april may june", "april may", Judgement.DRIFT, "the independent deployment's is the end"),
-        ("xpril may june", "april may june", Judgement.DIFFERENT, "Token 1 of its first answer is 'x'"),
+        (
+            "xpril may june",
+            "april may june",
+            Judgement.DIFFERENT,
+            "Token 1 of its first answer is 'x'",
+        ),
         ("apxil may june", "april may june", Judgement.DIFFERENT, "Do not trust it"),
         ("..............", "april may june", Judgement.GARBAGE, "nonsense: '..............'"),
         ("april.........", "april may june", Judgement.GARBAGE, "nonsense"),

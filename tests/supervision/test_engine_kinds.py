@@ -1,4 +1,5 @@
-"""Engines that are configured by files or by their environment, and engines that do less than they were told."""
+"""Engines that are configured by files or by their environment, and engines that do less than they
+were told."""
 
 from __future__ import annotations
 
@@ -34,7 +35,11 @@ def test_files_lie_in_the_folder_it_starts_in_and_the_key_is_kept_nowhere(
 ) -> None:
     argv = (sys.executable, "-c", TELLS, str(FAKE), "--port", PORT)
     files = {"config.yml": {"port": PORT, "name": "{port}"}, "api_tokens.yml": {"api_key": KEY}}
-    plan = Plan("independent", Verdict.VIABLE, instances=(InstancePlan("model", argv, {"MY_KEY": KEY}, files=files),))
+    plan = Plan(
+        "independent",
+        Verdict.VIABLE,
+        instances=(InstancePlan("model", argv, {"MY_KEY": KEY}, files=files),),
+    )
     ticker.new_agent(lambda _: plan)
     deployment_start(deployment=deployment)
     ticker.until_state("ready")
@@ -43,15 +48,23 @@ def test_files_lie_in_the_folder_it_starts_in_and_the_key_is_kept_nowhere(
     folder = process.files_folder(settings.OMNI_HOME.run, row.pk)
     assert (folder / "config.yml").read_text() == f"port: {row.port}\nname: '{{port}}'\n"
     assert (folder / "api_tokens.yml").read_text() == f"api_key: {key}\n"
-    assert folder.stat().st_mode & 0o077 == 0 and (folder / "api_tokens.yml").stat().st_mode & 0o077 == 0
-    assert f"{folder} [key]" in Path(row.log_path).read_text() and key not in Path(row.log_path).read_text()
+    assert (
+        folder.stat().st_mode & 0o077 == 0
+        and (folder / "api_tokens.yml").stat().st_mode & 0o077 == 0
+    )
+    assert (
+        f"{folder} [key]" in Path(row.log_path).read_text()
+        and key not in Path(row.log_path).read_text()
+    )
     assert key not in json.dumps([row.argv, row.env]) and row.env == {"MY_KEY": KEY}
     deployment_stop(deployment=deployment)
     ticker.until_state("stopped")
     assert not folder.exists() and not own_key_path(row.pk).exists()
 
 
-def test_a_fall_back_to_layer_split_is_told_of_an_engine_that_serves(deployment: Deployment, ticker: Ticker) -> None:
+def test_a_fall_back_to_layer_split_is_told_of_an_engine_that_serves(
+    deployment: Deployment, ticker: Ticker
+) -> None:
     ticker.new_agent(fake_plan("graph"))
     deployment_start(deployment=deployment)
     ticker.until_state("ready")
@@ -105,17 +118,36 @@ def test_lines_that_tell_of_less_than_was_planned(line: str, code: str | None) -
 @pytest.mark.parametrize(
     ("line", "code"),
     [
-        ("what():  It is not possible to use split mode 'graph' with less than 2 devices", "needs_two_devices"),
+        (
+            "what():  It is not possible to use split mode 'graph' with less than 2 devices",
+            "needs_two_devices",
+        ),
         ("error: unknown argument: --draft-max-x", "flag_unknown"),
         ("error: invalid parameter for argument: -sm", "flag_value"),
         ("ValueError: invalid literal for int() with base 10: 'GPU-52a3a85d'", "device_unknown"),
-        ("ValueError: Free memory on device cuda:0 (1/31 GiB) on startup is less than desired GPU memory utilization",
-         "out_of_memory"),
-        ("ValueError: Available memory on node 0 (7.46/9.09 GiB) on startup is less than desired CPU memory",
-         "out_of_memory"),
+        (
+            (
+                "ValueError: Free memory on device cuda:0 (1/31 GiB) on startup is less than"
+                " desired GPU memory utilization"
+            ),
+            "out_of_memory",
+        ),
+        (
+            (
+                "ValueError: Available memory on node 0 (7.46/9.09 GiB) on startup is less than"
+                " desired CPU memory"
+            ),
+            "out_of_memory",
+        ),
         ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate", "out_of_memory"),
-        ("0.00.1 E ggml_aligned_malloc: insufficient memory (attempted to allocate  41.96 MB)", "out_of_memory"),
-        ("0.00.1 E llama_model_load: error loading model: mmap failed: Cannot allocate memory", "out_of_memory"),
+        (
+            "0.00.1 E ggml_aligned_malloc: insufficient memory (attempted to allocate  41.96 MB)",
+            "out_of_memory",
+        ),
+        (
+            "0.00.1 E llama_model_load: error loading model: mmap failed: Cannot allocate memory",
+            "out_of_memory",
+        ),
         ("  what():  std::bad_alloc", "out_of_memory"),
         ("E cannot start /opt/llama-server: Cannot allocate memory", "no_process"),
         ("E cannot start /opt/llama-server: Resource temporarily unavailable", "no_process"),
@@ -123,6 +155,6 @@ def test_lines_that_tell_of_less_than_was_planned(line: str, code: str | None) -
         ("E cannot start /opt/llama-server: Exec format error", "engine_missing"),
         ("Port 18000 is currently in use. Switching to 18001.", "port_taken"),
     ],
-)  # fmt: skip
+)
 def test_why_other_engines_end(line: str, code: str) -> None:
     assert cause_of_exit(["start", line], 1).code == code

@@ -1,4 +1,5 @@
-"""Experts in RAM, the rest on a device: from the plan to an answer, with a small mixture of experts."""
+"""Experts in RAM, the rest on a device: from the plan to an answer, with a small mixture of
+experts."""
 
 from __future__ import annotations
 
@@ -32,12 +33,17 @@ def test_experts_stay_in_ram_and_the_answer_is_the_independent_one(
     Device.objects.create(host=host, name="RPC0", kind="rpc", is_stand_in=True)
     settings = {"context": 512, "threads": 2}
     alone = deployment_create(
-        name="alone", strategy="independent", engine=engine, members={"model": (model, ["CPU"])}, settings=settings
+        name="alone",
+        strategy="independent",
+        engine=engine,
+        members={"model": (model, ["CPU"])},
+        settings=settings,
     )
     deployment_start(deployment=alone)
     ticker.until(lambda: Instance.objects.filter(deployment=alone, state="ready").exists(), 40)
     deployment_stop(deployment=alone)
-    # Random weights say one word over and over. Nothing is split, so it is the model: a warning, and what to expect.
+    # Random weights say one word over and over. Nothing is split, so it is the model: a warning,
+    # and what to expect.
     assert "one token over and over" in Instance.objects.get(deployment=alone).warning
 
     offload = deployment_create(
@@ -59,7 +65,11 @@ def test_experts_stay_in_ram_and_the_answer_is_the_independent_one(
     assert 0 < memory.devices["RPC0"].weights < experts <= ram.weights + ram.mapped + ram.repacked
 
     async def answered() -> bytes:
-        body = {"model": "offload", "messages": [{"role": "user", "content": "w1 w2 w3"}], "max_tokens": 4}
+        body = {
+            "model": "offload",
+            "messages": [{"role": "user", "content": "w1 w2 w3"}],
+            "max_tokens": 4,
+        }
         async with open_answer("/v1/chat/completions", body) as upstream:
             assert upstream.status == 200
             return await upstream.body()

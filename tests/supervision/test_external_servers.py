@@ -1,4 +1,5 @@
-"""Deployments on servers that somebody else runs: offered and watched, never started, signalled or adopted."""
+"""Deployments on servers that somebody else runs: offered and watched, never started, signalled or
+adopted."""
 
 from __future__ import annotations
 
@@ -10,7 +11,12 @@ from django.conf import settings as django_settings
 
 from deployments.models import Deployment, Engine, Instance, Model, Transition
 from deployments.services import servers
-from deployments.services.deployments import deployment_change, deployment_delete, deployment_start, deployment_stop
+from deployments.services.deployments import (
+    deployment_change,
+    deployment_delete,
+    deployment_start,
+    deployment_stop,
+)
 from deployments.supervision import process
 from gpus.models import Host
 from omni.errors import OmniError
@@ -56,7 +62,11 @@ def test_a_real_server_is_watched_through_its_death_and_return_and_outlives_stop
         quick.until_state("ready")
         row, engine = Instance.objects.get(), Engine.objects.get()
         assert (row.pid, row.port, row.argv, row.address) == (None, None, [], engine.path)
-        assert (engine.build, engine.offers, engine.was_verified) == ("llamacpp", ["smol-alias"], True)
+        assert (engine.build, engine.offers, engine.was_verified) == (
+            "llamacpp",
+            ["smol-alias"],
+            True,
+        )
         real.kill()
         quick.until_state("unhealthy")
         assert "cannot be reached" in Instance.objects.get().error
@@ -80,7 +90,9 @@ def test_a_real_server_is_watched_through_its_death_and_return_and_outlives_stop
         real.kill()
 
 
-def test_each_change_is_kept_with_its_reason(host: Host, quick: Ticker, foreign: ForeignServer) -> None:
+def test_each_change_is_kept_with_its_reason(
+    host: Host, quick: Ticker, foreign: ForeignServer
+) -> None:
     offered(host, foreign.address)
     quick.until_state("ready")
     foreign.answers["/health"] = (503, "application/json", b"{}")
@@ -106,7 +118,9 @@ def test_a_model_that_the_server_no_longer_offers_makes_it_unhealthy(
     quick.until_state("ready")
 
 
-def test_a_new_agent_does_not_let_a_ready_server_blink(host: Host, quick: Ticker, foreign: ForeignServer) -> None:
+def test_a_new_agent_does_not_let_a_ready_server_blink(
+    host: Host, quick: Ticker, foreign: ForeignServer
+) -> None:
     offered(host, foreign.address)
     quick.until_state("ready")
     changes = Transition.objects.count()
@@ -117,7 +131,9 @@ def test_a_new_agent_does_not_let_a_ready_server_blink(host: Host, quick: Ticker
     assert Transition.objects.count() == changes
 
 
-def test_a_server_that_hangs_holds_nobody_up(host: Host, quick: Ticker, foreign: ForeignServer) -> None:
+def test_a_server_that_hangs_holds_nobody_up(
+    host: Host, quick: Ticker, foreign: ForeignServer
+) -> None:
     offered(host, foreign.address)
     quick.until_state("ready")
     asked = len(foreign.seen)
@@ -152,7 +168,9 @@ def test_a_deployment_moves_to_an_external_server_and_back(
     quick.until_state("ready")
     (record,) = own_records()
     other = servers.server_add(host=deployment.host, name="other", address=foreign.address)
-    deployment_change(deployment=deployment, engine=other, members={}, settings={}, remote_model="org/Big-1")
+    deployment_change(
+        deployment=deployment, engine=other, members={}, settings={}, remote_model="org/Big-1"
+    )
     quick.until(lambda: Instance.objects.filter(address=foreign.address, state="ready").exists())
     assert process.has_ended(record) and own_records() == []
     assert Instance.objects.count() == 1 and Deployment.objects.get().state == "ready"

@@ -1,4 +1,5 @@
-"""The fault table: what goes wrong, and the cause and the log line that the deployment's page shows for it."""
+"""The fault table: what goes wrong, and the cause and the log line that the deployment's page shows
+for it."""
 
 from __future__ import annotations
 
@@ -38,7 +39,9 @@ def model_is_no_gguf(deployment: Deployment, tmp_path: Path) -> None:
 
 def wrong_value(deployment: Deployment, tmp_path: Path) -> None:
     """A flag of the allow-list with a value that only the engine can refuse."""
-    Deployment.objects.update(settings={"context": 512, "threads": 2, "kv_cache_k": "q8_0"}, extra_args=[])
+    Deployment.objects.update(
+        settings={"context": 512, "threads": 2, "kv_cache_k": "q8_0"}, extra_args=[]
+    )
     services_flags(deployment, ["--override-kv", "llama.block_count=int:banana"])
 
 
@@ -92,13 +95,20 @@ def test_the_page_says_what_is_wrong(
     page = page_of(deployment, admin)
     for part in parts:
         assert part in page
-    seen = {Deployment.objects.get().error_code, *Instance.objects.values_list("error_code", flat=True)}
+    seen = {
+        Deployment.objects.get().error_code,
+        *Instance.objects.values_list("error_code", flat=True),
+    }
     assert not code or code in seen
     assert 'data-state="failed"' in page
 
 
 def test_what_broke_while_it_was_stopped_is_told_by_page_list_and_status(
-    deployment: Deployment, ticker: Ticker, admin: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    deployment: Deployment,
+    ticker: Ticker,
+    admin: Client,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     deployment_start(deployment=deployment)
     ticker.until_state("ready")
@@ -115,7 +125,11 @@ def test_what_broke_while_it_was_stopped_is_told_by_page_list_and_status(
 
 # Stand-in engines: mode, how long it may take, code, what the page says.
 STAND_INS = {
-    "it exits at once, again and again": ("exit", "exited", ("exit code 3", "the weights do not like this machine")),
+    "it exits at once, again and again": (
+        "exit",
+        "exited",
+        ("exit code 3", "the weights do not like this machine"),
+    ),
     "it listens and never gets ready": ("loading", "never_ready", ("did not get ready",)),
     "it never even listens": ("silent", "never_ready", ("did not get ready",)),
 }
@@ -136,14 +150,18 @@ def test_an_engine_that_never_works_is_given_up_and_the_page_says_why(
     ticker.until(lambda: not Instance.objects.get().pid, 5)
 
 
-def test_the_first_exit_is_shown_before_it_is_given_up(deployment: Deployment, ticker: Ticker, admin: Client) -> None:
+def test_the_first_exit_is_shown_before_it_is_given_up(
+    deployment: Deployment, ticker: Ticker, admin: Client
+) -> None:
     ticker.new_agent(plan=fake_plan("exit"))
     deployment_start(deployment=deployment)
     ticker.until_state("crashed")
     assert "the weights do not like this machine" in page_of(deployment, admin)
 
 
-def test_a_taken_port_is_passed_over(deployment: Deployment, ticker: Ticker, settings: object) -> None:
+def test_a_taken_port_is_passed_over(
+    deployment: Deployment, ticker: Ticker, settings: object
+) -> None:
     first, last = settings.OMNI_ENGINE_PORTS  # type: ignore[attr-defined]
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -155,7 +173,9 @@ def test_a_taken_port_is_passed_over(deployment: Deployment, ticker: Ticker, set
     assert first < (Instance.objects.get().port or 0) <= last
 
 
-def test_no_free_port_is_said(deployment: Deployment, ticker: Ticker, settings: object, admin: Client) -> None:
+def test_no_free_port_is_said(
+    deployment: Deployment, ticker: Ticker, settings: object, admin: Client
+) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -175,7 +195,9 @@ def test_a_hung_engine_is_found_and_started_anew(deployment: Deployment, ticker:
     assert first
     os.kill(first, signal.SIGSTOP)
     ticker.until_state("unhealthy")
-    ticker.until(lambda: Instance.objects.get().state == "ready" and Instance.objects.get().pid != first, 20)
+    ticker.until(
+        lambda: Instance.objects.get().state == "ready" and Instance.objects.get().pid != first, 20
+    )
     assert Instance.objects.get().restarts == 1
 
 

@@ -27,7 +27,17 @@ from tests.supervision.conftest import Ticker
 pytestmark = [pytest.mark.real, pytest.mark.django_db(transaction=True), pytest.mark.timeout(120)]
 
 N_EMBD, N_FF, N_LAYER, N_CTX = 64, 128, 2, 512
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "\u2581monday", "\u2581days", "\u2581cats", "\u2581,"]
+WORDS = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "\u2581monday",
+    "\u2581days",
+    "\u2581cats",
+    "\u2581,",
+]
 
 
 def bert_shapes(is_reranker: bool) -> dict[str, tuple[int, ...]]:
@@ -45,7 +55,10 @@ def bert_shapes(is_reranker: bool) -> dict[str, tuple[int, ...]]:
             ("ffn_up", N_FF, N_EMBD),
             ("ffn_down", N_EMBD, N_FF),
         ):
-            shapes |= {f"blk.{index}.{name}.weight": (rows, columns), f"blk.{index}.{name}.bias": (rows,)}
+            shapes |= {
+                f"blk.{index}.{name}.weight": (rows, columns),
+                f"blk.{index}.{name}.bias": (rows,),
+            }
         for name in ("attn_output_norm", "layer_output_norm"):
             shapes |= {f"blk.{index}.{name}.{part}": (N_EMBD,) for part in ("weight", "bias")}
     if is_reranker:
@@ -68,7 +81,14 @@ def write_bert(path: Path, pooling: int) -> Path:
     writer.add_tokenizer_model("bert")
     writer.add_token_list(WORDS)
     writer.add_token_type_count(2)
-    for name, number in (("padding", 0), ("unknown", 1), ("cls", 2), ("seperator", 3), ("mask", 4), ("bos", 2)):
+    for name, number in (
+        ("padding", 0),
+        ("unknown", 1),
+        ("cls", 2),
+        ("seperator", 3),
+        ("mask", 4),
+        ("bos", 2),
+    ):
         writer.add_uint32(f"tokenizer.ggml.{name}_token_id", number)
     random = np.random.default_rng(1)
     for name, shape in bert_shapes(pooling == 4).items():
@@ -117,11 +137,15 @@ def test_an_embedding_model_runs_gives_vectors_and_does_not_chat(
     assert_no_chat(made)
 
 
-def test_a_reranker_runs_gives_scores_and_does_not_chat(engine: Engine, ticker: Ticker, tmp_path: Path) -> None:
+def test_a_reranker_runs_gives_scores_and_does_not_chat(
+    engine: Engine, ticker: Ticker, tmp_path: Path
+) -> None:
     made = served(engine, ticker, write_bert(tmp_path / "scores.gguf", 4))
     row = made.instances.get()
     assert "--reranking" in row.argv and (row.warning, row.restarts) == ("", 0)
-    scores = asked(made, "/v1/rerank", {"query": "days", "documents": ["monday", "cats"]})["results"]
+    scores = asked(made, "/v1/rerank", {"query": "days", "documents": ["monday", "cats"]})[
+        "results"
+    ]
     assert len(scores) == 2
     assert_no_chat(made)
 
@@ -138,10 +162,16 @@ def assert_no_chat(made: Deployment) -> None:
         find_target(made.name)
 
 
-# --- asking the engine ------------------------------------------------------------------------------
+# --- asking the engine ----------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("arch", "expected"),
-    [("llama", True), ("bert", True), ("qwen3moe", True), ("whisper", False), ("nobody-has-this", False)],
+    [
+        ("llama", True),
+        ("bert", True),
+        ("qwen3moe", True),
+        ("whisper", False),
+        ("nobody-has-this", False),
+    ],
 )
 def test_the_engine_is_asked_whether_it_has_an_architecture(
     host: Host, engine: Engine, arch: str, expected: bool
@@ -152,7 +182,9 @@ def test_the_engine_is_asked_whether_it_has_an_architecture(
 
 
 @pytest.mark.parametrize("arch", ["", "../x", "a b", "x" * 100, "a\n"])
-def test_what_is_no_name_of_an_architecture_is_not_asked_for(host: Host, engine: Engine, arch: str) -> None:
+def test_what_is_no_name_of_an_architecture_is_not_asked_for(
+    host: Host, engine: Engine, arch: str
+) -> None:
     learn(engine, [arch])
     assert engine.archs == {}
 

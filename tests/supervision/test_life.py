@@ -19,7 +19,12 @@ from django.test import Client
 
 from deployments.instances.drain import Entrance
 from deployments.models import Deployment, Instance, Transition
-from deployments.services.deployments import deployment_change, deployment_delete, deployment_start, deployment_stop
+from deployments.services.deployments import (
+    deployment_change,
+    deployment_delete,
+    deployment_start,
+    deployment_stop,
+)
 from deployments.supervision import process
 from deployments.supervision.stop import stop_everything
 from tests.helpers import lives
@@ -34,12 +39,16 @@ def engines() -> list[psutil.Process]:
     found = []
     for candidate in psutil.process_iter(["cmdline", "status"]):
         arguments = candidate.info["cmdline"] or []
-        if candidate.info["status"] != psutil.STATUS_ZOMBIE and any(word.startswith(sockets) for word in arguments):
+        if candidate.info["status"] != psutil.STATUS_ZOMBIE and any(
+            word.startswith(sockets) for word in arguments
+        ):
             found.append(candidate)
     return found
 
 
-def test_start_and_stop_leave_one_process_and_then_none(deployment: Deployment, ticker: Ticker) -> None:
+def test_start_and_stop_leave_one_process_and_then_none(
+    deployment: Deployment, ticker: Ticker
+) -> None:
     deployment_start(deployment=deployment)
     ticker.until_state("ready")
     row = Instance.objects.get()
@@ -70,7 +79,9 @@ def test_a_new_agent_takes_over_what_runs(deployment: Deployment, ticker: Ticker
     assert [engine.pid for engine in engines()] == [before]
 
 
-def test_a_killed_engine_is_started_again_and_counted(deployment: Deployment, ticker: Ticker) -> None:
+def test_a_killed_engine_is_started_again_and_counted(
+    deployment: Deployment, ticker: Ticker
+) -> None:
     deployment_start(deployment=deployment)
     ticker.until_state("ready")
     first = Instance.objects.get().pid
@@ -101,7 +112,9 @@ def test_crashes_at_work_on_requests_do_not_take_a_deployment_away_for_good(
     ticker.until_state(state)
 
 
-def test_the_exit_code_of_an_engine_that_ended_while_no_agent_looked(deployment: Deployment, ticker: Ticker) -> None:
+def test_the_exit_code_of_an_engine_that_ended_while_no_agent_looked(
+    deployment: Deployment, ticker: Ticker
+) -> None:
     deployment_start(deployment=deployment)
     ticker.until_state("ready")
     pid = Instance.objects.get().pid
@@ -115,14 +128,19 @@ def test_the_exit_code_of_an_engine_that_ended_while_no_agent_looked(deployment:
     assert Instance.objects.get().exit_code == -signal.SIGSEGV
 
 
-def test_a_record_of_a_foreign_process_is_never_signalled(deployment: Deployment, ticker: Ticker) -> None:
+def test_a_record_of_a_foreign_process_is_never_signalled(
+    deployment: Deployment, ticker: Ticker
+) -> None:
     deployment_start(deployment=deployment)
     ticker.until_state("ready")
     record = process.read_record(django_settings.OMNI_HOME.run, Instance.objects.get().pk)
     assert record and record.ticks
     sleeper = psutil.Popen(["sleep", "60"])
     try:
-        for foreign in (replace(record, pid=sleeper.pid), replace(record, pid=sleeper.pid, boot_id="another boot")):
+        for foreign in (
+            replace(record, pid=sleeper.pid),
+            replace(record, pid=sleeper.pid, boot_id="another boot"),
+        ):
             assert not foreign.is_alive
             assert not process.send_signal(foreign, signal.SIGKILL)
         assert lives(sleeper)
@@ -131,7 +149,9 @@ def test_a_record_of_a_foreign_process_is_never_signalled(deployment: Deployment
         sleeper.wait()
 
 
-def test_ten_concurrent_start_clicks_give_one_process(deployment: Deployment, ticker: Ticker, admin: Client) -> None:
+def test_ten_concurrent_start_clicks_give_one_process(
+    deployment: Deployment, ticker: Ticker, admin: Client
+) -> None:
     cookies = admin.cookies
     answers: list[int] = []
 
@@ -178,13 +198,17 @@ def test_changed_settings_replace_the_process(deployment: Deployment, ticker: Ti
     ticker.until_state("ready")
     first = Instance.objects.get().pid
     deployment_change(deployment=deployment, settings={"context": 1024, "threads": 2})
-    ticker.until(lambda: Instance.objects.get().state == "ready" and Instance.objects.get().pid != first)
+    ticker.until(
+        lambda: Instance.objects.get().state == "ready" and Instance.objects.get().pid != first
+    )
     argv = engines()[0].cmdline()
     assert argv[argv.index("-c") + 1] == "1024"
     assert len(engines()) == 1
 
 
-def test_a_deleted_deployment_goes_when_its_process_is_gone(deployment: Deployment, ticker: Ticker) -> None:
+def test_a_deleted_deployment_goes_when_its_process_is_gone(
+    deployment: Deployment, ticker: Ticker
+) -> None:
     deployment_start(deployment=deployment)
     ticker.until_state("ready")
     deployment_delete(deployment=deployment)
@@ -224,7 +248,10 @@ def test_a_flood_of_log_is_kept_within_its_bound(
 
     def settled() -> bool:
         """The flood is over: between two looks nothing was written or turned over."""
-        before, sizes[:] = list(sizes), [file.stat().st_size if file.exists() else -1 for file in files]
+        before, sizes[:] = (
+            list(sizes),
+            [file.stat().st_size if file.exists() else -1 for file in files],
+        )
         return sizes == before and min(sizes) > 0
 
     ticker.until(settled, 20)

@@ -1,4 +1,5 @@
-"""What another user of the machine tries, as that user: reach the servers of stand-ins, take an engine's place."""
+"""What another user of the machine tries, as that user: reach the servers of stand-ins, take an
+engine's place."""
 
 from __future__ import annotations
 
@@ -37,7 +38,9 @@ from tests.supervision.conftest import FAKE, Ticker, fake_plan
 pytestmark = [pytest.mark.real, pytest.mark.django_db(transaction=True), pytest.mark.timeout(180)]
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
-apart = pytest.mark.skipif(not namespaces.are_available(), reason="this machine allows no network namespaces")
+apart = pytest.mark.skipif(
+    not namespaces.are_available(), reason="this machine allows no network namespaces"
+)
 SECRET = "the-key-of-the-engine"
 # Stands in for any program of another user: it takes the port and writes down all that it is sent.
 SQUATS = """import socket, sys
@@ -62,8 +65,14 @@ def as_nobody(code: str, *arguments: str) -> str:
     """What a program of another user prints, its errors included."""
     done = subprocess.run(
         ["/usr/bin/env", "-i", PYTHON, "-I", "-S", "-c", code, *arguments],
-        capture_output=True, text=True, timeout=30, cwd="/", user=NOBODY, group=NOBODY, extra_groups=(),
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=30,
+        cwd="/",
+        user=NOBODY,
+        group=NOBODY,
+        extra_groups=(),
+    )
     return done.stdout + done.stderr
 
 
@@ -82,9 +91,15 @@ def squatter(port: int) -> Iterator[list[str]]:
     said: list[str] = []
     argv = ["/usr/bin/env", "-i", PYTHON, "-I", "-S", "-c", SQUATS, str(port)]
     thief = subprocess.Popen(
-        argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd="/",
-        user=NOBODY, group=NOBODY, extra_groups=(),
-    )  # fmt: skip
+        argv,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd="/",
+        user=NOBODY,
+        group=NOBODY,
+        extra_groups=(),
+    )
     assert thief.stdout
     threading.Thread(target=lambda: said.extend(thief.stdout or ()), daemon=True).start()
     wait_until(lambda: said, 10, "nobody listens")
@@ -98,7 +113,12 @@ def squatter(port: int) -> Iterator[list[str]]:
 @pytest.fixture
 def stand_in(host: Host) -> Device:
     return Device.objects.create(
-        host=host, name="RPC0", kind="rpc", is_stand_in=True, memory_bytes=8 << 30, endpoint=f"127.0.0.1:{free_port()}"
+        host=host,
+        name="RPC0",
+        kind="rpc",
+        is_stand_in=True,
+        memory_bytes=8 << 30,
+        endpoint=f"127.0.0.1:{free_port()}",
     )
 
 
@@ -106,16 +126,21 @@ def stand_in(host: Host) -> Device:
 def on_stand_in(engine: Engine, model: Model, stand_in: Device, ticker: Ticker) -> Deployment:
     """A real engine that computes on a real RPC server, both ready."""
     made = deployment_create(
-        name="apart", strategy="independent", engine=engine, members={"model": (model, ["RPC0"])},
+        name="apart",
+        strategy="independent",
+        engine=engine,
+        members={"model": (model, ["RPC0"])},
         settings={"context": 512, "threads": 2},
-    )  # fmt: skip
+    )
     deployment_start(deployment=made)
     ticker.until(lambda: Deployment.objects.get(pk=made.pk).state == "ready", 90)
     return made
 
 
 @apart
-def test_a_stand_in_works_for_its_engine_and_nobody_else_reaches_it(on_stand_in: Deployment, ticker: Ticker) -> None:
+def test_a_stand_in_works_for_its_engine_and_nobody_else_reaches_it(
+    on_stand_in: Deployment, ticker: Ticker
+) -> None:
     server = Instance.objects.get(device__name="RPC0")
     assert server.pid and server.port
     assert own_listener(server.pid, None, server.port), "it listens, in its own namespace"
@@ -123,15 +148,23 @@ def test_a_stand_in_works_for_its_engine_and_nobody_else_reaches_it(on_stand_in:
         attacker.connect(("127.0.0.1", server.port))
     row = Instance.objects.get(deployment=on_stand_in)
     assert row.judgement in ("alone", "equal") and not row.port
-    here, there = Path("/proc/self/ns/net").readlink(), Path(f"/proc/{server.pid}/ns/net").readlink()
+    here, there = (
+        Path("/proc/self/ns/net").readlink(),
+        Path(f"/proc/{server.pid}/ns/net").readlink(),
+    )
     assert here != there == Path(f"/proc/{row.pid}/ns/net").readlink()
 
 
 @apart
 @as_root
-def test_another_user_neither_connects_to_a_stand_in_nor_enters_its_namespace(on_stand_in: Deployment) -> None:
+def test_another_user_neither_connects_to_a_stand_in_nor_enters_its_namespace(
+    on_stand_in: Deployment,
+) -> None:
     server = Instance.objects.get(device__name="RPC0")
-    connects = "import socket, sys; socket.create_connection(('127.0.0.1', int(sys.argv[1])), 5); print('inside')"
+    connects = (
+        "import socket, sys; socket.create_connection(('127.0.0.1', int(sys.argv[1])), 5);"
+        " print('inside')"
+    )
     assert "ConnectionRefusedError" in as_nobody(connects, str(server.port))
     enters = "open(f'/proc/{__import__(\"sys\").argv[1]}/ns/net'); print('inside')"
     assert "PermissionError" in as_nobody(enters, str(server.pid))
@@ -152,11 +185,16 @@ def test_the_namespace_outlives_the_agent_and_its_servers_and_ends_with_the_last
     record = process.read_record(run, before.pk)
     assert record
     process.kill_group(record)
-    ticker.until(lambda: Instance.objects.get(device__name="RPC0").pid not in (None, before.pid), 30)
+    ticker.until(
+        lambda: Instance.objects.get(device__name="RPC0").pid not in (None, before.pid), 30
+    )
     ticker.until(lambda: Deployment.objects.get().state == "ready", 90)
     engine = Instance.objects.get(deployment=on_stand_in)
     server = Instance.objects.get(device__name="RPC0")
-    assert Path(f"/proc/{engine.pid}/ns/net").readlink() == Path(f"/proc/{server.pid}/ns/net").readlink()
+    assert (
+        Path(f"/proc/{engine.pid}/ns/net").readlink()
+        == Path(f"/proc/{server.pid}/ns/net").readlink()
+    )
     assert namespace
     deployment_stop(deployment=on_stand_in)
     Device.objects.update(is_present=False)
@@ -166,7 +204,9 @@ def test_the_namespace_outlives_the_agent_and_its_servers_and_ends_with_the_last
 
 # --- sockets --------------------------------------------------------------------------------------
 @as_root
-def test_another_user_neither_reaches_nor_takes_an_engines_socket(deployment: Deployment, ticker: Ticker) -> None:
+def test_another_user_neither_reaches_nor_takes_an_engines_socket(
+    deployment: Deployment, ticker: Ticker
+) -> None:
     deployment_start(deployment=deployment)
     ticker.until_state("ready")
     row = Instance.objects.get()
@@ -178,7 +218,10 @@ def test_another_user_neither_reaches_nor_takes_an_engines_socket(deployment: De
         "bind beside it": "s.bind(path + '.mine')",
     }
     for what, line in tries.items():
-        code = f"import socket, sys; path = sys.argv[1]; s = socket.socket(socket.AF_UNIX); {line}; print('inside')"
+        code = (
+            f"import socket, sys; path = sys.argv[1]; s = socket.socket(socket.AF_UNIX); {line};"
+            " print('inside')"
+        )
         assert "PermissionError" in as_nobody(code, row.socket), what
     assert Instance.objects.get().state == "ready"
 
@@ -205,7 +248,9 @@ def test_an_engine_on_a_port_is_reached_and_has_another_key_at_every_start(
     first = own_key_path(on_a_port.pk).read_text()
     assert len(first) > 30 and stat.S_IMODE(own_key_path(on_a_port.pk).stat().st_mode) == 0o600
     os.kill(on_a_port.pid or 0, signal.SIGKILL)
-    ticker.until(lambda: Instance.objects.get().restarts == 1 and Instance.objects.get().state == "ready", 20)
+    ticker.until(
+        lambda: Instance.objects.get().restarts == 1 and Instance.objects.get().state == "ready", 20
+    )
     assert own_key_path(on_a_port.pk).read_text() != first
     deployment_stop(deployment=deployment)
     ticker.until_state("stopped")
@@ -218,7 +263,9 @@ def test_whoever_takes_the_port_of_a_dead_engine_is_told_nothing(on_a_port: Inst
     address = address_of(on_a_port)
     assert address
     os.kill(on_a_port.pid or 0, signal.SIGKILL)
-    wait_until(lambda: own_listener(on_a_port.pid or 0, None, on_a_port.port or 0) is None, 10, "it lives")
+    wait_until(
+        lambda: own_listener(on_a_port.pid or 0, None, on_a_port.port or 0) is None, 10, "it lives"
+    )
     with squatter(on_a_port.port or 0) as got:
         assert http_health(address) == Health.REFUSED
         with pytest.raises(ConnectionRefusedError):
@@ -251,7 +298,9 @@ def test_a_listener_is_an_engines_only_if_a_process_of_its_tree_holds_it() -> No
     wait_until(lambda: own_listener(engine.pid, None, port), 20, "it does not listen")
     ticks = start_ticks(engine.pid)
     assert own_listener(me, None, port), "of a child as well"
-    assert own_listener(engine.pid, ticks, port) and own_listener(engine.pid, ticks + 1, port) is None
+    assert (
+        own_listener(engine.pid, ticks, port) and own_listener(engine.pid, ticks + 1, port) is None
+    )
     stranger = subprocess.Popen(["sleep", "60"])
     assert own_listener(stranger.pid, None, port) is None
     connect(port_address(port, Process(engine.pid, ticks)), 5).close()
@@ -291,7 +340,9 @@ def test_the_key_goes_to_the_engine_and_to_nobody_over_a_socket(tmp_path: Path) 
 
 
 # --- what a version from before started -----------------------------------------------------------
-def test_an_engine_from_before_sockets_and_keys_is_started_again(on_a_port: Instance, ticker: Ticker) -> None:
+def test_an_engine_from_before_sockets_and_keys_is_started_again(
+    on_a_port: Instance, ticker: Ticker
+) -> None:
     run = django_settings.OMNI_HOME.run
     record = run / "instances" / f"{on_a_port.pk}.json"
     old = json.loads(record.read_text())

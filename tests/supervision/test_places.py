@@ -1,4 +1,5 @@
-"""A device's memory is held by one or by the other: refusal and swap, by an agent with real engines."""
+"""A device's memory is held by one or by the other: refusal and swap, by an agent with real
+engines."""
 
 from __future__ import annotations
 
@@ -32,11 +33,16 @@ def card(host: Host) -> Device:
 
 
 @pytest.fixture
-def make(engine: Engine, model: Model, card: Device, ticker: Ticker, monkeypatch: pytest.MonkeyPatch) -> Make:
-    """Deployments planned for the card; their engines run on the CPU, where this machine can run them."""
+def make(
+    engine: Engine, model: Model, card: Device, ticker: Ticker, monkeypatch: pytest.MonkeyPatch
+) -> Make:
+    """Deployments planned for the card; their engines run on the CPU, where this machine can run
+    them."""
     start = launch.start
 
-    def on_cpu(instance: Instance, plan: InstancePlan, generation: int, taken: Sequence[int]) -> Record:
+    def on_cpu(
+        instance: Instance, plan: InstancePlan, generation: int, taken: Sequence[int]
+    ) -> Record:
         argv = tuple("none" if word == "CUDA0" else word for word in plan.argv)
         return start(instance, replace(plan, argv=argv), generation, taken)
 
@@ -72,7 +78,9 @@ def test_a_start_for_which_there_is_no_memory_beside_another_is_refused_with_its
     assert "first holds" in page.content.decode()
 
 
-def test_both_wanted_at_once_one_runs_and_the_other_fails_and_says_why(make: Make, ticker: Ticker) -> None:
+def test_both_wanted_at_once_one_runs_and_the_other_fails_and_says_why(
+    make: Make, ticker: Ticker
+) -> None:
     first, second = make("first"), make("second")
     for deployment in (first, second):
         deployment_start(deployment=deployment)
@@ -98,7 +106,11 @@ def test_one_that_swaps_has_the_other_unloaded_which_comes_back_when_it_is_asked
     ticker.until(lambda: state(second) == "ready", 40)
     assert time.monotonic() - began > HOLD_S - 1
     gone = Deployment.objects.get(pk=first.pk)
-    assert gone.is_unloaded and gone.state == "stopped" and gone.unloaded_why == "to make room for second"
+    assert (
+        gone.is_unloaded
+        and gone.state == "stopped"
+        and gone.unloaded_why == "to make room for second"
+    )
     deployment_wake(first.pk)
     ticker.until(lambda: state(first) == "ready", 40)
     assert Deployment.objects.get(pk=second.pk).is_unloaded

@@ -1,4 +1,5 @@
-"""A deployment of two instances from its plan to its answers: started, asked, half of it killed, stopped."""
+"""A deployment of two instances from its plan to its answers: started, asked, half of it killed,
+stopped."""
 
 from __future__ import annotations
 
@@ -69,7 +70,9 @@ def test_prompts_go_over_between_two_instances_that_the_agent_runs(
     assert reader.pid
     os.kill(reader.pid, signal.SIGKILL)
     report, read = ask(WORDS[1])
-    assert report and report.header == "failed: prefill: the instance cannot be reached" and read > 100
+    assert (
+        report and report.header == "failed: prefill: the instance cannot be reached" and read > 100
+    )
     ticker.until(lambda: Instance.objects.get(role="prefill").state == "crashed")
     report, read = ask(WORDS[2])
     assert report and report.header == "failed: the prefill instance is not ready" and read > 100
@@ -77,10 +80,13 @@ def test_prompts_go_over_between_two_instances_that_the_agent_runs(
     report, read = ask(" ".join(WORDS))
     assert report and report.is_used and read == 1
 
-    # The file was replaced before one of them was started again: their caches do not fit each other.
+    # The file was replaced before one of them was started again: their caches do not fit each
+    # other.
     Instance.objects.filter(role="prefill").update(file_stamp="94 1")
     report, read = ask("another " + " ".join(WORDS))
-    assert report and report.header.startswith("skipped: the model's file was replaced") and read > 100
+    assert (
+        report and report.header.startswith("skipped: the model's file was replaced") and read > 100
+    )
 
     deployment_stop(deployment=deployment)
     ticker.until(lambda: {i.state for i in Instance.objects.all()} == {"stopped"})

@@ -1,4 +1,5 @@
-"""An engine whose computing thread hangs says it is well: it is asked what only that thread can answer."""
+"""An engine whose computing thread hangs says it is well: it is asked what only that thread can
+answer."""
 
 from __future__ import annotations
 
@@ -32,10 +33,15 @@ def stuck(deployment: Deployment, ticker: Ticker) -> Instance:
     return found
 
 
-def test_one_that_has_nothing_to_do_and_does_not_answer_is_started_anew(stuck: Instance, ticker: Ticker) -> None:
+def test_one_that_has_nothing_to_do_and_does_not_answer_is_started_anew(
+    stuck: Instance, ticker: Ticker
+) -> None:
     ticker.until_state("unhealthy")
     assert "does not answer" in Instance.objects.get().error
-    ticker.until(lambda: Instance.objects.get().state == "ready" and Instance.objects.get().pid != stuck.pid, 20)
+    ticker.until(
+        lambda: Instance.objects.get().state == "ready" and Instance.objects.get().pid != stuck.pid,
+        20,
+    )
     assert Instance.objects.get().restarts == 1
 
 
@@ -48,7 +54,9 @@ def test_one_that_has_work_is_given_more_time(stuck: Instance, ticker: Ticker) -
     ticker.until_state("unhealthy")
 
 
-def test_a_real_engine_answers_while_it_reads_a_long_prompt(deployment: Deployment, ticker: Ticker) -> None:
+def test_a_real_engine_answers_while_it_reads_a_long_prompt(
+    deployment: Deployment, ticker: Ticker
+) -> None:
     deployment_change(deployment=deployment, settings={"context": 4096, "threads": 1, "batch": 512})
     ticker.new_agent(pulse=PulseLimits(every_s=0.1, idle_s=15.0, busy_s=15.0))
     deployment_start(deployment=deployment)

@@ -1,6 +1,8 @@
-"""A real ik_llama.cpp, where there is one: OMNI_TEST_IK_LLAMA_SERVER is the path of its llama-server.
+"""A real ik_llama.cpp, where there is one: OMNI_TEST_IK_LLAMA_SERVER is the path of its
+llama-server.
 
-It is in no package, so this is left out where it was not built. Graph split needs CUDA cards and does not run here.
+It is in no package, so this is left out where it was not built. Graph split needs CUDA cards and
+does not run here.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ from tests.supervision.conftest import Ticker
 PATH = os.environ.get("OMNI_TEST_IK_LLAMA_SERVER", "")
 pytestmark = [
     pytest.mark.real,
-    pytest.mark.skipif(not PATH, reason="OMNI_TEST_IK_LLAMA_SERVER names no llama-server of ik_llama.cpp"),
+    pytest.mark.skipif(
+        not PATH, reason="OMNI_TEST_IK_LLAMA_SERVER names no llama-server of ik_llama.cpp"
+    ),
     pytest.mark.django_db(transaction=True),
     pytest.mark.timeout(240),
 ]
@@ -40,10 +44,22 @@ STRATEGIES: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
 
 # What only a build that can offload lists.
 FOR_CARDS = PLACING | {
-    "--device", "--device-draft", "--gpu-layers", "--gpu-layers-draft", "--main-gpu", "-mg", "--max-gpu",
-    "--split-mode", "--tensor-split", "--offload-policy", "-op", "--no-offload-only-active-experts", "-no-ooae",
-    "--sweep-memory", "--sweep-stride",
-}  # fmt: skip
+    "--device",
+    "--device-draft",
+    "--gpu-layers",
+    "--gpu-layers-draft",
+    "--main-gpu",
+    "-mg",
+    "--max-gpu",
+    "--split-mode",
+    "--tensor-split",
+    "--offload-policy",
+    "-op",
+    "--no-offload-only-active-experts",
+    "-no-ooae",
+    "--sweep-memory",
+    "--sweep-stride",
+}
 
 
 @pytest.fixture
@@ -57,7 +73,11 @@ def deploy(ik: Engine, model: Model, strategy: str) -> Deployment:
     roles, more = STRATEGIES[strategy]
     members = {role: (model, ["CPU"]) for role in roles}
     return deployment_create(
-        name=strategy.replace("_", "-"), strategy=strategy, engine=ik, members=members, settings=SETTINGS | more
+        name=strategy.replace("_", "-"),
+        strategy=strategy,
+        engine=ik,
+        members=members,
+        settings=SETTINGS | more,
     )
 
 
@@ -89,7 +109,9 @@ def test_its_own_help_lists_what_was_read_in_its_source() -> None:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_it_starts_answers_and_stops_under_supervision(strategy: str, ik: Engine, model: Model, ticker: Ticker) -> None:
+def test_it_starts_answers_and_stops_under_supervision(
+    strategy: str, ik: Engine, model: Model, ticker: Ticker
+) -> None:
     deployment = deploy(ik, model, strategy)
     deployment_start(deployment=deployment)
     ticker.until(lambda: Deployment.objects.get().state in ("ready", "failed"), 120)

@@ -9,7 +9,15 @@ import pytest
 from deployments.states import InstanceState as S
 from deployments.states import deployment_state
 from deployments.supervision.log_reading import Cause
-from deployments.supervision.reconcile import Action, Desired, Health, Limits, Memory, Observed, decide
+from deployments.supervision.reconcile import (
+    Action,
+    Desired,
+    Health,
+    Limits,
+    Memory,
+    Observed,
+    decide,
+)
 
 LIMITS = Limits()
 RUN, STOP = Desired(True, 1), Desired(False, 1)
@@ -111,11 +119,21 @@ def test_next_step_when(case: str) -> None:
     desired, seen, before, action, state = CASES[case]
     decision = decide(desired, seen, before, NOW, LIMITS)
     assert (decision.action, decision.memory.state) == (action, state)
-    assert decision.changed == (before.state != state) or before.state in (S.STOPPING, S.CRASHED, S.FAILED)
+    assert decision.changed == (before.state != state) or before.state in (
+        S.STOPPING,
+        S.CRASHED,
+        S.FAILED,
+    )
 
 
 def test_how_long_answers_may_still_take_is_told() -> None:
-    decision = decide(replace(STOP, drain_s=30), busy(Health.READY), memory(S.STOPPING, since_s=NOW - 12), NOW, LIMITS)
+    decision = decide(
+        replace(STOP, drain_s=30),
+        busy(Health.READY),
+        memory(S.STOPPING, since_s=NOW - 12),
+        NOW,
+        LIMITS,
+    )
     assert decision.drains_s == 18 and decision.is_draining
 
 
@@ -129,18 +147,28 @@ def test_delays_double_to_a_minute_and_differ_between_instances() -> None:
 
 
 def test_a_start_by_hand_forgets_earlier_failures() -> None:
-    decision = decide(replace(RUN, generation=2), GONE, memory(S.FAILED, failures=5, restarts=4), NOW, LIMITS)
+    decision = decide(
+        replace(RUN, generation=2), GONE, memory(S.FAILED, failures=5, restarts=4), NOW, LIMITS
+    )
     assert (decision.memory.failures, decision.memory.restarts) == (0, 0)
 
 
 def test_ten_healthy_minutes_forget_earlier_failures_and_nine_do_not() -> None:
     for healthy_s, failures in ((601, 0), (540, 4)):
-        seen = decide(RUN, alive(Health.READY), memory(S.READY, failures=4, ready_s=NOW - healthy_s), NOW, LIMITS)
+        seen = decide(
+            RUN,
+            alive(Health.READY),
+            memory(S.READY, failures=4, ready_s=NOW - healthy_s),
+            NOW,
+            LIMITS,
+        )
         assert seen.memory.failures == failures
 
 
 def test_what_is_waited_for_is_told_where_failures_are() -> None:
-    decision = decide(replace(RUN, waits_for=("RPC0 (in use by other)",)), GONE, memory(S.STARTING), NOW, LIMITS)
+    decision = decide(
+        replace(RUN, waits_for=("RPC0 (in use by other)",)), GONE, memory(S.STARTING), NOW, LIMITS
+    )
     assert decision.cause and decision.cause.text == "It waits for RPC0 (in use by other)."
 
 
@@ -166,12 +194,16 @@ def test_a_restart_is_counted_and_a_first_start_is_not() -> None:
         (["crashed", "starting"], "running", False, "crashed"),
     ],
 )
-def test_what_instances_add_up_to(states: list[str], desired: str, error: bool, expected: str) -> None:
+def test_what_instances_add_up_to(
+    states: list[str], desired: str, error: bool, expected: str
+) -> None:
     assert deployment_state(states, desired=desired, error=error) == expected
 
 
 @pytest.mark.parametrize(
     ("states", "expected"), [([], "stopped"), (["stopped"], "stopped"), (["stopping"], "stopping")]
 )
-def test_what_is_unloaded_is_stopped_although_it_ought_to_run(states: list[str], expected: str) -> None:
+def test_what_is_unloaded_is_stopped_although_it_ought_to_run(
+    states: list[str], expected: str
+) -> None:
     assert deployment_state(states, desired="running", unloaded=True) == expected

@@ -25,9 +25,12 @@ def test_a_file_that_is_renamed_over_is_told_and_a_restart_takes_it(
     LibraryFolder.objects.create(path=str(tmp_path))
     scan()
     made = deployment_create(
-        name="served", strategy="independent", engine=engine,
-        members={"model": (Model.objects.get(path=str(path)), ["CPU"])}, settings={"context": 512, "threads": 2},
-    )  # fmt: skip
+        name="served",
+        strategy="independent",
+        engine=engine,
+        members={"model": (Model.objects.get(path=str(path)), ["CPU"])},
+        settings={"context": 512, "threads": 2},
+    )
     deployment_start(deployment=made)
     ticker.until_state("ready", 40)
     before = Instance.objects.get()

@@ -46,10 +46,13 @@ def test_a_planned_command_listens_on_the_socket_that_it_names(deployment: Deplo
     argv = planned(deployment.name)
     path = Path(argv[argv.index("--host") + 1])
     path.parent.mkdir(mode=0o700, exist_ok=True)
-    # An engine that another test killed left its socket behind; the agent takes such a one away before it starts one.
+    # An engine that another test killed left its socket behind; the agent takes such a one away
+    # before it starts one.
     path.unlink(missing_ok=True)
     with run_by_hand(argv):
-        wait_until(lambda: http_health(socket_address(str(path))) == Health.READY, 45, "it is not ready")
+        wait_until(
+            lambda: http_health(socket_address(str(path))) == Health.READY, 45, "it is not ready"
+        )
     path.unlink()
 
 
@@ -62,10 +65,14 @@ def test_a_planned_command_of_a_build_without_sockets_listens_on_a_free_port(
     port, key = int(argv[argv.index("--port") + 1]), Path(argv[argv.index("--api-key-file") + 1])
     assert len(key.read_text()) > 30 and key.stat().st_mode & 0o077 == 0
     with run_by_hand(argv) as owner:
-        wait_until(lambda: http_health(port_address(port, owner)) == Health.READY, 45, "it is not ready")
+        wait_until(
+            lambda: http_health(port_address(port, owner)) == Health.READY, 45, "it is not ready"
+        )
 
 
-def test_a_placeholders_name_in_a_models_path_stays_as_it_is(deployment: Deployment, tmp_path: Path) -> None:
+def test_a_placeholders_name_in_a_models_path_stays_as_it_is(
+    deployment: Deployment, tmp_path: Path
+) -> None:
     link = tmp_path / "{port}{socket}{key}.gguf"
     link.symlink_to(Model.objects.get().path)
     Model.objects.update(path=str(link))

@@ -50,7 +50,9 @@ def test_what_an_agent_before_this_one_wrote_goes_too(host: Host) -> None:
     assert kept(host) == {}
 
 
-def test_a_discovery_that_cannot_work_is_on_the_rig_page_and_tried_again(host: Host, viewer: Client) -> None:
+def test_a_discovery_that_cannot_work_is_on_the_rig_page_and_tried_again(
+    host: Host, viewer: Client
+) -> None:
     # A folder where the lock file should be: nobody can open it.
     lock = settings.OMNI_HOME.run / "discovery.lock"
     lock.unlink(missing_ok=True)

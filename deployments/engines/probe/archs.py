@@ -1,4 +1,7 @@
-"""Which architectures of models an engine's build has. Asked of the binary once, when either is new, and kept."""
+"""Which architectures of models an engine's build has.
+
+Asked of the binary once, when either is new, and kept.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +63,8 @@ def _has_arch(path: str, arch: str) -> bool:
 
 
 def _said_of(path: str, arch: str) -> bool | None:
-    """The binary is given a file that says its architecture and nothing else: one that knows it misses the next key."""
+    """The binary is given a file that says its architecture and nothing else: one that knows it
+    misses the next key."""
     with NamedTemporaryFile(suffix=".gguf") as file:
         file.write(_only_arch(arch))
         file.flush()

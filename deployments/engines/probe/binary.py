@@ -19,7 +19,8 @@ from omni.errors import OmniError
 
 log = logging.getLogger(__name__)
 
-# --list-devices wakes the cards, which takes seconds on a cold driver; a binary that hangs is broken.
+# --list-devices wakes the cards, which takes seconds on a cold driver; a binary that hangs is
+# broken.
 TIMEOUT_S = {"--version": 10.0, "--help": 10.0, "--list-devices": 30.0}
 USUAL_TIMEOUT_S = 10.0
 # ik_llama.cpp lists its flags and ends with 1.
@@ -31,7 +32,12 @@ def ask(path: str, flag: str, *, exit_codes: Sequence[int] = (0,)) -> str:
     return _ask((path,), (flag,), exit_codes)
 
 
-def _ask(program: Sequence[str], args: Sequence[str], exit_codes: Sequence[int] = (0,), slow_start_s: float = 0) -> str:
+def _ask(
+    program: Sequence[str],
+    args: Sequence[str],
+    exit_codes: Sequence[int] = (0,),
+    slow_start_s: float = 0,
+) -> str:
     path, flag = program[-1], " ".join(args)
     timeout_s = TIMEOUT_S.get(flag, USUAL_TIMEOUT_S) + slow_start_s
     try:
@@ -45,32 +51,44 @@ def _ask(program: Sequence[str], args: Sequence[str], exit_codes: Sequence[int] 
         raise OmniError("engine_broken", text, "Run it in a terminal to see why.") from None
     except OSError as error:
         text = f"{path} cannot be run: {error.strerror}."
-        raise OmniError("engine_broken", text, "Give it execute permission; check that it fits this CPU.") from None
+        raise OmniError(
+            "engine_broken", text, "Give it execute permission; check that it fits this CPU."
+        ) from None
     if done is None:
         text = f"{path} {flag} prints more than {MOST_OUTPUT_BYTES >> 20} MiB."
         raise OmniError("engine_broken", text, "Run it in a terminal to see why.")
     if done.exit_code not in exit_codes:
-        last = next((line.strip() for line in reversed(done.text.splitlines()) if line.strip()), "no output")
+        last = next(
+            (line.strip() for line in reversed(done.text.splitlines()) if line.strip()), "no output"
+        )
         said = f"{path} {flag} ended with exit code {done.exit_code}: {last}"
         raise OmniError("engine_broken", said[:500], "Run it in a terminal to see why.")
     return done.text
 
 
 def remote_device(engine: Engine, endpoint: str) -> ListedDevice:
-    """The device behind an RPC server, as this engine sees it: they must be of one version to understand each other.
+    """The device behind an RPC server, as this engine sees it: they must be of one version to
+    understand each other.
 
     Only for a server that nobody uses: it serves one engine at a time and lets the next one wait.
-    Raises OmniError (device_unreachable, device_version, device_silent, device_not_understood, device_count).
+    Raises OmniError (device_unreachable, device_version, device_silent, device_not_understood,
+    device_count).
     """
     try:
         text = _ask((engine.path,), ("--rpc", endpoint, "--list-devices"))
     except OmniError as error:
         raise _no_device(endpoint, error.text) from None
-    found = [device for device in get_flavour(engine.flavour).parse_devices(text) if device.description == endpoint]
+    found = [
+        device
+        for device in get_flavour(engine.flavour).parse_devices(text)
+        if device.description == endpoint
+    ]
     if not found:
         raise _no_device(endpoint, text)
     if len(found) > 1:
-        said = f"The server at {endpoint} has {len(found)} devices, and Omni takes one from a server."
+        said = (
+            f"The server at {endpoint} has {len(found)} devices, and Omni takes one from a server."
+        )
         raise OmniError("device_count", said, "Start one server for each device, with -d DEVICE.")
     return found[0]
 
@@ -80,7 +98,9 @@ def _no_device(endpoint: str, said: str) -> OmniError:
     if "version mismatch" in said:
         line = next(line.strip() for line in said.splitlines() if "version mismatch" in line)
         text = f"The server at {endpoint} speaks another version of the protocol: {line}"
-        return OmniError("device_version", text, "Install the same build of llama.cpp on both hosts.")
+        return OmniError(
+            "device_version", text, "Install the same build of llama.cpp on both hosts."
+        )
     if "Failed to connect" in said or "(none)" in said:
         text = f"No server can be reached at {endpoint}."
         fix = "Is it started, on that address, and is no firewall between?"
@@ -90,11 +110,16 @@ def _no_device(endpoint: str, said: str) -> OmniError:
         fix = "It serves another engine now, a firewall is between, or it is no ggml-rpc-server."
         return OmniError("device_silent", text, fix, retry=True)
     text = f"What answers at {endpoint} is not understood; the engine ended over it."
-    return OmniError("device_not_understood", text, "Is it a ggml-rpc-server of the same build of llama.cpp?")
+    return OmniError(
+        "device_not_understood", text, "Is it a ggml-rpc-server of the same build of llama.cpp?"
+    )
 
 
 def examine_binary(engine: Engine) -> Engine:
-    """The row with what its binary said; one that does not answer is marked with the cause. Not saved."""
+    """The row with what its binary said; one that does not answer is marked with the cause.
+
+    Not saved.
+    """
     try:
         build, flags, devices = _answers(engine, get_flavour(engine.flavour))
     except OmniError as error:
@@ -119,12 +144,19 @@ def examine_binary(engine: Engine) -> Engine:
 
 
 def _drafting(engine: Engine) -> frozenset[str]:
-    """What stands in the binary about drafting with a model's own layers; it has no option that lists them."""
+    """What stands in the binary about drafting with a model's own layers; it has no option that
+    lists them."""
     flavour = get_flavour(engine.flavour)
-    return mtp_flags(Path(flavour.program(engine.path)[0])) if flavour.tells_own_drafting else frozenset()
+    return (
+        mtp_flags(Path(flavour.program(engine.path)[0]))
+        if flavour.tells_own_drafting
+        else frozenset()
+    )
 
 
-def _answers(engine: Engine, flavour: EngineFlavour) -> tuple[str, frozenset[str], tuple[ListedDevice, ...]]:
+def _answers(
+    engine: Engine, flavour: EngineFlavour
+) -> tuple[str, frozenset[str], tuple[ListedDevice, ...]]:
     """Build, flags and devices. Raises OmniError (engine_missing, engine_broken)."""
     program, slow_s = flavour.program(engine.path), flavour.slow_start_s
     version, devices = "", ""
@@ -143,7 +175,7 @@ def _answers(engine: Engine, flavour: EngineFlavour) -> tuple[str, frozenset[str
     return flavour.parse_version(version), flags, flavour.parse_devices(devices)
 
 
-# --- which engine it is -----------------------------------------------------------------------------
+# --- which engine it is ---------------------------------------------------------------------------
 def found_flavour(path: str) -> str:
     """Which of the flavours that are called alike a binary is; empty when it does not tell."""
     try:
@@ -155,8 +187,8 @@ def found_flavour(path: str) -> str:
 def needs_probe(engine: Engine) -> bool:
     """Whether the file is not the one that was asked, or was not well then.
 
-    A file's change time cannot be set back, so whatever takes its place is newer than the probe, even
-    when its modification time is old; of a link both the link and its target count.
+    A file's change time cannot be set back, so whatever takes its place is newer than the probe,
+    even when its modification time is old; of a link both the link and its target count.
     """
     if engine.is_external or engine.probed_at is None or engine.state != Engine.State.OK:
         return True

@@ -1,8 +1,8 @@
 """Kernels for processors that a packaged engine was not built for.
 
-The packaged llama-server's CPU library was compiled for Intel's Sapphire Rapids and dies with an illegal
-instruction on anything else. A second package carries the same library (ggml 0.20) compiled for each kind of
-x86-64 processor; the loader is pointed to the right one by LD_LIBRARY_PATH.
+The packaged llama-server's CPU library was compiled for Intel's Sapphire Rapids and dies with an
+illegal instruction on anything else. A second package carries the same library (ggml 0.20) compiled
+for each kind of x86-64 processor; the loader is pointed to the right one by LD_LIBRARY_PATH.
 """
 
 from __future__ import annotations
@@ -46,11 +46,14 @@ def library_env(binary: str) -> dict[str, str]:
     """The environment this engine binary needs on this processor; empty when it runs as it is."""
     if not _needs_variant(binary):
         return {}
-    return variant_env(binary, best_variant(processor_flags()), settings.OMNI_HOME.root / "cpu-kernels")
+    return variant_env(
+        binary, best_variant(processor_flags()), settings.OMNI_HOME.root / "cpu-kernels"
+    )
 
 
 def kernels(binary: str) -> Kernels:
-    """What this engine binary multiplies with on this processor, which decides what it keeps rearranged."""
+    """What this engine binary multiplies with on this processor, which decides what it keeps
+    rearranged."""
     if not _needs_variant(binary):
         return kernels_of(processor_flags())
     return VARIANT_KERNELS.get(best_variant(processor_flags()), Kernels.PLAIN)
@@ -62,7 +65,8 @@ def _needs_variant(binary: str) -> bool:
 
 
 def variant_env(binary: str, variant: str, folder: Path) -> dict[str, str]:
-    """Makes a packaged engine use another variant, through links in the folder; empty where there is none."""
+    """Makes a packaged engine use another variant, through links in the folder; empty where there
+    is none."""
     source = _source(variant)
     if source is None:
         return {}

@@ -1,4 +1,5 @@
-"""Runs an engine's binary to its end, for an answer: within a time, and with no more output than anybody would read."""
+"""Runs an engine's binary to its end, for an answer: within a time, and with no more output than
+anybody would read."""
 
 from __future__ import annotations
 
@@ -25,13 +26,19 @@ class Ended:
 
 
 def run_to_end(argv: Sequence[str], env: Mapping[str, str], timeout_s: float) -> Ended | None:
-    """Runs a program to its end; None for one that prints more than anybody would read, and is ended over it.
+    """Runs a program to its end; None for one that prints more than anybody would read, and is
+    ended over it.
 
     Raises TimeoutError, and OSError when it cannot be started.
     """
     pipe = subprocess.PIPE
     process = subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=dict(env), start_new_session=True
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=pipe,
+        stderr=pipe,
+        env=dict(env),
+        start_new_session=True,
     )
     output, errors = bytearray(), bytearray()
     readers = [

@@ -20,7 +20,9 @@ class Command(OmniCommand):
     def run(self, **options: Any) -> None:
         name = options["name"].strip()
         if not 0 < len(name) <= 50:
-            raise OmniError("bad_name", "The name of a key has 1 to 50 characters.", "Give another name.")
+            raise OmniError(
+                "bad_name", "The name of a key has 1 to 50 characters.", "Give another name."
+            )
         _, key = ApiKey.objects.create_key(name=name)
         if options["json"]:
             return self.say_json({"name": name, "key": key})

@@ -1,4 +1,5 @@
-"""`manage.py apply FILE [--start] [--dry-run] [--diff]`: makes what a rig file says, all of it or nothing."""
+"""`manage.py apply FILE [--start] [--dry-run] [--diff]`: makes what a rig file says, all of it or
+nothing."""
 
 from __future__ import annotations
 
@@ -10,13 +11,22 @@ from deployments.rig.apply import apply, preview
 
 
 class Command(OmniCommand):
-    help = "Make engines, models, deployments and routes as the rig file says; one wrong line refuses all of it."
+    help = (
+        "Make engines, models, deployments and routes as the rig file says; one wrong line refuses"
+        " all of it."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("file", metavar="FILE", help="a rig file, or - for stdin")
-        parser.add_argument("--start", action="store_true", help="start the deployments of the file")
-        parser.add_argument("--dry-run", action="store_true", help="say what would change, and change nothing")
-        parser.add_argument("--diff", action="store_true", help="show the exported rig before and after as a diff")
+        parser.add_argument(
+            "--start", action="store_true", help="start the deployments of the file"
+        )
+        parser.add_argument(
+            "--dry-run", action="store_true", help="say what would change, and change nothing"
+        )
+        parser.add_argument(
+            "--diff", action="store_true", help="show the exported rig before and after as a diff"
+        )
         add_json(parser)
 
     def run(self, **options: Any) -> None:

@@ -16,7 +16,9 @@ class Command(OmniCommand):
     help = "Print the rig file of what there is; `apply` makes the same again."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--schema", action="store_true", help="print the JSON Schema of rig files instead")
+        parser.add_argument(
+            "--schema", action="store_true", help="print the JSON Schema of rig files instead"
+        )
         add_json(parser)
 
     def run(self, **options: Any) -> None:

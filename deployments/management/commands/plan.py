@@ -1,4 +1,5 @@
-"""`manage.py plan FILE|NAME`: what deployments would take, and the exact commands they would run."""
+"""`manage.py plan FILE|NAME`: what deployments would take, and the exact commands they would
+run."""
 
 from __future__ import annotations
 
@@ -43,12 +44,15 @@ class Command(OmniCommand):
         if speed.decode_tps:
             between = " to ".join(tps_text(rate) for rate in speed.decode_range or ())
             self.say(
-                f"  predicted: answer {tps_text(speed.decode_tps)} ({between}), prompt {tps_text(speed.prefill_tps)}"
+                f"  predicted: answer {tps_text(speed.decode_tps)} ({between}), prompt"
+                f" {tps_text(speed.prefill_tps)}"
             )
         for figure in plan.figures:
             self.say(f"  {figure.title}: {figure.text}")
         for use in plan.devices:
-            self.say(f"  {use.name}: {bytes_text(use.needed_bytes)} of {bytes_text(use.total_bytes)}")
+            self.say(
+                f"  {use.name}: {bytes_text(use.needed_bytes)} of {bytes_text(use.total_bytes)}"
+            )
         for instance in plan.instances:
             command = runnable(instance, name)
             self.say(f"  {command.role}: {command_text(command.argv, command.env)}")

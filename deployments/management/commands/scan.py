@@ -1,4 +1,5 @@
-"""`manage.py scan [PATH…]`: registers every GGUF and model folder below the paths, or below the library's."""
+"""`manage.py scan [PATH…]`: registers every GGUF and model folder below the paths, or below the
+library's."""
 
 from __future__ import annotations
 
@@ -14,7 +15,10 @@ from omni.units import bytes_text, count_text
 
 
 class Command(OmniCommand):
-    help = "Register every GGUF and model folder below the paths, broken ones named; without paths, look everywhere."
+    help = (
+        "Register every GGUF and model folder below the paths, broken ones named; without paths,"
+        " look everywhere."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("paths", nargs="*", type=Path, metavar="PATH")

@@ -15,7 +15,9 @@ class Command(OmniCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("name", metavar="NAME")
-        parser.add_argument("--wait", type=seconds, default=0.0, metavar="S", help="seconds to wait until it runs")
+        parser.add_argument(
+            "--wait", type=seconds, default=0.0, metavar="S", help="seconds to wait until it runs"
+        )
 
     def run(self, **options: Any) -> None:
         deployment = get_deployment(options["name"])

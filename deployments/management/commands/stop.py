@@ -15,8 +15,14 @@ class Command(OmniCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("name", metavar="NAME")
-        parser.add_argument("--now", action="store_true", help="cut answers in progress off and do not wait for them")
-        parser.add_argument("--wait", type=seconds, default=0.0, metavar="S", help="seconds to wait until it stops")
+        parser.add_argument(
+            "--now",
+            action="store_true",
+            help="cut answers in progress off and do not wait for them",
+        )
+        parser.add_argument(
+            "--wait", type=seconds, default=0.0, metavar="S", help="seconds to wait until it stops"
+        )
 
     def run(self, **options: Any) -> None:
         deployment = get_deployment(options["name"])

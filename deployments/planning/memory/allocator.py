@@ -1,7 +1,9 @@
-"""How much memory a computation graph needs when tensors share it: llama.cpp's allocator, on sizes alone.
+"""How much memory a computation graph needs when tensors share it: llama.cpp's allocator, on sizes
+alone.
 
-A graph is built of Nodes as ggml builds it, each node gets a place (a device or the host), tensors that cross
-places get copies, and the best-fit allocator runs over the result. The peaks are the compute buffers.
+A graph is built of Nodes as ggml builds it, each node gets a place (a device or the host), tensors
+that cross places get copies, and the best-fit allocator runs over the result. The peaks are the
+compute buffers.
 
 Sources: ggml/src/ggml-backend.cpp (ggml_backend_sched_split_graph, its passes 1 to 5) and
 ggml/src/ggml-alloc.c (ggml_gallocr_alloc_graph_impl, ggml_dyn_tallocr_alloc, ggml_op_can_inplace).
@@ -18,10 +20,29 @@ class Node:
     """A tensor. `size` in bytes; `layout` is equal where ggml would let one overwrite the other."""
 
     __slots__ = (
-        "allocated", "children", "computes", "copies", "external", "follows_weights", "inplace", "is_dependency",
-        "is_input", "is_output", "is_weight", "layout", "name", "offload_rows", "offset", "owner", "place", "root",
-        "size", "srcs", "views", "visited",
-    )  # fmt: skip
+        "allocated",
+        "children",
+        "computes",
+        "copies",
+        "external",
+        "follows_weights",
+        "inplace",
+        "is_dependency",
+        "is_input",
+        "is_output",
+        "is_weight",
+        "layout",
+        "name",
+        "offload_rows",
+        "offset",
+        "owner",
+        "place",
+        "root",
+        "size",
+        "srcs",
+        "views",
+        "visited",
+    )
 
     def __init__(
         self,
@@ -57,7 +78,8 @@ class Node:
 
 
 class Arena:
-    """One place's memory: best fit among free blocks, the last block is endless (ggml_dyn_tallocr)."""
+    """One place's memory: best fit among free blocks, the last block is endless
+    (ggml_dyn_tallocr)."""
 
     def __init__(self, alignment: int) -> None:
         self.alignment = alignment
@@ -139,10 +161,14 @@ def _place_by_weights(node: Node, host: int, offloads: Sequence[bool]) -> int:
     return UNPLACED
 
 
-def with_copies(nodes: Sequence[Node], graph_inputs: Sequence[Node] = (), n_copies: int = 1) -> list[Node]:
-    """Pass 5 and the graph's copy: at the start of each run of nodes in one place, what it needs from others.
+def with_copies(
+    nodes: Sequence[Node], graph_inputs: Sequence[Node] = (), n_copies: int = 1
+) -> list[Node]:
+    """Pass 5 and the graph's copy: at the start of each run of nodes in one place, what it needs
+    from others.
 
-    With n_copies > 1 (pipelined devices) every input and every copy exists that many times, all the time.
+    With n_copies > 1 (pipelined devices) every input and every copy exists that many times, all the
+    time.
     """
     result: list[Node] = []
     segment: list[Node] = []
@@ -170,7 +196,9 @@ def with_copies(nodes: Sequence[Node], graph_inputs: Sequence[Node] = (), n_copi
             for index, src in enumerate(node.srcs):
                 if src.place != current:
                     if current not in src.copies:
-                        src.copies[current] = copy = Node("copy", src.size, src.layout, place=current)
+                        src.copies[current] = copy = Node(
+                            "copy", src.size, src.layout, place=current
+                        )
                         copy.is_input = copy.is_output = n_copies > 1
                         lasting.append(copy)
                         inputs.append(src)
@@ -181,7 +209,9 @@ def with_copies(nodes: Sequence[Node], graph_inputs: Sequence[Node] = (), n_copi
         return result
     for node in graph_inputs:
         node.is_output = True
-    return [spare for node in (*graph_inputs, *lasting) for spare in _spares(node, n_copies - 1)] + result
+    return [
+        spare for node in (*graph_inputs, *lasting) for spare in _spares(node, n_copies - 1)
+    ] + result
 
 
 def _spares(node: Node, count: int) -> list[Node]:
@@ -226,10 +256,17 @@ def _allocate(node: Node, arenas: Sequence[Arena]) -> None:
 
 
 def _take_over(node: Node, arenas: Sequence[Arena]) -> bool:
-    """Writes over one of its sources. Never over a view: the engine's allocator does not own those."""
+    """Writes over one of its sources. Never over a view: the engine's allocator does not own
+    those."""
     for parent in node.srcs:
         is_own = parent.root is None and parent.allocated
-        if not is_own or parent.is_output or parent.layout != node.layout or parent.children != 1 or parent.views:
+        if (
+            not is_own
+            or parent.is_output
+            or parent.layout != node.layout
+            or parent.children != 1
+            or parent.views
+        ):
             continue
         parent.allocated = False
         node.owner, node.offset, node.allocated = parent.owner, parent.offset, True

@@ -1,8 +1,9 @@
 """The working memory of each place, by running the engine's allocator over a shortened graph.
 
-Layers of the same make add nothing to the peak after the second one, so the graph holds the first two of each
-make per stretch of layers in one place, and that stretch's last. Sources: see graph.py and allocator.py;
-src/llama-context.cpp (sched_reserve, graph_reserve: the largest micro-batch, all cells in use).
+Layers of the same make add nothing to the peak after the second one, so the graph holds the first
+two of each make per stretch of layers in one place, and that stretch's last. Sources: see graph.py
+and allocator.py; src/llama-context.cpp (sched_reserve, graph_reserve: the largest micro-batch, all
+cells in use).
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from deployments.planning.memory.graph_layers import add_layer
 from deployments.planning.memory.nextn import cuts_before_feed_forward, draft_kind
 from deployments.planning.memory.placement import Placement
 
-# ggml-impl.h TENSOR_ALIGNMENT (host, and the host behind an RPC server); ggml-cuda.cu (get_alignment).
+# ggml-impl.h TENSOR_ALIGNMENT (host, and the host behind an RPC server); ggml-cuda.cu
+# (get_alignment).
 ALIGNMENT = {"cpu": 32, "rpc": 32, "cuda": 128, "vulkan": 64}
-# ggml-backend.cpp: GGML_SCHED_MAX_COPIES, copies of inputs where devices work on several micro-batches at once.
+# ggml-backend.cpp: GGML_SCHED_MAX_COPIES, copies of inputs where devices work on several
+# micro-batches at once.
 PIPELINE_COPIES = 4
 # src/llama-context.cpp (graph_get_cb): batches below keep each norm with its layer.
 _SMALL_BATCH = 32
@@ -47,17 +50,25 @@ class Places:
 
     @property
     def taking_over(self) -> list[bool]:
-        """Devices that take over large batches for weights on the host (ggml_backend_offload_op)."""
+        """Devices that take over large batches for weights on the host
+        (ggml_backend_offload_op)."""
         return [self.offloads and kind not in ("rpc", "cpu") for kind in self.kinds]
 
 
 def compute_bytes(
-    model: ModelShape, placement: Placement, batch: Batch, places: Places, *, flash_is_certain: bool = True
+    model: ModelShape,
+    placement: Placement,
+    batch: Batch,
+    places: Places,
+    *,
+    flash_is_certain: bool = True,
 ) -> list[int]:
     """Bytes of the compute buffer of each device, then of the host."""
     stretches, twins = _without_twins(_stretches(model, placement), places)
     if not flash_is_certain and batch.flash and model.is_recurrent:
-        batch = replace(batch, flash=_flash_stays_with_layers(model, stretches, placement.output, batch, places))
+        batch = replace(
+            batch, flash=_flash_stays_with_layers(model, stretches, placement.output, batch, places)
+        )
     left_out = _left_out(model, stretches, placement)
     sizes = list(_compute_bytes(model, stretches, placement.output, batch, places, left_out))
     for place, twin in twins.items():
@@ -70,11 +81,14 @@ Stretch = tuple[int, int, Moved, int]
 
 
 def _stretches(model: ModelShape, placement: Placement) -> tuple[Stretch, ...]:
-    """(kind, place, tensors that are elsewhere, place of the cache) of the layers that stand for all.
+    """(kind, place, tensors that are elsewhere, place of the cache) of the layers that stand for
+    all.
 
-    A layer is left out when another of its make, after one of the same make, is in the stretch already.
+    A layer is left out when another of its make, after one of the same make, is in the stretch
+    already.
     """
-    # States of recurrent layers are in the way of the tensors after them, and it takes a further layer to settle.
+    # States of recurrent layers are in the way of the tensors after them, and it takes a further
+    # layer to settle.
     wanted = 2 if model.is_recurrent else 1
     chosen: list[Stretch] = []
     seen: Counter[tuple[int | None, int]] = Counter()
@@ -89,15 +103,19 @@ def _stretches(model: ModelShape, placement: Placement) -> tuple[Stretch, ...]:
             seen, last, previous = Counter(), (place, moved, cache), None
         seen[previous, make] += 1
         ends = index == count - 1 or placement.layers[index + 1] != place
-        # Copies of a cache that is elsewhere are all there before the first layer of a stretch runs.
+        # Copies of a cache that is elsewhere are all there before the first layer of a stretch
+        # runs.
         if seen[previous, make] <= wanted or ends or cache != place:
             chosen.append((make, place, moved, cache))
         previous = make
     return tuple(chosen)
 
 
-def _left_out(model: ModelShape, stretches: tuple[Stretch, ...], placement: Placement) -> tuple[int, ...]:
-    """How many layers with an indexer the graph leaves out, by place: what they need from the start counts."""
+def _left_out(
+    model: ModelShape, stretches: tuple[Stretch, ...], placement: Placement
+) -> tuple[int, ...]:
+    """How many layers with an indexer the graph leaves out, by place: what they need from the start
+    counts."""
     if not model.indexer_top_k:
         return ()
     counts = [0] * (placement.host + 1)
@@ -108,15 +126,23 @@ def _left_out(model: ModelShape, stretches: tuple[Stretch, ...], placement: Plac
     return tuple(counts)
 
 
-def _without_twins(stretches: tuple[Stretch, ...], places: Places) -> tuple[tuple[Stretch, ...], dict[int, int]]:
-    """Devices between the first and the last that hold the same makes of layers need the same: one stands for all."""
-    blocks = [(place, tuple(block)) for place, block in groupby(stretches, lambda stretch: stretch[1])]
+def _without_twins(
+    stretches: tuple[Stretch, ...], places: Places
+) -> tuple[tuple[Stretch, ...], dict[int, int]]:
+    """Devices between the first and the last that hold the same makes of layers need the same: one
+    stands for all."""
+    blocks = [
+        (place, tuple(block)) for place, block in groupby(stretches, lambda stretch: stretch[1])
+    ]
     kept: list[Stretch] = []
     twins: dict[int, int] = {}
     seen: dict[object, int] = {}
     for number, (place, block) in enumerate(blocks):
         if 0 < number < len(blocks) - 1 and place != places.host:
-            key = (places.kinds[place], tuple((make, moved, cache == place) for make, _, moved, cache in block))
+            key = (
+                places.kinds[place],
+                tuple((make, moved, cache == place) for make, _, moved, cache in block),
+            )
             twin = seen.setdefault(key, place)
             if twin != place:
                 twins[place] = twin
@@ -130,13 +156,17 @@ def _moved(model: ModelShape, placement: Placement, layer: int) -> Moved:
     if not placement.overrides:
         lifted = own != placement.host and (placement.cpu_moe or layer < placement.n_cpu_moe)
         return tuple((name, placement.host) for name in kind.expert_names) if lifted else ()
-    places = ((tensor.name, placement.of_tensor(layer, tensor.name)) for tensor in model.kind_of(layer).tensors)
+    places = (
+        (tensor.name, placement.of_tensor(layer, tensor.name))
+        for tensor in model.kind_of(layer).tensors
+    )
     return tuple(item for item in places if item[1] != placement.layers[layer])
 
 
 @lru_cache(maxsize=256)
 def _makes(model: ModelShape) -> tuple[int, ...]:
-    """Kinds that differ only in number formats are of one make, and the largest of them stands for it."""
+    """Kinds that differ only in number formats are of one make, and the largest of them stands for
+    it."""
     largest: dict[object, int] = {}
     for number, kind in enumerate(model.kinds):
         known = largest.setdefault(_make(kind), number)
@@ -147,7 +177,15 @@ def _makes(model: ModelShape) -> tuple[int, ...]:
 
 def _make(kind: LayerKind) -> object:
     shapes = tuple(sorted((tensor.name, tensor.shape) for tensor in kind.tensors))
-    return (shapes, kind.n_head, kind.n_head_kv, kind.head_dim_k, kind.head_dim_v, kind.is_swa, kind.has_kv)
+    return (
+        shapes,
+        kind.n_head,
+        kind.n_head_kv,
+        kind.head_dim_k,
+        kind.head_dim_v,
+        kind.is_swa,
+        kind.has_kv,
+    )
 
 
 @lru_cache(maxsize=1024)
@@ -176,7 +214,9 @@ def _graph(
     builder = LayerBuilder(model, batch, host)
     current = builder.embedding()
     is_small = batch.tokens < _SMALL_BATCH
-    builder.pin_norms = is_small or (output != host and all(place != host for _, place, *_ in stretches))
+    builder.pin_norms = is_small or (
+        output != host and all(place != host for _, place, *_ in stretches)
+    )
     for number, (make, place, moved, cache) in enumerate(stretches):
         kind = model.kinds[make]
         weights = _weights(builder, kind, place, dict(moved))
@@ -188,16 +228,29 @@ def _graph(
     return builder
 
 
-def draft_compute_bytes(model: ModelShape, placement: Placement, batch: Batch, places: Places) -> list[int]:
-    """The same of the context that drafts with the model's own layer (graph_mtp): one layer between two heads."""
+def draft_compute_bytes(
+    model: ModelShape, placement: Placement, batch: Batch, places: Places
+) -> list[int]:
+    """The same of the context that drafts with the model's own layer (graph_mtp): one layer between
+    two heads."""
     index = model.nextn_layers[0]
     moved = _moved(model, placement, index) if placement.moves_tensors else ()
-    return list(_draft_compute_bytes(model, index, placement.layers[index], moved, placement.output, batch, places))
+    return list(
+        _draft_compute_bytes(
+            model, index, placement.layers[index], moved, placement.output, batch, places
+        )
+    )
 
 
 @lru_cache(maxsize=256)
 def _draft_compute_bytes(
-    model: ModelShape, index: int, place: int, moved: Moved, output: int, batch: Batch, places: Places
+    model: ModelShape,
+    index: int,
+    place: int,
+    moved: Moved,
+    output: int,
+    batch: Batch,
+    places: Places,
 ) -> tuple[int, ...]:
     builder = LayerBuilder(model, batch, places.host)
     kind, g, n_embd, tokens = draft_kind(model, index), builder.g, model.n_embd, builder.tokens
@@ -206,7 +259,9 @@ def _draft_compute_bytes(
     builder.layer_place = place
     state = builder.shared_input("embd", n_embd * tokens * F32)
     state.layout = (F32, n_embd, tokens)
-    token = builder.norm(builder.embedding(weights("nextn.embed_tokens")), weights("nextn.enorm"), (n_embd, tokens))
+    token = builder.norm(
+        builder.embedding(weights("nextn.embed_tokens")), weights("nextn.enorm"), (n_embd, tokens)
+    )
     state = builder.norm(state, weights("nextn.hnorm"), (n_embd, tokens))
     joined = g.op("concat", (2 * n_embd, tokens), token, state)
     mix = weights("nextn.eh_proj")
@@ -223,8 +278,9 @@ def _draft_compute_bytes(
 def _flash_stays_with_layers(
     model: ModelShape, stretches: tuple[Stretch, ...], output: int, batch: Batch, places: Places
 ) -> bool:
-    """Left to itself the engine gives flash attention up when the scheduler puts one of its nodes elsewhere than
-    its layer, tried with one token of each sequence (src/llama-context.cpp, resolve_fused_ops)."""
+    """Left to itself the engine gives flash attention up when the scheduler puts one of its nodes
+    elsewhere than its layer, tried with one token of each sequence (src/llama-context.cpp,
+    resolve_fused_ops)."""
     probe = replace(batch, tokens=batch.sequences, outputs=batch.sequences)
     builder = _graph(model, stretches, output, probe, places)
     found = [node.place for node in builder.g.nodes if node.name == "flash"]
@@ -232,7 +288,9 @@ def _flash_stays_with_layers(
     return found == wanted
 
 
-def _weights(builder: LayerBuilder, kind: LayerKind, place: int, moved: Mapping[str, int]) -> Weights:
+def _weights(
+    builder: LayerBuilder, kind: LayerKind, place: int, moved: Mapping[str, int]
+) -> Weights:
     made: dict[str, Node | None] = {}
 
     def weight(name: str) -> Node | None:
@@ -256,9 +314,14 @@ def _head(builder: LayerBuilder, current: Node, place: int, own: Node | None = N
     builder.pin_norms = False
     if model.keeps_every_row and not model.norms_every_row and not is_cut:
         current = _wanted_rows(builder, current)
-    norm, output = extra.get("output_norm.weight"), extra.get("output.weight") or extra.get("token_embd.weight")
+    norm, output = (
+        extra.get("output_norm.weight"),
+        extra.get("output.weight") or extra.get("token_embd.weight"),
+    )
     if norm:
-        current = builder.norm(current, builder.g.weight("output_norm", norm.n_bytes, place), (model.n_embd, normed))
+        current = builder.norm(
+            current, builder.g.weight("output_norm", norm.n_bytes, place), (model.n_embd, normed)
+        )
         current.is_output = True
     if model.norms_every_row and not is_cut:
         current = _wanted_rows(builder, current)
@@ -271,7 +334,9 @@ def _head(builder: LayerBuilder, current: Node, place: int, own: Node | None = N
 
 def _wanted_rows(builder: LayerBuilder, current: Node) -> Node:
     rows = builder.batch.outputs
-    return builder.g.op("rows", (builder.model.n_embd, rows), current, builder.shared_input("out_ids", rows * I32))
+    return builder.g.op(
+        "rows", (builder.model.n_embd, rows), current, builder.shared_input("out_ids", rows * I32)
+    )
 
 
 def worst(sizes: Sequence[Sequence[int]]) -> list[int]:

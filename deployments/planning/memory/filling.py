@@ -1,6 +1,8 @@
-"""What the host holds only once there were enough requests: prompts seen before, states to go back to.
+"""What the host holds only once there were enough requests: prompts seen before, states to go back
+to.
 
-Source in llama.cpp: tools/server/server-context.cpp (create_checkpoint), tools/server/server-task.cpp (prompt cache).
+Source in llama.cpp: tools/server/server-context.cpp (create_checkpoint),
+tools/server/server-task.cpp (prompt cache).
 """
 
 from __future__ import annotations
@@ -14,20 +16,25 @@ CHECKPOINT_STEP = 8192
 
 
 def filling_bytes(model: ModelShape, settings: MemorySettings) -> int:
-    """What the host holds only once there were enough requests: prompts seen before, states to go back to."""
+    """What the host holds only once there were enough requests: prompts seen before, states to go
+    back to."""
     return settings.cache_ram_bytes + checkpoint_bytes(model, settings)
 
 
 def checkpoint_bytes(model: ModelShape, settings: MemorySettings) -> int:
-    """States of requests that are kept to go back to, where the cache alone does not allow it: windows and
-    recurrent states, at most one for each CHECKPOINT_STEP tokens of a prompt and two near its end
-    (tools/server/server-context.cpp, create_checkpoint)."""
+    """States of requests that are kept to go back to, where the cache alone does not allow it:
+    windows and recurrent states, at most one for each CHECKPOINT_STEP tokens of a prompt and two
+    near its end (tools/server/server-context.cpp, create_checkpoint)."""
     if settings.swa_full and not model.is_recurrent:
         return 0
     window = Cells(0, min(model.n_swa, settings.context), 1)
     kinds = [model.kind_of(index) for index in model.layers_with_memory]
     one = sum(
-        (sum(layer_kv_bytes(model, kind, window, settings.type_k, settings.type_v)) if kind.is_swa else 0)
+        (
+            sum(layer_kv_bytes(model, kind, window, settings.type_k, settings.type_v))
+            if kind.is_swa
+            else 0
+        )
         + state_bytes(kind, 1)
         for kind in kinds
     )

@@ -1,7 +1,7 @@
 """The best placement of a model on devices for the memory they have left.
 
-Layers go to the devices in the engine's order, each device gets one stretch of them; `tensor_split` is the
-shortest ratio with which the engine cuts exactly there (shares.py, placement.py).
+Layers go to the devices in the engine's order, each device gets one stretch of them; `tensor_split`
+is the shortest ratio with which the engine cuts exactly there (shares.py, placement.py).
 """
 
 from __future__ import annotations
@@ -30,9 +30,11 @@ PLACING = ("gpu_layers", "tensor_split", "n_cpu_moe")
 
 @dataclass(frozen=True)
 class Fit:
-    """gpu_layers None is all of them, the output included. `use` is with these settings; when it does not fit,
-    `short_by_bytes` is what is missing on all devices and the host together. max_context 0: not looked for, or
-    it does not fit."""
+    """gpu_layers None is all of them, the output included.
+
+    `use` is with these settings; when it does not fit, `short_by_bytes` is what is missing on all
+    devices and the host together. max_context 0: not looked for, or it does not fit.
+    """
 
     gpu_layers: int | None
     tensor_split: tuple[float, ...] | None
@@ -43,15 +45,24 @@ class Fit:
     max_context: int
 
     def applied(self, settings: MemorySettings) -> MemorySettings:
-        return replace(settings, gpu_layers=self.gpu_layers, tensor_split=self.tensor_split, n_cpu_moe=self.n_cpu_moe)
+        return replace(
+            settings,
+            gpu_layers=self.gpu_layers,
+            tensor_split=self.tensor_split,
+            n_cpu_moe=self.n_cpu_moe,
+        )
 
 
-def released(devices: Sequence[DeviceFacts], bytes_by_name: Mapping[str, int]) -> tuple[DeviceFacts, ...]:
+def released(
+    devices: Sequence[DeviceFacts], bytes_by_name: Mapping[str, int]
+) -> tuple[DeviceFacts, ...]:
     """The devices as they would be without what other deployments hold on them."""
     return tuple(
-        device
-        if device.free_bytes is None
-        else replace(device, free_bytes=device.free_bytes + bytes_by_name.get(device.name, 0))
+        (
+            device
+            if device.free_bytes is None
+            else replace(device, free_bytes=device.free_bytes + bytes_by_name.get(device.name, 0))
+        )
         for device in devices
     )
 
@@ -65,11 +76,12 @@ def best_fit(
     *,
     find_context: bool = True,
 ) -> Fit:
-    """All layers on devices if they fit; else experts of the first layers go to the host, as few as possible;
-    else whole layers do.
+    """All layers on devices if they fit; else experts of the first layers go to the host, as few as
+    possible; else whole layers do.
 
-    `fixed` names settings (of PLACING) that stay as they are. A device whose memory is unknown takes everything.
-    `find_context` looks for the longest context too, which takes most of the time.
+    `fixed` names settings (of PLACING) that stay as they are. A device whose memory is unknown
+    takes everything. `find_context` looks for the longest context too, which takes most of the
+    time.
     """
     search = _Search(model, tuple(devices), settings, margin_bytes, fixed, find_context)
     for candidate in search.candidates():
@@ -100,21 +112,31 @@ class _Search:
         return None if free is None else max(free - self.margin_bytes, 0)
 
     def short_by(self, use: MemoryUse) -> int:
-        """Bytes that are missing, of all places together. Of the host's mapped file the parts between its tensors
-        can be dropped; what is computed with has to stay in memory."""
+        """Bytes that are missing, of all places together.
+
+        Of the host's mapped file the parts between its tensors can be dropped; what is computed
+        with has to stay in memory.
+        """
         host_room, on_host = self._room(self._host()), use.host.resident_bytes
-        return self._short_on_devices(use) + (max(on_host - host_room, 0) if host_room is not None else 0)
+        return self._short_on_devices(use) + (
+            max(on_host - host_room, 0) if host_room is not None else 0
+        )
 
     def _short_on_devices(self, use: MemoryUse) -> int:
         columns = zip(self.room, use.devices[:-1], strict=True)
-        return sum(max(planned.needed_bytes - room, 0) for room, planned in columns if room is not None)
+        return sum(
+            max(planned.needed_bytes - room, 0) for room, planned in columns if room is not None
+        )
 
     def _host(self) -> DeviceFacts:
         return next((device for device in self.devices if device.kind == "cpu"), DeviceFacts("CPU"))
 
     def candidates(self) -> Iterator[MemorySettings]:
-        """Settings to try, best first. More experts or layers on the host always take less on devices, so the
-        best number of each is found by halving."""
+        """Settings to try, best first.
+
+        More experts or layers on the host always take less on devices, so the best number of each
+        is found by halving.
+        """
         if whole := self._fitted(self.settings):
             yield whole
         if not self.working:
@@ -127,8 +149,11 @@ class _Search:
         if "gpu_layers" not in self.fixed and not self.model.is_folder:
             yield from self._first(settings, range(self.model.n_layer, -1, -1), "gpu_layers")
 
-    def _first(self, settings: MemorySettings, numbers: range, name: str) -> Iterator[MemorySettings]:
-        """Halves with the compute buffers of the middle, which hardly change, then checks what it found.
+    def _first(
+        self, settings: MemorySettings, numbers: range, name: str
+    ) -> Iterator[MemorySettings]:
+        """Halves with the compute buffers of the middle, which hardly change, then checks what it
+        found.
 
         Only the devices decide: what the host is to hold grows from number to number.
         """
@@ -137,15 +162,20 @@ class _Search:
         low, high = 0, len(tried)
         while low < high:
             middle = (low + high) // 2
-            low, high = (low, middle) if self._fitted(tried[middle], compute) else (middle + 1, high)
+            low, high = (
+                (low, middle) if self._fitted(tried[middle], compute) else (middle + 1, high)
+            )
         for candidate in tried[low : low + _ROUNDS]:
             if best := self._fitted(candidate):
                 yield best
                 self.near.append(best)
                 return
 
-    def _fitted(self, settings: MemorySettings, compute: list[int] | None = None) -> MemorySettings | None:
-        """The settings, with a tensor split with which they fit on the devices; None when they do not."""
+    def _fitted(
+        self, settings: MemorySettings, compute: list[int] | None = None
+    ) -> MemorySettings | None:
+        """The settings, with a tensor split with which they fit on the devices; None when they do
+        not."""
         if self._is_cut(settings):
             return self._cut(settings, compute)
         return settings if self._fits(settings, compute) else None
@@ -153,26 +183,40 @@ class _Search:
     def _fits_everywhere(self, settings: MemorySettings, compute: list[int] | None = None) -> bool:
         """On the devices and on the host."""
         found = self._fitted(settings, compute)
-        return found is not None and self.short_by(memory_use(self.model, self.devices, found, compute)) == 0
+        return (
+            found is not None
+            and self.short_by(memory_use(self.model, self.devices, found, compute)) == 0
+        )
 
     def _is_cut(self, settings: MemorySettings) -> bool:
         if settings.gpu_layers == 0:
             return False  # nothing goes on devices: there is nothing to cut
         known = any(room is not None for room in self.room)
-        return len(self.working) > 1 and settings.split_mode == "layer" and known and "tensor_split" not in self.fixed
+        return (
+            len(self.working) > 1
+            and settings.split_mode == "layer"
+            and known
+            and "tensor_split" not in self.fixed
+        )
 
     def _fits(self, settings: MemorySettings, compute: list[int] | None = None) -> bool:
         return self._short_on_devices(memory_use(self.model, self.devices, settings, compute)) == 0
 
     def _cut(self, settings: MemorySettings, compute: list[int] | None) -> MemorySettings | None:
-        """Cuts by an estimate of what each device needs beside its layers, then by what it needed for that cut."""
+        """Cuts by an estimate of what each device needs beside its layers, then by what it needed
+        for that cut."""
         costs = offloaded_layer_bytes(self.model, settings)
         candidate = replace(settings, tensor_split=(1.0,) * len(self.working))
         for _ in range(3):
             use = memory_use(self.model, self.devices, candidate, compute)
             beside = [planned.compute_bytes + planned.other_bytes for planned in use.devices[:-1]]
-            rooms = [None if room is None else room - size for room, size in zip(self.room, beside, strict=True)]
-            counts = stretches(costs, rooms, [device.bandwidth_gbps or 1.0 for device in self.working])
+            rooms = [
+                None if room is None else room - size
+                for room, size in zip(self.room, beside, strict=True)
+            ]
+            counts = stretches(
+                costs, rooms, [device.bandwidth_gbps or 1.0 for device in self.working]
+            )
             if counts is None:
                 return None
             shares = shortest_cut(self.model.n_layer, settings.gpu_layers, tuple(counts))
@@ -182,28 +226,39 @@ class _Search:
         return None
 
     def last_resort(self) -> MemorySettings:
-        """Nothing fits: what lacks the least, of what is asked for, spread by memory, and what only the host lacks."""
+        """Nothing fits: what lacks the least, of what is asked for, spread by memory, and what only
+        the host lacks."""
         asked = self.settings
         if len(self.working) > 1 and "tensor_split" not in self.fixed and asked.gpu_layers != 0:
             asked = replace(asked, tensor_split=small_ratio(self.room))
         tried = [asked, *self.near]
-        return min(tried, key=lambda settings: self.short_by(memory_use(self.model, self.devices, settings)))
+        return min(
+            tried,
+            key=lambda settings: self.short_by(memory_use(self.model, self.devices, settings)),
+        )
 
     def result(self, chosen: MemorySettings, use: MemoryUse, *, fits: bool) -> Fit:
         short = self.short_by(use)
         longest = self._longest_context(chosen) if fits and self.find_context else 0
-        return Fit(chosen.gpu_layers, chosen.tensor_split, chosen.n_cpu_moe, use, fits, short, longest)
+        return Fit(
+            chosen.gpu_layers, chosen.tensor_split, chosen.n_cpu_moe, use, fits, short, longest
+        )
 
     def _longest_context(self, chosen: MemorySettings) -> int:
-        """The most tokens that fit with as many layers on devices, at most what the model was trained for.
+        """The most tokens that fit with as many layers on devices, at most what the model was
+        trained for.
 
-        Compute buffers grow in a straight line with the context: measured at both ends, checked at the result.
+        Compute buffers grow in a straight line with the context: measured at both ends, checked at
+        the result.
         """
         step = CELL_PADDING * (1 if chosen.kv_unified else max(chosen.parallel, 1))
         low, high = chosen.context // step, self.model.n_ctx_train * max(chosen.parallel, 1) // step
         if high <= low:
             return chosen.context
-        ends = [(number * step, self._compute_of(replace(chosen, context=number * step))) for number in (low, high)]
+        ends = [
+            (number * step, self._compute_of(replace(chosen, context=number * step)))
+            for number in (low, high)
+        ]
         first = low
         while low < high:
             middle = (low + high + 1) // 2
@@ -223,7 +278,10 @@ class _Search:
         return low * step
 
     def _compute_of(self, settings: MemorySettings) -> list[int]:
-        return [planned.compute_bytes for planned in memory_use(self.model, self.devices, settings).devices]
+        return [
+            planned.compute_bytes
+            for planned in memory_use(self.model, self.devices, settings).devices
+        ]
 
 
 def _between(ends: Sequence[tuple[int, list[int]]], context: int) -> list[int]:
@@ -232,15 +290,20 @@ def _between(ends: Sequence[tuple[int, list[int]]], context: int) -> list[int]:
     return [round(one + (other - one) * share) for one, other in zip(low, high, strict=True)]
 
 
-def stretches(costs: Sequence[int], rooms: Sequence[int | None], speeds: Sequence[float]) -> list[int] | None:
+def stretches(
+    costs: Sequence[int], rooms: Sequence[int | None], speeds: Sequence[float]
+) -> list[int] | None:
     """How many layers each device gets, in order; None when they do not fit.
 
-    The fastest devices are filled first, equally fast ones in proportion to their room; each gets one layer at
-    least, as far as there are layers. A room of None is endless.
+    The fastest devices are filled first, equally fast ones in proportion to their room; each gets
+    one layer at least, as far as there are layers. A room of None is endless.
     """
     total = sum(costs)
     capacities = [total if room is None else max(room, 0) for room in rooms]
-    for targets in (_targets(total, capacities, speeds), [float(capacity) for capacity in capacities]):
+    for targets in (
+        _targets(total, capacities, speeds),
+        [float(capacity) for capacity in capacities],
+    ):
         counts = _walk(costs, capacities, targets)
         if counts:
             return counts
@@ -259,7 +322,9 @@ def _targets(total: float, capacities: Sequence[int], speeds: Sequence[float]) -
     return targets
 
 
-def _walk(costs: Sequence[int], capacities: Sequence[int], targets: Sequence[float]) -> list[int] | None:
+def _walk(
+    costs: Sequence[int], capacities: Sequence[int], targets: Sequence[float]
+) -> list[int] | None:
     counts, layer = [], 0
     for index, (capacity, target) in enumerate(zip(capacities, targets, strict=True)):
         later, held, count = len(capacities) - index - 1, 0, 0

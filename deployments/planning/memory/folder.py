@@ -1,8 +1,10 @@
-"""What engines that load folders of safetensors hold: every byte of the tensors, the cache, and room to compute.
+"""What engines that load folders of safetensors hold: every byte of the tensors, the cache, and
+room to compute.
 
-Sources in vLLM: model_executor/layers/linear.py and vocab_parallel_embedding.py (matrices are cut into equal ranks,
-vectors are whole on each), model_executor/models/llama.py (fewer KV heads than ranks are copied),
-v1/worker/gpu_worker.py (determine_available_memory: the largest batch is run once to see what it takes).
+Sources in vLLM: model_executor/layers/linear.py and vocab_parallel_embedding.py (matrices are cut
+into equal ranks, vectors are whole on each), model_executor/models/llama.py (fewer KV heads than
+ranks are copied), v1/worker/gpu_worker.py (determine_available_memory: the largest batch is run
+once to see what it takes).
 """
 
 from __future__ import annotations
@@ -18,9 +20,13 @@ from deployments.planning.memory.settings import MemorySettings
 ACTIVATION_BYTES, LOGIT_BYTES = 2, 4
 
 
-def folder_weights(model: ModelShape, placement: Placement, shares: tuple[float, ...] = ()) -> list[int]:
-    """Bytes of each device, the host last; with `shares` of each rank of tensor parallelism. Layers that predict
-    further tokens ahead are not loaded."""
+def folder_weights(
+    model: ModelShape, placement: Placement, shares: tuple[float, ...] = ()
+) -> list[int]:
+    """Bytes of each device, the host last; with `shares` of each rank of tensor parallelism.
+
+    Layers that predict further tokens ahead are not loaded.
+    """
     kinds = list(model.layer_kinds())[: model.n_layer - model.n_nextn]
     if shares:
         tensors = [*(tensor for kind in kinds for tensor in kind.tensors), *model.extras]
@@ -39,18 +45,25 @@ def folder_weights(model: ModelShape, placement: Placement, shares: tuple[float,
 
 
 def folder_kv(model: ModelShape, settings: MemorySettings, shares: tuple[float, ...]) -> list[int]:
-    """Bytes of each rank, and of the host: whole KV heads, each on one rank at least; MLA's latent on every one."""
+    """Bytes of each rank, and of the host: whole KV heads, each on one rank at least; MLA's latent
+    on every one."""
     count = cells(
-        model, settings.context, settings.parallel, unified=settings.kv_unified, ubatch=settings.micro_batch,
+        model,
+        settings.context,
+        settings.parallel,
+        unified=settings.kv_unified,
+        ubatch=settings.micro_batch,
         swa_full=settings.swa_full,
-    )  # fmt: skip
+    )
     sizes = [0] * len(shares)
     for kind in model.layer_kinds():
         whole = sum(layer_kv_bytes(model, kind, count, settings.type_k, settings.type_v))
         states = state_bytes(kind, settings.parallel)
         for rank, share in enumerate(shares):
             part = share / sum(shares)
-            sizes[rank] += whole * _kv_heads(model, kind, part) // max(kind.n_head_kv, 1) + ceil(states * part)
+            sizes[rank] += whole * _kv_heads(model, kind, part) // max(kind.n_head_kv, 1) + ceil(
+                states * part
+            )
     return [*sizes, 0]
 
 
@@ -60,9 +73,13 @@ def _kv_heads(model: ModelShape, kind: LayerKind, part: float) -> int:
 
 
 def folder_compute(
-    model: ModelShape, placement: Placement, settings: MemorySettings, shares: tuple[float, ...] = ()
+    model: ModelShape,
+    placement: Placement,
+    settings: MemorySettings,
+    shares: tuple[float, ...] = (),
 ) -> list[int]:
-    """Bytes of each place that computes, an estimate: the widest layer's activations of one batch, and the logits."""
+    """Bytes of each place that computes, an estimate: the widest layer's activations of one batch,
+    and the logits."""
     widest = max((kind.n_ff for kind in model.kinds), default=0)
     tokens = min(settings.batch, settings.context)
     logits = model.n_vocab * LOGIT_BYTES * max(settings.parallel, 1)

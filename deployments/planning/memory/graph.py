@@ -1,8 +1,10 @@
-"""The computation graph of one micro-batch, as sizes: what llama.cpp's graph builder makes of a model.
+"""The computation graph of one micro-batch, as sizes: what llama.cpp's graph builder makes of a
+model.
 
-Sources: src/llama-graph.cpp (build_inp_embd, build_qkv, build_attn, build_attn_mha, build_ffn, build_moe_ffn,
-build_rs), src/models/llama.cpp and its neighbours (order of operations), src/models/deepseek2.cpp (MLA),
-src/models/mamba-base.cpp (build_mamba_layer, build_mamba2_layer), src/llama-kv-cache.cpp (cpy_k, cpy_v, get_k, get_v).
+Sources: src/llama-graph.cpp (build_inp_embd, build_qkv, build_attn, build_attn_mha, build_ffn,
+build_moe_ffn, build_rs), src/models/llama.cpp and its neighbours (order of operations),
+src/models/deepseek2.cpp (MLA), src/models/mamba-base.cpp (build_mamba_layer, build_mamba2_layer),
+src/llama-kv-cache.cpp (cpy_k, cpy_v, get_k, get_v).
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ Weights = Callable[[str], Node | None]
 
 @dataclass(frozen=True)
 class Spot:
-    """Where a layer stands: its place, whether only wanted rows go on to its feed-forward, and its cache's place."""
+    """Where a layer stands: its place, whether only wanted rows go on to its feed-forward, and its
+    cache's place."""
 
     place: int
     is_cut: bool
@@ -45,7 +48,8 @@ class Batch:
     type_k: str
     type_v: str
     offload_kqv: bool = True
-    # The cache keeps values turned when flash attention is off from the start; not when the engine gives it up.
+    # The cache keeps values turned when flash attention is off from the start; not when the engine
+    # gives it up.
     v_transposed: bool = False
 
     @property
@@ -69,7 +73,8 @@ class Builder:
         return node
 
     def leaf(self, name: str, size: int, place: int = UNPLACED) -> Node:
-        """A tensor without an operation and without content, which is allotted before the first node runs."""
+        """A tensor without an operation and without content, which is allotted before the first
+        node runs."""
         node = Node(name, size, (F32, size // F32), place=place, computes=False)
         self.leafs.append(node)
         return node
@@ -83,19 +88,36 @@ class Builder:
         """A tensor of the KV cache or of a recurrent state."""
         return Node(name, size, None, place=place, external=True, computes=False)
 
-    def op(self, name: str, shape: Sequence[int], *srcs: Node | None, inplace: bool = False, width: int = F32) -> Node:
+    def op(
+        self,
+        name: str,
+        shape: Sequence[int],
+        *srcs: Node | None,
+        inplace: bool = False,
+        width: int = F32,
+    ) -> Node:
         given = [src for src in srcs if src is not None]
         return Node(name, prod(shape) * width, (width, *shape), given, inplace=inplace)
 
     def view(
-        self, name: str, shape: Sequence[int], src: Node, width: int = F32, *, dense: bool = True, span: int = 0
+        self,
+        name: str,
+        shape: Sequence[int],
+        src: Node,
+        width: int = F32,
+        *,
+        dense: bool = True,
+        span: int = 0,
     ) -> Node:
         """Another look at a tensor; `dense` is False where its rows are not next to each other.
 
-        `span` is the bytes from its first to its last element, which is what a copy of it takes (ggml_nbytes).
+        `span` is the bytes from its first to its last element, which is what a copy of it takes
+        (ggml_nbytes).
         """
         layout = (width, *shape) if dense else (width, *shape, src.size)
-        return Node(name, span or prod(shape) * width, layout, [src], root=src.root or src, computes=False)
+        return Node(
+            name, span or prod(shape) * width, layout, [src], root=src.root or src, computes=False
+        )
 
     def store(self, target: Node, *srcs: Node) -> None:
         """Writes into a stored tensor; runs where that tensor is."""
@@ -112,7 +134,9 @@ class Builder:
             self.nodes.append(node)
         return node
 
-    def mul_mat(self, name: str, weight: Node, rows: int, columns: Sequence[int], src: Node, *ids: Node) -> Node:
+    def mul_mat(
+        self, name: str, weight: Node, rows: int, columns: Sequence[int], src: Node, *ids: Node
+    ) -> Node:
         node = self.op(name, (rows, *columns), weight, src, *ids)
         node.offload_rows = columns[-1]
         return node
@@ -136,8 +160,8 @@ class LayerBuilder:
         return self.shared[name]
 
     def embedding(self, own: Node | None = None) -> Node:
-        """Token embeddings, looked up on the host, or in a table of the layer's own; the input for vectors, which
-        is not used, is allocated too."""
+        """Token embeddings, looked up on the host, or in a table of the layer's own; the input for
+        vectors, which is not used, is allocated too."""
         g, model = self.g, self.model
         size = model.extra["token_embd.weight"].n_bytes if "token_embd.weight" in model.extra else 0
         self.shared_input("embd", model.n_embd * self.tokens * F32)
@@ -154,7 +178,8 @@ class LayerBuilder:
         return self.shared_input("pos", self.tokens * I32)
 
     def mask(self, kind: LayerKind) -> Node:
-        """What each token may look at: cells × tokens, f16 with flash attention (build_attn_inp_kq_mask)."""
+        """What each token may look at: cells × tokens, f16 with flash attention
+        (build_attn_inp_kq_mask)."""
         width = F16 if self.batch.flash else F32
         name = "mask_swa" if kind.is_swa else "mask"
         return self.shared_input(name, self.batch.cells.of(kind) * self.tokens * width)
@@ -167,7 +192,8 @@ class LayerBuilder:
         return self.shared_input(name, self.tokens * width * I64)
 
     def rotation(self, kind: LayerKind, which: str) -> Node | None:
-        """Quantised caches are rotated by a Hadamard matrix (llama_kv_cache constructor, n_rot_k and n_rot_v)."""
+        """Quantised caches are rotated by a Hadamard matrix (llama_kv_cache constructor, n_rot_k
+        and n_rot_v)."""
         cache_type = self.batch.type_k if which == "k" else self.batch.type_v
         dim = kind.head_dim_k if which == "k" else kind.head_dim_v
         if cache_type in UNQUANTISED or dim % 64 or self.model.is_mla:
@@ -184,7 +210,8 @@ class LayerBuilder:
         """RMS norm, then the weight; either may overwrite its source."""
         current = self.g.op("norm", shape, src, inplace=True)
         if self.pin_norms:
-            # src/llama-context.cpp (graph_get_cb): a norm stays with its layer when all layers are offloaded.
+            # src/llama-context.cpp (graph_get_cb): a norm stays with its layer when all layers are
+            # offloaded.
             current.place = self.layer_place
         return self.g.op("norm_w", shape, current, weight, inplace=True) if weight else current
 
@@ -197,7 +224,9 @@ class LayerBuilder:
         folded = self.g.view("fold", shape, src)
         return self.g.view("unfold", shape, self.g.op("rotated", shape, rotation, folded))
 
-    def attend(self, q: Node, kind: LayerKind, kv: tuple[Node, Node], mask: Node, *, v_dim: int) -> Node:
+    def attend(
+        self, q: Node, kind: LayerKind, kv: tuple[Node, Node], mask: Node, *, v_dim: int
+    ) -> Node:
         """Attention of all heads over the cache (build_attn_mha)."""
         g, batch, heads = self.g, self.batch, kind.n_head
         per_stream = self.tokens // batch.streams
@@ -216,12 +245,16 @@ class LayerBuilder:
         if not batch.v_transposed:
             values = g.op("v_cont", (values.size,), values, width=1)
         out = g.op("kqv", (v_dim, per_stream, heads, batch.streams), values, scores)
-        joined = g.op("kqv_cont", shape, g.view("kqv_perm", (v_dim, heads, self.tokens), out, dense=False))
+        joined = g.op(
+            "kqv_cont", shape, g.view("kqv_perm", (v_dim, heads, self.tokens), out, dense=False)
+        )
         if not batch.offload_kqv:
             joined.place = self.host
         return joined
 
-    def cached(self, kind: LayerKind, place: int, width: int, cache_type: str, name: str) -> tuple[Node, Node]:
+    def cached(
+        self, kind: LayerKind, place: int, width: int, cache_type: str, name: str
+    ) -> tuple[Node, Node]:
         """(the tensor of the cache, the view of it that attention reads)."""
         size = row_bytes(width, cache_type) * self.batch.cells.of(kind) * self.batch.streams
         at = place if self.batch.offload_kqv else self.host
@@ -229,7 +262,9 @@ class LayerBuilder:
         view = Node(f"{name}_view", size, None, [store], root=store, computes=False)
         return store, view
 
-    def ffn(self, src: Node, widths: tuple[int, int], weights: dict[str, Node], columns: int) -> Node:
+    def ffn(
+        self, src: Node, widths: tuple[int, int], weights: dict[str, Node], columns: int
+    ) -> Node:
         """Dense feed-forward; `widths` are of the inner and the outer side (build_ffn)."""
         g, (inner, outer) = self.g, widths
         up = g.mul_mat("ffn_up", weights["up"], inner, (columns,), src)

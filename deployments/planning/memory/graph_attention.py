@@ -11,7 +11,9 @@ from deployments.planning.memory.graph import F32, LayerBuilder, Spot, Weights
 from deployments.planning.memory.graph_indexer import chosen_cells, sparse_mask
 
 # Models without rotary positions (src/llama-model.cpp, llama_model_rope_type).
-_WITHOUT_ROTARY = frozenset({"bloom", "gpt2", "jais", "jamba", "mpt", "nemotron_h", "nemotron_h_moe", "refact"})
+_WITHOUT_ROTARY = frozenset(
+    {"bloom", "gpt2", "jais", "jamba", "mpt", "nemotron_h", "nemotron_h_moe", "refact"}
+)
 
 
 def attention(b: LayerBuilder, source: Node, kind: LayerKind, w: Weights, spot: Spot) -> Node:
@@ -22,18 +24,31 @@ def attention(b: LayerBuilder, source: Node, kind: LayerKind, w: Weights, spot: 
     if not kind.has_kv and b.model.n_with_kv < b.model.n_layer:
         return _on_shared_cache(b, source, kind, w, spot)
     q, k, v, gate = _queries_keys_values(b, source, kind, w)
-    heads = {"q": (kind.head_dim_k, kind.n_head, tokens), "k": (kind.head_dim_k, kind.n_head_kv, tokens)}
+    heads = {
+        "q": (kind.head_dim_k, kind.n_head, tokens),
+        "k": (kind.head_dim_k, kind.n_head_kv, tokens),
+    }
     assert q and k and v
     q, k = (_positioned(b, node, w, name, heads[name]) for name, node in (("q", q), ("k", k)))
-    q, k = (b.hadamard(node, b.rotation(kind, "k"), heads[name]) for name, node in (("q", q), ("k", k)))
+    q, k = (
+        b.hadamard(node, b.rotation(kind, "k"), heads[name]) for name, node in (("q", q), ("k", k))
+    )
     v = b.hadamard(v, b.rotation(kind, "v"), (kind.head_dim_v, kind.n_head_kv, tokens))
     g.expand(q)
     g.expand(v)
     g.expand(k)
-    keys, key_view = b.cached(kind, spot.place, kind.head_dim_k * kind.n_head_kv, b.batch.type_k, "cache_k")
-    values, value_view = b.cached(kind, spot.place, kind.head_dim_v * kind.n_head_kv, b.batch.type_v, "cache_v")
-    g.store(keys, g.view("k_2d", (kind.head_dim_k * kind.n_head_kv, tokens), k), b.indexes(kind, "k"))
-    g.store(values, g.view("v_2d", (kind.head_dim_v * kind.n_head_kv, tokens), v), b.indexes(kind, "v"))
+    keys, key_view = b.cached(
+        kind, spot.place, kind.head_dim_k * kind.n_head_kv, b.batch.type_k, "cache_k"
+    )
+    values, value_view = b.cached(
+        kind, spot.place, kind.head_dim_v * kind.n_head_kv, b.batch.type_v, "cache_v"
+    )
+    g.store(
+        keys, g.view("k_2d", (kind.head_dim_k * kind.n_head_kv, tokens), k), b.indexes(kind, "k")
+    )
+    g.store(
+        values, g.view("v_2d", (kind.head_dim_v * kind.n_head_kv, tokens), v), b.indexes(kind, "v")
+    )
     out = _attended(b, q, kind, (key_view, value_view))
     if gate:
         opened = g.op("gate_sigmoid", (kind.head_dim_k * kind.n_head, tokens), gate, inplace=True)
@@ -60,13 +75,19 @@ def _projected(b: LayerBuilder, out: Node, w: Weights) -> Node:
     return b.add(current, bias, (b.model.n_embd, tokens)) if bias else current
 
 
-def _on_shared_cache(b: LayerBuilder, source: Node, kind: LayerKind, w: Weights, spot: Spot) -> Node:
+def _on_shared_cache(
+    b: LayerBuilder, source: Node, kind: LayerKind, w: Weights, spot: Spot
+) -> Node:
     """Queries over what an earlier layer keeps, which may be elsewhere and is copied then."""
     g, shape = b.g, (kind.head_dim_k, kind.n_head, b.tokens)
     weight = w("attn_q")
     if weight is None:
         return source
-    q = g.view("attn_q_3d", shape, g.mul_mat("attn_q", weight, kind.head_dim_k * kind.n_head, (b.tokens,), source))
+    q = g.view(
+        "attn_q_3d",
+        shape,
+        g.mul_mat("attn_q", weight, kind.head_dim_k * kind.n_head, (b.tokens,), source),
+    )
     q = b.hadamard(_positioned(b, q, w, "q", shape), b.rotation(kind, "k"), shape)
     g.expand(q)
     key_width, value_width = kind.head_dim_k * kind.n_head_kv, kind.head_dim_v * kind.n_head_kv
@@ -75,8 +96,11 @@ def _on_shared_cache(b: LayerBuilder, source: Node, kind: LayerKind, w: Weights,
     return _projected(b, _attended(b, q, kind, (keys, values)), w)
 
 
-def _queries_keys_values(b: LayerBuilder, source: Node, kind: LayerKind, w: Weights) -> list[Node | None]:
-    """Queries, keys and values of a layer, and what its queries' weight gives beside them: a gate, or None."""
+def _queries_keys_values(
+    b: LayerBuilder, source: Node, kind: LayerKind, w: Weights
+) -> list[Node | None]:
+    """Queries, keys and values of a layer, and what its queries' weight gives beside them: a gate,
+    or None."""
     g, tokens = b.g, b.tokens
     shapes = [
         (kind.head_dim_k, kind.n_head, tokens),
@@ -112,7 +136,8 @@ def _queries_keys_values(b: LayerBuilder, source: Node, kind: LayerKind, w: Weig
 def _decompressed(
     b: LayerBuilder, source: Node, kind: LayerKind, w: Weights, shapes: list[tuple[int, int, int]]
 ) -> list[Node]:
-    """Files from before MLA keep keys and values of all heads: they come from one matrix (deepseek2.cpp)."""
+    """Files from before MLA keep keys and values of all heads: they come from one matrix
+    (deepseek2.cpp)."""
     g, rows = b.g, kind.rows("attn_kv_b")
     q = g.view("q_3d", shapes[0], _latent_queries(b, _low_queries(b, source, kind, w), kind, w))
     low = g.op("kv_cmpr", (kind.rows("attn_kv_a_mqa"), b.tokens), w("attn_kv_a_mqa"), source)
@@ -131,7 +156,9 @@ def _positioned(b: LayerBuilder, node: Node, w: Weights, name: str, shape: tuple
     return turned
 
 
-def latent_attention(b: LayerBuilder, source: Node, kind: LayerKind, w: Weights, spot: Spot) -> Node:
+def latent_attention(
+    b: LayerBuilder, source: Node, kind: LayerKind, w: Weights, spot: Spot
+) -> Node:
     """MLA: queries meet compressed keys of one head, which serve as values too (deepseek2.cpp)."""
     g, tokens, rank = b.g, b.tokens, b.model.kv_lora_rank
     width, rope = kind.head_dim_k, kind.head_dim_k - rank
@@ -168,7 +195,8 @@ def latent_attention(b: LayerBuilder, source: Node, kind: LayerKind, w: Weights,
 
 
 def _low_queries(b: LayerBuilder, source: Node, kind: LayerKind, w: Weights) -> Node:
-    """The queries before they are spread over the heads; what comes in where they are not compressed."""
+    """The queries before they are spread over the heads; what comes in where they are not
+    compressed."""
     first = w("attn_q_a")
     if first is None:
         return source
@@ -212,7 +240,11 @@ def _latent_values(
         turned = g.op("v_cont", cells, keys, width=_element(batch.type_k))
         out = g.op("kqv", (rank, per_stream, heads, batch.streams), turned, scores)
         out = g.mul_mat("v_mla", wv_b, shape[0], shape[1:], out)
-    joined = g.op("kqv_cont", (v_dim, heads, per_stream), g.view("perm", (v_dim, heads, b.tokens), out, dense=False))
+    joined = g.op(
+        "kqv_cont",
+        (v_dim, heads, per_stream),
+        g.view("perm", (v_dim, heads, b.tokens), out, dense=False),
+    )
     return g.expand(g.view("kqv_2d", (v_dim * heads, b.tokens), joined))
 
 

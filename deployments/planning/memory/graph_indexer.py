@@ -1,7 +1,8 @@
-"""The indexer of sparse attention as graph nodes: it scores all cells for each token and keeps the best.
+"""The indexer of sparse attention as graph nodes: it scores all cells for each token and keeps the
+best.
 
-Sources in llama.cpp: src/models/deepseek32.cpp (lightning indexer), src/llama-graph.cpp (build_attn with
-llm_graph_input_attn_k_dsa: the mask that leaves only the chosen cells).
+Sources in llama.cpp: src/models/deepseek32.cpp (lightning indexer), src/llama-graph.cpp (build_attn
+with llm_graph_input_attn_k_dsa: the mask that leaves only the chosen cells).
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from deployments.planning.memory.allocator import Node
 from deployments.planning.memory.graph import F16, F32, I32, LayerBuilder, Spot, Weights
 
 
-def chosen_cells(b: LayerBuilder, source: Node, low: Node, kind: LayerKind, w: Weights, spot: Spot) -> Node:
+def chosen_cells(
+    b: LayerBuilder, source: Node, low: Node, kind: LayerKind, w: Weights, spot: Spot
+) -> Node:
     """The cells of each token that are attended to; `low` are the compressed queries."""
     g, tokens, dim = b.g, b.tokens, kind.indexer_dim
     wq, wk, scale = w("indexer.attn_q_b"), w("indexer.attn_k"), w("indexer.proj")
@@ -42,15 +45,23 @@ def sparse_mask(b: LayerBuilder, mask: Node, chosen: Node, kind: LayerKind) -> N
     """The mask with everything but the chosen cells shut."""
     g, tokens = b.g, b.tokens
     width = F16 if b.batch.flash else F32
-    shape, count = (b.batch.cells.of(kind), tokens), min(b.model.indexer_top_k, b.batch.cells.of(kind))
+    shape, count = (
+        (b.batch.cells.of(kind), tokens),
+        min(b.model.indexer_top_k, b.batch.cells.of(kind)),
+    )
     shut = g.op("mask_shut", shape, mask, width=width)
     zeros = g.op("mask_zeros", (1, count, tokens), g.leaf("zeros", zeros_bytes(b)), inplace=True)
-    opened = Node("mask_open", 0, None, [zeros, chosen, g.view("mask_rows", shape, shut, width)], root=shut)
+    opened = Node(
+        "mask_open", 0, None, [zeros, chosen, g.view("mask_rows", shape, shut, width)], root=shut
+    )
     return g.op("mask_top_k", shape, g.view("mask_again", shape, opened, width), mask, width=width)
 
 
 def zeros_bytes(b: LayerBuilder) -> int:
-    """What a layer's zeros take. The engine allots those of all layers before it computes the first."""
+    """What a layer's zeros take.
+
+    The engine allots those of all layers before it computes the first.
+    """
     return min(b.model.indexer_top_k, b.batch.cells.full) * b.tokens * F32
 
 

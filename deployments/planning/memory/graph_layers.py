@@ -29,7 +29,13 @@ def add_layer(b: LayerBuilder, residual: Node, kind: LayerKind, w: Weights, spot
 
 
 def _feed_forward(
-    b: LayerBuilder, current: Node, residual: Node, normed: Node, kind: LayerKind, w: Weights, spot: Spot
+    b: LayerBuilder,
+    current: Node,
+    residual: Node,
+    normed: Node,
+    kind: LayerKind,
+    w: Weights,
+    spot: Spot,
 ) -> Node:
     rows = b.batch.outputs if spot.is_cut else b.tokens
     shape = (b.model.n_embd, rows)
@@ -60,7 +66,9 @@ def _rows_of(b: LayerBuilder, normed: Node, rows: int) -> Node:
     return b.g.op("rows", (b.model.n_embd, rows), normed, b.shared_input("out_ids", rows * I32))
 
 
-def dense(b: LayerBuilder, source: Node, kind: LayerKind, w: Weights, rows: int, suffix: str = "") -> Node:
+def dense(
+    b: LayerBuilder, source: Node, kind: LayerKind, w: Weights, rows: int, suffix: str = ""
+) -> Node:
     names = {"up": f"ffn_up{suffix}", "gate": f"ffn_gate{suffix}", "down": f"ffn_down{suffix}"}
     weights = {key: node for key, name in names.items() if (node := w(name))}
     weights |= {f"{key}_b": node for key, name in names.items() if (node := w(f"{name}.bias"))}
@@ -82,11 +90,15 @@ def experts(b: LayerBuilder, source: Node, kind: LayerKind, w: Weights, rows: in
         ranked = g.op("probs_biased", (n_expert, rows), probs, bias, inplace=True)
     if b.model.n_expert_groups > 1:
         ranked = _grouped(b, ranked, rows)
-    chosen = g.view("top", (used, rows), g.op("argsort", (n_expert, rows), ranked, width=I32), I32, dense=False)
+    chosen = g.view(
+        "top", (used, rows), g.op("argsort", (n_expert, rows), ranked, width=I32), I32, dense=False
+    )
     folded = g.view("probs_3d", (1, n_expert, rows), probs)
     shares = g.view("shares", (used, rows), g.op("shares", (1, used, rows), folded, chosen))
     total = g.op("sum_clamped", (1, rows), g.op("sum", (1, rows), shares), inplace=True)
-    shares = g.view("shares_3d", (1, used, rows), g.op("shares_norm", (used, rows), shares, total, inplace=True))
+    shares = g.view(
+        "shares_3d", (1, used, rows), g.op("shares_norm", (used, rows), shares, total, inplace=True)
+    )
     g.expand(shares)
     out = _chosen_experts(b, source, kind, w, (chosen, shares), rows)
     if shared := _shared_expert(b, source, kind, w, rows):
@@ -101,9 +113,13 @@ def _grouped(b: LayerBuilder, ranked: Node, rows: int) -> Node:
     folded = g.view("groups", (each, groups, rows), ranked)
     order = g.op("group_order", (each, groups, rows), folded, width=I32)
     best = g.view("best2", (2, groups, rows), order, I32, dense=False)
-    scores = g.op("group_rows", (1, 2, groups, rows), g.view("g4", (1, each, groups, rows), ranked), best)
+    scores = g.op(
+        "group_rows", (1, 2, groups, rows), g.view("g4", (1, each, groups, rows), ranked), best
+    )
     summed = g.op("group_sum", (1, groups, rows), g.view("g3", (2, groups, rows), scores))
-    group_order = g.op("groups_order", (groups, rows), g.view("g2", (groups, rows), summed), width=I32)
+    group_order = g.op(
+        "groups_order", (groups, rows), g.view("g2", (groups, rows), summed), width=I32
+    )
     top = g.view("groups_top", (groups // 2, rows), group_order, I32, dense=False)
     kept = g.op("groups_kept", (each, groups // 2, rows), folded, top)
     empty = g.op("groups_fill", (each, groups, rows), folded, inplace=True)
@@ -124,16 +140,24 @@ def _chosen_experts(
         halves = [g.view("half", (inner, used, rows), both, dense=False) for _ in range(2)]
         acted = g.op("moe_glu", (inner, used, rows), *halves)
     elif up and gate:
-        risen = _biased(b, g.mul_mat("moe_up", up, inner, (used, rows), folded, chosen), w, "up", chosen)
-        gated = _biased(b, g.mul_mat("moe_gate", gate, inner, (used, rows), folded, chosen), w, "gate", chosen)
+        risen = _biased(
+            b, g.mul_mat("moe_up", up, inner, (used, rows), folded, chosen), w, "up", chosen
+        )
+        gated = _biased(
+            b, g.mul_mat("moe_gate", gate, inner, (used, rows), folded, chosen), w, "gate", chosen
+        )
         acted = g.op("moe_glu", (inner, used, rows), gated, risen)
     else:
         assert up is not None
         risen = g.mul_mat("moe_up", up, inner, (used, rows), folded, chosen)
         acted = g.op("moe_act", (inner, used, rows), risen, inplace=True)
-    out = _biased(b, g.mul_mat("moe_down", down, n_embd, (used, rows), acted, chosen), w, "down", chosen)
+    out = _biased(
+        b, g.mul_mat("moe_down", down, n_embd, (used, rows), acted, chosen), w, "down", chosen
+    )
     weighted = g.expand(g.op("moe_weighted", (n_embd, used, rows), out, shares, inplace=True))
-    views = [g.expand(g.view("moe_view", (n_embd, rows), weighted, dense=False)) for _ in range(used)]
+    views = [
+        g.expand(g.view("moe_view", (n_embd, rows), weighted, dense=False)) for _ in range(used)
+    ]
     total = views[0]
     for view in views[1:]:
         total = g.expand(b.add(total, view, (n_embd, rows)))
@@ -145,11 +169,18 @@ def _biased(b: LayerBuilder, node: Node, w: Weights, name: str, chosen: Node) ->
     return b.g.op("add_id", node.layout[1:], node, bias, chosen, inplace=True) if bias else node  # type: ignore[index]
 
 
-def _shared_expert(b: LayerBuilder, source: Node, kind: LayerKind, w: Weights, rows: int) -> Node | None:
+def _shared_expert(
+    b: LayerBuilder, source: Node, kind: LayerKind, w: Weights, rows: int
+) -> Node | None:
     if not w("ffn_up_shexp"):
         return None
     out = dense(b, source, kind, w, rows, "_shexp")
     if gate := w("ffn_gate_inp_shexp"):
-        opened = b.g.op("shexp_sigmoid", (1, rows), b.g.mul_mat("shexp_gate", gate, 1, (rows,), source), inplace=True)
+        opened = b.g.op(
+            "shexp_sigmoid",
+            (1, rows),
+            b.g.mul_mat("shexp_gate", gate, 1, (rows,), source),
+            inplace=True,
+        )
         out = b.g.op("shexp_gated", (b.model.n_embd, rows), out, opened, inplace=True)
     return out

@@ -1,8 +1,8 @@
 """Recurrent layers as graph nodes: state-space blocks and their relatives.
 
-Sources in llama.cpp: src/models/mamba-base.cpp (build_mamba_layer, build_mamba2_layer), src/models/qwen35.cpp
-(build_layer_attn_linear), src/models/delta-net-base.cpp (build_conv_state, build_delta_net_fused),
-src/llama-graph.cpp (build_rs).
+Sources in llama.cpp: src/models/mamba-base.cpp (build_mamba_layer, build_mamba2_layer),
+src/models/qwen35.cpp (build_layer_attn_linear), src/models/delta-net-base.cpp (build_conv_state,
+build_delta_net_fused), src/llama-graph.cpp (build_rs).
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from deployments.planning.memory.graph import F32, I32, LayerBuilder, Spot, Weig
 
 
 def recurrent(b: LayerBuilder, source: Node, kind: LayerKind, w: Weights, spot: Spot) -> Node:
-    """A state-space block (mamba-base.cpp). Others of its family have the same shape of working memory."""
+    """A state-space block (mamba-base.cpp).
+
+    Others of its family have the same shape of working memory.
+    """
     if w("attn_gate") and (w("ssm_ba") or w("ssm_beta") and w("ssm_alpha")):
         return _delta_net(b, source, kind, w, spot)
     g, m, tokens = b.g, b.model, b.tokens
@@ -40,14 +43,19 @@ def recurrent(b: LayerBuilder, source: Node, kind: LayerKind, w: Weights, spot: 
     mixed = b.add(mixed, w("ssm_conv1d.bias") or mixed, (channels, tokens))
     mixed = g.op("conv_act", (channels, tokens), mixed, inplace=True)
     out = _scan(b, mixed, kind, w, (scan_store, states, xz))
-    final = next((node for name in ("ssm_out", "shortconv.out_proj", "attn_output") if (node := w(name))), None)
+    final = next(
+        (node for name in ("ssm_out", "shortconv.out_proj", "attn_output") if (node := w(name))),
+        None,
+    )
     if final is None:
         return out
     out = g.mul_mat("ssm_out", final, m.n_embd, (tokens,), out)
     return g.view("ssm_out_2d", (m.n_embd, tokens), out)
 
 
-def _scan(b: LayerBuilder, x: Node, kind: LayerKind, w: Weights, stores: tuple[Node, Node, Node]) -> Node:
+def _scan(
+    b: LayerBuilder, x: Node, kind: LayerKind, w: Weights, stores: tuple[Node, Node, Node]
+) -> Node:
     """Steps, the scan itself and the gate."""
     g, m, tokens = b.g, b.model, b.tokens
     store, states, xz = stores
@@ -56,10 +64,17 @@ def _scan(b: LayerBuilder, x: Node, kind: LayerKind, w: Weights, stores: tuple[N
     if wx := w("ssm_x"):
         rows = kind.rows("ssm_x")
         x_db = g.mul_mat("x_db", wx, rows, (tokens,), x)
-        sides = [(m.ssm_dt_rank, "ssm_dt_norm"), (m.ssm_d_state, "ssm_b_norm"), (m.ssm_d_state, "ssm_c_norm")]
+        sides = [
+            (m.ssm_dt_rank, "ssm_dt_norm"),
+            (m.ssm_d_state, "ssm_b_norm"),
+            (m.ssm_d_state, "ssm_c_norm"),
+        ]
         parts = [g.view("part", (width, tokens), x_db, dense=False) for width, _ in sides]
         if w("ssm_dt_norm"):
-            parts = [b.norm(part, w(name), (width, tokens)) for part, (width, name) in zip(parts, sides, strict=True)]
+            parts = [
+                b.norm(part, w(name), (width, tokens))
+                for part, (width, name) in zip(parts, sides, strict=True)
+            ]
         dt, *rest = parts
         step = w("ssm_dt")
         assert step
@@ -73,7 +88,11 @@ def _scan(b: LayerBuilder, x: Node, kind: LayerKind, w: Weights, stores: tuple[N
     y = g.view("y", (inner, tokens), scanned)
     skip = g.op("skip", (inner, tokens), x, w("ssm_d"), inplace=True)
     y = g.op("y_skip", (inner, tokens), y, skip, inplace=True)
-    z = g.op("z", (inner, tokens), g.view("z_view", (inner, tokens), xz, dense=False, span=xz.size - inner * F32))
+    z = g.op(
+        "z",
+        (inner, tokens),
+        g.view("z_view", (inner, tokens), xz, dense=False, span=xz.size - inner * F32),
+    )
     return g.op("gated", (inner, tokens), z, y)
 
 
@@ -95,12 +114,20 @@ def _delta_net(b: LayerBuilder, source: Node, kind: LayerKind, w: Weights, spot:
     decay = g.op("decay", (heads, tokens), decay, w("ssm_a"), inplace=True)
     conv, keep_conv = _state(b, "r", kind.state_r, spot)
     window = (max(m.ssm_d_conv - 1, 0) * sequences + tokens, channels)
-    padded = g.op("conv_x", window, g.view("conv_3d", (kind.state_r, sequences), conv), g.view("x", window, qkv))
+    padded = g.op(
+        "conv_x",
+        window,
+        g.view("conv_3d", (kind.state_r, sequences), conv),
+        g.view("x", window, qkv),
+    )
     g.store(keep_conv, g.view("conv_tail", (kind.state_r, sequences), padded, dense=False))
     state, keep_state = _state(b, "s", kind.state_s, spot)
     mixed = g.op("conv", (channels, tokens), padded, w("ssm_conv1d"))
     mixed = g.op("conv_act", (channels, tokens), mixed, inplace=True)
-    q, k = (g.op("l2", (keys, tokens), g.view("part", (keys, tokens), mixed, dense=False)) for _ in range(2))
+    q, k = (
+        g.op("l2", (keys, tokens), g.view("part", (keys, tokens), mixed, dense=False))
+        for _ in range(2)
+    )
     v = g.view("part_v", (values, tokens), mixed, dense=False)
     if w("ssm_ba") and keys != values:
         # A key for each value.
@@ -119,7 +146,9 @@ def _beta_alpha(b: LayerBuilder, source: Node, w: Weights, heads: int) -> tuple[
     g, shape = b.g, (heads, b.tokens)
     if fused := w("ssm_ba"):
         both = g.mul_mat("ba", fused, 2 * heads, (b.tokens,), source)
-        beta, alpha = (g.op("ba_cont", shape, g.view("ba_half", shape, both, dense=False)) for _ in range(2))
+        beta, alpha = (
+            g.op("ba_cont", shape, g.view("ba_half", shape, both, dense=False)) for _ in range(2)
+        )
     else:
         wbeta, walpha = w("ssm_beta"), w("ssm_alpha")
         assert wbeta and walpha

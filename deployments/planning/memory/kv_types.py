@@ -35,15 +35,19 @@ _QUALITY = {
     "q4_0": "Loss that is seen in long contexts, keys suffer most.",
     "iq4_nl": "A little better than q4_0, for CPU; no CUDA kernel for attention.",
 }
-# docs/build.md, GGML_CUDA_FA_QUANTS: pairs of equal types that CUDA builds have unless told otherwise.
+# docs/build.md, GGML_CUDA_FA_QUANTS: pairs of equal types that CUDA builds have unless told
+# otherwise.
 _FAST_PAIRS = frozenset({"f16", "bf16", "q8_0", "q4_0"})
 
 
 @dataclass(frozen=True)
 class KvRow:
-    """One type for keys and values. Bytes per token are of layers that see the whole context, all together;
-    `max_context` is in tokens for all requests, 0 where even the least does not fit; what the model was trained for
-    is the most, where that is known."""
+    """One type for keys and values.
+
+    Bytes per token are of layers that see the whole context, all together; `max_context` is in
+    tokens for all requests, 0 where even the least does not fit; what the model was trained for is
+    the most, where that is known.
+    """
 
     type: str
     bits: float
@@ -54,13 +58,21 @@ class KvRow:
 
 
 def kv_table(model: ModelShape, settings: MemorySettings, room_bytes: int) -> list[KvRow]:
-    """Every type the engine has, in both halves of the cache, and the longest context whose cache fits the room."""
-    return [_row(model, replace(settings, type_k=name, type_v=name), room_bytes) for name in KV_CACHE_TYPES]
+    """Every type the engine has, in both halves of the cache, and the longest context whose cache
+    fits the room."""
+    return [
+        _row(model, replace(settings, type_k=name, type_v=name), room_bytes)
+        for name in KV_CACHE_TYPES
+    ]
 
 
 def _row(model: ModelShape, settings: MemorySettings, room_bytes: int) -> KvRow:
     name, problem = settings.type_k, type_problem(model, settings)
-    speed = "" if name in _FAST_PAIRS | {"f32"} else " CUDA builds have no attention kernel for it unless asked for."
+    speed = (
+        ""
+        if name in _FAST_PAIRS | {"f32"}
+        else " CUDA builds have no attention kernel for it unless asked for."
+    )
     return KvRow(
         type=name,
         bits=float(CACHE_BYTES[name] * 8),
@@ -72,14 +84,21 @@ def _row(model: ModelShape, settings: MemorySettings, room_bytes: int) -> KvRow:
 
 
 def type_problem(model: ModelShape, settings: MemorySettings) -> str:
-    """Why the engine would refuse the type for this model (src/llama-context.cpp, llama_init_from_model)."""
+    """Why the engine would refuse the type for this model (src/llama-context.cpp,
+    llama_init_from_model)."""
     if settings.type_k in UNQUANTISED:
         return ""
     if not settings.flash and not model.is_mla:
         return "Quantised values need flash attention, which is off."
-    widths = {width for kind in model.kinds if kind.has_kv for width in (kind.head_dim_k, kind.head_dim_v)}
+    widths = {
+        width for kind in model.kinds if kind.has_kv for width in (kind.head_dim_k, kind.head_dim_v)
+    }
     odd = sorted(width for width in widths if width % BLOCK)
-    return f"Heads of width {odd[0]} are no multiple of {BLOCK}: the engine refuses quantised types." if odd else ""
+    return (
+        f"Heads of width {odd[0]} are no multiple of {BLOCK}: the engine refuses quantised types."
+        if odd
+        else ""
+    )
 
 
 def kv_cache_bytes(model: ModelShape, settings: MemorySettings) -> int:

@@ -1,8 +1,9 @@
 """Layers that predict further tokens ahead (MTP): what they take with and without drafting by them.
 
-Drafting by them makes a second context on the same weights, with a cache, compute buffers and logits of its own.
-Sources in llama.cpp: src/models/<architecture>.cpp (load_block_mtp, graph_mtp), src/llama-model.cpp (create_memory:
-filters of layers by the kind of context), common/speculative.cpp (the draft context).
+Drafting by them makes a second context on the same weights, with a cache, compute buffers and
+logits of its own. Sources in llama.cpp: src/models/<architecture>.cpp (load_block_mtp, graph_mtp),
+src/llama-model.cpp (create_memory: filters of layers by the kind of context),
+common/speculative.cpp (the draft context).
 """
 
 from __future__ import annotations
@@ -16,21 +17,32 @@ from deployments.planning.kv import Cells, layer_kv_bytes
 from deployments.planning.memory.placement import Placement
 from deployments.planning.memory.settings import MemorySettings
 
-# Architecture → the tensors of such a layer that are left in the file without drafting; of the others it is all.
+# Architecture → the tensors of such a layer that are left in the file without drafting; of the
+# others it is all.
 _LEFT_OUT: Mapping[str, frozenset[str]] = {
-    "step35": frozenset({
-        "attn_norm.weight", "attn_q.weight", "attn_k.weight", "attn_v.weight", "attn_qkv.weight",
-        "attn_output.weight", "ffn_norm.weight",
-        "nextn.eh_proj.weight", "nextn.enorm.weight", "nextn.hnorm.weight",
-    }),
-}  # fmt: skip
+    "step35": frozenset(
+        {
+            "attn_norm.weight",
+            "attn_q.weight",
+            "attn_k.weight",
+            "attn_v.weight",
+            "attn_qkv.weight",
+            "attn_output.weight",
+            "ffn_norm.weight",
+            "nextn.eh_proj.weight",
+            "nextn.enorm.weight",
+            "nextn.hnorm.weight",
+        }
+    ),
+}
 
 
 NOTHING = LayerKind(())
-# Their recurrent states are kept before each drafted token, to go back to (llama-memory-recurrent.cpp, n_rs_seq);
-# others start again from a state kept earlier.
+# Their recurrent states are kept before each drafted token, to go back to
+# (llama-memory-recurrent.cpp, n_rs_seq); others start again from a state kept earlier.
 _KEEPS_STATES = frozenset({"qwen35", "qwen35moe"})
-# Only the rows whose logits are wanted go on to the feed-forward (graph_mtp of src/models/<architecture>.cpp).
+# Only the rows whose logits are wanted go on to the feed-forward (graph_mtp of
+# src/models/<architecture>.cpp).
 _CUTS_BEFORE_FEED_FORWARD = frozenset({"qwen3next"})
 
 
@@ -50,11 +62,14 @@ def loaded_kind(model: ModelShape, layer: int, *, drafting: bool) -> LayerKind:
 
 @lru_cache(maxsize=64)
 def _without(kind: LayerKind, names: frozenset[str]) -> LayerKind:
-    return replace(kind, tensors=tuple(tensor for tensor in kind.tensors if tensor.name not in names))
+    return replace(
+        kind, tensors=tuple(tensor for tensor in kind.tensors if tensor.name not in names)
+    )
 
 
 def draft_kind(model: ModelShape, layer: int) -> LayerKind:
-    """The layer as the draft's context runs it: with attention to all cells, whatever the model's own is."""
+    """The layer as the draft's context runs it: with attention to all cells, whatever the model's
+    own is."""
     return _dense(model.kind_of(layer))
 
 
@@ -64,7 +79,8 @@ def _dense(kind: LayerKind) -> LayerKind:
 
 
 def cuts_before_feed_forward(model: ModelShape) -> bool:
-    """Whether the draft's context leaves out the rows that are not wanted before the feed-forward, not after it."""
+    """Whether the draft's context leaves out the rows that are not wanted before the feed-forward,
+    not after it."""
     return model.arch in _CUTS_BEFORE_FEED_FORWARD
 
 
@@ -73,7 +89,9 @@ def draft_layers(model: ModelShape) -> range:
     return range(model.n_layer) if model.nextn_has_kv else model.nextn_layers
 
 
-def draft_kv(model: ModelShape, placement: Placement, settings: MemorySettings, cells: Cells) -> list[int]:
+def draft_kv(
+    model: ModelShape, placement: Placement, settings: MemorySettings, cells: Cells
+) -> list[int]:
     """The draft context's cache on each device, the host last."""
     sizes = [0] * (placement.host + 1)
     if not settings.load_nextn:

@@ -1,7 +1,7 @@
 """Which device holds which layer and which tensor, as llama.cpp decides it.
 
-Sources: src/llama-model.cpp (load_tensors: split points and get_layer_buft_list), common/arg.cpp (--cpu-moe,
---n-cpu-moe, -ot), src/llama-model-loader.cpp (create_tensor: overrides).
+Sources: src/llama-model.cpp (load_tensors: split points and get_layer_buft_list), common/arg.cpp
+(--cpu-moe, --n-cpu-moe, -ot), src/llama-model-loader.cpp (create_tensor: overrides).
 """
 
 from __future__ import annotations
@@ -49,7 +49,11 @@ def layer_places(n_layer: int, shares: Sequence[float], gpu_layers: int | None) 
     first = n_layer + 1 - wanted
     points = split_points(shares)
     return tuple(
-        host if index < first else min(bisect_right(points, float32((index - first) / wanted)), host - 1)
+        (
+            host
+            if index < first
+            else min(bisect_right(points, float32((index - first) / wanted)), host - 1)
+        )
         for index in range(n_layer + 1)
     )
 
@@ -63,7 +67,8 @@ class Override:
 
 
 def expert_overrides(cpu_moe: bool, n_cpu_moe: int) -> tuple[Override, ...]:
-    """What --cpu-moe and --n-cpu-moe stand for: the experts of all, or of the first n, layers on the host."""
+    """What --cpu-moe and --n-cpu-moe stand for: the experts of all, or of the first n, layers on
+    the host."""
     tensors = r"\.ffn_(up|down|gate|gate_up)_(ch|)exps"
     if cpu_moe:
         return (Override(tensors),)
@@ -98,7 +103,9 @@ class Placement:
 
     def of_extra(self, name: str) -> int:
         """Where a tensor outside the layers goes: embeddings always stay on the host."""
-        is_input = name.startswith(("token_embd", "position_embd", "token_types", "per_layer_token_embd"))
+        is_input = name.startswith(
+            ("token_embd", "position_embd", "token_types", "per_layer_token_embd")
+        )
         return self._overridden(name, self.host if is_input else self.output)
 
     def of_tied_output(self) -> int:

@@ -7,14 +7,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 MIB = 1 << 20
-# "load_tensors:   CPU_Mapped model buffer size =    92.10 MiB"; an RPC buffer names its endpoint in brackets.
+# "load_tensors:   CPU_Mapped model buffer size =    92.10 MiB"; an RPC buffer names its endpoint in
+# brackets.
 _BUFFER = re.compile(
     r"(?P<part>\w+): +(?P<name>\S+?)(?:\[(?P<endpoint>[^\]]+)\])? +"
     r"(?P<what>model|KV|RS|compute|output) buffer size = +(?P<mib>[\d.]+) MiB"
 )
 # "|   - RPC0 (127.0.0.1:50451) | 24105 = 24105 + (  35 =     9 +      10 +      16) + ..."
 _PROJECTION = re.compile(
-    r"\|   - (?P<name>\S+)(?: \([^|]*\))? +\|[^(|]*\(? *(?P<total>\d+) = +(?P<model>\d+) \+ +(?P<context>\d+) \+ "
+    r"\|   - (?P<name>\S+)(?: \([^|]*\))? +\|[^(|]*\(? *(?P<total>\d+) = +(?P<model>\d+) \+"
+    r" +(?P<context>\d+) \+ "
     r"+(?P<compute>\d+)"
 )
 HOST_BUFFERS = ("CPU", "CPU_Mapped", "CPU_REPACK", "AMX", "CUDA_Host", "Vulkan_Host")
@@ -22,7 +24,8 @@ HOST_BUFFERS = ("CPU", "CPU_Mapped", "CPU_REPACK", "AMX", "CUDA_Host", "Vulkan_H
 
 @dataclass
 class Reported:
-    """Bytes of one device, each rounded by the engine to 0.01 MiB. `mapped` is part of the model's file."""
+    """Bytes of one device, each rounded by the engine to 0.01 MiB. `mapped` is part of the model's
+    file."""
 
     weights: float = 0
     mapped: float = 0
@@ -53,23 +56,38 @@ class EngineMemory:
     projected: dict[str, Projected] = field(default_factory=dict)
 
 
-def reported_memory(lines: Iterable[str], endpoints: Mapping[str, str] | None = None) -> EngineMemory:
-    """Reads one model's load. `endpoints`: "host:port" → name of the RPC device, as every one calls itself RPC0."""
+def reported_memory(
+    lines: Iterable[str], endpoints: Mapping[str, str] | None = None
+) -> EngineMemory:
+    """Reads one model's load.
+
+    `endpoints`: "host:port" → name of the RPC device, as every one calls itself RPC0.
+    """
     found = EngineMemory()
-    # Compute buffers of the contexts before the present one: a model that drafts for itself has two.
+    # Compute buffers of the contexts before the present one: a model that drafts for itself has
+    # two.
     before: dict[str, float] = {}
     for line in lines:
         if match := _BUFFER.search(line):
             if match["what"] == "output":
                 before = {name: use.compute for name, use in found.devices.items()}
             _add(found, match, endpoints or {}, before)
-        elif (match := _PROJECTION.search(line)) and not any(d.compute for d in found.devices.values()):
+        elif (match := _PROJECTION.search(line)) and not any(
+            d.compute for d in found.devices.values()
+        ):
             name = "CPU" if match["name"] == "Host" else match["name"]
-            found.projected[name] = Projected(int(match["model"]), int(match["context"]), int(match["compute"]))
+            found.projected[name] = Projected(
+                int(match["model"]), int(match["context"]), int(match["compute"])
+            )
     return found
 
 
-def _add(found: EngineMemory, match: re.Match[str], endpoints: Mapping[str, str], before: Mapping[str, float]) -> None:
+def _add(
+    found: EngineMemory,
+    match: re.Match[str],
+    endpoints: Mapping[str, str],
+    before: Mapping[str, float],
+) -> None:
     name, size = match["name"], float(match["mib"]) * MIB
     device = "CPU" if name in HOST_BUFFERS else endpoints.get(match["endpoint"] or "", name)
     use = found.devices.setdefault(device, Reported())

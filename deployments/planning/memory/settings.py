@@ -16,7 +16,10 @@ MAPPING = (AUTO, "mmap", "mmap+mlock")
 
 @dataclass(frozen=True)
 class MemorySettings:
-    """What decides about memory. `context` is for all parallel requests together; gpu_layers None is all."""
+    """What decides about memory.
+
+    `context` is for all parallel requests together; gpu_layers None is all.
+    """
 
     context: int = 8192
     parallel: int = 1
@@ -40,18 +43,20 @@ class MemorySettings:
     mmap: bool = True
     # Of what the host holds nothing may be put away by the kernel.
     mlock: bool = False
-    # The host rearranges some types in a copy of its own (repacking.py), unless a card has memory on the host
-    # that it reaches faster, which no_host leaves alone.
+    # The host rearranges some types in a copy of its own (repacking.py), unless a card has memory
+    # on the host that it reaches faster, which no_host leaves alone.
     repack: bool = True
     no_host: bool = False
     kernels: Kernels = Kernels.AVX2
     # Answers are chosen on the devices, which keeps probabilities and candidates beside the logits.
     backend_sampling: bool = False
-    # What prompts seen before may take in the host's memory, and the states of each request to go back to.
+    # What prompts seen before may take in the host's memory, and the states of each request to go
+    # back to.
     cache_ram_bytes: int = 0
     ctx_checkpoints: int = 32
     projector_bytes: int = 0
-    # Layers that predict further tokens ahead are loaded only for drafting with them, this many tokens at once.
+    # Layers that predict further tokens ahead are loaded only for drafting with them, this many
+    # tokens at once.
     load_nextn: bool = False
     draft_max: int = 0
 
@@ -66,12 +71,14 @@ class MemorySettings:
 
     @property
     def micro_batch(self) -> int:
-        """Tokens of one graph: at most the batch and the context (llama-context.cpp, constructor)."""
+        """Tokens of one graph: at most the batch and the context (llama-context.cpp,
+        constructor)."""
         return min(self.ubatch or self.batch, self.batch, self.context)
 
 
 def memory_settings(settings: Mapping[str, object], context_tokens: int) -> MemorySettings:
-    """A deployment's settings, with its context already in tokens; gpu_layers auto and all are None."""
+    """A deployment's settings, with its context already in tokens; gpu_layers auto and all are
+    None."""
     values = with_defaults(settings)
     layers, flash = values["gpu_layers"], values["flash_attention"]
     return MemorySettings(
@@ -89,7 +96,9 @@ def memory_settings(settings: Mapping[str, object], context_tokens: int) -> Memo
         cpu_moe=values["n_cpu_moe"] == ALL,
         mmap=values["load_mode"] in MAPPING,
         mlock=values["load_mode"] in ("mlock", "mmap+mlock"),
-        cache_ram_bytes=0 if values["cache_ram_mib"] == AUTO else int(values["cache_ram_mib"]) * MIB,
+        cache_ram_bytes=(
+            0 if values["cache_ram_mib"] == AUTO else int(values["cache_ram_mib"]) * MIB
+        ),
     )
 
 

@@ -13,7 +13,10 @@ _SMALLEST_PART = 1 / 64
 
 
 def small_ratio(rooms: Sequence[int | None]) -> tuple[float, ...]:
-    """Bytes of room as a short ratio: 96 and 32 GB are 3,1. Even where a room is not known or nobody has any."""
+    """Bytes of room as a short ratio: 96 and 32 GB are 3,1.
+
+    Even where a room is not known or nobody has any.
+    """
     known = [room or 0 for room in rooms]
     largest = max(known, default=0)
     if not largest or any(room is None for room in rooms):
@@ -24,8 +27,11 @@ def small_ratio(rooms: Sequence[int | None]) -> tuple[float, ...]:
 
 
 @lru_cache(maxsize=512)
-def shortest_cut(n_layer: int, gpu_layers: int | None, counts: tuple[int, ...]) -> tuple[float, ...]:
-    """The smallest whole numbers that put the same layers on the same devices as these numbers of layers do."""
+def shortest_cut(
+    n_layer: int, gpu_layers: int | None, counts: tuple[int, ...]
+) -> tuple[float, ...]:
+    """The smallest whole numbers that put the same layers on the same devices as these numbers of
+    layers do."""
     exact = tuple(float(count) for count in counts)
     wanted = layer_places(n_layer, exact, gpu_layers)
     total = sum(counts)

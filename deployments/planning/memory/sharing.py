@@ -1,4 +1,5 @@
-"""Which deployments are in the way of another: of the same exclusive group, or on memory that it needs."""
+"""Which deployments are in the way of another: of the same exclusive group, or on memory that it
+needs."""
 
 from __future__ import annotations
 
@@ -10,9 +11,11 @@ from omni.units import bytes_text
 
 @dataclass(frozen=True)
 class Tenant:
-    """A deployment by what it takes: `needs` in bytes by device name; `group` is empty where it runs beside any.
+    """A deployment by what it takes: `needs` in bytes by device name; `group` is empty where it
+    runs beside any.
 
-    `alone` are devices it uses that serve one engine at a time; `swaps`: it unloads others that are in its way.
+    `alone` are devices it uses that serve one engine at a time; `swaps`: it unloads others that are
+    in its way.
     """
 
     name: str
@@ -28,10 +31,14 @@ class Rival:
     why: str
 
 
-def rivals(wanted: Tenant, holders: Sequence[Tenant], totals: Mapping[str, int | None]) -> list[Rival]:
-    """Who has to go before `wanted` can start, as few as will do; empty when there is room beside all.
+def rivals(
+    wanted: Tenant, holders: Sequence[Tenant], totals: Mapping[str, int | None]
+) -> list[Rival]:
+    """Who has to go before `wanted` can start, as few as will do; empty when there is room beside
+    all.
 
-    `totals` are the devices' sizes in bytes; what does not fit on an empty device is nobody's fault.
+    `totals` are the devices' sizes in bytes; what does not fit on an empty device is nobody's
+    fault.
     """
     found = [
         Rival(other.name, f"{other.name} runs, and of the group {wanted.group} one runs at a time")
@@ -39,13 +46,21 @@ def rivals(wanted: Tenant, holders: Sequence[Tenant], totals: Mapping[str, int |
         if wanted.group and other.group == wanted.group
     ]
     for other in holders:
-        if (shared := sorted(wanted.alone & other.alone)) and other.name not in {rival.name for rival in found}:
-            found.append(Rival(other.name, f"{shared[0]} serves one engine at a time, and {other.name} uses it"))
+        if (shared := sorted(wanted.alone & other.alone)) and other.name not in {
+            rival.name for rival in found
+        }:
+            found.append(
+                Rival(
+                    other.name, f"{shared[0]} serves one engine at a time, and {other.name} uses it"
+                )
+            )
     for device, need in wanted.needs.items():
         total = totals.get(device)
         if need and total is not None and need <= total:
             going = {rival.name for rival in found}
-            found += _on_device(device, need, total, [other for other in holders if other.name not in going])
+            found += _on_device(
+                device, need, total, [other for other in holders if other.name not in going]
+            )
     return found
 
 
@@ -58,23 +73,32 @@ class Crowd:
 
 
 def crowds(tenants: Sequence[Tenant], totals: Mapping[str, int | None]) -> list[Crowd]:
-    """Devices on which these need more than there is, those aside that take turns: one that swaps makes room for
-    itself, and of an exclusive group one runs at a time."""
+    """Devices on which these need more than there is, those aside that take turns: one that swaps
+    makes room for itself, and of an exclusive group one runs at a time."""
     staying = [tenant for tenant in tenants if not tenant.swaps]
     found = []
     for device in dict.fromkeys(name for tenant in staying for name in tenant.needs):
         total = totals.get(device)
-        there = _at_once([each for each in staying if total is None or each.needs.get(device, 0) <= total], device)
+        there = _at_once(
+            [each for each in staying if total is None or each.needs.get(device, 0) <= total],
+            device,
+        )
         need = sum(tenant.needs[device] for tenant in there)
         names = tuple(tenant.name for tenant in there)
         if len(there) > 1 and any(device in tenant.alone for tenant in there):
             text = f"{device} serves one engine at a time, and {_and(names)} are to use it."
         elif len(there) > 1 and total is not None and need > total:
             sizes = _and([f"{tenant.name} {bytes_text(tenant.needs[device])}" for tenant in there])
-            text = f"Together they need {bytes_text(need)} of the {bytes_text(total)} on {device}: {sizes}."
+            text = (
+                f"Together they need {bytes_text(need)} of the {bytes_text(total)} on {device}:"
+                f" {sizes}."
+            )
         else:
             continue
-        fix = "Give them an exclusive_group or when_taken: swap, or other devices, if they are to run in turn."
+        fix = (
+            "Give them an exclusive_group or when_taken: swap, or other devices, if they are to run"
+            " in turn."
+        )
         found.append(Crowd(names, f"{text} {fix}"))
     return found
 
@@ -95,7 +119,10 @@ def _and(words: Sequence[str]) -> str:
 
 
 def _on_device(device: str, need: int, total: int, holders: Sequence[Tenant]) -> list[Rival]:
-    there = sorted((other for other in holders if other.needs.get(device)), key=lambda o: (o.needs[device], o.name))
+    there = sorted(
+        (other for other in holders if other.needs.get(device)),
+        key=lambda o: (o.needs[device], o.name),
+    )
     lacking = need + sum(other.needs[device] for other in there) - total
     going: list[Tenant] = []
     while lacking > 0 and there:
@@ -105,8 +132,14 @@ def _on_device(device: str, need: int, total: int, holders: Sequence[Tenant]) ->
         there.remove(chosen)
         going.append(chosen)
         lacking -= chosen.needs[device]
-    return [Rival(other.name, _memory_text(device, need, total, other.needs[device], other.name)) for other in going]
+    return [
+        Rival(other.name, _memory_text(device, need, total, other.needs[device], other.name))
+        for other in going
+    ]
 
 
 def _memory_text(device: str, need: int, total: int, held: int, name: str) -> str:
-    return f"it needs {bytes_text(need)} of the {bytes_text(total)} on {device}, where {name} holds {bytes_text(held)}"
+    return (
+        f"it needs {bytes_text(need)} of the {bytes_text(total)} on {device}, where {name} holds"
+        f" {bytes_text(held)}"
+    )

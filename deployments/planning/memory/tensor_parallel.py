@@ -1,8 +1,8 @@
 """How -sm tensor and -sm row cut tensors between devices, in bytes.
 
-Sources in llama.cpp: src/llama-model.cpp (llama_meta_device_get_split_state: axis, granularity and rotation of
-each tensor), ggml/src/ggml-backend-meta.cpp (every device holds its pieces, and whole what is not cut),
-ggml/src/ggml-cuda/ggml-cuda.cu (get_row_split, get_row_rounding).
+Sources in llama.cpp: src/llama-model.cpp (llama_meta_device_get_split_state: axis, granularity and
+rotation of each tensor), ggml/src/ggml-backend-meta.cpp (every device holds its pieces, and whole
+what is not cut), ggml/src/ggml-cuda/ggml-cuda.cu (get_row_split, get_row_rounding).
 """
 
 from __future__ import annotations
@@ -25,17 +25,48 @@ _NUMBERS_OF_HEADS = re.compile(r"attn_sinks\.weight|ssm_(dt\.bias|a|alpha\.weigh
 _ROW_ROUNDING = 128
 
 # llm_arch_supports_sm_tensor (src/llama-arch.cpp): the engine refuses to split these.
-REFUSED_ARCHS = frozenset({
-    "grok", "mpt", "plamo2", "minicpm3", "gemma3n", "mamba", "mamba2", "jamba", "falcon-h1", "olmo2", "olmoe",
-    "deepseek2", "deepseek32", "glm-dsa", "hy_v4", "dots3note", "bitnet", "t5", "nemotron_h", "nemotron_h_moe",
-    "granitehybrid", "minimax-01", "minimax-m2", "minimax-m3", "mistral4", "kimi-linear", "bailingmoe3",
-    "kimi-k3", "glm5-next", "qwen3tts",
-})  # fmt: skip
+REFUSED_ARCHS = frozenset(
+    {
+        "grok",
+        "mpt",
+        "plamo2",
+        "minicpm3",
+        "gemma3n",
+        "mamba",
+        "mamba2",
+        "jamba",
+        "falcon-h1",
+        "olmo2",
+        "olmoe",
+        "deepseek2",
+        "deepseek32",
+        "glm-dsa",
+        "hy_v4",
+        "dots3note",
+        "bitnet",
+        "t5",
+        "nemotron_h",
+        "nemotron_h_moe",
+        "granitehybrid",
+        "minimax-01",
+        "minimax-m2",
+        "minimax-m3",
+        "mistral4",
+        "kimi-linear",
+        "bailingmoe3",
+        "kimi-k3",
+        "glm5-next",
+        "qwen3tts",
+    }
+)
 
 
 def pieces(extent: int, shares: Sequence[float], granularity: int, rotation: int = 0) -> list[int]:
-    """How many of `extent` rows each device gets. Boundaries are rounded down to the granularity, what is left
-    goes to the last; `rotation` moves the rounding to other devices from layer to layer. Zero shares: even."""
+    """How many of `extent` rows each device gets.
+
+    Boundaries are rounded down to the granularity, what is left goes to the last; `rotation` moves
+    the rounding to other devices from layer to layer. Zero shares: even.
+    """
     count = len(shares)
     order = [(index + rotation) % count for index in range(count)]
     points, total = [], 0.0
@@ -44,7 +75,11 @@ def pieces(extent: int, shares: Sequence[float], granularity: int, rotation: int
         points.append(total)
     result, low = [0] * count, 0
     for index, device in enumerate(order[:-1]):
-        high = extent * (index + 1) // count if total == 0 else int(float32(float32(extent * points[index]) / total))
+        high = (
+            extent * (index + 1) // count
+            if total == 0
+            else int(float32(float32(extent * points[index]) / total))
+        )
         high -= high % granularity
         result[device], low = high - low, high
     result[order[-1]] = extent - low
@@ -52,7 +87,8 @@ def pieces(extent: int, shares: Sequence[float], granularity: int, rotation: int
 
 
 def granularity_of_heads(kind: LayerKind, n_devices: int) -> int:
-    """Query heads × their width that must stay together: whole groups that share a KV head, whole blocks."""
+    """Query heads × their width that must stay together: whole groups that share a KV head, whole
+    blocks."""
     output = kind.by_name.get("attn_output.weight")
     block = _BLOCK.get(output.type_name, 1) if output else 1
     group = kind.n_head // max(kind.n_head_kv, 1) * kind.head_dim_k or 1
@@ -63,7 +99,9 @@ def granularity_of_heads(kind: LayerKind, n_devices: int) -> int:
 
 
 @lru_cache(maxsize=1024)
-def kv_pieces(kind: LayerKind, shares: tuple[float, ...], rotation: int) -> tuple[tuple[int, int], tuple[int, ...]]:
+def kv_pieces(
+    kind: LayerKind, shares: tuple[float, ...], rotation: int
+) -> tuple[tuple[int, int], tuple[int, ...]]:
     """((width of K, width of V), elements of K of each device)."""
     heads = granularity_of_heads(kind, len(shares))
     each = heads // max(kind.n_head // max(kind.n_head_kv, 1), 1)
@@ -81,23 +119,32 @@ def layer_pieces(kind: LayerKind, shares: tuple[float, ...], rotation: int) -> t
     return tuple(sizes)
 
 
-def _tensor_bytes(kind: LayerKind, tensor: TensorShape, shares: tuple[float, ...], rotation: int) -> list[int]:
+def _tensor_bytes(
+    kind: LayerKind, tensor: TensorShape, shares: tuple[float, ...], rotation: int
+) -> list[int]:
     if tensor.stem == "attn_qkv":
         return _fused_bytes(kind, tensor, shares, rotation)
     extent, granularity = _cut(kind, tensor, len(shares))
     if not extent:
         return [tensor.n_bytes] * len(shares)
-    return [tensor.n_bytes * piece // extent for piece in pieces(extent, shares, granularity, rotation)]
+    return [
+        tensor.n_bytes * piece // extent for piece in pieces(extent, shares, granularity, rotation)
+    ]
 
 
-def _fused_bytes(kind: LayerKind, tensor: TensorShape, shares: tuple[float, ...], rotation: int) -> list[int]:
+def _fused_bytes(
+    kind: LayerKind, tensor: TensorShape, shares: tuple[float, ...], rotation: int
+) -> list[int]:
     """Queries, keys and values in one tensor are cut one by one."""
     heads = granularity_of_heads(kind, len(shares))
     each = heads // max(kind.n_head // max(kind.n_head_kv, 1), 1)
     rows = tensor.shape[-1]
     q = kind.n_head * kind.head_dim_k
     k, v = kind.n_head_kv * kind.head_dim_k, rows - q - kind.n_head_kv * kind.head_dim_k
-    parts = [pieces(width, shares, grain, rotation) for width, grain in ((q, heads), (k, each), (v, each))]
+    parts = [
+        pieces(width, shares, grain, rotation)
+        for width, grain in ((q, heads), (k, each), (v, each))
+    ]
     return [tensor.n_bytes * sum(part) // rows for part in zip(*parts, strict=True)]
 
 
@@ -134,14 +181,16 @@ def rotations(model: ModelShape, n_devices: int) -> list[int]:
 
 
 def output_pieces(model: ModelShape, tensor: TensorShape, shares: tuple[float, ...]) -> list[int]:
-    """Bytes of the output's weights: cut by rows, but whole on each device when it is the embedding."""
+    """Bytes of the output's weights: cut by rows, but whole on each device when it is the
+    embedding."""
     rotation = (model.n_layer - model.n_nextn) % len(shares)
     rows = tensor.shape[1]
     return [tensor.n_bytes * piece // rows for piece in pieces(rows, shares, 1, rotation)]
 
 
 def row_pieces(tensor: TensorShape, shares: Sequence[float]) -> list[int] | None:
-    """-sm row: a matrix by rows, boundaries rounded down; None for what is not cut (vectors, experts)."""
+    """-sm row: a matrix by rows, boundaries rounded down; None for what is not cut (vectors,
+    experts)."""
     if len(tensor.shape) != 2 or min(tensor.shape) == 1:
         return None
     rows = tensor.shape[1]

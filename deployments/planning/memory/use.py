@@ -1,8 +1,8 @@
 """What a model takes on each device, in bytes: weights, KV cache, compute buffers and the rest.
 
-Weights and KV are sums over the header's tensors, compute buffers come from the engine's own allocator run on
-sizes (compute.py). Sources in llama.cpp: src/llama-model.cpp (load_tensors), src/llama-context.cpp
-(output_reserve, sched_reserve), src/llama-kv-cache.cpp.
+Weights and KV are sums over the header's tensors, compute buffers come from the engine's own
+allocator run on sizes (compute.py). Sources in llama.cpp: src/llama-model.cpp (load_tensors),
+src/llama-context.cpp (output_reserve, sched_reserve), src/llama-kv-cache.cpp.
 """
 
 from __future__ import annotations
@@ -33,16 +33,18 @@ from deployments.planning.repacking import Kernels
 __all__ = ["MemorySettings", "MemoryUse", "combined", "memory_settings", "memory_use"]
 
 MIB = 1 << 20
-# Driver context, kernels and cuBLAS workspaces of one process on one CUDA device. They are in no buffer that
-# the engine counts (common/fit.cpp shows them as "unaccounted" and leaves 1024 MiB free for them and others).
+# Driver context, kernels and cuBLAS workspaces of one process on one CUDA device. They are in no
+# buffer that the engine counts (common/fit.cpp shows them as "unaccounted" and leaves 1024 MiB free
+# for them and others).
 CUDA_CONTEXT_BYTES = 512 * MIB
 VULKAN_CONTEXT_BYTES = 128 * MIB
 CONTEXT_BYTES = {"cuda": CUDA_CONTEXT_BYTES, "vulkan": VULKAN_CONTEXT_BYTES}
-# A vision projector's file is loaded as it is; the rest is its graph for one image (tools/mtmd/clip.cpp).
+# A vision projector's file is loaded as it is; the rest is its graph for one image
+# (tools/mtmd/clip.cpp).
 PROJECTOR_COMPUTE_BYTES = 512 * MIB
 PIPELINING_KINDS = frozenset({"cuda"})
-# Their drivers give memory on the host that they reach faster: weights of the host go there, or stay mapped, and
-# nothing is rearranged (src/llama-model.cpp, make_cpu_buft_list).
+# Their drivers give memory on the host that they reach faster: weights of the host go there, or
+# stay mapped, and nothing is rearranged (src/llama-model.cpp, make_cpu_buft_list).
 HOST_BUFFER_KINDS = frozenset({"cuda", "vulkan"})
 
 
@@ -51,8 +53,8 @@ class MemoryUse:
     """One DeviceUse per device, the host ("CPU") last."""
 
     devices: tuple[DeviceUse, ...]
-    # Of the host's weights: the part of the file that it maps, from its first to its last plain tensor, holes
-    # included, and what it keeps rearranged beside.
+    # Of the host's weights: the part of the file that it maps, from its first to its last plain
+    # tensor, holes included, and what it keeps rearranged beside.
     mapped_bytes: int = 0
     repacked_bytes: int = 0
     locked_bytes: int = 0
@@ -71,7 +73,9 @@ class MemoryUse:
         return {use.name: use for use in self.devices}[name]
 
 
-def working_devices(devices: Sequence[DeviceFacts], settings: MemorySettings) -> tuple[DeviceFacts, ...]:
+def working_devices(
+    devices: Sequence[DeviceFacts], settings: MemorySettings
+) -> tuple[DeviceFacts, ...]:
     """The devices that get something: without the host, and only one for split mode none."""
     cards = tuple(device for device in devices if device.kind != "cpu")
     if settings.split_mode == "none" and cards:
@@ -94,7 +98,9 @@ def place(model: ModelShape, devices: Sequence[DeviceFacts], settings: MemorySet
     """Where everything goes; `devices` are those of working_devices."""
     layers = layer_places(model.n_layer, shares(devices, settings), settings.gpu_layers)
     names = tuple(device.name for device in devices)
-    return Placement(layers, len(devices), names, settings.overrides, settings.n_cpu_moe, settings.cpu_moe)
+    return Placement(
+        layers, len(devices), names, settings.overrides, settings.n_cpu_moe, settings.cpu_moe
+    )
 
 
 def memory_use(
@@ -117,7 +123,9 @@ def memory_use(
     kernels = kernels_used(working, settings)
     held = weights(model, placement, kernels=kernels, load_nextn=settings.load_nextn)
     if settings.split_mode == "row" and len(working) > 1:
-        held.devices = row_split_weights(model, placement, shares(working, settings), load_nextn=settings.load_nextn)
+        held.devices = row_split_weights(
+            model, placement, shares(working, settings), load_nextn=settings.load_nextn
+        )
     sizes = _Sizes(
         [*held.devices, _host_bytes(held.host, settings)],
         _kv(model, placement, settings),
@@ -155,7 +163,9 @@ def _result(
 
 def kernels_used(devices: Sequence[DeviceFacts], settings: MemorySettings) -> Kernels:
     """What decides which weights the host rearranges."""
-    has_host_buffer = any(device.kind in HOST_BUFFER_KINDS for device in devices) and not settings.no_host
+    has_host_buffer = (
+        any(device.kind in HOST_BUFFER_KINDS for device in devices) and not settings.no_host
+    )
     return settings.kernels if settings.repack and not has_host_buffer else Kernels.PLAIN
 
 
@@ -170,16 +180,25 @@ def _folder_use(
     settings: MemorySettings,
     compute: Sequence[int] | None,
 ) -> MemoryUse:
-    """Engines that load folders hold all of the model in memory, on cards nothing of it on the host."""
+    """Engines that load folders hold all of the model in memory, on cards nothing of it on the
+    host."""
     is_cut = settings.split_mode == "tensor" and len(working) > 1
-    cut = shares(working, replace(settings, tensor_split=settings.tensor_split or (1.0,) * len(working)))
+    cut = shares(
+        working, replace(settings, tensor_split=settings.tensor_split or (1.0,) * len(working))
+    )
     ranks = cut if is_cut else ()
     placement = place(model, working[:1] if is_cut else working, settings)
     kv = folder_kv(model, settings, ranks) if is_cut else _kv(model, placement, settings)
     held = folder_weights(model, placement, ranks)
     needed = list(compute) if compute else folder_compute(model, placement, settings, ranks)
     other = [CONTEXT_BYTES.get(device.kind, 0) for device in working] + [0]
-    return _result(_Sizes(held, kv, needed, other), (*working, host), HostWeights(held[-1]), placement, settings)
+    return _result(
+        _Sizes(held, kv, needed, other),
+        (*working, host),
+        HostWeights(held[-1]),
+        placement,
+        settings,
+    )
 
 
 def _tensor_parallel_use(
@@ -189,14 +208,20 @@ def _tensor_parallel_use(
     settings: MemorySettings,
     compute: Sequence[int] | None,
 ) -> MemoryUse:
-    """Every device takes part in every layer; to the engine they are one device (ggml-backend-meta.cpp)."""
+    """Every device takes part in every layer; to the engine they are one device
+    (ggml-backend-meta.cpp)."""
     cut = settings.tensor_split or (0.0,) * len(working)
     cut = cut[: len(working)] + (0.0,) * (len(working) - len(cut))
     one = place(model, working[:1], settings)
-    held = weights(model, one, kernels=kernels_used(working, settings), load_nextn=settings.load_nextn)
+    held = weights(
+        model, one, kernels=kernels_used(working, settings), load_nextn=settings.load_nextn
+    )
     offloaded = [index for index in range(model.n_layer - model.n_nextn) if one.layers[index] == 0]
     compute = compute or _compute(model, working[:1], one, settings)
-    kv, kv_host = _tensor_parallel_kv(model, offloaded, cut, settings), _kv(model, one, settings)[-1]
+    kv, kv_host = (
+        _tensor_parallel_kv(model, offloaded, cut, settings),
+        _kv(model, one, settings)[-1],
+    )
     sizes = _Sizes(
         tensor_parallel_weights(model, offloaded, cut, with_output=one.output == 0)
         + [_host_bytes(held.host, settings)],
@@ -246,7 +271,11 @@ def _kv_of_kinds(model: ModelShape, settings: MemorySettings) -> list[int]:
 
 def offloaded_layer_bytes(model: ModelShape, settings: MemorySettings) -> list[int]:
     """Weights and KV that each offloaded layer takes on its device, the output last."""
-    count = model.n_layer + 1 if settings.gpu_layers is None else min(settings.gpu_layers, model.n_layer + 1)
+    count = (
+        model.n_layer + 1
+        if settings.gpu_layers is None
+        else min(settings.gpu_layers, model.n_layer + 1)
+    )
     first = model.n_layer + 1 - count
     kv = _kv_of_kinds(model, settings)
     sizes = []
@@ -270,7 +299,10 @@ def context_cells(model: ModelShape, settings: MemorySettings) -> Cells:
 
 
 def _compute(
-    model: ModelShape, devices: Sequence[DeviceFacts], placement: Placement, settings: MemorySettings
+    model: ModelShape,
+    devices: Sequence[DeviceFacts],
+    placement: Placement,
+    settings: MemorySettings,
 ) -> list[int]:
     sequences = max(settings.parallel, 1)
     tokens = -(-settings.micro_batch // sequences) * sequences
@@ -287,14 +319,18 @@ def _compute(
     )
     kinds = tuple(device.kind for device in devices)
     places = Places(kinds, is_pipelined(model, devices, settings), settings.op_offload)
-    sizes = compute_bytes(model, placement, batch, places, flash_is_certain=settings.flash_attention is not None)
+    sizes = compute_bytes(
+        model, placement, batch, places, flash_is_certain=settings.flash_attention is not None
+    )
     if not settings.load_nextn or not model.n_nextn:
         return sizes
     drafting = draft_compute_bytes(model, placement, batch, places)
     return [one + other for one, other in zip(sizes, drafting, strict=True)]
 
 
-def is_pipelined(model: ModelShape, devices: Sequence[DeviceFacts], settings: MemorySettings) -> bool:
+def is_pipelined(
+    model: ModelShape, devices: Sequence[DeviceFacts], settings: MemorySettings
+) -> bool:
     """Several micro-batches at once on several cards (llama-context.cpp, constructor)."""
     return (
         len(devices) > 1
@@ -306,9 +342,11 @@ def is_pipelined(model: ModelShape, devices: Sequence[DeviceFacts], settings: Me
     )
 
 
-def _other(model: ModelShape, devices: Sequence[DeviceFacts], settings: MemorySettings) -> list[int]:
-    """Contexts of drivers, a vision projector on the first device; on the host the logits (output_reserve) and
-    what fills up with use: prompts seen before and states to go back to."""
+def _other(
+    model: ModelShape, devices: Sequence[DeviceFacts], settings: MemorySettings
+) -> list[int]:
+    """Contexts of drivers, a vision projector on the first device; on the host the logits
+    (output_reserve) and what fills up with use: prompts seen before and states to go back to."""
     sizes = [CONTEXT_BYTES.get(device.kind, 0) for device in devices]
     logits = model.n_vocab * 4 * max(settings.parallel, 1)
     # Beside the logits: filtered ones, probabilities and candidates.
@@ -321,7 +359,8 @@ def _other(model: ModelShape, devices: Sequence[DeviceFacts], settings: MemorySe
 
 
 def combined(*uses: MemoryUse) -> tuple[DeviceUse, ...]:
-    """What several models take together, by device, the host last: a target and its draft, a model and its twin."""
+    """What several models take together, by device, the host last: a target and its draft, a model
+    and its twin."""
     total: dict[str, DeviceUse] = {}
     for use in (*(each for one in uses for each in one.devices[:-1]), *(one.host for one in uses)):
         old = total.get(use.name, DeviceUse(use.name, use.total_bytes))

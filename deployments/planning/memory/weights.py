@@ -1,7 +1,7 @@
 """Bytes of weights on each device and on the host.
 
-Source in llama.cpp: src/llama-model.cpp (load_tensors: one buffer per device, a mapped range of the file for
-the host). What the host rearranges in a copy of its own: repacking.py.
+Source in llama.cpp: src/llama-model.cpp (load_tensors: one buffer per device, a mapped range of the
+file for the host). What the host rearranges in a copy of its own: repacking.py.
 """
 
 from __future__ import annotations
@@ -13,7 +13,12 @@ from functools import lru_cache
 from deployments.planning.architecture import LayerKind, ModelShape, TensorShape
 from deployments.planning.memory.nextn import loaded_kind
 from deployments.planning.memory.placement import Placement
-from deployments.planning.memory.tensor_parallel import layer_pieces, output_pieces, rotations, row_pieces
+from deployments.planning.memory.tensor_parallel import (
+    layer_pieces,
+    output_pieces,
+    rotations,
+    row_pieces,
+)
 from deployments.planning.repacking import LOOKED_UP, Kernels, repacked_bytes
 
 ALIGNMENT = 32
@@ -27,7 +32,8 @@ def aligned(size: int) -> int:
 
 @dataclass
 class HostWeights:
-    """What the host holds: plain tensors, rearranged ones, and the file's range from first to last plain one."""
+    """What the host holds: plain tensors, rearranged ones, and the file's range from first to last
+    plain one."""
 
     plain: int = 0
     repacked: int = 0
@@ -68,9 +74,14 @@ Layout = tuple[tuple[int, ...], HostWeights]
 
 
 def weights(
-    model: ModelShape, placement: Placement, *, kernels: Kernels = Kernels.AVX2, load_nextn: bool = False
+    model: ModelShape,
+    placement: Placement,
+    *,
+    kernels: Kernels = Kernels.AVX2,
+    load_nextn: bool = False,
 ) -> Weights:
-    """Layers that predict further tokens ahead are loaded only for drafting with them, or in part (nextn.py)."""
+    """Layers that predict further tokens ahead are loaded only for drafting with them, or in part
+    (nextn.py)."""
     total = Weights([0] * placement.host, HostWeights())
     for index, layer in enumerate(model.layers):
         kind = loaded_kind(model, index, drafting=load_nextn)
@@ -110,8 +121,11 @@ def _divided(kind: LayerKind, places: tuple[int, ...], host: int, kernels: Kerne
 
 
 def output_bytes(model: ModelShape) -> int:
-    """What goes with the output: all that is neither of a layer nor looked up, and the embedding's copy."""
-    own = sum(aligned(tensor.n_bytes) for tensor in model.extras if not tensor.name.startswith(LOOKED_UP))
+    """What goes with the output: all that is neither of a layer nor looked up, and the embedding's
+    copy."""
+    own = sum(
+        aligned(tensor.n_bytes) for tensor in model.extras if not tensor.name.startswith(LOOKED_UP)
+    )
     return own + (aligned(model.extra["token_embd.weight"].n_bytes) if model.is_tied else 0)
 
 
@@ -138,7 +152,11 @@ def _extra_places(tensor: TensorShape, model: ModelShape, placement: Placement) 
     turned = [
         index
         for index in range(model.n_layer - model.n_nextn)
-        if not (has_windows and model.arch in _ROPE_FACTORS_OF_FULL_LAYERS and model.kind_of(index).is_swa)
+        if not (
+            has_windows
+            and model.arch in _ROPE_FACTORS_OF_FULL_LAYERS
+            and model.kind_of(index).is_swa
+        )
     ]
     return {placement.layers[index] for index in turned}
 
@@ -157,7 +175,11 @@ def tensor_parallel_weights(
         if tensor.name == "output.weight":
             for device, size in enumerate(output_pieces(model, tensor, shares)):
                 sizes[device] += aligned(size)
-        elif not tensor.name.startswith(LOOKED_UP) or model.is_tied and tensor.name == "token_embd.weight":
+        elif (
+            not tensor.name.startswith(LOOKED_UP)
+            or model.is_tied
+            and tensor.name == "token_embd.weight"
+        ):
             sizes = [size + aligned(tensor.n_bytes) for size in sizes]
     return sizes
 
@@ -165,7 +187,8 @@ def tensor_parallel_weights(
 def row_split_weights(
     model: ModelShape, placement: Placement, shares: tuple[float, ...], *, load_nextn: bool = False
 ) -> list[int]:
-    """-sm row: matrices of offloaded layers in rows over all devices, the rest where the layer is."""
+    """-sm row: matrices of offloaded layers in rows over all devices, the rest where the layer
+    is."""
     sizes = [0] * placement.host
     kinds = [loaded_kind(model, index, drafting=load_nextn) for index in range(model.n_layer)]
     stretches = [(placement.layers[index], kind.tensors) for index, kind in enumerate(kinds)]

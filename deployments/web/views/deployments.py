@@ -129,11 +129,14 @@ def _commands(found: Deployment, plan: Plan | None) -> list[CommandShown]:
     if running:
         return [CommandShown(i.role, command_text(i.argv, i.env)) for i in running]
     planned = [runnable(instance, found.name) for instance in plan.instances] if plan else []
-    return [CommandShown(command.role, command_text(command.argv, command.env)) for command in planned]
+    return [
+        CommandShown(command.role, command_text(command.argv, command.env)) for command in planned
+    ]
 
 
 def _settings_shown(found: Deployment) -> list[tuple[str, str, bool]]:
-    """(title, value, whether it was set) of every setting that its strategy looks at; an external server takes none."""
+    """(title, value, whether it was set) of every setting that its strategy looks at; an external
+    server takes none."""
     if found.is_external:
         return []
     values = with_defaults({key: value for key, value in found.settings.items() if key in SETTINGS})
@@ -201,7 +204,9 @@ def change(request: HttpRequest, name: str) -> HttpResponse:
     found = get_object_or_404(Deployment, name=name, is_deleting=False)
     if found.is_external:
         return redirect("deployments:server_change", found.name)
-    form = DeploymentForm(request.POST or None, host=found.host, deployment=found, initial=typed_so_far(request.GET))
+    form = DeploymentForm(
+        request.POST or None, host=found.host, deployment=found, initial=typed_so_far(request.GET)
+    )
     if request.method == "POST" and form.is_valid() and _saved(form, request):
         messages.success(request, f"{found.name} is changed.")
         return redirect("deployments:deployment", found.name)
@@ -258,7 +263,9 @@ def _acted(request: HttpRequest, found: Deployment) -> HttpResponse:
 
 # --- shared ---------------------------------------------------------------------------------------
 def _shown(request: HttpRequest, page: str, context: dict[str, Any]) -> HttpResponse:
-    return render_page_or_part(request, f"deployments/{page}.html", f"deployments/_{page}.html", context)
+    return render_page_or_part(
+        request, f"deployments/{page}.html", f"deployments/_{page}.html", context
+    )
 
 
 def _with_relations(rows: QuerySet[Deployment]) -> QuerySet[Deployment]:

@@ -1,4 +1,5 @@
-"""Devices across hosts and stand-ins: parts of the Rig page, and adding and removing them; a device server's log."""
+"""Devices across hosts and stand-ins: parts of the Rig page, and adding and removing them; a device
+server's log."""
 
 from __future__ import annotations
 

@@ -77,9 +77,13 @@ def _found(typed: str) -> dict[str, Any]:
     best = hub_files.recommended(found, places)
     return {
         "info": info,
-        "rows": [_row(choice, places, most_free, best) for choice in found if choice.kind == "model"],
+        "rows": [
+            _row(choice, places, most_free, best) for choice in found if choice.kind == "model"
+        ],
         "picked": hub_files.wanted_choice(found, wanted.part) or best,
-        "projectors": [choice for choice in found if choice.kind == "projector" and not choice.n_missing],
+        "projectors": [
+            choice for choice in found if choice.kind == "projector" and not choice.n_missing
+        ],
         "projector": hub_files.suggested_projector(found),
         "folders": folders,
         "other_count": len(info.files),
@@ -88,12 +92,19 @@ def _found(typed: str) -> dict[str, Any]:
 
 
 def _places() -> list[hub_files.Place]:
-    """This host's devices. Stand-ins are left out: their memory is the CPU's, which is there already."""
+    """This host's devices.
+
+    Stand-ins are left out: their memory is the CPU's, which is there already.
+    """
     rows = Device.objects.filter(host=local_host(), is_present=True, is_stand_in=False)
-    return [hub_files.Place(row.name, row.memory_bytes, row.kind != Device.Kind.CPU) for row in rows]
+    return [
+        hub_files.Place(row.name, row.memory_bytes, row.kind != Device.Kind.CPU) for row in rows
+    ]
 
 
-def _row(choice: hub_files.Choice, places: list[hub_files.Place], most_free: int, best: str) -> dict[str, Any]:
+def _row(
+    choice: hub_files.Choice, places: list[hub_files.Place], most_free: int, best: str
+) -> dict[str, Any]:
     fitting = [(place.name, hub_files.fits(choice.size_bytes, place)) for place in places]
     return {
         "choice": choice,
@@ -107,16 +118,21 @@ def _row(choice: hub_files.Choice, places: list[hub_files.Place], most_free: int
 # --- acting ---------------------------------------------------------------------------------------
 @require_POST
 def start(request: HttpRequest) -> HttpResponse:
-    """The hub is asked again, at the commit that was shown: sizes and checksums come from nobody else."""
+    """The hub is asked again, at the commit that was shown: sizes and checksums come from nobody
+    else."""
     wanted = hub_files.parse_repo(request.POST.get("repo", ""))
     info = hub.repo_info(wanted.repo, request.POST.get("revision", ""))
     keys = [request.POST.get("choice", ""), request.POST.get("projector", "")]
     found = {choice.key: choice for choice in hub_files.choices(info.files)}
     picked = [found[key] for key in dict.fromkeys(keys) if key in found]
     if keys[0] and keys[0] not in found:
-        raise OmniError("bad_choice", "The repository has no such file any more.", "Look it up again.")
+        raise OmniError(
+            "bad_choice", "The repository has no such file any more.", "Look it up again."
+        )
     folder = Path(request.POST["folder"]) if request.POST.get("folder") else None
-    row = downloads.download_request(host=local_host(), info=info, picked=picked, folder=folder, user=request.user)
+    row = downloads.download_request(
+        host=local_host(), info=info, picked=picked, folder=folder, user=request.user
+    )
     return _said(request, f"{row} is on its way.")
 
 
@@ -151,5 +167,7 @@ def _said(request: HttpRequest, text: str) -> HttpResponse:
         messages.info(request, text)
         return redirect("deployments:download")
     response = HttpResponse(status=204)
-    response["HX-Trigger"] = json.dumps({"toast": {"text": text, "kind": "info"}, "downloads-changed": {}})
+    response["HX-Trigger"] = json.dumps(
+        {"toast": {"text": text, "kind": "info"}, "downloads-changed": {}}
+    )
     return response

@@ -41,14 +41,19 @@ SORTS = {"name": "name", "size": "-size_bytes", "params": "-n_params", "newest":
 @require_GET
 def models(request: HttpRequest) -> HttpResponse:
     context = _models_context(request) | {"folder_form": FolderForm()}
-    return render_page_or_part(request, "deployments/models.html", "deployments/_models.html", context)
+    return render_page_or_part(
+        request, "deployments/models.html", "deployments/_models.html", context
+    )
 
 
 def _models_context(request: HttpRequest) -> dict[str, Any]:
     wanted = {key: request.GET.get(key, "") for key in ("q", *FILTERS, "sort")}
     page = Paginator(_wanted_models(wanted), PAGE_LENGTH).get_page(request.GET.get("page"))
     every = Model.objects.order_by()
-    archs, quants = (every.exclude(**{key: ""}).values_list(key, flat=True).distinct() for key in ("arch", "quant"))
+    archs, quants = (
+        every.exclude(**{key: ""}).values_list(key, flat=True).distinct()
+        for key in ("arch", "quant")
+    )
     return {
         "page": page,
         "rows": _rows(list(page)),
@@ -75,7 +80,9 @@ def _wanted_models(wanted: Mapping[str, str]) -> QuerySet[Model]:
     # What a header says is large, and no row of the list shows it.
     rows = Model.objects.defer("facts", "shape", "vocab", "shards")
     if text := wanted["q"].strip().replace("\0", ""):
-        rows = rows.filter(Q(name__icontains=text) | Q(title__icontains=text) | Q(path__icontains=text))
+        rows = rows.filter(
+            Q(name__icontains=text) | Q(title__icontains=text) | Q(path__icontains=text)
+        )
     chosen = {key: wanted[key].replace("\0", "") for key in FILTERS if wanted[key]}
     return rows.filter(**chosen).order_by(SORTS.get(wanted["sort"], "name"), "name")
 
@@ -107,7 +114,10 @@ def _unverified(engines: Iterable[Engine]) -> list[str]:
 def model(request: HttpRequest, name: str) -> HttpResponse:
     found = get_object_or_404(Model, name=name)
     used_by = [
-        b.deployment for b in found.bindings.select_related("deployment").prefetch_related("deployment__instances")
+        b.deployment
+        for b in found.bindings.select_related("deployment").prefetch_related(
+            "deployment__instances"
+        )
     ]
     share = found.facts.get("quant_bytes") or {}
     total = sum(share.values()) or 1
@@ -116,7 +126,10 @@ def model(request: HttpRequest, name: str) -> HttpResponse:
         "facts": found.facts,
         "rows": _fact_rows(found) if found.facts else [],
         "used_by": used_by,
-        "shares": sorted(((kind, size, 100 * size / total) for kind, size in share.items()), key=lambda row: -row[1]),
+        "shares": sorted(
+            ((kind, size, 100 * size / total) for kind, size in share.items()),
+            key=lambda row: -row[1],
+        ),
         "partners": _partners(found),
         "copies": other_places(found),
         "no_engine": without_engine([found], local_host()).get(found.pk, ""),
@@ -133,7 +146,9 @@ def model_advice(request: HttpRequest, name: str) -> HttpResponse:
     engine = first_engine(Engine.objects.filter(host=host, state=Engine.State.OK))
     context: dict[str, Any] = {"model": found}
     try:
-        context["advice"] = advice(found, host, engine.flavour if engine else Engine.Flavour.LLAMA_CPP)
+        context["advice"] = advice(
+            found, host, engine.flavour if engine else Engine.Flavour.LLAMA_CPP
+        )
     except OmniError as error:
         context["problem"] = error
     return render(request, "deployments/_model_advice.html", context)
@@ -146,18 +161,28 @@ def _fact_rows(model: Model) -> list[tuple[str, str]]:
     classes = model.facts.get("hparams", {}).get("architectures", "")
     # A folder names its licence nowhere but in a text for people.
     kept = [row for row in rows if row[0] != "Licence"]
-    return [("Format", model.get_format_display()), *kept, *([("Class", classes)] if classes else [])]  # type: ignore[attr-defined]
+    return [
+        ("Format", model.get_format_display()),
+        *kept,
+        *([("Class", classes)] if classes else []),
+    ]  # type: ignore[attr-defined]
 
 
 def _partners(model: Model) -> list[Part]:
     if model.is_folder:
         return []
     # Partners lie in the same folder or the one above or below it.
-    wanted = Model.objects.filter(state=Model.State.OK, format=Model.Format.GGUF).exclude(pk=model.pk)
+    wanted = Model.objects.filter(state=Model.State.OK, format=Model.Format.GGUF).exclude(
+        pk=model.pk
+    )
     is_projector = model.kind == Kind.PROJECTOR
-    wanted = wanted.exclude(kind=Kind.PROJECTOR) if is_projector else wanted.filter(kind=Kind.PROJECTOR)
+    wanted = (
+        wanted.exclude(kind=Kind.PROJECTOR) if is_projector else wanted.filter(kind=Kind.PROJECTOR)
+    )
     above = Path(model.path).parent if is_projector else Path(model.path).parent.parent
-    rows = wanted.filter(path__startswith=f"{above}/").values_list("name", "path", "facts")[:MOST_PARTNERS]
+    rows = wanted.filter(path__startswith=f"{above}/").values_list("name", "path", "facts")[
+        :MOST_PARTNERS
+    ]
     return partners(Part.of(model.name, model.path, model.facts), [Part.of(*row) for row in rows])
 
 
@@ -175,7 +200,9 @@ def scan(request: HttpRequest) -> HttpResponse:
     host = local_host()
     if not agent_is_running(host):
         text = f"No agent runs on {host.name}, so nobody would scan."
-        raise OmniError("no_agent", text, "Start the panel with `make up`, or run `manage.py scan`.")
+        raise OmniError(
+            "no_agent", text, "Start the panel with `make up`, or run `manage.py scan`."
+        )
     request_scan(host.name)
     return _said(request, "Scanning. The list changes as models are found.")
 
@@ -190,23 +217,32 @@ def folder_add(request: HttpRequest) -> HttpResponse:
             form.add_error("path", str(error))
         else:
             report = folders.scan([Path(folder.path)])
-            messages.success(request, f"{folder.path} is in the library. Models found in it: {len(report.models)}.")
+            messages.success(
+                request,
+                f"{folder.path} is in the library. Models found in it: {len(report.models)}.",
+            )
             return redirect("deployments:models")
-    return render(request, "deployments/models.html", _models_context(request) | {"folder_form": form})
+    return render(
+        request, "deployments/models.html", _models_context(request) | {"folder_form": form}
+    )
 
 
 @require_POST
 def folder_remove(request: HttpRequest, pk: int) -> HttpResponse:
     folder = get_object_or_404(LibraryFolder, pk=pk)
     count = folders.folder_remove(folder, user=request.user)
-    messages.success(request, f"{folder.path} is out of the library, {count} models with it. The files stay.")
+    messages.success(
+        request, f"{folder.path} is out of the library, {count} models with it. The files stay."
+    )
     return redirect("deployments:models")
 
 
 @require_POST
 def model_remove(request: HttpRequest, name: str) -> HttpResponse:
     model_delete(model=get_object_or_404(Model, name=name), user=request.user)
-    messages.success(request, f"{name} is out of the library. The file stays; the next scan finds it again.")
+    messages.success(
+        request, f"{name} is out of the library. The file stays; the next scan finds it again."
+    )
     return redirect("deployments:models")
 
 

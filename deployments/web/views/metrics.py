@@ -18,8 +18,13 @@ def metrics(request: HttpRequest) -> HttpResponse:
     lines.append("# TYPE omni_instance_restarts_total counter")
     for instance in Instance.objects.select_related("deployment", "device"):
         owner = instance.deployment or instance.device
-        lines.append(f'omni_instance_restarts_total{{owner="{owner}",role="{instance.role}"}} {instance.restarts}')
+        lines.append(
+            f'omni_instance_restarts_total{{owner="{owner}",role="{instance.role}"}}'
+            f" {instance.restarts}"
+        )
     lines.append("# TYPE omni_handovers_total counter")
     for (name, outcome), count in sorted(counts.items()):
         lines.append(f'omni_handovers_total{{deployment="{name}",outcome="{outcome}"}} {count}')
-    return HttpResponse("\n".join(lines) + "\n", content_type="text/plain; version=0.0.4; charset=utf-8")
+    return HttpResponse(
+        "\n".join(lines) + "\n", content_type="text/plain; version=0.0.4; charset=utf-8"
+    )

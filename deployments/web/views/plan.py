@@ -24,7 +24,12 @@ from deployments.web.planboard import Board, board, deploy, presets_for
 from omni.errors import OmniError
 from omni.htmx import render_page_or_part, wants_part
 
-WORDS = {"viable": "fits", "caution": "caution", "does_not_fit": "does not fit", "not_viable": "not possible"}
+WORDS = {
+    "viable": "fits",
+    "caution": "caution",
+    "does_not_fit": "does not fit",
+    "not_viable": "not possible",
+}
 NEEDS = "incomplete"
 MEMORY = "does_not_fit"
 ICONS = {"viable": "check", "caution": "alert", "not_viable": "close", "needs": "question"}
@@ -40,7 +45,9 @@ def plan(request: HttpRequest) -> HttpResponse:
     if request.method == "POST":
         strategy = request.POST.get("strategy", "")
         try:
-            made = deploy(shown, strategy=strategy, name=request.POST.get("name", ""), user=request.user)
+            made = deploy(
+                shown, strategy=strategy, name=request.POST.get("name", ""), user=request.user
+            )
             return redirect("deployments:deployment", made.name)
         except OmniError as error:
             refused[strategy] = error
@@ -56,7 +63,9 @@ def plan_presets(request: HttpRequest) -> HttpResponse:
         return render(request, "deployments/_plan_presets.html", {"form": None})
     # Where layers go each strategy decides for itself.
     auto = {key: str(SETTINGS[key].default) for key in PLACING}
-    plain = {key: str(SETTINGS[key].default) for key in ("kv_cache_k", "kv_cache_v", "flash_attention")}
+    plain = {
+        key: str(SETTINGS[key].default) for key in ("kv_cache_k", "kv_cache_v", "flash_attention")
+    }
     shown = []
     for preset in found:
         changes = {**plain, **preset.settings, **auto}
@@ -79,7 +88,9 @@ def _shown(request: HttpRequest, shown: Board, refused: Mapping[str, OmniError])
         ],
         "problems": [error for strategy, error in refused.items() if strategy not in _names(shown)],
     }
-    response = render_page_or_part(request, "deployments/plan.html", "deployments/_plan.html", context)
+    response = render_page_or_part(
+        request, "deployments/plan.html", "deployments/_plan.html", context
+    )
     if wants_part(request):
         response["HX-Replace-Url"] = address
     return response
@@ -92,7 +103,8 @@ def _names(shown: Board) -> set[str]:
 # --- cards ----------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Fix:
-    """One press that makes a reason go away: `changes` for the fields, `address` for browsers without script."""
+    """One press that makes a reason go away: `changes` for the fields, `address` for browsers
+    without script."""
 
     title: str
     address: str
@@ -127,10 +139,14 @@ class Card:
         return self.state in (Verdict.VIABLE, Verdict.CAUTION)
 
 
-def _card(request: HttpRequest, shown: Board, outcome: Compared, refused: Mapping[str, OmniError]) -> Card:
+def _card(
+    request: HttpRequest, shown: Board, outcome: Compared, refused: Mapping[str, OmniError]
+) -> Card:
     found, key = outcome.plan, outcome.key
     state = str(found.verdict) if found else "needs"
-    reasons = sorted(found.reasons, key=lambda reason: SEVERITIES.index(reason.severity)) if found else []
+    reasons = (
+        sorted(found.reasons, key=lambda reason: SEVERITIES.index(reason.severity)) if found else []
+    )
     # Beside an error a caution is no news.
     telling = (Severity.ERROR,) if state == "not_viable" else (Severity.ERROR, Severity.CAUTION)
     errors = {reason.code for reason in reasons if reason.severity == Severity.ERROR}
@@ -145,8 +161,16 @@ def _card(request: HttpRequest, shown: Board, outcome: Compared, refused: Mappin
         reasons=[(each, _fix(shown, each)) for each in reasons if each.severity in telling],
         notes=[(each, _fix(shown, each)) for each in reasons if each.severity not in telling],
         # Where something else than memory stands against it, its memory is beside the point.
-        bars=[bar(use) for use in found.devices] if found and (state != "not_viable" or is_too_much) else [],
-        commands=[Command(each.role, _command(each, outcome.name)) for each in found.instances] if found else [],
+        bars=(
+            [bar(use) for use in found.devices]
+            if found and (state != "not_viable" or is_too_much)
+            else []
+        ),
+        commands=(
+            [Command(each.role, _command(each, outcome.name)) for each in found.instances]
+            if found
+            else []
+        ),
         basis=BASIS.get(found.predicted.basis, found.predicted.basis) if found else "",
         refused=refused.get(key),
         name=typed or outcome.name,
@@ -177,11 +201,14 @@ def _number(value: int | str) -> str:
 
 
 def _command(planned: InstancePlan, name: str) -> SafeString:
-    """As on a deployment's page; the name is marked, because it changes with what is typed into the card."""
+    """As on a deployment's page; the name is marked, because it changes with what is typed into the
+    card."""
     command = runnable(planned, name)
     words = [_word(command_text([word], {}), name) for word in command.argv]
     before = escape(command_text([], command.env).strip())
-    return mark_safe(" ".join([before, *words] if before else words))  # each word is escaped by itself
+    return mark_safe(
+        " ".join([before, *words] if before else words)
+    )  # each word is escaped by itself
 
 
 def _word(word: str, name: str) -> SafeString:

@@ -41,16 +41,21 @@ def _typed(request: HttpRequest) -> str:
 
 
 def _uploaded(request: HttpRequest) -> str:
-    """The text of the chosen file; empty when none was chosen. Raises OmniError (unreadable_file)."""
+    """The text of the chosen file; empty when none was chosen. Raises OmniError
+    (unreadable_file)."""
     chosen = request.FILES.get("file")
     if chosen is None:
         return ""
     if (chosen.size or 0) > MAX_UPLOAD_BYTES:
-        raise OmniError("unreadable_file", f"{chosen.name} is too large for a rig file.", "Choose another file.")
+        raise OmniError(
+            "unreadable_file", f"{chosen.name} is too large for a rig file.", "Choose another file."
+        )
     try:
         return chosen.read().decode().replace("\r\n", "\n")
     except UnicodeDecodeError:
-        raise OmniError("unreadable_file", f"{chosen.name} is not UTF-8 text.", "Choose another file.") from None
+        raise OmniError(
+            "unreadable_file", f"{chosen.name} is not UTF-8 text.", "Choose another file."
+        ) from None
 
 
 def _previewed(request: HttpRequest, text: str, **more: Any) -> HttpResponse:
@@ -60,7 +65,9 @@ def _previewed(request: HttpRequest, text: str, **more: Any) -> HttpResponse:
 
 def _applied(request: HttpRequest, text: str) -> HttpResponse:
     try:
-        outcome = apply(text, user=request.user, start=_starts(request), expected=request.POST["agreed"])
+        outcome = apply(
+            text, user=request.user, start=_starts(request), expected=request.POST["agreed"]
+        )
     except OmniError as error:
         if error.code != "changed_meanwhile":
             raise

@@ -28,7 +28,9 @@ def add(request: HttpRequest) -> HttpResponse:
         except OmniError as error:
             form.add_error(form.FIELD_OF.get(error.code, "address"), str(error))
         else:
-            messages.success(request, f"{made.name} answers. Choose which of its models the gateway offers.")
+            messages.success(
+                request, f"{made.name} answers. Choose which of its models the gateway offers."
+            )
             return redirect("deployments:server", made.name)
     return render(request, "deployments/server_add.html", {"form": form})
 
@@ -36,7 +38,9 @@ def add(request: HttpRequest) -> HttpResponse:
 @require_GET
 def server(request: HttpRequest, name: str) -> HttpResponse:
     context = _context(_found(name))
-    return render_page_or_part(request, "deployments/server.html", "deployments/_server.html", context)
+    return render_page_or_part(
+        request, "deployments/server.html", "deployments/_server.html", context
+    )
 
 
 def _found(name: str) -> Engine:
@@ -67,10 +71,15 @@ def change(request: HttpRequest, name: str) -> HttpResponse:
     """Another model for a deployment on an external server."""
     found = get_object_or_404(Deployment, name=name, is_deleting=False, remote_model__gt="")
     form = RemoteModelForm(
-        request.POST or None, engine=found.engine, deployment=found, initial={"model": found.remote_model}
+        request.POST or None,
+        engine=found.engine,
+        deployment=found,
+        initial={"model": found.remote_model},
     )
     if request.method == "POST" and form.is_valid():
-        deployment_change(deployment=found, remote_model=form.cleaned_data["model"], user=request.user)
+        deployment_change(
+            deployment=found, remote_model=form.cleaned_data["model"], user=request.user
+        )
         messages.success(request, f"{found.name} is changed.")
         return redirect("deployments:deployment", found.name)
     return render(request, "deployments/server_change.html", {"form": form, "deployment": found})
@@ -101,7 +110,9 @@ def key(request: HttpRequest, name: str) -> HttpResponse:
 @require_POST
 def remove(request: HttpRequest, name: str) -> HttpResponse:
     servers.server_remove(engine=_found(name), user=request.user)
-    messages.success(request, f"{name} and its key are forgotten. The server itself was left alone.")
+    messages.success(
+        request, f"{name} and its key are forgotten. The server itself was left alone."
+    )
     return redirect("deployments:models")
 
 

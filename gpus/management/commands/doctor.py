@@ -22,9 +22,13 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         findings = diagnose(Host.objects.get_or_create(name=settings.OMNI_HOST_NAME)[0])
         if options["json"]:
-            return self.stdout.write(json.dumps({"findings": [finding.as_dict() for finding in findings]}))
+            return self.stdout.write(
+                json.dumps({"findings": [finding.as_dict() for finding in findings]})
+            )
         for finding in findings:
-            self.stdout.write(f"{finding.severity}: {finding.title}. {finding.text} {finding.fix}".strip())
+            self.stdout.write(
+                f"{finding.severity}: {finding.title}. {finding.text} {finding.fix}".strip()
+            )
         if not findings:
             self.stdout.write("Nothing is wrong that could be seen.")
         return None

@@ -17,7 +17,12 @@ class Command(BaseCommand):
     requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--parent", type=int, default=os.getppid(), help="pid it ends with (default: its parent)")
+        parser.add_argument(
+            "--parent",
+            type=int,
+            default=os.getppid(),
+            help="pid it ends with (default: its parent)",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         run(settings.OMNI_HOST_NAME, options["parent"])

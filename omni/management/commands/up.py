@@ -27,7 +27,8 @@ from omni.launcher import Child, Panel, adopt_orphans, python_child, valkey_chil
 MANAGE = str(settings.BASE_DIR / "manage.py")
 READY_TIMEOUT_S, BROKER_TIMEOUT_S = 60.0, 10.0
 TICK_S = 0.1
-# No proxy is between the panel and itself, whatever http_proxy says, and this name of it is always allowed.
+# No proxy is between the panel and itself, whatever http_proxy says, and this name of it is always
+# allowed.
 OWN_NAME = {"Host": "localhost"}
 _direct = build_opener(ProxyHandler({}))
 
@@ -38,10 +39,16 @@ class Command(BaseCommand):
     requires_migrations_checks = False
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
-        parser.add_argument("--port", type=int, default=8000, help="port to listen on (default 8000)")
+        parser.add_argument(
+            "--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)"
+        )
+        parser.add_argument(
+            "--port", type=int, default=8000, help="port to listen on (default 8000)"
+        )
         parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
-        parser.add_argument("--keep-models", action="store_true", help="on Ctrl-C leave the models running")
+        parser.add_argument(
+            "--keep-models", action="store_true", help="on Ctrl-C leave the models running"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         self.stopping = 0
@@ -90,7 +97,8 @@ class Command(BaseCommand):
                     # A panel that was killed a moment ago may still hold it.
                     if time.monotonic() > deadline:
                         raise CommandError(
-                            f"Cannot listen on {host}:{port}: {error.strerror}. Choose another with --port."
+                            f"Cannot listen on {host}:{port}: {error.strerror}. Choose another with"
+                            " --port."
                         ) from None
             time.sleep(TICK_S)
 
@@ -106,13 +114,25 @@ class Command(BaseCommand):
         self._ensure_admin()
         self._wait_for_broker(panel)
         self._say("Starting the web server and the agent …")
-        worker = ("-m", "celery", "-A", "omni.celery", "worker", "--pool", "threads", "--concurrency", "4")
+        worker = (
+            "-m",
+            "celery",
+            "-A",
+            "omni.celery",
+            "worker",
+            "--pool",
+            "threads",
+            "--concurrency",
+            "4",
+        )
         quiet = ("--without-gossip", "--without-mingle", "--loglevel", "WARNING")
         queue = settings.CELERY_TASK_DEFAULT_QUEUE
         name = ("--queues", queue, "--hostname", f"agent@{settings.OMNI_HOST_NAME}")
         for child in (
             python_child("agent", (*worker, *quiet, *name), logs),
-            python_child("web server", (MANAGE, "serve", "--host", host, "--port", str(port)), logs),
+            python_child(
+                "web server", (MANAGE, "serve", "--host", host, "--port", str(port)), logs
+            ),
         ):
             panel.children.append(child)
             child.start()
@@ -135,7 +155,11 @@ class Command(BaseCommand):
             refuse_weak_password(given)
         password = given or secrets.token_urlsafe(12)
         users.create_superuser("admin", password=password)
-        shown = "the password from OMNI_ADMIN_PASSWORD" if given else f"password {password}  (shown this once)"
+        shown = (
+            "the password from OMNI_ADMIN_PASSWORD"
+            if given
+            else f"password {password}  (shown this once)"
+        )
         self._say(f"Made the administrator: name admin, {shown}")
 
     def _wait_for_broker(self, panel: Panel) -> None:
@@ -147,7 +171,11 @@ class Command(BaseCommand):
                 return client.close()
             except (redis.RedisError, OSError) as error:
                 if time.monotonic() > deadline:
-                    hint = "Check OMNI_BROKER_URL." if settings.OMNI_BROKER_URL else _log_of(panel.children[0])
+                    hint = (
+                        "Check OMNI_BROKER_URL."
+                        if settings.OMNI_BROKER_URL
+                        else _log_of(panel.children[0])
+                    )
                     raise CommandError(f"The broker does not answer: {error}. {hint}") from None
             time.sleep(0.02)
 
@@ -164,12 +192,17 @@ class Command(BaseCommand):
             if web.exit_code is not None:
                 raise CommandError(f"The web server ended while starting.\n{_log_of(web)}")
             if time.monotonic() > deadline:
-                raise CommandError(f"The web server is not ready after {READY_TIMEOUT_S:.0f} s.\n{_log_of(web)}")
+                raise CommandError(
+                    f"The web server is not ready after {READY_TIMEOUT_S:.0f} s.\n{_log_of(web)}"
+                )
             time.sleep(TICK_S)
 
     def _announce(self, options: dict[str, Any]) -> None:
         url = f"http://{_authority(options['host'], options['port'])}/"
-        self._say(f"Omni is ready: {url}   (Ctrl-C stops it; state and logs are in {settings.OMNI_HOME.root})")
+        self._say(
+            f"Omni is ready: {url}   (Ctrl-C stops it; state and logs are in"
+            f" {settings.OMNI_HOME.root})"
+        )
         if not options["no_browser"] and sys.stdout.isatty() and os.environ.get("DISPLAY"):
             webbrowser.open(url)
 
@@ -203,10 +236,10 @@ def root_warning(user: int) -> str:
     if user != 0:
         return ""
     return (
-        "Warning: Omni runs as root, and so does every engine it starts: a fault in one of them, or in a model's "
-        "file, would be a fault of the whole machine.\n"
-        "Make a user for it (for example: useradd --create-home omni), give that user the models' folder to read, "
-        "and start Omni as that user."
+        "Warning: Omni runs as root, and so does every engine it starts: a fault in one of them, or"
+        " in a model's file, would be a fault of the whole machine.\nMake a user for it (for"
+        " example: useradd --create-home omni), give that user the models' folder to read, and"
+        " start Omni as that user."
     )
 
 

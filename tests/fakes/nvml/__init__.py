@@ -1,4 +1,5 @@
-"""The stand-in NVML: a real shared library that the real bindings load, driven by a scenario file."""
+"""The stand-in NVML: a real shared library that the real bindings load, driven by a scenario
+file."""
 
 from __future__ import annotations
 
@@ -12,16 +13,23 @@ MIB = 1 << 20
 
 
 def build(folder: Path, *defines: str) -> Path:
-    """Compiles libnvidia-ml.so.1 into a folder that LD_LIBRARY_PATH may name; returns the library."""
+    """Compiles libnvidia-ml.so.1 into a folder that LD_LIBRARY_PATH may name; returns the
+    library."""
     library = folder / "libnvidia-ml.so.1"
     flags = ["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-Wl,-soname,libnvidia-ml.so.1"]
-    subprocess.run(["gcc", *flags, *(f"-D{name}" for name in defines), str(SOURCE), "-o", str(library)], check=True)
+    subprocess.run(
+        ["gcc", *flags, *(f"-D{name}" for name in defines), str(SOURCE), "-o", str(library)],
+        check=True,
+    )
     return library
 
 
 @dataclass(frozen=True)
 class FakeCard:
-    """A card of the scenario. `facts` are the C source's keys; one that is left out is not supported."""
+    """A card of the scenario.
+
+    `facts` are the C source's keys; one that is left out is not supported.
+    """
 
     name: str
     uuid: str
@@ -40,7 +48,13 @@ class FakeCard:
 
 def rtx_pro_6000(**changes: object) -> FakeCard:
     """97887 MiB and 600 W as nvidia-smi shows them, at work on a Gen5 x16 link."""
-    facts = {"utilisation": 62, "power": 410_000, "power_limit": 600_000, "temperature": 58, "fan": 41}
+    facts = {
+        "utilisation": 62,
+        "power": 410_000,
+        "power_limit": 600_000,
+        "temperature": 58,
+        "fan": 41,
+    }
     link = {"generation": 5, "generation_max": 5, "width": 16, "width_max": 16}
     values = {
         "name": "NVIDIA RTX PRO 6000 Blackwell Workstation Edition",
