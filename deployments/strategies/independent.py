@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from deployments.planning.plan import Figure, Member, Plan, PlanRequest
 from deployments.planning.ranking import rank
+from deployments.planning.settings import SETTINGS
 from deployments.strategies.base import Strategy, info, outlook, verdict_of
 from deployments.strategies.placing import (
     Placed,
@@ -28,14 +29,26 @@ class Independent(Strategy):
 
     def plan(self, request: PlanRequest) -> Plan:
         """On the best of the devices, where there are several to choose from."""
-        member = self.only_member(request)
-        plans = [self._on(request, alone) for alone in each_alone(member)]
-        best = min(plans, key=rank)
-        if len(plans) == 1:
+        devices = list(each_alone(self.only_member(request)))
+        best = self._best(request, devices)
+        if len(devices) == 1:
             return best
-        chosen = best.instances[0].devices[0]
-        text = f"One model on one device: {chosen} is the best of the {len(plans)} that are chosen."
+
+        # What is deployed is planned again with the settings that were chosen here: the device has
+        # to be the best with those, too.
+        kept = {key: value for key, value in best.settings.items() if key in SETTINGS}
+        settled = self._best(replace(request, settings={**request.settings, **kept}), devices)
+        if device_of(settled) != device_of(best):
+            best = replace(settled, settings={**kept, **settled.settings})
+
+        text = (
+            f"One model on one device: {device_of(best)} is the best of the {len(devices)} that are"
+            " chosen."
+        )
         return replace(best, reasons=(*best.reasons, info("one_device", text)))
+
+    def _best(self, request: PlanRequest, devices: Sequence[Member]) -> Plan:
+        return min((self._on(request, alone) for alone in devices), key=rank)
 
     def _on(self, request: PlanRequest, member: Member) -> Plan:
         found = placed(request, member, self.name)
@@ -49,6 +62,11 @@ class Independent(Strategy):
             common_figures(found),
             found.chosen,
         )
+
+
+def device_of(plan: Plan) -> str:
+    """The device of a plan of one process."""
+    return plan.instances[0].devices[0]
 
 
 def each_alone(member: Member) -> Iterator[Member]:

@@ -162,3 +162,20 @@ def test_a_strategy_or_engine_that_is_not_there_is_named(request_: PlanRequest) 
         get_strategy("independent").plan(
             replace(request_, engine=replace(request_.engine, flavour="magic"))
         )
+
+
+def test_deploying_what_is_shown_keeps_the_device(request_: PlanRequest) -> None:
+    """With the settings that a plan chose, its device is still the best of those that are ticked."""
+    small = replace(GPU, total_bytes=2 * GIB, free_bytes=GIB)
+    unknown = DeviceFacts("Vulkan1", "vulkan")
+    member = replace(request_.members["model"], devices=(small, unknown))
+    asked = replace(
+        request_,
+        members={"model": member},
+        host_devices=(small, unknown, HOST),
+        settings={"context": 65536},
+    )
+    strategy = get_strategy("independent")
+    shown = strategy.plan(asked)
+    deployed = strategy.plan(replace(asked, settings={**asked.settings, **shown.settings}))
+    assert deployed.instances[0].argv == shown.instances[0].argv
