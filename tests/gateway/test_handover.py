@@ -238,7 +238,8 @@ async def test_engines_killed_in_the_middle_of_a_request(smol: Pair) -> None:
     smol.prefill.kill()
     answer = await request
     assert answer.report and answer.report.header == "failed: prefill: the connection broke off"
-    assert answer.status == 200 and answer.timings["prompt_n"] > 300
+    timings = answer.timings
+    assert answer.status == 200 and timings["cache_n"] + timings["prompt_n"] > 300
     assert answer.text == smol.direct(body, cold=True).text
     await smol.idle()
 
