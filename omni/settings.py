@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
 from pathlib import Path
 
 import dj_database_url
@@ -16,23 +15,17 @@ from omni.env import (
     envint,
     envlist,
     envnetworks,
-    envpath,
     envrange,
     envsecret,
     envstr,
     envwords,
 )
-from omni.home import Home
+from omni.identity import HOST_QUEUE, OMNI_BROKER_URL, OMNI_HOME, OMNI_HOST_NAME
 from omni.interfaces import own_ipv4
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 # --- Omni ---------------------------------------------------------------------------------------
-OMNI_HOME = Home(envpath("OMNI_HOME", Path.home() / ".local" / "share" / "omni"))
-OMNI_HOST_NAME = re.sub(
-    r"[^a-z0-9-]+", "-", envstr("OMNI_HOST_NAME", socket.gethostname()).lower()
-).strip("-")
-OMNI_HOST_NAME = OMNI_HOST_NAME[:60] or "host"
 OMNI_LLAMA_SERVER = envstr("OMNI_LLAMA_SERVER")
 OMNI_ENGINES = envlist("OMNI_ENGINES")
 # Hosts besides this machine on which servers that somebody else runs may be asked.
@@ -57,7 +50,6 @@ OMNI_HANDOVER_LIMIT_MIB = envint("OMNI_HANDOVER_LIMIT_MIB", 0, low=0, high=1 << 
 OMNI_REQUEST_LIMIT = envint("OMNI_REQUEST_LIMIT", 3600, low=1, high=7 * 86400)
 # Sites whose pages may ask the gateway from a browser, such as https://app.example; * is any.
 OMNI_CORS_ORIGINS = envlist("OMNI_CORS_ORIGINS")
-OMNI_BROKER_URL = envstr("OMNI_BROKER_URL")
 CHANGELOG = (BASE_DIR / "CHANGELOG.md").read_text()
 OMNI_VERSION = re.findall(r"^## (\S+)", CHANGELOG, re.M)[0]
 
@@ -72,7 +64,7 @@ ROOT_URLCONF = "omni.urls"
 ASGI_APPLICATION = "omni.asgi.application"
 INSTALLED_APPS = [
     "unfold",
-    "django.contrib.admin",
+    "omni.admin_app.AdministrationConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -261,7 +253,7 @@ CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
-CELERY_TASK_DEFAULT_QUEUE = f"host.{OMNI_HOST_NAME}"
+CELERY_TASK_DEFAULT_QUEUE = HOST_QUEUE
 CELERY_TASK_PUBLISH_RETRY = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None

@@ -5,6 +5,9 @@ from django.urls import include, path
 from deployments.web.views.metrics import metrics
 from omni import views
 
+# Only what serves pages has an administration: see omni.admin_app.
+admin.autodiscover()
+
 urlpatterns = [
     path("healthz", views.healthz, name="healthz"),
     path("metrics", metrics, name="metrics"),

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from omni.launcher import Child, exit_text
-from omni.management.commands.up import root_warning
+from omni.up import root_warning
 from tests.helpers import lives, wait_until
 from tests.panel import RunningPanel
 

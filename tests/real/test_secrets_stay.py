@@ -11,7 +11,7 @@ import psutil
 import pytest
 from django.core.management import CommandError
 
-from omni.management.commands.up import refuse_weak_password
+from omni.management.commands.prepare import refuse_weak_password
 from tests.helpers import free_port
 from tests.panel import PASSWORD, ROOT, RunningPanel, arguments
 

@@ -1,0 +1,25 @@
+"""Who and where this Omni is, by the environment alone: the launcher reads it without Django."""
+
+from __future__ import annotations
+
+import re
+import socket
+from pathlib import Path
+
+from omni.env import envpath, envstr
+from omni.home import Home
+
+
+def _host_name() -> str:
+    """The name that this host has in the database and in the names of its queues."""
+    given = envstr("OMNI_HOST_NAME", socket.gethostname()).lower()
+    plain = re.sub(r"[^a-z0-9-]+", "-", given).strip("-")
+    return plain[:60] or "host"
+
+
+OMNI_HOME = Home(envpath("OMNI_HOME", Path.home() / ".local" / "share" / "omni"))
+OMNI_HOST_NAME = _host_name()
+# Empty: the launcher starts a broker of its own.
+OMNI_BROKER_URL = envstr("OMNI_BROKER_URL")
+# What this host's agent is asked to do waits here.
+HOST_QUEUE = f"host.{OMNI_HOST_NAME}"

@@ -1,0 +1,241 @@
+"""Starts a panel, watches its parts and ends them: a process that waits as long as the panel lives.
+
+It knows no Django, no database and no library: what needs them is done by commands that end
+(`prepare`, `stopall`), and by the panel's parts themselves.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import socket
+import sys
+import time
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import IO
+
+from omni.identity import HOST_QUEUE, OMNI_BROKER_URL, OMNI_HOME, OMNI_HOST_NAME
+from omni.launcher import (
+    Child,
+    Panel,
+    Signals,
+    adopt_orphans,
+    exit_text,
+    python_child,
+    run_to_its_end,
+    valkey_child,
+)
+
+HELP = "Start Omni: broker, web server and agent, until Ctrl-C."
+MANAGE = str(Path(__file__).resolve().parent.parent / "manage.py")
+READY_TIMEOUT_S, HEALTH_TIMEOUT_S, PORT_TIMEOUT_S = 60.0, 2.0, 3.0
+TICK_S, READY_TICK_S = 0.1, 0.05
+HEALTH_REQUEST = b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n"
+
+
+class UpError(Exception):
+    """Why the panel cannot start; empty where it has been said already."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)"
+    )
+    parser.add_argument("--port", type=int, default=8000, help="port to listen on (default 8000)")
+    parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
+    parser.add_argument(
+        "--keep-models", action="store_true", help="on Ctrl-C leave the models running"
+    )
+
+
+def main(argv: list[str]) -> int:
+    parser = ArgumentParser("manage.py up", description=HELP)
+    add_arguments(parser)
+    return run(parser.parse_args(argv))
+
+
+def run(options: Namespace) -> int:
+    """Until somebody asks it to stop; returns the exit code."""
+    try:
+        Up(options).run()
+    except UpError as error:
+        if text := str(error):
+            print(text, file=sys.stderr)
+        return 1
+    return 0
+
+
+class Up:
+    """One panel, from its start to its end."""
+
+    def __init__(self, options: Namespace) -> None:
+        self.host, self.port = str(options.host), int(options.port)
+        self.opens_browser = not options.no_browser
+        self.keeps_models = bool(options.keep_models)
+        self.panel = Panel()
+
+    def run(self) -> None:
+        self.signals = Signals((signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+        adopt_orphans()
+        if warning := root_warning(os.geteuid()):
+            say(warning)
+        with only_one():
+            refuse_taken_port(self.host, self.port)
+            try:
+                self.start()
+                if not self.signals.stops:
+                    self.announce()
+                while not self.signals.stops:
+                    self.signals.wait(self.panel.tend(say))
+            finally:
+                self.stop()
+
+    # --- start ------------------------------------------------------------------------------------
+    def start(self) -> None:
+        if not OMNI_BROKER_URL:
+            say("Starting the broker …")
+            self._begin(valkey_child(OMNI_HOME.valkey_socket, OMNI_HOME.run, OMNI_HOME.logs))
+        self._prepare()
+        say("Starting the web server and the agent …")
+        web = ("serve", "--host", self.host, "--port", str(self.port))
+        self._begin(python_child("agent", agent_arguments(), OMNI_HOME.logs))
+        self._begin(python_child("web server", (MANAGE, *web), OMNI_HOME.logs))
+        self._wait_until_ready()
+
+    def _begin(self, child: Child) -> None:
+        self.panel.children.append(child)
+        child.start()
+
+    def _prepare(self) -> None:
+        """The database, the first administrator, and a broker that answers."""
+        code = run_to_its_end((MANAGE, "prepare"))
+        if code < 0:
+            raise UpError(f"The preparation of the database was {exit_text(code)}.")
+        if code > 0:
+            raise UpError()  # it has said why
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        web = self.panel.child("web server")
+        while not self.signals.stops:
+            if is_healthy(self.host, self.port):
+                return
+            if web.exit_code is not None:
+                raise UpError(f"The web server ended while starting.\n{_log_of(web)}")
+            if time.monotonic() > deadline:
+                raise UpError(
+                    f"The web server is not ready after {READY_TIMEOUT_S:.0f} s.\n{_log_of(web)}"
+                )
+            self.signals.wait(READY_TICK_S)
+
+    def announce(self) -> None:
+        url = f"http://{_authority(self.host, self.port)}/"
+        say(f"Omni is ready: {url}   (Ctrl-C stops it; state and logs are in {OMNI_HOME.root})")
+        if self.opens_browser and sys.stdout.isatty() and os.environ.get("DISPLAY"):
+            import webbrowser
+
+            webbrowser.open(url)
+
+    # --- stop -------------------------------------------------------------------------------------
+    def stop(self) -> None:
+        say("Stopping …")
+        for child in self.panel.children:
+            if child.name == "agent":
+                child.stop(timeout_s=5)
+        if self.keeps_models:
+            say("The models keep running; the next start takes them over.")
+        else:
+            run_to_its_end((MANAGE, "stopall"))
+        for child in reversed(self.panel.children):
+            child.stop(timeout_s=5)
+        self.panel.children.clear()
+        say("Stopped.")
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def only_one() -> IO[str]:
+    """Holds the lock of this OMNI_HOME for as long as the process lives."""
+    OMNI_HOME.create()
+    lock = (OMNI_HOME.run / "up.lock").open("a")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise UpError(
+            f"Omni is already running with {OMNI_HOME.root}. "
+            "Stop it first, or set OMNI_HOME to another folder."
+        ) from None
+    return lock
+
+
+def refuse_taken_port(host: str, port: int) -> None:
+    if not 1 <= port <= 65535:
+        raise UpError(f"--port {port} is not a port. Use a number from 1 to 65535.")
+    deadline = time.monotonic() + PORT_TIMEOUT_S
+    while True:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                return probe.bind((host, port))
+            except OSError as error:
+                # A panel that was killed a moment ago may still hold it.
+                if time.monotonic() > deadline:
+                    raise UpError(
+                        f"Cannot listen on {host}:{port}: {error.strerror}. Choose another with"
+                        " --port."
+                    ) from None
+        time.sleep(TICK_S)
+
+
+def agent_arguments() -> tuple[str, ...]:
+    return (
+        *("-m", "celery", "-A", "omni.celery", "worker", "--pool", "threads", "--concurrency", "4"),
+        *("--without-gossip", "--without-mingle", "--loglevel", "WARNING"),
+        *("--queues", HOST_QUEUE, "--hostname", f"agent@{OMNI_HOST_NAME}"),
+    )
+
+
+def is_healthy(host: str, port: int) -> bool:
+    """Whether the web server answers 200 to its name on this machine, which is always allowed.
+
+    By hand, as an HTTP client with its TLS would be most of this process; and so no proxy is
+    between the panel and itself, whatever http_proxy says.
+    """
+    try:
+        with socket.create_connection((_reachable(host), port), HEALTH_TIMEOUT_S) as connection:
+            connection.sendall(HEALTH_REQUEST)
+            with connection.makefile("rb") as answer:
+                status = answer.readline(64).split()
+    except OSError:
+        return False
+    return status[1:2] == [b"200"]
+
+
+def root_warning(user: int) -> str:
+    """What to say to somebody who starts Omni as root; empty for everybody else."""
+    if user != 0:
+        return ""
+    return (
+        "Warning: Omni runs as root, and so does every engine it starts: a fault in one of them, or"
+        " in a model's file, would be a fault of the whole machine.\nMake a user for it (for"
+        " example: useradd --create-home omni), give that user the models' folder to read, and"
+        " start Omni as that user."
+    )
+
+
+def _reachable(host: str) -> str:
+    """Where this machine reaches what listens there."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+
+
+def _authority(host: str, port: int) -> str:
+    shown = _reachable(host)
+    return f"[{shown}]:{port}" if ":" in shown else f"{shown}:{port}"
+
+
+def _log_of(child: Child) -> str:
+    return f"The end of {child.log_path}:\n{child.last_lines()}"
