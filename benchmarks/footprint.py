@@ -78,7 +78,7 @@ def name_of(process: psutil.Process, launcher_pid: int) -> str:
     words = {*arguments, process.name()}
     if process.pid == launcher_pid:
         return "launcher"
-    known = {"celery": "agent", "sampler": "sampler", "serve": "web server"}
+    known = {"celery": "agent", "agent": "agent", "sampler": "sampler", "serve": "web server"}
     for word, name in known.items():
         if word in words:
             return name

@@ -114,7 +114,7 @@ def measure(folder: Path, repeats: int) -> Times:
             times.setdefault("revoked key refused", []).append(
                 revoked_key_is_refused(panel, f"key{n}")
             )
-            for marker, words in (("celery", "agent"), ("serve", "web server")):
+            for marker, words in (("agent", "agent"), ("serve", "web server")):
                 times.setdefault(f"killed {words} back", []).append(
                     killed_part_is_back(panel, marker)
                 )

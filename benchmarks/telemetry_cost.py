@@ -32,7 +32,7 @@ from tests.panel import PASSWORD, RunningPanel  # noqa: E402
 LIMIT_PERCENT = 15.0
 SETTLE_S, FIRST_FRAME_S, LOG_IN_TIMEOUT_S = 15.0, 30.0, 60.0
 # Word of the command line → what it is called here. The agent's figure includes its sampler's.
-PROCESSES = {"serve": "web server (Daphne)", "celery": "agent", "sampler": "agent's sampler"}
+PROCESSES = {"serve": "web server (Daphne)", "agent": "agent", "sampler": "agent's sampler"}
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 

@@ -20,6 +20,7 @@ from gpus.rollup import Roller
 from gpus.sample import Sample
 from gpus.store import Store
 from omni.broadcast import publish_async
+from omni.database import keep_connections
 from omni.events import telemetry_group
 
 log = logging.getLogger(__name__)
@@ -133,6 +134,7 @@ def run(host_name: str, parent_pid: int) -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    keep_connections()
     sampler = Sampler(host_name)
     sampler.store.start()
     deadline = Deadline(1.0 / settings.OMNI_TELEMETRY_HZ)

@@ -10,13 +10,14 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
-from django.db import DatabaseError, close_old_connections
+from django.db import DatabaseError
 from django.utils import timezone
 
 from gpus.discovery import save_rig
 from gpus.models import Gpu, Host, SampleRollup
 from gpus.rollup import FINEST_S, KEEP_S, Bucket, coarser
 from gpus.sample import CardIdentity, CardSample, NvmlState
+from omni.database import let_go
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class Store:
             is_last = self._stopping
             self._wake.clear()
             self.step()
-            close_old_connections()
+            let_go()
             if not is_last:
                 self._wake.wait(STEP_EVERY_S)
 

@@ -13,10 +13,32 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial, wraps
 from typing import Any, ParamSpec, TypeVar
 
-from django.db import close_old_connections
+from django.db import close_old_connections, connections
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+# For the processes that look at the database every second or two.
+KEEP_CONNECTION_S = 60
+
+
+def keep_connections() -> None:
+    """The threads of this process use a connection for a while, not for one unit of work.
+
+    To open one costs several times what an idle tick asks of it. Whoever calls this calls `let_go`
+    after each unit of work.
+    """
+    for options in connections.settings.values():
+        options |= {"CONN_MAX_AGE": KEEP_CONNECTION_S, "CONN_HEALTH_CHECKS": True}
+
+
+def let_go() -> None:
+    """The end of a unit of work: closes what is old enough, and at once what had an error."""
+    for connection in connections.all(initialized_only=True):
+        if connection.errors_occurred:
+            connection.close()
+    close_old_connections()
 
 
 class DatabasePool:

@@ -21,5 +21,3 @@ OMNI_HOME = Home(envpath("OMNI_HOME", Path.home() / ".local" / "share" / "omni")
 OMNI_HOST_NAME = _host_name()
 # Empty: the launcher starts a broker of its own.
 OMNI_BROKER_URL = envstr("OMNI_BROKER_URL")
-# What this host's agent is asked to do waits here.
-HOST_QUEUE = f"host.{OMNI_HOST_NAME}"

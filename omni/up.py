@@ -16,7 +16,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import IO
 
-from omni.identity import HOST_QUEUE, OMNI_BROKER_URL, OMNI_HOME, OMNI_HOST_NAME
+from omni.identity import OMNI_BROKER_URL, OMNI_HOME
 from omni.launcher import (
     Child,
     Panel,
@@ -100,7 +100,7 @@ class Up:
         self._prepare()
         say("Starting the web server and the agent …")
         web = ("serve", "--host", self.host, "--port", str(self.port))
-        self._begin(python_child("agent", agent_arguments(), OMNI_HOME.logs))
+        self._begin(python_child("agent", (MANAGE, "agent"), OMNI_HOME.logs))
         self._begin(python_child("web server", (MANAGE, *web), OMNI_HOME.logs))
         self._wait_until_ready()
 
@@ -189,14 +189,6 @@ def refuse_taken_port(host: str, port: int) -> None:
                         " --port."
                     ) from None
         time.sleep(TICK_S)
-
-
-def agent_arguments() -> tuple[str, ...]:
-    return (
-        *("-m", "celery", "-A", "omni.celery", "worker", "--pool", "threads", "--concurrency", "4"),
-        *("--without-gossip", "--without-mingle", "--loglevel", "WARNING"),
-        *("--queues", HOST_QUEUE, "--hostname", f"agent@{OMNI_HOST_NAME}"),
-    )
 
 
 def is_healthy(host: str, port: int) -> bool:

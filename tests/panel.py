@@ -189,7 +189,7 @@ class RunningPanel:
         return [p for p in self.processes() if argument in arguments(p)]
 
     def child(self, marker: str) -> psutil.Process:
-        """The process of this name, or with this argument: 'celery', 'serve', 'sampler',
+        """The process of this name, or with this argument: 'agent', 'serve', 'sampler',
         'valkey-server'."""
         for process in self.processes():
             with suppress(psutil.NoSuchProcess):

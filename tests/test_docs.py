@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 # Hidden from the README on purpose: the panel's own parts, started by `up`.
-INTERNAL_COMMANDS = {"prepare", "sampler", "serve", "stopall", "up"}
+INTERNAL_COMMANDS = {"agent", "prepare", "sampler", "serve", "stopall", "up"}
 
 
 def test_every_environment_variable_is_documented_and_every_documented_one_is_read() -> None:

@@ -8,9 +8,9 @@ import threading
 import time
 
 from django.db import close_old_connections, connections
+from django.db.models import Q
 
 from deployments.announce import downloads_changed
-from deployments.library.fetching import Fetching, remove_parts
 from deployments.library.watch import LibraryWatch
 from deployments.models import Download
 from gpus.models import Host
@@ -54,25 +54,34 @@ class LibraryKeeper:
 
     def tend_downloads(self) -> None:
         self.threads = {pk: entry for pk, entry in self.threads.items() if entry[0].is_alive()}
-        rows = Download.objects.filter(host=self.host)
-        for row in rows.filter(state=Download.State.CANCELLED, is_swept=False).exclude(
-            pk__in=self.threads
-        ):
-            remove_parts(row)
-            rows.filter(pk=row.pk).update(is_swept=True, done_bytes=0)
-            downloads_changed()
-        for row in (
-            rows.filter(state__in=Download.WANTED)
-            .exclude(pk__in=self.threads)
-            .order_by("created_at", "pk")
-        ):
-            # Two of one repository may want the same projector: they take turns.
-            if len(self.threads) < MAX_AT_A_TIME and row.folder not in {
-                folder for _, folder in self.threads.values()
-            }:
+        is_unswept = Q(state=Download.State.CANCELLED, is_swept=False)
+        is_wanted = Q(state__in=Download.WANTED)
+        rows = Download.objects.filter(is_unswept | is_wanted, host=self.host)
+        to_tend = list(rows.exclude(pk__in=self.threads).order_by("created_at", "pk"))
+        for row in to_tend:
+            if row.state == Download.State.CANCELLED:
+                self._sweep(row)
+        for row in to_tend:
+            if row.state in Download.WANTED and self._has_room_for(row):
                 self._start(row)
 
+    @staticmethod
+    def _sweep(row: Download) -> None:
+        from deployments.library.fetching import remove_parts  # as below
+
+        remove_parts(row)
+        Download.objects.filter(pk=row.pk).update(is_swept=True, done_bytes=0)
+        downloads_changed()
+
+    def _has_room_for(self, row: Download) -> bool:
+        # Two of one repository may want the same projector: they take turns.
+        folders = {folder for _, folder in self.threads.values()}
+        return len(self.threads) < MAX_AT_A_TIME and row.folder not in folders
+
     def _start(self, row: Download) -> None:
+        # An agent that downloads nothing has no use for the hub's client and its 7 MB.
+        from deployments.library.fetching import Fetching
+
         fetching = Fetching(row, self.is_ending.is_set)
 
         def run() -> None:

@@ -12,12 +12,14 @@ from typing import IO
 
 import redis
 from django.conf import settings
-from django.db import close_old_connections
+
+from omni.database import keep_connections, let_go
 
 log = logging.getLogger(__name__)
 
 TICK_S, QUICK_TICK_S = 2.0, 0.25
 LIBRARY_TICK_S = 1.0
+SAMPLER_LOOK_S = 0.5
 STOP_TIMEOUT_S = 3.0
 DISCOVERY_RETRY_S = 10.0
 RAM_LOOK_S = 60.0
@@ -38,6 +40,7 @@ def nudge() -> None:
 def start_agent_loops() -> None:
     """Begins to supervise; returns at once. Only one agent works on an OMNI_HOME at a time."""
     _stopping.clear()
+    keep_connections()
     for target in (_reconcile_loop, _library_loop, _sampler_loop, _broker_loop):
         thread = threading.Thread(target=target, name=target.__name__.strip("_"), daemon=True)
         thread.start()
@@ -88,7 +91,7 @@ def _reconcile_loop() -> None:
             if agent is None:
                 agent = HostAgent(local_host())
             busy = agent.tick()
-        close_old_connections()
+        let_go()
         _nudged.wait(QUICK_TICK_S if busy else TICK_S)
     if agent:
         agent.close()
@@ -110,7 +113,7 @@ def _library_loop() -> None:
             with troubles_of("library"):
                 keeper = keeper or LibraryKeeper(local_host())
                 keeper.tick()
-        close_old_connections()
+        let_go()
         _library_nudged.wait(LIBRARY_TICK_S)
     if keeper:
         keeper.end()
@@ -131,7 +134,7 @@ def _discover(retry_s: float = DISCOVERY_RETRY_S) -> None:
             discover()
             publish(STATE_GROUP, {"type": "library.changed"})
             is_done = True
-        close_old_connections()
+        let_go()
         if not is_done:
             _stopping.wait(retry_s)
     _keep_ram_measured()
@@ -147,7 +150,7 @@ def _keep_ram_measured() -> None:
     while not _stopping.wait(RAM_LOOK_S):
         with troubles_of("discovery"):
             keep_ram_measured(local_host())
-        close_old_connections()
+        let_go()
 
 
 def _broker_loop() -> None:
@@ -170,7 +173,7 @@ def _broker_loop() -> None:
             with troubles_of("broker"):
                 if away:
                     raise said
-        close_old_connections()
+        let_go()
     broker.close()
 
 
@@ -182,7 +185,7 @@ def _sampler_loop() -> None:
     while not _stopping.is_set():
         began = time.monotonic()
         sampler = start_sampler()
-        while sampler.poll() is None and not _stopping.wait(0.2):
+        while sampler.poll() is None and not _stopping.wait(SAMPLER_LOOK_S):
             pass
         if _stopping.is_set():
             sampler.terminate()

@@ -37,17 +37,27 @@ def server_address(device: Device) -> str:
     return str(settings.OMNI_RPC_ADDRESS) if is_offered(device) else ports.LOOPBACK
 
 
+def keeps_old_endpoint(device: Device) -> bool:
+    """Its address is still written down, and nothing is offered there any more."""
+    if device.kind == Device.Kind.RPC or device.name in settings.OMNI_RPC_DEVICES:
+        return False
+    return device.endpoint != ""
+
+
 def keep_rows(host: Host) -> None:
     """One instance for each device that is served; those of devices no longer offered go, and their
     process too."""
-    for device in host.devices.filter(instance__isnull=True):
-        if device.is_stand_in or is_offered(device):
+    devices = list(host.devices.select_related("instance"))
+    for device in devices:
+        is_served = device.is_stand_in or is_offered(device)
+        has_instance = getattr(device, "instance", None) is not None
+        if is_served and not has_instance:
             Instance.objects.create(host=host, device=device, role=RPC_ROLE)
-    for device in host.devices.filter(instance__isnull=False, is_stand_in=False):
-        if not is_offered(device):
+        elif has_instance and not is_served:
             Instance.objects.filter(device=device).delete()
-    unoffered = host.devices.exclude(kind=Device.Kind.RPC).exclude(endpoint="")
-    unoffered.exclude(name__in=settings.OMNI_RPC_DEVICES).update(endpoint="")
+    unoffered = [device for device in devices if keeps_old_endpoint(device)]
+    if unoffered:
+        host.devices.filter(pk__in=[device.pk for device in unoffered]).update(endpoint="")
 
 
 def desired(device: Device) -> Desired:

@@ -14,6 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from deployments.supervision.runner import start_ticks
 from deployments.supervision.signals import signal_exactly
 
@@ -36,20 +38,24 @@ class Marked:
 def marked(run: Path) -> Iterator[Marked]:
     """Every process of every engine of this OMNI_HOME. Only this user's can be read."""
     prefix = os.fsencode(f"{MARK}={run / 'instances'}/")
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
+    for pid in psutil.pids():
         with suppress(OSError, ValueError):
-            found = [
-                part
-                for part in (entry / "environ").read_bytes().split(b"\0")
-                if part.startswith(prefix)
-            ]
+            environment = _read(pid, "environ")
+            if prefix not in environment:
+                continue
+            found = [part for part in environment.split(b"\0") if part.startswith(prefix)]
             if found:
-                arguments = (entry / "cmdline").read_bytes().split(b"\0")
+                arguments = _read(pid, "cmdline").split(b"\0")
                 instance = int(found[0][len(prefix) :])
                 is_runner = f"{mark(run, instance)}.spec".encode() in arguments
-                yield Marked(int(entry.name), start_ticks(int(entry.name)), instance, is_runner)
+                yield Marked(pid, start_ticks(pid), instance, is_runner)
+
+
+def _read(pid: int, name: str) -> bytes:
+    """A file of a process. There are hundreds, read every two seconds: a Path takes twice as
+    long."""
+    with open(f"/proc/{pid}/{name}", "rb", buffering=0) as file:  # noqa: PTH123
+        return file.read()
 
 
 def end_strays(run: Path) -> int:

@@ -83,7 +83,7 @@ def test_from_a_name_to_a_model_with_a_pause_and_a_killed_agent(
     row.get_by_role("button", name="Resume").click()
     expect(row.locator(".badge")).to_have_text("Downloading")
 
-    psutil.Process(hub_panel.child("celery").pid).kill()
+    psutil.Process(hub_panel.child("agent").pid).kill()
     hub.rate_bps = 0
     expect(row.locator(".badge")).to_have_text("Done")
     assert hub.sent_bytes < sum(len(content) for content in hub.repos[REPO].files.values())

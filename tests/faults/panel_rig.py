@@ -89,7 +89,7 @@ class PanelRig:
         return re.sub(r"\s+", " ", self.browser.get(path).text)
 
     def signal_part(self, marker: str, number: signal.Signals) -> int:
-        """`marker` stands in the command line: 'celery', 'serve', 'sampler', 'valkey-server'."""
+        """`marker` stands in the command line: 'agent', 'serve', 'sampler', 'valkey-server'."""
         pid = self.panel.child(marker).pid
         os.kill(pid, number)
         return pid
@@ -164,7 +164,7 @@ class PanelRig:
         }
         assert processes.engines(self.run) == wanted
         assert len([one for one in processes.found(self.run) if one.is_runner]) == len(wanted)
-        for marker in ("celery", "serve", "sampler", "valkey-server"):
+        for marker in ("agent", "serve", "sampler", "valkey-server"):
             wait_until(lambda marker=marker: self._has(marker), 15, f"no {marker}")
         wait_until(self.panel.healthy, 15, "the web server is not back")
         now = time.time()

@@ -45,7 +45,7 @@ def is_back(rig: PanelRig, marker: str, before: int) -> bool:
 
 def agent_halts(rig: PanelRig) -> None:
     """For longer than pages believe that it lives; then it goes on as if nothing had been."""
-    pid = rig.signal_part("celery", SIGSTOP)
+    pid = rig.signal_part("agent", SIGSTOP)
     try:
         wait_until(
             lambda: "has not reported for a while" in rig.page(),
@@ -99,18 +99,7 @@ def broker_hangs(rig: PanelRig) -> None:
 
 def second_agent(rig: PanelRig) -> None:
     """Started by mistake: it waits, and when the first dies only one of the two goes on."""
-    queue = ("--queues", "host.testhost", "--hostname", "second@testhost")
-    argv = [
-        sys.executable,
-        "-m",
-        "celery",
-        "-A",
-        "omni.celery",
-        "worker",
-        "--pool",
-        "threads",
-        *queue,
-    ]
+    argv = [sys.executable, str(ROOT / "manage.py"), "agent"]
     output = rig.panel.home.parent / "second.out"
     with output.open("w") as out:
         second = subprocess.Popen(
@@ -118,7 +107,7 @@ def second_agent(rig: PanelRig) -> None:
         )
     try:
         wait_until(lambda: "another agent works on" in output.read_text(), 30, output.read_text)
-        first = next(p for p in rig.panel.processes_with("celery") if p.pid != second.pid)
+        first = next(p for p in rig.panel.processes_with("agent") if p.pid != second.pid)
         first.kill()
         now = time.time()
         wait_until(lambda: rig.heartbeat > now + 1, 20, "neither of them works")
@@ -174,11 +163,11 @@ def engine_dies_under_a_stream(rig: PanelRig) -> None:
 
 
 ROWS = (
-    Row("agent", "SIGKILL", "starting", killed("celery"), UNTOUCHED),
-    Row("agent", "SIGKILL", "loading", killed("celery"), UNTOUCHED),
-    Row("agent", "SIGKILL", "generating", killed("celery"), UNTOUCHED),
-    Row("agent", "SIGKILL", "stopping", killed("celery"), STOPPED),
-    Row("agent", "SIGKILL twice", "starting", killed("celery", 2), UNTOUCHED, within_s=60),
+    Row("agent", "SIGKILL", "starting", killed("agent"), UNTOUCHED),
+    Row("agent", "SIGKILL", "loading", killed("agent"), UNTOUCHED),
+    Row("agent", "SIGKILL", "generating", killed("agent"), UNTOUCHED),
+    Row("agent", "SIGKILL", "stopping", killed("agent"), STOPPED),
+    Row("agent", "SIGKILL twice", "starting", killed("agent", 2), UNTOUCHED, within_s=60),
     Row("agent", "SIGSTOP, then SIGCONT", "ready", agent_halts, UNTOUCHED, within_s=60),
     Row("agent", "a second one, then SIGKILL of the first", "ready", second_agent, UNTOUCHED, within_s=60),
     Row("sampler", "SIGKILL", "ready", killed("sampler"), UNTOUCHED),

@@ -90,7 +90,7 @@ class Stream:
         self.ended.set()
 
 
-@pytest.mark.parametrize("victim", ["celery", "serve"])
+@pytest.mark.parametrize("victim", ["agent", "serve"])
 def test_a_killed_part_comes_back_and_finds_the_same_engine(
     serving: RunningPanel, victim: str
 ) -> None:
