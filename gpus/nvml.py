@@ -8,10 +8,13 @@ its own, everybody else through `look`.
 from __future__ import annotations
 
 import logging
-import multiprocessing
+import pickle
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
-from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import pynvml
@@ -24,6 +27,7 @@ log = logging.getLogger(__name__)
 # The link and limits change slowly; a card that fails is left alone for a while.
 SLOW_EVERY_S, FAILED_AGAIN_S = 5.0, 10.0
 LOOK_TIMEOUT_S = 15.0
+ROOT = Path(__file__).resolve().parent.parent
 
 # NVML's error → (state, what to do). Any other error while it starts is "error".
 _START_FAILURES: dict[int, tuple[str, str]] = {
@@ -206,36 +210,44 @@ class Nvml:
 def look(timeout_s: float = LOOK_TIMEOUT_S) -> NvmlReport:
     """Everything NVML has, asked by a child process: this one survives whatever a broken card
     does."""
-    context = multiprocessing.get_context("spawn")
-    answer, question = context.Pipe(duplex=False)
-    child = context.Process(target=_look, args=(question,), name="nvml-look", daemon=True)
-    child.start()
-    question.close()
+    asking = subprocess.Popen(
+        [sys.executable, "-m", __name__], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, cwd=ROOT
+    )
     try:
-        if answer.poll(timeout_s):
-            return answer.recv()  # type: ignore[no-any-return]
+        answer, _ = asking.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
         text = (
             f"The NVIDIA driver does not answer within {timeout_s:.0f} s: look at dmesg, restart"
             " the machine."
         )
         return NvmlReport(NvmlState("error", text))
-    except EOFError:
-        child.join(1)
+    finally:
+        _end(asking)
+    if asking.returncode != 0:
         text = (
-            f"Asking the NVIDIA driver ended the asking process (exit code {child.exitcode}): look"
-            " at dmesg."
+            f"Asking the NVIDIA driver ended the asking process (exit code {asking.returncode}):"
+            " look at dmesg."
         )
         return NvmlReport(NvmlState("crashed", text))
-    finally:
-        answer.close()
-        child.kill()
-        child.join(1)
+    report: NvmlReport = pickle.loads(answer)  # this program's own words  # noqa: S301
+    return report
 
 
-def _look(answer: Connection) -> None:
+def _end(asking: subprocess.Popen[bytes]) -> None:
+    """Waits no longer than a moment: a process that hangs in a driver cannot even be killed."""
+    asking.kill()
+    with suppress(subprocess.TimeoutExpired):
+        asking.wait(1)
+    if asking.stdout:
+        asking.stdout.close()
+
+
+def _answer() -> None:
+    """What the child process does: it asks NVML and writes a report to its parent."""
     nvml = Nvml()
     state = nvml.start()
-    answer.send(NvmlReport(state, nvml.identities, nvml.sample(0.0)))
+    report = NvmlReport(state, nvml.identities, nvml.sample(0.0))
+    sys.stdout.buffer.write(pickle.dumps(report))
 
 
 def _identity(index: int, handle: Any) -> CardIdentity:
@@ -312,3 +324,7 @@ def _temperature(handle: Any) -> float | None:
 
 def _watts(milliwatts: int | None) -> float | None:
     return None if milliwatts is None else milliwatts / 1000
+
+
+if __name__ == "__main__":
+    _answer()
