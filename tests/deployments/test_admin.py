@@ -21,6 +21,7 @@ FORMSETS = {
     for name in ("bindings", "instances")
     for what in ("TOTAL", "INITIAL")
 }
+site.autodiscover()
 ADMINS = [
     row for model, row in site.site._registry.items() if model._meta.app_label == "deployments"
 ]

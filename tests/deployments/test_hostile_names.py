@@ -12,6 +12,7 @@ from chat import services as chat_services
 from deployments.models import Deployment, Download, Engine, Instance, Model, Route, Transition
 from gpus.models import Device, Gpu, Host
 
+site.autodiscover()
 HOSTILE = "\"'><img src=x onerror=boom()><script>boom()</script>{{7*7}}"
 RAW = ("<img src=x", "<script>boom", "onerror=boom()>")
 PAGES = [

@@ -267,6 +267,7 @@ def rows(deployment: Deployment, operator_user: User) -> None:
     )
 
 
+site.autodiscover()
 REGISTERED = {model._meta.label_lower: page for model, page in site.site._registry.items()}
 LABELS = sorted(REGISTERED)
 
