@@ -4,18 +4,14 @@
 import os
 import sys
 
-# The sampler knows the rig's tables only; whoever starts it needs nothing to say about that.
-SETTINGS = {"sampler": "gpus.sampler_settings"}
-
 
 def main() -> None:
     from omni.env import EnvError
     from omni.home import HomeError
 
-    command = sys.argv[1] if len(sys.argv) > 1 else ""
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", SETTINGS.get(command, "omni.settings"))
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "omni.settings")
     try:
-        if command == "up":
+        if sys.argv[1:2] == ["up"]:
             # It lives as long as the panel and only waits: it does without Django.
             from omni.up import main as up
 

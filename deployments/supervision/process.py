@@ -31,6 +31,8 @@ from omni.errors import OmniError
 RUNNER = Path(__file__).with_name("runner.py")
 RECORD_TIMEOUT_S = 5.0
 LOG_BYTES, LOG_FILES = 8 << 20, 4
+# It knows the tables of one app.
+SAMPLER = ("sampler", "--settings", "gpus.sampler_settings")
 _runners: list[subprocess.Popen[bytes]] = []
 
 
@@ -364,6 +366,6 @@ def start_sampler() -> subprocess.Popen[bytes]:
     """The telemetry sampler as a child of the agent, with which it ends."""
     manage = Path(__file__).resolve().parents[2] / "manage.py"
     return subprocess.Popen(
-        [sys.executable, str(manage), "sampler", "--parent", str(os.getpid())],
+        [sys.executable, str(manage), *SAMPLER, "--parent", str(os.getpid())],
         stdin=subprocess.DEVNULL,
     )

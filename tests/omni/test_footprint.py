@@ -20,6 +20,7 @@ import pytest
 from django.apps import apps
 from django.db import OperationalError, connection, connections
 
+from deployments.supervision.process import SAMPLER
 from gpus.models import Gpu, SampleRollup
 from omni import up
 from omni.database import KEEP_CONNECTION_S, keep_connections, let_go
@@ -48,6 +49,12 @@ LOADS = {
 }
 
 
+def settings_of(command: str) -> str:
+    if command in SAMPLER:
+        return SAMPLER[SAMPLER.index("--settings") + 1]
+    return "omni.settings"
+
+
 def loaded(code: str, tmp_path: Path) -> set[str]:
     """What a fresh Python has loaded after this."""
     database = ("OMNI_DATABASE_URL", "DJANGO_SETTINGS_MODULE")
@@ -70,9 +77,7 @@ def test_the_launcher_loads_neither_django_nor_a_client_of_anything(tmp_path: Pa
 @pytest.mark.parametrize("command", WITHOUT)
 def test_a_process_does_not_load_what_it_has_no_use_for(command: str, tmp_path: Path) -> None:
     setup = (
-        "import os, manage\n"
-        f"settings = manage.SETTINGS.get({command!r}, 'omni.settings')\n"
-        "os.environ['DJANGO_SETTINGS_MODULE'] = settings\n"
+        f"import os; os.environ['DJANGO_SETTINGS_MODULE'] = {settings_of(command)!r}\n"
         "import django; django.setup()\n"
         f"import {LOADS[command]}"
     )
