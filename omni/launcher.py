@@ -184,14 +184,20 @@ class Panel:
         return next(child for child in self.children if child.name == name)
 
 
-def run_to_its_end(arguments: Sequence[str]) -> int:
-    """Runs this Python with the whole environment, to its end also when Ctrl-C is pressed.
+def environment_of_parts() -> dict[str, str]:
+    """The current environment, but for what the parent alone needs."""
+    return {name: value for name, value in os.environ.items() if name not in PARENT_ONLY}
+
+
+def run_to_its_end(arguments: Sequence[str], env: Mapping[str, str]) -> int:
+    """Runs this Python, to its end also when Ctrl-C is pressed meanwhile.
 
     What it says is said here. Returns its exit code; negative: ended by that signal.
     """
     with subprocess.Popen(
         [sys.executable, *arguments],
         stdin=subprocess.DEVNULL,
+        env=dict(env),
         start_new_session=True,
         preexec_fn=die_with_parent,
     ) as process:
@@ -199,9 +205,8 @@ def run_to_its_end(arguments: Sequence[str]) -> int:
 
 
 def python_child(name: str, arguments: Sequence[str], logs: Path) -> Child:
-    """A child that runs this Python with the current environment, but for what the parent alone
-    needs."""
-    env = {name: value for name, value in os.environ.items() if name not in PARENT_ONLY}
+    """A child that runs this Python and writes into a log of its own."""
+    env = environment_of_parts()
     env["PYTHONUNBUFFERED"] = "1"
     # Python's threads take turns; an arena for each of them is memory that nobody uses.
     env.setdefault("MALLOC_ARENA_MAX", "1")

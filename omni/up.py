@@ -22,6 +22,7 @@ from omni.launcher import (
     Panel,
     Signals,
     adopt_orphans,
+    environment_of_parts,
     exit_text,
     python_child,
     run_to_its_end,
@@ -110,7 +111,7 @@ class Up:
 
     def _prepare(self) -> None:
         """The database, the first administrator, and a broker that answers."""
-        code = run_to_its_end((MANAGE, "prepare"))
+        code = run_to_its_end((MANAGE, "prepare"), os.environ)
         if code < 0:
             raise UpError(f"The preparation of the database was {exit_text(code)}.")
         if code > 0:
@@ -141,13 +142,14 @@ class Up:
     # --- stop -------------------------------------------------------------------------------------
     def stop(self) -> None:
         say("Stopping …")
-        for child in self.panel.children:
-            if child.name == "agent":
-                child.stop(timeout_s=5)
+        agents = [child for child in self.panel.children if child.name == "agent"]
+        for agent in agents:
+            agent.stop(timeout_s=5)
         if self.keeps_models:
             say("The models keep running; the next start takes them over.")
-        else:
-            run_to_its_end((MANAGE, "stopall"))
+        elif agents:
+            # Without an agent nothing was started here, and what stopped the start may stop this.
+            run_to_its_end((MANAGE, "stopall"), environment_of_parts())
         for child in reversed(self.panel.children):
             child.stop(timeout_s=5)
         self.panel.children.clear()

@@ -24,8 +24,16 @@ from deployments.supervision.process import SAMPLER
 from gpus.models import Gpu, SampleRollup
 from omni import up
 from omni.database import KEEP_CONNECTION_S, keep_connections, let_go
-from omni.launcher import LONGEST_REST_S, Child, Panel, Signals, valkey_server
-from tests.helpers import wait_until
+from omni.launcher import (
+    LONGEST_REST_S,
+    Child,
+    Panel,
+    Signals,
+    environment_of_parts,
+    run_to_its_end,
+    valkey_server,
+)
+from tests.helpers import free_port, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ("unfold.admin", "omni.administration", "daphne", "twisted", "deployments.web")
@@ -167,6 +175,27 @@ def test_the_launcher_rests_until_a_child_is_to_be_started_again(tmp_path: Path)
     assert child.process is None
     assert 0 < rest_s < 1
     wait_until(lambda: panel.tend(print) == LONGEST_REST_S, 5, "it is not started again")
+
+
+def test_only_the_preparation_has_the_first_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMNI_ADMIN_PASSWORD", "a-password-for-tests")
+    ends_well = "import os, sys; sys.exit('OMNI_ADMIN_PASSWORD' not in os.environ)"
+    assert run_to_its_end(["-S", "-c", ends_well], os.environ) == 0
+    assert run_to_its_end(["-S", "-c", ends_well], environment_of_parts()) == 1
+
+
+def test_the_end_by_a_signal_is_told_from_an_exit_code() -> None:
+    killed = "import os; os.kill(os.getpid(), 9)"
+    assert run_to_its_end(["-S", "-c", killed], os.environ) == -9
+
+
+def test_a_wrong_environment_variable_ends_the_start_with_one_line(tmp_path: Path) -> None:
+    env = {**os.environ, "OMNI_HOME": str(tmp_path / "home"), "OMNI_TELEMETRY_HZ": "often"}
+    argv = [sys.executable, "manage.py", "up", "--no-browser", "--port", str(free_port())]
+    done = subprocess.run(argv, env=env, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr == "OMNI_TELEMETRY_HZ is 'often'; use a whole number.\n"
+    assert done.stdout.endswith("Stopping …\nStopped.\n")
 
 
 def test_the_broker_is_found_without_its_client() -> None:
