@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,10 +42,21 @@ DEPLOYMENT = """
 
 @dataclass(frozen=True)
 class Start:
-    """One start: seconds until /healthz answered, and what the panel had computed by then."""
+    """One start: seconds until /healthz answered, and what each process had computed by then.
+
+    The launcher's part includes what it ran to its end, such as the preparation of the database.
+    """
 
     ready_s: float
-    cpu_s: float
+    cpu_s: dict[str, float]
+
+    def __str__(self) -> str:
+        parts = sorted(self.cpu_s.items(), key=lambda part: -part[1])
+        words = ", ".join(f"{name} {used_s:.2f}" for name, used_s in parts)
+        return (
+            f"ready after {self.ready_s:.2f} s (goal {READY_GOAL_S:.0f} s warm),"
+            f" {sum(self.cpu_s.values()):.2f} s of CPU by then: {words}"
+        )
 
 
 @dataclass(frozen=True)
@@ -59,8 +71,14 @@ class Row:
 
 # --- reading /proc --------------------------------------------------------------------------------
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process so far, and of its children that ended (proc(5), stat)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    """User and system time of a process so far, and of its children that ended (proc(5), stat).
+
+    One that ended meanwhile is among what its parent has had.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
     return sum(map(int, fields[11:15])) / TICKS_PER_S
 
 
@@ -105,7 +123,13 @@ def used_by_all(panel: RunningPanel) -> float:
 # --- measuring ------------------------------------------------------------------------------------
 def start(panel: RunningPanel) -> Start:
     ready_s = panel.start()
-    return Start(ready_s, used_by_all(panel))
+    assert panel.process
+    used: dict[str, float] = {}
+    for process in family(panel):
+        with suppress(psutil.NoSuchProcess):
+            name = name_of(process, panel.process.pid)
+            used[name] = used.get(name, 0.0) + cpu_seconds(process.pid)
+    return Start(ready_s, used)
 
 
 def settle(panel: RunningPanel) -> float:
@@ -130,11 +154,10 @@ def measure(panel: RunningPanel, seconds: float) -> list[Row]:
     passed_s = time.monotonic() - began
     rows = []
     for process in processes:
-        if not process.is_running():
-            continue
-        used_s = cpu_seconds(process.pid) - before[process.pid]
-        name = name_of(process, panel.process.pid)
-        rows.append(Row(name, pss_mb(process.pid), 100 * used_s / passed_s))
+        with suppress(psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
+            used_s = cpu_seconds(process.pid) - before[process.pid]
+            name = name_of(process, panel.process.pid)
+            rows.append(Row(name, pss_mb(process.pid), 100 * used_s / passed_s))
     return by_name(rows)
 
 
@@ -198,10 +221,7 @@ def main() -> int:
             for number in range(1, options.starts + 1):
                 began = start(panel)
                 kind = "empty OMNI_HOME" if number == 1 else "warm"
-                print(
-                    f"start {number} ({kind}): ready after {began.ready_s:.2f} s"
-                    f" (goal {READY_GOAL_S:.0f} s warm), {began.cpu_s:.2f} s of CPU by then"
-                )
+                print(f"start {number} ({kind}): {began}")
                 if number < options.starts:
                     wait_until(lambda: "Omni is ready" in panel.said(), 60, panel.said)
                     panel.stop()
