@@ -24,7 +24,6 @@ LLAMA_CPP_ONLY = frozenset(
 
 
 class CudaOnly(EngineFlavour):
-    title: ClassVar[str]
     folder_kind: ClassVar[str]
     strategies: ClassVar[frozenset[str]]
     # How much memory it takes beside what a plan adds up.

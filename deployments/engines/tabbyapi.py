@@ -60,7 +60,8 @@ class TabbyApi(CudaOnly):
         files = {CONFIG: config, TOKENS: {"api_key": KEY, "admin_key": KEY}}
         drafting = tuple(d for d in (spec.draft.devices if spec.draft else ()) if d.kind == "cuda")
         env = {**spec.engine.env, **visible(tuple(dict.fromkeys((*cards, *drafting))))}
-        return Command((*self.program(spec.engine.path), "--config", CONFIG), env, files=files)
+        argv = (*self.program(spec.engine.path), "--config", CONFIG)
+        return Command(argv, env, files=files, launch=self.facts(spec))
 
     def parse_version(self, text: str) -> str:
         return ""

@@ -12,8 +12,9 @@ import pytest
 from django.conf import settings
 
 from deployments.instances.connecting import own_key_path
-from deployments.instances.model_files import file_bytes
+from deployments.instances.model_files import file_bytes, file_stamp
 from deployments.models import Deployment, Instance
+from deployments.planning.launch_facts import LaunchFacts
 from deployments.planning.plan import KEY, PORT, InstancePlan, Plan, Verdict
 from deployments.services.deployments import deployment_start, deployment_stop
 from deployments.supervision import process
@@ -76,26 +77,33 @@ def test_a_fall_back_to_layer_split_is_told_of_an_engine_that_serves(
 
 
 def test_a_folder_that_is_gone_is_said_before_the_start(tmp_path: Path) -> None:
-    gone = InstancePlan("model", (sys.executable, "serve", str(tmp_path / "gone"), "--port", PORT))
+    launch = LaunchFacts(model_path=str(tmp_path / "gone"), is_folder=True)
+    gone = InstancePlan("model", (sys.executable, "--port", PORT), launch=launch)
     with pytest.raises(OmniError, match="no such folder"):
         check(gone)
     there = write_folder(tmp_path / "there")
-    check(replace(gone, argv=(sys.executable, "serve", str(there))))
+    here = replace(gone, launch=replace(launch, model_path=str(there)))
+    check(here)
+    check(replace(here, launch=replace(here.launch, draft_path=str(there))))
+    with pytest.raises(OmniError, match="no such folder"):
+        check(replace(here, launch=replace(here.launch, draft_path=launch.model_path)))
     (there / "config.json").unlink()
     with pytest.raises(OmniError, match="config.json: it is missing"):
-        check(replace(gone, argv=(sys.executable, "serve", str(there))))
+        check(here)
 
 
 def test_an_engine_that_compiles_may_take_long_and_longer_for_a_large_folder(
-    deployment: Deployment, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"x" * 1000)
     (tmp_path / "model-2.safetensors").write_bytes(b"x" * 500)
     (tmp_path / "notes.txt").write_bytes(b"x" * 9)
-    assert file_bytes(["/bin/vllm", "serve", str(tmp_path), "--port", "1"]) == 1500
-    assert slow_load_s(deployment) == 0
-    deployment.engine.flavour = "vllm"
-    assert slow_load_s(deployment) > 60
+    launch = LaunchFacts(flavour="vllm", model_path=str(tmp_path), is_folder=True)
+    assert file_bytes(launch) == 1500
+    assert file_bytes(replace(launch, draft_path=str(tmp_path))) == 3000
+    assert file_stamp(launch).startswith("1500 ")
+    assert slow_load_s(launch) > 60
+    assert slow_load_s(replace(launch, flavour="llama.cpp")) == 0
 
 
 @pytest.mark.parametrize(
