@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from deployments.engines.request_fields import Taken
 from deployments.formats.kinds import DEPLOYABLE, DRAFTING, USES, WITHOUT_TEXT, Kind, article
 from deployments.planning.launch_facts import LaunchFacts
 from deployments.planning.plan import (
@@ -124,6 +125,10 @@ class EngineFlavour(ABC):
     pulse_path: ClassVar[str] = ""
     # What answers, by GET, with whether it drafts (`is_drafting`); "" where nothing does.
     drafting_path: ClassVar[str] = ""
+    # Has -sm graph: all cards compute each layer together, and layers are cut by memory.
+    splits_graph: ClassVar[bool] = False
+    # Fields of a request that it takes besides those that every engine knows.
+    takes: ClassVar[Mapping[str, Taken]] = {}
     # A request gets at most the context that the model was trained for, whatever is asked for.
     caps_context: ClassVar[bool] = True
     # What it takes before it says anything; Python programs import for many seconds.
@@ -139,6 +144,16 @@ class EngineFlavour(ABC):
     def recognises(self, help_text: str) -> bool:
         """Whether a help text is this engine's and of no other."""
         return False
+
+    def loading_args(self, path: str) -> tuple[str, ...]:
+        """With what the program is called to say what it thinks of a model's file and end; () where
+        there is no such call."""
+        return ()
+
+    def has_arch(self, said: str) -> bool | None:
+        """Whether it has the architecture of a file that holds nothing else, by what it says while
+        it fails to load it; None where that does not tell."""
+        return None
 
     def reasons(self, request: PlanRequest) -> tuple[Reason, ...]:
         """What has to be said of this request because of the engine; an error is a refusal."""

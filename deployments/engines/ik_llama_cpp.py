@@ -55,6 +55,7 @@ class IkLlamaCpp(LlamaCpp):
     # Only where it is told to (-rtr), which Omni does not.
     rearranges = False
     reads_ik_formats: ClassVar[bool] = True
+    splits_graph: ClassVar[bool] = True
     caps_context: ClassVar[bool] = False
     # It has no call that lists devices.
     devices_args: ClassVar[tuple[str, ...]] = ()

@@ -16,6 +16,7 @@ from deployments.engines.base import (
     Tokens,
 )
 from deployments.engines.flags import allowed_args, require_flags
+from deployments.engines.request_fields import FLAG, TEXTS, Taken, number, whole
 from deployments.engines.spellings import first_known, listed_flags
 from deployments.formats.kinds import Kind
 from deployments.planning.plan import PORT, SOCKET, DeviceFacts
@@ -60,6 +61,16 @@ class LlamaCpp(EngineFlavour):
     drafting_path = "/slots"
     tells_own_drafting = True
     rearranges = True
+    takes: ClassVar[Mapping[str, Taken]] = {
+        "dry_sequence_breakers": TEXTS,
+        "min_keep": whole(0, 1000),
+        "n_indent": whole(0, 1000),
+        "parse_tool_calls": FLAG,
+        "post_sampling_probs": FLAG,
+        "return_tokens": FLAG,
+        "t_max_predict_ms": whole(0, 86_400_000),
+        "top_n_sigma": number(-1, 100),
+    }
     # common/arg.cpp; forks have more.
     kv_cache_types: ClassVar[frozenset[str]] = frozenset(KV_CACHE_TYPES)
 
@@ -83,6 +94,15 @@ class LlamaCpp(EngineFlavour):
             devices=placing.devices,
         )
         return Command((spec.engine.path, *argv), env, tuple(placing.endpoints), launch=launch)
+
+    def loading_args(self, path: str) -> tuple[str, ...]:
+        return ("-m", path, "--host", "127.0.0.1", "--port", "0", "-ngl", "0")
+
+    def has_arch(self, said: str) -> bool | None:
+        """One that knows the architecture misses the next key."""
+        if "unknown model architecture" in said:
+            return False
+        return True if "key not found in model" in said else None
 
     # --- the first answer -------------------------------------------------------------------------
     def greedy_question(self, prompt: str, n_tokens: int, alias: str) -> Question:

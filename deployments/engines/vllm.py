@@ -10,6 +10,7 @@ and _waiting.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -17,6 +18,14 @@ from deployments.engines.base import Command, Question, ServerSpec, Tokens
 from deployments.engines.cuda_only import CudaOnly, cards_of, room_bytes, visible
 from deployments.engines.flags import allowed_args, require_flags
 from deployments.engines.llama_cpp import require_probed, without_values
+from deployments.engines.request_fields import (
+    FLAG,
+    LARGEST_TOKENS,
+    TOKENS,
+    Taken,
+    number,
+    whole,
+)
 from deployments.engines.spellings import listed_flags
 from deployments.planning.plan import (
     KEY,
@@ -48,12 +57,23 @@ MOST_SHARE = 0.97
 
 class Vllm(CudaOnly):
     flavour = "vllm"
-    title = "vLLM"
+    title = called = "vLLM"
     folder_kind = (
         "folders with safetensors (its GGUF support is experimental and a plugin of its own)"
     )
     strategies = frozenset({"independent", "tensor_split"})
     allots = "On cards vLLM takes its share at once and keeps what is left over for its cache."
+    takes: ClassVar[Mapping[str, Taken]] = {
+        "add_generation_prompt": FLAG,
+        "continue_final_message": FLAG,
+        "include_stop_str_in_output": FLAG,
+        "length_penalty": number(0, 10),
+        "min_tokens": whole(0, LARGEST_TOKENS),
+        "repetition_penalty": number(0.01, 10),
+        "skip_special_tokens": FLAG,
+        "spaces_between_special_tokens": FLAG,
+        "stop_token_ids": TOKENS,
+    }
     # Without =all it lists groups of flags instead of flags.
     help_args: ClassVar[tuple[str, ...]] = ("serve", "--help=all")
 
