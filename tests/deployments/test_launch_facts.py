@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -150,3 +152,66 @@ def test_a_row_whose_command_is_none_is_left_without_facts(argv: Any) -> None:
 def test_every_flavour_says_who_it_is(flavour: str) -> None:
     own = FLAVOURS[flavour]
     assert (own.flavour, bool(own.title)) == (flavour, True)
+
+
+# --- nobody else reads commands -------------------------------------------------------------------
+ROOT = Path(__file__).resolve().parents[2] / "deployments"
+# Engines make them; records of the version before hold nothing else.
+MAY_READ = ("engines/", "migrations/", "supervision/records_before.py")
+
+
+def is_command(node: ast.AST) -> bool:
+    """`argv`, `something.argv` or `something["argv"]`; what this process was called with is not."""
+    if isinstance(node, ast.Attribute):
+        return node.attr == "argv" and not (
+            isinstance(node.value, ast.Name) and node.value.id == "sys"
+        )
+    if isinstance(node, ast.Subscript):
+        return isinstance(node.slice, ast.Constant) and node.slice.value == "argv"
+    return isinstance(node, ast.Name) and node.id == "argv"
+
+
+def reads(node: ast.AST) -> bool:
+    """Whether something is learned from a command: a word of it but the program, or whether it has
+    one."""
+    if isinstance(node, ast.Subscript):
+        is_program = isinstance(node.slice, ast.Constant) and node.slice.value == 0
+        return is_command(node.value) and not is_program
+    if isinstance(node, ast.Compare):
+        pairs = zip(node.ops, node.comparators, strict=True)
+        return any(isinstance(op, ast.In | ast.NotIn) and is_command(right) for op, right in pairs)
+    if isinstance(node, ast.Call):
+        called = node.func
+        name = called.id if isinstance(called, ast.Name) else getattr(called, "attr", "")
+        if name in ("index", "count") and isinstance(called, ast.Attribute):
+            return is_command(called.value)
+        return name in ("zip", "iter", "enumerate", "set") and any(map(is_command, node.args))
+    return False
+
+
+def test_outside_of_engines_nobody_learns_anything_from_a_command() -> None:
+    files = [path for path in ROOT.rglob("*.py") if "argv" in path.read_text()]
+    found = [
+        f"{name}:{node.lineno}"
+        for path in files
+        if not (name := path.relative_to(ROOT).as_posix()).startswith(MAY_READ)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if reads(node)
+    ]
+    assert len(files) > 10 and found == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "record.argv[1:2] == ('serve',)",
+        "'-m' in instance.argv",
+        "zip(argv, argv[1:])",
+        "list(zip(plan.argv, rest))",
+        "argv.index('-m')",
+        "{'--rerank'} & set(argv)",
+        "spec['argv'][3]",
+    ],
+)
+def test_a_reading_would_be_found(code: str) -> None:
+    assert any(reads(node) for node in ast.walk(ast.parse(code)))
