@@ -6,50 +6,24 @@ It is kept as text (before_the_house.sql), made by that version's own code (make
 from __future__ import annotations
 
 import json
-import os
-import sqlite3
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from omni.home import Home
 from tests.panel import ROOT
+from tests.upgrade.old_home import KEPT, manage, old_home
 
-KEPT = Path(__file__).with_name("before_the_house.sql")
 MODEL = "/models/SmolLM2.gguf"
 
 
 @pytest.fixture(scope="module")
 def upgraded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What this version finds in it after its migrations, in processes of its own."""
-    home = Home(tmp_path_factory.mktemp("upgraded"))
-    home.create()
-    text = KEPT.read_text()
-    with sqlite3.connect(home.database) as connection:
-        connection.executescript(text)
-    key = text.split("-- key: ")[1].split("\n")[0]
+    home = old_home(tmp_path_factory.mktemp("upgraded"))
+    key = KEPT.read_text().split("-- key: ")[1].split("\n")[0]
     manage(home, "migrate", "-v0")
     said = manage(home, "shell", "-v0", "-c", f"from tests.upgrade.look import say; say({key!r})")
     return dict(json.loads(said.splitlines()[-1]))
-
-
-def manage(home: Home, *words: str) -> str:
-    own = {"OMNI_HOME": str(home.root), "OMNI_HOST_NAME": "rig"}
-    others = {name: text for name, text in os.environ.items() if name != "OMNI_DATABASE_URL"}
-    done = subprocess.run(
-        [sys.executable, "manage.py", *words],
-        cwd=ROOT,
-        env={**others, **own},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return done.stdout
 
 
 def test_it_is_small_and_tells_nothing_of_the_machine_that_made_it() -> None:
