@@ -12,7 +12,7 @@ import pytest
 from django.conf import settings
 
 from deployments.instances.connecting import own_key_path
-from deployments.instances.model_files import file_bytes, file_stamp
+from deployments.instances.model_files import file_bytes, file_stamp, serves_old_file
 from deployments.models import Deployment, Instance
 from deployments.planning.launch_facts import LaunchFacts
 from deployments.planning.plan import KEY, PORT, InstancePlan, Plan, Verdict
@@ -61,6 +61,30 @@ def test_files_lie_in_the_folder_it_starts_in_and_the_key_is_kept_nowhere(
     deployment_stop(deployment=deployment)
     ticker.until_state("stopped")
     assert not folder.exists() and not own_key_path(row.pk).exists()
+
+
+def test_of_an_engine_that_is_configured_by_a_file_its_model_is_known(
+    deployment: Deployment, ticker: Ticker, tmp_path: Path
+) -> None:
+    """Its command names no model."""
+    folder = write_folder(tmp_path / "exl3")
+    weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    launch = LaunchFacts(flavour="tabbyapi", model_path=str(folder), is_folder=True, alias="a")
+    argv = (sys.executable, str(FAKE), "--port", PORT)
+    planned = InstancePlan("model", argv, files={"config.yml": {"port": PORT}}, launch=launch)
+    ticker.new_agent(lambda _: Plan("independent", Verdict.VIABLE, instances=(planned,)))
+    deployment_start(deployment=deployment)
+    ticker.until_state("ready")
+
+    row = Instance.objects.get()
+    record = process.read_record(settings.OMNI_HOME.run, row.pk)
+    assert record and record.launch == row.launch_facts == launch
+    assert file_bytes(record.launch) == weights > 0
+    assert row.file_stamp.startswith(f"{weights} ") and not serves_old_file(row)
+    assert "does not tell its tokens" in row.warning
+
+    (folder / "model.safetensors").touch()
+    assert serves_old_file(row)
 
 
 def test_a_fall_back_to_layer_split_is_told_of_an_engine_that_serves(
