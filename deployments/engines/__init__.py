@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deployments.engines.base import EngineFlavour
-from deployments.engines.external import EXTERNAL
+from deployments.engines.external import EXTERNAL, EXTERNAL_TITLE
 from deployments.engines.ik_llama_cpp import IkLlamaCpp
 from deployments.engines.llama_cpp import LlamaCpp
 from deployments.engines.tabbyapi import TabbyApi
@@ -15,8 +15,10 @@ FLAVOURS: dict[str, EngineFlavour] = {
 }
 
 
-# Also those that Omni does not start.
-FLAVOUR_NAMES = (*FLAVOURS, EXTERNAL)
+def flavour_titles() -> dict[str, str]:
+    """Name → what pages call it; also that of the servers that Omni does not start."""
+    own = {name: flavour.title for name, flavour in FLAVOURS.items()}
+    return {**own, EXTERNAL: EXTERNAL_TITLE}
 
 
 def get_flavour(name: str) -> EngineFlavour:

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from deployments.engines.request_fields import Taken
 from deployments.formats.kinds import DEPLOYABLE, DRAFTING, USES, WITHOUT_TEXT, Kind, article
+from deployments.planning.launch_facts import LaunchFacts
 from deployments.planning.plan import (
     DeviceFacts,
     EngineFacts,
@@ -16,6 +18,7 @@ from deployments.planning.plan import (
     Reason,
     Severity,
 )
+from deployments.planning.settings import with_defaults
 
 
 @dataclass(frozen=True)
@@ -79,12 +82,31 @@ class Command:
     env: Mapping[str, str] = field(default_factory=dict)
     needs_devices: tuple[str, ...] = ()
     files: Mapping[str, Any] = field(default_factory=dict)
+    launch: LaunchFacts = LaunchFacts()
+
+
+@dataclass(frozen=True)
+class Question:
+    """One POST to an engine."""
+
+    path: str
+    body: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What an engine said one token after the other: their numbers, and the text of each."""
+
+    ids: tuple[int, ...]
+    pieces: tuple[str, ...]
 
 
 class EngineFlavour(ABC):
     """One kind of inference server. Pure: it reads text and makes commands, it starts nothing."""
 
+    # Its name in rig files and rows, and on pages.
     flavour: ClassVar[str]
+    title: ClassVar[str]
     # What the program is called with to hear its build, its flags and its devices; () where it has
     # no such call.
     version_args: ClassVar[tuple[str, ...]] = ("--version",)
@@ -101,6 +123,12 @@ class EngineFlavour(ABC):
     # What only the thread that computes answers, by GET and at once while it has nothing to do; ""
     # where none is known.
     pulse_path: ClassVar[str] = ""
+    # What answers, by GET, with whether it drafts (`is_drafting`); "" where nothing does.
+    drafting_path: ClassVar[str] = ""
+    # Has -sm graph: all cards compute each layer together, and layers are cut by memory.
+    splits_graph: ClassVar[bool] = False
+    # Fields of a request that it takes besides those that every engine knows.
+    takes: ClassVar[Mapping[str, Taken]] = {}
     # A request gets at most the context that the model was trained for, whatever is asked for.
     caps_context: ClassVar[bool] = True
     # What it takes before it says anything; Python programs import for many seconds.
@@ -116,6 +144,16 @@ class EngineFlavour(ABC):
     def recognises(self, help_text: str) -> bool:
         """Whether a help text is this engine's and of no other."""
         return False
+
+    def loading_args(self, path: str) -> tuple[str, ...]:
+        """With what the program is called to say what it thinks of a model's file and end; () where
+        there is no such call."""
+        return ()
+
+    def has_arch(self, said: str) -> bool | None:
+        """Whether it has the architecture of a file that holds nothing else, by what it says while
+        it fails to load it; None where that does not tell."""
+        return None
 
     def reasons(self, request: PlanRequest) -> tuple[Reason, ...]:
         """What has to be said of this request because of the engine; an error is a refusal."""
@@ -150,6 +188,36 @@ class EngineFlavour(ABC):
     def command(self, spec: ServerSpec) -> Command:
         """Raises OmniError when the binary lacks a flag that is needed, or an argument is not
         allowed."""
+
+    def facts(self, spec: ServerSpec) -> LaunchFacts:
+        """What is true of every server that is started for this."""
+        return LaunchFacts(
+            flavour=self.flavour,
+            model_path=spec.model_path,
+            draft_path=spec.draft.model_path if spec.draft else "",
+            is_folder=not self.reads_gguf,
+            alias=spec.alias,
+            kind=str(spec.kind),
+            slots=int(with_defaults(spec.settings)["parallel"]),
+            slots_folder=spec.slots_folder,
+            split_mode=spec.split_mode,
+            drafts=spec.draft is not None,
+        )
+
+    # --- the first answer -------------------------------------------------------------------------
+    def greedy_question(self, prompt: str, n_tokens: int, alias: str) -> Question | None:
+        """How it is asked for the most likely continuation, token by token; None where it has no
+        such call."""
+        return None
+
+    def greedy_tokens(self, answer: Any) -> Tokens:
+        """Of the JSON that it answered with. Raises ValueError, LookupError or TypeError for
+        another form."""
+        raise ValueError(f"{self.flavour} tells no tokens")
+
+    def is_drafting(self, answer: Any) -> bool:
+        """By what it answers at `drafting_path`."""
+        return True
 
     @abstractmethod
     def parse_version(self, text: str) -> str:

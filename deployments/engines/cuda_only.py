@@ -24,7 +24,8 @@ LLAMA_CPP_ONLY = frozenset(
 
 
 class CudaOnly(EngineFlavour):
-    title: ClassVar[str]
+    # Its name in sentences.
+    called: ClassVar[str]
     folder_kind: ClassVar[str]
     strategies: ClassVar[frozenset[str]]
     # How much memory it takes beside what a plan adds up.
@@ -41,7 +42,7 @@ class CudaOnly(EngineFlavour):
     def reasons(self, request: PlanRequest) -> tuple[Reason, ...]:
         if request.strategy not in self.strategies:
             able = ", ".join(sorted(self.strategies))
-            text = f"{self.title} cannot do {request.strategy}; it can do {able}."
+            text = f"{self.called} cannot do {request.strategy}; it can do {able}."
             return (
                 _error(
                     "strategy_not_for_engine",
@@ -52,16 +53,16 @@ class CudaOnly(EngineFlavour):
         reasons = list(kind_reasons(request))
         for member in request.members.values():
             if not member.shape.is_folder:
-                text = f"{member.name} is a GGUF file, and {self.title} loads {self.folder_kind}."
+                text = f"{member.name} is a GGUF file, and {self.called} loads {self.folder_kind}."
                 reasons.append(_error("gguf_for_other_engine", text, "Use llama.cpp for it."))
             elif fix := self.unreadable(member.facts.quant):
-                text = f"{member.name} is {member.facts.quant}, which {self.title} does not read."
+                text = f"{member.name} is {member.facts.quant}, which {self.called} does not read."
                 reasons.append(_error("format_for_other_engine", text, fix))
             kind = self.device_kind(request.engine.build)
             if others := sorted({device.name for device in member.devices if device.kind != kind}):
                 reasons.append(self._wrong_device(kind, others))
         if request.settings.get("gpu_layers", AUTO) not in (AUTO, ALL):
-            text = f"{self.title} puts every layer on the cards."
+            text = f"{self.called} puts every layer on the cards."
             reasons.append(
                 _error("partial_offload", text, "Leave gpu_layers at all.", gpu_layers=ALL)
             )
@@ -82,11 +83,11 @@ class CudaOnly(EngineFlavour):
     def _wrong_device(self, kind: str, others: list[str]) -> Reason:
         if kind == "cpu":
             text = (
-                f"This build of {self.title} computes on the CPU alone; {', '.join(others)}"
+                f"This build of {self.called} computes on the CPU alone; {', '.join(others)}"
                 f" {_are(others)} not that."
             )
             return _error("needs_cpu", text, "Choose the CPU, or another engine.")
-        text = f"{self.title} computes on CUDA cards; {', '.join(others)} {_are(others)} not."
+        text = f"{self.called} computes on CUDA cards; {', '.join(others)} {_are(others)} not."
         return _error("needs_cuda", text, "Choose CUDA cards only, or a llama.cpp engine.")
 
     def more_reasons(self, request: PlanRequest) -> list[Reason]:

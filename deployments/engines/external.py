@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from omni.errors import OmniError
 
-EXTERNAL = "external"
+EXTERNAL, EXTERNAL_TITLE = "external", "External server"
 LONGEST_ADDRESS, LONGEST_NAME, MOST_MODELS = 300, 200, 1000
 # Asked in this order; servers that have no /health have the list of models.
 READY_PATHS = ("/health", "/v1/models")

@@ -6,10 +6,12 @@ a build of that commit for the CPU; graph split needs CUDA cards and has not run
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from deployments.engines.base import Command, ServerSpec
-from deployments.engines.llama_cpp import EVERY_LAYER, LlamaCpp, accelerators, listening
+from deployments.engines.llama_cpp import EVERY_LAYER, LlamaCpp, Placing, accelerators, listening
 from deployments.engines.spellings import listed_flags
 from deployments.planning.kv import IK_ONLY
 from deployments.planning.plan import PlanRequest, Reason, Severity
@@ -48,11 +50,12 @@ LOAD_MODES = {
 
 
 class IkLlamaCpp(LlamaCpp):
-    flavour = "ik_llama.cpp"
+    flavour = title = "ik_llama.cpp"
     tells_own_drafting = False
     # Only where it is told to (-rtr), which Omni does not.
     rearranges = False
     reads_ik_formats: ClassVar[bool] = True
+    splits_graph: ClassVar[bool] = True
     caps_context: ClassVar[bool] = False
     # It has no call that lists devices.
     devices_args: ClassVar[tuple[str, ...]] = ()
@@ -89,13 +92,10 @@ class IkLlamaCpp(LlamaCpp):
         """It tells its memory without being asked to; its --fit is off unless it is given."""
         return [*listening(spec), "--metrics", "--webui", "none"]
 
-    def placement(self, spec: ServerSpec) -> tuple[list[str], dict[str, str], tuple[str, ...]]:
-        flags, env, needed = super().placement(spec)
-        return (
-            _placeable(spec, ["-dev" if word == "--device" else word for word in flags]),
-            env,
-            needed,
-        )
+    def placing(self, spec: ServerSpec) -> Placing:
+        found = super().placing(spec)
+        spelled = ["-dev" if word == "--device" else word for word in found.flags]
+        return replace(found, flags=tuple(_placeable(spec, spelled)))
 
     def setting_flags(self, spec: ServerSpec, *, offloads: bool) -> list[str]:
         return _placeable(spec, super().setting_flags(spec, offloads=offloads))
@@ -134,10 +134,10 @@ class IkLlamaCpp(LlamaCpp):
         return _placeable(spec, flags)
 
 
-def _placeable(spec: ServerSpec, flags: list[str]) -> list[str]:
+def _placeable(spec: ServerSpec, flags: Sequence[str]) -> list[str]:
     """Without what a build for the CPU alone does not list, where nothing is placed."""
     drafting = spec.draft.devices if spec.draft else ()
     if accelerators((*spec.devices, *drafting)) or "-ngl" in spec.engine.flags:
-        return flags
+        return list(flags)
     pairs = zip(["", *flags], flags, strict=False)
     return [word for before, word in pairs if word not in PLACING and before not in PLACING]

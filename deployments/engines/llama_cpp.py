@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
-from deployments.engines.base import Command, EngineFlavour, ListedDevice, ServerSpec
+from deployments.engines.base import (
+    Command,
+    EngineFlavour,
+    ListedDevice,
+    Question,
+    ServerSpec,
+    Tokens,
+)
 from deployments.engines.flags import allowed_args, require_flags
+from deployments.engines.request_fields import FLAG, TEXTS, Taken, number, whole
 from deployments.engines.spellings import first_known, listed_flags
 from deployments.formats.kinds import Kind
 from deployments.planning.plan import PORT, SOCKET, DeviceFacts
@@ -33,28 +42,97 @@ VALUED = (
 )
 
 
+@dataclass(frozen=True)
+class Placing:
+    """Where the engine computes, in its own words: flags, environment, and the names of devices.
+
+    `endpoints` are those of the RPC devices, by their name in the panel, which must serve first.
+    """
+
+    flags: tuple[str, ...]
+    env: Mapping[str, str]
+    endpoints: Mapping[str, str]
+    devices: tuple[str, ...]
+
+
 class LlamaCpp(EngineFlavour):
-    flavour = "llama.cpp"
+    flavour = title = "llama.cpp"
     pulse_path = "/slots"
+    drafting_path = "/slots"
     tells_own_drafting = True
     rearranges = True
+    takes: ClassVar[Mapping[str, Taken]] = {
+        "dry_sequence_breakers": TEXTS,
+        "min_keep": whole(0, 1000),
+        "n_indent": whole(0, 1000),
+        "parse_tool_calls": FLAG,
+        "post_sampling_probs": FLAG,
+        "return_tokens": FLAG,
+        "t_max_predict_ms": whole(0, 86_400_000),
+        "top_n_sigma": number(-1, 100),
+    }
     # common/arg.cpp; forks have more.
     kv_cache_types: ClassVar[frozenset[str]] = frozenset(KV_CACHE_TYPES)
 
     def command(self, spec: ServerSpec) -> Command:
         require_probed(spec)
-        placement, env, needed = self.placement(spec)
+        placing = self.placing(spec)
         argv = [
             *("-m", spec.model_path, "--alias", spec.alias),
             *self.server_flags(spec),
             *kind_flags(spec),
-            *placement,
+            *placing.flags,
             *self.setting_flags(spec, offloads=bool(accelerators(spec.devices))),
             *self.draft_flags(spec),
             *allowed_args(spec.extra_args),
         ]
         require_flags(without_values(argv), spec.engine.flags, spec.engine.name)
-        return Command((spec.engine.path, *argv), {**spec.engine.env, **env}, needed)
+        env = {**spec.engine.env, **placing.env}
+        launch = replace(
+            self.facts(spec),
+            rpc_endpoints=tuple(placing.endpoints.values()),
+            devices=placing.devices,
+        )
+        return Command((spec.engine.path, *argv), env, tuple(placing.endpoints), launch=launch)
+
+    def loading_args(self, path: str) -> tuple[str, ...]:
+        return ("-m", path, "--host", "127.0.0.1", "--port", "0", "-ngl", "0")
+
+    def has_arch(self, said: str) -> bool | None:
+        """One that knows the architecture misses the next key."""
+        if "unknown model architecture" in said:
+            return False
+        return True if "key not found in model" in said else None
+
+    # --- the first answer -------------------------------------------------------------------------
+    def greedy_question(self, prompt: str, n_tokens: int, alias: str) -> Question:
+        body = {
+            "prompt": prompt,
+            "n_predict": n_tokens,
+            "temperature": 0,
+            "top_k": 1,
+            "seed": 1,
+            "cache_prompt": False,
+            "return_tokens": True,
+            "n_probs": 1,
+            "ignore_eos": True,
+        }
+        return Question("/completion", body)
+
+    def greedy_tokens(self, answer: Any) -> Tokens:
+        ids = tuple(int(token) for token in answer["tokens"])
+        named = {
+            int(one["id"]): str(one["token"])
+            for one in answer.get("completion_probabilities") or ()
+        }
+        return Tokens(ids, tuple(named.get(token, f"#{token}") for token in ids))
+
+    def is_drafting(self, answer: Any) -> bool:
+        """Each slot says it; one that does not is no proof."""
+        said = [bool(slot["speculative"]) for slot in answer if "speculative" in slot]
+        return any(said) or not said
+
+    # --- what it says of itself -------------------------------------------------------------------
 
     def parse_version(self, text: str) -> str:
         """`version: 0.1.0-dev (build 1, commit 7e4c0a9)` → what stands after the colon."""
@@ -88,8 +166,7 @@ class LlamaCpp(EngineFlavour):
         # The plan decides what goes where; the engine's own fitting would change it in silence.
         return flags + (["-fit", "off"] if "-fit" in has else [])
 
-    def placement(self, spec: ServerSpec) -> tuple[list[str], dict[str, str], tuple[str, ...]]:
-        """Flags, environment and the RPC devices that must serve first."""
+    def placing(self, spec: ServerSpec) -> Placing:
         own, drafting = (
             accelerators(spec.devices),
             accelerators(spec.draft.devices if spec.draft else ()),
@@ -114,12 +191,14 @@ class LlamaCpp(EngineFlavour):
             # process, so the engine numbers them from 0, and it takes no memory on the others.
             env["CUDA_VISIBLE_DEVICES"] = ",".join(card.gpu_uuid for card in cards)
             names |= {card.name: f"CUDA{index}" for index, card in enumerate(cards)}
-        flags += ["--device", ",".join(names[device.name] for device in own) or "none"]
+        own_names = [names[device.name] for device in own]
+        draft_names = [names[device.name] for device in drafting]
+        flags += ["--device", ",".join(own_names) or "none"]
         if spec.split_mode:
             flags += ["-sm", spec.split_mode]
         if spec.draft and spec.draft.model_path:
-            flags += ["-devd", ",".join(names[device.name] for device in drafting) or "none"]
-        return flags, env, tuple(endpoints)
+            flags += ["-devd", ",".join(draft_names) or "none"]
+        return Placing(tuple(flags), env, endpoints, tuple(dict.fromkeys(own_names + draft_names)))
 
     def setting_flags(self, spec: ServerSpec, *, offloads: bool) -> list[str]:
         values = with_defaults(spec.settings)

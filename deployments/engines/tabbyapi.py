@@ -8,12 +8,14 @@ then); it has no metrics.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any, ClassVar
 
 from deployments.engines.base import Command, ServerSpec
 from deployments.engines.cuda_only import CudaOnly, room_bytes, visible
 from deployments.engines.llama_cpp import require_probed
+from deployments.engines.request_fields import FLAG, LARGEST_TOKENS, Taken, number, whole
 from deployments.engines.spellings import listed_flags, no_such_flag
 from deployments.planning.plan import KEY, PORT, DeviceFacts
 from deployments.planning.settings import ALL, AUTO, with_defaults
@@ -31,13 +33,22 @@ DRAFT_MODES = {"draft-simple": "model", "draft-mtp": "mtp", "ngram-simple": "ngr
 
 class TabbyApi(CudaOnly):
     flavour = "tabbyapi"
-    title = "TabbyAPI"
+    title = "TabbyAPI (ExLlama)"
+    called = "TabbyAPI"
     folder_kind = "folders with safetensors, in EXL3 or not quantised"
     strategies = frozenset(
         {"independent", "layer_split", "tensor_split", "speculative", "expert_offload"}
     )
     allots = "TabbyAPI loads layer by layer and fills the cards in their order."
     version_args: ClassVar[tuple[str, ...]] = ()
+    takes: ClassVar[Mapping[str, Taken]] = {
+        "add_bos_token": FLAG,
+        "min_tokens": whole(0, LARGEST_TOKENS),
+        "repetition_penalty": number(0.01, 10),
+        "skip_special_tokens": FLAG,
+        "temperature_last": FLAG,
+        "token_healing": FLAG,
+    }
 
     def unreadable(self, quant: str) -> str:
         return "" if quant in READ else "Use vLLM for it, or download it in EXL3."
@@ -60,7 +71,8 @@ class TabbyApi(CudaOnly):
         files = {CONFIG: config, TOKENS: {"api_key": KEY, "admin_key": KEY}}
         drafting = tuple(d for d in (spec.draft.devices if spec.draft else ()) if d.kind == "cuda")
         env = {**spec.engine.env, **visible(tuple(dict.fromkeys((*cards, *drafting))))}
-        return Command((*self.program(spec.engine.path), "--config", CONFIG), env, files=files)
+        argv = (*self.program(spec.engine.path), "--config", CONFIG)
+        return Command(argv, env, files=files, launch=self.facts(spec))
 
     def parse_version(self, text: str) -> str:
         return ""

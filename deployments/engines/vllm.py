@@ -10,13 +10,22 @@ and _waiting.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from deployments.engines.base import Command, ServerSpec
+from deployments.engines.base import Command, Question, ServerSpec, Tokens
 from deployments.engines.cuda_only import CudaOnly, cards_of, room_bytes, visible
 from deployments.engines.flags import allowed_args, require_flags
 from deployments.engines.llama_cpp import require_probed, without_values
+from deployments.engines.request_fields import (
+    FLAG,
+    LARGEST_TOKENS,
+    TOKENS,
+    Taken,
+    number,
+    whole,
+)
 from deployments.engines.spellings import listed_flags
 from deployments.planning.plan import (
     KEY,
@@ -48,12 +57,23 @@ MOST_SHARE = 0.97
 
 class Vllm(CudaOnly):
     flavour = "vllm"
-    title = "vLLM"
+    title = called = "vLLM"
     folder_kind = (
         "folders with safetensors (its GGUF support is experimental and a plugin of its own)"
     )
     strategies = frozenset({"independent", "tensor_split"})
     allots = "On cards vLLM takes its share at once and keeps what is left over for its cache."
+    takes: ClassVar[Mapping[str, Taken]] = {
+        "add_generation_prompt": FLAG,
+        "continue_final_message": FLAG,
+        "include_stop_str_in_output": FLAG,
+        "length_penalty": number(0, 10),
+        "min_tokens": whole(0, LARGEST_TOKENS),
+        "repetition_penalty": number(0.01, 10),
+        "skip_special_tokens": FLAG,
+        "spaces_between_special_tokens": FLAG,
+        "stop_token_ids": TOKENS,
+    }
     # Without =all it lists groups of flags instead of flags.
     help_args: ClassVar[tuple[str, ...]] = ("serve", "--help=all")
 
@@ -93,8 +113,29 @@ class Vllm(CudaOnly):
         if spec.api_key_file and not has_sockets:
             # By the environment: other users of the machine can read a command line.
             env["VLLM_API_KEY"] = KEY
-        return Command((spec.engine.path, *argv), env)
+        return Command((spec.engine.path, *argv), env, launch=self.facts(spec))
 
+    # --- the first answer -------------------------------------------------------------------------
+    def greedy_question(self, prompt: str, n_tokens: int, alias: str) -> Question:
+        """It has OpenAI's calls alone, which go by names of models."""
+        body = {
+            "model": alias,
+            "prompt": prompt,
+            "max_tokens": n_tokens,
+            "temperature": 0,
+            "seed": 1,
+            "logprobs": 0,
+            "return_token_ids": True,
+            "ignore_eos": True,
+        }
+        return Question("/v1/completions", body)
+
+    def greedy_tokens(self, answer: Any) -> Tokens:
+        choice = answer["choices"][0]
+        ids = tuple(int(token) for token in choice["token_ids"])
+        return Tokens(ids, tuple(map(str, choice["logprobs"]["tokens"])))
+
+    # --- what it says of itself -------------------------------------------------------------------
     def parse_version(self, text: str) -> str:
         """A bare number on a line of its own, among messages of imports."""
         found = re.findall(r"^v?(\d+\.\d+[\w.+-]*)$", text, re.M)

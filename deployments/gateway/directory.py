@@ -9,7 +9,7 @@ from deployments.engines.external import LLAMA_CPP, left_out
 from deployments.engines.llama_cpp import LlamaCpp
 from deployments.external.keys import key_name
 from deployments.formats.kinds import WITHOUT_TEXT, Kind
-from deployments.gateway.handover_facts import argument, handover_facts
+from deployments.gateway.handover_facts import handover_facts
 from deployments.gateway.routing import Foreign, Passage, Peer, Serving, Table
 from deployments.instances.address import EngineAddress
 from deployments.instances.connecting import address_of
@@ -141,8 +141,4 @@ def _address(instance: Instance | None) -> EngineAddress | None:
 
 def _alias(instance: Instance | None, default: str) -> str:
     """The name under which the engine knows its model."""
-    if instance is None:
-        return default
-    return argument(instance.argv, "--alias") or argument(
-        instance.argv, "--served-model-name", default
-    )
+    return (instance.launch_facts.alias if instance else "") or default

@@ -1,7 +1,7 @@
 """Fields beyond those that every engine knows: passed on to the engines that take them.
 
 Servers that somebody else runs get whatever they might know, within bounds: they look after
-themselves. A field is in a table here only if nothing but the answer depends on it.
+themselves. Which fields an engine of ours takes stands with its flavour.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from deployments.gateway.fields import LARGEST_TOKENS, Check, flag, number, size, whole
+from deployments.engines import FLAVOURS
+from deployments.engines.request_fields import Taken
+from deployments.gateway.fields import Check, flag, number, size, whole
 from deployments.gateway.shapes import FieldError
 from omni.json_text import DEEPEST, is_deeper_than
 
@@ -30,42 +32,17 @@ def token_ids(name: str, value: Any) -> None:
         whole(0, (1 << 31) - 1)(name, token)
 
 
-LLAMA_CPP: dict[str, Check] = {
-    "dry_sequence_breakers": texts,
-    "min_keep": whole(0, 1000),
-    "n_indent": whole(0, 1000),
-    "parse_tool_calls": flag,
-    "post_sampling_probs": flag,
-    "return_tokens": flag,
-    "t_max_predict_ms": whole(0, 86_400_000),
-    "top_n_sigma": number(-1, 100),
-}
-VLLM: dict[str, Check] = {
-    "add_generation_prompt": flag,
-    "continue_final_message": flag,
-    "include_stop_str_in_output": flag,
-    "length_penalty": number(0, 10),
-    "min_tokens": whole(0, LARGEST_TOKENS),
-    "repetition_penalty": number(0.01, 10),
-    "skip_special_tokens": flag,
-    "spaces_between_special_tokens": flag,
-    "stop_token_ids": token_ids,
-}
-TABBY_API: dict[str, Check] = {
-    "add_bos_token": flag,
-    "min_tokens": whole(0, LARGEST_TOKENS),
-    "repetition_penalty": number(0.01, 10),
-    "skip_special_tokens": flag,
-    "temperature_last": flag,
-    "token_healing": flag,
-}
-# Flavour of the engine → fields that it takes besides those of fields.POLICIES.
-TAKEN: dict[str, Mapping[str, Check]] = {
-    "llama.cpp": LLAMA_CPP,
-    "ik_llama.cpp": LLAMA_CPP,
-    "vllm": VLLM,
-    "tabbyapi": TABBY_API,
-}
+CHECKS: dict[str, Check] = {"flag": flag, "texts": texts, "tokens": token_ids}
+
+
+def check_of(field: Taken) -> Check:
+    if field.kind == "number":
+        return number(field.low, field.high)
+    if field.kind == "whole":
+        return whole(int(field.low), int(field.high))
+    return CHECKS[field.kind]
+
+
 # Of a server's own keeping, or of whoever stands before it; and behind which engines have had
 # memory errors or can be kept busy without end: an external server may be any of them.
 NEVER = frozenset(
@@ -107,10 +84,10 @@ def extras(flavour: str, body: Mapping[str, Any], left_out: Iterable[str]) -> di
     given = {name: body[name] for name in left_out if body.get(name) is not None}
     if flavour == ANYBODY:
         return dict(list(_within_bounds(given).items())[:MOST_FIELDS])
-    checks = TAKEN.get(flavour, {})
-    taken = {name: value for name, value in given.items() if name in checks}
+    fields = FLAVOURS[flavour].takes if flavour in FLAVOURS else {}
+    taken = {name: value for name, value in given.items() if name in fields}
     for name, value in taken.items():
-        checks[name](name, value)
+        check_of(fields[name])(name, value)
     return taken
 
 

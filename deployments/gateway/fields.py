@@ -11,13 +11,13 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from deployments.engines.request_fields import LARGEST_TOKENS
 from deployments.gateway.constraints import check_grammar, check_schema
 from deployments.gateway.shapes import FieldError
 from omni.json_text import DEEPEST, is_deeper_than
 from omni.numbers import written
 
 Check = Callable[[str, Any], None]
-LARGEST_TOKENS = 1 << 20
 
 
 def number(low: float, high: float) -> Check:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
 
 from deployments.gateway.routing import HandoverFacts
 from deployments.models import Deployment, Instance
@@ -23,20 +22,11 @@ _known: dict[int, tuple[object, float, int, tuple[bool, float, int]]] = {}
 
 def handover_facts(deployment: Deployment, answering: Instance) -> HandoverFacts | None:
     """None when the instance was started without a folder."""
-    folder = argument(answering.argv, "--slot-save-path")
-    if not folder:
+    launch = answering.launch_facts
+    if not launch.slots_folder:
         return None
-    slots = argument(answering.argv, "-np", "1")
     least_tokens, (recurrent, each, fixed) = _planned(deployment)
-    return HandoverFacts(
-        int(slots) if slots.isdigit() else 1, least_tokens, folder, recurrent, each, fixed
-    )
-
-
-def argument(argv: Sequence[str], flag: str, default: str = "") -> str:
-    """The value behind a flag of a command."""
-    at = list(argv).index(flag) + 1 if flag in argv else len(argv)
-    return str(argv[at]) if at < len(argv) else default
+    return HandoverFacts(launch.slots, least_tokens, launch.slots_folder, recurrent, each, fixed)
 
 
 def _planned(deployment: Deployment) -> tuple[int, tuple[bool, float, int]]:

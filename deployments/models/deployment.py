@@ -10,6 +10,7 @@ from django.db.models import Q
 
 from deployments.formats.kinds import WITHOUT_TEXT, Kind
 from deployments.models.library import Engine, Model
+from deployments.planning.launch_facts import LaunchFacts, read_launch_facts
 from deployments.states import InstanceState, deployment_state
 from gpus.models import Device, Host
 
@@ -208,8 +209,12 @@ class Instance(models.Model):
     start_time = models.FloatField(
         null=True, blank=True, help_text="of the process: seconds since the epoch"
     )
+    # The command as pages show it and as it is compared; what it means stands in `launch`.
     argv = models.JSONField(default=list, blank=True)
     env = models.JSONField(default=dict, blank=True)
+    launch = models.JSONField(
+        default=dict, blank=True, help_text="what it was started with (LaunchFacts)"
+    )
     restarts = models.PositiveIntegerField(default=0)
     failures = models.PositiveIntegerField(
         default=0, help_text="in a row, since it last was ready for long"
@@ -260,6 +265,14 @@ class Instance(models.Model):
 
     def __str__(self) -> str:
         return f"{self.deployment or self.device}/{self.role}"
+
+    @property
+    def launch_facts(self) -> LaunchFacts:
+        """What it was started with; nothing where the row does not tell."""
+        try:
+            return read_launch_facts(self.launch)
+        except ValueError:
+            return LaunchFacts()
 
     @property
     def listens_at(self) -> str:

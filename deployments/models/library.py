@@ -15,12 +15,8 @@ KINDS = [(kind.value, TITLES[kind]) for kind in Kind]
 class Engine(models.Model):
     """An installed inference server, with what it said of itself when it was asked."""
 
-    class Flavour(models.TextChoices):
-        LLAMA_CPP = "llama.cpp", "llama.cpp"
-        IK_LLAMA_CPP = "ik_llama.cpp", "ik_llama.cpp"
-        VLLM = "vllm", "vLLM"
-        TABBYAPI = "tabbyapi", "TabbyAPI (ExLlama)"
-        EXTERNAL = "external", "External server"
+    # The flavour of a server that somebody else runs; the others are the registry's in engines/.
+    EXTERNAL = "external"
 
     class State(models.TextChoices):
         OK = "ok", "OK"
@@ -29,7 +25,7 @@ class Engine(models.Model):
 
     host = models.ForeignKey(Host, on_delete=models.CASCADE, related_name="engines")
     name = models.SlugField(max_length=60, unique=True)
-    flavour = models.CharField(max_length=20, choices=Flavour.choices)
+    flavour = models.CharField(max_length=20)
     path = models.CharField(max_length=500)
     build = models.CharField(max_length=200, blank=True)
     flags = models.JSONField(default=list, blank=True, help_text="every flag that --help lists")
@@ -61,7 +57,7 @@ class Engine(models.Model):
 
     @property
     def is_external(self) -> bool:
-        return self.flavour == self.Flavour.EXTERNAL
+        return self.flavour == self.EXTERNAL
 
     @property
     def state_text(self) -> str:

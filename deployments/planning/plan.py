@@ -9,6 +9,7 @@ from typing import Any
 
 from deployments.formats.model_facts import ModelFacts
 from deployments.planning.architecture import ModelShape
+from deployments.planning.launch_facts import LaunchFacts
 from deployments.planning.repacking import Kernels
 from deployments.planning.vocabulary import VocabFacts
 
@@ -208,6 +209,13 @@ class InstancePlan:
     ordinal: int = 0
     # Name → data, written as YAML into the instance's own folder, in which the process then starts.
     files: Mapping[str, Any] = field(default_factory=dict)
+    # What those need to know of the process who look after it; may hold placeholders, too.
+    launch: LaunchFacts = LaunchFacts()
+
+    @property
+    def program(self) -> str:
+        """The file that is executed."""
+        return self.argv[0]
 
     @property
     def placeholders(self) -> set[Placeholder]:

@@ -166,9 +166,9 @@ def format_of(type_name: str) -> str:
 
 
 def format_table(where: Card, engine: str) -> list[FormatRow]:
-    """Every format, best known first. `engine` is one of ENGINES; KeyError for another."""
-    rule = _RULES[engine]
-    return [FormatRow(name, *rule(name, where)) for name in FORMATS]
+    """Every format, best known first; none of an engine of whose kernels nothing is known here."""
+    rule = _RULES.get(engine)
+    return [FormatRow(name, *rule(name, where)) for name in FORMATS] if rule else []
 
 
 def file_formats(facts: ModelFacts, where: Card, engine: str) -> list[FormatRow]:
@@ -181,7 +181,8 @@ def file_formats(facts: ModelFacts, where: Card, engine: str) -> list[FormatRow]
     if len(shares) > 1:
         shares.pop(F32, None)
     rows = {row.format: row for row in format_table(where, engine)}
-    return [rows[name] for name in sorted(shares, key=lambda name: -shares[name])]
+    largest_first = sorted(shares, key=lambda name: -shares[name])
+    return [rows[name] for name in largest_first if name in rows]
 
 
 # --- engines --------------------------------------------------------------------------------------

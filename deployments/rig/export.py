@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.db.models import Q
 
-from deployments.engines import FLAVOUR_NAMES
+from deployments.engines import flavour_titles
 from deployments.models import Deployment, Engine, Model, Role, Route
 from deployments.rig.words import Rig, RigDeployment, RigEngine, RigModel, RigRoute, dump
 from deployments.services.discovery import local_host
@@ -32,7 +32,7 @@ def current_rig(host: Host | None = None) -> Rig:
     return Rig(
         tuple(
             RigEngine(e.name, e.path, e.flavour)
-            for e in engines.filter(flavour__in=FLAVOUR_NAMES).distinct()
+            for e in engines.filter(flavour__in=flavour_titles()).distinct()
         ),
         tuple(RigModel(m.name, m.path) for m in models.distinct()),
         tuple(

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from deployments.engines import FLAVOUR_NAMES
+from deployments.engines import flavour_titles
 from deployments.engines.external import EXTERNAL
 from deployments.engines.flags import allowed_args
 from deployments.names import LENGTH, is_name
@@ -139,10 +139,10 @@ class _Reader:
     def engine(self, node: yaml.Node) -> RigEngine:
         keys = self.entry(node, "engine", {"name", "path"}, {"flavour"})
         flavour = self.text(keys.get("flavour"), "flavour") or DEFAULT_FLAVOUR
-        if flavour not in FLAVOUR_NAMES:
+        if flavour not in flavour_titles():
             self.note(
                 keys["flavour"],
-                f"The flavour is {flavour!r}. Omni knows: {', '.join(FLAVOUR_NAMES)}.",
+                f"The flavour is {flavour!r}. Omni knows: {', '.join(flavour_titles())}.",
             )
         # Which hosts are allowed is for whoever has the settings.
         path = self.text(keys.get("path"), "path") if flavour == EXTERNAL else self.path(keys)

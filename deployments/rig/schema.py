@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from deployments.engines import FLAVOUR_NAMES
+from deployments.engines import flavour_titles
 from deployments.engines.external import EXTERNAL, LONGEST_ADDRESS
 from deployments.engines.flags import ALLOWED, SHORT
 from deployments.names import LENGTH, NAME
@@ -53,7 +53,7 @@ def rig_schema() -> Schema:
 
 # --- entries --------------------------------------------------------------------------------------
 def _engine() -> Schema:
-    flavour = {"enum": list(FLAVOUR_NAMES), "default": DEFAULT_FLAVOUR}
+    flavour = {"enum": list(flavour_titles()), "default": DEFAULT_FLAVOUR}
     entry = _object(
         {"name": _name("engines"), "path": {"type": "string"}, "flavour": flavour}, "name", "path"
     )

@@ -3,13 +3,13 @@ per-layer KV."""
 
 from __future__ import annotations
 
+from deployments.engines import get_flavour
 from deployments.planning.plan import InstancePlan, PlanRequest, Reason
 from deployments.strategies.base import caution, error
 from deployments.strategies.layer_split import needs_two
 from deployments.strategies.placing import Placed, instance
 from deployments.strategies.tensor_split import TensorSplit
 
-IK = "ik_llama.cpp"
 # ik_llama.cpp, src/llama.cpp (is_model_split_supported): others fall back to layer split with a
 # warning.
 SUPPORTED_ARCHS = frozenset(
@@ -52,13 +52,13 @@ class GraphSplit(TensorSplit):
     )
 
     def instances(self, request: PlanRequest, found: Placed) -> tuple[InstancePlan, ...]:
-        if request.engine.flavour != IK or any(card.kind != "cuda" for card in found.cards):
+        if not _is_able(request) or any(card.kind != "cuda" for card in found.cards):
             return ()
         return (instance(request, found, "model", split_mode="graph"),)
 
     def refusals(self, request: PlanRequest, found: Placed) -> list[Reason]:
         reasons = []
-        if request.engine.flavour != IK:
+        if not _is_able(request):
             text = (
                 f"Only ik_llama.cpp has -sm graph; {request.engine.name} is"
                 f" {request.engine.flavour}."
@@ -93,3 +93,7 @@ class GraphSplit(TensorSplit):
             )
             reasons.append(caution("experts_on_host", text, "Keep the experts on the cards."))
         return reasons
+
+
+def _is_able(request: PlanRequest) -> bool:
+    return get_flavour(request.engine.flavour).splits_graph

@@ -343,6 +343,7 @@ def instance(
         devices=tuple(names),
         needs_devices=command.needs_devices,
         files=command.files,
+        launch=command.launch,
         file_bytes=file_bytes or placed_.member.facts.size_bytes,
     )
 

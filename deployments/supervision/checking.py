@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from deployments.formats.kinds import Kind
-from deployments.instances.model_files import argument
 from deployments.models import Binding, Instance, ReferenceAnswer
 from deployments.supervision import launch
 from deployments.supervision.answers import Answer, Check, Judgement, is_degenerate
@@ -69,19 +66,11 @@ class Checker:
 
 
 def _ask(record: Record, log: Path, reference: Answer | None) -> Found:
-    address, argv = record.address, record.argv
+    address, launch = record.address, record.launch
     if address is None:
         return Found(Check(Judgement.UNKNOWN, "Its answer could not be checked: it has gone."), "")
-    model = argument(argv, "--served-model-name")
-    check = check_answer(address, reference, model, served_kind(argv))
-    return Found(check, built_otherwise(address, argv, log))
-
-
-def served_kind(argv: Sequence[str]) -> str:
-    """What a command serves, by its own flags."""
-    if {"--reranking", "--rerank"} & set(argv):
-        return Kind.RERANKER
-    return Kind.EMBEDDING if {"--embeddings", "--embedding"} & set(argv) else Kind.TEXT
+    check = check_answer(address, launch, reference)
+    return Found(check, built_otherwise(address, launch, log))
 
 
 def _is_reference(instance: Instance) -> bool:

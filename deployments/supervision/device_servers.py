@@ -10,6 +10,7 @@ from django.conf import settings
 from deployments.engines.probe.portable_cpu import library_env
 from deployments.instances import ports
 from deployments.models import Instance
+from deployments.planning.launch_facts import LaunchFacts
 from deployments.planning.plan import PORT, InstancePlan
 from deployments.services.discovery import rpc_server_path
 from deployments.supervision.namespaces import are_available
@@ -80,14 +81,16 @@ def rpc_plan(device: Device) -> InstancePlan:
     if binary is None:
         text = f"No ggml-rpc-server was found for the device {device.name}."
         raise OmniError("rpc_server_missing", text, "Install an engine that has one, then scan.")
-    argv = [str(binary), "-H", server_address(device), "-p", PORT, "-t", str(RPC_THREADS)]
+    address = server_address(device)
+    argv = [str(binary), "-H", address, "-p", PORT, "-t", str(RPC_THREADS)]
     # RDMA in the RPC back end has had memory errors.
     env = {"GGML_RPC_NO_RDMA": "1", **library_env(str(binary))}
     if is_offered(device):
         name, card = own_name(device)
         argv += ["-d", name]
         env |= card
-    return InstancePlan(RPC_ROLE, tuple(argv), env)
+    launch = LaunchFacts(bind_address=address)
+    return InstancePlan(RPC_ROLE, tuple(argv), env, launch=launch)
 
 
 def own_name(device: Device) -> tuple[str, dict[str, str]]:

@@ -231,17 +231,17 @@ class HostAgent:
         records: dict[int, process.Record | None],
     ) -> Desired:
         # Asked of the process itself: a plan may no longer be possible, and it runs all the same.
-        servers = servers_of(mine.argv, instances)
+        servers = servers_of(mine.launch, instances)
         restarted = any(is_newer(records[server.pk], mine) for server in servers)
         drain_s = int(with_defaults(deployment.settings)["drain_s"])
         return Desired(
             deployment.ought_to_run,
             deployment.generation,
-            file_bytes(mine.argv),
+            file_bytes(mine.launch),
             # Whoever uses a server that is gone waits in vain.
             drain_s=0.0 if deployment.ends_now or restarted else float(drain_s),
             needs_restart=restarted,
-            slow_load_s=slow_load_s(deployment),
+            slow_load_s=slow_load_s(mine.launch),
             why_not=(
                 f"it is unloaded {deployment.unloaded_why}"
                 if deployment.is_unloaded
@@ -279,7 +279,7 @@ class HostAgent:
                 log.warning("instance %d is no longer known; its process is ended", record.instance)
                 process.kill_group(record)
                 process.forget(self.run, record.instance)
-                launch.tidy(record.argv, record.socket)
+                launch.tidy(record.launch, record.socket)
 
     # --- one step ---------------------------------------------------------------------------------
     def _step(
@@ -307,7 +307,7 @@ class HostAgent:
             record or instance.pid or instance.port or instance.socket
         ):
             process.forget(self.run, instance.pk)
-            launch.tidy(instance.argv, instance.socket)
+            launch.tidy(instance.launch_facts, instance.socket)
             record = None
         has_ended = not seen.is_alive and seen.cause and decision.action != Action.START
         if not has_ended:

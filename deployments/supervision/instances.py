@@ -1,4 +1,4 @@
-"""What the agent reads off an instance's row and off its command."""
+"""What the agent reads off an instance's row and off its record."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from django.utils import timezone
 
 from deployments.engines import FLAVOURS
-from deployments.instances.model_files import argument
 from deployments.models import Deployment, Engine, Instance
+from deployments.planning.launch_facts import LaunchFacts
 from deployments.states import InstanceState
 from deployments.supervision.process import Record
 from deployments.supervision.reconcile import Memory, Observed
@@ -61,12 +61,9 @@ def values(instance: Instance) -> dict[str, object]:
     return {name: getattr(instance, name) for name in _WATCHED}
 
 
-def servers_of(argv: Sequence[str], instances: Sequence[Instance]) -> list[Instance]:
-    """The device servers whose addresses stand in the command."""
-    endpoints = set(argument(argv, "--rpc").split(","))
-    return [
-        i for i in instances if i.device and i.device.endpoint and i.device.endpoint in endpoints
-    ]
+def servers_of(launch: LaunchFacts, instances: Sequence[Instance]) -> list[Instance]:
+    """The device servers that an engine was told to use."""
+    return [i for i in instances if i.device and i.device.endpoint in launch.rpc_endpoints]
 
 
 def busy_devices(
@@ -91,16 +88,17 @@ def busy_devices(
             or not seen[other.pk].is_alive
         ):
             continue
-        held = argument(record.argv, "--rpc").split(",")
         busy += [
-            f"{addresses[at]} (in use by {other.deployment.name})" for at in held if at in addresses
+            f"{addresses[at]} (in use by {other.deployment.name})"
+            for at in record.launch.rpc_endpoints
+            if at in addresses
         ]
     return tuple(busy)
 
 
-def slow_load_s(deployment: Deployment) -> float:
-    """What its engine may take to get ready besides reading its file."""
-    flavour = FLAVOURS.get(deployment.engine.flavour)
+def slow_load_s(launch: LaunchFacts) -> float:
+    """What an engine may take to get ready besides reading its file."""
+    flavour = FLAVOURS.get(launch.flavour)
     return flavour.slow_load_s if flavour else 0.0
 
 

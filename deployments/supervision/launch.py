@@ -17,6 +17,7 @@ from deployments.instances import ports, slots_folder
 from deployments.instances.connecting import own_key_path, socket_path
 from deployments.instances.model_files import file_stamp
 from deployments.models import Instance
+from deployments.planning.launch_facts import LaunchFacts, read_launch_facts
 from deployments.planning.plan import (
     KEY,
     KEY_FILE,
@@ -42,27 +43,26 @@ def log_path(instance: Instance) -> Path:
 
 def check(plan: InstancePlan) -> None:
     """What would fail for sure is said before the start. Raises OmniError."""
-    binary = plan.argv[0]
-    if not os.access(binary, os.X_OK):
-        text = f"The engine's program {binary} is gone or cannot be executed."
+    if not os.access(plan.program, os.X_OK):
+        text = f"The engine's program {plan.program} is gone or cannot be executed."
         raise OmniError("engine_missing", text, "Install it again, or choose another engine.")
-    if plan.argv[1:2] == ("serve",):
-        read_folder(plan.argv[2])
-    for flag, value in zip(plan.argv, plan.argv[1:], strict=False):
-        if flag in ("-m", "-md"):
-            read_header(value)
-        elif flag == "--slot-save-path":
-            slots_folder.make(Path(value))
+    for path in filter(None, (plan.launch.model_path, plan.launch.draft_path)):
+        if plan.launch.is_folder:
+            read_folder(path)
+        else:
+            read_header(path)
+    if plan.launch.slots_folder:
+        slots_folder.make(Path(plan.launch.slots_folder))
 
 
-def tidy(argv: Sequence[str], socket: str = "") -> None:
-    """Removes what an instance with this command, stopped by now, may have left: KV caches and its
-    socket."""
+def tidy(launch: LaunchFacts, socket: str = "") -> None:
+    """Removes what an instance that was started so, stopped by now, may have left: KV caches and
+    its socket."""
     if socket and Path(socket).parent == settings.OMNI_HOME.sockets:
         Path(socket).unlink(missing_ok=True)
-    for flag, value in zip(argv, argv[1:], strict=False):
-        if flag == "--slot-save-path" and Path(value).parent == settings.OMNI_HOME.slots:
-            slots_folder.remove(Path(value))
+    folder = Path(launch.slots_folder)
+    if launch.slots_folder and folder.parent == settings.OMNI_HOME.slots:
+        slots_folder.remove(folder)
 
 
 def start(
@@ -80,7 +80,9 @@ def start(
     places: Filling = {SOCKET: at.socket, PORT: at.port or 0, KEY_FILE: str(path_of_key), KEY: KEY}
     argv = filled_argv(plan.argv, places)
     instance.argv, instance.env = argv, filled(plan.env, places)
-    instance.file_stamp = file_stamp(argv)
+    instance.launch = filled(plan.launch.document(), places)
+    launch = read_launch_facts(instance.launch)
+    instance.file_stamp = file_stamp(launch)
     path = log_path(instance)
     instance.log_path = str(path)
     filling: Filling = {**places, KEY: key}
@@ -96,6 +98,7 @@ def start(
         argv=argv,
         env=filled(plan.env, filling),
         log_path=path,
+        launch=launch,
         folder=folder,
         hidden=[key],
         is_apart=is_apart(instance, plan),

@@ -89,9 +89,6 @@ class Pulse:
 
 
 def _path(instance: Instance, record: Record) -> str:
-    """Where to ask; empty for engines of which it is not known, and for one that sleeps and would
-    be woken."""
-    if instance.deployment is None or "--sleep-idle-seconds" in record.argv:
-        return ""
-    flavour = FLAVOURS.get(instance.deployment.engine.flavour)
-    return flavour.pulse_path if flavour else ""
+    """Where to ask; empty for engines of which it is not known."""
+    flavour = FLAVOURS.get(record.launch.flavour)
+    return flavour.pulse_path if flavour and instance.deployment_id else ""

@@ -11,7 +11,6 @@ from pathlib import Path
 from deployments.instances.address import EngineAddress
 from deployments.instances.connecting import connect
 from deployments.instances.logs import since_start
-from deployments.instances.model_files import argument
 from deployments.instances.ports import LOOPBACK
 from deployments.supervision.log_reading import Cause, cause_of_exit
 from deployments.supervision.process import Record, read_record
@@ -103,7 +102,7 @@ def _health(record: Record, role: str) -> Health:
     # Its port stays open when it is halted, and it is never asked: only its process tells.
     if record.is_halted:
         return Health.SILENT
-    return rpc_health(record.port or 0, argument(record.argv, "-H") or LOOPBACK, record.pid)
+    return rpc_health(record.port or 0, record.launch.bind_address or LOOPBACK, record.pid)
 
 
 def _cause(record: Record, log_path: Path) -> Cause | None:

@@ -23,6 +23,8 @@ from typing import Any
 from deployments.engines.probe.environment import engine_environment, process_environment
 from deployments.instances.address import EngineAddress, Process
 from deployments.instances.connecting import engine_address
+from deployments.planning.launch_facts import LaunchFacts, read_launch_facts
+from deployments.supervision import records_before
 from deployments.supervision.orphans import MARK, end_strays, mark
 from deployments.supervision.runner import LOCKED_EXIT_CODE, NO_RECORD_EXIT_CODE, boot_id
 from deployments.supervision.signals import signal_exactly
@@ -58,6 +60,7 @@ class Record:
     is_apart: bool = False
     # Started by a version from before sockets and keys of each start.
     is_outdated: bool = True
+    launch: LaunchFacts = LaunchFacts()
 
     @property
     def address(self) -> EngineAddress | None:
@@ -148,7 +151,10 @@ def is_held(run: Path, instance: int) -> bool:
 
 def _parse(data: dict[str, Any]) -> Record:
     known = {key: data[key] for key in data if key in Record.__dataclass_fields__}
-    return Record(**{**known, "argv": tuple(data["argv"])})
+    argv = tuple(data["argv"])
+    is_of_before = "launch" not in data
+    launch = records_before.facts_of(argv) if is_of_before else read_launch_facts(data["launch"])
+    return Record(**{**known, "argv": argv, "launch": launch})
 
 
 def records(run: Path) -> Iterator[Record]:
@@ -197,6 +203,7 @@ def spawn(
     argv: Sequence[str],
     env: Mapping[str, str],
     log_path: Path,
+    launch: LaunchFacts,
     folder: Path | None = None,
     hidden: Sequence[str] = (),
     is_apart: bool = False,
@@ -212,7 +219,7 @@ def spawn(
     end_strays(run)
     with refusals():
         return _spawned(
-            run, instance, generation, at, argv, env, log_path, folder, hidden, is_apart
+            run, instance, generation, at, argv, env, log_path, launch, folder, hidden, is_apart
         )
 
 
@@ -254,6 +261,7 @@ def _spawned(
     argv: Sequence[str],
     env: Mapping[str, str],
     log_path: Path,
+    launch: LaunchFacts,
     folder: Path | None,
     hidden: Sequence[str],
     is_apart: bool,
@@ -279,6 +287,7 @@ def _spawned(
             "socket": at.socket,
             "is_apart": is_apart,
             "is_outdated": False,
+            "launch": launch.document(),
         },
     }
     spec_path = records_folder / f"{instance}.spec"

@@ -11,7 +11,6 @@ from datetime import timedelta
 
 from django.utils import timezone
 
-from deployments.instances.model_files import argument
 from deployments.models import Deployment, Instance
 from deployments.states import LIVE, InstanceState
 from gpus.models import Device, Host
@@ -64,6 +63,6 @@ def _user(device: Device, deployment: Deployment) -> Instance | None:
     """Another deployment's engine, of any host, that holds the server."""
     others = Instance.objects.filter(deployment__isnull=False, state__in=LIVE, pid__isnull=False)
     for other in others.exclude(deployment=deployment).select_related("deployment", "host"):
-        if device.endpoint in argument(other.argv, "--rpc").split(","):
+        if device.endpoint in other.launch_facts.rpc_endpoints:
             return other
     return None

@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from deployments.engines import FLAVOURS
 from deployments.formats.kinds import Kind
 from deployments.instances.address import EngineAddress
 from deployments.instances.connecting import EngineConnection
 from deployments.instances.logs import since_start
+from deployments.planning.launch_facts import LaunchFacts
 from deployments.planning.memory.reported import reported_memory
 from deployments.supervision.answers import N_TOKENS, PROMPT, Answer, Check, Judgement, judge
 from omni.json_text import read_answer
@@ -20,22 +22,20 @@ from omni.json_text import read_answer
 # The first answer of a large model, from a disk that is still being read.
 TIMEOUT_S = 180.0
 MOST_BYTES = 8 << 20
+NO_TOKENS = "Its answer could not be checked: this engine does not tell its tokens."
 
 
-def check_answer(
-    address: EngineAddress, reference: Answer | None, model: str = "", kind: str = Kind.TEXT
-) -> Check:
-    """Never raises: what cannot be asked is unknown, and said so.
-
-    `model` is its name where a server goes by names.
-    """
-    if kind != Kind.TEXT:
-        return check_vectors(address, kind)
+def check_answer(address: EngineAddress, launch: LaunchFacts, reference: Answer | None) -> Check:
+    """Never raises: what cannot be asked is unknown, and said so."""
+    if launch.kind != Kind.TEXT:
+        return check_vectors(address, launch.kind)
     try:
-        answer = named_answer(address, model) if model else greedy_answer(address)
-        return judge(answer, reference)
-    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
+        answer = greedy_answer(address, launch)
+    except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError) as error:
         return Check(Judgement.UNKNOWN, _unchecked(error))
+    if answer is None:
+        return Check(Judgement.UNKNOWN, NO_TOKENS)
+    return judge(answer, reference)
 
 
 def check_vectors(address: EngineAddress, kind: str) -> Check:
@@ -75,89 +75,63 @@ def _scores(address: EngineAddress) -> list[float]:
     return [float(one["relevance_score"]) for one in found["results"]]
 
 
-def greedy_answer(address: EngineAddress) -> Answer:
-    """The most likely continuation.
+def greedy_answer(address: EngineAddress, launch: LaunchFacts) -> Answer | None:
+    """The most likely continuation; None of an engine that has no call for it.
 
-    Raises OSError, HTTPException, or ValueError for an answer of another shape.
+    Raises OSError, HTTPException, or ValueError, LookupError or TypeError for an answer of another
+    shape.
     """
-    body = {
-        "prompt": PROMPT,
-        "n_predict": N_TOKENS,
-        "temperature": 0,
-        "top_k": 1,
-        "seed": 1,
-        "cache_prompt": False,
-        "return_tokens": True,
-        "n_probs": 1,
-        "ignore_eos": True,
-    }
-    found = _call(address, "POST", "/completion", body)
-    tokens = tuple(int(token) for token in found["tokens"])
-    named = {
-        int(one["id"]): str(one["token"]) for one in found.get("completion_probabilities") or ()
-    }
-    return Answer(tokens, tuple(named.get(token, f"#{token}") for token in tokens))
+    flavour = FLAVOURS.get(launch.flavour)
+    question = flavour.greedy_question(PROMPT, N_TOKENS, launch.alias) if flavour else None
+    if flavour is None or question is None:
+        return None
+    said = flavour.greedy_tokens(_call(address, "POST", question.path, question.body))
+    return Answer(said.ids, said.pieces)
 
 
-def named_answer(address: EngineAddress, model: str) -> Answer:
-    """The same of vLLM, which has OpenAI's calls alone. Raises as greedy_answer does."""
-    body = {
-        "model": model,
-        "prompt": PROMPT,
-        "max_tokens": N_TOKENS,
-        "temperature": 0,
-        "seed": 1,
-        "logprobs": 0,
-        "return_token_ids": True,
-        "ignore_eos": True,
-    }
-    choice = _call(address, "POST", "/v1/completions", body)["choices"][0]
-    tokens = tuple(int(token) for token in choice["token_ids"])
-    return Answer(tokens, tuple(map(str, choice["logprobs"]["tokens"])))
-
-
-def built_otherwise(address: EngineAddress, argv: Sequence[str], log: Path) -> str:
+def built_otherwise(address: EngineAddress, launch: LaunchFacts, log: Path) -> str:
     """What the engine did not do although it was told to; empty when all is as planned.
 
     An unreachable RPC device or a draft that does not suit leaves a server that is healthy and does
     less than asked.
     """
     lines = since_start(log)
-    endpoints = {endpoint: f"RPC{n}" for n, endpoint in enumerate(_values(argv, "--rpc"))}
+    found = (_empty_devices(launch, lines), _no_drafting(address, launch, lines))
+    return " ".join(filter(None, found))
+
+
+def _empty_devices(launch: LaunchFacts, lines: Sequence[str]) -> str:
+    """By the engine's own numbers."""
+    endpoints = {endpoint: f"RPC{n}" for n, endpoint in enumerate(launch.rpc_endpoints)}
     memory = reported_memory(lines, endpoints)
-    found = []
-    wanted = [
-        name for flag in ("--device", "-devd") for name in _values(argv, flag) if name != "none"
-    ]
-    empty = [name for name in wanted if name not in _holders(memory.devices)]
-    if memory.devices and empty and "tensor" not in argv:
-        # The engine's own numbers; of an RPC device the address tells which one it is.
-        where = {name: f"{name} at {endpoint}" for endpoint, name in endpoints.items()}
-        found.append(
-            f"Nothing was put on {' and '.join(where.get(n, n) for n in empty)}: the engine runs"
-            " without."
-        )
-    if "--spec-type" in argv and not _drafts(address):
-        reason = next((line for line in lines if "vocabs are not compatible" in line), "")
-        found.append(f"Drafting is off. {reason.strip()}".strip())
-    return " ".join(found)
+    empty = [name for name in launch.devices if name not in _holders(memory.devices)]
+    if not memory.devices or not empty or launch.split_mode == "tensor":
+        return ""
+
+    # Of an RPC device the address tells which one it is.
+    where = {name: f"{name} at {endpoint}" for endpoint, name in endpoints.items()}
+    names = " and ".join(where.get(name, name) for name in empty)
+    return f"Nothing was put on {names}: the engine runs without."
 
 
-def _values(argv: Sequence[str], flag: str) -> list[str]:
-    """The comma-separated values of a flag."""
-    text = next((value for name, value in zip(argv, argv[1:], strict=False) if name == flag), "")
-    return [part for part in text.split(",") if part]
+def _no_drafting(address: EngineAddress, launch: LaunchFacts, lines: Sequence[str]) -> str:
+    if not launch.drafts or _drafts(address, launch):
+        return ""
+    reason = next((line for line in lines if "vocabs are not compatible" in line), "")
+    return f"Drafting is off. {reason.strip()}".strip()
 
 
 def _holders(devices: dict[str, Any]) -> set[str]:
     return {name for name, held in devices.items() if held.weights or held.kv}
 
 
-def _drafts(address: EngineAddress) -> bool:
+def _drafts(address: EngineAddress, launch: LaunchFacts) -> bool:
+    flavour = FLAVOURS.get(launch.flavour)
+    if flavour is None or not flavour.drafting_path:
+        return True
     try:
-        slots = _call(address, "GET", "/slots", None)
-        return any(slot.get("speculative") for slot in slots)
-    except (OSError, http.client.HTTPException, ValueError, AttributeError):
+        return flavour.is_drafting(_call(address, "GET", flavour.drafting_path, None))
+    except (OSError, http.client.HTTPException, ValueError, TypeError, AttributeError):
         return True  # it could not be asked, which is no proof
 
 

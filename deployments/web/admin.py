@@ -11,12 +11,14 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
-from django.db.models import QuerySet
+from django.db.models import Field, QuerySet
 from django.forms.fields import InvalidJSONInput
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from unfold.admin import TabularInline
+from unfold.widgets import UnfoldAdminSelectWidget
 
+from deployments.engines import flavour_titles
 from deployments.engines.flags import allowed_args
 from deployments.external.keys import forget_key
 from deployments.library import folders
@@ -63,10 +65,24 @@ class NamedForm(forms.ModelForm):  # type: ignore[type-arg]
 @admin.register(Engine)
 class EngineAdmin(RightsAdmin):
     form = NamedForm
-    list_display = ("name", "flavour", "host", "build", "state", "probed_at")
+    list_display = ("name", "flavour_title", "host", "build", "state", "probed_at")
     list_filter = ("state", "flavour", "host")
     search_fields = ("name", "path", "build")
     actions = ("probe_again",)
+
+    def formfield_for_dbfield(
+        self, db_field: Field[Any, Any], request: HttpRequest, **kwargs: Any
+    ) -> forms.Field | None:
+        """Flavours are rows of the registry in engines/, not of the database."""
+        if db_field.name != "flavour":
+            return super().formfield_for_dbfield(db_field, request, **kwargs)
+        return forms.ChoiceField(
+            choices=list(flavour_titles().items()), widget=UnfoldAdminSelectWidget
+        )
+
+    @admin.display(description="flavour", ordering="flavour")
+    def flavour_title(self, engine: Engine) -> str:
+        return flavour_titles().get(engine.flavour, engine.flavour)
 
     @admin.action(description="Ask the binary again")
     def probe_again(self, request: HttpRequest, queryset: QuerySet[Engine]) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from deployments.engines import FLAVOUR_NAMES
+from deployments.engines import flavour_titles
 from deployments.planning.settings import SETTINGS
 from deployments.rig.apply import apply
 from deployments.rig.export import rig_text
@@ -50,7 +50,7 @@ def test_it_names_every_strategy_setting_and_flavour() -> None:
     assert entry["properties"]["strategy"]["enum"] == list(STRATEGIES)
     assert set(entry["properties"]["settings"]["properties"]) == set(SETTINGS)
     assert rig_schema()["properties"]["engines"]["items"]["properties"]["flavour"]["enum"] == list(
-        FLAVOUR_NAMES
+        flavour_titles()
     )
 
 

@@ -134,8 +134,9 @@ def make_deployment(name: str, port: int | None, *, state: str = "ready", **fiel
         host=host, engine=engine, name=name, desired=desired, **fields
     )
     Binding.objects.create(deployment=deployment, role="model", model=model, devices=["CPU"])
-    argv = ["llama-server", "--alias", "smol-alias"]
-    own = {"host": host, "deployment": deployment, "role": "model", "argv": argv, "state": state}
+    launch = {"flavour": "llama.cpp", "alias": "smol-alias"}
+    own = {"host": host, "deployment": deployment, "role": "model", "state": state}
+    own["launch"] = launch
     own["generation"] = deployment.generation
     Instance.objects.create(**own, **_listening(port))
     return deployment
@@ -163,13 +164,13 @@ def make_pair(
     fields = {"strategy": "prefill_decode", "settings": {"handover_min": least_tokens}}
     deployment = make_deployment(name, None, state="ready", desired="running", **fields)
     deployment.instances.all().delete()
-    argv = ["llama-server", "--alias", "smol-alias", "-np", str(slots), "--slot-save-path", folder]
+    launch = {"flavour": "llama.cpp", "alias": "smol-alias", "slots": slots, "slots_folder": folder}
     for role, port in ports.items():
         own = {
             "host": deployment.host,
             "deployment": deployment,
             "role": role,
-            "argv": argv,
+            "launch": launch,
             "state": "ready",
         }
         Instance.objects.create(**own, **_listening(port))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from deployments.engines import FLAVOURS
-from deployments.gateway.extras import ANYBODY, TAKEN, extras
+from deployments.gateway.extras import ANYBODY, check_of, extras
 from deployments.gateway.fields import POLICIES
 from deployments.gateway.shapes import FieldError
 
@@ -60,8 +60,11 @@ def test_a_value_out_of_its_range_is_refused_by_name(flavour: str, field: str, v
     assert caught.value.param == field
 
 
-def test_the_tables_name_engines_that_there_are_and_no_field_twice() -> None:
-    assert set(TAKEN) <= set(FLAVOURS)
-    for checks in TAKEN.values():
+def test_the_flavours_name_no_field_that_all_engines_take_and_each_can_be_checked() -> None:
+    assert [name for name, flavour in FLAVOURS.items() if not flavour.takes] == []
+    for flavour in FLAVOURS.values():
         for policy in POLICIES.values():
-            assert not set(checks) & set(policy)
+            assert not set(flavour.takes) & set(policy)
+        for name, field in flavour.takes.items():
+            with pytest.raises(FieldError, match=name):
+                check_of(field)(name, {"of": "no field's form"})

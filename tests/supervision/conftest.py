@@ -15,6 +15,7 @@ from django.conf import settings
 
 from deployments.library.folders import scan
 from deployments.models import Deployment, Engine, Instance, LibraryFolder, Model
+from deployments.planning.launch_facts import LaunchFacts
 from deployments.planning.plan import PORT, InstancePlan, Plan, Verdict
 from deployments.services.deployments import deployment_create
 from deployments.services.discovery import discover_engines, local_host
@@ -144,6 +145,7 @@ def fake_plan(*modes: str) -> Planner:
     def plan(deployment: Deployment) -> Plan:
         mode = left.pop(0) if len(left) > 1 else left[0]
         argv = (sys.executable, str(FAKE), "--mode", mode, "--port", PORT)
-        return Plan("independent", Verdict.VIABLE, instances=(InstancePlan("model", argv),))
+        planned = InstancePlan("model", argv, launch=LaunchFacts(flavour="llama.cpp"))
+        return Plan("independent", Verdict.VIABLE, instances=(planned,))
 
     return plan

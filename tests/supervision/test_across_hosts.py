@@ -25,8 +25,8 @@ from deployments.engines.probe import binary as probe
 from deployments.engines.probe.environment import engine_environment
 from deployments.instances.address import EngineAddress
 from deployments.instances.connecting import address_of
-from deployments.instances.model_files import argument
 from deployments.models import Deployment, Engine, Instance, Model
+from deployments.planning.launch_facts import LaunchFacts
 from deployments.services import remote_devices
 from deployments.services.deployments import deployment_create, deployment_start
 from deployments.supervision.observe import rpc_health
@@ -40,6 +40,7 @@ from tests.supervision.conftest import Ticker
 from tests.supervision.other_host import Network, OtherHost, network_of_its_own
 
 pytestmark = [pytest.mark.real, pytest.mark.django_db(transaction=True), pytest.mark.timeout(180)]
+OF_LLAMA_CPP = LaunchFacts(flavour="llama.cpp")
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +106,10 @@ def split(engine: Engine, model: Model, *devices: str) -> Deployment:
     )
 
 
+def argument(argv: list[str], flag: str) -> str:
+    return argv[argv.index(flag) + 1]
+
+
 def address(deployment: Deployment) -> EngineAddress:
     found = address_of(Instance.objects.get(deployment=deployment))
     assert found
@@ -126,7 +131,7 @@ def test_a_model_split_over_a_local_and_a_remote_device_answers_as_one_that_is_n
     host = ticker.host
     deployment_start(deployment=deployment)
     ticker.until(lambda: state(deployment) == "ready", 60)
-    alone = greedy_answer(address(deployment))
+    alone = greedy_answer(address(deployment), OF_LLAMA_CPP)
     remote = add(host, other.ready())
     assert (remote.name, remote.kind, remote.is_stand_in) == ("RPC1", "rpc", False)
     assert remote.endpoint.startswith(f"{other.network.address}:")
@@ -136,9 +141,11 @@ def test_a_model_split_over_a_local_and_a_remote_device_answers_as_one_that_is_n
     deployment_start(deployment=both)
     ticker.until(lambda: state(both) == "ready", 60)
     row = Instance.objects.get(deployment=both)
+    assert row.launch_facts.rpc_endpoints == (local.endpoint, remote.endpoint)
     assert argument(row.argv, "--rpc") == f"{local.endpoint},{remote.endpoint}"
     assert (row.judgement, row.warning) == ("equal", "")
-    assert greedy_answer(address(both)).tokens == alone.tokens
+    together = greedy_answer(address(both), OF_LLAMA_CPP)
+    assert together and alone and together.tokens == alone.tokens
 
 
 def test_a_device_is_served_under_supervision_and_keeps_its_address(other: OtherHost) -> None:
@@ -231,7 +238,7 @@ def test_a_server_that_is_lost_while_it_is_used_is_said_and_the_deployment_comes
     other.servers()[0].kill()
     with pytest.raises((OSError, ValueError, HTTPException)):
         for _ in range(3):
-            greedy_answer(asked)
+            greedy_answer(asked, OF_LLAMA_CPP)
     ticker.until(lambda: state(used) != "ready", 30)
     ticker.until(lambda: state(used) == "ready", 60)
     assert Instance.objects.get(deployment=used).restarts >= 1
@@ -265,7 +272,7 @@ def test_a_device_that_another_deployment_holds_is_waited_for(
         role="model",
         state="ready",
         pid=7,
-        argv=["x", "--rpc", f"a:1,{mine.endpoint}"],
+        launch={"rpc_endpoints": ["a:1", mine.endpoint]},
     )
     wanted = split(engine, model, "RPC1")
     assert missing_elsewhere(["RPC1"], wanted) == ("RPC1 (in use by holder on gamma)",)
@@ -288,7 +295,8 @@ def test_a_server_that_serves_somebody_else_is_said_to_be_silent(
     with pytest.raises(OmniError, match="gave no answer. It serves another engine now") as refused:
         probe.remote_device(engine, remote.endpoint)
     assert refused.value.code == "device_silent"
-    assert greedy_answer(address(used)).tokens
+    answer = greedy_answer(address(used), OF_LLAMA_CPP)
+    assert answer and answer.tokens
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ import pytest
 from django.conf import settings
 
 from deployments.instances.connecting import own_key_path
-from deployments.instances.model_files import file_bytes
+from deployments.instances.model_files import file_bytes, file_stamp, serves_old_file
 from deployments.models import Deployment, Instance
+from deployments.planning.launch_facts import LaunchFacts
 from deployments.planning.plan import KEY, PORT, InstancePlan, Plan, Verdict
 from deployments.services.deployments import deployment_start, deployment_stop
 from deployments.supervision import process
@@ -62,6 +63,30 @@ def test_files_lie_in_the_folder_it_starts_in_and_the_key_is_kept_nowhere(
     assert not folder.exists() and not own_key_path(row.pk).exists()
 
 
+def test_of_an_engine_that_is_configured_by_a_file_its_model_is_known(
+    deployment: Deployment, ticker: Ticker, tmp_path: Path
+) -> None:
+    """Its command names no model."""
+    folder = write_folder(tmp_path / "exl3")
+    weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    launch = LaunchFacts(flavour="tabbyapi", model_path=str(folder), is_folder=True, alias="a")
+    argv = (sys.executable, str(FAKE), "--port", PORT)
+    planned = InstancePlan("model", argv, files={"config.yml": {"port": PORT}}, launch=launch)
+    ticker.new_agent(lambda _: Plan("independent", Verdict.VIABLE, instances=(planned,)))
+    deployment_start(deployment=deployment)
+    ticker.until_state("ready")
+
+    row = Instance.objects.get()
+    record = process.read_record(settings.OMNI_HOME.run, row.pk)
+    assert record and record.launch == row.launch_facts == launch
+    assert file_bytes(record.launch) == weights > 0
+    assert row.file_stamp.startswith(f"{weights} ") and not serves_old_file(row)
+    assert "does not tell its tokens" in row.warning
+
+    (folder / "model.safetensors").touch()
+    assert serves_old_file(row)
+
+
 def test_a_fall_back_to_layer_split_is_told_of_an_engine_that_serves(
     deployment: Deployment, ticker: Ticker
 ) -> None:
@@ -76,26 +101,33 @@ def test_a_fall_back_to_layer_split_is_told_of_an_engine_that_serves(
 
 
 def test_a_folder_that_is_gone_is_said_before_the_start(tmp_path: Path) -> None:
-    gone = InstancePlan("model", (sys.executable, "serve", str(tmp_path / "gone"), "--port", PORT))
+    launch = LaunchFacts(model_path=str(tmp_path / "gone"), is_folder=True)
+    gone = InstancePlan("model", (sys.executable, "--port", PORT), launch=launch)
     with pytest.raises(OmniError, match="no such folder"):
         check(gone)
     there = write_folder(tmp_path / "there")
-    check(replace(gone, argv=(sys.executable, "serve", str(there))))
+    here = replace(gone, launch=replace(launch, model_path=str(there)))
+    check(here)
+    check(replace(here, launch=replace(here.launch, draft_path=str(there))))
+    with pytest.raises(OmniError, match="no such folder"):
+        check(replace(here, launch=replace(here.launch, draft_path=launch.model_path)))
     (there / "config.json").unlink()
     with pytest.raises(OmniError, match="config.json: it is missing"):
-        check(replace(gone, argv=(sys.executable, "serve", str(there))))
+        check(here)
 
 
 def test_an_engine_that_compiles_may_take_long_and_longer_for_a_large_folder(
-    deployment: Deployment, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"x" * 1000)
     (tmp_path / "model-2.safetensors").write_bytes(b"x" * 500)
     (tmp_path / "notes.txt").write_bytes(b"x" * 9)
-    assert file_bytes(["/bin/vllm", "serve", str(tmp_path), "--port", "1"]) == 1500
-    assert slow_load_s(deployment) == 0
-    deployment.engine.flavour = "vllm"
-    assert slow_load_s(deployment) > 60
+    launch = LaunchFacts(flavour="vllm", model_path=str(tmp_path), is_folder=True)
+    assert file_bytes(launch) == 1500
+    assert file_bytes(replace(launch, draft_path=str(tmp_path))) == 3000
+    assert file_stamp(launch).startswith("1500 ")
+    assert slow_load_s(launch) > 60
+    assert slow_load_s(replace(launch, flavour="llama.cpp")) == 0
 
 
 @pytest.mark.parametrize(

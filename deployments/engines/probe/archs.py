@@ -14,6 +14,7 @@ from tempfile import NamedTemporaryFile
 from django.conf import settings
 
 from deployments.engines import get_flavour
+from deployments.engines.base import EngineFlavour
 from deployments.engines.probe.environment import engine_environment
 from deployments.engines.probe.programs import run_to_end
 from deployments.models import Engine, Model
@@ -41,48 +42,48 @@ def learn_archs() -> None:
 
 def learn(engine: Engine, archs: Iterable[str]) -> None:
     """The same of one engine, whose row is kept."""
-    if engine.is_external or not get_flavour(engine.flavour).reads_gguf:
+    if engine.is_external:
+        return
+    flavour = get_flavour(engine.flavour)
+    if not flavour.loading_args(""):
         return
     for arch in sorted(set(archs) - set(engine.archs)):
         if not _ARCH.fullmatch(arch):
             continue
-        engine.archs = {**engine.archs, arch: _has_arch(engine.path, arch)}
+        engine.archs = {**engine.archs, arch: _has_arch(flavour, engine.path, arch)}
         Engine.objects.filter(pk=engine.pk).update(archs=engine.archs)
 
 
 _answers: dict[tuple[str, int, str], bool] = {}
 
 
-def _has_arch(path: str, arch: str) -> bool:
+def _has_arch(flavour: EngineFlavour, path: str, arch: str) -> bool:
     """Whether the build has it. What it does not say counts as had: a start will tell."""
     key = (path, _stamp(path), arch)
     if key not in _answers:
-        said = _said_of(path, arch)
+        said = _said_of(flavour, path, arch)
         _answers[key] = said is not False
     return _answers[key]
 
 
-def _said_of(path: str, arch: str) -> bool | None:
-    """The binary is given a file that says its architecture and nothing else: one that knows it
-    misses the next key."""
+def _said_of(flavour: EngineFlavour, path: str, arch: str) -> bool | None:
+    """The binary is given a file that says its architecture and nothing else."""
     with NamedTemporaryFile(suffix=".gguf") as file:
         file.write(_only_arch(arch))
         file.flush()
         for _ in range(TRIES):
             try:
-                said = _loading(path, file.name)
+                said = _loading(flavour, path, file.name)
             except OSError:  # a TimeoutError is one too
                 return None
-            if "unknown model architecture" in said:
-                return False
-            if "key not found in model" in said:
-                return True
+            if (is_known := flavour.has_arch(said)) is not None:
+                return is_known
     return None
 
 
-def _loading(path: str, model: str) -> str:
+def _loading(flavour: EngineFlavour, path: str, model: str) -> str:
     """What the engine says while it fails to load this file."""
-    args = (path, "-m", model, "--host", "127.0.0.1", "--port", "0", "-ngl", "0")
+    args = (*flavour.program(path), *flavour.loading_args(model))
     done = run_to_end(args, engine_environment(path), TIMEOUT_S)
     return done.text if done else ""
 

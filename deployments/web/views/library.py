@@ -15,7 +15,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_GET, require_POST
 
 from deployments.announce import request_scan
-from deployments.engines import FLAVOURS
+from deployments.engines import FLAVOURS, flavour_titles
 from deployments.formats.kinds import Kind
 from deployments.formats.model_facts import ModelFacts
 from deployments.formats.partners import Part, partners
@@ -24,7 +24,7 @@ from deployments.library.copies import other_places, place_counts
 from deployments.models import Binding, Engine, LibraryFolder, Model
 from deployments.models.library import KINDS
 from deployments.services.deployments import first_engine, model_delete
-from deployments.services.discovery import local_host
+from deployments.services.discovery import USUAL_FLAVOUR, local_host
 from deployments.services.loadable import without_engine
 from deployments.services.model_advice import advice
 from deployments.services.waiting import agent_is_running
@@ -49,6 +49,7 @@ def models(request: HttpRequest) -> HttpResponse:
 def _models_context(request: HttpRequest) -> dict[str, Any]:
     wanted = {key: request.GET.get(key, "") for key in ("q", *FILTERS, "sort")}
     page = Paginator(_wanted_models(wanted), PAGE_LENGTH).get_page(request.GET.get("page"))
+    engines, titles = Engine.objects.filter(host=local_host()), flavour_titles()
     every = Model.objects.order_by()
     archs, quants = (
         every.exclude(**{key: ""}).values_list(key, flat=True).distinct()
@@ -71,7 +72,7 @@ def _models_context(request: HttpRequest) -> dict[str, Any]:
             ("newest", "Newest"),
         ],
         "folders": LibraryFolder.objects.all(),
-        "engines": (engines := Engine.objects.filter(host=local_host())),
+        "engines": [(engine, titles.get(engine.flavour, engine.flavour)) for engine in engines],
         "unverified_flavours": _unverified(engines),
     }
 
@@ -107,7 +108,7 @@ def _rows(models: Sequence[Model]) -> list[tuple[Model, int, int, str]]:
 def _unverified(engines: Iterable[Engine]) -> list[str]:
     """Titles of the flavours Omni can run and knows no engine of on this machine."""
     seen = {engine.flavour for engine in engines}
-    return [str(Engine.Flavour(name).label) for name in FLAVOURS if name not in seen]
+    return [flavour.title for name, flavour in FLAVOURS.items() if name not in seen]
 
 
 @require_GET
@@ -146,9 +147,7 @@ def model_advice(request: HttpRequest, name: str) -> HttpResponse:
     engine = first_engine(Engine.objects.filter(host=host, state=Engine.State.OK))
     context: dict[str, Any] = {"model": found}
     try:
-        context["advice"] = advice(
-            found, host, engine.flavour if engine else Engine.Flavour.LLAMA_CPP
-        )
+        context["advice"] = advice(found, host, engine.flavour if engine else USUAL_FLAVOUR)
     except OmniError as error:
         context["problem"] = error
     return render(request, "deployments/_model_advice.html", context)
