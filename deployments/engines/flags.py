@@ -17,6 +17,7 @@ from typing import Any
 
 from deployments.engines.spellings import no_such_flag
 from deployments.planning.memory.settings import MemorySettings
+from deployments.planning.settings import SHARES
 from omni.errors import OmniError
 from omni.numbers import written
 
@@ -108,7 +109,7 @@ _ALLOWED = (
     *(_on("--repack", "repack"), _off("--no-repack", "repack"), _on("--no-host", "no_host")),
     *(_off("--no-op-offload", "op_offload"), _on("--backend-sampling", "backend_sampling")),
     *(_on("--cpu-moe", "cpu_moe"), _int("--n-cpu-moe", 0, 999, "n_cpu_moe")),
-    Flag("--tensor-split", "numbers", plans="tensor_split"),
+    Flag("--tensor-split", "numbers", plans=SHARES),
     *map(Flag, ("--warmup", "--no-warmup", "--check-tensors")),
     Flag("--numa", "words", words=("distribute", "isolate", "numactl")),
     _int("--threads-batch", 1, 1024),
@@ -155,7 +156,7 @@ _ALLOWED = (
 )
 ALLOWED: Mapping[str, Flag] = {flag.name: flag for flag in _ALLOWED}
 # Settings of the planner that say where things go → the one that the planner would choose.
-PLACED_BY_FLAGS = {"tensor_split": "tensor_split", "n_cpu_moe": "n_cpu_moe", "cpu_moe": "n_cpu_moe"}
+PLACED_BY_FLAGS = {SHARES: SHARES, "n_cpu_moe": "n_cpu_moe", "cpu_moe": "n_cpu_moe"}
 # A flag's other spelling → the one used here.
 SHORT = {
     "-b": "--batch-size",

@@ -11,7 +11,7 @@ from deployments.engines.flags import allowed_args, require_flags
 from deployments.engines.spellings import first_known, listed_flags
 from deployments.formats.kinds import Kind
 from deployments.planning.plan import PORT, SOCKET, DeviceFacts
-from deployments.planning.settings import ALL, AUTO, KV_CACHE_TYPES, with_defaults
+from deployments.planning.settings import ALL, AUTO, KV_CACHE_TYPES, SHARES, with_defaults
 from omni.errors import OmniError
 
 # More layers than any model has: all of them, for every build.
@@ -138,8 +138,8 @@ class LlamaCpp(EngineFlavour):
             ),
             *("-b", str(values["batch"]), "-ub", str(values["ubatch"])),
         ]
-        if values["tensor_split"] != AUTO and len(accelerators(spec.devices)) > 1:
-            flags += ["-ts", str(values["tensor_split"])]
+        if values[SHARES] != AUTO and len(accelerators(spec.devices)) > 1:
+            flags += ["-ts", str(values[SHARES])]
         if values["n_cpu_moe"] == ALL:
             flags += ["-cmoe"]
         elif values["n_cpu_moe"] not in (AUTO, 0):

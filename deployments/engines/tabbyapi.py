@@ -16,7 +16,8 @@ from deployments.engines.cuda_only import CudaOnly, room_bytes, visible
 from deployments.engines.llama_cpp import require_probed
 from deployments.engines.spellings import listed_flags, no_such_flag
 from deployments.planning.plan import KEY, PORT, DeviceFacts
-from deployments.planning.settings import ALL, AUTO, with_defaults
+from deployments.planning.settings import ALL, AUTO, SHARES, with_defaults
+from deployments.states import StrategyName
 from omni.errors import OmniError
 
 CONFIG, TOKENS = "config.yml", "api_tokens.yml"
@@ -34,7 +35,13 @@ class TabbyApi(CudaOnly):
     title = "TabbyAPI"
     folder_kind = "folders with safetensors, in EXL3 or not quantised"
     strategies = frozenset(
-        {"independent", "layer_split", "tensor_split", "speculative", "expert_offload"}
+        {
+            StrategyName.INDEPENDENT,
+            StrategyName.LAYER_SPLIT,
+            StrategyName.TENSOR_SPLIT,
+            StrategyName.SPECULATIVE,
+            StrategyName.EXPERT_OFFLOAD,
+        }
     )
     allots = "TabbyAPI loads layer by layer and fills the cards in their order."
     version_args: ClassVar[tuple[str, ...]] = ()
@@ -109,7 +116,7 @@ def _gpu_split(spec: ServerSpec, cards: tuple[DeviceFacts, ...]) -> list[float]:
             " or not known."
         )
         raise OmniError("device_size_unknown", text, "Look at the Rig page.", retry=True)
-    asked = str(with_defaults(spec.settings)["tensor_split"])
+    asked = str(with_defaults(spec.settings)[SHARES])
     if asked != AUTO:
         parts = [float(part) for part in asked.split(",")]
         parts = (parts + [0.0] * len(cards))[: len(cards)]

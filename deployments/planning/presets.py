@@ -17,7 +17,7 @@ from deployments.planning.memory.fit import DEFAULT_MARGIN_BYTES, Fit, best_fit
 from deployments.planning.memory.kv_types import kv_table
 from deployments.planning.memory.settings import MemorySettings, memory_settings, split_text
 from deployments.planning.plan import DeviceFacts
-from deployments.planning.settings import ALL, DEFAULT_CONTEXT
+from deployments.planning.settings import ALL, DEFAULT_CONTEXT, SHARES
 
 LEAST_CONTEXT = 2048
 SHORT_CONTEXTS = (DEFAULT_CONTEXT, 4096, LEAST_CONTEXT)
@@ -104,7 +104,7 @@ def _with_layers(settings: Settings, fit: Fit, model: _Model) -> Settings:
     if not model.has_cards:
         return settings
     placed: Settings = {**settings, "gpu_layers": ALL if fit.gpu_layers is None else fit.gpu_layers}
-    return {**placed, "tensor_split": split_text(fit.tensor_split)} if fit.tensor_split else placed
+    return {**placed, SHARES: split_text(fit.tensor_split)} if fit.tensor_split else placed
 
 
 def _first(model: _Model, candidates: Iterable[Settings]) -> tuple[Settings, Fit]:

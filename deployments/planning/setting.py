@@ -39,8 +39,8 @@ class Setting:
     words: tuple[str, ...] = ()
     unit: str = ""
     advanced: bool = False
-    # Which strategies look at it; none named: all of them.
-    strategies: tuple[str, ...] = ()
+    # Only strategies that name it among their own look at it (strategies.base.Strategy).
+    of_strategy: bool = False
     # Takes a list of numbers such as 3,1.
     is_list: bool = False
     # Takes a name that a person makes up.

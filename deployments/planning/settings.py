@@ -19,6 +19,8 @@ from omni.errors import OmniError
 KV_CACHE_TYPES = ("f16", "bf16", "f32", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 UNQUANTISED = ("f16", "bf16", "f32")
 AUTO, ALL, NONE = "auto", "all", "none"
+# How a model is cut: a setting of every strategy, not the strategy of that name.
+SHARES = "tensor_split"
 # common/common.h, common_speculative_type; the ones that need nothing but the target's own text
 # come last.
 DRAFT_TYPES = (
@@ -103,7 +105,7 @@ _ALL = (
         advanced=True,
     ),
     Setting(
-        "tensor_split",
+        SHARES,
         "Shares of the devices",
         AUTO,
         "How the model is cut: 3,1 gives the first device three quarters. auto: by what each has"
@@ -121,7 +123,7 @@ _ALL = (
         low=0,
         high=999,
         words=(AUTO, ALL),
-        strategies=("expert_offload",),
+        of_strategy=True,
     ),
     Setting(
         "draft_type",
@@ -131,7 +133,7 @@ _ALL = (
         " layers, else n-grams of the text so far.",
         Group.SPEED,
         words=(AUTO, *DRAFT_TYPES),
-        strategies=("speculative",),
+        of_strategy=True,
     ),
     Setting(
         "draft_max",
@@ -142,7 +144,7 @@ _ALL = (
         low=1,
         high=64,
         unit="tokens",
-        strategies=("speculative",),
+        of_strategy=True,
     ),
     Setting(
         "draft_min",
@@ -154,7 +156,7 @@ _ALL = (
         high=64,
         unit="tokens",
         advanced=True,
-        strategies=("speculative",),
+        of_strategy=True,
     ),
     Setting(
         "handover_min",
@@ -167,7 +169,7 @@ _ALL = (
         high=16_777_216,
         words=(AUTO,),
         unit="tokens",
-        strategies=("prefill_decode",),
+        of_strategy=True,
     ),
     Setting(
         "cache_ram_mib",

@@ -10,6 +10,7 @@ from pathlib import Path
 from deployments.formats.kinds import Kind
 from deployments.instances.model_files import argument
 from deployments.models import Binding, Instance, ReferenceAnswer
+from deployments.states import DEFAULT_STRATEGY
 from deployments.supervision import launch
 from deployments.supervision.answers import Answer, Check, Judgement, is_degenerate
 from deployments.supervision.log_reading import Cause
@@ -85,7 +86,7 @@ def served_kind(argv: Sequence[str]) -> str:
 
 
 def _is_reference(instance: Instance) -> bool:
-    return bool(instance.deployment and instance.deployment.strategy == "independent")
+    return bool(instance.deployment and instance.deployment.strategy == DEFAULT_STRATEGY)
 
 
 def _is_the_models_own(instance: Instance) -> bool:

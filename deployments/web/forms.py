@@ -53,13 +53,17 @@ class EngineField(forms.ModelChoiceField):
         return engine_label(obj)
 
 
+def _strategies() -> list[tuple[str, str]]:
+    return [(each.name, each.title) for each in STRATEGIES.values()]
+
+
 class DeploymentForm(forms.Form):
     """Creates a deployment, or changes the one it is given.
 
     Which roles and settings it asks for is its strategy's.
     """
 
-    strategy = forms.ChoiceField(choices=[(each.name, each.title) for each in STRATEGIES.values()])
+    strategy = forms.ChoiceField(choices=_strategies)
     name = forms.CharField(
         required=False,
         max_length=60,
@@ -108,11 +112,7 @@ class DeploymentForm(forms.Form):
     def _asked_settings(self) -> list[Setting]:
         """Those the strategy looks at, in the order of their groups."""
         order = list(Group)
-        asked = [
-            s
-            for s in SETTINGS.values()
-            if not s.strategies or self.strategy_chosen.name in s.strategies
-        ]
+        asked = [s for s in SETTINGS.values() if self.strategy_chosen.looks_at(s)]
         return sorted(asked, key=lambda s: order.index(s.group))
 
     def _add_choices(self) -> None:

@@ -20,12 +20,13 @@ from deployments.planning.memory.use import (
     working_devices,
 )
 from deployments.planning.plan import DeviceFacts
+from deployments.planning.settings import SHARES
 
 # What the engine's own --fit leaves free on each device (common/common.h, fit_params_target).
 DEFAULT_MARGIN_BYTES = 1024 << 20
 _ROUNDS = 5
 # Settings that say what goes where; the planner chooses those that are not fixed.
-PLACING = ("gpu_layers", "tensor_split", "n_cpu_moe")
+PLACING = ("gpu_layers", SHARES, "n_cpu_moe")
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,7 @@ class _Search:
             len(self.working) > 1
             and settings.split_mode == "layer"
             and known
-            and "tensor_split" not in self.fixed
+            and SHARES not in self.fixed
         )
 
     def _fits(self, settings: MemorySettings, compute: list[int] | None = None) -> bool:
@@ -229,7 +230,7 @@ class _Search:
         """Nothing fits: what lacks the least, of what is asked for, spread by memory, and what only
         the host lacks."""
         asked = self.settings
-        if len(self.working) > 1 and "tensor_split" not in self.fixed and asked.gpu_layers != 0:
+        if len(self.working) > 1 and SHARES not in self.fixed and asked.gpu_layers != 0:
             asked = replace(asked, tensor_split=small_ratio(self.room))
         tried = [asked, *self.near]
         return min(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from deployments.planning.memory.placement import Override
 from deployments.planning.repacking import Kernels
-from deployments.planning.settings import ALL, AUTO, with_defaults
+from deployments.planning.settings import ALL, AUTO, SHARES, with_defaults
 
 MIB = 1 << 20
 # --load-mode: the file is mapped; else it is read into memory of the process's own.
@@ -91,7 +91,7 @@ def memory_settings(settings: Mapping[str, object], context_tokens: int) -> Memo
         batch=int(values["batch"]),
         ubatch=int(values["ubatch"]),
         gpu_layers=None if layers in (AUTO, ALL) else int(layers),
-        tensor_split=parsed_split(values["tensor_split"]),
+        tensor_split=parsed_split(values[SHARES]),
         n_cpu_moe=0 if values["n_cpu_moe"] in (AUTO, ALL) else int(values["n_cpu_moe"]),
         cpu_moe=values["n_cpu_moe"] == ALL,
         mmap=values["load_mode"] in MAPPING,
