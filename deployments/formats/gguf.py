@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from deployments.formats.ggml_types import GGML_TYPES, GgmlType, unknown_type
 from deployments.formats.gguf_values import Cursor, LazyArray, LazyText
 from deployments.formats.gguf_window import Budget, GgufError, printable
+from deployments.formats.limits import MAX_NUMBER
 
 __all__ = [
     "GgufError",
@@ -107,7 +108,7 @@ class GgufHeader:
         if (tokens := self.metadata.get(TOKENS)) is not None:
             return len(tokens) if isinstance(tokens, LazyArray | list) else 0
         size = self.arch_get("vocab_size", 0)
-        return size if isinstance(size, int) else 0
+        return size if isinstance(size, int) and 0 <= size <= MAX_NUMBER else 0
 
     def tokens(self) -> tuple[bytes, ...]:
         """The text of every token, as bytes: not all of them are valid UTF-8. Raises GgufError."""
