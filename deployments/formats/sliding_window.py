@@ -87,14 +87,15 @@ def window_of(values: HeaderValues) -> int:
 
 
 def layers_with_window(values: HeaderValues, n_layer: int) -> Sequence[bool]:
-    """Of each layer whether it sees only the window; those that draft see everything.
+    """Of each layer whether it sees only the window; empty where there is none.
 
-    Empty where no layer has one.
+    Layers that draft for the others see everything.
     """
     if not window_of(values):
         return []
     rule, pattern = SLIDING[values.arch], values.flags(PATTERN)
-    n_main = n_layer - values.n_nextn
+    # A file with nothing but layers that draft has its list for those.
+    n_main = n_layer - values.n_nextn or n_layer
     if isinstance(pattern, list):
         if rule.by_list:
             return pattern[:n_main]
