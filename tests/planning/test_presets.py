@@ -157,18 +157,6 @@ def test_a_projector_has_no_presets(known: dict[str, tuple[ModelShape, ModelFact
     assert presets(shape, replace(about, kind="projector"), RIGS["card"]) == []
 
 
-def test_a_projector_beside_the_model_counts(
-    known: dict[str, tuple[ModelShape, ModelFacts]],
-) -> None:
-    shape, about = known["coder"]
-    shape, about = replace(shape, n_ctx_train=131072), replace(about, n_ctx_train=131072)
-    alone, seeing = (
-        preset("max_context", shape, about, RIGS["card"], projector_bytes=size)
-        for size in (0, 2 * GIB)
-    )
-    assert int(seeing.settings["context"]) < int(alone.settings["context"])
-
-
 def test_an_unknown_preset_is_a_key_error(known: dict[str, tuple[ModelShape, ModelFacts]]) -> None:
     with pytest.raises(KeyError):
         preset("max_everything", *known["small"], RIGS["card"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from deployments.planning.memory.placement import Override
 from deployments.planning.repacking import Kernels
 from deployments.planning.settings import ALL, AUTO, SHARES, with_defaults
 
@@ -33,10 +32,8 @@ class MemorySettings:
     gpu_layers: int | None = None
     split_mode: str = "layer"
     tensor_split: tuple[float, ...] | None = None
-    main_gpu: int = 0
     n_cpu_moe: int = 0
     cpu_moe: bool = False
-    overrides: tuple[Override, ...] = ()
     swa_full: bool = False
     offload_kqv: bool = True
     op_offload: bool = True
@@ -54,7 +51,6 @@ class MemorySettings:
     # back to.
     cache_ram_bytes: int = 0
     ctx_checkpoints: int = 32
-    projector_bytes: int = 0
     # Layers that predict further tokens ahead are loaded only for drafting with them, this many
     # tokens at once.
     load_nextn: bool = False
