@@ -11,7 +11,6 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from hashlib import sha256
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -113,20 +112,6 @@ class GgufHeader:
     def tokens(self) -> tuple[bytes, ...]:
         """The text of every token, as bytes: not all of them are valid UTF-8. Raises GgufError."""
         return tuple(self._raw_tokens())
-
-    def vocab_hash(self) -> str:
-        """The same for two models exactly when their token texts are; empty without a
-        vocabulary."""
-        return self._vocab_hash
-
-    @cached_property
-    def _vocab_hash(self) -> str:
-        if not self.metadata.get(TOKENS):
-            return ""
-        digest = sha256()
-        for token in self._raw_tokens():
-            digest.update(len(token).to_bytes(4, "little") + token)
-        return digest.hexdigest()
 
     def _raw_tokens(self) -> Iterator[bytes]:
         tokens = self.metadata.get(TOKENS, [])

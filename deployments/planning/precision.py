@@ -35,7 +35,6 @@ __all__ = [
 ]
 
 LLAMA_CPP, IK, VLLM, TABBY = "llama.cpp", "ik_llama.cpp", "vllm", "tabbyapi"
-ENGINES = (LLAMA_CPP, IK, VLLM, TABBY)
 
 
 class Support(StrEnum):
@@ -166,7 +165,7 @@ def format_of(type_name: str) -> str:
 
 
 def format_table(where: Card, engine: str) -> list[FormatRow]:
-    """Every format, best known first. `engine` is one of ENGINES; KeyError for another."""
+    """Every format, best known first. `engine` is a flavour above; KeyError for another."""
     rule = _RULES[engine]
     return [FormatRow(name, *rule(name, where)) for name in FORMATS]
 

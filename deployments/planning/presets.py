@@ -209,7 +209,6 @@ _WISHES = (
         _crowd,
     ),
 )
-PRESETS = tuple(wish.name for wish in _WISHES)
 
 
 # --- what is offered ------------------------------------------------------------------------------
@@ -226,19 +225,6 @@ def presets(
         return []
     model = _Model(shape, facts, tuple(devices), margin_bytes)
     return [_planned(wish, model) for wish in _WISHES]
-
-
-def preset(
-    name: str,
-    shape: ModelShape,
-    facts: ModelFacts,
-    devices: Sequence[DeviceFacts],
-    *,
-    margin_bytes: int = DEFAULT_MARGIN_BYTES,
-) -> Preset:
-    """One of PRESETS. Raises KeyError for another name."""
-    wish = {wish.name: wish for wish in _WISHES}[name]
-    return _planned(wish, _Model(shape, facts, tuple(devices), margin_bytes))
 
 
 def _planned(wish: _Wish, model: _Model) -> Preset:

@@ -6,7 +6,7 @@ is the shortest ratio with which the engine cuts exactly there (shares.py, place
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from deployments.planning.architecture import ModelShape
@@ -52,20 +52,6 @@ class Fit:
             tensor_split=self.tensor_split,
             n_cpu_moe=self.n_cpu_moe,
         )
-
-
-def released(
-    devices: Sequence[DeviceFacts], bytes_by_name: Mapping[str, int]
-) -> tuple[DeviceFacts, ...]:
-    """The devices as they would be without what other deployments hold on them."""
-    return tuple(
-        (
-            device
-            if device.free_bytes is None
-            else replace(device, free_bytes=device.free_bytes + bytes_by_name.get(device.name, 0))
-        )
-        for device in devices
-    )
 
 
 def best_fit(
