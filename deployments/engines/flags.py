@@ -18,7 +18,7 @@ from typing import Any
 
 from deployments.engines.spellings import no_such_flag
 from deployments.planning.memory.settings import MemorySettings
-from deployments.planning.settings import SHARES
+from deployments.planning.settings import LARGEST_CONTEXT, SHARES
 from omni.errors import OmniError
 from omni.numbers import written
 
@@ -137,7 +137,7 @@ _ALLOWED = (
     # cache and context
     _int("--cache-reuse", 0, 1_000_000, Neither.CACHED_PROMPTS),
     _int("--ctx-checkpoints", 0, 1024, Sets("ctx_checkpoints")),
-    _int("--keep", -1, 16_777_216, Neither.CACHED_PROMPTS),
+    _int("--keep", -1, LARGEST_CONTEXT, Neither.CACHED_PROMPTS),
     _float("--slot-prompt-similarity", 0, 1, Neither.CACHED_PROMPTS),
     *_switches(Neither.CACHED_PROMPTS, "--cache-prompt", "--no-cache-prompt"),
     *_switches(Neither.CACHED_PROMPTS, "--context-shift", "--no-context-shift"),
@@ -165,14 +165,14 @@ _ALLOWED = (
     _float("--rope-scale", 0, 1024, Neither.POSITIONS),
     _float("--rope-freq-base", 0, 1e12, Neither.POSITIONS),
     _float("--rope-freq-scale", 0, 1024, Neither.POSITIONS),
-    _int("--yarn-orig-ctx", 0, 16_777_216, Neither.POSITIONS),
+    _int("--yarn-orig-ctx", 0, LARGEST_CONTEXT, Neither.POSITIONS),
     _float("--yarn-ext-factor", -1, 1024, Neither.POSITIONS),
     _float("--yarn-attn-factor", -1, 1024, Neither.POSITIONS),
     _float("--yarn-beta-slow", -1, 1024, Neither.POSITIONS),
     _float("--yarn-beta-fast", -1, 1024, Neither.POSITIONS),
     # default sampling
     _int("--seed", -1, 2**32 - 1, Neither.SAMPLING),
-    _int("--predict", -1, 16_777_216, Neither.SAMPLING),
+    _int("--predict", -1, LARGEST_CONTEXT, Neither.SAMPLING),
     _float("--temp", 0, 10, Neither.SAMPLING),
     _int("--top-k", 0, 1_000_000, Neither.SAMPLING),
     _float("--top-p", 0, 1, Neither.SAMPLING),
@@ -183,7 +183,7 @@ _ALLOWED = (
     _float("--repeat-penalty", -10, 10, Neither.SAMPLING),
     _float("--presence-penalty", -10, 10, Neither.SAMPLING),
     _float("--frequency-penalty", -10, 10, Neither.SAMPLING),
-    _int("--repeat-last-n", -1, 16_777_216, Neither.SAMPLING),
+    _int("--repeat-last-n", -1, LARGEST_CONTEXT, Neither.SAMPLING),
     Flag("--ignore-eos", Neither.SAMPLING),
     # the chat format
     *_switches(Neither.CHAT_FORMAT, "--jinja", "--no-jinja", "--special"),
@@ -194,7 +194,7 @@ _ALLOWED = (
         "--reasoning-format", Neither.CHAT_FORMAT, "auto", "none", "deepseek", "deepseek-legacy"
     ),
     Flag("--reasoning-effort", Neither.CHAT_FORMAT, "word"),
-    _int("--reasoning-budget", -1, 16_777_216, Neither.CHAT_FORMAT),
+    _int("--reasoning-budget", -1, LARGEST_CONTEXT, Neither.CHAT_FORMAT),
     # other kinds of models
     _one_of("--pooling", Neither.OUTPUT, "none", "mean", "cls", "last", "rank"),
     # the server

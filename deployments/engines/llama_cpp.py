@@ -13,10 +13,10 @@ from deployments.formats.kinds import Kind
 from deployments.planning.plan import PORT, SOCKET, DeviceFacts
 from deployments.planning.settings import ALL, AUTO, KV_CACHE_TYPES, SHARES, with_defaults
 from omni.errors import OmniError
+from omni.units import MIB
 
 # More layers than any model has: all of them, for every build.
 EVERY_LAYER = "999"
-MIB = 1 << 20
 # Kept among the flags of a build from before -fa took a value; no flag can look like it.
 FLASH_ATTENTION_SWITCH = "-fa (switch)"
 # The same for builds whose --host takes the path of a Unix socket.

@@ -19,6 +19,7 @@ from deployments.planning.plan import KEY, PORT, DeviceFacts
 from deployments.planning.settings import ALL, AUTO, SHARES, with_defaults
 from deployments.states import StrategyName
 from omni.errors import OmniError
+from omni.units import GIB
 
 CONFIG, TOKENS = "config.yml", "api_tokens.yml"
 # Bits per element; its cache is quantised in whole bits.
@@ -109,7 +110,7 @@ def _config(spec: ServerSpec, cards: tuple[DeviceFacts, ...]) -> dict[str, dict[
 
 def _gpu_split(spec: ServerSpec, cards: tuple[DeviceFacts, ...]) -> list[float]:
     """GB of each card: what it has room for, or that in the proportion asked for."""
-    rooms = [room_bytes(card) / (1 << 30) for card in cards]
+    rooms = [room_bytes(card) / GIB for card in cards]
     if not all(rooms):
         text = (
             f"TabbyAPI divides by gigabytes, and the memory of {cards[rooms.index(0)].name} is full"

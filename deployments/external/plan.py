@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from deployments.engines.external import Standing
+from deployments.engines.external import LONGEST_NAME, Standing
 from deployments.planning.plan import Figure, Plan, Reason, Severity, Verdict
 from deployments.states import DEFAULT_STRATEGY
 from omni.errors import OmniError
@@ -34,7 +34,7 @@ def check_remote(
         raise OmniError(
             "strategy_not_for_engine", text, f"Use {DEFAULT_STRATEGY}, or another engine."
         )
-    if not model.strip() or not model.isprintable() or len(model) > 200:
+    if not model.strip() or not model.isprintable() or len(model) > LONGEST_NAME:
         text = "It is not said which of the server's models is meant."
         raise OmniError("no_remote_model", text, "Name one from its /v1/models.")
     if settings:

@@ -10,6 +10,7 @@ from django.db.models import Q
 
 from deployments.formats.kinds import WITHOUT_TEXT, Kind
 from deployments.models.library import Engine, Model
+from deployments.names import LENGTH
 from deployments.states import (
     DEFAULT_STRATEGY,
     DesiredState,
@@ -36,7 +37,7 @@ class Deployment(models.Model):
         STOPPED = DesiredState.STOPPED.value, "Stopped"
 
     host = models.ForeignKey(Host, on_delete=models.CASCADE, related_name="deployments")
-    name = models.SlugField(max_length=60, unique=True)
+    name = models.SlugField(max_length=LENGTH["deployments"], unique=True)
     # One of strategies.STRATEGIES. Forms, services and the reader of rig files check that, not the
     # database: a new strategy needs no migration.
     strategy = models.CharField(max_length=20, default=DEFAULT_STRATEGY)
@@ -104,7 +105,7 @@ class Deployment(models.Model):
 
     @property
     def state(self) -> str:
-        """What its instances add up to (see supervision.states)."""
+        """What its instances add up to (see deployments.states)."""
         states = [self._state_of(instance) for instance in self.instances.all()]
         return deployment_state(
             states, desired=self.desired, error=bool(self.error), unloaded=self.is_unloaded

@@ -34,6 +34,8 @@ DRAFT_TYPES = (
     "ngram-cache",
 )
 REFUSE, SWAP = "refuse", "swap"
+# Tokens that a context, or anything counted in tokens, may have.
+SMALLEST_CONTEXT, LARGEST_CONTEXT = 256, 16_777_216
 # Takes effect where a model allows more; long contexts cost memory that nobody asked for.
 DEFAULT_CONTEXT = 8192
 
@@ -45,8 +47,8 @@ _ALL = (
         AUTO,
         "Tokens a conversation may have, prompt and answer together; shared evenly by the parallel"
         f" requests. auto: what the model was trained for, at most {DEFAULT_CONTEXT}.",
-        low=256,
-        high=16_777_216,
+        low=SMALLEST_CONTEXT,
+        high=LARGEST_CONTEXT,
         words=(AUTO,),
         unit="tokens",
     ),
@@ -64,7 +66,7 @@ _ALL = (
         "Layers on devices",
         AUTO,
         "How many layers go on the chosen devices, the output layer included; the rest stays on the"
-        " CPU. auto and all: every layer.",
+        " CPU. all: every layer; auto: as many as fit.",
         low=0,
         high=999,
         words=(AUTO, ALL),
@@ -166,7 +168,7 @@ _ALL = (
         " pays.",
         Group.SPEED,
         low=1,
-        high=16_777_216,
+        high=LARGEST_CONTEXT,
         words=(AUTO,),
         unit="tokens",
         of_strategy=True,

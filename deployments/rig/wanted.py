@@ -271,7 +271,7 @@ def _route_problems(wanted: Wanted) -> Iterator[Problem]:
     for route in wanted.rig.routes:
         if route.deployment not in known:
             yield Problem(route.line("deployment"), f"There is no deployment {route.deployment!r}.")
-        if route.name in known or route.name == "auto":
+        if route.name in known or route.name in RESERVED["routes"]:
             yield Problem(
                 route.line("name"), f"The name {route.name!r} is taken or has another meaning."
             )

@@ -31,6 +31,8 @@ class Strategy(ABC):
     optional_roles: ClassVar[tuple[str, ...]] = ()
     # The role whose instance answers requests.
     serving_role: ClassVar[str]
+    # What it does with the devices that somebody ticks for its only model.
+    devices_help: ClassVar[str] = "The model's layers are spread over the devices you tick."
     # It runs on one of the devices that are chosen; the others are alternatives.
     takes_one_device: ClassVar[bool] = False
     # Of the settings that are marked of_strategy, those that it looks at.

@@ -28,6 +28,7 @@ class Independent(Strategy):
     serving_role = "model"
     serves_without_text = True
     takes_one_device = True
+    devices_help = "The model runs on the best of the devices you tick."
 
     def plan(self, request: PlanRequest) -> Plan:
         """On the best of the devices, where there are several to choose from."""

@@ -10,7 +10,7 @@ from deployments.engines import get_flavour
 from deployments.engines.base import Command, DraftSpec, ServerSpec
 from deployments.engines.flags import placed_by, planned_with
 from deployments.planning.memory.fit import DEFAULT_MARGIN_BYTES, PLACING, Fit, best_fit
-from deployments.planning.memory.settings import MIB, split_text
+from deployments.planning.memory.settings import split_text
 from deployments.planning.memory.use import (
     MemorySettings,
     MemoryUse,
@@ -28,12 +28,20 @@ from deployments.planning.plan import (
     Reason,
 )
 from deployments.planning.repacking import Kernels
-from deployments.planning.settings import ALL, AUTO, SETTINGS, SHARES, context_tokens, with_defaults
+from deployments.planning.settings import (
+    ALL,
+    AUTO,
+    SETTINGS,
+    SHARES,
+    SMALLEST_CONTEXT,
+    context_tokens,
+    with_defaults,
+)
 from deployments.planning.speed import SpeedModel
 from deployments.strategies.base import Strategy, caution, info
-from deployments.strategies.remedies import SMALLEST_CONTEXT, Case, memory_reasons, room_of
+from deployments.strategies.remedies import Case, memory_reasons, room_of
 from omni.errors import OmniError
-from omni.units import bytes_text
+from omni.units import MIB, bytes_text
 
 NO_REPACK = "--no-repack"
 # --cache-ram of llama-server where it is not given.

@@ -11,11 +11,10 @@ from deployments.planning.memory.kv_types import type_problem
 from deployments.planning.memory.settings import split_text
 from deployments.planning.memory.use import MemorySettings
 from deployments.planning.plan import DeviceFacts, Member, Reason
-from deployments.planning.settings import AUTO, SHARES
+from deployments.planning.settings import AUTO, SHARES, SMALLEST_CONTEXT
 from deployments.strategies.base import DOES_NOT_FIT, Strategy, caution, error, info
 from omni.units import bytes_text, gbps_text
 
-SMALLEST_CONTEXT = 256
 # A context below this is proposed only where nothing else helps.
 ENOUGH_CONTEXT = 2048
 # A quantisation that leaves less than a third of a file's bytes is another model.

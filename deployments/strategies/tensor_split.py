@@ -56,6 +56,7 @@ class TensorSplit(Strategy):
     )
     roles = ("model",)
     serving_role = "model"
+    devices_help = "Every layer is cut over the devices you tick."
 
     def plan(self, request: PlanRequest) -> Plan:
         member = self.only_member(request)

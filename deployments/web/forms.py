@@ -12,6 +12,7 @@ from django.http import QueryDict
 from deployments.engines.external import EXTERNAL
 from deployments.engines.flags import ALLOWED, allowed_args
 from deployments.models import Deployment, Engine, Model
+from deployments.names import LENGTH
 from deployments.planning.settings import AUTO, SETTINGS, Group, Setting, conflicts, validated
 from deployments.services.checks import check_formats, check_name, free_name
 from deployments.services.deployments import deployment_change, deployment_create
@@ -66,7 +67,7 @@ class DeploymentForm(forms.Form):
     strategy = forms.ChoiceField(choices=_strategies)
     name = forms.CharField(
         required=False,
-        max_length=60,
+        max_length=LENGTH["deployments"],
         help_text="Programs ask for it by this name. Left empty, it is made from the model's name.",
     )
     model = forms.ModelChoiceField(

@@ -86,7 +86,7 @@ class PlanForm(forms.Form):
     draft_device = forms.ChoiceField(
         required=False,
         label="Draft device",
-        help_text="Where the draft model runs. auto: the smallest chosen.",
+        help_text="Where it runs. auto: the card with the least memory; beside one card the CPU.",
     )
     device = forms.MultipleChoiceField(
         label="Devices",

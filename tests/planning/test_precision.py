@@ -9,7 +9,7 @@ import pytest
 from deployments.formats.ggml_types import GGML_TYPES
 from deployments.formats.model_facts import ModelFacts
 from deployments.planning.architecture import ModelShape
-from deployments.planning.memory.kv_types import MAX_CONTEXT, kv_cache_bytes
+from deployments.planning.memory.kv_types import kv_cache_bytes
 from deployments.planning.memory.use import MemorySettings, memory_use
 from deployments.planning.plan import DeviceFacts
 from deployments.planning.precision import (
@@ -37,7 +37,7 @@ from deployments.planning.precision import (
     kv_type_error,
 )
 from deployments.planning.requantise import requantise, weight_type
-from deployments.planning.settings import KV_CACHE_TYPES, parse_setting, validated
+from deployments.planning.settings import KV_CACHE_TYPES, LARGEST_CONTEXT, parse_setting, validated
 from omni.errors import OmniError
 
 GIB = 1 << 30
@@ -328,4 +328,4 @@ def test_where_the_engine_refuses_quantised_types(coder: ModelShape) -> None:
 def test_no_room_and_no_cache(coder: ModelShape, tiny: dict[str, ModelShape]) -> None:
     assert {row.max_context for row in kv_table(coder, MemorySettings(), 1000)} == {0}
     mamba = kv_table(replace(tiny["mamba"], n_ctx_train=0), MemorySettings(), GIB)
-    assert {(row.bytes_per_token, row.max_context) for row in mamba} == {(0, MAX_CONTEXT)}
+    assert {(row.bytes_per_token, row.max_context) for row in mamba} == {(0, LARGEST_CONTEXT)}

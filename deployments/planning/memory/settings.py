@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from deployments.planning.repacking import Kernels
 from deployments.planning.settings import ALL, AUTO, SHARES, with_defaults
+from omni.units import MIB
 
-MIB = 1 << 20
 # --load-mode: the file is mapped; else it is read into memory of the process's own.
 MAPPING = (AUTO, "mmap", "mmap+mlock")
 

@@ -29,10 +29,10 @@ from deployments.planning.memory.weights import (
 )
 from deployments.planning.plan import DeviceFacts, DeviceUse
 from deployments.planning.repacking import Kernels
+from omni.units import MIB
 
 __all__ = ["MemorySettings", "MemoryUse", "combined", "memory_settings", "memory_use"]
 
-MIB = 1 << 20
 # Driver context, kernels and cuBLAS workspaces of one process on one CUDA device. They are in no
 # buffer that the engine counts (common/fit.cpp shows them as "unaccounted" and leaves 1024 MiB free
 # for them and others).
