@@ -21,7 +21,7 @@ from deployments.planning.from_header import model_shape
 from deployments.planning.vocabulary import VocabFacts, vocab_facts
 
 # Raise it when what is kept of a file changes: every row is then filled again by the next scan.
-READ_VERSION = 2
+READ_VERSION = 3
 POSITIVE_INTEGER_MAX = 2**31 - 1
 
 

@@ -141,6 +141,11 @@ def test_no_migration_will_name_strategies_again() -> None:
     assert Deployment._meta.get_field("strategy").choices is None
 
 
+def test_each_name_fits_its_column() -> None:
+    longest = Deployment._meta.get_field("strategy").max_length
+    assert longest and all(0 < len(name) <= longest for name in STRATEGIES)
+
+
 def test_each_setting_of_few_strategies_is_some_strategys_own() -> None:
     marked = {key for key, setting in SETTINGS.items() if setting.of_strategy}
     assert marked == {key for strategy in STRATEGIES.values() for key in strategy.own_settings}
