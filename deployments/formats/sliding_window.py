@@ -1,8 +1,9 @@
 """Which layers of a GGUF see only the last tokens, and how many: the one table of architectures.
 
 What llama.cpp makes of the keys (src/models/<architecture>.cpp, load_arch_hparams;
-src/llama-hparams.cpp, set_swa_pattern). tests/real/test_sliding_windows.py holds every row against
-the real engine. An architecture that is not here uses no window, whatever its file says.
+src/llama-hparams.cpp, set_swa_pattern). tests/real/test_sliding_windows.py holds the table against
+the packaged engine, as far as that knows the architectures. One that is not here uses no window,
+whatever its file says.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def window_of(values: HeaderValues) -> int:
 def layers_with_window(values: HeaderValues, n_layer: int) -> Sequence[bool]:
     """Of each layer whether it sees only the window; empty where there is none.
 
-    Layers that draft for the others see everything.
+    What a list says of layers that draft for the others does not count.
     """
     if not window_of(values):
         return []
