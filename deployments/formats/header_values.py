@@ -43,12 +43,16 @@ class HeaderValues:
 
     # --- keys of the architecture, without its name -----------------------------------------------
     def of_arch(self, suffix: str) -> int | None:
+        """One number for the whole model; None without the key."""
+        return self.number(f"{self.arch}.{suffix}")
+
+    def widest(self, suffix: str) -> int | None:
         """The number, or the largest one where every layer has its own; None without the key."""
         return max(self.per_layer(suffix, 1), default=None)
 
     def count(self, suffix: str) -> int:
-        """As of_arch; 0 without the key."""
-        return self.of_arch(suffix) or 0
+        """As widest; 0 without the key."""
+        return self.widest(suffix) or 0
 
     def per_layer(self, suffix: str, n_layer: int) -> tuple[int, ...]:
         """One number for each layer, whether the header has one for all or a list; empty without

@@ -185,7 +185,7 @@ def _sizes(read: HeaderValues) -> dict[str, Any]:
         "n_layer": n_layer,
         "n_ctx_train": read.of_arch("context_length"),
         "n_embd": n_embd,
-        "n_ff": read.of_arch("feed_forward_length"),
+        "n_ff": read.widest("feed_forward_length"),
         "n_head": n_head,
         "n_head_kv": n_head_kv,
         "head_dim_k": head_dim if key is None else key,
@@ -239,7 +239,7 @@ def facts(header: GgufHeader) -> ModelFacts:
     Raises GgufError (gguf_invalid) where it makes no sense.
     """
     read = HeaderValues(header)
-    experts, used = read.count("expert_count"), read.count("expert_used_count")
+    experts, used = read.of_arch("expert_count") or 0, read.of_arch("expert_used_count") or 0
     by_type = _bytes_by_type(header)
     return ModelFacts(
         name=_name(read),
