@@ -17,11 +17,12 @@ up: $(VENV)/.installed ## install what is missing and start Omni: make up ARGS="
 test: $(VENV)/.installed-dev $(VENV)/.chromium ## install what the tests need and run them all
 	@exec $(BIN)/python -m tests.run -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-check: $(VENV)/.installed-dev ## format, lint, types, who imports whom, migrations, deployment checks
+check: $(VENV)/.installed-dev ## format, lint, types, who imports whom, what nobody uses, migrations, deployment checks
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/vulture
 	$(BIN)/python manage.py makemigrations --check --dry-run
 	$(BIN)/python manage.py check --deploy --fail-level WARNING
 

@@ -38,7 +38,6 @@ from deployments.formats.gguf import read_header  # noqa: E402
 from deployments.planning.architecture import ModelShape  # noqa: E402
 from deployments.planning.from_header import model_shape  # noqa: E402
 from deployments.planning.memory.filling import filling_bytes  # noqa: E402
-from deployments.planning.memory.placement import Override  # noqa: E402
 from deployments.planning.memory.reported import (
     MIB,
     EngineMemory,
@@ -100,7 +99,6 @@ class Case:
         flags += (
             ["-ts", ",".join(f"{share:g}" for share in s.tensor_split)] if s.tensor_split else []
         )
-        flags += ["-mg", str(s.main_gpu)] if s.main_gpu else []
         flags += ["--n-cpu-moe", str(s.n_cpu_moe)] if s.n_cpu_moe else []
         flags += ["--cpu-moe"] if s.cpu_moe else []
         flags += ["--swa-full"] if s.swa_full else []
@@ -113,8 +111,6 @@ class Case:
             if s.load_nextn
             else []
         )
-        for override in s.overrides:
-            flags += ["-ot", f"{override.pattern}={override.device}"]
         return [*flags, *self.extra]
 
 
@@ -164,10 +160,9 @@ def cases() -> list[Case]:
         found.append(case(model, split_mode="tensor", tensor_split=(3.0, 1.0)))
     found.append(case(SMOLLM2, split_mode="tensor", tensor_split=(2.0, 1.0), gpu_layers=10))
     found += [
-        case("llama", overrides=(Override(r"blk\.[0-3]\.ffn_.*"),)),
         case("llama", "", repack=False),
         case("qwen2", "", mmap=False),
-        case(SMOLLM2, "01", split_mode="none", main_gpu=1),
+        case(SMOLLM2, "01", split_mode="none"),
         case(SMOLLM2, "01", context=1000, parallel=3),
         case(SMOLLM2, "0", context=32768, ubatch=2048),
         case("qwen2", "0", gpu_layers=1, type_k="bf16", type_v="f16"),
@@ -253,7 +248,7 @@ def unplanned_flags() -> tuple[str, ...]:
     line."""
     words: list[str] = []
     for flag in ALLOWED.values():
-        if flag.plans or flag.name in (*_KINDS, *_OPPOSITES):
+        if flag.sets or flag.name in (*_KINDS, *_OPPOSITES):
             continue
         value = _WORDS.get(flag.name, flag.words[0] if flag.words else str(int(max(flag.low, 1))))
         words += [flag.name, value] if flag.takes_value else [flag.name]

@@ -24,7 +24,7 @@ class SettingsForm(forms.Form):
         max_length=50_000,
         required=False,
         widget=forms.Textarea(attrs={"rows": 3}),
-        help_text="Goes before every conversation turn, such as: Answer in one sentence.",
+        help_text="Goes before the whole conversation, such as: Answer in one sentence.",
     )
     temperature = forms.FloatField(
         min_value=0, max_value=2, required=False, help_text="0 always takes the likeliest token."

@@ -11,12 +11,13 @@ from django.db.models import Count, QuerySet
 from chat.models import MOST_LANES, Conversation, Lane, Message
 from deployments.formats.kinds import article
 from deployments.models import Deployment, Route
+from deployments.states import UNLOADED, InstanceState
+from deployments.strategies import strategy_title
 from omni.errors import OmniError
 
 Target = Deployment | Route
 # What was unloaded is loaded again by the first question.
-UNLOADED = "unloaded"
-ANSWERING = ("ready", UNLOADED)
+ANSWERING = (InstanceState.READY, UNLOADED)
 
 
 @dataclass(frozen=True)
@@ -45,14 +46,17 @@ def choices_for(lanes: Sequence[Lane]) -> list[Choice]:
     for route in Route.objects.all():
         if (to := known.get(route.deployment_id)) and route.name not in names:
             found.append(_choice(route.name, to, to.name, ("r", route.pk) in taken))
-    return sorted(
-        found, key=lambda choice: (choice.state != "ready", bool(choice.leads_to), choice.name)
-    )
+    return sorted(found, key=_order)
+
+
+def _order(choice: Choice) -> tuple[bool, bool, str]:
+    """What is ready first, deployments before routes."""
+    return choice.state != InstanceState.READY, bool(choice.leads_to), choice.name
 
 
 def _choice(name: str, deployment: Deployment, leads_to: str, is_taken: bool) -> Choice:
     state = UNLOADED if deployment.is_unloaded else str(deployment.state)
-    return Choice(name, deployment.get_strategy_display(), state, leads_to, is_taken)
+    return Choice(name, strategy_title(deployment.strategy), state, leads_to, is_taken)
 
 
 def find_target(name: str) -> Target:

@@ -7,6 +7,7 @@ from django.db import models
 from django.db.models import Q
 
 from deployments.models import Deployment, Route
+from deployments.strategies import strategy_title
 
 MOST_LANES = 4
 
@@ -71,6 +72,11 @@ class Lane(models.Model):
     def serving(self) -> Deployment | None:
         """What answers in it now; None when that was deleted."""
         return self.route.deployment if self.route else self.deployment
+
+    @property
+    def strategy_title(self) -> str:
+        """How what answers in it is spread over devices; empty when that was deleted."""
+        return strategy_title(self.serving.strategy) if self.serving else ""
 
     @property
     def name(self) -> str:

@@ -14,6 +14,7 @@ from chat.lanes import choices_for, lanes_of
 from chat.listing import by_day, find
 from chat.models import MOST_LANES, Conversation, Lane
 from chat.thread import thread_of
+from deployments.states import InstanceState
 from omni.numbers import whole_number
 from omni.roles import CHAT
 
@@ -69,7 +70,8 @@ def lanes_context(request: HttpRequest, conversation: Conversation) -> dict[str,
 
 
 def _answers(lane: Lane) -> bool:
-    return lane.serving is not None and (lane.serving.state == "ready" or lane.serving.is_unloaded)
+    serving = lane.serving
+    return serving is not None and (serving.state == InstanceState.READY or serving.is_unloaded)
 
 
 def page_context(

@@ -14,6 +14,8 @@ RESERVED = {
     "deployments": frozenset({"auto", "new", "quick"}),
     "engines": frozenset({"add"}),
     "models": frozenset({"scan", "folders", "download"}),
+    # Programs ask for it, and get what fits.
+    "routes": frozenset({"auto"}),
 }
 # A number that makes a name free has its place.
 ROOM_FOR_NUMBERS = 6

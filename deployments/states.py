@@ -1,9 +1,36 @@
-"""The states of an instance, and what the states of several add up to."""
+"""The words of states and of strategies, and what the states of several instances add up to."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
+
+
+class StrategyName:
+    """The words for strategies, as files and rows hold them.
+
+    Only what other parts have to name stands here: a new strategy's own file may say its name.
+    """
+
+    INDEPENDENT = "independent"
+    SPECULATIVE = "speculative"
+    LAYER_SPLIT = "layer_split"
+    TENSOR_SPLIT = "tensor_split"
+    GRAPH_SPLIT = "graph_split"
+    PREFILL_DECODE = "prefill_decode"
+    EXPERT_OFFLOAD = "expert_offload"
+
+
+# What one model on one device is called: the reference for the others, and what is meant where no
+# strategy is named.
+DEFAULT_STRATEGY = StrategyName.INDEPENDENT
+
+
+class DesiredState(StrEnum):
+    """What somebody wants of a deployment."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
 
 
 class InstanceState(StrEnum):
@@ -17,6 +44,8 @@ class InstanceState(StrEnum):
     FAILED = "failed"  # it will not be started again until somebody asks
 
 
+# What gave its memory back and loads when it is asked next: shown instead of stopped.
+UNLOADED = "unloaded"
 # Worst first: a deployment shows the worst of its instances.
 PRECEDENCE = (
     InstanceState.FAILED,
@@ -48,13 +77,17 @@ def deployment_state(
     A deployment that ought to run and has no instance yet is starting, unless an error kept it from
     getting one, or it was unloaded until somebody asks for it.
     """
-    if unloaded:
-        desired = "stopped"
-    if desired == "running" and error:
+    is_wanted = desired == DesiredState.RUNNING and not unloaded
+    if is_wanted and error:
         return InstanceState.FAILED
     if not states:
-        return InstanceState.STARTING if desired == "running" else InstanceState.STOPPED
+        return InstanceState.STARTING if is_wanted else InstanceState.STOPPED
     worst = min(states, key=lambda state: PRECEDENCE.index(InstanceState(state)))
-    if worst == InstanceState.STOPPED and desired == "running":
+    if worst == InstanceState.STOPPED and is_wanted:
         return InstanceState.STARTING
     return InstanceState(worst)
+
+
+def shown_state(state: str, *, unloaded: bool) -> str:
+    """For people and programs: what loads when it is asked is not just stopped."""
+    return UNLOADED if unloaded and state == InstanceState.STOPPED else state

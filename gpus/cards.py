@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-GIB = 1 << 30
+from omni.units import GIB
 
 
 @dataclass(frozen=True)

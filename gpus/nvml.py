@@ -306,7 +306,6 @@ def _slow(handle: Any, identity: CardIdentity) -> dict[str, Any]:
     """Dearer calls, and facts that seldom change."""
     return {
         "power_limit_watts": _watts(query(pynvml.nvmlDeviceGetEnforcedPowerLimit, handle)),
-        "fan_percent": query(pynvml.nvmlDeviceGetFanSpeed, handle),
         "pcie_generation": query(pynvml.nvmlDeviceGetCurrPcieLinkGeneration, handle),
         "pcie_width": query(pynvml.nvmlDeviceGetCurrPcieLinkWidth, handle),
         "pcie_generation_max": identity.pcie_generation_max,

@@ -13,8 +13,8 @@ from datetime import datetime, timedelta
 import psutil
 
 from gpus.host import cores, memory
+from omni.units import MIB
 
-MIB = 1 << 20
 # Larger than the caches of one core's share; smaller where memory is scarce.
 BLOCK_BYTES, LEAST_BLOCK_BYTES = 64 * MIB, 8 * MIB
 ROUNDS, MOST_S = 10, 1.0

@@ -59,7 +59,6 @@ class CardSample:
     temperature_celsius: float | None = None
     power_watts: float | None = None
     power_limit_watts: float | None = None
-    fan_percent: float | None = None
     clock_mhz: float | None = None
     pcie_generation: int | None = None
     pcie_width: int | None = None

@@ -17,37 +17,6 @@ class TelemetryFrame(TypedDict):
     frame: str
 
 
-class DeploymentChanged(TypedDict):
-    """The state of a deployment, or of one of its instances, is another; readers fetch it."""
-
-    type: Literal["deployment.changed"]
-    deployment: int
-    name: str
-    state: str
-
-
-class LibraryChanged(TypedDict):
-    """Models or engines were added, changed or removed."""
-
-    type: Literal["library.changed"]
-
-
-class DownloadChanged(TypedDict):
-    """A download was added, or the state of one is another; readers fetch the list."""
-
-    type: Literal["download.changed"]
-
-
-class DownloadProgress(TypedDict):
-    """How far a running download is; at most twice a second for each."""
-
-    type: Literal["download.progress"]
-    download: int
-    done_bytes: int
-    total_bytes: int
-    text: str
-
-
 class ChatDelta(TypedDict):
     """More text of an answer.
 

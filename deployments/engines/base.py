@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from deployments.engines.request_fields import Taken
-from deployments.formats.kinds import DEPLOYABLE, DRAFTING, USES, WITHOUT_TEXT, Kind, article
+from deployments.formats.kinds import DEPLOYABLE, DRAFTING, USES, Kind, article
 from deployments.planning.launch_facts import LaunchFacts
 from deployments.planning.plan import (
     DeviceFacts,
@@ -238,26 +238,20 @@ def _folder(member: Member, flavour: str) -> Reason:
     return Reason("folder_for_other_engine", Severity.ERROR, text, fix)
 
 
-# Strategies that work with a model that gives no text.
-WITHOUT_TEXT_STRATEGIES = frozenset({"independent", "layer_split", "expert_offload"})
+def may_play(role: str, kind: str) -> bool:
+    """Whether a file of this kind can have this role."""
+    return kind in (DRAFTING if role == "draft" else DEPLOYABLE)
 
 
 def kind_reasons(request: PlanRequest) -> Iterator[Reason]:
     """Files that cannot play the role that they are given."""
     for role, member in request.members.items():
         kind = member.facts.kind
-        may_play = kind in DRAFTING if role == "draft" else kind in DEPLOYABLE
-        if not may_play:
+        if not may_play(role, kind):
             text = f"{member.name} is {article(kind)} and cannot be the {role}."
             yield Reason(
                 "wrong_kind", Severity.ERROR, text, USES[Kind(kind)] or "Choose another model."
             )
-        elif kind in WITHOUT_TEXT and request.strategy not in WITHOUT_TEXT_STRATEGIES:
-            text = (
-                f"{member.name} is {article(kind)}: it gives no text that could be drafted or"
-                " handed over."
-            )
-            yield Reason("wrong_kind", Severity.ERROR, text, "Deploy it as independent.")
 
 
 def _unknown_arch(member: Member, request: PlanRequest) -> Reason:

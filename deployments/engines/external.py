@@ -7,6 +7,7 @@ import ipaddress
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 from omni.errors import OmniError
@@ -110,13 +111,10 @@ def parse_models(body: str | bytes) -> tuple[str, ...]:
     Raises OmniError (not_openai_compatible).
     """
     fix = "Is it an OpenAI-compatible server?"
-    try:
-        rows = json.loads(body)["data"]
-        names = [row["id"] for row in rows]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise OmniError(
-            "not_openai_compatible", "It answers with no list of models.", fix
-        ) from None
+    rows = _rows(body)
+    if rows is None or not all("id" in row for row in rows):
+        raise OmniError("not_openai_compatible", "It answers with no list of models.", fix)
+    names = [row["id"] for row in rows]
     good = [
         name
         for name in names
@@ -129,11 +127,21 @@ def parse_models(body: str | bytes) -> tuple[str, ...]:
 
 def parse_owner(body: str | bytes) -> str:
     """Who owns the first model in the answer to GET /v1/models; empty when it does not say."""
-    try:
-        owner = json.loads(body)["data"][0]["owned_by"]
-    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
-        return ""
+    rows = _rows(body)
+    owner = rows[0].get("owned_by") if rows else None
     return owner[:60] if isinstance(owner, str) and owner.isprintable() else ""
+
+
+def _rows(body: str | bytes) -> list[dict[str, Any]] | None:
+    """What the list of models holds; None where the body is no such list."""
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    rows = answer.get("data") if isinstance(answer, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        return None
+    return rows
 
 
 def left_out(owner: str) -> frozenset[str]:

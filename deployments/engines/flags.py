@@ -2,9 +2,9 @@
 plan.
 
 A list of what is allowed, not of what is forbidden: engines grow flags that read files, open
-sockets or run programs, and a new one must not be open to everybody by default. What changes memory
-or speed is planned with; a flag that names no setting of the planner changes neither
-(benchmarks/memory_accuracy.py asks the engine).
+sockets or run programs, and a new one must not be open to everybody by default. Each row says what
+the flag means to the planner: the setting that it stands for, that it moves neither bytes nor speed
+(benchmarks/memory_accuracy.py asks the engine), or why it is refused.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Any
 
 from deployments.engines.spellings import no_such_flag
 from deployments.planning.memory.settings import MemorySettings
+from deployments.planning.settings import LARGEST_CONTEXT, SHARES
 from omni.errors import OmniError
 from omni.numbers import written
 
@@ -25,21 +27,58 @@ WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 
 
 @dataclass(frozen=True)
+class Sets:
+    """It stands for a setting of the planner: `field` of MemorySettings.
+
+    `to` is what it sets where it takes no value of its own.
+    """
+
+    field: str
+    to: bool = True
+
+
+class Neither(Enum):
+    """It moves neither bytes nor a speed that is planned with; what it is about instead."""
+
+    CACHED_PROMPTS = "which prompts of those that are kept are used again"
+    SCHEDULING = "how the processor's threads are run"
+    START = "what is done once, while it starts"
+    POSITIONS = "how positions are encoded"
+    SAMPLING = "which token is chosen"
+    CHAT_FORMAT = "how messages become a prompt, and an answer becomes a message"
+    OUTPUT = "what is made of the last layer's rows"
+    CONNECTIONS = "how the server talks to its clients"
+
+
+@dataclass(frozen=True)
+class Refused:
+    """It cannot be added: `text` says why, with the flag for {flag}; `fix` what to do instead."""
+
+    text: str
+    fix: str
+
+
+Meaning = Sets | Neither | Refused
+
+
+@dataclass(frozen=True)
 class Flag:
-    """An allowed flag.
+    """A flag, and what it means to the planner; there is no meaning that holds by default.
 
     `kind`: none, int, float, word, words (one of `words`), numbers (comma-separated).
     """
 
     name: str
+    means: Meaning
     kind: str = "none"
     low: float = float("-inf")
     high: float = float("inf")
     words: tuple[str, ...] = ()
-    # The planner's setting (MemorySettings) that it stands for, and what it sets where it takes no
-    # value.
-    plans: str = ""
-    switches_to: bool = True
+
+    @property
+    def sets(self) -> Sets | None:
+        """The setting of the planner that it stands for."""
+        return self.means if isinstance(self.means, Sets) else None
 
     @property
     def takes_value(self) -> bool:
@@ -78,84 +117,93 @@ def _bad(name: str, what: str) -> OmniError:
     )
 
 
-def _int(name: str, low: float, high: float, plans: str = "") -> Flag:
-    return Flag(name, "int", low, high, plans=plans)
+def _switches(means: Meaning, *names: str) -> tuple[Flag, ...]:
+    return tuple(Flag(name, means) for name in names)
 
 
-def _on(name: str, plans: str) -> Flag:
-    return Flag(name, plans=plans)
+def _int(name: str, low: float, high: float, means: Meaning) -> Flag:
+    return Flag(name, means, "int", low, high)
 
 
-def _off(name: str, plans: str) -> Flag:
-    return Flag(name, plans=plans, switches_to=False)
+def _float(name: str, low: float, high: float, means: Meaning) -> Flag:
+    return Flag(name, means, "float", low, high)
 
 
-def _float(name: str, low: float, high: float) -> Flag:
-    return Flag(name, "float", low, high)
+def _one_of(name: str, means: Meaning, *words: str) -> Flag:
+    return Flag(name, means, "words", words=words)
 
 
 _ALLOWED = (
     # cache and context
-    _int("--cache-reuse", 0, 1_000_000),
-    _int("--ctx-checkpoints", 0, 1024, "ctx_checkpoints"),
-    _int("--keep", -1, 16_777_216),
-    _float("--slot-prompt-similarity", 0, 1),
-    *map(Flag, ("--cache-prompt", "--no-cache-prompt", "--context-shift", "--no-context-shift")),
-    _on("--swa-full", "swa_full"),
-    *map(Flag, ("--cache-idle-slots", "--no-cache-idle-slots")),
+    _int("--cache-reuse", 0, 1_000_000, Neither.CACHED_PROMPTS),
+    _int("--ctx-checkpoints", 0, 1024, Sets("ctx_checkpoints")),
+    _int("--keep", -1, LARGEST_CONTEXT, Neither.CACHED_PROMPTS),
+    _float("--slot-prompt-similarity", 0, 1, Neither.CACHED_PROMPTS),
+    *_switches(Neither.CACHED_PROMPTS, "--cache-prompt", "--no-cache-prompt"),
+    *_switches(Neither.CACHED_PROMPTS, "--context-shift", "--no-context-shift"),
+    *_switches(Neither.CACHED_PROMPTS, "--cache-idle-slots", "--no-cache-idle-slots"),
+    Flag("--swa-full", Sets("swa_full")),
     # where things are computed
-    *(_on("--kv-offload", "offload_kqv"), _off("--no-kv-offload", "offload_kqv")),
-    *(_on("--repack", "repack"), _off("--no-repack", "repack"), _on("--no-host", "no_host")),
-    *(_off("--no-op-offload", "op_offload"), _on("--backend-sampling", "backend_sampling")),
-    *(_on("--cpu-moe", "cpu_moe"), _int("--n-cpu-moe", 0, 999, "n_cpu_moe")),
-    Flag("--tensor-split", "numbers", plans="tensor_split"),
-    *map(Flag, ("--warmup", "--no-warmup", "--check-tensors")),
-    Flag("--numa", "words", words=("distribute", "isolate", "numactl")),
-    _int("--threads-batch", 1, 1024),
-    _int("--threads-http", 1, 256),
-    _int("--prio", -1, 3),
-    _int("--poll", 0, 100),
+    Flag("--kv-offload", Sets("offload_kqv")),
+    Flag("--no-kv-offload", Sets("offload_kqv", to=False)),
+    Flag("--repack", Sets("repack")),
+    Flag("--no-repack", Sets("repack", to=False)),
+    Flag("--no-host", Sets("no_host")),
+    Flag("--no-op-offload", Sets("op_offload", to=False)),
+    Flag("--backend-sampling", Sets("backend_sampling")),
+    Flag("--cpu-moe", Sets("cpu_moe")),
+    _int("--n-cpu-moe", 0, 999, Sets("n_cpu_moe")),
+    Flag("--tensor-split", Sets(SHARES), "numbers"),
+    *_switches(Neither.START, "--warmup", "--no-warmup", "--check-tensors"),
+    _one_of("--numa", Neither.SCHEDULING, "distribute", "isolate", "numactl"),
+    _int("--threads-batch", 1, 1024, Neither.SCHEDULING),
+    _int("--threads-http", 1, 256, Neither.CONNECTIONS),
+    _int("--prio", -1, 3, Neither.SCHEDULING),
+    _int("--poll", 0, 100, Neither.SCHEDULING),
     # rotary embedding
-    Flag("--rope-scaling", "words", words=("none", "linear", "yarn")),
-    _float("--rope-scale", 0, 1024),
-    _float("--rope-freq-base", 0, 1e12),
-    _float("--rope-freq-scale", 0, 1024),
-    _int("--yarn-orig-ctx", 0, 16_777_216),
-    *(
-        _float(f"--yarn-{part}", -1, 1024)
-        for part in ("ext-factor", "attn-factor", "beta-slow", "beta-fast")
-    ),
+    _one_of("--rope-scaling", Neither.POSITIONS, "none", "linear", "yarn"),
+    _float("--rope-scale", 0, 1024, Neither.POSITIONS),
+    _float("--rope-freq-base", 0, 1e12, Neither.POSITIONS),
+    _float("--rope-freq-scale", 0, 1024, Neither.POSITIONS),
+    _int("--yarn-orig-ctx", 0, LARGEST_CONTEXT, Neither.POSITIONS),
+    _float("--yarn-ext-factor", -1, 1024, Neither.POSITIONS),
+    _float("--yarn-attn-factor", -1, 1024, Neither.POSITIONS),
+    _float("--yarn-beta-slow", -1, 1024, Neither.POSITIONS),
+    _float("--yarn-beta-fast", -1, 1024, Neither.POSITIONS),
     # default sampling
-    _int("--seed", -1, 2**32 - 1),
-    _int("--predict", -1, 16_777_216),
-    _float("--temp", 0, 10),
-    _int("--top-k", 0, 1_000_000),
-    *(
-        _float(name, 0, 1)
-        for name in ("--top-p", "--min-p", "--typical", "--xtc-probability", "--xtc-threshold")
-    ),
-    *(_float(f"--{name}-penalty", -10, 10) for name in ("repeat", "presence", "frequency")),
-    _int("--repeat-last-n", -1, 16_777_216),
-    Flag("--ignore-eos"),
+    _int("--seed", -1, 2**32 - 1, Neither.SAMPLING),
+    _int("--predict", -1, LARGEST_CONTEXT, Neither.SAMPLING),
+    _float("--temp", 0, 10, Neither.SAMPLING),
+    _int("--top-k", 0, 1_000_000, Neither.SAMPLING),
+    _float("--top-p", 0, 1, Neither.SAMPLING),
+    _float("--min-p", 0, 1, Neither.SAMPLING),
+    _float("--typical", 0, 1, Neither.SAMPLING),
+    _float("--xtc-probability", 0, 1, Neither.SAMPLING),
+    _float("--xtc-threshold", 0, 1, Neither.SAMPLING),
+    _float("--repeat-penalty", -10, 10, Neither.SAMPLING),
+    _float("--presence-penalty", -10, 10, Neither.SAMPLING),
+    _float("--frequency-penalty", -10, 10, Neither.SAMPLING),
+    _int("--repeat-last-n", -1, LARGEST_CONTEXT, Neither.SAMPLING),
+    Flag("--ignore-eos", Neither.SAMPLING),
     # the chat format
-    *map(
-        Flag,
-        ("--jinja", "--no-jinja", "--special", "--prefill-assistant", "--no-prefill-assistant"),
+    *_switches(Neither.CHAT_FORMAT, "--jinja", "--no-jinja", "--special"),
+    *_switches(Neither.CHAT_FORMAT, "--prefill-assistant", "--no-prefill-assistant"),
+    Flag("--chat-template", Neither.CHAT_FORMAT, "word"),
+    _one_of("--reasoning", Neither.CHAT_FORMAT, "on", "off", "auto"),
+    _one_of(
+        "--reasoning-format", Neither.CHAT_FORMAT, "auto", "none", "deepseek", "deepseek-legacy"
     ),
-    Flag("--chat-template", "word"),
-    Flag("--reasoning", "words", words=("on", "off", "auto")),
-    Flag("--reasoning-format", "words", words=("auto", "none", "deepseek", "deepseek-legacy")),
-    Flag("--reasoning-effort", "word"),
-    _int("--reasoning-budget", -1, 16_777_216),
+    Flag("--reasoning-effort", Neither.CHAT_FORMAT, "word"),
+    _int("--reasoning-budget", -1, LARGEST_CONTEXT, Neither.CHAT_FORMAT),
     # other kinds of models
-    Flag("--pooling", "words", words=("none", "mean", "cls", "last", "rank")),
+    _one_of("--pooling", Neither.OUTPUT, "none", "mean", "cls", "last", "rank"),
     # the server
-    _int("--timeout", 1, 86_400),
-    _int("--sse-ping-interval", -1, 3600),
+    _int("--timeout", 1, 86_400, Neither.CONNECTIONS),
+    _int("--sse-ping-interval", -1, 3600, Neither.CONNECTIONS),
 )
 ALLOWED: Mapping[str, Flag] = {flag.name: flag for flag in _ALLOWED}
 # Settings of the planner that say where things go → the one that the planner would choose.
-PLACED_BY_FLAGS = {"tensor_split": "tensor_split", "n_cpu_moe": "n_cpu_moe", "cpu_moe": "n_cpu_moe"}
+PLACED_BY_FLAGS = {SHARES: SHARES, "n_cpu_moe": "n_cpu_moe", "cpu_moe": "n_cpu_moe"}
 # A flag's other spelling → the one used here.
 SHORT = {
     "-b": "--batch-size",
@@ -289,6 +337,23 @@ DANGEROUS = {
 }
 
 
+def _dangerous(reason: str) -> Refused:
+    return Refused(f"{{flag}} is refused: it {reason}.", "Leave it out.")
+
+
+def _managed(setting: str) -> Refused:
+    fix = f"Use the deployment's {setting}." if setting else "It needs no change."
+    return Refused("Omni sets {flag} itself.", fix)
+
+
+_REFUSED = (
+    *(Flag(name, _dangerous(reason)) for name, reason in DANGEROUS.items()),
+    *(Flag(name, _managed(setting)) for name, setting in MANAGED.items()),
+)
+# Every flag that is known, each with its meaning.
+FLAGS: Mapping[str, Flag] = {flag.name: flag for flag in (*_ALLOWED, *_REFUSED)}
+
+
 def allowed_args(raw: Sequence[str]) -> tuple[str, ...]:
     """The arguments, one word each, checked.
 
@@ -324,14 +389,10 @@ def _allowed_flag(word: str) -> Flag:
     name = SHORT.get(word, word)
     if name in ALLOWED:
         return ALLOWED[name]
-    positive = name.replace("--no-", "--", 1)
-    if (reason := DANGEROUS.get(name) or DANGEROUS.get(positive)) is not None:
-        raise OmniError(
-            "refused_extra_arg", f"extra_args: {word} is refused: it {reason}.", "Leave it out."
-        )
-    if (key := MANAGED.get(name) or MANAGED.get(positive)) is not None:
-        fix = f"Use the deployment's {key}." if key else "It needs no change."
-        raise OmniError("refused_extra_arg", f"extra_args: Omni sets {word} itself.", fix)
+    known = FLAGS.get(name) or FLAGS.get(name.replace("--no-", "--", 1))
+    if known and isinstance(known.means, Refused):
+        text = known.means.text.format(flag=word)
+        raise OmniError("refused_extra_arg", f"extra_args: {text}", known.means.fix)
     if not word.startswith("-"):
         raise OmniError(
             "bad_extra_arg",
@@ -352,32 +413,33 @@ def planned_with(
     has placements of its own. Raises OmniError as allowed_args does.
     """
     changes: dict[str, Any] = {}
-    for flag, value in _planned(raw):
-        if is_draft and flag.plans in PLACED_BY_FLAGS:
+    for flag, sets, value in _planned(raw):
+        if is_draft and sets.field in PLACED_BY_FLAGS:
             continue
         if flag.kind == "numbers":
-            changes[flag.plans] = tuple(float(part) for part in value.split(","))
-        elif flag.plans == "n_cpu_moe":
-            changes[flag.plans] = max(int(value), changes.get(flag.plans, settings.n_cpu_moe))
+            changes[sets.field] = tuple(float(part) for part in value.split(","))
+        elif sets.field == "n_cpu_moe":
+            changes[sets.field] = max(int(value), changes.get(sets.field, settings.n_cpu_moe))
         else:
-            changes[flag.plans] = int(value) if flag.kind == "int" else flag.switches_to
+            changes[sets.field] = int(value) if flag.kind == "int" else sets.to
     return replace(settings, **changes)
 
 
 def placed_by(raw: Sequence[str]) -> frozenset[str]:
     """The settings of placement that these arguments decide, which the planner then leaves
     alone."""
-    names = {flag.plans for flag, _ in _planned(raw)}
+    names = {sets.field for _, sets, _ in _planned(raw)}
     return frozenset(PLACED_BY_FLAGS[name] for name in names & set(PLACED_BY_FLAGS))
 
 
-def _planned(raw: Sequence[str]) -> Iterator[tuple[Flag, str]]:
+def _planned(raw: Sequence[str]) -> Iterator[tuple[Flag, Sets, str]]:
+    """The flags that stand for settings, each with its value."""
     words = iter(allowed_args(raw))
     for word in words:
         flag = ALLOWED[word]
         value = next(words) if flag.takes_value else ""
-        if flag.plans:
-            yield flag, value
+        if flag.sets:
+            yield flag, flag.sets, value
 
 
 def require_flags(argv: Sequence[str], known: Set[str], engine: str) -> None:

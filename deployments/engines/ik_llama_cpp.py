@@ -16,6 +16,7 @@ from deployments.engines.spellings import listed_flags
 from deployments.planning.kv import IK_ONLY
 from deployments.planning.plan import PlanRequest, Reason, Severity
 from deployments.planning.settings import ALL, with_defaults
+from deployments.states import StrategyName
 from omni.errors import OmniError
 
 # Taken (gpt_params_find_arg) but not listed by --help.
@@ -26,14 +27,14 @@ DRAFTING = {"draft-simple": "draft", "draft-mtp": "mtp", "draft-eagle3": "eagle3
 # Only its help has these: the scheduling of -sm graph.
 MARKS = frozenset({"-smgs", "--split-mode-graph-scheduling"})
 # Strategy → why not, and what instead.
-REFUSED = {
-    "tensor_split": (
+REFUSED: dict[str, tuple[str, str]] = {
+    StrategyName.TENSOR_SPLIT: (
         "ik_llama.cpp has no -sm tensor; its own tensor parallelism is the strategy graph split.",
         "Choose graph split, or llama.cpp.",
     ),
     # handle_slots_save posts its task before it waits for the result; seen with 7 and with 250
     # tokens.
-    "prefill_decode": (
+    StrategyName.PREFILL_DECODE: (
         (
             "ik_llama.cpp loses its answer to a quick save of the KV cache, so a prompt cannot be"
             " handed over."

@@ -20,12 +20,12 @@ from deployments.engines.request_fields import FLAG, TEXTS, Taken, number, whole
 from deployments.engines.spellings import first_known, listed_flags
 from deployments.formats.kinds import Kind
 from deployments.planning.plan import PORT, SOCKET, DeviceFacts
-from deployments.planning.settings import ALL, AUTO, KV_CACHE_TYPES, with_defaults
+from deployments.planning.settings import ALL, AUTO, KV_CACHE_TYPES, SHARES, with_defaults
 from omni.errors import OmniError
+from omni.units import MIB
 
 # More layers than any model has: all of them, for every build.
 EVERY_LAYER = "999"
-MIB = 1 << 20
 # Kept among the flags of a build from before -fa took a value; no flag can look like it.
 FLASH_ATTENTION_SWITCH = "-fa (switch)"
 # The same for builds whose --host takes the path of a Unix socket.
@@ -217,8 +217,8 @@ class LlamaCpp(EngineFlavour):
             ),
             *("-b", str(values["batch"]), "-ub", str(values["ubatch"])),
         ]
-        if values["tensor_split"] != AUTO and len(accelerators(spec.devices)) > 1:
-            flags += ["-ts", str(values["tensor_split"])]
+        if values[SHARES] != AUTO and len(accelerators(spec.devices)) > 1:
+            flags += ["-ts", str(values[SHARES])]
         if values["n_cpu_moe"] == ALL:
             flags += ["-cmoe"]
         elif values["n_cpu_moe"] not in (AUTO, 0):

@@ -18,8 +18,10 @@ from deployments.engines.llama_cpp import require_probed
 from deployments.engines.request_fields import FLAG, LARGEST_TOKENS, Taken, number, whole
 from deployments.engines.spellings import listed_flags, no_such_flag
 from deployments.planning.plan import KEY, PORT, DeviceFacts
-from deployments.planning.settings import ALL, AUTO, with_defaults
+from deployments.planning.settings import ALL, AUTO, SHARES, with_defaults
+from deployments.states import StrategyName
 from omni.errors import OmniError
+from omni.units import GIB
 
 CONFIG, TOKENS = "config.yml", "api_tokens.yml"
 # Bits per element; its cache is quantised in whole bits.
@@ -37,7 +39,13 @@ class TabbyApi(CudaOnly):
     called = "TabbyAPI"
     folder_kind = "folders with safetensors, in EXL3 or not quantised"
     strategies = frozenset(
-        {"independent", "layer_split", "tensor_split", "speculative", "expert_offload"}
+        {
+            StrategyName.INDEPENDENT,
+            StrategyName.LAYER_SPLIT,
+            StrategyName.TENSOR_SPLIT,
+            StrategyName.SPECULATIVE,
+            StrategyName.EXPERT_OFFLOAD,
+        }
     )
     allots = "TabbyAPI loads layer by layer and fills the cards in their order."
     version_args: ClassVar[tuple[str, ...]] = ()
@@ -114,14 +122,14 @@ def _config(spec: ServerSpec, cards: tuple[DeviceFacts, ...]) -> dict[str, dict[
 
 def _gpu_split(spec: ServerSpec, cards: tuple[DeviceFacts, ...]) -> list[float]:
     """GB of each card: what it has room for, or that in the proportion asked for."""
-    rooms = [room_bytes(card) / (1 << 30) for card in cards]
+    rooms = [room_bytes(card) / GIB for card in cards]
     if not all(rooms):
         text = (
             f"TabbyAPI divides by gigabytes, and the memory of {cards[rooms.index(0)].name} is full"
             " or not known."
         )
         raise OmniError("device_size_unknown", text, "Look at the Rig page.", retry=True)
-    asked = str(with_defaults(spec.settings)["tensor_split"])
+    asked = str(with_defaults(spec.settings)[SHARES])
     if asked != AUTO:
         parts = [float(part) for part in asked.split(",")]
         parts = (parts + [0.0] * len(cards))[: len(cards)]

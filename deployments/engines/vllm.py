@@ -37,7 +37,8 @@ from deployments.planning.plan import (
     Reason,
     Severity,
 )
-from deployments.planning.settings import AUTO, with_defaults
+from deployments.planning.settings import AUTO, SHARES, with_defaults
+from deployments.states import StrategyName
 from omni.errors import OmniError
 from omni.units import bytes_text
 
@@ -61,7 +62,7 @@ class Vllm(CudaOnly):
     folder_kind = (
         "folders with safetensors (its GGUF support is experimental and a plugin of its own)"
     )
-    strategies = frozenset({"independent", "tensor_split"})
+    strategies = frozenset({StrategyName.INDEPENDENT, StrategyName.TENSOR_SPLIT})
     allots = "On cards vLLM takes its share at once and keeps what is left over for its cache."
     takes: ClassVar[Mapping[str, Taken]] = {
         "add_generation_prompt": FLAG,
@@ -148,11 +149,9 @@ class Vllm(CudaOnly):
     def adjusted(self, request: PlanRequest) -> PlanRequest:
         """Its ranks are equal: no other cut can be asked of it."""
         count = len(cards_of(request))
-        if request.strategy != "tensor_split" or count < 2:
+        if request.strategy != StrategyName.TENSOR_SPLIT or count < 2:
             return request
-        return replace(
-            request, settings={**request.settings, "tensor_split": ",".join("1" * count)}
-        )
+        return replace(request, settings={**request.settings, SHARES: ",".join("1" * count)})
 
     def device_kind(self, build: str) -> str:
         return "cpu" if CPU_BUILD in build else "cuda"
@@ -162,7 +161,7 @@ class Vllm(CudaOnly):
 
     def more_reasons(self, request: PlanRequest) -> list[Reason]:
         cards, reasons = cards_of(request), []
-        if request.strategy == "independent" and len(cards) > 1:
+        if request.strategy == StrategyName.INDEPENDENT and len(cards) > 1:
             text = "One vLLM process over several cards is tensor parallelism."
             reasons.append(
                 Reason(
@@ -172,8 +171,8 @@ class Vllm(CudaOnly):
                     "Choose one card, or the strategy tensor split.",
                 )
             )
-        if request.strategy == "tensor_split" and len(cards) > 1:
-            asked = str(request.settings.get("tensor_split", AUTO))
+        if request.strategy == StrategyName.TENSOR_SPLIT and len(cards) > 1:
+            asked = str(request.settings.get(SHARES, AUTO))
             reasons += [*_unequal(cards), *_heads(request, len(cards)), *_shares(asked)]
         return reasons
 
@@ -267,6 +266,6 @@ def _shares(asked: str) -> list[Reason]:
             Severity.ERROR,
             text,
             "Leave tensor_split at auto.",
-            {"tensor_split": AUTO},
+            {SHARES: AUTO},
         )
     ]

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from deployments.engines.external import Standing
+from deployments.engines.external import LONGEST_NAME, Standing
 from deployments.planning.plan import Figure, Plan, Reason, Severity, Verdict
+from deployments.states import DEFAULT_STRATEGY
 from omni.errors import OmniError
 
-STRATEGY = "independent"
 NOT_PLACED = Reason(
     "not_placed",
     Severity.INFO,
@@ -26,13 +26,15 @@ def check_remote(
     extra_args: Sequence[str] = (),
 ) -> None:
     """Raises OmniError (strategy_not_for_engine, no_remote_model, bad_setting, bad_extra_arg)."""
-    if strategy != STRATEGY:
+    if strategy != DEFAULT_STRATEGY:
         text = (
             f"{strategy} places models on devices, and where an external server puts its model is"
             " its own affair."
         )
-        raise OmniError("strategy_not_for_engine", text, f"Use {STRATEGY}, or another engine.")
-    if not model.strip() or not model.isprintable() or len(model) > 200:
+        raise OmniError(
+            "strategy_not_for_engine", text, f"Use {DEFAULT_STRATEGY}, or another engine."
+        )
+    if not model.strip() or not model.isprintable() or len(model) > LONGEST_NAME:
         text = "It is not said which of the server's models is meant."
         raise OmniError("no_remote_model", text, "Name one from its /v1/models.")
     if settings:

@@ -13,13 +13,8 @@ from deployments.formats.expert_tensors import EXPERT_TENSORS
 from deployments.formats.folder_tensors import Part, parts, quant_name
 from deployments.formats.gguf_window import printable
 from deployments.formats.kinds import kind_of_folder
-from deployments.formats.model_facts import (
-    MAX_HPARAMS,
-    MAX_LAYERS,
-    MAX_NUMBER,
-    MAX_TEXT,
-    ModelFacts,
-)
+from deployments.formats.limits import MAX_HPARAMS, MAX_LAYERS, MAX_NUMBER, MAX_TEXT
+from deployments.formats.model_facts import ModelFacts
 from deployments.formats.model_folder import CONFIG, TEMPLATES, TOKENIZERS, FolderHeader
 from deployments.formats.safetensors import FolderError
 

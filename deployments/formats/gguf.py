@@ -11,7 +11,6 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from hashlib import sha256
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 from deployments.formats.ggml_types import GGML_TYPES, GgmlType, unknown_type
 from deployments.formats.gguf_values import Cursor, LazyArray, LazyText
 from deployments.formats.gguf_window import Budget, GgufError, printable
+from deployments.formats.limits import MAX_NUMBER
 
 __all__ = [
     "GgufError",
@@ -107,25 +107,11 @@ class GgufHeader:
         if (tokens := self.metadata.get(TOKENS)) is not None:
             return len(tokens) if isinstance(tokens, LazyArray | list) else 0
         size = self.arch_get("vocab_size", 0)
-        return size if isinstance(size, int) else 0
+        return size if isinstance(size, int) and 0 <= size <= MAX_NUMBER else 0
 
     def tokens(self) -> tuple[bytes, ...]:
         """The text of every token, as bytes: not all of them are valid UTF-8. Raises GgufError."""
         return tuple(self._raw_tokens())
-
-    def vocab_hash(self) -> str:
-        """The same for two models exactly when their token texts are; empty without a
-        vocabulary."""
-        return self._vocab_hash
-
-    @cached_property
-    def _vocab_hash(self) -> str:
-        if not self.metadata.get(TOKENS):
-            return ""
-        digest = sha256()
-        for token in self._raw_tokens():
-            digest.update(len(token).to_bytes(4, "little") + token)
-        return digest.hexdigest()
 
     def _raw_tokens(self) -> Iterator[bytes]:
         tokens = self.metadata.get(TOKENS, [])

@@ -76,7 +76,7 @@ class Window:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, *_exc: object) -> None:
         os.close(self._file)
 
     @property

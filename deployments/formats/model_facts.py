@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deployments.formats.ggml_types import FILE_TYPE_GUESSED, FILE_TYPES, GGML_TYPES_BY_NAME
-from deployments.formats.gguf import GgufError, GgufHeader
+from deployments.formats.gguf import GgufHeader
 from deployments.formats.gguf_window import printable
+from deployments.formats.header_values import HeaderValues
 from deployments.formats.kinds import POOLING, WITHOUT_TEXT, Kind, kind_of_gguf
-
-# Far above what models have; facts are kept for each layer, and files come from strangers.
-MAX_LAYERS, MAX_NUMBER, MAX_TEXT = 10_000, 1 << 48, 200
-MAX_HPARAMS = 256
+from deployments.formats.limits import MAX_HPARAMS, MAX_TEXT
+from deployments.formats.sliding_window import window_of
 
 _EXPERT = re.compile(r"_(ch)?exps(\.|$)")
 # llama.cpp, llm_arch_is_recurrent.
@@ -28,40 +27,6 @@ _STATE_KEYS = (
     "kda.head_dim",
     "wkv.head_size",
 )
-# llama.cpp reads a sliding window of these and ignores the key in others (src/models/*.cpp,
-# swa_type).
-_SLIDING = frozenset(
-    {
-        "afmoe",
-        "cohere2",
-        "cohere2moe",
-        "deepseek4",
-        "dflash",
-        "dots3note",
-        "exaone-moe",
-        "exaone4",
-        "gemma-embedding",
-        "gemma2",
-        "gemma3",
-        "gemma3n",
-        "gemma4",
-        "gemma4-assistant",
-        "gpt-oss",
-        "granite-swa",
-        "laguna",
-        "lfm2",
-        "llama4",
-        "maple",
-        "mellum",
-        "mimo2",
-        "modern-bert",
-        "muse-glimmer",
-        "olmo2",
-        "plamo3",
-        "spark2_5",
-        "step35",
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -69,7 +34,7 @@ class ModelFacts:
     """Sizes are bytes; widths are elements; None is what the header does not say.
 
     `attention` is MHA, GQA, MQA, MLA, SWA, recurrent or hybrid; `n_head` and `n_head_kv` have one
-    entry per layer; `kind` is one of model_kinds.Kind; `pooling` is how an embedding is made of the
+    entry per layer; `kind` is one of kinds.Kind; `pooling` is how an embedding is made of the
     tokens' vectors, empty where the file does not say; `hparams` are the keys of the architecture
     without its prefix, as far as they are numbers, short texts or lists of numbers. `basename`,
     `base_model` and `projector_type` tell which projector belongs to which model.
@@ -135,56 +100,7 @@ class ModelFacts:
         return cls(**known)
 
 
-class _Reader:
-    """Values of a header in the type they have to have. Raises GgufError for any other."""
-
-    def __init__(self, header: GgufHeader) -> None:
-        self.header = header
-
-    def fail(self, key: str, value: Any, wanted: str) -> GgufError:
-        text = f"{printable(key)} is {printable(repr(value))}, not {wanted}"
-        return GgufError("gguf_invalid", self.header.paths[0], text)
-
-    def _whole(self, key: str, value: Any) -> int:
-        number = int(value) if isinstance(value, float) and value.is_integer() else value
-        if not isinstance(number, int) or not 0 <= number <= MAX_NUMBER:
-            raise self.fail(key, value, f"a whole number up to {MAX_NUMBER}")
-        return int(number)
-
-    def number(self, key: str) -> int | None:
-        value = self.header.get(key)
-        return None if value is None else self._whole(key, value)
-
-    def of_arch(self, suffix: str) -> int | None:
-        return self.number(f"{self.header.arch}.{suffix}")
-
-    def widest(self, suffix: str) -> int | None:
-        """The number, or the largest one where every layer has its own."""
-        return max(self.per_layer(suffix, 1), default=None)
-
-    def per_layer(self, suffix: str, n_layer: int) -> tuple[int, ...]:
-        """One number per layer, whether the header has one for all or a list."""
-        key = f"{self.header.arch}.{suffix}"
-        value = self.header.get(key)
-        if value is None:
-            return ()
-        if hasattr(value, "load"):
-            value = value.load()
-        if isinstance(value, list) and len(value) <= MAX_LAYERS:
-            return tuple(self._whole(key, one) for one in value)
-        return (self._whole(key, value),) * n_layer
-
-    def text(self, key: str) -> str:
-        """What it says, fit to be shown and stored; empty where it says nothing or no text."""
-        value = self.header.get(key)
-        return printable(value, MAX_TEXT) if isinstance(value, str) else ""
-
-    def flag(self, key: str) -> bool | None:
-        value = self.header.get(key)
-        return value if isinstance(value, bool) else None
-
-
-def _attention(read: _Reader, n_head: tuple[int, ...], n_head_kv: tuple[int, ...]) -> str:
+def _attention(read: HeaderValues, n_head: tuple[int, ...], n_head_kv: tuple[int, ...]) -> str:
     """One word for how the KV cache grows."""
     arch = read.header.arch
     state = any(read.header.arch_get(key) is not None for key in _STATE_KEYS)
@@ -194,19 +110,12 @@ def _attention(read: _Reader, n_head: tuple[int, ...], n_head_kv: tuple[int, ...
         return "hybrid"
     if read.of_arch("attention.key_length_mla"):
         return "MLA"
-    if _window(read):
+    if window_of(read):
         return "SWA"
     heads, kv = max(n_head, default=0), max(n_head_kv, default=0)
     if not heads:
         return ""
     return "MHA" if kv in (0, heads) else "MQA" if kv == 1 else "GQA"
-
-
-def _window(read: _Reader) -> int | None:
-    """Tokens that a layer with a sliding window sees; None where the engine uses none."""
-    return (
-        (read.of_arch("attention.sliding_window") or None) if read.header.arch in _SLIDING else None
-    )
 
 
 def _active(header: GgufHeader, used: int, experts: int) -> int:
@@ -256,24 +165,17 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-def _n_layer(read: _Reader) -> int | None:
-    layers = read.of_arch("block_count")
-    if layers is not None and layers > MAX_LAYERS:
-        raise read.fail(f"{read.header.arch}.block_count", layers, f"at most {MAX_LAYERS}")
-    return layers
-
-
-def _name(read: _Reader) -> str:
+def _name(read: HeaderValues) -> str:
     stem = re.sub(r"-\d{5}-of-\d{5}$", "", read.header.paths[0].stem)
     return read.text("general.name").strip() or printable(stem, MAX_TEXT)
 
 
-def _sizes(read: _Reader) -> dict[str, Any]:
+def _sizes(read: HeaderValues) -> dict[str, Any]:
     """Layers, widths and heads.
 
     A head is as wide as the header says, or an even part of the embedding.
     """
-    n_layer, n_embd = _n_layer(read), read.of_arch("embedding_length")
+    n_layer, n_embd = read.n_layer, read.of_arch("embedding_length")
     n_head = read.per_layer("attention.head_count", n_layer or 1)
     n_head_kv = read.per_layer("attention.head_count_kv", n_layer or 1) or n_head
     heads = max(n_head, default=0)
@@ -289,12 +191,12 @@ def _sizes(read: _Reader) -> dict[str, Any]:
         "head_dim_k": head_dim if key is None else key,
         "head_dim_v": head_dim if value is None else value,
         "attention": _attention(read, n_head, n_head_kv),
-        "sliding_window": _window(read),
-        "n_nextn_layers": read.of_arch("nextn_predict_layers") or 0,
+        "sliding_window": window_of(read) or None,
+        "n_nextn_layers": read.n_nextn,
     }
 
 
-def _tokenizer(read: _Reader) -> dict[str, Any]:
+def _tokenizer(read: HeaderValues) -> dict[str, Any]:
     return {
         "n_vocab": read.header.n_vocab,
         "tokenizer": read.text("tokenizer.ggml.model"),
@@ -307,7 +209,7 @@ def _tokenizer(read: _Reader) -> dict[str, Any]:
     }
 
 
-def _purpose(read: _Reader) -> dict[str, Any]:
+def _purpose(read: HeaderValues) -> dict[str, Any]:
     """What the file is for, and what it belongs to."""
     pooling = read.of_arch("pooling_type")
     projections = [read.number(f"clip.{part}.projection_dim") for part in ("vision", "audio")]
@@ -336,7 +238,7 @@ def facts(header: GgufHeader) -> ModelFacts:
 
     Raises GgufError (gguf_invalid) where it makes no sense.
     """
-    read = _Reader(header)
+    read = HeaderValues(header)
     experts, used = read.of_arch("expert_count") or 0, read.of_arch("expert_used_count") or 0
     by_type = _bytes_by_type(header)
     return ModelFacts(

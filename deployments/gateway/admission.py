@@ -12,10 +12,11 @@ from contextlib import asynccontextmanager, contextmanager
 from django.conf import settings
 
 from deployments.gateway.directory import forget_table, fresh_table, routing_table
-from deployments.gateway.routing import LEAVING, Choice, Serving, choose, not_ready
+from deployments.gateway.routing import LEAVING, STOPPED, Choice, Serving, choose, not_ready
 from deployments.gateway.waiting import Wait
 from deployments.gateway.waking import deployment_wake
 from deployments.instances.drain import DoorShut, Entrance
+from deployments.states import UNLOADED
 from omni.database import DatabasePool
 from omni.errors import OmniError
 
@@ -117,12 +118,12 @@ def _ended_because(now: Serving | None) -> str:
     if now.state not in LEAVING:
         return ""
     if not now.is_wanted:
-        return "stopped"
-    return "unloaded" if now.is_unloaded else "changed" if now.is_outdated else ""
+        return STOPPED
+    return UNLOADED if now.is_unloaded else "changed" if now.is_outdated else ""
 
 
 def _cut(deployment: str, what: str, drain_s: int) -> OmniError:
     limit = f" after the {drain_s} s that answers may take to finish" if drain_s else ""
-    fix = "Start it and ask again." if what == "stopped" else "Ask again."
+    fix = "Start it and ask again." if what == STOPPED else "Ask again."
     text = f"The deployment {deployment!r} was {what}: this answer was cut off{limit}."
-    return OmniError("answer_cut", text, fix, retry=what in ("unloaded", "changed"))
+    return OmniError("answer_cut", text, fix, retry=what in (UNLOADED, "changed"))

@@ -140,10 +140,3 @@ def is_usable(key: str) -> bool:
     if found.expiry_date is not None and found.expiry_date <= timezone.now():
         return False
     return found.owner is None or (found.owner.is_active and found.owner.has_perm(CHAT))
-
-
-def forget_keys() -> None:
-    """The next request asks the database again."""
-    _seen.clear()
-    _right.clear()
-    _wrong.clear()

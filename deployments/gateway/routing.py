@@ -8,18 +8,16 @@ from enum import StrEnum
 
 from deployments.formats.kinds import Kind, article
 from deployments.instances.address import EngineAddress
+from deployments.states import UNLOADED, InstanceState
 from omni.errors import OmniError
 
 AUTO = "auto"
-READY = "ready"
-
-
+READY = InstanceState.READY
 # The states of a deployment that is on its way out: what still answers for it will not for long.
-LEAVING = ("stopping", "stopped")
-FAILED = "failed"
-STOPPED = "stopped"
-UNLOADED = "unloaded"
-STARTING = "starting"
+LEAVING = (InstanceState.STOPPING, InstanceState.STOPPED)
+FAILED = InstanceState.FAILED
+STOPPED = InstanceState.STOPPED
+STARTING = InstanceState.STARTING
 
 
 class Passage(StrEnum):
@@ -180,10 +178,11 @@ def _no_text(serving: Serving) -> OmniError:
 
 def not_ready(serving: Serving) -> OmniError:
     cause = f": {serving.error}" if serving.error else "."
-    fix = {
-        "stopped": "Start it on the Deployments page.",
-        "failed": "See the Deployments page for the cause, then start it again.",
-    }.get(serving.state, "Try again in a few seconds.")
+    fixes: dict[str, str] = {
+        STOPPED: "Start it on the Deployments page.",
+        FAILED: "See the Deployments page for the cause, then start it again.",
+    }
+    fix = fixes.get(serving.state, "Try again in a few seconds.")
     return OmniError(
         "deployment_not_ready",
         f"Deployment {serving.name!r} is {serving.state}{cause}",

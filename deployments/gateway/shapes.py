@@ -75,7 +75,10 @@ def model_list(entries: Iterable[Mapping[str, Any]]) -> bytes:
 def engine_message(body: bytes) -> str:
     """What an engine's error body says, or an empty string."""
     try:
-        found = read_answer(body)["error"]
-    except (ValueError, KeyError, TypeError):
+        answer = read_answer(body)
+    except ValueError:
         return ""
+    if not isinstance(answer, dict) or "error" not in answer:
+        return ""
+    found = answer["error"]
     return str(found.get("message", "")) if isinstance(found, dict) else str(found)

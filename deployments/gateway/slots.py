@@ -48,10 +48,6 @@ class SlotPool:
     def has_free(self) -> bool:
         return bool(self._free) and not self._waiting
 
-    @property
-    def is_idle(self) -> bool:
-        return len(self._free) == len(self.slots) and not self._waiting
-
     def reuse(self, prompt: array[int]) -> int:
         """The most that a free slot has of this prompt; of any slot while none is free."""
         looked_at = [s for s in self.slots if s.id in self._free] or self.slots

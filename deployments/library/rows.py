@@ -18,7 +18,7 @@ from deployments.library.reading import READ_VERSION, describe_file, file_texts,
 from deployments.library.timeouts import FILE_TIMEOUT_S, NoAnswer, in_time
 from deployments.library.walk import Skipped, is_folder
 from deployments.models import Model, ReferenceAnswer
-from deployments.names import RESERVED, slug
+from deployments.names import RESERVED, numbered, slug
 from omni.errors import OmniError
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class Rows:
     def __init__(self, skipped: Skipped | None = None) -> None:
         self.skipped = skipped or Skipped()
         self._there: dict[str, bool] = {}
-        self._next_number: dict[str, int] = {}
+        self._candidates: dict[str, Iterator[str]] = {}
         self._created: set[Path] = set()
 
     def register(self, paths: Iterable[Path]) -> Iterator[Registered]:
@@ -206,7 +206,7 @@ class Rows:
     def _forget_names(self) -> None:
         """The database is asked again."""
         self.__dict__.pop("_taken", None)
-        self._next_number.clear()
+        self._candidates.clear()
 
     @cached_property
     def _taken(self) -> set[str]:
@@ -216,10 +216,9 @@ class Rows:
         """A slug of the file's or folder's name; the first number that makes it free where it is
         taken."""
         base = slug_of(path)
-        name, number = base, self._next_number.get(base, 2)
-        while name in self._taken:
-            name, number = f"{base}-{number}", number + 1
-        self._next_number[base] = number
+        # Goes on where it ended: thousands of files may have one name.
+        candidates = self._candidates.setdefault(base, numbered(base))
+        name = next(name for name in candidates if name not in self._taken)
         self._taken.add(name)
         return name
 

@@ -10,19 +10,16 @@ from django.db.models import Q
 
 from deployments.formats.kinds import WITHOUT_TEXT, Kind
 from deployments.models.library import Engine, Model
+from deployments.names import LENGTH
 from deployments.planning.launch_facts import LaunchFacts, read_launch_facts
-from deployments.states import InstanceState, deployment_state
+from deployments.states import (
+    DEFAULT_STRATEGY,
+    DesiredState,
+    InstanceState,
+    deployment_state,
+    shown_state,
+)
 from gpus.models import Device, Host
-
-STRATEGIES = [
-    ("independent", "Independent"),
-    ("speculative", "Speculative decoding"),
-    ("layer_split", "Layer split"),
-    ("tensor_split", "Tensor split"),
-    ("graph_split", "Graph split"),
-    ("prefill_decode", "Prefill–decode"),
-    ("expert_offload", "Expert offload"),
-]
 
 
 class Role(models.TextChoices):
@@ -37,12 +34,14 @@ class Deployment(models.Model):
     """A plan that an admin keeps, and whether it ought to run."""
 
     class Desired(models.TextChoices):
-        RUNNING = "running", "Running"
-        STOPPED = "stopped", "Stopped"
+        RUNNING = DesiredState.RUNNING.value, "Running"
+        STOPPED = DesiredState.STOPPED.value, "Stopped"
 
     host = models.ForeignKey(Host, on_delete=models.CASCADE, related_name="deployments")
-    name = models.SlugField(max_length=60, unique=True)
-    strategy = models.CharField(max_length=20, choices=STRATEGIES, default="independent")
+    name = models.SlugField(max_length=LENGTH["deployments"], unique=True)
+    # One of strategies.STRATEGIES. Forms, services and the reader of rig files check that, not the
+    # database: a new strategy needs no migration.
+    strategy = models.CharField(max_length=20, default=DEFAULT_STRATEGY)
     engine = models.ForeignKey(Engine, on_delete=models.PROTECT, related_name="deployments")
     remote_model = models.CharField(
         max_length=200, blank=True, help_text="on an external server, under the name it has there"
@@ -78,11 +77,7 @@ class Deployment(models.Model):
         permissions = [("operate_deployment", "Can create, start, stop and delete deployments")]
         constraints = [
             models.CheckConstraint(
-                condition=Q(strategy__in=[name for name, _ in STRATEGIES]),
-                name="deployment_strategy_known",
-            ),
-            models.CheckConstraint(
-                condition=Q(desired__in=["running", "stopped"]), name="deployment_desired_known"
+                condition=Q(desired__in=list(DesiredState)), name="deployment_desired_known"
             ),
         ]
 
@@ -111,7 +106,7 @@ class Deployment(models.Model):
 
     @property
     def state(self) -> str:
-        """What its instances add up to (see supervision.states)."""
+        """What its instances add up to (see deployments.states)."""
         states = [self._state_of(instance) for instance in self.instances.all()]
         return deployment_state(
             states, desired=self.desired, error=bool(self.error), unloaded=self.is_unloaded
@@ -135,9 +130,8 @@ class Deployment(models.Model):
 
     @property
     def shown_state(self) -> str:
-        """For people and programs: what gave its memory back and loads when it is asked is not just
-        stopped."""
-        return "unloaded" if self.is_unloaded and self.state == "stopped" else self.state
+        """What people and programs are told."""
+        return shown_state(self.state, unloaded=self.is_unloaded)
 
     @property
     def drains_until(self) -> datetime | None:

@@ -7,12 +7,13 @@ from django.db import models
 from rest_framework_api_key.models import AbstractAPIKey
 
 from deployments.models.deployment import Deployment
+from deployments.names import LENGTH
 
 
 class Route(models.Model):
     """A public model name that leads to a deployment."""
 
-    name = models.SlugField(max_length=120, unique=True)
+    name = models.SlugField(max_length=LENGTH["routes"], unique=True)
     deployment = models.ForeignKey(Deployment, on_delete=models.PROTECT, related_name="routes")
     description = models.CharField(max_length=200, blank=True)
 

@@ -6,6 +6,7 @@ from django.db import models
 from django.db.models import Q
 
 from deployments.formats.kinds import DEPLOYABLE, DRAFTING, TITLES, USES, Kind, article
+from deployments.names import LENGTH
 from gpus.models import Host
 
 # Plain texts: migrations keep them.
@@ -24,7 +25,7 @@ class Engine(models.Model):
         BROKEN = "broken", "Does not run"
 
     host = models.ForeignKey(Host, on_delete=models.CASCADE, related_name="engines")
-    name = models.SlugField(max_length=60, unique=True)
+    name = models.SlugField(max_length=LENGTH["engines"], unique=True)
     flavour = models.CharField(max_length=20)
     path = models.CharField(max_length=500)
     build = models.CharField(max_length=200, blank=True)
@@ -101,7 +102,7 @@ class Model(models.Model):
         BROKEN = "broken", "Cannot be read"
         MISSING = "missing", "File is gone"
 
-    name = models.SlugField(max_length=120, unique=True)
+    name = models.SlugField(max_length=LENGTH["models"], unique=True)
     path = models.CharField(max_length=500, unique=True, help_text="the first shard, or the folder")
     format = models.CharField(max_length=8, choices=Format.choices, default=Format.GGUF)
     kind = models.CharField(max_length=16, choices=KINDS, default=Kind.TEXT.value, db_index=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.db import models
 
 from deployments.models.library import Engine, Model
+from deployments.names import LENGTH
 from gpus.models import Host
 
 
@@ -16,7 +17,7 @@ class Measurement(models.Model):
 
     host = models.ForeignKey(Host, on_delete=models.CASCADE, related_name="measurements")
     model = models.ForeignKey(Model, on_delete=models.CASCADE, related_name="measurements")
-    deployment_name = models.CharField(max_length=60)
+    deployment_name = models.CharField(max_length=LENGTH["deployments"])
     strategy = models.CharField(max_length=20)
     devices = models.JSONField(default=list, help_text="names, all roles together")
     prefill_tps = models.FloatField(null=True, blank=True)

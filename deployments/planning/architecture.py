@@ -92,21 +92,6 @@ class LayerKind:
         """Weights of the experts that the router chooses from."""
         return sum(tensor.n_bytes for tensor in self.tensors if self.is_expert(tensor))
 
-    @cached_property
-    def attention_bytes(self) -> int:
-        """Weights of attention or of the recurrent block."""
-        return sum(
-            t.n_bytes
-            for t in self.tensors
-            if t.name.startswith(("attn", "ssm", "time_mix", "shortconv"))
-        )
-
-    @cached_property
-    def ffn_bytes(self) -> int:
-        """Dense feed-forward weights, shared experts and the router."""
-        whole = sum(t.n_bytes for t in self.tensors if t.name.startswith(("ffn", "channel_mix")))
-        return whole - self.expert_bytes
-
     def rows(self, name: str) -> int:
         """Output width of a weight; 0 when the layer has none of that name."""
         tensor = self.by_name.get(f"{name}.weight")

@@ -87,7 +87,6 @@ class DraftChoice:
     spec_type: str
     advice: str
     text: str
-    is_family: bool = False
     size_ratio: float = 0.0
     n_draft: int = 0
     acceptance: float = 0.0
@@ -243,7 +242,6 @@ def _choice(
         spec_type=kind,
         advice="slower" if faster < 1 else "little" if faster < WORTHWHILE else "good",
         text=_text(faster, ratio, cost, threshold) + _short(draft.facts, context),
-        is_family=_is_family(target.facts, draft.facts),
         size_ratio=ratio,
         n_draft=count,
         acceptance=accepted,

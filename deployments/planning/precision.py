@@ -35,7 +35,6 @@ __all__ = [
 ]
 
 LLAMA_CPP, IK, VLLM, TABBY = "llama.cpp", "ik_llama.cpp", "vllm", "tabbyapi"
-ENGINES = (LLAMA_CPP, IK, VLLM, TABBY)
 
 
 class Support(StrEnum):

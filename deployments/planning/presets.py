@@ -8,7 +8,7 @@ does not fit it is made smaller, and layers go to the host only when nothing els
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from deployments.formats.kinds import Kind
 from deployments.formats.model_facts import ModelFacts
@@ -17,7 +17,7 @@ from deployments.planning.memory.fit import DEFAULT_MARGIN_BYTES, Fit, best_fit
 from deployments.planning.memory.kv_types import kv_table
 from deployments.planning.memory.settings import MemorySettings, memory_settings, split_text
 from deployments.planning.plan import DeviceFacts
-from deployments.planning.settings import ALL, DEFAULT_CONTEXT
+from deployments.planning.settings import ALL, DEFAULT_CONTEXT, SHARES
 
 LEAST_CONTEXT = 2048
 SHORT_CONTEXTS = (DEFAULT_CONTEXT, 4096, LEAST_CONTEXT)
@@ -57,7 +57,6 @@ class _Model:
     facts: ModelFacts
     devices: tuple[DeviceFacts, ...]
     margin_bytes: int
-    projector_bytes: int
 
     @property
     def n_ctx_train(self) -> int:
@@ -70,7 +69,7 @@ class _Model:
     def fitted(self, settings: Settings, *, find_context: bool = False) -> Fit:
         # Presets are for every strategy, and only expert offload moves experts.
         fixed = frozenset({"n_cpu_moe"})
-        chosen = replace(self.memory(settings), projector_bytes=self.projector_bytes)
+        chosen = self.memory(settings)
         return best_fit(
             self.shape, self.devices, chosen, self.margin_bytes, fixed, find_context=find_context
         )
@@ -104,7 +103,7 @@ def _with_layers(settings: Settings, fit: Fit, model: _Model) -> Settings:
     if not model.has_cards:
         return settings
     placed: Settings = {**settings, "gpu_layers": ALL if fit.gpu_layers is None else fit.gpu_layers}
-    return {**placed, "tensor_split": split_text(fit.tensor_split)} if fit.tensor_split else placed
+    return {**placed, SHARES: split_text(fit.tensor_split)} if fit.tensor_split else placed
 
 
 def _first(model: _Model, candidates: Iterable[Settings]) -> tuple[Settings, Fit]:
@@ -210,7 +209,6 @@ _WISHES = (
         _crowd,
     ),
 )
-PRESETS = tuple(wish.name for wish in _WISHES)
 
 
 # --- what is offered ------------------------------------------------------------------------------
@@ -220,28 +218,13 @@ def presets(
     devices: Sequence[DeviceFacts],
     *,
     margin_bytes: int = DEFAULT_MARGIN_BYTES,
-    projector_bytes: int = 0,
 ) -> list[Preset]:
     """All presets for this model on these devices, with what each takes; none for what is no model,
     and none for a folder: they are choices of llama.cpp's."""
     if facts.kind != Kind.TEXT or shape.is_folder:
         return []
-    model = _Model(shape, facts, tuple(devices), margin_bytes, projector_bytes)
+    model = _Model(shape, facts, tuple(devices), margin_bytes)
     return [_planned(wish, model) for wish in _WISHES]
-
-
-def preset(
-    name: str,
-    shape: ModelShape,
-    facts: ModelFacts,
-    devices: Sequence[DeviceFacts],
-    *,
-    margin_bytes: int = DEFAULT_MARGIN_BYTES,
-    projector_bytes: int = 0,
-) -> Preset:
-    """One of PRESETS. Raises KeyError for another name."""
-    wish = {wish.name: wish for wish in _WISHES}[name]
-    return _planned(wish, _Model(shape, facts, tuple(devices), margin_bytes, projector_bytes))
 
 
 def _planned(wish: _Wish, model: _Model) -> Preset:

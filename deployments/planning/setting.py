@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from deployments.names import is_name
+from deployments.names import LENGTH, is_name
 from omni.errors import OmniError
 
 # llama.cpp takes commas and slashes; more than 16 devices it does not serve.
@@ -39,8 +39,8 @@ class Setting:
     words: tuple[str, ...] = ()
     unit: str = ""
     advanced: bool = False
-    # Which strategies look at it; none named: all of them.
-    strategies: tuple[str, ...] = ()
+    # Only strategies that name it among their own look at it (strategies.base.Strategy).
+    of_strategy: bool = False
     # Takes a list of numbers such as 3,1.
     is_list: bool = False
     # Takes a name that a person makes up.
@@ -57,7 +57,11 @@ class Setting:
         """What it takes, in words: '1 to 64', 'auto, all, or 0 to 999'."""
         words = ", ".join(self.words)
         if self.is_name:
-            return f"{words}, or a name of up to 40 small letters, digits, hyphens and underscores"
+            length = LENGTH["groups"]
+            return (
+                f"{words}, or a name of up to {length} small letters, digits, hyphens and"
+                " underscores"
+            )
         if self.is_list:
             return f"{words}, or numbers such as 3,1"
         if not self.is_number:

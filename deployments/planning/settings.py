@@ -19,6 +19,8 @@ from omni.errors import OmniError
 KV_CACHE_TYPES = ("f16", "bf16", "f32", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 UNQUANTISED = ("f16", "bf16", "f32")
 AUTO, ALL, NONE = "auto", "all", "none"
+# How a model is cut: a setting of every strategy, not the strategy of that name.
+SHARES = "tensor_split"
 # common/common.h, common_speculative_type; the ones that need nothing but the target's own text
 # come last.
 DRAFT_TYPES = (
@@ -32,6 +34,8 @@ DRAFT_TYPES = (
     "ngram-cache",
 )
 REFUSE, SWAP = "refuse", "swap"
+# Tokens that a context, or anything counted in tokens, may have.
+SMALLEST_CONTEXT, LARGEST_CONTEXT = 256, 16_777_216
 # Takes effect where a model allows more; long contexts cost memory that nobody asked for.
 DEFAULT_CONTEXT = 8192
 
@@ -43,8 +47,8 @@ _ALL = (
         AUTO,
         "Tokens a conversation may have, prompt and answer together; shared evenly by the parallel"
         f" requests. auto: what the model was trained for, at most {DEFAULT_CONTEXT}.",
-        low=256,
-        high=16_777_216,
+        low=SMALLEST_CONTEXT,
+        high=LARGEST_CONTEXT,
         words=(AUTO,),
         unit="tokens",
     ),
@@ -62,7 +66,7 @@ _ALL = (
         "Layers on devices",
         AUTO,
         "How many layers go on the chosen devices, the output layer included; the rest stays on the"
-        " CPU. auto and all: every layer.",
+        " CPU. all: every layer; auto: as many as fit.",
         low=0,
         high=999,
         words=(AUTO, ALL),
@@ -103,7 +107,7 @@ _ALL = (
         advanced=True,
     ),
     Setting(
-        "tensor_split",
+        SHARES,
         "Shares of the devices",
         AUTO,
         "How the model is cut: 3,1 gives the first device three quarters. auto: by what each has"
@@ -121,7 +125,7 @@ _ALL = (
         low=0,
         high=999,
         words=(AUTO, ALL),
-        strategies=("expert_offload",),
+        of_strategy=True,
     ),
     Setting(
         "draft_type",
@@ -131,7 +135,7 @@ _ALL = (
         " layers, else n-grams of the text so far.",
         Group.SPEED,
         words=(AUTO, *DRAFT_TYPES),
-        strategies=("speculative",),
+        of_strategy=True,
     ),
     Setting(
         "draft_max",
@@ -142,7 +146,7 @@ _ALL = (
         low=1,
         high=64,
         unit="tokens",
-        strategies=("speculative",),
+        of_strategy=True,
     ),
     Setting(
         "draft_min",
@@ -154,7 +158,7 @@ _ALL = (
         high=64,
         unit="tokens",
         advanced=True,
-        strategies=("speculative",),
+        of_strategy=True,
     ),
     Setting(
         "handover_min",
@@ -164,10 +168,10 @@ _ALL = (
         " pays.",
         Group.SPEED,
         low=1,
-        high=16_777_216,
+        high=LARGEST_CONTEXT,
         words=(AUTO,),
         unit="tokens",
-        strategies=("prefill_decode",),
+        of_strategy=True,
     ),
     Setting(
         "cache_ram_mib",

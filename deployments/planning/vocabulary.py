@@ -15,6 +15,7 @@ from hashlib import sha256
 from typing import Any
 
 from deployments.formats.gguf import TOKENS, GgufHeader, LazyArray
+from deployments.formats.header_values import HeaderValues
 
 # common/speculative.cpp: SPEC_VOCAB_MAX_SIZE_DIFFERENCE, SPEC_VOCAB_CHECK_START_TOKEN_ID.
 MAX_SIZE_DIFFERENCE = 128
@@ -112,33 +113,35 @@ class Compatibility:
 
 def vocab_facts(header: GgufHeader) -> VocabFacts:
     """What the engine makes of the file's vocabulary. Reads all token texts. Raises GgufError."""
-    model, pre = header.get("tokenizer.ggml.model"), header.get("tokenizer.ggml.pre")
-    defaults = _MODELS.get(model) if isinstance(model, str) else None
+    values = HeaderValues(header)
+    model, pre = values.text("tokenizer.ggml.model"), values.text("tokenizer.ggml.pre")
+    defaults = _MODELS.get(model)
     if defaults is None or not header.get(TOKENS):
         return VocabFacts(n_vocab=header.n_vocab)
-    pre = ("gemma4" if model == "gemma4" else pre) if defaults.kind == "BPE" else None
+    # Only this kind has more than one.
+    pre = ("gemma4" if model == "gemma4" else pre) if defaults.kind == "BPE" else ""
     size = header.n_vocab
-    adds_bos = _flag(header, "add_bos_token", defaults.add_bos or pre in _ADDS_BOS)
+    adds_bos = _flag(values, "add_bos_token", defaults.add_bos or pre in _ADDS_BOS)
     return VocabFacts(
         kind=defaults.kind,
         n_vocab=size,
-        bos=_token_id(header, "bos_token_id", size, None if pre in _NO_BOS else defaults.bos),
-        eos=_token_id(header, "eos_token_id", size, defaults.eos),
+        bos=_token_id(values, "bos_token_id", size, None if pre in _NO_BOS else defaults.bos),
+        eos=_token_id(values, "eos_token_id", size, defaults.eos),
         add_bos=adds_bos or pre in _ALWAYS_ADDS_BOS,
-        add_eos=_flag(header, "add_eos_token", defaults.add_eos),
+        add_eos=_flag(values, "add_eos_token", defaults.add_eos),
         prefixes=_prefixes_of(header, size),
     )
 
 
-def _flag(header: GgufHeader, key: str, default: bool) -> bool:
-    value = header.get(f"tokenizer.ggml.{key}")
-    return value if isinstance(value, bool) else default
+def _flag(values: HeaderValues, key: str, default: bool) -> bool:
+    found = values.flag(f"tokenizer.ggml.{key}")
+    return default if found is None else found
 
 
-def _token_id(header: GgufHeader, key: str, size: int, default: int | None) -> int | None:
+def _token_id(values: HeaderValues, key: str, size: int, default: int | None) -> int | None:
     """An id beyond the vocabulary counts as not given."""
-    value = header.get(f"tokenizer.ggml.{key}")
-    return value if isinstance(value, int) and 0 <= value < size else default
+    found = values.number(f"tokenizer.ggml.{key}")
+    return default if found is None or found >= size else found
 
 
 def _texts(tokens: Iterable[bytes]) -> Iterable[bytes]:

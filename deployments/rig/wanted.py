@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deployments.external.plan import STRATEGY, check_remote
+from deployments.external.plan import check_remote
 from deployments.external.probe import allowed_address
 from deployments.library.reading import describe_file
 from deployments.models import Deployment, Engine, Model, Route
@@ -22,6 +22,7 @@ from deployments.services.deployments import default_engine
 from deployments.services.discovery import ensure_devices, local_host
 from deployments.services.engines import examine
 from deployments.services.plans import Members, plan, plan_external
+from deployments.states import DEFAULT_STRATEGY
 from gpus.models import Host
 from omni.errors import OmniError
 
@@ -250,7 +251,7 @@ def _remote_problems(wanted: Wanted, entry: RigDeployment, engine: Engine) -> li
         text = f"{engine.name} is an external server: it has no devices of this machine."
         return [Problem(entry.line("devices"), text)]
     model = remote_model(entry, engine)
-    if entry.strategy == STRATEGY:
+    if entry.strategy == DEFAULT_STRATEGY:
         check_remote(entry.strategy, model, entry.settings, entry.extra_args)
     wanted.plans[entry.name] = plan_external(
         engine, entry.strategy, model, entry.settings, entry.extra_args
@@ -270,7 +271,7 @@ def _route_problems(wanted: Wanted) -> Iterator[Problem]:
     for route in wanted.rig.routes:
         if route.deployment not in known:
             yield Problem(route.line("deployment"), f"There is no deployment {route.deployment!r}.")
-        if route.name in known or route.name == "auto":
+        if route.name in known or route.name in RESERVED["routes"]:
             yield Problem(
                 route.line("name"), f"The name {route.name!r} is taken or has another meaning."
             )

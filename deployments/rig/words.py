@@ -10,12 +10,13 @@ from typing import Any
 
 import yaml
 
+from deployments.states import DEFAULT_STRATEGY as DEFAULT_STRATEGY
 from omni.errors import OmniError
 
 MAX_CHARACTERS = 1_000_000
 DEVICE = re.compile(r"[A-Za-z][A-Za-z0-9]{0,39}")
 PATH_LENGTH, DESCRIPTION_LENGTH = 500, 200
-DEFAULT_STRATEGY, DEFAULT_FLAVOUR = "independent", "llama.cpp"
+DEFAULT_FLAVOUR = "llama.cpp"
 
 
 @dataclass(frozen=True, order=True)

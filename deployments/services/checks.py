@@ -19,7 +19,8 @@ from omni.errors import OmniError
 def check_name(name: str) -> None:
     """Raises OmniError (bad_name, name_taken)."""
     if not names.is_name(name, "deployments"):
-        fix = "Use up to 60 small letters, digits, hyphens and underscores."
+        length = names.LENGTH["deployments"]
+        fix = f"Use up to {length} small letters, digits, hyphens and underscores."
         raise OmniError("bad_name", f"{name!r} cannot be a name.", fix)
     if name in names.RESERVED["deployments"]:
         raise OmniError("bad_name", f"{name!r} has another meaning.", "Choose another name.")

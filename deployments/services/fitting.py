@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from deployments.models import Measurement
 from deployments.planning.speed import factor
+from deployments.states import DEFAULT_STRATEGY
 from gpus.discovery import measure_memory
 from gpus.models import Device, Host
 from gpus.ram import is_due, is_quiet_now
@@ -30,7 +31,7 @@ def factors_of(host: Host) -> dict[str, Factors]:
     alone."""
     by_device: dict[str, list[Measurement]] = defaultdict(list)
     in_ram = _devices_in_ram(host)
-    for row in Measurement.objects.filter(host=host, strategy="independent").order_by("-id")[
+    for row in Measurement.objects.filter(host=host, strategy=DEFAULT_STRATEGY).order_by("-id")[
         : FITTED_TO * 8
     ]:
         if len(row.devices) == 1 and row.devices[0] in in_ram and _is_before(row, host):

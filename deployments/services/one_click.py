@@ -27,8 +27,6 @@ from omni.errors import OmniError
 from omni.roles import OPERATE, require
 
 CPU = "cpu"
-# One model as it is. What drafts, or reads prompts elsewhere, somebody chooses who knows what for.
-PLAIN = ("independent", "layer_split", "tensor_split", "graph_split", "expert_offload")
 # Of more cards than this not every combination is planned: one alone, and all.
 MOST_COMBINED = 4
 
@@ -54,7 +52,7 @@ class Offer:
             for use in self.plan.devices
             if use.name not in {d.name for d in self.devices}
         )
-        if spills or self.outcome.strategy.name == "expert_offload":
+        if spills or self.outcome.strategy.uses_host:
             return 2
         return 0 if len(self.devices) == 1 else 1
 
@@ -234,12 +232,12 @@ def _on(
 ) -> Iterator[Offer]:
     is_shared = any(device.name in taken.devices for device in devices)
     for outcome in compare(rig, choice, names):
-        plan, strategy = outcome.plan, outcome.strategy.name
-        if (
-            plan is None
-            or strategy not in PLAIN
-            or (len(devices) > 1 and strategy == "independent")
-        ):
+        plan, strategy = outcome.plan, outcome.strategy
+        # What drafts, or reads prompts elsewhere, somebody chooses who knows what for.
+        if plan is None or not strategy.is_plain:
+            continue
+        # On each of the devices alone it is planned, too.
+        if len(devices) > 1 and strategy.takes_one_device:
             continue
         yield Offer(
             choice.engine, outcome, plan, devices, is_shared, tuple(taken.in_the_way_of(plan))

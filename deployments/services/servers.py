@@ -14,13 +14,13 @@ from deployments import names
 from deployments.announce import library_changed
 from deployments.engines.external import EXTERNAL
 from deployments.external.keys import check_key, forget_key, keep_key, key_of
-from deployments.external.plan import STRATEGY
 from deployments.external.probe import allowed_address, ask
 from deployments.external.standing import with_standing
 from deployments.models import Deployment, Engine
 from deployments.services.checks import free_name
 from deployments.services.deployments import deployment_create, deployment_start
 from deployments.services.engines import probe
+from deployments.states import DEFAULT_STRATEGY
 from gpus.models import Host
 from omni.errors import OmniError
 from omni.roles import MANAGE_ENGINES, OPERATE, require
@@ -105,7 +105,7 @@ def model_offer(*, engine: Engine, model: str, name: str = "", user: Any = None)
     require(user, OPERATE)
     made = deployment_create(
         name=name or free_name(model.rpartition("/")[2]),
-        strategy=STRATEGY,
+        strategy=DEFAULT_STRATEGY,
         engine=engine,
         members={},
         settings={},

@@ -8,6 +8,7 @@ from datetime import timedelta
 from django.utils import timezone
 
 from deployments.models import Deployment
+from deployments.states import InstanceState
 from gpus.models import Host
 from omni.errors import OmniError
 
@@ -41,7 +42,7 @@ def wait_for(deployment: Deployment, state: str, timeout_s: float) -> None:
             return
         if not agent_is_running(now.host):
             raise no_agent(now.host)
-        if state == "ready" and now.state == "failed":
+        if state == InstanceState.READY and now.state == InstanceState.FAILED:
             raise OmniError("start_failed", f"{now.name} could not be started: {cause(now)}")
         if time.monotonic() >= deadline:
             text = (

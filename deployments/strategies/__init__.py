@@ -35,3 +35,8 @@ def get_strategy(name: str) -> Strategy:
             f"There are: {', '.join(STRATEGIES)}.",
         )
     return STRATEGIES[name]
+
+
+def strategy_title(name: str) -> str:
+    """What it is called on pages; one that this version does not have keeps its name."""
+    return STRATEGIES[name].title if name in STRATEGIES else name

@@ -16,6 +16,7 @@ from deployments.planning.plan import (
     Severity,
     Verdict,
 )
+from deployments.planning.settings import Setting
 from omni.errors import OmniError
 
 
@@ -30,8 +31,16 @@ class Strategy(ABC):
     optional_roles: ClassVar[tuple[str, ...]] = ()
     # The role whose instance answers requests.
     serving_role: ClassVar[str]
+    # What it does with the devices that somebody ticks for its only model.
+    devices_help: ClassVar[str] = "The model's layers are spread over the devices you tick."
     # It runs on one of the devices that are chosen; the others are alternatives.
     takes_one_device: ClassVar[bool] = False
+    # Of the settings that are marked of_strategy, those that it looks at.
+    own_settings: ClassVar[frozenset[str]] = frozenset()
+    # Works with a model that gives vectors or scores instead of text.
+    serves_without_text: ClassVar[bool] = False
+    # Leaves a part of the model to the host on purpose.
+    uses_host: ClassVar[bool] = False
     # How a request passes through the instances (gateway.routing.Passage).
     passage: ClassVar[str] = "direct"
 
@@ -39,6 +48,17 @@ class Strategy(ABC):
     def plan(self, request: PlanRequest) -> Plan:
         """Raises OmniError when the request cannot be understood; what does not fit is a verdict,
         not an error."""
+
+    @property
+    def is_plain(self) -> bool:
+        """One model as it is: nothing drafts for it, and nobody reads its prompts elsewhere."""
+        return len(self.roles) == 1
+
+    def has_own(self, setting: Setting) -> bool:
+        return setting.of_strategy and setting.key in self.own_settings
+
+    def looks_at(self, setting: Setting) -> bool:
+        return not setting.of_strategy or self.has_own(setting)
 
     def check_roles(self, given: Iterable[str]) -> None:
         """Raises OmniError (wrong_roles) unless every role that is needed is there, and no

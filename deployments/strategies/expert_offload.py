@@ -4,7 +4,9 @@ memory."""
 from __future__ import annotations
 
 from deployments.planning.plan import Figure, Plan, PlanRequest, Reason
+from deployments.planning.settings import SHARES
 from deployments.planning.speed import expert_share, works
+from deployments.states import StrategyName
 from deployments.strategies.base import Strategy, error, info, outlook, processes, verdict_of
 from deployments.strategies.independent import common_figures
 from deployments.strategies.layer_split import split_reasons
@@ -13,7 +15,7 @@ from omni.units import bytes_text, gbps_text
 
 
 class ExpertOffload(Strategy):
-    name = "expert_offload"
+    name = StrategyName.EXPERT_OFFLOAD
     title = "Expert offload"
     summary = (
         "Attention and KV on the devices, experts of the first layers in RAM: few of them are read"
@@ -21,12 +23,13 @@ class ExpertOffload(Strategy):
     )
     roles = ("model",)
     serving_role = "model"
+    serves_without_text = True
+    uses_host = True
+    own_settings = frozenset({"n_cpu_moe"})
 
     def plan(self, request: PlanRequest) -> Plan:
         member = self.only_member(request)
-        found = placed(
-            request, member, self.name, open_keys=("gpu_layers", "tensor_split", "n_cpu_moe")
-        )
+        found = placed(request, member, self, open_keys=("gpu_layers", SHARES, "n_cpu_moe"))
         reasons = (*self._reasons(request, found), *found.reasons)
         split = "layer" if len(found.cards) > 1 else ""
         return Plan(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from deployments.engines import get_flavour
 from deployments.planning.plan import InstancePlan, PlanRequest, Reason
+from deployments.states import StrategyName
 from deployments.strategies.base import caution, error
 from deployments.strategies.layer_split import needs_two
 from deployments.strategies.placing import Placed, instance
@@ -45,7 +46,7 @@ SUPPORTED_ARCHS = frozenset(
 
 
 class GraphSplit(TensorSplit):
-    name = "graph_split"
+    name = StrategyName.GRAPH_SPLIT
     title = "Graph split"
     summary = (
         "ik_llama.cpp's tensor parallelism (-sm graph): all cards compute each layer together."

@@ -8,6 +8,7 @@ from dataclasses import replace
 from deployments.planning.plan import Figure, Member, Plan, PlanRequest
 from deployments.planning.ranking import rank
 from deployments.planning.settings import SETTINGS
+from deployments.states import StrategyName
 from deployments.strategies.base import Strategy, info, outlook, verdict_of
 from deployments.strategies.placing import (
     Placed,
@@ -20,12 +21,14 @@ from deployments.strategies.placing import (
 
 
 class Independent(Strategy):
-    name = "independent"
+    name = StrategyName.INDEPENDENT
     title = "Independent"
     summary = "One model on one device. The reference that every other strategy is compared with."
     roles = ("model",)
     serving_role = "model"
+    serves_without_text = True
     takes_one_device = True
+    devices_help = "The model runs on the best of the devices you tick."
 
     def plan(self, request: PlanRequest) -> Plan:
         """On the best of the devices, where there are several to choose from."""
@@ -51,7 +54,7 @@ class Independent(Strategy):
         return min((self._on(request, alone) for alone in devices), key=rank)
 
     def _on(self, request: PlanRequest, member: Member) -> Plan:
-        found = placed(request, member, self.name)
+        found = placed(request, member, self)
         return Plan(
             self.name,
             verdict_of(found.reasons),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from deployments.planning.plan import Figure, Plan, PlanRequest, Reason
+from deployments.planning.settings import SHARES
+from deployments.states import StrategyName
 from deployments.strategies.base import (
     Strategy,
     caution,
@@ -14,13 +16,13 @@ from deployments.strategies.base import (
     processes,
     verdict_of,
 )
-from deployments.strategies.independent import common_figures
+from deployments.strategies.independent import Independent, common_figures
 from deployments.strategies.placing import Placed, device_uses, fits, instance, placed
 from omni.units import bytes_text
 
 
 class LayerSplit(Strategy):
-    name = "layer_split"
+    name = StrategyName.LAYER_SPLIT
     title = "Layer split"
     summary = (
         "Layers dealt out over the devices, one after another. Room for a model that fits on no"
@@ -28,10 +30,11 @@ class LayerSplit(Strategy):
     )
     roles = ("model",)
     serving_role = "model"
+    serves_without_text = True
 
     def plan(self, request: PlanRequest) -> Plan:
         member = self.only_member(request)
-        found = placed(request, member, self.name, open_keys=("gpu_layers", "tensor_split"))
+        found = placed(request, member, self, open_keys=("gpu_layers", SHARES))
         reasons = (*split_reasons(request, found), *found.reasons)
         traffic = Figure(
             "traffic",
@@ -82,9 +85,9 @@ def needs_two(found: Placed) -> Reason:
 
 def fits_alone(request: PlanRequest, found: Placed, name: str) -> bool:
     only = tuple(device for device in found.member.devices if device.name == name)
-    settings = {**request.settings, "gpu_layers": "all", "tensor_split": "auto"}
+    settings = {**request.settings, "gpu_layers": "all", SHARES: "auto"}
     return fits(
-        replace(request, settings=settings), replace(found.member, devices=only), "independent"
+        replace(request, settings=settings), replace(found.member, devices=only), Independent()
     )
 
 

@@ -10,7 +10,7 @@ from deployments.engines import get_flavour
 from deployments.engines.base import Command, DraftSpec, ServerSpec
 from deployments.engines.flags import placed_by, planned_with
 from deployments.planning.memory.fit import DEFAULT_MARGIN_BYTES, PLACING, Fit, best_fit
-from deployments.planning.memory.settings import MIB, split_text
+from deployments.planning.memory.settings import split_text
 from deployments.planning.memory.use import (
     MemorySettings,
     MemoryUse,
@@ -28,12 +28,20 @@ from deployments.planning.plan import (
     Reason,
 )
 from deployments.planning.repacking import Kernels
-from deployments.planning.settings import ALL, AUTO, SETTINGS, context_tokens, with_defaults
+from deployments.planning.settings import (
+    ALL,
+    AUTO,
+    SETTINGS,
+    SHARES,
+    SMALLEST_CONTEXT,
+    context_tokens,
+    with_defaults,
+)
 from deployments.planning.speed import SpeedModel
-from deployments.strategies.base import caution, info
-from deployments.strategies.remedies import SMALLEST_CONTEXT, Case, memory_reasons, room_of
+from deployments.strategies.base import Strategy, caution, info
+from deployments.strategies.remedies import Case, memory_reasons, room_of
 from omni.errors import OmniError
-from omni.units import bytes_text
+from omni.units import MIB, bytes_text
 
 NO_REPACK = "--no-repack"
 # --cache-ram of llama-server where it is not given.
@@ -72,18 +80,17 @@ def host_of(request: PlanRequest) -> DeviceFacts:
     return next((d for d in request.host_devices if d.kind == "cpu"), DeviceFacts("CPU"))
 
 
-def own_settings(request: PlanRequest, strategy: str) -> dict[str, object]:
+def own_settings(request: PlanRequest, strategy: Strategy) -> dict[str, object]:
     """The settings this strategy looks at; those of others are left out."""
     return {
         key: value
         for key, value in request.settings.items()
-        if key in SETTINGS
-        and (not SETTINGS[key].strategies or strategy in SETTINGS[key].strategies)
+        if key in SETTINGS and strategy.looks_at(SETTINGS[key])
     }
 
 
 def asked_settings(
-    request: PlanRequest, member: Member, strategy: str, split_mode: str = "layer"
+    request: PlanRequest, member: Member, strategy: Strategy, split_mode: str = "layer"
 ) -> MemorySettings:
     """What is asked for, before the planner decides what was left to it; of the context what can be
     used."""
@@ -136,7 +143,7 @@ def _parallel(request: PlanRequest) -> int:
 def placed(
     request: PlanRequest,
     member: Member,
-    strategy: str,
+    strategy: Strategy,
     *,
     split_mode: str = "layer",
     open_keys: Collection[str] = ("gpu_layers",),
@@ -185,7 +192,7 @@ def placed(
     return Placed(member, host, applied, chosen, found.use, found.fits, speed, reasons)
 
 
-def fits(request: PlanRequest, member: Member, strategy: str) -> bool:
+def fits(request: PlanRequest, member: Member, strategy: Strategy) -> bool:
     """Whether it fits exactly as it is asked for, nothing left to the planner."""
     settings, host = asked_settings(request, member, strategy), host_of(request)
     cards = _sharing_ram(working_devices(member.devices, settings), host)
@@ -243,7 +250,7 @@ def _chosen(
         whole = applied.gpu_layers is None or applied.gpu_layers > member.shape.n_layer
         chosen["gpu_layers"] = ALL if whole else int(applied.gpu_layers or 0)
     if applied.tensor_split and len(applied.tensor_split) > 1:
-        chosen["tensor_split"] = split_text(applied.tensor_split)
+        chosen[SHARES] = split_text(applied.tensor_split)
     if applied.cpu_moe:
         chosen["n_cpu_moe"] = ALL
     elif applied.n_cpu_moe:

@@ -10,6 +10,7 @@ from deployments.planning.memory.fit import PLACING
 from deployments.planning.memory.use import combined
 from deployments.planning.plan import DeviceUse, Figure, Plan, PlanRequest, Predicted, Reason
 from deployments.planning.settings import AUTO
+from deployments.states import StrategyName
 from deployments.strategies.base import (
     Strategy,
     caution,
@@ -34,7 +35,7 @@ SHOWN_PROMPT = 4096
 
 
 class PrefillDecode(Strategy):
-    name = "prefill_decode"
+    name = StrategyName.PREFILL_DECODE
     title = "Prefill–decode"
     summary = (
         "One instance reads prompts, another writes answers; the KV cache goes over through memory."
@@ -42,6 +43,7 @@ class PrefillDecode(Strategy):
     roles = ("prefill", "decode")
     serving_role = "decode"
     passage = "handover"
+    own_settings = frozenset({"handover_min"})
 
     def plan(self, request: PlanRequest) -> Plan:
         reader, writer = self.members(request)
@@ -54,8 +56,8 @@ class PrefillDecode(Strategy):
                 "no_slots_folder", "There is no folder for the KV cache.", "Give the plan one."
             )
         windowed = bool(reader.shape.n_swa)
-        first = placed(request, reader, self.name, swa_full=windowed)
-        second = placed(request, writer, self.name, swa_full=windowed, reserved=needs(first))
+        first = placed(request, reader, self, swa_full=windowed)
+        second = placed(request, writer, self, swa_full=windowed, reserved=needs(first))
         handover = Handover(first.speed, second.speed)
         worth_from = handover.worth_from(second.settings.context)
         reasons = (*self._reasons(first, second), *_handover_reasons(handover, second, worth_from))

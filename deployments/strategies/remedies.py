@@ -11,11 +11,10 @@ from deployments.planning.memory.kv_types import type_problem
 from deployments.planning.memory.settings import split_text
 from deployments.planning.memory.use import MemorySettings
 from deployments.planning.plan import DeviceFacts, Member, Reason
-from deployments.planning.settings import AUTO
-from deployments.strategies.base import DOES_NOT_FIT, caution, error, info
+from deployments.planning.settings import AUTO, SHARES, SMALLEST_CONTEXT
+from deployments.strategies.base import DOES_NOT_FIT, Strategy, caution, error, info
 from omni.units import bytes_text, gbps_text
 
-SMALLEST_CONTEXT = 256
 # A context below this is proposed only where nothing else helps.
 ENOUGH_CONTEXT = 2048
 # A quantisation that leaves less than a third of a file's bytes is another model.
@@ -36,7 +35,7 @@ class Case:
     devices: Sequence[DeviceFacts]
     settings: MemorySettings
     fixed: frozenset[str]
-    strategy: str
+    strategy: Strategy
     may_offload: bool
     spare: Sequence[DeviceFacts] = ()
     short_by_bytes: int = 0
@@ -89,17 +88,13 @@ class Case:
         )
 
     def _other_shares(self) -> Remedy | None:
-        if (
-            "tensor_split" not in self.fixed
-            or self.settings.split_mode != "layer"
-            or len(self.devices) < 3
-        ):
+        if SHARES not in self.fixed or self.settings.split_mode != "layer" or len(self.devices) < 3:
             return None
-        found = self.fit(self.settings, self.fixed - {"tensor_split"})
+        found = self.fit(self.settings, self.fixed - {SHARES})
         if not found.fits or not found.tensor_split:
             return None
         split = split_text(found.tensor_split)
-        return f"Shares of {split} fit.", {"tensor_split": split}
+        return f"Shares of {split} fit.", {SHARES: split}
 
     def _smaller_cache(self) -> Remedy | None:
         settings = replace(self.settings, type_k="q8_0", type_v="q8_0")
@@ -132,16 +127,14 @@ class Case:
         if not found.fits:
             return None
         text = f"Expert offload fits: the experts of {found.n_cpu_moe} layers in the host's memory."
-        return text, {"n_cpu_moe": AUTO} if self.strategy == "expert_offload" else {}
+        return text, {"n_cpu_moe": AUTO} if self.strategy.uses_host else {}
 
     def _more_devices(self) -> Remedy | None:
         """Layers over the host's other accelerators too."""
         cards = (*self.devices[:-1], *self.spare)
         if not self.spare or self.settings.split_mode != "layer" or self.member.shape.is_folder:
             return None
-        if not self.fit(
-            self.settings, self.fixed - {"tensor_split"}, (*cards, self.devices[-1])
-        ).fits:
+        if not self.fit(self.settings, self.fixed - {SHARES}, (*cards, self.devices[-1])).fits:
             return None
         return f"Layer split over {' and '.join(card.name for card in cards)} fits.", {}
 
@@ -222,6 +215,6 @@ def _left_on_host(case: Case) -> list[Reason]:
             )
         ]
     fix = "A smaller quantisation or another device would be faster."
-    if case.member.shape.expert_bytes and case.strategy != "expert_offload":
+    if case.member.shape.expert_bytes and not case.strategy.uses_host:
         fix = "Expert offload keeps every layer's attention on the device, which is faster."
     return [caution("layers_on_host", text, fix)]

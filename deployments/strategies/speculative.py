@@ -29,8 +29,9 @@ from deployments.planning.plan import (
     Reason,
     Severity,
 )
-from deployments.planning.settings import AUTO, with_defaults
+from deployments.planning.settings import AUTO, SHARES, with_defaults
 from deployments.planning.speed import TYPICAL_DEPTH
+from deployments.states import StrategyName
 from deployments.strategies.base import (
     Strategy,
     caution,
@@ -65,7 +66,7 @@ FREE = 0.01
 
 
 class Speculative(Strategy):
-    name = "speculative"
+    name = StrategyName.SPECULATIVE
     title = "Speculative decoding"
     summary = (
         "A small draft model proposes tokens, the large one checks several in one pass. Same"
@@ -74,11 +75,12 @@ class Speculative(Strategy):
     roles = ("target", "draft")
     optional_roles = ("draft",)
     serving_role = "target"
+    own_settings = frozenset({"draft_type", "draft_max", "draft_min"})
 
     def plan(self, request: PlanRequest) -> Plan:
         target, draft = self.members(request)
         assert target
-        values = with_defaults(own_settings(request, self.name))
+        values = with_defaults(own_settings(request, self))
         kind = draft_type(str(values["draft_type"]), target, draft, request.engine)
         if kind in MODEL_TYPES and draft is None:
             text = f"Drafting by {kind} needs a draft model."
@@ -87,13 +89,13 @@ class Speculative(Strategy):
             )
         if kind not in MODEL_TYPES:
             draft = None
-        context = asked_settings(request, target, self.name).context
-        small = placed(_plain(request, context), draft, self.name) if draft else None
+        context = asked_settings(request, target, self).context
+        small = placed(_plain(request, context), draft, self) if draft else None
         large = placed(
             request,
             target,
-            self.name,
-            open_keys=("gpu_layers", "tensor_split"),
+            self,
+            open_keys=("gpu_layers", SHARES),
             reserved=needs(small) if small else None,
             own_drafting=int(values["draft_max"]) if kind == MTP else 0,
         )

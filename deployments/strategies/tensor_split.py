@@ -20,8 +20,9 @@ from deployments.planning.plan import (
     Predicted,
     Reason,
 )
-from deployments.planning.settings import ALL, AUTO
+from deployments.planning.settings import ALL, AUTO, SHARES
 from deployments.planning.speed import TYPICAL_DEPTH, SpeedModel
+from deployments.states import StrategyName
 from deployments.strategies.base import (
     Strategy,
     caution,
@@ -48,13 +49,14 @@ from omni.units import bytes_text, ms_text
 
 
 class TensorSplit(Strategy):
-    name = "tensor_split"
+    name = StrategyName.TENSOR_SPLIT
     title = "Tensor split"
     summary = (
         "Every layer is cut over all devices and they work at the same time, in step (-sm tensor)."
     )
     roles = ("model",)
     serving_role = "model"
+    devices_help = "Every layer is cut over the devices you tick."
 
     def plan(self, request: PlanRequest) -> Plan:
         member = self.only_member(request)
@@ -63,10 +65,10 @@ class TensorSplit(Strategy):
             # Whole or not at all: with layers on the CPU the engine stops at an assertion for some
             # models.
             request = replace(request, settings={**request.settings, "gpu_layers": ALL})
-        found = placed(request, member, self.name, split_mode="tensor", open_keys=(), shares=shares)
+        found = placed(request, member, self, split_mode="tensor", open_keys=(), shares=shares)
         found = replace(
             found,
-            chosen={**found.chosen, "tensor_split": split_text(shares)} if shares else found.chosen,
+            chosen={**found.chosen, SHARES: split_text(shares)} if shares else found.chosen,
         )
         reasons = (*self.refusals(request, found), *self._reasons(request, found), *found.reasons)
         return Plan(
@@ -87,14 +89,14 @@ class TensorSplit(Strategy):
         """What is asked for, else the fastest shares that fit and leave no device without KV
         heads."""
         cards = tuple(device for device in member.devices if device.kind != "cpu")
-        given = parsed_split(own_settings(request, self.name).get("tensor_split", AUTO))
+        given = parsed_split(own_settings(request, self).get(SHARES, AUTO))
         check_shares(given, cards)
         if given:
             return (*given, *(0.0,) * len(cards))[: len(cards)]
         if len(cards) < 2:
             return ()
         return best_shares(
-            member, cards, host_of(request), asked_settings(request, member, self.name, "tensor")
+            member, cards, host_of(request), asked_settings(request, member, self, "tensor")
         )
 
     # --- what the engine refuses ------------------------------------------------------------------

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deployments.models import Binding, Instance, ReferenceAnswer
+from deployments.states import DEFAULT_STRATEGY
 from deployments.supervision import launch
 from deployments.supervision.answers import Answer, Check, Judgement, is_degenerate
 from deployments.supervision.log_reading import Cause
@@ -74,7 +75,7 @@ def _ask(record: Record, log: Path, reference: Answer | None) -> Found:
 
 
 def _is_reference(instance: Instance) -> bool:
-    return bool(instance.deployment and instance.deployment.strategy == "independent")
+    return bool(instance.deployment and instance.deployment.strategy == DEFAULT_STRATEGY)
 
 
 def _is_the_models_own(instance: Instance) -> bool:

@@ -55,7 +55,7 @@ def _will_come(server: Instance) -> bool:
     seen = server.host.agent_seen_at
     return (
         bool(seen and timezone.now() - seen < timedelta(seconds=AGENT_SILENT_S))
-        and server.state != "failed"
+        and server.state != InstanceState.FAILED
     )
 
 

@@ -45,6 +45,7 @@ from deployments.services.deployments import (
     deployment_stop,
 )
 from deployments.services.engines import probe
+from deployments.strategies import strategy_title
 from omni.administration import RightsAdmin
 from omni.errors import OmniError
 from omni.units import bytes_text, count_text
@@ -250,7 +251,15 @@ class DeploymentForm(forms.ModelForm):  # type: ignore[type-arg]
 @admin.register(Deployment)
 class DeploymentAdmin(RightsAdmin):
     form = DeploymentForm
-    list_display = ("name", "strategy", "host", "engine", "desired", "shown_state", "changed_at")
+    list_display = (
+        "name",
+        "strategy_shown",
+        "host",
+        "engine",
+        "desired",
+        "shown_state",
+        "changed_at",
+    )
     list_filter = ("strategy", "desired", "host", "engine")
     search_fields = ("name", "bindings__model__name")
     inlines = (BindingInline, InstanceInline)
@@ -258,6 +267,10 @@ class DeploymentAdmin(RightsAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Deployment]:
         return super().get_queryset(request).prefetch_related("instances")
+
+    @admin.display(description="strategy", ordering="strategy")
+    def strategy_shown(self, row: Deployment) -> str:
+        return strategy_title(row.strategy)
 
     @admin.display(description="state")
     def shown_state(self, row: Deployment) -> str:

@@ -12,6 +12,7 @@ from django.http import QueryDict
 from deployments.engines.external import EXTERNAL
 from deployments.engines.flags import ALLOWED, allowed_args
 from deployments.models import Deployment, Engine, Model
+from deployments.names import LENGTH
 from deployments.planning.settings import AUTO, SETTINGS, Group, Setting, conflicts, validated
 from deployments.services.checks import check_formats, check_name, free_name
 from deployments.services.deployments import deployment_change, deployment_create
@@ -53,16 +54,20 @@ class EngineField(forms.ModelChoiceField):
         return engine_label(obj)
 
 
+def _strategies() -> list[tuple[str, str]]:
+    return [(each.name, each.title) for each in STRATEGIES.values()]
+
+
 class DeploymentForm(forms.Form):
     """Creates a deployment, or changes the one it is given.
 
     Which roles and settings it asks for is its strategy's.
     """
 
-    strategy = forms.ChoiceField(choices=[(each.name, each.title) for each in STRATEGIES.values()])
+    strategy = forms.ChoiceField(choices=_strategies)
     name = forms.CharField(
         required=False,
-        max_length=60,
+        max_length=LENGTH["deployments"],
         help_text="Programs ask for it by this name. Left empty, it is made from the model's name.",
     )
     model = forms.ModelChoiceField(
@@ -108,11 +113,7 @@ class DeploymentForm(forms.Form):
     def _asked_settings(self) -> list[Setting]:
         """Those the strategy looks at, in the order of their groups."""
         order = list(Group)
-        asked = [
-            s
-            for s in SETTINGS.values()
-            if not s.strategies or self.strategy_chosen.name in s.strategies
-        ]
+        asked = [s for s in SETTINGS.values() if self.strategy_chosen.looks_at(s)]
         return sorted(asked, key=lambda s: order.index(s.group))
 
     def _add_choices(self) -> None:

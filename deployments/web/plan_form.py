@@ -12,8 +12,12 @@ from django.http import QueryDict
 from deployments.engines import FLAVOURS
 from deployments.engines.external import EXTERNAL
 from deployments.models import Engine, Model
+from deployments.planning import roles
+from deployments.planning.roles import source_of
 from deployments.planning.settings import SETTINGS, Group, Setting, conflicts
 from deployments.services.deployments import first_engine
+from deployments.strategies import STRATEGIES
+from deployments.strategies.base import Strategy
 from deployments.web.forms import engine_label, setting_field
 from gpus.facts import memory_in_use
 from gpus.models import Device, Host
@@ -82,7 +86,7 @@ class PlanForm(forms.Form):
     draft_device = forms.ChoiceField(
         required=False,
         label="Draft device",
-        help_text="Where the draft model runs. auto: the smallest chosen.",
+        help_text="Where it runs. auto: the card with the least memory; beside one card the CPU.",
     )
     device = forms.MultipleChoiceField(
         label="Devices",
@@ -184,10 +188,13 @@ class PlanForm(forms.Form):
 def _place(setting: Setting) -> str:
     """What every strategy looks at comes first; what few look at does not stand in everybody's
     way."""
-    strategies = getattr(setting, "strategies", ())
-    if "speculative" in strategies:
+    if any(_drafts(strategy) and strategy.has_own(setting) for strategy in STRATEGIES.values()):
         return "draft"
-    return "advanced" if setting.advanced or strategies else "main"
+    return "advanced" if setting.advanced or setting.of_strategy else "main"
+
+
+def _drafts(strategy: Strategy) -> bool:
+    return any(source_of(role) == roles.DRAFT for role in strategy.roles)
 
 
 def _complete(query: QueryDict, stock: Stock) -> QueryDict:

@@ -10,6 +10,7 @@ from django.db import transaction
 from django.http import QueryDict
 
 from deployments.models import Deployment, Model
+from deployments.names import LENGTH, ROOM_FOR_NUMBERS
 from deployments.planning.plan import Verdict
 from deployments.planning.presets import Preset, presets
 from deployments.planning.ranking import rank, why_best
@@ -111,7 +112,10 @@ def _names(model: Model) -> dict[str, str]:
     taken = taken_names()
     first = next(iter(STRATEGIES))
     ends = {name: "" if name == first else f"-{name.replace('_', '-')}" for name in STRATEGIES}
-    wanted = {name: f"{model.name[: 54 - len(end)]}{end}" for name, end in ends.items()}
+    wanted = {
+        name: f"{model.name[: LENGTH['deployments'] - ROOM_FOR_NUMBERS - len(end)]}{end}"
+        for name, end in ends.items()
+    }
     return {name: free_name(base, taken) for name, base in wanted.items()}
 
 

@@ -13,7 +13,6 @@ from deployments.strategies.base import Strategy
 STRATEGY, MODEL, DRAFT_MODEL = "strategy", "model", "draft"
 
 _HELP = {
-    "model": "The model's layers are spread over the devices you tick.",
     "target": "Where the model itself runs, the one that checks every draft.",
     "draft": "Where the draft model runs; the smallest device is the usual choice.",
     "prefill": "Where prompts are read: the device with the most arithmetic.",
@@ -39,21 +38,19 @@ class RoleField:
     name: str
     needs_model: str  # the name of the field its model is chosen in
     is_optional: bool
+    help_text: str
 
     @property
     def label(self) -> str:
         return _TITLES.get(self.role, "Devices")
-
-    @property
-    def help_text(self) -> str:
-        return _HELP.get(self.role, _HELP["model"])
 
 
 def role_fields(strategy: Strategy) -> Iterator[RoleField]:
     for position, role in enumerate(strategy.roles):
         model = DRAFT_MODEL if source_of(role) == DRAFT else MODEL
         name = "devices" if position == 0 else f"devices_{role}"
-        yield RoleField(role, name, model, role in strategy.optional_roles)
+        about = _HELP.get(role, strategy.devices_help)
+        yield RoleField(role, name, model, role in strategy.optional_roles, about)
 
 
 def members_of(strategy: Strategy, data: Mapping[str, Any]) -> dict[str, tuple[Model, list[str]]]:

@@ -6,7 +6,10 @@ from typing import Any, ClassVar
 
 from django import forms
 
+from deployments.engines.external import LONGEST_ADDRESS
+from deployments.external.keys import LONGEST_KEY
 from deployments.models import Deployment, Engine
+from deployments.names import LENGTH
 
 KEY_HELP = (
     "Sent to this server only, kept in a file that only Omni's user can read, and not shown again."
@@ -17,16 +20,16 @@ def key_field() -> forms.CharField:
     # Never given back to the page, not even beside an error of another field.
     widget = forms.PasswordInput(attrs={"autocomplete": "off", "class": "mono"})
     return forms.CharField(
-        max_length=1000, required=False, label="API key", widget=widget, help_text=KEY_HELP
+        max_length=LONGEST_KEY, required=False, label="API key", widget=widget, help_text=KEY_HELP
     )
 
 
 class ServerForm(forms.Form):
     """An OpenAI-compatible server by its address."""
 
-    name = forms.CharField(max_length=60, help_text="How it is called here.")
+    name = forms.CharField(max_length=LENGTH["engines"], help_text="How it is called here.")
     address = forms.CharField(
-        max_length=300,
+        max_length=LONGEST_ADDRESS,
         widget=forms.TextInput(
             attrs={"class": "mono", "placeholder": "http://127.0.0.1:8080", "spellcheck": "false"}
         ),
@@ -63,7 +66,7 @@ class RemoteModelForm(forms.Form):
     model = forms.ChoiceField()
     name = forms.CharField(
         required=False,
-        max_length=60,
+        max_length=LENGTH["deployments"],
         help_text="Programs ask for it by this name. Left empty, it is made from the model's name.",
     )
 

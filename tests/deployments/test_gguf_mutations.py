@@ -13,6 +13,8 @@ from pathlib import Path
 
 from deployments.formats.gguf import GgufError, read_header
 from deployments.formats.model_facts import facts
+from deployments.planning.from_header import model_shape
+from deployments.planning.vocabulary import vocab_facts
 from tests.deployments.gguf_corpus import (
     array,
     header,
@@ -104,7 +106,8 @@ def use(path: Path) -> str:
     try:
         known = read_header(path)
         json.dumps(facts(known).as_dict(), allow_nan=False).encode()
-        known.vocab_hash()
+        known.tokens()
+        model_shape(known).to_dict(), vocab_facts(known).to_dict()
     except GgufError as error:
         assert str(error).encode() and error.fix
         return "refused"

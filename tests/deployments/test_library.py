@@ -93,8 +93,8 @@ def test_a_truncated_file_is_broken_and_well_again_when_it_is_whole(models_folde
 @pytest.mark.parametrize(
     ("metadata", "says"),
     [
-        ({"llama.block_count": 4_000_000_000}, "claims to have 4000000000 layers"),
-        ({"llama.block_count": "many"}, "claims to have many layers"),
+        ({"llama.block_count": 4_000_000_000}, "block_count is 4000000000, not at most 10000"),
+        ({"llama.block_count": "many"}, "block_count is 'many', not a whole number"),
         ({"llama.block_count": 2, "llama.attention.head_count": "nine"}, "head_count is 'nine'"),
     ],
 )

@@ -19,6 +19,7 @@ from deployments.gateway import relay
 from deployments.gateway.handover_lines import lines
 from deployments.gateway.handover_plan import HandoverReport, last_timings
 from deployments.gateway.routing import HandoverFacts, Passage, Peer, Serving, Table
+from deployments.gateway.slots import SlotPool
 from tests.gateway.engine import RealEngine
 
 CHAT = "/v1/chat/completions"
@@ -133,7 +134,7 @@ class Pair:
     async def idle(self, limit_s: float = 15) -> None:
         """Until no slot is taken on either side, here and there, and no file is left."""
         for _ in range(int(limit_s / 0.1)):
-            free = all(pool.is_idle for _, pool in lines().pools.values()) and not lines().at_work
+            free = all(is_idle(pool) for _, pool in lines().pools.values()) and not lines().at_work
             if free and not list(self.slots.iterdir()):
                 alive = [e for e in (self.prefill, self.decode) if e.process.poll() is None]
                 if not any([await asyncio.to_thread(engine.busy) for engine in alive]):
@@ -146,6 +147,11 @@ class Pair:
     def kill(self) -> None:
         for engine in (self.prefill, self.decode):
             engine.kill()
+
+
+def is_idle(pool: SlotPool) -> bool:
+    """Whether every slot is free and nobody waits for one."""
+    return len(pool._free) == len(pool.slots) and not pool._waiting
 
 
 def _answer(status: int, raw: bytes, report: HandoverReport | None) -> Answer:

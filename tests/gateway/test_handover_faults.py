@@ -17,7 +17,7 @@ from deployments.gateway.handover_plan import MOST_UNUSED, HandoverFailed, Outco
 from deployments.gateway.routing import Peer
 from deployments.instances import slots_folder
 from omni.errors import OmniError
-from tests.gateway.pair import Pair, pair
+from tests.gateway.pair import Pair, is_idle, pair
 from tests.planning.tiny_models import write_tiny
 
 pytestmark = pytest.mark.real
@@ -136,7 +136,7 @@ async def test_a_client_that_hangs_up_while_the_cache_goes_over_leaves_nothing_b
     await asyncio.wait({request})
     assert request.cancelled()
     # The engines still work with these slots: nobody else gets them yet.
-    assert not all(pool.is_idle for _, pool in lines().pools.values())
+    assert not all(is_idle(pool) for _, pool in lines().pools.values())
     await tiny.idle()
     assert (await asked(tiny, 40 if slow == "save" else 41)).report.is_used
 

@@ -11,6 +11,7 @@ import pytest
 from deployments.gateway import handover_plan as rules
 from deployments.gateway.handover_plan import HandoverReport, Held, Kind, Outcome, tokens_of
 from deployments.gateway.slots import SlotPool
+from tests.gateway.pair import is_idle
 
 CHAT, COMPLETIONS = rules.CHAT, rules.COMPLETIONS
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -196,7 +197,7 @@ async def test_slots_are_given_in_the_order_they_were_asked_for() -> None:
 
     await asyncio.gather(use("a", 1), use("b", 1), use("both", 2), use("c", 1), use("d", 1))
     assert order == ["a", "b", "both", "c", "d"]
-    assert pool.is_idle
+    assert is_idle(pool)
 
 
 async def test_more_slots_than_there_are_means_all_of_them() -> None:
@@ -216,7 +217,7 @@ async def test_a_hundred_cancelled_waiters_leave_no_slot_behind() -> None:
         await asyncio.sleep(chance.random() / 500)
         task.cancel()
     await asyncio.wait(tasks)
-    assert pool.is_idle
+    assert is_idle(pool)
 
 
 async def test_a_waiter_cancelled_just_when_it_is_served_gives_its_slot_on() -> None:
@@ -234,7 +235,7 @@ async def test_a_waiter_cancelled_just_when_it_is_served_gives_its_slot_on() -> 
     first.cancel()
     await asyncio.wait_for(second, 1)
     assert first.cancelled() or first.done()
-    assert pool.is_idle
+    assert is_idle(pool)
 
 
 def test_the_reuse_of_busy_slots_counts_only_while_none_is_free() -> None:

@@ -47,7 +47,6 @@ def test_two_unequal_cards_give_their_numbers(driver: Driver) -> None:
         temperature_celsius=58.0,
         power_watts=410.0,
         power_limit_watts=600.0,
-        fan_percent=41,
         clock_mhz=2600,
         pcie_generation=5,
         pcie_width=16,
@@ -65,7 +64,6 @@ def test_what_a_card_does_not_support_is_unknown_and_not_zero(driver: Driver) ->
         "utilisation_percent",
         "temperature_celsius",
         "power_watts",
-        "fan_percent",
         "pcie_generation",
     ):
         assert getattr(sample, name) is None, name

@@ -10,7 +10,7 @@ import pytest
 
 from deployments.planning.architecture import ModelShape
 from deployments.planning.memory import fit as searching
-from deployments.planning.memory.fit import best_fit, released, stretches
+from deployments.planning.memory.fit import best_fit, stretches
 from deployments.planning.memory.use import MIB, MemorySettings, MemoryUse, memory_use
 from deployments.planning.plan import DeviceFacts
 
@@ -128,11 +128,6 @@ def test_the_longest_context_fits_and_a_longer_one_does_not(small: ModelShape) -
 
     assert needed(fit.max_context) <= 180 * MIB
     assert needed(int(fit.max_context * 1.05) + 256) > 180 * MIB
-
-
-def test_memory_of_stopped_deployments_counts_as_free() -> None:
-    now = (card("RPC0", 100), DeviceFacts("RPC1", "rpc"))
-    assert [device.free_bytes for device in released(now, {"RPC0": 50 * MIB})] == [150 * MIB, None]
 
 
 def test_deepseek_r1_on_unequal_cards(r1: ModelShape) -> None:

@@ -3,16 +3,30 @@ planned."""
 
 from __future__ import annotations
 
+import ast
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from deployments.engines.flags import ALLOWED, Flag, planned_with
+from deployments.engines.flags import (
+    ALLOWED,
+    DANGEROUS,
+    FLAGS,
+    MANAGED,
+    Flag,
+    Neither,
+    Refused,
+    Sets,
+    planned_with,
+)
 from deployments.planning.architecture import ModelShape
 from deployments.planning.memory.use import MemorySettings, memory_use
 from deployments.planning.plan import DeviceFacts
+from omni.errors import OmniError
 
 GIB = 1 << 30
+ROOT = Path(__file__).parents[2]
 CARDS = {
     kind: tuple(DeviceFacts(f"{kind}{n}", kind, 24 * GIB) for n in range(2))
     for kind in ("rpc", "cuda")
@@ -46,8 +60,47 @@ def sample(flag: Flag) -> str:
     return str(int(max(flag.low, 0))) if flag.kind in ("int", "float") else "1"
 
 
+def test_each_flag_says_what_it_means_to_the_planner() -> None:
+    fields = MemorySettings.__dataclass_fields__
+    for name, flag in FLAGS.items():
+        if isinstance(flag.means, Sets):
+            kind = type(getattr(MemorySettings(), flag.means.field, None))
+            assert flag.means.field in fields, f"{name} stands for a setting that is none"
+            assert flag.takes_value or kind is bool, f"{name} sets {flag.means.field} to what?"
+        elif isinstance(flag.means, Refused):
+            assert name not in ALLOWED and flag.means.fix
+            with pytest.raises(OmniError, match=f"{name}\\b") as caught:
+                planned_with(MemorySettings(), [name])
+            assert caught.value.code == "refused_extra_arg"
+        else:
+            assert isinstance(flag.means, Neither) and flag.means.value
+
+
+def test_a_flag_without_a_meaning_cannot_be_written() -> None:
+    with pytest.raises(TypeError, match="means"):
+        Flag("--new")  # type: ignore[call-arg]
+
+
+def test_the_table_has_each_flag_once() -> None:
+    assert set(FLAGS) == set(ALLOWED) | set(MANAGED) | set(DANGEROUS)
+    assert len(FLAGS) == len(ALLOWED) + len(MANAGED) + len(DANGEROUS)
+
+
+def test_each_memory_setting_is_set_by_somebody() -> None:
+    """By a setting of the deployment, a flag, or a strategy."""
+    by_flags = {flag.sets.field for flag in ALLOWED.values() if flag.sets}
+    by_product = {
+        keyword.arg
+        for path in sorted((ROOT / "deployments").rglob("*.py"))
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call)
+        for keyword in call.keywords
+    }
+    assert set(MemorySettings.__dataclass_fields__) <= by_flags | by_product
+
+
 def test_each_flag_that_is_planned_with_stands_in_the_table() -> None:
-    assert {flag.name for flag in ALLOWED.values() if flag.plans} == set(PLANNED)
+    assert {flag.name for flag in ALLOWED.values() if flag.sets} == set(PLANNED)
 
 
 @pytest.mark.parametrize("name", PLANNED)
@@ -71,7 +124,7 @@ def test_a_flag_is_planned_as_the_setting_it_stands_for(
     )
 
 
-@pytest.mark.parametrize("name", sorted(name for name, flag in ALLOWED.items() if not flag.plans))
+@pytest.mark.parametrize("name", sorted(name for name, flag in ALLOWED.items() if not flag.sets))
 def test_other_flags_leave_the_plan_alone(name: str) -> None:
     settings, flag = MemorySettings(), ALLOWED[name]
     assert planned_with(settings, words(flag, sample(flag))) == settings

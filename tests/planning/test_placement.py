@@ -7,9 +7,7 @@ from collections import Counter
 import pytest
 
 from deployments.planning.memory.placement import (
-    Override,
     Placement,
-    expert_overrides,
     layer_places,
     split_points,
 )
@@ -55,37 +53,7 @@ def test_points_are_cumulated_and_end_at_one() -> None:
         split_points((1, -1))
 
 
-@pytest.mark.parametrize(
-    ("layer", "name", "expected"),
-    [
-        (0, "ffn_up_exps.weight", 2),
-        (1, "ffn_down_exps.bias", 2),
-        (2, "ffn_up_exps.weight", 1),
-        (0, "ffn_up_shexp.weight", 0),
-        (0, "attn_q.weight", 0),
-        (3, "attn_q.weight", 1),
-    ],
-)
-def test_experts_of_the_first_layers_go_to_the_host(layer: int, name: str, expected: int) -> None:
-    placement = Placement((0, 0, 1, 1, 1), 2, ("RPC0", "RPC1"), n_cpu_moe=2)
-    assert placement.of_tensor(layer, name) == expected
-    # The flag stands for these overrides.
-    spelled = Placement(
-        (0, 0, 1, 1, 1), 2, ("RPC0", "RPC1"), expert_overrides(cpu_moe=False, n_cpu_moe=2)
-    )
-    assert spelled.of_tensor(layer, name) == expected
-
-
-def test_the_first_override_that_matches_counts_and_unknown_devices_change_nothing() -> None:
-    overrides = (Override("attn_q", "RPC1"), Override("attn"), Override("ffn", "CUDA7"))
-    placement = Placement((0, 0), 2, ("RPC0", "RPC1"), overrides)
-    found = [
-        placement.of_tensor(0, name) for name in ("attn_q.weight", "attn_k.weight", "ffn_up.weight")
-    ]
-    assert found == [1, 2, 0]
-
-
 def test_embeddings_stay_on_the_host_and_the_rest_goes_with_the_output() -> None:
-    placement = Placement((0, 1, 1), 2, ("RPC0", "RPC1"))
+    placement = Placement((0, 1, 1), 2)
     assert placement.of_extra("token_embd.weight") == 2
-    assert placement.of_extra("output_norm.weight") == placement.of_tied_output() == 1
+    assert placement.of_extra("output_norm.weight") == placement.output == 1

@@ -9,12 +9,11 @@ import pytest
 from deployments.formats.ggml_types import GGML_TYPES
 from deployments.formats.model_facts import ModelFacts
 from deployments.planning.architecture import ModelShape
-from deployments.planning.memory.kv_types import MAX_CONTEXT, kv_cache_bytes
+from deployments.planning.memory.kv_types import kv_cache_bytes
 from deployments.planning.memory.use import MemorySettings, memory_use
 from deployments.planning.plan import DeviceFacts
 from deployments.planning.precision import (
     BF16,
-    ENGINES,
     EXL3,
     FORMATS,
     FP8,
@@ -38,7 +37,7 @@ from deployments.planning.precision import (
     kv_type_error,
 )
 from deployments.planning.requantise import requantise, weight_type
-from deployments.planning.settings import KV_CACHE_TYPES, parse_setting, validated
+from deployments.planning.settings import KV_CACHE_TYPES, LARGEST_CONTEXT, parse_setting, validated
 from omni.errors import OmniError
 
 GIB = 1 << 30
@@ -133,7 +132,7 @@ def test_what_runs_where(engine: str, where: object, name: str, support: Support
     assert rows[name].support is support, rows[name].why
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", [LLAMA_CPP, IK, VLLM, TABBY])
 @pytest.mark.parametrize("where", [RTX_PRO, ADA, AMPERE, TURING, HOST, VULKAN, card("cuda")])
 def test_every_row_says_why(engine: str, where: object) -> None:
     rows = format_table(where, engine)  # type: ignore[arg-type]
@@ -329,4 +328,4 @@ def test_where_the_engine_refuses_quantised_types(coder: ModelShape) -> None:
 def test_no_room_and_no_cache(coder: ModelShape, tiny: dict[str, ModelShape]) -> None:
     assert {row.max_context for row in kv_table(coder, MemorySettings(), 1000)} == {0}
     mamba = kv_table(replace(tiny["mamba"], n_ctx_train=0), MemorySettings(), GIB)
-    assert {(row.bytes_per_token, row.max_context) for row in mamba} == {(0, MAX_CONTEXT)}
+    assert {(row.bytes_per_token, row.max_context) for row in mamba} == {(0, LARGEST_CONTEXT)}

@@ -14,7 +14,7 @@ from deployments.planning.architecture import ModelShape
 from deployments.planning.memory.fit import DEFAULT_MARGIN_BYTES
 from deployments.planning.memory.use import memory_settings, memory_use, working_devices
 from deployments.planning.plan import DeviceFacts
-from deployments.planning.presets import PRESETS, Preset, preset, presets
+from deployments.planning.presets import Preset, presets
 from deployments.planning.settings import SETTINGS, validated
 from tests.deployments.gguf_corpus import smollm2
 from tests.planning.stand_ins import deepseek_r1, qwen25_coder_32b
@@ -62,7 +62,9 @@ def test_every_preset_fits(
 ) -> None:
     shape, about = known[name]
     made = presets(shape, about, RIGS[rig])
-    assert tuple(each.name for each in made) == PRESETS
+    assert [each.name for each in made] == [
+        "max_context", "max_speed", "balanced", "many_users",
+    ]  # fmt: skip
     for each in made:
         assert each.fits
         check_fits(shape, each, RIGS[rig])
@@ -94,7 +96,8 @@ def test_the_longest_context_takes_eight_bits_where_sixteen_do_not_fit(
 ) -> None:
     shape, about = known["coder"]
     shape, about = replace(shape, n_ctx_train=131072), replace(about, n_ctx_train=131072)
-    made = preset("max_context", shape, about, RIGS["card"])
+    made = presets(shape, about, RIGS["card"])[0]
+    assert made.name == "max_context"
     assert (made.settings["kv_cache_k"], made.settings["flash_attention"]) == ("q8_0", "on")
     assert 60_000 < int(made.settings["context"]) < 131072
     longer = {**made.settings, "context": int(made.settings["context"]) + 1024}
@@ -155,20 +158,3 @@ def test_a_short_training_context_is_not_exceeded(
 def test_a_projector_has_no_presets(known: dict[str, tuple[ModelShape, ModelFacts]]) -> None:
     shape, about = known["small"]
     assert presets(shape, replace(about, kind="projector"), RIGS["card"]) == []
-
-
-def test_a_projector_beside_the_model_counts(
-    known: dict[str, tuple[ModelShape, ModelFacts]],
-) -> None:
-    shape, about = known["coder"]
-    shape, about = replace(shape, n_ctx_train=131072), replace(about, n_ctx_train=131072)
-    alone, seeing = (
-        preset("max_context", shape, about, RIGS["card"], projector_bytes=size)
-        for size in (0, 2 * GIB)
-    )
-    assert int(seeing.settings["context"]) < int(alone.settings["context"])
-
-
-def test_an_unknown_preset_is_a_key_error(known: dict[str, tuple[ModelShape, ModelFacts]]) -> None:
-    with pytest.raises(KeyError):
-        preset("max_everything", *known["small"], RIGS["card"])

@@ -8,6 +8,7 @@ from typing import Any
 from deployments.management.base import OmniCommand, seconds
 from deployments.services.deployments import deployment_start, get_deployment
 from deployments.services.waiting import wait_for
+from deployments.states import InstanceState
 
 
 class Command(OmniCommand):
@@ -23,5 +24,5 @@ class Command(OmniCommand):
         deployment = get_deployment(options["name"])
         deployment_start(deployment=deployment)
         if options["wait"]:
-            wait_for(deployment, "ready", options["wait"])
+            wait_for(deployment, InstanceState.READY, options["wait"])
         self.say(f"{deployment.name} {'runs' if options['wait'] else 'is wanted running'}.")

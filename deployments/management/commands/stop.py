@@ -8,6 +8,7 @@ from typing import Any
 from deployments.management.base import OmniCommand, seconds
 from deployments.services.deployments import deployment_stop, get_deployment
 from deployments.services.waiting import wait_for
+from deployments.states import InstanceState
 
 
 class Command(OmniCommand):
@@ -28,5 +29,5 @@ class Command(OmniCommand):
         deployment = get_deployment(options["name"])
         deployment_stop(deployment=deployment, now=options["now"])
         if options["wait"]:
-            wait_for(deployment, "stopped", options["wait"])
+            wait_for(deployment, InstanceState.STOPPED, options["wait"])
         self.say(f"{deployment.name} is {'stopped' if options['wait'] else 'wanted stopped'}.")

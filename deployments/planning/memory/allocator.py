@@ -129,21 +129,32 @@ def place_nodes(nodes: Sequence[Node], host: int, offloads: Sequence[bool] = ())
     for node in nodes:
         if node.place == UNPLACED:
             node.place = _place_by_weights(node, host, offloads)
-    computing = [node for node in nodes if node.computes]
+    _spread([node for node in nodes if node.computes], host)
+    for node in nodes:
+        _settle(node, host)
+
+
+def _spread(nodes: Sequence[Node], host: int) -> None:
+    """Nodes without a place take that of the last one before them, then of the next one after them;
+    the host's only where there is no other."""
     for order, skip_host in ((1, True), (-1, True), (1, False), (-1, False)):
         current = UNPLACED
-        for node in computing[::order]:
+        for node in nodes[::order]:
             if node.place != UNPLACED:
                 current = UNPLACED if skip_host and node.place == host else node.place
             elif current != UNPLACED:
                 node.place = current
-    for node in nodes:
-        if node.place == UNPLACED:
-            node.place = node.root.place if node.root and node.root.place != UNPLACED else host
-        for src in node.srcs:
-            if src.place == UNPLACED:
-                rooted = src.root is not None and src.root.place != UNPLACED
-                src.place = src.root.place if rooted and src.root else node.place
+
+
+def _settle(node: Node, host: int) -> None:
+    """What is left goes where the tensor lies that it is a view of; else nodes go on the host, and
+    sources to their node."""
+    if node.place == UNPLACED:
+        node.place = node.root.place if node.root and node.root.place != UNPLACED else host
+    for src in node.srcs:
+        if src.place == UNPLACED:
+            rooted = src.root is not None and src.root.place != UNPLACED
+            src.place = src.root.place if rooted and src.root else node.place
 
 
 def _place_by_weights(node: Node, host: int, offloads: Sequence[bool]) -> int:
@@ -170,48 +181,66 @@ def with_copies(
     With n_copies > 1 (pipelined devices) every input and every copy exists that many times, all the
     time.
     """
-    result: list[Node] = []
-    segment: list[Node] = []
-    inputs: list[Node] = []
-    lasting: list[Node] = []
-    current = UNPLACED
+    runs = _Runs()
+    for node in nodes:
+        if node.computes:
+            runs.enter(node)
+        runs.current.append(node)
+    runs.close()
+    if n_copies == 1:
+        return runs.result
+    for node in (*graph_inputs, *runs.copies):
+        node.is_output = True
+    for copy in runs.copies:
+        copy.is_input = True
+    spares = [
+        spare for node in (*graph_inputs, *runs.copies) for spare in _spares(node, n_copies - 1)
+    ]
+    return spares + runs.result
 
-    def close() -> None:
-        for source in inputs:
+
+class _Runs:
+    """Nodes in a row that are computed in one place, with copies of what they need from others."""
+
+    __slots__ = ("copies", "current", "inputs", "place", "result")
+
+    def __init__(self) -> None:
+        self.result: list[Node] = []
+        self.copies: list[Node] = []
+        # The run that is being gathered, and what has to be copied before it.
+        self.current: list[Node] = []
+        self.inputs: list[Node] = []
+        self.place = UNPLACED
+
+    def enter(self, node: Node) -> None:
+        """Makes the node's place the run's, and its sources ones that lie there."""
+        # Weights of another place end a run that has copies already.
+        needs_weights = self.inputs and any(
+            src.is_weight and src.place != node.place for src in node.srcs
+        )
+        if self.place != UNPLACED and (node.place != self.place or needs_weights):
+            self.close()
+        self.place = place = node.place
+        for index, src in enumerate(node.srcs):
+            if src.place != place:
+                node.srcs[index] = src.copies.get(place) or self._copied(src)
+
+    def _copied(self, src: Node) -> Node:
+        copy = src.copies[self.place] = Node("copy", src.size, src.layout, place=self.place)
+        self.copies.append(copy)
+        self.inputs.append(src)
+        return copy
+
+    def close(self) -> None:
+        for source in self.inputs:
             # Keeps the source until it has been copied.
             keeper = Node("keep", 0, None, [source], root=source.root or source, place=source.place)
             keeper.is_dependency = True
-            result.append(keeper)
-            result.append(source.copies[current])
-        result.extend(segment)
-        segment.clear()
-        inputs.clear()
-
-    for node in nodes:
-        if node.computes:
-            foreign = inputs and any(s.is_weight and s.place != node.place for s in node.srcs)
-            if current != UNPLACED and (node.place != current or foreign):
-                close()
-            current = node.place
-            for index, src in enumerate(node.srcs):
-                if src.place != current:
-                    if current not in src.copies:
-                        src.copies[current] = copy = Node(
-                            "copy", src.size, src.layout, place=current
-                        )
-                        copy.is_input = copy.is_output = n_copies > 1
-                        lasting.append(copy)
-                        inputs.append(src)
-                    node.srcs[index] = src.copies[current]
-        segment.append(node)
-    close()
-    if n_copies == 1:
-        return result
-    for node in graph_inputs:
-        node.is_output = True
-    return [
-        spare for node in (*graph_inputs, *lasting) for spare in _spares(node, n_copies - 1)
-    ] + result
+            self.result.append(keeper)
+            self.result.append(source.copies[self.place])
+        self.result.extend(self.current)
+        self.current.clear()
+        self.inputs.clear()
 
 
 def _spares(node: Node, count: int) -> list[Node]:
@@ -226,15 +255,7 @@ def peaks(nodes: Sequence[Node], leafs: Sequence[Node], alignments: Sequence[int
     arenas = [Arena(alignment) for alignment in alignments]
     for leaf in leafs:
         _allocate(leaf, arenas)
-    for node in nodes:
-        if node.root is not None and not node.is_dependency:
-            node.root.views += 1
-        if node.is_input:
-            _allocate(node, arenas)
-        for src in node.srcs:
-            src.children += 1
-            if src.is_input:
-                _allocate(src, arenas)
+    _count_uses(nodes, arenas)
     for node in nodes:
         for src in node.srcs:
             _allocate(src, arenas)
@@ -244,6 +265,19 @@ def peaks(nodes: Sequence[Node], leafs: Sequence[Node], alignments: Sequence[int
             if src.children == 0 and src.views == 0:
                 _release(src, arenas)
     return [arena.peak for arena in arenas]
+
+
+def _count_uses(nodes: Sequence[Node], arenas: Sequence[Arena]) -> None:
+    """How many nodes read each one and are views of it; inputs get their memory before all else."""
+    for node in nodes:
+        if node.root is not None and not node.is_dependency:
+            node.root.views += 1
+        if node.is_input:
+            _allocate(node, arenas)
+        for src in node.srcs:
+            src.children += 1
+            if src.is_input:
+                _allocate(src, arenas)
 
 
 def _allocate(node: Node, arenas: Sequence[Arena]) -> None:

@@ -153,14 +153,8 @@ def _without_twins(
 
 def _moved(model: ModelShape, placement: Placement, layer: int) -> Moved:
     kind, own = model.kind_of(layer), placement.layers[layer]
-    if not placement.overrides:
-        lifted = own != placement.host and (placement.cpu_moe or layer < placement.n_cpu_moe)
-        return tuple((name, placement.host) for name in kind.expert_names) if lifted else ()
-    places = (
-        (tensor.name, placement.of_tensor(layer, tensor.name))
-        for tensor in model.kind_of(layer).tensors
-    )
-    return tuple(item for item in places if item[1] != placement.layers[layer])
+    lifted = own != placement.host and (placement.cpu_moe or layer < placement.n_cpu_moe)
+    return tuple((name, placement.host) for name in kind.expert_names) if lifted else ()
 
 
 @lru_cache(maxsize=256)

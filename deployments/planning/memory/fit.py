@@ -6,7 +6,7 @@ is the shortest ratio with which the engine cuts exactly there (shares.py, place
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from deployments.planning.architecture import ModelShape
@@ -20,12 +20,13 @@ from deployments.planning.memory.use import (
     working_devices,
 )
 from deployments.planning.plan import DeviceFacts
+from deployments.planning.settings import SHARES
 
 # What the engine's own --fit leaves free on each device (common/common.h, fit_params_target).
 DEFAULT_MARGIN_BYTES = 1024 << 20
 _ROUNDS = 5
 # Settings that say what goes where; the planner chooses those that are not fixed.
-PLACING = ("gpu_layers", "tensor_split", "n_cpu_moe")
+PLACING = ("gpu_layers", SHARES, "n_cpu_moe")
 
 
 @dataclass(frozen=True)
@@ -51,20 +52,6 @@ class Fit:
             tensor_split=self.tensor_split,
             n_cpu_moe=self.n_cpu_moe,
         )
-
-
-def released(
-    devices: Sequence[DeviceFacts], bytes_by_name: Mapping[str, int]
-) -> tuple[DeviceFacts, ...]:
-    """The devices as they would be without what other deployments hold on them."""
-    return tuple(
-        (
-            device
-            if device.free_bytes is None
-            else replace(device, free_bytes=device.free_bytes + bytes_by_name.get(device.name, 0))
-        )
-        for device in devices
-    )
 
 
 def best_fit(
@@ -196,7 +183,7 @@ class _Search:
             len(self.working) > 1
             and settings.split_mode == "layer"
             and known
-            and "tensor_split" not in self.fixed
+            and SHARES not in self.fixed
         )
 
     def _fits(self, settings: MemorySettings, compute: list[int] | None = None) -> bool:
@@ -229,7 +216,7 @@ class _Search:
         """Nothing fits: what lacks the least, of what is asked for, spread by memory, and what only
         the host lacks."""
         asked = self.settings
-        if len(self.working) > 1 and "tensor_split" not in self.fixed and asked.gpu_layers != 0:
+        if len(self.working) > 1 and SHARES not in self.fixed and asked.gpu_layers != 0:
             asked = replace(asked, tensor_split=small_ratio(self.room))
         tried = [asked, *self.near]
         return min(

@@ -18,12 +18,11 @@ from deployments.planning.kv import (
 from deployments.planning.kv_names import kv_type_error, kv_type_fix
 from deployments.planning.memory.nextn import kept_states
 from deployments.planning.memory.settings import MemorySettings
-from deployments.planning.settings import KV_CACHE_TYPES
+from deployments.planning.settings import KV_CACHE_TYPES, LARGEST_CONTEXT
 
 __all__ = ["KvRow", "kv_cache_bytes", "kv_table", "kv_type_error", "kv_type_fix", "type_problem"]
 
 BLOCK = 32  # elements of a quantised block
-MAX_CONTEXT = 16_777_216  # what the setting takes
 _QUALITY = {
     "f32": "Twice f16's memory for no gain; for comparing.",
     "f16": "The reference.",
@@ -126,7 +125,7 @@ def _max_context(model: ModelShape, settings: MemorySettings, room_bytes: int) -
     def fits(steps: int) -> bool:
         return kv_cache_bytes(model, replace(settings, context=steps * step)) <= room_bytes
 
-    most = min(model.n_ctx_train * max(settings.parallel, 1) or MAX_CONTEXT, MAX_CONTEXT)
+    most = min(model.n_ctx_train * max(settings.parallel, 1) or LARGEST_CONTEXT, LARGEST_CONTEXT)
     low, high = 0, most // step
     while low < high:
         middle = (low + high + 1) // 2

@@ -1,21 +1,17 @@
 """Which device holds which layer and which tensor, as llama.cpp decides it.
 
 Sources: src/llama-model.cpp (load_tensors: split points and get_layer_buft_list), common/arg.cpp
-(--cpu-moe, --n-cpu-moe, -ot), src/llama-model-loader.cpp (create_tensor: overrides).
+(--cpu-moe, --n-cpu-moe).
 """
 
 from __future__ import annotations
 
-import re
 import struct
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
-from deployments.formats.expert_tensors import EXPERT_TENSORS
-
-# The host's place in every list of places: after all devices, as in llama.cpp's scheduler.
+# What the host is called where no device of that kind is named.
 CPU = "CPU"
 _F32 = struct.Struct("f")
 
@@ -59,35 +55,11 @@ def layer_places(n_layer: int, shares: Sequence[float], gpu_layers: int | None) 
 
 
 @dataclass(frozen=True)
-class Override:
-    """`-ot PATTERN=BUFFER`: tensors whose name matches go to a device, or to the host for CPU."""
-
-    pattern: str
-    device: str = CPU
-
-
-def expert_overrides(cpu_moe: bool, n_cpu_moe: int) -> tuple[Override, ...]:
-    """What --cpu-moe and --n-cpu-moe stand for: the experts of all, or of the first n, layers on
-    the host."""
-    tensors = r"\.ffn_(up|down|gate|gate_up)_(ch|)exps"
-    if cpu_moe:
-        return (Override(tensors),)
-    return tuple(Override(rf"blk\.{layer}{tensors}") for layer in range(n_cpu_moe))
-
-
-@lru_cache(maxsize=512)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern)
-
-
-@dataclass(frozen=True)
 class Placement:
-    """Places are indexes into the devices; `host` is len(devices)."""
+    """Places are indexes into the devices; the host comes after them, as in the engine."""
 
     layers: tuple[int, ...]
     host: int
-    device_names: tuple[str, ...] = ()
-    overrides: tuple[Override, ...] = ()
     n_cpu_moe: int = 0
     cpu_moe: bool = False
 
@@ -95,34 +67,13 @@ class Placement:
     def output(self) -> int:
         return self.layers[-1]
 
-    def of_tensor(self, layer: int, name: str) -> int:
-        """Where a tensor of a layer goes; `name` is without `blk.N.`."""
-        if (self.cpu_moe or layer < self.n_cpu_moe) and name.rsplit(".", 1)[0] in EXPERT_TENSORS:
-            return self.host
-        return self._overridden(f"blk.{layer}.{name}", self.layers[layer])
-
     def of_extra(self, name: str) -> int:
         """Where a tensor outside the layers goes: embeddings always stay on the host."""
         is_input = name.startswith(
             ("token_embd", "position_embd", "token_types", "per_layer_token_embd")
         )
-        return self._overridden(name, self.host if is_input else self.output)
-
-    def of_tied_output(self) -> int:
-        """Where the output goes that is made of the embedding."""
-        return self._overridden("token_embd.weight", self.output)
-
-    def _overridden(self, name: str, default: int) -> int:
-        for override in self.overrides:
-            if _compiled(override.pattern).search(name):
-                return self._place_of(override.device, default)
-        return default
-
-    def _place_of(self, device: str, default: int) -> int:
-        if device == CPU or device.endswith("_Host"):
-            return self.host
-        return self.device_names.index(device) if device in self.device_names else default
+        return self.host if is_input else self.output
 
     @property
     def moves_tensors(self) -> bool:
-        return bool(self.overrides or self.cpu_moe or self.n_cpu_moe)
+        return bool(self.cpu_moe or self.n_cpu_moe)

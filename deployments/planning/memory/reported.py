@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-MIB = 1 << 20
+from omni.units import MIB
+
 # "load_tensors:   CPU_Mapped model buffer size =    92.10 MiB"; an RPC buffer names its endpoint in
 # brackets.
 _BUFFER = re.compile(

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from deployments.planning.memory.placement import Override
 from deployments.planning.repacking import Kernels
-from deployments.planning.settings import ALL, AUTO, with_defaults
+from deployments.planning.settings import ALL, AUTO, SHARES, with_defaults
+from omni.units import MIB
 
-MIB = 1 << 20
 # --load-mode: the file is mapped; else it is read into memory of the process's own.
 MAPPING = (AUTO, "mmap", "mmap+mlock")
 
@@ -33,10 +32,8 @@ class MemorySettings:
     gpu_layers: int | None = None
     split_mode: str = "layer"
     tensor_split: tuple[float, ...] | None = None
-    main_gpu: int = 0
     n_cpu_moe: int = 0
     cpu_moe: bool = False
-    overrides: tuple[Override, ...] = ()
     swa_full: bool = False
     offload_kqv: bool = True
     op_offload: bool = True
@@ -54,7 +51,6 @@ class MemorySettings:
     # back to.
     cache_ram_bytes: int = 0
     ctx_checkpoints: int = 32
-    projector_bytes: int = 0
     # Layers that predict further tokens ahead are loaded only for drafting with them, this many
     # tokens at once.
     load_nextn: bool = False
@@ -91,7 +87,7 @@ def memory_settings(settings: Mapping[str, object], context_tokens: int) -> Memo
         batch=int(values["batch"]),
         ubatch=int(values["ubatch"]),
         gpu_layers=None if layers in (AUTO, ALL) else int(layers),
-        tensor_split=parsed_split(values["tensor_split"]),
+        tensor_split=parsed_split(values[SHARES]),
         n_cpu_moe=0 if values["n_cpu_moe"] in (AUTO, ALL) else int(values["n_cpu_moe"]),
         cpu_moe=values["n_cpu_moe"] == ALL,
         mmap=values["load_mode"] in MAPPING,

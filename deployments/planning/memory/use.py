@@ -29,19 +29,16 @@ from deployments.planning.memory.weights import (
 )
 from deployments.planning.plan import DeviceFacts, DeviceUse
 from deployments.planning.repacking import Kernels
+from omni.units import MIB
 
 __all__ = ["MemorySettings", "MemoryUse", "combined", "memory_settings", "memory_use"]
 
-MIB = 1 << 20
 # Driver context, kernels and cuBLAS workspaces of one process on one CUDA device. They are in no
 # buffer that the engine counts (common/fit.cpp shows them as "unaccounted" and leaves 1024 MiB free
 # for them and others).
 CUDA_CONTEXT_BYTES = 512 * MIB
 VULKAN_CONTEXT_BYTES = 128 * MIB
 CONTEXT_BYTES = {"cuda": CUDA_CONTEXT_BYTES, "vulkan": VULKAN_CONTEXT_BYTES}
-# A vision projector's file is loaded as it is; the rest is its graph for one image
-# (tools/mtmd/clip.cpp).
-PROJECTOR_COMPUTE_BYTES = 512 * MIB
 PIPELINING_KINDS = frozenset({"cuda"})
 # Their drivers give memory on the host that they reach faster: weights of the host go there, or
 # stay mapped, and nothing is rearranged (src/llama-model.cpp, make_cpu_buft_list).
@@ -79,7 +76,7 @@ def working_devices(
     """The devices that get something: without the host, and only one for split mode none."""
     cards = tuple(device for device in devices if device.kind != "cpu")
     if settings.split_mode == "none" and cards:
-        return (cards[min(settings.main_gpu, len(cards) - 1)],)
+        return cards[:1]
     return cards
 
 
@@ -97,10 +94,7 @@ def shares(devices: Sequence[DeviceFacts], settings: MemorySettings) -> tuple[fl
 def place(model: ModelShape, devices: Sequence[DeviceFacts], settings: MemorySettings) -> Placement:
     """Where everything goes; `devices` are those of working_devices."""
     layers = layer_places(model.n_layer, shares(devices, settings), settings.gpu_layers)
-    names = tuple(device.name for device in devices)
-    return Placement(
-        layers, len(devices), names, settings.overrides, settings.n_cpu_moe, settings.cpu_moe
-    )
+    return Placement(layers, len(devices), settings.n_cpu_moe, settings.cpu_moe)
 
 
 def memory_use(
@@ -337,7 +331,7 @@ def is_pipelined(
         and (settings.gpu_layers is None or settings.gpu_layers > model.n_layer)
         and settings.split_mode == "layer"
         and settings.offload_kqv
-        and not (settings.overrides or settings.cpu_moe or settings.n_cpu_moe)
+        and not (settings.cpu_moe or settings.n_cpu_moe)
         and all(device.kind in PIPELINING_KINDS for device in devices)
     )
 
@@ -345,16 +339,14 @@ def is_pipelined(
 def _other(
     model: ModelShape, devices: Sequence[DeviceFacts], settings: MemorySettings
 ) -> list[int]:
-    """Contexts of drivers, a vision projector on the first device; on the host the logits
-    (output_reserve) and what fills up with use: prompts seen before and states to go back to."""
+    """Contexts of drivers; on the host the logits (output_reserve) and what fills up with use:
+    prompts seen before and states to go back to."""
     sizes = [CONTEXT_BYTES.get(device.kind, 0) for device in devices]
     logits = model.n_vocab * 4 * max(settings.parallel, 1)
     # Beside the logits: filtered ones, probabilities and candidates.
     logits *= 4 if settings.backend_sampling else 1
     contexts = 2 if settings.load_nextn else 1
     sizes.append(logits * contexts + filling_bytes(model, settings))
-    if settings.projector_bytes:
-        sizes[0] += settings.projector_bytes + PROJECTOR_COMPUTE_BYTES
     return sizes
 
 

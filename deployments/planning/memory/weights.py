@@ -95,9 +95,6 @@ def weights(
 
 def _layer(placement: Placement, index: int, kind: LayerKind, kernels: Kernels) -> Layout:
     place = placement.layers[index]
-    if placement.overrides:
-        places = tuple(placement.of_tensor(index, tensor.name) for tensor in kind.tensors)
-        return _divided(kind, places, placement.host, kernels)
     lifted = placement.cpu_moe or index < placement.n_cpu_moe
     return _whole(kind, place, placement.host, lifted, kernels)
 
@@ -137,7 +134,7 @@ def _add_extras(total: Weights, model: ModelShape, placement: Placement, kernels
             else:
                 total.devices[place] += aligned(tensor.n_bytes)
     if model.is_tied:
-        table, place = model.extra["token_embd.weight"], placement.of_tied_output()
+        table, place = model.extra["token_embd.weight"], placement.output
         if place != placement.host:
             total.devices[place] += aligned(table.n_bytes)
         else:

@@ -31,13 +31,19 @@ from deployments.services.effects import effects
 from deployments.services.loadable import without_engine
 from deployments.services.runnable import command_text, runnable
 from deployments.services.waiting import agent_is_running
-from deployments.strategies import STRATEGIES
+from deployments.states import InstanceState
+from deployments.strategies import STRATEGIES, strategy_title
 from deployments.web.forms import DeploymentForm, typed_so_far
 from deployments.web.role_fields import MODEL
 from omni.errors import OmniError
 from omni.htmx import go_to, is_htmx, render_page_or_part
 
-TRANSIENT = ("starting", "loading", "stopping", "crashed")
+TRANSIENT = (
+    InstanceState.STARTING,
+    InstanceState.LOADING,
+    InstanceState.STOPPING,
+    InstanceState.CRASHED,
+)
 HISTORY_LENGTH = 30
 
 
@@ -108,6 +114,7 @@ def _details(found: Deployment) -> dict[str, Any]:
         "commands": _commands(found, plan),
         "history": transitions[:HISTORY_LENGTH],
         "strategy": strategy,
+        "strategy_title": strategy_title(found.strategy),
         # A server that somebody else runs keeps its log to itself.
         "roles": strategy.roles if strategy and not found.is_external else (),
         "bindings": list(found.bindings.all()),
@@ -139,6 +146,7 @@ def _settings_shown(found: Deployment) -> list[tuple[str, str, bool]]:
     server takes none."""
     if found.is_external:
         return []
+    strategy = STRATEGIES.get(found.strategy)
     values = with_defaults({key: value for key, value in found.settings.items() if key in SETTINGS})
     return [
         (
@@ -147,7 +155,7 @@ def _settings_shown(found: Deployment) -> list[tuple[str, str, bool]]:
             s.key in found.settings,
         )
         for s in SETTINGS.values()
-        if not s.strategies or found.strategy in s.strategies
+        if strategy is None or strategy.looks_at(s)
     ]
 
 

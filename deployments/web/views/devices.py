@@ -16,6 +16,7 @@ from deployments.models import Instance
 from deployments.services import remote_devices
 from deployments.services import stand_ins as cpu_stand_ins
 from deployments.services.discovery import local_host
+from deployments.states import InstanceState
 from deployments.supervision.namespaces import are_available
 from gpus.models import Device
 from omni.errors import OmniError
@@ -36,7 +37,9 @@ def _context(**typed: Any) -> dict[str, Any]:
         "served": served,
         "added": remote_devices.added(host),
         "offered": offered,
-        "in_transit": any(device.instance.state != "ready" for device in (*served, *offered)),
+        "in_transit": any(
+            device.instance.state != InstanceState.READY for device in (*served, *offered)
+        ),
         "rpc_address": settings.OMNI_RPC_ADDRESS,
         "rpc_devices": settings.OMNI_RPC_DEVICES,
     } | typed

@@ -6,13 +6,14 @@ from django.http import HttpRequest, HttpResponse
 
 from deployments.gateway.handover_lines import counts
 from deployments.models import Deployment, Instance
+from deployments.states import InstanceState
 
 
 def metrics(request: HttpRequest) -> HttpResponse:
     """What the panel knows of its deployments, in Prometheus' text format."""
     lines = ["# TYPE omni_deployment_ready gauge"]
     for deployment in Deployment.objects.prefetch_related("instances"):
-        ready = int(deployment.state == "ready")
+        ready = int(deployment.state == InstanceState.READY)
         labels = f'deployment="{deployment.name}",strategy="{deployment.strategy}"'
         lines.append(f"omni_deployment_ready{{{labels}}} {ready}")
     lines.append("# TYPE omni_instance_restarts_total counter")

@@ -53,7 +53,6 @@ def rtx_pro_6000(**changes: object) -> FakeCard:
         "power": 410_000,
         "power_limit": 600_000,
         "temperature": 58,
-        "fan": 41,
     }
     link = {"generation": 5, "generation_max": 5, "width": 16, "width_max": 16}
     values = {
@@ -69,7 +68,7 @@ def rtx_pro_6000(**changes: object) -> FakeCard:
 
 def rtx_5090(**changes: object) -> FakeCard:
     """32607 MiB and 575 W, idle: its link has dropped to Gen1 to save power."""
-    facts = {"utilisation": 0, "power": 21_500, "power_limit": 575_000, "temperature": 36, "fan": 0}
+    facts = {"utilisation": 0, "power": 21_500, "power_limit": 575_000, "temperature": 36}
     link = {"generation": 1, "generation_max": 5, "width": 16, "width_max": 16}
     values = {
         "name": "NVIDIA GeForce RTX 5090",

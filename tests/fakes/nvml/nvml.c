@@ -136,7 +136,6 @@ int nvmlDeviceGetCudaComputeCapability(void *handle, int *major, int *minor) {
 }
 int nvmlDeviceGetPowerUsage(void *handle, unsigned *to) { return number(handle, "power", to); }
 int nvmlDeviceGetEnforcedPowerLimit(void *handle, unsigned *to) { return number(handle, "power_limit", to); }
-int nvmlDeviceGetFanSpeed(void *handle, unsigned *to) { return number(handle, "fan", to); }
 int nvmlDeviceGetClockInfo(void *handle, int kind, unsigned *to) { (void)kind; return number(handle, "clock", to); }
 int nvmlDeviceGetCurrPcieLinkGeneration(void *handle, unsigned *to) { return number(handle, "generation", to); }
 int nvmlDeviceGetMaxPcieLinkGeneration(void *handle, unsigned *to) { return number(handle, "generation_max", to); }

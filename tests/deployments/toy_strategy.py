@@ -1,0 +1,46 @@
+"""A strategy as somebody would add it: this file, and a row in deployments/strategies/__init__.py.
+
+One model on the first of its devices; the second one is kept free.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from deployments.planning.plan import Plan, PlanRequest
+from deployments.strategies.base import (
+    Strategy,
+    error,
+    info,
+    outlook,
+    processes,
+    verdict_of,
+)
+from deployments.strategies.placing import device_uses, instance, placed
+
+
+class Spare(Strategy):
+    name = "warm_spare"
+    title = "Warm spare"
+    summary = "One model, with a second device kept free for it."
+    roles = ("model",)
+    serving_role = "model"
+
+    def plan(self, request: PlanRequest) -> Plan:
+        member = self.only_member(request)
+        first, *rest = member.devices
+        found = placed(request, replace(member, devices=(first,)), self)
+        reasons = [*found.reasons]
+        if rest:
+            reasons.append(info("kept_free", f"{rest[0].name} is kept free beside {first.name}."))
+        else:
+            reasons.append(error("no_spare", "There is no second device.", "Choose another one."))
+        return Plan(
+            self.name,
+            verdict_of(reasons),
+            tuple(reasons),
+            device_uses(found),
+            processes([instance(request, found, "model")], reasons),
+            outlook(found.speed.predicted(), reasons),
+            settings=found.chosen,
+        )
