@@ -16,7 +16,7 @@ from omni.events import chat_group
 @require_GET
 def heads(request: HttpRequest, pk: int) -> HttpResponse:
     """The state of what answers, as it is now."""
-    return render(request, "chat/_heads.html", lanes_context(request, own(request, pk)))
+    return render(request, "chat/_heads.html", lanes_context(own(request, pk)))
 
 
 @require_POST

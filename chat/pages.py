@@ -15,7 +15,6 @@ from chat.listing import by_day, find
 from chat.models import MOST_LANES, Conversation, Lane
 from chat.thread import thread_of
 from omni.numbers import whole_number
-from omni.roles import CHAT
 
 
 def own(request: HttpRequest, pk: int) -> Conversation:
@@ -47,12 +46,11 @@ def _zone(request: HttpRequest) -> ZoneInfo:
         return ZoneInfo("UTC")
 
 
-def thread_context(request: HttpRequest, conversation: Conversation) -> dict[str, Any]:
-    may_chat = request.user.has_perm(CHAT)
-    return {"conversation": conversation, "thread": thread_of(conversation), "may_chat": may_chat}
+def thread_context(conversation: Conversation) -> dict[str, Any]:
+    return {"conversation": conversation, "thread": thread_of(conversation)}
 
 
-def lanes_context(request: HttpRequest, conversation: Conversation) -> dict[str, Any]:
+def lanes_context(conversation: Conversation) -> dict[str, Any]:
     """What the heads of the lanes and the menus that change them show."""
     lanes = list(lanes_of(conversation))
     return {
@@ -64,7 +62,6 @@ def lanes_context(request: HttpRequest, conversation: Conversation) -> dict[str,
         "lane_choices": choices_for(lanes),
         "can_add": len(lanes) < MOST_LANES,
         "is_empty": not conversation.messages.exists(),
-        "may_chat": request.user.has_perm(CHAT),
     }
 
 
@@ -77,8 +74,8 @@ def page_context(
 ) -> dict[str, Any]:
     return {
         **list_context(request),
-        **thread_context(request, conversation),
-        **lanes_context(request, conversation),
+        **thread_context(conversation),
+        **lanes_context(conversation),
         "form": form,
         "current": conversation.pk,
     }

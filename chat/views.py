@@ -41,7 +41,7 @@ def conversation_page(request: HttpRequest, pk: int) -> HttpResponse:
 
 @require_GET
 def thread(request: HttpRequest, pk: int) -> HttpResponse:
-    return render(request, "chat/_thread.html", thread_context(request, own(request, pk)))
+    return render(request, "chat/_thread.html", thread_context(own(request, pk)))
 
 
 @require_POST

@@ -14,7 +14,7 @@ from django.utils import timezone
 from deployments.models import ApiKey
 from omni.database import DatabasePool
 from omni.errors import OmniError
-from omni.roles import CHAT
+from omni.roles import CHAT, may
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +139,7 @@ def is_usable(key: str) -> bool:
         return False
     if found.expiry_date is not None and found.expiry_date <= timezone.now():
         return False
-    return found.owner is None or (found.owner.is_active and found.owner.has_perm(CHAT))
+    return found.owner is None or may(found.owner, CHAT)
 
 
 def forget_keys() -> None:

@@ -12,6 +12,7 @@ from deployments.formats.kinds import WITHOUT_TEXT, Kind
 from deployments.models.library import Engine, Model
 from deployments.states import InstanceState, deployment_state
 from gpus.models import Device, Host
+from omni.roles import OPERATE, declared
 
 STRATEGIES = [
     ("independent", "Independent"),
@@ -74,7 +75,7 @@ class Deployment(models.Model):
 
     class Meta:
         ordering = ("name",)
-        permissions = [("operate_deployment", "Can create, start, stop and delete deployments")]
+        permissions = [declared(OPERATE)]
         constraints = [
             models.CheckConstraint(
                 condition=Q(strategy__in=[name for name, _ in STRATEGIES]),

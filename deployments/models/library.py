@@ -7,6 +7,7 @@ from django.db.models import Q
 
 from deployments.formats.kinds import DEPLOYABLE, DRAFTING, TITLES, USES, Kind, article
 from gpus.models import Host
+from omni.roles import MANAGE_LIBRARY, declared
 
 # Plain texts: migrations keep them.
 KINDS = [(kind.value, TITLES[kind]) for kind in Kind]
@@ -134,7 +135,7 @@ class Model(models.Model):
 
     class Meta:
         ordering = ("name",)
-        permissions = [("manage_library", "Can scan folders and add or remove models")]
+        permissions = [declared(MANAGE_LIBRARY)]
         constraints = [
             models.CheckConstraint(
                 condition=Q(state__in=["ok", "incomplete", "broken", "missing"]),

@@ -71,13 +71,13 @@ class EngineAdmin(RightsAdmin):
     @admin.action(description="Ask the binary again")
     def probe_again(self, request: HttpRequest, queryset: QuerySet[Engine]) -> None:
         for engine in queryset:
-            probe(engine)
+            probe(engine, user=request.user)
             level = messages.SUCCESS if engine.state == Engine.State.OK else messages.ERROR
             self.message_user(request, f"{engine.name}: {engine.error or engine.build}", level)
 
     def save_model(self, request: HttpRequest, obj: Engine, form: Any, change: bool) -> None:
         """A path that was typed is asked at once."""
-        probe(obj)
+        probe(obj, user=request.user)
 
     def delete_model(self, request: HttpRequest, obj: Engine) -> None:
         forget_key(obj)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from django.contrib import messages
-from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.cache import patch_vary_headers
@@ -21,7 +20,7 @@ from deployments.services.waiting import agent_is_running
 from gpus.models import Device
 from omni.errors import OmniError
 from omni.htmx import is_htmx, wants_part
-from omni.roles import MANAGE_LIBRARY
+from omni.roles import MANAGE_LIBRARY, require
 
 
 # --- looking --------------------------------------------------------------------------------------
@@ -29,8 +28,8 @@ from omni.roles import MANAGE_LIBRARY
 def download(request: HttpRequest) -> HttpResponse:
     """Everybody sees the list; who may manage the library also asks the hub, by ?repo=."""
     typed = request.GET.get("repo", "").strip()
-    if typed and not request.user.has_perm(MANAGE_LIBRARY):  # type: ignore[union-attr]
-        raise PermissionDenied
+    if typed:
+        require(request.user, MANAGE_LIBRARY)
     context = {"typed": typed} | (_found(typed) if typed else {})
     if wants_part(request):
         response = render(request, "deployments/_hub_choices.html", context)

@@ -203,7 +203,7 @@ def scan(request: HttpRequest) -> HttpResponse:
         raise OmniError(
             "no_agent", text, "Start the panel with `make up`, or run `manage.py scan`."
         )
-    request_scan(host.name)
+    request_scan(host.name, user=request.user)
     return _said(request, "Scanning. The list changes as models are found.")
 
 

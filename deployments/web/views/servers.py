@@ -87,7 +87,7 @@ def change(request: HttpRequest, name: str) -> HttpResponse:
 
 @require_POST
 def ask(request: HttpRequest, name: str) -> HttpResponse:
-    engine = servers.server_ask(engine=_found(name))
+    engine = servers.server_ask(engine=_found(name), user=request.user)
     _tell(request, engine, f"{engine.name} answers.")
     return redirect("deployments:server", name)
 
