@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from django.http import HttpRequest
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
 
@@ -14,17 +13,18 @@ from chat.lanes import choices_for, lanes_of
 from chat.listing import by_day, find
 from chat.models import MOST_LANES, Conversation, Lane
 from chat.thread import thread_of
+from omni.htmx import HtmxHttpRequest
 from omni.numbers import whole_number
 
 
-def own(request: HttpRequest, pk: int) -> Conversation:
+def own(request: HtmxHttpRequest, pk: int) -> Conversation:
     """404 for others' conversations: that they exist is nobody else's business."""
     return get_object_or_404(
         Conversation.objects.prefetch_related("lanes"), pk=pk, owner=request.user
     )
 
 
-def list_context(request: HttpRequest) -> dict[str, Any]:
+def list_context(request: HtmxHttpRequest) -> dict[str, Any]:
     query = request.GET.get("q", "").strip()
     found = find(request.user, query)
     today = timezone.now().astimezone(_zone(request)).date()
@@ -38,7 +38,7 @@ def list_context(request: HttpRequest) -> dict[str, Any]:
     }
 
 
-def _zone(request: HttpRequest) -> ZoneInfo:
+def _zone(request: HtmxHttpRequest) -> ZoneInfo:
     """The browser's time zone, which its script leaves in a cookie."""
     try:
         return ZoneInfo(request.COOKIES.get("omni_zone", "UTC"))
@@ -70,7 +70,7 @@ def _answers(lane: Lane) -> bool:
 
 
 def page_context(
-    request: HttpRequest, conversation: Conversation, form: SettingsForm
+    request: HtmxHttpRequest, conversation: Conversation, form: SettingsForm
 ) -> dict[str, Any]:
     return {
         **list_context(request),

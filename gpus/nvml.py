@@ -213,7 +213,8 @@ def look(timeout_s: float = LOOK_TIMEOUT_S) -> NvmlReport:
     question.close()
     try:
         if answer.poll(timeout_s):
-            return answer.recv()  # type: ignore[no-any-return]
+            report: NvmlReport = answer.recv()
+            return report
         text = (
             f"The NVIDIA driver does not answer within {timeout_s:.0f} s: look at dmesg, restart"
             " the machine."

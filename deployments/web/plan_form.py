@@ -14,6 +14,7 @@ from deployments.engines.external import EXTERNAL
 from deployments.models import Engine, Model
 from deployments.planning.settings import SETTINGS, Group, Setting, conflicts
 from deployments.services.deployments import first_engine
+from deployments.web.form_fields import choice_field
 from deployments.web.forms import engine_label, setting_field
 from gpus.facts import memory_in_use
 from gpus.models import Device, Host
@@ -96,7 +97,8 @@ class PlanForm(forms.Form):
 
     def __init__(self, query: QueryDict, stock: Stock) -> None:
         self.stock = stock
-        super().__init__(_complete(query, stock), use_required_attribute=False)
+        self.complete = _complete(query, stock)
+        super().__init__(self.complete, use_required_attribute=False)
         models, drafts = _choices(stock.models), _choices(stock.drafts)
         devices = [(device.name, device.name) for device in stock.devices]
         self._choose(MODEL, models)
@@ -110,7 +112,7 @@ class PlanForm(forms.Form):
             field.widget.attrs["aria-describedby"] = f"{name}-help {name}-errors"
 
     def _choose(self, name: str, choices: list[tuple[str, str]]) -> None:
-        self.fields[name].choices = choices  # type: ignore[attr-defined]
+        choice_field(self, name).choices = choices
 
     def clean(self) -> dict[str, Any]:
         data = super().clean() or {}
@@ -144,7 +146,7 @@ class PlanForm(forms.Form):
 
     @property
     def wanted_devices(self) -> list[str]:
-        return self.data.getlist(DEVICE)  # type: ignore[attr-defined]
+        return self.complete.getlist(DEVICE)
 
     # --- groups for the page ----------------------------------------------------------------------
     def main_settings(self) -> Iterator[forms.BoundField]:

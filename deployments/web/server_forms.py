@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from django import forms
 
 from deployments.models import Deployment, Engine
+from deployments.web.form_fields import choice_field
 
 KEY_HELP = (
     "Sent to this server only, kept in a file that only Omni's user can read, and not shown again."
@@ -74,7 +75,7 @@ class RemoteModelForm(forms.Form):
         names = list(
             dict.fromkeys([*([deployment.remote_model] if deployment else []), *engine.offers])
         )
-        self.fields["model"].choices = [(name, name) for name in names]  # type: ignore[attr-defined]
+        choice_field(self, "model").choices = [(name, name) for name in names]
         if deployment:
             del self.fields["name"]
         else:
