@@ -25,33 +25,32 @@ log = logging.getLogger(__name__)
 SLOW_EVERY_S, FAILED_AGAIN_S = 5.0, 10.0
 LOOK_TIMEOUT_S = 15.0
 
-# NVML's error → (state, what to do). Any other error while it starts is "error".
-_START_FAILURES: dict[int, tuple[str, str]] = {
+# NVML's error → state, why, what to do. Any other error while it starts is "error".
+_START_FAILURES: dict[int, tuple[str, str, str]] = {
     pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: (
         "library_missing",
-        (
-            "No NVIDIA driver was found (libnvidia-ml.so.1). Without NVIDIA cards that is as it"
-            " should be; with one, install the driver."
-        ),
+        "No NVIDIA driver was found (libnvidia-ml.so.1).",
+        "Without NVIDIA cards that is as it should be; with one, install the driver.",
     ),
     pynvml.NVML_ERROR_DRIVER_NOT_LOADED: (
         "driver_not_loaded",
-        (
-            "The NVIDIA driver is installed but not loaded: run `modprobe nvidia`, or restart the"
-            " machine."
-        ),
+        "The NVIDIA driver is installed but not loaded.",
+        "Run `modprobe nvidia`, or restart the machine.",
     ),
     pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: (
         "version_mismatch",
-        "The NVIDIA driver was upgraded and the old one is still loaded: restart the machine.",
+        "The NVIDIA driver was upgraded and the old one is still loaded.",
+        "Restart the machine.",
     ),
     pynvml.NVML_ERROR_NO_PERMISSION: (
         "no_permission",
-        "This user may not open /dev/nvidia*: add it to the group that owns them.",
+        "This user may not open /dev/nvidia*.",
+        "Add it to the group that owns them.",
     ),
     pynvml.NVML_ERROR_FUNCTION_NOT_FOUND: (
         "version_mismatch",
-        "The NVIDIA driver is too old to be asked: install a current one.",
+        "The NVIDIA driver is too old to be asked.",
+        "Install a current one.",
     ),
 }
 # Bits of nvmlDeviceGetCurrentClocksEventReasons that mean "slower than it could be".
@@ -166,9 +165,9 @@ class Nvml:
             self.cards = [Card(index) for index in range(pynvml.nvmlDeviceGetCount())]
         except (pynvml.NVMLError, CardFailed) as error:
             code = int(getattr(error, "value", pynvml.NVML_ERROR_UNKNOWN))
-            self.state = NvmlState(
-                *_START_FAILURES.get(code, ("error", f"NVML does not start: {error}."))
-            )
+            unknown = ("error", f"NVML does not start: {error}.", "")
+            state, text, fix = _START_FAILURES.get(code, unknown)
+            self.state = NvmlState(state, text, fix=fix)
             return self.state
         nothing = NvmlState("no_devices", "The NVIDIA driver answers and reports no card.", driver)
         self.state = NvmlState("ok", "", driver) if self.cards else nothing
@@ -215,18 +214,13 @@ def look(timeout_s: float = LOOK_TIMEOUT_S) -> NvmlReport:
         if answer.poll(timeout_s):
             report: NvmlReport = answer.recv()
             return report
-        text = (
-            f"The NVIDIA driver does not answer within {timeout_s:.0f} s: look at dmesg, restart"
-            " the machine."
-        )
-        return NvmlReport(NvmlState("error", text))
+        text = f"The NVIDIA driver does not answer within {timeout_s:.0f} s."
+        fix = "Look at dmesg, then restart the machine."
+        return NvmlReport(NvmlState("error", text, fix=fix))
     except EOFError:
         child.join(1)
-        text = (
-            f"Asking the NVIDIA driver ended the asking process (exit code {child.exitcode}): look"
-            " at dmesg."
-        )
-        return NvmlReport(NvmlState("crashed", text))
+        text = f"Asking the NVIDIA driver ended the asking process (exit code {child.exitcode})."
+        return NvmlReport(NvmlState("crashed", text, fix="Look at dmesg."))
     finally:
         answer.close()
         child.kill()

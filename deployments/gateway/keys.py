@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from hashlib import sha256
 from typing import Any
 
+from django.db import DatabaseError, InterfaceError
 from django.utils import timezone
 
 from deployments.models import ApiKey
@@ -79,7 +80,7 @@ async def still_usable(key: str) -> bool:
     out."""
     try:
         return await _usable_cached(key)
-    except Exception as error:
+    except (DatabaseError, InterfaceError) as error:
         log.warning("a key could not be checked again: %s", error)
         return True
 

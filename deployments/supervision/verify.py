@@ -15,6 +15,7 @@ from deployments.instances.connecting import EngineConnection
 from deployments.instances.logs import since_start
 from deployments.planning.memory.reported import reported_memory
 from deployments.supervision.answers import N_TOKENS, PROMPT, Answer, Check, Judgement, judge
+from deployments.supervision.log_reading import why_no_drafting
 from omni.json_text import read_answer
 
 # The first answer of a large model, from a disk that is still being read.
@@ -138,8 +139,7 @@ def built_otherwise(address: EngineAddress, argv: Sequence[str], log: Path) -> s
             " without."
         )
     if "--spec-type" in argv and not _drafts(address):
-        reason = next((line for line in lines if "vocabs are not compatible" in line), "")
-        found.append(f"Drafting is off. {reason.strip()}".strip())
+        found.append(f"Drafting is off. {why_no_drafting(lines)}".strip())
     return " ".join(found)
 
 
