@@ -165,7 +165,7 @@ def test_a_strategy_or_engine_that_is_not_there_is_named(request_: PlanRequest) 
 
 
 def test_deploying_what_is_shown_keeps_the_device(request_: PlanRequest) -> None:
-    """With the settings that a plan chose, its device is still the best of those that are ticked."""
+    """With the settings that a plan chose, its device is still the best of those ticked."""
     small = replace(GPU, total_bytes=2 * GIB, free_bytes=GIB)
     unknown = DeviceFacts("Vulkan1", "vulkan")
     member = replace(request_.members["model"], devices=(small, unknown))
