@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from django.contrib import admin
-from django.http import HttpRequest
-from unfold.admin import TabularInline
 
 from chat.models import Conversation, Lane, Message
-from omni.administration import RightsAdmin
+from omni.administration import RightsAdmin, ShownRows
 
 
-class LaneInline(TabularInline):
+class LaneInline(ShownRows):
     model = Lane
-    extra = 0
-    can_delete = False
     fields = readonly_fields = ("position", "deployment", "route", "deployment_name")
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
 
 @admin.register(Conversation)

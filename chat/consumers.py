@@ -12,7 +12,7 @@ from chat.actions import act, snapshot
 from chat.models import Conversation
 from omni.errors import OmniError
 from omni.events import ChatDelta, ChatState, chat_group
-from omni.roles import CHAT
+from omni.roles import CHAT, may
 from omni.sockets import NOT_FOUND, PageSocket, in_database
 
 
@@ -55,7 +55,7 @@ class ChatConsumer(PageSocket):
 
     def _owner_may_chat(self) -> bool:
         found = Conversation.objects.select_related("owner").filter(pk=self.conversation_id).first()
-        return found is not None and found.owner.has_perm(CHAT)
+        return found is not None and may(found.owner, CHAT)
 
     async def left(self) -> None:
         await self.channel_layer.group_discard(chat_group(self.conversation_id), self.channel_name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_GET, require_POST
 
@@ -11,29 +11,30 @@ from chat.lanes import find_target, lane_add, lane_change, lane_remove
 from chat.pages import lanes_context, own
 from omni.broadcast import publish
 from omni.events import chat_group
+from omni.htmx import HtmxHttpRequest
 
 
 @require_GET
-def heads(request: HttpRequest, pk: int) -> HttpResponse:
+def heads(request: HtmxHttpRequest, pk: int) -> HttpResponse:
     """The state of what answers, as it is now."""
-    return render(request, "chat/_heads.html", lanes_context(request, own(request, pk)))
+    return render(request, "chat/_heads.html", lanes_context(own(request, pk)))
 
 
 @require_POST
-def add(request: HttpRequest, pk: int) -> HttpResponse:
+def add(request: HtmxHttpRequest, pk: int) -> HttpResponse:
     lane_add(conversation=own(request, pk), target=find_target(request.POST.get("target", "")))
     return _changed(pk)
 
 
 @require_POST
-def change(request: HttpRequest, pk: int, lane: int) -> HttpResponse:
+def change(request: HtmxHttpRequest, pk: int, lane: int) -> HttpResponse:
     found = get_object_or_404(own(request, pk).lanes, pk=lane)
     lane_change(lane=found, target=find_target(request.POST.get("target", "")))
     return _changed(pk)
 
 
 @require_POST
-def remove(request: HttpRequest, pk: int, lane: int) -> HttpResponse:
+def remove(request: HtmxHttpRequest, pk: int, lane: int) -> HttpResponse:
     for answer_id in lane_remove(lane=get_object_or_404(own(request, pk).lanes, pk=lane)):
         if writing := generation.running(answer_id):
             writing.stop()

@@ -14,6 +14,7 @@ from deployments.models import Deployment, Route
 from deployments.states import UNLOADED, InstanceState
 from deployments.strategies import strategy_title
 from omni.errors import OmniError
+from omni.roles import CHAT, require
 
 Target = Deployment | Route
 # What was unloaded is loaded again by the first question.
@@ -88,6 +89,7 @@ def lanes_of(conversation: Conversation) -> QuerySet[Lane]:
 @transaction.atomic
 def lane_add(*, conversation: Conversation, target: Target) -> Lane:
     """At the right end. It has not heard the questions until now; they go along with its first."""
+    require(conversation.owner, CHAT)
     # The row lock, so that two tabs cannot both take the last place.
     Conversation.objects.select_for_update().get(pk=conversation.pk)
     position = conversation.lanes.count()
@@ -102,6 +104,7 @@ def lane_add(*, conversation: Conversation, target: Target) -> Lane:
 @transaction.atomic
 def lane_change(*, lane: Lane, target: Target) -> None:
     """From the next question on; the answers that are there keep the name of what gave them."""
+    require(lane.conversation.owner, CHAT)
     Conversation.objects.select_for_update().get(pk=lane.conversation_id)
     _refuse_twice(lane.conversation, target, besides=lane)
     Lane.objects.filter(pk=lane.pk).update(**_leads_to(target))
@@ -110,6 +113,7 @@ def lane_change(*, lane: Lane, target: Target) -> None:
 @transaction.atomic
 def lane_remove(*, lane: Lane) -> list[int]:
     """Deletes the lane and its answers; returns the ids of those that are still being written."""
+    require(lane.conversation.owner, CHAT)
     Conversation.objects.select_for_update().get(pk=lane.conversation_id)
     others = list(
         Lane.objects.filter(conversation=lane.conversation_id)

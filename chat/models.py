@@ -8,6 +8,7 @@ from django.db.models import Q
 
 from deployments.models import Deployment, Route
 from deployments.strategies import strategy_title
+from omni.roles import CHAT, declared
 
 MOST_LANES = 4
 
@@ -26,7 +27,7 @@ class Conversation(models.Model):
 
     class Meta:
         ordering = ("-changed_at",)
-        permissions = [("use_chat", "Can chat with deployments")]
+        permissions = [declared(CHAT)]
         indexes = [models.Index(fields=["owner", "-changed_at"], name="conversation_recent")]
 
     def __str__(self) -> str:

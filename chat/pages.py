@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from django.http import HttpRequest
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
 
@@ -15,18 +14,18 @@ from chat.listing import by_day, find
 from chat.models import MOST_LANES, Conversation, Lane
 from chat.thread import thread_of
 from deployments.states import InstanceState
+from omni.htmx import HtmxHttpRequest
 from omni.numbers import whole_number
-from omni.roles import CHAT
 
 
-def own(request: HttpRequest, pk: int) -> Conversation:
+def own(request: HtmxHttpRequest, pk: int) -> Conversation:
     """404 for others' conversations: that they exist is nobody else's business."""
     return get_object_or_404(
         Conversation.objects.prefetch_related("lanes"), pk=pk, owner=request.user
     )
 
 
-def list_context(request: HttpRequest) -> dict[str, Any]:
+def list_context(request: HtmxHttpRequest) -> dict[str, Any]:
     query = request.GET.get("q", "").strip()
     found = find(request.user, query)
     today = timezone.now().astimezone(_zone(request)).date()
@@ -40,7 +39,7 @@ def list_context(request: HttpRequest) -> dict[str, Any]:
     }
 
 
-def _zone(request: HttpRequest) -> ZoneInfo:
+def _zone(request: HtmxHttpRequest) -> ZoneInfo:
     """The browser's time zone, which its script leaves in a cookie."""
     try:
         return ZoneInfo(request.COOKIES.get("omni_zone", "UTC"))
@@ -48,12 +47,11 @@ def _zone(request: HttpRequest) -> ZoneInfo:
         return ZoneInfo("UTC")
 
 
-def thread_context(request: HttpRequest, conversation: Conversation) -> dict[str, Any]:
-    may_chat = request.user.has_perm(CHAT)
-    return {"conversation": conversation, "thread": thread_of(conversation), "may_chat": may_chat}
+def thread_context(conversation: Conversation) -> dict[str, Any]:
+    return {"conversation": conversation, "thread": thread_of(conversation)}
 
 
-def lanes_context(request: HttpRequest, conversation: Conversation) -> dict[str, Any]:
+def lanes_context(conversation: Conversation) -> dict[str, Any]:
     """What the heads of the lanes and the menus that change them show."""
     lanes = list(lanes_of(conversation))
     return {
@@ -65,7 +63,6 @@ def lanes_context(request: HttpRequest, conversation: Conversation) -> dict[str,
         "lane_choices": choices_for(lanes),
         "can_add": len(lanes) < MOST_LANES,
         "is_empty": not conversation.messages.exists(),
-        "may_chat": request.user.has_perm(CHAT),
     }
 
 
@@ -75,12 +72,12 @@ def _answers(lane: Lane) -> bool:
 
 
 def page_context(
-    request: HttpRequest, conversation: Conversation, form: SettingsForm
+    request: HtmxHttpRequest, conversation: Conversation, form: SettingsForm
 ) -> dict[str, Any]:
     return {
         **list_context(request),
-        **thread_context(request, conversation),
-        **lanes_context(request, conversation),
+        **thread_context(conversation),
+        **lanes_context(conversation),
         "form": form,
         "current": conversation.pk,
     }

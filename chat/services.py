@@ -1,6 +1,7 @@
 """What can be done with conversations.
 
-The only writers of their rows, save for an answer's own text.
+The only writers of their rows, save for an answer's own text. A conversation is changed by its
+owner alone, so it is the owner's right that is asked for.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from chat.thread import turns_of
 from chat.transcript import request_body, title_of
 from omni.errors import OmniError
 from omni.json_text import storable
+from omni.roles import CHAT, require
 
 LONGEST_QUESTION = 400_000
 
@@ -26,6 +28,7 @@ def conversation_create(
 ) -> Conversation:
     """A new conversation with a lane each, or one with just these lanes in which nothing was said
     yet."""
+    require(owner, CHAT)
     targets = list(dict.fromkeys([deployment, *beside]))
     for unused in Conversation.objects.filter(owner=owner, messages=None).prefetch_related("lanes"):
         if [lane.route or lane.deployment for lane in unused.lanes.all()] == targets:
@@ -37,6 +40,7 @@ def conversation_create(
 
 
 def conversation_rename(*, conversation: Conversation, title: str) -> None:
+    require(conversation.owner, CHAT)
     conversation.title = title.strip()[:200] or conversation.title
     Conversation.objects.filter(pk=conversation.pk).update(title=conversation.title)
 
@@ -50,6 +54,7 @@ def conversation_configure(
     settings: Mapping[str, Any],
 ) -> None:
     """From the next question on."""
+    require(conversation.owner, CHAT)
     chosen = {name: value for name, value in settings.items() if value is not None}
     rows = Conversation.objects.filter(pk=conversation.pk)
     rows.update(system_prompt=system_prompt, settings=chosen)
@@ -58,12 +63,14 @@ def conversation_configure(
 
 
 def conversation_delete(*, conversation: Conversation) -> None:
+    require(conversation.owner, CHAT)
     conversation.delete()
 
 
 @transaction.atomic
 def question_send(*, conversation: Conversation, text: str) -> list[int]:
     """Adds a question and an answer to come for every lane; returns the ids of those answers."""
+    require(conversation.owner, CHAT)
     text = _checked(conversation, text)
     turns = turns_of(conversation)
     before = turns[-1].question.message if turns else None
@@ -76,6 +83,7 @@ def question_send(*, conversation: Conversation, text: str) -> list[int]:
 @transaction.atomic
 def question_edit(*, conversation: Conversation, message_id: int, text: str) -> list[int]:
     """Asks the last question in other words; what was there stays as an earlier version."""
+    require(conversation.owner, CHAT)
     text = _checked(conversation, text)
     turns = turns_of(conversation)
     if not turns or turns[-1].question.message.pk != message_id:
@@ -87,6 +95,7 @@ def question_edit(*, conversation: Conversation, message_id: int, text: str) -> 
 @transaction.atomic
 def answer_again(*, conversation: Conversation, message_id: int) -> list[int]:
     """One more answer to the last question in the lane of this one; the earlier ones are kept."""
+    require(conversation.owner, CHAT)
     turns = turns_of(conversation)
     shown = turns[-1].answers if turns else []
     old = next((version.message for version in shown if version.message.pk == message_id), None)
@@ -101,6 +110,7 @@ def answer_again(*, conversation: Conversation, message_id: int) -> list[int]:
 @transaction.atomic
 def answer_in_lane(*, conversation: Conversation, lane_id: int) -> list[int]:
     """An answer to the last question in a lane that has none, such as one that was added since."""
+    require(conversation.owner, CHAT)
     lane = conversation.lanes.filter(pk=lane_id).first()
     turns = turns_of(conversation)
     if lane is None or not turns:
@@ -115,6 +125,7 @@ def answer_in_lane(*, conversation: Conversation, lane_id: int) -> list[int]:
 @transaction.atomic
 def version_select(*, conversation: Conversation, message_id: int) -> None:
     """Shows this version of a message among its siblings, and sends it along from now on."""
+    require(conversation.owner, CHAT)
     chosen = conversation.messages.filter(pk=message_id).first()
     if chosen is None:
         raise OmniError("not_found", "This message is no longer there.")

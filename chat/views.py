@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_POST
 
@@ -12,18 +12,18 @@ from chat.lanes import find_target
 from chat.pages import list_context, own, page_context, thread_context
 from omni.broadcast import publish
 from omni.events import chat_group
-from omni.htmx import render_page_or_part
+from omni.htmx import HtmxHttpRequest, render_page_or_part
 
 
 @require_GET
-def list_page(request: HttpRequest) -> HttpResponse:
+def list_page(request: HtmxHttpRequest) -> HttpResponse:
     return render_page_or_part(
         request, "chat/list.html", "chat/_conversations.html", list_context(request)
     )
 
 
 @require_POST
-def new(request: HttpRequest) -> HttpResponse:
+def new(request: HtmxHttpRequest) -> HttpResponse:
     first, *others = [
         find_target(name)
         for name in (request.POST.get("deployment", ""), *request.POST.getlist("beside"))
@@ -33,19 +33,19 @@ def new(request: HttpRequest) -> HttpResponse:
 
 
 @require_GET
-def conversation_page(request: HttpRequest, pk: int) -> HttpResponse:
+def conversation_page(request: HtmxHttpRequest, pk: int) -> HttpResponse:
     conversation = own(request, pk)
     form = SettingsForm(conversation=conversation)
     return render(request, "chat/conversation.html", page_context(request, conversation, form))
 
 
 @require_GET
-def thread(request: HttpRequest, pk: int) -> HttpResponse:
-    return render(request, "chat/_thread.html", thread_context(request, own(request, pk)))
+def thread(request: HtmxHttpRequest, pk: int) -> HttpResponse:
+    return render(request, "chat/_thread.html", thread_context(own(request, pk)))
 
 
 @require_POST
-def rename(request: HttpRequest, pk: int) -> HttpResponse:
+def rename(request: HtmxHttpRequest, pk: int) -> HttpResponse:
     conversation, form = own(request, pk), RenameForm(request.POST)
     if form.is_valid():
         services.conversation_rename(conversation=conversation, title=form.cleaned_data["title"])
@@ -53,7 +53,7 @@ def rename(request: HttpRequest, pk: int) -> HttpResponse:
 
 
 @require_POST
-def delete(request: HttpRequest, pk: int) -> HttpResponse:
+def delete(request: HtmxHttpRequest, pk: int) -> HttpResponse:
     conversation = own(request, pk)
     generation.stop_all_in(pk)
     services.conversation_delete(conversation=conversation)
@@ -62,7 +62,7 @@ def delete(request: HttpRequest, pk: int) -> HttpResponse:
 
 
 @require_POST
-def configure(request: HttpRequest, pk: int) -> HttpResponse:
+def configure(request: HtmxHttpRequest, pk: int) -> HttpResponse:
     conversation = own(request, pk)
     form = SettingsForm(request.POST, conversation=conversation)
     if not form.is_valid():

@@ -7,7 +7,7 @@ its task, so that nobody who announces needs the agent's code.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
@@ -16,6 +16,7 @@ from omni.broadcast import broker_is_silent, publish
 from omni.celery import app
 from omni.errors import OmniError
 from omni.events import STATE_GROUP
+from omni.roles import MANAGE_LIBRARY, require
 
 if TYPE_CHECKING:
     from deployments.models import Deployment
@@ -62,8 +63,9 @@ def nudge(host: str) -> None:
         log.warning("broker unreachable, the agent was not nudged: %s", error)
 
 
-def request_scan(host: str) -> None:
+def request_scan(host: str, *, user: Any = None) -> None:
     """Asks the host's agent to look for engines and models. Raises OmniError (no_broker)."""
+    require(user, MANAGE_LIBRARY)
     try:
         app.send_task(SCAN_TASK, queue=queue_of(host), expires=60)
     except (KombuError, RedisError, OSError):

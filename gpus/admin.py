@@ -7,7 +7,7 @@ from unfold.decorators import display
 
 from gpus.models import Device, Gpu, Host, SampleRollup
 from omni.addresses import parse_endpoint
-from omni.administration import RightsAdmin
+from omni.administration import RightsAdmin, RowForm
 from omni.errors import OmniError
 from omni.units import bytes_text, watts_text
 
@@ -72,7 +72,7 @@ class GpuAdmin(RightsAdmin):
         return f"Gen {gpu.pcie_generation_max} × {gpu.pcie_width_max}" if known else "N/A"
 
 
-class DeviceForm(forms.ModelForm):  # type: ignore[type-arg]
+class DeviceForm(RowForm):
     def clean_endpoint(self) -> str:
         text = str(self.cleaned_data["endpoint"]).strip()
         try:

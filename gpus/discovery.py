@@ -61,6 +61,7 @@ def save_rig(
     about_nvml = {
         "nvml_state": nvml.state,
         "nvml_text": nvml.text[:300],
+        "nvml_fix": nvml.fix[:300],
         "driver_version": nvml.driver_version,
     }
     Host.objects.filter(pk=host.pk).update(**facts, **about_nvml)

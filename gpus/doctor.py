@@ -58,15 +58,8 @@ def _nvml(facts: HostFacts) -> Finding | None:
         return None
     calm = state in ("library_missing", "no_devices")
     title = "No NVIDIA card is seen" if calm else "The NVIDIA driver does not answer as it should"
-    cause, _, remedy = facts.nvml.text.partition(": ")
-    return Finding(
-        f"nvml_{state}", "info" if calm else "error", title, _sentence(cause), _sentence(remedy)
-    )
-
-
-def _sentence(text: str) -> str:
-    text = text.strip()
-    return text[:1].upper() + text[1:] + ("" if not text or text.endswith(".") else ".")
+    severity = "info" if calm else "error"
+    return Finding(f"nvml_{state}", severity, title, facts.nvml.text, facts.nvml.fix)
 
 
 def _ram(facts: HostFacts) -> Finding | None:
@@ -166,6 +159,11 @@ def agent_findings(troubles: Mapping[str, str]) -> list[Finding]:
         Finding(f"agent_{w}", "error", WORK.get(w, w), _sentence(text), fix)
         for w, text in troubles.items()
     ]
+
+
+def _sentence(text: str) -> str:
+    text = text.strip()
+    return text[:1].upper() + text[1:] + ("" if not text or text.endswith(".") else ".")
 
 
 # --- devices across hosts -------------------------------------------------------------------------

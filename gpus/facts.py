@@ -43,7 +43,7 @@ def diagnose(host: Host) -> list[Finding]:
 
 def latest_findings(host: Host) -> list[Finding]:
     """The same from what the sampler last saw: nobody waits for a driver while a page is made."""
-    nvml = NvmlState(host.nvml_state, host.nvml_text, host.driver_version)
+    nvml = NvmlState(host.nvml_state, host.nvml_text, host.driver_version, host.nvml_fix)
     findings = agent_findings(host.troubles) + host_findings(
         host_facts(settings.OMNI_HOME.root, nvml)
     )

@@ -25,7 +25,10 @@ class Host(models.Model):
     nvml_state = models.CharField(
         max_length=40, blank=True, help_text="ok, or why NVML gives no cards"
     )
-    nvml_text = models.CharField(max_length=300, blank=True, help_text="the remedy, in words")
+    nvml_text = models.CharField(
+        max_length=300, blank=True, help_text="why NVML gives no cards, in words"
+    )
+    nvml_fix = models.CharField(max_length=300, blank=True, help_text="what to do about it")
     driver_version = models.CharField(max_length=40, blank=True)
     stand_ins = models.PositiveSmallIntegerField(
         default=0,

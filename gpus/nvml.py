@@ -29,33 +29,32 @@ SLOW_EVERY_S, FAILED_AGAIN_S = 5.0, 10.0
 LOOK_TIMEOUT_S = 15.0
 ROOT = Path(__file__).resolve().parent.parent
 
-# NVML's error → (state, what to do). Any other error while it starts is "error".
-_START_FAILURES: dict[int, tuple[str, str]] = {
+# NVML's error → state, why, what to do. Any other error while it starts is "error".
+_START_FAILURES: dict[int, tuple[str, str, str]] = {
     pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: (
         "library_missing",
-        (
-            "No NVIDIA driver was found (libnvidia-ml.so.1). Without NVIDIA cards that is as it"
-            " should be; with one, install the driver."
-        ),
+        "No NVIDIA driver was found (libnvidia-ml.so.1).",
+        "Without NVIDIA cards that is as it should be; with one, install the driver.",
     ),
     pynvml.NVML_ERROR_DRIVER_NOT_LOADED: (
         "driver_not_loaded",
-        (
-            "The NVIDIA driver is installed but not loaded: run `modprobe nvidia`, or restart the"
-            " machine."
-        ),
+        "The NVIDIA driver is installed but not loaded.",
+        "Run `modprobe nvidia`, or restart the machine.",
     ),
     pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: (
         "version_mismatch",
-        "The NVIDIA driver was upgraded and the old one is still loaded: restart the machine.",
+        "The NVIDIA driver was upgraded and the old one is still loaded.",
+        "Restart the machine.",
     ),
     pynvml.NVML_ERROR_NO_PERMISSION: (
         "no_permission",
-        "This user may not open /dev/nvidia*: add it to the group that owns them.",
+        "This user may not open /dev/nvidia*.",
+        "Add it to the group that owns them.",
     ),
     pynvml.NVML_ERROR_FUNCTION_NOT_FOUND: (
         "version_mismatch",
-        "The NVIDIA driver is too old to be asked: install a current one.",
+        "The NVIDIA driver is too old to be asked.",
+        "Install a current one.",
     ),
 }
 # Bits of nvmlDeviceGetCurrentClocksEventReasons that mean "slower than it could be".
@@ -170,9 +169,9 @@ class Nvml:
             self.cards = [Card(index) for index in range(pynvml.nvmlDeviceGetCount())]
         except (pynvml.NVMLError, CardFailed) as error:
             code = int(getattr(error, "value", pynvml.NVML_ERROR_UNKNOWN))
-            self.state = NvmlState(
-                *_START_FAILURES.get(code, ("error", f"NVML does not start: {error}."))
-            )
+            unknown = ("error", f"NVML does not start: {error}.", "")
+            state, text, fix = _START_FAILURES.get(code, unknown)
+            self.state = NvmlState(state, text, fix=fix)
             return self.state
         nothing = NvmlState("no_devices", "The NVIDIA driver answers and reports no card.", driver)
         self.state = NvmlState("ok", "", driver) if self.cards else nothing
@@ -216,19 +215,15 @@ def look(timeout_s: float = LOOK_TIMEOUT_S) -> NvmlReport:
     try:
         answer, _ = asking.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
-        text = (
-            f"The NVIDIA driver does not answer within {timeout_s:.0f} s: look at dmesg, restart"
-            " the machine."
-        )
-        return NvmlReport(NvmlState("error", text))
+        text = f"The NVIDIA driver does not answer within {timeout_s:.0f} s."
+        fix = "Look at dmesg, then restart the machine."
+        return NvmlReport(NvmlState("error", text, fix=fix))
     finally:
         _end(asking)
     if asking.returncode != 0:
-        text = (
-            f"Asking the NVIDIA driver ended the asking process (exit code {asking.returncode}):"
-            " look at dmesg."
-        )
-        return NvmlReport(NvmlState("crashed", text))
+        code = asking.returncode
+        text = f"Asking the NVIDIA driver ended the asking process (exit code {code})."
+        return NvmlReport(NvmlState("crashed", text, fix="Look at dmesg."))
     report: NvmlReport = pickle.loads(answer)  # this program's own words  # noqa: S301
     return report
 

@@ -81,11 +81,13 @@ class HostSample:
 
 @dataclass(frozen=True)
 class NvmlState:
-    """Whether NVML answers; `text` says what to do when it does not."""
+    """Whether NVML answers; when it does not, `text` says why and `fix` what to do, a sentence
+    each."""
 
     state: str
     text: str = ""
     driver_version: str = ""
+    fix: str = ""
 
     @property
     def is_ok(self) -> bool:

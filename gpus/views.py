@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, render
 from django.utils import timezone
 from django.views.decorators.http import require_GET
@@ -17,6 +17,7 @@ from gpus.links import link_gbps
 from gpus.models import Device, Gpu, Host, SampleRollup
 from gpus.rollup import KEEP_S
 from omni.errors import OmniError
+from omni.htmx import HtmxHttpRequest
 from omni.numbers import whole_number
 
 HISTORY_POINTS = 400
@@ -80,7 +81,7 @@ def _cards(host: Host) -> list[ShownCard]:
 
 
 @require_GET
-def rig(request: HttpRequest) -> HttpResponse:
+def rig(request: HtmxHttpRequest) -> HttpResponse:
     host = _host()
     cards = _cards(host)
     has_gpu = any(
@@ -91,7 +92,7 @@ def rig(request: HttpRequest) -> HttpResponse:
 
 
 @require_GET
-def card(request: HttpRequest, key: str) -> HttpResponse:
+def card(request: HtmxHttpRequest, key: str) -> HttpResponse:
     host = _host()
     found = next((card for card in _cards(host) if card.key == key), None)
     if found is None:
@@ -103,7 +104,7 @@ def card(request: HttpRequest, key: str) -> HttpResponse:
 
 
 @require_GET
-def history(request: HttpRequest, key: str) -> JsonResponse:
+def history(request: HtmxHttpRequest, key: str) -> JsonResponse:
     """Roll-ups of the last `minutes`, in the finest resolution that gives a drawable number of
     points."""
     host = get_object_or_404(Host, name=settings.OMNI_HOST_NAME)

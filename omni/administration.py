@@ -3,20 +3,28 @@ looked at."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from django import forms
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group, User
 from django.db.models import Model
 from django.http import HttpRequest
-from unfold.admin import ModelAdmin
+from unfold.admin import ModelAdmin, TabularInline
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from omni.roles import ADMIN, AdminRow, may
 
+if TYPE_CHECKING:
+    RowForm = forms.ModelForm[Any]
+    UsersAdmin = DjangoUserAdmin[User]
+else:
+    # They take no parameter when they run.
+    RowForm, UsersAdmin = forms.ModelForm, DjangoUserAdmin
 
-class RightsAdmin(ModelAdmin):  # type: ignore[misc]
+
+class RightsAdmin(ModelAdmin):
     """Django's permission is needed for each thing, and the row's right besides for all that is
     more than viewing."""
 
@@ -71,13 +79,26 @@ class RightsAdmin(ModelAdmin):  # type: ignore[misc]
         }
 
 
-class UserAdmin(RightsAdmin, DjangoUserAdmin):  # type: ignore[type-arg,misc]
+class ShownRows(TabularInline):
+    """Rows that belong to another one, to look at."""
+
+    extra = 0
+    can_delete = False
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+class UserAdmin(RightsAdmin, UsersAdmin):
     """Django's own, for administrators only: whoever changes users can make administrators."""
 
     form, add_form, change_password_form = UserChangeForm, UserCreationForm, AdminPasswordChangeForm
 
     def get_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
-        return DjangoUserAdmin.get_fields(self, request, obj)  # type: ignore[arg-type]
+        return DjangoUserAdmin.get_fields(self, request, obj)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
         return ("last_login", "date_joined")
@@ -100,11 +121,9 @@ def register() -> None:
     from axes.models import AccessAttempt, AccessFailureLog, AccessLog
     from rest_framework_api_key.models import APIKey
 
-    for model in (User, Group, AccessAttempt):
-        admin.site.unregister(model)
-    for model in (APIKey, AccessLog, AccessFailureLog):
-        # The gateway knows the keys of deployments.ApiKey alone; the logs are not kept.
-        admin.site.unregister(model)
+    admin.site.unregister([User, Group, AccessAttempt])
+    # The gateway knows the keys of deployments.ApiKey alone; the logs are not kept.
+    admin.site.unregister([APIKey, AccessLog, AccessFailureLog])
 
     admin.site.register(User, UserAdmin)
     admin.site.register(Group, GroupAdmin)

@@ -10,7 +10,7 @@ from channels_redis.core import RedisChannelLayer
 INSIST_EVERY_S = 0.1
 
 
-class ChannelLayer(RedisChannelLayer):  # type: ignore[misc]
+class ChannelLayer(RedisChannelLayer):
     """A cancellation that meets an answer of the broker on its way gets lost in the client library.
 
     The reader then waits on, holding the lock that all sockets of the process read under, and the

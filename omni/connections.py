@@ -25,7 +25,7 @@ from twisted.web import http
 
 from omni.errors import OmniError
 
-# Twisted's interfaces say less than its objects can.
+# Twisted's interfaces say less than its objects can, and its channel is typed in part only.
 _HttpChannel: Any = http.HTTPChannel
 _later: Any = reactor.callLater
 log = logging.getLogger(__name__)
@@ -100,17 +100,20 @@ class LimitedChannel(_HttpChannel):  # type: ignore[misc]
     def lineReceived(self, line: bytes) -> None:  # noqa: N802
         if self._receivedHeaderSize + len(line) > self.totalHeadersSize:
             text = f"The headers are longer than {self.totalHeadersSize} bytes."
-            return self.refuse(OmniError("header_too_large", text))
-        return super().lineReceived(line)
+            self.refuse(OmniError("header_too_large", text))
+        else:
+            super().lineReceived(line)
 
     def allHeadersReceived(self) -> None:  # noqa: N802
         request, length = self.requests[-1], self.length
         self._is_complete = False
         if length == 0:
-            return super().allHeadersReceived()
+            super().allHeadersReceived()
+            return
         self._due_in(CHUNKED_BODY_S if length is None else BODY_S + length / SLOWEST_BYTES_PER_S)
         if length is not None and length <= SHORT_BODY_BYTES:
-            return super().allHeadersReceived()
+            super().allHeadersReceived()
+            return
         # Nothing more is read, and nobody is told to go on, until it is known whether the request
         # may pass.
         self._networkProducer.pauseProducing()
@@ -118,7 +121,6 @@ class LimitedChannel(_HttpChannel):  # type: ignore[misc]
         request.requestHeaders.removeHeader(b"Expect")
         super().allHeadersReceived()
         asyncio.ensure_future(self._let_in(request, length, bool(expected)))
-        return None
 
     async def _let_in(self, request: Any, length: int | None, is_expected: bool) -> None:
         try:
@@ -127,24 +129,25 @@ class LimitedChannel(_HttpChannel):  # type: ignore[misc]
                 text = f"The request is larger than {most >> 10} KiB."
                 raise OmniError("body_too_large", text, "Send less at once.")
         except OmniError as error:
-            return self.refuse(error)
+            self.refuse(error)
+            return
         except Exception:
             log.exception("a request was neither let in nor refused")
-            return self.refuse(
-                OmniError("internal", "The panel made a mistake; its log says which.")
-            )
+            self.refuse(OmniError("internal", "The panel made a mistake; its log says which."))
+            return
         request.most_body_bytes = most
         if is_expected and not self._is_complete:
             self._send100Continue()
-        return self._networkProducer.resumeProducing()
+        self._networkProducer.resumeProducing()
 
     def refuse(self, error: OmniError) -> None:
         """Answers instead of the application and reads on for a moment: closed at once, the client
         would only see that its connection broke. A body that is all there is the application's."""
         if self._is_complete:
-            return self._networkProducer.resumeProducing()
+            self._networkProducer.resumeProducing()
+            return
         if self._is_refused or self.transport is None:
-            return None
+            return
         self._is_refused = True
         path = getattr(self, "_path", b"").decode("latin-1")
         asked = _headers(self.requests[-1]) if self.requests else []
@@ -161,7 +164,7 @@ class LimitedChannel(_HttpChannel):  # type: ignore[misc]
             f"HTTP/1.1 {status} {reason}\r\n{head}\r\n".encode("latin-1", "replace") + body
         )
         self._networkProducer.resumeProducing()
-        return self._due_in(LINGER_S)
+        self._due_in(LINGER_S)
 
     # --- how long ---------------------------------------------------------------------------------
     def allContentReceived(self) -> None:  # noqa: N802
@@ -182,15 +185,16 @@ class LimitedChannel(_HttpChannel):  # type: ignore[misc]
 
     def _is_late(self) -> None:
         if self._is_refused or not self.requests:
-            return self.drop()
-        return self.refuse(OmniError("request_timeout", "The request did not arrive in time."))
+            self.drop()
+        else:
+            self.refuse(OmniError("request_timeout", "The request did not arrive in time."))
 
     def drop(self) -> None:
         if self.transport is not None:
             self.transport.abortConnection()
 
 
-class LimitedFactory(HTTPFactory):  # type: ignore[misc]
+class LimitedFactory(HTTPFactory):
     """The connections of one server."""
 
     def __init__(self, server: Any, admit: Admit, explain: Explain) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from django.conf import settings
+from django.contrib.auth.models import AnonymousUser
 from django.http import HttpRequest
 from django.urls import reverse
+
+from omni.roles import Allowed
 
 PAGES = (
     ("Rig", "gpus:rig", "rig"),
@@ -32,6 +35,11 @@ def navigation(request: HttpRequest) -> dict[str, Any]:
         for title, name, icon in PAGES
     ]
     return {"navigation": entries, "omni_version": settings.OMNI_VERSION}
+
+
+def rights(request: HttpRequest) -> dict[str, Any]:
+    """What whoever looks may do. Some requests fail before it is known who that is."""
+    return {"may": Allowed(getattr(request, "user", AnonymousUser()))}
 
 
 # Pages below another one light up its entry.

@@ -9,6 +9,10 @@ class OmniError(Exception):
     `code` is a stable snake_case identifier, `text` one sentence that says what was wrong and
     where, `fix` one sentence that says what to do, `retry` whether trying again can help without
     changing anything.
+
+    The sentences are for people: no code looks into them (tests/test_errors_are_typed.py). What
+    code has to know beyond the code is a field of a subclass, such as ExtraArgError.item,
+    EngineEnded.printed or RigError.problems.
     """
 
     def __init__(self, code: str, text: str, fix: str = "", *, retry: bool = False) -> None:

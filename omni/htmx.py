@@ -8,11 +8,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
+from django_htmx.middleware import HtmxDetails
 
 from omni.errors import OmniError
+
+
+class HtmxHttpRequest(HttpRequest):
+    """What a view gets once all middleware has seen the request: somebody is logged in."""
+
+    htmx: HtmxDetails
+    user: User
 
 
 def is_htmx(request: HttpRequest) -> bool:
@@ -30,15 +39,15 @@ def told(request: HttpRequest, error: OmniError) -> HttpResponse | None:
     return response
 
 
-def wants_part(request: HttpRequest) -> bool:
+def wants_part(request: HtmxHttpRequest) -> bool:
     """Whether only the part that is swapped in is asked for; going back in the history wants the
     whole page."""
-    asked = request.htmx  # type: ignore[attr-defined]
+    asked = request.htmx
     return bool(asked and not asked.boosted and not asked.history_restore_request)
 
 
 def render_page_or_part(
-    request: HttpRequest, page: str, part: str, context: Mapping[str, Any]
+    request: HtmxHttpRequest, page: str, part: str, context: Mapping[str, Any]
 ) -> HttpResponse:
     """The template `part` for htmx, `page` around it for everybody else."""
     return render(request, part if wants_part(request) else page, dict(context))

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from csp.constants import SELF, UNSAFE_EVAL, UNSAFE_INLINE
+from csp.decorators import csp_replace
 from django.contrib.auth.middleware import LoginRequiredMiddleware
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
@@ -44,12 +45,11 @@ class AdminPolicyMiddleware:
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
+        self.get_admin_response = csp_replace(self.POLICY)(get_response)
 
-    def __call__(self, request: HttpRequest) -> HttpResponse:
-        response = self.get_response(request)
-        if request.path.startswith("/admin/"):
-            response._csp_replace = self.POLICY  # type: ignore[attr-defined]
-        return response
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        is_admin = request.path.startswith("/admin/")
+        return self.get_admin_response(request) if is_admin else self.get_response(request)
 
 
 class LogInMiddleware(LoginRequiredMiddleware):

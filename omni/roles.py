@@ -1,10 +1,11 @@
-"""Who may do what: the one table of rights.
+"""Who may do what: the one table of rights, and the only module that asks Django for a permission.
 
-Pages, sockets, services and the administration all ask it.
+Pages (omni.middleware holds them against PAGES), sockets (PageSocket.permission), the
+administration (RightsAdmin holds it against ADMIN), services (`require`) and templates
+(`{% if may.operate %}`) all ask it. A test keeps codenames and `has_perm` out of every other file.
 
 Roles are Django groups: an administrator is a superuser, an operator runs models, a viewer looks
-on. A right is a Django permission, or one of the words below. What stands in no row is refused (see
-omni.middleware).
+on. A right is a Django permission, or one of the words below. What stands in no row is refused.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from omni.errors import OmniError
 OPERATOR, VIEWER = "operator", "viewer"
 
 # --- rights ---------------------------------------------------------------------------------------
-ANYBODY, LOGGED_IN, SUPERUSER = "anybody", "logged in", "superuser"
+ANYBODY, LOGGED_IN, STAFF, SUPERUSER = "anybody", "logged in", "staff", "superuser"
 # Permissions, as app_label.codename. Who is logged in may look at every page.
 OPERATE = "deployments.operate_deployment"
 MANAGE_LIBRARY = "deployments.manage_library"
@@ -29,21 +30,50 @@ MANAGE_PROGRAMS = SUPERUSER
 MANAGE_ROUTES = "deployments.add_route"
 ADD_DEVICES, REMOVE_DEVICES = "gpus.add_device", "gpus.delete_device"
 
+
+@dataclass(frozen=True)
+class Right:
+    """What a word means: `to_do` completes "You may not …", `allows` is what its holder can do."""
+
+    to_do: str
+    allows: str
+
+
+RIGHTS: dict[str, Right] = {
+    ANYBODY: Right("see this", "Can log in, and ask whether the panel is there"),
+    LOGGED_IN: Right(
+        "do this without logging in", "Can look at every page but others' conversations"
+    ),
+    STAFF: Right(
+        "open the administration",
+        "Can open the administration, where every page needs a permission of its own besides",
+    ),
+    SUPERUSER: Right(
+        "do this: it is for administrators",
+        "Can do everything; alone names the programs that are run as engines, users and keys",
+    ),
+    OPERATE: Right("operate deployments", "Can create, start, stop and delete deployments"),
+    MANAGE_LIBRARY: Right("manage the library", "Can scan folders and add or remove models"),
+    CHAT: Right("chat", "Can chat with deployments"),
+    MANAGE_ENGINES: Right(
+        "manage external servers", "Can add, ask and remove external servers and set their keys"
+    ),
+    MANAGE_ROUTES: Right(
+        "manage routes", "Can point the gateway's further names at other deployments"
+    ),
+    ADD_DEVICES: Right("add devices", "Can add devices of other hosts and switch stand-ins"),
+    REMOVE_DEVICES: Right("remove devices", "Can take devices of other hosts off this one"),
+}
+
 ROLE_PERMISSIONS: dict[str, tuple[str, ...]] = {
     OPERATOR: (OPERATE, CHAT),
     VIEWER: (),
 }
-IN_WORDS = {
-    OPERATE: "operate deployments",
-    MANAGE_LIBRARY: "manage the library",
-    CHAT: "chat",
-    MANAGE_ENGINES: "manage external servers",
-    MANAGE_ROUTES: "manage routes",
-    ADD_DEVICES: "add devices",
-    REMOVE_DEVICES: "remove devices",
-    SUPERUSER: "do this: it is for administrators",
-    LOGGED_IN: "do this without logging in",
-}
+
+
+def declared(right: str) -> tuple[str, str]:
+    """A permission as the Meta of a model declares it: codename, and what it allows."""
+    return right.partition(".")[2], RIGHTS[right].allows
 
 
 def may(user: Any, right: str) -> bool:
@@ -54,7 +84,11 @@ def may(user: Any, right: str) -> bool:
         return False
     if right == LOGGED_IN:
         return True
-    return bool(user.is_superuser if right == SUPERUSER else user.has_perm(right))
+    if right == STAFF:
+        return bool(user.is_staff)
+    if right == SUPERUSER:
+        return bool(user.is_superuser)
+    return bool(user.has_perm(right))
 
 
 def require(user: Any, right: str) -> None:
@@ -63,9 +97,33 @@ def require(user: Any, right: str) -> None:
     None is the machine's owner at the command line, or Omni itself.
     """
     if user is not None and not may(user, right):
-        raise OmniError(
-            "forbidden", f"You may not {IN_WORDS.get(right, right)}.", "Ask an administrator."
-        )
+        raise OmniError("forbidden", f"You may not {RIGHTS[right].to_do}.", "Ask an administrator.")
+
+
+def rights_of(user: Any) -> frozenset[str]:
+    """All that a user holds at this moment, to notice when some of it goes."""
+    words = frozenset(word for word in (STAFF, SUPERUSER) if may(user, word))
+    return words | frozenset(user.get_all_permissions())
+
+
+class Allowed:
+    """What the user of a page may do, for its templates: `{% if may.operate %}`."""
+
+    NAMES = {
+        "administer": STAFF,
+        "operate": OPERATE,
+        "manage_library": MANAGE_LIBRARY,
+        "manage_engines": MANAGE_ENGINES,
+        "chat": CHAT,
+        "add_devices": ADD_DEVICES,
+        "remove_devices": REMOVE_DEVICES,
+    }
+
+    def __init__(self, user: Any) -> None:
+        self._user = user
+
+    def __getitem__(self, name: str) -> bool:
+        return may(self._user, self.NAMES[name])
 
 
 # --- pages ----------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from daphne.http_protocol import WebRequest
 from daphne.server import Server
 from twisted.internet import defer, reactor
 from twisted.internet.interfaces import IPushProducer
-from zope.interface import implementer  # type: ignore[import-untyped]
+from zope.interface import implementer
 
 from omni.connections import SHORT_BODY_BYTES, Admit, Explain, LimitedFactory
 from omni.errors import OmniError
@@ -186,8 +186,9 @@ def _store(request: Any, data: bytes) -> None:
     most = getattr(request, "most_body_bytes", SHORT_BODY_BYTES)
     if request.content.tell() + len(data) > most:
         text = f"The request is larger than {most >> 10} KiB."
-        return request.channel.refuse(OmniError("body_too_large", text, "Send less at once."))
-    return request.content.write(data)
+        request.channel.refuse(OmniError("body_too_large", text, "Send less at once."))
+    else:
+        request.content.write(data)
 
 
 def _has_become_socket(request: Any) -> bool:
@@ -195,17 +196,16 @@ def _has_become_socket(request: Any) -> bool:
     return channel is not None and getattr(channel.transport, "protocol", channel) is not channel
 
 
-def _queue_at_most(
-    protocol: Any, queue: asyncio.Queue[Any], put: Callable[[Any], None], message: Any
-) -> None:
+def _queue_at_most(protocol: Any, queue: Any, put: Callable[[Any], None], message: Any) -> None:
     """Drops a client that sends faster than it is listened to, before its frames fill the
     memory."""
     if message["type"] == "websocket.receive":
-        waiting = [each.get("text") or each.get("bytes") or "" for each in queue._queue]  # type: ignore[attr-defined]
+        waiting = [each.get("text") or each.get("bytes") or "" for each in queue._queue]
         if len(waiting) >= MOST_WAITING_FRAMES or sum(map(len, waiting)) > MOST_WAITING_CHARACTERS:
             log.warning("a page that sends more than it is listened to is dropped")
-            return protocol.transport.abortConnection()
-    return put(message)
+            protocol.transport.abortConnection()
+            return
+    put(message)
 
 
 def _tell_transport(protocol: Any, gate: Gate, message: dict[str, Any]) -> None:
@@ -252,7 +252,8 @@ def run(
         busy=busy,
         closing=closing,
     )
-    loop = reactor._asyncioEventloop
+    running: Any = reactor  # Daphne's is asyncio's
+    loop = running._asyncioEventloop
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop_gracefully)
     server.run()

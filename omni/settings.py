@@ -110,6 +110,7 @@ TEMPLATES = [
                 "django.contrib.messages.context_processors.messages",
                 "omni.context.csp_nonce",
                 "omni.context.navigation",
+                "omni.context.rights",
             ],
             "builtins": ["omni.templatetags.omni"],
         },

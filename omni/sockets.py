@@ -36,6 +36,7 @@ from redis.exceptions import RedisError
 from omni.access import ACCESS_GROUP, access_group
 from omni.database import DatabasePool
 from omni.origins import header, may_open
+from omni.roles import LOGGED_IN, may, rights_of
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +129,7 @@ def user_of(session_key: str) -> AbstractUser | None:
     request = HttpRequest()
     request.session = import_module(settings.SESSION_ENGINE).SessionStore(session_key)
     user = get_user(request)
-    return user if user.is_authenticated and user.is_active else None  # type: ignore[return-value]
+    return user if user.is_authenticated and user.is_active else None
 
 
 class Allowance:
@@ -148,8 +149,8 @@ class Allowance:
 class PageSocket(AsyncJsonWebsocketConsumer):
     """A socket of one page. What it is for stands in opened(), heard() and left()."""
 
-    # Needed besides the log-in.
-    permission = ""
+    # A word of omni.roles.
+    permission = LOGGED_IN
 
     async def opened(self) -> None:
         """The page was let in: join groups, send what it begins with."""
@@ -297,10 +298,9 @@ class PageSocket(AsyncJsonWebsocketConsumer):
         user = user_of(self._session_key) if self._session_key else None
         if user is None:
             return Standing(NOT_LOGGED_IN)
-        if self.permission and not user.has_perm(self.permission):
+        if not may(user, self.permission):
             return Standing(NOT_ALLOWED, user.pk)
-        rights = frozenset(user.get_all_permissions()) | ({"staff"} if user.is_staff else set())
-        return Standing(self.refuse(user), user.pk, rights)
+        return Standing(self.refuse(user), user.pk, rights_of(user))
 
     @property
     def _session_key(self) -> str:

@@ -13,6 +13,7 @@ from django.core.exceptions import DisallowedHost
 from django.db import DatabaseError, connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.request import split_domain_port
+from django.middleware import csrf
 from django.shortcuts import render
 from django.urls import reverse_lazy
 from django.views.decorators.cache import never_cache
@@ -69,9 +70,26 @@ def bad_request(request: HttpRequest, exception: Exception | None = None) -> Htt
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     """A form that did not come from the panel's own pages, as far as the panel can tell."""
-    origin = request.headers.get("Origin") or request.headers.get("Referer") or ""
-    is_elsewhere = reason.startswith(("Origin checking failed", "Referer checking failed"))
-    return _shown_alone(request, unknown_origin(origin) if is_elsewhere else STALE_FORM, status=403)
+    origin, referer = request.headers.get("Origin", ""), request.headers.get("Referer", "")
+    is_elsewhere = reason in _from_elsewhere(origin, referer)
+    error = unknown_origin(origin or referer) if is_elsewhere else STALE_FORM
+    return _shown_alone(request, error, status=403)
+
+
+def _from_elsewhere(origin: str, referer: str) -> set[str]:
+    """Django's reasons that are about the page a form came from, as it fills them in; it gives no
+    other sign of which one it was."""
+    try:
+        page = urlsplit(referer).geturl()
+    except ValueError:
+        page = ""  # a malformed one, which has a reason of its own
+    return {
+        csrf.REASON_BAD_ORIGIN % origin,
+        csrf.REASON_BAD_REFERER % page,
+        csrf.REASON_NO_REFERER,
+        csrf.REASON_MALFORMED_REFERER,
+        csrf.REASON_INSECURE_REFERER,
+    }
 
 
 def _shown_alone(request: HttpRequest, error: OmniError, status: int) -> HttpResponse:

@@ -95,7 +95,7 @@ def _check_host(host: str, allowed: Collection[str]) -> None:
     if not is_here and host not in allowed:
         text = f"{host} is another machine, and it is not among the hosts that were allowed."
         raise OmniError(
-            "address_not_allowed", text, "Allow the host in the settings, or use 127.0.0.1."
+            "address_not_allowed", text, "Name it in OMNI_EXTERNAL_HOSTS, or use 127.0.0.1."
         )
 
 

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
@@ -354,24 +356,53 @@ _REFUSED = (
 FLAGS: Mapping[str, Flag] = {flag.name: flag for flag in (*_ALLOWED, *_REFUSED)}
 
 
+class ExtraArgError(OmniError):
+    """An argument that is refused; `item` is its place in the list that was given."""
+
+    def __init__(self, why: OmniError, item: int) -> None:
+        super().__init__(why.code, why.text, why.fix)
+        self.item = item
+
+
+@contextmanager
+def _at(item: int) -> Iterator[None]:
+    try:
+        yield
+    except OmniError as error:
+        raise ExtraArgError(error, item) from None
+
+
 def allowed_args(raw: Sequence[str]) -> tuple[str, ...]:
     """The arguments, one word each, checked.
 
     Takes `--flag value`, `--flag=value` and separate items.
 
-    Raises OmniError (bad_extra_arg) that names the flag and why it is refused.
+    Raises ExtraArgError (bad_extra_arg, refused_extra_arg) that names the flag and why it is
+    refused.
     """
-    words = [word for item in raw for word in _words(item)]
+    words = deque(_numbered_words(raw))
     checked: list[str] = []
     while words:
-        flag = _allowed_flag(words.pop(0))
+        item, word = words.popleft()
+        with _at(item):
+            flag = _allowed_flag(word)
+            if flag.takes_value and not words:
+                raise _bad(flag.name, "its value is missing")
         checked.append(flag.name)
         if flag.takes_value:
-            if not words:
-                raise _bad(flag.name, "its value is missing")
-            flag.check(words[0])
-            checked.append(words.pop(0))
+            item, value = words.popleft()
+            with _at(item):
+                flag.check(value)
+            checked.append(value)
     return tuple(checked)
+
+
+def _numbered_words(raw: Sequence[str]) -> Iterator[tuple[int, str]]:
+    for item, text in enumerate(raw):
+        with _at(item):
+            words = _words(text)
+        for word in words:
+            yield item, word
 
 
 def _words(item: str) -> list[str]:

@@ -5,7 +5,6 @@ Nothing is followed.
 
 from __future__ import annotations
 
-import re
 import ssl
 import time
 
@@ -32,14 +31,7 @@ AGAIN = "It is asked again by itself."
 
 def allowed_address(text: str) -> str:
     """Raises OmniError (bad_address, address_not_allowed)."""
-    try:
-        return checked_address(text, settings.OMNI_EXTERNAL_HOSTS)
-    except OmniError as error:
-        if error.code == "address_not_allowed" and "allowed" in error.text:
-            raise OmniError(
-                error.code, error.text, "Name it in OMNI_EXTERNAL_HOSTS, or use 127.0.0.1."
-            ) from None
-        raise
+    return checked_address(text, settings.OMNI_EXTERNAL_HOSTS)
 
 
 def ask(address: str, key: str) -> Standing:
@@ -59,12 +51,18 @@ def ask(address: str, key: str) -> Standing:
             trouble=OmniError("server_silent", "It gives no answer in time.", AGAIN, retry=True)
         )
     except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as error:
-        said = (
-            re.sub(r"^\[Errno -?\d+\] ", "", str(error).strip()).rstrip(".") or type(error).__name__
-        )
-        return Standing(
-            trouble=OmniError("server_away", f"It cannot be reached: {said}.", AGAIN, retry=True)
-        )
+        text = f"It cannot be reached: {_reason(error)}."
+        return Standing(trouble=OmniError("server_away", text, AGAIN, retry=True))
+
+
+def _reason(error: BaseException) -> str:
+    """The system's word for it, which httpx keeps among the causes of its own error."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return str(error).strip().rstrip(".") or type(error).__name__
 
 
 def _asked(client: httpx.Client, address: str, headers: dict[str, str]) -> Standing:

@@ -137,7 +137,8 @@ class Window:
         if self._at + form.size > len(self._window):
             self._need(form.size)
         start, self._at = self._at, self._at + form.size
-        return form.unpack_from(self._window, start)[0]
+        found: int = form.unpack_from(self._window, start)[0]
+        return found
 
     def peek(self, form: struct.Struct) -> int:
         """The next number, which is read again."""

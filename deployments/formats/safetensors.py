@@ -170,7 +170,7 @@ def _parsed(path: Path, header: bytes) -> list[tuple[str, Any]]:
     if brackets > _BRACKETS_EACH * MAX_TENSORS or commas > _COMMAS_EACH * MAX_TENSORS:
         raise FolderError("folder_invalid", path, f"its header has more than {MAX_TENSORS} tensors")
     # A list of pairs in place of a dictionary keeps what is there twice.
-    entries = parsed_json(path, header, "its header", pairs=True)
+    entries: list[tuple[str, Any]] = parsed_json(path, header, "its header", pairs=True)
     names = [name for name, _ in entries]
     if len(names) > MAX_TENSORS:
         raise FolderError("folder_invalid", path, f"its header has more than {MAX_TENSORS} tensors")

@@ -34,16 +34,19 @@ async def prompt_tokens(peer: Peer, path: str, fields: Mapping[str, Any]) -> lis
     try:
         if path == CHAT:
             asked = {name: fields[name] for name in TEMPLATE_FIELDS if name in fields}
-            prompt = (await _answer(peer, "/apply-template", asked, COUNT_S))["prompt"]
+            prompt = (await _answer(peer, "/apply-template", asked, COUNT_S)).get("prompt")
         counted = await _answer(
             peer,
             "/tokenize",
             {"content": prompt, "add_special": True, "parse_special": True},
             COUNT_S,
         )
-        return [int(token) for token in counted["tokens"]]
-    except (HandoverFailed, KeyError, TypeError, ValueError):
+    except HandoverFailed:
         return []
+    tokens = counted.get("tokens")
+    if isinstance(tokens, list) and all(type(token) is int for token in tokens):
+        return tokens
+    return []
 
 
 async def read_prompt(peer: Peer, slot: int, tokens: array[int]) -> None:
@@ -90,7 +93,10 @@ async def _answer(
         status, body = await ask(engine_request(peer.address, path, fields, limit_s))
         if status != 200:
             raise _refused(what, body)
-        return dict(json.loads(body))
+        found = json.loads(body)
+        if not isinstance(found, dict):
+            raise HandoverFailed(f"{what}: the answer is no JSON object")
+        return found
 
 
 def _refused(what: str, body: bytes) -> HandoverFailed:

@@ -9,12 +9,13 @@ from collections.abc import Iterable
 from hashlib import sha256
 from typing import Any
 
+from django.db import DatabaseError, InterfaceError
 from django.utils import timezone
 
 from deployments.models import ApiKey
 from omni.database import DatabasePool
 from omni.errors import OmniError
-from omni.roles import CHAT
+from omni.roles import CHAT, may
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ async def still_usable(key: str) -> bool:
     out."""
     try:
         return await _usable_cached(key)
-    except Exception as error:
+    except (DatabaseError, InterfaceError) as error:
         log.warning("a key could not be checked again: %s", error)
         return True
 
@@ -139,4 +140,4 @@ def is_usable(key: str) -> bool:
         return False
     if found.expiry_date is not None and found.expiry_date <= timezone.now():
         return False
-    return found.owner is None or (found.owner.is_active and found.owner.has_perm(CHAT))
+    return found.owner is None or may(found.owner, CHAT)

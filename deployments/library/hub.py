@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import httpx2
-from huggingface_hub import HfApi, get_session, hf_hub_url
+from huggingface_hub import CardData, HfApi, get_session, hf_hub_url
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -87,22 +87,23 @@ def page_url(repo: str) -> str:
 def repo_info(repo: str, revision: str = "") -> RepoInfo:
     """What the repository has. Raises OmniError."""
 
-    def ask() -> RepoInfo:
-        found = HfApi(endpoint=endpoint(), token=_token() or False).model_info(
+    def ask() -> ModelInfo:
+        return HfApi(endpoint=endpoint(), token=_token() or False).model_info(
             repo, revision=revision or None, files_metadata=True, timeout=INFO_TIMEOUT_S
         )
-        return _checked_info(repo, found)
 
     with _told(repo, revision):
         try:
-            return in_time(ask, f"hub {repo}", INFO_DEADLINE_S)
+            found = in_time(ask, f"hub {repo}", INFO_DEADLINE_S)
         except NoAnswer:
             text = f"{endpoint()} gave no whole answer within {INFO_DEADLINE_S:.0f} s."
             raise OmniError("hub_unreachable", text, "Try again later.", retry=True) from None
         except HFValidationError:
             raise
         except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:
+            # What the hub's own library trips over while it reads an answer of another shape.
             raise _not_understood(type(error).__name__) from None
+    return _checked_info(repo, found)
 
 
 def _checked_info(repo: str, found: ModelInfo) -> RepoInfo:
@@ -118,6 +119,9 @@ def _checked_info(repo: str, found: ModelInfo) -> RepoInfo:
     if not is_repo(name) or not (_COMMIT.fullmatch(revision) or revision == "main"):
         raise _not_understood("a name or commit that is none")
     card = found.card_data
+    if card is not None and not isinstance(card, CardData):
+        # The hub's library passes on what it does not understand.
+        raise _not_understood("a card that is none")
     licence = card.get("license") if card else ""
     listed = ", ".join(map(str, licence)) if isinstance(licence, list) else str(licence or "")
     return RepoInfo(
@@ -146,7 +150,7 @@ def _checked_file(sibling: RepoSibling) -> RepoFile:
         raise _not_understood("a size that is none")
     if not (_SHA256.fullmatch(sha256) and _SHA1.fullmatch(blob_id)):
         raise _not_understood("a checksum that is none")
-    return RepoFile(sibling.rfilename, size, sha256, blob_id)
+    return RepoFile(str(sibling.rfilename), size, sha256, blob_id)
 
 
 def _not_understood(what: str) -> OmniError:

@@ -137,7 +137,8 @@ def _limit_response(response: httpx2.Response) -> None:
         text = f"{endpoint()} compresses its answers although it was asked not to."
         raise OmniError("hub_incomplete", text, "Use another hub or mirror (HF_ENDPOINT).")
     most = int(response.request.extensions.get(MOST_BYTES, MOST_INFO_BYTES))
-    response.stream = Limited(response.stream, most)  # type: ignore[arg-type]
+    assert isinstance(response.stream, httpx2.SyncByteStream)  # the client is a synchronous one
+    response.stream = Limited(response.stream, most)
 
 
 def _check_peer(response: httpx2.Response) -> None:

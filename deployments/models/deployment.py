@@ -20,6 +20,7 @@ from deployments.states import (
     shown_state,
 )
 from gpus.models import Device, Host
+from omni.roles import OPERATE, declared
 
 
 class Role(models.TextChoices):
@@ -74,7 +75,7 @@ class Deployment(models.Model):
 
     class Meta:
         ordering = ("name",)
-        permissions = [("operate_deployment", "Can create, start, stop and delete deployments")]
+        permissions = [declared(OPERATE)]
         constraints = [
             models.CheckConstraint(
                 condition=Q(desired__in=list(DesiredState)), name="deployment_desired_known"

@@ -35,6 +35,9 @@ class ApiKey(AbstractAPIKey):
         related_name="api_keys",
     )
 
+    # Of a key that was made a moment ago, for the answer that shows it; never kept.
+    shown_once = ""
+
     class Meta(AbstractAPIKey.Meta):
         verbose_name = "API key"
         verbose_name_plural = "API keys"

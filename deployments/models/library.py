@@ -8,6 +8,7 @@ from django.db.models import Q
 from deployments.formats.kinds import DEPLOYABLE, DRAFTING, TITLES, USES, Kind, article
 from deployments.names import LENGTH
 from gpus.models import Host
+from omni.roles import MANAGE_LIBRARY, declared
 
 # Plain texts: migrations keep them.
 KINDS = [(kind.value, TITLES[kind]) for kind in Kind]
@@ -64,7 +65,7 @@ class Engine(models.Model):
     def state_text(self) -> str:
         """A server that somebody else runs may well run: it is only known not to be of use now."""
         away = self.is_external and self.state == self.State.BROKEN
-        return "Not usable now" if away else str(self.get_state_display())  # type: ignore[attr-defined]
+        return "Not usable now" if away else str(self.get_state_display())
 
     @property
     def was_verified(self) -> bool:
@@ -131,7 +132,7 @@ class Model(models.Model):
 
     class Meta:
         ordering = ("name",)
-        permissions = [("manage_library", "Can scan folders and add or remove models")]
+        permissions = [declared(MANAGE_LIBRARY)]
         constraints = [
             models.CheckConstraint(
                 condition=Q(state__in=["ok", "incomplete", "broken", "missing"]),

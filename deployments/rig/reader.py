@@ -14,7 +14,7 @@ import yaml
 
 from deployments.engines import flavour_titles
 from deployments.engines.external import EXTERNAL
-from deployments.engines.flags import allowed_args
+from deployments.engines.flags import ExtraArgError, allowed_args
 from deployments.names import LENGTH, is_name
 from deployments.planning.settings import conflicts, parse_setting
 from deployments.rig.words import (
@@ -271,11 +271,12 @@ class _Reader:
     def extra_args(self, node: yaml.Node | None) -> tuple[str, ...]:
         if node is None or _is_null(node):
             return ()
-        args = tuple(self.text(item, "the argument") for item in self.sequence(node, "extra_args"))
+        items = self.sequence(node, "extra_args")
+        args = tuple(self.text(item, "the argument") for item in items)
         try:
             allowed_args(args)
-        except OmniError as error:
-            self.note(_culprit(node, error.text), str(error))
+        except ExtraArgError as error:
+            self.note(items[error.item], str(error))
         return args
 
     def name(self, keys: dict[str, yaml.Node], section: str) -> str:
@@ -383,16 +384,3 @@ def _lines(node: yaml.Node, keys: Mapping[str, yaml.Node]) -> dict[str, int]:
         if isinstance(value, yaml.MappingNode):
             lines |= {f"{key}.{k.value}": v.start_mark.line + 1 for k, v in value.value}
     return lines
-
-
-def _culprit(node: yaml.Node, text: str) -> yaml.Node:
-    """The list's item that the message names, else the list."""
-    items = node.value if isinstance(node, yaml.SequenceNode) else []
-    return next(
-        (
-            item
-            for item in items
-            if str(item.value).split()[:1] and str(item.value).split()[0] in text
-        ),
-        node,
-    )

@@ -21,34 +21,50 @@ def refusals(rig: Rig, host: Host, user: Any) -> Iterator[Problem]:
     are allowed."""
     if user is None:
         return
+    yield from _engines(rig, host, user)
+    if not may(user, MANAGE_LIBRARY):
+        yield from _models(rig)
+    if not may(user, MANAGE_ROUTES):
+        yield from _routes(rig)
+    if not may(user, OPERATE):
+        yield from _deployments(rig)
+
+
+def _engines(rig: Rig, host: Host, user: Any) -> Iterator[Problem]:
     for engine in rig.engines:
         # An external server is asked by its address; any other engine is a program, and is run.
         right = MANAGE_ENGINES if engine.flavour == EXTERNAL else MANAGE_PROGRAMS
-        known = Engine.objects.filter(
+        if may(user, right):
+            continue
+
+        same = Engine.objects.filter(
             host=host, name=engine.name, path=engine.path, flavour=engine.flavour
         )
-        if not may(user, right) and not known.exists():
-            yield Problem(
-                engine.line(), f"Only an administrator may add or change the engine {engine.name}."
-            )
-    if not user.has_perm(MANAGE_LIBRARY):
-        for model in rig.models:
-            if not Model.objects.filter(name=model.name, path=model.path).exists():
-                yield Problem(
-                    model.line(),
-                    f"You may not add or change the model {model.name} of the library.",
-                )
-    if not user.has_perm(MANAGE_ROUTES):
-        for route in rig.routes:
-            same = Route.objects.filter(
-                name=route.name, deployment__name=route.deployment, description=route.description
-            )
-            if not same.exists():
-                yield Problem(
-                    route.line(), f"Only an administrator may add or change the route {route.name}."
-                )
-    if not user.has_perm(OPERATE):
-        for deployment in rig.deployments:
-            yield Problem(
-                deployment.line(), "You may look at deployments, not make or change them."
-            )
+        if not same.exists():
+            text = f"Only an administrator may add or change the engine {engine.name}."
+            yield Problem(engine.line(), text)
+
+
+def _models(rig: Rig) -> Iterator[Problem]:
+    for model in rig.models:
+        same = Model.objects.filter(name=model.name, path=model.path)
+        if not same.exists():
+            text = f"You may not add or change the model {model.name} of the library."
+            yield Problem(model.line(), text)
+
+
+def _routes(rig: Rig) -> Iterator[Problem]:
+    for route in rig.routes:
+        same = Route.objects.filter(
+            name=route.name, deployment__name=route.deployment, description=route.description
+        )
+        if not same.exists():
+            text = f"Only an administrator may add or change the route {route.name}."
+            yield Problem(route.line(), text)
+
+
+def _deployments(rig: Rig) -> Iterator[Problem]:
+    """Looking at them is for everybody; a file that names one is there to make or change it."""
+    for deployment in rig.deployments:
+        text = "You may look at deployments, not make or change them."
+        yield Problem(deployment.line(), text)

@@ -3,16 +3,20 @@ the answer."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from deployments.engines.probe.archs import learn_archs
 from deployments.engines.probe.binary import examine_binary
 from deployments.external import probe as servers
 from deployments.external.keys import key_of
 from deployments.external.standing import with_standing
 from deployments.models import Engine
+from omni.roles import MANAGE_ENGINES, MANAGE_PROGRAMS, require
 
 
-def probe(engine: Engine) -> Engine:
+def probe(engine: Engine, *, user: Any = None) -> Engine:
     """Asks it and saves what it said; one that does not answer is marked with the cause."""
+    require(user, MANAGE_ENGINES if engine.is_external else MANAGE_PROGRAMS)
     examine(engine).save()
     learn_archs()
     return engine

@@ -61,9 +61,10 @@ def server_add(*, host: Host, name: str, address: str, key: str = "", user: Any 
     return engine
 
 
-def server_ask(*, engine: Engine) -> Engine:
+def server_ask(*, engine: Engine, user: Any = None) -> Engine:
     """Asks it now, instead of at the agent's next look."""
-    probe(engine)
+    require(user, MANAGE_ENGINES)
+    probe(engine, user=user)
     library_changed()
     return engine
 
@@ -78,7 +79,7 @@ def server_set_key(*, engine: Engine, key: str, user: Any = None) -> Engine:
         "set" if key else "removed",
         engine,
     )
-    return server_ask(engine=engine)
+    return server_ask(engine=engine, user=user)
 
 
 def server_remove(*, engine: Engine, user: Any = None) -> None:

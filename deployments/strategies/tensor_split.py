@@ -168,7 +168,9 @@ def best_shares(
     """The fastest candidate that fits, of those that leave devices without KV heads in the fewest
     layers."""
     fallback = by_memory(cards)
-    candidates = dict.fromkeys((fallback, (1.0,) * len(cards), *(PAIRS if len(cards) == 2 else ())))
+    even = (1.0,) * len(cards)
+    simple = PAIRS if len(cards) == 2 else ()
+    candidates: dict[tuple[float, ...], None] = dict.fromkeys((fallback, even, *simple))
     empties = {shares: sum(empty_layers(member, shares).values()) for shares in candidates}
     whole = [shares for shares in candidates if empties[shares] == min(empties.values())]
     best, best_s = whole[0], float("inf")

@@ -275,6 +275,11 @@ def notice(lines: Sequence[str]) -> Cause | None:
     return None
 
 
+def why_no_drafting(lines: Sequence[str]) -> str:
+    """The line in which an engine says that a draft does not suit; empty when there is none."""
+    return next((line.strip() for line in lines if "vocabs are not compatible" in line), "")
+
+
 def _match(line: str, rules: Sequence[_Rule] = RULES) -> tuple[_Rule, str] | None:
     for rule in rules:
         if found := rule.pattern.search(line):

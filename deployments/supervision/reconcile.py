@@ -31,6 +31,10 @@ class Action(StrEnum):
     CLEAR = "clear"  # no process and none wanted: give its port back
 
 
+# What fails for days doubles its delay no further; a float has room for a thousand doublings.
+MOST_DOUBLINGS = 32
+
+
 @dataclass(frozen=True)
 class Limits:
     """Times in seconds."""
@@ -55,7 +59,8 @@ class Limits:
 
     def delay_s(self, failures: int, seed: int) -> float:
         """1, 2, 4 … 60 s, up to a quarter more or less, the same for the same seed."""
-        plain = min(self.longest_delay_s, self.first_delay_s * 2 ** max(0, failures - 1))
+        doublings = min(max(0, failures - 1), MOST_DOUBLINGS)
+        plain = min(self.longest_delay_s, self.first_delay_s * 2.0**doublings)
         return plain * (0.75 + 0.5 * random.Random(seed * 1009 + failures).random())
 
 

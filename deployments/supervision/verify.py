@@ -117,8 +117,7 @@ def _empty_devices(launch: LaunchFacts, lines: Sequence[str]) -> str:
 def _no_drafting(address: EngineAddress, launch: LaunchFacts, lines: Sequence[str]) -> str:
     if not launch.drafts or _drafts(address, launch):
         return ""
-    reason = next((line for line in lines if "vocabs are not compatible" in line), "")
-    return f"Drafting is off. {reason.strip()}".strip()
+    return f"Drafting is off. {why_no_drafting(lines)}".strip()
 
 
 def _holders(devices: dict[str, Any]) -> set[str]:

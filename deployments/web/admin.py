@@ -15,7 +15,6 @@ from django.db.models import Field, QuerySet
 from django.forms.fields import InvalidJSONInput
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
-from unfold.admin import TabularInline
 from unfold.widgets import UnfoldAdminSelectWidget
 
 from deployments.engines import flavour_titles
@@ -46,12 +45,12 @@ from deployments.services.deployments import (
 )
 from deployments.services.engines import probe
 from deployments.strategies import strategy_title
-from omni.administration import RightsAdmin
+from omni.administration import RightsAdmin, RowForm, ShownRows
 from omni.errors import OmniError
 from omni.units import bytes_text, count_text
 
 
-class NamedForm(forms.ModelForm):  # type: ignore[type-arg]
+class NamedForm(RowForm):
     """A name that a rig file can say: what is exported can then be applied."""
 
     def clean_name(self) -> str:
@@ -88,13 +87,13 @@ class EngineAdmin(RightsAdmin):
     @admin.action(description="Ask the binary again")
     def probe_again(self, request: HttpRequest, queryset: QuerySet[Engine]) -> None:
         for engine in queryset:
-            probe(engine)
+            probe(engine, user=request.user)
             level = messages.SUCCESS if engine.state == Engine.State.OK else messages.ERROR
             self.message_user(request, f"{engine.name}: {engine.error or engine.build}", level)
 
     def save_model(self, request: HttpRequest, obj: Engine, form: Any, change: bool) -> None:
         """A path that was typed is asked at once."""
-        probe(obj)
+        probe(obj, user=request.user)
 
     def delete_model(self, request: HttpRequest, obj: Engine) -> None:
         forget_key(obj)
@@ -171,25 +170,12 @@ class DownloadAdmin(RightsAdmin):
     search_fields = ("repo", "label", "folder", "error")
 
 
-class Shown(TabularInline):
-    """Rows that belong to another one, to look at."""
-
-    extra = 0
-    can_delete = False
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-
-class BindingInline(Shown):
+class BindingInline(ShownRows):
     model = Binding
     fields = readonly_fields = ("role", "model", "devices")
 
 
-class InstanceInline(Shown):
+class InstanceInline(ShownRows):
     model = Instance
     fields = readonly_fields = (
         "role",
@@ -220,7 +206,7 @@ class PlainJSONField(forms.JSONField):
             return InvalidJSONInput(data)
 
 
-class DeploymentForm(forms.ModelForm):  # type: ignore[type-arg]
+class DeploymentForm(RowForm):
     """Settings and flags, held against the same tables as everywhere else."""
 
     class Meta:
@@ -355,17 +341,19 @@ class ApiKeyAdmin(RightsAdmin):
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
         return {**super().get_changeform_initial_data(request), "owner": request.user.pk}
 
-    def get_form(self, request: HttpRequest, obj: ApiKey | None = None, **kwargs: Any) -> Any:
+    def get_form(
+        self, request: HttpRequest, obj: ApiKey | None = None, change: bool = False, **kwargs: Any
+    ) -> Any:
         """A key is somebody's, and ends with its owner's rights; only the command line makes one of
         nobody's."""
-        form = super().get_form(request, obj, **kwargs)
+        form = super().get_form(request, obj, change, **kwargs)
         if owner := form.base_fields.get("owner"):
             owner.required = True
         return form
 
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
         if not change:
-            obj.shown_once = ApiKey.objects.assign_key(obj)  # type: ignore[attr-defined]
+            obj.shown_once = ApiKey.objects.assign_key(obj)
         obj.save()
 
     def response_add(
@@ -374,7 +362,7 @@ class ApiKeyAdmin(RightsAdmin):
         """A new key is shown once, in this answer; only its hash is kept, and no message carries it
         on."""
         context = {**self.admin_site.each_context(request), "title": "New API key", "row": obj}
-        context["key"] = obj.shown_once  # type: ignore[attr-defined]
+        context["key"] = obj.shown_once
         response = TemplateResponse(request, "admin/new_key.html", context)
         response["Cache-Control"] = "no-store"
         return response

@@ -18,6 +18,7 @@ from deployments.services.checks import check_formats, check_name, free_name
 from deployments.services.deployments import deployment_change, deployment_create
 from deployments.strategies import STRATEGIES
 from deployments.strategies.base import Strategy
+from deployments.web.form_fields import ModelField, model_field
 from deployments.web.role_fields import (
     DRAFT_MODEL,
     MODEL,
@@ -49,7 +50,7 @@ def engine_label(engine: Engine) -> str:
     return engine.name if engine.was_verified else f"{engine.name} (not verified on this machine)"
 
 
-class EngineField(forms.ModelChoiceField):
+class EngineField(ModelField):
     def label_from_instance(self, obj: Any) -> str:
         return engine_label(obj)
 
@@ -117,9 +118,10 @@ class DeploymentForm(forms.Form):
         return sorted(asked, key=lambda s: order.index(s.group))
 
     def _add_choices(self) -> None:
-        self.fields[MODEL].queryset = Model.deployable().defer("facts", "shape", "vocab")  # type: ignore[attr-defined]
+        plain = ("facts", "shape", "vocab")
+        model_field(self, MODEL).queryset = Model.deployable().defer(*plain)
         if any(role.needs_model == DRAFT_MODEL for role in self.roles):
-            self.fields[DRAFT_MODEL].queryset = Model.drafting().defer("facts", "shape", "vocab")  # type: ignore[attr-defined]
+            model_field(self, DRAFT_MODEL).queryset = Model.drafting().defer(*plain)
         else:
             del self.fields[DRAFT_MODEL]
         engines = (
@@ -127,7 +129,7 @@ class DeploymentForm(forms.Form):
             .filter(host=self.host, state=Engine.State.OK)
             .exclude(flavour=EXTERNAL)
         )
-        self.fields["engine"].queryset = engines  # type: ignore[attr-defined]
+        model_field(self, "engine").queryset = engines
         devices = [
             (d.name, device_label(d))
             for d in Device.objects.filter(host=self.host, is_present=True)
@@ -177,7 +179,7 @@ class DeploymentForm(forms.Form):
 
     # --- checks -----------------------------------------------------------------------------------
     def clean_name(self) -> str:
-        name = self.cleaned_data["name"].strip()
+        name: str = self.cleaned_data["name"].strip()
         if name:
             with _field_error():
                 check_name(name)
@@ -251,6 +253,9 @@ def _field_error() -> Iterator[None]:
 class SettingField(forms.CharField):
     """A setting's value in its own type; empty is the default."""
 
+    # What the field proposes besides what can be typed.
+    suggestions: tuple[str, ...] = ()
+
     def __init__(self, setting: Setting, **kwargs: Any) -> None:
         self.setting = setting
         super().__init__(required=False, **kwargs)
@@ -278,7 +283,7 @@ def setting_field(setting: Setting, name: str) -> SettingField:
         setting, label=title, help_text=setting.help, widget=widget, initial=setting.default
     )
     suggestions = CONTEXT_SUGGESTIONS if setting.key == "context" else setting.words
-    field.suggestions = suggestions if takes_text and setting.words else ()  # type: ignore[attr-defined]
+    field.suggestions = tuple(suggestions) if takes_text and setting.words else ()
     return field
 
 

@@ -18,6 +18,7 @@ from deployments.planning.settings import SETTINGS, Group, Setting, conflicts
 from deployments.services.deployments import first_engine
 from deployments.strategies import STRATEGIES
 from deployments.strategies.base import Strategy
+from deployments.web.form_fields import choice_field
 from deployments.web.forms import engine_label, setting_field
 from gpus.facts import memory_in_use
 from gpus.models import Device, Host
@@ -100,7 +101,8 @@ class PlanForm(forms.Form):
 
     def __init__(self, query: QueryDict, stock: Stock) -> None:
         self.stock = stock
-        super().__init__(_complete(query, stock), use_required_attribute=False)
+        self.complete = _complete(query, stock)
+        super().__init__(self.complete, use_required_attribute=False)
         models, drafts = _choices(stock.models), _choices(stock.drafts)
         devices = [(device.name, device.name) for device in stock.devices]
         self._choose(MODEL, models)
@@ -114,7 +116,7 @@ class PlanForm(forms.Form):
             field.widget.attrs["aria-describedby"] = f"{name}-help {name}-errors"
 
     def _choose(self, name: str, choices: list[tuple[str, str]]) -> None:
-        self.fields[name].choices = choices  # type: ignore[attr-defined]
+        choice_field(self, name).choices = choices
 
     def clean(self) -> dict[str, Any]:
         data = super().clean() or {}
@@ -148,7 +150,7 @@ class PlanForm(forms.Form):
 
     @property
     def wanted_devices(self) -> list[str]:
-        return self.data.getlist(DEVICE)  # type: ignore[attr-defined]
+        return self.complete.getlist(DEVICE)
 
     # --- groups for the page ----------------------------------------------------------------------
     def main_settings(self) -> Iterator[forms.BoundField]:

@@ -10,6 +10,7 @@ from deployments.engines.external import LONGEST_ADDRESS
 from deployments.external.keys import LONGEST_KEY
 from deployments.models import Deployment, Engine
 from deployments.names import LENGTH
+from deployments.web.form_fields import choice_field
 
 KEY_HELP = (
     "Sent to this server only, kept in a file that only Omni's user can read, and not shown again."
@@ -77,7 +78,7 @@ class RemoteModelForm(forms.Form):
         names = list(
             dict.fromkeys([*([deployment.remote_model] if deployment else []), *engine.offers])
         )
-        self.fields["model"].choices = [(name, name) for name in names]  # type: ignore[attr-defined]
+        choice_field(self, "model").choices = [(name, name) for name in names]
         if deployment:
             del self.fields["name"]
         else:

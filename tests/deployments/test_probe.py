@@ -17,6 +17,7 @@ from deployments.engines.probe.binary import needs_probe
 from deployments.models import Engine
 from deployments.services.discovery import local_host, register_engine
 from deployments.services.engines import probe
+from omni.errors import OmniError
 
 pytestmark = pytest.mark.django_db
 
@@ -106,6 +107,34 @@ def test_a_binary_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setitem(probing.TIMEOUT_S, "--version", 0.3)
     engine = asked(script(tmp_path / "llama-server", "exec sleep 3000"))
     assert engine.state == "broken" and "no answer within" in engine.error
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ("echo 'RPC server version mismatch: 3.0' >&2; exit 1", "device_version"),
+        ("echo 'Failed to connect to 10.0.0.2:1' >&2; exit 1", "device_unreachable"),
+        ("echo 'Available devices:'; echo '  (none)'", "device_unreachable"),
+        ("echo 'no answer within reach'; exit 3", "device_not_understood"),
+        ("exec sleep 3000", "device_silent"),
+    ],
+)
+def test_remote_device_when_there_is_none_tells_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, code: str
+) -> None:
+    """By what the engine printed, or by how asking it ended: Omni's own words decide nothing."""
+    monkeypatch.setattr(probing, "USUAL_TIMEOUT_S", 0.5)
+    engine = register_engine(local_host(), script(tmp_path / "llama-server", body))
+    with pytest.raises(OmniError) as refused:
+        probing.remote_device(engine, "10.0.0.2:1")
+    assert refused.value.code == code
+
+
+def test_remote_device_when_the_engine_is_gone_blames_the_engine(tmp_path: Path) -> None:
+    engine = register_engine(local_host(), tmp_path / "gone")
+    with pytest.raises(OmniError) as refused:
+        probing.remote_device(engine, "10.0.0.2:1")
+    assert refused.value.code == "engine_missing"
 
 
 def test_a_file_that_is_gone_or_not_executable_is_told_apart(tmp_path: Path) -> None:

@@ -111,6 +111,11 @@ PAIR = (
             7,
             "--tools is refused",
         ),
+        (
+            HEAD + "    extra_args:\n      - --cache-reuse\n      - many\n",
+            7,
+            "'many' is not a whole number",
+        ),
         (HEAD + "    extra_args: --swa-full\n", 5, "extra_args must be a list"),
         (HEAD.replace("devices: CPU", "devices: [CPU, CPU]"), 4, "named twice"),
         (HEAD.replace("devices: CPU", "devices: []"), 4, "list of devices is empty"),

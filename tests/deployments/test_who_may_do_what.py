@@ -25,7 +25,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 
 from chat import services as chat_services
 from chat.actions import ACTIONS
-from chat.models import Message
+from chat.models import Conversation, Message
 from deployments.models import ApiKey, Deployment, Engine, Instance, Route, Transition
 from omni.asgi import websocket_urlpatterns
 from omni.checks import every_admin_page_has_a_row, every_page_has_a_row
@@ -225,7 +225,7 @@ def test_every_socket_and_every_message_has_a_row() -> None:
     assert set(ACTIONS) == set(MESSAGES)
     for route, consumer in sockets().items():
         assert issubclass(consumer, PageSocket), f"{route} is not judged"
-        assert (consumer.permission or LOGGED_IN) == SOCKET_RIGHTS[route]
+        assert consumer.permission == SOCKET_RIGHTS[route]
 
 
 # --- administration: pages ------------------------------------------------------------------------
@@ -408,8 +408,10 @@ def test_an_action_that_is_not_theirs_does_nothing_when_it_is_posted(
 def test_a_service_refuses_who_has_no_right_whatever_page_called_it(
     viewer_user: User, deployment: Deployment
 ) -> None:
+    from chat import lanes
+    from deployments import announce
     from deployments.library import folders
-    from deployments.services import one_click, servers
+    from deployments.services import engines, one_click, servers
     from deployments.services.deployments import (
         deployment_change,
         deployment_delete,
@@ -420,6 +422,8 @@ def test_a_service_refuses_who_has_no_right_whatever_page_called_it(
     from omni.errors import OmniError
 
     model = deployment.bindings.get().model
+    talk = Conversation.objects.create(owner=viewer_user)
+    lane = talk.lanes.create(position=0, deployment=deployment, deployment_name=deployment.name)
     calls: list[Callable[[], object]] = [
         lambda: deployment_start(deployment=deployment, user=viewer_user),
         lambda: deployment_stop(deployment=deployment, user=viewer_user),
@@ -428,7 +432,24 @@ def test_a_service_refuses_who_has_no_right_whatever_page_called_it(
         lambda: one_click.deploy(model=model, user=viewer_user),
         lambda: model_delete(model=model, user=viewer_user),
         lambda: servers.server_remove(engine=deployment.engine, user=viewer_user),
+        lambda: servers.server_ask(engine=deployment.engine, user=viewer_user),
+        lambda: engines.probe(deployment.engine, user=viewer_user),
+        lambda: announce.request_scan("here", user=viewer_user),
         lambda: folders.folder_add("/", user=viewer_user),
+        lambda: chat_services.conversation_create(owner=viewer_user, deployment=deployment),
+        lambda: chat_services.conversation_rename(conversation=talk, title="another"),
+        lambda: chat_services.conversation_configure(
+            conversation=talk, deployment=None, system_prompt="", settings={}
+        ),
+        lambda: chat_services.conversation_delete(conversation=talk),
+        lambda: chat_services.question_send(conversation=talk, text="Hi"),
+        lambda: chat_services.question_edit(conversation=talk, message_id=1, text="Hi"),
+        lambda: chat_services.answer_again(conversation=talk, message_id=1),
+        lambda: chat_services.answer_in_lane(conversation=talk, lane_id=lane.pk),
+        lambda: chat_services.version_select(conversation=talk, message_id=1),
+        lambda: lanes.lane_add(conversation=talk, target=deployment),
+        lambda: lanes.lane_change(lane=lane, target=deployment),
+        lambda: lanes.lane_remove(lane=lane),
     ]
     for call in calls:
         with pytest.raises(OmniError) as refused:
@@ -492,9 +513,8 @@ async def test_a_message_on_a_socket_needs_the_right_to_chat(
     """Neither to somebody else's conversation, nor to one's own once the right is gone."""
     from tests.page_socket import closed_with, socket_of
 
-    own = await sync_to_async(chat_services.conversation_create)(
-        owner=viewer_user, deployment=deployment
-    )
+    own = await Conversation.objects.acreate(owner=viewer_user)
+    await own.lanes.acreate(position=0, deployment=deployment, deployment_name=deployment.name)
     other = await sync_to_async(chat_services.conversation_create)(
         owner=operator_user, deployment=deployment
     )

@@ -54,7 +54,7 @@ def test_a_healthy_rig_has_no_finding() -> None:
         ),
         ({"nvml": NvmlState("no_devices", "No card.")}, "nvml_no_devices", "info", "No card."),
         (
-            {"nvml": NvmlState("version_mismatch", "Old: restart.")},
+            {"nvml": NvmlState("version_mismatch", "Old.", fix="Restart.")},
             "nvml_version_mismatch",
             "error",
             "Old.",
@@ -72,7 +72,7 @@ def test_a_fault_of_the_host_is_found(
 
 def test_the_remedy_of_a_driver_that_fails_stands_apart_from_the_cause() -> None:
     [finding] = host_findings(
-        host(nvml=NvmlState("driver_not_loaded", "It is not loaded: run modprobe."))
+        host(nvml=NvmlState("driver_not_loaded", "It is not loaded.", fix="Run modprobe."))
     )
     assert (finding.text, finding.fix) == ("It is not loaded.", "Run modprobe.")
 

@@ -109,7 +109,7 @@ def test_throttle_reasons_are_named(driver: Driver, bits: int, words: tuple[str,
     ("code", "state", "remedy"),
     [
         (9, "driver_not_loaded", "modprobe nvidia"),
-        (18, "version_mismatch", "restart the machine"),
+        (18, "version_mismatch", "Restart the machine"),
         (4, "no_permission", "group"),
         (999, "error", "Unknown Error"),
     ],
@@ -119,7 +119,7 @@ def test_a_driver_that_does_not_start_says_why_and_what_to_do(
 ) -> None:
     driver(init=code)
     nvml = started()
-    assert nvml.state.state == state and remedy in nvml.state.text
+    assert nvml.state.state == state and remedy in f"{nvml.state.text} {nvml.state.fix}"
     assert nvml.sample(0.0) == () and nvml.is_worth_a_restart
 
 
@@ -129,7 +129,7 @@ def test_a_machine_without_driver_is_told_calmly(
     (tmp_path / "libnvidia-ml.so.1").write_text("not a library, found before any real one")
     monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
     state = look().state
-    assert state.state == "library_missing" and "as it should be" in state.text
+    assert state.state == "library_missing" and "as it should be" in state.fix
 
 
 def test_a_driver_without_cards_is_its_own_state(driver: Driver) -> None:

@@ -65,13 +65,13 @@ def test_each_resolution_is_kept_for_its_own_time(host: Host) -> None:
 
 def test_one_step_writes_what_was_handed_over_and_reads_the_stand_ins(host: Host) -> None:
     store = Store(settings.OMNI_HOST_NAME)
-    store.keep_rig(NvmlState("no_devices", "No card."), ())
+    store.keep_rig(NvmlState("no_devices", "No card.", fix="Look."), ())
     store.keep_samples([bucket(HOUR, 50.0)], ())
     assert store.step()
     assert set(store.stand_ins) == {"RPC0", "RPC1"} and all(store.stand_ins.values())
     assert SampleRollup.objects.count() == 1
     host.refresh_from_db()
-    assert host.nvml_state == "no_devices"
+    assert (host.nvml_state, host.nvml_text, host.nvml_fix) == ("no_devices", "No card.", "Look.")
 
 
 def test_the_state_of_a_card_follows_what_was_sampled(host: Host) -> None:

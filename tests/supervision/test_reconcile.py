@@ -146,6 +146,10 @@ def test_delays_double_to_a_minute_and_differ_between_instances() -> None:
     assert LIMITS.delay_s(3, seed=1) == LIMITS.delay_s(3, seed=1) != LIMITS.delay_s(3, seed=2)
 
 
+def test_delay_when_a_device_server_fails_for_weeks_stays_about_a_minute() -> None:
+    assert 45 <= LIMITS.delay_s(20_000, seed=1) <= 75
+
+
 def test_a_start_by_hand_forgets_earlier_failures() -> None:
     decision = decide(
         replace(RUN, generation=2), GONE, memory(S.FAILED, failures=5, restarts=4), NOW, LIMITS

@@ -27,6 +27,24 @@ USUAL_TIMEOUT_S = 10.0
 HELP_EXIT_CODES = (0, 1)
 
 
+class EngineSilent(OmniError):
+    """The binary was asked and gave no answer in time."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__("engine_broken", text, "Run it in a terminal to see why.")
+
+
+class EngineEnded(OmniError):
+    """The binary ended with an exit code that means no answer; `printed` is all that it said."""
+
+    def __init__(self, asked: str, exit_code: int, printed: str) -> None:
+        lines = [line.strip() for line in printed.splitlines() if line.strip()]
+        last = lines[-1] if lines else "no output"
+        text = f"{asked} ended with exit code {exit_code}: {last}"
+        super().__init__("engine_broken", text[:500], "Run it in a terminal to see why.")
+        self.printed = printed
+
+
 def ask(path: str, flag: str, *, exit_codes: Sequence[int] = (0,)) -> str:
     """What `path flag` prints on both outputs. Raises OmniError (engine_missing, engine_broken)."""
     return _ask((path,), (flag,), exit_codes)
@@ -47,8 +65,7 @@ def _ask(
         fix = "Install it again, or choose another engine."
         raise OmniError("engine_missing", f"There is no file {path}.", fix) from None
     except TimeoutError:
-        text = f"{path} {flag} gave no answer within {timeout_s:.0f} s."
-        raise OmniError("engine_broken", text, "Run it in a terminal to see why.") from None
+        raise EngineSilent(f"{path} {flag} gave no answer within {timeout_s:.0f} s.") from None
     except OSError as error:
         text = f"{path} cannot be run: {error.strerror}."
         raise OmniError(
@@ -58,11 +75,7 @@ def _ask(
         text = f"{path} {flag} prints more than {MOST_OUTPUT_BYTES >> 20} MiB."
         raise OmniError("engine_broken", text, "Run it in a terminal to see why.")
     if done.exit_code not in exit_codes:
-        last = next(
-            (line.strip() for line in reversed(done.text.splitlines()) if line.strip()), "no output"
-        )
-        said = f"{path} {flag} ended with exit code {done.exit_code}: {last}"
-        raise OmniError("engine_broken", said[:500], "Run it in a terminal to see why.")
+        raise EngineEnded(f"{path} {flag}", done.exit_code, done.text)
     return done.text
 
 
@@ -72,19 +85,23 @@ def remote_device(engine: Engine, endpoint: str) -> ListedDevice:
 
     Only for a server that nobody uses: it serves one engine at a time and lets the next one wait.
     Raises OmniError (device_unreachable, device_version, device_silent, device_not_understood,
-    device_count).
+    device_count; engine_missing and engine_broken when it is the engine that cannot be asked).
     """
     try:
-        text = _ask((engine.path,), ("--rpc", endpoint, "--list-devices"))
-    except OmniError as error:
-        raise _no_device(endpoint, error.text) from None
+        printed = _ask((engine.path,), ("--rpc", endpoint, "--list-devices"))
+    except EngineSilent:
+        text = f"The server at {endpoint} gave no answer."
+        fix = "It serves another engine now, a firewall is between, or it is no ggml-rpc-server."
+        raise OmniError("device_silent", text, fix, retry=True) from None
+    except EngineEnded as ended:
+        raise _no_device(endpoint, ended.printed) from None
     found = [
         device
-        for device in get_flavour(engine.flavour).parse_devices(text)
+        for device in get_flavour(engine.flavour).parse_devices(printed)
         if device.description == endpoint
     ]
     if not found:
-        raise _no_device(endpoint, text)
+        raise _no_device(endpoint, printed)
     if len(found) > 1:
         said = (
             f"The server at {endpoint} has {len(found)} devices, and Omni takes one from a server."
@@ -93,22 +110,19 @@ def remote_device(engine: Engine, endpoint: str) -> ListedDevice:
     return found[0]
 
 
-def _no_device(endpoint: str, said: str) -> OmniError:
-    """Why, from what the engine printed or from how it ended."""
-    if "version mismatch" in said:
-        line = next(line.strip() for line in said.splitlines() if "version mismatch" in line)
+def _no_device(endpoint: str, printed: str) -> OmniError:
+    """Why, from what the engine printed: ggml-rpc has no other way to say it."""
+    mismatches = [line.strip() for line in printed.splitlines() if "version mismatch" in line]
+    if mismatches:
+        line = mismatches[0]
         text = f"The server at {endpoint} speaks another version of the protocol: {line}"
         return OmniError(
             "device_version", text, "Install the same build of llama.cpp on both hosts."
         )
-    if "Failed to connect" in said or "(none)" in said:
+    if "Failed to connect" in printed or "(none)" in printed:
         text = f"No server can be reached at {endpoint}."
         fix = "Is it started, on that address, and is no firewall between?"
         return OmniError("device_unreachable", text, fix, retry=True)
-    if "no answer within" in said:
-        text = f"The server at {endpoint} gave no answer."
-        fix = "It serves another engine now, a firewall is between, or it is no ggml-rpc-server."
-        return OmniError("device_silent", text, fix, retry=True)
     text = f"What answers at {endpoint} is not understood; the engine ended over it."
     return OmniError(
         "device_not_understood", text, "Is it a ggml-rpc-server of the same build of llama.cpp?"

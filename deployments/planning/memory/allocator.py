@@ -12,6 +12,7 @@ ggml/src/ggml-alloc.c (ggml_gallocr_alloc_graph_impl, ggml_dyn_tallocr_alloc, gg
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 UNPLACED = -1
 
@@ -48,7 +49,7 @@ class Node:
         self,
         name: str,
         size: int,
-        layout: object = None,
+        layout: tuple[Any, ...] | None = None,
         srcs: Sequence[Node] = (),
         *,
         inplace: bool = False,

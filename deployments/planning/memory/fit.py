@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from deployments.planning.architecture import ModelShape
 from deployments.planning.kv import CELL_PADDING
@@ -144,7 +145,8 @@ class _Search:
 
         Only the devices decide: what the host is to hold grows from number to number.
         """
-        tried = [replace(settings, **{name: number}) for number in numbers]  # type: ignore[arg-type]
+        changes: list[dict[str, Any]] = [{name: number} for number in numbers]
+        tried = [replace(settings, **change) for change in changes]
         compute = self._compute_of(tried[len(tried) // 2])
         low, high = 0, len(tried)
         while low < high:

@@ -166,7 +166,11 @@ def _chosen_experts(
 
 def _biased(b: LayerBuilder, node: Node, w: Weights, name: str, chosen: Node) -> Node:
     bias = w(f"ffn_{name}_exps.bias")
-    return b.g.op("add_id", node.layout[1:], node, bias, chosen, inplace=True) if bias else node  # type: ignore[index]
+    if not bias:
+        return node
+
+    assert node.layout
+    return b.g.op("add_id", node.layout[1:], node, bias, chosen, inplace=True)
 
 
 def _shared_expert(

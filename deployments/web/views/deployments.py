@@ -8,7 +8,7 @@ from typing import Any
 
 from django.contrib import messages
 from django.db.models import Prefetch, QuerySet
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
@@ -36,7 +36,7 @@ from deployments.strategies import STRATEGIES, strategy_title
 from deployments.web.forms import DeploymentForm, typed_so_far
 from deployments.web.role_fields import MODEL
 from omni.errors import OmniError
-from omni.htmx import go_to, is_htmx, render_page_or_part
+from omni.htmx import HtmxHttpRequest, go_to, is_htmx, render_page_or_part
 
 TRANSIENT = (
     InstanceState.STARTING,
@@ -49,7 +49,7 @@ HISTORY_LENGTH = 30
 
 # --- list -----------------------------------------------------------------------------------------
 @require_GET
-def deployments(request: HttpRequest) -> HttpResponse:
+def deployments(request: HtmxHttpRequest) -> HttpResponse:
     rows = list(_with_relations(Deployment.objects.all()))
     context = {
         "deployments": rows,
@@ -61,7 +61,7 @@ def deployments(request: HttpRequest) -> HttpResponse:
 
 
 @require_GET
-def quick(request: HttpRequest) -> HttpResponse:
+def quick(request: HtmxHttpRequest) -> HttpResponse:
     """For the Rig page: each model that can run, with the one button that makes it run."""
     rows = list(_with_relations(Deployment.objects.filter(is_deleting=False)))
     by_model: dict[int, Deployment] = {}
@@ -80,7 +80,7 @@ def quick(request: HttpRequest) -> HttpResponse:
 
 # --- one ------------------------------------------------------------------------------------------
 @require_GET
-def deployment(request: HttpRequest, name: str) -> HttpResponse:
+def deployment(request: HtmxHttpRequest, name: str) -> HttpResponse:
     found = _with_relations(Deployment.objects.filter(name=name)).first()
     if found is None:
         if not is_htmx(request):
@@ -161,7 +161,7 @@ def _settings_shown(found: Deployment) -> list[tuple[str, str, bool]]:
 
 # --- creating and changing ------------------------------------------------------------------------
 @require_http_methods(["GET", "HEAD", "POST"])
-def create(request: HttpRequest) -> HttpResponse:
+def create(request: HtmxHttpRequest) -> HttpResponse:
     host = local_host()
     if request.method == "POST":
         form = DeploymentForm(request.POST, host=host)
@@ -175,7 +175,7 @@ def create(request: HttpRequest) -> HttpResponse:
     return render(request, "deployments/form.html", _form_context(form))
 
 
-def _start_or_say(request: HttpRequest, made: Deployment) -> None:
+def _start_or_say(request: HtmxHttpRequest, made: Deployment) -> None:
     """It is kept all the same: what was filled in is not to be typed again."""
     try:
         deployment_start(deployment=made, user=request.user)
@@ -208,7 +208,7 @@ def _first_choices(wanted: str) -> dict[str, Any]:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-def change(request: HttpRequest, name: str) -> HttpResponse:
+def change(request: HtmxHttpRequest, name: str) -> HttpResponse:
     found = get_object_or_404(Deployment, name=name, is_deleting=False)
     if found.is_external:
         return redirect("deployments:server_change", found.name)
@@ -221,7 +221,7 @@ def change(request: HttpRequest, name: str) -> HttpResponse:
     return render(request, "deployments/form.html", _form_context(form))
 
 
-def _saved(form: DeploymentForm, request: HttpRequest) -> Deployment | None:
+def _saved(form: DeploymentForm, request: HtmxHttpRequest) -> Deployment | None:
     try:
         return form.save(request.user)
     except OmniError as error:
@@ -231,27 +231,27 @@ def _saved(form: DeploymentForm, request: HttpRequest) -> Deployment | None:
 
 # --- acting ---------------------------------------------------------------------------------------
 @require_POST
-def quick_deploy(request: HttpRequest, name: str) -> HttpResponse:
+def quick_deploy(request: HtmxHttpRequest, name: str) -> HttpResponse:
     made = one_click.deploy(model=get_object_or_404(Model, name=name), user=request.user)
     return go_to(request, "deployments:deployment", made.name)
 
 
 @require_POST
-def start(request: HttpRequest, name: str) -> HttpResponse:
+def start(request: HtmxHttpRequest, name: str) -> HttpResponse:
     found = get_object_or_404(Deployment, name=name)
     deployment_start(deployment=found, again="again" in request.POST, user=request.user)
     return _acted(request, found)
 
 
 @require_POST
-def stop(request: HttpRequest, name: str) -> HttpResponse:
+def stop(request: HtmxHttpRequest, name: str) -> HttpResponse:
     found = get_object_or_404(Deployment, name=name)
     deployment_stop(deployment=found, now="now" in request.POST, user=request.user)
     return _acted(request, found)
 
 
 @require_POST
-def delete(request: HttpRequest, name: str) -> HttpResponse:
+def delete(request: HtmxHttpRequest, name: str) -> HttpResponse:
     found = get_object_or_404(Deployment, name=name)
     deployment_delete(deployment=found, user=request.user)
     if is_htmx(request):
@@ -260,7 +260,7 @@ def delete(request: HttpRequest, name: str) -> HttpResponse:
     return redirect("deployments:deployments")
 
 
-def _acted(request: HttpRequest, found: Deployment) -> HttpResponse:
+def _acted(request: HtmxHttpRequest, found: Deployment) -> HttpResponse:
     """Nothing to swap: the fragments on the page fetch themselves anew."""
     if not is_htmx(request):
         return redirect("deployments:deployment", found.name)
@@ -270,7 +270,7 @@ def _acted(request: HttpRequest, found: Deployment) -> HttpResponse:
 
 
 # --- shared ---------------------------------------------------------------------------------------
-def _shown(request: HttpRequest, page: str, context: dict[str, Any]) -> HttpResponse:
+def _shown(request: HtmxHttpRequest, page: str, context: dict[str, Any]) -> HttpResponse:
     return render_page_or_part(
         request, f"deployments/{page}.html", f"deployments/_{page}.html", context
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.views.decorators.http import require_GET, require_POST
 
@@ -20,11 +20,11 @@ from deployments.states import InstanceState
 from deployments.supervision.namespaces import are_available
 from gpus.models import Device
 from omni.errors import OmniError
-from omni.htmx import go_to, is_htmx
+from omni.htmx import HtmxHttpRequest, go_to, is_htmx
 
 
 @require_GET
-def across(request: HttpRequest) -> HttpResponse:
+def across(request: HtmxHttpRequest) -> HttpResponse:
     """The lists alone fetch themselves anew: what is being typed beside them stays."""
     part = "_across_lists" if request.GET.get("part") == "lists" else "_across"
     return render(request, f"deployments/{part}.html", _context())
@@ -46,7 +46,7 @@ def _context(**typed: Any) -> dict[str, Any]:
 
 
 @require_POST
-def add(request: HttpRequest) -> HttpResponse:
+def add(request: HtmxHttpRequest) -> HttpResponse:
     typed = request.POST.get("endpoint", "").strip()[:80]
     try:
         device = remote_devices.device_add(host=local_host(), endpoint=typed, user=request.user)
@@ -58,13 +58,13 @@ def add(request: HttpRequest) -> HttpResponse:
 
 
 @require_POST
-def remove(request: HttpRequest, pk: int) -> HttpResponse:
+def remove(request: HtmxHttpRequest, pk: int) -> HttpResponse:
     device = get_object_or_404(remote_devices.added(local_host()), pk=pk)
     remote_devices.device_remove(device=device, user=request.user)
     return _done(request, f"{device.name} at {device.endpoint} is removed.")
 
 
-def _done(request: HttpRequest, text: str) -> HttpResponse:
+def _done(request: HtmxHttpRequest, text: str) -> HttpResponse:
     """The whole page anew: the device has a card, and charts, of its own."""
     messages.success(request, text)
     return go_to(request, "gpus:rig")
@@ -72,7 +72,7 @@ def _done(request: HttpRequest, text: str) -> HttpResponse:
 
 # --- stand-ins ------------------------------------------------------------------------------------
 @require_GET
-def stand_ins(request: HttpRequest) -> HttpResponse:
+def stand_ins(request: HtmxHttpRequest) -> HttpResponse:
     """What they are and who can reach them, with the button; nothing where there is a GPU."""
     host = local_host()
     if cpu_stand_ins.has_gpu(host):
@@ -87,7 +87,7 @@ def stand_ins(request: HttpRequest) -> HttpResponse:
 
 
 @require_POST
-def stand_ins_switch(request: HttpRequest) -> HttpResponse:
+def stand_ins_switch(request: HtmxHttpRequest) -> HttpResponse:
     host, on = local_host(), request.POST.get("on")
     if on == "1":
         cpu_stand_ins.stand_ins_on(host=host, user=request.user)
@@ -97,7 +97,7 @@ def stand_ins_switch(request: HttpRequest) -> HttpResponse:
 
 
 @require_GET
-def server(request: HttpRequest, name: str) -> HttpResponse:
+def server(request: HtmxHttpRequest, name: str) -> HttpResponse:
     """What runs behind a device that this host serves, with its log."""
     device = get_object_or_404(Device, host=local_host(), name=name)
     instance = get_object_or_404(Instance, device=device)

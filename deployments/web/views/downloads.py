@@ -8,34 +8,33 @@ from pathlib import Path
 from typing import Any
 
 from django.contrib import messages
-from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.cache import patch_vary_headers
 from django.views.decorators.http import require_GET, require_POST
 
-from deployments.library import downloads, hub, hub_files
+from deployments.library import downloads, hub, hub_client, hub_files
 from deployments.models import Download, Model
 from deployments.services.discovery import local_host
 from deployments.services.waiting import agent_is_running
 from gpus.models import Device
 from omni.errors import OmniError
-from omni.htmx import is_htmx, wants_part
-from omni.roles import MANAGE_LIBRARY
+from omni.htmx import HtmxHttpRequest, is_htmx, wants_part
+from omni.roles import MANAGE_LIBRARY, require
 
 
 # --- looking --------------------------------------------------------------------------------------
 @require_GET
-def download(request: HttpRequest) -> HttpResponse:
+def download(request: HtmxHttpRequest) -> HttpResponse:
     """Everybody sees the list; who may manage the library also asks the hub, by ?repo=."""
     typed = request.GET.get("repo", "").strip()
-    if typed and not request.user.has_perm(MANAGE_LIBRARY):  # type: ignore[union-attr]
-        raise PermissionDenied
+    if typed:
+        require(request.user, MANAGE_LIBRARY)
     context = {"typed": typed} | (_found(typed) if typed else {})
     if wants_part(request):
         response = render(request, "deployments/_hub_choices.html", context)
     else:
-        page = {"token_is_set": hub.has_token(), "hub_url": hub.endpoint()}
+        page = {"token_is_set": hub.has_token(), "hub_url": hub_client.endpoint()}
         response = render(request, "deployments/download.html", context | page | _list_context())
     # One address, two bodies: going back must not show the part as if it were the page.
     patch_vary_headers(response, ["HX-Request"])
@@ -43,7 +42,7 @@ def download(request: HttpRequest) -> HttpResponse:
 
 
 @require_GET
-def download_list(request: HttpRequest) -> HttpResponse:
+def download_list(request: HtmxHttpRequest) -> HttpResponse:
     if not wants_part(request):
         return redirect("deployments:download")
     return render(request, "deployments/_downloads.html", _list_context())
@@ -117,7 +116,7 @@ def _row(
 
 # --- acting ---------------------------------------------------------------------------------------
 @require_POST
-def start(request: HttpRequest) -> HttpResponse:
+def start(request: HtmxHttpRequest) -> HttpResponse:
     """The hub is asked again, at the commit that was shown: sizes and checksums come from nobody
     else."""
     wanted = hub_files.parse_repo(request.POST.get("repo", ""))
@@ -137,32 +136,32 @@ def start(request: HttpRequest) -> HttpResponse:
 
 
 @require_POST
-def pause(request: HttpRequest, pk: int) -> HttpResponse:
+def pause(request: HtmxHttpRequest, pk: int) -> HttpResponse:
     return _act(request, pk, downloads.download_pause, "{} is paused. What is there stays.")
 
 
 @require_POST
-def resume(request: HttpRequest, pk: int) -> HttpResponse:
+def resume(request: HtmxHttpRequest, pk: int) -> HttpResponse:
     return _act(request, pk, downloads.download_resume, "{} goes on from where it stopped.")
 
 
 @require_POST
-def cancel(request: HttpRequest, pk: int) -> HttpResponse:
+def cancel(request: HtmxHttpRequest, pk: int) -> HttpResponse:
     return _act(request, pk, downloads.download_cancel, "{} is cancelled.")
 
 
 @require_POST
-def forget(request: HttpRequest, pk: int) -> HttpResponse:
+def forget(request: HtmxHttpRequest, pk: int) -> HttpResponse:
     return _act(request, pk, downloads.download_forget, "{} is off the list. Files stay.")
 
 
-def _act(request: HttpRequest, pk: int, act: Callable[..., None], text: str) -> HttpResponse:
+def _act(request: HtmxHttpRequest, pk: int, act: Callable[..., None], text: str) -> HttpResponse:
     row = get_object_or_404(Download, pk=pk)
     act(download=row, user=request.user)
     return _said(request, text.format(row))
 
 
-def _said(request: HttpRequest, text: str) -> HttpResponse:
+def _said(request: HtmxHttpRequest, text: str) -> HttpResponse:
     if not is_htmx(request):
         messages.info(request, text)
         return redirect("deployments:download")

@@ -10,7 +10,7 @@ from typing import Any
 from django.contrib import messages
 from django.core.paginator import Paginator
 from django.db.models import Count, Q, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_GET, require_POST
 
@@ -31,7 +31,7 @@ from deployments.services.waiting import agent_is_running
 from deployments.web.forms import FolderForm
 from deployments.web.model_words import fact_rows
 from omni.errors import OmniError
-from omni.htmx import is_htmx, render_page_or_part
+from omni.htmx import HtmxHttpRequest, is_htmx, render_page_or_part
 
 PAGE_LENGTH, MOST_PARTNERS = 100, 200
 FILTERS = ("arch", "quant", "kind", "state")
@@ -39,14 +39,14 @@ SORTS = {"name": "name", "size": "-size_bytes", "params": "-n_params", "newest":
 
 
 @require_GET
-def models(request: HttpRequest) -> HttpResponse:
+def models(request: HtmxHttpRequest) -> HttpResponse:
     context = _models_context(request) | {"folder_form": FolderForm()}
     return render_page_or_part(
         request, "deployments/models.html", "deployments/_models.html", context
     )
 
 
-def _models_context(request: HttpRequest) -> dict[str, Any]:
+def _models_context(request: HtmxHttpRequest) -> dict[str, Any]:
     wanted = {key: request.GET.get(key, "") for key in ("q", *FILTERS, "sort")}
     page = Paginator(_wanted_models(wanted), PAGE_LENGTH).get_page(request.GET.get("page"))
     engines, titles = Engine.objects.filter(host=local_host()), flavour_titles()
@@ -112,7 +112,7 @@ def _unverified(engines: Iterable[Engine]) -> list[str]:
 
 
 @require_GET
-def model(request: HttpRequest, name: str) -> HttpResponse:
+def model(request: HtmxHttpRequest, name: str) -> HttpResponse:
     found = get_object_or_404(Model, name=name)
     used_by = [
         b.deployment
@@ -140,7 +140,7 @@ def model(request: HttpRequest, name: str) -> HttpResponse:
 
 
 @require_GET
-def model_advice(request: HttpRequest, name: str) -> HttpResponse:
+def model_advice(request: HtmxHttpRequest, name: str) -> HttpResponse:
     """A part of the model's page: what could draft for it, and number formats."""
     found = get_object_or_404(Model, name=name)
     host = local_host()
@@ -164,7 +164,7 @@ def _fact_rows(model: Model) -> list[tuple[str, str]]:
         ("Format", model.get_format_display()),
         *kept,
         *([("Class", classes)] if classes else []),
-    ]  # type: ignore[attr-defined]
+    ]
 
 
 def _partners(model: Model) -> list[Part]:
@@ -194,7 +194,7 @@ def _file_size(path: str) -> int | None:
 
 # --- acting ---------------------------------------------------------------------------------------
 @require_POST
-def scan(request: HttpRequest) -> HttpResponse:
+def scan(request: HtmxHttpRequest) -> HttpResponse:
     """Asks the agent; the table fetches itself anew as models are found."""
     host = local_host()
     if not agent_is_running(host):
@@ -202,12 +202,12 @@ def scan(request: HttpRequest) -> HttpResponse:
         raise OmniError(
             "no_agent", text, "Start the panel with `make up`, or run `manage.py scan`."
         )
-    request_scan(host.name)
+    request_scan(host.name, user=request.user)
     return _said(request, "Scanning. The list changes as models are found.")
 
 
 @require_POST
-def folder_add(request: HttpRequest) -> HttpResponse:
+def folder_add(request: HtmxHttpRequest) -> HttpResponse:
     form = FolderForm(request.POST)
     if form.is_valid():
         try:
@@ -227,7 +227,7 @@ def folder_add(request: HttpRequest) -> HttpResponse:
 
 
 @require_POST
-def folder_remove(request: HttpRequest, pk: int) -> HttpResponse:
+def folder_remove(request: HtmxHttpRequest, pk: int) -> HttpResponse:
     folder = get_object_or_404(LibraryFolder, pk=pk)
     count = folders.folder_remove(folder, user=request.user)
     messages.success(
@@ -237,7 +237,7 @@ def folder_remove(request: HttpRequest, pk: int) -> HttpResponse:
 
 
 @require_POST
-def model_remove(request: HttpRequest, name: str) -> HttpResponse:
+def model_remove(request: HtmxHttpRequest, name: str) -> HttpResponse:
     model_delete(model=get_object_or_404(Model, name=name), user=request.user)
     messages.success(
         request, f"{name} is out of the library. The file stays; the next scan finds it again."
@@ -245,7 +245,7 @@ def model_remove(request: HttpRequest, name: str) -> HttpResponse:
     return redirect("deployments:models")
 
 
-def _said(request: HttpRequest, text: str) -> HttpResponse:
+def _said(request: HtmxHttpRequest, text: str) -> HttpResponse:
     if not is_htmx(request):
         messages.info(request, text)
         return redirect("deployments:models")

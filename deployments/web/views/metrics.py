@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 
 from deployments.gateway.handover_lines import counts
 from deployments.models import Deployment, Instance
 from deployments.states import InstanceState
+from omni.htmx import HtmxHttpRequest
 
 
-def metrics(request: HttpRequest) -> HttpResponse:
+def metrics(request: HtmxHttpRequest) -> HttpResponse:
     """What the panel knows of its deployments, in Prometheus' text format."""
     lines = ["# TYPE omni_deployment_ready gauge"]
     for deployment in Deployment.objects.prefetch_related("instances"):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.html import escape, format_html
@@ -22,7 +22,7 @@ from deployments.services.discovery import local_host
 from deployments.services.runnable import command_text, runnable
 from deployments.web.planboard import Board, board, deploy, presets_for
 from omni.errors import OmniError
-from omni.htmx import render_page_or_part, wants_part
+from omni.htmx import HtmxHttpRequest, render_page_or_part, wants_part
 
 WORDS = {
     "viable": "fits",
@@ -38,7 +38,7 @@ SEVERITIES = (Severity.ERROR, Severity.CAUTION, Severity.INFO)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-def plan(request: HttpRequest) -> HttpResponse:
+def plan(request: HtmxHttpRequest) -> HttpResponse:
     """The choices stand in the query string; a POST deploys what one card shows for them."""
     shown = board(local_host(), request.GET)
     refused: dict[str, OmniError] = {}
@@ -55,7 +55,7 @@ def plan(request: HttpRequest) -> HttpResponse:
 
 
 @require_http_methods(["GET", "HEAD"])
-def plan_presets(request: HttpRequest) -> HttpResponse:
+def plan_presets(request: HtmxHttpRequest) -> HttpResponse:
     """A part of the page: settings that suit the chosen model and devices, one press each."""
     try:
         form, found = presets_for(local_host(), request.GET)
@@ -74,7 +74,9 @@ def plan_presets(request: HttpRequest) -> HttpResponse:
     return render(request, "deployments/_plan_presets.html", {"form": form, "presets": shown})
 
 
-def _shown(request: HttpRequest, shown: Board, refused: Mapping[str, OmniError]) -> HttpResponse:
+def _shown(
+    request: HtmxHttpRequest, shown: Board, refused: Mapping[str, OmniError]
+) -> HttpResponse:
     address = f"{reverse('deployments:plan')}?{shown.form.query()}"
     context = {
         "board": shown,
@@ -140,7 +142,7 @@ class Card:
 
 
 def _card(
-    request: HttpRequest, shown: Board, outcome: Compared, refused: Mapping[str, OmniError]
+    request: HtmxHttpRequest, shown: Board, outcome: Compared, refused: Mapping[str, OmniError]
 ) -> Card:
     found, key = outcome.plan, outcome.key
     state = str(found.verdict) if found else "needs"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_http_methods
 
@@ -16,13 +16,14 @@ from deployments.rig.schema import rig_schema
 from deployments.rig.words import MAX_CHARACTERS, RigError
 from deployments.services.discovery import local_host
 from omni.errors import OmniError
+from omni.htmx import HtmxHttpRequest
 
 MAX_UPLOAD_BYTES = 4 * MAX_CHARACTERS
 SAID_CHANGES = 4
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-def rig_file(request: HttpRequest) -> HttpResponse:
+def rig_file(request: HtmxHttpRequest) -> HttpResponse:
     if request.method != "POST":
         return _page(request, "")
     text = _typed(request)
@@ -35,12 +36,12 @@ def rig_file(request: HttpRequest) -> HttpResponse:
         return _page(request, text, trouble=error)
 
 
-def _typed(request: HttpRequest) -> str:
+def _typed(request: HtmxHttpRequest) -> str:
     """Browsers send a text area's lines with CR LF."""
     return request.POST.get("text", "").replace("\r\n", "\n")
 
 
-def _uploaded(request: HttpRequest) -> str:
+def _uploaded(request: HtmxHttpRequest) -> str:
     """The text of the chosen file; empty when none was chosen. Raises OmniError
     (unreadable_file)."""
     chosen = request.FILES.get("file")
@@ -51,19 +52,20 @@ def _uploaded(request: HttpRequest) -> str:
             "unreadable_file", f"{chosen.name} is too large for a rig file.", "Choose another file."
         )
     try:
-        return chosen.read().decode().replace("\r\n", "\n")
+        text: str = chosen.read().decode()
+        return text.replace("\r\n", "\n")
     except UnicodeDecodeError:
         raise OmniError(
             "unreadable_file", f"{chosen.name} is not UTF-8 text.", "Choose another file."
         ) from None
 
 
-def _previewed(request: HttpRequest, text: str, **more: Any) -> HttpResponse:
+def _previewed(request: HtmxHttpRequest, text: str, **more: Any) -> HttpResponse:
     outcome = preview(text, user=request.user, start=_starts(request))
     return _page(request, text, outcome=outcome, diff=diff_lines(outcome.diff), **more)
 
 
-def _applied(request: HttpRequest, text: str) -> HttpResponse:
+def _applied(request: HtmxHttpRequest, text: str) -> HttpResponse:
     try:
         outcome = apply(
             text, user=request.user, start=_starts(request), expected=request.POST["agreed"]
@@ -82,24 +84,24 @@ def _said(outcome: Outcome) -> str:
     return f"Applied: {said}{f'; and {more} more' if more > 0 else ''}."
 
 
-def _starts(request: HttpRequest) -> bool:
+def _starts(request: HtmxHttpRequest) -> bool:
     return "start" in request.POST
 
 
-def _page(request: HttpRequest, text: str, **result: Any) -> HttpResponse:
+def _page(request: HtmxHttpRequest, text: str, **result: Any) -> HttpResponse:
     context = {"current": rig_text(), "text": text, "starts": _starts(request)} | result
     return render(request, "deployments/rig_file.html", context)
 
 
 @require_GET
-def download(request: HttpRequest) -> HttpResponse:
+def download(request: HtmxHttpRequest) -> HttpResponse:
     response = HttpResponse(rig_text(), content_type="application/yaml; charset=utf-8")
     response["Content-Disposition"] = f'attachment; filename="{local_host().name}-rig.yaml"'
     return response
 
 
 @require_GET
-def schema(request: HttpRequest) -> JsonResponse:
+def schema(request: HtmxHttpRequest) -> JsonResponse:
     response = JsonResponse(rig_schema(), json_dumps_params={"indent": 2})
     response["Content-Disposition"] = 'attachment; filename="omni-rig.schema.json"'
     return response

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
@@ -16,11 +16,11 @@ from deployments.services.deployments import deployment_change
 from deployments.services.discovery import local_host
 from deployments.web.server_forms import KeyForm, RemoteModelForm, ServerForm
 from omni.errors import OmniError
-from omni.htmx import render_page_or_part
+from omni.htmx import HtmxHttpRequest, render_page_or_part
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-def add(request: HttpRequest) -> HttpResponse:
+def add(request: HtmxHttpRequest) -> HttpResponse:
     form = ServerForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         try:
@@ -36,7 +36,7 @@ def add(request: HttpRequest) -> HttpResponse:
 
 
 @require_GET
-def server(request: HttpRequest, name: str) -> HttpResponse:
+def server(request: HtmxHttpRequest, name: str) -> HttpResponse:
     context = _context(_found(name))
     return render_page_or_part(
         request, "deployments/server.html", "deployments/_server.html", context
@@ -54,7 +54,7 @@ def _context(engine: Engine, **forms: Any) -> dict[str, Any]:
 
 
 @require_POST
-def offer(request: HttpRequest, name: str) -> HttpResponse:
+def offer(request: HtmxHttpRequest, name: str) -> HttpResponse:
     engine = _found(name)
     form = RemoteModelForm(request.POST, engine=engine)
     if form.is_valid():
@@ -67,7 +67,7 @@ def offer(request: HttpRequest, name: str) -> HttpResponse:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-def change(request: HttpRequest, name: str) -> HttpResponse:
+def change(request: HtmxHttpRequest, name: str) -> HttpResponse:
     """Another model for a deployment on an external server."""
     found = get_object_or_404(Deployment, name=name, is_deleting=False, remote_model__gt="")
     form = RemoteModelForm(
@@ -86,14 +86,14 @@ def change(request: HttpRequest, name: str) -> HttpResponse:
 
 
 @require_POST
-def ask(request: HttpRequest, name: str) -> HttpResponse:
-    engine = servers.server_ask(engine=_found(name))
+def ask(request: HtmxHttpRequest, name: str) -> HttpResponse:
+    engine = servers.server_ask(engine=_found(name), user=request.user)
     _tell(request, engine, f"{engine.name} answers.")
     return redirect("deployments:server", name)
 
 
 @require_POST
-def key(request: HttpRequest, name: str) -> HttpResponse:
+def key(request: HtmxHttpRequest, name: str) -> HttpResponse:
     engine, form = _found(name), KeyForm(request.POST)
     if form.is_valid():
         try:
@@ -108,7 +108,7 @@ def key(request: HttpRequest, name: str) -> HttpResponse:
 
 
 @require_POST
-def remove(request: HttpRequest, name: str) -> HttpResponse:
+def remove(request: HtmxHttpRequest, name: str) -> HttpResponse:
     servers.server_remove(engine=_found(name), user=request.user)
     messages.success(
         request, f"{name} and its key are forgotten. The server itself was left alone."
@@ -116,7 +116,7 @@ def remove(request: HttpRequest, name: str) -> HttpResponse:
     return redirect("deployments:models")
 
 
-def _tell(request: HttpRequest, engine: Engine, well: str) -> None:
+def _tell(request: HtmxHttpRequest, engine: Engine, well: str) -> None:
     if engine.state == Engine.State.OK:
         messages.success(request, well)
     else:

@@ -1,0 +1,1 @@
+# What Omni uses of it; the package itself carries no types.

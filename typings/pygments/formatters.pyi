@@ -1,0 +1,6 @@
+# What Omni uses of it; the package itself carries no types.
+from typing import Any
+
+class HtmlFormatter:
+    def __init__(self, **options: Any) -> None: ...
+    def get_style_defs(self, arg: str = "") -> str: ...

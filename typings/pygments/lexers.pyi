@@ -1,0 +1,6 @@
+# What Omni uses of it; the package itself carries no types.
+from typing import Any
+
+class Lexer: ...
+
+def get_lexer_by_name(alias: str, **options: Any) -> Lexer: ...

@@ -1,0 +1,3 @@
+from django.forms import Select
+
+class UnfoldAdminSelectWidget(Select): ...
