@@ -13,7 +13,7 @@ from deployments.engines import FLAVOURS
 from deployments.engines.external import EXTERNAL
 from deployments.models import Engine, Model
 from deployments.planning.settings import SETTINGS, Group, Setting, conflicts
-from deployments.services.deployments import first_engine
+from deployments.services.defaults import first_engine
 from deployments.web.forms import engine_label, setting_field
 from gpus.facts import memory_in_use
 from gpus.models import Device, Host
