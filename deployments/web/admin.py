@@ -43,6 +43,7 @@ from deployments.services.deployments import (
     deployment_stop,
 )
 from deployments.services.engines import probe
+from deployments.services.readiness import Ready
 from omni.administration import RightsAdmin
 from omni.errors import OmniError
 from omni.units import bytes_text, count_text
@@ -265,7 +266,12 @@ class DeploymentAdmin(RightsAdmin):
     def save_model(self, request: HttpRequest, obj: Deployment, form: Any, change: bool) -> None:
         """Through the service: what runs is started again with it, and the agent hears of it."""
         deployment_change(
-            deployment=obj, settings=obj.settings, extra_args=obj.extra_args, user=request.user
+            deployment=obj,
+            settings=obj.settings,
+            extra_args=obj.extra_args,
+            user=request.user,
+            # Django's transaction is open, in which nothing is planned: the agent does it.
+            ready=Ready(),
         )
 
     def delete_model(self, request: HttpRequest, obj: Deployment) -> None:
