@@ -46,9 +46,9 @@ def apply(text: str, *, user: Any = None, start: bool = False, expected: str = "
     `expected` is the digest of the outcome that somebody agreed to. Raises RigError, or OmniError
     (changed_meanwhile) when it would be another one; then nothing is changed.
     """
-    wanted = resolve(text, user)
 
     def attempt() -> Outcome:
+        wanted = resolve(text, user)
         taken = held(wanted.host)
         with transaction.atomic():
             _check_still(taken, wanted)
@@ -63,8 +63,12 @@ def apply(text: str, *, user: Any = None, start: bool = False, expected: str = "
 
 
 def _check_still(taken: Occupied, wanted: Wanted) -> None:
-    """Raises Overtaken when others hold memory now than when it was looked at."""
-    if holders_now(wanted.host) - taken.seen:
+    """Raises Overtaken when others hold memory now than when it was looked at, or when a deployment
+    has got another engine, of which the file says nothing."""
+    kept = [entry for entry in wanted.rig.deployments if not entry.engine]
+    now = dict(Deployment.objects.values_list("name", "engine"))
+    has_other = any(now.get(e.name) not in (None, wanted.engine(e).pk) for e in kept)
+    if has_other or holders_now(wanted.host) - taken.seen:
         raise Overtaken("The rig")
 
 

@@ -57,13 +57,16 @@ class Setup:
     remote_model: str = ""
 
 
-def setup_of(deployment: Deployment) -> Setup:
+def setup_of(deployment: Deployment, *, without: Sequence[str] = ()) -> Setup:
+    """`without` are columns of its models that are not looked at."""
+    bindings = deployment.bindings.select_related("model")
+    bindings = bindings.defer(*(f"model__{column}" for column in without))
     return Setup(
         deployment.host,
         deployment.name,
         deployment.strategy,
         deployment.engine,
-        {b.role: (b.model, b.devices) for b in deployment.bindings.select_related("model")},
+        {binding.role: (binding.model, binding.devices) for binding in bindings},
         deployment.settings,
         deployment.extra_args,
         deployment.remote_model,

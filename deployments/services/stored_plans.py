@@ -99,6 +99,12 @@ def facts_of(setup: Setup) -> MadeFrom:
     }
 
 
+def facts_now(deployment: Deployment) -> MadeFrom:
+    """Asked at each tick while something is about to start: what is large stays in the
+    database."""
+    return facts_of(setup_of(deployment, without=("facts", "shape", "vocab", "shards")))
+
+
 # --- keeping --------------------------------------------------------------------------------------
 def keep(deployment: Deployment, planned: Planned) -> None:
     """Stores it with the deployment's generation; those of generations that nothing runs by any
@@ -142,7 +148,7 @@ def stored_plan(deployment: Deployment) -> Plan | None:
 def kept_plan(deployment: Deployment) -> Plan | None:
     """The stored plan where what it rests on is as it was; nothing is planned."""
     row = stored_row(deployment)
-    if row is None or row.made_from != facts_of(setup_of(deployment)):
+    if row is None or row.made_from != facts_now(deployment):
         return None
     return row.read()
 

@@ -158,7 +158,7 @@ class HostAgent:
             if deployment.desired == Deployment.Desired.RUNNING:
                 self._ensure_rows(deployment)
         found = Instance.objects.filter(host=self.host, address="").select_related(
-            "deployment__engine", "device"
+            "deployment__engine", "deployment__host", "device"
         )
         return sorted(found, key=lambda instance: instance.device_id is None)
 

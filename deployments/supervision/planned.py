@@ -22,8 +22,7 @@ from deployments.planning.plan import (
     filled,
     filled_argv,
 )
-from deployments.services.plans import setup_of
-from deployments.services.stored_plans import MadeFrom, facts_of
+from deployments.services.stored_plans import MadeFrom, facts_now
 from deployments.supervision import device_servers
 from deployments.supervision.process import Record
 from omni.errors import OmniError
@@ -55,7 +54,7 @@ class Plans:
         says why."""
         # A file may be moved while its engine runs, a device get another address, an engine be
         # replaced: the next process needs them as they are then.
-        basis: Basis = (deployment.generation, facts_of(setup_of(deployment)))
+        basis: Basis = (deployment.generation, facts_now(deployment))
         made_of, known = self._known.get(deployment.pk, (None, None))
         if known is None or made_of != basis or (isinstance(known, OmniError) and known.retry):
             try:

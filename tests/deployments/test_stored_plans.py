@@ -7,12 +7,16 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from deployments.gateway.directory import serving
 from deployments.models import Deployment, Engine, Instance, Model, StoredPlan
 from deployments.planning.handover import SHORTEST
 from deployments.planning.plan import Plan
+from deployments.rig import wanted
+from deployments.rig.apply import apply
 from deployments.services import measurements, readiness
 from deployments.services.deployments import (
     deployment_change,
@@ -30,7 +34,7 @@ from deployments.services.stored_plans import (
     plan_to_run,
     stored_plan,
 )
-from deployments.services.tenancy import check_place
+from deployments.services.tenancy import Occupied, check_place, held
 from deployments.supervision.planned import Plans
 from gpus.models import Device, Host
 from omni.errors import OmniError
@@ -182,6 +186,19 @@ def test_the_address_that_a_device_has_now_stands_in_the_command(started: Deploy
     device_has_another_address()
     plan = plans.of(started)
     assert plan and "127.0.0.1:19555" in plan.instances[0].argv
+
+
+def test_a_look_whether_it_still_holds_reads_no_header(
+    started: Deployment, planner: Planner
+) -> None:
+    """Agents look four times a second while something is about to start."""
+    plans = agents()
+    assert plans.of(started)
+    with CaptureQueriesContext(connection) as queries:
+        assert plans.of(started)
+    asked = " ".join(query["sql"] for query in queries)
+    assert len(queries) <= 3 and planner.since() == []
+    assert not any(f'"{column}"' in asked for column in ("facts", "shape", "vocab", "plan"))
 
 
 def test_a_device_that_is_gone_is_said_and_comes_back(
@@ -458,3 +475,88 @@ def test_what_a_handover_needs_to_know_stands_in_the_plan(
     StoredPlan.objects.all().delete()
     facts = serving(Deployment.objects.get()).handover
     assert facts and (facts.least_tokens, facts.token_bytes) == (77, 0)
+
+
+# --- rig files ------------------------------------------------------------------------------------
+def rig_text_of(model: Model, device: str = "CUDA0") -> str:
+    return f"""
+models:
+  - {{name: {model.name}, path: {model.path}}}
+deployments:
+  - name: filed
+    strategy: independent
+    models: {{model: {model.name}}}
+    devices: {{model: [{device}]}}
+    settings: {{context: 1024}}
+"""
+
+
+def while_a_file_is_planned(
+    monkeypatch: pytest.MonkeyPatch, *happens: Callable[[], object]
+) -> list[str]:
+    left, planned = list(happens), []
+
+    def made(setup: Setup, *, holds: bool = False) -> Planned:
+        found = make(setup, holds=holds)
+        planned.append(setup.name)
+        if left:
+            left.pop(0)()
+        return found
+
+    monkeypatch.setattr(wanted, "make", made)
+    return planned
+
+
+def test_a_file_stores_the_plan_that_it_was_judged_by(
+    deployment: Deployment, model: Model, planner: Planner
+) -> None:
+    text = rig_text_of(model, "RPC0")
+    apply(text, start=True)
+    assert planner.since() == ["filed"], "once: to be judged, to be stored"
+    filed = Deployment.objects.get(name="filed")
+    assert generations(filed) == [2]
+    runs(filed)
+    apply(text.replace("1024", "2048"), start=True)
+    assert planner.since() == ["filed"] and generations(filed) == [2, 3]
+    assert agents().of(Deployment.objects.get(name="filed")) and planner.since() == []
+
+
+def test_a_rival_that_comes_before_a_file_is_written_is_in_its_way(
+    make_deployment: Make, model: Model, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Device.objects.create(host=host, name="CUDA0", kind="cuda", memory_bytes=600 << 20)
+    first = make_deployment(
+        "first", members={"model": (model, ["CUDA0"])}, settings={"context": 1024}
+    )
+    deployment_start(deployment=first)
+    real, looked = held, []
+
+    def looked_at(where: Host) -> Occupied:
+        found = real(where)
+        looked.append(len(found.tenants))
+        if len(looked) == 1:
+            runs(first)
+        return found
+
+    monkeypatch.setattr("deployments.rig.apply.held", looked_at)
+    with pytest.raises(OmniError, match="first holds") as refused:
+        apply(rig_text_of(model), start=True)
+    assert refused.value.code == "place_taken" and looked == [0, 1]
+    assert not Deployment.objects.filter(name="filed").exists()
+
+
+def test_an_engine_that_was_changed_while_a_file_is_planned_is_not_changed_back(
+    make_deployment: Make, model: Model, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_deployment("filed", members={"model": (model, ["RPC0"])}, settings={"context": 512})
+    other = Engine.objects.get(pk=engine.pk)
+    other.pk, other.name, other.path = None, "other", f"{engine.path}-other"
+    other.save()
+
+    def give_it_the_other() -> None:
+        Deployment.objects.update(engine=other)
+
+    planned = while_a_file_is_planned(monkeypatch, give_it_the_other)
+    apply(rig_text_of(model, "RPC0"))
+    row = Deployment.objects.get()
+    assert (row.engine, row.settings) == (other, {"context": 1024}) and len(planned) == 2
