@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-import time
+from datetime import datetime
 
 from deployments.gateway.routing import HandoverFacts
 from deployments.models import Deployment, Instance
-from deployments.planning.handover import SHORTEST, state_bytes, token_bytes
-from deployments.planning.memory.settings import memory_settings
-from deployments.planning.settings import context_tokens
-from deployments.services.plans import plan_deployment, shape_of
-from omni.errors import OmniError
+from deployments.planning.handover import SHORTEST
+from deployments.planning.plan import CacheSize, Plan
 
-log = logging.getLogger(__name__)
-
-TRIED_AGAIN_S = 60.0
-# Deployment → (what it was planned from, until when it holds, the threshold, the rest).
-_known: dict[int, tuple[object, float, int, tuple[bool, float, int]]] = {}
+UNKNOWN = CacheSize(0.0)
+Stored = tuple[int, datetime]
+# Deployment → which plan was read, and what stood in it: the routing table is read twice a second.
+_known: dict[int, tuple[Stored, int | None, CacheSize]] = {}
 
 
 def handover_facts(deployment: Deployment, answering: Instance) -> HandoverFacts | None:
@@ -25,41 +20,34 @@ def handover_facts(deployment: Deployment, answering: Instance) -> HandoverFacts
     launch = answering.launch_facts
     if not launch.slots_folder:
         return None
-    least_tokens, (recurrent, each, fixed) = _planned(deployment)
-    return HandoverFacts(launch.slots, least_tokens, launch.slots_folder, recurrent, each, fixed)
+    planned, size = _planned(deployment)
+    given = deployment.settings.get("handover_min")
+    return HandoverFacts(
+        slots=launch.slots,
+        least_tokens=given if isinstance(given, int) else planned or SHORTEST,
+        folder=launch.slots_folder,
+        is_recurrent=size.is_recurrent,
+        token_bytes=size.token_bytes,
+        fixed_bytes=size.state_bytes,
+    )
 
 
-def _planned(deployment: Deployment) -> tuple[int, tuple[bool, float, int]]:
-    """Planned once for each generation: the routing table is read twice a second."""
-    known, now_s = _known.get(deployment.pk), time.monotonic()
-    made_of = (deployment.created_at, deployment.generation, deployment.settings)
-    if known is None or known[0] != made_of or now_s > known[1]:
-        least_tokens, until_s = _least_tokens(deployment, now_s)
-        known = (made_of, until_s, least_tokens, _model(deployment))
+def _planned(deployment: Deployment) -> tuple[int | None, CacheSize]:
+    """From how many new tokens on a hand-over pays, and what it moves, as the stored plan says."""
+    rows = deployment.plans.filter(generation=deployment.generation)
+    stored = rows.values_list("pk", "made_at").first()
+    if stored is None:
+        return None, UNKNOWN
+    known = _known.get(deployment.pk)
+    if known is None or known[0] != stored:
+        row = rows.first()
+        known = (stored, *_of_plan(row.read() if row else None))
         _known[deployment.pk] = known
-    return known[2:]
+    return known[1:]
 
 
-def _least_tokens(deployment: Deployment, now_s: float) -> tuple[int, float]:
-    """From how many new tokens on a hand-over pays, and until when that is to be believed."""
-    if isinstance(given := deployment.settings.get("handover_min"), int):
-        return given, float("inf")
-    try:
-        planned = plan_deployment(deployment).settings.get("handover_min")
-    except OmniError as error:
-        log.info("from where a hand-over of %s pays is not known: %s", deployment.name, error)
-        return SHORTEST, now_s + TRIED_AGAIN_S
-    return (planned if isinstance(planned, int) else SHORTEST), float("inf")
-
-
-def _model(deployment: Deployment) -> tuple[bool, float, int]:
-    """Whether it is recurrent, and its bytes in the file: for a token, and for the states."""
-    for binding in deployment.bindings.select_related("model"):
-        try:
-            shape = shape_of(binding.model)
-        except OmniError:
-            continue
-        context = context_tokens(deployment.settings, binding.model.facts.get("n_ctx_train"))
-        each = token_bytes(shape, memory_settings(deployment.settings, context))
-        return shape.is_recurrent, each, state_bytes(shape)
-    return False, 0.0, 0
+def _of_plan(plan: Plan | None) -> tuple[int | None, CacheSize]:
+    if plan is None:
+        return None, UNKNOWN
+    least = plan.settings.get("handover_min")
+    return (least if isinstance(least, int) else None), plan.handed_over or UNKNOWN

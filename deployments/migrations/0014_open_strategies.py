@@ -5,7 +5,7 @@ class Migration(migrations.Migration):
     """Which strategies there are is the code's affair: a new one needs no migration."""
 
     dependencies = [
-        ('deployments', '0011_model_kinds'),
+        ('deployments', '0013_stored_plan'),
     ]
 
     operations = [

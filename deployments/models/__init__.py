@@ -5,6 +5,7 @@ from deployments.models.download import Download
 from deployments.models.gateway import ApiKey, Route
 from deployments.models.library import Engine, LibraryFolder, Model
 from deployments.models.measurement import Measurement, ReferenceAnswer
+from deployments.models.plan import StoredPlan
 
 __all__ = [
     "ApiKey",
@@ -19,5 +20,6 @@ __all__ = [
     "ReferenceAnswer",
     "Role",
     "Route",
+    "StoredPlan",
     "Transition",
 ]

@@ -27,6 +27,8 @@ class Placeholder(str):
 SOCKET, PORT = Placeholder("{socket}"), Placeholder("{port}")
 # The key that an engine with a port asks for, and the file it is in.
 KEY, KEY_FILE = Placeholder("{key}"), Placeholder("{key_file}")
+# By their texts: what was stored as JSON becomes the same objects again.
+PLACEHOLDERS = {str(each): each for each in (SOCKET, PORT, KEY, KEY_FILE)}
 Filling = Mapping[Placeholder, str | int]
 
 
@@ -248,6 +250,16 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class CacheSize:
+    """What a prompt's KV cache takes in the file by which it is handed over."""
+
+    token_bytes: float
+    # Recurrent states: the same for every length.
+    state_bytes: int = 0
+    is_recurrent: bool = False
+
+
+@dataclass(frozen=True)
 class Plan:
     """`settings` are those that the planner chose where the request said auto."""
 
@@ -259,3 +271,5 @@ class Plan:
     predicted: Predicted = Predicted()
     figures: tuple[Figure, ...] = ()
     settings: Mapping[str, int | str] = field(default_factory=dict)
+    # Of a strategy whose instances hand prompts over.
+    handed_over: CacheSize | None = None

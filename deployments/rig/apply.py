@@ -20,6 +20,8 @@ from deployments.rig.wanted import Wanted, is_remote, remote_model, resolve
 from deployments.rig.words import Problem, RigDeployment, RigError, RigRoute
 from deployments.services.deployments import deployment_change, deployment_create, deployment_start
 from deployments.services.discovery import local_host, local_host_name
+from deployments.services.readiness import Overtaken, Ready, step_of, until_it_holds
+from deployments.services.tenancy import Occupied, held, holders_now, place_taken, swaps
 from gpus.discovery import discover_devices
 from gpus.models import Host
 from omni.errors import OmniError
@@ -44,15 +46,30 @@ def apply(text: str, *, user: Any = None, start: bool = False, expected: str = "
     `expected` is the digest of the outcome that somebody agreed to. Raises RigError, or OmniError
     (changed_meanwhile) when it would be another one; then nothing is changed.
     """
-    wanted = resolve(text, user)
-    with transaction.atomic():
-        outcome = _made(wanted, user, start)
-        if expected and outcome.digest != expected:
-            said = "The file or the rig is another than when the changes were shown."
-            raise OmniError(
-                "changed_meanwhile", said, "Look at what it would change now. Nothing was changed."
-            )
-    return outcome
+
+    def attempt() -> Outcome:
+        wanted = resolve(text, user)
+        taken = held(wanted.host)
+        with transaction.atomic():
+            _check_still(taken, wanted)
+            outcome = _made(wanted, taken, user, start)
+            if expected and outcome.digest != expected:
+                said = "The file or the rig is another than when the changes were shown."
+                fix = "Look at what it would change now. Nothing was changed."
+                raise OmniError("changed_meanwhile", said, fix)
+        return outcome
+
+    return until_it_holds(attempt)
+
+
+def _check_still(taken: Occupied, wanted: Wanted) -> None:
+    """Raises Overtaken when others hold memory now than when it was looked at, or when a deployment
+    has got another engine, of which the file says nothing."""
+    kept = [entry for entry in wanted.rig.deployments if not entry.engine]
+    now = dict(Deployment.objects.values_list("name", "engine"))
+    has_other = any(now.get(e.name) not in (None, wanted.engine(e).pk) for e in kept)
+    if has_other or holders_now(wanted.host) - taken.seen:
+        raise Overtaken("The rig")
 
 
 def preview(text: str, *, user: Any = None, start: bool = False) -> Outcome:
@@ -60,15 +77,19 @@ def preview(text: str, *, user: Any = None, start: bool = False) -> Outcome:
     was_looked_at = Host.objects.filter(name=local_host_name(), devices__isnull=False).exists()
     # Programs are asked before the transaction, which keeps everybody else from writing.
     wanted = resolve(text, user) if was_looked_at else None
+    taken = held(wanted.host) if wanted else None
     with transaction.atomic():
-        if wanted is None:
+        if wanted is None or taken is None:
             discover_devices(local_host())
-        outcome = _made(wanted or resolve(text, user), user, start)
+            wanted = resolve(text, user)
+            taken = held(wanted.host)
+        outcome = _made(wanted, taken, user, start)
         transaction.set_rollback(True)
     return outcome
 
 
-def _made(wanted: Wanted, user: Any, start: bool) -> Outcome:
+def _made(wanted: Wanted, taken: Occupied, user: Any, start: bool) -> Outcome:
+    """`taken` is who holds memory, looked at before: here nothing is planned any more."""
     if refused := list(_refused_strategies(wanted)):
         raise RigError(refused)
     before = rig_text(wanted.host)
@@ -78,7 +99,9 @@ def _made(wanted: Wanted, user: Any, start: bool) -> Outcome:
     for model in wanted.rig.models:
         changes += _saved("model", wanted.models[model.name], ("name", "path"))
     for entry in wanted.rig.deployments:
-        changes += _apply_deployment(wanted, entry, user, start)
+        said, taken = _apply_deployment(wanted, taken, entry, user)
+        changes += said
+        changes += _started(wanted, taken, entry, user) if start else ()
     for route in wanted.rig.routes:
         changes += _apply_route(route)
     if changes:
@@ -116,9 +139,12 @@ def _saved(kind: str, row: Engine | Model, keys: tuple[str, ...]) -> list[str]:
     return [f"{kind} {row.name} changed: {', '.join(changed)}"] if changed else []
 
 
-def _apply_deployment(wanted: Wanted, entry: RigDeployment, user: Any, start: bool) -> list[str]:
+def _apply_deployment(
+    wanted: Wanted, taken: Occupied, entry: RigDeployment, user: Any
+) -> tuple[list[str], Occupied]:
+    """What is said of it, and who holds what afterwards."""
     found = Deployment.objects.filter(name=entry.name).first()
-    engine = wanted.engine(entry) if entry.engine or found is None else found.engine
+    engine = wanted.engine(entry)
     values: dict[str, Any] = {
         "strategy": entry.strategy,
         "engine": engine,
@@ -128,17 +154,27 @@ def _apply_deployment(wanted: Wanted, entry: RigDeployment, user: Any, start: bo
         "extra_args": list(entry.extra_args),
     }
     if found is None:
-        found = deployment_create(name=entry.name, user=user, **values)
-        changes = [f"deployment {entry.name} added"]
-    else:
-        changes = [
-            f"deployment {entry.name}: {text}" for text in _differences(found, entry, engine)
-        ]
-        if changes:
-            deployment_change(deployment=found, user=user, **values)
-    if start and deployment_start(deployment=found, user=user):
-        changes.append(f"deployment {entry.name} started")
-    return changes
+        deployment_create(name=entry.name, user=user, **values)
+        return [f"deployment {entry.name} added"], taken
+    changes = [f"deployment {entry.name}: {text}" for text in _differences(found, entry, engine)]
+    if changes:
+        planned = wanted.planned.get(entry.name)
+        deployment_change(deployment=found, user=user, ready=Ready(planned), **values)
+        taken = taken.changed(entry.name, wanted.plans.get(entry.name), entry.settings)
+    return changes, taken
+
+
+def _started(wanted: Wanted, taken: Occupied, entry: RigDeployment, user: Any) -> list[str]:
+    """Raises OmniError (place_taken) when others are in its way that it may not unload."""
+    found = Deployment.objects.select_related("engine").get(name=entry.name)
+    if not step_of(found, again=False).changes:
+        return []
+    plan = wanted.plans.get(entry.name)
+    rivals = [] if swaps(found) else taken.in_the_way_of(plan, entry.name, entry.settings)
+    if rivals:
+        raise place_taken(entry.name, rivals)
+    deployment_start(deployment=found, user=user, ready=Ready(wanted.planned.get(entry.name)))
+    return [f"deployment {entry.name} started"]
 
 
 def _differences(found: Deployment, entry: RigDeployment, engine: Engine) -> list[str]:

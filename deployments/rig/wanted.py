@@ -18,10 +18,11 @@ from deployments.rig.reader import parse
 from deployments.rig.rights import refusals
 from deployments.rig.words import Entry, Problem, Rig, RigDeployment, RigEngine, RigError
 from deployments.services.checks import check_formats
-from deployments.services.deployments import default_engine
+from deployments.services.defaults import default_engine
 from deployments.services.discovery import ensure_devices, local_host
 from deployments.services.engines import examine
-from deployments.services.plans import Members, plan, plan_external
+from deployments.services.plans import Members, Setup, holds_memory, plan_external
+from deployments.services.stored_plans import Planned, make
 from deployments.states import DEFAULT_STRATEGY
 from gpus.models import Host
 from omni.errors import OmniError
@@ -50,6 +51,9 @@ class Wanted:
     engines: dict[str, Engine] = field(default_factory=dict)
     models: dict[str, Model] = field(default_factory=dict)
     plans: dict[str, Plan] = field(default_factory=dict)
+    # The same as they are stored; what others run is only looked at.
+    planned: dict[str, Planned] = field(default_factory=dict)
+    _chosen: dict[str, Engine] = field(default_factory=dict)
 
     def members(self, entry: RigDeployment, engine: Engine) -> Members:
         """None on an external server: its models are not of the library."""
@@ -60,10 +64,16 @@ class Wanted:
         }
 
     def engine(self, entry: RigDeployment) -> Engine:
-        """By name, else the first of that flavour, else the first that fits.
+        """By name, else the one that it has, else the first of that flavour, else the first that
+        fits; found out once.
 
         Raises OmniError (no_engine).
         """
+        if entry.name not in self._chosen:
+            self._chosen[entry.name] = self._engine(entry)
+        return self._chosen[entry.name]
+
+    def _engine(self, entry: RigDeployment) -> Engine:
         if entry.engine in self.engines:
             return self.engines[entry.engine]
         known = [
@@ -71,15 +81,18 @@ class Wanted:
             for e in self.engines.values()
             if e.state == Engine.State.OK and e.flavour == entry.engine
         ]
-        if not entry.engine:
-            default = [
-                e for e in self.engines.values() if e.state == Engine.State.OK and not e.is_external
-            ]
-            if not _any_saved(default):
-                return _first(default, "runs")
-            named = [self.models[name] for name in entry.models.values() if name in self.models]
-            return default_engine(self.host, next(iter(named), None))
-        return _first(known, f"is named {entry.engine!r} or is of that flavour")
+        if entry.engine:
+            return _first(known, f"is named {entry.engine!r} or is of that flavour")
+        has = Deployment.objects.filter(name=entry.name, host=self.host).select_related("engine")
+        if found := has.first():
+            return self.engines.get(found.engine.name, found.engine)
+        default = [
+            e for e in self.engines.values() if e.state == Engine.State.OK and not e.is_external
+        ]
+        if not _any_saved(default):
+            return _first(default, "runs")
+        named = [self.models[name] for name in entry.models.values() if name in self.models]
+        return default_engine(self.host, next(iter(named), None))
 
 
 def _any_saved(engines: list[Engine]) -> bool:
@@ -226,19 +239,29 @@ def _plan_problems(wanted: Wanted, entry: RigDeployment) -> list[Problem]:
         if engine.is_external:
             return _remote_problems(wanted, entry, engine)
         check_formats(engine, (model for model, _ in wanted.members(entry, engine).values()))
-        wanted.plans[entry.name] = plan(
-            host=wanted.host,
-            name=entry.name,
-            strategy=entry.strategy,
-            engine=engine,
-            members=wanted.members(entry, engine),
-            settings=entry.settings,
-            extra_args=entry.extra_args,
-        )
+        planned = make(_setup(wanted, entry, engine), holds=_runs_already(entry))
     except OmniError as error:
         # A device that is not served at this moment is no mistake in the file.
         return [] if error.retry else [Problem(entry.line(KEY_OF.get(error.code, "")), str(error))]
+    wanted.planned[entry.name], wanted.plans[entry.name] = planned, planned.plan
     return []
+
+
+def _setup(wanted: Wanted, entry: RigDeployment, engine: Engine) -> Setup:
+    return Setup(
+        wanted.host,
+        entry.name,
+        entry.strategy,
+        engine,
+        wanted.members(entry, engine),
+        entry.settings,
+        entry.extra_args,
+    )
+
+
+def _runs_already(entry: RigDeployment) -> bool:
+    found = Deployment.objects.filter(name=entry.name).first()
+    return found is not None and holds_memory(found)
 
 
 def _remote_problems(wanted: Wanted, entry: RigDeployment, engine: Engine) -> list[Problem]:

@@ -6,23 +6,28 @@ Each write is one transaction; the agent hears of it afterwards.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
 
 from deployments.announce import deployment_changed, nudge
-from deployments.engines import get_flavour, reads_gguf
 from deployments.engines.flags import allowed_args
 from deployments.models import Binding, Deployment, Engine, Model
 from deployments.planning.settings import validated
 from deployments.services.checks import check_location, check_name, name_taken
-from deployments.services.discovery import engine_paths
-from deployments.services.plans import Members
+from deployments.services.plans import Members, Setup, holds_memory, setup_of
 from deployments.services.plans import plan_deployment as plan_deployment
-from deployments.services.tenancy import check_place
-from deployments.states import InstanceState
-from gpus.models import Device, Host
+from deployments.services.readiness import (
+    Ready,
+    Step,
+    planned_or_none,
+    ready_for_new,
+    ready_to_start,
+    step_of,
+    until_it_holds,
+)
 from omni.errors import OmniError
 from omni.roles import MANAGE_LIBRARY, OPERATE, require
 
@@ -37,76 +42,6 @@ def get_deployment(name: str) -> Deployment:
         known = ", ".join(Deployment.objects.values_list("name", flat=True)[:20]) or "none yet"
         raise OmniError("not_found", f"There is no deployment {name!r}.", f"There are: {known}.")
     return found
-
-
-def default_engine(host: Host, model: Model | None = None) -> Engine:
-    """The first engine that runs and loads the model, GGUF files without one, in the order of
-    discovery.
-
-    Raises OmniError (no_engine).
-    """
-    engine = first_engine(
-        Engine.objects.select_related("host").filter(host=host, state=Engine.State.OK), model
-    )
-    if engine and model and model.is_folder and reads_gguf(engine.flavour):
-        text = f"{model.name} is a folder with safetensors, and no engine on this host loads such."
-        raise OmniError(
-            "no_engine", text, "Name a vLLM or TabbyAPI in OMNI_ENGINES and run `scan`."
-        )
-    if engine is None:
-        fix = "Set OMNI_LLAMA_SERVER to a llama-server binary and run `scan`."
-        raise OmniError("no_engine", "No engine that runs is known on this host.", fix)
-    return engine
-
-
-def first_engine(engines: Iterable[Engine], model: Model | None = None) -> Engine | None:
-    """The one to take for a model, for GGUF files without one; one that cannot load it where there
-    is no other."""
-    found = {str(path): place for place, path in enumerate(engine_paths())}
-    # A server that somebody else runs loads nothing of ours.
-    engines = [engine for engine in engines if not engine.is_external]
-    wants_gguf = not (model and model.is_folder)
-    return min(
-        engines,
-        key=lambda e: (reads_gguf(e.flavour) != wants_gguf, found.get(e.path, len(found)), e.pk),
-        default=None,
-    )
-
-
-def default_device(host: Host, engine: Engine | None = None) -> Device:
-    """The first accelerator: CUDA and its like before RPC before the CPU, of those the engine can
-    compute on.
-
-    Of several alike the first that no running deployment uses. Raises OmniError (no_device).
-    """
-    devices = list(Device.objects.filter(host=host, is_present=True))
-    kind = get_flavour(engine.flavour).device_kind(engine.build) if engine else ""
-    devices = [device for device in devices if device.kind == kind] or devices
-    if not devices:
-        raise OmniError(
-            "no_device", "No device is known on this host.", "Start the agent; it looks for them."
-        )
-    rank = {Device.Kind.CPU: 2, Device.Kind.RPC: 1}
-    used = devices_in_use(host)
-
-    def place(device: Device) -> tuple[int, bool, int, str]:
-        return (
-            rank.get(Device.Kind(device.kind), 0),
-            device.name in used,
-            device.position,
-            device.name,
-        )
-
-    return min(devices, key=place)
-
-
-def devices_in_use(host: Host) -> set[str]:
-    """The devices of the deployments that are to run."""
-    running = Deployment.objects.filter(
-        host=host, desired=Deployment.Desired.RUNNING, is_deleting=False
-    )
-    devices = running.values_list("bindings__devices", flat=True)
-    return {name for names in devices for name in names or ()}
 
 
 # --- deployments ----------------------------------------------------------------------------------
@@ -126,27 +61,71 @@ def deployment_create(
     On an external server there are no members: `remote_model` is the name of the model there.
     """
     require(user, OPERATE)
-    check_name(name)
-    check_location(strategy, engine, members, remote_model, settings, extra_args)
-    allowed_args(extra_args)
+    setup = Setup(engine.host, name, strategy, engine, members, settings, extra_args, remote_model)
+    _check_new(setup)
     try:
         with transaction.atomic():
-            deployment = Deployment.objects.create(
-                host=engine.host,
-                name=name,
-                strategy=strategy,
-                engine=engine,
-                remote_model=remote_model,
-                settings=validated(settings),
-                extra_args=list(extra_args),
-                created_by=user,
-            )
-            _bind(deployment, members)
-            _announce(deployment)
+            return _created(setup, user)
     except IntegrityError:
         raise name_taken(name) from None
-    _note("%s created deployment %s", user or "somebody", name)
-    return deployment
+
+
+def deployment_launch(setup: Setup, user: Any = None) -> Deployment:
+    """Creates a deployment and wants it running, both or neither.
+
+    Raises OmniError as deployment_create and deployment_start do.
+    """
+    require(user, OPERATE)
+    _check_new(setup)
+
+    def attempt() -> Deployment:
+        ready = ready_for_new(setup)
+        with transaction.atomic():
+            made = _created(setup, user)
+            ready.check(made)
+            _begin(made, Step(is_anew=True, changes=True), ready, user)
+            _announce(made)
+        return made
+
+    try:
+        return until_it_holds(attempt)
+    except IntegrityError:
+        raise name_taken(setup.name) from None
+
+
+def _check_new(setup: Setup) -> None:
+    check_name(setup.name)
+    _check_location(setup)
+    allowed_args(setup.extra_args)
+    validated(setup.settings)
+
+
+def _check_location(setup: Setup) -> None:
+    check_location(
+        setup.strategy,
+        setup.engine,
+        setup.members,
+        setup.remote_model,
+        setup.settings,
+        setup.extra_args,
+    )
+
+
+def _created(setup: Setup, user: Any) -> Deployment:
+    made = Deployment.objects.create(
+        host=setup.host,
+        name=setup.name,
+        strategy=setup.strategy,
+        engine=setup.engine,
+        remote_model=setup.remote_model,
+        settings=validated(setup.settings),
+        extra_args=list(setup.extra_args),
+        created_by=user,
+    )
+    _bind(made, setup.members)
+    _announce(made)
+    _note("%s created deployment %s", user or "somebody", setup.name)
+    return made
 
 
 def deployment_change(
@@ -159,67 +138,113 @@ def deployment_change(
     extra_args: Sequence[str] | None = None,
     remote_model: str | None = None,
     user: Any = None,
+    ready: Ready | None = None,
 ) -> Deployment:
     """Changes what is given; one that runs is started anew. Raises OmniError that names the
-    field."""
+    field.
+
+    `ready` is what whoever holds a transaction has worked out before it.
+    """
     require(user, OPERATE)
-    with transaction.atomic():
-        row = _locked(deployment)
-        row.strategy = strategy or row.strategy
-        row.engine = engine or row.engine
-        row.remote_model = row.remote_model if remote_model is None else remote_model
-        if members is not None or row.engine.is_external or row.is_external:
-            check_location(
-                row.strategy,
-                row.engine,
-                members or {},
-                row.remote_model,
-                row.settings if settings is None else settings,
-                row.extra_args if extra_args is None else extra_args,
-            )
-        if members is not None or row.engine.is_external:
-            row.bindings.all().delete()
-            _bind(row, members or {})
-        if extra_args is not None:
-            allowed_args(extra_args)
-            row.extra_args = list(extra_args)
-        row.settings = row.settings if settings is None else validated(settings)
-        row.generation += 1
-        row.ends_now = False
-        row.error = row.error_code = ""
-        row.save()
-        _announce(row)
-    _note("%s changed deployment %s", user or "somebody", row.name)
-    return row
+
+    def attempt() -> Deployment:
+        row = _current(deployment)
+        changed = Setup(
+            row.host,
+            row.name,
+            strategy or row.strategy,
+            engine or row.engine,
+            _members_after(row, engine, members),
+            row.settings if settings is None else validated(settings),
+            row.extra_args if extra_args is None else extra_args,
+            row.remote_model if remote_model is None else remote_model,
+        )
+        has_new_members = members is not None or changed.engine.is_external
+        if has_new_members or row.is_external:
+            _check_location(changed)
+        allowed_args(extra_args or ())
+        worked_out = ready or _ready_to_change(row, changed)
+        with transaction.atomic():
+            row = _locked(deployment)
+            worked_out.check(row)
+            _change(row, changed)
+            if has_new_members:
+                row.bindings.all().delete()
+                _bind(row, changed.members)
+            if row.desired == Deployment.Desired.RUNNING:
+                worked_out.keep(row)
+            _announce(row)
+        return row
+
+    changed_row = until_it_holds(attempt)
+    _note("%s changed deployment %s", user or "somebody", changed_row.name)
+    return changed_row
 
 
-def deployment_start(*, deployment: Deployment, again: bool = False, user: Any = None) -> bool:
+def _members_after(row: Deployment, engine: Engine | None, members: Members | None) -> Members:
+    if members is not None or (engine or row.engine).is_external:
+        return members or {}
+    return setup_of(row).members
+
+
+def _ready_to_change(row: Deployment, changed: Setup) -> Ready:
+    """One that is stopped is planned when it is started."""
+    is_planned = row.desired == Deployment.Desired.RUNNING and not changed.engine.is_external
+    planned = planned_or_none(changed, holds=holds_memory(row)) if is_planned else None
+    return Ready(planned, row.generation)
+
+
+def _change(row: Deployment, changed: Setup) -> None:
+    row.strategy, row.engine = changed.strategy, changed.engine
+    row.remote_model = changed.remote_model
+    row.settings, row.extra_args = dict(changed.settings), list(changed.extra_args)
+    row.generation += 1
+    row.ends_now = False
+    row.error = row.error_code = ""
+    row.save()
+
+
+def deployment_start(
+    *,
+    deployment: Deployment,
+    again: bool = False,
+    user: Any = None,
+    ready: Ready | None = None,
+) -> bool:
     """Wants it running and loaded; one that has failed is tried again.
 
     False: it was wanted already, nothing changed.
 
     `again`: one that runs with another file than the one that lies there now is started with that.
 
+    `ready` is what whoever holds a transaction has worked out before it.
+
     Raises OmniError (place_taken) when others are in its way that it may not unload.
     """
     require(user, OPERATE)
-    with transaction.atomic():
-        row = _locked(deployment)
-        given_up = row.instances.filter(
-            generation=row.generation, state=InstanceState.FAILED
-        ).exists()
-        anew = row.desired != Deployment.Desired.RUNNING or bool(row.error) or given_up or again
-        changed = anew or row.is_unloaded
-        if changed:
-            check_place(row)
-            row.desired = Deployment.Desired.RUNNING
-            row.generation += 1 if anew else 0
-            row.error = row.error_code = row.unloaded_why = ""
-            row.is_unloaded = row.ends_now = False
-            row.save()
-            _note("%s started deployment %s", user or "somebody", row.name)
-        _announce(row)
-    return changed
+
+    def attempt() -> bool:
+        worked_out = ready or ready_to_start(_current(deployment), again)
+        with transaction.atomic():
+            row = _locked(deployment)
+            step = step_of(row, again)
+            if step.changes:
+                worked_out.check(row)
+                _begin(row, step, worked_out, user)
+            _announce(row)
+        return step.changes
+
+    return until_it_holds(attempt)
+
+
+def _begin(row: Deployment, step: Step, ready: Ready, user: Any) -> None:
+    row.desired = Deployment.Desired.RUNNING
+    row.generation += 1 if step.is_anew else 0
+    row.error = row.error_code = row.unloaded_why = ""
+    row.is_unloaded = row.ends_now = False
+    row.save()
+    ready.keep(row)
+    _note("%s started deployment %s", user or "somebody", row.name)
 
 
 def deployment_stop(*, deployment: Deployment, now: bool = False, user: Any = None) -> None:
@@ -273,7 +298,18 @@ def model_delete(*, model: Model, user: Any = None) -> None:
 # --- writing --------------------------------------------------------------------------------------
 def _locked(deployment: Deployment, *, deleting_too: bool = False) -> Deployment:
     """The row as it is now, held until the transaction ends."""
-    row = Deployment.objects.select_for_update().filter(pk=deployment.pk).first()
+    return _found(Deployment.objects.select_for_update(), deployment, deleting_too=deleting_too)
+
+
+def _current(deployment: Deployment) -> Deployment:
+    """The row as it is now, and may not be any more when something is written."""
+    return _found(Deployment.objects.select_related("host", "engine"), deployment)
+
+
+def _found(
+    rows: QuerySet[Deployment], deployment: Deployment, *, deleting_too: bool = False
+) -> Deployment:
+    row = rows.filter(pk=deployment.pk).first()
     if row is None:
         raise OmniError(
             "not_found", f"The deployment {deployment.name} is gone.", "Look at the list."

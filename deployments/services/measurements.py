@@ -6,11 +6,9 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from deployments.models import Deployment, Measurement
-from deployments.planning.plan import Plan
-from deployments.services.plans import plan_on, rig_facts
+from deployments.models import Deployment, Measurement, StoredPlan
+from deployments.services.stored_plans import is_outdated
 from deployments.strategies import STRATEGIES
-from omni.errors import OmniError
 
 log = logging.getLogger(__name__)
 
@@ -29,10 +27,9 @@ def record(deployment_name: str, timings: Mapping[str, Any], *, alone: bool = Tr
     found = Deployment.objects.filter(name=deployment_name).select_related("host").first()
     if found is None or found.is_external or not alone or (decode is None and prefill is None):
         return
-    try:
-        computed = _computed(found).predicted
-    except OmniError as error:
-        log.info("no prediction to compare %s with: %s", deployment_name, error)
+    plan = _plan_it_ran_by(found)
+    if plan is None or is_outdated(plan, found.host):
+        log.info("nothing was predicted that %s could be compared with", deployment_name)
         return
     if STRATEGIES[found.strategy].passage != "direct":
         # What the answering instance reads itself is not what was predicted, which is the other's
@@ -49,22 +46,18 @@ def record(deployment_name: str, timings: Mapping[str, Any], *, alone: bool = Tr
         devices=list(dict.fromkeys(name for b in bindings for name in b.devices)),
         prefill_tps=prefill,
         decode_tps=decode,
-        computed_prefill_tps=computed.prefill_tps,
-        computed_decode_tps=computed.decode_tps,
+        computed_prefill_tps=plan.computed_prefill_tps,
+        computed_decode_tps=plan.computed_decode_tps,
     )
     old = Measurement.objects.order_by("-id").values_list("pk", flat=True)[KEPT : KEPT + 100]
     Measurement.objects.filter(pk__in=list(old)).delete()
 
 
-def _computed(deployment: Deployment) -> Plan:
-    return plan_on(
-        rig_facts(deployment.host, live=False, fitted=False),
-        name=deployment.name,
-        strategy=deployment.strategy,
-        engine=deployment.engine,
-        members={b.role: (b.model, b.devices) for b in deployment.bindings.select_related("model")},
-        settings=deployment.settings,
-    )
+def _plan_it_ran_by(deployment: Deployment) -> StoredPlan | None:
+    """Of the generation that its processes are of: a change may have been made since."""
+    running = deployment.instances.filter(pid__isnull=False).values("generation")
+    plans = deployment.plans.filter(generation__in=running).defer("plan", "made_from")
+    return plans.order_by("-generation").first()
 
 
 def _rate(timings: Mapping[str, Any], count: str, ms: str, least: int) -> float | None:

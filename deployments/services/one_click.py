@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
-from django.db import transaction
-
 from deployments.engines import get_flavour, reads_gguf
 from deployments.models import Binding, Deployment, Engine, Model, Role
 from deployments.planning.memory.sharing import Rival
@@ -17,9 +15,10 @@ from deployments.planning.ranking import rank
 from deployments.planning.settings import SETTINGS
 from deployments.services.checks import free_name
 from deployments.services.comparing import Choice, Compared, compare
-from deployments.services.deployments import default_engine, deployment_create, deployment_start
+from deployments.services.defaults import default_engine
+from deployments.services.deployments import deployment_launch, deployment_start
 from deployments.services.discovery import local_host
-from deployments.services.plans import rig_facts
+from deployments.services.plans import Setup, rig_facts
 from deployments.services.tenancy import Occupied, occupied
 from deployments.strategies import STRATEGIES
 from gpus.models import Device, Gpu, Host
@@ -82,23 +81,19 @@ def deploy(*, model: Model, user: Any = None) -> Deployment:
     if found:
         deployment_start(deployment=found, user=user)
         return found
-    offer = best_offer(local_host(), model)
-    with transaction.atomic():
-        made = _created(offer, user)
-        deployment_start(deployment=made, user=user)
-    return made
+    return deployment_launch(_setup(best_offer(local_host(), model)), user)
 
 
-def _created(offer: Offer, user: Any) -> Deployment:
-    return deployment_create(
-        name=offer.outcome.name,
-        strategy=offer.outcome.strategy.name,
-        engine=offer.engine,
-        members=offer.outcome.members,
-        # What the planner chose is kept: planned again at the start, the command is the one that
+def _setup(offer: Offer) -> Setup:
+    return Setup(
+        offer.engine.host,
+        offer.outcome.name,
+        offer.outcome.strategy.name,
+        offer.engine,
+        offer.outcome.members,
+        # What the planner chose is kept: planned again for the start, the command is the one that
         # was judged.
-        settings={key: value for key, value in offer.plan.settings.items() if key in SETTINGS},
-        user=user,
+        {key: value for key, value in offer.plan.settings.items() if key in SETTINGS},
     )
 
 

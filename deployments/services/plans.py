@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -42,28 +43,62 @@ _HOLDING = (
 )
 
 
+@dataclass(frozen=True)
+class Setup:
+    """What a deployment is made of: all that its plan rests on besides the host's devices."""
+
+    host: Host
+    name: str
+    strategy: str
+    engine: Engine
+    members: Members
+    settings: Mapping[str, object]
+    extra_args: Sequence[str] = ()
+    remote_model: str = ""
+
+
+def setup_of(deployment: Deployment, *, without: Sequence[str] = ()) -> Setup:
+    """`without` are columns of its models that are not looked at."""
+    bindings = deployment.bindings.select_related("model")
+    bindings = bindings.defer(*(f"model__{column}" for column in without))
+    return Setup(
+        deployment.host,
+        deployment.name,
+        deployment.strategy,
+        deployment.engine,
+        {binding.role: (binding.model, binding.devices) for binding in bindings},
+        deployment.settings,
+        deployment.extra_args,
+        deployment.remote_model,
+    )
+
+
+def holds_memory(deployment: Deployment) -> bool:
+    """What it holds itself is counted as used by the samples: then only totals tell the truth."""
+    return deployment.instances.filter(state__in=_HOLDING).exists()
+
+
 def plan_deployment(deployment: Deployment) -> Plan:
-    """What it would take and run. Raises OmniError when it cannot be planned at all."""
+    """What it would take and run if it were planned now. Raises OmniError when it cannot be planned
+    at all."""
+    setup = setup_of(deployment)
     if deployment.is_external:
         return plan_external(
-            deployment.engine,
-            deployment.strategy,
-            deployment.remote_model,
-            deployment.settings,
-            deployment.extra_args,
+            setup.engine, setup.strategy, setup.remote_model, setup.settings, setup.extra_args
         )
-    members = {b.role: (b.model, b.devices) for b in deployment.bindings.select_related("model")}
-    # What it holds itself is counted as used by the samples: then only totals tell the truth.
-    holds = deployment.instances.filter(state__in=_HOLDING).exists()
-    rig = rig_facts(deployment.host, live=not holds)
+    return plan_setup(rig_facts(setup.host, live=not holds_memory(deployment)), setup)
+
+
+def plan_setup(devices: Mapping[str, DeviceFacts], setup: Setup) -> Plan:
+    """Raises OmniError when it cannot be planned at all."""
     return plan_on(
-        rig,
-        name=deployment.name,
-        strategy=deployment.strategy,
-        engine=deployment.engine,
-        members=members,
-        settings=deployment.settings,
-        extra_args=deployment.extra_args,
+        devices,
+        name=setup.name,
+        strategy=setup.strategy,
+        engine=setup.engine,
+        members=setup.members,
+        settings=setup.settings,
+        extra_args=setup.extra_args,
     )
 
 
@@ -85,31 +120,6 @@ def plan_external(
     )
 
 
-def plan(
-    *,
-    host: Host,
-    name: str,
-    strategy: str,
-    engine: Engine,
-    members: Members,
-    settings: Mapping[str, object],
-    extra_args: Sequence[str],
-) -> Plan:
-    """The plan of a deployment that need not exist.
-
-    Raises OmniError when it cannot be planned at all.
-    """
-    return plan_on(
-        rig_facts(host),
-        name=name,
-        strategy=strategy,
-        engine=engine,
-        members=members,
-        settings=settings,
-        extra_args=extra_args,
-    )
-
-
 def plan_on(
     devices: Mapping[str, DeviceFacts],
     *,
@@ -120,7 +130,10 @@ def plan_on(
     settings: Mapping[str, object],
     extra_args: Sequence[str] = (),
 ) -> Plan:
-    """The same on devices that were read before. Raises OmniError."""
+    """The plan of a deployment that need not exist, on devices that were read before.
+
+    Raises OmniError when it cannot be planned at all.
+    """
     home = django_settings.OMNI_HOME
     request = PlanRequest(
         strategy=strategy,

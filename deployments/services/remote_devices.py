@@ -11,7 +11,7 @@ from django.db.models import QuerySet
 
 from deployments.engines.probe.binary import remote_device
 from deployments.models import Binding
-from deployments.services.deployments import default_engine
+from deployments.services.defaults import default_engine
 from gpus.models import Device, Host
 from omni.addresses import parse_endpoint
 from omni.errors import OmniError

@@ -18,8 +18,9 @@ from deployments.external.probe import allowed_address, ask
 from deployments.external.standing import with_standing
 from deployments.models import Deployment, Engine
 from deployments.services.checks import free_name
-from deployments.services.deployments import deployment_create, deployment_start
+from deployments.services.deployments import deployment_launch
 from deployments.services.engines import probe
+from deployments.services.plans import Setup
 from deployments.states import DEFAULT_STRATEGY
 from gpus.models import Host
 from omni.errors import OmniError
@@ -104,14 +105,6 @@ def has_key(engine: Engine) -> bool:
 def model_offer(*, engine: Engine, model: str, name: str = "", user: Any = None) -> Deployment:
     """A deployment of one of its models, offered at once. Raises OmniError that names the field."""
     require(user, OPERATE)
-    made = deployment_create(
-        name=name or free_name(model.rpartition("/")[2]),
-        strategy=DEFAULT_STRATEGY,
-        engine=engine,
-        members={},
-        settings={},
-        remote_model=model,
-        user=user,
-    )
-    deployment_start(deployment=made, user=user)
-    return made
+    name = name or free_name(model.rpartition("/")[2])
+    setup = Setup(engine.host, name, DEFAULT_STRATEGY, engine, {}, {}, (), model)
+    return deployment_launch(setup, user)

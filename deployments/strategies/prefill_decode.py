@@ -5,10 +5,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from deployments.planning.handover import Handover
+from deployments.planning.handover import Handover, state_bytes, token_bytes
 from deployments.planning.memory.fit import PLACING
 from deployments.planning.memory.use import combined
-from deployments.planning.plan import DeviceUse, Figure, Plan, PlanRequest, Predicted, Reason
+from deployments.planning.plan import (
+    CacheSize,
+    DeviceUse,
+    Figure,
+    Plan,
+    PlanRequest,
+    Predicted,
+    Reason,
+)
 from deployments.planning.settings import AUTO
 from deployments.states import StrategyName
 from deployments.strategies.base import (
@@ -83,6 +91,7 @@ class PrefillDecode(Strategy):
             outlook(_predicted(first, second), reasons),
             _figures(handover, second, worth_from),
             chosen,
+            _cache_size(second),
         )
 
     def _reasons(self, first: Placed, second: Placed) -> list[Reason]:
@@ -155,6 +164,13 @@ def _handover_reasons(handover: Handover, second: Placed, worth_from: int | None
             "handover_pays", f"{text} From {first:,} tokens on the first token comes earlier, too."
         )
     ]
+
+
+def _cache_size(writer: Placed) -> CacheSize:
+    shape = writer.member.shape
+    return CacheSize(
+        token_bytes(shape, writer.speed.settings), state_bytes(shape), shape.is_recurrent
+    )
 
 
 def _uses(first: Placed, second: Placed) -> tuple[DeviceUse, ...]:

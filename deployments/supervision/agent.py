@@ -137,20 +137,25 @@ def _discover(retry_s: float = DISCOVERY_RETRY_S) -> None:
         let_go()
         if not is_done:
             _stopping.wait(retry_s)
-    _keep_ram_measured()
+    _keep_predicting()
 
 
-def _keep_ram_measured() -> None:
+def _keep_predicting() -> None:
     """How fast the memory is shows only while nothing else is done: it is measured again until it
-    was quiet."""
+    was quiet. What is predicted of running deployments follows."""
     from deployments.services.discovery import local_host
     from deployments.services.fitting import keep_ram_measured
+    from deployments.services.stored_plans import keep_plans_current
     from deployments.supervision.troubles import troubles_of
 
-    while not _stopping.wait(RAM_LOOK_S):
+    while not _stopping.is_set():
         with troubles_of("discovery"):
-            keep_ram_measured(local_host())
+            keep_plans_current(local_host())
         let_go()
+        _stopping.wait(RAM_LOOK_S)
+        if not _stopping.is_set():
+            with troubles_of("discovery"):
+                keep_ram_measured(local_host())
 
 
 def _broker_loop() -> None:

@@ -22,7 +22,7 @@ from deployments.instances.drain import Doors
 from deployments.instances.model_files import file_bytes, serves_old_file
 from deployments.models import Deployment, Instance
 from deployments.planning.settings import with_defaults
-from deployments.services.plans import plan_deployment
+from deployments.services.stored_plans import plan_to_run
 from deployments.states import LIVE, InstanceState
 from deployments.supervision import device_servers, launch, process
 from deployments.supervision.checking import Checker
@@ -81,7 +81,7 @@ class HostAgent:
         self,
         host: Host,
         *,
-        plan: Planner = plan_deployment,
+        plan: Planner = plan_to_run,
         limits: Limits | None = None,
         pulse: PulseLimits | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -158,7 +158,7 @@ class HostAgent:
             if deployment.desired == Deployment.Desired.RUNNING:
                 self._ensure_rows(deployment)
         found = Instance.objects.filter(host=self.host, address="").select_related(
-            "deployment__engine", "device"
+            "deployment__engine", "deployment__host", "device"
         )
         return sorted(found, key=lambda instance: instance.device_id is None)
 
@@ -344,8 +344,6 @@ class HostAgent:
                 refused(cause, desired, decision.memory, self.clock(), limits, seed=instance.pk),
                 None,
             )
-        if instance.device:
-            self.plans.forget_all()  # endpoints stand in the plans of those who use them
         return decision, record
 
     # --- doors ------------------------------------------------------------------------------------

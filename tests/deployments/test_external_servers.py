@@ -19,7 +19,7 @@ from deployments.rig.export import current_rig
 from deployments.rig.wanted import resolve
 from deployments.rig.words import RigError, dump
 from deployments.services import discovery, servers
-from deployments.services.deployments import default_engine
+from deployments.services.defaults import default_engine
 from gpus.models import Host
 from omni.errors import OmniError
 from tests.fakes.foreign import MODELS, Answer, ForeignServer

@@ -17,7 +17,7 @@ from deployments.formats.kinds import TITLES, USES, Kind, article
 from deployments.library import folders
 from deployments.models import Engine, Model
 from deployments.services.deployments import deployment_create
-from deployments.services.plans import plan
+from deployments.services.plans import plan_on, rig_facts
 from deployments.web.views.library import PAGE_LENGTH
 from omni.errors import OmniError
 from tests.deployments.gguf_corpus import header, tensor, write_stub, write_with_package
@@ -72,8 +72,8 @@ def test_a_file_that_no_engine_serves_is_named_and_not_offered(
             settings={},
         )
     assert refused.value.code == "wrong_kind" and refused.value.fix
-    planned = plan(
-        host=engine.host,
+    planned = plan_on(
+        rig_facts(engine.host),
         name="x",
         strategy="independent",
         engine=engine,
@@ -133,8 +133,8 @@ def test_what_gives_no_text_is_not_drafted_for(
         members = {role: (found, ["CPU"])} | (
             {"decode": (found, ["RPC0"])} if role == "prefill" else {}
         )
-        planned = plan(
-            host=engine.host,
+        planned = plan_on(
+            rig_facts(engine.host),
             name="x",
             strategy=strategy,
             engine=engine,
@@ -201,8 +201,8 @@ def test_formats_that_only_ik_llama_cpp_reads_are_refused_by_llama_cpp(
         {"general.architecture": "llama"},
         [("token_embd.weight", (256, 4), IQ2_K)],
     )
-    planned = plan(
-        host=engine.host,
+    planned = plan_on(
+        rig_facts(engine.host),
         name="x",
         strategy="independent",
         engine=engine,
@@ -220,8 +220,8 @@ def test_an_architecture_that_the_engine_does_not_have_is_not_viable(
 ) -> None:
     found = stub(models_folder, "new", {"general.architecture": "brand-new-arch"}, W)
     engine.refresh_from_db()
-    planned = plan(
-        host=engine.host,
+    planned = plan_on(
+        rig_facts(engine.host),
         name="x",
         strategy="independent",
         engine=engine,

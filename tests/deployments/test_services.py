@@ -14,9 +14,8 @@ from django.db import connection
 from deployments.models import Deployment, Engine, Instance, Model, Route
 from deployments.planning.plan import SOCKET
 from deployments.services.checks import free_name
+from deployments.services.defaults import default_device, default_engine
 from deployments.services.deployments import (
-    default_device,
-    default_engine,
     deployment_change,
     deployment_delete,
     deployment_start,

@@ -13,7 +13,7 @@ from deployments.engines.base import Command, ServerSpec
 from deployments.engines.vllm import Vllm, memory_share
 from deployments.models import Engine
 from deployments.planning.plan import KEY, PORT, SOCKET, DeviceFacts, EngineFacts, PlanRequest
-from deployments.services.deployments import default_engine
+from deployments.services.defaults import default_engine
 from gpus.models import Host
 from omni.errors import OmniError
 from tests.deployments.engine_help import help_of

@@ -38,6 +38,7 @@ from deployments.planning.plan import (
     Verdict,
     filled_argv,
 )
+from deployments.planning.plan_codec import decode, encode
 from deployments.planning.settings import KV_CACHE_TYPES, SETTINGS, conflicts, validated
 from deployments.strategies import STRATEGIES
 from deployments.strategies.base import TRYABLE, verdict_of
@@ -285,6 +286,7 @@ def test_no_plan_contradicts_itself(
         check_reasons(plan)
         check_memory(plan)
         check_command(plan, real_flags)
+        assert decode(encode(plan)) == plan, "what is stored is another plan"
         for process in plan.instances:
             key = (process.argv, tuple(sorted(process.env.items())))
             verdict, other = verdicts.setdefault(key, (plan.verdict, request.strategy))

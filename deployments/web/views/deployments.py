@@ -17,19 +17,18 @@ from deployments.models import Deployment, Engine, Instance, Model, Role, Transi
 from deployments.planning.plan import Plan
 from deployments.planning.settings import SETTINGS, with_defaults
 from deployments.services import one_click
+from deployments.services.defaults import default_device, default_engine, first_engine
 from deployments.services.deployments import (
-    default_device,
-    default_engine,
     deployment_delete,
     deployment_start,
     deployment_stop,
-    first_engine,
     plan_deployment,
 )
 from deployments.services.discovery import local_host
 from deployments.services.effects import effects
 from deployments.services.loadable import without_engine
 from deployments.services.runnable import command_text, runnable
+from deployments.services.stored_plans import stored_plan
 from deployments.services.waiting import agent_is_running
 from deployments.states import InstanceState
 from deployments.strategies import STRATEGIES, strategy_title
@@ -124,10 +123,20 @@ def _details(found: Deployment) -> dict[str, Any]:
 
 
 def _planned(found: Deployment) -> tuple[Plan | None, OmniError | None]:
+    """What runs is looked at with the plan that it runs by; what does not, as it would be now."""
+    if _runs(found):
+        stored = stored_plan(found)
+        if stored or found.error:
+            return stored, None
     try:
         return plan_deployment(found), None
     except OmniError as error:
         return None, error
+
+
+def _runs(found: Deployment) -> bool:
+    is_wanted = found.desired == Deployment.Desired.RUNNING
+    return is_wanted or any(instance.pid for instance in found.instances.all())
 
 
 def _commands(found: Deployment, plan: Plan | None) -> list[CommandShown]:

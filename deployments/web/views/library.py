@@ -23,7 +23,8 @@ from deployments.library import folders
 from deployments.library.copies import other_places, place_counts
 from deployments.models import Binding, Engine, LibraryFolder, Model
 from deployments.models.library import KINDS
-from deployments.services.deployments import first_engine, model_delete
+from deployments.services.defaults import first_engine
+from deployments.services.deployments import model_delete
 from deployments.services.discovery import USUAL_FLAVOUR, local_host
 from deployments.services.loadable import without_engine
 from deployments.services.model_advice import advice
