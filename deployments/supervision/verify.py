@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import math
 from collections.abc import Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from deployments.formats.kinds import Kind
 from deployments.instances.address import EngineAddress
-from deployments.instances.connecting import EngineConnection
+from deployments.instances.engine_client import ask_within, engine_request
 from deployments.instances.logs import since_start
 from deployments.planning.memory.reported import reported_memory
 from deployments.supervision.answers import N_TOKENS, PROMPT, Answer, Check, Judgement, judge
@@ -34,7 +35,7 @@ def check_answer(
     try:
         answer = named_answer(address, model) if model else greedy_answer(address)
         return judge(answer, reference)
-    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
+    except (OSError, httpx.HTTPError, ValueError, KeyError, TypeError) as error:
         return Check(Judgement.UNKNOWN, _unchecked(error))
 
 
@@ -46,7 +47,7 @@ def check_vectors(address: EngineAddress, kind: str) -> Check:
     try:
         numbers = _scores(address) if kind == Kind.RERANKER else _vector(address)
         is_sound = bool(numbers) and all(math.isfinite(number) for number in numbers)
-    except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError) as error:
+    except (OSError, httpx.HTTPError, ValueError, LookupError, TypeError) as error:
         return Check(Judgement.UNKNOWN, _unchecked(error))
 
     if is_sound and (kind == Kind.RERANKER or any(numbers)):
@@ -56,9 +57,9 @@ def check_vectors(address: EngineAddress, kind: str) -> Check:
 
 def _unchecked(error: Exception) -> str:
     """Why nothing can be said of an answer, in words of whoever reads the page."""
-    if isinstance(error, TimeoutError):
+    if isinstance(error, httpx.TimeoutException):
         why = f"none came within {TIMEOUT_S:.0f} s"
-    elif isinstance(error, (OSError, http.client.HTTPException)):
+    elif isinstance(error, (OSError, httpx.HTTPError)):
         why = "the connection broke off"
     else:
         why = "the engine refused, or what it said has another form"
@@ -66,19 +67,19 @@ def _unchecked(error: Exception) -> str:
 
 
 def _vector(address: EngineAddress) -> list[float]:
-    found = _call(address, "POST", "/v1/embeddings", {"input": PROMPT})
+    found = _call(address, "/v1/embeddings", {"input": PROMPT})
     return [float(number) for number in found["data"][0]["embedding"]]
 
 
 def _scores(address: EngineAddress) -> list[float]:
-    found = _call(address, "POST", "/v1/rerank", {"query": "days", "documents": [PROMPT, "cats"]})
+    found = _call(address, "/v1/rerank", {"query": "days", "documents": [PROMPT, "cats"]})
     return [float(one["relevance_score"]) for one in found["results"]]
 
 
 def greedy_answer(address: EngineAddress) -> Answer:
     """The most likely continuation.
 
-    Raises OSError, HTTPException, or ValueError for an answer of another shape.
+    Raises OSError, httpx.HTTPError, or ValueError for an answer of another shape.
     """
     body = {
         "prompt": PROMPT,
@@ -91,7 +92,7 @@ def greedy_answer(address: EngineAddress) -> Answer:
         "n_probs": 1,
         "ignore_eos": True,
     }
-    found = _call(address, "POST", "/completion", body)
+    found = _call(address, "/completion", body)
     tokens = tuple(int(token) for token in found["tokens"])
     named = {
         int(one["id"]): str(one["token"]) for one in found.get("completion_probabilities") or ()
@@ -111,7 +112,7 @@ def named_answer(address: EngineAddress, model: str) -> Answer:
         "return_token_ids": True,
         "ignore_eos": True,
     }
-    choice = _call(address, "POST", "/v1/completions", body)["choices"][0]
+    choice = _call(address, "/v1/completions", body)["choices"][0]
     tokens = tuple(int(token) for token in choice["token_ids"])
     return Answer(tokens, tuple(map(str, choice["logprobs"]["tokens"])))
 
@@ -155,21 +156,15 @@ def _holders(devices: dict[str, Any]) -> set[str]:
 
 def _drafts(address: EngineAddress) -> bool:
     try:
-        slots = _call(address, "GET", "/slots", None)
+        slots = _call(address, "/slots")
         return any(slot.get("speculative") for slot in slots)
-    except (OSError, http.client.HTTPException, ValueError, AttributeError):
+    except (OSError, httpx.HTTPError, ValueError, AttributeError):
         return True  # it could not be asked, which is no proof
 
 
-def _call(address: EngineAddress, method: str, path: str, body: object) -> Any:
-    connection = EngineConnection(address, TIMEOUT_S)
-    try:
-        answer = connection.ask(method, path, None if body is None else json.dumps(body))
-        text = answer.read(MOST_BYTES + 1)
-        if len(text) > MOST_BYTES:
-            raise ValueError(f"more than {MOST_BYTES} bytes")
-        if answer.status != 200:
-            raise ValueError(f"status {answer.status}")
-        return read_answer(text)
-    finally:
-        connection.close()
+def _call(address: EngineAddress, path: str, fields: dict[str, Any] | None = None) -> Any:
+    request = engine_request(address, path, fields, TIMEOUT_S)
+    status, text = ask_within(TIMEOUT_S, request, MOST_BYTES)
+    if status != HTTPStatus.OK:
+        raise ValueError(f"status {status}")
+    return read_answer(text)
