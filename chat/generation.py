@@ -14,11 +14,11 @@ from django.utils import timezone
 
 from chat.markdown import render
 from chat.models import Message
-from chat.outcomes import INTERRUPTED_TEXT, handover_header, outcome_of, refused
+from chat.outcomes import INTERRUPTED_TEXT, handover_facts, outcome_of, refused
 from chat.services import request_for
 from chat.thread import fragments_of
-from chat.timings import figures, live_figures, parse_handover
-from chat.transcript import Delta, EventReader, settled_length
+from chat.timings import figures, live_figures
+from chat.transcript import Delta, deltas_of, settled_length
 from deployments.gateway.relay import open_answer
 from deployments.gateway.waiting import Wait
 from deployments.services.measurements import record
@@ -108,12 +108,11 @@ class Generation:
             self.sent_at = upstream.sent_at
             # A route may lead elsewhere than when the question was asked.
             self.answered_by = {"deployment_name": upstream.choice.serving.name}
-            self.handover = parse_handover(handover_header(upstream))
+            self.handover = handover_facts(upstream)
             if upstream.status != 200:
                 raise await refused(upstream)
-            reader = EventReader()
-            async for chunk in upstream.events():
-                for delta in reader.feed(chunk):
+            async for events in upstream.events():
+                for delta in deltas_of(events):
                     self._take(delta)
 
     def _take(self, delta: Delta) -> None:
