@@ -65,6 +65,8 @@ class Generation:
     def __post_init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop, self._news, self._over = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        # Pages have been told of the answer: what is said of it before, they could not show.
+        self.can_be_shown = asyncio.Event()
 
     def stop(self, outcome: str = State.STOPPED) -> None:
         """Ends it where it is; may be called from any thread."""
@@ -181,6 +183,7 @@ class Generation:
         return self.state(State.STREAMING, settled=self.settled_html, through=self.settled)
 
     async def _send(self, message: dict[str, Any]) -> None:
+        await self.can_be_shown.wait()
         await publish_async(chat_group(self.conversation_id), message)
 
     def delta(self, track: str, offset: int, text: str) -> dict[str, Any]:
@@ -270,8 +273,12 @@ def _save(answer_id: int, **fields: Any) -> None:
 
 
 # --- the running ones -----------------------------------------------------------------------------
-def start(conversation_id: int, answer_ids: list[int]) -> None:
-    """Begins to generate these answers. Called in the server's event loop."""
+def start(conversation_id: int, answer_ids: list[int]) -> list[Generation]:
+    """Begins to generate these answers. Called in the server's event loop.
+
+    They are told to pages once the caller has said that they can be shown.
+    """
+    started = []
     for answer_id in answer_ids:
         generation = Generation(answer_id, conversation_id)
         _running[answer_id] = generation
@@ -279,6 +286,8 @@ def start(conversation_id: int, answer_ids: list[int]) -> None:
             for one in _running.values():
                 one.is_alone = False
         generation.task = asyncio.create_task(generation.run(), name=f"answer-{answer_id}")
+        started.append(generation)
+    return started
 
 
 def running_in(conversation_id: int) -> list[Generation]:
