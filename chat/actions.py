@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from chat import generation, services
 from chat.generation import in_database
 from chat.models import Conversation, Message
-from chat.thread import fragments_of, thread_of
+from chat.thread import ending_of, fragments_of, thread_of
 from omni.broadcast import publish_async
 from omni.errors import OmniError
 from omni.events import chat_group
@@ -114,8 +114,12 @@ async def _generate(
     conversation_id: int, service: Callable[..., list[int]], **arguments: Any
 ) -> Reply:
     answers = await _in_conversation(conversation_id, service, **arguments)
-    generation.start(conversation_id, answers)
-    await _changed(conversation_id)
+    begun = generation.start(conversation_id, answers)
+    try:
+        await _changed(conversation_id, answers)
+    finally:
+        for answer in begun:
+            answer.can_be_shown.set()
     return []
 
 
@@ -128,10 +132,23 @@ async def _in_conversation(
     return await in_database(call)()
 
 
-async def _changed(conversation_id: int) -> None:
-    """Every page of this conversation fetches the thread."""
-    changed = {"type": "chat.state", "message": 0, "state": "changed", "data": {}}
+async def _changed(conversation_id: int, begun: Sequence[int] = ()) -> None:
+    """Every page of this conversation gets the end of its thread, or fetches it all.
+
+    `begun`: answers of which no page can have missed anything yet.
+    """
+    data = await in_database(_ending)(conversation_id)
+    changed = {
+        "type": "chat.state",
+        "message": 0,
+        "state": "changed",
+        "data": {**data, "begun": list(begun)},
+    }
     await publish_async(chat_group(conversation_id), changed)
+
+
+def _ending(conversation_id: int) -> dict[str, Any]:
+    return ending_of(Conversation.objects.get(pk=conversation_id))
 
 
 def _text(content: Mapping[str, Any]) -> str:

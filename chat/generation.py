@@ -14,11 +14,11 @@ from django.utils import timezone
 
 from chat.markdown import render
 from chat.models import Message
-from chat.outcomes import INTERRUPTED_TEXT, handover_header, outcome_of, refused
+from chat.outcomes import INTERRUPTED_TEXT, handover_facts, outcome_of, refused
 from chat.services import request_for
 from chat.thread import fragments_of
-from chat.timings import figures, live_figures, parse_handover
-from chat.transcript import Delta, EventReader, settled_length
+from chat.timings import figures, live_figures
+from chat.transcript import Delta, deltas_of, settled_length
 from deployments.gateway.relay import open_answer
 from deployments.gateway.waiting import Wait
 from deployments.services.measurements import record
@@ -65,6 +65,8 @@ class Generation:
     def __post_init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop, self._news, self._over = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        # Pages have been told of the answer: what is said of it before, they could not show.
+        self.can_be_shown = asyncio.Event()
 
     def stop(self, outcome: str = State.STOPPED) -> None:
         """Ends it where it is; may be called from any thread."""
@@ -108,12 +110,11 @@ class Generation:
             self.sent_at = upstream.sent_at
             # A route may lead elsewhere than when the question was asked.
             self.answered_by = {"deployment_name": upstream.choice.serving.name}
-            self.handover = parse_handover(handover_header(upstream))
+            self.handover = handover_facts(upstream)
             if upstream.status != 200:
                 raise await refused(upstream)
-            reader = EventReader()
-            async for chunk in upstream.events():
-                for delta in reader.feed(chunk):
+            async for events in upstream.events():
+                for delta in deltas_of(events):
                     self._take(delta)
 
     def _take(self, delta: Delta) -> None:
@@ -182,6 +183,7 @@ class Generation:
         return self.state(State.STREAMING, settled=self.settled_html, through=self.settled)
 
     async def _send(self, message: dict[str, Any]) -> None:
+        await self.can_be_shown.wait()
         await publish_async(chat_group(self.conversation_id), message)
 
     def delta(self, track: str, offset: int, text: str) -> dict[str, Any]:
@@ -271,8 +273,12 @@ def _save(answer_id: int, **fields: Any) -> None:
 
 
 # --- the running ones -----------------------------------------------------------------------------
-def start(conversation_id: int, answer_ids: list[int]) -> None:
-    """Begins to generate these answers. Called in the server's event loop."""
+def start(conversation_id: int, answer_ids: list[int]) -> list[Generation]:
+    """Begins to generate these answers. Called in the server's event loop.
+
+    They are told to pages once the caller has said that they can be shown.
+    """
+    started = []
     for answer_id in answer_ids:
         generation = Generation(answer_id, conversation_id)
         _running[answer_id] = generation
@@ -280,6 +286,8 @@ def start(conversation_id: int, answer_ids: list[int]) -> None:
             for one in _running.values():
                 one.is_alone = False
         generation.task = asyncio.create_task(generation.run(), name=f"answer-{answer_id}")
+        started.append(generation)
+    return started
 
 
 def running_in(conversation_id: int) -> list[Generation]:

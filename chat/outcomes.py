@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Any
 
 from chat.models import Message
+from chat.timings import parse_handover
 from deployments.gateway.relay import Upstream
 from deployments.gateway.shapes import engine_message
 from omni.errors import OmniError
@@ -29,12 +31,14 @@ def outcome_of(reading: asyncio.Future[None], if_stopped: str) -> tuple[str, str
     return State.FAILED, "The panel made a mistake; its log says which."
 
 
-def handover_header(upstream: Upstream) -> str:
-    """Whatever the gateway has to say about handing over; empty for a deployment that does not."""
-    report = getattr(upstream, "handover", None)
-    return str(getattr(report, "header", "")) or upstream.response.headers.get(
-        "x-omni-handover", ""
-    )
+def handover_facts(upstream: Upstream) -> dict[str, Any]:
+    """What became of handing over the KV cache; empty for a deployment that does not.
+
+    Where another panel answers, its header tells.
+    """
+    if upstream.handover:
+        return upstream.handover.facts
+    return parse_handover(upstream.response.headers.get("x-omni-handover", ""))
 
 
 async def refused(upstream: Upstream) -> OmniError:

@@ -20,6 +20,9 @@ from deployments.models import Deployment
 
 STREAMING = Message.State.STREAMING
 NOWHERE: frozenset[str] = frozenset()
+# The turn before looks different, too, when it is not the last any more.
+ENDING_TURNS = 2
+LARGEST_ENDING = 200_000
 UNFINISHED = (Message.State.FAILED, Message.State.INTERRUPTED)
 
 
@@ -193,6 +196,28 @@ def _entry(
 
 def _digest(parts: Iterable[str]) -> str:
     return sha256(" ".join(parts).encode()).hexdigest()[:16]
+
+
+def ending_of(conversation: Conversation) -> dict[str, Any]:
+    """What pages that know the rest of the thread need after a question: its last two turns.
+
+    Nothing for what is too large to be sent to every page unasked; they fetch it then.
+    """
+    thread = thread_of(conversation)
+    html = "".join(
+        # Only who may chat has such a page open, and can have changed it.
+        render_to_string("chat/_row.html", {"row": row, "may_chat": True})
+        for row in thread.rows[-ENDING_TURNS:]
+    )
+    if len(html) > LARGEST_ENDING:
+        return {}
+    return {
+        "version": thread.version,
+        "lanes_version": thread.lanes_version,
+        "title": conversation.title,
+        "turns": [row.question.message.pk for row in thread.rows],
+        "html": html,
+    }
 
 
 def fragments_of(message_id: int) -> dict[str, Any]:

@@ -82,10 +82,10 @@ def live_figures(timings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse_handover(header: str) -> dict[str, Any]:
-    """The gateway's word on handing over the KV cache: 'save_ms=3,bytes=12', 'skipped: why' or
+    """Another panel's word on handing over the KV cache: 'save_ms=3,bytes=12', 'skipped: why' or
     'failed: why'.
 
-    What is not understood is left out, so that the gateway may say more than this knows.
+    What is not understood is left out, so that it may say more than this knows.
     """
     outcome, colon, why = header.partition(":")
     if colon and outcome.strip().isalpha():

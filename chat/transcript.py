@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from deployments.gateway.events import DONE, WholeEvents, data_of, split_events
+from deployments.gateway.events import DONE, data_of, split_events
 from omni.json_text import read_answer
 
 LONGEST_REASON = 20
@@ -112,15 +112,10 @@ class Delta:
     error: str = ""
 
 
-class EventReader:
-    """Reads server-sent events out of a byte stream, however it was cut."""
-
-    def __init__(self) -> None:
-        self._cut = WholeEvents()
-
-    def feed(self, chunk: bytes) -> list[Delta]:
-        found = [data_of(event) for event in split_events(self._cut.feed(chunk))]
-        return [_delta(data) for data in found if data and data.strip() != DONE]
+def deltas_of(events: bytes) -> list[Delta]:
+    """What whole events bring, as the relay passes them on."""
+    found = [data_of(event) for event in split_events(events)]
+    return [_delta(data) for data in found if data and data.strip() != DONE]
 
 
 def _delta(data: bytes) -> Delta:

@@ -3,12 +3,15 @@ before it is used."""
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 PROC = Path("/proc")
 LISTENS = "0A"
+# This process may open no more files: what it cannot see is not gone.
+NO_MORE_FILES = (errno.EMFILE, errno.ENFILE)
 
 
 def listening_inodes(table: str, port: int) -> set[str]:
@@ -29,13 +32,17 @@ def own_listener(pid: int, ticks: int | None, port: int) -> str | None:
     else.
 
     It is looked for in the network namespace of the process. `ticks` is when that began, in clock
-    ticks since boot: a pid alone may have changed hands.
+    ticks since boot: a pid alone may have changed hands. Raises OSError where it cannot be looked.
     """
     try:
         inodes = listening_inodes((PROC / str(pid) / "net" / "tcp").read_text(), port)
         if len(inodes) != 1 or (ticks is not None and _ticks(pid) != ticks):
             return None
-    except (OSError, ValueError):
+    except OSError as error:
+        if error.errno in NO_MORE_FILES:
+            raise
+        return None
+    except ValueError:
         return None
     [inode] = inodes
     return inode if any(_holds(member, inode) for member in _tree(pid)) else None
@@ -48,15 +55,15 @@ def _tree(pid: int) -> Iterator[int]:
         at = waiting.pop(0)
         yield at
         for children in (PROC / str(at) / "task").glob("*/children"):
-            with suppress(OSError, ValueError):
+            with _gone_meanwhile():
                 waiting += map(int, children.read_text().split())
 
 
 def _holds(pid: int, inode: str) -> bool:
     wanted = f"socket:[{inode}]"
-    with suppress(OSError):
+    with _gone_meanwhile():
         for entry in (PROC / str(pid) / "fd").iterdir():
-            with suppress(OSError):
+            with _gone_meanwhile():
                 if str(entry.readlink()) == wanted:
                     return True
     return False
@@ -64,3 +71,15 @@ def _holds(pid: int, inode: str) -> bool:
 
 def _ticks(pid: int) -> int:
     return int((PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()[19])
+
+
+@contextmanager
+def _gone_meanwhile() -> Iterator[None]:
+    """A process, or a file of its, may go while it is looked at."""
+    try:
+        yield
+    except ValueError:
+        pass
+    except OSError as error:
+        if error.errno in NO_MORE_FILES:
+            raise

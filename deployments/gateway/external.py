@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 from django.conf import settings
 
-from deployments.gateway.connection import engine_request
 from deployments.gateway.routing import Serving
+from deployments.instances.engine_client import engine_request
 from omni.errors import OmniError
 
 # By it a panel knows its own request when somebody gave its own address as that of an external

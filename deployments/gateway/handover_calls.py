@@ -11,10 +11,10 @@ from typing import Any
 
 import httpx
 
-from deployments.gateway.connection import ask, body_of, engine_request, send
 from deployments.gateway.handover_plan import CHAT, TEMPLATE_FIELDS, HandoverFailed
 from deployments.gateway.routing import Peer
 from deployments.gateway.shapes import engine_message
+from deployments.instances.engine_client import ask, body_of, engine_request, send
 
 # Rendering and counting need no device; an engine sends a comment every 30 s while it reads a
 # prompt.

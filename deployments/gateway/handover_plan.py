@@ -27,6 +27,8 @@ MOST_UNUSED = 3
 # A slot is the same conversation's when the prompt shares this part of it; a shared system prompt
 # alone is less.
 SAME_CONVERSATION = 0.5
+# A header has to carry it.
+LONGEST_WHY = 280
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 # What the engine answers without a slot.
 SLOTLESS = ("/tokenize",)
@@ -204,15 +206,26 @@ class HandoverReport:
     is_used: bool | None = None
 
     @property
-    def header(self) -> str:
+    def facts(self) -> dict[str, Any]:
+        """What is told of it: why it was not done, or what it took."""
         if self.outcome != Outcome.DONE:
-            return " ".join(f"{self.outcome}: {self.why}".split())[:300]
-        return (
-            f"prefill_ms={self.prefill_ms:.1f},"
-            f"save_ms={self.save_ms:.1f},"
-            f"restore_ms={self.restore_ms:.1f},"
-            f"wait_ms={self.wait_ms:.1f},bytes={self.size_bytes},tokens={self.prompt_tokens}"
-        )
+            return {"outcome": str(self.outcome), "why": " ".join(self.why.split())[:LONGEST_WHY]}
+        return {
+            "prefill_ms": round(self.prefill_ms, 1),
+            "save_ms": round(self.save_ms, 1),
+            "restore_ms": round(self.restore_ms, 1),
+            "wait_ms": round(self.wait_ms, 1),
+            "bytes": self.size_bytes,
+            "tokens": self.prompt_tokens,
+        }
+
+    @property
+    def header(self) -> str:
+        """The facts for clients, who have nothing but an answer's headers."""
+        facts = self.facts
+        if "why" in facts:
+            return f"{facts['outcome']}: {facts['why']}".strip()
+        return ",".join(f"{name}={value}" for name, value in facts.items())
 
 
 class HandoverFailed(OmniError):

@@ -16,7 +16,7 @@ import httpx
 from django.conf import settings
 
 from deployments.gateway.admission import admitted, explain_errors
-from deployments.gateway.connection import engine_errors, engine_get, send
+from deployments.gateway.connection import engine_errors
 from deployments.gateway.events import WholeEvents
 from deployments.gateway.external import as_taken, refuse, request_to
 from deployments.gateway.extras import extras
@@ -28,6 +28,7 @@ from deployments.gateway.routing import AUTO, Choice, Passage, Serving
 from deployments.gateway.shapes import FieldError
 from deployments.gateway.suspects import suspects
 from deployments.gateway.waiting import Wait, in_line, watched
+from deployments.instances.engine_client import ask, engine_request, send
 from omni.errors import OmniError
 
 # An answer in one piece; a stream may be longer, it is never held in memory.
@@ -165,7 +166,7 @@ async def _is_dead(serving: Serving) -> bool:
     if serving.foreign or serving.address is None:
         return False
     try:
-        await engine_get(serving.address, "/health", STILL_THERE_S)
+        await ask(engine_request(serving.address, "/health", None, STILL_THERE_S, key=""))
     except httpx.ConnectError:
         return True
     except httpx.HTTPError:

@@ -1,21 +1,15 @@
-"""The one way to an engine of ours: nothing is sent before it is sure that the engine itself
-listens."""
+"""Where an engine of ours listens, and the key that it asks for."""
 
 from __future__ import annotations
 
-import http.client
-import socket
 from pathlib import Path
 
 from django.conf import settings
 
 from deployments.instances.address import EngineAddress, Process, port_address, socket_address
 from deployments.models import Instance
-from omni.addresses import LOOPBACK
-from omni.listeners import own_listener
 
 
-# --- where ----------------------------------------------------------------------------------------
 def address_of(instance: Instance) -> EngineAddress | None:
     """Where an instance of ours listens, by its row; None where it has no process."""
     process = None
@@ -56,51 +50,3 @@ def key_of(address: EngineAddress) -> str:
         return Path(address.key_path).read_text().strip() if address.key_path else ""
     except OSError:
         return ""
-
-
-# --- how ------------------------------------------------------------------------------------------
-def checked(address: EngineAddress) -> str:
-    """Which socket listens there.
-
-    Raises ConnectionRefusedError where it is not the engine's: nothing may be sent.
-    """
-    if address.owner is None or address.port is None:
-        return ""
-    if (found := own_listener(address.owner.pid, address.owner.ticks, address.port)) is None:
-        raise ConnectionRefusedError(f"what listens at {address} is not the engine")
-    return found
-
-
-def connect(address: EngineAddress, timeout_s: float) -> socket.socket:
-    """Raises OSError."""
-    connection = socket.socket(socket.AF_UNIX if address.socket else socket.AF_INET)
-    connection.settimeout(timeout_s)
-    try:
-        before = checked(address)
-        connection.connect(address.socket or (LOOPBACK, address.port))
-        # Whoever listened before listens still: so this connection is to it.
-        if checked(address) != before:
-            raise ConnectionRefusedError(f"{address} changed hands")
-    except OSError:
-        connection.close()
-        raise
-    return connection
-
-
-class EngineConnection(http.client.HTTPConnection):
-    """For one request to an engine of ours."""
-
-    def __init__(self, address: EngineAddress, timeout_s: float) -> None:
-        super().__init__("localhost", timeout=timeout_s)
-        self.address, self.timeout_s = address, timeout_s
-
-    def connect(self) -> None:
-        self.sock = connect(self.address, self.timeout_s)
-
-    def ask(self, method: str, path: str, body: str | None = None) -> http.client.HTTPResponse:
-        """Raises OSError and HTTPException."""
-        headers = {"Content-Type": "application/json"}
-        if key := key_of(self.address):
-            headers["Authorization"] = f"Bearer {key}"
-        self.request(method, path, body, headers)
-        return self.getresponse()

@@ -3,16 +3,13 @@ hangs."""
 
 from __future__ import annotations
 
-import http.client
-import threading
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from deployments.engines import FLAVOURS
 from deployments.instances.address import EngineAddress
-from deployments.instances.connecting import EngineConnection
 from deployments.instances.drain import Doors
+from deployments.instances.engine_client import begin_asking, engine_request
 from deployments.models import Instance
 from deployments.supervision.process import Record
 from deployments.supervision.reconcile import Health, Observed
@@ -37,22 +34,18 @@ class _Question:
     def __init__(
         self, address: EngineAddress, path: str, ticks: int, asked_s: float, limit_s: float
     ) -> None:
-        self.ticks, self.asked_s, self.is_answered = ticks, asked_s, threading.Event()
-        threading.Thread(
-            target=self._ask, args=(address, path, limit_s), name="pulse", daemon=True
-        ).start()
+        self.ticks, self.asked_s = ticks, asked_s
+        request = engine_request(address, path, None, limit_s)
+        self._answer = begin_asking(limit_s, request, MOST_BYTES)
 
-    def _ask(self, address: EngineAddress, path: str, limit_s: float) -> None:
-        connection = EngineConnection(address, limit_s)
-        # One that refuses or breaks off is alive or dead in a way that others see.
-        with suppress(OSError, http.client.HTTPException):
-            connection.ask("GET", path).read(MOST_BYTES)
-        connection.close()
-        self.is_answered.set()
+    @property
+    def is_answered(self) -> bool:
+        """One that refuses or breaks off is alive or dead in a way that others see."""
+        return self._answer.done()
 
 
 class Pulse:
-    """Belongs to the agent's thread; each question waits for its answer in a thread of its own."""
+    """Belongs to the agent's thread, which waits for no answer."""
 
     def __init__(
         self, doors: Doors, clock: Callable[[], float], limits: PulseLimits | None = None
@@ -69,7 +62,7 @@ class Pulse:
         question, now_s = self._open.get(instance.pk), self.clock()
         if question is None or question.ticks != record.ticks:
             self._ask(instance.pk, record, path, now_s)
-        elif question.is_answered.is_set():
+        elif question.is_answered:
             if now_s - question.asked_s >= self.limits.every_s:
                 self._ask(instance.pk, record, path, now_s)
         elif now_s - question.asked_s >= self._limit_s(instance):

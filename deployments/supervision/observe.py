@@ -3,60 +3,50 @@
 from __future__ import annotations
 
 import errno
-import re
+import os
 import socket
-import time
+from http import HTTPStatus
 from pathlib import Path
 
+import httpx
+
 from deployments.instances.address import EngineAddress
-from deployments.instances.connecting import connect
+from deployments.instances.engine_client import ask_within, engine_request, system_error
 from deployments.instances.logs import since_start
 from deployments.instances.ports import LOOPBACK
 from deployments.supervision.log_reading import Cause, cause_of_exit
 from deployments.supervision.process import Record, read_record
 from deployments.supervision.reconcile import Health, Observed
 from deployments.supervision.runner import boot_id
+from omni.listeners import NO_MORE_FILES
 
 TIMEOUT_S = 1.0
 RPC = "rpc"
-MOST_STATUS_BYTES = 256
-_QUESTION = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-_STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})\b")
+MOST_BYTES = 64 << 10
 
 
 def http_health(address: EngineAddress) -> Health:
     """llama-server: refused until it listens, 503 while the model loads, 200 afterwards.
 
-    Raises OSError when this process has no socket left to ask with.
+    Raises OSError when this process may open no more files to ask with.
     """
+    request = engine_request(address, "/health", None, TIMEOUT_S, key="")
     try:
-        status = _status_line(address, time.monotonic() + TIMEOUT_S)
-    except (ConnectionRefusedError, FileNotFoundError):
-        return Health.REFUSED
-    except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE):
-            raise
+        status, _ = ask_within(TIMEOUT_S, request, MOST_BYTES)
+    except httpx.ConnectError as error:
+        return _why_not_connected(error)
+    except httpx.HTTPError:
         return Health.SILENT
-    answer = _STATUS.match(status)
-    if answer is None:
-        return Health.SILENT
-    return Health.READY if answer[1] == b"200" else Health.LOADING
+    return Health.READY if status == HTTPStatus.OK else Health.LOADING
 
 
-def _status_line(address: EngineAddress, deadline: float) -> bytes:
-    """The beginning of the answer, all of it in time: one that comes a byte at a time holds nobody
-    up."""
-    line = b""
-    with connect(address, TIMEOUT_S) as connection:
-        connection.sendall(_QUESTION)
-        while b"\n" not in line and len(line) < MOST_STATUS_BYTES:
-            if (left_s := deadline - time.monotonic()) <= 0:
-                raise TimeoutError
-            connection.settimeout(left_s)
-            if not (part := connection.recv(MOST_STATUS_BYTES)):
-                break
-            line += part
-    return line
+def _why_not_connected(error: httpx.ConnectError) -> Health:
+    """By what the system said; where it said nothing, another process listens there."""
+    said = system_error(error)
+    if said in NO_MORE_FILES:
+        raise OSError(said, os.strerror(said)) from error
+    is_refused = said in (None, errno.ECONNREFUSED, errno.ENOENT)
+    return Health.REFUSED if is_refused else Health.SILENT
 
 
 def rpc_health(port: int, address: str = LOOPBACK, pid: int | None = None) -> Health:
@@ -68,7 +58,7 @@ def rpc_health(port: int, address: str = LOOPBACK, pid: int | None = None) -> He
     try:
         lines = table.read_text().splitlines()[1:]
     except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE):
+        if error.errno in NO_MORE_FILES:
             raise
         return Health.REFUSED  # the process has gone
     for line in lines:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
+
+import httpx
 
 from deployments.engines import FLAVOURS
 from deployments.formats.kinds import Kind
 from deployments.instances.address import EngineAddress
-from deployments.instances.connecting import EngineConnection
+from deployments.instances.engine_client import ask_within, engine_request
 from deployments.instances.logs import since_start
 from deployments.planning.launch_facts import LaunchFacts
 from deployments.planning.memory.reported import reported_memory
@@ -32,7 +33,7 @@ def check_answer(address: EngineAddress, launch: LaunchFacts, reference: Answer 
         return check_vectors(address, launch.kind)
     try:
         answer = greedy_answer(address, launch)
-    except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError) as error:
+    except (OSError, httpx.HTTPError, ValueError, LookupError, TypeError) as error:
         return Check(Judgement.UNKNOWN, _unchecked(error))
     if answer is None:
         return Check(Judgement.UNKNOWN, NO_TOKENS)
@@ -47,7 +48,7 @@ def check_vectors(address: EngineAddress, kind: str) -> Check:
     try:
         numbers = _scores(address) if kind == Kind.RERANKER else _vector(address)
         is_sound = bool(numbers) and all(math.isfinite(number) for number in numbers)
-    except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError) as error:
+    except (OSError, httpx.HTTPError, ValueError, LookupError, TypeError) as error:
         return Check(Judgement.UNKNOWN, _unchecked(error))
 
     if is_sound and (kind == Kind.RERANKER or any(numbers)):
@@ -57,9 +58,9 @@ def check_vectors(address: EngineAddress, kind: str) -> Check:
 
 def _unchecked(error: Exception) -> str:
     """Why nothing can be said of an answer, in words of whoever reads the page."""
-    if isinstance(error, TimeoutError):
+    if isinstance(error, httpx.TimeoutException):
         why = f"none came within {TIMEOUT_S:.0f} s"
-    elif isinstance(error, (OSError, http.client.HTTPException)):
+    elif isinstance(error, (OSError, httpx.HTTPError)):
         why = "the connection broke off"
     else:
         why = "the engine refused, or what it said has another form"
@@ -67,26 +68,26 @@ def _unchecked(error: Exception) -> str:
 
 
 def _vector(address: EngineAddress) -> list[float]:
-    found = _call(address, "POST", "/v1/embeddings", {"input": PROMPT})
+    found = _call(address, "/v1/embeddings", {"input": PROMPT})
     return [float(number) for number in found["data"][0]["embedding"]]
 
 
 def _scores(address: EngineAddress) -> list[float]:
-    found = _call(address, "POST", "/v1/rerank", {"query": "days", "documents": [PROMPT, "cats"]})
+    found = _call(address, "/v1/rerank", {"query": "days", "documents": [PROMPT, "cats"]})
     return [float(one["relevance_score"]) for one in found["results"]]
 
 
 def greedy_answer(address: EngineAddress, launch: LaunchFacts) -> Answer | None:
     """The most likely continuation; None of an engine that has no call for it.
 
-    Raises OSError, HTTPException, or ValueError, LookupError or TypeError for an answer of another
-    shape.
+    Raises OSError, httpx.HTTPError, or ValueError, LookupError or TypeError for an answer of
+    another shape.
     """
     flavour = FLAVOURS.get(launch.flavour)
     question = flavour.greedy_question(PROMPT, N_TOKENS, launch.alias) if flavour else None
     if flavour is None or question is None:
         return None
-    said = flavour.greedy_tokens(_call(address, "POST", question.path, question.body))
+    said = flavour.greedy_tokens(_call(address, question.path, question.body))
     return Answer(said.ids, said.pieces)
 
 
@@ -130,20 +131,14 @@ def _drafts(address: EngineAddress, launch: LaunchFacts) -> bool:
     if flavour is None or not flavour.drafting_path:
         return True
     try:
-        return flavour.is_drafting(_call(address, "GET", flavour.drafting_path, None))
-    except (OSError, http.client.HTTPException, ValueError, TypeError, AttributeError):
+        return flavour.is_drafting(_call(address, flavour.drafting_path))
+    except (OSError, httpx.HTTPError, ValueError, TypeError, AttributeError):
         return True  # it could not be asked, which is no proof
 
 
-def _call(address: EngineAddress, method: str, path: str, body: object) -> Any:
-    connection = EngineConnection(address, TIMEOUT_S)
-    try:
-        answer = connection.ask(method, path, None if body is None else json.dumps(body))
-        text = answer.read(MOST_BYTES + 1)
-        if len(text) > MOST_BYTES:
-            raise ValueError(f"more than {MOST_BYTES} bytes")
-        if answer.status != 200:
-            raise ValueError(f"status {answer.status}")
-        return read_answer(text)
-    finally:
-        connection.close()
+def _call(address: EngineAddress, path: str, fields: Mapping[str, Any] | None = None) -> Any:
+    request = engine_request(address, path, fields, TIMEOUT_S)
+    status, text = ask_within(TIMEOUT_S, request, MOST_BYTES)
+    if status != HTTPStatus.OK:
+        raise ValueError(f"status {status}")
+    return read_answer(text)

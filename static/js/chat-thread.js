@@ -29,10 +29,25 @@ export async function refreshThread(url) {
   const fresh = parsed(await response.text()).getElementById("thread");
   const thread = document.getElementById("thread");
   if (thread.dataset.lanesVersion !== fresh.dataset.lanesVersion) return location.reload();
-  const turns = [...fresh.children].map(keptTurn);
+  show(thread, [...fresh.children].map(keptTurn), fresh.dataset);
+}
+
+/** The same with the last turns that the server has sent; false where the page does not stand before those. */
+export function takeEnding({ html, turns, version, lanes_version: lanesVersion, title }) {
+  const thread = document.getElementById("thread");
+  if (!html || thread.dataset.lanesVersion !== lanesVersion) return false;
+  const fresh = [...parsed(html).children];
+  const kept = [...thread.children].slice(0, turns.length - fresh.length);
+  const isSame = kept.length === turns.length - fresh.length && kept.every((turn, i) => turn.id === `turn-${turns[i]}`);
+  if (!isSame || kept.some((turn) => turn.querySelector('article[data-state="streaming"]'))) return false;
+  show(thread, [...kept, ...fresh.map(keptTurn)], { version, title });
+  return true;
+}
+
+function show(thread, turns, { version, title }) {
   if (!sameChildren(thread, turns)) thread.replaceChildren(...turns);
-  thread.dataset.version = fresh.dataset.version;
-  showTitle(fresh.dataset.title);
+  thread.dataset.version = version;
+  showTitle(title);
   document.querySelector("[data-hello]").hidden = turns.length > 0;
 }
 

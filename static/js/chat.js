@@ -6,7 +6,7 @@ import { Composer } from "./chat-composer.js";
 import { laneName, Lanes } from "./chat-lanes.js";
 import { Scroller } from "./chat-scroll.js";
 import { Stream } from "./chat-stream.js";
-import { articleOf, refreshThread, replaceArticle, showCompared, streamingArticles } from "./chat-thread.js";
+import { articleOf, refreshThread, replaceArticle, showCompared, streamingArticles, takeEnding } from "./chat-thread.js";
 import { announce } from "./redraw.js";
 import { connect } from "./socket.js";
 
@@ -51,7 +51,7 @@ const handlers = {
   "chat.state"({ message, state, data }) {
     if (state === "changed") {
       composer.taken();
-      return refresh();
+      return changed(data);
     }
     if (state === "deleted") return location.assign("/chat/");
     if (state === "streaming") return streaming(message, data);
@@ -101,6 +101,23 @@ function resync(id) {
   socket.send({ type: "resync", message: id, have: streams.get(id)?.have.content ?? 0 });
 }
 
+/** The thread is another: its end came along, or all of it is fetched. */
+function changed(data) {
+  if (refreshing || !takeEnding(data)) return refresh();
+  followAnswers(new Set(data.begun));
+  return shown();
+}
+
+/** What was said of an answer before it stood on the page is asked for; of one that has just begun nothing was. */
+function followAnswers(begun = new Set()) {
+  for (const article of streamingArticles()) {
+    const id = Number(article.dataset.message);
+    if (!streams.has(id)) announcer.textContent = root.dataset.lanes > 1 ? "The answers begin." : "The answer begins.";
+    streamOf(id);
+    if (!begun.has(id)) resync(id);
+  }
+}
+
 /** Fetches the thread; what is asked for meanwhile is fetched once afterwards. */
 async function refresh() {
   if (refreshing) {
@@ -110,12 +127,7 @@ async function refresh() {
   refreshing = refreshThread(root.dataset.threadUrl);
   try {
     await refreshing;
-    for (const article of streamingArticles()) {
-      const id = Number(article.dataset.message);
-      if (!streams.has(id)) announcer.textContent = root.dataset.lanes > 1 ? "The answers begin." : "The answer begins.";
-      streamOf(id);
-      resync(id);
-    }
+    followAnswers();
     shown();
   } catch (error) {
     toast("The conversation could not be brought up to date. Reload the page.", "bad");

@@ -28,6 +28,22 @@ body.addEventListener("htmx:afterSettle", (event) => {
   }
 });
 
+// --- what was done here -----------------------------------------------------------------------------
+// The socket brings news of it as of anything else: one change, one fetch. Only where nothing comes, because the
+// socket or the broker is away, the answer's own word counts.
+const NEWS_WITHIN_MS = 1500;
+let before = 0;
+
+body.addEventListener("htmx:beforeSend", ({ detail }) => {
+  if (detail.requestConfig.verb !== "get") before = serial;
+});
+body.addEventListener("acted", ({ detail }) => {
+  const since = before;
+  setTimeout(() => {
+    for (const name of detail.news) if ((announced.get(name)?.at ?? 0) <= since) announce(name);
+  }, NEWS_WITHIN_MS);
+});
+
 // --- pointer --------------------------------------------------------------------------------------
 // A button replaced between press and release is not clicked: the part is fetched again afterwards.
 document.addEventListener("pointerdown", (event) => { pressed = event.button === 0 ? event.target : null; }, true);

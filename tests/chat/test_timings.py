@@ -113,7 +113,7 @@ def test_nothing_came() -> None:
         (";;==,,", {}),
     ],
 )
-def test_the_gateways_word_on_handing_over_is_read_as_far_as_it_is_understood(
+def test_another_panels_word_on_handing_over_is_read_as_far_as_it_is_understood(
     header: str, found: Any
 ) -> None:
     assert parse_handover(header) == found

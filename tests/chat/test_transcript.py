@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 
 from chat.transcript import (
     Delta,
-    EventReader,
     active_turns,
     delta_of,
+    deltas_of,
     request_body,
     settled_length,
     title_of,
 )
+from deployments.gateway.events import WholeEvents
 
 
 @dataclass
@@ -117,8 +118,9 @@ STREAM += b"data: [DONE]\n\n"
 
 @given(st.lists(st.integers(0, len(STREAM)), max_size=12))
 def test_events_are_read_however_the_bytes_are_cut(cuts: list[int]) -> None:
-    reader, edges = EventReader(), [0, *sorted(cuts), len(STREAM)]
-    deltas = [d for a, b in zip(edges, edges[1:], strict=False) for d in reader.feed(STREAM[a:b])]
+    whole, edges = WholeEvents(), [0, *sorted(cuts), len(STREAM)]
+    passed = [whole.feed(STREAM[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    deltas = [delta for events in passed for delta in deltas_of(events)]
     assert "".join(d.content for d in deltas) == "Grüße 👋"
     assert "".join(d.thinking for d in deltas) == "hm"
     assert [d.finish_reason for d in deltas if d.finish_reason] == ["stop"]
@@ -146,7 +148,7 @@ def test_text_that_no_encoding_can_write_and_numbers_without_end_are_replaced() 
         rb'data: {"choices": [{"delta": {"content": "a\ud800"}}], "timings": {"predicted_ms":'
         rb' 1e999, "x": NaN}}'
     )
-    (delta,) = EventReader().feed(raw + b"\n\n")
+    (delta,) = deltas_of(raw + b"\n\n")
     assert delta.content == "a\ufffd" and delta.timings == {"predicted_ms": None, "x": None}
 
 
@@ -155,7 +157,7 @@ def test_two_data_lines_are_one_event_and_text_of_done_is_text() -> None:
         b'data: {"choices":\r\ndata: [{"delta": {"content": "[DONE]"}}]}\r\n\r\ndata:'
         b" [DONE]\r\n\r\n"
     )
-    assert [delta.content for delta in EventReader().feed(raw)] == ["[DONE]"]
+    assert [delta.content for delta in deltas_of(raw)] == ["[DONE]"]
 
 
 def test_an_error_event_carries_its_text() -> None:

@@ -160,7 +160,9 @@ FORM = {"repo": REPO, "revision": COMMIT, "choice": "t-Q4_0.gguf", "projector": 
 
 def test_a_download_is_asked_for(admin: Client, host: Host, hub: LocalHub) -> None:
     answer = admin.post("/models/download/start/", FORM, headers=HTMX)
-    assert answer.status_code == 204 and "downloads-changed" in triggers(answer)
+    assert answer.status_code == 204 and triggers(answer)["acted"] == {
+        "news": ["downloads-changed"]
+    }
     row = Download.objects.get()
     assert (row.state, row.label, row.total_bytes) == ("queued", "Q4_0 + projector F16", 4100)
     assert row.folder == str(settings.OMNI_HOME.models / "some-org" / "Tiny-GGUF")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import http.client
-
+import httpx
 import pytest
 
 from deployments.instances.address import socket_address
@@ -55,9 +54,9 @@ def test_an_answer_is_judged_by_the_independent_deployments(
 @pytest.mark.parametrize(
     ("failure", "said"),
     [
-        (TimeoutError(), "none came within"),
+        (httpx.ReadTimeout("x"), "none came within"),
         (ConnectionResetError(), "the connection broke off"),
-        (http.client.BadStatusLine("x"), "the connection broke off"),
+        (httpx.RemoteProtocolError("x"), "the connection broke off"),
         (ValueError("status 500"), "the engine refused"),
         (KeyError("content"), "has another form"),
     ],

@@ -15,7 +15,8 @@ from deployments.engines.probe import archs
 from deployments.engines.probe.archs import lacked, learn
 from deployments.gateway.directory import read_table
 from deployments.gateway.routing import AUTO, choose
-from deployments.instances.connecting import EngineConnection, address_of
+from deployments.instances.connecting import address_of
+from deployments.instances.engine_client import ask_within, engine_request
 from deployments.library.folders import scan
 from deployments.models import Deployment, Engine, Instance, LibraryFolder, Model
 from deployments.services.deployments import deployment_create, deployment_start
@@ -117,10 +118,8 @@ def asked(deployment: Deployment, path: str, body: dict[str, Any]) -> Any:
     """The engine itself: the gateway has no such endpoint."""
     address = address_of(deployment.instances.get())
     assert address
-    connection = EngineConnection(address, 30)
-    answer = json.loads(connection.ask("POST", path, json.dumps(body)).read())
-    connection.close()
-    return answer
+    _, answer = ask_within(30, engine_request(address, path, body, 30))
+    return json.loads(answer)
 
 
 @pytest.mark.parametrize("pooling", [2, 1, 0])

@@ -21,9 +21,9 @@ import httpx
 import pytest
 from django.conf import settings as django_settings
 
-from deployments.gateway.connection import ask, engine_request
 from deployments.instances.address import EngineAddress, Process, port_address, socket_address
-from deployments.instances.connecting import EngineConnection, address_of, connect, own_key_path
+from deployments.instances.connecting import address_of, own_key_path
+from deployments.instances.engine_client import ask, ask_within, engine_request
 from deployments.models import Deployment, Engine, Instance, Model
 from deployments.services.deployments import deployment_create, deployment_start, deployment_stop
 from deployments.supervision import namespaces, process
@@ -268,8 +268,8 @@ def test_whoever_takes_the_port_of_a_dead_engine_is_told_nothing(on_a_port: Inst
     )
     with squatter(on_a_port.port or 0) as got:
         assert http_health(address) == Health.REFUSED
-        with pytest.raises(ConnectionRefusedError):
-            EngineConnection(address, 5).ask("GET", "/slots")
+        with pytest.raises(httpx.ConnectError, match="not the engine"):
+            ask_within(5, engine_request(address, "/slots", None, 5))
         with pytest.raises(httpx.ConnectError, match="not the engine"):
             asyncio.run(prompt(address))
     assert got == []
@@ -303,9 +303,11 @@ def test_a_listener_is_an_engines_only_if_a_process_of_its_tree_holds_it() -> No
     )
     stranger = subprocess.Popen(["sleep", "60"])
     assert own_listener(stranger.pid, None, port) is None
-    connect(port_address(port, Process(engine.pid, ticks)), 5).close()
-    with pytest.raises(ConnectionRefusedError, match="not the engine"):
-        connect(port_address(port, Process(stranger.pid, start_ticks(stranger.pid))), 5)
+    at_engine = port_address(port, Process(engine.pid, ticks))
+    assert ask_within(5, engine_request(at_engine, "/health", None, 5))[0] in (200, 503)
+    at_stranger = port_address(port, Process(stranger.pid, start_ticks(stranger.pid)))
+    with pytest.raises(httpx.ConnectError, match="not the engine"):
+        ask_within(5, engine_request(at_stranger, "/health", None, 5))
     for one in (engine, stranger):
         one.kill()
         one.wait(10)
@@ -331,7 +333,7 @@ def test_the_key_goes_to_the_engine_and_to_nobody_over_a_socket(tmp_path: Path) 
     me = Process(os.getpid(), start_ticks(os.getpid()))
     address = port_address(server.server_address[1], me, str(tmp_path / "key"))
     assert asyncio.run(prompt(address))[0] == 200
-    assert EngineConnection(address, 5).ask("POST", "/x", "{}").status == 200
+    assert ask_within(5, engine_request(address, "/x", {}, 5))[0] == 200
     assert heard == [f"Bearer {SECRET}"] * 2
     server.shutdown()
     server.server_close()

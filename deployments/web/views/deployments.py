@@ -270,11 +270,12 @@ def delete(request: HtmxHttpRequest, name: str) -> HttpResponse:
 
 
 def _acted(request: HtmxHttpRequest, found: Deployment) -> HttpResponse:
-    """Nothing to swap: the fragments on the page fetch themselves anew."""
+    """Nothing to swap: the parts of the page fetch themselves when the socket tells them to."""
     if not is_htmx(request):
         return redirect("deployments:deployment", found.name)
+    news = [f"deployment-{found.pk}", "deployments-changed"]
     response = HttpResponse(status=204)
-    response["HX-Trigger"] = json.dumps({f"deployment-{found.pk}": {}, "deployments-changed": {}})
+    response["HX-Trigger"] = json.dumps({"acted": {"news": news}})
     return response
 
 

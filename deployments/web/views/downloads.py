@@ -167,6 +167,6 @@ def _said(request: HtmxHttpRequest, text: str) -> HttpResponse:
         return redirect("deployments:download")
     response = HttpResponse(status=204)
     response["HX-Trigger"] = json.dumps(
-        {"toast": {"text": text, "kind": "info"}, "downloads-changed": {}}
+        {"toast": {"text": text, "kind": "info"}, "acted": {"news": ["downloads-changed"]}}
     )
     return response

@@ -1,0 +1,53 @@
+"""What an answer's way through the gateway leaves behind in the chat."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from chat.outcomes import handover_facts
+from deployments.gateway.handover_plan import HandoverReport, Outcome
+from deployments.gateway.passing import Passing
+from deployments.gateway.relay import Upstream
+from deployments.gateway.routing import Choice, Serving
+from deployments.gateway.waiting import Wait
+
+DONE = HandoverReport(Outcome.DONE, "", 1541, 0, 35_530_060, 3787.12, 13.04, 5.0, 0.2)
+ANOTHER_PANELS = {"x-omni-handover": "prefill_ms=7"}
+
+
+def upstream(report: HandoverReport | None, headers: dict[str, str]) -> Upstream:
+    choice = Choice(Serving("pair", "ready", None), "pair", "")
+    response = httpx.Response(200, headers=headers)
+    return Upstream(choice, response, True, 0.0, Wait(), [], Passing({}, report))
+
+
+@pytest.mark.parametrize(
+    ("report", "headers", "facts"),
+    [
+        (
+            DONE,
+            ANOTHER_PANELS,
+            {
+                "prefill_ms": 3787.1,
+                "save_ms": 13.0,
+                "restore_ms": 5.0,
+                "wait_ms": 0.2,
+                "bytes": 35_530_060,
+                "tokens": 1541,
+            },
+        ),
+        (
+            HandoverReport(Outcome.FAILED, "save: no\r\nroom"),
+            {},
+            {"outcome": "failed", "why": "save: no room"},
+        ),
+        (None, ANOTHER_PANELS, {"prefill_ms": 7}),
+        (None, {}, {}),
+    ],
+    ids=["handed over", "failed", "by another panel", "one instance does both"],
+)
+def test_hand_over_facts_come_as_an_object_and_from_outside_as_a_header(
+    report: HandoverReport | None, headers: dict[str, str], facts: dict[str, object]
+) -> None:
+    assert handover_facts(upstream(report, headers)) == facts
