@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import time
@@ -39,6 +40,12 @@ def wait_until(
             text = message() if callable(message) else message
             raise AssertionError(f"not within {timeout_s:g} s: {text or predicate}")
         time.sleep(interval_s)
+
+
+def squeezed(markup: str) -> str:
+    """A page without the white space that its layout in lines needs: none beside a tag, one
+    space elsewhere."""
+    return re.sub(r"(?<=>) | (?=<)", "", re.sub(r"\s+", " ", markup))
 
 
 def lives(process: psutil.Process) -> bool:
