@@ -12,7 +12,7 @@ from typing import Any
 from django.db import DatabaseError
 from django.utils import timezone
 
-from chat.markdown import render
+from omni.markdown import render
 from chat.models import Message
 from chat.outcomes import INTERRUPTED_TEXT, handover_header, outcome_of, refused
 from chat.services import request_for

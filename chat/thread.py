@@ -12,7 +12,7 @@ from typing import Any
 from django.template.loader import render_to_string
 
 from chat.comparison import Lead, Shared, leads, shared
-from chat.markdown import render
+from omni.markdown import render
 from chat.models import Conversation, Lane, Message
 from chat.timings import HANDOVER, Drafts, drafts_of
 from chat.transcript import Turn, Version, active_turns
