@@ -1,6 +1,6 @@
 """Fields beyond those that every engine knows: passed on to the engines that take them.
 
-Servers that somebody else runs get whatever they might know, within bounds: they look after
+External servers get whatever they might know, within bounds: they look after
 themselves. A field is in a table here only if nothing but the answer depends on it.
 """
 

@@ -65,7 +65,7 @@ class Engine(models.Model):
 
     @property
     def state_text(self) -> str:
-        """A server that somebody else runs may well run: it is only known not to be of use now."""
+        """An external server may well run: it is only known not to be of use now."""
         away = self.is_external and self.state == self.State.BROKEN
         return "Not usable now" if away else str(self.get_state_display())  # type: ignore[attr-defined]
 

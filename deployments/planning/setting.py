@@ -57,7 +57,9 @@ class Setting:
         """What it takes, in words: '1 to 64', 'auto, all, or 0 to 999'."""
         words = ", ".join(self.words)
         if self.is_name:
-            return f"{words}, or a name of up to 40 small letters, digits, hyphens and underscores"
+            return (
+                f"{words}, or a name of up to 40 lowercase letters, digits, hyphens and underscores"
+            )
         if self.is_list:
             return f"{words}, or numbers such as 3,1"
         if not self.is_number:

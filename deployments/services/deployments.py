@@ -63,7 +63,7 @@ def first_engine(engines: Iterable[Engine], model: Model | None = None) -> Engin
     """The one to take for a model, for GGUF files without one; one that cannot load it where there
     is no other."""
     found = {str(path): place for place, path in enumerate(engine_paths())}
-    # A server that somebody else runs loads nothing of ours.
+    # An external server loads nothing of ours.
     engines = [engine for engine in engines if not engine.is_external]
     wants_gguf = not (model and model.is_folder)
     return min(
@@ -160,7 +160,7 @@ def deployment_change(
     remote_model: str | None = None,
     user: Any = None,
 ) -> Deployment:
-    """Changes what is given; one that runs is started anew. Raises OmniError that names the
+    """Changes what is given; one that runs is started again. Raises OmniError that names the
     field."""
     require(user, OPERATE)
     with transaction.atomic():
@@ -208,12 +208,12 @@ def deployment_start(*, deployment: Deployment, again: bool = False, user: Any =
         given_up = row.instances.filter(
             generation=row.generation, state=InstanceState.FAILED
         ).exists()
-        anew = row.desired != Deployment.Desired.RUNNING or bool(row.error) or given_up or again
-        changed = anew or row.is_unloaded
+        restarts = row.desired != Deployment.Desired.RUNNING or bool(row.error) or given_up or again
+        changed = restarts or row.is_unloaded
         if changed:
             check_place(row)
             row.desired = Deployment.Desired.RUNNING
-            row.generation += 1 if anew else 0
+            row.generation += 1 if restarts else 0
             row.error = row.error_code = row.unloaded_why = ""
             row.is_unloaded = row.ends_now = False
             row.save()
@@ -280,7 +280,9 @@ def _locked(deployment: Deployment, *, deleting_too: bool = False) -> Deployment
         )
     if row.is_deleting and not deleting_too:
         raise OmniError(
-            "deleting", f"The deployment {row.name} is being deleted.", "Create it anew."
+            "deleting",
+            f"The deployment {row.name} is being deleted.",
+            "Create it again once it is gone.",
         )
     return row
 

@@ -61,7 +61,7 @@ function confirmed(question, verb) {
   });
 }
 
-// A live part of the page may have been drawn anew while the question was open. What was agreed to
+// A live part of the page may have been drawn again while the question was open. What was agreed to
 // is done all the same: nothing is sent from an element that is not in the page.
 function bringBack(form) {
   if (form.isConnected) return;

@@ -1,4 +1,4 @@
-// uPlot with this page's colours. A chart is drawn anew when the theme changes, and follows its
+// uPlot with this page's colours. A chart is drawn again when the theme changes, and follows its
 // width.
 
 const HEIGHT = 190;

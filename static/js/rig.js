@@ -61,7 +61,7 @@ function valueOf(metric, numbers) {
 // --- charts ------------------------------------------------------------------------------------
 const label = (key) => cardOf(key)?.dataset.label ?? key;
 
-/** The chart of these cards; made anew when others have something to show. */
+/** The chart of these cards; made again when others have something to show. */
 function chartOf(figure, present) {
   const { metric, max } = figure.dataset;
   const known = charts.get(metric);

@@ -21,7 +21,7 @@ function valueOf(field) {
   return isTicked(field) ? field.checked : field.value;
 }
 
-/** By name and place among those of the same name: ids may be given anew by the server. */
+/** By name and place among those of the same name: ids may be given again by the server. */
 function fieldsOf(form) {
   const seen = new Map();
   return [...form.elements]

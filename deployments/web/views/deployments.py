@@ -108,7 +108,7 @@ def _details(found: Deployment) -> dict[str, Any]:
         "commands": _commands(found, plan),
         "history": transitions[:HISTORY_LENGTH],
         "strategy": strategy,
-        # A server that somebody else runs keeps its log to itself.
+        # An external server keeps its log to itself.
         "roles": strategy.roles if strategy and not found.is_external else (),
         "bindings": list(found.bindings.all()),
         "settings": _settings_shown(found),
@@ -253,7 +253,7 @@ def delete(request: HttpRequest, name: str) -> HttpResponse:
 
 
 def _acted(request: HttpRequest, found: Deployment) -> HttpResponse:
-    """Nothing to swap: the fragments on the page fetch themselves anew."""
+    """Nothing to swap: the fragments on the page fetch themselves again."""
     if not is_htmx(request):
         return redirect("deployments:deployment", found.name)
     response = HttpResponse(status=204)
