@@ -1,5 +1,5 @@
-// The messages on the page: fetched as one fragment, exchanged turn by turn and one by one, so that what did
-// not change stays.
+// The messages on the page: fetched as one fragment, exchanged turn by turn and one by one, so that
+// what did not change stays.
 
 import { logInAgain } from "./session.js";
 
@@ -21,9 +21,13 @@ export function replaceArticle(id, html) {
   return true;
 }
 
-/** Brings the page to the thread that the server has now; returns the articles that are being written. */
+/** Brings the page to the thread that the server has now; returns the articles that are being
+    written. */
 export async function refreshThread(url) {
-  const response = await fetch(url, { headers: { "HX-Request": "true" }, credentials: "same-origin" });
+  const response = await fetch(url, {
+    headers: { "HX-Request": "true" },
+    credentials: "same-origin",
+  });
   if (response.status === 401) return logInAgain();
   if (!response.ok) throw new Error(`the thread was answered with ${response.status}`);
   const fresh = parsed(await response.text()).getElementById("thread");
@@ -36,7 +40,8 @@ export async function refreshThread(url) {
   document.querySelector("[data-hello]").hidden = turns.length > 0;
 }
 
-/** The turn as it stands on the page, if it is still the same; else the fresh one with the articles that are. */
+/** The turn as it stands on the page, if it is still the same; else the fresh one with the articles
+    that are. */
 function keptTurn(fresh) {
   const old = document.getElementById(fresh.id);
   if (old?.dataset.version === fresh.dataset.version && sameArticles(old, fresh)) return old;
@@ -47,11 +52,14 @@ function keptTurn(fresh) {
   return fresh;
 }
 
-const versions = (turn) => [...turn.querySelectorAll("article")].map((article) => article.dataset.version).join();
+const versions = (turn) =>
+  [...turn.querySelectorAll("article")].map((article) => article.dataset.version).join();
 const sameArticles = (old, fresh) => versions(old) === versions(fresh);
 
 function sameChildren(thread, turns) {
-  return thread.children.length === turns.length && turns.every((turn, i) => turn === thread.children[i]);
+  return (
+    thread.children.length === turns.length && turns.every((turn, i) => turn === thread.children[i])
+  );
 }
 
 /** Which lane was ahead, once the last of a turn has ended. */

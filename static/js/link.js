@@ -25,7 +25,7 @@ async function answers() {
   }
 }
 
-/** `tell(isUp)` whenever that changes; sockets hear "link-lost" and "link-found", and open again. */
+/** `tell(isUp)` whenever that changes; sockets hear "link-lost", "link-found", and open again. */
 export function watchLink(tell) {
   async function look() {
     if (document.hidden) return;
