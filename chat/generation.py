@@ -12,7 +12,6 @@ from typing import Any
 from django.db import DatabaseError
 from django.utils import timezone
 
-from chat.markdown import render
 from chat.models import Message
 from chat.outcomes import INTERRUPTED_TEXT, handover_facts, outcome_of, refused
 from chat.services import request_for
@@ -27,6 +26,7 @@ from omni.database import DatabasePool
 from omni.errors import OmniError
 from omni.events import chat_group
 from omni.json_text import storable
+from omni.markdown import render
 
 log = logging.getLogger(__name__)
 

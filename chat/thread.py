@@ -12,11 +12,11 @@ from typing import Any
 from django.template.loader import render_to_string
 
 from chat.comparison import Lead, Shared, leads, shared
-from chat.markdown import render
 from chat.models import Conversation, Lane, Message
 from chat.timings import HANDOVER, Drafts, drafts_of
 from chat.transcript import Turn, Version, active_turns
 from deployments.models import Deployment
+from omni.markdown import render
 
 STREAMING = Message.State.STREAMING
 NOWHERE: frozenset[str] = frozenset()

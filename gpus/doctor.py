@@ -192,7 +192,7 @@ def offer_findings(
             f"OMNI_RPC_DEVICES names {', '.join(missing)}; there are"
             f" {', '.join(sorted(known)) or 'none'}."
         )
-        fix = "Correct it and start the panel anew."
+        fix = "Correct it and start the panel again."
         findings.append(
             Finding(
                 "rpc_device_unknown",

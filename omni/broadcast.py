@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 
 log = logging.getLogger(__name__)
 
-# A broker that hangs is not asked by every caller anew: nobody waits for it more than once in this
+# A broker that hangs is not asked again by every caller: nobody waits for it more than once in this
 # time.
 TIMEOUT_S, PAUSE_S = 2.0, 5.0
 _silent_until = 0.0

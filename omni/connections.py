@@ -226,7 +226,7 @@ class LimitedFactory(HTTPFactory):
 
 
 def _headers(request: Any) -> Headers:
-    """Those that have come, by names in small letters."""
+    """Those that have come, by names in lowercase letters."""
     return [
         (name.lower(), value)
         for name, values in request.requestHeaders.getAllRawHeaders()

@@ -146,6 +146,7 @@ PAGES: dict[str, Page] = {
     "login": Page(ANYBODY, ANYBODY),
     "logout": Page("", LOGGED_IN),
     "password_change": Page(LOGGED_IN, LOGGED_IN),
+    "glossary": SEEN,
     # --- rig
     "gpus:rig": SEEN,
     "gpus:card": SEEN,

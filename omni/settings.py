@@ -28,7 +28,7 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 # --- Omni ---------------------------------------------------------------------------------------
 OMNI_LLAMA_SERVER = envstr("OMNI_LLAMA_SERVER")
 OMNI_ENGINES = envlist("OMNI_ENGINES")
-# Hosts besides this machine on which servers that somebody else runs may be asked.
+# Hosts besides this machine on which external servers may be asked.
 OMNI_EXTERNAL_HOSTS = envlist("OMNI_EXTERNAL_HOSTS")
 OMNI_MODEL_FOLDERS = [Path(folder).expanduser() for folder in envlist("OMNI_MODEL_FOLDERS")]
 OMNI_ENGINE_PORTS = envrange("OMNI_ENGINE_PORTS", (18100, 18999), low=1024, high=65535)

@@ -3,7 +3,7 @@ again.
 
 A page is let in by three things together: its Origin is the panel's own, its session is logged in,
 and its first frame is a token that was fetched with that session a moment ago, which no page of
-another origin can read. The socket then lives no longer than the right to it. It is judged anew at
+another origin can read. The socket then lives no longer than the right to it. It is judged again at
 once when the user, a role or the session changes (see omni.access), and every RECHECK_S whatever
 happens: some changes tell nobody.
 """

@@ -1,4 +1,4 @@
-"""Pages that belong to no app: health, metrics and the error pages."""
+"""Pages that belong to no app: health, the glossary, one's own password and the error pages."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from django.urls import reverse_lazy
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET
 
+from omni import markdown
 from omni.errors import OmniError
 from omni.htmx import told
 from omni.sockets import tokens
@@ -45,6 +46,14 @@ def socket_token(request: HttpRequest) -> HttpResponse:
     if not request.user.is_authenticated:
         return JsonResponse({"error": "Log in first."}, status=401)
     return JsonResponse({"token": tokens.make(request.session.session_key or "")})
+
+
+@require_GET
+def glossary(request: HttpRequest) -> HttpResponse:
+    """The words of the panel, from the file in which they stand for developers, too."""
+    text = (settings.BASE_DIR / "docs" / "glossary.md").read_text()
+    _title, _, body = text.partition("\n")
+    return render(request, "glossary.html", {"body": markdown.render(body)})
 
 
 class PasswordPage(PasswordChangeView):

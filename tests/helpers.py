@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from itertools import count
+from itertools import chain, count, zip_longest
 from pathlib import Path
 from typing import TypeVar
 
@@ -39,6 +40,16 @@ def wait_until(
             text = message() if callable(message) else message
             raise AssertionError(f"not within {timeout_s:g} s: {text or predicate}")
         time.sleep(interval_s)
+
+
+def squeezed(markup: str) -> str:
+    """A page without the white space that its layout in lines needs: none beside a tag, one space
+    elsewhere; what stands in <pre> and <textarea> is left as it is."""
+    parts = re.split(r"(<(pre|textarea)\b.*?</\2>)", markup, flags=re.S)
+    loose, kept = parts[::3], parts[1::3]
+    tight = [re.sub(r"(?<=>) | (?=<)", "", re.sub(r"\s+", " ", part)) for part in loose]
+    text = "".join(chain.from_iterable(zip_longest(tight, kept, fillvalue="")))
+    return re.sub(r"(</\w+)\s+>", r"\1>", text)
 
 
 def lives(process: psutil.Process) -> bool:

@@ -1,8 +1,9 @@
-"""The README says what is so: settings, commands and files that it names exist, and none is left
-out."""
+"""README and docs say what is so: settings, commands, files and functions that they name exist, and
+no setting, command or room is left out."""
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -10,6 +11,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/architecture.md",
+    "docs/security.md",
+)
+FOLDERS = "(?:omni|gpus|deployments|chat|static|tests|templates|benchmarks|docs)"
+DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 # Hidden from the README on purpose: the panel's own parts, started by `up`.
 INTERNAL_COMMANDS = {"agent", "prepare", "sampler", "serve", "stopall", "up"}
 
@@ -36,17 +45,43 @@ def test_make_targets_exist(target: str) -> None:
     assert re.search(rf"^{target}:.*## ", (ROOT / "Makefile").read_text(), re.M)
 
 
-def test_files_that_the_readme_names_exist() -> None:
-    named = set(
-        re.findall(r"`((?:omni|gpus|deployments|chat|static|tests|templates)/[\w./]*)`", README)
-    )
-    # What a run of the tests writes is not there before.
+@pytest.mark.parametrize("page", PAGES)
+def test_files_and_functions_that_a_page_names_exist(page: str) -> None:
+    text = (ROOT / page).read_text()
+    named = re.findall(rf"`({FOLDERS}/[\w./]*|[A-Z]+\.md|\w+\.toml)(?::([\w.]+))?`", text)
+    assert named
     missing = {
-        name
-        for name in named
-        if not name.startswith("tests/artifacts/") and not (ROOT / name).exists()
+        f"{path}:{name}" if name else path
+        for path, name in named
+        # What a run of the tests writes is not there before.
+        if not path.startswith("tests/artifacts/") and not is_there(path, name)
     }
-    assert named and not missing
+    assert not missing
+
+
+def is_there(path: str, name: str) -> bool:
+    """Whether the file exists and defines this function, class or method."""
+    file = ROOT / path
+    if not file.exists() or not name:
+        return file.exists()
+    return name in defined_in(file)
+
+
+def defined_in(file: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, DEFINITIONS):
+            found.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            found |= {f"{node.name}.{n.name}" for n in node.body if isinstance(n, DEFINITIONS)}
+    return found
+
+
+def test_every_room_of_deployments_is_described() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    rooms = {path.parent.name for path in (ROOT / "deployments").glob("*/__init__.py")}
+    described = set(re.findall(r"^\| `deployments/(\w+)/` \|", text, re.M))
+    assert described == rooms - {"migrations"}
 
 
 def test_the_picture_is_there() -> None:

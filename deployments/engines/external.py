@@ -1,4 +1,4 @@
-"""An OpenAI-compatible server that somebody else runs: which addresses are taken, and what its
+"""An external OpenAI-compatible server: which addresses are taken, and what its
 answers mean."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is known of servers that somebody else runs: their keys, what they answer, what can be
+"""What is known of external servers: their keys, what they answer, what can be
 planned of them.
 
 Starts and signals nothing. Their flavour stands beside the others in engines/external.py.

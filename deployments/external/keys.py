@@ -1,4 +1,4 @@
-"""The keys of servers that somebody else runs: each in a file of its own that only Omni's user can
+"""The keys of external servers: each in a file of its own that only Omni's user can
 read.
 
 A key belongs to one address: a server that is given another one has no key, so that nobody who may
@@ -42,7 +42,7 @@ def check_key(key: str) -> None:
         raise OmniError(
             "bad_key",
             "This cannot be a key: it has blanks or signs no header can carry.",
-            "Copy it anew.",
+            "Copy it again.",
         )
 
 

@@ -1,4 +1,4 @@
-"""What Omni can say beforehand of a model on a server that somebody else runs: whether it is there,
+"""What Omni can say beforehand of a model on an external server: whether it is there,
 and no bytes."""
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from omni.errors import OmniError
 NOT_PLACED = Reason(
     "not_placed",
     Severity.INFO,
-    "Somebody else runs this server: Omni does not start it, places nothing and does not "
+    "This server is external: Omni does not start it, places nothing and does not "
     "watch its memory.",
     "Start and Stop say whether the gateway offers it.",
 )

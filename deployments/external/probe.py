@@ -1,4 +1,4 @@
-"""Asks a server that somebody else runs whether it can be used, and which models it has.
+"""Asks an external server whether it can be used, and which models it has.
 
 Nothing is followed.
 """

@@ -1,4 +1,4 @@
-"""What a server that somebody else runs said of itself, kept in its row."""
+"""What an external server said of itself, kept in its row."""
 
 from __future__ import annotations
 

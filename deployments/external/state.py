@@ -1,4 +1,4 @@
-"""Which state a deployment on somebody else's server is in.
+"""Which state a deployment on an external server is in.
 
 Pure: what is wanted and what the server said → state.
 """

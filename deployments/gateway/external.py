@@ -1,4 +1,4 @@
-"""Requests to engines of ours and to servers that somebody else runs: what each is sent, and what
+"""Requests to engines of ours and to external servers: what each is sent, and what
 is not passed on."""
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Fields beyond those that every engine knows: passed on to the engines that take them.
 
-Servers that somebody else runs get whatever they might know, within bounds: they look after
+External servers get whatever they might know, within bounds: they look after
 themselves. Which fields an engine of ours takes stands with its flavour.
 """
 

@@ -28,7 +28,7 @@ class Lines:
     at_work: set[asyncio.Future[Any]] = field(default_factory=set)
 
     def pool(self, serving: Serving, role: str) -> SlotPool:
-        """A process that was started anew has empty slots."""
+        """A process that was started again has empty slots."""
         peer, facts = serving.peers[role], facts_of(serving)
         known = self.pools.get((serving.name, role))
         if known is None or known[0] != peer:

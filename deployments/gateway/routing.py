@@ -29,7 +29,7 @@ class Passage(StrEnum):
 
 @dataclass(frozen=True)
 class Peer:
-    """An instance that answers; `process` changes when it is started anew, at the same address as
+    """An instance that answers; `process` changes when it is started again, at the same address as
     well, and `file` when it was started with other weights."""
 
     address: EngineAddress
@@ -51,7 +51,7 @@ class HandoverFacts:
 
 @dataclass(frozen=True)
 class Foreign:
-    """A server that somebody else runs: under which name its key is kept, and fields it is not
+    """An external server: under which name its key is kept, and fields it is not
     sent."""
 
     key_name: str
@@ -105,7 +105,7 @@ class Serving:
     def is_coming(self) -> bool:
         """It does not answer now, and will without anybody's doing: whoever asks may wait.
 
-        When somebody else's server comes back nobody knows.
+        When an external server comes back nobody knows.
         """
         is_ours = self.foreign is None or self.state == STARTING
         return self.is_wanted and is_ours and not self.is_ready and self.state != FAILED

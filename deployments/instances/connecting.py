@@ -44,7 +44,7 @@ def own_key_path(instance: int) -> Path:
 
 
 def key_of(address: EngineAddress) -> str:
-    """What the engine asks for, read anew each time; empty for one with a socket, whose folder
+    """What the engine asks for, read each time; empty for one with a socket, whose folder
     keeps others out."""
     try:
         return Path(address.key_path).read_text().strip() if address.key_path else ""

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.5
 RATE_WINDOW_S = 5.0
-# Tries in a row that bring nothing; one that brings something begins the count anew.
+# Tries in a row that bring nothing; one that brings something begins the count again.
 # Together about three minutes: as long as a router takes to restart.
 MAX_TRIES, FIRST_WAIT_S, LONGEST_WAIT_S = 10, 0.5, 30.0
 READ_BYTES = 4 * MIB

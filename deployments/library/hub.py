@@ -203,7 +203,7 @@ def _start(response: httpx2.Response, file: RepoFile, offset: int) -> int:
 
 def _changed(file: RepoFile) -> OmniError:
     text = f"The hub sends {file.path} with another size than it lists."
-    return OmniError("hub_changed", text, "Look the repository up again and download it anew.")
+    return OmniError("hub_changed", text, "Look the repository up again and download it again.")
 
 
 # --- errors ---------------------------------------------------------------------------------------

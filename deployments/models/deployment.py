@@ -87,7 +87,7 @@ class Deployment(models.Model):
 
     @property
     def is_external(self) -> bool:
-        """Whether somebody else runs the server: nothing is started for it, it is only offered."""
+        """Whether its server is external: nothing is started for it, it is only offered."""
         return bool(self.remote_model)
 
     @property

@@ -17,7 +17,7 @@ KINDS = [(kind.value, TITLES[kind]) for kind in Kind]
 class Engine(models.Model):
     """An installed inference server, with what it said of itself when it was asked."""
 
-    # The flavour of a server that somebody else runs; the others are the registry's in engines/.
+    # The flavour of an external server; the others are the registry's in engines/.
     EXTERNAL = "external"
 
     class State(models.TextChoices):
@@ -63,7 +63,7 @@ class Engine(models.Model):
 
     @property
     def state_text(self) -> str:
-        """A server that somebody else runs may well run: it is only known not to be of use now."""
+        """An external server may well run: it is only known not to be of use now."""
         away = self.is_external and self.state == self.State.BROKEN
         return "Not usable now" if away else str(self.get_state_display())
 

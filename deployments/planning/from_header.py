@@ -120,7 +120,7 @@ def _grouped(
 
 def _relative(tensors: Sequence[tuple[str, TensorInfo]], start: tuple[int, int]) -> _Tensors:
     """Offsets counted from the layer's first tensor; a layer that goes over into the next shard
-    starts anew there."""
+    starts again there."""
     shard, offset = start
     return tuple(
         TensorShape(

@@ -59,7 +59,7 @@ class Setting:
         if self.is_name:
             length = LENGTH["groups"]
             return (
-                f"{words}, or a name of up to {length} small letters, digits, hyphens and"
+                f"{words}, or a name of up to {length} lowercase letters, digits, hyphens and"
                 " underscores"
             )
         if self.is_list:

@@ -166,7 +166,7 @@ class _Reader:
         optional = {"strategy", "engine", "settings", "extra_args", "devices"}
         keys = self.entry(node, "deployment", {"name", "models"}, optional)
         strategy = self.strategy(keys)
-        # A server that somebody else runs has none; which engines are such is known once they are
+        # An external server has none; which engines are such is known once they are
         # looked up.
         if "engine" not in keys and "devices" not in keys and isinstance(node, yaml.MappingNode):
             self.note(node, "The deployment has no devices.")
@@ -282,7 +282,7 @@ class _Reader:
     def name(self, keys: dict[str, yaml.Node], section: str) -> str:
         name = self.text(keys.get("name"), "name")
         if name and not is_name(name, section):
-            wanted = f"up to {LENGTH[section]} small letters, digits, hyphens and underscores"
+            wanted = f"up to {LENGTH[section]} lowercase letters, digits, hyphens and underscores"
             self.note(keys["name"], f"{name!r} cannot be a name: use {wanted}.")
         return name
 

@@ -59,7 +59,7 @@ def _engine() -> Schema:
     )
     is_external = {"properties": {"flavour": {"const": EXTERNAL}}, "required": ["flavour"]}
     address = {"type": "string", "pattern": r"^https?://\S+$", "maxLength": LONGEST_ADDRESS}
-    address["description"] = "the address of a server that somebody else runs"
+    address["description"] = "the address of an external server"
     program, server = ({"properties": {"path": path}} for path in (_path("its program"), address))
     return {**entry, "if": is_external, "then": server, "else": program}
 

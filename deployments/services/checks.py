@@ -20,7 +20,7 @@ def check_name(name: str) -> None:
     """Raises OmniError (bad_name, name_taken)."""
     if not names.is_name(name, "deployments"):
         length = names.LENGTH["deployments"]
-        fix = f"Use up to {length} small letters, digits, hyphens and underscores."
+        fix = f"Use up to {length} lowercase letters, digits, hyphens and underscores."
         raise OmniError("bad_name", f"{name!r} cannot be a name.", fix)
     if name in names.RESERVED["deployments"]:
         raise OmniError("bad_name", f"{name!r} has another meaning.", "Choose another name.")
@@ -55,8 +55,8 @@ def check_location(
     settings: Mapping[str, object],
     extra_args: Sequence[str],
 ) -> None:
-    """Raises OmniError when it cannot be where it is to be: on devices of ours, or on somebody
-    else's server."""
+    """Raises OmniError when it cannot be where it is to be: on devices of ours, or on an
+    external server."""
     if not engine.is_external:
         if remote_model:
             text = (

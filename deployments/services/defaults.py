@@ -35,7 +35,7 @@ def first_engine(engines: Iterable[Engine], model: Model | None = None) -> Engin
     """The one to take for a model, for GGUF files without one; one that cannot load it where there
     is no other."""
     found = {str(path): place for place, path in enumerate(engine_paths())}
-    # A server that somebody else runs loads nothing of ours.
+    # An external server loads nothing of ours.
     engines = [engine for engine in engines if not engine.is_external]
     wants_gguf = not (model and model.is_folder)
     return min(

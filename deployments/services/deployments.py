@@ -140,7 +140,7 @@ def deployment_change(
     user: Any = None,
     ready: Ready | None = None,
 ) -> Deployment:
-    """Changes what is given; one that runs is started anew. Raises OmniError that names the
+    """Changes what is given; one that runs is started again. Raises OmniError that names the
     field.
 
     `ready` is what whoever holds a transaction has worked out before it.
@@ -316,7 +316,9 @@ def _found(
         )
     if row.is_deleting and not deleting_too:
         raise OmniError(
-            "deleting", f"The deployment {row.name} is being deleted.", "Create it anew."
+            "deleting",
+            f"The deployment {row.name} is being deleted.",
+            "Create it again once it is gone.",
         )
     return row
 

@@ -96,7 +96,7 @@ def register_engine(
 
 
 def register_server(host: Host, address: str, *, name: str = "") -> Engine:
-    """The row of a server that somebody else runs, made when there is none; it is not asked yet."""
+    """The row of an external server, made when there is none; it is not asked yet."""
     with suppress(OmniError):
         # One that is not allowed gets a row all the same, which says so.
         address = allowed_address(address)

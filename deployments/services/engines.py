@@ -1,4 +1,4 @@
-"""Asks an engine what it is, a binary on this host or a server that somebody else runs, and keeps
+"""Asks an engine what it is, a binary on this host or an external server, and keeps
 the answer."""
 
 from __future__ import annotations

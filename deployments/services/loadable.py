@@ -15,7 +15,7 @@ MOST_BY_KEY = 1000
 
 
 def own_engines(engines: Iterable[Engine]) -> list[Engine]:
-    """Those that load models of the library; a server that somebody else runs loads none of
+    """Those that load models of the library; an external server loads none of
     ours."""
     return [
         engine for engine in engines if engine.state == Engine.State.OK and not engine.is_external

@@ -109,7 +109,7 @@ def plan_external(
     settings: Mapping[str, object],
     extra_args: Sequence[str],
 ) -> Plan:
-    """Of a model on a server that somebody else runs, by what that said last."""
+    """Of a model on an external server, by what that said last."""
     trouble = (
         None
         if engine.state == Engine.State.OK

@@ -114,6 +114,6 @@ def device_remove(*, device: Device, user: Any = None) -> None:
 
 
 def _free_name(host: Host) -> str:
-    """Names of devices that are absent now are not given anew: deployments may still mean them."""
+    """Names of devices that are absent now are not given again: deployments may still mean them."""
     taken = set(host.devices.values_list("name", flat=True))
     return next(name for n in itertools.count() if (name := f"RPC{n}") not in taken)

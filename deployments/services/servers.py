@@ -1,4 +1,4 @@
-"""What can be done with servers that somebody else runs.
+"""What can be done with external servers.
 
 The only writers of their rows, besides the agent.
 """
@@ -33,7 +33,7 @@ def server_add(*, host: Host, name: str, address: str, key: str = "", user: Any 
     """A server that answers now. Raises OmniError that says what is wrong; then nothing is kept."""
     require(user, MANAGE_ENGINES)
     if not names.is_name(name, "engines") or name in names.RESERVED["engines"]:
-        fix = "Use up to 60 small letters, digits, hyphens and underscores."
+        fix = "Use up to 60 lowercase letters, digits, hyphens and underscores."
         raise OmniError("bad_name", f"{name!r} cannot be a name.", fix)
     checked = allowed_address(address)
     check_key(key)

@@ -190,7 +190,7 @@ def plans_of(deployments: list[Deployment]) -> dict[int, Plan]:
 
 # --- keeping them true ----------------------------------------------------------------------------
 def keep_plans_current(host: Host) -> None:
-    """Gives what runs without a stored plan one, and predicts speeds anew where the memory's speed
+    """Gives what runs without a stored plan one, and predicts speeds again where the memory's speed
     has been measured since: for the agent, apart from supervision."""
     host.refresh_from_db()
     running = host.deployments.filter(

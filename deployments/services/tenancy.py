@@ -58,7 +58,7 @@ class Occupied:
         return rivals(wanted, others, self.totals)
 
     def changed(self, name: str, plan: Plan | None, settings: Mapping[str, Any]) -> Occupied:
-        """As it is once a deployment that holds something is made anew."""
+        """As it is once a deployment that holds something is made again."""
         if name not in {tenant.name for tenant in self.tenants}:
             return self
         others = [tenant for tenant in self.tenants if tenant.name != name]

@@ -1,4 +1,4 @@
-"""Looks after servers that somebody else runs, beside the agent's ticks: it asks, and starts and
+"""Looks after external servers, beside the agent's ticks: it asks, and starts and
 signals nothing."""
 
 from __future__ import annotations

@@ -154,7 +154,7 @@ def _write_private(path: Path, text: str) -> None:
 
 
 def _write_files(instance: Instance, plan: InstancePlan, filling: Filling) -> Path | None:
-    """The folder the process starts in, with its files, made anew at each start; None where there
+    """The folder the process starts in, with its files, made at each start; None where there
     are none."""
     if not plan.files:
         return None

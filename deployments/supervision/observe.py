@@ -97,7 +97,7 @@ def _health(record: Record, role: str) -> Health:
 
 def _cause(record: Record, log_path: Path) -> Cause | None:
     if record.exit_code is None and record.boot_id != boot_id():
-        return None  # the host was started anew: nothing failed
+        return None  # the host was started again: nothing failed
     # Without an exit code the runner was killed, and the kernel killed the engine with it.
     return cause_of_exit(
         since_start(log_path), -9 if record.exit_code is None else record.exit_code

@@ -118,7 +118,7 @@ def instances_folder(run: Path) -> Path:
 
 def read_record(run: Path, instance: int) -> Record | None:
     """None where there is none, or none that can be understood; its runner, if it lives, writes it
-    anew.
+    again.
 
     Raises OSError when it is there and cannot be read.
     """

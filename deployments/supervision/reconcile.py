@@ -74,7 +74,7 @@ class Desired:
     waits_for: tuple[str, ...] = ()
     # How long requests on their way may go on before it is ended.
     drain_s: float = 0.0
-    # Grows when a server this instance depends on was started anew: a connection to the old one is
+    # Grows when a server this instance depends on was started again: a connection to the old one is
     # dead.
     needs_restart: bool = False
     slow_load_s: float = 0.0
@@ -182,7 +182,7 @@ def why_it_ends(desired: Desired, seen: Observed, memory: Memory) -> str:
         return ALREADY
     if seen.generation != desired.generation:
         return "it is replaced by its new settings"
-    return "a device server it uses was started anew" if desired.needs_restart else ""
+    return "a device server it uses was started again" if desired.needs_restart else ""
 
 
 def _to(
@@ -193,7 +193,7 @@ def _to(
     action: Action = Action.NOTHING,
     cause: Cause | None = None,
 ) -> Decision:
-    """Into a state; the clock of the state starts anew when it is another."""
+    """Into a state; the clock of the state starts again when it is another."""
     changed = memory.state != state
     if changed:
         memory = replace(memory, state=state, since_s=now_s)
@@ -324,7 +324,7 @@ def refused(
 def _starting(desired: Desired, memory: Memory, now_s: float) -> Decision:
     """No process, and there ought to be one."""
     if memory.generation != desired.generation:
-        # Somebody asked anew: what failed before is forgotten.
+        # Somebody asked again: what failed before is forgotten.
         memory = replace(
             memory,
             generation=desired.generation,

@@ -2,7 +2,7 @@
 
 Runs as `python -I -S runner.py SPEC` in a session of its own, so that neither the agent's end nor
 a closed terminal reaches the engine. When this process is killed the kernel kills the engine too,
-and a record that somebody damages is written anew: no engine is ever without its record. Standard
+and a record that somebody damages is written again: no engine is ever without its record. Standard
 library only; it imports nothing of Omni.
 
 SPEC is a JSON file: argv, env, log_path, log_bytes, log_files, record_path, lock_path, folder,
@@ -131,7 +131,7 @@ class RecordFile:
             file.truncate()
 
     def keep(self) -> None:
-        """Writes it anew when it was removed or changed by somebody else."""
+        """Writes it again when it was removed or changed by somebody else."""
         if time.monotonic() < self.next_look_s:
             return
         self.next_look_s = time.monotonic() + POLL_S

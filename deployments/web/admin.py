@@ -58,7 +58,7 @@ class NamedForm(RowForm):
         name = str(self.cleaned_data["name"])
         if "name" in self.changed_data and not NAME.fullmatch(name):
             raise forms.ValidationError(
-                "Use small letters, digits, hyphens and underscores; begin without - and _."
+                "Use lowercase letters, digits, hyphens and underscores; begin without - and _."
             )
         return name
 

@@ -33,7 +33,7 @@ from omni.errors import OmniError
 
 FIRST_STRATEGY = next(iter(STRATEGIES))
 PREFIX = "setting_"
-# What is asked for depends on them: the form comes anew, with all that is typed in it.
+# What is asked for depends on them: the form comes again, with all that is typed in it.
 SHOWN_ANEW = {
     "hx-get": "",
     "hx-trigger": "change",
@@ -234,7 +234,7 @@ class DeploymentForm(forms.Form):
 
 
 def typed_so_far(query: QueryDict) -> dict[str, Any]:
-    """Field name → what stands in it, for a form that is shown anew because its strategy
+    """Field name → what stands in it, for a form that is shown again because its strategy
     changed."""
     return {
         name: query.getlist(name) if name.startswith("devices") else query[name] for name in query

@@ -1,4 +1,4 @@
-"""What a person types about servers that somebody else runs."""
+"""What a person types about external servers."""
 
 from __future__ import annotations
 

@@ -32,6 +32,12 @@ def get(mapping: Any, key: Any) -> Any:
     return mapping.get(key) if mapping else None
 
 
+@register.filter
+def kind(severity: str) -> str:
+    """The kind of notice, which has a colour, for a severity or the level of a message."""
+    return {"error": "bad", "caution": "warn", "success": "ok"}.get(severity, severity)
+
+
 @register.simple_tag
 @cache
 def icon(name: str, label: str = "") -> str:

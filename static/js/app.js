@@ -1,4 +1,5 @@
-// What every page has: CSRF for htmx, confirmation, copying, toasts, theme, relative times, live state.
+// What every page has: CSRF for htmx, confirmation, copying, toasts, theme, relative times, live
+// state.
 
 import { watchLink } from "./link.js";
 import { announce } from "./redraw.js";
@@ -8,11 +9,14 @@ import { connect } from "./socket.js";
 const body = document.body;
 const csrfToken = document.querySelector('meta[name="csrf-token"]')?.content;
 
-// --- htmx -----------------------------------------------------------------------------------------
+// --- htmx --------------------------------------------------------------------------------------
 body.addEventListener("htmx:configRequest", (event) => {
   if (csrfToken) event.detail.headers["X-CSRFToken"] = csrfToken;
 });
-body.addEventListener("htmx:sendError", () => isLoggingIn() || toast("The panel cannot be reached. Nothing was changed.", "bad"));
+body.addEventListener(
+  "htmx:sendError",
+  () => isLoggingIn() || toast("The panel cannot be reached. Nothing was changed.", "bad"),
+);
 body.addEventListener("htmx:responseError", (event) => {
   const { status } = event.detail.xhr;
   if (status === 401) return;
@@ -20,7 +24,7 @@ body.addEventListener("htmx:responseError", (event) => {
   else toast(`The panel answered with an error (${status}). Nothing was changed.`, "bad");
 });
 
-// --- toasts ---------------------------------------------------------------------------------------
+// --- toasts ------------------------------------------------------------------------------------
 export function toast(text, kind = "info") {
   const template = document.getElementById("toast-template");
   const box = template.content.firstElementChild.cloneNode(true);
@@ -35,13 +39,16 @@ function dismissLater(box) {
   if (box.dataset.kind !== "bad") setTimeout(() => box.remove(), 6000);
 }
 
-body.addEventListener("toast", (event) => toast(event.detail.text ?? event.detail.value, event.detail.kind));
+body.addEventListener("toast", (event) =>
+  toast(event.detail.text ?? event.detail.value, event.detail.kind),
+);
 body.addEventListener("htmx:afterSwap", (event) => {
-  if (event.detail.target.id === "toasts" && event.detail.target.lastElementChild) dismissLater(event.detail.target.lastElementChild);
+  if (event.detail.target.id === "toasts" && event.detail.target.lastElementChild)
+    dismissLater(event.detail.target.lastElementChild);
 });
 document.querySelectorAll("#toasts .toast").forEach(dismissLater);
 
-// --- confirmation ---------------------------------------------------------------------------------
+// --- confirmation ------------------------------------------------------------------------------
 function confirmed(question, verb) {
   const dialog = document.getElementById("confirm-dialog");
   dialog.querySelector("p").textContent = question;
@@ -54,8 +61,8 @@ function confirmed(question, verb) {
   });
 }
 
-// A live part of the page may have been drawn anew while the question was open. What was agreed to is done all the
-// same: nothing is sent from an element that is not in the page.
+// A live part of the page may have been drawn again while the question was open. What was agreed to
+// is done all the same: nothing is sent from an element that is not in the page.
 function bringBack(form) {
   if (form.isConnected) return;
   form.hidden = true;
@@ -63,8 +70,8 @@ function bringBack(form) {
   form.addEventListener("htmx:afterRequest", () => form.remove(), { once: true });
 }
 
-// The same while an answer is on its way: what it says would reach nobody from an element that is not in the page. Parts
-// that fetch themselves are left alone: a newer one stands in their place.
+// The same while an answer is on its way: what it says would reach nobody from an element that is
+// not in the page. Parts that fetch themselves are left alone: a newer one stands in their place.
 body.addEventListener("htmx:beforeRequest", ({ detail: { elt, requestConfig } }) => {
   if (requestConfig.verb === "get") return;
   elt.addEventListener("htmx:beforeOnLoad", () => bringBack(elt), { once: true });
@@ -78,21 +85,25 @@ body.addEventListener("htmx:confirm", async (event) => {
     event.detail.issueRequest(true);
   }
 });
-document.addEventListener("submit", async (event) => {
-  const form = event.target;
-  // A form that does several things asks by its button.
-  const asks = event.submitter?.dataset.confirm ? event.submitter : form;
-  if (!asks.dataset.confirm || asks.dataset.confirmed) return;
-  const { submitter } = event;
-  event.preventDefault();
-  if (await confirmed(asks.dataset.confirm, asks.dataset.verb)) {
-    asks.dataset.confirmed = "yes";
-    bringBack(form);
-    form.requestSubmit(submitter);
-  }
-}, true);
+document.addEventListener(
+  "submit",
+  async (event) => {
+    const form = event.target;
+    // A form that does several things asks by its button.
+    const asks = event.submitter?.dataset.confirm ? event.submitter : form;
+    if (!asks.dataset.confirm || asks.dataset.confirmed) return;
+    const { submitter } = event;
+    event.preventDefault();
+    if (await confirmed(asks.dataset.confirm, asks.dataset.verb)) {
+      asks.dataset.confirmed = "yes";
+      bringBack(form);
+      form.requestSubmit(submitter);
+    }
+  },
+  true,
+);
 
-// --- copying --------------------------------------------------------------------------------------
+// --- copying -----------------------------------------------------------------------------------
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("[data-copy]");
   if (!button) return;
@@ -106,7 +117,7 @@ document.addEventListener("click", async (event) => {
   }
 });
 
-// --- theme ----------------------------------------------------------------------------------------
+// --- theme -------------------------------------------------------------------------------------
 document.querySelector("[data-theme-switch]")?.addEventListener("click", () => {
   const dark = matchMedia("(prefers-color-scheme: dark)").matches;
   const now = document.documentElement.dataset.theme || (dark ? "dark" : "light");
@@ -115,16 +126,28 @@ document.querySelector("[data-theme-switch]")?.addEventListener("click", () => {
   localStorage.setItem("omni-theme", next);
   document.dispatchEvent(new CustomEvent("theme-changed"));
 });
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => document.dispatchEvent(new CustomEvent("theme-changed")));
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () =>
+  document.dispatchEvent(new CustomEvent("theme-changed")),
+);
 
-// --- times ----------------------------------------------------------------------------------------
-const STEPS = [[60, "second"], [60, "minute"], [24, "hour"], [30, "day"], [12, "month"], [Infinity, "year"]];
+// --- times -------------------------------------------------------------------------------------
+const STEPS = [
+  [60, "second"],
+  [60, "minute"],
+  [24, "hour"],
+  [30, "day"],
+  [12, "month"],
+  [Infinity, "year"],
+];
 const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
 
 export function relativeText(date, now = Date.now()) {
   let value = (date.getTime() - now) / 1000;
   for (const [size, unit] of STEPS) {
-    if (Math.abs(value) < size) return unit === "second" && Math.abs(value) < 10 ? "just now" : relative.format(Math.round(value), unit);
+    if (Math.abs(value) < size)
+      return unit === "second" && Math.abs(value) < 10
+        ? "just now"
+        : relative.format(Math.round(value), unit);
     value /= size;
   }
   return "";
@@ -134,16 +157,19 @@ export function localTimes(root = document) {
   for (const element of root.querySelectorAll("time[datetime]")) {
     const date = new Date(element.dateTime);
     element.title = date.toLocaleString();
-    element.textContent = "relative" in element.dataset ? relativeText(date) : date.toLocaleString();
+    element.textContent =
+      "relative" in element.dataset ? relativeText(date) : date.toLocaleString();
   }
 }
 
 followSession(toast);
 localTimes();
-body.addEventListener("htmx:afterSettle", (event) => localTimes(event.detail.target.parentElement ?? document));
+body.addEventListener("htmx:afterSettle", (event) =>
+  localTimes(event.detail.target.parentElement ?? document),
+);
 setInterval(() => localTimes(), 20000);
 
-// --- live state -----------------------------------------------------------------------------------
+// --- live state --------------------------------------------------------------------------------
 function follow() {
   let lostTimer = 0;
   const lost = document.getElementById("link-lost");
@@ -161,10 +187,15 @@ function follow() {
       clearTimeout(lostTimer);
       // A blink while a page loads is no news; two seconds without the panel are.
       if (up) lost.hidden = true;
-      else lostTimer = setTimeout(() => { lost.hidden = false; }, 2000);
+      else
+        lostTimer = setTimeout(() => {
+          lost.hidden = false;
+        }, 2000);
     },
   });
-  watchLink((up) => { lost.hidden = up; });
+  watchLink((up) => {
+    lost.hidden = up;
+  });
 }
 
 // htmx listens once the page is whole: what the socket says before that would be lost.

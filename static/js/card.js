@@ -8,15 +8,20 @@ const section = document.getElementById("history");
 const charts = new Map();
 for (const figure of section.querySelectorAll("figure")) {
   const max = figure.dataset.max ? Number(figure.dataset.max) : undefined;
-  charts.set(figure.dataset.metric, new Chart(figure.querySelector(".plot"), ["lowest", "mean", "highest"], { band: true, max }));
+  charts.set(
+    figure.dataset.metric,
+    new Chart(figure.querySelector(".plot"), ["lowest", "mean", "highest"], { band: true, max }),
+  );
 }
 
-/** Rows [seconds, lowest, mean, highest] → columns, with an empty place where something is missing. */
+/** Rows [seconds, lowest, mean, highest] → columns, with an empty place where something is missing.
+    */
 function columns(rows, divide, resolution) {
   const found = [[], [], [], []];
   let last = null;
   for (const [at, ...values] of rows) {
-    if (last != null && at - last > 2.5 * resolution) [last + resolution, null, null, null].forEach((value, place) => found[place].push(value));
+    if (last != null && at - last > 2.5 * resolution)
+      [last + resolution, null, null, null].forEach((value, place) => found[place].push(value));
     found[0].push(at);
     values.forEach((value, place) => found[place + 1].push(value / divide));
     last = at;
@@ -70,7 +75,9 @@ async function load() {
   const ticket = (wanted += 1);
   let body = null;
   try {
-    const answer = await fetch(`${section.dataset.url}?minutes=${minutes}`, { headers: { Accept: "application/json" } });
+    const answer = await fetch(`${section.dataset.url}?minutes=${minutes}`, {
+      headers: { Accept: "application/json" },
+    });
     if (answer.status === 401) return logInAgain();
     if (answer.ok) body = await answer.json();
   } catch {
@@ -85,7 +92,8 @@ async function load() {
 section.addEventListener("click", (event) => {
   const button = event.target.closest("[data-minutes]");
   if (!button) return;
-  for (const other of section.querySelectorAll("[data-minutes]")) other.setAttribute("aria-pressed", String(other === button));
+  for (const other of section.querySelectorAll("[data-minutes]"))
+    other.setAttribute("aria-pressed", String(other === button));
   load();
 });
 load();

@@ -1,4 +1,5 @@
-// uPlot with this page's colours. A chart is drawn anew when the theme changes, and follows its width.
+// uPlot with this page's colours. A chart is drawn again when the theme changes, and follows its
+// width.
 
 const HEIGHT = 190;
 const DAY_S = 86400;
@@ -21,22 +22,36 @@ export function timeText(seconds, span) {
 
 function axis(size, rest = {}) {
   const grid = { stroke: token("--line"), width: 1 };
-  return { stroke: token("--muted"), grid, ticks: { ...grid, size: 4 }, font: "12px system-ui, sans-serif", size, ...rest };
+  return {
+    stroke: token("--muted"),
+    grid,
+    ticks: { ...grid, size: 4 },
+    font: "12px system-ui, sans-serif",
+    size,
+    ...rest,
+  };
 }
 
-const short = (value) => (value == null ? "N/A" : String(Number(value.toFixed(value < 10 ? 2 : 1))));
+const short = (value) =>
+  value == null ? "N/A" : String(Number(value.toFixed(value < 10 ? 2 : 1)));
 
 /** Places of values between two gaps. */
 export function alone(values) {
   const isGap = (value) => value == null;
-  return values.flatMap((value, place) => (!isGap(value) && isGap(values[place - 1]) && isGap(values[place + 1]) ? [place] : []));
+  return values.flatMap((value, place) =>
+    !isGap(value) && isGap(values[place - 1]) && isGap(values[place + 1]) ? [place] : [],
+  );
 }
 
-/** A line chart in `element`; `labels` name the series, `data` is [[seconds], [values], …]. `colours` are
-    places in the palette, one a series. With `band` the series are lowest, mean and highest of one thing.
-    `max` fixes the top of the scale. */
+/** A line chart in `element`; `labels` name the series, `data` is [[seconds], [values], …].
+    `colours` are places in the palette, one a series. With `band` the series are lowest, mean and
+    highest of one thing. `max` fixes the top of the scale. */
 export class Chart {
-  constructor(element, labels, { max, band = false, colours = labels.map((_, index) => index) } = {}) {
+  constructor(
+    element,
+    labels,
+    { max, band = false, colours = labels.map((_, index) => index) } = {},
+  ) {
     Object.assign(this, { element, labels, max, band, colours });
     this.data = [[], ...labels.map(() => [])];
     this.span = null;
@@ -53,9 +68,15 @@ export class Chart {
       label,
       stroke: colour(this.band ? 0 : this.colours[index]),
       width: edge ? 0 : 2,
-      dash: this.band ? undefined : [[], [6, 3], [2, 2], [8, 3, 2, 3]][Math.floor(this.colours[index] / 4) % 4],
+      dash: this.band
+        ? undefined
+        : [[], [6, 3], [2, 2], [8, 3, 2, 3]][Math.floor(this.colours[index] / 4) % 4],
       // A point that has no neighbour makes no line: it is drawn by itself.
-      points: { show: (plot, place) => alone(plot.data[place]).length > 0, filter: (plot, place) => alone(plot.data[place]), size: 5 },
+      points: {
+        show: (plot, place) => alone(plot.data[place]).length > 0,
+        filter: (plot, place) => alone(plot.data[place]),
+        size: 5,
+      },
       spanGaps: false,
       value: (_, value) => short(value),
     };
@@ -71,7 +92,11 @@ export class Chart {
       height: HEIGHT,
       padding: [8, 12, 0, 0],
       series: [
-        { label: "Time", value: (plot, value) => (value == null ? "–" : timeText(value, Math.min(between(plot), DAY_S))) },
+        {
+          label: "Time",
+          value: (plot, value) =>
+            value == null ? "–" : timeText(value, Math.min(between(plot), DAY_S)),
+        },
         ...this.labels.map((label, index) => this.series(label, index)),
       ],
       bands: this.band ? [{ series: [3, 1], fill: `${colour(0)}33` }] : [],

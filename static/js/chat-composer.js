@@ -59,7 +59,8 @@ export class Composer {
     this.changed();
   }
 
-  /** The link was lost and is back: what was sent meanwhile stands in the thread, or is given back. */
+  /** The link was lost and is back: what was sent meanwhile stands in the thread, or is given back.
+      */
   cameBack(lastQuestion) {
     if (lastQuestion === this.lastSent) return this.taken();
     return this.restore();

@@ -1,4 +1,5 @@
-// Lanes side by side: which one is shown where there is room for one only, and going to one by keyboard.
+// Lanes side by side: which one is shown where there is room for one only, and going to one by
+// keyboard.
 
 export class Lanes {
   constructor(root) {
@@ -8,7 +9,8 @@ export class Lanes {
     this.count = Number(root.dataset.lanes);
     if (this.count < 2) return;
     this.box.addEventListener("scroll", () => this.scrolled(), { passive: true });
-    for (const tab of this.tabs) tab.addEventListener("click", () => this.show(Number(tab.dataset.tab)));
+    for (const tab of this.tabs)
+      tab.addEventListener("click", () => this.show(Number(tab.dataset.tab)));
     addEventListener("resize", () => this.scrolled());
     document.addEventListener("keydown", (event) => this.key(event));
   }
@@ -38,18 +40,28 @@ export class Lanes {
   /** The heads stay at the top, so only the way from left to right is gone. */
   show(number) {
     const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    this.heads()[number - 1].scrollIntoView({ block: "nearest", inline: "nearest", behavior: still ? "instant" : "smooth" });
+    this.heads()[number - 1].scrollIntoView({
+      block: "nearest",
+      inline: "nearest",
+      behavior: still ? "instant" : "smooth",
+    });
   }
 
   /** Alt+1 … Alt+4: to the lane's latest answer, or to its head where it has none. */
   key(event) {
-    const number = event.altKey && !event.ctrlKey && !event.metaKey ? Number(/^Digit([1-4])$/.exec(event.code)?.[1]) : 0;
+    const number =
+      event.altKey && !event.ctrlKey && !event.metaKey
+        ? Number(/^Digit([1-4])$/.exec(event.code)?.[1])
+        : 0;
     if (!number || number > this.count) return;
     event.preventDefault();
     this.show(number);
-    const latest = this.root.querySelector(`.turn-row:last-child .cell:nth-child(${number}) article`);
+    const latest = this.root.querySelector(
+      `.turn-row:last-child .cell:nth-child(${number}) article`,
+    );
     (latest ?? this.heads()[number - 1]).focus({ preventScroll: true });
   }
 }
 
-export const laneName = (article) => article?.getAttribute("aria-label")?.replace(/^Lane \d+: /, "") ?? "";
+export const laneName = (article) =>
+  article?.getAttribute("aria-label")?.replace(/^Lane \d+: /, "") ?? "";

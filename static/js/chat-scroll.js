@@ -1,4 +1,5 @@
-// Follows the end of the text, unless the reader has scrolled up: in the conversation, and in each lane by itself.
+// Follows the end of the text, unless the reader has scrolled up: in the conversation, and in each
+// lane by itself.
 
 const NEAR_PX = 60;
 const SIDEWAYS_OVER_MS = 150;
@@ -16,7 +17,10 @@ export class Scroller {
     this.button.addEventListener("click", () => this.pin());
     // A scroll does not bubble.
     this.raised = new WeakSet();
-    this.box.addEventListener("scroll", ({ target }) => this.cellScrolled(target), { capture: true, passive: true });
+    this.box.addEventListener("scroll", ({ target }) => this.cellScrolled(target), {
+      capture: true,
+      passive: true,
+    });
   }
 
   /** A lane whose reader has scrolled up stays where it is; at its end it follows again. */
@@ -42,7 +46,8 @@ export class Scroller {
     this.button.hidden = this.pinned;
   }
 
-  /** From lane to lane. Following would end the move; the next lane may be longer, so it is made up for. */
+  /** From lane to lane. Following would end the move; the next lane may be longer, so it is made up
+      for. */
   movedSideways() {
     this.left = this.box.scrollLeft;
     clearTimeout(this.sideways);

@@ -1,5 +1,5 @@
-// The text of one answer while it streams. Positions count code points, as the server does; what has
-// settled is shown as HTML from the server, the rest behind it as plain text.
+// The text of one answer while it streams. Positions count code points, as the server does; what
+// has settled is shown as HTML from the server, the rest behind it as plain text.
 
 export class Stream {
   constructor(article) {
@@ -39,7 +39,8 @@ export class Stream {
   /** The engine's own count so far. */
   live({ tps, tokens }) {
     this.liveLine.hidden = false;
-    this.liveLine.textContent = `Live: ${tps < 10 ? tps.toFixed(1) : Math.round(tps)} tokens/s · ${tokens} tokens`;
+    const rate = tps < 10 ? tps.toFixed(1) : Math.round(tps);
+    this.liveLine.textContent = `Live: ${rate} tokens/s · ${tokens} tokens`;
   }
 
   /** What the answer waits for: a model that loads, or a place in the queue. */

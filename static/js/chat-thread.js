@@ -1,5 +1,5 @@
-// The messages on the page: fetched as one fragment, exchanged turn by turn and one by one, so that what did
-// not change stays.
+// The messages on the page: fetched as one fragment, exchanged turn by turn and one by one, so that
+// what did not change stays.
 
 import { logInAgain } from "./session.js";
 
@@ -21,9 +21,13 @@ export function replaceArticle(id, html) {
   return true;
 }
 
-/** Brings the page to the thread that the server has now; returns the articles that are being written. */
+/** Brings the page to the thread that the server has now; returns the articles that are being
+    written. */
 export async function refreshThread(url) {
-  const response = await fetch(url, { headers: { "HX-Request": "true" }, credentials: "same-origin" });
+  const response = await fetch(url, {
+    headers: { "HX-Request": "true" },
+    credentials: "same-origin",
+  });
   if (response.status === 401) return logInAgain();
   if (!response.ok) throw new Error(`the thread was answered with ${response.status}`);
   const fresh = parsed(await response.text()).getElementById("thread");
@@ -32,14 +36,18 @@ export async function refreshThread(url) {
   show(thread, [...fresh.children].map(keptTurn), fresh.dataset);
 }
 
-/** The same with the last turns that the server has sent; false where the page does not stand before those. */
+/** The same with the last turns that the server has sent; false where the page does not stand
+    before those. */
 export function takeEnding({ html, turns, version, lanes_version: lanesVersion, title }) {
   const thread = document.getElementById("thread");
   if (!html || thread.dataset.lanesVersion !== lanesVersion) return false;
   const fresh = [...parsed(html).children];
   const kept = [...thread.children].slice(0, turns.length - fresh.length);
-  const isSame = kept.length === turns.length - fresh.length && kept.every((turn, i) => turn.id === `turn-${turns[i]}`);
-  if (!isSame || kept.some((turn) => turn.querySelector('article[data-state="streaming"]'))) return false;
+  const isSame =
+    kept.length === turns.length - fresh.length &&
+    kept.every((turn, i) => turn.id === `turn-${turns[i]}`);
+  const isStreaming = (turn) => turn.querySelector('article[data-state="streaming"]');
+  if (!isSame || kept.some(isStreaming)) return false;
   show(thread, [...kept, ...fresh.map(keptTurn)], { version, title });
   return true;
 }
@@ -51,7 +59,8 @@ function show(thread, turns, { version, title }) {
   document.querySelector("[data-hello]").hidden = turns.length > 0;
 }
 
-/** The turn as it stands on the page, if it is still the same; else the fresh one with the articles that are. */
+/** The turn as it stands on the page, if it is still the same; else the fresh one with the articles
+    that are. */
 function keptTurn(fresh) {
   const old = document.getElementById(fresh.id);
   if (old?.dataset.version === fresh.dataset.version && sameArticles(old, fresh)) return old;
@@ -62,11 +71,14 @@ function keptTurn(fresh) {
   return fresh;
 }
 
-const versions = (turn) => [...turn.querySelectorAll("article")].map((article) => article.dataset.version).join();
+const versions = (turn) =>
+  [...turn.querySelectorAll("article")].map((article) => article.dataset.version).join();
 const sameArticles = (old, fresh) => versions(old) === versions(fresh);
 
 function sameChildren(thread, turns) {
-  return thread.children.length === turns.length && turns.every((turn, i) => turn === thread.children[i]);
+  return (
+    thread.children.length === turns.length && turns.every((turn, i) => turn === thread.children[i])
+  );
 }
 
 /** Which lane was ahead, once the last of a turn has ended. */

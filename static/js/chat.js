@@ -6,7 +6,14 @@ import { Composer } from "./chat-composer.js";
 import { laneName, Lanes } from "./chat-lanes.js";
 import { Scroller } from "./chat-scroll.js";
 import { Stream } from "./chat-stream.js";
-import { articleOf, refreshThread, replaceArticle, showCompared, streamingArticles, takeEnding } from "./chat-thread.js";
+import {
+  articleOf,
+  refreshThread,
+  replaceArticle,
+  showCompared,
+  streamingArticles,
+  takeEnding,
+} from "./chat-thread.js";
 import { announce } from "./redraw.js";
 import { connect } from "./socket.js";
 
@@ -15,7 +22,10 @@ const announcer = root.querySelector("[data-announce]");
 const scroller = new Scroller(root);
 const streams = new Map();
 new Lanes(root);
-const composer = new Composer(root, { send: (text) => act("send", { text }), stop: () => act("stop") });
+const composer = new Composer(root, {
+  send: (text) => act("send", { text }),
+  stop: () => act("stop"),
+});
 let refreshing = null;
 let refreshAgain = false;
 
@@ -35,7 +45,7 @@ function act(type, fields = {}) {
   return sent;
 }
 
-// --- what the server says ---------------------------------------------------------------------------
+// --- what the server says ----------------------------------------------------------------------
 const handlers = {
   async snapshot({ version }) {
     const wasLost = isBack;
@@ -108,11 +118,13 @@ function changed(data) {
   return shown();
 }
 
-/** What was said of an answer before it stood on the page is asked for; of one that has just begun nothing was. */
+/** What was said of an answer before it stood on the page is asked for; of one that has just begun
+    nothing was. */
 function followAnswers(begun = new Set()) {
   for (const article of streamingArticles()) {
     const id = Number(article.dataset.message);
-    if (!streams.has(id)) announcer.textContent = root.dataset.lanes > 1 ? "The answers begin." : "The answer begins.";
+    if (!streams.has(id))
+      announcer.textContent = root.dataset.lanes > 1 ? "The answers begin." : "The answer begins.";
     streamOf(id);
     if (!begun.has(id)) resync(id);
   }
@@ -147,18 +159,21 @@ function shown() {
   scroller.follow();
 }
 
-// --- what the person does ---------------------------------------------------------------------------
+// --- what the person does ----------------------------------------------------------------------
 const idOf = (element) => Number(element.closest("article").dataset.message);
 
 const clicks = {
   "[data-stop-one]": (button) => act("stop", { message: idOf(button) }),
-  "[data-fill]": (button) => act("fill", { lane: Number(button.closest("[data-lane]").dataset.lane) }),
+  "[data-fill]": (button) =>
+    act("fill", { lane: Number(button.closest("[data-lane]").dataset.lane) }),
   "[data-again]": (button) => act("again", { message: idOf(button) }),
   "[data-select]": (button) => act("select", { message: Number(button.dataset.select) }),
   "[data-edit]": (button) => showEdit(button.closest("article"), true),
   "[data-edit-cancel]": (button) => showEdit(button.closest("article"), false),
-  "[data-copy-answer]": (button) => copy(button.closest("article").querySelector("[data-source]").content.textContent),
-  "[data-copy-code]": (button) => copy(button.closest(".code-block").querySelector("pre").textContent),
+  "[data-copy-answer]": (button) =>
+    copy(button.closest("article").querySelector("[data-source]").content.textContent),
+  "[data-copy-code]": (button) =>
+    copy(button.closest(".code-block").querySelector("pre").textContent),
 };
 
 root.addEventListener("click", (event) => {
@@ -169,7 +184,8 @@ root.addEventListener("click", (event) => {
 });
 
 root.addEventListener("text-restored", (event) => {
-  const article = event.target.matches("[data-edit-form] textarea") && event.target.closest("article");
+  const article =
+    event.target.matches("[data-edit-form] textarea") && event.target.closest("article");
   if (article) showEdit(article, true, event.target.value);
 });
 
@@ -202,7 +218,8 @@ async function copy(text) {
 }
 
 document.addEventListener("click", (event) => {
-  for (const menu of root.querySelectorAll("[data-menu][open]")) if (!menu.contains(event.target)) menu.open = false;
+  for (const menu of root.querySelectorAll("[data-menu][open]"))
+    if (!menu.contains(event.target)) menu.open = false;
 });
 // An open menu is not taken away under the pointer; what changed shows when it is closed.
 let isMissed = false;
@@ -211,11 +228,15 @@ document.body.addEventListener("htmx:beforeSwap", (event) => {
   event.detail.shouldSwap = false;
   isMissed = true;
 });
-root.addEventListener("toggle", (event) => {
-  if (!isMissed || event.target.open) return;
-  isMissed = false;
-  announce("resync");
-}, true);
+root.addEventListener(
+  "toggle",
+  (event) => {
+    if (!isMissed || event.target.open) return;
+    isMissed = false;
+    announce("resync");
+  },
+  true,
+);
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape" || document.querySelector("dialog[open]")) return;
   const menu = root.querySelector("[data-menu][open]");

@@ -1,4 +1,5 @@
-// How far downloads are, as the agent says it; everything else of the list is fetched when it changes.
+// How far downloads are, as the agent says it; everything else of the list is fetched when it
+// changes.
 
 document.body.addEventListener("download-progress", (event) => {
   const { download, done_bytes: done, total_bytes: total, text } = event.detail;

@@ -29,14 +29,17 @@ function gauge(card, name, value, text) {
 
 function linkText(data) {
   if (!data.pcie_generation || !data.pcie_width) return "N/A";
-  const lower = data.pcie_generation_max > data.pcie_generation || data.pcie_width_max > data.pcie_width;
+  const lower =
+    data.pcie_generation_max > data.pcie_generation || data.pcie_width_max > data.pcie_width;
   const best = lower ? ` (of ${data.pcie_generation_max} × ${data.pcie_width_max})` : "";
   return `Gen ${data.pcie_generation} × ${data.pcie_width}${best}`;
 }
 
 function powerText(data) {
   if (data.power_watts == null) return "N/A";
-  return data.power_limit_watts ? `${Math.round(data.power_watts)} / ${rounded(data.power_limit_watts, "W")}` : rounded(data.power_watts, "W");
+  return data.power_limit_watts
+    ? `${Math.round(data.power_watts)} / ${rounded(data.power_limit_watts, "W")}`
+    : rounded(data.power_watts, "W");
 }
 
 function problem(card, data) {
@@ -54,7 +57,10 @@ function slowed(card, data) {
   const reasons = data.throttle ?? [];
   line.hidden = reasons.length === 0;
   // A busy card runs into its power limit: that is a fact, not a fault.
-  line.toggleAttribute("data-normal", reasons.every((reason) => reason === NORMAL));
+  line.toggleAttribute(
+    "data-normal",
+    reasons.every((reason) => reason === NORMAL),
+  );
   const text = `Clocks held down by: ${reasons.join(", ")}`;
   if (line.textContent !== text) line.textContent = text;
 }
@@ -91,5 +97,6 @@ export function showHost(host) {
 
 /** Old numbers look old. */
 export function stale(isStale) {
-  for (const card of document.querySelectorAll("[data-card]")) card.toggleAttribute("data-stale", isStale);
+  for (const card of document.querySelectorAll("[data-card]"))
+    card.toggleAttribute("data-stale", isStale);
 }

@@ -1,5 +1,6 @@
-// Whether the panel can still be reached. A socket whose packets are dropped on the way stays open for minutes and
-// says nothing: so the panel is asked now and then, and no answer in time counts as a lost link.
+// Whether the panel can still be reached. A socket whose packets are dropped on the way stays open
+// for minutes and says nothing: so the panel is asked now and then, and no answer in time counts as
+// a lost link.
 
 const EVERY_MS = 5000;
 const PATIENCE_MS = 6000;
@@ -14,14 +15,17 @@ export function noteHeard() {
 
 async function answers() {
   try {
-    const answer = await fetch("/healthz", { cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) });
+    const answer = await fetch("/healthz", {
+      cache: "no-store",
+      signal: AbortSignal.timeout(PATIENCE_MS),
+    });
     return answer.ok;
   } catch {
     return false;
   }
 }
 
-/** `tell(isUp)` whenever that changes; sockets hear "link-lost" and "link-found", and open anew. */
+/** `tell(isUp)` whenever that changes; sockets hear "link-lost", "link-found", and open again. */
 export function watchLink(tell) {
   async function look() {
     if (document.hidden) return;

@@ -1,4 +1,5 @@
-// The end of an instance's log: it follows while the reader is at the bottom, and stands still when not.
+// The end of an instance's log: it follows while the reader is at the bottom, and stands still when
+// not.
 
 import { connect } from "./socket.js";
 
@@ -15,7 +16,8 @@ function follow(box) {
   let frame = 0;
 
   function show(text, replace = false) {
-    const stick = replace || output.scrollHeight - output.scrollTop - output.clientHeight < AT_BOTTOM_PX;
+    const stick =
+      replace || output.scrollHeight - output.scrollTop - output.clientHeight < AT_BOTTOM_PX;
     if (replace) output.textContent = "";
     output.append(text);
     if (output.textContent.length > MAX_CHARACTERS) trim();

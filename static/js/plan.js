@@ -5,10 +5,13 @@ import { connect } from "./socket.js";
 
 const form = document.getElementById("plan-form");
 
-// --- proposed fixes -------------------------------------------------------------------------------
+// --- proposed fixes ----------------------------------------------------------------------------
 function changesOf(link) {
   const found = Object.entries(link.dataset).filter(([key]) => key.startsWith("set-"));
-  return found.map(([, text]) => [text.slice(0, text.indexOf("=")), text.slice(text.indexOf("=") + 1)]);
+  return found.map(([, text]) => [
+    text.slice(0, text.indexOf("=")),
+    text.slice(text.indexOf("=") + 1),
+  ]);
 }
 
 document.addEventListener("click", (event) => {
@@ -25,24 +28,27 @@ document.addEventListener("click", (event) => {
   form.dispatchEvent(new Event("input", { bubbles: true }));
 });
 
-// --- the name is part of the command --------------------------------------------------------------
+// --- the name is part of the command -----------------------------------------------------------
 function showName(input) {
   const name = input.value.trim() || input.defaultValue;
-  for (const place of document.querySelectorAll(`#${input.dataset.nameOf} [data-alias]`)) place.textContent = name;
+  for (const place of document.querySelectorAll(`#${input.dataset.nameOf} [data-alias]`))
+    place.textContent = name;
 }
 
 document.addEventListener("input", (event) => {
   if (event.target.matches?.("[data-name-of]")) showName(event.target);
 });
 
-// --- swapping -------------------------------------------------------------------------------------
+// --- swapping ----------------------------------------------------------------------------------
 let open = [];
 let typed = [];
 
 document.body.addEventListener("htmx:beforeSwap", (event) => {
   if (event.detail.target.id !== "plan-results") return;
   open = [...document.querySelectorAll("#plan-results details[open]")].map((element) => element.id);
-  typed = [...document.querySelectorAll("[data-name-of]")].filter((input) => input.value !== input.defaultValue).map((input) => [input.id, input.value]);
+  typed = [...document.querySelectorAll("[data-name-of]")]
+    .filter((input) => input.value !== input.defaultValue)
+    .map((input) => [input.id, input.value]);
 });
 
 document.body.addEventListener("htmx:afterSwap", (event) => {
@@ -66,7 +72,7 @@ document.body.addEventListener("htmx:afterSettle", () => {
   }
 });
 
-// --- what the devices hold now --------------------------------------------------------------------
+// --- what the devices hold now -----------------------------------------------------------------
 function showUse(box, used) {
   if (used == null) return;
   const text = bytesText(used);
@@ -84,7 +90,8 @@ if (form) {
       if (!frame) return;
       const used = new Map(frame.cards.map((card) => [card.key, card.memory_used_bytes]));
       used.set("host", frame.host.ram_used_bytes);
-      for (const box of form.querySelectorAll("[data-use]")) showUse(box, used.get(box.dataset.use));
+      for (const box of form.querySelectorAll("[data-use]"))
+        showUse(box, used.get(box.dataset.use));
     },
   });
 }

@@ -1,4 +1,5 @@
-// Parts of a page that fetch and replace themselves: nothing that a person does there is lost, and no news either.
+// Parts of a page that fetch and replace themselves: nothing that a person does there is lost, and
+// no news either.
 
 const body = document.body;
 const REACHED = "a[href], button, summary, input, select, textarea";
@@ -6,8 +7,9 @@ let held = null;
 let pressed = null;
 let isMissed = false;
 
-// --- news -----------------------------------------------------------------------------------------
-// htmx drops what an element hears while its own replacement is on its way, and that may show an older state.
+// --- news --------------------------------------------------------------------------------------
+// htmx drops what an element hears while its own replacement is on its way, and that may show an
+// older state.
 const announced = new Map();
 const begun = new WeakMap();
 let serial = 0;
@@ -28,9 +30,9 @@ body.addEventListener("htmx:afterSettle", (event) => {
   }
 });
 
-// --- what was done here -----------------------------------------------------------------------------
-// The socket brings news of it as of anything else: one change, one fetch. Only where nothing comes, because the
-// socket or the broker is away, the answer's own word counts.
+// --- what was done here ------------------------------------------------------------------------
+// The socket brings news of it as of anything else: one change, one fetch. Only where nothing
+// comes, because the socket or the broker is away, the answer's own word counts.
 const NEWS_WITHIN_MS = 1500;
 let before = 0;
 
@@ -40,19 +42,32 @@ body.addEventListener("htmx:beforeSend", ({ detail }) => {
 body.addEventListener("acted", ({ detail }) => {
   const since = before;
   setTimeout(() => {
-    for (const name of detail.news) if ((announced.get(name)?.at ?? 0) <= since) announce(name);
+    for (const name of detail.news) {
+      if ((announced.get(name)?.at ?? 0) <= since) announce(name);
+    }
   }, NEWS_WITHIN_MS);
 });
 
-// --- pointer --------------------------------------------------------------------------------------
+// --- pointer -----------------------------------------------------------------------------------
 // A button replaced between press and release is not clicked: the part is fetched again afterwards.
-document.addEventListener("pointerdown", (event) => { pressed = event.button === 0 ? event.target : null; }, true);
+document.addEventListener(
+  "pointerdown",
+  (event) => {
+    pressed = event.button === 0 ? event.target : null;
+  },
+  true,
+);
 for (const type of ["pointerup", "pointercancel"]) {
-  document.addEventListener(type, () => setTimeout(() => {
-    pressed = null;
-    if (isMissed) announce("resync");
-    isMissed = false;
-  }, 0), true);
+  document.addEventListener(
+    type,
+    () =>
+      setTimeout(() => {
+        pressed = null;
+        if (isMissed) announce("resync");
+        isMissed = false;
+      }, 0),
+    true,
+  );
 }
 
 body.addEventListener("htmx:beforeSwap", (event) => {
@@ -63,9 +78,9 @@ body.addEventListener("htmx:beforeSwap", (event) => {
   }
 });
 
-// --- keyboard -------------------------------------------------------------------------------------
-// What a person takes for the same thing: its kind, where it leads and what it says. htmx itself keeps the focus of
-// elements with an id.
+// --- keyboard ----------------------------------------------------------------------------------
+// What a person takes for the same thing: its kind, where it leads and what it says. htmx itself
+// keeps the focus of elements with an id.
 function sameness(element) {
   const leads = element.getAttribute("href") ?? element.form?.getAttribute("action") ?? "";
   return [element.tagName, element.name ?? "", leads, element.textContent.trim()].join("\n");
@@ -73,11 +88,16 @@ function sameness(element) {
 
 body.addEventListener("htmx:beforeSwap", (event) => {
   const focused = document.activeElement;
-  held = focused !== body && !focused.id && event.detail.target.contains(focused) ? sameness(focused) : null;
+  held =
+    focused !== body && !focused.id && event.detail.target.contains(focused)
+      ? sameness(focused)
+      : null;
 });
 
 body.addEventListener("htmx:afterSwap", () => {
   if (held === null || document.activeElement !== body) return;
-  [...document.querySelectorAll(REACHED)].find((element) => sameness(element) === held)?.focus({ preventScroll: true });
+  [...document.querySelectorAll(REACHED)]
+    .find((element) => sameness(element) === held)
+    ?.focus({ preventScroll: true });
   held = null;
 });

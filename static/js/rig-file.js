@@ -1,4 +1,5 @@
-// The rig file's page: line numbers beside the text, a chosen file read into it, and no stale preview applied.
+// The rig file's page: line numbers beside the text, a chosen file read into it, and no stale
+// preview applied.
 
 import { toast } from "./app.js";
 
@@ -8,8 +9,10 @@ const gutter = document.querySelector("[data-gutter]");
 const upload = document.getElementById("rig-upload");
 const take = document.querySelector("[data-take]");
 
-// --- line numbers ---------------------------------------------------------------------------------
-const wrong = new Set([...document.querySelectorAll("[data-go-line]")].map((button) => Number(button.dataset.goLine)));
+// --- line numbers ------------------------------------------------------------------------------
+const wrong = new Set(
+  [...document.querySelectorAll("[data-go-line]")].map((button) => Number(button.dataset.goLine)),
+);
 let shownLines = 0;
 
 function number() {
@@ -36,7 +39,7 @@ function goTo(line) {
   text.scrollTop = (line - 3) * parseFloat(getComputedStyle(text).lineHeight);
 }
 
-// --- what was previewed ---------------------------------------------------------------------------
+// --- what was previewed ------------------------------------------------------------------------
 const apply = document.querySelector("[data-apply]");
 const stale = document.querySelector("[data-stale]");
 const form = document.getElementById("rig-form");
@@ -72,12 +75,17 @@ async function readChosen() {
 }
 
 if (text) {
-  text.addEventListener("input", () => { number(); compare(); });
+  text.addEventListener("input", () => {
+    number();
+    compare();
+  });
   text.addEventListener("scroll", follow);
   form.elements.start.addEventListener("change", compare);
   upload.addEventListener("change", readChosen);
   take.hidden = false;
-  take.addEventListener("click", () => replaceText(document.querySelector(take.dataset.take).textContent));
+  take.addEventListener("click", () =>
+    replaceText(document.querySelector(take.dataset.take).textContent),
+  );
   document.querySelectorAll("[data-go-line]").forEach((button) => {
     button.addEventListener("click", () => goTo(Number(button.dataset.goLine)));
   });

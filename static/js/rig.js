@@ -24,7 +24,7 @@ const sampled = new Set(); // keys of all cards that frames ever had
 let refreshes = 0;
 let refreshedAt = 0;
 
-// --- points ---------------------------------------------------------------------------------------
+// --- points ------------------------------------------------------------------------------------
 function add(at, cards) {
   if (points.length && at <= points.at(-1)[0]) return;
   // A gap in time is a gap in the line.
@@ -38,8 +38,14 @@ function add(at, cards) {
 const hostNumbers = (cpu, ram) => [ram, cpu, null, null];
 
 function numbersOf(frame) {
-  const cards = frame.cards.map((card) => [card.key, [card.memory_used_bytes, card.utilisation_percent, card.temperature_celsius, card.power_watts]]);
-  return { ...Object.fromEntries(cards), host: hostNumbers(frame.host.cpu_percent, frame.host.ram_used_bytes) };
+  const cards = frame.cards.map((card) => [
+    card.key,
+    [card.memory_used_bytes, card.utilisation_percent, card.temperature_celsius, card.power_watts],
+  ]);
+  return {
+    ...Object.fromEntries(cards),
+    host: hostNumbers(frame.host.cpu_percent, frame.host.ram_used_bytes),
+  };
 }
 
 function shown() {
@@ -52,16 +58,19 @@ function valueOf(metric, numbers) {
   return metric === "memory" && value != null ? value / GIB : value;
 }
 
-// --- charts ---------------------------------------------------------------------------------------
+// --- charts ------------------------------------------------------------------------------------
 const label = (key) => cardOf(key)?.dataset.label ?? key;
 
-/** The chart of these cards; made anew when others have something to show. */
+/** The chart of these cards; made again when others have something to show. */
 function chartOf(figure, present) {
   const { metric, max } = figure.dataset;
   const known = charts.get(metric);
   if (known?.names === present.join()) return known.chart;
   known?.chart.remove();
-  const options = { max: max ? Number(max) : undefined, colours: present.map((key) => keys.indexOf(key)) };
+  const options = {
+    max: max ? Number(max) : undefined,
+    colours: present.map((key) => keys.indexOf(key)),
+  };
   const chart = new Chart(figure.querySelector(".plot"), present.map(label), options);
   charts.set(metric, { chart, names: present.join() });
   return chart;
@@ -74,7 +83,10 @@ function drawOne(figure, visible, span) {
   figure.hidden = known.length === 0;
   if (known.length === 0) return;
   const times = visible.map(([at]) => at / 1000);
-  chartOf(figure, known.map(([key]) => key)).set([times, ...known.map(([, values]) => values)], span);
+  chartOf(
+    figure,
+    known.map(([key]) => key),
+  ).set([times, ...known.map(([, values]) => values)], span);
 }
 
 function draw() {
@@ -85,46 +97,54 @@ function draw() {
   const visible = shown();
   const last = points.at(-1)[0];
   const span = [(last - windowMs) / 1000, last / 1000];
-  for (const figure of document.querySelectorAll("figure[data-metric]")) drawOne(figure, visible, span);
+  for (const figure of document.querySelectorAll("figure[data-metric]"))
+    drawOne(figure, visible, span);
 }
 
 function table() {
   const body = document.getElementById("chart-table");
   if (!points.length || !document.querySelector(".as-table").open) return;
   const visible = shown();
-  const mean = (values) => (values.length ? values.reduce((a, b) => a + b, 0) / values.length : null);
+  const mean = (values) =>
+    values.length ? values.reduce((a, b) => a + b, 0) / values.length : null;
   const most = (values) => (values.length ? values.reduce((a, b) => Math.max(a, b)) : null);
-  body.replaceChildren(...keys.map((key) => {
-    const of = (metric) => visible.map(([, cards]) => valueOf(metric, cards[key])).filter((value) => value != null);
-    const memory = most(of("memory"));
-    const row = document.createElement("tr");
-    const name = document.createElement("th");
-    name.scope = "row";
-    name.textContent = label(key);
-    row.append(name);
-    for (const text of [
-      rounded(mean(of("utilisation")), "%"), rounded(most(of("utilisation")), "%"),
-      memory == null ? "N/A" : `${memory.toFixed(1)} GiB`,
-      rounded(mean(of("power")), "W"), rounded(most(of("temperature")), "°C"),
-    ]) {
-      const cell = row.insertCell();
-      cell.className = "num";
-      cell.textContent = text;
-    }
-    return row;
-  }));
+  body.replaceChildren(
+    ...keys.map((key) => {
+      const of = (metric) =>
+        visible.map(([, cards]) => valueOf(metric, cards[key])).filter((value) => value != null);
+      const memory = most(of("memory"));
+      const row = document.createElement("tr");
+      const name = document.createElement("th");
+      name.scope = "row";
+      name.textContent = label(key);
+      row.append(name);
+      for (const text of [
+        rounded(mean(of("utilisation")), "%"),
+        rounded(most(of("utilisation")), "%"),
+        memory == null ? "N/A" : `${memory.toFixed(1)} GiB`,
+        rounded(mean(of("power")), "W"),
+        rounded(most(of("temperature")), "°C"),
+      ]) {
+        const cell = row.insertCell();
+        cell.className = "num";
+        cell.textContent = text;
+      }
+      return row;
+    }),
+  );
 }
 
 document.querySelector("[data-window]").parentElement.addEventListener("click", (event) => {
   const button = event.target.closest("[data-window]");
   if (!button) return;
-  for (const other of document.querySelectorAll("[data-window]")) other.setAttribute("aria-pressed", String(other === button));
+  for (const other of document.querySelectorAll("[data-window]"))
+    other.setAttribute("aria-pressed", String(other === button));
   windowMs = Number(button.dataset.window) * 60 * 1000;
   draw();
   table();
 });
 
-// --- the socket -----------------------------------------------------------------------------------
+// --- the socket --------------------------------------------------------------------------------
 function noteText(isOld) {
   if (!isUp) return newest ? "Not connected; the numbers are old" : "Connecting…";
   if (!newest) return "Waiting for the agent…";
@@ -152,7 +172,8 @@ function showFrame(frame) {
 function receive(data) {
   if (data.type === "history") {
     points = [];
-    for (const [at, cpu, ram, cards] of data.points) add(at, { ...cards, host: hostNumbers(cpu, ram) });
+    for (const [at, cpu, ram, cards] of data.points)
+      add(at, { ...cards, host: hostNumbers(cpu, ram) });
     if (data.frame) showFrame(data.frame);
   } else {
     heardAt = Date.now();
@@ -162,7 +183,8 @@ function receive(data) {
   draw();
 }
 
-// Cards that came or went: the server draws them. It may learn of them a moment after this page does.
+// Cards that came or went: the server draws them. It may learn of them a moment after this page
+// does.
 function refreshCards(frame) {
   const now = new Set(frame.cards.map((card) => card.key));
   const isNew = frame.cards.some((card) => !cardOf(card.key));
@@ -185,6 +207,9 @@ connect("/ws/telemetry/", {
     note();
   },
 });
-setInterval(() => { note(); table(); }, 2000);
+setInterval(() => {
+  note();
+  table();
+}, 2000);
 document.querySelector(".as-table").addEventListener("toggle", table);
 document.addEventListener("visibilitychange", draw);

@@ -1,17 +1,19 @@
-// A session that has ended: what was typed is kept in this tab, the log-in page opens, and afterwards the page comes
-// back with the text in it.
+// A session that has ended: what was typed is kept in this tab, the log-in page opens, and
+// afterwards the page comes back with the text in it.
 
 const KEY = "omni-typed";
 const body = document.body;
 let isLeaving = false;
 
-// --- keeping --------------------------------------------------------------------------------------
-const isText = (field) => field.matches("textarea, select, input:not([type=password], [type=hidden], [type=file])");
+// --- keeping -----------------------------------------------------------------------------------
+const isText = (field) =>
+  field.matches("textarea, select, input:not([type=password], [type=hidden], [type=file])");
 const isTicked = (field) => field.type === "checkbox" || field.type === "radio";
 
 function isChanged(field) {
   if (isTicked(field)) return field.checked !== field.defaultChecked;
-  if (field.matches("select")) return [...field.options].some((option) => option.selected !== option.defaultSelected);
+  if (field.matches("select"))
+    return [...field.options].some((option) => option.selected !== option.defaultSelected);
   return field.value !== field.defaultValue;
 }
 
@@ -19,15 +21,17 @@ function valueOf(field) {
   return isTicked(field) ? field.checked : field.value;
 }
 
-/** By name and place among those of the same name: ids may be given anew by the server. */
+/** By name and place among those of the same name: ids may be given again by the server. */
 function fieldsOf(form) {
   const seen = new Map();
-  return [...form.elements].filter((field) => (field.name || field.id) && isText(field)).map((field) => {
-    const name = field.name || field.id;
-    const place = seen.get(name) ?? 0;
-    seen.set(name, place + 1);
-    return { field, key: `${name} ${place}` };
-  });
+  return [...form.elements]
+    .filter((field) => (field.name || field.id) && isText(field))
+    .map((field) => {
+      const name = field.name || field.id;
+      const place = seen.get(name) ?? 0;
+      seen.set(name, place + 1);
+      return { field, key: `${name} ${place}` };
+    });
 }
 
 const formKey = (form) => form.id || form.getAttribute("action") || "";
@@ -40,10 +44,13 @@ function keep(forms) {
     }
   }
   if (!kept.length) return;
-  sessionStorage.setItem(KEY, JSON.stringify({ user: body.dataset.user, page: location.pathname, kept }));
+  sessionStorage.setItem(
+    KEY,
+    JSON.stringify({ user: body.dataset.user, page: location.pathname, kept }),
+  );
 }
 
-// --- coming back ----------------------------------------------------------------------------------
+// --- coming back -------------------------------------------------------------------------------
 function put(field, value) {
   if (isTicked(field)) field.checked = value;
   else field.value = value;
@@ -56,18 +63,23 @@ function put(field, value) {
 function bringBack() {
   const { user, page, kept } = JSON.parse(sessionStorage.getItem(KEY) ?? "{}");
   sessionStorage.removeItem(KEY);
-  // Only for the same person, and only on the way back: a form that was sent and taken is not filled in again.
+  // Only for the same person, and only on the way back: a form that was sent and taken is not
+  // filled in again.
   const logIn = new URL(body.dataset.logIn, location.href).pathname;
   const cameFrom = document.referrer && new URL(document.referrer).pathname;
-  if (!kept || user !== body.dataset.user || page !== location.pathname || cameFrom !== logIn) return false;
+  if (!kept || user !== body.dataset.user || page !== location.pathname || cameFrom !== logIn)
+    return false;
   const places = new Map();
-  for (const form of document.forms) for (const { field, key } of fieldsOf(form)) places.set(`${formKey(form)}\n${key}`, field);
-  const found = kept.map(([form, key, value]) => [places.get(`${form}\n${key}`), value]).filter(([field]) => field);
+  for (const form of document.forms)
+    for (const { field, key } of fieldsOf(form)) places.set(`${formKey(form)}\n${key}`, field);
+  const found = kept
+    .map(([form, key, value]) => [places.get(`${form}\n${key}`), value])
+    .filter(([field]) => field);
   for (const [field, value] of found) put(field, value);
   return found.length > 0;
 }
 
-// --- what the page does ---------------------------------------------------------------------------
+// --- what the page does ------------------------------------------------------------------------
 /** Opens the log-in page, once, whoever finds out first that the session has ended. */
 export function logInAgain() {
   if (isLeaving) return;
@@ -75,7 +87,9 @@ export function logInAgain() {
   // Whoever holds text that is on its way brings it back into its field now.
   document.dispatchEvent(new CustomEvent("session-ended"));
   keep(document.forms);
-  location.assign(`${body.dataset.logIn}?next=${encodeURIComponent(location.pathname + location.search)}`);
+  location.assign(
+    `${body.dataset.logIn}?next=${encodeURIComponent(location.pathname + location.search)}`,
+  );
 }
 
 export const isLoggingIn = () => isLeaving;

@@ -12,7 +12,11 @@ const FINAL = new Set([4403, 4404]);
 
 /** What the panel wants to hear first: only its own pages can fetch it. */
 async function freshToken() {
-  const answer = await fetch("/socket-token/", { credentials: "same-origin", cache: "no-store", headers: { Accept: "application/json" } });
+  const answer = await fetch("/socket-token/", {
+    credentials: "same-origin",
+    cache: "no-store",
+    headers: { Accept: "application/json" },
+  });
   if (!answer.ok) return { status: answer.status, token: "" };
   return { status: 200, token: (await answer.json()).token };
 }
@@ -76,7 +80,8 @@ export function connect(path, handlers = {}) {
     if (!closed && !socket && attempts > 0) open();
   }
 
-  /** Lets go of one that nothing comes through any more; its closing would wait for the other side. */
+  /** Lets go of one that nothing comes through any more; its closing would wait for the other side.
+      */
   function abandon() {
     if (closed || !socket) return;
     const old = socket;

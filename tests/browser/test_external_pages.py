@@ -1,4 +1,4 @@
-"""Somebody else's server from its address to a chat, in a browser; and how its pages look on a desk
+"""An external server from its address to a chat, in a browser; and how its pages look on a desk
 and on a phone."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A page that is drawn anew loses nothing of whoever uses it: neither a question's answer nor the
+"""A page that is drawn again loses nothing of whoever uses it: neither a question's answer nor the
 keyboard's place."""
 
 from __future__ import annotations

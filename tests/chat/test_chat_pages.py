@@ -15,6 +15,7 @@ from chat import generation, services
 from chat.listing import day_heading
 from chat.models import Conversation, Message
 from tests.gateway.engine import make_deployment
+from tests.helpers import squeezed
 
 pytestmark = pytest.mark.django_db
 
@@ -179,13 +180,13 @@ def test_a_failed_answer_shows_its_cause_and_a_way_to_try_again(
 
 
 def test_with_nothing_to_talk_to_the_page_leads_to_the_rig(operator: Client) -> None:
-    page = operator.get(reverse("chat:list")).content.decode()
+    page = squeezed(operator.get(reverse("chat:list")).content.decode())
     assert "Nothing to talk to yet" in page and f'href="{reverse("gpus:rig")}"' in page
 
 
 def test_a_deployment_that_is_not_ready_is_offered_with_its_state(operator: Client) -> None:
     make_deployment("sleepy", None, state="stopped")
-    page = operator.get(reverse("chat:list")).content.decode()
+    page = squeezed(operator.get(reverse("chat:list")).content.decode())
     assert "sleepy (stopped)" in page and "No deployment is ready" in page
 
 

@@ -15,6 +15,7 @@ from chat.lanes import choices_for
 from chat.models import Conversation, Lane, Message
 from deployments.models import Route
 from tests.gateway.engine import make_deployment
+from tests.helpers import squeezed
 
 pytestmark = pytest.mark.django_db
 NAMES = "abcdef"
@@ -112,7 +113,8 @@ def test_removing_a_lane_deletes_its_answers_and_says_so_before(
 ) -> None:
     services.question_send(conversation=conversation, text="Hi")
     Message.objects.filter(state="streaming").update(state="done", content="Hello.")
-    page = operator.get(reverse("chat:conversation", args=[conversation.pk])).content.decode()
+    response = operator.get(reverse("chat:conversation", args=[conversation.pk]))
+    page = squeezed(response.content.decode())
     assert "Remove b from this chat? Its 1 answer will be deleted for good" in page
     assert (
         post(operator, conversation, "remove", conversation.lanes.get(position=1)).status_code
@@ -125,7 +127,8 @@ def test_removing_a_lane_deletes_its_answers_and_says_so_before(
 def test_a_lane_without_answers_goes_without_a_question(
     operator: Client, conversation: Conversation
 ) -> None:
-    page = operator.get(reverse("chat:conversation", args=[conversation.pk])).content.decode()
+    response = operator.get(reverse("chat:conversation", args=[conversation.pk]))
+    page = squeezed(response.content.decode())
     assert "Remove this lane" in page and "will be deleted" not in page
 
 
@@ -175,7 +178,7 @@ def test_a_lane_can_be_a_route_and_follows_it(
     assert post(operator, conversation, "add", target="public").status_code == 302
     lane = conversation.lanes.get(position=2)
     assert (lane.name, lane.serving) == ("public", deployments[2])
-    heads = operator.get(reverse("chat:lanes", args=[conversation.pk])).content.decode()
+    heads = squeezed(operator.get(reverse("chat:lanes", args=[conversation.pk])).content.decode())
     assert "route to c" in heads
     answer_id = services.question_send(conversation=conversation, text="Hi")[2]
     assert services.request_for(answer_id)["model"] == "public"
@@ -188,7 +191,8 @@ def test_a_deleted_deployment_leaves_its_lane_readable(
     operator: Client, conversation: Conversation
 ) -> None:
     conversation.lanes.get(position=1).serving.delete()  # type: ignore[union-attr]
-    page = operator.get(reverse("chat:conversation", args=[conversation.pk])).content.decode()
+    response = operator.get(reverse("chat:conversation", args=[conversation.pk]))
+    page = squeezed(response.content.decode())
     assert "was deleted" in page and "b is not ready" in page
 
 

@@ -20,6 +20,7 @@ from tests.chat.conftest import Opener
 from tests.chat.page import Page
 from tests.gateway.engine import make_deployment
 from tests.gateway.fake_engine import FakeEngine
+from tests.helpers import squeezed
 
 pytestmark = pytest.mark.django_db(transaction=True)
 in_database = sync_to_async
@@ -194,7 +195,7 @@ async def test_figures_of_each_lane_with_drafts_and_hand_over(
         "bytes": 1 << 20,
     }
     assert message.timings["draft_n"] == 60 and message.prefill_tps == pytest.approx(100)
-    shown = page.html[ids["a"]]
+    shown = squeezed(page.html[ids["a"]])
     for text in (
         "30 of 60 drafts accepted (50 %)",
         "KV handed over in 5 ms, 1 MiB; prompt read in 12 ms",

@@ -8,11 +8,13 @@ import shlex
 
 from django.test import Client
 
+from tests.helpers import squeezed
+
 
 def page(client: Client, query: str = "", **headers: str) -> str:
     answer = client.get(f"/plan/?{query}", headers=headers)
     assert answer.status_code == 200, (query, answer.status_code)
-    return answer.content.decode()
+    return squeezed(answer.content.decode())
 
 
 def card_of(text: str, strategy: str) -> str:

@@ -184,7 +184,7 @@ def test_a_name_is_one_that_a_rig_file_can_say(
     answer = admin.post(
         "/admin/deployments/route/add/", {"name": name, "deployment": rows.pk, "description": ""}
     )
-    assert ("Use small letters" in answer.content.decode()) is not taken
+    assert ("Use lowercase letters" in answer.content.decode()) is not taken
     assert Route.objects.filter(name=name).exists() is taken
     parse(rig_text())
 

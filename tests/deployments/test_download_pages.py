@@ -19,6 +19,7 @@ from gpus.models import Device, Host
 from omni.units import GIB
 from tests.deployments.gguf_corpus import write_with_package
 from tests.deployments.local_hub import COMMIT, LocalHub, Repo
+from tests.helpers import squeezed
 
 pytestmark = pytest.mark.django_db
 HTMX = {"HX-Request": "true"}
@@ -59,7 +60,7 @@ def row(host: Host) -> Download:
 def page(client: Client, query: str = "", **headers: str) -> str:
     answer = client.get(f"/models/download/{query}", headers=headers)
     assert answer.status_code == 200
-    return re.sub(r"\s+", " ", answer.content.decode())
+    return squeezed(answer.content.decode())
 
 
 def triggers(answer: Any) -> dict[str, Any]:
@@ -214,7 +215,7 @@ def test_each_state_has_its_buttons(admin: Client, row: Download) -> None:
         Download.objects.update(
             state=state, done_bytes=1000, rate_bps=100, error="It broke.", fix="Mend it."
         )
-        text = admin.get("/models/download/list/", headers=HTMX).content.decode()
+        text = squeezed(admin.get("/models/download/list/", headers=HTMX).content.decode())
         assert re.findall(r"<button[^>]*>(?:<svg.*?</svg>)?([^<]+)<span", text) == buttons
         assert "It broke." in text and "Mend it." in text
         assert ("100 B/s, 30 s left" in text) is (state == "running")

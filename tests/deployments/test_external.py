@@ -1,4 +1,4 @@
-"""Servers that somebody else runs: addresses that are taken and refused, and their answers."""
+"""External servers: addresses that are taken and refused, and their answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said beforehand of a model on somebody else's server, and which state its deployment is
+"""What is said beforehand of a model on an external server, and which state its deployment is
 in."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Servers that somebody else runs: asked, registered from everywhere, and their keys."""
+"""External servers: asked, registered from everywhere, and their keys."""
 
 from __future__ import annotations
 

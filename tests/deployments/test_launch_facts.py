@@ -39,7 +39,7 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("llama.cpp", {"slots_folder": "/s/one"}, {"slots_folder": "/s/one"}),
     ("llama.cpp", {"kind": "embedding"}, {"kind": "embedding"}),
     ("llama.cpp", {"kind": "reranker"}, {"kind": "reranker"}),
-    # Cards are numbered anew among those that the process sees.
+    # Cards are numbered again among those that the process sees.
     ("llama.cpp", {"devices": (CUDA[1], CPU)}, {"devices": ("CUDA0",)}),
     (
         "llama.cpp",

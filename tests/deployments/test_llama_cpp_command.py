@@ -133,7 +133,7 @@ def test_a_setting_left_to_the_engine_has_no_flag(spec: ServerSpec, flag: str) -
             {"GGML_RPC_NO_RDMA": "1"},
             ("RPC1", "RPC0"),
         ),  # fmt: skip  # noqa: E501
-        # By UUID: only the cards it uses are visible, and their numbers begin anew.
+        # By UUID: only the cards it uses are visible, and their numbers begin again.
         (
             (CUDA[1],),
             "CUDA0",

@@ -21,6 +21,7 @@ from deployments.services.plans import plan_on, rig_facts
 from deployments.web.views.library import PAGE_LENGTH
 from omni.errors import OmniError
 from tests.deployments.gguf_corpus import header, tensor, write_stub, write_with_package
+from tests.helpers import squeezed
 
 pytestmark = pytest.mark.django_db
 
@@ -339,7 +340,9 @@ def test_pages_ask_as_much_of_many_models_as_of_few(
 
 def test_a_page_shows_a_hundred_and_leads_to_the_others(viewer: Client) -> None:
     many(PAGE_LENGTH + 5)
-    first, second = (viewer.get(f"/models/?page={n}&q=m0").content.decode() for n in (1, 2))
+    first, second = (
+        squeezed(viewer.get(f"/models/?page={n}&q=m0").content.decode()) for n in (1, 2)
+    )
     assert first.count('scope="row"><a') == PAGE_LENGTH and second.count('scope="row"><a') == 5
     assert (
         'rel="next"' in first

@@ -20,6 +20,7 @@ from deployments.models import Deployment, Engine, Instance, LibraryFolder, Mode
 from deployments.services.deployments import deployment_start, deployment_stop
 from gpus.models import Host
 from tests.deployments.gguf_corpus import smollm2, write_with_package
+from tests.helpers import squeezed
 
 HTMX = {"HX-Request": "true"}
 Make = Callable[..., Deployment]
@@ -34,7 +35,7 @@ def agent(host: Host) -> Host:
 def page(client: Client, path: str, **headers: str) -> str:
     answer = client.get(path, headers=headers)
     assert answer.status_code == 200, (path, answer.status_code)
-    return answer.content.decode()
+    return squeezed(answer.content.decode())
 
 
 # --- who may --------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from deployments.services.runnable import runnable
 from deployments.strategies import STRATEGIES
 from gpus.models import Device, Host
 from tests.deployments.plan_page import card_of, page, shown_commands
+from tests.helpers import squeezed
 
 pytestmark = pytest.mark.usefixtures("engine", "model")
 
@@ -68,7 +69,7 @@ def test_a_name_that_cannot_be_is_said_at_the_card_and_kept(
     operator: Client, deployment: Deployment, name: str
 ) -> None:
     answer = press(operator, "device=CPU&context=2048", name=name)
-    text = answer.content.decode()  # type: ignore[attr-defined]
+    text = squeezed(answer.content.decode())  # type: ignore[attr-defined]
     assert answer.status_code == 200 and Deployment.objects.count() == 1  # type: ignore[attr-defined]
     assert re.search(rf'name="name" value="{name}"[^>]*aria-invalid', text)
     assert 'name="context" value="2048"' in text

@@ -19,6 +19,7 @@ from deployments.rig.lines import ShownLine, diff_lines, excerpt
 from deployments.rig.schema import rig_schema
 from deployments.rig.words import Problem
 from tests.deployments.test_apply import WHOLE, everything
+from tests.helpers import squeezed
 
 PAGE = "/rig-file/"
 
@@ -71,7 +72,7 @@ def test_a_preview_changes_nothing_and_apply_does_what_it_showed(
         "deployment helper started",
         "<ins>+deployments:</ins>",
     ):
-        assert said in page
+        assert said in squeezed(page)
     assert typed(page) == WHOLE
     done = admin.post(PAGE, {"text": WHOLE, "start": "on", "agreed": digest(page)}, follow=True)
     assert "Applied: engine mine added; model small added; deployment helper added" in shown(done)

@@ -1,4 +1,4 @@
-"""A server of somebody else's in a thread of the test's process: it answers what the test tells it
+"""An external server in a thread of the test's process: it answers what the test tells it
 to."""
 
 from __future__ import annotations

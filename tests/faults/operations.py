@@ -153,10 +153,10 @@ class Operator(threading.Thread):
     def delete_and_create(self, name: str) -> str:
         """Its name is free again once its processes are gone; whoever comes first makes it."""
         deployment_delete(deployment=get_deployment(name))
-        wait_until(lambda: self._made_anew(name), 30, f"{name} cannot be made anew", 0.1)
-        return "made anew"
+        wait_until(lambda: self._made_again(name), 30, f"{name} cannot be made again", 0.1)
+        return "made again"
 
-    def _made_anew(self, name: str) -> bool:
+    def _made_again(self, name: str) -> bool:
         try:
             self.create(name)
         except OmniError:

@@ -31,7 +31,7 @@ def record_becomes(text: str | None) -> Strike:
 
 
 def is_whole(record: Path) -> bool:
-    """Its runner has written it anew."""
+    """Its runner has written it again."""
     try:
         return bool(json.loads(record.read_text())["pid"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -119,7 +119,7 @@ def second_agent(rig: PanelRig) -> None:
         second.wait()
 
 
-def machine_starts_anew(rig: PanelRig) -> None:
+def machine_starts_again(rig: PanelRig) -> None:
     """Everything dies at once, pids are given to others, the panel is started: what was desired
     runs again."""
     sleeper = subprocess.Popen(["sleep", "60"])
@@ -177,5 +177,5 @@ ROWS = (
     Row("broker", "SIGSTOP", "ready", broker_hangs, Ends(), within_s=60),
     Row("database", "locked for 6 s", "generating", database_is_locked, UNTOUCHED),
     Row("engine", "SIGKILL, seen by a client of the gateway", "generating", engine_dies_under_a_stream, Ends(is_same=False, restarts=1)),
-    Row("machine", "started anew", "ready", machine_starts_anew, Ends(is_same=False, restarts=0), within_s=60),
+    Row("machine", "started again", "ready", machine_starts_again, Ends(is_same=False, restarts=0), within_s=60),
 )  # fmt: skip

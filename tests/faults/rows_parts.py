@@ -217,7 +217,7 @@ ROWS = (
                      "unhealthy": Ends(is_same=False, code="hung"), "crashed": Ends(restarts=1)}),
     Row("agent", "halted for longer than a hang", "ready", agent_sleeps, UNTOUCHED, ("serve",)),
     Row("agent", "two at once", "stopped", two_agents, Ends(restarts=0), ("serve",)),
-    Row("host", "started anew", "ready", reboot, Ends(is_same=False, restarts=0), ("serve",)),
+    Row("host", "started again", "ready", reboot, Ends(is_same=False, restarts=0), ("serve",)),
     Row("host", "a stranger has the pid", "ready", pid_is_used_again, KILLED, ("serve",)),
     Row("clock", "three hours on", "ready", clock_jumps(3), UNTOUCHED, ("serve",)),
     Row("clock", "three hours back", "ready", clock_jumps(-3), UNTOUCHED, ("serve",)),

@@ -1,4 +1,4 @@
-"""The gateway before servers that somebody else runs: their own name and key, nothing followed, no
+"""The gateway before external servers: their own name and key, nothing followed, no
 page passed on."""
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ async def test_after_a_few_hand_overs_that_were_of_no_use_there_are_no_more(
     assert (
         answer.report.header == "skipped: the decode instance makes no use of what is handed over"
     )
-    # Started anew, it is trusted again.
+    # Started again, it is trusted again.
     tiny.serving.peers["decode"], before = (  # type: ignore[index]
         Peer(tiny.serving.peers["decode"].address, "another process"),
         tiny.serving.peers["decode"],

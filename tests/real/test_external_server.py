@@ -1,4 +1,4 @@
-"""A real llama-server of somebody else's behind a real panel: registered, asked through the
+"""A real external llama-server behind a real panel: registered, asked through the
 gateway, away and back."""
 
 from __future__ import annotations

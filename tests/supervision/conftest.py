@@ -88,7 +88,7 @@ class Ticker:
     def new_agent(
         self, plan: Planner | None = None, limits: Limits | None = None, **options: Any
     ) -> HostAgent:
-        """As if the agent had been started anew: it knows only what database and records say."""
+        """As if the agent had been started again: it knows only what database and records say."""
         self.agent.close()
         limits = limits or (OF_FAKES if plan else QUICK)
         self.agent = HostAgent(

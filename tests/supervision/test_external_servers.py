@@ -1,4 +1,4 @@
-"""Deployments on servers that somebody else runs: offered and watched, never started, signalled or
+"""Deployments on external servers: offered and watched, never started, signalled or
 adopted."""
 
 from __future__ import annotations

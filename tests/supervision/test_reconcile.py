@@ -86,7 +86,7 @@ CASES = {
     "its settings were changed and answers are on their way": (
         replace(RUN, generation=2, drain_s=30), busy(Health.READY, 1), memory(S.READY, **READY), Action.NOTHING, S.STOPPING,
     ),
-    "a device server it uses was started anew": (
+    "a device server it uses was started again": (
         replace(RUN, needs_restart=True), alive(Health.READY), memory(S.READY, **READY), Action.TERMINATE, S.STOPPING,
     ),
     "it crashed": (RUN, CRASH, memory(S.READY, **READY), Action.NOTHING, S.CRASHED),
@@ -110,7 +110,7 @@ CASES = {
     "a large file may take longer": (
         replace(RUN, file_bytes=400_000_000_000), alive(Health.LOADING), memory(S.LOADING, next_start_s=NOW - 61), Action.NOTHING, S.LOADING,
     ),
-    "the host was started anew": (RUN, GONE, memory(S.READY, **READY), Action.START, S.STARTING),
+    "the host was started again": (RUN, GONE, memory(S.READY, **READY), Action.START, S.STARTING),
 }  # fmt: skip
 
 

@@ -44,6 +44,6 @@ def test_one_of_the_version_before_is_read_by_its_command(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("launch", [None, [], "x", {"slots": "3"}, {"rpc_endpoints": [None]}])
 def test_one_whose_facts_are_damaged_cannot_be_understood(tmp_path: Path, launch: Any) -> None:
-    """Its runner writes it anew."""
+    """Its runner writes it again."""
     write(tmp_path, launch=launch)
     assert read_record(tmp_path, 7) is None

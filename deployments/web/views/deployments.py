@@ -114,7 +114,7 @@ def _details(found: Deployment) -> dict[str, Any]:
         "history": transitions[:HISTORY_LENGTH],
         "strategy": strategy,
         "strategy_title": strategy_title(found.strategy),
-        # A server that somebody else runs keeps its log to itself.
+        # An external server keeps its log to itself.
         "roles": strategy.roles if strategy and not found.is_external else (),
         "bindings": list(found.bindings.all()),
         "settings": _settings_shown(found),

@@ -25,7 +25,7 @@ from omni.htmx import HtmxHttpRequest, go_to, is_htmx
 
 @require_GET
 def across(request: HtmxHttpRequest) -> HttpResponse:
-    """The lists alone fetch themselves anew: what is being typed beside them stays."""
+    """The lists alone fetch themselves again: what is being typed beside them stays."""
     part = "_across_lists" if request.GET.get("part") == "lists" else "_across"
     return render(request, f"deployments/{part}.html", _context())
 
@@ -65,7 +65,7 @@ def remove(request: HtmxHttpRequest, pk: int) -> HttpResponse:
 
 
 def _done(request: HtmxHttpRequest, text: str) -> HttpResponse:
-    """The whole page anew: the device has a card, and charts, of its own."""
+    """The whole page again: the device has a card, and charts, of its own."""
     messages.success(request, text)
     return go_to(request, "gpus:rig")
 

@@ -196,7 +196,7 @@ def _file_size(path: str) -> int | None:
 # --- acting ---------------------------------------------------------------------------------------
 @require_POST
 def scan(request: HtmxHttpRequest) -> HttpResponse:
-    """Asks the agent; the table fetches itself anew as models are found."""
+    """Asks the agent; the table fetches itself again as models are found."""
     host = local_host()
     if not agent_is_running(host):
         text = f"No agent runs on {host.name}, so nobody would scan."

@@ -1,4 +1,4 @@
-"""Pages of servers that somebody else runs: adding one, its key, and offering its models."""
+"""Pages of external servers: adding one, its key, and offering its models."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chat.markdown import ATTRIBUTES, TAGS, render
+from omni.markdown import ATTRIBUTES, TAGS, render
 
 XSS = [
     "<script>alert(1)</script>",

@@ -1,4 +1,4 @@
-"""Markdown from a model → HTML that may stand in a page.
+"""Markdown, of a model or of a file of ours → HTML that may stand in a page.
 
 The one door to markdown-it, Pygments and nh3.
 """
