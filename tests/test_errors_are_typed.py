@@ -41,7 +41,7 @@ PARSES_ITS_OWN_TEXT = {
 }
 # Phrases that an engine prints, which has no other way to say it.
 ENGINES_ARE_READ_IN = {
-    "deployments/engines/probe/archs.py",
+    "deployments/engines/llama_cpp.py",
     "deployments/engines/probe/binary.py",
     "deployments/supervision/log_reading.py",
 }

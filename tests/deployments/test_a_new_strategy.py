@@ -101,7 +101,7 @@ def test_the_schema_of_rig_files_takes_it(made: Deployment) -> None:
 # The word of a setting, and of a key in llama-server's own answers.
 OTHER_MEANINGS = {
     ("deployments/planning/settings.py", "tensor_split"),
-    ("deployments/supervision/verify.py", "speculative"),
+    ("deployments/engines/llama_cpp.py", "speculative"),
 }
 
 

@@ -67,7 +67,7 @@ def test_a_new_key_is_shown_once_and_by_nothing_that_travels_on(
     answer = admin.post(
         "/admin/deployments/apikey/add/", {"name": "script", "owner": admin_user.pk}
     )
-    key = re.search(r"shown this once: <code[^>]*>(\S+?)</code>", answer.content.decode())
+    key = re.search(r"shown this once:\s*<code[^>]*>(\S+?)</code>", answer.content.decode())
     assert key and ApiKey.objects.get_from_key(key[1]).name == "script"
     assert "no-store" in answer["Cache-Control"]
     assert not any(key[1] in cookie.value for cookie in admin.cookies.values())

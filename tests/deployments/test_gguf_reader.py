@@ -182,7 +182,7 @@ def test_a_vocabulary_is_read_when_asked_for_and_hashed_by_its_texts(tmp_path: P
     assert ours.n_vocab == 49152 == len(ours.tokens())
     assert ours.tokens()[1] == b"<|im_start|>"
     copy = tmp_path / "copy.gguf"
-    copy.write_bytes(smollm2().read_bytes().replace(b"<|im_start|>", b"<|im_STARt|>"))
+    copy.write_bytes(smollm2().read_bytes().replace(b"<issue_start>", b"<issue_STARt>"))
     hashes = [vocab_facts(header_).prefixes for header_ in (read_header(copy), ours)]
     assert hashes[0] != hashes[1] == vocab_facts(read_header(smollm2())).prefixes
 

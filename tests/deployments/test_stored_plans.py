@@ -14,6 +14,7 @@ from django.utils import timezone
 from deployments.gateway.directory import serving
 from deployments.models import Deployment, Engine, Instance, Model, StoredPlan
 from deployments.planning.handover import SHORTEST
+from deployments.planning.launch_facts import LaunchFacts
 from deployments.planning.plan import Plan
 from deployments.rig import wanted
 from deployments.rig.apply import apply
@@ -458,8 +459,7 @@ def test_what_a_handover_needs_to_know_stands_in_the_plan(
     )
     deployment_start(deployment=made)
     planner.since()
-    argv = ["llama-server", "--slot-save-path", "/slots", "-np", "2"]
-    runs(made, role="decode", argv=argv)
+    runs(made, role="decode", launch=LaunchFacts(slots_folder="/slots", slots=2).document())
     plan = stored_plan(Deployment.objects.get())
     assert plan and plan.handed_over and plan.handed_over.token_bytes > 0
     for _ in range(2):

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from deployments.gateway import admission, connection, handover
+from deployments.gateway import admission, handover, handover_calls
 from deployments.gateway.handover_lines import lines
 from deployments.gateway.handover_plan import MOST_UNUSED, HandoverFailed, Outcome
 from deployments.gateway.routing import Peer
 from deployments.instances import slots_folder
+from deployments.instances.engine_client import ask
 from omni.errors import OmniError
 from tests.gateway.pair import Pair, is_idle, pair
 from tests.planning.tiny_models import write_tiny
@@ -145,7 +147,7 @@ async def test_an_answer_about_a_slot_without_end_is_not_read_to_its_end(
     tiny: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not even an engine of our own may fill the panel's memory."""
-    monkeypatch.setattr(connection, "MOST_ANSWER_BYTES", 10)
+    monkeypatch.setattr(handover_calls, "ask", partial(ask, most_bytes=10))
     with pytest.raises(HandoverFailed, match="broke off"):
         await real_act(tiny.serving.peers["prefill"], 0, "erase", "none", 1)
 

@@ -44,7 +44,7 @@ ASKS = {
     "is_superuser",
 }
 # The command that makes the first administrator looks whether there is one.
-MAKES_USERS = ROOT / "omni" / "management" / "commands" / "up.py"
+MAKES_USERS = ROOT / "omni" / "management" / "commands" / "prepare.py"
 
 
 def sources() -> Iterator[Path]:
