@@ -96,7 +96,12 @@ def name_of(process: psutil.Process, launcher_pid: int) -> str:
     words = {*arguments, process.name()}
     if process.pid == launcher_pid:
         return "launcher"
-    known = {"celery": "agent", "agent": "agent", "sampler": "sampler", "serve": "web server"}
+    known = {
+        "celery": "agent",
+        "agent": "agent",
+        "sampler": "sampler",
+        "serve": "web server",
+    }
     for word, name in known.items():
         if word in words:
             return name
@@ -111,7 +116,10 @@ def family(panel: RunningPanel) -> list[psutil.Process]:
     """Everything that belongs to the panel, engines and their runners included."""
     assert panel.process
     launcher = psutil.Process(panel.process.pid)
-    found = {process.pid: process for process in [launcher, *launcher.children(recursive=True)]}
+    found = {
+        process.pid: process
+        for process in [launcher, *launcher.children(recursive=True)]
+    }
     found.update((process.pid, process) for process in panel.processes())
     return list(found.values())
 
@@ -196,7 +204,10 @@ def print_table(title: str, rows: list[Row], *, with_goals: bool) -> Row:
         name = row.name if row.processes == 1 else f"{row.name} ({row.processes})"
         print(f"  {name:<24}{row.pss_mb:>10.1f}{row.cpu_percent:>10.2f}")
     total = Row(
-        "total", sum(row.pss_mb for row in rows), sum(row.cpu_percent for row in rows), len(rows)
+        "total",
+        sum(row.pss_mb for row in rows),
+        sum(row.cpu_percent for row in rows),
+        len(rows),
     )
     print(f"  {'total':<24}{total.pss_mb:>10.1f}{total.cpu_percent:>10.2f}")
     if with_goals:
@@ -210,9 +221,15 @@ def load() -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=30.0, help="how long the CPU is observed")
-    parser.add_argument("--starts", type=int, default=2, help="the last one counts as warm")
-    parser.add_argument("--deployments", type=int, default=0, help="a second table, with so many")
+    parser.add_argument(
+        "--seconds", type=float, default=30.0, help="how long the CPU is observed"
+    )
+    parser.add_argument(
+        "--starts", type=int, default=2, help="the last one counts as warm"
+    )
+    parser.add_argument(
+        "--deployments", type=int, default=0, help="a second table, with so many"
+    )
     options = parser.parse_args()
     print(f"{psutil.cpu_count()} processors, load average before: {load()}")
     with tempfile.TemporaryDirectory(prefix="omni-footprint-") as folder:
@@ -227,7 +244,9 @@ def main() -> int:
                     panel.stop()
             settled_s = settle(panel)
             print(f"settled after {settled_s:.0f} s, load average: {load()}")
-            total = print_table("idle", measure(panel, options.seconds), with_goals=True)
+            total = print_table(
+                "idle", measure(panel, options.seconds), with_goals=True
+            )
             if options.deployments:
                 deploy(panel, Path(folder), options.deployments)
                 settle(panel)

@@ -46,7 +46,9 @@ def measure(path: Path) -> dict[str, list[float]]:
         work()
     for _ in range(ROUNDS):
         for name, work in readers.items():
-            times[name] += [milliseconds(work) for _ in range(1 if name == PEER else PER_ROUND)]
+            times[name] += [
+                milliseconds(work) for _ in range(1 if name == PEER else PER_ROUND)
+            ]
     return times
 
 
@@ -65,7 +67,9 @@ def main() -> int:
     for name, ratio in ratios.items():
         print(f"  {name}: {ratio:.0f} times as fast as the package")
     late = [
-        name for name, limit in LIMITS_MS.items() if path == smollm2() and medians[name] >= limit
+        name
+        for name, limit in LIMITS_MS.items()
+        if path == smollm2() and medians[name] >= limit
     ]
     if late:
         print(f"over the limit: {', '.join(late)}")

@@ -54,7 +54,11 @@ def write_models(folder: Path, count: int) -> None:
         "attn_v": (2048, 512),
         "attn_output": (2048, 2048),
     }
-    shapes |= {"ffn_gate": (2048, 8192), "ffn_up": (2048, 8192), "ffn_down": (8192, 2048)}
+    shapes |= {
+        "ffn_gate": (2048, 8192),
+        "ffn_up": (2048, 8192),
+        "ffn_down": (8192, 2048),
+    }
     layers = [
         (f"blk.{layer}.{name}.weight", shape, kind)
         for layer in range(32)
@@ -88,7 +92,9 @@ def measure(folder: Path) -> bool:
     looks = [seconds(watch.check) for _ in range(3)]
     print(f"{Model.objects.count()} models")
     print(f"  first scan           {first:8.1f} s    (limit {SCAN_LIMIT_S:.0f} s)")
-    print(f"    of it on the core  {busy:8.1f} s    (load of the machine {os.getloadavg()[0]:.1f})")
+    print(
+        f"    of it on the core  {busy:8.1f} s    (load of the machine {os.getloadavg()[0]:.1f})"
+    )
     print(f"  scan, nothing new    {again:8.1f} s")
     print(
         f"  looks of the agent   {', '.join(f'{look:.1f}' for look in looks)} s (the second takes"
@@ -99,7 +105,10 @@ def measure(folder: Path) -> bool:
     client.force_login(administrator())
     for address in PAGES:
         client.get(address)
-        times = [seconds(lambda address=address: client.get(address)) * 1000 for _ in range(5)]
+        times = [
+            seconds(lambda address=address: client.get(address)) * 1000
+            for _ in range(5)
+        ]
         size = len(client.get(address).content) / 1024
         is_models = address.startswith("/models/")
         slow = slow or (is_models and statistics.median(times) > PAGE_LIMIT_MS)

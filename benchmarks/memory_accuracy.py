@@ -54,7 +54,11 @@ from tests.planning.tiny_models import TINY, write_tiny  # noqa: E402
 ROUNDING_BYTES = 0.005 * MIB
 LIMITS = {"weights": 0.001, "kv": 0.001, "compute": 0.10, "total": 0.03}
 SMOLLM2 = "smollm2"
-LOAD_MODES = {(False, False): "none", (False, True): "mlock", (True, True): "mmap+mlock"}
+LOAD_MODES = {
+    (False, False): "none",
+    (False, True): "mlock",
+    (True, True): "mmap+mlock",
+}
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,11 @@ class Case:
             for key, value in asdict(self.settings).items()
             if value != getattr(MemorySettings(), key)
         }
-        more = f" {len(self.extra)} words of flags that change nothing" if self.extra else ""
+        more = (
+            f" {len(self.extra)} words of flags that change nothing"
+            if self.extra
+            else ""
+        )
         return f"{self.model} {'+'.join(self.devices) or 'CPU'} {changed}{more}"
 
     @property
@@ -92,12 +100,32 @@ class Case:
             "-np",
             str(s.parallel),
         ]
-        flags += ["-b", str(s.batch), "-ub", str(s.ubatch), "-ctk", s.type_k, "-ctv", s.type_v]
-        flags += ["-ngl", "all" if s.gpu_layers is None else str(s.gpu_layers), "-sm", s.split_mode]
+        flags += [
+            "-b",
+            str(s.batch),
+            "-ub",
+            str(s.ubatch),
+            "-ctk",
+            s.type_k,
+            "-ctv",
+            s.type_v,
+        ]
+        flags += [
+            "-ngl",
+            "all" if s.gpu_layers is None else str(s.gpu_layers),
+            "-sm",
+            s.split_mode,
+        ]
         flags += ["-kvu"] if s.kv_unified else []
-        flags += [] if s.flash_attention is None else ["-fa", "on" if s.flash_attention else "off"]
         flags += (
-            ["-ts", ",".join(f"{share:g}" for share in s.tensor_split)] if s.tensor_split else []
+            []
+            if s.flash_attention is None
+            else ["-fa", "on" if s.flash_attention else "off"]
+        )
+        flags += (
+            ["-ts", ",".join(f"{share:g}" for share in s.tensor_split)]
+            if s.tensor_split
+            else []
         )
         flags += ["--n-cpu-moe", str(s.n_cpu_moe)] if s.n_cpu_moe else []
         flags += ["--cpu-moe"] if s.cpu_moe else []
@@ -158,7 +186,9 @@ def cases() -> list[Case]:
         ]
     for model in (SMOLLM2, "llama", "qwen2", "qwen3", "qwen3moe", "gemma3"):
         found.append(case(model, split_mode="tensor", tensor_split=(3.0, 1.0)))
-    found.append(case(SMOLLM2, split_mode="tensor", tensor_split=(2.0, 1.0), gpu_layers=10))
+    found.append(
+        case(SMOLLM2, split_mode="tensor", tensor_split=(2.0, 1.0), gpu_layers=10)
+    )
     found += [
         case("llama", "", repack=False),
         case("qwen2", "", mmap=False),
@@ -167,7 +197,14 @@ def cases() -> list[Case]:
         case(SMOLLM2, "0", context=32768, ubatch=2048),
         case("qwen2", "0", gpu_layers=1, type_k="bf16", type_v="f16"),
     ]
-    return found + _weights_of_the_host() + _drafting() + _flags() + _unplanned() + _tiles()
+    return (
+        found
+        + _weights_of_the_host()
+        + _drafting()
+        + _flags()
+        + _unplanned()
+        + _tiles()
+    )
 
 
 def _weights_of_the_host() -> list[Case]:
@@ -180,7 +217,10 @@ def _weights_of_the_host() -> list[Case]:
             case(model, "0", gpu_layers=3),
         ]
     for model in ("moe_mxfp4", "moe_q4_k", "glm4moe"):
-        found += [case(model, "0", cpu_moe=True), case(model, "0", n_cpu_moe=3, mmap=False)]
+        found += [
+            case(model, "0", cpu_moe=True),
+            case(model, "0", n_cpu_moe=3, mmap=False),
+        ]
     found += [
         case("gemma3_mixed", "", mlock=True),
         case("gemma3_mixed", "", mlock=True, mmap=False),
@@ -250,7 +290,9 @@ def unplanned_flags() -> tuple[str, ...]:
     for flag in ALLOWED.values():
         if flag.sets or flag.name in (*_KINDS, *_OPPOSITES):
             continue
-        value = _WORDS.get(flag.name, flag.words[0] if flag.words else str(int(max(flag.low, 1))))
+        value = _WORDS.get(
+            flag.name, flag.words[0] if flag.words else str(int(max(flag.low, 1)))
+        )
         words += [flag.name, value] if flag.takes_value else [flag.name]
     return tuple(words)
 
@@ -300,7 +342,10 @@ class Rig:
 
     @property
     def endpoints(self) -> dict[str, str]:
-        return {f"127.0.0.1:{port}": f"RPC{number}" for number, port in enumerate(self.ports)}
+        return {
+            f"127.0.0.1:{port}": f"RPC{number}"
+            for number, port in enumerate(self.ports)
+        }
 
     def path(self, model: str) -> Path:
         if model == SMOLLM2:
@@ -328,7 +373,9 @@ class Rig:
             argv = [binary, "-H", "127.0.0.1", "-p", str(port), "-t", "2"]
             self.processes.append(_start(argv, subprocess.DEVNULL))
         wait_until(
-            lambda: all(_listens(port) for port in self.ports), 20, "the RPC servers do not listen"
+            lambda: all(_listens(port) for port in self.ports),
+            20,
+            "the RPC servers do not listen",
         )
 
     def stop(self) -> None:
@@ -369,7 +416,10 @@ def start_server(
     with log.open("wb") as output:
         process = _start([*argv, "--no-warmup", "--no-ui"], output.fileno())
     try:
-        wait_until(lambda: b"model loaded" in log.read_bytes() or process.poll() is not None, 60)
+        wait_until(
+            lambda: b"model loaded" in log.read_bytes() or process.poll() is not None,
+            60,
+        )
         yield process, f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
@@ -413,7 +463,10 @@ def engine_memory(rig: Rig, case: Case) -> EngineMemory:
     with log.open("wb") as output:
         process = _start([*argv, *case.flags], output.fileno(), rig.kernels_env(case))
     try:
-        wait_until(lambda: b"model loaded" in log.read_bytes() or process.poll() is not None, 60)
+        wait_until(
+            lambda: b"model loaded" in log.read_bytes() or process.poll() is not None,
+            60,
+        )
     finally:
         process.terminate()
         process.wait(PATIENCE_S)
@@ -439,7 +492,11 @@ class Row:
 
     @property
     def projected_error(self) -> float | None:
-        return None if self.projected is None else _error(self.projected, self.reported, MIB)
+        return (
+            None
+            if self.projected is None
+            else _error(self.projected, self.reported, MIB)
+        )
 
 
 def _error(estimate: float, reported: float, rounding: float) -> float:
@@ -465,9 +522,16 @@ def compare(rig: Rig, case: Case, measured: EngineMemory) -> list[Row]:
             "compute": (shown["compute_bytes"], real.compute, own and own.compute),
         }
         # Some of the host's memory is taken only with use, and the engine has just started.
-        later = filling_bytes(rig.shape(case.model), case.settings) if planned.name == "CPU" else 0
+        later = (
+            filling_bytes(rig.shape(case.model), case.settings)
+            if planned.name == "CPU"
+            else 0
+        )
         sizes["total"] = (
-            sum(shown[f"{what}_bytes"] for what in ("weights", "kv", "compute", "other")) - later,
+            sum(
+                shown[f"{what}_bytes"] for what in ("weights", "kv", "compute", "other")
+            )
+            - later,
             real.total,
             own and own.model + own.context + own.compute,
         )
@@ -527,17 +591,23 @@ def report(rows: Sequence[Row], n_cases: int, seconds: float) -> str:
         )
     lines.append("\nworst cases")
     for what in LIMITS:
-        ranked = sorted((row for row in rows if row.what == what), key=lambda row: -row.error)
+        ranked = sorted(
+            (row for row in rows if row.what == what), key=lambda row: -row.error
+        )
         for row in ranked[:3]:
             if row.error:
                 sizes = f"planned {row.planned / MIB:.2f}, engine {row.reported / MIB:.2f} MiB"
-                lines.append(f"  {what:8}{row.error:>8.2%}  {row.device:5} {sizes}  {row.case}")
+                lines.append(
+                    f"  {what:8}{row.error:>8.2%}  {row.device:5} {sizes}  {row.case}"
+                )
     return "\n".join(lines)
 
 
 def main(arguments: Sequence[str]) -> int:
     patterns = [argument for argument in arguments if not argument.startswith("--")]
-    chosen = [each for each in cases() if all(pattern in each.name for pattern in patterns)]
+    chosen = [
+        each for each in cases() if all(pattern in each.name for pattern in patterns)
+    ]
     began = time.monotonic()
     rows = run(chosen)
     if "--json" in arguments:

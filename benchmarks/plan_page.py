@@ -34,7 +34,11 @@ def furnish() -> None:
 
     from deployments.library.folders import register
     from deployments.models import Model
-    from deployments.services.discovery import ENGINE_WHEELS, discover_engines, local_host
+    from deployments.services.discovery import (
+        ENGINE_WHEELS,
+        discover_engines,
+        local_host,
+    )
     from gpus.models import Device
     from tests.deployments.gguf_corpus import smollm2
 
@@ -53,13 +57,22 @@ def furnish() -> None:
             },
         )
     Device.objects.get_or_create(
-        host=host, name="CPU", kind="cpu", defaults={"position": 900, "memory_bytes": 64 * GIB}
+        host=host,
+        name="CPU",
+        kind="cpu",
+        defaults={"position": 900, "memory_bytes": 64 * GIB},
     )
     if not discover_engines(host):
-        raise SystemExit(f"no engine was found; is one of {', '.join(ENGINE_WHEELS)} installed?")
+        raise SystemExit(
+            f"no engine was found; is one of {', '.join(ENGINE_WHEELS)} installed?"
+        )
     model = register(smollm2())
     for number in range(1, MODELS):
-        model.pk, model.name, model.path = None, f"model-{number}", f"{model.path}.{number}"
+        model.pk, model.name, model.path = (
+            None,
+            f"model-{number}",
+            f"{model.path}.{number}",
+        )
         model._state.adding = True
         model.save()
     assert Model.objects.count() == MODELS
@@ -84,12 +97,19 @@ def changes() -> itertools.cycle[dict[str, object]]:
     """What a person turns, one after the other: never twice the same question in a row."""
     devices = [f"RPC{number}" for number in range(DEVICES - 1)]
     asked = [
-        {"device": devices[: 1 + turn % len(devices)], "context": 1024 * (1 + turn), **extra}
+        {
+            "device": devices[: 1 + turn % len(devices)],
+            "context": 1024 * (1 + turn),
+            **extra,
+        }
         for turn in range(CHANGES)
         for extra in [
-            ({}, {"kv_cache_k": "q8_0"}, {"parallel": 4}, {"model": f"model-{1 + turn % 19}"})[
-                turn % 4
-            ]
+            (
+                {},
+                {"kv_cache_k": "q8_0"},
+                {"parallel": 4},
+                {"model": f"model-{1 + turn % 19}"},
+            )[turn % 4]
         ]
     ]
     return itertools.cycle(asked)
@@ -126,7 +146,8 @@ def measure(count: int) -> int:
 
     client = Client(headers={"HX-Request": "true"}, SERVER_NAME="localhost")
     client.force_login(
-        User.objects.get(username="looker"), backend="django.contrib.auth.backends.ModelBackend"
+        User.objects.get(username="looker"),
+        backend="django.contrib.auth.backends.ModelBackend",
     )
     client.get("/plan/")
     times = []

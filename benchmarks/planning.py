@@ -47,12 +47,19 @@ def library(folder: Path) -> list[Member]:
         base = found[number % 3]
         shape = replace(base.shape, layers=base.shape.layers[: -(number // 3 + 1)])
         found.append(
-            replace(base, name=f"{base.name}-{number}", path=f"{base.path}-{number}", shape=shape)
+            replace(
+                base,
+                name=f"{base.name}-{number}",
+                path=f"{base.path}-{number}",
+                shape=shape,
+            )
         )
     return found[:MODELS]
 
 
-def members(strategy: str, model: Member, draft: Member, cards: tuple) -> dict[str, Member]:  # type: ignore[type-arg]
+def members(
+    strategy: str, model: Member, draft: Member, cards: tuple
+) -> dict[str, Member]:  # type: ignore[type-arg]
     if strategy == "speculative":
         return {
             "target": replace(model, devices=cards[:-1]),
@@ -80,7 +87,9 @@ def main() -> None:
     ).stdout
     flags = LlamaCpp().parse_flags(help_text)
     cards = tuple(
-        replace(RTX_PRO_6000 if n == 0 else RTX_5090, name=f"CUDA{n}", gpu_uuid=f"GPU-{n}")
+        replace(
+            RTX_PRO_6000 if n == 0 else RTX_5090, name=f"CUDA{n}", gpu_uuid=f"GPU-{n}"
+        )
         for n in range(CARDS)
     )
     worst: dict[str, tuple[float, str]] = {}
@@ -100,11 +109,16 @@ def main() -> None:
                 )
                 took_ms = (time.perf_counter() - began) * 1000
                 total_ms[strategy] = total_ms.get(strategy, 0.0) + took_ms
-                worst[strategy] = max(worst.get(strategy, (0.0, "")), (took_ms, model.name))
+                worst[strategy] = max(
+                    worst.get(strategy, (0.0, "")), (took_ms, model.name)
+                )
         presets_ms = max(
-            time_presets(file) for file in (Path(folder) / "r1.gguf", Path(folder) / "coder.gguf")
+            time_presets(file)
+            for file in (Path(folder) / "r1.gguf", Path(folder) / "coder.gguf")
         )
-    print(f"{MODELS} models, {CARDS} cards and the host; first plan of each, nothing remembered\n")
+    print(
+        f"{MODELS} models, {CARDS} cards and the host; first plan of each, nothing remembered\n"
+    )
     print(f"{'strategy':<16}{'mean':>9}{'worst':>10}  of")
     for strategy, (took_ms, name) in worst.items():
         print(

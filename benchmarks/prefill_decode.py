@@ -37,7 +37,18 @@ from deployments.gateway.handover_plan import TAIL_BYTES, Outcome, last_timings 
 from deployments.gateway.routing import Passage, Table  # noqa: E402
 from tests.gateway.pair import CHAT, Pair, pair  # noqa: E402
 
-NOUNS = ("sea", "ship", "harbour", "storm", "captain", "island", "anchor", "gull", "tide", "sail")
+NOUNS = (
+    "sea",
+    "ship",
+    "harbour",
+    "storm",
+    "captain",
+    "island",
+    "anchor",
+    "gull",
+    "tide",
+    "sail",
+)
 SLOT_TOKENS = 8192
 
 
@@ -83,7 +94,11 @@ async def first_token_ms(made: Pair, body: dict[str, Any]) -> tuple[float, Any, 
             if not first and b'"content":"' in events:
                 first = time.monotonic()
             tail = (tail + events)[-TAIL_BYTES:]
-    return (first - began) * 1000, upstream.handover, last_timings(tail).get("prompt_n", -1)
+    return (
+        (first - began) * 1000,
+        upstream.handover,
+        last_timings(tail).get("prompt_n", -1),
+    )
 
 
 async def writing(made: Pair, gaps: list[float], number: int) -> None:
@@ -101,7 +116,9 @@ async def with_others(
     made: Pair, body: dict[str, Any], others: int
 ) -> tuple[float, Any, int, float]:
     gaps: list[float] = []
-    tasks = [asyncio.ensure_future(writing(made, gaps, number)) for number in range(others)]
+    tasks = [
+        asyncio.ensure_future(writing(made, gaps, number)) for number in range(others)
+    ]
     while tasks and len(gaps) < 8 * others:
         await asyncio.sleep(0.05)
     gaps.clear()
@@ -122,7 +139,9 @@ async def measured(made: Pair, tokens: int, others: int) -> Row:
 
     admission.routing_table = table
     serving = handing
-    ttft, report, read, gap = await with_others(made, prompt(tokens, f"handed {tokens}"), others)
+    ttft, report, read, gap = await with_others(
+        made, prompt(tokens, f"handed {tokens}"), others
+    )
     assert report.outcome == Outcome.DONE, report
     serving = alone
     own_ttft, _, own_read, own_gap = await with_others(

@@ -24,7 +24,8 @@ from tests.helpers import wait_until  # noqa: E402
 from tests.panel import RunningPanel  # noqa: E402
 
 REVOKE = (
-    "from deployments.models import ApiKey; ApiKey.objects.filter(name={!r}).update(revoked=True)"
+    "from deployments.models import ApiKey;"
+    " ApiKey.objects.filter(name={!r}).update(revoked=True)"
 )
 DEPLOYMENT = """
 deployments:
@@ -104,7 +105,9 @@ def measure(folder: Path, repeats: int) -> Times:
     panel.start()
     try:
         file = folder / "rig.yaml"
-        file.write_text(DEPLOYMENT.format(model=panel.document("scan")["models"][0]["name"]))
+        file.write_text(
+            DEPLOYMENT.format(model=panel.document("scan")["models"][0]["name"])
+        )
         panel.manage("apply", str(file))
 
         for n in range(repeats):

@@ -32,7 +32,11 @@ from tests.panel import PASSWORD, RunningPanel  # noqa: E402
 LIMIT_PERCENT = 15.0
 SETTLE_S, FIRST_FRAME_S, LOG_IN_TIMEOUT_S = 15.0, 30.0, 60.0
 # Word of the command line → what it is called here. The agent's figure includes its sampler's.
-PROCESSES = {"serve": "web server (Daphne)", "agent": "agent", "sampler": "agent's sampler"}
+PROCESSES = {
+    "serve": "web server (Daphne)",
+    "agent": "agent",
+    "sampler": "agent's sampler",
+}
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -65,18 +69,32 @@ class Viewer:
             base_url=self.url, follow_redirects=True, timeout=LOG_IN_TIMEOUT_S
         ) as client:
             form = client.get("/login/")
-            token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', form.text)[1]  # type: ignore[index]
-            fields = {"username": "admin", "password": PASSWORD, "csrfmiddlewaretoken": token}
-            answer = client.post("/login/", data=fields, headers={"Referer": f"{self.url}/login/"})
+            token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', form.text)[
+                1
+            ]  # type: ignore[index]
+            fields = {
+                "username": "admin",
+                "password": PASSWORD,
+                "csrfmiddlewaretoken": token,
+            }
+            answer = client.post(
+                "/login/", data=fields, headers={"Referer": f"{self.url}/login/"}
+            )
             assert answer.url.path == "/", f"log-in failed: {answer.url}"
-            self.cookie = "; ".join(f"{name}={value}" for name, value in client.cookies.items())
+            self.cookie = "; ".join(
+                f"{name}={value}" for name, value in client.cookies.items()
+            )
 
     async def look(self) -> None:
         address = self.url.replace("http", "ws", 1) + "/ws/telemetry/"
         headers = {"Cookie": self.cookie, "Origin": self.url}
-        async with httpx.AsyncClient(base_url=self.url, headers={"Cookie": self.cookie}) as client:
+        async with httpx.AsyncClient(
+            base_url=self.url, headers={"Cookie": self.cookie}
+        ) as client:
             token = (await client.get("/socket-token/")).json()["token"]
-        async with websockets.connect(address, additional_headers=headers, max_size=None) as socket:
+        async with websockets.connect(
+            address, additional_headers=headers, max_size=None
+        ) as socket:
             await socket.send(json.dumps({"type": "hello", "token": token}))
             async for text in socket:
                 self.frames += '"type":"frame"' in str(text[:40])
@@ -84,7 +102,9 @@ class Viewer:
                 self.devices = str(text).count('"is_stand_in"') or self.devices
 
 
-async def measure(panel: RunningPanel, viewers: list[Viewer], seconds: float) -> dict[str, float]:
+async def measure(
+    panel: RunningPanel, viewers: list[Viewer], seconds: float
+) -> dict[str, float]:
     """Percent of one core per process over the time, all viewers connected."""
     looking = [asyncio.create_task(viewer.look()) for viewer in viewers]
     try:
@@ -95,11 +115,15 @@ async def measure(panel: RunningPanel, viewers: list[Viewer], seconds: float) ->
         for viewer in viewers:
             viewer.frames = viewer.bytes = 0
         pids = {name: pid_of(panel, word) for word, name in PROCESSES.items()}
-        before, began = {name: cpu_seconds(pid) for name, pid in pids.items()}, time.monotonic()
+        before, began = (
+            {name: cpu_seconds(pid) for name, pid in pids.items()},
+            time.monotonic(),
+        )
         await asyncio.sleep(seconds)
         elapsed = time.monotonic() - began
         return {
-            name: (cpu_seconds(pid) - before[name]) / elapsed * 100 for name, pid in pids.items()
+            name: (cpu_seconds(pid) - before[name]) / elapsed * 100
+            for name, pid in pids.items()
         }
     finally:
         for task in looking:
@@ -107,14 +131,18 @@ async def measure(panel: RunningPanel, viewers: list[Viewer], seconds: float) ->
         await asyncio.gather(*looking, return_exceptions=True)
 
 
-async def everybody_sees(viewers: list[Viewer], looking: list[asyncio.Task[None]]) -> None:
+async def everybody_sees(
+    viewers: list[Viewer], looking: list[asyncio.Task[None]]
+) -> None:
     deadline = time.monotonic() + FIRST_FRAME_S
     while not all(viewer.frames for viewer in viewers):
         for task in looking:
             if task.done():
                 raise SystemExit(f"a viewer was cut off: {task.exception()!r}")
         if time.monotonic() > deadline:
-            raise SystemExit(f"not every viewer had a frame within {FIRST_FRAME_S:.0f} s")
+            raise SystemExit(
+                f"not every viewer had a frame within {FIRST_FRAME_S:.0f} s"
+            )
         await asyncio.sleep(0.1)
 
 
@@ -122,8 +150,12 @@ def report(used: dict[str, float], viewers: list[Viewer], seconds: float) -> flo
     frames = [viewer.frames for viewer in viewers]
     print(f"{len(viewers)} viewers, {viewers[0].devices} devices, {seconds:.0f} s")
     rates = [count / seconds for count in frames]
-    print(f"frames per viewer and second: lowest {min(rates):.2f}, highest {max(rates):.2f}")
-    print(f"bytes per frame: {sum(viewer.bytes for viewer in viewers) / max(1, sum(frames)):.0f}")
+    print(
+        f"frames per viewer and second: lowest {min(rates):.2f}, highest {max(rates):.2f}"
+    )
+    print(
+        f"bytes per frame: {sum(viewer.bytes for viewer in viewers) / max(1, sum(frames)):.0f}"
+    )
     for name, percent in used.items():
         print(f"  {name:22} {percent:5.1f} % of one core")
     total = sum(used.values())
@@ -143,7 +175,9 @@ def main() -> int:
         panel.start()
         try:
             wait_until(
-                lambda: any("sampler" in p.cmdline() for p in panel.processes()), 30, panel.said
+                lambda: any("sampler" in p.cmdline() for p in panel.processes()),
+                30,
+                panel.said,
             )
             viewers = [Viewer(panel.url) for _ in range(arguments.viewers)]
             for viewer in viewers:

@@ -38,12 +38,17 @@ async def send(conversation_id: int, content: Mapping[str, Any]) -> Reply:
 
 async def edit(conversation_id: int, content: Mapping[str, Any]) -> Reply:
     return await _generate(
-        conversation_id, services.question_edit, message_id=_message(content), text=_text(content)
+        conversation_id,
+        services.question_edit,
+        message_id=_message(content),
+        text=_text(content),
     )
 
 
 async def again(conversation_id: int, content: Mapping[str, Any]) -> Reply:
-    return await _generate(conversation_id, services.answer_again, message_id=_message(content))
+    return await _generate(
+        conversation_id, services.answer_again, message_id=_message(content)
+    )
 
 
 async def fill(conversation_id: int, content: Mapping[str, Any]) -> Reply:
@@ -53,7 +58,9 @@ async def fill(conversation_id: int, content: Mapping[str, Any]) -> Reply:
 
 
 async def select(conversation_id: int, content: Mapping[str, Any]) -> Reply:
-    await _in_conversation(conversation_id, services.version_select, message_id=_message(content))
+    await _in_conversation(
+        conversation_id, services.version_select, message_id=_message(content)
+    )
     await _changed(conversation_id)
     return []
 
@@ -77,13 +84,21 @@ async def resync(conversation_id: int, content: Mapping[str, Any]) -> Reply:
         have = content.get("have")
         track = str(content.get("track", "content"))
         replies = running.replay({track: have if isinstance(have, int) else 0})
-        return [r for r in replies if "track" not in content or r.get("track", track) == track]
+        return [
+            r
+            for r in replies
+            if "track" not in content or r.get("track", track) == track
+        ]
     state, fragments = await in_database(_finished)(conversation_id, message_id)
-    return [{"type": "chat.state", "message": message_id, "state": state, "data": fragments}]
+    return [
+        {"type": "chat.state", "message": message_id, "state": state, "data": fragments}
+    ]
 
 
 def _finished(conversation_id: int, message_id: int) -> tuple[str, dict[str, Any]]:
-    found = Message.objects.filter(pk=message_id, conversation_id=conversation_id).first()
+    found = Message.objects.filter(
+        pk=message_id, conversation_id=conversation_id
+    ).first()
     if found is None:
         raise OmniError("not_found", "This message is no longer there.")
     return found.state, fragments_of(found.pk)
@@ -102,10 +117,15 @@ ACTIONS: dict[str, Action] = {
 
 async def act(conversation_id: int, content: Any) -> Reply:
     """Raises OmniError for what cannot be done."""
-    action = ACTIONS.get(str(content.get("type"))) if isinstance(content, dict) else None
+    if isinstance(content, dict):
+        action = ACTIONS.get(str(content.get("type")))
+    else:
+        action = None
     if action is None:
         raise OmniError(
-            "unknown_action", "The page sent something the panel does not understand.", "Reload it."
+            "unknown_action",
+            "The page sent something the panel does not understand.",
+            "Reload it.",
         )
     return await action(conversation_id, content)
 
@@ -127,7 +147,9 @@ async def _in_conversation(
     conversation_id: int, service: Callable[..., Any], **arguments: Any
 ) -> Any:
     def call() -> Any:
-        return service(conversation=Conversation.objects.get(pk=conversation_id), **arguments)
+        return service(
+            conversation=Conversation.objects.get(pk=conversation_id), **arguments
+        )
 
     return await in_database(call)()
 
@@ -164,6 +186,8 @@ def _number(content: Mapping[str, Any], name: str) -> int:
     number = whole_number(found) if isinstance(found, int) else None
     if number is None:
         raise OmniError(
-            "unknown_action", f"The page did not say which {name} it means.", "Reload it."
+            "unknown_action",
+            f"The page did not say which {name} it means.",
+            "Reload it.",
         )
     return number

@@ -36,19 +36,27 @@ class Shared:
 
 def shared(devices: Mapping[str, frozenset[str]]) -> Shared | None:
     """Of answers by the name of what gave them, with the devices that it ran on."""
-    pairs = [(pair, devices[pair[0]] & devices[pair[1]]) for pair in combinations(devices, 2)]
+    pairs = [
+        (pair, devices[pair[0]] & devices[pair[1]]) for pair in combinations(devices, 2)
+    ]
     meeting = [(pair, both) for pair, both in pairs if both]
     if not meeting:
         return None
     names = {name for pair, _ in meeting for name in pair}
     places = {place for _, both in meeting for place in both}
-    return Shared(tuple(name for name in devices if name in names), tuple(sorted(places)))
+    return Shared(
+        tuple(name for name in devices if name in names), tuple(sorted(places))
+    )
 
 
 def leads(answers: Sequence[Figures]) -> list[Lead]:
     """The quickest to begin and the quickest to write, where at least two can be compared."""
-    first = _lead("first_token", [(ttft, name) for name, ttft, _ in answers if ttft], lowest=True)
-    decode = _lead("decode", [(tps, name) for name, _, tps in answers if tps], lowest=False)
+    first = _lead(
+        "first_token", [(ttft, name) for name, ttft, _ in answers if ttft], lowest=True
+    )
+    decode = _lead(
+        "decode", [(tps, name) for name, _, tps in answers if tps], lowest=False
+    )
     return [lead for lead in (first, decode) if lead]
 
 

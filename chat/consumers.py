@@ -25,12 +25,18 @@ class ChatConsumer(PageSocket):
 
     def refuse(self, user: AbstractUser) -> int:
         """That others' conversations exist is nobody else's business."""
-        is_own = Conversation.objects.filter(pk=self.conversation_id, owner_id=user.pk).exists()
-        return 0 if is_own else NOT_FOUND
+        is_own = Conversation.objects.filter(
+            pk=self.conversation_id, owner_id=user.pk
+        ).exists()
+        if is_own:
+            return 0
+        return NOT_FOUND
 
     async def opened(self) -> None:
         # Joined before the snapshot is taken, so that nothing falls between the two.
-        await self.channel_layer.group_add(chat_group(self.conversation_id), self.channel_name)
+        await self.channel_layer.group_add(
+            chat_group(self.conversation_id), self.channel_name
+        )
         try:
             await self._reply(await snapshot(self.conversation_id))
         except Conversation.DoesNotExist:
@@ -54,11 +60,17 @@ class ChatConsumer(PageSocket):
             generation.stop_all_in(self.conversation_id)
 
     def _owner_may_chat(self) -> bool:
-        found = Conversation.objects.select_related("owner").filter(pk=self.conversation_id).first()
+        found = (
+            Conversation.objects.select_related("owner")
+            .filter(pk=self.conversation_id)
+            .first()
+        )
         return found is not None and may(found.owner, CHAT)
 
     async def left(self) -> None:
-        await self.channel_layer.group_discard(chat_group(self.conversation_id), self.channel_name)
+        await self.channel_layer.group_discard(
+            chat_group(self.conversation_id), self.channel_name
+        )
 
     async def chat_delta(self, message: ChatDelta) -> None:
         await self.send_json(message)

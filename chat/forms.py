@@ -27,7 +27,10 @@ class SettingsForm(forms.Form):
         help_text="Goes before the whole conversation, such as: Answer in one sentence.",
     )
     temperature = forms.FloatField(
-        min_value=0, max_value=2, required=False, help_text="0 always takes the likeliest token."
+        min_value=0,
+        max_value=2,
+        required=False,
+        help_text="0 always takes the likeliest token.",
     )
     top_p = forms.FloatField(
         label="Top-p",
@@ -37,18 +40,26 @@ class SettingsForm(forms.Form):
         help_text="Draws from this share of likely tokens.",
     )
     max_tokens = forms.IntegerField(
-        label="Longest answer (tokens)", min_value=1, max_value=1_000_000, required=False
+        label="Longest answer (tokens)",
+        min_value=1,
+        max_value=1_000_000,
+        required=False,
     )
 
     def __init__(self, *args: Any, conversation: Conversation, **kwargs: Any) -> None:
         lanes = list(conversation.lanes.select_related("deployment"))
-        only = lanes[0] if len(lanes) == 1 and lanes[0].route_id is None else None
+        if len(lanes) == 1 and lanes[0].route_id is None:
+            only = lanes[0]
+        else:
+            only = None
         initial = {
             "deployment": only.deployment.name if only and only.deployment else None,
             "system_prompt": conversation.system_prompt,
             **conversation.settings,
         }
-        super().__init__(*args, **{"initial": initial, "auto_id": "settings-%s", **kwargs})
+        super().__init__(
+            *args, **{"initial": initial, "auto_id": "settings-%s", **kwargs}
+        )
         if only is None:
             del self.fields["deployment"]
         for name in ("temperature", "top_p"):

@@ -30,7 +30,10 @@ from omni.markdown import render
 
 log = logging.getLogger(__name__)
 
-PUBLISH_EVERY_S, SAVE_EVERY_S, SETTLE_EVERY_S, TELL_WAIT_EVERY_S = 0.04, 1.0, 0.3, 0.5
+PUBLISH_EVERY_S = 0.04
+SAVE_EVERY_S = 1.0
+SETTLE_EVERY_S = 0.3
+TELL_WAIT_EVERY_S = 0.5
 # No model writes so much; a server that never ends would.
 LONGEST_ANSWER = 500_000
 PATH = "/v1/chat/completions"
@@ -64,7 +67,11 @@ class Generation:
 
     def __post_init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._stop, self._news, self._over = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._stop, self._news, self._over = (
+            asyncio.Event(),
+            asyncio.Event(),
+            asyncio.Event(),
+        )
         # Pages have been told of the answer: what is said of it before, they could not show.
         self.can_be_shown = asyncio.Event()
 
@@ -94,8 +101,11 @@ class Generation:
         self._news.set()
         await asyncio.wait({reading, *helpers})
         for helper in helpers:
-            if error := helper.exception():
-                log.error("an answer was not published or saved on the way", exc_info=error)
+            error = helper.exception()
+            if error:
+                log.error(
+                    "an answer was not published or saved on the way", exc_info=error
+                )
         await self._finish(*outcome_of(reading, self.outcome))
 
     async def _pause(self, seconds: float) -> None:
@@ -146,7 +156,8 @@ class Generation:
             await self._publish()
             if time.monotonic() >= settle_at:
                 await self._publish_settled()
-                if live := live_figures(self.last.timings):
+                live = live_figures(self.last.timings)
+                if live:
                     await self._send(self.state(State.STREAMING, live=live))
                 settle_at = time.monotonic() + SETTLE_EVERY_S
             await self._pause(PUBLISH_EVERY_S)
@@ -164,7 +175,8 @@ class Generation:
     async def _publish(self) -> None:
         for track in TRACKS:
             offset = self.published[track]
-            if more := self.text[track][offset:]:
+            more = self.text[track][offset:]
+            if more:
                 self.published[track] += len(more)
                 await self._send(self.delta(track, offset, more))
         if self.progress and not self.first_at:
@@ -176,11 +188,14 @@ class Generation:
         length = settled_length(text)
         if length > self.settled:
             html = await asyncio.to_thread(render, text[:length])
-            self.settled, self.settled_html = length, html
+            self.settled = length
+            self.settled_html = html
             await self._send(self._settled_state())
 
     def _settled_state(self) -> dict[str, Any]:
-        return self.state(State.STREAMING, settled=self.settled_html, through=self.settled)
+        return self.state(
+            State.STREAMING, settled=self.settled_html, through=self.settled
+        )
 
     async def _send(self, message: dict[str, Any]) -> None:
         await self.can_be_shown.wait()
@@ -196,13 +211,20 @@ class Generation:
         }
 
     def state(self, state: str, **data: Any) -> dict[str, Any]:
-        return {"type": "chat.state", "message": self.answer_id, "state": state, "data": data}
+        return {
+            "type": "chat.state",
+            "message": self.answer_id,
+            "state": state,
+            "data": data,
+        }
 
     def replay(self, have: dict[str, int]) -> list[dict[str, Any]]:
         """What a reader lacks that has so many characters of each track."""
         behind = {track: max(0, have.get(track, 0)) for track in TRACKS}
         missing = [
-            self.delta(t, n, self.text[t][n:]) for t, n in behind.items() if n < len(self.text[t])
+            self.delta(t, n, self.text[t][n:])
+            for t, n in behind.items()
+            if n < len(self.text[t])
         ]
         settled = [self._settled_state()] if self.settled_html else []
         return [*missing, *settled, *self._waiting_state()]
@@ -210,7 +232,9 @@ class Generation:
     def _waiting_state(self) -> list[dict[str, Any]]:
         """What it waits for, as long as no word has come and there is something to tell."""
         reason = "" if self.first_at else self.wait.reason
-        return [self.state(State.STREAMING, waiting=reason)] if reason else []
+        if reason:
+            return [self.state(State.STREAMING, waiting=reason)]
+        return []
 
     # --- keeping ----------------------------------------------------------------------------------
     async def _save_often(self) -> None:
@@ -218,7 +242,9 @@ class Generation:
         while not self._over.is_set():
             await self._pause(SAVE_EVERY_S)
             if saved != (now := sum(map(len, self.text.values()))):
-                with suppress(DatabaseError):  # the next second, or the end, tries again
+                with suppress(
+                    DatabaseError
+                ):  # the next second, or the end, tries again
                     await in_database(_save)(self.answer_id, **self.text)
                     saved = now
 
@@ -258,7 +284,11 @@ class Generation:
 
 
 def _measure(answer_id: int, timings: dict[str, Any], *, alone: bool) -> None:
-    name = Message.objects.filter(pk=answer_id).values_list("deployment_name", flat=True).first()
+    name = (
+        Message.objects.filter(pk=answer_id)
+        .values_list("deployment_name", flat=True)
+        .first()
+    )
     if name:
         record(name, timings, alone=alone)
 
@@ -267,7 +297,8 @@ def _save(answer_id: int, **fields: Any) -> None:
     """A second's save that comes late must not undo the final one."""
     # Whatever an engine said, of the answer or of why there is none, can be kept.
     kept = {
-        name: storable(value) if isinstance(value, str) else value for name, value in fields.items()
+        name: storable(value) if isinstance(value, str) else value
+        for name, value in fields.items()
     }
     Message.objects.filter(pk=answer_id, state=State.STREAMING).update(**kept)
 
@@ -285,7 +316,9 @@ def start(conversation_id: int, answer_ids: list[int]) -> list[Generation]:
         if len(_running) > 1:
             for one in _running.values():
                 one.is_alone = False
-        generation.task = asyncio.create_task(generation.run(), name=f"answer-{answer_id}")
+        generation.task = asyncio.create_task(
+            generation.run(), name=f"answer-{answer_id}"
+        )
         started.append(generation)
     return started
 

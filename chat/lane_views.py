@@ -22,7 +22,10 @@ def heads(request: HtmxHttpRequest, pk: int) -> HttpResponse:
 
 @require_POST
 def add(request: HtmxHttpRequest, pk: int) -> HttpResponse:
-    lane_add(conversation=own(request, pk), target=find_target(request.POST.get("target", "")))
+    lane_add(
+        conversation=own(request, pk),
+        target=find_target(request.POST.get("target", "")),
+    )
     return _changed(pk)
 
 
@@ -35,12 +38,18 @@ def change(request: HtmxHttpRequest, pk: int, lane: int) -> HttpResponse:
 
 @require_POST
 def remove(request: HtmxHttpRequest, pk: int, lane: int) -> HttpResponse:
-    for answer_id in lane_remove(lane=get_object_or_404(own(request, pk).lanes, pk=lane)):
-        if writing := generation.running(answer_id):
+    for answer_id in lane_remove(
+        lane=get_object_or_404(own(request, pk).lanes, pk=lane)
+    ):
+        writing = generation.running(answer_id)
+        if writing:
             writing.stop()
     return _changed(pk)
 
 
 def _changed(pk: int) -> HttpResponse:
-    publish(chat_group(pk), {"type": "chat.state", "message": 0, "state": "changed", "data": {}})
+    publish(
+        chat_group(pk),
+        {"type": "chat.state", "message": 0, "state": "changed", "data": {}},
+    )
     return redirect("chat:conversation", pk=pk)

@@ -41,7 +41,9 @@ def choices_for(lanes: Sequence[Lane]) -> list[Choice]:
     is left out."""
     deployments = Deployment.giving_text().prefetch_related("instances")
     known = {deployment.pk: deployment for deployment in deployments}
-    taken = {("d", lane.deployment_id) for lane in lanes} | {("r", lane.route_id) for lane in lanes}
+    taken = {("d", lane.deployment_id) for lane in lanes} | {
+        ("r", lane.route_id) for lane in lanes
+    }
     found = [_choice(d.name, d, "", ("d", d.pk) in taken) for d in known.values()]
     names = {deployment.name for deployment in known.values()}
     for route in Route.objects.all():
@@ -82,7 +84,9 @@ def find_target(name: str) -> Target:
 def lanes_of(conversation: Conversation) -> QuerySet[Lane]:
     """With what their heads show; `answers` counts every version."""
     found = conversation.lanes.select_related("deployment", "route__deployment")
-    found = found.prefetch_related("deployment__instances", "route__deployment__instances")
+    found = found.prefetch_related(
+        "deployment__instances", "route__deployment__instances"
+    )
     return found.annotate(answers=Count("messages"))
 
 
@@ -95,10 +99,14 @@ def lane_add(*, conversation: Conversation, target: Target) -> Lane:
     position = conversation.lanes.count()
     if position >= MOST_LANES:
         raise OmniError(
-            "too_many_lanes", f"A conversation has at most {MOST_LANES} lanes.", "Remove one first."
+            "too_many_lanes",
+            f"A conversation has at most {MOST_LANES} lanes.",
+            "Remove one first.",
         )
     _refuse_twice(conversation, target)
-    return Lane.objects.create(conversation=conversation, position=position, **_leads_to(target))
+    return Lane.objects.create(
+        conversation=conversation, position=position, **_leads_to(target)
+    )
 
 
 @transaction.atomic
@@ -145,12 +153,16 @@ def _leads_to(target: Target) -> dict[str, Target | str | None]:
     }
 
 
-def _refuse_twice(conversation: Conversation, target: Target, besides: Lane | None = None) -> None:
+def _refuse_twice(
+    conversation: Conversation, target: Target, besides: Lane | None = None
+) -> None:
     field = "route" if isinstance(target, Route) else "deployment"
     others = conversation.lanes.filter(**{field: target})
     if besides:
         others = others.exclude(pk=besides.pk)
     if others.exists():
         raise OmniError(
-            "lane_twice", f"{target.name} has a lane already.", "Choose another deployment."
+            "lane_twice",
+            f"{target.name} has a lane already.",
+            "Choose another deployment.",
         )

@@ -19,7 +19,8 @@ def find(owner: Any, query: str) -> QuerySet[Conversation]:
     found = Conversation.objects.filter(owner=owner).prefetch_related("lanes")
     words = query.split()[:8]
     if words:
-        in_title, in_content = Q(), Q()
+        in_title = Q()
+        in_content = Q()
         for word in words:
             in_title &= Q(title__icontains=word)
             in_content &= Q(content__icontains=word)
@@ -48,4 +49,6 @@ def day_heading(day: date, today: date) -> str:
         return "Today"
     if age == 1:
         return "Yesterday"
-    return "Last 7 days" if age < 7 else f"{day:%B %Y}"
+    if age < 7:
+        return "Last 7 days"
+    return f"{day:%B %Y}"

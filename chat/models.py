@@ -15,7 +15,9 @@ MOST_LANES = 4
 
 class Conversation(models.Model):
     owner = models.ForeignKey(
-        django_settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="conversations"
+        django_settings.AUTH_USER_MODEL,
+        on_delete=models.CASCADE,
+        related_name="conversations",
     )
     title = models.CharField(max_length=200, blank=True)
     system_prompt = models.TextField(blank=True)
@@ -28,7 +30,9 @@ class Conversation(models.Model):
     class Meta:
         ordering = ("-changed_at",)
         permissions = [declared(CHAT)]
-        indexes = [models.Index(fields=["owner", "-changed_at"], name="conversation_recent")]
+        indexes = [
+            models.Index(fields=["owner", "-changed_at"], name="conversation_recent")
+        ]
 
     def __str__(self) -> str:
         return self.title or f"Conversation {self.pk}"
@@ -37,7 +41,9 @@ class Conversation(models.Model):
 class Lane(models.Model):
     """The column of one deployment, or of the one a route leads to, in a conversation."""
 
-    conversation = models.ForeignKey(Conversation, on_delete=models.CASCADE, related_name="lanes")
+    conversation = models.ForeignKey(
+        Conversation, on_delete=models.CASCADE, related_name="lanes"
+    )
     position = models.PositiveSmallIntegerField(default=0)
     deployment = models.ForeignKey(
         Deployment, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
@@ -52,11 +58,15 @@ class Lane(models.Model):
     class Meta:
         ordering = ("conversation", "position")
         constraints = [
-            models.UniqueConstraint(fields=["conversation", "position"], name="lane_position_once"),
+            models.UniqueConstraint(
+                fields=["conversation", "position"], name="lane_position_once"
+            ),
             models.UniqueConstraint(
                 fields=["conversation", "deployment"], name="lane_deployment_once"
             ),
-            models.UniqueConstraint(fields=["conversation", "route"], name="lane_route_once"),
+            models.UniqueConstraint(
+                fields=["conversation", "route"], name="lane_route_once"
+            ),
             models.CheckConstraint(
                 condition=Q(position__lt=MOST_LANES), name="lane_position_below_four"
             ),
@@ -72,18 +82,24 @@ class Lane(models.Model):
     @property
     def serving(self) -> Deployment | None:
         """What answers in it now; None when that was deleted."""
-        return self.route.deployment if self.route else self.deployment
+        if self.route:
+            return self.route.deployment
+        return self.deployment
 
     @property
     def strategy_title(self) -> str:
         """How what answers in it is spread over devices; empty when that was deleted."""
-        return strategy_title(self.serving.strategy) if self.serving else ""
+        if self.serving:
+            return strategy_title(self.serving.strategy)
+        return ""
 
     @property
     def name(self) -> str:
         """What is asked for, by its public name."""
         asked = self.route or self.deployment
-        return asked.name if asked else self.deployment_name
+        if asked:
+            return asked.name
+        return self.deployment_name
 
 
 class Message(models.Model):
@@ -119,7 +135,9 @@ class Message(models.Model):
     error = models.TextField(blank=True)
     finish_reason = models.CharField(max_length=40, blank=True)
     deployment_name = models.CharField(max_length=60, blank=True)
-    ttft_ms = models.FloatField(null=True, blank=True, help_text="request sent to first token")
+    ttft_ms = models.FloatField(
+        null=True, blank=True, help_text="request sent to first token"
+    )
     duration_ms = models.FloatField(null=True, blank=True)
     prompt_tokens = models.PositiveIntegerField(null=True, blank=True)
     cached_tokens = models.PositiveIntegerField(null=True, blank=True)
@@ -139,7 +157,9 @@ class Message(models.Model):
                 condition=Q(role__in=["user", "assistant"]), name="message_role_known"
             ),
             models.CheckConstraint(
-                condition=Q(state__in=["streaming", "done", "stopped", "interrupted", "failed"]),
+                condition=Q(
+                    state__in=["streaming", "done", "stopped", "interrupted", "failed"]
+                ),
                 name="message_state_known",
             ),
             models.CheckConstraint(

@@ -35,7 +35,9 @@ def list_context(request: HtmxHttpRequest) -> dict[str, Any]:
         "query": query,
         "current": whole_number(request.GET.get("current", "")),
         "choices": choices,
-        "ready": [choice for choice in choices if choice.can_be_chosen and not choice.leads_to],
+        "ready": [
+            choice for choice in choices if choice.can_be_chosen and not choice.leads_to
+        ],
     }
 
 
@@ -68,7 +70,9 @@ def lanes_context(conversation: Conversation) -> dict[str, Any]:
 
 def _answers(lane: Lane) -> bool:
     serving = lane.serving
-    return serving is not None and (serving.state == InstanceState.READY or serving.is_unloaded)
+    return serving is not None and (
+        serving.state == InstanceState.READY or serving.is_unloaded
+    )
 
 
 def page_context(

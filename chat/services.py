@@ -30,7 +30,9 @@ def conversation_create(
     yet."""
     require(owner, CHAT)
     targets = list(dict.fromkeys([deployment, *beside]))
-    for unused in Conversation.objects.filter(owner=owner, messages=None).prefetch_related("lanes"):
+    for unused in Conversation.objects.filter(
+        owner=owner, messages=None
+    ).prefetch_related("lanes"):
         if [lane.route or lane.deployment for lane in unused.lanes.all()] == targets:
             return unused
     conversation = Conversation.objects.create(owner=owner)
@@ -81,7 +83,9 @@ def question_send(*, conversation: Conversation, text: str) -> list[int]:
 
 
 @transaction.atomic
-def question_edit(*, conversation: Conversation, message_id: int, text: str) -> list[int]:
+def question_edit(
+    *, conversation: Conversation, message_id: int, text: str
+) -> list[int]:
     """Asks the last question in other words; what was there stays as an earlier version."""
     require(conversation.owner, CHAT)
     text = _checked(conversation, text)
@@ -98,7 +102,9 @@ def answer_again(*, conversation: Conversation, message_id: int) -> list[int]:
     require(conversation.owner, CHAT)
     turns = turns_of(conversation)
     shown = turns[-1].answers if turns else []
-    old = next((version.message for version in shown if version.message.pk == message_id), None)
+    old = next(
+        (version.message for version in shown if version.message.pk == message_id), None
+    )
     if old is None or old.lane is None or old.parent is None:
         raise OmniError("not_the_last", "Only the last answer can be generated again.")
     _refuse_while_streaming(conversation, old.lane)
@@ -116,7 +122,9 @@ def answer_in_lane(*, conversation: Conversation, lane_id: int) -> list[int]:
     if lane is None or not turns:
         raise OmniError("not_found", "There is nothing to answer in this lane.")
     if any(version.message.lane_id == lane.pk for version in turns[-1].answers):
-        raise OmniError("answered", "This lane has an answer already.", "Regenerate it.")
+        raise OmniError(
+            "answered", "This lane has an answer already.", "Regenerate it."
+        )
     _refuse_while_streaming(conversation, lane)
     conversation.save(update_fields=["changed_at"])
     return [_answer_to_come(turns[-1].question.message, lane).pk]
@@ -137,11 +145,14 @@ def version_select(*, conversation: Conversation, message_id: int) -> None:
 
 def request_for(answer_id: int) -> dict[str, Any]:
     """The request whose answer this message is to become."""
-    found = Message.objects.select_related("conversation", "lane__deployment", "lane__route")
+    found = Message.objects.select_related(
+        "conversation", "lane__deployment", "lane__route"
+    )
     answer = found.filter(pk=answer_id).first()
     if answer is None:
         raise OmniError("not_found", "This answer was removed.")
-    conversation, lane = answer.conversation, answer.lane
+    conversation = answer.conversation
+    lane = answer.lane
     assert lane is not None  # a constraint of the table
     history: list[tuple[str, str | None]] = []
     for turn in turns_of(conversation):
@@ -149,15 +160,21 @@ def request_for(answer_id: int) -> dict[str, Any]:
         if question.pk == answer.parent_id:
             history.append((question.content, None))
             break
-        given = next((v.message for v in turn.answers if v.message.lane_id == lane.pk), None)
+        given = next(
+            (v.message for v in turn.answers if v.message.lane_id == lane.pk), None
+        )
         history.append((question.content, given.content if given else None))
-    return request_body(lane.name, conversation.system_prompt, history, conversation.settings)
+    return request_body(
+        lane.name, conversation.system_prompt, history, conversation.settings
+    )
 
 
 def _checked(conversation: Conversation, text: str) -> str:
     text = storable(text).strip()
     if not text:
-        raise OmniError("empty_question", "There is nothing to send.", "Write something first.")
+        raise OmniError(
+            "empty_question", "There is nothing to send.", "Write something first."
+        )
     if len(text) > LONGEST_QUESTION:
         raise OmniError(
             "question_too_long",
@@ -168,21 +185,28 @@ def _checked(conversation: Conversation, text: str) -> str:
     return text
 
 
-def _refuse_while_streaming(conversation: Conversation, lane: Lane | None = None) -> None:
+def _refuse_while_streaming(
+    conversation: Conversation, lane: Lane | None = None
+) -> None:
     """Of one lane, or of any: the lanes do not hear each other."""
     # The row lock, so that two tabs cannot both pass.
     Conversation.objects.select_for_update().get(pk=conversation.pk)
     streaming = conversation.messages.filter(state=Message.State.STREAMING)
     if (streaming.filter(lane=lane) if lane else streaming).exists():
         raise OmniError(
-            "still_answering", "An answer is still being written.", "Wait for it or stop it first."
+            "still_answering",
+            "An answer is still being written.",
+            "Wait for it or stop it first.",
         )
 
 
 def _ask(conversation: Conversation, text: str, before: Message | None) -> list[int]:
     conversation.messages.filter(parent=before, lane=None).update(is_active=False)
     question = Message.objects.create(
-        conversation=conversation, parent=before, role=Message.MessageRole.USER, content=text
+        conversation=conversation,
+        parent=before,
+        role=Message.MessageRole.USER,
+        content=text,
     )
     lanes = conversation.lanes.select_related("deployment", "route__deployment")
     return [_answer_to_come(question, lane).pk for lane in lanes]
@@ -195,5 +219,7 @@ def _answer_to_come(question: Message, lane: Lane) -> Message:
         lane=lane,
         role=Message.MessageRole.ASSISTANT,
         state=Message.State.STREAMING,
-        deployment_name=lane.serving.name if lane.serving else lane.deployment_name[:60],
+        deployment_name=lane.serving.name
+        if lane.serving
+        else lane.deployment_name[:60],
     )

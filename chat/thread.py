@@ -40,7 +40,9 @@ class Entry:
     @property
     def html(self) -> str:
         """The answer's text as safe HTML; empty while it streams, the socket brings it then."""
-        return "" if self.message.state == STREAMING else render(self.message.content)
+        if self.message.state == STREAMING:
+            return ""
+        return render(self.message.content)
 
     @property
     def count(self) -> int:
@@ -48,11 +50,15 @@ class Entry:
 
     @property
     def previous(self) -> int | None:
-        return self.siblings[self.number - 2].pk if self.number > 1 else None
+        if self.number > 1:
+            return self.siblings[self.number - 2].pk
+        return None
 
     @property
     def next(self) -> int | None:
-        return self.siblings[self.number].pk if self.number < self.count else None
+        if self.number < self.count:
+            return self.siblings[self.number].pk
+        return None
 
     @property
     def can_retry(self) -> bool:
@@ -67,7 +73,9 @@ class Entry:
         """Of the KV cache; `moved_ms` is what the hand-over itself took."""
         found = self.message.timings.get(HANDOVER) or {}
         spans = [found[name] for name in ("save_ms", "restore_ms") if name in found]
-        return {**found, "moved_ms": sum(spans)} if spans else found
+        if spans:
+            return {**found, "moved_ms": sum(spans)}
+        return found
 
     @property
     def version(self) -> str:
@@ -105,9 +113,9 @@ class Row:
     def compared(self) -> list[Message]:
         """The answers that can be held against each other, once all have ended."""
         given = [cell.entry.message for cell in self.cells if cell.entry]
-        return (
-            [] if len(given) < 2 or any(message.state == STREAMING for message in given) else given
-        )
+        if len(given) < 2 or any(message.state == STREAMING for message in given):
+            return []
+        return given
 
     @property
     def shared(self) -> Shared | None:
@@ -125,13 +133,17 @@ class Row:
         if self.shared:
             return []
         return leads(
-            [(each.deployment_name, each.ttft_ms, each.decode_tps) for each in self.compared]
+            [
+                (each.deployment_name, each.ttft_ms, each.decode_tps)
+                for each in self.compared
+            ]
         )
 
     @property
     def version(self) -> str:
         cells = [
-            f"{cell.lane.pk}:{cell.entry.version if cell.entry else ''}" for cell in self.cells
+            f"{cell.lane.pk}:{cell.entry.version if cell.entry else ''}"
+            for cell in self.cells
         ]
         return _digest([self.question.version, *cells])
 
@@ -170,28 +182,45 @@ def thread_of(conversation: Conversation) -> Thread:
 
 
 def _devices(turns: Iterable[Turn[Message]]) -> dict[str, frozenset[str]]:
-    names = {version.message.deployment_name for turn in turns for version in turn.answers}
+    names = {
+        version.message.deployment_name for turn in turns for version in turn.answers
+    }
     found = Deployment.objects.filter(name__in=names).prefetch_related("bindings")
     return {
-        row.name: frozenset(name for b in row.bindings.all() for name in b.devices) for row in found
+        row.name: frozenset(name for b in row.bindings.all() for name in b.devices)
+        for row in found
     }
 
 
 def _row(
-    turn: Turn[Message], lanes: list[Lane], devices: Mapping[str, frozenset[str]], *, is_last: bool
+    turn: Turn[Message],
+    lanes: list[Lane],
+    devices: Mapping[str, frozenset[str]],
+    *,
+    is_last: bool,
 ) -> Row:
     given = {version.message.lane_id: version for version in turn.answers}
     cells = []
     for number, lane in enumerate(lanes, 1):
-        version, name = given.get(lane.pk), lane.name if len(lanes) > 1 else ""
-        cells.append(Cell(lane, _entry(version, is_last, name, number) if version else None))
+        version = given.get(lane.pk)
+        name = lane.name if len(lanes) > 1 else ""
+        cells.append(
+            Cell(lane, _entry(version, is_last, name, number) if version else None)
+        )
     return Row(_entry(turn.question, is_last), cells, is_last, devices)
 
 
 def _entry(
     version: Version[Message], is_last: bool, lane_name: str = "", lane_number: int = 0
 ) -> Entry:
-    return Entry(version.message, version.number, version.siblings, is_last, lane_name, lane_number)
+    return Entry(
+        version.message,
+        version.number,
+        version.siblings,
+        is_last,
+        lane_name,
+        lane_number,
+    )
 
 
 def _digest(parts: Iterable[str]) -> str:
@@ -223,7 +252,9 @@ def ending_of(conversation: Conversation) -> dict[str, Any]:
 def fragments_of(message_id: int) -> dict[str, Any]:
     """What a page exchanges when an answer has ended: its fragment, empty when it is not shown (any
     more), and the comparison of its turn."""
-    message = Message.objects.select_related("conversation").filter(pk=message_id).first()
+    message = (
+        Message.objects.select_related("conversation").filter(pk=message_id).first()
+    )
     for row in thread_of(message.conversation).rows if message else []:
         for entry in (row.question, *(cell.entry for cell in row.cells)):
             if entry and entry.message.pk == message_id:

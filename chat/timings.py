@@ -13,7 +13,9 @@ from typing import Any, TypedDict
 
 HANDOVER = "omni_handover"
 # What fits into the table's columns; no engine counts or takes more.
-LARGEST_COUNT, LARGEST_FIGURE, MOST_FIGURES = 1 << 31, 1e15, 40
+LARGEST_COUNT = 1 << 31
+LARGEST_FIGURE = 1e15
+MOST_FIGURES = 40
 
 
 @dataclass(frozen=True)
@@ -71,14 +73,19 @@ def figures(
 
 def drafts_of(timings: Mapping[str, Any]) -> Drafts | None:
     """None where the engine drafted nothing, or does not tell."""
-    drafted, accepted = _count(timings.get("draft_n")), _count(timings.get("draft_n_accepted"))
-    return Drafts(drafted, accepted or 0) if drafted else None
+    drafted = _count(timings.get("draft_n"))
+    accepted = _count(timings.get("draft_n_accepted"))
+    if drafted:
+        return Drafts(drafted, accepted or 0)
+    return None
 
 
 def live_figures(timings: Mapping[str, Any]) -> dict[str, Any]:
     """How an answer goes while it is written; empty while there is too little to tell."""
     rate = _decode_tps(timings, None, None, 0.0) if timings else None
-    return {"tps": rate, "tokens": _count(timings.get("predicted_n"))} if rate else {}
+    if rate:
+        return {"tps": rate, "tokens": _count(timings.get("predicted_n"))}
+    return {}
 
 
 def parse_handover(header: str) -> dict[str, Any]:
@@ -103,11 +110,16 @@ def parse_handover(header: str) -> dict[str, Any]:
 def _prompt_tokens(timings: Mapping[str, Any]) -> int | None:
     """llama.cpp: cache_n + prompt_n are all tokens of the prompt."""
     read = _count(timings.get("prompt_n"))
-    return None if read is None else read + (_count(timings.get("cache_n")) or 0)
+    if read is None:
+        return None
+    return read + (_count(timings.get("cache_n")) or 0)
 
 
 def _decode_tps(
-    timings: Mapping[str, Any], completion: int | None, first_at: float | None, ended_at: float
+    timings: Mapping[str, Any],
+    completion: int | None,
+    first_at: float | None,
+    ended_at: float,
 ) -> float | None:
     """llama.cpp's predicted_ms runs from the first token on, so that token is not in the rate."""
     if timings:
@@ -119,7 +131,9 @@ def _decode_tps(
 
 def _less_one(count: Any) -> int | None:
     known = _count(count)
-    return known - 1 if known else None
+    if known:
+        return known - 1
+    return None
 
 
 def _rate(count: Any, span_ms: Any) -> float | None:
@@ -131,12 +145,16 @@ def _rate(count: Any, span_ms: Any) -> float | None:
 
 
 def _span_ms(start: float | None, end: float | None) -> float | None:
-    return None if start is None or end is None else (end - start) * 1000
+    if start is None or end is None:
+        return None
+    return (end - start) * 1000
 
 
 def _count(value: Any) -> int | None:
     """None for what no engine counts."""
-    return int(value) if _is_number(value) and value < LARGEST_COUNT else None
+    if _is_number(value) and value < LARGEST_COUNT:
+        return int(value)
+    return None
 
 
 def _is_number(value: Any) -> bool:

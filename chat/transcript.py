@@ -31,7 +31,9 @@ class Version(Generic[N]):
     @property
     def number(self) -> int:
         return 1 + next(
-            i for i, sibling in enumerate(self.siblings) if sibling.id == self.message.id
+            i
+            for i, sibling in enumerate(self.siblings)
+            if sibling.id == self.message.id
         )
 
 
@@ -57,7 +59,9 @@ def active_turns(messages: Sequence[N], lanes: Sequence[int]) -> list[Turn[N]]:
     while versions := children.get((before, None)):
         question = _active(versions)
         before = question.message.id
-        answers = [_active(found) for lane in lanes if (found := children.get((before, lane)))]
+        answers = [
+            _active(found) for lane in lanes if (found := children.get((before, lane)))
+        ]
         turns.append(Turn(question, answers))
     return turns
 
@@ -68,7 +72,10 @@ def _active(versions: list[N]) -> Version[N]:
 
 
 def request_body(
-    model: str, system: str, history: Sequence[tuple[str, str | None]], settings: Mapping[str, Any]
+    model: str,
+    system: str,
+    history: Sequence[tuple[str, str | None]],
+    settings: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The chat request for the last question of `history`, which holds (question, answer or None).
 
@@ -92,7 +99,9 @@ def request_body(
             waiting = []
     if waiting:
         messages.append({"role": "user", "content": "\n\n".join(waiting)})
-    chosen = {name: settings[name] for name in SAMPLING if settings.get(name) is not None}
+    chosen = {
+        name: settings[name] for name in SAMPLING if settings.get(name) is not None
+    }
     extras = {"stream": True, "stream_options": {"include_usage": True}}
     # llama.cpp's: facts that a stopped answer would otherwise end without.
     engine_extras = {"timings_per_token": True, "return_progress": True}
@@ -123,11 +132,9 @@ def _delta(data: bytes) -> Delta:
         event = read_answer(data)
     except ValueError:
         event = None
-    return (
-        delta_of(event)
-        if isinstance(event, dict)
-        else Delta(error="The engine sent something that is no event.")
-    )
+    if isinstance(event, dict):
+        return delta_of(event)
+    return Delta(error="The engine sent something that is no event.")
 
 
 def delta_of(event: Mapping[str, Any]) -> Delta:
@@ -135,12 +142,18 @@ def delta_of(event: Mapping[str, Any]) -> Delta:
 
     What is not of the kind that it should be is not there: servers differ.
     """
-    if error := event.get("error"):
+    error = event.get("error")
+    if error:
         return Delta(
-            error=str(error.get("message", error)) if isinstance(error, dict) else str(error)
+            error=str(error.get("message", error))
+            if isinstance(error, dict)
+            else str(error)
         )
     choices = event.get("choices")
-    choice = _object(choices[0]) if isinstance(choices, list) and choices else {}
+    if isinstance(choices, list) and choices:
+        choice = _object(choices[0])
+    else:
+        choice = {}
     text = _object(choice.get("delta"))
     return Delta(
         content=_text(text.get("content")),
@@ -153,11 +166,15 @@ def delta_of(event: Mapping[str, Any]) -> Delta:
 
 
 def _object(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
+    if isinstance(value, dict):
+        return value
+    return {}
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
+    if isinstance(value, str):
+        return value
+    return ""
 
 
 def settled_length(text: str) -> int:
@@ -167,7 +184,8 @@ def settled_length(text: str) -> int:
     fence = ""
     for line in text.splitlines(keepends=True):
         position += len(line)
-        if match := FENCE.match(line):
+        match = FENCE.match(line)
+        if match:
             mark = match[1]
             if not fence:
                 fence = mark

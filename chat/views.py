@@ -26,9 +26,14 @@ def list_page(request: HtmxHttpRequest) -> HttpResponse:
 def new(request: HtmxHttpRequest) -> HttpResponse:
     first, *others = [
         find_target(name)
-        for name in (request.POST.get("deployment", ""), *request.POST.getlist("beside"))
+        for name in (
+            request.POST.get("deployment", ""),
+            *request.POST.getlist("beside"),
+        )
     ]
-    conversation = services.conversation_create(owner=request.user, deployment=first, beside=others)
+    conversation = services.conversation_create(
+        owner=request.user, deployment=first, beside=others
+    )
     return redirect("chat:conversation", pk=conversation.pk)
 
 
@@ -36,7 +41,9 @@ def new(request: HtmxHttpRequest) -> HttpResponse:
 def conversation_page(request: HtmxHttpRequest, pk: int) -> HttpResponse:
     conversation = own(request, pk)
     form = SettingsForm(conversation=conversation)
-    return render(request, "chat/conversation.html", page_context(request, conversation, form))
+    return render(
+        request, "chat/conversation.html", page_context(request, conversation, form)
+    )
 
 
 @require_GET
@@ -46,9 +53,12 @@ def thread(request: HtmxHttpRequest, pk: int) -> HttpResponse:
 
 @require_POST
 def rename(request: HtmxHttpRequest, pk: int) -> HttpResponse:
-    conversation, form = own(request, pk), RenameForm(request.POST)
+    conversation = own(request, pk)
+    form = RenameForm(request.POST)
     if form.is_valid():
-        services.conversation_rename(conversation=conversation, title=form.cleaned_data["title"])
+        services.conversation_rename(
+            conversation=conversation, title=form.cleaned_data["title"]
+        )
     return redirect("chat:conversation", pk=pk)
 
 
@@ -57,7 +67,10 @@ def delete(request: HtmxHttpRequest, pk: int) -> HttpResponse:
     conversation = own(request, pk)
     generation.stop_all_in(pk)
     services.conversation_delete(conversation=conversation)
-    publish(chat_group(pk), {"type": "chat.state", "message": 0, "state": "deleted", "data": {}})
+    publish(
+        chat_group(pk),
+        {"type": "chat.state", "message": 0, "state": "deleted", "data": {}},
+    )
     return redirect("chat:list")
 
 
@@ -66,7 +79,9 @@ def configure(request: HtmxHttpRequest, pk: int) -> HttpResponse:
     conversation = own(request, pk)
     form = SettingsForm(request.POST, conversation=conversation)
     if not form.is_valid():
-        return render(request, "chat/conversation.html", page_context(request, conversation, form))
+        return render(
+            request, "chat/conversation.html", page_context(request, conversation, form)
+        )
     entered = dict(form.cleaned_data)
     services.conversation_configure(
         conversation=conversation,

@@ -70,7 +70,9 @@ def request_scan(host: str, *, user: Any = None) -> None:
         app.send_task(SCAN_TASK, queue=queue_of(host), expires=60)
     except (KombuError, RedisError, OSError):
         text = "The broker does not answer, so the agent could not be asked."
-        raise OmniError("no_broker", text, "Try again in a moment.", retry=True) from None
+        raise OmniError(
+            "no_broker", text, "Try again in a moment.", retry=True
+        ) from None
 
 
 def queue_of(host: str) -> str:

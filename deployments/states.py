@@ -81,7 +81,9 @@ def deployment_state(
     if is_wanted and error:
         return InstanceState.FAILED
     if not states:
-        return InstanceState.STARTING if is_wanted else InstanceState.STOPPED
+        if is_wanted:
+            return InstanceState.STARTING
+        return InstanceState.STOPPED
     worst = min(states, key=lambda state: PRECEDENCE.index(InstanceState(state)))
     if worst == InstanceState.STOPPED and is_wanted:
         return InstanceState.STARTING
@@ -90,4 +92,6 @@ def deployment_state(
 
 def shown_state(state: str, *, unloaded: bool) -> str:
     """For people and programs: what loads when it is asked is not just stopped."""
-    return UNLOADED if unloaded and state == InstanceState.STOPPED else state
+    if unloaded and state == InstanceState.STOPPED:
+        return UNLOADED
+    return state

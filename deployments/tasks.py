@@ -33,7 +33,8 @@ def probe_engine(engine_id: int) -> None:
     from deployments.models import Engine
     from deployments.services.engines import probe
 
-    if engine := Engine.objects.filter(pk=engine_id).first():
+    engine = Engine.objects.filter(pk=engine_id).first()
+    if engine:
         probe(engine)
 
 

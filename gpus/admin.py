@@ -11,7 +11,12 @@ from omni.administration import RightsAdmin, RowForm
 from omni.errors import OmniError
 from omni.units import bytes_text, watts_text
 
-GPU_COLOURS = {"ok": "success", "lost": "danger", "error": "danger", "absent": "warning"}
+GPU_COLOURS = {
+    "ok": "success",
+    "lost": "danger",
+    "error": "danger",
+    "absent": "warning",
+}
 DRIVER_COLOURS = {"ok": "success", "library_missing": "info", "no_devices": "info"}
 
 
@@ -69,14 +74,18 @@ class GpuAdmin(RightsAdmin):
     @display(description="Best link")
     def link(self, gpu: Gpu) -> str:
         known = gpu.pcie_generation_max and gpu.pcie_width_max
-        return f"Gen {gpu.pcie_generation_max} × {gpu.pcie_width_max}" if known else "N/A"
+        if known:
+            return f"Gen {gpu.pcie_generation_max} × {gpu.pcie_width_max}"
+        return "N/A"
 
 
 class DeviceForm(RowForm):
     def clean_endpoint(self) -> str:
         text = str(self.cleaned_data["endpoint"]).strip()
         try:
-            return ":".join(map(str, parse_endpoint(text))) if text else ""
+            if text:
+                return ":".join(map(str, parse_endpoint(text)))
+            return ""
         except OmniError as error:
             raise forms.ValidationError(str(error)) from None
 
@@ -98,7 +107,9 @@ class DeviceAdmin(RightsAdmin):
     list_filter = ("kind", "is_stand_in", "is_present", "host")
     list_select_related = ("host", "gpu__host")
 
-    def save_model(self, request: HttpRequest, obj: Device, form: object, change: bool) -> None:
+    def save_model(
+        self, request: HttpRequest, obj: Device, form: object, change: bool
+    ) -> None:
         """What is typed in is a device of another host; all others are found."""
         if not change:
             obj.kind = Device.Kind.RPC

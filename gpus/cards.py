@@ -146,14 +146,19 @@ _SOURCES: tuple[tuple[str, _Rows], ...] = (
     ("NVIDIA, data sheets of the RTX PRO Blackwell series", _RTX_PRO),
     ("NVIDIA, data sheets of the RTX Ada Generation workstation cards", _RTX_ADA),
     ("NVIDIA, data sheets of the RTX A series", _RTX_A),
-    ("NVIDIA, data sheets of its data-centre GPUs (DGX B200: 64 TB/s for 8)", _DATA_CENTRE),
+    (
+        "NVIDIA, data sheets of its data-centre GPUs (DGX B200: 64 TB/s for 8)",
+        _DATA_CENTRE,
+    ),
     ("NVIDIA, DGX Spark hardware overview", _GRACE_BLACKWELL),
 )
 
 
 def _key(name: str) -> str:
     """Names without maker and punctuation: drivers and engines differ in those."""
-    return " ".join(re.sub(r"[^a-z0-9]+", " ", re.sub(r"\bnvidia\b", "", name.lower())).split())
+    return " ".join(
+        re.sub(r"[^a-z0-9]+", " ", re.sub(r"\bnvidia\b", "", name.lower())).split()
+    )
 
 
 CARDS: tuple[DataSheet, ...] = tuple(
@@ -173,5 +178,7 @@ def data_sheet(name: str, memory_bytes: int | None = None) -> DataSheet | None:
     """
     alike = _BY_KEY.get(_key(name), [])
     if not alike or memory_bytes is None:
-        return alike[-1] if alike else None
+        if alike:
+            return alike[-1]
+        return None
     return min(alike, key=lambda card: abs(card.memory_gb - memory_bytes / GIB))

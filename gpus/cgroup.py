@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT, OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+ROOT = Path("/sys/fs/cgroup")
+OWN = Path("/proc/self/cgroup")
 # The kernel's "no limit" of version 1 is the largest multiple of a page; no machine has this much.
 NO_LIMIT_BYTES = 1 << 60
 
@@ -39,13 +40,21 @@ class Limits:
     @property
     def threads(self) -> int | None:
         """As many as have something to do."""
-        return None if self.cores is None else max(1, math.ceil(self.cores))
+        if self.cores is None:
+            return None
+        return max(1, math.ceil(self.cores))
 
 
 def limits(root: Path = ROOT, own: Path = OWN) -> Limits:
     groups = _groups(_text(own))
-    memory = [*_v2_memory(root, groups.get("", "")), *_v1_memory(root, groups.get("memory", ""))]
-    cores = [*_v2_cores(root, groups.get("", "")), *_v1_cores(root, groups.get("cpu", ""))]
+    memory = [
+        *_v2_memory(root, groups.get("", "")),
+        *_v1_memory(root, groups.get("memory", "")),
+    ]
+    cores = [
+        *_v2_cores(root, groups.get("", "")),
+        *_v1_cores(root, groups.get("cpu", "")),
+    ]
     tightest = min(memory, key=lambda found: found.limit_bytes, default=None)
     return Limits(tightest, min(cores, default=None))
 
@@ -68,7 +77,9 @@ def _upwards(mount: Path, group: str) -> Iterator[Path]:
     """
     if not mount.is_dir():
         return
-    folder = mount.joinpath(*(part for part in group.split("/") if part not in ("", "..")))
+    folder = mount.joinpath(
+        *(part for part in group.split("/") if part not in ("", ".."))
+    )
     while folder != mount:
         if folder.is_dir():
             yield folder
@@ -93,7 +104,9 @@ def _v2_cores(root: Path, group: str) -> Iterator[float]:
 
 def _v2_folders(root: Path, group: str) -> Iterator[Path]:
     # Beside version 1 it is mounted one folder below.
-    yield from _upwards(root / "unified" if (root / "unified").is_dir() else root, group)
+    yield from _upwards(
+        root / "unified" if (root / "unified").is_dir() else root, group
+    )
 
 
 # --- version 1 ------------------------------------------------------------------------------------
@@ -123,12 +136,15 @@ def _text(path: Path) -> str:
 
 
 def _number(text: str) -> int | None:
-    return int(text) if text.strip().isdecimal() else None
+    if text.strip().isdecimal():
+        return int(text)
+    return None
 
 
 def _share(quota: str, period: str) -> Iterator[float]:
     """Cores that a quota in microseconds a period comes to; nothing for 'max' and -1."""
-    used, whole = _number(quota), _number(period)
+    used = _number(quota)
+    whole = _number(period)
     if used and whole:
         yield used / whole
 
@@ -137,5 +153,7 @@ def _file_cache(folder: Path, prefix: str) -> int:
     wanted = {f"{prefix}inactive_file", f"{prefix}active_file"}
     rows = (line.split() for line in _text(folder / "memory.stat").splitlines())
     return sum(
-        int(row[1]) for row in rows if len(row) == 2 and row[0] in wanted and row[1].isdecimal()
+        int(row[1])
+        for row in rows
+        if len(row) == 2 and row[0] in wanted and row[1].isdecimal()
     )

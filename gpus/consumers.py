@@ -24,7 +24,8 @@ class TelemetryConsumer(PageSocket):
         self.sender = asyncio.create_task(self._send())
 
     async def left(self) -> None:
-        if sender := getattr(self, "sender", None):
+        sender = getattr(self, "sender", None)
+        if sender:
             sender.cancel()
         await self.channel_layer.group_discard(
             telemetry_group(settings.OMNI_HOST_NAME), self.channel_name

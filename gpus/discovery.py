@@ -45,9 +45,12 @@ def discover_devices(host: Host) -> None:
 def measure_memory(host: Host) -> None:
     """Measures how fast this machine's memory is, and keeps the reading that says more."""
     reading = better(host.ram_reading, measure_ram())
-    host.ram_bandwidth_gbps, host.ram_busy_percent = reading.gbps, reading.busy_percent
+    host.ram_bandwidth_gbps = reading.gbps
+    host.ram_busy_percent = reading.busy_percent
     host.ram_measured_at = timezone.now()
-    host.save(update_fields=["ram_bandwidth_gbps", "ram_busy_percent", "ram_measured_at"])
+    host.save(
+        update_fields=["ram_bandwidth_gbps", "ram_busy_percent", "ram_measured_at"]
+    )
 
 
 @transaction.atomic
@@ -92,11 +95,9 @@ def _save_cards(host: Host, identities: Sequence[CardIdentity]) -> list[CardIden
 
 def _with_uuid(host: Host, card: CardIdentity) -> CardIdentity:
     """A card nobody could ever open is known by its place."""
-    return (
-        card
-        if card.uuid
-        else CardIdentity(**{**vars(card), "uuid": f"unknown-{host.name}-{card.index}"})
-    )
+    if card.uuid:
+        return card
+    return CardIdentity(**{**vars(card), "uuid": f"unknown-{host.name}-{card.index}"})
 
 
 def _save_card(host: Host, card: CardIdentity) -> None:
@@ -126,14 +127,18 @@ def stand_ins_wanted(host: Host) -> int:
     them."""
     if settings.OMNI_STAND_IN_DEVICES:
         return int(settings.OMNI_STAND_IN_DEVICES)
-    return int(Host.objects.filter(pk=host.pk).values_list("stand_ins", flat=True).first() or 0)
+    return int(
+        Host.objects.filter(pk=host.pk).values_list("stand_ins", flat=True).first() or 0
+    )
 
 
 def keep_stand_ins(host: Host, count: int, ram_bytes: int) -> None:
     """RPC0, RPC1 …, but for what devices of other hosts are called; an endpoint once given stays,
     so that running engines keep their devices."""
     remote = set(
-        host.devices.filter(kind=Device.Kind.RPC, is_stand_in=False).values_list("name", flat=True)
+        host.devices.filter(kind=Device.Kind.RPC, is_stand_in=False).values_list(
+            "name", flat=True
+        )
     )
     free = (number for number in itertools.count() if f"RPC{number}" not in remote)
     numbers = list(itertools.islice(free, count))
@@ -183,7 +188,9 @@ def register_engine_devices(host: Host, listed: Iterable[Mapping[str, Any]]) -> 
     lower PCI address comes first. Where that leaves a doubt (no name in common), no card is
     claimed.
     """
-    cards = list(host.gpus.exclude(state=Gpu.State.ABSENT).order_by("pci_bus_id", "index"))
+    cards = list(
+        host.gpus.exclude(state=Gpu.State.ABSENT).order_by("pci_bus_id", "index")
+    )
     # Vulkan does not know CUDA's setting.
     unclaimed = {kind: list(cards) for kind in _ON_NVIDIA} | {
         Device.Kind.CUDA: visible(cards, wanted())
@@ -216,8 +223,12 @@ def _card_of(device: Mapping[str, Any], cards: Sequence[Gpu]) -> Gpu | None:
     alike = [card for card in alike if len(card.name) == longest]
     # NVML counts reserved memory that CUDA does not: within 5 % is the same card.
     close = [
-        card for card in alike if not total or abs((card.memory_bytes or 0) - total) <= 0.05 * total
+        card
+        for card in alike
+        if not total or abs((card.memory_bytes or 0) - total) <= 0.05 * total
     ]
     if close:
         return close[0]
-    return alike[0] if len(alike) == 1 else None
+    if len(alike) == 1:
+        return alike[0]
+    return None

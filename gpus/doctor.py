@@ -15,7 +15,8 @@ from omni.addresses import is_loopback
 from omni.units import GIB, bytes_text
 
 LOW_DISK_BYTES = 10 * GIB
-LOW_RAM_SHARE, FULL_CARD_SHARE = 0.05, 0.97
+LOW_RAM_SHARE = 0.05
+FULL_CARD_SHARE = 0.97
 MUCH_SWAP_BYTES = 2 * GIB
 POWER_LIMIT = "power limit"
 SEVERITIES = ("error", "caution", "info")
@@ -57,7 +58,10 @@ def _nvml(facts: HostFacts) -> Finding | None:
     if state in ("ok", "", "not_started"):
         return None
     calm = state in ("library_missing", "no_devices")
-    title = "No NVIDIA card is seen" if calm else "The NVIDIA driver does not answer as it should"
+    if calm:
+        title = "No NVIDIA card is seen"
+    else:
+        title = "The NVIDIA driver does not answer as it should"
     severity = "info" if calm else "error"
     return Finding(f"nvml_{state}", severity, title, facts.nvml.text, facts.nvml.fix)
 
@@ -66,7 +70,8 @@ def _ram(facts: HostFacts) -> Finding | None:
     if facts.ram_available_bytes >= LOW_RAM_SHARE * facts.ram_total_bytes:
         return None
     text = (
-        f"{bytes_text(facts.ram_available_bytes)} of {bytes_text(facts.ram_total_bytes)} are left."
+        f"{bytes_text(facts.ram_available_bytes)} of"
+        f" {bytes_text(facts.ram_total_bytes)} are left."
     )
     return Finding(
         "ram_low",
@@ -81,10 +86,15 @@ def _swap(facts: HostFacts) -> Finding | None:
     if facts.swap_used_bytes < MUCH_SWAP_BYTES:
         return None
     text = (
-        f"{bytes_text(facts.swap_used_bytes)} are swapped out; layers on the CPU become very slow."
+        f"{bytes_text(facts.swap_used_bytes)} are swapped out; layers on the CPU become"
+        " very slow."
     )
     return Finding(
-        "swap_used", "caution", "The machine swaps", text, "Free main memory, or load with mlock."
+        "swap_used",
+        "caution",
+        "The machine swaps",
+        text,
+        "Free main memory, or load with mlock.",
     )
 
 
@@ -93,7 +103,11 @@ def _disk(facts: HostFacts) -> Finding | None:
         return None
     text = f"{bytes_text(facts.disk_free_bytes)} are free where {facts.home} lies."
     return Finding(
-        "disk_low", "caution", "The disk is nearly full", text, "Remove models or old logs."
+        "disk_low",
+        "caution",
+        "The disk is nearly full",
+        text,
+        "Remove models or old logs.",
     )
 
 
@@ -101,31 +115,36 @@ def _limits(facts: HostFacts) -> Finding | None:
     parts = []
     if facts.ram_total_bytes < facts.machine_ram_bytes:
         parts.append(
-            f"{bytes_text(facts.ram_total_bytes)} of {bytes_text(facts.machine_ram_bytes)} of main"
-            " memory"
+            f"{bytes_text(facts.ram_total_bytes)} of"
+            f" {bytes_text(facts.machine_ram_bytes)} of main memory"
         )
     if facts.cores < facts.machine_cores:
         parts.append(f"{facts.cores} of {facts.machine_cores} cores")
     if not parts:
         return None
-    text = f"The panel and its engines may use {' and '.join(parts)}; plans count with that."
-    fix = (
-        "Raise the limits of the container or service (cgroup), or of its CPU affinity, if that is"
-        " not meant."
+    text = (
+        f"The panel and its engines may use {' and '.join(parts)}; plans count with"
+        " that."
     )
-    return Finding("limited", "info", "Only a part of the machine may be used", text, fix)
+    fix = (
+        "Raise the limits of the container or service (cgroup), or of its CPU affinity,"
+        " if that is not meant."
+    )
+    return Finding(
+        "limited", "info", "Only a part of the machine may be used", text, fix
+    )
 
 
 def _visible_cards(facts: HostFacts) -> Finding | None:
     if facts.visible_cards is None:
         return None
     text = (
-        f"CUDA_VISIBLE_DEVICES is {facts.visible_cards!r}: CUDA engines see these cards, in this"
-        " order."
+        f"CUDA_VISIBLE_DEVICES is {facts.visible_cards!r}: CUDA engines see these"
+        " cards, in this order."
     )
     fix = (
-        "Numbers count in bus order, as nvidia-smi does. Start the panel without it to use every"
-        " card."
+        "Numbers count in bus order, as nvidia-smi does. Start the panel without it to"
+        " use every card."
     )
     return Finding("cards_hidden", "info", "CUDA_VISIBLE_DEVICES is set", text, fix)
 
@@ -145,8 +164,8 @@ WORK = {
     "supervision": "The agent cannot look after the engines",
     "library": "The agent cannot look after the library",
     "broker": (
-        "The broker does not answer: pages do not change by themselves, commands take two seconds"
-        " longer"
+        "The broker does not answer: pages do not change by themselves, commands take"
+        " two seconds longer"
     ),
     "discovery": "Looking for devices, engines and models failed",
 }
@@ -175,19 +194,22 @@ def offer_findings(
     findings = []
     if offered:
         text = (
-            f"{', '.join(offered)} at {address}: ggml-rpc-server asks for no password, encrypts"
-            " nothing, and has had holes by which a caller reads memory and runs code"
-            " (CVE-2024-42478, CVE-2024-42479, CVE-2026-34159)."
+            f"{', '.join(offered)} at {address}: ggml-rpc-server asks for no password,"
+            " encrypts nothing, and has had holes by which a caller reads memory and"
+            " runs code (CVE-2024-42478, CVE-2024-42479, CVE-2026-34159)."
         )
         fix = (
-            "Only a cable between two machines or a WireGuard link; unset OMNI_RPC_DEVICES to offer"
-            " nothing."
+            "Only a cable between two machines or a WireGuard link; unset"
+            " OMNI_RPC_DEVICES to offer nothing."
         )
         severity = "info" if is_loopback(address) else "caution"
         findings.append(
-            Finding("rpc_offered", severity, "Devices are offered to other hosts", text, fix)
+            Finding(
+                "rpc_offered", severity, "Devices are offered to other hosts", text, fix
+            )
         )
-    if missing := [name for name in offered if name not in known]:
+    missing = [name for name in offered if name not in known]
+    if missing:
         text = (
             f"OMNI_RPC_DEVICES names {', '.join(missing)}; there are"
             f" {', '.join(sorted(known)) or 'none'}."
@@ -202,12 +224,17 @@ def offer_findings(
                 fix,
             )
         )
-    if far := [endpoint for endpoint in used if not is_loopback(endpoint)]:
+    far = [endpoint for endpoint in used if not is_loopback(endpoint)]
+    if far:
         text = f"Weights and prompts go to {', '.join(far)} as they are."
         fix = "Only a cable between two machines or a WireGuard link."
         findings.append(
             Finding(
-                "rpc_used", "info", "Devices of other hosts are used without encryption", text, fix
+                "rpc_used",
+                "info",
+                "Devices of other hosts are used without encryption",
+                text,
+                fix,
             )
         )
     return findings
@@ -217,10 +244,13 @@ def offer_findings(
 def _failed(card: CardSample) -> Finding | None:
     if card.state not in ("lost", "error"):
         return None
-    title = f"{card.name} is lost" if card.state == "lost" else f"{card.name} cannot be read"
+    if card.state == "lost":
+        title = f"{card.name} is lost"
+    else:
+        title = f"{card.name} cannot be read"
     fix = (
-        "Look at the kernel log (dmesg) for Xid messages, check power and slot, restart the"
-        " machine."
+        "Look at the kernel log (dmesg) for Xid messages, check power and slot, restart"
+        " the machine."
     )
     return Finding(f"card_{card.state}", "error", title, card.error, fix)
 
@@ -236,7 +266,9 @@ def _link(card: CardSample) -> Finding | None:
     if not shortfall:
         return None
     fix = "Look at the slot, the riser and the BIOS setting of the slot."
-    return Finding("link_below_best", "caution", f"{card.name}: slow link", shortfall, fix)
+    return Finding(
+        "link_below_best", "caution", f"{card.name}: slow link", shortfall, fix
+    )
 
 
 def _throttled(card: CardSample) -> Finding | None:
@@ -246,24 +278,32 @@ def _throttled(card: CardSample) -> Finding | None:
         return None
     text = f"Its clocks are held down by: {', '.join(others)}."
     fix = "Heat wants better cooling; a power brake, a better supply or its cable."
-    return Finding("throttled", "caution", f"{card.name} runs slower than it could", text, fix)
+    return Finding(
+        "throttled", "caution", f"{card.name} runs slower than it could", text, fix
+    )
 
 
 def _power_limited(card: CardSample) -> Finding | None:
     if POWER_LIMIT not in card.throttle:
         return None
-    limit = f"{card.power_limit_watts:.0f} W" if card.power_limit_watts else "its limit"
+    if card.power_limit_watts:
+        limit = f"{card.power_limit_watts:.0f} W"
+    else:
+        limit = "its limit"
     text = f"It draws all it may ({limit}) and lowers its clocks for that."
     return Finding("power_limited", "info", f"{card.name} is at its power limit", text)
 
 
 def _full(card: CardSample) -> Finding | None:
-    used, total = card.memory_used_bytes, card.memory_total_bytes
+    used = card.memory_used_bytes
+    total = card.memory_total_bytes
     if card.is_stand_in or used is None or not total or used < FULL_CARD_SHARE * total:
         return None
     text = f"{bytes_text(used)} of {bytes_text(total)} are used."
     fix = "Give its deployment a shorter context, a smaller quant or fewer layers."
-    return Finding("card_full", "caution", f"{card.name}: memory nearly full", text, fix)
+    return Finding(
+        "card_full", "caution", f"{card.name}: memory nearly full", text, fix
+    )
 
 
 CARD_RULES: tuple[Callable[[CardSample], Finding | None], ...] = (
@@ -289,23 +329,30 @@ def unusable_findings(
     """Cards that the driver lists and no engine does; `usable` are the UUIDs of those that some
     engine lists, `hidden` is CUDA_VISIBLE_DEVICES."""
     # Who hides cards on purpose need not be told that they are not used.
-    shown = visible(sorted(cards, key=lambda card: (card.pci_bus_id, card.index)), hidden)
+    shown = visible(
+        sorted(cards, key=lambda card: (card.pci_bus_id, card.index)), hidden
+    )
     names = [card.shown_name for card in shown if card.uuid not in usable]
     if not names:
         return []
-    which = "Cards that no engine can use" if len(names) > 1 else "A card that no engine can use"
+    if len(names) > 1:
+        which = "Cards that no engine can use"
+    else:
+        which = "A card that no engine can use"
     text = (
         f"{' and '.join(names)}: no engine that is known here lists"
         f" {'them' if len(names) > 1 else 'it'}."
     )
     fix = (
-        "Install a llama.cpp built with CUDA, name it in OMNI_LLAMA_SERVER or OMNI_ENGINES, and"
-        " scan."
+        "Install a llama.cpp built with CUDA, name it in OMNI_LLAMA_SERVER or"
+        " OMNI_ENGINES, and scan."
     )
     return [Finding("card_unusable", "caution", which, text, fix)]
 
 
-def absent_findings(known: Iterable[CardIdentity], seen: Iterable[str]) -> list[Finding]:
+def absent_findings(
+    known: Iterable[CardIdentity], seen: Iterable[str]
+) -> list[Finding]:
     """Cards that were here once and that the driver does not list any more."""
     here = set(seen)
     return [
@@ -314,8 +361,8 @@ def absent_findings(known: Iterable[CardIdentity], seen: Iterable[str]) -> list[
             "caution",
             f"{card.shown_name} is not there any more",
             f"The driver does not list {card.uuid}.",
-            "Taken out on purpose? Remove it under Administration. Else look at power, slot and"
-            " dmesg.",
+            "Taken out on purpose? Remove it under Administration. Else look at power,"
+            " slot and dmesg.",
         )
         for card in known
         if card.uuid not in here

@@ -31,29 +31,39 @@ def diagnose(host: Host) -> list[Finding]:
     report = look()
     known = known_cards(host)
     seen = {identity.uuid for identity in report.identities}
-    identities = named(report.identities, [card for card in known if card.uuid not in seen])
+    identities = named(
+        report.identities, [card for card in known if card.uuid not in seen]
+    )
     findings = agent_findings(host.troubles) + host_findings(
         host_facts(settings.OMNI_HOME.root, report.state)
     )
     for identity, sample in zip(identities, report.samples, strict=True):
-        findings += card_findings(CardSample(**{**vars(sample), "name": identity.shown_name}))
+        findings += card_findings(
+            CardSample(**{**vars(sample), "name": identity.shown_name})
+        )
     findings += _offer_findings(host) + _unusable_findings(host)
     return findings + absent_findings(known, (identity.uuid for identity in identities))
 
 
 def latest_findings(host: Host) -> list[Finding]:
     """The same from what the sampler last saw: nobody waits for a driver while a page is made."""
-    nvml = NvmlState(host.nvml_state, host.nvml_text, host.driver_version, host.nvml_fix)
+    nvml = NvmlState(
+        host.nvml_state, host.nvml_text, host.driver_version, host.nvml_fix
+    )
     findings = agent_findings(host.troubles) + host_findings(
         host_facts(settings.OMNI_HOME.root, nvml)
     )
     for sample in latest_samples(host.name):
         # What is normal for a busy card stands on the card itself.
-        findings += [finding for finding in card_findings(sample) if finding.severity != "info"]
+        findings += [
+            finding for finding in card_findings(sample) if finding.severity != "info"
+        ]
     here = host.gpus.exclude(state=Gpu.State.ABSENT).values_list("uuid", flat=True)
     findings += absent_findings(known_cards(host), here) + _unusable_findings(host)
     # What is quiet about devices across hosts stands with them.
-    findings += [finding for finding in _offer_findings(host) if finding.severity != "info"]
+    findings += [
+        finding for finding in _offer_findings(host) if finding.severity != "info"
+    ]
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
@@ -63,7 +73,9 @@ def _unusable_findings(host: Host) -> list[Finding]:
         "gpu__uuid", flat=True
     )
     return unusable_findings(
-        [card for card in known_cards(host) if card.uuid in here], set(listed), visible.wanted()
+        [card for card in known_cards(host) if card.uuid in here],
+        set(listed),
+        visible.wanted(),
     )
 
 

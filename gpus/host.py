@@ -44,7 +44,8 @@ class HostMeter:
 def memory() -> tuple[int, int]:
     """Bytes of main memory in all and free, of the machine or of the tightest control group around
     this process."""
-    machine, limited = psutil.virtual_memory(), cgroup.limits().memory
+    machine = psutil.virtual_memory()
+    limited = cgroup.limits().memory
     if limited is None or limited.limit_bytes >= machine.total:
         return machine.total, machine.available
     return limited.limit_bytes, min(limited.free_bytes, machine.available)
@@ -54,7 +55,8 @@ def cores() -> int:
     """Threads that find something to compute on: of the machine, of the affinity and of the control
     group."""
     found = [psutil.cpu_count() or 1, len(os.sched_getaffinity(0))]
-    if limited := cgroup.limits().threads:
+    limited = cgroup.limits().threads
+    if limited:
         found.append(limited)
     return min(found)
 
@@ -62,7 +64,9 @@ def cores() -> int:
 def core_limit() -> int | None:
     """None where all of the machine's cores may be used: then engines choose best for
     themselves."""
-    return found if (found := cores()) < (psutil.cpu_count() or 1) else None
+    if (found := cores()) < (psutil.cpu_count() or 1):
+        return found
+    return None
 
 
 def host_row() -> dict[str, Any]:
@@ -103,7 +107,8 @@ class StandIn:
     device's."""
 
     def __init__(self, name: str, port: int) -> None:
-        self.name, self.port = name, port
+        self.name = name
+        self.port = port
         self.process: psutil.Process | None = None
         self.look_due_s = float("-inf")
         self.total_bytes = memory()[0]

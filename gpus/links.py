@@ -4,7 +4,14 @@ from __future__ import annotations
 
 # GT/s per lane and the share left by the line code (PCI-SIG base specifications 1.1 to 6.0).
 _GIGATRANSFERS = {1: 2.5, 2: 5.0, 3: 8.0, 4: 16.0, 5: 32.0, 6: 64.0}
-_LINE_CODE = {1: 8 / 10, 2: 8 / 10, 3: 128 / 130, 4: 128 / 130, 5: 128 / 130, 6: 242 / 256}
+_LINE_CODE = {
+    1: 8 / 10,
+    2: 8 / 10,
+    3: 128 / 130,
+    4: 128 / 130,
+    5: 128 / 130,
+    6: 242 / 256,
+}
 BUSY_PERCENT = 20.0
 
 
@@ -33,6 +40,7 @@ def link_shortfall(
         faults.append(f"at generation {generation} of {generation_max} under load")
     if not faults:
         return ""
-    now, best = link_gbps(generation, width), link_gbps(generation_max, width_max)
+    now = link_gbps(generation, width)
+    best = link_gbps(generation_max, width_max)
     speeds = f": {now:.1f} of {best:.1f} GB/s" if now and best else ""
     return f"The link runs {' and '.join(faults)}{speeds}."

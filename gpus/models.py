@@ -28,7 +28,9 @@ class Host(models.Model):
     nvml_text = models.CharField(
         max_length=300, blank=True, help_text="why NVML gives no cards, in words"
     )
-    nvml_fix = models.CharField(max_length=300, blank=True, help_text="what to do about it")
+    nvml_fix = models.CharField(
+        max_length=300, blank=True, help_text="what to do about it"
+    )
     driver_version = models.CharField(max_length=40, blank=True)
     stand_ins = models.PositiveSmallIntegerField(
         default=0,
@@ -85,7 +87,9 @@ class Gpu(models.Model):
     memory_bandwidth_gbps = models.FloatField(
         null=True, blank=True, help_text="of its own memory, at full clock"
     )
-    tflops = models.FloatField(null=True, blank=True, help_text="single precision, at full clock")
+    tflops = models.FloatField(
+        null=True, blank=True, help_text="single precision, at full clock"
+    )
     state = models.CharField(max_length=10, choices=State.choices, default=State.OK)
     error = models.CharField(max_length=300, blank=True)
     seen_at = models.DateTimeField(null=True, blank=True)
@@ -95,7 +99,8 @@ class Gpu(models.Model):
         verbose_name = "GPU"
         constraints = [
             models.CheckConstraint(
-                condition=Q(state__in=["ok", "lost", "error", "absent"]), name="gpu_state_known"
+                condition=Q(state__in=["ok", "lost", "error", "absent"]),
+                name="gpu_state_known",
             )
         ]
 
@@ -136,7 +141,9 @@ class Device(models.Model):
     class Meta:
         ordering = ("host", "position", "name")
         constraints = [
-            models.UniqueConstraint(fields=["host", "name"], name="device_name_once_per_host"),
+            models.UniqueConstraint(
+                fields=["host", "name"], name="device_name_once_per_host"
+            ),
             models.UniqueConstraint(
                 fields=["host", "endpoint"],
                 condition=~Q(endpoint=""),
@@ -153,7 +160,9 @@ class Device(models.Model):
     @property
     def card_key(self) -> str:
         """Under which key telemetry reports it: the GPU's UUID, else the device's own name."""
-        return self.gpu.uuid if self.gpu else self.name
+        if self.gpu:
+            return self.gpu.uuid
+        return self.name
 
 
 class SampleRollup(models.Model):

@@ -25,7 +25,8 @@ from gpus.sample import CardIdentity, CardSample, CardState, NvmlReport, NvmlSta
 log = logging.getLogger(__name__)
 
 # The link and limits change slowly; a card that fails is left alone for a while.
-SLOW_EVERY_S, FAILED_AGAIN_S = 5.0, 10.0
+SLOW_EVERY_S = 5.0
+FAILED_AGAIN_S = 10.0
 LOOK_TIMEOUT_S = 15.0
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -95,7 +96,9 @@ def query(function: Callable[..., Any], *arguments: Any) -> Any:
         if error.value in _LOST:
             raise CardFailed("lost", f"The card fell off its bus ({error}).") from None
         if error.value in _FAULTS:
-            raise CardFailed("error", f"The driver answers with an error: {error}.") from None
+            raise CardFailed(
+                "error", f"The driver answers with an error: {error}."
+            ) from None
         if error.value not in _UNANSWERED and function.__name__ not in _said:
             _said.add(function.__name__)
             log.warning("%s: %s", function.__name__, error)
@@ -103,7 +106,9 @@ def query(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value or "")
+    if isinstance(value, bytes):
+        return value.decode()
+    return str(value or "")
 
 
 class Card:
@@ -119,7 +124,10 @@ class Card:
             self.handle = pynvml.nvmlDeviceGetHandleByIndex(index)
             self.identity = _identity(index, self.handle)
         except (pynvml.NVMLError, CardFailed) as error:
-            lost = getattr(error, "value", None) in _LOST or getattr(error, "state", "") == "lost"
+            lost = (
+                getattr(error, "value", None) in _LOST
+                or getattr(error, "state", "") == "lost"
+            )
             self.handle = None
             self.identity = CardIdentity(
                 index,
@@ -132,15 +140,23 @@ class Card:
         return self.identity.uuid or f"GPU{self.identity.index}"
 
     def sample(self, now_s: float) -> CardSample:
-        name, total_bytes = self.identity.shown_name, self.identity.memory_total_bytes
-        known: dict[str, Any] = {"key": self.key, "name": name, "memory_total_bytes": total_bytes}
+        name = self.identity.shown_name
+        total_bytes = self.identity.memory_total_bytes
+        known: dict[str, Any] = {
+            "key": self.key,
+            "name": name,
+            "memory_total_bytes": total_bytes,
+        }
         if self.handle is None:
-            return CardSample(**known, state=self.identity.state, error=self.identity.error)
+            return CardSample(
+                **known, state=self.identity.state, error=self.identity.error
+            )
         if self.failed and now_s < self.ask_again_s:
             return self.failed
         try:
             if now_s >= self.slow_due_s:
-                self.slow, self.slow_due_s = _slow(self.handle, self.identity), now_s + SLOW_EVERY_S
+                self.slow = _slow(self.handle, self.identity)
+                self.slow_due_s = now_s + SLOW_EVERY_S
             self.failed = None
             return CardSample(**known, **_fast(self.handle), **self.slow)
         except CardFailed as error:
@@ -173,7 +189,9 @@ class Nvml:
             state, text, fix = _START_FAILURES.get(code, unknown)
             self.state = NvmlState(state, text, fix=fix)
             return self.state
-        nothing = NvmlState("no_devices", "The NVIDIA driver answers and reports no card.", driver)
+        nothing = NvmlState(
+            "no_devices", "The NVIDIA driver answers and reports no card.", driver
+        )
         self.state = NvmlState("ok", "", driver) if self.cards else nothing
         return self.state
 
@@ -193,14 +211,18 @@ class Nvml:
         """NVML did not start, a card was not opened, or not one card answers (the driver was
         reloaded)."""
         unopened = any(card.handle is None for card in self.cards)
-        return not self.state.is_ok or unopened or all(card.failed for card in self.cards)
+        return (
+            not self.state.is_ok or unopened or all(card.failed for card in self.cards)
+        )
 
     def rename(self, identities: Mapping[int, CardIdentity]) -> None:
         """Tells cards that could not be opened who they are (index → identity)."""
         for card in self.cards:
             known = identities.get(card.identity.index)
             if known and not card.identity.uuid:
-                card.identity = replace(known, state=card.identity.state, error=card.identity.error)
+                card.identity = replace(
+                    known, state=card.identity.state, error=card.identity.error
+                )
 
     def sample(self, now_s: float) -> tuple[CardSample, ...]:
         return tuple(card.sample(now_s) for card in self.cards)
@@ -210,7 +232,10 @@ def look(timeout_s: float = LOOK_TIMEOUT_S) -> NvmlReport:
     """Everything NVML has, asked by a child process: this one survives whatever a broken card
     does."""
     asking = subprocess.Popen(
-        [sys.executable, "-m", __name__], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, cwd=ROOT
+        [sys.executable, "-m", __name__],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
     )
     try:
         answer, _ = asking.communicate(timeout=timeout_s)
@@ -262,7 +287,8 @@ def _identity(index: int, handle: Any) -> CardIdentity:
         pcie_generation_max=query(pynvml.nvmlDeviceGetMaxPcieLinkGeneration, handle),
         pcie_width_max=query(pynvml.nvmlDeviceGetMaxPcieLinkWidth, handle),
         power_limit_watts=_watts(query(pynvml.nvmlDeviceGetEnforcedPowerLimit, handle)),
-        memory_bandwidth_gbps=_bandwidth(handle) or (sheet.bandwidth_gbps if sheet else None),
+        memory_bandwidth_gbps=_bandwidth(handle)
+        or (sheet.bandwidth_gbps if sheet else None),
         tflops=_tflops(handle) or (sheet.tflops if sheet else None),
     )
 
@@ -272,14 +298,18 @@ def _bandwidth(handle: Any) -> float | None:
     1,792 GB/s."""
     bits = query(pynvml.nvmlDeviceGetMemoryBusWidth, handle)
     clock_mhz = query(pynvml.nvmlDeviceGetMaxClockInfo, handle, pynvml.NVML_CLOCK_MEM)
-    return round(2 * clock_mhz * 1e6 * bits / 8 / 1e9, 1) if bits and clock_mhz else None
+    if bits and clock_mhz:
+        return float(round(2 * clock_mhz * 1e6 * bits / 8 / 1e9, 1))
+    return None
 
 
 def _tflops(handle: Any) -> float | None:
     """Cores × 2 (a multiplication and an addition) × clock."""
     cores = query(pynvml.nvmlDeviceGetNumGpuCores, handle)
     clock_mhz = query(pynvml.nvmlDeviceGetMaxClockInfo, handle, pynvml.NVML_CLOCK_SM)
-    return round(cores * 2 * clock_mhz * 1e6 / 1e12, 1) if cores and clock_mhz else None
+    if cores and clock_mhz:
+        return float(round(cores * 2 * clock_mhz * 1e6 / 1e12, 1))
+    return None
 
 
 def _fast(handle: Any) -> dict[str, Any]:
@@ -300,7 +330,9 @@ def _fast(handle: Any) -> dict[str, Any]:
 def _slow(handle: Any, identity: CardIdentity) -> dict[str, Any]:
     """Dearer calls, and facts that seldom change."""
     return {
-        "power_limit_watts": _watts(query(pynvml.nvmlDeviceGetEnforcedPowerLimit, handle)),
+        "power_limit_watts": _watts(
+            query(pynvml.nvmlDeviceGetEnforcedPowerLimit, handle)
+        ),
         "pcie_generation": query(pynvml.nvmlDeviceGetCurrPcieLinkGeneration, handle),
         "pcie_width": query(pynvml.nvmlDeviceGetCurrPcieLinkWidth, handle),
         "pcie_generation_max": identity.pcie_generation_max,
@@ -312,12 +344,18 @@ def _temperature(handle: Any) -> float | None:
     """The versioned call first; older drivers have only the other one."""
     value = query(pynvml.nvmlDeviceGetTemperatureV, handle, pynvml.NVML_TEMPERATURE_GPU)
     if value is None:
-        value = query(pynvml.nvmlDeviceGetTemperature, handle, pynvml.NVML_TEMPERATURE_GPU)
-    return None if value is None else float(value)
+        value = query(
+            pynvml.nvmlDeviceGetTemperature, handle, pynvml.NVML_TEMPERATURE_GPU
+        )
+    if value is None:
+        return None
+    return float(value)
 
 
 def _watts(milliwatts: int | None) -> float | None:
-    return None if milliwatts is None else milliwatts / 1000
+    if milliwatts is None:
+        return None
+    return milliwatts / 1000
 
 
 if __name__ == "__main__":

@@ -16,8 +16,10 @@ from gpus.host import cores, memory
 from omni.units import MIB
 
 # Larger than the caches of one core's share; smaller where memory is scarce.
-BLOCK_BYTES, LEAST_BLOCK_BYTES = 64 * MIB, 8 * MIB
-ROUNDS, MOST_S = 10, 1.0
+BLOCK_BYTES = 64 * MIB
+LEAST_BLOCK_BYTES = 8 * MIB
+ROUNDS = 10
+MOST_S = 1.0
 MOST_OF_FREE = 0.1
 # With more of the processors at other work than this a reading says little.
 QUIET_PERCENT = 15.0
@@ -52,7 +54,8 @@ def measure_ram(threads: int | None = None) -> Reading:
     room = int(memory()[1] * MOST_OF_FREE) // (2 * count)
     size = max(min(BLOCK_BYTES, room), LEAST_BLOCK_BYTES)
     blocks = [
-        (ctypes.create_string_buffer(size), ctypes.create_string_buffer(size)) for _ in range(count)
+        (ctypes.create_string_buffer(size), ctypes.create_string_buffer(size))
+        for _ in range(count)
     ]
 
     def copy(pair: _Pair) -> None:
@@ -60,14 +63,17 @@ def measure_ram(threads: int | None = None) -> Reading:
 
     rounds_s: list[float] = []
     with ThreadPoolExecutor(count) as pool:
-        list(pool.map(copy, blocks))  # the first touch is the kernel's work, not the memory's
+        # The first touch is the kernel's work, not the memory's.
+        list(pool.map(copy, blocks))
         others = _OtherWork()
         began_s = time.perf_counter()
         while len(rounds_s) < ROUNDS and time.perf_counter() - began_s < MOST_S:
             started_s = time.perf_counter()
             list(pool.map(copy, blocks))
             rounds_s.append(time.perf_counter() - started_s)
-    return Reading(round(2 * size * count / min(rounds_s) / 1e9, 1), others.busy_percent())
+    return Reading(
+        round(2 * size * count / min(rounds_s) / 1e9, 1), others.busy_percent()
+    )
 
 
 class _OtherWork:
@@ -90,7 +96,10 @@ def _own_s() -> float:
 def _busy_s() -> float:
     times = psutil.cpu_times()
     return float(
-        sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
+        sum(times)
+        - times.idle
+        - getattr(times, "iowait", 0.0)
+        - getattr(times, "guest", 0.0)
     )
 
 
@@ -102,7 +111,10 @@ def is_quiet_now(
 
 
 def is_due(
-    reading: Reading | None, measured_at: datetime | None, now: datetime, factor: float | None
+    reading: Reading | None,
+    measured_at: datetime | None,
+    now: datetime,
+    factor: float | None,
 ) -> bool:
     """Whether to measure again: never done, done under load, or predictions are off what was
     measured (`factor`)."""

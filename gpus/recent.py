@@ -25,7 +25,9 @@ class RecentWriter:
         self.points, self.frame = _keys(host)
         self.limit = WINDOW_S * settings.OMNI_TELEMETRY_HZ
         self.client = redis.Redis.from_url(
-            settings.CHANNEL_REDIS_URL, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S
+            settings.CHANNEL_REDIS_URL,
+            socket_timeout=TIMEOUT_S,
+            socket_connect_timeout=TIMEOUT_S,
         )
 
     def add(self, frame: str, point: str) -> None:
@@ -52,7 +54,9 @@ class Recent:
 
 async def recent(host: str) -> Recent:
     """Empty when the broker is away."""
-    client = redis.asyncio.Redis.from_url(settings.CHANNEL_REDIS_URL, socket_timeout=TIMEOUT_S)
+    client = redis.asyncio.Redis.from_url(
+        settings.CHANNEL_REDIS_URL, socket_timeout=TIMEOUT_S
+    )
     points_key, frame_key = _keys(host)
     try:
         points: list[Any] = await client.lrange(points_key, 0, -1)
@@ -61,14 +65,20 @@ async def recent(host: str) -> Recent:
         return Recent()
     finally:
         await client.aclose()
-    return Recent(f"[{b','.join(points).decode()}]", frame.decode() if frame else "null")
+    return Recent(
+        f"[{b','.join(points).decode()}]", frame.decode() if frame else "null"
+    )
 
 
 def last_frame(host: str) -> str:
     """The last frame as JSON, '' when there is none or the broker is away."""
     try:
-        with redis.Redis.from_url(settings.CHANNEL_REDIS_URL, socket_timeout=TIMEOUT_S) as client:
+        with redis.Redis.from_url(
+            settings.CHANNEL_REDIS_URL, socket_timeout=TIMEOUT_S
+        ) as client:
             frame: Any = client.get(_keys(host)[1])
     except (redis.RedisError, OSError):
         return ""
-    return frame.decode() if frame else ""
+    if frame:
+        return str(frame.decode())
+    return ""

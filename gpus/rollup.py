@@ -29,7 +29,10 @@ class _Open:
     count: int = 0
 
     def add(self, minimum: float, mean: float, maximum: float, count: int) -> None:
-        self.minimum, self.maximum = min(self.minimum, minimum), max(self.maximum, maximum)
+        self.minimum, self.maximum = (
+            min(self.minimum, minimum),
+            max(self.maximum, maximum),
+        )
         self.total += mean * count
         self.count += count
 
@@ -42,16 +45,22 @@ class Roller:
     start_s: int | None = None
     open: dict[tuple[str, str], _Open] = field(default_factory=dict)
 
-    def add(self, at_s: float, metrics: Mapping[tuple[str, str], float]) -> list[Bucket]:
+    def add(
+        self, at_s: float, metrics: Mapping[tuple[str, str], float]
+    ) -> list[Bucket]:
         start_s = int(at_s // self.resolution_s) * self.resolution_s
-        closed = self.close() if self.start_s is not None and start_s != self.start_s else []
+        if self.start_s is not None and start_s != self.start_s:
+            closed = self.close()
+        else:
+            closed = []
         self.start_s = start_s
         for key, value in metrics.items():
             self.open.setdefault(key, _Open()).add(value, value, value, 1)
         return closed
 
     def close(self) -> list[Bucket]:
-        start_s, self.start_s = self.start_s or 0, None
+        start_s = self.start_s or 0
+        self.start_s = None
         closed = [_bucket(key, start_s, value) for key, value in self.open.items()]
         self.open = {}
         return closed
@@ -59,7 +68,12 @@ class Roller:
 
 def _bucket(key: tuple[str, str], start_s: int, value: _Open) -> Bucket:
     return Bucket(
-        *key, start_s, value.minimum, value.total / value.count, value.maximum, value.count
+        *key,
+        start_s,
+        value.minimum,
+        value.total / value.count,
+        value.maximum,
+        value.count,
     )
 
 
@@ -72,5 +86,6 @@ def coarser(buckets: Iterable[Bucket], resolution_s: int) -> list[Bucket]:
         into = joined.setdefault((bucket.card, bucket.metric, start_s), _Open())
         into.add(bucket.minimum, bucket.mean, bucket.maximum, bucket.count)
     return [
-        _bucket((card, metric), start_s, value) for (card, metric, start_s), value in joined.items()
+        _bucket((card, metric), start_s, value)
+        for (card, metric, start_s), value in joined.items()
     ]

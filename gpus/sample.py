@@ -124,7 +124,9 @@ class Sample:
     def point(self) -> str:
         """The few numbers that charts draw, for those who come later: [at, cpu, ram, {key: [CHARTED
         …]}]."""
-        cards = {card.key: [getattr(card, name) for name in CHARTED] for card in self.cards}
+        cards = {
+            card.key: [getattr(card, name) for name in CHARTED] for card in self.cards
+        }
         body = [self.at_ms, self.host.cpu_percent, self.host.ram_used_bytes, cards]
         return json.dumps(body, separators=(",", ":"))
 
@@ -139,7 +141,12 @@ class Sample:
         return {key: float(value) for key, value in found.items() if value is not None}
 
 
-CHARTED = ("memory_used_bytes", "utilisation_percent", "temperature_celsius", "power_watts")
+CHARTED = (
+    "memory_used_bytes",
+    "utilisation_percent",
+    "temperature_celsius",
+    "power_watts",
+)
 
 
 def _without_none(values: dict[str, Any]) -> dict[str, Any]:
@@ -165,10 +172,14 @@ def named(
     return result
 
 
-def _same(identity: CardIdentity, missing: Sequence[CardIdentity]) -> CardIdentity | None:
+def _same(
+    identity: CardIdentity, missing: Sequence[CardIdentity]
+) -> CardIdentity | None:
     at_index = next((known for known in missing if known.index == identity.index), None)
     return at_index or (missing[0] if len(missing) == 1 else None)
 
 
 def _as_known(identity: CardIdentity, known: CardIdentity) -> CardIdentity:
-    return replace(known, index=identity.index, state=identity.state, error=identity.error)
+    return replace(
+        known, index=identity.index, state=identity.state, error=identity.error
+    )

@@ -25,7 +25,8 @@ from omni.events import telemetry_group
 
 log = logging.getLogger(__name__)
 
-NVML_RETRY_S, PUBLISH_TIMEOUT_S = 30.0, 1.0
+NVML_RETRY_S = 30.0
+PUBLISH_TIMEOUT_S = 1.0
 
 
 class Publisher:
@@ -54,17 +55,20 @@ class Publisher:
     async def _publish(self, frame: str) -> None:
         message = {"type": "telemetry.frame", "sequence": self.sequence, "frame": frame}
         try:
-            await asyncio.wait_for(publish_async(self.group, message), PUBLISH_TIMEOUT_S)
+            await asyncio.wait_for(
+                publish_async(self.group, message), PUBLISH_TIMEOUT_S
+            )
         except TimeoutError:
-            log.warning("the broker took longer than %.0f s for a frame", PUBLISH_TIMEOUT_S)
+            log.warning(
+                "the broker took longer than %.0f s for a frame", PUBLISH_TIMEOUT_S
+            )
 
     def _say(self, is_away: bool, error: str = "") -> None:
         if is_away != self.is_away:
-            text = (
-                f"the broker is away, nothing is published: {error}"
-                if is_away
-                else "the broker is back"
-            )
+            if is_away:
+                text = f"the broker is away, nothing is published: {error}"
+            else:
+                text = "the broker is back"
             log.warning(text)
         self.is_away = is_away
 
@@ -90,9 +94,12 @@ class Sampler:
             *self.nvml.sample(now_s),
             *(stand_in.sample(now_s) for stand_in in self.stand_ins.values()),
         ]
-        sample = Sample(int(time.time() * 1000), self.host.sample(), tuple(cards), self.nvml.state)
+        sample = Sample(
+            int(time.time() * 1000), self.host.sample(), tuple(cards), self.nvml.state
+        )
         self.publisher.send(sample)
-        if closed := self.roller.add(sample.at_ms / 1000, sample.metrics()):
+        closed = self.roller.add(sample.at_ms / 1000, sample.metrics())
+        if closed:
             self.store.keep_samples(closed, sample.cards)
         return sample
 
@@ -112,11 +119,15 @@ class Sampler:
     def _keep_stand_ins(self) -> None:
         ports = self.store.stand_ins
         if ports != {name: stand_in.port for name, stand_in in self.stand_ins.items()}:
-            self.stand_ins = {name: self._stand_in(name, port) for name, port in ports.items()}
+            self.stand_ins = {
+                name: self._stand_in(name, port) for name, port in ports.items()
+            }
 
     def _stand_in(self, name: str, port: int) -> StandIn:
         known = self.stand_ins.get(name)
-        return known if known and known.port == port else StandIn(name, port)
+        if known and known.port == port:
+            return known
+        return StandIn(name, port)
 
     def close(self) -> None:
         """Saves the bucket that was being filled."""

@@ -21,7 +21,8 @@ from omni.database import let_go
 
 log = logging.getLogger(__name__)
 
-STEP_EVERY_S, PRUNE_EVERY_S = 3.0, 600.0
+STEP_EVERY_S = 3.0
+PRUNE_EVERY_S = 600.0
 # About an hour of ten cards, should the database be away that long.
 KEPT_UNSAVED = 20_000
 
@@ -56,7 +57,9 @@ class Store:
         self._rig = (state, identities)
         self._wake.set()
 
-    def keep_samples(self, buckets: Iterable[Bucket], cards: Iterable[CardSample]) -> None:
+    def keep_samples(
+        self, buckets: Iterable[Bucket], cards: Iterable[CardSample]
+    ) -> None:
         self._states = {card.key: card for card in cards if not card.is_stand_in}
         self._buckets.extend(buckets)
         self._wake.set()
@@ -79,16 +82,21 @@ class Store:
             return True
         except DatabaseError as error:
             if not self._is_failing:
-                log.warning("the database does not take telemetry; it is kept meanwhile: %s", error)
+                log.warning(
+                    "the database does not take telemetry; it is kept meanwhile: %s",
+                    error,
+                )
             self._is_failing = True
             return False
 
     def _write(self) -> None:
         host = Host.objects.get_or_create(name=self.host_name)[0]
-        if rig := self._rig:
+        rig = self._rig
+        if rig:
             self.names = save_rig(host, *rig)
             self._rig = None if self._rig is rig else self._rig
-        if count := len(self._buckets):
+        count = len(self._buckets)
+        if count:
             save_buckets(host, [self._buckets[place] for place in range(count)])
             for _ in range(count):
                 self._buckets.popleft()
@@ -99,7 +107,9 @@ class Store:
         devices = host.devices.filter(is_stand_in=True, is_present=True).values_list(
             "name", "endpoint"
         )
-        self.stand_ins = {name: int(endpoint.rpartition(":")[2]) for name, endpoint in devices}
+        self.stand_ins = {
+            name: int(endpoint.rpartition(":")[2]) for name, endpoint in devices
+        }
         if self._is_failing:
             log.warning("the database takes telemetry again")
         self._is_failing = False
@@ -118,7 +128,8 @@ def save_states(host: Host, cards: Iterable[CardSample]) -> None:
 def save_buckets(host: Host, buckets: Sequence[Bucket]) -> None:
     """Writes the finest buckets, and each coarser one of which the last finer part has come."""
     _write(host, buckets, FINEST_S)
-    finer_s, finer_starts = FINEST_S, {bucket.start_s for bucket in buckets}
+    finer_s = FINEST_S
+    finer_starts = {bucket.start_s for bucket in buckets}
     for resolution_s in sorted(KEEP_S)[1:]:
         starts = {
             start_s // resolution_s * resolution_s
@@ -131,10 +142,13 @@ def save_buckets(host: Host, buckets: Sequence[Bucket]) -> None:
                 coarser(_buckets(host, finer_s, start_s, resolution_s), resolution_s),
                 resolution_s,
             )
-        finer_s, finer_starts = resolution_s, starts
+        finer_s = resolution_s
+        finer_starts = starts
 
 
-def _buckets(host: Host, resolution_s: int, start_s: int, length_s: int) -> list[Bucket]:
+def _buckets(
+    host: Host, resolution_s: int, start_s: int, length_s: int
+) -> list[Bucket]:
     rows = SampleRollup.objects.filter(
         host=host,
         resolution_s=resolution_s,
@@ -144,7 +158,9 @@ def _buckets(host: Host, resolution_s: int, start_s: int, length_s: int) -> list
     fields = ("card", "metric", "start", "minimum", "mean", "maximum", "count")
     return [
         Bucket(card, metric, int(start.timestamp()), minimum, mean, maximum, count)
-        for card, metric, start, minimum, mean, maximum, count in rows.values_list(*fields)
+        for card, metric, start, minimum, mean, maximum, count in rows.values_list(
+            *fields
+        )
     ]
 
 
@@ -178,4 +194,6 @@ def _time(seconds: int) -> datetime:
 def prune(host: Host) -> None:
     for resolution_s, keep_s in KEEP_S.items():
         oldest = timezone.now() - timedelta(seconds=keep_s)
-        SampleRollup.objects.filter(host=host, resolution_s=resolution_s, start__lt=oldest).delete()
+        SampleRollup.objects.filter(
+            host=host, resolution_s=resolution_s, start__lt=oldest
+        ).delete()

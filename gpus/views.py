@@ -43,15 +43,19 @@ class ShownCard:
 
     @property
     def memory_bytes(self) -> int | None:
-        return (
-            self.gpu.memory_bytes if self.gpu else self.device.memory_bytes if self.device else None
-        )
+        if self.gpu:
+            return self.gpu.memory_bytes
+        if self.device:
+            return self.device.memory_bytes
+        return None
 
     @property
     def label(self) -> str:
         """What charts call it: short where engines have a name for it."""
         short = self.name.removeprefix("NVIDIA ").removesuffix(" Workstation Edition")
-        return f"{self.names[0]} {short}" if self.gpu and self.names else short
+        if self.gpu and self.names:
+            return f"{self.names[0]} {short}"
+        return short
 
     @property
     def is_stand_in(self) -> bool:
@@ -59,24 +63,34 @@ class ShownCard:
 
     @property
     def best_link_gbps(self) -> float | None:
-        return (
-            link_gbps(self.gpu.pcie_generation_max, self.gpu.pcie_width_max) if self.gpu else None
-        )
+        if self.gpu:
+            return link_gbps(self.gpu.pcie_generation_max, self.gpu.pcie_width_max)
+        return None
 
 
 def _cards(host: Host) -> list[ShownCard]:
     """GPUs in the order of their slots, then the devices that only an engine knows, then
     stand-ins."""
-    devices = [device for device in host.devices.select_related("gpu") if device.is_present]
+    devices = [
+        device for device in host.devices.select_related("gpu") if device.is_present
+    ]
     cards = [
-        ShownCard(gpu.uuid, gpu.name, tuple(d.name for d in devices if d.gpu_id == gpu.pk), gpu=gpu)
+        ShownCard(
+            gpu.uuid,
+            gpu.name,
+            tuple(d.name for d in devices if d.gpu_id == gpu.pk),
+            gpu=gpu,
+        )
         for gpu in host.gpus.exclude(state=Gpu.State.ABSENT)
     ]
     others = [
-        device for device in devices if device.gpu_id is None and device.kind != Device.Kind.CPU
+        device
+        for device in devices
+        if device.gpu_id is None and device.kind != Device.Kind.CPU
     ]
     return cards + [
-        ShownCard(device.name, device.name, (device.name,), device=device) for device in others
+        ShownCard(device.name, device.name, (device.name,), device=device)
+        for device in others
     ]
 
 
@@ -85,9 +99,15 @@ def rig(request: HtmxHttpRequest) -> HttpResponse:
     host = _host()
     cards = _cards(host)
     has_gpu = any(
-        card.gpu or (card.device and card.device.kind != Device.Kind.RPC) for card in cards
+        card.gpu or (card.device and card.device.kind != Device.Kind.RPC)
+        for card in cards
     )
-    context = {"host": host, "cards": cards, "has_gpu": has_gpu, "findings": latest_findings(host)}
+    context = {
+        "host": host,
+        "cards": cards,
+        "has_gpu": has_gpu,
+        "findings": latest_findings(host),
+    }
     return render(request, "gpus/rig.html", context)
 
 
@@ -96,7 +116,9 @@ def card(request: HtmxHttpRequest, key: str) -> HttpResponse:
     host = _host()
     found = next((card for card in _cards(host) if card.key == key), None)
     if found is None:
-        raise OmniError("not_found", f"There is no card {key}.", "The rig page lists the cards.")
+        raise OmniError(
+            "not_found", f"There is no card {key}.", "The rig page lists the cards."
+        )
     samples = [sample for sample in latest_samples(host.name) if sample.key == key]
     findings = [finding for sample in samples for finding in card_findings(sample)]
     context = {"card": found, "host": host, "spans": SPANS, "findings": findings}

@@ -43,6 +43,12 @@ def visible(cards: Sequence[Card], setting: str | None) -> list[Card]:
 
 def _named(cards: Sequence[Card], word: str) -> Card | None:
     if word.isdecimal():
-        return cards[int(word)] if int(word) < len(cards) else None
-    alike = [card for card in cards if word.startswith("GPU-") and card.uuid.startswith(word)]
-    return alike[0] if len(alike) == 1 else None
+        if int(word) < len(cards):
+            return cards[int(word)]
+        return None
+    alike = [
+        card for card in cards if word.startswith("GPU-") and card.uuid.startswith(word)
+    ]
+    if len(alike) == 1:
+        return alike[0]
+    return None

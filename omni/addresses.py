@@ -9,7 +9,9 @@ from omni.errors import OmniError
 
 LOOPBACK = "127.0.0.1"
 # RFC 1918. Link-local addresses change, and carriers share 100.64/10 among strangers.
-PRIVATE = tuple(map(ipaddress.IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")))
+PRIVATE = tuple(
+    map(ipaddress.IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"))
+)
 
 
 def is_loopback(address: str) -> bool:
@@ -36,7 +38,9 @@ def parse_endpoint(text: str) -> tuple[str, int]:
     address, _, port = text.strip().rpartition(":")
     if not re.fullmatch(r"[1-9]\d{0,4}", port, re.ASCII) or int(port) > 65535:
         raise OmniError(
-            "bad_endpoint", f"{text!r} is not address:port.", "Write it as 10.0.0.2:18999."
+            "bad_endpoint",
+            f"{text!r} is not address:port.",
+            "Write it as 10.0.0.2:18999.",
         )
     if not is_private(address):
         said = (

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     UsersAdmin = DjangoUserAdmin[User]
 else:
     # They take no parameter when they run.
-    RowForm, UsersAdmin = forms.ModelForm, DjangoUserAdmin
+    RowForm = forms.ModelForm
+    UsersAdmin = DjangoUserAdmin
 
 
 class RightsAdmin(ModelAdmin):
@@ -34,16 +35,22 @@ class RightsAdmin(ModelAdmin):
 
     # --- what may be done with rows ---------------------------------------------------------------
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return may(request.user, self.row.look) and super().has_view_permission(request, obj)
+        return may(request.user, self.row.look) and super().has_view_permission(
+            request, obj
+        )
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self._may(request, "add") and super().has_add_permission(request)
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return self._may(request, "change") and super().has_change_permission(request, obj)
+        return self._may(request, "change") and super().has_change_permission(
+            request, obj
+        )
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return self._may(request, "delete") and super().has_delete_permission(request, obj)
+        return self._may(request, "delete") and super().has_delete_permission(
+            request, obj
+        )
 
     def _may(self, request: HttpRequest, what: str) -> bool:
         return what in self.row.can and may(request.user, self.row.right)
@@ -56,10 +63,16 @@ class RightsAdmin(ModelAdmin):
     # --- which fields -----------------------------------------------------------------------------
     def get_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
         """While a row is made there is nothing to show yet."""
-        return self._editable(obj) if obj is None else super().get_fields(request, obj)
+        if obj is None:
+            return self._editable(obj)
+        return super().get_fields(request, obj)
 
-    def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
-        shown = [field.name for field in self.model._meta.fields if not field.primary_key]
+    def get_readonly_fields(
+        self, request: HttpRequest, obj: Model | None = None
+    ) -> Any:
+        shown = [
+            field.name for field in self.model._meta.fields if not field.primary_key
+        ]
         many = [field.name for field in self.model._meta.many_to_many]
         editable = self._editable(obj)
         return [name for name in [*shown, *many] if name not in editable]
@@ -95,12 +108,16 @@ class ShownRows(TabularInline):
 class UserAdmin(RightsAdmin, UsersAdmin):
     """Django's own, for administrators only: whoever changes users can make administrators."""
 
-    form, add_form, change_password_form = UserChangeForm, UserCreationForm, AdminPasswordChangeForm
+    form = UserChangeForm
+    add_form = UserCreationForm
+    change_password_form = AdminPasswordChangeForm
 
     def get_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
         return DjangoUserAdmin.get_fields(self, request, obj)
 
-    def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
+    def get_readonly_fields(
+        self, request: HttpRequest, obj: Model | None = None
+    ) -> Any:
         return ("last_login", "date_joined")
 
 
@@ -110,7 +127,13 @@ class GroupAdmin(RightsAdmin):
 
 
 class AccessAttemptAdmin(RightsAdmin):
-    list_display = ("attempt_time", "username", "ip_address", "failures_since_start", "path_info")
+    list_display = (
+        "attempt_time",
+        "username",
+        "ip_address",
+        "failures_since_start",
+        "path_info",
+    )
     list_filter = ("attempt_time",)
     search_fields = ("username", "ip_address")
 

@@ -66,7 +66,9 @@ async def admit(scope: dict[str, Any]) -> int:
     )
     session_key = parse_cookie(cookies).get(settings.SESSION_COOKIE_NAME, "")
     if not session_key or not await _in_database(_is_logged_in)(session_key):
-        raise OmniError("forbidden", "Only who is logged in may send so much.", "Log in first.")
+        raise OmniError(
+            "forbidden", "Only who is logged in may send so much.", "Log in first."
+        )
     return settings.LARGEST_BODY_BYTES
 
 
@@ -74,7 +76,9 @@ def _is_logged_in(session_key: str) -> bool:
     return user_of(session_key) is not None
 
 
-def explain(path: str, error: OmniError, headers: Headers) -> tuple[int, bytes, dict[str, str]]:
+def explain(
+    path: str, error: OmniError, headers: Headers
+) -> tuple[int, bytes, dict[str, str]]:
     """The answer to a request that was not let in: status, body, headers.
 
     A page that may ask may read it, too.

@@ -16,7 +16,8 @@ log = logging.getLogger(__name__)
 
 # A broker that hangs is not asked again by every caller: nobody waits for it more than once in this
 # time.
-TIMEOUT_S, PAUSE_S = 2.0, 5.0
+TIMEOUT_S = 2.0
+PAUSE_S = 5.0
 _silent_until = 0.0
 
 
@@ -39,7 +40,9 @@ async def publish_async(group: str, message: Mapping[str, Any]) -> bool:
         log.warning("the broker is silent, %s not published", message.get("type"))
         return False
     except (RedisError, OSError) as error:
-        log.warning("broker unreachable, %s not published: %s", message.get("type"), error)
+        log.warning(
+            "broker unreachable, %s not published: %s", message.get("type"), error
+        )
         return False
     return True
 

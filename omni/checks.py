@@ -37,7 +37,11 @@ def llama_server_is_executable(**kwargs: Any) -> list[CheckMessage]:
         return []
     hint = "Set OMNI_LLAMA_SERVER to the llama-server binary, or unset it."
     return [
-        Warning(f"OMNI_LLAMA_SERVER ({path}) is not an executable file.", hint=hint, id="omni.W001")
+        Warning(
+            f"OMNI_LLAMA_SERVER ({path}) is not an executable file.",
+            hint=hint,
+            id="omni.W001",
+        )
     ]
 
 
@@ -61,7 +65,9 @@ def every_page_has_a_row(**kwargs: Any) -> list[CheckMessage]:
     hint = "Give it a row in omni.roles.PAGES."
     return [
         Error(
-            f"The page {name} stands in no row of the table of rights.", hint=hint, id="omni.E003"
+            f"The page {name} stands in no row of the table of rights.",
+            hint=hint,
+            id="omni.E003",
         )
         for name in lacking
     ]
@@ -74,10 +80,16 @@ def every_admin_page_has_a_row(**kwargs: Any) -> list[CheckMessage]:
     from omni.administration import RightsAdmin
 
     admin.autodiscover()
-    registered = {model._meta.label_lower: page for model, page in admin.site._registry.items()}
+    registered = {
+        model._meta.label_lower: page for model, page in admin.site._registry.items()
+    }
     hint = "Register a RightsAdmin, with a row in omni.roles.ADMIN."
     return [
-        Error(f"The administration of {label} asks no table of rights.", hint=hint, id="omni.E004")
+        Error(
+            f"The administration of {label} asks no table of rights.",
+            hint=hint,
+            id="omni.E004",
+        )
         for label, page in registered.items()
         if label not in ADMIN or not isinstance(page, RightsAdmin)
     ]
@@ -89,4 +101,6 @@ def view_names(resolver: Any, app: str = "") -> Iterator[str]:
         if not hasattr(pattern, "url_patterns"):
             yield f"{app}{pattern.name}"
         elif pattern.app_name != "admin":
-            yield from view_names(pattern, f"{pattern.app_name}:" if pattern.app_name else app)
+            yield from view_names(
+                pattern, f"{pattern.app_name}:" if pattern.app_name else app
+            )

@@ -15,7 +15,9 @@ def client_address(request: HttpRequest) -> str:
     """The address of whoever asks, as the nearest proxy that is trusted has it."""
     forwarded = str(request.META.get("HTTP_X_FORWARDED_FOR", ""))
     return nearest_stranger(
-        str(request.META.get("REMOTE_ADDR", "")), forwarded, settings.OMNI_TRUSTED_PROXIES
+        str(request.META.get("REMOTE_ADDR", "")),
+        forwarded,
+        settings.OMNI_TRUSTED_PROXIES,
     )
 
 
@@ -46,4 +48,6 @@ def _is_address(text: str) -> bool:
 
 def _is_in(address: str, networks: Iterable[Network]) -> bool:
     found = ip_address(address)
-    return any(found.version == network.version and found in network for network in networks)
+    return any(
+        found.version == network.version and found in network for network in networks
+    )

@@ -31,9 +31,11 @@ _later: Any = reactor.callLater
 log = logging.getLogger(__name__)
 
 # A request's line and headers, and one that is still to come on a connection that is kept.
-HEAD_S, IDLE_S = 20.0, 60.0
+HEAD_S = 20.0
+IDLE_S = 60.0
 # A body has this long, and longer the larger it is: slower than this nobody is.
-BODY_S, SLOWEST_BYTES_PER_S = 30.0, 50_000
+BODY_S = 30.0
+SLOWEST_BYTES_PER_S = 50_000
 # One whose length nobody knows.
 CHUNKED_BODY_S = 300.0
 # A body up to this length is stored before anybody is asked.
@@ -43,7 +45,8 @@ LONGEST_LINE = 16 << 10
 LINGER_S = 2.0
 # Descriptors for other things than clients, and what one client may take: its own and one to an
 # engine.
-OTHER_FILES, FILES_PER_CLIENT = 200, 2
+OTHER_FILES = 200
+FILES_PER_CLIENT = 2
 MOST_CONNECTIONS = 4096
 
 # How long a body may be, by the request's scope. Raises OmniError.
@@ -93,7 +96,8 @@ class LimitedChannel(_HttpChannel):  # type: ignore[misc]
     def lineLengthExceeded(self, line: bytes) -> None:  # noqa: N802
         self.refuse(
             OmniError(
-                "header_too_large", f"A line of the headers is longer than {LONGEST_LINE} bytes."
+                "header_too_large",
+                f"A line of the headers is longer than {LONGEST_LINE} bytes.",
             )
         )
 
@@ -105,12 +109,15 @@ class LimitedChannel(_HttpChannel):  # type: ignore[misc]
             super().lineReceived(line)
 
     def allHeadersReceived(self) -> None:  # noqa: N802
-        request, length = self.requests[-1], self.length
+        request = self.requests[-1]
+        length = self.length
         self._is_complete = False
         if length == 0:
             super().allHeadersReceived()
             return
-        self._due_in(CHUNKED_BODY_S if length is None else BODY_S + length / SLOWEST_BYTES_PER_S)
+        self._due_in(
+            CHUNKED_BODY_S if length is None else BODY_S + length / SLOWEST_BYTES_PER_S
+        )
         if length is not None and length <= SHORT_BODY_BYTES:
             super().allHeadersReceived()
             return
@@ -122,7 +129,9 @@ class LimitedChannel(_HttpChannel):  # type: ignore[misc]
         super().allHeadersReceived()
         asyncio.ensure_future(self._let_in(request, length, bool(expected)))
 
-    async def _let_in(self, request: Any, length: int | None, is_expected: bool) -> None:
+    async def _let_in(
+        self, request: Any, length: int | None, is_expected: bool
+    ) -> None:
         try:
             most = await self.limits.admit(_scope(request, self))
             if length is not None and length > most:
@@ -133,7 +142,9 @@ class LimitedChannel(_HttpChannel):  # type: ignore[misc]
             return
         except Exception:
             log.exception("a request was neither let in nor refused")
-            self.refuse(OmniError("internal", "The panel made a mistake; its log says which."))
+            self.refuse(
+                OmniError("internal", "The panel made a mistake; its log says which.")
+            )
             return
         request.most_body_bytes = most
         if is_expected and not self._is_complete:
@@ -151,7 +162,9 @@ class LimitedChannel(_HttpChannel):  # type: ignore[misc]
         self._is_refused = True
         path = getattr(self, "_path", b"").decode("latin-1")
         asked = _headers(self.requests[-1]) if self.requests else []
-        status, body, headers = self.limits.explain(path.partition("?")[0], error, asked)
+        status, body, headers = self.limits.explain(
+            path.partition("?")[0], error, asked
+        )
         reason = http.RESPONSES.get(status, b"Error").decode()
         named = {
             **headers,
@@ -161,19 +174,22 @@ class LimitedChannel(_HttpChannel):  # type: ignore[misc]
         }
         head = "".join(f"{name}: {value}\r\n" for name, value in named.items())
         self.transport.write(
-            f"HTTP/1.1 {status} {reason}\r\n{head}\r\n".encode("latin-1", "replace") + body
+            f"HTTP/1.1 {status} {reason}\r\n{head}\r\n".encode("latin-1", "replace")
+            + body
         )
         self._networkProducer.resumeProducing()
         self._due_in(LINGER_S)
 
     # --- how long ---------------------------------------------------------------------------------
     def allContentReceived(self) -> None:  # noqa: N802
-        self.idle_since_s, self._is_complete = None, True
+        self.idle_since_s = None
+        self._is_complete = True
         self._due_in(None)
         super().allContentReceived()
 
     def requestDone(self, request: Any) -> None:  # noqa: N802
-        self.idle_since_s, self._is_complete = time.monotonic(), False
+        self.idle_since_s = time.monotonic()
+        self._is_complete = False
         self._due_in(IDLE_S)
         super().requestDone(request)
 
@@ -181,13 +197,18 @@ class LimitedChannel(_HttpChannel):  # type: ignore[misc]
         """What is to come next has so long; None: nothing is waited for."""
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
-        self._deadline = None if seconds is None else _later(seconds, self._is_late)
+        if seconds is None:
+            self._deadline = None
+        else:
+            self._deadline = _later(seconds, self._is_late)
 
     def _is_late(self) -> None:
         if self._is_refused or not self.requests:
             self.drop()
         else:
-            self.refuse(OmniError("request_timeout", "The request did not arrive in time."))
+            self.refuse(
+                OmniError("request_timeout", "The request did not arrive in time.")
+            )
 
     def drop(self) -> None:
         if self.transport is not None:
@@ -199,14 +220,17 @@ class LimitedFactory(HTTPFactory):
 
     def __init__(self, server: Any, admit: Admit, explain: Explain) -> None:
         super().__init__(server)
-        self.admit, self.explain = admit, explain
+        self.admit = admit
+        self.explain = explain
         self.most = room_for_connections()
         self.channels: dict[LimitedChannel, None] = {}
 
     def buildProtocol(self, address: Any) -> Any:  # noqa: N802
         protocol = super().buildProtocol(address)
         channel = LimitedChannel()
-        channel.requestFactory, channel.site, channel.factory = protocol.requestFactory, self, self
+        channel.requestFactory = protocol.requestFactory
+        channel.site = self
+        channel.factory = self
         channel.timeOut = None  # deadlines of our own
         channel.limits = self
         return channel
@@ -215,7 +239,11 @@ class LimitedFactory(HTTPFactory):
         self.channels[channel] = None
         if len(self.channels) + self.server.open_sockets() <= self.most:
             return
-        idle = [one for one in self.channels if one.idle_since_s is not None and one is not channel]
+        idle = [
+            one
+            for one in self.channels
+            if one.idle_since_s is not None and one is not channel
+        ]
         oldest = min(idle, key=lambda one: one.idle_since_s or 0.0, default=channel)
         self.channels.pop(oldest, None)
         oldest.drop()

@@ -46,7 +46,9 @@ class DatabasePool:
     other."""
 
     def __init__(self, name: str, threads: int) -> None:
-        self._executor = ThreadPoolExecutor(max_workers=threads, thread_name_prefix=name)
+        self._executor = ThreadPoolExecutor(
+            max_workers=threads, thread_name_prefix=name
+        )
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, Coroutine[Any, Any, R]]:
         """The function as a coroutine; cancelled, it stops waiting while the thread finishes by
@@ -55,7 +57,9 @@ class DatabasePool:
         @wraps(function)
         async def call(*args: P.args, **kwargs: P.kwargs) -> R:
             work = partial(_connected, function, *args, **kwargs)
-            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+            return await asyncio.get_running_loop().run_in_executor(
+                self._executor, work
+            )
 
         return call
 

@@ -10,14 +10,17 @@ from pathlib import Path
 
 from omni.addresses import is_private, private_hint
 
-TRUE, FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
+TRUE = {"1", "true", "yes", "on"}
+FALSE = {"0", "false", "no", "off"}
 
 
 class EnvError(ValueError):
     """An environment variable holds a value that cannot be used."""
 
 
-def envstr(name: str, default: str = "", environ: Mapping[str, str] = os.environ) -> str:
+def envstr(
+    name: str, default: str = "", environ: Mapping[str, str] = os.environ
+) -> str:
     return environ.get(name, "").strip() or default
 
 
@@ -33,7 +36,12 @@ def envbool(name: str, default: bool, environ: Mapping[str, str] = os.environ) -
 
 
 def envint(
-    name: str, default: int, *, low: int, high: int, environ: Mapping[str, str] = os.environ
+    name: str,
+    default: int,
+    *,
+    low: int,
+    high: int,
+    environ: Mapping[str, str] = os.environ,
 ) -> int:
     raw = environ.get(name, "").strip()
     if not raw:
@@ -73,7 +81,12 @@ def envrange(
     if not raw:
         return default
     first, dash, last = raw.partition("-")
-    if not (dash and first.isdigit() and last.isdigit() and low <= int(first) <= int(last) <= high):
+    if not (
+        dash
+        and first.isdigit()
+        and last.isdigit()
+        and low <= int(first) <= int(last) <= high
+    ):
         raise EnvError(
             f"{name} is {raw!r}; use first-last within {low}-{high}, such as 18100-18999."
         )
@@ -129,7 +142,8 @@ def envnetworks(
 def envsecret(name: str, environ: Mapping[str, str] = os.environ) -> str | None:
     """The value of NAME, or the content of the file that NAME_FILE points to; None when neither is
     set."""
-    if value := environ.get(name, ""):
+    value = environ.get(name, "")
+    if value:
         return value
     if not (path := environ.get(f"{name}_FILE", "")):
         return None

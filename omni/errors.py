@@ -15,7 +15,9 @@ class OmniError(Exception):
     EngineEnded.printed or RigError.problems.
     """
 
-    def __init__(self, code: str, text: str, fix: str = "", *, retry: bool = False) -> None:
+    def __init__(
+        self, code: str, text: str, fix: str = "", *, retry: bool = False
+    ) -> None:
         super().__init__(text)
         self.code = code
         self.text = text

@@ -35,7 +35,9 @@ def _make_private(folder: Path) -> None:
     if found.st_uid != os.geteuid():
         raise HomeError(errno.EPERM, "it belongs to somebody else", str(folder))
     if found.st_mode & (stat.S_ISVTX | stat.S_IWOTH):
-        raise HomeError(errno.EPERM, "everybody may write to it, so others may use it", str(folder))
+        raise HomeError(
+            errno.EPERM, "everybody may write to it, so others may use it", str(folder)
+        )
     if stat.S_IMODE(found.st_mode) != 0o700:
         folder.chmod(0o700)
 
@@ -83,17 +85,17 @@ class Home:
     @property
     def valkey_socket(self) -> Path:
         inside = self.run / "valkey.sock"
-        return inside if _fits(inside) else self.sockets / "valkey.sock"
+        if _fits(inside):
+            return inside
+        return self.sockets / "valkey.sock"
 
     def engine_socket(self, name: str) -> Path:
         """Where the engine of this name listens; a name that is too long for a socket's path is cut
         to its digest."""
         plain = self.sockets / f"{name}.sock"
-        return (
-            plain
-            if _fits(plain)
-            else self.sockets / f"{sha256(name.encode()).hexdigest()[:12]}.sock"
-        )
+        if _fits(plain):
+            return plain
+        return self.sockets / f"{sha256(name.encode()).hexdigest()[:12]}.sock"
 
     @property
     def sockets(self) -> Path:
@@ -138,7 +140,9 @@ class Home:
         path = self.secret_file(name)
         if not path.exists():
             self.create()
-            with tempfile.NamedTemporaryFile("w", dir=self.run) as draft:  # made with mode 0600
+            with tempfile.NamedTemporaryFile(
+                "w", dir=self.run
+            ) as draft:  # made with mode 0600
                 draft.write(secrets.token_urlsafe(48))
                 draft.flush()
                 # link() fails when somebody else was first, so that all end up reading the same
@@ -188,11 +192,16 @@ def _noted(note: Path) -> Path | None:
     except OSError:
         return None
     is_own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
-    return folder if is_own and not status.st_mode & 0o077 else None
+    if is_own and not status.st_mode & 0o077:
+        return folder
+    return None
 
 
 def _short_folder() -> Path:
     """A new folder of an unforeseeable name, for this user alone."""
     usual = tempfile.gettempdir()
-    place = usual if len(os.fsencode(usual)) <= UNIX_SOCKET_PATH_LIMIT - 40 else "/tmp"
+    if len(os.fsencode(usual)) <= UNIX_SOCKET_PATH_LIMIT - 40:
+        place = usual
+    else:
+        place = "/tmp"
     return Path(tempfile.mkdtemp(prefix="omni-", dir=place))

@@ -12,5 +12,9 @@ def own_ipv4() -> frozenset[str]:
     up = {name for name, state in psutil.net_if_stats().items() if state.isup}
     found = psutil.net_if_addrs().items()
     return frozenset(
-        a.address for name, all_ in found if name in up for a in all_ if a.family == socket.AF_INET
+        a.address
+        for name, all_ in found
+        if name in up
+        for a in all_
+        if a.family == socket.AF_INET
     )

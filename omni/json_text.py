@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterable
 from typing import Any
 
 # Half of a character; JSON can write it as an escape, and no encoding can.
@@ -42,7 +43,9 @@ def read_answer(raw: bytes | str) -> Any:
     """
     text = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else raw
     try:
-        found = json.loads(text, parse_float=_finite_or_none, parse_constant=lambda _: None)
+        found = json.loads(
+            text, parse_float=_finite_or_none, parse_constant=lambda _: None
+        )
         if _ESCAPED_SURROGATE.search(text):
             found = json.loads(well_formed(json.dumps(found, ensure_ascii=False)))
     except RecursionError as error:
@@ -52,7 +55,9 @@ def read_answer(raw: bytes | str) -> Any:
 
 def _finite_or_none(text: str) -> float | None:
     value = float(text)
-    return value if math.isfinite(value) else None
+    if math.isfinite(value):
+        return value
+    return None
 
 
 def well_formed(text: str) -> str:
@@ -76,7 +81,13 @@ def is_deeper_than(value: Any, limit: int) -> bool:
 
 
 def _containers(value: Any) -> list[Any]:
-    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    inside: Iterable[Any]
+    if isinstance(value, dict):
+        inside = value.values()
+    elif isinstance(value, list):
+        inside = value
+    else:
+        inside = ()
     return [inner for inner in inside if isinstance(inner, (dict, list))]
 
 

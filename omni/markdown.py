@@ -23,11 +23,13 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 from pygments.util import ClassNotFound
 
-LONGEST_MARKDOWN, LONGEST_HIGHLIGHTED = 400_000, 30_000
+LONGEST_MARKDOWN = 400_000
+LONGEST_HIGHLIGHTED = 30_000
 # Of one text. A label is looked for from its bracket on, within those it is nested in; a row of a
 # table is filled up to the columns of its head. Beyond this brackets are text, and a table is a
 # paragraph.
-MOST_LABELS, MOST_CELLS = 2_000, 10_000
+MOST_LABELS = 2_000
+MOST_CELLS = 10_000
 TAGS = {
     *(
         "p",
@@ -47,7 +49,20 @@ TAGS = {
         "ol",
         "li",
     ),
-    *("a", "code", "pre", "span", "div", "button", "table", "thead", "tbody", "tr", "th", "td"),
+    *(
+        "a",
+        "code",
+        "pre",
+        "span",
+        "div",
+        "button",
+        "table",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+    ),
     *("details", "summary"),
 }
 ATTRIBUTES = {
@@ -95,11 +110,15 @@ def _rendered(text: str) -> str:
     thought = _THOUGHT.match(text)
     if not thought:
         return str(_markdown.render(text))
-    inside, rest = thought["inside"].strip(), text[thought.end() :]
+    inside = thought["inside"].strip()
+    rest = text[thought.end() :]
     shown = (
-        f'<details class="thinking"><summary>Thinking</summary>{_markdown.render(inside)}</details>'
+        "<details"
+        f' class="thinking"><summary>Thinking</summary>{_markdown.render(inside)}</details>'
     )
-    return f"{shown}{_markdown.render(rest)}" if inside else str(_markdown.render(rest))
+    if inside:
+        return f"{shown}{_markdown.render(rest)}"
+    return str(_markdown.render(rest))
 
 
 def _absolute_links(tag: str, attribute: str, value: str) -> str | None:
@@ -109,12 +128,22 @@ def _absolute_links(tag: str, attribute: str, value: str) -> str | None:
     return value
 
 
-def _fence(self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
+def _fence(
+    self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any
+) -> str:
     language = (tokens[index].info.split() or [""])[0][:40]
-    copy = '<button type="button" class="btn btn-small btn-quiet" data-copy-code="1">Copy</button>'
-    head = f'<div class="code-head"><span>{escape(language or "text")}</span>{copy}</div>'
+    copy = (
+        '<button type="button" class="btn btn-small btn-quiet"'
+        ' data-copy-code="1">Copy</button>'
+    )
+    head = (
+        f'<div class="code-head"><span>{escape(language or "text")}</span>{copy}</div>'
+    )
     code = _highlighted(tokens[index].content, language)
-    return f'<div class="code-block">{head}<pre tabindex="0"><code>{code}</code></pre></div>\n'
+    return (
+        f'<div class="code-block">{head}<pre'
+        f' tabindex="0"><code>{code}</code></pre></div>\n'
+    )
 
 
 def _within_labels(rule: InlineRule) -> InlineRule:
@@ -138,7 +167,9 @@ def _within_cells(state: StateBlock, start: int, end: int, silent: bool) -> bool
     while start + rows < end and not state.isEmpty(start + rows):
         rows += 1
     line = state.src[state.bMarks[start] : state.eMarks[start]]
-    state.env["cells"] = cells = state.env.get("cells", 0) + rows * (line.count("|") + 1)
+    state.env["cells"] = cells = state.env.get("cells", 0) + rows * (
+        line.count("|") + 1
+    )
     return cells <= MOST_CELLS and table(state, start, end, False)
 
 
@@ -151,10 +182,15 @@ def _highlighted(code: str, language: str) -> str:
         return escape(code)
 
 
-def _image(self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
+def _image(
+    self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any
+) -> str:
     """A link instead: a page that loads what a model names tells a stranger that it was read."""
     address = escape(str(tokens[index].attrs.get("src", "")), quote=True)
-    return f'<a href="{address}" target="_blank">{escape(tokens[index].content or "image")}</a>'
+    return (
+        f'<a href="{address}"'
+        f' target="_blank">{escape(tokens[index].content or "image")}</a>'
+    )
 
 
 def _link_open(
@@ -221,7 +257,9 @@ def _boxes(state: StateCore) -> None:
             first.content = box + first.content[4:]
 
 
-_markdown = MarkdownIt("js-default", {"html": False, "linkify": False, "typographer": False})
+_markdown = MarkdownIt(
+    "js-default", {"html": False, "linkify": False, "typographer": False}
+)
 _markdown.inline.ruler.at("link", _within_labels(link))
 _markdown.inline.ruler.at("image", _within_labels(image))
 _markdown.block.ruler.at("table", _within_cells, {"alt": ["paragraph", "reference"]})

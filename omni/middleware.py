@@ -29,7 +29,9 @@ from omni.htmx import told
 from omni.roles import PAGES, may, right_for
 
 STATUS = {"not_found": 404, "forbidden": 403}
-LOGGED_OUT = OmniError("logged_out", "You are not logged in any longer.", "Log in again.")
+LOGGED_OUT = OmniError(
+    "logged_out", "You are not logged in any longer.", "Log in again."
+)
 
 
 class AdminPolicyMiddleware:
@@ -49,7 +51,9 @@ class AdminPolicyMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         is_admin = request.path.startswith("/admin/")
-        return self.get_admin_response(request) if is_admin else self.get_response(request)
+        if is_admin:
+            return self.get_admin_response(request)
+        return self.get_response(request)
 
 
 class LogInMiddleware(LoginRequiredMiddleware):
@@ -58,13 +62,14 @@ class LogInMiddleware(LoginRequiredMiddleware):
     def handle_no_permission(
         self, request: HttpRequest, view_func: Callable[..., HttpResponseBase]
     ) -> HttpResponseRedirect:
-        wanted = (
-            request.get_full_path()
-            if request.method in ("GET", "HEAD")
-            else _page_it_came_from(request)
-        )
+        if request.method in ("GET", "HEAD"):
+            wanted = request.get_full_path()
+        else:
+            wanted = _page_it_came_from(request)
         return redirect_to_login(
-            wanted, self.get_login_url(view_func), self.get_redirect_field_name(view_func)
+            wanted,
+            self.get_login_url(view_func),
+            self.get_redirect_field_name(view_func),
         )
 
     def process_view(
@@ -75,17 +80,16 @@ class LogInMiddleware(LoginRequiredMiddleware):
         view_kwargs: dict[str, Any],
     ) -> HttpResponseBase | None:
         refused = super().process_view(request, view_func, view_args, view_kwargs)
-        is_script = "HX-Request" in request.headers or "application/json" in request.headers.get(
-            "Accept", ""
+        is_script = (
+            "HX-Request" in request.headers
+            or "application/json" in request.headers.get("Accept", "")
         )
         # A script would put the log-in page into the middle of the open one: it is told instead,
         # keeps what was
         # typed and opens the log-in page itself.
-        return (
-            JsonResponse({"error": LOGGED_OUT.as_dict()}, status=401)
-            if refused and is_script
-            else refused
-        )
+        if refused and is_script:
+            return JsonResponse({"error": LOGGED_OUT.as_dict()}, status=401)
+        return refused
 
 
 def _page_it_came_from(request: HttpRequest) -> str:
@@ -94,7 +98,9 @@ def _page_it_came_from(request: HttpRequest) -> str:
     is_ours = url_has_allowed_host_and_scheme(
         page, {request.get_host()}, require_https=request.is_secure()
     )
-    return urlsplit(page)._replace(scheme="", netloc="").geturl() if is_ours else "/"
+    if is_ours:
+        return urlsplit(page)._replace(scheme="", netloc="").geturl()
+    return "/"
 
 
 class RightsMiddleware:
@@ -117,7 +123,10 @@ class RightsMiddleware:
         if right == "":
             page = PAGES[match.view_name]
             return HttpResponseNotAllowed(
-                [*(["GET", "HEAD"] if page.look else []), *(["POST"] if page.act else [])]
+                [
+                    *(["GET", "HEAD"] if page.look else []),
+                    *(["POST"] if page.act else []),
+                ]
             )
         if right is None or not may(request.user, right):
             raise PermissionDenied
@@ -133,7 +142,9 @@ class VaryMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         response = self.get_response(request)
         if response.get("Content-Type", "").startswith("text/html"):
-            patch_vary_headers(response, ("HX-Request", "HX-Boosted", "HX-History-Restore-Request"))
+            patch_vary_headers(
+                response, ("HX-Request", "HX-Boosted", "HX-History-Restore-Request")
+            )
         return response
 
 
@@ -144,7 +155,9 @@ class OmniErrorMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         return self.get_response(request)
 
-    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
+    def process_exception(
+        self, request: HttpRequest, error: Exception
+    ) -> HttpResponse | None:
         if not isinstance(error, OmniError):
             return None
         status = STATUS.get(error.code, 400)

@@ -12,7 +12,9 @@ def whole_number(text: object) -> int | None:
     else."""
     if isinstance(text, bool) or not isinstance(text, (int, str)):
         return None
-    written = str(text) if isinstance(text, int) and -1 < text <= LARGEST else text
+    written: object = text
+    if isinstance(text, int) and -1 < text <= LARGEST:
+        written = str(text)
     if (
         not isinstance(written, str)
         or len(written) > 19
@@ -20,10 +22,14 @@ def whole_number(text: object) -> int | None:
     ):
         return None
     found = int(written)
-    return found if found <= LARGEST else None
+    if found <= LARGEST:
+        return found
+    return None
 
 
 def written(value: float) -> str:
     """As a person writes it: 1048576 and 0.5; what is longer than anybody would write is cut."""
     text = str(value) if isinstance(value, int) else f"{value:.15g}"
-    return text if len(text) <= 24 else f"{text[:20]}… ({len(text)} digits)"
+    if len(text) <= 24:
+        return text
+    return f"{text[:20]}… ({len(text)} digits)"

@@ -45,22 +45,30 @@ def _matches(origin: Origin, pattern: str) -> bool:
     wanted = parse_origin(pattern.replace("://*.", "://", 1))
     if wanted is None or (origin[0], origin[2]) != (wanted[0], wanted[2]):
         return False
-    return origin[1] == wanted[1] if not is_wild else origin[1].endswith(f".{wanted[1]}")
+    if not is_wild:
+        return origin[1] == wanted[1]
+    return origin[1].endswith(f".{wanted[1]}")
 
 
 def header(headers: Iterable[tuple[bytes, bytes]], name: str) -> str:
     """The value of the one header of this name; empty when it is not there, or there more than
     once."""
     found = [
-        value.decode("latin1").strip() for key, value in headers if key.lower() == name.encode()
+        value.decode("latin1").strip()
+        for key, value in headers
+        if key.lower() == name.encode()
     ]
-    return found[0] if len(found) == 1 else ""
+    if len(found) == 1:
+        return found[0]
+    return ""
 
 
 def scheme_of(scope_scheme: str, forwarded: str, *, behind_tls: bool) -> str:
     """What the browser used: a proxy that ends TLS says so in X-Forwarded-Proto."""
     is_tls = scope_scheme in ("wss", "https") or (behind_tls and forwarded == "https")
-    return "https" if is_tls else "http"
+    if is_tls:
+        return "https"
+    return "http"
 
 
 def may_open(
@@ -73,7 +81,9 @@ def may_open(
     """Whether the page that asks with these headers is the panel's own, or of an origin that its
     site trusts."""
     origin = header(headers, "origin")
-    scheme = scheme_of(scope_scheme, header(headers, "x-forwarded-proto"), behind_tls=behind_tls)
+    scheme = scheme_of(
+        scope_scheme, header(headers, "x-forwarded-proto"), behind_tls=behind_tls
+    )
     return is_own(origin, scheme=scheme, host=header(headers, "host")) or is_trusted(
         origin, trusted
     )

@@ -15,10 +15,14 @@ from typing import Any
 
 from omni.errors import OmniError
 
-OPERATOR, VIEWER = "operator", "viewer"
+OPERATOR = "operator"
+VIEWER = "viewer"
 
 # --- rights ---------------------------------------------------------------------------------------
-ANYBODY, LOGGED_IN, STAFF, SUPERUSER = "anybody", "logged in", "staff", "superuser"
+ANYBODY = "anybody"
+LOGGED_IN = "logged in"
+STAFF = "staff"
+SUPERUSER = "superuser"
 # Permissions, as app_label.codename. Who is logged in may look at every page.
 OPERATE = "deployments.operate_deployment"
 MANAGE_LIBRARY = "deployments.manage_library"
@@ -28,7 +32,8 @@ CHAT = "chat.use_chat"
 MANAGE_ENGINES = "deployments.add_engine"
 MANAGE_PROGRAMS = SUPERUSER
 MANAGE_ROUTES = "deployments.add_route"
-ADD_DEVICES, REMOVE_DEVICES = "gpus.add_device", "gpus.delete_device"
+ADD_DEVICES = "gpus.add_device"
+REMOVE_DEVICES = "gpus.delete_device"
 
 
 @dataclass(frozen=True)
@@ -52,17 +57,26 @@ RIGHTS: dict[str, Right] = {
         "do this: it is for administrators",
         "Can do everything; alone names the programs that are run as engines, users and keys",
     ),
-    OPERATE: Right("operate deployments", "Can create, start, stop and delete deployments"),
-    MANAGE_LIBRARY: Right("manage the library", "Can scan folders and add or remove models"),
+    OPERATE: Right(
+        "operate deployments", "Can create, start, stop and delete deployments"
+    ),
+    MANAGE_LIBRARY: Right(
+        "manage the library", "Can scan folders and add or remove models"
+    ),
     CHAT: Right("chat", "Can chat with deployments"),
     MANAGE_ENGINES: Right(
-        "manage external servers", "Can add, ask and remove external servers and set their keys"
+        "manage external servers",
+        "Can add, ask and remove external servers and set their keys",
     ),
     MANAGE_ROUTES: Right(
         "manage routes", "Can point the gateway's further names at other deployments"
     ),
-    ADD_DEVICES: Right("add devices", "Can add devices of other hosts and switch stand-ins"),
-    REMOVE_DEVICES: Right("remove devices", "Can take devices of other hosts off this one"),
+    ADD_DEVICES: Right(
+        "add devices", "Can add devices of other hosts and switch stand-ins"
+    ),
+    REMOVE_DEVICES: Right(
+        "remove devices", "Can take devices of other hosts off this one"
+    ),
 }
 
 ROLE_PERMISSIONS: dict[str, tuple[str, ...]] = {
@@ -97,7 +111,9 @@ def require(user: Any, right: str) -> None:
     None is the machine's owner at the command line, or Omni itself.
     """
     if user is not None and not may(user, right):
-        raise OmniError("forbidden", f"You may not {RIGHTS[right].to_do}.", "Ask an administrator.")
+        raise OmniError(
+            "forbidden", f"You may not {RIGHTS[right].to_do}.", "Ask an administrator."
+        )
 
 
 def rights_of(user: Any) -> frozenset[str]:
@@ -219,7 +235,9 @@ def right_for(view: str, method: str) -> str | None:
     page = PAGES.get(view)
     if page is None:
         return None
-    return page.look if method in ("GET", "HEAD") else page.act
+    if method in ("GET", "HEAD"):
+        return page.look
+    return page.act
 
 
 # --- administration -------------------------------------------------------------------------------
@@ -266,7 +284,10 @@ ADMIN: dict[str, AdminRow] = {
         SUPERUSER, ALL, fields=USER_FIELDS, actions=(("delete_selected", SUPERUSER),)
     ),
     "auth.group": _row(
-        SUPERUSER, ALL, fields=("name", "permissions"), actions=(("delete_selected", SUPERUSER),)
+        SUPERUSER,
+        ALL,
+        fields=("name", "permissions"),
+        actions=(("delete_selected", SUPERUSER),),
     ),
     # --- rig
     "gpus.host": _row(SUPERUSER, "delete", actions=(("delete_selected", SUPERUSER),)),
@@ -278,14 +299,19 @@ ADMIN: dict[str, AdminRow] = {
         adding=("host", "name"),
         actions=(("delete_selected", REMOVE_DEVICES),),
     ),
-    "gpus.samplerollup": _row(SUPERUSER, "delete", actions=(("delete_selected", SUPERUSER),)),
+    "gpus.samplerollup": _row(
+        SUPERUSER, "delete", actions=(("delete_selected", SUPERUSER),)
+    ),
     # --- library
     "deployments.engine": _row(
         MANAGE_PROGRAMS,
         ALL,
         fields=("name", "flavour", "path"),
         adding=("host",),
-        actions=(("probe_again", MANAGE_PROGRAMS), ("delete_selected", MANAGE_PROGRAMS)),
+        actions=(
+            ("probe_again", MANAGE_PROGRAMS),
+            ("delete_selected", MANAGE_PROGRAMS),
+        ),
     ),
     "deployments.libraryfolder": _row(
         MANAGE_LIBRARY,
@@ -329,7 +355,9 @@ ADMIN: dict[str, AdminRow] = {
     ),
     "chat.message": _row(SUPERUSER, "", look=SUPERUSER),
     # --- who tried to log in; deleting an attempt lets its name in again
-    "axes.accessattempt": _row(SUPERUSER, "delete", actions=(("delete_selected", SUPERUSER),)),
+    "axes.accessattempt": _row(
+        SUPERUSER, "delete", actions=(("delete_selected", SUPERUSER),)
+    ),
 }
 
 
@@ -342,5 +370,7 @@ def ensure_roles(**kwargs: Any) -> None:
         group, _ = Group.objects.get_or_create(name=role)
         for name in names:
             app_label, codename = name.split(".")
-            found = Permission.objects.filter(content_type__app_label=app_label, codename=codename)
+            found = Permission.objects.filter(
+                content_type__app_label=app_label, codename=codename
+            )
             group.permissions.add(*found)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -26,12 +26,16 @@ from omni.errors import OmniError
 
 log = logging.getLogger(__name__)
 
-HTTP_STALL_S, SOCKET_STALL_S = 120.0, 30.0
+HTTP_STALL_S = 120.0
+SOCKET_STALL_S = 30.0
 # The longest question in a script of three bytes a character; frames that wait while one is worked
 # on.
 LARGEST_FRAME_BYTES = 2 << 20
-MOST_WAITING_FRAMES, MOST_WAITING_CHARACTERS = 256, 4 << 20
-DRAIN_S, CANCEL_S, TICK_S = 3.0, 2.0, 0.02
+MOST_WAITING_FRAMES = 256
+MOST_WAITING_CHARACTERS = 4 << 20
+DRAIN_S = 3.0
+CANCEL_S = 2.0
+TICK_S = 0.02
 
 
 @implementer(IPushProducer)
@@ -81,7 +85,8 @@ class GatedServer(Server):
         self.failure = ""
         self._gates: dict[Any, Gate] = {}
         self._ports: list[Any] = []
-        self._busy, self._closing = busy, closing
+        self._busy = busy
+        self._closing = closing
         self._draining: asyncio.Task[None] | None = None
         self._limits = partial(LimitedFactory, admit=admit, explain=explain)
 
@@ -105,13 +110,16 @@ class GatedServer(Server):
         super().protocol_disconnected(protocol)
         if isinstance(protocol, WebRequest) and _has_become_socket(protocol):
             self.http_factory.left(protocol.channel)
-        if gate := self._gates.pop(protocol, None):
+        gate = self._gates.pop(protocol, None)
+        if gate:
             gate.stopProducing()
 
     def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
         queue = super().create_application(protocol, scope)
         if scope["type"] == "websocket" and queue is not None:
-            queue.put_nowait = partial(_queue_at_most, protocol, queue, queue.put_nowait)
+            queue.put_nowait = partial(
+                _queue_at_most, protocol, queue, queue.put_nowait
+            )
         return queue
 
     async def handle_reply(self, protocol: Any, message: dict[str, Any]) -> None:
@@ -123,7 +131,9 @@ class GatedServer(Server):
             is_http = isinstance(protocol, WebRequest)
             if not await gate.wait(HTTP_STALL_S if is_http else SOCKET_STALL_S):
                 log.warning("a client that takes no data is dropped")
-                (protocol.channel.transport if is_http else protocol.transport).abortConnection()
+                (
+                    protocol.channel.transport if is_http else protocol.transport
+                ).abortConnection()
 
     # --- the end ----------------------------------------------------------------------------------
     def listen_success(self, port: Any) -> None:
@@ -146,7 +156,9 @@ class GatedServer(Server):
         for port in self._ports:
             port.stopListening()
         deadline = asyncio.get_running_loop().time() + DRAIN_S
-        while (self._open_requests() or (self._busy and self._busy())) and _before(deadline):
+        while (self._open_requests() or (self._busy and self._busy())) and _before(
+            deadline
+        ):
             await asyncio.sleep(TICK_S)
         if self._closing:
             await self._closing()
@@ -173,7 +185,9 @@ class GatedServer(Server):
         ]
         for application in running:
             application.cancel()
-        waiting = asyncio.wait(running, timeout=CANCEL_S) if running else asyncio.sleep(0)
+        waiting: Coroutine[Any, Any, object] = asyncio.sleep(0)
+        if running:
+            waiting = asyncio.wait(running, timeout=CANCEL_S)
         return defer.Deferred.fromFuture(asyncio.ensure_future(waiting))
 
 
@@ -193,15 +207,23 @@ def _store(request: Any, data: bytes) -> None:
 
 def _has_become_socket(request: Any) -> bool:
     channel = request.channel
-    return channel is not None and getattr(channel.transport, "protocol", channel) is not channel
+    return (
+        channel is not None
+        and getattr(channel.transport, "protocol", channel) is not channel
+    )
 
 
-def _queue_at_most(protocol: Any, queue: Any, put: Callable[[Any], None], message: Any) -> None:
+def _queue_at_most(
+    protocol: Any, queue: Any, put: Callable[[Any], None], message: Any
+) -> None:
     """Drops a client that sends faster than it is listened to, before its frames fill the
     memory."""
     if message["type"] == "websocket.receive":
         waiting = [each.get("text") or each.get("bytes") or "" for each in queue._queue]
-        if len(waiting) >= MOST_WAITING_FRAMES or sum(map(len, waiting)) > MOST_WAITING_CHARACTERS:
+        if (
+            len(waiting) >= MOST_WAITING_FRAMES
+            or sum(map(len, waiting)) > MOST_WAITING_CHARACTERS
+        ):
             log.warning("a page that sends more than it is listened to is dropped")
             protocol.transport.abortConnection()
             return
@@ -215,7 +237,9 @@ def _tell_transport(protocol: Any, gate: Gate, message: dict[str, Any]) -> None:
         protocol.registerProducer(gate, True)
         gate.is_registered = True
     elif (
-        kind == "http.response.body" and gate.is_registered and not message.get("more_body", False)
+        kind == "http.response.body"
+        and gate.is_registered
+        and not message.get("more_body", False)
     ):
         gate.is_registered = False
         if protocol.channel:

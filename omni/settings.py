@@ -30,7 +30,9 @@ OMNI_LLAMA_SERVER = envstr("OMNI_LLAMA_SERVER")
 OMNI_ENGINES = envlist("OMNI_ENGINES")
 # Hosts besides this machine on which external servers may be asked.
 OMNI_EXTERNAL_HOSTS = envlist("OMNI_EXTERNAL_HOSTS")
-OMNI_MODEL_FOLDERS = [Path(folder).expanduser() for folder in envlist("OMNI_MODEL_FOLDERS")]
+OMNI_MODEL_FOLDERS = [
+    Path(folder).expanduser() for folder in envlist("OMNI_MODEL_FOLDERS")
+]
 OMNI_ENGINE_PORTS = envrange("OMNI_ENGINE_PORTS", (18100, 18999), low=1024, high=65535)
 OMNI_TELEMETRY_HZ = envint("OMNI_TELEMETRY_HZ", 2, low=1, high=10)
 # Whoever reaches a stand-in can run code as this user: they are there only when asked for.
@@ -130,7 +132,8 @@ SQLITE_OPTIONS = {
     "timeout": 20,
     "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON;",
 }
-if database_url := envstr("OMNI_DATABASE_URL"):
+database_url = envstr("OMNI_DATABASE_URL")
+if database_url:
     DATABASES = {"default": dj_database_url.parse(database_url)}
 else:
     DATABASES = {
@@ -151,7 +154,9 @@ AUTHENTICATION_BACKENDS = [
     "django.contrib.auth.backends.ModelBackend",
 ]
 AUTH_PASSWORD_VALIDATORS = [
-    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {
+        "NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"
+    },
     {
         "NAME": "django.contrib.auth.password_validation.MinimumLengthValidator",
         "OPTIONS": {"min_length": 10},
@@ -195,7 +200,9 @@ X_FRAME_OPTIONS = "DENY"
 SILENCED_SYSTEM_CHECKS = (
     # TLS is the proxy's (OMNI_BEHIND_TLS): on plain loopback a Secure cookie would lock everybody
     # out.
-    [] if BEHIND_TLS else ["security.W004", "security.W008", "security.W012", "security.W016"]
+    []
+    if BEHIND_TLS
+    else ["security.W004", "security.W008", "security.W012", "security.W016"]
 ) + (["security.W008", "security.W005", "security.W021"] if BEHIND_TLS else [])
 CONTENT_SECURITY_POLICY = {
     # The admin theme evaluates expressions; it gets its own policy in omni.middleware.
@@ -273,7 +280,9 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname).1s %(name)s: %(message)s"}},
+    "formatters": {
+        "line": {"format": "%(asctime)s %(levelname).1s %(name)s: %(message)s"}
+    },
     "filters": {"no_traceback_of_refusals": {"()": "omni.logs.NoTracebackOfRefusals"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": envstr("OMNI_LOG_LEVEL", "INFO")},

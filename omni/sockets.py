@@ -42,12 +42,19 @@ log = logging.getLogger(__name__)
 
 # What the page's script does about it: 4401 log in again, 4403 and 4404 give up, the others come
 # again.
-NOT_GREETED, NOT_LOGGED_IN, NOT_ALLOWED, NOT_FOUND = 4400, 4401, 4403, 4404
-RIGHTS_CHANGED, TOO_MUCH = 4409, 4429
+NOT_GREETED = 4400
+NOT_LOGGED_IN = 4401
+NOT_ALLOWED = 4403
+NOT_FOUND = 4404
+RIGHTS_CHANGED = 4409
+TOO_MUCH = 4429
 
-GREETING_S, RECHECK_S, TOKEN_S = 10.0, 30.0, 60
+GREETING_S = 10.0
+RECHECK_S = 30.0
+TOKEN_S = 60
 MOST_SOCKETS_OF_A_USER = 64
-MESSAGES_PER_S, BURST = 20.0, 60.0
+MESSAGES_PER_S = 20.0
+BURST = 60.0
 SALT = "omni.socket"
 
 in_database = DatabasePool("sockets", 2)
@@ -90,7 +97,9 @@ class Tokens:
             content = signing.loads(token, salt=SALT, max_age=TOKEN_S)
         except signing.BadSignature:
             return False
-        is_of_this_session = secrets.compare_digest(content["session"], _digest(session_key))
+        is_of_this_session = secrets.compare_digest(
+            content["session"], _digest(session_key)
+        )
         return is_of_this_session and self._use(content["once"])
 
     def _use(self, once: str) -> bool:
@@ -99,7 +108,9 @@ class Tokens:
         Old ones are forgotten: they are refused for their age.
         """
         now = time.monotonic()
-        self._used = {key: at for key, at in self._used.items() if now - at < TOKEN_S * 2}
+        self._used = {
+            key: at for key, at in self._used.items() if now - at < TOKEN_S * 2
+        }
         if once in self._used:
             return False
         self._used[once] = now
@@ -129,7 +140,9 @@ def user_of(session_key: str) -> AbstractUser | None:
     request = HttpRequest()
     request.session = import_module(settings.SESSION_ENGINE).SessionStore(session_key)
     user = get_user(request)
-    return user if user.is_authenticated and user.is_active else None
+    if user.is_authenticated and user.is_active:
+        return user
+    return None
 
 
 class Allowance:
@@ -196,7 +209,10 @@ class PageSocket(AsyncJsonWebsocketConsumer):
         self.watching = asyncio.create_task(self._watch())
 
     async def receive(
-        self, text_data: str | None = None, bytes_data: bytes | None = None, **kwargs: Any
+        self,
+        text_data: str | None = None,
+        bytes_data: bytes | None = None,
+        **kwargs: Any,
     ) -> None:
         if self.is_over:
             return
@@ -226,7 +242,10 @@ class PageSocket(AsyncJsonWebsocketConsumer):
         return False
 
     async def send(
-        self, text_data: str | None = None, bytes_data: bytes | None = None, close: bool = False
+        self,
+        text_data: str | None = None,
+        bytes_data: bytes | None = None,
+        close: bool = False,
     ) -> None:
         """Nothing goes to a page that was put out, whatever still waits to be sent."""
         if not self.is_over:
@@ -245,7 +264,8 @@ class PageSocket(AsyncJsonWebsocketConsumer):
         if _open[standing.user_id] >= MOST_SOCKETS_OF_A_USER:
             return await self.end(TOO_MUCH)
 
-        self.is_greeted, self.standing = True, standing
+        self.is_greeted = True
+        self.standing = standing
         _open[standing.user_id] += 1
         for group in self._access_groups():
             await self.channel_layer.group_add(group, self.channel_name)

@@ -44,8 +44,15 @@ class PackageFinder(BaseFinder):
         return []
 
     def find(self, path: str, find_all: bool = False, **kwargs: Any) -> Any:
-        found = str(packaged_file(*PACKAGED[path]) or "") if path in PACKAGED else ""
-        return ([found] if found else []) if find_all else (found or [])
+        if path in PACKAGED:
+            found = str(packaged_file(*PACKAGED[path]) or "")
+        else:
+            found = ""
+        if find_all:
+            if found:
+                return [found]
+            return []
+        return found or []
 
     def list(self, ignore_patterns: Any) -> Iterator[tuple[str, PackageStorage]]:
         for path, source in PACKAGED.items():

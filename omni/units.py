@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 UNKNOWN = "N/A"
-KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+KIB = 1 << 10
+MIB = 1 << 20
+GIB = 1 << 30
 _BINARY = ((1 << 40, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB"))
 _COUNTS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K"))
 
@@ -29,7 +31,9 @@ def count_text(value: float | None) -> str:
 
 
 def tps_text(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{short_text(value)} tokens/s"
+    if value is None:
+        return UNKNOWN
+    return f"{short_text(value)} tokens/s"
 
 
 def ms_text(value: float | None) -> str:
@@ -41,23 +45,33 @@ def ms_text(value: float | None) -> str:
     if value < 60_000:
         return f"{short_text(value / 1000)} s"
     minutes, seconds = divmod(round(value / 1000), 60)
-    return f"{minutes} min {seconds} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+    if minutes < 60:
+        return f"{minutes} min {seconds} s"
+    return f"{minutes // 60} h {minutes % 60} min"
 
 
 def percent_text(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{value:.0f} %"
+    if value is None:
+        return UNKNOWN
+    return f"{value:.0f} %"
 
 
 def watts_text(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{value:.0f} W"
+    if value is None:
+        return UNKNOWN
+    return f"{value:.0f} W"
 
 
 def celsius_text(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{value:.0f} °C"
+    if value is None:
+        return UNKNOWN
+    return f"{value:.0f} °C"
 
 
 def gbps_text(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{short_text(value)} GB/s"
+    if value is None:
+        return UNKNOWN
+    return f"{short_text(value)} GB/s"
 
 
 def times_text(value: float | None) -> str:

@@ -31,8 +31,11 @@ from omni.launcher import (
 
 HELP = "Start Omni: broker, web server and agent, until Ctrl-C."
 MANAGE = str(Path(__file__).resolve().parent.parent / "manage.py")
-READY_TIMEOUT_S, HEALTH_TIMEOUT_S, PORT_TIMEOUT_S = 60.0, 2.0, 3.0
-TICK_S, READY_TICK_S = 0.1, 0.05
+READY_TIMEOUT_S = 60.0
+HEALTH_TIMEOUT_S = 2.0
+PORT_TIMEOUT_S = 3.0
+TICK_S = 0.1
+READY_TICK_S = 0.05
 HEALTH_REQUEST = b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n"
 
 
@@ -44,8 +47,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)"
     )
-    parser.add_argument("--port", type=int, default=8000, help="port to listen on (default 8000)")
-    parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
+    parser.add_argument(
+        "--port", type=int, default=8000, help="port to listen on (default 8000)"
+    )
+    parser.add_argument(
+        "--no-browser", action="store_true", help="do not open a browser"
+    )
     parser.add_argument(
         "--keep-models", action="store_true", help="on Ctrl-C leave the models running"
     )
@@ -62,7 +69,8 @@ def run(options: Namespace) -> int:
     try:
         Up(options).run()
     except UpError as error:
-        if text := str(error):
+        text = str(error)
+        if text:
             print(text, file=sys.stderr)
         return 1
     return 0
@@ -80,7 +88,8 @@ class Up:
     def run(self) -> None:
         self.signals = Signals((signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
         adopt_orphans()
-        if warning := root_warning(os.geteuid()):
+        warning = root_warning(os.geteuid())
+        if warning:
             say(warning)
         with only_one():
             refuse_taken_port(self.host, self.port)
@@ -97,7 +106,9 @@ class Up:
     def start(self) -> None:
         if not OMNI_BROKER_URL:
             say("Starting the broker …")
-            self._begin(valkey_child(OMNI_HOME.valkey_socket, OMNI_HOME.run, OMNI_HOME.logs))
+            self._begin(
+                valkey_child(OMNI_HOME.valkey_socket, OMNI_HOME.run, OMNI_HOME.logs)
+            )
         self._prepare()
         say("Starting the web server and the agent …")
         web = ("serve", "--host", self.host, "--port", str(self.port))
@@ -133,7 +144,9 @@ class Up:
 
     def announce(self) -> None:
         url = f"http://{_authority(self.host, self.port)}/"
-        say(f"Omni is ready: {url}   (Ctrl-C stops it; state and logs are in {OMNI_HOME.root})")
+        say(
+            f"Omni is ready: {url}   (Ctrl-C stops it; state and logs are in {OMNI_HOME.root})"
+        )
         if self.opens_browser and sys.stdout.isatty() and os.environ.get("DISPLAY"):
             import webbrowser
 
@@ -200,7 +213,9 @@ def is_healthy(host: str, port: int) -> bool:
     between the panel and itself, whatever http_proxy says.
     """
     try:
-        with socket.create_connection((_reachable(host), port), HEALTH_TIMEOUT_S) as connection:
+        with socket.create_connection(
+            (_reachable(host), port), HEALTH_TIMEOUT_S
+        ) as connection:
             connection.sendall(HEALTH_REQUEST)
             with connection.makefile("rb") as answer:
                 status = answer.readline(64).split()
@@ -228,7 +243,9 @@ def _reachable(host: str) -> str:
 
 def _authority(host: str, port: int) -> str:
     shown = _reachable(host)
-    return f"[{shown}]:{port}" if ":" in shown else f"{shown}:{port}"
+    if ":" in shown:
+        return f"[{shown}]:{port}"
+    return f"{shown}:{port}"
 
 
 def _log_of(child: Child) -> str:

@@ -13,7 +13,9 @@ urlpatterns = [
     path("metrics", metrics, name="metrics"),
     path("socket-token/", views.socket_token, name="socket_token"),
     path("glossary/", views.glossary, name="glossary"),
-    path("login/", auth.LoginView.as_view(redirect_authenticated_user=True), name="login"),
+    path(
+        "login/", auth.LoginView.as_view(redirect_authenticated_user=True), name="login"
+    ),
     path("password/", views.PasswordPage.as_view(), name="password_change"),
     path("logout/", auth.LogoutView.as_view(), name="logout"),
     path("admin/", admin.site.urls),

@@ -42,7 +42,9 @@ def healthz(request: HttpRequest) -> HttpResponse:
 def socket_token(request: HttpRequest) -> HttpResponse:
     """What a page says first on a socket. Only a page of this very origin can read it."""
     if request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
-        return JsonResponse({"error": "Only the panel's own pages open sockets."}, status=403)
+        return JsonResponse(
+            {"error": "Only the panel's own pages open sockets."}, status=403
+        )
     if not request.user.is_authenticated:
         return JsonResponse({"error": "Log in first."}, status=401)
     return JsonResponse({"token": tokens.make(request.session.session_key or "")})
@@ -66,20 +68,26 @@ class PasswordPage(PasswordChangeView):
     def form_valid(self, form: Any) -> HttpResponse:
         response = super().form_valid(form)
         messages.success(
-            self.request, "Your password is changed. Everywhere else you are logged out."
+            self.request,
+            "Your password is changed. Everywhere else you are logged out.",
         )
         return response
 
 
-def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+def bad_request(
+    request: HttpRequest, exception: Exception | None = None
+) -> HttpResponse:
     if isinstance(exception, DisallowedHost):
-        return _shown_alone(request, unknown_host(request.headers.get("Host", "")), status=400)
+        return _shown_alone(
+            request, unknown_host(request.headers.get("Host", "")), status=400
+        )
     return render(request, "errors/400.html", status=400)
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     """A form that did not come from the panel's own pages, as far as the panel can tell."""
-    origin, referer = request.headers.get("Origin", ""), request.headers.get("Referer", "")
+    origin = request.headers.get("Origin", "")
+    referer = request.headers.get("Referer", "")
     is_elsewhere = reason in _from_elsewhere(origin, referer)
     error = unknown_origin(origin or referer) if is_elsewhere else STALE_FORM
     return _shown_alone(request, error, status=403)
@@ -113,20 +121,26 @@ def unknown_host(named: str) -> OmniError:
     name = split_domain_port(named)[0][:253]
     if not name:
         return OmniError(
-            "unknown_host", "The request does not say a name of this panel that can be read."
+            "unknown_host",
+            "The request does not say a name of this panel that can be read.",
         )
     fix = (
         f"Is it a name of this panel? Then start it with OMNI_ALLOWED_HOSTS={name} (several are"
         " separated by commas)."
     )
-    return OmniError("unknown_host", f"This panel does not answer to the name {name}.", fix)
+    return OmniError(
+        "unknown_host", f"This panel does not answer to the name {name}.", fix
+    )
 
 
 def unknown_origin(page: str) -> OmniError:
     """For a form from a page under another address than the panel knows: mostly a proxy that ends
     TLS before it."""
     parts = urlsplit(page)
-    origin = f"{parts.scheme}://{parts.netloc}" if parts.netloc else page or "no address"
+    if parts.netloc:
+        origin = f"{parts.scheme}://{parts.netloc}"
+    else:
+        origin = page or "no address"
     text = (
         f"The form came from {origin[:253]}, which is not the address under which the panel was"
         " asked."

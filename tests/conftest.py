@@ -17,7 +17,9 @@ from tests.panel import RunningPanel
 
 PASSWORD = "correct horse battery"
 # How long an example takes says something about the machine, nothing about what is tested.
-settings.register_profile("omni", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "omni", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("omni")
 
 

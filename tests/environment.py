@@ -9,7 +9,9 @@ import shutil
 import tempfile
 
 for name in [
-    name for name in os.environ if name.startswith("OMNI_") and not name.startswith("OMNI_TEST_")
+    name
+    for name in os.environ
+    if name.startswith("OMNI_") and not name.startswith("OMNI_TEST_")
 ]:
     del os.environ[name]
 # The tests ask servers of this machine; panels that they start get a proxy that leads nowhere (see

@@ -70,7 +70,9 @@ def last_words(argv: Sequence[str], expected: str, socket: Path | None = None) -
     for _ in range(5):
         if socket:
             socket.unlink(missing_ok=True)
-        ended = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+        ended = subprocess.run(
+            argv, capture_output=True, text=True, timeout=60, check=False
+        )
         said = ended.stdout + ended.stderr
         if expected in said:
             break
@@ -83,11 +85,17 @@ FIRST_PORT, PROCESSES, EACH, BLOCK = 10_000, 4, 5_500, 50
 _worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
 _first = FIRST_PORT + _worker % PROCESSES * EACH
 # Another run of the tests beside this one begins somewhere else.
-_singles, _blocks, _panel_blocks = count(os.getpid()), count(os.getpid()), count(os.getpid())
+_singles, _blocks, _panel_blocks = (
+    count(os.getpid()),
+    count(os.getpid()),
+    count(os.getpid()),
+)
 
 
 def free_port() -> int:
-    return next(port for port in (_first + n % 1000 for n in _singles) if _is_free(port))
+    return next(
+        port for port in (_first + n % 1000 for n in _singles) if _is_free(port)
+    )
 
 
 def free_ports() -> tuple[int, int]:

@@ -63,9 +63,13 @@ class OwnersPanel(RunningPanel):
         self.driver = folder / "driver"
         self.driver.mkdir()
         build(self.driver)
-        scenario(folder / "cards.txt", rtx_pro_6000(used_mib=900), rtx_5090(used_mib=500))
+        scenario(
+            folder / "cards.txt", rtx_pro_6000(used_mib=900), rtx_5090(used_mib=500)
+        )
         (folder / "python").mkdir()
-        (folder / "python" / "sitecustomize.py").write_text(MEMORY.format(ram=RAM_BYTES))
+        (folder / "python" / "sitecustomize.py").write_text(
+            MEMORY.format(ram=RAM_BYTES)
+        )
 
     @property
     def env(self) -> dict[str, str]:
@@ -82,13 +86,19 @@ class OwnersPanel(RunningPanel):
 def _engine(folder: Path, listed: str) -> Path:
     told = folder / "help.txt"
     help_text = subprocess.run(
-        [binary_path(), "--help"], capture_output=True, text=True, timeout=20, check=True
+        [binary_path(), "--help"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
     )
     told.write_text(help_text.stdout)
     path = folder / "llama-server"
     fake = ROOT / "tests" / "fakes" / "engine.py"
     path.write_text(
-        ENGINE.format(python=sys.executable, help=str(told), listed=listed, fake=str(fake))
+        ENGINE.format(
+            python=sys.executable, help=str(told), listed=listed, fake=str(fake)
+        )
     )
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return path
@@ -99,7 +109,8 @@ def look_around(panel: OwnersPanel, page: Page, artifacts: Path) -> None:
     be seen."""
     artifacts.mkdir(exist_ok=True)
     names = {
-        Path(model["path"]).stem: str(model["name"]) for model in panel.document("scan")["models"]
+        Path(model["path"]).stem: str(model["name"])
+        for model in panel.document("scan")["models"]
     }
     page.goto(f"{panel.url}/")
     page.screenshot(path=artifacts / "owner-rig.png", full_page=True)
@@ -110,7 +121,9 @@ def look_around(panel: OwnersPanel, page: Page, artifacts: Path) -> None:
         page.goto(f"{panel.url}/")
         page.get_by_role("button", name=f"Deploy {names[stem]}").click()
         page.wait_for_url(f"{panel.url}/deployments/{names[stem]}/")
-        page.locator('#deployment-live h1 .badge[data-state="ready"]').wait_for(timeout=60_000)
+        page.locator('#deployment-live h1 .badge[data-state="ready"]').wait_for(
+            timeout=60_000
+        )
         page.screenshot(path=artifacts / f"owner-deploy-{stem}.png", full_page=True)
     page.goto(f"{panel.url}/deployments/")
     page.screenshot(path=artifacts / "owner-deployments.png", full_page=True)
@@ -124,7 +137,9 @@ def main() -> int:
         panel = OwnersPanel(Path(folder))
         try:
             panel.start()
-            browser = playwright.chromium.launch(executable_path=chromium_path(), args=QUIET)
+            browser = playwright.chromium.launch(
+                executable_path=chromium_path(), args=QUIET
+            )
             page = browser.new_page(viewport={"width": 1440, "height": 900})
             log_in(page, panel.url)
             look_around(panel, page, artifacts)

@@ -31,7 +31,11 @@ def logged_in(user: User) -> Client:
 
 def cookie_of(client: Client) -> list[tuple[bytes, bytes]]:
     found = client.cookies.get(settings.SESSION_COOKIE_NAME)
-    return [(b"cookie", f"{settings.SESSION_COOKIE_NAME}={found.value}".encode())] if found else []
+    return (
+        [(b"cookie", f"{settings.SESSION_COOKIE_NAME}={found.value}".encode())]
+        if found
+        else []
+    )
 
 
 async def hello_of(client: Client) -> str:
@@ -64,7 +68,9 @@ async def page_socket(
 
 
 @asynccontextmanager
-async def socket_of(path: str, client: Client, **how: str) -> AsyncIterator[WebsocketCommunicator]:
+async def socket_of(
+    path: str, client: Client, **how: str
+) -> AsyncIterator[WebsocketCommunicator]:
     made: Any = knock(path, client, **how)
     made.accepted = False
     try:
@@ -78,7 +84,9 @@ async def socket_of(path: str, client: Client, **how: str) -> AsyncIterator[Webs
         await made.disconnect(timeout=PATIENCE_S if made.accepted else 0.5)
 
 
-async def closed_with(made: WebsocketCommunicator, timeout_s: float = PATIENCE_S) -> int:
+async def closed_with(
+    made: WebsocketCommunicator, timeout_s: float = PATIENCE_S
+) -> int:
     """The code it is closed with; what is sent before that is passed over."""
     while True:
         said = await made.receive_output(timeout_s)

@@ -24,7 +24,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PASSWORD = "a-password-for-tests"
 # A panel asks itself, its engines and servers of this machine; what it takes for its own is never
 # behind a proxy.
-DEAD_PROXY = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:1")
+DEAD_PROXY = dict.fromkeys(
+    ("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:1"
+)
 CLEAR = """
 from deployments.services.deployments import deployment_delete, deployment_stop
 from deployments.models import Deployment, Route
@@ -72,7 +74,11 @@ class RunningPanel:
 
     @property
     def env(self) -> dict[str, str]:
-        keep = {k: v for k, v in os.environ.items() if not k.startswith(("OMNI_", "DJANGO_"))}
+        keep = {
+            k: v
+            for k, v in os.environ.items()
+            if not k.startswith(("OMNI_", "DJANGO_"))
+        }
         return {
             **keep,
             **DEAD_PROXY,
@@ -130,16 +136,25 @@ class RunningPanel:
     def said(self) -> str:
         return self.output.read_text() if self.output.exists() else ""
 
-    def manage(self, *arguments: str, timeout_s: float = 180) -> subprocess.CompletedProcess[str]:
+    def manage(
+        self, *arguments: str, timeout_s: float = 180
+    ) -> subprocess.CompletedProcess[str]:
         """Runs a management command against this panel's OMNI_HOME."""
         argv = [sys.executable, str(ROOT / "manage.py"), *arguments]
         return subprocess.run(
-            argv, env=self.env, capture_output=True, text=True, timeout=timeout_s, cwd=ROOT
+            argv,
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            cwd=ROOT,
         )
 
     def ready(self, name: str, wait_s: int = 120) -> None:
         """Waits until the deployment is ready; if it does not get there, the test tells why."""
-        started = self.manage("start", name, "--wait", str(wait_s), timeout_s=wait_s + 30)
+        started = self.manage(
+            "start", name, "--wait", str(wait_s), timeout_s=wait_s + 30
+        )
         if started.returncode:
             why = self.manage("shell", "-v0", "-c", WHY).stdout
             logs = [
@@ -172,11 +187,16 @@ class RunningPanel:
         """Everything alive that belongs to this OMNI_HOME: by environment or by argument."""
         found = []
         for process in psutil.process_iter(["status"]):
-            if process.info["status"] == psutil.STATUS_ZOMBIE or process.pid == os.getpid():
+            if (
+                process.info["status"] == psutil.STATUS_ZOMBIE
+                or process.pid == os.getpid()
+            ):
                 continue
             try:
                 belongs = process.environ().get("OMNI_HOME") == str(self.home)
-                belongs = belongs or any(str(self.home) in part for part in arguments(process))
+                belongs = belongs or any(
+                    str(self.home) in part for part in arguments(process)
+                )
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
             if belongs:

@@ -24,6 +24,8 @@ def _new_database(name: str) -> str:
     from psycopg import sql
 
     with psycopg.connect(URL, autocommit=True) as server:
-        server.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name)))
+        server.execute(
+            sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name))
+        )
         server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
     return url_of(name)

@@ -42,7 +42,8 @@ class Failures:
         if report.failed and report.nodeid not in self.reasons:
             self.reasons[report.nodeid] = report.longreprtext
             append(
-                Path(os.environ[FAILED_FILE]), f"FAILED: {report.nodeid}\n{report.longreprtext}\n\n"
+                Path(os.environ[FAILED_FILE]),
+                f"FAILED: {report.nodeid}\n{report.longreprtext}\n\n",
             )
 
     def pytest_sessionfinish(self) -> None:
@@ -118,7 +119,10 @@ def main(arguments: list[str]) -> int:
     if code != pytest.ExitCode.TESTS_FAILED or not failed:
         return code
     if len(failed) > MOST:
-        print(f"{len(failed)} tests failed: too many for bad luck; none is run again.", flush=True)
+        print(
+            f"{len(failed)} tests failed: too many for bad luck; none is run again.",
+            flush=True,
+        )
         return code
 
     print(f"Running the {len(failed)} that failed again, alone:", flush=True)
@@ -126,7 +130,13 @@ def main(arguments: list[str]) -> int:
 
     did_run = code in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
     if did_run and failed_twice is not None:
-        report_flaky({nodeid: why for nodeid, why in failed.items() if nodeid not in failed_twice})
+        report_flaky(
+            {
+                nodeid: why
+                for nodeid, why in failed.items()
+                if nodeid not in failed_twice
+            }
+        )
     return code
 
 

@@ -33,8 +33,18 @@ class Streamed:
         # The same each time: an answer by chance may hold half a character, on which the engine
         # breaks off.
         always = {"model": model, "stream": True, "temperature": 0}
-        self.body = {**always, "messages": [{"role": "user", "content": question}], **fields}
-        self.text, self.status, self.finish_reason, self.error_code, self.error = "", 0, "", "", ""
+        self.body = {
+            **always,
+            "messages": [{"role": "user", "content": question}],
+            **fields,
+        }
+        self.text, self.status, self.finish_reason, self.error_code, self.error = (
+            "",
+            0,
+            "",
+            "",
+            "",
+        )
         self.is_done, self.ended = False, threading.Event()
         self.deployment = ""
         threading.Thread(target=self._read, daemon=True).start()
@@ -64,7 +74,10 @@ class Streamed:
 
     def _take(self, event: dict[str, Any]) -> None:
         if "error" in event:
-            self.error_code, self.error = event["error"]["code"], event["error"]["message"]
+            self.error_code, self.error = (
+                event["error"]["code"],
+                event["error"]["message"],
+            )
         for choice in event.get("choices", ()):
             self.text += choice.get("delta", {}).get("content") or ""
             self.finish_reason = choice.get("finish_reason") or self.finish_reason
@@ -74,7 +87,9 @@ class Streamed:
         return bool(self.text) or self.ended.is_set()
 
     def wait(self, timeout_s: float) -> Streamed:
-        assert self.ended.wait(timeout_s), f"it still goes on after {timeout_s:g} s: {self}"
+        assert self.ended.wait(timeout_s), (
+            f"it still goes on after {timeout_s:g} s: {self}"
+        )
         return self
 
     def __repr__(self) -> str:

@@ -23,7 +23,9 @@ DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 INTERNAL_COMMANDS = {"agent", "prepare", "sampler", "serve", "stopall", "up"}
 
 
-def test_every_environment_variable_is_documented_and_every_documented_one_is_read() -> None:
+def test_every_environment_variable_is_documented_and_every_documented_one_is_read() -> (
+    None
+):
     source = "\n".join(p.read_text() for p in (ROOT / "omni").rglob("*.py"))
     read = set(re.findall(r'"(OMNI_[A-Z_]+)"', source))
     documented = set(re.findall(r"`(OMNI_[A-Z_]+)`", README)) - {"OMNI_SECRET_KEY_FILE"}
@@ -32,7 +34,8 @@ def test_every_environment_variable_is_documented_and_every_documented_one_is_re
 
 def test_every_command_is_documented() -> None:
     folders = [
-        ROOT / app / "management" / "commands" for app in ("omni", "gpus", "deployments", "chat")
+        ROOT / app / "management" / "commands"
+        for app in ("omni", "gpus", "deployments", "chat")
     ]
     commands = {path.stem for folder in folders for path in folder.glob("[a-z]*.py")}
     table = README[README.index("## Command line") : README.index("## Gateway")]
@@ -48,7 +51,9 @@ def test_make_targets_exist(target: str) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_files_and_functions_that_a_page_names_exist(page: str) -> None:
     text = (ROOT / page).read_text()
-    named = re.findall(rf"`({FOLDERS}/[\w./]*|[A-Z]+\.md|\w+\.toml)(?::([\w.]+))?`", text)
+    named = re.findall(
+        rf"`({FOLDERS}/[\w./]*|[A-Z]+\.md|\w+\.toml)(?::([\w.]+))?`", text
+    )
     assert named
     missing = {
         f"{path}:{name}" if name else path
@@ -73,7 +78,9 @@ def defined_in(file: Path) -> set[str]:
         if isinstance(node, DEFINITIONS):
             found.add(node.name)
         if isinstance(node, ast.ClassDef):
-            found |= {f"{node.name}.{n.name}" for n in node.body if isinstance(n, DEFINITIONS)}
+            found |= {
+                f"{node.name}.{n.name}" for n in node.body if isinstance(n, DEFINITIONS)
+            }
     return found
 
 
@@ -90,6 +97,8 @@ def test_the_picture_is_there() -> None:
 
 
 def test_tests_that_the_security_page_names_exist() -> None:
-    named = set(re.findall(r"`(tests/[\w/]+\.py)`", (ROOT / "docs" / "security.md").read_text()))
+    named = set(
+        re.findall(r"`(tests/[\w/]+\.py)`", (ROOT / "docs" / "security.md").read_text())
+    )
     missing = {name for name in named if not (ROOT / name).exists()}
     assert len(named) > 10 and not missing

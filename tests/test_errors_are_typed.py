@@ -73,7 +73,11 @@ class Reads(ast.NodeVisitor):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
             return node.func.id in ("str", "repr") and self.is_error(node.args[0])
         if isinstance(node, ast.JoinedStr):
-            values = [part.value for part in node.values if isinstance(part, ast.FormattedValue)]
+            values = [
+                part.value
+                for part in node.values
+                if isinstance(part, ast.FormattedValue)
+            ]
             return len(values) == 1 and self.is_error(values[0])
         return False
 
@@ -86,14 +90,20 @@ class Reads(ast.NodeVisitor):
                 self.found.append(ast.unparse(node))
             both = (node.left, right)
             is_equal = isinstance(operator, ast.Eq | ast.NotEq)
-            if is_equal and any(map(self.is_sentence, both)) and any(map(_is_text, both)):
+            if (
+                is_equal
+                and any(map(self.is_sentence, both))
+                and any(map(_is_text, both))
+            ):
                 self.found.append(ast.unparse(node))
         self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> None:  # noqa: N802
         if isinstance(node.func, ast.Attribute):
             looks = node.func.attr in LOOKS and self.is_sentence(node.func.value)
-            matches = node.func.attr in PATTERNS and any(map(self.is_sentence, node.args))
+            matches = node.func.attr in PATTERNS and any(
+                map(self.is_sentence, node.args)
+            )
             if looks or matches:
                 self.found.append(ast.unparse(node))
         # A function (not a class, which keeps it) that is given one half of a caught error's words
@@ -116,7 +126,11 @@ class Reads(ast.NodeVisitor):
 
 
 def _is_text(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, str) and bool(node.value)
+    return (
+        isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and bool(node.value)
+    )
 
 
 def reads(tree: ast.AST) -> list[str]:
@@ -141,7 +155,9 @@ def test_each_file_that_is_passed_over_still_needs_to_be() -> None:
 
 def test_phrases_of_other_programs_are_looked_for_in_few_named_places() -> None:
     found = {
-        path for path, tree in sources() if any(_looks_for_a_phrase(n) for n in ast.walk(tree))
+        path
+        for path, tree in sources()
+        if any(_looks_for_a_phrase(n) for n in ast.walk(tree))
     }
     assert found == ENGINES_ARE_READ_IN
 
@@ -209,14 +225,17 @@ def catch_all(tree: ast.AST) -> Iterator[ast.ExceptHandler]:
         if isinstance(node, ast.ExceptHandler):
             named = node.type
             if named is None or (
-                isinstance(named, ast.Name) and named.id in ("Exception", "BaseException")
+                isinstance(named, ast.Name)
+                and named.id in ("Exception", "BaseException")
             ):
                 yield node
 
 
 def test_everything_is_caught_only_at_the_outermost_line() -> None:
     found = {path: len(list(catch_all(tree))) for path, tree in sources()}
-    assert {path: count for path, count in found.items() if count} == dict.fromkeys(OUTERMOST, 1)
+    assert {path: count for path, count in found.items() if count} == dict.fromkeys(
+        OUTERMOST, 1
+    )
 
 
 def test_nothing_that_is_caught_whole_is_lost() -> None:

@@ -14,7 +14,8 @@ SOURCES = sorted(
 ROOMS = sorted(
     folder
     for folder in (ROOT / "deployments").rglob("*")
-    if (folder / "__init__.py").exists() and not {"migrations", "management"} & set(folder.parts)
+    if (folder / "__init__.py").exists()
+    and not {"migrations", "management"} & set(folder.parts)
 )
 
 

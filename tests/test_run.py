@@ -62,7 +62,9 @@ def counts(tmp_path: Path) -> Path:
     return folder
 
 
-def run_suite(text: str, counts: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_suite(
+    text: str, counts: Path, *arguments: str
+) -> subprocess.CompletedProcess[str]:
     suite = counts.parent / "test_suite.py"
     suite.write_text(text)
     script = (
@@ -88,7 +90,9 @@ def run_suite(text: str, counts: Path, *arguments: str) -> subprocess.CompletedP
 
 
 @pytest.mark.parametrize("processes", ["0", "2"])
-def test_what_fails_once_is_flaky_and_the_run_passes(counts: Path, processes: str) -> None:
+def test_what_fails_once_is_flaky_and_the_run_passes(
+    counts: Path, processes: str
+) -> None:
     done = run_suite(SUITE, counts, "-n", processes)
 
     assert done.returncode == 0, done.stdout + done.stderr
@@ -143,7 +147,9 @@ def test_more_failures_than_bad_luck_are_not_run_again(counts: Path) -> None:
     assert "too many for bad luck" in done.stdout
 
 
-def test_a_run_that_hangs_is_stopped(counts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_hangs_is_stopped(
+    counts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OMNI_TEST_MOST_S", "5")
     done = run_suite("def test_hangs():\n    while True:\n        pass\n", counts)
 

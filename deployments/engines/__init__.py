@@ -40,4 +40,7 @@ def reads_gguf(name: str) -> bool:
 
 def recognised(help_text: str) -> str:
     """The flavour whose help this is; empty when no flavour claims it."""
-    return next((name for name, flavour in FLAVOURS.items() if flavour.recognises(help_text)), "")
+    return next(
+        (name for name, flavour in FLAVOURS.items() if flavour.recognises(help_text)),
+        "",
+    )

@@ -159,7 +159,9 @@ class EngineFlavour(ABC):
         """What has to be said of this request because of the engine; an error is a refusal."""
         members = request.members.values()
         folders = tuple(
-            _folder(member, self.flavour) for member in members if member.shape.is_folder
+            _folder(member, self.flavour)
+            for member in members
+            if member.shape.is_folder
         )
         return (*folders, *kind_reasons(request), *self._unreadable(request))
 
@@ -205,7 +207,9 @@ class EngineFlavour(ABC):
         )
 
     # --- the first answer -------------------------------------------------------------------------
-    def greedy_question(self, prompt: str, n_tokens: int, alias: str) -> Question | None:
+    def greedy_question(
+        self, prompt: str, n_tokens: int, alias: str
+    ) -> Question | None:
         """How it is asked for the most likely continuation, token by token; None where it has no
         such call."""
         return None
@@ -250,7 +254,10 @@ def kind_reasons(request: PlanRequest) -> Iterator[Reason]:
         if not may_play(role, kind):
             text = f"{member.name} is {article(kind)} and cannot be the {role}."
             yield Reason(
-                "wrong_kind", Severity.ERROR, text, USES[Kind(kind)] or "Choose another model."
+                "wrong_kind",
+                Severity.ERROR,
+                text,
+                USES[Kind(kind)] or "Choose another model.",
             )
 
 
@@ -262,7 +269,10 @@ def _unknown_arch(member: Member, request: PlanRequest) -> Reason:
         " not know."
     )
     return Reason(
-        "unknown_arch", Severity.ERROR, text, "Use a newer build of the engine, or another engine."
+        "unknown_arch",
+        Severity.ERROR,
+        text,
+        "Use a newer build of the engine, or another engine.",
     )
 
 

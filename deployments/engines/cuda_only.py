@@ -54,17 +54,24 @@ class CudaOnly(EngineFlavour):
         for member in request.members.values():
             if not member.shape.is_folder:
                 text = f"{member.name} is a GGUF file, and {self.called} loads {self.folder_kind}."
-                reasons.append(_error("gguf_for_other_engine", text, "Use llama.cpp for it."))
+                reasons.append(
+                    _error("gguf_for_other_engine", text, "Use llama.cpp for it.")
+                )
             elif fix := self.unreadable(member.facts.quant):
                 text = f"{member.name} is {member.facts.quant}, which {self.called} does not read."
                 reasons.append(_error("format_for_other_engine", text, fix))
             kind = self.device_kind(request.engine.build)
-            if others := sorted({device.name for device in member.devices if device.kind != kind}):
+            others = sorted(
+                {device.name for device in member.devices if device.kind != kind}
+            )
+            if others:
                 reasons.append(self._wrong_device(kind, others))
         if request.settings.get("gpu_layers", AUTO) not in (AUTO, ALL):
             text = f"{self.called} puts every layer on the cards."
             reasons.append(
-                _error("partial_offload", text, "Leave gpu_layers at all.", gpu_layers=ALL)
+                _error(
+                    "partial_offload", text, "Leave gpu_layers at all.", gpu_layers=ALL
+                )
             )
         text = f"Weights are those of the files, working memory is an estimate. {self.allots}"
         return (
@@ -88,7 +95,9 @@ class CudaOnly(EngineFlavour):
             )
             return _error("needs_cpu", text, "Choose the CPU, or another engine.")
         text = f"{self.called} computes on CUDA cards; {', '.join(others)} {_are(others)} not."
-        return _error("needs_cuda", text, "Choose CUDA cards only, or a llama.cpp engine.")
+        return _error(
+            "needs_cuda", text, "Choose CUDA cards only, or a llama.cpp engine."
+        )
 
     def more_reasons(self, request: PlanRequest) -> list[Reason]:
         return []
@@ -115,7 +124,9 @@ def room_bytes(card: DeviceFacts) -> int:
 
 
 def _are(names: list[str]) -> str:
-    return "is" if len(names) == 1 else "are"
+    if len(names) == 1:
+        return "is"
+    return "are"
 
 
 def _error(code: str, text: str, fix: str, **changes: int | str) -> Reason:

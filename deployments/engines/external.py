@@ -12,8 +12,11 @@ from urllib.parse import urlsplit
 
 from omni.errors import OmniError
 
-EXTERNAL, EXTERNAL_TITLE = "external", "External server"
-LONGEST_ADDRESS, LONGEST_NAME, MOST_MODELS = 300, 200, 1000
+EXTERNAL = "external"
+EXTERNAL_TITLE = "External server"
+LONGEST_ADDRESS = 300
+LONGEST_NAME = 200
+MOST_MODELS = 1000
 # Asked in this order; servers that have no /health have the list of models.
 READY_PATHS = ("/health", "/v1/models")
 # Not found, not allowed, not a method: the server lives and has no such call.
@@ -60,7 +63,8 @@ def checked_address(text: str, allowed_hosts: Collection[str] = ()) -> str:
         raise _bad("it is not a plain web address")
     try:
         parts = urlsplit(text)
-        host, port = parts.hostname, parts.port
+        host = parts.hostname
+        port = parts.port
     except ValueError:
         raise _bad("its host or port cannot be read") from None
     if parts.scheme not in ("http", "https"):
@@ -84,7 +88,9 @@ def _check_host(host: str, allowed: Collection[str]) -> None:
         address = ipaddress.ip_address(host)
     except ValueError:
         address = None
-    if address and (address.is_link_local or address.is_multicast or address.is_unspecified):
+    if address and (
+        address.is_link_local or address.is_multicast or address.is_unspecified
+    ):
         # Among the link-local ones are those at which clouds hand out a machine's credentials.
         raise OmniError(
             "address_not_allowed",
@@ -95,13 +101,17 @@ def _check_host(host: str, allowed: Collection[str]) -> None:
     if not is_here and host not in allowed:
         text = f"{host} is another machine, and it is not among the hosts that were allowed."
         raise OmniError(
-            "address_not_allowed", text, "Name it in OMNI_EXTERNAL_HOSTS, or use 127.0.0.1."
+            "address_not_allowed",
+            text,
+            "Name it in OMNI_EXTERNAL_HOSTS, or use 127.0.0.1.",
         )
 
 
 def _bad(what: str) -> OmniError:
     return OmniError(
-        "bad_address", f"The address cannot be used: {what}.", "Write it as http://127.0.0.1:8080."
+        "bad_address",
+        f"The address cannot be used: {what}.",
+        "Write it as http://127.0.0.1:8080.",
     )
 
 
@@ -113,12 +123,16 @@ def parse_models(body: str | bytes) -> tuple[str, ...]:
     fix = "Is it an OpenAI-compatible server?"
     rows = _rows(body)
     if rows is None or not all("id" in row for row in rows):
-        raise OmniError("not_openai_compatible", "It answers with no list of models.", fix)
+        raise OmniError(
+            "not_openai_compatible", "It answers with no list of models.", fix
+        )
     names = [row["id"] for row in rows]
     good = [
         name
         for name in names
-        if isinstance(name, str) and name.isprintable() and 0 < len(name) <= LONGEST_NAME
+        if isinstance(name, str)
+        and name.isprintable()
+        and 0 < len(name) <= LONGEST_NAME
     ]
     if not good:
         raise OmniError("not_openai_compatible", "Its list of models is empty.", fix)
@@ -129,7 +143,9 @@ def parse_owner(body: str | bytes) -> str:
     """Who owns the first model in the answer to GET /v1/models; empty when it does not say."""
     rows = _rows(body)
     owner = rows[0].get("owned_by") if rows else None
-    return owner[:60] if isinstance(owner, str) and owner.isprintable() else ""
+    if isinstance(owner, str) and owner.isprintable():
+        return owner[:60]
+    return ""
 
 
 def _rows(body: str | bytes) -> list[dict[str, Any]] | None:
@@ -146,7 +162,9 @@ def _rows(body: str | bytes) -> list[dict[str, Any]] | None:
 
 def left_out(owner: str) -> frozenset[str]:
     """Names of fields that a server of this kind is not sent."""
-    return frozenset() if owner == LLAMA_CPP else LLAMA_CPP_EXTRAS
+    if owner == LLAMA_CPP:
+        return frozenset()
+    return LLAMA_CPP_EXTRAS
 
 
 def is_ready(path: str, status: int) -> bool | None:
@@ -154,7 +172,9 @@ def is_ready(path: str, status: int) -> bool | None:
     if status == 200:
         return True
     # Behind a key a list of models is refused by a server that serves.
-    return None if status in NO_SUCH_CALL or (path == "/health" and status in (401, 403)) else False
+    if status in NO_SUCH_CALL or (path == "/health" and status in (401, 403)):
+        return None
+    return False
 
 
 def no_answer(path: str, status: int) -> OmniError:
@@ -167,10 +187,14 @@ def no_answer(path: str, status: int) -> OmniError:
         )
     if 300 <= status < 400:
         text = f"It sends {path} elsewhere (status {status}), and Omni follows nobody."
-        return OmniError("server_redirects", text, "Give the address it really answers at.")
+        return OmniError(
+            "server_redirects", text, "Give the address it really answers at."
+        )
     if status in NO_SUCH_CALL:
         text = f"It has no {path} (status {status})."
-        return OmniError("not_openai_compatible", text, "Is it an OpenAI-compatible server?")
+        return OmniError(
+            "not_openai_compatible", text, "Is it an OpenAI-compatible server?"
+        )
     return OmniError(
         "server_not_ready",
         f"It answers {path} with status {status}.",

@@ -80,7 +80,9 @@ class Flag:
     @property
     def sets(self) -> Sets | None:
         """The setting of the planner that it stands for."""
-        return self.means if isinstance(self.means, Sets) else None
+        if isinstance(self.means, Sets):
+            return self.means
+        return None
 
     @property
     def takes_value(self) -> bool:
@@ -89,7 +91,9 @@ class Flag:
     def check(self, value: str) -> None:
         """Raises OmniError unless the value is one this flag may have."""
         if value.startswith("-") and _number(value) is None:
-            raise _bad(self.name, f"{value!r} looks like another flag, not like a value")
+            raise _bad(
+                self.name, f"{value!r} looks like another flag, not like a value"
+            )
         if self.kind in ("int", "float"):
             number = _number(value, whole=self.kind == "int")
             if number is None or not self.low <= number <= self.high:
@@ -110,12 +114,16 @@ class Flag:
 
 def _number(text: str, whole: bool = False) -> float | None:
     pattern = r"[+-]?\d{1,18}" if whole else r"[+-]?\d{1,18}(\.\d{1,9})?"
-    return float(text) if re.fullmatch(pattern, text, re.ASCII) else None
+    if re.fullmatch(pattern, text, re.ASCII):
+        return float(text)
+    return None
 
 
 def _bad(name: str, what: str) -> OmniError:
     return OmniError(
-        "bad_extra_arg", f"extra_args: {name}: {what}.", "Correct the value or leave the flag out."
+        "bad_extra_arg",
+        f"extra_args: {name}: {what}.",
+        "Correct the value or leave the flag out.",
     )
 
 
@@ -193,7 +201,12 @@ _ALLOWED = (
     Flag("--chat-template", Neither.CHAT_FORMAT, "word"),
     _one_of("--reasoning", Neither.CHAT_FORMAT, "on", "off", "auto"),
     _one_of(
-        "--reasoning-format", Neither.CHAT_FORMAT, "auto", "none", "deepseek", "deepseek-legacy"
+        "--reasoning-format",
+        Neither.CHAT_FORMAT,
+        "auto",
+        "none",
+        "deepseek",
+        "deepseek-legacy",
     ),
     Flag("--reasoning-effort", Neither.CHAT_FORMAT, "word"),
     _int("--reasoning-budget", -1, LARGEST_CONTEXT, Neither.CHAT_FORMAT),
@@ -274,7 +287,9 @@ MANAGED = {
     "--metrics": "",
     "--log-verbosity": "",
 }
-FILES, SOCKETS, CODE = "reads or writes files", "opens or changes network sockets", "can run code"
+FILES = "reads or writes files"
+SOCKETS = "opens or changes network sockets"
+CODE = "can run code"
 DANGEROUS = {
     **dict.fromkeys(
         (
@@ -344,7 +359,10 @@ def _dangerous(reason: str) -> Refused:
 
 
 def _managed(setting: str) -> Refused:
-    fix = f"Use the deployment's {setting}." if setting else "It needs no change."
+    if setting:
+        fix = f"Use the deployment's {setting}."
+    else:
+        fix = "It needs no change."
     return Refused("Omni sets {flag} itself.", fix)
 
 
@@ -413,7 +431,9 @@ def _words(item: str) -> list[str]:
             "Write it as --flag value.",
         )
     name, equals, value = item.partition("=")
-    return [name, value] if equals and name.startswith("--") else item.split()
+    if equals and name.startswith("--"):
+        return [name, value]
+    return item.split()
 
 
 def _allowed_flag(word: str) -> Flag:
@@ -431,8 +451,13 @@ def _allowed_flag(word: str) -> Flag:
             "Write it as --flag value.",
         )
     near = difflib.get_close_matches(name, ALLOWED, n=1)
-    fix = f"Did you mean {near[0]}?" if near else "The allowed flags are listed beside the field."
-    raise OmniError("refused_extra_arg", f"extra_args: {word} is not among the allowed flags.", fix)
+    if near:
+        fix = f"Did you mean {near[0]}?"
+    else:
+        fix = "The allowed flags are listed beside the field."
+    raise OmniError(
+        "refused_extra_arg", f"extra_args: {word} is not among the allowed flags.", fix
+    )
 
 
 def planned_with(
@@ -450,7 +475,9 @@ def planned_with(
         if flag.kind == "numbers":
             changes[sets.field] = tuple(float(part) for part in value.split(","))
         elif sets.field == "n_cpu_moe":
-            changes[sets.field] = max(int(value), changes.get(sets.field, settings.n_cpu_moe))
+            changes[sets.field] = max(
+                int(value), changes.get(sets.field, settings.n_cpu_moe)
+            )
         else:
             changes[sets.field] = int(value) if flag.kind == "int" else sets.to
     return replace(settings, **changes)

@@ -11,7 +11,13 @@ from dataclasses import replace
 from typing import ClassVar
 
 from deployments.engines.base import Command, ServerSpec
-from deployments.engines.llama_cpp import EVERY_LAYER, LlamaCpp, Placing, accelerators, listening
+from deployments.engines.llama_cpp import (
+    EVERY_LAYER,
+    LlamaCpp,
+    Placing,
+    accelerators,
+    listening,
+)
 from deployments.engines.spellings import listed_flags
 from deployments.planning.kv import IK_ONLY
 from deployments.planning.plan import PlanRequest, Reason, Severity
@@ -60,7 +66,9 @@ class IkLlamaCpp(LlamaCpp):
     caps_context: ClassVar[bool] = False
     # It has no call that lists devices.
     devices_args: ClassVar[tuple[str, ...]] = ()
-    kv_cache_types: ClassVar[frozenset[str]] = LlamaCpp.kv_cache_types | frozenset(IK_ONLY)
+    kv_cache_types: ClassVar[frozenset[str]] = LlamaCpp.kv_cache_types | frozenset(
+        IK_ONLY
+    )
 
     def command(self, spec: ServerSpec) -> Command:
         for device in (*spec.devices, *(spec.draft.devices if spec.draft else ())):
@@ -78,15 +86,19 @@ class IkLlamaCpp(LlamaCpp):
 
     def reasons(self, request: PlanRequest) -> tuple[Reason, ...]:
         refused = REFUSED.get(request.strategy)
-        own = (Reason("strategy_not_for_engine", Severity.ERROR, *refused),) if refused else ()
-        return (*super().reasons(request), *own)
+        others = super().reasons(request)
+        if not refused:
+            return others
+        return (*others, Reason("strategy_not_for_engine", Severity.ERROR, *refused))
 
     def recognises(self, help_text: str) -> bool:
         return bool(listed_flags(help_text) & MARKS)
 
     def parse_flags(self, text: str) -> frozenset[str]:
         found = super().parse_flags(text)
-        return found | UNLISTED if found else found
+        if found:
+            return found | UNLISTED
+        return found
 
     # --- the parts of the command line ------------------------------------------------------------
     def server_flags(self, spec: ServerSpec) -> list[str]:
@@ -110,7 +122,9 @@ class IkLlamaCpp(LlamaCpp):
         return []
 
     def kv_type(self, value: str) -> str:
-        return "q8_KV" if value == "q8_kv" else super().kv_type(value)
+        if value == "q8_kv":
+            return "q8_KV"
+        return super().kv_type(value)
 
     def load_flags(self, spec: ServerSpec, mode: str) -> list[str]:
         if mode == "dio":
@@ -125,12 +139,16 @@ class IkLlamaCpp(LlamaCpp):
         """The numbers belong to the type; the flags that llama.cpp had for them end the program."""
         if spec.draft is None:
             return []
-        values, kind = with_defaults(spec.settings), DRAFTING.get(spec.draft.type, spec.draft.type)
+        values = with_defaults(spec.settings)
+        kind = DRAFTING.get(spec.draft.type, spec.draft.type)
         if spec.draft.type in DRAFTING:
             kind += f":n_max={values['draft_max']},n_min={values['draft_min']}"
         flags = ["--spec-type", kind]
         if spec.draft.model_path:
-            layers = EVERY_LAYER if spec.draft.gpu_layers == ALL else str(spec.draft.gpu_layers)
+            if spec.draft.gpu_layers == ALL:
+                layers = EVERY_LAYER
+            else:
+                layers = str(spec.draft.gpu_layers)
             flags += ["-md", spec.draft.model_path, "-ngld", layers]
         return _placeable(spec, flags)
 
@@ -141,4 +159,6 @@ def _placeable(spec: ServerSpec, flags: Sequence[str]) -> list[str]:
     if accelerators((*spec.devices, *drafting)) or "-ngl" in spec.engine.flags:
         return list(flags)
     pairs = zip(["", *flags], flags, strict=False)
-    return [word for before, word in pairs if word not in PLACING and before not in PLACING]
+    return [
+        word for before, word in pairs if word not in PLACING and before not in PLACING
+    ]

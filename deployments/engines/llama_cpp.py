@@ -20,7 +20,13 @@ from deployments.engines.request_fields import FLAG, TEXTS, Taken, number, whole
 from deployments.engines.spellings import first_known, listed_flags
 from deployments.formats.kinds import Kind
 from deployments.planning.plan import PORT, SOCKET, DeviceFacts
-from deployments.planning.settings import ALL, AUTO, KV_CACHE_TYPES, SHARES, with_defaults
+from deployments.planning.settings import (
+    ALL,
+    AUTO,
+    KV_CACHE_TYPES,
+    SHARES,
+    with_defaults,
+)
 from omni.errors import OmniError
 from omni.units import MIB
 
@@ -93,7 +99,9 @@ class LlamaCpp(EngineFlavour):
             rpc_endpoints=tuple(placing.endpoints.values()),
             devices=placing.devices,
         )
-        return Command((spec.engine.path, *argv), env, tuple(placing.endpoints), launch=launch)
+        return Command(
+            (spec.engine.path, *argv), env, tuple(placing.endpoints), launch=launch
+        )
 
     def loading_args(self, path: str) -> tuple[str, ...]:
         return ("-m", path, "--host", "127.0.0.1", "--port", "0", "-ngl", "0")
@@ -102,7 +110,9 @@ class LlamaCpp(EngineFlavour):
         """One that knows the architecture misses the next key."""
         if "unknown model architecture" in said:
             return False
-        return True if "key not found in model" in said else None
+        if "key not found in model" in said:
+            return True
+        return None
 
     # --- the first answer -------------------------------------------------------------------------
     def greedy_question(self, prompt: str, n_tokens: int, alias: str) -> Question:
@@ -137,7 +147,9 @@ class LlamaCpp(EngineFlavour):
     def parse_version(self, text: str) -> str:
         """`version: 0.1.0-dev (build 1, commit 7e4c0a9)` → what stands after the colon."""
         found = re.search(r"^version:\s*(.+)$", text, re.M)
-        return found[1].strip() if found else ""
+        if found:
+            return found[1].strip()
+        return ""
 
     def parse_flags(self, text: str) -> frozenset[str]:
         bare = re.search(r"^-fa, +--flash-attn(?: {2,}.*)?$", text, re.M)
@@ -160,17 +172,21 @@ class LlamaCpp(EngineFlavour):
         flags = [*listening(spec), "-lv", "4", "--metrics"]
         has = spec.engine.flags
         # These narrow what the server offers; a build without the flag does not offer it either.
-        flags += ["--no-ui"] if "--no-ui" in has else ["--no-webui"] if "--no-webui" in has else []
+        flags += (
+            ["--no-ui"]
+            if "--no-ui" in has
+            else ["--no-webui"]
+            if "--no-webui" in has
+            else []
+        )
         if "--cors-origins" in has:
             flags += ["--cors-origins", "localhost"]
         # The plan decides what goes where; the engine's own fitting would change it in silence.
         return flags + (["-fit", "off"] if "-fit" in has else [])
 
     def placing(self, spec: ServerSpec) -> Placing:
-        own, drafting = (
-            accelerators(spec.devices),
-            accelerators(spec.draft.devices if spec.draft else ()),
-        )
+        own = accelerators(spec.devices)
+        drafting = accelerators(spec.draft.devices if spec.draft else ())
         used = tuple(dict.fromkeys((*own, *drafting)))
         flags: list[str] = []
         env: dict[str, str] = {}
@@ -186,7 +202,9 @@ class LlamaCpp(EngineFlavour):
         if any(device.kind == "cuda" for device in used):
             # As the devices were listed; without it the driver puts the fastest card first.
             env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
-        if cards := [device for device in used if device.kind == "cuda" and device.gpu_uuid]:
+        if cards := [
+            device for device in used if device.kind == "cuda" and device.gpu_uuid
+        ]:
             # By UUID: an index changes with the driver's order. Only these cards are visible to the
             # process, so the engine numbers them from 0, and it takes no memory on the others.
             env["CUDA_VISIBLE_DEVICES"] = ",".join(card.gpu_uuid for card in cards)
@@ -198,7 +216,9 @@ class LlamaCpp(EngineFlavour):
             flags += ["-sm", spec.split_mode]
         if spec.draft and spec.draft.model_path:
             flags += ["-devd", ",".join(draft_names) or "none"]
-        return Placing(tuple(flags), env, endpoints, tuple(dict.fromkeys(own_names + draft_names)))
+        return Placing(
+            tuple(flags), env, endpoints, tuple(dict.fromkeys(own_names + draft_names))
+        )
 
     def setting_flags(self, spec: ServerSpec, *, offloads: bool) -> list[str]:
         values = with_defaults(spec.settings)
@@ -230,7 +250,9 @@ class LlamaCpp(EngineFlavour):
             # An idle slot is about to be saved or has just been restored: the engine must not put
             # it away.
             flags += (
-                ["--no-cache-idle-slots"] if "--no-cache-idle-slots" in spec.engine.flags else []
+                ["--no-cache-idle-slots"]
+                if "--no-cache-idle-slots" in spec.engine.flags
+                else []
             )
         for key, flag in (("threads", "-t"), ("cache_ram_mib", "-cram")):
             flags += [] if values[key] == AUTO else [flag, str(values[key])]
@@ -240,7 +262,9 @@ class LlamaCpp(EngineFlavour):
         if FLASH_ATTENTION_SWITCH not in spec.engine.flags:
             return ["-fa", value]
         # Left to themselves these builds leave it off, which a quantised cache does not allow.
-        return [] if value == "off" else ["-fa"]
+        if value == "off":
+            return []
+        return ["-fa"]
 
     def kv_type(self, value: str) -> str:
         """Raises OmniError (bad_setting) for a format this engine does not have."""
@@ -259,24 +283,33 @@ class LlamaCpp(EngineFlavour):
         """Builds from before --load-mode have a switch for each part of it."""
         has = spec.engine.flags
         if mode == AUTO or "-lm" in has:
-            return [] if mode == AUTO else ["-lm", mode]
+            if mode == AUTO:
+                return []
+            return ["-lm", mode]
         if mode == "dio":
             return [first_known(("-lm", "--direct-io"), has, spec.engine.name)]
         # Their default is to map the file.
-        return {"none": ["--no-mmap"], "mmap": [], "mlock": ["--no-mmap", "--mlock"]}.get(
-            mode, ["--mlock"]
-        )
+        return {
+            "none": ["--no-mmap"],
+            "mmap": [],
+            "mlock": ["--no-mmap", "--mlock"],
+        }.get(mode, ["--mlock"])
 
     def draft_flags(self, spec: ServerSpec) -> list[str]:
         if spec.draft is None:
             return []
-        values, has, flags = with_defaults(spec.settings), spec.engine.flags, []
+        values = with_defaults(spec.settings)
+        has = spec.engine.flags
+        flags = []
         # A draft model without a type is loaded and never used, except by builds from before there
         # were types: to those a draft model is type enough.
         if "--spec-type" in has or spec.draft.type != "draft-simple":
             flags += ["--spec-type", spec.draft.type]
         if spec.draft.model_path:
-            layers = EVERY_LAYER if spec.draft.gpu_layers == ALL else str(spec.draft.gpu_layers)
+            if spec.draft.gpu_layers == ALL:
+                layers = EVERY_LAYER
+            else:
+                layers = str(spec.draft.gpu_layers)
             flags += ["-md", spec.draft.model_path, "-ngld", layers]
         if spec.draft.type.startswith("draft-"):
             for key in ("max", "min"):
@@ -299,12 +332,22 @@ def listening(spec: ServerSpec) -> list[str]:
 def kind_flags(spec: ServerSpec) -> list[str]:
     """What turns the server from text to vectors or to scores. Raises OmniError (unknown_flag)."""
     if spec.kind == Kind.RERANKER:
-        return [first_known(("--reranking", "--rerank"), spec.engine.flags, spec.engine.name)]
+        return [
+            first_known(
+                ("--reranking", "--rerank"), spec.engine.flags, spec.engine.name
+            )
+        ]
     if spec.kind != Kind.EMBEDDING:
         return []
-    flags = [first_known(("--embeddings", "--embedding"), spec.engine.flags, spec.engine.name)]
+    flags = [
+        first_known(
+            ("--embeddings", "--embedding"), spec.engine.flags, spec.engine.name
+        )
+    ]
     # A vector for each token is of no use to those who ask for a text's.
-    return flags if spec.pooling not in ("", "none") else [*flags, "--pooling", "mean"]
+    if spec.pooling not in ("", "none"):
+        return flags
+    return [*flags, "--pooling", "mean"]
 
 
 def require_probed(spec: ServerSpec) -> None:
@@ -312,7 +355,10 @@ def require_probed(spec: ServerSpec) -> None:
     if not spec.engine.flags:
         text = f"The engine {spec.engine.name} has not said yet which flags it has."
         raise OmniError(
-            "engine_not_probed", text, "Probe the engine first; a scan does it.", retry=True
+            "engine_not_probed",
+            text,
+            "Probe the engine first; a scan does it.",
+            retry=True,
         )
 
 
@@ -322,7 +368,11 @@ def accelerators(devices: tuple[DeviceFacts, ...]) -> tuple[DeviceFacts, ...]:
 
 def without_values(argv: list[str]) -> list[str]:
     """The flags alone: only a path or a name could look like one."""
-    return [word for before, word in zip(["", *argv], argv, strict=False) if before not in VALUED]
+    return [
+        word
+        for before, word in zip(["", *argv], argv, strict=False)
+        if before not in VALUED
+    ]
 
 
 def _check_apart(used: tuple[DeviceFacts, ...]) -> None:
@@ -330,17 +380,23 @@ def _check_apart(used: tuple[DeviceFacts, ...]) -> None:
     servers = [device for device in used if device.kind == "rpc"]
     if len({device.is_stand_in for device in servers}) > 1:
         text = "Stand-ins and devices of other hosts cannot be used together."
-        raise OmniError("stand_ins_apart", text, "Choose the CPU in place of the stand-ins.")
+        raise OmniError(
+            "stand_ins_apart", text, "Choose the CPU in place of the stand-ins."
+        )
 
 
 def _mib(text: str) -> int | None:
-    return int(text) * MIB if text else None
+    if text:
+        return int(text) * MIB
+    return None
 
 
 def _rpc_endpoints(used: tuple[DeviceFacts, ...]) -> Mapping[str, str]:
     """Name → address, of those that are used alone: a server that another engine holds would let
     this one wait."""
-    endpoints = {device.name: device.endpoint for device in used if device.kind == "rpc"}
+    endpoints = {
+        device.name: device.endpoint for device in used if device.kind == "rpc"
+    }
     for name, endpoint in endpoints.items():
         if not endpoint:
             text = f"The device {name} has no address."

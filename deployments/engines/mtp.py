@@ -15,7 +15,8 @@ from collections.abc import Iterator, Set
 from pathlib import Path
 
 # Kept among the flags of a build, which no flag can look like: that it was asked, and that it told.
-ASKED, TOLD = "draft-mtp (asked)", "draft-mtp (told)"
+ASKED = "draft-mtp (asked)"
+TOLD = "draft-mtp (told)"
 # Itanium names: N, then each part with its length before it.
 _GRAPH = re.compile(rb"N(\d{1,3})llama_model_(\w{1,80}?)9graph_mtpE")
 _LARGEST_BYTES = 4 << 30
@@ -27,13 +28,17 @@ def mtp_flags(program: Path) -> frozenset[str]:
     Other engines and old builds have no such names.
     """
     found = frozenset(_mark(name) for name in _found(program))
-    return found | {ASKED, TOLD} if found else frozenset({ASKED})
+    if found:
+        return found | {ASKED, TOLD}
+    return frozenset({ASKED})
 
 
 def has_mtp(flags: Set[str], arch: str) -> bool | None:
     """Whether a build drafts with the model's own layers for an architecture; None where it does
     not tell."""
-    return _mark(arch) in flags if TOLD in flags else None
+    if TOLD in flags:
+        return _mark(arch) in flags
+    return None
 
 
 def _mark(arch: str) -> str:
@@ -49,7 +54,8 @@ def _found(program: Path) -> Iterator[str]:
                 mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content,
             ):
                 for match in _GRAPH.finditer(content):
-                    length, name = int(match[1]), match[2].decode()
+                    length = int(match[1])
+                    name = match[2].decode()
                     if length == len("llama_model_") + len(name):
                         yield name
         except (OSError, ValueError):
@@ -63,5 +69,7 @@ def _code(program: Path) -> list[Path]:
     beside = [*folder.glob("libllama*.so*"), *folder.parent.glob("lib/libllama*.so*")]
     files = {path.resolve() for path in (program, *beside)}
     return sorted(
-        path for path in files if path.is_file() and path.stat().st_size <= _LARGEST_BYTES
+        path
+        for path in files
+        if path.is_file() and path.stat().st_size <= _LARGEST_BYTES
     )

@@ -20,7 +20,9 @@ class Taken:
     high: float = 0
 
 
-FLAG, TEXTS, TOKENS = Taken("flag"), Taken("texts"), Taken("tokens")
+FLAG = Taken("flag")
+TEXTS = Taken("texts")
+TOKENS = Taken("tokens")
 
 
 def number(low: float, high: float) -> Taken:

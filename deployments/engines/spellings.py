@@ -11,7 +11,9 @@ from omni.errors import OmniError
 # llama.cpp keeps listing what it took away, so that old commands are told what to use instead.
 _GONE = re.compile(r"the argument has been removed", re.I)
 # A spelling, its value's placeholder if it has one, and what separates it from the next spelling.
-_SPELLING = re.compile(r"(-{1,2}[A-Za-z][\w.-]*)(\(s\))?(?: [^\s,-][^\s,]*)?(?:,\s*|$|\s)")
+_SPELLING = re.compile(
+    r"(-{1,2}[A-Za-z][\w.-]*)(\(s\))?(?: [^\s,-][^\s,]*)?(?:,\s*|$|\s)"
+)
 
 
 def listed_flags(help_text: str) -> frozenset[str]:
@@ -56,5 +58,8 @@ def first_known(wanted: Sequence[str], known: Set[str], engine: str) -> str:
 
 def no_such_flag(word: str, known: Set[str], engine: str) -> OmniError:
     near = difflib.get_close_matches(word, sorted(known), n=1)
-    fix = f"The nearest one it has is {near[0]}." if near else "Choose another engine."
+    if near:
+        fix = f"The nearest one it has is {near[0]}."
+    else:
+        fix = "Choose another engine."
     return OmniError("unknown_flag", f"The engine {engine} has no flag {word}.", fix)

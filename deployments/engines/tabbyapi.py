@@ -15,7 +15,13 @@ from typing import Any, ClassVar
 from deployments.engines.base import Command, ServerSpec
 from deployments.engines.cuda_only import CudaOnly, room_bytes, visible
 from deployments.engines.llama_cpp import require_probed
-from deployments.engines.request_fields import FLAG, LARGEST_TOKENS, Taken, number, whole
+from deployments.engines.request_fields import (
+    FLAG,
+    LARGEST_TOKENS,
+    Taken,
+    number,
+    whole,
+)
 from deployments.engines.spellings import listed_flags, no_such_flag
 from deployments.planning.plan import KEY, PORT, DeviceFacts
 from deployments.planning.settings import ALL, AUTO, SHARES, with_defaults
@@ -23,9 +29,18 @@ from deployments.states import StrategyName
 from omni.errors import OmniError
 from omni.units import GIB
 
-CONFIG, TOKENS = "config.yml", "api_tokens.yml"
+CONFIG = "config.yml"
+TOKENS = "api_tokens.yml"
 # Bits per element; its cache is quantised in whole bits.
-CACHE_BITS = {"q8_0": 8, "q8_kv": 8, "q6_0": 6, "q5_0": 5, "q5_1": 5, "q4_0": 4, "q4_1": 4}
+CACHE_BITS = {
+    "q8_0": 8,
+    "q8_kv": 8,
+    "q6_0": 6,
+    "q5_0": 5,
+    "q5_1": 5,
+    "q4_0": 4,
+    "q4_1": 4,
+}
 # The cache is allotted in pages of so many tokens.
 PAGE = 256
 # exllamav3/modules/linear.py: what is in EXL3, and what is not quantised.
@@ -59,7 +74,9 @@ class TabbyApi(CudaOnly):
     }
 
     def unreadable(self, quant: str) -> str:
-        return "" if quant in READ else "Use vLLM for it, or download it in EXL3."
+        if quant in READ:
+            return ""
+        return "Use vLLM for it, or download it in EXL3."
 
     def program(self, path: str) -> tuple[str, ...]:
         return (str(PurePath(path).parent / "venv" / "bin" / "python"), path)
@@ -68,7 +85,9 @@ class TabbyApi(CudaOnly):
         require_probed(spec)
         if spec.extra_args:
             raise OmniError(
-                "bad_extra_arg", "TabbyAPI takes no extra arguments from Omni.", "Leave them out."
+                "bad_extra_arg",
+                "TabbyAPI takes no extra arguments from Omni.",
+                "Leave them out.",
             )
         cards = tuple(device for device in spec.devices if device.kind == "cuda")
         config = _config(spec, cards)
@@ -77,7 +96,9 @@ class TabbyApi(CudaOnly):
                 if (flag := f"--{key.replace('_', '-')}") not in spec.engine.flags:
                     raise no_such_flag(flag, spec.engine.flags, spec.engine.name)
         files = {CONFIG: config, TOKENS: {"api_key": KEY, "admin_key": KEY}}
-        drafting = tuple(d for d in (spec.draft.devices if spec.draft else ()) if d.kind == "cuda")
+        drafting = tuple(
+            d for d in (spec.draft.devices if spec.draft else ()) if d.kind == "cuda"
+        )
         env = {**spec.engine.env, **visible(tuple(dict.fromkeys((*cards, *drafting))))}
         argv = (*self.program(spec.engine.path), "--config", CONFIG)
         return Command(argv, env, files=files, launch=self.facts(spec))
@@ -89,7 +110,9 @@ class TabbyApi(CudaOnly):
         return listed_flags(text)
 
 
-def _config(spec: ServerSpec, cards: tuple[DeviceFacts, ...]) -> dict[str, dict[str, Any]]:
+def _config(
+    spec: ServerSpec, cards: tuple[DeviceFacts, ...]
+) -> dict[str, dict[str, Any]]:
     values = with_defaults(spec.settings)
     parallel = int(values["parallel"])
     path = PurePath(spec.model_path)
@@ -107,7 +130,9 @@ def _config(spec: ServerSpec, cards: tuple[DeviceFacts, ...]) -> dict[str, dict[
     if spec.split_mode == "tensor":
         model["tensor_parallel"] = True
     if values["n_cpu_moe"] not in (AUTO, 0):
-        model["cpu_moe_offload_layers"] = 999 if values["n_cpu_moe"] == ALL else values["n_cpu_moe"]
+        model["cpu_moe_offload_layers"] = (
+            999 if values["n_cpu_moe"] == ALL else values["n_cpu_moe"]
+        )
     network = {
         "host": "127.0.0.1",
         "port": PORT,
@@ -128,13 +153,17 @@ def _gpu_split(spec: ServerSpec, cards: tuple[DeviceFacts, ...]) -> list[float]:
             f"TabbyAPI divides by gigabytes, and the memory of {cards[rooms.index(0)].name} is full"
             " or not known."
         )
-        raise OmniError("device_size_unknown", text, "Look at the Rig page.", retry=True)
+        raise OmniError(
+            "device_size_unknown", text, "Look at the Rig page.", retry=True
+        )
     asked = str(with_defaults(spec.settings)[SHARES])
     if asked != AUTO:
         parts = [float(part) for part in asked.split(",")]
         parts = (parts + [0.0] * len(cards))[: len(cards)]
         # As much as the proportion allows before the first card is full.
-        scale = min(room / part for room, part in zip(rooms, parts, strict=True) if part)
+        scale = min(
+            room / part for room, part in zip(rooms, parts, strict=True) if part
+        )
         rooms = [part * scale for part in parts]
     # Rounded down to what the card has for sure.
     return [int(room * 10) / 10 for room in rooms]
@@ -158,7 +187,10 @@ def _draft(spec: ServerSpec, most: int) -> dict[str, Any]:
     if spec.draft.type not in DRAFT_MODES:
         text = f"TabbyAPI does not draft by {spec.draft.type}."
         raise OmniError("bad_setting", text, f"It does by {', '.join(DRAFT_MODES)}.")
-    found: dict[str, Any] = {"draft_mode": DRAFT_MODES[spec.draft.type], "draft_num_tokens": most}
+    found: dict[str, Any] = {
+        "draft_mode": DRAFT_MODES[spec.draft.type],
+        "draft_num_tokens": most,
+    }
     if spec.draft.model_path:
         path = PurePath(spec.draft.model_path)
         found |= {"draft_model_dir": str(path.parent), "draft_model_name": path.name}

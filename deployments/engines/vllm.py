@@ -60,10 +60,14 @@ class Vllm(CudaOnly):
     flavour = "vllm"
     title = called = "vLLM"
     folder_kind = (
-        "folders with safetensors (its GGUF support is experimental and a plugin of its own)"
+        "folders with safetensors (its GGUF support is experimental and a plugin of its"
+        " own)"
     )
     strategies = frozenset({StrategyName.INDEPENDENT, StrategyName.TENSOR_SPLIT})
-    allots = "On cards vLLM takes its share at once and keeps what is left over for its cache."
+    allots = (
+        "On cards vLLM takes its share at once and keeps what is left over for its"
+        " cache."
+    )
     takes: ClassVar[Mapping[str, Taken]] = {
         "add_generation_prompt": FLAG,
         "continue_final_message": FLAG,
@@ -80,12 +84,17 @@ class Vllm(CudaOnly):
 
     def command(self, spec: ServerSpec) -> Command:
         require_probed(spec)
-        values, has_sockets = with_defaults(spec.settings), "--uds" in spec.engine.flags
+        values = with_defaults(spec.settings)
+        has_sockets = "--uds" in spec.engine.flags
         cards = tuple(device for device in spec.devices if device.kind == "cuda")
         parallel = int(values["parallel"])
         argv = [
             *("serve", spec.model_path, "--served-model-name", spec.alias),
-            *(("--uds", SOCKET) if has_sockets else ("--host", "127.0.0.1", "--port", PORT)),
+            *(
+                ("--uds", SOCKET)
+                if has_sockets
+                else ("--host", "127.0.0.1", "--port", PORT)
+            ),
             *("--tensor-parallel-size", str(max(len(cards), 1))),
             # Here the context is that of one request.
             *(
@@ -95,7 +104,10 @@ class Vllm(CudaOnly):
                 str(parallel),
             ),
             *_memory(cards, spec),
-            *("--kv-cache-dtype", _kv_dtype(str(values["kv_cache_k"]), str(values["kv_cache_v"]))),
+            *(
+                "--kv-cache-dtype",
+                _kv_dtype(str(values["kv_cache_k"]), str(values["kv_cache_v"])),
+            ),
             *(
                 ("--max-num-batched-tokens", str(values["batch"]))
                 if "batch" in spec.settings
@@ -140,7 +152,9 @@ class Vllm(CudaOnly):
     def parse_version(self, text: str) -> str:
         """A bare number on a line of its own, among messages of imports."""
         found = re.findall(r"^v?(\d+\.\d+[\w.+-]*)$", text, re.M)
-        return str(found[-1]) if found else ""
+        if found:
+            return str(found[-1])
+        return ""
 
     def parse_flags(self, text: str) -> frozenset[str]:
         return listed_flags(text)
@@ -151,16 +165,23 @@ class Vllm(CudaOnly):
         count = len(cards_of(request))
         if request.strategy != StrategyName.TENSOR_SPLIT or count < 2:
             return request
-        return replace(request, settings={**request.settings, SHARES: ",".join("1" * count)})
+        return replace(
+            request, settings={**request.settings, SHARES: ",".join("1" * count)}
+        )
 
     def device_kind(self, build: str) -> str:
-        return "cpu" if CPU_BUILD in build else "cuda"
+        if CPU_BUILD in build:
+            return "cpu"
+        return "cuda"
 
     def unreadable(self, quant: str) -> str:
-        return "Use TabbyAPI for it." if quant in OF_EXLLAMA else ""
+        if quant in OF_EXLLAMA:
+            return "Use TabbyAPI for it."
+        return ""
 
     def more_reasons(self, request: PlanRequest) -> list[Reason]:
-        cards, reasons = cards_of(request), []
+        cards = cards_of(request)
+        reasons = []
         if request.strategy == StrategyName.INDEPENDENT and len(cards) > 1:
             text = "One vLLM process over several cards is tensor parallelism."
             reasons.append(
@@ -209,15 +230,22 @@ def _visible(cards: tuple[DeviceFacts, ...], spec: ServerSpec) -> dict[str, str]
         return visible(cards)
     numbers = [card.name.removeprefix("CUDA") for card in cards]
     if not all(number.isdecimal() for number in numbers):
-        text = f"This version of vLLM takes cards by number, and {cards[0].name} has none."
+        text = (
+            f"This version of vLLM takes cards by number, and {cards[0].name} has none."
+        )
         raise OmniError("device_not_for_engine", text, "Use a newer version of vLLM.")
-    return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(numbers)}
+    return {
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "CUDA_VISIBLE_DEVICES": ",".join(numbers),
+    }
 
 
 def _kv_dtype(keys: str, values: str) -> str:
     if (keys, values) not in KV_DTYPES:
         text = f"vLLM has no KV cache with keys in {keys} and values in {values}."
-        raise OmniError("bad_setting", text, "It has f16, and fp8, which q8_0 for both stands for.")
+        raise OmniError(
+            "bad_setting", text, "It has f16, and fp8, which q8_0 for both stands for."
+        )
     return KV_DTYPES[keys, values]
 
 
@@ -230,9 +258,10 @@ def _unequal(cards: tuple[DeviceFacts, ...]) -> list[Reason]:
         return []
     largest = max(cards, key=lambda card: card.total_bytes or 0)
     text = (
-        f"vLLM gives every card the same share: of {bytes_text(sum(sizes))} it can use {len(cards)}"
-        f" × {bytes_text(min(sizes))} = {bytes_text(len(cards) * min(sizes))} and wastes"
-        f" {bytes_text(wasted)}, most of it on {largest.name}."
+        f"vLLM gives every card the same share: of {bytes_text(sum(sizes))} it can use"
+        f" {len(cards)} × {bytes_text(min(sizes))} ="
+        f" {bytes_text(len(cards) * min(sizes))} and wastes {bytes_text(wasted)}, most"
+        f" of it on {largest.name}."
     )
     return [
         Reason(
@@ -250,10 +279,17 @@ def _heads(request: PlanRequest, count: int) -> list[Reason]:
     if heads % count == 0:
         return []
     text = (
-        f"{heads} attention heads cannot be given to {count} cards in equal parts, and vLLM gives"
-        " no others."
+        f"{heads} attention heads cannot be given to {count} cards in equal parts, and"
+        " vLLM gives no others."
     )
-    return [Reason("heads_not_divisible", Severity.ERROR, text, "Choose another number of cards.")]
+    return [
+        Reason(
+            "heads_not_divisible",
+            Severity.ERROR,
+            text,
+            "Choose another number of cards.",
+        )
+    ]
 
 
 def _shares(asked: str) -> list[Reason]:

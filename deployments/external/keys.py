@@ -24,7 +24,9 @@ def key_name(engine: int, address: str) -> str:
 
 def key_of(engine: Engine) -> str:
     """Empty when it has none."""
-    return settings.OMNI_HOME.kept_secret(key_name(engine.pk, engine.path)) if engine.pk else ""
+    if engine.pk:
+        return settings.OMNI_HOME.kept_secret(key_name(engine.pk, engine.path))
+    return ""
 
 
 def keep_key(engine: Engine, key: str) -> None:
@@ -38,7 +40,12 @@ def keep_key(engine: Engine, key: str) -> None:
 
 def check_key(key: str) -> None:
     """Raises OmniError (bad_key); the message never tells it."""
-    if len(key) > LONGEST_KEY or not key.isascii() or not key.isprintable() or " " in key:
+    if (
+        len(key) > LONGEST_KEY
+        or not key.isascii()
+        or not key.isprintable()
+        or " " in key
+    ):
         raise OmniError(
             "bad_key",
             "This cannot be a key: it has blanks or signs no header can carry.",

@@ -32,13 +32,17 @@ def check_remote(
             " its own affair."
         )
         raise OmniError(
-            "strategy_not_for_engine", text, f"Use {DEFAULT_STRATEGY}, or another engine."
+            "strategy_not_for_engine",
+            text,
+            f"Use {DEFAULT_STRATEGY}, or another engine.",
         )
     if not model.strip() or not model.isprintable() or len(model) > LONGEST_NAME:
         text = "It is not said which of the server's models is meant."
         raise OmniError("no_remote_model", text, "Name one from its /v1/models.")
     if settings:
-        text = f"An external server takes no settings from Omni ({', '.join(settings)})."
+        text = (
+            f"An external server takes no settings from Omni ({', '.join(settings)})."
+        )
         raise OmniError("bad_setting", text, "Set them where the server is started.")
     if extra_args:
         text = "An external server takes no engine flags from Omni."
@@ -59,7 +63,8 @@ def external_plan(
         reason = Reason(refused.code, Severity.ERROR, refused.text, refused.fix)
         return Plan(strategy, Verdict.NOT_VIABLE, (reason,))
     figures = (Figure("remote_model", "Model", model),)
-    if doubt := _doubt(model, standing):
+    doubt = _doubt(model, standing)
+    if doubt:
         return Plan(strategy, Verdict.CAUTION, (doubt, NOT_PLACED), figures=figures)
     return Plan(strategy, Verdict.VIABLE, (NOT_PLACED,), figures=figures)
 
@@ -67,7 +72,9 @@ def external_plan(
 def _doubt(model: str, standing: Standing) -> Reason | None:
     if standing.trouble:
         return Reason(
-            "server_away", Severity.CAUTION, f"It cannot be used now: {standing.trouble.text}"
+            "server_away",
+            Severity.CAUTION,
+            f"It cannot be used now: {standing.trouble.text}",
         )
     if standing.offers(model):
         return None
@@ -78,5 +85,7 @@ def _doubt(model: str, standing: Standing) -> Reason | None:
 def model_not_offered(model: str, models: Sequence[str]) -> OmniError:
     shown = ", ".join(models[:10]) + (" …" if len(models) > 10 else "")
     return OmniError(
-        "model_not_offered", f"The server does not offer the model {model}.", f"It offers: {shown}."
+        "model_not_offered",
+        f"The server does not offer the model {model}.",
+        f"It offers: {shown}.",
     )

@@ -24,7 +24,8 @@ from omni.errors import OmniError
 
 # For one answer, and for all of one look; a server that is slow to say it lives is no use to
 # anybody.
-TIMEOUT_S, WHOLE_S = 3.0, 6.0
+TIMEOUT_S = 3.0
+WHOLE_S = 6.0
 LARGEST_BYTES = 2 << 20
 AGAIN = "It is asked again by itself."
 
@@ -38,17 +39,23 @@ def ask(address: str, key: str) -> Standing:
     """Never raises: why it cannot be used is part of the answer."""
     try:
         checked = allowed_address(address)
-        with httpx.Client(trust_env=False, follow_redirects=False, timeout=TIMEOUT_S) as client:
+        with httpx.Client(
+            trust_env=False, follow_redirects=False, timeout=TIMEOUT_S
+        ) as client:
             # Packed, a short body would become one without end.
             plain = {"accept-encoding": "identity"}
             return _asked(
-                client, checked, plain | ({"authorization": f"Bearer {key}"} if key else {})
+                client,
+                checked,
+                plain | ({"authorization": f"Bearer {key}"} if key else {}),
             )
     except OmniError as error:
         return Standing(trouble=error)
     except httpx.TimeoutException:
         return Standing(
-            trouble=OmniError("server_silent", "It gives no answer in time.", AGAIN, retry=True)
+            trouble=OmniError(
+                "server_silent", "It gives no answer in time.", AGAIN, retry=True
+            )
         )
     except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as error:
         text = f"It cannot be reached: {_reason(error)}."
@@ -84,16 +91,21 @@ def _get(
         body = b""
         if response.headers.get("content-encoding", "identity") != "identity":
             raise OmniError(
-                "not_openai_compatible", "It packs its answer although it was asked not to."
+                "not_openai_compatible",
+                "It packs its answer although it was asked not to.",
             )
         for chunk in response.iter_raw():
             body += chunk
             if len(body) > LARGEST_BYTES:
                 raise OmniError(
-                    "not_openai_compatible", f"Its answer is larger than {LARGEST_BYTES >> 20} MiB."
+                    "not_openai_compatible",
+                    f"Its answer is larger than {LARGEST_BYTES >> 20} MiB.",
                 )
             if time.monotonic() > ends_at:
                 raise OmniError(
-                    "server_silent", "It gives no whole answer in time.", AGAIN, retry=True
+                    "server_silent",
+                    "It gives no whole answer in time.",
+                    AGAIN,
+                    retry=True,
                 )
         return response.status_code, body

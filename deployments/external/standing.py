@@ -13,8 +13,10 @@ def with_standing(engine: Engine, standing: Standing) -> Engine:
     if standing.trouble:
         engine.state, engine.error = Engine.State.BROKEN, str(standing.trouble)
     else:
-        engine.state, engine.error = Engine.State.OK, ""
-        engine.offers, engine.build = list(standing.models), standing.owner
+        engine.state = Engine.State.OK
+        engine.error = ""
+        engine.offers = list(standing.models)
+        engine.build = standing.owner
     engine.probed_at = timezone.now()
     return engine
 

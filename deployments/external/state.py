@@ -26,7 +26,9 @@ def shown_state(running: bool, old: S, model: str, standing: Standing | None) ->
     if not running:
         return Shown(S.STOPPED, "the gateway no longer offers it")
     if standing is None:
-        return Shown(old if old in (S.READY, S.UNHEALTHY) else S.STARTING, "the server is asked")
+        return Shown(
+            old if old in (S.READY, S.UNHEALTHY) else S.STARTING, "the server is asked"
+        )
     if standing.trouble:
         return Shown(S.UNHEALTHY, standing.trouble.text, standing.trouble)
     if not standing.offers(model):
@@ -38,4 +40,6 @@ def shown_state(running: bool, old: S, model: str, standing: Standing | None) ->
 def settled(before: Standing | None, now: Standing, silences: int) -> Standing:
     """What to believe: a server that was well may be too busy to answer once, not twice in a
     row."""
-    return before if before and not before.trouble and now.is_silent and silences < 2 else now
+    if before and not before.trouble and now.is_silent and silences < 2:
+        return before
+    return now

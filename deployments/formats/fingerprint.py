@@ -19,7 +19,9 @@ def fingerprint(path: Path) -> str:
     """
     try:
         # Without waiting: a pipe of that name has nobody at its other end.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        with os.fdopen(
+            os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb"
+        ) as file:
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode):
                 return ""
@@ -30,10 +32,14 @@ def fingerprint(path: Path) -> str:
                 digest.update(file.read(FINGERPRINT_BYTES))
     except (OSError, ValueError):
         return ""
-    return digest.hexdigest() if size else ""
+    if size:
+        return digest.hexdigest()
+    return ""
 
 
 def fingerprint_of_all(paths: Iterable[Path]) -> str:
     """Of the files of a folder together, by their names; empty where there is none."""
     marks = [f"{path.name}\0{fingerprint(path)}" for path in sorted(paths)]
-    return sha256("\0".join(marks).encode(errors="surrogateescape")).hexdigest() if marks else ""
+    if marks:
+        return sha256("\0".join(marks).encode(errors="surrogateescape")).hexdigest()
+    return ""

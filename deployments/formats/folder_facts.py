@@ -23,14 +23,28 @@ LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 WIDTH = ("hidden_size", "n_embd", "d_model", "dim")
 HEADS = ("num_attention_heads", "n_head", "n_heads")
 KV_HEADS = ("num_key_value_heads", "num_kv_heads", "n_head_kv", "multi_query_group_num")
-CONTEXT = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
+CONTEXT = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "seq_length",
+    "n_ctx",
+)
 FEED_FORWARD = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size")
 EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 USED = ("num_experts_per_tok", "num_experts_per_token", "moe_top_k", "top_k_experts")
-LINEAR = frozenset({"linear_attention", "mamba", "mamba2", "recurrent", "conv", "gated_delta_net"})
+LINEAR = frozenset(
+    {"linear_attention", "mamba", "mamba2", "recurrent", "conv", "gated_delta_net"}
+)
 # Looked at every so many layers, and never by default: modeling_gemma2.py, modeling_gemma3.py,
 # modeling_cohere2.py.
-WINDOW_PERIODS = {"gemma2": 2, "gemma3": 6, "gemma3_text": 6, "cohere2": 4, "gpt_oss": 2}
+WINDOW_PERIODS = {
+    "gemma2": 2,
+    "gemma3": 6,
+    "gemma3_text": 6,
+    "cohere2": 4,
+    "gpt_oss": 2,
+}
 
 
 class Config:
@@ -60,7 +74,10 @@ class Config:
         return tuple(self._whole(str(key), one) for one in listed if one is not None)
 
     def _whole(self, key: str, value: Any) -> int:
-        number = int(value) if isinstance(value, float) and value.is_integer() else value
+        if isinstance(value, float) and value.is_integer():
+            number = int(value)
+        else:
+            number = value
         if type(number) is not int or not 0 <= number <= MAX_NUMBER:
             raise self.fail(key, value, f"a whole number up to {MAX_NUMBER}")
         return number
@@ -70,14 +87,19 @@ class Config:
         layers = self.number(*LAYERS)
         if layers > MAX_LAYERS:
             raise self.fail(
-                next(key for key in LAYERS if key in self.values), layers, f"at most {MAX_LAYERS}"
+                next(key for key in LAYERS if key in self.values),
+                layers,
+                f"at most {MAX_LAYERS}",
             )
         return layers
 
     def of_layers(self, *keys: str) -> tuple[int, ...]:
         """One number for each layer."""
-        found, count = self.numbers(*keys), self.n_layer
-        return found if len(found) == count else found[:1] * count
+        found = self.numbers(*keys)
+        count = self.n_layer
+        if len(found) == count:
+            return found
+        return found[:1] * count
 
     @cached_property
     def n_head(self) -> tuple[int, ...]:
@@ -99,7 +121,9 @@ class Config:
     @property
     def model_type(self) -> str:
         kind = self.values.get("model_type")
-        return printable(kind, MAX_TEXT) if isinstance(kind, str) else ""
+        if isinstance(kind, str):
+            return printable(kind, MAX_TEXT)
+        return ""
 
     @property
     def arch(self) -> str:
@@ -109,31 +133,35 @@ class Config:
     @property
     def classes(self) -> tuple[str, ...]:
         named = self.header.config.get("architectures")
-        return (
-            tuple(printable(name, MAX_TEXT) for name in named if isinstance(name, str))
-            if _is_list(named)
-            else ()
-        )
+        if _is_list(named):
+            return tuple(
+                printable(name, MAX_TEXT) for name in named if isinstance(name, str)
+            )
+        return ()
 
     @property
     def quantisation(self) -> Mapping[str, Any]:
         found = self.header.config.get("quantization_config") or self.values.get(
             "quantization_config"
         )
-        return found if isinstance(found, dict) else {}
+        if isinstance(found, dict):
+            return found
+        return {}
 
     @cached_property
     def layer_types(self) -> tuple[str, ...]:
         """What each layer attends to, where it is said."""
         found = self.values.get("layer_types") or self.values.get("layers_block_type")
-        return tuple(map(str, found)) if _is_list(found) and len(found) == self.n_layer else ()
+        if _is_list(found) and len(found) == self.n_layer:
+            return tuple(map(str, found))
+        return ()
 
     @cached_property
     def window(self) -> int:
         """Tokens a layer with a sliding window sees; 0: every layer sees everything."""
-        return (
-            0 if self.values.get("use_sliding_window") is False else self.number("sliding_window")
-        )
+        if self.values.get("use_sliding_window") is False:
+            return 0
+        return self.number("sliding_window")
 
     @cached_property
     def sees_window(self) -> tuple[bool, ...]:
@@ -141,9 +169,12 @@ class Config:
         count = self.n_layer
         if not self.window:
             return (False,) * count
-        if types := self.layer_types:
+        types = self.layer_types
+        if types:
             return tuple("sliding" in kind for kind in types)
-        period = self.number("sliding_window_pattern") or WINDOW_PERIODS.get(self.arch, 0)
+        period = self.number("sliding_window_pattern") or WINDOW_PERIODS.get(
+            self.arch, 0
+        )
         return tuple(not period or (index + 1) % period != 0 for index in range(count))
 
 
@@ -159,7 +190,8 @@ def folder_facts(header: FolderHeader) -> ModelFacts:
     by_type: Counter[str] = Counter()
     for tensor in tensors:
         by_type[tensor.dtype] += tensor.n_bytes
-    experts, used = config.number(*EXPERTS), config.number(*USED)
+    experts = config.number(*EXPERTS)
+    used = config.number(*USED)
     whole = sum(t.n_elements for t in tensors if not t.is_helper)
     return ModelFacts(
         name=printable(header.folder.name, MAX_TEXT),
@@ -183,7 +215,9 @@ def folder_facts(header: FolderHeader) -> ModelFacts:
         sliding_window=config.window or None,
         n_nextn_layers=config.number("num_nextn_predict_layers"),
         kind=kind_of_folder(
-            config.model_type, config.classes, is_diffusers="_diffusers_version" in header.config
+            config.model_type,
+            config.classes,
+            is_diffusers="_diffusers_version" in header.config,
         ),
         quant_bytes=dict(by_type),
         hparams=_hparams(config),
@@ -215,10 +249,15 @@ def _attention(config: Config) -> str:
         return "MLA"
     if config.window:
         return "SWA"
-    heads, kv = config.number(*HEADS), max(config.n_head_kv, default=0)
+    heads = config.number(*HEADS)
+    kv = max(config.n_head_kv, default=0)
     if not heads:
         return ""
-    return "MHA" if kv in (0, heads) else "MQA" if kv == 1 else "GQA"
+    if kv in (0, heads):
+        return "MHA"
+    if kv == 1:
+        return "MQA"
+    return "GQA"
 
 
 def _tokenizer(header: FolderHeader, config: Config) -> dict[str, Any]:
@@ -243,17 +282,22 @@ def _token_id(config: Config, key: str) -> int | None:
     """The first where there are several."""
     value = config.values.get(key)
     first = value[0] if isinstance(value, list) and value else value
-    return first if type(first) is int and 0 <= first <= MAX_NUMBER else None
+    if type(first) is int and 0 <= first <= MAX_NUMBER:
+        return first
+    return None
 
 
 def _hparams(config: Config) -> dict[str, Any]:
     """What config.json says in numbers, short texts and lists of numbers."""
     plain = {
-        printable(key): _plain(value) for key, value in list(config.values.items())[:MAX_HPARAMS]
+        printable(key): _plain(value)
+        for key, value in list(config.values.items())[:MAX_HPARAMS]
     }
     known = {key: value for key, value in plain.items() if value is not None}
     return known | (
-        {"architectures": ", ".join(config.classes)[:MAX_TEXT]} if config.classes else {}
+        {"architectures": ", ".join(config.classes)[:MAX_TEXT]}
+        if config.classes
+        else {}
     )
 
 
@@ -261,11 +305,16 @@ def _plain(value: Any) -> Any:
     if isinstance(value, str):
         return printable(value, MAX_TEXT)
     if isinstance(value, list):
-        return value if len(value) <= MAX_LAYERS and _are_finite(value) else None
-    return value if _are_finite([value]) else None
+        if len(value) <= MAX_LAYERS and _are_finite(value):
+            return value
+        return None
+    if _are_finite([value]):
+        return value
+    return None
 
 
 def _are_finite(values: Sequence[Any]) -> bool:
     return all(
-        isinstance(v, int | float) and abs(v) <= MAX_NUMBER and math.isfinite(v) for v in values
+        isinstance(v, int | float) and abs(v) <= MAX_NUMBER and math.isfinite(v)
+        for v in values
     )

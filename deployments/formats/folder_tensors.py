@@ -52,7 +52,10 @@ _PARTS = (
     (r".*\bshared_experts?\.(?P<rest>gate|up|down)_proj", "ffn_{rest}_shexp"),
     (r"(mlp|feed_forward|ffn|block_sparse_moe)\.(gate|router)", "ffn_gate_inp"),
     (r"(mlp|feed_forward|ffn)\.(gate_proj|w1)", "ffn_gate"),
-    (r"(mlp|feed_forward|ffn)\.(up_proj|w3|gate_up_proj|c_fc|fc1|dense_h_to_4h)", "ffn_up"),
+    (
+        r"(mlp|feed_forward|ffn)\.(up_proj|w3|gate_up_proj|c_fc|fc1|dense_h_to_4h)",
+        "ffn_up",
+    ),
     (r"(mlp|feed_forward|ffn)\.(down_proj|w2|c_proj|fc2|dense_4h_to_h)", "ffn_down"),
     (r"(mlp|feed_forward|ffn)\.(?P<rest>\w+)", "ffn_{rest}"),
     (r"input_layernorm|ln_1|attention_norm", "attn_norm"),
@@ -61,7 +64,9 @@ _PARTS = (
 _PATTERNS = tuple((re.compile(pattern), name) for pattern, name in _PARTS)
 _EXTRAS = (
     (
-        re.compile(r"(.*\.)?(embed_tokens|wte|tok_embeddings|word_embeddings|embed_in)"),
+        re.compile(
+            r"(.*\.)?(embed_tokens|wte|tok_embeddings|word_embeddings|embed_in)"
+        ),
         "token_embd",
     ),
     (re.compile(r"(.*\.)?(lm_head|embed_out)|output"), "output"),
@@ -116,11 +121,10 @@ def parts(
             is_helper = bool(_HELPERS.fullmatch(suffix))
             # A tensor that is packed is a weight to planning, and its helpers are not.
             kind = suffix if is_helper or suffix == "bias" else "weight"
-            shape = (
-                tuple(reversed(tensor.shape))
-                if is_helper
-                else logical_shape(tensor, suffix, quantisation)
-            )
+            if is_helper:
+                shape = tuple(reversed(tensor.shape))
+            else:
+                shape = logical_shape(tensor, suffix, quantisation)
             full = name if name == SENSES else f"{name}.{kind}"
             yield Part(
                 layer,
@@ -141,9 +145,12 @@ def place(name: str) -> tuple[int | None, str]:
     match = _LAYER.fullmatch(name)
     if match is None:
         stem = _split(name)[0]
-        return None, next((known for pattern, known in _EXTRAS if pattern.fullmatch(stem)), stem)
+        return None, next(
+            (known for pattern, known in _EXTRAS if pattern.fullmatch(stem)), stem
+        )
     rest = match["rest"]
-    if expert := _EXPERT.fullmatch(rest):
+    expert = _EXPERT.fullmatch(rest)
+    if expert:
         rest = f"{expert['before']}.{expert['part']}"
     return int(match["layer"]), _known(_split(rest)[0])
 
@@ -163,12 +170,15 @@ def _split(name: str) -> tuple[str, str]:
             )
     if suffix in ("gate_up_proj", "down_proj", "up_proj", "gate_proj"):
         return name, "weight"
-    return (stem, suffix) if stem else (name, "weight")
+    if stem:
+        return (stem, suffix)
+    return (name, "weight")
 
 
 def _known(stem: str) -> str:
     for pattern, name in _PATTERNS:
-        if match := pattern.fullmatch(stem):
+        match = pattern.fullmatch(stem)
+        if match:
             return name.format(**match.groupdict())
     return stem
 
@@ -178,12 +188,17 @@ def logical_shape(
 ) -> tuple[int, ...]:
     """Of the weights that are packed in a tensor, fastest dimension first: (inputs, outputs) of a
     matrix."""
-    shape, bits = tuple(reversed(tensor.shape)), bits_of(quantisation)
+    shape = tuple(reversed(tensor.shape))
+    bits = bits_of(quantisation)
     method = str(quantisation.get("quant_method", "")).lower()
     if suffix == "trellis" and len(shape) == 3:
         return tensor.shape[0] * 16, tensor.shape[1] * 16
-    if tensor.dtype == "U8" and (suffix in ("blocks", "weight_packed") or method in _NIBBLES):
-        return (shape[0] * 2, *shape[1:]) if shape else shape
+    if tensor.dtype == "U8" and (
+        suffix in ("blocks", "weight_packed") or method in _NIBBLES
+    ):
+        if shape:
+            return (shape[0] * 2, *shape[1:])
+        return shape
     if (
         tensor.dtype != "I32"
         or len(shape) != 2
@@ -200,24 +215,31 @@ def logical_shape(
 def bits_of(quantisation: Mapping[str, Any]) -> float:
     """Bits of a packed weight; 4 where it is not said, as nearly all of them have."""
     groups = quantisation.get("config_groups")
-    inner = (
-        [g.get("weights") for g in groups.values() if isinstance(g, dict)]
-        if isinstance(groups, dict)
-        else []
-    )
+    if isinstance(groups, dict):
+        inner = [g.get("weights") for g in groups.values() if isinstance(g, dict)]
+    else:
+        inner = []
     numbers = [w.get("num_bits") for w in inner if isinstance(w, dict)]
     for bits in (quantisation.get("bits"), quantisation.get("w_bit"), *numbers):
-        if isinstance(bits, int | float) and not isinstance(bits, bool) and 1 <= bits <= 32:
+        if (
+            isinstance(bits, int | float)
+            and not isinstance(bits, bool)
+            and 1 <= bits <= 32
+        ):
             return float(bits)
     return 4.0
 
 
-def quant_name(quantisation: Mapping[str, Any], bytes_by_type: Mapping[str, int]) -> str:
+def quant_name(
+    quantisation: Mapping[str, Any], bytes_by_type: Mapping[str, int]
+) -> str:
     """What people call it: BF16, FP16, AWQ, GPTQ, FP8, EXL3 …; '' without weights."""
     method = str(quantisation.get("quant_method", "")).lower().replace("-", "_")
     if not method:
         most = max(bytes_by_type, key=lambda name: bytes_by_type[name], default="")
-        return "FP8" if most.startswith("F8_") else {"F16": "FP16", "F32": "FP32"}.get(most, most)
+        if most.startswith("F8_"):
+            return "FP8"
+        return {"F16": "FP16", "F32": "FP32"}.get(most, most)
     if "fp8" in method:
         return "FP8"
     if method == "compressed_tensors":
@@ -225,7 +247,9 @@ def quant_name(quantisation: Mapping[str, Any], bytes_by_type: Mapping[str, int]
     if method.startswith("modelopt"):
         return printable(str(quantisation.get("quant_algo") or "NVFP4").upper(), 40)
     if method == "bitsandbytes":
-        return "BNB-INT8" if quantisation.get("load_in_8bit") is True else "BNB-NF4"
+        if quantisation.get("load_in_8bit") is True:
+            return "BNB-INT8"
+        return "BNB-NF4"
     return printable(method.upper(), 40)
 
 
@@ -235,4 +259,8 @@ def _of_groups(quantisation: Mapping[str, Any]) -> str:
     bits = round(bits_of(quantisation))
     if "'float'" not in text:
         return f"INT{bits}"
-    return "FP8" if bits == 8 else "NVFP4" if bits == 4 else f"FP{bits}"
+    if bits == 8:
+        return "FP8"
+    if bits == 4:
+        return "NVFP4"
+    return f"FP{bits}"

@@ -35,9 +35,9 @@ class GgmlType(NamedTuple):
         """Bytes of a tensor of this shape, fastest dimension first, which must be whole blocks
         long."""
         row = shape[0] if shape else 1
-        return (row // self.block_elements * self.block_bytes + self.row_extra_bytes) * prod(
-            shape[1:]
-        )
+        return (
+            row // self.block_elements * self.block_bytes + self.row_extra_bytes
+        ) * prod(shape[1:])
 
 
 _FIRST_IK = 96
@@ -131,8 +131,12 @@ _IK_LLAMA_CPP = (
     (399, "Q8_K_R8", 256, 258),
 )
 
-GGML_TYPES: dict[int, GgmlType] = {row[0]: GgmlType(*row) for row in (*_LLAMA_CPP, *_IK_LLAMA_CPP)}
-GGML_TYPES_BY_NAME: dict[str, GgmlType] = {kind.name: kind for kind in GGML_TYPES.values()}
+GGML_TYPES: dict[int, GgmlType] = {
+    row[0]: GgmlType(*row) for row in (*_LLAMA_CPP, *_IK_LLAMA_CPP)
+}
+GGML_TYPES_BY_NAME: dict[str, GgmlType] = {
+    kind.name: kind for kind in GGML_TYPES.values()
+}
 
 # general.file_type of a GGUF: what the quantiser was asked for (llama.h, enum llama_ftype, of both
 # engines).
@@ -213,9 +217,13 @@ WITHDRAWN: dict[int, str] = {
 
 def unknown_type(number: int) -> tuple[str, str]:
     """What is known of a type that is not in the table, and what to do."""
-    if name := WITHDRAWN.get(number):
+    name = WITHDRAWN.get(number)
+    if name:
         text = f"{name}, which engines no longer read: the file is too old"
-        return text, "Download a newer file of this model; Q4_0 is repacked while it is loaded."
+        return (
+            text,
+            "Download a newer file of this model; Q4_0 is repacked while it is loaded.",
+        )
     newest = max(kind for kind in GGML_TYPES if kind < _FIRST_IK)
     if newest < number < _FIRST_IK:
         text = f"newer than the {newest} that this version of Omni knows"

@@ -34,15 +34,18 @@ MAGIC = b"GGUF"
 DEFAULT_ALIGNMENT = 32
 MAX_ALIGNMENT = 1 << 20
 # Far above what real models have.
-MAX_KEYS, MAX_TENSORS, MAX_SHARDS = 16_384, 32_768, 1_024
+MAX_KEYS = 16_384
+MAX_TENSORS = 32_768
+MAX_SHARDS = 1_024
 MAX_DIMENSIONS = 4  # ggml.h, GGML_MAX_DIMS
 MAX_TENSOR_BYTES = 1 << 62
-TENSOR_BYTES = (
-    530  # about what a TensorInfo and its entry in the index take, without the name's characters
-)
+# About what a TensorInfo and its entry in the index take, without the characters of the name.
+TENSOR_BYTES = 530
 TOKENS = "tokenizer.ggml.tokens"
 
-_SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
+_SHARD = re.compile(
+    r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL
+)
 
 
 class TensorInfo(NamedTuple):
@@ -88,7 +91,9 @@ class GgufHeader:
     @cached_property
     def arch(self) -> str:
         arch = self.metadata.get("general.architecture", "")
-        return arch if isinstance(arch, str) else ""
+        if isinstance(arch, str):
+            return arch
+        return ""
 
     def get(self, key: str, default: Any = None) -> Any:
         return self.metadata.get(key, default)
@@ -105,9 +110,13 @@ class GgufHeader:
     def n_vocab(self) -> int:
         """Tokens of the vocabulary; where the file carries none, what the architecture says."""
         if (tokens := self.metadata.get(TOKENS)) is not None:
-            return len(tokens) if isinstance(tokens, LazyArray | list) else 0
+            if isinstance(tokens, LazyArray | list):
+                return len(tokens)
+            return 0
         size = self.arch_get("vocab_size", 0)
-        return size if isinstance(size, int) and 0 <= size <= MAX_NUMBER else 0
+        if isinstance(size, int) and 0 <= size <= MAX_NUMBER:
+            return size
+        return 0
 
     def tokens(self) -> tuple[bytes, ...]:
         """The text of every token, as bytes: not all of them are valid UTF-8. Raises GgufError."""
@@ -118,8 +127,12 @@ class GgufHeader:
         if isinstance(tokens, LazyArray):
             yield from tokens.raw_strings()
             return
-        if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
-            raise GgufError("gguf_invalid", self.paths[0], f"{TOKENS} is not an array of texts")
+        if not isinstance(tokens, list) or not all(
+            isinstance(token, str) for token in tokens
+        ):
+            raise GgufError(
+                "gguf_invalid", self.paths[0], f"{TOKENS} is not an array of texts"
+            )
         yield from (token.encode("utf-8", "surrogateescape") for token in tokens)
 
 
@@ -139,7 +152,10 @@ def _start(cursor: Cursor) -> tuple[int, int, int]:
     """Magic, version, byte order and the two counts: (version, tensors, keys)."""
     magic = cursor.raw(min(4, cursor.size))
     if magic != MAGIC:
-        text = f"it begins with {magic!r}, not with {MAGIC!r}" if magic else "the file is empty"
+        if magic:
+            text = f"it begins with {magic!r}, not with {MAGIC!r}"
+        else:
+            text = "the file is empty"
         raise cursor.fail("gguf_not_gguf", text, 0)
     version = cursor.number(cursor.u32)
     if version & 0xFFFF == 0:  # read in the wrong byte order: 3 becomes 0x03000000
@@ -149,12 +165,17 @@ def _start(cursor: Cursor) -> tuple[int, int, int]:
         raise cursor.fail(
             "gguf_version", f"GGUF version {version} is not supported, only 2 and 3", 4
         )
-    n_tensors, n_keys = cursor.number(cursor.u64), cursor.number(cursor.u64)
+    n_tensors = cursor.number(cursor.u64)
+    n_keys = cursor.number(cursor.u64)
     room = cursor.size - cursor.position
     if n_keys > MAX_KEYS or n_keys * 13 > room:
-        raise cursor.fail("gguf_invalid", f"{n_keys} metadata keys cannot be in this file", 16)
+        raise cursor.fail(
+            "gguf_invalid", f"{n_keys} metadata keys cannot be in this file", 16
+        )
     if n_tensors > MAX_TENSORS or n_tensors * 24 > room:
-        raise cursor.fail("gguf_invalid", f"{n_tensors} tensors cannot be in this file", 8)
+        raise cursor.fail(
+            "gguf_invalid", f"{n_tensors} tensors cannot be in this file", 8
+        )
     return version, n_tensors, n_keys
 
 
@@ -164,7 +185,9 @@ def _metadata(cursor: Cursor, count: int) -> dict[str, Any]:
         at = cursor.position
         key = cursor.name("a key")
         if key in metadata:
-            raise cursor.fail("gguf_invalid", f"the key {printable(key)!r} is there twice", at)
+            raise cursor.fail(
+                "gguf_invalid", f"the key {printable(key)!r} is there twice", at
+            )
         metadata[key] = cursor.keep(cursor.value(cursor.number(cursor.u32)), at)
     return metadata
 
@@ -206,7 +229,10 @@ def _entry(cursor: Cursor) -> tuple[str, bytes, int]:
     name = cursor.name("a tensor's name")
     dimensions = cursor.peek(cursor.u32)
     if dimensions > MAX_DIMENSIONS:
-        text = f"tensor {printable(name)!r} has {dimensions} dimensions, more than {MAX_DIMENSIONS}"
+        text = (
+            f"tensor {printable(name)!r} has {dimensions} dimensions, more than"
+            f" {MAX_DIMENSIONS}"
+        )
         raise cursor.fail("gguf_invalid", text, at)
     said = cursor.raw(4 + 8 * dimensions + 4, "the header")
     return name, said, cursor.number(cursor.u64)
@@ -223,34 +249,40 @@ def _form(cursor: Cursor, said: bytes, name: str, at: int) -> _Form:
     row = shape[0] if shape else 1
     if row % kind.block_elements:
         text = (
-            f"tensor {printable(name)!r} has rows of {row}, not a multiple of {kind.name}'s"
-            f" {kind.block_elements}"
+            f"tensor {printable(name)!r} has rows of {row}, not a multiple of"
+            f" {kind.name}'s {kind.block_elements}"
         )
         raise cursor.fail("gguf_invalid", text, at)
     n_bytes = kind.tensor_bytes(shape)
     if n_bytes > MAX_TENSOR_BYTES:
-        raise cursor.fail("gguf_invalid", f"tensor {printable(name)!r} is too large: {shape}", at)
+        raise cursor.fail(
+            "gguf_invalid", f"tensor {printable(name)!r} is too large: {shape}", at
+        )
     return _Form(kind, shape, prod(shape), n_bytes)
 
 
-def _placed(cursor: Cursor, entries: list[_Entry], alignment: int, shard: int) -> list[TensorInfo]:
+def _placed(
+    cursor: Cursor, entries: list[_Entry], alignment: int, shard: int
+) -> list[TensorInfo]:
     """The tensors with absolute offsets.
 
     They have to follow each other, aligned, as llama.cpp demands (gguf.cpp).
     """
-    start, expected, placed = _aligned(cursor.position, alignment), 0, []
+    start = _aligned(cursor.position, alignment)
+    expected = 0
+    placed = []
     for name, form, offset in entries:
         n_bytes = form.n_bytes
         if offset != expected:
             text = (
-                f"the data of tensor {printable(name)!r} is said to be at {offset}, it has to be at"
-                f" {expected}"
+                f"the data of tensor {printable(name)!r} is said to be at {offset}, it"
+                f" has to be at {expected}"
             )
             raise cursor.fail("gguf_invalid", text)
         if (missing := start + offset + n_bytes - cursor.size) > 0:
             text = (
-                f"the data of tensor {printable(name)!r} goes {missing} bytes beyond the end: the"
-                " file is truncated"
+                f"the data of tensor {printable(name)!r} goes {missing} bytes beyond"
+                " the end: the file is truncated"
             )
             raise cursor.fail("gguf_truncated", text, start + offset)
         expected += _aligned(n_bytes, alignment)
@@ -268,7 +300,9 @@ def _read_shard(path: Path, number: int, budget: Budget) -> _Shard:
         metadata = _metadata(cursor, n_keys)
         alignment = _alignment(cursor, metadata)
         tensors = _placed(cursor, _table(cursor, n_tensors), alignment, number)
-        return _Shard(path, version, cursor.order, metadata, tensors, alignment, cursor.size)
+        return _Shard(
+            path, version, cursor.order, metadata, tensors, alignment, cursor.size
+        )
 
 
 # --- all shards -----------------------------------------------------------------------------------
@@ -278,12 +312,16 @@ def shard_paths(path: Path) -> tuple[Path, ...]:
     By the name; a file of such a name whose header says nothing of shards is a model by itself.
     """
     match = _SHARD.fullmatch(path.name)
-    if not match or not 1 <= int(match["number"]) <= (count := int(match["count"])) <= MAX_SHARDS:
+    if (
+        not match
+        or not 1 <= int(match["number"]) <= (count := int(match["count"])) <= MAX_SHARDS
+    ):
         return (path,)
     if count > 1 and _is_whole(path):
         return (path,)
     return tuple(
-        path.with_name(f"{match['stem']}-{n:05d}-of-{count:05d}.gguf") for n in range(1, count + 1)
+        path.with_name(f"{match['stem']}-{n:05d}-of-{count:05d}.gguf")
+        for n in range(1, count + 1)
     )
 
 
@@ -292,7 +330,9 @@ def _is_whole(path: Path) -> bool:
         found = path.stat()
     except (OSError, ValueError):
         return False
-    return _says_nothing_of_shards(path, (found.st_size, found.st_mtime_ns, found.st_ino))
+    return _says_nothing_of_shards(
+        path, (found.st_size, found.st_mtime_ns, found.st_ino)
+    )
 
 
 @lru_cache(maxsize=4096)
@@ -314,7 +354,9 @@ def _check_complete(paths: Sequence[Path]) -> None:
             f"{len(missing)} of {len(paths)} shards are missing:"
             f" {printable(', '.join(missing[:3]), 200)}"
         )
-        raise GgufError("gguf_incomplete", paths[0], text, fix="Put all shards into one folder.")
+        raise GgufError(
+            "gguf_incomplete", paths[0], text, fix="Put all shards into one folder."
+        )
 
 
 def _exists(path: Path) -> bool:
@@ -334,18 +376,23 @@ def _check_shard(shard: _Shard, number: int, shards: Sequence[_Shard]) -> None:
     declared = shard.metadata.get("split.count", 1)
     if declared != len(shards) and (number == 0 or "split.count" in shard.metadata):
         known = printable(str(declared))
-        text = f"the name says it is one of {len(shards)} shards, the header says one of {known}"
+        text = (
+            f"the name says it is one of {len(shards)} shards, the header says one of"
+            f" {known}"
+        )
         raise GgufError("gguf_incomplete", shard.path, text, fix=fix)
     own = shard.metadata.get("split.no", number)
     if own != number:
         text = (
-            f"the name says it is shard {number + 1}, the header says {printable(str(own))}"
-            " (counted from 0)"
+            f"the name says it is shard {number + 1}, the header says"
+            f" {printable(str(own))} (counted from 0)"
         )
         raise GgufError("gguf_incomplete", shard.path, text, fix=fix)
     if shard.order != shards[0].order:
         raise GgufError(
-            "gguf_incomplete", shard.path, "its byte order is not that of the first shard"
+            "gguf_incomplete",
+            shard.path,
+            "its byte order is not that of the first shard",
         )
 
 
@@ -355,15 +402,20 @@ def _all_tensors(shards: Sequence[_Shard]) -> tuple[TensorInfo, ...]:
         for tensor in shard.tensors:
             if tensor.name in tensors:
                 raise GgufError(
-                    "gguf_invalid", shard.path, f"tensor {printable(tensor.name)!r} is there twice"
+                    "gguf_invalid",
+                    shard.path,
+                    f"tensor {printable(tensor.name)!r} is there twice",
                 )
             tensors[tensor.name] = tensor
     declared = shards[0].metadata.get("split.tensors.count", len(tensors))
     if len(shards) > 1 and declared != len(tensors):
         text = (
-            f"the shards hold {len(tensors)} tensors, the first one says {printable(str(declared))}"
+            f"the shards hold {len(tensors)} tensors, the first one says"
+            f" {printable(str(declared))}"
         )
-        raise GgufError("gguf_incomplete", shards[0].path, text, fix="Download all shards again.")
+        raise GgufError(
+            "gguf_incomplete", shards[0].path, text, fix="Download all shards again."
+        )
     return tuple(tensors.values())
 
 
@@ -374,7 +426,8 @@ def read_header(path: str | Path) -> GgufHeader:
     model_unreadable, gguf_not_gguf, gguf_version, gguf_type, gguf_truncated, gguf_invalid or
     gguf_incomplete.
     """
-    paths, budget = shard_paths(Path(path)), Budget()
+    paths = shard_paths(Path(path))
+    budget = Budget()
     _check_complete(paths)
     shards = [_read_shard(shard, number, budget) for number, shard in enumerate(paths)]
     metadata: dict[str, Any] = {}

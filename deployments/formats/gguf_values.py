@@ -17,12 +17,18 @@ from deployments.formats.gguf_window import Window
 
 # Far above what real models have; they bound the time and the memory that a hostile header can
 # take.
-MAX_NAME_BYTES, MAX_NESTING, MAX_NESTED = 65_535, 3, 16_384
-MAX_TEXTS, MAX_TEXT_BYTES = 1_500_000, 64 << 20
+MAX_NAME_BYTES = 65_535
+MAX_NESTING = 3
+MAX_NESTED = 16_384
+MAX_TEXTS = 1_500_000
+MAX_TEXT_BYTES = 64 << 20
 # Up to here a value is read at once; above it (vocabularies) when somebody asks.
-EAGER_ELEMENTS, EAGER_TEXTS, EAGER_BYTES = 1_024, 256, 1 << 20
+EAGER_ELEMENTS = 1_024
+EAGER_TEXTS = 256
+EAGER_BYTES = 1 << 20
 # What may be asked for at once.
-MAX_LOADED_ELEMENTS, MAX_LOADED_BYTES = 600_000, 24 << 20
+MAX_LOADED_ELEMENTS = 600_000
+MAX_LOADED_BYTES = 24 << 20
 
 SCALARS = {
     0: "B",
@@ -38,7 +44,8 @@ SCALARS = {
     12: "d",
 }
 SCALAR_BYTES = {kind: struct.calcsize(f"<{form}") for kind, form in SCALARS.items()}
-STRING, ARRAY = 8, 9
+STRING = 8
+ARRAY = 9
 # Where in a length the lowest byte lies, and from where to where the seven that are zero in a short
 # one.
 _LENGTH = {"<": (0, 1, 8), ">": (7, 0, 7)}
@@ -77,7 +84,8 @@ class LazyArray:
         with Cursor(self.path, self.order, self.offset) as cursor:
             if self.n_bytes > MAX_LOADED_BYTES or self.length > MAX_LOADED_ELEMENTS:
                 raise cursor.fail(
-                    "gguf_invalid", f"an array of {self.length} elements is too large to load"
+                    "gguf_invalid",
+                    f"an array of {self.length} elements is too large to load",
                 )
             return f"{self.order} {sha256(cursor.raw(self.n_bytes)).hexdigest()}"
 
@@ -88,10 +96,14 @@ class LazyArray:
         """
         with Cursor(self.path, self.order, self.offset) as cursor:
             if self.element_type == STRING:
-                return [text.decode("utf-8", "surrogateescape") for text in self.raw_strings()]
+                return [
+                    text.decode("utf-8", "surrogateescape")
+                    for text in self.raw_strings()
+                ]
             if self.length > MAX_LOADED_ELEMENTS:
                 raise cursor.fail(
-                    "gguf_invalid", f"an array of {self.length} elements is too large to load"
+                    "gguf_invalid",
+                    f"an array of {self.length} elements is too large to load",
                 )
             return cursor.numbers(self.element_type, self.length)
 
@@ -99,10 +111,13 @@ class LazyArray:
         """Every text as its bytes, which need not be UTF-8. Raises GgufError like `load`."""
         with Cursor(self.path, self.order, self.offset) as cursor:
             if self.element_type != STRING:
-                raise cursor.fail("gguf_invalid", "an array of numbers is where texts should be")
+                raise cursor.fail(
+                    "gguf_invalid", "an array of numbers is where texts should be"
+                )
             if self.length > MAX_LOADED_ELEMENTS:
                 raise cursor.fail(
-                    "gguf_invalid", f"an array of {self.length} texts is too large to load"
+                    "gguf_invalid",
+                    f"an array of {self.length} texts is too large to load",
                 )
             yield from cursor.texts(self.length, MAX_LOADED_BYTES)
 
@@ -133,9 +148,13 @@ class Cursor(Window):
         length = self.number(self.u64)
         if length > MAX_NAME_BYTES:
             raise self.fail(
-                "gguf_invalid", f"{what} of {length} bytes is longer than {MAX_NAME_BYTES}", start
+                "gguf_invalid",
+                f"{what} of {length} bytes is longer than {MAX_NAME_BYTES}",
+                start,
             )
-        return self.keep(self.raw(length, what).decode("utf-8", "surrogateescape"), start)
+        return self.keep(
+            self.raw(length, what).decode("utf-8", "surrogateescape"), start
+        )
 
     def quick_entry(self, most_dimensions: int) -> tuple[str, bytes, int] | None:
         """(name, what says the form, offset) of a tensor; None where it is not whole in the window,
@@ -144,7 +163,9 @@ class Cursor(Window):
         A model has hundreds of tensors, and a library thousands of models: nearly all their entries
         come here.
         """
-        window, at, size = self._window, self._at, len(self._window)
+        window = self._window
+        at = self._at
+        size = len(self._window)
         if at + 8 > size:
             return None
         form = at + 8 + self.u64.unpack_from(window, at)[0]
@@ -180,20 +201,27 @@ class Cursor(Window):
 
     def texts(self, count: int, limit: int) -> Iterator[bytes]:
         """The next texts one by one, at most `limit` bytes of them."""
-        start, left = self.position, count
+        start = self.position
+        left = count
         while left:
             batch = self._texts_in_window(left) or [self._text_beyond_window(limit)]
             if self.position - start > limit:
                 raise self.fail(
-                    "gguf_invalid", f"{count} texts take more than the {limit} bytes allowed", start
+                    "gguf_invalid",
+                    f"{count} texts take more than the {limit} bytes allowed",
+                    start,
                 )
             left -= len(batch)
             yield from batch
 
     def _texts_in_window(self, count: int) -> list[bytes]:
-        window, at, size, texts = self._window, self._at, len(self._window), []
+        window = self._window
+        at = self._at
+        size = len(self._window)
+        texts = []
         low, first, end = _LENGTH[self.order]
-        zeros, unpack = _SEVEN_ZEROS, self.u64.unpack_from
+        zeros = _SEVEN_ZEROS
+        unpack = self.u64.unpack_from
         for _ in range(count):
             start = at + 8
             if start > size:
@@ -215,22 +243,29 @@ class Cursor(Window):
         length = self.number(self.u64)
         if length > limit:
             raise self.fail(
-                "gguf_invalid", f"a text of {length} bytes is more than the {limit} allowed", start
+                "gguf_invalid",
+                f"a text of {length} bytes is more than the {limit} allowed",
+                start,
             )
         return self.raw(length)
 
     def skip_texts(self, count: int) -> int:
         """Passes over `count` texts and returns their bytes."""
-        start, left = self.position, count
+        start = self.position
+        left = count
         self.budget.texts += count
         if self.budget.texts > MAX_TEXTS:
-            raise self.fail("gguf_invalid", f"the header holds more than {MAX_TEXTS} texts")
+            raise self.fail(
+                "gguf_invalid", f"the header holds more than {MAX_TEXTS} texts"
+            )
         while left:
             self._need(8, f"an array of {count} texts")
             left -= self._skip_in_window(left)
             if self.budget.text_bytes + self.position - start > MAX_TEXT_BYTES:
                 raise self.fail(
-                    "gguf_invalid", f"the texts take more than {MAX_TEXT_BYTES} bytes", start
+                    "gguf_invalid",
+                    f"the texts take more than {MAX_TEXT_BYTES} bytes",
+                    start,
                 )
         if self.position > self.size:
             raise self.fail(
@@ -243,10 +278,13 @@ class Cursor(Window):
 
     def _skip_in_window(self, count: int) -> int:
         """Passes texts as far as they lie in the window; the inner loop of reading a vocabulary."""
-        window, at, done = self._window, self._at, 0
+        window = self._window
+        at = self._at
+        done = 0
         if self.order == "<":
             while count - done >= _RUN and (run := _short_texts().match(window, at)):
-                at, done = run.end(), done + _RUN
+                at = run.end()
+                done = done + _RUN
         at, passed = self._skip_one_by_one(at, min(count - done, _RUN))
         self.position = self._base + at
         return done + passed
@@ -254,9 +292,11 @@ class Cursor(Window):
     def _skip_one_by_one(self, at: int, count: int) -> tuple[int, int]:
         """(where the next text begins, how many were passed), as far as their lengths lie in the
         window."""
-        window, last = self._window, len(self._window) - 8
+        window = self._window
+        last = len(self._window) - 8
         low, first, end = _LENGTH[self.order]
-        zeros, unpack = _SEVEN_ZEROS, self.u64.unpack_from
+        zeros = _SEVEN_ZEROS
+        unpack = self.u64.unpack_from
         for done in range(count):
             if at > last:
                 return at, done
@@ -271,7 +311,8 @@ class Cursor(Window):
     # --- values -----------------------------------------------------------------------------------
     def value(self, kind: int, depth: int = 0) -> Any:
         """One metadata value. Raises GgufError for what is no value or too large."""
-        if form := SCALARS.get(kind):
+        form = SCALARS.get(kind)
+        if form:
             return self.unpack(struct.Struct(self.order + form))[0]
         if kind == STRING:
             return self.text()
@@ -281,7 +322,8 @@ class Cursor(Window):
 
     def _array(self, depth: int) -> list[Any] | LazyArray:
         start = self.position
-        kind, count = self.number(self.u32), self.number(self.u64)
+        kind = self.number(self.u32)
+        count = self.number(self.u64)
         smallest = SCALAR_BYTES.get(kind, 12 if kind == ARRAY else 8)
         if kind not in SCALARS and kind not in (STRING, ARRAY):
             raise self.fail("gguf_invalid", f"unknown element type {kind}", start)
@@ -296,23 +338,35 @@ class Cursor(Window):
         begins = self.position
         n_bytes = self.skip_texts(count) if kind == STRING else count * smallest
         lazy = LazyArray(self.path, begins, kind, count, self.order, n_bytes)
-        if count > (EAGER_TEXTS if kind == STRING else EAGER_ELEMENTS) or n_bytes > EAGER_BYTES:
+        if (
+            count > (EAGER_TEXTS if kind == STRING else EAGER_ELEMENTS)
+            or n_bytes > EAGER_BYTES
+        ):
             self.position = lazy.offset + n_bytes
             return lazy
         self.position = lazy.offset
-        values = self._short_texts(count, n_bytes) if kind == STRING else self.numbers(kind, count)
+        if kind == STRING:
+            values = self._short_texts(count, n_bytes)
+        else:
+            values = self.numbers(kind, count)
         return self._kept(values, start)
 
     def _short_texts(self, count: int, n_bytes: int) -> list[str]:
-        return [raw.decode("utf-8", "surrogateescape") for raw in self.texts(count, n_bytes)]
+        return [
+            raw.decode("utf-8", "surrogateescape") for raw in self.texts(count, n_bytes)
+        ]
 
     def _nested(self, count: int, depth: int, start: int) -> list[Any]:
         if depth > MAX_NESTING:
-            raise self.fail("gguf_invalid", f"arrays are nested deeper than {MAX_NESTING}", start)
+            raise self.fail(
+                "gguf_invalid", f"arrays are nested deeper than {MAX_NESTING}", start
+            )
         self.budget.nested += count
         if self.budget.nested > MAX_NESTED:
             raise self.fail(
-                "gguf_invalid", f"the header holds more than {MAX_NESTED} arrays in arrays", start
+                "gguf_invalid",
+                f"the header holds more than {MAX_NESTED} arrays in arrays",
+                start,
             )
         return self._kept([self._array(depth) for _ in range(count)], start)
 

@@ -19,7 +19,8 @@ from omni.errors import OmniError
 
 T = TypeVar("T")
 # Most headers are small; one with a large vocabulary is read in larger and larger steps.
-FIRST_WINDOW_BYTES, WINDOW_BYTES = 1 << 16, 1 << 20
+FIRST_WINDOW_BYTES = 1 << 16
+WINDOW_BYTES = 1 << 20
 # What a header may take in memory, far above what real ones do.
 MAX_KEPT_BYTES = 24 << 20
 
@@ -38,8 +39,11 @@ class GgufError(OmniError):
     ) -> None:
         name = printable(path.name, 255)
         where = name if offset is None else f"{name} at byte {offset}"
-        super().__init__(code, f"{where}: {text}.", fix or "Download or copy the file again.")
-        self.path, self.offset = path, offset
+        super().__init__(
+            code, f"{where}: {text}.", fix or "Download or copy the file again."
+        )
+        self.path = path
+        self.offset = offset
 
 
 @dataclass
@@ -56,10 +60,16 @@ class Window:
     """A position in a file; every read is checked against the file's end and the budget."""
 
     def __init__(
-        self, path: Path, order: str = "<", position: int = 0, budget: Budget | None = None
+        self,
+        path: Path,
+        order: str = "<",
+        position: int = 0,
+        budget: Budget | None = None,
     ) -> None:
         self.path, self.budget = path, budget or Budget()
-        self._base, self._at, self._window = position, 0, b""
+        self._base = position
+        self._at = 0
+        self._window = b""
         self._step = FIRST_WINDOW_BYTES
         self.byte_order = order
         self._file, self.size = _open(path)
@@ -89,7 +99,9 @@ class Window:
         if 0 <= inside <= len(self._window):
             self._at = inside
         else:
-            self._base, self._at, self._window = position, 0, b""
+            self._base = position
+            self._at = 0
+            self._window = b""
 
     def fail(self, code: str, text: str, at: int | None = None) -> GgufError:
         return GgufError(code, self.path, text, self.position if at is None else at)
@@ -108,13 +120,18 @@ class Window:
                 raise self.fail(
                     "model_unreadable", error.strerror or "cannot be read", start
                 ) from None
-            self._base, self._at, self._step = start, 0, min(2 * self._step, WINDOW_BYTES)
-            missing = n_bytes - len(
-                self._window
-            )  # more than 0 when the file has just become shorter
+            self._base, self._at, self._step = (
+                start,
+                0,
+                min(2 * self._step, WINDOW_BYTES),
+            )
+            # More than 0 when the file has just become shorter.
+            missing = n_bytes - len(self._window)
         if missing > 0:
             raise self.fail(
-                "gguf_truncated", f"{what} goes {missing} bytes beyond the end of the file", start
+                "gguf_truncated",
+                f"{what} goes {missing} bytes beyond the end of the file",
+                start,
             )
 
     def raw(self, n_bytes: int, what: str = "a text") -> bytes:
@@ -122,7 +139,8 @@ class Window:
         # window.
         if self._at + n_bytes > len(self._window):
             self._need(n_bytes, what)
-        start, self._at = self._at, self._at + n_bytes
+        start = self._at
+        self._at = self._at + n_bytes
         return self._window[start : self._at]
 
     def unpack(self, form: struct.Struct) -> tuple[Any, ...]:
@@ -136,7 +154,8 @@ class Window:
         # Not by way of unpack: most of what a header holds is a length.
         if self._at + form.size > len(self._window):
             self._need(form.size)
-        start, self._at = self._at, self._at + form.size
+        start = self._at
+        self._at = self._at + form.size
         found: int = form.unpack_from(self._window, start)[0]
         return found
 
@@ -159,7 +178,9 @@ class Window:
         self.budget.kept_bytes += n_bytes
         if self.budget.kept_bytes > MAX_KEPT_BYTES:
             raise self.fail(
-                "gguf_invalid", f"the header takes more than {MAX_KEPT_BYTES} bytes", start
+                "gguf_invalid",
+                f"the header takes more than {MAX_KEPT_BYTES} bytes",
+                start,
             )
 
 
@@ -170,7 +191,9 @@ def _open(path: Path) -> tuple[int, int]:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         fix = "Put it back, or remove the model."
-        raise GgufError("model_missing", path, "there is no such file", fix=fix) from None
+        raise GgufError(
+            "model_missing", path, "there is no such file", fix=fix
+        ) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "the name cannot be opened"
         fix = "Give the panel's user access to the file."
@@ -179,6 +202,9 @@ def _open(path: Path) -> tuple[int, int]:
     if not stat.S_ISREG(facts.st_mode):
         os.close(descriptor)
         raise GgufError(
-            "model_unreadable", path, "it is not a file", fix="Remove it from the folder."
+            "model_unreadable",
+            path,
+            "it is not a file",
+            fix="Remove it from the folder.",
         )
     return descriptor, facts.st_size

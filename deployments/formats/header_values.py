@@ -29,17 +29,23 @@ class HeaderValues:
     def number(self, key: str) -> int | None:
         """None where the key is missing."""
         value = self.header.get(key)
-        return None if value is None else self._whole(key, value)
+        if value is None:
+            return None
+        return self._whole(key, value)
 
     def text(self, key: str) -> str:
         """What it says, fit to be shown and stored; empty where it says nothing or no text."""
         value = self.header.get(key)
-        return printable(value, MAX_TEXT) if isinstance(value, str) else ""
+        if isinstance(value, str):
+            return printable(value, MAX_TEXT)
+        return ""
 
     def flag(self, key: str) -> bool | None:
         """None where the key is missing or no truth value."""
         value = self.header.get(key)
-        return value if isinstance(value, bool) else None
+        if isinstance(value, bool):
+            return value
+        return None
 
     # --- keys of the architecture, without its name -----------------------------------------------
     def of_arch(self, suffix: str) -> int | None:
@@ -77,7 +83,9 @@ class HeaderValues:
 
     def loaded(self, suffix: str) -> Any:
         value = self.header.arch_get(suffix)
-        return value.load() if isinstance(value, LazyArray) else value
+        if isinstance(value, LazyArray):
+            return value.load()
+        return value
 
     # --- how many layers --------------------------------------------------------------------------
     @cached_property
@@ -94,17 +102,24 @@ class HeaderValues:
         key = f"{self.arch}.nextn_predict_layers"
         found = self.number(key) or 0
         if found > (self.n_layer or 0):
-            raise self.fail(key, found, f"at most the {self.n_layer or 0} layers that there are")
+            raise self.fail(
+                key, found, f"at most the {self.n_layer or 0} layers that there are"
+            )
         return found
 
     # --- checks -----------------------------------------------------------------------------------
     def _whole(self, key: str, value: Any) -> int:
-        number = int(value) if isinstance(value, float) and value.is_integer() else value
+        if isinstance(value, float) and value.is_integer():
+            number = int(value)
+        else:
+            number = value
         if not isinstance(number, int) or not 0 <= number <= MAX_NUMBER:
             raise self.fail(key, value, f"a whole number up to {MAX_NUMBER}")
         return int(number)
 
     def _short(self, key: str, values: list[Any]) -> list[Any]:
         if len(values) > MAX_LAYERS:
-            raise self.fail(key, f"a list of {len(values)}", f"at most {MAX_LAYERS} numbers")
+            raise self.fail(
+                key, f"a list of {len(values)}", f"at most {MAX_LAYERS} numbers"
+            )
         return values

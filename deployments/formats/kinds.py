@@ -151,13 +151,17 @@ def kind_of_gguf(
     has_labels: bool = False,
 ) -> Kind:
     """What a GGUF is for. `pooling` is its pooling_type, `has_labels` whether it classifies."""
-    if found := _TYPES.get(general_type.lower()):
+    found = _TYPES.get(general_type.lower())
+    if found:
         return found
     if not n_tensors:
-        return Kind.VOCABULARY if n_vocab else Kind.OTHER
+        if n_vocab:
+            return Kind.VOCABULARY
+        return Kind.OTHER
     if not arch:
         return Kind.OTHER
-    if found := _ARCHS.get(arch.lower()):
+    found = _ARCHS.get(arch.lower())
+    if found:
         return found
     if general_type not in ("", "model"):
         return Kind.OTHER
@@ -205,7 +209,9 @@ _FOLDER_OTHERS = frozenset(
 )
 
 
-def kind_of_folder(model_type: str, classes: Iterable[str], *, is_diffusers: bool = False) -> Kind:
+def kind_of_folder(
+    model_type: str, classes: Iterable[str], *, is_diffusers: bool = False
+) -> Kind:
     """What a folder with safetensors is for, by its model_type and the classes that load it."""
     classes = tuple(classes)
     if is_diffusers or model_type in _FOLDER_OTHERS:

@@ -8,7 +8,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from deployments.formats.ggml_types import FILE_TYPE_GUESSED, FILE_TYPES, GGML_TYPES_BY_NAME
+from deployments.formats.ggml_types import (
+    FILE_TYPE_GUESSED,
+    FILE_TYPES,
+    GGML_TYPES_BY_NAME,
+)
 from deployments.formats.gguf import GgufHeader
 from deployments.formats.gguf_window import printable
 from deployments.formats.header_values import HeaderValues
@@ -100,7 +104,9 @@ class ModelFacts:
         return cls(**known)
 
 
-def _attention(read: HeaderValues, n_head: tuple[int, ...], n_head_kv: tuple[int, ...]) -> str:
+def _attention(
+    read: HeaderValues, n_head: tuple[int, ...], n_head_kv: tuple[int, ...]
+) -> str:
     """One word for how the KV cache grows."""
     arch = read.header.arch
     state = any(read.header.arch_get(key) is not None for key in _STATE_KEYS)
@@ -112,10 +118,15 @@ def _attention(read: HeaderValues, n_head: tuple[int, ...], n_head_kv: tuple[int
         return "MLA"
     if window_of(read):
         return "SWA"
-    heads, kv = max(n_head, default=0), max(n_head_kv, default=0)
+    heads = max(n_head, default=0)
+    kv = max(n_head_kv, default=0)
     if not heads:
         return ""
-    return "MHA" if kv in (0, heads) else "MQA" if kv == 1 else "GQA"
+    if kv in (0, heads):
+        return "MHA"
+    if kv == 1:
+        return "MQA"
+    return "GQA"
 
 
 def _active(header: GgufHeader, used: int, experts: int) -> int:
@@ -123,7 +134,9 @@ def _active(header: GgufHeader, used: int, experts: int) -> int:
     if not experts or not used:
         return header.n_params
     expert_params = sum(t.n_elements for t in header.tensors if _EXPERT.search(t.name))
-    return header.n_params - expert_params + expert_params * min(used, experts) // experts
+    return (
+        header.n_params - expert_params + expert_params * min(used, experts) // experts
+    )
 
 
 def _bytes_by_type(header: GgufHeader) -> Counter[str]:
@@ -137,7 +150,10 @@ def _bytes_by_type(header: GgufHeader) -> Counter[str]:
 def _quant(header: GgufHeader, by_type: Counter[str]) -> str:
     """The quantiser's own label; where there is none, the type that most bytes have."""
     number = header.get("general.file_type")
-    label = FILE_TYPES.get(number & ~FILE_TYPE_GUESSED) if isinstance(number, int) else None
+    if isinstance(number, int):
+        label = FILE_TYPES.get(number & ~FILE_TYPE_GUESSED)
+    else:
+        label = None
     return label or (by_type.most_common(1)[0][0] if by_type else "")
 
 
@@ -149,7 +165,10 @@ def _hparams(header: GgufHeader) -> dict[str, Any]:
         for key, value in header.metadata.items()
         if key.startswith(prefix)
     }
-    plain = {printable(key): _plain(value) for key, value in list(found.items())[:MAX_HPARAMS]}
+    plain = {
+        printable(key): _plain(value)
+        for key, value in list(found.items())[:MAX_HPARAMS]
+    }
     return {key: value for key, value in plain.items() if value is not None}
 
 
@@ -157,12 +176,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, str):
         return printable(value, MAX_TEXT)
     if isinstance(value, list):
-        return (
-            value
-            if all(isinstance(one, int | float) and math.isfinite(one) for one in value)
-            else None
-        )
-    return value if isinstance(value, int | float) and math.isfinite(value) else None
+        if all(isinstance(one, int | float) and math.isfinite(one) for one in value):
+            return value
+        return None
+    if isinstance(value, int | float) and math.isfinite(value):
+        return value
+    return None
 
 
 def _name(read: HeaderValues) -> str:
@@ -175,12 +194,14 @@ def _sizes(read: HeaderValues) -> dict[str, Any]:
 
     A head is as wide as the header says, or an even part of the embedding.
     """
-    n_layer, n_embd = read.n_layer, read.of_arch("embedding_length")
+    n_layer = read.n_layer
+    n_embd = read.of_arch("embedding_length")
     n_head = read.per_layer("attention.head_count", n_layer or 1)
     n_head_kv = read.per_layer("attention.head_count_kv", n_layer or 1) or n_head
     heads = max(n_head, default=0)
     head_dim = n_embd // heads if n_embd and heads else None
-    key, value = read.of_arch("attention.key_length"), read.of_arch("attention.value_length")
+    key = read.of_arch("attention.key_length")
+    value = read.of_arch("attention.value_length")
     return {
         "n_layer": n_layer,
         "n_ctx_train": read.of_arch("context_length"),
@@ -212,8 +233,12 @@ def _tokenizer(read: HeaderValues) -> dict[str, Any]:
 def _purpose(read: HeaderValues) -> dict[str, Any]:
     """What the file is for, and what it belongs to."""
     pooling = read.of_arch("pooling_type")
-    projections = [read.number(f"clip.{part}.projection_dim") for part in ("vision", "audio")]
-    types = [read.text(f"clip.{part}projector_type") for part in ("", "vision.", "audio.")]
+    projections = [
+        read.number(f"clip.{part}.projection_dim") for part in ("vision", "audio")
+    ]
+    types = [
+        read.text(f"clip.{part}projector_type") for part in ("", "vision.", "audio.")
+    ]
     return {
         "kind": kind_of_gguf(
             arch=read.header.arch,
@@ -223,12 +248,15 @@ def _purpose(read: HeaderValues) -> dict[str, Any]:
             pooling=pooling,
             has_labels=read.header.arch_get("classifier.output_labels") is not None,
         ),
-        "pooling": POOLING[pooling] if pooling is not None and pooling < len(POOLING) else "",
+        "pooling": POOLING[pooling]
+        if pooling is not None and pooling < len(POOLING)
+        else "",
         "projection_dim": next(filter(None, projections), None),
         "projector_type": next(filter(None, types), ""),
         "basename": read.text("general.basename"),
         "base_model": (
-            read.text("general.base_model.0.repo_url") or read.text("general.base_model.0.name")
+            read.text("general.base_model.0.repo_url")
+            or read.text("general.base_model.0.name")
         ),
     }
 
@@ -239,7 +267,8 @@ def facts(header: GgufHeader) -> ModelFacts:
     Raises GgufError (gguf_invalid) where it makes no sense.
     """
     read = HeaderValues(header)
-    experts, used = read.of_arch("expert_count") or 0, read.of_arch("expert_used_count") or 0
+    experts = read.of_arch("expert_count") or 0
+    used = read.of_arch("expert_used_count") or 0
     by_type = _bytes_by_type(header)
     return ModelFacts(
         name=_name(read),

@@ -25,16 +25,29 @@ from deployments.formats.safetensors import (
     read_start,
 )
 
-CONFIG, INDEX, WEIGHTS = "config.json", "model.safetensors.index.json", "model.safetensors"
+CONFIG = "config.json"
+INDEX = "model.safetensors.index.json"
+WEIGHTS = "model.safetensors"
 TOKENIZER_CONFIG = "tokenizer_config.json"
-TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tekken.json", "vocab.json", "vocab.txt")
+TOKENIZERS = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tekken.json",
+    "vocab.json",
+    "vocab.txt",
+)
 TEMPLATES = ("chat_template.jinja", "chat_template.json")
 # What belongs to the model of all that may lie beside it.
 SUFFIXES = (".safetensors", ".json", ".model", ".jinja", ".txt")
 # Far above what real ones have: an index has a line for each tensor.
-MAX_CONFIG_BYTES, MAX_INDEX_BYTES, MAX_TOKENIZER_CONFIG_BYTES = 8 << 20, 64 << 20, 16 << 20
-MAX_FILES, MAX_TENSORS = 1_024, 1 << 19
-_NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors")
+MAX_CONFIG_BYTES = 8 << 20
+MAX_INDEX_BYTES = 64 << 20
+MAX_TOKENIZER_CONFIG_BYTES = 16 << 20
+MAX_FILES = 1_024
+MAX_TENSORS = 1 << 19
+_NUMBERED = re.compile(
+    r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors"
+)
 
 
 @dataclass(frozen=True)
@@ -55,9 +68,16 @@ class FolderHeader:
     def text_config(self) -> Mapping[str, Any]:
         """Of a model that sees or hears the part that is about text, with what stands beside it."""
         inner = next(
-            (self.config[key] for key in ("text_config", "llm_config") if key in self.config), None
+            (
+                self.config[key]
+                for key in ("text_config", "llm_config")
+                if key in self.config
+            ),
+            None,
         )
-        return {**self.config, **inner} if isinstance(inner, dict) else self.config
+        if isinstance(inner, dict):
+            return {**self.config, **inner}
+        return self.config
 
     @property
     def weights_bytes(self) -> int:
@@ -82,7 +102,9 @@ def folder_files(folder: Path) -> tuple[Path, ...]:
         with os.scandir(folder) as entries:
             return tuple(
                 sorted(
-                    Path(entry.path) for entry in entries if is_part(entry.name) and _is_file(entry)
+                    Path(entry.path)
+                    for entry in entries
+                    if is_part(entry.name) and _is_file(entry)
                 )
             )
     except OSError:
@@ -106,11 +128,17 @@ def read_folder(folder: str | Path) -> FolderHeader:
     except OSError as error:
         text = error.strerror or "it cannot be looked at"
         raise FolderError(
-            "model_unreadable", folder, text, "Give the panel's user access to the folder."
+            "model_unreadable",
+            folder,
+            text,
+            "Give the panel's user access to the folder.",
         ) from None
     if not is_there:
         raise FolderError(
-            "model_missing", folder, "there is no such folder", "Put it back, or remove the model."
+            "model_missing",
+            folder,
+            "there is no such folder",
+            "Put it back, or remove the model.",
         )
     names = frozenset(path.name for path in folder_files(folder))
     config = _json(folder / CONFIG, MAX_CONFIG_BYTES)
@@ -118,7 +146,10 @@ def read_folder(folder: str | Path) -> FolderHeader:
     tensors = tuple(tuple(read_safetensors(path)) for path in weights)
     _check_tensors(folder, weights, tensors, expected)
     tokenizer = folder / TOKENIZER_CONFIG
-    about_tokens = _json(tokenizer, MAX_TOKENIZER_CONFIG_BYTES) if tokenizer.name in names else {}
+    if tokenizer.name in names:
+        about_tokens = _json(tokenizer, MAX_TOKENIZER_CONFIG_BYTES)
+    else:
+        about_tokens = {}
     return FolderHeader(folder, config, about_tokens, weights, tensors, names)
 
 
@@ -142,21 +173,29 @@ def _json(path: Path, most_bytes: int) -> dict[str, Any]:
 
 
 # --- which files ----------------------------------------------------------------------------------
-def _weights(folder: Path, names: frozenset[str]) -> tuple[tuple[Path, ...], Mapping[str, str]]:
+def _weights(
+    folder: Path, names: frozenset[str]
+) -> tuple[tuple[Path, ...], Mapping[str, str]]:
     """(the files with weights, in order; of an index the file of each tensor)."""
     expected = _indexed(folder / INDEX) if INDEX in names else {}
     wanted = set(expected.values()) or _unindexed(names)
     if not wanted:
         text = "there is no safetensors file in it"
         raise FolderError(
-            "folder_incomplete", folder, text, "Put the files with the weights into the folder."
+            "folder_incomplete",
+            folder,
+            text,
+            "Put the files with the weights into the folder.",
         )
-    if missing := sorted(wanted - names):
+    missing = sorted(wanted - names)
+    if missing:
         text = (
             f"{len(missing)} of {len(wanted)} shards are missing:"
             f" {printable(', '.join(missing[:3]), 200)}"
         )
-        raise FolderError("folder_incomplete", folder, text, "Put all shards into one folder.")
+        raise FolderError(
+            "folder_incomplete", folder, text, "Put all shards into one folder."
+        )
     return tuple(folder / name for name in sorted(wanted)), expected
 
 
@@ -170,7 +209,8 @@ def _unindexed(names: frozenset[str]) -> set[str]:
         count = int(match["count"])
         if count <= MAX_FILES:
             found |= {
-                f"{match['stem']}-{n:05d}-of-{count:05d}.safetensors" for n in range(1, count + 1)
+                f"{match['stem']}-{n:05d}-of-{count:05d}.safetensors"
+                for n in range(1, count + 1)
             }
     return found
 
@@ -184,12 +224,16 @@ def _indexed(path: Path) -> dict[str, str]:
         or not all(isinstance(file, str) for file in table.values())
     ):
         raise FolderError(
-            "folder_invalid", path, "it has no weight_map that says in which file each tensor lies"
+            "folder_invalid",
+            path,
+            "it has no weight_map that says in which file each tensor lies",
         )
     files = set(table.values())
     if len(files) > MAX_FILES or len(table) > MAX_TENSORS:
         raise FolderError(
-            "folder_invalid", path, f"it names {len(table)} tensors in {len(files)} files"
+            "folder_invalid",
+            path,
+            f"it names {len(table)} tensors in {len(files)} files",
         )
     for name in sorted(files):
         if PurePath(name).name != name or "\0" in name or not is_part(name):
@@ -212,14 +256,21 @@ def _check_tensors(
     for path, own in zip(weights, tensors, strict=True):
         for tensor in own:
             if tensor.name in there:
-                text = f"tensor {printable(tensor.name)!r} is in {there[tensor.name]} too"
+                text = (
+                    f"tensor {printable(tensor.name)!r} is in {there[tensor.name]} too"
+                )
                 raise FolderError("folder_invalid", path, text)
             there[tensor.name] = path.name
     if not there or len(there) > MAX_TENSORS:
-        raise FolderError("folder_invalid", folder, f"its files hold {len(there)} tensors")
+        raise FolderError(
+            "folder_invalid", folder, f"its files hold {len(there)} tensors"
+        )
     for name, file in expected.items():
         if there.get(name) != file:
             text = f"the tensor {printable(name)!r} is not in it, as {INDEX} says"
             raise FolderError(
-                "folder_incomplete", folder / file, text, "Download all files of the model again."
+                "folder_incomplete",
+                folder / file,
+                text,
+                "Download all files of the model again.",
             )

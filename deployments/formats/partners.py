@@ -54,7 +54,13 @@ class Part:
         is_projector = facts.get("kind") == Kind.PROJECTOR
         width = facts.get("projection_dim" if is_projector else "n_embd")
         told = ("arch", "projector_type", "basename", "base_model", "name")
-        return cls(name, path, is_projector, width, *(str(facts.get(key) or "") for key in told))
+        return cls(
+            name,
+            path,
+            is_projector,
+            width,
+            *(str(facts.get(key) or "") for key in told),
+        )
 
 
 def belong_together(model: Part, projector: Part) -> bool:
@@ -67,7 +73,8 @@ def belong_together(model: Part, projector: Part) -> bool:
         return False
     if model.width is None or model.width != projector.width:
         return False
-    here, there = PurePath(model.path).parent, PurePath(projector.path).parent
+    here = PurePath(model.path).parent
+    there = PurePath(projector.path).parent
     return there in (here, here.parent) and _is_family(model, projector)
 
 
@@ -99,4 +106,6 @@ def partners(part: Part, others: Iterable[Part]) -> list[Part]:
     else:
         found = [other for other in others if belong_together(part, other)]
     here = PurePath(part.path).parent
-    return sorted(found, key=lambda other: (PurePath(other.path).parent != here, other.name))
+    return sorted(
+        found, key=lambda other: (PurePath(other.path).parent != here, other.name)
+    )

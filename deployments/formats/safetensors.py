@@ -22,11 +22,14 @@ from omni.errors import OmniError
 
 # tensor.rs, MAX_HEADER_SIZE; the rest is far above what real files have.
 MAX_HEADER_BYTES = 100_000_000
-MAX_TENSORS, MAX_DIMENSIONS, MAX_NAME = 1 << 17, 8, 512
+MAX_TENSORS = 1 << 17
+MAX_DIMENSIONS = 8
+MAX_NAME = 512
 MAX_ELEMENTS = 1 << 60
 # What one tensor's entry has at most of each: a file of brackets would take fifty times its size in
 # memory.
-_BRACKETS_EACH, _COMMAS_EACH = 3, 3 + MAX_DIMENSIONS
+_BRACKETS_EACH = 3
+_COMMAS_EACH = 3 + MAX_DIMENSIONS
 _LENGTH_BYTES = 8
 
 DTYPE_BITS = {
@@ -63,7 +66,9 @@ class FolderError(OmniError):
 
     def __init__(self, code: str, path: Path, text: str, fix: str = "") -> None:
         super().__init__(
-            code, f"{printable(path.name, 255)}: {text}.", fix or "Download or copy the file again."
+            code,
+            f"{printable(path.name, 255)}: {text}.",
+            fix or "Download or copy the file again.",
         )
         self.path = path
 
@@ -86,7 +91,9 @@ def read_safetensors(path: Path) -> list[StoredTensor]:
     header, data_start, size = _header(path)
     entries = _parsed(path, header)
     tensors = [
-        _tensor(path, name, entry, data_start) for name, entry in entries if name != "__metadata__"
+        _tensor(path, name, entry, data_start)
+        for name, entry in entries
+        if name != "__metadata__"
     ]
     tensors.sort(key=lambda tensor: (tensor.offset, tensor.n_bytes))
     _check_gapless(path, tensors, data_start, size)
@@ -102,7 +109,9 @@ def read_start(path: Path, most_bytes: int) -> tuple[bytes, int]:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise FolderError("model_missing", path, "there is no such file", "Put it back.") from None
+        raise FolderError(
+            "model_missing", path, "there is no such file", "Put it back."
+        ) from None
     except (OSError, ValueError) as error:
         raise _unreadable(
             path, getattr(error, "strerror", None) or "the name cannot be opened"
@@ -111,7 +120,10 @@ def read_start(path: Path, most_bytes: int) -> tuple[bytes, int]:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise FolderError(
-                "model_unreadable", path, "it is not a file", "Remove it from the folder."
+                "model_unreadable",
+                path,
+                "it is not a file",
+                "Remove it from the folder.",
             )
         return _read(descriptor, min(most_bytes, found.st_size)), found.st_size
     except OSError as error:
@@ -122,7 +134,8 @@ def read_start(path: Path, most_bytes: int) -> tuple[bytes, int]:
 
 def _read(descriptor: int, n_bytes: int) -> bytes:
     """As many bytes as are asked for, or as there are: a read may give fewer."""
-    parts, missing = [], n_bytes
+    parts = []
+    missing = n_bytes
     while missing and (part := os.read(descriptor, min(missing, 1 << 24))):
         parts.append(part)
         missing -= len(part)
@@ -130,7 +143,9 @@ def _read(descriptor: int, n_bytes: int) -> bytes:
 
 
 def _unreadable(path: Path, why: str) -> FolderError:
-    return FolderError("model_unreadable", path, why, "Give the panel's user access to the file.")
+    return FolderError(
+        "model_unreadable", path, why, "Give the panel's user access to the file."
+    )
 
 
 # --- the header -----------------------------------------------------------------------------------
@@ -139,7 +154,9 @@ def _header(path: Path) -> tuple[bytes, int, int]:
     start, size = read_start(path, _LENGTH_BYTES)
     if len(start) < _LENGTH_BYTES:
         raise FolderError(
-            "folder_truncated", path, f"it has {size} bytes, fewer than its length field alone"
+            "folder_truncated",
+            path,
+            f"it has {size} bytes, fewer than its length field alone",
         )
     length = int.from_bytes(start, "little")
     if length > MAX_HEADER_BYTES:
@@ -157,7 +174,9 @@ def _header(path: Path) -> tuple[bytes, int, int]:
     whole, _ = read_start(path, _LENGTH_BYTES + length)
     header = whole[_LENGTH_BYTES:]
     if len(header) < length:
-        raise FolderError("folder_truncated", path, "it became shorter while it was read")
+        raise FolderError(
+            "folder_truncated", path, "it became shorter while it was read"
+        )
     if not header.startswith(b"{"):
         raise FolderError("folder_invalid", path, "its header is not a JSON object")
     return header, _LENGTH_BYTES + length, size
@@ -166,17 +185,24 @@ def _header(path: Path) -> tuple[bytes, int, int]:
 def _parsed(path: Path, header: bytes) -> list[tuple[str, Any]]:
     """Name and entry of each tensor. A name that is there twice is refused, as the format has
     it."""
-    brackets, commas = header.count(b"{") + header.count(b"["), header.count(b",")
+    brackets = header.count(b"{") + header.count(b"[")
+    commas = header.count(b",")
     if brackets > _BRACKETS_EACH * MAX_TENSORS or commas > _COMMAS_EACH * MAX_TENSORS:
-        raise FolderError("folder_invalid", path, f"its header has more than {MAX_TENSORS} tensors")
+        raise FolderError(
+            "folder_invalid", path, f"its header has more than {MAX_TENSORS} tensors"
+        )
     # A list of pairs in place of a dictionary keeps what is there twice.
     entries: list[tuple[str, Any]] = parsed_json(path, header, "its header", pairs=True)
     names = [name for name, _ in entries]
     if len(names) > MAX_TENSORS:
-        raise FolderError("folder_invalid", path, f"its header has more than {MAX_TENSORS} tensors")
+        raise FolderError(
+            "folder_invalid", path, f"its header has more than {MAX_TENSORS} tensors"
+        )
     if len(set(names)) != len(names):
         twice = Counter(names).most_common(1)[0][0]
-        raise FolderError("folder_invalid", path, f"tensor {printable(twice)!r} is there twice")
+        raise FolderError(
+            "folder_invalid", path, f"tensor {printable(twice)!r} is there twice"
+        )
     return entries
 
 
@@ -184,18 +210,25 @@ class _Pairs(list[tuple[str, Any]]):
     """A JSON object as it stands there."""
 
 
-def parsed_json(path: Path, text: bytes, what: str = "it", *, pairs: bool = False) -> Any:
+def parsed_json(
+    path: Path, text: bytes, what: str = "it", *, pairs: bool = False
+) -> Any:
     """A JSON object: a dictionary, or its (key, value) pairs in order.
 
     Raises FolderError (folder_invalid).
     """
     try:
-        found = json.loads(text.decode("utf-8"), object_pairs_hook=_Pairs if pairs else None)
-    except (ValueError, RecursionError) as error:
-        why = (
-            "too deeply nested" if isinstance(error, RecursionError) else printable(str(error), 120)
+        found = json.loads(
+            text.decode("utf-8"), object_pairs_hook=_Pairs if pairs else None
         )
-        raise FolderError("folder_invalid", path, f"{what} is not valid JSON ({why})") from None
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, RecursionError):
+            why = "too deeply nested"
+        else:
+            why = printable(str(error), 120)
+        raise FolderError(
+            "folder_invalid", path, f"{what} is not valid JSON ({why})"
+        ) from None
     if not isinstance(found, _Pairs if pairs else dict):
         raise FolderError("folder_invalid", path, f"{what} is not a JSON object")
     return found
@@ -213,14 +246,21 @@ def _tensor(path: Path, name: str, entry: Any, data_start: int) -> StoredTensor:
             else f"has a name of {len(name)} characters"
         )
     fields = dict(entry)
-    dtype, shape, offsets = fields.get("dtype"), fields.get("shape"), fields.get("data_offsets")
+    dtype = fields.get("dtype")
+    shape = fields.get("shape")
+    offsets = fields.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
         raise fail(f"has the unknown type {printable(str(dtype))}")
-    if not _are_numbers(shape) or len(shape) > MAX_DIMENSIONS or prod(shape) > MAX_ELEMENTS:
+    if (
+        not _are_numbers(shape)
+        or len(shape) > MAX_DIMENSIONS
+        or prod(shape) > MAX_ELEMENTS
+    ):
         raise fail(f"has the impossible shape {printable(str(shape))}")
     if not _are_numbers(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise fail(f"has the impossible place {printable(str(offsets))}")
-    bits, n_bytes = prod(shape) * DTYPE_BITS[dtype], offsets[1] - offsets[0]
+    bits = prod(shape) * DTYPE_BITS[dtype]
+    n_bytes = offsets[1] - offsets[0]
     if bits != n_bytes * 8:
         raise fail(
             f"has {n_bytes} bytes, and {dtype} of the shape {list(shape)} takes {-(-bits // 8)}"
@@ -235,7 +275,9 @@ def _are_numbers(value: Any) -> TypeGuard[list[int]]:
     )
 
 
-def _check_gapless(path: Path, tensors: Iterable[StoredTensor], start: int, size: int) -> None:
+def _check_gapless(
+    path: Path, tensors: Iterable[StoredTensor], start: int, size: int
+) -> None:
     """Every byte belongs to one tensor (tensor.rs, validate)."""
     expected = start
     for tensor in tensors:
@@ -254,5 +296,7 @@ def _check_gapless(path: Path, tensors: Iterable[StoredTensor], start: int, size
         expected += tensor.n_bytes
     if expected != size:
         raise FolderError(
-            "folder_invalid", path, f"it has {size - expected} bytes that belong to no tensor"
+            "folder_invalid",
+            path,
+            f"it has {size - expected} bytes that belong to no tensor",
         )

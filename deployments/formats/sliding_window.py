@@ -84,7 +84,9 @@ def window_of(values: HeaderValues) -> int:
     named = values.of_arch(WINDOW)
     if named is None:
         return rule.default
-    return rule.always or named if named else 0
+    if named:
+        return rule.always or named
+    return 0
 
 
 def layers_with_window(values: HeaderValues, n_layer: int) -> Sequence[bool]:
@@ -94,7 +96,8 @@ def layers_with_window(values: HeaderValues, n_layer: int) -> Sequence[bool]:
     """
     if not window_of(values):
         return []
-    rule, pattern = SLIDING[values.arch], values.flags(PATTERN)
+    rule = SLIDING[values.arch]
+    pattern = values.flags(PATTERN)
     # A file with nothing but layers that draft has its list for those.
     n_main = n_layer - values.n_nextn or n_layer
     if isinstance(pattern, list):
@@ -103,7 +106,9 @@ def layers_with_window(values: HeaderValues, n_layer: int) -> Sequence[bool]:
         pattern = None
     if rule.period:
         period = rule.period if pattern is None else pattern
-        return [_sees_window(index, period, rule.dense_first) for index in range(n_layer)]
+        return [
+            _sees_window(index, period, rule.dense_first) for index in range(n_layer)
+        ]
     # One number in place of a list counts for every layer.
     is_off = rule.by_list and pattern == 0
     return [not is_off] * n_layer
@@ -112,4 +117,6 @@ def layers_with_window(values: HeaderValues, n_layer: int) -> Sequence[bool]:
 def _sees_window(index: int, period: int, dense_first: bool) -> bool:
     if period == 0:
         return True
-    return index % period != 0 if dense_first else index % period < period - 1
+    if dense_first:
+        return index % period != 0
+    return index % period < period - 1

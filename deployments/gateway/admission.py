@@ -12,7 +12,14 @@ from contextlib import asynccontextmanager, contextmanager
 from django.conf import settings
 
 from deployments.gateway.directory import forget_table, fresh_table, routing_table
-from deployments.gateway.routing import LEAVING, STOPPED, Choice, Serving, choose, not_ready
+from deployments.gateway.routing import (
+    LEAVING,
+    STOPPED,
+    Choice,
+    Serving,
+    choose,
+    not_ready,
+)
 from deployments.gateway.waiting import Wait
 from deployments.gateway.waking import deployment_wake
 from deployments.instances.drain import DoorShut, Entrance
@@ -63,7 +70,9 @@ def _passing(choice: Choice) -> Iterator[None]:
     if not choice.serving.pk:
         yield
         return
-    with _entrances.setdefault(str(folder), Entrance(folder)).passing(choice.serving.pk):
+    with _entrances.setdefault(str(folder), Entrance(folder)).passing(
+        choice.serving.pk
+    ):
         yield
 
 
@@ -105,7 +114,8 @@ async def explain_errors(choice: Choice) -> AsyncIterator[None]:
         if error.code not in BROKEN or choice.serving.pk == 0:
             raise
         now = (await fresh_table()).deployments.get(choice.serving.name)
-        if what := _ended_because(now):
+        what = _ended_because(now)
+        if what:
             waited_s = now.drain_s if now and not now.ends_now else 0
             raise _cut(choice.serving.name, what, waited_s) from error
         raise
@@ -119,11 +129,18 @@ def _ended_because(now: Serving | None) -> str:
         return ""
     if not now.is_wanted:
         return STOPPED
-    return UNLOADED if now.is_unloaded else "changed" if now.is_outdated else ""
+    if now.is_unloaded:
+        return UNLOADED
+    if now.is_outdated:
+        return "changed"
+    return ""
 
 
 def _cut(deployment: str, what: str, drain_s: int) -> OmniError:
-    limit = f" after the {drain_s} s that answers may take to finish" if drain_s else ""
+    if drain_s:
+        limit = f" after the {drain_s} s that answers may take to finish"
+    else:
+        limit = ""
     fix = "Start it and ask again." if what == STOPPED else "Ask again."
     text = f"The deployment {deployment!r} was {what}: this answer was cut off{limit}."
     return OmniError("answer_cut", text, fix, retry=what in (UNLOADED, "changed"))

@@ -17,14 +17,17 @@ from deployments.gateway.grammar_text import Part, Ranges, TooMuch
 
 TOKEN_CHARACTERS = 16
 MOST_WAYS = 500
-MOST_BARE_REPETITIONS, MOST_EMPTY = 2, 16
-MOST_STATES, DEEPEST = 20_000, 100
+MOST_BARE_REPETITIONS = 2
+MOST_EMPTY = 16
+MOST_STATES = 20_000
+DEEPEST = 100
 # Steps that are looked at before a text counts as too complex; a fraction of a second.
 MOST_STEPS = 250_000
 # Of a repetition so many are written out; what is longer is looked at as one without end.
 WRITTEN_OUT = 4
 # Of the texts that can be read, only those that can be read in most ways are followed.
-FOLLOWED, CHARACTERS_TRIED = 4, 24
+FOLLOWED = 4
+CHARACTERS_TRIED = 24
 
 
 def check_ways(rules: Mapping[str, Part], root: str) -> None:
@@ -67,7 +70,9 @@ class _Machine:
     # --- building ---------------------------------------------------------------------------------
     def state(self) -> int:
         if len(self.empty) >= MOST_STATES:
-            raise TooMuch(f"grows to more than {MOST_STATES} parts when its rules are put in")
+            raise TooMuch(
+                f"grows to more than {MOST_STATES} parts when its rules are put in"
+            )
         self.empty.append([])
         return len(self.empty) - 1
 
@@ -87,9 +92,13 @@ class _Machine:
         if _bare_repetitions(part) > MOST_BARE_REPETITIONS:
             raise TooMuch("repeats a repetition of a repetition")
         self.starts.append(start)
-        end, at = self.state(), start
+        end = self.state()
+        at = start
         has_loop = part.high is None or part.high > WRITTEN_OUT
-        copies = min(part.low, WRITTEN_OUT) if part.high is None else min(part.high, WRITTEN_OUT)
+        if part.high is None:
+            copies = min(part.low, WRITTEN_OUT)
+        else:
+            copies = min(part.high, WRITTEN_OUT)
         for count in range(copies):
             if count >= part.low:
                 self.join(at, end)
@@ -113,7 +122,8 @@ class _Machine:
 
     def is_joined(self, start: int, end: int) -> bool:
         """Whether nothing need be read between the two."""
-        waiting, been = [start], {start}
+        waiting = [start]
+        been = {start}
         while waiting:
             fresh = [after for after in self.empty[waiting.pop()] if after not in been]
             been.update(fresh)
@@ -148,15 +158,21 @@ class _Machine:
             return self.state()
         inside = self.state()
         self.join(start, inside)
-        return self.build(self.rules[rule], inside, depth + 1, place.in_rule(rule, inside))
+        return self.build(
+            self.rules[rule], inside, depth + 1, place.in_rule(rule, inside)
+        )
 
     # --- following --------------------------------------------------------------------------------
     def follow(self, start: int) -> None:
         """Reads on from a state the texts that can be read in most ways."""
         texts = [Counter(dict.fromkeys(self.reached(start), 1))]
         for left in range(TOKEN_CHARACTERS, 0, -1):
-            found = [after for ways in texts for after in self.after_one_character(ways)]
-            texts = sorted(self.unknown(found, left), key=lambda ways: -ways.total())[:FOLLOWED]
+            found = [
+                after for ways in texts for after in self.after_one_character(ways)
+            ]
+            texts = sorted(self.unknown(found, left), key=lambda ways: -ways.total())[
+                :FOLLOWED
+            ]
             if texts and texts[0].total() > MOST_WAYS:
                 raise TooMuch("can read the same text in too many ways")
 
@@ -196,7 +212,9 @@ class _Machine:
         """The states that read, reached by empty steps."""
         if (known := self._reached.get(start)) is not None:
             return known
-        found, waiting, been = [], [start], {start}
+        found = []
+        waiting = [start]
+        been = {start}
         while waiting:
             state = waiting.pop()
             if state in self.reads:

@@ -58,7 +58,9 @@ async def gateway(scope: dict[str, Any], receive: Receive, send: Send) -> None:
         pass
     except Exception:
         log.exception("%s %s failed", scope["method"], scope["path"])
-        await reply.fail(OmniError("internal", "The panel made a mistake; its log says which."))
+        await reply.fail(
+            OmniError("internal", "The panel made a mistake; its log says which.")
+        )
 
 
 async def admit(scope: dict[str, Any]) -> int:
@@ -76,7 +78,9 @@ def client_of(scope: dict[str, Any]) -> str:
     """The address that a request came from, behind the proxies that are trusted."""
     client = scope.get("client")
     forwarded = ",".join(
-        value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"
+        value.decode("latin-1")
+        for name, value in scope["headers"]
+        if name == b"x-forwarded-for"
     )
     return nearest_stranger(
         str(client[0]) if client else "", forwarded, settings.OMNI_TRUSTED_PROXIES
@@ -95,18 +99,25 @@ async def _options(path: str, reply: Reply, cors: dict[str, str]) -> None:
     await reply.end()
 
 
-async def _answer(scope: dict[str, Any], receive: Receive, reply: Reply, key: str) -> None:
-    path, method = scope["path"], scope["method"]
+async def _answer(
+    scope: dict[str, Any], receive: Receive, reply: Reply, key: str
+) -> None:
+    path = scope["path"]
+    method = scope["method"]
     methods = allowed_methods(path)
     if not methods:
         known = ", ".join([MODELS, *POLICIES])
         raise OmniError(
-            "path_not_found", f"There is nothing at {path[:200]!r}.", f"There are: {known}."
+            "path_not_found",
+            f"There is nothing at {path[:200]!r}.",
+            f"There are: {known}.",
         )
     if method not in methods:
         reply.headers["allow"] = ", ".join(methods)
         raise OmniError(
-            "method_not_allowed", f"{method[:20]} is not understood here.", f"Use {methods[0]}."
+            "method_not_allowed",
+            f"{method[:20]} is not understood here.",
+            f"Use {methods[0]}.",
         )
     if path not in POLICIES:
         return await _models(path.removeprefix(MODELS).strip("/"), reply)
@@ -123,10 +134,17 @@ async def _models(name: str, reply: Reply) -> None:
         for public, s in table.public_names()
         if (public == name if name else s.is_ready or s.is_unloaded)
     ]
-    entries = [model_entry(public, created=s.created, state=s.shown_state) for public, s in named]
+    entries = [
+        model_entry(public, created=s.created, state=s.shown_state)
+        for public, s in named
+    ]
     if name and not entries:
-        raise OmniError("model_not_found", f"There is no deployment or route named {name[:120]!r}.")
-    await reply.json(200, json.dumps(entries[0]).encode() if name else model_list(entries))
+        raise OmniError(
+            "model_not_found", f"There is no deployment or route named {name[:120]!r}."
+        )
+    await reply.json(
+        200, json.dumps(entries[0]).encode() if name else model_list(entries)
+    )
 
 
 async def _body(scope: dict[str, Any], receive: Receive) -> bytes:
@@ -138,7 +156,9 @@ async def _body(scope: dict[str, Any], receive: Receive) -> bytes:
     declared = dict(scope["headers"]).get(b"content-length", b"0")
     if declared.isdigit() and len(declared) < 20 and int(declared) > LARGEST_BODY_BYTES:
         raise too_large
-    chunks, size, more = [], 0, True
+    chunks = []
+    size = 0
+    more = True
     try:
         async with asyncio.timeout(BODY_S):
             while more:
@@ -146,7 +166,8 @@ async def _body(scope: dict[str, Any], receive: Receive) -> bytes:
                 if message["type"] == "http.disconnect":
                     raise ClientGone
                 chunks.append(message.get("body", b""))
-                size, more = size + len(chunks[-1]), message.get("more_body", False)
+                size = size + len(chunks[-1])
+                more = message.get("more_body", False)
                 if size > LARGEST_BODY_BYTES:
                     raise too_large
     except TimeoutError:
@@ -159,7 +180,10 @@ async def _body(scope: dict[str, Any], receive: Receive) -> bytes:
 async def _json(raw: bytes) -> dict[str, Any]:
     try:
         in_thread = len(raw) > READ_IN_THREAD_BYTES
-        body = await asyncio.to_thread(read_json, raw) if in_thread else read_json(raw)
+        if in_thread:
+            body = await asyncio.to_thread(read_json, raw)
+        else:
+            body = read_json(raw)
     except NotJson:
         raise FieldError("", "The request's body is not JSON.") from None
     if not isinstance(body, dict):
@@ -170,7 +194,10 @@ async def _json(raw: bytes) -> dict[str, Any]:
 async def _relay(path: str, body: dict[str, Any], reply: Reply) -> None:
     wait = Wait()
     is_stream = body.get("stream") is True
-    keeping = asyncio.ensure_future(_keep_alive(reply, wait)) if is_stream else None
+    if is_stream:
+        keeping = asyncio.ensure_future(_keep_alive(reply, wait))
+    else:
+        keeping = None
     try:
         async with open_answer(path, body, wait) as upstream:
             await _pass_on(upstream, reply)
@@ -195,20 +222,27 @@ async def _keep_alive(reply: Reply, wait: Wait) -> None:
     while True:
         await asyncio.sleep(reply.quiet_until_s(KEEP_ALIVE_S))
         if reply.is_quiet_for(KEEP_ALIVE_S):
-            deployment = {"x-omni-deployment": wait.serving.name} if wait.serving else {}
+            if wait.serving:
+                deployment = {"x-omni-deployment": wait.serving.name}
+            else:
+                deployment = {}
             await reply.comment(wait.reason or "waiting", deployment)
 
 
 def _headers(upstream: Upstream) -> dict[str, str]:
     headers = {
-        "content-type": upstream.response.headers.get("content-type", "application/json"),
+        "content-type": upstream.response.headers.get(
+            "content-type", "application/json"
+        ),
         "x-omni-deployment": upstream.choice.serving.name,
         "x-omni-route": upstream.choice.route,
     }
     if upstream.handover:
         headers["x-omni-handover"] = upstream.handover.header
     if upstream.dropped:
-        names = [name for name in upstream.dropped if name.isascii() and name.isidentifier()]
+        names = [
+            name for name in upstream.dropped if name.isascii() and name.isidentifier()
+        ]
         headers["x-omni-dropped-fields"] = ",".join(names)[:500]
     return headers
 
@@ -217,7 +251,8 @@ async def _unless_ended(receive: Receive, key: str, work: Awaitable[None]) -> No
     """Does the work until the client hangs up or its key is revoked, before its first byte as well
     as after."""
     task = asyncio.ensure_future(work)
-    gone, revoked = asyncio.ensure_future(_hung_up(receive)), asyncio.ensure_future(_revoked(key))
+    gone = asyncio.ensure_future(_hung_up(receive))
+    revoked = asyncio.ensure_future(_revoked(key))
     try:
         await asyncio.wait({task, gone, revoked}, return_when=asyncio.FIRST_COMPLETED)
     finally:

@@ -10,21 +10,28 @@ from functools import lru_cache
 from typing import Any
 
 from deployments.gateway.ambiguity import check_ways
-from deployments.gateway.grammar_text import TextLimits, TooMuch, grammar_rules, pattern_part
+from deployments.gateway.grammar_text import (
+    TextLimits,
+    TooMuch,
+    grammar_rules,
+    pattern_part,
+)
 from deployments.gateway.schemas import all_schemas, patterns_of, problem_of, schemas_of
 from deployments.gateway.shapes import FieldError
 from omni.json_text import is_deeper_than
 
 # Measured on llama-server: what keeps to these takes its loop for less than a second.
-GRAMMAR_CHARACTERS, PATTERN_CHARACTERS = 32 << 10, 2 << 10
+GRAMMAR_CHARACTERS = 32 << 10
+PATTERN_CHARACTERS = 2 << 10
 GRAMMAR = TextLimits(depth=64, parts=5000, repeats=2000)
 PATTERN = TextLimits(depth=32, parts=1000, repeats=2000)
 # Lists and objects within each other; an object within an object takes two.
-SCHEMA_DEPTH, SCHEMA_PARTS, SCHEMA_CHOICES, SCHEMA_PATTERNS = 64, 5000, 1000, 50
-CHOICES, NAMES = (
-    ("anyOf", "oneOf", "allOf", "enum", "type"),
-    ("properties", "patternProperties", "$defs"),
-)
+SCHEMA_DEPTH = 64
+SCHEMA_PARTS = 5000
+SCHEMA_CHOICES = 1000
+SCHEMA_PATTERNS = 50
+CHOICES = ("anyOf", "oneOf", "allOf", "enum", "type")
+NAMES = ("properties", "patternProperties", "$defs")
 SIMPLER = "Make it simpler."
 ROOT = "root"
 
@@ -35,9 +42,12 @@ def check_grammar(name: str, value: Any) -> None:
         raise FieldError(name, f"{name} is not a text.")
     if len(value) > GRAMMAR_CHARACTERS:
         raise FieldError(
-            name, f"{name} is not a text of at most {GRAMMAR_CHARACTERS} characters.", SIMPLER
+            name,
+            f"{name} is not a text of at most {GRAMMAR_CHARACTERS} characters.",
+            SIMPLER,
         )
-    if problem := _problem_of_grammar(value):
+    problem = _problem_of_grammar(value)
+    if problem:
         raise FieldError(name, f"{name} {problem}.", SIMPLER)
 
 
@@ -58,7 +68,8 @@ def check_pattern(name: str, value: str) -> None:
     if len(value) > PATTERN_CHARACTERS:
         text = f"{name} has a pattern of more than {PATTERN_CHARACTERS} characters."
         raise FieldError(name, text, SIMPLER)
-    if problem := _problem_of_pattern(value):
+    problem = _problem_of_pattern(value)
+    if problem:
         raise FieldError(name, f"{name} has a pattern that {problem}.", SIMPLER)
 
 
@@ -78,21 +89,27 @@ def check_schema(name: str, value: Any) -> None:
     """
     if is_deeper_than(value, SCHEMA_DEPTH):
         raise FieldError(
-            name, f"{name} nests lists and objects more than {SCHEMA_DEPTH} deep.", SIMPLER
+            name,
+            f"{name} nests lists and objects more than {SCHEMA_DEPTH} deep.",
+            SIMPLER,
         )
     if any(
-        schema is not None and not isinstance(schema, (dict, bool)) for schema in schemas_of(value)
+        schema is not None and not isinstance(schema, (dict, bool))
+        for schema in schemas_of(value)
     ):
         raise FieldError(name, f"{name} holds a schema that is no object.")
     parts = choices = 0
     patterns: list[str] = []
     for schema in all_schemas(value):
-        if problem := problem_of(schema):
+        problem = problem_of(schema)
+        if problem:
             raise FieldError(name, f"{name} has {problem}.")
         parts += len(schema) + sum(
             len(schema[word]) for word in NAMES if isinstance(schema.get(word), dict)
         )
-        choices += sum(len(schema[word]) for word in CHOICES if isinstance(schema.get(word), list))
+        choices += sum(
+            len(schema[word]) for word in CHOICES if isinstance(schema.get(word), list)
+        )
         patterns += patterns_of(schema)
     for what, count, most in (
         ("parts", parts, SCHEMA_PARTS),
@@ -100,6 +117,8 @@ def check_schema(name: str, value: Any) -> None:
         ("patterns", len(patterns), SCHEMA_PATTERNS),
     ):
         if count > most:
-            raise FieldError(name, f"{name} has {count} {what}; at most {most} are taken.", SIMPLER)
+            raise FieldError(
+                name, f"{name} has {count} {what}; at most {most} are taken.", SIMPLER
+            )
     for pattern in dict.fromkeys(patterns):
         check_pattern(name, pattern)

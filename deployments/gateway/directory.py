@@ -73,14 +73,18 @@ def read_table() -> Table:
         deployment.name: serving(deployment, kinds.get(deployment.pk, Kind.TEXT))
         for deployment in found
     }
-    return Table(deployments, dict(Route.objects.values_list("name", "deployment__name")))
+    return Table(
+        deployments, dict(Route.objects.values_list("name", "deployment__name"))
+    )
 
 
 def serving(deployment: Deployment, kind: str = Kind.TEXT) -> Serving:
     state = str(deployment.state)
     instances = list(deployment.instances.all())
     strategy = STRATEGIES.get(deployment.strategy)
-    answering = next((i for i in instances if strategy and i.role == strategy.serving_role), None)
+    answering = next(
+        (i for i in instances if strategy and i.role == strategy.serving_role), None
+    )
     passage = Passage(strategy.passage) if strategy else Passage.DIRECT
     settings = with_defaults(deployment.settings)
     peers = {i.role: _peer(i, address) for i in instances if (address := _address(i))}
@@ -100,7 +104,8 @@ def serving(deployment: Deployment, kind: str = Kind.TEXT) -> Serving:
         ),
         foreign=_foreign(deployment),
         pk=deployment.pk,
-        is_wanted=deployment.desired == Deployment.Desired.RUNNING and not deployment.is_deleting,
+        is_wanted=deployment.desired == Deployment.Desired.RUNNING
+        and not deployment.is_deleting,
         is_unloaded=deployment.is_unloaded,
         is_outdated=any(i.generation != deployment.generation for i in instances),
         drain_s=int(settings["drain_s"]),
@@ -114,7 +119,9 @@ def serving(deployment: Deployment, kind: str = Kind.TEXT) -> Serving:
 def _flavour(deployment: Deployment) -> str:
     """What takes the same fields: an external llama-server is one all the same."""
     is_llama_cpp = deployment.is_external and deployment.engine.build == LLAMA_CPP
-    return LlamaCpp.flavour if is_llama_cpp else deployment.engine.flavour
+    if is_llama_cpp:
+        return LlamaCpp.flavour
+    return deployment.engine.flavour
 
 
 def _foreign(deployment: Deployment) -> Foreign | None:
@@ -135,7 +142,9 @@ def _address(instance: Instance | None) -> EngineAddress | None:
         # Nothing has to end first: Stop holds at once.
         owner = instance.deployment
         is_offered = owner and owner.desired == Deployment.Desired.RUNNING
-        return EngineAddress(instance.address) if is_offered else None
+        if is_offered:
+            return EngineAddress(instance.address)
+        return None
     return address_of(instance)
 
 

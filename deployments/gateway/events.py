@@ -62,7 +62,8 @@ class WholeEvents:
 
         The standard has a fragment thrown away: passed on, it would spoil the event behind it.
         """
-        rest, self._rest = bytes(self._rest), bytearray()
+        rest = bytes(self._rest)
+        self._rest = bytearray()
         if not _is_whole(data_of(rest)):
             return b""
         event = rest + b"\n\n"
@@ -72,7 +73,10 @@ class WholeEvents:
     @property
     def is_complete(self) -> bool:
         """Whether the last events say that the answer is all there, or what went wrong with it."""
-        return any(ends_answer(data_of(event)) for event in EVENT_END.split(b"".join(self._last)))
+        return any(
+            ends_answer(data_of(event))
+            for event in EVENT_END.split(b"".join(self._last))
+        )
 
     def _remember(self, events: bytes) -> None:
         self._last.append(events)
@@ -119,4 +123,6 @@ def _object(data: bytes) -> dict[str, object] | None:
         found = json.loads(data)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    if isinstance(found, dict):
+        return found
+    return None

@@ -35,7 +35,10 @@ def request_to(
 ) -> httpx.Request:
     """Under the model's name there, with the server's own key; engines of ours get their own."""
     named = {**fields, "model": serving.alias}
-    key = settings.OMNI_HOME.kept_secret(serving.foreign.key_name) if serving.foreign else None
+    if serving.foreign:
+        key = settings.OMNI_HOME.kept_secret(serving.foreign.key_name)
+    else:
+        key = None
     assert serving.address
     request = engine_request(serving.address, path, named, silence_s, key=key)
     if serving.foreign:
@@ -55,16 +58,21 @@ def refuse_own(headers: Iterable[tuple[bytes, bytes]]) -> None:
             "This panel was given its own address as that of an external server: the request would"
             " go round for ever."
         )
-        raise OmniError("request_loop", text, "Give the server's own address, or remove it.")
+        raise OmniError(
+            "request_loop", text, "Give the server's own address, or remove it."
+        )
 
 
 def refuse(serving: Serving, response: httpx.Response) -> None:
     """Raises OmniError (engine_refused) for an answer that is not for the client."""
-    status, name = response.status_code, serving.name
+    status = response.status_code
+    name = serving.name
     if status in (401, 403):
         if serving.foreign:
             text = f"The server of deployment {name!r} refused the key it was given, or has none."
-            raise OmniError("engine_refused", text, "Give it its key on the Models page.")
+            raise OmniError(
+                "engine_refused", text, "Give it its key on the Models page."
+            )
         text = f"The engine of deployment {name!r} refused its own key."
         raise OmniError("engine_refused", text, "Stop and start the deployment.")
     if serving.foreign is None:
@@ -74,8 +82,14 @@ def refuse(serving: Serving, response: httpx.Response) -> None:
             f"The server of deployment {name!r} sends requests elsewhere (status {status}), and"
             " Omni follows nobody."
         )
-        raise OmniError("engine_refused", text, "Give the address it really answers at.")
-    if not response.headers.get("content-type", PASSED_ON[0]).lower().startswith(PASSED_ON):
+        raise OmniError(
+            "engine_refused", text, "Give the address it really answers at."
+        )
+    if (
+        not response.headers.get("content-type", PASSED_ON[0])
+        .lower()
+        .startswith(PASSED_ON)
+    ):
         text = (
             f"The server of deployment {name!r} answered with status {status} and neither JSON nor"
             " events."

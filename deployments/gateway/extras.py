@@ -17,7 +17,9 @@ from deployments.gateway.shapes import FieldError
 from omni.json_text import DEEPEST, is_deeper_than
 
 ANYBODY = "external"
-LONGEST_NAME, LARGEST_VALUE_BYTES, MOST_FIELDS = 60, 64 << 10, 50
+LONGEST_NAME = 60
+LARGEST_VALUE_BYTES = 64 << 10
+MOST_FIELDS = 50
 
 
 def texts(name: str, value: Any) -> None:
@@ -76,7 +78,9 @@ NEVER = frozenset(
 )
 
 
-def extras(flavour: str, body: Mapping[str, Any], left_out: Iterable[str]) -> dict[str, Any]:
+def extras(
+    flavour: str, body: Mapping[str, Any], left_out: Iterable[str]
+) -> dict[str, Any]:
     """Of the fields that were left out, those that this engine takes.
 
     Raises FieldError for one out of its range.

@@ -24,7 +24,11 @@ def number(low: float, high: float) -> Check:
     fix = f"Use a number from {written(low)} to {written(high)}."
 
     def check(name: str, value: Any) -> None:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, (int, float))
+            or value != value
+        ):
             raise FieldError(name, f"{name} is not a number.", fix)
         if not low <= value <= high:
             raise FieldError(name, f"{name} is {written(value)}.", fix)
@@ -36,7 +40,9 @@ def whole(low: int, high: int) -> Check:
     def check(name: str, value: Any) -> None:
         number(low, high)(name, value)
         if not isinstance(value, int):
-            raise FieldError(name, f"{name} is {written(value)}.", "Use a whole number.")
+            raise FieldError(
+                name, f"{name} is {written(value)}.", "Use a whole number."
+            )
 
     return check
 
@@ -49,7 +55,9 @@ def flag(name: str, value: Any) -> None:
 def text(longest: int) -> Check:
     def check(name: str, value: Any) -> None:
         if not isinstance(value, str) or len(value) > longest:
-            raise FieldError(name, f"{name} is not a text of at most {longest} characters.")
+            raise FieldError(
+                name, f"{name} is not a text of at most {longest} characters."
+            )
 
     return check
 
@@ -61,7 +69,9 @@ def size(largest_bytes: int, *kinds: type) -> Check:
         if not isinstance(value, kinds):
             raise FieldError(name, f"{name} has the wrong type.")
         if is_deeper_than(value, DEEPEST):
-            raise FieldError(name, f"{name} nests lists and objects more than {DEEPEST} deep.")
+            raise FieldError(
+                name, f"{name} nests lists and objects more than {DEEPEST} deep."
+            )
         if len(json.dumps(value)) > largest_bytes:
             raise FieldError(name, f"{name} is larger than {largest_bytes} bytes.")
 
@@ -84,7 +94,8 @@ def stop_texts(name: str, value: Any) -> None:
     known = isinstance(texts, list) and len(texts) <= 16
     if not known or not all(isinstance(t, str) and len(t) <= 500 for t in texts):
         raise FieldError(
-            name, f"{name} is not a text or a list of at most 16 texts of 500 characters."
+            name,
+            f"{name} is not a text or a list of at most 16 texts of 500 characters.",
         )
 
 
@@ -101,17 +112,23 @@ def messages(name: str, value: Any) -> None:
     if not isinstance(value, list) or not value or len(value) > 4096:
         raise FieldError(name, f"{name} is not a list of 1 to 4096 messages.")
     if is_deeper_than(value, DEEPEST):
-        raise FieldError(name, f"{name} nests lists and objects more than {DEEPEST} deep.")
+        raise FieldError(
+            name, f"{name} nests lists and objects more than {DEEPEST} deep."
+        )
     for index, message in enumerate(value):
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-            raise FieldError(f"{name}[{index}]", f"{name}[{index}] is not an object with a role.")
+            raise FieldError(
+                f"{name}[{index}]", f"{name}[{index}] is not an object with a role."
+            )
         _check_message(f"{name}[{index}]", message)
 
 
 def _check_message(name: str, message: Mapping[str, Any]) -> None:
     content = message.get("content")
     if content is not None and not isinstance(content, (str, list)):
-        raise FieldError(name, f"{name} has a content that is neither a text nor a list of parts.")
+        raise FieldError(
+            name, f"{name} has a content that is neither a text nor a list of parts."
+        )
     for part in content if isinstance(content, list) else ():
         _no_remote_media(name, part)
         if part.get("type") == "text" and not isinstance(part.get("text"), str):
@@ -120,18 +137,24 @@ def _check_message(name: str, message: Mapping[str, Any]) -> None:
         if message.get(word) is not None and not isinstance(message[word], str):
             raise FieldError(name, f"{name} has a {word} that is not a text.")
     calls = message.get("tool_calls")
-    if calls is not None and not (isinstance(calls, list) and all(map(_is_call, calls))):
+    if calls is not None and not (
+        isinstance(calls, list) and all(map(_is_call, calls))
+    ):
         raise FieldError(
-            name, f"{name} has tool_calls that are not a list of calls with a name and arguments."
+            name,
+            f"{name} has tool_calls that are not a list of calls with a name and arguments.",
         )
 
 
 def _is_call(call: Any) -> bool:
     function = call.get("function") if isinstance(call, dict) else None
-    words = (
-        [function.get("name"), function.get("arguments")] if isinstance(function, dict) else [None]
+    if isinstance(function, dict):
+        words = [function.get("name"), function.get("arguments")]
+    else:
+        words = [None]
+    return all(isinstance(word, str) for word in words) and isinstance(
+        call.get("id", ""), str
     )
-    return all(isinstance(word, str) for word in words) and isinstance(call.get("id", ""), str)
 
 
 def tools(name: str, value: Any) -> None:
@@ -150,7 +173,9 @@ def one_of(*words: str) -> Check:
     def check(name: str, value: Any) -> None:
         if value not in words:
             raise FieldError(
-                name, f"{name} is none of those known.", f"Use one of: {', '.join(words)}."
+                name,
+                f"{name} is none of those known.",
+                f"Use one of: {', '.join(words)}.",
             )
 
     return check
@@ -163,8 +188,12 @@ def _no_remote_media(name: str, part: Any) -> None:
     for key in ("image_url", "video_url", "audio_url"):
         media = part.get(key)
         address = media.get("url") if isinstance(media, dict) else media
-        if media is not None and not (isinstance(address, str) and address.startswith("data:")):
-            raise FieldError(name, f"{name} refers to media by address.", "Send it as a data: URL.")
+        if media is not None and not (
+            isinstance(address, str) and address.startswith("data:")
+        ):
+            raise FieldError(
+                name, f"{name} refers to media by address.", "Send it as a data: URL."
+            )
 
 
 def prompt(name: str, value: Any) -> None:
@@ -174,19 +203,26 @@ def prompt(name: str, value: Any) -> None:
         raise FieldError(name, f"{name} is neither a text nor a list.")
     if is_deeper_than(value, 2):
         raise FieldError(
-            name, f"{name} is neither a text, nor a list of texts, tokens or lists of tokens."
+            name,
+            f"{name} is neither a text, nor a list of texts, tokens or lists of tokens.",
         )
     for part in value if isinstance(value, list) else ():
         if not isinstance(part, (str, list)) and not _is_token(part):
-            raise FieldError(name, f"{name} has a part that is neither a text nor a token.")
+            raise FieldError(
+                name, f"{name} has a part that is neither a text nor a token."
+            )
         if isinstance(part, list) and not all(
             isinstance(inner, str) or _is_token(inner) for inner in part
         ):
-            raise FieldError(name, f"{name} has a part that is neither a text nor a token.")
+            raise FieldError(
+                name, f"{name} has a part that is neither a text nor a token."
+            )
 
 
 def _is_token(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 31
+    return (
+        isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 31
+    )
 
 
 def content(name: str, value: Any) -> None:
@@ -271,7 +307,11 @@ POLICIES: dict[str, dict[str, Check]] = {
 }
 # Fields that take long to check.
 TAKE_LONG = frozenset({"grammar", "json_schema", "response_format", "tools"})
-REQUIRED = {"/v1/chat/completions": "messages", "/v1/completions": "prompt", "/tokenize": "content"}
+REQUIRED = {
+    "/v1/chat/completions": "messages",
+    "/v1/completions": "prompt",
+    "/tokenize": "content",
+}
 
 
 def allowed(path: str, body: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -279,10 +319,15 @@ def allowed(path: str, body: Mapping[str, Any]) -> tuple[dict[str, Any], list[st
 
     Raises FieldError for a field out of its range or a missing one.
     """
-    policy, required = POLICIES[path], REQUIRED[path]
+    policy = POLICIES[path]
+    required = REQUIRED[path]
     if body.get(required) is None:
         raise FieldError(required, f"{required} is missing.")
-    kept = {name: value for name, value in body.items() if name in policy and value is not None}
+    kept = {
+        name: value
+        for name, value in body.items()
+        if name in policy and value is not None
+    }
     for name, value in kept.items():
         policy[name](name, value)
     return kept, sorted(name for name in body if name not in policy and name != "model")

@@ -61,7 +61,10 @@ class _Reader(ABC):
     """What is not understood counts as one character: the engine will refuse it."""
 
     def __init__(self, text: str, limits: TextLimits) -> None:
-        self.text, self.limits, self.at, self.parts = text, limits, 0, 0
+        self.text = text
+        self.limits = limits
+        self.at = 0
+        self.parts = 0
 
     def group(self, depth: int) -> Part:
         """Up to the parenthesis that closes it, or the end."""
@@ -110,7 +113,8 @@ class _Reader(ABC):
         last = sequence[-1]
         if (last.low, last.high) != (1, 1):
             last = Part(alternatives=[[last]])  # x*+ repeats a repetition
-        last.low, last.high = low, high
+        last.low = low
+        last.high = high
         sequence[-1] = last
 
     def bounds(self, sign: str) -> tuple[int, int | None]:
@@ -132,7 +136,9 @@ class _Reader(ABC):
         kind = self.text[self.at]
         self.at += 1
         digits = {"x": 2, "u": 4, "U": 8}.get(kind, 0)
-        if digits and (found := re.match(r"[0-9a-fA-F]+", self.text[self.at : self.at + digits])):
+        if digits and (
+            found := re.match(r"[0-9a-fA-F]+", self.text[self.at : self.at + digits])
+        ):
             self.at += found.end()
             return chr(min(int(found[0], 16), LAST_CHARACTER))
         return _ESCAPES.get(kind, kind)
@@ -149,14 +155,21 @@ class _Reader(ABC):
                 continue
             low = self.next_character()
             high = low
-            if self.text.startswith("-", self.at) and not self.text.startswith("-]", self.at):
+            if self.text.startswith("-", self.at) and not self.text.startswith(
+                "-]", self.at
+            ):
                 self.at += 1
-                high = self.next_character() if self.at < len(self.text) else low
+                if self.at < len(self.text):
+                    high = self.next_character()
+                else:
+                    high = low
             if high < low:
                 raise TooMuch(f"has the range {low}-{high}, which holds nothing")
             ranges.append((ord(low), ord(high)))
         self.at += 1
-        return _complement(ranges) if negated else tuple(ranges)
+        if negated:
+            return _complement(ranges)
+        return tuple(ranges)
 
     def next_character(self) -> str:
         self.at += 1
@@ -169,7 +182,9 @@ class _Reader(ABC):
         if not ranges:
             return ()
         self.at += 2
-        return _complement(list(ranges)) if kind.isupper() else ranges
+        if kind.isupper():
+            return _complement(list(ranges))
+        return ranges
 
 
 class _PatternReader(_Reader):
@@ -215,7 +230,11 @@ class _GrammarReader(_Reader):
     def is_behind(self, depth: int) -> bool:
         """A rule ends where the next one begins; within parentheses lines may break."""
         before = self.text[self.at - 1] if self.at else "\n"
-        return depth == 0 and before == "\n" and _RULE.match(self.text, self.at) is not None
+        return (
+            depth == 0
+            and before == "\n"
+            and _RULE.match(self.text, self.at) is not None
+        )
 
     def add(self, sequence: list[Part], sign: str, depth: int) -> None:
         if sign.isspace():
@@ -230,7 +249,8 @@ class _GrammarReader(_Reader):
             return self.put(sequence, Part(ranges=ANY))
         if sign == '"':
             return self.put(sequence, Part(alternatives=[self.literal()]))
-        if name := _NAME.match(self.text, self.at - 1):
+        name = _NAME.match(self.text, self.at - 1)
+        if name:
             self.at = name.end()
             return self.put(sequence, Part(rule=name[0]))
         return self.put(sequence, Part(ranges=ANY))
@@ -249,7 +269,8 @@ class _GrammarReader(_Reader):
 
 
 def _complement(ranges: list[tuple[int, int]]) -> Ranges:
-    found, begin = [], 0
+    found = []
+    begin = 0
     for low, high in sorted(ranges):
         if low > begin:
             found.append((begin, low - 1))

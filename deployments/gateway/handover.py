@@ -17,7 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from deployments.gateway import handover_plan as rules
-from deployments.gateway.handover_calls import FILE_GONE_S, act_on_slot, prompt_tokens, read_prompt
+from deployments.gateway.handover_calls import (
+    FILE_GONE_S,
+    act_on_slot,
+    prompt_tokens,
+    read_prompt,
+)
 from deployments.gateway.handover_lines import DECODE, PREFILL, counts, facts_of, lines
 from deployments.gateway.handover_plan import (
     HandoverFailed,
@@ -43,7 +48,11 @@ async def handed_over(
 
     Raises nothing of its own.
     """
-    if path in rules.SLOTLESS or serving.handover is None or DECODE not in serving.peers:
+    if (
+        path in rules.SLOTLESS
+        or serving.handover is None
+        or DECODE not in serving.peers
+    ):
         yield Passing(fields)
         return
     async with AsyncExitStack() as held:
@@ -60,7 +69,11 @@ class _Way(Passing):
     one."""
 
     def __init__(
-        self, path: str, serving: Serving, fields: Mapping[str, Any], held: AsyncExitStack
+        self,
+        path: str,
+        serving: Serving,
+        fields: Mapping[str, Any],
+        held: AsyncExitStack,
     ) -> None:
         self.sort = rules.sort_of(path, fields)
         self.report: HandoverReport = HandoverReport(why=self.sort.why)
@@ -75,7 +88,8 @@ class _Way(Passing):
         self.decode = self.lines.pool(serving, DECODE)
         self.prompt: array[int] | None = None
         self.slot: Slot | None = None
-        self._status, self._tail = 0, b""
+        self._status = 0
+        self._tail = b""
 
     async def prepare(self) -> None:
         if self.sort.kind == Kind.PLAIN and await self._is_worth_it():
@@ -83,7 +97,8 @@ class _Way(Passing):
                 await self._hand_over()
                 self.report.outcome = Outcome.DONE
             except HandoverFailed as error:
-                self.report.outcome, self.report.why = error.outcome, error.text
+                self.report.outcome = error.outcome
+                self.report.why = error.text
             self._tell()
         counts[self.serving.name, self.report.outcome] += 1
         if self.slot is None:
@@ -105,7 +120,9 @@ class _Way(Passing):
             log.warning("%s: a prompt was not handed over: %s", self.serving.name, why)
         self.lines.failures[self.serving.name] = why
 
-    async def _wait(self, held: AsyncExitStack, pool: SlotPool, count: int = 1) -> list[Slot]:
+    async def _wait(
+        self, held: AsyncExitStack, pool: SlotPool, count: int = 1
+    ) -> list[Slot]:
         began = time.monotonic()
         slots = await held.enter_async_context(pool.taken(self.prompt, count))
         self.report.wait_ms += _ms_since(began)
@@ -162,7 +179,9 @@ class _Way(Passing):
             self._check_room(expected_bytes)
             reading.push_async_exit(turn.pop_all())
             over = asyncio.ensure_future(
-                self._carry(reader, from_slot, self.slot, expected_bytes, reading.pop_all())
+                self._carry(
+                    reader, from_slot, self.slot, expected_bytes, reading.pop_all()
+                )
             )
             try:
                 await asyncio.shield(over)
@@ -178,12 +197,14 @@ class _Way(Passing):
         nonsense."""
         if reader.file != self.serving.peers[DECODE].file:
             raise HandoverFailed(
-                "the model's file was replaced between the starts of the instances", Outcome.SKIPPED
+                "the model's file was replaced between the starts of the instances",
+                Outcome.SKIPPED,
             )
         pair, unused = self.lines.unused.get(self.serving.name, (None, 0))
         if pair == (reader, self.serving.peers[DECODE]) and unused >= rules.MOST_UNUSED:
             raise HandoverFailed(
-                "the decode instance makes no use of what is handed over", Outcome.SKIPPED
+                "the decode instance makes no use of what is handed over",
+                Outcome.SKIPPED,
             )
 
     def _expected_bytes(self, tokens: int) -> int:
@@ -198,11 +219,14 @@ class _Way(Passing):
         try:
             room = slots_folder.room(Path(self.facts.folder))
         except OSError as error:
-            raise HandoverFailed(f"the folder between the instances: {error.strerror}") from None
+            raise HandoverFailed(
+                f"the folder between the instances: {error.strerror}"
+            ) from None
         taken_bytes = max(room.taken_bytes, self.lines.reserved_bytes)
-        if problem := rules.room_problem(
+        problem = rules.room_problem(
             expected_bytes, room.free_bytes, taken_bytes, room.limit_bytes
-        ):
+        )
+        if problem:
             raise HandoverFailed(problem, Outcome.SKIPPED)
 
     async def _carry(
@@ -216,21 +240,30 @@ class _Way(Passing):
         """Saves, gives the reading slot back, restores, deletes. Raises HandoverFailed."""
         path = Path(self.facts.folder) / slots_folder.new_name()
         self.lines.reserved_bytes += expected_bytes
-        report, count = self.report, len(from_slot.held.tokens)
+        report = self.report
+        count = len(from_slot.held.tokens)
         try:
             async with reading:
                 began = time.monotonic()
-                saved = await act_on_slot(reader, from_slot.id, "save", path.name, expected_bytes)
+                saved = await act_on_slot(
+                    reader, from_slot.id, "save", path.name, expected_bytes
+                )
                 report.save_ms = _ms_since(began)
             if saved.get("n_saved") != count:
-                raise HandoverFailed(f"{saved.get('n_saved')} tokens were saved instead of {count}")
+                raise HandoverFailed(
+                    f"{saved.get('n_saved')} tokens were saved instead of {count}"
+                )
             report.size_bytes = int(saved.get("n_written") or 0)
             self.lines.token_bytes[self.serving.name] = (
                 max(report.size_bytes - self.facts.fixed_bytes, 0) / count
             )
             began = time.monotonic()
             restored = await act_on_slot(
-                self.serving.peers[DECODE], to_slot.id, "restore", path.name, report.size_bytes
+                self.serving.peers[DECODE],
+                to_slot.id,
+                "restore",
+                path.name,
+                report.size_bytes,
             )
             report.restore_ms = _ms_since(began)
             if restored.get("n_restored") != count:
@@ -281,13 +314,20 @@ class _Way(Passing):
         self.report.is_used = used = rules.is_used(timings, count)
         if used is None or PREFILL not in self.serving.peers:
             return
-        name, pair = self.serving.name, (self.serving.peers[PREFILL], self.serving.peers[DECODE])
+        name = self.serving.name
+        pair = (self.serving.peers[PREFILL], self.serving.peers[DECODE])
         known, unused = self.lines.unused.get(name, (pair, 0))
-        self.lines.unused[name] = (pair, 0 if used else (unused if known == pair else 0) + 1)
+        self.lines.unused[name] = (
+            pair,
+            0 if used else (unused if known == pair else 0) + 1,
+        )
         if not used:
             counts[name, "unused"] += 1
             log.warning(
-                "%s: %s of %d tokens handed over were used", name, timings.get("cache_n"), count
+                "%s: %s of %d tokens handed over were used",
+                name,
+                timings.get("cache_n"),
+                count,
             )
 
 

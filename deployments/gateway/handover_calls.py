@@ -18,10 +18,13 @@ from deployments.instances.engine_client import ask, body_of, engine_request, se
 
 # Rendering and counting need no device; an engine sends a comment every 30 s while it reads a
 # prompt.
-COUNT_S, READ_SILENCE_S, READ_S = 20.0, 90.0, 1800.0
+COUNT_S = 20.0
+READ_SILENCE_S = 90.0
+READ_S = 1800.0
 # A save or restore waits for the batch that is computed just then, then runs at the speed of
 # memory.
-BATCH_S, SLOWEST_BYTES_PER_S = 120.0, 200e6
+BATCH_S = 120.0
+SLOWEST_BYTES_PER_S = 200e6
 FILE_GONE_S = 600.0
 
 
@@ -34,7 +37,9 @@ async def prompt_tokens(peer: Peer, path: str, fields: Mapping[str, Any]) -> lis
     try:
         if path == CHAT:
             asked = {name: fields[name] for name in TEMPLATE_FIELDS if name in fields}
-            prompt = (await _answer(peer, "/apply-template", asked, COUNT_S)).get("prompt")
+            prompt = (await _answer(peer, "/apply-template", asked, COUNT_S)).get(
+                "prompt"
+            )
         counted = await _answer(
             peer,
             "/tokenize",
@@ -82,7 +87,9 @@ async def act_on_slot(
 ) -> dict[str, Any]:
     """Saves a slot to a file or restores one. Raises HandoverFailed."""
     limit_s = BATCH_S + size_bytes / SLOWEST_BYTES_PER_S
-    return await _answer(peer, f"/slots/{slot}?action={action}", {"filename": name}, limit_s)
+    return await _answer(
+        peer, f"/slots/{slot}?action={action}", {"filename": name}, limit_s
+    )
 
 
 async def _answer(

@@ -12,7 +12,8 @@ from weakref import WeakKeyDictionary
 from deployments.gateway.routing import HandoverFacts, Peer, Serving
 from deployments.gateway.slots import SlotPool
 
-PREFILL, DECODE = "prefill", "decode"
+PREFILL = "prefill"
+DECODE = "decode"
 
 
 @dataclass
@@ -29,7 +30,8 @@ class Lines:
 
     def pool(self, serving: Serving, role: str) -> SlotPool:
         """A process that was started again has empty slots."""
-        peer, facts = serving.peers[role], facts_of(serving)
+        peer = serving.peers[role]
+        facts = facts_of(serving)
         known = self.pools.get((serving.name, role))
         if known is None or known[0] != peer:
             known = (peer, SlotPool(facts.slots, recurrent=facts.is_recurrent))

@@ -29,7 +29,8 @@ MOST_UNUSED = 3
 SAME_CONVERSATION = 0.5
 # A header has to carry it.
 LONGEST_WHY = 280
-CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+CHAT = "/v1/chat/completions"
+COMPLETIONS = "/v1/completions"
 # What the engine answers without a slot.
 SLOTLESS = ("/tokenize",)
 # What the prompt is made of.
@@ -68,7 +69,8 @@ NOTHING = Held()
 def common_prefix(a: array[int], b: array[int]) -> int:
     """How many tokens the two begin with together; by halves, so that long prompts cost
     microseconds."""
-    low, high = 0, min(len(a), len(b))
+    low = 0
+    high = min(len(a), len(b))
     while low < high:
         middle = (low + high + 1) // 2
         if a[low:middle] == b[low:middle]:
@@ -100,7 +102,9 @@ def best_slot(
     """Of free slots (id, what it holds, when it was last used): the same conversation's, else the
     oldest."""
     if prompt is not None:
-        reuse = {slot: reusable(held, prompt, recurrent=recurrent) for slot, held, _ in free}
+        reuse = {
+            slot: reusable(held, prompt, recurrent=recurrent) for slot, held, _ in free
+        }
         same = [
             slot
             for slot, held, _ in free
@@ -130,7 +134,10 @@ class Sort:
 
 def sort_of(path: str, fields: Mapping[str, Any]) -> Sort:
     prompt = fields.get("prompt")
-    many = len(prompt) if isinstance(prompt, list) and not _is_ids(prompt) else 1
+    if isinstance(prompt, list) and not _is_ids(prompt):
+        many = len(prompt)
+    else:
+        many = 1
     slots = many * int(fields.get("n") or 1)
     if slots > 1:
         return Sort(Kind.SEVERAL, slots, "several answers at once")
@@ -146,12 +153,16 @@ def sort_of(path: str, fields: Mapping[str, Any]) -> Sort:
 
 
 def _is_ids(prompt: list[Any]) -> bool:
-    return bool(prompt) and all(type(part) is int and 0 <= part < 1 << 31 for part in prompt)
+    return bool(prompt) and all(
+        type(part) is int and 0 <= part < 1 << 31 for part in prompt
+    )
 
 
 def _has_media(message: Mapping[str, Any]) -> bool:
     content = message.get("content")
-    return isinstance(content, list) and any(part.get("type", "text") != "text" for part in content)
+    return isinstance(content, list) and any(
+        part.get("type", "text") != "text" for part in content
+    )
 
 
 def is_surely_short(fields: Mapping[str, Any], least_tokens: int) -> bool:
@@ -170,10 +181,14 @@ def prefilled(prompt: array[int], *, recurrent: bool) -> array[int]:
 
     A recurrent state that has seen the last token cannot take it again.
     """
-    return prompt[:-1] if recurrent else prompt
+    if recurrent:
+        return prompt[:-1]
+    return prompt
 
 
-def room_problem(expected_bytes: int, free_bytes: int, taken_bytes: int, limit_bytes: int) -> str:
+def room_problem(
+    expected_bytes: int, free_bytes: int, taken_bytes: int, limit_bytes: int
+) -> str:
     """Why a file of this size should not be written, or nothing."""
     if free_bytes < ROOM_FACTOR * expected_bytes:
         return "no room in memory"
@@ -209,7 +224,10 @@ class HandoverReport:
     def facts(self) -> dict[str, Any]:
         """What is told of it: why it was not done, or what it took."""
         if self.outcome != Outcome.DONE:
-            return {"outcome": str(self.outcome), "why": " ".join(self.why.split())[:LONGEST_WHY]}
+            return {
+                "outcome": str(self.outcome),
+                "why": " ".join(self.why.split())[:LONGEST_WHY],
+            }
         return {
             "prefill_ms": round(self.prefill_ms, 1),
             "save_ms": round(self.save_ms, 1),
@@ -238,7 +256,8 @@ class HandoverFailed(OmniError):
         self, text: str, outcome: Outcome = Outcome.FAILED, *, is_late: bool = False
     ) -> None:
         super().__init__("handover_failed", text)
-        self.outcome, self.is_late = outcome, is_late
+        self.outcome = outcome
+        self.is_late = is_late
 
 
 _TIMINGS = re.compile(rb'"timings"\s*:\s*(\{[^{}]*\})')
@@ -248,7 +267,9 @@ def last_timings(tail: bytes) -> dict[str, Any]:
     """The last figures of the engine in the end of an answer; empty when there are none."""
     found = _TIMINGS.findall(tail)
     try:
-        return dict(read_answer(found[-1])) if found else {}
+        if found:
+            return dict(read_answer(found[-1]))
+        return {}
     except ValueError:
         return {}
 
@@ -263,4 +284,6 @@ def is_used(timings: Mapping[str, Any], handed_over: int) -> bool | None:
     """Whether the decode instance made use of a cache of so many tokens; None when it did not
     say."""
     cached = timings.get("cache_n")
-    return None if not isinstance(cached, int) else cached >= handed_over - 1
+    if not isinstance(cached, int):
+        return None
+    return cached >= handed_over - 1

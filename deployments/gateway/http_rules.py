@@ -57,14 +57,17 @@ def cors_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     if not allowed:
         return {}
     named = {name: value.decode("latin-1") for name, value in headers}
-    origin, wished = named.get(b"origin", ""), named.get(b"access-control-request-headers", "")
+    origin = named.get(b"origin", "")
+    wished = named.get(b"access-control-request-headers", "")
     if origin not in allowed and "*" not in allowed:
         return {"vary": "origin"}
     return {
         "vary": "origin",
         "access-control-allow-origin": origin or "*",
         # Client libraries send headers of their own; what is not understood is not looked at.
-        "access-control-allow-headers": wished if _NAMES.fullmatch(wished) else KNOWN_HEADERS,
+        "access-control-allow-headers": wished
+        if _NAMES.fullmatch(wished)
+        else KNOWN_HEADERS,
         "access-control-expose-headers": EXPOSED,
         "access-control-max-age": "600",
     }

@@ -20,10 +20,13 @@ from omni.roles import CHAT, may
 log = logging.getLogger(__name__)
 
 # A revoked key is refused within this time.
-REMEMBERED_S, REMEMBERED_KEYS = 1.0, 4096
+REMEMBERED_S = 1.0
+REMEMBERED_KEYS = 4096
 LONGEST_KEY = 200
 # So many wrong keys an address may try in so many seconds.
-MOST_WRONG, COUNTED_S, MOST_CLIENTS = 20, 60.0, 4096
+MOST_WRONG = 20
+COUNTED_S = 60.0
+MOST_CLIENTS = 4096
 RIGHT_S = 3600.0
 INVALID_KEY = (
     "invalid_api_key",
@@ -42,7 +45,9 @@ def create_key(name: str, owner: Any = None) -> str:
     name = name.strip()
     if not 1 <= len(name) <= 50:
         raise OmniError(
-            "invalid_key_name", f"The key's name has {len(name)} characters.", "Use 1 to 50."
+            "invalid_key_name",
+            f"The key's name has {len(name)} characters.",
+            "Use 1 to 50.",
         )
     _, key = ApiKey.objects.create_key(name=name, owner=owner)
     return str(key)
@@ -53,7 +58,10 @@ def key_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
     none."""
     values = {name.lower(): value for name, value in headers}
     scheme, _, bearer = values.get(b"authorization", b"").partition(b" ")
-    raw = bearer if scheme.lower() == b"bearer" else values.get(b"x-api-key", b"")
+    if scheme.lower() == b"bearer":
+        raw = bearer
+    else:
+        raw = values.get(b"x-api-key", b"")
     return raw.decode("latin-1").strip()
 
 
@@ -68,7 +76,9 @@ async def authorize(headers: Iterable[tuple[bytes, bytes]], client: str = "") ->
         raise OmniError(*INVALID_KEY)
     if not _was_right(key) and _wrong.is_over(client):
         text = f"More than {MOST_WRONG} wrong API keys came from this address."
-        raise OmniError("too_many_wrong_keys", text, f"Wait {COUNTED_S:.0f} s.", retry=True)
+        raise OmniError(
+            "too_many_wrong_keys", text, f"Wait {COUNTED_S:.0f} s.", retry=True
+        )
     if not await _usable_cached(key):
         _wrong.note(client)
         raise OmniError(*INVALID_KEY)
@@ -118,7 +128,8 @@ def _digest(key: str) -> bytes:
 
 
 async def _usable_cached(key: str) -> bool:
-    digest, now = _digest(key), time.monotonic()
+    digest = _digest(key)
+    now = time.monotonic()
     checked_at, usable = _seen.get(digest, (-REMEMBERED_S, False))
     if now - checked_at < REMEMBERED_S:
         return usable
@@ -135,7 +146,11 @@ async def _usable_cached(key: str) -> bool:
 def is_usable(key: str) -> bool:
     """The key's hash is known, it is neither revoked nor expired, and its owner may still chat."""
     prefix = key.partition(".")[0]
-    found = ApiKey.objects.select_related("owner").filter(prefix=prefix, revoked=False).first()
+    found = (
+        ApiKey.objects.select_related("owner")
+        .filter(prefix=prefix, revoked=False)
+        .first()
+    )
     if found is None or not found.is_valid(key):
         return False
     if found.expiry_date is not None and found.expiry_date <= timezone.now():

@@ -30,5 +30,7 @@ class Passing:
 
 
 @asynccontextmanager
-async def direct(path: str, serving: Serving, fields: Mapping[str, Any]) -> AsyncIterator[Passing]:
+async def direct(
+    path: str, serving: Serving, fields: Mapping[str, Any]
+) -> AsyncIterator[Passing]:
     yield Passing(fields)

@@ -35,7 +35,8 @@ from omni.errors import OmniError
 LARGEST_ANSWER_BYTES = 64 << 20
 STILL_THERE_S = 1.0
 WAYS: Mapping[
-    Passage, Callable[[str, Serving, Mapping[str, Any]], AbstractAsyncContextManager[Passing]]
+    Passage,
+    Callable[[str, Serving, Mapping[str, Any]], AbstractAsyncContextManager[Passing]],
 ] = {
     Passage.DIRECT: direct,
     Passage.HANDOVER: handed_over,
@@ -51,7 +52,8 @@ class Upstream:
     is_stream: bool
     sent_at: float  # time.monotonic() when the request came in, before any hand-over
     wait: Wait
-    dropped: list[str] = field(default_factory=list)  # names of fields that were not passed on
+    # Names of fields that were not passed on.
+    dropped: list[str] = field(default_factory=list)
     passing: Passing = field(default_factory=Passing)
 
     @property
@@ -73,20 +75,27 @@ class Upstream:
         with engine_errors(self.choice.serving.name):
             async for chunk in self._chunks():
                 self.passing.sees(chunk)
-                if events := whole.feed(chunk):
+                events = whole.feed(chunk)
+                if events:
                     yield events
-        if last := whole.finish():
+        last = whole.finish()
+        if last:
             yield last
         if self.is_stream and self.status == HTTPStatus.OK and not whole.is_complete:
-            text = f"{self.choice.serving.name} ended its answer before it was complete."
-            raise OmniError("answer_incomplete", text, "Send the request again.", retry=True)
+            text = (
+                f"{self.choice.serving.name} ended its answer before it was complete."
+            )
+            raise OmniError(
+                "answer_incomplete", text, "Send the request again.", retry=True
+            )
 
     async def body(self) -> bytes:
         """The whole body.
 
         Raises OmniError when the engine dies, is ended, or does not come to an end.
         """
-        parts, size_bytes = [], 0
+        parts = []
+        size_bytes = 0
         with engine_errors(self.choice.serving.name):
             async for chunk in self._chunks():
                 parts.append(chunk)
@@ -142,7 +151,9 @@ async def open_answer(
 
 
 @asynccontextmanager
-async def _engine(choice: Choice, fields: Mapping[str, Any], wait: Wait) -> AsyncIterator[None]:
+async def _engine(
+    choice: Choice, fields: Mapping[str, Any], wait: Wait
+) -> AsyncIterator[None]:
     """While an engine works on a request: what goes wrong is explained, and remembered if it was a
     crash."""
     is_dead = partial(_is_dead, choice.serving)
@@ -166,7 +177,9 @@ async def _is_dead(serving: Serving) -> bool:
     if serving.foreign or serving.address is None:
         return False
     try:
-        await ask(engine_request(serving.address, "/health", None, STILL_THERE_S, key=""))
+        await ask(
+            engine_request(serving.address, "/health", None, STILL_THERE_S, key="")
+        )
     except httpx.ConnectError:
         return True
     except httpx.HTTPError:
@@ -174,7 +187,9 @@ async def _is_dead(serving: Serving) -> bool:
     return False
 
 
-async def _checked(path: str, body: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+async def _checked(
+    path: str, body: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
     """Beside the event loop where it may take long enough to be felt by others."""
     if TAKE_LONG.isdisjoint(body):
         return allowed(path, body)

@@ -26,9 +26,14 @@ class Reply:
     """Written by the relay; beside it, comments may be put between whole events."""
 
     def __init__(
-        self, send: Send, headers: Mapping[str, str] | None = None, *, is_head: bool = False
+        self,
+        send: Send,
+        headers: Mapping[str, str] | None = None,
+        *,
+        is_head: bool = False,
     ) -> None:
-        self._send, self._is_head = send, is_head
+        self._send = send
+        self._is_head = is_head
         # They go with whatever is answered.
         self.headers = dict(headers or {})
         self._begun = self._is_stream = self._ended = False
@@ -40,7 +45,9 @@ class Reply:
         self._is_stream = headers.get("content-type", "").startswith(EVENT_STREAM)
         named = {**headers, **self.headers}
         raw = [(name.encode(), _value(value)) for name, value in named.items()]
-        await self._send({"type": "http.response.start", "status": status, "headers": raw})
+        await self._send(
+            {"type": "http.response.start", "status": status, "headers": raw}
+        )
 
     async def begin_stream(self, status: int, headers: Mapping[str, str]) -> None:
         """Headers at once, unless comments came first: servers send them with the first byte
@@ -57,7 +64,9 @@ class Reply:
     async def end(self, data: bytes = b"") -> None:
         async with self._lock:
             self._ended = True
-            await self._send({"type": "http.response.body", "body": b"" if self._is_head else data})
+            await self._send(
+                {"type": "http.response.body", "body": b"" if self._is_head else data}
+            )
 
     async def whole(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         """An answer in one piece; as the one event of a stream where that has begun already."""
@@ -69,7 +78,9 @@ class Reply:
     async def json(
         self, status: int, body: bytes, headers: Mapping[str, str] | None = None
     ) -> None:
-        await self.whole(status, {"content-type": "application/json", **(headers or {})}, body)
+        await self.whole(
+            status, {"content-type": "application/json", **(headers or {})}, body
+        )
 
     async def fail(self, error: OmniError) -> None:
         """As a response of its own, or as the last event of the stream that has begun."""
@@ -97,7 +108,9 @@ class Reply:
             await self._say(b": " + text.encode("ascii", "replace") + b"\n\n")
 
     async def _say(self, data: bytes) -> None:
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        await self._send(
+            {"type": "http.response.body", "body": data, "more_body": True}
+        )
         self._said_s = time.monotonic()
 
 

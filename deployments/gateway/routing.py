@@ -95,7 +95,9 @@ class Serving:
     def shown_state(self) -> str:
         """For programs: one that gave its memory back and loads again when it is asked is not
         stopped."""
-        return UNLOADED if self.is_unloaded and self.state == STOPPED else self.state
+        if self.is_unloaded and self.state == STOPPED:
+            return UNLOADED
+        return self.state
 
     @property
     def gives_text(self) -> bool:
@@ -120,14 +122,17 @@ class Serving:
 @dataclass(frozen=True)
 class Table:
     deployments: Mapping[str, Serving] = field(default_factory=dict)
-    routes: Mapping[str, str] = field(default_factory=dict)  # public name → deployment's name
+    # Public name → deployment's name.
+    routes: Mapping[str, str] = field(default_factory=dict)
 
     def public_names(self) -> list[tuple[str, Serving]]:
         """Every name that can be asked for, deployments first, each with what answers for it."""
         named = [(name, self.deployments[name]) for name in sorted(self.deployments)]
         own = set(self.deployments)
         routed = [
-            (name, to) for name, to in sorted(self.routes.items()) if to in own and name not in own
+            (name, to)
+            for name, to in sorted(self.routes.items())
+            if to in own and name not in own
         ]
         return named + [(name, self.deployments[to]) for name, to in routed]
 
@@ -148,7 +153,9 @@ def choose(name: str, table: Table) -> Choice:
     saying what to do.
     """
     if name in table.deployments:
-        return _able(Choice(table.deployments[name], name, "a deployment has this name"))
+        return _able(
+            Choice(table.deployments[name], name, "a deployment has this name")
+        )
     if (to := table.routes.get(name)) and to in table.deployments:
         return _able(Choice(table.deployments[to], name, f"the route leads to {to}"))
     if name == AUTO:
@@ -172,7 +179,9 @@ def _able(choice: Choice) -> Choice:
 def _no_text(serving: Serving) -> OmniError:
     text = f"Deployment {serving.name!r} runs {article(serving.kind)}, which answers no text."
     return OmniError(
-        "no_text_model", text, "Name a deployment of a text model; /v1/models lists what there is."
+        "no_text_model",
+        text,
+        "Name a deployment of a text model; /v1/models lists what there is.",
     )
 
 
@@ -202,7 +211,9 @@ def _first_able(table: Table) -> Choice:
             return Choice(serving, AUTO, "the first ready deployment by name")
     for serving in servings:
         if serving.is_coming:
-            return Choice(serving, AUTO, "none is ready, and this is the first that will be")
+            return Choice(
+                serving, AUTO, "none is ready, and this is the first that will be"
+            )
     raise OmniError(
         "no_deployment_ready",
         "No deployment is ready.",

@@ -31,11 +31,19 @@ def _is_texts(value: Any) -> bool:
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST_COUNT
+    return (
+        isinstance(value, int)
+        and not isinstance(value, bool)
+        and 0 <= value <= LARGEST_COUNT
+    )
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= 1e308
+    return (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and abs(value) <= 1e308
+    )
 
 
 def _is_text(value: Any) -> bool:
@@ -51,24 +59,48 @@ def _is_local(value: Any) -> bool:
 COUNT = (_is_count, f"a whole number from 0 to {LARGEST_COUNT}")
 NUMBER = (_is_number, "a number")
 TEXT = (_is_text, "a text")
-SCHEMA, SCHEMAS = (_is_schema, "a schema"), (_is_schemas, "a list of schemas")
+SCHEMA = (_is_schema, "a schema")
+SCHEMAS = (_is_schemas, "a list of schemas")
 NAMED = (_is_named_schemas, "an object of schemas")
 KEYWORDS: dict[str, tuple[Kind, str]] = {
-    "type": (lambda value: isinstance(value, str) or _is_texts(value), "a text or a list of texts"),
+    "type": (
+        lambda value: isinstance(value, str) or _is_texts(value),
+        "a text or a list of texts",
+    ),
     "$ref": (_is_local, "a reference within the schema, such as #/$defs/name"),
     "enum": (lambda value: isinstance(value, list), "a list"),
     "required": (_is_texts, "a list of texts"),
     **dict.fromkeys(("pattern", "format", "title", "description"), TEXT),
     **dict.fromkeys(
-        ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"), COUNT
+        (
+            "minLength",
+            "maxLength",
+            "minItems",
+            "maxItems",
+            "minProperties",
+            "maxProperties",
+        ),
+        COUNT,
     ),
-    **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), NUMBER),
+    **dict.fromkeys(
+        ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), NUMBER
+    ),
     **dict.fromkeys(("anyOf", "oneOf", "allOf", "prefixItems"), SCHEMAS),
     **dict.fromkeys(
-        ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas"), NAMED
+        ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas"),
+        NAMED,
     ),
     **dict.fromkeys(
-        ("not", "if", "then", "else", "contains", "propertyNames", "additionalProperties"), SCHEMA
+        (
+            "not",
+            "if",
+            "then",
+            "else",
+            "contains",
+            "propertyNames",
+            "additionalProperties",
+        ),
+        SCHEMA,
     ),
     "items": (
         lambda value: _is_schema(value) or _is_schemas(value),
@@ -90,10 +122,17 @@ def schemas_of(field: Any) -> list[Any]:
     """The schemas in a field that holds one or several: a schema, a response format, or tools."""
     if isinstance(field, list):
         functions = [tool.get("function") for tool in field if isinstance(tool, dict)]
-        return [function.get("parameters") for function in functions if isinstance(function, dict)]
+        return [
+            function.get("parameters")
+            for function in functions
+            if isinstance(function, dict)
+        ]
     if isinstance(field, dict) and field.get("type") in ("json_schema", "json_object"):
         inner = field.get("json_schema")
-        return [inner.get("schema") if isinstance(inner, dict) else inner, field.get("schema")]
+        return [
+            inner.get("schema") if isinstance(inner, dict) else inner,
+            field.get("schema"),
+        ]
     return [field]
 
 

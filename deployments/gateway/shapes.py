@@ -65,7 +65,13 @@ def error_event(error: OmniError) -> bytes:
 
 
 def model_entry(name: str, *, created: int, state: str) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": created, "owned_by": "omni", "state": state}
+    return {
+        "id": name,
+        "object": "model",
+        "created": created,
+        "owned_by": "omni",
+        "state": state,
+    }
 
 
 def model_list(entries: Iterable[Mapping[str, Any]]) -> bytes:
@@ -81,4 +87,6 @@ def engine_message(body: bytes) -> str:
     if not isinstance(answer, dict) or "error" not in answer:
         return ""
     found = answer["error"]
-    return str(found.get("message", "")) if isinstance(found, dict) else str(found)
+    if isinstance(found, dict):
+        return str(found.get("message", ""))
+    return str(found)

@@ -51,7 +51,9 @@ class SlotPool:
     def reuse(self, prompt: array[int]) -> int:
         """The most that a free slot has of this prompt; of any slot while none is free."""
         looked_at = [s for s in self.slots if s.id in self._free] or self.slots
-        return max(reusable(slot.held, prompt, recurrent=self._recurrent) for slot in looked_at)
+        return max(
+            reusable(slot.held, prompt, recurrent=self._recurrent) for slot in looked_at
+        )
 
     @asynccontextmanager
     async def taken(

@@ -18,7 +18,9 @@ from typing import Any
 
 from omni.errors import OmniError
 
-MOST_CRASHES, REMEMBERED_S, MOST_REMEMBERED = 2, 600.0, 1024
+MOST_CRASHES = 2
+REMEMBERED_S = 600.0
+MOST_REMEMBERED = 1024
 # Requests to one engine that break off within this time break off over the same crash.
 SAME_CRASH_S = 2.0
 GROUPS = (("grammar", "json_schema", "response_format"), ("tools",))
@@ -40,7 +42,10 @@ class Suspects:
 
     @asynccontextmanager
     async def watching(
-        self, deployment: str, fields: Mapping[str, Any], is_dead: Callable[[], Awaitable[bool]]
+        self,
+        deployment: str,
+        fields: Mapping[str, Any],
+        is_dead: Callable[[], Awaitable[bool]],
     ) -> AsyncIterator[None]:
         """Raises OmniError (request_crashes_engine) for one that has done it twice.
 
@@ -49,7 +54,13 @@ class Suspects:
         suspect = suspect_of(fields)
         now_s = time.monotonic()
         if (
-            len([at for at in self.crashes.get(suspect.digest, ()) if now_s - at < REMEMBERED_S])
+            len(
+                [
+                    at
+                    for at in self.crashes.get(suspect.digest, ())
+                    if now_s - at < REMEMBERED_S
+                ]
+            )
             >= MOST_CRASHES
         ):
             text = f"The engine crashed {MOST_CRASHES} times while it worked on this request."
@@ -91,7 +102,8 @@ class Suspects:
 
 def suspect_of(fields: Mapping[str, Any]) -> Suspect:
     for rank, names in enumerate(GROUPS):
-        if given := {name: fields[name] for name in names if name in fields}:
+        given = {name: fields[name] for name in names if name in fields}
+        if given:
             return Suspect(rank, _digest(given))
     return Suspect(len(GROUPS), _digest(fields))
 

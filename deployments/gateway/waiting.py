@@ -25,7 +25,8 @@ from omni.errors import OmniError
 log = logging.getLogger(__name__)
 
 # How often a silent engine is looked at, and how long one that does not live is waited for.
-LOOK_EVERY_S, GIVEN_UP_S = 5.0, 90.0
+LOOK_EVERY_S = 5.0
+GIVEN_UP_S = 90.0
 
 
 @dataclass
@@ -56,9 +57,13 @@ class Wait:
         if self.serving is None:
             return ""
         if not self.is_sent:
-            return "" if self.serving.is_ready else f"{self.serving.name} is {self.serving.state}"
+            if self.serving.is_ready:
+                return ""
+            return f"{self.serving.name} is {self.serving.state}"
         place = self.place
-        return f"place {place} in the queue of {self.serving.name}" if place else ""
+        if place:
+            return f"place {place} in the queue of {self.serving.name}"
+        return ""
 
     @property
     def place(self) -> int:
@@ -87,7 +92,8 @@ def in_line(serving: Serving, wait: Wait) -> Iterator[_Ticket]:
     """The request stands in line until its ticket says that it is answered, and counts until the
     end."""
     ticket = _Ticket(_lines.setdefault(serving.name, _Line()), id(wait))
-    wait.serving, wait.is_sent = serving, True
+    wait.serving = serving
+    wait.is_sent = True
     try:
         yield ticket
     finally:
@@ -98,7 +104,9 @@ def in_line(serving: Serving, wait: Wait) -> Iterator[_Ticket]:
 
 class _Ticket:
     def __init__(self, line: _Line, number: int) -> None:
-        self.line, self.number, self.is_answered = line, number, False
+        self.line = line
+        self.number = number
+        self.is_answered = False
         line.waiting[number] = None
 
     def answered(self) -> None:

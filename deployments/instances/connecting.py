@@ -6,7 +6,12 @@ from pathlib import Path
 
 from django.conf import settings
 
-from deployments.instances.address import EngineAddress, Process, port_address, socket_address
+from deployments.instances.address import (
+    EngineAddress,
+    Process,
+    port_address,
+    socket_address,
+)
 from deployments.models import Instance
 
 
@@ -23,7 +28,9 @@ def engine_address(
 ) -> EngineAddress | None:
     if path:
         return socket_address(path)
-    return port_address(port, process, key_path(instance)) if port and process else None
+    if port and process:
+        return port_address(port, process, key_path(instance))
+    return None
 
 
 def key_path(instance: int) -> str:
@@ -47,6 +54,8 @@ def key_of(address: EngineAddress) -> str:
     """What the engine asks for, read each time; empty for one with a socket, whose folder
     keeps others out."""
     try:
-        return Path(address.key_path).read_text().strip() if address.key_path else ""
+        if address.key_path:
+            return Path(address.key_path).read_text().strip()
+        return ""
     except OSError:
         return ""

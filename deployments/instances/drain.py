@@ -102,7 +102,8 @@ class Doors:
         return False
 
     def open(self, deployment: int) -> None:
-        if file := self._shut.pop(deployment, None):
+        file = self._shut.pop(deployment, None)
+        if file:
             file.close()
 
     def shut_ones(self) -> set[int]:
@@ -119,7 +120,10 @@ class Doors:
     def was_used_at(self, deployment: int, at_s: float) -> bool:
         """Whether requests were on their way then: some still are, or the last one went just
         then."""
-        return self.is_busy(deployment) or abs(self.used_ns(deployment) / 1e9 - at_s) < JUST_THEN_S
+        return (
+            self.is_busy(deployment)
+            or abs(self.used_ns(deployment) / 1e9 - at_s) < JUST_THEN_S
+        )
 
     def remove(self, deployment: int) -> None:
         """The deployment is gone."""

@@ -18,7 +18,8 @@ from deployments.instances.connecting import key_of
 from omni.listeners import own_listener
 
 MOST_CONNECTIONS = 1000
-CONNECT_S, WRITE_S = 5.0, 30.0
+CONNECT_S = 5.0
+WRITE_S = 30.0
 # The tokens of a prompt of a million, as JSON, are 10 MiB.
 MOST_ANSWER_BYTES = 64 << 20
 # An engine may close a kept-alive connection just when it is used again; a new one is cheap.
@@ -58,10 +59,16 @@ def engine_request(
         content = json.dumps(fields, ensure_ascii=False).encode()
 
     method = "GET" if fields is None else "POST"
-    timeout = httpx.Timeout(connect=CONNECT_S, read=silence_s, write=WRITE_S, pool=CONNECT_S)
+    timeout = httpx.Timeout(
+        connect=CONNECT_S, read=silence_s, write=WRITE_S, pool=CONNECT_S
+    )
     extensions = {"omni_address": address, "timeout": timeout.as_dict()}
     return httpx.Request(
-        method, f"{address.url}{path}", content=content, headers=headers, extensions=extensions
+        method,
+        f"{address.url}{path}",
+        content=content,
+        headers=headers,
+        extensions=extensions,
     )
 
 
@@ -83,7 +90,9 @@ async def send(request: httpx.Request) -> httpx.Response:
     return await _client(address).send(request, stream=True)
 
 
-async def ask(request: httpx.Request, most_bytes: int = MOST_ANSWER_BYTES) -> tuple[int, bytes]:
+async def ask(
+    request: httpx.Request, most_bytes: int = MOST_ANSWER_BYTES
+) -> tuple[int, bytes]:
     """The whole answer: status and body. Raises httpx.HTTPError."""
     response = await send(request)
     try:
@@ -92,7 +101,9 @@ async def ask(request: httpx.Request, most_bytes: int = MOST_ANSWER_BYTES) -> tu
         await response.aclose()
 
 
-async def body_of(response: httpx.Response, most_bytes: int = MOST_ANSWER_BYTES) -> bytes:
+async def body_of(
+    response: httpx.Response, most_bytes: int = MOST_ANSWER_BYTES
+) -> bytes:
     """Raises httpx.HTTPError, also for a body that is longer than any answer that is expected."""
     body = bytearray()
     async for part in response.aiter_raw():
@@ -137,7 +148,9 @@ def _own_loop() -> asyncio.AbstractEventLoop:
     with _making_own_loop:
         if not _own_loops:
             loop = asyncio.new_event_loop()
-            threading.Thread(target=loop.run_forever, name="engine-calls", daemon=True).start()
+            threading.Thread(
+                target=loop.run_forever, name="engine-calls", daemon=True
+            ).start()
             _own_loops.append(loop)
         return _own_loops[0]
 
@@ -183,6 +196,8 @@ def _client(address: EngineAddress) -> httpx.AsyncClient:
             trust_env=False,
             limits=LIMITS,
         )
-        found = httpx.AsyncClient(transport=transport, trust_env=False, follow_redirects=False)
+        found = httpx.AsyncClient(
+            transport=transport, trust_env=False, follow_redirects=False
+        )
         clients[address.socket, is_tls] = found
     return found

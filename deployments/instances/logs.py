@@ -20,7 +20,9 @@ def since_start(path: Path) -> list[str]:
     data = _end(path)
     mark = data.rfind(START_MARK)
     return (
-        data[mark + len(START_MARK) if mark >= 0 else 0 :].decode("utf-8", "replace").splitlines()
+        data[mark + len(START_MARK) if mark >= 0 else 0 :]
+        .decode("utf-8", "replace")
+        .splitlines()
     )
 
 
@@ -57,7 +59,8 @@ class Follower:
             rest = self._read_from(
                 self.path.with_name(f"{self.path.name}.1"), self.position, self.inode
             )
-            self.inode, self.position = inode, 0
+            self.inode = inode
+            self.position = 0
         elif size < self.position:
             self.position = 0
         new = self._read_from(self.path, self.position, inode)

@@ -24,20 +24,23 @@ def file_stamp(launch: LaunchFacts) -> str:
         stats = [path.stat() for path in _files(launch.model_path, launch.is_folder)]
     except OSError:
         return ""
-    return (
-        f"{sum(one.st_size for one in stats)} {max(one.st_mtime_ns for one in stats)}"
-        if stats
-        else ""
-    )
+    if stats:
+        return f"{sum(one.st_size for one in stats)} {max(one.st_mtime_ns for one in stats)}"
+    return ""
 
 
 def _files(path: str, is_folder: bool) -> list[Path]:
     if not path:
         return []
-    return list(Path(path).glob("*.safetensors")) if is_folder else list(shard_paths(Path(path)))
+    if is_folder:
+        return list(Path(path).glob("*.safetensors"))
+    return list(shard_paths(Path(path)))
 
 
 def serves_old_file(instance: Instance) -> bool:
     """Whether another file has taken the name of the one that this engine has loaded."""
-    now = file_stamp(instance.launch_facts) if instance.pid and instance.file_stamp else ""
+    if instance.pid and instance.file_stamp:
+        now = file_stamp(instance.launch_facts)
+    else:
+        now = ""
     return bool(now) and now != instance.file_stamp

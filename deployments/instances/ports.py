@@ -19,7 +19,9 @@ def is_free(port: int, address: str = LOOPBACK) -> bool:
     return True
 
 
-def choose(first: int, last: int, taken: Collection[int], address: str = LOOPBACK) -> int:
+def choose(
+    first: int, last: int, taken: Collection[int], address: str = LOOPBACK
+) -> int:
     """The lowest port of first–last that nobody has. Raises OmniError (ports_exhausted)."""
     for port in range(first, last + 1):
         if port not in taken and is_free(port, address):

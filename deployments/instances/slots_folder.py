@@ -29,7 +29,9 @@ def make(folder: Path) -> None:
             _check_own(each)
     except OSError as error:
         text = f"The folder {folder} for handed-over KV caches cannot be made: {error}."
-        raise OmniError("slots_folder", text, "Make room or correct its permissions.") from None
+        raise OmniError(
+            "slots_folder", text, "Make room or correct its permissions."
+        ) from None
     sweep(folder)
 
 

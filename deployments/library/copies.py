@@ -31,18 +31,23 @@ def other_places(model: Model) -> list[tuple[Model, str]]:
     """(another model with the same content, how the two are one)."""
     if not model.fingerprint:
         return []
-    others = Model.objects.filter(fingerprint=model.fingerprint).exclude(state=Model.State.MISSING)
+    others = Model.objects.filter(fingerprint=model.fingerprint).exclude(
+        state=Model.State.MISSING
+    )
     named = others.exclude(pk=model.pk).only("name", "path", "size_bytes")[:MOST_NAMED]
     return [(other, _relation(Path(model.path), Path(other.path))) for other in named]
 
 
 def _relation(one: Path, other: Path) -> str:
-    first, second = stat_of(one), stat_of(other)
-    if first and second and (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino):
+    first = stat_of(one)
+    second = stat_of(other)
+    if (
+        first
+        and second
+        and (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino)
+    ):
         is_link = one.is_symlink() or other.is_symlink()
-        return (
-            "a link to the same file"
-            if is_link
-            else "the same file under a second name (hard link)"
-        )
+        if is_link:
+            return "a link to the same file"
+        return "the same file under a second name (hard link)"
     return "a copy, which takes its space again"

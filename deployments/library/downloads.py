@@ -55,7 +55,10 @@ def check_reserve(folder: Path) -> None:
     if free < RESERVE_BYTES:
         text = f"Only {bytes_text(free)} are left free at {folder}."
         raise OmniError(
-            "disk_full", text, "Free some space, then try again; what is there is kept.", retry=True
+            "disk_full",
+            text,
+            "Free some space, then try again; what is there is kept.",
+            retry=True,
         )
 
 
@@ -66,7 +69,11 @@ def target_folders() -> list[Path]:
     others = [Path(f.path) for f in LibraryFolder.objects.filter(is_packaged=False)]
     return [
         own,
-        *(path for path in others if path != own and path.is_dir() and os.access(path, os.W_OK)),
+        *(
+            path
+            for path in others
+            if path != own and path.is_dir() and os.access(path, os.W_OK)
+        ),
     ]
 
 
@@ -84,16 +91,23 @@ def download_request(
     base = folder or settings.OMNI_HOME.models
     if base not in target_folders():
         raise OmniError(
-            "bad_folder", f"{base} is no folder of the library.", "Add it on the Models page first."
+            "bad_folder",
+            f"{base} is no folder of the library.",
+            "Add it on the Models page first.",
         )
     missing = [choice for choice in picked if choice.n_missing]
     if not picked or missing:
-        text = f"{missing[0].label} lacks shards on the hub." if missing else "Nothing was chosen."
+        if missing:
+            text = f"{missing[0].label} lacks shards on the hub."
+        else:
+            text = "Nothing was chosen."
         raise OmniError("bad_choice", text, "Choose one that is complete.")
     files = [file for choice in picked for file in choice.files]
     if not all(is_safe_path(file.path) for file in files):
         raise OmniError(
-            "bad_choice", "A file's name leads out of its folder.", "Choose another repository."
+            "bad_choice",
+            "A file's name leads out of its folder.",
+            "Choose another repository.",
         )
     if not is_repo(info.repo):
         raise OmniError(
@@ -118,7 +132,9 @@ def download_request(
             )
     except IntegrityError:
         text = f"{info.repo} {_label(picked)} is being downloaded already."
-        raise OmniError("download_twice", text, "Look at the list of downloads.") from None
+        raise OmniError(
+            "download_twice", text, "Look at the list of downloads."
+        ) from None
     log.info("%s asked for download %s", user or "somebody", row)
     _tell(row)
     return row
@@ -140,7 +156,12 @@ def download_resume(*, download: Download, user: Any = None) -> None:
     disk_full)."""
     require(user, MANAGE_LIBRARY)
     check_room(Path(download.folder), download.total_bytes - download.done_bytes)
-    _move(download, (Download.State.PAUSED, Download.State.FAILED), Download.State.QUEUED, user)
+    _move(
+        download,
+        (Download.State.PAUSED, Download.State.FAILED),
+        Download.State.QUEUED,
+        user,
+    )
 
 
 def download_cancel(*, download: Download, user: Any = None) -> None:

@@ -34,7 +34,9 @@ TICK_S = 0.5
 RATE_WINDOW_S = 5.0
 # Tries in a row that bring nothing; one that brings something begins the count again.
 # Together about three minutes: as long as a router takes to restart.
-MAX_TRIES, FIRST_WAIT_S, LONGEST_WAIT_S = 10, 0.5, 30.0
+MAX_TRIES = 10
+FIRST_WAIT_S = 0.5
+LONGEST_WAIT_S = 30.0
 READ_BYTES = 4 * MIB
 
 
@@ -45,7 +47,9 @@ class Stopped(Exception):
 class Fetching:
     """One download's work, in a thread of its own. `run` never raises; the row says how it went."""
 
-    def __init__(self, download: Download, ending: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self, download: Download, ending: Callable[[], bool] = lambda: False
+    ) -> None:
         self.download = download
         self.ending = ending
         self.files = [RepoFile(**file) for file in download.files]
@@ -92,7 +96,9 @@ class Fetching:
         self.folder.mkdir(parents=True, exist_ok=True)
         for file in self.files:
             self.had[file.path] = self._present_bytes(file)
-        downloads.check_room(self.folder, self.download.total_bytes - sum(self.had.values()))
+        downloads.check_room(
+            self.folder, self.download.total_bytes - sum(self.had.values())
+        )
         for file in self.files:
             if not self._is_here(file):
                 self._fetch(file)
@@ -102,7 +108,11 @@ class Fetching:
                 part.replace(self.folder / file.path)
         # A pause that came after the last byte has nothing left to pause.
         folders.scan(
-            [self.folder / file.path for file in self.files if file.path.lower().endswith(".gguf")]
+            [
+                self.folder / file.path
+                for file in self.files
+                if file.path.lower().endswith(".gguf")
+            ]
         )
         self._rows(Download.State.RUNNING, Download.State.PAUSED).update(
             state=Download.State.DONE,
@@ -114,12 +124,20 @@ class Fetching:
 
     def _fail(self, error: OmniError) -> None:
         self._note_what_is_there()
-        changes = {"error_code": error.code, "error": error.text, "fix": error.fix, "rate_bps": 0}
+        changes = {
+            "error_code": error.code,
+            "error": error.text,
+            "fix": error.fix,
+            "rate_bps": 0,
+        }
         self._rows(*Download.WANTED).update(state=Download.State.FAILED, **changes)
         log.warning("download %s: %s", self.download, error)
 
     def _note_what_is_there(self) -> None:
-        done = min(sum(self._present_bytes(file) for file in self.files), self.download.total_bytes)
+        done = min(
+            sum(self._present_bytes(file) for file in self.files),
+            self.download.total_bytes,
+        )
         Download.objects.filter(pk=self.download.pk).update(done_bytes=done)
 
     # --- one file ---------------------------------------------------------------------------------
@@ -135,11 +153,15 @@ class Fetching:
         path = self.folder / file.path
         if not path.exists():
             return False
-        if path.stat().st_size == file.size and _is_right(file, self._hashed(file, path)):
+        if path.stat().st_size == file.size and _is_right(
+            file, self._hashed(file, path)
+        ):
             return True
         text = f"There is another file {path}."
         raise OmniError(
-            "file_exists", text, "Move or delete it, or choose another folder, then try again."
+            "file_exists",
+            text,
+            "Move or delete it, or choose another folder, then try again.",
         )
 
     def _fetch(self, file: RepoFile) -> None:
@@ -148,7 +170,8 @@ class Fetching:
         for block in part.blocks():
             part.digest.update(block)
             self._tick()
-        tries, wait_s = 0, FIRST_WAIT_S
+        tries = 0
+        wait_s = FIRST_WAIT_S
         while part.size < file.size:
             had = part.size
             try:
@@ -156,7 +179,9 @@ class Fetching:
             except OmniError as error:
                 brought = part.size > had
                 tries, wait_s = (
-                    (0, FIRST_WAIT_S) if brought else (tries + 1, min(wait_s * 2, LONGEST_WAIT_S))
+                    (0, FIRST_WAIT_S)
+                    if brought
+                    else (tries + 1, min(wait_s * 2, LONGEST_WAIT_S))
                 )
                 if not error.retry or error.code == "disk_full" or tries >= MAX_TRIES:
                     raise
@@ -169,13 +194,17 @@ class Fetching:
                 " away."
             )
             raise OmniError(
-                "bad_checksum", text, "Try again; if it stays so, the file on the hub is damaged."
+                "bad_checksum",
+                text,
+                "Try again; if it stays so, the file on the hub is damaged.",
             )
 
     def _append(self, part: _Part) -> None:
         """Brings more of the file, as far as the connection lasts."""
         file = part.file
-        with hub.opened(self.download.repo, self.download.revision, file, part.size) as stream:
+        with hub.opened(
+            self.download.repo, self.download.revision, file, part.size
+        ) as stream:
             if stream.offset != part.size:
                 part.restart()
             with part.path.open("r+b") as output:
@@ -194,7 +223,10 @@ class Fetching:
                     self._tick()
         if part.size < file.size:
             raise OmniError(
-                "hub_unreachable", f"The hub stopped in the middle of {file.path}.", "", retry=True
+                "hub_unreachable",
+                f"The hub stopped in the middle of {file.path}.",
+                "",
+                retry=True,
             )
 
     def _hashed(self, file: RepoFile, path: Path) -> hashlib._Hash:
@@ -230,10 +262,16 @@ class Fetching:
 
     def _is_wanted(self, done: int, rate: int) -> bool:
         try:
-            return bool(self._rows(Download.State.RUNNING).update(done_bytes=done, rate_bps=rate))
+            return bool(
+                self._rows(Download.State.RUNNING).update(
+                    done_bytes=done, rate_bps=rate
+                )
+            )
         except DatabaseError as error:
             # What comes in is worth more than this one note of it.
-            log.warning("download %s: how far it is was not kept: %s", self.download, error)
+            log.warning(
+                "download %s: how far it is was not kept: %s", self.download, error
+            )
             return True
 
     def _rate(self, now: float, done: int) -> int:
@@ -241,7 +279,9 @@ class Fetching:
         while now - self.points[0][0] > RATE_WINDOW_S and len(self.points) > 2:
             self.points.popleft()
         began, before = self.points[0]
-        return max(0, int((done - before) / (now - began))) if now > began else 0
+        if now > began:
+            return max(0, int((done - before) / (now - began)))
+        return 0
 
     def _sleep(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -255,7 +295,8 @@ class _Part:
     """A file on its way: how much of it is there, and the digest of just that."""
 
     def __init__(self, file: RepoFile, path: Path) -> None:
-        self.file, self.path = file, path
+        self.file = file
+        self.path = path
         self.size, self.digest = 0, _digest(file)
 
     def open(self) -> None:
@@ -281,7 +322,9 @@ class _Part:
 def part_path(folder: Path, file: RepoFile) -> Path:
     """Where a file lies until it is whole; another content of the same name has another one."""
     path = folder / file.path
-    return path.with_name(f"{path.name}.{(file.sha256 or file.blob_id or 'unknown')[:12]}.part")
+    return path.with_name(
+        f"{path.name}.{(file.sha256 or file.blob_id or 'unknown')[:12]}.part"
+    )
 
 
 def remove_parts(download: Download) -> None:
@@ -316,7 +359,12 @@ def _disk_error(error: OSError, folder: Path) -> OmniError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         text = f"The disk of {folder} is full."
         return OmniError(
-            "disk_full", text, "Free some space, then try again; what is there is kept.", retry=True
+            "disk_full",
+            text,
+            "Free some space, then try again; what is there is kept.",
+            retry=True,
         )
     text = f"{folder} cannot be written to ({error.strerror or error})."
-    return OmniError("bad_folder", text, "Give the panel's user access, or choose another folder.")
+    return OmniError(
+        "bad_folder", text, "Give the panel's user access, or choose another folder."
+    )

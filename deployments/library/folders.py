@@ -18,7 +18,14 @@ from deployments.formats.model_folder import holds_model
 from deployments.library.model_files import files_of, found_files, is_there, model_at
 from deployments.library.rows import Rows, mark_growing, register
 from deployments.library.timeouts import FOLDER_TIMEOUT_S, NoAnswer, in_time
-from deployments.library.walk import MAX_PATH, Skipped, is_file, is_folder, is_utf8, shown
+from deployments.library.walk import (
+    MAX_PATH,
+    Skipped,
+    is_file,
+    is_folder,
+    is_utf8,
+    shown,
+)
 from deployments.models import LibraryFolder, Model
 from omni.errors import OmniError
 from omni.roles import MANAGE_LIBRARY, require
@@ -52,7 +59,9 @@ def folder_add(path: str, *, user: Any = None) -> LibraryFolder:
     folder = _checked_folder(path)
     for known in LibraryFolder.objects.all():
         if folder == Path(known.path):
-            raise OmniError("bad_folder", f"{folder} is in the library already.", "Scan it.")
+            raise OmniError(
+                "bad_folder", f"{folder} is in the library already.", "Scan it."
+            )
     return LibraryFolder.objects.create(path=str(folder))
 
 
@@ -67,35 +76,63 @@ def _checked_folder(path: str) -> Path:
         ) from None
     if not is_full:
         raise OmniError(
-            "bad_folder", f"{path!r} is not a full path.", "Begin it with / and name a folder."
+            "bad_folder",
+            f"{path!r} is not a full path.",
+            "Begin it with / and name a folder.",
         )
     if not is_utf8(str(folder)) or len(str(folder)) > MAX_PATH:
         text = f"The path {shown(folder)} is not UTF-8, or longer than {MAX_PATH} characters."
         raise OmniError("bad_folder", text, "Rename the folder.")
     if not is_folder(folder):
         raise OmniError(
-            "bad_folder", f"There is no folder {folder}.", "Create it, or correct the path."
+            "bad_folder",
+            f"There is no folder {folder}.",
+            "Create it, or correct the path.",
         )
     if not os.access(folder, os.R_OK | os.X_OK):
         raise OmniError(
-            "bad_folder", f"The folder {folder} cannot be read.", "Give the panel's user access."
+            "bad_folder",
+            f"The folder {folder} cannot be read.",
+            "Give the panel's user access.",
         )
-    if folder == Path("/") or folder.is_relative_to(settings.OMNI_HOME.run) or folder in _SYSTEM:
+    if (
+        folder == Path("/")
+        or folder.is_relative_to(settings.OMNI_HOME.run)
+        or folder in _SYSTEM
+    ):
         raise OmniError(
-            "bad_folder", f"{folder} is not a place for models.", "Name the folder they lie in."
+            "bad_folder",
+            f"{folder} is not a place for models.",
+            "Name the folder they lie in.",
         )
     return folder
 
 
 _SYSTEM = frozenset(
-    map(Path, ("/bin", "/boot", "/dev", "/etc", "/lib", "/proc", "/run", "/sbin", "/sys", "/usr"))
+    map(
+        Path,
+        (
+            "/bin",
+            "/boot",
+            "/dev",
+            "/etc",
+            "/lib",
+            "/proc",
+            "/run",
+            "/sbin",
+            "/sys",
+            "/usr",
+        ),
+    )
 )
 
 
 def folder_remove(folder: LibraryFolder, *, user: Any = None) -> int:
     """Takes a folder and its models out of the library; files stay. Raises OmniError (in_use)."""
     require(user, MANAGE_LIBRARY)
-    elsewhere = LibraryFolder.objects.exclude(pk=folder.pk).values_list("path", flat=True)
+    elsewhere = LibraryFolder.objects.exclude(pk=folder.pk).values_list(
+        "path", flat=True
+    )
     others = [places_of(Path(path)) for path in elsewhere]
     own = [
         model
@@ -103,7 +140,13 @@ def folder_remove(folder: LibraryFolder, *, user: Any = None) -> int:
         if _lies_in(model, places_of(Path(folder.path)))
         and not any(_lies_in(model, other) for other in others)
     ]
-    used = sorted({b.deployment.name for m in own for b in m.bindings.select_related("deployment")})
+    used = sorted(
+        {
+            b.deployment.name
+            for m in own
+            for b in m.bindings.select_related("deployment")
+        }
+    )
     if used:
         text = f"Models in {folder.path} are used by {', '.join(used)}."
         raise OmniError("in_use", text, "Delete the deployments first.")
@@ -121,7 +164,9 @@ def places_of(folder: Path) -> set[Path]:
 
 def _lies_in(model: Model, folders: set[Path]) -> bool:
     return any(
-        place.is_relative_to(folder) for place in places_of(Path(model.path)) for folder in folders
+        place.is_relative_to(folder)
+        for place in places_of(Path(model.path))
+        for folder in folders
     )
 
 
@@ -198,7 +243,9 @@ def folder_error(root: Path) -> str:
         return "The folder's name is not UTF-8."
     if not is_folder(root):
         return "The folder is not there."
-    return "" if os.access(root, os.R_OK | os.X_OK) else "The folder cannot be read."
+    if os.access(root, os.R_OK | os.X_OK):
+        return ""
+    return "The folder cannot be read."
 
 
 def library_roots() -> list[Path]:
@@ -210,7 +257,9 @@ def library_roots() -> list[Path]:
     ]
 
 
-def model_paths(root: Path, skipped: Skipped, roots: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
+def model_paths(
+    root: Path, skipped: Skipped, roots: Sequence[Path]
+) -> Iterator[tuple[Path, Path]]:
     """(model, file of it) below a folder, in order.
 
     A link that leads out of the library is not followed.
@@ -219,7 +268,9 @@ def model_paths(root: Path, skipped: Skipped, roots: Sequence[Path]) -> Iterator
     for model, files, links in found_files(root, skipped):
         outside = [path for path in links if not _is_confined(path, inside)]
         for path in outside:
-            skipped.add(path, "a link to a file outside the library; add that file's folder")
+            skipped.add(
+                path, "a link to a file outside the library; add that file's folder"
+            )
         yield from ((model, path) for path in files if not outside)
 
 
@@ -254,10 +305,15 @@ def mark_missing() -> bool:
     gone = [model for model in known if not is_there(Path(model.path), model.shards)]
     for model in gone:
         what = "folder" if model.is_folder else "file"
-        model.state, model.error = Model.State.MISSING, f"There is no {what} {model.path}."
+        model.state, model.error = (
+            Model.State.MISSING,
+            f"There is no {what} {model.path}.",
+        )
         model.save(update_fields=["state", "error"])
     partial = [
-        Path(model.path) for model in known if model not in gone and _is_partial_folder(model)
+        Path(model.path)
+        for model in known
+        if model not in gone and _is_partial_folder(model)
     ]
     return renew(partial) or bool(gone)
 

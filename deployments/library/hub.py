@@ -34,10 +34,13 @@ INFO_TIMEOUT_S = 10.0
 STREAM_TIMEOUT = httpx2.Timeout(connect=10.0, read=30.0, write=10.0, pool=10.0)
 # For the whole answer, however slowly it comes.
 INFO_DEADLINE_S = 60.0
-MOST_FILES, MOST_BYTES_OF_FILE, MOST_LICENCE = 50_000, 1 << 50, 100
+MOST_FILES = 50_000
+MOST_BYTES_OF_FILE = 1 << 50
+MOST_LICENCE = 100
 _RANGE = re.compile(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18})")
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
-_SHA256, _SHA1 = re.compile(r"([0-9a-f]{64})?"), re.compile(r"([0-9a-f]{40})?")
+_SHA256 = re.compile(r"([0-9a-f]{64})?")
+_SHA1 = re.compile(r"([0-9a-f]{40})?")
 
 hub_client.install()
 
@@ -97,10 +100,18 @@ def repo_info(repo: str, revision: str = "") -> RepoInfo:
             found = in_time(ask, f"hub {repo}", INFO_DEADLINE_S)
         except NoAnswer:
             text = f"{endpoint()} gave no whole answer within {INFO_DEADLINE_S:.0f} s."
-            raise OmniError("hub_unreachable", text, "Try again later.", retry=True) from None
+            raise OmniError(
+                "hub_unreachable", text, "Try again later.", retry=True
+            ) from None
         except HFValidationError:
             raise
-        except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:
+        except (
+            TypeError,
+            ValueError,
+            LookupError,
+            AttributeError,
+            RecursionError,
+        ) as error:
             # What the hub's own library trips over while it reads an answer of another shape.
             raise _not_understood(type(error).__name__) from None
     return _checked_info(repo, found)
@@ -112,10 +123,13 @@ def _checked_info(repo: str, found: ModelInfo) -> RepoInfo:
     siblings = found.siblings or []
     if any(sibling.size is None for sibling in siblings):
         text = f"{endpoint()} does not say how large its files are."
-        raise OmniError("hub_incomplete", text, "Use another hub or mirror (HF_ENDPOINT).")
+        raise OmniError(
+            "hub_incomplete", text, "Use another hub or mirror (HF_ENDPOINT)."
+        )
     if len(siblings) > MOST_FILES:
         raise _not_understood(f"{len(siblings)} files")
-    name, revision = str(found.id or repo), str(found.sha or "main")
+    name = str(found.id or repo)
+    revision = str(found.sha or "main")
     if not is_repo(name) or not (_COMMIT.fullmatch(revision) or revision == "main"):
         raise _not_understood("a name or commit that is none")
     card = found.card_data
@@ -123,12 +137,17 @@ def _checked_info(repo: str, found: ModelInfo) -> RepoInfo:
         # The hub's library passes on what it does not understand.
         raise _not_understood("a card that is none")
     licence = card.get("license") if card else ""
-    listed = ", ".join(map(str, licence)) if isinstance(licence, list) else str(licence or "")
+    if isinstance(licence, list):
+        listed = ", ".join(map(str, licence))
+    else:
+        listed = str(licence or "")
     return RepoInfo(
         repo=name,
         revision=revision,
         files=tuple(
-            _checked_file(sibling) for sibling in siblings if is_safe_path(str(sibling.rfilename))
+            _checked_file(sibling)
+            for sibling in siblings
+            if is_safe_path(str(sibling.rfilename))
         ),
         licence=printable(listed, MOST_LICENCE),
         gated=(
@@ -203,7 +222,9 @@ def _start(response: httpx2.Response, file: RepoFile, offset: int) -> int:
 
 def _changed(file: RepoFile) -> OmniError:
     text = f"The hub sends {file.path} with another size than it lists."
-    return OmniError("hub_changed", text, "Look the repository up again and download it again.")
+    return OmniError(
+        "hub_changed", text, "Look the repository up again and download it again."
+    )
 
 
 # --- errors ---------------------------------------------------------------------------------------
@@ -219,17 +240,23 @@ def _told(repo: str, revision: str) -> Iterator[None]:
     except GatedRepoError:
         raise _gated(repo) from None
     except RepositoryNotFoundError:
-        fix = "Check the spelling." + ("" if has_token() else " A private one needs HF_TOKEN.")
+        fix = "Check the spelling." + (
+            "" if has_token() else " A private one needs HF_TOKEN."
+        )
         raise OmniError(
             "hub_not_found", f"There is no repository {repo}, or it is private.", fix
         ) from None
     except RevisionNotFoundError:
         raise OmniError(
-            "hub_not_found", f"{repo} has no revision {revision}.", "Leave the revision out."
+            "hub_not_found",
+            f"{repo} has no revision {revision}.",
+            "Leave the revision out.",
         ) from None
     except EntryNotFoundError:
         fix = "Look the repository up again: its owner may have replaced the file."
-        raise OmniError("hub_not_found", f"A file of {repo} is gone from the hub.", fix) from None
+        raise OmniError(
+            "hub_not_found", f"A file of {repo} is gone from the hub.", fix
+        ) from None
     except HFValidationError as error:
         raise OmniError(
             "bad_repo", f"{repo} is no repository: {error}", "Write owner/name."
@@ -238,8 +265,15 @@ def _told(repo: str, revision: str) -> Iterator[None]:
         raise _refused(repo, error) from None
     except httpx2.TooManyRedirects:
         text = f"{endpoint()} sends from one address to the next without end."
-        raise OmniError("hub_redirect", text, "Use another hub or mirror (HF_ENDPOINT).") from None
-    except (httpx2.RequestError, httpx2.InvalidURL, ConnectionError, TimeoutError) as error:
+        raise OmniError(
+            "hub_redirect", text, "Use another hub or mirror (HF_ENDPOINT)."
+        ) from None
+    except (
+        httpx2.RequestError,
+        httpx2.InvalidURL,
+        ConnectionError,
+        TimeoutError,
+    ) as error:
         text = f"{endpoint()} cannot be reached ({str(error) or type(error).__name__})."
         raise OmniError(
             "hub_unreachable", text, "Check the network, then try again.", retry=True
@@ -272,11 +306,18 @@ def _refused(repo: str, error: HfHubHTTPError) -> OmniError:
         )
     if status == 429:
         text = "The hub has had too many requests from here."
-        return OmniError("hub_busy", text, "Wait a few minutes, then try again.", retry=True)
+        return OmniError(
+            "hub_busy", text, "Wait a few minutes, then try again.", retry=True
+        )
     if status >= 500:
         return OmniError(
-            "hub_busy", f"The hub answers with error {status}.", "Try again in a while.", retry=True
+            "hub_busy",
+            f"The hub answers with error {status}.",
+            "Try again in a while.",
+            retry=True,
         )
     return OmniError(
-        "hub_refused", f"The hub refuses {repo} (status {status}).", f"Look at {page_url(repo)}."
+        "hub_refused",
+        f"The hub refuses {repo} (status {status}).",
+        f"Look at {page_url(repo)}.",
     )

@@ -26,7 +26,8 @@ MAX_REDIRECTS = 5
 # What a repository may say of itself; the largest real lists of files have a few MiB.
 MOST_INFO_BYTES = 32 * MIB
 # A file that comes slower than this is asked for again: somebody holds the line.
-SLOWEST_BPS, SLOW_FOR_S = 1024, 60.0
+SLOWEST_BPS = 1024
+SLOW_FOR_S = 60.0
 # In a request's extensions: the most bytes that its answer may have.
 MOST_BYTES = "most_bytes"
 _PORTS = {"http": 80, "https": 443}
@@ -52,7 +53,10 @@ def _client() -> httpx2.Client:
         "response": [_limit_response],
     }
     return httpx2.Client(
-        event_hooks=hooks, follow_redirects=True, max_redirects=MAX_REDIRECTS, timeout=10.0
+        event_hooks=hooks,
+        follow_redirects=True,
+        max_redirects=MAX_REDIRECTS,
+        timeout=10.0,
     )
 
 
@@ -72,7 +76,8 @@ def _check_request(request: httpx2.Request) -> None:
 def check_target(url: str) -> None:
     """Raises OmniError (hub_redirect) for an address to which only an attacker would send a
     download."""
-    hub, target = urlsplit(endpoint()), urlsplit(url)
+    hub = urlsplit(endpoint())
+    target = urlsplit(url)
     if (target.scheme, _place(target)) == (hub.scheme, _place(hub)):
         return
     if target.scheme != "https" and hub.scheme == "https":
@@ -109,7 +114,9 @@ def _addresses(host: str, port: int) -> set[Address]:
 
 
 def _has_proxy() -> bool:
-    return any(os.environ.get(name) or os.environ.get(name.upper()) for name in _PROXIES)
+    return any(
+        os.environ.get(name) or os.environ.get(name.upper()) for name in _PROXIES
+    )
 
 
 def is_public(address: str) -> bool:
@@ -118,14 +125,20 @@ def is_public(address: str) -> bool:
         found = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return False
-    inner = getattr(found, "ipv4_mapped", None) or getattr(found, "sixtofour", None) or found
+    inner = (
+        getattr(found, "ipv4_mapped", None)
+        or getattr(found, "sixtofour", None)
+        or found
+    )
     return bool(inner.is_global and found.is_global and not inner.is_multicast)
 
 
 def _refused(url: str, why: str) -> OmniError:
     host = urlsplit(url).netloc.rpartition("@")[2][:80]
     text = f"The hub sends on to {host}, {why}."
-    return OmniError("hub_redirect", text, "Set HF_ENDPOINT to a hub that serves its files itself.")
+    return OmniError(
+        "hub_redirect", text, "Set HF_ENDPOINT to a hub that serves its files itself."
+    )
 
 
 # --- how much may come ----------------------------------------------------------------------------
@@ -135,9 +148,12 @@ def _limit_response(response: httpx2.Response) -> None:
     encoding = response.headers.get("Content-Encoding", "identity").lower()
     if encoding not in ("", "identity"):
         text = f"{endpoint()} compresses its answers although it was asked not to."
-        raise OmniError("hub_incomplete", text, "Use another hub or mirror (HF_ENDPOINT).")
+        raise OmniError(
+            "hub_incomplete", text, "Use another hub or mirror (HF_ENDPOINT)."
+        )
     most = int(response.request.extensions.get(MOST_BYTES, MOST_INFO_BYTES))
-    assert isinstance(response.stream, httpx2.SyncByteStream)  # the client is a synchronous one
+    # The client is a synchronous one.
+    assert isinstance(response.stream, httpx2.SyncByteStream)
     response.stream = Limited(response.stream, most)
 
 
@@ -160,22 +176,30 @@ class Limited(httpx2.SyncByteStream):
     most_bytes: int
 
     def __iter__(self) -> Iterator[bytes]:
-        had, window, began = 0, 0, time.monotonic()
+        had = 0
+        window = 0
+        began = time.monotonic()
         for piece in self.inner:
-            had, window = had + len(piece), window + len(piece)
+            had = had + len(piece)
+            window = window + len(piece)
             if had > self.most_bytes:
                 text = (
                     f"The hub sends more than the {bytes_text(self.most_bytes)} that this answer"
                     " may have."
                 )
                 raise OmniError(
-                    "hub_changed", text, "Look the repository up again, or use another hub."
+                    "hub_changed",
+                    text,
+                    "Look the repository up again, or use another hub.",
                 )
             if (now := time.monotonic()) - began >= SLOW_FOR_S:
                 if window < SLOWEST_BPS * SLOW_FOR_S:
                     text = "The hub sends next to nothing."
-                    raise OmniError("hub_unreachable", text, "Try again later.", retry=True)
-                window, began = 0, now
+                    raise OmniError(
+                        "hub_unreachable", text, "Try again later.", retry=True
+                    )
+                window = 0
+                began = now
             yield piece
 
     def close(self) -> None:

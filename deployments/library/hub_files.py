@@ -19,7 +19,8 @@ from omni.units import GIB
 
 # Weights, then room for the KV cache and compute buffers; the planner knows it exactly once the
 # header is here.
-MEMORY_FACTOR, MEMORY_EXTRA_BYTES = 1.1, GIB
+MEMORY_FACTOR = 1.1
+MEMORY_EXTRA_BYTES = GIB
 
 Kind = Literal["model", "projector"]
 
@@ -131,7 +132,11 @@ def is_safe_path(path: str) -> bool:
     strangers."""
     parts = path.split("/")
     plain = not any(ord(letter) < 32 or letter in '\\:"' for letter in path)
-    return plain and len(path) <= 240 and all(part and not part.startswith(".") for part in parts)
+    return (
+        plain
+        and len(path) <= 240
+        and all(part and not part.startswith(".") for part in parts)
+    )
 
 
 # --- choices --------------------------------------------------------------------------------------
@@ -140,18 +145,28 @@ def choices(files: Iterable[RepoFile]) -> tuple[Choice, ...]:
     left out."""
     groups: dict[tuple[str, int], list[tuple[int, RepoFile]]] = defaultdict(list)
     for file in files:
-        stem, extension = file.path[:-5], file.path[-5:]
-        if extension.lower() != ".gguf" or not is_safe_path(file.path) or _is_no_model(stem):
+        stem = file.path[:-5]
+        extension = file.path[-5:]
+        if (
+            extension.lower() != ".gguf"
+            or not is_safe_path(file.path)
+            or _is_no_model(stem)
+        ):
             continue
-        if shard := _SHARD.fullmatch(stem):
-            groups[shard["stem"], int(shard["count"])].append((int(shard["number"]), file))
+        shard = _SHARD.fullmatch(stem)
+        if shard:
+            groups[shard["stem"], int(shard["count"])].append(
+                (int(shard["number"]), file)
+            )
         else:
             groups[stem, 1].append((1, file))
     found = [
         _choice(stem, count, sorted(shards, key=lambda s: s[0]))
         for (stem, count), shards in groups.items()
     ]
-    return _told_apart(sorted(found, key=lambda choice: (choice.size_bytes, choice.key)))
+    return _told_apart(
+        sorted(found, key=lambda choice: (choice.size_bytes, choice.key))
+    )
 
 
 def _is_no_model(stem: str) -> bool:
@@ -171,7 +186,8 @@ def quant_of(stem: str) -> str:
     """The quantisation that a name ends with, in capitals; of a file without one, that of its
     folder."""
     for part in reversed(stem.split("/")):
-        if found := _QUANT.findall(part):
+        found = _QUANT.findall(part)
+        if found:
             return str(found[-1]).upper()
     return ""
 
@@ -192,14 +208,19 @@ def _told_apart(found: Sequence[Choice]) -> tuple[Choice, ...]:
 def _name(choice: Choice) -> str:
     stem = choice.key[:-5]
     shard = _SHARD.fullmatch(stem)
-    return shard["stem"] if shard else stem
+    if shard:
+        return shard["stem"]
+    return stem
 
 
 def wanted_choice(found: Sequence[Choice], part: str) -> str:
     """The key of the choice that was asked for by file or quantisation, or nothing."""
     for choice in found:
         paths = {file.path for file in choice.files}
-        is_named = choice.kind == "model" and part.upper() in {choice.label.upper(), choice.quant}
+        is_named = choice.kind == "model" and part.upper() in {
+            choice.label.upper(),
+            choice.quant,
+        }
         if part and (part in paths or is_named):
             return choice.key
     return ""
@@ -212,7 +233,9 @@ def needed_bytes(size_bytes: int) -> int:
 
 def fits(size_bytes: int, place: Place) -> bool | None:
     """None: the device did not say how much memory it has."""
-    return None if place.memory_bytes is None else needed_bytes(size_bytes) <= place.memory_bytes
+    if place.memory_bytes is None:
+        return None
+    return needed_bytes(size_bytes) <= place.memory_bytes
 
 
 def recommended(found: Sequence[Choice], places: Sequence[Place]) -> str:
@@ -223,7 +246,9 @@ def recommended(found: Sequence[Choice], places: Sequence[Place]) -> str:
     """
     whole = [c for c in found if c.kind == "model" and not c.n_missing]
     for usable in ([p for p in places if p.is_accelerator], places):
-        fitting = [c for c in whole if any(fits(c.size_bytes, place) for place in usable)]
+        fitting = [
+            c for c in whole if any(fits(c.size_bytes, place) for place in usable)
+        ]
         if fitting:
             quantised = [c for c in fitting if c.is_quantised]
             return max(quantised or fitting, key=lambda c: c.size_bytes).key
@@ -235,5 +260,9 @@ def suggested_projector(found: Sequence[Choice]) -> str:
     are tested with."""
     projectors = [c for c in found if c.kind == "projector" and not c.n_missing]
     rank = {"F16": 0, "FP16": 0, "BF16": 1}
-    best = min(projectors, key=lambda c: (rank.get(c.quant, 2), c.size_bytes), default=None)
-    return best.key if best else ""
+    best = min(
+        projectors, key=lambda c: (rank.get(c.quant, 2), c.size_bytes), default=None
+    )
+    if best:
+        return best.key
+    return ""

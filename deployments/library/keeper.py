@@ -22,7 +22,8 @@ WATCH_EVERY_S = 10.0
 WATCH_AGAIN_S = 4.0  # while something is on the move
 # A folder that takes long to look through is looked at less often: at most this part of the time
 # goes into it, and never so seldom that a person would think that nobody looks.
-WATCH_REST, WATCH_AT_LEAST_EVERY_S = 20, 120.0
+WATCH_REST = 20
+WATCH_AT_LEAST_EVERY_S = 120.0
 
 
 def pause_s(took_s: float, is_unsettled: bool) -> float:
@@ -53,7 +54,9 @@ class LibraryKeeper:
             self.next_watch = began + took_s + pause_s(took_s, self.watch.is_unsettled)
 
     def tend_downloads(self) -> None:
-        self.threads = {pk: entry for pk, entry in self.threads.items() if entry[0].is_alive()}
+        self.threads = {
+            pk: entry for pk, entry in self.threads.items() if entry[0].is_alive()
+        }
         is_unswept = Q(state=Download.State.CANCELLED, is_swept=False)
         is_wanted = Q(state__in=Download.WANTED)
         rows = Download.objects.filter(is_unswept | is_wanted, host=self.host)

@@ -26,11 +26,19 @@ def found_files(
     for here in walk(root, skipped):
         if holds_model(here.names):
             parts = tuple(here.folder / name for name in here.names if is_part(name))
-            yield here.folder, parts, tuple(path for path in parts if path.name in here.links)
+            yield (
+                here.folder,
+                parts,
+                tuple(path for path in parts if path.name in here.links),
+            )
         for name in here.names:
             if is_gguf(name):
                 path = here.folder / name
-                yield shard_paths(path)[0], (path,), (path,) if name in here.links else ()
+                yield (
+                    shard_paths(path)[0],
+                    (path,),
+                    (path,) if name in here.links else (),
+                )
 
 
 def is_gguf(name: str) -> bool:
@@ -40,12 +48,16 @@ def is_gguf(name: str) -> bool:
 def model_of(file: Path) -> Path:
     """The model that a file belongs to, one that has gone too: its GGUF's first shard, or its
     folder."""
-    return shard_paths(file)[0] if is_gguf(file.name) else file.parent
+    if is_gguf(file.name):
+        return shard_paths(file)[0]
+    return file.parent
 
 
 def files_of(model: Path) -> tuple[Path, ...]:
     """All shards of a GGUF, whether they exist or not; of a folder the files that are in it."""
-    return folder_files(model) if is_folder(model) else shard_paths(model)
+    if is_folder(model):
+        return folder_files(model)
+    return shard_paths(model)
 
 
 def stamp_of(model: Path) -> tuple[int, int]:
@@ -54,14 +66,20 @@ def stamp_of(model: Path) -> tuple[int, int]:
     stats = {path: found for path in files_of(model) if (found := stat_of(path))}
     only_weights = is_folder(model)
     counted = [
-        s for path, s in stats.items() if not only_weights or path.name.endswith(".safetensors")
+        s
+        for path, s in stats.items()
+        if not only_weights or path.name.endswith(".safetensors")
     ]
-    return max((s.st_mtime_ns for s in stats.values()), default=0), sum(s.st_size for s in counted)
+    return max((s.st_mtime_ns for s in stats.values()), default=0), sum(
+        s.st_size for s in counted
+    )
 
 
 def fingerprint_of(model: Path) -> str:
     """Tells a model that was moved from another one; empty where there is nothing."""
-    return fingerprint_of_all(folder_files(model)) if is_folder(model) else fingerprint(model)
+    if is_folder(model):
+        return fingerprint_of_all(folder_files(model))
+    return fingerprint(model)
 
 
 @dataclass(frozen=True)
@@ -75,14 +93,20 @@ class Mark:
 def mark_of(model: Path, known: Mark | None = None) -> Mark:
     """The one that is known still holds where the files are the same."""
     stamp = stamp_of(model)
-    return known if known and known.stamp == stamp else Mark(stamp, fingerprint_of(model))
+    if known and known.stamp == stamp:
+        return known
+    return Mark(stamp, fingerprint_of(model))
 
 
 def model_at(file: Path) -> Path:
     """What a person means who names this file: any shard of a GGUF, or a file of a model's
     folder."""
-    in_model = is_gguf(file.name) or holds_model([path.name for path in folder_files(file.parent)])
-    return model_of(file) if in_model else file
+    in_model = is_gguf(file.name) or holds_model(
+        [path.name for path in folder_files(file.parent)]
+    )
+    if in_model:
+        return model_of(file)
+    return file
 
 
 def is_there(model: Path, files: list[str]) -> bool:

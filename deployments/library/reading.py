@@ -28,7 +28,8 @@ POSITIVE_INTEGER_MAX = 2**31 - 1
 def describe_file(model: Model, path: Path, known: Mark | None = None) -> Model:
     """Fills the row from the headers, or with why it cannot be used. Not saved."""
     mark = mark_of(path, known)
-    (model.modified_ns, model.size_bytes), model.fingerprint = mark.stamp, mark.fingerprint
+    (model.modified_ns, model.size_bytes) = mark.stamp
+    model.fingerprint = mark.fingerprint
     model.shards, model.format = file_texts(path), format_of(path)
     model.read_version = READ_VERSION
     try:
@@ -41,7 +42,9 @@ def describe_file(model: Model, path: Path, known: Mark | None = None) -> Model:
 
 
 def format_of(path: Path) -> str:
-    return Model.Format.FOLDER if is_folder(path) else Model.Format.GGUF
+    if is_folder(path):
+        return Model.Format.FOLDER
+    return Model.Format.GGUF
 
 
 def file_texts(path: Path) -> list[str]:
@@ -52,7 +55,9 @@ def file_texts(path: Path) -> list[str]:
 def _describe_gguf(model: Model, path: Path) -> None:
     header = read_header(path)
     _check_byte_order(header, path)
-    known, shape, vocab = facts(header), model_shape(header), vocab_facts(header)
+    known = facts(header)
+    shape = model_shape(header)
+    vocab = vocab_facts(header)
     _describe(model, known)
     model.shape, model.vocab = shape.to_dict(), vocab.to_dict()
 
@@ -74,21 +79,33 @@ def _check_byte_order(header: GgufHeader, path: Path) -> None:
 # --- folders --------------------------------------------------------------------------------------
 def _describe_folder(model: Model, path: Path) -> None:
     header = read_folder(path)
-    known, shape = folder_facts(header), folder_shape(header)
+    known = folder_facts(header)
+    shape = folder_shape(header)
     # Its tokenizer is not read, so nothing is known to draft for it.
-    model.shape, model.vocab = shape.to_dict(), VocabFacts(n_vocab=known.n_vocab).to_dict()
+    model.shape, model.vocab = (
+        shape.to_dict(),
+        VocabFacts(n_vocab=known.n_vocab).to_dict(),
+    )
     _describe(model, known)
 
 
 # --- both -----------------------------------------------------------------------------------------
 def _describe(model: Model, known: ModelFacts) -> None:
-    model.state, model.error = Model.State.OK, ""
-    model.title, model.arch, model.quant = known.name[:200], known.arch[:60], known.quant[:40]
+    model.state = Model.State.OK
+    model.error = ""
+    model.title = known.name[:200]
+    model.arch = known.arch[:60]
+    model.quant = known.quant[:40]
     model.kind = str(known.kind)
     model.n_params = known.n_params
-    model.n_layer, model.n_ctx_train = _positive(known.n_layer), _positive(known.n_ctx_train)
+    model.n_layer, model.n_ctx_train = (
+        _positive(known.n_layer),
+        _positive(known.n_ctx_train),
+    )
     model.facts = known.as_dict()
 
 
 def _positive(value: int | None) -> int | None:
-    return value if isinstance(value, int) and 0 <= value <= POSITIVE_INTEGER_MAX else None
+    if isinstance(value, int) and 0 <= value <= POSITIVE_INTEGER_MAX:
+        return value
+    return None

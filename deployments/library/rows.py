@@ -14,7 +14,12 @@ from django.db import DatabaseError, DataError, IntegrityError, transaction
 
 from deployments.formats.gguf import shard_paths
 from deployments.library.model_files import Mark, is_there, mark_of, stamp_of
-from deployments.library.reading import READ_VERSION, describe_file, file_texts, format_of
+from deployments.library.reading import (
+    READ_VERSION,
+    describe_file,
+    file_texts,
+    format_of,
+)
 from deployments.library.timeouts import FILE_TIMEOUT_S, NoAnswer, in_time
 from deployments.library.walk import Skipped, is_folder
 from deployments.models import Model, ReferenceAnswer
@@ -76,7 +81,9 @@ class Rows:
             [str(path) for path in paths], field_name="path"
         )
         marks = {
-            path: self._marked(path) for path in paths if _may_have_moved_here(rows.get(str(path)))
+            path: self._marked(path)
+            for path in paths
+            if _may_have_moved_here(rows.get(str(path)))
         }
         moved = self._moved(marks)
         found = [
@@ -97,36 +104,52 @@ class Rows:
         Whatever one file does, the others are looked at.
         """
         model = moved or row or Model()
-        before, content = _news(model), (model.modified_ns, model.size_bytes)
+        before = _news(model)
+        content = (model.modified_ns, model.size_bytes)
         model.path = str(path)
         try:
             if moved is None and _is_up_to_date(model, path):
                 return _Described(path, model, is_read=False)
             in_time(lambda: describe_file(model, path, mark), str(path), FILE_TIMEOUT_S)
         except NoAnswer:
-            text = f"The file gives no answer within {FILE_TIMEOUT_S:.0f} s. Is its disk well?"
+            text = (
+                f"The file gives no answer within {FILE_TIMEOUT_S:.0f} s. Is its disk"
+                " well?"
+            )
             model = _unreadable(model.pk, path, text)
         except Exception as error:
             log.exception("the model %a could not be read", str(path))
             text = (
-                f"It could not be read ({type(error).__name__}); the agent's log has the details."
+                f"It could not be read ({type(error).__name__}); the agent's log has"
+                " the details."
             )
             model = _unreadable(model.pk, path, text)
-        has_new_content = moved is None and (model.modified_ns, model.size_bytes) != content
+        has_new_content = (
+            moved is None and (model.modified_ns, model.size_bytes) != content
+        )
         return _Described(
-            path, model, True, _news(model) != before, row if moved else None, has_new_content
+            path,
+            model,
+            True,
+            _news(model) != before,
+            row if moved else None,
+            has_new_content,
         )
 
     def _moved(self, marked: Mapping[Path, Mark | None]) -> dict[Path, Model]:
         """Of paths that are new: the row of the same model at another place where it no longer
         is."""
         marks = {
-            path: mark.fingerprint for path, mark in marked.items() if mark and mark.fingerprint
+            path: mark.fingerprint
+            for path, mark in marked.items()
+            if mark and mark.fingerprint
         }
         if not marks:
             return {}
         known = (
-            Model.objects.defer(*_LARGE).filter(fingerprint__in=set(marks.values())).order_by("pk")
+            Model.objects.defer(*_LARGE)
+            .filter(fingerprint__in=set(marks.values()))
+            .order_by("pk")
         )
         gone: dict[str, list[Model]] = {}
         for row in known:
@@ -134,10 +157,14 @@ class Rows:
                 gone.setdefault(row.fingerprint, []).append(row)
         found: dict[Path, Model] = {}
         for path, mark in marks.items():
-            if rows := gone.get(mark):
+            rows = gone.get(mark)
+            if rows:
                 found[path] = rows.pop(0)
                 log.info(
-                    "the model %s moved from %s to %s", found[path].name, found[path].path, path
+                    "the model %s moved from %s to %s",
+                    found[path].name,
+                    found[path].path,
+                    path,
                 )
                 self._there[found[path].path] = True
         return found
@@ -166,7 +193,8 @@ class Rows:
         except DatabaseError:
             self._forget_names()
             for entry in found:
-                entry.model.pk, entry.model._state.adding = None, True
+                entry.model.pk = None
+                entry.model._state.adding = True
         else:
             self._created.update(entry.path for entry in found)
 
@@ -180,11 +208,15 @@ class Rows:
         if found.has_new_content and found.model.pk:
             ReferenceAnswer.objects.filter(model=found.model.pk).delete()
         try:
-            return Registered(_light(self.saved(found.model, found.path)), found.is_news)
+            return Registered(
+                _light(self.saved(found.model, found.path)), found.is_news
+            )
         except DataError as error:
             # PostgreSQL refuses what SQLite keeps.
             log.exception("the model %a could not be kept", str(found.path))
-            self.skipped.add(found.path, f"the database does not take it ({type(error).__name__})")
+            self.skipped.add(
+                found.path, f"the database does not take it ({type(error).__name__})"
+            )
             return None
 
     def saved(self, model: Model, path: Path) -> Model:
@@ -196,7 +228,8 @@ class Rows:
             with transaction.atomic():
                 model.save()
         except IntegrityError:
-            if found := Model.objects.filter(path=model.path).first():
+            found = Model.objects.filter(path=model.path).first()
+            if found:
                 return found
             self._forget_names()
             model.name = self._free_name(path)
@@ -227,7 +260,9 @@ def _unreadable(pk: int | None, path: Path, text: str) -> Model:
     """A row that says why; the one that was being filled may still be written to by a thread that
     hangs."""
     model = (Model.objects.filter(pk=pk).first() if pk else None) or Model()
-    model.path, model.state, model.error = str(path), Model.State.BROKEN, text
+    model.path = str(path)
+    model.state = Model.State.BROKEN
+    model.error = text
     model.shards = model.shards or [str(path)]
     return model
 
@@ -242,16 +277,28 @@ def _light(model: Model) -> Model:
 
 def _news(model: Model) -> tuple[object, ...]:
     """What is news when it changes."""
-    return model.pk, model.path, model.state, model.error, model.modified_ns, model.size_bytes
+    return (
+        model.pk,
+        model.path,
+        model.state,
+        model.error,
+        model.modified_ns,
+        model.size_bytes,
+    )
 
 
 def _is_up_to_date(model: Model, path: Path) -> bool:
     """Whether the row says what the files say; one that was broken is always read again."""
-    if model.pk is None or model.state != Model.State.OK or model.read_version != READ_VERSION:
+    if (
+        model.pk is None
+        or model.state != Model.State.OK
+        or model.read_version != READ_VERSION
+    ):
         return False
-    return stamp_of(path) == (model.modified_ns, model.size_bytes) and model.shards == file_texts(
-        path
-    )
+    return stamp_of(path) == (
+        model.modified_ns,
+        model.size_bytes,
+    ) and model.shards == file_texts(path)
 
 
 def _may_have_moved_here(row: Model | None) -> bool:
@@ -259,7 +306,9 @@ def _may_have_moved_here(row: Model | None) -> bool:
     yet."""
     if row is None:
         return True
-    is_provisional = row.state == Model.State.INCOMPLETE and not row.fingerprint and not row.arch
+    is_provisional = (
+        row.state == Model.State.INCOMPLETE and not row.fingerprint and not row.arch
+    )
     return is_provisional and not row.bindings.exists()
 
 
@@ -279,7 +328,9 @@ def register(path: Path) -> Model:
     for found in rows.register([path]):
         return found.model
     raise OmniError(
-        "model_unreadable", rows.skipped.listed()[0], "Look at the file, then scan again."
+        "model_unreadable",
+        rows.skipped.listed()[0],
+        "Look at the file, then scan again.",
     )
 
 
@@ -289,7 +340,11 @@ def mark_growing(path: Path) -> bool:
     model = Model.objects.filter(path=str(path)).first() or Model(path=str(path))
     if model.pk and (model.state, model.error) == (Model.State.INCOMPLETE, GROWING):
         return False
-    model.state, model.error, model.shards = Model.State.INCOMPLETE, GROWING, file_texts(path)
+    model.state, model.error, model.shards = (
+        Model.State.INCOMPLETE,
+        GROWING,
+        file_texts(path),
+    )
     _, model.size_bytes = stamp_of(path)
     model.format = format_of(path)
     Rows().saved(model, path)

@@ -89,13 +89,19 @@ def walk(root: Path, skipped: Skipped) -> Iterator[Listing]:
         entries = _entries(folder, left, skipped)
         left -= len(entries)
         folders = [entry for entry in entries if _is_folder(entry)]
-        files = [entry for entry in entries if _is_wanted(entry) and _is_file(entry, skipped)]
+        files = [
+            entry for entry in entries if _is_wanted(entry) and _is_file(entry, skipped)
+        ]
         links = frozenset(entry.name for entry in files if entry.is_symlink())
         yield Listing(folder, tuple(entry.name for entry in files), links)
-        below = [Path(entry.path) for entry in folders if _may_enter(entry, depth, skipped)]
+        below = [
+            Path(entry.path) for entry in folders if _may_enter(entry, depth, skipped)
+        ]
         waiting += [(path, depth + 1) for path in reversed(below)]
         if left <= 0:
-            skipped.add(root, f"more than {MAX_ENTRIES} files; the rest is not looked at")
+            skipped.add(
+                root, f"more than {MAX_ENTRIES} files; the rest is not looked at"
+            )
             return
 
 

@@ -34,7 +34,9 @@ class LibraryWatch:
         """Whether the library is another than before."""
         now, changed = self._look()
         moving = {
-            path for path, stamp in now.items() if path in self.seen and self.seen[path] != stamp
+            path
+            for path, stamp in now.items()
+            if path in self.seen and self.seen[path] != stamp
         }
         fresh = {path for path, stamp in now.items() if self.known.get(path) != stamp}
         # A file of which this check is the first may still be written.
@@ -67,10 +69,15 @@ class LibraryWatch:
         return found, changed
 
     def _take_up(
-        self, fresh: set[Path], moving: set[Path], waiting: set[Path], now: dict[Path, Stamp]
+        self,
+        fresh: set[Path],
+        moving: set[Path],
+        waiting: set[Path],
+        now: dict[Path, Stamp],
     ) -> bool:
         changed = False
-        files, resting = _by_model(now), []
+        files = _by_model(now)
+        resting = []
         for model in sorted({model_of(path) for path in fresh}):
             if moving.intersection(files[model]):
                 changed = folders.mark_growing(model) or changed
@@ -84,7 +91,9 @@ class LibraryWatch:
         """A file that goes makes its model incomplete; a model all of which goes is marked."""
         left = _by_model(now)
         changed = folders.renew(
-            model for model in sorted({model_of(path) for path in gone}) if model in left
+            model
+            for model in sorted({model_of(path) for path in gone})
+            if model in left
         )
         return folders.mark_missing() or changed
 
@@ -98,4 +107,6 @@ def _by_model(files: Iterable[Path]) -> dict[Path, list[Path]]:
 
 def _stamp(path: Path) -> Stamp | None:
     found = stat_of(path)
-    return (found.st_size, found.st_mtime_ns, found.st_ino) if found else None
+    if found:
+        return (found.st_size, found.st_mtime_ns, found.st_ino)
+    return None

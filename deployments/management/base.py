@@ -23,7 +23,9 @@ class OmniCommand(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         # A log line on stderr would stand between the caller and the one line that counts.
-        logging.getLogger().setLevel(logging.ERROR if options["verbosity"] < 2 else logging.INFO)
+        logging.getLogger().setLevel(
+            logging.ERROR if options["verbosity"] < 2 else logging.INFO
+        )
         try:
             self.run(**options)
         except OmniError as error:
@@ -60,14 +62,18 @@ def seconds(text: str) -> float:
     """An argparse type: a number of seconds from 0 to a day."""
     value = float(text)
     if not 0 <= value <= 86_400:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds from 0 to 86400")
+        raise argparse.ArgumentTypeError(
+            f"{text} is not a number of seconds from 0 to 86400"
+        )
     return value
 
 
 def read_rig(path: str) -> str:
     """The text of a rig file; - is stdin. Raises OmniError (unreadable_file)."""
     try:
-        return sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+        if path == "-":
+            return sys.stdin.read()
+        return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         cause = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise OmniError(

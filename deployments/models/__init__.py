@@ -1,6 +1,12 @@
 """Rows: what is known, wanted and observed. Imports states only, and no row decides anything."""
 
-from deployments.models.deployment import Binding, Deployment, Instance, Role, Transition
+from deployments.models.deployment import (
+    Binding,
+    Deployment,
+    Instance,
+    Role,
+    Transition,
+)
 from deployments.models.download import Download
 from deployments.models.gateway import ApiKey, Route
 from deployments.models.library import Engine, LibraryFolder, Model

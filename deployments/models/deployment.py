@@ -43,13 +43,19 @@ class Deployment(models.Model):
     # One of strategies.STRATEGIES. Forms, services and the reader of rig files check that, not the
     # database: a new strategy needs no migration.
     strategy = models.CharField(max_length=20, default=DEFAULT_STRATEGY)
-    engine = models.ForeignKey(Engine, on_delete=models.PROTECT, related_name="deployments")
+    engine = models.ForeignKey(
+        Engine, on_delete=models.PROTECT, related_name="deployments"
+    )
     remote_model = models.CharField(
-        max_length=200, blank=True, help_text="on an external server, under the name it has there"
+        max_length=200,
+        blank=True,
+        help_text="on an external server, under the name it has there",
     )
     settings = models.JSONField(default=dict, blank=True)
     extra_args = models.JSONField(default=list, blank=True)
-    desired = models.CharField(max_length=10, choices=Desired.choices, default=Desired.STOPPED)
+    desired = models.CharField(
+        max_length=10, choices=Desired.choices, default=Desired.STOPPED
+    )
     # Grows with every change and every Start: an instance made for an older generation is replaced.
     generation = models.PositiveIntegerField(default=1)
     is_deleting = models.BooleanField(
@@ -78,7 +84,8 @@ class Deployment(models.Model):
         permissions = [declared(OPERATE)]
         constraints = [
             models.CheckConstraint(
-                condition=Q(desired__in=list(DesiredState)), name="deployment_desired_known"
+                condition=Q(desired__in=list(DesiredState)),
+                name="deployment_desired_known",
             ),
         ]
 
@@ -103,23 +110,31 @@ class Deployment(models.Model):
     @classmethod
     def giving_text(cls) -> models.QuerySet[Deployment]:
         """What can be chatted with, once it runs."""
-        return cls.objects.filter(is_deleting=False).exclude(bindings__model__kind__in=WITHOUT_TEXT)
+        return cls.objects.filter(is_deleting=False).exclude(
+            bindings__model__kind__in=WITHOUT_TEXT
+        )
 
     @property
     def state(self) -> str:
         """What its instances add up to (see deployments.states)."""
         states = [self._state_of(instance) for instance in self.instances.all()]
         return deployment_state(
-            states, desired=self.desired, error=bool(self.error), unloaded=self.is_unloaded
+            states,
+            desired=self.desired,
+            error=bool(self.error),
+            unloaded=self.is_unloaded,
         )
 
     def _state_of(self, instance: Instance) -> str:
         """Of a start that somebody asked for after a failure nothing is known until the agent has
         tried."""
         is_earlier = (
-            instance.state == InstanceState.FAILED and instance.generation < self.generation
+            instance.state == InstanceState.FAILED
+            and instance.generation < self.generation
         )
-        return InstanceState.STARTING if is_earlier and self.ought_to_run else instance.state
+        if is_earlier and self.ought_to_run:
+            return InstanceState.STARTING
+        return instance.state
 
     @property
     def can_be_stopped(self) -> bool:
@@ -137,7 +152,10 @@ class Deployment(models.Model):
     @property
     def drains_until(self) -> datetime | None:
         """When answers in progress are cut off, while they are waited for."""
-        return max((i.drains_until for i in self.instances.all() if i.drains_until), default=None)
+        return max(
+            (i.drains_until for i in self.instances.all() if i.drains_until),
+            default=None,
+        )
 
     @property
     def is_draining(self) -> bool:
@@ -147,7 +165,9 @@ class Deployment(models.Model):
     def ought_to_run(self) -> bool:
         """Whether its processes should be there now; on an external server it has none."""
         is_wanted = (
-            self.desired == self.Desired.RUNNING and not self.is_deleting and not self.is_unloaded
+            self.desired == self.Desired.RUNNING
+            and not self.is_deleting
+            and not self.is_unloaded
         )
         return is_wanted and not self.is_external
 
@@ -155,7 +175,9 @@ class Deployment(models.Model):
 class Binding(models.Model):
     """Which model plays a role in a deployment, and on which devices."""
 
-    deployment = models.ForeignKey(Deployment, on_delete=models.CASCADE, related_name="bindings")
+    deployment = models.ForeignKey(
+        Deployment, on_delete=models.CASCADE, related_name="bindings"
+    )
     role = models.CharField(max_length=10, choices=Role.choices)
     model = models.ForeignKey(Model, on_delete=models.PROTECT, related_name="bindings")
     devices = models.JSONField(default=list, help_text="device names, in order")
@@ -163,8 +185,12 @@ class Binding(models.Model):
     class Meta:
         ordering = ("deployment", "role")
         constraints = [
-            models.UniqueConstraint(fields=["deployment", "role"], name="role_once_per_deployment"),
-            models.CheckConstraint(condition=Q(role__in=Role.values), name="binding_role_known"),
+            models.UniqueConstraint(
+                fields=["deployment", "role"], name="role_once_per_deployment"
+            ),
+            models.CheckConstraint(
+                condition=Q(role__in=Role.values), name="binding_role_known"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -176,15 +202,23 @@ class Instance(models.Model):
 
     host = models.ForeignKey(Host, on_delete=models.CASCADE, related_name="instances")
     deployment = models.ForeignKey(
-        Deployment, on_delete=models.CASCADE, null=True, blank=True, related_name="instances"
+        Deployment,
+        on_delete=models.CASCADE,
+        null=True,
+        blank=True,
+        related_name="instances",
     )
     device = models.OneToOneField(
         Device, on_delete=models.CASCADE, null=True, blank=True, related_name="instance"
     )
-    role = models.CharField(max_length=10, choices=[*Role.choices, ("rpc", "RPC server")])
+    role = models.CharField(
+        max_length=10, choices=[*Role.choices, ("rpc", "RPC server")]
+    )
     ordinal = models.PositiveSmallIntegerField(default=0)
     state = models.CharField(
-        max_length=10, choices=[(s, s) for s in InstanceState], default=InstanceState.STOPPED
+        max_length=10,
+        choices=[(s, s) for s in InstanceState],
+        default=InstanceState.STOPPED,
     )
     generation = models.PositiveIntegerField(
         default=0, help_text="of the deployment, when it was started"
@@ -195,10 +229,14 @@ class Instance(models.Model):
         help_text="of a server that somebody else runs; empty: a process of ours",
     )
     socket = models.CharField(
-        max_length=108, blank=True, help_text="the Unix socket on which a process of ours listens"
+        max_length=108,
+        blank=True,
+        help_text="the Unix socket on which a process of ours listens",
     )
     port = models.PositiveIntegerField(
-        null=True, blank=True, help_text="on which it listens where its engine knows no sockets"
+        null=True,
+        blank=True,
+        help_text="on which it listens where its engine knows no sockets",
     )
     pid = models.PositiveIntegerField(null=True, blank=True)
     start_time = models.FloatField(
@@ -220,7 +258,9 @@ class Instance(models.Model):
     )
     error_code = models.CharField(max_length=60, blank=True)
     error = models.TextField(blank=True)
-    log_line = models.TextField(blank=True, help_text="the line of the log that tells the cause")
+    log_line = models.TextField(
+        blank=True, help_text="the line of the log that tells the cause"
+    )
     log_path = models.CharField(max_length=500, blank=True)
     # Of the model's files when it was started: bytes and time of change.
     file_stamp = models.CharField(max_length=80, blank=True)
@@ -244,13 +284,16 @@ class Instance(models.Model):
             ),
             models.UniqueConstraint(fields=["host", "port"], name="port_once_per_host"),
             models.UniqueConstraint(
-                fields=["host", "socket"], condition=~Q(socket=""), name="socket_once_per_host"
+                fields=["host", "socket"],
+                condition=~Q(socket=""),
+                name="socket_once_per_host",
             ),
             models.CheckConstraint(
                 condition=Q(state__in=list(InstanceState)), name="instance_state_known"
             ),
             models.CheckConstraint(
-                condition=Q(port__isnull=True) | Q(port__range=(1, 65535)), name="port_in_range"
+                condition=Q(port__isnull=True) | Q(port__range=(1, 65535)),
+                name="port_in_range",
             ),
             models.CheckConstraint(
                 condition=Q(deployment__isnull=False) ^ Q(device__isnull=False),
@@ -274,14 +317,21 @@ class Instance(models.Model):
         """The address as pages and documents show it; empty where nothing listens."""
         if self.address or self.socket:
             return self.address or self.socket
-        host = self.device.endpoint.rpartition(":")[0] if self.device else "127.0.0.1"
-        return f"{host}:{self.port}" if self.port else ""
+        if self.device:
+            host = self.device.endpoint.rpartition(":")[0]
+        else:
+            host = "127.0.0.1"
+        if self.port:
+            return f"{host}:{self.port}"
+        return ""
 
 
 class Transition(models.Model):
     """One change of an instance's state."""
 
-    instance = models.ForeignKey(Instance, on_delete=models.CASCADE, related_name="transitions")
+    instance = models.ForeignKey(
+        Instance, on_delete=models.CASCADE, related_name="transitions"
+    )
     at = models.DateTimeField(auto_now_add=True)
     old = models.CharField(max_length=10)
     new = models.CharField(max_length=10)
@@ -290,7 +340,9 @@ class Transition(models.Model):
 
     class Meta:
         ordering = ("-at", "-id")
-        indexes = [models.Index(fields=["instance", "-at"], name="transition_by_instance")]
+        indexes = [
+            models.Index(fields=["instance", "-at"], name="transition_by_instance")
+        ]
 
     def __str__(self) -> str:
         return f"{self.instance_id}: {self.old} → {self.new}"

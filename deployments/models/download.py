@@ -41,7 +41,9 @@ class Download(models.Model):
     )
     label = models.CharField(max_length=200, help_text="the quantisation")
     files = models.JSONField(default=list)
-    folder = models.CharField(max_length=500, help_text="where the repository's files go")
+    folder = models.CharField(
+        max_length=500, help_text="where the repository's files go"
+    )
     state = models.CharField(max_length=10, choices=State.choices, default=State.QUEUED)
     total_bytes = models.BigIntegerField(default=0)
     done_bytes = models.BigIntegerField(default=0)
@@ -68,7 +70,14 @@ class Download(models.Model):
         constraints = [
             models.CheckConstraint(
                 condition=Q(
-                    state__in=["queued", "running", "paused", "done", "failed", "cancelled"]
+                    state__in=[
+                        "queued",
+                        "running",
+                        "paused",
+                        "done",
+                        "failed",
+                        "cancelled",
+                    ]
                 ),
                 name="download_state_known",
             ),
@@ -88,7 +97,9 @@ class Download(models.Model):
 
     @property
     def percent(self) -> float:
-        return 100 * self.done_bytes / self.total_bytes if self.total_bytes else 0.0
+        if self.total_bytes:
+            return 100 * self.done_bytes / self.total_bytes
+        return 0.0
 
     @property
     def progress_text(self) -> str:

@@ -14,7 +14,9 @@ class Route(models.Model):
     """A public model name that leads to a deployment."""
 
     name = models.SlugField(max_length=LENGTH["routes"], unique=True)
-    deployment = models.ForeignKey(Deployment, on_delete=models.PROTECT, related_name="routes")
+    deployment = models.ForeignKey(
+        Deployment, on_delete=models.PROTECT, related_name="routes"
+    )
     description = models.CharField(max_length=200, blank=True)
 
     class Meta:

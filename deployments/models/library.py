@@ -30,10 +30,16 @@ class Engine(models.Model):
     flavour = models.CharField(max_length=20)
     path = models.CharField(max_length=500)
     build = models.CharField(max_length=200, blank=True)
-    flags = models.JSONField(default=list, blank=True, help_text="every flag that --help lists")
-    devices = models.JSONField(default=list, blank=True, help_text="what --list-devices prints")
+    flags = models.JSONField(
+        default=list, blank=True, help_text="every flag that --help lists"
+    )
+    devices = models.JSONField(
+        default=list, blank=True, help_text="what --list-devices prints"
+    )
     offers = models.JSONField(
-        default=list, blank=True, help_text="an external server's own names of its models"
+        default=list,
+        blank=True,
+        help_text="an external server's own names of its models",
     )
     # Architecture → whether this build has it, of those that it was asked for.
     archs = models.JSONField(default=dict, blank=True)
@@ -48,9 +54,12 @@ class Engine(models.Model):
     class Meta:
         ordering = ("name",)
         constraints = [
-            models.UniqueConstraint(fields=["host", "path"], name="engine_path_once_per_host"),
+            models.UniqueConstraint(
+                fields=["host", "path"], name="engine_path_once_per_host"
+            ),
             models.CheckConstraint(
-                condition=Q(state__in=["ok", "missing", "broken"]), name="engine_state_known"
+                condition=Q(state__in=["ok", "missing", "broken"]),
+                name="engine_state_known",
             ),
         ]
 
@@ -65,7 +74,9 @@ class Engine(models.Model):
     def state_text(self) -> str:
         """An external server may well run: it is only known not to be of use now."""
         away = self.is_external and self.state == self.State.BROKEN
-        return "Not usable now" if away else str(self.get_state_display())
+        if away:
+            return "Not usable now"
+        return str(self.get_state_display())
 
     @property
     def was_verified(self) -> bool:
@@ -77,7 +88,9 @@ class LibraryFolder(models.Model):
     """A folder whose GGUF files and model folders belong to the library."""
 
     path = models.CharField(max_length=500, unique=True)
-    is_packaged = models.BooleanField(default=False, help_text="belongs to an installed package")
+    is_packaged = models.BooleanField(
+        default=False, help_text="belongs to an installed package"
+    )
     scanned_at = models.DateTimeField(null=True, blank=True)
     error = models.TextField(blank=True)
     # What lies there, looks like a model and could not be looked at: one sentence each.
@@ -104,9 +117,13 @@ class Model(models.Model):
         MISSING = "missing", "File is gone"
 
     name = models.SlugField(max_length=LENGTH["models"], unique=True)
-    path = models.CharField(max_length=500, unique=True, help_text="the first shard, or the folder")
+    path = models.CharField(
+        max_length=500, unique=True, help_text="the first shard, or the folder"
+    )
     format = models.CharField(max_length=8, choices=Format.choices, default=Format.GGUF)
-    kind = models.CharField(max_length=16, choices=KINDS, default=Kind.TEXT.value, db_index=True)
+    kind = models.CharField(
+        max_length=16, choices=KINDS, default=Kind.TEXT.value, db_index=True
+    )
     # All files: the shards of a GGUF, what belongs to the model in a folder.
     shards = models.JSONField(default=list, blank=True)
     title = models.CharField(max_length=200, blank=True)
@@ -142,7 +159,8 @@ class Model(models.Model):
                 condition=Q(format__in=["gguf", "folder"]), name="model_format_known"
             ),
             models.CheckConstraint(
-                condition=Q(kind__in=[name for name, _ in KINDS]), name="model_kind_known"
+                condition=Q(kind__in=[name for name, _ in KINDS]),
+                name="model_kind_known",
             ),
         ]
 

@@ -15,15 +15,23 @@ class Measurement(models.Model):
     Rates are tokens/s; null where the answer was too short to tell.
     """
 
-    host = models.ForeignKey(Host, on_delete=models.CASCADE, related_name="measurements")
-    model = models.ForeignKey(Model, on_delete=models.CASCADE, related_name="measurements")
+    host = models.ForeignKey(
+        Host, on_delete=models.CASCADE, related_name="measurements"
+    )
+    model = models.ForeignKey(
+        Model, on_delete=models.CASCADE, related_name="measurements"
+    )
     deployment_name = models.CharField(max_length=LENGTH["deployments"])
     strategy = models.CharField(max_length=20)
     devices = models.JSONField(default=list, help_text="names, all roles together")
     prefill_tps = models.FloatField(null=True, blank=True)
     decode_tps = models.FloatField(null=True, blank=True)
-    computed_prefill_tps = models.FloatField(null=True, blank=True, help_text="before any fitting")
-    computed_decode_tps = models.FloatField(null=True, blank=True, help_text="before any fitting")
+    computed_prefill_tps = models.FloatField(
+        null=True, blank=True, help_text="before any fitting"
+    )
+    computed_decode_tps = models.FloatField(
+        null=True, blank=True, help_text="before any fitting"
+    )
     at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -37,8 +45,12 @@ class ReferenceAnswer(models.Model):
     """How the independent deployment of a model continues the text that every engine is checked
     with."""
 
-    model = models.OneToOneField(Model, on_delete=models.CASCADE, related_name="reference")
-    engine = models.ForeignKey(Engine, on_delete=models.SET_NULL, null=True, related_name="+")
+    model = models.OneToOneField(
+        Model, on_delete=models.CASCADE, related_name="reference"
+    )
+    engine = models.ForeignKey(
+        Engine, on_delete=models.SET_NULL, null=True, related_name="+"
+    )
     tokens = models.JSONField(default=list, help_text="ids")
     pieces = models.JSONField(default=list, help_text="texts of the tokens")
     at = models.DateTimeField(auto_now=True)

@@ -12,7 +12,9 @@ from deployments.planning.plan_codec import UnreadablePlan, decode
 class StoredPlan(models.Model):
     """Made when what is desired changed, and run by until that changes again."""
 
-    deployment = models.ForeignKey(Deployment, on_delete=models.CASCADE, related_name="plans")
+    deployment = models.ForeignKey(
+        Deployment, on_delete=models.CASCADE, related_name="plans"
+    )
     generation = models.PositiveIntegerField()
     plan = models.JSONField(help_text="as deployments.planning.plan_codec writes it")
     made_from = models.JSONField(

@@ -64,7 +64,14 @@ class LayerKind:
     @cached_property
     def _hash(self) -> int:
         return hash(
-            (self.tensors, self.n_head, self.n_head_kv, self.is_swa, self.has_kv, self.state_s)
+            (
+                self.tensors,
+                self.n_head,
+                self.n_head_kv,
+                self.is_swa,
+                self.has_kv,
+                self.state_s,
+            )
         )
 
     @staticmethod
@@ -95,7 +102,9 @@ class LayerKind:
     def rows(self, name: str) -> int:
         """Output width of a weight; 0 when the layer has none of that name."""
         tensor = self.by_name.get(f"{name}.weight")
-        return tensor.shape[1] if tensor and len(tensor.shape) > 1 else 0
+        if tensor and len(tensor.shape) > 1:
+            return tensor.shape[1]
+        return 0
 
 
 @dataclass(frozen=True)
@@ -173,7 +182,8 @@ class ModelShape:
         if self.arch not in SHARED_KV:
             return self.n_layer
         return next(
-            (i for i, kind in enumerate(self.layer_kinds()) if not kind.has_kv), self.n_layer
+            (i for i, kind in enumerate(self.layer_kinds()) if not kind.has_kv),
+            self.n_layer,
         )
 
     @property
@@ -227,13 +237,17 @@ class ModelShape:
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return plain | {
             "kinds": [_kind_dict(kind) for kind in self.kinds],
-            "layers": [[layer.kind, layer.offset, layer.shard] for layer in self.layers],
+            "layers": [
+                [layer.kind, layer.offset, layer.shard] for layer in self.layers
+            ],
             "extras": [_tensor_list(tensor) for tensor in self.extras],
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ModelShape:
-        known = {key: value for key, value in data.items() if key in cls.__dataclass_fields__}
+        known = {
+            key: value for key, value in data.items() if key in cls.__dataclass_fields__
+        }
         known["kinds"] = tuple(_kind_from(kind) for kind in data["kinds"])
         known["layers"] = tuple(Layer(*layer) for layer in data["layers"])
         known["extras"] = _tensors_from(data["extras"])
@@ -252,7 +266,10 @@ def _tensor_list(tensor: TensorShape) -> list[Any]:
 
 
 def _tensors_from(rows: Iterable[list[Any]]) -> tuple[TensorShape, ...]:
-    return tuple(TensorShape(name, kind, tuple(shape), *rest) for name, kind, shape, *rest in rows)
+    return tuple(
+        TensorShape(name, kind, tuple(shape), *rest)
+        for name, kind, shape, *rest in rows
+    )
 
 
 def _kind_dict(kind: LayerKind) -> dict[str, Any]:
@@ -261,5 +278,9 @@ def _kind_dict(kind: LayerKind) -> dict[str, Any]:
 
 
 def _kind_from(data: Mapping[str, Any]) -> LayerKind:
-    known = {key: value for key, value in data.items() if key in LayerKind.__dataclass_fields__}
+    known = {
+        key: value
+        for key, value in data.items()
+        if key in LayerKind.__dataclass_fields__
+    }
     return LayerKind(**{**known, "tensors": _tensors_from(data["tensors"])})

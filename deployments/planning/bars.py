@@ -49,7 +49,9 @@ class Bar:
         """How much stands beyond the edge, to scale as far as there is room."""
         if not self.total_bytes:
             return 0.0
-        return round(min(100.0 - self.edge, self.over_bytes / self.total_bytes * self.edge), 2)
+        return round(
+            min(100.0 - self.edge, self.over_bytes / self.total_bytes * self.edge), 2
+        )
 
     @property
     def named(self) -> tuple[Part, ...]:
@@ -60,10 +62,13 @@ def bar(use: DeviceUse) -> Bar:
     sizes = {code: getattr(use, f"{code}_bytes") for code, _ in PARTS}
     over = use.free_bytes is not None and use.free_bytes < 0
     edge = EDGE_PERCENT if over else 100.0
-    place, parts = 0.0, []
+    place = 0.0
+    parts = []
     for code, title in PARTS:
         width = sizes[code] / use.total_bytes * edge if use.total_bytes else 0.0
         shown = max(0.0, min(width, edge - place))
         parts.append(Part(code, title, sizes[code], round(place, 2), round(shown, 2)))
         place += shown
-    return Bar(use.name, use.total_bytes, use.needed_bytes, use.free_bytes, tuple(parts), edge)
+    return Bar(
+        use.name, use.total_bytes, use.needed_bytes, use.free_bytes, tuple(parts), edge
+    )

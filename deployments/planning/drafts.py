@@ -43,16 +43,19 @@ __all__ = [
 
 MAX_DRAFTED = 16
 # Below this the two do about the same work; above it a draft has little left to say.
-MIN_SIZE_RATIO, MAX_SIZE_RATIO = 4.0, 2000.0
+MIN_SIZE_RATIO = 4.0
+MAX_SIZE_RATIO = 2000.0
 # A gain of less than this is within the prior's error.
 WORTHWHILE = 1.1
 # Acceptance by size, fitted to the paper's table 3: LaMDA 137B with drafts of 8B, 2B and 100M,
 # argmax sampling: 0.75, 0.71, 0.61. T5 lies 0.05 to 0.1 higher, sampling at temperature 1 up to 0.2
 # lower.
-_AT_ONE, _PER_DECADE = 0.84, 0.073
+_AT_ONE = 0.84
+_PER_DECADE = 0.073
 # Of another family with the same vocabulary less is accepted; how much less is an assumption.
 _STRANGER = 0.15
-_LOWEST, _HIGHEST = 0.3, 0.85
+_LOWEST = 0.3
+_HIGHEST = 0.85
 
 
 @dataclass(frozen=True)
@@ -106,16 +109,21 @@ def expected_tokens(acceptance: float, n_draft: int) -> float:
     return (1 - acceptance ** (n_draft + 1)) / (1 - acceptance)
 
 
-def speedup(acceptance: float, n_draft: int, cost_ratio: float, verify_ratio: float = 1.0) -> float:
+def speedup(
+    acceptance: float, n_draft: int, cost_ratio: float, verify_ratio: float = 1.0
+) -> float:
     """Times as fast as decoding without a draft; below 1 it is slower."""
     return expected_tokens(acceptance, n_draft) / (n_draft * cost_ratio + verify_ratio)
 
 
-def break_even(n_draft: int, cost_ratio: float, verify_ratio: float = 1.0) -> float | None:
+def break_even(
+    n_draft: int, cost_ratio: float, verify_ratio: float = 1.0
+) -> float | None:
     """The acceptance at which drafting takes as long as not drafting; None: it is slower at any."""
     if speedup(1, n_draft, cost_ratio, verify_ratio) < 1:
         return None
-    low, high = 0.0, 1.0
+    low = 0.0
+    high = 1.0
     for _ in range(40):
         middle = (low + high) / 2
         low, high = (
@@ -133,13 +141,17 @@ def acceptance_prior(target: ModelFacts, draft: ModelFacts) -> float:
     """
     ratio = max(size_ratio(target, draft), 1.0)
     wanted = (
-        _AT_ONE - _PER_DECADE * math.log10(ratio) - (0 if _is_family(target, draft) else _STRANGER)
+        _AT_ONE
+        - _PER_DECADE * math.log10(ratio)
+        - (0 if _is_family(target, draft) else _STRANGER)
     )
     return min(max(wanted, _LOWEST), _HIGHEST)
 
 
 def size_ratio(target: ModelFacts, draft: ModelFacts) -> float:
-    return target.n_params / draft.n_params if draft.n_params else 0.0
+    if draft.n_params:
+        return target.n_params / draft.n_params
+    return 0.0
 
 
 def _is_family(target: ModelFacts, draft: ModelFacts) -> bool:
@@ -156,10 +168,16 @@ def moved_bytes(facts: ModelFacts, n_tokens: int = 1) -> float:
     target, nothing for tied drafts.
     """
     whole = sum(facts.quant_bytes.values()) or facts.size_bytes
-    if not facts.n_expert or not 0 < facts.n_expert_used < facts.n_expert or not facts.n_params:
+    if (
+        not facts.n_expert
+        or not 0 < facts.n_expert_used < facts.n_expert
+        or not facts.n_params
+    ):
         return float(whole)
     used = facts.n_expert_used / facts.n_expert
-    expert_share = (facts.n_params - facts.n_params_active) / facts.n_params / (1 - used)
+    expert_share = (
+        (facts.n_params - facts.n_params_active) / facts.n_params / (1 - used)
+    )
     unread = (1 - used) ** n_tokens
     return whole * (1 - expert_share * unread)
 
@@ -187,11 +205,16 @@ def compatibility(target: DraftModel, draft: DraftModel) -> Compatibility:
     A draft made for one target (EAGLE-3, DFlash) carries its target's, and reads its states: the
     engine does not check their width, so a wrong pair would draft nonsense.
     """
-    if not (target.facts.kind in DEPLOYABLE and draft.facts.kind in {*DEPLOYABLE, Kind.DRAFT}):
+    if not (
+        target.facts.kind in DEPLOYABLE
+        and draft.facts.kind in {*DEPLOYABLE, Kind.DRAFT}
+    ):
         return Compatibility(False, "not_a_model", "One of the files is not a model.")
     if target.facts.kind != Kind.TEXT or draft.facts.kind not in DRAFTING:
         return Compatibility(
-            False, "not_a_generator", "One of the models does not generate text by itself."
+            False,
+            "not_a_generator",
+            "One of the models does not generate text by itself.",
         )
     width = draft.facts.hparams.get("target_hidden_size")
     if draft.facts.arch in DEDICATED and width and width != target.facts.n_embd:
@@ -214,19 +237,32 @@ def rank_drafts(
     measured; `context` is what one request may have, in tokens: a draft that was trained for less
     says so.
     """
-    choices = [_choice(target, draft, n_draft, acceptance, context) for draft in candidates]
+    choices = [
+        _choice(target, draft, n_draft, acceptance, context) for draft in candidates
+    ]
     return sorted(
-        choices, key=lambda choice: (not choice.compatibility.ok, -choice.speedup, choice.name)
+        choices,
+        key=lambda choice: (not choice.compatibility.ok, -choice.speedup, choice.name),
     )
 
 
 def _choice(
-    target: DraftModel, draft: DraftModel, n_draft: int | None, measured: float | None, context: int
+    target: DraftModel,
+    draft: DraftModel,
+    n_draft: int | None,
+    measured: float | None,
+    context: int,
 ) -> DraftChoice:
-    fits, kind = compatibility(target, draft), spec_type_of(draft.facts)
+    fits = compatibility(target, draft)
+    kind = spec_type_of(draft.facts)
     if not fits.ok:
-        return DraftChoice(draft.name, fits, kind, "incompatible", fits.text, speedup=0.0)
-    accepted = acceptance_prior(target.facts, draft.facts) if measured is None else measured
+        return DraftChoice(
+            draft.name, fits, kind, "incompatible", fits.text, speedup=0.0
+        )
+    if measured is None:
+        accepted = acceptance_prior(target.facts, draft.facts)
+    else:
+        accepted = measured
     cost = _cost_ratio(target, draft)
 
     def gain(count: int) -> float:
@@ -234,7 +270,8 @@ def _choice(
 
     count = n_draft or max(range(1, MAX_DRAFTED + 1), key=gain)
     verify = verify_ratio(target.facts, count)
-    ratio, faster = size_ratio(target.facts, draft.facts), gain(count)
+    ratio = size_ratio(target.facts, draft.facts)
+    faster = gain(count)
     threshold = break_even(count, cost, verify)
     return DraftChoice(
         name=draft.name,
@@ -266,7 +303,9 @@ def _text(faster: float, ratio: float, cost: float, threshold: float | None) -> 
     if ratio < MIN_SIZE_RATIO:
         return f"{text} The target is only {ratio:.1f} times as large: a smaller draft is better."
     if ratio > MAX_SIZE_RATIO:
-        return f"{text} The target is {ratio:.0f} times as large: little may be accepted."
+        return (
+            f"{text} The target is {ratio:.0f} times as large: little may be accepted."
+        )
     return text
 
 

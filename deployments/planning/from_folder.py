@@ -39,18 +39,25 @@ def folder_shape(header: FolderHeader) -> ModelShape:
     by_layer: dict[int, list[Part]] = {}
     extras: list[Part] = []
     for part in parts(header.tensors, config.quantisation):
-        (extras if part.layer is None else by_layer.setdefault(part.layer, [])).append(part)
+        (extras if part.layer is None else by_layer.setdefault(part.layer, [])).append(
+            part
+        )
     n_layer = config.n_layer or (max(by_layer) + 1 if by_layer else 0)
     # Layers beyond those of the config predict further tokens ahead.
     n_nextn = len([layer for layer in by_layer if layer >= n_layer])
     kinds: dict[LayerKind, int] = {}
     layers = []
-    for index in [*range(n_layer), *sorted(layer for layer in by_layer if layer >= n_layer)]:
+    for index in [
+        *range(n_layer),
+        *sorted(layer for layer in by_layer if layer >= n_layer),
+    ]:
         kind = _kind(config, index, n_layer, by_layer.get(index, []))
         layers.append(Layer(kinds.setdefault(kind, len(kinds))))
     if sum(len(kind.tensors) for kind in kinds) > MAX_KEPT:
         raise FolderError(
-            "folder_invalid", header.folder / CONFIG, "hardly two layers are of the same make"
+            "folder_invalid",
+            header.folder / CONFIG,
+            "hardly two layers are of the same make",
         )
     return ModelShape(
         arch=config.arch,
@@ -84,15 +91,22 @@ def _joined(tensors: Iterable[Part]) -> tuple[TensorShape, ...]:
     return tuple(_stacked(*key, group) for key, group in sorted(groups.items()))
 
 
-def _stacked(name: str, dtype: str, shape: tuple[int, ...], group: list[Part]) -> TensorShape:
+def _stacked(
+    name: str, dtype: str, shape: tuple[int, ...], group: list[Part]
+) -> TensorShape:
     n_bytes = sum(part.n_bytes for part in group)
     if name == SENSES:
-        return TensorShape(name, dtype, (sum(prod(part.shape) for part in group),), n_bytes)
-    return TensorShape(name, dtype, (*shape, len(group)) if len(group) > 1 else shape, n_bytes)
+        return TensorShape(
+            name, dtype, (sum(prod(part.shape) for part in group),), n_bytes
+        )
+    return TensorShape(
+        name, dtype, (*shape, len(group)) if len(group) > 1 else shape, n_bytes
+    )
 
 
 def _kind(config: Config, index: int, n_layer: int, own: list[Part]) -> LayerKind:
-    mla, inside = config.number("kv_lora_rank"), index < n_layer
+    mla = config.number("kv_lora_rank")
+    inside = index < n_layer
     n_head = config.n_head[index] if inside and config.n_head else 0
     n_head_kv = config.n_head_kv[index] if inside and config.n_head_kv else 0
     is_linear = inside and _is_linear(config, index, own)
@@ -114,7 +128,8 @@ def _kind(config: Config, index: int, n_layer: int, own: list[Part]) -> LayerKin
 
 def _is_linear(config: Config, index: int, own: list[Part]) -> bool:
     """A layer that keeps a state of fixed size in place of keys and values."""
-    if types := config.layer_types:
+    types = config.layer_types
+    if types:
         return types[index] in LINEAR
     names = [part.name for part in own]
     has_state = any(name.startswith(("ssm_", "shortconv.")) for name in names)
@@ -128,14 +143,19 @@ def _states(config: Config) -> tuple[int, int]:
 
     modeling_qwen3_next.py (Qwen3NextDynamicCache), modeling_mamba2.py (Mamba2Cache).
     """
-    if keys := config.number("linear_num_key_heads") * config.number("linear_key_head_dim"):
-        values = config.number("linear_num_value_heads") * config.number("linear_value_head_dim")
+    keys = config.number("linear_num_key_heads") * config.number("linear_key_head_dim")
+    if keys:
+        values = config.number("linear_num_value_heads") * config.number(
+            "linear_value_head_dim"
+        )
         conv = max(config.number("linear_conv_kernel_dim") - 1, 0)
         return conv * (2 * keys + values), values * config.number("linear_key_head_dim")
     inner = config.number("mamba_n_heads", "mamba_num_heads") * config.number(
         "mamba_d_head", "mamba_head_dim"
     )
-    inner = inner or max(config.number("mamba_expand", "expand"), 1) * config.number(*WIDTH)
+    inner = inner or max(config.number("mamba_expand", "expand"), 1) * config.number(
+        *WIDTH
+    )
     size = config.number("mamba_d_state", "ssm_state_size", "state_size")
     conv = max(config.number("mamba_d_conv", "conv_kernel", "conv_L_cache") - 1, 0)
     groups = config.number("mamba_n_groups", "n_groups") * size

@@ -112,13 +112,20 @@ def _grouped(
             layers.setdefault(int(match[1]), []).append((match[2], info))
         else:
             shape = TensorShape(
-                info.name, info.ggml_type.name, info.shape, info.n_bytes, info.offset, info.shard
+                info.name,
+                info.ggml_type.name,
+                info.shape,
+                info.n_bytes,
+                info.offset,
+                info.shard,
             )
             extras.append(shape)
     return layers, extras
 
 
-def _relative(tensors: Sequence[tuple[str, TensorInfo]], start: tuple[int, int]) -> _Tensors:
+def _relative(
+    tensors: Sequence[tuple[str, TensorInfo]], start: tuple[int, int]
+) -> _Tensors:
     """Offsets counted from the layer's first tensor; a layer that goes over into the next shard
     starts again there."""
     shard, offset = start
@@ -135,7 +142,9 @@ def _relative(tensors: Sequence[tuple[str, TensorInfo]], start: tuple[int, int])
     )
 
 
-def _of_layers(values: HeaderValues, n_layer: int, swa: Sequence[bool]) -> list[_OfLayer]:
+def _of_layers(
+    values: HeaderValues, n_layer: int, swa: Sequence[bool]
+) -> list[_OfLayer]:
     """What the keys say of each layer."""
     heads = _each(values, "attention.head_count", n_layer)
     # Without the key there are as many as there are heads.
@@ -177,12 +186,19 @@ def _windows(values: HeaderValues, n_layer: int) -> tuple[int, Sequence[bool]]:
 
 
 def _kind(values: HeaderValues, tensors: _Tensors, own: _OfLayer) -> LayerKind:
-    default_dim = values.count("embedding_length") // own.n_head if own.n_head else 0
-    suffix = "_swa" if own.is_swa and values.count("attention.key_length_swa") else ""
+    if own.n_head:
+        default_dim = values.count("embedding_length") // own.n_head
+    else:
+        default_dim = 0
+    if own.is_swa and values.count("attention.key_length_swa"):
+        suffix = "_swa"
+    else:
+        suffix = ""
     names = {tensor.name for tensor in tensors}
     has_state = any(name.startswith(_STATE_TENSORS) for name in names)
     attends = any(
-        name.startswith(("attn_k.", "attn_qkv.", "attn_kv_a_mqa.", "attn_q.")) for name in names
+        name.startswith(("attn_k.", "attn_qkv.", "attn_kv_a_mqa.", "attn_q."))
+        for name in names
     )
     if has_state and values.arch not in _PARALLEL_HYBRIDS:
         attends = False
@@ -198,7 +214,9 @@ def _kind(values: HeaderValues, tensors: _Tensors, own: _OfLayer) -> LayerKind:
         state_r=_state_r(values, own.n_head) if has_state else 0,
         state_s=_state_s(values, own.n_head) if has_state else 0,
         indexer_dim=(
-            values.count("attention.indexer.key_length") if "indexer.attn_k.weight" in names else 0
+            values.count("attention.indexer.key_length")
+            if "indexer.attn_k.weight" in names
+            else 0
         ),
     )
 
@@ -215,7 +233,8 @@ def _layers_with_kv(values: HeaderValues) -> int:
 
 def _state_r(values: HeaderValues, n_head: int) -> int:
     """Elements of the convolution state (llama-hparams.cpp, n_embd_r)."""
-    n_embd, conv = values.count("embedding_length"), max(values.count("ssm.conv_kernel"), 1)
+    n_embd = values.count("embedding_length")
+    conv = max(values.count("ssm.conv_kernel"), 1)
     if values.count("wkv.head_size"):
         return (values.count("token_shift_count") or 2) * n_embd
     if values.count("shortconv.l_cache"):
@@ -228,8 +247,10 @@ def _state_r(values: HeaderValues, n_head: int) -> int:
 
 def _state_s(values: HeaderValues, n_head: int) -> int:
     """Elements of the recurrent state (llama-hparams.cpp, n_embd_s)."""
-    if head_size := values.count("wkv.head_size"):
+    head_size = values.count("wkv.head_size")
+    if head_size:
         return values.count("embedding_length") * head_size
-    if head_dim := values.count("kda.head_dim"):
+    head_dim = values.count("kda.head_dim")
+    if head_dim:
         return head_dim * head_dim * n_head
     return values.count("ssm.state_size") * values.count("ssm.inner_size")

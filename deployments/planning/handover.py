@@ -14,7 +14,8 @@ from deployments.planning.memory.settings import MemorySettings
 from deployments.planning.speed import SpeedModel, kv_bytes_per_token
 
 TOKEN_OVERHEAD_BYTES = 16
-SAVE_GBPS, RESTORE_GBPS = 3.0, 10.0
+SAVE_GBPS = 3.0
+RESTORE_GBPS = 10.0
 # Two calls, a file made and removed, one token computed again.
 FIXED_S = 0.010
 # A prompt is handed over when reading it on the decode instance would hold up the others this many
@@ -41,9 +42,9 @@ class Handover:
     decode: SpeedModel
 
     def file_bytes(self, tokens: int) -> int:
-        return int(tokens * token_bytes(self.prefill.model, self.prefill.settings)) + state_bytes(
-            self.prefill.model
-        )
+        return int(
+            tokens * token_bytes(self.prefill.model, self.prefill.settings)
+        ) + state_bytes(self.prefill.model)
 
     def transfer_s(self, tokens: int) -> float:
         """Saved, written, read and restored."""
@@ -58,13 +59,17 @@ class Handover:
     def read_s(self, tokens: int) -> float | None:
         """Until the decode instance has the prompt when the prefill instance reads it."""
         rate = self.prefill.prefill_tps(tokens)
-        return None if rate is None else tokens / rate + self.transfer_s(tokens)
+        if rate is None:
+            return None
+        return tokens / rate + self.transfer_s(tokens)
 
     def recompute_s(self, tokens: int) -> float | None:
         """Until the decode instance has the prompt when it reads it itself; its other requests wait
         meanwhile."""
         rate = self.decode.prefill_tps(tokens)
-        return None if rate is None else tokens / rate
+        if rate is None:
+            return None
+        return tokens / rate
 
     def worth_from(self, most: int) -> int | None:
         """The shortest prompt that is worth a hand-over: recomputing takes twice as long as the
@@ -87,7 +92,8 @@ class Handover:
         never."""
         tokens = SHORTEST
         while tokens <= most:
-            read, recompute = self.read_s(tokens), self.recompute_s(tokens)
+            read = self.read_s(tokens)
+            recompute = self.recompute_s(tokens)
             if read is None or recompute is None:
                 return None
             if read < recompute:
@@ -99,4 +105,6 @@ class Handover:
 def _per_gb(model: SpeedModel) -> float:
     """Seconds per GB over the links of the cards that hold the cache."""
     links = [device.link_gbps for device in model.devices if device.link_gbps]
-    return 1 / min(links) if links else 0.0
+    if links:
+        return 1 / min(links)
+    return 0.0

@@ -16,12 +16,21 @@ from deployments.formats.model_facts import ModelFacts
 from deployments.planning.architecture import ModelShape
 
 # llama-server --spec-type
-SIMPLE, EAGLE3, MTP, DFLASH = "draft-simple", "draft-eagle3", "draft-mtp", "draft-dflash"
-NGRAM_MOD, NGRAM_SIMPLE, NGRAM_CACHE = "ngram-mod", "ngram-simple", "ngram-cache"
+SIMPLE = "draft-simple"
+EAGLE3 = "draft-eagle3"
+MTP = "draft-mtp"
+DFLASH = "draft-dflash"
+NGRAM_MOD = "ngram-mod"
+NGRAM_SIMPLE = "ngram-simple"
+NGRAM_CACHE = "ngram-cache"
 NGRAM_TYPES = (NGRAM_MOD, NGRAM_SIMPLE, "ngram-map-k", "ngram-map-k4v", NGRAM_CACHE)
 # general.architecture of files that draft for one target only, and the spec type that takes them.
 # DSpark's files say dflash too.
-DEDICATED: Mapping[str, str] = {"eagle3": EAGLE3, "dflash": DFLASH, "gemma4-assistant": MTP}
+DEDICATED: Mapping[str, str] = {
+    "eagle3": EAGLE3,
+    "dflash": DFLASH,
+    "gemma4-assistant": MTP,
+}
 
 # Family: what its names begin with or contain, '-' for every space, dot of a version kept. The
 # first match counts.
@@ -56,7 +65,8 @@ _OF_DISTILLED = {
 @dataclass(frozen=True)
 class KnownDraft:
     """`n_params` are the draft's; `spec_type` is how the engine uses it; `is_gguf` False has to be
-    converted; `for_params` are those of the only target it was made for, 0: any of the family."""
+    converted; `for_params` are those of the only target it was made for, 0: any of the family.
+    """
 
     repo: str
     n_params: int
@@ -88,7 +98,10 @@ def _draft(repo: str, millions: float, note: str) -> KnownDraft:
 
 
 def _eagle(repo: str, billions: float, note: str) -> KnownDraft:
-    text = f"{note}; a checkpoint to be converted with convert_hf_to_gguf.py --target-model-dir."
+    text = (
+        f"{note}; a checkpoint to be converted with convert_hf_to_gguf.py"
+        " --target-model-dir."
+    )
     return KnownDraft(
         repo, _EAGLE_PARAMS, text, EAGLE3, is_gguf=False, for_params=int(billions * 1e9)
     )
@@ -106,17 +119,24 @@ _KNOWN: Mapping[str, tuple[KnownDraft, ...]] = {
         _draft(
             "ggml-org/Qwen2.5-Coder-0.5B-Q8_0-GGUF",
             494,
-            "The base model: for completing code. llama.cpp's own choice for 7B and 14B.",
+            "The base model: for completing code. llama.cpp's own choice for 7B and"
+            " 14B.",
         ),
         _draft(
-            "Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF", 1540, "More is accepted; three times the cost."
+            "Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF",
+            1540,
+            "More is accepted; three times the cost.",
         ),
     ),
-    "qwen2.5": (_draft("Qwen/Qwen2.5-0.5B-Instruct-GGUF", 494, "Smallest of the family."),),
+    "qwen2.5": (
+        _draft("Qwen/Qwen2.5-0.5B-Instruct-GGUF", 494, "Smallest of the family."),
+    ),
     "qwen3": (
         _draft("Qwen/Qwen3-0.6B-GGUF", 596, "Smallest of the family."),
         _eagle(
-            "AngelSlim/Qwen3-32B_eagle3", 32.8, "For Qwen3 32B only; the same author has others"
+            "AngelSlim/Qwen3-32B_eagle3",
+            32.8,
+            "For Qwen3 32B only; the same author has others",
         ),
     ),
     "qwen3-coder": (
@@ -130,7 +150,8 @@ _KNOWN: Mapping[str, tuple[KnownDraft, ...]] = {
         _draft(
             "unsloth/Llama-3.2-1B-Instruct-GGUF",
             1236,
-            "For Llama 3.1, 3.2 and 3.3; Llama 3 has other reserved tokens and is refused.",
+            "For Llama 3.1, 3.2 and 3.3; Llama 3 has other reserved tokens and is"
+            " refused.",
         ),
         _eagle("yuhuili/EAGLE3-LLaMA3.3-Instruct-70B", 70.6, "For Llama 3.3 70B only"),
         _eagle("yuhuili/EAGLE3-LLaMA3.1-Instruct-8B", 8.03, "For Llama 3.1 8B only"),
@@ -166,7 +187,11 @@ _KNOWN: Mapping[str, tuple[KnownDraft, ...]] = {
         ),
     ),
     "glm-4.5": (
-        _draft("jukofyork/GLM-4.5-DRAFT-0.6B-v3.0-GGUF", 600, f"For GLM 4.5: {_TRANSPLANTED}"),
+        _draft(
+            "jukofyork/GLM-4.5-DRAFT-0.6B-v3.0-GGUF",
+            600,
+            f"For GLM 4.5: {_TRANSPLANTED}",
+        ),
     ),
     "mistral-small": (
         _draft(
@@ -176,7 +201,11 @@ _KNOWN: Mapping[str, tuple[KnownDraft, ...]] = {
         ),
     ),
     "gemma-3": (
-        _draft("ggml-org/gemma-3-270m-it-GGUF", 268, "Smallest of the family, for 4B and up."),
+        _draft(
+            "ggml-org/gemma-3-270m-it-GGUF",
+            268,
+            "Smallest of the family, for 4B and up.",
+        ),
         _draft(
             "ggml-org/gemma-3-1b-it-GGUF",
             1000,
@@ -184,7 +213,9 @@ _KNOWN: Mapping[str, tuple[KnownDraft, ...]] = {
         ),
     ),
     "gemma-4": (
-        _draft("ggml-org/gemma-4-E2B-it-GGUF", 5100, "Smallest of the family; for 31B."),
+        _draft(
+            "ggml-org/gemma-4-E2B-it-GGUF", 5100, "Smallest of the family; for 31B."
+        ),
         _eagle("RedHatAI/gemma-4-31B-it-speculator.eagle3", 31, "For Gemma 4 31B only"),
     ),
     "gpt-oss": (
@@ -211,7 +242,10 @@ def family(facts: ModelFacts) -> str:
     name = re.sub(r"(qwen|llama|gemma|smollm|kimi|glm)-?(?=v?\d)", r"\1", name)
     name = re.sub(r"(llama|gemma|glm)(?=\d)", r"\1-", name)
     for found, pattern in _FAMILIES:
-        if re.search(pattern, name) and _OF_DISTILLED.get(found, facts.arch) == facts.arch:
+        if (
+            re.search(pattern, name)
+            and _OF_DISTILLED.get(found, facts.arch) == facts.arch
+        ):
             return found
     return ""
 
@@ -223,9 +257,14 @@ def known_drafts(target: ModelFacts) -> list[KnownDraft]:
         draft
         for draft in _KNOWN.get(family(target), ())
         if target.n_params >= _MIN_RATIO * draft.n_params
-        and (not draft.for_params or abs(target.n_params / draft.for_params - 1) < _SAME_SIZE)
+        and (
+            not draft.for_params
+            or abs(target.n_params / draft.for_params - 1) < _SAME_SIZE
+        )
     ]
-    return sorted(fitting, key=lambda draft: (draft.spec_type != SIMPLE, draft.n_params))
+    return sorted(
+        fitting, key=lambda draft: (draft.spec_type != SIMPLE, draft.n_params)
+    )
 
 
 def spec_type_of(draft: ModelFacts) -> str:
@@ -248,20 +287,27 @@ def own_drafting(
     `has_graph` is whether an engine's build drafts with the layers of this architecture, where it
     tells.
     """
-    offered = frozenset((MTP, *NGRAM_TYPES)) if spec_types is None else frozenset(spec_types)
+    if spec_types is None:
+        offered = frozenset((MTP, *NGRAM_TYPES))
+    else:
+        offered = frozenset(spec_types)
     found = []
     if target.n_nextn_layers:
         found.append(_mtp(target, offered, shape, has_graph))
     if NGRAM_MOD in offered:
         text = (
-            "Guesses from n-grams seen before, shared by all requests: for rewriting, code and long"
-            " reasoning."
+            "Guesses from n-grams seen before, shared by all requests: for rewriting,"
+            " code and long reasoning."
         )
-        found.append(OwnDrafting(NGRAM_MOD, True, f"{text} Needs no second model and about 16 MB."))
+        found.append(
+            OwnDrafting(
+                NGRAM_MOD, True, f"{text} Needs no second model and about 16 MB."
+            )
+        )
     if NGRAM_SIMPLE in offered:
         text = (
-            "Repeats what followed the same words earlier in the conversation: for edits and"
-            " summaries of a text."
+            "Repeats what followed the same words earlier in the conversation: for"
+            " edits and summaries of a text."
         )
         found.append(OwnDrafting(NGRAM_SIMPLE, True, text))
     return found
@@ -272,34 +318,42 @@ def has_mtp_tensors(shape: ModelShape) -> bool:
 
 
 def _mtp(
-    target: ModelFacts, offered: Set[str], shape: ModelShape | None, has_graph: bool | None
+    target: ModelFacts,
+    offered: Set[str],
+    shape: ModelShape | None,
+    has_graph: bool | None,
 ) -> OwnDrafting:
     layers = target.n_nextn_layers
     if shape and not has_mtp_tensors(shape):
         return OwnDrafting(
             MTP,
             False,
-            "The header speaks of layers that predict further tokens; the file lacks them.",
+            "The header speaks of layers that predict further tokens; the file lacks"
+            " them.",
         )
     carries = (
-        f"The file carries {layers} layer{'s' if layers > 1 else ''} that predict further tokens"
+        f"The file carries {layers} layer{'s' if layers > 1 else ''} that predict"
+        " further tokens"
     )
     if MTP not in offered:
-        return OwnDrafting(MTP, False, f"{carries}; this engine has no spec type {MTP}.")
+        return OwnDrafting(
+            MTP, False, f"{carries}; this engine has no spec type {MTP}."
+        )
     if has_graph is False:
         return OwnDrafting(
             MTP,
             False,
-            f"{carries}; this build of the engine has no use for those of {target.arch}.",
+            f"{carries}; this build of the engine has no use for those of"
+            f" {target.arch}.",
         )
     if has_graph is None:
         text = (
-            f"{carries}; whether an engine drafts with those of {target.arch} is not known: no"
-            " build here tells."
+            f"{carries}; whether an engine drafts with those of {target.arch} is not"
+            " known: no build here tells."
         )
         return OwnDrafting(MTP, False, text)
     text = (
-        f"{carries}: they draft with the target's own states. They take memory only when drafting"
-        " is on."
+        f"{carries}: they draft with the target's own states. They take memory only"
+        " when drafting is on."
     )
     return OwnDrafting(MTP, True, text)

@@ -47,7 +47,9 @@ class Cells:
     streams: int
 
     def of(self, kind: LayerKind) -> int:
-        return self.window if kind.is_swa else self.full
+        if kind.is_swa:
+            return self.window
+        return self.full
 
 
 def cells(
@@ -99,7 +101,10 @@ def layer_kv_bytes(
     keys = (
         row_bytes(kind.head_dim_k * heads, type_k) + row_bytes(kind.indexer_dim, type_k)
     ) * count
-    values = 0 if model.is_mla else row_bytes(v_width or kind.head_dim_v * heads, type_v) * count
+    if model.is_mla:
+        values = 0
+    else:
+        values = row_bytes(v_width or kind.head_dim_v * heads, type_v) * count
     return keys, values
 
 

@@ -21,7 +21,10 @@ _NO_FP8 = (
 # Pattern, what to say; the first match counts.
 _INSTEAD: tuple[tuple[str, str], ...] = (
     (r"(fp?|float|bf)_?8.*|e[45]m[23].*", _NO_FP8),
-    (r"(q|u?int|i)_?8(_?0|_1|_?bits?|_?k.*)?|8(_?bits?)?", "The 8-bit type is called q8_0."),
+    (
+        r"(q|u?int|i)_?8(_?0|_1|_?bits?|_?k.*)?|8(_?bits?)?",
+        "The 8-bit type is called q8_0.",
+    ),
     (r"fp_?16|float_?16|half|16(bits?)?", "It is called f16."),
     (r"bfloat_?16|bfp?_?16", "It is called bf16."),
     (r"fp_?32|float(_?32)?|single|32(bits?)?", "It is called f32."),
@@ -38,7 +41,10 @@ _INSTEAD: tuple[tuple[str, str], ...] = (
         r"(q|i|int)_?6.*|6(_?bits?)?",
         "Only ik_llama.cpp has a 6-bit KV cache: use q8_0, or q5_1 to save more.",
     ),
-    (r"i?q_?[123].*|tq.*|[123](_?bits?)?", "Nothing below 4 bits is offered: use q4_0."),
+    (
+        r"i?q_?[123].*|tq.*|[123](_?bits?)?",
+        "Nothing below 4 bits is offered: use q4_0.",
+    ),
 )
 
 

@@ -57,7 +57,9 @@ def read_launch_facts(document: object) -> LaunchFacts:
         raise ValueError("launch facts are not a mapping")
     known = {field.name: field.default for field in fields(LaunchFacts)}
     given = {name: document[name] for name in known if name in document}
-    return LaunchFacts(**{name: _read(name, known[name], value) for name, value in given.items()})
+    return LaunchFacts(
+        **{name: _read(name, known[name], value) for name, value in given.items()}
+    )
 
 
 def _read(name: str, default: object, value: object) -> Any:

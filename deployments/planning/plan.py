@@ -24,9 +24,11 @@ class Placeholder(str):
 
 
 # The Unix socket to listen on, or the port where the engine knows no sockets.
-SOCKET, PORT = Placeholder("{socket}"), Placeholder("{port}")
+SOCKET = Placeholder("{socket}")
+PORT = Placeholder("{port}")
 # The key that an engine with a port asks for, and the file it is in.
-KEY, KEY_FILE = Placeholder("{key}"), Placeholder("{key_file}")
+KEY = Placeholder("{key}")
+KEY_FILE = Placeholder("{key_file}")
 # By their texts: what was stored as JSON becomes the same objects again.
 PLACEHOLDERS = {str(each): each for each in (SOCKET, PORT, KEY, KEY_FILE)}
 Filling = Mapping[Placeholder, str | int]
@@ -54,13 +56,13 @@ def placeholders(data: Any) -> set[Placeholder]:
     """Those that stand anywhere in the data."""
     if isinstance(data, Placeholder):
         return {data}
-    parts = (
-        data.values()
-        if isinstance(data, Mapping)
-        else data
-        if isinstance(data, list | tuple)
-        else ()
-    )
+    parts: Iterable[Any]
+    if isinstance(data, Mapping):
+        parts = data.values()
+    elif isinstance(data, list | tuple):
+        parts = data
+    else:
+        parts = ()
     return {found for part in parts for found in placeholders(part)}
 
 
@@ -168,11 +170,9 @@ class DeviceUse:
     @property
     def free_bytes(self) -> int | None:
         """What is left beside this plan and the others; negative when it does not fit."""
-        return (
-            None
-            if self.total_bytes is None
-            else self.total_bytes - self.held_bytes - self.resident_bytes
-        )
+        if self.total_bytes is None:
+            return None
+        return self.total_bytes - self.held_bytes - self.resident_bytes
 
     @property
     def resident_bytes(self) -> int:
@@ -192,7 +192,9 @@ class DeviceUse:
 
     @property
     def needed_bytes(self) -> int:
-        return self.weights_bytes + self.kv_bytes + self.compute_bytes + self.other_bytes
+        return (
+            self.weights_bytes + self.kv_bytes + self.compute_bytes + self.other_bytes
+        )
 
 
 @dataclass(frozen=True)

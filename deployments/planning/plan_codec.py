@@ -18,7 +18,10 @@ from deployments.planning.plan import PLACEHOLDERS, Placeholder, Plan
 
 FORMAT = 1
 # Of the objects that stand for what JSON has not got.
-PLACEHOLDER, NUMBER, TUPLE, MAP = "placeholder", "number", "tuple", "map"
+PLACEHOLDER = "placeholder"
+NUMBER = "number"
+TUPLE = "tuple"
+MAP = "map"
 
 
 class UnreadablePlan(ValueError):
@@ -41,7 +44,9 @@ def decode(data: Any) -> Plan:
 # --- out ------------------------------------------------------------------------------------------
 def _encoded(value: Any) -> Any:
     if is_dataclass(value):
-        return {field.name: _encoded(getattr(value, field.name)) for field in fields(value)}
+        return {
+            field.name: _encoded(getattr(value, field.name)) for field in fields(value)
+        }
     if isinstance(value, Placeholder):
         return {PLACEHOLDER: str(value)}
     if isinstance(value, Enum):
@@ -114,7 +119,10 @@ def _plain(data: Any, kind: Any) -> Any:
     if tag == NUMBER:
         return float(inner)
     if tag == TUPLE:
-        return tuple(_decoded(*pair) for pair in zip(inner, _parts(kind, len(inner)), strict=True))
+        return tuple(
+            _decoded(*pair)
+            for pair in zip(inner, _parts(kind, len(inner)), strict=True)
+        )
     if tag == MAP:
         part = (get_args(kind) or (str, Any))[1]
         return {name: _decoded(each, part) for name, each in inner.items()}
@@ -124,7 +132,9 @@ def _plain(data: Any, kind: Any) -> Any:
 def _parts(kind: Any, count: int) -> list[Any]:
     """The kinds of a tuple's parts."""
     named = [each for each in get_args(kind) if each is not Ellipsis] or [Any]
-    return named * count if len(named) == 1 else list(named)
+    if len(named) == 1:
+        return named * count
+    return list(named)
 
 
 def _checked(value: Any, kind: Any) -> Any:

@@ -34,7 +34,10 @@ __all__ = [
     "kv_type_error",
 ]
 
-LLAMA_CPP, IK, VLLM, TABBY = "llama.cpp", "ik_llama.cpp", "vllm", "tabbyapi"
+LLAMA_CPP = "llama.cpp"
+IK = "ik_llama.cpp"
+VLLM = "vllm"
+TABBY = "tabbyapi"
 
 
 class Support(StrEnum):
@@ -91,10 +94,17 @@ _TENSOR_CORES: Mapping[str, float] = {
 def card(kind: str, compute_capability: str = "", name: str = "") -> Card:
     """`compute_capability` as the driver says it ("12.0"); where it is empty, by the card's
     name."""
-    known = float(compute_capability) if re.fullmatch(r"\d+\.\d+", compute_capability) else None
+    if re.fullmatch(r"\d+\.\d+", compute_capability):
+        known = float(compute_capability)
+    else:
+        known = None
     if known is None and kind == "cuda":
         known = next(
-            (number for pattern, number in _BY_NAME if re.search(pattern, name, re.IGNORECASE)),
+            (
+                number
+                for pattern, number in _BY_NAME
+                if re.search(pattern, name, re.IGNORECASE)
+            ),
             None,
         )
     return Card(kind, known, name)
@@ -107,35 +117,44 @@ def arithmetic(where: Card) -> frozenset[str]:
     """
     if where.kind != "cuda" or where.capability is None:
         return frozenset()
-    return frozenset(name for name, least in _TENSOR_CORES.items() if where.capability >= least)
+    return frozenset(
+        name for name, least in _TENSOR_CORES.items() if where.capability >= least
+    )
 
 
 # --- formats --------------------------------------------------------------------------------------
 _LEGACY = ("Q4_0", "Q4_1", "Q5_0", "Q5_1")
 _K_QUANTS = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
-_I_QUANTS = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_NL", "IQ4_XS")
+_I_QUANTS = (
+    "IQ1_S",
+    "IQ1_M",
+    "IQ2_XXS",
+    "IQ2_XS",
+    "IQ2_S",
+    "IQ3_XXS",
+    "IQ3_S",
+    "IQ4_NL",
+    "IQ4_XS",
+)
 _FAMILY: Mapping[str, str] = {
     **dict.fromkeys(_LEGACY, "Q4_0 … Q5_1"),
     **dict.fromkeys(_K_QUANTS, "K-quants"),
     **dict.fromkeys(_I_QUANTS, "I-quants"),
 }
-F32, F16, BF16, FP8, MXFP4, NVFP4, Q8, LEGACY = (
-    "F32",
-    "F16",
-    "BF16",
-    "FP8",
-    "MXFP4",
-    "NVFP4",
-    "Q8_0",
-    "Q4_0 … Q5_1",
-)
-K_QUANTS, I_QUANTS, TERNARY, IK_QUANTS = (
-    "K-quants",
-    "I-quants",
-    "TQ1_0, TQ2_0, Q1_0, Q2_0",
-    "ik_llama.cpp's own (IQ*_K …)",
-)
-INT4, EXL3 = "AWQ, GPTQ", "EXL3"
+F32 = "F32"
+F16 = "F16"
+BF16 = "BF16"
+FP8 = "FP8"
+MXFP4 = "MXFP4"
+NVFP4 = "NVFP4"
+Q8 = "Q8_0"
+LEGACY = "Q4_0 … Q5_1"
+K_QUANTS = "K-quants"
+I_QUANTS = "I-quants"
+TERNARY = "TQ1_0, TQ2_0, Q1_0, Q2_0"
+IK_QUANTS = "ik_llama.cpp's own (IQ*_K …)"
+INT4 = "AWQ, GPTQ"
+EXL3 = "EXL3"
 FORMATS = (
     F32,
     F16,
@@ -161,13 +180,17 @@ def format_of(type_name: str) -> str:
     if type_name in ("TQ1_0", "TQ2_0", "Q1_0", "Q2_0"):
         return TERNARY
     kind = GGML_TYPES_BY_NAME.get(type_name)
-    return IK_QUANTS if kind and kind.only_ik else _FAMILY.get(type_name, "")
+    if kind and kind.only_ik:
+        return IK_QUANTS
+    return _FAMILY.get(type_name, "")
 
 
 def format_table(where: Card, engine: str) -> list[FormatRow]:
     """Every format, best known first; none of an engine of whose kernels nothing is known here."""
     rule = _RULES.get(engine)
-    return [FormatRow(name, *rule(name, where)) for name in FORMATS] if rule else []
+    if rule:
+        return [FormatRow(name, *rule(name, where)) for name in FORMATS]
+    return []
 
 
 def file_formats(facts: ModelFacts, where: Card, engine: str) -> list[FormatRow]:
@@ -175,7 +198,8 @@ def file_formats(facts: ModelFacts, where: Card, engine: str) -> list[FormatRow]
     others."""
     shares: dict[str, int] = {}
     for type_name, size in facts.quant_bytes.items():
-        if name := format_of(type_name):
+        name = format_of(type_name)
+        if name:
             shares[name] = shares.get(name, 0) + size
     if len(shares) > 1:
         shares.pop(F32, None)
@@ -194,7 +218,8 @@ def _ggml(name: str, where: Card) -> _Answer | None:
     units = arithmetic(where)
     if name == FP8:
         text = (
-            "GGUF has no FP8: the converter writes BF16, or with --fp8-as-q8 Q8_0, nearly as small."
+            "GGUF has no FP8: the converter writes BF16, or with --fp8-as-q8 Q8_0,"
+            " nearly as small."
         )
         return Support.NO, text
     if name in (INT4, EXL3):
@@ -207,7 +232,10 @@ def _ggml(name: str, where: Card) -> _Answer | None:
     ):
         return (
             Support.EMULATED,
-            "The card has no BF16 arithmetic (from 8.0 on): it is computed in F32, more slowly.",
+            (
+                "The card has no BF16 arithmetic (from 8.0 on): it is computed in F32,"
+                " more slowly."
+            ),
         )
     if name in (F32, F16, BF16):
         return (
@@ -221,10 +249,16 @@ def _ggml(name: str, where: Card) -> _Answer | None:
     if name in (Q8, LEGACY, K_QUANTS):
         return Support.YES, _INT8_UNPACKED
     if name == I_QUANTS:
-        slow = "; its tables make it slow on a CPU" if where.kind == "cpu" else ""
+        if where.kind == "cpu":
+            slow = "; its tables make it slow on a CPU"
+        else:
+            slow = ""
         return (
             Support.YES,
-            f"{_INT8_UNPACKED[:-1]}{slow}. From IQ3_XXS down made with an importance matrix only.",
+            (
+                f"{_INT8_UNPACKED[:-1]}{slow}. From IQ3_XXS down made with an"
+                " importance matrix only."
+            ),
         )
     return None
 
@@ -233,38 +267,70 @@ def _fp4(where: Card) -> _Answer:
     if where.capability is not None and 12 <= where.capability < 13:
         return (
             Support.YES,
-            "The tensor cores multiply it: builds for 12.0 read prompts with FP4 arithmetic.",
+            (
+                "The tensor cores multiply it: builds for 12.0 read prompts with FP4"
+                " arithmetic."
+            ),
         )
     text = "Computed as 8-bit integers: saves memory, but gains no FP4 speed"
     native = where.capability is not None and where.capability >= 10
     return (
         Support.EMULATED,
-        f"{text}; the engine's FP4 kernels are for 12.x only." if native else f"{text}.",
+        (
+            f"{text}; the engine's FP4 kernels are for 12.x only."
+            if native
+            else f"{text}."
+        ),
     )
 
 
 def _llama_cpp(name: str, where: Card) -> _Answer:
-    if common := _ggml(name, where):
+    common = _ggml(name, where)
+    if common:
         return common
     if name in (MXFP4, NVFP4):
         return _fp4(where)
     if name == TERNARY:
-        return Support.YES, "For models trained in one or two bits; others lose too much."
+        return (
+            Support.YES,
+            "For models trained in one or two bits; others lose too much.",
+        )
     return Support.NO, "Only ik_llama.cpp reads these types; the file is refused."
 
 
 def _ik(name: str, where: Card) -> _Answer:
-    if common := _ggml(name, where):
+    common = _ggml(name, where)
+    if common:
         return common
     if name == NVFP4:
         return Support.NO, "It does not know the type."
     if name == MXFP4:
-        return Support.EMULATED, "Computed as 8-bit integers: saves memory, but gains no FP4 speed."
+        return (
+            Support.EMULATED,
+            "Computed as 8-bit integers: saves memory, but gains no FP4 speed.",
+        )
     if name == TERNARY:
         return Support.EMULATED, "It has other types for such models (IQ1_BN, IQ2_BN)."
     if where.kind not in ("cuda", "cpu"):
         return Support.NO, "Its own types run on CUDA and CPU."
-    return Support.YES, "Less loss than K-quants of the same size; only this engine reads the file."
+    return (
+        Support.YES,
+        "Less loss than K-quants of the same size; only this engine reads the file.",
+    )
+
+
+def _vllm_mxfp4(capability: float) -> _Answer:
+    if 10 <= capability < 11:
+        return Support.YES, "Tensor cores multiply it."
+    if capability >= 8:
+        return (
+            Support.EMULATED,
+            (
+                "Weights only, computed in F16 (Marlin): its MXFP4 kernels were made"
+                " for 10.x."
+            ),
+        )
+    return Support.NO, "Needs compute capability 8.0."
 
 
 def _vllm(name: str, where: Card) -> _Answer:
@@ -281,20 +347,21 @@ def _vllm(name: str, where: Card) -> _Answer:
         )
     if name == NVFP4:
         return _from(
-            least, 10.0, 8.0, "tensor cores multiply it", "weights only, computed in F16 (Marlin)"
+            least,
+            10.0,
+            8.0,
+            "tensor cores multiply it",
+            "weights only, computed in F16 (Marlin)",
         )
     if name == MXFP4:
-        if 10 <= least < 11:
-            return Support.YES, "Tensor cores multiply it."
-        weights = "Weights only, computed in F16 (Marlin): its MXFP4 kernels were made for 10.x."
-        return (
-            (Support.EMULATED, weights)
-            if least >= 8
-            else (Support.NO, "Needs compute capability 8.0.")
-        )
+        return _vllm_mxfp4(least)
     if name == INT4:
         return _from(
-            least, 8.0, 7.5, "its fastest 4-bit kernels (Marlin)", "slower kernels than from 8.0 on"
+            least,
+            8.0,
+            7.5,
+            "its fastest 4-bit kernels (Marlin)",
+            "slower kernels than from 8.0 on",
         )
     if name == BF16:
         return _from(least, 8.0, 99, "not quantised", "")
@@ -303,7 +370,10 @@ def _vllm(name: str, where: Card) -> _Answer:
     if name in (Q8, LEGACY, K_QUANTS, I_QUANTS):
         return (
             Support.EMULATED,
-            "GGUF is experimental there: one file, slower than the engine's own formats.",
+            (
+                "GGUF is experimental there: one file, slower than the engine's own"
+                " formats."
+            ),
         )
     return Support.NO, "It does not know the format."
 
@@ -322,7 +392,10 @@ def _tabby(name: str, where: Card) -> _Answer:
     if where.kind != "cuda":
         return Support.NO, "ExLlamaV3 runs on CUDA only."
     if name in (EXL3, F16, BF16):
-        text = "its own format: trellis codes of 1 to 8 bits" if name == EXL3 else "not quantised"
+        if name == EXL3:
+            text = "its own format: trellis codes of 1 to 8 bits"
+        else:
+            text = "not quantised"
         return _from(where.capability or 0, 8.0, 99, text, "")
     return Support.NO, "ExLlamaV3 reads EXL3 and unquantised checkpoints."
 

@@ -15,7 +15,11 @@ from deployments.formats.model_facts import ModelFacts
 from deployments.planning.architecture import ModelShape
 from deployments.planning.memory.fit import DEFAULT_MARGIN_BYTES, Fit, best_fit
 from deployments.planning.memory.kv_types import kv_table
-from deployments.planning.memory.settings import MemorySettings, memory_settings, split_text
+from deployments.planning.memory.settings import (
+    MemorySettings,
+    memory_settings,
+    split_text,
+)
 from deployments.planning.plan import DeviceFacts
 from deployments.planning.settings import ALL, DEFAULT_CONTEXT, SHARES
 
@@ -71,7 +75,12 @@ class _Model:
         fixed = frozenset({"n_cpu_moe"})
         chosen = self.memory(settings)
         return best_fit(
-            self.shape, self.devices, chosen, self.margin_bytes, fixed, find_context=find_context
+            self.shape,
+            self.devices,
+            chosen,
+            self.margin_bytes,
+            fixed,
+            find_context=find_context,
         )
 
     def memory(self, settings: Settings) -> MemorySettings:
@@ -79,7 +88,11 @@ class _Model:
 
     def kv_types(self) -> tuple[str, ...]:
         """Types worth trying, best quality first."""
-        usable = {row.type for row in kv_table(self.shape, MemorySettings(), 0) if row.is_usable}
+        usable = {
+            row.type
+            for row in kv_table(self.shape, MemorySettings(), 0)
+            if row.is_usable
+        }
         return tuple(name for name in ("f16", "q8_0") if name in usable)
 
 
@@ -102,8 +115,13 @@ def _kv(name: str) -> dict[str, int | str]:
 def _with_layers(settings: Settings, fit: Fit, model: _Model) -> Settings:
     if not model.has_cards:
         return settings
-    placed: Settings = {**settings, "gpu_layers": ALL if fit.gpu_layers is None else fit.gpu_layers}
-    return {**placed, SHARES: split_text(fit.tensor_split)} if fit.tensor_split else placed
+    placed: Settings = {
+        **settings,
+        "gpu_layers": ALL if fit.gpu_layers is None else fit.gpu_layers,
+    }
+    if fit.tensor_split:
+        return {**placed, SHARES: split_text(fit.tensor_split)}
+    return placed
 
 
 def _first(model: _Model, candidates: Iterable[Settings]) -> tuple[Settings, Fit]:
@@ -117,7 +135,9 @@ def _first(model: _Model, candidates: Iterable[Settings]) -> tuple[Settings, Fit
         tried.append((settings, fit))
     fitting = [each for each in tried if each[1].fits]
     most = max((fit.gpu_layers or 0 for _, fit in fitting), default=0)
-    enough = (each for each in fitting if (each[1].gpu_layers or 0) >= _ENOUGH_LAYERS * most)
+    enough = (
+        each for each in fitting if (each[1].gpu_layers or 0) >= _ENOUGH_LAYERS * most
+    )
     return next(enough, tried[-1])
 
 
@@ -138,7 +158,12 @@ def _longest(model: _Model) -> tuple[Settings, Fit]:
         return longest, model.fitted(longest)
     contexts = [max(model.n_ctx_train >> halvings, least) for halvings in range(6)]
     return _first(
-        model, ({"context": c, "parallel": 1, **_kv(n)} for c in contexts for n in model.kv_types())
+        model,
+        (
+            {"context": c, "parallel": 1, **_kv(n)}
+            for c in contexts
+            for n in model.kv_types()
+        ),
     )
 
 
@@ -146,14 +171,21 @@ def _fastest(model: _Model) -> tuple[Settings, Fit]:
     def candidates() -> Iterator[Settings]:
         for context in _at_most(SHORT_CONTEXTS, model.n_ctx_train):
             for ubatch in (FAST_UBATCH, 512):
-                yield {"context": context, "parallel": 1, "ubatch": ubatch, **_kv("f16")}
+                yield {
+                    "context": context,
+                    "parallel": 1,
+                    "ubatch": ubatch,
+                    **_kv("f16"),
+                }
 
     return _first(model, candidates())
 
 
 def _balanced(model: _Model) -> tuple[Settings, Fit]:
     def candidates() -> Iterator[Settings]:
-        for context in _at_most(BALANCED_CONTEXTS, model.n_ctx_train * BALANCED_REQUESTS):
+        for context in _at_most(
+            BALANCED_CONTEXTS, model.n_ctx_train * BALANCED_REQUESTS
+        ):
             for name in model.kv_types():
                 yield {"context": context, "parallel": BALANCED_REQUESTS, **_kv(name)}
 
@@ -230,9 +262,8 @@ def presets(
 def _planned(wish: _Wish, model: _Model) -> Preset:
     settings, fit = wish.choose(model)
     settings = _with_layers(settings, fit, model)
-    cost = (
-        wish.cost
-        if fit.gpu_layers is None
-        else f"{wish.cost} Some layers stay on the CPU, which is much slower."
-    )
+    if fit.gpu_layers is None:
+        cost = wish.cost
+    else:
+        cost = f"{wish.cost} Some layers stay on the CPU, which is much slower."
     return Preset(wish.name, wish.title, wish.text, cost, settings, fit.fits, fit)

@@ -41,16 +41,22 @@ def why_best(plans: Sequence[tuple[str, Plan]]) -> str:
 
     They are sorted.
     """
-    usable = [(title, plan) for title, plan in plans if plan.verdict != Verdict.NOT_VIABLE]
+    usable = [
+        (title, plan) for title, plan in plans if plan.verdict != Verdict.NOT_VIABLE
+    ]
     if not usable:
         return ""
-    (_, best), others = usable[0], usable[1:]
+    (_, best) = usable[0]
+    others = usable[1:]
     if not others:
-        return "The only one that can run like this." if len(plans) > 1 else ""
+        if len(plans) > 1:
+            return "The only one that can run like this."
+        return ""
     alike = [(title, plan) for title, plan in others if plan.verdict == best.verdict]
     if not alike:
         return "The only one without a caution."
-    speed, (title, second) = best.predicted.decode_tps, alike[0]
+    speed = best.predicted.decode_tps
+    (title, second) = alike[0]
     other_speed = second.predicted.decode_tps
     if not speed:
         return "First in the list; no speed is predicted for any of those that fit."
@@ -58,5 +64,7 @@ def why_best(plans: Sequence[tuple[str, Plan]]) -> str:
         return f"The only one that fits and has a predicted speed: {tps_text(speed)}."
     gain = speed / other_speed
     if gain < SURE:
-        return f"About as fast as {title}: {tps_text(speed)} and {tps_text(other_speed)}."
+        return (
+            f"About as fast as {title}: {tps_text(speed)} and {tps_text(other_speed)}."
+        )
     return f"The fastest answer: {tps_text(speed)}, {gain:.2g} times {title}."

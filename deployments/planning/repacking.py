@@ -61,7 +61,15 @@ LOOKED_UP = (
     "nextn.embed_tokens",
 )
 # Not operands of a matrix product either: convolutions, scans, element by element.
-_NOT_MULTIPLIED = ("ssm_conv1d", "ssm_a", "ssm_d", "shortconv.conv", "rope_", "time_mix_w", "cls")
+_NOT_MULTIPLIED = (
+    "ssm_conv1d",
+    "ssm_a",
+    "ssm_d",
+    "shortconv.conv",
+    "rope_",
+    "time_mix_w",
+    "cls",
+)
 
 
 def kernels_of(flags: Set[str]) -> Kernels:
@@ -73,16 +81,23 @@ def kernels_of(flags: Set[str]) -> Kernels:
         return Kernels.AVX512
     if "avx2" in flags:
         return Kernels.AVX2
-    return Kernels.NEON if "asimddp" in flags else Kernels.PLAIN
+    if "asimddp" in flags:
+        return Kernels.NEON
+    return Kernels.PLAIN
 
 
-def repacked_bytes(tensor: TensorShape, kernels: Kernels, *, looked_up: bool | None = None) -> int:
+def repacked_bytes(
+    tensor: TensorShape, kernels: Kernels, *, looked_up: bool | None = None
+) -> int:
     """Bytes of the copy; 0 for a tensor that is used as it lies in the file.
 
     `looked_up` tells of a table whether it is only read row by row; without it the name does.
     """
     rows = tensor.shape[1] if len(tensor.shape) > 1 else 0
-    is_table = tensor.name.startswith(LOOKED_UP) if looked_up is None else looked_up
+    if looked_up is None:
+        is_table = tensor.name.startswith(LOOKED_UP)
+    else:
+        is_table = looked_up
     if (
         not rows
         or is_table
@@ -97,9 +112,13 @@ def repacked_bytes(tensor: TensorShape, kernels: Kernels, *, looked_up: bool | N
     if len(tensor.shape) > 2 and not is_expert:
         return 0
     group = _INTERLEAVED[kernels].get(tensor.type_name, 0)
-    return tensor.n_bytes if group and rows % group == 0 else 0
+    if group and rows % group == 0:
+        return tensor.n_bytes
+    return 0
 
 
 def _tiled(tensor: TensorShape, rows: int) -> Fraction | None:
     width, ratio = _TILES.get(tensor.type_name, (0, None))
-    return ratio if width and tensor.shape[0] % width == 0 and rows % _TILE_ROWS == 0 else None
+    if width and tensor.shape[0] % width == 0 and rows % _TILE_ROWS == 0:
+        return ratio
+    return None

@@ -37,7 +37,8 @@ def weight_type(facts: ModelFacts) -> str:
 
 def requantise(source: ModelFacts, wanted: str) -> Requantisation:
     """Whether to quantise this very file to `wanted` (Q4_K_M, IQ3_XXS, MXFP4 …, in any case)."""
-    target, own = wanted.strip().upper(), weight_type(source)
+    target = wanted.strip().upper()
+    own = weight_type(source)
     kind = _base_type(target)
     if target.startswith("FP8") or target in ("F8", "E4M3"):
         return _no("not_offered", "GGUF has no FP8: Q8_0 is nearly as small.")
@@ -67,7 +68,9 @@ def _from_full(own: str, target: str, kind: str) -> Requantisation:
         return Requantisation("possible", False, f"Larger than {own} for no gain.")
     if kind in FULL:
         return Requantisation(
-            "possible", True, "Numbers of 16 bits either way: BF16 has more range, F16 more digits."
+            "possible",
+            True,
+            "Numbers of 16 bits either way: BF16 has more range, F16 more digits.",
         )
     if GGML_TYPES_BY_NAME[kind].only_ik:
         text = f"Only ik_llama.cpp's llama-quantize writes {target}, and only that engine reads it."
@@ -78,7 +81,10 @@ def _from_full(own: str, target: str, kind: str) -> Requantisation:
             " Q4_K_M."
         )
         return Requantisation("possible", False, text)
-    matrix = " It needs an importance matrix (--imatrix)." if _needs_matrix(target, kind) else ""
+    if _needs_matrix(target, kind):
+        matrix = " It needs an importance matrix (--imatrix)."
+    else:
+        matrix = ""
     return Requantisation(
         "possible", True, f"From {own} to {target} is how it should be done.{matrix}"
     )
@@ -96,7 +102,8 @@ def _from_quantised(own: str, target: str, kind: str) -> Requantisation:
         text = f"{_ALLOW}; from Q8_0 the second loss is small. {better}, where that is possible."
         return Requantisation("loses_twice", True, text)
     return _no(
-        "loses_twice", f"It loses twice: {_ALLOW}, as this can severely reduce quality. {better}."
+        "loses_twice",
+        f"It loses twice: {_ALLOW}, as this can severely reduce quality. {better}.",
     )
 
 

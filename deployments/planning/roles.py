@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from deployments.planning.plan import DeviceFacts
 from omni.errors import OmniError
 
-MAIN, DRAFT = "main", "draft"
+MAIN = "main"
+DRAFT = "draft"
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,9 @@ class Part:
 
 def source_of(role: str) -> str:
     """Which of the chosen models plays a role: MAIN or DRAFT."""
-    return DRAFT if role == "draft" else MAIN
+    if role == "draft":
+        return DRAFT
+    return MAIN
 
 
 def assign(
@@ -37,7 +40,9 @@ def assign(
     """
     if not devices:
         raise OmniError(
-            "needs_device", "No device is chosen.", "Choose at least one; CPU is one too."
+            "needs_device",
+            "No device is chosen.",
+            "Choose at least one; CPU is one too.",
         )
     names = tuple(device.name for device in devices)
     if set(roles) == {"target", "draft"}:
@@ -74,7 +79,9 @@ def fastest(devices: Sequence[DeviceFacts]) -> DeviceFacts:
     return max(cards, key=lambda device: device.total_bytes or 0)
 
 
-def _beside(names: tuple[str, ...], one: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _beside(
+    names: tuple[str, ...], one: str
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The others, and the one; a single device is both."""
     others = tuple(name for name in names if name != one)
     return others or names, (one,)

@@ -67,7 +67,9 @@ class Setting:
         if not self.is_number:
             return words
         span = f"{self.low} to {self.high}"
-        return f"{words}, or {span}" if words else span
+        if words:
+            return f"{words}, or {span}"
+        return span
 
     def parsed(self, raw: object) -> int | str:
         """The value in its own type. Raises OmniError that names the key and what it takes."""
@@ -82,7 +84,9 @@ class Setting:
             if self.is_name and is_name(text, "groups"):
                 return text
             # Python refuses to read a number of thousands of digits, and no setting has one.
-            is_number = text.lstrip("+-").isdecimal() and text.isascii() and len(text) <= 20
+            is_number = (
+                text.lstrip("+-").isdecimal() and text.isascii() and len(text) <= 20
+            )
             value = int(text) if is_number else text
         if (
             isinstance(value, int)
@@ -92,5 +96,7 @@ class Setting:
             return value
         hint = self.hint(str(raw)) if self.hint else ""
         raise OmniError(
-            "bad_setting", f"{self.key} is {raw!r}.", f"{hint} It takes {self.allowed}.".strip()
+            "bad_setting",
+            f"{self.key} is {raw!r}.",
+            f"{hint} It takes {self.allowed}.".strip(),
         )

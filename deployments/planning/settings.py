@@ -16,9 +16,21 @@ from omni.errors import OmniError
 
 # llama.cpp, common/arg.cpp: the types --cache-type-k and --cache-type-v take; ik_llama.cpp has two
 # more.
-KV_CACHE_TYPES = ("f16", "bf16", "f32", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
+KV_CACHE_TYPES = (
+    "f16",
+    "bf16",
+    "f32",
+    "q8_0",
+    "q5_1",
+    "q5_0",
+    "q4_1",
+    "q4_0",
+    "iq4_nl",
+)
 UNQUANTISED = ("f16", "bf16", "f32")
-AUTO, ALL, NONE = "auto", "all", "none"
+AUTO = "auto"
+ALL = "all"
+NONE = "none"
 # How a model is cut: a setting of every strategy, not the strategy of that name.
 SHARES = "tensor_split"
 # common/common.h, common_speculative_type; the ones that need nothing but the target's own text
@@ -33,9 +45,11 @@ DRAFT_TYPES = (
     "ngram-mod",
     "ngram-cache",
 )
-REFUSE, SWAP = "refuse", "swap"
+REFUSE = "refuse"
+SWAP = "swap"
 # Tokens that a context, or anything counted in tokens, may have.
-SMALLEST_CONTEXT, LARGEST_CONTEXT = 256, 16_777_216
+SMALLEST_CONTEXT = 256
+LARGEST_CONTEXT = 16_777_216
 # Takes effect where a model allows more; long contexts cost memory that nobody asked for.
 DEFAULT_CONTEXT = 8192
 
@@ -284,7 +298,10 @@ def parse_setting(key: str, raw: object) -> int | str:
     """
     if key not in SETTINGS:
         near = difflib.get_close_matches(key, SETTINGS, n=1)
-        fix = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(SETTINGS)}."
+        if near:
+            fix = f"Did you mean {near[0]}?"
+        else:
+            fix = f"There are: {', '.join(SETTINGS)}."
         raise OmniError("unknown_setting", f"There is no setting {key!r}.", fix)
     return SETTINGS[key].parsed(raw)
 
@@ -299,17 +316,30 @@ def conflicts(settings: Mapping[str, object]) -> list[tuple[str, OmniError]]:
             " flash_attention is off."
         )
         found.append(
-            ("kv_cache_v", OmniError("bad_setting", text, "Switch flash attention on, or use f16."))
+            (
+                "kv_cache_v",
+                OmniError(
+                    "bad_setting", text, "Switch flash attention on, or use f16."
+                ),
+            )
         )
     if int(values["ubatch"]) > int(values["batch"]):
         text = f"ubatch is {values['ubatch']}, more than batch ({values['batch']})."
         found.append(
-            ("ubatch", OmniError("bad_setting", text, "Make it at most as large as batch."))
+            (
+                "ubatch",
+                OmniError("bad_setting", text, "Make it at most as large as batch."),
+            )
         )
     if int(values["draft_min"]) > int(values["draft_max"]):
         text = f"draft_min is {values['draft_min']}, more than draft_max ({values['draft_max']})."
         found.append(
-            ("draft_min", OmniError("bad_setting", text, "Make it at most as large as draft_max."))
+            (
+                "draft_min",
+                OmniError(
+                    "bad_setting", text, "Make it at most as large as draft_max."
+                ),
+            )
         )
     return found
 
@@ -328,7 +358,8 @@ def validated(raw: Mapping[str, object]) -> dict[str, int | str]:
 def with_defaults(settings: Mapping[str, object]) -> dict[str, int | str]:
     """Every setting: what was given, else the default."""
     return {
-        key: setting.parsed(settings.get(key, setting.default)) for key, setting in SETTINGS.items()
+        key: setting.parsed(settings.get(key, setting.default))
+        for key, setting in SETTINGS.items()
     }
 
 

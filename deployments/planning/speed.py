@@ -26,7 +26,8 @@ from deployments.planning.plan import DeviceFacts, Predicted
 from omni.units import gbps_text
 
 # A conversation of ordinary length, which predictions are made for unless they say otherwise.
-TYPICAL_DEPTH, TYPICAL_PROMPT = 1024, 2048
+TYPICAL_DEPTH = 1024
+TYPICAL_PROMPT = 2048
 # How far a fitted prediction may still be off, and how much wider a computed one is than its
 # factors.
 FITTED_SPREAD = 0.15
@@ -52,7 +53,13 @@ class Efficiency:
 
 _PROCESSOR = Efficiency((0.45, 0.85, 1.0), (0.4, 1.0, 1.5), 10e-6, 2e-6, 0.7e-3)
 _CARD = Efficiency(
-    (0.5, 0.68, 0.85), (0.5, 1.6, 2.4), 30e-6, 20e-6, 25e-6, experts_s=40e-6, idle_tokens=100
+    (0.5, 0.68, 0.85),
+    (0.5, 1.6, 2.4),
+    30e-6,
+    20e-6,
+    25e-6,
+    experts_s=40e-6,
+    idle_tokens=100,
 )
 # Launches and hand-overs take this many times what is likely.
 _FIXED_COSTS = (1.5, 1.0, 0.7)
@@ -63,7 +70,11 @@ _LEAST_FILLED = 0.2
 # Share of the link that a copy of mapped weights gets. Nobody has measured it on this rig: pages
 # that are not pinned go over a buffer of the driver's.
 LINK_SHARE = (0.25, 0.6, 0.9)
-EFFICIENCY = {"cpu": _PROCESSOR, "cuda": _CARD, "rpc": replace(_PROCESSOR, hop_s=0.4e-3)}
+EFFICIENCY = {
+    "cpu": _PROCESSOR,
+    "cuda": _CARD,
+    "rpc": replace(_PROCESSOR, hop_s=0.4e-3),
+}
 # Single-precision operations a core does in the engine's kernels: 601 tokens of a 135 M model in
 # 1.4 s on 2.
 CORE_TFLOPS = 0.055
@@ -91,7 +102,8 @@ class Work:
     window_bytes_per_token: float = 0.0
 
     def add(self, tensors: Sequence[tuple[int, int]], *, experts: bool = False) -> None:
-        size, count = sum(t[0] for t in tensors), sum(t[1] for t in tensors)
+        size = sum(t[0] for t in tensors)
+        count = sum(t[1] for t in tensors)
         if experts:
             self.expert_bytes, self.expert_weights = (
                 self.expert_bytes + size,
@@ -109,11 +121,14 @@ class Work:
 
 
 @lru_cache(maxsize=512)
-def works(model: ModelShape, placement: Placement, settings: MemorySettings) -> tuple[Work, ...]:
+def works(
+    model: ModelShape, placement: Placement, settings: MemorySettings
+) -> tuple[Work, ...]:
     """The work of each place, the host last; not to be changed by who asks."""
     found = [Work() for _ in range(placement.host + 1)]
     for index in range(model.n_layer - model.n_nextn):
-        kind, place = model.kind_of(index), placement.layers[index]
+        kind = model.kind_of(index)
+        place = placement.layers[index]
         lifted = placement.cpu_moe or index < placement.n_cpu_moe
         found[place].layers += 1
         found[place].add(_weights(kind, experts=False))
@@ -132,10 +147,14 @@ def works(model: ModelShape, placement: Placement, settings: MemorySettings) -> 
 
 
 def _weights(kind: LayerKind, *, experts: bool) -> list[tuple[int, int]]:
-    return [(t.n_bytes, prod(t.shape)) for t in kind.tensors if kind.is_expert(t) == experts]
+    return [
+        (t.n_bytes, prod(t.shape)) for t in kind.tensors if kind.is_expert(t) == experts
+    ]
 
 
-def _kv_per_token(model: ModelShape, kind: LayerKind, settings: MemorySettings) -> float:
+def _kv_per_token(
+    model: ModelShape, kind: LayerKind, settings: MemorySettings
+) -> float:
     """Bytes of keys and values that one earlier token adds to what is read.
 
     MLA reads its one latent.
@@ -143,11 +162,9 @@ def _kv_per_token(model: ModelShape, kind: LayerKind, settings: MemorySettings) 
     if not kind.has_kv:
         return 0.0
     key = kind.n_head_kv * kind.head_dim_k * float(CACHE_BYTES[settings.type_k])
-    return (
-        key
-        if model.is_mla
-        else key + kind.n_head_kv * kind.head_dim_v * float(CACHE_BYTES[settings.type_v])
-    )
+    if model.is_mla:
+        return key
+    return key + kind.n_head_kv * kind.head_dim_v * float(CACHE_BYTES[settings.type_v])
 
 
 def kv_bytes_per_token(model: ModelShape, settings: MemorySettings) -> float:
@@ -208,9 +225,15 @@ class SpeedModel:
         read = work.dense_bytes + work.expert_bytes * expert_share(self.model, tokens)
         read += work.kv_bytes_per_token * depth + work.window_bytes_per_token * window
         memory_s = read / (
-            device.bandwidth_gbps * 1e9 * _fitted(rates.memory, level, device.decode_factor)
+            device.bandwidth_gbps
+            * 1e9
+            * _fitted(rates.memory, level, device.decode_factor)
         )
-        if device.kind == "cpu" and tokens >= OFFLOADED_BATCH and (link := self._copied_over()):
+        if (
+            device.kind == "cpu"
+            and tokens >= OFFLOADED_BATCH
+            and (link := self._copied_over())
+        ):
             # A large batch is computed on the card: the weights go there once (ggml_backend_sched,
             # op offload).
             return read / (link * 1e9 * LINK_SHARE[level])
@@ -218,7 +241,11 @@ class SpeedModel:
         if device.tflops:
             experts = expert_share(self.model, 1) / self._filled(rates, tokens)
             per_token = work.dense_weights + work.expert_weights * experts
-            peak = device.tflops * 1e12 * _fitted(rates.compute, level, device.prefill_factor)
+            peak = (
+                device.tflops
+                * 1e12
+                * _fitted(rates.compute, level, device.prefill_factor)
+            )
             compute_s = 2 * per_token * tokens / peak
         fixed_s = work.layers * rates.layer_s + work.expert_layers * rates.experts_s
         return max(memory_s, compute_s) + fixed_s * _FIXED_COSTS[level]
@@ -235,7 +262,10 @@ class SpeedModel:
         """The link weights of the host would be copied over for a large batch, in GB/s."""
         if not self.settings.op_offload:
             return None
-        return next((d.link_gbps for d in self.devices if d.kind == "cuda" and d.link_gbps), None)
+        return next(
+            (d.link_gbps for d in self.devices if d.kind == "cuda" and d.link_gbps),
+            None,
+        )
 
     def hops(self) -> int:
         """How often a token's state goes from one place to another."""
@@ -268,30 +298,38 @@ class SpeedModel:
         """Under tensor split: after attention and after the feed-forward block of each layer."""
         return 2 * self.model.n_layer
 
-    def device_steps_s(self, tokens: int, depth: int, level: int = 1) -> list[float] | None:
+    def device_steps_s(
+        self, tokens: int, depth: int, level: int = 1
+    ) -> list[float] | None:
         """Under tensor split: seconds that each device computes for its part of all layers."""
         whole = works(self.model, self.placement, self.settings)[0]
         parts = [
-            self._place_s(device, _part(whole, share / sum(self.shares)), tokens, depth, level)
+            self._place_s(
+                device, _part(whole, share / sum(self.shares)), tokens, depth, level
+            )
             for device, share in zip(self.devices, self.shares, strict=True)
         ]
         known = [part for part in parts if part is not None]
-        return known if len(known) == len(parts) else None
+        if len(known) == len(parts):
+            return known
+        return None
 
     def syncs_s(self, tokens: int) -> float:
         """Under tensor split: seconds the devices spend waiting for each other's halves."""
         link = min((d.link_gbps for d in self.devices if d.link_gbps), default=None)
         each = max(efficiency(d.kind).sync_s for d in self.devices)
-        return self.syncs * (each + (self.hop_bytes(tokens) / (link * 1e9) if link else 0.0))
+        return self.syncs * (
+            each + (self.hop_bytes(tokens) / (link * 1e9) if link else 0.0)
+        )
 
     def _parallel_step_s(self, tokens: int, depth: int, level: int) -> float | None:
         """The slowest device paces every layer."""
         parts = self.device_steps_s(tokens, depth, level)
         rest = works(self.model, self.placement, self.settings)[-1]
         host_s = self._place_s(self.host, rest, tokens, depth, level)
-        return (
-            None if parts is None or host_s is None else max(parts) + host_s + self.syncs_s(tokens)
-        )
+        if parts is None or host_s is None:
+            return None
+        return max(parts) + host_s + self.syncs_s(tokens)
 
     # --- what is shown ----------------------------------------------------------------------------
     def decode_tps(self, depth: int = TYPICAL_DEPTH, level: int = 1) -> float | None:
@@ -316,22 +354,31 @@ class SpeedModel:
         return Predicted(
             prefill_tps=prefill,
             decode_tps=decode,
-            prefill_range=_range(prefill, self.prefill_tps(level=0), self.prefill_tps(level=2)),
-            decode_range=_range(decode, self.decode_tps(level=0), self.decode_tps(level=2)),
+            prefill_range=_range(
+                prefill, self.prefill_tps(level=0), self.prefill_tps(level=2)
+            ),
+            decode_range=_range(
+                decode, self.decode_tps(level=0), self.decode_tps(level=2)
+            ),
             basis="measured" if fitted else "computed",
             assumes=self._assumes(),
         )
 
     def _assumes(self) -> tuple[str, ...]:
         """What the range rests on besides the devices' own figures, in words."""
-        host_work, found = self._used()[-1], []
+        host_work = self._used()[-1]
+        found = []
         if not host_work.is_empty and self.devices and self.host.bandwidth_gbps:
             found.append(
                 f"The host's memory is read at {gbps_text(self.host.bandwidth_gbps)}, as it was"
                 " measured."
             )
         link = self._copied_over()
-        if not host_work.is_empty and link and self.settings.micro_batch >= OFFLOADED_BATCH:
+        if (
+            not host_work.is_empty
+            and link
+            and self.settings.micro_batch >= OFFLOADED_BATCH
+        ):
             low, likely, high = (f"{share:.0%}" for share in LINK_SHARE)
             found.append(
                 f"While a prompt is read, weights of the host go over a link of {gbps_text(link)}:"
@@ -341,7 +388,9 @@ class SpeedModel:
 
     def _used(self) -> tuple[Work, ...]:
         found = works(self.model, self.placement, self.settings)
-        return (found[0],) * len(self.devices) + (found[-1],) if self.shares else found
+        if self.shares:
+            return (found[0],) * len(self.devices) + (found[-1],)
+        return found
 
 
 def _part(work: Work, share: float) -> Work:
@@ -357,35 +406,43 @@ def _part(work: Work, share: float) -> Work:
     )
 
 
-def _fitted(rates: tuple[float, float, float], level: int, factor: float | None) -> float:
+def _fitted(
+    rates: tuple[float, float, float], level: int, factor: float | None
+) -> float:
     if factor is None:
         return rates[level]
     return rates[1] * factor * (1 - FITTED_SPREAD, 1.0, 1 + FITTED_SPREAD)[level]
 
 
 def _rate(seconds: float | None, tokens: int) -> float | None:
-    return tokens / seconds if seconds else None
+    if seconds:
+        return tokens / seconds
+    return None
 
 
 def _range(
     likely: float | None, low: float | None, high: float | None
 ) -> tuple[float, float] | None:
-    return (
-        None
-        if likely is None or low is None or high is None
-        else (min(low, likely), max(high, likely))
-    )
+    if likely is None or low is None or high is None:
+        return None
+    return (min(low, likely), max(high, likely))
 
 
 # --- fitting to what this rig did -----------------------------------------------------------------
-MIN_FACTOR, MAX_FACTOR = 0.05, 20.0
+MIN_FACTOR = 0.05
+MAX_FACTOR = 20.0
 
 
 def factor(measured: Sequence[float], computed: Sequence[float]) -> float | None:
     """Measured ÷ computed, the median of all pairs; None without any. Both in tokens/s."""
-    ratios = sorted(m / c for m, c in zip(measured, computed, strict=True) if m > 0 and c > 0)
+    ratios = sorted(
+        m / c for m, c in zip(measured, computed, strict=True) if m > 0 and c > 0
+    )
     if not ratios:
         return None
     middle = len(ratios) // 2
-    median = ratios[middle] if len(ratios) % 2 else (ratios[middle - 1] + ratios[middle]) / 2
+    if len(ratios) % 2:
+        median = ratios[middle]
+    else:
+        median = (ratios[middle - 1] + ratios[middle]) / 2
     return min(max(median, MIN_FACTOR), MAX_FACTOR)

@@ -94,7 +94,13 @@ class VocabFacts:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> VocabFacts:
         """Unknown keys are left out; an empty mapping is a vocabulary that nobody knows."""
-        return cls(**{key: value for key, value in data.items() if key in cls.__dataclass_fields__})
+        return cls(
+            **{
+                key: value
+                for key, value in data.items()
+                if key in cls.__dataclass_fields__
+            }
+        )
 
     def prefix(self, without_last: int) -> str:
         """The digest without so many tokens at the end; 0 to 128."""
@@ -114,18 +120,24 @@ class Compatibility:
 def vocab_facts(header: GgufHeader) -> VocabFacts:
     """What the engine makes of the file's vocabulary. Reads all token texts. Raises GgufError."""
     values = HeaderValues(header)
-    model, pre = values.text("tokenizer.ggml.model"), values.text("tokenizer.ggml.pre")
+    model = values.text("tokenizer.ggml.model")
+    pre = values.text("tokenizer.ggml.pre")
     defaults = _MODELS.get(model)
     if defaults is None or not header.get(TOKENS):
         return VocabFacts(n_vocab=header.n_vocab)
     # Only this kind has more than one.
-    pre = ("gemma4" if model == "gemma4" else pre) if defaults.kind == "BPE" else ""
+    if defaults.kind == "BPE":
+        pre = "gemma4" if model == "gemma4" else pre
+    else:
+        pre = ""
     size = header.n_vocab
     adds_bos = _flag(values, "add_bos_token", defaults.add_bos or pre in _ADDS_BOS)
     return VocabFacts(
         kind=defaults.kind,
         n_vocab=size,
-        bos=_token_id(values, "bos_token_id", size, None if pre in _NO_BOS else defaults.bos),
+        bos=_token_id(
+            values, "bos_token_id", size, None if pre in _NO_BOS else defaults.bos
+        ),
         eos=_token_id(values, "eos_token_id", size, defaults.eos),
         add_bos=adds_bos or pre in _ALWAYS_ADDS_BOS,
         add_eos=_flag(values, "add_eos_token", defaults.add_eos),
@@ -135,13 +147,19 @@ def vocab_facts(header: GgufHeader) -> VocabFacts:
 
 def _flag(values: HeaderValues, key: str, default: bool) -> bool:
     found = values.flag(f"tokenizer.ggml.{key}")
-    return default if found is None else found
+    if found is None:
+        return default
+    return found
 
 
-def _token_id(values: HeaderValues, key: str, size: int, default: int | None) -> int | None:
+def _token_id(
+    values: HeaderValues, key: str, size: int, default: int | None
+) -> int | None:
     """An id beyond the vocabulary counts as not given."""
     found = values.number(f"tokenizer.ggml.{key}")
-    return default if found is None or found >= size else found
+    if found is None or found >= size:
+        return default
+    return found
 
 
 def _texts(tokens: Iterable[bytes]) -> Iterable[bytes]:
@@ -155,11 +173,10 @@ def _prefixes_of(header: GgufHeader, size: int) -> str:
     """Worked out once for each vocabulary: a family's models, and their quantisations, have the
     same."""
     tokens = header.get(TOKENS)
-    key = (
-        tokens.digest()
-        if isinstance(tokens, LazyArray)
-        else sha256(repr(tokens).encode()).hexdigest()
-    )
+    if isinstance(tokens, LazyArray):
+        key = tokens.digest()
+    else:
+        key = sha256(repr(tokens).encode()).hexdigest()
     if key in _known_prefixes:
         return _known_prefixes[key]
     found = _prefixes(header.tokens(), size)
@@ -170,7 +187,8 @@ def _prefixes_of(header: GgufHeader, size: int) -> str:
 
 
 def _prefixes(tokens: Sequence[bytes], size: int) -> str:
-    digest, found = sha256(), []
+    digest = sha256()
+    found = []
     for number, text in enumerate(_texts(tokens)):
         if number >= size - MAX_SIZE_DIFFERENCE:
             found.append(digest.hexdigest()[:_DIGEST])
@@ -191,23 +209,30 @@ def draft_compatibility(target: VocabFacts, draft: VocabFacts) -> Compatibility:
     """
     if not (target.kind and draft.kind and target.prefixes and draft.prefixes):
         return _no(
-            "vocab_unknown", "One of the files carries no vocabulary that could be compared."
+            "vocab_unknown",
+            "One of the files carries no vocabulary that could be compared.",
         )
     if target.kind != draft.kind:
         return _no(
-            "vocab_type", f"The tokenizers are of different types: {target.kind} and {draft.kind}."
+            "vocab_type",
+            f"The tokenizers are of different types: {target.kind} and {draft.kind}.",
         )
-    if problem := _special("BOS", target.add_bos, draft.add_bos, target.bos, draft.bos):
+    problem = _special("BOS", target.add_bos, draft.add_bos, target.bos, draft.bos)
+    if problem:
         return _no("vocab_bos", problem)
-    if problem := _special("EOS", target.add_eos, draft.add_eos, target.eos, draft.eos):
+    problem = _special("EOS", target.add_eos, draft.add_eos, target.eos, draft.eos)
+    if problem:
         return _no("vocab_eos", problem)
     difference = target.n_vocab - draft.n_vocab
     if abs(difference) > MAX_SIZE_DIFFERENCE:
         text = f"The vocabularies have {target.n_vocab} and {draft.n_vocab} tokens"
-        return _no("vocab_size", f"{text}; the sizes may differ by {MAX_SIZE_DIFFERENCE}.")
+        return _no(
+            "vocab_size", f"{text}; the sizes may differ by {MAX_SIZE_DIFFERENCE}."
+        )
     if target.prefix(max(difference, 0)) != draft.prefix(max(-difference, 0)):
         return _no(
-            "vocab_texts", f"The vocabularies have different tokens from id {FIRST_COMPARED} on."
+            "vocab_texts",
+            f"The vocabularies have different tokens from id {FIRST_COMPARED} on.",
         )
     return Compatibility(True, "compatible", "Both models have the same vocabulary.")
 
@@ -217,7 +242,11 @@ def _no(code: str, text: str) -> Compatibility:
 
 
 def _special(
-    name: str, target_adds: bool, draft_adds: bool, target: int | None, draft: int | None
+    name: str,
+    target_adds: bool,
+    draft_adds: bool,
+    target: int | None,
+    draft: int | None,
 ) -> str:
     """Why this special token stands in the way; empty where it does not."""
     if target_adds != draft_adds:

@@ -18,7 +18,11 @@ from deployments.rig.export import placed, rig_text
 from deployments.rig.together import not_together
 from deployments.rig.wanted import Wanted, is_remote, remote_model, resolve
 from deployments.rig.words import Problem, RigDeployment, RigError, RigRoute
-from deployments.services.deployments import deployment_change, deployment_create, deployment_start
+from deployments.services.deployments import (
+    deployment_change,
+    deployment_create,
+    deployment_start,
+)
 from deployments.services.discovery import local_host, local_host_name
 from deployments.services.readiness import Overtaken, Ready, step_of, until_it_holds
 from deployments.services.tenancy import Occupied, held, holders_now, place_taken, swaps
@@ -39,7 +43,9 @@ class Outcome:
     warnings: tuple[str, ...] = ()
 
 
-def apply(text: str, *, user: Any = None, start: bool = False, expected: str = "") -> Outcome:
+def apply(
+    text: str, *, user: Any = None, start: bool = False, expected: str = ""
+) -> Outcome:
     """Makes engines, models, deployments and routes as the file says; what it leaves out stays as
     it is.
 
@@ -54,7 +60,9 @@ def apply(text: str, *, user: Any = None, start: bool = False, expected: str = "
             _check_still(taken, wanted)
             outcome = _made(wanted, taken, user, start)
             if expected and outcome.digest != expected:
-                said = "The file or the rig is another than when the changes were shown."
+                said = (
+                    "The file or the rig is another than when the changes were shown."
+                )
                 fix = "Look at what it would change now. Nothing was changed."
                 raise OmniError("changed_meanwhile", said, fix)
         return outcome
@@ -74,7 +82,9 @@ def _check_still(taken: Occupied, wanted: Wanted) -> None:
 
 def preview(text: str, *, user: Any = None, start: bool = False) -> Outcome:
     """What apply() would change, found out by doing it and taking it back. Raises RigError."""
-    was_looked_at = Host.objects.filter(name=local_host_name(), devices__isnull=False).exists()
+    was_looked_at = Host.objects.filter(
+        name=local_host_name(), devices__isnull=False
+    ).exists()
     # Programs are asked before the transaction, which keeps everybody else from writing.
     wanted = resolve(text, user) if was_looked_at else None
     taken = held(wanted.host) if wanted else None
@@ -90,7 +100,8 @@ def preview(text: str, *, user: Any = None, start: bool = False) -> Outcome:
 
 def _made(wanted: Wanted, taken: Occupied, user: Any, start: bool) -> Outcome:
     """`taken` is who holds memory, looked at before: here nothing is planned any more."""
-    if refused := list(_refused_strategies(wanted)):
+    refused = list(_refused_strategies(wanted))
+    if refused:
         raise RigError(refused)
     before = rig_text(wanted.host)
     changes: list[str] = []
@@ -121,13 +132,19 @@ def _diff(before: str, after: str) -> str:
 def _refused_strategies(wanted: Wanted) -> Iterator[Problem]:
     """Unlike devices that may yet become free, an external server will never take a strategy."""
     for entry in wanted.rig.deployments:
-        if is_remote(wanted, entry) and wanted.plans[entry.name].verdict == Verdict.NOT_VIABLE:
+        if (
+            is_remote(wanted, entry)
+            and wanted.plans[entry.name].verdict == Verdict.NOT_VIABLE
+        ):
             (reason,) = wanted.plans[entry.name].reasons
             yield Problem(entry.line("strategy"), f"{reason.text} {reason.fix}")
 
 
 def _saved(kind: str, row: Engine | Model, keys: tuple[str, ...]) -> list[str]:
-    before = type(row).objects.filter(pk=row.pk).values(*keys).first() if row.pk else None
+    if row.pk:
+        before = type(row).objects.filter(pk=row.pk).values(*keys).first()
+    else:
+        before = None
     row.save()
     if before is None:
         return [f"{kind} {row.name} added"]
@@ -136,7 +153,9 @@ def _saved(kind: str, row: Engine | Model, keys: tuple[str, ...]) -> list[str]:
         for key in keys
         if before[key] != getattr(row, key)
     ]
-    return [f"{kind} {row.name} changed: {', '.join(changed)}"] if changed else []
+    if changed:
+        return [f"{kind} {row.name} changed: {', '.join(changed)}"]
+    return []
 
 
 def _apply_deployment(
@@ -156,7 +175,10 @@ def _apply_deployment(
     if found is None:
         deployment_create(name=entry.name, user=user, **values)
         return [f"deployment {entry.name} added"], taken
-    changes = [f"deployment {entry.name}: {text}" for text in _differences(found, entry, engine)]
+    changes = [
+        f"deployment {entry.name}: {text}"
+        for text in _differences(found, entry, engine)
+    ]
     if changes:
         planned = wanted.planned.get(entry.name)
         deployment_change(deployment=found, user=user, ready=Ready(planned), **values)
@@ -164,16 +186,23 @@ def _apply_deployment(
     return changes, taken
 
 
-def _started(wanted: Wanted, taken: Occupied, entry: RigDeployment, user: Any) -> list[str]:
+def _started(
+    wanted: Wanted, taken: Occupied, entry: RigDeployment, user: Any
+) -> list[str]:
     """Raises OmniError (place_taken) when others are in its way that it may not unload."""
     found = Deployment.objects.select_related("engine").get(name=entry.name)
     if not step_of(found, again=False).changes:
         return []
     plan = wanted.plans.get(entry.name)
-    rivals = [] if swaps(found) else taken.in_the_way_of(plan, entry.name, entry.settings)
+    if swaps(found):
+        rivals = []
+    else:
+        rivals = taken.in_the_way_of(plan, entry.name, entry.settings)
     if rivals:
         raise place_taken(entry.name, rivals)
-    deployment_start(deployment=found, user=user, ready=Ready(wanted.planned.get(entry.name)))
+    deployment_start(
+        deployment=found, user=user, ready=Ready(wanted.planned.get(entry.name))
+    )
     return [f"deployment {entry.name} started"]
 
 
@@ -191,7 +220,10 @@ def _differences(found: Deployment, entry: RigDeployment, engine: Engine) -> lis
             list(entry.devices.get(role, ())),
         )
     for key in {*found.settings, *entry.settings}:
-        pairs[key] = (found.settings.get(key, "default"), entry.settings.get(key, "default"))
+        pairs[key] = (
+            found.settings.get(key, "default"),
+            entry.settings.get(key, "default"),
+        )
     return [
         f"{key} {_shown(old)} → {_shown(new)}"
         for key, (old, new) in sorted(pairs.items())
@@ -200,14 +232,21 @@ def _differences(found: Deployment, entry: RigDeployment, engine: Engine) -> lis
 
 
 def _shown(value: Any) -> str:
-    return (", ".join(value) or "none") if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return ", ".join(value) or "none"
+    return str(value)
 
 
 def _apply_route(entry: RigRoute) -> list[str]:
     target = Deployment.objects.get(name=entry.deployment)
     values = {"deployment": target, "description": entry.description}
     found = Route.objects.filter(name=entry.name).first()
-    if found and (found.deployment_id, found.description) == (target.pk, values["description"]):
+    if found and (found.deployment_id, found.description) == (
+        target.pk,
+        values["description"],
+    ):
         return []
     Route.objects.update_or_create(name=entry.name, defaults=values)
-    return [f"route {entry.name} → {entry.deployment} {'changed' if found else 'added'}"]
+    return [
+        f"route {entry.name} → {entry.deployment} {'changed' if found else 'added'}"
+    ]

@@ -6,7 +6,14 @@ from django.db.models import Q
 
 from deployments.engines import flavour_titles
 from deployments.models import Deployment, Engine, Model, Role, Route
-from deployments.rig.words import Rig, RigDeployment, RigEngine, RigModel, RigRoute, dump
+from deployments.rig.words import (
+    Rig,
+    RigDeployment,
+    RigEngine,
+    RigModel,
+    RigRoute,
+    dump,
+)
 from deployments.services.discovery import local_host
 from gpus.models import Host
 
@@ -27,8 +34,12 @@ def current_rig(host: Host | None = None) -> Rig:
     engines = Engine.objects.filter(
         Q(state=Engine.State.OK) | Q(deployments__in=deployments), host=host
     )
-    models = Model.objects.filter(Q(state=Model.State.OK) | Q(bindings__deployment__in=deployments))
-    routes = Route.objects.filter(deployment__in=deployments).select_related("deployment")
+    models = Model.objects.filter(
+        Q(state=Model.State.OK) | Q(bindings__deployment__in=deployments)
+    )
+    routes = Route.objects.filter(deployment__in=deployments).select_related(
+        "deployment"
+    )
     return Rig(
         tuple(
             RigEngine(e.name, e.path, e.flavour)
@@ -37,7 +48,9 @@ def current_rig(host: Host | None = None) -> Rig:
         tuple(RigModel(m.name, m.path) for m in models.distinct()),
         tuple(
             _deployment(d)
-            for d in deployments.select_related("engine").prefetch_related("bindings__model")
+            for d in deployments.select_related("engine").prefetch_related(
+                "bindings__model"
+            )
         ),
         tuple(RigRoute(r.name, r.deployment.name, r.description) for r in routes),
     )
@@ -62,4 +75,6 @@ def placed(deployment: Deployment) -> tuple[dict[str, str], dict[str, tuple[str,
     if deployment.is_external:
         return {Role.MODEL.value: deployment.remote_model}, {}
     bindings = list(deployment.bindings.all())
-    return {b.role: b.model.name for b in bindings}, {b.role: tuple(b.devices) for b in bindings}
+    return {b.role: b.model.name for b in bindings}, {
+        b.role: tuple(b.devices) for b in bindings
+    }

@@ -32,7 +32,9 @@ def excerpt(
     said: dict[int, list[str]] = defaultdict(list)
     for problem in problems:
         said[problem.line].append(problem.text)
-    wanted = {near for line in said for near in range(line - context, line + context + 1)}
+    wanted = {
+        near for line in said for near in range(line - context, line + context + 1)
+    }
     shown: list[ShownLine] = []
     for number in sorted(n for n in wanted if 1 <= n <= len(lines) or n in said):
         gap = bool(shown) and shown[-1].number != number - 1

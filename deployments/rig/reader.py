@@ -35,7 +35,9 @@ from deployments.rig.words import (
 from deployments.strategies import STRATEGIES, get_strategy
 from omni.errors import OmniError
 
-MOST_LEVELS, MOST_VALUES, MOST_PROBLEMS = 30, 100_000, 200
+MOST_LEVELS = 30
+MOST_VALUES = 100_000
+MOST_PROBLEMS = 200
 LARGEST_NUMBER = 1 << 63
 
 
@@ -54,13 +56,19 @@ def parse(text: str) -> Rig:
 
 def _compose(text: str) -> yaml.Node | None:
     if len(text) > MAX_CHARACTERS:
-        raise RigError([Problem(1, f"The file is longer than {MAX_CHARACTERS} characters.")])
+        raise RigError(
+            [Problem(1, f"The file is longer than {MAX_CHARACTERS} characters.")]
+        )
     try:
         return yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise RigError(
-            [Problem(mark.line + 1 if mark else 1, f"This is not YAML: {error.problem}.")]
+            [
+                Problem(
+                    mark.line + 1 if mark else 1, f"This is not YAML: {error.problem}."
+                )
+            ]
         ) from None
     except yaml.YAMLError as error:
         raise RigError([Problem(1, f"This is not YAML: {error}.")]) from None
@@ -73,7 +81,9 @@ class _Loader(yaml.SafeLoader):
 
     def fetch_flow_collection_start(self, token: Any) -> None:
         if self.flow_level >= MOST_LEVELS:
-            raise yaml.scanner.ScannerError(None, None, "it is nested too deeply", self.get_mark())
+            raise yaml.scanner.ScannerError(
+                None, None, "it is nested too deeply", self.get_mark()
+            )
         super().fetch_flow_collection_start(token)
 
 
@@ -103,7 +113,8 @@ class _Reader:
         self.values += len(node.value)
         if self.values > MOST_VALUES:
             text = (
-                f"The file has more than {MOST_VALUES} values, those of aliases counted each time."
+                f"The file has more than {MOST_VALUES} values, those of aliases counted"
+                " each time."
             )
             self.problems.append(Problem(node.start_mark.line + 1, text))
             raise _Enough
@@ -119,7 +130,9 @@ class _Reader:
             "routes": self.route,
         }
         found = self.mapping(root, "the file", set(kinds))
-        return Rig(**{key: self.section(key, node, kinds[key]) for key, node in found.items()})
+        return Rig(
+            **{key: self.section(key, node, kinds[key]) for key, node in found.items()}
+        )
 
     def section(
         self, key: str, node: yaml.Node, read: Callable[[yaml.Node], Any]
@@ -131,7 +144,10 @@ class _Reader:
                 value = getattr(entry, what, "")
                 if value in seen:
                     self.problems.append(
-                        Problem(entry.line(what), f"The {what} {value!r} is there twice in {key}.")
+                        Problem(
+                            entry.line(what),
+                            f"The {what} {value!r} is there twice in {key}.",
+                        )
                     )
                 seen |= {value} if value else set()
         return tuple(entries)
@@ -142,15 +158,23 @@ class _Reader:
         if flavour not in flavour_titles():
             self.note(
                 keys["flavour"],
-                f"The flavour is {flavour!r}. Omni knows: {', '.join(flavour_titles())}.",
+                f"The flavour is {flavour!r}. Omni knows:"
+                f" {', '.join(flavour_titles())}.",
             )
         # Which hosts are allowed is for whoever has the settings.
-        path = self.text(keys.get("path"), "path") if flavour == EXTERNAL else self.path(keys)
-        return RigEngine(self.name(keys, "engines"), path, flavour, lines=_lines(node, keys))
+        if flavour == EXTERNAL:
+            path = self.text(keys.get("path"), "path")
+        else:
+            path = self.path(keys)
+        return RigEngine(
+            self.name(keys, "engines"), path, flavour, lines=_lines(node, keys)
+        )
 
     def model(self, node: yaml.Node) -> RigModel:
         keys = self.entry(node, "model", {"name", "path"})
-        return RigModel(self.name(keys, "models"), self.path(keys), lines=_lines(node, keys))
+        return RigModel(
+            self.name(keys, "models"), self.path(keys), lines=_lines(node, keys)
+        )
 
     def route(self, node: yaml.Node) -> RigRoute:
         keys = self.entry(node, "route", {"name", "deployment"}, {"description"})
@@ -168,7 +192,11 @@ class _Reader:
         strategy = self.strategy(keys)
         # An external server has none; which engines are such is known once they are
         # looked up.
-        if "engine" not in keys and "devices" not in keys and isinstance(node, yaml.MappingNode):
+        if (
+            "engine" not in keys
+            and "devices" not in keys
+            and isinstance(node, yaml.MappingNode)
+        ):
             self.note(node, "The deployment has no devices.")
         models = self.roles(
             keys.get("models"), "models", strategy, lambda n: self.text(n, "the model")
@@ -197,11 +225,16 @@ class _Reader:
         return name
 
     def roles(
-        self, node: yaml.Node | None, key: str, strategy: str, read: Callable[[yaml.Node], Any]
+        self,
+        node: yaml.Node | None,
+        key: str,
+        strategy: str,
+        read: Callable[[yaml.Node], Any],
     ) -> dict[str, Any]:
         """A mapping with the strategy's roles; with one role its name may be left out."""
         try:
-            roles, optional = get_strategy(strategy).roles, get_strategy(strategy).optional_roles
+            roles = get_strategy(strategy).roles
+            optional = get_strategy(strategy).optional_roles
         except OmniError:
             return {}
         if node is None:
@@ -211,7 +244,9 @@ class _Reader:
         found = self.mapping(node, key, set(roles))
         for role in roles:
             if role not in found and role not in optional:
-                self.note(node, f"{key} lacks the role {role} of the strategy {strategy}.")
+                self.note(
+                    node, f"{key} lacks the role {role} of the strategy {strategy}."
+                )
         return {role: read(value) for role, value in found.items()}
 
     def same_roles(
@@ -223,12 +258,21 @@ class _Reader:
     ) -> None:
         """A role that may be left out is left out of both; one that may not has been asked for
         already."""
-        for role in STRATEGIES[strategy].optional_roles if strategy in STRATEGIES else ():
-            if (role in models) != (role in devices) and {"models", "devices"} <= set(keys):
+        for role in (
+            STRATEGIES[strategy].optional_roles if strategy in STRATEGIES else ()
+        ):
+            if (role in models) != (role in devices) and {"models", "devices"} <= set(
+                keys
+            ):
                 lacking = "devices" if role in models else "models"
-                self.note(keys[lacking], f"{lacking} lacks the role {role}, which the other names.")
+                self.note(
+                    keys[lacking],
+                    f"{lacking} lacks the role {role}, which the other names.",
+                )
 
-    def places(self, keys: dict[str, yaml.Node], strategy: str) -> dict[str, tuple[str, ...]]:
+    def places(
+        self, keys: dict[str, yaml.Node], strategy: str
+    ) -> dict[str, tuple[str, ...]]:
         """Role → devices; empty ones are left out where the engine may be one that needs none."""
         node = keys.get("devices")
         if "engine" not in keys:
@@ -239,15 +283,25 @@ class _Reader:
             or (isinstance(node, yaml.CollectionNode) and not node.value)
         ):
             return {}
-        found = self.roles(node, "devices", strategy, lambda n: self.devices(n, may_be_empty=True))
+        found = self.roles(
+            node, "devices", strategy, lambda n: self.devices(n, may_be_empty=True)
+        )
         return {role: names for role, names in found.items() if names}
 
-    def devices(self, node: yaml.Node, *, may_be_empty: bool = False) -> tuple[str, ...]:
-        items = [node] if isinstance(node, yaml.ScalarNode) else self.sequence(node, "devices")
+    def devices(
+        self, node: yaml.Node, *, may_be_empty: bool = False
+    ) -> tuple[str, ...]:
+        items: list[yaml.Node]
+        if isinstance(node, yaml.ScalarNode):
+            items = [node]
+        else:
+            items = self.sequence(node, "devices")
         names = [self.text(item, "the device") for item in items]
         for item, name in zip(items, names, strict=True):
             if name and not DEVICE.fullmatch(name):
-                self.note(item, f"{name!r} is not a device's name, such as CUDA0 or CPU.")
+                self.note(
+                    item, f"{name!r} is not a device's name, such as CUDA0 or CPU."
+                )
         if not names and not may_be_empty:
             self.note(node, "The list of devices is empty; CPU is one too.")
         if len(set(names)) != len(names):
@@ -282,7 +336,10 @@ class _Reader:
     def name(self, keys: dict[str, yaml.Node], section: str) -> str:
         name = self.text(keys.get("name"), "name")
         if name and not is_name(name, section):
-            wanted = f"up to {LENGTH[section]} lowercase letters, digits, hyphens and underscores"
+            wanted = (
+                f"up to {LENGTH[section]} lowercase letters, digits, hyphens and"
+                " underscores"
+            )
             self.note(keys["name"], f"{name!r} cannot be a name: use {wanted}.")
         return name
 
@@ -291,12 +348,18 @@ class _Reader:
         if path and (not PurePath(path).is_absolute() or "\0" in path):
             self.note(keys["path"], f"{path!r} is not a full path: begin it with /.")
         if len(path) > PATH_LENGTH:
-            self.note(keys["path"], f"The path is longer than {PATH_LENGTH} characters.")
+            self.note(
+                keys["path"], f"The path is longer than {PATH_LENGTH} characters."
+            )
         return path
 
     # --- nodes ------------------------------------------------------------------------------------
     def entry(
-        self, node: yaml.Node, what: str, required: Set[str], optional: Set[str] = frozenset()
+        self,
+        node: yaml.Node,
+        what: str,
+        required: Set[str],
+        optional: Set[str] = frozenset(),
     ) -> dict[str, Any]:
         keys = self.mapping(node, f"the {what}", required | optional)
         for key in sorted(required - set(keys)):
@@ -304,18 +367,24 @@ class _Reader:
                 self.note(node, f"The {what} has no {key}.")
         return keys
 
-    def mapping(self, node: yaml.Node, what: str, known: Set[str]) -> dict[str, yaml.Node]:
+    def mapping(
+        self, node: yaml.Node, what: str, known: Set[str]
+    ) -> dict[str, yaml.Node]:
         found: dict[str, yaml.Node] = {}
         for key, at, value in self.pairs(node, what):
             if key in known:
                 found[key] = value
             else:
                 self.note(
-                    at, f"{what} has no key {_shortened(key)!r}; it has {', '.join(sorted(known))}."
+                    at,
+                    f"{what} has no key {_shortened(key)!r}; it has"
+                    f" {', '.join(sorted(known))}.",
                 )
         return found
 
-    def pairs(self, node: yaml.Node, what: str) -> Iterator[tuple[str, yaml.Node, yaml.Node]]:
+    def pairs(
+        self, node: yaml.Node, what: str
+    ) -> Iterator[tuple[str, yaml.Node, yaml.Node]]:
         """Each key as text and as the node where it stands, and its value."""
         if not isinstance(node, yaml.MappingNode):
             self.note(node, f"{what} must be a list of `key: value` lines.")
@@ -349,7 +418,9 @@ class _Reader:
                 # message.
                 if not isinstance(value, int) or abs(value) < LARGEST_NUMBER:
                     return value
-                raise OmniError("bad_value", f"{what} is larger than any setting can be.")
+                raise OmniError(
+                    "bad_value", f"{what} is larger than any setting can be."
+                )
             except (ValueError, KeyError):
                 # What `!!int` and its like stand before need not be one.
                 text = (
@@ -362,14 +433,20 @@ class _Reader:
     def text(self, node: yaml.Node | None, what: str) -> str:
         if node is None:
             return ""
-        if not isinstance(node, yaml.ScalarNode) or _is_null(node) or not node.value.strip():
+        if (
+            not isinstance(node, yaml.ScalarNode)
+            or _is_null(node)
+            or not node.value.strip()
+        ):
             self.note(node, f"{what} must be a text.")
             return ""
         return str(node.value)
 
 
 def _shortened(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:57]}…"
+    if len(text) <= 60:
+        return text
+    return f"{text[:57]}…"
 
 
 def _is_null(node: yaml.Node) -> bool:

@@ -13,7 +13,14 @@ from deployments.engines.external import EXTERNAL
 from deployments.models import Engine, Model, Route
 from deployments.rig.words import Problem, Rig
 from gpus.models import Host
-from omni.roles import MANAGE_ENGINES, MANAGE_LIBRARY, MANAGE_PROGRAMS, MANAGE_ROUTES, OPERATE, may
+from omni.roles import (
+    MANAGE_ENGINES,
+    MANAGE_LIBRARY,
+    MANAGE_PROGRAMS,
+    MANAGE_ROUTES,
+    OPERATE,
+    may,
+)
 
 
 def refusals(rig: Rig, host: Host, user: Any) -> Iterator[Problem]:
@@ -33,7 +40,10 @@ def refusals(rig: Rig, host: Host, user: Any) -> Iterator[Problem]:
 def _engines(rig: Rig, host: Host, user: Any) -> Iterator[Problem]:
     for engine in rig.engines:
         # An external server is asked by its address; any other engine is a program, and is run.
-        right = MANAGE_ENGINES if engine.flavour == EXTERNAL else MANAGE_PROGRAMS
+        if engine.flavour == EXTERNAL:
+            right = MANAGE_ENGINES
+        else:
+            right = MANAGE_PROGRAMS
         if may(user, right):
             continue
 
@@ -56,7 +66,9 @@ def _models(rig: Rig) -> Iterator[Problem]:
 def _routes(rig: Rig) -> Iterator[Problem]:
     for route in rig.routes:
         same = Route.objects.filter(
-            name=route.name, deployment__name=route.deployment, description=route.description
+            name=route.name,
+            deployment__name=route.deployment,
+            description=route.description,
         )
         if not same.exists():
             text = f"Only an administrator may add or change the route {route.name}."

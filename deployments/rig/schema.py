@@ -38,7 +38,8 @@ def rig_schema() -> Schema:
     }
     # A section without entries is null in YAML.
     properties = {
-        key: {"type": ["array", "null"], "items": entry} for key, entry in sections.items()
+        key: {"type": ["array", "null"], "items": entry}
+        for key, entry in sections.items()
     }
     return {
         "$schema": DIALECT,
@@ -55,12 +56,23 @@ def rig_schema() -> Schema:
 def _engine() -> Schema:
     flavour = {"enum": list(flavour_titles()), "default": DEFAULT_FLAVOUR}
     entry = _object(
-        {"name": _name("engines"), "path": {"type": "string"}, "flavour": flavour}, "name", "path"
+        {"name": _name("engines"), "path": {"type": "string"}, "flavour": flavour},
+        "name",
+        "path",
     )
-    is_external = {"properties": {"flavour": {"const": EXTERNAL}}, "required": ["flavour"]}
-    address = {"type": "string", "pattern": r"^https?://\S+$", "maxLength": LONGEST_ADDRESS}
+    is_external = {
+        "properties": {"flavour": {"const": EXTERNAL}},
+        "required": ["flavour"],
+    }
+    address = {
+        "type": "string",
+        "pattern": r"^https?://\S+$",
+        "maxLength": LONGEST_ADDRESS,
+    }
     address["description"] = "the address of an external server"
-    program, server = ({"properties": {"path": path}} for path in (_path("its program"), address))
+    program, server = (
+        {"properties": {"path": path}} for path in (_path("its program"), address)
+    )
     return {**entry, "if": is_external, "then": server, "else": program}
 
 
@@ -68,7 +80,9 @@ def _model() -> Schema:
     return _object(
         {
             "name": _name("models"),
-            "path": _path("the GGUF, or its first shard, or the folder with safetensors"),
+            "path": _path(
+                "the GGUF, or its first shard, or the folder with safetensors"
+            ),
         },
         "name",
         "path",
@@ -91,11 +105,17 @@ def _deployment() -> Schema:
         "strategy": {
             "enum": list(STRATEGIES),
             "default": DEFAULT_STRATEGY,
-            "description": " ".join(f"{s.name}: {s.summary}" for s in STRATEGIES.values()),
+            "description": " ".join(
+                f"{s.name}: {s.summary}" for s in STRATEGIES.values()
+            ),
         },
-        "engine": _text("the name of an engine or a flavour; left out: the first that fits"),
+        "engine": _text(
+            "the name of an engine or a flavour; left out: the first that fits"
+        ),
         "models": {"description": "which model plays which role"},
-        "devices": {"description": "the devices of each role, in order, such as CUDA0 or CPU"},
+        "devices": {
+            "description": "the devices of each role, in order, such as CUDA0 or CPU"
+        },
         "settings": _settings(),
         "extra_args": _extra_args(),
     }
@@ -121,14 +141,19 @@ def _roles_of(strategy: Strategy) -> Schema:
         "devices": _by_role(strategy, [device, devices]),
     }
     optional = _optional_roles(strategy)
-    return {"if": named, "then": {"properties": both} | ({"allOf": optional} if optional else {})}
+    return {
+        "if": named,
+        "then": {"properties": both} | ({"allOf": optional} if optional else {}),
+    }
 
 
 def _by_role(strategy: Strategy, kinds: list[Schema]) -> Schema:
     """A mapping by role; with one role its name may be left out."""
     needed = [role for role in strategy.roles if role not in strategy.optional_roles]
     mapping = _object({role: {"anyOf": kinds} for role in strategy.roles}, *needed)
-    return {"anyOf": [mapping, *kinds]} if len(strategy.roles) == 1 else mapping
+    if len(strategy.roles) == 1:
+        return {"anyOf": [mapping, *kinds]}
+    return mapping
 
 
 def _optional_roles(strategy: Strategy) -> list[Schema]:
@@ -148,13 +173,19 @@ def _optional_roles(strategy: Strategy) -> list[Schema]:
 # --- values ---------------------------------------------------------------------------------------
 def _settings() -> Schema:
     properties = {key: _setting(setting) for key, setting in SETTINGS.items()}
-    return {"type": ["object", "null"], "properties": properties, "additionalProperties": False}
+    return {
+        "type": ["object", "null"],
+        "properties": properties,
+        "additionalProperties": False,
+    }
 
 
 def _setting(setting: Setting) -> Schema:
     kinds: list[Schema] = []
     if setting.is_number:
-        kinds.append({"type": "integer", "minimum": setting.low, "maximum": setting.high})
+        kinds.append(
+            {"type": "integer", "minimum": setting.low, "maximum": setting.high}
+        )
     if setting.words:
         # YAML 1.1 reads a bare on or off as a truth value.
         switches = [word == "on" for word in setting.words if word in ("on", "off")]
@@ -163,7 +194,11 @@ def _setting(setting: Setting) -> Schema:
         kinds.append({"type": "string", "pattern": _whole(LIST_OF_NUMBERS)})
     if setting.is_name:
         kinds.append(_name("groups"))
-    about = {"title": setting.title, "description": setting.help, "default": setting.default}
+    about = {
+        "title": setting.title,
+        "description": setting.help,
+        "default": setting.default,
+    }
     return about | (kinds[0] if len(kinds) == 1 else {"anyOf": kinds})
 
 
@@ -171,7 +206,8 @@ def _extra_args() -> Schema:
     """One flag with its value an item, as --flag value or --flag=value, or each word an item of its
     own."""
     flags = "|".join(
-        flag for flag in sorted({*ALLOWED, *(s for s, to in SHORT.items() if to in ALLOWED)})
+        flag
+        for flag in sorted({*ALLOWED, *(s for s, to in SHORT.items() if to in ALLOWED)})
     )
     word = rf"(?:(?:{flags})(?:=\S+)?|[^-\s]\S*|-\d\S*)"
     items = {"type": "string", "pattern": rf"^\s*{word}(?:\s+{word})*\s*$"}
@@ -183,7 +219,11 @@ def _extra_args() -> Schema:
 
 
 def _object(properties: Schema, *required: str) -> Schema:
-    found: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
+    found: Schema = {
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": False,
+    }
     return found | ({"required": list(required)} if required else {})
 
 

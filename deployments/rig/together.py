@@ -16,9 +16,12 @@ def not_together(wanted: Wanted) -> list[Crowd]:
     take turns."""
     devices = list(wanted.host.devices.all())
     totals = {device.name: device.memory_bytes for device in devices}
-    servers = frozenset(device.name for device in devices if device.kind == Device.Kind.RPC)
+    servers = frozenset(
+        device.name for device in devices if device.kind == Device.Kind.RPC
+    )
     return crowds(
-        [_tenant(wanted, name, plan, servers) for name, plan in wanted.plans.items()], totals
+        [_tenant(wanted, name, plan, servers) for name, plan in wanted.plans.items()],
+        totals,
     )
 
 
@@ -43,4 +46,6 @@ def _tenant(wanted: Wanted, name: str, plan: Plan, servers: frozenset[str]) -> T
     group = str(values["exclusive_group"])
     needs = {use.name: use.needed_bytes for use in plan.devices}
     used = frozenset(needs) & servers
-    return Tenant(name, "" if group == NONE else group, needs, used, values["when_taken"] == SWAP)
+    return Tenant(
+        name, "" if group == NONE else group, needs, used, values["when_taken"] == SWAP
+    )

@@ -16,7 +16,14 @@ from deployments.names import RESERVED
 from deployments.planning.plan import Plan
 from deployments.rig.reader import parse
 from deployments.rig.rights import refusals
-from deployments.rig.words import Entry, Problem, Rig, RigDeployment, RigEngine, RigError
+from deployments.rig.words import (
+    Entry,
+    Problem,
+    Rig,
+    RigDeployment,
+    RigEngine,
+    RigError,
+)
 from deployments.services.checks import check_formats
 from deployments.services.defaults import default_engine
 from deployments.services.discovery import ensure_devices, local_host
@@ -60,7 +67,8 @@ class Wanted:
         if engine.is_external:
             return {}
         return {
-            role: (self.models[name], entry.devices[role]) for role, name in entry.models.items()
+            role: (self.models[name], entry.devices[role])
+            for role, name in entry.models.items()
         }
 
     def engine(self, entry: RigDeployment) -> Engine:
@@ -83,15 +91,22 @@ class Wanted:
         ]
         if entry.engine:
             return _first(known, f"is named {entry.engine!r} or is of that flavour")
-        has = Deployment.objects.filter(name=entry.name, host=self.host).select_related("engine")
-        if found := has.first():
+        has = Deployment.objects.filter(name=entry.name, host=self.host).select_related(
+            "engine"
+        )
+        found = has.first()
+        if found:
             return self.engines.get(found.engine.name, found.engine)
         default = [
-            e for e in self.engines.values() if e.state == Engine.State.OK and not e.is_external
+            e
+            for e in self.engines.values()
+            if e.state == Engine.State.OK and not e.is_external
         ]
         if not _any_saved(default):
             return _first(default, "runs")
-        named = [self.models[name] for name in entry.models.values() if name in self.models]
+        named = [
+            self.models[name] for name in entry.models.values() if name in self.models
+        ]
         return default_engine(self.host, next(iter(named), None))
 
 
@@ -102,7 +117,9 @@ def _any_saved(engines: list[Engine]) -> bool:
 def _first(engines: list[Engine], what: str) -> Engine:
     if not engines:
         raise OmniError(
-            "no_engine", f"There is no engine that {what}.", "Run `scan`, or add it to the file."
+            "no_engine",
+            f"There is no engine that {what}.",
+            "Run `scan`, or add it to the file.",
         )
     return engines[0]
 
@@ -115,7 +132,8 @@ def resolve(text: str, user: Any = None) -> Wanted:
     """
     wanted = Wanted(local_host(), text, parse(text))
     ensure_devices(wanted.host)
-    if refused := list(refusals(wanted.rig, wanted.host, user)):
+    refused = list(refusals(wanted.rig, wanted.host, user))
+    if refused:
         raise RigError(refused)
     problems = [*_resolve_engines(wanted), *_resolve_models(wanted)]
     for entry in wanted.rig.deployments:
@@ -128,13 +146,20 @@ def resolve(text: str, user: Any = None) -> Wanted:
 
 
 def _resolve_engines(wanted: Wanted) -> Iterator[Problem]:
-    wanted.engines = {engine.name: engine for engine in Engine.objects.filter(host=wanted.host)}
+    wanted.engines = {
+        engine.name: engine for engine in Engine.objects.filter(host=wanted.host)
+    }
     for entry in wanted.rig.engines:
-        if elsewhere := Engine.objects.filter(name=entry.name).exclude(host=wanted.host).first():
+        elsewhere = (
+            Engine.objects.filter(name=entry.name).exclude(host=wanted.host).first()
+        )
+        if elsewhere:
             text = f"The name {entry.name} belongs to an engine of the host {elsewhere.host}."
             yield Problem(entry.line("name"), text)
             continue
-        engine = wanted.engines.get(entry.name) or Engine(host=wanted.host, name=entry.name)
+        engine = wanted.engines.get(entry.name) or Engine(
+            host=wanted.host, name=entry.name
+        )
         same_path = (
             Engine.objects.filter(host=wanted.host, path=entry.path)
             .exclude(name=entry.name)
@@ -144,7 +169,8 @@ def _resolve_engines(wanted: Wanted) -> Iterator[Problem]:
             text = f"The engine at {entry.path} is known as {same_path.name} already."
             yield Problem(entry.line("path"), text)
             continue
-        engine.path, engine.flavour = entry.path, entry.flavour
+        engine.path = entry.path
+        engine.flavour = entry.flavour
         wanted.engines[entry.name] = engine
         if engine.is_external:
             yield from _server_problems(engine, entry)
@@ -162,11 +188,14 @@ def _server_problems(engine: Engine, entry: RigEngine) -> Iterator[Problem]:
         yield Problem(entry.line("path"), str(error))
         return
     twin = (
-        Engine.objects.filter(host=engine.host, path=engine.path).exclude(name=engine.name).first()
+        Engine.objects.filter(host=engine.host, path=engine.path)
+        .exclude(name=engine.name)
+        .first()
     )
     if twin:
         yield Problem(
-            entry.line("path"), f"The engine at {engine.path} is known as {twin.name} already."
+            entry.line("path"),
+            f"The engine at {engine.path} is known as {twin.name} already.",
         )
     examine(engine)
 
@@ -177,13 +206,15 @@ def _resolve_models(wanted: Wanted) -> Iterator[Problem]:
     for entry in wanted.rig.models:
         # A folder may be written with a slash at its end.
         path = str(Path(entry.path))
-        named, placed = wanted.models.get(entry.name), by_path.get(path)
+        named = wanted.models.get(entry.name)
+        placed = by_path.get(path)
         if named and placed and named.pk != placed.pk:
             text = f"{entry.path} is known as {placed.name}, and {entry.name} is another model."
             yield Problem(entry.line("name"), text)
             continue
         model = placed or named or Model()
-        model.name, model.path = entry.name, path
+        model.name = entry.name
+        model.path = path
         wanted.models[entry.name] = describe_file(model, Path(path))
         if model.state != Model.State.OK:
             yield Problem(entry.line("path"), model.error)
@@ -200,14 +231,20 @@ def _deployment_problems(wanted: Wanted, entry: RigDeployment) -> Iterator[Probl
                 f"The role {role} has no device; CPU is one too.",
             )
         if name not in wanted.models:
-            yield Problem(_role_line(entry, "models", role), f"There is no model {name!r}.")
+            yield Problem(
+                _role_line(entry, "models", role), f"There is no model {name!r}."
+            )
     for role, names in entry.devices.items():
         for name in (name for name in names if name not in devices):
             text = f"There is no device {name!r}; there are {', '.join(sorted(devices)) or 'none'}."
             yield Problem(_role_line(entry, "devices", role), text)
-    if Route.objects.filter(name=entry.name).exists() or entry.name in RESERVED["deployments"]:
+    if (
+        Route.objects.filter(name=entry.name).exists()
+        or entry.name in RESERVED["deployments"]
+    ):
         yield Problem(
-            entry.line("name"), f"The name {entry.name!r} is taken or has another meaning."
+            entry.line("name"),
+            f"The name {entry.name!r} is taken or has another meaning.",
         )
     known = Deployment.objects.filter(name=entry.name).first()
     if known and known.is_deleting:
@@ -238,11 +275,15 @@ def _plan_problems(wanted: Wanted, entry: RigDeployment) -> list[Problem]:
         engine = wanted.engine(entry)
         if engine.is_external:
             return _remote_problems(wanted, entry, engine)
-        check_formats(engine, (model for model, _ in wanted.members(entry, engine).values()))
+        check_formats(
+            engine, (model for model, _ in wanted.members(entry, engine).values())
+        )
         planned = make(_setup(wanted, entry, engine), holds=_runs_already(entry))
     except OmniError as error:
         # A device that is not served at this moment is no mistake in the file.
-        return [] if error.retry else [Problem(entry.line(KEY_OF.get(error.code, "")), str(error))]
+        if error.retry:
+            return []
+        return [Problem(entry.line(KEY_OF.get(error.code, "")), str(error))]
     wanted.planned[entry.name], wanted.plans[entry.name] = planned, planned.plan
     return []
 
@@ -264,14 +305,18 @@ def _runs_already(entry: RigDeployment) -> bool:
     return found is not None and holds_memory(found)
 
 
-def _remote_problems(wanted: Wanted, entry: RigDeployment, engine: Engine) -> list[Problem]:
+def _remote_problems(
+    wanted: Wanted, entry: RigDeployment, engine: Engine
+) -> list[Problem]:
     """Of a deployment on an external server.
 
     Raises OmniError as check_remote does, but for the strategy: what that one says is the plan's
     verdict.
     """
     if entry.devices:
-        text = f"{engine.name} is an external server: it has no devices of this machine."
+        text = (
+            f"{engine.name} is an external server: it has no devices of this machine."
+        )
         return [Problem(entry.line("devices"), text)]
     model = remote_model(entry, engine)
     if entry.strategy == DEFAULT_STRATEGY:
@@ -283,7 +328,9 @@ def _remote_problems(wanted: Wanted, entry: RigDeployment, engine: Engine) -> li
 
 
 def remote_model(entry: RigDeployment, engine: Engine) -> str:
-    return next(iter(entry.models.values()), "") if engine.is_external else ""
+    if engine.is_external:
+        return next(iter(entry.models.values()), "")
+    return ""
 
 
 def _route_problems(wanted: Wanted) -> Iterator[Problem]:
@@ -293,8 +340,12 @@ def _route_problems(wanted: Wanted) -> Iterator[Problem]:
     )
     for route in wanted.rig.routes:
         if route.deployment not in known:
-            yield Problem(route.line("deployment"), f"There is no deployment {route.deployment!r}.")
+            yield Problem(
+                route.line("deployment"),
+                f"There is no deployment {route.deployment!r}.",
+            )
         if route.name in known or route.name in RESERVED["routes"]:
             yield Problem(
-                route.line("name"), f"The name {route.name!r} is taken or has another meaning."
+                route.line("name"),
+                f"The name {route.name!r} is taken or has another meaning.",
             )

@@ -15,7 +15,8 @@ from omni.errors import OmniError
 
 MAX_CHARACTERS = 1_000_000
 DEVICE = re.compile(r"[A-Za-z][A-Za-z0-9]{0,39}")
-PATH_LENGTH, DESCRIPTION_LENGTH = 500, 200
+PATH_LENGTH = 500
+DESCRIPTION_LENGTH = 200
 DEFAULT_FLAVOUR = "llama.cpp"
 
 
@@ -34,7 +35,9 @@ class RigError(OmniError):
     def __init__(self, problems: list[Problem]) -> None:
         self.problems = sorted(set(problems))
         super().__init__(
-            "bad_rig_file", " ".join(str(p) for p in self.problems), "Nothing was changed."
+            "bad_rig_file",
+            " ".join(str(p) for p in self.problems),
+            "Nothing was changed.",
         )
 
 
@@ -43,7 +46,9 @@ class Entry:
     """What every entry has. `lines` holds the line of each of its keys; '' is the entry itself."""
 
     name: str = ""
-    lines: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False, kw_only=True)
+    lines: Mapping[str, int] = field(
+        default_factory=dict, compare=False, repr=False, kw_only=True
+    )
 
     def line(self, key: str = "") -> int:
         return self.lines.get(key, self.lines.get("", 1))
@@ -90,11 +95,15 @@ class Rig:
 def dump(rig: Rig) -> str:
     """The file whose parse gives this rig."""
     sections = {
-        "engines": [{"name": e.name, "path": e.path, "flavour": e.flavour} for e in rig.engines],
+        "engines": [
+            {"name": e.name, "path": e.path, "flavour": e.flavour} for e in rig.engines
+        ],
         "models": [{"name": m.name, "path": m.path} for m in rig.models],
         "deployments": [_deployment_dict(d) for d in rig.deployments],
         "routes": [
-            _without_empty(name=r.name, deployment=r.deployment, description=r.description)
+            _without_empty(
+                name=r.name, deployment=r.deployment, description=r.description
+            )
             for r in rig.routes
         ],
     }

@@ -23,8 +23,13 @@ def check_name(name: str) -> None:
         fix = f"Use up to {length} lowercase letters, digits, hyphens and underscores."
         raise OmniError("bad_name", f"{name!r} cannot be a name.", fix)
     if name in names.RESERVED["deployments"]:
-        raise OmniError("bad_name", f"{name!r} has another meaning.", "Choose another name.")
-    if Deployment.objects.filter(name=name).exists() or Route.objects.filter(name=name).exists():
+        raise OmniError(
+            "bad_name", f"{name!r} has another meaning.", "Choose another name."
+        )
+    if (
+        Deployment.objects.filter(name=name).exists()
+        or Route.objects.filter(name=name).exists()
+    ):
         raise name_taken(name)
 
 
@@ -37,7 +42,10 @@ def name_taken(name: str) -> OmniError:
 
 
 def taken_names() -> set[str]:
-    taken = {*names.RESERVED["deployments"], *Deployment.objects.values_list("name", flat=True)}
+    taken = {
+        *names.RESERVED["deployments"],
+        *Deployment.objects.values_list("name", flat=True),
+    }
     return taken | set(Route.objects.values_list("name", flat=True))
 
 
@@ -60,14 +68,17 @@ def check_location(
     if not engine.is_external:
         if remote_model:
             text = (
-                f"{engine.name} is no external server and has no model {remote_model!r} of its own."
+                f"{engine.name} is no external server and has no model {remote_model!r}"
+                " of its own."
             )
             raise OmniError("no_remote_model", text, "Choose a model of the library.")
         check_members(get_strategy(strategy), engine.host, members)
         return check_formats(engine, (model for model, _ in members.values()))
     check_remote(strategy, remote_model, settings, extra_args)
     if members:
-        text = f"{engine.name} runs its own models; none of the library can be put there."
+        text = (
+            f"{engine.name} runs its own models; none of the library can be put there."
+        )
         raise OmniError("no_remote_model", text, "Name one from its /v1/models.")
     return None
 
@@ -78,14 +89,19 @@ def check_formats(engine: Engine, models: Iterable[Model]) -> None:
     for model in models:
         if model.is_folder and takes_gguf:
             text = (
-                f"{model.name} is a folder with safetensors, and {engine.name} loads GGUF files"
-                " only."
+                f"{model.name} is a folder with safetensors, and {engine.name} loads"
+                " GGUF files only."
             )
             raise OmniError(
-                "wrong_format", text, "Choose a vLLM or TabbyAPI engine, or convert it to a GGUF."
+                "wrong_format",
+                text,
+                "Choose a vLLM or TabbyAPI engine, or convert it to a GGUF.",
             )
         if not (model.is_folder or takes_gguf):
-            text = f"{model.name} is a GGUF file, and {engine.name} loads folders with safetensors."
+            text = (
+                f"{model.name} is a GGUF file, and {engine.name} loads folders with"
+                " safetensors."
+            )
             raise OmniError("wrong_format", text, "Choose a llama.cpp engine.")
 
 
@@ -110,10 +126,15 @@ def check_members(strategy: Strategy, host: Host, members: Members) -> None:
                 f"The role {role} has no device.",
                 "Choose at least one; CPU is one too.",
             )
-        if unknown := [name for name in devices if name not in known]:
+        unknown = [name for name in devices if name not in known]
+        if unknown:
             fix = f"There are: {', '.join(sorted(known)) or 'none'}."
-            raise OmniError("unknown_device", f"There is no device {unknown[0]!r}.", fix)
+            raise OmniError(
+                "unknown_device", f"There is no device {unknown[0]!r}.", fix
+            )
         if len(set(devices)) != len(devices):
             raise OmniError(
-                "bad_device", f"The role {role} names a device twice.", "Name each once."
+                "bad_device",
+                f"The role {role} names a device twice.",
+                "Name each once.",
             )

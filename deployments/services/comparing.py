@@ -45,11 +45,15 @@ class Compared:
 
     @property
     def key(self) -> str:
-        return self.strategy.name if self.is_best_of_rows else f"{self.strategy.name}-{self.device}"
+        if self.is_best_of_rows:
+            return self.strategy.name
+        return f"{self.strategy.name}-{self.device}"
 
     @property
     def title(self) -> str:
-        return f"{self.strategy.title} on {self.device}" if self.device else self.strategy.title
+        if self.device:
+            return f"{self.strategy.title} on {self.device}"
+        return self.strategy.title
 
 
 def compare(
@@ -59,9 +63,12 @@ def compare(
     host."""
     found: list[Compared] = []
     for strategy in STRATEGIES.values():
-        name, alone = names[strategy.name], _each_alone(devices, choice)
+        name = names[strategy.name]
+        alone = _each_alone(devices, choice)
         if strategy.takes_one_device and len(alone) > 1:
-            found += _rows([_compared(devices, strategy, each, name) for each in alone], alone)
+            found += _rows(
+                [_compared(devices, strategy, each, name) for each in alone], alone
+            )
         else:
             found.append(_compared(devices, strategy, choice, name))
     return found
@@ -76,7 +83,8 @@ def _each_alone(devices: Mapping[str, DeviceFacts], choice: Choice) -> list[Choi
 def _rows(plans: Sequence[Compared], choices: Sequence[Choice]) -> list[Compared]:
     """Those that differ, the best first; of equal ones the first."""
     named = [
-        replace(each, device=choice.devices[0]) for each, choice in zip(plans, choices, strict=True)
+        replace(each, device=choice.devices[0])
+        for each, choice in zip(plans, choices, strict=True)
     ]
     rows: list[Compared] = []
     for each in sorted(named, key=lambda row: rank(row.plan)):
@@ -103,7 +111,10 @@ def _compared(
             has_draft=choice.draft is not None,
             draft_device=choice.draft_device,
         )
-        members = {role: (models[part.source], list(part.devices)) for role, part in parts.items()}
+        members = {
+            role: (models[part.source], list(part.devices))
+            for role, part in parts.items()
+        }
         found = plan_on(
             devices,
             name=name,

@@ -18,7 +18,8 @@ def default_engine(host: Host, model: Model | None = None) -> Engine:
     Raises OmniError (no_engine).
     """
     engine = first_engine(
-        Engine.objects.select_related("host").filter(host=host, state=Engine.State.OK), model
+        Engine.objects.select_related("host").filter(host=host, state=Engine.State.OK),
+        model,
     )
     if engine and model and model.is_folder and reads_gguf(engine.flavour):
         text = f"{model.name} is a folder with safetensors, and no engine on this host loads such."
@@ -31,7 +32,9 @@ def default_engine(host: Host, model: Model | None = None) -> Engine:
     return engine
 
 
-def first_engine(engines: Iterable[Engine], model: Model | None = None) -> Engine | None:
+def first_engine(
+    engines: Iterable[Engine], model: Model | None = None
+) -> Engine | None:
     """The one to take for a model, for GGUF files without one; one that cannot load it where there
     is no other."""
     found = {str(path): place for place, path in enumerate(engine_paths())}
@@ -40,7 +43,11 @@ def first_engine(engines: Iterable[Engine], model: Model | None = None) -> Engin
     wants_gguf = not (model and model.is_folder)
     return min(
         engines,
-        key=lambda e: (reads_gguf(e.flavour) != wants_gguf, found.get(e.path, len(found)), e.pk),
+        key=lambda e: (
+            reads_gguf(e.flavour) != wants_gguf,
+            found.get(e.path, len(found)),
+            e.pk,
+        ),
         default=None,
     )
 
@@ -52,11 +59,16 @@ def default_device(host: Host, engine: Engine | None = None) -> Device:
     Of several alike the first that no running deployment uses. Raises OmniError (no_device).
     """
     devices = list(Device.objects.filter(host=host, is_present=True))
-    kind = get_flavour(engine.flavour).device_kind(engine.build) if engine else ""
+    if engine:
+        kind = get_flavour(engine.flavour).device_kind(engine.build)
+    else:
+        kind = ""
     devices = [device for device in devices if device.kind == kind] or devices
     if not devices:
         raise OmniError(
-            "no_device", "No device is known on this host.", "Start the agent; it looks for them."
+            "no_device",
+            "No device is known on this host.",
+            "Start the agent; it looks for them.",
         )
     rank = {Device.Kind.CPU: 2, Device.Kind.RPC: 1}
     used = devices_in_use(host)

@@ -39,8 +39,13 @@ def get_deployment(name: str) -> Deployment:
     """Raises OmniError (not_found)."""
     found = Deployment.objects.filter(name=name).first()
     if found is None:
-        known = ", ".join(Deployment.objects.values_list("name", flat=True)[:20]) or "none yet"
-        raise OmniError("not_found", f"There is no deployment {name!r}.", f"There are: {known}.")
+        known = (
+            ", ".join(Deployment.objects.values_list("name", flat=True)[:20])
+            or "none yet"
+        )
+        raise OmniError(
+            "not_found", f"There is no deployment {name!r}.", f"There are: {known}."
+        )
     return found
 
 
@@ -61,7 +66,9 @@ def deployment_create(
     On an external server there are no members: `remote_model` is the name of the model there.
     """
     require(user, OPERATE)
-    setup = Setup(engine.host, name, strategy, engine, members, settings, extra_args, remote_model)
+    setup = Setup(
+        engine.host, name, strategy, engine, members, settings, extra_args, remote_model
+    )
     _check_new(setup)
     try:
         with transaction.atomic():
@@ -181,7 +188,9 @@ def deployment_change(
     return changed_row
 
 
-def _members_after(row: Deployment, engine: Engine | None, members: Members | None) -> Members:
+def _members_after(
+    row: Deployment, engine: Engine | None, members: Members | None
+) -> Members:
     if members is not None or (engine or row.engine).is_external:
         return members or {}
     return setup_of(row).members
@@ -189,13 +198,19 @@ def _members_after(row: Deployment, engine: Engine | None, members: Members | No
 
 def _ready_to_change(row: Deployment, changed: Setup) -> Ready:
     """One that is stopped is planned when it is started."""
-    is_planned = row.desired == Deployment.Desired.RUNNING and not changed.engine.is_external
-    planned = planned_or_none(changed, holds=holds_memory(row)) if is_planned else None
+    is_planned = (
+        row.desired == Deployment.Desired.RUNNING and not changed.engine.is_external
+    )
+    if is_planned:
+        planned = planned_or_none(changed, holds=holds_memory(row))
+    else:
+        planned = None
     return Ready(planned, row.generation)
 
 
 def _change(row: Deployment, changed: Setup) -> None:
-    row.strategy, row.engine = changed.strategy, changed.engine
+    row.strategy = changed.strategy
+    row.engine = changed.engine
     row.remote_model = changed.remote_model
     row.settings, row.extra_args = dict(changed.settings), list(changed.extra_args)
     row.generation += 1
@@ -247,7 +262,9 @@ def _begin(row: Deployment, step: Step, ready: Ready, user: Any) -> None:
     _note("%s started deployment %s", user or "somebody", row.name)
 
 
-def deployment_stop(*, deployment: Deployment, now: bool = False, user: Any = None) -> None:
+def deployment_stop(
+    *, deployment: Deployment, now: bool = False, user: Any = None
+) -> None:
     """Wants it stopped, whatever it is doing.
 
     `now`: answers in progress are cut and not waited for.
@@ -257,10 +274,16 @@ def deployment_stop(*, deployment: Deployment, now: bool = False, user: Any = No
         row = _locked(deployment, deleting_too=True)
         row.desired = Deployment.Desired.STOPPED
         row.error = row.error_code = row.unloaded_why = ""
-        row.is_unloaded, row.ends_now = False, now
+        row.is_unloaded = False
+        row.ends_now = now
         row.save()
         _announce(row)
-    log.info("%s stopped deployment %s%s", user or "somebody", row.name, " at once" if now else "")
+    log.info(
+        "%s stopped deployment %s%s",
+        user or "somebody",
+        row.name,
+        " at once" if now else "",
+    )
 
 
 def deployment_delete(*, deployment: Deployment, user: Any = None) -> None:
@@ -271,11 +294,15 @@ def deployment_delete(*, deployment: Deployment, user: Any = None) -> None:
     require(user, OPERATE)
     with transaction.atomic():
         row = _locked(deployment, deleting_too=True)
-        if routes := list(row.routes.values_list("name", flat=True)):
+        routes = list(row.routes.values_list("name", flat=True))
+        if routes:
             text = f"The deployment {row.name} is the target of the routes {', '.join(routes)}."
-            raise OmniError("in_use", text, "Point the routes elsewhere or delete them first.")
+            raise OmniError(
+                "in_use", text, "Point the routes elsewhere or delete them first."
+            )
         row.desired = Deployment.Desired.STOPPED
-        row.is_deleting, row.is_unloaded = True, False
+        row.is_deleting = True
+        row.is_unloaded = False
         row.save()
         _announce(row)
     log.info("%s deleted deployment %s", user or "somebody", row.name)
@@ -290,7 +317,9 @@ def model_delete(*, model: Model, user: Any = None) -> None:
     names = list(model.bindings.values_list("deployment__name", flat=True).distinct())
     if names:
         text = f"The model {model.name} is used by {', '.join(names)}."
-        raise OmniError("in_use", text, "Delete the deployments first, or give them another model.")
+        raise OmniError(
+            "in_use", text, "Delete the deployments first, or give them another model."
+        )
     log.info("%s removed model %s", user or "somebody", model.name)
     model.delete()
 
@@ -298,7 +327,9 @@ def model_delete(*, model: Model, user: Any = None) -> None:
 # --- writing --------------------------------------------------------------------------------------
 def _locked(deployment: Deployment, *, deleting_too: bool = False) -> Deployment:
     """The row as it is now, held until the transaction ends."""
-    return _found(Deployment.objects.select_for_update(), deployment, deleting_too=deleting_too)
+    return _found(
+        Deployment.objects.select_for_update(), deployment, deleting_too=deleting_too
+    )
 
 
 def _current(deployment: Deployment) -> Deployment:
@@ -312,7 +343,9 @@ def _found(
     row = rows.filter(pk=deployment.pk).first()
     if row is None:
         raise OmniError(
-            "not_found", f"The deployment {deployment.name} is gone.", "Look at the list."
+            "not_found",
+            f"The deployment {deployment.name} is gone.",
+            "Look at the list.",
         )
     if row.is_deleting and not deleting_too:
         raise OmniError(

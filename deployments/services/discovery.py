@@ -55,7 +55,9 @@ def discover() -> Discovery:
     with settings.OMNI_HOME.one_at_a_time("discovery"):
         engines = discover_engines(host)
         for path in packaged_model_folders():
-            LibraryFolder.objects.get_or_create(path=str(path), defaults={"is_packaged": True})
+            LibraryFolder.objects.get_or_create(
+                path=str(path), defaults={"is_packaged": True}
+            )
         for path in (settings.OMNI_HOME.models, *settings.OMNI_MODEL_FOLDERS):
             LibraryFolder.objects.get_or_create(path=str(path.absolute()))
         return Discovery(engines, scan())
@@ -102,9 +104,12 @@ def register_server(host: Host, address: str, *, name: str = "") -> Engine:
         address = allowed_address(address)
     values = {
         "flavour": EXTERNAL,
-        "name": name or _free_name(Path(re.sub(r"[.:]", "-", urlsplit(address).netloc))),
+        "name": name
+        or _free_name(Path(re.sub(r"[.:]", "-", urlsplit(address).netloc))),
     }
-    return Engine.objects.get_or_create(host=host, path=address[:500], defaults=values)[0]
+    return Engine.objects.get_or_create(host=host, path=address[:500], defaults=values)[
+        0
+    ]
 
 
 def refresh_engine(engine: Engine) -> Engine:
@@ -121,7 +126,11 @@ def engine_paths() -> list[Path]:
     package."""
     named = [settings.OMNI_LLAMA_SERVER, shutil.which("llama-server") or ""]
     paths = [Path(path).absolute() for path in named if path]
-    paths += [path for wheel in ENGINE_WHEELS if (path := _in_package(wheel, "bin/llama-server"))]
+    paths += [
+        path
+        for wheel in ENGINE_WHEELS
+        if (path := _in_package(wheel, "bin/llama-server"))
+    ]
     unique: dict[Path, Path] = {}
     for path in paths:
         unique.setdefault(path.resolve(), path)
@@ -135,14 +144,18 @@ def named_engines() -> list[tuple[str, Path]]:
         flavour, equals, path = entry.partition("=")
         if flavour == EXTERNAL:
             continue
-        found.append((flavour, Path(path).absolute()) if equals else ("", Path(entry).absolute()))
+        found.append(
+            (flavour, Path(path).absolute()) if equals else ("", Path(entry).absolute())
+        )
     return found
 
 
 def named_servers() -> list[str]:
     """The addresses of the external servers named in OMNI_ENGINES."""
     named = [entry.partition("=") for entry in settings.OMNI_ENGINES]
-    return [address for flavour, equals, address in named if flavour == EXTERNAL and equals]
+    return [
+        address for flavour, equals, address in named if flavour == EXTERNAL and equals
+    ]
 
 
 def rpc_server_path() -> Path | None:
@@ -157,24 +170,33 @@ def rpc_server_path() -> Path | None:
 def _free_name(path: Path) -> str:
     base = names.slug(path.name, "engines", "engine")
     return names.free_name(
-        base, set(Engine.objects.filter(name__startswith=base).values_list("name", flat=True))
+        base,
+        set(
+            Engine.objects.filter(name__startswith=base).values_list("name", flat=True)
+        ),
     )
 
 
 # --- packages -------------------------------------------------------------------------------------
 def packaged_model_folders() -> list[Path]:
     """Folders of installed packages that carry models."""
-    return [folder for package in MODEL_PACKAGES if (folder := _package_folder(package))]
+    return [
+        folder for package in MODEL_PACKAGES if (folder := _package_folder(package))
+    ]
 
 
 def _package_folder(package: str) -> Path | None:
     """Where a package lies; it is not imported."""
     spec = importlib.util.find_spec(package)
     folders = list(spec.submodule_search_locations or []) if spec else []
-    return Path(folders[0]) if folders else None
+    if folders:
+        return Path(folders[0])
+    return None
 
 
 def _in_package(package: str, inside: str) -> Path | None:
     folder = _package_folder(package)
     path = folder / inside if folder else None
-    return path if path and path.is_file() else None
+    if path and path.is_file():
+        return path
+    return None

@@ -34,13 +34,18 @@ class Effect:
 def effects(host: Host, model: Model) -> list[Effect]:
     """The fastest first; empty while nothing was answered."""
     rates: dict[tuple[str, tuple[str, ...]], list[float]] = defaultdict(list)
-    rows = Measurement.objects.filter(host=host, model=model, decode_tps__isnull=False)[:LATEST]
-    for strategy, devices, rate in rows.values_list("strategy", "devices", "decode_tps"):
+    rows = Measurement.objects.filter(host=host, model=model, decode_tps__isnull=False)[
+        :LATEST
+    ]
+    for strategy, devices, rate in rows.values_list(
+        "strategy", "devices", "decode_tps"
+    ):
         if strategy in STRATEGIES and rate:
             rates[strategy, tuple(devices)].append(rate)
     medians = {key: median(values) for key, values in rates.items()}
     reference = max(
-        (rate for (strategy, _), rate in medians.items() if strategy == REFERENCE), default=None
+        (rate for (strategy, _), rate in medians.items() if strategy == REFERENCE),
+        default=None,
     )
     found = [
         Effect(

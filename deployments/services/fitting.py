@@ -31,9 +31,9 @@ def factors_of(host: Host) -> dict[str, Factors]:
     alone."""
     by_device: dict[str, list[Measurement]] = defaultdict(list)
     in_ram = _devices_in_ram(host)
-    for row in Measurement.objects.filter(host=host, strategy=DEFAULT_STRATEGY).order_by("-id")[
-        : FITTED_TO * 8
-    ]:
+    for row in Measurement.objects.filter(
+        host=host, strategy=DEFAULT_STRATEGY
+    ).order_by("-id")[: FITTED_TO * 8]:
         if len(row.devices) == 1 and row.devices[0] in in_ram and _is_before(row, host):
             # It was computed from another reading of the memory's speed.
             continue
@@ -50,10 +50,16 @@ def keep_ram_measured(host: Host) -> bool:
     True when it did."""
     host.refresh_from_db()
     factors = factors_of(host)
-    known = [factors[name].decode for name in sorted(_devices_in_ram(host)) if name in factors]
+    known = [
+        factors[name].decode
+        for name in sorted(_devices_in_ram(host))
+        if name in factors
+    ]
     factor_of_ram = next((each for each in known if each is not None), None)
     if (
-        not is_due(host.ram_reading, host.ram_measured_at, timezone.now(), factor_of_ram)
+        not is_due(
+            host.ram_reading, host.ram_measured_at, timezone.now(), factor_of_ram
+        )
         or not is_quiet_now()
     ):
         return False
@@ -73,5 +79,7 @@ def _is_before(row: Measurement, host: Host) -> bool:
 
 def _fit(rows: list[Measurement], rate: str) -> float | None:
     pairs = [(getattr(row, rate), getattr(row, f"computed_{rate}")) for row in rows]
-    known = [(measured, computed) for measured, computed in pairs if measured and computed]
+    known = [
+        (measured, computed) for measured, computed in pairs if measured and computed
+    ]
     return factor([m for m, _ in known], [c for _, c in known])

@@ -18,7 +18,9 @@ def own_engines(engines: Iterable[Engine]) -> list[Engine]:
     """Those that load models of the library; an external server loads none of
     ours."""
     return [
-        engine for engine in engines if engine.state == Engine.State.OK and not engine.is_external
+        engine
+        for engine in engines
+        if engine.state == Engine.State.OK and not engine.is_external
     ]
 
 
@@ -28,12 +30,16 @@ def why_not(model: Model, engines: Sequence[Engine], *, only_ik: bool) -> str:
     `only_ik`: of its formats.
     """
     fitting = [
-        engine for engine in engines if get_flavour(engine.flavour).reads_gguf != model.is_folder
+        engine
+        for engine in engines
+        if get_flavour(engine.flavour).reads_gguf != model.is_folder
     ]
     if not fitting:
         return ""
     readers = [
-        engine for engine in fitting if not only_ik or get_flavour(engine.flavour).reads_ik_formats
+        engine
+        for engine in fitting
+        if not only_ik or get_flavour(engine.flavour).reads_ik_formats
     ]
     if not readers:
         return "Only ik_llama.cpp reads its number formats, and none is known here."

@@ -13,23 +13,35 @@ from deployments.strategies import STRATEGIES
 log = logging.getLogger(__name__)
 
 # Shorter ones measure the start, not the rate.
-SHORTEST_ANSWER, SHORTEST_PROMPT = 24, 64
+SHORTEST_ANSWER = 24
+SHORTEST_PROMPT = 64
 KEPT = 2000
 
 
-def record(deployment_name: str, timings: Mapping[str, Any], *, alone: bool = True) -> None:
+def record(
+    deployment_name: str, timings: Mapping[str, Any], *, alone: bool = True
+) -> None:
     """Keeps an answer's rates with what was predicted for them. Never fails the answer.
 
     `timings` is the engine's own object; `alone`: nothing else was computed meanwhile.
     """
     decode = _rate(timings, "predicted_n", "predicted_ms", SHORTEST_ANSWER)
     prefill = _rate(timings, "prompt_n", "prompt_ms", SHORTEST_PROMPT)
-    found = Deployment.objects.filter(name=deployment_name).select_related("host").first()
-    if found is None or found.is_external or not alone or (decode is None and prefill is None):
+    found = (
+        Deployment.objects.filter(name=deployment_name).select_related("host").first()
+    )
+    if (
+        found is None
+        or found.is_external
+        or not alone
+        or (decode is None and prefill is None)
+    ):
         return
     plan = _plan_it_ran_by(found)
     if plan is None or is_outdated(plan, found.host):
-        log.info("nothing was predicted that %s could be compared with", deployment_name)
+        log.info(
+            "nothing was predicted that %s could be compared with", deployment_name
+        )
         return
     if STRATEGIES[found.strategy].passage != "direct":
         # What the answering instance reads itself is not what was predicted, which is the other's
@@ -49,7 +61,9 @@ def record(deployment_name: str, timings: Mapping[str, Any], *, alone: bool = Tr
         computed_prefill_tps=plan.computed_prefill_tps,
         computed_decode_tps=plan.computed_decode_tps,
     )
-    old = Measurement.objects.order_by("-id").values_list("pk", flat=True)[KEPT : KEPT + 100]
+    old = Measurement.objects.order_by("-id").values_list("pk", flat=True)[
+        KEPT : KEPT + 100
+    ]
     Measurement.objects.filter(pk__in=list(old)).delete()
 
 
@@ -63,7 +77,8 @@ def _plan_it_ran_by(deployment: Deployment) -> StoredPlan | None:
 def _rate(timings: Mapping[str, Any], count: str, ms: str, least: int) -> float | None:
     """The first predicted token belongs to the prompt (engine: predicted_per_second counts without
     it)."""
-    number, took_ms = timings.get(count), timings.get(ms)
+    number = timings.get(count)
+    took_ms = timings.get(ms)
     if (
         not isinstance(number, int | float)
         or not isinstance(took_ms, int | float)

@@ -10,7 +10,12 @@ from deployments.engines.mtp import has_mtp
 from deployments.formats.kinds import article
 from deployments.models import Engine, Model
 from deployments.planning.drafts import DraftChoice, DraftModel, rank_drafts
-from deployments.planning.known_drafts import KnownDraft, OwnDrafting, known_drafts, own_drafting
+from deployments.planning.known_drafts import (
+    KnownDraft,
+    OwnDrafting,
+    known_drafts,
+    own_drafting,
+)
 from deployments.planning.memory.kv_types import KvRow, kv_table
 from deployments.planning.memory.use import MemorySettings
 from deployments.planning.plan import DeviceFacts
@@ -67,8 +72,13 @@ def advice(model: Model, host: Host, flavour: str) -> Advice:
             text,
             "Its engine's own documentation says which drafts and formats it takes.",
         )
-    facts, shape, rig = model_facts(model), shape_of(model), rig_facts(host)
-    ranked = rank_drafts(_draft_model(model), _candidates(model)) if not facts.is_embedding else []
+    facts = model_facts(model)
+    shape = shape_of(model)
+    rig = rig_facts(host)
+    if not facts.is_embedding:
+        ranked = rank_drafts(_draft_model(model), _candidates(model))
+    else:
+        ranked = []
     device = _roomiest(rig)
     room = max((_room(device) if device else 0) - shape.weights_bytes - BESIDE_BYTES, 0)
     return Advice(
@@ -78,7 +88,9 @@ def advice(model: Model, host: Host, flavour: str) -> Advice:
         own=tuple(own_drafting(facts, shape=shape, has_graph=_has_graph(facts.arch))),
         formats=tuple(_formats(model, host, flavour)),
         requantised=tuple((wanted, requantise(facts, wanted)) for wanted in WANTED),
-        kv=tuple(kv_table(shape, MemorySettings(context=facts.n_ctx_train or 8192), room)),
+        kv=tuple(
+            kv_table(shape, MemorySettings(context=facts.n_ctx_train or 8192), room)
+        ),
         kv_device=device.name if device else "",
     )
 
@@ -89,7 +101,9 @@ def _has_graph(arch: str) -> bool | None:
     engines = Engine.objects.filter(state=Engine.State.OK)
     told = [has_mtp(frozenset(engine.flags), arch) for engine in engines]
     known = [one for one in told if one is not None]
-    return any(known) if known else None
+    if known:
+        return any(known)
+    return None
 
 
 def _draft_model(model: Model) -> DraftModel:
@@ -98,7 +112,9 @@ def _draft_model(model: Model) -> DraftModel:
 
 def _candidates(model: Model) -> list[DraftModel]:
     """Smaller models of the library that write text, or were made to draft."""
-    smaller = Model.drafting().filter(format=Model.Format.GGUF, n_params__lt=model.n_params or 0)
+    smaller = Model.drafting().filter(
+        format=Model.Format.GGUF, n_params__lt=model.n_params or 0
+    )
     found = []
     for candidate in smaller.defer("shape").order_by("n_params")[:MOST_CANDIDATES]:
         try:
@@ -110,7 +126,9 @@ def _candidates(model: Model) -> list[DraftModel]:
 
 def _roomiest(rig: Mapping[str, DeviceFacts]) -> DeviceFacts | None:
     """The card with the most memory; the host where there is no card."""
-    cards = [device for device in rig.values() if device.kind != "cpu"] or list(rig.values())
+    cards = [device for device in rig.values() if device.kind != "cpu"] or list(
+        rig.values()
+    )
     return max(cards, key=_room, default=None)
 
 
@@ -122,15 +140,24 @@ def _formats(model: Model, host: Host, flavour: str) -> list[Formats]:
     """One table per kind of device: two equal cards, or stand-ins and the CPU they stand on, are
     one."""
     found: dict[str, Formats] = {}
-    for device in Device.objects.filter(host=host, is_present=True).select_related("gpu"):
+    for device in Device.objects.filter(host=host, is_present=True).select_related(
+        "gpu"
+    ):
         kind = "cpu" if device.is_stand_in else device.kind
-        name = device.gpu.name if device.gpu else "CPU" if kind == "cpu" else device.name
+        if device.gpu:
+            name = device.gpu.name
+        elif kind == "cpu":
+            name = "CPU"
+        else:
+            name = device.name
         if name in found:
             continue
         where = card(kind, device.gpu.compute_capability if device.gpu else "", name)
         own = tuple(file_formats(model_facts(model), where, flavour))
         shown = {row.format for row in own}
         found[name] = Formats(
-            name, own, tuple(r for r in format_table(where, flavour) if r.format not in shown)
+            name,
+            own,
+            tuple(r for r in format_table(where, flavour) if r.format not in shown),
         )
     return list(found.values())

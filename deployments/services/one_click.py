@@ -53,7 +53,9 @@ class Offer:
         )
         if spills or self.outcome.strategy.uses_host:
             return 2
-        return 0 if len(self.devices) == 1 else 1
+        if len(self.devices) == 1:
+            return 0
+        return 1
 
     @property
     def can_start(self) -> bool:
@@ -77,7 +79,11 @@ def deploy(*, model: Model, user: Any = None) -> Deployment:
     require(user, OPERATE)
     # One that it only drafts for is another model's.
     own = Binding.objects.filter(model=model).exclude(role=Role.DRAFT)
-    found = Deployment.objects.filter(bindings__in=own, is_deleting=False).order_by("pk").first()
+    found = (
+        Deployment.objects.filter(bindings__in=own, is_deleting=False)
+        .order_by("pk")
+        .first()
+    )
     if found:
         deployment_start(deployment=found, user=user)
         return found
@@ -103,9 +109,12 @@ def best_offer(host: Host, model: Model) -> Offer:
     usable = {name for engine in engines for name in _usable(host, engine)}
     if not usable:
         raise OmniError(
-            "no_device", "No device is known on this host.", "Start the agent; it looks for them."
+            "no_device",
+            "No device is known on this host.",
+            "Start the agent; it looks for them.",
         )
-    if cards := _cards_out_of_reach(host, usable):
+    cards = _cards_out_of_reach(host, usable)
+    if cards:
         text = (
             f"No engine here can use {' and '.join(cards)}, and one click does not put {model.name}"
             " on the CPU."
@@ -117,7 +126,8 @@ def best_offer(host: Host, model: Model) -> Offer:
         raise OmniError("unusable_cards", text, fix)
     taken = occupied(host)
     offers = list(_offers(host, model, engines, _left(rig_facts(host), taken), taken))
-    if ready := [offer for offer in offers if offer.can_start]:
+    ready = [offer for offer in offers if offer.can_start]
+    if ready:
         return min(ready, key=lambda offer: offer.key)
     alone = list(_offers(host, model, engines, rig_facts(host, live=False), taken))
     raise _why_none(model, offers, alone)
@@ -142,25 +152,39 @@ def _engines(host: Host, model: Model) -> list[Engine]:
 # --- where it could go ----------------------------------------------------------------------------
 def _usable(host: Host, engine: Engine) -> list[str]:
     """The devices that the engine can compute on, in the panel's order."""
-    present = Device.objects.filter(host=host, is_present=True).order_by("position", "name")
+    present = Device.objects.filter(host=host, is_present=True).order_by(
+        "position", "name"
+    )
     kind = get_flavour(engine.flavour).device_kind(engine.build)
     if kind:
         return [device.name for device in present if device.kind == kind]
     listed = {str(device["name"]) for device in engine.devices}
     everywhere = (Device.Kind.CPU, Device.Kind.RPC)
-    return [device.name for device in present if device.kind in everywhere or device.name in listed]
+    return [
+        device.name
+        for device in present
+        if device.kind in everywhere or device.name in listed
+    ]
 
 
 def _cards_out_of_reach(host: Host, usable: Iterable[str]) -> list[str]:
     """The host's cards, where there are some and none of them can be used."""
     cards = host.gpus.exclude(state=Gpu.State.ABSENT)
-    reached = Device.objects.filter(host=host, name__in=usable).exclude(kind=Device.Kind.CPU)
-    return [] if reached else [card.name for card in cards]
+    reached = Device.objects.filter(host=host, name__in=usable).exclude(
+        kind=Device.Kind.CPU
+    )
+    if reached:
+        return []
+    return [card.name for card in cards]
 
 
 def _sets(devices: Sequence[DeviceFacts]) -> Iterator[tuple[DeviceFacts, ...]]:
     cards = [device for device in devices if device.kind != CPU]
-    sizes = range(1, len(cards) + 1) if len(cards) <= MOST_COMBINED else (1, len(cards))
+    sizes: Iterable[int]
+    if len(cards) <= MOST_COMBINED:
+        sizes = range(1, len(cards) + 1)
+    else:
+        sizes = (1, len(cards))
     for size in sizes:
         yield from combinations(cards, size)
     yield from ((device,) for device in devices if device.kind == CPU)
@@ -174,7 +198,10 @@ def _left(rig: Mapping[str, DeviceFacts], taken: Occupied) -> dict[str, DeviceFa
         needed = sum(tenant.needs.get(name, 0) for tenant in taken.tenants)
         # Main memory is paged in and out.
         if needed and device.kind != CPU and device.total_bytes is not None:
-            free_bytes = device.total_bytes if device.free_bytes is None else device.free_bytes
+            if device.free_bytes is None:
+                free_bytes = device.total_bytes
+            else:
+                free_bytes = device.free_bytes
             left[name] = replace(
                 device, free_bytes=max(min(free_bytes, device.total_bytes - needed), 0)
             )
@@ -227,7 +254,8 @@ def _on(
 ) -> Iterator[Offer]:
     is_shared = any(device.name in taken.devices for device in devices)
     for outcome in compare(rig, choice, names):
-        plan, strategy = outcome.plan, outcome.strategy
+        plan = outcome.plan
+        strategy = outcome.strategy
         # What drafts, or reads prompts elsewhere, somebody chooses who knows what for.
         if plan is None or not strategy.is_plain:
             continue
@@ -235,30 +263,52 @@ def _on(
         if len(devices) > 1 and strategy.takes_one_device:
             continue
         yield Offer(
-            choice.engine, outcome, plan, devices, is_shared, tuple(taken.in_the_way_of(plan))
+            choice.engine,
+            outcome,
+            plan,
+            devices,
+            is_shared,
+            tuple(taken.in_the_way_of(plan)),
         )
 
 
 # --- why not --------------------------------------------------------------------------------------
-def _why_none(model: Model, offers: Sequence[Offer], alone: Sequence[Offer]) -> OmniError:
+def _why_none(
+    model: Model, offers: Sequence[Offer], alone: Sequence[Offer]
+) -> OmniError:
     """`alone` are the ways that there would be if nothing else ran."""
-    if taken := [
-        offer for offer in alone if offer.plan.verdict != Verdict.NOT_VIABLE and offer.in_the_way
-    ]:
-        rivals = min(taken, key=lambda offer: (len(offer.in_the_way), offer.key)).in_the_way
+    taken = [
+        offer
+        for offer in alone
+        if offer.plan.verdict != Verdict.NOT_VIABLE and offer.in_the_way
+    ]
+    if taken:
+        rivals = min(
+            taken, key=lambda offer: (len(offer.in_the_way), offer.key)
+        ).in_the_way
         names = " and ".join(rival.name for rival in rivals)
         text = (
             f"{model.name} has no place beside what runs:"
             f" {'; '.join(rival.why for rival in rivals)}."
         )
         return OmniError(
-            "place_taken", text, f"Stop {names}, or choose other settings on the Plan page."
+            "place_taken",
+            text,
+            f"Stop {names}, or choose other settings on the Plan page.",
         )
     fix = "The Plan page shows every way to run it, and what each lacks."
     if not offers:
-        return OmniError("fits_nowhere", f"{model.name} cannot be planned on any device here.", fix)
-    nearest = min(offers, key=lambda offer: (offer.place, -(offer.devices[0].total_bytes or 0)))
-    reasons = [reason.text for reason in nearest.plan.reasons if reason.severity == Severity.ERROR]
+        return OmniError(
+            "fits_nowhere", f"{model.name} cannot be planned on any device here.", fix
+        )
+    nearest = min(
+        offers, key=lambda offer: (offer.place, -(offer.devices[0].total_bytes or 0))
+    )
+    reasons = [
+        reason.text
+        for reason in nearest.plan.reasons
+        if reason.severity == Severity.ERROR
+    ]
     where = " and ".join(device.name for device in nearest.devices)
     text = f"{model.name} cannot run on what is free here. On {where}: {' '.join(reasons[:2])}"
     return OmniError("fits_nowhere", text, fix)

@@ -17,7 +17,14 @@ from deployments.external.plan import external_plan
 from deployments.formats.model_facts import ModelFacts
 from deployments.models import Deployment, Engine, Model
 from deployments.planning.architecture import ModelShape
-from deployments.planning.plan import KEY_FILE, DeviceFacts, EngineFacts, Member, Plan, PlanRequest
+from deployments.planning.plan import (
+    KEY_FILE,
+    DeviceFacts,
+    EngineFacts,
+    Member,
+    Plan,
+    PlanRequest,
+)
 from deployments.planning.repacking import Kernels
 from deployments.planning.settings import AUTO, validated
 from deployments.planning.speed import CORE_TFLOPS
@@ -84,7 +91,11 @@ def plan_deployment(deployment: Deployment) -> Plan:
     setup = setup_of(deployment)
     if deployment.is_external:
         return plan_external(
-            setup.engine, setup.strategy, setup.remote_model, setup.settings, setup.extra_args
+            setup.engine,
+            setup.strategy,
+            setup.remote_model,
+            setup.settings,
+            setup.extra_args,
         )
     return plan_setup(rig_facts(setup.host, live=not holds_memory(deployment)), setup)
 
@@ -110,13 +121,16 @@ def plan_external(
     extra_args: Sequence[str],
 ) -> Plan:
     """Of a model on an external server, by what that said last."""
-    trouble = (
-        None
-        if engine.state == Engine.State.OK
-        else OmniError("server_away", engine.error or "It is away.")
-    )
+    if engine.state == Engine.State.OK:
+        trouble = None
+    else:
+        trouble = OmniError("server_away", engine.error or "It is away.")
     return external_plan(
-        strategy, model, Standing(tuple(engine.offers), engine.build, trouble), settings, extra_args
+        strategy,
+        model,
+        Standing(tuple(engine.offers), engine.build, trouble),
+        settings,
+        extra_args,
     )
 
 
@@ -138,7 +152,10 @@ def plan_on(
     request = PlanRequest(
         strategy=strategy,
         engine=engine_facts(engine, (model.arch for model, _ in members.values())),
-        members={role: _member(model, names, devices) for role, (model, names) in members.items()},
+        members={
+            role: _member(model, names, devices)
+            for role, (model, names) in members.items()
+        },
         settings=_within_limits(engine, validated(settings)),
         extra_args=tuple(extra_args),
         alias=name,
@@ -149,21 +166,29 @@ def plan_on(
     return plan_on_engine(get_strategy(strategy), request)
 
 
-def _within_limits(engine: Engine, settings: Mapping[str, object]) -> Mapping[str, object]:
+def _within_limits(
+    engine: Engine, settings: Mapping[str, object]
+) -> Mapping[str, object]:
     """Engines count the machine's cores, not those that this process may use."""
     if settings.get("threads", AUTO) != AUTO or not (limit := core_limit()):
         return settings
     is_here = engine.host.name == django_settings.OMNI_HOST_NAME
-    return {**settings, "threads": limit} if is_here else settings
+    if is_here:
+        return {**settings, "threads": limit}
+    return settings
 
 
 # --- rows → facts ---------------------------------------------------------------------------------
-def rig_facts(host: Host, *, live: bool = True, fitted: bool = True) -> dict[str, DeviceFacts]:
+def rig_facts(
+    host: Host, *, live: bool = True, fitted: bool = True
+) -> dict[str, DeviceFacts]:
     """The host's devices by name, in the panel's order: what they are, what is free, how fast they
     are."""
     used = memory_in_use(host.name) if live else {}
     factors = factors_of(host) if fitted else {}
-    rows = host.devices.exclude(is_stand_in=True, is_present=False).select_related("gpu", "host")
+    rows = host.devices.exclude(is_stand_in=True, is_present=False).select_related(
+        "gpu", "host"
+    )
     keys = {d.name: "host" if d.kind == Device.Kind.CPU else d.card_key for d in rows}
     behind = _behind(rows)
     return {
@@ -192,9 +217,15 @@ def engine_facts(engine: Engine, archs: Iterable[str] = ()) -> EngineFacts:
     if engine.state != Engine.State.OK:
         what = (engine.error or engine.get_state_display()).rstrip(".")
         text = f"The engine {engine.name} ({engine.path}) does not run: {what}."
-        raise OmniError("engine_unusable", text, "Choose another engine, or repair it and scan.")
-    flags, env = frozenset(engine.flags), library_env(engine.path)
-    own = kernels(engine.path) if get_flavour(engine.flavour).rearranges else Kernels.PLAIN
+        raise OmniError(
+            "engine_unusable", text, "Choose another engine, or repair it and scan."
+        )
+    flags = frozenset(engine.flags)
+    env = library_env(engine.path)
+    if get_flavour(engine.flavour).rearranges:
+        own = kernels(engine.path)
+    else:
+        own = Kernels.PLAIN
     return EngineFacts(
         engine.name,
         engine.flavour,
@@ -212,19 +243,33 @@ def _device_facts(
 ) -> DeviceFacts:
     """`real` is the device itself, or the one of another host that is behind it: it says how fast
     that is. How fast the network between them is nobody knows."""
-    gpu, total, host = real.gpu, device.memory_bytes, real.host
+    gpu = real.gpu
+    total = device.memory_bytes
+    host = real.host
     # An engine's device that could be tied to no card of the driver's is known by what the engine
     # calls it.
     sheet = data_sheet(real.description, total) if gpu is None else None
     on_host = real.kind == Device.Kind.CPU or real.is_stand_in
     cores = (host.cpu_count or 1) // (2 if real.is_stand_in else 1)
-    own_gbps = gpu.memory_bandwidth_gbps if gpu else sheet.bandwidth_gbps if sheet else None
-    own_tflops = gpu.tflops if gpu else sheet.tflops if sheet else None
+    if gpu:
+        own_gbps = gpu.memory_bandwidth_gbps
+    elif sheet:
+        own_gbps = sheet.bandwidth_gbps
+    else:
+        own_gbps = None
+    if gpu:
+        own_tflops = gpu.tflops
+    elif sheet:
+        own_tflops = sheet.tflops
+    else:
+        own_tflops = None
     return DeviceFacts(
         name=device.name,
         kind=device.kind,
         total_bytes=total,
-        free_bytes=None if total is None or used_bytes is None else max(total - used_bytes, 0),
+        free_bytes=None
+        if total is None or used_bytes is None
+        else max(total - used_bytes, 0),
         endpoint=device.endpoint,
         gpu_uuid=device.gpu.uuid if device.gpu else "",
         is_stand_in=device.is_stand_in,
@@ -240,11 +285,16 @@ def _device_facts(
     )
 
 
-def _member(model: Model, names: Sequence[str], devices: Mapping[str, DeviceFacts]) -> Member:
+def _member(
+    model: Model, names: Sequence[str], devices: Mapping[str, DeviceFacts]
+) -> Member:
     unknown = [name for name in names if name not in devices]
     if unknown:
         known = ", ".join(devices) or "none"
-        hint = " Stand-ins are switched on on the Rig page." if unknown[0].startswith("RPC") else ""
+        if unknown[0].startswith("RPC"):
+            hint = " Stand-ins are switched on on the Rig page."
+        else:
+            hint = ""
         text = f"There is no device {unknown[0]!r}."
         raise OmniError("unknown_device", text, f"There are: {known}.{hint}")
     if model.state != Model.State.OK:
@@ -252,7 +302,9 @@ def _member(model: Model, names: Sequence[str], devices: Mapping[str, DeviceFact
         raise _unusable(model, what)
     places = tuple(devices[name] for name in names)
     vocab = VocabFacts.from_dict(model.vocab)
-    return Member(model.name, model.path, model_facts(model), shape_of(model), places, vocab)
+    return Member(
+        model.name, model.path, model_facts(model), shape_of(model), places, vocab
+    )
 
 
 def model_facts(model: Model) -> ModelFacts:
@@ -274,7 +326,8 @@ class _File:
     """Hashes by the file: shapes are asked for at every plan and change only with it."""
 
     def __init__(self, file: tuple[int, int, int], shape: dict[str, Any]) -> None:
-        self.file, self.shape = file, shape
+        self.file = file
+        self.shape = shape
 
     def __hash__(self) -> int:
         return hash(self.file)
@@ -290,4 +343,6 @@ def _shape(key: _File) -> ModelShape:
 
 def _unusable(model: Model, what: str) -> OmniError:
     text = f"The model {model.name} cannot be used: {what}."
-    return OmniError("model_unusable", text, "Put the file back or repair it, and scan.")
+    return OmniError(
+        "model_unusable", text, "Put the file back or repair it, and scan."
+    )

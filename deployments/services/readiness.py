@@ -82,8 +82,15 @@ class Step:
 
 
 def step_of(row: Deployment, again: bool) -> Step:
-    given_up = row.instances.filter(generation=row.generation, state=InstanceState.FAILED).exists()
-    is_anew = row.desired != Deployment.Desired.RUNNING or bool(row.error) or given_up or again
+    given_up = row.instances.filter(
+        generation=row.generation, state=InstanceState.FAILED
+    ).exists()
+    is_anew = (
+        row.desired != Deployment.Desired.RUNNING
+        or bool(row.error)
+        or given_up
+        or again
+    )
     return Step(is_anew, is_anew or row.is_unloaded)
 
 
@@ -94,7 +101,10 @@ def ready_to_start(row: Deployment, again: bool) -> Ready:
         return Ready(generation=row.generation)
     seen = None if swaps(row) else holders_now(row.host)
     kept = None if step.is_anew else kept_plan(row)
-    planned = None if kept else planned_or_none(setup_of(row), holds=holds_memory(row))
+    if kept:
+        planned = None
+    else:
+        planned = planned_or_none(setup_of(row), holds=holds_memory(row))
     check_place(row, planned.plan if planned else kept)
     return Ready(planned, row.generation, seen)
 

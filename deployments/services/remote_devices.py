@@ -22,7 +22,9 @@ log = logging.getLogger(__name__)
 POSITION = 200
 
 # What probing says of a port rather than of a device.
-ABOUT_THE_PORT = frozenset({"device_unreachable", "device_silent", "device_not_understood"})
+ABOUT_THE_PORT = frozenset(
+    {"device_unreachable", "device_silent", "device_not_understood"}
+)
 
 
 def added(host: Host) -> QuerySet[Device]:
@@ -41,8 +43,14 @@ def offered(host: Host) -> QuerySet[Device]:
 
 
 def _served(devices: QuerySet[Device]) -> QuerySet[Device]:
-    rows = devices.exclude(kind=Device.Kind.RPC).filter(instance__isnull=False).exclude(endpoint="")
-    return rows.select_related("host", "instance").order_by("host__name", "position", "name")
+    rows = (
+        devices.exclude(kind=Device.Kind.RPC)
+        .filter(instance__isnull=False)
+        .exclude(endpoint="")
+    )
+    return rows.select_related("host", "instance").order_by(
+        "host__name", "position", "name"
+    )
 
 
 def device_add(*, host: Host, endpoint: str, user: Any = None) -> Device:
@@ -54,23 +62,30 @@ def device_add(*, host: Host, endpoint: str, user: Any = None) -> Device:
     require(user, ADD_DEVICES)
     address, port = parse_endpoint(endpoint)
     endpoint = f"{address}:{port}"
-    if known := host.devices.filter(endpoint=endpoint).first():
-        said = (
-            "is served by this host itself"
-            if known.kind != Device.Kind.RPC
-            else f"is {known.name} already"
-        )
+    known = host.devices.filter(endpoint=endpoint).first()
+    if known:
+        if known.kind != Device.Kind.RPC:
+            said = "is served by this host itself"
+        else:
+            said = f"is {known.name} already"
         raise OmniError(
-            "device_known", f"{endpoint} {said}.", "Give the address of another host's device."
+            "device_known",
+            f"{endpoint} {said}.",
+            "Give the address of another host's device.",
         )
     try:
         listed = remote_device(default_engine(host), endpoint)
     except OmniError as error:
-        raise (_nothing_there(endpoint) if error.code in ABOUT_THE_PORT else error) from None
-    source = _served(Device.objects.exclude(host=host)).filter(endpoint=endpoint).first()
-    what = (
-        f"{source.name} on host {source.host.name}" if source else f"RPC device on host {address}"
+        raise (
+            _nothing_there(endpoint) if error.code in ABOUT_THE_PORT else error
+        ) from None
+    source = (
+        _served(Device.objects.exclude(host=host)).filter(endpoint=endpoint).first()
     )
+    if source:
+        what = f"{source.name} on host {source.host.name}"
+    else:
+        what = f"RPC device on host {address}"
     if source and source.description:
         what = f"{what}: {source.description}"
     try:
@@ -105,11 +120,19 @@ def _nothing_there(endpoint: str) -> OmniError:
 def device_remove(*, device: Device, user: Any = None) -> None:
     """Raises OmniError (in_use) that names the deployments."""
     require(user, REMOVE_DEVICES)
-    bindings = Binding.objects.filter(deployment__host=device.host_id).select_related("deployment")
-    if users := sorted({b.deployment.name for b in bindings if device.name in b.devices}):
+    bindings = Binding.objects.filter(deployment__host=device.host_id).select_related(
+        "deployment"
+    )
+    users = sorted({b.deployment.name for b in bindings if device.name in b.devices})
+    if users:
         text = f"The device {device.name} is used by {', '.join(users)}."
         raise OmniError("in_use", text, "Give them other devices or delete them first.")
-    log.info("%s removed the device %s at %s", user or "somebody", device.name, device.endpoint)
+    log.info(
+        "%s removed the device %s at %s",
+        user or "somebody",
+        device.name,
+        device.endpoint,
+    )
     device.delete()
 
 

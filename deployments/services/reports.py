@@ -16,7 +16,10 @@ Document = dict[str, Any]
 
 
 def scan_document(report: ScanReport) -> Document:
-    return {"models": [_model(model) for model in report.models], "skipped": list(report.skipped)}
+    return {
+        "models": [_model(model) for model in report.models],
+        "skipped": list(report.skipped),
+    }
 
 
 def _model(model: Model) -> Document:
@@ -43,7 +46,11 @@ def _plan(name: str, plan: Plan) -> Document:
         "strategy": plan.strategy,
         "verdict": str(plan.verdict),
         "reasons": [
-            {"code": r.code, "severity": str(r.severity), "text": f"{r.text} {r.fix}".strip()}
+            {
+                "code": r.code,
+                "severity": str(r.severity),
+                "text": f"{r.text} {r.fix}".strip(),
+            }
             for r in plan.reasons
         ],
         "devices": [use.document() for use in plan.devices],
@@ -60,7 +67,9 @@ def status_document() -> Document:
     return {
         "hosts": [_host(host) for host in Host.objects.all()],
         "gpus": [_gpu(gpu) for gpu in Gpu.objects.select_related("host")],
-        "devices": [_device(device) for device in Device.objects.select_related("host", "gpu")],
+        "devices": [
+            _device(device) for device in Device.objects.select_related("host", "gpu")
+        ],
         "deployments": [_deployment(deployment) for deployment in deployments],
     }
 
@@ -84,9 +93,19 @@ def _gpu(gpu: Gpu) -> Document:
 
 
 def _device(device: Device) -> Document:
-    keys = ("name", "kind", "description", "memory_bytes", "endpoint", "is_stand_in", "is_present")
+    keys = (
+        "name",
+        "kind",
+        "description",
+        "memory_bytes",
+        "endpoint",
+        "is_stand_in",
+        "is_present",
+    )
     gpu = device.gpu.uuid if device.gpu else None
-    return {"host": device.host.name, "gpu": gpu} | {key: getattr(device, key) for key in keys}
+    return {"host": device.host.name, "gpu": gpu} | {
+        key: getattr(device, key) for key in keys
+    }
 
 
 def _deployment(deployment: Deployment) -> Document:
@@ -103,4 +122,6 @@ def _deployment(deployment: Deployment) -> Document:
 
 def _instance(instance: Instance) -> Document:
     keys = ("role", "pid", "port", "state", "restarts", "error")
-    return {key: getattr(instance, key) for key in keys} | {"address": instance.listens_at}
+    return {key: getattr(instance, key) for key in keys} | {
+        "address": instance.listens_at
+    }

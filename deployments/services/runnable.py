@@ -50,5 +50,8 @@ def runnable(planned: InstancePlan, deployment: str) -> RunnableCommand:
 def command_text(argv: Sequence[str], env: dict[str, str]) -> str:
     """The exact command as a shell would take it."""
     return " ".join(
-        [*(f"{key}={shlex.quote(value)}" for key, value in env.items()), shlex.join(argv)]
+        [
+            *(f"{key}={shlex.quote(value)}" for key, value in env.items()),
+            shlex.join(argv),
+        ]
     )

@@ -29,7 +29,9 @@ from omni.roles import MANAGE_ENGINES, OPERATE, require
 log = logging.getLogger(__name__)
 
 
-def server_add(*, host: Host, name: str, address: str, key: str = "", user: Any = None) -> Engine:
+def server_add(
+    *, host: Host, name: str, address: str, key: str = "", user: Any = None
+) -> Engine:
     """A server that answers now. Raises OmniError that says what is wrong; then nothing is kept."""
     require(user, MANAGE_ENGINES)
     if not names.is_name(name, "engines") or name in names.RESERVED["engines"]:
@@ -37,7 +39,8 @@ def server_add(*, host: Host, name: str, address: str, key: str = "", user: Any 
         raise OmniError("bad_name", f"{name!r} cannot be a name.", fix)
     checked = allowed_address(address)
     check_key(key)
-    if known := Engine.objects.filter(host=host, path=checked).first():
+    known = Engine.objects.filter(host=host, path=checked).first()
+    if known:
         raise OmniError(
             "address_taken",
             f"The server at {checked} is known as {known.name} already.",
@@ -55,7 +58,9 @@ def server_add(*, host: Host, name: str, address: str, key: str = "", user: Any 
             keep_key(engine, key)
     except IntegrityError:
         raise OmniError(
-            "name_taken", f"There is already an engine named {name}.", "Choose another name."
+            "name_taken",
+            f"There is already an engine named {name}.",
+            "Choose another name.",
         ) from None
     library_changed()
     log.info("%s added the external server %s at %s", user or "somebody", name, checked)
@@ -86,10 +91,14 @@ def server_set_key(*, engine: Engine, key: str, user: Any = None) -> Engine:
 def server_remove(*, engine: Engine, user: Any = None) -> None:
     """Forgets it and its key; the server itself goes on. Raises OmniError (in_use)."""
     require(user, MANAGE_ENGINES)
-    if names := list(engine.deployments.filter(is_deleting=False).values_list("name", flat=True)):
+    names = list(
+        engine.deployments.filter(is_deleting=False).values_list("name", flat=True)
+    )
+    if names:
         text = f"The server {engine.name} is used by {', '.join(names)}."
         raise OmniError("in_use", text, "Delete the deployments first.")
-    if names := list(engine.deployments.values_list("name", flat=True)):
+    names = list(engine.deployments.values_list("name", flat=True))
+    if names:
         text = f"{', '.join(names)} on the server {engine.name} is still being deleted."
         raise OmniError("in_use", text, "Try again in a moment.", retry=True)
     forget_key(engine)
@@ -102,7 +111,9 @@ def has_key(engine: Engine) -> bool:
     return bool(key_of(engine))
 
 
-def model_offer(*, engine: Engine, model: str, name: str = "", user: Any = None) -> Deployment:
+def model_offer(
+    *, engine: Engine, model: str, name: str = "", user: Any = None
+) -> Deployment:
     """A deployment of one of its models, offered at once. Raises OmniError that names the field."""
     require(user, OPERATE)
     name = name or free_name(model.rpartition("/")[2])

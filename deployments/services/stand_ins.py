@@ -34,7 +34,9 @@ def stand_ins_on(*, host: Host, user: Any = None) -> None:
     require(user, ADD_DEVICES)
     if has_gpu(host):
         raise OmniError(
-            "has_gpu", "Stand-ins take the place of GPUs, and this host has one.", "Use the GPU."
+            "has_gpu",
+            "Stand-ins take the place of GPUs, and this host has one.",
+            "Use the GPU.",
         )
     _keep(host, USUAL_COUNT)
     log.info("%s switched stand-ins on", user or "somebody")
@@ -47,9 +49,12 @@ def stand_ins_off(*, host: Host, user: Any = None) -> None:
     """
     require(user, ADD_DEVICES)
     if settings.OMNI_STAND_IN_DEVICES:
-        text = f"OMNI_STAND_IN_DEVICES={settings.OMNI_STAND_IN_DEVICES} switches them on."
+        text = (
+            f"OMNI_STAND_IN_DEVICES={settings.OMNI_STAND_IN_DEVICES} switches them on."
+        )
         raise OmniError("set_by_environment", text, "Start Omni without it.")
-    if users := _users(host):
+    users = _users(host)
+    if users:
         text = f"The stand-ins are used by {', '.join(users)}."
         raise OmniError("in_use", text, "Give them other devices or delete them first.")
     _keep(host, 0)
@@ -64,7 +69,9 @@ def _keep(host: Host, count: int) -> None:
 
 def _users(host: Host) -> list[str]:
     names = set(host.devices.filter(is_stand_in=True).values_list("name", flat=True))
-    bindings = Binding.objects.filter(deployment__host=host).select_related("deployment")
+    bindings = Binding.objects.filter(deployment__host=host).select_related(
+        "deployment"
+    )
     return sorted({b.deployment.name for b in bindings if names & set(b.devices)})
 
 

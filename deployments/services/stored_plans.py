@@ -56,20 +56,27 @@ def make(setup: Setup, *, holds: bool = False) -> Planned:
     return Planned(plan, made_from, _computed(devices, setup, plan))
 
 
-def _computed(devices: Mapping[str, DeviceFacts], setup: Setup, plan: Plan) -> Predicted:
+def _computed(
+    devices: Mapping[str, DeviceFacts], setup: Setup, plan: Plan
+) -> Predicted:
     """The speeds as if nothing had been measured: what measurements are compared with."""
     unfitted = {
         name: replace(device, decode_factor=None, prefill_factor=None)
         for name, device in devices.items()
     }
-    return plan.predicted if unfitted == devices else plan_setup(unfitted, setup).predicted
+    if unfitted == devices:
+        return plan.predicted
+    return plan_setup(unfitted, setup).predicted
 
 
 def facts_of(setup: Setup) -> MadeFrom:
     """What a plan rests on that may change without the deployment; where it is another, the plan is
     made again before the next process starts."""
-    engine, models = setup.engine, {role: model for role, (model, _) in setup.members.items()}
-    devices = setup.host.devices.exclude(is_stand_in=True, is_present=False).select_related("gpu")
+    engine = setup.engine
+    models = {role: model for role, (model, _) in setup.members.items()}
+    devices = setup.host.devices.exclude(
+        is_stand_in=True, is_present=False
+    ).select_related("gpu")
     return {
         # Another version may plan otherwise, and what a machine's engine needs is known there only.
         "version": django_settings.OMNI_VERSION,
@@ -121,7 +128,9 @@ def keep(deployment: Deployment, planned: Planned) -> None:
         },
     )
     running = deployment.instances.values_list("generation", flat=True)
-    old = StoredPlan.objects.filter(deployment=deployment, generation__lt=deployment.generation)
+    old = StoredPlan.objects.filter(
+        deployment=deployment, generation__lt=deployment.generation
+    )
     old.exclude(generation__in=list(running)).delete()
 
 
@@ -136,13 +145,17 @@ def _speeds(planned: Planned) -> dict[str, Any]:
 # --- reading --------------------------------------------------------------------------------------
 def stored_row(deployment: Deployment) -> StoredPlan | None:
     """Of its generation as it is now."""
-    rows = StoredPlan.objects.filter(deployment=deployment, generation=deployment.generation)
+    rows = StoredPlan.objects.filter(
+        deployment=deployment, generation=deployment.generation
+    )
     return rows.first()
 
 
 def stored_plan(deployment: Deployment) -> Plan | None:
     row = stored_row(deployment)
-    return row.read() if row else None
+    if row:
+        return row.read()
+    return None
 
 
 def kept_plan(deployment: Deployment) -> Plan | None:
@@ -175,7 +188,8 @@ def _keep_if_unchanged(deployment: Deployment, planned: Planned) -> None:
         row = Deployment.objects.select_for_update().filter(
             pk=deployment.pk, generation=deployment.generation
         )
-        if found := row.first():
+        found = row.first()
+        if found:
             keep(found, planned)
 
 
@@ -196,7 +210,9 @@ def keep_plans_current(host: Host) -> None:
     running = host.deployments.filter(
         desired=Deployment.Desired.RUNNING, is_deleting=False, remote_model=""
     )
-    rows = StoredPlan.objects.filter(deployment__in=running, generation=F("deployment__generation"))
+    rows = StoredPlan.objects.filter(
+        deployment__in=running, generation=F("deployment__generation")
+    )
     known = {row.deployment_id: (row, row.read()) for row in rows}
     for deployment in running.select_related("host", "engine"):
         row, plan = known.get(deployment.pk, (None, None))

@@ -19,11 +19,13 @@ from deployments.states import InstanceState
 from gpus.models import Device, Host
 from omni.errors import OmniError
 
-HAS_PROCESSES = Q(instances__pid__isnull=False) | Q(instances__state=InstanceState.CRASHED)
-# Wanted, and not given up: its process comes within two seconds.
-ABOUT_TO_START = Q(desired=Deployment.Desired.RUNNING, is_unloaded=False, error="") & ~Q(
-    instances__state=InstanceState.FAILED
+HAS_PROCESSES = Q(instances__pid__isnull=False) | Q(
+    instances__state=InstanceState.CRASHED
 )
+# Wanted, and not given up: its process comes within two seconds.
+ABOUT_TO_START = Q(
+    desired=Deployment.Desired.RUNNING, is_unloaded=False, error=""
+) & ~Q(instances__state=InstanceState.FAILED)
 # Deployment and generation.
 Seen = frozenset[tuple[int, int]]
 
@@ -47,26 +49,41 @@ class Occupied:
 
     @property
     def devices(self) -> set[str]:
-        return {name for tenant in self.tenants for name, size in tenant.needs.items() if size}
+        return {
+            name
+            for tenant in self.tenants
+            for name, size in tenant.needs.items()
+            if size
+        }
 
     def in_the_way_of(
-        self, plan: Plan | None, name: str = "", settings: Mapping[str, Any] | None = None
+        self,
+        plan: Plan | None,
+        name: str = "",
+        settings: Mapping[str, Any] | None = None,
     ) -> list[Rival]:
         """Whom a plan leaves no room; without a name one that nobody keeps yet."""
         wanted = self.tenant(name, plan, settings or {})
         others = [tenant for tenant in self.tenants if not name or tenant.name != name]
         return rivals(wanted, others, self.totals)
 
-    def changed(self, name: str, plan: Plan | None, settings: Mapping[str, Any]) -> Occupied:
+    def changed(
+        self, name: str, plan: Plan | None, settings: Mapping[str, Any]
+    ) -> Occupied:
         """As it is once a deployment that holds something is made again."""
         if name not in {tenant.name for tenant in self.tenants}:
             return self
         others = [tenant for tenant in self.tenants if tenant.name != name]
         return replace(self, tenants=[*others, self.tenant(name, plan, settings)])
 
-    def tenant(self, name: str, plan: Plan | None, settings: Mapping[str, Any]) -> Tenant:
+    def tenant(
+        self, name: str, plan: Plan | None, settings: Mapping[str, Any]
+    ) -> Tenant:
         group = str(with_defaults(settings)["exclusive_group"])
-        needs = {use.name: use.needed_bytes for use in plan.devices} if plan else {}
+        if plan:
+            needs = {use.name: use.needed_bytes for use in plan.devices}
+        else:
+            needs = {}
         own_servers = frozenset(self.servers & set(needs))
         return Tenant(name, "" if group == NONE else group, needs, own_servers)
 
@@ -102,7 +119,9 @@ def _occupied(host: Host, holding: Q, *, servers_too: bool) -> Occupied:
         free.tenant(each.name, plans.get(each.pk) or _planned_now(each), each.settings)
         for each in holders
     ]
-    return replace(free, tenants=tenants, seen=frozenset((h.pk, h.generation) for h in holders))
+    return replace(
+        free, tenants=tenants, seen=frozenset((h.pk, h.generation) for h in holders)
+    )
 
 
 def _planned_now(deployment: Deployment) -> Plan | None:
@@ -135,7 +154,9 @@ def rivals_of(
 def place_taken(name: str, found: Sequence[Rival]) -> OmniError:
     names = " and ".join(rival.name for rival in found)
     fix = f"Stop {names}, or let this one swap (when_taken: swap)."
-    return OmniError("place_taken", f"{name} has no place: {'; '.join(r.why for r in found)}.", fix)
+    return OmniError(
+        "place_taken", f"{name} has no place: {'; '.join(r.why for r in found)}.", fix
+    )
 
 
 def check_place(deployment: Deployment, plan: Plan | None) -> None:

@@ -43,10 +43,13 @@ def wait_for(deployment: Deployment, state: str, timeout_s: float) -> None:
         if not agent_is_running(now.host):
             raise no_agent(now.host)
         if state == InstanceState.READY and now.state == InstanceState.FAILED:
-            raise OmniError("start_failed", f"{now.name} could not be started: {cause(now)}")
+            raise OmniError(
+                "start_failed", f"{now.name} could not be started: {cause(now)}"
+            )
         if time.monotonic() >= deadline:
             text = (
-                f"{now.name} is {now.state} after {timeout_s:g} s, not {state}. {known_cause(now)}"
+                f"{now.name} is {now.state} after {timeout_s:g} s, not {state}."
+                f" {known_cause(now)}"
             )
             raise OmniError(
                 "timeout", text.strip(), "Look at its page, or wait longer.", retry=True

@@ -39,4 +39,6 @@ def get_strategy(name: str) -> Strategy:
 
 def strategy_title(name: str) -> str:
     """What it is called on pages; one that this version does not have keeps its name."""
-    return STRATEGIES[name].title if name in STRATEGIES else name
+    if name in STRATEGIES:
+        return STRATEGIES[name].title
+    return name

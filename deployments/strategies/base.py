@@ -32,7 +32,9 @@ class Strategy(ABC):
     # The role whose instance answers requests.
     serving_role: ClassVar[str]
     # What it does with the devices that somebody ticks for its only model.
-    devices_help: ClassVar[str] = "The model's layers are spread over the devices you tick."
+    devices_help: ClassVar[str] = (
+        "The model's layers are spread over the devices you tick."
+    )
     # It runs on one of the devices that are chosen; the others are alternatives.
     takes_one_device: ClassVar[bool] = False
     # Of the settings that are marked of_strategy, those that it looks at.
@@ -63,7 +65,8 @@ class Strategy(ABC):
     def check_roles(self, given: Iterable[str]) -> None:
         """Raises OmniError (wrong_roles) unless every role that is needed is there, and no
         other."""
-        known, needed = set(self.roles), set(self.roles) - set(self.optional_roles)
+        known = set(self.roles)
+        needed = set(self.roles) - set(self.optional_roles)
         if not needed <= set(given) <= known:
             names = ", ".join(
                 f"{r} (optional)" if r in self.optional_roles else r for r in self.roles
@@ -72,7 +75,9 @@ class Strategy(ABC):
                 f"The strategy {self.name} has the roles {names}; given:"
                 f" {', '.join(sorted(given)) or 'none'}."
             )
-            raise OmniError("wrong_roles", text, "Name one model and its devices for each role.")
+            raise OmniError(
+                "wrong_roles", text, "Name one model and its devices for each role."
+            )
 
     def members(self, request: PlanRequest) -> tuple[Member | None, ...]:
         """The member of each role, in the order of `roles`.
@@ -101,12 +106,16 @@ def verdict_of(reasons: Sequence[Reason]) -> Verdict:
     severities = {reason.severity for reason in reasons}
     if Severity.ERROR in severities:
         return Verdict.NOT_VIABLE
-    return Verdict.CAUTION if Severity.CAUTION in severities else Verdict.VIABLE
+    if Severity.CAUTION in severities:
+        return Verdict.CAUTION
+    return Verdict.VIABLE
 
 
 def outlook(predicted: Predicted, reasons: Sequence[Reason]) -> Predicted:
     """What cannot run has no speed."""
-    return Predicted() if verdict_of(reasons) == Verdict.NOT_VIABLE else predicted
+    if verdict_of(reasons) == Verdict.NOT_VIABLE:
+        return Predicted()
+    return predicted
 
 
 # The one refusal that leaves a command worth seeing: the strategy is what was meant, and there is
@@ -124,7 +133,9 @@ def processes(
 ) -> tuple[InstancePlan, ...]:
     """What cannot be at all has no command: it would be that of another strategy."""
     refusals = {reason.code for reason in reasons if reason.severity == Severity.ERROR}
-    return () if refusals - TRYABLE else tuple(instances)
+    if refusals - TRYABLE:
+        return ()
+    return tuple(instances)
 
 
 def info(code: str, text: str, fix: str = "", **changes: int | str) -> Reason:

@@ -7,7 +7,14 @@ from deployments.planning.plan import Figure, Plan, PlanRequest, Reason
 from deployments.planning.settings import SHARES
 from deployments.planning.speed import expert_share, works
 from deployments.states import StrategyName
-from deployments.strategies.base import Strategy, error, info, outlook, processes, verdict_of
+from deployments.strategies.base import (
+    Strategy,
+    error,
+    info,
+    outlook,
+    processes,
+    verdict_of,
+)
 from deployments.strategies.independent import common_figures
 from deployments.strategies.layer_split import split_reasons
 from deployments.strategies.placing import Placed, device_uses, instance, placed
@@ -29,7 +36,9 @@ class ExpertOffload(Strategy):
 
     def plan(self, request: PlanRequest) -> Plan:
         member = self.only_member(request)
-        found = placed(request, member, self, open_keys=("gpu_layers", SHARES, "n_cpu_moe"))
+        found = placed(
+            request, member, self, open_keys=("gpu_layers", SHARES, "n_cpu_moe")
+        )
         reasons = (*self._reasons(request, found), *found.reasons)
         split = "layer" if len(found.cards) > 1 else ""
         return Plan(
@@ -72,7 +81,12 @@ class ExpertOffload(Strategy):
                 f" {bytes_text(_read_per_token(found))}"
             )
             speed = found.host.bandwidth_gbps
-            return [info("experts_on_host", text + (f" at {gbps_text(speed)}." if speed else "."))]
+            return [
+                info(
+                    "experts_on_host",
+                    text + (f" at {gbps_text(speed)}." if speed else "."),
+                )
+            ]
         same = "layer split" if len(found.cards) > 1 else "independent"
         text = f"No expert is left in the host's memory: this is the same as {same}."
         reasons = [info("nothing_to_offload", text)]
@@ -81,9 +95,14 @@ class ExpertOffload(Strategy):
 
 def _lifted(found: Placed) -> int:
     layers = range(found.member.shape.n_layer)
-    first = found.member.shape.n_layer if found.settings.cpu_moe else found.settings.n_cpu_moe
+    if found.settings.cpu_moe:
+        first = found.member.shape.n_layer
+    else:
+        first = found.settings.n_cpu_moe
     return sum(
-        1 for index in layers if index < first and found.member.shape.kind_of(index).expert_bytes
+        1
+        for index in layers
+        if index < first and found.member.shape.kind_of(index).expert_bytes
     )
 
 

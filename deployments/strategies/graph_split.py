@@ -49,10 +49,13 @@ class GraphSplit(TensorSplit):
     name = StrategyName.GRAPH_SPLIT
     title = "Graph split"
     summary = (
-        "ik_llama.cpp's tensor parallelism (-sm graph): all cards compute each layer together."
+        "ik_llama.cpp's tensor parallelism (-sm graph): all cards compute each layer"
+        " together."
     )
 
-    def instances(self, request: PlanRequest, found: Placed) -> tuple[InstancePlan, ...]:
+    def instances(
+        self, request: PlanRequest, found: Placed
+    ) -> tuple[InstancePlan, ...]:
         if not _is_able(request) or any(card.kind != "cuda" for card in found.cards):
             return ()
         return (instance(request, found, "model", split_mode="graph"),)
@@ -73,26 +76,33 @@ class GraphSplit(TensorSplit):
             )
         if len(found.cards) < 2:
             return [*reasons, needs_two(found)]
-        if others := sorted({card.name for card in found.cards if card.kind != "cuda"}):
+        others = sorted({card.name for card in found.cards if card.kind != "cuda"})
+        if others:
             text = (
                 f"Graph split cuts over CUDA cards only; {', '.join(others)}"
                 f" {'is' if len(others) == 1 else 'are'} not."
             )
             reasons.append(
-                error("needs_cuda", text, "Use layer split, or tensor split with llama.cpp.")
+                error(
+                    "needs_cuda",
+                    text,
+                    "Use layer split, or tensor split with llama.cpp.",
+                )
             )
         if (arch := found.member.shape.arch) not in SUPPORTED_ARCHS:
             text = (
-                f"ik_llama.cpp's graph split does not know the architecture {arch} and changes to"
-                " layer split."
+                f"ik_llama.cpp's graph split does not know the architecture {arch} and"
+                " changes to layer split."
             )
             reasons.append(error("arch_refused", text, "Use layer split."))
         if found.settings.n_cpu_moe or found.settings.cpu_moe:
             text = (
-                "With experts on the CPU graph split is off unless -smgs is given, and has been"
-                " reported wrong."
+                "With experts on the CPU graph split is off unless -smgs is given, and"
+                " has been reported wrong."
             )
-            reasons.append(caution("experts_on_host", text, "Keep the experts on the cards."))
+            reasons.append(
+                caution("experts_on_host", text, "Keep the experts on the cards.")
+            )
         return reasons
 
 

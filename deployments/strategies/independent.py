@@ -40,7 +40,9 @@ class Independent(Strategy):
         # What is deployed is planned again with the settings that were chosen here: the device has
         # to be the best with those, too.
         kept = {key: value for key, value in best.settings.items() if key in SETTINGS}
-        settled = self._best(replace(request, settings={**request.settings, **kept}), devices)
+        settled = self._best(
+            replace(request, settings={**request.settings, **kept}), devices
+        )
         if device_of(settled) != device_of(best):
             best = replace(settled, settings={**kept, **settled.settings})
 
@@ -87,7 +89,10 @@ def common_figures(found: Placed) -> tuple[Figure, ...]:
     figures = [context_figure(found)]
     if found.cards:
         whole = found.member.shape.n_layer + 1
-        figures.append(Figure("layers", "Layers on devices", f"{found.layers_on_cards} of {whole}"))
-    if on_host := host_weights_figure(found):
+        figures.append(
+            Figure("layers", "Layers on devices", f"{found.layers_on_cards} of {whole}")
+        )
+    on_host = host_weights_figure(found)
+    if on_host:
         figures.append(on_host)
     return tuple(figures)

@@ -71,7 +71,9 @@ def split_reasons(request: PlanRequest, found: Placed) -> list[Reason]:
         )
         reasons.append(
             caution(
-                "fits_one_device", text, "Use independent there, and the other device for more."
+                "fits_one_device",
+                text,
+                "Use independent there, and the other device for more.",
             )
         )
     return reasons
@@ -80,14 +82,18 @@ def split_reasons(request: PlanRequest, found: Placed) -> list[Reason]:
 def needs_two(found: Placed) -> Reason:
     names = ", ".join(card.name for card in found.cards) or "none"
     text = f"A split needs two devices besides the CPU; chosen: {names}."
-    return error("needs_two_devices", text, "Choose another device, or use independent.")
+    return error(
+        "needs_two_devices", text, "Choose another device, or use independent."
+    )
 
 
 def fits_alone(request: PlanRequest, found: Placed, name: str) -> bool:
     only = tuple(device for device in found.member.devices if device.name == name)
     settings = {**request.settings, "gpu_layers": "all", SHARES: "auto"}
     return fits(
-        replace(request, settings=settings), replace(found.member, devices=only), Independent()
+        replace(request, settings=settings),
+        replace(found.member, devices=only),
+        Independent(),
     )
 
 
@@ -98,7 +104,9 @@ def boundaries(found: Placed) -> int:
 
 
 def _shares(found: Placed) -> tuple[Figure, ...]:
-    counts = [found.speed.placement.layers.count(place) for place in range(len(found.cards))]
+    counts = [
+        found.speed.placement.layers.count(place) for place in range(len(found.cards))
+    ]
     text = ", ".join(
         f"{card.name} {count}" for card, count in zip(found.cards, counts, strict=True)
     )

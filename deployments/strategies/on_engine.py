@@ -27,7 +27,10 @@ def plan_on_engine(strategy: Strategy, request: PlanRequest) -> Plan:
         return plan
     verdict = verdict_of(reasons)
     return replace(
-        plan, verdict=verdict, reasons=reasons, predicted=outlook(plan.predicted, reasons)
+        plan,
+        verdict=verdict,
+        reasons=reasons,
+        predicted=outlook(plan.predicted, reasons),
     )
 
 

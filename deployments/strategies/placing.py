@@ -72,12 +72,15 @@ class Placed:
         """The output counts as one."""
         whole = self.member.shape.n_layer + 1
         return min(
-            self.settings.gpu_layers if self.settings.gpu_layers is not None else whole, whole
+            self.settings.gpu_layers if self.settings.gpu_layers is not None else whole,
+            whole,
         )
 
 
 def host_of(request: PlanRequest) -> DeviceFacts:
-    return next((d for d in request.host_devices if d.kind == "cpu"), DeviceFacts("CPU"))
+    return next(
+        (d for d in request.host_devices if d.kind == "cpu"), DeviceFacts("CPU")
+    )
 
 
 def own_settings(request: PlanRequest, strategy: Strategy) -> dict[str, object]:
@@ -95,9 +98,13 @@ def asked_settings(
     """What is asked for, before the planner decides what was left to it; of the context what can be
     used."""
     given = own_settings(request, strategy)
-    context = usable_context(request, member, context_tokens(given, member.facts.n_ctx_train))
+    context = usable_context(
+        request, member, context_tokens(given, member.facts.n_ctx_train)
+    )
     settings = replace(
-        memory_settings(given, context), split_mode=split_mode, kernels=request.engine.kernels
+        memory_settings(given, context),
+        split_mode=split_mode,
+        kernels=request.engine.kernels,
     )
     if not get_flavour(request.engine.flavour).reads_gguf:
         return settings
@@ -110,13 +117,17 @@ def asked_settings(
     )
 
 
-def check_shares(shares: tuple[float, ...] | None, cards: Sequence[DeviceFacts]) -> None:
+def check_shares(
+    shares: tuple[float, ...] | None, cards: Sequence[DeviceFacts]
+) -> None:
     """Raises OmniError (bad_setting) for shares that leave every device without a part."""
     if shares and len(cards) > 1 and not any(shares[: len(cards)]):
         names = " and ".join(card.name for card in cards)
         text = f"tensor_split is {split_text(shares)}, which gives nothing to {names}."
         raise OmniError(
-            "bad_setting", text, "Give one of them more than 0, or let the planner choose (auto)."
+            "bad_setting",
+            text,
+            "Give one of them more than 0, or let the planner choose (auto).",
         )
 
 
@@ -136,7 +147,9 @@ def usable_context(request: PlanRequest, member: Member, asked: int) -> int:
 
 def _parallel(request: PlanRequest) -> int:
     return int(
-        SETTINGS["parallel"].parsed(request.settings.get("parallel", SETTINGS["parallel"].default))
+        SETTINGS["parallel"].parsed(
+            request.settings.get("parallel", SETTINGS["parallel"].default)
+        )
     )
 
 
@@ -167,7 +180,9 @@ def placed(
     check_shares(settings.tensor_split, working_devices(member.devices, settings))
     cards = _sharing_ram(working_devices(member.devices, settings), host)
     devices = tuple(_reserved(d, reserved or {}) for d in (*cards, host))
-    fixed = frozenset(key for key in PLACING if key not in open_keys or values[key] != AUTO)
+    fixed = frozenset(
+        key for key in PLACING if key not in open_keys or values[key] != AUTO
+    )
     if get_flavour(request.engine.flavour).reads_gguf:
         fixed |= placed_by(request.extra_args)
     found = _fit(member, devices, settings, fixed)
@@ -179,7 +194,16 @@ def placed(
         for d in request.host_devices
         if d.kind != "cpu" and d.name not in {c.name for c in devices}
     )
-    case = Case(member, devices, applied, fixed, strategy, may_offload, spare, found.short_by_bytes)
+    case = Case(
+        member,
+        devices,
+        applied,
+        fixed,
+        strategy,
+        may_offload,
+        spare,
+        found.short_by_bytes,
+    )
     reasons = (
         *_context_reasons(request, member, context),
         *memory_reasons(case, found),
@@ -194,19 +218,25 @@ def placed(
 
 def fits(request: PlanRequest, member: Member, strategy: Strategy) -> bool:
     """Whether it fits exactly as it is asked for, nothing left to the planner."""
-    settings, host = asked_settings(request, member, strategy), host_of(request)
+    settings = asked_settings(request, member, strategy)
+    host = host_of(request)
     cards = _sharing_ram(working_devices(member.devices, settings), host)
     return _fit(member, (*cards, host), settings, frozenset(PLACING)).fits
 
 
 def _reserved(device: DeviceFacts, reserved: Mapping[str, int]) -> DeviceFacts:
-    free = device.total_bytes if device.free_bytes is None else device.free_bytes
+    if device.free_bytes is None:
+        free = device.total_bytes
+    else:
+        free = device.free_bytes
     if free is None or not reserved.get(device.name):
         return device
     return replace(device, free_bytes=max(free - reserved[device.name], 0))
 
 
-def _sharing_ram(cards: Sequence[DeviceFacts], host: DeviceFacts) -> tuple[DeviceFacts, ...]:
+def _sharing_ram(
+    cards: Sequence[DeviceFacts], host: DeviceFacts
+) -> tuple[DeviceFacts, ...]:
     """Stand-ins live in the host's memory: together they have no more than that."""
     count = sum(card.is_stand_in for card in cards)
     room = room_of(host)
@@ -214,17 +244,23 @@ def _sharing_ram(cards: Sequence[DeviceFacts], host: DeviceFacts) -> tuple[Devic
         return tuple(cards)
     part = int(room * STAND_INS_SHARE / count)
     return tuple(
-        replace(c, free_bytes=_at_most(part, room_of(c))) if c.is_stand_in else c for c in cards
+        replace(c, free_bytes=_at_most(part, room_of(c))) if c.is_stand_in else c
+        for c in cards
     )
 
 
 def _at_most(part: int, own_room: int | None) -> int:
     """A room of 0 is known: nothing is left there."""
-    return part if own_room is None else min(part, own_room)
+    if own_room is None:
+        return part
+    return min(part, own_room)
 
 
 def _fit(
-    member: Member, devices: Sequence[DeviceFacts], settings: MemorySettings, fixed: frozenset[str]
+    member: Member,
+    devices: Sequence[DeviceFacts],
+    settings: MemorySettings,
+    fixed: frozenset[str],
 ) -> Fit:
     """First with the usual margin; what only fits without it is still a fit, and is called
     tight."""
@@ -234,7 +270,9 @@ def _fit(
     if found.fits:
         return found
     bare = best_fit(member.shape, devices, settings, 0, fixed, find_context=False)
-    return bare if bare.fits else found
+    if bare.fits:
+        return bare
+    return found
 
 
 def _chosen(
@@ -245,7 +283,9 @@ def _chosen(
     member: Member,
     has_cards: bool,
 ) -> dict[str, int | str]:
-    chosen: dict[str, int | str] = {key: values[key] for key in given} | {"context": context}
+    chosen: dict[str, int | str] = {key: values[key] for key in given} | {
+        "context": context
+    }
     if has_cards:
         whole = applied.gpu_layers is None or applied.gpu_layers > member.shape.n_layer
         chosen["gpu_layers"] = ALL if whole else int(applied.gpu_layers or 0)
@@ -259,27 +299,36 @@ def _chosen(
 
 
 # --- reasons --------------------------------------------------------------------------------------
-def _context_reasons(request: PlanRequest, member: Member, context: int) -> list[Reason]:
+def _context_reasons(
+    request: PlanRequest, member: Member, context: int
+) -> list[Reason]:
     """`context` is what is planned with."""
-    trained, asked = (
-        member.facts.n_ctx_train,
-        context_tokens(request.settings, member.facts.n_ctx_train),
-    )
+    trained = member.facts.n_ctx_train
+    asked = context_tokens(request.settings, member.facts.n_ctx_train)
     if context < asked and trained:
-        each = f" for each of {_parallel(request)} requests" if _parallel(request) > 1 else ""
+        if _parallel(request) > 1:
+            each = f" for each of {_parallel(request)} requests"
+        else:
+            each = ""
         text = (
             f"{asked:,} tokens of context are asked for; the engine uses the {trained:,} that"
             f" {member.name} was "
         )
         text += f"trained for{each}. Planned with {context:,}."
-        return [caution("context_beyond_training", text, f"Use {context:,}.", context=context)]
+        return [
+            caution(
+                "context_beyond_training", text, f"Use {context:,}.", context=context
+            )
+        ]
     if (
         not trained
         or context <= trained * _parallel(request)
         or member is request.members.get("draft")
     ):
         return []
-    text = f"The context is {context:,} tokens; {member.name} was trained for {trained:,}."
+    text = (
+        f"The context is {context:,} tokens; {member.name} was trained for {trained:,}."
+    )
     fix = f"Use at most {trained:,}, or expect worse answers in long conversations."
     return [caution("context_beyond_training", text, fix, context=trained)]
 
@@ -302,13 +351,17 @@ def _prompt_cache_reasons(
     text += f"beside this plan {bytes_text(left)} are left."
     return [
         info(
-            "prompt_cache", text, f"Limit them by cache_ram_mib, for example to {left // 2 // MIB}."
+            "prompt_cache",
+            text,
+            f"Limit them by cache_ram_mib, for example to {left // 2 // MIB}.",
         )
     ]
 
 
 # --- what a plan shows ----------------------------------------------------------------------------
-def device_uses(placed_: Placed, reserved: Sequence[DeviceUse] = ()) -> tuple[DeviceUse, ...]:
+def device_uses(
+    placed_: Placed, reserved: Sequence[DeviceUse] = ()
+) -> tuple[DeviceUse, ...]:
     """Its own uses with what others hold there.
 
     The host only where it holds something worth showing.
@@ -341,7 +394,9 @@ def instance(
     more_devices: Sequence[DeviceFacts] = (),
 ) -> InstancePlan:
     """One server process. Raises OmniError when the engine cannot do it."""
-    command = _command(request, placed_, alias, split_mode, draft, slots_folder, swa_full)
+    command = _command(
+        request, placed_, alias, split_mode, draft, slots_folder, swa_full
+    )
     names = dict.fromkeys(d.name for d in (*placed_.member.devices, *more_devices))
     return InstancePlan(
         role=role,
@@ -402,21 +457,22 @@ def host_weights_figure(placed_: Placed) -> Figure | None:
     locked."""
     use = placed_.use
     plain = use.host.weights_bytes - use.repacked_bytes
-    parts = (
-        [
+    if plain:
+        parts = [
             f"{bytes_text(plain)}"
             f" {'mapped from the file' if use.mapped_bytes else 'read from the file'}"
         ]
-        if plain
-        else []
-    )
+    else:
+        parts = []
     parts += (
         [f"{bytes_text(use.repacked_bytes)} rearranged for the processor"]
         if use.repacked_bytes
         else []
     )
     parts += [f"{bytes_text(use.locked_bytes)} locked"] if use.locked_bytes else []
-    return Figure("host_weights", "Weights in RAM", ", ".join(parts)) if parts else None
+    if parts:
+        return Figure("host_weights", "Weights in RAM", ", ".join(parts))
+    return None
 
 
 def context_figure(placed_: Placed) -> Figure:

@@ -46,7 +46,8 @@ class PrefillDecode(Strategy):
     name = StrategyName.PREFILL_DECODE
     title = "Prefill–decode"
     summary = (
-        "One instance reads prompts, another writes answers; the KV cache goes over through memory."
+        "One instance reads prompts, another writes answers; the KV cache goes over"
+        " through memory."
     )
     roles = ("prefill", "decode")
     serving_role = "decode"
@@ -57,21 +58,40 @@ class PrefillDecode(Strategy):
         reader, writer = self.members(request)
         assert reader and writer
         if reader.path != writer.path:
-            text = f"Both instances need the same model; given: {reader.name} and {writer.name}."
-            raise OmniError("different_models", text, "Choose one model for both roles.")
+            text = (
+                f"Both instances need the same model; given: {reader.name} and"
+                f" {writer.name}."
+            )
+            raise OmniError(
+                "different_models", text, "Choose one model for both roles."
+            )
         if not request.slots_folder:
             raise OmniError(
-                "no_slots_folder", "There is no folder for the KV cache.", "Give the plan one."
+                "no_slots_folder",
+                "There is no folder for the KV cache.",
+                "Give the plan one.",
             )
         windowed = bool(reader.shape.n_swa)
         first = placed(request, reader, self, swa_full=windowed)
         second = placed(request, writer, self, swa_full=windowed, reserved=needs(first))
         handover = Handover(first.speed, second.speed)
         worth_from = handover.worth_from(second.settings.context)
-        reasons = (*self._reasons(first, second), *_handover_reasons(handover, second, worth_from))
-        reasons += (*first.reasons, *(r for r in second.reasons if r not in first.reasons))
+        reasons = (
+            *self._reasons(first, second),
+            *_handover_reasons(handover, second, worth_from),
+        )
+        reasons += (
+            *first.reasons,
+            *(r for r in second.reasons if r not in first.reasons),
+        )
         instances = tuple(
-            instance(request, found, role, slots_folder=request.slots_folder, swa_full=windowed)
+            instance(
+                request,
+                found,
+                role,
+                slots_folder=request.slots_folder,
+                swa_full=windowed,
+            )
             for role, found in (("prefill", first), ("decode", second))
         )
         # How many layers go on a device differs between the two.
@@ -99,58 +119,72 @@ class PrefillDecode(Strategy):
         shared = [d.name for d in first.member.devices if d in second.member.devices]
         if shared:
             text = (
-                f"Both instances are on {', '.join(shared)}: they get in each other's way, which is"
-                " what this avoids."
+                f"Both instances are on {', '.join(shared)}: they get in each other's"
+                " way, which is what this avoids."
             )
             if any(d.kind == "rpc" for d in first.member.devices if d.name in shared):
-                text = f"{', '.join(shared)} serves one engine at a time; both instances are on it."
-                reasons.append(error("shared_rpc_device", text, "Put them on different devices."))
+                text = (
+                    f"{', '.join(shared)} serves one engine at a time; both instances"
+                    " are on it."
+                )
+                reasons.append(
+                    error("shared_rpc_device", text, "Put them on different devices.")
+                )
             else:
-                reasons.append(caution("shared_device", text, "Put them on different devices."))
+                reasons.append(
+                    caution("shared_device", text, "Put them on different devices.")
+                )
         size = first.member.shape.weights_bytes
         text = (
-            f"Both devices hold the whole model, {bytes_text(size)} each: it has to fit the smaller"
-            " one."
+            f"Both devices hold the whole model, {bytes_text(size)} each: it has to fit"
+            " the smaller one."
         )
         reasons.append(info("weights_twice", text))
         if first.member.shape.n_swa:
             text = (
-                "Layers with a sliding window keep the whole context (--swa-full): a saved window"
-                " cannot be resumed."
+                "Layers with a sliding window keep the whole context (--swa-full): a"
+                " saved window cannot be resumed."
             )
             reasons.append(info("swa_full", text))
         if first.member.shape.is_recurrent:
             text = (
-                "A recurrent state resumes only where it was saved: the prompt's last token is left"
-                " to decode."
+                "A recurrent state resumes only where it was saved: the prompt's last"
+                " token is left to decode."
             )
             reasons.append(info("last_token", text))
         return reasons
 
 
-def _handover_reasons(handover: Handover, second: Placed, worth_from: int | None) -> list[Reason]:
+def _handover_reasons(
+    handover: Handover, second: Placed, worth_from: int | None
+) -> list[Reason]:
     tokens = min(SHOWN_PROMPT, second.settings.context)
-    size, transfer_s = handover.file_bytes(tokens), handover.transfer_s(tokens)
-    recompute_s, read_s = handover.recompute_s(tokens), handover.read_s(tokens)
+    size = handover.file_bytes(tokens)
+    transfer_s = handover.transfer_s(tokens)
+    recompute_s = handover.recompute_s(tokens)
+    read_s = handover.read_s(tokens)
     if recompute_s is None or read_s is None:
         return [
             info(
                 "speed_unknown",
-                "Whether it pays cannot be said: the bandwidth of a device is not known.",
+                "Whether it pays cannot be said: the bandwidth of a device is not"
+                " known.",
             )
         ]
     text = (
         f"A prompt of {tokens:,} tokens hands over {bytes_text(size)} in about"
-        f" {ms_text(transfer_s * 1000)}; the decode device would need {ms_text(recompute_s * 1000)}"
-        " to read it and hold up its other answers."
+        f" {ms_text(transfer_s * 1000)}; the decode device would need"
+        f" {ms_text(recompute_s * 1000)} to read it and hold up its other answers."
     )
     if worth_from is None:
-        return [error("handover_never_pays", text, "Use independent on the faster device.")]
+        return [
+            error("handover_never_pays", text, "Use independent on the faster device.")
+        ]
     first = handover.faster_from(second.settings.context)
     if first is None:
         text += (
-            f" Alone, a request waits {ms_text((read_s - recompute_s) * 1000)} longer for its first"
-            " token."
+            f" Alone, a request waits {ms_text((read_s - recompute_s) * 1000)} longer"
+            " for its first token."
         )
         return [
             caution(
@@ -161,7 +195,8 @@ def _handover_reasons(handover: Handover, second: Placed, worth_from: int | None
         ]
     return [
         info(
-            "handover_pays", f"{text} From {first:,} tokens on the first token comes earlier, too."
+            "handover_pays",
+            f"{text} From {first:,} tokens on the first token comes earlier, too.",
         )
     ]
 
@@ -169,28 +204,49 @@ def _handover_reasons(handover: Handover, second: Placed, worth_from: int | None
 def _cache_size(writer: Placed) -> CacheSize:
     shape = writer.member.shape
     return CacheSize(
-        token_bytes(shape, writer.speed.settings), state_bytes(shape), shape.is_recurrent
+        token_bytes(shape, writer.speed.settings),
+        state_bytes(shape),
+        shape.is_recurrent,
     )
 
 
 def _uses(first: Placed, second: Placed) -> tuple[DeviceUse, ...]:
     both = combined(first.use, second.use)
-    held = {use.name: use.held_bytes for found in (first, second) for use in device_uses(found)}
-    return tuple(replace(use, held_bytes=held.get(use.name, 0)) for use in both if use.needed_bytes)
+    held = {
+        use.name: use.held_bytes
+        for found in (first, second)
+        for use in device_uses(found)
+    }
+    return tuple(
+        replace(use, held_bytes=held.get(use.name, 0))
+        for use in both
+        if use.needed_bytes
+    )
 
 
 def _predicted(first: Placed, second: Placed) -> Predicted:
-    reading, writing = first.speed.predicted(), second.speed.predicted()
-    return replace(writing, prefill_tps=reading.prefill_tps, prefill_range=reading.prefill_range)
+    reading = first.speed.predicted()
+    writing = second.speed.predicted()
+    return replace(
+        writing, prefill_tps=reading.prefill_tps, prefill_range=reading.prefill_range
+    )
 
 
-def _figures(handover: Handover, second: Placed, worth_from: int | None) -> tuple[Figure, ...]:
+def _figures(
+    handover: Handover, second: Placed, worth_from: int | None
+) -> tuple[Figure, ...]:
     tokens = min(SHOWN_PROMPT, second.settings.context)
     figures = [
         context_figure(second),
-        Figure("kv_file", f"KV of {tokens:,} tokens", bytes_text(handover.file_bytes(tokens))),
+        Figure(
+            "kv_file",
+            f"KV of {tokens:,} tokens",
+            bytes_text(handover.file_bytes(tokens)),
+        ),
         Figure("transfer", "Hand-over", ms_text(handover.transfer_s(tokens) * 1000)),
     ]
     if worth_from:
-        figures.append(Figure("worth_from", "Worth it from", f"{worth_from:,} prompt tokens"))
+        figures.append(
+            Figure("worth_from", "Worth it from", f"{worth_from:,} prompt tokens")
+        )
     return tuple(figures)

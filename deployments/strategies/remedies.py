@@ -48,7 +48,12 @@ class Case:
     ) -> Fit:
         given = self.devices if devices is None else devices
         return best_fit(
-            self.member.shape, given, settings, DEFAULT_MARGIN_BYTES, fixed, find_context=False
+            self.member.shape,
+            given,
+            settings,
+            DEFAULT_MARGIN_BYTES,
+            fixed,
+            find_context=False,
         )
 
     def fits(self, settings: MemorySettings, fixed: frozenset[str]) -> bool:
@@ -60,7 +65,8 @@ class Case:
         every = self.fixed | {"gpu_layers", "n_cpu_moe"}
         step = SMALLEST_CONTEXT * max(settings.parallel, 1)
         # Counted in steps, so that what lies in the middle is never one of the ends.
-        low, high = 1, -(-settings.context // step)
+        low = 1
+        high = -(-settings.context // step)
         if low >= high or not self.fits(replace(settings, context=step), every):
             return 0
         while high - low > max(1, low // 32):
@@ -74,7 +80,9 @@ class Case:
         """The smallest change with which it fits, as far as one can be found by calculation."""
         context = self.longest_context(self.settings)
         shorter: Remedy | None = (
-            (f"A context of {context:,} tokens fits.", {"context": context}) if context else None
+            (f"A context of {context:,} tokens fits.", {"context": context})
+            if context
+            else None
         )
         return (
             self._other_shares()
@@ -88,7 +96,11 @@ class Case:
         )
 
     def _other_shares(self) -> Remedy | None:
-        if SHARES not in self.fixed or self.settings.split_mode != "layer" or len(self.devices) < 3:
+        if (
+            SHARES not in self.fixed
+            or self.settings.split_mode != "layer"
+            or len(self.devices) < 3
+        ):
             return None
         found = self.fit(self.settings, self.fixed - {SHARES})
         if not found.fits or not found.tensor_split:
@@ -114,16 +126,26 @@ class Case:
             and "gpu_layers" in self.fixed
             and self.fits(offloaded, self.fixed - {"gpu_layers"})
         ):
-            return "Fewer layers on devices fit: let the planner choose.", {"gpu_layers": AUTO}
+            return "Fewer layers on devices fit: let the planner choose.", {
+                "gpu_layers": AUTO
+            }
         return None
 
     def _more_experts_on_host(self) -> Remedy | None:
         may_lift = (
-            self.may_offload and self.settings.split_mode == "layer" and len(self.devices) > 1
+            self.may_offload
+            and self.settings.split_mode == "layer"
+            and len(self.devices) > 1
         )
-        if not self.member.shape.expert_bytes or not may_lift or "n_cpu_moe" not in self.fixed:
+        if (
+            not self.member.shape.expert_bytes
+            or not may_lift
+            or "n_cpu_moe" not in self.fixed
+        ):
             return None
-        found = self.fit(replace(self.settings, gpu_layers=None, n_cpu_moe=0), frozenset())
+        found = self.fit(
+            replace(self.settings, gpu_layers=None, n_cpu_moe=0), frozenset()
+        )
         if not found.fits:
             return None
         text = f"Expert offload fits: the experts of {found.n_cpu_moe} layers in the host's memory."
@@ -132,14 +154,21 @@ class Case:
     def _more_devices(self) -> Remedy | None:
         """Layers over the host's other accelerators too."""
         cards = (*self.devices[:-1], *self.spare)
-        if not self.spare or self.settings.split_mode != "layer" or self.member.shape.is_folder:
+        if (
+            not self.spare
+            or self.settings.split_mode != "layer"
+            or self.member.shape.is_folder
+        ):
             return None
-        if not self.fit(self.settings, self.fixed - {SHARES}, (*cards, self.devices[-1])).fits:
+        if not self.fit(
+            self.settings, self.fixed - {SHARES}, (*cards, self.devices[-1])
+        ).fits:
             return None
         return f"Layer split over {' and '.join(card.name for card in cards)} fits.", {}
 
     def _smaller_file(self) -> Remedy:
-        size, weights = self.member.shape.weights_bytes, self.member.facts.n_params
+        size = self.member.shape.weights_bytes
+        weights = self.member.facts.n_params
         left = size - self.short_by_bytes
         if not 0 < self.short_by_bytes < size * SMALLEST_PART or not weights:
             return (
@@ -184,7 +213,9 @@ def memory_reasons(case: Case, found: Fit) -> list[Reason]:
 
 
 def room_of(device: DeviceFacts) -> int | None:
-    return device.total_bytes if device.free_bytes is None else device.free_bytes
+    if device.free_bytes is None:
+        return device.total_bytes
+    return device.free_bytes
 
 
 def _room_text(device: DeviceFacts) -> str:
@@ -194,7 +225,9 @@ def _room_text(device: DeviceFacts) -> str:
 
 
 def _left_on_host(case: Case) -> list[Reason]:
-    whole, host, settings = case.member.shape.n_layer + 1, case.devices[-1], case.settings
+    whole = case.member.shape.n_layer + 1
+    host = case.devices[-1]
+    settings = case.settings
     if settings.gpu_layers is None or settings.gpu_layers >= whole:
         return []
     names = " and ".join(d.name for d in case.devices[:-1])
@@ -202,10 +235,15 @@ def _left_on_host(case: Case) -> list[Reason]:
         f"{settings.gpu_layers} of {whole} layers go on {names}; the rest stays in the host's"
         " memory"
     )
-    text += f", which is read at {gbps_text(host.bandwidth_gbps)}." if host.bandwidth_gbps else "."
+    text += (
+        f", which is read at {gbps_text(host.bandwidth_gbps)}."
+        if host.bandwidth_gbps
+        else "."
+    )
     if "gpu_layers" in case.fixed:
         return [info("layers_on_host", text)]
-    if context := case.longest_context(replace(settings, gpu_layers=None)):
+    context = case.longest_context(replace(settings, gpu_layers=None))
+    if context:
         return [
             caution(
                 "layers_on_host",

@@ -85,7 +85,9 @@ class Speculative(Strategy):
         if kind in MODEL_TYPES and draft is None:
             text = f"Drafting by {kind} needs a draft model."
             raise OmniError(
-                "draft_missing", text, "Choose one, or draft by n-grams (draft_type ngram-simple)."
+                "draft_missing",
+                text,
+                "Choose one, or draft by n-grams (draft_type ngram-simple).",
             )
         if kind not in MODEL_TYPES:
             draft = None
@@ -100,7 +102,10 @@ class Speculative(Strategy):
             own_drafting=int(values["draft_max"]) if kind == MTP else 0,
         )
         drafting = Outlook(kind, int(values["draft_max"]), large, small)
-        possible = (*_own_reasons(kind, target, request.engine), *_pair_reasons(kind, large, small))
+        possible = (
+            *_own_reasons(kind, target, request.engine),
+            *_pair_reasons(kind, large, small),
+        )
         can_draft = all(reason.severity != Severity.ERROR for reason in possible)
         reasons = (
             *possible,
@@ -108,14 +113,17 @@ class Speculative(Strategy):
             *large.reasons,
             *(small.reasons if small else ()),
         )
-        spec = DraftSpec(kind, draft.path if draft else "", draft.devices if draft else ())
+        spec = DraftSpec(
+            kind, draft.path if draft else "", draft.devices if draft else ()
+        )
         process = instance(
             request,
             large,
             "target",
             split_mode="layer" if len(large.cards) > 1 else "",
             draft=spec,
-            file_bytes=target.facts.size_bytes + (draft.facts.size_bytes if draft else 0),
+            file_bytes=target.facts.size_bytes
+            + (draft.facts.size_bytes if draft else 0),
             more_devices=draft.devices if draft else (),
         )
         return Plan(
@@ -130,20 +138,26 @@ class Speculative(Strategy):
         )
 
 
-def draft_type(wanted: str, target: Member, draft: Member | None, engine: EngineFacts) -> str:
+def draft_type(
+    wanted: str, target: Member, draft: Member | None, engine: EngineFacts
+) -> str:
     """What `auto` means for these models: never what this build of the engine may end over."""
     if wanted != AUTO:
         return wanted
     if draft is not None:
-        return "draft-eagle3" if draft.facts.arch == "eagle3" else "draft-simple"
-    return MTP if _carries_layers(target) and drafts_itself(engine, target) else "ngram-simple"
+        if draft.facts.arch == "eagle3":
+            return "draft-eagle3"
+        return "draft-simple"
+    if _carries_layers(target) and drafts_itself(engine, target):
+        return MTP
+    return "ngram-simple"
 
 
 def drafts_itself(engine: EngineFacts, target: Member) -> bool | None:
     """Whether the engine drafts with this model's own layers; None where it does not tell."""
-    return (
-        has_mtp(engine.flags, target.facts.arch) if get_flavour(engine.flavour).reads_gguf else True
-    )
+    if get_flavour(engine.flavour).reads_gguf:
+        return has_mtp(engine.flags, target.facts.arch)
+    return True
 
 
 def _carries_layers(target: Member) -> bool:
@@ -168,7 +182,9 @@ def _own_reasons(kind: str, target: Member, engine: EngineFacts) -> list[Reason]
             " it ends at the "
         )
         text += f"first answer if {target.facts.arch} is not among them."
-        return [caution("mtp_unknown", text, "Try it, or use a draft model or n-grams.")]
+        return [
+            caution("mtp_unknown", text, "Try it, or use a draft model or n-grams.")
+        ]
     if not able:
         text = (
             f"This build of {engine.name} has no graph for drafting with the layers of"
@@ -197,9 +213,16 @@ def _plain(request: PlanRequest, context: int) -> PlanRequest:
 def _uses(large: Placed, small: Placed | None) -> tuple[DeviceUse, ...]:
     both = combined(large.use, small.use) if small else large.use.devices
     held = {
-        use.name: use.held_bytes for found in (large, small) if found for use in device_uses(found)
+        use.name: use.held_bytes
+        for found in (large, small)
+        if found
+        for use in device_uses(found)
     }
-    return tuple(replace(use, held_bytes=held.get(use.name, 0)) for use in both if use.needed_bytes)
+    return tuple(
+        replace(use, held_bytes=held.get(use.name, 0))
+        for use in both
+        if use.needed_bytes
+    )
 
 
 def _pair_reasons(kind: str, large: Placed, small: Placed | None) -> list[Reason]:
@@ -221,7 +244,9 @@ def _pair_reasons(kind: str, large: Placed, small: Placed | None) -> list[Reason
         if pair.code == "vocab_unknown":
             reasons.append(
                 caution(
-                    pair.code, pair.text, "Scan, or look whether drafting is on after the start."
+                    pair.code,
+                    pair.text,
+                    "Scan, or look whether drafting is on after the start.",
                 )
             )
         else:
@@ -232,7 +257,9 @@ def _pair_reasons(kind: str, large: Placed, small: Placed | None) -> list[Reason
             f"The draft is only {ratio:.1f} times smaller than the target; a draft should be 10"
             " times smaller."
         )
-        reasons.append(caution("draft_too_large", text, "Choose a smaller one of the same family."))
+        reasons.append(
+            caution("draft_too_large", text, "Choose a smaller one of the same family.")
+        )
     return reasons
 
 
@@ -261,11 +288,12 @@ class Outlook:
         """A draft token's and a check's time over the target's plain step; None where a speed is
         not known."""
         target = self.large.speed
-        plain_s, check_s = (
-            target.step_s(1, TYPICAL_DEPTH),
-            target.step_s(self.drafted + 1, TYPICAL_DEPTH),
-        )
-        draft_s = self.small.speed.step_s(1, TYPICAL_DEPTH) if self.small else 0.0
+        plain_s = target.step_s(1, TYPICAL_DEPTH)
+        check_s = target.step_s(self.drafted + 1, TYPICAL_DEPTH)
+        if self.small:
+            draft_s = self.small.speed.step_s(1, TYPICAL_DEPTH)
+        else:
+            draft_s = 0.0
         if plain_s is None or check_s is None or draft_s is None:
             return None
         if self.kind == MTP:
@@ -282,13 +310,20 @@ class Outlook:
 
     def predicted(self) -> Predicted:
         plain = self.large.speed.predicted()
-        if plain.decode_tps is None or plain.decode_range is None or self.ratios is None:
+        if (
+            plain.decode_tps is None
+            or plain.decode_range is None
+            or self.ratios is None
+        ):
             return plain
         low, likely, high = map(self.gain, self.acceptance)
         if self.is_by_ngrams:
             # Where nothing repeats nothing is drafted, and nothing is lost.
             likely = 1.0
-        span = (plain.decode_range[0] * min(low, 1.0), plain.decode_range[1] * max(high, 1.0))
+        span = (
+            plain.decode_range[0] * min(low, 1.0),
+            plain.decode_range[1] * max(high, 1.0),
+        )
         return replace(plain, decode_tps=plain.decode_tps * likely, decode_range=span)
 
     def reasons(self) -> list[Reason]:
@@ -320,43 +355,52 @@ class Outlook:
                 f"It gains where the text repeats itself and more than {limit:.0%} of the drafted"
                 " tokens are accepted"
             )
-            return [info("drafting_by_ngrams", f"{text}; elsewhere nothing is drafted.")]
+            return [
+                info("drafting_by_ngrams", f"{text}; elsewhere nothing is drafted.")
+            ]
         text = f"It pays when more than {limit:.0%} of the drafted tokens are accepted"
         low, likely, high = self.acceptance
         if limit > likely:
             text += f"; {likely:.0%} is usual for {self._source()}."
             return [
                 caution(
-                    "drafting_may_not_pay", text, "Try fewer tokens per draft or a smaller draft."
+                    "drafting_may_not_pay",
+                    text,
+                    "Try fewer tokens per draft or a smaller draft.",
                 )
             ]
         return [
-            info("drafting_pays", f"{text}; {low:.0%} to {high:.0%} is usual for {self._source()}.")
+            info(
+                "drafting_pays",
+                f"{text}; {low:.0%} to {high:.0%} is usual for {self._source()}.",
+            )
         ]
 
     def _source(self) -> str:
         if self.kind == MTP:
             return "a model's own layers"
-        return (
-            "a draft of this size and family"
-            if self.small
-            else "n-grams, more where a text repeats itself"
-        )
+        if self.small:
+            return "a draft of this size and family"
+        return "n-grams, more where a text repeats itself"
 
     def figures(self) -> tuple[Figure, ...]:
         if self.ratios is None:
             return (Figure("drafting", "Drafting", self.kind),)
-        limit, shown = (
-            break_even(self.drafted, *self.ratios),
-            self.acceptance[2 if self.is_by_ngrams else 1],
-        )
+        limit = break_even(self.drafted, *self.ratios)
+        shown = self.acceptance[2 if self.is_by_ngrams else 1]
         per_step = expected_tokens(shown, self.drafted)
         return (
-            Figure("drafting", "Drafting", f"{self.kind}, {self.drafted} tokens at once"),
+            Figure(
+                "drafting", "Drafting", f"{self.kind}, {self.drafted} tokens at once"
+            ),
             Figure(
                 "break_even",
                 "Break-even acceptance",
                 f"{limit:.0%}" if limit is not None else "never",
             ),
-            Figure("per_step", "Tokens per check", f"{per_step:.1f} at {shown:.0%} acceptance"),
+            Figure(
+                "per_step",
+                "Tokens per check",
+                f"{per_step:.1f} at {shown:.0%} acceptance",
+            ),
         )

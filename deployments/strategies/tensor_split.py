@@ -8,7 +8,11 @@ from dataclasses import replace
 from deployments.planning.memory.fit import DEFAULT_MARGIN_BYTES
 from deployments.planning.memory.settings import parsed_split, split_text
 from deployments.planning.memory.shares import small_ratio
-from deployments.planning.memory.tensor_parallel import REFUSED_ARCHS, kv_pieces, rotations
+from deployments.planning.memory.tensor_parallel import (
+    REFUSED_ARCHS,
+    kv_pieces,
+    rotations,
+)
 from deployments.planning.memory.use import MemorySettings, MemoryUse, memory_use, place
 from deployments.planning.plan import (
     DeviceFacts,
@@ -52,7 +56,8 @@ class TensorSplit(Strategy):
     name = StrategyName.TENSOR_SPLIT
     title = "Tensor split"
     summary = (
-        "Every layer is cut over all devices and they work at the same time, in step (-sm tensor)."
+        "Every layer is cut over all devices and they work at the same time, in step"
+        " (-sm tensor)."
     )
     roles = ("model",)
     serving_role = "model"
@@ -65,24 +70,37 @@ class TensorSplit(Strategy):
             # Whole or not at all: with layers on the CPU the engine stops at an assertion for some
             # models.
             request = replace(request, settings={**request.settings, "gpu_layers": ALL})
-        found = placed(request, member, self, split_mode="tensor", open_keys=(), shares=shares)
+        found = placed(
+            request, member, self, split_mode="tensor", open_keys=(), shares=shares
+        )
         found = replace(
             found,
-            chosen={**found.chosen, SHARES: split_text(shares)} if shares else found.chosen,
+            chosen=(
+                {**found.chosen, SHARES: split_text(shares)} if shares else found.chosen
+            ),
         )
-        reasons = (*self.refusals(request, found), *self._reasons(request, found), *found.reasons)
+        reasons = (
+            *self.refusals(request, found),
+            *self._reasons(request, found),
+            *found.reasons,
+        )
         return Plan(
             self.name,
             verdict_of(reasons),
             reasons,
             device_uses(found),
             processes(self.instances(request, found), reasons),
-            outlook(found.speed.predicted() if len(found.cards) > 1 else Predicted(), reasons),
+            outlook(
+                found.speed.predicted() if len(found.cards) > 1 else Predicted(),
+                reasons,
+            ),
             (*common_figures(found), *self._figures(found)),
             found.chosen,
         )
 
-    def instances(self, request: PlanRequest, found: Placed) -> tuple[InstancePlan, ...]:
+    def instances(
+        self, request: PlanRequest, found: Placed
+    ) -> tuple[InstancePlan, ...]:
         return (instance(request, found, "model", split_mode="tensor"),)
 
     def shares(self, request: PlanRequest, member: Member) -> tuple[float, ...]:
@@ -96,7 +114,10 @@ class TensorSplit(Strategy):
         if len(cards) < 2:
             return ()
         return best_shares(
-            member, cards, host_of(request), asked_settings(request, member, self, "tensor")
+            member,
+            cards,
+            host_of(request),
+            asked_settings(request, member, self, "tensor"),
         )
 
     # --- what the engine refuses ------------------------------------------------------------------
@@ -113,24 +134,37 @@ class TensorSplit(Strategy):
                 "Use layer split or expert offload; ik_llama.cpp's graph split has more"
                 " architectures."
             )
-            reasons.append(error("arch_refused", f"{text}: it stops while loading.", fix))
-        if request.settings.get("flash_attention") == "off":
-            text = "Tensor split needs flash attention; with flash_attention off the engine stops."
             reasons.append(
-                error("needs_flash_attention", text, "Switch it on.", flash_attention=AUTO)
+                error("arch_refused", f"{text}: it stops while loading.", fix)
+            )
+        if request.settings.get("flash_attention") == "off":
+            text = (
+                "Tensor split needs flash attention; with flash_attention off the"
+                " engine stops."
+            )
+            reasons.append(
+                error(
+                    "needs_flash_attention", text, "Switch it on.", flash_attention=AUTO
+                )
             )
         if found.settings.gpu_layers is not None:
             text = (
-                "Tensor split takes the whole model; with layers on the CPU the engine may stop at"
-                " an assertion."
+                "Tensor split takes the whole model; with layers on the CPU the engine"
+                " may stop at an assertion."
             )
             reasons.append(
-                caution("partial_offload", text, "Put every layer on devices.", gpu_layers=ALL)
+                caution(
+                    "partial_offload",
+                    text,
+                    "Put every layer on devices.",
+                    gpu_layers=ALL,
+                )
             )
         return reasons
 
     def _reasons(self, request: PlanRequest, found: Placed) -> list[Reason]:
-        cards, shares = found.cards, found.speed.shares
+        cards = found.cards
+        shares = found.speed.shares
         if len(cards) < 2 or not shares:
             return []
         return [*even_split(cards, shares), *_empty_devices(found), *_pacing(found)]
@@ -143,7 +177,9 @@ class TensorSplit(Strategy):
         return (
             Figure("split", "Split", split_text(step.shares)),
             Figure(
-                "wasted", "An even split would waste", bytes_text(wasted_by_even_split(found.cards))
+                "wasted",
+                "An even split would waste",
+                bytes_text(wasted_by_even_split(found.cards)),
             ),
             Figure(
                 "traffic",
@@ -159,11 +195,16 @@ def by_memory(cards: Sequence[DeviceFacts]) -> tuple[float, ...]:
     Even where one is not known or full.
     """
     rooms = [max((room_of(card) or 0) - DEFAULT_MARGIN_BYTES, 0) for card in cards]
-    return small_ratio(rooms) if all(rooms) else (1.0,) * len(cards)
+    if all(rooms):
+        return small_ratio(rooms)
+    return (1.0,) * len(cards)
 
 
 def best_shares(
-    member: Member, cards: tuple[DeviceFacts, ...], host: DeviceFacts, settings: MemorySettings
+    member: Member,
+    cards: tuple[DeviceFacts, ...],
+    host: DeviceFacts,
+    settings: MemorySettings,
 ) -> tuple[float, ...]:
     """The fastest candidate that fits, of those that leave devices without KV heads in the fewest
     layers."""
@@ -171,9 +212,14 @@ def best_shares(
     even = (1.0,) * len(cards)
     simple = PAIRS if len(cards) == 2 else ()
     candidates: dict[tuple[float, ...], None] = dict.fromkeys((fallback, even, *simple))
-    empties = {shares: sum(empty_layers(member, shares).values()) for shares in candidates}
-    whole = [shares for shares in candidates if empties[shares] == min(empties.values())]
-    best, best_s = whole[0], float("inf")
+    empties = {
+        shares: sum(empty_layers(member, shares).values()) for shares in candidates
+    }
+    whole = [
+        shares for shares in candidates if empties[shares] == min(empties.values())
+    ]
+    best = whole[0]
+    best_s = float("inf")
     for shares in whole:
         cut = replace(settings, tensor_split=shares, gpu_layers=None)
         if not _fits(memory_use(member.shape, (*cards, host), cut), cards):
@@ -183,7 +229,8 @@ def best_shares(
         )
         took_s = speed.step_s(1, TYPICAL_DEPTH)
         if took_s is not None and took_s < best_s * 0.99:
-            best, best_s = shares, took_s
+            best = shares
+            best_s = took_s
     return best
 
 
@@ -202,7 +249,9 @@ PAIRS = (
 def _fits(use: MemoryUse, cards: Sequence[DeviceFacts]) -> bool:
     rooms = [room_of(card) for card in cards]
     needed = [one.needed_bytes + DEFAULT_MARGIN_BYTES for one in use.devices]
-    return all(room is None or need <= room for room, need in zip(rooms, needed, strict=False))
+    return all(
+        room is None or need <= room for room, need in zip(rooms, needed, strict=False)
+    )
 
 
 def empty_layers(member: Member, shares: tuple[float, ...]) -> dict[int, int]:
@@ -226,16 +275,19 @@ def wasted_by_even_split(cards: tuple[DeviceFacts, ...]) -> int:
     return sum(size - min(sizes) for size in sizes)
 
 
-def even_split(cards: tuple[DeviceFacts, ...], shares: tuple[float, ...]) -> list[Reason]:
+def even_split(
+    cards: tuple[DeviceFacts, ...], shares: tuple[float, ...]
+) -> list[Reason]:
     """What an even cut of unequal cards costs; llama.cpp cuts evenly unless it is told
     otherwise."""
-    wasted, whole = wasted_by_even_split(cards), sum(card.total_bytes or 0 for card in cards)
+    wasted = wasted_by_even_split(cards)
+    whole = sum(card.total_bytes or 0 for card in cards)
     largest = max(cards, key=lambda card: card.total_bytes or 0)
     if not wasted or not largest.total_bytes:
         return []
     text = (
-        f"An even split, the engine's default, can use {bytes_text(whole - wasted)} of the"
-        f" {bytes_text(whole)}: it wastes {bytes_text(wasted)} of {largest.name}'s"
+        f"An even split, the engine's default, can use {bytes_text(whole - wasted)} of"
+        f" the {bytes_text(whole)}: it wastes {bytes_text(wasted)} of {largest.name}'s"
         f" {bytes_text(largest.total_bytes)}. "
     )
     if len(set(shares)) == 1:
@@ -260,39 +312,50 @@ def _empty_devices(found: Placed) -> list[Reason]:
     shape = found.member.shape
     kv_heads = max((kind.n_head_kv for kind in shape.layer_kinds()), default=0)
     parts = " and ".join(
-        f"{found.cards[device].name} in {count} layers" for device, count in sorted(empty.items())
+        f"{found.cards[device].name} in {count} layers"
+        for device, count in sorted(empty.items())
     )
     text = (
-        f"{kv_heads} KV heads cannot be cut {split_text(found.speed.shares)}: {parts} would get"
-        " none."
+        f"{kv_heads} KV heads cannot be cut {split_text(found.speed.shares)}: {parts}"
+        " would get none."
     )
     if sum(empty.values()) < shape.n_layer - shape.n_nextn:
         return [info("kv_heads_uneven", text)]
-    text += " The engine starts, says it is healthy and has been seen to answer with garbage."
+    text += (
+        " The engine starts, says it is healthy and has been seen to answer with"
+        " garbage."
+    )
     better = best_shares(found.member, found.cards, found.host, found.settings)
     if sum(empty_layers(found.member, better).values()) >= sum(empty.values()):
         return [caution("kv_heads_lost", text, "Use layer split.")]
     split = split_text(better)
     return [
-        caution("kv_heads_lost", text, f"Shares of {split} have been right.", tensor_split=split)
+        caution(
+            "kv_heads_lost",
+            text,
+            f"Shares of {split} have been right.",
+            tensor_split=split,
+        )
     ]
 
 
 def _pacing(found: Placed) -> list[Reason]:
     """Which device the others wait for, and what the synchronisations cost."""
     step = found.speed
-    whole_s, parts = step.step_s(1, TYPICAL_DEPTH), step.device_steps_s(1, TYPICAL_DEPTH)
+    whole_s = step.step_s(1, TYPICAL_DEPTH)
+    parts = step.device_steps_s(1, TYPICAL_DEPTH)
     if whole_s is None or parts is None:
         return [
             info(
                 "speed_unknown",
-                "How fast it is cannot be said: the bandwidth of a device is not known.",
+                "How fast it is cannot be said: the bandwidth of a device is not"
+                " known.",
             )
         ]
     slowest = step.devices[parts.index(max(parts))].name
     waiting_s = step.syncs_s(1)
     text = (
-        f"{slowest} paces every layer; the {step.syncs} synchronisations of a token take about "
-        f"{ms_text(waiting_s * 1000)} of its {ms_text(whole_s * 1000)}."
+        f"{slowest} paces every layer; the {step.syncs} synchronisations of a token"
+        f" take about {ms_text(waiting_s * 1000)} of its {ms_text(whole_s * 1000)}."
     )
     return [(caution if waiting_s > whole_s / 2 else info)("slowest_paces", text)]

@@ -17,7 +17,8 @@ from omni.database import keep_connections, let_go
 
 log = logging.getLogger(__name__)
 
-TICK_S, QUICK_TICK_S = 2.0, 0.25
+TICK_S = 2.0
+QUICK_TICK_S = 0.25
 LIBRARY_TICK_S = 1.0
 SAMPLER_LOOK_S = 0.5
 STOP_TIMEOUT_S = 3.0
@@ -42,7 +43,9 @@ def start_agent_loops() -> None:
     _stopping.clear()
     keep_connections()
     for target in (_reconcile_loop, _library_loop, _sampler_loop, _broker_loop):
-        thread = threading.Thread(target=target, name=target.__name__.strip("_"), daemon=True)
+        thread = threading.Thread(
+            target=target, name=target.__name__.strip("_"), daemon=True
+        )
         thread.start()
         _threads.append(thread)
 
@@ -66,7 +69,10 @@ def _wait_for_lock() -> IO[str] | None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return lock
         if not said:
-            log.warning("another agent works on %s; waiting until it ends", settings.OMNI_HOME.root)
+            log.warning(
+                "another agent works on %s; waiting until it ends",
+                settings.OMNI_HOME.root,
+            )
             said = True
         _stopping.wait(0.1)
     return None
@@ -174,7 +180,9 @@ def _broker_loop() -> None:
         except (redis.RedisError, OSError) as error:
             away += 1
             said = error
-        if _is_the_agent.is_set() and away != 1:  # one that is started again in between is no news
+        if (
+            _is_the_agent.is_set() and away != 1
+        ):  # one that is started again in between is no news
             with troubles_of("broker"):
                 if away:
                     raise said
@@ -197,7 +205,10 @@ def _sampler_loop() -> None:
             with suppress(Exception):
                 sampler.wait(2)
             return
-        delay_s = 0.5 if time.monotonic() - began > 30 else min(delay_s * 2, 30.0)
+        if time.monotonic() - began > 30:
+            delay_s = 0.5
+        else:
+            delay_s = min(delay_s * 2, 30.0)
         log.warning(
             "the sampler ended with code %s and is started again in %.1f s",
             sampler.returncode,

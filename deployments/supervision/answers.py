@@ -67,7 +67,9 @@ def judge(answer: Answer, reference: Answer | None) -> Check:
     at = first_difference(answer.tokens, reference.tokens)
     if at is None:
         return Check(
-            Judgement.EQUAL, "Its first answer equals the independent deployment's.", answer
+            Judgement.EQUAL,
+            "Its first answer equals the independent deployment's.",
+            answer,
         )
     if is_degenerate(answer.tokens) and not is_degenerate(reference.tokens):
         text = (
@@ -98,11 +100,15 @@ def first_difference(one: Sequence[int], other: Sequence[int]) -> int | None:
     for index, (mine, yours) in enumerate(zip(one, other, strict=False)):
         if mine != yours:
             return index
-    return None if len(one) == len(other) else min(len(one), len(other))
+    if len(one) == len(other):
+        return None
+    return min(len(one), len(other))
 
 
 def _piece(answer: Answer, at: int) -> str:
-    return repr(answer.pieces[at]) if at < len(answer.pieces) else "the end"
+    if at < len(answer.pieces):
+        return repr(answer.pieces[at])
+    return "the end"
 
 
 def _shown(text: str) -> str:

@@ -46,17 +46,24 @@ class Checker:
         known, future = self.asked.get(instance.pk, (None, None))
         if future is None or known != ticks:
             reference = _reference(instance)
-            future = self.pool.submit(_ask, record, launch.log_path(instance), reference)
+            future = self.pool.submit(
+                _ask, record, launch.log_path(instance), reference
+            )
             self.asked[instance.pk] = (ticks, future)
         if not future.done():
             return replace(seen, is_checked=False)
         del self.asked[instance.pk]
         return self._keep(instance, ticks, future.result(), seen)
 
-    def _keep(self, instance: Instance, ticks: int, found: Found, seen: Observed) -> Observed:
+    def _keep(
+        self, instance: Instance, ticks: int, found: Found, seen: Observed
+    ) -> Observed:
         check = found.check
         instance.checked_ticks, instance.judgement = ticks, str(check.judgement)
-        loud = "" if check.judgement in (Judgement.EQUAL, Judgement.ALONE) else check.text
+        if check.judgement in (Judgement.EQUAL, Judgement.ALONE):
+            loud = ""
+        else:
+            loud = check.text
         instance.warning = " ".join(filter(None, (found.otherwise, loud)))
         instance.save(update_fields=["checked_ticks", "judgement", "warning"])
         if check.judgement == Judgement.GARBAGE and not _is_the_models_own(instance):
@@ -67,15 +74,21 @@ class Checker:
 
 
 def _ask(record: Record, log: Path, reference: Answer | None) -> Found:
-    address, launch = record.address, record.launch
+    address = record.address
+    launch = record.launch
     if address is None:
-        return Found(Check(Judgement.UNKNOWN, "Its answer could not be checked: it has gone."), "")
+        return Found(
+            Check(Judgement.UNKNOWN, "Its answer could not be checked: it has gone."),
+            "",
+        )
     check = check_answer(address, launch, reference)
     return Found(check, built_otherwise(address, launch, log))
 
 
 def _is_reference(instance: Instance) -> bool:
-    return bool(instance.deployment and instance.deployment.strategy == DEFAULT_STRATEGY)
+    return bool(
+        instance.deployment and instance.deployment.strategy == DEFAULT_STRATEGY
+    )
 
 
 def _is_the_models_own(instance: Instance) -> bool:
@@ -91,16 +104,24 @@ def _reference(instance: Instance) -> Answer | None:
     if _is_reference(instance):
         return None
     known = _kept(instance)
-    return Answer(tuple(known.tokens), tuple(known.pieces)) if known else None
+    if known:
+        return Answer(tuple(known.tokens), tuple(known.pieces))
+    return None
 
 
 def _kept(instance: Instance) -> ReferenceAnswer | None:
-    binding = Binding.objects.filter(deployment=instance.deployment, role=instance.role).first()
-    return ReferenceAnswer.objects.filter(model=binding.model_id).first() if binding else None
+    binding = Binding.objects.filter(
+        deployment=instance.deployment, role=instance.role
+    ).first()
+    if binding:
+        return ReferenceAnswer.objects.filter(model=binding.model_id).first()
+    return None
 
 
 def _remember(instance: Instance, answer: Answer) -> None:
-    binding = Binding.objects.filter(deployment=instance.deployment, role=instance.role).first()
+    binding = Binding.objects.filter(
+        deployment=instance.deployment, role=instance.role
+    ).first()
     if binding and instance.deployment:
         ReferenceAnswer.objects.update_or_create(
             model_id=binding.model_id,

@@ -35,7 +35,9 @@ def is_offered(device: Device) -> bool:
 
 def server_address(device: Device) -> str:
     """A stand-in serves this machine alone."""
-    return str(settings.OMNI_RPC_ADDRESS) if is_offered(device) else ports.LOOPBACK
+    if is_offered(device):
+        return str(settings.OMNI_RPC_ADDRESS)
+    return ports.LOOPBACK
 
 
 def keeps_old_endpoint(device: Device) -> bool:
@@ -58,7 +60,9 @@ def keep_rows(host: Host) -> None:
             Instance.objects.filter(device=device).delete()
     unoffered = [device for device in devices if keeps_old_endpoint(device)]
     if unoffered:
-        host.devices.filter(pk__in=[device.pk for device in unoffered]).update(endpoint="")
+        host.devices.filter(pk__in=[device.pk for device in unoffered]).update(
+            endpoint=""
+        )
 
 
 def desired(device: Device) -> Desired:
@@ -68,11 +72,15 @@ def desired(device: Device) -> Desired:
     A link that is down takes its address along: a start waits until it is back.
     """
     if not is_offered(device):
-        return Desired(running=device.is_present, generation=APART if are_available() else 1)
+        return Desired(
+            running=device.is_present, generation=APART if are_available() else 1
+        )
     address = server_address(device)
     there = is_loopback(address) or address in own_ipv4()
     missing = () if there else (f"the address {address} (OMNI_RPC_ADDRESS)",)
-    return Desired(device.is_present, zlib.crc32(address.encode()) >> 1, waits_for=missing)
+    return Desired(
+        device.is_present, zlib.crc32(address.encode()) >> 1, waits_for=missing
+    )
 
 
 def rpc_plan(device: Device) -> InstancePlan:
@@ -80,7 +88,9 @@ def rpc_plan(device: Device) -> InstancePlan:
     binary = rpc_server_path()
     if binary is None:
         text = f"No ggml-rpc-server was found for the device {device.name}."
-        raise OmniError("rpc_server_missing", text, "Install an engine that has one, then scan.")
+        raise OmniError(
+            "rpc_server_missing", text, "Install an engine that has one, then scan."
+        )
     address = server_address(device)
     argv = [str(binary), "-H", address, "-p", PORT, "-t", str(RPC_THREADS)]
     # RDMA in the RPC back end has had memory errors.
@@ -101,15 +111,22 @@ def own_name(device: Device) -> tuple[str, dict[str, str]]:
     """
     if device.kind != Device.Kind.CUDA or device.gpu is None:
         return device.name, {}
-    return "CUDA0", {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": device.gpu.uuid}
+    return "CUDA0", {
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "CUDA_VISIBLE_DEVICES": device.gpu.uuid,
+    }
 
 
 def moved(device: Device, endpoint: str) -> None:
     """Writes down where a device is served now, on this host and where other hosts of this database
     use it."""
-    before = Device.objects.filter(pk=device.pk).values_list("endpoint", flat=True).first()
+    before = (
+        Device.objects.filter(pk=device.pk).values_list("endpoint", flat=True).first()
+    )
     Device.objects.filter(pk=device.pk).update(endpoint=endpoint)
     if before and before != endpoint and is_offered(device):
-        users = Device.objects.filter(kind=Device.Kind.RPC, is_stand_in=False, endpoint=before)
+        users = Device.objects.filter(
+            kind=Device.Kind.RPC, is_stand_in=False, endpoint=before
+        )
         users.exclude(host=device.host_id).update(endpoint=endpoint)
     device.endpoint = endpoint

@@ -43,9 +43,14 @@ class ExternalServers:
     """Belongs to the agent's thread; only the questions themselves run beside it."""
 
     def __init__(
-        self, host: Host, tell: Callable[[Deployment], None], every_s: float = ASKED_EVERY_S
+        self,
+        host: Host,
+        tell: Callable[[Deployment], None],
+        every_s: float = ASKED_EVERY_S,
     ) -> None:
-        self.host, self.tell, self.every_s = host, tell, every_s
+        self.host = host
+        self.tell = tell
+        self.every_s = every_s
         self.pool = ThreadPoolExecutor(4, thread_name_prefix="external")
         self.asked: dict[int, Asked] = {}
 
@@ -67,23 +72,26 @@ class ExternalServers:
 
     # --- servers ----------------------------------------------------------------------------------
     def _asked(self, engine: Engine) -> Asked:
-        known, key = self.asked.get(engine.pk), key_of(engine)
-        return (
-            known
-            if known and (known.address, known.key) == (engine.path, key)
-            else Asked(engine.path, key)
-        )
+        known = self.asked.get(engine.pk)
+        key = key_of(engine)
+        if known and (known.address, known.key) == (engine.path, key):
+            return known
+        return Asked(engine.path, key)
 
     def _look(self, engine: Engine, asked: Asked) -> None:
         if asked.future and asked.future.done():
-            found, asked.future = asked.future.result(), None
+            found = asked.future.result()
+            asked.future = None
             asked.silences = asked.silences + 1 if found.is_silent else 0
             asked.standing = settled(asked.standing, found, asked.silences)
             if keep_standing(engine, asked.standing):
                 publish(STATE_GROUP, {"type": "library.changed"})
         now_s = time.monotonic()
         if asked.future is None and now_s - asked.at_s >= self.every_s:
-            asked.at_s, asked.future = now_s, self.pool.submit(ask, asked.address, asked.key)
+            asked.at_s, asked.future = (
+                now_s,
+                self.pool.submit(ask, asked.address, asked.key),
+            )
 
     # --- deployments ------------------------------------------------------------------------------
     def _step(self, deployment: Deployment) -> InstanceState | None:
@@ -97,17 +105,18 @@ class ExternalServers:
         for row in (row for row in rows if not row.address and row.state not in LIVE):
             row.delete()
         if any(not row.address and row.state in LIVE for row in rows):
-            return (
-                InstanceState.STARTING
-            )  # a process of ours, from before the deployment moved, is being ended
-        running = deployment.desired == Deployment.Desired.RUNNING and not deployment.is_deleting
+            # A process of ours, from before the deployment moved, is being ended.
+            return InstanceState.STARTING
+        running = (
+            deployment.desired == Deployment.Desired.RUNNING
+            and not deployment.is_deleting
+        )
         if not foreign and not running:
             return None
-        instance = (
-            foreign[0]
-            if foreign
-            else Instance(host=self.host, deployment=deployment, role=Role.MODEL)
-        )
+        if foreign:
+            instance = foreign[0]
+        else:
+            instance = Instance(host=self.host, deployment=deployment, role=Role.MODEL)
         asked = self.asked.get(deployment.engine_id)
         standing = asked.standing if asked else None
         shown = shown_state(
@@ -117,7 +126,8 @@ class ExternalServers:
         return shown.state
 
     def _keep(self, instance: Instance, deployment: Deployment, shown: Shown) -> None:
-        trouble, old = shown.trouble, instance.state
+        trouble = shown.trouble
+        old = instance.state
         values = {
             "address": deployment.engine.path,
             "state": str(shown.state),
@@ -125,7 +135,9 @@ class ExternalServers:
             "error_code": trouble.code if trouble else "",
             "error": str(trouble) if trouble else "",
         }
-        if instance.pk and all(getattr(instance, name) == value for name, value in values.items()):
+        if instance.pk and all(
+            getattr(instance, name) == value for name, value in values.items()
+        ):
             return
         for name, value in values.items():
             setattr(instance, name, value)

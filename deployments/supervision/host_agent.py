@@ -86,7 +86,8 @@ class HostAgent:
         pulse: PulseLimits | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.host, self.clock = host, clock
+        self.host = host
+        self.clock = clock
         self.limits = limits or Limits()
         # Nobody can press Start for the server behind a device: it is tried again for ever.
         self.device_limits = replace(self.limits, most_failures=sys.maxsize)
@@ -110,23 +111,30 @@ class HostAgent:
         instances = self._wanted_instances()
         known = {instance.pk for instance in instances}
         self._end_orphans(known)
-        self.memories = {pk: memory for pk, memory in self.memories.items() if pk in known}
+        self.memories = {
+            pk: memory for pk, memory in self.memories.items() if pk in known
+        }
         records = {
-            instance.pk: process.read_record(self.run, instance.pk) for instance in instances
+            instance.pk: process.read_record(self.run, instance.pk)
+            for instance in instances
         }
         seen = self._observe(instances, records)
         taken = [instance.port for instance in instances if instance.port]
         failed: list[Exception] = []
         for instance in instances:
             try:
-                if records[instance.pk] is None and process.is_held(self.run, instance.pk):
+                if records[instance.pk] is None and process.is_held(
+                    self.run, instance.pk
+                ):
                     # Its record was damaged; its runner writes it again within half a second.
                     continue
                 seen[instance.pk] = self._with_plan(
                     instance, seen[instance.pk], records[instance.pk]
                 )
                 desired = self._desired(instance, instances, seen, records)
-                self._step(instance, desired, seen[instance.pk], records[instance.pk], taken)
+                self._step(
+                    instance, desired, seen[instance.pk], records[instance.pk], taken
+                )
             except DatabaseError:
                 raise
             except Exception as error:
@@ -137,7 +145,9 @@ class HostAgent:
         self._heartbeat()
         if failed:
             raise failed[0]
-        return busy or any(memory.state in IN_TRANSITION for memory in self.memories.values())
+        return busy or any(
+            memory.state in IN_TRANSITION for memory in self.memories.values()
+        )
 
     def close(self) -> None:
         """Lets go of its doors and threads, as its end does; engines go on.
@@ -153,7 +163,9 @@ class HostAgent:
     def _wanted_instances(self) -> list[Instance]:
         """Every instance of this host, device servers first; missing rows are made."""
         device_servers.keep_rows(self.host)
-        deployments = self.host.deployments.filter(remote_model="").prefetch_related("instances")
+        deployments = self.host.deployments.filter(remote_model="").prefetch_related(
+            "instances"
+        )
         for deployment in deployments:
             if deployment.desired == Deployment.Desired.RUNNING:
                 self._ensure_rows(deployment)
@@ -164,7 +176,9 @@ class HostAgent:
 
     def _ensure_rows(self, deployment: Deployment) -> None:
         rows = {(row.role, row.ordinal): row for row in deployment.instances.all()}
-        if rows and all(row.generation == deployment.generation for row in rows.values()):
+        if rows and all(
+            row.generation == deployment.generation for row in rows.values()
+        ):
             return
         plan = self.plans.of(deployment)
         if plan is None:
@@ -215,9 +229,14 @@ class HostAgent:
         try:
             plan = self.plans.of_instance(instance)
         except OmniError:
-            return Desired(True, deployment.generation)  # its start will say why it fails
-        servers = [i for i in instances if i.device and i.device.name in plan.needs_devices]
-        missing = tuple(str(i.device) for i in servers if seen[i.pk].health != Health.READY)
+            # Its start will say why it fails.
+            return Desired(True, deployment.generation)
+        servers = [
+            i for i in instances if i.device and i.device.name in plan.needs_devices
+        ]
+        missing = tuple(
+            str(i.device) for i in servers if seen[i.pk].health != Health.READY
+        )
         missing += self.places.waits_for(deployment, self.memories)
         missing += busy_devices(plan.devices, deployment, instances, seen, records)
         missing += missing_elsewhere(plan.needs_devices, deployment)
@@ -254,17 +273,33 @@ class HostAgent:
         self, instances: list[Instance], records: dict[int, process.Record | None]
     ) -> dict[int, Observed]:
         def one(instance: Instance) -> Observed:
-            return observe(records[instance.pk], instance.role, launch.log_path(instance), self.run)
+            return observe(
+                records[instance.pk], instance.role, launch.log_path(instance), self.run
+            )
 
         seen = dict(
-            zip((i.pk for i in instances), self.health_pool.map(one, instances), strict=True)
+            zip(
+                (i.pk for i in instances),
+                self.health_pool.map(one, instances),
+                strict=True,
+            )
         )
         for instance in instances:
             record = records[instance.pk]
-            if instance.deployment and record and seen[instance.pk].health == Health.READY:
+            if (
+                instance.deployment
+                and record
+                and seen[instance.pk].health == Health.READY
+            ):
                 seen[instance.pk] = self.pulse.felt(instance, record, seen[instance.pk])
-            if instance.deployment and record and seen[instance.pk].health == Health.READY:
-                seen[instance.pk] = self.checker.checked(instance, record, seen[instance.pk])
+            if (
+                instance.deployment
+                and record
+                and seen[instance.pk].health == Health.READY
+            ):
+                seen[instance.pk] = self.checker.checked(
+                    instance, record, seen[instance.pk]
+                )
             if instance.deployment_id and record and seen[instance.pk].cause:
                 at_work = self.doors.was_used_at(
                     instance.deployment_id, process.ended_s(self.run, instance.pk)
@@ -276,7 +311,10 @@ class HostAgent:
         """A process whose row is gone (deleted in the administration) is not left to itself."""
         for record in process.records(self.run):
             if record.instance not in known:
-                log.warning("instance %d is no longer known; its process is ended", record.instance)
+                log.warning(
+                    "instance %d is no longer known; its process is ended",
+                    record.instance,
+                )
                 process.kill_group(record)
                 process.forget(self.run, record.instance)
                 launch.tidy(record.launch, record.socket)
@@ -294,7 +332,11 @@ class HostAgent:
         before = values(instance)
         memory = self.memories.get(instance.pk) or remembered(instance, now_s)
         limits = self.device_limits if instance.device_id else self.limits
-        if instance.deployment_id and seen.is_alive and why_it_ends(desired, seen, memory):
+        if (
+            instance.deployment_id
+            and seen.is_alive
+            and why_it_ends(desired, seen, memory)
+        ):
             seen = replace(seen, is_busy=not self.doors.shut(instance.deployment_id))
         decision = decide(desired, seen, memory, now_s, limits, seed=instance.pk)
         if decision.action == Action.START:
@@ -313,7 +355,11 @@ class HostAgent:
         if not has_ended:
             self.memories[instance.pk] = decision.memory
         changed = save(
-            instance, decision, record, before, wait_s=decision.memory.next_start_s - self.clock()
+            instance,
+            decision,
+            record,
+            before,
+            wait_s=decision.memory.next_start_s - self.clock(),
         )
         if changed and instance.deployment:
             self._tell(instance.deployment)
@@ -335,13 +381,23 @@ class HostAgent:
             if error.code == "already_running":
                 # Its runner is about to end; the next tick finds the lock free.
                 return (
-                    replace(decision, memory=replace(decision.memory, state=InstanceState.STOPPED)),
+                    replace(
+                        decision,
+                        memory=replace(decision.memory, state=InstanceState.STOPPED),
+                    ),
                     None,
                 )
             cause = Cause(error.code, error.text, error.fix, permanent=not error.retry)
             limits = self.device_limits if instance.device_id else self.limits
             return (
-                refused(cause, desired, decision.memory, self.clock(), limits, seed=instance.pk),
+                refused(
+                    cause,
+                    desired,
+                    decision.memory,
+                    self.clock(),
+                    limits,
+                    seed=instance.pk,
+                ),
                 None,
             )
         return decision, record
@@ -352,16 +408,17 @@ class HostAgent:
         ending = {
             i.deployment_id
             for i in instances
-            if (memory := self.memories.get(i.pk)) and memory.state == InstanceState.STOPPING
+            if (memory := self.memories.get(i.pk))
+            and memory.state == InstanceState.STOPPING
         }
         for deployment in self.doors.shut_ones() - ending:
             self.doors.open(deployment)
 
     # --- the rest ---------------------------------------------------------------------------------
     def _remove_deleted(self) -> None:
-        for deployment in self.host.deployments.filter(is_deleting=True).prefetch_related(
-            "instances"
-        ):
+        for deployment in self.host.deployments.filter(
+            is_deleting=True
+        ).prefetch_related("instances"):
             rows = list(deployment.instances.all())
             if any(process.read_record(self.run, row.pk) for row in rows):
                 continue
@@ -384,7 +441,11 @@ class HostAgent:
             end_strays(self.run)
 
     def _tell(self, deployment: Deployment) -> None:
-        fresh = Deployment.objects.filter(pk=deployment.pk).prefetch_related("instances").first()
+        fresh = (
+            Deployment.objects.filter(pk=deployment.pk)
+            .prefetch_related("instances")
+            .first()
+        )
         publish(
             STATE_GROUP,
             {

@@ -26,7 +26,9 @@ def remembered(instance: Instance, now_s: float) -> Memory:
         restarts=instance.restarts,
         since_s=now_s,
         answered_s=now_s,
-        ready_s=now_s if state in (InstanceState.READY, InstanceState.UNHEALTHY) else None,
+        ready_s=now_s
+        if state in (InstanceState.READY, InstanceState.UNHEALTHY)
+        else None,
         next_start_s=now_s,
     )
 
@@ -63,7 +65,9 @@ def values(instance: Instance) -> dict[str, object]:
 
 def servers_of(launch: LaunchFacts, instances: Sequence[Instance]) -> list[Instance]:
     """The device servers that an engine was told to use."""
-    return [i for i in instances if i.device and i.device.endpoint in launch.rpc_endpoints]
+    return [
+        i for i in instances if i.device and i.device.endpoint in launch.rpc_endpoints
+    ]
 
 
 def busy_devices(
@@ -77,7 +81,9 @@ def busy_devices(
     and lets a second one wait for ever."""
     busy = []
     addresses = {
-        i.device.endpoint: i.device.name for i in instances if i.device and i.device.name in wanted
+        i.device.endpoint: i.device.name
+        for i in instances
+        if i.device and i.device.name in wanted
     }
     for other in instances:
         record = records[other.pk]
@@ -99,8 +105,12 @@ def busy_devices(
 def slow_load_s(launch: LaunchFacts) -> float:
     """What an engine may take to get ready besides reading its file."""
     flavour = FLAVOURS.get(launch.flavour)
-    return flavour.slow_load_s if flavour else 0.0
+    if flavour:
+        return flavour.slow_load_s
+    return 0.0
 
 
 def is_newer(server: Record | None, user: Record | None) -> bool:
-    return bool(server and user and server.ticks and user.ticks and server.ticks > user.ticks)
+    return bool(
+        server and user and server.ticks and user.ticks and server.ticks > user.ticks
+    )

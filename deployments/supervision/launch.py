@@ -35,7 +35,10 @@ from omni.errors import OmniError
 
 
 def log_path(instance: Instance) -> Path:
-    owner = instance.deployment.name if instance.deployment else f"device-{instance.device}"
+    if instance.deployment:
+        owner = instance.deployment.name
+    else:
+        owner = f"device-{instance.device}"
     folder = settings.OMNI_HOME.logs / "instances"
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"{owner}-{instance.role}-{instance.ordinal}.log"
@@ -45,7 +48,9 @@ def check(plan: InstancePlan) -> None:
     """What would fail for sure is said before the start. Raises OmniError."""
     if not os.access(plan.program, os.X_OK):
         text = f"The engine's program {plan.program} is gone or cannot be executed."
-        raise OmniError("engine_missing", text, "Install it again, or choose another engine.")
+        raise OmniError(
+            "engine_missing", text, "Install it again, or choose another engine."
+        )
     for path in filter(None, (plan.launch.model_path, plan.launch.draft_path)):
         if plan.launch.is_folder:
             read_folder(path)
@@ -75,9 +80,15 @@ def start(
             "already_running", f"Instance {instance.pk} runs already.", "Stop it first."
         )
     at = _endpoint(instance, plan, taken)
-    key, path_of_key = secrets.token_urlsafe(32), own_key_path(instance.pk)
+    key = secrets.token_urlsafe(32)
+    path_of_key = own_key_path(instance.pk)
     # With the key's placeholder: what is kept and shown of an instance does not tell it.
-    places: Filling = {SOCKET: at.socket, PORT: at.port or 0, KEY_FILE: str(path_of_key), KEY: KEY}
+    places: Filling = {
+        SOCKET: at.socket,
+        PORT: at.port or 0,
+        KEY_FILE: str(path_of_key),
+        KEY: KEY,
+    }
     argv = filled_argv(plan.argv, places)
     instance.argv, instance.env = argv, filled(plan.env, places)
     instance.launch = filled(plan.launch.document(), places)
@@ -131,14 +142,18 @@ def is_apart(instance: Instance, plan: InstancePlan) -> bool:
     return True
 
 
-def _endpoint(instance: Instance, plan: InstancePlan, taken: Sequence[int]) -> process.Endpoint:
+def _endpoint(
+    instance: Instance, plan: InstancePlan, taken: Sequence[int]
+) -> process.Endpoint:
     """Where it listens: on its own Unix socket, or on a port reserved for it."""
     if SOCKET not in plan.placeholders:
         port = _reserve_port(instance, taken)
         instance.socket = ""
         return process.Endpoint(port=port)
     path = socket_path(
-        instance.deployment.name if instance.deployment else "", instance.role, instance.ordinal
+        instance.deployment.name if instance.deployment else "",
+        instance.role,
+        instance.ordinal,
     )
     path.parent.mkdir(mode=0o700, exist_ok=True)
     # Of the process before: a socket's file stays when who listened has gone.
@@ -153,28 +168,38 @@ def _write_private(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def _write_files(instance: Instance, plan: InstancePlan, filling: Filling) -> Path | None:
+def _write_files(
+    instance: Instance, plan: InstancePlan, filling: Filling
+) -> Path | None:
     """The folder the process starts in, with its files, made at each start; None where there
     are none."""
     if not plan.files:
         return None
     folder = process.files_folder(settings.OMNI_HOME.run, instance.pk)
     for name, data in plan.files.items():
-        _write_private(folder / name, yaml.safe_dump(filled(data, filling), sort_keys=False))
+        _write_private(
+            folder / name, yaml.safe_dump(filled(data, filling), sort_keys=False)
+        )
     return folder
 
 
 def _reserve_port(instance: Instance, taken: Sequence[int]) -> int:
     """Keeps the port it had when that is free; a device that is served keeps its endpoint if it
     can."""
-    address = device_servers.server_address(instance.device) if instance.device else ports.LOOPBACK
-    wanted = instance.port or (_endpoint_port(instance.device) if instance.device else None)
+    if instance.device:
+        address = device_servers.server_address(instance.device)
+    else:
+        address = ports.LOOPBACK
+    wanted = instance.port or (
+        _endpoint_port(instance.device) if instance.device else None
+    )
     first, last = settings.OMNI_ENGINE_PORTS
     others = set(taken) - {instance.port}
     for _ in range(20):
-        port = (
-            wanted if wanted and wanted not in others and ports.is_free(wanted, address) else None
-        )
+        if wanted and wanted not in others and ports.is_free(wanted, address):
+            port = wanted
+        else:
+            port = None
         port = port or ports.choose(first, last, others, address)
         try:
             with transaction.atomic():
@@ -186,9 +211,13 @@ def _reserve_port(instance: Instance, taken: Sequence[int]) -> int:
             continue
         instance.port = port
         return port
-    raise OmniError("ports_exhausted", "No port could be reserved.", "Widen OMNI_ENGINE_PORTS.")
+    raise OmniError(
+        "ports_exhausted", "No port could be reserved.", "Widen OMNI_ENGINE_PORTS."
+    )
 
 
 def _endpoint_port(device: Device) -> int | None:
     port = device.endpoint.rpartition(":")[2]
-    return int(port) if port.isdigit() else None
+    if port.isdigit():
+        return int(port)
+    return None

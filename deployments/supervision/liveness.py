@@ -32,9 +32,15 @@ class PulseLimits:
 
 class _Question:
     def __init__(
-        self, address: EngineAddress, path: str, ticks: int, asked_s: float, limit_s: float
+        self,
+        address: EngineAddress,
+        path: str,
+        ticks: int,
+        asked_s: float,
+        limit_s: float,
     ) -> None:
-        self.ticks, self.asked_s = ticks, asked_s
+        self.ticks = ticks
+        self.asked_s = asked_s
         request = engine_request(address, path, None, limit_s)
         self._answer = begin_asking(limit_s, request, MOST_BYTES)
 
@@ -48,7 +54,10 @@ class Pulse:
     """Belongs to the agent's thread, which waits for no answer."""
 
     def __init__(
-        self, doors: Doors, clock: Callable[[], float], limits: PulseLimits | None = None
+        self,
+        doors: Doors,
+        clock: Callable[[], float],
+        limits: PulseLimits | None = None,
     ) -> None:
         self.doors, self.clock, self.limits = doors, clock, limits or PulseLimits()
         self._open: dict[int, _Question] = {}
@@ -59,7 +68,8 @@ class Pulse:
         path = _path(instance, record)
         if not path or seen.health != Health.READY or record.address is None:
             return seen
-        question, now_s = self._open.get(instance.pk), self.clock()
+        question = self._open.get(instance.pk)
+        now_s = self.clock()
         if question is None or question.ticks != record.ticks:
             self._ask(instance.pk, record, path, now_s)
         elif question.is_answered:
@@ -72,16 +82,20 @@ class Pulse:
     def _ask(self, instance: int, record: Record, path: str, now_s: float) -> None:
         limit_s = 2 * self.limits.busy_s
         assert record.address
-        self._open[instance] = _Question(record.address, path, record.ticks or 0, now_s, limit_s)
+        self._open[instance] = _Question(
+            record.address, path, record.ticks or 0, now_s, limit_s
+        )
 
     def _limit_s(self, instance: Instance) -> float:
         assert instance.deployment_id
-        return (
-            self.limits.busy_s if self.doors.is_busy(instance.deployment_id) else self.limits.idle_s
-        )
+        if self.doors.is_busy(instance.deployment_id):
+            return self.limits.busy_s
+        return self.limits.idle_s
 
 
 def _path(instance: Instance, record: Record) -> str:
     """Where to ask; empty for engines of which it is not known."""
     flavour = FLAVOURS.get(record.launch.flavour)
-    return flavour.pulse_path if flavour and instance.deployment_id else ""
+    if flavour and instance.deployment_id:
+        return flavour.pulse_path
+    return ""

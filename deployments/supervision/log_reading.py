@@ -43,7 +43,9 @@ class _Rule:
     permanent: bool = True
 
 
-def _rule(pattern: str, code: str, text: str, fix: str, *, permanent: bool = True) -> _Rule:
+def _rule(
+    pattern: str, code: str, text: str, fix: str, *, permanent: bool = True
+) -> _Rule:
     return _Rule(re.compile(pattern, re.I), code, text, fix, permanent)
 
 
@@ -226,7 +228,10 @@ NOTICES = (
 _MAX_LINE = 500
 # What comes before other lines that follow from it, best first: a server that is not understood was
 # not connected to, and a device that was not found is called invalid.
-_DECISIVE = (re.compile(r"RPC server version mismatch"), re.compile(r"Failed to connect to \S+"))
+_DECISIVE = (
+    re.compile(r"RPC server version mismatch"),
+    re.compile(r"Failed to connect to \S+"),
+)
 CRASHED_BY_SIGNAL = "crashed"
 SIGNAL_NAMES = {
     4: "SIGILL",
@@ -269,7 +274,8 @@ def notice(lines: Sequence[str]) -> Cause | None:
     """What an engine that serves does otherwise than it was told; the first such line of its log
     tells."""
     for line in lines:
-        if found := _match(line, NOTICES):
+        found = _match(line, NOTICES)
+        if found:
             rule, _ = found
             return Cause(rule.code, rule.text, rule.fix, line.strip()[:_MAX_LINE])
     return None
@@ -277,13 +283,18 @@ def notice(lines: Sequence[str]) -> Cause | None:
 
 def why_no_drafting(lines: Sequence[str]) -> str:
     """The line in which an engine says that a draft does not suit; empty when there is none."""
-    return next((line.strip() for line in lines if "vocabs are not compatible" in line), "")
+    return next(
+        (line.strip() for line in lines if "vocabs are not compatible" in line), ""
+    )
 
 
 def _match(line: str, rules: Sequence[_Rule] = RULES) -> tuple[_Rule, str] | None:
     for rule in rules:
-        if found := rule.pattern.search(line):
-            return rule, next((value for value in found.groupdict().values() if value), "").strip()
+        found = rule.pattern.search(line)
+        if found:
+            return rule, next(
+                (value for value in found.groupdict().values() if value), ""
+            ).strip()
     return None
 
 
@@ -294,7 +305,11 @@ def cause_of_exit(lines: Sequence[str], exit_code: int | None) -> Cause:
     if matched:
         rule, what = matched
         return Cause(
-            rule.code, " ".join(rule.text.format(what=what).split()), rule.fix, line, rule.permanent
+            rule.code,
+            " ".join(rule.text.format(what=what).split()),
+            rule.fix,
+            line,
+            rule.permanent,
         )
     if exit_code == -9:
         text = (
@@ -303,14 +318,28 @@ def cause_of_exit(lines: Sequence[str], exit_code: int | None) -> Cause:
         )
         return Cause("killed", text, "Look at the host's memory on the Rig page.", line)
     if exit_code == -4:
-        text = "The engine uses instructions that this processor does not have (SIGILL)."
+        text = (
+            "The engine uses instructions that this processor does not have (SIGILL)."
+        )
         return Cause(
-            "wrong_processor", text, "Install a build for this processor.", line, permanent=True
+            "wrong_processor",
+            text,
+            "Install a build for this processor.",
+            line,
+            permanent=True,
         )
     if exit_code is not None and exit_code < 0:
         name = SIGNAL_NAMES.get(-exit_code, f"signal {-exit_code}")
         return Cause(
-            CRASHED_BY_SIGNAL, f"The engine crashed ({name}).", "The log tells more.", line
+            CRASHED_BY_SIGNAL,
+            f"The engine crashed ({name}).",
+            "The log tells more.",
+            line,
         )
-    ended = "and its exit code is not known" if exit_code is None else f"with exit code {exit_code}"
-    return Cause("exited", f"The engine ended by itself {ended}.", "The log tells more.", line)
+    if exit_code is None:
+        ended = "and its exit code is not known"
+    else:
+        ended = f"with exit code {exit_code}"
+    return Cause(
+        "exited", f"The engine ended by itself {ended}.", "The log tells more.", line
+    )

@@ -20,7 +20,9 @@ def are_available() -> bool:
     argv = [sys.executable, "-I", "-S", str(RUNNER), CHECK]
     try:
         return (
-            subprocess.run(argv, capture_output=True, timeout=TIMEOUT_S, check=False).returncode
+            subprocess.run(
+                argv, capture_output=True, timeout=TIMEOUT_S, check=False
+            ).returncode
             == 0
         )
     except (OSError, subprocess.TimeoutExpired):

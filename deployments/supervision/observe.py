@@ -37,7 +37,9 @@ def http_health(address: EngineAddress) -> Health:
         return _why_not_connected(error)
     except httpx.HTTPError:
         return Health.SILENT
-    return Health.READY if status == HTTPStatus.OK else Health.LOADING
+    if status == HTTPStatus.OK:
+        return Health.READY
+    return Health.LOADING
 
 
 def _why_not_connected(error: httpx.ConnectError) -> Health:
@@ -46,7 +48,9 @@ def _why_not_connected(error: httpx.ConnectError) -> Health:
     if said in NO_MORE_FILES:
         raise OSError(said, os.strerror(said)) from error
     is_refused = said in (None, errno.ECONNREFUSED, errno.ENOENT)
-    return Health.REFUSED if is_refused else Health.SILENT
+    if is_refused:
+        return Health.REFUSED
+    return Health.SILENT
 
 
 def rpc_health(port: int, address: str = LOOPBACK, pid: int | None = None) -> Health:
@@ -75,24 +79,35 @@ def observe(record: Record | None, role: str, log_path: Path, run: Path) -> Obse
         return Observed()
     if record.is_alive or (record.exit_code is None and record.runner_is_alive):
         return Observed(_health(record, role), record.generation)
-    return Observed(Health.NONE, record.generation, _cause(_final(record, run), log_path))
+    return Observed(
+        Health.NONE, record.generation, _cause(_final(record, run), log_path)
+    )
 
 
 def _final(record: Record, run: Path) -> Record:
     """The record as it is now that the runner writes no more: the exit code may be younger than
     what was read."""
-    now = read_record(run, record.instance) if record.exit_code is None else None
-    return now if now and now.generation == record.generation else record
+    if record.exit_code is None:
+        now = read_record(run, record.instance)
+    else:
+        now = None
+    if now and now.generation == record.generation:
+        return now
+    return record
 
 
 def _health(record: Record, role: str) -> Health:
     if role != RPC:
         address = record.address
-        return http_health(address) if address else Health.REFUSED
+        if address:
+            return http_health(address)
+        return Health.REFUSED
     # Its port stays open when it is halted, and it is never asked: only its process tells.
     if record.is_halted:
         return Health.SILENT
-    return rpc_health(record.port or 0, record.launch.bind_address or LOOPBACK, record.pid)
+    return rpc_health(
+        record.port or 0, record.launch.bind_address or LOOPBACK, record.pid
+    )
 
 
 def _cause(record: Record, log_path: Path) -> Cause | None:

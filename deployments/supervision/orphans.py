@@ -43,7 +43,9 @@ def marked(run: Path) -> Iterator[Marked]:
             environment = _read(pid, "environ")
             if prefix not in environment:
                 continue
-            found = [part for part in environment.split(b"\0") if part.startswith(prefix)]
+            found = [
+                part for part in environment.split(b"\0") if part.startswith(prefix)
+            ]
             if found:
                 arguments = _read(pid, "cmdline").split(b"\0")
                 instance = int(found[0][len(prefix) :])

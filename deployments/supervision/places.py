@@ -40,7 +40,9 @@ class Places:
     """Belongs to the agent's thread. `memories` are the agent's, by instance."""
 
     def __init__(self, doors: Doors, plans: Plans, clock: Callable[[], float]) -> None:
-        self.doors, self.plans, self.clock = doors, plans, clock
+        self.doors = doors
+        self.plans = plans
+        self.clock = clock
         self._uses: dict[int, _Use] = {}
 
     # --- idle -------------------------------------------------------------------------------------
@@ -62,7 +64,9 @@ class Places:
             if not self.doors.shut(deployment.pk):
                 use.at_s = now_s  # a long answer is on its way
             else:
-                self._unload(deployment, f"after {ms_text(limit_s * 1000)} without a request")
+                self._unload(
+                    deployment, f"after {ms_text(limit_s * 1000)} without a request"
+                )
 
     def _use(self, deployment: int, now_s: float) -> _Use:
         door_ns = self.doors.used_ns(deployment)
@@ -83,7 +87,9 @@ class Places:
             log.info("%s is unloaded %s", deployment.name, why)
 
     # --- others -----------------------------------------------------------------------------------
-    def waits_for(self, deployment: Deployment, memories: Mapping[int, Memory]) -> tuple[str, ...]:
+    def waits_for(
+        self, deployment: Deployment, memories: Mapping[int, Memory]
+    ) -> tuple[str, ...]:
         """Who has to go before it starts; those that may go are told to.
 
         Nobody where it may not swap.
@@ -92,7 +98,11 @@ class Places:
             return ()
         found = []
         for rival in rivals_of(deployment, self.plans.of(deployment), servers_too=True):
-            other = Deployment.objects.filter(name=rival.name).prefetch_related("instances").first()
+            other = (
+                Deployment.objects.filter(name=rival.name)
+                .prefetch_related("instances")
+                .first()
+            )
             if other is None:
                 continue
             found.append(f"{other.name} to be unloaded")
@@ -110,10 +120,16 @@ class Places:
         check_place(deployment, self.plans.of(deployment))
 
 
-def _ready_since(deployment: Deployment, memories: Mapping[int, Memory]) -> float | None:
+def _ready_since(
+    deployment: Deployment, memories: Mapping[int, Memory]
+) -> float | None:
     """Since when all its instances answer, by the monotonic clock; None while they do not."""
     known = [memories.get(instance.pk) for instance in deployment.instances.all()]
     since = [
-        m.ready_s for m in known if m and m.state == InstanceState.READY and m.ready_s is not None
+        m.ready_s
+        for m in known
+        if m and m.state == InstanceState.READY and m.ready_s is not None
     ]
-    return max(since) if since and len(since) == len(known) else None
+    if since and len(since) == len(known):
+        return max(since)
+    return None

@@ -46,7 +46,8 @@ class Plans:
     """`tell` is called with a deployment whose error has changed."""
 
     def __init__(self, plan: Planner, tell: Callable[[Deployment], None]) -> None:
-        self._plan, self._tell = plan, tell
+        self._plan = plan
+        self._tell = tell
         self._known: dict[int, tuple[Basis, Plan | OmniError]] = {}
 
     def of(self, deployment: Deployment) -> Plan | None:
@@ -56,7 +57,11 @@ class Plans:
         # replaced: the next process needs them as they are then.
         basis: Basis = (deployment.generation, facts_now(deployment))
         made_of, known = self._known.get(deployment.pk, (None, None))
-        if known is None or made_of != basis or (isinstance(known, OmniError) and known.retry):
+        if (
+            known is None
+            or made_of != basis
+            or (isinstance(known, OmniError) and known.retry)
+        ):
             try:
                 known = self._plan(deployment)
             except OmniError as error:
@@ -80,9 +85,12 @@ class Plans:
     def _set_error(self, deployment: Deployment, code: str, text: str) -> None:
         if (deployment.error_code, deployment.error) == (code, text):
             return
-        current = Deployment.objects.filter(pk=deployment.pk, generation=deployment.generation)
+        current = Deployment.objects.filter(
+            pk=deployment.pk, generation=deployment.generation
+        )
         if current.update(error_code=code, error=text):
-            deployment.error_code, deployment.error = code, text
+            deployment.error_code = code
+            deployment.error = text
             self._tell(deployment)
 
     def of_instance(self, instance: Instance) -> InstancePlan:
@@ -114,4 +122,8 @@ class Plans:
             KEY: KEY,
         }
         argv = tuple(filled_argv(plan.argv, places))
-        return argv == record.argv and filled(plan.env, places) == instance.env and not plan.files
+        return (
+            argv == record.argv
+            and filled(plan.env, places) == instance.env
+            and not plan.files
+        )

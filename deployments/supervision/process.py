@@ -20,19 +20,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deployments.engines.probe.environment import engine_environment, process_environment
+from deployments.engines.probe.environment import (
+    engine_environment,
+    process_environment,
+)
 from deployments.instances.address import EngineAddress, Process
 from deployments.instances.connecting import engine_address
 from deployments.planning.launch_facts import LaunchFacts, read_launch_facts
 from deployments.supervision import records_before
 from deployments.supervision.orphans import MARK, end_strays, mark
-from deployments.supervision.runner import LOCKED_EXIT_CODE, NO_RECORD_EXIT_CODE, boot_id
+from deployments.supervision.runner import (
+    LOCKED_EXIT_CODE,
+    NO_RECORD_EXIT_CODE,
+    boot_id,
+)
 from deployments.supervision.signals import signal_exactly
 from omni.errors import OmniError
 
 RUNNER = Path(__file__).with_name("runner.py")
 RECORD_TIMEOUT_S = 5.0
-LOG_BYTES, LOG_FILES = 8 << 20, 4
+LOG_BYTES = 8 << 20
+LOG_FILES = 4
 # It knows the tables of one app.
 SAMPLER = ("sampler", "--settings", "gpus.sampler_settings")
 _runners: list[subprocess.Popen[bytes]] = []
@@ -65,12 +73,17 @@ class Record:
     @property
     def address(self) -> EngineAddress | None:
         """Where its engine listens; None before it has a process."""
-        process = Process(self.pid, self.ticks) if self.pid and self.ticks else None
+        if self.pid and self.ticks:
+            process = Process(self.pid, self.ticks)
+        else:
+            process = None
         return engine_address(self.instance, self.socket, self.port, process)
 
     @property
     def is_alive(self) -> bool:
-        return bool(self.pid and self.boot_id == boot_id() and _is(self.pid, self.ticks))
+        return bool(
+            self.pid and self.boot_id == boot_id() and _is(self.pid, self.ticks)
+        )
 
     @property
     def is_halted(self) -> bool:
@@ -123,7 +136,9 @@ def read_record(run: Path, instance: int) -> Record | None:
     Raises OSError when it is there and cannot be read.
     """
     try:
-        return _parse(json.loads((instances_folder(run) / f"{instance}.json").read_text()))
+        return _parse(
+            json.loads((instances_folder(run) / f"{instance}.json").read_text())
+        )
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
@@ -153,7 +168,10 @@ def _parse(data: dict[str, Any]) -> Record:
     known = {key: data[key] for key in data if key in Record.__dataclass_fields__}
     argv = tuple(data["argv"])
     is_of_before = "launch" not in data
-    launch = records_before.facts_of(argv) if is_of_before else read_launch_facts(data["launch"])
+    if is_of_before:
+        launch = records_before.facts_of(argv)
+    else:
+        launch = read_launch_facts(data["launch"])
     return Record(**{**known, "argv": argv, "launch": launch})
 
 
@@ -219,7 +237,17 @@ def spawn(
     end_strays(run)
     with refusals():
         return _spawned(
-            run, instance, generation, at, argv, env, log_path, launch, folder, hidden, is_apart
+            run,
+            instance,
+            generation,
+            at,
+            argv,
+            env,
+            log_path,
+            launch,
+            folder,
+            hidden,
+            is_apart,
         )
 
 
@@ -315,7 +343,9 @@ def _spawned(
             break
         time.sleep(0.005)
     if code == LOCKED_EXIT_CODE:
-        raise OmniError("already_running", f"Instance {instance} runs already.", "Stop it first.")
+        raise OmniError(
+            "already_running", f"Instance {instance} runs already.", "Stop it first."
+        )
     if code == NO_RECORD_EXIT_CODE:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(record_path))
     text = f"No record of instance {instance} appeared."

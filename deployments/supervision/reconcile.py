@@ -139,19 +139,31 @@ NEVER_READY = Cause(
 ALREADY = "it is ending"
 # No failure: why there is no process yet. It goes with the start.
 WAITING = "waiting"
-HUNG = Cause("hung", "The engine accepts connections and does not answer.", "It is started again.")
+HUNG = Cause(
+    "hung",
+    "The engine accepts connections and does not answer.",
+    "It is started again.",
+)
 
 CLOSED = Cause(
-    "hung", "The engine's process lives and no longer accepts connections.", "It is started again."
+    "hung",
+    "The engine's process lives and no longer accepts connections.",
+    "It is started again.",
 )
 
 
 def decide(
-    desired: Desired, seen: Observed, memory: Memory, now_s: float, limits: Limits, seed: int = 0
+    desired: Desired,
+    seen: Observed,
+    memory: Memory,
+    now_s: float,
+    limits: Limits,
+    seed: int = 0,
 ) -> Decision:
     """The next step. The caller does `action` and keeps `memory`."""
     if seen.is_alive:
-        if why := why_it_ends(desired, seen, memory):
+        why = why_it_ends(desired, seen, memory)
+        if why:
             return _ending(desired, seen, memory, now_s, limits, why)
         return _living(desired, seen, memory, now_s, limits, seed)
     if not desired.running:
@@ -182,7 +194,9 @@ def why_it_ends(desired: Desired, seen: Observed, memory: Memory) -> str:
         return ALREADY
     if seen.generation != desired.generation:
         return "it is replaced by its new settings"
-    return "a device server it uses was started again" if desired.needs_restart else ""
+    if desired.needs_restart:
+        return "a device server it uses was started again"
+    return ""
 
 
 def _to(
@@ -203,7 +217,12 @@ def _to(
 
 
 def _ending(
-    desired: Desired, seen: Observed, memory: Memory, now_s: float, limits: Limits, reason: str
+    desired: Desired,
+    seen: Observed,
+    memory: Memory,
+    now_s: float,
+    limits: Limits,
+    reason: str,
 ) -> Decision:
     """What is on its way may finish first.
 
@@ -230,55 +249,101 @@ def _ending(
         return replace(decision, action=Action.KILL, reason="it did not end by itself")
     again_s = limits.cut_s if seen.is_busy else limits.terminate_again_s
     if elapsed >= again_s and memory.terminations < 2:
-        return replace(decision, action=Action.TERMINATE, memory=replace(memory, terminations=2))
+        return replace(
+            decision, action=Action.TERMINATE, memory=replace(memory, terminations=2)
+        )
     return decision
 
 
 def _living(
-    desired: Desired, seen: Observed, memory: Memory, now_s: float, limits: Limits, seed: int
+    desired: Desired,
+    seen: Observed,
+    memory: Memory,
+    now_s: float,
+    limits: Limits,
+    seed: int,
 ) -> Decision:
     memory = replace(memory, generation=desired.generation)
     if seen.health in (Health.LOADING, Health.READY):
         memory = replace(memory, answered_s=now_s)
     if seen.wrong:
-        decision = _to(memory, S.FAILED, now_s, seen.wrong.text, Action.KILL, seen.wrong)
-        return replace(decision, memory=replace(decision.memory, failures=memory.failures + 1))
+        return _never_ready(seen.wrong, memory, now_s)
     if seen.health == Health.READY and not seen.is_checked and memory.ready_s is None:
         return _to(memory, S.LOADING, now_s, "its first answer is checked")
     if seen.health == Health.READY:
-        ready_s = now_s if memory.ready_s is None else memory.ready_s
-        failures = 0 if now_s - ready_s >= limits.healthy_after_s else memory.failures
-        return _to(
-            replace(memory, ready_s=ready_s, failures=failures), S.READY, now_s, "it answers"
-        )
+        return _answering(memory, now_s, limits)
     if memory.ready_s is not None:
-        cause = CLOSED if seen.health == Health.REFUSED else HUNG
-        if now_s - memory.answered_s >= limits.hang_s:
-            return _give_up_on(cause, memory, now_s, limits, seed)
-        if seen.health == Health.LOADING:
-            return _to(memory, S.LOADING, now_s, "it loads its model again")
-        if now_s - memory.answered_s < limits.blink_s and seen.health == Health.SILENT:
-            return Decision(Action.NOTHING, memory)
-        return _to(memory, S.UNHEALTHY, now_s, "it does not answer", cause=cause)
-    began_s = memory.since_s if memory.state == S.STARTING else memory.answered_s
+        return _not_answering(seen, memory, now_s, limits, seed)
+    return _loading(desired, seen, memory, now_s, limits)
+
+
+def _never_ready(cause: Cause, memory: Memory, now_s: float) -> Decision:
+    """Kills what will not get ready; the failure that counts is the one of its end."""
+    decision = _to(memory, S.FAILED, now_s, cause.text, Action.KILL, cause)
+    kept = replace(decision.memory, failures=memory.failures + 1)
+    return replace(decision, memory=kept)
+
+
+def _answering(memory: Memory, now_s: float, limits: Limits) -> Decision:
+    """Ready; once it has been for long, earlier failures are forgotten."""
+    ready_s = now_s if memory.ready_s is None else memory.ready_s
+    is_healthy_for_long = now_s - ready_s >= limits.healthy_after_s
+    failures = 0 if is_healthy_for_long else memory.failures
+    kept = replace(memory, ready_s=ready_s, failures=failures)
+    return _to(kept, S.READY, now_s, "it answers")
+
+
+def _not_answering(
+    seen: Observed, memory: Memory, now_s: float, limits: Limits, seed: int
+) -> Decision:
+    """It was ready before: a blink, an engine that loads again, or one that hangs."""
+    cause = CLOSED if seen.health == Health.REFUSED else HUNG
+    silent_s = now_s - memory.answered_s
+    if silent_s >= limits.hang_s:
+        return _give_up_on(cause, memory, now_s, limits, seed)
+    if seen.health == Health.LOADING:
+        return _to(memory, S.LOADING, now_s, "it loads its model again")
+    if silent_s < limits.blink_s and seen.health == Health.SILENT:
+        return Decision(Action.NOTHING, memory)
+    return _to(memory, S.UNHEALTHY, now_s, "it does not answer", cause=cause)
+
+
+def _loading(
+    desired: Desired, seen: Observed, memory: Memory, now_s: float, limits: Limits
+) -> Decision:
+    """It has never been ready: it starts, it loads, or that takes too long."""
+    if memory.state == S.STARTING:
+        began_s = memory.since_s
+    else:
+        began_s = memory.answered_s
     started_s = memory.next_start_s or began_s
-    if now_s - started_s >= limits.load_s(desired.file_bytes) + desired.slow_load_s:
-        decision = _to(memory, S.FAILED, now_s, NEVER_READY.text, Action.KILL, NEVER_READY)
-        return replace(decision, memory=replace(decision.memory, failures=memory.failures + 1))
-    state = S.LOADING if seen.health in (Health.LOADING, Health.SILENT) else S.STARTING
-    return _to(
-        memory, state, now_s, "it loads its model" if state == S.LOADING else "its process runs"
-    )
+
+    longest_s = limits.load_s(desired.file_bytes) + desired.slow_load_s
+    if now_s - started_s >= longest_s:
+        return _never_ready(NEVER_READY, memory, now_s)
+
+    if seen.health in (Health.LOADING, Health.SILENT):
+        return _to(memory, S.LOADING, now_s, "it loads its model")
+    return _to(memory, S.STARTING, now_s, "its process runs")
 
 
-def _give_up_on(cause: Cause, memory: Memory, now_s: float, limits: Limits, seed: int) -> Decision:
+def _give_up_on(
+    cause: Cause, memory: Memory, now_s: float, limits: Limits, seed: int
+) -> Decision:
     """Kills what no longer answers; it is started again like one that crashed."""
-    decision = _ended(cause, Desired(True, memory.generation), memory, now_s, limits, seed)
+    decision = _ended(
+        cause, Desired(True, memory.generation), memory, now_s, limits, seed
+    )
     return replace(decision, action=Action.KILL)
 
 
 def _ended(
-    cause: Cause, desired: Desired, memory: Memory, now_s: float, limits: Limits, seed: int
+    cause: Cause,
+    desired: Desired,
+    memory: Memory,
+    now_s: float,
+    limits: Limits,
+    seed: int,
 ) -> Decision:
     failures = memory.failures + 1
     memory = replace(memory, failures=failures, generation=desired.generation)
@@ -295,26 +360,48 @@ def _ended(
         )
     delay_s = limits.delay_s(failures, seed)
     decision = _to(
-        memory, S.CRASHED, now_s, f"{cause.text} Next start in {delay_s:.0f} s.", cause=cause
+        memory,
+        S.CRASHED,
+        now_s,
+        f"{cause.text} Next start in {delay_s:.0f} s.",
+        cause=cause,
     )
-    return replace(decision, memory=replace(decision.memory, next_start_s=now_s + delay_s))
+    return replace(
+        decision, memory=replace(decision.memory, next_start_s=now_s + delay_s)
+    )
 
 
 def _ended_by_request(
-    cause: Cause, desired: Desired, memory: Memory, now_s: float, limits: Limits, seed: int
+    cause: Cause,
+    desired: Desired,
+    memory: Memory,
+    now_s: float,
+    limits: Limits,
+    seed: int,
 ) -> Decision:
     """Not its own failure: one client's request must not take a deployment from all the others for
     good."""
     delay_s = limits.delay_s(1, seed)
     reason = f"{cause.text} It was at work on requests. Next start in {delay_s:.0f} s."
     decision = _to(
-        replace(memory, generation=desired.generation), S.CRASHED, now_s, reason, cause=cause
+        replace(memory, generation=desired.generation),
+        S.CRASHED,
+        now_s,
+        reason,
+        cause=cause,
     )
-    return replace(decision, memory=replace(decision.memory, next_start_s=now_s + delay_s))
+    return replace(
+        decision, memory=replace(decision.memory, next_start_s=now_s + delay_s)
+    )
 
 
 def refused(
-    cause: Cause, desired: Desired, memory: Memory, now_s: float, limits: Limits, seed: int = 0
+    cause: Cause,
+    desired: Desired,
+    memory: Memory,
+    now_s: float,
+    limits: Limits,
+    seed: int = 0,
 ) -> Decision:
     """A start that could not be made: like a crash, and given up at once when only a change can
     help."""
@@ -351,4 +438,6 @@ def _starting(desired: Desired, memory: Memory, now_s: float) -> Decision:
             cause=Cause(WAITING, f"It waits for {names}.", ""),
         )
     memory = replace(memory, ready_s=None, answered_s=now_s, next_start_s=now_s)
-    return _to(memory, S.STARTING, now_s, "started again" if again else "started", Action.START)
+    return _to(
+        memory, S.STARTING, now_s, "started again" if again else "started", Action.START
+    )

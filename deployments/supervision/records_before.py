@@ -24,7 +24,9 @@ def facts_of(argv: Sequence[str]) -> LaunchFacts:
         return LaunchFacts(flavour="tabbyapi", is_folder=True)
     if _value(argv, "-H") and "--alias" not in argv:
         return LaunchFacts(bind_address=_value(argv, "-H"))
-    return _of_llama_server(argv) if "-m" in argv else LaunchFacts()
+    if "-m" in argv:
+        return _of_llama_server(argv)
+    return LaunchFacts()
 
 
 def _of_vllm(argv: Sequence[str]) -> LaunchFacts:
@@ -56,7 +58,9 @@ def _of_llama_server(argv: Sequence[str]) -> LaunchFacts:
 
 
 def _value(argv: Sequence[str], flag: str) -> str:
-    return next((value for name, value in zip(argv, argv[1:], strict=False) if name == flag), "")
+    return next(
+        (value for name, value in zip(argv, argv[1:], strict=False) if name == flag), ""
+    )
 
 
 def _list(argv: Sequence[str], flag: str) -> tuple[str, ...]:
@@ -64,7 +68,9 @@ def _list(argv: Sequence[str], flag: str) -> tuple[str, ...]:
 
 
 def _number(text: str) -> int:
-    return int(text) if text.isdigit() else 1
+    if text.isdigit():
+        return int(text)
+    return 1
 
 
 def _kind(argv: Sequence[str]) -> str:

@@ -21,9 +21,9 @@ AGENT_SILENT_S = 30.0
 
 def served_elsewhere(endpoint: str, host_pk: int) -> Instance | None:
     """The server behind an address, where its host keeps it in this database."""
-    rows = Instance.objects.filter(device__endpoint=endpoint, deployment__isnull=True).exclude(
-        host=host_pk
-    )
+    rows = Instance.objects.filter(
+        device__endpoint=endpoint, deployment__isnull=True
+    ).exclude(host=host_pk)
     return rows.select_related("host", "device").first()
 
 
@@ -55,8 +55,12 @@ def _will_come(server: Instance) -> bool:
 
 def _user(device: Device, deployment: Deployment) -> Instance | None:
     """Another deployment's engine, of any host, that holds the server."""
-    others = Instance.objects.filter(deployment__isnull=False, state__in=LIVE, pid__isnull=False)
-    for other in others.exclude(deployment=deployment).select_related("deployment", "host"):
+    others = Instance.objects.filter(
+        deployment__isnull=False, state__in=LIVE, pid__isnull=False
+    )
+    for other in others.exclude(deployment=deployment).select_related(
+        "deployment", "host"
+    ):
         if device.endpoint in other.launch_facts.rpc_endpoints:
             return other
     return None

@@ -26,11 +26,17 @@ import time
 from typing import Any
 
 PR_SET_PDEATHSIG = 1
-CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWNET = 0x40000000
 # Of netdevice(7): asks for and sets the flags of an interface.
-SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 0x1
-NO_RECORD_EXIT_CODE, LOCKED_EXIT_CODE, CANNOT_START_EXIT_CODE = 74, 75, 127
-POLL_S, DRAIN_S = 0.5, 0.3
+SIOCGIFFLAGS = 0x8913
+SIOCSIFFLAGS = 0x8914
+IFF_UP = 0x1
+NO_RECORD_EXIT_CODE = 74
+LOCKED_EXIT_CODE = 75
+CANNOT_START_EXIT_CODE = 127
+POLL_S = 0.5
+DRAIN_S = 0.3
 CHUNK_BYTES = 65536
 CHECK = "--can-make-namespaces"
 
@@ -42,7 +48,9 @@ class RotatingLog:
     engine."""
 
     def __init__(self, path: str, limit_bytes: int, files: int) -> None:
-        self.path, self.limit_bytes, self.files = path, limit_bytes, files
+        self.path = path
+        self.limit_bytes = limit_bytes
+        self.files = files
         self.descriptor = -1
         self.size = 0
         self.lost_bytes = 0
@@ -59,7 +67,8 @@ class RotatingLog:
                 self._turn()
             if self.lost_bytes:
                 os.write(
-                    self.descriptor, b"\n[%d bytes of log lost: disk full]\n" % self.lost_bytes
+                    self.descriptor,
+                    b"\n[%d bytes of log lost: disk full]\n" % self.lost_bytes,
                 )
                 self.lost_bytes = 0
             written = os.write(self.descriptor, data)
@@ -108,7 +117,8 @@ class RecordFile:
     process lives."""
 
     def __init__(self, path: str, facts: dict[str, Any]) -> None:
-        self.path, self.facts = path, facts
+        self.path = path
+        self.facts = facts
         self.written: tuple[int, int, int] | None = None
         self.next_look_s = 0.0
 
@@ -153,7 +163,8 @@ def new_namespace() -> None:
 
     Root needs no user namespace for it, and would lose its rights over others' files in one.
     """
-    user, group = os.geteuid(), os.getegid()
+    user = os.geteuid()
+    group = os.getegid()
     if _libc.unshare(CLONE_NEWNET):
         _call(_libc.unshare, CLONE_NEWUSER | CLONE_NEWNET)
         _write("/proc/self/setgroups", "deny")
@@ -161,14 +172,19 @@ def new_namespace() -> None:
         _write("/proc/self/gid_map", f"{group} {group} 1")
     with socket.socket() as any_socket:
         request = struct.pack("16sH22x", b"lo", 0)
-        flags = struct.unpack("16sH22x", fcntl.ioctl(any_socket, SIOCGIFFLAGS, request))[1]
-        fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", flags | IFF_UP))
+        flags = struct.unpack(
+            "16sH22x", fcntl.ioctl(any_socket, SIOCGIFFLAGS, request)
+        )[1]
+        fcntl.ioctl(
+            any_socket, SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", flags | IFF_UP)
+        )
 
 
 def join_namespace(pid: int) -> None:
     """Puts this process into the network namespace of another one of this user. Raises OSError."""
     for kind in ("user", "net"):
-        ours, theirs = f"/proc/self/ns/{kind}", f"/proc/{pid}/ns/{kind}"
+        ours = f"/proc/self/ns/{kind}"
+        theirs = f"/proc/{pid}/ns/{kind}"
         if os.stat(ours).st_ino == os.stat(theirs).st_ino:  # noqa: PTH116
             continue
         handle = os.open(theirs, os.O_RDONLY | os.O_CLOEXEC)
@@ -201,12 +217,15 @@ def into_child(runner_pid: int, namespace: str | int | None) -> None:
     # Asked for after the namespaces: whoever enters one may lose it.
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != runner_pid:
-        os._exit(CANNOT_START_EXIT_CODE)  # the parent died before the kernel had been asked
+        # The parent died before the kernel had been asked.
+        os._exit(CANNOT_START_EXIT_CODE)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
 
-def follow(process: subprocess.Popen[bytes], log: RotatingLog, record: RecordFile) -> int:
+def follow(
+    process: subprocess.Popen[bytes], log: RotatingLog, record: RecordFile
+) -> int:
     """Copies output until the engine is gone; a grandchild that keeps the pipe open is not waited
     for."""
     assert process.stdout
@@ -218,13 +237,17 @@ def follow(process: subprocess.Popen[bytes], log: RotatingLog, record: RecordFil
         record.keep()
         if code is not None and deadline is None:
             deadline = time.monotonic() + DRAIN_S
-        readable, _, _ = select.select([descriptor], [], [], POLL_S if code is None else 0.05)
+        readable, _, _ = select.select(
+            [descriptor], [], [], POLL_S if code is None else 0.05
+        )
         data = os.read(descriptor, CHUNK_BYTES) if readable else None
         if data:
             log.write(data)
         elif data == b"" and code is None:
             code = process.wait()
-        if code is not None and (not data or (deadline and time.monotonic() > deadline)):
+        if code is not None and (
+            not data or (deadline and time.monotonic() > deadline)
+        ):
             return code
 
 
@@ -240,7 +263,9 @@ def main(spec_path: str) -> int:
         return LOCKED_EXIT_CODE
     log = RotatingLog(spec["log_path"], spec["log_bytes"], spec["log_files"])
     log.hidden = [secret.encode() for secret in spec.get("hidden", ())]
-    log.write(f"\n# {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} start\n".encode())
+    log.write(
+        f"\n# {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} start\n".encode()
+    )
     me = os.getpid()
     own = {
         "runner_pid": me,
@@ -260,11 +285,10 @@ def main(spec_path: str) -> int:
             preexec_fn=lambda: into_child(me, spec.get("namespace")),
         )
     except (OSError, subprocess.SubprocessError) as error:
-        why = (
-            error.strerror
-            if isinstance(error, OSError)
-            else "no network namespace could be entered"
-        )
+        if isinstance(error, OSError):
+            why = error.strerror
+        else:
+            why = "no network namespace could be entered"
         log.write(f"E cannot start {spec['argv'][0]}: {why}\n".encode())
         record.write(exit_code=CANNOT_START_EXIT_CODE)
         return CANNOT_START_EXIT_CODE
@@ -273,7 +297,9 @@ def main(spec_path: str) -> int:
     except OSError:
         return NO_RECORD_EXIT_CODE  # the engine ends with this process
     code = follow(process, log, record)
-    log.write(f"# {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} end, code {code}\n".encode())
+    log.write(
+        f"# {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} end, code {code}\n".encode()
+    )
     with contextlib.suppress(OSError):
         record.write(exit_code=code)
     # What the engine left behind in its group ends with it; this process is in the group as well.

@@ -30,13 +30,12 @@ def save(
 
     `before` are the row's values, `wait_s` the time to its next start.
     """
-    memory, old = decision.memory, str(before["state"])
+    memory = decision.memory
+    old = str(before["state"])
     instance.state = str(memory.state)
-    instance.generation, instance.restarts, instance.failures = (
-        memory.generation,
-        memory.restarts,
-        memory.failures,
-    )
+    instance.generation = memory.generation
+    instance.restarts = memory.restarts
+    instance.failures = memory.failures
     _process(instance, record)
     if memory.generation != before["generation"]:
         instance.error_code = instance.error = instance.log_line = ""
@@ -48,7 +47,10 @@ def save(
     if values(instance) == before:
         return False
     waiting = memory.state == InstanceState.CRASHED
-    instance.next_start_at = timezone.now() + timedelta(seconds=wait_s) if waiting else None
+    if waiting:
+        instance.next_start_at = timezone.now() + timedelta(seconds=wait_s)
+    else:
+        instance.next_start_at = None
     if decision.action == Action.START:
         instance.started_at = timezone.now()
         instance.warning = instance.judgement = ""
@@ -64,7 +66,12 @@ def keep(instance: Instance, old: str, reason: str) -> None:
     with transaction.atomic():
         instance.save()
         if old != instance.state:
-            change = {"old": old, "new": instance.state, "reason": reason, "pid": instance.pid}
+            change = {
+                "old": old,
+                "new": instance.state,
+                "reason": reason,
+                "pid": instance.pid,
+            }
             Transition.objects.create(instance=instance, **change)
 
 
@@ -73,7 +80,8 @@ def _process(instance: Instance, record: Record | None) -> None:
     instance.pid = record.pid if record and alive else None
     instance.start_time = record.ticks if record and alive else None
     if instance.state in (InstanceState.STOPPED, InstanceState.FAILED):
-        instance.port, instance.socket = None, ""
+        instance.port = None
+        instance.socket = ""
     if record and record.exit_code is not None:
         instance.exit_code = record.exit_code
 
@@ -84,11 +92,15 @@ def _cause(instance: Instance, decision: Decision, old: str) -> None:
         if old == InstanceState.READY:
             return
         instance.error_code = instance.error = instance.log_line = ""
-        if told := notice(since_start(Path(instance.log_path))):
+        told = notice(since_start(Path(instance.log_path)))
+        if told:
             said = f"{told.text} {told.fix}"
             instance.warning = " ".join(filter(None, (said, instance.warning)))
     elif cause:
-        instance.error_code, instance.log_line = cause.code, cause.line
+        instance.error_code = cause.code
+        instance.log_line = cause.line
         instance.error = f"{cause.text} {cause.fix}".strip()
-    elif decision.memory.state == InstanceState.STOPPED or instance.error_code == WAITING:
+    elif (
+        decision.memory.state == InstanceState.STOPPED or instance.error_code == WAITING
+    ):
         instance.error_code = instance.error = instance.log_line = ""

@@ -20,10 +20,13 @@ def stop_everything(host: str, timeout_s: float) -> int:
     """SIGTERM to all at once, again after a while, SIGKILL in the end; returns how many there
     were."""
     run = settings.OMNI_HOME.run
-    running = [record for record in process.records(run) if not process.has_ended(record)]
+    running = [
+        record for record in process.records(run) if not process.has_ended(record)
+    ]
     for record in running:
         process.send_signal(record, signal.SIGTERM)
-    began, again = time.monotonic(), False
+    began = time.monotonic()
+    again = False
     left = list(running)
     while left and time.monotonic() - began < timeout_s:
         if not again and time.monotonic() - began > TERMINATE_AGAIN_S:

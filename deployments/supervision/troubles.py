@@ -38,13 +38,19 @@ def troubles_of(work: str) -> Iterator[None]:
         try:
             note_trouble(work, text)
         except DatabaseError as error:
-            log.warning("%s: what went wrong could not be written down: %s", work, error)
+            log.warning(
+                "%s: what went wrong could not be written down: %s", work, error
+            )
 
 
 def note_trouble(work: str, text: str) -> None:
     """Writes what went wrong with this work on this host; an empty text says that it goes again."""
     with transaction.atomic():
-        host = Host.objects.select_for_update().filter(name=settings.OMNI_HOST_NAME).first()
+        host = (
+            Host.objects.select_for_update()
+            .filter(name=settings.OMNI_HOST_NAME)
+            .first()
+        )
         if host is None:
             return
         others = {name: said for name, said in host.troubles.items() if name != work}

@@ -17,7 +17,14 @@ from deployments.instances.engine_client import ask_within, engine_request
 from deployments.instances.logs import since_start
 from deployments.planning.launch_facts import LaunchFacts
 from deployments.planning.memory.reported import reported_memory
-from deployments.supervision.answers import N_TOKENS, PROMPT, Answer, Check, Judgement, judge
+from deployments.supervision.answers import (
+    N_TOKENS,
+    PROMPT,
+    Answer,
+    Check,
+    Judgement,
+    judge,
+)
 from deployments.supervision.log_reading import why_no_drafting
 from omni.json_text import read_answer
 
@@ -27,7 +34,9 @@ MOST_BYTES = 8 << 20
 NO_TOKENS = "Its answer could not be checked: this engine does not tell its tokens."
 
 
-def check_answer(address: EngineAddress, launch: LaunchFacts, reference: Answer | None) -> Check:
+def check_answer(
+    address: EngineAddress, launch: LaunchFacts, reference: Answer | None
+) -> Check:
     """Never raises: what cannot be asked is unknown, and said so."""
     if launch.kind != Kind.TEXT:
         return check_vectors(address, launch.kind)
@@ -46,14 +55,19 @@ def check_vectors(address: EngineAddress, kind: str) -> Check:
     Never raises.
     """
     try:
-        numbers = _scores(address) if kind == Kind.RERANKER else _vector(address)
+        if kind == Kind.RERANKER:
+            numbers = _scores(address)
+        else:
+            numbers = _vector(address)
         is_sound = bool(numbers) and all(math.isfinite(number) for number in numbers)
     except (OSError, httpx.HTTPError, ValueError, LookupError, TypeError) as error:
         return Check(Judgement.UNKNOWN, _unchecked(error))
 
     if is_sound and (kind == Kind.RERANKER or any(numbers)):
         return Check(Judgement.ALONE)
-    return Check(Judgement.GARBAGE, "What it answers are no numbers that could be used.")
+    return Check(
+        Judgement.GARBAGE, "What it answers are no numbers that could be used."
+    )
 
 
 def _unchecked(error: Exception) -> str:
@@ -73,7 +87,9 @@ def _vector(address: EngineAddress) -> list[float]:
 
 
 def _scores(address: EngineAddress) -> list[float]:
-    found = _call(address, "/v1/rerank", {"query": "days", "documents": [PROMPT, "cats"]})
+    found = _call(
+        address, "/v1/rerank", {"query": "days", "documents": [PROMPT, "cats"]}
+    )
     return [float(one["relevance_score"]) for one in found["results"]]
 
 
@@ -84,7 +100,10 @@ def greedy_answer(address: EngineAddress, launch: LaunchFacts) -> Answer | None:
     another shape.
     """
     flavour = FLAVOURS.get(launch.flavour)
-    question = flavour.greedy_question(PROMPT, N_TOKENS, launch.alias) if flavour else None
+    if flavour:
+        question = flavour.greedy_question(PROMPT, N_TOKENS, launch.alias)
+    else:
+        question = None
     if flavour is None or question is None:
         return None
     said = flavour.greedy_tokens(_call(address, question.path, question.body))
@@ -116,7 +135,9 @@ def _empty_devices(launch: LaunchFacts, lines: Sequence[str]) -> str:
     return f"Nothing was put on {names}: the engine runs without."
 
 
-def _no_drafting(address: EngineAddress, launch: LaunchFacts, lines: Sequence[str]) -> str:
+def _no_drafting(
+    address: EngineAddress, launch: LaunchFacts, lines: Sequence[str]
+) -> str:
     if not launch.drafts or _drafts(address, launch):
         return ""
     return f"Drafting is off. {why_no_drafting(lines)}".strip()
@@ -136,7 +157,9 @@ def _drafts(address: EngineAddress, launch: LaunchFacts) -> bool:
         return True  # it could not be asked, which is no proof
 
 
-def _call(address: EngineAddress, path: str, fields: Mapping[str, Any] | None = None) -> Any:
+def _call(
+    address: EngineAddress, path: str, fields: Mapping[str, Any] | None = None
+) -> Any:
     request = engine_request(address, path, fields, TIMEOUT_S)
     status, text = ask_within(TIMEOUT_S, request, MOST_BYTES)
     if status != HTTPStatus.OK:

@@ -89,10 +89,17 @@ class EngineAdmin(RightsAdmin):
     def probe_again(self, request: HttpRequest, queryset: QuerySet[Engine]) -> None:
         for engine in queryset:
             probe(engine, user=request.user)
-            level = messages.SUCCESS if engine.state == Engine.State.OK else messages.ERROR
-            self.message_user(request, f"{engine.name}: {engine.error or engine.build}", level)
+            if engine.state == Engine.State.OK:
+                level = messages.SUCCESS
+            else:
+                level = messages.ERROR
+            self.message_user(
+                request, f"{engine.name}: {engine.error or engine.build}", level
+            )
 
-    def save_model(self, request: HttpRequest, obj: Engine, form: Any, change: bool) -> None:
+    def save_model(
+        self, request: HttpRequest, obj: Engine, form: Any, change: bool
+    ) -> None:
         """A path that was typed is asked at once."""
         probe(obj, user=request.user)
 
@@ -112,14 +119,18 @@ class LibraryFolderAdmin(RightsAdmin):
     list_filter = ("is_packaged",)
     search_fields = ("path",)
 
-    def save_model(self, request: HttpRequest, obj: LibraryFolder, form: Any, change: bool) -> None:
+    def save_model(
+        self, request: HttpRequest, obj: LibraryFolder, form: Any, change: bool
+    ) -> None:
         """Through the service, which says what is wrong with a folder."""
         obj.pk = folders.folder_add(obj.path, user=request.user).pk
 
     def delete_model(self, request: HttpRequest, obj: LibraryFolder) -> None:
         folders.folder_remove(obj, user=request.user)
 
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[LibraryFolder]) -> None:
+    def delete_queryset(
+        self, request: HttpRequest, queryset: QuerySet[LibraryFolder]
+    ) -> None:
         for folder in queryset:
             folders.folder_remove(folder, user=request.user)
 
@@ -198,7 +209,9 @@ class PlainJSONField(forms.JSONField):
         try:
             return super().to_python(value)
         except (ValueError, RecursionError):
-            raise forms.ValidationError(self.error_messages["invalid"], code="invalid") from None
+            raise forms.ValidationError(
+                self.error_messages["invalid"], code="invalid"
+            ) from None
 
     def bound_data(self, data: Any, initial: Any) -> Any:
         try:
@@ -226,8 +239,12 @@ class DeploymentForm(RowForm):
 
     def clean_extra_args(self) -> list[str]:
         given = self.cleaned_data["extra_args"]
-        if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
-            raise forms.ValidationError('Write the flags as a list of texts, such as ["--jinja"].')
+        if not isinstance(given, list) or not all(
+            isinstance(each, str) for each in given
+        ):
+            raise forms.ValidationError(
+                'Write the flags as a list of texts, such as ["--jinja"].'
+            )
         try:
             allowed_args(given)
         except OmniError as error:
@@ -271,14 +288,18 @@ class DeploymentAdmin(RightsAdmin):
     def stop(self, request: HttpRequest, queryset: QuerySet[Deployment]) -> None:
         self._each(request, queryset, deployment_stop)
 
-    def _each(self, request: HttpRequest, queryset: QuerySet[Deployment], act: Any) -> None:
+    def _each(
+        self, request: HttpRequest, queryset: QuerySet[Deployment], act: Any
+    ) -> None:
         for row in queryset:
             try:
                 act(deployment=row, user=request.user)
             except OmniError as error:
                 self.message_user(request, str(error), messages.ERROR)
 
-    def save_model(self, request: HttpRequest, obj: Deployment, form: Any, change: bool) -> None:
+    def save_model(
+        self, request: HttpRequest, obj: Deployment, form: Any, change: bool
+    ) -> None:
         """Through the service: what runs is started again with it, and the agent hears of it."""
         deployment_change(
             deployment=obj,
@@ -292,7 +313,9 @@ class DeploymentAdmin(RightsAdmin):
     def delete_model(self, request: HttpRequest, obj: Deployment) -> None:
         self._each(request, Deployment.objects.filter(pk=obj.pk), deployment_delete)
 
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Deployment]) -> None:
+    def delete_queryset(
+        self, request: HttpRequest, queryset: QuerySet[Deployment]
+    ) -> None:
         self._each(request, queryset, deployment_delete)
 
 
@@ -325,7 +348,9 @@ class RouteForm(NamedForm):
         """As a deployment's: the gateway knows both by one name."""
         name = super().clean_name()
         if "name" in self.changed_data and name in taken_names():
-            raise forms.ValidationError(f"The name {name} is taken or has another meaning.")
+            raise forms.ValidationError(
+                f"The name {name} is taken or has another meaning."
+            )
         return name
 
 
@@ -345,19 +370,29 @@ class ApiKeyAdmin(RightsAdmin):
     fields = ("name", "owner", "expiry_date", "revoked", "prefix", "created")
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
-        return {**super().get_changeform_initial_data(request), "owner": request.user.pk}
+        return {
+            **super().get_changeform_initial_data(request),
+            "owner": request.user.pk,
+        }
 
     def get_form(
-        self, request: HttpRequest, obj: ApiKey | None = None, change: bool = False, **kwargs: Any
+        self,
+        request: HttpRequest,
+        obj: ApiKey | None = None,
+        change: bool = False,
+        **kwargs: Any,
     ) -> Any:
         """A key is somebody's, and ends with its owner's rights; only the command line makes one of
         nobody's."""
         form = super().get_form(request, obj, change, **kwargs)
-        if owner := form.base_fields.get("owner"):
+        owner = form.base_fields.get("owner")
+        if owner:
             owner.required = True
         return form
 
-    def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
+    def save_model(
+        self, request: HttpRequest, obj: ApiKey, form: Any, change: bool
+    ) -> None:
         if not change:
             obj.shown_once = ApiKey.objects.assign_key(obj)
         obj.save()
@@ -367,7 +402,11 @@ class ApiKeyAdmin(RightsAdmin):
     ) -> HttpResponse:
         """A new key is shown once, in this answer; only its hash is kept, and no message carries it
         on."""
-        context = {**self.admin_site.each_context(request), "title": "New API key", "row": obj}
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "New API key",
+            "row": obj,
+        }
         context["key"] = obj.shown_once
         response = TemplateResponse(request, "admin/new_key.html", context)
         response["Cache-Control"] = "no-store"

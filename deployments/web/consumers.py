@@ -53,10 +53,17 @@ class LogConsumer(PageSocket):
 
     async def opened(self) -> None:
         self.queue: asyncio.Queue[dict[str, str]] = asyncio.Queue(QUEUE_MESSAGES)
-        self.tasks = [asyncio.create_task(self.follow()), asyncio.create_task(self.deliver())]
+        self.tasks = [
+            asyncio.create_task(self.follow()),
+            asyncio.create_task(self.deliver()),
+        ]
 
     async def left(self) -> None:
-        others = [task for task in getattr(self, "tasks", []) if task is not asyncio.current_task()]
+        others = [
+            task
+            for task in getattr(self, "tasks", [])
+            if task is not asyncio.current_task()
+        ]
         for task in others:
             task.cancel()
         for task in others:
@@ -70,7 +77,8 @@ class LogConsumer(PageSocket):
         follower = await asyncio.to_thread(Follower, path, lines=FIRST_LINES)
         self.offer("reset", follower.first)
         while True:
-            if text := await asyncio.to_thread(follower.read):
+            text = await asyncio.to_thread(follower.read)
+            if text:
                 for start in range(0, len(text), MESSAGE_CHARACTERS):
                     self.offer("append", text[start : start + MESSAGE_CHARACTERS])
             await asyncio.sleep(POLL_S)
@@ -82,9 +90,13 @@ class LogConsumer(PageSocket):
         """
         names = self.scope["url_route"]["kwargs"]
         while True:
-            found = await (find_log(**names) if "name" in names else find_device_log(**names))
+            found = await (
+                find_log(**names) if "name" in names else find_device_log(**names)
+            )
             if found is None or found:
-                return Path(found) if found else None
+                if found:
+                    return Path(found)
+                return None
             await asyncio.sleep(POLL_S * 2)
 
     def offer(self, kind: str, text: str) -> None:
@@ -92,7 +104,10 @@ class LogConsumer(PageSocket):
             while not self.queue.empty():
                 self.queue.get_nowait()
             self.queue.put_nowait(
-                {"type": "append", "text": "\n… lines left out: the connection is slow …\n"}
+                {
+                    "type": "append",
+                    "text": "\n… lines left out: the connection is slow …\n",
+                }
             )
         self.queue.put_nowait({"type": kind, "text": text})
 
@@ -106,10 +121,14 @@ def find_log(name: str, role: str, ordinal: int) -> str | None:
     """The path of the log; empty while there is none yet, None when there is no such deployment."""
     from deployments.models import Deployment
 
-    instance = Instance.objects.filter(deployment__name=name, role=role, ordinal=ordinal).first()
+    instance = Instance.objects.filter(
+        deployment__name=name, role=role, ordinal=ordinal
+    ).first()
     if instance is not None:
         return instance.log_path
-    return "" if Deployment.objects.filter(name=name).exists() else None
+    if Deployment.objects.filter(name=name).exists():
+        return ""
+    return None
 
 
 @database_sync_to_async
@@ -120,4 +139,6 @@ def find_device_log(device: str) -> str | None:
     instance = Instance.objects.filter(
         device__name=device, host__name=settings.OMNI_HOST_NAME
     ).first()
-    return instance.log_path if instance else None
+    if instance:
+        return instance.log_path
+    return None

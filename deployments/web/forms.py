@@ -13,7 +13,14 @@ from deployments.engines.external import EXTERNAL
 from deployments.engines.flags import ALLOWED, allowed_args
 from deployments.models import Deployment, Engine, Model
 from deployments.names import LENGTH
-from deployments.planning.settings import AUTO, SETTINGS, Group, Setting, conflicts, validated
+from deployments.planning.settings import (
+    AUTO,
+    SETTINGS,
+    Group,
+    Setting,
+    conflicts,
+    validated,
+)
 from deployments.services.checks import check_formats, check_name, free_name
 from deployments.services.deployments import deployment_change, deployment_create
 from deployments.strategies import STRATEGIES
@@ -43,11 +50,22 @@ SHOWN_ANEW = {
     "hx-select": ".deployment-form",
     "hx-swap": "outerHTML",
 }
-CONTEXT_SUGGESTIONS = (AUTO, "2048", "4096", "8192", "16384", "32768", "65536", "131072")
+CONTEXT_SUGGESTIONS = (
+    AUTO,
+    "2048",
+    "4096",
+    "8192",
+    "16384",
+    "32768",
+    "65536",
+    "131072",
+)
 
 
 def engine_label(engine: Engine) -> str:
-    return engine.name if engine.was_verified else f"{engine.name} (not verified on this machine)"
+    if engine.was_verified:
+        return engine.name
+    return f"{engine.name} (not verified on this machine)"
 
 
 class EngineField(ModelField):
@@ -86,26 +104,40 @@ class DeploymentForm(forms.Form):
     extra_args = forms.CharField(
         required=False,
         label="More engine flags",
-        widget=forms.Textarea(attrs={"rows": 3, "spellcheck": "false", "class": "mono"}),
+        widget=forms.Textarea(
+            attrs={"rows": 3, "spellcheck": "false", "class": "mono"}
+        ),
         help_text="One per line, such as --cache-reuse 256. Only flags on the list are taken.",
     )
 
     def __init__(
-        self, *args: Any, host: Host, deployment: Deployment | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        host: Host,
+        deployment: Deployment | None = None,
+        **kwargs: Any,
     ) -> None:
-        self.host, self.deployment = host, deployment
+        self.host = host
+        self.deployment = deployment
         kwargs["initial"] = _initial(deployment) | kwargs.get("initial", {})
         super().__init__(*args, **kwargs)
         asked = (self.data if self.is_bound else self.initial).get(STRATEGY)
-        self.strategy_chosen: Strategy = STRATEGIES.get(str(asked), STRATEGIES[FIRST_STRATEGY])
+        self.strategy_chosen: Strategy = STRATEGIES.get(
+            str(asked), STRATEGIES[FIRST_STRATEGY]
+        )
         if deployment:
-            self.initial = {**initial_members(deployment, self.strategy_chosen), **self.initial}
+            self.initial = {
+                **initial_members(deployment, self.strategy_chosen),
+                **self.initial,
+            }
             del self.fields["name"]
         self.initial.setdefault(STRATEGY, FIRST_STRATEGY)
         self.roles: list[RoleField] = list(role_fields(self.strategy_chosen))
         self._add_choices()
         for setting in self._asked_settings():
-            self.fields[PREFIX + setting.key] = setting_field(setting, PREFIX + setting.key)
+            self.fields[PREFIX + setting.key] = setting_field(
+                setting, PREFIX + setting.key
+            )
         for name, field in self.fields.items():
             field.widget.attrs.setdefault("aria-describedby", f"{name}-help")
         for name in (STRATEGY, MODEL):
@@ -187,7 +219,9 @@ class DeploymentForm(forms.Form):
 
     def clean_extra_args(self) -> list[str]:
         lines = [
-            line.strip() for line in self.cleaned_data["extra_args"].splitlines() if line.strip()
+            line.strip()
+            for line in self.cleaned_data["extra_args"].splitlines()
+            if line.strip()
         ]
         with _field_error():
             allowed_args(lines)
@@ -200,21 +234,30 @@ class DeploymentForm(forms.Form):
         if data.get("engine") and data.get(MODEL):
             try:
                 check_formats(
-                    data["engine"], [data[key] for key in (MODEL, DRAFT_MODEL) if data.get(key)]
+                    data["engine"],
+                    [data[key] for key in (MODEL, DRAFT_MODEL) if data.get(key)],
                 )
             except OmniError as error:
                 self.add_error("engine", str(error))
         for role in self.roles:
-            if role.is_optional and data.get(role.needs_model) and data.get(role.name) == []:
+            if (
+                role.is_optional
+                and data.get(role.needs_model)
+                and data.get(role.name) == []
+            ):
                 self.add_error(role.name, "Choose at least one; CPU is one too.")
         return data
 
     def _values(self, data: dict[str, Any]) -> dict[str, Any]:
         """The settings that differ from their defaults."""
         given = {
-            s.key: data[PREFIX + s.key] for s in self._asked_settings() if PREFIX + s.key in data
+            s.key: data[PREFIX + s.key]
+            for s in self._asked_settings()
+            if PREFIX + s.key in data
         }
-        return {key: value for key, value in given.items() if value != SETTINGS[key].default}
+        return {
+            key: value for key, value in given.items() if value != SETTINGS[key].default
+        }
 
     def save(self, user: Any) -> Deployment:
         """Raises OmniError when somebody was faster with the name."""
@@ -237,7 +280,8 @@ def typed_so_far(query: QueryDict) -> dict[str, Any]:
     """Field name → what stands in it, for a form that is shown again because its strategy
     changed."""
     return {
-        name: query.getlist(name) if name.startswith("devices") else query[name] for name in query
+        name: query.getlist(name) if name.startswith("devices") else query[name]
+        for name in query
     }
 
 
@@ -278,12 +322,22 @@ def setting_field(setting: Setting, name: str) -> SettingField:
         widget = forms.TextInput(attrs={"list": f"{name}-list", "autocomplete": "off"})
     else:
         widget = forms.NumberInput(attrs={"min": setting.low, "max": setting.high})
-    title = f"{setting.title} ({setting.unit})" if setting.unit else setting.title
+    if setting.unit:
+        title = f"{setting.title} ({setting.unit})"
+    else:
+        title = setting.title
     field = SettingField(
-        setting, label=title, help_text=setting.help, widget=widget, initial=setting.default
+        setting,
+        label=title,
+        help_text=setting.help,
+        widget=widget,
+        initial=setting.default,
     )
-    suggestions = CONTEXT_SUGGESTIONS if setting.key == "context" else setting.words
-    field.suggestions = tuple(suggestions) if takes_text and setting.words else ()
+    field.suggestions = ()
+    if takes_text and setting.words:
+        field.suggestions = tuple(setting.words)
+        if setting.key == "context":
+            field.suggestions = CONTEXT_SUGGESTIONS
     return field
 
 
@@ -302,7 +356,10 @@ def device_label(device: Device) -> str:
     """What a person picks by: the engine's name of it and what it is."""
     if device.is_stand_in:
         return f"{device.name}: CPU-backed stand-in"
-    what = device.gpu.name if device.gpu else device.description or device.get_kind_display()
+    if device.gpu:
+        what = device.gpu.name
+    else:
+        what = device.description or device.get_kind_display()
     return f"{device.name}: {what}"
 
 

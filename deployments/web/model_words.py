@@ -36,7 +36,10 @@ def fact_rows(facts: ModelFacts) -> list[tuple[str, str]]:
     """(title, text) in the order of the page; what a file of this kind does not have is left
     out."""
     if facts.is_projector:
-        rows = [*_identity(facts), ("Made for models of width", number(facts.projection_dim))]
+        rows = [
+            *_identity(facts),
+            ("Made for models of width", number(facts.projection_dim)),
+        ]
     elif facts.kind not in (*DEPLOYABLE, Kind.DRAFT):
         rows = _identity(facts)
     else:
@@ -50,8 +53,13 @@ def _identity(facts: ModelFacts) -> list[tuple[str, str]]:
         rows.append(("Kind", TITLES[Kind(facts.kind)]))
     parameters = count_text(facts.n_params)
     if facts.n_expert:
-        share = 100 * facts.n_params_active / facts.n_params if facts.n_params else 0
-        parameters += f", {count_text(facts.n_params_active)} active per token ({share:.0f} %)"
+        if facts.n_params:
+            share = 100 * facts.n_params_active / facts.n_params
+        else:
+            share = 0
+        parameters += (
+            f", {count_text(facts.n_params_active)} active per token ({share:.0f} %)"
+        )
     return [*rows, ("Parameters", parameters), ("Quantisation", facts.quant or UNKNOWN)]
 
 
@@ -61,16 +69,24 @@ def _shape(facts: ModelFacts) -> list[tuple[str, str]]:
         ("Width", number(facts.n_embd)),
         ("Attention", attention(facts)),
     ]
-    if heads := spread(facts.n_head):
+    heads = spread(facts.n_head)
+    if heads:
         keys = spread(facts.n_head_kv)
         rows.append(
-            ("Heads", heads + (f", {keys} for keys and values" if keys and keys != heads else ""))
+            (
+                "Heads",
+                heads
+                + (f", {keys} for keys and values" if keys and keys != heads else ""),
+            )
         )
     if facts.n_expert:
         rows.append(
             (
                 "Experts",
-                f"{number(facts.n_expert)} per layer, {number(facts.n_expert_used)} used per token",
+                (
+                    f"{number(facts.n_expert)} per layer, {number(facts.n_expert_used)}"
+                    " used per token"
+                ),
             )
         )
     if facts.n_nextn_layers:
@@ -85,7 +101,10 @@ def _shape(facts: ModelFacts) -> list[tuple[str, str]]:
 
 
 def _text(facts: ModelFacts) -> list[tuple[str, str]]:
-    context = f"{number(facts.n_ctx_train)} tokens" if facts.n_ctx_train else UNKNOWN
+    if facts.n_ctx_train:
+        context = f"{number(facts.n_ctx_train)} tokens"
+    else:
+        context = UNKNOWN
     rows = [("Context it was trained for", context), ("Tokenizer", tokenizer(facts))]
     if facts.is_embedding:
         rows.append(("Pooling", facts.pooling or "the file does not say"))
@@ -93,7 +112,11 @@ def _text(facts: ModelFacts) -> list[tuple[str, str]]:
         rows.append(
             (
                 "Chat template",
-                "in the file" if facts.has_chat_template else "none; a general one is used",
+                (
+                    "in the file"
+                    if facts.has_chat_template
+                    else "none; a general one is used"
+                ),
             )
         )
     return rows
@@ -103,7 +126,8 @@ def attention(facts: ModelFacts) -> str:
     text = _ATTENTION.get(facts.attention, UNKNOWN)
     if facts.attention == "SWA" and facts.sliding_window:
         return (
-            f"most layers see only the last {number(facts.sliding_window)} tokens (sliding window)"
+            f"most layers see only the last {number(facts.sliding_window)} tokens"
+            " (sliding window)"
         )
     return text
 
@@ -115,12 +139,16 @@ def tokenizer(facts: ModelFacts) -> str:
     own = "/".join(filter(None, (facts.tokenizer, facts.tokenizer_pre)))
     method = _TOKENIZERS.get(facts.tokenizer)
     name = f"{method} ({own})" if method else own
-    return f"{name}, {number(facts.n_vocab)} tokens" if facts.n_vocab else name
+    if facts.n_vocab:
+        return f"{name}, {number(facts.n_vocab)} tokens"
+    return name
 
 
 def number(value: int | None) -> str:
     """131072 → '131,072'."""
-    return UNKNOWN if value is None else f"{value:,}"
+    if value is None:
+        return UNKNOWN
+    return f"{value:,}"
 
 
 def spread(values: Sequence[int]) -> str:
@@ -129,4 +157,6 @@ def spread(values: Sequence[int]) -> str:
     some = [value for value in values if value]
     if not some:
         return ""
-    return str(some[0]) if min(some) == max(some) else f"{min(some)} to {max(some)}"
+    if min(some) == max(some):
+        return str(some[0])
+    return f"{min(some)} to {max(some)}"

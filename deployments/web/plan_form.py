@@ -23,7 +23,11 @@ from deployments.web.forms import engine_label, setting_field
 from gpus.facts import memory_in_use
 from gpus.models import Device, Host
 
-MODEL, DRAFT, DEVICE, DRAFT_DEVICE, ENGINE = "model", "draft", "device", "draft_device", "engine"
+MODEL = "model"
+DRAFT = "draft"
+DEVICE = "device"
+DRAFT_DEVICE = "draft_device"
+ENGINE = "engine"
 
 
 @dataclass(frozen=True)
@@ -56,13 +60,19 @@ def read_stock(host: Host) -> Stock:
         .filter(host=host, state=Engine.State.OK)
         .exclude(flavour=EXTERNAL)
     )
-    devices = list(Device.objects.filter(host=host, is_present=True).select_related("gpu"))
-    return Stock(host, list(models), list(drafts), engines, devices, _used(host, devices))
+    devices = list(
+        Device.objects.filter(host=host, is_present=True).select_related("gpu")
+    )
+    return Stock(
+        host, list(models), list(drafts), engines, devices, _used(host, devices)
+    )
 
 
 def _used(host: Host, devices: list[Device]) -> dict[str, int]:
     used = memory_in_use(host.name)
-    keys = {d.name: "host" if d.kind == Device.Kind.CPU else d.card_key for d in devices}
+    keys = {
+        d.name: "host" if d.kind == Device.Kind.CPU else d.card_key for d in devices
+    }
     return {name: used[key] for name, key in keys.items() if key in used}
 
 
@@ -77,7 +87,9 @@ class PlanForm(forms.Form):
     """Values come from the query string: a key that is missing has its default, so that every link
     is short."""
 
-    model = forms.ChoiceField(error_messages={"invalid_choice": "There is no model %(value)s."})
+    model = forms.ChoiceField(
+        error_messages={"invalid_choice": "There is no model %(value)s."}
+    )
     draft = forms.ChoiceField(
         required=False,
         label="Draft model",
@@ -97,19 +109,24 @@ class PlanForm(forms.Form):
             "invalid_choice": "There is no device %(value)s.",
         },
     )
-    engine = forms.ChoiceField(error_messages={"invalid_choice": "There is no such engine."})
+    engine = forms.ChoiceField(
+        error_messages={"invalid_choice": "There is no such engine."}
+    )
 
     def __init__(self, query: QueryDict, stock: Stock) -> None:
         self.stock = stock
         self.complete = _complete(query, stock)
         super().__init__(self.complete, use_required_attribute=False)
-        models, drafts = _choices(stock.models), _choices(stock.drafts)
+        models = _choices(stock.models)
+        drafts = _choices(stock.drafts)
         devices = [(device.name, device.name) for device in stock.devices]
         self._choose(MODEL, models)
         self._choose(DRAFT, [("", "none"), *drafts])
         self._choose(DEVICE, devices)
         self._choose(DRAFT_DEVICE, [("", "auto"), *devices])
-        self._choose(ENGINE, [(str(engine.pk), engine_label(engine)) for engine in stock.engines])
+        self._choose(
+            ENGINE, [(str(engine.pk), engine_label(engine)) for engine in stock.engines]
+        )
         for setting in SETTINGS.values():
             self.fields[setting.key] = setting_field(setting, setting.key)
         for name, field in self.fields.items():
@@ -130,20 +147,27 @@ class PlanForm(forms.Form):
         """Those that differ from their defaults."""
         data = self.cleaned_data if data is None else data
         return {
-            s.key: data[s.key] for s in SETTINGS.values() if data.get(s.key, s.default) != s.default
+            s.key: data[s.key]
+            for s in SETTINGS.values()
+            if data.get(s.key, s.default) != s.default
         }
 
     def query(self, changes: Mapping[str, int | str] | None = None) -> str:
         """The shortest query string that asks for this, with changed settings if there are any."""
         short = QueryDict(mutable=True)
         for key in (MODEL, DRAFT, DRAFT_DEVICE):
-            if value := self.data.get(key):
+            value = self.data.get(key)
+            if value:
                 short[key] = value
         short.setlist(DEVICE, self.wanted_devices or [""])
-        if self.data.get(ENGINE) != _engine_key(self.stock.engine_for(self.data.get(MODEL, ""))):
+        if self.data.get(ENGINE) != _engine_key(
+            self.stock.engine_for(self.data.get(MODEL, ""))
+        ):
             short[ENGINE] = self.data.get(ENGINE, "")
         for setting in SETTINGS.values():
-            value = str((changes or {}).get(setting.key, self.data.get(setting.key, ""))).strip()
+            value = str(
+                (changes or {}).get(setting.key, self.data.get(setting.key, ""))
+            ).strip()
             if value and value != str(setting.default):
                 short[setting.key] = value
         return short.urlencode()
@@ -180,9 +204,12 @@ class PlanForm(forms.Form):
 
     def _is_touched(self, place: str) -> bool:
         """Something below the fold is wrong, or was set."""
-        keys = [setting.key for setting in SETTINGS.values() if _place(setting) == place]
+        keys = [
+            setting.key for setting in SETTINGS.values() if _place(setting) == place
+        ]
         return any(
-            key in self.errors or self.data.get(key, "") not in ("", str(SETTINGS[key].default))
+            key in self.errors
+            or self.data.get(key, "") not in ("", str(SETTINGS[key].default))
             for key in keys
         )
 
@@ -190,9 +217,14 @@ class PlanForm(forms.Form):
 def _place(setting: Setting) -> str:
     """What every strategy looks at comes first; what few look at does not stand in everybody's
     way."""
-    if any(_drafts(strategy) and strategy.has_own(setting) for strategy in STRATEGIES.values()):
+    if any(
+        _drafts(strategy) and strategy.has_own(setting)
+        for strategy in STRATEGIES.values()
+    ):
         return "draft"
-    return "advanced" if setting.advanced or setting.of_strategy else "main"
+    if setting.advanced or setting.of_strategy:
+        return "advanced"
+    return "main"
 
 
 def _drafts(strategy: Strategy) -> bool:
@@ -219,7 +251,12 @@ def _complete(query: QueryDict, stock: Stock) -> QueryDict:
 def _first_devices(stock: Stock, engine: str) -> list[str]:
     """Every device of the one kind the engine computes on; else every accelerator."""
     flavour = next(
-        (FLAVOURS[e.flavour].device_kind(e.build) for e in stock.engines if str(e.pk) == engine), ""
+        (
+            FLAVOURS[e.flavour].device_kind(e.build)
+            for e in stock.engines
+            if str(e.pk) == engine
+        ),
+        "",
     )
     own = [device.name for device in stock.devices if device.kind == flavour]
     cards = [device.name for device in stock.devices if device.kind != Device.Kind.CPU]
@@ -227,4 +264,6 @@ def _first_devices(stock: Stock, engine: str) -> list[str]:
 
 
 def _engine_key(engine: Engine | None) -> str:
-    return str(engine.pk) if engine else ""
+    if engine:
+        return str(engine.pk)
+    return ""

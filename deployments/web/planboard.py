@@ -56,10 +56,14 @@ class Board:
                 return outcome
         if strategy in STRATEGIES:
             raise OmniError(
-                "not_planned", "Something in the choices is not right.", "The fields say what."
+                "not_planned",
+                "Something in the choices is not right.",
+                "The fields say what.",
             )
         raise OmniError(
-            "unknown_strategy", f"There is no strategy {strategy!r}.", "Choose one that is shown."
+            "unknown_strategy",
+            f"There is no strategy {strategy!r}.",
+            "Choose one that is shown.",
         )
 
 
@@ -80,12 +84,18 @@ def presets_for(host: Host, query: QueryDict) -> tuple[PlanForm, list[Preset]]:
     stock = read_stock(host)
     form = PlanForm(query, stock)
     form.is_valid()
-    choice = form.cleaned_data if {MODEL, DEVICE} <= set(form.cleaned_data) else None
+    if {MODEL, DEVICE} <= set(form.cleaned_data):
+        choice = form.cleaned_data
+    else:
+        choice = None
     model = Model.objects.filter(name=choice[MODEL]).first() if choice else None
     if choice is None or model is None:
         return form, []
     rig = rig_facts(host)
-    wanted = {*choice[DEVICE], *(name for name, device in rig.items() if device.kind == "cpu")}
+    wanted = {
+        *choice[DEVICE],
+        *(name for name, device in rig.items() if device.kind == "cpu"),
+    }
     devices = [device for name, device in rig.items() if name in wanted]
     return form, presets(shape_of(model), model_facts(model), devices)
 
@@ -93,11 +103,14 @@ def presets_for(host: Host, query: QueryDict) -> tuple[PlanForm, list[Preset]]:
 def _choice(stock: Stock, form: PlanForm) -> Choice:
     data = form.cleaned_data
     models = {
-        model.name: model for model in Model.objects.filter(name__in=[data[MODEL], data[DRAFT]])
+        model.name: model
+        for model in Model.objects.filter(name__in=[data[MODEL], data[DRAFT]])
     }
     order = [device.name for device in stock.devices]
     return Choice(
-        engine=next(engine for engine in stock.engines if str(engine.pk) == data[ENGINE]),
+        engine=next(
+            engine for engine in stock.engines if str(engine.pk) == data[ENGINE]
+        ),
         model=models[data[MODEL]],
         draft=models.get(data[DRAFT]),
         devices=sorted(data[DEVICE], key=order.index),
@@ -110,7 +123,10 @@ def _names(model: Model) -> dict[str, str]:
     """A free name for what each strategy would deploy; the commands carry it."""
     taken = taken_names()
     first = next(iter(STRATEGIES))
-    ends = {name: "" if name == first else f"-{name.replace('_', '-')}" for name in STRATEGIES}
+    ends = {
+        name: "" if name == first else f"-{name.replace('_', '-')}"
+        for name in STRATEGIES
+    }
     wanted = {
         name: f"{model.name[: LENGTH['deployments'] - ROOM_FOR_NUMBERS - len(end)]}{end}"
         for name, end in ends.items()
@@ -126,12 +142,16 @@ def deploy(board: Board, *, strategy: str, name: str, user: Any = None) -> Deplo
     plan = outcome.plan
     if plan is None or plan.verdict == Verdict.NOT_VIABLE:
         raise OmniError(
-            "not_viable", "This does not fit as it is set.", "Change what the reasons name."
+            "not_viable",
+            "This does not fit as it is set.",
+            "Change what the reasons name.",
         )
     # What the planner chose for itself is kept: planned again at the start, the command is the one
     # shown here.
     chosen = {key: value for key, value in plan.settings.items() if key in SETTINGS}
-    engine = next(e for e in board.stock.engines if str(e.pk) == board.form.cleaned_data[ENGINE])
+    engine = next(
+        e for e in board.stock.engines if str(e.pk) == board.form.cleaned_data[ENGINE]
+    )
     setup = Setup(
         engine.host,
         name.strip() or outcome.name,

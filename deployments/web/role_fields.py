@@ -10,7 +10,9 @@ from deployments.models import Deployment, Model
 from deployments.planning.roles import DRAFT, source_of
 from deployments.strategies.base import Strategy
 
-STRATEGY, MODEL, DRAFT_MODEL = "strategy", "model", "draft"
+STRATEGY = "strategy"
+MODEL = "model"
+DRAFT_MODEL = "draft"
 
 _HELP = {
     "target": "Where the model itself runs, the one that checks every draft.",
@@ -53,11 +55,14 @@ def role_fields(strategy: Strategy) -> Iterator[RoleField]:
         yield RoleField(role, name, model, role in strategy.optional_roles, about)
 
 
-def members_of(strategy: Strategy, data: Mapping[str, Any]) -> dict[str, tuple[Model, list[str]]]:
+def members_of(
+    strategy: Strategy, data: Mapping[str, Any]
+) -> dict[str, tuple[Model, list[str]]]:
     """What was chosen, by role; an optional role without a model is left out."""
     chosen = {}
     for each in role_fields(strategy):
-        if model := data.get(each.needs_model):
+        model = data.get(each.needs_model)
+        if model:
             chosen[each.role] = (model, list(data[each.name]))
     return chosen
 
@@ -65,10 +70,13 @@ def members_of(strategy: Strategy, data: Mapping[str, Any]) -> dict[str, tuple[M
 def initial_members(deployment: Deployment, strategy: Strategy) -> dict[str, Any]:
     """Field name → value for what the deployment has bound; roles of another strategy are left
     out."""
-    bound = {binding.role: binding for binding in deployment.bindings.select_related("model")}
+    bound = {
+        binding.role: binding for binding in deployment.bindings.select_related("model")
+    }
     initial: dict[str, Any] = {}
     for each in role_fields(strategy):
-        if binding := bound.get(each.role):
+        binding = bound.get(each.role)
+        if binding:
             initial.setdefault(each.needs_model, binding.model.name)
             initial[each.name] = binding.devices
     return initial

@@ -13,7 +13,8 @@ from deployments.names import LENGTH
 from deployments.web.form_fields import choice_field
 
 KEY_HELP = (
-    "Sent to this server only, kept in a file that only Omni's user can read, and not shown again."
+    "Sent to this server only, kept in a file that only Omni's user can read, and not"
+    " shown again."
 )
 
 
@@ -21,20 +22,33 @@ def key_field() -> forms.CharField:
     # Never given back to the page, not even beside an error of another field.
     widget = forms.PasswordInput(attrs={"autocomplete": "off", "class": "mono"})
     return forms.CharField(
-        max_length=LONGEST_KEY, required=False, label="API key", widget=widget, help_text=KEY_HELP
+        max_length=LONGEST_KEY,
+        required=False,
+        label="API key",
+        widget=widget,
+        help_text=KEY_HELP,
     )
 
 
 class ServerForm(forms.Form):
     """An OpenAI-compatible server by its address."""
 
-    name = forms.CharField(max_length=LENGTH["engines"], help_text="How it is called here.")
+    name = forms.CharField(
+        max_length=LENGTH["engines"], help_text="How it is called here."
+    )
     address = forms.CharField(
         max_length=LONGEST_ADDRESS,
         widget=forms.TextInput(
-            attrs={"class": "mono", "placeholder": "http://127.0.0.1:8080", "spellcheck": "false"}
+            attrs={
+                "class": "mono",
+                "placeholder": "http://127.0.0.1:8080",
+                "spellcheck": "false",
+            }
         ),
-        help_text="This machine, or a host that OMNI_EXTERNAL_HOSTS names. With or without /v1.",
+        help_text=(
+            "This machine, or a host that OMNI_EXTERNAL_HOSTS names. With or without"
+            " /v1."
+        ),
     )
     key = key_field()
 
@@ -68,15 +82,24 @@ class RemoteModelForm(forms.Form):
     name = forms.CharField(
         required=False,
         max_length=LENGTH["deployments"],
-        help_text="Programs ask for it by this name. Left empty, it is made from the model's name.",
+        help_text=(
+            "Programs ask for it by this name. Left empty, it is made from the model's"
+            " name."
+        ),
     )
 
     def __init__(
-        self, *args: Any, engine: Engine, deployment: Deployment | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        engine: Engine,
+        deployment: Deployment | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         names = list(
-            dict.fromkeys([*([deployment.remote_model] if deployment else []), *engine.offers])
+            dict.fromkeys(
+                [*([deployment.remote_model] if deployment else []), *engine.offers]
+            )
         )
         choice_field(self, "model").choices = [(name, name) for name in names]
         if deployment:

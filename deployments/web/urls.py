@@ -2,14 +2,24 @@ from __future__ import annotations
 
 from django.urls import path
 
-from deployments.web.views import deployments, devices, downloads, library, plan, rig_file, servers
+from deployments.web.views import (
+    deployments,
+    devices,
+    downloads,
+    library,
+    plan,
+    rig_file,
+    servers,
+)
 
 app_name = "deployments"
 urlpatterns = [
     path("models/", library.models, name="models"),
     path("models/scan/", library.scan, name="scan"),
     path("models/folders/add/", library.folder_add, name="folder_add"),
-    path("models/folders/<int:pk>/remove/", library.folder_remove, name="folder_remove"),
+    path(
+        "models/folders/<int:pk>/remove/", library.folder_remove, name="folder_remove"
+    ),
     path("models/download/", downloads.download, name="download"),
     path("models/download/list/", downloads.download_list, name="download_list"),
     path("models/download/start/", downloads.start, name="download_start"),
@@ -31,7 +41,9 @@ urlpatterns = [
     path("plan/presets/", plan.plan_presets, name="plan_presets"),
     path("devices/across/", devices.across, name="across"),
     path("devices/stand-ins/", devices.stand_ins, name="stand_ins"),
-    path("devices/stand-ins/switch/", devices.stand_ins_switch, name="stand_ins_switch"),
+    path(
+        "devices/stand-ins/switch/", devices.stand_ins_switch, name="stand_ins_switch"
+    ),
     path("devices/add/", devices.add, name="device_add"),
     path("devices/<int:pk>/remove/", devices.remove, name="device_remove"),
     path("devices/<slug:name>/server/", devices.server, name="device_server"),

@@ -29,7 +29,9 @@ register.filter("gbps", units.gbps_text)
 @register.filter
 def get(mapping: Any, key: Any) -> Any:
     """A value of a mapping whose key is only known in the template."""
-    return mapping.get(key) if mapping else None
+    if mapping:
+        return mapping.get(key)
+    return None
 
 
 @register.filter
@@ -45,11 +47,12 @@ def icon(name: str, label: str = "") -> str:
 
     Raises KeyError for a name that does not exist.
     """
-    aria = (
-        format_html('role="img" aria-label="{}"', label)
-        if label
-        else mark_safe('aria-hidden="true"')
-    )
+    if label:
+        aria = format_html('role="img" aria-label="{}"', label)
+    else:
+        aria = mark_safe('aria-hidden="true"')
     return format_html(
-        '<svg class="icon" viewBox="0 0 24 24" {}>{}</svg>', aria, mark_safe(ICONS[name])
+        '<svg class="icon" viewBox="0 0 24 24" {}>{}</svg>',
+        aria,
+        mark_safe(ICONS[name]),
     )

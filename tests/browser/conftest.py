@@ -38,13 +38,17 @@ def chromium_path() -> str:
     ):
         if name and (path := shutil.which(name)):
             return path
-    raise RuntimeError("Chromium is needed for the browser tests; `make test` installs it.")
+    raise RuntimeError(
+        "Chromium is needed for the browser tests; `make test` installs it."
+    )
 
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium_path(), args=QUIET)
+        browser = playwright.chromium.launch(
+            executable_path=chromium_path(), args=QUIET
+        )
         yield browser
         browser.close()
 
@@ -71,7 +75,9 @@ def new_context(chromium: Browser) -> Iterator[Callable[..., BrowserContext]]:
         context.on(
             "console",
             lambda message: (
-                complaints.append(message.text) if COMPLAINT.search(message.text) else None
+                complaints.append(message.text)
+                if COMPLAINT.search(message.text)
+                else None
             ),
         )
         contexts.append(context)

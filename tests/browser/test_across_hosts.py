@@ -24,7 +24,10 @@ class OfferingPanel(RunningPanel):
 
     @property
     def env(self) -> dict[str, str]:
-        return super().env | {"OMNI_RPC_ADDRESS": "127.0.0.2", "OMNI_RPC_DEVICES": "CPU"}
+        return super().env | {
+            "OMNI_RPC_ADDRESS": "127.0.0.2",
+            "OMNI_RPC_DEVICES": "CPU",
+        }
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +88,9 @@ def test_a_device_is_added_by_its_address_planned_with_and_removed(
     expect(field).to_have_value("127.0.0.3:9")
     field.fill(foreign)
     page.get_by_role("button", name="Add device").click()
-    expect(page.get_by_text("RPC2 is RPC device on host 127.0.0.3.")).to_be_visible(timeout=20_000)
+    expect(page.get_by_text("RPC2 is RPC device on host 127.0.0.3.")).to_be_visible(
+        timeout=20_000
+    )
     expect(page.get_by_role("heading", name="RPC2")).to_be_visible()
     page.goto(f"{offering.url}/plan/")
     expect(page.get_by_text("RPC2").first).to_be_visible()
@@ -107,7 +112,10 @@ def test_the_log_of_a_device_server_can_be_read(
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
 def test_it_fits_is_accessible_and_warns(
-    scheme: str, size: str, new_context: Callable[..., BrowserContext], offering: OfferingPanel
+    scheme: str,
+    size: str,
+    new_context: Callable[..., BrowserContext],
+    offering: OfferingPanel,
 ) -> None:
     page = open_rig(new_context, offering, viewport=SIZES[size], color_scheme=scheme)
     expect(page.get_by_text("can take over this machine")).to_be_visible()

@@ -32,13 +32,17 @@ def test_a_strategy_brings_its_fields_and_keeps_what_was_typed(
     expect(page.get_by_label("Context (tokens)")).to_have_value("3000")
     expect(page.get_by_label("Strategy", exact=True)).to_be_focused()
     expect(page.get_by_label("Hand over from (tokens)")).to_be_visible()
-    page.get_by_label("Strategy", exact=True).select_option(label="Speculative decoding")
+    page.get_by_label("Strategy", exact=True).select_option(
+        label="Speculative decoding"
+    )
     expect(page.get_by_label("Draft model")).to_be_visible()
     expect(decode).to_have_count(0)
     expect(page.get_by_label("Context (tokens)")).to_have_value("3000")
 
 
-def test_what_is_missing_is_said_and_then_it_is_made(page: Page, panel: RunningPanel) -> None:
+def test_what_is_missing_is_said_and_then_it_is_made(
+    page: Page, panel: RunningPanel
+) -> None:
     open_form(page, panel, "Prefill–decode")
     expect(page.get_by_role("group", name="Devices that write answers")).to_be_visible()
     page.get_by_label("Name").fill("by-hand")
@@ -61,7 +65,10 @@ def test_what_is_missing_is_said_and_then_it_is_made(page: Page, panel: RunningP
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
 def test_it_fits_and_is_accessible(
-    scheme: str, size: str, new_context: Callable[..., BrowserContext], panel: RunningPanel
+    scheme: str,
+    size: str,
+    new_context: Callable[..., BrowserContext],
+    panel: RunningPanel,
 ) -> None:
     page = new_context(viewport=SIZES[size], color_scheme=scheme).new_page()
     log_in(page, panel.url)

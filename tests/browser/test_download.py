@@ -33,12 +33,16 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHub]:
         "Tiny-Q8_0.gguf": large + b"more",
         "mmproj-Tiny-F16.gguf": small,
     }
-    with LocalHub({REPO: Repo(files), "some-org/Gated": Repo(files, gated="manual")}) as running:
+    with LocalHub(
+        {REPO: Repo(files), "some-org/Gated": Repo(files, gated="manual")}
+    ) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def hub_panel(tmp_path_factory: pytest.TempPathFactory, hub: LocalHub) -> Iterator[RunningPanel]:
+def hub_panel(
+    tmp_path_factory: pytest.TempPathFactory, hub: LocalHub
+) -> Iterator[RunningPanel]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_ENDPOINT", hub.url)
         patch.setenv("HF_HUB_OFFLINE", "0")
@@ -72,9 +76,13 @@ def test_from_a_name_to_a_model_with_a_pause_and_a_killed_agent(
     page.get_by_role("button", name="Download").click()
     row = page.locator("article.download")
     expect(row.locator(".badge")).to_have_text("Downloading")
-    expect(row.locator("[data-progress]")).to_have_text(re.compile(r"of .* MiB, .*/s, .* left"))
+    expect(row.locator("[data-progress]")).to_have_text(
+        re.compile(r"of .* MiB, .*/s, .* left")
+    )
     before = done_bytes(page)
-    wait_until(lambda: done_bytes(page) > before, 10, "the bar does not move", interval_s=0.1)
+    wait_until(
+        lambda: done_bytes(page) > before, 10, "the bar does not move", interval_s=0.1
+    )
 
     row.get_by_role("button", name="Pause").click()
     expect(row.locator(".badge")).to_have_text("Paused")
@@ -86,7 +94,9 @@ def test_from_a_name_to_a_model_with_a_pause_and_a_killed_agent(
     psutil.Process(hub_panel.child("agent").pid).kill()
     hub.rate_bps = 0
     expect(row.locator(".badge")).to_have_text("Done")
-    assert hub.sent_bytes < sum(len(content) for content in hub.repos[REPO].files.values())
+    assert hub.sent_bytes < sum(
+        len(content) for content in hub.repos[REPO].files.values()
+    )
     row.get_by_role("link", name="Show").click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("tiny-q4_k_m")
     expect(page.locator(".badge").first).to_have_text("Ready")

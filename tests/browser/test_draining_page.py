@@ -34,12 +34,17 @@ def leaving(panel: RunningPanel) -> Iterator[str]:
 
 
 def test_answers_finish_or_are_cut_and_an_idle_one_is_unloaded(
-    page: Page, panel: RunningPanel, leaving: str, new_context: Callable[..., BrowserContext]
+    page: Page,
+    panel: RunningPanel,
+    leaving: str,
+    new_context: Callable[..., BrowserContext],
 ) -> None:
     page.goto(panel.url + leaving)
     badge = page.locator(".page-head .badge")
     expect(badge).to_have_text("ready")
-    answer = Streamed(panel, gateway_key(panel), "leaving", max_tokens=3500, ignore_eos=True)
+    answer = Streamed(
+        panel, gateway_key(panel), "leaving", max_tokens=3500, ignore_eos=True
+    )
     all_begun([answer])
     page.get_by_role("button", name="Stop leaving").click()
     expect(badge).to_have_text("stopping")

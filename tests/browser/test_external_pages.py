@@ -38,11 +38,16 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealEngine]:
 
 def state_is(page: Page, panel: RunningPanel, state: str) -> None:
     page.goto(f"{panel.url}/deployments/remote/")
-    expect(page.locator(f'.page-head .badge[data-state="{state}"]')).to_be_visible(timeout=30_000)
+    expect(page.locator(f'.page-head .badge[data-state="{state}"]')).to_be_visible(
+        timeout=30_000
+    )
 
 
 def test_from_an_address_to_a_chat_and_how_its_pages_look(
-    new_context: Callable[..., BrowserContext], page: Page, panel: RunningPanel, foreign: RealEngine
+    new_context: Callable[..., BrowserContext],
+    page: Page,
+    panel: RunningPanel,
+    foreign: RealEngine,
 ) -> None:
     page.goto(f"{panel.url}/models/")
     page.get_by_role("link", name="Add external server").click()
@@ -58,7 +63,9 @@ def test_from_an_address_to_a_chat_and_how_its_pages_look(
     page.get_by_label("Model", exact=True).select_option("smol-alias")
     page.get_by_label("Name", exact=True).fill("remote")
     page.get_by_role("button", name="Create and start").click()
-    expect(page.locator('.page-head .badge[data-state="ready"]')).to_be_visible(timeout=30_000)
+    expect(page.locator('.page-head .badge[data-state="ready"]')).to_be_visible(
+        timeout=30_000
+    )
     page.get_by_role("button", name="Chat").click()
     page.wait_for_url(re.compile(r"/chat/\d+/"))
     page.get_by_text("Settings", exact=True).click()
@@ -66,12 +73,17 @@ def test_from_an_address_to_a_chat_and_how_its_pages_look(
     page.get_by_role("button", name="Save settings").click()
     page.get_by_label("Message").fill("Say hello.")
     page.keyboard.press("Enter")
-    expect(page.locator("[data-figures]").last).to_contain_text("First token", timeout=60_000)
+    expect(page.locator("[data-figures]").last).to_contain_text(
+        "First token", timeout=60_000
+    )
     _pages_while_it_answers_and_while_it_is_away(new_context, page, panel, foreign)
 
 
 def _pages_while_it_answers_and_while_it_is_away(
-    new_context: Callable[..., BrowserContext], page: Page, panel: RunningPanel, foreign: RealEngine
+    new_context: Callable[..., BrowserContext],
+    page: Page,
+    panel: RunningPanel,
+    foreign: RealEngine,
 ) -> None:
     wrong = look(page, "external-chat")
     state_is(page, panel, "ready")
@@ -79,10 +91,14 @@ def _pages_while_it_answers_and_while_it_is_away(
     foreign.kill()
     state_is(page, panel, "unhealthy")
     expect(page.get_by_text("cannot be reached").first).to_be_visible()
-    some = {name: PAGES[name] for name in ("server", "deployment", "deployments", "models")}
+    some = {
+        name: PAGES[name] for name in ("server", "deployment", "deployments", "models")
+    }
     wrong += shown(new_context, panel, some, "away")
     page.get_by_role("button", name="Delete").first.click()
-    expect(page.get_by_role("dialog")).to_contain_text("The server itself is left alone")
+    expect(page.get_by_role("dialog")).to_contain_text(
+        "The server itself is left alone"
+    )
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     expect(page).to_have_url(re.compile("/deployments/$"))
     expect(page.get_by_role("link", name="remote", exact=True)).to_have_count(0)

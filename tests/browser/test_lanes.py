@@ -34,9 +34,7 @@ deployments:
     devices: {prefill: [RPC0], decode: [RPC1]}
     settings: {context: 2048, handover_min: 16}
 """
-LONG = (
-    "Write a very long story about a lighthouse keeper. Use many paragraphs and never stop early."
-)
+LONG = "Write a very long story about a lighthouse keeper. Use many paragraphs and never stop early."
 CODE = (
     "Write a Python function that adds the numbers of a list, with one very long comment, then say"
     " what it does."
@@ -101,10 +99,15 @@ def three(panel: RunningPanel) -> RunningPanel:
 
 
 def states(panel: RunningPanel) -> list[str]:
-    return [d["state"] for d in json.loads(panel.manage("status", "--json").stdout)["deployments"]]
+    return [
+        d["state"]
+        for d in json.loads(panel.manage("status", "--json").stdout)["deployments"]
+    ]
 
 
-def new_chat(page: Page, panel: RunningPanel, tokens: int, names: list[str] = NAMES) -> None:
+def new_chat(
+    page: Page, panel: RunningPanel, tokens: int, names: list[str] = NAMES
+) -> None:
     page.goto(f"{panel.url}/chat/")
     page.get_by_label("Deployment", exact=True).select_option(names[0])
     if names[1:]:
@@ -131,14 +134,18 @@ def answers(page: Page) -> Locator:
 
 
 def ended(page: Page, state: str = "done") -> Locator:
-    return page.locator(".turn-row").last.locator(f'[data-role=assistant][data-state="{state}"]')
+    return page.locator(".turn-row").last.locator(
+        f'[data-role=assistant][data-state="{state}"]'
+    )
 
 
 def all_grow(page: Page) -> None:
     def lengths() -> bool:
         found = [
             len(text)
-            for text in page.locator(".turn-row").last.locator("[data-answer]").all_inner_texts()
+            for text in page.locator(".turn-row")
+            .last.locator("[data-answer]")
+            .all_inner_texts()
         ]
         return len(found) == 3 and min(found) > 30
 
@@ -163,7 +170,9 @@ def test_one_prompt_goes_to_three_lanes_and_each_shows_its_own_figures(
     expect(ended(page)).to_have_count(3, timeout=60_000)
     rows = {row[0]: row[1:] for row in stored(page, three)}
     assert list(rows) == NAMES
-    for n, (name, (decode, prefill, completion, prompt, timings)) in enumerate(rows.items()):
+    for n, (name, (decode, prefill, completion, prompt, timings)) in enumerate(
+        rows.items()
+    ):
         shown = answers(page).nth(n).locator("[data-figures]").inner_text()
         assert (
             completion == timings["predicted_n"]
@@ -186,7 +195,9 @@ def test_one_prompt_goes_to_three_lanes_and_each_shows_its_own_figures(
     assert drafted["draft_n"] >= drafted["draft_n_accepted"] > 0
     said = f"{drafted['draft_n_accepted']} of {drafted['draft_n']} drafts accepted"
     assert said in answers(page).nth(1).inner_text()
-    expect(page.locator(".compared").last).to_contain_text("alone and drafted shared CPU")
+    expect(page.locator(".compared").last).to_contain_text(
+        "alone and drafted shared CPU"
+    )
 
 
 def _rates(shown: str) -> list[float]:
@@ -211,7 +222,9 @@ def test_one_lane_is_stopped_then_all_and_a_reload_shows_the_same(
     all_grow(phone)
     phone.locator("[data-tab]").nth(2).click()
     wait_until(
-        lambda: settled(phone), 5, "what streams keeps the phone from going to the third lane"
+        lambda: settled(phone),
+        5,
+        "what streams keeps the phone from going to the third lane",
     )
     expect(page.get_by_role("button", name="Stop all lanes")).to_be_visible()
     page.keyboard.press("Escape")
@@ -226,7 +239,9 @@ def test_one_lane_is_stopped_then_all_and_a_reload_shows_the_same(
     )
 
 
-def test_a_lane_is_added_asked_regenerated_and_removed(page: Page, three: RunningPanel) -> None:
+def test_a_lane_is_added_asked_regenerated_and_removed(
+    page: Page, three: RunningPanel
+) -> None:
     new_chat(page, three, 12, NAMES[:1])
     ask(page, "Say hello.")
     expect(ended(page)).to_have_count(1)
@@ -310,7 +325,9 @@ def test_lanes_fit_and_are_accessible(
         page.locator("[data-tab]").nth(2).click()
         expect(page.locator("#chat")).to_have_attribute("data-shown", "3")
         wait_until(lambda: settled(page), 5, "the swipe does not end")
-        expect(page.locator("[data-tab]").nth(2)).to_have_attribute("aria-current", "true")
+        expect(page.locator("[data-tab]").nth(2)).to_have_attribute(
+            "aria-current", "true"
+        )
         wrong += look(page, f"lanes-third-{scheme}-{size}")
     page.get_by_label(
         "Lane 2: change or remove" if size == "desk" else "Lane 3: change or remove"
@@ -329,8 +346,12 @@ def test_four_lanes_with_a_failed_and_an_unasked_one_fit(
         page = new_context(viewport=SIZES[size]).new_page()
         log_in(page, three.url)
         page.goto(f"{three.url}/chat/{made.stdout.split('MADE ')[1].strip()}/")
-        expect(page.locator(".cell").nth(1)).to_contain_text("41 of 60 drafts accepted (68 %)")
-        expect(page.locator(".cell").nth(1)).to_contain_text("KV handed over in 5 ms, 13.3 MiB")
+        expect(page.locator(".cell").nth(1)).to_contain_text(
+            "41 of 60 drafts accepted (68 %)"
+        )
+        expect(page.locator(".cell").nth(1)).to_contain_text(
+            "KV handed over in 5 ms, 13.3 MiB"
+        )
         page.keyboard.press("Alt+2")
         expect(page.locator(".cell").nth(1).locator("article")).to_be_focused()
         page.wait_for_timeout(600)

@@ -18,7 +18,9 @@ TYPED = "What I had typed for a long time"
 
 
 # --- the way back ---------------------------------------------------------------------------------
-def test_back_to_a_filtered_list_shows_the_whole_page(page: Page, panel: RunningPanel) -> None:
+def test_back_to_a_filtered_list_shows_the_whole_page(
+    page: Page, panel: RunningPanel
+) -> None:
     page.goto(f"{panel.url}/models/")
     with page.expect_response(lambda answer: "q=smol" in answer.url):
         page.get_by_label("Search").fill("smol")
@@ -170,7 +172,9 @@ def test_a_question_that_a_lost_link_swallowed_is_given_back(
     page = new_context().new_page()
     url = f"http://127.0.0.1:{link.port}"
     log_in(page, url)
-    page.goto(f"{url}/chat/{chat.rstrip('/').rpartition('/')[2]}/", wait_until="networkidle")
+    page.goto(
+        f"{url}/chat/{chat.rstrip('/').rpartition('/')[2]}/", wait_until="networkidle"
+    )
     link.forgets = True
     link.broken.set()
     page.get_by_label("Message").fill(TYPED)
@@ -182,7 +186,9 @@ def test_a_question_that_a_lost_link_swallowed_is_given_back(
 
 
 # --- a small window -------------------------------------------------------------------------------
-def test_at_200_percent_most_of_the_window_is_left_for_the_answer(page: Page, chat: str) -> None:
+def test_at_200_percent_most_of_the_window_is_left_for_the_answer(
+    page: Page, chat: str
+) -> None:
     page.set_viewport_size({"width": 640, "height": 400})
     page.goto(chat)
     height = page.locator("[data-scroller]").evaluate("box => box.clientHeight")

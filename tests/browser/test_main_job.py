@@ -15,7 +15,8 @@ from tests.panel import RunningPanel
 
 pytestmark = pytest.mark.browser
 LONG = (
-    "Write a very long story about a lighthouse keeper. Use many paragraphs and never stop early."
+    "Write a very long story about a lighthouse keeper. Use many paragraphs and never"
+    " stop early."
 )
 
 
@@ -38,7 +39,9 @@ def deployed(page: Page, panel: RunningPanel) -> None:
     if not any(d["state"] == "ready" for d in status["deployments"]):
         page.goto(panel.url)
         page.get_by_role("button", name=re.compile("Deploy|Start")).first.click()
-        expect(page.locator('.badge[data-state="ready"]').first).to_be_visible(timeout=30_000)
+        expect(page.locator('.badge[data-state="ready"]').first).to_be_visible(
+            timeout=30_000
+        )
 
 
 def new_chat(page: Page, panel: RunningPanel) -> None:
@@ -66,12 +69,16 @@ def test_from_log_in_to_a_running_model_in_two_clicks_without_reload(
     page.get_by_role("button", name=re.compile("^Deploy")).first.click()
     expect(page).to_have_url(re.compile("/deployments/"))
     page.evaluate("window.stillTheSamePage = true")
-    expect(page.locator('.badge[data-state="ready"]').first).to_be_visible(timeout=30_000)
+    expect(page.locator('.badge[data-state="ready"]').first).to_be_visible(
+        timeout=30_000
+    )
     assert page.evaluate("window.stillTheSamePage")
     assert len(panel.engines()) == 1
 
 
-def test_an_answer_grows_in_steps_and_its_figures_appear(page: Page, panel: RunningPanel) -> None:
+def test_an_answer_grows_in_steps_and_its_figures_appear(
+    page: Page, panel: RunningPanel
+) -> None:
     deployed(page, panel)
     new_chat(page, panel)
     page.get_by_text("Settings", exact=True).click()
@@ -88,7 +95,9 @@ def test_an_answer_grows_in_steps_and_its_figures_appear(page: Page, panel: Runn
         return page.locator('[data-role=assistant][data-state="done"]').count() > 0
 
     wait_until(grown, 60, "the answer did not end", interval_s=0.03)
-    assert len(lengths - {0}) >= 5, f"the answer was seen at these lengths only: {sorted(lengths)}"
+    assert len(lengths - {0}) >= 5, (
+        f"the answer was seen at these lengths only: {sorted(lengths)}"
+    )
     figures = page.locator("[data-role=assistant] [data-figures]").last
     for pattern in (r"first token .*\d+ m?s", r"\d tokens/s", r"\d+ tokens"):
         expect(figures).to_contain_text(re.compile(pattern, re.I))
@@ -136,7 +145,9 @@ def test_a_reload_and_a_second_tab_show_the_same_answer_once(
     assert busy(panel), "the reload ended the generation"
     other.get_by_role("button", name="Stop").click()
     for tab in (page, other):
-        expect(tab.locator('[data-role=assistant][data-state="stopped"]')).to_be_visible()
+        expect(
+            tab.locator('[data-role=assistant][data-state="stopped"]')
+        ).to_be_visible()
     stored = page.reload() and answer(page)
     assert stored.strip() == answer(other).strip()
     assert len(stored) > 200
@@ -175,7 +186,11 @@ def test_stop_on_the_page_leaves_no_engine(page: Page, panel: RunningPanel) -> N
     row = page.get_by_role("row").filter(has=page.get_by_role("button", name="Stop"))
     name = row.get_by_role("link").first.inner_text()
     row.get_by_role("button", name="Stop").click()
-    stopped = page.get_by_role("row").filter(has_text=name).locator('.badge[data-state="stopped"]')
+    stopped = (
+        page.get_by_role("row")
+        .filter(has_text=name)
+        .locator('.badge[data-state="stopped"]')
+    )
     expect(stopped.first).to_be_visible(timeout=15_000)
     assert not lives(engine)
     assert panel.engines() == []

@@ -62,7 +62,9 @@ def other_port() -> Iterator[str]:
 
 def token_of(page: Page) -> str:
     """As the panel's own page gets it."""
-    return str(page.evaluate("() => fetch('/socket-token/').then((a) => a.json())")["token"])
+    return str(
+        page.evaluate("() => fetch('/socket-token/').then((a) => a.json())")["token"]
+    )
 
 
 def test_a_page_on_another_port_opens_no_socket_even_with_a_good_token(
@@ -70,7 +72,9 @@ def test_a_page_on_another_port_opens_no_socket_even_with_a_good_token(
 ) -> None:
     address = panel.url.replace("http", "ws")
     # The page itself may: so what follows is refused for where it comes from.
-    assert page.evaluate(KNOCK, [f"{address}/ws/telemetry/", token_of(page)]).startswith("heard")
+    assert page.evaluate(
+        KNOCK, [f"{address}/ws/telemetry/", token_of(page)]
+    ).startswith("heard")
 
     tokens = [token_of(page) for _ in PATHS]
     page.goto(other_port)
@@ -90,7 +94,9 @@ def test_a_stolen_cookie_alone_opens_no_socket(
 ) -> None:
     """Cookies go to every port of a host: that server has it. From its origin it is of no use."""
     page.goto(other_port)
-    stolen = next(cookie for cookie in reversed(Evil.cookies) if "omni_session" in cookie)
+    stolen = next(
+        cookie for cookie in reversed(Evil.cookies) if "omni_session" in cookie
+    )
     address = panel.url.replace("http", "ws") + "/ws/telemetry/"
     with pytest.raises(InvalidStatus) as refused:
         websockets.sync.client.connect(
@@ -125,7 +131,9 @@ Socket = websockets.sync.client.ClientConnection
 @pytest.fixture
 def own_socket(page: Page, panel: RunningPanel) -> Iterator[Socket]:
     """The state socket as the page has it, in the hands of somebody who sends what no page does."""
-    cookie = "; ".join(f"{each['name']}={each['value']}" for each in page.context.cookies())
+    cookie = "; ".join(
+        f"{each['name']}={each['value']}" for each in page.context.cookies()
+    )
     headers = {"Cookie": cookie, "Origin": panel.url}
     address = panel.url.replace("http", "ws") + "/ws/state/"
     with websockets.sync.client.connect(

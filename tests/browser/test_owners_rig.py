@@ -19,7 +19,8 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.timeout(300),
     pytest.mark.skipif(
-        limits().memory is not None, reason="a control group leaves less than the owner's RAM"
+        limits().memory is not None,
+        reason="a control group leaves less than the owner's RAM",
     ),
 ]
 
@@ -40,7 +41,9 @@ def test_each_of_the_owners_models_is_deployed_by_one_click(
     look_around(owners_panel, page, ARTIFACTS)
     status = owners_panel.document("status")
     assert [device["name"] for device in status["devices"]] == ["CUDA0", "CUDA1", "CPU"]
-    assert [row["state"] for row in status["deployments"]] == ["ready"] * len(OWNERS_MODELS)
+    assert [row["state"] for row in status["deployments"]] == ["ready"] * len(
+        OWNERS_MODELS
+    )
     # 70B on the large card, 32B on the other one; each process was given cards of its own.
     shown = page.locator("#deployments-live").inner_text()
     assert "CUDA0" in shown and "CUDA1" in shown

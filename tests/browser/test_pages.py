@@ -96,7 +96,9 @@ def test_every_page_fits_and_is_accessible(
         page.goto(panel.url + path)
         if name == "rig":
             expect(page.locator("#live-note")).to_contain_text("Live")
-            expect(page.get_by_role("link", name=re.compile("^Open")).first).to_be_visible()
+            expect(
+                page.get_by_role("link", name=re.compile("^Open")).first
+            ).to_be_visible()
         wrong += look(page, f"{name}-{scheme}-{size}")
     wrong += _conversation(page, panel, f"{scheme}-{size}")
     assert not wrong, "\n".join(wrong)
@@ -157,7 +159,9 @@ def test_deleting_asks_first_and_cancel_keeps_everything(
 
 
 def test_the_administration_works_under_its_own_policy(
-    panel: RunningPanel, new_context: Callable[..., BrowserContext], furnished: dict[str, str]
+    panel: RunningPanel,
+    new_context: Callable[..., BrowserContext],
+    furnished: dict[str, str],
 ) -> None:
     page = new_context(viewport=SIZES["desk"]).new_page()
     log_in(page, panel.url)

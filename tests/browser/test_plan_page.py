@@ -80,14 +80,20 @@ def test_too_long_a_context_is_explained_fixed_and_deployed_exactly_as_shown(
     assert "planned" in shown
     card.get_by_role("button", name="Create and start").click()
     expect(page).to_have_url(f"{panel.url}/deployments/planned/")
-    expect(page.locator('.badge[data-state="ready"]').first).to_be_visible(timeout=40_000)
-    running = [argv for engine in panel.engines() if "planned" in (argv := arguments(engine))]
+    expect(page.locator('.badge[data-state="ready"]').first).to_be_visible(
+        timeout=40_000
+    )
+    running = [
+        argv for engine in panel.engines() if "planned" in (argv := arguments(engine))
+    ]
     assert running == [shown], "the socket's path is named after the deployment"
     # The device serves one engine at a time, and other tests want it.
     assert panel.manage("stop", "planned", "--wait", "120").returncode == 0
 
 
-def test_typing_keeps_focus_scroll_and_what_is_open(page: Page, panel: RunningPanel) -> None:
+def test_typing_keeps_focus_scroll_and_what_is_open(
+    page: Page, panel: RunningPanel
+) -> None:
     card = opened(page, panel)
     card.get_by_text("Command", exact=True).click()
     context(page).click()
@@ -109,7 +115,9 @@ def test_typing_keeps_focus_scroll_and_what_is_open(page: Page, panel: RunningPa
     )
 
 
-def test_a_wrong_value_is_said_at_its_field_and_goes_away(page: Page, panel: RunningPanel) -> None:
+def test_a_wrong_value_is_said_at_its_field_and_goes_away(
+    page: Page, panel: RunningPanel
+) -> None:
     card = opened(page, panel)
     context(page).fill("lots")
     expect(page.locator("#context-errors")).to_contain_text("It takes auto")

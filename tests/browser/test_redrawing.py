@@ -49,7 +49,13 @@ def redraw(page: Page, live: str) -> None:
 @pytest.mark.parametrize(
     ("rig", "path", "live", "verb", "then"),
     [
-        (DEPLOYMENT, "/deployments/asked-about/", "#deployment-live", "Delete", "/deployments/"),
+        (
+            DEPLOYMENT,
+            "/deployments/asked-about/",
+            "#deployment-live",
+            "Delete",
+            "/deployments/",
+        ),
         (SERVER, "/servers/elsewhere/", "#server-live", "Remove", "/models/"),
     ],
 )
@@ -88,7 +94,9 @@ def test_what_an_answer_says_is_told_although_the_page_was_redrawn_meanwhile(
     expect(page.locator("#toasts .toast[data-kind=bad]")).to_be_visible()
 
 
-def test_the_keyboard_stays_where_it_was(page: Page, panel: RunningPanel, tmp_path: Path) -> None:
+def test_the_keyboard_stays_where_it_was(
+    page: Page, panel: RunningPanel, tmp_path: Path
+) -> None:
     apply(panel, tmp_path, DEPLOYMENT)
     settled(page, f"{panel.url}/deployments/")
     start = page.get_by_role("button", name="Start asked-about", exact=True)

@@ -55,9 +55,13 @@ def test_a_question_is_asked_and_answered_without_another_request(
         said.clear()
         with requests_of(page) as requests:
             ask(page, "Say hello.")
-            done = page.locator('#thread article[data-role="assistant"][data-state="done"]')
+            done = page.locator(
+                '#thread article[data-role="assistant"][data-state="done"]'
+            )
             expect(done).to_have_count(count, timeout=60_000)
-        assert not [one for one in requests if "/thread/" in one or one.startswith("POST")]
+        assert not [
+            one for one in requests if "/thread/" in one or one.startswith("POST")
+        ]
         assert [re.search(r'"type":"(\w+)"', frame)[1] for frame in said] == ["send"]  # type: ignore[index]
     expect(page.locator("#thread > section")).to_have_count(2)
 
@@ -121,7 +125,9 @@ def test_start_and_stop_fetch_a_part_once_for_each_change(
 
     news.clear()
     page.evaluate(NOTE_FETCHES)
-    page.locator(f"#{part}").get_by_role("button", name=re.compile("^Start")).first.click()
+    page.locator(f"#{part}").get_by_role(
+        "button", name=re.compile("^Start")
+    ).first.click()
     expect(page.locator(f'#{part} .badge[data-state="ready"]').first).to_be_visible()
     settled(page)
 

@@ -38,7 +38,9 @@ def open_page(page: Page, panel: RunningPanel) -> None:
 
 
 def names(panel: RunningPanel) -> set[str]:
-    return {deployment["name"] for deployment in panel.document("status")["deployments"]}
+    return {
+        deployment["name"] for deployment in panel.document("status")["deployments"]
+    }
 
 
 def test_a_file_is_previewed_and_applied_by_keyboard_alone(
@@ -49,7 +51,9 @@ def test_a_file_is_previewed_and_applied_by_keyboard_alone(
     page.keyboard.insert_text(rig)
     page.get_by_role("button", name="Preview").focus()
     page.keyboard.press("Enter")
-    expect(page.get_by_role("heading", name="Applying it makes 1 change")).to_be_visible()
+    expect(
+        page.get_by_role("heading", name="Applying it makes 1 change")
+    ).to_be_visible()
     expect(page.get_by_text("deployment from-page added")).to_be_visible()
     expect(page.locator(".diff ins").filter(has_text="name: from-page")).to_be_visible()
     assert "from-page" not in names(panel)
@@ -67,7 +71,9 @@ def test_a_file_is_previewed_and_applied_by_keyboard_alone(
     assert "from-page" in names(panel)
 
 
-def test_a_changed_text_must_be_previewed_again(page: Page, panel: RunningPanel, rig: str) -> None:
+def test_a_changed_text_must_be_previewed_again(
+    page: Page, panel: RunningPanel, rig: str
+) -> None:
     open_page(page, panel)
     page.get_by_label("The file", exact=True).fill(rig.replace("from-page", "twice"))
     page.get_by_role("button", name="Preview").click()
@@ -87,10 +93,14 @@ def test_mistakes_stand_at_their_lines_and_lead_there(
     bad = rig.replace("context: 2048", "context: 12") + "    colour: red\n"
     page.get_by_label("The file", exact=True).fill(bad)
     page.get_by_role("button", name="Preview").click()
-    expect(page.get_by_role("heading", name="2 mistakes; nothing was changed")).to_be_visible()
+    expect(
+        page.get_by_role("heading", name="2 mistakes; nothing was changed")
+    ).to_be_visible()
     field = page.get_by_label("The file", exact=True)
     expect(field).to_have_value(bad)
-    expect(page.locator("[data-gutter] b")).to_have_text([re.compile("6"), re.compile("7")])
+    expect(page.locator("[data-gutter] b")).to_have_text(
+        [re.compile("6"), re.compile("7")]
+    )
     page.get_by_role("button", name="Go to line 6").click()
     expect(field).to_be_focused()
     selected = "e => e.value.slice(e.selectionStart, e.selectionEnd)"

@@ -31,7 +31,9 @@ def is_live(page: Page) -> None:
 def test_stand_ins_and_host_report_live(page: Page) -> None:
     is_live(page)
     for name in ("RPC0", "RPC1"):
-        expect(page.locator(f'[data-card="{name}"]')).to_contain_text("CPU-backed stand-in")
+        expect(page.locator(f'[data-card="{name}"]')).to_contain_text(
+            "CPU-backed stand-in"
+        )
         memory = page.locator(f'[data-card="{name}"] [data-value="memory"]')
         expect(memory).to_have_text(re.compile(r"^\d+(\.\d)? [MG]iB$"))
         assert (
@@ -54,7 +56,9 @@ def test_who_comes_later_sees_the_minutes_before(
     history: list[str] = []
     page.on(
         "websocket",
-        lambda socket: socket.on("framereceived", lambda text: history.append(str(text))),
+        lambda socket: socket.on(
+            "framereceived", lambda text: history.append(str(text))
+        ),
     )
     page.reload()
     is_live(page)
@@ -82,7 +86,9 @@ def test_charts_follow_theme_and_width(page: Page) -> None:
     figure = page.locator("figure[data-metric=utilisation]")
     expect(figure.locator("canvas")).to_have_count(1)
     marker = figure.locator(".u-marker").nth(1)
-    light = marker.evaluate("element => element.style.border || element.style.borderColor")
+    light = marker.evaluate(
+        "element => element.style.border || element.style.borderColor"
+    )
     page.get_by_role("button", name="Light or dark").click()
     expect(figure.locator("canvas")).to_have_count(1)
     border = "element => element.style.border || element.style.borderColor"
@@ -120,7 +126,8 @@ def test_numbers_that_are_old_look_old(page: Page, panel: RunningPanel) -> None:
 def cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     build(tmp_path)
     monkeypatch.setenv(
-        "LD_LIBRARY_PATH", f"{tmp_path}:{os.environ.get('LD_LIBRARY_PATH', '')}".rstrip(":")
+        "LD_LIBRARY_PATH",
+        f"{tmp_path}:{os.environ.get('LD_LIBRARY_PATH', '')}".rstrip(":"),
     )
     monkeypatch.setenv("FAKE_NVML_SCENARIO", str(tmp_path / "scenario.txt"))
 
@@ -148,7 +155,9 @@ def card_page(
 def test_two_unequal_cards_report_live_and_one_may_be_lost(
     card_page: Page, cards: Callable[..., None]
 ) -> None:
-    big, small = (card_page.locator(f'[data-card="{card.uuid}"]') for card in (BIG, SMALL))
+    big, small = (
+        card_page.locator(f'[data-card="{card.uuid}"]') for card in (BIG, SMALL)
+    )
     expect(big.locator('[data-value="power"]')).to_have_text("410 / 600 W")
     expect(big.locator('[data-value="link"]')).to_have_text("Gen 5 × 16")
     expect(big.locator('[data-value="memory-total"]')).to_have_text("95.6 GiB")
@@ -157,7 +166,10 @@ def test_two_unequal_cards_report_live_and_one_may_be_lost(
     expect(card_page.locator("figure[data-metric=power]")).to_be_visible()
     expect(card_page.locator(".stand-in")).to_have_count(0)
 
-    cards(rtx_pro_6000(facts={**BIG.facts, "power": 123_000}), rtx_5090(lines=("fail * 15",)))
+    cards(
+        rtx_pro_6000(facts={**BIG.facts, "power": 123_000}),
+        rtx_5090(lines=("fail * 15",)),
+    )
     expect(small.get_by_role("alert")).to_contain_text("fell off its bus")
     expect(small.locator('[data-value="temperature"]')).to_have_text("N/A")
     expect(big.locator('[data-value="power"]')).to_have_text("123 / 600 W")
@@ -170,9 +182,13 @@ def test_two_unequal_cards_report_live_and_one_may_be_lost(
     )
 
 
-def test_a_point_without_neighbours_is_drawn_by_itself(page: Page, panel: RunningPanel) -> None:
+def test_a_point_without_neighbours_is_drawn_by_itself(
+    page: Page, panel: RunningPanel
+) -> None:
     page.goto(panel.url)
-    alone = "([values]) => import('/static/js/chart.js').then(({ alone }) => alone(values))"
+    alone = (
+        "([values]) => import('/static/js/chart.js').then(({ alone }) => alone(values))"
+    )
     for values, places in (
         ([5], [0]),
         ([None, 5, None], [1]),

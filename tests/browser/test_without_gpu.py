@@ -25,7 +25,9 @@ def panel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPanel]:
     running.stop()
 
 
-def rig(panel: RunningPanel, new_context: Callable[..., BrowserContext], **options: object) -> Page:
+def rig(
+    panel: RunningPanel, new_context: Callable[..., BrowserContext], **options: object
+) -> Page:
     page = new_context(**options).new_page()
     log_in(page, panel.url)
     page.goto(panel.url)
@@ -36,13 +38,20 @@ def rig(panel: RunningPanel, new_context: Callable[..., BrowserContext], **optio
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
 def test_the_first_page_offers_stand_ins_and_says_what_they_are(
-    panel: RunningPanel, new_context: Callable[..., BrowserContext], size: str, scheme: str
+    panel: RunningPanel,
+    new_context: Callable[..., BrowserContext],
+    size: str,
+    scheme: str,
 ) -> None:
     page = rig(panel, new_context, viewport=SIZES[size], color_scheme=scheme)
-    expect(page.locator("#stand-ins")).to_contain_text("No GPU was found: models run on the CPU")
+    expect(page.locator("#stand-ins")).to_contain_text(
+        "No GPU was found: models run on the CPU"
+    )
     expect(page.get_by_role("button", name="Add two stand-ins")).to_be_visible()
     ARTIFACTS.mkdir(exist_ok=True)
-    page.screenshot(path=str(ARTIFACTS / f"rig-without-gpu-{size}-{scheme}.png"), full_page=True)
+    page.screenshot(
+        path=str(ARTIFACTS / f"rig-without-gpu-{size}-{scheme}.png"), full_page=True
+    )
 
 
 def test_one_click_runs_the_model_on_the_cpu_and_another_adds_stand_ins(

@@ -17,7 +17,9 @@ from tests.gateway.engine import RealEngine, make_deployment
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealEngine]:
     settings.OMNI_HOME.create()
-    real = RealEngine(tmp_path_factory.mktemp("engine"), settings.OMNI_HOME.secret_path("engine"))
+    real = RealEngine(
+        tmp_path_factory.mktemp("engine"), settings.OMNI_HOME.secret_path("engine")
+    )
     yield real
     real.kill()
 

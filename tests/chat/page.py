@@ -37,7 +37,9 @@ class Page:
         connected, _ = await self._socket.connect(timeout=PATIENCE_S)
         assert connected
         await self._socket.send_to(text_data=await hello_of(self._client))
-        await self.until(lambda: self.version or self.closed_with, "neither a snapshot nor a close")
+        await self.until(
+            lambda: self.version or self.closed_with, "neither a snapshot nor a close"
+        )
         return self
 
     async def send(self, kind: str, **fields: Any) -> None:
@@ -50,7 +52,9 @@ class Page:
         if not self._socket.future.done():
             await self._socket.disconnect()
 
-    async def until(self, holds: Callable[[], Any], message: str, timeout_s: float = 30) -> Any:
+    async def until(
+        self, holds: Callable[[], Any], message: str, timeout_s: float = 30
+    ) -> Any:
         """Takes what comes until it holds."""
         timeout_s = max(timeout_s, PATIENCE_S)
         deadline = time.monotonic() + timeout_s
@@ -65,7 +69,8 @@ class Page:
     async def answer(self) -> int:
         """The id of the answer that has text first."""
         return await self.until(
-            lambda: next((m for m, text in self.text.items() if text), 0), "no text came"
+            lambda: next((m for m, text in self.text.items() if text), 0),
+            "no text came",
         )
 
     async def ended(self, message: int = 0) -> str:

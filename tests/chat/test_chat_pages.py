@@ -38,7 +38,9 @@ def finish_answers(text: str = "An answer.") -> None:
     Message.objects.filter(state="streaming").update(state="done", content=text)
 
 
-def test_a_new_chat_opens_with_the_chosen_deployment(operator: Client, deployment: Any) -> None:
+def test_a_new_chat_opens_with_the_chosen_deployment(
+    operator: Client, deployment: Any
+) -> None:
     response = operator.post(reverse("chat:new"), {"deployment": "smol"}, follow=True)
     assert response.status_code == 200
     assert Conversation.objects.get().lanes.get().deployment == deployment
@@ -66,12 +68,16 @@ def test_others_do_not_see_that_a_conversation_exists(
 
 
 @pytest.mark.parametrize("name", ["rename", "delete", "settings"])
-def test_others_cannot_change_it(admin: Client, conversation: Conversation, name: str) -> None:
+def test_others_cannot_change_it(
+    admin: Client, conversation: Conversation, name: str
+) -> None:
     assert admin.post(url(name, conversation), {"title": "mine"}).status_code == 404
     assert Conversation.objects.filter(pk=conversation.pk, title="").exists()
 
 
-def test_a_viewer_may_look_at_the_list_and_start_nothing(viewer: Client, deployment: Any) -> None:
+def test_a_viewer_may_look_at_the_list_and_start_nothing(
+    viewer: Client, deployment: Any
+) -> None:
     page = viewer.get(reverse("chat:list"))
     assert page.status_code == 200 and "New chat" not in page.content.decode()
     assert viewer.post(reverse("chat:new"), {"deployment": "smol"}).status_code == 403
@@ -82,7 +88,9 @@ def test_changes_need_a_post_with_a_token(
     operator_user: User, conversation: Conversation, name: str
 ) -> None:
     client = Client(enforce_csrf_checks=True)
-    client.force_login(operator_user, backend="django.contrib.auth.backends.ModelBackend")
+    client.force_login(
+        operator_user, backend="django.contrib.auth.backends.ModelBackend"
+    )
     assert client.get(url(name, conversation)).status_code == 405
     assert client.post(url(name, conversation), {"title": "x"}).status_code == 403
 
@@ -120,7 +128,9 @@ def test_conversations_are_found_by_words_of_title_or_messages(
     assert ("Nothing found" in page) is not found
 
 
-def test_deleting_stops_what_is_being_written(operator: Client, conversation: Conversation) -> None:
+def test_deleting_stops_what_is_being_written(
+    operator: Client, conversation: Conversation
+) -> None:
     services.question_send(conversation=conversation, text="Hi")
     assert operator.post(url("delete", conversation)).status_code == 302
     assert not Conversation.objects.exists() and not Message.objects.exists()
@@ -147,7 +157,9 @@ def test_settings_are_kept_and_an_empty_number_leaves_the_choice_to_the_engine(
 def test_a_setting_out_of_range_is_said_beside_its_field(
     operator: Client, conversation: Conversation
 ) -> None:
-    page = operator.post(url("settings", conversation), {"temperature": "9"}).content.decode()
+    page = operator.post(
+        url("settings", conversation), {"temperature": "9"}
+    ).content.decode()
     assert "less than or equal to 2" in page
     conversation.refresh_from_db()
     assert conversation.settings == {}
@@ -161,7 +173,9 @@ def test_the_deployment_of_a_conversation_can_be_changed(
     assert conversation.lanes.get().deployment_name == "other"
 
 
-def test_a_message_is_text_and_never_markup(operator: Client, conversation: Conversation) -> None:
+def test_a_message_is_text_and_never_markup(
+    operator: Client, conversation: Conversation
+) -> None:
     services.question_send(conversation=conversation, text="<script>alert(1)</script>")
     finish_answers("<script>alert(2)</script>\n\n[x](javascript:alert(3))")
     page = operator.get(url("thread", conversation)).content.decode()
@@ -184,7 +198,9 @@ def test_with_nothing_to_talk_to_the_page_leads_to_the_rig(operator: Client) -> 
     assert "Nothing to talk to yet" in page and f'href="{reverse("gpus:rig")}"' in page
 
 
-def test_a_deployment_that_is_not_ready_is_offered_with_its_state(operator: Client) -> None:
+def test_a_deployment_that_is_not_ready_is_offered_with_its_state(
+    operator: Client,
+) -> None:
     make_deployment("sleepy", None, state="stopped")
     page = squeezed(operator.get(reverse("chat:list")).content.decode())
     assert "sleepy (stopped)" in page and "No deployment is ready" in page
@@ -202,7 +218,13 @@ def test_answers_without_a_writer_are_interrupted_at_the_next_start(
 
 @pytest.mark.parametrize(
     ("age_days", "heading"),
-    [(0, "Today"), (-1, "Today"), (1, "Yesterday"), (6, "Last 7 days"), (40, "October 2026")],
+    [
+        (0, "Today"),
+        (-1, "Today"),
+        (1, "Yesterday"),
+        (6, "Last 7 days"),
+        (40, "October 2026"),
+    ],
 )
 def test_conversations_are_grouped_by_day(age_days: int, heading: str) -> None:
     today = date(2026, 11, 23)

@@ -17,7 +17,10 @@ from chat.comparison import Figures, Lead, Shared, leads, shared
             [("a", 100.0, 20.0), ("b", 50.0, 10.0)],
             [Lead("first_token", "b", 50, 2), Lead("decode", "a", 20, 2)],
         ),
-        ([("a", None, 20.0), ("b", 50.0, 30.0), ("c", None, 10.0)], [Lead("decode", "b", 30, 1.5)]),
+        (
+            [("a", None, 20.0), ("b", 50.0, 30.0), ("c", None, 10.0)],
+            [Lead("decode", "b", 30, 1.5)],
+        ),
     ],
 )
 def test_leads(answers: list[Figures], found: list[Lead]) -> None:
@@ -38,5 +41,7 @@ def test_leads(answers: list[Figures], found: list[Lead]) -> None:
         ),
     ],
 )
-def test_who_shared_a_device_is_told(devices: dict[str, set[str]], found: Shared | None) -> None:
+def test_who_shared_a_device_is_told(
+    devices: dict[str, set[str]], found: Shared | None
+) -> None:
     assert shared({name: frozenset(names) for name, names in devices.items()}) == found

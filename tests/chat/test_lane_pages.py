@@ -38,13 +38,19 @@ def lanes(conversation: Conversation) -> list[str]:
 
 
 def post(
-    client: Client, conversation: Conversation, what: str, lane: Lane | None = None, **data: Any
+    client: Client,
+    conversation: Conversation,
+    what: str,
+    lane: Lane | None = None,
+    **data: Any,
 ) -> Any:
     arguments = [conversation.pk, *([lane.pk] if lane else [])]
     return client.post(reverse(f"chat:lane-{what}", args=arguments), data)
 
 
-def test_a_new_chat_has_the_chosen_lanes_in_order(operator: Client, deployments: list[Any]) -> None:
+def test_a_new_chat_has_the_chosen_lanes_in_order(
+    operator: Client, deployments: list[Any]
+) -> None:
     operator.post(reverse("chat:new"), {"deployment": "c", "beside": ["a", "b", "c"]})
     assert lanes(Conversation.objects.get()) == ["c", "a", "b"]
 
@@ -57,15 +63,21 @@ def test_an_unused_chat_with_the_same_lanes_is_opened_again(
         assert Conversation.objects.count() == count
 
 
-def test_a_new_chat_with_five_lanes_is_refused(operator: Client, deployments: list[Any]) -> None:
+def test_a_new_chat_with_five_lanes_is_refused(
+    operator: Client, deployments: list[Any]
+) -> None:
     response = operator.post(
         reverse("chat:new"), {"deployment": "a", "beside": ["b", "c", "d", "e"]}
     )
     assert response.status_code == 400 and not Conversation.objects.exists()
 
 
-def test_lanes_are_added_until_there_are_four(operator: Client, conversation: Conversation) -> None:
-    assert [post(operator, conversation, "add", target=name).status_code for name in "cde"] == [
+def test_lanes_are_added_until_there_are_four(
+    operator: Client, conversation: Conversation
+) -> None:
+    assert [
+        post(operator, conversation, "add", target=name).status_code for name in "cde"
+    ] == [
         302,
         302,
         400,
@@ -73,7 +85,9 @@ def test_lanes_are_added_until_there_are_four(operator: Client, conversation: Co
     assert lanes(conversation) == ["a", "b", "c", "d"]
 
 
-def test_no_deployment_has_two_lanes(operator: Client, conversation: Conversation) -> None:
+def test_no_deployment_has_two_lanes(
+    operator: Client, conversation: Conversation
+) -> None:
     assert post(operator, conversation, "add", target="b").status_code == 400
     first = conversation.lanes.get(position=0)
     assert post(operator, conversation, "change", first, target="b").status_code == 400
@@ -98,13 +112,17 @@ def test_a_changed_lane_asks_the_other_from_then_on(
 ) -> None:
     services.question_send(conversation=conversation, text="Hi")
     Message.objects.filter(state="streaming").update(state="done", content="Hello.")
-    post(operator, conversation, "change", conversation.lanes.get(position=1), target="c")
+    post(
+        operator, conversation, "change", conversation.lanes.get(position=1), target="c"
+    )
     assert lanes(conversation) == ["a", "c"]
     again = services.question_send(conversation=conversation, text="And now?")
     bodies = [services.request_for(pk) for pk in again]
     assert [body["model"] for body in bodies] == ["a", "c"]
     assert bodies[1]["messages"][1]["content"] == "Hello.", "the lane keeps its history"
-    names = conversation.messages.filter(role="assistant").values_list("deployment_name", flat=True)
+    names = conversation.messages.filter(role="assistant").values_list(
+        "deployment_name", flat=True
+    )
     assert list(names) == ["a", "b", "a", "c"]
 
 
@@ -117,7 +135,9 @@ def test_removing_a_lane_deletes_its_answers_and_says_so_before(
     page = squeezed(response.content.decode())
     assert "Remove b from this chat? Its 1 answer will be deleted for good" in page
     assert (
-        post(operator, conversation, "remove", conversation.lanes.get(position=1)).status_code
+        post(
+            operator, conversation, "remove", conversation.lanes.get(position=1)
+        ).status_code
         == 302
     )
     assert lanes(conversation) == ["a"]
@@ -134,13 +154,20 @@ def test_a_lane_without_answers_goes_without_a_question(
 
 def test_the_last_lane_stays(operator: Client, conversation: Conversation) -> None:
     post(operator, conversation, "remove", conversation.lanes.get(position=1))
-    assert post(operator, conversation, "remove", conversation.lanes.get()).status_code == 400
+    assert (
+        post(operator, conversation, "remove", conversation.lanes.get()).status_code
+        == 400
+    )
     assert lanes(conversation) == ["a"]
 
 
 @pytest.mark.parametrize("what", ["add", "change", "remove"])
 def test_who_may_not_chat_cannot_change_lanes(
-    viewer: Client, admin: Client, viewer_user: User, conversation: Conversation, what: str
+    viewer: Client,
+    admin: Client,
+    viewer_user: User,
+    conversation: Conversation,
+    what: str,
 ) -> None:
     lane = None if what == "add" else conversation.lanes.get(position=1)
     assert post(viewer, conversation, what, lane, target="c").status_code == 403
@@ -149,14 +176,19 @@ def test_who_may_not_chat_cannot_change_lanes(
 
 
 def test_lanes_of_other_conversations_cannot_be_named(
-    operator: Client, conversation: Conversation, admin_user: User, deployments: list[Any]
+    operator: Client,
+    conversation: Conversation,
+    admin_user: User,
+    deployments: list[Any],
 ) -> None:
     other = services.conversation_create(
         owner=admin_user, deployment=deployments[0], beside=deployments[1:2]
     )
     for what in ("change", "remove"):
         assert (
-            post(operator, conversation, what, other.lanes.get(position=1), target="c").status_code
+            post(
+                operator, conversation, what, other.lanes.get(position=1), target="c"
+            ).status_code
             == 404
         )
     assert lanes(other) == ["a", "b"]
@@ -178,7 +210,9 @@ def test_a_lane_can_be_a_route_and_follows_it(
     assert post(operator, conversation, "add", target="public").status_code == 302
     lane = conversation.lanes.get(position=2)
     assert (lane.name, lane.serving) == ("public", deployments[2])
-    heads = squeezed(operator.get(reverse("chat:lanes", args=[conversation.pk])).content.decode())
+    heads = squeezed(
+        operator.get(reverse("chat:lanes", args=[conversation.pk])).content.decode()
+    )
     assert "route to c" in heads
     answer_id = services.question_send(conversation=conversation, text="Hi")[2]
     assert services.request_for(answer_id)["model"] == "public"
@@ -202,5 +236,7 @@ def test_a_lane_that_came_later_offers_to_be_asked(
     services.question_send(conversation=conversation, text="Hi")
     Message.objects.filter(state="streaming").update(state="done", content="Hello.")
     post(operator, conversation, "add", target="c")
-    thread = operator.get(reverse("chat:thread", args=[conversation.pk])).content.decode()
+    thread = operator.get(
+        reverse("chat:thread", args=[conversation.pk])
+    ).content.decode()
     assert "c was not asked." in thread and "data-fill" in thread

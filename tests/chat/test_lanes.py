@@ -33,9 +33,13 @@ def start(transactional_db: None, operator_user: User) -> Iterator[Start]:
     """A conversation whose lanes a, b … are answered by engines that behave so."""
     engines: list[FakeEngine] = []
 
-    def conversation(*behaviours: str, headers: dict[str, str] | None = None) -> Conversation:
+    def conversation(
+        *behaviours: str, headers: dict[str, str] | None = None
+    ) -> Conversation:
         engines.extend(FakeEngine(behaviour, headers) for behaviour in behaviours)
-        made = [make_deployment("abcd"[n], engine.port) for n, engine in enumerate(engines)]
+        made = [
+            make_deployment("abcd"[n], engine.port) for n, engine in enumerate(engines)
+        ]
         for n, deployment in enumerate(made):
             deployment.bindings.update(devices=[f"CUDA{n}"])
         forget_table()
@@ -139,7 +143,10 @@ async def test_others_answers_cannot_be_stopped(
 ) -> None:
     conversation = await in_database(start)("begins_and_waits", "begins_and_waits")
     other = await Conversation.objects.acreate(owner=admin_user)
-    page, stranger = await open_page(operator, conversation.pk), await open_page(admin, other.pk)
+    page, stranger = (
+        await open_page(operator, conversation.pk),
+        await open_page(admin, other.pk),
+    )
     ids = await asked(page, conversation)
     await page.until(lambda: len(page.text) == 2, "not both lanes began")
     await stranger.send("stop", message=ids["a"])
@@ -160,7 +167,9 @@ async def test_one_lane_answers_again_while_another_still_writes(
     (second,) = page.states
     assert second not in ids.values() and "2/2" in page.html[second]
     await page.send("again", message=ids["b"])
-    await page.until(lambda: page.errors, "an answer that is being written was begun again")
+    await page.until(
+        lambda: page.errors, "an answer that is being written was begun again"
+    )
     assert page.errors[0]["code"] == "still_answering"
 
 
@@ -182,7 +191,9 @@ async def test_figures_of_each_lane_with_drafts_and_hand_over(
     start: Start, operator: Client, open_page: Opener
 ) -> None:
     conversation = await in_database(start)(
-        "writes_with_drafts", "writes_with_drafts", headers={"x-omni-handover": HANDED_OVER}
+        "writes_with_drafts",
+        "writes_with_drafts",
+        headers={"x-omni-handover": HANDED_OVER},
     )
     page = await open_page(operator, conversation.pk)
     ids = await asked(page, conversation)
@@ -194,7 +205,9 @@ async def test_figures_of_each_lane_with_drafts_and_hand_over(
         "restore_ms": 2,
         "bytes": 1 << 20,
     }
-    assert message.timings["draft_n"] == 60 and message.prefill_tps == pytest.approx(100)
+    assert message.timings["draft_n"] == 60 and message.prefill_tps == pytest.approx(
+        100
+    )
     shown = squeezed(page.html[ids["a"]])
     for text in (
         "30 of 60 drafts accepted (50 %)",
@@ -202,7 +215,9 @@ async def test_figures_of_each_lane_with_drafts_and_hand_over(
         "3 cached",
     ):
         assert text in shown
-    assert page.live and all(live["tokens"] <= 30 and live["tps"] > 0 for live in page.live)
+    assert page.live and all(
+        live["tokens"] <= 30 and live["tps"] > 0 for live in page.live
+    )
 
 
 async def test_who_was_ahead_is_said_once_all_have_ended(
@@ -214,7 +229,9 @@ async def test_who_was_ahead_is_said_once_all_have_ended(
     await page.ended(ids["a"])
     assert "Fastest decode" not in page.compared[ids["a"]]
     await page.ended(ids["b"])
-    thread = await in_database(operator.get)(reverse("chat:thread", args=[conversation.pk]))
+    thread = await in_database(operator.get)(
+        reverse("chat:thread", args=[conversation.pk])
+    )
     assert (
         "First to answer" in page.compared[ids["b"]]
         and "First to answer" in thread.content.decode()
@@ -277,7 +294,9 @@ async def test_a_lane_hears_its_own_answers_only(
     page = await open_page(operator, conversation.pk)
     await asked(page, conversation)
     await page.until(lambda: len(page.states) == 2, "not both lanes ended")
-    for pk in await in_database(services.question_send)(conversation=conversation, text="And now?"):
+    for pk in await in_database(services.question_send)(
+        conversation=conversation, text="And now?"
+    ):
         message = await Message.objects.aget(pk=pk)
         body = await in_database(services.request_for)(pk)
         said = "word " * 10 if message.deployment_name == "a" else "word word "

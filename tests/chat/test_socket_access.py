@@ -61,7 +61,9 @@ async def test_messages_of_other_conversations_cannot_be_named(
     conversation: Conversation, operator: Client, admin_user: User, open_page: Opener
 ) -> None:
     other = await Conversation.objects.acreate(owner=admin_user)
-    secret = await Message.objects.acreate(conversation=other, role="user", content="secret")
+    secret = await Message.objects.acreate(
+        conversation=other, role="user", content="secret"
+    )
     page = await open_page(operator, conversation.pk)
     for kind in ("resync", "select", "again", "edit"):
         page.errors.clear()

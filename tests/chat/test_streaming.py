@@ -30,7 +30,9 @@ in_database = sync_to_async
 @pytest.fixture
 def conversation(smol: Any, operator_user: User) -> Conversation:
     made = services.conversation_create(owner=operator_user, deployment=smol)
-    Conversation.objects.filter(pk=made.pk).update(settings={"max_tokens": 700, "temperature": 0})
+    Conversation.objects.filter(pk=made.pk).update(
+        settings={"max_tokens": 700, "temperature": 0}
+    )
     return made
 
 
@@ -67,7 +69,9 @@ async def test_an_answer_that_waits_for_a_slot_tells_its_place(
     transactional_db: None, operator_user: User, operator: Client, open_page: Opener
 ) -> None:
     fake = FakeEngine(always="waits_in_the_queue")
-    deployment = await in_database(make_deployment)("slow", fake.port, settings={"parallel": 1})
+    deployment = await in_database(make_deployment)(
+        "slow", fake.port, settings={"parallel": 1}
+    )
     forget_table()
     pages = []
     for _ in range(2):
@@ -76,9 +80,12 @@ async def test_an_answer_that_waits_for_a_slot_tells_its_place(
         )
         pages.append(await open_page(operator, made.pk))
         await pages[-1].send("send", text="Say hello.")
-        await pages[-1].until(lambda: fake.open_requests == len(pages), "the engine got no request")
+        await pages[-1].until(
+            lambda: fake.open_requests == len(pages), "the engine got no request"
+        )
     await pages[1].until(
-        lambda: "place 1 in the queue of slow" in pages[1].waiting, "it does not tell its place"
+        lambda: "place 1 in the queue of slow" in pages[1].waiting,
+        "it does not tell its place",
     )
     again = await open_page(operator, made.pk)
     await again.until(lambda: again.waiting, "a page that comes later is not told")
@@ -93,11 +100,19 @@ async def test_half_a_character_is_replaced_and_the_rest_is_kept(
     page = await open_page(operator, short.pk)
     await page.send("send", text="Say \ud800hello.\0")
     assert await page.ended() == "done"
-    assert await Message.objects.filter(role="user", content="Say \ufffdhello.\ufffd").acount() == 1
+    assert (
+        await Message.objects.filter(
+            role="user", content="Say \ufffdhello.\ufffd"
+        ).acount()
+        == 1
+    )
 
 
 async def test_a_refusal_with_half_a_character_ends_the_answer(
-    short: Conversation, operator: Client, open_page: Opener, monkeypatch: pytest.MonkeyPatch
+    short: Conversation,
+    operator: Client,
+    open_page: Opener,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What an engine or a server says of its own cannot always be written; the next question is
     answered."""
@@ -114,7 +129,12 @@ async def test_a_refusal_with_half_a_character_ends_the_answer(
 
 
 @pytest.mark.parametrize(
-    "raw", ["[" * 200_000, '{"type":' * 50_000, '{"type": "stop", "message": %s}' % ("9" * 4000)]
+    "raw",
+    [
+        "[" * 200_000,
+        '{"type":' * 50_000,
+        '{"type": "stop", "message": %s}' % ("9" * 4000),
+    ],
 )
 async def test_hostile_json_is_an_error_and_the_socket_stays_open(
     short: Conversation, operator: Client, open_page: Opener, raw: str
@@ -133,9 +153,14 @@ async def test_a_question_that_was_too_long_is_not_sent_along_with_the_next(
     assert await page.ended() == "failed"
     (too_long,) = page.states
     await page.send("send", text="hi")
-    await page.until(lambda: len(page.states) == 2, "the second question was not answered")
+    await page.until(
+        lambda: len(page.states) == 2, "the second question was not answered"
+    )
     (second,) = set(page.states) - {too_long}
-    assert page.states[second] == "done" and ((await stored(second)).prompt_tokens or 0) < 200
+    assert (
+        page.states[second] == "done"
+        and ((await stored(second)).prompt_tokens or 0) < 200
+    )
 
 
 async def test_figures_are_the_engines_own(
@@ -257,7 +282,9 @@ async def test_a_page_that_missed_something_gets_the_rest(
     await page.until(lambda: len(page.text[message]) > 40, "the answer did not grow")
     page.text[message] = page.text[message][:10]
     await page.send("resync", message=message, have=10)
-    await page.until(lambda: len(page.text[message]) > 40, "the missing text did not come")
+    await page.until(
+        lambda: len(page.text[message]) > 40, "the missing text did not come"
+    )
     await page.send("stop")
     await page.ended(message)
     # Deltas that came before the answer to resync are counted as gaps and were left out.

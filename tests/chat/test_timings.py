@@ -22,7 +22,9 @@ def made(
     usage: dict[str, Any], timings: dict[str, Any], first_at: float | None = 10.5
 ) -> dict[str, Any]:
     return dict(
-        figures(sent_at=10.0, first_at=first_at, ended_at=12.5, usage=usage, timings=timings)
+        figures(
+            sent_at=10.0, first_at=first_at, ended_at=12.5, usage=usage, timings=timings
+        )
     )
 
 
@@ -49,7 +51,11 @@ def test_llama_cpps_timings_are_taken_over() -> None:
 
 def test_without_usage_the_timings_tell_the_counts() -> None:
     found = made({}, LLAMA)
-    assert (found["prompt_tokens"], found["cached_tokens"], found["completion_tokens"]) == (
+    assert (
+        found["prompt_tokens"],
+        found["cached_tokens"],
+        found["completion_tokens"],
+    ) == (
         47,
         24,
         21,
@@ -69,7 +75,19 @@ def test_too_little_gives_no_rate(timings: dict[str, Any]) -> None:
     assert made({}, timings)["decode_tps"] is None
 
 
-HOSTILE = [float("inf"), float("nan"), -1, 10**400, 1e300, "x", [], {}, True, None, 10**18]
+HOSTILE = [
+    float("inf"),
+    float("nan"),
+    -1,
+    10**400,
+    1e300,
+    "x",
+    [],
+    {},
+    True,
+    None,
+    10**18,
+]
 
 
 @pytest.mark.parametrize("value", HOSTILE)
@@ -77,7 +95,11 @@ HOSTILE = [float("inf"), float("nan"), -1, 10**400, 1e300, "x", [], {}, True, No
 def test_a_figure_that_no_engine_takes_is_unknown(name: str, value: Any) -> None:
     timings = {**LLAMA, name: value}
     found = made(
-        {"completion_tokens": value, "prompt_tokens": value, "prompt_tokens_details": value},
+        {
+            "completion_tokens": value,
+            "prompt_tokens": value,
+            "prompt_tokens_details": value,
+        },
         timings,
     )
     json.dumps(found, allow_nan=False)
@@ -103,7 +125,10 @@ def test_nothing_came() -> None:
             "prefill_ms=12,save_ms=3.5, bytes=123456",
             {"prefill_ms": 12, "save_ms": 3.5, "bytes": 123456},
         ),
-        ("skipped: the prompt is short", {"outcome": "skipped", "why": "the prompt is short"}),
+        (
+            "skipped: the prompt is short",
+            {"outcome": "skipped", "why": "the prompt is short"},
+        ),
         (
             "failed: slot 3: no room, bytes=12",
             {"outcome": "failed", "why": "slot 3: no room, bytes=12"},
@@ -121,14 +146,23 @@ def test_another_panels_word_on_handing_over_is_read_as_far_as_it_is_understood(
 
 def test_hand_over_stands_beside_the_engines_own_timings() -> None:
     made = figures(
-        sent_at=1, first_at=2, ended_at=3, usage={}, timings=LLAMA, handover={"save_ms": 3}
+        sent_at=1,
+        first_at=2,
+        ended_at=3,
+        usage={},
+        timings=LLAMA,
+        handover={"save_ms": 3},
     )
     assert made["timings"] == {**LLAMA, "omni_handover": {"save_ms": 3}}
 
 
 @pytest.mark.parametrize(
     ("timings", "drafts"),
-    [({"draft_n": 60, "draft_n_accepted": 41}, Drafts(60, 41)), ({"draft_n": 0}, None), ({}, None)],
+    [
+        ({"draft_n": 60, "draft_n_accepted": 41}, Drafts(60, 41)),
+        ({"draft_n": 0}, None),
+        ({}, None),
+    ],
 )
 def test_drafts(timings: dict[str, Any], drafts: Drafts | None) -> None:
     assert drafts_of(timings) == drafts
@@ -136,4 +170,6 @@ def test_drafts(timings: dict[str, Any], drafts: Drafts | None) -> None:
 
 def test_live_figures_need_more_than_one_token() -> None:
     assert live_figures(LLAMA) == {"tps": pytest.approx(50), "tokens": 21}
-    assert live_figures({"predicted_n": 1, "predicted_ms": 5.0}) == live_figures({}) == {}
+    assert (
+        live_figures({"predicted_n": 1, "predicted_ms": 5.0}) == live_figures({}) == {}
+    )

@@ -48,7 +48,10 @@ TREES = [
     # a second turn hangs on the question before it
     ([Row(1), Row(2, 1, 7), Row(3, 1), Row(4, 3, 7)], [(1, [2]), (3, [4])]),
     # two lanes, the second without an answer so far
-    ([Row(1), Row(2, 1, 7), Row(3, 1, 8), Row(4, 1), Row(5, 4, 7)], [(1, [2, 3]), (4, [5])]),
+    (
+        [Row(1), Row(2, 1, 7), Row(3, 1, 8), Row(4, 1), Row(5, 4, 7)],
+        [(1, [2, 3]), (4, [5])],
+    ),
     # none is marked: the last counts
     ([Row(1, is_active=False), Row(2, is_active=False)], [(2, [])]),
 ]
@@ -76,7 +79,11 @@ def roles(body: dict[str, object]) -> list[tuple[str, str]]:
         ("", [("a", None)], [("user", "a")]),
         (" \n", [("a", None)], [("user", "a")]),
         ("Be brief.", [("a", None)], [("system", "Be brief."), ("user", "a")]),
-        ("", [("a", "b"), ("c", None)], [("user", "a"), ("assistant", "b"), ("user", "c")]),
+        (
+            "",
+            [("a", "b"), ("c", None)],
+            [("user", "a"), ("assistant", "b"), ("user", "c")],
+        ),
         # roles must alternate: a question that was never asked here is joined with the next
         ("", [("a", None), ("c", None)], [("user", "a\n\nc")]),
         # one that failed would fail again
@@ -97,14 +104,21 @@ def test_the_history_of_a_request(
 
 def test_only_chosen_sampling_goes_along() -> None:
     body = request_body(
-        "smol", "", [("a", None)], {"temperature": 0, "top_p": None, "api_base": "http://evil"}
+        "smol",
+        "",
+        [("a", None)],
+        {"temperature": 0, "top_p": None, "api_base": "http://evil"},
     )
     assert body["temperature"] == 0
     assert "top_p" not in body and "api_base" not in body
 
 
 EVENTS = [
-    {"choices": [{"delta": {"role": "assistant", "content": None}, "finish_reason": None}]},
+    {
+        "choices": [
+            {"delta": {"role": "assistant", "content": None}, "finish_reason": None}
+        ]
+    },
     {"choices": [{"delta": {"reasoning_content": "hm"}, "finish_reason": None}]},
     {"choices": [{"delta": {"content": "Grüße 👋"}, "finish_reason": None}]},
     {"choices": [{"delta": {}, "finish_reason": "stop"}]},
@@ -149,7 +163,10 @@ def test_text_that_no_encoding_can_write_and_numbers_without_end_are_replaced() 
         rb' 1e999, "x": NaN}}'
     )
     (delta,) = deltas_of(raw + b"\n\n")
-    assert delta.content == "a\ufffd" and delta.timings == {"predicted_ms": None, "x": None}
+    assert delta.content == "a\ufffd" and delta.timings == {
+        "predicted_ms": None,
+        "x": None,
+    }
 
 
 def test_two_data_lines_are_one_event_and_text_of_done_is_text() -> None:

@@ -26,7 +26,11 @@ from tests.deployments.gguf_corpus import smollm2
 @pytest.fixture(scope="session")
 def help_text() -> str:
     return subprocess.run(
-        [binary_path(), "--help"], capture_output=True, text=True, timeout=20, check=True
+        [binary_path(), "--help"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
     ).stdout
 
 
@@ -39,7 +43,9 @@ def real_flags(help_text: str) -> frozenset[str]:
 def host(db: None) -> Host:
     """CPU and two stand-ins, as on a machine without a card."""
     host = local_host()
-    Device.objects.create(host=host, name="CPU", kind="cpu", position=900, memory_bytes=24 << 30)
+    Device.objects.create(
+        host=host, name="CPU", kind="cpu", position=900, memory_bytes=24 << 30
+    )
     for number in range(2):
         Device.objects.create(
             host=host, name=f"RPC{number}", kind="rpc", is_stand_in=True, position=100 + number,

@@ -16,7 +16,9 @@ from deployments.formats.ggml_types import GGML_TYPES
 
 SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
 # The package knows llama.cpp's types, though not the newest of them.
-PACKAGE_TYPES = tuple(n for n in GGML_TYPES if n in {int(kind) for kind in gguf.GGML_QUANT_SIZES})
+PACKAGE_TYPES = tuple(
+    n for n in GGML_TYPES if n in {int(kind) for kind in gguf.GGML_QUANT_SIZES}
+)
 ODD_TEXTS = (
     "",
     " ",
@@ -59,7 +61,9 @@ def _add_values(writer: gguf.GGUFWriter) -> None:
     writer.add_array("t.floats", [0.25, -0.5])
     writer.add_array("t.flags", [True, False])
     writer.add_array("t.long", list(range(5000)))
-    writer.add_array("tokenizer.ggml.tokens", [f"tökén{n}" * (n % 40) for n in range(3000)])
+    writer.add_array(
+        "tokenizer.ggml.tokens", [f"tökén{n}" * (n % 40) for n in range(3000)]
+    )
     writer.add_array("tokenizer.ggml.scores", [float(n) for n in range(3000)])
 
 
@@ -73,7 +77,9 @@ def write_with_package(
 ) -> list[Path]:
     """A small file of every value type and the given tensor types; returns the shards written."""
     order = gguf.GGUFEndian.BIG if big_endian else gguf.GGUFEndian.LITTLE
-    writer = gguf.GGUFWriter(path, "llama", endianess=order, split_max_tensors=split_tensors)
+    writer = gguf.GGUFWriter(
+        path, "llama", endianess=order, split_max_tensors=split_tensors
+    )
     _add_values(writer)
     for number in tensors:
         raw = np.zeros((3, 2 * GGML_TYPES[number].block_bytes), dtype=np.uint8)
@@ -113,7 +119,9 @@ def array(kind: int, count: int, raw: bytes = b"", order: str = "<") -> bytes:
     return struct.pack(f"{order}IQ", kind, count) + raw
 
 
-def tensor(name: str, shape: Sequence[int], kind: int, offset: int, order: str = "<") -> bytes:
+def tensor(
+    name: str, shape: Sequence[int], kind: int, offset: int, order: str = "<"
+) -> bytes:
     head = text(name, order) + struct.pack(f"{order}I", len(shape))
     return (
         head
@@ -136,11 +144,18 @@ def header(
         len(pairs) if n_pairs is None else n_pairs,
     )
     return (
-        b"GGUF" + struct.pack(f"{order}IQQ", version, *counts) + b"".join(pairs) + b"".join(tensors)
+        b"GGUF"
+        + struct.pack(f"{order}IQQ", version, *counts)
+        + b"".join(pairs)
+        + b"".join(tensors)
     )
 
 
-_KINDS: Mapping[type, tuple[int, str]] = {bool: (7, "?"), int: (4, "I"), float: (6, "f")}
+_KINDS: Mapping[type, tuple[int, str]] = {
+    bool: (7, "?"),
+    int: (4, "I"),
+    float: (6, "f"),
+}
 
 
 def metadata_pair(key: str, value: Any) -> bytes:
@@ -153,11 +168,15 @@ def metadata_pair(key: str, value: Any) -> bytes:
     if value and isinstance(value[0], str | bytes):
         return pair(key, 9, array(8, len(value), b"".join(map(text, value))))
     kind, form = _KINDS[type(value[0])] if value else (4, "I")
-    return pair(key, 9, array(kind, len(value), struct.pack(f"<{len(value)}{form}", *value)))
+    return pair(
+        key, 9, array(kind, len(value), struct.pack(f"<{len(value)}{form}", *value))
+    )
 
 
 def write_stub(
-    path: Path, metadata: Mapping[str, Any], tensors: Sequence[tuple[str, Sequence[int], int]]
+    path: Path,
+    metadata: Mapping[str, Any],
+    tensors: Sequence[tuple[str, Sequence[int], int]],
 ) -> Path:
     """A header of true shapes whose tensor data is a hole in the file: any size at no cost."""
     infos, offset = [], 0

@@ -58,7 +58,10 @@ def shapes(build: Build) -> Shapes:
 
 def _attention(build: Build, *, bias: bool = False, norms: bool = False) -> Shapes:
     width, head = build["embedding_length"], build["attention.key_length"]
-    q, kv = build["attention.head_count"] * head, build["attention.head_count_kv"] * head
+    q, kv = (
+        build["attention.head_count"] * head,
+        build["attention.head_count_kv"] * head,
+    )
     yield "attn_norm.weight", (width,)
     for name, out in (("attn_q", q), ("attn_k", kv), ("attn_v", kv)):
         yield f"{name}.weight", (width, out)
@@ -123,7 +126,9 @@ def _deepseek2(build: Build, layer: int) -> Shapes:
     yield from _experts(build)
     yield "exp_probs_b.bias", (build["expert_count"],)
     yield from _feed_forward(
-        width, build["expert_feed_forward_length"] * build["expert_shared_count"], "_shexp"
+        width,
+        build["expert_feed_forward_length"] * build["expert_shared_count"],
+        "_shexp",
     )
 
 
@@ -166,7 +171,11 @@ _SMALL = {
     "rope.freq_base": 10_000.0,
     "rope.dimension_count": 64,
 }
-_SMALL_EXPERTS = {"expert_count": 8, "expert_used_count": 2, "expert_feed_forward_length": 128}
+_SMALL_EXPERTS = {
+    "expert_count": 8,
+    "expert_used_count": 2,
+    "expert_feed_forward_length": 128,
+}
 TINY: dict[str, Build] = {
     "llama": Build("llama", _SMALL, 512),
     "qwen2": Build("qwen2", _SMALL, 512),
@@ -175,7 +184,10 @@ TINY: dict[str, Build] = {
     ),
     "qwen3moe": Build("qwen3moe", _SMALL | _SMALL_EXPERTS, 512),
     "gemma3": Build(
-        "gemma3", _SMALL | {"block_count": 7, "attention.sliding_window": 256}, 512, tied=True
+        "gemma3",
+        _SMALL | {"block_count": 7, "attention.sliding_window": 256},
+        512,
+        tied=True,
     ),
     "deepseek2": Build(
         "deepseek2",
@@ -224,7 +236,11 @@ def tiny(arch: str, *, n_vocab: int = 512, **changes: Any) -> Build:
     build = TINY[arch]
     own = {key.replace("__", "."): value for key, value in changes.items()}
     return Build(
-        arch, {**build.hparams, **own}, n_vocab, build.tied, {"general.name": f"tiny {arch}"}
+        arch,
+        {**build.hparams, **own},
+        n_vocab,
+        build.tied,
+        {"general.name": f"tiny {arch}"},
     )
 
 
@@ -268,9 +284,14 @@ def _values(
     return -np.exp(values) if name.endswith("ssm_a") else values
 
 
-def _encoded(values: np.ndarray, name: str, shape: tuple[int, ...], kind: str) -> tuple[str, bytes]:
+def _encoded(
+    values: np.ndarray, name: str, shape: tuple[int, ...], kind: str
+) -> tuple[str, bytes]:
     """(type, data)."""
-    if not _is_matrix(name, shape) or shape[0] % GGML_TYPES_BY_NAME[kind].block_elements:
+    if (
+        not _is_matrix(name, shape)
+        or shape[0] % GGML_TYPES_BY_NAME[kind].block_elements
+    ):
         return "F32", values.tobytes()
     return kind, gguf.quants.quantize(values, gguf.GGMLQuantizationType[kind]).tobytes()
 
@@ -280,12 +301,17 @@ def write_tiny(path: Path, build: Build, kind: str = "F16", seed: int = 1) -> Pa
     Q8_0, Q4_0 …)."""
     chance, infos, data, offset = np.random.default_rng(seed), [], [], 0
     for name, shape in shapes(build):
-        used, raw = _encoded(_values(chance, name, shape, build.tied), name, shape, kind)
+        used, raw = _encoded(
+            _values(chance, name, shape, build.tied), name, shape, kind
+        )
         infos.append(tensor(name, shape, GGML_TYPES_BY_NAME[used].id, offset))
         data.append(raw + bytes(-len(raw) % ALIGNMENT))
         offset += len(data[-1])
     head = header(
-        [metadata_pair(k, v) for k, v in (build.metadata() | vocabulary(build.n_vocab)).items()],
+        [
+            metadata_pair(k, v)
+            for k, v in (build.metadata() | vocabulary(build.n_vocab)).items()
+        ],
         infos,
     )
     path.write_bytes(head + bytes(-len(head) % ALIGNMENT) + b"".join(data))
@@ -347,21 +373,31 @@ DEEPSEEK_R1_0528 = Build(
 
 
 def _more_bits(index: int, count: int) -> bool:
-    return index < count // 8 or index >= 7 * count // 8 or (index - count // 8) % 3 == 2
+    return (
+        index < count // 8 or index >= 7 * count // 8 or (index - count // 8) % 3 == 2
+    )
 
 
-def q4_k_m(name: str, shape: tuple[int, ...], n_layer: int, *, tied: bool = False) -> str:
+def q4_k_m(
+    name: str, shape: tuple[int, ...], n_layer: int, *, tied: bool = False
+) -> str:
     """The type that llama.cpp's quantiser gives a tensor for Q4_K_M (src/llama-quant.cpp)."""
     if not _is_matrix(name, shape):
         return "F32"
     layer = int(name.split(".")[1]) if name.startswith("blk.") else 0
-    important = ("attn_v.weight" in name or "ffn_down" in name) and _more_bits(layer, n_layer)
+    important = ("attn_v.weight" in name or "ffn_down" in name) and _more_bits(
+        layer, n_layer
+    )
     wanted = (
         "Q6_K"
-        if important or name == "output.weight" or (tied and name == "token_embd.weight")
+        if important
+        or name == "output.weight"
+        or (tied and name == "token_embd.weight")
         else "Q4_K"
     )
-    if shape[0] % GGML_TYPES_BY_NAME[wanted].block_elements:  # 256 do not divide the row
+    if (
+        shape[0] % GGML_TYPES_BY_NAME[wanted].block_elements
+    ):  # 256 do not divide the row
         return {"Q4_K": "Q5_0", "Q6_K": "Q8_0"}[wanted]
     return wanted
 
@@ -371,7 +407,13 @@ def write_standin(path: Path, build: Build) -> Path:
     weights."""
     layers = build["block_count"]
     tensors = [
-        (name, shape, GGML_TYPES_BY_NAME[q4_k_m(name, shape, layers, tied=build.tied)].id)
+        (
+            name,
+            shape,
+            GGML_TYPES_BY_NAME[q4_k_m(name, shape, layers, tied=build.tied)].id,
+        )
         for name, shape in shapes(build)
     ]
-    return write_stub(path, build.metadata() | {f"{build.arch}.vocab_size": build.n_vocab}, tensors)
+    return write_stub(
+        path, build.metadata() | {f"{build.arch}.vocab_size": build.n_vocab}, tensors
+    )

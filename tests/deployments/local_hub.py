@@ -59,7 +59,9 @@ class LocalHub:
         self.lock = threading.Lock()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self.server.daemon_threads = True
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
+        self.thread = threading.Thread(
+            target=self.server.serve_forever, args=(0.02,), daemon=True
+        )
 
     @property
     def url(self) -> str:
@@ -75,7 +77,9 @@ class LocalHub:
         self.thread.join(5)
 
     def file_requests(self) -> list[Request]:
-        return [request for request in self.requests if request.path.startswith("/blobs/")]
+        return [
+            request for request in self.requests if request.path.startswith("/blobs/")
+        ]
 
     def ranges_asked(self) -> list[str]:
         return [request.range for request in self.file_requests()]
@@ -110,7 +114,9 @@ def _info(name: str, repo: Repo) -> dict[str, Any]:
 
 
 def blob_id(content: bytes) -> str:
-    return sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+    return sha1(
+        b"blob %d\0" % len(content) + content, usedforsecurity=False
+    ).hexdigest()
 
 
 def _handler(hub: LocalHub) -> type[BaseHTTPRequestHandler]:
@@ -129,10 +135,14 @@ def _handler(hub: LocalHub) -> type[BaseHTTPRequestHandler]:
         def answer(self, body: bool) -> None:
             path = unquote(urlsplit(self.path).path)
             token = self.headers.get("Authorization", "").removeprefix("Bearer ")
-            hub.requests.append(Request(self.command, path, self.headers.get("Range", ""), token))
+            hub.requests.append(
+                Request(self.command, path, self.headers.get("Range", ""), token)
+            )
             if hub.status:
                 return self.refuse(hub.status, "")
-            if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path):
+            if found := re.fullmatch(
+                r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path
+            ):
                 return self.info(found[1], found[2])
             if found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
                 return self.resolve(found[1], found[3], token)
@@ -147,7 +157,9 @@ def _handler(hub: LocalHub) -> type[BaseHTTPRequestHandler]:
             if revision not in (None, "main", COMMIT):
                 return self.refuse(404, "RevisionNotFound")
             return self.send(
-                200, json.dumps(_info(name, repo)).encode(), {"Content-Type": "application/json"}
+                200,
+                json.dumps(_info(name, repo)).encode(),
+                {"Content-Type": "application/json"},
             )
 
         def resolve(self, name: str, path: str, token: str) -> None:

@@ -24,7 +24,11 @@ def header_of(tensors: Sequence[Tensor], **metadata: str) -> tuple[bytes, int]:
     offset = 0
     for name, dtype, shape in tensors:
         end = offset + prod(shape) * DTYPE_BITS[dtype] // 8
-        entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, end]}
+        entries[name] = {
+            "dtype": dtype,
+            "shape": list(shape),
+            "data_offsets": [offset, end],
+        }
         offset = end
     return framed(json.dumps(entries).encode()), offset
 
@@ -78,7 +82,9 @@ FP8 = {"quant_method": "fp8", "weight_block_size": [128, 128]}
 EXL3 = {"quant_method": "exl3", "bits": 4.0, "version": "0.0.1"}
 
 
-def matrix(name: str, n_out: int, n_in: int, method: str, dtype: str = "BF16") -> list[Tensor]:
+def matrix(
+    name: str, n_out: int, n_in: int, method: str, dtype: str = "BF16"
+) -> list[Tensor]:
     """A weight and what its quantiser keeps beside it."""
     if method == "awq":
         groups = (n_in // 128, n_out // 8)
@@ -111,9 +117,16 @@ def matrix(name: str, n_out: int, n_in: int, method: str, dtype: str = "BF16") -
 
 def llama_tensors(config: Mapping[str, Any], dtype: str = "BF16") -> list[Tensor]:
     """Of a Llama or Qwen 3 with this config; embedding and output are never quantised."""
-    n, n_ff, vocab = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
+    n, n_ff, vocab = (
+        config["hidden_size"],
+        config["intermediate_size"],
+        config["vocab_size"],
+    )
     dim = config.get("head_dim") or n // config["num_attention_heads"]
-    wide, narrow = config["num_attention_heads"] * dim, config["num_key_value_heads"] * dim
+    wide, narrow = (
+        config["num_attention_heads"] * dim,
+        config["num_key_value_heads"] * dim,
+    )
     method = config.get("quantization_config", {}).get("quant_method", "")
     tensors: list[Tensor] = [("model.embed_tokens.weight", dtype, (vocab, n))]
     for index in range(config["num_hidden_layers"]):
@@ -152,14 +165,20 @@ def write_folder(
     tensors = llama_tensors(config, dtype) if tensors is None else tensors
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "tokenizer.json").write_text("{}")
-    about_tokens = {"tokenizer_class": "LlamaTokenizer", "chat_template": "{{ messages }}"}
+    about_tokens = {
+        "tokenizer_class": "LlamaTokenizer",
+        "chat_template": "{{ messages }}",
+    }
     (folder / "tokenizer_config.json").write_text(json.dumps(about_tokens))
     if shards == 1:
         write_safetensors(folder / "model.safetensors", tensors)
         return folder
     table = {}
     for number in range(shards):
-        name, own = f"model-{number + 1:05d}-of-{shards:05d}.safetensors", tensors[number::shards]
+        name, own = (
+            f"model-{number + 1:05d}-of-{shards:05d}.safetensors",
+            tensors[number::shards],
+        )
         write_safetensors(folder / name, own)
         table |= {tensor[0]: name for tensor in own}
     (folder / "model.safetensors.index.json").write_text(
@@ -170,4 +189,6 @@ def write_folder(
 
 def folder_member(folder: Path, *devices: DeviceFacts) -> Member:
     header = read_folder(folder)
-    return Member(folder.name, str(folder), folder_facts(header), folder_shape(header), devices)
+    return Member(
+        folder.name, str(folder), folder_facts(header), folder_shape(header), devices
+    )

@@ -18,7 +18,9 @@ def page(client: Client, query: str = "", **headers: str) -> str:
 
 
 def card_of(text: str, strategy: str) -> str:
-    (card,) = re.findall(rf'<article [^>]*id="plan-{strategy}".*?</article>', text, re.S)
+    (card,) = re.findall(
+        rf'<article [^>]*id="plan-{strategy}".*?</article>', text, re.S
+    )
     return card
 
 

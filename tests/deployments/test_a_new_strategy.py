@@ -75,7 +75,9 @@ def test_one_whose_strategy_is_gone_is_still_shown_and_says_so(
     answer = operator.get(f"/deployments/{made.name}/")
     text = answer.content.decode()
     assert answer.status_code == 200
-    assert "warm_spare" in text and "There is no strategy &#x27;warm_spare&#x27;." in text
+    assert (
+        "warm_spare" in text and "There is no strategy &#x27;warm_spare&#x27;." in text
+    )
 
 
 # --- rig files ------------------------------------------------------------------------------------
@@ -83,7 +85,10 @@ def test_rig_files_name_it_both_ways(made: Deployment) -> None:
     text = rig_text()
     assert "strategy: warm_spare" in text
     (entry,) = parse(text).deployments
-    assert (entry.strategy, dict(entry.devices)) == (Spare.name, {"model": ("RPC0", "RPC1")})
+    assert (entry.strategy, dict(entry.devices)) == (
+        Spare.name,
+        {"model": ("RPC0", "RPC1")},
+    )
     made.delete()
     apply(text)
     assert Deployment.objects.get().strategy == Spare.name
@@ -91,7 +96,9 @@ def test_rig_files_name_it_both_ways(made: Deployment) -> None:
 
 def test_the_schema_of_rig_files_takes_it(made: Deployment) -> None:
     schema = rig_schema()
-    names = schema["properties"]["deployments"]["items"]["properties"]["strategy"]["enum"]
+    names = schema["properties"]["deployments"]["items"]["properties"]["strategy"][
+        "enum"
+    ]
     assert names == [*KNOWN_IN_ORDER, Spare.name]
     found = Draft202012Validator(schema).iter_errors(yaml.safe_load(rig_text()))
     assert [error.message for error in found] == []
@@ -126,7 +133,9 @@ def test_no_file_but_states_and_the_strategies_own_names_a_strategy() -> None:
         for text in strings(path)
         if text in KNOWN and not name.startswith("deployments/strategies/")
     }
-    assert {pair for pair in found if pair[0] != "deployments/states.py"} == OTHER_MEANINGS
+    assert {
+        pair for pair in found if pair[0] != "deployments/states.py"
+    } == OTHER_MEANINGS
     assert {text for name, text in found if name == "deployments/states.py"} == KNOWN
 
 
@@ -148,4 +157,6 @@ def test_each_name_fits_its_column() -> None:
 
 def test_each_setting_of_few_strategies_is_some_strategys_own() -> None:
     marked = {key for key, setting in SETTINGS.items() if setting.of_strategy}
-    assert marked == {key for strategy in STRATEGIES.values() for key in strategy.own_settings}
+    assert marked == {
+        key for strategy in STRATEGIES.values() for key in strategy.own_settings
+    }

@@ -23,7 +23,9 @@ FORMSETS = {
 }
 site.autodiscover()
 ADMINS = [
-    row for model, row in site.site._registry.items() if model._meta.app_label == "deployments"
+    row
+    for model, row in site.site._registry.items()
+    if model._meta.app_label == "deployments"
 ]
 
 
@@ -67,17 +69,24 @@ def test_a_new_key_is_shown_once_and_by_nothing_that_travels_on(
     answer = admin.post(
         "/admin/deployments/apikey/add/", {"name": "script", "owner": admin_user.pk}
     )
-    key = re.search(r"shown this once:\s*<code[^>]*>(\S+?)</code>", answer.content.decode())
+    key = re.search(
+        r"shown this once:\s*<code[^>]*>(\S+?)</code>", answer.content.decode()
+    )
     assert key and ApiKey.objects.get_from_key(key[1]).name == "script"
     assert "no-store" in answer["Cache-Control"]
     assert not any(key[1] in cookie.value for cookie in admin.cookies.values())
     assert key[1] not in str(dict(admin.session)), "not in a message either"
     row = ApiKey.objects.get()
-    assert key[1] not in admin.get(f"/admin/deployments/apikey/{row.pk}/change/").content.decode()
+    assert (
+        key[1]
+        not in admin.get(f"/admin/deployments/apikey/{row.pk}/change/").content.decode()
+    )
 
 
 def test_a_key_belongs_to_somebody(admin: Client) -> None:
-    answer = admin.post("/admin/deployments/apikey/add/", {"name": "script", "owner": ""})
+    answer = admin.post(
+        "/admin/deployments/apikey/add/", {"name": "script", "owner": ""}
+    )
     assert "This field is required" in answer.content.decode()
     assert not ApiKey.objects.exists()
 
@@ -113,10 +122,15 @@ def test_what_cannot_be_a_setting_is_said_beside_the_field(
     fields = {"settings": settings, "extra_args": flags, **FORMSETS}
     answer = admin.post(f"/admin/deployments/deployment/{rows.pk}/change/", fields)
     assert answer.status_code == 200 and says in html.unescape(answer.content.decode())
-    assert Deployment.objects.values("settings", "extra_args", "generation").get() == before
+    assert (
+        Deployment.objects.values("settings", "extra_args", "generation").get()
+        == before
+    )
 
 
-def test_a_setting_is_changed_by_the_service_alone(admin: Client, rows: Deployment) -> None:
+def test_a_setting_is_changed_by_the_service_alone(
+    admin: Client, rows: Deployment
+) -> None:
     typed = {
         "desired": "running",
         "is_unloaded": "on",
@@ -141,7 +155,8 @@ def test_actions_go_through_the_services(admin: Client, rows: Deployment) -> Non
     assert Deployment.objects.get().desired == "stopped"
     Route.objects.all().delete()
     admin.post(
-        "/admin/deployments/deployment/", {"action": "delete_selected", "post": "yes", **chosen}
+        "/admin/deployments/deployment/",
+        {"action": "delete_selected", "post": "yes", **chosen},
     )
     assert Deployment.objects.get().is_deleting, (
         "the agent removes the row once the processes are gone"
@@ -151,7 +166,8 @@ def test_actions_go_through_the_services(admin: Client, rows: Deployment) -> Non
 def test_an_engine_can_be_asked_again(admin: Client, engine: Engine) -> None:
     Engine.objects.update(flags=[], state="broken")
     admin.post(
-        "/admin/deployments/engine/", {"action": "probe_again", "_selected_action": [engine.pk]}
+        "/admin/deployments/engine/",
+        {"action": "probe_again", "_selected_action": [engine.pk]},
     )
     found = Engine.objects.get()
     assert found.state == "ok" and "--metrics" in found.flags
@@ -159,7 +175,11 @@ def test_an_engine_can_be_asked_again(admin: Client, engine: Engine) -> None:
 
 @pytest.mark.parametrize(
     ("endpoint", "says"),
-    [("10.0.0.2:18999", ""), ("8.8.8.8:18999", "neither encrypted"), ("beta", "not address:port")],
+    [
+        ("10.0.0.2:18999", ""),
+        ("8.8.8.8:18999", "neither encrypted"),
+        ("beta", "not address:port"),
+    ],
 )
 def test_a_device_of_another_host_may_be_typed_in_by_its_private_address(
     admin: Client, host: Host, endpoint: str, says: str
@@ -177,12 +197,15 @@ def test_a_device_of_another_host_may_be_typed_in_by_its_private_address(
     assert host.devices.filter(name="RPC9").exists() is (says == "")
 
 
-@pytest.mark.parametrize(("name", "taken"), [("fast-1", True), ("Fast", False), ("-fast", False)])
+@pytest.mark.parametrize(
+    ("name", "taken"), [("fast-1", True), ("Fast", False), ("-fast", False)]
+)
 def test_a_name_is_one_that_a_rig_file_can_say(
     admin: Client, rows: Deployment, name: str, taken: bool
 ) -> None:
     answer = admin.post(
-        "/admin/deployments/route/add/", {"name": name, "deployment": rows.pk, "description": ""}
+        "/admin/deployments/route/add/",
+        {"name": name, "deployment": rows.pk, "description": ""},
     )
     assert ("Use lowercase letters" in answer.content.decode()) is not taken
     assert Route.objects.filter(name=name).exists() is taken
@@ -194,7 +217,8 @@ def test_a_route_takes_no_name_that_means_something_else(
     admin: Client, rows: Deployment, name: str
 ) -> None:
     answer = admin.post(
-        "/admin/deployments/route/add/", {"name": name, "deployment": rows.pk, "description": ""}
+        "/admin/deployments/route/add/",
+        {"name": name, "deployment": rows.pk, "description": ""},
     )
     assert "taken or has another meaning" in answer.content.decode()
     assert not Route.objects.filter(name=name).exists()

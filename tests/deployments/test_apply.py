@@ -87,13 +87,17 @@ def test_start_wants_the_files_deployments_running(host: object) -> None:
     assert apply(WHOLE, start=True).changes == []
 
 
-def test_what_a_file_leaves_out_stays(make_deployment: Callable[..., Deployment]) -> None:
+def test_what_a_file_leaves_out_stays(
+    make_deployment: Callable[..., Deployment],
+) -> None:
     make_deployment("other")
     apply("")
     assert Deployment.objects.filter(name="other").exists()
 
 
-def test_a_mistake_in_line_7_names_line_7_and_changes_nothing(engine: Engine, model: Model) -> None:
+def test_a_mistake_in_line_7_names_line_7_and_changes_nothing(
+    engine: Engine, model: Model
+) -> None:
     text = (
         "deployments:\n"
         "  - name: good\n"
@@ -131,20 +135,28 @@ def test_what_a_file_names_must_be_there(
     before = everything()
     with pytest.raises(RigError) as refused:
         apply(WHOLE.replace(old, new))
-    assert line in [problem.line for problem in refused.value.problems if says in problem.text]
+    assert line in [
+        problem.line for problem in refused.value.problems if says in problem.text
+    ]
     assert everything() == before
 
 
-def test_an_engine_may_be_named_by_its_flavour_or_left_out(engine: Engine, model: Model) -> None:
+def test_an_engine_may_be_named_by_its_flavour_or_left_out(
+    engine: Engine, model: Model
+) -> None:
     head = f"deployments:\n  - {{name: a, models: {model.name}, devices: CPU, engine: llama.cpp}}\n"
     apply(head + f"  - {{name: b, models: {model.name}, devices: CPU}}\n")
     assert {d.engine for d in Deployment.objects.all()} == {engine}
 
 
-def test_a_deployment_that_is_going_away_is_not_made_over(deployment: Deployment) -> None:
+def test_a_deployment_that_is_going_away_is_not_made_over(
+    deployment: Deployment,
+) -> None:
     Deployment.objects.update(is_deleting=True)
     with pytest.raises(RigError, match="line 2: .*is being deleted"):
-        apply("deployments:\n  - {name: small, models: smollm2-135m-instruct-q4_1, devices: CPU}\n")
+        apply(
+            "deployments:\n  - {name: small, models: smollm2-135m-instruct-q4_1, devices: CPU}\n"
+        )
 
 
 def test_a_file_is_planned_without_being_made(host: object, tmp_path: Path) -> None:
@@ -162,7 +174,9 @@ def test_names_of_another_host_are_left_to_it(
     far = Host.objects.create(name="beta")
     make_deployment("helper")
     Deployment.objects.update(host=far)
-    Engine.objects.create(host=far, name="mine", path="/far/llama-server", flavour="llama.cpp")
+    Engine.objects.create(
+        host=far, name="mine", path="/far/llama-server", flavour="llama.cpp"
+    )
     before = everything()
     with pytest.raises(RigError) as refused:
         apply(WHOLE)
@@ -179,7 +193,11 @@ def test_what_does_not_work_and_is_not_used_is_not_exported(
         host=host, name="gone", path="/gone", flavour="llama.cpp", state="missing"
     )
     Engine.objects.create(
-        host=host, name="far", path="http://127.0.0.1:1", flavour="external", state="broken"
+        host=host,
+        name="far",
+        path="http://127.0.0.1:1",
+        flavour="external",
+        state="broken",
     )
     Model.objects.create(name="broken", path="/broken.gguf", state="broken")
     assert not {"gone", "far", "broken"} & set(rig_text().replace(",", " ").split())

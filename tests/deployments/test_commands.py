@@ -37,7 +37,9 @@ def document(*arguments: str) -> Any:
 
 
 # --- scan, plan, apply, export --------------------------------------------------------------------
-def test_scan_names_every_model_and_what_is_broken(db: None, models_folder: Path) -> None:
+def test_scan_names_every_model_and_what_is_broken(
+    db: None, models_folder: Path
+) -> None:
     write_with_package(models_folder / "good.gguf")
     (models_folder / "bad.gguf").write_bytes(b"not a model")
     bad, good = document("scan", str(models_folder))["models"]
@@ -67,7 +69,11 @@ def test_plan_of_a_deployment_has_the_documented_keys(deployment: Deployment) ->
         "instances",
         "predicted",
     }
-    assert (plan["name"], plan["strategy"], plan["verdict"]) == ("small", "independent", "viable")
+    assert (plan["name"], plan["strategy"], plan["verdict"]) == (
+        "small",
+        "independent",
+        "viable",
+    )
     (device,) = plan["devices"]
     assert set(device) == {
         "name",
@@ -84,7 +90,9 @@ def test_plan_of_a_deployment_has_the_documented_keys(deployment: Deployment) ->
     assert "small: independent, viable" in said("plan", "small")
 
 
-def test_plan_of_a_file_changes_nothing(engine: object, model: Model, tmp_path: Path) -> None:
+def test_plan_of_a_file_changes_nothing(
+    engine: object, model: Model, tmp_path: Path
+) -> None:
     file = tmp_path / "rig.yaml"
     file.write_text(
         f"deployments:\n  - {{name: a, models: {model.name}, devices: CPU, settings: {{context:"
@@ -103,8 +111,13 @@ def test_apply_says_what_it_changed_and_export_gives_it_back(
     engine: object, model: Model, tmp_path: Path
 ) -> None:
     file = tmp_path / "rig.yaml"
-    file.write_text(f"deployments:\n  - {{name: a, models: {model.name}, devices: CPU}}\n")
-    assert said("apply", str(file), "--start") == "deployment a added\ndeployment a started\n"
+    file.write_text(
+        f"deployments:\n  - {{name: a, models: {model.name}, devices: CPU}}\n"
+    )
+    assert (
+        said("apply", str(file), "--start")
+        == "deployment a added\ndeployment a started\n"
+    )
     assert said("apply", str(file)) == "Nothing to change.\n"
     (exported,) = parse(said("export")).deployments
     assert (exported.name, exported.devices) == ("a", {"model": ("CPU",)})
@@ -140,7 +153,9 @@ class AgentStandsIn:
                     "generation": row.generation,
                     "host": row.host,
                 }
-                Instance.objects.update_or_create(deployment=row, role="model", defaults=values)
+                Instance.objects.update_or_create(
+                    deployment=row, role="model", defaults=values
+                )
         connection.close()
 
     def __enter__(self) -> None:
@@ -161,20 +176,30 @@ def test_start_and_stop_wait_until_it_is_so(deployment: Deployment) -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_a_start_that_fails_says_why_at_once(deployment: Deployment) -> None:
-    told = pytest.raises(CommandError, match="could not be started: The model file is gone")
+    told = pytest.raises(
+        CommandError, match="could not be started: The model file is gone"
+    )
     with AgentStandsIn("failed", "The model file is gone."), told:
         call_command("start", "small", "--wait", "30")
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_start_after_a_failure_waits_for_the_new_attempt(deployment: Deployment) -> None:
+def test_a_start_after_a_failure_waits_for_the_new_attempt(
+    deployment: Deployment,
+) -> None:
     deployment_start(deployment=deployment)
     row = Deployment.objects.get()
-    failed = {"state": "failed", "error": "The model file is gone.", "generation": row.generation}
+    failed = {
+        "state": "failed",
+        "error": "The model file is gone.",
+        "generation": row.generation,
+    }
     Instance.objects.create(host=row.host, deployment=row, role="model", **failed)
     assert Deployment.objects.get().state == "failed"
     deployment_start(deployment=deployment)
-    assert Deployment.objects.get().state == "starting", "of the new attempt nothing is known yet"
+    assert Deployment.objects.get().state == "starting", (
+        "of the new attempt nothing is known yet"
+    )
     with AgentStandsIn("ready"):
         assert said("start", "small", "--wait", "30") == "small runs.\n"
 
@@ -188,7 +213,9 @@ def test_waiting_ends_when_its_time_is_over(deployment: Deployment) -> None:
         call_command("start", "small", "--wait", "0.3")
 
 
-def test_without_an_agent_waiting_says_so_and_the_wish_is_kept(deployment: Deployment) -> None:
+def test_without_an_agent_waiting_says_so_and_the_wish_is_kept(
+    deployment: Deployment,
+) -> None:
     with pytest.raises(CommandError, match="No agent runs on testhost"):
         call_command("start", "small", "--wait", "30")
     assert Deployment.objects.get().desired == "running"
@@ -199,15 +226,24 @@ def test_without_wait_the_wish_is_enough(deployment: Deployment) -> None:
     assert said("stop", "small") == "small is wanted stopped.\n"
 
 
-def test_an_unknown_name_is_answered_with_the_known_ones(deployment: Deployment) -> None:
+def test_an_unknown_name_is_answered_with_the_known_ones(
+    deployment: Deployment,
+) -> None:
     for command in ("start", "stop", "plan"):
-        with pytest.raises(CommandError, match="no deployment 'smal'. There are: small"):
+        with pytest.raises(
+            CommandError, match="no deployment 'smal'. There are: small"
+        ):
             call_command(command, "smal")
 
 
 def test_status_has_the_documented_keys(deployment: Deployment) -> None:
     Instance.objects.create(
-        host=deployment.host, deployment=deployment, role="model", state="ready", pid=7, port=9
+        host=deployment.host,
+        deployment=deployment,
+        role="model",
+        state="ready",
+        pid=7,
+        port=9,
     )
     found = document("status")
     assert set(found) == {"hosts", "gpus", "devices", "deployments"}
@@ -243,7 +279,8 @@ def test_a_key_needs_a_name(db: None, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [("start",), ("start", "a", "--wait", "-1"), ("apikey",), ("plan",), ("apply",)]
+    "wrong",
+    [("start",), ("start", "a", "--wait", "-1"), ("apikey",), ("plan",), ("apply",)],
 )
 def test_wrong_usage_is_told_before_anything_is_done(wrong: tuple[str, ...]) -> None:
     with pytest.raises(CommandError):
@@ -298,6 +335,11 @@ def test_a_database_that_was_never_made_is_said_so(tmp_path: Path) -> None:
         "OMNI_HOME": str(tmp_path / "empty"),
     }
     argv = [sys.executable, str(ROOT / "manage.py"), "status"]
-    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        argv, env=env, capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 1
-    assert "Start the panel once" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert (
+        "Start the panel once" in done.stderr
+        and len(done.stderr.strip().splitlines()) == 1
+    )

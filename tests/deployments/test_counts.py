@@ -42,7 +42,8 @@ def runs(deployment: Deployment, state: str = "ready", pid: int | None = 1) -> I
 
 # --- pages ----------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    "state", ["wanted", "starting", "loading", "ready", "unloaded", "failed", "stopping"]
+    "state",
+    ["wanted", "starting", "loading", "ready", "unloaded", "failed", "stopping"],
 )
 @pytest.mark.parametrize("headers", [{}, PAGE])
 def test_the_page_of_a_running_deployment_plans_nothing(
@@ -157,13 +158,23 @@ def apply_a_file(deployment: Deployment) -> None:
     assert apply(text, start=True).changes
 
 
-ACTS = [start, start_again, load_again, change_what_runs, deploy_by_one_click, apply_a_file]
+ACTS = [
+    start,
+    start_again,
+    load_again,
+    change_what_runs,
+    deploy_by_one_click,
+    apply_a_file,
+]
 
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("act", ACTS)
 def test_a_transaction_that_starts_plans_nothing_reads_nothing_and_asks_nobody(
-    make_deployment: Make, planner: Planner, in_use: Callable[..., None], act: Callable[..., None]
+    make_deployment: Make,
+    planner: Planner,
+    in_use: Callable[..., None],
+    act: Callable[..., None],
 ) -> None:
     """Beside another that runs, with the sampler's figures at the broker."""
     in_use(RPC0=1 << 30)
@@ -231,7 +242,12 @@ def test_the_place_of_a_rival_is_what_it_was_started_with(
 
 
 # --- answers --------------------------------------------------------------------------------------
-TIMINGS = {"predicted_n": 101, "predicted_ms": 2000.0, "prompt_n": 200, "prompt_ms": 500.0}
+TIMINGS = {
+    "predicted_n": 101,
+    "predicted_ms": 2000.0,
+    "prompt_n": 200,
+    "prompt_ms": 500.0,
+}
 
 
 def test_an_answer_that_is_saved_plans_nothing(
@@ -265,4 +281,8 @@ def test_what_a_measurement_is_compared_with_is_not_fitted_to_measurements(
     after = StoredPlan.objects.get(generation=3)
     fitted = after.read()
     assert fitted and fitted.predicted.basis == "measured"
-    assert after.computed_decode_tps == before.computed_decode_tps != fitted.predicted.decode_tps
+    assert (
+        after.computed_decode_tps
+        == before.computed_decode_tps
+        != fitted.predicted.decode_tps
+    )

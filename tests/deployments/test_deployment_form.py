@@ -54,7 +54,9 @@ def test_every_setting_has_a_labelled_field_with_its_default(
             continue
         assert f'for="id_setting_{key}"' in text
         assert f'id="setting_{key}-help"' in text
-        assert re.search(rf'name="setting_{key}"[^>]*value="{setting.default}"', text) or re.search(
+        assert re.search(
+            rf'name="setting_{key}"[^>]*value="{setting.default}"', text
+        ) or re.search(
             rf'<option value="{re.escape(str(setting.default))}" selected>', text
         )
 
@@ -89,7 +91,8 @@ def test_only_what_differs_from_the_default_is_kept(
         "name": "mine",
     }
     operator.post(
-        "/deployments/new/", typed | changes | {"extra_args": "--top-k 5\n\n --swa-full \n"}
+        "/deployments/new/",
+        typed | changes | {"extra_args": "--top-k 5\n\n --swa-full \n"},
     )
     made = Deployment.objects.get(name="mine")
     assert made.settings == {"context": 2048, "kv_cache_k": "q8_0"}
@@ -107,7 +110,10 @@ def test_only_what_differs_from_the_default_is_kept(
         ({"setting_context": "many"}, "context is &#x27;many&#x27;"),
         ({"setting_context": "1"}, "It takes auto, or 256"),
         ({"setting_parallel": "0"}, "It takes 1 to 64"),
-        ({"setting_kv_cache_v": "q8_0", "setting_flash_attention": "off"}, "needs flash attention"),
+        (
+            {"setting_kv_cache_v": "q8_0", "setting_flash_attention": "off"},
+            "needs flash attention",
+        ),
         ({"setting_ubatch": "4096"}, "more than batch"),
         ({"extra_args": "--tools all"}, "it can run code"),
         ({"extra_args": "--host 0.0.0.0"}, "network sockets"),
@@ -122,40 +128,58 @@ def test_a_mistake_is_said_beside_its_field_and_nothing_typed_is_lost(
     assert not Deployment.objects.exists()
     for value in {**kept, **changes}.values():
         if isinstance(value, str) and value not in ("nope", ""):
-            assert re.search(rf'(value="{re.escape(value)}"|>\s*{re.escape(value)}<)', text), value
+            assert re.search(
+                rf'(value="{re.escape(value)}"|>\s*{re.escape(value)}<)', text
+            ), value
 
 
 def test_a_taken_name_is_a_clear_field_error(
     operator: Client, typed: dict[str, Any], deployment: Deployment
 ) -> None:
-    text = operator.post("/deployments/new/", typed | {"name": "small"}).content.decode()
+    text = operator.post(
+        "/deployments/new/", typed | {"name": "small"}
+    ).content.decode()
     assert errors(text) == [
         "There is already a deployment or route named small. Choose another name."
     ]
 
 
-def test_a_mistake_below_the_fold_opens_it(operator: Client, typed: dict[str, Any]) -> None:
+def test_a_mistake_below_the_fold_opens_it(
+    operator: Client, typed: dict[str, Any]
+) -> None:
     assert (
         "<details open>"
-        in operator.post("/deployments/new/", typed | {"setting_batch": "0"}).content.decode()
+        in operator.post(
+            "/deployments/new/", typed | {"setting_batch": "0"}
+        ).content.decode()
     )
 
 
 def test_a_change_shows_what_is_set_and_is_a_new_generation(
     operator: Client, typed: dict[str, Any], deployment: Deployment
 ) -> None:
-    Deployment.objects.update(settings={"context": 1024, "threads": 2}, extra_args=["--top-k 5"])
+    Deployment.objects.update(
+        settings={"context": 1024, "threads": 2}, extra_args=["--top-k 5"]
+    )
     text = operator.get("/deployments/small/change/").content.decode()
     assert 'value="1024"' in text and "--top-k 5" in text and "<details open>" in text
     assert 'name="name"' not in text, "a name does not change: programs ask for it"
-    answer = operator.post("/deployments/small/change/", typed | {"setting_context": "512"})
+    answer = operator.post(
+        "/deployments/small/change/", typed | {"setting_context": "512"}
+    )
     assert answer["Location"] == "/deployments/small/"
     changed = Deployment.objects.get()
-    assert (changed.settings, changed.extra_args, changed.generation) == ({"context": 512}, [], 2)
+    assert (changed.settings, changed.extra_args, changed.generation) == (
+        {"context": 512},
+        [],
+        2,
+    )
     assert changed.bindings.get().devices == ["RPC0"]
 
 
-def test_what_cannot_be_used_is_not_offered(host: Host, engine: Engine, model: Model) -> None:
+def test_what_cannot_be_used_is_not_offered(
+    host: Host, engine: Engine, model: Model
+) -> None:
     Model.objects.create(name="broken", path="/b.gguf", state="broken")
     Model.objects.create(name="eyes", path="/e.gguf", kind="projector")
     Engine.objects.create(
@@ -186,7 +210,12 @@ CHOICES: dict[str, tuple[dict[str, Any], dict[str, list[str]]]] = {
         {"prefill": ["RPC0"], "decode": ["RPC1"]},
     ),
     "speculative": (
-        {"devices": ["RPC0"], "draft": "DRAFT", "devices_draft": ["CPU"], "setting_draft_max": "8"},
+        {
+            "devices": ["RPC0"],
+            "draft": "DRAFT",
+            "devices_draft": ["CPU"],
+            "setting_draft_max": "8",
+        },
         {"target": ["RPC0"], "draft": ["CPU"]},
     ),
 }
@@ -196,7 +225,9 @@ CHOICES: dict[str, tuple[dict[str, Any], dict[str, list[str]]]] = {
 def test_every_strategy_can_be_created_and_changed_in_its_form(
     strategy: str, operator: Client, typed: dict[str, Any], model: Model
 ) -> None:
-    small = Model.objects.create(name="small-one", path="/small.gguf", state="ok", facts={})
+    small = Model.objects.create(
+        name="small-one", path="/small.gguf", state="ok", facts={}
+    )
     chosen, bound = CHOICES[strategy]
     sent = typed | {k: small.name if v == "DRAFT" else v for k, v in chosen.items()}
     operator.post("/deployments/new/", sent | {"strategy": strategy, "name": "made"})
@@ -206,13 +237,20 @@ def test_every_strategy_can_be_created_and_changed_in_its_form(
     assert {b.role: b.model for b in made.bindings.all()} == {
         r: small if r == "draft" else model for r in bound
     }
-    given = {k.removeprefix("setting_"): v for k, v in chosen.items() if k.startswith("setting_")}
+    given = {
+        k.removeprefix("setting_"): v
+        for k, v in chosen.items()
+        if k.startswith("setting_")
+    }
     assert {k: str(v) for k, v in made.settings.items()} == given
     text = operator.get("/deployments/made/change/").content.decode()
     assert f'<option value="{strategy}" selected>' in text
     for name, value in chosen.items():
         for each in value if isinstance(value, list) else ():
-            assert re.search(rf'name="{name}" value="{each}"[^>]*checked', text), (name, each)
+            assert re.search(rf'name="{name}" value="{each}"[^>]*checked', text), (
+                name,
+                each,
+            )
     assert all(f'value="{value}"' in text for value in given.values())
 
 
@@ -220,9 +258,12 @@ def test_without_a_draft_model_drafts_come_from_the_text(
     operator: Client, typed: dict[str, Any]
 ) -> None:
     operator.post(
-        "/deployments/new/", typed | {"strategy": "speculative", "name": "made", "draft": ""}
+        "/deployments/new/",
+        typed | {"strategy": "speculative", "name": "made", "draft": ""},
     )
-    assert [b.role for b in Deployment.objects.get(name="made").bindings.all()] == ["target"]
+    assert [b.role for b in Deployment.objects.get(name="made").bindings.all()] == [
+        "target"
+    ]
 
 
 def test_a_draft_model_wants_a_device(

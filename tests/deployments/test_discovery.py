@@ -26,9 +26,9 @@ def own_engine(tmp_path: Path) -> Path:
 
 def test_the_packaged_engine_and_model_are_found(db: None, settings: object) -> None:
     found = discovery.discover()
-    assert [(e.path, e.state) for e in found.engines if e.path == str(binary_path())] == [
-        (str(binary_path()), "ok")
-    ]
+    assert [
+        (e.path, e.state) for e in found.engines if e.path == str(binary_path())
+    ] == [(str(binary_path()), "ok")]
     assert Model.objects.get(name="smollm2-135m-instruct-q4_1").state == "ok"
     packaged, own = (
         LibraryFolder.objects.filter(is_packaged=True),
@@ -64,7 +64,9 @@ def test_the_engine_that_was_named_comes_first_then_the_one_on_path(
     settings.OMNI_LLAMA_SERVER = str(named)  # type: ignore[attr-defined]
     discovery.discover_engines(host)
     assert default_engine(host).path == str(named)
-    assert len({engine.name for engine in Engine.objects.all()}) == Engine.objects.count()
+    assert (
+        len({engine.name for engine in Engine.objects.all()}) == Engine.objects.count()
+    )
 
 
 def test_one_engine_under_two_paths_is_one(

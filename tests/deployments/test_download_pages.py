@@ -31,7 +31,11 @@ POSTS = ("start/", "{pk}/pause/", "{pk}/resume/", "{pk}/cancel/", "{pk}/forget/"
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
     repos = {
         REPO: Repo(
-            {"t-Q4_0.gguf": b"x" * 4000, "t-F16.gguf": b"x" * 9000, "mmproj-F16.gguf": b"y" * 100}
+            {
+                "t-Q4_0.gguf": b"x" * 4000,
+                "t-F16.gguf": b"x" * 9000,
+                "mmproj-F16.gguf": b"y" * 100,
+            }
         ),
         "some-org/Gated": Repo({"g-Q4_0.gguf": b"x"}, gated="auto"),
         "some-org/Weights": Repo({"model.safetensors": b"x"}),
@@ -52,7 +56,9 @@ def row(host: Host) -> Download:
         revision=COMMIT,
         label="Q4_0",
         folder=str(settings.OMNI_HOME.models / REPO),
-        files=[{"path": "t-Q4_0.gguf", "size": 4000, "sha256": "0" * 64, "blob_id": ""}],
+        files=[
+            {"path": "t-Q4_0.gguf", "size": 4000, "sha256": "0" * 64, "blob_id": ""}
+        ],
         total_bytes=4000,
     )
 
@@ -82,7 +88,10 @@ def test_only_who_manages_the_library_may_act(
 ) -> None:
     for path in POSTS:
         for client in (viewer, operator):
-            assert client.post(f"/models/download/{path.format(pk=row.pk)}").status_code == 403
+            assert (
+                client.post(f"/models/download/{path.format(pk=row.pk)}").status_code
+                == 403
+            )
     assert Download.objects.get().state == "queued"
 
 
@@ -92,20 +101,32 @@ def test_the_models_page_leads_here(admin: Client, viewer: Client, host: Host) -
 
 
 # --- looking --------------------------------------------------------------------------------------
-def test_choices_with_sizes_and_what_they_fit_in(admin: Client, host: Host, hub: LocalHub) -> None:
+def test_choices_with_sizes_and_what_they_fit_in(
+    admin: Client, host: Host, hub: LocalHub
+) -> None:
     Device.objects.create(host=host, name="CUDA0", kind="cuda", memory_bytes=GIB + 5000)
     text = page(admin, f"?repo={hub.url}/{REPO}/tree/main", **HTMX)
     assert "<html" not in text
     rows = re.findall(r"<tr>(.*?)</tr>", text)[1:]
     assert ["Q4_0" in rows[0], "F16" in rows[1]] == [True, True]
-    assert "fits CUDA0" in rows[0] and "best that fits" in rows[0] and " checked" in rows[0]
-    assert "too large for CUDA0" in rows[1] and "fits CPU" in rows[1] and " checked" not in rows[1]
+    assert (
+        "fits CUDA0" in rows[0]
+        and "best that fits" in rows[0]
+        and " checked" in rows[0]
+    )
+    assert (
+        "too large for CUDA0" in rows[1]
+        and "fits CPU" in rows[1]
+        and " checked" not in rows[1]
+    )
     assert "RPC0" not in text
     assert "3.91 KiB" in rows[0] and "apache-2.0" in text
     assert 'value="mmproj-F16.gguf" selected' in text
 
 
-def test_a_pasted_file_is_the_one_that_is_ticked(admin: Client, host: Host, hub: LocalHub) -> None:
+def test_a_pasted_file_is_the_one_that_is_ticked(
+    admin: Client, host: Host, hub: LocalHub
+) -> None:
     rows = re.findall(r"<tr>(.*?)</tr>", page(admin, f"?repo={REPO}:f16"))[1:]
     assert [" checked" in row for row in rows] == [False, True]
 
@@ -119,7 +140,9 @@ REFUSALS = {
 }
 
 
-def test_what_cannot_be_taken_says_why(admin: Client, host: Host, hub: LocalHub) -> None:
+def test_what_cannot_be_taken_says_why(
+    admin: Client, host: Host, hub: LocalHub
+) -> None:
     for repo, says in REFUSALS.items():
         assert says in page(admin, f"?repo={repo}")
 
@@ -135,9 +158,14 @@ def test_a_hub_that_is_away_offers_another_try(
 def test_what_does_not_fit_on_the_disk_cannot_be_ticked(
     admin: Client, host: Host, hub: LocalHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(downloads, "free_bytes", lambda folder: downloads.RESERVE_BYTES + 5000)
+    monkeypatch.setattr(
+        downloads, "free_bytes", lambda folder: downloads.RESERVE_BYTES + 5000
+    )
     rows = re.findall(r"<tr>(.*?)</tr>", page(admin, f"?repo={REPO}"))[1:]
-    assert ["no room on the disk" in row and " disabled" in row for row in rows] == [False, True]
+    assert ["no room on the disk" in row and " disabled" in row for row in rows] == [
+        False,
+        True,
+    ]
 
 
 def test_the_token_is_never_on_the_page(
@@ -146,17 +174,28 @@ def test_the_token_is_never_on_the_page(
     assert "start Omni with HF_TOKEN set" in page(admin)
     monkeypatch.setenv("HF_TOKEN", "secret-token-value")
     text = page(admin, f"?repo={REPO}")
-    assert "HF_TOKEN is set and is sent along" in text and "secret-token-value" not in text
+    assert (
+        "HF_TOKEN is set and is sent along" in text and "secret-token-value" not in text
+    )
 
 
-def test_going_back_shows_a_whole_page(admin: Client, host: Host, hub: LocalHub) -> None:
-    answer = admin.get("/models/download/", headers=HTMX | {"HX-History-Restore-Request": "true"})
+def test_going_back_shows_a_whole_page(
+    admin: Client, host: Host, hub: LocalHub
+) -> None:
+    answer = admin.get(
+        "/models/download/", headers=HTMX | {"HX-History-Restore-Request": "true"}
+    )
     assert b"<html" in answer.content and "HX-Request" in answer["Vary"]
     assert admin.get("/models/download/list/")["Location"] == "/models/download/"
 
 
 # --- acting ---------------------------------------------------------------------------------------
-FORM = {"repo": REPO, "revision": COMMIT, "choice": "t-Q4_0.gguf", "projector": "mmproj-F16.gguf"}
+FORM = {
+    "repo": REPO,
+    "revision": COMMIT,
+    "choice": "t-Q4_0.gguf",
+    "projector": "mmproj-F16.gguf",
+}
 
 
 def test_a_download_is_asked_for(admin: Client, host: Host, hub: LocalHub) -> None:
@@ -165,10 +204,19 @@ def test_a_download_is_asked_for(admin: Client, host: Host, hub: LocalHub) -> No
         "news": ["downloads-changed"]
     }
     row = Download.objects.get()
-    assert (row.state, row.label, row.total_bytes) == ("queued", "Q4_0 + projector F16", 4100)
+    assert (row.state, row.label, row.total_bytes) == (
+        "queued",
+        "Q4_0 + projector F16",
+        4100,
+    )
     assert row.folder == str(settings.OMNI_HOME.models / "some-org" / "Tiny-GGUF")
     assert row.requested_by and row.requested_by.username == "ada"
-    assert admin.post("/models/download/start/", FORM | {"choice": "t-F16.gguf"}).status_code == 302
+    assert (
+        admin.post(
+            "/models/download/start/", FORM | {"choice": "t-F16.gguf"}
+        ).status_code
+        == 302
+    )
 
 
 WRONG_FORMS: list[tuple[dict[str, str], str]] = [
@@ -189,8 +237,15 @@ def test_what_is_asked_for_wrongly_changes_nothing(
 
 
 def test_pause_resume_cancel_and_off_the_list(admin: Client, row: Download) -> None:
-    for action, state in (("pause", "paused"), ("resume", "queued"), ("cancel", "cancelled")):
-        assert admin.post(f"/models/download/{row.pk}/{action}/", headers=HTMX).status_code == 204
+    for action, state in (
+        ("pause", "paused"),
+        ("resume", "queued"),
+        ("cancel", "cancelled"),
+    ):
+        assert (
+            admin.post(f"/models/download/{row.pk}/{action}/", headers=HTMX).status_code
+            == 204
+        )
         assert Download.objects.get().state == state
     assert (
         b"is cancelled by now"
@@ -213,10 +268,18 @@ BUTTONS = {
 def test_each_state_has_its_buttons(admin: Client, row: Download) -> None:
     for state, buttons in BUTTONS.items():
         Download.objects.update(
-            state=state, done_bytes=1000, rate_bps=100, error="It broke.", fix="Mend it."
+            state=state,
+            done_bytes=1000,
+            rate_bps=100,
+            error="It broke.",
+            fix="Mend it.",
         )
-        text = squeezed(admin.get("/models/download/list/", headers=HTMX).content.decode())
-        assert re.findall(r"<button[^>]*>(?:<svg.*?</svg>)?([^<]+)<span", text) == buttons
+        text = squeezed(
+            admin.get("/models/download/list/", headers=HTMX).content.decode()
+        )
+        assert (
+            re.findall(r"<button[^>]*>(?:<svg.*?</svg>)?([^<]+)<span", text) == buttons
+        )
         assert "It broke." in text and "Mend it." in text
         assert ("100 B/s, 30 s left" in text) is (state == "running")
 

@@ -43,10 +43,16 @@ def gguf(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def local_hub(gguf: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
     repos = {
         REPO: Repo(
-            {"tiny-Q4_K_M.gguf": gguf, "tiny-Q8_0.gguf": gguf + b"more", "README.md": b"# Tiny"}
+            {
+                "tiny-Q4_K_M.gguf": gguf,
+                "tiny-Q8_0.gguf": gguf + b"more",
+                "README.md": b"# Tiny",
+            }
         ),
         "some-org/Gated": Repo({"g-Q4_0.gguf": gguf}, gated="manual"),
-        "some-org/Wrong": Repo({"w-Q4_0.gguf": gguf}, listed_sha256={"w-Q4_0.gguf": "0" * 64}),
+        "some-org/Wrong": Repo(
+            {"w-Q4_0.gguf": gguf}, listed_sha256={"w-Q4_0.gguf": "0" * 64}
+        ),
     }
     with LocalHub(repos) as running:
         monkeypatch.setenv("HF_ENDPOINT", running.url)
@@ -93,8 +99,16 @@ def test_a_repository_is_listed_with_sizes_checksums_and_licence(
     local_hub: LocalHub, gguf: bytes
 ) -> None:
     info = hub.repo_info(REPO)
-    assert (info.repo, info.revision, info.licence, info.gated) == (REPO, COMMIT, "apache-2.0", "")
-    sizes = {file.path: (file.size, len(file.sha256), len(file.blob_id)) for file in info.files}
+    assert (info.repo, info.revision, info.licence, info.gated) == (
+        REPO,
+        COMMIT,
+        "apache-2.0",
+        "",
+    )
+    sizes = {
+        file.path: (file.size, len(file.sha256), len(file.blob_id))
+        for file in info.files
+    }
     assert sizes["tiny-Q4_K_M.gguf"] == (len(gguf), 64, 0)
     assert sizes["README.md"] == (6, 0, 40)
 
@@ -134,7 +148,9 @@ def test_a_hub_that_is_away_busy_or_not_to_be_asked(
     assert codes[:2] == ["hub_busy", "hub_busy"]
 
 
-def test_a_mirror_that_lists_no_sizes_is_not_trusted_with_a_download(local_hub: LocalHub) -> None:
+def test_a_mirror_that_lists_no_sizes_is_not_trusted_with_a_download(
+    local_hub: LocalHub,
+) -> None:
     local_hub.repos[REPO].has_sizes = False
     with pytest.raises(OmniError, match="does not say how large its files are"):
         hub.repo_info(REPO)
@@ -158,12 +174,17 @@ def test_a_moment_without_the_database_stops_nothing(
 
 
 # --- fetching -------------------------------------------------------------------------------------
-def test_a_download_lands_in_the_library(ask: Ask, gguf: bytes, local_hub: LocalHub) -> None:
+def test_a_download_lands_in_the_library(
+    ask: Ask, gguf: bytes, local_hub: LocalHub
+) -> None:
     row = ask()
     Fetching(row).run()
     row = fresh(row)
     assert (row.state, row.error, row.done_bytes) == ("done", "", len(gguf))
-    assert path_of(row) == settings.OMNI_HOME.models / "some-org" / "Tiny-GGUF" / "tiny-Q4_K_M.gguf"
+    assert (
+        path_of(row)
+        == settings.OMNI_HOME.models / "some-org" / "Tiny-GGUF" / "tiny-Q4_K_M.gguf"
+    )
     assert path_of(row).read_bytes() == gguf
     model = Model.objects.get(path=str(path_of(row)))
     assert (model.state, model.name) == ("ok", "tiny-q4_k_m")
@@ -206,7 +227,9 @@ def test_a_connection_that_is_cut_goes_on_where_it_stopped(
     assert local_hub.sent_bytes == len(gguf)
 
 
-def test_a_server_without_ranges_begins_anew(ask: Ask, gguf: bytes, local_hub: LocalHub) -> None:
+def test_a_server_without_ranges_begins_anew(
+    ask: Ask, gguf: bytes, local_hub: LocalHub
+) -> None:
     local_hub.cut_after, local_hub.cuts, local_hub.ranges = 100_000, 1, False
     row = ask()
     Fetching(row).run()
@@ -219,7 +242,9 @@ def test_a_hub_that_stays_away_fails_and_keeps_what_is_there(
     monkeypatch.setattr(fetching, "MAX_TRIES", 2)
     local_hub.cut_after, local_hub.cuts = 100_000, 1
     row = ask()
-    monkeypatch.setattr(hub, "opened", _once(hub.opened, lambda: setattr(local_hub, "status", 503)))
+    monkeypatch.setattr(
+        hub, "opened", _once(hub.opened, lambda: setattr(local_hub, "status", 503))
+    )
     Fetching(row).run()
     row = fresh(row)
     assert (row.state, row.error_code) == ("failed", "hub_busy")
@@ -254,7 +279,9 @@ def test_pause_and_resume_fetch_no_byte_twice(
     wait_until(lambda: fresh(row).done_bytes > 60_000, 5, "nothing comes")
     assert fresh(row).rate_bps > 0
     downloads.download_pause(download=row)
-    wait_until(lambda: not any(thread.is_alive() for thread, _ in keeper.threads.values()), 5)
+    wait_until(
+        lambda: not any(thread.is_alive() for thread, _ in keeper.threads.values()), 5
+    )
     part = part_path(Path(row.folder), Fetching(row).files[0])
     had = part.stat().st_size
     assert (fresh(row).state, fresh(row).done_bytes, had) == ("paused", had, had)
@@ -269,7 +296,9 @@ def test_pause_and_resume_fetch_no_byte_twice(
     assert local_hub.ranges_asked() == ["", f"bytes={had}-"]
 
 
-def test_a_restarted_agent_goes_on(ask: Ask, host: Host, gguf: bytes, local_hub: LocalHub) -> None:
+def test_a_restarted_agent_goes_on(
+    ask: Ask, host: Host, gguf: bytes, local_hub: LocalHub
+) -> None:
     local_hub.rate_bps = 400_000
     row = ask()
     first = LibraryKeeper(host)
@@ -285,7 +314,9 @@ def test_a_restarted_agent_goes_on(ask: Ask, host: Host, gguf: bytes, local_hub:
     assert len(local_hub.ranges_asked()) == 2 and local_hub.ranges_asked()[1] != ""
 
 
-def test_cancelling_removes_what_came(ask: Ask, host: Host, local_hub: LocalHub) -> None:
+def test_cancelling_removes_what_came(
+    ask: Ask, host: Host, local_hub: LocalHub
+) -> None:
     local_hub.rate_bps = 400_000
     row = ask()
     keeper = LibraryKeeper(host)
@@ -299,7 +330,9 @@ def test_cancelling_removes_what_came(ask: Ask, host: Host, local_hub: LocalHub)
         downloads.download_resume(download=row)
 
 
-def test_downloads_of_one_repository_take_turns(ask: Ask, host: Host, local_hub: LocalHub) -> None:
+def test_downloads_of_one_repository_take_turns(
+    ask: Ask, host: Host, local_hub: LocalHub
+) -> None:
     first, second = ask(label="Q4_K_M"), ask(label="Q8_0")
     keeper = LibraryKeeper(host)
     keeper.tend_downloads()
@@ -326,7 +359,10 @@ def test_a_gated_repository_says_how_to_get_in(
     Fetching(row).run()
     row = fresh(row)
     assert (row.state, row.error_code) == ("failed", "hub_gated")
-    assert "start Omni with HF_TOKEN" in row.fix and f"{local_hub.url}/some-org/Gated" in row.fix
+    assert (
+        "start Omni with HF_TOKEN" in row.fix
+        and f"{local_hub.url}/some-org/Gated" in row.fix
+    )
     monkeypatch.setenv("HF_TOKEN", "somebody-else")
     Fetching(row).run()
     downloads.download_resume(download=row)
@@ -346,7 +382,9 @@ def test_the_token_goes_to_the_hub_and_not_to_where_it_redirects(
     row = ask("some-org/Gated")
     Fetching(row).run()
     assert fresh(row).state == "done"
-    tokens = {request.path.split("/")[1]: request.token for request in local_hub.requests}
+    tokens = {
+        request.path.split("/")[1]: request.token for request in local_hub.requests
+    }
     assert tokens == {"api": local_hub.token, "some-org": local_hub.token, "blobs": ""}
 
 
@@ -355,7 +393,9 @@ def test_another_file_in_its_place_is_not_overwritten(ask: Ask, gguf: bytes) -> 
     path_of(row).parent.mkdir(parents=True)
     path_of(row).write_bytes(b"mine")
     Fetching(row).run()
-    assert fresh(row).error_code == "file_exists" and path_of(row).read_bytes() == b"mine"
+    assert (
+        fresh(row).error_code == "file_exists" and path_of(row).read_bytes() == b"mine"
+    )
     path_of(row).write_bytes(gguf)
     downloads.download_resume(download=fresh(row))
     Fetching(fresh(row)).run()
@@ -365,7 +405,9 @@ def test_another_file_in_its_place_is_not_overwritten(ask: Ask, gguf: bytes) -> 
 def test_a_disk_without_room_is_said_before_anything_is_fetched(
     ask: Ask, local_hub: LocalHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(downloads, "free_bytes", lambda folder: downloads.RESERVE_BYTES + 1000)
+    monkeypatch.setattr(
+        downloads, "free_bytes", lambda folder: downloads.RESERVE_BYTES + 1000
+    )
     with pytest.raises(OmniError, match="are still to come, and .* are free"):
         ask()
     assert not Download.objects.exists() and not local_hub.file_requests()
@@ -379,7 +421,9 @@ def test_a_disk_that_fills_up_stops_it_and_loses_nothing(
     monkeypatch.setattr(
         downloads,
         "free_bytes",
-        lambda folder: downloads.RESERVE_BYTES - 1 if local_hub.sent_bytes else real(folder),
+        lambda folder: (
+            downloads.RESERVE_BYTES - 1 if local_hub.sent_bytes else real(folder)
+        ),
     )
     local_hub.rate_bps = 2_000_000
     Fetching(row).run()
@@ -408,7 +452,9 @@ def test_the_same_thing_is_not_downloaded_twice_at_a_time(ask: Ask) -> None:
 def test_names_that_lead_out_of_the_folder_are_no_choice(
     host: Host, local_hub: LocalHub, gguf: bytes
 ) -> None:
-    local_hub.repos["some-org/Evil"] = Repo({"../../evil-Q4_0.gguf": gguf, "ok-Q4_0.gguf": gguf})
+    local_hub.repos["some-org/Evil"] = Repo(
+        {"../../evil-Q4_0.gguf": gguf, "ok-Q4_0.gguf": gguf}
+    )
     found = hub_files.choices(hub.repo_info("some-org/Evil").files)
     assert [choice.key for choice in found] == ["ok-Q4_0.gguf"]
 
@@ -433,4 +479,7 @@ def test_no_more_than_two_messages_a_second_per_download(
     assert fresh(row).state == "done"
     progress = [message for message in sent if message["type"] == "download.progress"]
     # The first and the last one come besides.
-    assert 2 <= len(progress) <= took_s * 2 + 2 and progress[-1]["done_bytes"] == row.total_bytes
+    assert (
+        2 <= len(progress) <= took_s * 2 + 2
+        and progress[-1]["done_bytes"] == row.total_bytes
+    )

@@ -77,7 +77,9 @@ def test_whatever_is_taken_leads_to_this_machine(text: str) -> None:
         return
     parts = urlsplit(address)
     assert parts.scheme in ("http", "https") and parts.username is None
-    assert parts.hostname in ("localhost", "::1") or (parts.hostname or "").startswith("127.")
+    assert parts.hostname in ("localhost", "::1") or (parts.hostname or "").startswith(
+        "127."
+    )
 
 
 def test_names_of_models_are_read_in_order_and_once() -> None:
@@ -91,12 +93,24 @@ def test_names_of_models_are_read_in_order_and_once() -> None:
         {"id": "y" * 201},
     ]
     assert parse_models(json.dumps({"data": rows})) == ("b", "a")
-    assert len(parse_models(json.dumps({"data": [{"id": str(n)} for n in range(2000)]}))) == 1000
+    assert (
+        len(parse_models(json.dumps({"data": [{"id": str(n)} for n in range(2000)]})))
+        == 1000
+    )
 
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"[]", b"{}", b'{"data":3}', b'{"data":[]}', b'{"data":[3]}', b"\xff", b"[" * 9999],
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"data":3}',
+        b'{"data":[]}',
+        b'{"data":[3]}',
+        b"\xff",
+        b"[" * 9999,
+    ],
 )
 def test_an_answer_that_is_no_list_of_models_is_refused(body: bytes) -> None:
     with pytest.raises(OmniError) as refused:
@@ -116,5 +130,7 @@ def test_an_answer_that_is_no_list_of_models_is_refused(body: bytes) -> None:
         ("/v1/models", 500, False),
     ],
 )
-def test_what_an_answer_tells_of_readiness(path: str, status: int, ready: bool | None) -> None:
+def test_what_an_answer_tells_of_readiness(
+    path: str, status: int, ready: bool | None
+) -> None:
     assert is_ready(path, status) is ready

@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 
-from deployments.engines.external import MOST_MODELS, Standing, left_out, no_answer, parse_owner
+from deployments.engines.external import (
+    MOST_MODELS,
+    Standing,
+    left_out,
+    no_answer,
+    parse_owner,
+)
 from deployments.external.plan import external_plan
 from deployments.external.state import settled, shown_state
 from deployments.states import InstanceState as S
@@ -32,8 +38,15 @@ def test_a_plan_places_nothing_and_says_so(
     model: str, standing: Standing, verdict: str, codes: list[str]
 ) -> None:
     plan = external_plan("independent", model, standing)
-    assert (str(plan.verdict), [reason.code for reason in plan.reasons]) == (verdict, codes)
-    assert plan.instances == () and plan.devices == () and plan.predicted.decode_tps is None
+    assert (str(plan.verdict), [reason.code for reason in plan.reasons]) == (
+        verdict,
+        codes,
+    )
+    assert (
+        plan.instances == ()
+        and plan.devices == ()
+        and plan.predicted.decode_tps is None
+    )
     assert "does not watch its memory" in plan.reasons[-1].text
 
 
@@ -77,7 +90,9 @@ def test_the_state_follows_what_is_wanted_and_what_the_server_said(
 ) -> None:
     shown = shown_state(running, old, "a", standing)
     assert shown.state == state and shown.reason
-    assert (shown.trouble is not None) == (state == S.UNHEALTHY and standing is not None)
+    assert (shown.trouble is not None) == (
+        state == S.UNHEALTHY and standing is not None
+    )
 
 
 @pytest.mark.parametrize(

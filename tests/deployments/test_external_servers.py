@@ -43,10 +43,16 @@ def foreign() -> Iterator[ForeignServer]:
         ({"/health": OK, "/v1/models": MODELS}, ""),
         ({"/v1/models": MODELS}, ""),
         ({"/health": (401, "text/plain", b""), "/v1/models": MODELS}, ""),
-        ({"/health": (503, "application/json", b"{}"), "/v1/models": MODELS}, "server_not_ready"),
+        (
+            {"/health": (503, "application/json", b"{}"), "/v1/models": MODELS},
+            "server_not_ready",
+        ),
         ({"/health": OK}, "not_openai_compatible"),
         ({"/health": OK, "/v1/models": (401, "text/plain", b"")}, "key_refused"),
-        ({"/v1/models": (302, "http://127.0.0.1:1/v1/models", b"")}, "server_redirects"),
+        (
+            {"/v1/models": (302, "http://127.0.0.1:1/v1/models", b"")},
+            "server_redirects",
+        ),
         ({"/v1/models": (200, "text/html", b"<html>")}, "not_openai_compatible"),
         ({"/v1/models": ENDLESS}, "not_openai_compatible"),
     ],
@@ -77,17 +83,24 @@ def test_a_redirect_is_not_followed_and_the_key_goes_to_the_address_alone(
     foreign.answers["/v1/models"] = (307, f"{other.address}/v1/models", b"")
     assert ask(foreign.address, "secret-key").trouble
     assert other.seen == []
-    assert {headers["authorization"] for _, headers, _ in foreign.seen} == {"Bearer secret-key"}
+    assert {headers["authorization"] for _, headers, _ in foreign.seen} == {
+        "Bearer secret-key"
+    }
     other.close()
 
 
 def test_another_host_is_not_asked_unless_it_is_allowed(settings: object) -> None:
     refused = ask("http://box.example:9000", "").trouble
     assert (
-        refused and refused.code == "address_not_allowed" and "OMNI_EXTERNAL_HOSTS" in refused.fix
+        refused
+        and refused.code == "address_not_allowed"
+        and "OMNI_EXTERNAL_HOSTS" in refused.fix
     )
     settings.OMNI_EXTERNAL_HOSTS = ["box.example"]  # type: ignore[attr-defined]
-    assert external_probe.allowed_address("http://box.example:9000/v1") == "http://box.example:9000"
+    assert (
+        external_probe.allowed_address("http://box.example:9000/v1")
+        == "http://box.example:9000"
+    )
 
 
 # --- from the settings ----------------------------------------------------------------------------
@@ -104,12 +117,15 @@ def test_omni_engines_names_servers_too(
         discovery.discover_engines(host)
     rows = {engine.path: engine for engine in Engine.objects.filter(flavour="external")}
     assert set(rows) == {foreign.address, away, "ftp://x"}
-    assert (rows[foreign.address].state, rows[foreign.address].offers) == ("ok", ["org/Big-1"])
+    assert (rows[foreign.address].state, rows[foreign.address].offers) == (
+        "ok",
+        ["org/Big-1"],
+    )
     assert rows[away].state == "broken" and "cannot be reached" in rows[away].error
     assert "must begin with http" in rows["ftp://x"].error
-    assert rows[foreign.address].name == foreign.address.removeprefix("http://").replace(
-        ".", "-"
-    ).replace(":", "-")
+    assert rows[foreign.address].name == foreign.address.removeprefix(
+        "http://"
+    ).replace(".", "-").replace(":", "-")
 
 
 def test_an_external_server_is_never_the_default_for_models_of_the_library(
@@ -148,7 +164,11 @@ def test_a_rig_file_makes_server_and_deployment_and_comes_back_as_it_was(
         "deployment remote added",
     ]
     made = Deployment.objects.get()
-    assert (made.remote_model, made.engine.name, made.bindings.count()) == ("org/Big-1", "other", 0)
+    assert (made.remote_model, made.engine.name, made.bindings.count()) == (
+        "org/Big-1",
+        "other",
+        0,
+    )
     servers.server_set_key(engine=made.engine, key="the-secret")
     text = dump(current_rig())
     assert "the-secret" not in text and "org/Big-1" in text
@@ -185,26 +205,35 @@ def test_what_does_not_fit_a_server_is_refused_with_its_line(
 ) -> None:
     with pytest.raises(RigError) as refused:
         apply(rig(foreign.address, **changes))
-    assert [problem.line for problem in refused.value.problems if says in problem.text] == [line]
+    assert [
+        problem.line for problem in refused.value.problems if says in problem.text
+    ] == [line]
     assert not Engine.objects.exists() and not Deployment.objects.exists()
 
 
 @pytest.mark.parametrize(
-    "address", ["http://example.org", "file:///etc/passwd", "http://user:secret@127.0.0.1"]
+    "address",
+    ["http://example.org", "file:///etc/passwd", "http://user:secret@127.0.0.1"],
 )
-def test_an_address_that_is_not_taken_is_refused_with_its_line(host: Host, address: str) -> None:
+def test_an_address_that_is_not_taken_is_refused_with_its_line(
+    host: Host, address: str
+) -> None:
     with pytest.raises(RigError) as refused:
         apply(rig(address))
     assert [problem.line for problem in refused.value.problems] == [2]
     assert "secret" not in str(refused.value)
 
 
-def test_a_plan_of_another_strategy_is_a_verdict(host: Host, foreign: ForeignServer) -> None:
+def test_a_plan_of_another_strategy_is_a_verdict(
+    host: Host, foreign: ForeignServer
+) -> None:
     plan = resolve(rig(foreign.address, strategy="layer_split")).plans["remote"]
     assert str(plan.verdict) == "not_viable" and plan.reasons[0].fix
 
 
-def test_a_model_of_the_library_still_needs_devices(engine: Engine, model: Model) -> None:
+def test_a_model_of_the_library_still_needs_devices(
+    engine: Engine, model: Model
+) -> None:
     text = (
         f"deployments:\n  - name: a\n    engine: {engine.name}\n    models: {{model:"
         f" {model.name}}}\n"
@@ -217,9 +246,13 @@ def test_a_model_of_the_library_still_needs_devices(engine: Engine, model: Model
 def test_a_key_lies_in_a_private_file_and_nowhere_else(
     host: Host, foreign: ForeignServer, admin: Client
 ) -> None:
-    made = servers.server_add(host=host, name="other", address=foreign.address, key="the-secret")
+    made = servers.server_add(
+        host=host, name="other", address=foreign.address, key="the-secret"
+    )
     path = django_settings.OMNI_HOME.run / f"{key_name(made.pk, made.path)}.key"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600 and path.read_text() == "the-secret"
+    assert (
+        stat.S_IMODE(path.stat().st_mode) == 0o600 and path.read_text() == "the-secret"
+    )
     assert "the-secret" not in json.dumps(list(Engine.objects.values()), default=str)
     assert "the-secret" not in admin.get("/servers/other/").content.decode()
     assert "kept, not shown" in admin.get("/servers/other/").content.decode()
@@ -227,9 +260,13 @@ def test_a_key_lies_in_a_private_file_and_nowhere_else(
     assert not path.exists()
 
 
-def test_a_key_is_not_sent_to_another_address(host: Host, foreign: ForeignServer) -> None:
+def test_a_key_is_not_sent_to_another_address(
+    host: Host, foreign: ForeignServer
+) -> None:
     """Who may change an address could have the key sent to himself."""
-    made = servers.server_add(host=host, name="other", address=foreign.address, key="the-secret")
+    made = servers.server_add(
+        host=host, name="other", address=foreign.address, key="the-secret"
+    )
     thief = ForeignServer()
     apply(rig(thief.address))
     made.refresh_from_db()
@@ -239,7 +276,9 @@ def test_a_key_is_not_sent_to_another_address(host: Host, foreign: ForeignServer
 
 
 @pytest.mark.parametrize("key", ["a b", "a\nb", "ü", "x" * 1001])
-def test_what_no_header_can_carry_is_no_key(host: Host, foreign: ForeignServer, key: str) -> None:
+def test_what_no_header_can_carry_is_no_key(
+    host: Host, foreign: ForeignServer, key: str
+) -> None:
     with pytest.raises(OmniError) as refused:
         servers.server_add(host=host, name="other", address=foreign.address, key=key)
     assert refused.value.code == "bad_key" and key not in str(refused.value)
@@ -264,14 +303,26 @@ def test_from_an_address_to_a_deployment_by_the_pages(
         "independent",
     )
     text = admin.get("/deployments/big-1/").content.decode()
-    assert "org/Big-1" in text and "does not watch its memory" in text and "data-log=" not in text
+    assert (
+        "org/Big-1" in text
+        and "does not watch its memory" in text
+        and "data-log=" not in text
+    )
     assert "org/Big-1" in admin.get("/deployments/").content.decode()
     assert (
-        admin.get("/deployments/big-1/change/").headers["location"] == "/deployments/big-1/remote/"
+        admin.get("/deployments/big-1/change/").headers["location"]
+        == "/deployments/big-1/remote/"
     )
-    foreign.answers["/v1/models"] = (200, "application/json", b'{"data":[{"id":"org/Two"}]}')
+    foreign.answers["/v1/models"] = (
+        200,
+        "application/json",
+        b'{"data":[{"id":"org/Two"}]}',
+    )
     admin.post("/servers/other/ask/")
-    assert admin.post("/deployments/big-1/remote/", {"model": "org/Two"}).status_code == 302
+    assert (
+        admin.post("/deployments/big-1/remote/", {"model": "org/Two"}).status_code
+        == 302
+    )
     assert Deployment.objects.get().remote_model == "org/Two"
     assert "is used by big-1" in admin.post("/servers/other/remove/").content.decode()
     admin.post("/deployments/big-1/delete/")
@@ -294,7 +345,11 @@ def test_from_an_address_to_a_deployment_by_the_pages(
     ],
 )
 def test_what_was_typed_stays_when_a_server_is_refused_but_for_the_key(
-    host: Host, foreign: ForeignServer, admin: Client, changes: dict[str, str], says: str
+    host: Host,
+    foreign: ForeignServer,
+    admin: Client,
+    changes: dict[str, str],
+    says: str,
 ) -> None:
     Engine.objects.create(host=host, name="taken", flavour="llama.cpp", path="/x")
     form = {"name": "other", "address": foreign.address, "key": "the-secret", **changes}
@@ -318,6 +373,9 @@ def test_an_operator_offers_models_and_leaves_servers_to_administrators(
         assert client.get("/servers/other/").status_code == 200
         assert client.get("/servers/add/").status_code == 403
         assert client.post(f"/servers/other/{action}/", {"key": "x"}).status_code == 403
-        assert client.post("/servers/other/offer/", {"model": "org/Big-1"}).status_code == offers
+        assert (
+            client.post("/servers/other/offer/", {"model": "org/Big-1"}).status_code
+            == offers
+        )
     assert anonymous.get("/servers/other/").headers["location"].startswith("/login/")
     assert Engine.objects.count() == 1

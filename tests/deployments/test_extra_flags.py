@@ -26,13 +26,18 @@ from omni.errors import OmniError
         (["--cache-reuse=256"], ("--cache-reuse", "256")),
         (["--cache-reuse", "256"], ("--cache-reuse", "256")),
         (["-nkvo", "--seed -1"], ("--no-kv-offload", "--seed", "-1")),
-        (["--temp 0.7", "--numa distribute"], ("--temp", "0.7", "--numa", "distribute")),
+        (
+            ["--temp 0.7", "--numa distribute"],
+            ("--temp", "0.7", "--numa", "distribute"),
+        ),
         (["--tensor-split 3,1"], ("--tensor-split", "3,1")),
         (["--presence-penalty -1.5"], ("--presence-penalty", "-1.5")),
         (["--chat-template chatml"], ("--chat-template", "chatml")),
     ],
 )
-def test_allowed_flags_become_separate_words(raw: list[str], words: tuple[str, ...]) -> None:
+def test_allowed_flags_become_separate_words(
+    raw: list[str], words: tuple[str, ...]
+) -> None:
     assert allowed_args(raw) == words
 
 
@@ -72,7 +77,9 @@ def test_allowed_flags_become_separate_words(raw: list[str], words: tuple[str, .
         (["--swa-full\x00"], "bad_extra_arg", "not a line of text"),
     ],
 )
-def test_everything_else_is_refused_with_the_reason(raw: list[str], code: str, says: str) -> None:
+def test_everything_else_is_refused_with_the_reason(
+    raw: list[str], code: str, says: str
+) -> None:
     with pytest.raises(OmniError) as refused:
         allowed_args(raw)
     assert refused.value.code == code
@@ -83,10 +90,16 @@ def test_no_flag_is_on_two_lists() -> None:
     assert not set(ALLOWED) & set(DANGEROUS)
     assert not set(ALLOWED) & set(MANAGED)
     assert not set(DANGEROUS) & set(MANAGED)
-    assert not {name for name in SHORT if name in ALLOWED or name in DANGEROUS or name in MANAGED}
+    assert not {
+        name
+        for name in SHORT
+        if name in ALLOWED or name in DANGEROUS or name in MANAGED
+    }
 
 
-def test_the_real_engine_has_every_flag_that_is_allowed(real_flags: frozenset[str]) -> None:
+def test_the_real_engine_has_every_flag_that_is_allowed(
+    real_flags: frozenset[str],
+) -> None:
     assert not set(ALLOWED) - real_flags
     assert not set(SHORT) - real_flags
 
@@ -94,9 +107,13 @@ def test_the_real_engine_has_every_flag_that_is_allowed(real_flags: frozenset[st
 def test_no_flag_of_the_real_engine_that_takes_a_file_or_an_address_is_allowed(
     help_text: str,
 ) -> None:
-    risky = re.compile(r"(?:\b|_)(FNAME|FILE|PATH|URL|HOST|SERVERS|ORIGINS|JSON|SCHEMA|GRAMMAR)\b")
+    risky = re.compile(
+        r"(?:\b|_)(FNAME|FILE|PATH|URL|HOST|SERVERS|ORIGINS|JSON|SCHEMA|GRAMMAR)\b"
+    )
     heads = [
-        line for line in help_text.splitlines() if line.startswith("-") and risky.search(line[:60])
+        line
+        for line in help_text.splitlines()
+        if line.startswith("-") and risky.search(line[:60])
     ]
     named = {name for head in heads for name in re.findall(r"--[a-z][\w-]+", head[:40])}
     assert {"--log-file", "--grammar-file", "--model-url"} <= named
@@ -104,5 +121,7 @@ def test_no_flag_of_the_real_engine_that_takes_a_file_or_an_address_is_allowed(
 
 
 def test_a_flag_the_engine_lacks_is_answered_with_its_nearest() -> None:
-    with pytest.raises(OmniError, match="has no flag --ctx-sice.*nearest one it has is --ctx-size"):
+    with pytest.raises(
+        OmniError, match="has no flag --ctx-sice.*nearest one it has is --ctx-size"
+    ):
         require_flags(["--ctx-sice", "-5", "--ctx-size"], {"--ctx-size"}, "mine")

@@ -30,7 +30,9 @@ def measured(host: Host, model: Model, monkeypatch: pytest.MonkeyPatch) -> list[
     return done
 
 
-def answered(host: Host, model: Model, device: str, rate: float, computed: float) -> None:
+def answered(
+    host: Host, model: Model, device: str, rate: float, computed: float
+) -> None:
     Measurement.objects.create(
         host=host,
         model=model,
@@ -51,7 +53,10 @@ def kept(host: Host, reading: Reading, days: int) -> None:
 def test_a_reading_under_load_is_taken_again(host: Host, measured: list[str]) -> None:
     kept(host, Reading(2.3, 90.0), 0)
     assert fitting.keep_ram_measured(host) and not fitting.keep_ram_measured(host)
-    assert measured == ["memory"] and Host.objects.get(pk=host.pk).ram_bandwidth_gbps == 10.0
+    assert (
+        measured == ["memory"]
+        and Host.objects.get(pk=host.pk).ram_bandwidth_gbps == 10.0
+    )
 
 
 def test_a_machine_at_work_is_not_measured(

@@ -18,7 +18,9 @@ F32, IQ4_KS, Q4_K, Q6_K = (
 
 
 def facts_of(
-    path: Path, metadata: dict[str, Any], tensors: list[tuple[str, tuple[int, ...], int]]
+    path: Path,
+    metadata: dict[str, Any],
+    tensors: list[tuple[str, tuple[int, ...], int]],
 ) -> ModelFacts:
     return facts(read_header(write_stub(path / "model.gguf", metadata, tensors)))
 
@@ -32,7 +34,12 @@ def test_facts_of_the_packaged_model() -> None:
         8192,
     )
     assert known.n_params == known.n_params_active == 134_515_008
-    assert (max(known.n_head), max(known.n_head_kv), known.head_dim_k, known.attention) == (
+    assert (
+        max(known.n_head),
+        max(known.n_head_kv),
+        known.head_dim_k,
+        known.attention,
+    ) == (
         9,
         3,
         64,
@@ -57,7 +64,9 @@ EXPERTS = {
 }
 
 
-def test_active_parameters_count_only_the_experts_a_token_passes(tmp_path: Path) -> None:
+def test_active_parameters_count_only_the_experts_a_token_passes(
+    tmp_path: Path,
+) -> None:
     shapes = [
         ("blk.0.attn_q.weight", (64, 64), F32),
         ("blk.0.ffn_up_exps.weight", (64, 32, 8), F32),
@@ -74,11 +83,23 @@ def test_active_parameters_count_only_the_experts_a_token_passes(tmp_path: Path)
         ("deepseek2", {"attention.key_length_mla": 192}, "MLA"),
         ("jamba", {"ssm.state_size": 16, "attention.head_count_kv": [0, 8]}, "hybrid"),
         ("lfm2", {"shortconv.l_cache": 3, "attention.head_count_kv": [0, 8]}, "hybrid"),
-        ("kimi-linear", {"kda.head_dim": 128, "attention.key_length_mla": 192}, "hybrid"),
+        (
+            "kimi-linear",
+            {"kda.head_dim": 128, "attention.key_length_mla": 192},
+            "hybrid",
+        ),
         ("mamba", {"ssm.state_size": 16, "attention.head_count": 0}, "recurrent"),
         ("rwkv7", {"wkv.head_size": 64}, "recurrent"),
-        ("gemma3", {"attention.sliding_window": 512, "attention.head_count_kv": 4}, "SWA"),
-        ("llama", {"attention.sliding_window": 4096, "attention.head_count_kv": 4}, "GQA"),
+        (
+            "gemma3",
+            {"attention.sliding_window": 512, "attention.head_count_kv": 4},
+            "SWA",
+        ),
+        (
+            "llama",
+            {"attention.sliding_window": 4096, "attention.head_count_kv": 4},
+            "GQA",
+        ),
         ("llama", {"attention.head_count_kv": 1}, "MQA"),
         ("llama", {"attention.head_count_kv": 8}, "MHA"),
         ("llama", {}, "MHA"),
@@ -93,7 +114,9 @@ def test_kinds_of_attention(
         f"{arch}.attention.head_count": 8,
     }
     known = facts_of(
-        tmp_path, metadata | {f"{arch}.{key}": value for key, value in extra.items()}, []
+        tmp_path,
+        metadata | {f"{arch}.{key}": value for key, value in extra.items()},
+        [],
     )
     assert known.attention == attention
     assert known.sliding_window == (512 if attention == "SWA" else None)
@@ -101,7 +124,13 @@ def test_kinds_of_attention(
 
 @pytest.mark.parametrize(
     ("file_type", "quant"),
-    [(15, "Q4_K_M"), (1024 + 7, "Q8_0"), (145, "IQ4_KS"), (9999, "Q4_K"), (None, "Q4_K")],
+    [
+        (15, "Q4_K_M"),
+        (1024 + 7, "Q8_0"),
+        (145, "IQ4_KS"),
+        (9999, "Q4_K"),
+        (None, "Q4_K"),
+    ],
 )
 def test_the_quantisation_is_the_files_label_or_what_most_bytes_are(
     tmp_path: Path, file_type: int | None, quant: str
@@ -110,7 +139,9 @@ def test_the_quantisation_is_the_files_label_or_what_most_bytes_are(
         {"general.file_type": file_type} if file_type else {}
     )
     known = facts_of(
-        tmp_path, metadata, [("a", (256, 4), Q4_K), ("b", (256, 1), Q6_K), ("c", (64,), F32)]
+        tmp_path,
+        metadata,
+        [("a", (256, 4), Q4_K), ("b", (256, 1), Q6_K), ("c", (64,), F32)],
     )
     assert known.quant == quant
     assert known.quant_bytes == {"Q4_K": 576, "Q6_K": 210, "F32": 256}
@@ -118,7 +149,9 @@ def test_the_quantisation_is_the_files_label_or_what_most_bytes_are(
 
 
 def test_a_file_that_only_ik_llama_cpp_reads(tmp_path: Path) -> None:
-    assert facts_of(tmp_path, {"general.architecture": "llama"}, [("a", (256, 4), IQ4_KS)]).only_ik
+    assert facts_of(
+        tmp_path, {"general.architecture": "llama"}, [("a", (256, 4), IQ4_KS)]
+    ).only_ik
 
 
 def test_layers_that_differ(tmp_path: Path) -> None:
@@ -157,7 +190,10 @@ VOCABULARY = {"tokenizer.ggml.tokens": ["a", "b"]}
         ({"general.architecture": "bert", "bert.pooling_type": 4}, W, "reranker"),
         ({"general.architecture": "qwen3", "qwen3.pooling_type": 4}, W, "reranker"),
         (
-            {"general.architecture": "bert", "bert.classifier.output_labels": ["a", "b"]},
+            {
+                "general.architecture": "bert",
+                "bert.classifier.output_labels": ["a", "b"],
+            },
             W,
             "reranker",
         ),
@@ -166,12 +202,20 @@ VOCABULARY = {"tokenizer.ggml.tokens": ["a", "b"]}
         ({"general.architecture": "clip"}, W, "projector"),
         ({"general.architecture": "llama", "general.type": "mmproj"}, W, "projector"),
         (
-            {"general.architecture": "llama", "general.type": "adapter", "adapter.type": "lora"},
+            {
+                "general.architecture": "llama",
+                "general.type": "adapter",
+                "adapter.type": "lora",
+            },
             W,
             "adapter",
         ),
         ({"general.architecture": "controlvector"}, W, "control_vector"),
-        ({"general.architecture": "llama", "general.type": "controlvector"}, W, "control_vector"),
+        (
+            {"general.architecture": "llama", "general.type": "controlvector"},
+            W,
+            "control_vector",
+        ),
         ({"general.type": "imatrix"}, W, "imatrix"),
         ({"general.architecture": "llama", **VOCABULARY}, [], "vocabulary"),
         ({"general.architecture": "llama"}, [], "other"),
@@ -181,7 +225,11 @@ VOCABULARY = {"tokenizer.ggml.tokens": ["a", "b"]}
         ({"general.architecture": "flux"}, W, "other"),
         ({"general.architecture": "sd3"}, W, "other"),
         ({"general.architecture": "llada"}, W, "other"),
-        ({"general.architecture": "llama", "general.type": "something-new"}, W, "other"),
+        (
+            {"general.architecture": "llama", "general.type": "something-new"},
+            W,
+            "other",
+        ),
     ],
 )
 def test_what_a_file_is_for(
@@ -218,14 +266,21 @@ def test_names_are_fit_to_be_shown_and_stored(tmp_path: Path) -> None:
     odd = b"\xff\x00 model " + b"x" * 500
     known = facts_of(
         tmp_path,
-        {"general.architecture": "llama", "general.name": [odd], "general.license": "mit"},
+        {
+            "general.architecture": "llama",
+            "general.name": [odd],
+            "general.license": "mit",
+        },
         [],
     )
     assert known.name == "model"  # a list is no name: the file's
     path = tmp_path / "odd.gguf"
     path.write_bytes(
         header(
-            [pair("general.name", 8, text(odd)), pair("general.architecture", 8, text(b"ll\xff"))]
+            [
+                pair("general.name", 8, text(odd)),
+                pair("general.architecture", 8, text(b"ll\xff")),
+            ]
         )
     )
     known = facts(read_header(path))
@@ -248,8 +303,12 @@ def test_a_header_that_makes_no_sense_is_refused(
 ) -> None:
     with pytest.raises(GgufError) as caught:
         facts_of(
-            tmp_path, {"general.architecture": "llama", "llama.block_count": 2, key: value}, []
+            tmp_path,
+            {"general.architecture": "llama", "llama.block_count": 2, key: value},
+            [],
         )
     assert (
-        says in caught.value.text and key in caught.value.text and "model.gguf" in caught.value.text
+        says in caught.value.text
+        and key in caught.value.text
+        and "model.gguf" in caught.value.text
     )

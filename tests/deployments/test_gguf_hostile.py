@@ -90,9 +90,21 @@ BROKEN: dict[str, tuple[bytes, str, str]] = {
         "gguf_invalid",
         "texts take more than",
     ),
-    "arrays 200 deep": (header([pair("k", 9, DEEP)]) + bytes(64), "gguf_invalid", "nested"),
-    "a key twice": (header([pair("k", 0, b"\1"), pair("k", 0, b"\2")]), "gguf_invalid", "twice"),
-    "a tensor twice": (header([], [ROW, NEXT_ROW]) + bytes(4096), "gguf_invalid", "twice"),
+    "arrays 200 deep": (
+        header([pair("k", 9, DEEP)]) + bytes(64),
+        "gguf_invalid",
+        "nested",
+    ),
+    "a key twice": (
+        header([pair("k", 0, b"\1"), pair("k", 0, b"\2")]),
+        "gguf_invalid",
+        "twice",
+    ),
+    "a tensor twice": (
+        header([], [ROW, NEXT_ROW]) + bytes(4096),
+        "gguf_invalid",
+        "twice",
+    ),
     "five dimensions": (
         header([], [tensor("w", (1,) * 5, 0, 0)]) + bytes(64),
         "gguf_invalid",
@@ -205,7 +217,9 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["m-00001-of-00000.gguf", "m-00004-of-00003.gguf", "m-00001-of-99999.gguf"]
 )
-def test_a_name_that_only_looks_like_a_shards_is_a_name(name: str, tmp_path: Path) -> None:
+def test_a_name_that_only_looks_like_a_shards_is_a_name(
+    name: str, tmp_path: Path
+) -> None:
     path = tmp_path / name
     path.write_bytes(header([pair("k", 0, b"1")]))
     assert shard_paths(path) == (path,)
@@ -268,9 +282,18 @@ def hole(path: Path, head: bytes, size: int) -> Path:
 LLAMA = "🦙".encode()
 # The largest and the nastiest headers that the limits let through, or just do not.
 GREEDY: dict[str, Callable[[], tuple[bytes, int]]] = {
-    "as many texts as allowed": lambda: (header([pair("k", 9, array(8, 1_500_000))]), 13 << 20),
-    "more texts than allowed": lambda: (header([pair("k", 9, array(8, 1_500_001))]), 13 << 20),
-    "long texts": lambda: (header([pair("k", 9, array(8, 60_000, text(bytes(300)) * 60_000))]), 64),
+    "as many texts as allowed": lambda: (
+        header([pair("k", 9, array(8, 1_500_000))]),
+        13 << 20,
+    ),
+    "more texts than allowed": lambda: (
+        header([pair("k", 9, array(8, 1_500_001))]),
+        13 << 20,
+    ),
+    "long texts": lambda: (
+        header([pair("k", 9, array(8, 60_000, text(bytes(300)) * 60_000))]),
+        64,
+    ),
     "as many tensors as allowed": lambda: (
         header(
             [],
@@ -288,12 +311,20 @@ GREEDY: dict[str, Callable[[], tuple[bytes, int]]] = {
         64,
     ),
     "texts that Python stores four times as large": lambda: (
-        header([many(40, lambda n: pair(f"k{n}", 8, text(LLAMA + b"x" * 1_000_000)))], n_pairs=40),
+        header(
+            [many(40, lambda n: pair(f"k{n}", 8, text(LLAMA + b"x" * 1_000_000)))],
+            n_pairs=40,
+        ),
         64,
     ),
     "many short lists": lambda: (
         header(
-            [many(400, lambda n: pair(f"k{n}", 9, array(8, 1024, text(b"\xff") * 1024)))],
+            [
+                many(
+                    400,
+                    lambda n: pair(f"k{n}", 9, array(8, 1024, text(b"\xff") * 1024)),
+                )
+            ],
             n_pairs=400,
         ),
         64,
@@ -306,7 +337,9 @@ GREEDY: dict[str, Callable[[], tuple[bytes, int]]] = {
 
 
 @pytest.mark.parametrize("case", GREEDY)
-def test_a_greedy_header_takes_under_a_second_and_64_mib(case: str, tmp_path: Path) -> None:
+def test_a_greedy_header_takes_under_a_second_and_64_mib(
+    case: str, tmp_path: Path
+) -> None:
     head, size = GREEDY[case]()
     path = hole(tmp_path / "greedy.gguf", head, size)
     with suppress(GgufError):

@@ -49,7 +49,9 @@ def engine(model: Path) -> Iterator[str]:
     # As Omni starts models with latent attention where the engine would rearrange them into tiles.
     argv += ["--no-repack"]
     with (model.parent / "engine.log").open("wb") as log:
-        process = subprocess.Popen(argv, stdout=log, stderr=log, env=engine_environment(binary))
+        process = subprocess.Popen(
+            argv, stdout=log, stderr=log, env=engine_environment(binary)
+        )
     url = f"http://127.0.0.1:{port}"
 
     def ready() -> bool:
@@ -76,7 +78,12 @@ def test_the_engine_loads_and_runs_a_tiny_model(arch: str, tmp_path: Path) -> No
         meta = httpx.get(f"{url}/v1/models").json()["data"][0]["meta"]
         answer = httpx.post(
             f"{url}/completion",
-            json={"prompt": "w1 w2", "n_predict": 4, "ignore_eos": True, "temperature": 0},
+            json={
+                "prompt": "w1 w2",
+                "n_predict": 4,
+                "ignore_eos": True,
+                "temperature": 0,
+            },
         ).json()
     assert answer.get("tokens_predicted") == 4, answer
     assert (meta["n_params"], meta["n_vocab"]) == (known.n_params, known.n_vocab)
@@ -92,7 +99,12 @@ def test_a_tiny_model_of_any_type_and_size(kind: str, tmp_path: Path) -> None:
         kind,
     )
     known = facts(read_header(path))
-    assert (known.quant, known.n_layer, known.n_vocab, known.attention) == (kind, 9, 1024, "MHA")
+    assert (known.quant, known.n_layer, known.n_vocab, known.attention) == (
+        kind,
+        9,
+        1024,
+        "MHA",
+    )
 
 
 def test_the_same_seed_makes_the_same_model(tmp_path: Path) -> None:
@@ -128,7 +140,11 @@ def standin(path: Path, build: Build) -> ModelFacts:
     ids=lambda value: value.arch if isinstance(value, Build) else "",
 )
 def test_a_stand_in_is_as_large_as_the_published_file(
-    build: Build, n_params: int, size_bytes: int, expected: dict[str, Any], tmp_path: Path
+    build: Build,
+    n_params: int,
+    size_bytes: int,
+    expected: dict[str, Any],
+    tmp_path: Path,
 ) -> None:
     known = standin(tmp_path / "standin.gguf", build)
     assert known.n_params == n_params
@@ -137,7 +153,9 @@ def test_a_stand_in_is_as_large_as_the_published_file(
     assert {key: getattr(known, key) for key in expected} == expected
 
 
-def test_a_token_of_the_deepseek_stand_in_passes_37_billion_parameters(tmp_path: Path) -> None:
-    assert standin(tmp_path / "standin.gguf", DEEPSEEK_R1_0528).n_params_active == pytest.approx(
-        37e9, rel=0.02
-    )
+def test_a_token_of_the_deepseek_stand_in_passes_37_billion_parameters(
+    tmp_path: Path,
+) -> None:
+    assert standin(
+        tmp_path / "standin.gguf", DEEPSEEK_R1_0528
+    ).n_params_active == pytest.approx(37e9, rel=0.02)

@@ -50,7 +50,9 @@ def splice(chance: random.Random, raw: bytearray) -> None:
 def seeds(folder: Path) -> list[bytes]:
     """Small headers of each kind, and the beginning of the real model."""
     (little,) = write_with_package(folder / "little.gguf", tensors=(0, 2, 12))
-    (big,) = write_with_package(folder / "big.gguf", tensors=(0, 2, 12), big_endian=True, version=2)
+    (big,) = write_with_package(
+        folder / "big.gguf", tensors=(0, 2, 12), big_endian=True, version=2
+    )
     small = header(
         [
             metadata_pair("general.architecture", "llama"),
@@ -72,7 +74,9 @@ def seeds(folder: Path) -> list[bytes]:
     ]
 
 
-def test_10000_mutated_headers_give_a_header_or_one_error_in_bounds(tmp_path: Path) -> None:
+def test_10000_mutated_headers_give_a_header_or_one_error_in_bounds(
+    tmp_path: Path,
+) -> None:
     originals, file = seeds(tmp_path), os.memfd_create("mutated")
     path = Path(f"/proc/self/fd/{file}")
     chance, slowest, outcomes = random.Random(20_26), 0.0, {"read": 0, "refused": 0}

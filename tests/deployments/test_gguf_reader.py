@@ -37,7 +37,9 @@ def assert_same(ours: GgufHeader, paths: list[Path]) -> None:
     readers = [gguf.GGUFReader(path) for path in paths]
     fields = {}
     for theirs in readers:
-        fields = {k: f for k, f in theirs.fields.items() if not k.startswith("GGUF.")} | fields
+        fields = {
+            k: f for k, f in theirs.fields.items() if not k.startswith("GGUF.")
+        } | fields
     assert fields.keys() == ours.metadata.keys()
     for key, their_field in fields.items():
         assert loaded(ours.metadata[key]) == their_field.contents(), key
@@ -46,7 +48,10 @@ def assert_same(ours: GgufHeader, paths: list[Path]) -> None:
             mine = tensors.pop(their.name)
             assert mine.shape == tuple(int(n) for n in their.shape)
             assert mine.ggml_type.name == their.tensor_type.name
-            assert (mine.n_elements, mine.n_bytes) == (int(their.n_elements), int(their.n_bytes))
+            assert (mine.n_elements, mine.n_bytes) == (
+                int(their.n_elements),
+                int(their.n_bytes),
+            )
             assert (mine.offset, mine.shard) == (int(their.data_offset), number)
     assert not tensors
 
@@ -70,7 +75,11 @@ def test_every_value_and_tensor_type(
     )
     assert len(paths) == (-(-len(PACKAGE_TYPES) // 7) if split_tensors else 1)
     ours = read_header(paths[0])
-    assert (ours.version, ours.big_endian, ours.paths) == (version, big_endian, tuple(paths))
+    assert (ours.version, ours.big_endian, ours.paths) == (
+        version,
+        big_endian,
+        tuple(paths),
+    )
     assert_same(ours, paths)
 
 
@@ -92,7 +101,9 @@ def test_types_of_ik_llama_cpp_store_bytes_per_row() -> None:
 
 
 def test_a_split_model_is_read_whole_whichever_shard_is_named(tmp_path: Path) -> None:
-    paths = write_with_package(tmp_path / "split.gguf", split_tensors=2, tensors=(0, 1, 2, 8, 12))
+    paths = write_with_package(
+        tmp_path / "split.gguf", split_tensors=2, tensors=(0, 1, 2, 8, 12)
+    )
     assert len(paths) == 3
     for named in paths:
         ours = read_header(named)
@@ -105,9 +116,15 @@ def test_a_split_model_is_read_whole_whichever_shard_is_named(tmp_path: Path) ->
 def test_nested_and_empty_arrays(order: str, tmp_path: Path) -> None:
     inner = array(4, 2, struct.pack(f"{order}2I", 7, 8), order)
     nested = pair(
-        "nested", 9, array(9, 2, inner + array(8, 1, text("x", order), order), order), order
+        "nested",
+        9,
+        array(9, 2, inner + array(8, 1, text("x", order), order), order),
+        order,
     )
-    empty = [pair(f"empty.{kind}", 9, array(kind, 0, b"", order), order) for kind in (0, 8, 9)]
+    empty = [
+        pair(f"empty.{kind}", 9, array(kind, 0, b"", order), order)
+        for kind in (0, 8, 9)
+    ]
     path = tmp_path / "nested.gguf"
     path.write_bytes(header([nested, *empty], order=order))
     assert read_header(path).metadata == {
@@ -119,7 +136,9 @@ def test_nested_and_empty_arrays(order: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_texts_of_every_length_are_passed_over_and_read(order: str, tmp_path: Path) -> None:
+def test_texts_of_every_length_are_passed_over_and_read(
+    order: str, tmp_path: Path
+) -> None:
     texts = [
         bytes([n % 251]) * n
         for n in (*range(700), *[5] * 600, 65_535, 65_536, 300_000, 1_100_000, 0, 1)
@@ -128,7 +147,8 @@ def test_texts_of_every_length_are_passed_over_and_read(order: str, tmp_path: Pa
     path = tmp_path / "long.gguf"
     path.write_bytes(
         header(
-            [pair("tokenizer.ggml.tokens", 9, raw, order), pair("z", 0, b"7", order)], order=order
+            [pair("tokenizer.ggml.tokens", 9, raw, order), pair("z", 0, b"7", order)],
+            order=order,
         )
     )
     ours = read_header(path)
@@ -138,12 +158,16 @@ def test_texts_of_every_length_are_passed_over_and_read(order: str, tmp_path: Pa
 
 def test_a_very_long_text_is_read_when_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "json.gguf"
-    path.write_bytes(header([pair("tokenizer.huggingface.json", 8, text("ü" * (1 << 20)))]))
+    path.write_bytes(
+        header([pair("tokenizer.huggingface.json", 8, text("ü" * (1 << 20)))])
+    )
     lazy = read_header(path).metadata["tokenizer.huggingface.json"]
     assert isinstance(lazy, LazyText) and lazy.load() == "ü" * (1 << 20)
 
 
-def test_two_vocabularies_of_the_same_joined_text_have_different_hashes(tmp_path: Path) -> None:
+def test_two_vocabularies_of_the_same_joined_text_have_different_hashes(
+    tmp_path: Path,
+) -> None:
     hashes = set()
     # The first five are not compared.
     start = ["0", "1", "2", "3", "4"]
@@ -173,10 +197,15 @@ def test_the_header_is_read_within_its_time() -> None:
 def test_bytes_that_are_no_utf8_survive(tmp_path: Path) -> None:
     path = tmp_path / "odd.gguf"
     path.write_bytes(header([pair("odd", 8, text(b"\xff\xfe"))]))
-    assert read_header(path).metadata["odd"].encode("utf-8", "surrogateescape") == b"\xff\xfe"
+    assert (
+        read_header(path).metadata["odd"].encode("utf-8", "surrogateescape")
+        == b"\xff\xfe"
+    )
 
 
-def test_a_vocabulary_is_read_when_asked_for_and_hashed_by_its_texts(tmp_path: Path) -> None:
+def test_a_vocabulary_is_read_when_asked_for_and_hashed_by_its_texts(
+    tmp_path: Path,
+) -> None:
     ours = read_header(smollm2())
     assert isinstance(ours.metadata["tokenizer.ggml.tokens"], LazyArray)
     assert ours.n_vocab == 49152 == len(ours.tokens())
@@ -189,7 +218,9 @@ def test_a_vocabulary_is_read_when_asked_for_and_hashed_by_its_texts(tmp_path: P
 
 def test_a_stand_in_of_true_size_costs_no_disk(tmp_path: Path) -> None:
     path = write_stub(
-        tmp_path / "huge.gguf", {"general.architecture": "llama"}, [("w", (8192, 1 << 20), 12)]
+        tmp_path / "huge.gguf",
+        {"general.architecture": "llama"},
+        [("w", (8192, 1 << 20), 12)],
     )
     assert read_header(path).tensors[0].n_bytes == 8192 * (1 << 20) // 256 * 144
     assert path.stat().st_blocks * 512 < 1 << 20

@@ -60,7 +60,9 @@ def understood(header: GgufHeader) -> tuple[ModelFacts, ModelShape, VocabFacts] 
 
 
 @pytest.fixture(scope="module", params=ARCHS)
-def header(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> GgufHeader:
+def header(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> GgufHeader:
     folder = tmp_path_factory.mktemp("tiny")
     return read_header(write_tiny(folder / "tiny.gguf", tiny(request.param)))
 
@@ -99,11 +101,23 @@ def test_any_window_is_taken_or_refused(arch: str) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "says"),
     [
-        ("nextn_predict_layers", 31, "nextn_predict_layers is 31, not at most the 30 layers"),
-        ("block_count", MAX_LAYERS + 1, f"block_count is 10001, not at most {MAX_LAYERS}"),
+        (
+            "nextn_predict_layers",
+            31,
+            "nextn_predict_layers is 31, not at most the 30 layers",
+        ),
+        (
+            "block_count",
+            MAX_LAYERS + 1,
+            f"block_count is 10001, not at most {MAX_LAYERS}",
+        ),
         ("block_count", [30], "block_count is [30], not a whole number"),
         ("expert_count", "8", "expert_count is '8', not a whole number"),
-        ("attention.head_count", [[9]], "attention.head_count is [9], not a whole number"),
+        (
+            "attention.head_count",
+            [[9]],
+            "attention.head_count is [9], not a whole number",
+        ),
         ("ssm.inner_size", -5, "ssm.inner_size is -5, not a whole number"),
     ],
 )
@@ -164,5 +178,8 @@ def test_an_error_in_the_reading_comes_out_as_what_it_is(
         describe_file(Model(path=str(path)), path)
     (model,) = folders.scan([tmp_path]).models
     assert model.state == Model.State.BROKEN
-    assert model.error == "It could not be read (TypeError); the agent's log has the details."
+    assert (
+        model.error
+        == "It could not be read (TypeError); the agent's log has the details."
+    )
     assert "unsupported operand type(s)" in caplog.text

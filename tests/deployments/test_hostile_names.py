@@ -9,7 +9,15 @@ from django.contrib.auth.models import User
 from django.test import Client
 
 from chat import services as chat_services
-from deployments.models import Deployment, Download, Engine, Instance, Model, Route, Transition
+from deployments.models import (
+    Deployment,
+    Download,
+    Engine,
+    Instance,
+    Model,
+    Route,
+    Transition,
+)
 from gpus.models import Device, Gpu, Host
 
 site.autodiscover()
@@ -59,7 +67,8 @@ def hostile_rig(deployment: Deployment, admin_user: User) -> int:
     }
     model = deployment.bindings.get().model
     facts = {
-        key: HOSTILE if isinstance(value, str) else value for key, value in model.facts.items()
+        key: HOSTILE if isinstance(value, str) else value
+        for key, value in model.facts.items()
     }
     Model.objects.filter(pk=model.pk).update(**words, facts=facts, name="small")
     Engine.objects.update(build=HOSTILE, error=HOSTILE)
@@ -75,7 +84,9 @@ def hostile_rig(deployment: Deployment, admin_user: User) -> int:
     Host.objects.update(
         cpu_name=HOSTILE, nvml_text=HOSTILE, nvml_state="x", troubles={"scan": HOSTILE}
     )
-    Gpu.objects.create(host=host, uuid="GPU-1", name=HOSTILE, error=HOSTILE, state="error")
+    Gpu.objects.create(
+        host=host, uuid="GPU-1", name=HOSTILE, error=HOSTILE, state="error"
+    )
     told = {
         "error": HOSTILE,
         "log_line": HOSTILE,
@@ -83,9 +94,15 @@ def hostile_rig(deployment: Deployment, admin_user: User) -> int:
         "argv": [HOSTILE],
         "state": "failed",
     }
-    instance = Instance.objects.create(host=host, deployment=deployment, role="model", **told)
-    Instance.objects.create(host=host, device=host.devices.get(name="RPC0"), role="rpc", **told)
-    Transition.objects.create(instance=instance, old="loading", new="failed", reason=HOSTILE)
+    instance = Instance.objects.create(
+        host=host, deployment=deployment, role="model", **told
+    )
+    Instance.objects.create(
+        host=host, device=host.devices.get(name="RPC0"), role="rpc", **told
+    )
+    Transition.objects.create(
+        instance=instance, old="loading", new="failed", reason=HOSTILE
+    )
     Deployment.objects.update(error=HOSTILE, error_code="x", unloaded_why=HOSTILE[:200])
     Route.objects.create(name="fast", deployment=deployment, description=HOSTILE)
     Download.objects.create(
@@ -98,7 +115,9 @@ def hostile_rig(deployment: Deployment, admin_user: User) -> int:
         error=HOSTILE,
         state="failed",
     )
-    conversation = chat_services.conversation_create(owner=admin_user, deployment=deployment)
+    conversation = chat_services.conversation_create(
+        owner=admin_user, deployment=deployment
+    )
     chat_services.question_send(conversation=conversation, text=HOSTILE)
     conversation.messages.filter(role="assistant").update(
         content=HOSTILE, state="failed", error=HOSTILE
@@ -107,7 +126,9 @@ def hostile_rig(deployment: Deployment, admin_user: User) -> int:
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_a_page_shows_a_hostile_text_as_text(admin: Client, hostile_rig: int, path: str) -> None:
+def test_a_page_shows_a_hostile_text_as_text(
+    admin: Client, hostile_rig: int, path: str
+) -> None:
     address = path.replace("{chat}", str(hostile_rig))
     for headers in ({}, {"HX-Request": "true"}):
         answer = admin.get(address, headers=headers)
@@ -118,7 +139,9 @@ def test_a_page_shows_a_hostile_text_as_text(admin: Client, hostile_rig: int, pa
         ]
 
 
-@pytest.mark.parametrize("kind", site.site._registry, ids=lambda kind: kind._meta.label_lower)
+@pytest.mark.parametrize(
+    "kind", site.site._registry, ids=lambda kind: kind._meta.label_lower
+)
 def test_the_administration_shows_a_hostile_text_as_text(
     admin: Client, hostile_rig: int, kind: type
 ) -> None:

@@ -51,7 +51,10 @@ def test_quantisations_shards_and_projectors_are_told_apart() -> None:
     assert list(found) == [
         "projector F16", "projector F32", "model Q2_K", "model Q4_K_M", "model Q8_0", "model BF16",
     ]  # fmt: skip
-    assert [file.path for file in found["model BF16"].files] == [MIXED[3].path, MIXED[4].path]
+    assert [file.path for file in found["model BF16"].files] == [
+        MIXED[3].path,
+        MIXED[4].path,
+    ]
     assert found["model BF16"].size_bytes == 62 * GIB
     assert (found["model Q2_K"].n_missing, found["model Q4_K_M"].n_missing) == (1, 0)
 
@@ -80,7 +83,12 @@ def test_the_quantisation_is_read_from_the_name(name: str, quant: str) -> None:
 
 def test_several_models_of_one_quantisation_go_by_their_names() -> None:
     found = choices(
-        listing(("a-Q4_0.gguf", 1), ("b-Q4_0.gguf", 2), ("c-Q8_0.gguf", 3), ("plain.gguf", 4))
+        listing(
+            ("a-Q4_0.gguf", 1),
+            ("b-Q4_0.gguf", 2),
+            ("c-Q8_0.gguf", 3),
+            ("plain.gguf", 4),
+        )
     )
     assert [choice.label for choice in found] == ["a-Q4_0", "b-Q4_0", "Q8_0", "plain"]
 
@@ -145,13 +153,26 @@ def test_the_projector_to_take_along() -> None:
         ("hub.example/owner/name:Q8_0", "owner/name", "", "Q8_0"),
     ],
 )
-def test_what_is_typed_names_a_repository(text: str, repo: str, revision: str, part: str) -> None:
+def test_what_is_typed_names_a_repository(
+    text: str, repo: str, revision: str, part: str
+) -> None:
     wanted = parse_repo(text)
     assert (wanted.repo, wanted.revision, wanted.part) == (repo, revision, part)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "name", "/", "a/", "../../etc", "a/..", "a b/c", "a/b\0", "https://hub.example/"]
+    "text",
+    [
+        "",
+        "name",
+        "/",
+        "a/",
+        "../../etc",
+        "a/..",
+        "a b/c",
+        "a/b\0",
+        "https://hub.example/",
+    ],
 )
 def test_what_is_no_repository_is_refused(text: str) -> None:
     with pytest.raises(OmniError, match="is no repository"):
@@ -169,7 +190,8 @@ def test_a_pasted_address_picks_its_choice() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["../a", "/a", "a/../b", "a//b", ".hidden/a", "a\\b", "c:a", "a\nb", "", "x" * 300]
+    "path",
+    ["../a", "/a", "a/../b", "a//b", ".hidden/a", "a\\b", "c:a", "a\nb", "", "x" * 300],
 )
 def test_names_that_leave_their_folder_are_not_safe(path: str) -> None:
     assert not is_safe_path(path)

@@ -77,7 +77,9 @@ def inner() -> Iterator[Evil]:
     server.server_close()
 
 
-def sends(request: BaseHTTPRequestHandler, body: bytes, status: int = 200, **headers: str) -> None:
+def sends(
+    request: BaseHTTPRequestHandler, body: bytes, status: int = 200, **headers: str
+) -> None:
     request.send_response(status)
     for name, value in ({"Content-Length": str(len(body))} | headers).items():
         request.send_header(name.replace("_", "-"), value)
@@ -130,7 +132,9 @@ def test_what_a_repository_has_is_not_asked_of_another_server_of_this_machine(
     assert refused.value.code == "hub_redirect" and inner.seen == []
 
 
-def test_a_name_that_leads_into_this_machine_is_no_way_round(evil: Evil, inner: Evil) -> None:
+def test_a_name_that_leads_into_this_machine_is_no_way_round(
+    evil: Evil, inner: Evil
+) -> None:
     for host in ("localhost", "127.1", "[::ffff:127.0.0.1]", "0.0.0.0", "2130706433"):
         evil.answer = redirects(f"http://{host}:{inner.server_port}/x")
         with pytest.raises(OmniError):
@@ -158,7 +162,10 @@ def test_a_redirect_without_end_is_left(evil: Evil) -> None:
     evil.answer = redirects("/again")
     with pytest.raises(OmniError) as refused:
         read_all()
-    assert refused.value.code == "hub_redirect" and len(evil.seen) <= hub_client.MAX_REDIRECTS + 1
+    assert (
+        refused.value.code == "hub_redirect"
+        and len(evil.seen) <= hub_client.MAX_REDIRECTS + 1
+    )
 
 
 @pytest.mark.parametrize(
@@ -192,9 +199,14 @@ def test_where_a_hub_may_send_a_download(
     monkeypatch.setenv("HF_ENDPOINT", hub_url)
     # A name is looked up once, as it stands in this machine's hosts file.
     real = hub_client._addresses
-    addresses = {"localhost": {("127.0.0.1", 8080)}, "huggingface.co": {("93.184.215.14", 443)}}
+    addresses = {
+        "localhost": {("127.0.0.1", 8080)},
+        "huggingface.co": {("93.184.215.14", 443)},
+    }
     monkeypatch.setattr(
-        hub_client, "_addresses", lambda host, port: addresses.get(host) or real(host, port)
+        hub_client,
+        "_addresses",
+        lambda host, port: addresses.get(host) or real(host, port),
     )
     if is_allowed:
         check_target(target)
@@ -233,7 +245,9 @@ def test_which_addresses_are_public(address: str, expected: bool) -> None:
         "owner/" + "n" * 300,
     ],
 )
-def test_a_repository_cannot_name_itself_out_of_its_folder(evil: Evil, name: str) -> None:
+def test_a_repository_cannot_name_itself_out_of_its_folder(
+    evil: Evil, name: str
+) -> None:
     evil.answer = lambda request: sends(request, info(id=name))
     with pytest.raises(OmniError) as refused:
         hub.repo_info(REPO)
@@ -246,15 +260,31 @@ def test_a_download_goes_into_no_other_folder(name: str) -> None:
     found = hub.RepoInfo(name, COMMIT, (FILE,))
     host = Host.objects.create(name="here")
     with pytest.raises(OmniError) as refused:
-        downloads.download_request(host=host, info=found, picked=hub_files.choices(found.files))
+        downloads.download_request(
+            host=host, info=found, picked=hub_files.choices(found.files)
+        )
     assert refused.value.code == "bad_choice"
 
 
 @pytest.mark.parametrize(
-    "path", ["../up.gguf", "/etc/x.gguf", "a/../../b.gguf", ".hidden.gguf", "a\\b.gguf", "C:x.gguf"]
+    "path",
+    [
+        "../up.gguf",
+        "/etc/x.gguf",
+        "a/../../b.gguf",
+        ".hidden.gguf",
+        "a\\b.gguf",
+        "C:x.gguf",
+    ],
 )
-def test_files_that_lead_out_of_the_folder_are_not_listed(evil: Evil, path: str) -> None:
-    one = {"rfilename": path, "size": 1, "lfs": {"sha256": "0" * 64, "size": 1, "pointerSize": 1}}
+def test_files_that_lead_out_of_the_folder_are_not_listed(
+    evil: Evil, path: str
+) -> None:
+    one = {
+        "rfilename": path,
+        "size": 1,
+        "lfs": {"sha256": "0" * 64, "size": 1, "pointerSize": 1},
+    }
     evil.answer = lambda request: sends(request, info(siblings=[one]))
     assert hub.repo_info(REPO).files == ()
 
@@ -287,7 +317,11 @@ def test_files_that_lead_out_of_the_folder_are_not_listed(evil: Evil, path: str)
         {"siblings": [{"rfilename": "a.gguf", "size": 1, "blobId": "../../../x"}]},
         {"siblings": 7},
         {"siblings": ["a.gguf"]},
-        {"siblings": [{"rfilename": f"{n}.gguf", "size": 1} for n in range(hub.MOST_FILES + 1)]},
+        {
+            "siblings": [
+                {"rfilename": f"{n}.gguf", "size": 1} for n in range(hub.MOST_FILES + 1)
+            ]
+        },
         {"cardData": [[]]},
     ],
     ids=str,
@@ -320,7 +354,9 @@ def pours(request: BaseHTTPRequestHandler, sent: list[int]) -> None:
         return
 
 
-def test_an_answer_without_end_is_left(evil: Evil, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_without_end_is_left(
+    evil: Evil, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(hub_client, "MOST_INFO_BYTES", 1 << 20)
     sent: list[int] = []
     evil.answer = lambda request: pours(request, sent)
@@ -401,7 +437,9 @@ def test_the_token_goes_to_no_other_host(
 
 
 def test_a_licence_without_end_is_cut(evil: Evil) -> None:
-    evil.answer = lambda request: sends(request, info(cardData={"license": "x" * 100_000}))
+    evil.answer = lambda request: sends(
+        request, info(cardData={"license": "x" * 100_000})
+    )
     assert len(hub.repo_info(REPO).licence) <= hub.MOST_LICENCE
 
 

@@ -52,7 +52,12 @@ EVERYTHING: dict[str, Any] = {
 def spec() -> ServerSpec:
     engine = EngineFacts("ik", "ik_llama.cpp", "/bin/ik-llama-server", LISTED)
     return ServerSpec(
-        engine, "/m/a.gguf", (CARDS[0],), alias="a", context_tokens=4096, api_key_file="/k"
+        engine,
+        "/m/a.gguf",
+        (CARDS[0],),
+        alias="a",
+        context_tokens=4096,
+        api_key_file="/k",
     )
 
 
@@ -79,11 +84,22 @@ def test_every_flag_of_a_command_is_one_the_program_takes(
 
 def test_flags_it_takes_without_listing_them_are_known() -> None:
     assert UNLISTED <= ACCEPTED
-    assert not UNLISTED & IkLlamaCpp.__base__().parse_flags(help_of("ik_llama_cpp_help"))
-    assert {"-fa", "--flash-attn", "--embedding", "--embeddings", "-sm", "--max-gpu"} <= LISTED
+    assert not UNLISTED & IkLlamaCpp.__base__().parse_flags(
+        help_of("ik_llama_cpp_help")
+    )
+    assert {
+        "-fa",
+        "--flash-attn",
+        "--embedding",
+        "--embeddings",
+        "-sm",
+        "--max-gpu",
+    } <= LISTED
 
 
-def test_the_server_listens_on_loopback_behind_a_key_without_a_page(spec: ServerSpec) -> None:
+def test_the_server_listens_on_loopback_behind_a_key_without_a_page(
+    spec: ServerSpec,
+) -> None:
     command = made(spec)
     expected = {
         "--host": "127.0.0.1",
@@ -114,7 +130,9 @@ def test_graph_split_over_two_cards_by_uuid(spec: ServerSpec) -> None:
     }
     assert {flag: value_of(command, flag) for flag in expected} == expected
     assert command.env["CUDA_VISIBLE_DEVICES"] == "GPU-0,GPU-1"
-    assert "--draft-max" not in command.argv and "--spec-draft-n-max" not in command.argv
+    assert (
+        "--draft-max" not in command.argv and "--spec-draft-n-max" not in command.argv
+    )
 
 
 @pytest.mark.parametrize(
@@ -126,7 +144,9 @@ def test_graph_split_over_two_cards_by_uuid(spec: ServerSpec) -> None:
         ("auto", set()),
     ],
 )
-def test_loading_modes_are_its_older_switches(spec: ServerSpec, mode: str, words: set[str]) -> None:
+def test_loading_modes_are_its_older_switches(
+    spec: ServerSpec, mode: str, words: set[str]
+) -> None:
     assert {"--no-mmap", "--mlock", "-lm"} & set(
         made(spec, settings={"load_mode": mode}).argv
     ) == words
@@ -140,12 +160,18 @@ def test_loading_modes_are_its_older_switches(spec: ServerSpec, mode: str, words
         ("ngram-simple", "ngram-simple"),
     ],
 )
-def test_numbers_of_drafting_belong_to_its_type(spec: ServerSpec, kind: str, value: str) -> None:
+def test_numbers_of_drafting_belong_to_its_type(
+    spec: ServerSpec, kind: str, value: str
+) -> None:
     assert value_of(made(spec, draft=DraftSpec(kind)), "--spec-type") == value
 
 
-def test_a_build_for_the_cpu_alone_lists_no_placing_and_needs_none(spec: ServerSpec) -> None:
-    plain = replace(spec, engine=replace(spec.engine, flags=LISTED - PLACING), devices=(CPU,))
+def test_a_build_for_the_cpu_alone_lists_no_placing_and_needs_none(
+    spec: ServerSpec,
+) -> None:
+    plain = replace(
+        spec, engine=replace(spec.engine, flags=LISTED - PLACING), devices=(CPU,)
+    )
     assert not flags_of(made(plain)) & PLACING
     drafting = made(plain, draft=DraftSpec("draft-simple", "/m/d.gguf", (CPU,)))
     assert not flags_of(drafting) & PLACING and value_of(drafting, "-md") == "/m/d.gguf"
@@ -165,7 +191,9 @@ def test_a_build_for_the_cpu_alone_lists_no_placing_and_needs_none(spec: ServerS
         ({"settings": {"load_mode": "dio"}}, "direct I/O"),
     ],
 )
-def test_what_it_cannot_do_is_refused(spec: ServerSpec, changes: dict[str, Any], says: str) -> None:
+def test_what_it_cannot_do_is_refused(
+    spec: ServerSpec, changes: dict[str, Any], says: str
+) -> None:
     with pytest.raises(OmniError, match=says):
         made(spec, **changes)
 
@@ -186,13 +214,21 @@ def fake_ik(folder: Path) -> Path:
 @pytest.mark.django_db
 def test_a_binary_is_recognised_and_asked_in_its_own_way(tmp_path: Path) -> None:
     assert found_flavour(str(fake_ik(tmp_path))) == "ik_llama.cpp"
-    engine = probe(register_engine(local_host(), tmp_path / "llama-server", flavour="ik_llama.cpp"))
-    assert (engine.state, engine.error, engine.build) == (Engine.State.OK, "", "4444 (8337e4cd)")
+    engine = probe(
+        register_engine(local_host(), tmp_path / "llama-server", flavour="ik_llama.cpp")
+    )
+    assert (engine.state, engine.error, engine.build) == (
+        Engine.State.OK,
+        "",
+        "4444 (8337e4cd)",
+    )
     assert set(engine.flags) == LISTED and engine.devices == []
 
 
 @pytest.mark.django_db
-def test_discovery_takes_a_named_binary_for_what_it_is(tmp_path: Path, settings: Any) -> None:
+def test_discovery_takes_a_named_binary_for_what_it_is(
+    tmp_path: Path, settings: Any
+) -> None:
     settings.OMNI_LLAMA_SERVER = str(fake_ik(tmp_path))
     other = tmp_path / "vllm"
     settings.OMNI_ENGINES = [f"ik_llama.cpp={other}"]
@@ -203,17 +239,22 @@ def test_discovery_takes_a_named_binary_for_what_it_is(tmp_path: Path, settings:
 
 @pytest.mark.django_db
 @pytest.mark.parametrize(
-    ("flavour", "problem"), [("ik_llama.cpp", ""), ("llama.cpp", "of the flavour ik_llama.cpp")]
+    ("flavour", "problem"),
+    [("ik_llama.cpp", ""), ("llama.cpp", "of the flavour ik_llama.cpp")],
 )
 def test_a_rig_file_names_it_by_path_and_flavour(
     tmp_path: Path, flavour: str, problem: str
 ) -> None:
-    text = f"engines:\n  - {{name: ik, path: {fake_ik(tmp_path)}, flavour: {flavour}}}\n"
+    text = (
+        f"engines:\n  - {{name: ik, path: {fake_ik(tmp_path)}, flavour: {flavour}}}\n"
+    )
     if problem:
         with pytest.raises(RigError, match=problem):
             resolve(text)
         return
-    (engine,) = (engine for engine in resolve(text).engines.values() if engine.name == "ik")
+    (engine,) = (
+        engine for engine in resolve(text).engines.values() if engine.name == "ik"
+    )
     assert (engine.flavour, engine.state) == ("ik_llama.cpp", Engine.State.OK)
 
 

@@ -66,7 +66,12 @@ def test_each_request_leaves_its_mark(tmp_path: Path) -> None:
     for _ in range(2):
         with entrance.passing(1):
             marks.append(doors.used_ns(1))
-        wait_until(lambda: doors.used_ns(1) > marks[-1], 5, "leaving is no use", interval_s=0.005)
+        wait_until(
+            lambda: doors.used_ns(1) > marks[-1],
+            5,
+            "leaving is no use",
+            interval_s=0.005,
+        )
         marks.append(doors.used_ns(1))
     assert marks[0] == 0 and marks == sorted(marks)
 

@@ -10,7 +10,13 @@ from deployments.formats.gguf import read_header
 from deployments.formats.model_facts import facts
 from deployments.planning.from_header import model_shape
 from deployments.planning.memory.use import MIB
-from deployments.planning.plan import DeviceFacts, EngineFacts, Member, PlanRequest, Verdict
+from deployments.planning.plan import (
+    DeviceFacts,
+    EngineFacts,
+    Member,
+    PlanRequest,
+    Verdict,
+)
 from deployments.strategies import get_strategy
 from omni.errors import OmniError
 from tests.deployments.gguf_corpus import smollm2
@@ -61,9 +67,21 @@ def test_the_same_request_gives_the_same_plan(request_: PlanRequest) -> None:
     ("memory_mib", "settings", "verdict", "codes", "changes"),
     [
         (8192, {}, Verdict.VIABLE, [], {}),
-        (8192, {"context": 16384}, Verdict.CAUTION, ["context_beyond_training"], {"context": 8192}),
+        (
+            8192,
+            {"context": 16384},
+            Verdict.CAUTION,
+            ["context_beyond_training"],
+            {"context": 8192},
+        ),
         (1800, {}, Verdict.CAUTION, ["layers_on_host"], {"context": 6912}),
-        (1800, {"gpu_layers": "all"}, Verdict.CAUTION, ["tight_fit"], {"context": 6912}),
+        (
+            1800,
+            {"gpu_layers": "all"},
+            Verdict.CAUTION,
+            ["tight_fit"],
+            {"context": 6912},
+        ),
         (700, {"gpu_layers": "all"}, Verdict.NOT_VIABLE, ["does_not_fit"], {}),
         (1800, {"gpu_layers": 10}, Verdict.VIABLE, ["layers_on_host"], {}),
         (
@@ -96,12 +114,16 @@ def test_the_verdict_is_the_worst_of_its_reasons(
     assert [reason.code for reason in plan.reasons] == codes
     assert plan.verdict == verdict
     assert {
-        key: value for reason in plan.reasons[:1] for key, value in reason.changes.items()
+        key: value
+        for reason in plan.reasons[:1]
+        for key, value in reason.changes.items()
     } == changes
     assert plan.instances, "what does not fit is a verdict; its command is still shown"
 
 
-@pytest.mark.parametrize(("memory_mib", "context"), [(1800, 8192), (2800, 65536), (2000, 30000)])
+@pytest.mark.parametrize(
+    ("memory_mib", "context"), [(1800, 8192), (2800, 65536), (2000, 30000)]
+)
 def test_the_proposed_context_fits_and_much_more_would_not(
     request_: PlanRequest, memory_mib: int, context: int
 ) -> None:
@@ -109,11 +131,16 @@ def test_the_proposed_context_fits_and_much_more_would_not(
     member = request_.members["model"]
     longer = replace(member, facts=replace(member.facts, n_ctx_train=65536))
     asked = on(
-        replace(request_, members={"model": longer}), device, gpu_layers="all", context=context
+        replace(request_, members={"model": longer}),
+        device,
+        gpu_layers="all",
+        context=context,
     )
     strategy = get_strategy("independent")
     reason = next(
-        r for r in strategy.plan(asked).reasons if r.code in ("does_not_fit", "tight_fit")
+        r
+        for r in strategy.plan(asked).reasons
+        if r.code in ("does_not_fit", "tight_fit")
     )
     proposed = int(reason.changes["context"])
     codes = [
@@ -126,7 +153,9 @@ def test_the_proposed_context_fits_and_much_more_would_not(
     more = int(proposed * 1.1) + 512
     codes = [
         r.code
-        for r in strategy.plan(replace(asked, settings=asked.settings | {"context": more})).reasons
+        for r in strategy.plan(
+            replace(asked, settings=asked.settings | {"context": more})
+        ).reasons
     ]
     assert {"does_not_fit", "tight_fit"} & set(codes)
 
@@ -140,8 +169,12 @@ def test_what_others_hold_is_not_there_for_this_one(request_: PlanRequest) -> No
 
 
 def test_stand_ins_share_the_memory_of_the_host(request_: PlanRequest) -> None:
-    stand_in = DeviceFacts("RPC0", "rpc", 16 * GIB, endpoint="127.0.0.1:1", is_stand_in=True)
-    request = replace(request_, host_devices=(stand_in, replace(HOST, free_bytes=200 * MIB)))
+    stand_in = DeviceFacts(
+        "RPC0", "rpc", 16 * GIB, endpoint="127.0.0.1:1", is_stand_in=True
+    )
+    request = replace(
+        request_, host_devices=(stand_in, replace(HOST, free_bytes=200 * MIB))
+    )
     plan = get_strategy("independent").plan(on(request, stand_in, gpu_layers="all"))
     assert plan.verdict == Verdict.NOT_VIABLE
 
@@ -177,5 +210,7 @@ def test_deploying_what_is_shown_keeps_the_device(request_: PlanRequest) -> None
     )
     strategy = get_strategy("independent")
     shown = strategy.plan(asked)
-    deployed = strategy.plan(replace(asked, settings={**asked.settings, **shown.settings}))
+    deployed = strategy.plan(
+        replace(asked, settings={**asked.settings, **shown.settings})
+    )
     assert deployed.instances[0].argv == shown.instances[0].argv

@@ -13,7 +13,14 @@ import pytest
 from deployments.engines import FLAVOURS, get_flavour
 from deployments.engines.base import DraftSpec, ServerSpec
 from deployments.planning.launch_facts import LaunchFacts, read_launch_facts
-from deployments.planning.plan import KEY_FILE, PORT, SOCKET, DeviceFacts, EngineFacts, filled_argv
+from deployments.planning.plan import (
+    KEY_FILE,
+    PORT,
+    SOCKET,
+    DeviceFacts,
+    EngineFacts,
+    filled_argv,
+)
 from deployments.supervision.records_before import facts_of
 from tests.deployments.engine_help import help_of
 
@@ -21,9 +28,12 @@ migration = import_module("deployments.migrations.0012_launch_facts")
 GB = 1 << 30
 CPU = DeviceFacts("CPU", "cpu", 24 * GB)
 CUDA = tuple(
-    DeviceFacts(f"CUDA{n}", "cuda", 32 * GB, 30 * GB, gpu_uuid=f"GPU-{n}") for n in range(3)
+    DeviceFacts(f"CUDA{n}", "cuda", 32 * GB, 30 * GB, gpu_uuid=f"GPU-{n}")
+    for n in range(3)
 )
-RPC = tuple(DeviceFacts(f"RPC{n}", "rpc", 8 * GB, endpoint=f"10.0.0.{n}:900") for n in range(2))
+RPC = tuple(
+    DeviceFacts(f"RPC{n}", "rpc", 8 * GB, endpoint=f"10.0.0.{n}:900") for n in range(2)
+)
 RECORDED = {
     "ik_llama.cpp": "ik_llama_cpp_help",
     "vllm": "vllm_flags",
@@ -63,7 +73,12 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("ik_llama.cpp", {}, {}),
     (
         "ik_llama.cpp",
-        {"devices": CUDA[:2], "split_mode": "graph", "draft": DRAFT, "settings": {"parallel": 2}},
+        {
+            "devices": CUDA[:2],
+            "split_mode": "graph",
+            "draft": DRAFT,
+            "settings": {"parallel": 2},
+        },
         {
             "devices": ("CUDA0", "CUDA1", "CUDA2"),
             "split_mode": "graph",
@@ -89,7 +104,11 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 
 def made(flavour: str, changes: dict[str, Any], real_flags: frozenset[str]) -> Any:
     own = get_flavour(flavour)
-    flags = own.parse_flags(help_of(RECORDED[flavour])) if flavour in RECORDED else real_flags
+    flags = (
+        own.parse_flags(help_of(RECORDED[flavour]))
+        if flavour in RECORDED
+        else real_flags
+    )
     engine = EngineFacts("e", flavour, "/opt/engine", flags)
     spec = ServerSpec(engine, "/m/model", (CPU,), alias="mine", context_tokens=4096)
     return own.command(replace(spec, **changes))
@@ -97,14 +116,18 @@ def made(flavour: str, changes: dict[str, Any], real_flags: frozenset[str]) -> A
 
 @pytest.mark.parametrize(("flavour", "changes", "says"), CASES)
 def test_a_flavour_says_what_it_was_told(
-    flavour: str, changes: dict[str, Any], says: dict[str, Any], real_flags: frozenset[str]
+    flavour: str,
+    changes: dict[str, Any],
+    says: dict[str, Any],
+    real_flags: frozenset[str],
 ) -> None:
     expected = LaunchFacts(flavour=flavour, model_path="/m/model", alias="mine")
     assert made(flavour, changes, real_flags).launch == replace(expected, **says)
 
 
 @pytest.mark.parametrize(
-    ("flavour", "changes"), [(name, changes) for name, changes, _ in CASES if name != "tabbyapi"]
+    ("flavour", "changes"),
+    [(name, changes) for name, changes, _ in CASES if name != "tabbyapi"],
 )
 def test_the_command_of_the_version_before_tells_the_same(
     flavour: str, changes: dict[str, Any], real_flags: frozenset[str]
@@ -179,13 +202,20 @@ def reads(node: ast.AST) -> bool:
         return is_command(node.value) and not is_program
     if isinstance(node, ast.Compare):
         pairs = zip(node.ops, node.comparators, strict=True)
-        return any(isinstance(op, ast.In | ast.NotIn) and is_command(right) for op, right in pairs)
+        return any(
+            isinstance(op, ast.In | ast.NotIn) and is_command(right)
+            for op, right in pairs
+        )
     if isinstance(node, ast.Call):
         called = node.func
-        name = called.id if isinstance(called, ast.Name) else getattr(called, "attr", "")
+        name = (
+            called.id if isinstance(called, ast.Name) else getattr(called, "attr", "")
+        )
         if name in ("index", "count") and isinstance(called, ast.Attribute):
             return is_command(called.value)
-        return name in ("zip", "iter", "enumerate", "set") and any(map(is_command, node.args))
+        return name in ("zip", "iter", "enumerate", "set") and any(
+            map(is_command, node.args)
+        )
     return False
 
 

@@ -79,7 +79,9 @@ def test_a_broken_file_is_registered_with_its_cause(
     assert says in model.error
 
 
-def test_a_truncated_file_is_broken_and_well_again_when_it_is_whole(models_folder: Path) -> None:
+def test_a_truncated_file_is_broken_and_well_again_when_it_is_whole(
+    models_folder: Path,
+) -> None:
     path = small(models_folder / "a.gguf")
     whole = path.read_bytes()
     path.write_bytes(whole[:-8])
@@ -93,9 +95,15 @@ def test_a_truncated_file_is_broken_and_well_again_when_it_is_whole(models_folde
 @pytest.mark.parametrize(
     ("metadata", "says"),
     [
-        ({"llama.block_count": 4_000_000_000}, "block_count is 4000000000, not at most 10000"),
+        (
+            {"llama.block_count": 4_000_000_000},
+            "block_count is 4000000000, not at most 10000",
+        ),
         ({"llama.block_count": "many"}, "block_count is 'many', not a whole number"),
-        ({"llama.block_count": 2, "llama.attention.head_count": "nine"}, "head_count is 'nine'"),
+        (
+            {"llama.block_count": 2, "llama.attention.head_count": "nine"},
+            "head_count is 'nine'",
+        ),
     ],
 )
 def test_a_header_that_makes_no_sense_is_broken_and_takes_no_memory(
@@ -103,7 +111,9 @@ def test_a_header_that_makes_no_sense_is_broken_and_takes_no_memory(
 ) -> None:
     path = models_folder / "odd.gguf"
     write_stub(
-        path, {"general.architecture": "llama", **metadata}, [("token_embd.weight", (32, 32), 0)]
+        path,
+        {"general.architecture": "llama", **metadata},
+        [("token_embd.weight", (32, 32), 0)],
     )
     (model,) = folders.scan([models_folder]).models
     assert model.state == "broken" and says in model.error
@@ -128,7 +138,9 @@ def test_a_first_look_reads_a_file_once_for_its_fingerprint_and_once_for_its_hea
 
     def counted(module: ModuleType, name: str) -> None:
         real = getattr(module, name)
-        monkeypatch.setattr(module, name, lambda path: (read.append((name, path)), real(path))[1])
+        monkeypatch.setattr(
+            module, name, lambda path: (read.append((name, path)), real(path))[1]
+        )
 
     counted(model_files, "fingerprint")
     counted(model_reading, "read_header")
@@ -138,14 +150,18 @@ def test_a_first_look_reads_a_file_once_for_its_fingerprint_and_once_for_its_hea
     )
 
 
-def test_a_fingerprint_is_taken_again_where_the_file_has_changed_since(models_folder: Path) -> None:
+def test_a_fingerprint_is_taken_again_where_the_file_has_changed_since(
+    models_folder: Path,
+) -> None:
     path = small(models_folder / "a.gguf")
     before = model_files.mark_of(path)
     path.write_bytes(path.read_bytes() + b"more")
     assert model_files.mark_of(path, before) == model_files.mark_of(path) != before
 
 
-def test_one_new_row_that_the_database_refuses_keeps_no_other_out(models_folder: Path) -> None:
+def test_one_new_row_that_the_database_refuses_keeps_no_other_out(
+    models_folder: Path,
+) -> None:
     paths = [small(models_folder / f"{name}.gguf") for name in "abc"]
     rows = model_rows.Rows()
     assert "b" not in rows._taken
@@ -155,7 +171,9 @@ def test_one_new_row_that_the_database_refuses_keeps_no_other_out(models_folder:
     assert Model.objects.get(name="b").pk == other.pk
 
 
-def test_a_file_that_goes_is_marked_and_one_that_comes_back_is_well(models_folder: Path) -> None:
+def test_a_file_that_goes_is_marked_and_one_that_comes_back_is_well(
+    models_folder: Path,
+) -> None:
     path = small(models_folder / "a.gguf")
     folders.scan([models_folder])
     kept = path.read_bytes()
@@ -167,14 +185,18 @@ def test_a_file_that_goes_is_marked_and_one_that_comes_back_is_well(models_folde
     assert Model.objects.get().state == "ok"
 
 
-def test_equal_names_are_told_apart_and_reserved_ones_avoided(models_folder: Path) -> None:
+def test_equal_names_are_told_apart_and_reserved_ones_avoided(
+    models_folder: Path,
+) -> None:
     for folder in ("x", "y"):
         small(models_folder / folder / "same.gguf")
     small(models_folder / "scan.gguf")
     assert set(names(folders.scan([models_folder]))) == {"same", "same-2", "scan-2"}
 
 
-def test_a_link_out_of_the_library_is_not_followed(models_folder: Path, tmp_path: Path) -> None:
+def test_a_link_out_of_the_library_is_not_followed(
+    models_folder: Path, tmp_path: Path
+) -> None:
     outside = small(tmp_path / "outside" / "secret.gguf")
     (models_folder / "link.gguf").symlink_to(outside)
     (models_folder / "folder").symlink_to(outside.parent)
@@ -203,7 +225,9 @@ def test_a_folder_that_went_away_is_said_so(models_folder: Path) -> None:
     assert report.skipped == [f"{models_folder}: The folder is not there."]
 
 
-@pytest.mark.parametrize("path", ["", "relative", "/no/such/folder", "/", "/etc", "/proc", "a\0b"])
+@pytest.mark.parametrize(
+    "path", ["", "relative", "/no/such/folder", "/", "/etc", "/proc", "a\0b"]
+)
 def test_a_folder_must_be_a_place_for_models(path: str) -> None:
     with pytest.raises(OmniError) as refused:
         folders.folder_add(path)
@@ -217,7 +241,9 @@ def test_a_folder_is_added_once_whatever_its_spelling(models_folder: Path) -> No
         folders.folder_add(f"{models_folder}/../{models_folder.name}/")
 
 
-def test_removing_a_folder_takes_its_models_and_leaves_the_files(models_folder: Path) -> None:
+def test_removing_a_folder_takes_its_models_and_leaves_the_files(
+    models_folder: Path,
+) -> None:
     path = small(models_folder / "a.gguf")
     folder = folders.folder_add(str(models_folder))
     folders.scan()

@@ -72,34 +72,60 @@ def test_a_folder_is_one_model_beside_files(models_folder: Path) -> None:
         ("tiny-0-5b", "folder", "ok"), ("also", "gguf", "ok"),
     }  # fmt: skip
     model = Model.objects.get(format="folder")
-    assert (model.path, model.arch, model.quant, model.n_layer) == (str(folder), "llama", "BF16", 2)
-    assert model.size_bytes == sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    assert (model.path, model.arch, model.quant, model.n_layer) == (
+        str(folder),
+        "llama",
+        "BF16",
+        2,
+    )
+    assert model.size_bytes == sum(
+        path.stat().st_size for path in folder.glob("*.safetensors")
+    )
     assert str(
         folder / "model-00001-of-00002.safetensors"
     ) in model.shards and "also.gguf" not in str(model.shards)
 
 
 @pytest.mark.parametrize("named", ["", "config.json", "model.safetensors"])
-def test_the_folder_or_a_file_of_it_may_be_named(models_folder: Path, named: str) -> None:
+def test_the_folder_or_a_file_of_it_may_be_named(
+    models_folder: Path, named: str
+) -> None:
     folder = write_folder(models_folder / "tiny")
     (found,) = folders.scan([folder / named]).models
     assert (found.path, found.format, found.state) == (str(folder), "folder", "ok")
 
 
-def test_a_link_out_of_the_library_is_not_followed(models_folder: Path, tmp_path: Path) -> None:
-    folder, outside = write_folder(models_folder / "tiny"), tmp_path / "elsewhere.safetensors"
+def test_a_link_out_of_the_library_is_not_followed(
+    models_folder: Path, tmp_path: Path
+) -> None:
+    folder, outside = (
+        write_folder(models_folder / "tiny"),
+        tmp_path / "elsewhere.safetensors",
+    )
     (folder / "model.safetensors").rename(outside)
     (folder / "model.safetensors").symlink_to(outside)
     report = folders.scan([models_folder])
-    assert not report.models and "link to a file outside the library" in report.skipped[0]
+    assert (
+        not report.models and "link to a file outside the library" in report.skipped[0]
+    )
 
 
 @pytest.mark.parametrize(
     ("file", "content", "state", "says"),
     [
         ("config.json", b"{", "broken", "config.json: it is not valid JSON"),
-        ("config.json", b'{"num_hidden_layers": "two"}', "broken", "num_hidden_layers is 'two'"),
-        ("model-00002-of-00002.safetensors", None, "incomplete", "1 of 2 shards are missing"),
+        (
+            "config.json",
+            b'{"num_hidden_layers": "two"}',
+            "broken",
+            "num_hidden_layers is 'two'",
+        ),
+        (
+            "model-00002-of-00002.safetensors",
+            None,
+            "incomplete",
+            "1 of 2 shards are missing",
+        ),
         (
             "model-00002-of-00002.safetensors",
             b"short",
@@ -110,7 +136,12 @@ def test_a_link_out_of_the_library_is_not_followed(models_folder: Path, tmp_path
     ],
 )
 def test_a_broken_folder_is_shown_with_the_cause(
-    models_folder: Path, operator: Client, file: str, content: bytes | None, state: str, says: str
+    models_folder: Path,
+    operator: Client,
+    file: str,
+    content: bytes | None,
+    state: str,
+    says: str,
 ) -> None:
     path = write_folder(models_folder / "tiny", shards=2) / file
     path.unlink() if content is None else path.write_bytes(content)
@@ -119,7 +150,8 @@ def test_a_broken_folder_is_shown_with_the_cause(
     for address in ("/models/", "/models/tiny/"):
         page = operator.get(address)
         assert (
-            page.status_code == 200 and model.error.split("'")[0].strip() in page.content.decode()
+            page.status_code == 200
+            and model.error.split("'")[0].strip() in page.content.decode()
         )
     write_folder(models_folder / "tiny", shards=2)
     assert [m.state for m in folders.scan([models_folder]).models] == ["ok"]
@@ -138,7 +170,10 @@ def test_a_folder_that_is_copied_is_taken_up_once_all_of_it_rests(
     for size in (1000, 2000):
         os.truncate(folder / "model.safetensors", size)
         watch.check()
-    assert states() == {"tiny": "incomplete"} and "still being written" in Model.objects.get().error
+    assert (
+        states() == {"tiny": "incomplete"}
+        and "still being written" in Model.objects.get().error
+    )
     monkeypatch.undo()
     write_folder(folder)
     settle(watch)
@@ -146,11 +181,15 @@ def test_a_folder_that_is_copied_is_taken_up_once_all_of_it_rests(
     assert not watch.check()
 
 
-def test_a_changed_config_is_read_anew(watch: LibraryWatch, models_folder: Path) -> None:
+def test_a_changed_config_is_read_anew(
+    watch: LibraryWatch, models_folder: Path
+) -> None:
     folder = write_folder(models_folder / "tiny")
     settle(watch)
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 4096}))
+    (folder / "config.json").write_text(
+        json.dumps({**config, "max_position_embeddings": 4096})
+    )
     settle(watch)
     assert Model.objects.get().n_ctx_train == 4096
 
@@ -219,7 +258,9 @@ def test_the_model_page_shows_its_facts_and_no_advice_on_gguf_files(
         "512 tokens",
     ):
         assert word in text
-    assert "advice" not in text.replace("advised", "") and "Vision projector" not in text
+    assert (
+        "advice" not in text.replace("advised", "") and "Vision projector" not in text
+    )
     part = operator.get(f"/models/{tiny.name}/advice/").content.decode()
     assert "this model is a folder" in part and "Quantising this file again" not in part
 
@@ -231,8 +272,12 @@ def test_the_plan_page_takes_the_engine_and_devices_that_can_load_it(
     text = page.content.decode()
     assert page.status_code == 200 and f'<option value="{vllm.pk}" selected>' in text
     assert "serve" in text and "cannot do layer_split" in text
-    refused = operator.get(f"/plan/?model={tiny.name}&engine={engine.pk}").content.decode()
-    assert "is a folder with safetensors, and llama.cpp loads GGUF files only" in refused
+    refused = operator.get(
+        f"/plan/?model={tiny.name}&engine={engine.pk}"
+    ).content.decode()
+    assert (
+        "is a folder with safetensors, and llama.cpp loads GGUF files only" in refused
+    )
     assert operator.get(f"/plan/presets/?model={tiny.name}").status_code == 200
 
 
@@ -253,7 +298,10 @@ def test_the_form_offers_the_fitting_engine_and_refuses_the_other(
     text = operator.get(f"/deployments/new/?model={tiny.name}").content.decode()
     assert f'<option value="{vllm.pk}" selected>' in text
     refused = operator.post("/deployments/new/", typed(tiny, engine))
-    assert refused.status_code == 200 and "loads GGUF files only" in refused.content.decode()
+    assert (
+        refused.status_code == 200
+        and "loads GGUF files only" in refused.content.decode()
+    )
     assert not Deployment.objects.exists()
     assert operator.post("/deployments/new/", typed(tiny, vllm)).status_code == 302
     assert Deployment.objects.get().engine == vllm
@@ -294,7 +342,10 @@ def test_a_rig_file_names_the_folder_and_export_gives_it_again(
     # Without an engine the first that loads the model is taken; a slash at the end is the same
     # folder.
     call_command("apply", rig(tmp_path / "rig.yml", Path(f"{folder}/"), ""))
-    assert (Deployment.objects.get().engine, Model.objects.get().path) == (vllm, str(folder))
+    assert (Deployment.objects.get().engine, Model.objects.get().path) == (
+        vllm,
+        str(folder),
+    )
     folders.scan([models_folder])
     assert Model.objects.count() == 1
     capsys.readouterr()
@@ -307,7 +358,12 @@ def test_a_rig_file_names_the_folder_and_export_gives_it_again(
     [("engine: llama.cpp,", "line 2: .*loads GGUF files only"), ("engine: vllm,", "")],
 )
 def test_a_rig_file_with_the_wrong_engine_is_refused_at_its_line(
-    models_folder: Path, tmp_path: Path, engine: Engine, vllm: Engine, named: str, says: str
+    models_folder: Path,
+    tmp_path: Path,
+    engine: Engine,
+    vllm: Engine,
+    named: str,
+    says: str,
 ) -> None:
     file = rig(tmp_path / "rig.yml", write_folder(models_folder / "tiny"), named)
     if not says:

@@ -91,7 +91,9 @@ ENTRIES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a link to its own folder": (linked_folder, "self.gguf: a link to a folder"),
     "a name that is not UTF-8": (
-        lambda f: Path(os.fsdecode(os.fsencode(f) + b"/b\xffd.gguf")).write_bytes(b"GGUF"),
+        lambda f: Path(os.fsdecode(os.fsencode(f) + b"/b\xffd.gguf")).write_bytes(
+            b"GGUF"
+        ),
         "b?d.gguf: the name is not UTF-8; rename it.",
     ),
     "a folder whose name is not UTF-8": (
@@ -113,7 +115,10 @@ ENTRIES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: (f / "dir.gguf").mkdir(),
         "dir.gguf: a folder, not a file",
     ),
-    "folders too deep": (deep_folders, f"it lies more than {folder_walk.MAX_DEPTH} folders deep."),
+    "folders too deep": (
+        deep_folders,
+        f"it lies more than {folder_walk.MAX_DEPTH} folders deep.",
+    ),
     "a path that is too long": (long_path, "the path is longer than 500 characters."),
 }
 
@@ -136,14 +141,18 @@ def good_models() -> list[tuple[str, str]]:
 ALL_GOOD = [("a", "ok"), ("m", "ok"), ("zz", "ok")]
 
 
-def test_a_scan_names_the_entry_and_finds_the_rest(models_folder: Path, entry: str) -> None:
+def test_a_scan_names_the_entry_and_finds_the_rest(
+    models_folder: Path, entry: str
+) -> None:
     report = folders.scan([models_folder])
     assert any(entry in text for text in report.skipped), report.skipped
     assert good_models() == ALL_GOOD
     assert folders.scan().skipped == report.skipped
 
 
-def test_the_watch_names_the_entry_and_finds_the_rest(watch: LibraryWatch, entry: str) -> None:
+def test_the_watch_names_the_entry_and_finds_the_rest(
+    watch: LibraryWatch, entry: str
+) -> None:
     watch.check()
     watch.check()
     assert any(entry in text for text in LibraryFolder.objects.get().skipped)
@@ -162,7 +171,9 @@ def test_the_command_and_the_page_show_the_entry(
     assert entry in text
 
 
-def test_a_model_folder_with_a_link_loop_among_its_files_is_read(models_folder: Path) -> None:
+def test_a_model_folder_with_a_link_loop_among_its_files_is_read(
+    models_folder: Path,
+) -> None:
     from tests.deployments.model_folders import write_folder
 
     folder = write_folder(models_folder / "tiny")
@@ -207,7 +218,14 @@ def test_a_file_that_vanishes_during_the_look_is_passed_over(
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError("odd"), RecursionError(), MemoryError(), OSError(5, "I/O"), KeyError("x")]
+    "error",
+    [
+        ValueError("odd"),
+        RecursionError(),
+        MemoryError(),
+        OSError(5, "I/O"),
+        KeyError("x"),
+    ],
 )
 def test_a_file_that_breaks_its_reader_has_a_row_that_says_so(
     models_folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -261,7 +279,10 @@ def test_a_file_that_blocks_is_left_and_not_opened_again(
 
 
 def test_a_folder_that_blocks_holds_up_no_other(
-    models_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stuck: threading.Event
+    models_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stuck: threading.Event,
 ) -> None:
     other = tmp_path / "other"
     other.mkdir()
@@ -314,13 +335,22 @@ def test_of_very_many_that_are_passed_over_the_first_are_named(
         (3600.0, True, WATCH_AT_LEAST_EVERY_S),
     ],
 )
-def test_the_next_look_is_never_far(took_s: float, is_unsettled: bool, pause: float) -> None:
+def test_the_next_look_is_never_far(
+    took_s: float, is_unsettled: bool, pause: float
+) -> None:
     assert pause_s(took_s, is_unsettled) == pause
 
 
 # --- folders that are named -----------------------------------------------------------------------
 @pytest.mark.parametrize(
-    "path", ["/tmp/\udcff", "~nobody-of-this-name/models", "/" + "x" * 300, "/" + "y/" * 300, "\n"]
+    "path",
+    [
+        "/tmp/\udcff",
+        "~nobody-of-this-name/models",
+        "/" + "x" * 300,
+        "/" + "y/" * 300,
+        "\n",
+    ],
 )
 def test_a_folder_that_cannot_be_is_refused(path: str) -> None:
     with pytest.raises(OmniError) as refused:

@@ -56,7 +56,10 @@ def test_a_new_file_is_taken_up_once_it_rests(
 
 
 def test_a_file_that_is_copied_is_shown_and_not_read_before_it_rests(
-    watch: LibraryWatch, models_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    watch: LibraryWatch,
+    models_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     content = small(tmp_path / "whole.gguf").read_bytes()
     target = models_folder / "a.gguf"
@@ -80,7 +83,9 @@ def test_a_file_that_is_copied_is_shown_and_not_read_before_it_rests(
     assert (model.state, model.error, model.size_bytes) == ("ok", "", len(content))
 
 
-def test_a_file_that_changes_is_read_anew(watch: LibraryWatch, models_folder: Path) -> None:
+def test_a_file_that_changes_is_read_anew(
+    watch: LibraryWatch, models_folder: Path
+) -> None:
     path = small(models_folder / "a.gguf")
     settle(watch)
     path.write_bytes(path.read_bytes()[:-8])
@@ -128,8 +133,16 @@ def test_a_moved_file_keeps_its_row_and_its_deployments(
     path.rename(new)
     settle(watch)
     model.refresh_from_db()
-    assert (model.name, model.path, model.state, model.shards) == ("a", str(new), "ok", [str(new)])
-    assert Model.objects.count() == 1 and Deployment.objects.get().bindings.get().model == model
+    assert (model.name, model.path, model.state, model.shards) == (
+        "a",
+        str(new),
+        "ok",
+        [str(new)],
+    )
+    assert (
+        Model.objects.count() == 1
+        and Deployment.objects.get().bindings.get().model == model
+    )
     moved = agent.plans.of(deployment)
     assert moved and str(new) in moved.instances[0].argv
     assert planned == [str(path), str(new)]
@@ -187,7 +200,9 @@ def test_shards_that_move_and_go(watch: LibraryWatch, models_folder: Path) -> No
     folder.mkdir()
     moved = [shard.rename(folder / shard.name) for shard in shards]
     settle(watch)
-    assert [(m.pk, m.state, m.path) for m in Model.objects.all()] == [(pk, "ok", str(moved[0]))]
+    assert [(m.pk, m.state, m.path) for m in Model.objects.all()] == [
+        (pk, "ok", str(moved[0]))
+    ]
     content = moved[-1].read_bytes()
     moved[-1].unlink()
     assert watch.check()
@@ -198,7 +213,9 @@ def test_shards_that_move_and_go(watch: LibraryWatch, models_folder: Path) -> No
     assert states() == {"big": "ok"}
 
 
-def test_a_folder_that_is_not_mounted_for_a_while(watch: LibraryWatch, models_folder: Path) -> None:
+def test_a_folder_that_is_not_mounted_for_a_while(
+    watch: LibraryWatch, models_folder: Path
+) -> None:
     small(models_folder / "a.gguf")
     settle(watch)
     away = models_folder.rename(models_folder.with_name("unplugged"))
@@ -210,12 +227,17 @@ def test_a_folder_that_is_not_mounted_for_a_while(watch: LibraryWatch, models_fo
 
 
 def test_nothing_new_means_nothing_read_and_nothing_said(
-    watch: LibraryWatch, models_folder: Path, monkeypatch: pytest.MonkeyPatch, announced: list[int]
+    watch: LibraryWatch,
+    models_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    announced: list[int],
 ) -> None:
     small(models_folder / "a.gguf")
     folders.scan([models_folder])
     announced.clear()
-    monkeypatch.setattr(model_reading, "read_header", lambda path: pytest.fail("read again"))
+    monkeypatch.setattr(
+        model_reading, "read_header", lambda path: pytest.fail("read again")
+    )
     for _ in range(3):
         assert not watch.check()
     assert announced == []
@@ -235,7 +257,10 @@ def test_a_model_that_was_removed_stays_removed_until_its_file_changes(
 
 
 def test_the_agent_looks_every_now_and_then(
-    watch: LibraryWatch, models_folder: Path, host: Host, monkeypatch: pytest.MonkeyPatch
+    watch: LibraryWatch,
+    models_folder: Path,
+    host: Host,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     small(models_folder / "a.gguf")
     keeper = LibraryKeeper(host)

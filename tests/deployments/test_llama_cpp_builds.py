@@ -19,7 +19,9 @@ CARD = DeviceFacts("CUDA0", "cuda", gpu_uuid="GPU-0")
 BY_MODEL = DraftSpec("draft-simple", "/m/d.gguf", (CARD,))
 
 
-def argv(flags: frozenset[str], draft: DraftSpec | None = None, **settings: object) -> list[str]:
+def argv(
+    flags: frozenset[str], draft: DraftSpec | None = None, **settings: object
+) -> list[str]:
     engine = EngineFacts("mine", "llama.cpp", "/bin/llama-server", flags)
     spec = ServerSpec(
         engine, "/m/a.gguf", (CARD,), alias="a", context_tokens=4096, settings=settings
@@ -28,7 +30,10 @@ def argv(flags: frozenset[str], draft: DraftSpec | None = None, **settings: obje
 
 
 def test_flags_that_are_listed_as_removed_are_not_counted() -> None:
-    assert not {"--draft", "--draft-n", "--draft-max", "--draft-min", "--draft-n-min"} & NEW
+    assert (
+        not {"--draft", "--draft-n", "--draft-max", "--draft-min", "--draft-n-min"}
+        & NEW
+    )
     assert {"--draft-max", "--draft", "--draft-n", "--draft-min"} <= OLD
     assert {"--no-webui", "-no-kvu", "--device-draft", "-sm"} <= NEW
     # A flag that a description names is not one that the program has.
@@ -61,7 +66,10 @@ def test_the_real_engine_lists_removed_flags_that_are_left_out(
     ],
 )
 def test_each_build_gets_its_own_spelling(
-    flags: frozenset[str], settings: dict[str, object], there: list[str], absent: list[str]
+    flags: frozenset[str],
+    settings: dict[str, object],
+    there: list[str],
+    absent: list[str],
 ) -> None:
     words = argv(flags, **settings)
     assert not set(absent) & set(words)
@@ -77,7 +85,10 @@ def test_drafting_in_the_spelling_of_each_build() -> None:
         and new[new.index("--spec-draft-n-min") + 1] == "2"
     )
     assert new[new.index("--spec-type") + 1] == "draft-simple"
-    assert old[old.index("--draft-max") + 1] == "7" and old[old.index("--draft-min") + 1] == "2"
+    assert (
+        old[old.index("--draft-max") + 1] == "7"
+        and old[old.index("--draft-min") + 1] == "2"
+    )
     # From before there were types: a draft model is enough to draft with it.
     assert "--spec-type" not in old and "-md" in old
 
@@ -94,7 +105,10 @@ def test_drafting_in_the_spelling_of_each_build() -> None:
     ],
 )
 def test_what_a_build_cannot_do_is_refused_before_it_starts(
-    flags: frozenset[str], draft: DraftSpec | None, settings: dict[str, object], says: str
+    flags: frozenset[str],
+    draft: DraftSpec | None,
+    settings: dict[str, object],
+    says: str,
 ) -> None:
     with pytest.raises(OmniError, match=says) as refused:
         argv(flags, draft, **settings)

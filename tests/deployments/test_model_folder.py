@@ -63,7 +63,9 @@ def test_without_an_index_the_files_that_are_the_model_are_read(
 ) -> None:
     (tmp_path / "config.json").write_text(json.dumps(LLAMA))
     for name in names:
-        write_safetensors(tmp_path / f"{name}.safetensors", [(f"{name}.weight", "F16", (2, 2))])
+        write_safetensors(
+            tmp_path / f"{name}.safetensors", [(f"{name}.weight", "F16", (2, 2))]
+        )
     assert {path.stem for path in read_folder(tmp_path).weights} == read
 
 
@@ -150,7 +152,9 @@ def config_of(text: str) -> Any:
             "no file of this folder",
         ),
         (
-            index_of(json.dumps({"weight_map": {"a": "model-00001-of-00003.safetensors"}})),
+            index_of(
+                json.dumps({"weight_map": {"a": "model-00001-of-00003.safetensors"}})
+            ),
             "folder_incomplete",
             "'a' is not in it",
         ),
@@ -199,7 +203,13 @@ def test_facts_of_a_plain_model(tmp_path: Path) -> None:
         "BF16",
         "GQA",
     )
-    assert (known.n_layer, known.n_ctx_train, known.n_embd, known.n_ff, known.n_vocab) == (
+    assert (
+        known.n_layer,
+        known.n_ctx_train,
+        known.n_embd,
+        known.n_ff,
+        known.n_vocab,
+    ) == (
         2,
         512,
         256,
@@ -210,14 +220,19 @@ def test_facts_of_a_plain_model(tmp_path: Path) -> None:
     layer = 256 * 256 * 2 + 256 * 128 * 2 + 3 * 256 * 512 + 2 * 256
     assert known.n_params == 2 * layer + 2 * 320 * 256 + 256
     assert (
-        known.quant_bytes == {"BF16": 2 * known.n_params} and known.size_bytes == 2 * known.n_params
+        known.quant_bytes == {"BF16": 2 * known.n_params}
+        and known.size_bytes == 2 * known.n_params
     )
     assert known.has_chat_template and (known.tokenizer, known.bos_token_id) == (
         "LlamaTokenizer",
         0,
     )
     assert known.hparams["architectures"] == "LlamaForCausalLM"
-    assert len(shape.kinds) == 1 and shape.weights_bytes == known.size_bytes and not shape.is_tied
+    assert (
+        len(shape.kinds) == 1
+        and shape.weights_bytes == known.size_bytes
+        and not shape.is_tied
+    )
     assert ModelShape.from_dict(json.loads(json.dumps(shape.to_dict()))) == shape
 
 
@@ -234,7 +249,11 @@ def test_facts_of_a_plain_model(tmp_path: Path) -> None:
     ],
 )
 def test_packed_weights_are_counted_as_what_they_stand_for(
-    tmp_path: Path, quantisation: dict[str, Any] | None, dtype: str, name: str, bits: float
+    tmp_path: Path,
+    quantisation: dict[str, Any] | None,
+    dtype: str,
+    name: str,
+    bits: float,
 ) -> None:
     changes = {"quantization_config": quantisation} if quantisation else {}
     folder = write_folder(tmp_path / "m", QWEN3_32B, dtype=dtype, **changes)
@@ -243,7 +262,9 @@ def test_packed_weights_are_counted_as_what_they_stand_for(
     # Layers, without the embedding and the output that are never quantised; in thousand millions.
     assert known.n_params == pytest.approx(32.762e9, rel=1e-3)
     layers = sum(kind.n_bytes for kind in shape.layer_kinds())
-    assert layers * 8 / (known.n_params - 2 * 151936 * 5120) == pytest.approx(bits, rel=0.01)
+    assert layers * 8 / (known.n_params - 2 * 151936 * 5120) == pytest.approx(
+        bits, rel=0.01
+    )
     assert shape.kinds[0].by_name["attn_q.weight"].shape == (5120, 8192)
     assert shape.kinds[0].by_name["ffn_down.weight"].shape == (25600, 5120)
 
@@ -311,11 +332,15 @@ def mixture(experts: int) -> list[Tensor]:
                 (f"{layer}mlp.experts.{number}.{part}.weight", "BF16", (64, 256))
                 for part in ("gate_proj", "up_proj")
             ]
-            tensors += [(f"{layer}mlp.experts.{number}.down_proj.weight", "BF16", (256, 64))]
+            tensors += [
+                (f"{layer}mlp.experts.{number}.down_proj.weight", "BF16", (256, 64))
+            ]
     return tensors
 
 
-def test_experts_are_one_tensor_and_only_the_chosen_ones_are_active(tmp_path: Path) -> None:
+def test_experts_are_one_tensor_and_only_the_chosen_ones_are_active(
+    tmp_path: Path,
+) -> None:
     changes = {"num_experts": 8, "num_experts_per_tok": 2, "model_type": "qwen3_moe"}
     folder = write_folder(tmp_path / "m", tensors=mixture(8), **changes)
     known, shape = folder_facts(read_folder(folder)), shape_of(folder)
@@ -334,7 +359,12 @@ def test_experts_are_one_tensor_and_only_the_chosen_ones_are_active(tmp_path: Pa
         ({"num_key_value_heads": 1}, "MQA", [False] * 4, [True] * 4),
         ({"num_key_value_heads": None}, "MHA", [False] * 4, [True] * 4),
         ({"sliding_window": 128}, "SWA", [True] * 4, [True] * 4),
-        ({"sliding_window": 128, "use_sliding_window": False}, "GQA", [False] * 4, [True] * 4),
+        (
+            {"sliding_window": 128, "use_sliding_window": False},
+            "GQA",
+            [False] * 4,
+            [True] * 4,
+        ),
         (
             {"sliding_window": 128, "sliding_window_pattern": 2},
             "SWA",
@@ -348,7 +378,10 @@ def test_experts_are_one_tensor_and_only_the_chosen_ones_are_active(tmp_path: Pa
             [True] * 4,
         ),
         (
-            {"sliding_window": 128, "layer_types": ["full_attention", "sliding_attention"] * 2},
+            {
+                "sliding_window": 128,
+                "layer_types": ["full_attention", "sliding_attention"] * 2,
+            },
             "SWA",
             [False, True, False, True],
             [True] * 4,
@@ -370,7 +403,11 @@ def test_experts_are_one_tensor_and_only_the_chosen_ones_are_active(tmp_path: Pa
     ],
 )
 def test_what_each_layer_keeps(
-    tmp_path: Path, changes: dict[str, Any], attention: str, windows: list[bool], kv: list[bool]
+    tmp_path: Path,
+    changes: dict[str, Any],
+    attention: str,
+    windows: list[bool],
+    kv: list[bool],
 ) -> None:
     folder = (
         write_folder(tmp_path / "m", num_hidden_layers=4, **changes)
@@ -378,12 +415,18 @@ def test_what_each_layer_keeps(
         else None
     )
     folder = folder or write_folder(
-        tmp_path / "m", {**LLAMA, "num_hidden_layers": 4}, **changes, tensors=[("a", "F16", (1,))]
+        tmp_path / "m",
+        {**LLAMA, "num_hidden_layers": 4},
+        **changes,
+        tensors=[("a", "F16", (1,))],
     )
     known, shape = folder_facts(read_folder(folder)), shape_of(folder)
     assert known.attention == attention
     kinds = list(shape.layer_kinds())
-    assert ([kind.is_swa for kind in kinds], [kind.has_kv for kind in kinds]) == (windows, kv)
+    assert ([kind.is_swa for kind in kinds], [kind.has_kv for kind in kinds]) == (
+        windows,
+        kv,
+    )
     if attention == "MLA":
         assert shape.is_mla and kinds[0].head_dim_k == 48
     if attention == "hybrid":
@@ -394,7 +437,9 @@ def test_what_each_layer_keeps(
         )
 
 
-def test_layers_beyond_the_configs_predict_ahead_and_are_not_loaded(tmp_path: Path) -> None:
+def test_layers_beyond_the_configs_predict_ahead_and_are_not_loaded(
+    tmp_path: Path,
+) -> None:
     folder = write_folder(tmp_path / "m", num_hidden_layers=3)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(
@@ -474,7 +519,9 @@ RICH: dict[str, Any] = {
 }
 
 
-def test_every_key_may_have_any_value_and_all_that_happens_is_the_one_error(tmp_path: Path) -> None:
+def test_every_key_may_have_any_value_and_all_that_happens_is_the_one_error(
+    tmp_path: Path,
+) -> None:
     folder = write_folder(tmp_path / "m", shards=2)
     outcomes = {"read": 0, "refused": 0}
     for key in RICH:

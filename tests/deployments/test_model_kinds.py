@@ -43,7 +43,9 @@ FILES: dict[str, tuple[dict[str, Any], list[Any]]] = {
 }
 
 
-def stub(folder: Path, name: str, metadata: dict[str, Any], tensors: list[Any]) -> Model:
+def stub(
+    folder: Path, name: str, metadata: dict[str, Any], tensors: list[Any]
+) -> Model:
     write_stub(folder / f"{name}.gguf", metadata, tensors)
     folders.scan([folder])
     return Model.objects.get(name=name)
@@ -58,7 +60,10 @@ def test_a_file_that_no_engine_serves_is_named_and_not_offered(
     assert (found.kind, found.state) == (kind, "ok")
 
     listed = admin.get("/models/").content.decode()
-    assert TITLES[Kind(kind)].lower() in listed.lower() and f"?model={found.name}" not in listed
+    assert (
+        TITLES[Kind(kind)].lower() in listed.lower()
+        and f"?model={found.name}" not in listed
+    )
     page = unescape(admin.get(f"/models/{found.name}/").content.decode())
     assert USES[Kind(kind)] in page and f"?model={found.name}" not in page
     assert found.name not in admin.get("/deployments/quick/").content.decode()
@@ -95,12 +100,16 @@ def test_a_file_that_cannot_draft_is_never_advised_as_a_draft(
     metadata, tensors = FILES[kind]
     stub(models_folder, "tiny", {**VOCABULARY, **metadata}, tensors)
     large = [*W, *((f"blk.{n}.ffn_up.weight", (256, 512), Q4_K) for n in range(4))]
-    target = stub(models_folder, "target", {"general.architecture": "llama", **VOCABULARY}, large)
+    target = stub(
+        models_folder, "target", {"general.architecture": "llama", **VOCABULARY}, large
+    )
     page = viewer.get(f"/models/{target.name}/advice/").content.decode()
     assert "tiny" not in page and "times as fast" not in page
 
 
-def test_a_vocabulary_cannot_be_a_draft(models_folder: Path, engine: Engine, model: Model) -> None:
+def test_a_vocabulary_cannot_be_a_draft(
+    models_folder: Path, engine: Engine, model: Model
+) -> None:
     words = stub(models_folder, "words", *FILES["vocabulary"])
     with pytest.raises(OmniError, match="vocabulary only and cannot be the draft"):
         deployment_create(
@@ -114,7 +123,9 @@ def test_a_vocabulary_cannot_be_a_draft(models_folder: Path, engine: Engine, mod
 
 def test_every_kind_has_its_words() -> None:
     assert set(TITLES) == set(USES) == set(Kind)
-    assert [article(kind) for kind in (Kind.EMBEDDING, Kind.PROJECTOR, Kind.VOCABULARY)] == [
+    assert [
+        article(kind) for kind in (Kind.EMBEDDING, Kind.PROJECTOR, Kind.VOCABULARY)
+    ] == [
         "an embedding model",
         "a projector",
         "vocabulary only",
@@ -127,7 +138,10 @@ def test_what_gives_no_text_is_not_drafted_for(
 ) -> None:
     pooling = 4 if kind == "reranker" else 2
     found = stub(
-        models_folder, "bert", {"general.architecture": "bert", "bert.pooling_type": pooling}, W
+        models_folder,
+        "bert",
+        {"general.architecture": "bert", "bert.pooling_type": pooling},
+        W,
     )
     assert found.kind == kind and found.is_deployable
     for strategy, role in (("speculative", "target"), ("prefill_decode", "prefill")):
@@ -143,10 +157,14 @@ def test_what_gives_no_text_is_not_drafted_for(
             settings={},
             extra_args=(),
         )
-        assert planned.verdict == "not_viable" and planned.reasons[0].code == "wrong_kind"
+        assert (
+            planned.verdict == "not_viable" and planned.reasons[0].code == "wrong_kind"
+        )
 
 
-@pytest.mark.parametrize("flag", ["--embeddings", "--embedding", "--reranking", "--rerank"])
+@pytest.mark.parametrize(
+    "flag", ["--embeddings", "--embedding", "--reranking", "--rerank"]
+)
 def test_the_flags_of_a_kind_are_the_kinds_and_nobody_elses(
     engine: Engine, model: Model, flag: str
 ) -> None:
@@ -180,7 +198,11 @@ def test_a_number_format_that_is_not_known_says_whether_it_is_too_old_or_too_new
     path.write_bytes(header([], [tensor("w", (32,), number, 0)]) + bytes(4096))
     (found,) = folders.scan([models_folder]).models
     assert found.state == "broken" and f"has the type {number}" in found.error
-    assert says in found.error and fix in found.error and "copy the file again" not in found.error
+    assert (
+        says in found.error
+        and fix in found.error
+        and "copy the file again" not in found.error
+    )
 
 
 def test_a_file_for_the_other_byte_order_is_named(models_folder: Path) -> None:
@@ -247,14 +269,21 @@ def test_an_architecture_that_the_engine_does_not_have_is_not_viable(
     ],
 )
 def test_a_model_that_no_engine_here_loads_has_no_deploy_button_but_the_reason(
-    models_folder: Path, engine: Engine, admin: Client, arch: str, tensors: list[Any], why: str
+    models_folder: Path,
+    engine: Engine,
+    admin: Client,
+    arch: str,
+    tensors: list[Any],
+    why: str,
 ) -> None:
     found = stub(models_folder, "new", {"general.architecture": arch}, tensors)
     fine = stub(models_folder, "known", {"general.architecture": "llama"}, W)
     for address in ("/models/", f"/models/{found.name}/", "/deployments/quick/"):
         page = admin.get(address).content.decode()
         assert why in page, address
-        assert f"?model={found.name}" not in page.replace(f"/plan/?model={found.name}", ""), address
+        assert f"?model={found.name}" not in page.replace(
+            f"/plan/?model={found.name}", ""
+        ), address
         assert f"/models/{found.name}/deploy" not in page, address
     assert why not in admin.get(f"/models/{fine.name}/").content.decode()
 
@@ -263,7 +292,9 @@ def test_a_model_that_no_engine_here_loads_has_no_deploy_button_but_the_reason(
 @pytest.mark.parametrize(
     "name", ["x-00001-of-00005.gguf", "x-00002-of-00005.gguf", "x-00005-of-00005.gguf"]
 )
-def test_a_whole_model_that_is_named_like_a_shard_is_whole(models_folder: Path, name: str) -> None:
+def test_a_whole_model_that_is_named_like_a_shard_is_whole(
+    models_folder: Path, name: str
+) -> None:
     write_stub(models_folder / name, {"general.architecture": "llama"}, W)
     (found,) = folders.scan([models_folder]).models
     assert (found.state, found.name, found.shards) == (
@@ -273,15 +304,24 @@ def test_a_whole_model_that_is_named_like_a_shard_is_whole(models_folder: Path, 
     )
 
 
-def test_whole_models_named_like_shards_of_one_are_models_of_their_own(models_folder: Path) -> None:
+def test_whole_models_named_like_shards_of_one_are_models_of_their_own(
+    models_folder: Path,
+) -> None:
     for number in (1, 2):
         write_stub(
-            models_folder / f"x-0000{number}-of-00002.gguf", {"general.architecture": "llama"}, W
+            models_folder / f"x-0000{number}-of-00002.gguf",
+            {"general.architecture": "llama"},
+            W,
         )
-    assert [found.state for found in folders.scan([models_folder]).models] == ["ok", "ok"]
+    assert [found.state for found in folders.scan([models_folder]).models] == [
+        "ok",
+        "ok",
+    ]
 
 
-def test_a_shard_whose_others_are_missing_is_still_incomplete(models_folder: Path) -> None:
+def test_a_shard_whose_others_are_missing_is_still_incomplete(
+    models_folder: Path,
+) -> None:
     keys = {"general.architecture": "llama", "split.no": 1, "split.count": 5}
     write_stub(models_folder / "x-00002-of-00005.gguf", keys, W)
     (found,) = folders.scan([models_folder]).models
@@ -299,7 +339,10 @@ def test_links_and_copies_of_one_file_are_said_to_be_one(
     shutil.copy(path, models_folder / "copy.gguf")
     write_with_package(models_folder / "stranger.gguf", tensors=(0, 1))
     folders.scan([models_folder])
-    assert viewer.get("/models/").content.decode().count("The same file lies at 4 places") == 4
+    assert (
+        viewer.get("/models/").content.decode().count("The same file lies at 4 places")
+        == 4
+    )
     page = viewer.get("/models/one/").content.decode()
     for words in (
         "second name (hard link)",
@@ -343,7 +386,10 @@ def test_a_page_shows_a_hundred_and_leads_to_the_others(viewer: Client) -> None:
     first, second = (
         squeezed(viewer.get(f"/models/?page={n}&q=m0").content.decode()) for n in (1, 2)
     )
-    assert first.count('scope="row"><a') == PAGE_LENGTH and second.count('scope="row"><a') == 5
+    assert (
+        first.count('scope="row"><a') == PAGE_LENGTH
+        and second.count('scope="row"><a') == 5
+    )
     assert (
         'rel="next"' in first
         and "page=2" in first
@@ -354,7 +400,15 @@ def test_a_page_shows_a_hundred_and_leads_to_the_others(viewer: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["page=0", "page=99999999999999999999", "page=x", "q=%00", "kind=%00", "kind=nothing"]
+    "query",
+    [
+        "page=0",
+        "page=99999999999999999999",
+        "page=x",
+        "q=%00",
+        "kind=%00",
+        "kind=nothing",
+    ],
 )
 def test_an_odd_query_is_no_fault(viewer: Client, query: str) -> None:
     many(3)

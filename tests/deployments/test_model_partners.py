@@ -8,8 +8,12 @@ import pytest
 
 from deployments.formats.partners import Part, belong_together, partners
 
-MODEL = Part("m", "/models/a/m.gguf", False, 4096, arch="llama", title="Eyes 8B Instruct")
-PROJECTOR = Part("p", "/models/a/mmproj.gguf", True, 4096, arch="clip", title="mmproj-Eyes-8B-F16")
+MODEL = Part(
+    "m", "/models/a/m.gguf", False, 4096, arch="llama", title="Eyes 8B Instruct"
+)
+PROJECTOR = Part(
+    "p", "/models/a/mmproj.gguf", True, 4096, arch="clip", title="mmproj-Eyes-8B-F16"
+)
 
 
 @pytest.mark.parametrize(
@@ -41,8 +45,16 @@ def test_a_projector_lies_beside_its_model_and_ends_in_its_width(
         ({"arch": "qwen3"}, {"projector_type": "qwen3vl_merger"}, False),
         ({"arch": "qwen3vlmoe"}, {"projector_type": "qwen3vl_merger"}, True),
         # Types of many families: the names decide.
-        ({"basename": "SmolVLM2"}, {"projector_type": "idefics3", "basename": "smolvlm2"}, True),
-        ({"basename": "Hermes-3"}, {"projector_type": "idefics3", "basename": "SmolVLM2"}, False),
+        (
+            {"basename": "SmolVLM2"},
+            {"projector_type": "idefics3", "basename": "smolvlm2"},
+            True,
+        ),
+        (
+            {"basename": "Hermes-3"},
+            {"projector_type": "idefics3", "basename": "SmolVLM2"},
+            False,
+        ),
         # Same architecture and width, another family all the same.
         (
             {"arch": "gemma3", "basename": "medgemma"},
@@ -62,13 +74,20 @@ def test_a_projector_lies_beside_its_model_and_ends_in_its_width(
             {"title": "mmproj-llava-v1.6-mistral-7b-f16"},
             True,
         ),
-        ({"title": "Mistral 7B Instruct"}, {"title": "mmproj-llava-v1.6-mistral-7b-f16"}, False),
+        (
+            {"title": "Mistral 7B Instruct"},
+            {"title": "mmproj-llava-v1.6-mistral-7b-f16"},
+            False,
+        ),
     ],
 )
 def test_a_projector_of_equal_width_is_of_the_same_family(
     model: dict[str, str], projector: dict[str, str], belongs: bool
 ) -> None:
-    assert belong_together(replace(MODEL, **model), replace(PROJECTOR, **projector)) is belongs
+    assert (
+        belong_together(replace(MODEL, **model), replace(PROJECTOR, **projector))
+        is belongs
+    )
 
 
 def test_the_nearer_projector_comes_first_and_models_are_no_projectors() -> None:

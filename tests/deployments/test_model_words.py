@@ -80,14 +80,22 @@ def test_a_dense_model() -> None:
         n_head_kv=(8,) * 32,
         has_chat_template=True,
     )
-    assert said["Parameters"] == "8B" and said["Context it was trained for"] == "131,072 tokens"
+    assert (
+        said["Parameters"] == "8B"
+        and said["Context it was trained for"] == "131,072 tokens"
+    )
     assert said["Heads"] == "32, 8 for keys and values"
-    assert said["Chat template"] == "in the file" and said["Licence"] == "the file names none"
+    assert (
+        said["Chat template"] == "in the file"
+        and said["Licence"] == "the file names none"
+    )
     assert not {"Experts", "Built-in drafting", "Kind"} & set(said)
 
 
 def test_experts_and_built_in_drafting() -> None:
-    said = rows(n_expert=128, n_expert_used=8, n_params_active=800_000_000, n_nextn_layers=1)
+    said = rows(
+        n_expert=128, n_expert_used=8, n_params_active=800_000_000, n_nextn_layers=1
+    )
     assert said["Parameters"] == "8B, 800M active per token (10 %)"
     assert said["Experts"] == "128 per layer, 8 used per token"
     assert said["Built-in drafting"] == "1 layer for multi-token prediction (MTP)"
@@ -98,7 +106,10 @@ def test_an_embedding_model_and_a_projector() -> None:
     assert embedding["Kind"] == "embedding model" and "Chat template" not in embedding
     assert embedding["Pooling"] == "cls"
     projector = rows(kind="projector", projection_dim=4096)
-    assert projector["Kind"] == "projector" and projector["Made for models of width"] == "4,096"
+    assert (
+        projector["Kind"] == "projector"
+        and projector["Made for models of width"] == "4,096"
+    )
     assert "Attention" not in projector
 
 
@@ -119,7 +130,9 @@ def test_the_page_of_the_real_model(viewer: Client) -> None:
 
 
 @pytest.mark.django_db
-def test_model_and_projector_lead_to_each_other(models_folder: Path, viewer: Client) -> None:
+def test_model_and_projector_lead_to_each_other(
+    models_folder: Path, viewer: Client
+) -> None:
     tensors = [("token_embd.weight", (32, 32), 0)]
     write_stub(
         models_folder / "eyes.gguf",
@@ -132,13 +145,18 @@ def test_model_and_projector_lead_to_each_other(models_folder: Path, viewer: Cli
         "clip.vision.projection_dim": 32,
     }
     write_stub(models_folder / "mmproj-eyes.gguf", clip, tensors)
-    assert [model.state for model in folders.scan([models_folder]).models] == ["ok", "ok"]
+    assert [model.state for model in folders.scan([models_folder]).models] == [
+        "ok",
+        "ok",
+    ]
     assert 'href="/models/mmproj-eyes/"' in viewer.get("/models/eyes/").content.decode()
     assert 'href="/models/eyes/"' in viewer.get("/models/mmproj-eyes/").content.decode()
 
 
 @pytest.mark.django_db
-def test_a_missing_shard_is_seen_among_the_files(models_folder: Path, viewer: Client) -> None:
+def test_a_missing_shard_is_seen_among_the_files(
+    models_folder: Path, viewer: Client
+) -> None:
     (models_folder / "b-00001-of-00002.gguf").write_bytes(b"GGUF")
     (model,) = folders.scan([models_folder]).models
     assert "Not there" in viewer.get(f"/models/{model.name}/").content.decode()

@@ -54,7 +54,8 @@ def test_every_text_gives_a_name_with_room_for_a_number(text: str, kind: str) ->
 
 
 @pytest.mark.parametrize(
-    ("taken", "free"), [(set(), "x"), ({"x"}, "x-2"), ({"x", "x-2", "x-4"}, "x-3"), ({"y"}, "x")]
+    ("taken", "free"),
+    [(set(), "x"), ({"x"}, "x-2"), ({"x", "x-2", "x-4"}, "x-3"), ({"y"}, "x")],
 )
 def test_the_first_number_that_nobody_has(taken: set[str], free: str) -> None:
     assert free_name("x", taken) == free

@@ -27,7 +27,13 @@ GIB, MIB = 1 << 30, 1 << 20
 BIG, CODER, HUGE, SMALL = OWNERS_MODELS
 # Name, memory, bandwidth and arithmetic of the owner's cards.
 CARDS = (
-    ("CUDA0", "NVIDIA RTX PRO 6000 Blackwell Workstation Edition", 97_887 * MIB, 1792, 125.0),
+    (
+        "CUDA0",
+        "NVIDIA RTX PRO 6000 Blackwell Workstation Edition",
+        97_887 * MIB,
+        1792,
+        125.0,
+    ),
     ("CUDA1", "NVIDIA GeForce RTX 5090", 32_607 * MIB, 1792, 104.8),
 )
 
@@ -53,10 +59,16 @@ def owners_host(host: Host, engine: Engine) -> Host:
             state="ok",
         )
         Device.objects.create(
-            host=host, name=name, kind="cuda", position=place, memory_bytes=size, gpu=gpu
+            host=host,
+            name=name,
+            kind="cuda",
+            position=place,
+            memory_bytes=size,
+            gpu=gpu,
         )
     engine.devices = [
-        {"name": name, "description": title, "total_bytes": size} for name, title, size, *_ in CARDS
+        {"name": name, "description": title, "total_bytes": size}
+        for name, title, size, *_ in CARDS
     ]
     engine.save()
     return host
@@ -74,7 +86,12 @@ def devices(deployment: Deployment) -> list[str]:
 def runs(deployment: Deployment) -> None:
     host = deployment.host
     Instance.objects.create(
-        host=host, deployment=deployment, role="model", state="ready", pid=1, generation=99
+        host=host,
+        deployment=deployment,
+        role="model",
+        state="ready",
+        pid=1,
+        generation=99,
     )
 
 
@@ -88,7 +105,10 @@ def runs(deployment: Deployment) -> None:
     ],
 )
 def test_each_of_the_owners_models_runs_on_cards(
-    owned: Callable[[str], Model], name: str, strategies: set[str], taken: list[str] | None
+    owned: Callable[[str], Model],
+    name: str,
+    strategies: set[str],
+    taken: list[str] | None,
 ) -> None:
     made = one_click.deploy(model=owned(name))
     plan = plan_deployment(made)
@@ -97,14 +117,18 @@ def test_each_of_the_owners_models_runs_on_cards(
     assert taken in (None, devices(made)) and "CPU" not in devices(made)
 
 
-def test_a_second_deploy_takes_the_card_that_is_free(owned: Callable[[str], Model]) -> None:
+def test_a_second_deploy_takes_the_card_that_is_free(
+    owned: Callable[[str], Model],
+) -> None:
     first = one_click.deploy(model=owned(CODER))
     second = one_click.deploy(model=owned(SMALL))
     assert len(devices(first)) == len(devices(second)) == 1
     assert devices(first) != devices(second)
 
 
-def test_what_is_loading_counts_though_no_card_shows_it_yet(owned: Callable[[str], Model]) -> None:
+def test_what_is_loading_counts_though_no_card_shows_it_yet(
+    owned: Callable[[str], Model],
+) -> None:
     big = one_click.deploy(model=owned(BIG))
     assert devices(big) == ["CUDA0"]
     # 20 GiB are left on the large card by the rows, 90 by what the cards show.
@@ -120,7 +144,9 @@ def test_what_the_cards_have_left_is_used_though_a_model_needs_more(
     assert devices(made) != ["CPU"] and plan_deployment(made).verdict != "not_viable"
 
 
-def test_a_model_that_was_deployed_before_is_started_again(owned: Callable[[str], Model]) -> None:
+def test_a_model_that_was_deployed_before_is_started_again(
+    owned: Callable[[str], Model],
+) -> None:
     made = one_click.deploy(model=owned(SMALL))
     deployment_stop(deployment=made)
     assert one_click.deploy(model=Model.objects.get()).pk == made.pk
@@ -132,8 +158,13 @@ def test_what_a_model_only_drafts_for_is_not_what_its_deploy_starts(
 ) -> None:
     big, small = owned(CODER), owned(SMALL)
     pair = {"target": (big, ["CUDA0"]), "draft": (small, ["CUDA1"])}
-    deployment_create(name="pair", strategy="speculative", engine=engine, members=pair, settings={})
-    assert f"/models/{small.name}/deploy/" in operator.get("/deployments/quick/").content.decode()
+    deployment_create(
+        name="pair", strategy="speculative", engine=engine, members=pair, settings={}
+    )
+    assert (
+        f"/models/{small.name}/deploy/"
+        in operator.get("/deployments/quick/").content.decode()
+    )
     assert one_click.deploy(model=small).name == small.name
 
 
@@ -142,7 +173,9 @@ def test_the_command_is_the_one_that_was_judged(owned: Callable[[str], Model]) -
     offer = one_click.best_offer(local_host(), model)
     made = one_click.deploy(model=model)
     judged, kept = offer.plan.instances, plan_deployment(made).instances
-    assert [instance.argv for instance in judged] == [instance.argv for instance in kept]
+    assert [instance.argv for instance in judged] == [
+        instance.argv for instance in kept
+    ]
 
 
 def test_without_cards_it_runs_on_a_stand_in(engine: Engine, model: Model) -> None:
@@ -167,7 +200,9 @@ def test_a_stand_in_that_serves_another_is_left_to_it(
 
 
 # --- why not --------------------------------------------------------------------------------------
-def test_what_fits_nowhere_is_refused_with_what_it_lacks(owned: Callable[[str], Model]) -> None:
+def test_what_fits_nowhere_is_refused_with_what_it_lacks(
+    owned: Callable[[str], Model],
+) -> None:
     Device.objects.filter(name="CPU").update(memory_bytes=4 * GIB)
     with pytest.raises(OmniError) as refused:
         one_click.deploy(model=owned(HUGE))
@@ -199,5 +234,7 @@ def test_a_card_that_no_engine_can_use_is_not_passed_over_in_silence(
     text = operator.post(
         f"/models/{model.name}/deploy/", headers={"HX-Request": "true"}
     ).content.decode()
-    assert "No engine here can use" in text and "Plan page" in text, "said on the page that is open"
+    assert "No engine here can use" in text and "Plan page" in text, (
+        "said on the page that is open"
+    )
     assert not Deployment.objects.exists()

@@ -16,7 +16,14 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.utils import timezone
 
-from deployments.models import Deployment, Engine, Instance, LibraryFolder, Model, Transition
+from deployments.models import (
+    Deployment,
+    Engine,
+    Instance,
+    LibraryFolder,
+    Model,
+    Transition,
+)
 from deployments.services.deployments import deployment_start, deployment_stop
 from gpus.models import Host
 from tests.deployments.gguf_corpus import smollm2, write_with_package
@@ -77,7 +84,9 @@ def test_a_viewer_sees_every_page(
 ) -> None:
     text = page(viewer, path.format(model=model.name))
     assert not re.search(
-        r"<button[^>]*>(\s|<svg.*?</svg>)*(Deploy|Start|Stop|Delete|Scan|Remove)", text, re.S
+        r"<button[^>]*>(\s|<svg.*?</svg>)*(Deploy|Start|Stop|Delete|Scan|Remove)",
+        text,
+        re.S,
     )
 
 
@@ -115,12 +124,21 @@ def test_looking_changes_nothing(
 
 
 # --- models ---------------------------------------------------------------------------------------
-def test_the_models_page_lists_searches_and_filters(admin: Client, model: Model) -> None:
+def test_the_models_page_lists_searches_and_filters(
+    admin: Client, model: Model
+) -> None:
     Model.objects.create(
-        name="other", path="/x/other.gguf", arch="qwen3", quant="Q8_0", state="broken", error="Bad."
+        name="other",
+        path="/x/other.gguf",
+        arch="qwen3",
+        quant="Q8_0",
+        state="broken",
+        error="Bad.",
     )
     text = page(admin, "/models/")
-    assert {"smollm2-135m-instruct-q4_1", "other"} <= set(re.findall(r'/models/([\w-]+)/"', text))
+    assert {"smollm2-135m-instruct-q4_1", "other"} <= set(
+        re.findall(r'/models/([\w-]+)/"', text)
+    )
     assert "135M" in text and "93.8 MiB" in text and "Bad." in text
     for query, shown, hidden in (
         ("q=other", "/models/other/", "/models/smollm2"),
@@ -147,15 +165,27 @@ def test_an_empty_library_says_what_to_do(admin: Client, host: Host) -> None:
 def test_an_engine_on_which_nothing_ran_here_is_called_unverified_wherever_it_is_chosen(
     admin: Client, engine: Engine, deployment: Deployment
 ) -> None:
-    pages = ("/models/", "/deployments/new/", "/plan/", f"/deployments/{deployment.name}/")
+    pages = (
+        "/models/",
+        "/deployments/new/",
+        "/plan/",
+        f"/deployments/{deployment.name}/",
+    )
     for path in pages:
-        assert "not verified on this machine" in admin.get(path).content.decode().lower(), path
+        assert (
+            "not verified on this machine" in admin.get(path).content.decode().lower()
+        ), path
     Engine.objects.update(ran_at=timezone.now())
     for path in pages[1:]:
-        assert "not verified on this machine" not in admin.get(path).content.decode().lower(), path
+        assert (
+            "not verified on this machine"
+            not in admin.get(path).content.decode().lower()
+        ), path
     text = admin.get("/models/").content.decode()
     assert "no model has run on it here" not in text
-    assert "not verified on this machine: ik_llama.cpp, vLLM, TabbyAPI (ExLlama)" in text
+    assert (
+        "not verified on this machine: ik_llama.cpp, vLLM, TabbyAPI (ExLlama)" in text
+    )
 
 
 def test_a_models_page_tells_its_facts_in_words(
@@ -189,14 +219,19 @@ def test_a_folder_is_added_scanned_and_removed(
     admin: Client, host: Host, models_folder: Path
 ) -> None:
     write_with_package(models_folder / "a.gguf")
-    assert admin.post("/models/folders/add/", {"path": str(models_folder)}).status_code == 302
+    assert (
+        admin.post("/models/folders/add/", {"path": str(models_folder)}).status_code
+        == 302
+    )
     assert Model.objects.get().name == "a"
     folder = LibraryFolder.objects.get()
     assert admin.post(f"/models/folders/{folder.pk}/remove/").status_code == 302
     assert not Model.objects.exists() and not LibraryFolder.objects.exists()
 
 
-def test_a_folder_that_will_not_do_is_refused_beside_the_field(admin: Client, host: Host) -> None:
+def test_a_folder_that_will_not_do_is_refused_beside_the_field(
+    admin: Client, host: Host
+) -> None:
     text = admin.post("/models/folders/add/", {"path": "/etc"}).content.decode()
     assert "/etc is not a place for models" in text
     assert 'value="/etc"' in text, "nothing typed is lost"
@@ -240,13 +275,18 @@ def test_nothing_is_asked_for_again_while_nothing_is_on_its_way(
     assert "has not reported" not in page(admin, "/deployments/")
 
 
-def test_a_silent_agent_is_said_on_the_pages(admin: Client, deployment: Deployment) -> None:
+def test_a_silent_agent_is_said_on_the_pages(
+    admin: Client, deployment: Deployment
+) -> None:
     for path in ("/deployments/", "/deployments/small/"):
         assert "has not reported" in page(admin, path)
 
 
 def test_the_list_is_drawn_with_few_queries(
-    admin: Client, agent: Host, make_deployment: Make, django_assert_max_num_queries: Any
+    admin: Client,
+    agent: Host,
+    make_deployment: Make,
+    django_assert_max_num_queries: Any,
 ) -> None:
     for number in range(12):
         make_deployment(f"d{number}")
@@ -264,7 +304,9 @@ def running(deployment: Deployment, **values: Any) -> Instance:
         "generation": row.generation,
     }
     base["argv"] = ["/bin/llama-server", "--port", "18111"]
-    return Instance.objects.create(host=row.host, deployment=row, role="model", **(base | values))
+    return Instance.objects.create(
+        host=row.host, deployment=row, role="model", **(base | values)
+    )
 
 
 def test_a_page_shows_the_process_the_command_and_the_way_to_chat(
@@ -321,7 +363,9 @@ def test_what_cannot_be_planned_says_why_before_it_is_started(
 ) -> None:
     Engine.objects.update(state="missing", error="There is no file /gone.")
     text = page(admin, "/deployments/small/")
-    assert "could not be started as it is set" in text and "There is no file /gone" in text
+    assert (
+        "could not be started as it is set" in text and "There is no file /gone" in text
+    )
 
 
 def test_a_page_left_open_on_a_deleted_deployment_leads_to_the_list(
@@ -375,7 +419,9 @@ def test_from_the_first_page_a_model_is_deployed_with_one_more_click(
     text = page(operator, "/deployments/quick/")
     assert "Deploy" not in text and f'href="/deployments/{model.name}/"' in text
     deployment_stop(deployment=Deployment.objects.get())
-    assert f'action="/deployments/{model.name}/start/"' in page(operator, "/deployments/quick/")
+    assert f'action="/deployments/{model.name}/start/"' in page(
+        operator, "/deployments/quick/"
+    )
 
 
 def test_without_an_engine_a_quick_deployment_says_what_to_do(

@@ -17,7 +17,11 @@ from deployments.models import Deployment, Engine, Model
 from gpus.models import Host
 
 HTMX = {"HX-Request": "true"}
-WHOLE = [{}, HTMX | {"HX-History-Restore-Request": "true"}, HTMX | {"HX-Boosted": "true"}]
+WHOLE = [
+    {},
+    HTMX | {"HX-History-Restore-Request": "true"},
+    HTMX | {"HX-Boosted": "true"},
+]
 # Address → the arguments it takes, by the names of `named`.
 PAGES = {
     "chat:list": (),
@@ -41,11 +45,19 @@ PARTS = {
 
 
 @pytest.fixture
-def named(deployment: Deployment, model: Model, host: Host, admin_user: object) -> dict[str, str]:
+def named(
+    deployment: Deployment, model: Model, host: Host, admin_user: object
+) -> dict[str, str]:
     server = Engine.objects.create(
-        host=host, name="other", flavour="external", path="http://127.0.0.1:9", state="ok"
+        host=host,
+        name="other",
+        flavour="external",
+        path="http://127.0.0.1:9",
+        state="ok",
     )
-    conversation = chat_services.conversation_create(owner=admin_user, deployment=deployment)
+    conversation = chat_services.conversation_create(
+        owner=admin_user, deployment=deployment
+    )
     return {
         "deployment": deployment.name,
         "model": model.name,
@@ -74,7 +86,9 @@ def test_a_page_is_whole_for_a_browser_and_a_part_for_htmx(
 ) -> None:
     path = address(name, named)
     for headers in WHOLE:
-        assert "<!doctype html>" in admin.get(path, headers=headers).content.decode(), headers
+        assert "<!doctype html>" in admin.get(path, headers=headers).content.decode(), (
+            headers
+        )
     assert "<html" not in admin.get(path, headers=HTMX).content.decode()
 
 
@@ -88,7 +102,9 @@ def test_the_browser_keeps_pages_and_parts_apart(
 
 
 # --- a session that has ended ---------------------------------------------------------------------
-@pytest.mark.parametrize("headers", [HTMX, {"Accept": "application/json"}], ids=["htmx", "script"])
+@pytest.mark.parametrize(
+    "headers", [HTMX, {"Accept": "application/json"}], ids=["htmx", "script"]
+)
 @pytest.mark.parametrize("name", [*PAGES, *PARTS])
 def test_a_script_is_told_that_the_session_has_ended_and_gets_no_log_in_page(
     anonymous: Client, named: dict[str, str], name: str, headers: dict[str, str]
@@ -109,5 +125,7 @@ def test_a_script_is_told_that_the_session_has_ended_and_gets_no_log_in_page(
 def test_after_a_form_the_log_in_leads_back_to_the_page_of_the_form(
     anonymous: Client, db: None, referer: str, comes_back_to: str
 ) -> None:
-    answer = anonymous.post("/models/folders/add/", {"path": "/x"}, headers={"Referer": referer})
+    answer = anonymous.post(
+        "/models/folders/add/", {"path": "/x"}, headers={"Referer": referer}
+    )
     assert answer["Location"] == f"/login/?next={quote(comes_back_to)}"

@@ -31,7 +31,9 @@ def test_deploying_makes_and_starts_exactly_what_is_shown(
     operator: Client, operator_user: User, model: Model
 ) -> None:
     query = f"model={model.name}&device=RPC1&context=2048&kv_cache_k=q8_0&kv_cache_v=q8_0&threads=2"
-    (shown,) = [each for each in shown_commands(page(operator, query)) if "--alias" in each][:1]
+    (shown,) = [
+        each for each in shown_commands(page(operator, query)) if "--alias" in each
+    ][:1]
     answer = press(operator, query, name="")
     made = Deployment.objects.get()
     assert answer["Location"] == f"/deployments/{made.name}/"  # type: ignore[index]
@@ -55,7 +57,8 @@ def test_what_can_be_deployed_is_planned_the_same_when_memory_has_changed(
         planned = plan_deployment(made).instances
         argv = [runnable(instance, made.name).argv for instance in planned]
         assert argv == [
-            each[-len(mine) :] for each, mine in zip(shown_commands(card), argv, strict=True)
+            each[-len(mine) :]
+            for each, mine in zip(shown_commands(card), argv, strict=True)
         ]
 
 
@@ -80,9 +83,16 @@ TOO_MUCH = "device=RPC0&gpu_layers=all&context=16000000&parallel=64&kv_cache_k=f
 
 @pytest.mark.parametrize(
     ("query", "strategy"),
-    [(TOO_MUCH, "independent"), ("context=x", "independent"), ("", "nothing"), ("", "")],
+    [
+        (TOO_MUCH, "independent"),
+        ("context=x", "independent"),
+        ("", "nothing"),
+        ("", ""),
+    ],
 )
-def test_what_cannot_run_is_not_deployed(operator: Client, query: str, strategy: str) -> None:
+def test_what_cannot_run_is_not_deployed(
+    operator: Client, query: str, strategy: str
+) -> None:
     answer = press(operator, query, strategy=strategy)
     assert answer.status_code == 200 and not Deployment.objects.exists()  # type: ignore[attr-defined]
 
@@ -95,7 +105,9 @@ def test_a_viewer_looks_and_deploys_nothing(viewer: Client) -> None:
 
 
 def test_a_running_deployment_does_not_count_its_own_memory(
-    make_deployment: Callable[..., Deployment], model: Model, in_use: Callable[..., None]
+    make_deployment: Callable[..., Deployment],
+    model: Model,
+    in_use: Callable[..., None],
 ) -> None:
     made = make_deployment(members={"model": (model, ["RPC0"])})
     in_use(RPC0=2 << 30)
@@ -121,7 +133,9 @@ def test_more_models_and_devices_cost_no_more_queries(
             endpoint=f"127.0.0.1:{18990 + number}",
             memory_bytes=24 << 30,
         )
-        Model.objects.create(name=f"copy-{number}", path=f"/copy-{number}.gguf", facts=model.facts)
+        Model.objects.create(
+            name=f"copy-{number}", path=f"/copy-{number}.gguf", facts=model.facts
+        )
     with CaptureQueriesContext(connection) as many:
         page(viewer, "&".join(f"device=RPC{number}" for number in range(8)))
     assert len(many) <= len(few) <= 15

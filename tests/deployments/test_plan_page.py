@@ -79,8 +79,12 @@ def test_every_strategy_has_a_card(viewer: Client) -> None:
     assert set(re.findall(r'<article [^>]*id="plan-(\w+)"', text)) == set(STRATEGIES)
 
 
-def test_htmx_gets_the_results_and_the_short_address(viewer: Client, model: Model) -> None:
-    query = f"model={model.name}&device=&device=RPC0&context=4096&parallel=1&kv_cache_k=f16"
+def test_htmx_gets_the_results_and_the_short_address(
+    viewer: Client, model: Model
+) -> None:
+    query = (
+        f"model={model.name}&device=&device=RPC0&context=4096&parallel=1&kv_cache_k=f16"
+    )
     answer = viewer.get(f"/plan/?{query}", headers=HTMX)
     text = answer.content.decode()
     assert (
@@ -126,7 +130,10 @@ def test_what_is_wrong_stands_at_its_field_and_nothing_else_is_lost(
     viewer: Client, query: str, field: str, says: str
 ) -> None:
     text = page(
-        viewer, f"{query}&threads=3" if "device=" in query else f"{query}&device=RPC1&threads=3"
+        viewer,
+        f"{query}&threads=3"
+        if "device=" in query
+        else f"{query}&device=RPC1&threads=3",
     )
     (place,) = re.findall(rf'<div id="{field}-errors">(.*?)</div>', text, re.S)
     assert re.search(says, html.unescape(place)), place
@@ -137,17 +144,22 @@ def test_what_is_wrong_stands_at_its_field_and_nothing_else_is_lost(
 
 
 def test_hostile_values_are_shown_as_text(viewer: Client) -> None:
-    text = page(viewer, "context=%3Cscript%3Ealert(1)%3C/script%3E&model=%22%3E%3Cimg+src=x%3E")
+    text = page(
+        viewer, "context=%3Cscript%3Ealert(1)%3C/script%3E&model=%22%3E%3Cimg+src=x%3E"
+    )
     assert "<script>alert" not in text and "<img" not in text
 
 
 def test_a_model_s_page_leads_to_its_plan(viewer: Client, model: Model) -> None:
     assert (
-        f'href="/plan/?model={model.name}"' in viewer.get(f"/models/{model.name}/").content.decode()
+        f'href="/plan/?model={model.name}"'
+        in viewer.get(f"/models/{model.name}/").content.decode()
     )
 
 
-def test_without_models_the_page_sends_to_the_library(viewer: Client, model: Model) -> None:
+def test_without_models_the_page_sends_to_the_library(
+    viewer: Client, model: Model
+) -> None:
     model.delete()
     assert "There is no model to plan with" in page(viewer)
     assert "There is no model to plan with" in page(viewer, "model=gone&context=4096")
@@ -165,10 +177,16 @@ def test_a_strategy_that_cannot_be_planned_says_what_to_choose(
     beside(OmniError("no_draft", "There is no draft.", "Choose a draft model."))  # type: ignore[operator]
     text = page(viewer)
     card = card_of(text, "layer_split")
-    assert "incomplete" in card and "Choose a draft model." in card and "Deploy" not in card
+    assert (
+        "incomplete" in card
+        and "Choose a draft model." in card
+        and "Deploy" not in card
+    )
 
 
-def test_the_better_plan_comes_first_and_says_why(viewer: Client, beside: object) -> None:
+def test_the_better_plan_comes_first_and_says_why(
+    viewer: Client, beside: object
+) -> None:
     use = DeviceUse("RPC0", 100, weights_bytes=40)
     fast = Plan(
         "layer_split",
@@ -178,7 +196,10 @@ def test_the_better_plan_comes_first_and_says_why(viewer: Client, beside: object
     )
     beside(fast)  # type: ignore[operator]
     text = page(viewer)
-    assert re.findall(r'<article [^>]*id="plan-(\w+)"', text) == ["layer_split", "independent"]
+    assert re.findall(r'<article [^>]*id="plan-(\w+)"', text) == [
+        "layer_split",
+        "independent",
+    ]
     assert (
         text.count("Best of these.") == 1
         and "55.5 tokens/s" in text
@@ -210,7 +231,11 @@ def test_a_proposed_fix_is_a_link_with_the_changed_settings(
     }
     assert parse_qs(urlsplit(html.unescape(address)).query) == wanted
     assert "Use context 4,096 and KV cache, keys q8_0" in card
-    assert 'fill="url(#plan-hatch)"' in card and "too much for" in card and "Deploy" not in card
+    assert (
+        'fill="url(#plan-hatch)"' in card
+        and "too much for" in card
+        and "Deploy" not in card
+    )
 
 
 def test_a_context_that_does_not_fit_proposes_one_that_does(viewer: Client) -> None:
@@ -221,7 +246,9 @@ def test_a_context_that_does_not_fit_proposes_one_that_does(viewer: Client) -> N
     address = re.findall(r'href="([^"]+)" data-card="plan-independent"', text)[0]
     fixed = page(viewer, urlsplit(html.unescape(address)).query)
     state = r'<article [^>]*id="plan-independent"[^>]*data-state="(\w+)"'
-    assert re.findall(state, text) == ["not_viable"] and re.findall(state, fixed) != ["not_viable"]
+    assert re.findall(state, text) == ["not_viable"] and re.findall(state, fixed) != [
+        "not_viable"
+    ]
 
 
 def test_what_others_hold_counts(viewer: Client, in_use: Callable[..., None]) -> None:
@@ -242,7 +269,12 @@ def test_what_others_hold_counts(viewer: Client, in_use: Callable[..., None]) ->
     ],
 )
 def test_a_card_says_in_a_word_what_stands_against_it(
-    viewer: Client, beside: object, code: str, severity: Severity, word: str, has_bars: bool
+    viewer: Client,
+    beside: object,
+    code: str,
+    severity: Severity,
+    word: str,
+    has_bars: bool,
 ) -> None:
     reasons = tuple(Reason(each, severity, "Because of this.") for each in code.split())
     verdicts = {
@@ -250,7 +282,9 @@ def test_a_card_says_in_a_word_what_stands_against_it(
         Severity.CAUTION: Verdict.CAUTION,
         Severity.INFO: Verdict.VIABLE,
     }
-    beside(Plan("layer_split", verdicts[severity], reasons, (DeviceUse("RPC0", 100, 40),)))  # type: ignore[operator]
+    beside(
+        Plan("layer_split", verdicts[severity], reasons, (DeviceUse("RPC0", 100, 40),))
+    )  # type: ignore[operator]
     card = card_of(page(viewer), "layer_split")
     assert re.search(rf"</svg>{word}</span>", card) and "Because of this." in card
     assert ('class="bars"' in card) == has_bars
@@ -258,7 +292,9 @@ def test_a_card_says_in_a_word_what_stands_against_it(
 
 
 def test_a_projector_is_not_offered(viewer: Client, model: Model) -> None:
-    Model.objects.create(name="eyes", path="/eyes.gguf", facts=model.facts, kind="projector")
+    Model.objects.create(
+        name="eyes", path="/eyes.gguf", facts=model.facts, kind="projector"
+    )
     assert 'value="eyes"' not in page(viewer)
 
 

@@ -55,14 +55,21 @@ esac"""
     engine = asked(script(tmp_path / "llama-server", answers))
     assert (engine.build, engine.flags) == ("7", [*sorted(["--model", "-m", ASKED])])
     assert engine.devices == [
-        {"name": "CUDA0", "description": "Card", "total_bytes": 100 << 20, "free_bytes": 90 << 20}
+        {
+            "name": "CUDA0",
+            "description": "Card",
+            "total_bytes": 100 << 20,
+            "free_bytes": 90 << 20,
+        }
     ]
 
 
 @pytest.mark.parametrize("where", ["", " >&2"])
 def test_a_help_without_end_is_not_kept_in_memory(tmp_path: Path, where: str) -> None:
     began_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    engine = asked(script(tmp_path / "llama-server", f"head -c 1000000000 /dev/zero{where}"))
+    engine = asked(
+        script(tmp_path / "llama-server", f"head -c 1000000000 /dev/zero{where}")
+    )
     assert engine.state == Engine.State.BROKEN and "more than 2 MiB" in engine.error
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - began_kb < 64 << 10
 
@@ -73,7 +80,10 @@ def test_nothing_of_the_environment_but_what_is_needed_is_handed_on(
     monkeypatch.setenv("LLAMA_ARG_HOST", "0.0.0.0")
     monkeypatch.setenv("SECRET_TOKEN", "s3cret")
     engine = asked(
-        script(tmp_path / "llama-server", 'env; echo "-m, --model F"; [ "$1" != --list-devices ]')
+        script(
+            tmp_path / "llama-server",
+            'env; echo "-m, --model F"; [ "$1" != --list-devices ]',
+        )
     )
     assert "LLAMA_ARG_HOST" not in engine.error and "s3cret" not in engine.error
     assert probing.ask("/usr/bin/env", "--version")
@@ -103,7 +113,9 @@ def test_a_binary_that_is_no_engine_is_marked_with_the_cause(
     assert needs_probe(engine)
 
 
-def test_a_binary_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_binary_that_hangs_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(probing.TIMEOUT_S, "--version", 0.3)
     engine = asked(script(tmp_path / "llama-server", "exec sleep 3000"))
     assert engine.state == "broken" and "no answer within" in engine.error
@@ -130,7 +142,9 @@ def test_remote_device_when_there_is_none_tells_why(
     assert refused.value.code == code
 
 
-def test_remote_device_when_the_engine_is_gone_blames_the_engine(tmp_path: Path) -> None:
+def test_remote_device_when_the_engine_is_gone_blames_the_engine(
+    tmp_path: Path,
+) -> None:
     engine = register_engine(local_host(), tmp_path / "gone")
     with pytest.raises(OmniError) as refused:
         probing.remote_device(engine, "10.0.0.2:1")
@@ -146,7 +160,9 @@ def test_a_file_that_is_gone_or_not_executable_is_told_apart(tmp_path: Path) -> 
     assert (closed.state, "cannot be run" in closed.error) == ("broken", True)
 
 
-def test_a_replaced_binary_is_asked_again_even_when_the_new_one_is_older(tmp_path: Path) -> None:
+def test_a_replaced_binary_is_asked_again_even_when_the_new_one_is_older(
+    tmp_path: Path,
+) -> None:
     body = 'echo "-m, --model F"'
     path = script(tmp_path / "llama-server", body)
     engine = asked(path)

@@ -29,7 +29,11 @@ def test_of_a_device_known_by_its_address_alone_the_speed_is_unknown(
     host: Host, remote: Device
 ) -> None:
     facts = rig_facts(host)["RPC5"]
-    assert (facts.kind, facts.total_bytes, facts.endpoint) == ("rpc", 80 * GIB, "10.0.0.2:18999")
+    assert (facts.kind, facts.total_bytes, facts.endpoint) == (
+        "rpc",
+        80 * GIB,
+        "10.0.0.2:18999",
+    )
     assert facts.bandwidth_gbps is facts.tflops is facts.link_gbps is None
     assert not facts.is_stand_in
 
@@ -46,14 +50,18 @@ def test_a_card_of_another_host_in_this_database_says_how_fast_it_is(
         pcie_generation_max=5,
         pcie_width_max=16,
     )
-    Device.objects.create(host=beta, name="CUDA0", kind="cuda", gpu=card, endpoint=remote.endpoint)
+    Device.objects.create(
+        host=beta, name="CUDA0", kind="cuda", gpu=card, endpoint=remote.endpoint
+    )
     facts = rig_facts(host)["RPC5"]
     assert (facts.bandwidth_gbps, facts.tflops) == (900.0, 30.0)
     # The other machine's slot is not the network, and its card is none of this one's.
     assert (facts.link_gbps, facts.gpu_uuid) == (None, "")
 
 
-def test_a_processor_of_another_host_says_how_fast_it_is(host: Host, remote: Device) -> None:
+def test_a_processor_of_another_host_says_how_fast_it_is(
+    host: Host, remote: Device
+) -> None:
     beta = Host.objects.create(name="beta", ram_bandwidth_gbps=77.0, cpu_count=8)
     Device.objects.create(host=beta, name="CPU", kind="cpu", endpoint=remote.endpoint)
     assert rig_facts(host)["RPC5"].bandwidth_gbps == 77.0
@@ -75,13 +83,23 @@ def test_an_offered_card_is_served_by_its_uuid_at_the_named_address(
     card = Gpu.objects.create(host=host, uuid="GPU-B")
     device = Device.objects.create(host=host, name="CUDA1", kind="cuda", gpu=card)
     plan = device_servers.rpc_plan(device)
-    assert (word_after(plan.argv, "-H"), word_after(plan.argv, "-d")) == ("10.0.0.1", "CUDA0")
-    assert plan.env["CUDA_VISIBLE_DEVICES"] == "GPU-B" and plan.env["GGML_RPC_NO_RDMA"] == "1"
+    assert (word_after(plan.argv, "-H"), word_after(plan.argv, "-d")) == (
+        "10.0.0.1",
+        "CUDA0",
+    )
+    assert (
+        plan.env["CUDA_VISIBLE_DEVICES"] == "GPU-B"
+        and plan.env["GGML_RPC_NO_RDMA"] == "1"
+    )
 
 
-def test_the_processor_is_offered_under_its_own_name(host: Host, offering: None) -> None:
+def test_the_processor_is_offered_under_its_own_name(
+    host: Host, offering: None
+) -> None:
     plan = device_servers.rpc_plan(host.devices.get(name="CPU"))
-    assert word_after(plan.argv, "-d") == "CPU" and "CUDA_VISIBLE_DEVICES" not in plan.env
+    assert (
+        word_after(plan.argv, "-d") == "CPU" and "CUDA_VISIBLE_DEVICES" not in plan.env
+    )
 
 
 def test_a_stand_in_never_leaves_this_machine(host: Host, offering: None) -> None:
@@ -94,16 +112,27 @@ def test_a_server_waits_for_its_address_and_another_address_is_another_server(
 ) -> None:
     cpu = host.devices.get(name="CPU")
     wanted = device_servers.desired(cpu)
-    assert wanted.running and wanted.waits_for == ("the address 10.0.0.1 (OMNI_RPC_ADDRESS)",)
+    assert wanted.running and wanted.waits_for == (
+        "the address 10.0.0.1 (OMNI_RPC_ADDRESS)",
+    )
     settings.OMNI_RPC_ADDRESS = "127.0.0.2"  # type: ignore[attr-defined]
     other = device_servers.desired(cpu)
-    assert other.running and other.waits_for == () and other.generation != wanted.generation
+    assert (
+        other.running
+        and other.waits_for == ()
+        and other.generation != wanted.generation
+    )
 
 
 def test_nothing_is_offered_by_itself(host: Host) -> None:
     device_servers.keep_rows(host)
-    assert not [device for device in host.devices.all() if device_servers.is_offered(device)]
-    assert set(host.instances.values_list("device__name", flat=True)) == {"RPC0", "RPC1"}
+    assert not [
+        device for device in host.devices.all() if device_servers.is_offered(device)
+    ]
+    assert set(host.instances.values_list("device__name", flat=True)) == {
+        "RPC0",
+        "RPC1",
+    }
 
 
 # --- what the engine says -------------------------------------------------------------------------
@@ -130,7 +159,9 @@ def test_nothing_is_offered_by_itself(host: Host) -> None:
             "9.0.0",
         ),
         (
-            ["ggml-rpc.cpp:345: Remote RPC server crashed or returned malformed response"],
+            [
+                "ggml-rpc.cpp:345: Remote RPC server crashed or returned malformed response"
+            ],
             "device_lost",
             False,
             "away",

@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from deployments.planning.settings import SETTINGS
 from deployments.rig.reader import parse
-from deployments.rig.words import Rig, RigDeployment, RigEngine, RigError, RigModel, RigRoute, dump
+from deployments.rig.words import (
+    Rig,
+    RigDeployment,
+    RigEngine,
+    RigError,
+    RigModel,
+    RigRoute,
+    dump,
+)
 
 WHOLE = """\
 engines:
@@ -58,7 +66,9 @@ def test_what_is_written_reads_the_same_again() -> None:
     assert parse(dump(parse(WHOLE))) == parse(WHOLE)
 
 
-@pytest.mark.parametrize("text", ["", "# nothing yet\n", "deployments:\n", "engines: []\n"])
+@pytest.mark.parametrize(
+    "text", ["", "# nothing yet\n", "deployments:\n", "engines: []\n"]
+)
 def test_an_empty_file_is_an_empty_rig(text: str) -> None:
     assert parse(text) == Rig()
 
@@ -73,8 +83,8 @@ HEAD = "deployments:\n  - name: a\n    models: m\n    devices: CPU\n"
 
 
 PAIR = (
-    "deployments:\n  - name: a\n    strategy: speculative\n    models: {{{models}}}\n    devices:"
-    " {{{devices}}}\n"
+    "deployments:\n  - name: a\n    strategy: speculative\n    models: {{{models}}}\n  "
+    "  devices: {{{devices}}}\n"
 )
 
 
@@ -98,11 +108,16 @@ PAIR = (
         (HEAD + "    colour: red\n", 5, "no key 'colour'"),
         (HEAD + "    strategy: magic\n", 5, "no strategy 'magic'"),
         (HEAD + "    settings: 3\n", 5, "settings must be"),
-        (HEAD + "    settings:\n      context: 4096\n      parallel: 0\n", 7, "parallel is 0"),
+        (
+            HEAD + "    settings:\n      context: 4096\n      parallel: 0\n",
+            7,
+            "parallel is 0",
+        ),
         (HEAD + "    settings:\n      contxt: 4096\n", 6, "Did you mean context"),
         (HEAD + "    settings: {context: [1]}\n", 5, "context must be one value"),
         (
-            HEAD + "    settings:\n      flash_attention: off\n      kv_cache_v: q8_0\n",
+            HEAD
+            + "    settings:\n      flash_attention: off\n      kv_cache_v: q8_0\n",
             7,
             "kv_cache_v is q8_0",
         ),
@@ -121,9 +136,17 @@ PAIR = (
         (HEAD.replace("devices: CPU", "devices: []"), 4, "list of devices is empty"),
         (HEAD.replace("devices: CPU", "devices: '; rm'"), 4, "not a device's name"),
         (HEAD.replace("models: m", "models: {target: m}"), 3, "no key 'target'"),
-        (HEAD + "  - name: a\n    models: m\n    devices: CPU\n", 5, "'a' is there twice"),
+        (
+            HEAD + "  - name: a\n    models: m\n    devices: CPU\n",
+            5,
+            "'a' is there twice",
+        ),
         ("models:\n  - {name: m, path: small.gguf}\n", 2, "not a full path"),
-        ("engines:\n  - name: e\n    path: /x\n    flavour: magic\n", 4, "flavour is 'magic'"),
+        (
+            "engines:\n  - name: e\n    path: /x\n    flavour: magic\n",
+            4,
+            "flavour is 'magic'",
+        ),
         ("routes:\n  - name: r\n", 2, "has no deployment"),
         (
             f"routes:\n  - {{name: r, deployment: a, description: {'x' * 201}}}\n",
@@ -153,7 +176,9 @@ PAIR = (
 def test_a_mistake_is_named_with_its_line(text: str, line: int, says: str) -> None:
     with pytest.raises(RigError) as refused:
         parse(text)
-    assert [problem.line for problem in refused.value.problems if says in problem.text] == [line]
+    assert [
+        problem.line for problem in refused.value.problems if says in problem.text
+    ] == [line]
     assert f"line {line}: " in str(refused.value)
 
 
@@ -187,12 +212,17 @@ _settings = st.fixed_dictionaries(
 
 
 @given(
-    _words, _words, _settings, st.text(min_size=1).filter(lambda t: t.strip() and t.isprintable())
+    _words,
+    _words,
+    _settings,
+    st.text(min_size=1).filter(lambda t: t.strip() and t.isprintable()),
 )
 def test_whatever_can_be_written_can_be_read(
     name: str, model: str, settings: dict[str, int | str], description: str
 ) -> None:
-    entry = RigDeployment(name, "independent", "", {"model": model}, {"model": ("CPU",)}, settings)
+    entry = RigDeployment(
+        name, "independent", "", {"model": model}, {"model": ("CPU",)}, settings
+    )
     rig = Rig(deployments=(entry,), routes=(RigRoute(f"r-{name}", name, description),))
     assert parse(dump(rig)) == rig
 
@@ -244,15 +274,21 @@ def calls_of(text: str) -> int:
 
 
 @pytest.mark.parametrize("shape", HOSTILE.values(), ids=HOSTILE.keys())
-def test_eight_times_the_file_takes_about_eight_times_the_work(shape: Callable[[int], str]) -> None:
+def test_eight_times_the_file_takes_about_eight_times_the_work(
+    shape: Callable[[int], str],
+) -> None:
     assert calls_of(shape(3_200)) < 12 * calls_of(shape(400)) + 20_000
 
 
 def test_aliases_do_not_multiply_the_work() -> None:
     """960 deployments that each name the same 1,500 flags: 48 KB that say a million things."""
-    flags, others = "--jinja," * 1_500, "{name: x, models: a, devices: CPU, extra_args: *a}," * 960
+    flags, others = (
+        "--jinja," * 1_500,
+        "{name: x, models: a, devices: CPU, extra_args: *a}," * 960,
+    )
     text = (
-        f"deployments: [{{name: y, models: a, devices: CPU, extra_args: &a [{flags}]}}, {others}]"
+        f"deployments: [{{name: y, models: a, devices: CPU, extra_args: &a [{flags}]}},"
+        f" {others}]"
     )
     with pytest.raises(RigError) as refused:
         parse(text)
@@ -282,7 +318,10 @@ def test_a_thousand_mistakes_are_told_up_to_a_number_that_can_be_read() -> None:
 def test_a_value_that_is_not_what_its_tag_says_is_a_mistake_with_a_line(
     value: str, says: str
 ) -> None:
-    text = f"deployments:\n- {{name: x, models: a, devices: CPU, settings: {{context: {value}}}}}"
+    text = (
+        "deployments:\n- {name: x, models: a, devices: CPU, settings: {context:"
+        f" {value}}}}}"
+    )
     with pytest.raises(RigError) as refused:
         parse(text)
     assert says in str(refused.value) and "line 2" in str(refused.value)

@@ -30,7 +30,9 @@ def shown(response: object) -> str:
 
 def typed(page: str) -> str:
     """What stands in the text area."""
-    return page.partition("<textarea")[2].partition(">\n")[2].partition("</textarea>")[0]
+    return (
+        page.partition("<textarea")[2].partition(">\n")[2].partition("</textarea>")[0]
+    )
 
 
 def digest(page: str) -> str:
@@ -74,8 +76,13 @@ def test_a_preview_changes_nothing_and_apply_does_what_it_showed(
     ):
         assert said in squeezed(page)
     assert typed(page) == WHOLE
-    done = admin.post(PAGE, {"text": WHOLE, "start": "on", "agreed": digest(page)}, follow=True)
-    assert "Applied: engine mine added; model small added; deployment helper added" in shown(done)
+    done = admin.post(
+        PAGE, {"text": WHOLE, "start": "on", "agreed": digest(page)}, follow=True
+    )
+    assert (
+        "Applied: engine mine added; model small added; deployment helper added"
+        in shown(done)
+    )
     assert Deployment.objects.get().desired == "running"
     assert Deployment.objects.get().created_by == User.objects.get(username="ada")
 
@@ -92,13 +99,20 @@ def test_apply_of_another_text_than_was_previewed_shows_what_that_would_change(
     assert digest(page) != agreed
 
 
-def test_mistakes_are_shown_at_their_lines_and_the_text_stays(host: object, admin: Client) -> None:
-    bad = WHOLE.replace("{model: small}", "{model: <b>smal}").replace("[RPC1]", "[RPC9]")
+def test_mistakes_are_shown_at_their_lines_and_the_text_stays(
+    host: object, admin: Client
+) -> None:
+    bad = WHOLE.replace("{model: small}", "{model: <b>smal}").replace(
+        "[RPC1]", "[RPC9]"
+    )
     response = admin.post(PAGE, {"text": bad})
     page = shown(response)
     assert "2 mistakes; nothing was changed" in page
     assert 'data-go-line="8"' in page and 'data-go-line="9"' in page
-    assert "There is no model '<b>smal'." in page and "<b>smal" not in response.content.decode()
+    assert (
+        "There is no model '<b>smal'." in page
+        and "<b>smal" not in response.content.decode()
+    )
     assert typed(page) == bad
     assert 'data-go-line="7"' not in page
 
@@ -112,7 +126,11 @@ def test_a_chosen_file_takes_the_place_of_the_text(host: object, admin: Client) 
 def test_a_file_that_cannot_be_read_is_said_and_the_text_stays(
     host: object, admin: Client, content: bytes
 ) -> None:
-    page = shown(admin.post(PAGE, {"text": WHOLE, "file": SimpleUploadedFile("rig.yaml", content)}))
+    page = shown(
+        admin.post(
+            PAGE, {"text": WHOLE, "file": SimpleUploadedFile("rig.yaml", content)}
+        )
+    )
     assert "rig.yaml is" in page and "Choose another file." in page
     assert typed(page) == WHOLE
 
@@ -135,7 +153,9 @@ def test_an_operator_may_not_name_programs_files_or_routes_and_none_is_touched(
     program = tmp_path / "llama-server"
     program.write_text(f"#!/bin/sh\ntouch {trace}\n")
     program.chmod(0o755)
-    text = WHOLE.replace("path: " + WHOLE.split("path: ")[1].split("}")[0], f"path: {program}", 1)
+    text = WHOLE.replace(
+        "path: " + WHOLE.split("path: ")[1].split("}")[0], f"path: {program}", 1
+    )
     page = shown(operator.post(PAGE, {"text": text}))
     for said in (
         "Only an administrator may add or change the engine mine.",
@@ -143,10 +163,16 @@ def test_an_operator_may_not_name_programs_files_or_routes_and_none_is_touched(
         "Only an administrator may add or change the route fast.",
     ):
         assert said in page
-    assert not trace.exists() and not Engine.objects.exists() and not Model.objects.exists()
+    assert (
+        not trace.exists()
+        and not Engine.objects.exists()
+        and not Model.objects.exists()
+    )
 
 
-def test_a_right_that_was_given_counts(host: object, operator: Client, operator_user: User) -> None:
+def test_a_right_that_was_given_counts(
+    host: object, operator: Client, operator_user: User
+) -> None:
     names = ("add_engine", "manage_library", "add_route")
     operator_user.user_permissions.add(*Permission.objects.filter(codename__in=names))
     said = shown(operator.post(PAGE, {"text": WHOLE}))
@@ -160,7 +186,13 @@ def test_a_right_that_was_given_counts(host: object, operator: Client, operator_
 def test_an_excerpt_has_the_lines_around_each_mistake() -> None:
     text = "".join(f"line {n}\n" for n in range(1, 21))
     lines = excerpt(
-        text, [Problem(1, "one"), Problem(10, "ten"), Problem(10, "ten too"), Problem(25, "past")]
+        text,
+        [
+            Problem(1, "one"),
+            Problem(10, "ten"),
+            Problem(10, "ten too"),
+            Problem(25, "past"),
+        ],
     )
     assert [line.number for line in lines] == [1, 2, 3, 8, 9, 10, 11, 12, 25]
     assert [line.number for line in lines if line.follows_gap] == [8, 25]
@@ -179,7 +211,9 @@ def test_a_diff_is_told_apart_line_by_line() -> None:
     assert diff_lines("") == []
 
 
-def test_the_download_is_yaml_that_lists_what_there_is(host: object, admin: Client) -> None:
+def test_the_download_is_yaml_that_lists_what_there_is(
+    host: object, admin: Client
+) -> None:
     apply(WHOLE)
     assert list(yaml.safe_load(admin.get(PAGE + "rig.yaml").content)) == [
         "engines",

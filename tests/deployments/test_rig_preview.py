@@ -38,7 +38,8 @@ def rows() -> dict[str, list[Any]]:
     """Every row of every table, but for what an engine has said about a kind of model: that is
     remembered."""
     found = {
-        str(kind): list(kind._default_manager.order_by("pk").values()) for kind in apps.get_models()
+        str(kind): list(kind._default_manager.order_by("pk").values())
+        for kind in apps.get_models()
     }
     for engine in found[str(Engine)]:
         del engine["archs"]
@@ -73,7 +74,9 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_dry_run_says_what_apply_says_and_changes_nothing(host: object, file: Path) -> None:
+def test_a_dry_run_says_what_apply_says_and_changes_nothing(
+    host: object, file: Path
+) -> None:
     before = rows(), files()
     told = said("apply", str(file), "--dry-run", "--start")
     assert (rows(), files()) == before
@@ -82,7 +85,9 @@ def test_a_dry_run_says_what_apply_says_and_changes_nothing(host: object, file: 
     assert said("apply", str(file), "--start") == told
 
 
-def test_a_dry_run_on_a_machine_that_was_never_looked_at_leaves_no_host_behind(db: None) -> None:
+def test_a_dry_run_on_a_machine_that_was_never_looked_at_leaves_no_host_behind(
+    db: None,
+) -> None:
     assert not Host.objects.exists()
     outcome = preview(WHOLE.replace("RPC1", "CPU"))
     assert "deployment helper added" in outcome.changes
@@ -94,11 +99,15 @@ def test_nothing_that_was_taken_back_is_in_the_log(
 ) -> None:
     with caplog.at_level(logging.INFO):
         preview(WHOLE, start=True)
-    assert not [record for record in caplog.records if "deployment" in record.getMessage()]
+    assert not [
+        record for record in caplog.records if "deployment" in record.getMessage()
+    ]
 
 
 def test_a_bad_file_is_refused_with_the_same_lines(host: object, file: Path) -> None:
-    file.write_text(WHOLE.replace("{model: small}", "{model: smal}").replace("[RPC1]", "[RPC9]"))
+    file.write_text(
+        WHOLE.replace("{model: small}", "{model: smal}").replace("[RPC1]", "[RPC9]")
+    )
     refusals = []
     for options in ((), ("--dry-run",), ("--dry-run", "--json", "--diff")):
         with pytest.raises(CommandError) as refused:
@@ -119,8 +128,12 @@ def test_the_diff_is_of_the_exported_rig(host: object, file: Path) -> None:
     file.write_text(WHOLE.replace("context: 2048", "context: 4096"))
     document = json.loads(said("apply", str(file), "--dry-run", "--json"))
     assert document["changes"] == ["deployment helper: context 2048 → 4096"]
-    removed = [line[1:] for line in document["diff"].splitlines()[2:] if line.startswith("-")]
-    added = [line[1:] for line in document["diff"].splitlines()[2:] if line.startswith("+")]
+    removed = [
+        line[1:] for line in document["diff"].splitlines()[2:] if line.startswith("-")
+    ]
+    added = [
+        line[1:] for line in document["diff"].splitlines()[2:] if line.startswith("+")
+    ]
     assert removed == [line for line in before.splitlines() if "2048" in line]
     assert rig_text() == before
     assert json.loads(said("apply", str(file), "--json")) == document
@@ -144,7 +157,9 @@ CROWD = """deployments:
 """
 
 
-def test_what_does_not_fit_together_is_said_before_it_is_applied(host: object, file: Path) -> None:
+def test_what_does_not_fit_together_is_said_before_it_is_applied(
+    host: object, file: Path
+) -> None:
     """Three of nearly 12 GiB in a machine of 24: each is viable, and they cannot all run."""
     head = WHOLE.split("deployments:")[0]
     file.write_text(head + CROWD)
@@ -157,11 +172,16 @@ def test_what_does_not_fit_together_is_said_before_it_is_applied(host: object, f
     assert json.loads(said("apply", str(file), "--dry-run", "--json"))["warnings"]
     planned = json.loads(said("plan", str(file), "--json"))["deployments"]
     assert [plan["verdict"] for plan in planned] == ["viable"] * 3
-    assert all("not_together" in [reason["code"] for reason in plan["reasons"]] for plan in planned)
+    assert all(
+        "not_together" in [reason["code"] for reason in plan["reasons"]]
+        for plan in planned
+    )
 
 
 @pytest.mark.parametrize("more", ["exclusive_group: turns", "when_taken: swap"])
-def test_what_takes_turns_need_not_fit_together(host: object, file: Path, more: str) -> None:
+def test_what_takes_turns_need_not_fit_together(
+    host: object, file: Path, more: str
+) -> None:
     head = WHOLE.split("deployments:")[0]
     file.write_text(head + CROWD.replace("parallel: 64", f"parallel: 64, {more}"))
     assert "warning" not in said("apply", str(file), "--dry-run")

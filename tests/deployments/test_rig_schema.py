@@ -49,9 +49,9 @@ def test_it_names_every_strategy_setting_and_flavour() -> None:
     entry = rig_schema()["properties"]["deployments"]["items"]
     assert entry["properties"]["strategy"]["enum"] == list(STRATEGIES)
     assert set(entry["properties"]["settings"]["properties"]) == set(SETTINGS)
-    assert rig_schema()["properties"]["engines"]["items"]["properties"]["flavour"]["enum"] == list(
-        flavour_titles()
-    )
+    assert rig_schema()["properties"]["engines"]["items"]["properties"]["flavour"][
+        "enum"
+    ] == list(flavour_titles())
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,9 @@ _broken = st.fixed_dictionaries(
     },
     optional={
         **dict.fromkeys(("strategy", "engine", "extra_args"), _values),
-        "settings": st.dictionaries(st.sampled_from([*SETTINGS, "colour"]), _values, max_size=3),
+        "settings": st.dictionaries(
+            st.sampled_from([*SETTINGS, "colour"]), _values, max_size=3
+        ),
     },
 )
 

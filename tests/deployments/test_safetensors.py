@@ -29,7 +29,9 @@ from tests.deployments.model_folders import (
 )
 
 
-def one(dtype: object = "F32", shape: object = (2, 3), offsets: object = (0, 24)) -> dict[str, Any]:
+def one(
+    dtype: object = "F32", shape: object = (2, 3), offsets: object = (0, 24)
+) -> dict[str, Any]:
     return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
 
 
@@ -46,12 +48,16 @@ def test_names_types_shapes_and_places_are_read(tmp_path: Path) -> None:
         tmp_path / "m.safetensors",
         [("b", "BF16", (4, 8)), ("a", "F32", ()), ("none", "I8", (0, 7))],
     )
-    start = len(header_of([("b", "BF16", (4, 8)), ("a", "F32", ()), ("none", "I8", (0, 7))])[0])
+    start = len(
+        header_of([("b", "BF16", (4, 8)), ("a", "F32", ()), ("none", "I8", (0, 7))])[0]
+    )
     found = {tensor.name: tensor for tensor in read_safetensors(path)}
     assert found["b"] == StoredTensor("b", "BF16", (4, 8), 64, start)
     assert found["a"] == StoredTensor("a", "F32", (), 4, start + 64)
     assert found["none"] == StoredTensor("none", "I8", (0, 7), 0, start + 68)
-    assert sum(tensor.n_bytes for tensor in found.values()) == path.stat().st_size - start
+    assert (
+        sum(tensor.n_bytes for tensor in found.values()) == path.stat().st_size - start
+    )
 
 
 @pytest.mark.parametrize("dtype", sorted(DTYPE_BITS))
@@ -68,8 +74,16 @@ def test_every_type_has_its_size(tmp_path: Path, dtype: str) -> None:
         (b"", "folder_truncated", "0 bytes"),
         (b"\x10\0\0", "folder_truncated", "3 bytes"),
         (struct.pack("<Q", 100) + b"{}", "folder_truncated", "98 bytes beyond the end"),
-        (struct.pack("<Q", MAX_HEADER_BYTES + 1), "folder_invalid", "more than the 100000000"),
-        (struct.pack("<Q", 2**64 - 1) + b"{}", "folder_invalid", "18446744073709551615"),
+        (
+            struct.pack("<Q", MAX_HEADER_BYTES + 1),
+            "folder_invalid",
+            "more than the 100000000",
+        ),
+        (
+            struct.pack("<Q", 2**64 - 1) + b"{}",
+            "folder_invalid",
+            "18446744073709551615",
+        ),
         (framed(b"not json"), "folder_invalid", "not a JSON object"),
         (framed(b"[1]"), "folder_invalid", "not a JSON object"),
         (framed(b"{"), "folder_invalid", "not valid JSON"),
@@ -135,8 +149,16 @@ def test_a_file_that_is_none_is_refused_by_name(
             "folder_invalid",
             "4 bytes that belong to no tensor",
         ),
-        ({"w": one(shape=[7], offsets=[0, 28])}, "folder_truncated", "4 bytes beyond the end"),
-        ({"w": one(shape=[2**50], offsets=[0, 2**52])}, "folder_truncated", "beyond the end"),
+        (
+            {"w": one(shape=[7], offsets=[0, 28])},
+            "folder_truncated",
+            "4 bytes beyond the end",
+        ),
+        (
+            {"w": one(shape=[2**50], offsets=[0, 2**52])},
+            "folder_truncated",
+            "beyond the end",
+        ),
         (
             b'{"w": {"dtype": "I8", "shape": [24], "data_offsets": [0, 24]}, "w": 1}',
             "folder_invalid",
@@ -160,9 +182,15 @@ def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
         assert refused.value.code == code
 
 
-def test_3000_damaged_headers_are_read_or_refused_with_the_one_error(tmp_path: Path) -> None:
+def test_3000_damaged_headers_are_read_or_refused_with_the_one_error(
+    tmp_path: Path,
+) -> None:
     raw, data = header_of(llama_tensors(LLAMA)[:6])
-    original, chance, path = raw + bytes(data), random.Random(20_26), tmp_path / "m.safetensors"
+    original, chance, path = (
+        raw + bytes(data),
+        random.Random(20_26),
+        tmp_path / "m.safetensors",
+    )
     outcomes, slowest = {"read": 0, "refused": 0}, 0.0
     for _ in range(3_000):
         damaged = bytearray(original)

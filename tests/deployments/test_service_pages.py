@@ -14,7 +14,11 @@ from deployments.gateway.directory import serving
 from deployments.gateway.waking import deployment_wake
 from deployments.models import Deployment, Instance, Model
 from deployments.planning.settings import SETTINGS
-from deployments.services.deployments import deployment_change, deployment_start, deployment_stop
+from deployments.services.deployments import (
+    deployment_change,
+    deployment_start,
+    deployment_stop,
+)
 from deployments.services.reports import status_document
 from gpus.models import Device, Host
 from omni.errors import OmniError
@@ -34,7 +38,9 @@ def agent(host: Host) -> Host:
 def unloaded(deployment: Deployment, agent: Host) -> Deployment:
     deployment_start(deployment=deployment)
     running(deployment, state="stopped", pid=None, port=None)
-    Deployment.objects.update(is_unloaded=True, unloaded_why="after 10 min 0 s without a request")
+    Deployment.objects.update(
+        is_unloaded=True, unloaded_why="after 10 min 0 s without a request"
+    )
     return Deployment.objects.get()
 
 
@@ -42,7 +48,11 @@ def test_one_that_lets_answers_finish_says_until_when_and_can_be_stopped_at_once
     admin: Client, agent: Host, deployment: Deployment
 ) -> None:
     deployment_start(deployment=deployment)
-    running(deployment, state="stopping", drains_until=timezone.now() + timedelta(seconds=20))
+    running(
+        deployment,
+        state="stopping",
+        drains_until=timezone.now() + timedelta(seconds=20),
+    )
     deployment_stop(deployment=deployment)
     assert not Deployment.objects.get().ends_now
     for path in (LIST, ONE):
@@ -62,8 +72,14 @@ def test_one_that_has_failed_offers_a_start_and_no_stop_but_of_what_runs(
     running(deployment, state="failed", pid=None, error="The model file is gone.")
     for path in (LIST, ONE):
         text = page(admin, path)
-        assert "Start<" in text and "Stop<" not in text and "The model file is gone." in text
-    Instance.objects.create(host=agent, deployment=deployment, role="draft", state="ready", pid=77)
+        assert (
+            "Start<" in text
+            and "Stop<" not in text
+            and "The model file is gone." in text
+        )
+    Instance.objects.create(
+        host=agent, deployment=deployment, role="draft", state="ready", pid=77
+    )
     for path in (LIST, ONE):
         assert "Stop<" in page(admin, path)
 
@@ -83,19 +99,31 @@ def test_an_unloaded_one_says_why_and_is_loaded_by_a_click(
 ) -> None:
     for path in (LIST, ONE):
         text = page(admin, path)
-        assert 'data-state="unloaded"' in text and "after 10 min 0 s without a request" in text
+        assert (
+            'data-state="unloaded"' in text
+            and "after 10 min 0 s without a request" in text
+        )
         assert "Load<" in text and "Stop<" in text
     generation = unloaded.generation
     admin.post("/deployments/small/start/", headers=HTMX)
     row = Deployment.objects.get()
-    assert (row.is_unloaded, row.unloaded_why, row.generation) == (False, "", generation)
+    assert (row.is_unloaded, row.unloaded_why, row.generation) == (
+        False,
+        "",
+        generation,
+    )
     assert row.ought_to_run
 
 
-def test_an_unloaded_one_has_a_word_of_its_own_for_programs(unloaded: Deployment) -> None:
+def test_an_unloaded_one_has_a_word_of_its_own_for_programs(
+    unloaded: Deployment,
+) -> None:
     (shown,) = status_document()["deployments"]
     assert (shown["state"], shown["desired"]) == ("unloaded", "running")
-    assert serving(unloaded).shown_state == "unloaded" and serving(unloaded).state == "stopped"
+    assert (
+        serving(unloaded).shown_state == "unloaded"
+        and serving(unloaded).state == "stopped"
+    )
 
 
 def test_a_request_wakes_it_once_and_nothing_else(
@@ -109,14 +137,18 @@ def test_a_request_wakes_it_once_and_nothing_else(
     deployment_wake(4711)
 
 
-def test_a_stop_of_an_unloaded_one_keeps_it_from_being_woken(unloaded: Deployment) -> None:
+def test_a_stop_of_an_unloaded_one_keeps_it_from_being_woken(
+    unloaded: Deployment,
+) -> None:
     deployment_stop(deployment=unloaded)
     deployment_wake(unloaded.pk)
     row = Deployment.objects.get()
     assert (row.desired, row.is_unloaded, row.ought_to_run) == ("stopped", False, False)
 
 
-def test_an_unloaded_one_can_be_chatted_with(admin: Client, unloaded: Deployment) -> None:
+def test_an_unloaded_one_can_be_chatted_with(
+    admin: Client, unloaded: Deployment
+) -> None:
     made = admin.post("/chat/new/", {"deployment": "small"})
     text = page(admin, made["Location"])
     assert "Ask small something" in text and "not ready" not in text
@@ -126,16 +158,21 @@ def test_the_second_of_a_group_is_refused_where_it_is_asked_for(
     admin: Client, agent: Host, make_deployment: Make
 ) -> None:
     one, two = (
-        make_deployment(name, settings={"exclusive_group": "card"}) for name in ("one", "two")
+        make_deployment(name, settings={"exclusive_group": "card"})
+        for name in ("one", "two")
     )
     deployment_start(deployment=one)
     running(one)
     answer = admin.post("/deployments/two/start/", headers=HTMX)
     assert answer["HX-Retarget"] == "#toasts" and "one runs" in answer.content.decode()
     assert Deployment.objects.get(name="two").desired == "stopped"
-    deployment_change(deployment=two, settings={"exclusive_group": "card", "when_taken": "swap"})
+    deployment_change(
+        deployment=two, settings={"exclusive_group": "card", "when_taken": "swap"}
+    )
     deployment_start(deployment=two)
-    assert Deployment.objects.get(name="two").desired == "running", "it may unload the other"
+    assert Deployment.objects.get(name="two").desired == "running", (
+        "it may unload the other"
+    )
 
 
 @pytest.mark.parametrize("state", ["crashed", "stopped"])
@@ -143,7 +180,8 @@ def test_one_that_crashed_keeps_its_place_and_one_that_is_stopped_does_not(
     agent: Host, make_deployment: Make, state: str
 ) -> None:
     one, two = (
-        make_deployment(name, settings={"exclusive_group": "card"}) for name in ("one", "two")
+        make_deployment(name, settings={"exclusive_group": "card"})
+        for name in ("one", "two")
     )
     Instance.objects.create(host=one.host, deployment=one, role="model", state=state)
     if state == "crashed":
@@ -169,14 +207,16 @@ def test_one_that_crashed_keeps_its_place_and_one_that_is_stopped_does_not(
         ("when_taken", "kill", None),
     ],
 )
-def test_what_the_settings_take(key: str, given: Any, kept: Any, deployment: Deployment) -> None:
+def test_what_the_settings_take(
+    key: str, given: Any, kept: Any, deployment: Deployment
+) -> None:
     if kept is None:
         with pytest.raises(OmniError, match=key):
             deployment_change(deployment=deployment, settings={key: given})
     else:
-        assert deployment_change(deployment=deployment, settings={key: given}).settings == {
-            key: kept
-        }
+        assert deployment_change(
+            deployment=deployment, settings={key: given}
+        ).settings == {key: kept}
 
 
 def test_a_group_is_typed_in_the_form(admin: Client, deployment: Deployment) -> None:
@@ -196,14 +236,19 @@ def test_a_group_is_typed_in_the_form(admin: Client, deployment: Deployment) -> 
         "setting_when_taken": "swap",
     }
     assert admin.post("/deployments/small/change/", form).status_code == 302
-    assert Deployment.objects.get().settings == {"exclusive_group": "card", "when_taken": "swap"}
+    assert Deployment.objects.get().settings == {
+        "exclusive_group": "card",
+        "when_taken": "swap",
+    }
 
 
 # --- no place -------------------------------------------------------------------------------------
 @pytest.fixture
 def occupied(make_deployment: Make, agent: Host) -> Deployment:
     """A small card with one that fills most of it."""
-    Device.objects.create(host=agent, name="CUDA0", kind="cuda", memory_bytes=1000 << 20)
+    Device.objects.create(
+        host=agent, name="CUDA0", kind="cuda", memory_bytes=1000 << 20
+    )
     model = Model.objects.get()
     other = make_deployment(
         "other", members={"model": (model, ["CUDA0"])}, settings={"context": 1024}
@@ -226,10 +271,14 @@ def test_the_plan_page_says_at_once_who_is_in_the_way_and_keeps_nothing(
 def test_a_form_that_creates_and_starts_keeps_what_was_filled_in_and_says_why_it_does_not_run(
     operator: Client, occupied: Deployment
 ) -> None:
-    defaults = {f"setting_{key}": setting.default for key, setting in SETTINGS.items()} | {
-        "setting_context": 1024
+    defaults = {
+        f"setting_{key}": setting.default for key, setting in SETTINGS.items()
+    } | {"setting_context": 1024}
+    chosen = {
+        "strategy": "independent",
+        "model": Model.objects.get().name,
+        "devices": ["CUDA0"],
     }
-    chosen = {"strategy": "independent", "model": Model.objects.get().name, "devices": ["CUDA0"]}
     body = (
         defaults
         | chosen

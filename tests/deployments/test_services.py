@@ -44,13 +44,15 @@ def failed_instance(deployment: Deployment) -> Instance:
 
 
 # --- creating -------------------------------------------------------------------------------------
-def test_a_new_deployment_is_stopped_and_keeps_only_what_was_set(make_deployment: Make) -> None:
+def test_a_new_deployment_is_stopped_and_keeps_only_what_was_set(
+    make_deployment: Make,
+) -> None:
     made = make_deployment("a", settings={"context": "2048"}, extra_args=["--top-k 5"])
     assert (made.desired, made.state, made.generation) == ("stopped", "stopped", 1)
     assert (made.settings, made.extra_args) == ({"context": 2048}, ["--top-k 5"])
-    assert [(b.role, b.model.name, b.devices) for b in made.bindings.select_related("model")] == [
-        ("model", "smollm2-135m-instruct-q4_1", ["CPU"])
-    ]
+    assert [
+        (b.role, b.model.name, b.devices) for b in made.bindings.select_related("model")
+    ] == [("model", "smollm2-135m-instruct-q4_1", ["CPU"])]
 
 
 @pytest.mark.parametrize(
@@ -92,11 +94,15 @@ def test_devices_must_be_there(
     assert refused.value.code == code
 
 
-def test_a_name_is_used_once_among_deployments_and_routes(make_deployment: Make) -> None:
+def test_a_name_is_used_once_among_deployments_and_routes(
+    make_deployment: Make,
+) -> None:
     first = make_deployment("a")
     Route.objects.create(name="r", deployment=first)
     for name in ("a", "r"):
-        with pytest.raises(OmniError, match=f"already a deployment or route named {name}"):
+        with pytest.raises(
+            OmniError, match=f"already a deployment or route named {name}"
+        ):
             make_deployment(name)
 
 
@@ -128,7 +134,9 @@ def test_a_start_after_giving_up_tries_again_once(deployment: Deployment) -> Non
 
 def test_a_start_forgets_why_it_could_not_be_planned(deployment: Deployment) -> None:
     Deployment.objects.update(
-        desired="running", error_code="unknown_device", error="There is no device CUDA7."
+        desired="running",
+        error_code="unknown_device",
+        error="There is no device CUDA7.",
     )
     assert deployment_start(deployment=deployment) is True
     assert (fresh(deployment).error, fresh(deployment).error_code) == ("", "")
@@ -164,7 +172,9 @@ def test_ten_starts_at_once_are_one_start(deployment: Deployment) -> None:
 
 def test_a_change_is_a_new_generation(deployment: Deployment, model: Model) -> None:
     deployment_change(
-        deployment=deployment, settings={"context": 512}, members={"model": (model, ["RPC0"])}
+        deployment=deployment,
+        settings={"context": 512},
+        members={"model": (model, ["RPC0"])},
     )
     changed = fresh(deployment)
     assert (changed.settings, changed.generation, changed.desired) == (
@@ -178,7 +188,9 @@ def test_a_change_is_a_new_generation(deployment: Deployment, model: Model) -> N
 def test_a_refused_change_changes_nothing(deployment: Deployment, model: Model) -> None:
     with pytest.raises(OmniError):
         deployment_change(
-            deployment=deployment, members={"model": (model, ["RPC0"])}, settings={"x": 1}
+            deployment=deployment,
+            members={"model": (model, ["RPC0"])},
+            settings={"x": 1},
         )
     assert fresh(deployment).bindings.get().devices == ["CPU"]
     assert fresh(deployment).generation == 1
@@ -190,7 +202,10 @@ def test_a_deleted_deployment_waits_for_its_processes_and_cannot_be_started(
 ) -> None:
     deployment_start(deployment=deployment)
     deployment_delete(deployment=deployment)
-    assert (fresh(deployment).desired, fresh(deployment).is_deleting) == ("stopped", True)
+    assert (fresh(deployment).desired, fresh(deployment).is_deleting) == (
+        "stopped",
+        True,
+    )
     with pytest.raises(OmniError, match="is being deleted"):
         deployment_start(deployment=deployment)
     deployment_stop(deployment=deployment)
@@ -241,7 +256,9 @@ def test_of_devices_alike_the_default_is_one_that_nobody_uses(
     host: Host, deployment: Deployment, engine: Engine
 ) -> None:
     for number in range(2):
-        Device.objects.create(host=host, name=f"CUDA{number}", kind="cuda", position=number)
+        Device.objects.create(
+            host=host, name=f"CUDA{number}", kind="cuda", position=number
+        )
     deployment.bindings.update(devices=["CUDA0"])
     assert default_device(host).name == "CUDA0", "stopped, it uses nothing"
     Deployment.objects.update(desired="running")
@@ -291,7 +308,10 @@ def test_a_deployments_plan_knows_the_socket_the_name_and_the_devices_it_uses(
         (lambda: Model.objects.update(facts={}), "model_unusable"),
         (lambda: Device.objects.filter(name="CPU").delete(), "unknown_device"),
         (lambda: Deployment.objects.update(settings={"context": 1}), "bad_setting"),
-        (lambda: Deployment.objects.update(extra_args=["--tools all"]), "refused_extra_arg"),
+        (
+            lambda: Deployment.objects.update(extra_args=["--tools all"]),
+            "refused_extra_arg",
+        ),
         (lambda: Engine.objects.update(flags=[]), "engine_not_probed"),
     ],
 )
@@ -314,6 +334,16 @@ async def test_pages_hear_of_a_write_once_it_holds(make_deployment: Make) -> Non
     await sync_to_async(deployment_start)(deployment=made)
     heard = [await layer.receive(channel) for _ in range(2)]
     assert heard == [
-        {"type": "deployment.changed", "deployment": made.pk, "name": "a", "state": "stopped"},
-        {"type": "deployment.changed", "deployment": made.pk, "name": "a", "state": "starting"},
+        {
+            "type": "deployment.changed",
+            "deployment": made.pk,
+            "name": "a",
+            "state": "stopped",
+        },
+        {
+            "type": "deployment.changed",
+            "deployment": made.pk,
+            "name": "a",
+            "state": "starting",
+        },
     ]

@@ -74,12 +74,18 @@ def test_a_misspelt_key_is_answered_with_the_nearest_one() -> None:
 
 
 def test_every_default_is_a_value_that_its_setting_takes() -> None:
-    assert all(setting.parsed(setting.default) == setting.default for setting in SETTINGS.values())
+    assert all(
+        setting.parsed(setting.default) == setting.default
+        for setting in SETTINGS.values()
+    )
     assert not conflicts({})
 
 
 def test_validated_keeps_what_was_given_and_fills_nothing_in() -> None:
-    assert validated({"context": "2048", "parallel": 2}) == {"context": 2048, "parallel": 2}
+    assert validated({"context": "2048", "parallel": 2}) == {
+        "context": 2048,
+        "parallel": 2,
+    }
     assert set(with_defaults({"context": 2048})) == set(SETTINGS)
 
 

@@ -18,7 +18,10 @@ from omni.events import STATE_GROUP
 from tests.page_socket import closed_with, members
 from tests.page_socket import page_socket as socket
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("empty_groups")]
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("empty_groups"),
+]
 STATE = "/ws/state/"
 LOG = "/ws/deployments/small/log/model-0/"
 DEVICE_LOG = "/ws/devices/CPU/log/"
@@ -54,7 +57,12 @@ async def test_a_page_from_elsewhere_is_refused(
 
 
 async def test_a_change_reaches_every_page(viewer_user: User) -> None:
-    changed = {"type": "deployment.changed", "deployment": 3, "name": "small", "state": "ready"}
+    changed = {
+        "type": "deployment.changed",
+        "deployment": 3,
+        "name": "small",
+        "state": "ready",
+    }
     async with socket(STATE, viewer_user) as one, socket(STATE, viewer_user) as two:
         await members(STATE_GROUP, 2)
         await publish_async(STATE_GROUP, changed)

@@ -33,8 +33,12 @@ def names(host: Host) -> list[str]:
 
 
 def used_by(host: Host, name: str) -> None:
-    engine = Engine.objects.create(host=host, name="engine", path="/bin/true", flavour="llama.cpp")
-    row = Deployment.objects.create(name=name, host=host, engine=engine, strategy="independent")
+    engine = Engine.objects.create(
+        host=host, name="engine", path="/bin/true", flavour="llama.cpp"
+    )
+    row = Deployment.objects.create(
+        name=name, host=host, engine=engine, strategy="independent"
+    )
     model = Model.objects.create(name="m", path="/m.gguf", size_bytes=1, modified_ns=1)
     Binding.objects.create(deployment=row, role="model", model=model, devices=["RPC0"])
 
@@ -43,7 +47,9 @@ def test_without_a_gpu_the_cpu_is_the_only_device(host: Host) -> None:
     assert names(host) == ["CPU"]
 
 
-def test_the_environment_switches_them_on_by_number(host: Host, settings: object) -> None:
+def test_the_environment_switches_them_on_by_number(
+    host: Host, settings: object
+) -> None:
     settings.OMNI_STAND_IN_DEVICES = 3  # type: ignore[attr-defined]
     save_rig(host, NO_CARD, ())
     assert names(host) == ["CPU", "RPC0", "RPC1", "RPC2"]
@@ -82,7 +88,9 @@ def test_what_the_environment_switched_on_the_button_does_not_switch_off(
 
 def test_a_host_with_a_gpu_gets_none(host: Host) -> None:
     save_rig(
-        host, NvmlState("ok"), (CardIdentity(0, "GPU-1", "NVIDIA RTX", memory_total_bytes=1 << 35),)
+        host,
+        NvmlState("ok"),
+        (CardIdentity(0, "GPU-1", "NVIDIA RTX", memory_total_bytes=1 << 35),),
     )
     with pytest.raises(OmniError, match="this host has one"):
         stand_ins.stand_ins_on(host=host)
@@ -103,7 +111,11 @@ def test_only_who_may_add_devices_switches_them(
     [(True, "network namespace of its own"), (False, "can take over the account")],
 )
 def test_the_button_says_who_can_reach_them(
-    is_apart: bool, says: str, admin: Client, host: Host, monkeypatch: pytest.MonkeyPatch
+    is_apart: bool,
+    says: str,
+    admin: Client,
+    host: Host,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("deployments.web.views.devices.are_available", lambda: is_apart)
     page = admin.get("/devices/stand-ins/").content.decode()

@@ -65,7 +65,9 @@ def agents() -> Plans:
 
 
 def generations(deployment: Deployment) -> list[int]:
-    return list(deployment.plans.order_by("generation").values_list("generation", flat=True))
+    return list(
+        deployment.plans.order_by("generation").values_list("generation", flat=True)
+    )
 
 
 def runs(deployment: Deployment, **values: Any) -> Instance:
@@ -120,7 +122,11 @@ def device_has_another_address() -> None:
 
 def device_comes() -> None:
     Device.objects.create(
-        host=Host.objects.get(), name="RPC7", kind="rpc", endpoint="10.0.0.9:1", position=1
+        host=Host.objects.get(),
+        name="RPC7",
+        kind="rpc",
+        endpoint="10.0.0.9:1",
+        position=1,
     )
 
 
@@ -181,7 +187,9 @@ def test_what_it_rests_on_is_another_so_it_is_planned_again_and_stored(
     assert generations(started) == [2]
 
 
-def test_the_address_that_a_device_has_now_stands_in_the_command(started: Deployment) -> None:
+def test_the_address_that_a_device_has_now_stands_in_the_command(
+    started: Deployment,
+) -> None:
     plans = agents()
     assert plans.of(started)
     device_has_another_address()
@@ -199,7 +207,9 @@ def test_a_look_whether_it_still_holds_reads_no_header(
         assert plans.of(started)
     asked = " ".join(query["sql"] for query in queries)
     assert len(queries) <= 3 and planner.since() == []
-    assert not any(f'"{column}"' in asked for column in ("facts", "shape", "vocab", "plan"))
+    assert not any(
+        f'"{column}"' in asked for column in ("facts", "shape", "vocab", "plan")
+    )
 
 
 def test_a_device_that_is_gone_is_said_and_comes_back(
@@ -216,7 +226,9 @@ def test_a_device_that_is_gone_is_said_and_comes_back(
 
 
 # --- kept and thrown away -------------------------------------------------------------------------
-def test_a_plan_is_kept_for_what_is_wanted(make_deployment: Make, planner: Planner) -> None:
+def test_a_plan_is_kept_for_what_is_wanted(
+    make_deployment: Make, planner: Planner
+) -> None:
     made = make_deployment()
     assert generations(made) == [], "it is planned when it is started"
     deployment_change(deployment=made, settings={"context": 512})
@@ -319,7 +331,11 @@ def test_a_change_while_a_start_is_planned_is_not_lost(
     assert deployment_start(deployment=made)
     assert planned == ["512", "1024"]
     made.refresh_from_db()
-    assert (made.settings, made.generation, made.desired) == ({"context": 1024}, 3, "running")
+    assert (made.settings, made.generation, made.desired) == (
+        {"context": 1024},
+        3,
+        "running",
+    )
     plan = stored_plan(made)
     assert plan and plan == agents().of(made) and "1024" in plan.instances[0].argv
 
@@ -342,7 +358,11 @@ def test_a_stop_while_a_change_is_planned_holds(
     while_it_is_planned(monkeypatch, lambda: deployment_stop(deployment=deployment))
     deployment_change(deployment=deployment, settings={"context": 512})
     row = Deployment.objects.get()
-    assert (row.desired, row.settings, row.generation) == ("stopped", {"context": 512}, 3)
+    assert (row.desired, row.settings, row.generation) == (
+        "stopped",
+        {"context": 512},
+        3,
+    )
     assert 3 not in generations(row)
 
 
@@ -363,7 +383,11 @@ def test_a_rival_that_comes_while_a_start_is_planned_is_in_its_way(
 
 
 def test_a_rival_that_comes_while_a_new_one_is_planned_leaves_nothing_behind(
-    make_deployment: Make, model: Model, host: Host, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    make_deployment: Make,
+    model: Model,
+    host: Host,
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     Device.objects.create(host=host, name="CUDA0", kind="cuda", memory_bytes=600 << 20)
     members = {"model": (model, ["CUDA0"])}
@@ -371,7 +395,9 @@ def test_a_rival_that_comes_while_a_new_one_is_planned_leaves_nothing_behind(
     deployment_start(deployment=first)
     once_its_place_was_checked(monkeypatch, lambda: runs(first))
     with pytest.raises(OmniError, match="first holds"):
-        deployment_launch(Setup(host, "late", "independent", engine, members, {"context": 1024}))
+        deployment_launch(
+            Setup(host, "late", "independent", engine, members, {"context": 1024})
+        )
     assert list(Deployment.objects.values_list("name", flat=True)) == ["first"]
 
 
@@ -409,10 +435,14 @@ def test_a_memory_that_was_measured_anew_changes_what_is_predicted_and_not_what_
     Host.objects.update(ram_bandwidth_gbps=40.0, ram_measured_at=timezone.now())
     timings = {"predicted_n": 101, "predicted_ms": 2000.0}
     measurements.record("small", timings)
-    assert not host.measurements.exists(), "it was computed from another reading of the memory"
+    assert not host.measurements.exists(), (
+        "it was computed from another reading of the memory"
+    )
     keep_plans_current(host)
     after = StoredPlan.objects.get()
-    assert after.computed_decode_tps == pytest.approx(2 * before.computed_decode_tps, rel=0.2)
+    assert after.computed_decode_tps == pytest.approx(
+        2 * before.computed_decode_tps, rel=0.2
+    )
     old, new = before.read(), after.read()
     assert old and new and new.instances == old.instances
     assert new.predicted.decode_tps > old.predicted.decode_tps
@@ -459,7 +489,11 @@ def test_what_a_handover_needs_to_know_stands_in_the_plan(
     )
     deployment_start(deployment=made)
     planner.since()
-    runs(made, role="decode", launch=LaunchFacts(slots_folder="/slots", slots=2).document())
+    runs(
+        made,
+        role="decode",
+        launch=LaunchFacts(slots_folder="/slots", slots=2).document(),
+    )
     plan = stored_plan(Deployment.objects.get())
     assert plan and plan.handed_over and plan.handed_over.token_bytes > 0
     for _ in range(2):
@@ -548,7 +582,9 @@ def test_a_rival_that_comes_before_a_file_is_written_is_in_its_way(
 def test_an_engine_that_was_changed_while_a_file_is_planned_is_not_changed_back(
     make_deployment: Make, model: Model, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_deployment("filed", members={"model": (model, ["RPC0"])}, settings={"context": 512})
+    make_deployment(
+        "filed", members={"model": (model, ["RPC0"])}, settings={"context": 512}
+    )
     other = Engine.objects.get(pk=engine.pk)
     other.pk, other.name, other.path = None, "other", f"{engine.path}-other"
     other.save()
@@ -559,4 +595,6 @@ def test_an_engine_that_was_changed_while_a_file_is_planned_is_not_changed_back(
     planned = while_a_file_is_planned(monkeypatch, give_it_the_other)
     apply(rig_text_of(model, "RPC0"))
     row = Deployment.objects.get()
-    assert (row.engine, row.settings) == (other, {"context": 1024}) and len(planned) == 2
+    assert (row.engine, row.settings) == (other, {"context": 1024}) and len(
+        planned
+    ) == 2

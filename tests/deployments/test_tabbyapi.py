@@ -26,7 +26,12 @@ FLAGS = TabbyApi().parse_flags(help_of("tabbyapi_flags"))
 def spec() -> ServerSpec:
     engine = EngineFacts("t", "tabbyapi", "/opt/tabbyAPI/main.py", FLAGS)
     return ServerSpec(
-        engine, "/m/qwen: 'exl3'", CARDS, alias="a", context_tokens=9000, api_key_file="/k"
+        engine,
+        "/m/qwen: 'exl3'",
+        CARDS,
+        alias="a",
+        context_tokens=9000,
+        api_key_file="/k",
     )
 
 
@@ -35,7 +40,11 @@ def made(spec: ServerSpec, **changes: Any) -> Command:
 
 
 def config_of(command: Command) -> dict[str, dict[str, Any]]:
-    return dict(yaml.safe_load(yaml.safe_dump(filled(command.files["config.yml"], {PORT: 18000}))))
+    return dict(
+        yaml.safe_load(
+            yaml.safe_dump(filled(command.files["config.yml"], {PORT: 18000}))
+        )
+    )
 
 
 def test_it_is_started_by_the_python_beside_it_with_its_files(spec: ServerSpec) -> None:
@@ -58,8 +67,12 @@ def test_it_is_started_by_the_python_beside_it_with_its_files(spec: ServerSpec) 
 
 def test_every_key_is_a_field_it_has(spec: ServerSpec) -> None:
     draft = DraftSpec("draft-simple", "/m/small", (CARDS[1],))
-    config = config_of(made(spec, draft=draft, split_mode="tensor", settings={"n_cpu_moe": "all"}))
-    assert {f"--{key.replace('_', '-')}" for section in config.values() for key in section} <= FLAGS
+    config = config_of(
+        made(spec, draft=draft, split_mode="tensor", settings={"n_cpu_moe": "all"})
+    )
+    assert {
+        f"--{key.replace('_', '-')}" for section in config.values() for key in section
+    } <= FLAGS
     assert config["draft_model"] == {
         "draft_mode": "model",
         "draft_num_tokens": 3,
@@ -70,12 +83,21 @@ def test_every_key_is_a_field_it_has(spec: ServerSpec) -> None:
         config["model"]["tensor_parallel"] is True
         and config["model"]["cpu_moe_offload_layers"] == 999
     )
-    assert (config["model"]["model_dir"], config["model"]["model_name"]) == ("/m", "qwen: 'exl3'")
+    assert (config["model"]["model_dir"], config["model"]["model_name"]) == (
+        "/m",
+        "qwen: 'exl3'",
+    )
 
 
-def test_the_context_is_shared_and_the_cache_holds_whole_pages(spec: ServerSpec) -> None:
+def test_the_context_is_shared_and_the_cache_holds_whole_pages(
+    spec: ServerSpec,
+) -> None:
     model = config_of(made(spec, settings={"parallel": 2}))["model"]
-    assert (model["max_seq_len"], model["cache_size"], model["max_batch_size"]) == (4500, 9216, 2)
+    assert (model["max_seq_len"], model["cache_size"], model["max_batch_size"]) == (
+        4500,
+        9216,
+        2,
+    )
 
 
 def test_unequal_cards_are_filled_by_their_memory(spec: ServerSpec) -> None:
@@ -96,7 +118,9 @@ def test_unequal_cards_are_filled_by_their_memory(spec: ServerSpec) -> None:
         ("q6_0", "q5_1", "6,5"),
     ],
 )
-def test_formats_of_the_cache(spec: ServerSpec, keys: str, values: str, mode: str) -> None:
+def test_formats_of_the_cache(
+    spec: ServerSpec, keys: str, values: str, mode: str
+) -> None:
     command = made(spec, settings={"kv_cache_k": keys, "kv_cache_v": values})
     assert config_of(command)["model"]["cache_mode"] == mode
 
@@ -104,18 +128,25 @@ def test_formats_of_the_cache(spec: ServerSpec, keys: str, values: str, mode: st
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"settings": {"kv_cache_k": "q8_0"}}, "no KV cache with keys in q8_0 and values in f16"),
+        (
+            {"settings": {"kv_cache_k": "q8_0"}},
+            "no KV cache with keys in q8_0 and values in f16",
+        ),
         ({"extra_args": ("--top-k 1",)}, "no extra arguments"),
         ({"draft": DraftSpec("draft-eagle3")}, "does not draft by draft-eagle3"),
         ({"devices": (CARDS[0], DeviceFacts("CUDA1", "cuda"))}, "memory of CUDA1"),
     ],
 )
-def test_what_it_cannot_do_is_refused(spec: ServerSpec, changes: dict[str, Any], says: str) -> None:
+def test_what_it_cannot_do_is_refused(
+    spec: ServerSpec, changes: dict[str, Any], says: str
+) -> None:
     with pytest.raises(OmniError, match=says):
         made(spec, **changes)
 
 
-def test_a_field_that_a_version_lacks_is_named_with_the_nearest(spec: ServerSpec) -> None:
+def test_a_field_that_a_version_lacks_is_named_with_the_nearest(
+    spec: ServerSpec,
+) -> None:
     with pytest.raises(OmniError, match="no flag --gpu-split") as refused:
         made(spec, engine=replace(spec.engine, flags=FLAGS - {"--gpu-split"}))
     assert refused.value.fix == "The nearest one it has is --gpu-split-auto."

@@ -79,7 +79,12 @@ PEOPLE = [
     Person("viewer", frozenset({LOGGED_IN})),
     Person("operator", frozenset({LOGGED_IN, OPERATE, CHAT})),
     Person("staff that may view", frozenset({LOGGED_IN}), True, ("view",)),
-    Person("staff that may change", frozenset(EVERY), True, ("view", "add", "change", "delete")),
+    Person(
+        "staff that may change",
+        frozenset(EVERY),
+        True,
+        ("view", "add", "change", "delete"),
+    ),
     Person("superuser", frozenset({*EVERY, SUPERUSER}), True),
 ]
 STAFF = [person for person in PEOPLE if person.is_staff]
@@ -97,7 +102,9 @@ def _client(person: Person) -> Client:
     if person.name == "anonymous":
         return Client(raise_request_exception=False)
     is_admin = person.name == "superuser"
-    user = User.objects.create(username="pat", is_staff=person.is_staff, is_superuser=is_admin)
+    user = User.objects.create(
+        username="pat", is_staff=person.is_staff, is_superuser=is_admin
+    )
     if person.name in ("viewer", "operator"):
         user.groups.add(Group.objects.get(name=person.name))
     if person.django:
@@ -132,13 +139,20 @@ def views(
         here = route + str(pattern.pattern)
         if isinstance(pattern, URLResolver):
             if pattern.app_name != "admin":
-                yield from views(pattern, f"{pattern.app_name}:" if pattern.app_name else app, here)
+                yield from views(
+                    pattern, f"{pattern.app_name}:" if pattern.app_name else app, here
+                )
         elif isinstance(pattern, URLPattern):
             yield f"{app}{pattern.name}", here
 
 
 ADDRESSES = dict(views())
-VALUES = {"<slug:name>": "small", "<int:pk>": "1", "<int:lane>": "1", "<str:key>": "RPC0"}
+VALUES = {
+    "<slug:name>": "small",
+    "<int:pk>": "1",
+    "<int:lane>": "1",
+    "<str:key>": "RPC0",
+}
 
 
 def address(view: str) -> str:
@@ -161,14 +175,19 @@ def test_a_page_is_for_whom_the_table_says(deployment: Deployment, view: str) ->
         for method, right in (("get", page.look), ("post", page.act)):
             with in_turn(person) as client:
                 status = getattr(client, method)(address(view)).status_code
-            assert status in expected(person, view, right), f"{person.name}: {method} {status}"
+            assert status in expected(person, view, right), (
+                f"{person.name}: {method} {status}"
+            )
 
 
 ANSWERS = set(range(200, 500)) - {403, 405}
 
 
 def expected(person: Person, view: str, right: str) -> set[int]:
-    if person.name == "anonymous" and ANYBODY not in (PAGES[view].look, PAGES[view].act):
+    if person.name == "anonymous" and ANYBODY not in (
+        PAGES[view].look,
+        PAGES[view].act,
+    ):
         return {302}
     if not right:
         return {405}
@@ -213,9 +232,9 @@ def sockets() -> dict[str, type[PageSocket]]:
     for pattern in websocket_urlpatterns:
         consumer = pattern.callback.consumer_class
         if consumer is not NoSuchSocket:
-            route = re.sub(r"<int:pk>|\(\?P.*?\)(?=/|-|\$)", "...", str(pattern.pattern)).replace(
-                "...-...", "..."
-            )
+            route = re.sub(
+                r"<int:pk>|\(\?P.*?\)(?=/|-|\$)", "...", str(pattern.pattern)
+            ).replace("...-...", "...")
             found[route.strip("^$")] = consumer
     return found
 
@@ -245,11 +264,15 @@ def rows(deployment: Deployment, operator_user: User) -> None:
     Transition.objects.create(instance=instance, old="loading", new="ready")
     Route.objects.create(name="fast", deployment=deployment)
     ApiKey.objects.create_key(name="script", owner=operator_user)
-    conversation = chat_services.conversation_create(owner=operator_user, deployment=deployment)
+    conversation = chat_services.conversation_create(
+        owner=operator_user, deployment=deployment
+    )
     Message.objects.create(conversation=conversation, role="user", content="a secret")
     Gpu.objects.create(host=host, uuid="GPU-1", name="A card")
     LibraryFolder.objects.get_or_create(path="/models")
-    Download.objects.create(host=host, repo="a/b", folder="/models", files=[], total_bytes=1)
+    Download.objects.create(
+        host=host, repo="a/b", folder="/models", files=[], total_bytes=1
+    )
     now = timezone.now()
     SampleRollup.objects.create(
         host=host,
@@ -268,7 +291,9 @@ def rows(deployment: Deployment, operator_user: User) -> None:
 
 
 site.autodiscover()
-REGISTERED = {model._meta.label_lower: page for model, page in site.site._registry.items()}
+REGISTERED = {
+    model._meta.label_lower: page for model, page in site.site._registry.items()
+}
 LABELS = sorted(REGISTERED)
 
 
@@ -287,14 +312,20 @@ def test_every_admin_page_has_a_row_and_every_row_a_page() -> None:
 
 
 @pytest.mark.parametrize("label", LABELS)
-def test_a_page_of_the_administration_is_for_whom_the_table_says(rows: None, label: str) -> None:
+def test_a_page_of_the_administration_is_for_whom_the_table_says(
+    rows: None, label: str
+) -> None:
     for person in PEOPLE:
         with in_turn(person) as client:
             walk_admin_page(client, person, label)
 
 
 def walk_admin_page(client: Client, person: Person, label: str) -> None:
-    table, path, found = ADMIN[label], f"/admin/{label.replace('.', '/')}/", row_of(label)
+    table, path, found = (
+        ADMIN[label],
+        f"/admin/{label.replace('.', '/')}/",
+        row_of(label),
+    )
     looks = person.may_in_admin("view") and person.may(table.look)
     changes = person.may(table.right)
 
@@ -313,14 +344,22 @@ def walk_admin_page(client: Client, person: Person, label: str) -> None:
         # Whoever is not staff is shown the administration's own log-in.
         assert status == (200 if is_open else 403 if person.is_staff else 302), address
 
-    before = REGISTERED[label].model._default_manager.filter(pk=found.pk).values().first()
+    before = (
+        REGISTERED[label].model._default_manager.filter(pk=found.pk).values().first()
+    )
     status = client.post(
         f"{path}{found.pk}/change/", {"name": "changed", "title": "changed"}
     ).status_code
-    assert status in ((200, 302) if open_to("change") else (403,) if person.is_staff else (302,))
+    assert status in (
+        (200, 302) if open_to("change") else (403,) if person.is_staff else (302,)
+    )
     if not open_to("change"):
         assert (
-            REGISTERED[label].model._default_manager.filter(pk=found.pk).values().first() == before
+            REGISTERED[label]
+            .model._default_manager.filter(pk=found.pk)
+            .values()
+            .first()
+            == before
         )
 
 
@@ -330,7 +369,9 @@ def editable(page: ModelAdmin[Any], request: Any, found: Row | None) -> set[str]
 
 
 @pytest.mark.parametrize("label", LABELS)
-def test_the_fields_that_can_be_edited_are_those_of_the_table(rows: None, label: str) -> None:
+def test_the_fields_that_can_be_edited_are_those_of_the_table(
+    rows: None, label: str
+) -> None:
     for person in STAFF:
         with in_turn(person) as client:
             hold_fields(client, person, label)
@@ -338,9 +379,14 @@ def test_the_fields_that_can_be_edited_are_those_of_the_table(rows: None, label:
 
 def hold_fields(client: Client, person: Person, label: str) -> None:
     page, table, request = REGISTERED[label], ADMIN[label], request_of(client)
-    changes, adds = page.has_change_permission(request), page.has_add_permission(request)
+    changes, adds = (
+        page.has_change_permission(request),
+        page.has_add_permission(request),
+    )
     assert changes == (
-        person.may(table.right) and "change" in table.can and person.may_in_admin("change")
+        person.may(table.right)
+        and "change" in table.can
+        and person.may_in_admin("change")
     )
     if changes:
         assert editable(page, request, row_of(label)) == set(table.fields)
@@ -373,7 +419,9 @@ def test_what_the_agent_or_a_service_writes_is_nobodys_to_edit(
 
 # --- administration: actions ----------------------------------------------------------------------
 @pytest.mark.parametrize("label", LABELS)
-def test_the_actions_are_those_of_the_table_for_whom_they_are(rows: None, label: str) -> None:
+def test_the_actions_are_those_of_the_table_for_whom_they_are(
+    rows: None, label: str
+) -> None:
     for person in STAFF:
         with in_turn(person) as client:
             hold_actions(client, person, label)
@@ -386,7 +434,8 @@ def hold_actions(client: Client, person: Person, label: str) -> None:
         allowed -= {"delete_selected"}
     assert set(page.get_actions(request)) == allowed
     named = {
-        action if isinstance(action, str) else action.__name__ for action in page.actions or ()
+        action if isinstance(action, str) else action.__name__
+        for action in page.actions or ()
     }
     assert named <= {name for name, _ in ADMIN[label].actions}
 
@@ -398,9 +447,16 @@ def test_an_action_that_is_not_theirs_does_nothing_when_it_is_posted(
     Route.objects.all().delete()
     Deployment.objects.update(desired="running" if act == "stop" else "stopped")
     before = Deployment.objects.values("desired", "is_deleting", "generation").get()
-    chosen = {"action": act, "post": "yes", "_selected_action": [Deployment.objects.get().pk]}
+    chosen = {
+        "action": act,
+        "post": "yes",
+        "_selected_action": [Deployment.objects.get().pk],
+    }
     client.post("/admin/deployments/deployment/", chosen)
-    changed = Deployment.objects.values("desired", "is_deleting", "generation").get() != before
+    changed = (
+        Deployment.objects.values("desired", "is_deleting", "generation").get()
+        != before
+    )
     assert changed is (person.is_staff and person.may(OPERATE))
 
 
@@ -423,7 +479,9 @@ def test_a_service_refuses_who_has_no_right_whatever_page_called_it(
 
     model = deployment.bindings.get().model
     talk = Conversation.objects.create(owner=viewer_user)
-    lane = talk.lanes.create(position=0, deployment=deployment, deployment_name=deployment.name)
+    lane = talk.lanes.create(
+        position=0, deployment=deployment, deployment_name=deployment.name
+    )
     calls: list[Callable[[], object]] = [
         lambda: deployment_start(deployment=deployment, user=viewer_user),
         lambda: deployment_stop(deployment=deployment, user=viewer_user),
@@ -436,7 +494,9 @@ def test_a_service_refuses_who_has_no_right_whatever_page_called_it(
         lambda: engines.probe(deployment.engine, user=viewer_user),
         lambda: announce.request_scan("here", user=viewer_user),
         lambda: folders.folder_add("/", user=viewer_user),
-        lambda: chat_services.conversation_create(owner=viewer_user, deployment=deployment),
+        lambda: chat_services.conversation_create(
+            owner=viewer_user, deployment=deployment
+        ),
         lambda: chat_services.conversation_rename(conversation=talk, title="another"),
         lambda: chat_services.conversation_configure(
             conversation=talk, deployment=None, system_prompt="", settings={}
@@ -475,7 +535,8 @@ def test_nobody_but_a_superuser_has_a_program_run(
     fields = {"name": engine.name, "flavour": engine.flavour, "path": str(program)}
     client.post(f"/admin/deployments/engine/{engine.pk}/change/", fields)
     client.post(
-        "/admin/deployments/engine/add/", {**fields, "name": "other", "host": engine.host_id}
+        "/admin/deployments/engine/add/",
+        {**fields, "name": "other", "host": engine.host_id},
     )
     rig = f'engines: [{{name: third, path: "{program}", flavour: llama.cpp}}]'
     client.post("/rig-file/", {"text": rig})
@@ -493,13 +554,18 @@ def test_the_conversation_of_somebody_else_is_not_there(
     admin: Client, operator_user: User, deployment: Deployment, view: str
 ) -> None:
     """Not for an administrator either."""
-    other = chat_services.conversation_create(owner=operator_user, deployment=deployment)
+    other = chat_services.conversation_create(
+        owner=operator_user, deployment=deployment
+    )
     where = "/" + ADDRESSES[view].replace("<int:pk>", str(other.pk)).replace(
         "<int:lane>", str(other.lanes.get().pk)
     )
     method = "get" if PAGES[view].look else "post"
     assert (
-        getattr(admin, method)(where, {"title": "mine now", "target": "small"}).status_code == 404
+        getattr(admin, method)(
+            where, {"title": "mine now", "target": "small"}
+        ).status_code
+        == 404
     )
     other.refresh_from_db()
     assert other.title == "" and other.lanes.count() == 1
@@ -514,11 +580,16 @@ async def test_a_message_on_a_socket_needs_the_right_to_chat(
     from tests.page_socket import closed_with, socket_of
 
     own = await Conversation.objects.acreate(owner=viewer_user)
-    await own.lanes.acreate(position=0, deployment=deployment, deployment_name=deployment.name)
+    await own.lanes.acreate(
+        position=0, deployment=deployment, deployment_name=deployment.name
+    )
     other = await sync_to_async(chat_services.conversation_create)(
         owner=operator_user, deployment=deployment
     )
-    for user, conversation, code in ((viewer_user, own, 4403), (operator_user, own, 4404)):
+    for user, conversation, code in (
+        (viewer_user, own, 4403),
+        (operator_user, own, 4404),
+    ):
         client = await sync_to_async(logged_in)(user)
         async with socket_of(f"/ws/chat/{conversation.pk}/", client) as made:
             await made.send_json_to({"type": kind, **MESSAGES[kind]})

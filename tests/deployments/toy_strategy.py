@@ -32,9 +32,13 @@ class Spare(Strategy):
         found = placed(request, replace(member, devices=(first,)), self)
         reasons = [*found.reasons]
         if rest:
-            reasons.append(info("kept_free", f"{rest[0].name} is kept free beside {first.name}."))
+            reasons.append(
+                info("kept_free", f"{rest[0].name} is kept free beside {first.name}.")
+            )
         else:
-            reasons.append(error("no_spare", "There is no second device.", "Choose another one."))
+            reasons.append(
+                error("no_spare", "There is no second device.", "Choose another one.")
+            )
         return Plan(
             self.name,
             verdict_of(reasons),

@@ -54,7 +54,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         while hanging.is_set() and not (MODE == "stuck" and self.path == "/health"):
             time.sleep(0.1)
-        is_loading = MODE == "loading" or (MODE == "slow" and time.monotonic() - BEGAN_S < 1.0)
+        is_loading = MODE == "loading" or (
+            MODE == "slow" and time.monotonic() - BEGAN_S < 1.0
+        )
         self.send_response(503 if is_loading else 200)
         self.end_headers()
 
@@ -71,7 +73,9 @@ class UnixServer(http.server.ThreadingHTTPServer):
         self.server_name, self.server_port = "localhost", 0
 
 
-def listener(handler: type[http.server.BaseHTTPRequestHandler]) -> http.server.ThreadingHTTPServer:
+def listener(
+    handler: type[http.server.BaseHTTPRequestHandler],
+) -> http.server.ThreadingHTTPServer:
     """Where llama-server would listen: --host may be the path of a socket."""
     path = value("--host")
     if path.endswith(".sock"):
@@ -87,7 +91,9 @@ def is_only_arch(path: str) -> bool:
 
 def main() -> None:
     if is_only_arch(value("-m", "")):
-        print("llama_model_load: error loading model: key not found in model: llama.context_length")
+        print(
+            "llama_model_load: error loading model: key not found in model: llama.context_length"
+        )
         sys.exit(1)
     if MODE == "exit":
         print(
@@ -108,7 +114,9 @@ def main() -> None:
     if MODE == "family":
         print(
             "child",
-            subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid,
+            subprocess.Popen(
+                [sys.executable, "-c", "import time; time.sleep(600)"]
+            ).pid,
             flush=True,
         )
     if MODE == "late":

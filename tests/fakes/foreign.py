@@ -25,12 +25,16 @@ class ForeignServer:
     """
 
     def __init__(self, answers: Answers | None = None) -> None:
-        self.answers: dict[str, Any] = dict({"/v1/models": MODELS} if answers is None else answers)
+        self.answers: dict[str, Any] = dict(
+            {"/v1/models": MODELS} if answers is None else answers
+        )
         self.seen: list[tuple[str, dict[str, str], Any]] = []
         self.go_on = threading.Event()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self.thread = threading.Thread(
-            target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+            target=self.server.serve_forever,
+            kwargs={"poll_interval": 0.02},
+            daemon=True,
         )
         self.thread.start()
 
@@ -63,7 +67,9 @@ def _handler(owner: ForeignServer) -> type[BaseHTTPRequestHandler]:
             found = owner.answers.get(self.path, (404, "text/plain", b"no such page"))
             status, kind, body = found(owner) if callable(found) else found
             self.send_response(status)
-            self.send_header("location" if 300 <= status < 400 else "content-type", kind)
+            self.send_header(
+                "location" if 300 <= status < 400 else "content-type", kind
+            )
             self.send_header("content-length", str(len(body)))
             self.end_headers()
             try:

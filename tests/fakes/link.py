@@ -35,7 +35,9 @@ class Link:
         while not self.ended.is_set():
             with contextlib.suppress(OSError):
                 client, _ = self.listener.accept()
-                threading.Thread(target=self._pass_on, args=(client,), daemon=True).start()
+                threading.Thread(
+                    target=self._pass_on, args=(client,), daemon=True
+                ).start()
 
     def _pass_on(self, client: socket.socket) -> None:
         """Nothing is read while the link is broken, and nothing is closed."""

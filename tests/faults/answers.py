@@ -42,7 +42,9 @@ class Answer:
 
     def under_way(self) -> Answer:
         wait_until(
-            lambda: self.events > 3 or self.has_ended, 20, lambda: f"nothing came: {self.errors}"
+            lambda: self.events > 3 or self.has_ended,
+            20,
+            lambda: f"nothing came: {self.errors}",
         )
         assert not self.has_ended, self.errors
         return self

@@ -48,7 +48,9 @@ def make_rig(
     made: list[Rig] = []
 
     def make(row: Row) -> Rig:
-        made.append(Rig(row, _deployment(row.on, host, engine, model), ticker, admin, tmp_path))
+        made.append(
+            Rig(row, _deployment(row.on, host, engine, model), ticker, admin, tmp_path)
+        )
         return made[0]
 
     yield make

@@ -57,7 +57,12 @@ class AgentProcess:
         ]
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                argv, env=env, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                argv,
+                env=env,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
 
     def kill(self) -> None:
@@ -153,7 +158,9 @@ class Operator(threading.Thread):
     def delete_and_create(self, name: str) -> str:
         """Its name is free again once its processes are gone; whoever comes first makes it."""
         deployment_delete(deployment=get_deployment(name))
-        wait_until(lambda: self._made_again(name), 30, f"{name} cannot be made again", 0.1)
+        wait_until(
+            lambda: self._made_again(name), 30, f"{name} cannot be made again", 0.1
+        )
         return "made again"
 
     def _made_again(self, name: str) -> bool:
@@ -223,7 +230,9 @@ class Watcher(threading.Thread):
 
     def _look_at_rows(self) -> None:
         self.ready |= set(
-            Instance.objects.filter(state="ready", pid__isnull=False).values_list("pid", flat=True)
+            Instance.objects.filter(state="ready", pid__isnull=False).values_list(
+                "pid", flat=True
+            )
         )
         for pk, generation, restarts in Instance.objects.values_list(
             "pk", "generation", "restarts"

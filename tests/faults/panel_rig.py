@@ -48,7 +48,11 @@ class FaultPanel(RunningPanel):
         script = self.home.parent / "llama-server"
         script.write_text(SLOW_ENGINE.replace("ENGINE", str(engine)))
         script.chmod(0o755)
-        return {**super().env, "OMNI_LLAMA_SERVER": str(script), **library_env(str(engine))}
+        return {
+            **super().env,
+            "OMNI_LLAMA_SERVER": str(script),
+            **library_env(str(engine)),
+        }
 
 
 class PanelRig:
@@ -57,7 +61,9 @@ class PanelRig:
     def __init__(self, panel: RunningPanel) -> None:
         self.panel = panel
         self.run = panel.home / "run"
-        self.browser = httpx.Client(base_url=panel.url, follow_redirects=True, timeout=40)
+        self.browser = httpx.Client(
+            base_url=panel.url, follow_redirects=True, timeout=40
+        )
         self.answer: Answer | None = None
         self.role = "model"
 
@@ -75,8 +81,12 @@ class PanelRig:
     # --- acting -----------------------------------------------------------------------------------
     def post(self, path: str, **fields: str) -> httpx.Response:
         fields["csrfmiddlewaretoken"] = csrf_token(self.browser.cookies)
-        answer = self.browser.post(path, data=fields, headers={"referer": self.panel.url})
-        assert answer.status_code == 200, f"{path}: {answer.status_code} {answer.text[:300]}"
+        answer = self.browser.post(
+            path, data=fields, headers={"referer": self.panel.url}
+        )
+        assert answer.status_code == 200, (
+            f"{path}: {answer.status_code} {answer.text[:300]}"
+        )
         return answer
 
     def start(self) -> None:
@@ -118,7 +128,9 @@ class PanelRig:
     # --- looking ----------------------------------------------------------------------------------
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         with closing(
-            sqlite3.connect(f"file:{self.panel.home}/omni.sqlite3?mode=ro", uri=True, timeout=5)
+            sqlite3.connect(
+                f"file:{self.panel.home}/omni.sqlite3?mode=ro", uri=True, timeout=5
+            )
         ) as database:
             return database.execute(query).fetchall()
 
@@ -144,13 +156,19 @@ class PanelRig:
     def heartbeat(self) -> float:
         """When the agent last wrote that it lives."""
         ((seen,),) = self.rows("SELECT max(agent_seen_at) FROM gpus_host")
-        return datetime.fromisoformat(seen).replace(tzinfo=UTC).timestamp() if seen else 0.0
+        return (
+            datetime.fromisoformat(seen).replace(tzinfo=UTC).timestamp()
+            if seen
+            else 0.0
+        )
 
     def until(self, wanted: Callable[[], bool], timeout_s: float) -> None:
         wait_until(
             wanted,
             timeout_s,
-            lambda: f"{self.instance('state, pid, restarts, error')}\n{self.panel.said()[-2000:]}",
+            lambda: (
+                f"{self.instance('state, pid, restarts, error')}\n{self.panel.said()[-2000:]}"
+            ),
         )
 
     def check_nothing_is_left_over(self) -> None:
@@ -163,7 +181,9 @@ class PanelRig:
             )
         }
         assert processes.engines(self.run) == wanted
-        assert len([one for one in processes.found(self.run) if one.is_runner]) == len(wanted)
+        assert len([one for one in processes.found(self.run) if one.is_runner]) == len(
+            wanted
+        )
         for marker in ("agent", "serve", "sampler", "valkey-server"):
             wait_until(lambda marker=marker: self._has(marker), 15, f"no {marker}")
         wait_until(self.panel.healthy, 15, "the web server is not back")
@@ -187,7 +207,9 @@ class PanelRig:
             "processes are left",
         )
         wait_until(
-            lambda: not list((self.run / "instances").glob(f"{pk}.*")), 8, "records are left"
+            lambda: not list((self.run / "instances").glob(f"{pk}.*")),
+            8,
+            "records are left",
         )
         assert self.instance("socket")[0] == "" and not path.is_socket()
 
@@ -202,7 +224,9 @@ class Answer:
         self.thread.start()
 
     def under_way(self) -> Answer:
-        wait_until(lambda: self.chunks > 3 or self.has_ended, 30, "nothing was streamed")
+        wait_until(
+            lambda: self.chunks > 3 or self.has_ended, 30, "nothing was streamed"
+        )
         assert not self.has_ended, (self.failure, self.lines[-3:])
         return self
 
@@ -235,7 +259,9 @@ class Answer:
         headers = {"authorization": f"Bearer {self.rig.key}"}
         url = f"{self.rig.panel.url}/v1/chat/completions"
         try:
-            with httpx.stream("POST", url, json=body, headers=headers, timeout=60) as answer:
+            with httpx.stream(
+                "POST", url, json=body, headers=headers, timeout=60
+            ) as answer:
                 for line in answer.iter_lines():
                     self.chunks += line.startswith("data: ")
                     self.lines.append(line)

@@ -37,7 +37,9 @@ def _found(folder: str) -> Iterator[Found]:
                 continue
             instance = environment.partition(wanted)[2].partition(b"\0")[0].decode()
             parent = int((entry / "stat").read_bytes().rpartition(b")")[2].split()[1])
-            is_runner = f"{folder}{instance}.spec".encode() in (entry / "cmdline").read_bytes()
+            is_runner = (
+                f"{folder}{instance}.spec".encode() in (entry / "cmdline").read_bytes()
+            )
             yield Found(int(entry.name), parent, int(instance), is_runner)
 
 
@@ -56,7 +58,8 @@ def listens(port: int) -> bool:
     """Whether anybody accepts connections there (proc(5), net/tcp, state 0A)."""
     lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
     return any(
-        line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A" for line in lines
+        line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A"
+        for line in lines
     )
 
 

@@ -29,7 +29,12 @@ class Rig:
     is given back."""
 
     def __init__(
-        self, row: Row, deployment: Deployment, ticker: Ticker, page: Client, folder: Path
+        self,
+        row: Row,
+        deployment: Deployment,
+        ticker: Ticker,
+        page: Client,
+        folder: Path,
     ) -> None:
         self.fault, self.deployment, self.ticker, self.page, self.folder = (
             row,
@@ -108,7 +113,9 @@ class Rig:
     def processes(self) -> list[processes.Found]:
         return processes.found(self.run)
 
-    def signal(self, number: signal.Signals, role: str = "", *, runner: bool = False) -> None:
+    def signal(
+        self, number: signal.Signals, role: str = "", *, runner: bool = False
+    ) -> None:
         os.kill(self.record(role)["runner_pid" if runner else "pid"], number)
 
     def tick(self) -> None:
@@ -130,7 +137,9 @@ class Rig:
             return
         self.start()
         if state in ("starting", "loading"):
-            return self.until(lambda: self._exists() and self.instance.state == state, 30)
+            return self.until(
+                lambda: self._exists() and self.instance.state == state, 30
+            )
         self.until(lambda: self.state == "ready", 40)
         if state == "generating" or (state == "stopping" and not self.fault.engine):
             self.answer = Answer(self.deployment.name).under_way()
@@ -161,7 +170,9 @@ class Rig:
     def _keep_page(self, code: str, error: str) -> None:
         if code and error not in self.seen:
             self.seen.add(error)
-            text = self.page.get(f"/deployments/{self.deployment.name}/").content.decode()
+            text = self.page.get(
+                f"/deployments/{self.deployment.name}/"
+            ).content.decode()
             self.pages[code] = self.pages.get(code, "") + text.replace("&#x27;", "'")
 
     def until_end(self, ends: Ends, before: int | None, timeout_s: float) -> None:
@@ -194,12 +205,18 @@ class Rig:
     def check_nothing_is_left_over(self) -> None:
         """No orphan, no double: every process belongs to the record of a row, and every row to its
         process."""
-        running = {row.pk: row.pid for row in Instance.objects.filter(pid__isnull=False)}
+        running = {
+            row.pk: row.pid for row in Instance.objects.filter(pid__isnull=False)
+        }
         listed = processes.engines(self.run)
         assert {pk: [pid] for pk, pid in running.items()} == listed
-        runners = {one.instance: one.pid for one in processes.found(self.run) if one.is_runner}
+        runners = {
+            one.instance: one.pid for one in processes.found(self.run) if one.is_runner
+        }
         for instance in running:
-            record = json.loads((self.run / "instances" / f"{instance}.json").read_text())
+            record = json.loads(
+                (self.run / "instances" / f"{instance}.json").read_text()
+            )
             assert (record["pid"], record["runner_pid"]) == (
                 running[instance],
                 runners.pop(instance),

@@ -73,7 +73,9 @@ def log_disk_is_full(rig: Rig) -> None:
     assert "bytes of log lost" not in log.read_text(errors="replace")
     filler.unlink()
     rig.ask()
-    rig.until(lambda: "bytes of log lost: disk full" in log.read_text(errors="replace"), 10)
+    rig.until(
+        lambda: "bytes of log lost: disk full" in log.read_text(errors="replace"), 10
+    )
 
 
 def disk_is_full_at_a_start(rig: Rig) -> None:
@@ -98,7 +100,9 @@ def disk_gets_full_while_it_runs(rig: Rig) -> None:
     first = rig.instance.pid
     fill(filler)
     rig.signal(SIGSEGV)  # what it ended with is written down all the same
-    rig.until(lambda: rig.state == "ready" and rig.instance.pid not in (None, first), 30)
+    rig.until(
+        lambda: rig.state == "ready" and rig.instance.pid not in (None, first), 30
+    )
     filler.unlink()
 
 

@@ -15,7 +15,9 @@ from tests.faults.rig import Rig
 from tests.faults.rows_signals import Strike
 from tests.faults.table import AGAIN, UNTOUCHED, Ends, Row
 
-HELD = Ends(is_same=True)  # the row may have been in doubt for a tick, the process never
+HELD = Ends(
+    is_same=True
+)  # the row may have been in doubt for a tick, the process never
 GONE = Ends("gone")
 
 
@@ -42,7 +44,9 @@ def record_is_lost_and_stop_pressed(rig: Rig) -> None:
     rig.record_path().unlink()
     rig.stop()
     rig.tick()
-    assert rig.state != "stopped" or not rig.processes(), "it was said to be stopped while it ran"
+    assert rig.state != "stopped" or not rig.processes(), (
+        "it was said to be stopped while it ran"
+    )
 
 
 def record_is_lost_and_start_pressed_again(rig: Rig) -> None:
@@ -143,7 +147,9 @@ def with_own_program(
 
     def strike(rig: Rig) -> None:
         real = Engine.objects.get().path
-        needs = "".join(f"export {name}={value}\n" for name, value in library_env(real).items())
+        needs = "".join(
+            f"export {name}={value}\n" for name, value in library_env(real).items()
+        )
         own_program(rig).write_text(f"#!/bin/sh\n{needs}{text.format(engine=real)}")
         own_program(rig).chmod(0o755)
         Engine.objects.update(path=str(own_program(rig)))

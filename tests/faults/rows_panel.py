@@ -31,7 +31,11 @@ def killed(marker: str, times: int = 1) -> Strike:
     def strike(rig: PanelRig) -> None:
         for _ in range(times):
             before = rig.signal_part(marker, SIGKILL)
-            wait_until(lambda before=before: is_back(rig, marker, before), 20, f"no new {marker}")
+            wait_until(
+                lambda before=before: is_back(rig, marker, before),
+                20,
+                f"no new {marker}",
+            )
 
     return strike
 
@@ -56,7 +60,10 @@ def agent_halts(rig: PanelRig) -> None:
     finally:
         os.kill(pid, SIGCONT)
     wait_until(
-        lambda: "has not reported for a while" not in rig.page(), 20, "the page still says so", 0.5
+        lambda: "has not reported for a while" not in rig.page(),
+        20,
+        "the page still says so",
+        0.5,
     )
 
 
@@ -64,7 +71,9 @@ def web_server_dies_under_a_stream(rig: PanelRig) -> None:
     killed("serve")(rig)
     wait_until(rig.panel.healthy, 20, "the web server is not back")
     assert rig.answer
-    wait_until(lambda: rig.answer and rig.answer.has_ended, 10, "the client still waits")
+    wait_until(
+        lambda: rig.answer and rig.answer.has_ended, 10, "the client still waits"
+    )
     rig.hang_up()
 
 
@@ -89,12 +98,16 @@ def broker_hangs(rig: PanelRig) -> None:
         wait_until(lambda: rig.state == "stopped", 15, "stop was not done")
         rig.start()
         wait_until(lambda: rig.state == "ready", 30, "start was not done")
-        wait_until(lambda: "broker" in rig.page("/").lower(), 15, "no page says so", 0.5)
+        wait_until(
+            lambda: "broker" in rig.page("/").lower(), 15, "no page says so", 0.5
+        )
         beat = rig.heartbeat
         wait_until(lambda: rig.heartbeat > beat, 8, "the agent waits for the broker")
     finally:
         os.kill(pid, SIGCONT)
-    wait_until(lambda: "broker" not in rig.page("/").lower(), 15, "the page still says so", 0.5)
+    wait_until(
+        lambda: "broker" not in rig.page("/").lower(), 15, "the page still says so", 0.5
+    )
 
 
 def second_agent(rig: PanelRig) -> None:
@@ -103,11 +116,20 @@ def second_agent(rig: PanelRig) -> None:
     output = rig.panel.home.parent / "second.out"
     with output.open("w") as out:
         second = subprocess.Popen(
-            argv, env=rig.panel.env, cwd=ROOT, stdout=out, stderr=out, stdin=subprocess.DEVNULL
+            argv,
+            env=rig.panel.env,
+            cwd=ROOT,
+            stdout=out,
+            stderr=out,
+            stdin=subprocess.DEVNULL,
         )
     try:
-        wait_until(lambda: "another agent works on" in output.read_text(), 30, output.read_text)
-        first = next(p for p in rig.panel.processes_with("agent") if p.pid != second.pid)
+        wait_until(
+            lambda: "another agent works on" in output.read_text(), 30, output.read_text
+        )
+        first = next(
+            p for p in rig.panel.processes_with("agent") if p.pid != second.pid
+        )
         first.kill()
         now = time.time()
         wait_until(lambda: rig.heartbeat > now + 1, 20, "neither of them works")
@@ -128,14 +150,18 @@ def machine_starts_again(rig: PanelRig) -> None:
         for found in processes.found(rig.run):
             os.kill(found.pid, SIGKILL)
         wait_until(lambda: not processes.found(rig.run), 10, "engines live")
-        wait_until(lambda: not rig.panel.processes_with("serve"), 10, "the web server lives")
+        wait_until(
+            lambda: not rig.panel.processes_with("serve"), 10, "the web server lives"
+        )
         for path in (rig.run / "instances").glob("*.json"):
             record = json.loads(path.read_text())
             other = {"boot_id": "before", "pid": sleeper.pid, "runner_pid": sleeper.pid}
             path.write_text(json.dumps(record | other))
         rig.panel.start()
         wait_until(
-            lambda: rig.state == "ready" and rig.pid != sleeper.pid, 40, "it does not run again"
+            lambda: rig.state == "ready" and rig.pid != sleeper.pid,
+            40,
+            "it does not run again",
         )
         assert sleeper.poll() is None, "a process of somebody else was ended"
     finally:
@@ -145,7 +171,9 @@ def machine_starts_again(rig: PanelRig) -> None:
 
 def database_is_locked(rig: PanelRig) -> None:
     """For 6 s nobody can write: answers go on, a command waits and is done."""
-    with closing(sqlite3.connect(rig.panel.home / "omni.sqlite3", isolation_level=None)) as other:
+    with closing(
+        sqlite3.connect(rig.panel.home / "omni.sqlite3", isolation_level=None)
+    ) as other:
         other.execute("BEGIN EXCLUSIVE")
         assert rig.answer
         ends = time.monotonic() + 6
@@ -157,7 +185,9 @@ def database_is_locked(rig: PanelRig) -> None:
 def engine_dies_under_a_stream(rig: PanelRig) -> None:
     os.kill(rig.pid or 0, SIGKILL)
     assert rig.answer
-    wait_until(lambda: rig.answer and rig.answer.has_ended, 10, "the client still waits")
+    wait_until(
+        lambda: rig.answer and rig.answer.has_ended, 10, "the client still waits"
+    )
     errors = [line for line in rig.answer.lines if '"error"' in line]
     assert len(errors) == 1 and "broke off" in errors[0], (errors, rig.answer.failure)
 

@@ -94,7 +94,12 @@ def reboot(rig: Rig) -> None:
     rig.until_gone(record["pid"])
     path.write_text(
         json.dumps(
-            record | {"boot_id": "another-boot", "pid": stranger(rig), "runner_pid": stranger(rig)}
+            record
+            | {
+                "boot_id": "another-boot",
+                "pid": stranger(rig),
+                "runner_pid": stranger(rig),
+            }
         )
     )
     rig.new_agent()
@@ -105,7 +110,9 @@ def pid_is_used_again(rig: Rig) -> None:
     record = json.loads(path.read_text())
     rig.signal(SIGKILL, runner=True)
     rig.until_gone(record["pid"])
-    path.write_text(json.dumps(record | {"pid": stranger(rig), "runner_pid": stranger(rig)}))
+    path.write_text(
+        json.dumps(record | {"pid": stranger(rig), "runner_pid": stranger(rig)})
+    )
 
 
 def stranger(rig: Rig) -> int:
@@ -129,7 +136,10 @@ def clock_jumps(hours: int) -> Strike:
         by = timedelta(hours=hours)
         now = timezone.now()
         Instance.objects.update(
-            started_at=now - by, ready_at=now - by, changed_at=now - by, next_start_at=now - by
+            started_at=now - by,
+            ready_at=now - by,
+            changed_at=now - by,
+            next_start_at=now - by,
         )
         rig.new_agent()
 
@@ -152,11 +162,15 @@ def database_is_locked_and_nothing_happens(rig: Rig) -> None:
     other = sqlite3.connect(connection.settings_dict["NAME"], isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     connection.cursor().execute("PRAGMA busy_timeout = 100")
-    rig.undo.callback(lambda: connection.cursor().execute("PRAGMA busy_timeout = 20000"))
+    rig.undo.callback(
+        lambda: connection.cursor().execute("PRAGMA busy_timeout = 20000")
+    )
     failed = 0
     for _ in range(20):
         try:
-            rig.ticker.agent.beat_s = float("-inf")  # it has something to write each time
+            rig.ticker.agent.beat_s = float(
+                "-inf"
+            )  # it has something to write each time
             rig.tick()
         except Exception as error:
             assert "locked" in str(error)
@@ -194,8 +208,14 @@ def no_port_is_left(rig: Rig) -> None:
     rig.start()
 
 
-def at_every_state(strike: Callable[[Rig], None], fault: str, ends: dict[str, Ends]) -> list[Row]:
-    engines = {"loading": ("slow", "serve"), "starting": ("slow", "serve"), "stopping": ("deaf",)}
+def at_every_state(
+    strike: Callable[[Rig], None], fault: str, ends: dict[str, Ends]
+) -> list[Row]:
+    engines = {
+        "loading": ("slow", "serve"),
+        "starting": ("slow", "serve"),
+        "stopping": ("deaf",),
+    }
     return [
         Row("agent", fault, at, strike, end, engines.get(at, ("serve",)))
         for at, end in ends.items()

@@ -68,7 +68,9 @@ class Measured:
         rows = [head, *sorted(self.lines)]
         widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
         lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            "  ".join(
+                cell.ljust(width) for cell, width in zip(row, widths, strict=True)
+            ).rstrip()
             for row in rows
         ]
         return "\n".join(lines) + "\n"

@@ -12,7 +12,11 @@ from tests.faults import rows_disk, rows_files, rows_parts, rows_signals
 from tests.faults.rig import Rig
 from tests.faults.table import Measured, Row
 
-pytestmark = [pytest.mark.real, pytest.mark.django_db(transaction=True), pytest.mark.timeout(120)]
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.timeout(120),
+]
 ROWS = (*rows_signals.ROWS, *rows_parts.ROWS, *rows_files.ROWS, *rows_disk.ROWS)
 
 

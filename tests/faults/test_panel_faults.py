@@ -37,13 +37,16 @@ def test_fault(row: Row, rig: PanelRig, measured: Measured) -> None:
     ends = row.ends
     rig.until(
         lambda: (
-            rig.state == ends.state and (ends.is_same is not False or rig.pid not in (None, before))
+            rig.state == ends.state
+            and (ends.is_same is not False or rig.pid not in (None, before))
         ),
         row.within_s,
     )
     is_same = rig.pid == before
     measured.add(
-        row, f"{rig.state}, {'same' if is_same else 'new'} process", time.monotonic() - began
+        row,
+        f"{rig.state}, {'same' if is_same else 'new'} process",
+        time.monotonic() - began,
     )
     if ends.is_same is not None and ends.state == "ready":
         assert is_same == ends.is_same

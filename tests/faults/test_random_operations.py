@@ -20,7 +20,11 @@ from tests.faults.operations import AgentProcess, Operator, Watcher
 from tests.helpers import wait_until
 from tests.supervision.conftest import end_everything
 
-pytestmark = [pytest.mark.real, pytest.mark.django_db(transaction=True), pytest.mark.timeout(240)]
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.timeout(240),
+]
 CLIENTS = 4
 SETTLES_WITHIN_S = 60.0
 
@@ -62,10 +66,16 @@ class Run:
         members = {"model": (self.model, [self.devices[int(name[1:])]])}
         basic: dict[str, object] = {"context": 512, "threads": 2}
         return deployment_create(
-            name=name, strategy="independent", engine=self.engine, members=members, settings=basic
+            name=name,
+            strategy="independent",
+            engine=self.engine,
+            members=members,
+            settings=basic,
         )
 
-    def go(self, agent: AgentProcess, operations: int, pages: list[Client], rest_s: float) -> None:
+    def go(
+        self, agent: AgentProcess, operations: int, pages: list[Client], rest_s: float
+    ) -> None:
         self.agent, self.watcher = agent, Watcher()
         each = operations // CLIENTS
         self.operators = [
@@ -77,7 +87,9 @@ class Run:
         for operator in self.operators:
             operator.join(180)
             assert operator.failure is None, f"{operator.failure!r}; {self.history()}"
-        assert sum(len(operator.did) for operator in self.operators) == operations, self.history()
+        assert sum(len(operator.did) for operator in self.operators) == operations, (
+            self.history()
+        )
 
     def settles(self) -> None:
         wait_until(
@@ -91,7 +103,9 @@ class Run:
         # Something did happen: processes were killed, and it was not for lack of any that nothing
         # went wrong.
         did = [outcome for operator in self.operators for *_, outcome in operator.did]
-        assert sum(outcome.startswith("killed") for outcome in did) > len(did) // 20, self.history()
+        assert sum(outcome.startswith("killed") for outcome in did) > len(did) // 20, (
+            self.history()
+        )
         assert len(self.watcher.ready) >= 5, self.history()
         assert self.watcher.looks > 10 and self.watcher.broken == [], (
             f"{self.watcher.broken}; {self.history()}"
@@ -106,7 +120,9 @@ class Run:
         for deployment in Deployment.objects.prefetch_related("instances"):
             wanted = {"running": "ready", "stopped": "stopped"}[deployment.desired]
             if deployment.is_deleting or deployment.state != wanted:
-                found.append(f"{deployment.name} is {deployment.state}, wanted {wanted}")
+                found.append(
+                    f"{deployment.name} is {deployment.state}, wanted {wanted}"
+                )
             for row in deployment.instances.all():
                 if wanted == "ready" and row.generation != deployment.generation:
                     found.append(
@@ -118,7 +134,8 @@ class Run:
             if (row.pid is None) != (row.listens_at == ""):
                 found.append(f"{row}: pid {row.pid} and address {row.listens_at!r}")
         return found + [
-            f"nobody knows the engines {pids} of instance {pk}" for pk, pids in running.items()
+            f"nobody knows the engines {pids} of instance {pk}"
+            for pk, pids in running.items()
         ]
 
     def ends_clean(self) -> None:
@@ -138,15 +155,21 @@ class Run:
             0.2,
         )
         wait_until(
-            lambda: not list(folder.iterdir()), 10, lambda: f"left: {list(folder.iterdir())}", 0.2
+            lambda: not list(folder.iterdir()),
+            10,
+            lambda: f"left: {list(folder.iterdir())}",
+            0.2,
         )
         first, last = settings.OMNI_ENGINE_PORTS
-        assert [port for port in range(first, last + 1) if processes.listens(port)] == []
+        assert [
+            port for port in range(first, last + 1) if processes.listens(port)
+        ] == []
 
     def history(self) -> str:
         did = sorted(entry for operator in self.operators for entry in operator.did)
         lines = [
-            f"{at - did[0][0]:6.2f} {what} {name}: {outcome}" for at, what, name, outcome in did
+            f"{at - did[0][0]:6.2f} {what} {name}: {outcome}"
+            for at, what, name, outcome in did
         ]
         log = self.agent.log.read_text(errors="replace")[-3000:]
         return "\n".join(
@@ -163,7 +186,9 @@ class Run:
 def pages(operator_user: object) -> list[Client]:
     clients = [Client() for _ in range(CLIENTS)]
     for client in clients:
-        client.force_login(operator_user, backend="django.contrib.auth.backends.ModelBackend")  # type: ignore[arg-type]
+        client.force_login(
+            operator_user, backend="django.contrib.auth.backends.ModelBackend"
+        )  # type: ignore[arg-type]
     return clients
 
 

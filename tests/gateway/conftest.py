@@ -30,9 +30,13 @@ def own_served(tmp_path: Path) -> Iterator[Served]:
 
 
 @pytest.fixture(scope="module")
-def real_engine(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealEngine]:
+def real_engine(
+    served: Served, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RealEngine]:
     """The real engine behind deployment `smol` and route `public`; `sleepy` is stopped."""
-    real = RealEngine(tmp_path_factory.mktemp("engine"), served.home.secret_path("engine"))
+    real = RealEngine(
+        tmp_path_factory.mktemp("engine"), served.home.secret_path("engine")
+    )
     served.prepare({"smol": real.port, "sleepy": None}, {"public": "smol"})
     served.start()
     yield real

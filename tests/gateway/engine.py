@@ -79,7 +79,9 @@ class RealEngine:
     def address(self) -> EngineAddress:
         """As an agent would know it that started this engine on a port."""
         return port_address(
-            self.port, Process(self.process.pid, start_ticks(self.process.pid)), self.key_path
+            self.port,
+            Process(self.process.pid, start_ticks(self.process.pid)),
+            self.key_path,
         )
 
     def wait_ready(self) -> None:
@@ -91,7 +93,10 @@ class RealEngine:
 
     def _healthy(self) -> bool:
         try:
-            return httpx.get(f"http://127.0.0.1:{self.port}/health", timeout=2).status_code == 200
+            return (
+                httpx.get(f"http://127.0.0.1:{self.port}/health", timeout=2).status_code
+                == 200
+            )
         except httpx.HTTPError:
             return False
 
@@ -100,7 +105,9 @@ class RealEngine:
 
     def slots(self) -> list[dict[str, Any]]:
         headers = {"authorization": f"Bearer {self.key}"}
-        return httpx.get(f"http://127.0.0.1:{self.port}/slots", headers=headers, timeout=10).json()
+        return httpx.get(
+            f"http://127.0.0.1:{self.port}/slots", headers=headers, timeout=10
+        ).json()
 
     def busy(self) -> bool:
         return any(slot["is_processing"] for slot in self.slots())
@@ -109,7 +116,10 @@ class RealEngine:
         """How long until no slot works any more, looked at so often."""
         began = time.monotonic()
         wait_until(
-            lambda: not self.busy(), limit_s, "the engine still works", interval_s=interval_s
+            lambda: not self.busy(),
+            limit_s,
+            "the engine still works",
+            interval_s=interval_s,
         )
         return time.monotonic() - began
 
@@ -118,7 +128,9 @@ class RealEngine:
         self.process.wait(10)
 
 
-def make_deployment(name: str, port: int | None, *, state: str = "ready", **fields: Any) -> Any:
+def make_deployment(
+    name: str, port: int | None, *, state: str = "ready", **fields: Any
+) -> Any:
     """An independent deployment whose engine listens on `port`, as its agent would have written
     it."""
     from deployments.models import Binding, Deployment, Engine, Instance, Model
@@ -126,14 +138,19 @@ def make_deployment(name: str, port: int | None, *, state: str = "ready", **fiel
 
     host, _ = Host.objects.get_or_create(name="testhost")
     engine, _ = Engine.objects.get_or_create(
-        name="llama-cpp", defaults={"host": host, "flavour": "llama.cpp", "path": "llama-server"}
+        name="llama-cpp",
+        defaults={"host": host, "flavour": "llama.cpp", "path": "llama-server"},
     )
-    model, _ = Model.objects.get_or_create(name="smollm2", defaults={"path": "smollm2.gguf"})
+    model, _ = Model.objects.get_or_create(
+        name="smollm2", defaults={"path": "smollm2.gguf"}
+    )
     desired = fields.pop("desired", "stopped" if state == "stopped" else "running")
     deployment = Deployment.objects.create(
         host=host, engine=engine, name=name, desired=desired, **fields
     )
-    Binding.objects.create(deployment=deployment, role="model", model=model, devices=["CPU"])
+    Binding.objects.create(
+        deployment=deployment, role="model", model=model, devices=["CPU"]
+    )
     launch = {"flavour": "llama.cpp", "alias": "smol-alias"}
     own = {"host": host, "deployment": deployment, "role": "model", "state": state}
     own["launch"] = launch
@@ -148,7 +165,9 @@ def _listening(port: int | None) -> dict[str, Any]:
     if port is None:
         return {}
     listening = (
-        c for c in psutil.net_connections("tcp4") if c.status == "LISTEN" and c.laddr.port == port
+        c
+        for c in psutil.net_connections("tcp4")
+        if c.status == "LISTEN" and c.laddr.port == port
     )
     pid = next((c.pid for c in listening if c.pid), None)
     return {"port": port, "pid": pid or 1, "start_time": start_ticks(pid) if pid else 1}
@@ -164,7 +183,12 @@ def make_pair(
     fields = {"strategy": "prefill_decode", "settings": {"handover_min": least_tokens}}
     deployment = make_deployment(name, None, state="ready", desired="running", **fields)
     deployment.instances.all().delete()
-    launch = {"flavour": "llama.cpp", "alias": "smol-alias", "slots": slots, "slots_folder": folder}
+    launch = {
+        "flavour": "llama.cpp",
+        "alias": "smol-alias",
+        "slots": slots,
+        "slots_folder": folder,
+    }
     for role, port in ports.items():
         own = {
             "host": deployment.host,

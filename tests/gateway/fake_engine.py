@@ -12,7 +12,9 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-TOKEN = {"choices": [{"index": 0, "delta": {"content": "word "}, "finish_reason": None}]}
+TOKEN = {
+    "choices": [{"index": 0, "delta": {"content": "word "}, "finish_reason": None}]
+}
 EVENT = b"data: " + json.dumps(TOKEN).encode() + b"\n\n"
 LAST = b"data: [DONE]\n\n"
 FLOOD_BYTES = 300 << 20
@@ -129,10 +131,21 @@ class FakeEngine:
                 token."""
                 self._begin()
                 for n in range(1, 31):
-                    timings = {"cache_n": 3, "prompt_n": 9, "prompt_ms": 90.0, "predicted_n": n}
-                    timings |= {"predicted_ms": 16.0 * n, "draft_n": 2 * n, "draft_n_accepted": n}
+                    timings = {
+                        "cache_n": 3,
+                        "prompt_n": 9,
+                        "prompt_ms": 90.0,
+                        "predicted_n": n,
+                    }
+                    timings |= {
+                        "predicted_ms": 16.0 * n,
+                        "draft_n": 2 * n,
+                        "draft_n_accepted": n,
+                    }
                     self._chunk(
-                        b"data: " + json.dumps(TOKEN | {"timings": timings}).encode() + b"\n\n"
+                        b"data: "
+                        + json.dumps(TOKEN | {"timings": timings}).encode()
+                        + b"\n\n"
                     )
                     engine.ending.wait(0.016)
                 self._chunk(LAST)
@@ -176,7 +189,9 @@ class FakeEngine:
                 self._begin()
                 text = 'data: [DONE] "error": null "finish_reason":"stop"'
                 delta = {
-                    "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}],
+                    "choices": [
+                        {"index": 0, "delta": {"content": text}, "finish_reason": None}
+                    ],
                     "error": None,
                 }
                 self._chunk(b"data: " + json.dumps(delta).encode() + b"\n\n")

@@ -77,7 +77,9 @@ class Pair:
 
     def change(self, **facts: Any) -> None:
         assert self.serving.handover
-        self.serving = replace(self.serving, handover=replace(self.serving.handover, **facts))
+        self.serving = replace(
+            self.serving, handover=replace(self.serving.handover, **facts)
+        )
 
     async def table(self) -> Table:
         return Table({"pair": self.serving})
@@ -112,7 +114,9 @@ class Pair:
             {"authorization": f"Bearer {found.key}"},
         )
         if not cold:
-            httpx.post(url, json={**body, "max_tokens": 1}, headers=headers, timeout=120).read()
+            httpx.post(
+                url, json={**body, "max_tokens": 1}, headers=headers, timeout=120
+            ).read()
         got = httpx.post(url, json=body, headers=headers, timeout=120)
         return _answer(got.status_code, got.content, None)
 
@@ -134,9 +138,14 @@ class Pair:
     async def idle(self, limit_s: float = 15) -> None:
         """Until no slot is taken on either side, here and there, and no file is left."""
         for _ in range(int(limit_s / 0.1)):
-            free = all(is_idle(pool) for _, pool in lines().pools.values()) and not lines().at_work
+            free = (
+                all(is_idle(pool) for _, pool in lines().pools.values())
+                and not lines().at_work
+            )
             if free and not list(self.slots.iterdir()):
-                alive = [e for e in (self.prefill, self.decode) if e.process.poll() is None]
+                alive = [
+                    e for e in (self.prefill, self.decode) if e.process.poll() is None
+                ]
                 if not any([await asyncio.to_thread(engine.busy) for engine in alive]):
                     return
             await asyncio.sleep(0.1)
@@ -161,8 +170,12 @@ def _answer(status: int, raw: bytes, report: HandoverReport | None) -> Answer:
 def _text(raw: bytes) -> str:
     if not raw.startswith(b"data:"):
         choices = json.loads(raw).get("choices") or [{}]
-        return str(choices[0].get("message", {}).get("content") or choices[0].get("text") or "")
-    events = [line[5:].strip() for line in raw.splitlines() if line.startswith(b"data:")]
+        return str(
+            choices[0].get("message", {}).get("content") or choices[0].get("text") or ""
+        )
+    events = [
+        line[5:].strip() for line in raw.splitlines() if line.startswith(b"data:")
+    ]
     chunks = [json.loads(event) for event in events if event != b"[DONE]"]
     deltas = [c["choices"][0].get("delta", {}) for c in chunks if c.get("choices")]
     return "".join(delta.get("content") or "" for delta in deltas)

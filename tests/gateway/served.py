@@ -65,15 +65,26 @@ class Served:
         return done.stdout
 
     def prepare(
-        self, deployments: Mapping[str, int | None], routes: Mapping[str, str] | None = None
+        self,
+        deployments: Mapping[str, int | None],
+        routes: Mapping[str, str] | None = None,
     ) -> None:
         """Name → port of its engine, or None for one that is stopped."""
-        wanted = json.dumps({"deployments": dict(deployments), "routes": dict(routes or {})})
+        wanted = json.dumps(
+            {"deployments": dict(deployments), "routes": dict(routes or {})}
+        )
         self.key = self.shell(PREPARE.format(wanted=wanted)).split("KEY ")[1].strip()
 
     def start(self) -> None:
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        argv = [*self.before, sys.executable, "manage.py", "serve", "--port", str(self.port)]
+        argv = [
+            *self.before,
+            sys.executable,
+            "manage.py",
+            "serve",
+            "--port",
+            str(self.port),
+        ]
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
                 argv, cwd=ROOT, env=self.env, stdout=output, stderr=subprocess.STDOUT
@@ -101,13 +112,18 @@ class Served:
     def headers(self) -> dict[str, str]:
         return {"authorization": f"Bearer {self.key}"}
 
-    def post(self, body: Any, path: str = "/v1/chat/completions", **options: Any) -> httpx.Response:
+    def post(
+        self, body: Any, path: str = "/v1/chat/completions", **options: Any
+    ) -> httpx.Response:
         return httpx.post(
-            f"{self.url}{path}", **{"json": body, "headers": self.headers, "timeout": 60, **options}
+            f"{self.url}{path}",
+            **{"json": body, "headers": self.headers, "timeout": 60, **options},
         )
 
     def client(self) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=self.key, max_retries=0, timeout=60)
+        return openai.OpenAI(
+            base_url=f"{self.url}/v1", api_key=self.key, max_retries=0, timeout=60
+        )
 
 
 def question(text: str, model: str = "smol", **fields: Any) -> dict[str, Any]:

@@ -66,7 +66,11 @@ def scene(fake: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
 
 
 async def ask(how: str = "takes_its_time") -> bytes:
-    body = {"model": "smol", "stream": True, "messages": [{"role": "user", "content": how}]}
+    body = {
+        "model": "smol",
+        "stream": True,
+        "messages": [{"role": "user", "content": how}],
+    }
     async with open_answer(CHAT, body) as upstream:
         return b"".join([events async for events in upstream.events()])
 
@@ -91,8 +95,12 @@ async def test_one_that_fails_while_it_is_waited_for_says_why(scene: Scene) -> N
     scene.now = scene.loading
     waiting = asyncio.ensure_future(ask())
     await asyncio.sleep(0.2)
-    scene.now = replace(scene.loading, state="failed", error="The model file is truncated.")
-    with pytest.raises(OmniError, match="is failed: The model file is truncated") as caught:
+    scene.now = replace(
+        scene.loading, state="failed", error="The model file is truncated."
+    )
+    with pytest.raises(
+        OmniError, match="is failed: The model file is truncated"
+    ) as caught:
         await asyncio.wait_for(waiting, 20)
     assert caught.value.code == "deployment_not_ready"
 
@@ -132,7 +140,9 @@ async def test_who_gives_up_waiting_leaves_the_queue(scene: Scene) -> None:
     assert admission._waiting["smol"] == 0
 
 
-async def test_nobody_waits_for_ever(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nobody_waits_for_ever(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(admission, "LONGEST_WAIT_S", 0.3)
     scene.now = scene.loading
     with pytest.raises(OmniError, match="is loading. Try again in a few seconds"):
@@ -169,7 +179,10 @@ async def test_a_door_is_not_shut_under_an_answer_and_can_be_after_it(
     ],
 )
 async def test_an_answer_that_ends_too_early_says_whether_somebody_ended_its_engine(
-    scene: Scene, change: dict[str, Any] | None, code: str, monkeypatch: pytest.MonkeyPatch
+    scene: Scene,
+    change: dict[str, Any] | None,
+    code: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def afterwards() -> Table:
         return Table({} if change is None else {"smol": replace(scene.ready, **change)})

@@ -21,18 +21,28 @@ from tests.gateway.test_constraints import (
 def by_schema(pattern: str) -> dict[str, Any]:
     schema = {"type": "string", "pattern": pattern}
     return {
-        "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "x", "schema": schema},
+        }
     }
 
 
 def by_tool(pattern: str) -> dict[str, Any]:
-    schema = {"type": "object", "properties": {"p": {"type": "string", "pattern": pattern}}}
+    schema = {
+        "type": "object",
+        "properties": {"p": {"type": "string", "pattern": pattern}},
+    }
     return {"tools": tools(schema), "tool_choice": "required"}
 
 
 def test_no_attack_reaches_the_engine(engine: RealEngine, served: Served) -> None:
     attacks = [{"grammar": grammar} for grammar in BAD_GRAMMARS.values()]
-    attacks += [how(pattern) for pattern in BAD_PATTERNS.values() for how in (by_schema, by_tool)]
+    attacks += [
+        how(pattern)
+        for pattern in BAD_PATTERNS.values()
+        for how in (by_schema, by_tool)
+    ]
     attacks += [
         {"json_schema": {"type": "array", "items": {}, "minItems": 5, "maxItems": 2}},
         {"json_schema": {"type": "string", "minLength": 5, "maxLength": 1}},
@@ -54,7 +64,9 @@ def test_a_grammar_that_people_write_is_answered_by(
     assert answer.status_code == 200, answer.text
 
 
-@pytest.mark.parametrize("pattern", [pattern for pattern in GOOD_PATTERNS if r"\d" not in pattern])
+@pytest.mark.parametrize(
+    "pattern", [pattern for pattern in GOOD_PATTERNS if r"\d" not in pattern]
+)
 def test_a_pattern_that_people_write_is_answered_by(
     engine: RealEngine, served: Served, pattern: str
 ) -> None:

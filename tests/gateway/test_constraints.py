@@ -111,18 +111,23 @@ BAD_GRAMMARS = {
     "many optional parts": "root ::= " + '"a"? ' * 100,
     "an optional part many times": 'root ::= ("a"?){100}',
     "many repetitions in a row": "root ::= " + "[a-z ]* " * 30,
-    "behind other text": "root ::= " + '"some text that comes first" ' + "[a-z ]* " * 30,
+    "behind other text": "root ::= "
+    + '"some text that comes first" '
+    + "[a-z ]* " * 30,
     "a rule that ends with itself": "root ::= x x x x\nx ::= [a-z ]* x?",
     "through rules": "root ::= a+\na ::= b+\nb ::= c+\nc ::= [a-z ]+",
     "rules that double": doubling(30),
-    "a long chain of rules": "root ::= r0\n" + "\n".join(f"r{n} ::= r{n + 1}" for n in range(1000)),
+    "a long chain of rules": "root ::= r0\n"
+    + "\n".join(f"r{n} ::= r{n + 1}" for n in range(1000)),
     "repeated too often": 'root ::= "a"{0,100000}',
     "repeated beyond any number": 'root ::= "a"{99999999999}',
     "repeats nothing": "root ::= {2}",
     "at least more than at most": 'root ::= "a"{5,2}',
     "a range of nothing": "root ::= [z-a]",
     "too long": "root ::= " + '"a" ' * 20_000,
-    "alternatives in a loop": "root ::= (" + " | ".join(f'"w{n}"' for n in range(2000)) + ")*",
+    "alternatives in a loop": "root ::= ("
+    + " | ".join(f'"w{n}"' for n in range(2000))
+    + ")*",
 }
 BAD_PATTERNS = {
     "nested deep": f"^{nested(20_000, 'a')}$",
@@ -181,7 +186,10 @@ def test_a_grammar_that_harms_the_engine_is_refused(grammar: str) -> None:
             "properties": {"a": {"anyOf": [{"type": "null"}, {"pattern": p}]}},
         },
         lambda p: {"$defs": {"x": {"allOf": [{"pattern": p}]}}, "$ref": "#/$defs/x"},
-        lambda p: {"type": "array", "items": {"oneOf": [{"additionalProperties": {"pattern": p}}]}},
+        lambda p: {
+            "type": "array",
+            "items": {"oneOf": [{"additionalProperties": {"pattern": p}}]},
+        },
         lambda p: {"patternProperties": {p: {"type": "string"}}},
     ],
     ids=["plain", "property", "referenced", "items", "names"],
@@ -189,7 +197,10 @@ def test_a_grammar_that_harms_the_engine_is_refused(grammar: str) -> None:
 def test_a_pattern_that_harms_the_engine_is_refused_wherever_it_stands(
     pattern: str, hidden: Any
 ) -> None:
-    for field, value in (("json_schema", hidden(pattern)), ("tools", tools(hidden(pattern)))):
+    for field, value in (
+        ("json_schema", hidden(pattern)),
+        ("tools", tools(hidden(pattern))),
+    ):
         with pytest.raises(FieldError) as caught:
             check_schema(field, value)
         assert caught.value.param == field
@@ -199,11 +210,19 @@ def test_a_pattern_that_harms_the_engine_is_refused_wherever_it_stands(
     ("field", "value", "says"),
     [
         ("json_schema", deep(100), "deep"),
-        ("response_format", {"type": "json_schema", "json_schema": {"schema": deep(400)}}, "deep"),
+        (
+            "response_format",
+            {"type": "json_schema", "json_schema": {"schema": deep(400)}},
+            "deep",
+        ),
         ("tools", tools(deep(100)), "deep"),
         ("json_schema", {"enum": [f"w{n}" for n in range(5000)]}, "at most 1000"),
         ("json_schema", {"anyOf": [{"type": "string"}] * 1500}, "at most 1000"),
-        ("json_schema", {"properties": {f"p{n}": {} for n in range(6000)}}, "at most 5000"),
+        (
+            "json_schema",
+            {"properties": {f"p{n}": {} for n in range(6000)}},
+            "at most 5000",
+        ),
         (
             "tools",
             tools({"properties": {f"p{n}": {"pattern": f"a{n}"} for n in range(60)}}),
@@ -220,8 +239,16 @@ def test_a_pattern_that_harms_the_engine_is_refused_wherever_it_stands(
         ("json_schema", {"maxItems": 10**30}, "maxItems"),
         ("json_schema", {"required": [5]}, "required"),
         ("json_schema", {"minItems": 5, "maxItems": 2}, "minItems above maxItems"),
-        ("json_schema", {"items": {"minLength": 5, "maxLength": 1}}, "minLength above maxLength"),
-        ("response_format", {"type": "json_schema", "json_schema": {"schema": 5}}, "no object"),
+        (
+            "json_schema",
+            {"items": {"minLength": 5, "maxLength": 1}},
+            "minLength above maxLength",
+        ),
+        (
+            "response_format",
+            {"type": "json_schema", "json_schema": {"schema": 5}},
+            "no object",
+        ),
         ("tools", tools([]), "no object"),
     ],
 )
@@ -237,8 +264,16 @@ def test_a_schema_that_is_too_large_or_wrong_is_refused_by_name(
     "schema",
     [
         deep(20),
-        {"type": ["string", "null"], "minLength": 1, "maxLength": 50_000, "format": "date"},
-        {"$defs": {"t": {"properties": {"l": {"$ref": "#/$defs/t"}}}}, "$ref": "#/$defs/t"},
+        {
+            "type": ["string", "null"],
+            "minLength": 1,
+            "maxLength": 50_000,
+            "format": "date",
+        },
+        {
+            "$defs": {"t": {"properties": {"l": {"$ref": "#/$defs/t"}}}},
+            "$ref": "#/$defs/t",
+        },
         {
             "properties": {
                 "pattern": {"type": "string"},
@@ -255,7 +290,8 @@ def test_a_schema_that_is_too_large_or_wrong_is_refused_by_name(
 def test_a_schema_that_people_write_passes(schema: Any) -> None:
     check_schema("json_schema", schema)
     check_schema(
-        "response_format", {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+        "response_format",
+        {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}},
     )
     check_schema("tools", tools(schema))
 
@@ -270,7 +306,8 @@ def test_any_text_is_passed_or_refused_and_never_breaks(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "piece", ["(", "[", '"', "{", "a{", "(?", "\\", '"a"? ', "[^", "a|", "x ::= y\n", "#", "<"]
+    "piece",
+    ["(", "[", '"', "{", "a{", "(?", "\\", '"a"? ', "[^", "a|", "x ::= y\n", "#", "<"],
 )
 def test_a_text_of_the_greatest_length_is_read_in_linear_time(piece: str) -> None:
     """Quadratic reading of 32 KB would take minutes, and the test with it."""
@@ -281,7 +318,10 @@ def test_a_text_of_the_greatest_length_is_read_in_linear_time(piece: str) -> Non
 
 def test_the_fields_of_a_request_are_checked() -> None:
     body = {"messages": [{"role": "user", "content": "Hi"}]}
-    for field, value in (("grammar", f"root ::= {nested(10_000)}"), ("tools", tools(deep(90)))):
+    for field, value in (
+        ("grammar", f"root ::= {nested(10_000)}"),
+        ("tools", tools(deep(90))),
+    ):
         with pytest.raises(FieldError) as caught:
             allowed("/v1/chat/completions", {**body, field: value})
         assert caught.value.param == field

@@ -30,7 +30,8 @@ def test_bytes_pass_unchanged_and_end_with_an_event(chunks: list[bytes]) -> None
     joined = b"".join(passed)
     assert b"".join(chunks).startswith(joined)
     assert all(
-        part == b"" or part.endswith((b"\n\n", b"\r\n\r\n", b"\n\r\n", b"\r\r", b"\n\r"))
+        part == b""
+        or part.endswith((b"\n\n", b"\r\n\r\n", b"\n\r\n", b"\r\r", b"\n\r"))
         for part in passed
     )
 
@@ -64,8 +65,14 @@ def test_data_of_an_event_are_its_data_lines_joined(event: bytes, data: bytes) -
         (b'{"choices": [{"finish_reason": null}, {"finish_reason": "stop"}]}', True),
         (b'{"error": {"message": "full"}}', True),
         (b'{"error": null, "choices": [{"finish_reason": null}]}', False),
-        (b'{"choices": [{"delta": {"content": "[DONE]"}, "finish_reason": null}]}', False),
-        (b'{"choices": [{"delta": {"content": "\\"finish_reason\\": \\"stop\\""}}]}', False),
+        (
+            b'{"choices": [{"delta": {"content": "[DONE]"}, "finish_reason": null}]}',
+            False,
+        ),
+        (
+            b'{"choices": [{"delta": {"content": "\\"finish_reason\\": \\"stop\\""}}]}',
+            False,
+        ),
         (b'{"choices": 5}', False),
         (b'{"choices": [5]}', False),
         (b"[1]", False),
@@ -86,7 +93,9 @@ def test_an_answer_ends_where_its_events_say_so_and_not_where_its_text_does(
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"])
 def test_an_end_is_found_behind_every_kind_of_line_end(line_end: bytes) -> None:
     cut = WholeEvents()
-    for byte in line_end.join([b"data: {", b'data: "error": 1}', b"", b": bye", b"", b""]):
+    for byte in line_end.join(
+        [b"data: {", b'data: "error": 1}', b"", b": bye", b"", b""]
+    ):
         cut.feed(bytes([byte]))
     assert cut.is_complete
 
@@ -112,7 +121,11 @@ def test_a_fragment_at_the_end_is_dropped_and_a_whole_event_is_kept(
 
 
 def test_events_are_split_one_by_one() -> None:
-    assert split_events(b"data: a\n\n: b\r\n\r\ndata: c\r\r") == [b"data: a", b": b", b"data: c"]
+    assert split_events(b"data: a\n\n: b\r\n\r\ndata: c\r\r") == [
+        b"data: a",
+        b": b",
+        b"data: c",
+    ]
 
 
 def test_the_end_of_a_long_answer_is_found_behind_many_other_events(
@@ -127,7 +140,9 @@ def test_the_end_of_a_long_answer_is_found_behind_many_other_events(
     assert cut.is_complete
 
 
-def test_an_event_without_an_end_is_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_event_without_an_end_is_not_kept_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(events, "LARGEST_EVENT_BYTES", 100)
     cut = WholeEvents()
     assert cut.feed(b"x" * 99) == b""

@@ -60,7 +60,9 @@ def foreign() -> Iterator[ForeignServer]:
 @pytest.fixture
 def remote(foreign: ForeignServer) -> Deployment:
     """Offered and ready, as the agent would have written it."""
-    engine = servers.server_add(host=local_host(), name="other", address=foreign.address, key=KEY)
+    engine = servers.server_add(
+        host=local_host(), name="other", address=foreign.address, key=KEY
+    )
     made = servers.model_offer(engine=engine, model="org/Big-1", name="remote")
     Instance.objects.create(
         host=engine.host,
@@ -83,7 +85,9 @@ async def answered(body: dict[str, Any], path: str = CHAT) -> bytes:
 async def test_a_request_goes_out_under_the_servers_own_name_and_key(
     remote: Deployment, foreign: ForeignServer
 ) -> None:
-    body = await answered({**ASKED, "temperature": 0.5, "chat_parser": "x", "n_discard": -1})
+    body = await answered(
+        {**ASKED, "temperature": 0.5, "chat_parser": "x", "n_discard": -1}
+    )
     assert body == STREAM[2]
     ((path, headers, sent),) = foreign.seen
     assert (path, headers["authorization"]) == (CHAT, f"Bearer {KEY}")
@@ -112,7 +116,9 @@ async def test_a_foreign_llama_server_is_asked_for_its_timings(
     assert foreign.seen[-1][2]["timings_per_token"] is True
 
 
-async def test_a_server_without_a_key_gets_none(remote: Deployment, foreign: ForeignServer) -> None:
+async def test_a_server_without_a_key_gets_none(
+    remote: Deployment, foreign: ForeignServer
+) -> None:
     await _in_thread(servers.server_set_key, engine=remote.engine, key="")
     foreign.seen.clear()
     await answered(ASKED)
@@ -164,7 +170,9 @@ async def test_a_panel_knows_a_request_of_its_own(
 ) -> None:
     """Its own address as that of an external server would send a request round and round."""
     await answered(ASKED)
-    sent = [(name.encode(), value.encode()) for name, value in foreign.seen[-1][1].items()]
+    sent = [
+        (name.encode(), value.encode()) for name, value in foreign.seen[-1][1].items()
+    ]
     with pytest.raises(OmniError, match="its own address"):
         refuse_own(sent)
     refuse_own([(b"x-omni-from", b"another panel"), (b"accept", b"*/*")])
@@ -173,7 +181,11 @@ async def test_a_panel_knows_a_request_of_its_own(
 async def test_the_servers_own_error_is_passed_on(
     remote: Deployment, foreign: ForeignServer
 ) -> None:
-    foreign.answers[CHAT] = (400, "application/json", b'{"error":{"message":"too long"}}')
+    foreign.answers[CHAT] = (
+        400,
+        "application/json",
+        b'{"error":{"message":"too long"}}',
+    )
     async with open_answer(CHAT, ASKED) as upstream:
         assert (upstream.status, await upstream.body()) == (
             400,
@@ -205,7 +217,12 @@ async def test_chat_shows_what_is_known_and_says_not_available_for_the_rest(
         "remote",
         "stop",
     )
-    assert kept.ttft_ms and kept.duration_ms and kept.prefill_tps is None and kept.timings == {}
+    assert (
+        kept.ttft_ms
+        and kept.duration_ms
+        and kept.prefill_tps is None
+        and kept.timings == {}
+    )
     assert (kept.prompt_tokens, kept.completion_tokens) == (5, 2)
     assert "First token" in page.html[kept.pk]
     assert not await Measurement.objects.aexists()
@@ -221,11 +238,18 @@ async def test_two_lanes_compare_what_is_known_of_them(
         servers.model_offer, engine=remote.engine, model="org/Big-1", name="second"
     )
     await Instance.objects.acreate(
-        host=remote.host, deployment=second, role="model", state="ready", address=remote.engine.path
+        host=remote.host,
+        deployment=second,
+        role="model",
+        state="ready",
+        address=remote.engine.path,
     )
     forget_table()
     made = await _in_thread(
-        chat_services.conversation_create, owner=operator_user, deployment=remote, beside=[second]
+        chat_services.conversation_create,
+        owner=operator_user,
+        deployment=remote,
+        beside=[second],
     )
     page = await open_page(operator, made.pk)
     await page.send("send", text="Hi")
@@ -234,7 +258,9 @@ async def test_two_lanes_compare_what_is_known_of_them(
     shown = await _in_thread(operator.get, path=f"/chat/{made.pk}/")
     text = shown.content.decode()
     assert (
-        shown.status_code == 200 and text.count("Good day.") >= 2 and text.count("First token") == 2
+        shown.status_code == 200
+        and text.count("Good day.") >= 2
+        and text.count("First token") == 2
     )
 
 

@@ -40,7 +40,9 @@ from deployments.gateway.shapes import FieldError
 def test_a_field_reaches_the_engines_that_take_it(
     flavour: str, field: str, value: Any, passes: bool
 ) -> None:
-    assert extras(flavour, {field: value}, [field]) == ({field: value} if passes else {})
+    assert extras(flavour, {field: value}, [field]) == (
+        {field: value} if passes else {}
+    )
 
 
 @pytest.mark.parametrize(
@@ -54,13 +56,17 @@ def test_a_field_reaches_the_engines_that_take_it(
         ("vllm", "repetition_penalty", 0),
     ],
 )
-def test_a_value_out_of_its_range_is_refused_by_name(flavour: str, field: str, value: Any) -> None:
+def test_a_value_out_of_its_range_is_refused_by_name(
+    flavour: str, field: str, value: Any
+) -> None:
     with pytest.raises(FieldError) as caught:
         extras(flavour, {field: value}, [field])
     assert caught.value.param == field
 
 
-def test_the_flavours_name_no_field_that_all_engines_take_and_each_can_be_checked() -> None:
+def test_the_flavours_name_no_field_that_all_engines_take_and_each_can_be_checked() -> (
+    None
+):
     assert [name for name, flavour in FLAVOURS.items() if not flavour.takes] == []
     for flavour in FLAVOURS.values():
         for policy in POLICIES.values():

@@ -41,7 +41,10 @@ def chat(**fields: Any) -> dict[str, Any]:
                 {
                     "role": "user",
                     "content": [
-                        {"type": "image_url", "image_url": {"url": "data:image/png;base64,"}}
+                        {
+                            "type": "image_url",
+                            "image_url": {"url": "data:image/png;base64,"},
+                        }
                     ],
                 }
             ]
@@ -55,7 +58,10 @@ def test_what_engines_understand_passes_unchanged(fields: dict[str, Any]) -> Non
 
 def test_null_means_not_given_and_unknown_fields_are_named() -> None:
     kept, dropped = allowed(
-        CHAT, chat(model="m", top_p=None, n_discard=-1, chat_parser="x", api_base="http://evil")
+        CHAT,
+        chat(
+            model="m", top_p=None, n_discard=-1, chat_parser="x", api_base="http://evil"
+        ),
     )
     assert kept == chat()
     assert dropped == ["api_base", "chat_parser", "n_discard"]
@@ -90,9 +96,15 @@ def test_null_means_not_given_and_unknown_fields_are_named() -> None:
         ({"tools": [5]}, "tools"),
         ({"tools": [{"type": "function", "function": {"name": 5}}]}, "tools"),
         ({"messages": [{"role": "user", "content": 5}]}, "messages[0]"),
-        ({"messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]}, "messages[0]"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]},
+            "messages[0]",
+        ),
         ({"messages": [{"role": "assistant", "reasoning_content": 5}]}, "messages[0]"),
-        ({"messages": [{"role": "assistant", "tool_calls": [{"function": {}}]}]}, "messages[0]"),
+        (
+            {"messages": [{"role": "assistant", "tool_calls": [{"function": {}}]}]},
+            "messages[0]",
+        ),
         ({"messages": []}, "messages"),
         ({"messages": "Hi"}, "messages"),
         ({"messages": [{"content": "Hi"}]}, "messages[0]"),
@@ -100,19 +112,31 @@ def test_null_means_not_given_and_unknown_fields_are_named() -> None:
         (
             {
                 "messages": [
-                    {"role": "user", "content": [{"image_url": {"url": "http://169.254.169.254/"}}]}
+                    {
+                        "role": "user",
+                        "content": [{"image_url": {"url": "http://169.254.169.254/"}}],
+                    }
                 ]
             },
             "messages[0]",
         ),
         (
-            {"messages": [{"role": "user", "content": [{"image_url": "file:///etc/passwd"}]}]},
+            {
+                "messages": [
+                    {"role": "user", "content": [{"image_url": "file:///etc/passwd"}]}
+                ]
+            },
             "messages[0]",
         ),
-        ({"messages": [{"role": "user", "content": [{"image_url": {}}]}]}, "messages[0]"),
+        (
+            {"messages": [{"role": "user", "content": [{"image_url": {}}]}]},
+            "messages[0]",
+        ),
     ],
 )
-def test_what_is_out_of_bounds_is_refused_by_name(fields: dict[str, Any], param: str) -> None:
+def test_what_is_out_of_bounds_is_refused_by_name(
+    fields: dict[str, Any], param: str
+) -> None:
     with pytest.raises(FieldError) as caught:
         allowed(CHAT, chat(**fields))
     assert caught.value.param == param
@@ -122,7 +146,10 @@ def test_what_is_out_of_bounds_is_refused_by_name(fields: dict[str, Any], param:
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"max_tokens": 2_000_000}, "max_tokens is 2000000. Use a number from -1 to 1048576."),
+        (
+            {"max_tokens": 2_000_000},
+            "max_tokens is 2000000. Use a number from -1 to 1048576.",
+        ),
         ({"top_k": 3_000_000}, "top_k is 3000000. Use a number from -1 to 1048576."),
         ({"temperature": 10.5}, "temperature is 10.5. Use a number from 0 to 10."),
         (
@@ -131,7 +158,9 @@ def test_what_is_out_of_bounds_is_refused_by_name(fields: dict[str, Any], param:
         ),
     ],
 )
-def test_limits_are_written_as_people_write_them(fields: dict[str, Any], says: str) -> None:
+def test_limits_are_written_as_people_write_them(
+    fields: dict[str, Any], says: str
+) -> None:
     with pytest.raises(FieldError) as caught:
         allowed(CHAT, chat(**fields))
     assert says in str(caught.value)
@@ -150,14 +179,17 @@ def test_limits_are_written_as_people_write_them(fields: dict[str, Any], says: s
         ("/tokenize", "content", {}),
     ],
 )
-def test_what_is_neither_text_nor_tokens_is_refused(path: str, field: str, value: Any) -> None:
+def test_what_is_neither_text_nor_tokens_is_refused(
+    path: str, field: str, value: Any
+) -> None:
     with pytest.raises(FieldError) as caught:
         allowed(path, {field: value})
     assert caught.value.param == field
 
 
 @pytest.mark.parametrize(
-    ("path", "param"), [(CHAT, "messages"), ("/v1/completions", "prompt"), ("/tokenize", "content")]
+    ("path", "param"),
+    [(CHAT, "messages"), ("/v1/completions", "prompt"), ("/tokenize", "content")],
 )
 def test_the_one_field_that_must_be_there_is_named(path: str, param: str) -> None:
     with pytest.raises(FieldError, match=f"{param} is missing"):
@@ -167,7 +199,8 @@ def test_the_one_field_that_must_be_there_is_named(path: str, param: str) -> Non
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=5), inner, max_size=3)
     ),
     max_leaves=8,
 )

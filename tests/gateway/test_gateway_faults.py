@@ -36,7 +36,9 @@ def test_a_stream_that_ends_before_its_answer_is_complete_ends_with_an_error_eve
 ) -> None:
     answer = served.post(ask("ends_early", stream=True))
     last = answer.content.removeprefix(EVENT + EVENT)
-    assert json.loads(last.removeprefix(b"data: "))["error"]["code"] == "answer_incomplete"
+    assert (
+        json.loads(last.removeprefix(b"data: "))["error"]["code"] == "answer_incomplete"
+    )
 
 
 def test_a_fragment_at_the_end_of_a_stream_does_not_spoil_the_error_behind_it(
@@ -44,39 +46,59 @@ def test_a_fragment_at_the_end_of_a_stream_does_not_spoil_the_error_behind_it(
 ) -> None:
     answer = served.post(ask("ends_inside_an_event", stream=True))
     events = [
-        json.loads(event.removeprefix("data: ")) for event in answer.text.split("\n\n") if event
+        json.loads(event.removeprefix("data: "))
+        for event in answer.text.split("\n\n")
+        if event
     ]
     assert [list(event) for event in events] == [["choices"], ["error"]]
     assert events[-1]["error"]["code"] == "answer_incomplete"
 
 
-def test_text_that_reads_like_an_end_is_no_end(faulty: FakeEngine, served: Served) -> None:
+def test_text_that_reads_like_an_end_is_no_end(
+    faulty: FakeEngine, served: Served
+) -> None:
     answer = served.post(ask("writes_of_ends", stream=True))
     last = answer.text.strip().rpartition("\n\n")[2]
-    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "answer_incomplete"
+    assert (
+        json.loads(last.removeprefix("data: "))["error"]["code"] == "answer_incomplete"
+    )
 
 
-def test_an_end_is_read_as_the_standard_has_it(faulty: FakeEngine, served: Served) -> None:
+def test_an_end_is_read_as_the_standard_has_it(
+    faulty: FakeEngine, served: Served
+) -> None:
     answer = served.post(ask("ends_with_a_reason", stream=True))
     assert answer.text.endswith('"stop"}]}\r\n\r\n') and "error" not in answer.text
 
 
-def test_an_answer_without_end_is_given_up_and_not_kept(faulty: FakeEngine, served: Served) -> None:
+def test_an_answer_without_end_is_given_up_and_not_kept(
+    faulty: FakeEngine, served: Served
+) -> None:
     assert served.process
     process = psutil.Process(served.process.pid)
     before_bytes = process.memory_info().rss
     answer = served.post(ask("answers_without_end"))
-    assert answer.status_code == 502 and "more than 64 MiB" in answer.json()["error"]["message"]
+    assert (
+        answer.status_code == 502
+        and "more than 64 MiB" in answer.json()["error"]["message"]
+    )
     assert process.memory_info().rss - before_bytes < 300 << 20
-    wait_until(lambda: faulty.open_requests == 0, 5, "the engine still works for nobody")
+    wait_until(
+        lambda: faulty.open_requests == 0, 5, "the engine still works for nobody"
+    )
 
 
 def test_a_packed_answer_is_refused(faulty: FakeEngine, served: Served) -> None:
     answer = served.post(ask("packs_its_answer"))
-    assert answer.status_code == 502 and "packs its answer" in answer.json()["error"]["message"]
+    assert (
+        answer.status_code == 502
+        and "packs its answer" in answer.json()["error"]["message"]
+    )
 
 
-def test_openais_client_raises_when_a_stream_breaks_off(faulty: FakeEngine, served: Served) -> None:
+def test_openais_client_raises_when_a_stream_breaks_off(
+    faulty: FakeEngine, served: Served
+) -> None:
     stream = served.client().chat.completions.create(**ask("breaks_off"), stream=True)
     with pytest.raises(openai.APIError, match="broke off"):
         list(stream)
@@ -104,14 +126,22 @@ def test_a_client_that_hangs_up_ends_the_request_to_the_engine(
     client = connect(served, ask(behaviour, stream=True))
     wait_until(lambda: faulty.open_requests == 1, 5, "the engine got no request")
     client.close()
-    wait_until(lambda: faulty.open_requests == 0, 1, "the engine still works for nobody")
+    wait_until(
+        lambda: faulty.open_requests == 0, 1, "the engine still works for nobody"
+    )
 
 
 def test_the_engine_sees_its_own_name_for_the_model_and_only_allowed_fields(
     faulty: FakeEngine, served: Served
 ) -> None:
     served.post(
-        ask("hangs_up", temperature=0.5, top_k=None, api_base="http://evil.example", n_discard=-9)
+        ask(
+            "hangs_up",
+            temperature=0.5,
+            top_k=None,
+            api_base="http://evil.example",
+            n_discard=-9,
+        )
     )
     assert faulty.seen[-1] == {
         "messages": [{"role": "user", "content": "hangs_up"}],
@@ -129,17 +159,24 @@ def test_a_client_that_reads_nothing_holds_the_engine_back_and_no_memory_grows(
     with connect(served, ask("floods", stream=True)):
         wait_until(lambda: faulty.sent_bytes > 0, 5, "the engine did not begin")
         wait_until(
-            lambda: standing_still(faulty), 20, "the engine is not held back", interval_s=0.3
+            lambda: standing_still(faulty),
+            20,
+            "the engine is not held back",
+            interval_s=0.3,
         )
         grown_bytes = process.memory_info().rss - before_bytes
         assert faulty.sent_bytes < FLOOD_BYTES / 8
         assert grown_bytes < 20 << 20
         # The stalled client takes nothing from the others.
         assert httpx.get(f"{served.url}/healthz", timeout=2).status_code == 200
-    wait_until(lambda: faulty.open_requests == 0, 2, "the engine still works for nobody")
+    wait_until(
+        lambda: faulty.open_requests == 0, 2, "the engine still works for nobody"
+    )
 
 
-def test_a_client_that_reads_gets_all_of_a_flood(faulty: FakeEngine, served: Served) -> None:
+def test_a_client_that_reads_gets_all_of_a_flood(
+    faulty: FakeEngine, served: Served
+) -> None:
     faulty.sent_bytes = begun_at = FLOOD_BYTES - (32 << 20)
     url = f"{served.url}/v1/chat/completions"
     with httpx.stream(
@@ -162,7 +199,8 @@ def connect(served: Served, body: dict[str, Any]) -> socket.socket:
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 << 10)
     client.connect(("127.0.0.1", served.port))
     head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {served.key}\r\n"
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer"
+        f" {served.key}\r\n"
     )
     client.sendall(f"{head}Content-Length: {len(raw)}\r\n\r\n".encode() + raw)
     return client
@@ -172,7 +210,9 @@ def test_three_hundred_hang_ups_leave_no_connection_behind(
     faulty: FakeEngine, served: Served
 ) -> None:
     for _ in range(6):
-        clients = [connect(served, ask("begins_and_waits", stream=True)) for _ in range(50)]
+        clients = [
+            connect(served, ask("begins_and_waits", stream=True)) for _ in range(50)
+        ]
         wait_until(
             lambda: faulty.open_requests == 50,
             15,
@@ -181,7 +221,9 @@ def test_three_hundred_hang_ups_leave_no_connection_behind(
         for client in clients:
             client.close()
         wait_until(
-            lambda: faulty.open_requests == 0, 5, lambda: f"{faulty.open_requests} are still open"
+            lambda: faulty.open_requests == 0,
+            5,
+            lambda: f"{faulty.open_requests} are still open",
         )
     assert served.process
     to_engine = [
@@ -195,7 +237,9 @@ def test_three_hundred_hang_ups_leave_no_connection_behind(
 def test_a_hundred_streams_run_side_by_side(faulty: FakeEngine, served: Served) -> None:
     with ThreadPoolExecutor(100) as pool:
         answers = list(
-            pool.map(lambda _: served.post(ask("takes_its_time", stream=True)), range(100))
+            pool.map(
+                lambda _: served.post(ask("takes_its_time", stream=True)), range(100)
+            )
         )
     assert {
         (a.status_code, a.content.count(b"word"), a.content.endswith(b"[DONE]\n\n"))

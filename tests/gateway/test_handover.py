@@ -91,14 +91,19 @@ async def test_a_second_turn_finds_the_first_in_its_slot(smol: Pair) -> None:
     assert second.timings["cache_n"] > 120 and second.timings["prompt_n"] < 64
 
 
-async def test_what_is_known_of_a_slot_may_be_wrong_and_costs_time_only(smol: Pair) -> None:
+async def test_what_is_known_of_a_slot_may_be_wrong_and_costs_time_only(
+    smol: Pair,
+) -> None:
     body = chat(words(80, 8))
     first = await smol.ask(body)
     done(first.report)
     smol.forget()
     again = await smol.ask(body)
     assert again.report and again.report.outcome == Outcome.SKIPPED
-    assert again.timings["cache_n"] == 0 and again.text == smol.direct(body, cold=True).text
+    assert (
+        again.timings["cache_n"] == 0
+        and again.text == smol.direct(body, cold=True).text
+    )
     # Now it is right again.
     third = await smol.ask(body)
     assert third.timings["prompt_n"] == 1 and third.text == first.text
@@ -112,10 +117,13 @@ async def test_short_prompts_are_not_handed_over(smol: Pair) -> None:
 
 async def test_completions_and_token_ids_go_over_as_well(smol: Pair) -> None:
     text = words(90, 3)
-    as_text = await smol.ask({"prompt": text, "max_tokens": 6, "temperature": 0}, "/v1/completions")
+    as_text = await smol.ask(
+        {"prompt": text, "max_tokens": 6, "temperature": 0}, "/v1/completions"
+    )
     done(as_text.report)
     as_ids = await smol.ask(
-        {"prompt": list(range(1000, 1090)), "max_tokens": 6, "temperature": 0}, "/v1/completions"
+        {"prompt": list(range(1000, 1090)), "max_tokens": 6, "temperature": 0},
+        "/v1/completions",
     )
     done(as_ids.report)
     assert as_text.timings["prompt_n"] == as_ids.timings["prompt_n"] == 1
@@ -124,7 +132,9 @@ async def test_completions_and_token_ids_go_over_as_well(smol: Pair) -> None:
     assert as_text.text == smol.direct(body, "/v1/completions").text
 
 
-async def test_sixteen_requests_on_four_slots_all_get_their_own_answer(smol: Pair) -> None:
+async def test_sixteen_requests_on_four_slots_all_get_their_own_answer(
+    smol: Pair,
+) -> None:
     def body(number: int) -> dict[str, Any]:
         text = f"{words(40, number)}. Repeat this number: {number * 37 + 11}."
         return chat(text, max_tokens=6, stream=number % 2 == 0)
@@ -134,7 +144,9 @@ async def test_sixteen_requests_on_four_slots_all_get_their_own_answer(smol: Pai
     assert all(done(answer.report).is_used for answer in answers)
     assert all(answer.timings["prompt_n"] <= 8 for answer in answers)
     for number in (0, 5, 15):
-        assert answers[number].text == smol.direct(body(number), read_by=smol.prefill).text
+        assert (
+            answers[number].text == smol.direct(body(number), read_by=smol.prefill).text
+        )
     await smol.idle()
 
 
@@ -142,7 +154,9 @@ async def test_counting_tokens_takes_no_slot(smol: Pair) -> None:
     async with AsyncExitStack() as held:
         for _ in range(4):
             await held.enter_async_context(lines().pool(smol.serving, "decode").taken())
-        answer = await asyncio.wait_for(smol.ask({"content": "Hi there"}, "/tokenize"), 5)
+        answer = await asyncio.wait_for(
+            smol.ask({"content": "Hi there"}, "/tokenize"), 5
+        )
     assert answer.status == 200 and answer.report is None
 
 
@@ -158,15 +172,22 @@ async def test_what_cannot_go_over_is_read_by_the_decode_instance(
 ) -> None:
     answer = await smol.ask(body)
     assert answer.status == 200
-    assert answer.report and answer.report.outcome == Outcome.SKIPPED and why in answer.report.why
+    assert (
+        answer.report
+        and answer.report.outcome == Outcome.SKIPPED
+        and why in answer.report.why
+    )
 
 
-async def test_without_room_the_decode_instance_reads_the_prompt(smol: Pair, settings: Any) -> None:
+async def test_without_room_the_decode_instance_reads_the_prompt(
+    smol: Pair, settings: Any
+) -> None:
     settings.OMNI_HANDOVER_LIMIT_MIB = 1
     answer = await smol.ask(chat(words(100, 5), max_tokens=1))
     assert (
         answer.report
-        and answer.report.header == "skipped: the limit for handed-over caches is reached"
+        and answer.report.header
+        == "skipped: the limit for handed-over caches is reached"
     )
     assert answer.status == 200 and answer.timings["prompt_n"] > 64
 
@@ -192,7 +213,9 @@ async def test_a_prompt_beyond_the_context_is_the_engines_own_error(smol: Pair) 
 async def test_a_client_that_hangs_up_while_its_prompt_is_read_leaves_nothing_behind(
     smol: Pair, stream: bool
 ) -> None:
-    request = asyncio.ensure_future(smol.ask(chat(words(1000, 2 + stream), stream=stream)))
+    request = asyncio.ensure_future(
+        smol.ask(chat(words(1000, 2 + stream), stream=stream))
+    )
     while not await asyncio.to_thread(smol.prefill.busy):
         await asyncio.sleep(0.02)
     request.cancel()
@@ -215,17 +238,23 @@ async def test_requests_that_wait_for_a_slot_can_be_cancelled(smol: Pair) -> Non
 
 
 async def test_a_dead_prefill_instance_costs_time_and_nothing_else(smol: Pair) -> None:
-    dead = replace(smol.serving.peers["prefill"], address=EngineAddress("http://127.0.0.1:9"))
+    dead = replace(
+        smol.serving.peers["prefill"], address=EngineAddress("http://127.0.0.1:9")
+    )
     smol.serving = replace(smol.serving, peers={**smol.serving.peers, "prefill": dead})
     answer = await smol.ask(chat(words(100, 7), max_tokens=1))
     assert (
-        answer.report and answer.report.header == "failed: prefill: the instance cannot be reached"
+        answer.report
+        and answer.report.header == "failed: prefill: the instance cannot be reached"
     )
     smol.serving = replace(
         smol.serving, state="crashed", peers={"decode": smol.serving.peers["decode"]}
     )
     answer = await smol.ask(chat(words(100, 8), max_tokens=1))
-    assert answer.report and answer.report.header == "failed: the prefill instance is not ready"
+    assert (
+        answer.report
+        and answer.report.header == "failed: the prefill instance is not ready"
+    )
     assert answer.status == 200
 
 
@@ -237,7 +266,10 @@ async def test_engines_killed_in_the_middle_of_a_request(smol: Pair) -> None:
         await asyncio.sleep(0.02)
     smol.prefill.kill()
     answer = await request
-    assert answer.report and answer.report.header == "failed: prefill: the connection broke off"
+    assert (
+        answer.report
+        and answer.report.header == "failed: prefill: the connection broke off"
+    )
     timings = answer.timings
     assert answer.status == 200 and timings["cache_n"] + timings["prompt_n"] > 300
     assert answer.text == smol.direct(body, cold=True).text

@@ -31,7 +31,9 @@ real_act: Act = handover.act_on_slot
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     folder = tmp_path_factory.mktemp("faults")
     model = str(write_tiny(folder / "qwen3.gguf", "qwen3"))
-    with pair(folder, model=model, flags=("-c", "4096", "-np", "2", "-b", "256")) as made:
+    with pair(
+        folder, model=model, flags=("-c", "4096", "-np", "2", "-b", "256")
+    ) as made:
         yield made
 
 
@@ -49,7 +51,10 @@ def prompt(number: int, **fields: Any) -> dict[str, Any]:
 
 async def asked(made: Pair, number: int) -> Any:
     answer = await made.ask(prompt(number), "/v1/completions")
-    assert answer.status == 200 and answer.timings["cache_n"] + answer.timings["prompt_n"] == 200
+    assert (
+        answer.status == 200
+        and answer.timings["cache_n"] + answer.timings["prompt_n"] == 200
+    )
     return answer
 
 
@@ -57,24 +62,32 @@ def tampering(monkeypatch: pytest.MonkeyPatch, act: Act) -> None:
     monkeypatch.setattr(handover, "act_on_slot", act)
 
 
-@pytest.mark.parametrize(("action", "key"), [("save", "n_saved"), ("restore", "n_restored")])
+@pytest.mark.parametrize(
+    ("action", "key"), [("save", "n_saved"), ("restore", "n_restored")]
+)
 async def test_a_wrong_number_of_tokens_is_a_failure(
     tiny: Pair, monkeypatch: pytest.MonkeyPatch, action: str, key: str
 ) -> None:
-    async def act(peer: Peer, slot: int, what: str, name: str, size: int) -> dict[str, Any]:
+    async def act(
+        peer: Peer, slot: int, what: str, name: str, size: int
+    ) -> dict[str, Any]:
         found = await real_act(peer, slot, what, name, size)
         return {**found, key: 7} if what == action else found
 
     tampering(monkeypatch, act)
     answer = await asked(tiny, 1 if action == "save" else 2)
-    assert answer.report.outcome == Outcome.FAILED and answer.report.why.startswith("7 tokens were")
+    assert answer.report.outcome == Outcome.FAILED and answer.report.why.startswith(
+        "7 tokens were"
+    )
     await tiny.idle()
 
 
 async def test_a_file_that_is_cut_off_empties_the_slot_and_the_prompt_is_read_again(
     tiny: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def act(peer: Peer, slot: int, what: str, name: str, size: int) -> dict[str, Any]:
+    async def act(
+        peer: Peer, slot: int, what: str, name: str, size: int
+    ) -> dict[str, Any]:
         found = await real_act(peer, slot, what, name, size)
         if what == "save":
             path = tiny.slots / name
@@ -91,12 +104,16 @@ async def test_a_file_that_is_cut_off_empties_the_slot_and_the_prompt_is_read_ag
 async def test_after_a_few_hand_overs_that_were_of_no_use_there_are_no_more(
     tiny: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def act(peer: Peer, slot: int, what: str, name: str, size: int) -> dict[str, Any]:
+    async def act(
+        peer: Peer, slot: int, what: str, name: str, size: int
+    ) -> dict[str, Any]:
         found = await real_act(peer, slot, what, name, size)
         if what == "restore":
             headers = {"authorization": f"Bearer {tiny.decode.key}"}
             await asyncio.to_thread(
-                httpx.post, f"{peer.address.url}/slots/{slot}?action=erase", headers=headers
+                httpx.post,
+                f"{peer.address.url}/slots/{slot}?action=erase",
+                headers=headers,
             )
         return found
 
@@ -106,7 +123,8 @@ async def test_after_a_few_hand_overs_that_were_of_no_use_there_are_no_more(
         assert answer.report.outcome == Outcome.DONE and answer.report.is_used is False
     answer = await asked(tiny, 20)
     assert (
-        answer.report.header == "skipped: the decode instance makes no use of what is handed over"
+        answer.report.header
+        == "skipped: the decode instance makes no use of what is handed over"
     )
     # Started again, it is trusted again.
     tiny.serving.peers["decode"], before = (  # type: ignore[index]
@@ -124,7 +142,9 @@ async def test_a_client_that_hangs_up_while_the_cache_goes_over_leaves_nothing_b
 ) -> None:
     reached = asyncio.Event()
 
-    async def act(peer: Peer, slot: int, what: str, name: str, size: int) -> dict[str, Any]:
+    async def act(
+        peer: Peer, slot: int, what: str, name: str, size: int
+    ) -> dict[str, Any]:
         found = await real_act(peer, slot, what, name, size)
         if what == slow:
             reached.set()
@@ -157,7 +177,9 @@ async def test_a_file_that_is_written_too_late_is_deleted_as_well(
 ) -> None:
     late: list[Path] = []
 
-    async def act(peer: Peer, slot: int, what: str, name: str, size: int) -> dict[str, Any]:
+    async def act(
+        peer: Peer, slot: int, what: str, name: str, size: int
+    ) -> dict[str, Any]:
         late.append(tiny.slots / name)
         raise HandoverFailed("save: no answer in time", is_late=True)
 
@@ -175,7 +197,9 @@ async def test_the_file_is_there_only_while_it_is_needed(
 ) -> None:
     seen: list[tuple[str, int]] = []
 
-    async def act(peer: Peer, slot: int, what: str, name: str, size: int) -> dict[str, Any]:
+    async def act(
+        peer: Peer, slot: int, what: str, name: str, size: int
+    ) -> dict[str, Any]:
         seen.append((what, len(list(tiny.slots.iterdir()))))
         return await real_act(peer, slot, what, name, size)
 
@@ -196,7 +220,9 @@ WEATHER = {
 }
 SHAPED = {
     "type": "json_schema",
-    "json_schema": {"schema": {"type": "object", "properties": {"a": {"type": "string"}}}},
+    "json_schema": {
+        "schema": {"type": "object", "properties": {"a": {"type": "string"}}}
+    },
 }
 ASKED: list[dict[str, Any]] = [
     {"tools": [WEATHER]},
@@ -211,9 +237,13 @@ async def test_what_shapes_the_prompt_shapes_it_in_both_instances(
     tiny: Pair, fields: dict[str, Any]
 ) -> None:
     messages = [{"role": "user", "content": f"{sorted(fields)} " * 40}]
-    answer = await tiny.ask({"messages": messages, "max_tokens": 3, "temperature": 0, **fields})
+    answer = await tiny.ask(
+        {"messages": messages, "max_tokens": 3, "temperature": 0, **fields}
+    )
     assert answer.status == 200 and answer.report
-    assert (answer.report.is_used, answer.timings["prompt_n"]) == (True, 1), answer.report
+    assert (answer.report.is_used, answer.timings["prompt_n"]) == (True, 1), (
+        answer.report
+    )
 
 
 async def test_sixty_requests_of_which_half_are_given_up_at_any_time_leave_nothing_behind(
@@ -236,7 +266,9 @@ async def test_sixty_requests_of_which_half_are_given_up_at_any_time_leave_nothi
         await asyncio.sleep(chance.random() / 10)
         task.cancel()
     done, late = await asyncio.wait(tasks, timeout=60)
-    assert not late and not [task for task in done if not task.cancelled() and task.exception()]
+    assert not late and not [
+        task for task in done if not task.cancelled() and task.exception()
+    ]
     await tiny.idle()
 
 

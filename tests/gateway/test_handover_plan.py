@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 
 from deployments.gateway import handover_plan as rules
-from deployments.gateway.handover_plan import HandoverReport, Held, Kind, Outcome, tokens_of
+from deployments.gateway.handover_plan import (
+    HandoverReport,
+    Held,
+    Kind,
+    Outcome,
+    tokens_of,
+)
 from deployments.gateway.slots import SlotPool
 from tests.gateway.pair import is_idle
 
@@ -18,7 +24,10 @@ HELLO = [{"role": "user", "content": "Hello"}]
 PICTURE = [
     {
         "role": "user",
-        "content": [{"type": "text", "text": "?"}, {"type": "image_url", "image_url": "data:,"}],
+        "content": [
+            {"type": "text", "text": "?"},
+            {"type": "image_url", "image_url": "data:,"},
+        ],
     }
 ]
 
@@ -29,7 +38,8 @@ def test_the_common_prefix_is_what_counting_one_by_one_gives() -> None:
         a = [chance.randrange(2) for _ in range(chance.randrange(12))]
         b = [chance.randrange(2) for _ in range(chance.randrange(12))]
         one_by_one = next(
-            (n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
+            (n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y),
+            min(len(a), len(b)),
         )
         assert rules.common_prefix(tokens_of(a), tokens_of(b)) == one_by_one
 
@@ -60,7 +70,11 @@ def test_how_much_of_a_prompt_a_slot_has(
 
 LONG = tokens_of(range(100))
 SLOTS: list[tuple[list[tuple[int, Held, int]], int, str]] = [
-    ([(0, rules.NOTHING, 5), (1, rules.NOTHING, 3)], 1, "the one that was used longest ago"),
+    (
+        [(0, rules.NOTHING, 5), (1, rules.NOTHING, 3)],
+        1,
+        "the one that was used longest ago",
+    ),
     ([(0, Held(LONG[:50]), 9), (1, rules.NOTHING, 3)], 0, "the same conversation's"),
     ([(0, Held(LONG[:50]), 9), (1, Held(LONG[:70]), 1)], 1, "the one with more of it"),
     (
@@ -77,13 +91,22 @@ SLOTS: list[tuple[list[tuple[int, Held, int]], int, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("free", "expected", "why"), SLOTS, ids=[why for *_, why in SLOTS])
-def test_which_slot_is_taken(free: list[tuple[int, Held, int]], expected: int, why: str) -> None:
+@pytest.mark.parametrize(
+    ("free", "expected", "why"), SLOTS, ids=[why for *_, why in SLOTS]
+)
+def test_which_slot_is_taken(
+    free: list[tuple[int, Held, int]], expected: int, why: str
+) -> None:
     assert rules.best_slot(free, LONG, recurrent=False) == expected
 
 
 def test_without_a_known_prompt_the_oldest_slot_is_taken() -> None:
-    assert rules.best_slot([(0, Held(LONG), 2), (1, rules.NOTHING, 1)], None, recurrent=False) == 1
+    assert (
+        rules.best_slot(
+            [(0, Held(LONG), 2), (1, rules.NOTHING, 1)], None, recurrent=False
+        )
+        == 1
+    )
 
 
 SORTS: list[tuple[str, dict[str, Any], Kind, int]] = [
@@ -164,7 +187,9 @@ TAILS = [
 
 
 @pytest.mark.parametrize(("tail", "cached"), TAILS)
-def test_an_answers_end_tells_what_was_in_the_cache(tail: bytes, cached: int | None) -> None:
+def test_an_answers_end_tells_what_was_in_the_cache(
+    tail: bytes, cached: int | None
+) -> None:
     assert rules.last_timings(tail).get("cache_n") == cached
 
 
@@ -177,12 +202,17 @@ def test_a_handover_was_of_use_when_all_but_the_last_token_were_found() -> None:
 
 
 def test_the_header_is_one_line_of_figures_or_the_reason() -> None:
-    report = HandoverReport(Outcome.DONE, "", 1541, 0, 35_530_060, 3787.1, 13.04, 5.0, 0.2)
+    report = HandoverReport(
+        Outcome.DONE, "", 1541, 0, 35_530_060, 3787.1, 13.04, 5.0, 0.2
+    )
     assert (
         report.header
         == "prefill_ms=3787.1,save_ms=13.0,restore_ms=5.0,wait_ms=0.2,bytes=35530060,tokens=1541"
     )
-    assert HandoverReport(Outcome.FAILED, "save: no\r\nroom").header == "failed: save: no room"
+    assert (
+        HandoverReport(Outcome.FAILED, "save: no\r\nroom").header
+        == "failed: save: no room"
+    )
 
 
 # --- slots ----------------------------------------------------------------------------------------
@@ -195,7 +225,9 @@ async def test_slots_are_given_in_the_order_they_were_asked_for() -> None:
             order.append(name)
             await asyncio.sleep(0)
 
-    await asyncio.gather(use("a", 1), use("b", 1), use("both", 2), use("c", 1), use("d", 1))
+    await asyncio.gather(
+        use("a", 1), use("b", 1), use("both", 2), use("c", 1), use("d", 1)
+    )
     assert order == ["a", "b", "both", "c", "d"]
     assert is_idle(pool)
 

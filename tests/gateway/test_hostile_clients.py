@@ -29,7 +29,9 @@ def connect(served: Served) -> socket.socket:
 
 
 def head(method: str, path: str, *lines: str) -> bytes:
-    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", *lines, "", ""]).encode()
+    return "\r\n".join(
+        [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", *lines, "", ""]
+    ).encode()
 
 
 def answer_on(client: socket.socket) -> bytes:
@@ -54,7 +56,9 @@ def stored_bytes(served: Served) -> int:
 
 # --- bodies ---------------------------------------------------------------------------------------
 @pytest.mark.parametrize("path", [CHAT, "/v1/anything", "/tokenize"])
-@pytest.mark.parametrize("length", ["Content-Length: 31457280", "Transfer-Encoding: chunked"])
+@pytest.mark.parametrize(
+    "length", ["Content-Length: 31457280", "Transfer-Encoding: chunked"]
+)
 @pytest.mark.parametrize("expects", [[], ["Expect: 100-continue"]])
 def test_a_long_body_without_a_key_is_refused_before_it_is_sent(
     faulty: FakeEngine, served: Served, path: str, length: str, expects: list[str]
@@ -63,7 +67,10 @@ def test_a_long_body_without_a_key_is_refused_before_it_is_sent(
         client.sendall(head("POST", path, length, *expects))
         answer = answer_on(client)
     assert answer.startswith(b"HTTP/1.1 401 ")
-    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "invalid_api_key"
+    assert (
+        json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"]
+        == "invalid_api_key"
+    )
 
 
 def test_a_page_takes_no_long_body_from_who_is_not_logged_in(
@@ -95,7 +102,12 @@ def test_a_body_that_grows_beyond_what_it_may_have_is_refused(
     with connect(served) as client, ThreadPoolExecutor(1) as pool:
         answer = pool.submit(answer_on, client)
         client.sendall(
-            head("POST", CHAT, "Transfer-Encoding: chunked", f"Authorization: Bearer {served.key}")
+            head(
+                "POST",
+                CHAT,
+                "Transfer-Encoding: chunked",
+                f"Authorization: Bearer {served.key}",
+            )
         )
         with suppress(OSError):
             for _ in range(64):
@@ -103,9 +115,15 @@ def test_a_body_that_grows_beyond_what_it_may_have_is_refused(
         assert answer.result().startswith(b"HTTP/1.1 413 ")
 
 
-def test_a_long_body_with_a_key_arrives_whole(faulty: FakeEngine, served: Served) -> None:
+def test_a_long_body_with_a_key_arrives_whole(
+    faulty: FakeEngine, served: Served
+) -> None:
     long = "x" * (3 << 20)
-    body = {"model": "faulty", "messages": [{"role": "system", "content": long}], "user": "u"}
+    body = {
+        "model": "faulty",
+        "messages": [{"role": "system", "content": long}],
+        "user": "u",
+    }
     body["messages"].append({"role": "user", "content": "finds_it_too_long"})
     chunks = iter([json.dumps(body).encode()])
     for sent in ({"json": body}, {"content": chunks}):
@@ -119,7 +137,9 @@ def test_a_long_body_with_a_key_arrives_whole(faulty: FakeEngine, served: Served
 @pytest.fixture(scope="module")
 def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A server that may open 300 files."""
-    running = Served(tmp_path_factory.mktemp("crowded"), before=("prlimit", "--nofile=300:300"))
+    running = Served(
+        tmp_path_factory.mktemp("crowded"), before=("prlimit", "--nofile=300:300")
+    )
     running.home.create()
     running.prepare({})
     running.start()
@@ -135,7 +155,9 @@ def test_idle_connections_make_room_for_others(crowded: Served) -> None:
         answer = httpx.get(f"{crowded.url}/healthz", timeout=45)
         assert answer.status_code == 200
         assert (
-            httpx.get(f"{crowded.url}/v1/models", headers=crowded.headers, timeout=45).status_code
+            httpx.get(
+                f"{crowded.url}/v1/models", headers=crowded.headers, timeout=45
+            ).status_code
             == 200
         )
 
@@ -147,7 +169,9 @@ def test_half_sent_heads_and_bodies_make_room_as_well(crowded: Served) -> None:
                 client = open_ones.enter_context(connect(crowded))
                 begun = head("POST", CHAT, "Content-Length: 60000") + b"{"
                 client.sendall(
-                    begun if number % 2 else b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: "
+                    begun
+                    if number % 2
+                    else b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: "
                 )
         assert httpx.get(f"{crowded.url}/healthz", timeout=45).status_code == 200
 
@@ -158,7 +182,10 @@ def test_half_sent_heads_and_bodies_make_room_as_well(crowded: Served) -> None:
         (head("GET", "/v1/models", "X-Long: " + "x" * 20_000), b"431"),
         (head("GET", "/", "X-Long: " + "x" * 20_000), b"431"),
         (head("GET", "/" + "x" * 20_000), b"431"),
-        (head("GET", "/v1/models", *[f"X-{n}: {'x' * 1000}" for n in range(50)]), b"431"),
+        (
+            head("GET", "/v1/models", *[f"X-{n}: {'x' * 1000}" for n in range(50)]),
+            b"431",
+        ),
         (head("GET", "/v1/models", "Authorization: Bearer " + "x" * 15_000), b"401"),
     ],
 )
@@ -191,15 +218,24 @@ def test_a_path_that_programs_ask_for_and_is_not_there_says_so_in_json(
 ) -> None:
     with connect(served) as client:
         key = f"Authorization: Bearer {served.key}"
-        client.sendall(head(method, path, key, "Content-Length: 0", "Connection: close"))
+        client.sendall(
+            head(method, path, key, "Content-Length: 0", "Connection: close")
+        )
         answer = answer_on(client)
     assert answer.startswith(b"HTTP/1.1 404 ")
-    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "path_not_found"
+    assert (
+        json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"]
+        == "path_not_found"
+    )
 
 
 @pytest.mark.parametrize(
     ("path", "allow"),
-    [(CHAT, "POST, OPTIONS"), ("/v1/models", "GET, HEAD, OPTIONS"), ("/v1/nothing", "OPTIONS")],
+    [
+        (CHAT, "POST, OPTIONS"),
+        ("/v1/models", "GET, HEAD, OPTIONS"),
+        ("/v1/nothing", "OPTIONS"),
+    ],
 )
 def test_options_tell_what_a_path_takes_and_nothing_of_other_sites(
     faulty: FakeEngine, served: Served, path: str, allow: str
@@ -224,7 +260,9 @@ def test_head_is_get_without_its_body(faulty: FakeEngine, served: Served) -> Non
 def test_a_method_that_is_not_taken_is_told_which_are(
     faulty: FakeEngine, served: Served, method: str, path: str
 ) -> None:
-    answer = httpx.request(method, f"{served.url}{path}", headers=served.headers, timeout=45)
+    answer = httpx.request(
+        method, f"{served.url}{path}", headers=served.headers, timeout=45
+    )
     assert answer.status_code == 405 and "OPTIONS" in answer.headers["allow"]
 
 
@@ -266,7 +304,10 @@ def test_the_streams_of_a_revoked_key_end(faulty: FakeEngine, served: Served) ->
         assert answer.status_code == 200
         served.shell(REVOKE)
         lines = [line for line in answer.iter_lines() if line.startswith("data: ")]
-    assert json.loads(lines[-1].removeprefix("data: "))["error"]["code"] == "invalid_api_key"
+    assert (
+        json.loads(lines[-1].removeprefix("data: "))["error"]["code"]
+        == "invalid_api_key"
+    )
     wait_until(lambda: faulty.open_requests == 0, 45, "the engine still works for it")
 
 
@@ -279,7 +320,9 @@ def test_wrong_keys_are_held_up_and_right_ones_are_not(own_served: Served) -> No
     def tried(header: dict[str, str]) -> httpx.Response:
         return httpx.get(url, headers=header, timeout=45)
 
-    wrong = [tried({"authorization": f"Bearer wrong.{n}"}).status_code for n in range(25)]
+    wrong = [
+        tried({"authorization": f"Bearer wrong.{n}"}).status_code for n in range(25)
+    ]
     assert wrong[:20] == [401] * 20 and wrong[-1] == 429
     # The other header is no way round it.
     late = tried({"x-api-key": "wrong.99"})
@@ -288,7 +331,9 @@ def test_wrong_keys_are_held_up_and_right_ones_are_not(own_served: Served) -> No
     assert httpx.get(url, headers=own_served.headers, timeout=45).status_code == 200
 
 
-def test_a_page_of_another_site_may_ask_where_the_setting_names_it(own_served: Served) -> None:
+def test_a_page_of_another_site_may_ask_where_the_setting_names_it(
+    own_served: Served,
+) -> None:
     own_served.extra_env = {"OMNI_CORS_ORIGINS": "https://app.example"}
     own_served.prepare({})
     own_served.start()
@@ -308,16 +353,24 @@ def test_a_page_of_another_site_may_ask_where_the_setting_names_it(own_served: S
     # A refusal is read as well, also one that comes before the body.
     for body in (b"{}", b" " * (2 << 20)):
         refused = httpx.post(
-            f"{own_served.url}/v1/chat/completions", content=body, headers=page, timeout=45
+            f"{own_served.url}/v1/chat/completions",
+            content=body,
+            headers=page,
+            timeout=45,
         )
-        assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (
+        assert (
+            refused.status_code,
+            refused.headers["access-control-allow-origin"],
+        ) == (
             401,
             page["origin"],
         )
 
     for origin in ("https://app.example", "https://evil.example"):
         asked = httpx.options(url, headers={"origin": origin}, timeout=45)
-        got = httpx.get(url, headers={"origin": origin, **own_served.headers}, timeout=45)
+        got = httpx.get(
+            url, headers={"origin": origin, **own_served.headers}, timeout=45
+        )
         seen[origin] = [
             answer.headers.get("access-control-allow-origin") for answer in (asked, got)
         ]

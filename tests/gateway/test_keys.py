@@ -42,15 +42,32 @@ def test_another_secret_behind_a_known_prefix_is_refused() -> None:
 
 
 def test_revoked_and_expired_keys_are_refused() -> None:
-    revoked, expired, living = create_key("revoked"), create_key("expired"), create_key("living")
+    revoked, expired, living = (
+        create_key("revoked"),
+        create_key("expired"),
+        create_key("living"),
+    )
     ApiKey.objects.filter(name="revoked").update(revoked=True)
-    ApiKey.objects.filter(name="expired").update(expiry_date=timezone.now() - timedelta(seconds=1))
-    ApiKey.objects.filter(name="living").update(expiry_date=timezone.now() + timedelta(hours=1))
-    assert [is_usable(key) for key in (revoked, expired, living)] == [False, False, True]
+    ApiKey.objects.filter(name="expired").update(
+        expiry_date=timezone.now() - timedelta(seconds=1)
+    )
+    ApiKey.objects.filter(name="living").update(
+        expiry_date=timezone.now() + timedelta(hours=1)
+    )
+    assert [is_usable(key) for key in (revoked, expired, living)] == [
+        False,
+        False,
+        True,
+    ]
 
 
-def test_a_key_can_do_no_more_than_its_owner(operator_user: User, viewer_user: User) -> None:
-    of_operator, of_viewer = create_key("o", operator_user), create_key("v", viewer_user)
+def test_a_key_can_do_no_more_than_its_owner(
+    operator_user: User, viewer_user: User
+) -> None:
+    of_operator, of_viewer = (
+        create_key("o", operator_user),
+        create_key("v", viewer_user),
+    )
     assert is_usable(of_operator) and not is_usable(of_viewer)
     User.objects.filter(pk=operator_user.pk).update(is_active=False)
     assert not is_usable(of_operator)
@@ -67,7 +84,9 @@ def test_a_key_can_do_no_more_than_its_owner(operator_user: User, viewer_user: U
         ([], ""),
     ],
 )
-def test_a_key_is_read_from_either_header(headers: list[tuple[bytes, bytes]], key: str) -> None:
+def test_a_key_is_read_from_either_header(
+    headers: list[tuple[bytes, bytes]], key: str
+) -> None:
     assert key_of(headers) == key
 
 

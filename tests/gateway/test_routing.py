@@ -27,7 +27,9 @@ TABLE = Table(
     ("asked", "deployment", "route"),
     [("smol", "smol", "smol"), ("public", "smol", "public"), ("auto", "big", "auto")],
 )
-def test_a_name_leads_to_a_ready_deployment(asked: str, deployment: str, route: str) -> None:
+def test_a_name_leads_to_a_ready_deployment(
+    asked: str, deployment: str, route: str
+) -> None:
     choice = choose(asked, TABLE)
     assert (choice.serving.name, choice.route) == (deployment, route)
     assert choice.reason
@@ -46,7 +48,9 @@ def test_a_name_leads_to_a_ready_deployment(asked: str, deployment: str, route: 
         ("x" * 5000, "model_not_found", "xxx"),
     ],
 )
-def test_what_cannot_answer_says_why_and_what_to_do(asked: str, code: str, says: str) -> None:
+def test_what_cannot_answer_says_why_and_what_to_do(
+    asked: str, code: str, says: str
+) -> None:
     with pytest.raises(OmniError) as caught:
         choose(asked, TABLE)
     assert caught.value.code == code
@@ -59,7 +63,10 @@ def test_with_nothing_ready_auto_says_so() -> None:
 
 
 def test_a_route_named_auto_comes_before_the_choice_of_the_panel() -> None:
-    assert choose("auto", Table(TABLE.deployments, {"auto": "smol"})).serving.name == "smol"
+    assert (
+        choose("auto", Table(TABLE.deployments, {"auto": "smol"})).serving.name
+        == "smol"
+    )
 
 
 def test_a_route_never_hides_a_deployment_and_dead_routes_are_not_listed() -> None:
@@ -95,7 +102,9 @@ def test_a_deployment_that_hands_over_answers_as_long_as_its_decode_instance_doe
         (Serving("a", "ready", X, is_wanted=True), False),
     ],
 )  # fmt: skip
-def test_what_will_answer_by_itself_may_be_waited_for(serving: Serving, coming: bool) -> None:
+def test_what_will_answer_by_itself_may_be_waited_for(
+    serving: Serving, coming: bool
+) -> None:
     assert serving.is_coming is coming
     if coming:
         assert choose("a", Table({"a": serving})).serving is serving

@@ -35,7 +35,11 @@ def test_an_unknown_code_is_the_panels_own_fault() -> None:
 
 def test_an_error_event_is_one_event() -> None:
     event = error_event(OmniError("engine_died", "line one\nline two"))
-    assert event.startswith(b"data: {") and event.endswith(b"}\n\n") and event.count(b"\n") == 2
+    assert (
+        event.startswith(b"data: {")
+        and event.endswith(b"}\n\n")
+        and event.count(b"\n") == 2
+    )
 
 
 @pytest.mark.parametrize(

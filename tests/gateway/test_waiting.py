@@ -85,7 +85,9 @@ async def test_a_silent_engine_that_lives_is_waited_for(
 
 
 @pytest.mark.parametrize("how", ["waits_in_the_queue", "waits_behind_its_headers"])
-async def test_a_silent_engine_that_does_not_live_is_given_up(scene: Scene, how: str) -> None:
+async def test_a_silent_engine_that_does_not_live_is_given_up(
+    scene: Scene, how: str
+) -> None:
     asked = asyncio.ensure_future(ask(how))
     await asyncio.sleep(0.2)
     scene.now = replace(scene.now, state="unhealthy", address=None)
@@ -189,10 +191,15 @@ def test_headers_come_with_those_of_the_engine_and_not_with_its_first_word(
     with httpx.stream(
         "POST", f"{served.url}{CHAT}", json=body, headers=served.headers, timeout=45
     ) as answer:
-        assert answer.status_code == 200 and answer.headers["x-omni-deployment"] == "faulty"
+        assert (
+            answer.status_code == 200
+            and answer.headers["x-omni-deployment"] == "faulty"
+        )
 
 
-def test_a_queued_stream_is_kept_alive_and_ends_well(faulty: FakeEngine, served: Served) -> None:
+def test_a_queued_stream_is_kept_alive_and_ends_well(
+    faulty: FakeEngine, served: Served
+) -> None:
     body = question("waits_in_the_queue", "faulty", stream=True)
     faulty.ending.clear()
     with httpx.stream(
@@ -206,14 +213,22 @@ def test_a_queued_stream_is_kept_alive_and_ends_well(faulty: FakeEngine, served:
     assert answer.status_code == 200 and "data: [DONE]" in rest
 
 
-def test_an_error_behind_comments_is_an_event(faulty: FakeEngine, served: Served) -> None:
+def test_an_error_behind_comments_is_an_event(
+    faulty: FakeEngine, served: Served
+) -> None:
     faulty.ending.clear()
     with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(served.post, question("waits_and_refuses", "faulty", stream=True))
+        answer = pool.submit(
+            served.post, question("waits_and_refuses", "faulty", stream=True)
+        )
         wait_until(lambda: faulty.open_requests == 1, 45, "the engine got no request")
         time.sleep(11)  # longer than the gateway keeps silent
         faulty.ending.set()
-        events = [line for line in answer.result().text.splitlines() if line.startswith("data: ")]
+        events = [
+            line
+            for line in answer.result().text.splitlines()
+            if line.startswith("data: ")
+        ]
     faulty.ending.clear()
     assert (
         json.loads(events[-1].removeprefix("data: "))["error"]["message"]
@@ -221,8 +236,12 @@ def test_an_error_behind_comments_is_an_event(faulty: FakeEngine, served: Served
     )
 
 
-def test_more_requests_than_slots_all_get_their_answer(engine: RealEngine, served: Served) -> None:
+def test_more_requests_than_slots_all_get_their_answer(
+    engine: RealEngine, served: Served
+) -> None:
     asks = [question(f"Count to {n}", max_tokens=24, stream=True) for n in range(12)]
     with ThreadPoolExecutor(12) as pool:
         answers = list(pool.map(served.post, asks))
-    assert {(a.status_code, a.content.endswith(b"[DONE]\n\n")) for a in answers} == {(200, True)}
+    assert {(a.status_code, a.content.endswith(b"[DONE]\n\n")) for a in answers} == {
+        (200, True)
+    }

@@ -53,7 +53,9 @@ def test_another_card_is_not_taken_for_one_of_these(name: str) -> None:
 def test_every_card_has_its_source_and_plausible_figures() -> None:
     assert len({(card.name, card.memory_gb) for card in CARDS}) == len(CARDS)
     for card in CARDS:
-        assert card.source and 100 <= card.bandwidth_gbps <= 8000 and 4 < card.tflops < 130, card
+        assert (
+            card.source and 100 <= card.bandwidth_gbps <= 8000 and 4 < card.tflops < 130
+        ), card
 
 
 def test_a_driver_that_tells_no_bus_width_leaves_the_owner_s_cards_with_their_speeds(

@@ -108,8 +108,12 @@ def test_without_control_groups_nothing_is_limited(tmp_path: Path) -> None:
     assert limits(tmp_path / "none", tmp_path / "none") == Limits()
 
 
-@pytest.mark.parametrize(("cores", "threads"), [(None, None), (0.5, 1), (1.0, 1), (2.5, 3)])
-def test_a_part_of_a_core_keeps_a_thread_busy(cores: float | None, threads: int | None) -> None:
+@pytest.mark.parametrize(
+    ("cores", "threads"), [(None, None), (0.5, 1), (1.0, 1), (2.5, 3)]
+)
+def test_a_part_of_a_core_keeps_a_thread_busy(
+    cores: float | None, threads: int | None
+) -> None:
     assert Limits(cores=cores).threads == threads
 
 
@@ -133,12 +137,17 @@ def facts(**changes: object) -> HostFacts:
     ("changes", "codes"),
     [
         ({}, []),
-        ({"ram_total_bytes": 2 * GIB, "ram_available_bytes": GIB, "cores": 1}, ["limited"]),
+        (
+            {"ram_total_bytes": 2 * GIB, "ram_available_bytes": GIB, "cores": 1},
+            ["limited"],
+        ),
         ({"visible_cards": "1,0"}, ["cards_hidden"]),
         ({"visible_cards": ""}, ["cards_hidden"]),
     ],
 )
-def test_what_is_taken_away_is_said(changes: dict[str, object], codes: list[str]) -> None:
+def test_what_is_taken_away_is_said(
+    changes: dict[str, object], codes: list[str]
+) -> None:
     assert [finding.code for finding in host_findings(facts(**changes))] == codes
 
 
@@ -188,7 +197,13 @@ def test_a_panel_in_a_group_of_2_gib_and_one_core_counts_with_that(
     group: Mapping[str, Path],
 ) -> None:
     joined = "; ".join(f"echo $$ > {folder}/cgroup.procs" for folder in group.values())
-    argv = ["sh", "-c", f'{joined}; exec "$0" manage.py shell -v0 -c "$1"', sys.executable, SAY]
+    argv = [
+        "sh",
+        "-c",
+        f'{joined}; exec "$0" manage.py shell -v0 -c "$1"',
+        sys.executable,
+        SAY,
+    ]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
     total, free, cores, row, sampled = json.loads(done.stdout)
     assert (total, sampled, row["ram_bytes"]) == (2 * GIB,) * 3

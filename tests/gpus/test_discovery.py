@@ -15,7 +15,9 @@ from tests.fakes.nvml import MIB, rtx_5090, rtx_pro_6000
 Driver = Callable[..., None]
 OK = NvmlState("ok", "", "595.84")
 PRO = CardIdentity(0, "GPU-PRO", "NVIDIA RTX PRO 6000", "00000000:01:00.0", 97887 * MIB)
-SMALL = CardIdentity(1, "GPU-5090", "NVIDIA GeForce RTX 5090", "00000000:02:00.0", 32607 * MIB)
+SMALL = CardIdentity(
+    1, "GPU-5090", "NVIDIA GeForce RTX 5090", "00000000:02:00.0", 32607 * MIB
+)
 
 
 def devices(host: Host) -> set[str]:
@@ -31,8 +33,16 @@ def test_a_machine_with_cards_gets_rows_of_them_and_no_stand_ins(
     assert (host.nvml_state, host.driver_version) == ("ok", "595.84")
     assert host.cpu_count and host.ram_bytes and host.cpu_name
     big, small = host.gpus.all()
-    assert (big.memory_bytes, big.power_limit_watts, big.state) == (97887 * MIB, 600.0, "ok")
-    assert (small.pcie_generation_max, small.pcie_width_max, small.compute_capability) == (
+    assert (big.memory_bytes, big.power_limit_watts, big.state) == (
+        97887 * MIB,
+        600.0,
+        "ok",
+    )
+    assert (
+        small.pcie_generation_max,
+        small.pcie_width_max,
+        small.compute_capability,
+    ) == (
         5,
         16,
         "12.0",
@@ -47,7 +57,9 @@ def test_a_machine_without_card_gets_stand_ins_that_say_what_they_are(
     discover_devices(host)
     stand_ins = list(host.devices.filter(kind="rpc"))
     assert [device.name for device in stand_ins] == ["RPC0", "RPC1"]
-    assert all(device.is_stand_in and "CPU" in device.description for device in stand_ins)
+    assert all(
+        device.is_stand_in and "CPU" in device.description for device in stand_ins
+    )
     first, last = settings.OMNI_ENGINE_PORTS
     ports = {int(device.endpoint.removeprefix("127.0.0.1:")) for device in stand_ins}
     assert len(ports) == 2 and all(first <= port <= last for port in ports)
@@ -61,14 +73,21 @@ def test_looking_again_changes_nothing(driver: Driver, host: Host) -> None:
     assert list(Device.objects.values_list("pk", "name", "endpoint")) == before
 
 
-def test_stand_ins_go_when_a_card_comes_and_return_with_their_endpoints(host: Host) -> None:
+def test_stand_ins_go_when_a_card_comes_and_return_with_their_endpoints(
+    host: Host,
+) -> None:
     save_rig(host, NvmlState("no_devices"), ())
-    endpoints = dict(host.devices.filter(is_stand_in=True).values_list("name", "endpoint"))
+    endpoints = dict(
+        host.devices.filter(is_stand_in=True).values_list("name", "endpoint")
+    )
     save_rig(host, OK, (PRO,))
     assert devices(host) == {"CPU"}
     save_rig(host, NvmlState("no_devices"), ())
     assert devices(host) == {"CPU", "RPC0", "RPC1"}
-    assert dict(host.devices.filter(is_stand_in=True).values_list("name", "endpoint")) == endpoints
+    assert (
+        dict(host.devices.filter(is_stand_in=True).values_list("name", "endpoint"))
+        == endpoints
+    )
 
 
 def test_stand_ins_leave_the_names_of_other_hosts_devices_alone(host: Host) -> None:
@@ -92,14 +111,22 @@ def test_a_card_is_known_by_its_uuid_when_its_index_changes(host: Host) -> None:
 
 def test_a_known_card_that_cannot_be_opened_keeps_its_row(host: Host) -> None:
     save_rig(host, OK, (PRO, SMALL))
-    names = save_rig(host, OK, (PRO, CardIdentity(1, state="lost", error="It fell off.")))
+    names = save_rig(
+        host, OK, (PRO, CardIdentity(1, state="lost", error="It fell off."))
+    )
     assert names[1].uuid == "GPU-5090"
     row = Gpu.objects.get(uuid="GPU-5090")
-    assert (row.state, row.error, row.memory_bytes) == ("lost", "It fell off.", 32607 * MIB)
+    assert (row.state, row.error, row.memory_bytes) == (
+        "lost",
+        "It fell off.",
+        32607 * MIB,
+    )
     assert Gpu.objects.count() == 2
 
 
-def test_a_card_nobody_ever_opened_has_a_row_until_it_tells_its_name(host: Host) -> None:
+def test_a_card_nobody_ever_opened_has_a_row_until_it_tells_its_name(
+    host: Host,
+) -> None:
     save_rig(host, OK, (CardIdentity(0, state="error", error="No."),))
     assert [(gpu.name, gpu.state) for gpu in host.gpus.all()] == [("GPU 0", "error")]
     save_rig(host, OK, (PRO,))
@@ -109,13 +136,15 @@ def test_a_card_nobody_ever_opened_has_a_row_until_it_tells_its_name(host: Host)
 # --- what engines list ----------------------------------------------------------------------------
 def listed(*names: tuple[str, str, int]) -> list[dict[str, object]]:
     return [
-        {"name": name, "description": text, "total_bytes": mib * MIB} for name, text, mib in names
+        {"name": name, "description": text, "total_bytes": mib * MIB}
+        for name, text, mib in names
     ]
 
 
 def ties(host: Host) -> dict[str, str | None]:
     return {
-        device.name: device.gpu and device.gpu.uuid for device in host.devices.exclude(kind="cpu")
+        device.name: device.gpu and device.gpu.uuid
+        for device in host.devices.exclude(kind="cpu")
     }
 
 
@@ -134,7 +163,9 @@ def test_vulkan_and_cuda_may_mean_the_same_card(host: Host) -> None:
 
 
 def test_twins_are_told_apart_by_the_order_of_the_bus(host: Host) -> None:
-    later = CardIdentity(0, "GPU-LATER", SMALL.name, "00000000:41:00.0", SMALL.memory_total_bytes)
+    later = CardIdentity(
+        0, "GPU-LATER", SMALL.name, "00000000:41:00.0", SMALL.memory_total_bytes
+    )
     save_rig(host, OK, (later, SMALL))
     register_engine_devices(
         host, listed(("CUDA0", SMALL.name, 32120), ("CUDA1", SMALL.name, 32120))
@@ -159,8 +190,12 @@ def test_a_device_that_is_no_known_card_is_tied_to_none(
 
 
 def test_a_name_inside_a_longer_name_is_not_mistaken(host: Host) -> None:
-    plain = CardIdentity(0, "GPU-A", "NVIDIA GeForce RTX 4070", "00000000:01:00.0", 16376 * MIB)
-    longer = CardIdentity(1, "GPU-B", "NVIDIA GeForce RTX 4070 Ti", "00000000:02:00.0", 16376 * MIB)
+    plain = CardIdentity(
+        0, "GPU-A", "NVIDIA GeForce RTX 4070", "00000000:01:00.0", 16376 * MIB
+    )
+    longer = CardIdentity(
+        1, "GPU-B", "NVIDIA GeForce RTX 4070 Ti", "00000000:02:00.0", 16376 * MIB
+    )
     save_rig(host, OK, (plain, longer))
     rows = listed(("CUDA0", longer.name, 16000), ("CUDA1", plain.name, 16000))
     register_engine_devices(host, rows)
@@ -170,7 +205,9 @@ def test_a_name_inside_a_longer_name_is_not_mistaken(host: Host) -> None:
 def test_an_engines_cpu_and_rpc_devices_are_not_taken_for_cards(host: Host) -> None:
     save_rig(host, NvmlState("no_devices"), ())
     endpoint = host.devices.get(name="RPC0").endpoint
-    register_engine_devices(host, listed(("RPC0", "127.0.0.1:1", 100), ("CPU", "AMD", 100)))
+    register_engine_devices(
+        host, listed(("RPC0", "127.0.0.1:1", 100), ("CPU", "AMD", 100))
+    )
     assert host.devices.get(name="RPC0").endpoint == endpoint
     assert host.devices.get(name="CPU").kind == "cpu"
 

@@ -4,7 +4,13 @@ from typing import Any
 
 import pytest
 
-from gpus.doctor import HostFacts, absent_findings, card_findings, host_findings, offer_findings
+from gpus.doctor import (
+    HostFacts,
+    absent_findings,
+    card_findings,
+    host_findings,
+    offer_findings,
+)
 from gpus.sample import CardIdentity, CardSample, NvmlState
 from omni.units import GIB
 
@@ -52,14 +58,24 @@ def test_a_healthy_rig_has_no_finding() -> None:
             "info",
             "No driver.",
         ),
-        ({"nvml": NvmlState("no_devices", "No card.")}, "nvml_no_devices", "info", "No card."),
+        (
+            {"nvml": NvmlState("no_devices", "No card.")},
+            "nvml_no_devices",
+            "info",
+            "No card.",
+        ),
         (
             {"nvml": NvmlState("version_mismatch", "Old.", fix="Restart.")},
             "nvml_version_mismatch",
             "error",
             "Old.",
         ),
-        ({"nvml": NvmlState("crashed", "It died.")}, "nvml_crashed", "error", "It died."),
+        (
+            {"nvml": NvmlState("crashed", "It died.")},
+            "nvml_crashed",
+            "error",
+            "It died.",
+        ),
     ],
 )
 def test_a_fault_of_the_host_is_found(
@@ -72,7 +88,11 @@ def test_a_fault_of_the_host_is_found(
 
 def test_the_remedy_of_a_driver_that_fails_stands_apart_from_the_cause() -> None:
     [finding] = host_findings(
-        host(nvml=NvmlState("driver_not_loaded", "It is not loaded.", fix="Run modprobe."))
+        host(
+            nvml=NvmlState(
+                "driver_not_loaded", "It is not loaded.", fix="Run modprobe."
+            )
+        )
     )
     assert (finding.text, finding.fix) == ("It is not loaded.", "Run modprobe.")
 
@@ -95,8 +115,18 @@ def test_the_remedy_of_a_driver_that_fails_stands_apart_from_the_cause() -> None
             "575 W",
         ),
         ({"memory_used_bytes": 31.8 * GIB}, "card_full", "caution", "of 32 GiB"),
-        ({"state": "lost", "error": "It fell off."}, "card_lost", "error", "It fell off."),
-        ({"state": "error", "error": "Unknown Error"}, "card_error", "error", "Unknown Error"),
+        (
+            {"state": "lost", "error": "It fell off."},
+            "card_lost",
+            "error",
+            "It fell off.",
+        ),
+        (
+            {"state": "error", "error": "Unknown Error"},
+            "card_error",
+            "error",
+            "Unknown Error",
+        ),
     ],
 )
 def test_a_fault_of_a_card_is_found(
@@ -120,7 +150,10 @@ def test_a_stand_in_may_use_all_of_the_hosts_memory() -> None:
 
 
 def test_a_card_that_was_here_and_is_not_listed_any_more_is_found() -> None:
-    known = [CardIdentity(0, "GPU-1", "RTX 5090"), CardIdentity(1, "GPU-2", "RTX PRO 6000")]
+    known = [
+        CardIdentity(0, "GPU-1", "RTX 5090"),
+        CardIdentity(1, "GPU-2", "RTX PRO 6000"),
+    ]
     [finding] = absent_findings(known, ["GPU-2"])
     assert finding.code == "card_absent" and "RTX 5090" in finding.title and finding.fix
 
@@ -132,7 +165,12 @@ def test_a_card_that_was_here_and_is_not_listed_any_more_is_found() -> None:
         ("10.0.0.1", [], [], {}),
         ("127.0.0.1", ["CPU"], [], {"rpc_offered": "info"}),
         ("10.0.0.1", ["CPU"], [], {"rpc_offered": "caution"}),
-        ("10.0.0.1", ["CUDA7"], [], {"rpc_offered": "caution", "rpc_device_unknown": "error"}),
+        (
+            "10.0.0.1",
+            ["CUDA7"],
+            [],
+            {"rpc_offered": "caution", "rpc_device_unknown": "error"},
+        ),
         ("127.0.0.1", [], ["127.0.0.1:9"], {}),
         ("127.0.0.1", [], ["10.0.0.2:9"], {"rpc_used": "info"}),
     ],
@@ -144,5 +182,7 @@ def test_what_is_offered_to_other_hosts_is_told(
     assert {finding.code: finding.severity for finding in findings} == found
     told = {finding.code: finding for finding in findings}.get("rpc_offered")
     assert not told or (
-        "asks for no password" in told.text and address in told.text and "WireGuard" in told.fix
+        "asks for no password" in told.text
+        and address in told.text
+        and "WireGuard" in told.fix
     )

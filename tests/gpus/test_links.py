@@ -7,7 +7,14 @@ from gpus.links import link_gbps, link_shortfall
 
 @pytest.mark.parametrize(
     ("generation", "width", "gbps"),
-    [(1, 16, 4.0), (3, 16, 15.75), (4, 8, 15.75), (4, 16, 31.5), (5, 16, 63.0), (5, 4, 15.75)],
+    [
+        (1, 16, 4.0),
+        (3, 16, 15.75),
+        (4, 8, 15.75),
+        (4, 16, 31.5),
+        (5, 16, 63.0),
+        (5, 4, 15.75),
+    ],
 )
 def test_a_link_carries_what_its_generation_and_lanes_give(
     generation: int, width: int, gbps: float

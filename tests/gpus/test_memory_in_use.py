@@ -25,7 +25,9 @@ from gpus import facts
     ],
 )
 def test_memory_in_use(
-    monkeypatch: pytest.MonkeyPatch, frame: dict[str, object] | None, used: dict[str, int]
+    monkeypatch: pytest.MonkeyPatch,
+    frame: dict[str, object] | None,
+    used: dict[str, int],
 ) -> None:
     text = json.dumps({"at": time.time() * 1000, **frame}) if frame else ""
     monkeypatch.setattr(facts, "last_frame", lambda host: text)
@@ -33,6 +35,10 @@ def test_memory_in_use(
 
 
 def test_an_old_frame_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    frame = {"at": time.time() * 1000 - 60_000, "cards": [], "host": {"ram_used_bytes": 7}}
+    frame = {
+        "at": time.time() * 1000 - 60_000,
+        "cards": [],
+        "host": {"ram_used_bytes": 7},
+    }
     monkeypatch.setattr(facts, "last_frame", lambda host: json.dumps(frame))
     assert facts.memory_in_use("here") == {}

@@ -79,7 +79,11 @@ def sample_json(sample: CardSample) -> str:
 def test_a_sensor_without_permission_hides_nothing_else(driver: Driver) -> None:
     driver(rtx_pro_6000(lines=("fail power 4", "fail power_limit 4")))
     [sample] = started().sample(0.0)
-    assert (sample.state, sample.power_watts, sample.temperature_celsius) == ("ok", None, 58.0)
+    assert (sample.state, sample.power_watts, sample.temperature_celsius) == (
+        "ok",
+        None,
+        58.0,
+    )
 
 
 def test_a_driver_without_the_newer_temperature_call_is_asked_the_older_way(
@@ -100,7 +104,9 @@ def test_a_driver_without_the_newer_temperature_call_is_asked_the_older_way(
         (0x8 | 0x40, ("hardware slowdown", "temperature (hardware)")),
     ],
 )
-def test_throttle_reasons_are_named(driver: Driver, bits: int, words: tuple[str, ...]) -> None:
+def test_throttle_reasons_are_named(
+    driver: Driver, bits: int, words: tuple[str, ...]
+) -> None:
     driver(rtx_5090(facts={"reasons": bits}))
     assert started().sample(0.0)[0].throttle == words
 
@@ -126,7 +132,9 @@ def test_a_driver_that_does_not_start_says_why_and_what_to_do(
 def test_a_machine_without_driver_is_told_calmly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "libnvidia-ml.so.1").write_text("not a library, found before any real one")
+    (tmp_path / "libnvidia-ml.so.1").write_text(
+        "not a library, found before any real one"
+    )
     monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
     state = look().state
     assert state.state == "library_missing" and "as it should be" in state.fix
@@ -145,7 +153,8 @@ def test_a_lost_card_does_not_hide_the_other_and_may_come_back(driver: Driver) -
     assert healthy.state == "ok" and healthy.power_watts == 410.0
     assert (lost.state, lost.memory_used_bytes) == ("lost", None)
     assert (
-        lost.key == "GPU-99999999-8888-7777-6666-555555555555" and "fell off its bus" in lost.error
+        lost.key == "GPU-99999999-8888-7777-6666-555555555555"
+        and "fell off its bus" in lost.error
     )
     driver(rtx_pro_6000(), rtx_5090())
     assert nvml.sample(FAILED_AGAIN_S - 1)[1].state == "lost", (
@@ -161,7 +170,9 @@ def test_a_card_whose_every_answer_is_an_error_is_in_error(driver: Driver) -> No
     assert sample.state == "error" and "Unknown Error" in sample.error
 
 
-@pytest.mark.parametrize(("code", "state"), [(15, "lost"), (999, "error"), (4, "error")])
+@pytest.mark.parametrize(
+    ("code", "state"), [(15, "lost"), (999, "error"), (4, "error")]
+)
 def test_a_card_that_cannot_be_opened_keeps_its_place(
     driver: Driver, code: int, state: str
 ) -> None:
@@ -173,14 +184,24 @@ def test_a_card_that_cannot_be_opened_keeps_its_place(
     assert nvml.is_worth_a_restart
 
 
-def test_a_card_that_could_not_be_opened_gets_the_name_it_is_known_by(driver: Driver) -> None:
+def test_a_card_that_could_not_be_opened_gets_the_name_it_is_known_by(
+    driver: Driver,
+) -> None:
     driver(rtx_pro_6000(lines=("open 15",)))
     nvml = started()
     nvml.rename(
-        {0: CardIdentity(0, uuid="GPU-11111111", name="RTX PRO 6000", memory_total_bytes=7)}
+        {
+            0: CardIdentity(
+                0, uuid="GPU-11111111", name="RTX PRO 6000", memory_total_bytes=7
+            )
+        }
     )
     [sample] = nvml.sample(0.0)
-    assert (sample.key, sample.name, sample.state) == ("GPU-11111111", "RTX PRO 6000", "lost")
+    assert (sample.key, sample.name, sample.state) == (
+        "GPU-11111111",
+        "RTX PRO 6000",
+        "lost",
+    )
 
 
 def test_a_driver_that_was_reloaded_is_opened_again(driver: Driver) -> None:
@@ -193,9 +214,13 @@ def test_a_driver_that_was_reloaded_is_opened_again(driver: Driver) -> None:
     assert nvml.start().is_ok and nvml.sample(1.0)[0].state == "ok"
 
 
-def test_slow_facts_are_asked_seldom_and_fast_ones_at_every_tick(driver: Driver) -> None:
+def test_slow_facts_are_asked_seldom_and_fast_ones_at_every_tick(
+    driver: Driver,
+) -> None:
     def card(generation: int, used_mib: int) -> FakeCard:
-        return rtx_5090(used_mib=used_mib, facts={"generation": generation, "generation_max": 5})
+        return rtx_5090(
+            used_mib=used_mib, facts={"generation": generation, "generation_max": 5}
+        )
 
     driver(card(1, 10))
     nvml = started()

@@ -23,7 +23,15 @@ from tests.fakes.nvml import MIB, rtx_5090, rtx_pro_6000
 
 Driver = Callable[..., None]
 SMALL = CardIdentity(
-    0, "GPU-5090", "NVIDIA GeForce RTX 5090", "00000000:02:00.0", 32607 * MIB, "12.0", 5, 16, 575.0
+    0,
+    "GPU-5090",
+    "NVIDIA GeForce RTX 5090",
+    "00000000:02:00.0",
+    32607 * MIB,
+    "12.0",
+    5,
+    16,
+    575.0,
 )
 
 
@@ -46,12 +54,18 @@ def test_a_machine_without_cards_shows_stand_ins_and_says_so_calmly(
     save_rig(host, NvmlState("library_missing", "No NVIDIA driver was found."), ())
     page = viewer.get("/").content.decode()
     assert page.count("CPU-backed stand-in") == 2
-    assert 'data-card="RPC0"' in page and 'data-card="RPC1"' in page and 'data-card="host"' in page
+    assert (
+        'data-card="RPC0"' in page
+        and 'data-card="RPC1"' in page
+        and 'data-card="host"' in page
+    )
     assert 'data-kind="info"' in page and "No NVIDIA driver was found." in page
     assert 'data-kind="bad"' not in page.split('id="cards"')[0]
 
 
-def test_cards_are_shown_with_the_names_engines_have_for_them(viewer: Client, host: Host) -> None:
+def test_cards_are_shown_with_the_names_engines_have_for_them(
+    viewer: Client, host: Host
+) -> None:
     save_rig(host, NvmlState("ok"), (SMALL,))
     rows = [{"name": "CUDA0", "description": SMALL.name, "total_bytes": 32120 * MIB}]
     register_engine_devices(host, rows)
@@ -73,7 +87,10 @@ def test_a_card_that_is_lost_is_said_at_the_top(
 ) -> None:
     save_rig(host, NvmlState("ok"), (SMALL,))
     sampled(
-        writer, CardSample("GPU-5090", SMALL.name, state="lost", error="The card fell off its bus.")
+        writer,
+        CardSample(
+            "GPU-5090", SMALL.name, state="lost", error="The card fell off its bus."
+        ),
     )
     page = viewer.get("/").content.decode()
     assert "RTX 5090 is lost" in page and "fell off its bus" in page and "dmesg" in page
@@ -84,7 +101,9 @@ def test_a_page_before_the_first_discovery_says_what_is_awaited(viewer: Client) 
     assert page.status_code == 200 and "No device yet" in page.content.decode()
 
 
-def test_the_page_does_not_need_the_broker(viewer: Client, host: Host, settings: object) -> None:
+def test_the_page_does_not_need_the_broker(
+    viewer: Client, host: Host, settings: object
+) -> None:
     settings.CHANNEL_REDIS_URL = "unix:///nowhere.sock"  # type: ignore[attr-defined]
     assert viewer.get("/").status_code == 200
 
@@ -93,7 +112,14 @@ def test_the_page_does_not_need_the_broker(viewer: Client, host: Host, settings:
 def test_a_cards_page_has_its_facts(viewer: Client, host: Host) -> None:
     save_rig(host, NvmlState("ok", "", "595.84"), (SMALL,))
     page = viewer.get("/cards/GPU-5090/").content.decode()
-    for fact in ("00000000:02:00.0", "12.0", "Gen 5 × 16", "63 GB/s", "575 W", "595.84"):
+    for fact in (
+        "00000000:02:00.0",
+        "12.0",
+        "Gen 5 × 16",
+        "63 GB/s",
+        "575 W",
+        "595.84",
+    ):
         assert fact in page, fact
 
 
@@ -104,7 +130,9 @@ def test_what_is_unknown_of_a_card_is_not_made_up(viewer: Client, host: Host) ->
 
 
 @pytest.mark.parametrize("path", ["/cards/GPU-NOBODY/", "/cards/%3Cscript%3E/"])
-def test_a_card_that_does_not_exist_is_not_found(viewer: Client, host: Host, path: str) -> None:
+def test_a_card_that_does_not_exist_is_not_found(
+    viewer: Client, host: Host, path: str
+) -> None:
     answer = viewer.get(path)
     assert answer.status_code == 404 and b"<script>/" not in answer.content
 
@@ -126,18 +154,23 @@ def rolled(host: Host, resolution_s: int, age_s: float, mean: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("minutes", "resolution_s"), [(15, 10), (60, 10), (1440, 3600), (360, 60), (10080, 3600)]
+    ("minutes", "resolution_s"),
+    [(15, 10), (60, 10), (1440, 3600), (360, 60), (10080, 3600)],
 )
 def test_history_comes_in_the_finest_resolution_that_can_be_drawn(
     viewer: Client, host: Host, minutes: int, resolution_s: int
 ) -> None:
     assert (
-        viewer.get(f"/telemetry/RPC0/history.json?minutes={minutes}").json()["resolution_s"]
+        viewer.get(f"/telemetry/RPC0/history.json?minutes={minutes}").json()[
+            "resolution_s"
+        ]
         == resolution_s
     )
 
 
-def test_history_is_oldest_first_and_within_the_span(viewer: Client, host: Host) -> None:
+def test_history_is_oldest_first_and_within_the_span(
+    viewer: Client, host: Host
+) -> None:
     for age_s, mean in ((30, 3.0), (600, 2.0), (1200, 1.0)):
         rolled(host, 10, age_s, mean)
     body = viewer.get("/telemetry/RPC0/history.json?minutes=15").json()
@@ -148,15 +181,21 @@ def test_history_is_oldest_first_and_within_the_span(viewer: Client, host: Host)
 
 
 @pytest.mark.parametrize("minutes", ["0", "-1", "ten", "1e3", "99999999", ""])
-def test_a_span_that_is_none_is_refused(viewer: Client, host: Host, minutes: str) -> None:
-    assert viewer.get(f"/telemetry/RPC0/history.json?minutes={minutes}").status_code == 400
+def test_a_span_that_is_none_is_refused(
+    viewer: Client, host: Host, minutes: str
+) -> None:
+    assert (
+        viewer.get(f"/telemetry/RPC0/history.json?minutes={minutes}").status_code == 400
+    )
 
 
 # --- doctor ---------------------------------------------------------------------------------------
 def doctor() -> dict[str, dict[str, str]]:
     out = StringIO()
     call_command("doctor", "--json", stdout=out)
-    return {finding["code"]: finding for finding in json.loads(out.getvalue())["findings"]}
+    return {
+        finding["code"]: finding for finding in json.loads(out.getvalue())["findings"]
+    }
 
 
 def test_the_doctor_asks_the_driver_now(driver: Driver, host: Host) -> None:
@@ -168,20 +207,26 @@ def test_the_doctor_asks_the_driver_now(driver: Driver, host: Host) -> None:
     assert not [code for code in findings if code.startswith("nvml_")]
 
 
-def test_the_doctor_names_a_lost_card_as_it_was_known(driver: Driver, host: Host) -> None:
+def test_the_doctor_names_a_lost_card_as_it_was_known(
+    driver: Driver, host: Host
+) -> None:
     save_rig(host, NvmlState("ok"), (SMALL,))
     driver(rtx_5090(lines=("open 15",)))
     assert "RTX 5090" in doctor()["card_lost"]["title"]
     assert Gpu.objects.count() == 1
 
 
-def test_the_doctor_finds_a_driver_that_is_not_loaded(driver: Driver, host: Host) -> None:
+def test_the_doctor_finds_a_driver_that_is_not_loaded(
+    driver: Driver, host: Host
+) -> None:
     driver(init=9)
     finding = doctor()["nvml_driver_not_loaded"]
     assert finding["severity"] == "error" and "modprobe" in finding["fix"]
 
 
-def test_the_doctor_finds_a_card_that_kills_who_asks(driver: Driver, host: Host) -> None:
+def test_the_doctor_finds_a_card_that_kills_who_asks(
+    driver: Driver, host: Host
+) -> None:
     driver(rtx_5090(lines=("crash memory",)))
     assert "nvml_crashed" in doctor()
 
@@ -191,12 +236,17 @@ def test_the_doctor_speaks_in_lines_too(driver: Driver, host: Host) -> None:
     out = StringIO()
     call_command("doctor", stdout=out)
     assert "error: The NVIDIA driver does not answer as it should." in out.getvalue()
-    assert "Restart the machine." in out.getvalue() or "restart the machine" in out.getvalue()
+    assert (
+        "Restart the machine." in out.getvalue()
+        or "restart the machine" in out.getvalue()
+    )
 
 
 # --- administration -------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", ["host", "gpu", "device", "samplerollup"])
-def test_the_administration_lists_and_searches(admin: Client, host: Host, name: str) -> None:
+def test_the_administration_lists_and_searches(
+    admin: Client, host: Host, name: str
+) -> None:
     save_rig(host, NvmlState("ok"), (SMALL,))
     rolled(host, 10, 30, 1.0)
     assert admin.get(f"/admin/gpus/{name}/").status_code == 200

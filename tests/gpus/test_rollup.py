@@ -27,7 +27,10 @@ def test_a_metric_that_stops_leaves_the_others_alone() -> None:
     roller = Roller(10)
     roller.add(100.0, {USE: 10.0, ("host", "cpu_percent"): 5.0})
     roller.add(105.0, {("host", "cpu_percent"): 7.0})
-    assert {bucket.card: bucket.count for bucket in roller.close()} == {"GPU-1": 1, "host": 2}
+    assert {bucket.card: bucket.count for bucket in roller.close()} == {
+        "GPU-1": 1,
+        "host": 2,
+    }
 
 
 def test_a_clock_that_jumps_closes_the_bucket() -> None:
@@ -55,4 +58,6 @@ def test_a_minute_made_from_its_parts_is_the_minute_made_from_the_readings(
         expected.count,
     )
     assert abs(joined.mean - expected.mean) <= 1e-6 * max(1.0, expected.mean)
-    assert joined.minimum <= joined.mean * (1 + 1e-9) and joined.mean <= joined.maximum * (1 + 1e-9)
+    assert joined.minimum <= joined.mean * (
+        1 + 1e-9
+    ) and joined.mean <= joined.maximum * (1 + 1e-9)

@@ -57,7 +57,9 @@ class HandClock:
 
 
 # --- one tick -------------------------------------------------------------------------------------
-def test_one_tick_is_one_frame_with_the_host_and_every_card(driver: Driver, host: Host) -> None:
+def test_one_tick_is_one_frame_with_the_host_and_every_card(
+    driver: Driver, host: Host
+) -> None:
     driver(rtx_pro_6000(), rtx_5090())
     sampler = Sampler(settings.OMNI_HOST_NAME)
     sampler.tick()
@@ -99,7 +101,9 @@ def test_a_driver_loaded_later_is_found(driver: Driver, host: Host) -> None:
     assert sampler.store.stand_ins == {}
 
 
-def test_beats_are_even_and_a_late_one_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_beats_are_even_and_a_late_one_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     clock = HandClock()
     monkeypatch.setattr("gpus.sampler.time", clock)
     deadline = Deadline(0.25)
@@ -120,7 +124,9 @@ def start() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
 
     def run(*arguments: str, **environment: str) -> subprocess.Popen[bytes]:
         argv = [sys.executable, str(MANAGE), "sampler", *arguments]
-        process = subprocess.Popen(argv, env={**os.environ, **environment}, stderr=subprocess.PIPE)
+        process = subprocess.Popen(
+            argv, env={**os.environ, **environment}, stderr=subprocess.PIPE
+        )
         started.append(process)
         return process
 
@@ -143,7 +149,9 @@ def test_frames_come_at_the_set_rate_without_a_database(
     assert process.poll() is None
 
 
-def test_it_ends_when_its_agent_is_killed(start: Callable[..., subprocess.Popen[bytes]]) -> None:
+def test_it_ends_when_its_agent_is_killed(
+    start: Callable[..., subprocess.Popen[bytes]],
+) -> None:
     script = (
         "import subprocess, sys, time\n"
         f"p = subprocess.Popen([sys.executable, {str(MANAGE)!r}, 'sampler'])\n"
@@ -172,7 +180,9 @@ def test_it_never_starts_for_an_agent_that_is_gone_already(
     assert start("--parent", str(gone.pid)).wait(15) == 0
 
 
-def test_it_ends_at_once_when_asked(start: Callable[..., subprocess.Popen[bytes]]) -> None:
+def test_it_ends_at_once_when_asked(
+    start: Callable[..., subprocess.Popen[bytes]],
+) -> None:
     process = start()
     wait_until(frames_come, 15, "no frame")
     process.terminate()
@@ -190,13 +200,17 @@ def test_it_waits_for_a_broker_that_is_away_and_says_so_once(
         said += process.stderr.readline().decode()  # type: ignore[union-attr]
     seen = psutil.Process(process.pid)
     sleeps = seen.num_ctx_switches().voluntary
-    wait_until(lambda: seen.num_ctx_switches().voluntary > sleeps + 10, 15, "it does not go on")
+    wait_until(
+        lambda: seen.num_ctx_switches().voluntary > sleeps + 10, 15, "it does not go on"
+    )
     path.symlink_to(real)
     now_ms = int(time.time() * 1000)
     wait_until(lambda: frames_come(now_ms), 15, "no frame after the broker came")
     process.terminate()
     said += process.communicate(timeout=5)[1].decode()
-    assert said.count("the broker is away") == 1 and said.count("the broker is back") == 1
+    assert (
+        said.count("the broker is away") == 1 and said.count("the broker is back") == 1
+    )
 
 
 @pytest.mark.django_db(transaction=True)
@@ -206,7 +220,9 @@ def test_what_was_being_collected_is_saved_at_the_end(driver: Driver) -> None:
     sampler.store.start()
     sampler.tick()
     sampler.close()
-    metrics = set(SampleRollup.objects.exclude(card="host").values_list("metric", flat=True))
+    metrics = set(
+        SampleRollup.objects.exclude(card="host").values_list("metric", flat=True)
+    )
     assert metrics == {
         "memory_used_bytes",
         "utilisation_percent",

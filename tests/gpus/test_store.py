@@ -24,11 +24,15 @@ def bucket(start_s: int, mean: float, count: int = 20) -> Bucket:
 
 def rows(resolution_s: int) -> list[tuple[int, float, float, float, int]]:
     found = SampleRollup.objects.filter(resolution_s=resolution_s).order_by("start")
-    return [(int(r.start.timestamp()), r.minimum, r.mean, r.maximum, r.count) for r in found]
+    return [
+        (int(r.start.timestamp()), r.minimum, r.mean, r.maximum, r.count) for r in found
+    ]
 
 
 def test_a_minute_is_written_when_its_last_part_has_come(host: Host) -> None:
-    save_buckets(host, [bucket(HOUR + second, 100.0 + second) for second in range(0, 50, 10)])
+    save_buckets(
+        host, [bucket(HOUR + second, 100.0 + second) for second in range(0, 50, 10)]
+    )
     assert len(rows(10)) == 5 and rows(60) == []
     save_buckets(host, [bucket(HOUR + 50, 150.0)])
     assert rows(60) == [(HOUR, 95.0, 125.0, 155.0, 120)]
@@ -60,10 +64,14 @@ def test_each_resolution_is_kept_for_its_own_time(host: Host) -> None:
                 count=1,
             )
     prune(host)
-    assert sorted(SampleRollup.objects.values_list("resolution_s", flat=True)) == sorted(KEEP_S)
+    assert sorted(
+        SampleRollup.objects.values_list("resolution_s", flat=True)
+    ) == sorted(KEEP_S)
 
 
-def test_one_step_writes_what_was_handed_over_and_reads_the_stand_ins(host: Host) -> None:
+def test_one_step_writes_what_was_handed_over_and_reads_the_stand_ins(
+    host: Host,
+) -> None:
     store = Store(settings.OMNI_HOST_NAME)
     store.keep_rig(NvmlState("no_devices", "No card.", fix="Look."), ())
     store.keep_samples([bucket(HOUR, 50.0)], ())
@@ -71,14 +79,19 @@ def test_one_step_writes_what_was_handed_over_and_reads_the_stand_ins(host: Host
     assert set(store.stand_ins) == {"RPC0", "RPC1"} and all(store.stand_ins.values())
     assert SampleRollup.objects.count() == 1
     host.refresh_from_db()
-    assert (host.nvml_state, host.nvml_text, host.nvml_fix) == ("no_devices", "No card.", "Look.")
+    assert (host.nvml_state, host.nvml_text, host.nvml_fix) == (
+        "no_devices",
+        "No card.",
+        "Look.",
+    )
 
 
 def test_the_state_of_a_card_follows_what_was_sampled(host: Host) -> None:
     store = Store(settings.OMNI_HOST_NAME)
     store.keep_rig(NvmlState("ok"), (CardIdentity(0, "GPU-1", "RTX 5090"),))
     store.keep_samples(
-        [bucket(HOUR, 50.0)], [CardSample("GPU-1", "RTX 5090", state="lost", error="Gone.")]
+        [bucket(HOUR, 50.0)],
+        [CardSample("GPU-1", "RTX 5090", state="lost", error="Gone.")],
     )
     store.step()
     assert Gpu.objects.values_list("state", "error").get() == ("lost", "Gone.")
@@ -90,7 +103,9 @@ def test_the_state_of_a_card_follows_what_was_sampled(host: Host) -> None:
 def test_what_a_database_does_not_take_is_kept_for_later(host: Host) -> None:
     store = Store(settings.OMNI_HOST_NAME)
     store.keep_samples([bucket(HOUR, 50.0)], ())
-    with patch("gpus.store.save_buckets", side_effect=OperationalError("database is locked")):
+    with patch(
+        "gpus.store.save_buckets", side_effect=OperationalError("database is locked")
+    ):
         assert not store.step() and not store.step()
     store.keep_samples([bucket(HOUR + 10, 60.0)], ())
     assert store.step()

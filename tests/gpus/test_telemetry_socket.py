@@ -18,7 +18,10 @@ from omni.events import telemetry_group
 from omni.sockets import NOT_LOGGED_IN
 from tests.page_socket import closed_with, members, page_socket
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("empty_groups")]
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("empty_groups"),
+]
 PATH = "/ws/telemetry/"
 GROUP = telemetry_group(settings.OMNI_HOST_NAME)
 
@@ -61,18 +64,30 @@ async def test_who_opens_the_page_sees_the_last_minutes_at_once(
 
 async def test_without_a_sampler_the_history_is_empty(viewer_user: User) -> None:
     async with page_socket(PATH, viewer_user) as caller:
-        assert await caller.receive_json_from(5) == {"type": "history", "points": [], "frame": None}
+        assert await caller.receive_json_from(5) == {
+            "type": "history",
+            "points": [],
+            "frame": None,
+        }
 
 
 async def test_frames_reach_every_viewer(viewer_user: User, admin_user: User) -> None:
-    async with page_socket(PATH, viewer_user) as one, page_socket(PATH, admin_user) as two:
+    async with (
+        page_socket(PATH, viewer_user) as one,
+        page_socket(PATH, admin_user) as two,
+    ):
         for caller in (one, two):
             await caller.receive_json_from(5)
         assert await publish_async(GROUP, frame(7))
-        assert [(await caller.receive_json_from(5))["at"] for caller in (one, two)] == [7, 7]
+        assert [(await caller.receive_json_from(5))["at"] for caller in (one, two)] == [
+            7,
+            7,
+        ]
 
 
-async def test_a_viewer_that_reads_slowly_gets_the_newest_frame_and_no_old_ones() -> None:
+async def test_a_viewer_that_reads_slowly_gets_the_newest_frame_and_no_old_ones() -> (
+    None
+):
     sent: list[str] = []
     is_free = asyncio.Event()
     consumer = TelemetryConsumer()
@@ -116,6 +131,6 @@ def test_only_the_last_quarter_of_an_hour_is_kept(writer: RecentWriter) -> None:
     for at in range(25):
         writer.add("{}", json.dumps([at]))
     client = redis.Redis.from_url(settings.CHANNEL_REDIS_URL)
-    assert [json.loads(point)[0] for point in client.lrange(writer.points, 0, -1)] == list(
-        range(15, 25)
-    )  # type: ignore[union-attr]
+    assert [
+        json.loads(point)[0] for point in client.lrange(writer.points, 0, -1)
+    ] == list(range(15, 25))  # type: ignore[union-attr]

@@ -45,7 +45,9 @@ def test_engines_are_asked_with_the_setting(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.django_db
-def test_twins_are_told_apart_in_the_order_of_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_twins_are_told_apart_in_the_order_of_the_setting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     host = Host.objects.create(name="h")
     for place in range(2):
         Gpu.objects.create(
@@ -57,7 +59,10 @@ def test_twins_are_told_apart_in_the_order_of_the_setting(monkeypatch: pytest.Mo
             memory_bytes=32,
         )
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")
-    listed = [{"name": f"CUDA{n}", "description": "RTX 5090", "total_bytes": 32} for n in range(2)]
+    listed = [
+        {"name": f"CUDA{n}", "description": "RTX 5090", "total_bytes": 32}
+        for n in range(2)
+    ]
     register_engine_devices(host, listed)
     ties = dict(Device.objects.order_by("name").values_list("name", "gpu__uuid"))
     assert ties == {"CUDA0": "GPU-1", "CUDA1": "GPU-0"}

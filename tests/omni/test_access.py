@@ -38,7 +38,9 @@ def all_paths() -> list[str]:
 @pytest.mark.django_db
 @pytest.mark.parametrize("path", all_paths())
 @pytest.mark.parametrize("method", ["get", "post"])
-def test_a_stranger_is_sent_to_log_in(anonymous: Client, path: str, method: str) -> None:
+def test_a_stranger_is_sent_to_log_in(
+    anonymous: Client, path: str, method: str
+) -> None:
     response = getattr(anonymous, method)(f"/{path}")
     assert response.status_code == 302
     assert "/login/" in response["Location"]
@@ -50,7 +52,14 @@ def test_health_needs_no_log_in(anonymous: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/models", "/v1/chat/completions", "/v1/completions", "/tokenize", "/v1/nothing"]
+    "path",
+    [
+        "/v1/models",
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/tokenize",
+        "/v1/nothing",
+    ],
 )
 @pytest.mark.django_db(transaction=True)
 async def test_the_gateway_asks_for_a_key(path: str) -> None:
@@ -82,7 +91,9 @@ def test_a_form_without_csrf_token_is_refused(admin_user: object) -> None:
 
 
 @pytest.mark.django_db
-def test_pages_carry_a_content_security_policy_without_inline_code(admin: Client) -> None:
+def test_pages_carry_a_content_security_policy_without_inline_code(
+    admin: Client,
+) -> None:
     policy = admin.get("/")["Content-Security-Policy"]
     assert "unsafe-inline" not in policy and "unsafe-eval" not in policy
     assert "script-src 'self' 'nonce-" in policy

@@ -62,7 +62,9 @@ def log_in(address: str, password: str) -> int:
 
 @pytest.mark.django_db
 @override_settings(OMNI_TRUSTED_PROXIES=(LOOPBACK,))
-def test_who_guesses_behind_the_same_proxy_locks_nobody_else_out(viewer_user: User) -> None:
+def test_who_guesses_behind_the_same_proxy_locks_nobody_else_out(
+    viewer_user: User,
+) -> None:
     from tests.conftest import PASSWORD
 
     for _ in range(settings.AXES_FAILURE_LIMIT):
@@ -72,7 +74,9 @@ def test_who_guesses_behind_the_same_proxy_locks_nobody_else_out(viewer_user: Us
 
 
 @pytest.mark.django_db
-def test_without_a_trusted_proxy_a_header_gets_nobody_round_a_lock(viewer_user: User) -> None:
+def test_without_a_trusted_proxy_a_header_gets_nobody_round_a_lock(
+    viewer_user: User,
+) -> None:
     for number in range(settings.AXES_FAILURE_LIMIT):
         last = log_in(f"198.51.100.{number}", "wrong")
     assert last == 429

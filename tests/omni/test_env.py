@@ -53,7 +53,9 @@ def test_a_list_drops_blanks() -> None:
     assert env.envlist("X", environ={"X": " a, ,b,"}) == ["a", "b"]
 
 
-def test_a_secret_comes_from_the_variable_or_from_the_file_it_points_to(tmp_path: Path) -> None:
+def test_a_secret_comes_from_the_variable_or_from_the_file_it_points_to(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "secret").write_text("from a file\n")
     assert env.envsecret("X", {"X": "direct"}) == "direct"
     assert env.envsecret("X", {"X_FILE": str(tmp_path / "secret")}) == "from a file"
@@ -74,7 +76,9 @@ PRIVATE_OWN = frozenset({"127.0.0.1", "10.0.0.1", "192.0.2.2"})
         (" 10.0.0.1 ", "10.0.0.1"),
     ],
 )
-def test_an_address_is_loopback_or_a_private_one_of_this_machine(raw: str, expected: str) -> None:
+def test_an_address_is_loopback_or_a_private_one_of_this_machine(
+    raw: str, expected: str
+) -> None:
     assert env.envaddress("X", "127.0.0.1", lambda: PRIVATE_OWN, {"X": raw}) == expected
 
 
@@ -92,7 +96,10 @@ def test_an_address_is_loopback_or_a_private_one_of_this_machine(raw: str, expec
         ("10.0.0", "private network"),
         ("10.0.0.1/24", "private network"),
         ("localhost", "private network"),
-        ("10.0.0.2", "is no address of this machine; its private ones: 10.0.0.1, 127.0.0.1"),
+        (
+            "10.0.0.2",
+            "is no address of this machine; its private ones: 10.0.0.1, 127.0.0.1",
+        ),
     ],
 )
 def test_any_other_address_is_refused_by_name(raw: str, says: str) -> None:
@@ -129,4 +136,6 @@ def test_the_panel_does_not_start_with_what_must_not_be_offered(
 
 def test_this_machines_own_addresses_are_asked_of_its_interfaces() -> None:
     assert "127.0.0.1" in own_ipv4()
-    assert "10.255.254.253" not in own_ipv4() and not [a for a in own_ipv4() if ":" in a]
+    assert "10.255.254.253" not in own_ipv4() and not [
+        a for a in own_ipv4() if ":" in a
+    ]

@@ -39,7 +39,14 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = ("unfold.admin", "omni.administration", "daphne", "twisted", "deployments.web")
 # The command of each process, and what it has no use for.
 WITHOUT = {
-    "sampler": (*PAGES, "django.contrib.admin", "celery", "psycopg", "deployments", "chat"),
+    "sampler": (
+        *PAGES,
+        "django.contrib.admin",
+        "celery",
+        "psycopg",
+        "deployments",
+        "chat",
+    ),
     "agent": (*PAGES, "prompt_toolkit", "click_repl", "huggingface_hub", "psycopg"),
     "stopall": (*PAGES, "prompt_toolkit", "huggingface_hub", "psycopg"),
     "prepare": (*PAGES, "prompt_toolkit", "huggingface_hub", "psycopg"),
@@ -70,20 +77,34 @@ def loaded(code: str, tmp_path: Path) -> set[str]:
     env["OMNI_HOME"] = str(tmp_path / "home")
     code += "\nimport sys; print('\\n'.join(sys.modules))"
     argv = [sys.executable, "-c", code]
-    done = subprocess.run(argv, env=env, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        argv, env=env, cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     return set(done.stdout.split())
 
 
-def test_the_launcher_loads_neither_django_nor_a_client_of_anything(tmp_path: Path) -> None:
+def test_the_launcher_loads_neither_django_nor_a_client_of_anything(
+    tmp_path: Path,
+) -> None:
     modules = loaded("import omni.up", tmp_path)
     assert "omni.launcher" in modules
-    heavy = {"django", "redis", "celery", "asyncio", "ssl", "http.client", "deployments"}
+    heavy = {
+        "django",
+        "redis",
+        "celery",
+        "asyncio",
+        "ssl",
+        "http.client",
+        "deployments",
+    }
     assert not heavy & modules
 
 
 @pytest.mark.parametrize("command", WITHOUT)
-def test_a_process_does_not_load_what_it_has_no_use_for(command: str, tmp_path: Path) -> None:
+def test_a_process_does_not_load_what_it_has_no_use_for(
+    command: str, tmp_path: Path
+) -> None:
     setup = (
         f"import os; os.environ['DJANGO_SETTINGS_MODULE'] = {settings_of(command)!r}\n"
         "import django; django.setup()\n"
@@ -128,7 +149,8 @@ def test_nothing_that_the_sampler_does_not_know_hangs_on_what_it_deletes() -> No
         for model in apps.get_models()
         if model._meta.app_label != "gpus"
         for field in model._meta.get_fields()
-        if getattr(field, "remote_field", None) and field.related_model in (Gpu, SampleRollup)
+        if getattr(field, "remote_field", None)
+        and field.related_model in (Gpu, SampleRollup)
     ]
     assert pointing == []
 
@@ -136,7 +158,9 @@ def test_nothing_that_the_sampler_does_not_know_hangs_on_what_it_deletes() -> No
 # --- the launcher's waiting -----------------------------------------------------------------------
 @pytest.fixture
 def signals() -> Iterator[Signals]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGCHLD)}
+    before = {
+        number: signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGCHLD)
+    }
     wakeup = signal.set_wakeup_fd(-1)
     yield Signals([signal.SIGUSR1])
     signal.set_wakeup_fd(wakeup)
@@ -159,12 +183,16 @@ def test_a_signal_from_before_the_wait_is_not_missed(signals: Signals) -> None:
     assert signals.stops == 1 and time.monotonic() - began < 50
 
 
-def test_a_wait_without_a_signal_ends_in_time_and_counts_nothing(signals: Signals) -> None:
+def test_a_wait_without_a_signal_ends_in_time_and_counts_nothing(
+    signals: Signals,
+) -> None:
     signals.wait(0.01)
     assert signals.stops == 0
 
 
-def test_the_launcher_rests_until_a_child_is_to_be_started_again(tmp_path: Path) -> None:
+def test_the_launcher_rests_until_a_child_is_to_be_started_again(
+    tmp_path: Path,
+) -> None:
     child = Child("x", [sys.executable, "-S", "-c", "pass"], tmp_path / "x.log", {})
     panel = Panel([child])
     panel.tend(print)
@@ -174,10 +202,14 @@ def test_the_launcher_rests_until_a_child_is_to_be_started_again(tmp_path: Path)
     rest_s = panel.tend(print)
     assert child.process is None
     assert 0 < rest_s < 1
-    wait_until(lambda: panel.tend(print) == LONGEST_REST_S, 5, "it is not started again")
+    wait_until(
+        lambda: panel.tend(print) == LONGEST_REST_S, 5, "it is not started again"
+    )
 
 
-def test_only_the_preparation_has_the_first_password(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_preparation_has_the_first_password(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("OMNI_ADMIN_PASSWORD", "a-password-for-tests")
     ends_well = "import os, sys; sys.exit('OMNI_ADMIN_PASSWORD' not in os.environ)"
     assert run_to_its_end(["-S", "-c", ends_well], os.environ) == 0
@@ -189,10 +221,25 @@ def test_the_end_by_a_signal_is_told_from_an_exit_code() -> None:
     assert run_to_its_end(["-S", "-c", killed], os.environ) == -9
 
 
-def test_a_wrong_environment_variable_ends_the_start_with_one_line(tmp_path: Path) -> None:
-    env = {**os.environ, "OMNI_HOME": str(tmp_path / "home"), "OMNI_TELEMETRY_HZ": "often"}
-    argv = [sys.executable, "manage.py", "up", "--no-browser", "--port", str(free_port())]
-    done = subprocess.run(argv, env=env, cwd=ROOT, capture_output=True, text=True, timeout=120)
+def test_a_wrong_environment_variable_ends_the_start_with_one_line(
+    tmp_path: Path,
+) -> None:
+    env = {
+        **os.environ,
+        "OMNI_HOME": str(tmp_path / "home"),
+        "OMNI_TELEMETRY_HZ": "often",
+    }
+    argv = [
+        sys.executable,
+        "manage.py",
+        "up",
+        "--no-browser",
+        "--port",
+        str(free_port()),
+    ]
+    done = subprocess.run(
+        argv, env=env, cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 1
     assert done.stderr == "OMNI_TELEMETRY_HZ is 'often'; use a whole number.\n"
     assert done.stdout.endswith("Stopping …\nStopped.\n")
@@ -230,7 +277,9 @@ def answering(answer: bytes) -> Iterator[int]:
         (b"", False),
     ],
 )
-def test_a_web_server_is_ready_when_it_answers_200(answer: bytes, expected: bool) -> None:
+def test_a_web_server_is_ready_when_it_answers_200(
+    answer: bytes, expected: bool
+) -> None:
     with answering(answer) as port:
         assert up.is_healthy("127.0.0.1", port) is expected
 
@@ -258,7 +307,9 @@ def opened() -> object:
     return connection.connection
 
 
-def test_a_connection_is_used_again_by_the_next_unit_of_work(kept_connection: None) -> None:
+def test_a_connection_is_used_again_by_the_next_unit_of_work(
+    kept_connection: None,
+) -> None:
     first = opened()
     let_go()
     assert connection.connection is first and opened() is first
@@ -269,7 +320,9 @@ def test_a_connection_is_used_again_by_the_next_unit_of_work(kept_connection: No
     assert KEEP_CONNECTION_S <= 60
 
 
-def test_a_connection_that_had_an_error_is_not_used_again(kept_connection: None) -> None:
+def test_a_connection_that_had_an_error_is_not_used_again(
+    kept_connection: None,
+) -> None:
     first = opened()
     with pytest.raises(OperationalError), connection.cursor() as cursor:
         cursor.execute("SELECT nothing FROM nowhere")

@@ -26,7 +26,9 @@ MAY_SAY_THEM = ("CHANGELOG.md", "docs/glossary.md")
 
 def words_of(where: str, quoted: str) -> list[str]:
     """The words behind “Page:” or “Code:” of every entry."""
-    parts = [part for entry in ENTRIES for part in re.findall(rf"{where}: ([^.]*)", entry)]
+    parts = [
+        part for entry in ENTRIES for part in re.findall(rf"{where}: ([^.]*)", entry)
+    ]
     return [word for part in parts for word in re.findall(quoted, part)]
 
 
@@ -53,7 +55,10 @@ def written() -> list[Path]:
 @cache
 def shown() -> str:
     """All that may come to stand on a page: templates, scripts, and texts in the code."""
-    files = [*(ROOT / "templates").rglob("*.html"), *(ROOT / "static" / "js").glob("*.js")]
+    files = [
+        *(ROOT / "templates").rglob("*.html"),
+        *(ROOT / "static" / "js").glob("*.js"),
+    ]
     texts = [re.sub(r"\s+", " ", html.unescape(path.read_text())) for path in files]
     for module in sources():
         texts += [
@@ -82,7 +87,9 @@ def app_files(app: str) -> list[Path]:
 
 
 def test_every_term_has_a_meaning_and_is_there_once() -> None:
-    terms = [re.findall(r"\*\*([^*]+)\*\*", entry.partition(":")[0]) for entry in ENTRIES]
+    terms = [
+        re.findall(r"\*\*([^*]+)\*\*", entry.partition(":")[0]) for entry in ENTRIES
+    ]
     assert len(terms) > 50 and all(terms)
     flat = [term for each in terms for term in each]
     assert len(flat) == len(set(flat))
@@ -104,12 +111,16 @@ def test_a_retired_word_stands_nowhere(phrase: str) -> None:
     spaced = r"\s+".join(re.escape(word) for word in phrase.split())
     wanted = re.compile(rf"(?<![\w-]){spaced}(?![\w-])", re.I)
     saying = {
-        path.relative_to(ROOT).as_posix() for path in written() if wanted.search(path.read_text())
+        path.relative_to(ROOT).as_posix()
+        for path in written()
+        if wanted.search(path.read_text())
     }
     assert saying <= set(MAY_SAY_THEM)
 
 
-def test_the_page_shows_it_to_whoever_is_logged_in(viewer: Client, anonymous: Client) -> None:
+def test_the_page_shows_it_to_whoever_is_logged_in(
+    viewer: Client, anonymous: Client
+) -> None:
     page = squeezed(viewer.get("/glossary/").content.decode())
     assert "<strong>drain lock</strong>" in page and "<h2>Requests</h2>" in page
     assert 'href="/glossary/"' in squeezed(viewer.get("/models/").content.decode())

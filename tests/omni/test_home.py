@@ -40,7 +40,9 @@ def test_many_processes_asking_first_get_the_same_secret(tmp_path: Path) -> None
         assert len(set(pool.map(lambda _: home.secret("new"), range(32)))) == 1
 
 
-def test_a_secret_that_was_given_is_kept_private_replaced_and_forgotten(tmp_path: Path) -> None:
+def test_a_secret_that_was_given_is_kept_private_replaced_and_forgotten(
+    tmp_path: Path,
+) -> None:
     home = Home(tmp_path)
     assert home.kept_secret("other") == ""
     for text in ("one", "two"):
@@ -60,12 +62,21 @@ def test_the_broker_socket_fits_even_below_a_long_path(tmp_path: Path) -> None:
     assert long.valkey_socket != Home(tmp_path / ("deep" * 41)).valkey_socket
 
 
-def test_an_engines_socket_lies_below_home_and_its_path_is_never_too_long(tmp_path: Path) -> None:
+def test_an_engines_socket_lies_below_home_and_its_path_is_never_too_long(
+    tmp_path: Path,
+) -> None:
     short, long = Home(Path("/srv/omni")), Home(tmp_path / ("deep" * 40))
-    assert short.engine_socket("small.model") == Path("/srv/omni/run/s/small.model.sock")
+    assert short.engine_socket("small.model") == Path(
+        "/srv/omni/run/s/small.model.sock"
+    )
     for home in (short, long):
-        paths = {home.engine_socket(f"{'long' * 30}.{role}") for role in ("prefill", "decode")}
-        assert len(paths) == 2 and all(len(str(path)) <= UNIX_SOCKET_PATH_LIMIT for path in paths)
+        paths = {
+            home.engine_socket(f"{'long' * 30}.{role}")
+            for role in ("prefill", "decode")
+        }
+        assert len(paths) == 2 and all(
+            len(str(path)) <= UNIX_SOCKET_PATH_LIMIT for path in paths
+        )
 
 
 def test_the_folder_of_a_deep_home_is_new_private_and_the_same_for_every_process(
@@ -77,7 +88,9 @@ def test_the_folder_of_a_deep_home_is_new_private_and_the_same_for_every_process
     assert Home(deep).sockets == folder and Home(deep).valkey_socket.parent == folder
 
 
-def test_a_folder_that_others_may_enter_or_that_is_a_link_is_not_used(tmp_path: Path) -> None:
+def test_a_folder_that_others_may_enter_or_that_is_a_link_is_not_used(
+    tmp_path: Path,
+) -> None:
     home = Home(tmp_path / ("deep" * 40))
     first = home.sockets
     first.chmod(0o777)
@@ -88,7 +101,9 @@ def test_a_folder_that_others_may_enter_or_that_is_a_link_is_not_used(tmp_path: 
     assert home.sockets not in (first, second)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to somebody else")
+@pytest.mark.skipif(
+    os.geteuid() != 0, reason="only root can give a folder to somebody else"
+)
 def test_a_folder_of_somebody_else_is_not_used(tmp_path: Path) -> None:
     home = Home(tmp_path / ("deep" * 40))
     first = home.sockets

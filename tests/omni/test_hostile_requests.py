@@ -84,23 +84,36 @@ def test_a_form_field_that_cannot_be_is_no_server_error(
     admin: Client, anonymous: Client, value: str
 ) -> None:
     anonymous.raise_request_exception = admin.raise_request_exception = False
-    assert anonymous.post("/login/", {"username": value, "password": value}).status_code < 500
+    assert (
+        anonymous.post("/login/", {"username": value, "password": value}).status_code
+        < 500
+    )
     fields = {"old_password": value, "new_password1": value, "new_password2": value}
     assert admin.post("/password/", fields).status_code < 500
     assert admin.post("/rig-file/", {"text": value, "agreed": value}).status_code < 500
     assert (
-        admin.post("/servers/add/", {"name": value, "address": value, "key": value}).status_code
+        admin.post(
+            "/servers/add/", {"name": value, "address": value, "key": value}
+        ).status_code
         < 500
     )
-    assert admin.post("/chat/new/", {"deployment": value, "beside": value}).status_code < 500
+    assert (
+        admin.post("/chat/new/", {"deployment": value, "beside": value}).status_code
+        < 500
+    )
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("path", ["/", "/login/", "/socket-token/", "/admin/", "/healthz"])
 @pytest.mark.parametrize(
-    "host", ["evil.example", "127.0.0.1.evil.example", "localhost@evil.example", "[::", ""]
+    "path", ["/", "/login/", "/socket-token/", "/admin/", "/healthz"]
 )
-def test_a_name_that_is_pointed_here_reaches_no_page(admin: Client, path: str, host: str) -> None:
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "127.0.0.1.evil.example", "localhost@evil.example", "[::", ""],
+)
+def test_a_name_that_is_pointed_here_reaches_no_page(
+    admin: Client, path: str, host: str
+) -> None:
     """DNS rebinding: a page of evil.example, whose name is made to lead to this machine."""
     admin.raise_request_exception = False
     assert admin.get(path, headers={"host": host}).status_code in (400, 404, 421)
@@ -128,7 +141,9 @@ def test_everybody_changes_their_own_password_and_stays_logged_in(
     from tests.conftest import PASSWORD
 
     elsewhere = Client()
-    elsewhere.force_login(viewer_user, backend="django.contrib.auth.backends.ModelBackend")
+    elsewhere.force_login(
+        viewer_user, backend="django.contrib.auth.backends.ModelBackend"
+    )
     assert "/password/" in viewer.get("/").content.decode()
 
     new = "another horse, another battery"
@@ -151,17 +166,27 @@ def test_everybody_changes_their_own_password_and_stays_logged_in(
 @pytest.mark.django_db
 @pytest.mark.parametrize("count", [1, 4, 5, 500])
 def test_what_is_sent_to_a_page_never_lies_in_a_temporary_folder(
-    admin: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Any, count: int
+    admin: Client,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: Any,
+    count: int,
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
     settings.FILE_UPLOAD_TEMP_DIR = str(tmp_path / "nowhere")
     admin.raise_request_exception = False
     size = min(900_000, 3_600_000 // count)
-    sent = {f"file{n or ''}": SimpleUploadedFile("rig.yaml", b"#" * size) for n in range(count)}
+    sent = {
+        f"file{n or ''}": SimpleUploadedFile("rig.yaml", b"#" * size)
+        for n in range(count)
+    }
     assert admin.post("/rig-file/", sent).status_code in (200, 400)
 
 
 @pytest.mark.django_db
 def test_more_fields_than_a_form_has_are_refused(admin: Client) -> None:
     admin.raise_request_exception = False
-    assert admin.post("/rig-file/", {f"k{n}": "x" for n in range(5_000)}).status_code == 400
+    assert (
+        admin.post("/rig-file/", {f"k{n}": "x" for n in range(5_000)}).status_code
+        == 400
+    )

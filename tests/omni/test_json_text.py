@@ -63,7 +63,13 @@ def test_what_databases_do_not_take_is_replaced() -> None:
 
 @pytest.mark.parametrize(
     ("value", "depth"),
-    [(1, 0), ([], 1), ({"a": [1]}, 2), ([[], [[]], {}], 3), ({"a": {"b": {"c": {}}}}, 4)],
+    [
+        (1, 0),
+        ([], 1),
+        ({"a": [1]}, 2),
+        ([[], [[]], {}], 3),
+        ({"a": {"b": {"c": {}}}}, 4),
+    ],
 )
 def test_depth_is_told_without_recursion(value: Any, depth: int) -> None:
     assert not is_deeper_than(value, max(depth, 1))

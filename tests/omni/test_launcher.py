@@ -53,19 +53,24 @@ def test_a_child_that_is_killed_comes_back_and_it_is_said(tmp_path: Path) -> Non
     sleeper.stop(timeout_s=5)
 
 
-def test_the_delay_before_a_restart_grows_while_a_child_ends_at_once(tmp_path: Path) -> None:
+def test_the_delay_before_a_restart_grows_while_a_child_ends_at_once(
+    tmp_path: Path,
+) -> None:
     failing = child(tmp_path, [sys.executable, "-S", "-c", "raise SystemExit(3)"])
     delays = []
     said: list[str] = []
     for _ in range(3):
         wait_until(
-            lambda: (failing.tend(said.append), failing.process is None and failing.started_at > 0)[
-                1
-            ],
+            lambda: (
+                failing.tend(said.append),
+                failing.process is None and failing.started_at > 0,
+            )[1],
             5,
         )
         delays.append(failing.delay_s)
-        wait_until(lambda: (failing.tend(said.append), failing.process is not None)[1], 5)
+        wait_until(
+            lambda: (failing.tend(said.append), failing.process is not None)[1], 5
+        )
     assert delays == sorted(delays) and delays[0] < delays[-1]
     failing.stop(timeout_s=2)
 
@@ -89,7 +94,9 @@ from omni.launcher import Child
 c = Child("x", {SLEEP!r}, Path({str(tmp_path / "x.log")!r}), dict(os.environ)); c.start()
 print(c.process.pid, flush=True); time.sleep(60)
 """
-    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
+    )
     assert parent.stdout
     orphan = psutil.Process(int(parent.stdout.readline()))
     parent.kill()
@@ -97,7 +104,9 @@ print(c.process.pid, flush=True); time.sleep(60)
     wait_until(lambda: not lives(orphan), 5)
 
 
-def test_root_is_told_what_it_risks_and_what_to_do_and_others_are_told_nothing() -> None:
+def test_root_is_told_what_it_risks_and_what_to_do_and_others_are_told_nothing() -> (
+    None
+):
     assert "as root" in root_warning(0) and "useradd" in root_warning(0)
     assert root_warning(1000) == ""
 
@@ -105,8 +114,18 @@ def test_root_is_told_what_it_risks_and_what_to_do_and_others_are_told_nothing()
 def test_a_panel_that_answers_to_another_name_starts_behind_a_proxy_that_leads_nowhere(
     fresh_panel: RunningPanel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(RunningPanel, "env", {**fresh_panel.env, "OMNI_ALLOWED_HOSTS": "omni.lan"})
+    monkeypatch.setattr(
+        RunningPanel, "env", {**fresh_panel.env, "OMNI_ALLOWED_HOSTS": "omni.lan"}
+    )
     fresh_panel.start()
     wait_until(lambda: "Omni is ready" in fresh_panel.said(), 60, fresh_panel.said)
-    assert httpx.get(f"{fresh_panel.url}/login/", headers={"Host": "omni.lan"}).status_code == 200
-    assert httpx.get(f"{fresh_panel.url}/login/", headers={"Host": "other.lan"}).status_code == 400
+    assert (
+        httpx.get(f"{fresh_panel.url}/login/", headers={"Host": "omni.lan"}).status_code
+        == 200
+    )
+    assert (
+        httpx.get(
+            f"{fresh_panel.url}/login/", headers={"Host": "other.lan"}
+        ).status_code
+        == 400
+    )

@@ -66,9 +66,9 @@ class Elements(HTMLParser):
 def assert_harmless(html: str) -> None:
     for tag, attributes in Elements(html).found:
         assert tag in TAGS, html
-        assert set(attributes) <= ATTRIBUTES.get(tag, set()) | ({"rel"} if tag == "a" else set()), (
-            html
-        )
+        assert set(attributes) <= ATTRIBUTES.get(tag, set()) | (
+            {"rel"} if tag == "a" else set()
+        ), html
         if href := attributes.get("href"):
             assert re.match(r"(https?|mailto):", href), html
             assert "noopener" in (attributes["rel"] or "")
@@ -79,7 +79,9 @@ def test_the_corpus_comes_out_harmless(text: str) -> None:
     assert_harmless(render(text))
 
 
-@given(st.text(alphabet=st.sampled_from(list("<>[]()!`\"'=/:&;#\n ajsx*_|-")), max_size=80))
+@given(
+    st.text(alphabet=st.sampled_from(list("<>[]()!`\"'=/:&;#\n ajsx*_|-")), max_size=80)
+)
 def test_anything_comes_out_harmless(text: str) -> None:
     assert_harmless(render(text))
 
@@ -105,7 +107,9 @@ def test_an_open_fence_is_code_to_the_end() -> None:
 
 
 def test_structure_survives() -> None:
-    html = render("# T\n\n- a\n- b\n\n| x | y |\n|---|---|\n| 1 | 2 |\n\n> q\n\n~~s~~ **b**")
+    html = render(
+        "# T\n\n- a\n- b\n\n| x | y |\n|---|---|\n| 1 | 2 |\n\n> q\n\n~~s~~ **b**"
+    )
     for tag in ("h1", "ul", "table", "blockquote", "s", "strong"):
         assert f"<{tag}" in html
 
@@ -121,7 +125,10 @@ HOSTILE = {
     "brackets with an end": "[[]" * 333,
     "brackets in paragraphs": "[[[[[[[[[\n\n" * 90,
     "links": "[a](b) " * 140,
-    "tables with many columns": ("|a" * 60 + "|\n" + "|-" * 60 + "|\n" + "|b\n" * 40 + "\n") * 3,
+    "tables with many columns": (
+        "|a" * 60 + "|\n" + "|-" * 60 + "|\n" + "|b\n" * 40 + "\n"
+    )
+    * 3,
     "emphasis": "*a _b **c __d " * 70,
     "quotes": "> " * 500,
     "lists": "- " * 500,
@@ -157,8 +164,12 @@ def test_eight_times_the_text_takes_about_eight_times_the_work(text: str) -> Non
     assert calls_of(text * 8) < 12 * calls_of(text) + 10_000
 
 
-@pytest.mark.parametrize("text", ["[" * 60_000, "![" * 30_000, "[[]" * 20_000, "[[[[\n\n" * 10_000])
-def test_sixty_thousand_brackets_are_text_within_a_bounded_number_of_steps(text: str) -> None:
+@pytest.mark.parametrize(
+    "text", ["[" * 60_000, "![" * 30_000, "[[]" * 20_000, "[[[[\n\n" * 10_000]
+)
+def test_sixty_thousand_brackets_are_text_within_a_bounded_number_of_steps(
+    text: str,
+) -> None:
     assert calls_of(text) < 6_000_000
     assert render(text).count("[") == text.count("[")
 
@@ -190,7 +201,10 @@ def test_links_and_tables_of_a_usual_size_are_what_they_were() -> None:
         ),
         ("- [y] no\n\n[x] no item", "<ul>\n<li>[y] no</li>\n</ul>\n<p>[x] no item</p>"),
         ("<think></think>\n\nYes.", "<p>Yes.</p>"),
-        ("Of `<think>` and <think>x", "<p>Of <code>&lt;think&gt;</code> and &lt;think&gt;x</p>"),
+        (
+            "Of `<think>` and <think>x",
+            "<p>Of <code>&lt;think&gt;</code> and &lt;think&gt;x</p>",
+        ),
     ],
 )
 def test_formulas_tasks_and_tags_are_shown_as_meant(text: str, shown: str) -> None:
@@ -200,7 +214,8 @@ def test_formulas_tasks_and_tags_are_shown_as_meant(text: str, shown: str) -> No
 def test_a_table_keeps_its_alignment_without_styles() -> None:
     html = render("| a | b | c |\n|:--|:-:|--:|\n| 1 | 2 | 3 |")
     assert (
-        '<td class="to-center">2</td>\n<td class="to-right">3</td>' in html and "<td>1</td>" in html
+        '<td class="to-center">2</td>\n<td class="to-right">3</td>' in html
+        and "<td>1</td>" in html
     )
     assert "style" not in html
 
@@ -215,7 +230,14 @@ def test_thoughts_in_the_answer_are_folded_away(end: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["\\[ " * 20_000, "$$ " * 20_001, "<think>" * 20_000, "- [x] " * 5_000, "\\(" * 30_000]
+    "text",
+    [
+        "\\[ " * 20_000,
+        "$$ " * 20_001,
+        "<think>" * 20_000,
+        "- [x] " * 5_000,
+        "\\(" * 30_000,
+    ],
 )
 def test_what_is_never_closed_is_looked_for_once(text: str) -> None:
     assert render(text)

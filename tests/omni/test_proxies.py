@@ -11,7 +11,17 @@ from django.conf import settings
 
 # The one place that asks the wide world, by whatever way that needs.
 OUTSIDE = {"deployments/library/hub.py", "deployments/library/hub_client.py"}
-HEEDLESS = {"urlopen", "get", "post", "put", "delete", "stream", "request", "head", "patch"}
+HEEDLESS = {
+    "urlopen",
+    "get",
+    "post",
+    "put",
+    "delete",
+    "stream",
+    "request",
+    "head",
+    "patch",
+}
 
 
 def calls() -> Iterator[tuple[str, ast.Call]]:
@@ -40,6 +50,8 @@ def test_no_client_takes_a_proxy_from_the_environment() -> None:
             trusts = words.get("trust_env")
             if not (isinstance(trusts, ast.Constant) and trusts.value is False):
                 wrong.append(f"{place}: {name} without trust_env=False")
-        elif name == "urlopen" or (module in ("httpx", "httpx2", "requests") and name in HEEDLESS):
+        elif name == "urlopen" or (
+            module in ("httpx", "httpx2", "requests") and name in HEEDLESS
+        ):
             wrong.append(f"{place}: {module}.{name} goes by the environment's proxy")
     assert not wrong, "\n".join(wrong)

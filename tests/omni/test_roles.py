@@ -106,7 +106,9 @@ def test_templates_ask_the_table_by_names_that_it_has() -> None:
 
 
 def test_every_word_that_is_used_says_what_it_allows() -> None:
-    used = {right for page in PAGES.values() for right in (page.look, page.act) if right}
+    used = {
+        right for page in PAGES.values() for right in (page.look, page.act) if right
+    }
     used |= {right for row in ADMIN.values() for right in (row.right, row.look)}
     used |= {right for row in ADMIN.values() for _, right in row.actions}
     assert used | set(Allowed.NAMES.values()) <= set(RIGHTS)
@@ -118,7 +120,9 @@ def test_every_word_that_is_used_says_what_it_allows() -> None:
 def test_every_permission_of_the_table_is_one_of_djangos() -> None:
     known = {
         f"{label}.{codename}"
-        for label, codename in Permission.objects.values_list("content_type__app_label", "codename")
+        for label, codename in Permission.objects.values_list(
+            "content_type__app_label", "codename"
+        )
     }
     assert {right for right in RIGHTS if "." in right} <= known
 
@@ -136,7 +140,9 @@ def test_may_when_nobody_is_logged_in_is_only_what_anybody_may() -> None:
     assert allowed == {ANYBODY}
 
 
-def test_may_when_the_account_is_closed_is_only_what_anybody_may(admin_user: User) -> None:
+def test_may_when_the_account_is_closed_is_only_what_anybody_may(
+    admin_user: User,
+) -> None:
     assert {right for right in RIGHTS if may(admin_user, right)} == set(RIGHTS)
     admin_user.is_active = False
     assert {right for right in RIGHTS if may(admin_user, right)} == {ANYBODY}

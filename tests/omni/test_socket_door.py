@@ -25,7 +25,10 @@ from tests.page_socket import (
     socket_of,
 )
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("empty_groups")]
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("empty_groups"),
+]
 
 SOCKETS = [
     "/ws/telemetry/",
@@ -64,7 +67,9 @@ async def test_a_socket_refuses_another_origin_even_with_a_session(
 async def test_a_socket_refuses_a_host_that_is_not_the_panels(admin: Client) -> None:
     """A name that somebody else points at this address would make any page look like the panel's
     own."""
-    caller = knock("/ws/state/", admin, origin="http://rebound.example", host="rebound.example")
+    caller = knock(
+        "/ws/state/", admin, origin="http://rebound.example", host="rebound.example"
+    )
     connected, _ = await caller.connect()
     assert not connected
     await caller.disconnect()
@@ -108,7 +113,9 @@ def test_the_scheme_is_the_browsers_whatever_is_before_the_panel(
         ("null", "https://a.example", False),
     ],
 )
-def test_a_trusted_origin_is_compared_whole(origin: str, trusted: str, is_one: bool) -> None:
+def test_a_trusted_origin_is_compared_whole(
+    origin: str, trusted: str, is_one: bool
+) -> None:
     assert is_trusted(origin, [trusted]) is is_one
 
 
@@ -153,7 +160,9 @@ async def _token(client: Client) -> str:
         '{"type": "send", "text": "x"}',
     ],
 )
-async def test_a_first_frame_without_token_opens_nothing(viewer_user: User, frame: str) -> None:
+async def test_a_first_frame_without_token_opens_nothing(
+    viewer_user: User, frame: str
+) -> None:
     client = await sync_to_async(logged_in)(viewer_user)
     made = knock("/ws/state/", client)
     await _greeted(made, frame)
@@ -164,7 +173,9 @@ async def test_a_first_frame_without_token_opens_nothing(viewer_user: User, fram
 async def test_a_token_of_another_session_opens_nothing(
     viewer_user: User, admin_user: User
 ) -> None:
-    own, other = [await sync_to_async(logged_in)(user) for user in (viewer_user, admin_user)]
+    own, other = [
+        await sync_to_async(logged_in)(user) for user in (viewer_user, admin_user)
+    ]
     made = knock("/ws/state/", own)
     await _greeted(made, await hello_of(other))
     assert await closed_with(made) == NOT_GREETED
@@ -203,7 +214,10 @@ async def test_a_socket_that_says_nothing_is_closed(
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "none"])
 def test_a_token_is_for_pages_of_this_origin(viewer: Client, site: str) -> None:
-    assert viewer.get("/socket-token/", headers={"sec-fetch-site": site}).status_code == 403
+    assert (
+        viewer.get("/socket-token/", headers={"sec-fetch-site": site}).status_code
+        == 403
+    )
 
 
 def test_a_token_is_kept_by_nobody_on_the_way(viewer: Client) -> None:
@@ -250,9 +264,13 @@ def test_the_cookies_are_this_panels_own_and_no_scripts(
     assert settings.OMNI_HOME.digest[:8] in settings.CSRF_COOKIE_NAME
     anonymous.get("/login/")
     anonymous.post("/login/", {"username": "vera", "password": "correct horse battery"})
-    assert {settings.SESSION_COOKIE_NAME, settings.CSRF_COOKIE_NAME} == set(anonymous.cookies)
+    assert {settings.SESSION_COOKIE_NAME, settings.CSRF_COOKIE_NAME} == set(
+        anonymous.cookies
+    )
     for cookie in anonymous.cookies.values():
-        assert cookie["httponly"] and cookie["samesite"] == "Lax" and not cookie["domain"]
+        assert (
+            cookie["httponly"] and cookie["samesite"] == "Lax" and not cookie["domain"]
+        )
 
 
 def test_messages_travel_in_no_cookie() -> None:
@@ -268,12 +286,22 @@ def test_behind_tls_browsers_keep_the_cookies_to_this_host() -> None:
 
     names = "s.SESSION_COOKIE_NAME, s.CSRF_COOKIE_NAME, s.SESSION_COOKIE_SECURE"
     code = f"from django.conf import settings as s; print({names})"
-    env = {**os.environ, "OMNI_BEHIND_TLS": "true", "DJANGO_SETTINGS_MODULE": "omni.settings"}
+    env = {
+        **os.environ,
+        "OMNI_BEHIND_TLS": "true",
+        "DJANGO_SETTINGS_MODULE": "omni.settings",
+    }
     said = subprocess.run(
-        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     session, csrf, secure = said.stdout.split()
-    assert session.startswith("__Host-omni_session_") and csrf.startswith("__Host-omni_csrf_")
+    assert session.startswith("__Host-omni_session_") and csrf.startswith(
+        "__Host-omni_csrf_"
+    )
     assert secure == "True"
 
 

@@ -25,7 +25,10 @@ from tests.gateway.engine import make_deployment
 from tests.helpers import PATIENCE_S
 from tests.page_socket import closed_with, logged_in, members, socket_of
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("empty_groups")]
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("empty_groups"),
+]
 KINDS = ["telemetry", "state", "log", "device log", "chat"]
 
 
@@ -37,13 +40,17 @@ def deployment(transactional_db: None, tmp_path: Path) -> Deployment:
     made: Deployment = make_deployment("smol", 20001)
     Instance.objects.filter(deployment=made).update(log_path=str(log))
     device, _ = made.host.devices.get_or_create(name="CPU", defaults={"kind": "cpu"})
-    Instance.objects.create(host=made.host, device=device, role="rpc", log_path=str(log))
+    Instance.objects.create(
+        host=made.host, device=device, role="rpc", log_path=str(log)
+    )
     return made
 
 
 @pytest.fixture
 def paths(deployment: Deployment, operator_user: User) -> dict[str, str]:
-    conversation = services.conversation_create(owner=operator_user, deployment=deployment)
+    conversation = services.conversation_create(
+        owner=operator_user, deployment=deployment
+    )
     return {
         "telemetry": "/ws/telemetry/",
         "state": "/ws/state/",
@@ -67,7 +74,8 @@ async def open_sockets(
 
     async with AsyncExitStack() as stack:
         made = {
-            kind: await stack.enter_async_context(socket_of(paths[kind], client)) for kind in KINDS
+            kind: await stack.enter_async_context(socket_of(paths[kind], client))
+            for kind in KINDS
         }
         await members(access_group(operator_user.pk), len(KINDS))
         assert (await made["chat"].receive_json_from(PATIENCE_S))["type"] == "snapshot"
@@ -128,7 +136,9 @@ ENDS = {
 
 
 @pytest.mark.parametrize(
-    ("act", "code"), ENDS.items(), ids=lambda value: getattr(value, "__name__", str(value))
+    ("act", "code"),
+    ENDS.items(),
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 async def test_every_socket_is_closed_at_once_when(
     act: Callable[[Client, User], None],
@@ -147,7 +157,9 @@ async def test_every_socket_is_closed_at_once_when(
 
 SILENT: dict[str, Callable[[User], Any]] = {
     "deactivated": lambda user: User.objects.filter(pk=user.pk).update(is_active=False),
-    "another password": lambda user: User.objects.filter(pk=user.pk).update(password="x"),
+    "another password": lambda user: User.objects.filter(pk=user.pk).update(
+        password="x"
+    ),
     "session gone": lambda user: Session.objects.all()._raw_delete("default"),
 }
 
@@ -175,7 +187,10 @@ async def test_the_sockets_of_others_stay(
     paths: dict[str, str], client: Client, operator_user: User, viewer_user: User
 ) -> None:
     other = await sync_to_async(logged_in)(viewer_user)
-    async with socket_of(paths["state"], client) as own, socket_of(paths["state"], other) as theirs:
+    async with (
+        socket_of(paths["state"], client) as own,
+        socket_of(paths["state"], other) as theirs,
+    ):
         await members(access_group(operator_user.pk), 1)
         await members(access_group(viewer_user.pk), 1)
         await sync_to_async(log_out)(client, operator_user)
@@ -187,7 +202,10 @@ async def test_another_log_in_of_the_same_user_stays_when_one_logs_out(
     paths: dict[str, str], client: Client, operator_user: User
 ) -> None:
     other = await sync_to_async(logged_in)(operator_user)
-    async with socket_of(paths["state"], client) as own, socket_of(paths["state"], other) as stays:
+    async with (
+        socket_of(paths["state"], client) as own,
+        socket_of(paths["state"], other) as stays,
+    ):
         await members(access_group(operator_user.pk), 2)
         await sync_to_async(log_out)(client, operator_user)
         assert await closed_with(own) == NOT_LOGGED_IN

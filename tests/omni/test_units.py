@@ -30,5 +30,7 @@ from omni import units
         (units.gbps_text, 63.02, "63 GB/s"),
     ],
 )
-def test_text_of(write: Callable[[float | None], str], value: float | None, expected: str) -> None:
+def test_text_of(
+    write: Callable[[float | None], str], value: float | None, expected: str
+) -> None:
     assert write(value) == expected

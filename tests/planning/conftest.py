@@ -26,13 +26,16 @@ def small() -> ModelShape:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelShape]:
     folder: Path = tmp_path_factory.mktemp("tiny")
     return {
-        name: model_shape(read_header(write_tiny(folder / f"{name}.gguf", name))) for name in TINY
+        name: model_shape(read_header(write_tiny(folder / f"{name}.gguf", name)))
+        for name in TINY
     }
 
 
 @pytest.fixture(scope="session")
 def r1(tmp_path_factory: pytest.TempPathFactory) -> ModelShape:
-    return model_shape(read_header(deepseek_r1(tmp_path_factory.mktemp("r1") / "r1.gguf")))
+    return model_shape(
+        read_header(deepseek_r1(tmp_path_factory.mktemp("r1") / "r1.gguf"))
+    )
 
 
 @pytest.fixture(scope="session")
@@ -46,6 +49,10 @@ def coder(tmp_path_factory: pytest.TempPathFactory) -> ModelShape:
 def real_flags() -> frozenset[str]:
     """What the packaged engine's own help lists."""
     text = subprocess.run(
-        [binary_path(), "--help"], capture_output=True, text=True, timeout=20, check=True
+        [binary_path(), "--help"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
     ).stdout
     return LlamaCpp().parse_flags(text)

@@ -8,7 +8,13 @@ from pathlib import Path
 from deployments.formats.gguf import read_header
 from deployments.formats.model_facts import facts
 from deployments.planning.from_header import model_shape
-from deployments.planning.plan import DeviceFacts, EngineFacts, Member, Plan, PlanRequest
+from deployments.planning.plan import (
+    DeviceFacts,
+    EngineFacts,
+    Member,
+    Plan,
+    PlanRequest,
+)
 from deployments.strategies import get_strategy
 
 GB = 10**9
@@ -18,7 +24,9 @@ MIB = 1 << 20
 RTX_PRO_6000 = DeviceFacts(
     "CUDA0", "cuda", 97887 * MIB, None, "", "GPU-pro", False, 1792, 63.0, 125
 )
-RTX_5090 = DeviceFacts("CUDA1", "cuda", 32607 * MIB, None, "", "GPU-5090", False, 1792, 31.5, 104.8)
+RTX_5090 = DeviceFacts(
+    "CUDA1", "cuda", 32607 * MIB, None, "", "GPU-5090", False, 1792, 31.5, 104.8
+)
 CPU = DeviceFacts("CPU", "cpu", 384 << 30, None, bandwidth_gbps=236, tflops=32 * 0.055)
 OWNERS_RIG = (RTX_PRO_6000, RTX_5090, CPU)
 

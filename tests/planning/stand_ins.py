@@ -14,7 +14,11 @@ Tensor = tuple[str, tuple[int, ...], int]
 
 def _more_bits(layer: int, n_layer: int) -> bool:
     """Which layers Q4_K_M gives more bits (llama-quant.cpp, use_more_bits)."""
-    return layer < n_layer // 8 or layer >= 7 * n_layer // 8 or (layer - n_layer // 8) % 3 == 2
+    return (
+        layer < n_layer // 8
+        or layer >= 7 * n_layer // 8
+        or (layer - n_layer // 8) % 3 == 2
+    )
 
 
 def deepseek_r1(path: Path) -> Path:
@@ -115,7 +119,9 @@ def qwen25_coder_32b(path: Path) -> Path:
             *_dense(blk, n, 27648, rich),
         ]
     tensors += [("output_norm.weight", (n,), F32), ("output.weight", (n, 152064), Q6_K)]
-    return write_stub(path, _named("qwen2", keys, "Qwen2.5 Coder 32B Instruct"), tensors)
+    return write_stub(
+        path, _named("qwen2", keys, "Qwen2.5 Coder 32B Instruct"), tensors
+    )
 
 
 def qwen3_235b(path: Path) -> Path:
@@ -155,14 +161,27 @@ def qwen3_235b(path: Path) -> Path:
 def llama_70b(path: Path) -> Path:
     """Llama-3.3-70B-Instruct Q4_K_M."""
     return _llama(
-        path, "Llama 3.3 70B Instruct", n=8192, n_layer=80, heads=64, head=128, n_ff=28672
+        path,
+        "Llama 3.3 70B Instruct",
+        n=8192,
+        n_layer=80,
+        heads=64,
+        head=128,
+        n_ff=28672,
     )
 
 
 def llama_1b(path: Path) -> Path:
     """Llama-3.2-1B-Instruct Q4_K_M, whose output is made of the embedding."""
     return _llama(
-        path, "Llama 3.2 1B Instruct", n=2048, n_layer=16, heads=32, head=64, n_ff=8192, tied=True
+        path,
+        "Llama 3.2 1B Instruct",
+        n=2048,
+        n_layer=16,
+        heads=32,
+        head=64,
+        n_ff=8192,
+        tied=True,
     )
 
 
@@ -191,9 +210,9 @@ def _llama(
     for layer in range(n_layer):
         rich = Q6_K if _more_bits(layer, n_layer) else Q4_K
         blk = f"blk.{layer}."
-        tensors += _attention(blk, n, heads=heads, kv_heads=8, head=head, values=rich) + _dense(
-            blk, n, n_ff, rich
-        )
+        tensors += _attention(
+            blk, n, heads=heads, kv_heads=8, head=head, values=rich
+        ) + _dense(blk, n, n_ff, rich)
     tensors.append(("output_norm.weight", (n,), F32))
     if not tied:
         tensors.append(("output.weight", (n, 128256), Q6_K))
@@ -258,7 +277,11 @@ def _attention(
 
 
 def _named(arch: str, keys: Mapping[str, Any], name: str) -> dict[str, Any]:
-    general = {"general.architecture": arch, "general.name": name, "general.file_type": 15}
+    general = {
+        "general.architecture": arch,
+        "general.name": name,
+        "general.file_type": 15,
+    }
     return general | {f"{arch}.{key}": value for key, value in keys.items()}
 
 

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from deployments.planning.memory.allocator import Arena, Node, peaks, place_nodes, with_copies
+from deployments.planning.memory.allocator import (
+    Arena,
+    Node,
+    peaks,
+    place_nodes,
+    with_copies,
+)
 from deployments.planning.memory.graph import Builder
 
 HOST = 1
@@ -12,7 +18,9 @@ HOST = 1
 
 def peak(builder: Builder, alignment: int = 1) -> list[int]:
     place_nodes(builder.nodes, builder.host)
-    return peaks(with_copies(builder.nodes), builder.inputs, [alignment] * (builder.host + 1))
+    return peaks(
+        with_copies(builder.nodes), builder.inputs, [alignment] * (builder.host + 1)
+    )
 
 
 def test_the_smallest_hole_that_is_large_enough_is_taken() -> None:
@@ -102,7 +110,9 @@ def test_operations_without_weights_follow_their_neighbours() -> None:
 def test_large_batches_are_taken_over_from_the_host() -> None:
     def place(columns: int) -> int:
         g = Builder(HOST)
-        node = g.mul_mat("product", g.weight("w", 8, HOST), 4, (columns,), g.input("x", 4))
+        node = g.mul_mat(
+            "product", g.weight("w", 8, HOST), 4, (columns,), g.input("x", 4)
+        )
         g.expand(node)
         place_nodes(g.nodes, HOST, [True])
         return node.place

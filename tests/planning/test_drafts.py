@@ -60,7 +60,9 @@ def test_pairs_of_vocabularies(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_the_fingerprint_finds_what_comparing_all_texts_finds(name: str, tmp_path: Path) -> None:
+def test_the_fingerprint_finds_what_comparing_all_texts_finds(
+    name: str, tmp_path: Path
+) -> None:
     target, draft, code = PAIRS[name]
     headers = [
         read_header(write_header(tmp_path / f"{n}.gguf", each))
@@ -88,7 +90,9 @@ def test_vocab_facts_survive_being_stored(tmp_path: Path) -> None:
 
 def test_a_file_without_vocabulary_fits_nothing(tmp_path: Path) -> None:
     path = write_stub(
-        tmp_path / "none.gguf", {"general.architecture": "llama", "llama.vocab_size": 600}, []
+        tmp_path / "none.gguf",
+        {"general.architecture": "llama", "llama.vocab_size": 600},
+        [],
     )
     none = vocab_facts(read_header(path))
     assert none == VocabFacts(n_vocab=600)
@@ -117,22 +121,32 @@ def test_what_the_file_does_not_say_is_the_engines_default(
 def accepted_by_the_rule(target: list[bytes], draft: list[bytes]) -> bool:
     """The engine's loop, token by token."""
     pairs = list(zip(target, draft, strict=False))[5:]
-    return abs(len(target) - len(draft)) <= 128 and all(one == other for one, other in pairs)
+    return abs(len(target) - len(draft)) <= 128 and all(
+        one == other for one, other in pairs
+    )
 
 
-def test_random_vocabularies_are_judged_as_by_comparing_every_token(tmp_path: Path) -> None:
+def test_random_vocabularies_are_judged_as_by_comparing_every_token(
+    tmp_path: Path,
+) -> None:
     chance, seen = random.Random(7), set()
     for _ in range(150):
         size = chance.choice([1, 5, 6, 100, 128, 129, 133, 134, 400])
         other = max(1, size + chance.choice([0, 0, 1, -1, 127, 128, 129, -128, -129]))
-        target, draft = ([f"t{number}" for number in range(count)] for count in (size, other))
+        target, draft = (
+            [f"t{number}" for number in range(count)] for count in (size, other)
+        )
         if chance.random() < 0.6:
             changed = chance.choice([target, draft])
             changed[
-                chance.choice([0, 4, 5, 6, len(changed) - 1, chance.randrange(len(changed))])
+                chance.choice(
+                    [0, 4, 5, 6, len(changed) - 1, chance.randrange(len(changed))]
+                )
                 % len(changed)
             ] = "x"
-        expected = accepted_by_the_rule([t.encode() for t in target], [t.encode() for t in draft])
+        expected = accepted_by_the_rule(
+            [t.encode() for t in target], [t.encode() for t in draft]
+        )
         facts = [
             vocab_of(tmp_path, Vocab(tokens=tuple(tokens), bos=0, eos=0))
             for tokens in (target, draft)
@@ -185,7 +199,9 @@ def test_a_draft_as_slow_as_its_target_never_breaks_even() -> None:
 
 def model(name: str, billions: float, bits: float = 4.8, **more: object) -> ModelFacts:
     size = int(billions * 1e9 * bits / 8)
-    active = int(billions * 1e9) if "active" not in more else int(more.pop("active") * 1e9)  # type: ignore[operator]
+    active = (
+        int(billions * 1e9) if "active" not in more else int(more.pop("active") * 1e9)
+    )  # type: ignore[operator]
     arch = str(more.pop("arch", "qwen2"))
     return ModelFacts(name, arch, int(billions * 1e9), active, "Q4_K_M", size, **more)  # type: ignore[arg-type]
 
@@ -210,7 +226,9 @@ def test_the_prior_is_what_was_published_for_lamda() -> None:
     for billions, published in ((8, 0.75), (2, 0.71), (0.1, 0.61)):
         own = model("LaMDA", billions)
         family_gap = 0.15  # neither name is of a known family
-        assert acceptance_prior(lamda, own) + family_gap == pytest.approx(published, abs=0.01)
+        assert acceptance_prior(lamda, own) + family_gap == pytest.approx(
+            published, abs=0.01
+        )
 
 
 def test_less_is_accepted_of_strangers_and_of_much_smaller_drafts() -> None:
@@ -218,7 +236,9 @@ def test_less_is_accepted_of_strangers_and_of_much_smaller_drafts() -> None:
     assert acceptance_prior(CODER_32B, stranger) == pytest.approx(
         acceptance_prior(CODER_32B, CODER_05B) - 0.15
     )
-    assert acceptance_prior(CODER_32B, CODER_05B) < acceptance_prior(CODER_32B, CODER_7B)
+    assert acceptance_prior(CODER_32B, CODER_05B) < acceptance_prior(
+        CODER_32B, CODER_7B
+    )
 
 
 def test_a_mixture_of_experts_reads_more_for_more_tokens() -> None:
@@ -244,14 +264,22 @@ def test_drafts_are_ranked_by_gain_and_the_others_say_why() -> None:
     ]
     ranked = rank_drafts(target, candidates)
     assert [choice.name for choice in ranked] == ["0.5b", "7b", "itself", "other"]
-    assert [choice.advice for choice in ranked] == ["good", "good", "slower", "incompatible"]
+    assert [choice.advice for choice in ranked] == [
+        "good",
+        "good",
+        "slower",
+        "incompatible",
+    ]
     best, _, itself, other = ranked
     assert 1.8 < best.speedup < 3 and 1 < best.n_draft < 16
     assert best.break_even and best.break_even < best.acceptance
     assert best.cost_ratio == pytest.approx(CODER_05B.size_bytes / CODER_32B.size_bytes)
     assert "times as fast" in best.text
     assert itself.n_draft == 1
-    assert other.compatibility.code == "vocab_texts" and other.text == other.compatibility.text
+    assert (
+        other.compatibility.code == "vocab_texts"
+        and other.text == other.compatibility.text
+    )
 
 
 def test_a_draft_in_slower_memory_costs_more() -> None:
@@ -270,7 +298,11 @@ def test_known_times_and_a_measured_acceptance_replace_the_estimates() -> None:
     target = DraftModel("32b", CODER_32B, VOCAB, token_seconds=0.020)
     draft = DraftModel("0.5b", CODER_05B, VOCAB, token_seconds=0.004)
     (choice,) = rank_drafts(target, [draft], n_draft=3, acceptance=0.5)
-    assert (choice.cost_ratio, choice.n_draft, choice.acceptance) == (pytest.approx(0.2), 3, 0.5)
+    assert (choice.cost_ratio, choice.n_draft, choice.acceptance) == (
+        pytest.approx(0.2),
+        3,
+        0.5,
+    )
     assert choice.speedup == pytest.approx(1.875 / 1.6)
 
 
@@ -317,9 +349,14 @@ def test_what_does_not_generate_is_no_draft_and_has_none(kind: str, code: str) -
     other = DraftModel("other", replace(CODER_05B, kind=kind), VOCAB)
     target = DraftModel("32b", CODER_32B, VOCAB)
     (choice,) = rank_drafts(target, [other])
-    assert (choice.compatibility.code, choice.advice, choice.speedup) == (code, "incompatible", 0.0)
+    assert (choice.compatibility.code, choice.advice, choice.speedup) == (
+        code,
+        "incompatible",
+        0.0,
+    )
     (turned,) = rank_drafts(
-        replace(target, facts=replace(CODER_32B, kind=kind)), [replace(other, facts=CODER_05B)]
+        replace(target, facts=replace(CODER_32B, kind=kind)),
+        [replace(other, facts=CODER_05B)],
     )
     assert not turned.compatibility.ok
 
@@ -361,9 +398,9 @@ def test_families_by_name(name: str, arch: str, expected: str) -> None:
 def test_known_drafts_are_smaller_than_the_target() -> None:
     assert known_drafts(CODER_32B)[0].repo == "Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF"
     assert known_drafts(CODER_05B) == []
-    assert [draft.n_params for draft in known_drafts(model("Qwen2.5 Coder 1.5B", 1.54))] == [
-        494_000_000
-    ] * 2
+    assert [
+        draft.n_params for draft in known_drafts(model("Qwen2.5 Coder 1.5B", 1.54))
+    ] == [494_000_000] * 2
     assert known_drafts(R1)[0].repo.startswith("jukofyork/DeepSeek-R1-DRAFT")
     assert known_drafts(model("Nobody 7B", 7)) == []
 
@@ -384,19 +421,26 @@ def test_what_a_target_drafts_with_by_itself() -> None:
     mtp, *ngram = own_drafting(R1, has_graph=True)
     assert (mtp.spec_type, mtp.is_usable) == (MTP, True)
     assert ngram[0].spec_type == NGRAM_MOD
-    assert [own.spec_type for own in own_drafting(CODER_32B)] == [own.spec_type for own in ngram]
+    assert [own.spec_type for own in own_drafting(CODER_32B)] == [
+        own.spec_type for own in ngram
+    ]
     unused = own_drafting(replace(R1, arch="exaone-moe"), has_graph=False)[0]
     assert not unused.is_usable and "exaone-moe" in unused.text
     assert not own_drafting(R1)[0].is_usable, "no engine has told"
     old = own_drafting(R1, {"ngram-simple"})
-    assert [(own.spec_type, own.is_usable) for own in old] == [(MTP, False), ("ngram-simple", True)]
+    assert [(own.spec_type, own.is_usable) for own in old] == [
+        (MTP, False),
+        ("ngram-simple", True),
+    ]
 
 
 def test_layers_that_the_file_lacks_draft_nothing(r1: ModelShape) -> None:
     lacking, *_ = own_drafting(R1, shape=r1)
     assert not lacking.is_usable and "lacks" in lacking.text
     tensor = r1.kinds[-1].tensors[0]._replace(name="nextn.eh_proj.weight")
-    whole = replace(r1, kinds=(*r1.kinds[:-1], replace(r1.kinds[-1], tensors=(tensor,))))
+    whole = replace(
+        r1, kinds=(*r1.kinds[:-1], replace(r1.kinds[-1], tensors=(tensor,)))
+    )
     assert own_drafting(R1, shape=whole, has_graph=True)[0].is_usable
 
 

@@ -40,14 +40,24 @@ def card(name: str, free_mib: float, **facts: object) -> DeviceFacts:
     ],
 )
 def test_layers_are_dealt_out(
-    costs: list[int], rooms: list[int | None], speeds: list[float], expected: list[int] | None
+    costs: list[int],
+    rooms: list[int | None],
+    speeds: list[float],
+    expected: list[int] | None,
 ) -> None:
     assert stretches(costs, rooms, speeds) == expected
 
 
 def test_what_fits_goes_on_the_devices_whole(small: ModelShape) -> None:
-    fit = best_fit(small, [card("RPC0", 4096)], MemorySettings(context=2048), margin_bytes=0)
-    assert (fit.fits, fit.gpu_layers, fit.n_cpu_moe, fit.short_by_bytes) == (True, None, 0, 0)
+    fit = best_fit(
+        small, [card("RPC0", 4096)], MemorySettings(context=2048), margin_bytes=0
+    )
+    assert (fit.fits, fit.gpu_layers, fit.n_cpu_moe, fit.short_by_bytes) == (
+        True,
+        None,
+        0,
+        0,
+    )
     assert fit.max_context == small.n_ctx_train
 
 
@@ -57,7 +67,10 @@ def test_what_does_not_fit_leaves_layers_on_the_host(small: ModelShape) -> None:
     assert fit.fits
     assert 0 < (fit.gpu_layers or 0) < small.n_layer
     one_more = replace(settings, gpu_layers=(fit.gpu_layers or 0) + 1)
-    assert memory_use(small, [card("RPC0", 100)], one_more).of("RPC0").needed_bytes > 100 * MIB
+    assert (
+        memory_use(small, [card("RPC0", 100)], one_more).of("RPC0").needed_bytes
+        > 100 * MIB
+    )
     assert fit.use.of("RPC0").needed_bytes <= 100 * MIB
 
 
@@ -66,7 +79,9 @@ def test_experts_leave_before_layers_do(tiny: dict[str, ModelShape]) -> None:
     fit = best_fit(model, [card("RPC0", 32)], settings, margin_bytes=0)
     assert (fit.fits, fit.gpu_layers) == (True, None)
     assert 0 < fit.n_cpu_moe < model.n_layer
-    fewer = memory_use(model, [card("RPC0", 32)], replace(settings, n_cpu_moe=fit.n_cpu_moe - 1))
+    fewer = memory_use(
+        model, [card("RPC0", 32)], replace(settings, n_cpu_moe=fit.n_cpu_moe - 1)
+    )
     assert fewer.of("RPC0").needed_bytes > 32 * MIB
 
 
@@ -111,7 +126,9 @@ def test_what_fits_nowhere_says_by_how_much(small: ModelShape) -> None:
 
 
 def test_a_device_of_unknown_size_takes_everything(small: ModelShape) -> None:
-    fit = best_fit(small, [DeviceFacts("Vulkan0", "vulkan")], MemorySettings(context=2048))
+    fit = best_fit(
+        small, [DeviceFacts("Vulkan0", "vulkan")], MemorySettings(context=2048)
+    )
     assert (fit.fits, fit.gpu_layers) == (True, None)
 
 
@@ -123,7 +140,9 @@ def test_the_longest_context_fits_and_a_longer_one_does_not(small: ModelShape) -
 
     def needed(context: int) -> int:
         return (
-            memory_use(small, devices, replace(settings, context=context)).of("RPC0").needed_bytes
+            memory_use(small, devices, replace(settings, context=context))
+            .of("RPC0")
+            .needed_bytes
         )
 
     assert needed(fit.max_context) <= 180 * MIB
@@ -155,7 +174,10 @@ def test_few_placements_are_computed_however_many_the_devices(
     computed: list[MemorySettings] = []
 
     def counted(
-        model: ModelShape, devices: Sequence[DeviceFacts], settings: MemorySettings, *rest: Any
+        model: ModelShape,
+        devices: Sequence[DeviceFacts],
+        settings: MemorySettings,
+        *rest: Any,
     ) -> MemoryUse:
         computed.append(settings)
         return memory_use(model, devices, settings, *rest)
@@ -167,5 +189,7 @@ def test_few_placements_are_computed_however_many_the_devices(
     ]
     for model in (coder, r1):
         computed.clear()
-        best_fit(model, [*cards, HOST], MemorySettings(context=8192), find_context=False)
+        best_fit(
+            model, [*cards, HOST], MemorySettings(context=8192), find_context=False
+        )
         assert 0 < len(computed) <= 20

@@ -11,7 +11,13 @@ import pytest
 from deployments.formats.gguf import read_header
 from deployments.formats.model_facts import facts
 from deployments.planning.from_header import model_shape
-from deployments.planning.plan import DeviceFacts, EngineFacts, Member, Plan, PlanRequest
+from deployments.planning.plan import (
+    DeviceFacts,
+    EngineFacts,
+    Member,
+    Plan,
+    PlanRequest,
+)
 from deployments.planning.repacking import Kernels
 from deployments.strategies import get_strategy
 from tests.deployments.gguf_corpus import smollm2
@@ -20,7 +26,8 @@ from tests.planning.tiny_models import write_tiny
 GIB = 1 << 30
 HOST = DeviceFacts("CPU", "cpu", 64 * GIB)
 RPC = tuple(
-    DeviceFacts(f"RPC{n}", "rpc", 24 * GIB, endpoint=f"127.0.0.1:{50 + n}") for n in range(2)
+    DeviceFacts(f"RPC{n}", "rpc", 24 * GIB, endpoint=f"127.0.0.1:{50 + n}")
+    for n in range(2)
 )
 
 
@@ -46,7 +53,9 @@ def planned(
     header = read_header(path)
     cards = RPC if strategy == "layer_split" else RPC[:1]
     member = Member(path.stem, str(path), facts(header), model_shape(header), cards)
-    engine = EngineFacts("mine", "llama.cpp", "/bin/llama-server", flags, kernels=kernels)
+    engine = EngineFacts(
+        "mine", "llama.cpp", "/bin/llama-server", flags, kernels=kernels
+    )
     request = PlanRequest(
         strategy,
         engine,
@@ -71,8 +80,20 @@ def planned(
         ),
         ("smollm2", "layer_split", {}, "-ts 0,1", {"tensor_split": "0,1"}),
         ("moe_q4_k", "expert_offload", {}, "--n-cpu-moe 20", {"n_cpu_moe": 20}),
-        ("moe_q4_k", "expert_offload", {"n_cpu_moe": 2}, "--n-cpu-moe 20", {"n_cpu_moe": 20}),
-        ("moe_q4_k", "expert_offload", {"n_cpu_moe": 2}, "--cpu-moe", {"n_cpu_moe": "all"}),
+        (
+            "moe_q4_k",
+            "expert_offload",
+            {"n_cpu_moe": 2},
+            "--n-cpu-moe 20",
+            {"n_cpu_moe": 20},
+        ),
+        (
+            "moe_q4_k",
+            "expert_offload",
+            {"n_cpu_moe": 2},
+            "--cpu-moe",
+            {"n_cpu_moe": "all"},
+        ),
     ],
 )
 def test_a_flag_with_a_setting_of_its_own_is_planned_as_that_setting(
@@ -98,7 +119,8 @@ def test_a_cache_that_stays_on_the_host_is_planned_there(
     paths: dict[str, Path], real_flags: frozenset[str]
 ) -> None:
     kv = bytes_of(
-        planned(paths["smollm2"], real_flags, "layer_split", {}, ("--no-kv-offload",)), "kv"
+        planned(paths["smollm2"], real_flags, "layer_split", {}, ("--no-kv-offload",)),
+        "kv",
     )
     assert kv["CPU"] == 90 << 20 and not kv["RPC0"] and not kv["RPC1"]
 
@@ -107,7 +129,9 @@ def test_windowed_layers_with_the_whole_context_are_planned_so(
     paths: dict[str, Path], real_flags: frozenset[str]
 ) -> None:
     plain, full = (
-        bytes_of(planned(paths["gemma3"], real_flags, "independent", {}, extra), "kv")["RPC0"]
+        bytes_of(planned(paths["gemma3"], real_flags, "independent", {}, extra), "kv")[
+            "RPC0"
+        ]
         for extra in ((), ("--swa-full",))
     )
     assert full > 2 * plain
@@ -129,12 +153,17 @@ def test_a_prompt_cache_counts_as_memory_of_the_host(
 ) -> None:
     sizes = [
         bytes_of(
-            planned(paths["smollm2"], real_flags, "independent", {"cache_ram_mib": mib}), "other"
+            planned(
+                paths["smollm2"], real_flags, "independent", {"cache_ram_mib": mib}
+            ),
+            "other",
         )["CPU"]
         for mib in (0, 1024)
     ]
     assert sizes[1] - sizes[0] == GIB
-    huge = planned(paths["smollm2"], real_flags, "independent", {"cache_ram_mib": 1 << 20})
+    huge = planned(
+        paths["smollm2"], real_flags, "independent", {"cache_ram_mib": 1 << 20}
+    )
     assert huge.verdict == "not_viable" and "CPU" in huge.reasons[0].text
 
 
@@ -143,7 +172,11 @@ def test_a_prompt_cache_that_may_outgrow_the_host_is_said(
     paths: dict[str, Path], real_flags: frozenset[str], ram: int, said: bool
 ) -> None:
     plan = planned(
-        paths["smollm2"], real_flags, "independent", {}, host=replace(HOST, total_bytes=ram)
+        paths["smollm2"],
+        real_flags,
+        "independent",
+        {},
+        host=replace(HOST, total_bytes=ram),
     )
     assert ("prompt_cache" in [reason.code for reason in plan.reasons]) == said
     assert plan.verdict == "viable"
@@ -164,7 +197,9 @@ def test_latent_attention_is_not_put_into_tiles_over_which_the_engine_aborts(
     kernels: Kernels,
     kept_as_it_is: bool,
 ) -> None:
-    plan = planned(paths[model], real_flags, "independent", {"gpu_layers": 0}, kernels=kernels)
+    plan = planned(
+        paths[model], real_flags, "independent", {"gpu_layers": 0}, kernels=kernels
+    )
     assert ("--no-repack" in plan.instances[0].argv) == kept_as_it_is
     twice = planned(
         paths[model],

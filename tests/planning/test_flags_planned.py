@@ -65,8 +65,12 @@ def test_each_flag_says_what_it_means_to_the_planner() -> None:
     for name, flag in FLAGS.items():
         if isinstance(flag.means, Sets):
             kind = type(getattr(MemorySettings(), flag.means.field, None))
-            assert flag.means.field in fields, f"{name} stands for a setting that is none"
-            assert flag.takes_value or kind is bool, f"{name} sets {flag.means.field} to what?"
+            assert flag.means.field in fields, (
+                f"{name} stands for a setting that is none"
+            )
+            assert flag.takes_value or kind is bool, (
+                f"{name} sets {flag.means.field} to what?"
+            )
         elif isinstance(flag.means, Refused):
             assert name not in ALLOWED and flag.means.fix
             with pytest.raises(OmniError, match=f"{name}\\b") as caught:
@@ -124,7 +128,9 @@ def test_a_flag_is_planned_as_the_setting_it_stands_for(
     )
 
 
-@pytest.mark.parametrize("name", sorted(name for name, flag in ALLOWED.items() if not flag.sets))
+@pytest.mark.parametrize(
+    "name", sorted(name for name, flag in ALLOWED.items() if not flag.sets)
+)
 def test_other_flags_leave_the_plan_alone(name: str) -> None:
     settings, flag = MemorySettings(), ALLOWED[name]
     assert planned_with(settings, words(flag, sample(flag))) == settings
@@ -139,6 +145,8 @@ def test_both_counts_of_layers_with_experts_on_the_host_add_up_to_the_larger() -
 
 def test_a_draft_model_is_placed_by_itself() -> None:
     settings = planned_with(
-        MemorySettings(), ["--tensor-split 3,1", "--cpu-moe", "--swa-full"], is_draft=True
+        MemorySettings(),
+        ["--tensor-split 3,1", "--cpu-moe", "--swa-full"],
+        is_draft=True,
     )
     assert settings == MemorySettings(swa_full=True)

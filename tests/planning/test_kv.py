@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from deployments.planning.architecture import ModelShape
-from deployments.planning.kv import Cells, bytes_per_token, cells, layer_kv_bytes, row_bytes
+from deployments.planning.kv import (
+    Cells,
+    bytes_per_token,
+    cells,
+    layer_kv_bytes,
+    row_bytes,
+)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +51,9 @@ def test_windowed_layers_keep_the_window_and_one_micro_batch(
 ) -> None:
     """The window of the model is 256 tokens."""
     context = 16384 if unified else 16384 * parallel
-    found = cells(tiny["gemma3"], context, parallel, unified=unified, ubatch=ubatch, swa_full=full)
+    found = cells(
+        tiny["gemma3"], context, parallel, unified=unified, ubatch=ubatch, swa_full=full
+    )
     assert (found.full, found.window) == (16384, expected)
 
 
@@ -89,7 +97,9 @@ def test_bytes_of_one_more_token(
     assert bytes_per_token(tiny[name], type_k, type_v) == expected
 
 
-def test_without_flash_attention_all_values_are_as_wide_as_the_widest(small: ModelShape) -> None:
+def test_without_flash_attention_all_values_are_as_wide_as_the_widest(
+    small: ModelShape,
+) -> None:
     kind = small.kinds[0]
     assert layer_kv_bytes(small, kind, Cells(256, 256, 1), "f16", "f16", 1024) == (
         192 * 2 * 256,

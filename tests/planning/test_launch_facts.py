@@ -28,7 +28,11 @@ FULL = LaunchFacts(
 
 
 def test_what_is_written_as_json_is_read_as_it_was() -> None:
-    unset = [field.name for field in fields(FULL) if getattr(FULL, field.name) == field.default]
+    unset = [
+        field.name
+        for field in fields(FULL)
+        if getattr(FULL, field.name) == field.default
+    ]
     assert unset == [], "every field is to be written"
     assert read_launch_facts(json.loads(json.dumps(FULL.document()))) == FULL
 

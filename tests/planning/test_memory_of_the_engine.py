@@ -69,7 +69,9 @@ CASES += [
     replace(case("qwen3", "0"), extra=("--embeddings", "--pooling", "mean")),
 ]
 if kernels(str(binary_path())) == Kernels.AMX:
-    CASES += [case(model, "", kernels=Kernels.AMX) for model in ("tiles", "moe_q4_k", "jamba")]
+    CASES += [
+        case(model, "", kernels=Kernels.AMX) for model in ("tiles", "moe_q4_k", "jamba")
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +84,9 @@ def engines() -> Iterator[Rig]:
 def test_the_engine_takes_what_was_planned(engines: Rig, chosen: Case) -> None:
     rows = compare(engines, chosen, engine_memory(engines, chosen))
     outside = [
-        f"{row.device} {row.what}: {row.error:.2%}" for row in rows if row.error > LIMITS[row.what]
+        f"{row.device} {row.what}: {row.error:.2%}"
+        for row in rows
+        if row.error > LIMITS[row.what]
     ]
     assert not outside
     assert sum(row.reported for row in rows) > 0

@@ -20,17 +20,39 @@ from deployments.planning.repacking import Kernels, kernels_of
 
 GIB = 1 << 30
 RPC = (DeviceFacts("RPC0", "rpc", 24 * GIB), DeviceFacts("RPC1", "rpc", 24 * GIB))
-CUDA = tuple(replace(device, name=f"CUDA{n}", kind="cuda") for n, device in enumerate(RPC))
+CUDA = tuple(
+    replace(device, name=f"CUDA{n}", kind="cuda") for n, device in enumerate(RPC)
+)
 
 
 @pytest.mark.parametrize(
     ("settings", "weights", "kv", "compute"),
     [
         ({}, (33.82, 58.28, 28.69), (24, 21, 0), (14.38, 14.38, 4.26)),
-        ({"tensor_split": (3, 1)}, (50.73, 41.37, 28.69), (36, 9, 0), (14.38, 14.38, 4.26)),
-        ({"gpu_layers": 10}, (10.57, 37.14, None), (7.5, 6, 31.5), (13.26, 13.26, 15.51)),
-        ({"type_k": "q8_0", "type_v": "q8_0"}, None, (12.75, 11.16, 0), (13.29, 13.29, 4.29)),
-        ({"type_k": "q4_0", "type_v": "q4_0"}, None, (6.75, 5.91, 0), (13.29, 13.29, 4.29)),
+        (
+            {"tensor_split": (3, 1)},
+            (50.73, 41.37, 28.69),
+            (36, 9, 0),
+            (14.38, 14.38, 4.26),
+        ),
+        (
+            {"gpu_layers": 10},
+            (10.57, 37.14, None),
+            (7.5, 6, 31.5),
+            (13.26, 13.26, 15.51),
+        ),
+        (
+            {"type_k": "q8_0", "type_v": "q8_0"},
+            None,
+            (12.75, 11.16, 0),
+            (13.29, 13.29, 4.29),
+        ),
+        (
+            {"type_k": "q4_0", "type_v": "q4_0"},
+            None,
+            (6.75, 5.91, 0),
+            (13.29, 13.29, 4.29),
+        ),
         ({"context": 8192}, None, (96, 84, 0), (20.38, 20.38, 10.26)),
         ({"context": 8192, "parallel": 4}, None, (96, 84, 0), (14.38, 14.38, 4.26)),
         (
@@ -39,10 +61,20 @@ CUDA = tuple(replace(device, name=f"CUDA{n}", kind="cuda") for n, device in enum
             (96, 84, 0),
             (20.38, 20.38, 10.26),
         ),
-        ({"context": 8192, "flash_attention": False}, None, (96, 84, 0), (165.26, 165.26, 19.01)),
+        (
+            {"context": 8192, "flash_attention": False},
+            None,
+            (96, 84, 0),
+            (165.26, 165.26, 19.01),
+        ),
         ({"context": 8192, "ubatch": 2048}, None, (96, 84, 0), (81.54, 81.54, 41.05)),
         ({"offload_kqv": False}, None, (0, 0, 45), (15.5, 15.5, 4.26)),
-        ({"split_mode": "tensor"}, (60.46, 60.46, 28.69), (22.5, 22.5, 0), (14.38, 14.38, 4.26)),
+        (
+            {"split_mode": "tensor"},
+            (60.46, 60.46, 28.69),
+            (22.5, 22.5, 0),
+            (14.38, 14.38, 4.26),
+        ),
         (
             {"split_mode": "tensor", "tensor_split": (2, 1)},
             (73.65, 47.28, 28.69),
@@ -62,7 +94,9 @@ def test_the_plan_is_what_the_engine_takes(
     for planned, held, cache, working in zip(
         use.devices, weights or (None,) * 3, kv, compute, strict=True
     ):
-        assert held is None or planned.weights_bytes / MIB == pytest.approx(held, abs=0.0051)
+        assert held is None or planned.weights_bytes / MIB == pytest.approx(
+            held, abs=0.0051
+        )
         assert planned.kv_bytes / MIB == pytest.approx(cache, abs=0.0051)
         assert planned.compute_bytes / MIB == pytest.approx(working, abs=0.0051)
 
@@ -74,7 +108,9 @@ def test_split_mode_none_uses_the_first_device_only(small: ModelShape) -> None:
 
 
 def test_without_a_device_everything_is_on_the_host(small: ModelShape) -> None:
-    use = memory_use(small, (DeviceFacts("CPU", "cpu", 64 * GIB),), MemorySettings(context=2048))
+    use = memory_use(
+        small, (DeviceFacts("CPU", "cpu", 64 * GIB),), MemorySettings(context=2048)
+    )
     (host,) = use.devices
     assert (host.name, host.total_bytes) == ("CPU", 64 * GIB)
     assert host.kv_bytes == 45 * MIB
@@ -104,11 +140,15 @@ def test_a_mapped_file_counts_its_range_of_which_only_used_tensors_have_to_stay(
 def test_a_load_mode_decides_what_is_mapped_and_what_is_locked(
     tiny: dict[str, ModelShape], mode: str, mapped: bool, locked: bool
 ) -> None:
-    use = memory_use(tiny["gemma3_mixed"], (), memory_settings({"load_mode": mode}, 4096))
+    use = memory_use(
+        tiny["gemma3_mixed"], (), memory_settings({"load_mode": mode}, 4096)
+    )
     assert bool(use.mapped_bytes) == mapped
     # What is locked cannot be put away; what is rearranged is memory of the process's own in either
     # case.
-    assert use.locked_bytes == ((use.host.weights_bytes - use.repacked_bytes) if locked else 0)
+    assert use.locked_bytes == (
+        (use.host.weights_bytes - use.repacked_bytes) if locked else 0
+    )
     assert bool(use.host.reclaimable_bytes) == (mapped and not locked)
 
 
@@ -132,7 +172,11 @@ def test_a_load_mode_decides_what_is_mapped_and_what_is_locked(
     ],
 )
 def test_the_host_keeps_rearranged_copies_beside_the_mapped_file(
-    tiny: dict[str, ModelShape], model: str, kernels: Kernels, mapped: float, repacked: float
+    tiny: dict[str, ModelShape],
+    model: str,
+    kernels: Kernels,
+    mapped: float,
+    repacked: float,
 ) -> None:
     use = memory_use(tiny[model], (), MemorySettings(kernels=kernels))
     assert use.mapped_bytes / MIB == pytest.approx(mapped, abs=0.011)
@@ -150,10 +194,16 @@ def test_nothing_is_rearranged_beside_a_card_with_memory_on_the_host(
     }
     assert beside["rpc"].repacked_bytes > 0 and beside["cuda"].repacked_bytes == 0
     assert (
-        memory_use(tiny["all_q4_0"], CUDA[:1], replace(settings, no_host=True)).repacked_bytes > 0
+        memory_use(
+            tiny["all_q4_0"], CUDA[:1], replace(settings, no_host=True)
+        ).repacked_bytes
+        > 0
     )
     assert (
-        memory_use(tiny["all_q4_0"], RPC[:1], replace(settings, repack=False)).repacked_bytes == 0
+        memory_use(
+            tiny["all_q4_0"], RPC[:1], replace(settings, repack=False)
+        ).repacked_bytes
+        == 0
     )
 
 
@@ -167,16 +217,22 @@ def test_nothing_is_rearranged_beside_a_card_with_memory_on_the_host(
         ({"avx"}, Kernels.PLAIN),
     ],
 )
-def test_kernels_follow_from_what_the_processor_has(flags: set[str], kernels: Kernels) -> None:
+def test_kernels_follow_from_what_the_processor_has(
+    flags: set[str], kernels: Kernels
+) -> None:
     assert kernels_of(flags) == kernels
 
 
-def test_experts_on_the_host_leave_the_first_device(tiny: dict[str, ModelShape]) -> None:
+def test_experts_on_the_host_leave_the_first_device(
+    tiny: dict[str, ModelShape],
+) -> None:
     model, settings = (
         tiny["qwen3moe"],
         MemorySettings(context=4096, tensor_split=(1, 1), mmap=False),
     )
-    everything, some = (memory_use(model, RPC, replace(settings, n_cpu_moe=n)) for n in (0, 3))
+    everything, some = (
+        memory_use(model, RPC, replace(settings, n_cpu_moe=n)) for n in (0, 3)
+    )
     moved = 3 * model.kinds[0].expert_bytes
     assert everything.of("RPC0").weights_bytes - some.of("RPC0").weights_bytes == moved
     assert some.host.weights_bytes - everything.host.weights_bytes == moved
@@ -188,9 +244,13 @@ def test_a_cuda_device_that_takes_over_host_experts_needs_room_for_the_largest(
 ) -> None:
     devices = (replace(CUDA[0], total_bytes=96 * GIB),)
     largest = max(
-        kind.by_name["ffn_down_exps.weight"].n_bytes for kind in r1.kinds if kind.expert_bytes
+        kind.by_name["ffn_down_exps.weight"].n_bytes
+        for kind in r1.kinds
+        if kind.expert_bytes
     )
-    takes_over = memory_use(r1, devices, MemorySettings(cpu_moe=True)).of("CUDA0").compute_bytes
+    takes_over = (
+        memory_use(r1, devices, MemorySettings(cpu_moe=True)).of("CUDA0").compute_bytes
+    )
     stays = (
         memory_use(r1, devices, MemorySettings(cpu_moe=True, op_offload=False))
         .of("CUDA0")
@@ -211,7 +271,9 @@ def test_pipelined_cards_hold_copies_of_their_inputs(small: ModelShape) -> None:
 
 
 def test_mla_keeps_compressed_keys_and_no_values(r1: ModelShape) -> None:
-    use = memory_use(r1, (replace(CUDA[0], total_bytes=512 * GIB),), MemorySettings(context=16384))
+    use = memory_use(
+        r1, (replace(CUDA[0], total_bytes=512 * GIB),), MemorySettings(context=16384)
+    )
     assert use.of("CUDA0").kv_bytes == 61 * 576 * 2 * 16384
 
 
@@ -224,7 +286,9 @@ def test_recurrent_states_do_not_grow_with_the_context_but_with_requests(
     tiny: dict[str, ModelShape],
 ) -> None:
     sizes = [
-        memory_use(tiny["mamba"], RPC[:1], MemorySettings(context=context, parallel=parallel))
+        memory_use(
+            tiny["mamba"], RPC[:1], MemorySettings(context=context, parallel=parallel)
+        )
         .of("RPC0")
         .kv_bytes
         for context, parallel in ((4096, 1), (32768, 1), (4096, 3))
@@ -233,18 +297,25 @@ def test_recurrent_states_do_not_grow_with_the_context_but_with_requests(
 
 
 def test_a_target_and_its_draft_add_up_on_a_shared_device(small: ModelShape) -> None:
-    target, draft = (memory_use(small, devices, MemorySettings()) for devices in (RPC, RPC[1:]))
+    target, draft = (
+        memory_use(small, devices, MemorySettings()) for devices in (RPC, RPC[1:])
+    )
     total = {use.name: use for use in combined(target, draft)}
     assert (
-        total["RPC1"].needed_bytes == target.of("RPC1").needed_bytes + draft.of("RPC1").needed_bytes
+        total["RPC1"].needed_bytes
+        == target.of("RPC1").needed_bytes + draft.of("RPC1").needed_bytes
     )
     assert total["RPC0"] == target.of("RPC0")
 
 
-def test_layers_that_predict_further_are_loaded_only_for_drafting(small: ModelShape) -> None:
+def test_layers_that_predict_further_are_loaded_only_for_drafting(
+    small: ModelShape,
+) -> None:
     model = replace(small, n_nextn=2)
     plain, drafting = (
-        memory_use(model, RPC[:1], MemorySettings(load_nextn=load)).of("RPC0").weights_bytes
+        memory_use(model, RPC[:1], MemorySettings(load_nextn=load))
+        .of("RPC0")
+        .weights_bytes
         for load in (False, True)
     )
     assert drafting - plain == sum(model.kind_of(index).n_bytes for index in (28, 29))
@@ -265,7 +336,9 @@ def test_an_unknown_architecture_is_planned_without_an_error(small: ModelShape) 
             replace(
                 kind,
                 tensors=tuple(
-                    t for t in kind.tensors if not t.name.startswith(("attn_k", "ffn_down"))
+                    t
+                    for t in kind.tensors
+                    if not t.name.startswith(("attn_k", "ffn_down"))
                 ),
             )
             for kind in small.kinds

@@ -124,7 +124,8 @@ WORDS = {
 PLANNED_WITH = [
     key
     for key in SETTINGS
-    if key not in ("drain_s", "idle_unload_s", "exclusive_group", "when_taken", "draft_type")
+    if key
+    not in ("drain_s", "idle_unload_s", "exclusive_group", "when_taken", "draft_type")
 ]
 
 
@@ -133,7 +134,9 @@ def domain(key: str) -> list[int | str]:
     return [*WORDS.get(key, SETTINGS[key].words), *NUMBERS.get(key, [])]
 
 
-SETTING = st.sampled_from([(key, value) for key in PLANNED_WITH for value in domain(key)])
+SETTING = st.sampled_from(
+    [(key, value) for key in PLANNED_WITH for value in domain(key)]
+)
 CASES = st.fixed_dictionaries(
     {
         "model": st.sampled_from(NAMES),
@@ -161,7 +164,9 @@ def sized(
         return device
     total = int(weights * part) + 2 * GIB
     return replace(
-        device, total_bytes=total, free_bytes=None if free is None else int(total * free)
+        device,
+        total_bytes=total,
+        free_bytes=None if free is None else int(total * free),
     )
 
 
@@ -178,7 +183,8 @@ def requests(
     weights = base.shape.weights_bytes
     devices = (*case["devices"], DeviceFacts("CPU", bandwidth_gbps=50.0))
     *chosen, host = (
-        sized(device, room, weights) for device, room in zip(devices, case["rooms"], strict=False)
+        sized(device, room, weights)
+        for device, room in zip(devices, case["rooms"], strict=False)
     )
     for name in case["strategies"]:
         strategy = STRATEGIES[name]
@@ -212,9 +218,9 @@ def planned(request: PlanRequest) -> Plan | None:
         assert error.text and error.fix, error
         assert not UNWRITTEN.search(f"{error.text} {error.fix}"), error
         # Only what somebody asked for can be a bad setting, never what the planner chose itself.
-        assert error.code != "bad_setting" or any(key in error.text for key in request.settings), (
-            error
-        )
+        assert error.code != "bad_setting" or any(
+            key in error.text for key in request.settings
+        ), error
         return None
 
 
@@ -225,7 +231,9 @@ def check_reasons(plan: Plan) -> None:
         assert reason.text.endswith("."), reason
         assert not UNWRITTEN.search(f"{reason.text} {reason.fix}"), reason
         validated(reason.changes)
-    errors = {reason.code for reason in plan.reasons if reason.severity == Severity.ERROR}
+    errors = {
+        reason.code for reason in plan.reasons if reason.severity == Severity.ERROR
+    }
     assert bool(plan.instances) == (not errors - TRYABLE)
     if plan.verdict == Verdict.NOT_VIABLE:
         assert errors and plan.predicted.decode_tps is None
@@ -234,7 +242,10 @@ def check_reasons(plan: Plan) -> None:
 def check_memory(plan: Plan) -> None:
     """What is viable fits, as far as sizes are known."""
     for use in plan.devices:
-        assert min(use.weights_bytes, use.kv_bytes, use.compute_bytes, use.other_bytes) >= 0
+        assert (
+            min(use.weights_bytes, use.kv_bytes, use.compute_bytes, use.other_bytes)
+            >= 0
+        )
         if plan.verdict != Verdict.NOT_VIABLE and use.free_bytes is not None:
             assert use.free_bytes >= 0, (plan.strategy, use)
 
@@ -271,7 +282,10 @@ def check_deployed_as_shown(plan: Plan, request: PlanRequest) -> None:
 @pytest.mark.timeout(600)
 @given(case=CASES)
 @hypothesis_settings(
-    max_examples=EXAMPLES, database=None, suppress_health_check=list(HealthCheck), derandomize=True
+    max_examples=EXAMPLES,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+    derandomize=True,
 )
 def test_no_plan_contradicts_itself(
     models: Models, real_flags: frozenset[str], case: dict[str, Any]
@@ -304,12 +318,15 @@ def shape_of(argv: Sequence[str]) -> Shape:
     words = argv[1:]
     pairs = zip(words, (*words[1:], ""), strict=True)
     kinds = (
-        (word, "" if after[:1] == "-" else re.sub(r"\d+", "9", after)) for word, after in pairs
+        (word, "" if after[:1] == "-" else re.sub(r"\d+", "9", after))
+        for word, after in pairs
     )
     return frozenset((word, kind) for word, kind in kinds if word[:1] == "-")
 
 
-def every_setting(models: Models, flags: frozenset[str]) -> dict[Shape, tuple[str, ...]]:
+def every_setting(
+    models: Models, flags: frozenset[str]
+) -> dict[Shape, tuple[str, ...]]:
     """Commands with every value of every setting, by every strategy, on two cards of 64 GiB."""
     two = tuple(
         DeviceFacts(f"CUDA{number}", "cuda", 64 * GIB, gpu_uuid=f"GPU-{number}")
@@ -374,11 +391,17 @@ def test_the_engine_takes_every_setting_as_it_is_printed(
 
     # A socket of its own for each, as two run at a time, and a short one: a socket's path has 107
     # bytes at most.
-    with ThreadPoolExecutor(2) as pool, tempfile.TemporaryDirectory(prefix="omni-") as sockets:
+    with (
+        ThreadPoolExecutor(2) as pool,
+        tempfile.TemporaryDirectory(prefix="omni-") as sockets,
+    ):
         commands = [
             startable(argv, tmp_path, f"{sockets}/{number}.sock")
             for number, argv in enumerate(argvs)
         ]
         for command, text in zip(commands, pool.map(said, commands), strict=True):
             assert "absent.gguf" in text, (command, text)
-            assert not re.search("error while handling|invalid argument", text), (command, text)
+            assert not re.search("error while handling|invalid argument", text), (
+                command,
+                text,
+            )

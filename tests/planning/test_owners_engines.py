@@ -11,17 +11,42 @@ from typing import Any
 import pytest
 
 from deployments.engines import get_flavour
-from deployments.planning.plan import DeviceFacts, EngineFacts, Member, Plan, PlanRequest, Verdict
+from deployments.planning.plan import (
+    DeviceFacts,
+    EngineFacts,
+    Member,
+    Plan,
+    PlanRequest,
+    Verdict,
+)
 from deployments.strategies import get_strategy
 from deployments.strategies.on_engine import plan_on_engine
 from omni.errors import OmniError
 from tests.deployments.engine_help import help_of, words_of
 from tests.deployments.gguf_corpus import write_stub
-from tests.deployments.model_folders import AWQ, EXL3, QWEN3_32B, folder_member, write_folder
-from tests.planning.owners_rig import CPU, OWNERS_RIG, RTX_5090, RTX_PRO_6000, codes, member, reason
+from tests.deployments.model_folders import (
+    AWQ,
+    EXL3,
+    QWEN3_32B,
+    folder_member,
+    write_folder,
+)
+from tests.planning.owners_rig import (
+    CPU,
+    OWNERS_RIG,
+    RTX_5090,
+    RTX_PRO_6000,
+    codes,
+    member,
+    reason,
+)
 from tests.planning.stand_ins import F32, Q4_K, Q6_K, Tensor, qwen25_coder_32b
 
-RECORDED = {"ik_llama.cpp": "ik_llama_cpp_help", "vllm": "vllm_flags", "tabbyapi": "tabbyapi_flags"}
+RECORDED = {
+    "ik_llama.cpp": "ik_llama_cpp_help",
+    "vllm": "vllm_flags",
+    "tabbyapi": "tabbyapi_flags",
+}
 BOTH = (RTX_PRO_6000, RTX_5090)
 
 
@@ -92,7 +117,9 @@ def qwen3(tmp_path_factory: pytest.TempPathFactory) -> Member:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Member:
     """The same model as a folder of safetensors, quantised by AWQ, as vLLM loads it."""
     path = tmp_path_factory.mktemp("owner") / "Qwen3-32B-AWQ"
-    return folder_member(write_folder(path, QWEN3_32B, dtype="F16", quantization_config=AWQ), *BOTH)
+    return folder_member(
+        write_folder(path, QWEN3_32B, dtype="F16", quantization_config=AWQ), *BOTH
+    )
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +142,9 @@ def value_of(found: Plan, flag: str) -> str:
 
 # --- ik_llama.cpp ---------------------------------------------------------------------------------
 def test_graph_split_of_a_large_dense_model_is_cut_by_memory(qwen3: Member) -> None:
-    found = plan("ik_llama.cpp", "graph_split", {"model": deeper(qwen3, 5)}, context=4096)
+    found = plan(
+        "ik_llama.cpp", "graph_split", {"model": deeper(qwen3, 5)}, context=4096
+    )
     assert (found.verdict, value_of(found, "-sm"), value_of(found, "-ts")) == (
         Verdict.VIABLE,
         "graph",
@@ -129,17 +158,23 @@ def test_graph_split_of_a_large_dense_model_is_cut_by_memory(qwen3: Member) -> N
     assert big.weights_bytes == pytest.approx(3 * small.weights_bytes, rel=0.06)
 
 
-def test_graph_split_of_an_architecture_it_does_not_know_is_refused(tmp_path: Path) -> None:
+def test_graph_split_of_an_architecture_it_does_not_know_is_refused(
+    tmp_path: Path,
+) -> None:
     coder = member(qwen25_coder_32b(tmp_path / "coder.gguf"), *BOTH)
     found = plan("ik_llama.cpp", "graph_split", {"model": coder}, context=4096)
     assert found.verdict == Verdict.NOT_VIABLE
     assert "does not know the architecture qwen2" in reason(found, "arch_refused")
 
 
-def test_graph_split_over_other_than_cuda_says_so_and_has_no_command(qwen3: Member) -> None:
+def test_graph_split_over_other_than_cuda_says_so_and_has_no_command(
+    qwen3: Member,
+) -> None:
     remote = DeviceFacts("RPC0", "rpc", 32 << 30, endpoint="127.0.0.1:1")
     found = plan(
-        "ik_llama.cpp", "graph_split", {"model": replace(qwen3, devices=(RTX_PRO_6000, remote))}
+        "ik_llama.cpp",
+        "graph_split",
+        {"model": replace(qwen3, devices=(RTX_PRO_6000, remote))},
     )
     assert (found.verdict, found.instances) == (Verdict.NOT_VIABLE, ())
     assert "RPC0 is not" in reason(found, "needs_cuda")
@@ -160,7 +195,13 @@ def test_a_flag_that_the_binary_lacks_is_refused_at_plan_time_with_the_nearest(
     qwen3: Member,
 ) -> None:
     with pytest.raises(OmniError, match="has no flag -sm") as refused:
-        plan("ik_llama.cpp", "graph_split", {"model": qwen3}, frozenset({"-sm"}), context=4096)
+        plan(
+            "ik_llama.cpp",
+            "graph_split",
+            {"model": qwen3},
+            frozenset({"-sm"}),
+            context=4096,
+        )
     assert refused.value.fix.startswith("The nearest one it has is -s")
 
 
@@ -185,8 +226,14 @@ def test_vllm_wastes_what_the_larger_card_has_more(folder: Member) -> None:
     found = plan("vllm", "tensor_split", {"model": folder}, context=8192)
     assert found.verdict == Verdict.CAUTION
     text = reason(found, "equal_shares_waste")
-    assert "can use 2 × 31.8 GiB = 63.7 GiB and wastes 63.8 GiB, most of it on CUDA0" in text
-    assert (value_of(found, "--tensor-parallel-size"), found.settings["tensor_split"]) == (
+    assert (
+        "can use 2 × 31.8 GiB = 63.7 GiB and wastes 63.8 GiB, most of it on CUDA0"
+        in text
+    )
+    assert (
+        value_of(found, "--tensor-parallel-size"),
+        found.settings["tensor_split"],
+    ) == (
         "2",
         "1,1",
     )
@@ -204,7 +251,9 @@ def twin(card: DeviceFacts) -> DeviceFacts:
     return replace(card, name="CUDA2", gpu_uuid="GPU-twin")
 
 
-def test_what_needs_the_memory_of_the_larger_card_does_not_fit_under_vllm(folder: Member) -> None:
+def test_what_needs_the_memory_of_the_larger_card_does_not_fit_under_vllm(
+    folder: Member,
+) -> None:
     found = plan("vllm", "tensor_split", {"model": deeper(folder, 5)}, context=4096)
     assert found.verdict == Verdict.NOT_VIABLE
     assert "CUDA1 would have to hold" in reason(found, "does_not_fit")
@@ -228,7 +277,11 @@ def test_what_needs_the_memory_of_the_larger_card_does_not_fit_under_vllm(folder
     ],
 )
 def test_what_vllm_cannot_do_is_a_reason_before_there_is_a_process(
-    folder: Member, strategy: str, changes: dict[str, Any], settings: dict[str, Any], code: str
+    folder: Member,
+    strategy: str,
+    changes: dict[str, Any],
+    settings: dict[str, Any],
+    code: str,
 ) -> None:
     found = plan("vllm", strategy, {"model": replace(folder, **changes)}, **settings)
     assert (found.verdict, found.instances) == (Verdict.NOT_VIABLE, ())
@@ -238,7 +291,10 @@ def test_what_vllm_cannot_do_is_a_reason_before_there_is_a_process(
 
 def test_vllm_on_one_card_is_independent(folder: Member) -> None:
     found = plan(
-        "vllm", "independent", {"model": replace(folder, devices=(RTX_PRO_6000,))}, context=8192
+        "vllm",
+        "independent",
+        {"model": replace(folder, devices=(RTX_PRO_6000,))},
+        context=8192,
     )
     assert found.verdict == Verdict.VIABLE
     assert value_of(found, "--tensor-parallel-size") == "1"
@@ -254,7 +310,12 @@ def test_vllm_on_one_card_is_independent(folder: Member) -> None:
             "qwen3 is a GGUF file, and vLLM loads folders with safetensors",
         ),
         ("vllm", "awq", "", ""),
-        ("vllm", "exl3", "format_for_other_engine", "Qwen3-32B is EXL3, which vLLM does not read"),
+        (
+            "vllm",
+            "exl3",
+            "format_for_other_engine",
+            "Qwen3-32B is EXL3, which vLLM does not read",
+        ),
         ("tabbyapi", "gguf", "gguf_for_other_engine", "TabbyAPI loads folders"),
         (
             "tabbyapi",
@@ -273,22 +334,39 @@ def test_vllm_on_one_card_is_independent(folder: Member) -> None:
     ],
 )
 def test_an_engine_that_does_not_load_the_format_says_so_and_has_no_command(
-    qwen3: Member, folder: Member, exl3: Member, flavour: str, kind: str, code: str, says: str
+    qwen3: Member,
+    folder: Member,
+    exl3: Member,
+    flavour: str,
+    kind: str,
+    code: str,
+    says: str,
 ) -> None:
     given = {"gguf": qwen3, "awq": folder, "exl3": exl3}[kind]
     found = plan(
-        flavour, "independent", {"model": replace(given, devices=(RTX_PRO_6000,))}, context=8192
+        flavour,
+        "independent",
+        {"model": replace(given, devices=(RTX_PRO_6000,))},
+        context=8192,
     )
     if not code:
         assert found.verdict == Verdict.VIABLE and len(found.instances) == 1
         return
     assert (found.verdict, found.instances) == (Verdict.NOT_VIABLE, ())
-    assert says in reason(found, code) and next(r for r in found.reasons if r.code == code).fix
+    assert (
+        says in reason(found, code)
+        and next(r for r in found.reasons if r.code == code).fix
+    )
 
 
-def test_bytes_of_a_folder_are_those_of_its_tensors_and_of_the_usual_cache(folder: Member) -> None:
+def test_bytes_of_a_folder_are_those_of_its_tensors_and_of_the_usual_cache(
+    folder: Member,
+) -> None:
     found = plan(
-        "vllm", "independent", {"model": replace(folder, devices=(RTX_PRO_6000,))}, context=8192
+        "vllm",
+        "independent",
+        {"model": replace(folder, devices=(RTX_PRO_6000,))},
+        context=8192,
     )
     (card,) = found.devices
     assert card.weights_bytes == folder.facts.size_bytes == folder.shape.weights_bytes
@@ -297,9 +375,14 @@ def test_bytes_of_a_folder_are_those_of_its_tensors_and_of_the_usual_cache(folde
     halved = plan("vllm", "tensor_split", {"model": folder}, context=8192).devices
     assert [use.kv_bytes for use in halved[:2]] == [card.kv_bytes // 2] * 2
     vectors = sum(
-        t.n_bytes for kind in folder.shape.layer_kinds() for t in kind.tensors if len(t.shape) < 2
+        t.n_bytes
+        for kind in folder.shape.layer_kinds()
+        for t in kind.tensors
+        if len(t.shape) < 2
     )
-    assert halved[0].weights_bytes == pytest.approx((card.weights_bytes + vectors) / 2, rel=1e-4)
+    assert halved[0].weights_bytes == pytest.approx(
+        (card.weights_bytes + vectors) / 2, rel=1e-4
+    )
     eight = plan(
         "vllm",
         "independent",
@@ -321,23 +404,35 @@ def test_bytes_of_a_folder_are_those_of_its_tensors_and_of_the_usual_cache(folde
         (RTX_PRO_6000, 40960, Verdict.VIABLE, "bytes_of_folder"),
         (RTX_5090, 8192, Verdict.VIABLE, "bytes_of_folder"),
         (replace(RTX_5090, total_bytes=29 << 30), 40960, Verdict.CAUTION, "tight_fit"),
-        (replace(RTX_5090, total_bytes=16 << 30), 8192, Verdict.NOT_VIABLE, "does_not_fit"),
+        (
+            replace(RTX_5090, total_bytes=16 << 30),
+            8192,
+            Verdict.NOT_VIABLE,
+            "does_not_fit",
+        ),
     ],
 )
 def test_whole_or_not_at_all(
     folder: Member, card: DeviceFacts, context: int, verdict: Verdict, code: str
 ) -> None:
     found = plan(
-        "vllm", "independent", {"model": replace(folder, devices=(card,))}, context=context
+        "vllm",
+        "independent",
+        {"model": replace(folder, devices=(card,))},
+        context=context,
     )
     assert found.verdict == verdict and code in codes(found)
-    assert "layers_on_host" not in codes(found) and found.settings["gpu_layers"] == "all"
+    assert (
+        "layers_on_host" not in codes(found) and found.settings["gpu_layers"] == "all"
+    )
     assert not [use for use in found.devices if use.name == "CPU" and use.weights_bytes]
 
 
 # --- TabbyAPI -------------------------------------------------------------------------------------
 def test_tabbyapi_divides_by_gigabytes(exl3: Member) -> None:
-    found = plan("tabbyapi", "tensor_split", {"model": exl3}, context=8192, tensor_split="3,1")
+    found = plan(
+        "tabbyapi", "tensor_split", {"model": exl3}, context=8192, tensor_split="3,1"
+    )
     model = found.instances[0].files["config.yml"]["model"]
     assert model["tensor_parallel"] is True and model["gpu_split"]
     assert found.instances[0].argv[-2:] == ("--config", "config.yml")

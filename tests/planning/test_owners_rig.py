@@ -13,7 +13,15 @@ import pytest
 
 from deployments.planning.plan import Verdict
 from tests.deployments.gguf_corpus import smollm2
-from tests.planning.owners_rig import GB, RTX_5090, RTX_PRO_6000, codes, member, plan, reason
+from tests.planning.owners_rig import (
+    GB,
+    RTX_5090,
+    RTX_PRO_6000,
+    codes,
+    member,
+    plan,
+    reason,
+)
 from tests.planning.stand_ins import deepseek_r1, qwen25_coder_32b
 
 NOTE = {"context": 4096, "kv_cache_k": "q4_1"}
@@ -33,9 +41,15 @@ def test_the_notes_speeds_are_predicted_within_20_percent(
     r1_file: Path, coder_file: Path, real_flags: frozenset[str]
 ) -> None:
     big = plan(
-        "independent", {"model": member(r1_file, RTX_PRO_6000)}, real_flags, **NOTE, gpu_layers=10
+        "independent",
+        {"model": member(r1_file, RTX_PRO_6000)},
+        real_flags,
+        **NOTE,
+        gpu_layers=10,
     )
-    small = plan("independent", {"model": member(coder_file, RTX_5090)}, real_flags, **NOTE)
+    small = plan(
+        "independent", {"model": member(coder_file, RTX_5090)}, real_flags, **NOTE
+    )
     assert big.predicted.decode_tps == pytest.approx(11.79, rel=0.2)
     assert small.predicted.decode_tps == pytest.approx(48.9, rel=0.2)
     for plan_, measured in ((big, 11.79), (small, 48.9)):
@@ -43,15 +57,23 @@ def test_the_notes_speeds_are_predicted_within_20_percent(
         assert low < measured < high
 
 
-def test_the_note_is_wrong_about_13_gb(coder_file: Path, real_flags: frozenset[str]) -> None:
+def test_the_note_is_wrong_about_13_gb(
+    coder_file: Path, real_flags: frozenset[str]
+) -> None:
     """32.8 B weights at 4.85 bits are 19.8 GB: what the note calls 13 GB cannot be all of it."""
-    small = plan("independent", {"model": member(coder_file, RTX_5090)}, real_flags, **NOTE)
+    small = plan(
+        "independent", {"model": member(coder_file, RTX_5090)}, real_flags, **NOTE
+    )
     assert small.verdict == Verdict.VIABLE
     assert small.devices[0].weights_bytes > 19 * GB
 
 
-def test_more_than_ten_layers_fit_in_96_gb(r1_file: Path, real_flags: frozenset[str]) -> None:
-    best = plan("independent", {"model": member(r1_file, RTX_PRO_6000)}, real_flags, **NOTE)
+def test_more_than_ten_layers_fit_in_96_gb(
+    r1_file: Path, real_flags: frozenset[str]
+) -> None:
+    best = plan(
+        "independent", {"model": member(r1_file, RTX_PRO_6000)}, real_flags, **NOTE
+    )
     layers = int(best.settings["gpu_layers"])
     assert 12 <= layers <= 15
     assert codes(best) == ["layers_on_host"]
@@ -66,11 +88,19 @@ def test_more_than_ten_layers_fit_in_96_gb(r1_file: Path, real_flags: frozenset[
     assert one_more.verdict != Verdict.VIABLE
 
 
-def test_experts_in_ram_beat_layers_in_ram(r1_file: Path, real_flags: frozenset[str]) -> None:
-    by_layer = plan("independent", {"model": member(r1_file, RTX_PRO_6000)}, real_flags, **NOTE)
-    by_expert = plan("expert_offload", {"model": member(r1_file, RTX_PRO_6000)}, real_flags, **NOTE)
+def test_experts_in_ram_beat_layers_in_ram(
+    r1_file: Path, real_flags: frozenset[str]
+) -> None:
+    by_layer = plan(
+        "independent", {"model": member(r1_file, RTX_PRO_6000)}, real_flags, **NOTE
+    )
+    by_expert = plan(
+        "expert_offload", {"model": member(r1_file, RTX_PRO_6000)}, real_flags, **NOTE
+    )
     assert by_expert.verdict == Verdict.VIABLE
-    assert (by_expert.predicted.decode_tps or 0) > 1.3 * (by_layer.predicted.decode_tps or 0)
+    assert (by_expert.predicted.decode_tps or 0) > 1.3 * (
+        by_layer.predicted.decode_tps or 0
+    )
     assert "-ncmoe" in by_expert.instances[0].argv
     assert "8 of 256" in reason(by_expert, "experts_on_host")
 
@@ -92,8 +122,13 @@ def test_an_even_split_wastes_64_gb_and_one_by_memory_does_not(
     assert big.kv_bytes == 3 * small.kv_bytes
     assert "CUDA0 paces every layer" in reason(found, "slowest_paces")
     argv = found.instances[0].argv
-    assert (argv[argv.index("-sm") + 1], argv[argv.index("-ts") + 1]) == ("tensor", "3,1")
-    even = plan("tensor_split", {"model": deep}, real_flags, context=4096, tensor_split="1,1")
+    assert (argv[argv.index("-sm") + 1], argv[argv.index("-ts") + 1]) == (
+        "tensor",
+        "3,1",
+    )
+    even = plan(
+        "tensor_split", {"model": deep}, real_flags, context=4096, tensor_split="1,1"
+    )
     assert even.verdict == Verdict.NOT_VIABLE
     assert "CUDA1 would have to hold" in reason(even, "does_not_fit")
 
@@ -104,8 +139,12 @@ def test_equally_fast_cards_are_cut_evenly_while_it_fits(
     members = {"model": member(coder_file, RTX_PRO_6000, RTX_5090)}
     found = plan("tensor_split", members, real_flags, **NOTE)
     assert found.settings["tensor_split"] == "1,1"
-    assert "larger one needs shares by memory (3,1)" in reason(found, "even_split_wastes")
-    alone = plan("independent", {"model": member(coder_file, RTX_5090)}, real_flags, **NOTE)
+    assert "larger one needs shares by memory (3,1)" in reason(
+        found, "even_split_wastes"
+    )
+    alone = plan(
+        "independent", {"model": member(coder_file, RTX_5090)}, real_flags, **NOTE
+    )
     assert (found.predicted.decode_tps or 0) > 1.3 * (alone.predicted.decode_tps or 0)
 
 
@@ -121,12 +160,19 @@ def test_three_kv_heads_are_not_cut_in_half(real_flags: frozenset[str]) -> None:
     assert uneven.changes == {"tensor_split": found.settings["tensor_split"]}
 
 
-def test_tensor_split_is_not_there_for_deepseek(r1_file: Path, real_flags: frozenset[str]) -> None:
+def test_tensor_split_is_not_there_for_deepseek(
+    r1_file: Path, real_flags: frozenset[str]
+) -> None:
     found = plan(
-        "tensor_split", {"model": member(r1_file, RTX_PRO_6000, RTX_5090)}, real_flags, **NOTE
+        "tensor_split",
+        {"model": member(r1_file, RTX_PRO_6000, RTX_5090)},
+        real_flags,
+        **NOTE,
     )
     assert found.verdict == Verdict.NOT_VIABLE
-    assert "not implemented for the architecture deepseek2" in reason(found, "arch_refused")
+    assert "not implemented for the architecture deepseek2" in reason(
+        found, "arch_refused"
+    )
 
 
 def test_graph_split_needs_ik_llama_cpp_and_is_not_limited_to_equal_cards(
@@ -141,7 +187,10 @@ def test_graph_split_needs_ik_llama_cpp_and_is_not_limited_to_equal_cards(
 def test_handing_over_the_coders_kv_pays_and_weights_are_there_twice(
     coder_file: Path, real_flags: frozenset[str]
 ) -> None:
-    members = {"prefill": member(coder_file, RTX_PRO_6000), "decode": member(coder_file, RTX_5090)}
+    members = {
+        "prefill": member(coder_file, RTX_PRO_6000),
+        "decode": member(coder_file, RTX_5090),
+    }
     found = plan("prefill_decode", members, real_flags, context=16384)
     assert found.verdict in (Verdict.VIABLE, Verdict.CAUTION)
     assert {i.role: i.devices for i in found.instances} == {
@@ -154,8 +203,13 @@ def test_handing_over_the_coders_kv_pays_and_weights_are_there_twice(
     assert all(use.weights_bytes > 19 * GB for use in found.devices[:2])
 
 
-def test_deepseek_is_too_large_to_be_there_twice(r1_file: Path, real_flags: frozenset[str]) -> None:
-    members = {"prefill": member(r1_file, RTX_PRO_6000), "decode": member(r1_file, RTX_5090)}
+def test_deepseek_is_too_large_to_be_there_twice(
+    r1_file: Path, real_flags: frozenset[str]
+) -> None:
+    members = {
+        "prefill": member(r1_file, RTX_PRO_6000),
+        "decode": member(r1_file, RTX_5090),
+    }
     found = plan("prefill_decode", members, real_flags, context=4096)
     assert found.verdict == Verdict.NOT_VIABLE
     assert "does_not_fit" in codes(found)
@@ -175,14 +229,21 @@ def test_drafting_for_the_coder_pays_by_its_break_even(
     )
     small = replace(half, shape=replace(shape, layers=shape.layers[:2]))
     found = plan(
-        "speculative", {"target": target, "draft": small}, real_flags, context=8192, draft_max=5
+        "speculative",
+        {"target": target, "draft": small},
+        real_flags,
+        context=8192,
+        draft_max=5,
     )
     assert "drafting_pays" in codes(found)
     alone = plan("independent", {"model": target}, real_flags, context=8192)
     assert (found.predicted.decode_tps or 0) > 1.5 * (alone.predicted.decode_tps or 0)
     argv = found.instances[0].argv
     assert argv[argv.index("--spec-type") + 1] == "draft-simple"
-    assert (argv[argv.index("--device") + 1], argv[argv.index("-devd") + 1]) == ("CUDA0", "CUDA1")
+    assert (argv[argv.index("--device") + 1], argv[argv.index("-devd") + 1]) == (
+        "CUDA0",
+        "CUDA1",
+    )
     assert argv[argv.index("--spec-draft-n-max") + 1] == "5"
 
 
@@ -191,7 +252,9 @@ def test_a_check_of_several_tokens_reads_more_experts(
 ) -> None:
     """With experts in RAM a check of 4 tokens reads nearly 4 times as many of them: drafts rarely
     pay there."""
-    found = plan("speculative", {"target": member(r1_file, RTX_PRO_6000)}, real_flags, **NOTE)
+    found = plan(
+        "speculative", {"target": member(r1_file, RTX_PRO_6000)}, real_flags, **NOTE
+    )
     assert {"drafting_may_not_pay", "drafting_by_ngrams"} & set(codes(found))
     limit = next(f.text for f in found.figures if f.code == "break_even")
     assert 50 < int(limit.removesuffix("%")) < 90

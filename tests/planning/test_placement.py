@@ -32,7 +32,10 @@ from deployments.planning.memory.placement import (
     ],
 )
 def test_layers_are_cut_where_the_engine_cuts(
-    n_layer: int, shares: tuple[float, ...], gpu_layers: int | None, expected: tuple[int, ...]
+    n_layer: int,
+    shares: tuple[float, ...],
+    gpu_layers: int | None,
+    expected: tuple[int, ...],
 ) -> None:
     """The output is the last; the host's place is the number of devices."""
     assert layer_places(n_layer, shares, gpu_layers) == expected

@@ -52,7 +52,11 @@ STAND_INS = tuple(
     for number in range(2)
 )
 RIG = (*OWNERS_RIG, *STAND_INS)
-RECORDED = {"ik_llama.cpp": "ik_llama_cpp_help", "vllm": "vllm_flags", "tabbyapi": "tabbyapi_flags"}
+RECORDED = {
+    "ik_llama.cpp": "ik_llama_cpp_help",
+    "vllm": "vllm_flags",
+    "tabbyapi": "tabbyapi_flags",
+}
 SETTINGS = st.fixed_dictionaries(
     {},
     optional={
@@ -84,14 +88,18 @@ def check(plan: Plan) -> None:
     assert again == plan
     for before, after in zip(plan.instances, again.instances, strict=True):
         for field in fields(InstancePlan):
-            assert kinds(getattr(after, field.name)) == kinds(getattr(before, field.name))
+            assert kinds(getattr(after, field.name)) == kinds(
+                getattr(before, field.name)
+            )
 
 
 # --- what strategies make -------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Member]:
     folder = tmp_path_factory.mktemp("models")
-    made = {name: write(folder / f"{name}.gguf") for name, write in OWNERS_MODELS.items()}
+    made = {
+        name: write(folder / f"{name}.gguf") for name, write in OWNERS_MODELS.items()
+    }
     return {name: member(path) for name, path in made.items()}
 
 
@@ -162,7 +170,11 @@ def test_a_plan_of_another_engine_is_read_as_it_was(
     flags = get_flavour(flavour).parse_flags(help_of(RECORDED[flavour]))
     engine = EngineFacts(flavour, flavour, f"/opt/{flavour}/main.py", flags)
     folder = folder_member(write_folder(tmp_path / "folder", QWEN3_32B))
-    main = models["qwen2.5-coder-32b-instruct-q4_k_m"] if flavour.startswith("ik") else folder
+    main = (
+        models["qwen2.5-coder-32b-instruct-q4_k_m"]
+        if flavour.startswith("ik")
+        else folder
+    )
     plans = [
         planned(engine, strategy, main, main, OWNERS_RIG[:2], {"context": 4096})
         for strategy in STRATEGIES
@@ -178,7 +190,9 @@ def test_every_flavour_is_covered() -> None:
 
 
 # --- whatever its fields hold ---------------------------------------------------------------------
-TEXTS = st.text(max_size=8) | st.sampled_from(["{socket}", "placeholder", "map", "tuple"])
+TEXTS = st.text(max_size=8) | st.sampled_from(
+    ["{socket}", "placeholder", "map", "tuple"]
+)
 WORDS = TEXTS | st.sampled_from(list(PLACEHOLDERS.values()))
 DATA = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | WORDS,
@@ -195,12 +209,16 @@ HELD: dict[str, Any] = {
     "files": st.dictionaries(TEXTS, DATA, max_size=2),
 }
 # A field that is added to InstancePlan is made up by its annotation: nothing is to be done here.
-INSTANCES = st.builds(InstancePlan, **({f.name: ... for f in fields(InstancePlan)} | HELD))
+INSTANCES = st.builds(
+    InstancePlan, **({f.name: ... for f in fields(InstancePlan)} | HELD)
+)
 
 
 @given(instances=st.lists(INSTANCES, max_size=2).map(tuple))
 @hypothesis_settings(max_examples=100, database=None)
-def test_whatever_an_instance_holds_is_read_as_it_was(instances: tuple[InstancePlan, ...]) -> None:
+def test_whatever_an_instance_holds_is_read_as_it_was(
+    instances: tuple[InstancePlan, ...],
+) -> None:
     check(Plan("s", Verdict.VIABLE, instances=instances))
 
 
@@ -216,7 +234,9 @@ def test_a_text_that_looks_like_a_placeholder_stays_a_text() -> None:
 
 # --- what another version wrote -------------------------------------------------------------------
 def spoilt(change: str) -> Any:
-    data = encode(Plan("s", Verdict.VIABLE, instances=(InstancePlan("model", ("a", SOCKET)),)))
+    data = encode(
+        Plan("s", Verdict.VIABLE, instances=(InstancePlan("model", ("a", SOCKET)),))
+    )
     plan = data["plan"]
     (instance,) = plan["instances"]["tuple"]
     match change:
@@ -260,7 +280,9 @@ def test_what_another_version_wrote_is_refused_and_not_guessed_at(change: str) -
         decode(spoilt(change))
 
 
-@pytest.mark.parametrize("data", [None, [], "plan", {}, {"format": 1}, {"format": 1, "plan": []}])
+@pytest.mark.parametrize(
+    "data", [None, [], "plan", {}, {"format": 1}, {"format": 1, "plan": []}]
+)
 def test_what_is_no_plan_is_refused(data: object) -> None:
     with pytest.raises(UnreadablePlan):
         decode(data)

@@ -35,7 +35,10 @@ def test_verdict_comes_before_speed_and_speed_before_nothing() -> None:
         ([("A", plan(OK, 50))], ""),
         ([("A", plan(NO, 50)), ("B", plan(NO))], ""),
         ([("A", plan(OK)), ("B", plan(NO))], "The only one that can run like this."),
-        ([("A", plan(OK)), ("B", plan(CAUTION, 90))], "The only one without a caution."),
+        (
+            [("A", plan(OK)), ("B", plan(CAUTION, 90))],
+            "The only one without a caution.",
+        ),
         (
             [("A", plan(OK, 90)), ("B", plan(OK, 60))],
             "The fastest answer: 90 tokens/s, 1.5 times B.",
@@ -79,7 +82,9 @@ def test_what_does_not_fit_stands_beyond_the_edge() -> None:
 def test_a_bar_never_leaves_its_box(weights: int, held: int) -> None:
     drawn = bar(DeviceUse("CUDA0", 100, weights, 7, 3, held_bytes=held))
     assert drawn.edge + drawn.over_width <= 100
-    assert all(part.x >= 0 and part.x + part.width <= drawn.edge + 0.02 for part in drawn.parts)
+    assert all(
+        part.x >= 0 and part.x + part.width <= drawn.edge + 0.02 for part in drawn.parts
+    )
 
 
 def test_without_a_known_size_nothing_is_drawn() -> None:

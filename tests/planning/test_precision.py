@@ -37,7 +37,12 @@ from deployments.planning.precision import (
     kv_type_error,
 )
 from deployments.planning.requantise import requantise, weight_type
-from deployments.planning.settings import KV_CACHE_TYPES, LARGEST_CONTEXT, parse_setting, validated
+from deployments.planning.settings import (
+    KV_CACHE_TYPES,
+    LARGEST_CONTEXT,
+    parse_setting,
+    validated,
+)
 from omni.errors import OmniError
 
 GIB = 1 << 30
@@ -127,13 +132,17 @@ def test_tensor_cores(where: object, units: set[str]) -> None:
         (TABBY, HOST, EXL3, NO),
     ],
 )
-def test_what_runs_where(engine: str, where: object, name: str, support: Support) -> None:
+def test_what_runs_where(
+    engine: str, where: object, name: str, support: Support
+) -> None:
     rows = {row.format: row for row in format_table(where, engine)}  # type: ignore[arg-type]
     assert rows[name].support is support, rows[name].why
 
 
 @pytest.mark.parametrize("engine", [LLAMA_CPP, IK, VLLM, TABBY])
-@pytest.mark.parametrize("where", [RTX_PRO, ADA, AMPERE, TURING, HOST, VULKAN, card("cuda")])
+@pytest.mark.parametrize(
+    "where", [RTX_PRO, ADA, AMPERE, TURING, HOST, VULKAN, card("cuda")]
+)
 def test_every_row_says_why(engine: str, where: object) -> None:
     rows = format_table(where, engine)  # type: ignore[arg-type]
     assert tuple(row.format for row in rows) == FORMATS
@@ -146,14 +155,20 @@ def test_every_type_of_weights_is_of_a_format() -> None:
 
 
 def model(**sizes: int) -> ModelFacts:
-    return ModelFacts("a model", "llama", 10**9, 10**9, "", sum(sizes.values()), quant_bytes=sizes)
+    return ModelFacts(
+        "a model", "llama", 10**9, 10**9, "", sum(sizes.values()), quant_bytes=sizes
+    )
 
 
 def test_the_formats_of_a_file() -> None:
     rows = file_formats(model(F32=1, Q4_K=80, Q6_K=10, MXFP4=200), RTX_PRO, LLAMA_CPP)
     assert [row.format for row in rows] == [MXFP4, K_QUANTS]
-    assert [row.format for row in file_formats(model(F32=5), RTX_PRO, LLAMA_CPP)] == ["F32"]
-    assert [row.support for row in file_formats(model(IQ4_K=5), RTX_PRO, LLAMA_CPP)] == [NO]
+    assert [row.format for row in file_formats(model(F32=5), RTX_PRO, LLAMA_CPP)] == [
+        "F32"
+    ]
+    assert [
+        row.support for row in file_formats(model(IQ4_K=5), RTX_PRO, LLAMA_CPP)
+    ] == [NO]
 
 
 # --- requantising ---------------------------------------------------------------------------------
@@ -181,7 +196,9 @@ def test_the_formats_of_a_file() -> None:
         ("NVFP4", "IQ3_M", "leave_alone", False),
     ],
 )
-def test_what_can_be_requantised(own: str, wanted: str, code: str, is_sensible: bool) -> None:
+def test_what_can_be_requantised(
+    own: str, wanted: str, code: str, is_sensible: bool
+) -> None:
     advice = requantise(model(F32=1, **{own: 100}), wanted)
     assert (advice.code, advice.is_sensible) == (code, is_sensible), advice.text
     assert advice.text.endswith(".")
@@ -240,7 +257,8 @@ def test_a_wrong_cache_type_says_what_to_use(text: str, instead: str) -> None:
     assert error and error.code == "bad_setting"
     first, _, rest = error.fix.partition(". It takes ")
     assert (
-        instead in first.replace(",", " ").replace(";", " ").split() or f"called {instead}" in first
+        instead in first.replace(",", " ").replace(";", " ").split()
+        or f"called {instead}" in first
     )
     assert rest == "f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0, iq4_nl."
 
@@ -273,15 +291,21 @@ def test_other_settings_have_no_such_hint() -> None:
     assert caught.value.fix == "It takes auto, on, off."
 
 
-@pytest.mark.parametrize("name", ["llama", "gemma3", "deepseek2", "mamba", "jamba", "qwen3moe"])
+@pytest.mark.parametrize(
+    "name", ["llama", "gemma3", "deepseek2", "mamba", "jamba", "qwen3moe"]
+)
 @pytest.mark.parametrize("parallel", [1, 3])
 @pytest.mark.parametrize("type_name", ["f16", "q8_0", "q4_0"])
 def test_the_cache_is_that_of_the_memory_model(
     tiny: dict[str, ModelShape], name: str, parallel: int, type_name: str
 ) -> None:
-    settings = MemorySettings(context=6000, parallel=parallel, type_k=type_name, type_v=type_name)
+    settings = MemorySettings(
+        context=6000, parallel=parallel, type_k=type_name, type_v=type_name
+    )
     use = memory_use(tiny[name], [DeviceFacts("CUDA0", "cuda", 24 * GIB)], settings)
-    assert kv_cache_bytes(tiny[name], settings) == sum(device.kv_bytes for device in use.devices)
+    assert kv_cache_bytes(tiny[name], settings) == sum(
+        device.kv_bytes for device in use.devices
+    )
 
 
 def test_types_and_their_contexts(coder: ModelShape) -> None:
@@ -296,24 +320,36 @@ def test_types_and_their_contexts(coder: ModelShape) -> None:
     assert rows["q4_0"].bits == 4.5
 
 
-def test_no_context_is_longer_than_what_the_model_was_trained_for(coder: ModelShape) -> None:
-    rows = {row.type: row.max_context for row in kv_table(coder, MemorySettings(), 80 * GIB)}
+def test_no_context_is_longer_than_what_the_model_was_trained_for(
+    coder: ModelShape,
+) -> None:
+    rows = {
+        row.type: row.max_context for row in kv_table(coder, MemorySettings(), 80 * GIB)
+    }
     assert set(rows.values()) == {coder.n_ctx_train}
-    two = {row.max_context for row in kv_table(coder, MemorySettings(parallel=2), 80 * GIB)}
+    two = {
+        row.max_context for row in kv_table(coder, MemorySettings(parallel=2), 80 * GIB)
+    }
     assert two == {2 * coder.n_ctx_train}
 
 
 def test_the_longest_context_fits_and_one_step_more_does_not(coder: ModelShape) -> None:
     settings = MemorySettings(parallel=4)
     for row in kv_table(coder, settings, 5 * GIB):
-        chosen = replace(settings, type_k=row.type, type_v=row.type, context=row.max_context)
+        chosen = replace(
+            settings, type_k=row.type, type_v=row.type, context=row.max_context
+        )
         assert kv_cache_bytes(coder, chosen) <= 5 * GIB
-        assert kv_cache_bytes(coder, replace(chosen, context=row.max_context + 4 * 256)) > 5 * GIB
+        assert (
+            kv_cache_bytes(coder, replace(chosen, context=row.max_context + 4 * 256))
+            > 5 * GIB
+        )
 
 
 def test_where_the_engine_refuses_quantised_types(coder: ModelShape) -> None:
     rows = {
-        row.type: row for row in kv_table(coder, MemorySettings(flash_attention=False), 8 * GIB)
+        row.type: row
+        for row in kv_table(coder, MemorySettings(flash_attention=False), 8 * GIB)
     }
     assert (
         not rows["q8_0"].is_usable
@@ -321,11 +357,20 @@ def test_where_the_engine_refuses_quantised_types(coder: ModelShape) -> None:
         and "flash" in rows["q8_0"].note
     )
     assert rows["bf16"].is_usable
-    odd = replace(coder, kinds=tuple(replace(kind, head_dim_k=80) for kind in coder.kinds))
-    assert "80" in {row.type: row for row in kv_table(odd, MemorySettings(), 8 * GIB)}["q4_0"].note
+    odd = replace(
+        coder, kinds=tuple(replace(kind, head_dim_k=80) for kind in coder.kinds)
+    )
+    assert (
+        "80"
+        in {row.type: row for row in kv_table(odd, MemorySettings(), 8 * GIB)}[
+            "q4_0"
+        ].note
+    )
 
 
 def test_no_room_and_no_cache(coder: ModelShape, tiny: dict[str, ModelShape]) -> None:
     assert {row.max_context for row in kv_table(coder, MemorySettings(), 1000)} == {0}
     mamba = kv_table(replace(tiny["mamba"], n_ctx_train=0), MemorySettings(), GIB)
-    assert {(row.bytes_per_token, row.max_context) for row in mamba} == {(0, LARGEST_CONTEXT)}
+    assert {(row.bytes_per_token, row.max_context) for row in mamba} == {
+        (0, LARGEST_CONTEXT)
+    }

@@ -35,7 +35,10 @@ RIGS: dict[str, tuple[DeviceFacts, ...]] = {
 
 @pytest.fixture(scope="session")
 def known(
-    tmp_path_factory: pytest.TempPathFactory, coder: ModelShape, r1: ModelShape, small: ModelShape
+    tmp_path_factory: pytest.TempPathFactory,
+    coder: ModelShape,
+    r1: ModelShape,
+    small: ModelShape,
 ) -> dict[str, tuple[ModelShape, ModelFacts]]:
     folder: Path = tmp_path_factory.mktemp("presets")
     paths = {
@@ -44,7 +47,9 @@ def known(
         "small": smollm2(),
     }
     shapes = {"coder": coder, "r1": r1, "small": small}
-    return {name: (shapes[name], facts(read_header(path))) for name, path in paths.items()}
+    return {
+        name: (shapes[name], facts(read_header(path))) for name, path in paths.items()
+    }
 
 
 def check_fits(shape: ModelShape, made: Preset, devices: Sequence[DeviceFacts]) -> None:
@@ -73,9 +78,13 @@ def test_every_preset_fits(
         assert each.text.endswith(".") and each.cost.endswith(".")
 
 
-def test_a_32b_model_on_each_card(known: dict[str, tuple[ModelShape, ModelFacts]]) -> None:
+def test_a_32b_model_on_each_card(
+    known: dict[str, tuple[ModelShape, ModelFacts]],
+) -> None:
     shape, about = known["coder"]
-    large = {each.name: each.settings for each in presets(shape, about, RIGS["large card"])}
+    large = {
+        each.name: each.settings for each in presets(shape, about, RIGS["large card"])
+    }
     assert large["max_context"] == {
         "context": 32768,
         "parallel": 1,
@@ -85,7 +94,10 @@ def test_a_32b_model_on_each_card(known: dict[str, tuple[ModelShape, ModelFacts]
     }
     assert (large["max_speed"]["context"], large["max_speed"]["ubatch"]) == (8192, 2048)
     assert (large["balanced"]["context"], large["balanced"]["parallel"]) == (32768, 2)
-    assert (large["many_users"]["context"], large["many_users"]["parallel"]) == (16 * 8192, 16)
+    assert (large["many_users"]["context"], large["many_users"]["parallel"]) == (
+        16 * 8192,
+        16,
+    )
     card = {each.name: each.settings for each in presets(shape, about, RIGS["card"])}
     assert int(card["many_users"]["parallel"]) < 16
     assert {settings["gpu_layers"] for settings in card.values()} == {"all"}
@@ -95,13 +107,21 @@ def test_the_longest_context_takes_eight_bits_where_sixteen_do_not_fit(
     known: dict[str, tuple[ModelShape, ModelFacts]],
 ) -> None:
     shape, about = known["coder"]
-    shape, about = replace(shape, n_ctx_train=131072), replace(about, n_ctx_train=131072)
+    shape, about = (
+        replace(shape, n_ctx_train=131072),
+        replace(about, n_ctx_train=131072),
+    )
     made = presets(shape, about, RIGS["card"])[0]
     assert made.name == "max_context"
-    assert (made.settings["kv_cache_k"], made.settings["flash_attention"]) == ("q8_0", "on")
+    assert (made.settings["kv_cache_k"], made.settings["flash_attention"]) == (
+        "q8_0",
+        "on",
+    )
     assert 60_000 < int(made.settings["context"]) < 131072
     longer = {**made.settings, "context": int(made.settings["context"]) + 1024}
-    use = memory_use(shape, RIGS["card"], memory_settings(longer, int(longer["context"])))
+    use = memory_use(
+        shape, RIGS["card"], memory_settings(longer, int(longer["context"]))
+    )
     assert use.of("CUDA1").needed_bytes > 30 * GIB
 
 
@@ -116,7 +136,10 @@ def test_what_does_not_fit_the_card_stays_on_the_host(
 def test_where_layers_stay_on_the_host_contexts_are_not_starved(
     known: dict[str, tuple[ModelShape, ModelFacts]],
 ) -> None:
-    made = {each.name: each.settings for each in presets(*known["coder"], RIGS["small card"])}
+    made = {
+        each.name: each.settings
+        for each in presets(*known["coder"], RIGS["small card"])
+    }
     assert int(made["max_context"]["context"]) >= 8192
     assert int(made["balanced"]["context"]) >= 8192
     most = max(int(settings["gpu_layers"]) for settings in made.values())
@@ -126,11 +149,19 @@ def test_where_layers_stay_on_the_host_contexts_are_not_starved(
 def test_without_a_card_no_layers_are_named(
     known: dict[str, tuple[ModelShape, ModelFacts]],
 ) -> None:
-    assert all("gpu_layers" not in made.settings for made in presets(*known["small"], RIGS["host"]))
+    assert all(
+        "gpu_layers" not in made.settings
+        for made in presets(*known["small"], RIGS["host"])
+    )
 
 
-def test_what_fits_nowhere_says_so(known: dict[str, tuple[ModelShape, ModelFacts]]) -> None:
-    tiny_host = (replace(SMALL_CARD, free_bytes=2 * GIB), replace(HOST, free_bytes=8 * GIB))
+def test_what_fits_nowhere_says_so(
+    known: dict[str, tuple[ModelShape, ModelFacts]],
+) -> None:
+    tiny_host = (
+        replace(SMALL_CARD, free_bytes=2 * GIB),
+        replace(HOST, free_bytes=8 * GIB),
+    )
     for made in presets(*known["r1"], tiny_host):
         assert not made.fits
         assert made.fit.short_by_bytes > 300 * GIB
@@ -140,7 +171,8 @@ def test_devices_of_unknown_size_take_everything(
     known: dict[str, tuple[ModelShape, ModelFacts]],
 ) -> None:
     made = {
-        each.name: each for each in presets(*known["coder"], (DeviceFacts("Vulkan0", "vulkan"),))
+        each.name: each
+        for each in presets(*known["coder"], (DeviceFacts("Vulkan0", "vulkan"),))
     }
     assert made["max_context"].settings["context"] == 32768
     assert made["many_users"].settings["parallel"] == 16
@@ -155,6 +187,8 @@ def test_a_short_training_context_is_not_exceeded(
         assert int(made.settings["context"]) <= 1024 * int(made.settings["parallel"])
 
 
-def test_a_projector_has_no_presets(known: dict[str, tuple[ModelShape, ModelFacts]]) -> None:
+def test_a_projector_has_no_presets(
+    known: dict[str, tuple[ModelShape, ModelFacts]],
+) -> None:
     shape, about = known["small"]
     assert presets(shape, replace(about, kind="projector"), RIGS["card"]) == []

@@ -30,11 +30,12 @@ LOG = """\
 def test_sizes_are_read_by_device() -> None:
     found = reported_memory(LOG.splitlines(), {"127.0.0.1:47661": "RPC1"})
     device, host = found.devices["RPC1"], found.devices["CPU"]
-    assert [size / MIB for size in (device.weights, device.kv, device.compute)] == pytest.approx(
-        [37.14, 6.25, 13.26]
-    )
     assert [
-        size / MIB for size in (host.mapped, host.repacked, host.kv, host.compute, host.output)
+        size / MIB for size in (device.weights, device.kv, device.compute)
+    ] == pytest.approx([37.14, 6.25, 13.26])
+    assert [
+        size / MIB
+        for size in (host.mapped, host.repacked, host.kv, host.compute, host.output)
     ] == pytest.approx([92.10, 1.50, 31.50, 15.51, 0.75])
     assert device.total / MIB == pytest.approx(56.65)
 

@@ -52,9 +52,14 @@ def devices(names: str) -> list[DeviceFacts]:
 def test_roles_get_models_and_devices(
     roles: tuple[str, ...], chosen: str, has_draft: bool, draft_device: str, wanted: str
 ) -> None:
-    parts = assign(roles, devices(chosen), has_draft=has_draft, draft_device=draft_device)
+    parts = assign(
+        roles, devices(chosen), has_draft=has_draft, draft_device=draft_device
+    )
     assert (
-        " ".join(f"{role}={part.source}:{','.join(part.devices)}" for role, part in parts.items())
+        " ".join(
+            f"{role}={part.source}:{','.join(part.devices)}"
+            for role, part in parts.items()
+        )
         == wanted
     )
 
@@ -67,7 +72,9 @@ def test_roles_get_models_and_devices(
         (APART, "PRO", "needs_two_devices"),
     ],
 )
-def test_what_is_missing_is_said(roles: tuple[str, ...], chosen: str, code: str) -> None:
+def test_what_is_missing_is_said(
+    roles: tuple[str, ...], chosen: str, code: str
+) -> None:
     with pytest.raises(OmniError) as refused:
         assign(roles, devices(chosen))
     assert refused.value.code == code and "hoose" in refused.value.fix

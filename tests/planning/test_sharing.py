@@ -18,7 +18,10 @@ CASES = {
     "the smallest that frees enough goes": ({"CUDA1": 5 * GB}, ["reasoner"]),
     "only the largest frees enough": ({"CUDA1": 16 * GB}, ["coder"]),
     "more than one has to go": ({"CUDA1": 27 * GB}, ["coder", "small"]),
-    "it is too large for the empty card, which is nobody's fault": ({"CUDA1": 40 * GB}, []),
+    "it is too large for the empty card, which is nobody's fault": (
+        {"CUDA1": 40 * GB},
+        [],
+    ),
     "how large the device is nobody knows": ({"odd": 400 * GB}, []),
     "who goes for one card is gone from the other": (
         {"CUDA0": 40 * GB, "CUDA1": 20 * GB},
@@ -31,7 +34,10 @@ CASES = {
 def test_as_few_go_as_will_do(case: str) -> None:
     needs, going = CASES[case]
     assert [
-        rival.name for rival in rivals(Tenant("new", needs=needs), [CODER, REASONER, SMALL], TOTALS)
+        rival.name
+        for rival in rivals(
+            Tenant("new", needs=needs), [CODER, REASONER, SMALL], TOTALS
+        )
     ] == going
 
 
@@ -62,7 +68,10 @@ def test_a_server_that_serves_one_engine_is_left_to_one() -> None:
 
 def test_the_reason_names_the_device_and_the_bytes() -> None:
     (rival,) = rivals(Tenant("new", needs={"CUDA1": 16 * GB}), [CODER], TOTALS)
-    assert rival.why == "it needs 14.9 GiB of the 29.8 GiB on CUDA1, where coder holds 18.6 GiB"
+    assert (
+        rival.why
+        == "it needs 14.9 GiB of the 29.8 GiB on CUDA1, where coder holds 18.6 GiB"
+    )
 
 
 # --- what a rig file asks for at once -------------------------------------------------------------
@@ -77,9 +86,20 @@ def tenant(name: str, gb: float, **more: object) -> Tenant:
         ([tenant("a", 12), tenant("b", 12), tenant("c", 12)], ["a", "b", "c"]),
         ([tenant("a", 20), tenant("b", 20, group="turns")], ["a", "b"]),
         ([tenant("a", 20, group="turns"), tenant("b", 20, group="turns")], []),
-        ([tenant("a", 20, group="turns"), tenant("b", 25, group="turns"), tenant("c", 6)], []),
         (
-            [tenant("a", 20, group="turns"), tenant("b", 30, group="turns"), tenant("c", 6)],
+            [
+                tenant("a", 20, group="turns"),
+                tenant("b", 25, group="turns"),
+                tenant("c", 6),
+            ],
+            [],
+        ),
+        (
+            [
+                tenant("a", 20, group="turns"),
+                tenant("b", 30, group="turns"),
+                tenant("c", 6),
+            ],
             ["b", "c"],
         ),
         ([tenant("a", 20), tenant("b", 20, swaps=True)], []),
@@ -95,7 +115,9 @@ def tenant(name: str, gb: float, **more: object) -> Tenant:
         ([tenant("a", 1, alone=frozenset({"CUDA1"}))], []),
     ],
 )
-def test_what_cannot_run_at_once_is_named(tenants: list[Tenant], names: list[str]) -> None:
+def test_what_cannot_run_at_once_is_named(
+    tenants: list[Tenant], names: list[str]
+) -> None:
     assert [name for crowd in crowds(tenants, TOTALS) for name in crowd.names] == names
 
 

@@ -18,7 +18,15 @@ from deployments.strategies import STRATEGIES
 from omni.errors import OmniError
 from tests.deployments.gguf_corpus import smollm2
 from tests.planning import stand_ins
-from tests.planning.owners_rig import CPU, RTX_5090, RTX_PRO_6000, codes, member, plan, reason
+from tests.planning.owners_rig import (
+    CPU,
+    RTX_5090,
+    RTX_PRO_6000,
+    codes,
+    member,
+    plan,
+    reason,
+)
 
 GIB = 1 << 30
 Large = Callable[..., Member]
@@ -50,7 +58,9 @@ def on_both(
     **settings: object,
 ) -> Plan:
     rig = (RTX_PRO_6000, RTX_5090, with_ram(ram_gib))
-    return plan(strategy, {"model": large(name, RTX_PRO_6000, RTX_5090)}, flags, rig, **settings)
+    return plan(
+        strategy, {"model": large(name, RTX_PRO_6000, RTX_5090)}, flags, rig, **settings
+    )
 
 
 # --- shares ---------------------------------------------------------------------------------------
@@ -67,14 +77,18 @@ def on_both(
         ([24 * GIB, 24 * GIB, 12 * GIB], (2, 2, 1)),
     ],
 )
-def test_room_as_a_ratio_is_short(rooms: list[int | None], shares: tuple[float, ...]) -> None:
+def test_room_as_a_ratio_is_short(
+    rooms: list[int | None], shares: tuple[float, ...]
+) -> None:
     assert small_ratio(rooms) == shares
 
 
 @pytest.mark.parametrize(
     "counts", [(76, 19), (74, 21), (95, 0), (1, 94), (48, 47), (30, 30, 35), (1, 1, 93)]
 )
-def test_the_shortest_cut_puts_every_layer_where_the_long_one_does(counts: tuple[int, ...]) -> None:
+def test_the_shortest_cut_puts_every_layer_where_the_long_one_does(
+    counts: tuple[int, ...],
+) -> None:
     short = shortest_cut(94, None, counts)
     assert layer_places(94, short, None) == layer_places(
         94, [float(count) for count in counts], None
@@ -107,7 +121,9 @@ def test_expert_offload_over_both_cards_is_found_for_the_235b(
     large: Large, real_flags: frozenset[str]
 ) -> None:
     """Also where the host has little room: its experts are as few as the cards allow."""
-    found = on_both(large, "qwen3_235b", "expert_offload", real_flags, ram_gib=24, context=4096)
+    found = on_both(
+        large, "qwen3_235b", "expert_offload", real_flags, ram_gib=24, context=4096
+    )
     assert (found.verdict, found.settings["gpu_layers"]) == (Verdict.VIABLE, "all")
     assert 5 <= int(found.settings["n_cpu_moe"]) <= 14
     argv = found.instances[0].argv
@@ -122,9 +138,12 @@ def test_what_fits_nowhere_says_what_lacks_and_what_would_fit(
     found = on_both(large, "deepseek_r1", "expert_offload", real_flags, ram_gib=128)
     (lacks,) = [each for each in found.reasons if each.code == "does_not_fit"]
     assert re.fullmatch(
-        r"CPU would have to hold 2\d\d GiB and has 128 GiB: 1\d\d GiB too little\.", lacks.text
+        r"CPU would have to hold 2\d\d GiB and has 128 GiB: 1\d\d GiB too little\.",
+        lacks.text,
     )
-    assert re.search(r"fits as a file of about \d+ GiB, which is \d\.\d bits per weight", lacks.fix)
+    assert re.search(
+        r"fits as a file of about \d+ GiB, which is \d\.\d bits per weight", lacks.fix
+    )
 
 
 @pytest.mark.parametrize(
@@ -137,7 +156,13 @@ def test_what_fits_nowhere_says_what_lacks_and_what_would_fit(
             "let the planner choose",
             {"gpu_layers": "auto"},
         ),
-        ("qwen3_235b", "expert_offload", {"n_cpu_moe": 0, "gpu_layers": "all"}, "", None),
+        (
+            "qwen3_235b",
+            "expert_offload",
+            {"n_cpu_moe": 0, "gpu_layers": "all"},
+            "",
+            None,
+        ),
         (
             "llama_70b",
             "layer_split",
@@ -168,7 +193,9 @@ def test_a_refused_plan_names_the_smallest_change_that_fits(
     assert fix in refused.fix and refused.changes
     if changes is not None:
         assert refused.changes == changes
-    again = on_both(large, name, strategy, real_flags, **{**settings, **refused.changes})
+    again = on_both(
+        large, name, strategy, real_flags, **{**settings, **refused.changes}
+    )
     assert again.verdict != Verdict.NOT_VIABLE, [each.text for each in again.reasons]
 
 
@@ -177,7 +204,11 @@ def test_another_card_of_the_host_is_named_where_it_would_do(
 ) -> None:
     rig = (RTX_5090, replace(RTX_5090, name="CUDA2"), with_ram(8))
     found = plan(
-        "independent", {"model": large("llama_70b", RTX_5090)}, real_flags, rig, context=4096
+        "independent",
+        {"model": large("llama_70b", RTX_5090)},
+        real_flags,
+        rig,
+        context=4096,
     )
     assert found.verdict == Verdict.NOT_VIABLE
     assert (
@@ -190,7 +221,11 @@ def test_a_device_with_nothing_free_holds_nothing(real_flags: frozenset[str]) ->
     """Nothing free is known; it is no size that nobody knows."""
     full = DeviceFacts("RPC0", "rpc", 8 * GIB, 0, "127.0.0.1:1", is_stand_in=True)
     found = plan(
-        "independent", {"model": member(smollm2(), full)}, real_flags, (full, CPU), gpu_layers="all"
+        "independent",
+        {"model": member(smollm2(), full)},
+        real_flags,
+        (full, CPU),
+        gpu_layers="all",
     )
     assert (found.verdict, codes(found)) == (Verdict.NOT_VIABLE, ["does_not_fit"])
 
@@ -255,17 +290,23 @@ def test_a_context_beyond_training_is_planned_with_what_can_be_used(
     """The engine caps each request at 8,192 and takes the memory of all that is asked for."""
     small = {"model": member(smollm2(), RTX_5090)}
     found, used = (
-        plan("independent", small, real_flags, context=context) for context in (32768, 8192)
+        plan("independent", small, real_flags, context=context)
+        for context in (32768, 8192)
     )
     argv = found.instances[0].argv
     assert argv[argv.index("-c") + 1] == "8192" and found.devices == used.devices
     assert found.verdict == Verdict.CAUTION
     said = reason(found, "context_beyond_training")
-    assert "32,768 tokens of context are asked for" in said and "Planned with 8,192." in said
+    assert (
+        "32,768 tokens of context are asked for" in said
+        and "Planned with 8,192." in said
+    )
     assert next(f.text for f in found.figures if f.code == "context") == "8,192 tokens"
 
 
-def test_parallel_requests_have_the_trained_context_each(real_flags: frozenset[str]) -> None:
+def test_parallel_requests_have_the_trained_context_each(
+    real_flags: frozenset[str],
+) -> None:
     small = {"model": member(smollm2(), RTX_5090)}
     four = plan("independent", small, real_flags, context=32768, parallel=4)
     assert codes(four) == [] and four.settings["context"] == 32768
@@ -275,19 +316,27 @@ def test_parallel_requests_have_the_trained_context_each(real_flags: frozenset[s
     )
 
 
-def test_a_draft_keeps_the_target_s_context(large: Large, real_flags: frozenset[str]) -> None:
+def test_a_draft_keeps_the_target_s_context(
+    large: Large, real_flags: frozenset[str]
+) -> None:
     """It is given as many cells as its target, whatever it was trained for itself."""
     target, draft = large("llama_70b", RTX_PRO_6000), member(smollm2(), RTX_5090)
     members = {"target": target, "draft": draft}
     short, long = (
-        plan("speculative", members, real_flags, context=context) for context in (8192, 32768)
+        plan("speculative", members, real_flags, context=context)
+        for context in (8192, 32768)
     )
-    kv = [{use.name: use.kv_bytes for use in found.devices}["CUDA1"] for found in (short, long)]
+    kv = [
+        {use.name: use.kv_bytes for use in found.devices}["CUDA1"]
+        for found in (short, long)
+    ]
     assert kv[1] == 4 * kv[0]
 
 
 # --- speeds ---------------------------------------------------------------------------------------
-def test_every_model_of_the_owner_has_speeds(large: Large, real_flags: frozenset[str]) -> None:
+def test_every_model_of_the_owner_has_speeds(
+    large: Large, real_flags: frozenset[str]
+) -> None:
     """The 235B by expert offload over both cards, the others wherever they fit best."""
     ways = {
         "llama_70b": "independent",
@@ -298,7 +347,10 @@ def test_every_model_of_the_owner_has_speeds(large: Large, real_flags: frozenset
     for name, strategy in ways.items():
         speed = on_both(large, name, strategy, real_flags).predicted
         assert (
-            speed.decode_tps and speed.prefill_tps and speed.decode_range and speed.prefill_range
+            speed.decode_tps
+            and speed.prefill_tps
+            and speed.decode_range
+            and speed.prefill_range
         ), name
 
 
@@ -308,7 +360,9 @@ def test_a_small_mixture_of_experts_is_as_fast_as_published(
 ) -> None:
     """10,560 to 13,806 tokens/s were published for its prompts on these cards, about 250 for its
     answers."""
-    speed = plan("independent", {"model": large("gpt_oss_20b", card)}, real_flags).predicted
+    speed = plan(
+        "independent", {"model": large("gpt_oss_20b", card)}, real_flags
+    ).predicted
     assert 10_500 < (speed.prefill_tps or 0) < 13_900
     assert speed.decode_tps == pytest.approx(250, rel=0.1)
     low, high = speed.decode_range or (0, 0)
@@ -324,13 +378,17 @@ def test_a_range_is_as_wide_as_what_it_does_not_know(
     assert high > 2.5 * low > 0
     ram, link = found.predicted.assumes
     assert "236 GB/s" in ram and "as it was measured" in ram
-    assert re.search(r"a link of 63 GB/s: \d\d% of it is assumed, \d\d% to \d\d% is possible", link)
+    assert re.search(
+        r"a link of 63 GB/s: \d\d% of it is assumed, \d\d% to \d\d% is possible", link
+    )
 
 
 def test_what_rests_on_data_sheets_alone_assumes_nothing_else(
     large: Large, real_flags: frozenset[str]
 ) -> None:
     assert (
-        plan("independent", {"model": large("llama_1b", RTX_5090)}, real_flags).predicted.assumes
+        plan(
+            "independent", {"model": large("llama_1b", RTX_5090)}, real_flags
+        ).predicted.assumes
         == ()
     )

@@ -34,7 +34,13 @@ class Tiny:
 
 
 def attention(
-    n_embd: int, heads: int, kv_heads: int, dim: int, *, bias: bool = False, norm: bool = False
+    n_embd: int,
+    heads: int,
+    kv_heads: int,
+    dim: int,
+    *,
+    bias: bool = False,
+    norm: bool = False,
 ) -> Shapes:
     shapes: Shapes = {
         "attn_norm.weight": (n_embd,),
@@ -131,7 +137,12 @@ def _heads(heads: int, kv_heads: int | list[int], dim: int) -> dict[str, Any]:
     }
 
 
-SSM = {"ssm.conv_kernel": 4, "ssm.inner_size": 512, "ssm.state_size": 16, "ssm.time_step_rank": 32}
+SSM = {
+    "ssm.conv_kernel": 4,
+    "ssm.inner_size": 512,
+    "ssm.state_size": 16,
+    "ssm.time_step_rank": 32,
+}
 MLA = {
     "attention.head_count": 8,
     "attention.head_count_kv": 1,
@@ -155,20 +166,25 @@ MLA = {
 
 def _deepseek(index: int, n_embd: int) -> Shapes:
     shapes = latent(n_embd, 8, q_rank=128, rank=128, nope=64, rope=32, v_dim=64)
-    return shapes | (dense(n_embd, 512) if index == 0 else experts(n_embd, 128, 16, shared=1))
+    return shapes | (
+        dense(n_embd, 512) if index == 0 else experts(n_embd, 128, 16, shared=1)
+    )
 
 
 def _gemma(index: int, n_embd: int) -> Shapes:
     shapes = attention(n_embd, 4, 1, 128, norm=True) | dense(n_embd, 1024)
-    return shapes | {"post_attention_norm.weight": (n_embd,), "post_ffw_norm.weight": (n_embd,)}
+    return shapes | {
+        "post_attention_norm.weight": (n_embd,),
+        "post_ffw_norm.weight": (n_embd,),
+    }
 
 
 def _jamba(index: int, n_embd: int) -> Shapes:
     if index % 4 == 3:
         return attention(n_embd, 4, 2, 64) | dense(n_embd, 768)
-    return state_space(n_embd, inner=512, state=16, rank=32, conv=4, norms=True) | dense(
-        n_embd, 768
-    )
+    return state_space(
+        n_embd, inner=512, state=16, rank=32, conv=4, norms=True
+    ) | dense(n_embd, 768)
 
 
 def nextn(n_embd: int, *, head: bool = False) -> Shapes:
@@ -189,9 +205,9 @@ def nextn(n_embd: int, *, head: bool = False) -> Shapes:
 
 def _after_attention(shapes: Shapes, n_embd: int) -> Shapes:
     """Some architectures call the norm before the feed-forward after the attention."""
-    return {name: shape for name, shape in shapes.items() if name != "ffn_norm.weight"} | {
-        "post_attention_norm.weight": (n_embd,)
-    }
+    return {
+        name: shape for name, shape in shapes.items() if name != "ffn_norm.weight"
+    } | {"post_attention_norm.weight": (n_embd,)}
 
 
 MOE = {
@@ -229,7 +245,9 @@ def _glm4moe(index: int, n_embd: int) -> Shapes:
         | experts(n_embd, 192, 16, shared=1)
         | {"exp_probs_b.bias": (16,)}
     )
-    return _after_attention(shapes, n_embd) | (nextn(n_embd, head=True) if index == 8 else {})
+    return _after_attention(shapes, n_embd) | (
+        nextn(n_embd, head=True) if index == 8 else {}
+    )
 
 
 def _bailingmoe2(index: int, n_embd: int) -> Shapes:
@@ -240,7 +258,9 @@ def _bailingmoe2(index: int, n_embd: int) -> Shapes:
         "attn_q_norm.weight": (64,),
         "attn_k_norm.weight": (64,),
     }
-    extra = nextn(n_embd) | {"layer_output_norm.weight": (n_embd,)} if index == 8 else {}
+    extra = (
+        nextn(n_embd) | {"layer_output_norm.weight": (n_embd,)} if index == 8 else {}
+    )
     return fused | experts(n_embd, 192, 16, shared=1) | extra
 
 
@@ -278,10 +298,14 @@ def _gemma4(index: int, n_embd: int) -> Shapes:
 
 def _step35(index: int, n_embd: int) -> Shapes:
     shapes = attention(n_embd, 8, 2, 64, norm=True) | {"attn_gate.weight": (n_embd, 8)}
-    return shapes | dense(n_embd, 768) | (nextn(n_embd, head=True) if index == 8 else {})
+    return (
+        shapes | dense(n_embd, 768) | (nextn(n_embd, head=True) if index == 8 else {})
+    )
 
 
-def delta_net(n_embd: int, *, key_heads: int, value_heads: int, dim: int, conv: int = 4) -> Shapes:
+def delta_net(
+    n_embd: int, *, key_heads: int, value_heads: int, dim: int, conv: int = 4
+) -> Shapes:
     """Linear attention by gated delta rule."""
     keys, values = key_heads * dim, value_heads * dim
     return {
@@ -304,9 +328,13 @@ def _indexed_nextn(index: int, n_embd: int) -> Shapes:
 
 def _sparse(shapes: Shapes, n_embd: int) -> Shapes:
     """The same with experts for its dense feed-forward."""
-    mixture = experts(n_embd, 192, 16, shared=1) | {"ffn_gate_inp_shexp.weight": (n_embd,)}
+    mixture = experts(n_embd, 192, 16, shared=1) | {
+        "ffn_gate_inp_shexp.weight": (n_embd,)
+    }
     mixture.pop("ffn_norm.weight")
-    return {name: shape for name, shape in shapes.items() if not name.startswith("ffn_")} | mixture
+    return {
+        name: shape for name, shape in shapes.items() if not name.startswith("ffn_")
+    } | mixture
 
 
 def _qwen3next(index: int, n_embd: int) -> Shapes:
@@ -323,7 +351,9 @@ def _qwen35(index: int, n_embd: int) -> Shapes:
     if index % 4 != 3 and index < 8:
         shapes = delta_net(n_embd, key_heads=4, value_heads=8, dim=64)
     else:
-        shapes = attention(n_embd, 4, 2, 64, norm=True) | {"attn_q.weight": (n_embd, 2 * 4 * 64)}
+        shapes = attention(n_embd, 4, 2, 64, norm=True) | {
+            "attn_q.weight": (n_embd, 2 * 4 * 64)
+        }
     shapes = _after_attention(shapes | dense(n_embd, 768), n_embd)
     return shapes | (nextn(n_embd) if index == 8 else {})
 
@@ -345,7 +375,11 @@ TINY: dict[str, Tiny] = {
         n_embd=512,
         weight_type="Q4_K",
         tied=False,
-        types={"ffn_down.weight": "Q6_K", "attn_v.weight": "Q6_K", "output.weight": "Q6_K"},
+        types={
+            "ffn_down.weight": "Q6_K",
+            "attn_v.weight": "Q6_K",
+            "output.weight": "Q6_K",
+        },
     ),
     "qwen3": Tiny(
         "qwen3",
@@ -367,7 +401,8 @@ TINY: dict[str, Tiny] = {
     "gemma3": Tiny(
         "gemma3",
         n_layer=12,
-        keys=_heads(4, 1, 128) | {"feed_forward_length": 1024, "attention.sliding_window": 256},
+        keys=_heads(4, 1, 128)
+        | {"feed_forward_length": 1024, "attention.sliding_window": 256},
         layer=_gemma,
     ),
     "deepseek2": Tiny("deepseek2", keys=MLA, layer=_deepseek, tied=False),
@@ -408,10 +443,15 @@ TINY: dict[str, Tiny] = {
     "gemma3_mixed": Tiny(
         "gemma3",
         n_layer=12,
-        keys=_heads(4, 1, 128) | {"feed_forward_length": 1024, "attention.sliding_window": 256},
+        keys=_heads(4, 1, 128)
+        | {"feed_forward_length": 1024, "attention.sliding_window": 256},
         layer=_gemma,
         weight_type="Q4_K",
-        types={"ffn_down.weight": "Q6_K", "attn_v.weight": "Q6_K", "token_embd.weight": "Q8_0"},
+        types={
+            "ffn_down.weight": "Q6_K",
+            "attn_v.weight": "Q6_K",
+            "token_embd.weight": "Q8_0",
+        },
     ),
     "tiles": Tiny(
         "qwen3",
@@ -439,7 +479,11 @@ TINY: dict[str, Tiny] = {
         types={"ffn_down_exps.weight": "Q5_K"},
     ),
     "glm4moe": Tiny(
-        "glm4moe", n_layer=9, keys=_heads(8, 2, 64) | MOE | NEXTN, layer=_glm4moe, tied=False
+        "glm4moe",
+        n_layer=9,
+        keys=_heads(8, 2, 64) | MOE | NEXTN,
+        layer=_glm4moe,
+        tied=False,
     ),
     "bailingmoe2": Tiny(
         "bailingmoe2",
@@ -498,7 +542,11 @@ TINY: dict[str, Tiny] = {
         tied=False,
     ),
     "deepseek32_nextn": Tiny(
-        "deepseek32", n_layer=9, keys=MLA | INDEXER | NEXTN, layer=_indexed_nextn, tied=False
+        "deepseek32",
+        n_layer=9,
+        keys=MLA | INDEXER | NEXTN,
+        layer=_indexed_nextn,
+        tied=False,
     ),
     "qwen35": Tiny("qwen35", n_layer=9, keys=QWEN35, layer=_qwen35),
     "qwen35moe": Tiny(
@@ -525,7 +573,9 @@ def write_tiny(path: Path, name: str) -> Path:
         kind = _type_of(tiny, tensor, shape)
         block, size = gguf.GGML_QUANT_SIZES[kind]
         rows = (*reversed(shape[1:]), shape[0] // block * size)
-        writer.add_tensor(tensor, np.zeros(rows, dtype=np.uint8), raw_shape=rows, raw_dtype=kind)
+        writer.add_tensor(
+            tensor, np.zeros(rows, dtype=np.uint8), raw_shape=rows, raw_dtype=kind
+        )
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -537,7 +587,8 @@ def _tensors(tiny: Tiny) -> Shapes:
     shapes: Shapes = {"token_embd.weight": (tiny.n_embd, N_VOCAB)}
     for index in range(tiny.n_layer):
         shapes |= {
-            f"blk.{index}.{name}": shape for name, shape in tiny.layer(index, tiny.n_embd).items()
+            f"blk.{index}.{name}": shape
+            for name, shape in tiny.layer(index, tiny.n_embd).items()
         }
     shapes["output_norm.weight"] = (tiny.n_embd,)
     if not tiny.tied:
@@ -548,7 +599,9 @@ def _tensors(tiny: Tiny) -> Shapes:
 _FLOAT_ONLY = ("norm", "bias", "ssm_a", "ssm_d", "ssm_conv1d", "ffn_gate_inp")
 
 
-def _type_of(tiny: Tiny, tensor: str, shape: tuple[int, ...]) -> gguf.GGMLQuantizationType:
+def _type_of(
+    tiny: Tiny, tensor: str, shape: tuple[int, ...]
+) -> gguf.GGMLQuantizationType:
     short = tensor.split(".", 2)[-1] if tensor.startswith("blk.") else tensor
     if any(word in tensor for word in _FLOAT_ONLY) or len(shape) == 1:
         return gguf.GGMLQuantizationType.F32
@@ -584,7 +637,8 @@ def _add_tokenizer(writer: gguf.GGUFWriter) -> None:
     """A byte-level vocabulary with filler words."""
     tokens = [f"t{number}" for number in range(N_VOCAB - 256 - 2)]
     byte_tokens = [
-        chr(number) if 33 <= number < 127 else chr(256 + number) for number in range(256)
+        chr(number) if 33 <= number < 127 else chr(256 + number)
+        for number in range(256)
     ]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("default")

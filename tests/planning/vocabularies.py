@@ -10,7 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from tests.deployments.gguf_corpus import array, header, metadata_pair, pair, tensor, write_stub
+from tests.deployments.gguf_corpus import (
+    array,
+    header,
+    metadata_pair,
+    pair,
+    tensor,
+    write_stub,
+)
 
 INT32 = 5
 WIDTH, INNER = 32, 64
@@ -41,21 +48,32 @@ class Vocab:
             "add_eos_token": self.add_eos,
         }
         said |= {"merges": ["w 1", "w 2"]} if self.model == "gpt2" else {}
-        return {f"tokenizer.ggml.{key}": value for key, value in said.items() if value is not None}
+        return {
+            f"tokenizer.ggml.{key}": value
+            for key, value in said.items()
+            if value is not None
+        }
 
     def with_token(self, number: int, text: str | bytes) -> Vocab:
-        return replace(self, tokens=(*self.tokens[:number], text, *self.tokens[number + 1 :]))
+        return replace(
+            self, tokens=(*self.tokens[:number], text, *self.tokens[number + 1 :])
+        )
 
 
 def sentencepiece(size: int = SIZE, **said: Any) -> Vocab:
     special = ("<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)))
     return Vocab(
-        tokens=special + tuple(f"▁w{number}" for number in range(size - len(special))), **said
+        tokens=special + tuple(f"▁w{number}" for number in range(size - len(special))),
+        **said,
     )
 
 
 def byte_level(size: int = SIZE, pre: str = "gpt-2", **said: Any) -> Vocab:
-    plain = [byte for byte in range(256) if 33 <= byte < 127 or 161 <= byte < 173 or byte > 173]
+    plain = [
+        byte
+        for byte in range(256)
+        if 33 <= byte < 127 or 161 <= byte < 173 or byte > 173
+    ]
     shifted = [256 + number for number in range(256 - len(plain))]
     special = ("<unk>", "<s>", "</s>", *map(chr, sorted(plain + shifted)))
     words = tuple(f"w{number}" for number in range(size - len(special)))
@@ -99,7 +117,11 @@ PAIRS: Mapping[str, tuple[Vocab, Vocab, str]] = {
         BASE.with_token(300, "[EMPTY_300]"),
         "compatible",
     ),
-    "what follows a NUL": (BASE.with_token(300, "a\0b"), BASE.with_token(300, "a"), "compatible"),
+    "what follows a NUL": (
+        BASE.with_token(300, "a\0b"),
+        BASE.with_token(300, "a"),
+        "compatible",
+    ),
     "bytes that are no text": (
         BASE.with_token(9, b"\xff\xfe"),
         BASE.with_token(9, b"\xff\xfd"),
@@ -108,7 +130,11 @@ PAIRS: Mapping[str, tuple[Vocab, Vocab, str]] = {
     "another kind of tokenizer": (BASE, BYTES, "vocab_type"),
     "another pre-tokenizer": (BYTES, byte_level(pre="qwen2"), "compatible"),
     "a pre-tokenizer that adds BOS": (BYTES, byte_level(pre="llama-bpe"), "vocab_bos"),
-    "its BOS switched off": (BYTES, byte_level(pre="llama-bpe", add_bos=False), "compatible"),
+    "its BOS switched off": (
+        BYTES,
+        byte_level(pre="llama-bpe", add_bos=False),
+        "compatible",
+    ),
 }
 
 
@@ -117,9 +143,15 @@ def write_header(path: Path, vocab: Vocab) -> Path:
 
 
 def _tensors(n_vocab: int) -> dict[str, tuple[int, ...]]:
-    names = {"token_embd": (WIDTH, n_vocab), "output_norm": (WIDTH,), "output": (WIDTH, n_vocab)}
+    names = {
+        "token_embd": (WIDTH, n_vocab),
+        "output_norm": (WIDTH,),
+        "output": (WIDTH, n_vocab),
+    }
     names |= {f"blk.0.{norm}_norm": (WIDTH,) for norm in ("attn", "ffn")}
-    names |= {f"blk.0.attn_{part}": (WIDTH, WIDTH) for part in ("q", "k", "v", "output")}
+    names |= {
+        f"blk.0.attn_{part}": (WIDTH, WIDTH) for part in ("q", "k", "v", "output")
+    }
     names |= {f"blk.0.ffn_{part}": (WIDTH, INNER) for part in ("gate", "up")}
     return {
         f"{name}.weight": shape
@@ -132,7 +164,11 @@ def write_model(path: Path, vocab: Vocab) -> Path:
     accepted."""
     chance, infos, data, offset = np.random.default_rng(1), [], [], 0
     for name, shape in _tensors(len(vocab.tokens)).items():
-        values = np.ones(shape[::-1]) if "norm" in name else chance.normal(0, 0.3, shape[::-1])
+        values = (
+            np.ones(shape[::-1])
+            if "norm" in name
+            else chance.normal(0, 0.3, shape[::-1])
+        )
         if name == "output.weight":
             values[:N_SPECIAL] = 0  # answers are words, as bytes at random are no UTF-8
         infos.append(tensor(name, shape, 0, offset))
@@ -149,7 +185,9 @@ def write_model(path: Path, vocab: Vocab) -> Path:
         "llama.rope.dimension_count": WIDTH,
     }
     kinds = _token_types(vocab)
-    pairs = [metadata_pair(key, value) for key, value in (said | vocab.metadata()).items()]
+    pairs = [
+        metadata_pair(key, value) for key, value in (said | vocab.metadata()).items()
+    ]
     pairs.append(
         pair(
             "tokenizer.ggml.token_type",

@@ -32,14 +32,18 @@ class Server:
     port: int
     log: Path
 
-    def ask(self, path: str, body: dict[str, object] | None = None) -> dict[str, object]:
+    def ask(
+        self, path: str, body: dict[str, object] | None = None
+    ) -> dict[str, object]:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data)
         with urllib.request.urlopen(request, timeout=20) as answer:
             return json.load(answer)  # type: ignore[no-any-return]
 
     def is_loaded(self) -> bool:
-        return b"listening on" in self.log.read_bytes() or self.process.poll() is not None
+        return (
+            b"listening on" in self.log.read_bytes() or self.process.poll() is not None
+        )
 
 
 @contextmanager
@@ -71,7 +75,9 @@ def server(folder: Path, *flags: str) -> Iterator[Server]:
         )
     try:
         started = Server(process, port, log)
-        wait_until(started.is_loaded, 20, lambda: log.read_text(errors="replace")[-2000:])
+        wait_until(
+            started.is_loaded, 20, lambda: log.read_text(errors="replace")[-2000:]
+        )
         yield started
     finally:
         process.kill()
@@ -87,26 +93,37 @@ def pair_flags(folder: Path, target: Vocab, draft: Vocab) -> list[str]:
 
 
 def speculates(running: Server) -> bool:
-    assert running.process.poll() is None, running.log.read_text(errors="replace")[-2000:]
+    assert running.process.poll() is None, running.log.read_text(errors="replace")[
+        -2000:
+    ]
     (slot,) = running.ask("/slots")
     return bool(slot["speculative"])  # type: ignore[index]
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_the_engine_drafts_with_the_pairs_we_call_compatible(name: str, tmp_path: Path) -> None:
+def test_the_engine_drafts_with_the_pairs_we_call_compatible(
+    name: str, tmp_path: Path
+) -> None:
     target, draft, code = PAIRS[name]
     with server(tmp_path, *pair_flags(tmp_path, target, draft), *SIMPLE) as running:
         log, is_drafting = running.log.read_text(errors="replace"), speculates(running)
-    facts = [vocab_facts(read_header(tmp_path / f"{role}.gguf")) for role in ("target", "draft")]
+    facts = [
+        vocab_facts(read_header(tmp_path / f"{role}.gguf"))
+        for role in ("target", "draft")
+    ]
     verdict = draft_compatibility(*facts)
     assert verdict.code == code
     assert is_drafting is verdict.ok, log[-3000:]
     assert (REFUSED in log) is not verdict.ok
 
 
-def test_drafted_tokens_are_accepted_by_a_target_that_is_the_same_model(tmp_path: Path) -> None:
+def test_drafted_tokens_are_accepted_by_a_target_that_is_the_same_model(
+    tmp_path: Path,
+) -> None:
     with server(tmp_path, *pair_flags(tmp_path, BASE, BASE), *SIMPLE) as running:
-        answer = running.ask("/completion", {"prompt": "w1 w2", "n_predict": 32, "temperature": 0})
+        answer = running.ask(
+            "/completion", {"prompt": "w1 w2", "n_predict": 32, "temperature": 0}
+        )
     timings = answer["timings"]
     assert isinstance(timings, dict)
     assert timings["draft_n_accepted"] == timings["draft_n"] > 8
@@ -116,7 +133,9 @@ def test_a_refused_pair_still_answers_and_only_the_log_tells(tmp_path: Path) -> 
     with server(
         tmp_path, *pair_flags(tmp_path, BASE, BASE.with_token(7, "other")), *SIMPLE
     ) as running:
-        answer = running.ask("/completion", {"prompt": "w1 w2", "n_predict": 8, "temperature": 0})
+        answer = running.ask(
+            "/completion", {"prompt": "w1 w2", "n_predict": 8, "temperature": 0}
+        )
         health = running.ask("/health")
         log = running.log.read_text(errors="replace")
     assert answer["tokens_predicted"] == 8
@@ -140,8 +159,9 @@ def test_a_packaged_model_drafts_for_itself(tmp_path: Path) -> None:
 def test_a_draft_without_spec_type_is_loaded_for_nothing(tmp_path: Path) -> None:
     with server(tmp_path, *pair_flags(tmp_path, BASE, BASE)) as running:
         assert not speculates(running)
-        assert "no implementations specified for speculative decoding" in running.log.read_text(
-            errors="replace"
+        assert (
+            "no implementations specified for speculative decoding"
+            in running.log.read_text(errors="replace")
         )
 
 
@@ -177,7 +197,10 @@ def test_a_refused_draft_takes_ngrams_with_it_and_is_let_go(tmp_path: Path) -> N
 
 def test_a_pair_and_ngrams_go_together(tmp_path: Path) -> None:
     with server(
-        tmp_path, *pair_flags(tmp_path, BASE, BASE), "--spec-type", "ngram-mod,draft-simple"
+        tmp_path,
+        *pair_flags(tmp_path, BASE, BASE),
+        "--spec-type",
+        "ngram-mod,draft-simple",
     ) as running:
         assert speculates(running)
 
@@ -185,7 +208,10 @@ def test_a_pair_and_ngrams_go_together(tmp_path: Path) -> None:
 def test_the_spec_types_are_the_engines(tmp_path: Path) -> None:
     binary = str(binary_path())
     text = subprocess.run(
-        [binary, "--help"], env=engine_environment(binary), capture_output=True, text=True
+        [binary, "--help"],
+        env=engine_environment(binary),
+        capture_output=True,
+        text=True,
     ).stdout
     offered = set(re.search(r"--spec-type (\S+)", text)[1].split(","))  # type: ignore[index]
     assert {*NGRAM_TYPES, MTP, EAGLE3, DFLASH, "draft-simple"} <= offered

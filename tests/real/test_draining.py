@@ -48,7 +48,9 @@ class Rig:
             self.start(name)
 
     def start(self, name: str) -> None:
-        started = self.panel.manage("start", name, "--wait", str(START_S), timeout_s=START_S + 20)
+        started = self.panel.manage(
+            "start", name, "--wait", str(START_S), timeout_s=START_S + 20
+        )
         assert started.returncode == 0, started.stderr
 
     def stop(self, name: str, *options: str, wait_s: float = 90) -> float:
@@ -60,7 +62,9 @@ class Rig:
         return time.monotonic() - began
 
     def deployment(self, name: str) -> dict[str, Any]:
-        return next(d for d in self.panel.document("status")["deployments"] if d["name"] == name)
+        return next(
+            d for d in self.panel.document("status")["deployments"] if d["name"] == name
+        )
 
     def is_stopping(self, name: str) -> bool:
         """Read from the database: a command takes longer than a short answer."""
@@ -106,7 +110,9 @@ def nothing_else_runs(rig: Rig) -> Iterator[None]:
 
 def test_a_stop_lets_eight_answers_finish_and_begins_no_new_one(rig: Rig) -> None:
     rig.apply("eight", parallel=8, drain_s=120, context=8192)
-    answers = [rig.ask("eight", max_tokens=200 + 5 * n, ignore_eos=True) for n in range(8)]
+    answers = [
+        rig.ask("eight", max_tokens=200 + 5 * n, ignore_eos=True) for n in range(8)
+    ]
     all_begun(answers)
     assert rig.panel.manage("stop", "eight").returncode == 0
     wait_until(lambda: rig.is_stopping("eight"), 10, "it is not stopping")
@@ -117,7 +123,11 @@ def test_a_stop_lets_eight_answers_finish_and_begins_no_new_one(rig: Rig) -> Non
     ) and "stopping" in late.error
     for answer in answers:
         answer.wait(120)
-        assert (answer.finish_reason, answer.is_done, answer.error) == ("length", True, ""), answers
+        assert (answer.finish_reason, answer.is_done, answer.error) == (
+            "length",
+            True,
+            "",
+        ), answers
     rig.stop("eight")
     assert rig.panel.engines() == []
 
@@ -130,7 +140,9 @@ def test_what_is_not_done_at_the_drain_limit_is_cut_and_told_why(rig: Rig) -> No
     assert took_s >= 2, "they were not given the time that they may take"
     for answer in answers:
         answer.wait(5)
-        assert answer.error_code == "answer_cut" and "after the 2 s" in answer.error, answers
+        assert answer.error_code == "answer_cut" and "after the 2 s" in answer.error, (
+            answers
+        )
         assert answer.text and not answer.is_done
     assert rig.panel.engines() == []
 
@@ -146,7 +158,9 @@ def test_stop_now_waits_for_nobody(rig: Rig) -> None:
     assert answer.wait(5).error_code == "answer_cut"
 
 
-def test_started_again_while_its_answers_finish_it_goes_on_with_the_same_process(rig: Rig) -> None:
+def test_started_again_while_its_answers_finish_it_goes_on_with_the_same_process(
+    rig: Rig,
+) -> None:
     rig.apply("smol", drain_s=600)
     pid = rig.engine("smol").pid
     answer = rig.ask("smol", max_tokens=700, ignore_eos=True)
@@ -168,7 +182,11 @@ def test_a_change_loses_no_request(rig: Rig) -> None:
     new = [rig.ask("smol", max_tokens=5, ignore_eos=True) for _ in range(4)]
     for answer in (*old, *new):
         answer.wait(120)
-        assert (answer.status, answer.finish_reason, answer.error) == (200, "length", ""), (
+        assert (answer.status, answer.finish_reason, answer.error) == (
+            200,
+            "length",
+            "",
+        ), (
             old,
             new,
         )
@@ -209,7 +227,9 @@ def test_a_long_answer_is_no_idleness(rig: Rig) -> None:
     assert answer.finish_reason == "length", answer
 
 
-def test_of_a_group_one_runs_and_the_second_start_says_who_is_in_the_way(rig: Rig) -> None:
+def test_of_a_group_one_runs_and_the_second_start_says_who_is_in_the_way(
+    rig: Rig,
+) -> None:
     rig.apply("one", "two", start=False, exclusive_group="card")
     rig.start("one")
     refused = rig.panel.manage("start", "two")
@@ -221,12 +241,16 @@ def test_of_a_group_one_runs_and_the_second_start_says_who_is_in_the_way(rig: Ri
 
 
 def test_those_that_swap_take_turns_and_every_request_is_answered(rig: Rig) -> None:
-    rig.apply("one", "two", start=False, exclusive_group="card", when_taken="swap", drain_s=60)
+    rig.apply(
+        "one", "two", start=False, exclusive_group="card", when_taken="swap", drain_s=60
+    )
     rig.start("one")
     rig.start("two")
     assert rig.deployment("one")["unloaded"]
     most = 0
-    answers = [rig.ask(name, max_tokens=30, ignore_eos=True) for name in ("one", "two") * 3]
+    answers = [
+        rig.ask(name, max_tokens=30, ignore_eos=True) for name in ("one", "two") * 3
+    ]
     deadline = time.monotonic() + 120
     while not all(answer.ended.is_set() for answer in answers):
         assert time.monotonic() < deadline, answers

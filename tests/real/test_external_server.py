@@ -46,20 +46,24 @@ class Browser:
 
     def post(self, path: str, **fields: str) -> httpx.Response:
         return self.client.post(
-            path, data={**fields, "csrfmiddlewaretoken": csrf_token(self.client.cookies)}
+            path,
+            data={**fields, "csrfmiddlewaretoken": csrf_token(self.client.cookies)},
         )
 
 
 def state(panel: RunningPanel) -> str:
-    (found,) = [d for d in panel.document("status")["deployments"] if d["name"] == "remote"] or [
-        {"state": "gone"}
-    ]
+    (found,) = [
+        d for d in panel.document("status")["deployments"] if d["name"] == "remote"
+    ] or [{"state": "gone"}]
     return str(found["state"])
 
 
 def reaches(panel: RunningPanel, wanted: str) -> None:
     wait_until(
-        lambda: state(panel) == wanted, 60, lambda: f"{panel.document('status')}", interval_s=0.5
+        lambda: state(panel) == wanted,
+        60,
+        lambda: f"{panel.document('status')}",
+        interval_s=0.5,
     )
 
 
@@ -74,7 +78,9 @@ def test_a_foreign_server_answers_through_the_gateway_and_outlives_everything(
     assert applied.returncode == 0, applied.stderr
     assert panel.manage("start", "remote", "--wait", "120").returncode == 0
     key = panel.manage("apikey", "foreign-test").stdout.split()[-1]
-    client = openai.OpenAI(base_url=f"{panel.url}/v1", api_key=key, max_retries=0, timeout=60)
+    client = openai.OpenAI(
+        base_url=f"{panel.url}/v1", api_key=key, max_retries=0, timeout=60
+    )
     assert "remote" in [model.id for model in client.models.list()]
 
     # Its list of models is open to everybody, its answers are not.
@@ -83,10 +89,15 @@ def test_a_foreign_server_answers_through_the_gateway_and_outlives_everything(
         "messages": [{"role": "user", "content": "Say hello."}],
         "max_tokens": 8,
     }
-    with pytest.raises(openai.InternalServerError, match="refused the key it was given"):
+    with pytest.raises(
+        openai.InternalServerError, match="refused the key it was given"
+    ):
         client.chat.completions.create(**hello)
     browser = Browser(panel.url)
-    assert browser.post("/servers/other/key/", key=KEY).headers["location"] == "/servers/other/"
+    assert (
+        browser.post("/servers/other/key/", key=KEY).headers["location"]
+        == "/servers/other/"
+    )
     assert KEY not in browser.client.get("/servers/other/").text
     answer = client.chat.completions.with_raw_response.create(**hello)
     assert (
@@ -98,7 +109,11 @@ def test_a_foreign_server_answers_through_the_gateway_and_outlives_everything(
 
     exported = panel.manage("export").stdout
     assert "smol-alias" in exported and KEY not in exported
-    written = [p for p in panel.home.rglob("*") if p.is_file() and KEY.encode() in p.read_bytes()]
+    written = [
+        p
+        for p in panel.home.rglob("*")
+        if p.is_file() and KEY.encode() in p.read_bytes()
+    ]
     assert [p.parent for p in written] == [panel.home / "run"] and written[
         0
     ].stat().st_mode & 0o777 == 0o600

@@ -25,7 +25,9 @@ def ask(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_we_offer_what_the_engine_takes() -> None:
     (listed,) = set(
-        re.findall(r"data type for [KV]\s+allowed values: ([\w, ]+)", ask("--help").stdout)
+        re.findall(
+            r"data type for [KV]\s+allowed values: ([\w, ]+)", ask("--help").stdout
+        )
     )
     assert sorted(listed.split(", ")) == sorted(KV_CACHE_TYPES)
 
@@ -36,5 +38,6 @@ def test_other_words_end_it(flag: str, word: str) -> None:
     answer = ask(flag, word)
     assert answer.returncode == 1
     assert (
-        f'error while handling argument "{flag}": Unsupported cache type: {word}' in answer.stderr
+        f'error while handling argument "{flag}": Unsupported cache type: {word}'
+        in answer.stderr
     )

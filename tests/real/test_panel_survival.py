@@ -64,9 +64,15 @@ class Stream:
         made = panel.manage("apikey", "survival")
         assert made.returncode == 0, made.stderr
         self.key = made.stdout.strip().splitlines()[-1]
-        self.url, self.chunks, self.ended = f"{panel.url}/v1/chat/completions", 0, threading.Event()
+        self.url, self.chunks, self.ended = (
+            f"{panel.url}/v1/chat/completions",
+            0,
+            threading.Event(),
+        )
         threading.Thread(target=self._read, daemon=True).start()
-        wait_until(lambda: self.chunks > 3 or self.ended.is_set(), 20, "nothing was streamed")
+        wait_until(
+            lambda: self.chunks > 3 or self.ended.is_set(), 20, "nothing was streamed"
+        )
 
     def _read(self) -> None:
         body = {
@@ -107,7 +113,9 @@ def test_a_killed_part_comes_back_and_finds_the_same_engine(
             return False
 
     wait_until(back, 30, lambda: f"not back:\n{serving.said()}")
-    wait_until(lambda: heartbeat(serving) > killed_at, 30, "the agent does not look after it")
+    wait_until(
+        lambda: heartbeat(serving) > killed_at, 30, "the agent does not look after it"
+    )
     after = instance(serving)
     assert (after["pid"], after["state"], after["restarts"]) == (
         before["pid"],
@@ -126,19 +134,31 @@ def heartbeat(panel: RunningPanel) -> float:
     with sqlite3.connect(
         f"file:{panel.home}/omni.sqlite3?mode=ro", uri=True, timeout=5
     ) as database:
-        (seen,) = database.execute("SELECT max(agent_seen_at) FROM gpus_host").fetchone()
+        (seen,) = database.execute(
+            "SELECT max(agent_seen_at) FROM gpus_host"
+        ).fetchone()
     return datetime.fromisoformat(seen).replace(tzinfo=UTC).timestamp() if seen else 0.0
 
 
-def test_a_killed_panel_started_again_finds_the_same_engine(serving: RunningPanel) -> None:
+def test_a_killed_panel_started_again_finds_the_same_engine(
+    serving: RunningPanel,
+) -> None:
     before = instance(serving)
     Stream(serving)
     serving.kill()
-    wait_until(lambda: not serving.processes_with("serve"), 5, "the web server outlived the panel")
+    wait_until(
+        lambda: not serving.processes_with("serve"),
+        5,
+        "the web server outlived the panel",
+    )
     (engine,) = serving.engines()
     assert engine.pid == before["pid"]
     serving.start()
-    wait_until(lambda: instance(serving)["state"] == "ready", 5, "the engine is not ready again")
+    wait_until(
+        lambda: instance(serving)["state"] == "ready",
+        5,
+        "the engine is not ready again",
+    )
     after = instance(serving)
     assert (after["pid"], after["restarts"]) == (before["pid"], before["restarts"])
 
@@ -153,7 +173,9 @@ def test_ctrl_c_leaves_no_process_and_the_next_start_brings_the_model_back(
     assert serving.processes() == []
     serving.start()
     wait_until(
-        lambda: instance(serving)["state"] == "ready", 30, "what was desired does not run again"
+        lambda: instance(serving)["state"] == "ready",
+        30,
+        "what was desired does not run again",
     )
 
 
@@ -162,7 +184,9 @@ def test_keep_models_leaves_the_engine_running(fresh_panel: RunningPanel) -> Non
     models = fresh_panel.document("scan")["models"]
     rig = fresh_panel.home / "rig.yaml"
     rig.write_text(
-        RIG.replace("smollm2-135m-instruct-q4_1", models[0]["name"]).replace("RPC0", "CPU")
+        RIG.replace("smollm2-135m-instruct-q4_1", models[0]["name"]).replace(
+            "RPC0", "CPU"
+        )
     )
     assert fresh_panel.manage("apply", str(rig), "--start").returncode == 0
     assert fresh_panel.manage("start", "smol", "--wait", "120").returncode == 0
@@ -173,7 +197,9 @@ def test_keep_models_leaves_the_engine_running(fresh_panel: RunningPanel) -> Non
     assert [p.pid for p in fresh_panel.engines()] == [engine.pid]
 
 
-def test_stop_leaves_no_engine_even_with_a_client_connected(serving: RunningPanel) -> None:
+def test_stop_leaves_no_engine_even_with_a_client_connected(
+    serving: RunningPanel,
+) -> None:
     (engine,) = serving.engines()
     stream = Stream(serving)
     stopped = serving.manage("stop", "smol", "--wait", "120")
@@ -183,7 +209,9 @@ def test_stop_leaves_no_engine_even_with_a_client_connected(serving: RunningPane
     assert stream.ended.wait(5), "the client of the stopped engine still waits"
 
 
-def test_a_second_panel_on_the_same_home_is_refused_in_one_sentence(serving: RunningPanel) -> None:
+def test_a_second_panel_on_the_same_home_is_refused_in_one_sentence(
+    serving: RunningPanel,
+) -> None:
     second = serving.manage("up", "--no-browser", "--port", "1")
     assert second.returncode == 1
     assert "already running" in second.stderr and "Traceback" not in second.stderr
@@ -195,7 +223,9 @@ def test_an_occupied_port_is_said_in_one_sentence(fresh_panel: RunningPanel) -> 
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        refused = fresh_panel.manage("up", "--no-browser", "--port", str(taken.getsockname()[1]))
+        refused = fresh_panel.manage(
+            "up", "--no-browser", "--port", str(taken.getsockname()[1])
+        )
     assert refused.returncode == 1
     assert (
         "Cannot listen" in refused.stderr

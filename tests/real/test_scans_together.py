@@ -13,7 +13,9 @@ pytestmark = pytest.mark.timeout(240)
 SCANS = 4
 
 
-def test_scans_at_the_same_time_all_find_everything_once(fresh_panel: RunningPanel) -> None:
+def test_scans_at_the_same_time_all_find_everything_once(
+    fresh_panel: RunningPanel,
+) -> None:
     made = fresh_panel.manage("migrate", "--verbosity", "0")
     assert made.returncode == 0, made.stderr
     with ThreadPoolExecutor(SCANS) as pool:

@@ -36,7 +36,9 @@ def environment(process: psutil.Process) -> str:
         return ""
 
 
-def test_the_first_password_stays_with_the_parent_and_runners_know_nothing(tmp_path: Path) -> None:
+def test_the_first_password_stays_with_the_parent_and_runners_know_nothing(
+    tmp_path: Path,
+) -> None:
     panel = PanelWithSecrets(tmp_path / "home")
     try:
         panel.start()
@@ -52,9 +54,13 @@ def test_the_first_password_stays_with_the_parent_and_runners_know_nothing(tmp_p
         panel.ready("smol")
 
         assert panel.process
-        others = [found for found in panel.processes() if found.pid != panel.process.pid]
+        others = [
+            found for found in panel.processes() if found.pid != panel.process.pid
+        ]
         assert len(others) >= 4
-        assert not [arguments(found) for found in others if PASSWORD in environment(found)]
+        assert not [
+            arguments(found) for found in others if PASSWORD in environment(found)
+        ]
 
         running = {found.pid for found in panel.engines()}
         engines = [
@@ -64,9 +70,11 @@ def test_the_first_password_stays_with_the_parent_and_runners_know_nothing(tmp_p
         ]
         assert len(engines) >= 2
         for found in engines:
-            assert not [name for name, value in SECRETS.items() if value in environment(found)]
-            assert "OMNI_" not in environment(found).replace("OMNI_INSTANCE", ""), environment(
-                found
+            assert not [
+                name for name, value in SECRETS.items() if value in environment(found)
+            ]
+            assert "OMNI_" not in environment(found).replace("OMNI_INSTANCE", ""), (
+                environment(found)
             )
     finally:
         panel.stop()
@@ -79,8 +87,21 @@ def test_a_weak_first_password_is_no_password(password: str) -> None:
 
 
 def test_a_weak_first_password_is_told_at_the_start(tmp_path: Path) -> None:
-    env = {**os.environ, "OMNI_HOME": str(tmp_path / "home"), "OMNI_ADMIN_PASSWORD": "a"}
-    argv = [sys.executable, "manage.py", "up", "--no-browser", "--port", str(free_port())]
-    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=100, cwd=ROOT)
+    env = {
+        **os.environ,
+        "OMNI_HOME": str(tmp_path / "home"),
+        "OMNI_ADMIN_PASSWORD": "a",
+    }
+    argv = [
+        sys.executable,
+        "manage.py",
+        "up",
+        "--no-browser",
+        "--port",
+        str(free_port()),
+    ]
+    done = subprocess.run(
+        argv, env=env, capture_output=True, text=True, timeout=100, cwd=ROOT
+    )
     assert done.returncode == 1 and "This password is too short" in done.stderr
     assert "Traceback" not in done.stderr

@@ -109,7 +109,11 @@ def _typed(value: Any) -> tuple[Any, ...]:
     if isinstance(value, bool):
         return value, gguf.GGUFValueType.BOOL
     if isinstance(value, list):
-        kind = gguf.GGUFValueType.BOOL if isinstance(value[0], bool) else gguf.GGUFValueType.INT32
+        kind = (
+            gguf.GGUFValueType.BOOL
+            if isinstance(value[0], bool)
+            else gguf.GGUFValueType.INT32
+        )
         return value, gguf.GGUFValueType.ARRAY, kind
     is_float = isinstance(value, float)
     return value, gguf.GGUFValueType.FLOAT32 if is_float else gguf.GGUFValueType.UINT32
@@ -119,7 +123,17 @@ def engine_reads(path: Path) -> tuple[int, list[bool]] | None:
     """(window, layers that see only it); None where the engine refuses the keys."""
     # At its end it may lose the last lines of its log.
     for _ in range(10):
-        command = (binary_path(), "-m", str(path), "--fit", "off", "-ngl", "0", "-lv", "5")
+        command = (
+            binary_path(),
+            "-m",
+            str(path),
+            "--fit",
+            "off",
+            "-ngl",
+            "0",
+            "-lv",
+            "5",
+        )
         done = subprocess.run(
             [*command, "--port", "0"],
             capture_output=True,
@@ -138,7 +152,9 @@ def engine_reads(path: Path) -> tuple[int, list[bool]] | None:
     raise AssertionError(f"the engine says nothing of its keys:\n{text[-2000:]}")
 
 
-@pytest.mark.parametrize("arch", sorted(set(SLIDING) - NOT_IN_BUILD) + ["lfm2moe", "llama", "phi3"])
+@pytest.mark.parametrize(
+    "arch", sorted(set(SLIDING) - NOT_IN_BUILD) + ["lfm2moe", "llama", "phi3"]
+)
 def test_the_table_is_what_the_engine_does(tmp_path: Path, arch: str) -> None:
     compared = 0
     for case, keys in CASES.items():
@@ -155,6 +171,11 @@ def test_the_table_is_what_the_engine_does(tmp_path: Path, arch: str) -> None:
         if not window_of(values):
             continue
         ours = list(layers_with_window(values, len(layers)))
-        states = [not heads for heads in values.per_layer("attention.head_count_kv", len(layers))]
-        assert [own and not state for own, state in zip(ours, states, strict=True)] == layers, case
+        states = [
+            not heads
+            for heads in values.per_layer("attention.head_count_kv", len(layers))
+        ]
+        assert [
+            own and not state for own, state in zip(ours, states, strict=True)
+        ] == layers, case
     assert compared

@@ -71,7 +71,11 @@ class Rig:
         rows = self.rows("state, pid, i.error", name)
         states = {state for state, _, _ in rows}
         state = next(
-            (s for s in ("failed", "crashed", "starting", "loading", "stopping") if s in states),
+            (
+                s
+                for s in ("failed", "crashed", "starting", "loading", "stopping")
+                if s in states
+            ),
             None,
         )
         instances = [{"state": s, "pid": pid, "error": error} for s, pid, error in rows]
@@ -139,8 +143,12 @@ def rig(panel: RunningPanel) -> Iterator[Rig]:
     yield made
 
 
-@pytest.mark.parametrize("name", ["drafting", "ngrams", "layers", "tensor", "handover", "other"])
-def test_a_strategy_starts_and_answers_like_the_independent_deployment(rig: Rig, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["drafting", "ngrams", "layers", "tensor", "handover", "other"]
+)
+def test_a_strategy_starts_and_answers_like_the_independent_deployment(
+    rig: Rig, name: str
+) -> None:
     assert rig.start(name) == "ready"
     try:
         judgements = {judgement for judgement, _ in rig.checks(name)}
@@ -169,7 +177,11 @@ TYPED = {
         "devices": ["RPC0", "RPC1"],
         "setting_tensor_split": "2,1",
     },
-    "handover": {"strategy": "prefill_decode", "devices": ["RPC0"], "devices_decode": ["RPC1"]},
+    "handover": {
+        "strategy": "prefill_decode",
+        "devices": ["RPC0"],
+        "devices_decode": ["RPC1"],
+    },
 }
 
 
@@ -199,9 +211,13 @@ def test_a_strategy_from_the_web_page_is_the_same_and_answers(
     rig: Rig, web: httpx.Client, name: str
 ) -> None:
     page = web.get("/deployments/new/").text
-    engine = re.search(r'<option value="(\d+)" selected>', page[page.index('name="engine"') :])
+    engine = re.search(
+        r'<option value="(\d+)" selected>', page[page.index('name="engine"') :]
+    )
     assert engine
-    typed = {key: rig.model if value == "M" else value for key, value in TYPED[name].items()}
+    typed = {
+        key: rig.model if value == "M" else value for key, value in TYPED[name].items()
+    }
     sent = typed | {
         "name": f"{name}-web",
         "model": rig.model,
@@ -209,7 +225,8 @@ def test_a_strategy_from_the_web_page_is_the_same_and_answers(
         "engine": engine[1],
     }
     answer = web.post(
-        "/deployments/new/", data=sent | {"start": "yes", "csrfmiddlewaretoken": _token(page)}
+        "/deployments/new/",
+        data=sent | {"start": "yes", "csrfmiddlewaretoken": _token(page)},
     )
     assert answer.headers["Location"] == f"/deployments/{name}-web/", answer.text
     try:

@@ -31,7 +31,11 @@ from deployments.gateway.directory import forget_table
 from deployments.gateway.relay import open_answer
 from deployments.models import Deployment, Engine, Instance, Model
 from deployments.planning.settings import SETTINGS
-from deployments.services.deployments import deployment_delete, deployment_start, deployment_stop
+from deployments.services.deployments import (
+    deployment_delete,
+    deployment_start,
+    deployment_stop,
+)
 from deployments.services.discovery import register_engine
 from deployments.services.engines import probe
 from deployments.services.plans import plan_deployment
@@ -46,7 +50,8 @@ pytestmark = [
     pytest.mark.django_db(transaction=True),
     pytest.mark.timeout(900),
     pytest.mark.skipif(
-        not VLLM, reason="OMNI_TEST_VLLM names no vllm program; see this file's first lines"
+        not VLLM,
+        reason="OMNI_TEST_VLLM names no vllm program; see this file's first lines",
     ),
 ]
 # Imports, compiling and a busy machine.
@@ -69,7 +74,11 @@ def folder(tmp_path: Path) -> Path:
     script = Path(__file__).with_name("tiny_llama.py")
     python = Path(VLLM).with_name("python")
     done = subprocess.run(
-        [python, script, models / "tiny"], capture_output=True, text=True, timeout=300, cwd=tmp_path
+        [python, script, models / "tiny"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return models
@@ -79,7 +88,11 @@ def folder(tmp_path: Path) -> Path:
 def model(host: Host, folder: Path) -> Model:  # noqa: F811
     """As the scan finds it: no row is written by hand."""
     (found,) = json.loads(said("scan", str(folder), "--json"))["models"]
-    assert (found["name"], found["path"], found["quant"]) == ("tiny", str(folder / "tiny"), "BF16")
+    assert (found["name"], found["path"], found["quant"]) == (
+        "tiny",
+        str(folder / "tiny"),
+        "BF16",
+    )
     row = Model.objects.get()
     weights = folder / "tiny" / "model.safetensors"
     assert (row.format, row.state, row.n_layer) == ("folder", "ok", 2)
@@ -134,7 +147,11 @@ def typed(model: Model, engine: Engine, device: str) -> dict[str, Any]:
         "devices": [device],
         "engine": engine.pk,
     }
-    return defaults | chosen | {"name": "by-form", "extra_args": "", "setting_context": "512"}
+    return (
+        defaults
+        | chosen
+        | {"name": "by-form", "extra_args": "", "setting_context": "512"}
+    )
 
 
 def test_vllm_from_its_first_flag_to_its_last_process(
@@ -144,9 +161,11 @@ def test_vllm_from_its_first_flag_to_its_last_process(
     tmp_path: Path,
     operator: Client,
 ) -> None:
-    assert engine.build and {"--max-model-len", "--kv-cache-dtype", "--served-model-name"} <= set(
-        engine.flags
-    )
+    assert engine.build and {
+        "--max-model-len",
+        "--kv-cache-dtype",
+        "--served-model-name",
+    } <= set(engine.flags)
     assert not engine.was_verified
     device = "CPU" if "+cpu" in engine.build else "CUDA0"
     made = applied(tmp_path / "rig.yml", model, engine, device)
@@ -159,7 +178,10 @@ def test_vllm_from_its_first_flag_to_its_last_process(
     assert sum(use.weights_bytes for use in plan.devices) == model.facts["size_bytes"]
 
     # The form makes the same command of the same choices.
-    assert operator.post("/deployments/new/", typed(model, engine, device)).status_code == 302
+    assert (
+        operator.post("/deployments/new/", typed(model, engine, device)).status_code
+        == 302
+    )
     by_form = plan_deployment(Deployment.objects.get(name="by-form")).instances[0].argv
     assert [word.replace("by-form", "tiny") for word in by_form] == list(planned.argv)
     deployment_delete(deployment=Deployment.objects.get(name="by-form"))
@@ -172,7 +194,10 @@ def test_vllm_from_its_first_flag_to_its_last_process(
     row = Instance.objects.get()
     assert row.pid and row.restarts == 0 and row.error == ""
     # The first answer was asked for and looked at: nothing to compare with, so it is no warning.
-    assert row.judgement in ("alone", "garbage") and "could not be checked" not in row.warning
+    assert (
+        row.judgement in ("alone", "garbage")
+        and "could not be checked" not in row.warning
+    )
     engine.refresh_from_db()
     assert engine.was_verified
 
@@ -183,7 +208,9 @@ def test_vllm_from_its_first_flag_to_its_last_process(
     }
     extras = {"timings_per_token": True, "return_progress": True, "cache_prompt": True}
     assert b'"completion_tokens":8' in answered({**body, "ignore_eos": True, **extras})
-    streamed = answered({**body, "stream": True, "stream_options": {"include_usage": True}})
+    streamed = answered(
+        {**body, "stream": True, "stream_options": {"include_usage": True}}
+    )
     assert streamed.startswith(b"data: ") and streamed.rstrip().endswith(b"[DONE]")
 
     engine_itself = httpx.Client(

@@ -58,7 +58,9 @@ def engine(host: Host) -> Engine:
 
 @pytest.fixture
 def model(host: Host) -> Model:
-    LibraryFolder.objects.get_or_create(path=str(smollm2().parent), defaults={"is_packaged": True})
+    LibraryFolder.objects.get_or_create(
+        path=str(smollm2().parent), defaults={"is_packaged": True}
+    )
     scan()
     return Model.objects.get(path=str(smollm2()))
 

@@ -52,7 +52,11 @@ def network_of_its_own() -> Iterator[Network]:
     )
     made = all(_ip(step) for step in steps)
     try:
-        yield Network(THERE, ("ip", "netns", "exec", name)) if made else Network("127.0.0.2")
+        yield (
+            Network(THERE, ("ip", "netns", "exec", name))
+            if made
+            else Network("127.0.0.2")
+        )
     finally:
         _ip(f"netns del {name}")
 
@@ -90,7 +94,9 @@ class OtherHost:
             else f"sqlite:///{name}?transaction_mode=IMMEDIATE&timeout=20"
         )
         env = {
-            name: value for name, value in os.environ.items() if not name.startswith("OMNI_")
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("OMNI_")
         } | {
             "DJANGO_SETTINGS_MODULE": "omni.settings",
             "OMNI_HOME": str(self.home),
@@ -102,9 +108,16 @@ class OtherHost:
             "OMNI_RPC_ADDRESS": address or self.network.address,
             "OMNI_RPC_DEVICES": devices,
         }
-        argv = [*self.network.enter, sys.executable, "-m", "tests.supervision.second_host"]
+        argv = [
+            *self.network.enter,
+            sys.executable,
+            "-m",
+            "tests.supervision.second_host",
+        ]
         with (self.home.parent / "beta.log").open("ab") as log:
-            self.agent = subprocess.Popen(argv, env=env, cwd=ROOT, stdout=log, stderr=log)
+            self.agent = subprocess.Popen(
+                argv, env=env, cwd=ROOT, stdout=log, stderr=log
+            )
 
     def said(self) -> str:
         return (self.home.parent / "beta.log").read_text()[-3000:]

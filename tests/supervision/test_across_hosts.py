@@ -39,7 +39,11 @@ from tests.helpers import free_port, lives, wait_until
 from tests.supervision.conftest import Ticker
 from tests.supervision.other_host import Network, OtherHost, network_of_its_own
 
-pytestmark = [pytest.mark.real, pytest.mark.django_db(transaction=True), pytest.mark.timeout(180)]
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.timeout(180),
+]
 OF_LLAMA_CPP = LaunchFacts(flavour="llama.cpp")
 
 
@@ -82,8 +86,12 @@ def local(host: Host) -> Iterator[Device]:
         "-t",
         "1",
     ]
-    server = subprocess.Popen(argv, env=engine_environment(argv[0]), stdout=subprocess.DEVNULL)
-    wait_until(lambda: rpc_health(port) == Health.READY, 20, "the RPC server does not listen")
+    server = subprocess.Popen(
+        argv, env=engine_environment(argv[0]), stdout=subprocess.DEVNULL
+    )
+    wait_until(
+        lambda: rpc_health(port) == Health.READY, 20, "the RPC server does not listen"
+    )
     endpoint = f"127.0.0.1:{port}"
     yield Device.objects.create(
         host=host, name="RPC0", kind="rpc", memory_bytes=8 << 30, endpoint=endpoint
@@ -148,22 +156,32 @@ def test_a_model_split_over_a_local_and_a_remote_device_answers_as_one_that_is_n
     assert together and alone and together.tokens == alone.tokens
 
 
-def test_a_device_is_served_under_supervision_and_keeps_its_address(other: OtherHost) -> None:
+def test_a_device_is_served_under_supervision_and_keeps_its_address(
+    other: OtherHost,
+) -> None:
     endpoint = other.ready().endpoint
     (server,) = other.servers()
     argv = server.cmdline()
-    assert (argument(argv, "-H"), argument(argv, "-d")) == (other.network.address, "CPU")
+    assert (argument(argv, "-H"), argument(argv, "-d")) == (
+        other.network.address,
+        "CPU",
+    )
     assert server.environ()["GGML_RPC_NO_RDMA"] == "1"
     server.kill()
     wait_until(
-        lambda: [p for p in other.servers() if p.pid != server.pid], 30, other.said, interval_s=0.1
+        lambda: [p for p in other.servers() if p.pid != server.pid],
+        30,
+        other.said,
+        interval_s=0.1,
     )
     assert other.ready().endpoint == endpoint
     found = other.server()
     assert found and found.restarts == 1
 
 
-def test_a_device_that_is_no_longer_offered_is_no_longer_served(other: OtherHost) -> None:
+def test_a_device_that_is_no_longer_offered_is_no_longer_served(
+    other: OtherHost,
+) -> None:
     other.ready()
     other.stop_agent()
     (server,) = other.servers()
@@ -181,7 +199,9 @@ def test_another_address_replaces_the_server_and_those_who_use_it_follow(
     (server,) = other.servers()
     other.start(address="127.0.0.1")
     wait_until(
-        lambda: (d := other.server()) and d.device.endpoint.startswith("127.0.0.1:"), 30, other.said
+        lambda: (d := other.server()) and d.device.endpoint.startswith("127.0.0.1:"),
+        30,
+        other.said,
     )
     moved = other.ready().endpoint
     assert not lives(server)
@@ -190,15 +210,24 @@ def test_another_address_replaces_the_server_and_those_who_use_it_follow(
 
 
 def test_it_is_found_added_and_removed_in_the_page(
-    engine: Engine, model: Model, other: OtherHost, ticker: Ticker, admin: Client, viewer: Client
+    engine: Engine,
+    model: Model,
+    other: OtherHost,
+    ticker: Ticker,
+    admin: Client,
+    viewer: Client,
 ) -> None:
     offered = other.ready()
     page = html.unescape(admin.get("/devices/across/").content.decode())
     assert "CPU on beta" in page and offered.endpoint in page
     part = html.unescape(admin.get("/devices/across/?part=lists").content.decode())
     assert offered.endpoint in part and "id_endpoint" not in part
-    assert viewer.post("/devices/add/", {"endpoint": offered.endpoint}).status_code == 403
-    assert admin.post("/devices/add/", {"endpoint": offered.endpoint}).status_code == 302
+    assert (
+        viewer.post("/devices/add/", {"endpoint": offered.endpoint}).status_code == 403
+    )
+    assert (
+        admin.post("/devices/add/", {"endpoint": offered.endpoint}).status_code == 302
+    )
     device = remote_devices.added(ticker.host).get()
     assert not remote_devices.offered(ticker.host).exists()
     assert device.description in html.unescape(admin.get("/").content.decode())
@@ -215,7 +244,9 @@ def test_an_unreachable_device_fails_the_deployment_instead_of_running_it_on_the
 ) -> None:
     remote = add(ticker.host, other.ready())
     other.end()
-    Host.objects.filter(name="beta").update(agent_seen_at=timezone.now() - timedelta(minutes=2))
+    Host.objects.filter(name="beta").update(
+        agent_seen_at=timezone.now() - timedelta(minutes=2)
+    )
     lost = split(engine, model, remote.name)
     deployment_start(deployment=lost)
     ticker.until(lambda: state(lost) == "failed", 60)
@@ -256,14 +287,18 @@ def test_a_server_that_is_on_its_way_is_waited_for(
     assert missing_elsewhere([remote.name], waiting) == (
         f"{remote} (its server on beta is starting)",
     )
-    Host.objects.filter(name="beta").update(agent_seen_at=timezone.now() - timedelta(minutes=2))
+    Host.objects.filter(name="beta").update(
+        agent_seen_at=timezone.now() - timedelta(minutes=2)
+    )
     assert missing_elsewhere([remote.name], waiting) == ()
 
 
 def test_a_device_that_another_deployment_holds_is_waited_for(
     engine: Engine, model: Model, host: Host
 ) -> None:
-    mine = Device.objects.create(host=host, name="RPC1", kind="rpc", endpoint="10.0.0.9:18999")
+    mine = Device.objects.create(
+        host=host, name="RPC1", kind="rpc", endpoint="10.0.0.9:18999"
+    )
     gamma = Host.objects.create(name="gamma")
     holder = Deployment.objects.create(host=gamma, name="holder", engine=engine)
     row = Instance.objects.create(
@@ -277,7 +312,9 @@ def test_a_device_that_another_deployment_holds_is_waited_for(
     wanted = split(engine, model, "RPC1")
     assert missing_elsewhere(["RPC1"], wanted) == ("RPC1 (in use by holder on gamma)",)
     Instance.objects.filter(pk=row.pk).update(host=host)
-    assert missing_elsewhere(["RPC1"], wanted) == (f"RPC1 (in use by holder on {host})",)
+    assert missing_elsewhere(["RPC1"], wanted) == (
+        f"RPC1 (in use by holder on {host})",
+    )
     assert missing_elsewhere(["RPC1"], holder) == ()
     Instance.objects.filter(pk=row.pk).update(state="stopped", pid=None)
     assert missing_elsewhere(["RPC1"], wanted) == ()
@@ -285,14 +322,20 @@ def test_a_device_that_another_deployment_holds_is_waited_for(
 
 # --- adding: what cannot be added, and why --------------------------------------------------------
 def test_a_server_that_serves_somebody_else_is_said_to_be_silent(
-    engine: Engine, model: Model, other: OtherHost, ticker: Ticker, monkeypatch: pytest.MonkeyPatch
+    engine: Engine,
+    model: Model,
+    other: OtherHost,
+    ticker: Ticker,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     remote = add(ticker.host, other.ready())
     used = split(engine, model, remote.name)
     deployment_start(deployment=used)
     ticker.until(lambda: state(used) == "ready", 60)
     monkeypatch.setattr(probe, "USUAL_TIMEOUT_S", 3.0)
-    with pytest.raises(OmniError, match="gave no answer. It serves another engine now") as refused:
+    with pytest.raises(
+        OmniError, match="gave no answer. It serves another engine now"
+    ) as refused:
         probe.remote_device(engine, remote.endpoint)
     assert refused.value.code == "device_silent"
     answer = greedy_answer(address(used), OF_LLAMA_CPP)
@@ -308,8 +351,16 @@ def test_a_server_that_serves_somebody_else_is_said_to_be_silent(
         ("8.8.8.8:50052", "bad_endpoint", "neither encrypted nor authenticated"),
         ("0.0.0.0:50052", "bad_endpoint", "is no address that is taken"),
         ("[::1]:50052", "bad_endpoint", "is no address that is taken"),
-        ("beta:50052", "bad_endpoint", "Use 127.0.0.1, or one IPv4 address of a private network"),
-        ("127.0.0.3:9", "device_unreachable", "No server can be reached at 127.0.0.3:9"),
+        (
+            "beta:50052",
+            "bad_endpoint",
+            "Use 127.0.0.1, or one IPv4 address of a private network",
+        ),
+        (
+            "127.0.0.3:9",
+            "device_unreachable",
+            "No server can be reached at 127.0.0.3:9",
+        ),
     ],
 )
 def test_an_address_that_cannot_be_used_is_refused_and_stays_in_the_field(
@@ -370,7 +421,9 @@ def hello_reply(endpoint: str) -> bytes:
             return head + answer.read(int.from_bytes(head, "little"))
 
 
-def test_a_server_of_another_version_is_told_apart(engine: Engine, local: Device) -> None:
+def test_a_server_of_another_version_is_told_apart(
+    engine: Engine, local: Device
+) -> None:
     reply = hello_reply(local.endpoint)
     assert reply[8] == 5, reply
     newer = reply[:8] + b"\x09" + reply[9:]
@@ -378,15 +431,21 @@ def test_a_server_of_another_version_is_told_apart(engine: Engine, local: Device
         probe.remote_device(engine, f"127.0.0.1:{serve_once(newer)}")
     assert refused.value.code == "device_version" and "same build" in refused.value.fix
     with pytest.raises(OmniError, match="is not understood") as refused:
-        probe.remote_device(engine, f"127.0.0.1:{serve_once(b'HTTP/1.1 400 Bad Request')}")
+        probe.remote_device(
+            engine, f"127.0.0.1:{serve_once(b'HTTP/1.1 400 Bad Request')}"
+        )
     assert refused.value.code == "device_not_understood"
 
 
-def test_what_a_port_is_found_out_to_be_is_told_to_nobody(engine: Engine, host: Host) -> None:
+def test_what_a_port_is_found_out_to_be_is_told_to_nobody(
+    engine: Engine, host: Host
+) -> None:
     """A closed port and one where another program answers are refused in the same words."""
     said = []
     for port in (9, serve_once(b"HTTP/1.1 400 Bad Request")):
         with pytest.raises(OmniError) as refused:
             remote_devices.device_add(host=host, endpoint=f"127.0.0.1:{port}")
-        said.append((refused.value.code, str(refused.value).replace(f":{port}", ":PORT")))
+        said.append(
+            (refused.value.code, str(refused.value).replace(f":{port}", ":PORT"))
+        )
     assert said[0] == said[1]

@@ -35,7 +35,10 @@ def test_files_lie_in_the_folder_it_starts_in_and_the_key_is_kept_nowhere(
     deployment: Deployment, ticker: Ticker
 ) -> None:
     argv = (sys.executable, "-c", TELLS, str(FAKE), "--port", PORT)
-    files = {"config.yml": {"port": PORT, "name": "{port}"}, "api_tokens.yml": {"api_key": KEY}}
+    files = {
+        "config.yml": {"port": PORT, "name": "{port}"},
+        "api_tokens.yml": {"api_key": KEY},
+    }
     plan = Plan(
         "independent",
         Verdict.VIABLE,
@@ -47,7 +50,9 @@ def test_files_lie_in_the_folder_it_starts_in_and_the_key_is_kept_nowhere(
     row = Instance.objects.get()
     key = own_key_path(row.pk).read_text()
     folder = process.files_folder(settings.OMNI_HOME.run, row.pk)
-    assert (folder / "config.yml").read_text() == f"port: {row.port}\nname: '{{port}}'\n"
+    assert (
+        folder / "config.yml"
+    ).read_text() == f"port: {row.port}\nname: '{{port}}'\n"
     assert (folder / "api_tokens.yml").read_text() == f"api_key: {key}\n"
     assert (
         folder.stat().st_mode & 0o077 == 0
@@ -69,10 +74,16 @@ def test_of_an_engine_that_is_configured_by_a_file_its_model_is_known(
     """Its command names no model."""
     folder = write_folder(tmp_path / "exl3")
     weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    launch = LaunchFacts(flavour="tabbyapi", model_path=str(folder), is_folder=True, alias="a")
+    launch = LaunchFacts(
+        flavour="tabbyapi", model_path=str(folder), is_folder=True, alias="a"
+    )
     argv = (sys.executable, str(FAKE), "--port", PORT)
-    planned = InstancePlan("model", argv, files={"config.yml": {"port": PORT}}, launch=launch)
-    ticker.new_agent(lambda _: Plan("independent", Verdict.VIABLE, instances=(planned,)))
+    planned = InstancePlan(
+        "model", argv, files={"config.yml": {"port": PORT}}, launch=launch
+    )
+    ticker.new_agent(
+        lambda _: Plan("independent", Verdict.VIABLE, instances=(planned,))
+    )
     deployment_start(deployment=deployment)
     ticker.until_state("ready")
 
@@ -133,9 +144,18 @@ def test_an_engine_that_compiles_may_take_long_and_longer_for_a_large_folder(
 @pytest.mark.parametrize(
     ("line", "code"),
     [
-        ("Split mode 'graph' is not supported for this model", "fell_back_to_layer_split"),
-        ("Split mode 'graph' is not supported for this Gemma4 variant", "fell_back_to_layer_split"),
-        ("Split mode 'graph' requested for Gemma4-assistant model", "fell_back_to_layer_split"),
+        (
+            "Split mode 'graph' is not supported for this model",
+            "fell_back_to_layer_split",
+        ),
+        (
+            "Split mode 'graph' is not supported for this Gemma4 variant",
+            "fell_back_to_layer_split",
+        ),
+        (
+            "Split mode 'graph' requested for Gemma4-assistant model",
+            "fell_back_to_layer_split",
+        ),
         ("CUDA3 backend not available.", "device_not_used"),
         ("0.00.1 E Failed to connect to 127.0.0.1:59999", "device_not_used"),
         ("none backend not available.", None),
@@ -156,7 +176,10 @@ def test_lines_that_tell_of_less_than_was_planned(line: str, code: str | None) -
         ),
         ("error: unknown argument: --draft-max-x", "flag_unknown"),
         ("error: invalid parameter for argument: -sm", "flag_value"),
-        ("ValueError: invalid literal for int() with base 10: 'GPU-52a3a85d'", "device_unknown"),
+        (
+            "ValueError: invalid literal for int() with base 10: 'GPU-52a3a85d'",
+            "device_unknown",
+        ),
         (
             (
                 "ValueError: Free memory on device cuda:0 (1/31 GiB) on startup is less than"
@@ -171,7 +194,10 @@ def test_lines_that_tell_of_less_than_was_planned(line: str, code: str | None) -
             ),
             "out_of_memory",
         ),
-        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate", "out_of_memory"),
+        (
+            "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate",
+            "out_of_memory",
+        ),
         (
             "0.00.1 E ggml_aligned_malloc: insufficient memory (attempted to allocate  41.96 MB)",
             "out_of_memory",
@@ -182,7 +208,10 @@ def test_lines_that_tell_of_less_than_was_planned(line: str, code: str | None) -
         ),
         ("  what():  std::bad_alloc", "out_of_memory"),
         ("E cannot start /opt/llama-server: Cannot allocate memory", "no_process"),
-        ("E cannot start /opt/llama-server: Resource temporarily unavailable", "no_process"),
+        (
+            "E cannot start /opt/llama-server: Resource temporarily unavailable",
+            "no_process",
+        ),
         ("E cannot start /opt/llama-server: Text file busy", "no_process"),
         ("E cannot start /opt/llama-server: Exec format error", "engine_missing"),
         ("Port 18000 is currently in use. Switching to 18001.", "port_taken"),

@@ -15,12 +15,20 @@ from deployments.instances.logs import since_start
 from deployments.library.folders import scan
 from deployments.models import Engine, Instance, LibraryFolder, Model
 from deployments.planning.memory.reported import reported_memory
-from deployments.services.deployments import deployment_create, deployment_start, deployment_stop
+from deployments.services.deployments import (
+    deployment_create,
+    deployment_start,
+    deployment_stop,
+)
 from gpus.models import Device, Host
 from tests.deployments.gguf_models import tiny, write_tiny
 from tests.supervision.conftest import Ticker
 
-pytestmark = [pytest.mark.real, pytest.mark.django_db(transaction=True), pytest.mark.timeout(120)]
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.timeout(120),
+]
 
 
 def test_experts_stay_in_ram_and_the_answer_is_the_independent_one(
@@ -40,7 +48,9 @@ def test_experts_stay_in_ram_and_the_answer_is_the_independent_one(
         settings=settings,
     )
     deployment_start(deployment=alone)
-    ticker.until(lambda: Instance.objects.filter(deployment=alone, state="ready").exists(), 40)
+    ticker.until(
+        lambda: Instance.objects.filter(deployment=alone, state="ready").exists(), 40
+    )
     deployment_stop(deployment=alone)
     # Random weights say one word over and over. Nothing is split, so it is the model: a warning,
     # and what to expect.
@@ -54,15 +64,26 @@ def test_experts_stay_in_ram_and_the_answer_is_the_independent_one(
         settings=settings | {"n_cpu_moe": "all"},
     )
     deployment_start(deployment=offload)
-    ticker.until(lambda: Instance.objects.filter(deployment=offload, state="ready").exists(), 40)
+    ticker.until(
+        lambda: Instance.objects.filter(deployment=offload, state="ready").exists(), 40
+    )
 
     row = Instance.objects.get(deployment=offload)
     assert row.judgement in ("equal", "drift"), row.warning
     server = Instance.objects.get(device__name="RPC0")
-    memory = reported_memory(since_start(Path(row.log_path)), {f"127.0.0.1:{server.port}": "RPC0"})
-    experts = sum(tensor.n_bytes for tensor in read_header(path).tensors if "_exps" in tensor.name)
+    memory = reported_memory(
+        since_start(Path(row.log_path)), {f"127.0.0.1:{server.port}": "RPC0"}
+    )
+    experts = sum(
+        tensor.n_bytes for tensor in read_header(path).tensors if "_exps" in tensor.name
+    )
     ram = memory.devices["CPU"]
-    assert 0 < memory.devices["RPC0"].weights < experts <= ram.weights + ram.mapped + ram.repacked
+    assert (
+        0
+        < memory.devices["RPC0"].weights
+        < experts
+        <= ram.weights + ram.mapped + ram.repacked
+    )
 
     async def answered() -> bytes:
         body = {

@@ -41,7 +41,9 @@ def quick(ticker: Ticker) -> Ticker:
     return ticker
 
 
-def offered(host: Host, address: str, model: str = "org/Big-1", key: str = "") -> Deployment:
+def offered(
+    host: Host, address: str, model: str = "org/Big-1", key: str = ""
+) -> Deployment:
     engine = servers.server_add(host=host, name="other", address=address, key=key)
     return servers.model_offer(engine=engine, model=model, name="remote")
 
@@ -61,7 +63,12 @@ def test_a_real_server_is_watched_through_its_death_and_return_and_outlives_stop
         remote = offered(host, f"http://127.0.0.1:{real.port}", "smol-alias", KEY)
         quick.until_state("ready")
         row, engine = Instance.objects.get(), Engine.objects.get()
-        assert (row.pid, row.port, row.argv, row.address) == (None, None, [], engine.path)
+        assert (row.pid, row.port, row.argv, row.address) == (
+            None,
+            None,
+            [],
+            engine.path,
+        )
         assert (engine.build, engine.offers, engine.was_verified) == (
             "llamacpp",
             ["smol-alias"],
@@ -100,7 +107,11 @@ def test_each_change_is_kept_with_its_reason(
     del foreign.answers["/health"]
     quick.until_state("ready")
     steps = [(t.old, t.new) for t in Transition.objects.order_by("id")]
-    assert steps[-3:] == [("starting", "ready"), ("ready", "unhealthy"), ("unhealthy", "ready")]
+    assert steps[-3:] == [
+        ("starting", "ready"),
+        ("ready", "unhealthy"),
+        ("unhealthy", "ready"),
+    ]
     reasons = list(Transition.objects.order_by("id").values_list("reason", flat=True))
     assert all(reasons) and "status 503" in reasons[-2]
 
@@ -110,7 +121,11 @@ def test_a_model_that_the_server_no_longer_offers_makes_it_unhealthy(
 ) -> None:
     offered(host, foreign.address)
     quick.until_state("ready")
-    foreign.answers["/v1/models"] = (200, "application/json", b'{"data":[{"id":"org/Two"}]}')
+    foreign.answers["/v1/models"] = (
+        200,
+        "application/json",
+        b'{"data":[{"id":"org/Two"}]}',
+    )
     quick.until_state("unhealthy")
     assert "does not offer the model org/Big-1" in Instance.objects.get().error
     quick.until(lambda: Engine.objects.get().offers == ["org/Two"])
@@ -150,7 +165,9 @@ def test_a_change_in_the_administration_cannot_leave_models_behind(
     deployment: Deployment, foreign: ForeignServer
 ) -> None:
     """There a form saves the row and the services look at it afterwards."""
-    other = servers.server_add(host=deployment.host, name="other", address=foreign.address)
+    other = servers.server_add(
+        host=deployment.host, name="other", address=foreign.address
+    )
     Deployment.objects.update(engine=other, settings={})
     with pytest.raises(OmniError, match="not said which"):
         deployment_change(deployment=deployment, settings={}, extra_args=[])
@@ -167,11 +184,19 @@ def test_a_deployment_moves_to_an_external_server_and_back(
     deployment_start(deployment=deployment)
     quick.until_state("ready")
     (record,) = own_records()
-    other = servers.server_add(host=deployment.host, name="other", address=foreign.address)
-    deployment_change(
-        deployment=deployment, engine=other, members={}, settings={}, remote_model="org/Big-1"
+    other = servers.server_add(
+        host=deployment.host, name="other", address=foreign.address
     )
-    quick.until(lambda: Instance.objects.filter(address=foreign.address, state="ready").exists())
+    deployment_change(
+        deployment=deployment,
+        engine=other,
+        members={},
+        settings={},
+        remote_model="org/Big-1",
+    )
+    quick.until(
+        lambda: Instance.objects.filter(address=foreign.address, state="ready").exists()
+    )
     assert process.has_ended(record) and own_records() == []
     assert Instance.objects.count() == 1 and Deployment.objects.get().state == "ready"
     deployment_change(

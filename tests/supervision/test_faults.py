@@ -18,7 +18,11 @@ from deployments.services.deployments import deployment_start, deployment_stop
 from tests.deployments.gguf_corpus import smollm2
 from tests.supervision.conftest import QUICK, Ticker, fake_plan
 
-pytestmark = [pytest.mark.real, pytest.mark.django_db(transaction=True), pytest.mark.timeout(90)]
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.timeout(90),
+]
 
 
 def model_gone(deployment: Deployment, tmp_path: Path) -> None:
@@ -77,12 +81,20 @@ TABLE: dict[Break, tuple[str, tuple[str, ...]]] = {
 
 
 def page_of(deployment: Deployment, client: Client) -> str:
-    return client.get(f"/deployments/{deployment.name}/").content.decode().replace("&#x27;", "'")
+    return (
+        client.get(f"/deployments/{deployment.name}/")
+        .content.decode()
+        .replace("&#x27;", "'")
+    )
 
 
 @pytest.mark.parametrize("break_it", TABLE, ids=lambda f: f.__name__)
 def test_the_page_says_what_is_wrong(
-    break_it: Break, deployment: Deployment, ticker: Ticker, admin: Client, tmp_path: Path
+    break_it: Break,
+    deployment: Deployment,
+    ticker: Ticker,
+    admin: Client,
+    tmp_path: Path,
 ) -> None:
     code, parts = TABLE[break_it]
     break_it(deployment, tmp_path)
@@ -130,7 +142,11 @@ STAND_INS = {
         "exited",
         ("exit code 3", "the weights do not like this machine"),
     ),
-    "it listens and never gets ready": ("loading", "never_ready", ("did not get ready",)),
+    "it listens and never gets ready": (
+        "loading",
+        "never_ready",
+        ("did not get ready",),
+    ),
     "it never even listens": ("silent", "never_ready", ("did not get ready",)),
 }
 
@@ -187,7 +203,9 @@ def test_no_free_port_is_said(
     assert "OMNI_ENGINE_PORTS" in page_of(deployment, admin)
 
 
-def test_a_hung_engine_is_found_and_started_anew(deployment: Deployment, ticker: Ticker) -> None:
+def test_a_hung_engine_is_found_and_started_anew(
+    deployment: Deployment, ticker: Ticker
+) -> None:
     ticker.new_agent(plan=fake_plan("serve"))
     deployment_start(deployment=deployment)
     ticker.until_state("ready")
@@ -196,12 +214,18 @@ def test_a_hung_engine_is_found_and_started_anew(deployment: Deployment, ticker:
     os.kill(first, signal.SIGSTOP)
     ticker.until_state("unhealthy")
     ticker.until(
-        lambda: Instance.objects.get().state == "ready" and Instance.objects.get().pid != first, 20
+        lambda: (
+            Instance.objects.get().state == "ready"
+            and Instance.objects.get().pid != first
+        ),
+        20,
     )
     assert Instance.objects.get().restarts == 1
 
 
-def test_a_deaf_engine_is_killed_in_the_end(deployment: Deployment, ticker: Ticker) -> None:
+def test_a_deaf_engine_is_killed_in_the_end(
+    deployment: Deployment, ticker: Ticker
+) -> None:
     ticker.new_agent(plan=fake_plan("deaf"))
     deployment_start(deployment=deployment)
     ticker.until_state("ready")
@@ -209,7 +233,9 @@ def test_a_deaf_engine_is_killed_in_the_end(deployment: Deployment, ticker: Tick
     assert ticker.until_state("stopped") < QUICK.kill_s + 3
 
 
-def test_children_of_an_engine_end_with_it(deployment: Deployment, ticker: Ticker) -> None:
+def test_children_of_an_engine_end_with_it(
+    deployment: Deployment, ticker: Ticker
+) -> None:
     from deployments.instances.logs import since_start
 
     ticker.new_agent(plan=fake_plan("family"))
@@ -222,7 +248,10 @@ def test_children_of_an_engine_end_with_it(deployment: Deployment, ticker: Ticke
 
     def gone() -> bool:
         try:
-            return Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+            return (
+                Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0]
+                == "Z"
+            )
         except OSError:
             return True
 

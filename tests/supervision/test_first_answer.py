@@ -8,7 +8,11 @@ from deployments.models import Deployment, Instance, ReferenceAnswer
 from deployments.services.deployments import deployment_change, deployment_start
 from tests.supervision.conftest import Ticker
 
-pytestmark = [pytest.mark.real, pytest.mark.django_db(transaction=True), pytest.mark.timeout(120)]
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.timeout(120),
+]
 
 
 def test_an_independent_deployment_that_answered_well_before_is_failed_for_nonsense(

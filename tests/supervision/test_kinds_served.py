@@ -25,7 +25,11 @@ from gpus.models import Host
 from omni.errors import OmniError
 from tests.supervision.conftest import Ticker
 
-pytestmark = [pytest.mark.real, pytest.mark.django_db(transaction=True), pytest.mark.timeout(120)]
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.timeout(120),
+]
 
 N_EMBD, N_FF, N_LAYER, N_CTX = 64, 128, 2, 512
 WORDS = [
@@ -61,7 +65,9 @@ def bert_shapes(is_reranker: bool) -> dict[str, tuple[int, ...]]:
                 f"blk.{index}.{name}.bias": (rows,),
             }
         for name in ("attn_output_norm", "layer_output_norm"):
-            shapes |= {f"blk.{index}.{name}.{part}": (N_EMBD,) for part in ("weight", "bias")}
+            shapes |= {
+                f"blk.{index}.{name}.{part}": (N_EMBD,) for part in ("weight", "bias")
+            }
     if is_reranker:
         shapes |= {"cls.weight": (N_EMBD, N_EMBD), "cls.bias": (N_EMBD,)}
         shapes |= {"cls.output.weight": (1, N_EMBD), "cls.output.bias": (1,)}
@@ -110,7 +116,9 @@ def served(engine: Engine, ticker: Ticker, path: Path) -> Deployment:
         settings={"context": 512, "threads": 2},
     )  # fmt: skip
     deployment_start(deployment=made)
-    ticker.until(lambda: Instance.objects.filter(deployment=made, state="ready").exists(), 40)
+    ticker.until(
+        lambda: Instance.objects.filter(deployment=made, state="ready").exists(), 40
+    )
     return made
 
 
@@ -130,7 +138,9 @@ def test_an_embedding_model_runs_gives_vectors_and_does_not_chat(
     row = made.instances.get()
     assert "--embeddings" in row.argv and ("--pooling" in row.argv) == (pooling == 0)
     assert (row.warning, row.restarts) == ("", 0)
-    vector = asked(made, "/v1/embeddings", {"input": "monday days"})["data"][0]["embedding"]
+    vector = asked(made, "/v1/embeddings", {"input": "monday days"})["data"][0][
+        "embedding"
+    ]
     assert len(vector) == N_EMBD and any(vector)
     assert not any(use.kv_bytes for use in plan_deployment(made).devices)
     assert_no_chat(made)
@@ -142,9 +152,9 @@ def test_a_reranker_runs_gives_scores_and_does_not_chat(
     made = served(engine, ticker, write_bert(tmp_path / "scores.gguf", 4))
     row = made.instances.get()
     assert "--reranking" in row.argv and (row.warning, row.restarts) == ("", 0)
-    scores = asked(made, "/v1/rerank", {"query": "days", "documents": ["monday", "cats"]})[
-        "results"
-    ]
+    scores = asked(
+        made, "/v1/rerank", {"query": "days", "documents": ["monday", "cats"]}
+    )["results"]
     assert len(scores) == 2
     assert_no_chat(made)
 
@@ -197,7 +207,9 @@ def test_an_engine_that_does_not_say_counts_as_having_it_and_is_asked_once(
     program = tmp_path / "llama-server"
     program.write_text(f"#!/bin/sh\necho asked >> {asked}\nsleep 100\n")
     program.chmod(0o700)
-    engine = Engine.objects.create(host=host, name="mute", path=str(program), flavour="llama.cpp")
+    engine = Engine.objects.create(
+        host=host, name="mute", path=str(program), flavour="llama.cpp"
+    )
     for _ in range(2):
         learn(engine, ["llama"])
     assert (engine.archs, lacked(engine, ["llama"])) == ({"llama": True}, frozenset())

@@ -30,7 +30,11 @@ from deployments.supervision.stop import stop_everything
 from tests.helpers import lives
 from tests.supervision.conftest import Ticker, fake_plan
 
-pytestmark = [pytest.mark.real, pytest.mark.django_db(transaction=True), pytest.mark.timeout(120)]
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.timeout(120),
+]
 
 
 def engines() -> list[psutil.Process]:
@@ -67,7 +71,9 @@ def test_start_and_stop_leave_one_process_and_then_none(
     assert ("loading", "ready") in steps or ("starting", "ready") in steps
 
 
-def test_a_new_agent_takes_over_what_runs(deployment: Deployment, ticker: Ticker) -> None:
+def test_a_new_agent_takes_over_what_runs(
+    deployment: Deployment, ticker: Ticker
+) -> None:
     deployment_start(deployment=deployment)
     ticker.until_state("ready")
     before = Instance.objects.get().pid
@@ -120,7 +126,9 @@ def test_the_exit_code_of_an_engine_that_ended_while_no_agent_looked(
     pid = Instance.objects.get().pid
     assert pid
     os.kill(pid, signal.SIGSEGV)
-    record = process.read_record(django_settings.OMNI_HOME.run, Instance.objects.get().pk)
+    record = process.read_record(
+        django_settings.OMNI_HOME.run, Instance.objects.get().pk
+    )
     assert record
     assert process.wait_ended(record, 5)
     ticker.new_agent()
@@ -133,7 +141,9 @@ def test_a_record_of_a_foreign_process_is_never_signalled(
 ) -> None:
     deployment_start(deployment=deployment)
     ticker.until_state("ready")
-    record = process.read_record(django_settings.OMNI_HOME.run, Instance.objects.get().pk)
+    record = process.read_record(
+        django_settings.OMNI_HOME.run, Instance.objects.get().pk
+    )
     assert record and record.ticks
     sleeper = psutil.Popen(["sleep", "60"])
     try:
@@ -158,7 +168,9 @@ def test_ten_concurrent_start_clicks_give_one_process(
     def click() -> None:
         client = Client()
         client.cookies = cookies
-        answers.append(client.post(f"/deployments/{deployment.name}/start/").status_code)
+        answers.append(
+            client.post(f"/deployments/{deployment.name}/start/").status_code
+        )
         close_old_connections()
 
     clicks = [threading.Thread(target=click) for _ in range(10)]
@@ -193,13 +205,18 @@ def test_quick_start_and_stop_end_in_what_was_asked_last(
     assert len(engines()) == (1 if last == "running" else 0)
 
 
-def test_changed_settings_replace_the_process(deployment: Deployment, ticker: Ticker) -> None:
+def test_changed_settings_replace_the_process(
+    deployment: Deployment, ticker: Ticker
+) -> None:
     deployment_start(deployment=deployment)
     ticker.until_state("ready")
     first = Instance.objects.get().pid
     deployment_change(deployment=deployment, settings={"context": 1024, "threads": 2})
     ticker.until(
-        lambda: Instance.objects.get().state == "ready" and Instance.objects.get().pid != first
+        lambda: (
+            Instance.objects.get().state == "ready"
+            and Instance.objects.get().pid != first
+        )
     )
     argv = engines()[0].cmdline()
     assert argv[argv.index("-c") + 1] == "1024"
@@ -216,14 +233,18 @@ def test_a_deleted_deployment_goes_when_its_process_is_gone(
     assert engines() == []
 
 
-def test_a_process_whose_row_was_removed_is_ended(deployment: Deployment, ticker: Ticker) -> None:
+def test_a_process_whose_row_was_removed_is_ended(
+    deployment: Deployment, ticker: Ticker
+) -> None:
     deployment_start(deployment=deployment)
     ticker.until_state("ready")
     Deployment.objects.all().delete()
     ticker.until(lambda: engines() == [], 5)
 
 
-def test_stop_everything_keeps_what_is_desired(deployment: Deployment, ticker: Ticker) -> None:
+def test_stop_everything_keeps_what_is_desired(
+    deployment: Deployment, ticker: Ticker
+) -> None:
     deployment_start(deployment=deployment)
     ticker.until_state("ready")
     assert stop_everything("testhost", timeout_s=10) == 1

@@ -21,11 +21,20 @@ import httpx
 import pytest
 from django.conf import settings as django_settings
 
-from deployments.instances.address import EngineAddress, Process, port_address, socket_address
+from deployments.instances.address import (
+    EngineAddress,
+    Process,
+    port_address,
+    socket_address,
+)
 from deployments.instances.connecting import address_of, own_key_path
 from deployments.instances.engine_client import ask, ask_within, engine_request
 from deployments.models import Deployment, Engine, Instance, Model
-from deployments.services.deployments import deployment_create, deployment_start, deployment_stop
+from deployments.services.deployments import (
+    deployment_create,
+    deployment_start,
+    deployment_stop,
+)
 from deployments.supervision import namespaces, process
 from deployments.supervision.observe import http_health
 from deployments.supervision.reconcile import Health
@@ -35,9 +44,15 @@ from omni.listeners import own_listener
 from tests.helpers import free_port, wait_until
 from tests.supervision.conftest import FAKE, Ticker, fake_plan
 
-pytestmark = [pytest.mark.real, pytest.mark.django_db(transaction=True), pytest.mark.timeout(180)]
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.timeout(180),
+]
 NOBODY = 65534
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+as_root = pytest.mark.skipif(
+    os.geteuid() != 0, reason="only root can act as another user"
+)
 apart = pytest.mark.skipif(
     not namespaces.are_available(), reason="this machine allows no network namespaces"
 )
@@ -101,7 +116,9 @@ def squatter(port: int) -> Iterator[list[str]]:
         extra_groups=(),
     )
     assert thief.stdout
-    threading.Thread(target=lambda: said.extend(thief.stdout or ()), daemon=True).start()
+    threading.Thread(
+        target=lambda: said.extend(thief.stdout or ()), daemon=True
+    ).start()
     wait_until(lambda: said, 10, "nobody listens")
     assert said.pop(0) == "listens\n", said
     yield said
@@ -123,7 +140,9 @@ def stand_in(host: Host) -> Device:
 
 
 @pytest.fixture
-def on_stand_in(engine: Engine, model: Model, stand_in: Device, ticker: Ticker) -> Deployment:
+def on_stand_in(
+    engine: Engine, model: Model, stand_in: Device, ticker: Ticker
+) -> Deployment:
     """A real engine that computes on a real RPC server, both ready."""
     made = deployment_create(
         name="apart",
@@ -143,7 +162,9 @@ def test_a_stand_in_works_for_its_engine_and_nobody_else_reaches_it(
 ) -> None:
     server = Instance.objects.get(device__name="RPC0")
     assert server.pid and server.port
-    assert own_listener(server.pid, None, server.port), "it listens, in its own namespace"
+    assert own_listener(server.pid, None, server.port), (
+        "it listens, in its own namespace"
+    )
     with socket.socket() as attacker, pytest.raises(ConnectionRefusedError):
         attacker.connect(("127.0.0.1", server.port))
     row = Instance.objects.get(deployment=on_stand_in)
@@ -186,7 +207,8 @@ def test_the_namespace_outlives_the_agent_and_its_servers_and_ends_with_the_last
     assert record
     process.kill_group(record)
     ticker.until(
-        lambda: Instance.objects.get(device__name="RPC0").pid not in (None, before.pid), 30
+        lambda: Instance.objects.get(device__name="RPC0").pid not in (None, before.pid),
+        30,
     )
     ticker.until(lambda: Deployment.objects.get().state == "ready", 90)
     engine = Instance.objects.get(deployment=on_stand_in)
@@ -211,7 +233,10 @@ def test_another_user_neither_reaches_nor_takes_an_engines_socket(
     ticker.until_state("ready")
     row = Instance.objects.get()
     folder = Path(row.socket).parent
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700 and folder.stat().st_uid == os.geteuid()
+    assert (
+        stat.S_IMODE(folder.stat().st_mode) == 0o700
+        and folder.stat().st_uid == os.geteuid()
+    )
     tries = {
         "connect": "s.connect(path)",
         "bind in its place": "import os; os.unlink(path); s.bind(path)",
@@ -237,7 +262,9 @@ def on_a_port(deployment: Deployment, ticker: Ticker) -> Instance:
 
 
 async def prompt(address: EngineAddress) -> tuple[int, bytes]:
-    return await ask(engine_request(address, "/completion", {"prompt": "the secret prompt"}, 5.0))
+    return await ask(
+        engine_request(address, "/completion", {"prompt": "the secret prompt"}, 5.0)
+    )
 
 
 def test_an_engine_on_a_port_is_reached_and_has_another_key_at_every_start(
@@ -246,10 +273,17 @@ def test_an_engine_on_a_port_is_reached_and_has_another_key_at_every_start(
     address = address_of(on_a_port)
     assert address and http_health(address) == Health.READY
     first = own_key_path(on_a_port.pk).read_text()
-    assert len(first) > 30 and stat.S_IMODE(own_key_path(on_a_port.pk).stat().st_mode) == 0o600
+    assert (
+        len(first) > 30
+        and stat.S_IMODE(own_key_path(on_a_port.pk).stat().st_mode) == 0o600
+    )
     os.kill(on_a_port.pid or 0, signal.SIGKILL)
     ticker.until(
-        lambda: Instance.objects.get().restarts == 1 and Instance.objects.get().state == "ready", 20
+        lambda: (
+            Instance.objects.get().restarts == 1
+            and Instance.objects.get().state == "ready"
+        ),
+        20,
     )
     assert own_key_path(on_a_port.pk).read_text() != first
     deployment_stop(deployment=deployment)
@@ -258,13 +292,17 @@ def test_an_engine_on_a_port_is_reached_and_has_another_key_at_every_start(
 
 
 @as_root
-def test_whoever_takes_the_port_of_a_dead_engine_is_told_nothing(on_a_port: Instance) -> None:
+def test_whoever_takes_the_port_of_a_dead_engine_is_told_nothing(
+    on_a_port: Instance,
+) -> None:
     """The agent has not looked yet: the row says ready, and clients, chat and health checks ask."""
     address = address_of(on_a_port)
     assert address
     os.kill(on_a_port.pid or 0, signal.SIGKILL)
     wait_until(
-        lambda: own_listener(on_a_port.pid or 0, None, on_a_port.port or 0) is None, 10, "it lives"
+        lambda: own_listener(on_a_port.pid or 0, None, on_a_port.port or 0) is None,
+        10,
+        "it lives",
     )
     with squatter(on_a_port.port or 0) as got:
         assert http_health(address) == Health.REFUSED
@@ -299,7 +337,8 @@ def test_a_listener_is_an_engines_only_if_a_process_of_its_tree_holds_it() -> No
     ticks = start_ticks(engine.pid)
     assert own_listener(me, None, port), "of a child as well"
     assert (
-        own_listener(engine.pid, ticks, port) and own_listener(engine.pid, ticks + 1, port) is None
+        own_listener(engine.pid, ticks, port)
+        and own_listener(engine.pid, ticks + 1, port) is None
     )
     stranger = subprocess.Popen(["sleep", "60"])
     assert own_listener(stranger.pid, None, port) is None

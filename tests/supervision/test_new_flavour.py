@@ -77,7 +77,9 @@ def ask(**fields: Any) -> httpx.Response:
     async def answered() -> httpx.Response:
         transport = httpx.ASGITransport(app=gateway)  # type: ignore[arg-type]
         headers = {"authorization": f"Bearer {key}"}
-        async with httpx.AsyncClient(transport=transport, base_url="http://omni") as client:
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://omni"
+        ) as client:
             body = {**ASKED, **fields}
             return await client.post("/v1/chat/completions", json=body, headers=headers)
 
@@ -102,7 +104,11 @@ def test_it_is_started_and_the_agent_knows_what_it_was_started_with(
 ) -> None:
     home: Home = settings.OMNI_HOME
     expected = LaunchFacts(
-        flavour="toy", model_path=model.path, alias="polly", slots=2, devices=("parrot",)
+        flavour="toy",
+        model_path=model.path,
+        alias="polly",
+        slots=2,
+        devices=("parrot",),
     )
     record = process.read_record(home.run, running.pk)
     assert record and record.launch == running.launch_facts == expected
@@ -116,19 +122,32 @@ def test_it_is_started_and_the_agent_knows_what_it_was_started_with(
     assert ReferenceAnswer.objects.get().tokens == list(range(24))
 
 
-def test_it_answers_through_the_gateway_with_the_fields_that_it_takes(running: Instance) -> None:
+def test_it_answers_through_the_gateway_with_the_fields_that_it_takes(
+    running: Instance,
+) -> None:
     whole = ask()
     assert whole.status_code == 200, whole.text
     assert whole.json()["choices"][0]["message"]["content"] == "parrot: hello you"
-    assert ask(shout=True).json()["choices"][0]["message"]["content"] == "PARROT: HELLO YOU"
+    assert (
+        ask(shout=True).json()["choices"][0]["message"]["content"]
+        == "PARROT: HELLO YOU"
+    )
     assert ask(shout=5).status_code == 400
 
-    lines = [line for line in ask(stream=True).text.splitlines() if line.startswith("data: {")]
-    deltas = [json.loads(line.removeprefix("data: "))["choices"][0]["delta"] for line in lines]
+    lines = [
+        line
+        for line in ask(stream=True).text.splitlines()
+        if line.startswith("data: {")
+    ]
+    deltas = [
+        json.loads(line.removeprefix("data: "))["choices"][0]["delta"] for line in lines
+    ]
     assert "".join(delta.get("content", "") for delta in deltas) == "parrot: hello you "
 
 
-def test_one_that_dies_or_hangs_is_started_anew(running: Instance, ticker: Ticker) -> None:
+def test_one_that_dies_or_hangs_is_started_anew(
+    running: Instance, ticker: Ticker
+) -> None:
     os.kill(running.pid or 0, signal.SIGKILL)
     ticker.until_state("crashed")
     ticker.until_state("ready")

@@ -25,7 +25,12 @@ ENDED = Record(7, 2, None, 0, 0, boot_id(), ("llama-server",), pid=0, ticks=0)
         (ENDED, "killed"),
         (replace(ENDED, generation=1, exit_code=3), "killed"),
     ],
-    ids=["it ended by itself", "it crashed", "the runner was killed", "that was another start"],
+    ids=[
+        "it ended by itself",
+        "it crashed",
+        "the runner was killed",
+        "that was another start",
+    ],
 )
 def test_an_exit_code_that_was_written_after_the_record_was_read_counts(
     tmp_path: Path, written_since: Record, code: str

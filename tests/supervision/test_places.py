@@ -13,7 +13,11 @@ from django.test import Client
 from deployments.gateway.waking import deployment_wake
 from deployments.models import Deployment, Engine, Instance, Model
 from deployments.planning.plan import InstancePlan
-from deployments.services.deployments import deployment_create, deployment_start, deployment_stop
+from deployments.services.deployments import (
+    deployment_create,
+    deployment_start,
+    deployment_stop,
+)
 from deployments.supervision import launch
 from deployments.supervision.places import HOLD_S
 from deployments.supervision.process import Record
@@ -21,7 +25,11 @@ from gpus.models import Device, Host
 from omni.errors import OmniError
 from tests.supervision.conftest import Ticker
 
-pytestmark = [pytest.mark.real, pytest.mark.django_db(transaction=True), pytest.mark.timeout(120)]
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.timeout(120),
+]
 MIB = 1 << 20
 Make = Callable[..., Deployment]
 
@@ -29,12 +37,18 @@ Make = Callable[..., Deployment]
 @pytest.fixture
 def card(host: Host) -> Device:
     """A device that the packaged engine has not got, with room for one of the two."""
-    return Device.objects.create(host=host, name="CUDA0", kind="cuda", memory_bytes=1000 * MIB)
+    return Device.objects.create(
+        host=host, name="CUDA0", kind="cuda", memory_bytes=1000 * MIB
+    )
 
 
 @pytest.fixture
 def make(
-    engine: Engine, model: Model, card: Device, ticker: Ticker, monkeypatch: pytest.MonkeyPatch
+    engine: Engine,
+    model: Model,
+    card: Device,
+    ticker: Ticker,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Make:
     """Deployments planned for the card; their engines run on the CPU, where this machine can run
     them."""
@@ -114,10 +128,15 @@ def test_one_that_swaps_has_the_other_unloaded_which_comes_back_when_it_is_asked
     deployment_wake(first.pk)
     ticker.until(lambda: state(first) == "ready", 40)
     assert Deployment.objects.get(pk=second.pk).is_unloaded
-    assert Instance.objects.filter(pid__isnull=False, deployment__isnull=False).count() == 1
+    assert (
+        Instance.objects.filter(pid__isnull=False, deployment__isnull=False).count()
+        == 1
+    )
 
 
-def test_on_a_card_large_enough_both_run(make: Make, ticker: Ticker, card: Device) -> None:
+def test_on_a_card_large_enough_both_run(
+    make: Make, ticker: Ticker, card: Device
+) -> None:
     Device.objects.filter(pk=card.pk).update(memory_bytes=2000 * MIB)
     first, second = make("first"), make("second")
     for deployment in (first, second):

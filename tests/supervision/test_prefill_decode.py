@@ -16,10 +16,18 @@ from deployments.gateway.handover_plan import HandoverReport, last_timings
 from deployments.gateway.relay import open_answer
 from deployments.gateway.routing import Passage
 from deployments.models import Engine, Instance, Model
-from deployments.services.deployments import deployment_create, deployment_start, deployment_stop
+from deployments.services.deployments import (
+    deployment_create,
+    deployment_start,
+    deployment_stop,
+)
 from tests.supervision.conftest import Ticker
 
-pytestmark = [pytest.mark.real, pytest.mark.django_db(transaction=True), pytest.mark.timeout(120)]
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.timeout(120),
+]
 WORDS = ("harbour", "storm", "anchor")
 
 
@@ -52,18 +60,29 @@ def test_prompts_go_over_between_two_instances_that_the_agent_runs(
     folder = django_settings.OMNI_HOME.slots / "pair"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
-    assert all("--no-cache-idle-slots" in instance.argv for instance in Instance.objects.all())
+    assert all(
+        "--no-cache-idle-slots" in instance.argv for instance in Instance.objects.all()
+    )
 
     serving = read_table().deployments["pair"]
-    assert serving.passage == Passage.HANDOVER and set(serving.peers) == {"prefill", "decode"}
+    assert serving.passage == Passage.HANDOVER and set(serving.peers) == {
+        "prefill",
+        "decode",
+    }
     facts = serving.handover
-    assert facts and (facts.slots, facts.least_tokens, facts.folder) == (2, 64, str(folder))
+    assert facts and (facts.slots, facts.least_tokens, facts.folder) == (
+        2,
+        64,
+        str(folder),
+    )
 
     report, read = ask(WORDS[0])
     assert report and report.is_used and read == 1
     # The plan knows the size of the file to within its few bytes of header.
     tokens = report.prompt_tokens or 0
-    assert abs(report.size_bytes - (tokens * facts.token_bytes + facts.fixed_bytes)) < 1000
+    assert (
+        abs(report.size_bytes - (tokens * facts.token_bytes + facts.fixed_bytes)) < 1000
+    )
     assert list(folder.iterdir()) == []
 
     reader = Instance.objects.get(role="prefill")
@@ -71,11 +90,17 @@ def test_prompts_go_over_between_two_instances_that_the_agent_runs(
     os.kill(reader.pid, signal.SIGKILL)
     report, read = ask(WORDS[1])
     assert (
-        report and report.header == "failed: prefill: the instance cannot be reached" and read > 100
+        report
+        and report.header == "failed: prefill: the instance cannot be reached"
+        and read > 100
     )
     ticker.until(lambda: Instance.objects.get(role="prefill").state == "crashed")
     report, read = ask(WORDS[2])
-    assert report and report.header == "failed: the prefill instance is not ready" and read > 100
+    assert (
+        report
+        and report.header == "failed: the prefill instance is not ready"
+        and read > 100
+    )
     ticker.until(lambda: Instance.objects.get(role="prefill").state == "ready", 40)
     report, read = ask(" ".join(WORDS))
     assert report and report.is_used and read == 1
@@ -85,7 +110,9 @@ def test_prompts_go_over_between_two_instances_that_the_agent_runs(
     Instance.objects.filter(role="prefill").update(file_stamp="94 1")
     report, read = ask("another " + " ".join(WORDS))
     assert (
-        report and report.header.startswith("skipped: the model's file was replaced") and read > 100
+        report
+        and report.header.startswith("skipped: the model's file was replaced")
+        and read > 100
     )
 
     deployment_stop(deployment=deployment)

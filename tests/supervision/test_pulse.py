@@ -18,7 +18,11 @@ from deployments.services.deployments import deployment_change, deployment_start
 from deployments.supervision.liveness import PulseLimits
 from tests.supervision.conftest import Ticker, fake_plan
 
-pytestmark = [pytest.mark.real, pytest.mark.django_db(transaction=True), pytest.mark.timeout(90)]
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.timeout(90),
+]
 QUICK_PULSE = PulseLimits(every_s=0.2, idle_s=1.0, busy_s=60.0)
 
 
@@ -39,7 +43,10 @@ def test_one_that_has_nothing_to_do_and_does_not_answer_is_started_anew(
     ticker.until_state("unhealthy")
     assert "does not answer" in Instance.objects.get().error
     ticker.until(
-        lambda: Instance.objects.get().state == "ready" and Instance.objects.get().pid != stuck.pid,
+        lambda: (
+            Instance.objects.get().state == "ready"
+            and Instance.objects.get().pid != stuck.pid
+        ),
         20,
     )
     assert Instance.objects.get().restarts == 1
@@ -50,14 +57,19 @@ def test_one_that_has_work_is_given_more_time(stuck: Instance, ticker: Ticker) -
     with Entrance(settings.OMNI_HOME.doors).passing(stuck.deployment_id):
         began = time.monotonic()
         ticker.until(lambda: time.monotonic() - began > 3 * QUICK_PULSE.idle_s, 20)
-        assert (Instance.objects.get().pid, Instance.objects.get().state) == (stuck.pid, "ready")
+        assert (Instance.objects.get().pid, Instance.objects.get().state) == (
+            stuck.pid,
+            "ready",
+        )
     ticker.until_state("unhealthy")
 
 
 def test_a_real_engine_answers_while_it_reads_a_long_prompt(
     deployment: Deployment, ticker: Ticker
 ) -> None:
-    deployment_change(deployment=deployment, settings={"context": 4096, "threads": 1, "batch": 512})
+    deployment_change(
+        deployment=deployment, settings={"context": 4096, "threads": 1, "batch": 512}
+    )
     ticker.new_agent(pulse=PulseLimits(every_s=0.1, idle_s=15.0, busy_s=15.0))
     deployment_start(deployment=deployment)
     ticker.until_state("ready", 40)
@@ -66,7 +78,9 @@ def test_a_real_engine_answers_while_it_reads_a_long_prompt(
 
     def ask() -> None:
         body = {"prompt": "one two three four five six seven " * 200, "n_predict": 4}
-        with httpx.Client(transport=httpx.HTTPTransport(uds=found.socket), timeout=80) as client:
+        with httpx.Client(
+            transport=httpx.HTTPTransport(uds=found.socket), timeout=80
+        ) as client:
             client.post("http://localhost/completion", json=body)
         answered.set()
 

@@ -21,7 +21,11 @@ from deployments.engines.probe.binary import found_flavour
 from deployments.gateway.directory import forget_table
 from deployments.gateway.relay import open_answer
 from deployments.models import Deployment, Engine, Instance, Model
-from deployments.services.deployments import deployment_create, deployment_start, deployment_stop
+from deployments.services.deployments import (
+    deployment_create,
+    deployment_start,
+    deployment_stop,
+)
 from deployments.services.discovery import refresh_engine, register_engine
 from gpus.models import Host
 from tests.deployments.engine_help import help_of
@@ -31,7 +35,8 @@ PATH = os.environ.get("OMNI_TEST_IK_LLAMA_SERVER", "")
 pytestmark = [
     pytest.mark.real,
     pytest.mark.skipif(
-        not PATH, reason="OMNI_TEST_IK_LLAMA_SERVER names no llama-server of ik_llama.cpp"
+        not PATH,
+        reason="OMNI_TEST_IK_LLAMA_SERVER names no llama-server of ik_llama.cpp",
     ),
     pytest.mark.django_db(transaction=True),
     pytest.mark.timeout(240),
@@ -85,7 +90,9 @@ def ask(name: str) -> tuple[str, dict[str, Any]]:
     """The answer's text and its timings."""
 
     async def answered() -> tuple[str, dict[str, Any]]:
-        messages = [{"role": "user", "content": "Name the days of the week, all of them. " * 12}]
+        messages = [
+            {"role": "user", "content": "Name the days of the week, all of them. " * 12}
+        ]
         body = {"model": name, "messages": messages, "max_tokens": 12, "temperature": 0}
         async with open_answer("/v1/chat/completions", body) as upstream:
             whole = await upstream.body()
@@ -116,7 +123,10 @@ def test_it_starts_answers_and_stops_under_supervision(
     deployment_start(deployment=deployment)
     ticker.until(lambda: Deployment.objects.get().state in ("ready", "failed"), 120)
     rows = {row.role: row for row in Instance.objects.all()}
-    said = [Deployment.objects.get().error, *((r.role, r.error, r.log_line) for r in rows.values())]
+    said = [
+        Deployment.objects.get().error,
+        *((r.role, r.error, r.log_line) for r in rows.values()),
+    ]
     assert {row.state for row in rows.values()} == {"ready"}, said
     text, timings = ask(deployment.name)
     assert text and timings["predicted_n"] > 0, (text, timings)

@@ -24,7 +24,9 @@ RUN, STOP = Desired(True, 1), Desired(False, 1)
 GONE = Observed()
 CRASH = Observed(cause=Cause("crashed", "It crashed.", ""), generation=1)
 AT_WORK = replace(CRASH, was_at_work=True)
-HOPELESS = Observed(cause=Cause("flag_unknown", "No such flag.", "", permanent=True), generation=1)
+HOPELESS = Observed(
+    cause=Cause("flag_unknown", "No such flag.", "", permanent=True), generation=1
+)
 NOW = 1000.0
 
 
@@ -37,7 +39,12 @@ def busy(health: Health, generation: int = 1) -> Observed:
 
 
 def memory(state: S, **values: object) -> Memory:
-    known = {"generation": 1, "since_s": NOW - 1, "answered_s": NOW - 1, "next_start_s": NOW - 1}
+    known = {
+        "generation": 1,
+        "since_s": NOW - 1,
+        "answered_s": NOW - 1,
+        "next_start_s": NOW - 1,
+    }
     return Memory(state=state, **{**known, **values})  # type: ignore[arg-type]
 
 
@@ -143,7 +150,11 @@ def test_delays_double_to_a_minute_and_differ_between_instances() -> None:
         0.75 * plain <= delay <= 1.25 * plain
         for plain, delay in zip([1, 2, 4, 8, 16, 32, 60, 60, 60], delays, strict=True)
     )
-    assert LIMITS.delay_s(3, seed=1) == LIMITS.delay_s(3, seed=1) != LIMITS.delay_s(3, seed=2)
+    assert (
+        LIMITS.delay_s(3, seed=1)
+        == LIMITS.delay_s(3, seed=1)
+        != LIMITS.delay_s(3, seed=2)
+    )
 
 
 def test_delay_when_a_device_server_fails_for_weeks_stays_about_a_minute() -> None:
@@ -152,7 +163,11 @@ def test_delay_when_a_device_server_fails_for_weeks_stays_about_a_minute() -> No
 
 def test_a_start_by_hand_forgets_earlier_failures() -> None:
     decision = decide(
-        replace(RUN, generation=2), GONE, memory(S.FAILED, failures=5, restarts=4), NOW, LIMITS
+        replace(RUN, generation=2),
+        GONE,
+        memory(S.FAILED, failures=5, restarts=4),
+        NOW,
+        LIMITS,
     )
     assert (decision.memory.failures, decision.memory.restarts) == (0, 0)
 
@@ -171,15 +186,23 @@ def test_ten_healthy_minutes_forget_earlier_failures_and_nine_do_not() -> None:
 
 def test_what_is_waited_for_is_told_where_failures_are() -> None:
     decision = decide(
-        replace(RUN, waits_for=("RPC0 (in use by other)",)), GONE, memory(S.STARTING), NOW, LIMITS
+        replace(RUN, waits_for=("RPC0 (in use by other)",)),
+        GONE,
+        memory(S.STARTING),
+        NOW,
+        LIMITS,
     )
-    assert decision.cause and decision.cause.text == "It waits for RPC0 (in use by other)."
+    assert (
+        decision.cause and decision.cause.text == "It waits for RPC0 (in use by other)."
+    )
 
 
 def test_a_restart_is_counted_and_a_first_start_is_not() -> None:
     assert decide(RUN, GONE, memory(S.STOPPED), NOW, LIMITS).memory.restarts == 0
     assert decide(RUN, GONE, memory(S.CRASHED), NOW, LIMITS).memory.restarts == 1
-    waiting = decide(replace(RUN, waits_for=("RPC0",)), GONE, memory(S.CRASHED), NOW, LIMITS)
+    waiting = decide(
+        replace(RUN, waits_for=("RPC0",)), GONE, memory(S.CRASHED), NOW, LIMITS
+    )
     assert (waiting.memory.state, waiting.memory.restarts) == (S.STARTING, 1)
     assert decide(RUN, GONE, waiting.memory, NOW + 1, LIMITS).memory.restarts == 1
 
@@ -205,7 +228,8 @@ def test_what_instances_add_up_to(
 
 
 @pytest.mark.parametrize(
-    ("states", "expected"), [([], "stopped"), (["stopped"], "stopped"), (["stopping"], "stopping")]
+    ("states", "expected"),
+    [([], "stopped"), (["stopped"], "stopped"), (["stopping"], "stopping")],
 )
 def test_what_is_unloaded_is_stopped_although_it_ought_to_run(
     states: list[str], expected: str

@@ -14,12 +14,21 @@ from gpus.models import Host
 from tests.deployments.gguf_models import tiny, write_tiny
 from tests.supervision.conftest import Ticker
 
-pytestmark = [pytest.mark.real, pytest.mark.django_db(transaction=True), pytest.mark.timeout(120)]
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.timeout(120),
+]
 SAYS = "Another file has taken the model"
 
 
 def test_a_file_that_is_renamed_over_is_told_and_a_restart_takes_it(
-    host: Host, engine: Engine, ticker: Ticker, tmp_path: Path, operator: Client, viewer: Client
+    host: Host,
+    engine: Engine,
+    ticker: Ticker,
+    tmp_path: Path,
+    operator: Client,
+    viewer: Client,
 ) -> None:
     path = write_tiny(tmp_path / "served.gguf", tiny("llama"))
     LibraryFolder.objects.create(path=str(tmp_path))
@@ -42,7 +51,10 @@ def test_a_file_that_is_renamed_over_is_told_and_a_restart_takes_it(
     ticker.agent.tick()
     page = operator.get("/deployments/served/").content.decode()
     assert SAYS in page and "Restart with the new file" in page
-    assert "Restart with the new file" not in viewer.get("/deployments/served/").content.decode()
+    assert (
+        "Restart with the new file"
+        not in viewer.get("/deployments/served/").content.decode()
+    )
     assert Instance.objects.get().pid == before.pid
 
     operator.post("/deployments/served/start/", {"again": "1"})

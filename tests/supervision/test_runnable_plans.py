@@ -23,7 +23,11 @@ from deployments.supervision.reconcile import Health
 from deployments.supervision.runner import start_ticks
 from tests.helpers import wait_until
 
-pytestmark = [pytest.mark.real, pytest.mark.django_db(transaction=True), pytest.mark.timeout(120)]
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.timeout(120),
+]
 
 
 def planned(name: str) -> list[str]:
@@ -36,13 +40,17 @@ def planned(name: str) -> list[str]:
 @contextmanager
 def run_by_hand(argv: list[str]) -> Iterator[Process]:
     env = {"PATH": os.environ["PATH"], **library_env(argv[0])}
-    engine = subprocess.Popen(argv, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    engine = subprocess.Popen(
+        argv, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     yield Process(engine.pid, start_ticks(engine.pid))
     engine.kill()
     engine.wait(10)
 
 
-def test_a_planned_command_listens_on_the_socket_that_it_names(deployment: Deployment) -> None:
+def test_a_planned_command_listens_on_the_socket_that_it_names(
+    deployment: Deployment,
+) -> None:
     argv = planned(deployment.name)
     path = Path(argv[argv.index("--host") + 1])
     path.parent.mkdir(mode=0o700, exist_ok=True)
@@ -51,7 +59,9 @@ def test_a_planned_command_listens_on_the_socket_that_it_names(deployment: Deplo
     path.unlink(missing_ok=True)
     with run_by_hand(argv):
         wait_until(
-            lambda: http_health(socket_address(str(path))) == Health.READY, 45, "it is not ready"
+            lambda: http_health(socket_address(str(path))) == Health.READY,
+            45,
+            "it is not ready",
         )
     path.unlink()
 
@@ -62,11 +72,16 @@ def test_a_planned_command_of_a_build_without_sockets_listens_on_a_free_port(
     engine.flags = [flag for flag in engine.flags if flag != SOCKET_HOST]
     engine.save()
     argv = planned(deployment.name)
-    port, key = int(argv[argv.index("--port") + 1]), Path(argv[argv.index("--api-key-file") + 1])
+    port, key = (
+        int(argv[argv.index("--port") + 1]),
+        Path(argv[argv.index("--api-key-file") + 1]),
+    )
     assert len(key.read_text()) > 30 and key.stat().st_mode & 0o077 == 0
     with run_by_hand(argv) as owner:
         wait_until(
-            lambda: http_health(port_address(port, owner)) == Health.READY, 45, "it is not ready"
+            lambda: http_health(port_address(port, owner)) == Health.READY,
+            45,
+            "it is not ready",
         )
 
 

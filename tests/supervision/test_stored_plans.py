@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from deployments.library.folders import scan
-from deployments.models import Deployment, Engine, Instance, LibraryFolder, Model, StoredPlan
+from deployments.models import (
+    Deployment,
+    Engine,
+    Instance,
+    LibraryFolder,
+    Model,
+    StoredPlan,
+)
 from deployments.services.deployments import (
     deployment_change,
     deployment_create,
@@ -20,7 +27,11 @@ from tests.deployments.gguf_models import tiny, write_tiny
 from tests.deployments.planning_counted import Planner
 from tests.supervision.conftest import Ticker
 
-pytestmark = [pytest.mark.real, pytest.mark.django_db(transaction=True), pytest.mark.timeout(120)]
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.timeout(120),
+]
 
 
 @pytest.fixture
@@ -77,9 +88,14 @@ def test_after_a_change_the_old_process_is_of_the_old_plan_and_the_new_one_of_th
     deployment_start(deployment=deployment)
     ticker.until_state("ready", 40)
     deployment_change(deployment=deployment, settings={"context": 1024, "threads": 2})
-    assert [row.generation for row in StoredPlan.objects.order_by("generation")] == [2, 3]
+    assert [row.generation for row in StoredPlan.objects.order_by("generation")] == [
+        2,
+        3,
+    ]
     planner.since()
-    ticker.until(lambda: Instance.objects.filter(generation=3, state="ready").exists(), 40)
+    ticker.until(
+        lambda: Instance.objects.filter(generation=3, state="ready").exists(), 40
+    )
     assert "1024" in Instance.objects.get().argv and planner.since() == []
 
 

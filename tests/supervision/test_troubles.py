@@ -29,7 +29,9 @@ def kept(host: Host) -> dict[str, str]:
     return Host.objects.get(pk=host.pk).troubles
 
 
-def test_a_failure_is_written_down_once_and_goes_with_the_first_success(host: Host) -> None:
+def test_a_failure_is_written_down_once_and_goes_with_the_first_success(
+    host: Host,
+) -> None:
     for _ in range(2):
         with troubles_of("library"):
             raise OSError("the folder is gone")
@@ -67,7 +69,9 @@ def test_a_discovery_that_cannot_work_is_on_the_rig_page_and_tried_again(
         lock.rmdir()
     try:
         found = Model.objects.filter(state="ok")
-        wait_until(lambda: found.exists() and kept(host) == {}, 60, "it was not tried again")
+        wait_until(
+            lambda: found.exists() and kept(host) == {}, 60, "it was not tried again"
+        )
     finally:
         # It goes on to keep the RAM's bandwidth measured, as long as the agent runs.
         agent._stopping.set()

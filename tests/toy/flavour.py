@@ -13,7 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from deployments.engines.base import Command, EngineFlavour, Question, ServerSpec, Tokens
+from deployments.engines.base import (
+    Command,
+    EngineFlavour,
+    Question,
+    ServerSpec,
+    Tokens,
+)
 from deployments.engines.flags import require_flags
 from deployments.engines.request_fields import FLAG, Taken
 from deployments.planning.plan import SOCKET
@@ -40,10 +46,16 @@ class Toy(EngineFlavour):
 
     def command(self, spec: ServerSpec) -> Command:
         launch = replace(self.facts(spec), devices=("parrot",))
-        options = {"+weights": spec.model_path, "+answers_as": spec.alias, "+at": SOCKET}
+        options = {
+            "+weights": spec.model_path,
+            "+answers_as": spec.alias,
+            "+at": SOCKET,
+        }
         require_flags(list(options), spec.engine.flags, spec.engine.name)
         argv = [word for pair in options.items() for word in pair]
-        return Command((*self.program(spec.engine.path), *argv, "+parrot"), launch=launch)
+        return Command(
+            (*self.program(spec.engine.path), *argv, "+parrot"), launch=launch
+        )
 
     def parse_version(self, text: str) -> str:
         return text.strip()
@@ -56,7 +68,9 @@ class Toy(EngineFlavour):
 
     def greedy_tokens(self, answer: Any) -> Tokens:
         words = answer["recited"]
-        return Tokens(tuple(word["number"] for word in words), tuple(w["text"] for w in words))
+        return Tokens(
+            tuple(word["number"] for word in words), tuple(w["text"] for w in words)
+        )
 
     def is_drafting(self, answer: Any) -> bool:
         return bool(answer["drafts"])

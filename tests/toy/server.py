@@ -52,8 +52,12 @@ class Parrot(BaseHTTPRequestHandler):
         if self.path == "/recite":
             words = [{"number": n, "text": f" word{n}"} for n in range(body["words"])]
             return self.say({"recited": words})
-        if self.path != "/v1/chat/completions" or body["model"] != option("+answers_as"):
-            return self.say({"error": {"message": f"no {body.get('model')} at {self.path}"}}, 404)
+        if self.path != "/v1/chat/completions" or body["model"] != option(
+            "+answers_as"
+        ):
+            return self.say(
+                {"error": {"message": f"no {body.get('model')} at {self.path}"}}, 404
+            )
         text = "parrot: " + body["messages"][-1]["content"]
         text = text.upper() if body.get("shout") else text
         if body.get("stream"):
@@ -79,8 +83,16 @@ class Parrot(BaseHTTPRequestHandler):
         self.send_header("content-type", "text/event-stream")
         self.end_headers()
         for word in words:
-            self.event(json.dumps({"choices": [{"index": 0, "delta": {"content": word + " "}}]}))
-        self.event(json.dumps({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}))
+            self.event(
+                json.dumps(
+                    {"choices": [{"index": 0, "delta": {"content": word + " "}}]}
+                )
+            )
+        self.event(
+            json.dumps(
+                {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+            )
+        )
         self.event("[DONE]")
 
     def event(self, data: str) -> None:

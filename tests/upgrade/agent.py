@@ -32,7 +32,9 @@ def adopt(deployment: str) -> None:
             agent.tick()
             return found if wanted(found := row()) else None
 
-        return wait_until(ticked, 60, lambda: f"{row().state} {row().error}", interval_s=0.1)
+        return wait_until(
+            ticked, 60, lambda: f"{row().state} {row().error}", interval_s=0.1
+        )
 
     before = row()
     seen = tick_until(lambda now: now.state == "ready" and now.checked_ticks != 12345)

@@ -43,19 +43,28 @@ def look(key: str) -> dict[str, Any]:
     deployments = Deployment.objects.order_by("pk")
     return {
         "users": {
-            user.username: [user.check_password("correct horse battery"), user.is_superuser]
+            user.username: [
+                user.check_password("correct horse battery"),
+                user.is_superuser,
+            ]
             for user in User.objects.all()
         },
         "may_operate": User.objects.get(username="oscar").has_perm(
             "deployments.operate_deployment"
         ),
         "key_opens": is_usable(key),
-        "engines": list(Engine.objects.order_by("pk").values_list("name", "flavour", "path")),
+        "engines": list(
+            Engine.objects.order_by("pk").values_list("name", "flavour", "path")
+        ),
         "folders": list(LibraryFolder.objects.values_list("path", "is_packaged")),
-        "models": list(Model.objects.order_by("pk").values_list("path", "format", "kind")),
+        "models": list(
+            Model.objects.order_by("pk").values_list("path", "format", "kind")
+        ),
         "downloads": list(Download.objects.values_list("repo", "state", "done_bytes")),
         "deployments": list(
-            deployments.values_list("name", "strategy", "desired", "generation", "engine__name")
+            deployments.values_list(
+                "name", "strategy", "desired", "generation", "engine__name"
+            )
         ),
         "settings": dict(deployments.values_list("name", "settings")),
         "extra_args": dict(deployments.values_list("name", "extra_args")),
@@ -68,13 +77,21 @@ def look(key: str) -> dict[str, Any]:
             [str(row), row.state, row.pid, row.socket, row.file_stamp, row.judgement]
             for row in Instance.objects.order_by("pk")
         ],
-        "launch": [row.launch_facts.document() for row in Instance.objects.order_by("pk")],
+        "launch": [
+            row.launch_facts.document() for row in Instance.objects.order_by("pk")
+        ],
         "argv_lengths": [len(row.argv) for row in Instance.objects.order_by("pk")],
         "transitions": Transition.objects.count(),
-        "routes": list(Route.objects.values_list("name", "deployment__name", "description")),
+        "routes": list(
+            Route.objects.values_list("name", "deployment__name", "description")
+        ),
         "measurements": list(
             Measurement.objects.order_by("pk").values_list(
-                "deployment_name", "strategy", "prefill_tps", "decode_tps", "computed_decode_tps"
+                "deployment_name",
+                "strategy",
+                "prefill_tps",
+                "decode_tps",
+                "computed_decode_tps",
             )
         ),
         "references": list(ReferenceAnswer.objects.values_list("tokens", "pieces")),
@@ -85,11 +102,22 @@ def look(key: str) -> dict[str, Any]:
         ],
         "messages": list(
             Message.objects.order_by("pk").values_list(
-                "role", "deployment_name", "content", "thinking", "is_active", "ttft_ms", "timings"
+                "role",
+                "deployment_name",
+                "content",
+                "thinking",
+                "is_active",
+                "ttft_ms",
+                "timings",
             )
         ),
         "serving": {
-            name: [one.alias, one.passage, one.slots, one.handover and one.handover.folder]
+            name: [
+                one.alias,
+                one.passage,
+                one.slots,
+                one.handover and one.handover.folder,
+            ]
             for name, one in read_table().deployments.items()
         },
         "pages": pages(),
@@ -105,7 +133,10 @@ def pages() -> dict[str, int]:
 
     found = {}
     backend = "django.contrib.auth.backends.ModelBackend"
-    ada, oscar = Client(headers={"host": "localhost"}), Client(headers={"host": "localhost"})
+    ada, oscar = (
+        Client(headers={"host": "localhost"}),
+        Client(headers={"host": "localhost"}),
+    )
     ada.force_login(User.objects.get(username="ada"), backend=backend)
     oscar.force_login(User.objects.get(username="oscar"), backend=backend)
     for path in PAGES:

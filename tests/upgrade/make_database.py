@@ -67,7 +67,11 @@ def people() -> None:
 
 def rig() -> None:
     """Engines, devices and the library as a first look found them."""
-    from deployments.discovery import discover_engines, local_host, packaged_model_folders
+    from deployments.discovery import (
+        discover_engines,
+        local_host,
+        packaged_model_folders,
+    )
     from deployments.library import scan
     from deployments.models import Download, Engine, LibraryFolder, Model
     from gpus.discovery import discover_devices
@@ -123,7 +127,13 @@ def deployments() -> None:
     mine = Engine.objects.get(name="llama-server")
     made = (
         ("smol", "independent", mine, {"model": (small, ["CPU"])}, {"context": 2048}),
-        ("split", "layer_split", mine, {"model": (small, ["RPC0", "RPC1"])}, {"parallel": 2}),
+        (
+            "split",
+            "layer_split",
+            mine,
+            {"model": (small, ["RPC0", "RPC1"])},
+            {"parallel": 2},
+        ),
         (
             "pair",
             "prefill_decode",
@@ -144,15 +154,22 @@ def deployments() -> None:
             generation=3,
         )
         for role, (model, devices) in members.items():
-            Binding.objects.create(deployment=deployment, role=role, model=model, devices=devices)
+            Binding.objects.create(
+                deployment=deployment, role=role, model=model, devices=devices
+            )
         planned_instances(deployment)
     configured_by_files("tabby", Engine.objects.get(name="tabbyapi"), folder)
     elsewhere = Engine.objects.get(name="external")
     Deployment.objects.create(
-        host=elsewhere.host, name="elsewhere", engine=elsewhere, remote_model="org/Big-1"
+        host=elsewhere.host,
+        name="elsewhere",
+        engine=elsewhere,
+        remote_model="org/Big-1",
     )
     Route.objects.create(
-        name="fast", deployment=Deployment.objects.get(name="smol"), description="the quick one"
+        name="fast",
+        deployment=Deployment.objects.get(name="smol"),
+        description="the quick one",
     )
 
 
@@ -181,8 +198,14 @@ def planned_instances(deployment) -> None:  # type: ignore[no-untyped-def]
             checked_ticks=12345,
             judgement="alone",
         )
-        for old, new in (("stopped", "starting"), ("starting", "loading"), ("loading", "ready")):
-            Transition.objects.create(instance=row, old=old, new=new, reason=f"it is {new}")
+        for old, new in (
+            ("stopped", "starting"),
+            ("starting", "loading"),
+            ("loading", "ready"),
+        ):
+            Transition.objects.create(
+                instance=row, old=old, new=new, reason=f"it is {new}"
+            )
 
 
 def configured_by_files(name, engine, model) -> None:  # type: ignore[no-untyped-def]
@@ -190,7 +213,9 @@ def configured_by_files(name, engine, model) -> None:  # type: ignore[no-untyped
     from deployments.models import Binding, Deployment, Instance
 
     deployment = Deployment.objects.create(host=engine.host, name=name, engine=engine)
-    Binding.objects.create(deployment=deployment, role="model", model=model, devices=["CPU"])
+    Binding.objects.create(
+        deployment=deployment, role="model", model=model, devices=["CPU"]
+    )
     Instance.objects.create(
         host=engine.host,
         deployment=deployment,
@@ -226,7 +251,9 @@ def conversations() -> None:
         )
         for place, one in enumerate(both)
     ]
-    question = Message.objects.create(conversation=talk, role="user", content="What is a keel?")
+    question = Message.objects.create(
+        conversation=talk, role="user", content="What is a keel?"
+    )
     said = (
         (lanes[0], "A beam — the lowest of a ship. ⚓", True),
         (lanes[0], "Something of a ship.", False),
@@ -266,7 +293,9 @@ def what_was_measured() -> None:
             decode_tps=20.25 + number,
             computed_decode_tps=22.0,
         )
-    ReferenceAnswer.objects.create(model=small, tokens=[1, 2, 3], pieces=[" a", " b", " c"])
+    ReferenceAnswer.objects.create(
+        model=small, tokens=[1, 2, 3], pieces=[" a", " b", " c"]
+    )
 
 
 def dump(database: Path, key: str) -> str:

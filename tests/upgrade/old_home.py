@@ -28,7 +28,9 @@ def old_home(folder: Path, *changes: str) -> Home:
 def manage(home: Home, *words: str) -> str:
     """What a command of this version prints."""
     own = {"OMNI_HOME": str(home.root), "OMNI_HOST_NAME": "rig"}
-    others = {name: text for name, text in os.environ.items() if name != "OMNI_DATABASE_URL"}
+    others = {
+        name: text for name, text in os.environ.items() if name != "OMNI_DATABASE_URL"
+    }
     done = subprocess.run(
         [sys.executable, "manage.py", *words],
         cwd=ROOT,

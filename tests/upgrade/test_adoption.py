@@ -45,13 +45,34 @@ def running(tmp_path: Path) -> Iterator[Running]:
     home = old_home(tmp_path / "home")
     socket = home.engine_socket("smol.model")
     argv = [
-        *(str(binary_path()), "-m", str(smollm2()), "--alias", "smol", "--host", str(socket)),
-        *("-lv", "4", "--metrics", "--no-ui", "-fit", "off", "--device", "none", "-c", "2048"),
+        *(
+            str(binary_path()),
+            "-m",
+            str(smollm2()),
+            "--alias",
+            "smol",
+            "--host",
+            str(socket),
+        ),
+        *(
+            "-lv",
+            "4",
+            "--metrics",
+            "--no-ui",
+            "-fit",
+            "off",
+            "--device",
+            "none",
+            "-c",
+            "2048",
+        ),
         *("-np", "1", "-ngl", "0", "-t", "2"),
     ]
     runner = started_as_before(home, argv, str(socket))
     record = home.run / "instances" / f"{INSTANCE}.json"
-    wait_until(lambda: record.exists() and json.loads(record.read_text()).get("pid"), 10)
+    wait_until(
+        lambda: record.exists() and json.loads(record.read_text()).get("pid"), 10
+    )
     known = json.loads(record.read_text())
     put_into_the_row(home, known, argv, str(socket))
     wait_until(lambda: is_ready(socket), 60)
@@ -65,13 +86,17 @@ def running(tmp_path: Path) -> Iterator[Running]:
 
 def is_ready(socket: Path) -> bool:
     try:
-        with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), timeout=2) as client:
+        with httpx.Client(
+            transport=httpx.HTTPTransport(uds=str(socket)), timeout=2
+        ) as client:
             return client.get("http://localhost/health").status_code == 200
     except httpx.HTTPError:
         return False
 
 
-def started_as_before(home: Home, argv: list[str], socket: str) -> subprocess.Popen[bytes]:
+def started_as_before(
+    home: Home, argv: list[str], socket: str
+) -> subprocess.Popen[bytes]:
     """With the SPEC that supervision/process.py of commit fe9e31d wrote."""
     folder = home.run / "instances"
     folder.mkdir(mode=0o700, parents=True)
@@ -102,11 +127,18 @@ def started_as_before(home: Home, argv: list[str], socket: str) -> subprocess.Po
     quiet = subprocess.DEVNULL
     command = [sys.executable, "-I", "-S", str(RUNNER), str(path)]
     return subprocess.Popen(
-        command, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True, cwd="/"
+        command,
+        stdin=quiet,
+        stdout=quiet,
+        stderr=quiet,
+        start_new_session=True,
+        cwd="/",
     )
 
 
-def put_into_the_row(home: Home, record: dict[str, object], argv: list[str], socket: str) -> None:
+def put_into_the_row(
+    home: Home, record: dict[str, object], argv: list[str], socket: str
+) -> None:
     """As that version's agent did; nothing else of the kept database ought to run here."""
     with sqlite3.connect(home.database) as connection:
         connection.execute("DELETE FROM gpus_device WHERE kind = 'rpc'")
@@ -117,8 +149,12 @@ def put_into_the_row(home: Home, record: dict[str, object], argv: list[str], soc
             "UPDATE deployments_instance SET state = 'stopped', pid = NULL WHERE id != ?",
             [INSTANCE],
         )
-        connection.execute("UPDATE deployments_engine SET path = ? WHERE id = 1", [argv[0]])
-        connection.execute("UPDATE deployments_model SET path = ? WHERE id = 1", [argv[2]])
+        connection.execute(
+            "UPDATE deployments_engine SET path = ? WHERE id = 1", [argv[0]]
+        )
+        connection.execute(
+            "UPDATE deployments_model SET path = ? WHERE id = 1", [argv[2]]
+        )
         connection.execute(
             "UPDATE deployments_instance SET pid = ?, start_time = ?, argv = ?, socket = ?,"
             " log_path = ?, file_stamp = ? WHERE id = ?",
@@ -139,7 +175,9 @@ def stamp_of(path: str) -> str:
     return f"{found.st_size} {found.st_mtime_ns}"
 
 
-def test_it_serves_on_as_the_same_process_and_its_facts_are_known(running: Running) -> None:
+def test_it_serves_on_as_the_same_process_and_its_facts_are_known(
+    running: Running,
+) -> None:
     assert "launch" not in json.loads(running.record.read_text())
     manage(running.home, "migrate", "-v0")
     assert lives(running.engine)
@@ -182,7 +220,9 @@ def test_it_serves_on_as_the_same_process_and_its_facts_are_known(running: Runni
     wait_until(lambda: not running.record.exists(), 10)
 
 
-def test_its_runner_writes_the_record_of_before_again_when_it_is_lost(running: Running) -> None:
+def test_its_runner_writes_the_record_of_before_again_when_it_is_lost(
+    running: Running,
+) -> None:
     """The panel cannot add to it: it is read as what it is, for as long as the engine runs."""
     running.record.unlink()
     wait_until(running.record.exists, 10)

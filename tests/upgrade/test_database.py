@@ -22,7 +22,9 @@ def upgraded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     home = old_home(tmp_path_factory.mktemp("upgraded"))
     key = KEPT.read_text().split("-- key: ")[1].split("\n")[0]
     manage(home, "migrate", "-v0")
-    said = manage(home, "shell", "-v0", "-c", f"from tests.upgrade.look import say; say({key!r})")
+    said = manage(
+        home, "shell", "-v0", "-c", f"from tests.upgrade.look import say; say({key!r})"
+    )
     return dict(json.loads(said.splitlines()[-1]))
 
 
@@ -32,7 +34,9 @@ def test_it_is_small_and_tells_nothing_of_the_machine_that_made_it() -> None:
     assert "/tmp/" not in text and "site-packages" not in text and str(ROOT) not in text
 
 
-def test_people_keep_their_passwords_and_rights_and_keys_open(upgraded: dict[str, Any]) -> None:
+def test_people_keep_their_passwords_and_rights_and_keys_open(
+    upgraded: dict[str, Any],
+) -> None:
     assert upgraded["users"] == {"ada": [True, True], "oscar": [True, False]}
     assert upgraded["may_operate"] is True and upgraded["key_opens"] is True
 
@@ -84,10 +88,38 @@ def test_instances_keep_their_processes_and_get_the_facts_of_their_commands(
 ) -> None:
     sockets = "/home/of/omni/run/s"
     assert upgraded["instances"] == [
-        ["smol/model", "ready", 4000010, f"{sockets}/smol.model.sock", "1000 1", "alone"],
-        ["split/model", "ready", 4000020, f"{sockets}/split.model.sock", "1000 1", "alone"],
-        ["pair/prefill", "ready", 4000030, f"{sockets}/pair.prefill.sock", "1000 1", "alone"],
-        ["pair/decode", "ready", 4000031, f"{sockets}/pair.decode.sock", "1000 1", "alone"],
+        [
+            "smol/model",
+            "ready",
+            4000010,
+            f"{sockets}/smol.model.sock",
+            "1000 1",
+            "alone",
+        ],
+        [
+            "split/model",
+            "ready",
+            4000020,
+            f"{sockets}/split.model.sock",
+            "1000 1",
+            "alone",
+        ],
+        [
+            "pair/prefill",
+            "ready",
+            4000030,
+            f"{sockets}/pair.prefill.sock",
+            "1000 1",
+            "alone",
+        ],
+        [
+            "pair/decode",
+            "ready",
+            4000031,
+            f"{sockets}/pair.decode.sock",
+            "1000 1",
+            "alone",
+        ],
         ["tabby/model", "failed", None, "", "", ""],
     ]
     assert min(upgraded["argv_lengths"]) == 4 and max(upgraded["argv_lengths"]) > 30
@@ -148,7 +180,14 @@ def test_what_was_measured_and_said_is_kept(upgraded: dict[str, Any]) -> None:
     question, *answers = upgraded["messages"]
     assert question[:3] == ["user", "", "What is a keel?"]
     assert answers == [
-        ["assistant", "smol", "A beam — the lowest of a ship. ⚓", *thought, True, *timings],
+        [
+            "assistant",
+            "smol",
+            "A beam — the lowest of a ship. ⚓",
+            *thought,
+            True,
+            *timings,
+        ],
         ["assistant", "smol", "Something of a ship.", *thought, False, *timings],
         ["assistant", "split", "Its backbone.", *thought, True, *timings],
     ]

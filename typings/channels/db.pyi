@@ -5,4 +5,6 @@ from typing import Any, ParamSpec, TypeVar
 P = ParamSpec("P")
 R = TypeVar("R")
 
-def database_sync_to_async(function: Callable[P, R]) -> Callable[P, Coroutine[Any, Any, R]]: ...
+def database_sync_to_async(
+    function: Callable[P, R],
+) -> Callable[P, Coroutine[Any, Any, R]]: ...

@@ -5,5 +5,8 @@ from typing import Any, TypeVar
 F = TypeVar("F", bound=Callable[..., Any])
 
 def display(
-    *, description: str = "", ordering: str = "", label: Mapping[str, str] | bool = False
+    *,
+    description: str = "",
+    ordering: str = "",
+    label: Mapping[str, str] | bool = False,
 ) -> Callable[[F], F]: ...

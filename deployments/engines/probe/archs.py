@@ -36,7 +36,9 @@ def learn_archs() -> None:
     It starts programs, which takes from a moment to seconds: a scan may, a page may not.
     """
     archs = set(Model.objects.values_list("arch", flat=True).distinct())
-    for engine in Engine.objects.filter(host__name=settings.OMNI_HOST_NAME, state=Engine.State.OK):
+    for engine in Engine.objects.filter(
+        host__name=settings.OMNI_HOST_NAME, state=Engine.State.OK
+    ):
         learn(engine, archs)
 
 
@@ -85,12 +87,15 @@ def _loading(flavour: EngineFlavour, path: str, model: str) -> str:
     """What the engine says while it fails to load this file."""
     args = (*flavour.program(path), *flavour.loading_args(model))
     done = run_to_end(args, engine_environment(path), TIMEOUT_S)
-    return done.text if done else ""
+    if done:
+        return done.text
+    return ""
 
 
 def _only_arch(arch: str) -> bytes:
     """A GGUF of version 3 with one key and no tensors."""
-    key, value = b"general.architecture", arch.encode()
+    key = b"general.architecture"
+    value = arch.encode()
     pair = struct.pack("<Q", len(key)) + key + struct.pack("<IQ", 8, len(value)) + value
     return b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + pair + bytes(64)
 

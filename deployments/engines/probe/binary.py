@@ -41,7 +41,9 @@ class EngineEnded(OmniError):
         lines = [line.strip() for line in printed.splitlines() if line.strip()]
         last = lines[-1] if lines else "no output"
         text = f"{asked} ended with exit code {exit_code}: {last}"
-        super().__init__("engine_broken", text[:500], "Run it in a terminal to see why.")
+        super().__init__(
+            "engine_broken", text[:500], "Run it in a terminal to see why."
+        )
         self.printed = printed
 
 
@@ -56,7 +58,8 @@ def _ask(
     exit_codes: Sequence[int] = (0,),
     slow_start_s: float = 0,
 ) -> str:
-    path, flag = program[-1], " ".join(args)
+    path = program[-1]
+    flag = " ".join(args)
     timeout_s = TIMEOUT_S.get(flag, USUAL_TIMEOUT_S) + slow_start_s
     try:
         done = run_to_end([*program, *args], engine_environment(path), timeout_s)
@@ -65,11 +68,15 @@ def _ask(
         fix = "Install it again, or choose another engine."
         raise OmniError("engine_missing", f"There is no file {path}.", fix) from None
     except TimeoutError:
-        raise EngineSilent(f"{path} {flag} gave no answer within {timeout_s:.0f} s.") from None
+        raise EngineSilent(
+            f"{path} {flag} gave no answer within {timeout_s:.0f} s."
+        ) from None
     except OSError as error:
         text = f"{path} cannot be run: {error.strerror}."
         raise OmniError(
-            "engine_broken", text, "Give it execute permission; check that it fits this CPU."
+            "engine_broken",
+            text,
+            "Give it execute permission; check that it fits this CPU.",
         ) from None
     if done is None:
         text = f"{path} {flag} prints more than {MOST_OUTPUT_BYTES >> 20} MiB."
@@ -91,7 +98,10 @@ def remote_device(engine: Engine, endpoint: str) -> ListedDevice:
         printed = _ask((engine.path,), ("--rpc", endpoint, "--list-devices"))
     except EngineSilent:
         text = f"The server at {endpoint} gave no answer."
-        fix = "It serves another engine now, a firewall is between, or it is no ggml-rpc-server."
+        fix = (
+            "It serves another engine now, a firewall is between, or it is no"
+            " ggml-rpc-server."
+        )
         raise OmniError("device_silent", text, fix, retry=True) from None
     except EngineEnded as ended:
         raise _no_device(endpoint, ended.printed) from None
@@ -104,18 +114,25 @@ def remote_device(engine: Engine, endpoint: str) -> ListedDevice:
         raise _no_device(endpoint, printed)
     if len(found) > 1:
         said = (
-            f"The server at {endpoint} has {len(found)} devices, and Omni takes one from a server."
+            f"The server at {endpoint} has {len(found)} devices, and Omni takes one"
+            " from a server."
         )
-        raise OmniError("device_count", said, "Start one server for each device, with -d DEVICE.")
+        raise OmniError(
+            "device_count", said, "Start one server for each device, with -d DEVICE."
+        )
     return found[0]
 
 
 def _no_device(endpoint: str, printed: str) -> OmniError:
     """Why, from what the engine printed: ggml-rpc has no other way to say it."""
-    mismatches = [line.strip() for line in printed.splitlines() if "version mismatch" in line]
+    mismatches = [
+        line.strip() for line in printed.splitlines() if "version mismatch" in line
+    ]
     if mismatches:
         line = mismatches[0]
-        text = f"The server at {endpoint} speaks another version of the protocol: {line}"
+        text = (
+            f"The server at {endpoint} speaks another version of the protocol: {line}"
+        )
         return OmniError(
             "device_version", text, "Install the same build of llama.cpp on both hosts."
         )
@@ -125,7 +142,9 @@ def _no_device(endpoint: str, printed: str) -> OmniError:
         return OmniError("device_unreachable", text, fix, retry=True)
     text = f"What answers at {endpoint} is not understood; the engine ended over it."
     return OmniError(
-        "device_not_understood", text, "Is it a ggml-rpc-server of the same build of llama.cpp?"
+        "device_not_understood",
+        text,
+        "Is it a ggml-rpc-server of the same build of llama.cpp?",
     )
 
 
@@ -142,8 +161,11 @@ def examine_binary(engine: Engine) -> Engine:
         engine.error = str(error)
         log.warning("engine %s: %s", engine.name, error)
     else:
-        engine.state, engine.error, engine.build = Engine.State.OK, "", build[:200]
-        engine.flags, engine.archs = sorted(flags | _drafting(engine)), {}
+        engine.state = Engine.State.OK
+        engine.error = ""
+        engine.build = build[:200]
+        engine.flags = sorted(flags | _drafting(engine))
+        engine.archs = {}
         engine.devices = [
             {
                 "name": d.name,
@@ -161,24 +183,26 @@ def _drafting(engine: Engine) -> frozenset[str]:
     """What stands in the binary about drafting with a model's own layers; it has no option that
     lists them."""
     flavour = get_flavour(engine.flavour)
-    return (
-        mtp_flags(Path(flavour.program(engine.path)[0]))
-        if flavour.tells_own_drafting
-        else frozenset()
-    )
+    if flavour.tells_own_drafting:
+        return mtp_flags(Path(flavour.program(engine.path)[0]))
+    return frozenset()
 
 
 def _answers(
     engine: Engine, flavour: EngineFlavour
 ) -> tuple[str, frozenset[str], tuple[ListedDevice, ...]]:
     """Build, flags and devices. Raises OmniError (engine_missing, engine_broken)."""
-    program, slow_s = flavour.program(engine.path), flavour.slow_start_s
-    version, devices = "", ""
+    program = flavour.program(engine.path)
+    slow_s = flavour.slow_start_s
+    version = ""
+    devices = ""
     if flavour.version_args:
         version = _ask(program, flavour.version_args, slow_start_s=slow_s)
     text = _ask(program, flavour.help_args, HELP_EXIT_CODES, slow_s)
     if (other := recognised(text)) and other != flavour.flavour:
-        said = f"{engine.path} is an engine of the flavour {other}, not {flavour.flavour}."
+        said = (
+            f"{engine.path} is an engine of the flavour {other}, not {flavour.flavour}."
+        )
         raise OmniError("engine_broken", said, f"Give it the flavour {other}.")
     flags = flavour.parse_flags(text)
     if not flags:
@@ -204,7 +228,11 @@ def needs_probe(engine: Engine) -> bool:
     A file's change time cannot be set back, so whatever takes its place is newer than the probe,
     even when its modification time is old; of a link both the link and its target count.
     """
-    if engine.is_external or engine.probed_at is None or engine.state != Engine.State.OK:
+    if (
+        engine.is_external
+        or engine.probed_at is None
+        or engine.state != Engine.State.OK
+    ):
         return True
     if get_flavour(engine.flavour).tells_own_drafting and ASKED not in engine.flags:
         return True

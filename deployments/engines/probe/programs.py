@@ -25,7 +25,9 @@ class Ended:
     text: str
 
 
-def run_to_end(argv: Sequence[str], env: Mapping[str, str], timeout_s: float) -> Ended | None:
+def run_to_end(
+    argv: Sequence[str], env: Mapping[str, str], timeout_s: float
+) -> Ended | None:
     """Runs a program to its end; None for one that prints more than anybody would read, and is
     ended over it.
 
@@ -40,7 +42,8 @@ def run_to_end(argv: Sequence[str], env: Mapping[str, str], timeout_s: float) ->
         env=dict(env),
         start_new_session=True,
     )
-    output, errors = bytearray(), bytearray()
+    output = bytearray()
+    errors = bytearray()
     readers = [
         threading.Thread(target=_read, args=(process, stream, kept), daemon=True)
         for stream, kept in ((process.stdout, output), (process.stderr, errors))

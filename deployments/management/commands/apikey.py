@@ -21,7 +21,9 @@ class Command(OmniCommand):
         name = options["name"].strip()
         if not 0 < len(name) <= 50:
             raise OmniError(
-                "bad_name", "The name of a key has 1 to 50 characters.", "Give another name."
+                "bad_name",
+                "The name of a key has 1 to 50 characters.",
+                "Give another name.",
             )
         _, key = ApiKey.objects.create_key(name=name)
         if options["json"]:

@@ -22,10 +22,14 @@ class Command(OmniCommand):
             "--start", action="store_true", help="start the deployments of the file"
         )
         parser.add_argument(
-            "--dry-run", action="store_true", help="say what would change, and change nothing"
+            "--dry-run",
+            action="store_true",
+            help="say what would change, and change nothing",
         )
         parser.add_argument(
-            "--diff", action="store_true", help="show the exported rig before and after as a diff"
+            "--diff",
+            action="store_true",
+            help="show the exported rig before and after as a diff",
         )
         add_json(parser)
 

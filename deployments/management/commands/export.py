@@ -17,7 +17,9 @@ class Command(OmniCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
-            "--schema", action="store_true", help="print the JSON Schema of rig files instead"
+            "--schema",
+            action="store_true",
+            help="print the JSON Schema of rig files instead",
         )
         add_json(parser)
 

@@ -32,7 +32,11 @@ class Command(OmniCommand):
             self._show(name, plan)
 
     def _plans(self, target: str) -> list[tuple[str, Plan]]:
-        if target == "-" or Path(target).exists() or Path(target).suffix in (".yaml", ".yml"):
+        if (
+            target == "-"
+            or Path(target).exists()
+            or Path(target).suffix in (".yaml", ".yml")
+        ):
             return list(plans_together(resolve(read_rig(target))).items())
         return [(target, plan_deployment(get_deployment(target)))]
 

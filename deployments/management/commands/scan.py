@@ -30,8 +30,12 @@ class Command(OmniCommand):
         if options["json"]:
             return self.say_json(scan_document(report))
         for model in report.models:
-            size, params = bytes_text(model.size_bytes), count_text(model.n_params)
-            facts = model.error or f"{model.arch}, {params} parameters, {model.quant}, {size}"
+            size = bytes_text(model.size_bytes)
+            params = count_text(model.n_params)
+            facts = (
+                model.error
+                or f"{model.arch}, {params} parameters, {model.quant}, {size}"
+            )
             self.say(f"{model.name}: {facts}")
         for text in report.skipped:
             self.say(f"skipped: {text}")

@@ -17,7 +17,11 @@ class Command(OmniCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("name", metavar="NAME")
         parser.add_argument(
-            "--wait", type=seconds, default=0.0, metavar="S", help="seconds to wait until it runs"
+            "--wait",
+            type=seconds,
+            default=0.0,
+            metavar="S",
+            help="seconds to wait until it runs",
         )
 
     def run(self, **options: Any) -> None:
@@ -25,4 +29,6 @@ class Command(OmniCommand):
         deployment_start(deployment=deployment)
         if options["wait"]:
             wait_for(deployment, InstanceState.READY, options["wait"])
-        self.say(f"{deployment.name} {'runs' if options['wait'] else 'is wanted running'}.")
+        self.say(
+            f"{deployment.name} {'runs' if options['wait'] else 'is wanted running'}."
+        )

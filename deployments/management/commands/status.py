@@ -21,17 +21,17 @@ class Command(OmniCommand):
         if options["json"]:
             return self.say_json(document)
         for host in document["hosts"]:
-            agent = (
-                f"agent seen {host['agent_seen_at']}"
-                if host["agent_seen_at"]
-                else "no agent was ever seen"
-            )
+            if host["agent_seen_at"]:
+                agent = f"agent seen {host['agent_seen_at']}"
+            else:
+                agent = "no agent was ever seen"
             self.say(f"host {host['name']}: {agent}")
         for device in document["devices"]:
             stand_in = " (CPU-backed stand-in)" if device["is_stand_in"] else ""
             absent = "" if device["is_present"] else ", not present"
             self.say(
-                f"device {device['name']}: {bytes_text(device['memory_bytes'])}{stand_in}{absent}"
+                f"device {device['name']}:"
+                f" {bytes_text(device['memory_bytes'])}{stand_in}{absent}"
             )
         for deployment in document["deployments"]:
             self._show(deployment)
@@ -41,8 +41,10 @@ class Command(OmniCommand):
         self.say(f"deployment {deployment['name']}: {deployment['state']}{error}")
         for instance in deployment["instances"]:
             facts = (
-                f"pid {instance['pid']}, port {instance['port']}, {instance['restarts']} restarts"
+                f"pid {instance['pid']}, port {instance['port']},"
+                f" {instance['restarts']} restarts"
             )
             self.say(
-                f"  {instance['role']}: {instance['state']}, {facts} {instance['error']}".rstrip()
+                f"  {instance['role']}: {instance['state']}, {facts}"
+                f" {instance['error']}".rstrip()
             )

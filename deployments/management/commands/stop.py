@@ -22,7 +22,11 @@ class Command(OmniCommand):
             help="cut answers in progress off and do not wait for them",
         )
         parser.add_argument(
-            "--wait", type=seconds, default=0.0, metavar="S", help="seconds to wait until it stops"
+            "--wait",
+            type=seconds,
+            default=0.0,
+            metavar="S",
+            help="seconds to wait until it stops",
         )
 
     def run(self, **options: Any) -> None:
@@ -30,4 +34,6 @@ class Command(OmniCommand):
         deployment_stop(deployment=deployment, now=options["now"])
         if options["wait"]:
             wait_for(deployment, InstanceState.STOPPED, options["wait"])
-        self.say(f"{deployment.name} is {'stopped' if options['wait'] else 'wanted stopped'}.")
+        self.say(
+            f"{deployment.name} is {'stopped' if options['wait'] else 'wanted stopped'}."
+        )

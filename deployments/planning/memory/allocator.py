@@ -59,20 +59,28 @@ class Node:
         computes: bool = True,
     ) -> None:
         self.name, self.size, self.layout, self.srcs = name, size, layout, list(srcs)
-        self.inplace, self.root, self.place, self.external = inplace, root, place, external
+        self.inplace = inplace
+        self.root = root
+        self.place = place
+        self.external = external
         self.computes = computes
-        self.is_input = self.is_output = self.is_weight = self.is_dependency = self.visited = False
+        self.is_input = self.is_output = self.is_weight = self.is_dependency = (
+            self.visited
+        ) = False
         self.follows_weights = True
         self.offload_rows = 0
         self.children = self.views = 0
         self.allocated = False
-        self.owner, self.offset = UNPLACED, 0
+        self.owner = UNPLACED
+        self.offset = 0
         self.copies: dict[int, Node] = {}
 
     @property
     def is_external(self) -> bool:
         """In a buffer of its own: weights and the KV cache."""
-        return self.root.external if self.root else self.external
+        if self.root:
+            return self.root.external
+        return self.external
 
     def __repr__(self) -> str:
         return f"<{self.name} {self.size}>"
@@ -89,10 +97,13 @@ class Arena:
 
     def alloc(self, size: int) -> int:
         size = -(-size // self.alignment) * self.alignment
-        blocks, best, best_size = self.blocks, -1, 1 << 62
+        blocks = self.blocks
+        best = -1
+        best_size = 1 << 62
         for index in range(len(blocks) - 1):
             if size <= blocks[index][1] <= best_size:
-                best, best_size = index, blocks[index][1]
+                best = index
+                best_size = blocks[index][1]
         block = blocks[best]
         offset = block[0]
         block[0] += size
@@ -108,7 +119,10 @@ class Arena:
         for index, block in enumerate(blocks):
             if block[0] + block[1] == offset:
                 block[1] += size
-                if index + 1 < len(blocks) and block[0] + block[1] == blocks[index + 1][0]:
+                if (
+                    index + 1 < len(blocks)
+                    and block[0] + block[1] == blocks[index + 1][0]
+                ):
                     block[1] += blocks.pop(index + 1)[1]
                 return
             if offset + size == block[0]:
@@ -122,7 +136,9 @@ class Arena:
         blocks.append([offset, size])
 
 
-def place_nodes(nodes: Sequence[Node], host: int, offloads: Sequence[bool] = ()) -> None:
+def place_nodes(
+    nodes: Sequence[Node], host: int, offloads: Sequence[bool] = ()
+) -> None:
     """Passes 1, 2 and 4: weights pull operations to their place, the rest follows its neighbours.
 
     `offloads[i]`: device i takes over operations of large batches whose weights are on the host.
@@ -142,7 +158,10 @@ def _spread(nodes: Sequence[Node], host: int) -> None:
         current = UNPLACED
         for node in nodes[::order]:
             if node.place != UNPLACED:
-                current = UNPLACED if skip_host and node.place == host else node.place
+                if skip_host and node.place == host:
+                    current = UNPLACED
+                else:
+                    current = node.place
             elif current != UNPLACED:
                 node.place = current
 
@@ -151,7 +170,10 @@ def _settle(node: Node, host: int) -> None:
     """What is left goes where the tensor lies that it is a view of; else nodes go on the host, and
     sources to their node."""
     if node.place == UNPLACED:
-        node.place = node.root.place if node.root and node.root.place != UNPLACED else host
+        if node.root and node.root.place != UNPLACED:
+            node.place = node.root.place
+        else:
+            node.place = host
     for src in node.srcs:
         if src.place == UNPLACED:
             rooted = src.root is not None and src.root.place != UNPLACED
@@ -168,7 +190,9 @@ def _place_by_weights(node: Node, host: int, offloads: Sequence[bool]) -> int:
     for src in node.srcs:
         if src.is_weight:
             if src.place == host and node.offload_rows >= 32:
-                return next((place for place, wants in enumerate(offloads) if wants), host)
+                return next(
+                    (place for place, wants in enumerate(offloads) if wants), host
+                )
             return src.place
     return UNPLACED
 
@@ -195,7 +219,9 @@ def with_copies(
     for copy in runs.copies:
         copy.is_input = True
     spares = [
-        spare for node in (*graph_inputs, *runs.copies) for spare in _spares(node, n_copies - 1)
+        spare
+        for node in (*graph_inputs, *runs.copies)
+        for spare in _spares(node, n_copies - 1)
     ]
     return spares + runs.result
 
@@ -227,7 +253,9 @@ class _Runs:
                 node.srcs[index] = src.copies.get(place) or self._copied(src)
 
     def _copied(self, src: Node) -> Node:
-        copy = src.copies[self.place] = Node("copy", src.size, src.layout, place=self.place)
+        copy = src.copies[self.place] = Node(
+            "copy", src.size, src.layout, place=self.place
+        )
         self.copies.append(copy)
         self.inputs.append(src)
         return copy
@@ -235,7 +263,14 @@ class _Runs:
     def close(self) -> None:
         for source in self.inputs:
             # Keeps the source until it has been copied.
-            keeper = Node("keep", 0, None, [source], root=source.root or source, place=source.place)
+            keeper = Node(
+                "keep",
+                0,
+                None,
+                [source],
+                root=source.root or source,
+                place=source.place,
+            )
             keeper.is_dependency = True
             self.result.append(keeper)
             self.result.append(source.copies[self.place])
@@ -251,7 +286,9 @@ def _spares(node: Node, count: int) -> list[Node]:
     return spares
 
 
-def peaks(nodes: Sequence[Node], leafs: Sequence[Node], alignments: Sequence[int]) -> list[int]:
+def peaks(
+    nodes: Sequence[Node], leafs: Sequence[Node], alignments: Sequence[int]
+) -> list[int]:
     """Bytes of compute memory of each place (ggml_gallocr_alloc_graph_impl)."""
     arenas = [Arena(alignment) for alignment in alignments]
     for leaf in leafs:
@@ -286,7 +323,8 @@ def _allocate(node: Node, arenas: Sequence[Arena]) -> None:
         return
     if node.inplace and _take_over(node, arenas):
         return
-    node.owner, node.allocated = node.place, True
+    node.owner = node.place
+    node.allocated = True
     node.offset = arenas[node.place].alloc(node.size)
 
 
@@ -304,7 +342,9 @@ def _take_over(node: Node, arenas: Sequence[Arena]) -> bool:
         ):
             continue
         parent.allocated = False
-        node.owner, node.offset, node.allocated = parent.owner, parent.offset, True
+        node.owner = parent.owner
+        node.offset = parent.offset
+        node.allocated = True
         alignment = arenas[parent.owner].alignment
         spare = -(-parent.size // alignment) - -(-node.size // alignment)
         if spare > 0:

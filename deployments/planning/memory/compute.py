@@ -16,7 +16,14 @@ from itertools import groupby
 
 from deployments.planning.architecture import LayerKind, ModelShape
 from deployments.planning.memory.allocator import Node, peaks, place_nodes, with_copies
-from deployments.planning.memory.graph import F32, I32, Batch, LayerBuilder, Spot, Weights
+from deployments.planning.memory.graph import (
+    F32,
+    I32,
+    Batch,
+    LayerBuilder,
+    Spot,
+    Weights,
+)
 from deployments.planning.memory.graph_indexer import zeros_bytes
 from deployments.planning.memory.graph_layers import add_layer
 from deployments.planning.memory.nextn import cuts_before_feed_forward, draft_kind
@@ -67,10 +74,15 @@ def compute_bytes(
     stretches, twins = _without_twins(_stretches(model, placement), places)
     if not flash_is_certain and batch.flash and model.is_recurrent:
         batch = replace(
-            batch, flash=_flash_stays_with_layers(model, stretches, placement.output, batch, places)
+            batch,
+            flash=_flash_stays_with_layers(
+                model, stretches, placement.output, batch, places
+            ),
         )
     left_out = _left_out(model, stretches, placement)
-    sizes = list(_compute_bytes(model, stretches, placement.output, batch, places, left_out))
+    sizes = list(
+        _compute_bytes(model, stretches, placement.output, batch, places, left_out)
+    )
     for place, twin in twins.items():
         sizes[place] = sizes[twin]
     return sizes
@@ -93,14 +105,21 @@ def _stretches(model: ModelShape, placement: Placement) -> tuple[Stretch, ...]:
     chosen: list[Stretch] = []
     seen: Counter[tuple[int | None, int]] = Counter()
     last: tuple[int, Moved, int] | None = None
-    previous, makes = None, _makes(model)
+    previous = None
+    makes = _makes(model)
     count = model.n_layer - model.n_nextn
     for index in range(count):
-        place, make = placement.layers[index], makes[model.layers[index].kind]
-        moved = _moved(model, placement, index) if placement.moves_tensors else ()
+        place = placement.layers[index]
+        make = makes[model.layers[index].kind]
+        if placement.moves_tensors:
+            moved = _moved(model, placement, index)
+        else:
+            moved = ()
         cache = placement.layers[model.cache_of(index)]
         if (place, moved, cache) != last:
-            seen, last, previous = Counter(), (place, moved, cache), None
+            seen = Counter()
+            last = (place, moved, cache)
+            previous = None
         seen[previous, make] += 1
         ends = index == count - 1 or placement.layers[index + 1] != place
         # Copies of a cache that is elsewhere are all there before the first layer of a stretch
@@ -132,7 +151,8 @@ def _without_twins(
     """Devices between the first and the last that hold the same makes of layers need the same: one
     stands for all."""
     blocks = [
-        (place, tuple(block)) for place, block in groupby(stretches, lambda stretch: stretch[1])
+        (place, tuple(block))
+        for place, block in groupby(stretches, lambda stretch: stretch[1])
     ]
     kept: list[Stretch] = []
     twins: dict[int, int] = {}
@@ -152,9 +172,14 @@ def _without_twins(
 
 
 def _moved(model: ModelShape, placement: Placement, layer: int) -> Moved:
-    kind, own = model.kind_of(layer), placement.layers[layer]
-    lifted = own != placement.host and (placement.cpu_moe or layer < placement.n_cpu_moe)
-    return tuple((name, placement.host) for name in kind.expert_names) if lifted else ()
+    kind = model.kind_of(layer)
+    own = placement.layers[layer]
+    lifted = own != placement.host and (
+        placement.cpu_moe or layer < placement.n_cpu_moe
+    )
+    if lifted:
+        return tuple((name, placement.host) for name in kind.expert_names)
+    return ()
 
 
 @lru_cache(maxsize=256)
@@ -197,11 +222,17 @@ def _compute_bytes(
     nodes = builder.g.nodes
     copies = PIPELINE_COPIES if places.pipelined else 1
     complete = with_copies(nodes, builder.g.inputs, copies)
-    return tuple(peaks(complete, [*builder.g.inputs, *builder.g.leafs], places.alignments))
+    return tuple(
+        peaks(complete, [*builder.g.inputs, *builder.g.leafs], places.alignments)
+    )
 
 
 def _graph(
-    model: ModelShape, stretches: tuple[Stretch, ...], output: int, batch: Batch, places: Places
+    model: ModelShape,
+    stretches: tuple[Stretch, ...],
+    output: int,
+    batch: Batch,
+    places: Places,
 ) -> LayerBuilder:
     """All nodes in order, each with its place."""
     host = places.host
@@ -231,7 +262,13 @@ def draft_compute_bytes(
     moved = _moved(model, placement, index) if placement.moves_tensors else ()
     return list(
         _draft_compute_bytes(
-            model, index, placement.layers[index], moved, placement.output, batch, places
+            model,
+            index,
+            placement.layers[index],
+            moved,
+            placement.output,
+            batch,
+            places,
         )
     )
 
@@ -247,19 +284,30 @@ def _draft_compute_bytes(
     places: Places,
 ) -> tuple[int, ...]:
     builder = LayerBuilder(model, batch, places.host)
-    kind, g, n_embd, tokens = draft_kind(model, index), builder.g, model.n_embd, builder.tokens
+    kind = draft_kind(model, index)
+    g = builder.g
+    n_embd = model.n_embd
+    tokens = builder.tokens
     weights = _weights(builder, kind, place, dict(moved))
-    builder.pin_norms = builder.tokens < _SMALL_BATCH or places.host not in (place, output)
+    builder.pin_norms = builder.tokens < _SMALL_BATCH or places.host not in (
+        place,
+        output,
+    )
     builder.layer_place = place
     state = builder.shared_input("embd", n_embd * tokens * F32)
     state.layout = (F32, n_embd, tokens)
     token = builder.norm(
-        builder.embedding(weights("nextn.embed_tokens")), weights("nextn.enorm"), (n_embd, tokens)
+        builder.embedding(weights("nextn.embed_tokens")),
+        weights("nextn.enorm"),
+        (n_embd, tokens),
     )
     state = builder.norm(state, weights("nextn.hnorm"), (n_embd, tokens))
     joined = g.op("concat", (2 * n_embd, tokens), token, state)
     mix = weights("nextn.eh_proj")
-    current = g.mul_mat("eh_proj", mix, n_embd, (tokens,), joined) if mix else joined
+    if mix:
+        current = g.mul_mat("eh_proj", mix, n_embd, (tokens,), joined)
+    else:
+        current = joined
     is_cut = cuts_before_feed_forward(model)
     current = add_layer(builder, current, kind, weights, Spot(place, is_cut))
     wanted = current if is_cut else _wanted_rows(builder, current)
@@ -270,7 +318,11 @@ def _draft_compute_bytes(
 
 
 def _flash_stays_with_layers(
-    model: ModelShape, stretches: tuple[Stretch, ...], output: int, batch: Batch, places: Places
+    model: ModelShape,
+    stretches: tuple[Stretch, ...],
+    output: int,
+    batch: Batch,
+    places: Places,
 ) -> bool:
     """Left to itself the engine gives flash attention up when the scheduler puts one of its nodes
     elsewhere than its layer, tried with one token of each sequence (src/llama-context.cpp,
@@ -293,28 +345,33 @@ def _weights(
             tensor = kind.by_name.get(full) or kind.by_name.get(name)
             made[name] = None
             if tensor:
-                made[name] = builder.g.weight(name, tensor.n_bytes, moved.get(tensor.name, place))
+                made[name] = builder.g.weight(
+                    name, tensor.n_bytes, moved.get(tensor.name, place)
+                )
         return made[name]
 
     return weight
 
 
-def _head(builder: LayerBuilder, current: Node, place: int, own: Node | None = None) -> None:
+def _head(
+    builder: LayerBuilder, current: Node, place: int, own: Node | None = None
+) -> None:
     """The last norm and the logits, by the output's weight or by one of the layer's own."""
-    model, rows = builder.model, builder.batch.outputs
+    model = builder.model
+    rows = builder.batch.outputs
     is_cut = current.layout == (F32, model.n_embd, rows)
     normed = builder.tokens if model.norms_every_row and not is_cut else rows
     extra = model.extra
     builder.pin_norms = False
     if model.keeps_every_row and not model.norms_every_row and not is_cut:
         current = _wanted_rows(builder, current)
-    norm, output = (
-        extra.get("output_norm.weight"),
-        extra.get("output.weight") or extra.get("token_embd.weight"),
-    )
+    norm = extra.get("output_norm.weight")
+    output = extra.get("output.weight") or extra.get("token_embd.weight")
     if norm:
         current = builder.norm(
-            current, builder.g.weight("output_norm", norm.n_bytes, place), (model.n_embd, normed)
+            current,
+            builder.g.weight("output_norm", norm.n_bytes, place),
+            (model.n_embd, normed),
         )
         current.is_output = True
     if model.norms_every_row and not is_cut:
@@ -329,7 +386,10 @@ def _head(builder: LayerBuilder, current: Node, place: int, own: Node | None = N
 def _wanted_rows(builder: LayerBuilder, current: Node) -> Node:
     rows = builder.batch.outputs
     return builder.g.op(
-        "rows", (builder.model.n_embd, rows), current, builder.shared_input("out_ids", rows * I32)
+        "rows",
+        (builder.model.n_embd, rows),
+        current,
+        builder.shared_input("out_ids", rows * I32),
     )
 
 

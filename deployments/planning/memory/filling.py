@@ -39,5 +39,8 @@ def checkpoint_bytes(model: ModelShape, settings: MemorySettings) -> int:
         for kind in kinds
     )
     parallel = max(settings.parallel, 1)
-    most = settings.context // (1 if settings.kv_unified else parallel) // CHECKPOINT_STEP + 2
+    most = (
+        settings.context // (1 if settings.kv_unified else parallel) // CHECKPOINT_STEP
+        + 2
+    )
     return one * min(settings.ctx_checkpoints, most) * parallel

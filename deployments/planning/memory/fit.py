@@ -96,8 +96,13 @@ class _Search:
         self.room = [self._room(device) for device in self.working]
 
     def _room(self, device: DeviceFacts) -> int | None:
-        free = device.total_bytes if device.free_bytes is None else device.free_bytes
-        return None if free is None else max(free - self.margin_bytes, 0)
+        if device.free_bytes is None:
+            free = device.total_bytes
+        else:
+            free = device.free_bytes
+        if free is None:
+            return None
+        return max(free - self.margin_bytes, 0)
 
     def short_by(self, use: MemoryUse) -> int:
         """Bytes that are missing, of all places together.
@@ -105,7 +110,8 @@ class _Search:
         Of the host's mapped file the parts between its tensors can be dropped; what is computed
         with has to stay in memory.
         """
-        host_room, on_host = self._room(self._host()), use.host.resident_bytes
+        host_room = self._room(self._host())
+        on_host = use.host.resident_bytes
         return self._short_on_devices(use) + (
             max(on_host - host_room, 0) if host_room is not None else 0
         )
@@ -113,11 +119,16 @@ class _Search:
     def _short_on_devices(self, use: MemoryUse) -> int:
         columns = zip(self.room, use.devices[:-1], strict=True)
         return sum(
-            max(planned.needed_bytes - room, 0) for room, planned in columns if room is not None
+            max(planned.needed_bytes - room, 0)
+            for room, planned in columns
+            if room is not None
         )
 
     def _host(self) -> DeviceFacts:
-        return next((device for device in self.devices if device.kind == "cpu"), DeviceFacts("CPU"))
+        return next(
+            (device for device in self.devices if device.kind == "cpu"),
+            DeviceFacts("CPU"),
+        )
 
     def candidates(self) -> Iterator[MemorySettings]:
         """Settings to try, best first.
@@ -125,17 +136,22 @@ class _Search:
         More experts or layers on the host always take less on devices, so the best number of each
         is found by halving.
         """
-        if whole := self._fitted(self.settings):
+        whole = self._fitted(self.settings)
+        if whole:
             yield whole
         if not self.working:
             return
         settings = self.settings
         if self.model.expert_bytes and "n_cpu_moe" not in self.fixed:
-            yield from self._first(settings, range(1, self.model.n_layer + 1), "n_cpu_moe")
+            yield from self._first(
+                settings, range(1, self.model.n_layer + 1), "n_cpu_moe"
+            )
             settings = replace(settings, n_cpu_moe=self.model.n_layer)
         # Engines that load folders leave no layer on the host.
         if "gpu_layers" not in self.fixed and not self.model.is_folder:
-            yield from self._first(settings, range(self.model.n_layer, -1, -1), "gpu_layers")
+            yield from self._first(
+                settings, range(self.model.n_layer, -1, -1), "gpu_layers"
+            )
 
     def _first(
         self, settings: MemorySettings, numbers: range, name: str
@@ -148,14 +164,18 @@ class _Search:
         changes: list[dict[str, Any]] = [{name: number} for number in numbers]
         tried = [replace(settings, **change) for change in changes]
         compute = self._compute_of(tried[len(tried) // 2])
-        low, high = 0, len(tried)
+        low = 0
+        high = len(tried)
         while low < high:
             middle = (low + high) // 2
             low, high = (
-                (low, middle) if self._fitted(tried[middle], compute) else (middle + 1, high)
+                (low, middle)
+                if self._fitted(tried[middle], compute)
+                else (middle + 1, high)
             )
         for candidate in tried[low : low + _ROUNDS]:
-            if best := self._fitted(candidate):
+            best = self._fitted(candidate)
+            if best:
                 yield best
                 self.near.append(best)
                 return
@@ -167,9 +187,13 @@ class _Search:
         not."""
         if self._is_cut(settings):
             return self._cut(settings, compute)
-        return settings if self._fits(settings, compute) else None
+        if self._fits(settings, compute):
+            return settings
+        return None
 
-    def _fits_everywhere(self, settings: MemorySettings, compute: list[int] | None = None) -> bool:
+    def _fits_everywhere(
+        self, settings: MemorySettings, compute: list[int] | None = None
+    ) -> bool:
         """On the devices and on the host."""
         found = self._fitted(settings, compute)
         return (
@@ -189,16 +213,26 @@ class _Search:
         )
 
     def _fits(self, settings: MemorySettings, compute: list[int] | None = None) -> bool:
-        return self._short_on_devices(memory_use(self.model, self.devices, settings, compute)) == 0
+        return (
+            self._short_on_devices(
+                memory_use(self.model, self.devices, settings, compute)
+            )
+            == 0
+        )
 
-    def _cut(self, settings: MemorySettings, compute: list[int] | None) -> MemorySettings | None:
+    def _cut(
+        self, settings: MemorySettings, compute: list[int] | None
+    ) -> MemorySettings | None:
         """Cuts by an estimate of what each device needs beside its layers, then by what it needed
         for that cut."""
         costs = offloaded_layer_bytes(self.model, settings)
         candidate = replace(settings, tensor_split=(1.0,) * len(self.working))
         for _ in range(3):
             use = memory_use(self.model, self.devices, candidate, compute)
-            beside = [planned.compute_bytes + planned.other_bytes for planned in use.devices[:-1]]
+            beside = [
+                planned.compute_bytes + planned.other_bytes
+                for planned in use.devices[:-1]
+            ]
             rooms = [
                 None if room is None else room - size
                 for room, size in zip(self.room, beside, strict=True)
@@ -208,7 +242,9 @@ class _Search:
             )
             if counts is None:
                 return None
-            shares = shortest_cut(self.model.n_layer, settings.gpu_layers, tuple(counts))
+            shares = shortest_cut(
+                self.model.n_layer, settings.gpu_layers, tuple(counts)
+            )
             candidate = replace(settings, tensor_split=shares)
             if self._fits(candidate, compute):
                 return candidate
@@ -223,14 +259,25 @@ class _Search:
         tried = [asked, *self.near]
         return min(
             tried,
-            key=lambda settings: self.short_by(memory_use(self.model, self.devices, settings)),
+            key=lambda settings: self.short_by(
+                memory_use(self.model, self.devices, settings)
+            ),
         )
 
     def result(self, chosen: MemorySettings, use: MemoryUse, *, fits: bool) -> Fit:
         short = self.short_by(use)
-        longest = self._longest_context(chosen) if fits and self.find_context else 0
+        if fits and self.find_context:
+            longest = self._longest_context(chosen)
+        else:
+            longest = 0
         return Fit(
-            chosen.gpu_layers, chosen.tensor_split, chosen.n_cpu_moe, use, fits, short, longest
+            chosen.gpu_layers,
+            chosen.tensor_split,
+            chosen.n_cpu_moe,
+            use,
+            fits,
+            short,
+            longest,
         )
 
     def _longest_context(self, chosen: MemorySettings) -> int:
@@ -241,7 +288,8 @@ class _Search:
         the result.
         """
         step = CELL_PADDING * (1 if chosen.kv_unified else max(chosen.parallel, 1))
-        low, high = chosen.context // step, self.model.n_ctx_train * max(chosen.parallel, 1) // step
+        low = chosen.context // step
+        high = self.model.n_ctx_train * max(chosen.parallel, 1) // step
         if high <= low:
             return chosen.context
         ends = [
@@ -276,7 +324,9 @@ class _Search:
 def _between(ends: Sequence[tuple[int, list[int]]], context: int) -> list[int]:
     (start, low), (end, high) = ends
     share = (context - start) / (end - start)
-    return [round(one + (other - one) * share) for one, other in zip(low, high, strict=True)]
+    return [
+        round(one + (other - one) * share) for one, other in zip(low, high, strict=True)
+    ]
 
 
 def stretches(
@@ -299,9 +349,12 @@ def stretches(
     return None
 
 
-def _targets(total: float, capacities: Sequence[int], speeds: Sequence[float]) -> list[float]:
+def _targets(
+    total: float, capacities: Sequence[int], speeds: Sequence[float]
+) -> list[float]:
     """Bytes each device is to hold."""
-    targets, left = [0.0] * len(capacities), total
+    targets = [0.0] * len(capacities)
+    left = total
     for speed in sorted(set(speeds), reverse=True):
         group = [index for index, own in enumerate(speeds) if own == speed]
         room = sum(capacities[index] for index in group) or 1
@@ -314,14 +367,21 @@ def _targets(total: float, capacities: Sequence[int], speeds: Sequence[float]) -
 def _walk(
     costs: Sequence[int], capacities: Sequence[int], targets: Sequence[float]
 ) -> list[int] | None:
-    counts, layer = [], 0
+    counts = []
+    layer = 0
     for index, (capacity, target) in enumerate(zip(capacities, targets, strict=True)):
-        later, held, count = len(capacities) - index - 1, 0, 0
+        later = len(capacities) - index - 1
+        held = 0
+        count = 0
         while layer < len(costs) - later or (count == 0 and layer < len(costs)):
             cost = costs[layer]
             is_enough = later and count and held + cost / 2 > target
             if held + cost > capacity or is_enough:
                 break
-            held, count, layer = held + cost, count + 1, layer + 1
+            held = held + cost
+            count = count + 1
+            layer = layer + 1
         counts.append(count)
-    return counts if layer == len(costs) else None
+    if layer == len(costs):
+        return counts
+    return None

@@ -17,7 +17,8 @@ from deployments.planning.memory.placement import Placement
 from deployments.planning.memory.settings import MemorySettings
 
 # Activations are of 16 bits, logits of 32.
-ACTIVATION_BYTES, LOGIT_BYTES = 2, 4
+ACTIVATION_BYTES = 2
+LOGIT_BYTES = 4
 
 
 def folder_weights(
@@ -29,22 +30,33 @@ def folder_weights(
     """
     kinds = list(model.layer_kinds())[: model.n_layer - model.n_nextn]
     if shares:
-        tensors = [*(tensor for kind in kinds for tensor in kind.tensors), *model.extras]
+        tensors = [
+            *(tensor for kind in kinds for tensor in kind.tensors),
+            *model.extras,
+        ]
         whole = sum(tensor.n_bytes for tensor in tensors if len(tensor.shape) < 2)
         cut = sum(tensor.n_bytes for tensor in tensors) - whole
         return [whole + ceil(cut * share / sum(shares)) for share in shares] + [0]
     sizes = [0] * (placement.host + 1)
     for index, kind in enumerate(kinds):
-        lifted = kind.expert_bytes if placement.cpu_moe or index < placement.n_cpu_moe else 0
+        if placement.cpu_moe or index < placement.n_cpu_moe:
+            lifted = kind.expert_bytes
+        else:
+            lifted = 0
         sizes[placement.layers[index]] += kind.n_bytes - lifted
         sizes[placement.host] += lifted
     for tensor in model.extras:
-        first = placement.layers[0] if tensor.name.startswith("token_embd") else placement.output
+        if tensor.name.startswith("token_embd"):
+            first = placement.layers[0]
+        else:
+            first = placement.output
         sizes[first] += tensor.n_bytes
     return sizes
 
 
-def folder_kv(model: ModelShape, settings: MemorySettings, shares: tuple[float, ...]) -> list[int]:
+def folder_kv(
+    model: ModelShape, settings: MemorySettings, shares: tuple[float, ...]
+) -> list[int]:
     """Bytes of each rank, and of the host: whole KV heads, each on one rank at least; MLA's latent
     on every one."""
     count = cells(
@@ -57,19 +69,23 @@ def folder_kv(model: ModelShape, settings: MemorySettings, shares: tuple[float, 
     )
     sizes = [0] * len(shares)
     for kind in model.layer_kinds():
-        whole = sum(layer_kv_bytes(model, kind, count, settings.type_k, settings.type_v))
+        whole = sum(
+            layer_kv_bytes(model, kind, count, settings.type_k, settings.type_v)
+        )
         states = state_bytes(kind, settings.parallel)
         for rank, share in enumerate(shares):
             part = share / sum(shares)
-            sizes[rank] += whole * _kv_heads(model, kind, part) // max(kind.n_head_kv, 1) + ceil(
-                states * part
-            )
+            sizes[rank] += whole * _kv_heads(model, kind, part) // max(
+                kind.n_head_kv, 1
+            ) + ceil(states * part)
     return [*sizes, 0]
 
 
 def _kv_heads(model: ModelShape, kind: LayerKind, part: float) -> int:
     """Of one rank."""
-    return kind.n_head_kv if model.is_mla else max(ceil(kind.n_head_kv * part), 1)
+    if model.is_mla:
+        return kind.n_head_kv
+    return max(ceil(kind.n_head_kv * part), 1)
 
 
 def folder_compute(
@@ -85,7 +101,10 @@ def folder_compute(
     logits = model.n_vocab * LOGIT_BYTES * max(settings.parallel, 1)
 
     def of_part(part: float) -> int:
-        return tokens * (4 * model.n_embd + 2 * ceil(widest * part)) * ACTIVATION_BYTES + logits
+        return (
+            tokens * (4 * model.n_embd + 2 * ceil(widest * part)) * ACTIVATION_BYTES
+            + logits
+        )
 
     if shares:
         return [of_part(share / sum(shares)) for share in shares] + [0]

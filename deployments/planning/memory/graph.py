@@ -17,7 +17,10 @@ from deployments.planning.architecture import LayerKind, ModelShape
 from deployments.planning.kv import UNQUANTISED, Cells, row_bytes
 from deployments.planning.memory.allocator import UNPLACED, Node
 
-F32, F16, I32, I64 = 4, 2, 4, 8
+F32 = 4
+F16 = 2
+I32 = 4
+I64 = 8
 # A layer's weight by its name without ".weight"; None where the layer has none.
 Weights = Callable[[str], Node | None]
 
@@ -33,7 +36,9 @@ class Spot:
 
     @property
     def cache(self) -> int:
-        return self.place if self.cache_place == UNPLACED else self.cache_place
+        if self.cache_place == UNPLACED:
+            return self.place
+        return self.cache_place
 
 
 @dataclass(frozen=True)
@@ -116,12 +121,26 @@ class Builder:
         """
         layout = (width, *shape) if dense else (width, *shape, src.size)
         return Node(
-            name, span or prod(shape) * width, layout, [src], root=src.root or src, computes=False
+            name,
+            span or prod(shape) * width,
+            layout,
+            [src],
+            root=src.root or src,
+            computes=False,
         )
 
     def store(self, target: Node, *srcs: Node) -> None:
         """Writes into a stored tensor; runs where that tensor is."""
-        self.expand(Node("store", 0, None, list(srcs) or [target], root=target, place=target.place))
+        self.expand(
+            Node(
+                "store",
+                0,
+                None,
+                list(srcs) or [target],
+                root=target,
+                place=target.place,
+            )
+        )
 
     def expand(self, node: Node) -> Node:
         """Adds a node after all it depends on (ggml_build_forward_expand)."""
@@ -135,7 +154,13 @@ class Builder:
         return node
 
     def mul_mat(
-        self, name: str, weight: Node, rows: int, columns: Sequence[int], src: Node, *ids: Node
+        self,
+        name: str,
+        weight: Node,
+        rows: int,
+        columns: Sequence[int],
+        src: Node,
+        *ids: Node,
     ) -> Node:
         node = self.op(name, (rows, *columns), weight, src, *ids)
         node.offload_rows = columns[-1]
@@ -146,10 +171,13 @@ class LayerBuilder:
     """Adds the layers of one model to a graph, one after the other."""
 
     def __init__(self, model: ModelShape, batch: Batch, host: int) -> None:
-        self.model, self.batch, self.host = model, batch, host
+        self.model = model
+        self.batch = batch
+        self.host = host
         self.g = Builder(host)
         self.tokens = batch.tokens
-        self.pin_norms, self.layer_place = False, host
+        self.pin_norms = False
+        self.layer_place = host
         self.shared: dict[str, Node] = {}
 
     # Inputs
@@ -162,15 +190,21 @@ class LayerBuilder:
     def embedding(self, own: Node | None = None) -> Node:
         """Token embeddings, looked up on the host, or in a table of the layer's own; the input for
         vectors, which is not used, is allocated too."""
-        g, model = self.g, self.model
-        size = model.extra["token_embd.weight"].n_bytes if "token_embd.weight" in model.extra else 0
+        g = self.g
+        model = self.model
+        if "token_embd.weight" in model.extra:
+            size = model.extra["token_embd.weight"].n_bytes
+        else:
+            size = 0
         self.shared_input("embd", model.n_embd * self.tokens * F32)
         table = own or g.weight("token_embd", size, self.host)
         tokens = g.input("tokens", self.tokens * I32)
         current = g.op("embed", (model.n_embd, self.tokens), table, tokens)
         g.expand(current)
         if model.arch.startswith("gemma"):
-            current = g.op("embed_scaled", (model.n_embd, self.tokens), current, inplace=True)
+            current = g.op(
+                "embed_scaled", (model.n_embd, self.tokens), current, inplace=True
+            )
             g.expand(current)
         return current
 
@@ -213,7 +247,9 @@ class LayerBuilder:
             # src/llama-context.cpp (graph_get_cb): a norm stays with its layer when all layers are
             # offloaded.
             current.place = self.layer_place
-        return self.g.op("norm_w", shape, current, weight, inplace=True) if weight else current
+        if weight:
+            return self.g.op("norm_w", shape, current, weight, inplace=True)
+        return current
 
     def add(self, one: Node, other: Node, shape: Sequence[int]) -> Node:
         return self.g.op("add", shape, one, other, inplace=True)
@@ -222,19 +258,32 @@ class LayerBuilder:
         if rotation is None:
             return src
         folded = self.g.view("fold", shape, src)
-        return self.g.view("unfold", shape, self.g.op("rotated", shape, rotation, folded))
+        return self.g.view(
+            "unfold", shape, self.g.op("rotated", shape, rotation, folded)
+        )
 
     def attend(
         self, q: Node, kind: LayerKind, kv: tuple[Node, Node], mask: Node, *, v_dim: int
     ) -> Node:
         """Attention of all heads over the cache (build_attn_mha)."""
-        g, batch, heads = self.g, self.batch, kind.n_head
+        g = self.g
+        batch = self.batch
+        heads = kind.n_head
         per_stream = self.tokens // batch.streams
-        q = g.view("q", (kind.head_dim_k, per_stream, heads, batch.streams), q, dense=False)
+        q = g.view(
+            "q", (kind.head_dim_k, per_stream, heads, batch.streams), q, dense=False
+        )
         shape = (v_dim * heads, self.tokens)
         keys, values = kv
         if batch.flash:
-            out = g.op("flash", (v_dim, heads, per_stream, batch.streams), q, keys, values, mask)
+            out = g.op(
+                "flash",
+                (v_dim, heads, per_stream, batch.streams),
+                q,
+                keys,
+                values,
+                mask,
+            )
             out.follows_weights = False
             return g.view("flash_out", shape, out)
         scores_shape = (batch.cells.of(kind), per_stream, heads, batch.streams)
@@ -246,7 +295,9 @@ class LayerBuilder:
             values = g.op("v_cont", (values.size,), values, width=1)
         out = g.op("kqv", (v_dim, per_stream, heads, batch.streams), values, scores)
         joined = g.op(
-            "kqv_cont", shape, g.view("kqv_perm", (v_dim, heads, self.tokens), out, dense=False)
+            "kqv_cont",
+            shape,
+            g.view("kqv_perm", (v_dim, heads, self.tokens), out, dense=False),
         )
         if not batch.offload_kqv:
             joined.place = self.host
@@ -256,7 +307,11 @@ class LayerBuilder:
         self, kind: LayerKind, place: int, width: int, cache_type: str, name: str
     ) -> tuple[Node, Node]:
         """(the tensor of the cache, the view of it that attention reads)."""
-        size = row_bytes(width, cache_type) * self.batch.cells.of(kind) * self.batch.streams
+        size = (
+            row_bytes(width, cache_type)
+            * self.batch.cells.of(kind)
+            * self.batch.streams
+        )
         at = place if self.batch.offload_kqv else self.host
         store = self.g.stored(name, size, at)
         view = Node(f"{name}_view", size, None, [store], root=store, computes=False)
@@ -266,7 +321,8 @@ class LayerBuilder:
         self, src: Node, widths: tuple[int, int], weights: dict[str, Node], columns: int
     ) -> Node:
         """Dense feed-forward; `widths` are of the inner and the outer side (build_ffn)."""
-        g, (inner, outer) = self.g, widths
+        g = self.g
+        (inner, outer) = widths
         up = g.mul_mat("ffn_up", weights["up"], inner, (columns,), src)
         if "up_b" in weights:
             up = self.add(up, weights["up_b"], (inner, columns))
@@ -281,4 +337,6 @@ class LayerBuilder:
         else:
             acted = g.op("act", (inner, columns), up, inplace=True)
         down = g.mul_mat("ffn_down", weights["down"], outer, (columns,), acted)
-        return self.add(down, weights["down_b"], (outer, columns)) if "down_b" in weights else down
+        if "down_b" in weights:
+            return self.add(down, weights["down_b"], (outer, columns))
+        return down

@@ -16,9 +16,12 @@ _WITHOUT_ROTARY = frozenset(
 )
 
 
-def attention(b: LayerBuilder, source: Node, kind: LayerKind, w: Weights, spot: Spot) -> Node:
+def attention(
+    b: LayerBuilder, source: Node, kind: LayerKind, w: Weights, spot: Spot
+) -> Node:
     """Queries, keys and values, rotary positions, the cache, attention, projection back."""
-    g, tokens = b.g, b.tokens
+    g = b.g
+    tokens = b.tokens
     if not (w("attn_qkv") or w("attn_q") or w("attn_q_b")) or not kind.n_head_kv:
         return source
     if not kind.has_kv and b.model.n_with_kv < b.model.n_layer:
@@ -29,9 +32,13 @@ def attention(b: LayerBuilder, source: Node, kind: LayerKind, w: Weights, spot: 
         "k": (kind.head_dim_k, kind.n_head_kv, tokens),
     }
     assert q and k and v
-    q, k = (_positioned(b, node, w, name, heads[name]) for name, node in (("q", q), ("k", k)))
     q, k = (
-        b.hadamard(node, b.rotation(kind, "k"), heads[name]) for name, node in (("q", q), ("k", k))
+        _positioned(b, node, w, name, heads[name])
+        for name, node in (("q", q), ("k", k))
+    )
+    q, k = (
+        b.hadamard(node, b.rotation(kind, "k"), heads[name])
+        for name, node in (("q", q), ("k", k))
     )
     v = b.hadamard(v, b.rotation(kind, "v"), (kind.head_dim_v, kind.n_head_kv, tokens))
     g.expand(q)
@@ -44,42 +51,66 @@ def attention(b: LayerBuilder, source: Node, kind: LayerKind, w: Weights, spot: 
         kind, spot.place, kind.head_dim_v * kind.n_head_kv, b.batch.type_v, "cache_v"
     )
     g.store(
-        keys, g.view("k_2d", (kind.head_dim_k * kind.n_head_kv, tokens), k), b.indexes(kind, "k")
+        keys,
+        g.view("k_2d", (kind.head_dim_k * kind.n_head_kv, tokens), k),
+        b.indexes(kind, "k"),
     )
     g.store(
-        values, g.view("v_2d", (kind.head_dim_v * kind.n_head_kv, tokens), v), b.indexes(kind, "v")
+        values,
+        g.view("v_2d", (kind.head_dim_v * kind.n_head_kv, tokens), v),
+        b.indexes(kind, "v"),
     )
     out = _attended(b, q, kind, (key_view, value_view))
     if gate:
-        opened = g.op("gate_sigmoid", (kind.head_dim_k * kind.n_head, tokens), gate, inplace=True)
-        out = g.op("attn_gated", (kind.head_dim_v * kind.n_head, tokens), out, opened, inplace=True)
+        opened = g.op(
+            "gate_sigmoid", (kind.head_dim_k * kind.n_head, tokens), gate, inplace=True
+        )
+        out = g.op(
+            "attn_gated",
+            (kind.head_dim_v * kind.n_head, tokens),
+            out,
+            opened,
+            inplace=True,
+        )
     elif (weight := w("attn_gate")) and kind.rows("attn_gate") == kind.n_head:
         opened = g.mul_mat("attn_gate", weight, kind.n_head, (tokens,), source)
         opened = g.op("gate_sigmoid", (kind.n_head, tokens), opened, inplace=True)
-        out = g.op("attn_gated", (kind.head_dim_v * kind.n_head, tokens), out, opened, inplace=True)
+        out = g.op(
+            "attn_gated",
+            (kind.head_dim_v * kind.n_head, tokens),
+            out,
+            opened,
+            inplace=True,
+        )
     return _projected(b, out, w)
 
 
 def _attended(b: LayerBuilder, q: Node, kind: LayerKind, kv: tuple[Node, Node]) -> Node:
     out = b.g.expand(b.attend(q, kind, kv, b.mask(kind), v_dim=kind.head_dim_v))
-    return b.hadamard(out, b.rotation(kind, "v"), (kind.head_dim_v * kind.n_head, b.tokens))
+    return b.hadamard(
+        out, b.rotation(kind, "v"), (kind.head_dim_v * kind.n_head, b.tokens)
+    )
 
 
 def _projected(b: LayerBuilder, out: Node, w: Weights) -> Node:
-    g, tokens = b.g, b.tokens
+    g = b.g
+    tokens = b.tokens
     projection = w("attn_output")
     if projection is None:
         return out
     current = g.mul_mat("attn_out", projection, b.model.n_embd, (tokens,), out)
     bias = w("attn_output.bias")
-    return b.add(current, bias, (b.model.n_embd, tokens)) if bias else current
+    if bias:
+        return b.add(current, bias, (b.model.n_embd, tokens))
+    return current
 
 
 def _on_shared_cache(
     b: LayerBuilder, source: Node, kind: LayerKind, w: Weights, spot: Spot
 ) -> Node:
     """Queries over what an earlier layer keeps, which may be elsewhere and is copied then."""
-    g, shape = b.g, (kind.head_dim_k, kind.n_head, b.tokens)
+    g = b.g
+    shape = (kind.head_dim_k, kind.n_head, b.tokens)
     weight = w("attn_q")
     if weight is None:
         return source
@@ -90,7 +121,8 @@ def _on_shared_cache(
     )
     q = b.hadamard(_positioned(b, q, w, "q", shape), b.rotation(kind, "k"), shape)
     g.expand(q)
-    key_width, value_width = kind.head_dim_k * kind.n_head_kv, kind.head_dim_v * kind.n_head_kv
+    key_width = kind.head_dim_k * kind.n_head_kv
+    value_width = kind.head_dim_v * kind.n_head_kv
     _, keys = b.cached(kind, spot.cache, key_width, b.batch.type_k, "cache_k")
     _, values = b.cached(kind, spot.cache, value_width, b.batch.type_v, "cache_v")
     return _projected(b, _attended(b, q, kind, (keys, values)), w)
@@ -101,21 +133,25 @@ def _queries_keys_values(
 ) -> list[Node | None]:
     """Queries, keys and values of a layer, and what its queries' weight gives beside them: a gate,
     or None."""
-    g, tokens = b.g, b.tokens
+    g = b.g
+    tokens = b.tokens
     shapes = [
         (kind.head_dim_k, kind.n_head, tokens),
         (kind.head_dim_k, kind.n_head_kv, tokens),
         (kind.head_dim_v, kind.n_head_kv, tokens),
     ]
-    if fused := w("attn_qkv"):
+    fused = w("attn_qkv")
+    if fused:
         rows = kind.rows("attn_qkv")
         joined = g.mul_mat("qkv", fused, rows, (tokens,), source)
-        if bias := w("attn_qkv.bias"):
+        bias = w("attn_qkv.bias")
+        if bias:
             joined = b.add(joined, bias, (rows, tokens))
         return [*(g.view("part", shape, joined, dense=False) for shape in shapes), None]
     if w("attn_kv_b"):
         return [*_decompressed(b, source, kind, w, shapes), None]
-    parts, gate = [], None
+    parts = []
+    gate = None
     for name, shape in zip(("attn_q", "attn_k", "attn_v"), shapes, strict=True):
         # Some models have no values of their own: keys serve as both.
         weight = w(name) or w("attn_k") or w("attn_q")
@@ -124,30 +160,51 @@ def _queries_keys_values(
         if name == "attn_q" and kind.rows(name) == 2 * width:
             both = g.mul_mat(name, weight, 2 * width, (tokens,), source)
             parts.append(g.view("attn_q_half", shape, both, dense=False))
-            gate = g.op("gate_cont", (width, tokens), g.view("gate_half", shape, both, dense=False))
+            gate = g.op(
+                "gate_cont",
+                (width, tokens),
+                g.view("gate_half", shape, both, dense=False),
+            )
             continue
         part = g.mul_mat(name, weight, width, (tokens,), source)
-        if bias := w(f"{name}.bias"):
+        bias = w(f"{name}.bias")
+        if bias:
             part = b.add(part, bias, (width, tokens))
         parts.append(g.view(f"{name}_3d", shape, part))
     return [*parts, gate]
 
 
 def _decompressed(
-    b: LayerBuilder, source: Node, kind: LayerKind, w: Weights, shapes: list[tuple[int, int, int]]
+    b: LayerBuilder,
+    source: Node,
+    kind: LayerKind,
+    w: Weights,
+    shapes: list[tuple[int, int, int]],
 ) -> list[Node]:
     """Files from before MLA keep keys and values of all heads: they come from one matrix
     (deepseek2.cpp)."""
-    g, rows = b.g, kind.rows("attn_kv_b")
-    q = g.view("q_3d", shapes[0], _latent_queries(b, _low_queries(b, source, kind, w), kind, w))
-    low = g.op("kv_cmpr", (kind.rows("attn_kv_a_mqa"), b.tokens), w("attn_kv_a_mqa"), source)
+    g = b.g
+    rows = kind.rows("attn_kv_b")
+    q = g.view(
+        "q_3d", shapes[0], _latent_queries(b, _low_queries(b, source, kind, w), kind, w)
+    )
+    low = g.op(
+        "kv_cmpr", (kind.rows("attn_kv_a_mqa"), b.tokens), w("attn_kv_a_mqa"), source
+    )
     joined = g.op("kv", (rows, b.tokens), w("attn_kv_b"), low)
     parts = [g.view("part", shape, joined, dense=False) for shape in shapes[1:]]
-    return [q, g.op("k_cat", shapes[1], parts[0], low), g.op("v_cont", shapes[2], parts[1])]
+    return [
+        q,
+        g.op("k_cat", shapes[1], parts[0], low),
+        g.op("v_cont", shapes[2], parts[1]),
+    ]
 
 
-def _positioned(b: LayerBuilder, node: Node, w: Weights, name: str, shape: tuple[int, ...]) -> Node:
-    if norm := w(f"attn_{name}_norm"):
+def _positioned(
+    b: LayerBuilder, node: Node, w: Weights, name: str, shape: tuple[int, ...]
+) -> Node:
+    norm = w(f"attn_{name}_norm")
+    if norm:
         node = b.norm(node, norm, shape)
     if b.model.arch in _WITHOUT_ROTARY:
         return node
@@ -160,12 +217,17 @@ def latent_attention(
     b: LayerBuilder, source: Node, kind: LayerKind, w: Weights, spot: Spot
 ) -> Node:
     """MLA: queries meet compressed keys of one head, which serve as values too (deepseek2.cpp)."""
-    g, tokens, rank = b.g, b.tokens, b.model.kv_lora_rank
-    width, rope = kind.head_dim_k, kind.head_dim_k - rank
-    wk_b, wv_b = w("attn_k_b"), w("attn_v_b")
+    g = b.g
+    tokens = b.tokens
+    rank = b.model.kv_lora_rank
+    width = kind.head_dim_k
+    rope = kind.head_dim_k - rank
+    wk_b = w("attn_k_b")
+    wv_b = w("attn_v_b")
     down = w("attn_kv_a_mqa")
     assert wk_b and wv_b and down
-    nope, v_dim = kind.by_name["attn_k_b.weight"].shape[0], kind.by_name["attn_v_b.weight"].shape[1]
+    nope = kind.by_name["attn_k_b.weight"].shape[0]
+    v_dim = kind.by_name["attn_v_b.weight"].shape[1]
     low = _low_queries(b, source, kind, w)
     mask = b.mask(kind)
     if kind.indexer_dim:
@@ -173,16 +235,22 @@ def latent_attention(
     q = _latent_queries(b, low, kind, w)
     compressed = g.mul_mat("kv_cmpr_pe", down, width, (tokens,), source)
     latent = g.view("kv_cmpr", (rank, tokens), compressed, dense=False)
-    k_pe = _turned(b, g.view("k_pe", (rope, 1, tokens), compressed, dense=False), (rope, 1, tokens))
+    k_pe = _turned(
+        b, g.view("k_pe", (rope, 1, tokens), compressed, dense=False), (rope, 1, tokens)
+    )
     latent = b.norm(latent, w("attn_kv_a_norm"), (rank, tokens))
     q_nope = g.view("q_nope", (nope, kind.n_head, tokens), q, dense=False)
     q_pe = g.view("q_pe", (rope, kind.n_head, tokens), q, dense=False)
     q_pe = _turned(b, q_pe, (rope, kind.n_head, tokens))
     q_nope = g.view("q_nope_perm", (nope, tokens, kind.n_head), q_nope, dense=False)
     absorbed = g.mul_mat("q_absorbed", wk_b, rank, (tokens, kind.n_head), q_nope)
-    absorbed = g.view("q_absorbed_perm", (rank, kind.n_head, tokens), absorbed, dense=False)
+    absorbed = g.view(
+        "q_absorbed_perm", (rank, kind.n_head, tokens), absorbed, dense=False
+    )
     q = g.op("q_cat", (width, kind.n_head, tokens), absorbed, q_pe)
-    k = g.op("k_cat", (width, 1, tokens), g.view("kv_3d", (rank, 1, tokens), latent), k_pe)
+    k = g.op(
+        "k_cat", (width, 1, tokens), g.view("kv_3d", (rank, 1, tokens), latent), k_pe
+    )
     g.expand(q)
     g.expand(latent)
     g.expand(k)
@@ -219,18 +287,29 @@ def _turned(b: LayerBuilder, node: Node, shape: tuple[int, ...]) -> Node:
 
 
 def _latent_values(
-    b: LayerBuilder, q: Node, kind: LayerKind, kv: tuple[Node, Node, Node], dims: tuple[int, int]
+    b: LayerBuilder,
+    q: Node,
+    kind: LayerKind,
+    kv: tuple[Node, Node, Node],
+    dims: tuple[int, int],
 ) -> Node:
     """Attention over compressed values, then each head's own decompression."""
-    g, batch, heads, (rank, v_dim) = b.g, b.batch, kind.n_head, dims
+    g = b.g
+    batch = b.batch
+    heads = kind.n_head
+    (rank, v_dim) = dims
     keys, wv_b, mask = kv
     per_stream = b.tokens // batch.streams
-    q = g.view("q_4d", (kind.head_dim_k, per_stream, heads, batch.streams), q, dense=False)
+    q = g.view(
+        "q_4d", (kind.head_dim_k, per_stream, heads, batch.streams), q, dense=False
+    )
     shape = (v_dim, per_stream, heads, batch.streams)
     if batch.flash:
         out = g.op("flash", (rank, heads, per_stream, batch.streams), q, keys, mask)
         out.follows_weights = False
-        out = g.view("flash_perm", (rank, per_stream, heads, batch.streams), out, dense=False)
+        out = g.view(
+            "flash_perm", (rank, per_stream, heads, batch.streams), out, dense=False
+        )
         out = g.mul_mat("v_mla", wv_b, shape[0], shape[1:], out)
     else:
         scores_shape = (batch.cells.of(kind), per_stream, heads, batch.streams)
@@ -249,4 +328,6 @@ def _latent_values(
 
 
 def _element(cache_type: str) -> int:
-    return F32 if cache_type == "f32" else 2
+    if cache_type == "f32":
+        return F32
+    return 2

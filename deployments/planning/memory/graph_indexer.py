@@ -16,25 +16,39 @@ def chosen_cells(
     b: LayerBuilder, source: Node, low: Node, kind: LayerKind, w: Weights, spot: Spot
 ) -> Node:
     """The cells of each token that are attended to; `low` are the compressed queries."""
-    g, tokens, dim = b.g, b.tokens, kind.indexer_dim
-    wq, wk, scale = w("indexer.attn_q_b"), w("indexer.attn_k"), w("indexer.proj")
+    g = b.g
+    tokens = b.tokens
+    dim = kind.indexer_dim
+    wq = w("indexer.attn_q_b")
+    wk = w("indexer.attn_k")
+    scale = w("indexer.proj")
     assert wq and wk and scale
     heads = kind.rows("indexer.attn_q_b") // dim
     rotation = b.shared_input("rot_lid", dim * dim * F32)
-    q = _turned(b, g.mul_mat("lid_q", wq, heads * dim, (tokens,), low), (dim, heads, tokens))
+    q = _turned(
+        b, g.mul_mat("lid_q", wq, heads * dim, (tokens,), low), (dim, heads, tokens)
+    )
     k = g.mul_mat("lid_k", wk, dim, (tokens,), source)
     k = b.norm(k, w("indexer.k_norm"), (dim, tokens))
-    if bias := w("indexer.k_norm.bias"):
+    bias = w("indexer.k_norm.bias")
+    if bias:
         k = b.add(k, bias, (dim, tokens))
     k = _turned(b, k, (dim, 1, tokens))
     q = g.mul_mat("lid_q_rot", rotation, dim, (heads, tokens), q)
     k = g.mul_mat("lid_k_rot", rotation, dim, (1, tokens), k)
     keys, key_view = b.cached(kind, spot.place, dim, b.batch.type_k, "cache_lid")
-    g.store(keys, g.view("lid_k_2d", (dim, tokens), k), b.shared_input("lid_idx", tokens * 8))
+    g.store(
+        keys,
+        g.view("lid_k_2d", (dim, tokens), k),
+        b.shared_input("lid_idx", tokens * 8),
+    )
     weights = g.mul_mat("lid_weights", scale, heads, (tokens,), source)
-    cells, streams = b.batch.cells.of(kind), b.batch.streams
+    cells = b.batch.cells.of(kind)
+    streams = b.batch.streams
     mask = b.shared_input("mask_lid", cells * tokens * F16)
-    score = g.op("lid_score", (cells, tokens // streams, 1, streams), q, key_view, weights, mask)
+    score = g.op(
+        "lid_score", (cells, tokens // streams, 1, streams), q, key_view, weights, mask
+    )
     score.follows_weights = False
     count = min(b.model.indexer_top_k, cells)
     best = g.op("lid_best", (count, tokens), score, width=I32)
@@ -43,18 +57,29 @@ def chosen_cells(
 
 def sparse_mask(b: LayerBuilder, mask: Node, chosen: Node, kind: LayerKind) -> Node:
     """The mask with everything but the chosen cells shut."""
-    g, tokens = b.g, b.tokens
+    g = b.g
+    tokens = b.tokens
     width = F16 if b.batch.flash else F32
-    shape, count = (
-        (b.batch.cells.of(kind), tokens),
-        min(b.model.indexer_top_k, b.batch.cells.of(kind)),
-    )
+    shape = (b.batch.cells.of(kind), tokens)
+    count = min(b.model.indexer_top_k, b.batch.cells.of(kind))
     shut = g.op("mask_shut", shape, mask, width=width)
-    zeros = g.op("mask_zeros", (1, count, tokens), g.leaf("zeros", zeros_bytes(b)), inplace=True)
-    opened = Node(
-        "mask_open", 0, None, [zeros, chosen, g.view("mask_rows", shape, shut, width)], root=shut
+    zeros = g.op(
+        "mask_zeros", (1, count, tokens), g.leaf("zeros", zeros_bytes(b)), inplace=True
     )
-    return g.op("mask_top_k", shape, g.view("mask_again", shape, opened, width), mask, width=width)
+    opened = Node(
+        "mask_open",
+        0,
+        None,
+        [zeros, chosen, g.view("mask_rows", shape, shut, width)],
+        root=shut,
+    )
+    return g.op(
+        "mask_top_k",
+        shape,
+        g.view("mask_again", shape, opened, width),
+        mask,
+        width=width,
+    )
 
 
 def zeros_bytes(b: LayerBuilder) -> int:

@@ -12,15 +12,20 @@ from deployments.planning.memory.allocator import Node
 from deployments.planning.memory.graph import F32, I32, LayerBuilder, Spot, Weights
 
 
-def recurrent(b: LayerBuilder, source: Node, kind: LayerKind, w: Weights, spot: Spot) -> Node:
+def recurrent(
+    b: LayerBuilder, source: Node, kind: LayerKind, w: Weights, spot: Spot
+) -> Node:
     """A state-space block (mamba-base.cpp).
 
     Others of its family have the same shape of working memory.
     """
     if w("attn_gate") and (w("ssm_ba") or w("ssm_beta") and w("ssm_alpha")):
         return _delta_net(b, source, kind, w, spot)
-    g, m, tokens = b.g, b.model, b.tokens
-    sequences, inner = b.batch.sequences, m.ssm_d_inner or m.n_embd
+    g = b.g
+    m = b.model
+    tokens = b.tokens
+    sequences = b.batch.sequences
+    inner = m.ssm_d_inner or m.n_embd
     states = b.shared_input("s_copy", sequences * I32)
     at = spot.place if b.batch.offload_kqv else b.host
     conv_store = g.stored("r", kind.state_r * sequences * F32, at)
@@ -28,7 +33,9 @@ def recurrent(b: LayerBuilder, source: Node, kind: LayerKind, w: Weights, spot: 
     g.store(conv_store)
     conv = g.expand(g.op("conv_state", (kind.state_r, sequences), conv_store, states))
     g.store(conv_store, conv_store, states)
-    in_name = next((name for name in ("ssm_in", "attn_qkv", "shortconv.in_proj") if w(name)), "")
+    in_name = next(
+        (name for name in ("ssm_in", "attn_qkv", "shortconv.in_proj") if w(name)), ""
+    )
     weight = w(in_name)
     if weight is None:
         return source
@@ -37,14 +44,22 @@ def recurrent(b: LayerBuilder, source: Node, kind: LayerKind, w: Weights, spot: 
     channels = inner + 2 * m.ssm_n_group * m.ssm_d_state
     x = g.view("x", (channels, tokens), xz, dense=False)
     window = (max(m.ssm_d_conv - 1, 0) * sequences + tokens, channels)
-    padded = g.op("conv_x", window, g.view("conv_3d", (kind.state_r, sequences), conv), x)
-    g.store(conv_store, g.view("conv_tail", (kind.state_r, sequences), padded, dense=False))
+    padded = g.op(
+        "conv_x", window, g.view("conv_3d", (kind.state_r, sequences), conv), x
+    )
+    g.store(
+        conv_store, g.view("conv_tail", (kind.state_r, sequences), padded, dense=False)
+    )
     mixed = g.op("conv", (channels, tokens), padded, w("ssm_conv1d"))
     mixed = b.add(mixed, w("ssm_conv1d.bias") or mixed, (channels, tokens))
     mixed = g.op("conv_act", (channels, tokens), mixed, inplace=True)
     out = _scan(b, mixed, kind, w, (scan_store, states, xz))
     final = next(
-        (node for name in ("ssm_out", "shortconv.out_proj", "attn_output") if (node := w(name))),
+        (
+            node
+            for name in ("ssm_out", "shortconv.out_proj", "attn_output")
+            if (node := w(name))
+        ),
         None,
     )
     if final is None:
@@ -54,14 +69,22 @@ def recurrent(b: LayerBuilder, source: Node, kind: LayerKind, w: Weights, spot: 
 
 
 def _scan(
-    b: LayerBuilder, x: Node, kind: LayerKind, w: Weights, stores: tuple[Node, Node, Node]
+    b: LayerBuilder,
+    x: Node,
+    kind: LayerKind,
+    w: Weights,
+    stores: tuple[Node, Node, Node],
 ) -> Node:
     """Steps, the scan itself and the gate."""
-    g, m, tokens = b.g, b.model, b.tokens
+    g = b.g
+    m = b.model
+    tokens = b.tokens
     store, states, xz = stores
-    sequences, inner = b.batch.sequences, m.ssm_d_inner or m.n_embd
+    sequences = b.batch.sequences
+    inner = m.ssm_d_inner or m.n_embd
     srcs: list[Node | None] = [g.view("x_4d", (1, inner, tokens), x)]
-    if wx := w("ssm_x"):
+    wx = w("ssm_x")
+    if wx:
         rows = kind.rows("ssm_x")
         x_db = g.mul_mat("x_db", wx, rows, (tokens,), x)
         sides = [
@@ -69,7 +92,9 @@ def _scan(
             (m.ssm_d_state, "ssm_b_norm"),
             (m.ssm_d_state, "ssm_c_norm"),
         ]
-        parts = [g.view("part", (width, tokens), x_db, dense=False) for width, _ in sides]
+        parts = [
+            g.view("part", (width, tokens), x_db, dense=False) for width, _ in sides
+        ]
         if w("ssm_dt_norm"):
             parts = [
                 b.norm(part, w(name), (width, tokens))
@@ -82,9 +107,13 @@ def _scan(
         dt = b.add(dt, w("ssm_dt.bias") or dt, (inner, tokens))
         srcs += [dt, *rest]
     g.store(store)
-    scanned = g.op("scan", (inner * tokens + kind.state_s * sequences,), store, *srcs, states)
+    scanned = g.op(
+        "scan", (inner * tokens + kind.state_s * sequences,), store, *srcs, states
+    )
     g.expand(scanned)
-    g.store(store, g.view("last_state", (kind.state_s * sequences,), scanned, dense=False))
+    g.store(
+        store, g.view("last_state", (kind.state_s * sequences,), scanned, dense=False)
+    )
     y = g.view("y", (inner, tokens), scanned)
     skip = g.op("skip", (inner, tokens), x, w("ssm_d"), inplace=True)
     y = g.op("y_skip", (inner, tokens), y, skip, inplace=True)
@@ -96,14 +125,22 @@ def _scan(
     return g.op("gated", (inner, tokens), z, y)
 
 
-def _delta_net(b: LayerBuilder, source: Node, kind: LayerKind, w: Weights, spot: Spot) -> Node:
+def _delta_net(
+    b: LayerBuilder, source: Node, kind: LayerKind, w: Weights, spot: Spot
+) -> Node:
     """Linear attention by the gated delta rule, as one operation of the engine."""
-    g, m, tokens, sequences = b.g, b.model, b.tokens, b.batch.sequences
-    wqkv, wz, wout = w("attn_qkv"), w("attn_gate"), w("ssm_out")
+    g = b.g
+    m = b.model
+    tokens = b.tokens
+    sequences = b.batch.sequences
+    wqkv = w("attn_qkv")
+    wz = w("attn_gate")
+    wout = w("ssm_out")
     assert wqkv and wz and wout
     # The layer's norm runs before the states are gathered, unlike in the other models of this kind.
     g.expand(source)
-    channels, values = kind.rows("attn_qkv"), kind.rows("attn_gate")
+    channels = kind.rows("attn_qkv")
+    values = kind.rows("attn_gate")
     heads = kind.rows("ssm_ba") // 2 or kind.rows("ssm_beta")
     keys = (channels - values) // 2
     qkv = g.mul_mat("qkv", wqkv, channels, (tokens,), source)
@@ -120,7 +157,9 @@ def _delta_net(b: LayerBuilder, source: Node, kind: LayerKind, w: Weights, spot:
         g.view("conv_3d", (kind.state_r, sequences), conv),
         g.view("x", window, qkv),
     )
-    g.store(keep_conv, g.view("conv_tail", (kind.state_r, sequences), padded, dense=False))
+    g.store(
+        keep_conv, g.view("conv_tail", (kind.state_r, sequences), padded, dense=False)
+    )
     state, keep_state = _state(b, "s", kind.state_s, spot)
     mixed = g.op("conv", (channels, tokens), padded, w("ssm_conv1d"))
     mixed = g.op("conv_act", (channels, tokens), mixed, inplace=True)
@@ -132,34 +171,59 @@ def _delta_net(b: LayerBuilder, source: Node, kind: LayerKind, w: Weights, spot:
     if w("ssm_ba") and keys != values:
         # A key for each value.
         q, k = (g.op("repeat", (values, tokens), node) for node in (q, k))
-    out = g.op("delta", (values * tokens + kind.state_s * sequences,), q, k, v, decay, beta, state)
-    g.store(keep_state, g.view("last_state", (kind.state_s * sequences,), out, dense=False))
-    normed = b.norm(g.view("delta_out", (values, tokens), out), w("ssm_norm"), (values, tokens))
-    opened = g.op("z_act", (values, tokens), g.view("z_4d", (values, tokens), z), inplace=True)
+    out = g.op(
+        "delta",
+        (values * tokens + kind.state_s * sequences,),
+        q,
+        k,
+        v,
+        decay,
+        beta,
+        state,
+    )
+    g.store(
+        keep_state, g.view("last_state", (kind.state_s * sequences,), out, dense=False)
+    )
+    normed = b.norm(
+        g.view("delta_out", (values, tokens), out), w("ssm_norm"), (values, tokens)
+    )
+    opened = g.op(
+        "z_act", (values, tokens), g.view("z_4d", (values, tokens), z), inplace=True
+    )
     gated = g.op("gated", (values, tokens), normed, opened, inplace=True)
     out = g.mul_mat("ssm_out", wout, m.n_embd, (tokens,), gated)
     return g.view("ssm_out_2d", (m.n_embd, tokens), out)
 
 
-def _beta_alpha(b: LayerBuilder, source: Node, w: Weights, heads: int) -> tuple[Node, Node]:
+def _beta_alpha(
+    b: LayerBuilder, source: Node, w: Weights, heads: int
+) -> tuple[Node, Node]:
     """How much each head writes and forgets, from one weight or from two."""
-    g, shape = b.g, (heads, b.tokens)
-    if fused := w("ssm_ba"):
+    g = b.g
+    shape = (heads, b.tokens)
+    fused = w("ssm_ba")
+    if fused:
         both = g.mul_mat("ba", fused, 2 * heads, (b.tokens,), source)
         beta, alpha = (
-            g.op("ba_cont", shape, g.view("ba_half", shape, both, dense=False)) for _ in range(2)
+            g.op("ba_cont", shape, g.view("ba_half", shape, both, dense=False))
+            for _ in range(2)
         )
     else:
-        wbeta, walpha = w("ssm_beta"), w("ssm_alpha")
+        wbeta = w("ssm_beta")
+        walpha = w("ssm_alpha")
         assert wbeta and walpha
-        made = (g.mul_mat("ba", weight, heads, (b.tokens,), source) for weight in (wbeta, walpha))
+        made = (
+            g.mul_mat("ba", weight, heads, (b.tokens,), source)
+            for weight in (wbeta, walpha)
+        )
         beta, alpha = (g.view("ba_3d", shape, node) for node in made)
     return g.op("beta", shape, beta, inplace=True), alpha
 
 
 def _state(b: LayerBuilder, name: str, size: int, spot: Spot) -> tuple[Node, Node]:
     """The states of the batch's requests, gathered, and the tensor that they go back to."""
-    g, sequences = b.g, b.batch.sequences
+    g = b.g
+    sequences = b.batch.sequences
     states = b.shared_input("s_copy", sequences * I32)
     at = spot.place if b.batch.offload_kqv else b.host
     stored = g.stored(name, size * sequences * F32, at)

@@ -20,7 +20,14 @@ from deployments.planning.memory.nextn import kept_states
 from deployments.planning.memory.settings import MemorySettings
 from deployments.planning.settings import KV_CACHE_TYPES, LARGEST_CONTEXT
 
-__all__ = ["KvRow", "kv_cache_bytes", "kv_table", "kv_type_error", "kv_type_fix", "type_problem"]
+__all__ = [
+    "KvRow",
+    "kv_cache_bytes",
+    "kv_table",
+    "kv_type_error",
+    "kv_type_fix",
+    "type_problem",
+]
 
 BLOCK = 32  # elements of a quantised block
 _QUALITY = {
@@ -56,7 +63,9 @@ class KvRow:
     note: str
 
 
-def kv_table(model: ModelShape, settings: MemorySettings, room_bytes: int) -> list[KvRow]:
+def kv_table(
+    model: ModelShape, settings: MemorySettings, room_bytes: int
+) -> list[KvRow]:
     """Every type the engine has, in both halves of the cache, and the longest context whose cache
     fits the room."""
     return [
@@ -66,19 +75,20 @@ def kv_table(model: ModelShape, settings: MemorySettings, room_bytes: int) -> li
 
 
 def _row(model: ModelShape, settings: MemorySettings, room_bytes: int) -> KvRow:
-    name, problem = settings.type_k, type_problem(model, settings)
-    speed = (
-        ""
-        if name in _FAST_PAIRS | {"f32"}
-        else " CUDA builds have no attention kernel for it unless asked for."
-    )
+    name = settings.type_k
+    problem = type_problem(model, settings)
+    if name in _FAST_PAIRS | {"f32"}:
+        speed = ""
+    else:
+        speed = " CUDA builds have no attention kernel for it unless asked for."
     return KvRow(
         type=name,
         bits=float(CACHE_BYTES[name] * 8),
         bytes_per_token=bytes_per_token(model, name, name),
         max_context=0 if problem else _max_context(model, settings, room_bytes),
         is_usable=not problem,
-        note=problem or _QUALITY[name] + (speed if "CUDA" not in _QUALITY[name] else ""),
+        note=problem
+        or _QUALITY[name] + (speed if "CUDA" not in _QUALITY[name] else ""),
     )
 
 
@@ -90,14 +100,18 @@ def type_problem(model: ModelShape, settings: MemorySettings) -> str:
     if not settings.flash and not model.is_mla:
         return "Quantised values need flash attention, which is off."
     widths = {
-        width for kind in model.kinds if kind.has_kv for width in (kind.head_dim_k, kind.head_dim_v)
+        width
+        for kind in model.kinds
+        if kind.has_kv
+        for width in (kind.head_dim_k, kind.head_dim_v)
     }
     odd = sorted(width for width in widths if width % BLOCK)
-    return (
-        f"Heads of width {odd[0]} are no multiple of {BLOCK}: the engine refuses quantised types."
-        if odd
-        else ""
-    )
+    if odd:
+        return (
+            f"Heads of width {odd[0]} are no multiple of {BLOCK}: the engine refuses quantised"
+            " types."
+        )
+    return ""
 
 
 def kv_cache_bytes(model: ModelShape, settings: MemorySettings) -> int:
@@ -110,9 +124,14 @@ def kv_cache_bytes(model: ModelShape, settings: MemorySettings) -> int:
         ubatch=settings.micro_batch,
         swa_full=settings.swa_full,
     )
-    widest = widest_values(model) if not settings.flash and not model.is_mla else None
+    if not settings.flash and not model.is_mla:
+        widest = widest_values(model)
+    else:
+        widest = None
     per_kind = [
-        sum(layer_kv_bytes(model, kind, count, settings.type_k, settings.type_v, widest))
+        sum(
+            layer_kv_bytes(model, kind, count, settings.type_k, settings.type_v, widest)
+        )
         + state_bytes(kind, settings.parallel, kept_states(model, settings))
         for kind in model.kinds
     ]
@@ -123,10 +142,16 @@ def _max_context(model: ModelShape, settings: MemorySettings, room_bytes: int) -
     step = CELL_PADDING * (1 if settings.kv_unified else max(settings.parallel, 1))
 
     def fits(steps: int) -> bool:
-        return kv_cache_bytes(model, replace(settings, context=steps * step)) <= room_bytes
+        return (
+            kv_cache_bytes(model, replace(settings, context=steps * step)) <= room_bytes
+        )
 
-    most = min(model.n_ctx_train * max(settings.parallel, 1) or LARGEST_CONTEXT, LARGEST_CONTEXT)
-    low, high = 0, most // step
+    most = min(
+        model.n_ctx_train * max(settings.parallel, 1) or LARGEST_CONTEXT,
+        LARGEST_CONTEXT,
+    )
+    low = 0
+    high = most // step
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if fits(middle) else (low, middle - 1)

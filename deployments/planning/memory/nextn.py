@@ -48,7 +48,9 @@ _CUTS_BEFORE_FEED_FORWARD = frozenset({"qwen3next"})
 
 def kept_states(model: ModelShape, settings: MemorySettings) -> int:
     """How many states of each request are kept beside the present one."""
-    return settings.drafted if model.arch in _KEEPS_STATES else 0
+    if model.arch in _KEEPS_STATES:
+        return settings.drafted
+    return 0
 
 
 def loaded_kind(model: ModelShape, layer: int, *, drafting: bool) -> LayerKind:
@@ -57,13 +59,16 @@ def loaded_kind(model: ModelShape, layer: int, *, drafting: bool) -> LayerKind:
     if drafting or layer not in model.nextn_layers:
         return kind
     left_out = _LEFT_OUT.get(model.arch)
-    return NOTHING if left_out is None else _without(kind, left_out)
+    if left_out is None:
+        return NOTHING
+    return _without(kind, left_out)
 
 
 @lru_cache(maxsize=64)
 def _without(kind: LayerKind, names: frozenset[str]) -> LayerKind:
     return replace(
-        kind, tensors=tuple(tensor for tensor in kind.tensors if tensor.name not in names)
+        kind,
+        tensors=tuple(tensor for tensor in kind.tensors if tensor.name not in names),
     )
 
 
@@ -75,7 +80,9 @@ def draft_kind(model: ModelShape, layer: int) -> LayerKind:
 
 @lru_cache(maxsize=64)
 def _dense(kind: LayerKind) -> LayerKind:
-    return replace(kind, indexer_dim=0) if kind.indexer_dim else kind
+    if kind.indexer_dim:
+        return replace(kind, indexer_dim=0)
+    return kind
 
 
 def cuts_before_feed_forward(model: ModelShape) -> bool:
@@ -86,7 +93,9 @@ def cuts_before_feed_forward(model: ModelShape) -> bool:
 
 def draft_layers(model: ModelShape) -> range:
     """The layers for which the draft's context has cells."""
-    return range(model.n_layer) if model.nextn_has_kv else model.nextn_layers
+    if model.nextn_has_kv:
+        return range(model.n_layer)
+    return model.nextn_layers
 
 
 def draft_kv(
@@ -97,7 +106,12 @@ def draft_kv(
     if not settings.load_nextn:
         return sizes
     for index in draft_layers(model):
-        place = placement.layers[index] if settings.offload_kqv else placement.host
+        if settings.offload_kqv:
+            place = placement.layers[index]
+        else:
+            place = placement.host
         kind = draft_kind(model, index)
-        sizes[place] += sum(layer_kv_bytes(model, kind, cells, settings.type_k, settings.type_v))
+        sizes[place] += sum(
+            layer_kv_bytes(model, kind, cells, settings.type_k, settings.type_v)
+        )
     return sizes

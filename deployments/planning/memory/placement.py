@@ -25,15 +25,21 @@ def split_points(shares: Sequence[float]) -> list[float]:
     """Cumulated shares, 0 to 1; all zero means even. Raises ValueError for a negative share."""
     if any(share < 0 for share in shares):
         raise ValueError("a share of a tensor split is negative")
-    parts = [float32(share) for share in shares] if any(shares) else [1.0] * len(shares)
-    total, points = 0.0, []
+    if any(shares):
+        parts = [float32(share) for share in shares]
+    else:
+        parts = [1.0] * len(shares)
+    total = 0.0
+    points = []
     for part in parts:
         total = float32(total + part)
         points.append(total)
     return [float32(point / total) for point in points]
 
 
-def layer_places(n_layer: int, shares: Sequence[float], gpu_layers: int | None) -> tuple[int, ...]:
+def layer_places(
+    n_layer: int, shares: Sequence[float], gpu_layers: int | None
+) -> tuple[int, ...]:
     """The index of the device of each layer, the output as layer n_layer; len(shares) is the host.
 
     gpu_layers counts from the end and includes the output; None is all.
@@ -72,7 +78,9 @@ class Placement:
         is_input = name.startswith(
             ("token_embd", "position_embd", "token_types", "per_layer_token_embd")
         )
-        return self.host if is_input else self.output
+        if is_input:
+            return self.host
+        return self.output
 
     @property
     def moves_tensors(self) -> bool:

@@ -37,7 +37,14 @@ class Reported:
 
     @property
     def total(self) -> float:
-        return self.weights + self.mapped + self.repacked + self.kv + self.compute + self.output
+        return (
+            self.weights
+            + self.mapped
+            + self.repacked
+            + self.kv
+            + self.compute
+            + self.output
+        )
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,8 @@ def reported_memory(
     # two.
     before: dict[str, float] = {}
     for line in lines:
-        if match := _BUFFER.search(line):
+        match = _BUFFER.search(line)
+        if match:
             if match["what"] == "output":
                 before = {name: use.compute for name, use in found.devices.items()}
             _add(found, match, endpoints or {}, before)
@@ -89,8 +97,12 @@ def _add(
     endpoints: Mapping[str, str],
     before: Mapping[str, float],
 ) -> None:
-    name, size = match["name"], float(match["mib"]) * MIB
-    device = "CPU" if name in HOST_BUFFERS else endpoints.get(match["endpoint"] or "", name)
+    name = match["name"]
+    size = float(match["mib"]) * MIB
+    if name in HOST_BUFFERS:
+        device = "CPU"
+    else:
+        device = endpoints.get(match["endpoint"] or "", name)
     use = found.devices.setdefault(device, Reported())
     if match["what"] in ("KV", "RS"):
         use.kv += size

@@ -63,7 +63,9 @@ class MemorySettings:
     @property
     def drafted(self) -> int:
         """Tokens drafted at once by the model's own layers."""
-        return self.draft_max if self.load_nextn else 0
+        if self.load_nextn:
+            return self.draft_max
+        return 0
 
     @property
     def micro_batch(self) -> int:
@@ -72,11 +74,14 @@ class MemorySettings:
         return min(self.ubatch or self.batch, self.batch, self.context)
 
 
-def memory_settings(settings: Mapping[str, object], context_tokens: int) -> MemorySettings:
+def memory_settings(
+    settings: Mapping[str, object], context_tokens: int
+) -> MemorySettings:
     """A deployment's settings, with its context already in tokens; gpu_layers auto and all are
     None."""
     values = with_defaults(settings)
-    layers, flash = values["gpu_layers"], values["flash_attention"]
+    layers = values["gpu_layers"]
+    flash = values["flash_attention"]
     return MemorySettings(
         context=context_tokens,
         parallel=int(values["parallel"]),
@@ -100,7 +105,9 @@ def memory_settings(settings: Mapping[str, object], context_tokens: int) -> Memo
 
 def parsed_split(value: object) -> tuple[float, ...] | None:
     """'3,1' → (3.0, 1.0); auto → None."""
-    return None if value == AUTO else tuple(float(part) for part in str(value).split(","))
+    if value == AUTO:
+        return None
+    return tuple(float(part) for part in str(value).split(","))
 
 
 def split_text(shares: tuple[float, ...]) -> str:

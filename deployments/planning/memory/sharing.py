@@ -41,7 +41,10 @@ def rivals(
     fault.
     """
     found = [
-        Rival(other.name, f"{other.name} runs, and of the group {wanted.group} one runs at a time")
+        Rival(
+            other.name,
+            f"{other.name} runs, and of the group {wanted.group} one runs at a time",
+        )
         for other in holders
         if wanted.group and other.group == wanted.group
     ]
@@ -51,7 +54,8 @@ def rivals(
         }:
             found.append(
                 Rival(
-                    other.name, f"{shared[0]} serves one engine at a time, and {other.name} uses it"
+                    other.name,
+                    f"{shared[0]} serves one engine at a time, and {other.name} uses it",
                 )
             )
     for device, need in wanted.needs.items():
@@ -59,7 +63,10 @@ def rivals(
         if need and total is not None and need <= total:
             going = {rival.name for rival in found}
             found += _on_device(
-                device, need, total, [other for other in holders if other.name not in going]
+                device,
+                need,
+                total,
+                [other for other in holders if other.name not in going],
             )
     return found
 
@@ -80,7 +87,11 @@ def crowds(tenants: Sequence[Tenant], totals: Mapping[str, int | None]) -> list[
     for device in dict.fromkeys(name for tenant in staying for name in tenant.needs):
         total = totals.get(device)
         there = _at_once(
-            [each for each in staying if total is None or each.needs.get(device, 0) <= total],
+            [
+                each
+                for each in staying
+                if total is None or each.needs.get(device, 0) <= total
+            ],
             device,
         )
         need = sum(tenant.needs[device] for tenant in there)
@@ -88,7 +99,12 @@ def crowds(tenants: Sequence[Tenant], totals: Mapping[str, int | None]) -> list[
         if len(there) > 1 and any(device in tenant.alone for tenant in there):
             text = f"{device} serves one engine at a time, and {_and(names)} are to use it."
         elif len(there) > 1 and total is not None and need > total:
-            sizes = _and([f"{tenant.name} {bytes_text(tenant.needs[device])}" for tenant in there])
+            sizes = _and(
+                [
+                    f"{tenant.name} {bytes_text(tenant.needs[device])}"
+                    for tenant in there
+                ]
+            )
             text = (
                 f"Together they need {bytes_text(need)} of the {bytes_text(total)} on {device}:"
                 f" {sizes}."
@@ -107,18 +123,26 @@ def _at_once(tenants: Sequence[Tenant], device: str) -> list[Tenant]:
     """Those that may be on the device at the same time: of a group the largest."""
     largest: dict[str, Tenant] = {}
     for tenant in tenants:
-        if need := tenant.needs.get(device):
-            key = f"group {tenant.group}" if tenant.group else f"name {tenant.name}"
+        need = tenant.needs.get(device)
+        if need:
+            if tenant.group:
+                key = f"group {tenant.group}"
+            else:
+                key = f"name {tenant.name}"
             if key not in largest or need > largest[key].needs[device]:
                 largest[key] = tenant
     return list(largest.values())
 
 
 def _and(words: Sequence[str]) -> str:
-    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else "".join(words)
+    if len(words) > 1:
+        return f"{', '.join(words[:-1])} and {words[-1]}"
+    return "".join(words)
 
 
-def _on_device(device: str, need: int, total: int, holders: Sequence[Tenant]) -> list[Rival]:
+def _on_device(
+    device: str, need: int, total: int, holders: Sequence[Tenant]
+) -> list[Rival]:
     there = sorted(
         (other for other in holders if other.needs.get(device)),
         key=lambda o: (o.needs[device], o.name),
@@ -133,7 +157,10 @@ def _on_device(device: str, need: int, total: int, holders: Sequence[Tenant]) ->
         going.append(chosen)
         lacking -= chosen.needs[device]
     return [
-        Rival(other.name, _memory_text(device, need, total, other.needs[device], other.name))
+        Rival(
+            other.name,
+            _memory_text(device, need, total, other.needs[device], other.name),
+        )
         for other in going
     ]
 

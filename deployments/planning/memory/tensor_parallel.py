@@ -21,7 +21,9 @@ _ROWS_OF_KV = re.compile(r"attn_(k|v)\.(weight|bias)")
 _ROWS_OF_Q = re.compile(r"attn_q\.(weight|bias)")
 _FFN_IN = re.compile(r"ffn_(up|gate|gate_up)(_exps)?\.(weight|bias)")
 _FFN_OUT = re.compile(r"ffn_down(_exps)?\.weight")
-_NUMBERS_OF_HEADS = re.compile(r"attn_sinks\.weight|ssm_(dt\.bias|a|alpha\.weight|beta\.weight)")
+_NUMBERS_OF_HEADS = re.compile(
+    r"attn_sinks\.weight|ssm_(dt\.bias|a|alpha\.weight|beta\.weight)"
+)
 _ROW_ROUNDING = 128
 
 # llm_arch_supports_sm_tensor (src/llama-arch.cpp): the engine refuses to split these.
@@ -61,7 +63,9 @@ REFUSED_ARCHS = frozenset(
 )
 
 
-def pieces(extent: int, shares: Sequence[float], granularity: int, rotation: int = 0) -> list[int]:
+def pieces(
+    extent: int, shares: Sequence[float], granularity: int, rotation: int = 0
+) -> list[int]:
     """How many of `extent` rows each device gets.
 
     Boundaries are rounded down to the granularity, what is left goes to the last; `rotation` moves
@@ -69,19 +73,21 @@ def pieces(extent: int, shares: Sequence[float], granularity: int, rotation: int
     """
     count = len(shares)
     order = [(index + rotation) % count for index in range(count)]
-    points, total = [], 0.0
+    points = []
+    total = 0.0
     for device in order:
         total = float32(total + float32(shares[device]))
         points.append(total)
-    result, low = [0] * count, 0
+    result = [0] * count
+    low = 0
     for index, device in enumerate(order[:-1]):
-        high = (
-            extent * (index + 1) // count
-            if total == 0
-            else int(float32(float32(extent * points[index]) / total))
-        )
+        if total == 0:
+            high = extent * (index + 1) // count
+        else:
+            high = int(float32(float32(extent * points[index]) / total))
         high -= high % granularity
-        result[device], low = high - low, high
+        result[device] = high - low
+        low = high
     result[order[-1]] = extent - low
     return result
 
@@ -110,7 +116,9 @@ def kv_pieces(
 
 
 @lru_cache(maxsize=1024)
-def layer_pieces(kind: LayerKind, shares: tuple[float, ...], rotation: int) -> tuple[int, ...]:
+def layer_pieces(
+    kind: LayerKind, shares: tuple[float, ...], rotation: int
+) -> tuple[int, ...]:
     """Bytes of a layer's weights on each device."""
     sizes = [0] * len(shares)
     for tensor in kind.tensors:
@@ -128,7 +136,8 @@ def _tensor_bytes(
     if not extent:
         return [tensor.n_bytes] * len(shares)
     return [
-        tensor.n_bytes * piece // extent for piece in pieces(extent, shares, granularity, rotation)
+        tensor.n_bytes * piece // extent
+        for piece in pieces(extent, shares, granularity, rotation)
     ]
 
 
@@ -140,7 +149,8 @@ def _fused_bytes(
     each = heads // max(kind.n_head // max(kind.n_head_kv, 1), 1)
     rows = tensor.shape[-1]
     q = kind.n_head * kind.head_dim_k
-    k, v = kind.n_head_kv * kind.head_dim_k, rows - q - kind.n_head_kv * kind.head_dim_k
+    k = kind.n_head_kv * kind.head_dim_k
+    v = rows - q - kind.n_head_kv * kind.head_dim_k
     parts = [
         pieces(width, shares, grain, rotation)
         for width, grain in ((q, heads), (k, each), (v, each))
@@ -150,7 +160,8 @@ def _fused_bytes(
 
 def _cut(kind: LayerKind, tensor: TensorShape, n_devices: int) -> tuple[int, int]:
     """(extent of the axis that is cut, granularity); extent 0 is not cut."""
-    heads, name = granularity_of_heads(kind, n_devices), tensor.name
+    heads = granularity_of_heads(kind, n_devices)
+    name = tensor.name
     groups = max(kind.n_head // max(kind.n_head_kv, 1), 1)
     rows = tensor.shape[1] if len(tensor.shape) > 1 else tensor.shape[0]
     if _ROWS_OF_Q.fullmatch(name):
@@ -164,7 +175,9 @@ def _cut(kind: LayerKind, tensor: TensorShape, n_devices: int) -> tuple[int, int
     if _FFN_OUT.fullmatch(name):
         return tensor.shape[0], lcm(_BLOCK.get(tensor.type_name, 1), 128)
     if _FFN_IN.fullmatch(name):
-        down = kind.by_name.get("ffn_down.weight") or kind.by_name.get("ffn_down_exps.weight")
+        down = kind.by_name.get("ffn_down.weight") or kind.by_name.get(
+            "ffn_down_exps.weight"
+        )
         return rows, lcm(_BLOCK.get(down.type_name, 1) if down else 1, 128)
     return 0, 1
 
@@ -180,12 +193,16 @@ def rotations(model: ModelShape, n_devices: int) -> list[int]:
     return result
 
 
-def output_pieces(model: ModelShape, tensor: TensorShape, shares: tuple[float, ...]) -> list[int]:
+def output_pieces(
+    model: ModelShape, tensor: TensorShape, shares: tuple[float, ...]
+) -> list[int]:
     """Bytes of the output's weights: cut by rows, but whole on each device when it is the
     embedding."""
     rotation = (model.n_layer - model.n_nextn) % len(shares)
     rows = tensor.shape[1]
-    return [tensor.n_bytes * piece // rows for piece in pieces(rows, shares, 1, rotation)]
+    return [
+        tensor.n_bytes * piece // rows for piece in pieces(rows, shares, 1, rotation)
+    ]
 
 
 def row_pieces(tensor: TensorShape, shares: Sequence[float]) -> list[int] | None:
@@ -194,4 +211,6 @@ def row_pieces(tensor: TensorShape, shares: Sequence[float]) -> list[int] | None
     if len(tensor.shape) != 2 or min(tensor.shape) == 1:
         return None
     rows = tensor.shape[1]
-    return [tensor.n_bytes * piece // rows for piece in pieces(rows, shares, _ROW_ROUNDING)]
+    return [
+        tensor.n_bytes * piece // rows for piece in pieces(rows, shares, _ROW_ROUNDING)
+    ]

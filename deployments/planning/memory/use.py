@@ -11,8 +11,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from deployments.planning.architecture import ModelShape
-from deployments.planning.kv import Cells, cells, layer_kv_bytes, state_bytes, widest_values
-from deployments.planning.memory.compute import Places, compute_bytes, draft_compute_bytes
+from deployments.planning.kv import (
+    Cells,
+    cells,
+    layer_kv_bytes,
+    state_bytes,
+    widest_values,
+)
+from deployments.planning.memory.compute import (
+    Places,
+    compute_bytes,
+    draft_compute_bytes,
+)
 from deployments.planning.memory.filling import filling_bytes
 from deployments.planning.memory.folder import folder_compute, folder_kv, folder_weights
 from deployments.planning.memory.graph import Batch
@@ -80,7 +90,9 @@ def working_devices(
     return cards
 
 
-def shares(devices: Sequence[DeviceFacts], settings: MemorySettings) -> tuple[float, ...]:
+def shares(
+    devices: Sequence[DeviceFacts], settings: MemorySettings
+) -> tuple[float, ...]:
     """Of each device: the tensor split, else its free memory, else even."""
     if settings.split_mode == "none" or len(devices) == 1:
         return (1.0,) * len(devices)
@@ -88,10 +100,14 @@ def shares(devices: Sequence[DeviceFacts], settings: MemorySettings) -> tuple[fl
         given = settings.tensor_split[: len(devices)]
         return given + (0.0,) * (len(devices) - len(given))
     free = [float(device.free_bytes or device.total_bytes or 0) for device in devices]
-    return tuple(free) if all(free) else (1.0,) * len(devices)
+    if all(free):
+        return tuple(free)
+    return (1.0,) * len(devices)
 
 
-def place(model: ModelShape, devices: Sequence[DeviceFacts], settings: MemorySettings) -> Placement:
+def place(
+    model: ModelShape, devices: Sequence[DeviceFacts], settings: MemorySettings
+) -> Placement:
     """Where everything goes; `devices` are those of working_devices."""
     layers = layer_places(model.n_layer, shares(devices, settings), settings.gpu_layers)
     return Placement(layers, len(devices), settings.n_cpu_moe, settings.cpu_moe)
@@ -108,7 +124,9 @@ def memory_use(
     `compute` gives the compute buffers of the devices and the host where they are known.
     """
     working = working_devices(devices, settings)
-    host = next((device for device in devices if device.kind == "cpu"), DeviceFacts(CPU))
+    host = next(
+        (device for device in devices if device.kind == "cpu"), DeviceFacts(CPU)
+    )
     if model.is_folder:
         return _folder_use(model, working, host, settings, compute)
     if settings.split_mode == "tensor" and len(working) > 1:
@@ -146,8 +164,13 @@ def _result(
     placement: Placement,
     settings: MemorySettings,
 ) -> MemoryUse:
-    columns = zip(facts, sizes.weights, sizes.kv, sizes.compute, sizes.other, strict=True)
-    uses = tuple(DeviceUse(device.name, device.total_bytes, *column) for device, *column in columns)
+    columns = zip(
+        facts, sizes.weights, sizes.kv, sizes.compute, sizes.other, strict=True
+    )
+    uses = tuple(
+        DeviceUse(device.name, device.total_bytes, *column)
+        for device, *column in columns
+    )
     mapped = host.mapped if settings.mmap else 0
     spare = 0 if settings.mlock else max(mapped - host.plain, 0)
     uses = (*uses[:-1], replace(uses[-1], reclaimable_bytes=spare))
@@ -158,9 +181,12 @@ def _result(
 def kernels_used(devices: Sequence[DeviceFacts], settings: MemorySettings) -> Kernels:
     """What decides which weights the host rearranges."""
     has_host_buffer = (
-        any(device.kind in HOST_BUFFER_KINDS for device in devices) and not settings.no_host
+        any(device.kind in HOST_BUFFER_KINDS for device in devices)
+        and not settings.no_host
     )
-    return settings.kernels if settings.repack and not has_host_buffer else Kernels.PLAIN
+    if settings.repack and not has_host_buffer:
+        return settings.kernels
+    return Kernels.PLAIN
 
 
 def _host_bytes(held: HostWeights, settings: MemorySettings) -> int:
@@ -178,13 +204,20 @@ def _folder_use(
     host."""
     is_cut = settings.split_mode == "tensor" and len(working) > 1
     cut = shares(
-        working, replace(settings, tensor_split=settings.tensor_split or (1.0,) * len(working))
+        working,
+        replace(settings, tensor_split=settings.tensor_split or (1.0,) * len(working)),
     )
     ranks = cut if is_cut else ()
     placement = place(model, working[:1] if is_cut else working, settings)
-    kv = folder_kv(model, settings, ranks) if is_cut else _kv(model, placement, settings)
+    if is_cut:
+        kv = folder_kv(model, settings, ranks)
+    else:
+        kv = _kv(model, placement, settings)
     held = folder_weights(model, placement, ranks)
-    needed = list(compute) if compute else folder_compute(model, placement, settings, ranks)
+    if compute:
+        needed = list(compute)
+    else:
+        needed = folder_compute(model, placement, settings, ranks)
     other = [CONTEXT_BYTES.get(device.kind, 0) for device in working] + [0]
     return _result(
         _Sizes(held, kv, needed, other),
@@ -208,14 +241,19 @@ def _tensor_parallel_use(
     cut = cut[: len(working)] + (0.0,) * (len(working) - len(cut))
     one = place(model, working[:1], settings)
     held = weights(
-        model, one, kernels=kernels_used(working, settings), load_nextn=settings.load_nextn
+        model,
+        one,
+        kernels=kernels_used(working, settings),
+        load_nextn=settings.load_nextn,
     )
-    offloaded = [index for index in range(model.n_layer - model.n_nextn) if one.layers[index] == 0]
+    offloaded = [
+        index
+        for index in range(model.n_layer - model.n_nextn)
+        if one.layers[index] == 0
+    ]
     compute = compute or _compute(model, working[:1], one, settings)
-    kv, kv_host = (
-        _tensor_parallel_kv(model, offloaded, cut, settings),
-        _kv(model, one, settings)[-1],
-    )
+    kv = _tensor_parallel_kv(model, offloaded, cut, settings)
+    kv_host = _kv(model, one, settings)[-1]
     sizes = _Sizes(
         tensor_parallel_weights(model, offloaded, cut, with_output=one.output == 0)
         + [_host_bytes(held.host, settings)],
@@ -227,14 +265,21 @@ def _tensor_parallel_use(
 
 
 def _tensor_parallel_kv(
-    model: ModelShape, offloaded: Sequence[int], cut: tuple[float, ...], settings: MemorySettings
+    model: ModelShape,
+    offloaded: Sequence[int],
+    cut: tuple[float, ...],
+    settings: MemorySettings,
 ) -> list[int]:
-    sizes, count, turns = [0] * len(cut), context_cells(model, settings), rotations(model, len(cut))
+    sizes = [0] * len(cut)
+    count = context_cells(model, settings)
+    turns = rotations(model, len(cut))
     if not settings.offload_kqv:
         return sizes
     for index in offloaded:
         kind = model.kind_of(index)
-        whole = sum(layer_kv_bytes(model, kind, count, settings.type_k, settings.type_v))
+        whole = sum(
+            layer_kv_bytes(model, kind, count, settings.type_k, settings.type_v)
+        )
         whole += state_bytes(kind, settings.parallel, kept_states(model, settings))
         (width, _), parts = kv_pieces(kind, cut, turns[index])
         for device, part in enumerate(parts):
@@ -246,7 +291,10 @@ def _kv(model: ModelShape, placement: Placement, settings: MemorySettings) -> li
     per_kind = _kv_of_kinds(model, settings)
     sizes = [0] * (placement.host + 1)
     for index in model.layers_with_memory:
-        device = placement.layers[index] if settings.offload_kqv else placement.host
+        if settings.offload_kqv:
+            device = placement.layers[index]
+        else:
+            device = placement.host
         sizes[device] += per_kind[model.layers[index].kind]
     drafting = draft_kv(model, placement, settings, context_cells(model, settings))
     return [one + other for one, other in zip(sizes, drafting, strict=True)]
@@ -255,9 +303,14 @@ def _kv(model: ModelShape, placement: Placement, settings: MemorySettings) -> li
 def _kv_of_kinds(model: ModelShape, settings: MemorySettings) -> list[int]:
     """KV cache or states of one layer of each kind."""
     count = context_cells(model, settings)
-    widest = widest_values(model) if not settings.flash and not model.is_mla else None
+    if not settings.flash and not model.is_mla:
+        widest = widest_values(model)
+    else:
+        widest = None
     return [
-        sum(layer_kv_bytes(model, kind, count, settings.type_k, settings.type_v, widest))
+        sum(
+            layer_kv_bytes(model, kind, count, settings.type_k, settings.type_v, widest)
+        )
         + state_bytes(kind, settings.parallel, kept_states(model, settings))
         for kind in model.kinds
     ]
@@ -265,11 +318,10 @@ def _kv_of_kinds(model: ModelShape, settings: MemorySettings) -> list[int]:
 
 def offloaded_layer_bytes(model: ModelShape, settings: MemorySettings) -> list[int]:
     """Weights and KV that each offloaded layer takes on its device, the output last."""
-    count = (
-        model.n_layer + 1
-        if settings.gpu_layers is None
-        else min(settings.gpu_layers, model.n_layer + 1)
-    )
+    if settings.gpu_layers is None:
+        count = model.n_layer + 1
+    else:
+        count = min(settings.gpu_layers, model.n_layer + 1)
     first = model.n_layer + 1 - count
     kv = _kv_of_kinds(model, settings)
     sizes = []
@@ -277,8 +329,12 @@ def offloaded_layer_bytes(model: ModelShape, settings: MemorySettings) -> list[i
         kind = model.kind_of(index)
         lifted = settings.cpu_moe or index < settings.n_cpu_moe
         held = kind.n_bytes - (kind.expert_bytes if lifted else 0)
-        sizes.append(held + (kv[model.layers[index].kind] if settings.offload_kqv else 0))
-    return [*sizes, output_bytes(model)] if count else []
+        sizes.append(
+            held + (kv[model.layers[index].kind] if settings.offload_kqv else 0)
+        )
+    if count:
+        return [*sizes, output_bytes(model)]
+    return []
 
 
 def context_cells(model: ModelShape, settings: MemorySettings) -> Cells:
@@ -314,7 +370,11 @@ def _compute(
     kinds = tuple(device.kind for device in devices)
     places = Places(kinds, is_pipelined(model, devices, settings), settings.op_offload)
     sizes = compute_bytes(
-        model, placement, batch, places, flash_is_certain=settings.flash_attention is not None
+        model,
+        placement,
+        batch,
+        places,
+        flash_is_certain=settings.flash_attention is not None,
     )
     if not settings.load_nextn or not model.n_nextn:
         return sizes
@@ -354,7 +414,10 @@ def combined(*uses: MemoryUse) -> tuple[DeviceUse, ...]:
     """What several models take together, by device, the host last: a target and its draft, a model
     and its twin."""
     total: dict[str, DeviceUse] = {}
-    for use in (*(each for one in uses for each in one.devices[:-1]), *(one.host for one in uses)):
+    for use in (
+        *(each for one in uses for each in one.devices[:-1]),
+        *(one.host for one in uses),
+    ):
         old = total.get(use.name, DeviceUse(use.name, use.total_bytes))
         total[use.name] = DeviceUse(
             use.name,

@@ -39,8 +39,11 @@ class HostWeights:
     repacked: int = 0
     spans: dict[int, tuple[int, int]] = field(default_factory=dict)
 
-    def add(self, tensor: TensorShape, shard: int, offset: int, kernels: Kernels) -> None:
-        if copy := repacked_bytes(tensor, kernels):
+    def add(
+        self, tensor: TensorShape, shard: int, offset: int, kernels: Kernels
+    ) -> None:
+        copy = repacked_bytes(tensor, kernels)
+        if copy:
             self.repacked += aligned(copy)
             return
         self.plain += aligned(tensor.n_bytes)
@@ -93,22 +96,31 @@ def weights(
     return total
 
 
-def _layer(placement: Placement, index: int, kind: LayerKind, kernels: Kernels) -> Layout:
+def _layer(
+    placement: Placement, index: int, kind: LayerKind, kernels: Kernels
+) -> Layout:
     place = placement.layers[index]
     lifted = placement.cpu_moe or index < placement.n_cpu_moe
     return _whole(kind, place, placement.host, lifted, kernels)
 
 
 @lru_cache(maxsize=4096)
-def _whole(kind: LayerKind, place: int, host: int, lifted: bool, kernels: Kernels) -> Layout:
+def _whole(
+    kind: LayerKind, place: int, host: int, lifted: bool, kernels: Kernels
+) -> Layout:
     experts = host if lifted else place
-    places = tuple(experts if kind.is_expert(tensor) else place for tensor in kind.tensors)
+    places = tuple(
+        experts if kind.is_expert(tensor) else place for tensor in kind.tensors
+    )
     return _divided(kind, places, host, kernels)
 
 
 @lru_cache(maxsize=4096)
-def _divided(kind: LayerKind, places: tuple[int, ...], host: int, kernels: Kernels) -> Layout:
-    sizes, kept = [0] * host, HostWeights()
+def _divided(
+    kind: LayerKind, places: tuple[int, ...], host: int, kernels: Kernels
+) -> Layout:
+    sizes = [0] * host
+    kept = HostWeights()
     for tensor, place in zip(kind.tensors, places, strict=True):
         if place == host:
             kept.add(tensor, tensor.shard, tensor.offset, kernels)
@@ -121,12 +133,18 @@ def output_bytes(model: ModelShape) -> int:
     """What goes with the output: all that is neither of a layer nor looked up, and the embedding's
     copy."""
     own = sum(
-        aligned(tensor.n_bytes) for tensor in model.extras if not tensor.name.startswith(LOOKED_UP)
+        aligned(tensor.n_bytes)
+        for tensor in model.extras
+        if not tensor.name.startswith(LOOKED_UP)
     )
-    return own + (aligned(model.extra["token_embd.weight"].n_bytes) if model.is_tied else 0)
+    return own + (
+        aligned(model.extra["token_embd.weight"].n_bytes) if model.is_tied else 0
+    )
 
 
-def _add_extras(total: Weights, model: ModelShape, placement: Placement, kernels: Kernels) -> None:
+def _add_extras(
+    total: Weights, model: ModelShape, placement: Placement, kernels: Kernels
+) -> None:
     for tensor in model.extras:
         for place in _extra_places(tensor, model, placement):
             if place == placement.host:
@@ -134,14 +152,19 @@ def _add_extras(total: Weights, model: ModelShape, placement: Placement, kernels
             else:
                 total.devices[place] += aligned(tensor.n_bytes)
     if model.is_tied:
-        table, place = model.extra["token_embd.weight"], placement.output
+        table = model.extra["token_embd.weight"]
+        place = placement.output
         if place != placement.host:
             total.devices[place] += aligned(table.n_bytes)
         else:
-            total.host.repacked += aligned(repacked_bytes(table, kernels, looked_up=False))
+            total.host.repacked += aligned(
+                repacked_bytes(table, kernels, looked_up=False)
+            )
 
 
-def _extra_places(tensor: TensorShape, model: ModelShape, placement: Placement) -> set[int]:
+def _extra_places(
+    tensor: TensorShape, model: ModelShape, placement: Placement
+) -> set[int]:
     """Factors of rotary positions go wherever a layer is that turns by them."""
     if not tensor.name.startswith(("rope_freqs", "rope_factors")):
         return {placement.of_extra(tensor.name)}
@@ -159,12 +182,19 @@ def _extra_places(tensor: TensorShape, model: ModelShape, placement: Placement) 
 
 
 def tensor_parallel_weights(
-    model: ModelShape, offloaded: Iterable[int], shares: tuple[float, ...], *, with_output: bool
+    model: ModelShape,
+    offloaded: Iterable[int],
+    shares: tuple[float, ...],
+    *,
+    with_output: bool,
 ) -> list[int]:
     """-sm tensor: every device holds its pieces of the offloaded layers and of the output."""
-    turns, sizes = rotations(model, len(shares)), [0] * len(shares)
+    turns = rotations(model, len(shares))
+    sizes = [0] * len(shares)
     for index in offloaded:
-        for device, size in enumerate(layer_pieces(model.kind_of(index), shares, turns[index])):
+        for device, size in enumerate(
+            layer_pieces(model.kind_of(index), shares, turns[index])
+        ):
             sizes[device] += size
     if not with_output:
         return sizes
@@ -182,14 +212,24 @@ def tensor_parallel_weights(
 
 
 def row_split_weights(
-    model: ModelShape, placement: Placement, shares: tuple[float, ...], *, load_nextn: bool = False
+    model: ModelShape,
+    placement: Placement,
+    shares: tuple[float, ...],
+    *,
+    load_nextn: bool = False,
 ) -> list[int]:
     """-sm row: matrices of offloaded layers in rows over all devices, the rest where the layer
     is."""
     sizes = [0] * placement.host
-    kinds = [loaded_kind(model, index, drafting=load_nextn) for index in range(model.n_layer)]
-    stretches = [(placement.layers[index], kind.tensors) for index, kind in enumerate(kinds)]
-    output = tuple(tensor for tensor in model.extras if not tensor.name.startswith(LOOKED_UP))
+    kinds = [
+        loaded_kind(model, index, drafting=load_nextn) for index in range(model.n_layer)
+    ]
+    stretches = [
+        (placement.layers[index], kind.tensors) for index, kind in enumerate(kinds)
+    ]
+    output = tuple(
+        tensor for tensor in model.extras if not tensor.name.startswith(LOOKED_UP)
+    )
     tied = (model.extra["token_embd.weight"],) if model.is_tied else ()
     for place, tensors in (*stretches, (placement.output, output + tied)):
         if place == placement.host:

@@ -71,7 +71,10 @@ def quick(request: HtmxHttpRequest) -> HttpResponse:
     models = list(Model.deployable().defer("facts", "shape", "vocab", "shards"))
     lacking = without_engine(models, local_host())
     context = {
-        "offers": [(model, by_model.get(model.pk), lacking.get(model.pk, "")) for model in models],
+        "offers": [
+            (model, by_model.get(model.pk), lacking.get(model.pk, ""))
+            for model in models
+        ],
         "in_transit": any(row.state in TRANSIENT for row in rows),
     }
     return render(request, "deployments/_quick.html", context)
@@ -99,14 +102,18 @@ class CommandShown:
 def _details(found: Deployment) -> dict[str, Any]:
     plan, plan_error = _planned(found)
     strategy = STRATEGIES.get(found.strategy)
-    transitions = Transition.objects.filter(instance__deployment=found).select_related("instance")
+    transitions = Transition.objects.filter(instance__deployment=found).select_related(
+        "instance"
+    )
     state = found.state
     return {
         "deployment": found,
         "state": state,
         "in_transit": state in TRANSIENT or found.is_deleting,
         "instances": list(found.instances.all()),
-        "replaced": any(serves_old_file(instance) for instance in found.instances.all()),
+        "replaced": any(
+            serves_old_file(instance) for instance in found.instances.all()
+        ),
         "failed_instances": [i for i in found.instances.all() if i.error],
         "plan": plan,
         "plan_error": plan_error,
@@ -144,9 +151,13 @@ def _commands(found: Deployment, plan: Plan | None) -> list[CommandShown]:
     running = [i for i in found.instances.all() if i.argv and i.pid]
     if running:
         return [CommandShown(i.role, command_text(i.argv, i.env)) for i in running]
-    planned = [runnable(instance, found.name) for instance in plan.instances] if plan else []
+    if plan:
+        planned = [runnable(instance, found.name) for instance in plan.instances]
+    else:
+        planned = []
     return [
-        CommandShown(command.role, command_text(command.argv, command.env)) for command in planned
+        CommandShown(command.role, command_text(command.argv, command.env))
+        for command in planned
     ]
 
 
@@ -156,7 +167,9 @@ def _settings_shown(found: Deployment) -> list[tuple[str, str, bool]]:
     if found.is_external:
         return []
     strategy = STRATEGIES.get(found.strategy)
-    values = with_defaults({key: value for key, value in found.settings.items() if key in SETTINGS})
+    values = with_defaults(
+        {key: value for key, value in found.settings.items() if key in SETTINGS}
+    )
     return [
         (
             s.title,
@@ -179,7 +192,9 @@ def create(request: HtmxHttpRequest) -> HttpResponse:
                 _start_or_say(request, made)
             return redirect("deployments:deployment", made.name)
     else:
-        initial = _first_choices(request.GET.get("model", "")) | typed_so_far(request.GET)
+        initial = _first_choices(request.GET.get("model", "")) | typed_so_far(
+            request.GET
+        )
         form = DeploymentForm(host=host, initial=initial)
     return render(request, "deployments/form.html", _form_context(form))
 
@@ -195,7 +210,12 @@ def _start_or_say(request: HtmxHttpRequest, made: Deployment) -> None:
 def _form_context(form: DeploymentForm) -> dict[str, Any]:
     model = Model.objects.filter(name=str(form[MODEL].value() or "")).first()
     measured = effects(form.host, model) if model else []
-    return {"form": form, "deployment": form.deployment, "measured": measured, "model": model}
+    return {
+        "form": form,
+        "deployment": form.deployment,
+        "measured": measured,
+        "model": model,
+    }
 
 
 def _first_choices(wanted: str) -> dict[str, Any]:
@@ -222,7 +242,10 @@ def change(request: HtmxHttpRequest, name: str) -> HttpResponse:
     if found.is_external:
         return redirect("deployments:server_change", found.name)
     form = DeploymentForm(
-        request.POST or None, host=found.host, deployment=found, initial=typed_so_far(request.GET)
+        request.POST or None,
+        host=found.host,
+        deployment=found,
+        initial=typed_so_far(request.GET),
     )
     if request.method == "POST" and form.is_valid() and _saved(form, request):
         messages.success(request, f"{found.name} is changed.")
@@ -234,14 +257,18 @@ def _saved(form: DeploymentForm, request: HtmxHttpRequest) -> Deployment | None:
     try:
         return form.save(request.user)
     except OmniError as error:
-        form.add_error("name" if error.code in ("name_taken", "bad_name") else None, str(error))
+        form.add_error(
+            "name" if error.code in ("name_taken", "bad_name") else None, str(error)
+        )
         return None
 
 
 # --- acting ---------------------------------------------------------------------------------------
 @require_POST
 def quick_deploy(request: HtmxHttpRequest, name: str) -> HttpResponse:
-    made = one_click.deploy(model=get_object_or_404(Model, name=name), user=request.user)
+    made = one_click.deploy(
+        model=get_object_or_404(Model, name=name), user=request.user
+    )
     return go_to(request, "deployments:deployment", made.name)
 
 
@@ -280,7 +307,9 @@ def _acted(request: HtmxHttpRequest, found: Deployment) -> HttpResponse:
 
 
 # --- shared ---------------------------------------------------------------------------------------
-def _shown(request: HtmxHttpRequest, page: str, context: dict[str, Any]) -> HttpResponse:
+def _shown(
+    request: HtmxHttpRequest, page: str, context: dict[str, Any]
+) -> HttpResponse:
     return render_page_or_part(
         request, f"deployments/{page}.html", f"deployments/_{page}.html", context
     )
@@ -288,4 +317,6 @@ def _shown(request: HtmxHttpRequest, page: str, context: dict[str, Any]) -> Http
 
 def _with_relations(rows: QuerySet[Deployment]) -> QuerySet[Deployment]:
     instances = Prefetch("instances", Instance.objects.order_by("role", "ordinal"))
-    return rows.select_related("host", "engine").prefetch_related(instances, "bindings__model")
+    return rows.select_related("host", "engine").prefetch_related(
+        instances, "bindings__model"
+    )

@@ -32,13 +32,15 @@ def across(request: HtmxHttpRequest) -> HttpResponse:
 
 def _context(**typed: Any) -> dict[str, Any]:
     host = local_host()
-    served, offered = list(remote_devices.served_here(host)), list(remote_devices.offered(host))
+    served = list(remote_devices.served_here(host))
+    offered = list(remote_devices.offered(host))
     return {
         "served": served,
         "added": remote_devices.added(host),
         "offered": offered,
         "in_transit": any(
-            device.instance.state != InstanceState.READY for device in (*served, *offered)
+            device.instance.state != InstanceState.READY
+            for device in (*served, *offered)
         ),
         "rpc_address": settings.OMNI_RPC_ADDRESS,
         "rpc_devices": settings.OMNI_RPC_DEVICES,
@@ -49,11 +51,15 @@ def _context(**typed: Any) -> dict[str, Any]:
 def add(request: HtmxHttpRequest) -> HttpResponse:
     typed = request.POST.get("endpoint", "").strip()[:80]
     try:
-        device = remote_devices.device_add(host=local_host(), endpoint=typed, user=request.user)
+        device = remote_devices.device_add(
+            host=local_host(), endpoint=typed, user=request.user
+        )
     except OmniError as error:
         if not is_htmx(request):
             raise
-        return render(request, "deployments/_across.html", _context(typed=typed, trouble=error))
+        return render(
+            request, "deployments/_across.html", _context(typed=typed, trouble=error)
+        )
     return _done(request, f"{device.name} is {device.description}.")
 
 
@@ -88,10 +94,13 @@ def stand_ins(request: HtmxHttpRequest) -> HttpResponse:
 
 @require_POST
 def stand_ins_switch(request: HtmxHttpRequest) -> HttpResponse:
-    host, on = local_host(), request.POST.get("on")
+    host = local_host()
+    on = request.POST.get("on")
     if on == "1":
         cpu_stand_ins.stand_ins_on(host=host, user=request.user)
-        return _done(request, "Two stand-ins are added; their servers start within seconds.")
+        return _done(
+            request, "Two stand-ins are added; their servers start within seconds."
+        )
     cpu_stand_ins.stand_ins_off(host=host, user=request.user)
     return _done(request, "The stand-ins are removed.")
 
@@ -101,5 +110,9 @@ def server(request: HtmxHttpRequest, name: str) -> HttpResponse:
     """What runs behind a device that this host serves, with its log."""
     device = get_object_or_404(Device, host=local_host(), name=name)
     instance = get_object_or_404(Instance, device=device)
-    context = {"device": device, "instance": instance, "history": instance.transitions.all()[:30]}
+    context = {
+        "device": device,
+        "instance": instance,
+        "history": instance.transitions.all()[:30],
+    }
     return render(request, "deployments/device_server.html", context)

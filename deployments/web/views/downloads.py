@@ -35,7 +35,9 @@ def download(request: HtmxHttpRequest) -> HttpResponse:
         response = render(request, "deployments/_hub_choices.html", context)
     else:
         page = {"token_is_set": hub.has_token(), "hub_url": hub_client.endpoint()}
-        response = render(request, "deployments/download.html", context | page | _list_context())
+        response = render(
+            request, "deployments/download.html", context | page | _list_context()
+        )
     # One address, two bodies: going back must not show the part as if it were the page.
     patch_vary_headers(response, ["HX-Request"])
     return response
@@ -59,7 +61,9 @@ def _list_context() -> dict[str, Any]:
 
 
 def _first_path(row: Download) -> str:
-    return str(Path(row.folder) / row.files[0]["path"]) if row.files else ""
+    if row.files:
+        return str(Path(row.folder) / row.files[0]["path"])
+    return ""
 
 
 def _found(typed: str) -> dict[str, Any]:
@@ -71,17 +75,23 @@ def _found(typed: str) -> dict[str, Any]:
         return {"error": error}
     found = hub_files.choices(info.files)
     places = _places()
-    folders = [(path, downloads.free_bytes(path)) for path in downloads.target_folders()]
+    folders = [
+        (path, downloads.free_bytes(path)) for path in downloads.target_folders()
+    ]
     most_free = max(free for _, free in folders) - downloads.RESERVE_BYTES
     best = hub_files.recommended(found, places)
     return {
         "info": info,
         "rows": [
-            _row(choice, places, most_free, best) for choice in found if choice.kind == "model"
+            _row(choice, places, most_free, best)
+            for choice in found
+            if choice.kind == "model"
         ],
         "picked": hub_files.wanted_choice(found, wanted.part) or best,
         "projectors": [
-            choice for choice in found if choice.kind == "projector" and not choice.n_missing
+            choice
+            for choice in found
+            if choice.kind == "projector" and not choice.n_missing
         ],
         "projector": hub_files.suggested_projector(found),
         "folders": folders,
@@ -97,14 +107,17 @@ def _places() -> list[hub_files.Place]:
     """
     rows = Device.objects.filter(host=local_host(), is_present=True, is_stand_in=False)
     return [
-        hub_files.Place(row.name, row.memory_bytes, row.kind != Device.Kind.CPU) for row in rows
+        hub_files.Place(row.name, row.memory_bytes, row.kind != Device.Kind.CPU)
+        for row in rows
     ]
 
 
 def _row(
     choice: hub_files.Choice, places: list[hub_files.Place], most_free: int, best: str
 ) -> dict[str, Any]:
-    fitting = [(place.name, hub_files.fits(choice.size_bytes, place)) for place in places]
+    fitting = [
+        (place.name, hub_files.fits(choice.size_bytes, place)) for place in places
+    ]
     return {
         "choice": choice,
         "memory_bytes": hub_files.needed_bytes(choice.size_bytes),
@@ -126,9 +139,14 @@ def start(request: HtmxHttpRequest) -> HttpResponse:
     picked = [found[key] for key in dict.fromkeys(keys) if key in found]
     if keys[0] and keys[0] not in found:
         raise OmniError(
-            "bad_choice", "The repository has no such file any more.", "Look it up again."
+            "bad_choice",
+            "The repository has no such file any more.",
+            "Look it up again.",
         )
-    folder = Path(request.POST["folder"]) if request.POST.get("folder") else None
+    if request.POST.get("folder"):
+        folder = Path(request.POST["folder"])
+    else:
+        folder = None
     row = downloads.download_request(
         host=local_host(), info=info, picked=picked, folder=folder, user=request.user
     )
@@ -137,12 +155,16 @@ def start(request: HtmxHttpRequest) -> HttpResponse:
 
 @require_POST
 def pause(request: HtmxHttpRequest, pk: int) -> HttpResponse:
-    return _act(request, pk, downloads.download_pause, "{} is paused. What is there stays.")
+    return _act(
+        request, pk, downloads.download_pause, "{} is paused. What is there stays."
+    )
 
 
 @require_POST
 def resume(request: HtmxHttpRequest, pk: int) -> HttpResponse:
-    return _act(request, pk, downloads.download_resume, "{} goes on from where it stopped.")
+    return _act(
+        request, pk, downloads.download_resume, "{} goes on from where it stopped."
+    )
 
 
 @require_POST
@@ -152,10 +174,14 @@ def cancel(request: HtmxHttpRequest, pk: int) -> HttpResponse:
 
 @require_POST
 def forget(request: HtmxHttpRequest, pk: int) -> HttpResponse:
-    return _act(request, pk, downloads.download_forget, "{} is off the list. Files stay.")
+    return _act(
+        request, pk, downloads.download_forget, "{} is off the list. Files stay."
+    )
 
 
-def _act(request: HtmxHttpRequest, pk: int, act: Callable[..., None], text: str) -> HttpResponse:
+def _act(
+    request: HtmxHttpRequest, pk: int, act: Callable[..., None], text: str
+) -> HttpResponse:
     row = get_object_or_404(Download, pk=pk)
     act(download=row, user=request.user)
     return _said(request, text.format(row))
@@ -167,6 +193,9 @@ def _said(request: HtmxHttpRequest, text: str) -> HttpResponse:
         return redirect("deployments:download")
     response = HttpResponse(status=204)
     response["HX-Trigger"] = json.dumps(
-        {"toast": {"text": text, "kind": "info"}, "acted": {"news": ["downloads-changed"]}}
+        {
+            "toast": {"text": text, "kind": "info"},
+            "acted": {"news": ["downloads-changed"]},
+        }
     )
     return response

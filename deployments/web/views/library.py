@@ -34,9 +34,15 @@ from deployments.web.model_words import fact_rows
 from omni.errors import OmniError
 from omni.htmx import HtmxHttpRequest, is_htmx, render_page_or_part
 
-PAGE_LENGTH, MOST_PARTNERS = 100, 200
+PAGE_LENGTH = 100
+MOST_PARTNERS = 200
 FILTERS = ("arch", "quant", "kind", "state")
-SORTS = {"name": "name", "size": "-size_bytes", "params": "-n_params", "newest": "-added_at"}
+SORTS = {
+    "name": "name",
+    "size": "-size_bytes",
+    "params": "-n_params",
+    "newest": "-added_at",
+}
 
 
 @require_GET
@@ -49,8 +55,11 @@ def models(request: HtmxHttpRequest) -> HttpResponse:
 
 def _models_context(request: HtmxHttpRequest) -> dict[str, Any]:
     wanted = {key: request.GET.get(key, "") for key in ("q", *FILTERS, "sort")}
-    page = Paginator(_wanted_models(wanted), PAGE_LENGTH).get_page(request.GET.get("page"))
-    engines, titles = Engine.objects.filter(host=local_host()), flavour_titles()
+    page = Paginator(_wanted_models(wanted), PAGE_LENGTH).get_page(
+        request.GET.get("page")
+    )
+    engines = Engine.objects.filter(host=local_host())
+    titles = flavour_titles()
     every = Model.objects.order_by()
     archs, quants = (
         every.exclude(**{key: ""}).values_list(key, flat=True).distinct()
@@ -73,7 +82,9 @@ def _models_context(request: HtmxHttpRequest) -> dict[str, Any]:
             ("newest", "Newest"),
         ],
         "folders": LibraryFolder.objects.all(),
-        "engines": [(engine, titles.get(engine.flavour, engine.flavour)) for engine in engines],
+        "engines": [
+            (engine, titles.get(engine.flavour, engine.flavour)) for engine in engines
+        ],
         "unverified_flavours": _unverified(engines),
     }
 
@@ -81,7 +92,8 @@ def _models_context(request: HtmxHttpRequest) -> dict[str, Any]:
 def _wanted_models(wanted: Mapping[str, str]) -> QuerySet[Model]:
     # What a header says is large, and no row of the list shows it.
     rows = Model.objects.defer("facts", "shape", "vocab", "shards")
-    if text := wanted["q"].strip().replace("\0", ""):
+    text = wanted["q"].strip().replace("\0", "")
+    if text:
         rows = rows.filter(
             Q(name__icontains=text) | Q(title__icontains=text) | Q(path__icontains=text)
         )
@@ -148,7 +160,9 @@ def model_advice(request: HtmxHttpRequest, name: str) -> HttpResponse:
     engine = first_engine(Engine.objects.filter(host=host, state=Engine.State.OK))
     context: dict[str, Any] = {"model": found}
     try:
-        context["advice"] = advice(found, host, engine.flavour if engine else USUAL_FLAVOUR)
+        context["advice"] = advice(
+            found, host, engine.flavour if engine else USUAL_FLAVOUR
+        )
     except OmniError as error:
         context["problem"] = error
     return render(request, "deployments/_model_advice.html", context)
@@ -172,18 +186,24 @@ def _partners(model: Model) -> list[Part]:
     if model.is_folder:
         return []
     # Partners lie in the same folder or the one above or below it.
-    wanted = Model.objects.filter(state=Model.State.OK, format=Model.Format.GGUF).exclude(
-        pk=model.pk
-    )
+    wanted = Model.objects.filter(
+        state=Model.State.OK, format=Model.Format.GGUF
+    ).exclude(pk=model.pk)
     is_projector = model.kind == Kind.PROJECTOR
-    wanted = (
-        wanted.exclude(kind=Kind.PROJECTOR) if is_projector else wanted.filter(kind=Kind.PROJECTOR)
+    if is_projector:
+        wanted = wanted.exclude(kind=Kind.PROJECTOR)
+    else:
+        wanted = wanted.filter(kind=Kind.PROJECTOR)
+    if is_projector:
+        above = Path(model.path).parent
+    else:
+        above = Path(model.path).parent.parent
+    rows = wanted.filter(path__startswith=f"{above}/").values_list(
+        "name", "path", "facts"
+    )[:MOST_PARTNERS]
+    return partners(
+        Part.of(model.name, model.path, model.facts), [Part.of(*row) for row in rows]
     )
-    above = Path(model.path).parent if is_projector else Path(model.path).parent.parent
-    rows = wanted.filter(path__startswith=f"{above}/").values_list("name", "path", "facts")[
-        :MOST_PARTNERS
-    ]
-    return partners(Part.of(model.name, model.path, model.facts), [Part.of(*row) for row in rows])
 
 
 def _file_size(path: str) -> int | None:
@@ -223,7 +243,9 @@ def folder_add(request: HtmxHttpRequest) -> HttpResponse:
             )
             return redirect("deployments:models")
     return render(
-        request, "deployments/models.html", _models_context(request) | {"folder_form": form}
+        request,
+        "deployments/models.html",
+        _models_context(request) | {"folder_form": form},
     )
 
 
@@ -232,7 +254,8 @@ def folder_remove(request: HtmxHttpRequest, pk: int) -> HttpResponse:
     folder = get_object_or_404(LibraryFolder, pk=pk)
     count = folders.folder_remove(folder, user=request.user)
     messages.success(
-        request, f"{folder.path} is out of the library, {count} models with it. The files stay."
+        request,
+        f"{folder.path} is out of the library, {count} models with it. The files stay.",
     )
     return redirect("deployments:models")
 
@@ -241,7 +264,8 @@ def folder_remove(request: HtmxHttpRequest, pk: int) -> HttpResponse:
 def model_remove(request: HtmxHttpRequest, name: str) -> HttpResponse:
     model_delete(model=get_object_or_404(Model, name=name), user=request.user)
     messages.success(
-        request, f"{name} is out of the library. The file stays; the next scan finds it again."
+        request,
+        f"{name} is out of the library. The file stays; the next scan finds it again.",
     )
     return redirect("deployments:models")
 

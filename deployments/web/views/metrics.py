@@ -26,7 +26,9 @@ def metrics(request: HtmxHttpRequest) -> HttpResponse:
         )
     lines.append("# TYPE omni_handovers_total counter")
     for (name, outcome), count in sorted(counts.items()):
-        lines.append(f'omni_handovers_total{{deployment="{name}",outcome="{outcome}"}} {count}')
+        lines.append(
+            f'omni_handovers_total{{deployment="{name}",outcome="{outcome}"}} {count}'
+        )
     return HttpResponse(
         "\n".join(lines) + "\n", content_type="text/plain; version=0.0.4; charset=utf-8"
     )

@@ -32,8 +32,16 @@ WORDS = {
 }
 NEEDS = "incomplete"
 MEMORY = "does_not_fit"
-ICONS = {"viable": "check", "caution": "alert", "not_viable": "close", "needs": "question"}
-BASIS = {"measured": "from this rig's own runs", "computed": "computed from data sheets"}
+ICONS = {
+    "viable": "check",
+    "caution": "alert",
+    "not_viable": "close",
+    "needs": "question",
+}
+BASIS = {
+    "measured": "from this rig's own runs",
+    "computed": "computed from data sheets",
+}
 SEVERITIES = (Severity.ERROR, Severity.CAUTION, Severity.INFO)
 
 
@@ -46,7 +54,10 @@ def plan(request: HtmxHttpRequest) -> HttpResponse:
         strategy = request.POST.get("strategy", "")
         try:
             made = deploy(
-                shown, strategy=strategy, name=request.POST.get("name", ""), user=request.user
+                shown,
+                strategy=strategy,
+                name=request.POST.get("name", ""),
+                user=request.user,
             )
             return redirect("deployments:deployment", made.name)
         except OmniError as error:
@@ -64,14 +75,17 @@ def plan_presets(request: HtmxHttpRequest) -> HttpResponse:
     # Where layers go each strategy decides for itself.
     auto = {key: str(SETTINGS[key].default) for key in PLACING}
     plain = {
-        key: str(SETTINGS[key].default) for key in ("kv_cache_k", "kv_cache_v", "flash_attention")
+        key: str(SETTINGS[key].default)
+        for key in ("kv_cache_k", "kv_cache_v", "flash_attention")
     }
     shown = []
     for preset in found:
         changes = {**plain, **preset.settings, **auto}
         address = f"{reverse('deployments:plan')}?{form.query(changes)}"
         shown.append((preset, Fix(preset.title, address, changes)))
-    return render(request, "deployments/_plan_presets.html", {"form": form, "presets": shown})
+    return render(
+        request, "deployments/_plan_presets.html", {"form": form, "presets": shown}
+    )
 
 
 def _shown(
@@ -82,13 +96,23 @@ def _shown(
         "board": shown,
         "form": shown.form,
         "address": address,
-        "cards": [_card(request, shown, outcome, refused) for outcome in shown.outcomes],
+        "cards": [
+            _card(request, shown, outcome, refused) for outcome in shown.outcomes
+        ],
         "parts": PARTS,
         "devices": [
-            (device, shown.stock.used.get(device.name), device.name in shown.form.wanted_devices)
+            (
+                device,
+                shown.stock.used.get(device.name),
+                device.name in shown.form.wanted_devices,
+            )
             for device in shown.stock.devices
         ],
-        "problems": [error for strategy, error in refused.items() if strategy not in _names(shown)],
+        "problems": [
+            error
+            for strategy, error in refused.items()
+            if strategy not in _names(shown)
+        ],
     }
     response = render_page_or_part(
         request, "deployments/plan.html", "deployments/_plan.html", context
@@ -142,15 +166,24 @@ class Card:
 
 
 def _card(
-    request: HtmxHttpRequest, shown: Board, outcome: Compared, refused: Mapping[str, OmniError]
+    request: HtmxHttpRequest,
+    shown: Board,
+    outcome: Compared,
+    refused: Mapping[str, OmniError],
 ) -> Card:
-    found, key = outcome.plan, outcome.key
+    found = outcome.plan
+    key = outcome.key
     state = str(found.verdict) if found else "needs"
-    reasons = (
-        sorted(found.reasons, key=lambda reason: SEVERITIES.index(reason.severity)) if found else []
-    )
+    if found:
+        reasons = sorted(
+            found.reasons, key=lambda reason: SEVERITIES.index(reason.severity)
+        )
+    else:
+        reasons = []
     # Beside an error a caution is no news.
-    telling = (Severity.ERROR,) if state == "not_viable" else (Severity.ERROR, Severity.CAUTION)
+    telling = [Severity.ERROR]
+    if state != "not_viable":
+        telling.append(Severity.CAUTION)
     errors = {reason.code for reason in reasons if reason.severity == Severity.ERROR}
     is_too_much = errors == {MEMORY}
     typed = request.POST.get("name", "") if key in refused else ""
@@ -160,8 +193,14 @@ def _card(
         word=WORDS[MEMORY if is_too_much else state] if found else NEEDS,
         icon=ICONS[state],
         why_best=shown.why_best if outcome is shown.outcomes[0] else "",
-        reasons=[(each, _fix(shown, each)) for each in reasons if each.severity in telling],
-        notes=[(each, _fix(shown, each)) for each in reasons if each.severity not in telling],
+        reasons=[
+            (each, _fix(shown, each)) for each in reasons if each.severity in telling
+        ],
+        notes=[
+            (each, _fix(shown, each))
+            for each in reasons
+            if each.severity not in telling
+        ],
         # Where something else than memory stands against it, its memory is beside the point.
         bars=(
             [bar(use) for use in found.devices]
@@ -169,37 +208,51 @@ def _card(
             else []
         ),
         commands=(
-            [Command(each.role, _command(each, outcome.name)) for each in found.instances]
+            [
+                Command(each.role, _command(each, outcome.name))
+                for each in found.instances
+            ]
             if found
             else []
         ),
         basis=BASIS.get(found.predicted.basis, found.predicted.basis) if found else "",
         refused=refused.get(key),
         name=typed or outcome.name,
-        speed_percent=round(100 * _speed(outcome) / (max(map(_speed, shown.outcomes)) or 1), 1),
+        speed_percent=round(
+            100 * _speed(outcome) / (max(map(_speed, shown.outcomes)) or 1), 1
+        ),
     )
 
 
 def _speed(outcome: Compared) -> float:
-    return (outcome.plan.predicted.decode_tps or 0.0) if outcome.plan else 0.0
+    if outcome.plan:
+        return outcome.plan.predicted.decode_tps or 0.0
+    return 0.0
 
 
 def _fix(shown: Board, reason: Reason) -> Fix | None:
     changes = {key: value for key, value in reason.changes.items() if key in SETTINGS}
     if not changes:
         return None
-    words = [f"{_inside(SETTINGS[key].title)} {_number(value)}" for key, value in changes.items()]
+    words = [
+        f"{_inside(SETTINGS[key].title)} {_number(value)}"
+        for key, value in changes.items()
+    ]
     address = f"{reverse('deployments:plan')}?{shown.form.query(changes)}"
     return Fix(f"Use {' and '.join(words)}", address, changes)
 
 
 def _inside(title: str) -> str:
     """As it stands inside a sentence: Context → context, KV cache stays."""
-    return title if title[:2].isupper() else title[:1].lower() + title[1:]
+    if title[:2].isupper():
+        return title
+    return title[:1].lower() + title[1:]
 
 
 def _number(value: int | str) -> str:
-    return f"{value:,}" if isinstance(value, int) else value
+    if isinstance(value, int):
+        return f"{value:,}"
+    return value
 
 
 def _command(planned: InstancePlan, name: str) -> SafeString:
@@ -208,16 +261,18 @@ def _command(planned: InstancePlan, name: str) -> SafeString:
     command = runnable(planned, name)
     words = [_word(command_text([word], {}), name) for word in command.argv]
     before = escape(command_text([], command.env).strip())
-    return mark_safe(
-        " ".join([before, *words] if before else words)
-    )  # each word is escaped by itself
+    if before:
+        words.insert(0, before)
+    # Each word is escaped by itself.
+    return mark_safe(" ".join(words))
 
 
 def _word(word: str, name: str) -> SafeString:
     """The name is a word of its own, or the folder or the socket that is named after it."""
     before, found, after = word.rpartition(name)
     home = settings.OMNI_HOME
-    is_whole, is_folder = not before and not after, before == f"{home.slots}/" and not after
+    is_whole = not before and not after
+    is_folder = before == f"{home.slots}/" and not after
     is_socket = before == f"{home.sockets}/" and after.endswith(".sock")
     if not found or not (is_whole or is_folder or is_socket):
         return escape(word)

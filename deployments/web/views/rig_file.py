@@ -29,9 +29,13 @@ def rig_file(request: HtmxHttpRequest) -> HttpResponse:
     text = _typed(request)
     try:
         text = _uploaded(request) or text
-        return _applied(request, text) if request.POST.get("agreed") else _previewed(request, text)
+        if request.POST.get("agreed"):
+            return _applied(request, text)
+        return _previewed(request, text)
     except RigError as error:
-        return _page(request, text, problems=error.problems, lines=excerpt(text, error.problems))
+        return _page(
+            request, text, problems=error.problems, lines=excerpt(text, error.problems)
+        )
     except OmniError as error:
         return _page(request, text, trouble=error)
 
@@ -49,14 +53,18 @@ def _uploaded(request: HtmxHttpRequest) -> str:
         return ""
     if (chosen.size or 0) > MAX_UPLOAD_BYTES:
         raise OmniError(
-            "unreadable_file", f"{chosen.name} is too large for a rig file.", "Choose another file."
+            "unreadable_file",
+            f"{chosen.name} is too large for a rig file.",
+            "Choose another file.",
         )
     try:
         text: str = chosen.read().decode()
         return text.replace("\r\n", "\n")
     except UnicodeDecodeError:
         raise OmniError(
-            "unreadable_file", f"{chosen.name} is not UTF-8 text.", "Choose another file."
+            "unreadable_file",
+            f"{chosen.name} is not UTF-8 text.",
+            "Choose another file.",
         ) from None
 
 
@@ -68,7 +76,10 @@ def _previewed(request: HtmxHttpRequest, text: str, **more: Any) -> HttpResponse
 def _applied(request: HtmxHttpRequest, text: str) -> HttpResponse:
     try:
         outcome = apply(
-            text, user=request.user, start=_starts(request), expected=request.POST["agreed"]
+            text,
+            user=request.user,
+            start=_starts(request),
+            expected=request.POST["agreed"],
         )
     except OmniError as error:
         if error.code != "changed_meanwhile":
@@ -96,7 +107,9 @@ def _page(request: HtmxHttpRequest, text: str, **result: Any) -> HttpResponse:
 @require_GET
 def download(request: HtmxHttpRequest) -> HttpResponse:
     response = HttpResponse(rig_text(), content_type="application/yaml; charset=utf-8")
-    response["Content-Disposition"] = f'attachment; filename="{local_host().name}-rig.yaml"'
+    response["Content-Disposition"] = (
+        f'attachment; filename="{local_host().name}-rig.yaml"'
+    )
     return response
 
 

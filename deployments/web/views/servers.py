@@ -24,12 +24,15 @@ def add(request: HtmxHttpRequest) -> HttpResponse:
     form = ServerForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         try:
-            made = servers.server_add(host=local_host(), user=request.user, **form.cleaned_data)
+            made = servers.server_add(
+                host=local_host(), user=request.user, **form.cleaned_data
+            )
         except OmniError as error:
             form.add_error(form.FIELD_OF.get(error.code, "address"), str(error))
         else:
             messages.success(
-                request, f"{made.name} answers. Choose which of its models the gateway offers."
+                request,
+                f"{made.name} answers. Choose which of its models the gateway offers.",
             )
             return redirect("deployments:server", made.name)
     return render(request, "deployments/server_add.html", {"form": form})
@@ -50,7 +53,12 @@ def _found(name: str) -> Engine:
 def _context(engine: Engine, **forms: Any) -> dict[str, Any]:
     used_by = engine.deployments.filter(is_deleting=False).prefetch_related("instances")
     context = {"server": engine, "has_key": servers.has_key(engine), "used_by": used_by}
-    return {**context, "key_form": KeyForm(), "offer_form": RemoteModelForm(engine=engine), **forms}
+    return {
+        **context,
+        "key_form": KeyForm(),
+        "offer_form": RemoteModelForm(engine=engine),
+        **forms,
+    }
 
 
 @require_POST
@@ -59,17 +67,23 @@ def offer(request: HtmxHttpRequest, name: str) -> HttpResponse:
     form = RemoteModelForm(request.POST, engine=engine)
     if form.is_valid():
         try:
-            made = servers.model_offer(engine=engine, user=request.user, **form.cleaned_data)
+            made = servers.model_offer(
+                engine=engine, user=request.user, **form.cleaned_data
+            )
             return redirect("deployments:deployment", made.name)
         except OmniError as error:
-            form.add_error("name" if error.code in ("bad_name", "name_taken") else None, str(error))
+            form.add_error(
+                "name" if error.code in ("bad_name", "name_taken") else None, str(error)
+            )
     return render(request, "deployments/server.html", _context(engine, offer_form=form))
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def change(request: HtmxHttpRequest, name: str) -> HttpResponse:
     """Another model for a deployment on an external server."""
-    found = get_object_or_404(Deployment, name=name, is_deleting=False, remote_model__gt="")
+    found = get_object_or_404(
+        Deployment, name=name, is_deleting=False, remote_model__gt=""
+    )
     form = RemoteModelForm(
         request.POST or None,
         engine=found.engine,
@@ -82,7 +96,9 @@ def change(request: HtmxHttpRequest, name: str) -> HttpResponse:
         )
         messages.success(request, f"{found.name} is changed.")
         return redirect("deployments:deployment", found.name)
-    return render(request, "deployments/server_change.html", {"form": form, "deployment": found})
+    return render(
+        request, "deployments/server_change.html", {"form": form, "deployment": found}
+    )
 
 
 @require_POST
@@ -94,14 +110,20 @@ def ask(request: HtmxHttpRequest, name: str) -> HttpResponse:
 
 @require_POST
 def key(request: HtmxHttpRequest, name: str) -> HttpResponse:
-    engine, form = _found(name), KeyForm(request.POST)
+    engine = _found(name)
+    form = KeyForm(request.POST)
     if form.is_valid():
         try:
-            servers.server_set_key(engine=engine, key=form.cleaned_data["key"], user=request.user)
+            servers.server_set_key(
+                engine=engine, key=form.cleaned_data["key"], user=request.user
+            )
         except OmniError as error:
             form.add_error("key", str(error))
         else:
-            said = "has another key" if form.cleaned_data["key"] else "has no key any more"
+            if form.cleaned_data["key"]:
+                said = "has another key"
+            else:
+                said = "has no key any more"
             _tell(request, engine, f"{engine.name} {said}, and it answers.")
             return redirect("deployments:server", name)
     return render(request, "deployments/server.html", _context(engine, key_form=form))

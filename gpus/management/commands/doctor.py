@@ -17,7 +17,9 @@ class Command(BaseCommand):
     help = "Look for what is wrong with the rig and say what to do."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--json", action="store_true", help="print one JSON document")
+        parser.add_argument(
+            "--json", action="store_true", help="print one JSON document"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         findings = diagnose(Host.objects.get_or_create(name=settings.OMNI_HOST_NAME)[0])

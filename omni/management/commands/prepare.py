@@ -18,7 +18,8 @@ from django.db.migrations.executor import MigrationExecutor
 
 from omni.launcher import last_lines
 
-BROKER_TIMEOUT_S, BROKER_TICK_S = 10.0, 0.02
+BROKER_TIMEOUT_S = 10.0
+BROKER_TICK_S = 0.02
 
 
 class Command(BaseCommand):
@@ -46,11 +47,10 @@ class Command(BaseCommand):
             refuse_weak_password(given)
         password = given or secrets.token_urlsafe(12)
         users.create_superuser("admin", password=password)
-        shown = (
-            "the password from OMNI_ADMIN_PASSWORD"
-            if given
-            else f"password {password}  (shown this once)"
-        )
+        if given:
+            shown = "the password from OMNI_ADMIN_PASSWORD"
+        else:
+            shown = f"password {password}  (shown this once)"
         self._say(f"Made the administrator: name admin, {shown}")
 
     def _say(self, text: str) -> None:
@@ -79,7 +79,9 @@ def wait_for_broker() -> None:
             return client.close()
         except (redis.RedisError, OSError) as error:
             if time.monotonic() > deadline:
-                raise CommandError(f"The broker does not answer: {error}. {_hint()}") from None
+                raise CommandError(
+                    f"The broker does not answer: {error}. {_hint()}"
+                ) from None
         time.sleep(BROKER_TICK_S)
 
 

@@ -37,4 +37,6 @@ class Command(BaseCommand):
             closing=asgi.end_answers,
         )
         if failure:
-            raise CommandError(f"Cannot listen on {options['host']}:{options['port']}: {failure}.")
+            raise CommandError(
+                f"Cannot listen on {options['host']}:{options['port']}: {failure}."
+            )

@@ -16,9 +16,23 @@ def build(folder: Path, *defines: str) -> Path:
     """Compiles libnvidia-ml.so.1 into a folder that LD_LIBRARY_PATH may name; returns the
     library."""
     library = folder / "libnvidia-ml.so.1"
-    flags = ["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-Wl,-soname,libnvidia-ml.so.1"]
+    flags = [
+        "-shared",
+        "-fPIC",
+        "-O1",
+        "-Wall",
+        "-Werror",
+        "-Wl,-soname,libnvidia-ml.so.1",
+    ]
     subprocess.run(
-        ["gcc", *flags, *(f"-D{name}" for name in defines), str(SOURCE), "-o", str(library)],
+        [
+            "gcc",
+            *flags,
+            *(f"-D{name}" for name in defines),
+            str(SOURCE),
+            "-o",
+            str(library),
+        ],
         check=True,
     )
     return library
@@ -68,7 +82,12 @@ def rtx_pro_6000(**changes: object) -> FakeCard:
 
 def rtx_5090(**changes: object) -> FakeCard:
     """32607 MiB and 575 W, idle: its link has dropped to Gen1 to save power."""
-    facts = {"utilisation": 0, "power": 21_500, "power_limit": 575_000, "temperature": 36}
+    facts = {
+        "utilisation": 0,
+        "power": 21_500,
+        "power_limit": 575_000,
+        "temperature": 36,
+    }
     link = {"generation": 1, "generation_max": 5, "width": 16, "width_max": 16}
     values = {
         "name": "NVIDIA GeForce RTX 5090",
