@@ -33,7 +33,7 @@ import django  # noqa: E402
 django.setup()
 
 from deployments.gateway import admission, relay  # noqa: E402
-from deployments.gateway.handover_plan import TAIL_BYTES, Outcome, last_timings  # noqa: E402
+from deployments.gateway.kv_transfer_plan import TAIL_BYTES, Outcome, last_timings  # noqa: E402
 from deployments.gateway.routing import Passage, Table  # noqa: E402
 from tests.gateway.pair import CHAT, Pair, pair  # noqa: E402
 
@@ -56,20 +56,20 @@ SLOT_TOKENS = 8192
 class Row:
     tokens: int
     decode_prompt_n: int
-    handover_ttft_ms: float
+    transfer_ttft_ms: float
     prefill_ms: float
     save_ms: float
     restore_ms: float
     mbytes: float
     recompute_prompt_n: int
     recompute_ttft_ms: float
-    handover_gap_ms: float
+    transfer_gap_ms: float
     recompute_gap_ms: float
 
     @property
     def rest_ms(self) -> float:
         """Counting the tokens, and computing the last one again."""
-        return self.handover_ttft_ms - self.prefill_ms - self.save_ms - self.restore_ms
+        return self.transfer_ttft_ms - self.prefill_ms - self.save_ms - self.restore_ms
 
 
 def prompt(tokens: int, first: str) -> dict[str, Any]:
@@ -150,14 +150,14 @@ async def measured(made: Pair, tokens: int, others: int) -> Row:
     return Row(
         tokens=report.prompt_tokens,
         decode_prompt_n=read,
-        handover_ttft_ms=ttft,
+        transfer_ttft_ms=ttft,
         prefill_ms=report.prefill_ms,
         save_ms=report.save_ms,
         restore_ms=report.restore_ms,
         mbytes=report.size_bytes / 1e6,
         recompute_prompt_n=own_read,
         recompute_ttft_ms=own_ttft,
-        handover_gap_ms=gap,
+        transfer_gap_ms=gap,
         recompute_gap_ms=own_gap,
     )
 
@@ -195,12 +195,12 @@ def main() -> None:
         print(
             f"{row.tokens:6,}   {row.decode_prompt_n} tokens, {row.prefill_ms:,.0f} ms,"
             f" {row.save_ms:.0f} ms, {row.restore_ms:.0f} ms ({row.mbytes:.1f} MB),"
-            f" {row.rest_ms:.0f} ms; {row.handover_ttft_ms:,.0f} ms   {row.recompute_prompt_n:,}"
+            f" {row.rest_ms:.0f} ms; {row.transfer_ttft_ms:,.0f} ms   {row.recompute_prompt_n:,}"
             f" tokens, {row.recompute_ttft_ms:,.0f} ms"
         )
         if given.others:
             print(
-                f"         longest gap of others: {row.handover_gap_ms:,.0f} ms, alone"
+                f"         longest gap of others: {row.transfer_gap_ms:,.0f} ms, alone"
                 f" {row.recompute_gap_ms:,.0f} ms"
             )
 

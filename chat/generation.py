@@ -13,7 +13,7 @@ from django.db import DatabaseError
 from django.utils import timezone
 
 from chat.models import Message
-from chat.outcomes import INTERRUPTED_TEXT, handover_facts, outcome_of, refused
+from chat.outcomes import INTERRUPTED_TEXT, kv_transfer_facts, outcome_of, refused
 from chat.services import request_for
 from chat.thread import fragments_of
 from chat.timings import figures, live_figures
@@ -56,7 +56,7 @@ class Generation:
     settled_html: str = ""
     progress: dict[str, Any] = field(default_factory=dict)
     answered_by: dict[str, str] = field(default_factory=dict)
-    handover: dict[str, Any] = field(default_factory=dict)
+    kv_transfer: dict[str, Any] = field(default_factory=dict)
     is_alone: bool = True
     outcome: str = State.STOPPED
     sent_at: float | None = None
@@ -120,7 +120,7 @@ class Generation:
             self.sent_at = upstream.sent_at
             # A route may lead elsewhere than when the question was asked.
             self.answered_by = {"deployment_name": upstream.choice.serving.name}
-            self.handover = handover_facts(upstream)
+            self.kv_transfer = kv_transfer_facts(upstream)
             if upstream.status != 200:
                 raise await refused(upstream)
             async for events in upstream.events():
@@ -255,7 +255,7 @@ class Generation:
             ended_at=time.monotonic(),
             usage=self.last.usage,
             timings=self.last.timings,
-            handover=self.handover,
+            kv_transfer=self.kv_transfer,
         )
         reason = self.last.finish_reason if state == State.DONE else ""
         fragments = {"html": ""}

@@ -7,7 +7,7 @@ import logging
 from typing import Any
 
 from chat.models import Message
-from chat.timings import parse_handover
+from chat.timings import parse_kv_transfer
 from deployments.gateway.relay import Upstream
 from deployments.gateway.shapes import engine_message
 from omni.errors import OmniError
@@ -31,14 +31,14 @@ def outcome_of(reading: asyncio.Future[None], if_stopped: str) -> tuple[str, str
     return State.FAILED, "The panel made a mistake; its log says which."
 
 
-def handover_facts(upstream: Upstream) -> dict[str, Any]:
+def kv_transfer_facts(upstream: Upstream) -> dict[str, Any]:
     """What became of handing over the KV cache; empty for a deployment that does not.
 
     Where another panel answers, its header tells.
     """
-    if upstream.handover:
-        return upstream.handover.facts
-    return parse_handover(upstream.response.headers.get("x-omni-handover", ""))
+    if upstream.kv_transfer:
+        return upstream.kv_transfer.facts
+    return parse_kv_transfer(upstream.response.headers.get("x-omni-handover", ""))
 
 
 async def refused(upstream: Upstream) -> OmniError:

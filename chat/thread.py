@@ -13,7 +13,7 @@ from django.template.loader import render_to_string
 
 from chat.comparison import Lead, Shared, leads, shared
 from chat.models import Conversation, Lane, Message
-from chat.timings import HANDOVER, Drafts, drafts_of
+from chat.timings import KV_TRANSFER, Drafts, drafts_of
 from chat.transcript import Turn, Version, active_turns
 from deployments.models import Deployment
 from omni.markdown import render
@@ -69,9 +69,9 @@ class Entry:
         return drafts_of(self.message.timings)
 
     @property
-    def handover(self) -> dict[str, Any]:
+    def kv_transfer(self) -> dict[str, Any]:
         """Of the KV cache; `moved_ms` is what the hand-over itself took."""
-        found = self.message.timings.get(HANDOVER) or {}
+        found = self.message.timings.get(KV_TRANSFER) or {}
         spans = [found[name] for name in ("save_ms", "restore_ms") if name in found]
         if spans:
             return {**found, "moved_ms": sum(spans)}

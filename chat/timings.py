@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any, TypedDict
 
-HANDOVER = "omni_handover"
+KV_TRANSFER = "omni_handover"
 # What fits into the table's columns; no engine counts or takes more.
 LARGEST_COUNT = 1 << 31
 LARGEST_FIGURE = 1e15
@@ -50,7 +50,7 @@ def figures(
     ended_at: float,
     usage: Mapping[str, Any],
     timings: Mapping[str, Any],
-    handover: Mapping[str, Any] | None = None,
+    kv_transfer: Mapping[str, Any] | None = None,
 ) -> Figures:
     """Times in seconds of one monotonic clock; `usage` and `timings` as the engine sent them, or
     empty."""
@@ -67,7 +67,9 @@ def figures(
         completion_tokens=completion,
         prefill_tps=_rate(timings.get("prompt_n"), timings.get("prompt_ms")),
         decode_tps=_decode_tps(timings, completion, first_at, ended_at),
-        timings={**timings, HANDOVER: dict(handover)} if handover else dict(timings),
+        timings={**timings, KV_TRANSFER: dict(kv_transfer)}
+        if kv_transfer
+        else dict(timings),
     )
 
 
@@ -88,7 +90,7 @@ def live_figures(timings: Mapping[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def parse_handover(header: str) -> dict[str, Any]:
+def parse_kv_transfer(header: str) -> dict[str, Any]:
     """Another panel's word on handing over the KV cache: 'save_ms=3,bytes=12', 'skipped: why' or
     'failed: why'.
 

@@ -1,5 +1,6 @@
-"""The only door to NVML. Every question may go unanswered (None); a lost card does not hide the
-others.
+"""The only module that talks to NVML.
+
+Every question may go unanswered (None); a lost card does not hide the others.
 
 A card that fell off its bus can take down whoever asks for it: the sampler asks from a process of
 its own, everybody else through `look`.

@@ -65,9 +65,9 @@ class Home:
         return self.root / "run"
 
     @property
-    def doors(self) -> Path:
+    def drain_locks(self) -> Path:
         """One file for each deployment, locked by whoever passes requests on to it."""
-        return self.run / "doors"
+        return self.run / "drain"
 
     @property
     def slots(self) -> Path:

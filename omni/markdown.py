@@ -1,6 +1,6 @@
 """Markdown, of a model or of a file of ours → HTML that may stand in a page.
 
-The one door to markdown-it, Pygments and nh3.
+The only module that talks to markdown-it, Pygments and nh3.
 """
 
 from __future__ import annotations

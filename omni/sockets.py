@@ -61,7 +61,7 @@ in_database = DatabasePool("sockets", 2)
 _open: Counter[int] = Counter()
 
 
-# --- the door -------------------------------------------------------------------------------------
+# --- who may connect ------------------------------------------------------------------------------
 class OwnPagesOnly:
     """Refuses, before anything is read, every socket that a page of another origin asks for."""
 

@@ -60,7 +60,7 @@ def knock(
 async def page_socket(
     path: str, user: User | None, **how: str
 ) -> AsyncIterator[WebsocketCommunicator]:
-    """Connected, greeted, and closed at the end; `accepted` tells whether the door was opened at
+    """Connected, greeted, and closed at the end; `accepted` tells whether it was let in at
     all."""
     client = await sync_to_async(logged_in)(user) if user else Client()
     async with socket_of(path, client, **how) as made:

@@ -122,7 +122,7 @@ class EngineFlavour(ABC):
     reads_ik_formats: ClassVar[bool] = False
     # What only the thread that computes answers, by GET and at once while it has nothing to do; ""
     # where none is known.
-    pulse_path: ClassVar[str] = ""
+    liveness_path: ClassVar[str] = ""
     # What answers, by GET, with whether it drafts (`is_drafting`); "" where nothing does.
     drafting_path: ClassVar[str] = ""
     # Has -sm graph: all cards compute each layer together, and layers are cut by memory.

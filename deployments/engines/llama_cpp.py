@@ -63,7 +63,7 @@ class Placing:
 
 class LlamaCpp(EngineFlavour):
     flavour = title = "llama.cpp"
-    pulse_path = "/slots"
+    liveness_path = "/slots"
     drafting_path = "/slots"
     tells_own_drafting = True
     rearranges = True

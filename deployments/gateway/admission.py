@@ -22,7 +22,7 @@ from deployments.gateway.routing import (
 )
 from deployments.gateway.waiting import Wait
 from deployments.gateway.waking import deployment_wake
-from deployments.instances.drain import DoorShut, Entrance
+from deployments.instances.drain import Draining, RequestLocks
 from deployments.states import UNLOADED
 from omni.database import DatabasePool
 from omni.errors import OmniError
@@ -38,7 +38,7 @@ BROKEN = ("engine_died", "engine_unreachable", "engine_silent", "answer_incomple
 _in_database = DatabasePool("gateway-wake", 1)
 _waiting: Counter[str] = Counter()
 _waking: set[int] = set()
-_entrances: dict[str, Entrance] = {}
+_request_locks: dict[str, RequestLocks] = {}
 
 
 @asynccontextmanager
@@ -58,7 +58,7 @@ async def admitted(name: str, wait: Wait) -> AsyncIterator[Choice]:
                 with _passing(choice):
                     yield choice
                 return
-            except DoorShut:
+            except Draining:
                 pass
         with _in_queue(choice.serving.name):
             await _wait(choice, deadline_s)
@@ -66,11 +66,11 @@ async def admitted(name: str, wait: Wait) -> AsyncIterator[Choice]:
 
 @contextmanager
 def _passing(choice: Choice) -> Iterator[None]:
-    folder = settings.OMNI_HOME.doors
+    folder = settings.OMNI_HOME.drain_locks
     if not choice.serving.pk:
         yield
         return
-    with _entrances.setdefault(str(folder), Entrance(folder)).passing(
+    with _request_locks.setdefault(str(folder), RequestLocks(folder)).held(
         choice.serving.pk
     ):
         yield

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 LARGEST_BODY_BYTES = 32 << 20
 # A body may take this long to arrive; its server may be stricter.
 BODY_S = 300.0
-# Above this, reading JSON takes long enough to be felt by the other streams of the loop.
+# Above this, reading JSON takes long enough to be noticed by the other streams of the loop.
 READ_IN_THREAD_BYTES = 1 << 20
 # A stream says something at least this often, so that no proxy and no client takes it for dead.
 KEEP_ALIVE_S = 10.0
@@ -237,8 +237,8 @@ def _headers(upstream: Upstream) -> dict[str, str]:
         "x-omni-deployment": upstream.choice.serving.name,
         "x-omni-route": upstream.choice.route,
     }
-    if upstream.handover:
-        headers["x-omni-handover"] = upstream.handover.header
+    if upstream.kv_transfer:
+        headers["x-omni-handover"] = upstream.kv_transfer.header
     if upstream.dropped:
         names = [
             name for name in upstream.dropped if name.isascii() and name.isidentifier()

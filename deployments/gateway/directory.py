@@ -9,8 +9,8 @@ from deployments.engines.external import LLAMA_CPP, left_out
 from deployments.engines.llama_cpp import LlamaCpp
 from deployments.external.keys import key_name
 from deployments.formats.kinds import WITHOUT_TEXT, Kind
-from deployments.gateway.handover_facts import handover_facts
-from deployments.gateway.routing import Foreign, Passage, Peer, Serving, Table
+from deployments.gateway.kv_transfer_facts import kv_transfer_facts
+from deployments.gateway.routing import ExternalServer, Passage, Peer, Serving, Table
 from deployments.instances.address import EngineAddress
 from deployments.instances.connecting import address_of
 from deployments.models import Binding, Deployment, Instance, Route
@@ -97,12 +97,12 @@ def serving(deployment: Deployment, kind: str = Kind.TEXT) -> Serving:
         created=int(deployment.created_at.timestamp()),
         passage=passage,
         peers=peers,
-        handover=(
-            handover_facts(deployment, answering)
-            if passage == Passage.HANDOVER and answering
+        kv_transfer=(
+            kv_transfer_facts(deployment, answering)
+            if passage == Passage.KV_TRANSFER and answering
             else None
         ),
-        foreign=_foreign(deployment),
+        external=_external_server(deployment),
         pk=deployment.pk,
         is_wanted=deployment.desired == Deployment.Desired.RUNNING
         and not deployment.is_deleting,
@@ -124,11 +124,11 @@ def _flavour(deployment: Deployment) -> str:
     return deployment.engine.flavour
 
 
-def _foreign(deployment: Deployment) -> Foreign | None:
+def _external_server(deployment: Deployment) -> ExternalServer | None:
     if not deployment.is_external:
         return None
     engine = deployment.engine
-    return Foreign(key_name(engine.pk, engine.path), left_out(engine.build))
+    return ExternalServer(key_name(engine.pk, engine.path), left_out(engine.build))
 
 
 def _peer(instance: Instance, address: EngineAddress) -> Peer:

@@ -25,7 +25,7 @@ def as_taken(
 ) -> tuple[dict[str, Any], list[str]]:
     """The fields without those the server would refuse the request for, and the names of all that
     were left out."""
-    unknown = serving.foreign.left_out if serving.foreign else frozenset()
+    unknown = serving.external.left_out if serving.external else frozenset()
     kept = {name: value for name, value in fields.items() if name not in unknown}
     return kept, sorted({*dropped, *(set(fields) - set(kept))})
 
@@ -35,13 +35,13 @@ def request_to(
 ) -> httpx.Request:
     """Under the model's name there, with the server's own key; engines of ours get their own."""
     named = {**fields, "model": serving.alias}
-    if serving.foreign:
-        key = settings.OMNI_HOME.kept_secret(serving.foreign.key_name)
+    if serving.external:
+        key = settings.OMNI_HOME.kept_secret(serving.external.key_name)
     else:
         key = None
     assert serving.address
     request = engine_request(serving.address, path, named, silence_s, key=key)
-    if serving.foreign:
+    if serving.external:
         request.headers[MARK.decode()] = own_mark()
     return request
 
@@ -68,14 +68,14 @@ def refuse(serving: Serving, response: httpx.Response) -> None:
     status = response.status_code
     name = serving.name
     if status in (401, 403):
-        if serving.foreign:
+        if serving.external:
             text = f"The server of deployment {name!r} refused the key it was given, or has none."
             raise OmniError(
                 "engine_refused", text, "Give it its key on the Models page."
             )
         text = f"The engine of deployment {name!r} refused its own key."
         raise OmniError("engine_refused", text, "Stop and start the deployment.")
-    if serving.foreign is None:
+    if serving.external is None:
         return
     if 300 <= status < 400:
         text = (

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from deployments.gateway.handover_plan import HandoverReport
+from deployments.gateway.kv_transfer_plan import KvTransferReport
 from deployments.gateway.routing import Serving
 
 
@@ -20,7 +20,7 @@ class Passing:
     """
 
     fields: Mapping[str, Any] = field(default_factory=dict)
-    report: HandoverReport | None = None
+    report: KvTransferReport | None = None
 
     def begins(self, status: int) -> None:
         """The answer has a status."""

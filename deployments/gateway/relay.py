@@ -21,8 +21,8 @@ from deployments.gateway.events import WholeEvents
 from deployments.gateway.external import as_taken, refuse, request_to
 from deployments.gateway.extras import extras
 from deployments.gateway.fields import TAKE_LONG, allowed
-from deployments.gateway.handover import handed_over
-from deployments.gateway.handover_plan import HandoverReport
+from deployments.gateway.kv_transfer import transferred
+from deployments.gateway.kv_transfer_plan import KvTransferReport
 from deployments.gateway.passing import Passing, direct
 from deployments.gateway.routing import AUTO, Choice, Passage, Serving
 from deployments.gateway.shapes import FieldError
@@ -39,7 +39,7 @@ WAYS: Mapping[
     Callable[[str, Serving, Mapping[str, Any]], AbstractAsyncContextManager[Passing]],
 ] = {
     Passage.DIRECT: direct,
-    Passage.HANDOVER: handed_over,
+    Passage.KV_TRANSFER: transferred,
 }
 
 
@@ -61,7 +61,7 @@ class Upstream:
         return self.response.status_code
 
     @property
-    def handover(self) -> HandoverReport | None:
+    def kv_transfer(self) -> KvTransferReport | None:
         """How the prompt got to the instance that answers; None where one instance does both."""
         return self.passing.report
 
@@ -174,7 +174,7 @@ def _refuse_packed(serving: Serving, response: httpx.Response) -> None:
 
 async def _is_dead(serving: Serving) -> bool:
     """Nothing takes connections any more where the engine was."""
-    if serving.foreign or serving.address is None:
+    if serving.external or serving.address is None:
         return False
     try:
         await ask(
@@ -190,7 +190,7 @@ async def _is_dead(serving: Serving) -> bool:
 async def _checked(
     path: str, body: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[str]]:
-    """Beside the event loop where it may take long enough to be felt by others."""
+    """Beside the event loop where it may take long enough to be noticed by others."""
     if TAKE_LONG.isdisjoint(body):
         return allowed(path, body)
     return await asyncio.to_thread(allowed, path, body)

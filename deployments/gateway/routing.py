@@ -24,7 +24,7 @@ class Passage(StrEnum):
     """How a request passes through a deployment's instances."""
 
     DIRECT = "direct"
-    HANDOVER = "handover"  # one instance reads the prompt, another answers
+    KV_TRANSFER = "kv_transfer"  # one instance reads the prompt, another answers
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Peer:
 
 
 @dataclass(frozen=True)
-class HandoverFacts:
+class KvTransferFacts:
     """What handing a prompt over needs to know of its deployment; 0 bytes are unknown."""
 
     slots: int
@@ -50,7 +50,7 @@ class HandoverFacts:
 
 
 @dataclass(frozen=True)
-class Foreign:
+class ExternalServer:
     """An external server: under which name its key is kept, and fields it is not
     sent."""
 
@@ -73,8 +73,8 @@ class Serving:
     created: int = 0
     passage: Passage = Passage.DIRECT
     peers: Mapping[str, Peer] = field(default_factory=dict)
-    handover: HandoverFacts | None = None
-    foreign: Foreign | None = None
+    kv_transfer: KvTransferFacts | None = None
+    external: ExternalServer | None = None
     pk: int = 0
     # It ought to run; unloaded, it does as soon as somebody asks for it.
     is_wanted: bool = False
@@ -109,13 +109,13 @@ class Serving:
 
         When an external server comes back nobody knows.
         """
-        is_ours = self.foreign is None or self.state == STARTING
+        is_ours = self.external is None or self.state == STARTING
         return self.is_wanted and is_ours and not self.is_ready and self.state != FAILED
 
     @property
     def is_ready(self) -> bool:
         """Without the instance that reads prompts, the one that answers does both."""
-        alone = self.passage == Passage.HANDOVER and self.state not in LEAVING
+        alone = self.passage == Passage.KV_TRANSFER and self.state not in LEAVING
         return self.address is not None and (self.state == READY or alone)
 
 

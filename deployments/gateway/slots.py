@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from deployments.gateway.handover_plan import NOTHING, Held, best_slot, reusable
+from deployments.gateway.kv_transfer_plan import NOTHING, Held, best_slot, reusable
 
 
 @dataclass

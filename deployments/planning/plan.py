@@ -274,4 +274,4 @@ class Plan:
     figures: tuple[Figure, ...] = ()
     settings: Mapping[str, int | str] = field(default_factory=dict)
     # Of a strategy whose instances hand prompts over.
-    handed_over: CacheSize | None = None
+    transferred: CacheSize | None = None

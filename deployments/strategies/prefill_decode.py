@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from deployments.planning.handover import Handover, state_bytes, token_bytes
+from deployments.planning.kv_transfer import KvTransfer, state_bytes, token_bytes
 from deployments.planning.memory.fit import PLACING
 from deployments.planning.memory.use import combined
 from deployments.planning.plan import (
@@ -51,7 +51,7 @@ class PrefillDecode(Strategy):
     )
     roles = ("prefill", "decode")
     serving_role = "decode"
-    passage = "handover"
+    passage = "kv_transfer"
     own_settings = frozenset({"handover_min"})
 
     def plan(self, request: PlanRequest) -> Plan:
@@ -74,11 +74,11 @@ class PrefillDecode(Strategy):
         windowed = bool(reader.shape.n_swa)
         first = placed(request, reader, self, swa_full=windowed)
         second = placed(request, writer, self, swa_full=windowed, reserved=needs(first))
-        handover = Handover(first.speed, second.speed)
-        worth_from = handover.worth_from(second.settings.context)
+        kv_transfer = KvTransfer(first.speed, second.speed)
+        worth_from = kv_transfer.worth_from(second.settings.context)
         reasons = (
             *self._reasons(first, second),
-            *_handover_reasons(handover, second, worth_from),
+            *_kv_transfer_reasons(kv_transfer, second, worth_from),
         )
         reasons += (
             *first.reasons,
@@ -109,7 +109,7 @@ class PrefillDecode(Strategy):
             _uses(first, second),
             processes(instances, reasons),
             outlook(_predicted(first, second), reasons),
-            _figures(handover, second, worth_from),
+            _figures(kv_transfer, second, worth_from),
             chosen,
             _cache_size(second),
         )
@@ -155,14 +155,14 @@ class PrefillDecode(Strategy):
         return reasons
 
 
-def _handover_reasons(
-    handover: Handover, second: Placed, worth_from: int | None
+def _kv_transfer_reasons(
+    kv_transfer: KvTransfer, second: Placed, worth_from: int | None
 ) -> list[Reason]:
     tokens = min(SHOWN_PROMPT, second.settings.context)
-    size = handover.file_bytes(tokens)
-    transfer_s = handover.transfer_s(tokens)
-    recompute_s = handover.recompute_s(tokens)
-    read_s = handover.read_s(tokens)
+    size = kv_transfer.file_bytes(tokens)
+    transfer_s = kv_transfer.transfer_s(tokens)
+    recompute_s = kv_transfer.recompute_s(tokens)
+    read_s = kv_transfer.read_s(tokens)
     if recompute_s is None or read_s is None:
         return [
             info(
@@ -180,7 +180,7 @@ def _handover_reasons(
         return [
             error("handover_never_pays", text, "Use independent on the faster device.")
         ]
-    first = handover.faster_from(second.settings.context)
+    first = kv_transfer.faster_from(second.settings.context)
     if first is None:
         text += (
             f" Alone, a request waits {ms_text((read_s - recompute_s) * 1000)} longer"
@@ -233,7 +233,7 @@ def _predicted(first: Placed, second: Placed) -> Predicted:
 
 
 def _figures(
-    handover: Handover, second: Placed, worth_from: int | None
+    kv_transfer: KvTransfer, second: Placed, worth_from: int | None
 ) -> tuple[Figure, ...]:
     tokens = min(SHOWN_PROMPT, second.settings.context)
     figures = [
@@ -241,9 +241,9 @@ def _figures(
         Figure(
             "kv_file",
             f"KV of {tokens:,} tokens",
-            bytes_text(handover.file_bytes(tokens)),
+            bytes_text(kv_transfer.file_bytes(tokens)),
         ),
-        Figure("transfer", "Hand-over", ms_text(handover.transfer_s(tokens) * 1000)),
+        Figure("transfer", "Hand-over", ms_text(kv_transfer.transfer_s(tokens) * 1000)),
     ]
     if worth_from:
         figures.append(

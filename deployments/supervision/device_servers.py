@@ -79,7 +79,7 @@ def desired(device: Device) -> Desired:
     there = is_loopback(address) or address in own_ipv4()
     missing = () if there else (f"the address {address} (OMNI_RPC_ADDRESS)",)
     return Desired(
-        device.is_present, zlib.crc32(address.encode()) >> 1, waits_for=missing
+        device.is_present, zlib.crc32(address.encode()) >> 1, blocked_by=missing
     )
 
 

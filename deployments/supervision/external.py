@@ -97,9 +97,9 @@ class ExternalServers:
     def _step(self, deployment: Deployment) -> InstanceState | None:
         """The state it is in now; None where it is not on such a server, or not yet."""
         rows = list(deployment.instances.all())
-        foreign = [row for row in rows if row.address]
+        external_rows = [row for row in rows if row.address]
         if not deployment.is_external:
-            for row in foreign:
+            for row in external_rows:
                 row.delete()
             return None
         for row in (row for row in rows if not row.address and row.state not in LIVE):
@@ -111,10 +111,10 @@ class ExternalServers:
             deployment.desired == Deployment.Desired.RUNNING
             and not deployment.is_deleting
         )
-        if not foreign and not running:
+        if not external_rows and not running:
             return None
-        if foreign:
-            instance = foreign[0]
+        if external_rows:
+            instance = external_rows[0]
         else:
             instance = Instance(host=self.host, deployment=deployment, role=Role.MODEL)
         asked = self.asked.get(deployment.engine_id)

@@ -18,7 +18,7 @@ from django.db import DatabaseError
 from django.utils import timezone
 
 from deployments.instances import slots_folder
-from deployments.instances.drain import Doors
+from deployments.instances.drain import DrainLocks
 from deployments.instances.model_files import file_bytes, serves_old_file
 from deployments.models import Deployment, Instance
 from deployments.planning.settings import with_defaults
@@ -26,6 +26,7 @@ from deployments.services.stored_plans import plan_to_run
 from deployments.states import LIVE, InstanceState
 from deployments.supervision import device_servers, launch, process
 from deployments.supervision.checking import Checker
+from deployments.supervision.eviction import Evictor
 from deployments.supervision.external import ExternalServers
 from deployments.supervision.instances import (
     busy_devices,
@@ -35,11 +36,10 @@ from deployments.supervision.instances import (
     slow_load_s,
     values,
 )
-from deployments.supervision.liveness import Pulse, PulseLimits
+from deployments.supervision.liveness import LivenessLimits, LivenessProbe
 from deployments.supervision.log_reading import Cause
 from deployments.supervision.observe import observe
-from deployments.supervision.orphans import end_strays
-from deployments.supervision.places import Places
+from deployments.supervision.orphans import end_orphans
 from deployments.supervision.planned import Planner, Plans
 from deployments.supervision.reconcile import (
     Action,
@@ -83,7 +83,7 @@ class HostAgent:
         *,
         plan: Planner = plan_to_run,
         limits: Limits | None = None,
-        pulse: PulseLimits | None = None,
+        liveness: LivenessLimits | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.host = host
@@ -94,9 +94,9 @@ class HostAgent:
         self.run: Path = settings.OMNI_HOME.run
         self.memories: dict[int, Memory] = {}
         self.plans = Plans(plan, self._tell)
-        self.doors = Doors(settings.OMNI_HOME.doors)
-        self.pulse = Pulse(self.doors, clock, pulse)
-        self.places = Places(self.doors, self.plans, clock)
+        self.drain_locks = DrainLocks(settings.OMNI_HOME.drain_locks)
+        self.liveness = LivenessProbe(self.drain_locks, clock, liveness)
+        self.evictor = Evictor(self.drain_locks, self.plans, clock)
         self.beat_s = float("-inf")
         self.health_pool = ThreadPoolExecutor(8, thread_name_prefix="health")
         self.checker = Checker()
@@ -107,7 +107,7 @@ class HostAgent:
         quick look."""
         process.reap()
         busy = self.external.tick()
-        self.places.unload_idle(self.host, self.memories)
+        self.evictor.evict_idle(self.host, self.memories)
         instances = self._wanted_instances()
         known = {instance.pk for instance in instances}
         self._end_orphans(known)
@@ -140,7 +140,7 @@ class HostAgent:
             except Exception as error:
                 log.exception("the next step of %s failed", instance)
                 failed.append(error)  # the others are looked after all the same
-        self._open_doors(instances)
+        self._release_drain_locks(instances)
         self._remove_deleted()
         self._heartbeat()
         if failed:
@@ -150,12 +150,12 @@ class HostAgent:
         )
 
     def close(self) -> None:
-        """Lets go of its doors and threads, as its end does; engines go on.
+        """Lets go of its drain_locks and threads, as its end does; engines go on.
 
         It is not ticked any more.
         """
-        for deployment in self.doors.shut_ones():
-            self.doors.open(deployment)
+        for deployment in self.drain_locks.acquired():
+            self.drain_locks.release(deployment)
         for pool in (self.health_pool, self.external.pool, self.checker.pool):
             pool.shutdown(wait=False)
 
@@ -237,7 +237,7 @@ class HostAgent:
         missing = tuple(
             str(i.device) for i in servers if seen[i.pk].health != Health.READY
         )
-        missing += self.places.waits_for(deployment, self.memories)
+        missing += self.evictor.blocked_by(deployment, self.memories)
         missing += busy_devices(plan.devices, deployment, instances, seen, records)
         missing += missing_elsewhere(plan.needs_devices, deployment)
         return Desired(True, deployment.generation, plan.file_bytes, missing)
@@ -291,7 +291,9 @@ class HostAgent:
                 and record
                 and seen[instance.pk].health == Health.READY
             ):
-                seen[instance.pk] = self.pulse.felt(instance, record, seen[instance.pk])
+                seen[instance.pk] = self.liveness.observe(
+                    instance, record, seen[instance.pk]
+                )
             if (
                 instance.deployment
                 and record
@@ -301,7 +303,7 @@ class HostAgent:
                     instance, record, seen[instance.pk]
                 )
             if instance.deployment_id and record and seen[instance.pk].cause:
-                at_work = self.doors.was_used_at(
+                at_work = self.drain_locks.was_in_use_at(
                     instance.deployment_id, process.ended_s(self.run, instance.pk)
                 )
                 seen[instance.pk] = replace(seen[instance.pk], was_at_work=at_work)
@@ -337,7 +339,9 @@ class HostAgent:
             and seen.is_alive
             and why_it_ends(desired, seen, memory)
         ):
-            seen = replace(seen, is_busy=not self.doors.shut(instance.deployment_id))
+            seen = replace(
+                seen, is_busy=not self.drain_locks.acquire(instance.deployment_id)
+            )
         decision = decide(desired, seen, memory, now_s, limits, seed=instance.pk)
         if decision.action == Action.START:
             decision, record = self._start(instance, desired, decision, taken)
@@ -375,7 +379,7 @@ class HostAgent:
         try:
             plan = self.plans.of_instance(instance)
             if instance.deployment:
-                self.places.check(instance.deployment)
+                self.evictor.require_room(instance.deployment)
             record = launch.start(instance, plan, desired.generation, taken)
         except OmniError as error:
             if error.code == "already_running":
@@ -402,8 +406,8 @@ class HostAgent:
             )
         return decision, record
 
-    # --- doors ------------------------------------------------------------------------------------
-    def _open_doors(self, instances: list[Instance]) -> None:
+    # --- drain locks ------------------------------------------------------------------------------
+    def _release_drain_locks(self, instances: list[Instance]) -> None:
         """Of deployments none of whose processes is being ended any more."""
         ending = {
             i.deployment_id
@@ -411,8 +415,8 @@ class HostAgent:
             if (memory := self.memories.get(i.pk))
             and memory.state == InstanceState.STOPPING
         }
-        for deployment in self.doors.shut_ones() - ending:
-            self.doors.open(deployment)
+        for deployment in self.drain_locks.acquired() - ending:
+            self.drain_locks.release(deployment)
 
     # --- the rest ---------------------------------------------------------------------------------
     def _remove_deleted(self) -> None:
@@ -426,7 +430,7 @@ class HostAgent:
                 process.forget(self.run, row.pk)
                 self.memories.pop(row.pk, None)
             self._tell(deployment)
-            self.doors.remove(deployment.pk)
+            self.drain_locks.remove(deployment.pk)
             deployment.delete()
 
     def _heartbeat(self) -> None:
@@ -438,7 +442,7 @@ class HostAgent:
             self.beat_s = now_s
             slots_folder.sweep_all(settings.OMNI_HOME.slots)
             process.sweep(self.run)
-            end_strays(self.run)
+            end_orphans(self.run)
 
     def _tell(self, deployment: Deployment) -> None:
         fresh = (

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from deployments.engines import FLAVOURS
 from deployments.instances.address import EngineAddress
-from deployments.instances.drain import Doors
+from deployments.instances.drain import DrainLocks
 from deployments.instances.engine_client import begin_asking, engine_request
 from deployments.models import Instance
 from deployments.supervision.process import Record
@@ -19,7 +19,7 @@ MOST_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class PulseLimits:
+class LivenessLimits:
     """Times in seconds.
 
     A busy engine answers between two batches of a prompt, and a slow one computes long on one.
@@ -50,19 +50,23 @@ class _Question:
         return self._answer.done()
 
 
-class Pulse:
+class LivenessProbe:
     """Belongs to the agent's thread, which waits for no answer."""
 
     def __init__(
         self,
-        doors: Doors,
+        drain_locks: DrainLocks,
         clock: Callable[[], float],
-        limits: PulseLimits | None = None,
+        limits: LivenessLimits | None = None,
     ) -> None:
-        self.doors, self.clock, self.limits = doors, clock, limits or PulseLimits()
+        self.drain_locks, self.clock, self.limits = (
+            drain_locks,
+            clock,
+            limits or LivenessLimits(),
+        )
         self._open: dict[int, _Question] = {}
 
-    def felt(self, instance: Instance, record: Record, seen: Observed) -> Observed:
+    def observe(self, instance: Instance, record: Record, seen: Observed) -> Observed:
         """What is seen of an engine that says it is ready: silent, when it has not answered for too
         long."""
         path = _path(instance, record)
@@ -88,7 +92,7 @@ class Pulse:
 
     def _limit_s(self, instance: Instance) -> float:
         assert instance.deployment_id
-        if self.doors.is_busy(instance.deployment_id):
+        if self.drain_locks.is_busy(instance.deployment_id):
             return self.limits.busy_s
         return self.limits.idle_s
 
@@ -97,5 +101,5 @@ def _path(instance: Instance, record: Record) -> str:
     """Where to ask; empty for engines of which it is not known."""
     flavour = FLAVOURS.get(record.launch.flavour)
     if flavour and instance.deployment_id:
-        return flavour.pulse_path
+        return flavour.liveness_path
     return ""

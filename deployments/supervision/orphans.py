@@ -28,14 +28,14 @@ def mark(run: Path, instance: int) -> str:
 
 
 @dataclass(frozen=True)
-class Marked:
+class MarkedProcess:
     pid: int
     ticks: int
     instance: int
     is_runner: bool
 
 
-def marked(run: Path) -> Iterator[Marked]:
+def marked_processes(run: Path) -> Iterator[MarkedProcess]:
     """Every process of every engine of this OMNI_HOME. Only this user's can be read."""
     prefix = os.fsencode(f"{MARK}={run / 'instances'}/")
     for pid in psutil.pids():
@@ -50,7 +50,7 @@ def marked(run: Path) -> Iterator[Marked]:
                 arguments = _read(pid, "cmdline").split(b"\0")
                 instance = int(found[0][len(prefix) :])
                 is_runner = f"{mark(run, instance)}.spec".encode() in arguments
-                yield Marked(pid, start_ticks(pid), instance, is_runner)
+                yield MarkedProcess(pid, start_ticks(pid), instance, is_runner)
 
 
 def _read(pid: int, name: str) -> bytes:
@@ -60,9 +60,9 @@ def _read(pid: int, name: str) -> bytes:
         return file.read()
 
 
-def end_strays(run: Path) -> int:
+def end_orphans(run: Path) -> int:
     """Ends what has no runner; returns how many there were."""
-    found = list(marked(run))
+    found = list(marked_processes(run))
     kept = {process.instance for process in found if process.is_runner}
     return sum(
         signal_exactly(process.pid, process.ticks, signal.SIGKILL)

@@ -28,7 +28,7 @@ from deployments.instances.address import EngineAddress, Process
 from deployments.instances.connecting import engine_address
 from deployments.planning.launch_facts import LaunchFacts, read_launch_facts
 from deployments.supervision import records_before
-from deployments.supervision.orphans import MARK, end_strays, mark
+from deployments.supervision.orphans import MARK, end_orphans, mark
 from deployments.supervision.runner import (
     LOCKED_EXIT_CODE,
     NO_RECORD_EXIT_CODE,
@@ -234,7 +234,7 @@ def spawn(
     Raises OmniError: already_running, runner_failed when no record appears, no_process or no_room
     when the machine has no process or no disk left.
     """
-    end_strays(run)
+    end_orphans(run)
     with refusals():
         return _spawned(
             run,

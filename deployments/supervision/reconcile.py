@@ -66,12 +66,12 @@ class Limits:
 
 @dataclass(frozen=True)
 class Desired:
-    """`generation` is what ought to run; `waits_for` names what must be ready before a start."""
+    """`generation` is what ought to run; `blocked_by` names what must be ready before a start."""
 
     running: bool
     generation: int
     file_bytes: int = 0
-    waits_for: tuple[str, ...] = ()
+    blocked_by: tuple[str, ...] = ()
     # How long requests on their way may go on before it is ended.
     drain_s: float = 0.0
     # Grows when a server this instance depends on was started again: a connection to the old one is
@@ -428,8 +428,8 @@ def _starting(desired: Desired, memory: Memory, now_s: float) -> Decision:
         return Decision(Action.NOTHING, memory)
     again = memory.state == S.CRASHED
     memory = replace(memory, restarts=memory.restarts + again)
-    if desired.waits_for:
-        names = ", ".join(desired.waits_for)
+    if desired.blocked_by:
+        names = ", ".join(desired.blocked_by)
         return _to(
             memory,
             S.STARTING,

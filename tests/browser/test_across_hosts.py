@@ -40,7 +40,7 @@ def offering(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OfferingPanel
 
 
 @pytest.fixture
-def foreign(offering: OfferingPanel, tmp_path: Path) -> Iterator[str]:
+def offered_address(offering: OfferingPanel, tmp_path: Path) -> Iterator[str]:
     """The address of an RPC server that no agent of this panel knows."""
     port = free_port()
     kernels = offering.home / "cpu-kernels"
@@ -76,7 +76,9 @@ def open_rig(
 
 
 def test_a_device_is_added_by_its_address_planned_with_and_removed(
-    new_context: Callable[..., BrowserContext], offering: OfferingPanel, foreign: str
+    new_context: Callable[..., BrowserContext],
+    offering: OfferingPanel,
+    offered_address: str,
 ) -> None:
     page = open_rig(new_context, offering)
     field = page.get_by_label("Add a device of another host")
@@ -86,7 +88,7 @@ def test_a_device_is_added_by_its_address_planned_with_and_removed(
         page.get_by_text("No server can be reached at 127.0.0.3:9 that an engine")
     ).to_be_visible()
     expect(field).to_have_value("127.0.0.3:9")
-    field.fill(foreign)
+    field.fill(offered_address)
     page.get_by_role("button", name="Add device").click()
     expect(page.get_by_text("RPC2 is RPC device on host 127.0.0.3.")).to_be_visible(
         timeout=20_000
@@ -97,7 +99,7 @@ def test_a_device_is_added_by_its_address_planned_with_and_removed(
     page.goto(offering.url)
     page.get_by_role("button", name="Remove RPC2").click()
     page.locator("#confirm-dialog").get_by_role("button", name="Remove").click()
-    expect(page.get_by_text(f"RPC2 at {foreign} is removed.")).to_be_visible()
+    expect(page.get_by_text(f"RPC2 at {offered_address} is removed.")).to_be_visible()
 
 
 def test_the_log_of_a_device_server_can_be_read(

@@ -28,10 +28,10 @@ PAGES = {
 
 
 @pytest.fixture(scope="module")
-def foreign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealEngine]:
-    folder = tmp_path_factory.mktemp("foreign")
-    (folder / "foreign.key").write_text(KEY)
-    running = RealEngine(folder, folder / "foreign.key")
+def external(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealEngine]:
+    folder = tmp_path_factory.mktemp("external")
+    (folder / "external.key").write_text(KEY)
+    running = RealEngine(folder, folder / "external.key")
     yield running
     running.kill()
 
@@ -47,7 +47,7 @@ def test_from_an_address_to_a_chat_and_how_its_pages_look(
     new_context: Callable[..., BrowserContext],
     page: Page,
     panel: RunningPanel,
-    foreign: RealEngine,
+    external: RealEngine,
 ) -> None:
     page.goto(f"{panel.url}/models/")
     page.get_by_role("link", name="Add external server").click()
@@ -57,7 +57,7 @@ def test_from_an_address_to_a_chat_and_how_its_pages_look(
     page.get_by_role("button", name="Ask and add").click()
     expect(page.get_by_text("cannot be reached")).to_be_visible()
     assert page.get_by_label("API key").input_value() == ""
-    page.get_by_label("Address").fill(f"http://127.0.0.1:{foreign.port}/v1")
+    page.get_by_label("Address").fill(f"http://127.0.0.1:{external.port}/v1")
     page.get_by_label("API key").fill(KEY)
     page.get_by_role("button", name="Ask and add").click()
     page.get_by_label("Model", exact=True).select_option("smol-alias")
@@ -76,19 +76,19 @@ def test_from_an_address_to_a_chat_and_how_its_pages_look(
     expect(page.locator("[data-figures]").last).to_contain_text(
         "First token", timeout=60_000
     )
-    _pages_while_it_answers_and_while_it_is_away(new_context, page, panel, foreign)
+    _pages_while_it_answers_and_while_it_is_away(new_context, page, panel, external)
 
 
 def _pages_while_it_answers_and_while_it_is_away(
     new_context: Callable[..., BrowserContext],
     page: Page,
     panel: RunningPanel,
-    foreign: RealEngine,
+    external: RealEngine,
 ) -> None:
     wrong = look(page, "external-chat")
     state_is(page, panel, "ready")
     wrong += shown(new_context, panel, PAGES, "ready")
-    foreign.kill()
+    external.kill()
     state_is(page, panel, "unhealthy")
     expect(page.get_by_text("cannot be reached").first).to_be_visible()
     some = {

@@ -184,12 +184,12 @@ def test_one_prompt_goes_to_three_lanes_and_each_shows_its_own_figures(
         assert f"{completion} tokens" in shown and f"Prompt {prompt}" in shown, name
         # Where another instance read the prompt, what the answering one still read is no rate of
         # prefill.
-        is_handed_over = name == "split"
-        assert ("prefill_ms" in timings.get("omni_handover", {})) is is_handed_over
+        is_transferred = name == "split"
+        assert ("prefill_ms" in timings.get("omni_handover", {})) is is_transferred
         assert _rates(shown) == pytest.approx(
-            [decode] if is_handed_over else [decode, prefill], rel=0.06
+            [decode] if is_transferred else [decode, prefill], rel=0.06
         ), name
-        assert ("KV handed over in" in shown) is is_handed_over
+        assert ("KV handed over in" in shown) is is_transferred
         assert "First token" in shown
     drafted = rows["drafted"][-1]
     assert drafted["draft_n"] >= drafted["draft_n_accepted"] > 0

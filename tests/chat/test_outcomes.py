@@ -5,18 +5,18 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from chat.outcomes import handover_facts
-from deployments.gateway.handover_plan import HandoverReport, Outcome
+from chat.outcomes import kv_transfer_facts
+from deployments.gateway.kv_transfer_plan import KvTransferReport, Outcome
 from deployments.gateway.passing import Passing
 from deployments.gateway.relay import Upstream
 from deployments.gateway.routing import Choice, Serving
 from deployments.gateway.waiting import Wait
 
-DONE = HandoverReport(Outcome.DONE, "", 1541, 0, 35_530_060, 3787.12, 13.04, 5.0, 0.2)
+DONE = KvTransferReport(Outcome.DONE, "", 1541, 0, 35_530_060, 3787.12, 13.04, 5.0, 0.2)
 ANOTHER_PANELS = {"x-omni-handover": "prefill_ms=7"}
 
 
-def upstream(report: HandoverReport | None, headers: dict[str, str]) -> Upstream:
+def upstream(report: KvTransferReport | None, headers: dict[str, str]) -> Upstream:
     choice = Choice(Serving("pair", "ready", None), "pair", "")
     response = httpx.Response(200, headers=headers)
     return Upstream(choice, response, True, 0.0, Wait(), [], Passing({}, report))
@@ -38,7 +38,7 @@ def upstream(report: HandoverReport | None, headers: dict[str, str]) -> Upstream
             },
         ),
         (
-            HandoverReport(Outcome.FAILED, "save: no\r\nroom"),
+            KvTransferReport(Outcome.FAILED, "save: no\r\nroom"),
             {},
             {"outcome": "failed", "why": "save: no room"},
         ),
@@ -48,6 +48,6 @@ def upstream(report: HandoverReport | None, headers: dict[str, str]) -> Upstream
     ids=["handed over", "failed", "by another panel", "one instance does both"],
 )
 def test_hand_over_facts_come_as_an_object_and_from_outside_as_a_header(
-    report: HandoverReport | None, headers: dict[str, str], facts: dict[str, object]
+    report: KvTransferReport | None, headers: dict[str, str], facts: dict[str, object]
 ) -> None:
-    assert handover_facts(upstream(report, headers)) == facts
+    assert kv_transfer_facts(upstream(report, headers)) == facts

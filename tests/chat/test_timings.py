@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from chat.timings import Drafts, drafts_of, figures, live_figures, parse_handover
+from chat.timings import Drafts, drafts_of, figures, live_figures, parse_kv_transfer
 
 LLAMA = {
     "cache_n": 24,
@@ -141,7 +141,7 @@ def test_nothing_came() -> None:
 def test_another_panels_word_on_handing_over_is_read_as_far_as_it_is_understood(
     header: str, found: Any
 ) -> None:
-    assert parse_handover(header) == found
+    assert parse_kv_transfer(header) == found
 
 
 def test_hand_over_stands_beside_the_engines_own_timings() -> None:
@@ -151,7 +151,7 @@ def test_hand_over_stands_beside_the_engines_own_timings() -> None:
         ended_at=3,
         usage={},
         timings=LLAMA,
-        handover={"save_ms": 3},
+        kv_transfer={"save_ms": 3},
     )
     assert made["timings"] == {**LLAMA, "omni_handover": {"save_ms": 3}}
 

@@ -22,7 +22,7 @@ from deployments.services import discovery, servers
 from deployments.services.defaults import default_engine
 from gpus.models import Host
 from omni.errors import OmniError
-from tests.fakes.foreign import MODELS, Answer, ForeignServer
+from tests.fakes.external_server import MODELS, Answer, FakeExternalServer
 from tests.helpers import free_port
 
 OK: Answer = (200, "application/json", b'{"status":"ok"}')
@@ -30,8 +30,8 @@ ENDLESS: Answer = (200, "application/json", b" " * (external_probe.LARGEST_BYTES
 
 
 @pytest.fixture
-def foreign() -> Iterator[ForeignServer]:
-    running = ForeignServer()
+def external() -> Iterator[FakeExternalServer]:
+    running = FakeExternalServer()
     yield running
     running.close()
 
@@ -58,32 +58,32 @@ def foreign() -> Iterator[ForeignServer]:
     ],
 )
 def test_what_a_server_says_when_it_is_asked(
-    foreign: ForeignServer, answers: dict[str, Answer], trouble: str
+    external: FakeExternalServer, answers: dict[str, Answer], trouble: str
 ) -> None:
-    foreign.answers = answers
-    found = ask(foreign.address, "")
+    external.answers = answers
+    found = ask(external.address, "")
     assert (found.trouble.code if found.trouble else "") == trouble, found
     assert found.models == (() if trouble else ("org/Big-1",))
 
 
 def test_a_server_that_is_away_and_one_that_is_silent(
-    foreign: ForeignServer, monkeypatch: pytest.MonkeyPatch
+    external: FakeExternalServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     away = ask(f"http://127.0.0.1:{free_port()}", "").trouble
     assert away and away.code == "server_away" and away.retry
     monkeypatch.setattr(external_probe, "TIMEOUT_S", 0.3)
-    foreign.answers["/health"] = ForeignServer.silent
-    assert ask(foreign.address, "").is_silent
+    external.answers["/health"] = FakeExternalServer.silent
+    assert ask(external.address, "").is_silent
 
 
 def test_a_redirect_is_not_followed_and_the_key_goes_to_the_address_alone(
-    foreign: ForeignServer,
+    external: FakeExternalServer,
 ) -> None:
-    other = ForeignServer()
-    foreign.answers["/v1/models"] = (307, f"{other.address}/v1/models", b"")
-    assert ask(foreign.address, "secret-key").trouble
+    other = FakeExternalServer()
+    external.answers["/v1/models"] = (307, f"{other.address}/v1/models", b"")
+    assert ask(external.address, "secret-key").trouble
     assert other.seen == []
-    assert {headers["authorization"] for _, headers, _ in foreign.seen} == {
+    assert {headers["authorization"] for _, headers, _ in external.seen} == {
         "Bearer secret-key"
     }
     other.close()
@@ -105,33 +105,33 @@ def test_another_host_is_not_asked_unless_it_is_allowed(settings: object) -> Non
 
 # --- from the settings ----------------------------------------------------------------------------
 def test_omni_engines_names_servers_too(
-    host: Host, foreign: ForeignServer, settings: object
+    host: Host, external: FakeExternalServer, settings: object
 ) -> None:
     away = f"http://127.0.0.1:{free_port()}"
     settings.OMNI_ENGINES = [
-        f"external={foreign.address}/v1/",
+        f"external={external.address}/v1/",
         f"external={away}",
         "external=ftp://x",
     ]  # type: ignore[attr-defined]
     for _ in range(2):
         discovery.discover_engines(host)
     rows = {engine.path: engine for engine in Engine.objects.filter(flavour="external")}
-    assert set(rows) == {foreign.address, away, "ftp://x"}
-    assert (rows[foreign.address].state, rows[foreign.address].offers) == (
+    assert set(rows) == {external.address, away, "ftp://x"}
+    assert (rows[external.address].state, rows[external.address].offers) == (
         "ok",
         ["org/Big-1"],
     )
     assert rows[away].state == "broken" and "cannot be reached" in rows[away].error
     assert "must begin with http" in rows["ftp://x"].error
-    assert rows[foreign.address].name == foreign.address.removeprefix(
+    assert rows[external.address].name == external.address.removeprefix(
         "http://"
     ).replace(".", "-").replace(":", "-")
 
 
 def test_an_external_server_is_never_the_default_for_models_of_the_library(
-    host: Host, foreign: ForeignServer, engine: Engine
+    host: Host, external: FakeExternalServer, engine: Engine
 ) -> None:
-    servers.server_add(host=host, name="aaa", address=foreign.address)
+    servers.server_add(host=host, name="aaa", address=external.address)
     assert default_engine(host) == engine
     engine.delete()
     with pytest.raises(OmniError, match="No engine that runs"):
@@ -157,9 +157,9 @@ def rig(address: str, **changes: str) -> str:
     "more", ["", "    devices: {}\n", "    devices: {model: []}\n", "    devices:\n"]
 )
 def test_a_rig_file_makes_server_and_deployment_and_comes_back_as_it_was(
-    host: Host, foreign: ForeignServer, more: str
+    host: Host, external: FakeExternalServer, more: str
 ) -> None:
-    assert apply(rig(foreign.address, more=more)).changes == [
+    assert apply(rig(external.address, more=more)).changes == [
         "engine other added",
         "deployment remote added",
     ]
@@ -179,9 +179,11 @@ def test_a_rig_file_makes_server_and_deployment_and_comes_back_as_it_was(
     assert dump(current_rig()) == text
 
 
-def test_a_change_of_the_model_is_named(host: Host, foreign: ForeignServer) -> None:
-    apply(rig(foreign.address))
-    assert apply(rig(foreign.address, model="org/Small")).changes == [
+def test_a_change_of_the_model_is_named(
+    host: Host, external: FakeExternalServer
+) -> None:
+    apply(rig(external.address))
+    assert apply(rig(external.address, model="org/Small")).changes == [
         "deployment remote: model model org/Big-1 → org/Small"
     ]
 
@@ -201,10 +203,14 @@ def test_a_server_that_is_away_is_no_mistake_in_the_file(host: Host) -> None:
     ],
 )
 def test_what_does_not_fit_a_server_is_refused_with_its_line(
-    host: Host, foreign: ForeignServer, changes: dict[str, str], line: int, says: str
+    host: Host,
+    external: FakeExternalServer,
+    changes: dict[str, str],
+    line: int,
+    says: str,
 ) -> None:
     with pytest.raises(RigError) as refused:
-        apply(rig(foreign.address, **changes))
+        apply(rig(external.address, **changes))
     assert [
         problem.line for problem in refused.value.problems if says in problem.text
     ] == [line]
@@ -225,9 +231,9 @@ def test_an_address_that_is_not_taken_is_refused_with_its_line(
 
 
 def test_a_plan_of_another_strategy_is_a_verdict(
-    host: Host, foreign: ForeignServer
+    host: Host, external: FakeExternalServer
 ) -> None:
-    plan = resolve(rig(foreign.address, strategy="layer_split")).plans["remote"]
+    plan = resolve(rig(external.address, strategy="layer_split")).plans["remote"]
     assert str(plan.verdict) == "not_viable" and plan.reasons[0].fix
 
 
@@ -244,10 +250,10 @@ def test_a_model_of_the_library_still_needs_devices(
 
 # --- keys -----------------------------------------------------------------------------------------
 def test_a_key_lies_in_a_private_file_and_nowhere_else(
-    host: Host, foreign: ForeignServer, admin: Client
+    host: Host, external: FakeExternalServer, admin: Client
 ) -> None:
     made = servers.server_add(
-        host=host, name="other", address=foreign.address, key="the-secret"
+        host=host, name="other", address=external.address, key="the-secret"
     )
     path = django_settings.OMNI_HOME.run / f"{key_name(made.pk, made.path)}.key"
     assert (
@@ -261,13 +267,13 @@ def test_a_key_lies_in_a_private_file_and_nowhere_else(
 
 
 def test_a_key_is_not_sent_to_another_address(
-    host: Host, foreign: ForeignServer
+    host: Host, external: FakeExternalServer
 ) -> None:
     """Who may change an address could have the key sent to himself."""
     made = servers.server_add(
-        host=host, name="other", address=foreign.address, key="the-secret"
+        host=host, name="other", address=external.address, key="the-secret"
     )
-    thief = ForeignServer()
+    thief = FakeExternalServer()
     apply(rig(thief.address))
     made.refresh_from_db()
     assert made.path == thief.address and key_of(made) == ""
@@ -277,20 +283,20 @@ def test_a_key_is_not_sent_to_another_address(
 
 @pytest.mark.parametrize("key", ["a b", "a\nb", "ü", "x" * 1001])
 def test_what_no_header_can_carry_is_no_key(
-    host: Host, foreign: ForeignServer, key: str
+    host: Host, external: FakeExternalServer, key: str
 ) -> None:
     with pytest.raises(OmniError) as refused:
-        servers.server_add(host=host, name="other", address=foreign.address, key=key)
+        servers.server_add(host=host, name="other", address=external.address, key=key)
     assert refused.value.code == "bad_key" and key not in str(refused.value)
     assert not Engine.objects.exists()
 
 
 # --- pages ----------------------------------------------------------------------------------------
 def test_from_an_address_to_a_deployment_by_the_pages(
-    host: Host, foreign: ForeignServer, admin: Client
+    host: Host, external: FakeExternalServer, admin: Client
 ) -> None:
     assert 'href="/servers/add/"' in admin.get("/models/").content.decode()
-    form = {"name": "other", "address": f"{foreign.address}/v1", "key": "the-secret"}
+    form = {"name": "other", "address": f"{external.address}/v1", "key": "the-secret"}
     assert admin.post("/servers/add/", form).headers["location"] == "/servers/other/"
     text = admin.get("/servers/other/").content.decode()
     assert '<option value="org/Big-1">' in text
@@ -313,7 +319,7 @@ def test_from_an_address_to_a_deployment_by_the_pages(
         admin.get("/deployments/big-1/change/").headers["location"]
         == "/deployments/big-1/remote/"
     )
-    foreign.answers["/v1/models"] = (
+    external.answers["/v1/models"] = (
         200,
         "application/json",
         b'{"data":[{"id":"org/Two"}]}',
@@ -346,13 +352,18 @@ def test_from_an_address_to_a_deployment_by_the_pages(
 )
 def test_what_was_typed_stays_when_a_server_is_refused_but_for_the_key(
     host: Host,
-    foreign: ForeignServer,
+    external: FakeExternalServer,
     admin: Client,
     changes: dict[str, str],
     says: str,
 ) -> None:
     Engine.objects.create(host=host, name="taken", flavour="llama.cpp", path="/x")
-    form = {"name": "other", "address": foreign.address, "key": "the-secret", **changes}
+    form = {
+        "name": "other",
+        "address": external.address,
+        "key": "the-secret",
+        **changes,
+    }
     text = admin.post("/servers/add/", form).content.decode()
     assert says in text and form["name"] in text and form["address"] in text
     assert "the-secret" not in text
@@ -362,13 +373,13 @@ def test_what_was_typed_stays_when_a_server_is_refused_but_for_the_key(
 @pytest.mark.parametrize("action", ["ask", "key", "remove"])
 def test_an_operator_offers_models_and_leaves_servers_to_administrators(
     host: Host,
-    foreign: ForeignServer,
+    external: FakeExternalServer,
     operator: Client,
     viewer: Client,
     anonymous: Client,
     action: str,
 ) -> None:
-    servers.server_add(host=host, name="other", address=foreign.address)
+    servers.server_add(host=host, name="other", address=external.address)
     for client, offers in ((operator, 302), (viewer, 403)):
         assert client.get("/servers/other/").status_code == 200
         assert client.get("/servers/add/").status_code == 403

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from deployments.gateway.directory import serving
 from deployments.models import Deployment, Engine, Instance, Model, StoredPlan
-from deployments.planning.handover import SHORTEST
+from deployments.planning.kv_transfer import SHORTEST
 from deployments.planning.launch_facts import LaunchFacts
 from deployments.planning.plan import Plan
 from deployments.rig import wanted
@@ -495,13 +495,13 @@ def test_what_a_handover_needs_to_know_stands_in_the_plan(
         launch=LaunchFacts(slots_folder="/slots", slots=2).document(),
     )
     plan = stored_plan(Deployment.objects.get())
-    assert plan and plan.handed_over and plan.handed_over.token_bytes > 0
+    assert plan and plan.transferred and plan.transferred.token_bytes > 0
     for _ in range(2):
         facts = serving(Deployment.objects.get()).handover
         assert facts and facts.slots == 2
         assert facts.least_tokens == plan.settings.get("handover_min", SHORTEST)
-        assert facts.token_bytes == plan.handed_over.token_bytes
-        assert facts.is_recurrent is plan.handed_over.is_recurrent is False
+        assert facts.token_bytes == plan.transferred.token_bytes
+        assert facts.is_recurrent is plan.transferred.is_recurrent is False
     assert planner.since() == []
     deployment_change(deployment=made, settings={"context": 2048, "handover_min": 77})
     facts = serving(Deployment.objects.get()).handover

@@ -16,9 +16,9 @@ import httpx
 from django.conf import settings
 
 from deployments.gateway import relay
-from deployments.gateway.handover_lines import lines
-from deployments.gateway.handover_plan import HandoverReport, last_timings
-from deployments.gateway.routing import HandoverFacts, Passage, Peer, Serving, Table
+from deployments.gateway.kv_transfer_plan import KvTransferReport, last_timings
+from deployments.gateway.kv_transfer_state import lines
+from deployments.gateway.routing import KvTransferFacts, Passage, Peer, Serving, Table
 from deployments.gateway.slots import SlotPool
 from tests.gateway.engine import RealEngine
 
@@ -32,7 +32,7 @@ FLAGS = ("-c", "8192", "-np", "4", "-b", "128", "-ub", "128")
 class Answer:
     status: int
     raw: bytes
-    report: HandoverReport | None
+    report: KvTransferReport | None
     timings: dict[str, Any] = field(default_factory=dict)
     text: str = ""
 
@@ -69,16 +69,16 @@ class Pair:
             for role, engine in (("prefill", self.prefill), ("decode", self.decode))
         }
         # What a token of the tiny models takes at most; a plan says it exactly.
-        facts = HandoverFacts(count, 64, str(slots), token_bytes=64 << 10)
+        facts = KvTransferFacts(count, 64, str(slots), token_bytes=64 << 10)
         self.serving = Serving(
             "pair", "ready", peers["decode"].address, "smol-alias",
-            passage=Passage.HANDOVER, peers=peers, handover=facts,
+            passage=Passage.KV_TRANSFER, peers=peers, kv_transfer=facts,
         )  # fmt: skip
 
     def change(self, **facts: Any) -> None:
-        assert self.serving.handover
+        assert self.serving.kv_transfer
         self.serving = replace(
-            self.serving, handover=replace(self.serving.handover, **facts)
+            self.serving, kv_transfer=replace(self.serving.kv_transfer, **facts)
         )
 
     async def table(self) -> Table:
@@ -92,7 +92,7 @@ class Pair:
                 raw = b"".join([events async for events in upstream.events()])
             else:
                 raw = await upstream.body()
-        return _answer(upstream.status, raw, upstream.handover)
+        return _answer(upstream.status, raw, upstream.kv_transfer)
 
     def direct(
         self,
@@ -126,8 +126,8 @@ class Pair:
             f"http://127.0.0.1:{self.decode.port}",
             {"authorization": f"Bearer {self.decode.key}"},
         )
-        assert self.serving.handover
-        for slot in range(self.serving.handover.slots):
+        assert self.serving.kv_transfer
+        for slot in range(self.serving.kv_transfer.slots):
             assert (
                 httpx.post(
                     f"{url}/slots/{slot}?action=erase", headers=headers, timeout=60
@@ -163,7 +163,7 @@ def is_idle(pool: SlotPool) -> bool:
     return len(pool._free) == len(pool.slots) and not pool._waiting
 
 
-def _answer(status: int, raw: bytes, report: HandoverReport | None) -> Answer:
+def _answer(status: int, raw: bytes, report: KvTransferReport | None) -> Answer:
     return Answer(status, raw, report, last_timings(raw), _text(raw))
 
 

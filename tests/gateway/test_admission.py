@@ -15,7 +15,7 @@ from deployments.gateway import admission
 from deployments.gateway.relay import open_answer
 from deployments.gateway.routing import Serving, Table
 from deployments.instances.address import EngineAddress
-from deployments.instances.drain import Doors
+from deployments.instances.drain import DrainLocks
 from omni.errors import OmniError
 from tests.gateway.fake_engine import FakeEngine
 
@@ -76,8 +76,8 @@ async def ask(how: str = "takes_its_time") -> bytes:
 
 
 @pytest.fixture
-async def doors() -> AsyncIterator[Doors]:
-    made = Doors(settings.OMNI_HOME.doors)
+async def drain_locks() -> AsyncIterator[DrainLocks]:
+    made = DrainLocks(settings.OMNI_HOME.drain_locks)
     yield made
     made.remove(4711)
 
@@ -149,25 +149,25 @@ async def test_nobody_waits_for_ever(
         await asyncio.wait_for(ask(), 20)
 
 
-async def test_a_shut_door_is_waited_at_although_the_table_says_ready(
-    scene: Scene, doors: Doors
+async def test_admission_while_draining_waits_although_the_table_says_ready(
+    scene: Scene, drain_locks: DrainLocks
 ) -> None:
-    assert doors.shut(4711)
+    assert drain_locks.acquire(4711)
     waiting = asyncio.ensure_future(ask())
     await asyncio.sleep(0.4)
     assert not waiting.done()
-    doors.open(4711)
+    drain_locks.release(4711)
     assert await asyncio.wait_for(waiting, 20)
 
 
-async def test_a_door_is_not_shut_under_an_answer_and_can_be_after_it(
-    scene: Scene, doors: Doors
+async def test_drain_lock_during_an_answer_is_not_acquired_until_it_ends(
+    scene: Scene, drain_locks: DrainLocks
 ) -> None:
     answering = asyncio.ensure_future(ask())
     await asyncio.sleep(0.4)
-    assert not doors.shut(4711) and not answering.done()
+    assert not drain_locks.acquire(4711) and not answering.done()
     await asyncio.wait_for(answering, 20)
-    assert doors.shut(4711)
+    assert drain_locks.acquire(4711)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from deployments.services import servers
 from deployments.services.discovery import local_host
 from omni.errors import OmniError
 from tests.chat.conftest import Opener, open_page  # noqa: F401 (a fixture)
-from tests.fakes.foreign import MODELS, Answer, ForeignServer
+from tests.fakes.external_server import MODELS, Answer, FakeExternalServer
 
 pytestmark = pytest.mark.django_db(transaction=True)
 CHAT = "/v1/chat/completions"
@@ -51,17 +51,17 @@ STREAM: Answer = (
 
 
 @pytest.fixture
-def foreign() -> Iterator[ForeignServer]:
-    running = ForeignServer({"/v1/models": MODELS, CHAT: STREAM})
+def external() -> Iterator[FakeExternalServer]:
+    running = FakeExternalServer({"/v1/models": MODELS, CHAT: STREAM})
     yield running
     running.close()
 
 
 @pytest.fixture
-def remote(foreign: ForeignServer) -> Deployment:
+def remote(external: FakeExternalServer) -> Deployment:
     """Offered and ready, as the agent would have written it."""
     engine = servers.server_add(
-        host=local_host(), name="other", address=foreign.address, key=KEY
+        host=local_host(), name="other", address=external.address, key=KEY
     )
     made = servers.model_offer(engine=engine, model="org/Big-1", name="remote")
     Instance.objects.create(
@@ -73,7 +73,7 @@ def remote(foreign: ForeignServer) -> Deployment:
         generation=made.generation,
     )
     forget_table()
-    foreign.seen.clear()
+    external.seen.clear()
     return made
 
 
@@ -83,46 +83,46 @@ async def answered(body: dict[str, Any], path: str = CHAT) -> bytes:
 
 
 async def test_a_request_goes_out_under_the_servers_own_name_and_key(
-    remote: Deployment, foreign: ForeignServer
+    remote: Deployment, external: FakeExternalServer
 ) -> None:
     body = await answered(
         {**ASKED, "temperature": 0.5, "chat_parser": "x", "n_discard": -1}
     )
     assert body == STREAM[2]
-    ((path, headers, sent),) = foreign.seen
+    ((path, headers, sent),) = external.seen
     assert (path, headers["authorization"]) == (CHAT, f"Bearer {KEY}")
     assert settings.OMNI_HOME.secret("engine") not in json.dumps([headers, sent])
     assert sent == {**ASKED, "model": "org/Big-1", "temperature": 0.5}
 
 
 async def test_what_only_llama_server_knows_is_left_out_and_named(
-    remote: Deployment, foreign: ForeignServer
+    remote: Deployment, external: FakeExternalServer
 ) -> None:
     async with open_answer(
         CHAT, {**ASKED, "timings_per_token": True, "return_progress": True}
     ) as upstream:
         assert upstream.dropped == ["return_progress", "timings_per_token"]
-    assert not {"timings_per_token", "return_progress"} & set(foreign.seen[-1][2])
+    assert not {"timings_per_token", "return_progress"} & set(external.seen[-1][2])
 
 
-async def test_a_foreign_llama_server_is_asked_for_its_timings(
-    remote: Deployment, foreign: ForeignServer
+async def test_external_llama_server_is_asked_for_its_timings(
+    remote: Deployment, external: FakeExternalServer
 ) -> None:
     remote.engine.build = "llamacpp"
     await remote.engine.asave()
     forget_table()
     async with open_answer(CHAT, {**ASKED, "timings_per_token": True}) as upstream:
         assert upstream.dropped == []
-    assert foreign.seen[-1][2]["timings_per_token"] is True
+    assert external.seen[-1][2]["timings_per_token"] is True
 
 
 async def test_a_server_without_a_key_gets_none(
-    remote: Deployment, foreign: ForeignServer
+    remote: Deployment, external: FakeExternalServer
 ) -> None:
     await _in_thread(servers.server_set_key, engine=remote.engine, key="")
-    foreign.seen.clear()
+    external.seen.clear()
     await answered(ASKED)
-    assert "authorization" not in foreign.seen[-1][1]
+    assert "authorization" not in external.seen[-1][1]
 
 
 async def _in_thread(call: Any, **arguments: Any) -> Any:
@@ -141,9 +141,9 @@ async def _in_thread(call: Any, **arguments: Any) -> Any:
     ],
 )
 async def test_answers_that_are_not_for_the_client(
-    remote: Deployment, foreign: ForeignServer, answer: Answer, says: str
+    remote: Deployment, external: FakeExternalServer, answer: Answer, says: str
 ) -> None:
-    foreign.answers[CHAT] = answer
+    external.answers[CHAT] = answer
     with pytest.raises(OmniError, match=says) as refused:
         await answered(ASKED)
     assert (
@@ -155,10 +155,10 @@ async def test_answers_that_are_not_for_the_client(
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 async def test_a_redirect_is_never_followed(
-    remote: Deployment, foreign: ForeignServer, status: int
+    remote: Deployment, external: FakeExternalServer, status: int
 ) -> None:
-    thief = ForeignServer({CHAT: STREAM})
-    foreign.answers[CHAT] = (status, f"{thief.address}{CHAT}", b"")
+    thief = FakeExternalServer({CHAT: STREAM})
+    external.answers[CHAT] = (status, f"{thief.address}{CHAT}", b"")
     with pytest.raises(OmniError, match="follows nobody"):
         await answered(ASKED)
     assert thief.seen == []
@@ -166,12 +166,12 @@ async def test_a_redirect_is_never_followed(
 
 
 async def test_a_panel_knows_a_request_of_its_own(
-    remote: Deployment, foreign: ForeignServer
+    remote: Deployment, external: FakeExternalServer
 ) -> None:
     """Its own address as that of an external server would send a request round and round."""
     await answered(ASKED)
     sent = [
-        (name.encode(), value.encode()) for name, value in foreign.seen[-1][1].items()
+        (name.encode(), value.encode()) for name, value in external.seen[-1][1].items()
     ]
     with pytest.raises(OmniError, match="its own address"):
         refuse_own(sent)
@@ -179,9 +179,9 @@ async def test_a_panel_knows_a_request_of_its_own(
 
 
 async def test_the_servers_own_error_is_passed_on(
-    remote: Deployment, foreign: ForeignServer
+    remote: Deployment, external: FakeExternalServer
 ) -> None:
-    foreign.answers[CHAT] = (
+    external.answers[CHAT] = (
         400,
         "application/json",
         b'{"error":{"message":"too long"}}',
@@ -266,12 +266,12 @@ async def test_two_lanes_compare_what_is_known_of_them(
 
 async def test_a_stream_that_is_no_json_fails_the_answer_and_nothing_else(
     remote: Deployment,
-    foreign: ForeignServer,
+    external: FakeExternalServer,
     operator_user: User,
     operator: Client,
     open_page: Opener,  # noqa: F811 (the fixture)
 ) -> None:
-    foreign.answers[CHAT] = (200, "text/event-stream", b"data: {nonsense\r\n\r\n")
+    external.answers[CHAT] = (200, "text/event-stream", b"data: {nonsense\r\n\r\n")
     made = await _in_thread(
         chat_services.conversation_create, owner=operator_user, deployment=remote
     )

@@ -85,7 +85,9 @@ def test_a_route_never_hides_a_deployment_and_dead_routes_are_not_listed() -> No
 def test_a_deployment_that_hands_over_answers_as_long_as_its_decode_instance_does(
     state: str, address: str | None, ready: bool
 ) -> None:
-    assert Serving("pair", state, address, passage=Passage.HANDOVER).is_ready is ready
+    assert (
+        Serving("pair", state, address, passage=Passage.KV_TRANSFER).is_ready is ready
+    )
 
 
 @pytest.mark.parametrize(

@@ -26,9 +26,9 @@ deployments:
 
 
 @pytest.fixture
-def foreign(tmp_path: Path) -> Iterator[RealEngine]:
+def external(tmp_path: Path) -> Iterator[RealEngine]:
     """Started by the test, not by Omni, with a key Omni does not know."""
-    key_path = tmp_path / "foreign.key"
+    key_path = tmp_path / "external.key"
     key_path.write_text(KEY)
     running = RealEngine(tmp_path, key_path)
     yield running
@@ -67,17 +67,17 @@ def reaches(panel: RunningPanel, wanted: str) -> None:
     )
 
 
-def test_a_foreign_server_answers_through_the_gateway_and_outlives_everything(
-    panel: RunningPanel, foreign: RealEngine, tmp_path: Path
+def test_external_server_answers_through_the_gateway_and_outlives_the_panel(
+    panel: RunningPanel, external: RealEngine, tmp_path: Path
 ) -> None:
     rig = tmp_path / "rig.yaml"
-    rig.write_text(RIG.format(address=f"http://127.0.0.1:{foreign.port}/v1"))
+    rig.write_text(RIG.format(address=f"http://127.0.0.1:{external.port}/v1"))
     (plan,) = panel.document("plan", str(rig))["deployments"]
     assert (plan["verdict"], plan["instances"], plan["devices"]) == ("viable", [], [])
     applied = panel.manage("apply", str(rig), "--start")
     assert applied.returncode == 0, applied.stderr
     assert panel.manage("start", "remote", "--wait", "120").returncode == 0
-    key = panel.manage("apikey", "foreign-test").stdout.split()[-1]
+    key = panel.manage("apikey", "external-test").stdout.split()[-1]
     client = openai.OpenAI(
         base_url=f"{panel.url}/v1", api_key=key, max_retries=0, timeout=60
     )
@@ -118,12 +118,12 @@ def test_a_foreign_server_answers_through_the_gateway_and_outlives_everything(
         0
     ].stat().st_mode & 0o777 == 0o600
 
-    foreign.kill()
+    external.kill()
     reaches(panel, "unhealthy")
     with pytest.raises(openai.InternalServerError, match="cannot be reached"):
         client.chat.completions.create(**hello)
-    key_path = tmp_path / "foreign.key"
-    again = RealEngine(tmp_path, key_path, port=foreign.port)
+    key_path = tmp_path / "external.key"
+    again = RealEngine(tmp_path, key_path, port=external.port)
     try:
         reaches(panel, "ready")
         assert client.chat.completions.create(**hello).choices[0].message.content

@@ -20,7 +20,7 @@ from deployments.services.deployments import (
 from deployments.supervision import process
 from gpus.models import Host
 from omni.errors import OmniError
-from tests.fakes.foreign import ForeignServer
+from tests.fakes.external_server import FakeExternalServer
 from tests.gateway.engine import RealEngine
 from tests.supervision.conftest import Ticker
 
@@ -29,8 +29,8 @@ KEY = "key-of-somebody-else"
 
 
 @pytest.fixture
-def foreign() -> Iterator[ForeignServer]:
-    running = ForeignServer()
+def external() -> Iterator[FakeExternalServer]:
+    running = FakeExternalServer()
     yield running
     running.close()
 
@@ -56,7 +56,7 @@ def own_records() -> list[process.Record]:
 def test_a_real_server_is_watched_through_its_death_and_return_and_outlives_stop_and_delete(
     host: Host, quick: Ticker, tmp_path: Path
 ) -> None:
-    key_path = tmp_path / "foreign.key"
+    key_path = tmp_path / "external.key"
     key_path.write_text(KEY)
     real = RealEngine(tmp_path, key_path)
     try:
@@ -98,13 +98,13 @@ def test_a_real_server_is_watched_through_its_death_and_return_and_outlives_stop
 
 
 def test_each_change_is_kept_with_its_reason(
-    host: Host, quick: Ticker, foreign: ForeignServer
+    host: Host, quick: Ticker, external: FakeExternalServer
 ) -> None:
-    offered(host, foreign.address)
+    offered(host, external.address)
     quick.until_state("ready")
-    foreign.answers["/health"] = (503, "application/json", b"{}")
+    external.answers["/health"] = (503, "application/json", b"{}")
     quick.until_state("unhealthy")
-    del foreign.answers["/health"]
+    del external.answers["/health"]
     quick.until_state("ready")
     steps = [(t.old, t.new) for t in Transition.objects.order_by("id")]
     assert steps[-3:] == [
@@ -117,11 +117,11 @@ def test_each_change_is_kept_with_its_reason(
 
 
 def test_a_model_that_the_server_no_longer_offers_makes_it_unhealthy(
-    host: Host, quick: Ticker, foreign: ForeignServer
+    host: Host, quick: Ticker, external: FakeExternalServer
 ) -> None:
-    offered(host, foreign.address)
+    offered(host, external.address)
     quick.until_state("ready")
-    foreign.answers["/v1/models"] = (
+    external.answers["/v1/models"] = (
         200,
         "application/json",
         b'{"data":[{"id":"org/Two"}]}',
@@ -134,9 +134,9 @@ def test_a_model_that_the_server_no_longer_offers_makes_it_unhealthy(
 
 
 def test_a_new_agent_does_not_let_a_ready_server_blink(
-    host: Host, quick: Ticker, foreign: ForeignServer
+    host: Host, quick: Ticker, external: FakeExternalServer
 ) -> None:
-    offered(host, foreign.address)
+    offered(host, external.address)
     quick.until_state("ready")
     changes = Transition.objects.count()
     for _ in range(3):
@@ -147,26 +147,26 @@ def test_a_new_agent_does_not_let_a_ready_server_blink(
 
 
 def test_a_server_that_hangs_holds_nobody_up(
-    host: Host, quick: Ticker, foreign: ForeignServer
+    host: Host, quick: Ticker, external: FakeExternalServer
 ) -> None:
-    offered(host, foreign.address)
+    offered(host, external.address)
     quick.until_state("ready")
-    asked = len(foreign.seen)
-    foreign.answers["/health"] = ForeignServer.silent
-    quick.until(lambda: len(foreign.seen) > asked)
+    asked = len(external.seen)
+    external.answers["/health"] = FakeExternalServer.silent
+    quick.until(lambda: len(external.seen) > asked)
     # The question hangs now; the next looks come and go beside it.
     for _ in range(3):
         quick.agent.tick()
     assert quick.agent.external.asked[Engine.objects.get().pk].future is not None
-    foreign.go_on.set()
+    external.go_on.set()
 
 
 def test_a_change_in_the_administration_cannot_leave_models_behind(
-    deployment: Deployment, foreign: ForeignServer
+    deployment: Deployment, external: FakeExternalServer
 ) -> None:
     """There a form saves the row and the services look at it afterwards."""
     other = servers.server_add(
-        host=deployment.host, name="other", address=foreign.address
+        host=deployment.host, name="other", address=external.address
     )
     Deployment.objects.update(engine=other, settings={})
     with pytest.raises(OmniError, match="not said which"):
@@ -178,14 +178,14 @@ def test_a_change_in_the_administration_cannot_leave_models_behind(
 
 @pytest.mark.real
 def test_a_deployment_moves_to_an_external_server_and_back(
-    deployment: Deployment, model: Model, quick: Ticker, foreign: ForeignServer
+    deployment: Deployment, model: Model, quick: Ticker, external: FakeExternalServer
 ) -> None:
     own = deployment.engine
     deployment_start(deployment=deployment)
     quick.until_state("ready")
     (record,) = own_records()
     other = servers.server_add(
-        host=deployment.host, name="other", address=foreign.address
+        host=deployment.host, name="other", address=external.address
     )
     deployment_change(
         deployment=deployment,
@@ -195,7 +195,9 @@ def test_a_deployment_moves_to_an_external_server_and_back(
         remote_model="org/Big-1",
     )
     quick.until(
-        lambda: Instance.objects.filter(address=foreign.address, state="ready").exists()
+        lambda: Instance.objects.filter(
+            address=external.address, state="ready"
+        ).exists()
     )
     assert process.has_ended(record) and own_records() == []
     assert Instance.objects.count() == 1 and Deployment.objects.get().state == "ready"

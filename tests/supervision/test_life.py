@@ -17,7 +17,7 @@ from django.conf import settings as django_settings
 from django.db import close_old_connections
 from django.test import Client
 
-from deployments.instances.drain import Entrance
+from deployments.instances.drain import RequestLocks
 from deployments.models import Deployment, Instance, Transition
 from deployments.services.deployments import (
     deployment_change,
@@ -107,10 +107,10 @@ def test_crashes_at_work_on_requests_do_not_take_a_deployment_away_for_good(
     """Of its own crashes three in a row are enough."""
     deployment_start(deployment=deployment)
     ticker.agent.limits = replace(ticker.agent.limits, load_base_s=60.0)
-    entrance = Entrance(django_settings.OMNI_HOME.doors)
+    request_locks = RequestLocks(django_settings.OMNI_HOME.drain_locks)
     for _ in range(3):
         ticker.until_state("ready")
-        with entrance.passing(deployment.pk) if at_work else nullcontext():
+        with request_locks.held(deployment.pk) if at_work else nullcontext():
             pid = Instance.objects.get().pid
             assert pid
             os.kill(pid, signal.SIGSEGV)
@@ -136,7 +136,7 @@ def test_the_exit_code_of_an_engine_that_ended_while_no_agent_looked(
     assert Instance.objects.get().exit_code == -signal.SIGSEGV
 
 
-def test_a_record_of_a_foreign_process_is_never_signalled(
+def test_record_of_another_process_is_never_signalled(
     deployment: Deployment, ticker: Ticker
 ) -> None:
     deployment_start(deployment=deployment)
@@ -147,12 +147,12 @@ def test_a_record_of_a_foreign_process_is_never_signalled(
     assert record and record.ticks
     sleeper = psutil.Popen(["sleep", "60"])
     try:
-        for foreign in (
+        for others_record in (
             replace(record, pid=sleeper.pid),
             replace(record, pid=sleeper.pid, boot_id="another boot"),
         ):
-            assert not foreign.is_alive
-            assert not process.send_signal(foreign, signal.SIGKILL)
+            assert not others_record.is_alive
+            assert not process.send_signal(others_record, signal.SIGKILL)
         assert lives(sleeper)
     finally:
         sleeper.kill()

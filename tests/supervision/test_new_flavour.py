@@ -33,7 +33,7 @@ from deployments.services.deployments import (
 )
 from deployments.services.discovery import refresh_engine, register_engine
 from deployments.supervision import process
-from deployments.supervision.liveness import PulseLimits
+from deployments.supervision.liveness import LivenessLimits
 from gpus.models import Host
 from omni.home import Home
 from tests.supervision.conftest import Ticker
@@ -154,7 +154,7 @@ def test_one_that_dies_or_hangs_is_started_anew(
     again = Instance.objects.get()
     assert (again.restarts, again.pid == running.pid) == (1, False)
 
-    ticker.new_agent(pulse=PulseLimits(every_s=0.2, idle_s=1.0, busy_s=60.0))
+    ticker.new_agent(liveness=LivenessLimits(every_s=0.2, idle_s=1.0, busy_s=60.0))
     os.kill(again.pid or 0, signal.SIGUSR1)
     ticker.until_state("unhealthy")
     ticker.until(lambda: Instance.objects.get().pid not in (None, again.pid), 20)

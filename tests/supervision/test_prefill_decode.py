@@ -12,7 +12,7 @@ import pytest
 from django.conf import settings as django_settings
 
 from deployments.gateway.directory import forget_table, read_table
-from deployments.gateway.handover_plan import HandoverReport, last_timings
+from deployments.gateway.kv_transfer_plan import KvTransferReport, last_timings
 from deployments.gateway.relay import open_answer
 from deployments.gateway.routing import Passage
 from deployments.models import Engine, Instance, Model
@@ -31,15 +31,15 @@ pytestmark = [
 WORDS = ("harbour", "storm", "anchor")
 
 
-def ask(word: str) -> tuple[HandoverReport | None, int]:
+def ask(word: str) -> tuple[KvTransferReport | None, int]:
     """How the prompt got there, and how many tokens of it the decode instance read."""
 
-    async def answered() -> tuple[HandoverReport | None, int]:
+    async def answered() -> tuple[KvTransferReport | None, int]:
         messages = [{"role": "user", "content": f"{word} " * 100}]
         body = {"model": "pair", "messages": messages, "max_tokens": 1}
         async with open_answer("/v1/chat/completions", body) as upstream:
             timings = last_timings(await upstream.body())
-        return upstream.handover, timings["prompt_n"]
+        return upstream.kv_transfer, timings["prompt_n"]
 
     forget_table()
     return asyncio.run(answered())
@@ -65,11 +65,11 @@ def test_prompts_go_over_between_two_instances_that_the_agent_runs(
     )
 
     serving = read_table().deployments["pair"]
-    assert serving.passage == Passage.HANDOVER and set(serving.peers) == {
+    assert serving.passage == Passage.KV_TRANSFER and set(serving.peers) == {
         "prefill",
         "decode",
     }
-    facts = serving.handover
+    facts = serving.kv_transfer
     assert facts and (facts.slots, facts.least_tokens, facts.folder) == (
         2,
         64,

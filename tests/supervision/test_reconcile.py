@@ -53,7 +53,7 @@ CASES = {
     "nothing runs and nothing ought to": (STOP, GONE, memory(S.STOPPED), Action.CLEAR, S.STOPPED),
     "it ought to run": (RUN, GONE, memory(S.STOPPED), Action.START, S.STARTING),
     "it ought to run and its device server is not there yet": (
-        replace(RUN, waits_for=("RPC0",)), GONE, memory(S.STOPPED), Action.NOTHING, S.STARTING,
+        replace(RUN, blocked_by=("RPC0",)), GONE, memory(S.STOPPED), Action.NOTHING, S.STARTING,
     ),
     "its process is there and does not listen": (RUN, alive(Health.REFUSED), memory(S.STARTING), Action.NOTHING, S.STARTING),
     "it loads": (RUN, alive(Health.LOADING), memory(S.STARTING), Action.NOTHING, S.LOADING),
@@ -186,7 +186,7 @@ def test_ten_healthy_minutes_forget_earlier_failures_and_nine_do_not() -> None:
 
 def test_what_is_waited_for_is_told_where_failures_are() -> None:
     decision = decide(
-        replace(RUN, waits_for=("RPC0 (in use by other)",)),
+        replace(RUN, blocked_by=("RPC0 (in use by other)",)),
         GONE,
         memory(S.STARTING),
         NOW,
@@ -201,7 +201,7 @@ def test_a_restart_is_counted_and_a_first_start_is_not() -> None:
     assert decide(RUN, GONE, memory(S.STOPPED), NOW, LIMITS).memory.restarts == 0
     assert decide(RUN, GONE, memory(S.CRASHED), NOW, LIMITS).memory.restarts == 1
     waiting = decide(
-        replace(RUN, waits_for=("RPC0",)), GONE, memory(S.CRASHED), NOW, LIMITS
+        replace(RUN, blocked_by=("RPC0",)), GONE, memory(S.CRASHED), NOW, LIMITS
     )
     assert (waiting.memory.state, waiting.memory.restarts) == (S.STARTING, 1)
     assert decide(RUN, GONE, waiting.memory, NOW + 1, LIMITS).memory.restarts == 1

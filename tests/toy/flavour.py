@@ -34,7 +34,7 @@ class Toy(EngineFlavour):
     version_args: ClassVar[tuple[str, ...]] = ("+version",)
     help_args: ClassVar[tuple[str, ...]] = ("+options",)
     devices_args: ClassVar[tuple[str, ...]] = ()
-    pulse_path = "/thinking"
+    liveness_path = "/thinking"
     drafting_path = "/drafts"
     takes: ClassVar[Mapping[str, Taken]] = {"shout": FLAG}
 

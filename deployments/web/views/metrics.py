@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.http import HttpResponse
 
-from deployments.gateway.handover_lines import counts
+from deployments.gateway.kv_transfer_state import counts
 from deployments.models import Deployment, Instance
 from deployments.states import InstanceState
 from omni.htmx import HtmxHttpRequest

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from deployments.gateway.routing import HandoverFacts
+from deployments.gateway.routing import KvTransferFacts
 from deployments.models import Deployment, Instance
-from deployments.planning.handover import SHORTEST
+from deployments.planning.kv_transfer import SHORTEST
 from deployments.planning.plan import CacheSize, Plan
 
 UNKNOWN = CacheSize(0.0)
@@ -15,14 +15,16 @@ Stored = tuple[int, datetime]
 _known: dict[int, tuple[Stored, int | None, CacheSize]] = {}
 
 
-def handover_facts(deployment: Deployment, answering: Instance) -> HandoverFacts | None:
+def kv_transfer_facts(
+    deployment: Deployment, answering: Instance
+) -> KvTransferFacts | None:
     """None when the instance was started without a folder."""
     launch = answering.launch_facts
     if not launch.slots_folder:
         return None
     planned, size = _planned(deployment)
     given = deployment.settings.get("handover_min")
-    return HandoverFacts(
+    return KvTransferFacts(
         slots=launch.slots,
         least_tokens=given if isinstance(given, int) else planned or SHORTEST,
         folder=launch.slots_folder,
@@ -50,4 +52,4 @@ def _of_plan(plan: Plan | None) -> tuple[int | None, CacheSize]:
     if plan is None:
         return None, UNKNOWN
     least = plan.settings.get("handover_min")
-    return (least if isinstance(least, int) else None), plan.handed_over or UNKNOWN
+    return (least if isinstance(least, int) else None), plan.transferred or UNKNOWN

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from deployments.gateway import handover_plan as rules
-from deployments.gateway.handover_plan import (
-    HandoverReport,
+from deployments.gateway import kv_transfer_plan as rules
+from deployments.gateway.kv_transfer_plan import (
     Held,
     Kind,
+    KvTransferReport,
     Outcome,
     tokens_of,
 )
@@ -202,7 +202,7 @@ def test_a_handover_was_of_use_when_all_but_the_last_token_were_found() -> None:
 
 
 def test_the_header_is_one_line_of_figures_or_the_reason() -> None:
-    report = HandoverReport(
+    report = KvTransferReport(
         Outcome.DONE, "", 1541, 0, 35_530_060, 3787.1, 13.04, 5.0, 0.2
     )
     assert (
@@ -210,7 +210,7 @@ def test_the_header_is_one_line_of_figures_or_the_reason() -> None:
         == "prefill_ms=3787.1,save_ms=13.0,restore_ms=5.0,wait_ms=0.2,bytes=35530060,tokens=1541"
     )
     assert (
-        HandoverReport(Outcome.FAILED, "save: no\r\nroom").header
+        KvTransferReport(Outcome.FAILED, "save: no\r\nroom").header
         == "failed: save: no room"
     )
 

@@ -37,7 +37,7 @@ SOCKETS = [
     "/ws/deployments/some-name/log/model-0/",
     "/ws/devices/CPU/log/",
 ]
-FOREIGN = [
+OTHER_ORIGINS = [
     "https://evil.example",
     "null",
     "",
@@ -54,7 +54,7 @@ FOREIGN = [
 
 # --- Origin ---------------------------------------------------------------------------------------
 @pytest.mark.parametrize("path", SOCKETS)
-@pytest.mark.parametrize("origin", FOREIGN)
+@pytest.mark.parametrize("origin", OTHER_ORIGINS)
 async def test_a_socket_refuses_another_origin_even_with_a_session(
     path: str, origin: str, admin: Client
 ) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from deployments.gateway.routing import HandoverFacts, Peer, Serving
+from deployments.gateway.routing import KvTransferFacts, Peer, Serving
 from deployments.gateway.slots import SlotPool
 
 PREFILL = "prefill"
@@ -54,6 +54,6 @@ def lines() -> Lines:
     return _lines.setdefault(asyncio.get_running_loop(), Lines())
 
 
-def facts_of(serving: Serving) -> HandoverFacts:
-    assert serving.handover is not None
-    return serving.handover
+def facts_of(serving: Serving) -> KvTransferFacts:
+    assert serving.kv_transfer is not None
+    return serving.kv_transfer

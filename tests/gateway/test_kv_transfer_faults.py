@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
-from deployments.gateway import admission, handover, handover_calls
-from deployments.gateway.handover_lines import lines
-from deployments.gateway.handover_plan import MOST_UNUSED, HandoverFailed, Outcome
+from deployments.gateway import admission, kv_transfer, kv_transfer_calls
+from deployments.gateway.kv_transfer_plan import MOST_UNUSED, KvTransferFailed, Outcome
+from deployments.gateway.kv_transfer_state import lines
 from deployments.gateway.routing import Peer
 from deployments.instances import slots_folder
 from deployments.instances.engine_client import ask
@@ -24,7 +24,7 @@ from tests.planning.tiny_models import write_tiny
 
 pytestmark = pytest.mark.real
 Act = Callable[[Peer, int, str, str, int], Awaitable[dict[str, Any]]]
-real_act: Act = handover.act_on_slot
+real_act: Act = kv_transfer.act_on_slot
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ async def asked(made: Pair, number: int) -> Any:
 
 
 def tampering(monkeypatch: pytest.MonkeyPatch, act: Act) -> None:
-    monkeypatch.setattr(handover, "act_on_slot", act)
+    monkeypatch.setattr(kv_transfer, "act_on_slot", act)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ async def test_after_a_few_hand_overs_that_were_of_no_use_there_are_no_more(
         Peer(tiny.serving.peers["decode"].address, "another process"),
         tiny.serving.peers["decode"],
     )
-    monkeypatch.setattr(handover, "act_on_slot", real_act)
+    monkeypatch.setattr(kv_transfer, "act_on_slot", real_act)
     assert (await asked(tiny, 21)).report.is_used
     tiny.serving.peers["decode"] = before  # type: ignore[index]
 
@@ -167,8 +167,8 @@ async def test_an_answer_about_a_slot_without_end_is_not_read_to_its_end(
     tiny: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not even an engine of our own may fill the panel's memory."""
-    monkeypatch.setattr(handover_calls, "ask", partial(ask, most_bytes=10))
-    with pytest.raises(HandoverFailed, match="broke off"):
+    monkeypatch.setattr(kv_transfer_calls, "ask", partial(ask, most_bytes=10))
+    with pytest.raises(KvTransferFailed, match="broke off"):
         await real_act(tiny.serving.peers["prefill"], 0, "erase", "none", 1)
 
 
@@ -181,10 +181,10 @@ async def test_a_file_that_is_written_too_late_is_deleted_as_well(
         peer: Peer, slot: int, what: str, name: str, size: int
     ) -> dict[str, Any]:
         late.append(tiny.slots / name)
-        raise HandoverFailed("save: no answer in time", is_late=True)
+        raise KvTransferFailed("save: no answer in time", is_late=True)
 
     tampering(monkeypatch, act)
-    monkeypatch.setattr(handover, "FILE_GONE_S", 2.0)
+    monkeypatch.setattr(kv_transfer, "FILE_GONE_S", 2.0)
     answer = await asked(tiny, 50)
     assert answer.report.header == "failed: save: no answer in time"
     late[0].write_bytes(b"late")

@@ -35,7 +35,7 @@ def state_bytes(model: ModelShape) -> int:
 
 
 @dataclass(frozen=True)
-class Handover:
+class KvTransfer:
     """Seconds and bytes of handing over n tokens; None where a speed is not known."""
 
     prefill: SpeedModel

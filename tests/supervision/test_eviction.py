@@ -19,7 +19,7 @@ from deployments.services.deployments import (
     deployment_stop,
 )
 from deployments.supervision import launch
-from deployments.supervision.places import HOLD_S
+from deployments.supervision.eviction import HOLD_S
 from deployments.supervision.process import Record
 from gpus.models import Device, Host
 from omni.errors import OmniError

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Answer = tuple[int, str, bytes]  # status, content type (or a location), body
-Answers = Mapping[str, Answer | Callable[["ForeignServer"], Answer]]
+Answers = Mapping[str, Answer | Callable[["FakeExternalServer"], Answer]]
 MODELS = (
     200,
     "application/json",
@@ -18,7 +18,7 @@ MODELS = (
 )
 
 
-class ForeignServer:
+class FakeExternalServer:
     """`answers` by path may be changed while it runs; a path that is not there is 404.
 
     `seen` are its requests.
@@ -53,7 +53,7 @@ class ForeignServer:
         self.server.server_close()
 
 
-def _handler(owner: ForeignServer) -> type[BaseHTTPRequestHandler]:
+def _handler(owner: FakeExternalServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             raw = self.rfile.read(int(self.headers.get("content-length") or 0))

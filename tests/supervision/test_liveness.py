@@ -12,10 +12,10 @@ import httpx
 import pytest
 from django.conf import settings
 
-from deployments.instances.drain import Entrance
+from deployments.instances.drain import RequestLocks
 from deployments.models import Deployment, Instance
 from deployments.services.deployments import deployment_change, deployment_start
-from deployments.supervision.liveness import PulseLimits
+from deployments.supervision.liveness import LivenessLimits
 from tests.supervision.conftest import Ticker, fake_plan
 
 pytestmark = [
@@ -23,13 +23,13 @@ pytestmark = [
     pytest.mark.django_db(transaction=True),
     pytest.mark.timeout(90),
 ]
-QUICK_PULSE = PulseLimits(every_s=0.2, idle_s=1.0, busy_s=60.0)
+QUICK_LIVENESS = LivenessLimits(every_s=0.2, idle_s=1.0, busy_s=60.0)
 
 
 @pytest.fixture
 def stuck(deployment: Deployment, ticker: Ticker) -> Instance:
     """Ready, and from now on nothing but /health is answered."""
-    ticker.new_agent(plan=fake_plan("stuck"), pulse=QUICK_PULSE)
+    ticker.new_agent(plan=fake_plan("stuck"), liveness=QUICK_LIVENESS)
     deployment_start(deployment=deployment)
     ticker.until_state("ready")
     found = Instance.objects.get()
@@ -54,9 +54,9 @@ def test_one_that_has_nothing_to_do_and_does_not_answer_is_started_anew(
 
 def test_one_that_has_work_is_given_more_time(stuck: Instance, ticker: Ticker) -> None:
     assert stuck.deployment_id
-    with Entrance(settings.OMNI_HOME.doors).passing(stuck.deployment_id):
+    with RequestLocks(settings.OMNI_HOME.drain_locks).held(stuck.deployment_id):
         began = time.monotonic()
-        ticker.until(lambda: time.monotonic() - began > 3 * QUICK_PULSE.idle_s, 20)
+        ticker.until(lambda: time.monotonic() - began > 3 * QUICK_LIVENESS.idle_s, 20)
         assert (Instance.objects.get().pid, Instance.objects.get().state) == (
             stuck.pid,
             "ready",
@@ -70,7 +70,7 @@ def test_a_real_engine_answers_while_it_reads_a_long_prompt(
     deployment_change(
         deployment=deployment, settings={"context": 4096, "threads": 1, "batch": 512}
     )
-    ticker.new_agent(pulse=PulseLimits(every_s=0.1, idle_s=15.0, busy_s=15.0))
+    ticker.new_agent(liveness=LivenessLimits(every_s=0.1, idle_s=15.0, busy_s=15.0))
     deployment_start(deployment=deployment)
     ticker.until_state("ready", 40)
     found = Instance.objects.get()

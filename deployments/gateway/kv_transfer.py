@@ -16,21 +16,27 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from deployments.gateway import handover_plan as rules
-from deployments.gateway.handover_calls import (
+from deployments.gateway import kv_transfer_plan as rules
+from deployments.gateway.kv_transfer_calls import (
     FILE_GONE_S,
     act_on_slot,
     prompt_tokens,
     read_prompt,
 )
-from deployments.gateway.handover_lines import DECODE, PREFILL, counts, facts_of, lines
-from deployments.gateway.handover_plan import (
-    HandoverFailed,
-    HandoverReport,
+from deployments.gateway.kv_transfer_plan import (
     Held,
     Kind,
+    KvTransferFailed,
+    KvTransferReport,
     Outcome,
     tokens_of,
+)
+from deployments.gateway.kv_transfer_state import (
+    DECODE,
+    PREFILL,
+    counts,
+    facts_of,
+    lines,
 )
 from deployments.gateway.passing import Passing
 from deployments.gateway.routing import Peer, Serving
@@ -41,7 +47,7 @@ log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def handed_over(
+async def transferred(
     path: str, serving: Serving, fields: Mapping[str, Any]
 ) -> AsyncIterator[Passing]:
     """Takes slots for the request and brings its prompt there, if that pays.
@@ -50,13 +56,13 @@ async def handed_over(
     """
     if (
         path in rules.SLOTLESS
-        or serving.handover is None
+        or serving.kv_transfer is None
         or DECODE not in serving.peers
     ):
         yield Passing(fields)
         return
     async with AsyncExitStack() as held:
-        way = _Way(path, serving, fields, held)
+        way = _Transfer(path, serving, fields, held)
         await way.prepare()
         try:
             yield way
@@ -64,7 +70,7 @@ async def handed_over(
             way.settle()
 
 
-class _Way(Passing):
+class _Transfer(Passing):
     """One request's way. `slot` is the one that answers, once it is chosen and there is only
     one."""
 
@@ -76,7 +82,7 @@ class _Way(Passing):
         held: AsyncExitStack,
     ) -> None:
         self.sort = rules.sort_of(path, fields)
-        self.report: HandoverReport = HandoverReport(why=self.sort.why)
+        self.report: KvTransferReport = KvTransferReport(why=self.sort.why)
         super().__init__(fields, self.report)
         self.path, self.serving, self.facts, self.held, self.lines = (
             path,
@@ -94,9 +100,9 @@ class _Way(Passing):
     async def prepare(self) -> None:
         if self.sort.kind == Kind.PLAIN and await self._is_worth_it():
             try:
-                await self._hand_over()
+                await self._transfer()
                 self.report.outcome = Outcome.DONE
-            except HandoverFailed as error:
+            except KvTransferFailed as error:
                 self.report.outcome = error.outcome
                 self.report.why = error.text
             self._tell()
@@ -147,15 +153,15 @@ class _Way(Passing):
         return new >= least
 
     # --- over -------------------------------------------------------------------------------------
-    async def _hand_over(self) -> None:
-        """Leaves the prompt in a slot of the answering instance. Raises HandoverFailed.
+    async def _transfer(self) -> None:
+        """Leaves the prompt in a slot of the answering instance. Raises KvTransferFailed.
 
         The file is written when that slot is free and not before: nobody's conversation waits in
         memory.
         """
         assert self.prompt is not None
         if (reader := self.serving.peers.get(PREFILL)) is None:
-            raise HandoverFailed("the prefill instance is not ready")
+            raise KvTransferFailed("the prefill instance is not ready")
         self._trust(reader)
         tokens = rules.prefilled(self.prompt, recurrent=self.facts.is_recurrent)
         expected_bytes = self._expected_bytes(len(tokens))
@@ -196,13 +202,13 @@ class _Way(Passing):
         """The engine restores other weights' caches of the same shape without a word, and answers
         nonsense."""
         if reader.file != self.serving.peers[DECODE].file:
-            raise HandoverFailed(
+            raise KvTransferFailed(
                 "the model's file was replaced between the starts of the instances",
                 Outcome.SKIPPED,
             )
         pair, unused = self.lines.unused.get(self.serving.name, (None, 0))
         if pair == (reader, self.serving.peers[DECODE]) and unused >= rules.MOST_UNUSED:
-            raise HandoverFailed(
+            raise KvTransferFailed(
                 "the decode instance makes no use of what is handed over",
                 Outcome.SKIPPED,
             )
@@ -219,7 +225,7 @@ class _Way(Passing):
         try:
             room = slots_folder.room(Path(self.facts.folder))
         except OSError as error:
-            raise HandoverFailed(
+            raise KvTransferFailed(
                 f"the folder between the instances: {error.strerror}"
             ) from None
         taken_bytes = max(room.taken_bytes, self.lines.reserved_bytes)
@@ -227,7 +233,7 @@ class _Way(Passing):
             expected_bytes, room.free_bytes, taken_bytes, room.limit_bytes
         )
         if problem:
-            raise HandoverFailed(problem, Outcome.SKIPPED)
+            raise KvTransferFailed(problem, Outcome.SKIPPED)
 
     async def _carry(
         self,
@@ -237,7 +243,7 @@ class _Way(Passing):
         expected_bytes: int,
         reading: AsyncExitStack,
     ) -> None:
-        """Saves, gives the reading slot back, restores, deletes. Raises HandoverFailed."""
+        """Saves, gives the reading slot back, restores, deletes. Raises KvTransferFailed."""
         path = Path(self.facts.folder) / slots_folder.new_name()
         self.lines.reserved_bytes += expected_bytes
         report = self.report
@@ -250,7 +256,7 @@ class _Way(Passing):
                 )
                 report.save_ms = _ms_since(began)
             if saved.get("n_saved") != count:
-                raise HandoverFailed(
+                raise KvTransferFailed(
                     f"{saved.get('n_saved')} tokens were saved instead of {count}"
                 )
             report.size_bytes = int(saved.get("n_written") or 0)
@@ -267,10 +273,10 @@ class _Way(Passing):
             )
             report.restore_ms = _ms_since(began)
             if restored.get("n_restored") != count:
-                raise HandoverFailed(
+                raise KvTransferFailed(
                     f"{restored.get('n_restored')} tokens were restored instead of {count}"
                 )
-        except HandoverFailed as error:
+        except KvTransferFailed as error:
             if error.is_late:
                 # The engine may still write it.
                 self.lines.goes_on(_delete_later(path))

@@ -1,5 +1,4 @@
-"""Gives places back and hands them on: what is idle is unloaded, and what is in another's way where
-that may swap."""
+"""Evicts deployments: those that nobody asks for, and those in the way of one that may swap."""
 
 from __future__ import annotations
 
@@ -7,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from deployments.instances.drain import Doors
+from deployments.instances.drain import DrainLocks
 from deployments.models import Deployment
 from deployments.planning.settings import with_defaults
 from deployments.services.tenancy import check_place, rivals_of, swaps
@@ -31,22 +30,24 @@ SETTLED = (
 
 
 @dataclass
-class _Use:
-    door_ns: int
+class _IdleSince:
+    used_ns: int
     at_s: float
 
 
-class Places:
+class Evictor:
     """Belongs to the agent's thread. `memories` are the agent's, by instance."""
 
-    def __init__(self, doors: Doors, plans: Plans, clock: Callable[[], float]) -> None:
-        self.doors = doors
+    def __init__(
+        self, drain_locks: DrainLocks, plans: Plans, clock: Callable[[], float]
+    ) -> None:
+        self.drain_locks = drain_locks
         self.plans = plans
         self.clock = clock
-        self._uses: dict[int, _Use] = {}
+        self._uses: dict[int, _IdleSince] = {}
 
     # --- idle -------------------------------------------------------------------------------------
-    def unload_idle(self, host: Host, memories: Mapping[int, Memory]) -> None:
+    def evict_idle(self, host: Host, memories: Mapping[int, Memory]) -> None:
         """Marks those that nobody has asked for so long as their settings say."""
         now_s = self.clock()
         running = host.deployments.filter(
@@ -61,22 +62,22 @@ class Places:
             use = self._use(deployment.pk, now_s)
             if now_s - max(use.at_s, ready_s) < limit_s:
                 continue
-            if not self.doors.shut(deployment.pk):
+            if not self.drain_locks.acquire(deployment.pk):
                 use.at_s = now_s  # a long answer is on its way
             else:
-                self._unload(
+                self._evict(
                     deployment, f"after {ms_text(limit_s * 1000)} without a request"
                 )
 
-    def _use(self, deployment: int, now_s: float) -> _Use:
-        door_ns = self.doors.used_ns(deployment)
+    def _use(self, deployment: int, now_s: float) -> _IdleSince:
+        used_ns = self.drain_locks.last_used_ns(deployment)
         known = self._uses.get(deployment)
-        if known is None or known.door_ns != door_ns:
-            known = self._uses[deployment] = _Use(door_ns, now_s)
+        if known is None or known.used_ns != used_ns:
+            known = self._uses[deployment] = _IdleSince(used_ns, now_s)
         return known
 
     @staticmethod
-    def _unload(deployment: Deployment, why: str) -> None:
+    def _evict(deployment: Deployment, why: str) -> None:
         wanted = Deployment.objects.filter(
             pk=deployment.pk,
             generation=deployment.generation,
@@ -87,7 +88,7 @@ class Places:
             log.info("%s is unloaded %s", deployment.name, why)
 
     # --- others -----------------------------------------------------------------------------------
-    def waits_for(
+    def blocked_by(
         self, deployment: Deployment, memories: Mapping[int, Memory]
     ) -> tuple[str, ...]:
         """Who has to go before it starts; those that may go are told to.
@@ -106,16 +107,18 @@ class Places:
             if other is None:
                 continue
             found.append(f"{other.name} to be unloaded")
-            if other.ought_to_run and self._may_go(other, memories):
-                self._unload(other, f"to make room for {deployment.name}")
+            if other.ought_to_run and self._may_be_evicted(other, memories):
+                self._evict(other, f"to make room for {deployment.name}")
         return tuple(found)
 
-    def _may_go(self, other: Deployment, memories: Mapping[int, Memory]) -> bool:
+    def _may_be_evicted(
+        self, other: Deployment, memories: Mapping[int, Memory]
+    ) -> bool:
         known = [memories[i.pk] for i in other.instances.all() if i.pk in memories]
         held = [m.ready_s is None or self.clock() - m.ready_s >= HOLD_S for m in known]
         return all(m.state in SETTLED for m in known) and all(held)
 
-    def check(self, deployment: Deployment) -> None:
+    def require_room(self, deployment: Deployment) -> None:
         """Raises OmniError (place_taken) when others are in its way and it may not unload them."""
         check_place(deployment, self.plans.of(deployment))
 

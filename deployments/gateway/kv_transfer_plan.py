@@ -205,7 +205,7 @@ class Outcome(StrEnum):
 
 
 @dataclass
-class HandoverReport:
+class KvTransferReport:
     """One request's way through the two instances. `is_used` is known once the answer has ended."""
 
     outcome: Outcome = Outcome.SKIPPED
@@ -246,7 +246,7 @@ class HandoverReport:
         return ",".join(f"{name}={value}" for name, value in facts.items())
 
 
-class HandoverFailed(OmniError):
+class KvTransferFailed(OmniError):
     """This prompt does not go over: the decode instance reads it itself.
 
     `is_late`: the engine may still do it.
@@ -280,10 +280,10 @@ def held_after(prompt: array[int], timings: Mapping[str, Any]) -> Held:
     return Held(prompt, max(predicted - 1, 0) if isinstance(predicted, int) else 0)
 
 
-def is_used(timings: Mapping[str, Any], handed_over: int) -> bool | None:
+def is_used(timings: Mapping[str, Any], transferred: int) -> bool | None:
     """Whether the decode instance made use of a cache of so many tokens; None when it did not
     say."""
     cached = timings.get("cache_n")
     if not isinstance(cached, int):
         return None
-    return cached >= handed_over - 1
+    return cached >= transferred - 1

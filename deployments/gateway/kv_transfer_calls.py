@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from deployments.gateway.handover_plan import CHAT, TEMPLATE_FIELDS, HandoverFailed
+from deployments.gateway.kv_transfer_plan import CHAT, TEMPLATE_FIELDS, KvTransferFailed
 from deployments.gateway.routing import Peer
 from deployments.gateway.shapes import engine_message
 from deployments.instances.engine_client import ask, body_of, engine_request, send
@@ -46,7 +46,7 @@ async def prompt_tokens(peer: Peer, path: str, fields: Mapping[str, Any]) -> lis
             {"content": prompt, "add_special": True, "parse_special": True},
             COUNT_S,
         )
-    except HandoverFailed:
+    except KvTransferFailed:
         return []
     tokens = counted.get("tokens")
     if isinstance(tokens, list) and all(type(token) is int for token in tokens):
@@ -57,7 +57,7 @@ async def prompt_tokens(peer: Peer, path: str, fields: Mapping[str, Any]) -> lis
 async def read_prompt(peer: Peer, slot: int, tokens: array[int]) -> None:
     """Has the prefill instance compute the cache of these tokens in this slot.
 
-    Raises HandoverFailed.
+    Raises KvTransferFailed.
 
     As a stream: the engine looks whether anybody still listens only while it has something to say.
     """
@@ -85,7 +85,7 @@ async def read_prompt(peer: Peer, slot: int, tokens: array[int]) -> None:
 async def act_on_slot(
     peer: Peer, slot: int, action: str, name: str, size_bytes: int
 ) -> dict[str, Any]:
-    """Saves a slot to a file or restores one. Raises HandoverFailed."""
+    """Saves a slot to a file or restores one. Raises KvTransferFailed."""
     limit_s = BATCH_S + size_bytes / SLOWEST_BYTES_PER_S
     return await _answer(
         peer, f"/slots/{slot}?action={action}", {"filename": name}, limit_s
@@ -102,12 +102,12 @@ async def _answer(
             raise _refused(what, body)
         found = json.loads(body)
         if not isinstance(found, dict):
-            raise HandoverFailed(f"{what}: the answer is no JSON object")
+            raise KvTransferFailed(f"{what}: the answer is no JSON object")
         return found
 
 
-def _refused(what: str, body: bytes) -> HandoverFailed:
-    return HandoverFailed(f"{what}: {engine_message(body) or 'refused'}")
+def _refused(what: str, body: bytes) -> KvTransferFailed:
+    return KvTransferFailed(f"{what}: {engine_message(body) or 'refused'}")
 
 
 @asynccontextmanager
@@ -115,10 +115,10 @@ async def _failures(what: str) -> AsyncIterator[None]:
     try:
         yield
     except (TimeoutError, httpx.TimeoutException):
-        raise HandoverFailed(f"{what}: no answer in time", is_late=True) from None
+        raise KvTransferFailed(f"{what}: no answer in time", is_late=True) from None
     except (httpx.ConnectError, httpx.ConnectTimeout):
-        raise HandoverFailed(f"{what}: the instance cannot be reached") from None
+        raise KvTransferFailed(f"{what}: the instance cannot be reached") from None
     except httpx.HTTPError:
-        raise HandoverFailed(f"{what}: the connection broke off") from None
+        raise KvTransferFailed(f"{what}: the connection broke off") from None
     except ValueError:
-        raise HandoverFailed(f"{what}: the answer is not JSON") from None
+        raise KvTransferFailed(f"{what}: the answer is not JSON") from None

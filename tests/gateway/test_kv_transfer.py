@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from deployments.gateway import admission
-from deployments.gateway.handover_lines import lines
-from deployments.gateway.handover_plan import HandoverReport, Outcome
+from deployments.gateway.kv_transfer_plan import KvTransferReport, Outcome
+from deployments.gateway.kv_transfer_state import lines
 from deployments.instances.address import EngineAddress
 from omni.errors import OmniError
 from tests.gateway.pair import Pair, pair
@@ -43,7 +43,7 @@ def chat(text: str, **fields: Any) -> dict[str, Any]:
     return {"messages": messages, "max_tokens": 8, "temperature": 0, **fields}
 
 
-def done(report: HandoverReport | None) -> HandoverReport:
+def done(report: KvTransferReport | None) -> KvTransferReport:
     assert report and report.outcome == Outcome.DONE, report
     return report
 
