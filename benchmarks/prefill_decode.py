@@ -96,7 +96,7 @@ async def first_token_ms(made: Pair, body: dict[str, Any]) -> tuple[float, Any, 
             tail = (tail + events)[-TAIL_BYTES:]
     return (
         (first - began) * 1000,
-        upstream.handover,
+        upstream.kv_transfer,
         last_timings(tail).get("prompt_n", -1),
     )
 
@@ -171,7 +171,7 @@ def main() -> None:
     slots = given.others + 1
     flags = ("-c", str(SLOT_TOKENS * slots), "-np", str(slots))
     with (
-        tempfile.TemporaryDirectory(prefix="omni-handover-") as folder,
+        tempfile.TemporaryDirectory(prefix="omni-kv-transfer-") as folder,
         pair(Path(folder), flags=flags) as made,
     ):
 

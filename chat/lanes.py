@@ -22,7 +22,7 @@ ANSWERING = (InstanceState.READY, UNLOADED)
 
 
 @dataclass(frozen=True)
-class Choice:
+class LaneOption:
     """One line of the menu from which a lane is chosen."""
 
     name: str
@@ -36,7 +36,7 @@ class Choice:
         return self.state in ANSWERING and not self.is_taken
 
 
-def choices_for(lanes: Sequence[Lane]) -> list[Choice]:
+def choices_for(lanes: Sequence[Lane]) -> list[LaneOption]:
     """All deployments and routes, what can answer now first; a route that a deployment's name hides
     is left out."""
     deployments = Deployment.giving_text().prefetch_related("instances")
@@ -52,14 +52,18 @@ def choices_for(lanes: Sequence[Lane]) -> list[Choice]:
     return sorted(found, key=_order)
 
 
-def _order(choice: Choice) -> tuple[bool, bool, str]:
+def _order(choice: LaneOption) -> tuple[bool, bool, str]:
     """What is ready first, deployments before routes."""
     return choice.state != InstanceState.READY, bool(choice.leads_to), choice.name
 
 
-def _choice(name: str, deployment: Deployment, leads_to: str, is_taken: bool) -> Choice:
+def _choice(
+    name: str, deployment: Deployment, leads_to: str, is_taken: bool
+) -> LaneOption:
     state = UNLOADED if deployment.is_unloaded else str(deployment.state)
-    return Choice(name, strategy_title(deployment.strategy), state, leads_to, is_taken)
+    return LaneOption(
+        name, strategy_title(deployment.strategy), state, leads_to, is_taken
+    )
 
 
 def find_target(name: str) -> Target:

@@ -126,7 +126,7 @@ tokens = Tokens()
 
 # --- who is there ---------------------------------------------------------------------------------
 @dataclass(frozen=True)
-class Standing:
+class SessionRights:
     """Who holds a session at this moment, and what may be done with it."""
 
     code: int
@@ -187,7 +187,7 @@ class PageSocket(AsyncJsonWebsocketConsumer):
     # --- life -------------------------------------------------------------------------------------
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.standing = Standing(NOT_LOGGED_IN)
+        self.session_rights = SessionRights(NOT_LOGGED_IN)
         self.is_greeted = self.is_over = False
         self.allowance = Allowance()
         self.greeted = asyncio.Event()
@@ -203,9 +203,9 @@ class PageSocket(AsyncJsonWebsocketConsumer):
     async def connect(self) -> None:
         # Accepted first: a page can only read the close code of a socket that was open.
         await self.accept()
-        standing = await self._judge()
-        if standing.code:
-            return await self.end(standing.code)
+        session_rights = await self._judge()
+        if session_rights.code:
+            return await self.end(session_rights.code)
         self.watching = asyncio.create_task(self._watch())
 
     async def receive(
@@ -234,7 +234,9 @@ class PageSocket(AsyncJsonWebsocketConsumer):
         if self.is_over:
             return False
         now = await self._judge()
-        code = now.code or (RIGHTS_CHANGED if self.standing.rights - now.rights else 0)
+        code = now.code or (
+            RIGHTS_CHANGED if self.session_rights.rights - now.rights else 0
+        )
         if not code:
             return True
         await self.put_out()
@@ -258,15 +260,15 @@ class PageSocket(AsyncJsonWebsocketConsumer):
         if not tokens.take(_token_in(text), self._session_key):
             return await self.end(NOT_GREETED)
 
-        standing = await self._judge()
-        if standing.code:
-            return await self.end(standing.code)
-        if _open[standing.user_id] >= MOST_SOCKETS_OF_A_USER:
+        session_rights = await self._judge()
+        if session_rights.code:
+            return await self.end(session_rights.code)
+        if _open[session_rights.user_id] >= MOST_SOCKETS_OF_A_USER:
             return await self.end(TOO_MUCH)
 
         self.is_greeted = True
-        self.standing = standing
-        _open[standing.user_id] += 1
+        self.session_rights = session_rights
+        _open[session_rights.user_id] += 1
         for group in self._access_groups():
             await self.channel_layer.group_add(group, self.channel_name)
         self.greeted.set()
@@ -303,7 +305,7 @@ class PageSocket(AsyncJsonWebsocketConsumer):
         if not self.is_greeted:
             return
         self.is_greeted = False
-        _open[self.standing.user_id] -= 1
+        _open[self.session_rights.user_id] -= 1
         try:
             await self.left()
             for group in self._access_groups():
@@ -311,23 +313,23 @@ class PageSocket(AsyncJsonWebsocketConsumer):
         except (RedisError, OSError) as error:
             log.warning("the broker was not told that a page left: %s", error)
 
-    async def _judge(self) -> Standing:
-        return await in_database(self._standing)()
+    async def _judge(self) -> SessionRights:
+        return await in_database(self._session_rights)()
 
-    def _standing(self) -> Standing:
+    def _session_rights(self) -> SessionRights:
         user = user_of(self._session_key) if self._session_key else None
         if user is None:
-            return Standing(NOT_LOGGED_IN)
+            return SessionRights(NOT_LOGGED_IN)
         if not may(user, self.permission):
-            return Standing(NOT_ALLOWED, user.pk)
-        return Standing(self.refuse(user), user.pk, rights_of(user))
+            return SessionRights(NOT_ALLOWED, user.pk)
+        return SessionRights(self.refuse(user), user.pk, rights_of(user))
 
     @property
     def _session_key(self) -> str:
         return self.scope["session"].session_key or ""
 
     def _access_groups(self) -> tuple[str, str]:
-        return access_group(self.standing.user_id), ACCESS_GROUP
+        return access_group(self.session_rights.user_id), ACCESS_GROUP
 
 
 class NoSuchSocket(AsyncJsonWebsocketConsumer):

@@ -29,7 +29,7 @@ LLAMA_CPP_EXTRAS = frozenset({"timings_per_token", "return_progress"})
 
 
 @dataclass(frozen=True)
-class Standing:
+class ServerReport:
     """What a server said when it was asked; it can be used unless there is `trouble`.
 
     `owner` is who it says owns its models: most servers put their own kind there.

@@ -483,7 +483,7 @@ def planned_with(
     return replace(settings, **changes)
 
 
-def placed_by(raw: Sequence[str]) -> frozenset[str]:
+def decided_by(raw: Sequence[str]) -> frozenset[str]:
     """The settings of placement that these arguments decide, which the planner then leaves
     alone."""
     names = {sets.field for _, sets, _ in _planned(raw)}

@@ -13,8 +13,8 @@ from typing import ClassVar
 from deployments.engines.base import Command, ServerSpec
 from deployments.engines.llama_cpp import (
     EVERY_LAYER,
+    DeviceFlags,
     LlamaCpp,
-    Placing,
     accelerators,
     listening,
 )
@@ -28,7 +28,7 @@ from omni.errors import OmniError
 # Taken (gpt_params_find_arg) but not listed by --help.
 UNLISTED = frozenset({"--alias", "-a", "--n-gpu-layers", "--n-predict"})
 # Listed only by builds that can offload; the others have nothing to place.
-PLACING = frozenset({"-ngl", "-dev", "-sm", "-ts", "-ngld", "-devd"})
+PLACEMENT_SETTINGS = frozenset({"-ngl", "-dev", "-sm", "-ts", "-ngld", "-devd"})
 DRAFTING = {"draft-simple": "draft", "draft-mtp": "mtp", "draft-eagle3": "eagle3"}
 # Only its help has these: the scheduling of -sm graph.
 MARKS = frozenset({"-smgs", "--split-mode-graph-scheduling"})
@@ -105,8 +105,8 @@ class IkLlamaCpp(LlamaCpp):
         """It tells its memory without being asked to; its --fit is off unless it is given."""
         return [*listening(spec), "--metrics", "--webui", "none"]
 
-    def placing(self, spec: ServerSpec) -> Placing:
-        found = super().placing(spec)
+    def device_flags(self, spec: ServerSpec) -> DeviceFlags:
+        found = super().device_flags(spec)
         spelled = ["-dev" if word == "--device" else word for word in found.flags]
         return replace(found, flags=tuple(_placeable(spec, spelled)))
 
@@ -160,5 +160,7 @@ def _placeable(spec: ServerSpec, flags: Sequence[str]) -> list[str]:
         return list(flags)
     pairs = zip(["", *flags], flags, strict=False)
     return [
-        word for before, word in pairs if word not in PLACING and before not in PLACING
+        word
+        for before, word in pairs
+        if word not in PLACEMENT_SETTINGS and before not in PLACEMENT_SETTINGS
     ]

@@ -49,7 +49,7 @@ VALUED = (
 
 
 @dataclass(frozen=True)
-class Placing:
+class DeviceFlags:
     """Where the engine computes, in its own words: flags, environment, and the names of devices.
 
     `endpoints` are those of the RPC devices, by their name in the panel, which must serve first.
@@ -82,25 +82,25 @@ class LlamaCpp(EngineFlavour):
 
     def command(self, spec: ServerSpec) -> Command:
         require_probed(spec)
-        placing = self.placing(spec)
+        device_flags = self.device_flags(spec)
         argv = [
             *("-m", spec.model_path, "--alias", spec.alias),
             *self.server_flags(spec),
             *kind_flags(spec),
-            *placing.flags,
+            *device_flags.flags,
             *self.setting_flags(spec, offloads=bool(accelerators(spec.devices))),
             *self.draft_flags(spec),
             *allowed_args(spec.extra_args),
         ]
         require_flags(without_values(argv), spec.engine.flags, spec.engine.name)
-        env = {**spec.engine.env, **placing.env}
+        env = {**spec.engine.env, **device_flags.env}
         launch = replace(
             self.facts(spec),
-            rpc_endpoints=tuple(placing.endpoints.values()),
-            devices=placing.devices,
+            rpc_endpoints=tuple(device_flags.endpoints.values()),
+            devices=device_flags.devices,
         )
         return Command(
-            (spec.engine.path, *argv), env, tuple(placing.endpoints), launch=launch
+            (spec.engine.path, *argv), env, tuple(device_flags.endpoints), launch=launch
         )
 
     def loading_args(self, path: str) -> tuple[str, ...]:
@@ -184,7 +184,7 @@ class LlamaCpp(EngineFlavour):
         # The plan decides what goes where; the engine's own fitting would change it in silence.
         return flags + (["-fit", "off"] if "-fit" in has else [])
 
-    def placing(self, spec: ServerSpec) -> Placing:
+    def device_flags(self, spec: ServerSpec) -> DeviceFlags:
         own = accelerators(spec.devices)
         drafting = accelerators(spec.draft.devices if spec.draft else ())
         used = tuple(dict.fromkeys((*own, *drafting)))
@@ -216,7 +216,7 @@ class LlamaCpp(EngineFlavour):
             flags += ["-sm", spec.split_mode]
         if spec.draft and spec.draft.model_path:
             flags += ["-devd", ",".join(draft_names) or "none"]
-        return Placing(
+        return DeviceFlags(
             tuple(flags), env, endpoints, tuple(dict.fromkeys(own_names + draft_names))
         )
 

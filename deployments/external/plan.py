@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from deployments.engines.external import LONGEST_NAME, Standing
+from deployments.engines.external import LONGEST_NAME, ServerReport
 from deployments.planning.plan import Figure, Plan, Reason, Severity, Verdict
 from deployments.states import DEFAULT_STRATEGY
 from omni.errors import OmniError
@@ -52,7 +52,7 @@ def check_remote(
 def external_plan(
     strategy: str,
     model: str,
-    standing: Standing,
+    report: ServerReport,
     settings: Mapping[str, object] | None = None,
     extra_args: Sequence[str] = (),
 ) -> Plan:
@@ -63,22 +63,22 @@ def external_plan(
         reason = Reason(refused.code, Severity.ERROR, refused.text, refused.fix)
         return Plan(strategy, Verdict.NOT_VIABLE, (reason,))
     figures = (Figure("remote_model", "Model", model),)
-    doubt = _doubt(model, standing)
+    doubt = _doubt(model, report)
     if doubt:
         return Plan(strategy, Verdict.CAUTION, (doubt, NOT_PLACED), figures=figures)
     return Plan(strategy, Verdict.VIABLE, (NOT_PLACED,), figures=figures)
 
 
-def _doubt(model: str, standing: Standing) -> Reason | None:
-    if standing.trouble:
+def _doubt(model: str, report: ServerReport) -> Reason | None:
+    if report.trouble:
         return Reason(
             "server_away",
             Severity.CAUTION,
-            f"It cannot be used now: {standing.trouble.text}",
+            f"It cannot be used now: {report.trouble.text}",
         )
-    if standing.offers(model):
+    if report.offers(model):
         return None
-    refused = model_not_offered(model, standing.models)
+    refused = model_not_offered(model, report.models)
     return Reason(refused.code, Severity.CAUTION, refused.text, refused.fix)
 
 

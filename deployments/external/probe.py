@@ -13,7 +13,7 @@ from django.conf import settings
 
 from deployments.engines.external import (
     READY_PATHS,
-    Standing,
+    ServerReport,
     checked_address,
     is_ready,
     no_answer,
@@ -35,7 +35,7 @@ def allowed_address(text: str) -> str:
     return checked_address(text, settings.OMNI_EXTERNAL_HOSTS)
 
 
-def ask(address: str, key: str) -> Standing:
+def ask(address: str, key: str) -> ServerReport:
     """Never raises: why it cannot be used is part of the answer."""
     try:
         checked = allowed_address(address)
@@ -50,16 +50,16 @@ def ask(address: str, key: str) -> Standing:
                 plain | ({"authorization": f"Bearer {key}"} if key else {}),
             )
     except OmniError as error:
-        return Standing(trouble=error)
+        return ServerReport(trouble=error)
     except httpx.TimeoutException:
-        return Standing(
+        return ServerReport(
             trouble=OmniError(
                 "server_silent", "It gives no answer in time.", AGAIN, retry=True
             )
         )
     except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as error:
         text = f"It cannot be reached: {_reason(error)}."
-        return Standing(trouble=OmniError("server_away", text, AGAIN, retry=True))
+        return ServerReport(trouble=OmniError("server_away", text, AGAIN, retry=True))
 
 
 def _reason(error: BaseException) -> str:
@@ -72,15 +72,15 @@ def _reason(error: BaseException) -> str:
     return str(error).strip().rstrip(".") or type(error).__name__
 
 
-def _asked(client: httpx.Client, address: str, headers: dict[str, str]) -> Standing:
+def _asked(client: httpx.Client, address: str, headers: dict[str, str]) -> ServerReport:
     ends_at = time.monotonic() + WHOLE_S
     body = b""
     for path in READY_PATHS:
         status, body = _get(client, f"{address}{path}", headers, ends_at)
         is_last = path == READY_PATHS[-1]
         if is_ready(path, status) is False or (is_last and status != 200):
-            return Standing(trouble=no_answer(path, status))
-    return Standing(parse_models(body), parse_owner(body))
+            return ServerReport(trouble=no_answer(path, status))
+    return ServerReport(parse_models(body), parse_owner(body))
 
 
 def _get(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from deployments.engines.external import Standing
+from deployments.engines.external import ServerReport
 from deployments.external.plan import model_not_offered
 from deployments.states import InstanceState as S
 from omni.errors import OmniError
@@ -20,24 +20,28 @@ class Shown:
     trouble: OmniError | None = None
 
 
-def shown_state(running: bool, old: S, model: str, standing: Standing | None) -> Shown:
-    """`standing` is None before the server was asked for the first time: then what was known
+def shown_state(
+    running: bool, old: S, model: str, report: ServerReport | None
+) -> Shown:
+    """`report` is None before the server was asked for the first time: then what was known
     holds."""
     if not running:
         return Shown(S.STOPPED, "the gateway no longer offers it")
-    if standing is None:
+    if report is None:
         return Shown(
             old if old in (S.READY, S.UNHEALTHY) else S.STARTING, "the server is asked"
         )
-    if standing.trouble:
-        return Shown(S.UNHEALTHY, standing.trouble.text, standing.trouble)
-    if not standing.offers(model):
-        refused = model_not_offered(model, standing.models)
+    if report.trouble:
+        return Shown(S.UNHEALTHY, report.trouble.text, report.trouble)
+    if not report.offers(model):
+        refused = model_not_offered(model, report.models)
         return Shown(S.UNHEALTHY, refused.text, refused)
     return Shown(S.READY, "the server answers and has the model")
 
 
-def settled(before: Standing | None, now: Standing, silences: int) -> Standing:
+def settled(
+    before: ServerReport | None, now: ServerReport, silences: int
+) -> ServerReport:
     """What to believe: a server that was well may be too busy to answer once, not twice in a
     row."""
     if before and not before.trouble and now.is_silent and silences < 2:

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any, TypeGuard
 
 from deployments.formats.expert_tensors import EXPERT_TENSORS
-from deployments.formats.folder_tensors import Part, parts, quant_name
+from deployments.formats.folder_tensors import FolderTensor, parts, quant_name
 from deployments.formats.gguf_window import printable
 from deployments.formats.kinds import kind_of_folder
 from deployments.formats.limits import MAX_HPARAMS, MAX_LAYERS, MAX_NUMBER, MAX_TEXT
@@ -225,7 +225,9 @@ def folder_facts(header: FolderHeader) -> ModelFacts:
     )
 
 
-def _active(tensors: Iterable[Part], whole: int, used: int, experts: int) -> int:
+def _active(
+    tensors: Iterable[FolderTensor], whole: int, used: int, experts: int
+) -> int:
     """Parameters that one token passes: of the experts only those that the router picks."""
     if not experts or not used:
         return min(whole, MAX_NUMBER)

@@ -83,7 +83,7 @@ _NIBBLES = frozenset({"bitsandbytes", "modelopt", "modelopt_fp4", "mxfp4"})
 
 
 @dataclass(frozen=True)
-class Part:
+class FolderTensor:
     """A tensor at its place.
 
     `layer` is None outside the layers; `shape` is of the weights themselves, fastest dimension
@@ -109,7 +109,7 @@ class Part:
 
 def parts(
     files: Iterable[Iterable[StoredTensor]], quantisation: Mapping[str, Any]
-) -> Iterator[Part]:
+) -> Iterator[FolderTensor]:
     """Every tensor of every file.
 
     `quantisation` is the config's quantization_config, empty without one.
@@ -126,7 +126,7 @@ def parts(
             else:
                 shape = logical_shape(tensor, suffix, quantisation)
             full = name if name == SENSES else f"{name}.{kind}"
-            yield Part(
+            yield FolderTensor(
                 layer,
                 printable(full, 120),
                 tensor.dtype,

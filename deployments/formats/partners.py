@@ -36,7 +36,7 @@ _FILLERS = re.compile(
 
 
 @dataclass(frozen=True)
-class Part:
+class PartnerFile:
     """A file of the library, as far as it matters which belong together."""
 
     name: str
@@ -50,7 +50,7 @@ class Part:
     title: str = ""
 
     @classmethod
-    def of(cls, name: str, path: str, facts: Mapping[str, Any]) -> Part:
+    def of(cls, name: str, path: str, facts: Mapping[str, Any]) -> PartnerFile:
         is_projector = facts.get("kind") == Kind.PROJECTOR
         width = facts.get("projection_dim" if is_projector else "n_embd")
         told = ("arch", "projector_type", "basename", "base_model", "name")
@@ -63,7 +63,7 @@ class Part:
         )
 
 
-def belong_together(model: Part, projector: Part) -> bool:
+def belong_together(model: PartnerFile, projector: PartnerFile) -> bool:
     """Whether the projector lets this model see or hear: it lies beside it, ends in its width, and
     is of its family.
 
@@ -78,7 +78,7 @@ def belong_together(model: Part, projector: Part) -> bool:
     return there in (here, here.parent) and _is_family(model, projector)
 
 
-def _is_family(model: Part, projector: Part) -> bool:
+def _is_family(model: PartnerFile, projector: PartnerFile) -> bool:
     """By the first of these that both files tell: the type of projector, the name, the model both
     are made from."""
     made_for = PROJECTS_FOR.get(projector.projector_type)
@@ -98,7 +98,7 @@ def _plain(name: str) -> str:
     return " ".join(_FILLERS.sub(" ", words).replace("_", " ").split())
 
 
-def partners(part: Part, others: Iterable[Part]) -> list[Part]:
+def partners(part: PartnerFile, others: Iterable[PartnerFile]) -> list[PartnerFile]:
     """Of a model its projectors, of a projector its models; of two folders the nearer one first,
     then by name."""
     if part.is_projector:

@@ -15,10 +15,10 @@ from deployments.gateway.directory import forget_table, fresh_table, routing_tab
 from deployments.gateway.routing import (
     LEAVING,
     STOPPED,
-    Choice,
+    RoutedRequest,
     Serving,
-    choose,
     not_ready,
+    route_request,
 )
 from deployments.gateway.waiting import Wait
 from deployments.gateway.waking import deployment_wake
@@ -42,7 +42,7 @@ _request_locks: dict[str, RequestLocks] = {}
 
 
 @asynccontextmanager
-async def admitted(name: str, wait: Wait) -> AsyncIterator[Choice]:
+async def admitted(name: str, wait: Wait) -> AsyncIterator[RoutedRequest]:
     """Waits until something answers for this name.
 
     Inside the block its engine is not ended without notice.
@@ -51,7 +51,7 @@ async def admitted(name: str, wait: Wait) -> AsyncIterator[Choice]:
     """
     deadline_s = time.monotonic() + LONGEST_WAIT_S
     while True:
-        choice = choose(name, await routing_table())
+        choice = route_request(name, await routing_table())
         wait.serving = choice.serving
         if choice.serving.is_ready:
             try:
@@ -65,7 +65,7 @@ async def admitted(name: str, wait: Wait) -> AsyncIterator[Choice]:
 
 
 @contextmanager
-def _passing(choice: Choice) -> Iterator[None]:
+def _passing(choice: RoutedRequest) -> Iterator[None]:
     folder = settings.OMNI_HOME.drain_locks
     if not choice.serving.pk:
         yield
@@ -88,7 +88,7 @@ def _in_queue(deployment: str) -> Iterator[None]:
         _waiting[deployment] -= 1
 
 
-async def _wait(choice: Choice, deadline_s: float) -> None:
+async def _wait(choice: RoutedRequest, deadline_s: float) -> None:
     if choice.serving.is_unloaded and choice.serving.pk not in _waking:
         await _wake(choice.serving.pk)
     if time.monotonic() > deadline_s:
@@ -106,7 +106,7 @@ async def _wake(deployment: int) -> None:
 
 
 @asynccontextmanager
-async def explain_errors(choice: Choice) -> AsyncIterator[None]:
+async def explain_errors(choice: RoutedRequest) -> AsyncIterator[None]:
     """An answer that breaks off because its engine is ended says so."""
     try:
         yield

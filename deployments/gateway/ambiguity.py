@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from deployments.gateway.grammar_text import Part, Ranges, TooMuch
+from deployments.gateway.grammar_text import Group, Ranges, TooMuch
 
 TOKEN_CHARACTERS = 16
 MOST_WAYS = 500
@@ -30,10 +30,10 @@ FOLLOWED = 4
 CHARACTERS_TRIED = 24
 
 
-def check_ways(rules: Mapping[str, Part], root: str) -> None:
+def check_ways(rules: Mapping[str, Group], root: str) -> None:
     """Raises TooMuch when some text of a token's length can be read in too many ways."""
     machine = _Machine(rules)
-    machine.build(Part(rule=root), 0, 0, _Place({}, frozenset()))
+    machine.build(Group(rule=root), 0, 0, _Place({}, frozenset()))
     for start in dict.fromkeys(machine.starts):
         machine.follow(start)
 
@@ -56,7 +56,7 @@ class _Place:
 class _Machine:
     """A finite automaton: states with a character to read, joined by empty steps."""
 
-    def __init__(self, rules: Mapping[str, Part]) -> None:
+    def __init__(self, rules: Mapping[str, Group]) -> None:
         self.rules = rules
         self.empty: list[list[int]] = [[]]
         self.reads: dict[int, tuple[Ranges, int]] = {}
@@ -79,7 +79,7 @@ class _Machine:
     def join(self, start: int, end: int) -> None:
         self.empty[start].append(end)
 
-    def build(self, part: Part, start: int, depth: int, place: _Place) -> int:
+    def build(self, part: Group, start: int, depth: int, place: _Place) -> int:
         """Adds a part behind a state; returns the state behind the part."""
         if depth > DEEPEST:
             raise TooMuch(f"nests groups and rules more than {DEEPEST} deep")
@@ -87,7 +87,7 @@ class _Machine:
             return self.once(part, start, depth, place)
         return self.repeated(part, start, depth, place)
 
-    def repeated(self, part: Part, start: int, depth: int, place: _Place) -> int:
+    def repeated(self, part: Group, start: int, depth: int, place: _Place) -> int:
         """As engines do it: x{2,4} is x x (x (x)?)?, and x{2,} is x x followed by a loop."""
         if _bare_repetitions(part) > MOST_BARE_REPETITIONS:
             raise TooMuch("repeats a repetition of a repetition")
@@ -109,7 +109,7 @@ class _Machine:
             self.join(self.loop(part, at, depth, place), end)
         return end
 
-    def loop(self, part: Part, start: int, depth: int, place: _Place) -> int:
+    def loop(self, part: Group, start: int, depth: int, place: _Place) -> int:
         """Any number of times; returns the state behind one."""
         inside = self.state()
         self.starts.append(inside)
@@ -130,7 +130,7 @@ class _Machine:
             waiting += fresh
         return end in been
 
-    def once(self, part: Part, start: int, depth: int, place: _Place) -> int:
+    def once(self, part: Group, start: int, depth: int, place: _Place) -> int:
         if part.rule:
             return self.call(part.rule, start, depth, place)
         end = self.state()
@@ -232,7 +232,7 @@ class _Machine:
             raise TooMuch("is too complex to be checked")
 
 
-def _bare_repetitions(part: Part) -> int:
+def _bare_repetitions(part: Group) -> int:
     """How many repetitions stand within each other with nothing beside them, as in ((x*)*)*."""
     count = 0
     while True:

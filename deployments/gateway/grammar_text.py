@@ -35,11 +35,11 @@ class TextLimits:
 
 
 @dataclass
-class Part:
+class Group:
     """A group of alternatives, each a sequence; or a call of `rule`; else one character out of
     `ranges`."""
 
-    alternatives: list[list[Part]] = field(default_factory=list)
+    alternatives: list[list[Group]] = field(default_factory=list)
     rule: str = ""
     ranges: Ranges = ()
     low: int = 1
@@ -47,12 +47,12 @@ class Part:
     is_lookaround: bool = False
 
 
-def grammar_rules(text: str, limits: TextLimits) -> dict[str, Part]:
+def grammar_rules(text: str, limits: TextLimits) -> dict[str, Group]:
     """The rules of a grammar in llama.cpp's notation. Raises TooMuch."""
     return _GrammarReader(text, limits).rules()
 
 
-def pattern_part(text: str, limits: TextLimits) -> Part:
+def pattern_part(text: str, limits: TextLimits) -> Group:
     """A regular expression as schemas have them. Raises TooMuch."""
     return _PatternReader(text, limits).group(0)
 
@@ -66,11 +66,11 @@ class _Reader(ABC):
         self.at = 0
         self.parts = 0
 
-    def group(self, depth: int) -> Part:
+    def group(self, depth: int) -> Group:
         """Up to the parenthesis that closes it, or the end."""
         if depth > self.limits.depth:
             raise TooMuch(f"nests groups more than {self.limits.depth} deep")
-        group = Part(alternatives=[[]])
+        group = Group(alternatives=[[]])
         while self.at < len(self.text) and not self.is_behind(depth):
             sign = self.text[self.at]
             self.at += 1
@@ -90,16 +90,16 @@ class _Reader(ABC):
         return False
 
     @abstractmethod
-    def add(self, sequence: list[Part], sign: str, depth: int) -> None:
+    def add(self, sequence: list[Group], sign: str, depth: int) -> None:
         """Takes what begins with this sign."""
 
-    def put(self, sequence: list[Part], *parts: Part) -> None:
+    def put(self, sequence: list[Group], *parts: Group) -> None:
         sequence.extend(parts)
         self.parts += len(parts)
         if self.parts > self.limits.parts:
             raise TooMuch(f"has more than {self.limits.parts} parts")
 
-    def repeat(self, sequence: list[Part], sign: str) -> None:
+    def repeat(self, sequence: list[Group], sign: str) -> None:
         low, high = self.bounds(sign)
         if max(low, high or 0) > self.limits.repeats:
             raise TooMuch(f"repeats a part more than {self.limits.repeats} times")
@@ -112,7 +112,7 @@ class _Reader(ABC):
             raise TooMuch(f"has a repetition of nothing{hint}")
         last = sequence[-1]
         if (last.low, last.high) != (1, 1):
-            last = Part(alternatives=[[last]])  # x*+ repeats a repetition
+            last = Group(alternatives=[[last]])  # x*+ repeats a repetition
         last.low = low
         last.high = high
         sequence[-1] = last
@@ -188,16 +188,16 @@ class _Reader(ABC):
 
 
 class _PatternReader(_Reader):
-    def add(self, sequence: list[Part], sign: str, depth: int) -> None:
+    def add(self, sequence: list[Group], sign: str, depth: int) -> None:
         if sign == "(":
             is_lookaround = self.skip_kind_of_group()
             group = self.group(depth + 1)
             group.is_lookaround = is_lookaround
             return self.put(sequence, group)
         if sign == "[":
-            return self.put(sequence, Part(ranges=self.character_class()))
+            return self.put(sequence, Group(ranges=self.character_class()))
         if sign == ".":
-            return self.put(sequence, Part(ranges=ANY))
+            return self.put(sequence, Group(ranges=ANY))
         if sign in "^$":
             return None
         self.at -= 1
@@ -205,7 +205,7 @@ class _PatternReader(_Reader):
         if not ranges:
             code = ord(self.next_character())
             ranges = ((code, code),)
-        return self.put(sequence, Part(ranges=ranges))
+        return self.put(sequence, Group(ranges=ranges))
 
     def skip_kind_of_group(self) -> bool:
         """(?: and its like say what a group is for; True for one that only looks ahead or back."""
@@ -220,8 +220,8 @@ class _PatternReader(_Reader):
 
 
 class _GrammarReader(_Reader):
-    def rules(self) -> dict[str, Part]:
-        found: dict[str, Part] = {}
+    def rules(self) -> dict[str, Group]:
+        found: dict[str, Group] = {}
         while rule := _RULE.match(self.text, self.at):
             self.at = rule.end()
             found[rule[1]] = self.group(0)
@@ -236,7 +236,7 @@ class _GrammarReader(_Reader):
             and _RULE.match(self.text, self.at) is not None
         )
 
-    def add(self, sequence: list[Part], sign: str, depth: int) -> None:
+    def add(self, sequence: list[Group], sign: str, depth: int) -> None:
         if sign.isspace():
             return None
         if sign == "#":
@@ -244,26 +244,26 @@ class _GrammarReader(_Reader):
         if sign == "(":
             return self.put(sequence, self.group(depth + 1))
         if sign == "[":
-            return self.put(sequence, Part(ranges=self.character_class()))
+            return self.put(sequence, Group(ranges=self.character_class()))
         if sign == ".":
-            return self.put(sequence, Part(ranges=ANY))
+            return self.put(sequence, Group(ranges=ANY))
         if sign == '"':
-            return self.put(sequence, Part(alternatives=[self.literal()]))
+            return self.put(sequence, Group(alternatives=[self.literal()]))
         name = _NAME.match(self.text, self.at - 1)
         if name:
             self.at = name.end()
-            return self.put(sequence, Part(rule=name[0]))
-        return self.put(sequence, Part(ranges=ANY))
+            return self.put(sequence, Group(rule=name[0]))
+        return self.put(sequence, Group(ranges=ANY))
 
     def skip_line(self) -> None:
         end = self.text.find("\n", self.at)
         self.at = len(self.text) if end < 0 else end
 
-    def literal(self) -> list[Part]:
-        characters: list[Part] = []
+    def literal(self) -> list[Group]:
+        characters: list[Group] = []
         while self.at < len(self.text) and self.text[self.at] != '"':
             code = ord(self.next_character())
-            characters.append(Part(ranges=((code, code),)))
+            characters.append(Group(ranges=((code, code),)))
         self.at += 1
         return characters
 

@@ -24,7 +24,7 @@ from deployments.gateway.fields import TAKE_LONG, allowed
 from deployments.gateway.kv_transfer import transferred
 from deployments.gateway.kv_transfer_plan import KvTransferReport
 from deployments.gateway.passing import Passing, direct
-from deployments.gateway.routing import AUTO, Choice, Passage, Serving
+from deployments.gateway.routing import AUTO, Passage, RoutedRequest, Serving
 from deployments.gateway.shapes import FieldError
 from deployments.gateway.suspects import suspects
 from deployments.gateway.waiting import Wait, in_line, watched
@@ -47,7 +47,7 @@ WAYS: Mapping[
 class Upstream:
     """An engine's answer whose status and headers are known and whose body is still to come."""
 
-    choice: Choice
+    choice: RoutedRequest
     response: httpx.Response
     is_stream: bool
     sent_at: float  # time.monotonic() when the request came in, before any hand-over
@@ -152,7 +152,7 @@ async def open_answer(
 
 @asynccontextmanager
 async def _engine(
-    choice: Choice, fields: Mapping[str, Any], wait: Wait
+    choice: RoutedRequest, fields: Mapping[str, Any], wait: Wait
 ) -> AsyncIterator[None]:
     """While an engine works on a request: what goes wrong is explained, and remembered if it was a
     crash."""
@@ -198,7 +198,7 @@ async def _checked(
 
 @asynccontextmanager
 async def _sent(
-    path: str, choice: Choice, fields: Mapping[str, Any], wait: Wait
+    path: str, choice: RoutedRequest, fields: Mapping[str, Any], wait: Wait
 ) -> AsyncIterator[tuple[httpx.Response, Passing]]:
     serving = choice.serving
     async with WAYS[serving.passage](path, serving, fields) as passing:

@@ -138,7 +138,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Choice:
+class RoutedRequest:
     """What will answer, under which public name it was asked for, and why it was chosen."""
 
     serving: Serving
@@ -146,7 +146,7 @@ class Choice:
     reason: str
 
 
-def choose(name: str, table: Table) -> Choice:
+def route_request(name: str, table: Table) -> RoutedRequest:
     """What answers, or will before long (`is_coming`).
 
     Raises OmniError model_not_found, no_text_model, deployment_not_ready or no_deployment_ready,
@@ -154,10 +154,12 @@ def choose(name: str, table: Table) -> Choice:
     """
     if name in table.deployments:
         return _able(
-            Choice(table.deployments[name], name, "a deployment has this name")
+            RoutedRequest(table.deployments[name], name, "a deployment has this name")
         )
     if (to := table.routes.get(name)) and to in table.deployments:
-        return _able(Choice(table.deployments[to], name, f"the route leads to {to}"))
+        return _able(
+            RoutedRequest(table.deployments[to], name, f"the route leads to {to}")
+        )
     if name == AUTO:
         return _first_able(table)
     known = ", ".join(public for public, _ in table.public_names()) or "none yet"
@@ -168,7 +170,7 @@ def choose(name: str, table: Table) -> Choice:
     )
 
 
-def _able(choice: Choice) -> Choice:
+def _able(choice: RoutedRequest) -> RoutedRequest:
     if not choice.serving.gives_text:
         raise _no_text(choice.serving)
     if choice.serving.is_ready or choice.serving.is_coming:
@@ -200,7 +202,7 @@ def not_ready(serving: Serving) -> OmniError:
     )
 
 
-def _first_able(table: Table) -> Choice:
+def _first_able(table: Table) -> RoutedRequest:
     servings = [
         table.deployments[name]
         for name in sorted(table.deployments)
@@ -208,10 +210,10 @@ def _first_able(table: Table) -> Choice:
     ]
     for serving in servings:
         if serving.is_ready:
-            return Choice(serving, AUTO, "the first ready deployment by name")
+            return RoutedRequest(serving, AUTO, "the first ready deployment by name")
     for serving in servings:
         if serving.is_coming:
-            return Choice(
+            return RoutedRequest(
                 serving, AUTO, "none is ready, and this is the first that will be"
             )
     raise OmniError(

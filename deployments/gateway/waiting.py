@@ -60,13 +60,13 @@ class Wait:
             if self.serving.is_ready:
                 return ""
             return f"{self.serving.name} is {self.serving.state}"
-        place = self.place
+        place = self.queue_position
         if place:
             return f"place {place} in the queue of {self.serving.name}"
         return ""
 
     @property
-    def place(self) -> int:
+    def queue_position(self) -> int:
         """In the queue before the engine's slots: 1 is next, 0 is in a slot already, or it cannot
         be told."""
         if self.serving is None or not self.serving.slots:

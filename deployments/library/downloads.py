@@ -14,7 +14,7 @@ from django.db import IntegrityError, transaction
 
 from deployments.announce import downloads_changed, nudge
 from deployments.library.hub import RepoInfo
-from deployments.library.hub_files import Choice, is_repo, is_safe_path
+from deployments.library.hub_files import DownloadOption, is_repo, is_safe_path
 from deployments.models import Download, LibraryFolder
 from gpus.models import Host
 from omni.errors import OmniError
@@ -82,7 +82,7 @@ def download_request(
     *,
     host: Host,
     info: RepoInfo,
-    picked: Sequence[Choice],
+    picked: Sequence[DownloadOption],
     folder: Path | None = None,
     user: Any = None,
 ) -> Download:
@@ -140,7 +140,7 @@ def download_request(
     return row
 
 
-def _label(picked: Sequence[Choice]) -> str:
+def _label(picked: Sequence[DownloadOption]) -> str:
     names = [c.label if c.kind == "model" else f"projector {c.label}" for c in picked]
     return " + ".join(names)[:200]
 

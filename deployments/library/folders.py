@@ -133,11 +133,11 @@ def folder_remove(folder: LibraryFolder, *, user: Any = None) -> int:
     elsewhere = LibraryFolder.objects.exclude(pk=folder.pk).values_list(
         "path", flat=True
     )
-    others = [places_of(Path(path)) for path in elsewhere]
+    others = [real_paths_of(Path(path)) for path in elsewhere]
     own = [
         model
         for model in Model.objects.only("pk", "path")
-        if _lies_in(model, places_of(Path(folder.path)))
+        if _lies_in(model, real_paths_of(Path(folder.path)))
         and not any(_lies_in(model, other) for other in others)
     ]
     used = sorted(
@@ -157,7 +157,7 @@ def folder_remove(folder: LibraryFolder, *, user: Any = None) -> int:
     return len(own)
 
 
-def places_of(folder: Path) -> set[Path]:
+def real_paths_of(folder: Path) -> set[Path]:
     """A folder as it is written and as it really is, where a link leads to it."""
     return {folder, _resolved(folder) or folder}
 
@@ -165,7 +165,7 @@ def places_of(folder: Path) -> set[Path]:
 def _lies_in(model: Model, folders: set[Path]) -> bool:
     return any(
         place.is_relative_to(folder)
-        for place in places_of(Path(model.path))
+        for place in real_paths_of(Path(model.path))
         for folder in folders
     )
 

@@ -55,7 +55,7 @@ class RepoFile:
 
 
 @dataclass(frozen=True)
-class Choice:
+class DownloadOption:
     """One GGUF of a repository, all its shards. `key` is the path of its first file."""
 
     key: str
@@ -75,7 +75,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Place:
+class DeviceRoom:
     """A device as far as a first guess needs it."""
 
     name: str
@@ -140,7 +140,7 @@ def is_safe_path(path: str) -> bool:
 
 
 # --- choices --------------------------------------------------------------------------------------
-def choices(files: Iterable[RepoFile]) -> tuple[Choice, ...]:
+def choices(files: Iterable[RepoFile]) -> tuple[DownloadOption, ...]:
     """Every GGUF of the repository, smallest first; files that are no model (imatrix data …) are
     left out."""
     groups: dict[tuple[str, int], list[tuple[int, RepoFile]]] = defaultdict(list)
@@ -173,13 +173,15 @@ def _is_no_model(stem: str) -> bool:
     return "imatrix" in stem.rsplit("/", 1)[-1].lower()
 
 
-def _choice(stem: str, count: int, shards: Sequence[tuple[int, RepoFile]]) -> Choice:
+def _choice(
+    stem: str, count: int, shards: Sequence[tuple[int, RepoFile]]
+) -> DownloadOption:
     name = stem.rsplit("/", 1)[-1]
     kind: Kind = "projector" if "mmproj" in name.lower() else "model"
     quant = quant_of(stem)
     files = tuple(file for _, file in shards)
     missing = len(set(range(1, count + 1)) - {number for number, _ in shards})
-    return Choice(files[0].path, quant or name, quant, kind, files, missing)
+    return DownloadOption(files[0].path, quant or name, quant, kind, files, missing)
 
 
 def quant_of(stem: str) -> str:
@@ -192,12 +194,12 @@ def quant_of(stem: str) -> str:
     return ""
 
 
-def _told_apart(found: Sequence[Choice]) -> tuple[Choice, ...]:
+def _told_apart(found: Sequence[DownloadOption]) -> tuple[DownloadOption, ...]:
     """Where several have the same label, the file's name is their label."""
     labels = [(choice.kind, choice.label) for choice in found]
     return tuple(
         (
-            Choice(c.key, _name(c), c.quant, c.kind, c.files, c.n_missing)
+            DownloadOption(c.key, _name(c), c.quant, c.kind, c.files, c.n_missing)
             if labels.count((c.kind, c.label)) > 1
             else c
         )
@@ -205,7 +207,7 @@ def _told_apart(found: Sequence[Choice]) -> tuple[Choice, ...]:
     )
 
 
-def _name(choice: Choice) -> str:
+def _name(choice: DownloadOption) -> str:
     stem = choice.key[:-5]
     shard = _SHARD.fullmatch(stem)
     if shard:
@@ -213,7 +215,7 @@ def _name(choice: Choice) -> str:
     return stem
 
 
-def wanted_choice(found: Sequence[Choice], part: str) -> str:
+def wanted_choice(found: Sequence[DownloadOption], part: str) -> str:
     """The key of the choice that was asked for by file or quantisation, or nothing."""
     for choice in found:
         paths = {file.path for file in choice.files}
@@ -231,21 +233,21 @@ def needed_bytes(size_bytes: int) -> int:
     return int(size_bytes * MEMORY_FACTOR) + MEMORY_EXTRA_BYTES
 
 
-def fits(size_bytes: int, place: Place) -> bool | None:
+def fits(size_bytes: int, place: DeviceRoom) -> bool | None:
     """None: the device did not say how much memory it has."""
     if place.memory_bytes is None:
         return None
     return needed_bytes(size_bytes) <= place.memory_bytes
 
 
-def recommended(found: Sequence[Choice], places: Sequence[Place]) -> str:
+def recommended(found: Sequence[DownloadOption], rooms: Sequence[DeviceRoom]) -> str:
     """The key of the largest that fits in one accelerator, else in any device; quantised before
     not.
 
     Above 8 bits a model gains size and hardly anything else.
     """
     whole = [c for c in found if c.kind == "model" and not c.n_missing]
-    for usable in ([p for p in places if p.is_accelerator], places):
+    for usable in ([p for p in rooms if p.is_accelerator], rooms):
         fitting = [
             c for c in whole if any(fits(c.size_bytes, place) for place in usable)
         ]
@@ -255,7 +257,7 @@ def recommended(found: Sequence[Choice], places: Sequence[Place]) -> str:
     return ""
 
 
-def suggested_projector(found: Sequence[Choice]) -> str:
+def suggested_projector(found: Sequence[DownloadOption]) -> str:
     """The key of the projector to take along: projectors are small, and 16 bits are what engines
     are tested with."""
     projectors = [c for c in found if c.kind == "projector" and not c.n_missing]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from deployments.planning.plan import DeviceUse
 
 # In the order in which they stand in a bar.
-PARTS = (
+BAR_PARTS = (
     ("held", "used by others"),
     ("weights", "weights"),
     ("kv", "KV cache"),
@@ -20,7 +20,7 @@ EDGE_PERCENT = 78.0
 
 
 @dataclass(frozen=True)
-class Part:
+class BarPart:
     code: str
     title: str
     bytes: int
@@ -37,7 +37,7 @@ class Bar:
     total_bytes: int | None
     needed_bytes: int
     free_bytes: int | None
-    parts: tuple[Part, ...]
+    parts: tuple[BarPart, ...]
     edge: float = 100.0
 
     @property
@@ -54,20 +54,22 @@ class Bar:
         )
 
     @property
-    def named(self) -> tuple[Part, ...]:
+    def named(self) -> tuple[BarPart, ...]:
         return tuple(part for part in self.parts if part.bytes)
 
 
 def bar(use: DeviceUse) -> Bar:
-    sizes = {code: getattr(use, f"{code}_bytes") for code, _ in PARTS}
+    sizes = {code: getattr(use, f"{code}_bytes") for code, _ in BAR_PARTS}
     over = use.free_bytes is not None and use.free_bytes < 0
     edge = EDGE_PERCENT if over else 100.0
     place = 0.0
     parts = []
-    for code, title in PARTS:
+    for code, title in BAR_PARTS:
         width = sizes[code] / use.total_bytes * edge if use.total_bytes else 0.0
         shown = max(0.0, min(width, edge - place))
-        parts.append(Part(code, title, sizes[code], round(place, 2), round(shown, 2)))
+        parts.append(
+            BarPart(code, title, sizes[code], round(place, 2), round(shown, 2))
+        )
         place += shown
     return Bar(
         use.name, use.total_bytes, use.needed_bytes, use.free_bytes, tuple(parts), edge

@@ -19,7 +19,7 @@ from deployments.formats.folder_facts import (
     WIDTH,
     Config,
 )
-from deployments.formats.folder_tensors import SENSES, Part, parts
+from deployments.formats.folder_tensors import SENSES, FolderTensor, parts
 from deployments.formats.model_folder import CONFIG, FolderHeader
 from deployments.formats.safetensors import FolderError
 from deployments.planning.architecture import Layer, LayerKind, ModelShape, TensorShape
@@ -36,8 +36,8 @@ def folder_shape(header: FolderHeader) -> ModelShape:
     Raises FolderError (folder_invalid) where config.json makes no sense.
     """
     config = Config(header)
-    by_layer: dict[int, list[Part]] = {}
-    extras: list[Part] = []
+    by_layer: dict[int, list[FolderTensor]] = {}
+    extras: list[FolderTensor] = []
     for part in parts(header.tensors, config.quantisation):
         (extras if part.layer is None else by_layer.setdefault(part.layer, [])).append(
             part
@@ -79,12 +79,12 @@ def folder_shape(header: FolderHeader) -> ModelShape:
     )
 
 
-def _joined(tensors: Iterable[Part]) -> tuple[TensorShape, ...]:
+def _joined(tensors: Iterable[FolderTensor]) -> tuple[TensorShape, ...]:
     """Tensors of one name as one: experts stacked, eyes and ears in a lump.
 
     Files and offsets do not matter here.
     """
-    groups: dict[tuple[str, str, tuple[int, ...]], list[Part]] = {}
+    groups: dict[tuple[str, str, tuple[int, ...]], list[FolderTensor]] = {}
     for part in tensors:
         shape = () if part.name == SENSES else part.shape
         groups.setdefault((part.name, part.dtype, shape), []).append(part)
@@ -92,7 +92,7 @@ def _joined(tensors: Iterable[Part]) -> tuple[TensorShape, ...]:
 
 
 def _stacked(
-    name: str, dtype: str, shape: tuple[int, ...], group: list[Part]
+    name: str, dtype: str, shape: tuple[int, ...], group: list[FolderTensor]
 ) -> TensorShape:
     n_bytes = sum(part.n_bytes for part in group)
     if name == SENSES:
@@ -104,7 +104,9 @@ def _stacked(
     )
 
 
-def _kind(config: Config, index: int, n_layer: int, own: list[Part]) -> LayerKind:
+def _kind(
+    config: Config, index: int, n_layer: int, own: list[FolderTensor]
+) -> LayerKind:
     mla = config.number("kv_lora_rank")
     inside = index < n_layer
     n_head = config.n_head[index] if inside and config.n_head else 0
@@ -126,7 +128,7 @@ def _kind(config: Config, index: int, n_layer: int, own: list[Part]) -> LayerKin
     )
 
 
-def _is_linear(config: Config, index: int, own: list[Part]) -> bool:
+def _is_linear(config: Config, index: int, own: list[FolderTensor]) -> bool:
     """A layer that keeps a state of fixed size in place of keys and values."""
     types = config.layer_types
     if types:

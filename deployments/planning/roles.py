@@ -13,7 +13,7 @@ DRAFT = "draft"
 
 
 @dataclass(frozen=True)
-class Part:
+class RoleMember:
     """`source` says which of the chosen models it is: MAIN or DRAFT."""
 
     source: str
@@ -33,7 +33,7 @@ def assign(
     *,
     has_draft: bool = False,
     draft_device: str = "",
-) -> Mapping[str, Part]:
+) -> Mapping[str, RoleMember]:
     """Role → model and devices.
 
     Raises OmniError (needs_device, needs_two_devices) that says what to choose.
@@ -48,16 +48,19 @@ def assign(
     if set(roles) == {"target", "draft"}:
         if not has_draft:
             # Drafting by n-grams or by layers of the model itself needs no second model.
-            return {"target": Part(MAIN, names)}
+            return {"target": RoleMember(MAIN, names)}
         target, draft = _beside(names, draft_device or smallest(devices).name)
-        return {"target": Part(MAIN, target), "draft": Part(DRAFT, draft)}
+        return {"target": RoleMember(MAIN, target), "draft": RoleMember(DRAFT, draft)}
     if set(roles) == {"prefill", "decode"}:
         if len(devices) < 2:
             text = "Reading prompts on one device and answering on another needs two devices."
             raise OmniError("needs_two_devices", text, "Choose a second device.")
         decode, prefill = _beside(names, fastest(devices).name)
-        return {"prefill": Part(MAIN, prefill), "decode": Part(MAIN, decode)}
-    return {role: Part(MAIN, names) for role in roles}
+        return {
+            "prefill": RoleMember(MAIN, prefill),
+            "decode": RoleMember(MAIN, decode),
+        }
+    return {role: RoleMember(MAIN, names) for role in roles}
 
 
 def smallest(devices: Sequence[DeviceFacts]) -> DeviceFacts:

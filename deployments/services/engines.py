@@ -9,7 +9,7 @@ from deployments.engines.probe.archs import learn_archs
 from deployments.engines.probe.binary import examine_binary
 from deployments.external import probe as servers
 from deployments.external.keys import key_of
-from deployments.external.standing import with_standing
+from deployments.external.report import with_report
 from deployments.models import Engine
 from omni.roles import MANAGE_ENGINES, MANAGE_PROGRAMS, require
 
@@ -25,5 +25,5 @@ def probe(engine: Engine, *, user: Any = None) -> Engine:
 def examine(engine: Engine) -> Engine:
     """The row with what it said; not saved, for it may not exist yet."""
     if engine.is_external:
-        return with_standing(engine, servers.ask(engine.path, key_of(engine)))
+        return with_report(engine, servers.ask(engine.path, key_of(engine)))
     return examine_binary(engine)

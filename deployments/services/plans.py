@@ -10,7 +10,7 @@ from typing import Any
 from django.conf import settings as django_settings
 
 from deployments.engines import get_flavour
-from deployments.engines.external import Standing
+from deployments.engines.external import ServerReport
 from deployments.engines.probe.archs import lacked
 from deployments.engines.probe.portable_cpu import kernels, library_env
 from deployments.external.plan import external_plan
@@ -128,7 +128,7 @@ def plan_external(
     return external_plan(
         strategy,
         model,
-        Standing(tuple(engine.offers), engine.build, trouble),
+        ServerReport(tuple(engine.offers), engine.build, trouble),
         settings,
         extra_args,
     )

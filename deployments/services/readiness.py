@@ -13,7 +13,7 @@ from typing import TypeVar
 from deployments.models import Deployment
 from deployments.services.plans import Setup, holds_memory, setup_of
 from deployments.services.stored_plans import Planned, keep, kept_plan, make
-from deployments.services.tenancy import Seen, check_place, holders_now, swaps
+from deployments.services.tenancy import Seen, check_room_of, holders_now, swaps
 from deployments.states import InstanceState
 from omni.errors import OmniError
 
@@ -105,7 +105,7 @@ def ready_to_start(row: Deployment, again: bool) -> Ready:
         planned = None
     else:
         planned = planned_or_none(setup_of(row), holds=holds_memory(row))
-    check_place(row, planned.plan if planned else kept)
+    check_room_of(row, planned.plan if planned else kept)
     return Ready(planned, row.generation, seen)
 
 
@@ -124,5 +124,5 @@ def ready_for_new(setup: Setup) -> Ready:
     row = Deployment(host=setup.host, name=setup.name, settings=dict(setup.settings))
     seen = None if swaps(row) else holders_now(setup.host)
     planned = planned_or_none(setup)
-    check_place(row, planned.plan if planned else None)
+    check_room_of(row, planned.plan if planned else None)
     return Ready(planned, seen=seen)

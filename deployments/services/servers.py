@@ -15,7 +15,7 @@ from deployments.announce import library_changed
 from deployments.engines.external import EXTERNAL
 from deployments.external.keys import check_key, forget_key, keep_key, key_of
 from deployments.external.probe import allowed_address, ask
-from deployments.external.standing import with_standing
+from deployments.external.report import with_report
 from deployments.models import Deployment, Engine
 from deployments.services.checks import free_name
 from deployments.services.deployments import deployment_launch
@@ -46,13 +46,13 @@ def server_add(
             f"The server at {checked} is known as {known.name} already.",
             "Use that one.",
         )
-    standing = ask(checked, key)
-    if standing.trouble:
-        raise standing.trouble
+    report = ask(checked, key)
+    if report.trouble:
+        raise report.trouble
     try:
         with transaction.atomic():
-            engine = with_standing(
-                Engine(host=host, name=name, flavour=EXTERNAL, path=checked), standing
+            engine = with_report(
+                Engine(host=host, name=name, flavour=EXTERNAL, path=checked), report
             )
             engine.save()
             keep_key(engine, key)

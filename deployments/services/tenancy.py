@@ -159,7 +159,7 @@ def place_taken(name: str, found: Sequence[Rival]) -> OmniError:
     )
 
 
-def check_place(deployment: Deployment, plan: Plan | None) -> None:
+def check_room_of(deployment: Deployment, plan: Plan | None) -> None:
     """Raises OmniError (place_taken) when others are in its way and it may not unload them."""
     if not swaps(deployment) and (found := rivals_of(deployment, plan)):
         raise place_taken(deployment.name, found)

@@ -17,7 +17,12 @@ from deployments.strategies.base import (
 )
 from deployments.strategies.independent import common_figures
 from deployments.strategies.layer_split import split_reasons
-from deployments.strategies.placing import Placed, device_uses, instance, placed
+from deployments.strategies.placed_model import (
+    PlacedModel,
+    device_uses,
+    instance,
+    place_model,
+)
 from omni.units import bytes_text, gbps_text
 
 
@@ -36,7 +41,7 @@ class ExpertOffload(Strategy):
 
     def plan(self, request: PlanRequest) -> Plan:
         member = self.only_member(request)
-        found = placed(
+        found = place_model(
             request, member, self, open_keys=("gpu_layers", SHARES, "n_cpu_moe")
         )
         reasons = (*self._reasons(request, found), *found.reasons)
@@ -52,7 +57,7 @@ class ExpertOffload(Strategy):
             found.chosen,
         )
 
-    def _reasons(self, request: PlanRequest, found: Placed) -> list[Reason]:
+    def _reasons(self, request: PlanRequest, found: PlacedModel) -> list[Reason]:
         shape = found.member.shape
         if not shape.expert_bytes:
             text = (
@@ -93,7 +98,7 @@ class ExpertOffload(Strategy):
         return reasons + (split_reasons(request, found) if len(found.cards) > 1 else [])
 
 
-def _lifted(found: Placed) -> int:
+def _lifted(found: PlacedModel) -> int:
     layers = range(found.member.shape.n_layer)
     if found.settings.cpu_moe:
         first = found.member.shape.n_layer
@@ -106,13 +111,13 @@ def _lifted(found: Placed) -> int:
     )
 
 
-def _read_per_token(found: Placed) -> float:
+def _read_per_token(found: PlacedModel) -> float:
     """Bytes the host reads for one token."""
     host = works(found.member.shape, found.speed.placement, found.settings)[-1]
     return host.dense_bytes + host.expert_bytes * expert_share(found.member.shape, 1)
 
 
-def _figures(found: Placed) -> tuple[Figure, ...]:
+def _figures(found: PlacedModel) -> tuple[Figure, ...]:
     hops = found.speed.hops()
     return (
         Figure("experts", "Experts on the CPU", f"{_lifted(found)} layers"),

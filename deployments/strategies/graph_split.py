@@ -8,7 +8,7 @@ from deployments.planning.plan import InstancePlan, PlanRequest, Reason
 from deployments.states import StrategyName
 from deployments.strategies.base import caution, error
 from deployments.strategies.layer_split import needs_two
-from deployments.strategies.placing import Placed, instance
+from deployments.strategies.placed_model import PlacedModel, instance
 from deployments.strategies.tensor_split import TensorSplit
 
 # ik_llama.cpp, src/llama.cpp (is_model_split_supported): others fall back to layer split with a
@@ -54,13 +54,13 @@ class GraphSplit(TensorSplit):
     )
 
     def instances(
-        self, request: PlanRequest, found: Placed
+        self, request: PlanRequest, found: PlacedModel
     ) -> tuple[InstancePlan, ...]:
         if not _is_able(request) or any(card.kind != "cuda" for card in found.cards):
             return ()
         return (instance(request, found, "model", split_mode="graph"),)
 
-    def refusals(self, request: PlanRequest, found: Placed) -> list[Reason]:
+    def refusals(self, request: PlanRequest, found: PlacedModel) -> list[Reason]:
         reasons = []
         if not _is_able(request):
             text = (

@@ -10,13 +10,13 @@ from deployments.planning.ranking import rank
 from deployments.planning.settings import SETTINGS
 from deployments.states import StrategyName
 from deployments.strategies.base import Strategy, info, outlook, verdict_of
-from deployments.strategies.placing import (
-    Placed,
+from deployments.strategies.placed_model import (
+    PlacedModel,
     context_figure,
     device_uses,
     host_weights_figure,
     instance,
-    placed,
+    place_model,
 )
 
 
@@ -56,7 +56,7 @@ class Independent(Strategy):
         return min((self._on(request, alone) for alone in devices), key=rank)
 
     def _on(self, request: PlanRequest, member: Member) -> Plan:
-        found = placed(request, member, self)
+        found = place_model(request, member, self)
         return Plan(
             self.name,
             verdict_of(found.reasons),
@@ -85,7 +85,7 @@ def each_alone(member: Member) -> Iterator[Member]:
         yield member
 
 
-def common_figures(found: Placed) -> tuple[Figure, ...]:
+def common_figures(found: PlacedModel) -> tuple[Figure, ...]:
     figures = [context_figure(found)]
     if found.cards:
         whole = found.member.shape.n_layer + 1

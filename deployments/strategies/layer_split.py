@@ -17,7 +17,13 @@ from deployments.strategies.base import (
     verdict_of,
 )
 from deployments.strategies.independent import Independent, common_figures
-from deployments.strategies.placing import Placed, device_uses, fits, instance, placed
+from deployments.strategies.placed_model import (
+    PlacedModel,
+    device_uses,
+    fits,
+    instance,
+    place_model,
+)
 from omni.units import bytes_text
 
 
@@ -34,7 +40,7 @@ class LayerSplit(Strategy):
 
     def plan(self, request: PlanRequest) -> Plan:
         member = self.only_member(request)
-        found = placed(request, member, self, open_keys=("gpu_layers", SHARES))
+        found = place_model(request, member, self, open_keys=("gpu_layers", SHARES))
         reasons = (*split_reasons(request, found), *found.reasons)
         traffic = Figure(
             "traffic",
@@ -53,7 +59,7 @@ class LayerSplit(Strategy):
         )
 
 
-def split_reasons(request: PlanRequest, found: Placed) -> list[Reason]:
+def split_reasons(request: PlanRequest, found: PlacedModel) -> list[Reason]:
     """What has to be said of layers that are dealt out."""
     if len(found.cards) < 2:
         return [needs_two(found)]
@@ -79,7 +85,7 @@ def split_reasons(request: PlanRequest, found: Placed) -> list[Reason]:
     return reasons
 
 
-def needs_two(found: Placed) -> Reason:
+def needs_two(found: PlacedModel) -> Reason:
     names = ", ".join(card.name for card in found.cards) or "none"
     text = f"A split needs two devices besides the CPU; chosen: {names}."
     return error(
@@ -87,7 +93,7 @@ def needs_two(found: Placed) -> Reason:
     )
 
 
-def fits_alone(request: PlanRequest, found: Placed, name: str) -> bool:
+def fits_alone(request: PlanRequest, found: PlacedModel, name: str) -> bool:
     only = tuple(device for device in found.member.devices if device.name == name)
     settings = {**request.settings, "gpu_layers": "all", SHARES: "auto"}
     return fits(
@@ -97,13 +103,13 @@ def fits_alone(request: PlanRequest, found: Placed, name: str) -> bool:
     )
 
 
-def boundaries(found: Placed) -> int:
+def boundaries(found: PlacedModel) -> int:
     """How often a token's state goes from one card to another."""
     places = found.speed.placement.layers
     return sum(a != b for a, b in zip(places, places[1:], strict=False))
 
 
-def _shares(found: Placed) -> tuple[Figure, ...]:
+def _shares(found: PlacedModel) -> tuple[Figure, ...]:
     counts = [
         found.speed.placement.layers.count(place) for place in range(len(found.cards))
     ]

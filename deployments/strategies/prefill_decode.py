@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from deployments.planning.kv_transfer import KvTransfer, state_bytes, token_bytes
-from deployments.planning.memory.fit import PLACING
+from deployments.planning.memory.fit import PLACEMENT_SETTINGS
 from deployments.planning.memory.use import combined
 from deployments.planning.plan import (
     CacheSize,
@@ -28,13 +28,13 @@ from deployments.strategies.base import (
     processes,
     verdict_of,
 )
-from deployments.strategies.placing import (
-    Placed,
+from deployments.strategies.placed_model import (
+    PlacedModel,
     context_figure,
     device_uses,
     instance,
     needs,
-    placed,
+    place_model,
 )
 from omni.errors import OmniError
 from omni.units import bytes_text, ms_text
@@ -72,8 +72,10 @@ class PrefillDecode(Strategy):
                 "Give the plan one.",
             )
         windowed = bool(reader.shape.n_swa)
-        first = placed(request, reader, self, swa_full=windowed)
-        second = placed(request, writer, self, swa_full=windowed, reserved=needs(first))
+        first = place_model(request, reader, self, swa_full=windowed)
+        second = place_model(
+            request, writer, self, swa_full=windowed, reserved=needs(first)
+        )
         kv_transfer = KvTransfer(first.speed, second.speed)
         worth_from = kv_transfer.worth_from(second.settings.context)
         reasons = (
@@ -98,7 +100,7 @@ class PrefillDecode(Strategy):
         chosen = {
             key: value
             for key, value in second.chosen.items()
-            if key in request.settings or key not in PLACING
+            if key in request.settings or key not in PLACEMENT_SETTINGS
         }
         if worth_from and chosen.get("handover_min", AUTO) == AUTO:
             chosen["handover_min"] = worth_from
@@ -114,7 +116,7 @@ class PrefillDecode(Strategy):
             _cache_size(second),
         )
 
-    def _reasons(self, first: Placed, second: Placed) -> list[Reason]:
+    def _reasons(self, first: PlacedModel, second: PlacedModel) -> list[Reason]:
         reasons = []
         shared = [d.name for d in first.member.devices if d in second.member.devices]
         if shared:
@@ -156,7 +158,7 @@ class PrefillDecode(Strategy):
 
 
 def _kv_transfer_reasons(
-    kv_transfer: KvTransfer, second: Placed, worth_from: int | None
+    kv_transfer: KvTransfer, second: PlacedModel, worth_from: int | None
 ) -> list[Reason]:
     tokens = min(SHOWN_PROMPT, second.settings.context)
     size = kv_transfer.file_bytes(tokens)
@@ -201,7 +203,7 @@ def _kv_transfer_reasons(
     ]
 
 
-def _cache_size(writer: Placed) -> CacheSize:
+def _cache_size(writer: PlacedModel) -> CacheSize:
     shape = writer.member.shape
     return CacheSize(
         token_bytes(shape, writer.speed.settings),
@@ -210,7 +212,7 @@ def _cache_size(writer: Placed) -> CacheSize:
     )
 
 
-def _uses(first: Placed, second: Placed) -> tuple[DeviceUse, ...]:
+def _uses(first: PlacedModel, second: PlacedModel) -> tuple[DeviceUse, ...]:
     both = combined(first.use, second.use)
     held = {
         use.name: use.held_bytes
@@ -224,7 +226,7 @@ def _uses(first: Placed, second: Placed) -> tuple[DeviceUse, ...]:
     )
 
 
-def _predicted(first: Placed, second: Placed) -> Predicted:
+def _predicted(first: PlacedModel, second: PlacedModel) -> Predicted:
     reading = first.speed.predicted()
     writing = second.speed.predicted()
     return replace(
@@ -233,7 +235,7 @@ def _predicted(first: Placed, second: Placed) -> Predicted:
 
 
 def _figures(
-    kv_transfer: KvTransfer, second: Placed, worth_from: int | None
+    kv_transfer: KvTransfer, second: PlacedModel, worth_from: int | None
 ) -> tuple[Figure, ...]:
     tokens = min(SHOWN_PROMPT, second.settings.context)
     figures = [

@@ -6,7 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from deployments.planning.memory.fit import DEFAULT_MARGIN_BYTES, PLACING, Fit, best_fit
+from deployments.planning.memory.fit import (
+    DEFAULT_MARGIN_BYTES,
+    PLACEMENT_SETTINGS,
+    Fit,
+    best_fit,
+)
 from deployments.planning.memory.kv_types import type_problem
 from deployments.planning.memory.settings import split_text
 from deployments.planning.memory.use import MemorySettings
@@ -114,7 +119,7 @@ class Case:
         if (
             not is_plain
             or type_problem(self.member.shape, settings)
-            or not self.fits(settings, self.fixed | frozenset(PLACING))
+            or not self.fits(settings, self.fixed | frozenset(PLACEMENT_SETTINGS))
         ):
             return None
         return "A KV cache of q8_0 fits.", {"kv_cache_k": "q8_0", "kv_cache_v": "q8_0"}

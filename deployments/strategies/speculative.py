@@ -42,14 +42,14 @@ from deployments.strategies.base import (
     verdict_of,
 )
 from deployments.strategies.independent import common_figures
-from deployments.strategies.placing import (
-    Placed,
+from deployments.strategies.placed_model import (
+    PlacedModel,
     asked_settings,
     device_uses,
     instance,
     needs,
     own_settings,
-    placed,
+    place_model,
 )
 from omni.errors import OmniError
 
@@ -92,8 +92,8 @@ class Speculative(Strategy):
         if kind not in MODEL_TYPES:
             draft = None
         context = asked_settings(request, target, self).context
-        small = placed(_plain(request, context), draft, self) if draft else None
-        large = placed(
+        small = place_model(_plain(request, context), draft, self) if draft else None
+        large = place_model(
             request,
             target,
             self,
@@ -210,7 +210,7 @@ def _plain(request: PlanRequest, context: int) -> PlanRequest:
     return replace(request, settings={**kept, "context": context})
 
 
-def _uses(large: Placed, small: Placed | None) -> tuple[DeviceUse, ...]:
+def _uses(large: PlacedModel, small: PlacedModel | None) -> tuple[DeviceUse, ...]:
     both = combined(large.use, small.use) if small else large.use.devices
     held = {
         use.name: use.held_bytes
@@ -225,7 +225,9 @@ def _uses(large: Placed, small: Placed | None) -> tuple[DeviceUse, ...]:
     )
 
 
-def _pair_reasons(kind: str, large: Placed, small: Placed | None) -> list[Reason]:
+def _pair_reasons(
+    kind: str, large: PlacedModel, small: PlacedModel | None
+) -> list[Reason]:
     reasons: list[Reason] = []
     if small is None:
         return reasons
@@ -269,8 +271,8 @@ class Outlook:
 
     kind: str
     drafted: int
-    large: Placed
-    small: Placed | None
+    large: PlacedModel
+    small: PlacedModel | None
 
     @property
     def acceptance(self) -> tuple[float, float, float]:

@@ -38,15 +38,15 @@ from deployments.strategies.base import (
 )
 from deployments.strategies.independent import common_figures
 from deployments.strategies.layer_split import needs_two
-from deployments.strategies.placing import (
-    Placed,
+from deployments.strategies.placed_model import (
+    PlacedModel,
     asked_settings,
     check_shares,
     device_uses,
     host_of,
     instance,
     own_settings,
-    placed,
+    place_model,
 )
 from deployments.strategies.remedies import room_of
 from omni.units import bytes_text, ms_text
@@ -70,7 +70,7 @@ class TensorSplit(Strategy):
             # Whole or not at all: with layers on the CPU the engine stops at an assertion for some
             # models.
             request = replace(request, settings={**request.settings, "gpu_layers": ALL})
-        found = placed(
+        found = place_model(
             request, member, self, split_mode="tensor", open_keys=(), shares=shares
         )
         found = replace(
@@ -99,7 +99,7 @@ class TensorSplit(Strategy):
         )
 
     def instances(
-        self, request: PlanRequest, found: Placed
+        self, request: PlanRequest, found: PlacedModel
     ) -> tuple[InstancePlan, ...]:
         return (instance(request, found, "model", split_mode="tensor"),)
 
@@ -121,7 +121,7 @@ class TensorSplit(Strategy):
         )
 
     # --- what the engine refuses ------------------------------------------------------------------
-    def refusals(self, request: PlanRequest, found: Placed) -> list[Reason]:
+    def refusals(self, request: PlanRequest, found: PlacedModel) -> list[Reason]:
         if len(found.cards) < 2:
             return [needs_two(found)]
         reasons = []
@@ -162,14 +162,14 @@ class TensorSplit(Strategy):
             )
         return reasons
 
-    def _reasons(self, request: PlanRequest, found: Placed) -> list[Reason]:
+    def _reasons(self, request: PlanRequest, found: PlacedModel) -> list[Reason]:
         cards = found.cards
         shares = found.speed.shares
         if len(cards) < 2 or not shares:
             return []
         return [*even_split(cards, shares), *_empty_devices(found), *_pacing(found)]
 
-    def _figures(self, found: Placed) -> tuple[Figure, ...]:
+    def _figures(self, found: PlacedModel) -> tuple[Figure, ...]:
         if len(found.cards) < 2:
             return ()
         step = found.speed
@@ -300,7 +300,7 @@ def even_split(
     return [info("even_split_wastes", text)]
 
 
-def _empty_devices(found: Placed) -> list[Reason]:
+def _empty_devices(found: PlacedModel) -> list[Reason]:
     """Cuts that leave a device without KV heads.
 
     Where that is so in every layer (3 heads cut in half) the engine has been seen to answer garbage
@@ -339,7 +339,7 @@ def _empty_devices(found: Placed) -> list[Reason]:
     ]
 
 
-def _pacing(found: Placed) -> list[Reason]:
+def _pacing(found: PlacedModel) -> list[Reason]:
     """Which device the others wait for, and what the synchronisations cost."""
     step = found.speed
     whole_s = step.step_s(1, TYPICAL_DEPTH)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from deployments.instances.drain import DrainLocks
 from deployments.models import Deployment
 from deployments.planning.settings import with_defaults
-from deployments.services.tenancy import check_place, rivals_of, swaps
+from deployments.services.tenancy import check_room_of, rivals_of, swaps
 from deployments.states import InstanceState
 from deployments.supervision.planned import Plans
 from deployments.supervision.reconcile import Memory
@@ -120,7 +120,7 @@ class Evictor:
 
     def require_room(self, deployment: Deployment) -> None:
         """Raises OmniError (place_taken) when others are in its way and it may not unload them."""
-        check_place(deployment, self.plans.of(deployment))
+        check_room_of(deployment, self.plans.of(deployment))
 
 
 def _ready_since(

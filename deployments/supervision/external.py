@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from django.db.models import Q
 from django.utils import timezone
 
-from deployments.engines.external import EXTERNAL, Standing
+from deployments.engines.external import EXTERNAL, ServerReport
 from deployments.external.keys import key_of
 from deployments.external.probe import ask
-from deployments.external.standing import keep_standing
+from deployments.external.report import keep_report
 from deployments.external.state import Shown, settled, shown_state
 from deployments.models import Deployment, Engine, Instance, Role
 from deployments.states import LIVE, InstanceState
@@ -34,8 +34,8 @@ class Asked:
     address: str
     key: str = field(repr=False)
     at_s: float = float("-inf")
-    future: Future[Standing] | None = None
-    standing: Standing | None = None
+    future: Future[ServerReport] | None = None
+    report: ServerReport | None = None
     silences: int = 0
 
 
@@ -83,8 +83,8 @@ class ExternalServers:
             found = asked.future.result()
             asked.future = None
             asked.silences = asked.silences + 1 if found.is_silent else 0
-            asked.standing = settled(asked.standing, found, asked.silences)
-            if keep_standing(engine, asked.standing):
+            asked.report = settled(asked.report, found, asked.silences)
+            if keep_report(engine, asked.report):
                 publish(STATE_GROUP, {"type": "library.changed"})
         now_s = time.monotonic()
         if asked.future is None and now_s - asked.at_s >= self.every_s:
@@ -118,9 +118,9 @@ class ExternalServers:
         else:
             instance = Instance(host=self.host, deployment=deployment, role=Role.MODEL)
         asked = self.asked.get(deployment.engine_id)
-        standing = asked.standing if asked else None
+        report = asked.report if asked else None
         shown = shown_state(
-            running, InstanceState(instance.state), deployment.remote_model, standing
+            running, InstanceState(instance.state), deployment.remote_model, report
         )
         self._keep(instance, deployment, shown)
         return shown.state

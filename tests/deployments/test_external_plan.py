@@ -10,7 +10,7 @@ import pytest
 
 from deployments.engines.external import (
     MOST_MODELS,
-    Standing,
+    ServerReport,
     left_out,
     no_answer,
     parse_owner,
@@ -20,24 +20,29 @@ from deployments.external.state import settled, shown_state
 from deployments.states import InstanceState as S
 from omni.errors import OmniError
 
-WELL = Standing(("a", "b"), "vllm")
-AWAY = Standing(trouble=OmniError("server_away", "It cannot be reached."))
-SILENT = Standing(trouble=OmniError("server_silent", "It gives no answer in time."))
+WELL = ServerReport(("a", "b"), "vllm")
+AWAY = ServerReport(trouble=OmniError("server_away", "It cannot be reached."))
+SILENT = ServerReport(trouble=OmniError("server_silent", "It gives no answer in time."))
 
 
 @pytest.mark.parametrize(
-    ("model", "standing", "verdict", "codes"),
+    ("model", "report", "verdict", "codes"),
     [
         ("a", WELL, "viable", ["not_placed"]),
         ("c", WELL, "caution", ["model_not_offered", "not_placed"]),
         ("a", AWAY, "caution", ["server_away", "not_placed"]),
-        ("c", Standing(tuple(map(str, range(MOST_MODELS)))), "viable", ["not_placed"]),
+        (
+            "c",
+            ServerReport(tuple(map(str, range(MOST_MODELS)))),
+            "viable",
+            ["not_placed"],
+        ),
     ],
 )
 def test_a_plan_places_nothing_and_says_so(
-    model: str, standing: Standing, verdict: str, codes: list[str]
+    model: str, report: ServerReport, verdict: str, codes: list[str]
 ) -> None:
-    plan = external_plan("independent", model, standing)
+    plan = external_plan("independent", model, report)
     assert (str(plan.verdict), [reason.code for reason in plan.reasons]) == (
         verdict,
         codes,
@@ -64,7 +69,7 @@ def test_a_plan_places_nothing_and_says_so(
 def test_what_an_external_server_cannot_be_asked_for_is_refused(
     changes: dict[str, Any], code: str
 ) -> None:
-    values: dict[str, Any] = {"strategy": "independent", "model": "a", "standing": WELL}
+    values: dict[str, Any] = {"strategy": "independent", "model": "a", "report": WELL}
     plan = external_plan(**{**values, **changes})
     (reason,) = plan.reasons
     assert (str(plan.verdict), reason.code) == ("not_viable", code)
@@ -72,7 +77,7 @@ def test_what_an_external_server_cannot_be_asked_for_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("running", "old", "standing", "state"),
+    ("running", "old", "report", "state"),
     [
         (False, S.READY, WELL, S.STOPPED),
         (True, S.STOPPED, None, S.STARTING),
@@ -82,17 +87,15 @@ def test_what_an_external_server_cannot_be_asked_for_is_refused(
         (True, S.UNHEALTHY, WELL, S.READY),
         (True, S.READY, AWAY, S.UNHEALTHY),
         (True, S.STARTING, AWAY, S.UNHEALTHY),
-        (True, S.READY, Standing(("b",)), S.UNHEALTHY),
+        (True, S.READY, ServerReport(("b",)), S.UNHEALTHY),
     ],
 )
 def test_the_state_follows_what_is_wanted_and_what_the_server_said(
-    running: bool, old: S, standing: Standing | None, state: S
+    running: bool, old: S, report: ServerReport | None, state: S
 ) -> None:
-    shown = shown_state(running, old, "a", standing)
+    shown = shown_state(running, old, "a", report)
     assert shown.state == state and shown.reason
-    assert (shown.trouble is not None) == (
-        state == S.UNHEALTHY and standing is not None
-    )
+    assert (shown.trouble is not None) == (state == S.UNHEALTHY and report is not None)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +110,10 @@ def test_the_state_follows_what_is_wanted_and_what_the_server_said(
     ],
 )
 def test_one_silence_of_a_busy_server_is_no_news(
-    before: Standing | None, now: Standing, silences: int, believed: Standing
+    before: ServerReport | None,
+    now: ServerReport,
+    silences: int,
+    believed: ServerReport,
 ) -> None:
     assert settled(before, now, silences) == believed
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 import pytest
 
 from deployments.library.hub_files import (
-    Choice,
-    Place,
+    DeviceRoom,
+    DownloadOption,
     RepoFile,
     choices,
     fits,
@@ -42,7 +42,7 @@ MIXED = listing(
 )
 
 
-def by_label(files: list[RepoFile]) -> dict[str, Choice]:
+def by_label(files: list[RepoFile]) -> dict[str, DownloadOption]:
     return {f"{choice.kind} {choice.label}": choice for choice in choices(files)}
 
 
@@ -107,21 +107,23 @@ def test_several_models_of_one_quantisation_go_by_their_names() -> None:
 def test_the_largest_that_fits_in_one_device_is_recommended(
     devices: dict[str, int], label: str
 ) -> None:
-    places = [Place(name, size * GIB, name != "CPU") for name, size in devices.items()]
+    rooms = [
+        DeviceRoom(name, size * GIB, name != "CPU") for name, size in devices.items()
+    ]
     found = choices(MIXED)
-    key = recommended(found, places)
+    key = recommended(found, rooms)
     assert next((choice.label for choice in found if choice.key == key), "") == label
 
 
 def test_an_unquantised_one_is_recommended_where_there_is_no_other() -> None:
     found = choices(listing(("x-F16.gguf", 1)))
-    assert recommended(found, [Place("CUDA0", 24 * GIB)]) == "x-F16.gguf"
+    assert recommended(found, [DeviceRoom("CUDA0", 24 * GIB)]) == "x-F16.gguf"
 
 
 def test_what_fits() -> None:
-    place = Place("CUDA0", 12 * GIB)
+    place = DeviceRoom("CUDA0", 12 * GIB)
     assert fits(10 * GIB, place) and not fits(10 * GIB + (1 << 20), place)
-    assert fits(GIB, Place("CUDA1", None)) is None
+    assert fits(GIB, DeviceRoom("CUDA1", None)) is None
 
 
 def test_the_projector_to_take_along() -> None:

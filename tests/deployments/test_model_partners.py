@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from deployments.formats.partners import Part, belong_together, partners
+from deployments.formats.partners import PartnerFile, belong_together, partners
 
-MODEL = Part(
+MODEL = PartnerFile(
     "m", "/models/a/m.gguf", False, 4096, arch="llama", title="Eyes 8B Instruct"
 )
-PROJECTOR = Part(
+PROJECTOR = PartnerFile(
     "p", "/models/a/mmproj.gguf", True, 4096, arch="clip", title="mmproj-Eyes-8B-F16"
 )
 

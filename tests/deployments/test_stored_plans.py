@@ -35,7 +35,7 @@ from deployments.services.stored_plans import (
     plan_to_run,
     stored_plan,
 )
-from deployments.services.tenancy import Occupied, check_place, held
+from deployments.services.tenancy import Occupied, check_room_of, held
 from deployments.supervision.planned import Plans
 from gpus.models import Device, Host
 from omni.errors import OmniError
@@ -299,12 +299,12 @@ def once_its_place_was_checked(
     checked: list[str] = []
 
     def check(deployment: Deployment, plan: Plan | None) -> None:
-        check_place(deployment, plan)
+        check_room_of(deployment, plan)
         checked.append(deployment.name)
         if len(checked) == 1:
             happens()
 
-    monkeypatch.setattr(readiness, "check_place", check)
+    monkeypatch.setattr(readiness, "check_room_of", check)
     return checked
 
 
@@ -477,7 +477,7 @@ def test_a_measurement_of_what_was_never_planned_is_not_kept(
 
 
 # --- the gateway ----------------------------------------------------------------------------------
-def test_what_a_handover_needs_to_know_stands_in_the_plan(
+def test_what_a_kv_transfer_needs_to_know_stands_in_the_plan(
     make_deployment: Make, model: Model, planner: Planner
 ) -> None:
     Host.objects.update(ram_bandwidth_gbps=20.0, cpu_count=4)
@@ -497,17 +497,17 @@ def test_what_a_handover_needs_to_know_stands_in_the_plan(
     plan = stored_plan(Deployment.objects.get())
     assert plan and plan.transferred and plan.transferred.token_bytes > 0
     for _ in range(2):
-        facts = serving(Deployment.objects.get()).handover
+        facts = serving(Deployment.objects.get()).kv_transfer
         assert facts and facts.slots == 2
         assert facts.least_tokens == plan.settings.get("handover_min", SHORTEST)
         assert facts.token_bytes == plan.transferred.token_bytes
         assert facts.is_recurrent is plan.transferred.is_recurrent is False
     assert planner.since() == []
     deployment_change(deployment=made, settings={"context": 2048, "handover_min": 77})
-    facts = serving(Deployment.objects.get()).handover
+    facts = serving(Deployment.objects.get()).kv_transfer
     assert facts and facts.least_tokens == 77
     StoredPlan.objects.all().delete()
-    facts = serving(Deployment.objects.get()).handover
+    facts = serving(Deployment.objects.get()).kv_transfer
     assert facts and (facts.least_tokens, facts.token_bytes) == (77, 0)
 
 

@@ -16,7 +16,7 @@ from deployments.strategies.base import (
     processes,
     verdict_of,
 )
-from deployments.strategies.placing import device_uses, instance, placed
+from deployments.strategies.placed_model import device_uses, instance, place_model
 
 
 class Spare(Strategy):
@@ -29,7 +29,7 @@ class Spare(Strategy):
     def plan(self, request: PlanRequest) -> Plan:
         member = self.only_member(request)
         first, *rest = member.devices
-        found = placed(request, replace(member, devices=(first,)), self)
+        found = place_model(request, replace(member, devices=(first,)), self)
         reasons = [*found.reasons]
         if rest:
             reasons.append(

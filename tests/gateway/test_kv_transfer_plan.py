@@ -193,7 +193,7 @@ def test_an_answers_end_tells_what_was_in_the_cache(
     assert rules.last_timings(tail).get("cache_n") == cached
 
 
-def test_a_handover_was_of_use_when_all_but_the_last_token_were_found() -> None:
+def test_a_kv_transfer_was_of_use_when_all_but_the_last_token_were_found() -> None:
     assert rules.is_used({"cache_n": 99}, 100) is True
     assert rules.is_used({"cache_n": 98}, 100) is False
     assert rules.is_used({}, 100) is None

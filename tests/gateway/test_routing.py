@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deployments.gateway.routing import Passage, Serving, Table, choose
+from deployments.gateway.routing import Passage, Serving, Table, route_request
 from deployments.instances.address import EngineAddress
 from omni.errors import OmniError
 
@@ -30,7 +30,7 @@ TABLE = Table(
 def test_a_name_leads_to_a_ready_deployment(
     asked: str, deployment: str, route: str
 ) -> None:
-    choice = choose(asked, TABLE)
+    choice = route_request(asked, TABLE)
     assert (choice.serving.name, choice.route) == (deployment, route)
     assert choice.reason
 
@@ -52,19 +52,19 @@ def test_what_cannot_answer_says_why_and_what_to_do(
     asked: str, code: str, says: str
 ) -> None:
     with pytest.raises(OmniError) as caught:
-        choose(asked, TABLE)
+        route_request(asked, TABLE)
     assert caught.value.code == code
     assert says in str(caught.value) and len(str(caught.value)) < 400
 
 
 def test_with_nothing_ready_auto_says_so() -> None:
     with pytest.raises(OmniError, match="No deployment is ready"):
-        choose("auto", Table({"sleepy": Serving("sleepy", "stopped")}))
+        route_request("auto", Table({"sleepy": Serving("sleepy", "stopped")}))
 
 
 def test_a_route_named_auto_comes_before_the_choice_of_the_panel() -> None:
     assert (
-        choose("auto", Table(TABLE.deployments, {"auto": "smol"})).serving.name
+        route_request("auto", Table(TABLE.deployments, {"auto": "smol"})).serving.name
         == "smol"
     )
 
@@ -109,6 +109,6 @@ def test_what_will_answer_by_itself_may_be_waited_for(
 ) -> None:
     assert serving.is_coming is coming
     if coming:
-        assert choose("a", Table({"a": serving})).serving is serving
-        assert choose("auto", Table({"a": serving, "z": READY})).serving is READY
-        assert choose("auto", Table({"a": serving})).serving is serving
+        assert route_request("a", Table({"a": serving})).serving is serving
+        assert route_request("auto", Table({"a": serving, "z": READY})).serving is READY
+        assert route_request("auto", Table({"a": serving})).serving is serving

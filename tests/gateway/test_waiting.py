@@ -126,12 +126,12 @@ def test_a_place_in_the_queue_counts_those_before_and_the_slots() -> None:
     assert waits[0].reason == ""
     lines = [in_line(serving, wait) for wait in waits]
     tickets = [line.__enter__() for line in lines]
-    assert [wait.place for wait in waits] == [0, 0, 1, 2, 3]
+    assert [wait.queue_position for wait in waits] == [0, 0, 1, 2, 3]
     assert waits[4].reason == "place 3 in the queue of smol"
     tickets[0].answered()
-    assert [wait.place for wait in waits] == [0, 0, 1, 2, 3]
+    assert [wait.queue_position for wait in waits] == [0, 0, 1, 2, 3]
     lines[0].__exit__(None, None, None)
-    assert [wait.place for wait in waits] == [0, 0, 0, 1, 2]
+    assert [wait.queue_position for wait in waits] == [0, 0, 0, 1, 2]
     for line in lines[1:]:
         line.__exit__(None, None, None)
     assert not waiting._lines

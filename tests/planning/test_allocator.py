@@ -7,8 +7,8 @@ import pytest
 from deployments.planning.memory.allocator import (
     Arena,
     Node,
+    assign_backends,
     peaks,
-    place_nodes,
     with_copies,
 )
 from deployments.planning.memory.graph import Builder
@@ -17,7 +17,7 @@ HOST = 1
 
 
 def peak(builder: Builder, alignment: int = 1) -> list[int]:
-    place_nodes(builder.nodes, builder.host)
+    assign_backends(builder.nodes, builder.host)
     return peaks(
         with_copies(builder.nodes), builder.inputs, [alignment] * (builder.host + 1)
     )
@@ -36,10 +36,10 @@ def test_the_smallest_hole_that_is_large_enough_is_taken() -> None:
 
 def test_freed_neighbours_become_one_hole() -> None:
     arena = Arena(1)
-    places = [arena.alloc(4) for _ in range(3)]
+    backends = [arena.alloc(4) for _ in range(3)]
     arena.alloc(1)
     for index in (0, 2, 1):
-        arena.free(places[index], 4)
+        arena.free(backends[index], 4)
     assert arena.alloc(12) == 0
 
 
@@ -103,21 +103,21 @@ def test_operations_without_weights_follow_their_neighbours() -> None:
     first = g.op("first", (1,), g.weight("w", 8, 0))
     between = g.op("between", (1,), first)
     g.expand(g.op("last", (1,), between, g.weight("w", 8, HOST)))
-    place_nodes(g.nodes, HOST)
-    assert [node.place for node in g.nodes] == [0, 0, HOST]
+    assign_backends(g.nodes, HOST)
+    assert [node.backend for node in g.nodes] == [0, 0, HOST]
 
 
 def test_large_batches_are_taken_over_from_the_host() -> None:
-    def place(columns: int) -> int:
+    def backend(columns: int) -> int:
         g = Builder(HOST)
         node = g.mul_mat(
             "product", g.weight("w", 8, HOST), 4, (columns,), g.input("x", 4)
         )
         g.expand(node)
-        place_nodes(g.nodes, HOST, [True])
-        return node.place
+        assign_backends(g.nodes, HOST, [True])
+        return node.backend
 
-    assert (place(31), place(32)) == (HOST, 0)
+    assert (backend(31), backend(32)) == (HOST, 0)
 
 
 def test_pipelined_devices_keep_every_copy_several_times() -> None:
@@ -125,7 +125,7 @@ def test_pipelined_devices_keep_every_copy_several_times() -> None:
         g = Builder(HOST)
         on_host = g.op("embed", (25,), g.weight("table", 8, HOST), g.input("tokens", 4))
         g.expand(g.op("product", (50,), g.weight("w", 8, 0), on_host))
-        place_nodes(g.nodes, HOST)
+        assign_backends(g.nodes, HOST)
         return peaks(with_copies(g.nodes, g.inputs, copies), g.inputs, [1, 1])[0]
 
     assert device_bytes(4) - device_bytes(1) == 3 * 100

@@ -8,7 +8,7 @@ import pytest
 
 from deployments.planning.memory.placement import (
     Placement,
-    layer_places,
+    layer_devices,
     split_points,
 )
 
@@ -38,14 +38,14 @@ def test_layers_are_cut_where_the_engine_cuts(
     expected: tuple[int, ...],
 ) -> None:
     """The output is the last; the host's place is the number of devices."""
-    assert layer_places(n_layer, shares, gpu_layers) == expected
+    assert layer_devices(n_layer, shares, gpu_layers) == expected
 
 
 @pytest.mark.parametrize(
     "counts", [(1, 1), (5, 3), (57, 5), (1, 1, 1, 1), (30, 1), (11, 13, 39), (1, 126)]
 )
 def test_whole_numbers_of_layers_are_cut_exactly_there(counts: tuple[int, ...]) -> None:
-    placed = Counter(layer_places(sum(counts) - 1, counts, None))
+    placed = Counter(layer_devices(sum(counts) - 1, counts, None))
     assert tuple(placed[device] for device in range(len(counts))) == counts
 
 

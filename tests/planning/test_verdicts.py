@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.planning.memory.placement import layer_places
+from deployments.planning.memory.placement import layer_devices
 from deployments.planning.memory.shares import shortest_cut, small_ratio
 from deployments.planning.plan import DeviceFacts, Member, Plan, Verdict
 from deployments.planning.settings import SETTINGS
@@ -90,7 +90,7 @@ def test_the_shortest_cut_puts_every_layer_where_the_long_one_does(
     counts: tuple[int, ...],
 ) -> None:
     short = shortest_cut(94, None, counts)
-    assert layer_places(94, short, None) == layer_places(
+    assert layer_devices(94, short, None) == layer_devices(
         94, [float(count) for count in counts], None
     )
     assert sum(short) <= sum(counts)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from deployments.engines.ik_llama_cpp import PLACING, IkLlamaCpp
+from deployments.engines.ik_llama_cpp import PLACEMENT_SETTINGS, IkLlamaCpp
 from deployments.engines.probe.binary import found_flavour
 from deployments.gateway.directory import forget_table
 from deployments.gateway.relay import open_answer
@@ -48,7 +48,7 @@ STRATEGIES: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
 }
 
 # What only a build that can offload lists.
-FOR_CARDS = PLACING | {
+FOR_CARDS = PLACEMENT_SETTINGS | {
     "--device",
     "--device-draft",
     "--gpu-layers",
@@ -112,7 +112,7 @@ def test_its_own_help_lists_what_was_read_in_its_source() -> None:
     assert not found - recorded, "flags that are not in the record"
     # A build for the CPU alone does not list what places layers on cards.
     assert recorded - found <= FOR_CARDS, sorted(recorded - found - FOR_CARDS)
-    assert PLACING & found in (PLACING, set())
+    assert PLACEMENT_SETTINGS & found in (PLACEMENT_SETTINGS, set())
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

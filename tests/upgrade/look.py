@@ -116,7 +116,7 @@ def look(key: str) -> dict[str, Any]:
                 one.alias,
                 one.passage,
                 one.slots,
-                one.handover and one.handover.folder,
+                one.kv_transfer and one.kv_transfer.folder,
             ]
             for name, one in read_table().deployments.items()
         },

@@ -153,7 +153,7 @@ def test_the_gateway_routes_as_before(upgraded: dict[str, Any]) -> None:
     assert upgraded["serving"] == {
         "smol": ["smol", "direct", 1, None],
         "split": ["split", "direct", 2, None],
-        "pair": ["pair", "handover", 2, "/home/of/omni/slots/pair"],
+        "pair": ["pair", "kv_transfer", 2, "/home/of/omni/slots/pair"],
         "tabby": ["tabby", "direct", 1, None],
         "elsewhere": ["org/Big-1", "direct", 0, None],
     }

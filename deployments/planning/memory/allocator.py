@@ -1,9 +1,9 @@
 """How much memory a computation graph needs when tensors share it: llama.cpp's allocator, on sizes
 alone.
 
-A graph is built of Nodes as ggml builds it, each node gets a place (a device or the host), tensors
-that cross places get copies, and the best-fit allocator runs over the result. The peaks are the
-compute buffers.
+A graph is built of Nodes as ggml builds it, each node gets a backend (a device or the host),
+tensors that cross backends get copies, and the best-fit allocator runs over the result. The peaks
+are the compute buffers.
 
 Sources: ggml/src/ggml-backend.cpp (ggml_backend_sched_split_graph, its passes 1 to 5) and
 ggml/src/ggml-alloc.c (ggml_gallocr_alloc_graph_impl, ggml_dyn_tallocr_alloc, ggml_op_can_inplace).
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-UNPLACED = -1
+UNASSIGNED = -1
 
 
 class Node:
@@ -37,7 +37,7 @@ class Node:
         "offload_rows",
         "offset",
         "owner",
-        "place",
+        "backend",
         "root",
         "size",
         "srcs",
@@ -54,14 +54,14 @@ class Node:
         *,
         inplace: bool = False,
         root: Node | None = None,
-        place: int = UNPLACED,
+        backend: int = UNASSIGNED,
         external: bool = False,
         computes: bool = True,
     ) -> None:
         self.name, self.size, self.layout, self.srcs = name, size, layout, list(srcs)
         self.inplace = inplace
         self.root = root
-        self.place = place
+        self.backend = backend
         self.external = external
         self.computes = computes
         self.is_input = self.is_output = self.is_weight = self.is_dependency = (
@@ -71,7 +71,7 @@ class Node:
         self.offload_rows = 0
         self.children = self.views = 0
         self.allocated = False
-        self.owner = UNPLACED
+        self.owner = UNASSIGNED
         self.offset = 0
         self.copies: dict[int, Node] = {}
 
@@ -87,7 +87,7 @@ class Node:
 
 
 class Arena:
-    """One place's memory: best fit among free blocks, the last block is endless
+    """One backend's memory: best fit among free blocks, the last block is endless
     (ggml_dyn_tallocr)."""
 
     def __init__(self, alignment: int) -> None:
@@ -136,71 +136,71 @@ class Arena:
         blocks.append([offset, size])
 
 
-def place_nodes(
+def assign_backends(
     nodes: Sequence[Node], host: int, offloads: Sequence[bool] = ()
 ) -> None:
-    """Passes 1, 2 and 4: weights pull operations to their place, the rest follows its neighbours.
+    """Passes 1, 2 and 4: weights pull operations to their backend, the rest follows its neighbours.
 
     `offloads[i]`: device i takes over operations of large batches whose weights are on the host.
     """
     for node in nodes:
-        if node.place == UNPLACED:
-            node.place = _place_by_weights(node, host, offloads)
+        if node.backend == UNASSIGNED:
+            node.backend = _place_by_weights(node, host, offloads)
     _spread([node for node in nodes if node.computes], host)
     for node in nodes:
         _settle(node, host)
 
 
 def _spread(nodes: Sequence[Node], host: int) -> None:
-    """Nodes without a place take that of the last one before them, then of the next one after them;
-    the host's only where there is no other."""
+    """Nodes without a backend take that of the last one before them, then of the next one after
+    them; the host's only where there is no other."""
     for order, skip_host in ((1, True), (-1, True), (1, False), (-1, False)):
-        current = UNPLACED
+        current = UNASSIGNED
         for node in nodes[::order]:
-            if node.place != UNPLACED:
-                if skip_host and node.place == host:
-                    current = UNPLACED
+            if node.backend != UNASSIGNED:
+                if skip_host and node.backend == host:
+                    current = UNASSIGNED
                 else:
-                    current = node.place
-            elif current != UNPLACED:
-                node.place = current
+                    current = node.backend
+            elif current != UNASSIGNED:
+                node.backend = current
 
 
 def _settle(node: Node, host: int) -> None:
     """What is left goes where the tensor lies that it is a view of; else nodes go on the host, and
     sources to their node."""
-    if node.place == UNPLACED:
-        if node.root and node.root.place != UNPLACED:
-            node.place = node.root.place
+    if node.backend == UNASSIGNED:
+        if node.root and node.root.backend != UNASSIGNED:
+            node.backend = node.root.backend
         else:
-            node.place = host
+            node.backend = host
     for src in node.srcs:
-        if src.place == UNPLACED:
-            rooted = src.root is not None and src.root.place != UNPLACED
-            src.place = src.root.place if rooted and src.root else node.place
+        if src.backend == UNASSIGNED:
+            rooted = src.root is not None and src.root.backend != UNASSIGNED
+            src.backend = src.root.backend if rooted and src.root else node.backend
 
 
 def _place_by_weights(node: Node, host: int, offloads: Sequence[bool]) -> int:
     if node.root is not None and node.root.external:
-        return node.root.place
+        return node.root.backend
     if node.is_input:
         return host
     if not node.follows_weights:
-        return UNPLACED
+        return UNASSIGNED
     for src in node.srcs:
         if src.is_weight:
-            if src.place == host and node.offload_rows >= 32:
+            if src.backend == host and node.offload_rows >= 32:
                 return next(
-                    (place for place, wants in enumerate(offloads) if wants), host
+                    (backend for backend, wants in enumerate(offloads) if wants), host
                 )
-            return src.place
-    return UNPLACED
+            return src.backend
+    return UNASSIGNED
 
 
 def with_copies(
     nodes: Sequence[Node], graph_inputs: Sequence[Node] = (), n_copies: int = 1
 ) -> list[Node]:
-    """Pass 5 and the graph's copy: at the start of each run of nodes in one place, what it needs
+    """Pass 5 and the graph's copy: at the start of each run of nodes in one backend, what it needs
     from others.
 
     With n_copies > 1 (pipelined devices) every input and every copy exists that many times, all the
@@ -227,9 +227,10 @@ def with_copies(
 
 
 class _Runs:
-    """Nodes in a row that are computed in one place, with copies of what they need from others."""
+    """Nodes in a row that are computed in one backend, with copies of what they need from
+    others."""
 
-    __slots__ = ("copies", "current", "inputs", "place", "result")
+    __slots__ = ("copies", "current", "inputs", "backend", "result")
 
     def __init__(self) -> None:
         self.result: list[Node] = []
@@ -237,24 +238,26 @@ class _Runs:
         # The run that is being gathered, and what has to be copied before it.
         self.current: list[Node] = []
         self.inputs: list[Node] = []
-        self.place = UNPLACED
+        self.backend = UNASSIGNED
 
     def enter(self, node: Node) -> None:
-        """Makes the node's place the run's, and its sources ones that lie there."""
-        # Weights of another place end a run that has copies already.
+        """Makes the node's backend the run's, and its sources ones that lie there."""
+        # Weights of another backend end a run that has copies already.
         needs_weights = self.inputs and any(
-            src.is_weight and src.place != node.place for src in node.srcs
+            src.is_weight and src.backend != node.backend for src in node.srcs
         )
-        if self.place != UNPLACED and (node.place != self.place or needs_weights):
+        if self.backend != UNASSIGNED and (
+            node.backend != self.backend or needs_weights
+        ):
             self.close()
-        self.place = place = node.place
+        self.backend = backend = node.backend
         for index, src in enumerate(node.srcs):
-            if src.place != place:
-                node.srcs[index] = src.copies.get(place) or self._copied(src)
+            if src.backend != backend:
+                node.srcs[index] = src.copies.get(backend) or self._copied(src)
 
     def _copied(self, src: Node) -> Node:
-        copy = src.copies[self.place] = Node(
-            "copy", src.size, src.layout, place=self.place
+        copy = src.copies[self.backend] = Node(
+            "copy", src.size, src.layout, backend=self.backend
         )
         self.copies.append(copy)
         self.inputs.append(src)
@@ -269,18 +272,18 @@ class _Runs:
                 None,
                 [source],
                 root=source.root or source,
-                place=source.place,
+                backend=source.backend,
             )
             keeper.is_dependency = True
             self.result.append(keeper)
-            self.result.append(source.copies[self.place])
+            self.result.append(source.copies[self.backend])
         self.result.extend(self.current)
         self.current.clear()
         self.inputs.clear()
 
 
 def _spares(node: Node, count: int) -> list[Node]:
-    spares = [Node("spare", node.size, place=node.place) for _ in range(count)]
+    spares = [Node("spare", node.size, backend=node.backend) for _ in range(count)]
     for spare in spares:
         spare.is_input = spare.is_output = True
     return spares
@@ -289,7 +292,7 @@ def _spares(node: Node, count: int) -> list[Node]:
 def peaks(
     nodes: Sequence[Node], leafs: Sequence[Node], alignments: Sequence[int]
 ) -> list[int]:
-    """Bytes of compute memory of each place (ggml_gallocr_alloc_graph_impl)."""
+    """Bytes of compute memory of each backend (ggml_gallocr_alloc_graph_impl)."""
     arenas = [Arena(alignment) for alignment in alignments]
     for leaf in leafs:
         _allocate(leaf, arenas)
@@ -319,13 +322,13 @@ def _count_uses(nodes: Sequence[Node], arenas: Sequence[Arena]) -> None:
 
 
 def _allocate(node: Node, arenas: Sequence[Arena]) -> None:
-    if node.owner != UNPLACED or node.root is not None or node.external:
+    if node.owner != UNASSIGNED or node.root is not None or node.external:
         return
     if node.inplace and _take_over(node, arenas):
         return
-    node.owner = node.place
+    node.owner = node.backend
     node.allocated = True
-    node.offset = arenas[node.place].alloc(node.size)
+    node.offset = arenas[node.backend].alloc(node.size)
 
 
 def _take_over(node: Node, arenas: Sequence[Arena]) -> bool:

@@ -1,9 +1,9 @@
-"""The working memory of each place, by running the engine's allocator over a shortened graph.
+"""The working memory of each backend, by running the engine's allocator over a shortened graph.
 
 Layers of the same make add nothing to the peak after the second one, so the graph holds the first
-two of each make per stretch of layers in one place, and that stretch's last. Sources: see graph.py
-and allocator.py; src/llama-context.cpp (sched_reserve, graph_reserve: the largest micro-batch, all
-cells in use).
+two of each make per stretch of layers in one backend, and that stretch's last. Sources: see
+graph.py and allocator.py; src/llama-context.cpp (sched_reserve, graph_reserve: the largest
+micro-batch, all cells in use).
 """
 
 from __future__ import annotations
@@ -15,7 +15,12 @@ from functools import lru_cache
 from itertools import groupby
 
 from deployments.planning.architecture import LayerKind, ModelShape
-from deployments.planning.memory.allocator import Node, peaks, place_nodes, with_copies
+from deployments.planning.memory.allocator import (
+    Node,
+    assign_backends,
+    peaks,
+    with_copies,
+)
 from deployments.planning.memory.graph import (
     F32,
     I32,
@@ -40,7 +45,7 @@ _SMALL_BATCH = 32
 
 
 @dataclass(frozen=True)
-class Places:
+class Backends:
     """The devices by kind, in order; the host comes after them."""
 
     kinds: tuple[str, ...]
@@ -66,25 +71,25 @@ def compute_bytes(
     model: ModelShape,
     placement: Placement,
     batch: Batch,
-    places: Places,
+    backends: Backends,
     *,
     flash_is_certain: bool = True,
 ) -> list[int]:
     """Bytes of the compute buffer of each device, then of the host."""
-    stretches, twins = _without_twins(_stretches(model, placement), places)
+    stretches, twins = _without_twins(_stretches(model, placement), backends)
     if not flash_is_certain and batch.flash and model.is_recurrent:
         batch = replace(
             batch,
             flash=_flash_stays_with_layers(
-                model, stretches, placement.output, batch, places
+                model, stretches, placement.output, batch, backends
             ),
         )
     left_out = _left_out(model, stretches, placement)
     sizes = list(
-        _compute_bytes(model, stretches, placement.output, batch, places, left_out)
+        _compute_bytes(model, stretches, placement.output, batch, backends, left_out)
     )
-    for place, twin in twins.items():
-        sizes[place] = sizes[twin]
+    for backend, twin in twins.items():
+        sizes[backend] = sizes[twin]
     return sizes
 
 
@@ -93,8 +98,8 @@ Stretch = tuple[int, int, Moved, int]
 
 
 def _stretches(model: ModelShape, placement: Placement) -> tuple[Stretch, ...]:
-    """(kind, place, tensors that are elsewhere, place of the cache) of the layers that stand for
-    all.
+    """(kind, backend, tensors that are elsewhere, backend of the cache) of the layers that stand
+    for all.
 
     A layer is left out when another of its make, after one of the same make, is in the stretch
     already.
@@ -109,23 +114,23 @@ def _stretches(model: ModelShape, placement: Placement) -> tuple[Stretch, ...]:
     makes = _makes(model)
     count = model.n_layer - model.n_nextn
     for index in range(count):
-        place = placement.layers[index]
+        backend = placement.layers[index]
         make = makes[model.layers[index].kind]
         if placement.moves_tensors:
             moved = _moved(model, placement, index)
         else:
             moved = ()
         cache = placement.layers[model.cache_of(index)]
-        if (place, moved, cache) != last:
+        if (backend, moved, cache) != last:
             seen = Counter()
-            last = (place, moved, cache)
+            last = (backend, moved, cache)
             previous = None
         seen[previous, make] += 1
-        ends = index == count - 1 or placement.layers[index + 1] != place
+        ends = index == count - 1 or placement.layers[index + 1] != backend
         # Copies of a cache that is elsewhere are all there before the first layer of a stretch
         # runs.
-        if seen[previous, make] <= wanted or ends or cache != place:
-            chosen.append((make, place, moved, cache))
+        if seen[previous, make] <= wanted or ends or cache != backend:
+            chosen.append((make, backend, moved, cache))
         previous = make
     return tuple(chosen)
 
@@ -133,39 +138,41 @@ def _stretches(model: ModelShape, placement: Placement) -> tuple[Stretch, ...]:
 def _left_out(
     model: ModelShape, stretches: tuple[Stretch, ...], placement: Placement
 ) -> tuple[int, ...]:
-    """How many layers with an indexer the graph leaves out, by place: what they need from the start
-    counts."""
+    """How many layers with an indexer the graph leaves out, by backend: what they need from the
+    start counts."""
     if not model.indexer_top_k:
         return ()
     counts = [0] * (placement.host + 1)
     for index in range(model.n_layer - model.n_nextn):
         counts[placement.layers[index]] += bool(model.kind_of(index).indexer_dim)
-    for make, place, *_ in stretches:
-        counts[place] -= bool(model.kinds[make].indexer_dim)
+    for make, backend, *_ in stretches:
+        counts[backend] -= bool(model.kinds[make].indexer_dim)
     return tuple(counts)
 
 
 def _without_twins(
-    stretches: tuple[Stretch, ...], places: Places
+    stretches: tuple[Stretch, ...], backends: Backends
 ) -> tuple[tuple[Stretch, ...], dict[int, int]]:
     """Devices between the first and the last that hold the same makes of layers need the same: one
     stands for all."""
     blocks = [
-        (place, tuple(block))
-        for place, block in groupby(stretches, lambda stretch: stretch[1])
+        (backend, tuple(block))
+        for backend, block in groupby(stretches, lambda stretch: stretch[1])
     ]
     kept: list[Stretch] = []
     twins: dict[int, int] = {}
     seen: dict[object, int] = {}
-    for number, (place, block) in enumerate(blocks):
-        if 0 < number < len(blocks) - 1 and place != places.host:
+    for number, (backend, block) in enumerate(blocks):
+        if 0 < number < len(blocks) - 1 and backend != backends.host:
             key = (
-                places.kinds[place],
-                tuple((make, moved, cache == place) for make, _, moved, cache in block),
+                backends.kinds[backend],
+                tuple(
+                    (make, moved, cache == backend) for make, _, moved, cache in block
+                ),
             )
-            twin = seen.setdefault(key, place)
-            if twin != place:
-                twins[place] = twin
+            twin = seen.setdefault(key, backend)
+            if twin != backend:
+                twins[backend] = twin
                 continue
         kept += block
     return tuple(kept), twins
@@ -213,17 +220,17 @@ def _compute_bytes(
     stretches: tuple[Stretch, ...],
     output: int,
     batch: Batch,
-    places: Places,
+    backends: Backends,
     left_out: tuple[int, ...],
 ) -> tuple[int, ...]:
-    builder = _graph(model, stretches, output, batch, places)
-    for place, count in enumerate(left_out):
-        builder.g.leaf("zeros", zeros_bytes(builder) * count, place)
+    builder = _graph(model, stretches, output, batch, backends)
+    for backend, count in enumerate(left_out):
+        builder.g.leaf("zeros", zeros_bytes(builder) * count, backend)
     nodes = builder.g.nodes
-    copies = PIPELINE_COPIES if places.pipelined else 1
+    copies = PIPELINE_COPIES if backends.pipelined else 1
     complete = with_copies(nodes, builder.g.inputs, copies)
     return tuple(
-        peaks(complete, [*builder.g.inputs, *builder.g.leafs], places.alignments)
+        peaks(complete, [*builder.g.inputs, *builder.g.leafs], backends.alignments)
     )
 
 
@@ -232,29 +239,29 @@ def _graph(
     stretches: tuple[Stretch, ...],
     output: int,
     batch: Batch,
-    places: Places,
+    backends: Backends,
 ) -> LayerBuilder:
-    """All nodes in order, each with its place."""
-    host = places.host
+    """All nodes in order, each with its backend."""
+    host = backends.host
     builder = LayerBuilder(model, batch, host)
     current = builder.embedding()
     is_small = batch.tokens < _SMALL_BATCH
     builder.pin_norms = is_small or (
-        output != host and all(place != host for _, place, *_ in stretches)
+        output != host and all(backend != host for _, backend, *_ in stretches)
     )
-    for number, (make, place, moved, cache) in enumerate(stretches):
+    for number, (make, backend, moved, cache) in enumerate(stretches):
         kind = model.kinds[make]
-        weights = _weights(builder, kind, place, dict(moved))
+        weights = _weights(builder, kind, backend, dict(moved))
         is_last = number == len(stretches) - 1
-        spot = Spot(place, is_last and not model.keeps_every_row, cache)
+        spot = Spot(backend, is_last and not model.keeps_every_row, cache)
         current = add_layer(builder, current, kind, weights, spot)
     _head(builder, current, output)
-    place_nodes(builder.g.nodes, host, places.taking_over)
+    assign_backends(builder.g.nodes, host, backends.taking_over)
     return builder
 
 
 def draft_compute_bytes(
-    model: ModelShape, placement: Placement, batch: Batch, places: Places
+    model: ModelShape, placement: Placement, batch: Batch, backends: Backends
 ) -> list[int]:
     """The same of the context that drafts with the model's own layer (graph_mtp): one layer between
     two heads."""
@@ -268,7 +275,7 @@ def draft_compute_bytes(
             moved,
             placement.output,
             batch,
-            places,
+            backends,
         )
     )
 
@@ -277,23 +284,23 @@ def draft_compute_bytes(
 def _draft_compute_bytes(
     model: ModelShape,
     index: int,
-    place: int,
+    backend: int,
     moved: Moved,
     output: int,
     batch: Batch,
-    places: Places,
+    backends: Backends,
 ) -> tuple[int, ...]:
-    builder = LayerBuilder(model, batch, places.host)
+    builder = LayerBuilder(model, batch, backends.host)
     kind = draft_kind(model, index)
     g = builder.g
     n_embd = model.n_embd
     tokens = builder.tokens
-    weights = _weights(builder, kind, place, dict(moved))
-    builder.pin_norms = builder.tokens < _SMALL_BATCH or places.host not in (
-        place,
+    weights = _weights(builder, kind, backend, dict(moved))
+    builder.pin_norms = builder.tokens < _SMALL_BATCH or backends.host not in (
+        backend,
         output,
     )
-    builder.layer_place = place
+    builder.layer_backend = backend
     state = builder.shared_input("embd", n_embd * tokens * F32)
     state.layout = (F32, n_embd, tokens)
     token = builder.norm(
@@ -309,12 +316,12 @@ def _draft_compute_bytes(
     else:
         current = joined
     is_cut = cuts_before_feed_forward(model)
-    current = add_layer(builder, current, kind, weights, Spot(place, is_cut))
+    current = add_layer(builder, current, kind, weights, Spot(backend, is_cut))
     wanted = current if is_cut else _wanted_rows(builder, current)
     _head(builder, wanted, output, weights("nextn.shared_head_head"))
-    place_nodes(g.nodes, places.host, places.taking_over)
+    assign_backends(g.nodes, backends.host, backends.taking_over)
     left = [*g.inputs, *g.leafs]
-    return tuple(peaks(with_copies(g.nodes, g.inputs), left, places.alignments))
+    return tuple(peaks(with_copies(g.nodes, g.inputs), left, backends.alignments))
 
 
 def _flash_stays_with_layers(
@@ -322,20 +329,20 @@ def _flash_stays_with_layers(
     stretches: tuple[Stretch, ...],
     output: int,
     batch: Batch,
-    places: Places,
+    backends: Backends,
 ) -> bool:
     """Left to itself the engine gives flash attention up when the scheduler puts one of its nodes
     elsewhere than its layer, tried with one token of each sequence (src/llama-context.cpp,
     resolve_fused_ops)."""
     probe = replace(batch, tokens=batch.sequences, outputs=batch.sequences)
-    builder = _graph(model, stretches, output, probe, places)
-    found = [node.place for node in builder.g.nodes if node.name == "flash"]
-    wanted = [place for make, place, *_ in stretches if model.kinds[make].has_kv]
+    builder = _graph(model, stretches, output, probe, backends)
+    found = [node.backend for node in builder.g.nodes if node.name == "flash"]
+    wanted = [backend for make, backend, *_ in stretches if model.kinds[make].has_kv]
     return found == wanted
 
 
 def _weights(
-    builder: LayerBuilder, kind: LayerKind, place: int, moved: Mapping[str, int]
+    builder: LayerBuilder, kind: LayerKind, backend: int, moved: Mapping[str, int]
 ) -> Weights:
     made: dict[str, Node | None] = {}
 
@@ -346,7 +353,7 @@ def _weights(
             made[name] = None
             if tensor:
                 made[name] = builder.g.weight(
-                    name, tensor.n_bytes, moved.get(tensor.name, place)
+                    name, tensor.n_bytes, moved.get(tensor.name, backend)
                 )
         return made[name]
 
@@ -354,7 +361,7 @@ def _weights(
 
 
 def _head(
-    builder: LayerBuilder, current: Node, place: int, own: Node | None = None
+    builder: LayerBuilder, current: Node, backend: int, own: Node | None = None
 ) -> None:
     """The last norm and the logits, by the output's weight or by one of the layer's own."""
     model = builder.model
@@ -370,14 +377,14 @@ def _head(
     if norm:
         current = builder.norm(
             current,
-            builder.g.weight("output_norm", norm.n_bytes, place),
+            builder.g.weight("output_norm", norm.n_bytes, backend),
             (model.n_embd, normed),
         )
         current.is_output = True
     if model.norms_every_row and not is_cut:
         current = _wanted_rows(builder, current)
     if output:
-        weight = own or builder.g.weight("output", output.n_bytes, place)
+        weight = own or builder.g.weight("output", output.n_bytes, backend)
         current = builder.g.mul_mat("logits", weight, model.n_vocab, (rows,), current)
         current.is_output = True
     builder.g.expand(current)
@@ -394,5 +401,5 @@ def _wanted_rows(builder: LayerBuilder, current: Node) -> Node:
 
 
 def worst(sizes: Sequence[Sequence[int]]) -> list[int]:
-    """The largest of several graphs, place by place."""
+    """The largest of several graphs, backend by backend."""
     return [max(column) for column in zip(*sizes, strict=True)]

@@ -27,7 +27,7 @@ from deployments.planning.settings import SHARES
 DEFAULT_MARGIN_BYTES = 1024 << 20
 _ROUNDS = 5
 # Settings that say what goes where; the planner chooses those that are not fixed.
-PLACING = ("gpu_layers", SHARES, "n_cpu_moe")
+PLACEMENT_SETTINGS = ("gpu_layers", SHARES, "n_cpu_moe")
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,9 @@ def best_fit(
     """All layers on devices if they fit; else experts of the first layers go to the host, as few as
     possible; else whole layers do.
 
-    `fixed` names settings (of PLACING) that stay as they are. A device whose memory is unknown
-    takes everything. `find_context` looks for the longest context too, which takes most of the
-    time.
+    `fixed` names settings (of PLACEMENT_SETTINGS) that stay as they are. A device whose memory is
+    unknown takes everything. `find_context` looks for the longest context too, which takes most of
+    the time.
     """
     search = _Search(model, tuple(devices), settings, margin_bytes, fixed, find_context)
     for candidate in search.candidates():

@@ -15,7 +15,7 @@ from math import prod
 
 from deployments.planning.architecture import LayerKind, ModelShape
 from deployments.planning.kv import UNQUANTISED, Cells, row_bytes
-from deployments.planning.memory.allocator import UNPLACED, Node
+from deployments.planning.memory.allocator import UNASSIGNED, Node
 
 F32 = 4
 F16 = 2
@@ -27,17 +27,17 @@ Weights = Callable[[str], Node | None]
 
 @dataclass(frozen=True)
 class Spot:
-    """Where a layer stands: its place, whether only wanted rows go on to its feed-forward, and its
-    cache's place."""
+    """Where a layer stands: its backend, whether only wanted rows go on to its feed-forward, and
+    its cache's backend."""
 
-    place: int
+    backend: int
     is_cut: bool
-    cache_place: int = UNPLACED
+    cache_place: int = UNASSIGNED
 
     @property
     def cache(self) -> int:
-        if self.cache_place == UNPLACED:
-            return self.place
+        if self.cache_place == UNASSIGNED:
+            return self.backend
         return self.cache_place
 
 
@@ -72,26 +72,26 @@ class Builder:
         self.leafs: list[Node] = []
 
     def input(self, name: str, size: int) -> Node:
-        node = Node(name, size, (name, size), place=self.host, computes=False)
+        node = Node(name, size, (name, size), backend=self.host, computes=False)
         node.is_input = True
         self.inputs.append(node)
         return node
 
-    def leaf(self, name: str, size: int, place: int = UNPLACED) -> Node:
+    def leaf(self, name: str, size: int, backend: int = UNASSIGNED) -> Node:
         """A tensor without an operation and without content, which is allotted before the first
         node runs."""
-        node = Node(name, size, (F32, size // F32), place=place, computes=False)
+        node = Node(name, size, (F32, size // F32), backend=backend, computes=False)
         self.leafs.append(node)
         return node
 
-    def weight(self, name: str, size: int, place: int) -> Node:
-        node = Node(name, size, None, place=place, external=True, computes=False)
+    def weight(self, name: str, size: int, backend: int) -> Node:
+        node = Node(name, size, None, backend=backend, external=True, computes=False)
         node.is_weight = True
         return node
 
-    def stored(self, name: str, size: int, place: int) -> Node:
+    def stored(self, name: str, size: int, backend: int) -> Node:
         """A tensor of the KV cache or of a recurrent state."""
-        return Node(name, size, None, place=place, external=True, computes=False)
+        return Node(name, size, None, backend=backend, external=True, computes=False)
 
     def op(
         self,
@@ -138,7 +138,7 @@ class Builder:
                 None,
                 list(srcs) or [target],
                 root=target,
-                place=target.place,
+                backend=target.backend,
             )
         )
 
@@ -177,7 +177,7 @@ class LayerBuilder:
         self.g = Builder(host)
         self.tokens = batch.tokens
         self.pin_norms = False
-        self.layer_place = host
+        self.layer_backend = host
         self.shared: dict[str, Node] = {}
 
     # Inputs
@@ -246,7 +246,7 @@ class LayerBuilder:
         if self.pin_norms:
             # src/llama-context.cpp (graph_get_cb): a norm stays with its layer when all layers are
             # offloaded.
-            current.place = self.layer_place
+            current.backend = self.layer_backend
         if weight:
             return self.g.op("norm_w", shape, current, weight, inplace=True)
         return current
@@ -300,11 +300,11 @@ class LayerBuilder:
             g.view("kqv_perm", (v_dim, heads, self.tokens), out, dense=False),
         )
         if not batch.offload_kqv:
-            joined.place = self.host
+            joined.backend = self.host
         return joined
 
     def cached(
-        self, kind: LayerKind, place: int, width: int, cache_type: str, name: str
+        self, kind: LayerKind, backend: int, width: int, cache_type: str, name: str
     ) -> tuple[Node, Node]:
         """(the tensor of the cache, the view of it that attention reads)."""
         size = (
@@ -312,7 +312,7 @@ class LayerBuilder:
             * self.batch.cells.of(kind)
             * self.batch.streams
         )
-        at = place if self.batch.offload_kqv else self.host
+        at = backend if self.batch.offload_kqv else self.host
         store = self.g.stored(name, size, at)
         view = Node(f"{name}_view", size, None, [store], root=store, computes=False)
         return store, view

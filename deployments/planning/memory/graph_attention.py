@@ -45,10 +45,10 @@ def attention(
     g.expand(v)
     g.expand(k)
     keys, key_view = b.cached(
-        kind, spot.place, kind.head_dim_k * kind.n_head_kv, b.batch.type_k, "cache_k"
+        kind, spot.backend, kind.head_dim_k * kind.n_head_kv, b.batch.type_k, "cache_k"
     )
     values, value_view = b.cached(
-        kind, spot.place, kind.head_dim_v * kind.n_head_kv, b.batch.type_v, "cache_v"
+        kind, spot.backend, kind.head_dim_v * kind.n_head_kv, b.batch.type_v, "cache_v"
     )
     g.store(
         keys,
@@ -254,7 +254,7 @@ def latent_attention(
     g.expand(q)
     g.expand(latent)
     g.expand(k)
-    keys, key_view = b.cached(kind, spot.place, width, b.batch.type_k, "cache_k")
+    keys, key_view = b.cached(kind, spot.backend, width, b.batch.type_k, "cache_k")
     g.store(keys, g.view("k_2d", (width, tokens), k), b.indexes(kind, "k"))
     out = _latent_values(b, q, kind, (key_view, wv_b, mask), (rank, v_dim))
     projection = w("attn_output")

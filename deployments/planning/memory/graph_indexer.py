@@ -36,7 +36,7 @@ def chosen_cells(
     k = _turned(b, k, (dim, 1, tokens))
     q = g.mul_mat("lid_q_rot", rotation, dim, (heads, tokens), q)
     k = g.mul_mat("lid_k_rot", rotation, dim, (1, tokens), k)
-    keys, key_view = b.cached(kind, spot.place, dim, b.batch.type_k, "cache_lid")
+    keys, key_view = b.cached(kind, spot.backend, dim, b.batch.type_k, "cache_lid")
     g.store(
         keys,
         g.view("lid_k_2d", (dim, tokens), k),

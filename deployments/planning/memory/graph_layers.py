@@ -17,7 +17,7 @@ def add_layer(
 ) -> Node:
     """One layer; returns its output, of `outputs` rows for the last layer."""
     shape = (b.model.n_embd, b.tokens)
-    b.layer_place = spot.place
+    b.layer_backend = spot.backend
     normed = b.norm(residual, w("attn_norm"), shape)
     if kind.state_r or kind.state_s:
         current = recurrent(b, normed, kind, w, spot)

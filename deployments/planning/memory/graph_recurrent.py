@@ -27,7 +27,7 @@ def recurrent(
     sequences = b.batch.sequences
     inner = m.ssm_d_inner or m.n_embd
     states = b.shared_input("s_copy", sequences * I32)
-    at = spot.place if b.batch.offload_kqv else b.host
+    at = spot.backend if b.batch.offload_kqv else b.host
     conv_store = g.stored("r", kind.state_r * sequences * F32, at)
     scan_store = g.stored("s", kind.state_s * sequences * F32, at)
     g.store(conv_store)
@@ -225,7 +225,7 @@ def _state(b: LayerBuilder, name: str, size: int, spot: Spot) -> tuple[Node, Nod
     g = b.g
     sequences = b.batch.sequences
     states = b.shared_input("s_copy", sequences * I32)
-    at = spot.place if b.batch.offload_kqv else b.host
+    at = spot.backend if b.batch.offload_kqv else b.host
     stored = g.stored(name, size * sequences * F32, at)
     g.store(stored)
     gathered = g.expand(g.op(f"{name}_state", (size, sequences), stored, states))

@@ -37,7 +37,7 @@ def split_points(shares: Sequence[float]) -> list[float]:
     return [float32(point / total) for point in points]
 
 
-def layer_places(
+def layer_devices(
     n_layer: int, shares: Sequence[float], gpu_layers: int | None
 ) -> tuple[int, ...]:
     """The index of the device of each layer, the output as layer n_layer; len(shares) is the host.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from math import gcd
 
-from deployments.planning.memory.placement import layer_places
+from deployments.planning.memory.placement import layer_devices
 
 # A device with less than this part of the largest one's room gets nothing.
 _SMALLEST_PART = 1 / 64
@@ -33,10 +33,10 @@ def shortest_cut(
     """The smallest whole numbers that put the same layers on the same devices as these numbers of
     layers do."""
     exact = tuple(float(count) for count in counts)
-    wanted = layer_places(n_layer, exact, gpu_layers)
+    wanted = layer_devices(n_layer, exact, gpu_layers)
     total = sum(counts)
     for parts in range(1, total):
         shares = tuple(float(round(count * parts / total)) for count in counts)
-        if any(shares) and layer_places(n_layer, shares, gpu_layers) == wanted:
+        if any(shares) and layer_devices(n_layer, shares, gpu_layers) == wanted:
             return shares
     return exact

@@ -19,7 +19,7 @@ from deployments.planning.kv import (
     widest_values,
 )
 from deployments.planning.memory.compute import (
-    Places,
+    Backends,
     compute_bytes,
     draft_compute_bytes,
 )
@@ -27,7 +27,7 @@ from deployments.planning.memory.filling import filling_bytes
 from deployments.planning.memory.folder import folder_compute, folder_kv, folder_weights
 from deployments.planning.memory.graph import Batch
 from deployments.planning.memory.nextn import draft_kv, kept_states
-from deployments.planning.memory.placement import CPU, Placement, layer_places
+from deployments.planning.memory.placement import CPU, Placement, layer_devices
 from deployments.planning.memory.settings import MemorySettings, memory_settings
 from deployments.planning.memory.tensor_parallel import kv_pieces, rotations
 from deployments.planning.memory.weights import (
@@ -109,7 +109,9 @@ def place(
     model: ModelShape, devices: Sequence[DeviceFacts], settings: MemorySettings
 ) -> Placement:
     """Where everything goes; `devices` are those of working_devices."""
-    layers = layer_places(model.n_layer, shares(devices, settings), settings.gpu_layers)
+    layers = layer_devices(
+        model.n_layer, shares(devices, settings), settings.gpu_layers
+    )
     return Placement(layers, len(devices), settings.n_cpu_moe, settings.cpu_moe)
 
 
@@ -368,17 +370,19 @@ def _compute(
         v_transposed=not settings.flash,
     )
     kinds = tuple(device.kind for device in devices)
-    places = Places(kinds, is_pipelined(model, devices, settings), settings.op_offload)
+    backends = Backends(
+        kinds, is_pipelined(model, devices, settings), settings.op_offload
+    )
     sizes = compute_bytes(
         model,
         placement,
         batch,
-        places,
+        backends,
         flash_is_certain=settings.flash_attention is not None,
     )
     if not settings.load_nextn or not model.n_nextn:
         return sizes
-    drafting = draft_compute_bytes(model, placement, batch, places)
+    drafting = draft_compute_bytes(model, placement, batch, backends)
     return [one + other for one, other in zip(sizes, drafting, strict=True)]
 
 

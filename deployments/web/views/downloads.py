@@ -74,16 +74,16 @@ def _found(typed: str) -> dict[str, Any]:
     except OmniError as error:
         return {"error": error}
     found = hub_files.choices(info.files)
-    places = _places()
+    rooms = _device_rooms()
     folders = [
         (path, downloads.free_bytes(path)) for path in downloads.target_folders()
     ]
     most_free = max(free for _, free in folders) - downloads.RESERVE_BYTES
-    best = hub_files.recommended(found, places)
+    best = hub_files.recommended(found, rooms)
     return {
         "info": info,
         "rows": [
-            _row(choice, places, most_free, best)
+            _row(choice, rooms, most_free, best)
             for choice in found
             if choice.kind == "model"
         ],
@@ -100,23 +100,26 @@ def _found(typed: str) -> dict[str, Any]:
     }
 
 
-def _places() -> list[hub_files.Place]:
+def _device_rooms() -> list[hub_files.DeviceRoom]:
     """This host's devices.
 
     Stand-ins are left out: their memory is the CPU's, which is there already.
     """
     rows = Device.objects.filter(host=local_host(), is_present=True, is_stand_in=False)
     return [
-        hub_files.Place(row.name, row.memory_bytes, row.kind != Device.Kind.CPU)
+        hub_files.DeviceRoom(row.name, row.memory_bytes, row.kind != Device.Kind.CPU)
         for row in rows
     ]
 
 
 def _row(
-    choice: hub_files.Choice, places: list[hub_files.Place], most_free: int, best: str
+    choice: hub_files.DownloadOption,
+    rooms: list[hub_files.DeviceRoom],
+    most_free: int,
+    best: str,
 ) -> dict[str, Any]:
     fitting = [
-        (place.name, hub_files.fits(choice.size_bytes, place)) for place in places
+        (place.name, hub_files.fits(choice.size_bytes, place)) for place in rooms
     ]
     return {
         "choice": choice,

@@ -18,7 +18,7 @@ from deployments.announce import request_scan
 from deployments.engines import FLAVOURS, flavour_titles
 from deployments.formats.kinds import Kind
 from deployments.formats.model_facts import ModelFacts
-from deployments.formats.partners import Part, partners
+from deployments.formats.partners import PartnerFile, partners
 from deployments.library import folders
 from deployments.library.copies import other_places, place_counts
 from deployments.models import Binding, Engine, LibraryFolder, Model
@@ -182,7 +182,7 @@ def _fact_rows(model: Model) -> list[tuple[str, str]]:
     ]
 
 
-def _partners(model: Model) -> list[Part]:
+def _partners(model: Model) -> list[PartnerFile]:
     if model.is_folder:
         return []
     # Partners lie in the same folder or the one above or below it.
@@ -202,7 +202,8 @@ def _partners(model: Model) -> list[Part]:
         "name", "path", "facts"
     )[:MOST_PARTNERS]
     return partners(
-        Part.of(model.name, model.path, model.facts), [Part.of(*row) for row in rows]
+        PartnerFile.of(model.name, model.path, model.facts),
+        [PartnerFile.of(*row) for row in rows],
     )
 
 

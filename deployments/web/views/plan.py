@@ -13,8 +13,8 @@ from django.utils.html import escape, format_html
 from django.utils.safestring import SafeString, mark_safe
 from django.views.decorators.http import require_http_methods
 
-from deployments.planning.bars import PARTS, Bar, bar
-from deployments.planning.memory.fit import PLACING
+from deployments.planning.bars import BAR_PARTS, Bar, bar
+from deployments.planning.memory.fit import PLACEMENT_SETTINGS
 from deployments.planning.plan import InstancePlan, Reason, Severity, Verdict
 from deployments.planning.settings import SETTINGS
 from deployments.services.comparing import Compared
@@ -73,7 +73,7 @@ def plan_presets(request: HtmxHttpRequest) -> HttpResponse:
     except OmniError:
         return render(request, "deployments/_plan_presets.html", {"form": None})
     # Where layers go each strategy decides for itself.
-    auto = {key: str(SETTINGS[key].default) for key in PLACING}
+    auto = {key: str(SETTINGS[key].default) for key in PLACEMENT_SETTINGS}
     plain = {
         key: str(SETTINGS[key].default)
         for key in ("kv_cache_k", "kv_cache_v", "flash_attention")
@@ -99,7 +99,7 @@ def _shown(
         "cards": [
             _card(request, shown, outcome, refused) for outcome in shown.outcomes
         ],
-        "parts": PARTS,
+        "parts": BAR_PARTS,
         "devices": [
             (
                 device,

@@ -8,8 +8,13 @@ from dataclasses import dataclass, replace
 
 from deployments.engines import get_flavour
 from deployments.engines.base import Command, DraftSpec, ServerSpec
-from deployments.engines.flags import placed_by, planned_with
-from deployments.planning.memory.fit import DEFAULT_MARGIN_BYTES, PLACING, Fit, best_fit
+from deployments.engines.flags import decided_by, planned_with
+from deployments.planning.memory.fit import (
+    DEFAULT_MARGIN_BYTES,
+    PLACEMENT_SETTINGS,
+    Fit,
+    best_fit,
+)
 from deployments.planning.memory.settings import split_text
 from deployments.planning.memory.use import (
     MemorySettings,
@@ -51,7 +56,7 @@ STAND_INS_SHARE = 0.9
 
 
 @dataclass(frozen=True)
-class Placed:
+class PlacedModel:
     """A model at its places. `chosen` are the settings with everything that was auto decided."""
 
     member: Member
@@ -153,7 +158,7 @@ def _parallel(request: PlanRequest) -> int:
     )
 
 
-def placed(
+def place_model(
     request: PlanRequest,
     member: Member,
     strategy: Strategy,
@@ -164,7 +169,7 @@ def placed(
     reserved: Mapping[str, int] | None = None,
     swa_full: bool = False,
     own_drafting: int = 0,
-) -> Placed:
+) -> PlacedModel:
     """`open_keys` are the settings that the planner may choose where they are auto, `shares` a cut
     that is already decided, `reserved` bytes that something else of the same plan takes on a
     device, `own_drafting` the tokens that the model's own layers draft at once."""
@@ -181,10 +186,10 @@ def placed(
     cards = _sharing_ram(working_devices(member.devices, settings), host)
     devices = tuple(_reserved(d, reserved or {}) for d in (*cards, host))
     fixed = frozenset(
-        key for key in PLACING if key not in open_keys or values[key] != AUTO
+        key for key in PLACEMENT_SETTINGS if key not in open_keys or values[key] != AUTO
     )
     if get_flavour(request.engine.flavour).reads_gguf:
-        fixed |= placed_by(request.extra_args)
+        fixed |= decided_by(request.extra_args)
     found = _fit(member, devices, settings, fixed)
     applied = found.applied(settings)
     cards = working_devices(devices, applied)
@@ -213,7 +218,9 @@ def placed(
     places = place(member.shape, cards[:1] if shares else cards, applied)
     speed = SpeedModel(member.shape, cards, host, places, applied, shares)
     chosen = _chosen(values, given, applied, context, member, bool(cards))
-    return Placed(member, host, applied, chosen, found.use, found.fits, speed, reasons)
+    return PlacedModel(
+        member, host, applied, chosen, found.use, found.fits, speed, reasons
+    )
 
 
 def fits(request: PlanRequest, member: Member, strategy: Strategy) -> bool:
@@ -221,7 +228,7 @@ def fits(request: PlanRequest, member: Member, strategy: Strategy) -> bool:
     settings = asked_settings(request, member, strategy)
     host = host_of(request)
     cards = _sharing_ram(working_devices(member.devices, settings), host)
-    return _fit(member, (*cards, host), settings, frozenset(PLACING)).fits
+    return _fit(member, (*cards, host), settings, frozenset(PLACEMENT_SETTINGS)).fits
 
 
 def _reserved(device: DeviceFacts, reserved: Mapping[str, int]) -> DeviceFacts:
@@ -360,7 +367,7 @@ def _prompt_cache_reasons(
 
 # --- what a plan shows ----------------------------------------------------------------------------
 def device_uses(
-    placed_: Placed, reserved: Sequence[DeviceUse] = ()
+    placed_: PlacedModel, reserved: Sequence[DeviceUse] = ()
 ) -> tuple[DeviceUse, ...]:
     """Its own uses with what others hold there.
 
@@ -382,7 +389,7 @@ def _held(device: DeviceFacts) -> int:
 
 def instance(
     request: PlanRequest,
-    placed_: Placed,
+    placed_: PlacedModel,
     role: str,
     *,
     alias: str = "",
@@ -412,7 +419,7 @@ def instance(
 
 def _command(
     request: PlanRequest,
-    placed_: Placed,
+    placed_: PlacedModel,
     alias: str,
     split_mode: str,
     draft: DraftSpec | None,
@@ -440,7 +447,7 @@ def _command(
     )
 
 
-def _extra_args(request: PlanRequest, placed_: Placed) -> tuple[str, ...]:
+def _extra_args(request: PlanRequest, placed_: PlacedModel) -> tuple[str, ...]:
     """Those of the user, and what the planner decided that has no setting."""
     given = request.extra_args
     if (
@@ -452,7 +459,7 @@ def _extra_args(request: PlanRequest, placed_: Placed) -> tuple[str, ...]:
     return (*given, NO_REPACK)
 
 
-def host_weights_figure(placed_: Placed) -> Figure | None:
+def host_weights_figure(placed_: PlacedModel) -> Figure | None:
     """Of the weights in the host's memory: what is the mapped file, what a rearranged copy, what is
     locked."""
     use = placed_.use
@@ -475,7 +482,7 @@ def host_weights_figure(placed_: Placed) -> Figure | None:
     return None
 
 
-def context_figure(placed_: Placed) -> Figure:
+def context_figure(placed_: PlacedModel) -> Figure:
     each = placed_.settings.context
     if placed_.settings.parallel > 1 and not placed_.settings.kv_unified:
         return Figure(
@@ -486,6 +493,6 @@ def context_figure(placed_: Placed) -> Figure:
     return Figure("context", "Context", f"{each:,} tokens")
 
 
-def needs(placed_: Placed) -> dict[str, int]:
+def needs(placed_: PlacedModel) -> dict[str, int]:
     """Bytes by device, for another model of the same plan to leave alone."""
     return {use.name: use.needed_bytes for use in placed_.use.devices}
