@@ -6,23 +6,23 @@ from typing import Any
 
 from celery.signals import worker_init, worker_shutting_down
 
+from deployments.models import Engine
+from deployments.services.discovery import discover
+from deployments.services.engines import probe
+from deployments.supervision.agent import nudge, start_agent_loops, stop_agent_loops
+from deployments.supervision.troubles import troubles_of
 from omni.celery import app
 
 
 @app.task
 def nudge_agent() -> None:
     """Makes the agent look at what is desired now and not at its next tick."""
-    from deployments.supervision.agent import nudge
-
     nudge()
 
 
 @app.task
 def scan_library() -> None:
     """Looks for engines and models again and registers what it finds."""
-    from deployments.services.discovery import discover
-    from deployments.supervision.troubles import troubles_of
-
     with troubles_of("discovery"):
         discover()
 
@@ -30,9 +30,6 @@ def scan_library() -> None:
 @app.task
 def probe_engine(engine_id: int) -> None:
     """Asks one engine again what it is."""
-    from deployments.models import Engine
-    from deployments.services.engines import probe
-
     engine = Engine.objects.filter(pk=engine_id).first()
     if engine:
         probe(engine)
@@ -41,13 +38,9 @@ def probe_engine(engine_id: int) -> None:
 @worker_init.connect
 def start_agent(**kwargs: Any) -> None:
     """Begins to supervise before the broker answers: engines are looked after without it."""
-    from deployments.supervision.agent import start_agent_loops
-
     start_agent_loops()
 
 
 @worker_shutting_down.connect
 def stop_agent(**kwargs: Any) -> None:
-    from deployments.supervision.agent import stop_agent_loops
-
     stop_agent_loops()

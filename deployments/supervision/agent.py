@@ -13,6 +13,14 @@ from typing import IO
 import redis
 from django.conf import settings
 
+from deployments.announce import library_changed
+from deployments.library.keeper import LibraryKeeper
+from deployments.services.discovery import discover, ensure_devices, local_host
+from deployments.services.fitting import keep_ram_measured
+from deployments.services.stored_plans import keep_plans_current
+from deployments.supervision.host_agent import HostAgent
+from deployments.supervision.process import start_sampler
+from deployments.supervision.troubles import troubles_of
 from omni.database import keep_connections, let_go
 
 log = logging.getLogger(__name__)
@@ -79,10 +87,6 @@ def _wait_for_lock() -> IO[str] | None:
 
 
 def _reconcile_loop() -> None:
-    from deployments.services.discovery import local_host
-    from deployments.supervision.host_agent import HostAgent
-    from deployments.supervision.troubles import troubles_of
-
     lock = _wait_for_lock()
     if lock is None:
         return
@@ -108,10 +112,6 @@ def _reconcile_loop() -> None:
 def _library_loop() -> None:
     """Downloads and the folders of the library, apart from supervision: a slow disk must not hold
     that up."""
-    from deployments.library.keeper import LibraryKeeper
-    from deployments.services.discovery import local_host
-    from deployments.supervision.troubles import troubles_of
-
     keeper: LibraryKeeper | None = None
     while not _stopping.is_set():
         _library_nudged.clear()
@@ -127,18 +127,13 @@ def _library_loop() -> None:
 
 def _discover(retry_s: float = DISCOVERY_RETRY_S) -> None:
     """Devices, engines, models: at the start until it succeeds, and again by the scan task."""
-    from deployments.services.discovery import discover, ensure_devices, local_host
-    from deployments.supervision.troubles import troubles_of
-    from omni.broadcast import publish
-    from omni.events import STATE_GROUP
-
     is_done = False
     while not is_done and not _stopping.is_set():
         with troubles_of("discovery"):
             ensure_devices(local_host(), look_again=True)
             nudge()
             discover()
-            publish(STATE_GROUP, {"type": "library.changed"})
+            library_changed()
             is_done = True
         let_go()
         if not is_done:
@@ -149,11 +144,6 @@ def _discover(retry_s: float = DISCOVERY_RETRY_S) -> None:
 def _keep_predicting() -> None:
     """How fast the memory is shows only while nothing else is done: it is measured again until it
     was quiet. What is predicted of running deployments follows."""
-    from deployments.services.discovery import local_host
-    from deployments.services.fitting import keep_ram_measured
-    from deployments.services.stored_plans import keep_plans_current
-    from deployments.supervision.troubles import troubles_of
-
     while not _stopping.is_set():
         with troubles_of("discovery"):
             keep_plans_current(local_host())
@@ -167,8 +157,6 @@ def _keep_predicting() -> None:
 def _broker_loop() -> None:
     """Asks the broker whether it lives, apart from supervision, which does without: pages say so
     when it does not."""
-    from deployments.supervision.troubles import troubles_of
-
     broker = redis.Redis.from_url(
         settings.CHANNEL_REDIS_URL, socket_connect_timeout=TICK_S, socket_timeout=TICK_S
     )
@@ -192,8 +180,6 @@ def _broker_loop() -> None:
 
 def _sampler_loop() -> None:
     """Keeps the sampler's own process running: a lost GPU can take down whoever asks NVML."""
-    from deployments.supervision.process import start_sampler
-
     delay_s = 0.5
     while not _stopping.is_set():
         began = time.monotonic()

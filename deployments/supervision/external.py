@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from django.db.models import Q
 from django.utils import timezone
 
+from deployments.announce import library_changed
 from deployments.engines.external import EXTERNAL, ServerReport
 from deployments.external.keys import key_of
 from deployments.external.probe import ask
@@ -21,8 +22,6 @@ from deployments.states import LIVE, InstanceState
 from deployments.supervision.instances import ran_here
 from deployments.supervision.saving import keep
 from gpus.models import Host
-from omni.broadcast import publish
-from omni.events import STATE_GROUP
 
 ASKED_EVERY_S = 2.0
 
@@ -85,7 +84,7 @@ class ExternalServers:
             asked.silences = asked.silences + 1 if found.is_silent else 0
             asked.report = settled(asked.report, found, asked.silences)
             if keep_report(engine, asked.report):
-                publish(STATE_GROUP, {"type": "library.changed"})
+                library_changed()
         now_s = time.monotonic()
         if asked.future is None and now_s - asked.at_s >= self.every_s:
             asked.at_s, asked.future = (
