@@ -96,11 +96,11 @@ class PrefillDecode(Strategy):
             )
             for role, found in (("prefill", first), ("decode", second))
         )
-        # How many layers go on a device differs between the two.
+        # How many layers go on a device differs between the two: that stays open.
         chosen = {
             key: value
             for key, value in second.chosen.items()
-            if key in request.settings or key not in PLACEMENT_SETTINGS
+            if request.settings.get(key, AUTO) != AUTO or key not in PLACEMENT_SETTINGS
         }
         if worth_from and chosen.get("handover_min", AUTO) == AUTO:
             chosen["handover_min"] = worth_from

@@ -40,6 +40,7 @@ export class Lanes {
   /** The heads stay at the top, so only the way from left to right is gone. */
   show(number) {
     const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    this.box.dispatchEvent(new Event("lane-move"));
     this.heads()[number - 1].scrollIntoView({
       block: "nearest",
       inline: "nearest",

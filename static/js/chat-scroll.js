@@ -2,7 +2,9 @@
 // lane by itself.
 
 const NEAR_PX = 60;
-const SIDEWAYS_OVER_MS = 150;
+// How long a move from lane to lane may show nothing new before it counts as over; browsers that
+// tell when a scroll ends are asked, and a slow one may take long from frame to frame.
+const SIDEWAYS_OVER_MS = "onscrollend" in window ? 1000 : 150;
 
 const isAtEnd = (box) => box.scrollHeight - box.scrollTop - box.clientHeight < NEAR_PX;
 
@@ -14,6 +16,11 @@ export class Scroller {
     this.left = 0;
     this.sideways = 0;
     this.box.addEventListener("scroll", () => this.scrolled(), { passive: true });
+    this.box.addEventListener("scrollend", ({ target }) => {
+      if (target === this.box && this.sideways) this.arrived();
+    });
+    // It begins before anything moves: following in between would end it.
+    this.box.addEventListener("lane-move", () => this.moving());
     this.button.addEventListener("click", () => this.pin());
     // A scroll does not bubble.
     this.raised = new WeakSet();
@@ -50,11 +57,18 @@ export class Scroller {
       for. */
   movedSideways() {
     this.left = this.box.scrollLeft;
+    this.moving();
+  }
+
+  moving() {
     clearTimeout(this.sideways);
-    this.sideways = setTimeout(() => {
-      this.sideways = 0;
-      this.follow();
-    }, SIDEWAYS_OVER_MS);
+    this.sideways = setTimeout(() => this.arrived(), SIDEWAYS_OVER_MS);
+  }
+
+  arrived() {
+    clearTimeout(this.sideways);
+    this.sideways = 0;
+    this.follow();
   }
 
   follow() {

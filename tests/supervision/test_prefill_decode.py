@@ -89,10 +89,11 @@ def test_prompts_go_over_between_two_instances_that_the_agent_runs(
     assert reader.pid
     os.kill(reader.pid, signal.SIGKILL)
     report, read = ask(WORDS[1])
-    assert (
-        report
-        and report.header == "failed: prefill: the instance cannot be reached"
-        and read > 100
+    # A connection from before may still be tried while the process ends.
+    assert report and read > 100
+    assert report.header in (
+        "failed: prefill: the instance cannot be reached",
+        "failed: prefill: the connection broke off",
     )
     ticker.until(lambda: Instance.objects.get(role="prefill").state == "crashed")
     report, read = ask(WORDS[2])
