@@ -298,19 +298,43 @@ def _match(line: str, rules: Sequence[_Rule] = RULES) -> tuple[_Rule, str] | Non
     return None
 
 
-def cause_of_exit(lines: Sequence[str], exit_code: int | None) -> Cause:
-    """Why the engine ended, from its log since the start and its exit code (negative: a signal)."""
+UNREACHABLE = next(rule for rule in RULES if rule.code == "device_unreachable")
+
+
+def _cause(rule: _Rule, what: str, line: str) -> Cause:
+    text = " ".join(rule.text.format(what=what).split())
+    return Cause(rule.code, text, rule.fix, line, rule.permanent)
+
+
+def _missing_endpoint(rule: _Rule, what: str, rpc_endpoints: Sequence[str]) -> str:
+    """The server without which the engine lacks a device; empty where it is not that.
+
+    It says which server it cannot reach in a thread of its own, which may end before the line is
+    written; that it has no such device it always says.
+    """
+    number = what.removeprefix("RPC")
+    if rule.code != "device_unknown" or not what.startswith("RPC"):
+        return ""
+    if not number.isdecimal() or int(number) >= len(rpc_endpoints):
+        return ""
+    return rpc_endpoints[int(number)]
+
+
+def cause_of_exit(
+    lines: Sequence[str], exit_code: int | None, rpc_endpoints: Sequence[str] = ()
+) -> Cause:
+    """Why the engine ended, from its log since the start and its exit code (negative: a signal).
+
+    `rpc_endpoints`: the servers that it was told to use; the first one is its device RPC0.
+    """
     line = telling_line(lines)
     matched = _match(line)
     if matched:
         rule, what = matched
-        return Cause(
-            rule.code,
-            " ".join(rule.text.format(what=what).split()),
-            rule.fix,
-            line,
-            rule.permanent,
-        )
+        endpoint = _missing_endpoint(rule, what, rpc_endpoints)
+        if endpoint:
+            return _cause(UNREACHABLE, endpoint, line)
+        return _cause(rule, what, line)
     if exit_code == -9:
         text = (
             "The engine was killed (SIGKILL): most often the kernel does that when main memory runs"

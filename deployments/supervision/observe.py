@@ -114,6 +114,5 @@ def _cause(record: Record, log_path: Path) -> Cause | None:
     if record.exit_code is None and record.boot_id != boot_id():
         return None  # the host was started again: nothing failed
     # Without an exit code the runner was killed, and the kernel killed the engine with it.
-    return cause_of_exit(
-        since_start(log_path), -9 if record.exit_code is None else record.exit_code
-    )
+    exit_code = -9 if record.exit_code is None else record.exit_code
+    return cause_of_exit(since_start(log_path), exit_code, record.launch.rpc_endpoints)

@@ -167,6 +167,12 @@ def test_nothing_is_offered_by_itself(host: Host) -> None:
             "away",
         ),
         (
+            ['error while handling argument "--device": invalid device: RPC0'],
+            "device_unreachable",
+            False,
+            "cannot be reached at 10.0.0.2:18999",
+        ),
+        (
             ['error while handling argument "--device": invalid device: RPC7'],
             "device_unknown",
             True,
@@ -177,7 +183,7 @@ def test_nothing_is_offered_by_itself(host: Host) -> None:
 def test_why_a_device_is_not_there_is_told(
     lines: list[str], code: str, permanent: bool, says: str
 ) -> None:
-    cause = cause_of_exit(lines, 1)
+    cause = cause_of_exit(lines, 1, ["10.0.0.2:18999"])
     assert (cause.code, cause.permanent) == (code, permanent)
     assert says in cause.text
 
