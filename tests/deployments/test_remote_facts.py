@@ -112,14 +112,14 @@ def test_a_server_waits_for_its_address_and_another_address_is_another_server(
 ) -> None:
     cpu = host.devices.get(name="CPU")
     wanted = device_servers.desired(cpu)
-    assert wanted.running and wanted.waits_for == (
+    assert wanted.running and wanted.blocked_by == (
         "the address 10.0.0.1 (OMNI_RPC_ADDRESS)",
     )
     settings.OMNI_RPC_ADDRESS = "127.0.0.2"  # type: ignore[attr-defined]
     other = device_servers.desired(cpu)
     assert (
         other.running
-        and other.waits_for == ()
+        and other.blocked_by == ()
         and other.generation != wanted.generation
     )
 
