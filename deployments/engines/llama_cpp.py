@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from deployments.engines.base import (
@@ -15,11 +15,17 @@ from deployments.engines.base import (
     ServerSpec,
     Tokens,
 )
+from deployments.engines.device_flags import (
+    DeviceFlags,
+    accelerators,
+    check_apart,
+    rpc_endpoints_of,
+)
 from deployments.engines.flags import allowed_args, require_flags
 from deployments.engines.request_fields import FLAG, TEXTS, Taken, number, whole
 from deployments.engines.spellings import first_known, listed_flags
 from deployments.formats.kinds import Kind
-from deployments.planning.plan import PORT, SOCKET, DeviceFacts
+from deployments.planning.plan import PORT, SOCKET
 from deployments.planning.settings import (
     ALL,
     AUTO,
@@ -46,19 +52,6 @@ VALUED = (
     "serve",
     "--served-model-name",
 )
-
-
-@dataclass(frozen=True)
-class DeviceFlags:
-    """Where the engine computes, in its own words: flags, environment, and the names of devices.
-
-    `endpoints` are those of the RPC devices, by their name in the panel, which must serve first.
-    """
-
-    flags: tuple[str, ...]
-    env: Mapping[str, str]
-    endpoints: Mapping[str, str]
-    devices: tuple[str, ...]
 
 
 class LlamaCpp(EngineFlavour):
@@ -190,8 +183,8 @@ class LlamaCpp(EngineFlavour):
         used = tuple(dict.fromkeys((*own, *drafting)))
         flags: list[str] = []
         env: dict[str, str] = {}
-        _check_apart(used)
-        endpoints = _rpc_endpoints(used)
+        check_apart(used)
+        endpoints = rpc_endpoints_of(used)
         if endpoints:
             flags += ["--rpc", ",".join(endpoints.values())]
             # RDMA in the RPC back end is not needed on loopback and has had memory errors.
@@ -362,10 +355,6 @@ def require_probed(spec: ServerSpec) -> None:
         )
 
 
-def accelerators(devices: tuple[DeviceFacts, ...]) -> tuple[DeviceFacts, ...]:
-    return tuple(device for device in devices if device.kind != "cpu")
-
-
 def without_values(argv: list[str]) -> list[str]:
     """The flags alone: only a path or a name could look like one."""
     return [
@@ -375,35 +364,7 @@ def without_values(argv: list[str]) -> list[str]:
     ]
 
 
-def _check_apart(used: tuple[DeviceFacts, ...]) -> None:
-    """Stand-ins run where no other host can be reached. Raises OmniError (stand_ins_apart)."""
-    servers = [device for device in used if device.kind == "rpc"]
-    if len({device.is_stand_in for device in servers}) > 1:
-        text = "Stand-ins and devices of other hosts cannot be used together."
-        raise OmniError(
-            "stand_ins_apart", text, "Choose the CPU in place of the stand-ins."
-        )
-
-
 def _mib(text: str) -> int | None:
     if text:
         return int(text) * MIB
     return None
-
-
-def _rpc_endpoints(used: tuple[DeviceFacts, ...]) -> Mapping[str, str]:
-    """Name → address, of those that are used alone: a server that another engine holds would let
-    this one wait."""
-    endpoints = {
-        device.name: device.endpoint for device in used if device.kind == "rpc"
-    }
-    for name, endpoint in endpoints.items():
-        if not endpoint:
-            text = f"The device {name} has no address."
-            raise OmniError(
-                "device_not_served",
-                text,
-                "The agent gives it one; look at the Rig page.",
-                retry=True,
-            )
-    return endpoints

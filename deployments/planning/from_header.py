@@ -10,7 +10,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from deployments.formats.gguf import GgufHeader, TensorInfo
+from deployments.formats.gguf import GgufHeader
+from deployments.formats.gguf_tensors import TensorInfo
 from deployments.formats.header_values import HeaderValues
 from deployments.formats.kinds import ENCODERS
 from deployments.formats.sliding_window import SLIDING, layers_with_window, window_of

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from deployments.planning.architecture import ModelShape
 from deployments.planning.memory.settings import MemorySettings
-from deployments.planning.speed import SpeedModel, kv_bytes_per_token
+from deployments.planning.speed import SpeedModel
+from deployments.planning.work import kv_bytes_per_token
 
 TOKEN_OVERHEAD_BYTES = 16
 SAVE_GBPS = 3.0

@@ -6,7 +6,7 @@ has the database.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Set
 from pathlib import PurePath
 from typing import Any
 
@@ -17,12 +17,12 @@ from deployments.engines.external import EXTERNAL
 from deployments.engines.flags import ExtraArgError, allowed_args
 from deployments.names import LENGTH, is_name
 from deployments.planning.settings import conflicts, parse_setting
+from deployments.rig.nodes import compose, is_null, lines_of, shortened
 from deployments.rig.words import (
     DEFAULT_FLAVOUR,
     DEFAULT_STRATEGY,
     DESCRIPTION_LENGTH,
     DEVICE,
-    MAX_CHARACTERS,
     PATH_LENGTH,
     Problem,
     Rig,
@@ -35,7 +35,6 @@ from deployments.rig.words import (
 from deployments.strategies import STRATEGIES, get_strategy
 from omni.errors import OmniError
 
-MOST_LEVELS = 30
 MOST_VALUES = 100_000
 MOST_PROBLEMS = 200
 LARGEST_NUMBER = 1 << 63
@@ -44,7 +43,7 @@ LARGEST_NUMBER = 1 << 63
 def parse(text: str) -> Rig:
     """Raises RigError with every mistake in the file."""
     reader = _Reader()
-    root = _compose(text)
+    root = compose(text)
     try:
         rig = reader.rig(root)
     except _Enough:
@@ -52,39 +51,6 @@ def parse(text: str) -> Rig:
     if reader.problems:
         raise RigError(reader.problems)
     return rig
-
-
-def _compose(text: str) -> yaml.Node | None:
-    if len(text) > MAX_CHARACTERS:
-        raise RigError(
-            [Problem(1, f"The file is longer than {MAX_CHARACTERS} characters.")]
-        )
-    try:
-        return yaml.compose(text, Loader=_Loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise RigError(
-            [
-                Problem(
-                    mark.line + 1 if mark else 1, f"This is not YAML: {error.problem}."
-                )
-            ]
-        ) from None
-    except yaml.YAMLError as error:
-        raise RigError([Problem(1, f"This is not YAML: {error}.")]) from None
-    except RecursionError:
-        raise RigError([Problem(1, "It is nested too deeply.")]) from None
-
-
-class _Loader(yaml.SafeLoader):
-    """Refuses deep nesting before the scanner looks far ahead for where each level ends."""
-
-    def fetch_flow_collection_start(self, token: Any) -> None:
-        if self.flow_level >= MOST_LEVELS:
-            raise yaml.scanner.ScannerError(
-                None, None, "it is nested too deeply", self.get_mark()
-            )
-        super().fetch_flow_collection_start(token)
 
 
 class _Enough(Exception):
@@ -167,13 +133,13 @@ class _Reader:
         else:
             path = self.path(keys)
         return RigEngine(
-            self.name(keys, "engines"), path, flavour, lines=_lines(node, keys)
+            self.name(keys, "engines"), path, flavour, lines=lines_of(node, keys)
         )
 
     def model(self, node: yaml.Node) -> RigModel:
         keys = self.entry(node, "model", {"name", "path"})
         return RigModel(
-            self.name(keys, "models"), self.path(keys), lines=_lines(node, keys)
+            self.name(keys, "models"), self.path(keys), lines=lines_of(node, keys)
         )
 
     def route(self, node: yaml.Node) -> RigRoute:
@@ -184,7 +150,7 @@ class _Reader:
                 keys["description"],
                 f"The description is longer than {DESCRIPTION_LENGTH} characters.",
             )
-        return RigRoute(self.name(keys, "routes"), *texts, lines=_lines(node, keys))
+        return RigRoute(self.name(keys, "routes"), *texts, lines=lines_of(node, keys))
 
     def deployment(self, node: yaml.Node) -> RigDeployment:
         optional = {"strategy", "engine", "settings", "extra_args", "devices"}
@@ -212,7 +178,7 @@ class _Reader:
             devices,
             self.settings(keys.get("settings")),
             self.extra_args(keys.get("extra_args")),
-            lines=_lines(node, keys),
+            lines=lines_of(node, keys),
         )
 
     # --- values -----------------------------------------------------------------------------------
@@ -279,7 +245,7 @@ class _Reader:
             return self.roles(node, "devices", strategy, self.devices)
         if (
             node is None
-            or _is_null(node)
+            or is_null(node)
             or (isinstance(node, yaml.CollectionNode) and not node.value)
         ):
             return {}
@@ -309,7 +275,7 @@ class _Reader:
         return tuple(names)
 
     def settings(self, node: yaml.Node | None) -> dict[str, int | str]:
-        if node is None or _is_null(node):
+        if node is None or is_null(node):
             return {}
         found = {key: value for key, _, value in self.pairs(node, "settings")}
         values: dict[str, int | str] = {}
@@ -323,7 +289,7 @@ class _Reader:
         return values
 
     def extra_args(self, node: yaml.Node | None) -> tuple[str, ...]:
-        if node is None or _is_null(node):
+        if node is None or is_null(node):
             return ()
         items = self.sequence(node, "extra_args")
         args = tuple(self.text(item, "the argument") for item in items)
@@ -377,7 +343,7 @@ class _Reader:
             else:
                 self.note(
                     at,
-                    f"{what} has no key {_shortened(key)!r}; it has"
+                    f"{what} has no key {shortened(key)!r}; it has"
                     f" {', '.join(sorted(known))}.",
                 )
         return found
@@ -394,7 +360,7 @@ class _Reader:
         for key, value in node.value:
             text = self.text(key, "the key")
             if text in seen:
-                self.note(key, f"The key {_shortened(text)!r} is there twice.")
+                self.note(key, f"The key {shortened(text)!r} is there twice.")
             elif text:
                 seen.add(text)
                 yield text, key, value
@@ -403,7 +369,7 @@ class _Reader:
         if isinstance(node, yaml.SequenceNode):
             self.count(node)
             return list(node.value)
-        if not _is_null(node):
+        if not is_null(node):
             self.note(node, f"{what} must be a list.")
         return []
 
@@ -424,7 +390,7 @@ class _Reader:
             except (ValueError, KeyError):
                 # What `!!int` and its like stand before need not be one.
                 text = (
-                    f"{what} is {_shortened(node.value)!r}, which is no"
+                    f"{what} is {shortened(node.value)!r}, which is no"
                     f" {node.tag.rsplit(':', 1)[-1]}."
                 )
                 raise OmniError("bad_value", text) from None
@@ -435,29 +401,9 @@ class _Reader:
             return ""
         if (
             not isinstance(node, yaml.ScalarNode)
-            or _is_null(node)
+            or is_null(node)
             or not node.value.strip()
         ):
             self.note(node, f"{what} must be a text.")
             return ""
         return str(node.value)
-
-
-def _shortened(text: str) -> str:
-    if len(text) <= 60:
-        return text
-    return f"{text[:57]}…"
-
-
-def _is_null(node: yaml.Node) -> bool:
-    return isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null"
-
-
-def _lines(node: yaml.Node, keys: Mapping[str, yaml.Node]) -> dict[str, int]:
-    """The line of the entry, of its keys' values, and of the roles below models and devices."""
-    lines = {"": node.start_mark.line + 1}
-    for key, value in keys.items():
-        lines[key] = value.start_mark.line + 1
-        if isinstance(value, yaml.MappingNode):
-            lines |= {f"{key}.{k.value}": v.start_mark.line + 1 for k, v in value.value}
-    return lines

@@ -11,7 +11,7 @@ from typing import Any
 
 from deployments.engines import flavour_titles
 from deployments.engines.external import EXTERNAL, LONGEST_ADDRESS
-from deployments.engines.flags import ALLOWED, SHORT
+from deployments.engines.flag_table import ALLOWED, SHORT
 from deployments.names import LENGTH, NAME
 from deployments.planning.setting import LIST_OF_NUMBERS, Setting
 from deployments.planning.settings import SETTINGS

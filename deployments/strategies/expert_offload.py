@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from deployments.planning.plan import Figure, Plan, PlanRequest, Reason
 from deployments.planning.settings import SHARES
-from deployments.planning.speed import expert_share, works
+from deployments.planning.work import expert_share, works
 from deployments.states import StrategyName
 from deployments.strategies.base import (
     Strategy,
@@ -15,14 +15,10 @@ from deployments.strategies.base import (
     processes,
     verdict_of,
 )
+from deployments.strategies.figures import device_uses
 from deployments.strategies.independent import common_figures
 from deployments.strategies.layer_split import split_reasons
-from deployments.strategies.placed_model import (
-    PlacedModel,
-    device_uses,
-    instance,
-    place_model,
-)
+from deployments.strategies.placed_model import PlacedModel, instance, place_model
 from omni.units import bytes_text, gbps_text
 
 

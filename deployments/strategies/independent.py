@@ -10,14 +10,12 @@ from deployments.planning.ranking import rank
 from deployments.planning.settings import SETTINGS
 from deployments.states import StrategyName
 from deployments.strategies.base import Strategy, info, outlook, verdict_of
-from deployments.strategies.placed_model import (
-    PlacedModel,
+from deployments.strategies.figures import (
     context_figure,
     device_uses,
     host_weights_figure,
-    instance,
-    place_model,
 )
+from deployments.strategies.placed_model import PlacedModel, instance, place_model
 
 
 class Independent(Strategy):

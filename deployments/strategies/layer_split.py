@@ -16,14 +16,9 @@ from deployments.strategies.base import (
     processes,
     verdict_of,
 )
+from deployments.strategies.figures import device_uses
 from deployments.strategies.independent import Independent, common_figures
-from deployments.strategies.placed_model import (
-    PlacedModel,
-    device_uses,
-    fits,
-    instance,
-    place_model,
-)
+from deployments.strategies.placed_model import PlacedModel, fits, instance, place_model
 from omni.units import bytes_text
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from deployments.engines import get_flavour
 from deployments.engines.base import Command, DraftSpec, ServerSpec
-from deployments.engines.flags import decided_by, planned_with
+from deployments.engines.flags import decided_by
 from deployments.planning.memory.fit import (
     DEFAULT_MARGIN_BYTES,
     PLACEMENT_SETTINGS,
@@ -19,33 +19,32 @@ from deployments.planning.memory.settings import split_text
 from deployments.planning.memory.use import (
     MemorySettings,
     MemoryUse,
-    memory_settings,
     place,
     working_devices,
 )
 from deployments.planning.plan import (
     DeviceFacts,
-    DeviceUse,
-    Figure,
     InstancePlan,
     Member,
     PlanRequest,
     Reason,
 )
-from deployments.planning.repacking import Kernels
 from deployments.planning.settings import (
     ALL,
     AUTO,
-    SETTINGS,
     SHARES,
-    SMALLEST_CONTEXT,
     context_tokens,
     with_defaults,
 )
 from deployments.planning.speed import SpeedModel
+from deployments.strategies.asked_settings import (
+    asked_settings,
+    asked_slots,
+    check_shares,
+    own_settings,
+)
 from deployments.strategies.base import Strategy, caution, info
 from deployments.strategies.remedies import Case, memory_reasons, room_of
-from omni.errors import OmniError
 from omni.units import MIB, bytes_text
 
 NO_REPACK = "--no-repack"
@@ -85,76 +84,6 @@ class PlacedModel:
 def host_of(request: PlanRequest) -> DeviceFacts:
     return next(
         (d for d in request.host_devices if d.kind == "cpu"), DeviceFacts("CPU")
-    )
-
-
-def own_settings(request: PlanRequest, strategy: Strategy) -> dict[str, object]:
-    """The settings this strategy looks at; those of others are left out."""
-    return {
-        key: value
-        for key, value in request.settings.items()
-        if key in SETTINGS and strategy.looks_at(SETTINGS[key])
-    }
-
-
-def asked_settings(
-    request: PlanRequest, member: Member, strategy: Strategy, split_mode: str = "layer"
-) -> MemorySettings:
-    """What is asked for, before the planner decides what was left to it; of the context what can be
-    used."""
-    given = own_settings(request, strategy)
-    context = usable_context(
-        request, member, context_tokens(given, member.facts.n_ctx_train)
-    )
-    settings = replace(
-        memory_settings(given, context),
-        split_mode=split_mode,
-        kernels=request.engine.kernels,
-    )
-    if not get_flavour(request.engine.flavour).reads_gguf:
-        return settings
-    if settings.kernels == Kernels.AMX and member.shape.is_mla:
-        # Tiles take no part in products with turned operands, which latent attention has: the
-        # engine would abort (ggml-backend.cpp, ggml_backend_sched_split_graph).
-        settings = replace(settings, repack=False)
-    return planned_with(
-        settings, request.extra_args, is_draft=member is request.members.get("draft")
-    )
-
-
-def check_shares(
-    shares: tuple[float, ...] | None, cards: Sequence[DeviceFacts]
-) -> None:
-    """Raises OmniError (bad_setting) for shares that leave every device without a part."""
-    if shares and len(cards) > 1 and not any(shares[: len(cards)]):
-        names = " and ".join(card.name for card in cards)
-        text = f"tensor_split is {split_text(shares)}, which gives nothing to {names}."
-        raise OmniError(
-            "bad_setting",
-            text,
-            "Give one of them more than 0, or let the planner choose (auto).",
-        )
-
-
-def usable_context(request: PlanRequest, member: Member, asked: int) -> int:
-    """The engine caps each request at what the model was trained for: memory for more would stay
-    empty."""
-    trained = member.facts.n_ctx_train
-    # A draft keeps as much as its target asks for.
-    if (
-        not trained
-        or member is request.members.get("draft")
-        or not get_flavour(request.engine.flavour).caps_context
-    ):
-        return asked
-    return max(min(asked, trained * _parallel(request)), SMALLEST_CONTEXT)
-
-
-def _parallel(request: PlanRequest) -> int:
-    return int(
-        SETTINGS["parallel"].parsed(
-            request.settings.get("parallel", SETTINGS["parallel"].default)
-        )
     )
 
 
@@ -313,8 +242,8 @@ def _context_reasons(
     trained = member.facts.n_ctx_train
     asked = context_tokens(request.settings, member.facts.n_ctx_train)
     if context < asked and trained:
-        if _parallel(request) > 1:
-            each = f" for each of {_parallel(request)} requests"
+        if asked_slots(request) > 1:
+            each = f" for each of {asked_slots(request)} requests"
         else:
             each = ""
         text = (
@@ -329,7 +258,7 @@ def _context_reasons(
         ]
     if (
         not trained
-        or context <= trained * _parallel(request)
+        or context <= trained * asked_slots(request)
         or member is request.members.get("draft")
     ):
         return []
@@ -366,25 +295,6 @@ def _prompt_cache_reasons(
 
 
 # --- what a plan shows ----------------------------------------------------------------------------
-def device_uses(
-    placed_: PlacedModel, reserved: Sequence[DeviceUse] = ()
-) -> tuple[DeviceUse, ...]:
-    """Its own uses with what others hold there.
-
-    The host only where it holds something worth showing.
-    """
-    facts = {d.name: d for d in (*placed_.member.devices, placed_.host)}
-    return tuple(
-        replace(use, held_bytes=_held(facts[use.name]))
-        for use in placed_.use.devices
-        if use.name != placed_.host.name or use.needed_bytes or not placed_.cards
-    )
-
-
-def _held(device: DeviceFacts) -> int:
-    if device.total_bytes is None or device.free_bytes is None:
-        return 0
-    return max(device.total_bytes - device.free_bytes, 0)
 
 
 def instance(
@@ -457,40 +367,6 @@ def _extra_args(request: PlanRequest, placed_: PlacedModel) -> tuple[str, ...]:
     ):
         return given
     return (*given, NO_REPACK)
-
-
-def host_weights_figure(placed_: PlacedModel) -> Figure | None:
-    """Of the weights in the host's memory: what is the mapped file, what a rearranged copy, what is
-    locked."""
-    use = placed_.use
-    plain = use.host.weights_bytes - use.repacked_bytes
-    if plain:
-        parts = [
-            f"{bytes_text(plain)}"
-            f" {'mapped from the file' if use.mapped_bytes else 'read from the file'}"
-        ]
-    else:
-        parts = []
-    parts += (
-        [f"{bytes_text(use.repacked_bytes)} rearranged for the processor"]
-        if use.repacked_bytes
-        else []
-    )
-    parts += [f"{bytes_text(use.locked_bytes)} locked"] if use.locked_bytes else []
-    if parts:
-        return Figure("host_weights", "Weights in RAM", ", ".join(parts))
-    return None
-
-
-def context_figure(placed_: PlacedModel) -> Figure:
-    each = placed_.settings.context
-    if placed_.settings.parallel > 1 and not placed_.settings.kv_unified:
-        return Figure(
-            "context",
-            "Context",
-            f"{each // placed_.settings.parallel:,} tokens × {placed_.settings.parallel}",
-        )
-    return Figure("context", "Context", f"{each:,} tokens")
 
 
 def needs(placed_: PlacedModel) -> dict[str, int]:

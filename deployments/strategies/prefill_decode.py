@@ -28,10 +28,9 @@ from deployments.strategies.base import (
     processes,
     verdict_of,
 )
+from deployments.strategies.figures import context_figure, device_uses
 from deployments.strategies.placed_model import (
     PlacedModel,
-    context_figure,
-    device_uses,
     instance,
     needs,
     place_model,

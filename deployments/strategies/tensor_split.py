@@ -27,6 +27,11 @@ from deployments.planning.plan import (
 from deployments.planning.settings import ALL, AUTO, SHARES
 from deployments.planning.speed import TYPICAL_DEPTH, SpeedModel
 from deployments.states import StrategyName
+from deployments.strategies.asked_settings import (
+    asked_settings,
+    check_shares,
+    own_settings,
+)
 from deployments.strategies.base import (
     Strategy,
     caution,
@@ -36,16 +41,13 @@ from deployments.strategies.base import (
     processes,
     verdict_of,
 )
+from deployments.strategies.figures import device_uses
 from deployments.strategies.independent import common_figures
 from deployments.strategies.layer_split import needs_two
 from deployments.strategies.placed_model import (
     PlacedModel,
-    asked_settings,
-    check_shares,
-    device_uses,
     host_of,
     instance,
-    own_settings,
     place_model,
 )
 from deployments.strategies.remedies import room_of

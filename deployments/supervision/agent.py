@@ -19,7 +19,7 @@ from deployments.services.discovery import discover, ensure_devices, local_host
 from deployments.services.fitting import keep_ram_measured
 from deployments.services.stored_plans import keep_plans_current
 from deployments.supervision.host_agent import HostAgent
-from deployments.supervision.process import start_sampler
+from deployments.supervision.sampler import start_sampler
 from deployments.supervision.troubles import troubles_of
 from omni.database import keep_connections, let_go
 

@@ -10,9 +10,9 @@ from deployments.models import Binding, Instance, ReferenceAnswer
 from deployments.states import DEFAULT_STRATEGY
 from deployments.supervision import launch
 from deployments.supervision.answers import Answer, Check, Judgement, is_degenerate
+from deployments.supervision.decision import Observed
 from deployments.supervision.log_reading import Cause
 from deployments.supervision.process import Record
-from deployments.supervision.reconcile import Observed
 from deployments.supervision.verify import built_otherwise, check_answer
 
 # A mute engine takes three minutes to be given up; the others are not to wait for it.

@@ -13,8 +13,8 @@ from deployments.models import Instance
 from deployments.planning.launch_facts import LaunchFacts
 from deployments.planning.plan import PORT, InstancePlan
 from deployments.services.discovery import rpc_server_path
+from deployments.supervision.decision import Desired
 from deployments.supervision.namespaces import are_available
-from deployments.supervision.reconcile import Desired
 from gpus.host import cores
 from gpus.models import Device, Host
 from omni.addresses import is_loopback

@@ -11,8 +11,8 @@ from deployments.models import Deployment
 from deployments.planning.settings import with_defaults
 from deployments.services.tenancy import check_room_of, rivals_of, swaps
 from deployments.states import InstanceState
+from deployments.supervision.decision import Memory
 from deployments.supervision.planned import Plans
-from deployments.supervision.reconcile import Memory
 from gpus.models import Host
 from omni.units import ms_text
 

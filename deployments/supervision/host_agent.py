@@ -26,6 +26,15 @@ from deployments.services.stored_plans import plan_to_run
 from deployments.states import LIVE, InstanceState
 from deployments.supervision import device_servers, launch, process
 from deployments.supervision.checking import Checker
+from deployments.supervision.decision import (
+    Action,
+    Decision,
+    Desired,
+    Health,
+    Limits,
+    Memory,
+    Observed,
+)
 from deployments.supervision.eviction import Evictor
 from deployments.supervision.external import ExternalServers
 from deployments.supervision.instances import (
@@ -41,18 +50,7 @@ from deployments.supervision.log_reading import Cause
 from deployments.supervision.observe import observe
 from deployments.supervision.orphans import end_orphans
 from deployments.supervision.planned import Planner, Plans
-from deployments.supervision.reconcile import (
-    Action,
-    Decision,
-    Desired,
-    Health,
-    Limits,
-    Memory,
-    Observed,
-    decide,
-    refused,
-    why_it_ends,
-)
+from deployments.supervision.reconcile import decide, refused, why_it_ends
 from deployments.supervision.remote import missing_elsewhere
 from deployments.supervision.saving import save
 from gpus.models import Host

@@ -10,8 +10,8 @@ from deployments.engines import FLAVOURS
 from deployments.models import Deployment, Engine, Instance
 from deployments.planning.launch_facts import LaunchFacts
 from deployments.states import InstanceState
+from deployments.supervision.decision import Memory, Observed
 from deployments.supervision.process import Record
-from deployments.supervision.reconcile import Memory, Observed
 
 
 def remembered(instance: Instance, now_s: float) -> Memory:

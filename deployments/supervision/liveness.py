@@ -11,8 +11,8 @@ from deployments.instances.address import EngineAddress
 from deployments.instances.drain import DrainLocks
 from deployments.instances.engine_client import begin_asking, engine_request
 from deployments.models import Instance
+from deployments.supervision.decision import Health, Observed
 from deployments.supervision.process import Record
-from deployments.supervision.reconcile import Health, Observed
 
 # What is answered does not matter, only that it is.
 MOST_BYTES = 1 << 20

@@ -14,9 +14,9 @@ from deployments.instances.address import EngineAddress
 from deployments.instances.engine_client import ask_within, engine_request, system_error
 from deployments.instances.logs import since_start
 from deployments.instances.ports import LOOPBACK
+from deployments.supervision.decision import Health, Observed
 from deployments.supervision.log_reading import Cause, cause_of_exit
 from deployments.supervision.process import Record, read_record
-from deployments.supervision.reconcile import Health, Observed
 from deployments.supervision.runner import boot_id
 from omni.listeners import NO_MORE_FILES
 

@@ -41,8 +41,6 @@ RUNNER = Path(__file__).with_name("runner.py")
 RECORD_TIMEOUT_S = 5.0
 LOG_BYTES = 8 << 20
 LOG_FILES = 4
-# It knows the tables of one app.
-SAMPLER = ("sampler", "--settings", "gpus.sampler_settings")
 _runners: list[subprocess.Popen[bytes]] = []
 
 
@@ -399,12 +397,3 @@ def wait_ended(record: Record, timeout_s: float) -> bool:
     with suppress(OSError):
         reap()
     return True
-
-
-def start_sampler() -> subprocess.Popen[bytes]:
-    """The telemetry sampler as a child of the agent, with which it ends."""
-    manage = Path(__file__).resolve().parents[2] / "manage.py"
-    return subprocess.Popen(
-        [sys.executable, str(manage), *SAMPLER, "--parent", str(os.getpid())],
-        stdin=subprocess.DEVNULL,
-    )

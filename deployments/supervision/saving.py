@@ -12,10 +12,11 @@ from django.utils import timezone
 from deployments.instances.logs import since_start
 from deployments.models import Instance, Transition
 from deployments.states import InstanceState
+from deployments.supervision.decision import Action, Decision
 from deployments.supervision.instances import ran_here, values
 from deployments.supervision.log_reading import notice
 from deployments.supervision.process import Record
-from deployments.supervision.reconcile import WAITING, Action, Decision
+from deployments.supervision.reconcile import WAITING
 
 
 def save(

@@ -13,8 +13,7 @@ from django import forms
 from django.contrib import admin, messages
 from django.db.models import Field, QuerySet
 from django.forms.fields import InvalidJSONInput
-from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
+from django.http import HttpRequest
 from unfold.widgets import UnfoldAdminSelectWidget
 
 from deployments.engines import flavour_titles
@@ -23,7 +22,6 @@ from deployments.external.keys import forget_key
 from deployments.library import folders
 from deployments.library.reading import describe_file
 from deployments.models import (
-    ApiKey,
     Binding,
     Deployment,
     Download,
@@ -31,12 +29,10 @@ from deployments.models import (
     Instance,
     LibraryFolder,
     Model,
-    Route,
     Transition,
 )
 from deployments.names import NAME
 from deployments.planning.settings import validated
-from deployments.services.checks import taken_names
 from deployments.services.deployments import (
     deployment_change,
     deployment_delete,
@@ -341,73 +337,3 @@ class TransitionAdmin(RightsAdmin):
     list_filter = ("new", "at")
     search_fields = ("instance__deployment__name", "reason")
     list_select_related = ("instance__deployment", "instance__device")
-
-
-class RouteForm(NamedForm):
-    def clean_name(self) -> str:
-        """As a deployment's: the gateway knows both by one name."""
-        name = super().clean_name()
-        if "name" in self.changed_data and name in taken_names():
-            raise forms.ValidationError(
-                f"The name {name} is taken or has another meaning."
-            )
-        return name
-
-
-@admin.register(Route)
-class RouteAdmin(RightsAdmin):
-    form = RouteForm
-    list_display = ("name", "deployment", "description")
-    list_filter = ("deployment",)
-    search_fields = ("name", "description", "deployment__name")
-
-
-@admin.register(ApiKey)
-class ApiKeyAdmin(RightsAdmin):
-    list_display = ("name", "prefix", "owner", "created", "expiry_date", "revoked")
-    list_filter = ("revoked", "created")
-    search_fields = ("name", "prefix", "owner__username")
-    fields = ("name", "owner", "expiry_date", "revoked", "prefix", "created")
-
-    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
-        return {
-            **super().get_changeform_initial_data(request),
-            "owner": request.user.pk,
-        }
-
-    def get_form(
-        self,
-        request: HttpRequest,
-        obj: ApiKey | None = None,
-        change: bool = False,
-        **kwargs: Any,
-    ) -> Any:
-        """A key is somebody's, and ends with its owner's rights; only the command line makes one of
-        nobody's."""
-        form = super().get_form(request, obj, change, **kwargs)
-        owner = form.base_fields.get("owner")
-        if owner:
-            owner.required = True
-        return form
-
-    def save_model(
-        self, request: HttpRequest, obj: ApiKey, form: Any, change: bool
-    ) -> None:
-        if not change:
-            obj.shown_once = ApiKey.objects.assign_key(obj)
-        obj.save()
-
-    def response_add(
-        self, request: HttpRequest, obj: ApiKey, post_url_continue: str | None = None
-    ) -> HttpResponse:
-        """A new key is shown once, in this answer; only its hash is kept, and no message carries it
-        on."""
-        context = {
-            **self.admin_site.each_context(request),
-            "title": "New API key",
-            "row": obj,
-        }
-        context["key"] = obj.shown_once
-        response = TemplateResponse(request, "admin/new_key.html", context)
-        response["Cache-Control"] = "no-store"
-        return response

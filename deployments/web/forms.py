@@ -10,7 +10,8 @@ from django import forms
 from django.http import QueryDict
 
 from deployments.engines.external import EXTERNAL
-from deployments.engines.flags import ALLOWED, allowed_args
+from deployments.engines.flag_table import ALLOWED
+from deployments.engines.flags import allowed_args
 from deployments.models import Deployment, Engine, Model
 from deployments.names import LENGTH
 from deployments.planning.settings import (

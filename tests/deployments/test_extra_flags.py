@@ -6,14 +6,8 @@ import re
 
 import pytest
 
-from deployments.engines.flags import (
-    ALLOWED,
-    DANGEROUS,
-    MANAGED,
-    SHORT,
-    allowed_args,
-    require_flags,
-)
+from deployments.engines.flag_table import ALLOWED, DANGEROUS, MANAGED, SHORT
+from deployments.engines.flags import allowed_args, require_flags
 from omni.errors import OmniError
 
 

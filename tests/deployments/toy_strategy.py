@@ -16,7 +16,8 @@ from deployments.strategies.base import (
     processes,
     verdict_of,
 )
-from deployments.strategies.placed_model import device_uses, instance, place_model
+from deployments.strategies.figures import device_uses
+from deployments.strategies.placed_model import instance, place_model
 
 
 class Spare(Strategy):

@@ -20,7 +20,7 @@ import pytest
 from django.apps import apps
 from django.db import OperationalError, connection, connections
 
-from deployments.supervision.process import SAMPLER
+from deployments.supervision.sampler import SAMPLER
 from gpus.models import Gpu, SampleRollup
 from omni import up
 from omni.database import KEEP_CONNECTION_S, keep_connections, let_go

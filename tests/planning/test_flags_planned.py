@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.engines.flags import (
+from deployments.engines.flag_table import (
     ALLOWED,
     DANGEROUS,
     FLAGS,
@@ -18,8 +18,8 @@ from deployments.engines.flags import (
     Neither,
     Refused,
     Sets,
-    planned_with,
 )
+from deployments.engines.flags import planned_with
 from deployments.planning.architecture import ModelShape
 from deployments.planning.memory.use import MemorySettings, memory_use
 from deployments.planning.plan import DeviceFacts

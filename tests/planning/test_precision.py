@@ -11,27 +11,29 @@ from deployments.formats.model_facts import ModelFacts
 from deployments.planning.architecture import ModelShape
 from deployments.planning.memory.kv_types import kv_cache_bytes
 from deployments.planning.memory.use import MemorySettings, memory_use
-from deployments.planning.plan import DeviceFacts
-from deployments.planning.precision import (
+from deployments.planning.number_formats import (
     BF16,
     EXL3,
     FORMATS,
     FP8,
     I_QUANTS,
-    IK,
     IK_QUANTS,
     INT4,
     K_QUANTS,
-    LLAMA_CPP,
     MXFP4,
     NVFP4,
+    format_of,
+)
+from deployments.planning.plan import DeviceFacts
+from deployments.planning.precision import (
+    IK,
+    LLAMA_CPP,
     TABBY,
     VLLM,
     Support,
     arithmetic,
     card,
     file_formats,
-    format_of,
     format_table,
     kv_table,
     kv_type_error,

@@ -20,8 +20,8 @@ from deployments.planning.plan import PORT, InstancePlan, Plan, Verdict
 from deployments.services.deployments import deployment_create
 from deployments.services.discovery import discover_engines, local_host
 from deployments.supervision import process
+from deployments.supervision.decision import Limits
 from deployments.supervision.host_agent import HostAgent, Planner
-from deployments.supervision.reconcile import Limits
 from gpus.models import Device, Host
 from tests.deployments.gguf_corpus import smollm2
 from tests.helpers import free_ports, wait_until

@@ -13,8 +13,8 @@ import django
 def main() -> None:
     django.setup()
     from deployments.services.discovery import ensure_devices, local_host
+    from deployments.supervision.decision import Limits
     from deployments.supervision.host_agent import HostAgent
-    from deployments.supervision.reconcile import Limits
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     host = local_host()

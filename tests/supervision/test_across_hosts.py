@@ -29,8 +29,8 @@ from deployments.models import Deployment, Engine, Instance, Model
 from deployments.planning.launch_facts import LaunchFacts
 from deployments.services import remote_devices
 from deployments.services.deployments import deployment_create, deployment_start
+from deployments.supervision.decision import Health
 from deployments.supervision.observe import rpc_health
-from deployments.supervision.reconcile import Health
 from deployments.supervision.remote import missing_elsewhere
 from deployments.supervision.verify import greedy_answer
 from gpus.models import Device, Host

@@ -36,8 +36,8 @@ from deployments.services.deployments import (
     deployment_stop,
 )
 from deployments.supervision import namespaces, process
+from deployments.supervision.decision import Health
 from deployments.supervision.observe import http_health
-from deployments.supervision.reconcile import Health
 from deployments.supervision.runner import start_ticks
 from gpus.models import Device, Host
 from omni.listeners import own_listener

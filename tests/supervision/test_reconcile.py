@@ -8,16 +8,16 @@ import pytest
 
 from deployments.states import InstanceState as S
 from deployments.states import deployment_state
-from deployments.supervision.log_reading import Cause
-from deployments.supervision.reconcile import (
+from deployments.supervision.decision import (
     Action,
     Desired,
     Health,
     Limits,
     Memory,
     Observed,
-    decide,
 )
+from deployments.supervision.log_reading import Cause
+from deployments.supervision.reconcile import decide
 
 LIMITS = Limits()
 RUN, STOP = Desired(True, 1), Desired(False, 1)

@@ -18,8 +18,8 @@ from deployments.engines.llama_cpp import SOCKET_HOST
 from deployments.engines.probe.portable_cpu import library_env
 from deployments.instances.address import Process, port_address, socket_address
 from deployments.models import Deployment, Engine, Model
+from deployments.supervision.decision import Health
 from deployments.supervision.observe import http_health
-from deployments.supervision.reconcile import Health
 from deployments.supervision.runner import start_ticks
 from tests.helpers import wait_until
 

@@ -12,12 +12,12 @@ from typing import Any
 
 from deployments.planning.architecture import ModelShape
 from deployments.planning.kv import CELL_PADDING
+from deployments.planning.memory.kv_use import offloaded_layer_bytes
 from deployments.planning.memory.shares import shortest_cut, small_ratio
 from deployments.planning.memory.use import (
     MemorySettings,
     MemoryUse,
     memory_use,
-    offloaded_layer_bytes,
     working_devices,
 )
 from deployments.planning.plan import DeviceFacts

@@ -12,27 +12,21 @@ from dataclasses import dataclass, field, replace
 
 from deployments.planning.architecture import ModelShape
 from deployments.planning.kv import (
-    Cells,
-    cells,
     layer_kv_bytes,
     state_bytes,
-    widest_values,
 )
-from deployments.planning.memory.compute import (
-    Backends,
-    compute_bytes,
-    draft_compute_bytes,
-)
+from deployments.planning.memory.compute import compute_bytes, draft_compute_bytes
 from deployments.planning.memory.filling import filling_bytes
 from deployments.planning.memory.folder import folder_compute, folder_kv, folder_weights
 from deployments.planning.memory.graph import Batch
-from deployments.planning.memory.nextn import draft_kv, kept_states
+from deployments.planning.memory.kv_use import context_cells, kv_by_device
+from deployments.planning.memory.nextn import kept_states
 from deployments.planning.memory.placement import CPU, Placement, layer_devices
 from deployments.planning.memory.settings import MemorySettings, memory_settings
+from deployments.planning.memory.stretches import Backends
 from deployments.planning.memory.tensor_parallel import kv_pieces, rotations
 from deployments.planning.memory.weights import (
     HostWeights,
-    output_bytes,
     row_split_weights,
     tensor_parallel_weights,
     weights,
@@ -142,7 +136,7 @@ def memory_use(
         )
     sizes = _Sizes(
         [*held.devices, _host_bytes(held.host, settings)],
-        _kv(model, placement, settings),
+        kv_by_device(model, placement, settings),
         list(compute) if compute else _compute(model, working, placement, settings),
         _other(model, working, settings),
     )
@@ -214,7 +208,7 @@ def _folder_use(
     if is_cut:
         kv = folder_kv(model, settings, ranks)
     else:
-        kv = _kv(model, placement, settings)
+        kv = kv_by_device(model, placement, settings)
     held = folder_weights(model, placement, ranks)
     if compute:
         needed = list(compute)
@@ -255,7 +249,7 @@ def _tensor_parallel_use(
     ]
     compute = compute or _compute(model, working[:1], one, settings)
     kv = _tensor_parallel_kv(model, offloaded, cut, settings)
-    kv_host = _kv(model, one, settings)[-1]
+    kv_host = kv_by_device(model, one, settings)[-1]
     sizes = _Sizes(
         tensor_parallel_weights(model, offloaded, cut, with_output=one.output == 0)
         + [_host_bytes(held.host, settings)],
@@ -287,67 +281,6 @@ def _tensor_parallel_kv(
         for device, part in enumerate(parts):
             sizes[device] += whole * part // width if width else whole
     return sizes
-
-
-def _kv(model: ModelShape, placement: Placement, settings: MemorySettings) -> list[int]:
-    per_kind = _kv_of_kinds(model, settings)
-    sizes = [0] * (placement.host + 1)
-    for index in model.layers_with_memory:
-        if settings.offload_kqv:
-            device = placement.layers[index]
-        else:
-            device = placement.host
-        sizes[device] += per_kind[model.layers[index].kind]
-    drafting = draft_kv(model, placement, settings, context_cells(model, settings))
-    return [one + other for one, other in zip(sizes, drafting, strict=True)]
-
-
-def _kv_of_kinds(model: ModelShape, settings: MemorySettings) -> list[int]:
-    """KV cache or states of one layer of each kind."""
-    count = context_cells(model, settings)
-    if not settings.flash and not model.is_mla:
-        widest = widest_values(model)
-    else:
-        widest = None
-    return [
-        sum(
-            layer_kv_bytes(model, kind, count, settings.type_k, settings.type_v, widest)
-        )
-        + state_bytes(kind, settings.parallel, kept_states(model, settings))
-        for kind in model.kinds
-    ]
-
-
-def offloaded_layer_bytes(model: ModelShape, settings: MemorySettings) -> list[int]:
-    """Weights and KV that each offloaded layer takes on its device, the output last."""
-    if settings.gpu_layers is None:
-        count = model.n_layer + 1
-    else:
-        count = min(settings.gpu_layers, model.n_layer + 1)
-    first = model.n_layer + 1 - count
-    kv = _kv_of_kinds(model, settings)
-    sizes = []
-    for index in range(first, model.n_layer):
-        kind = model.kind_of(index)
-        lifted = settings.cpu_moe or index < settings.n_cpu_moe
-        held = kind.n_bytes - (kind.expert_bytes if lifted else 0)
-        sizes.append(
-            held + (kv[model.layers[index].kind] if settings.offload_kqv else 0)
-        )
-    if count:
-        return [*sizes, output_bytes(model)]
-    return []
-
-
-def context_cells(model: ModelShape, settings: MemorySettings) -> Cells:
-    return cells(
-        model,
-        settings.context,
-        settings.parallel,
-        unified=settings.kv_unified,
-        ubatch=settings.micro_batch,
-        swa_full=settings.swa_full,
-    )
 
 
 def _compute(

@@ -1,0 +1,88 @@
+"""Administration of routes and keys."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+
+from deployments.models import (
+    ApiKey,
+    Route,
+)
+from deployments.services.checks import taken_names
+from deployments.web.admin import NamedForm
+from omni.administration import RightsAdmin
+
+
+class RouteForm(NamedForm):
+    def clean_name(self) -> str:
+        """As a deployment's: the gateway knows both by one name."""
+        name = super().clean_name()
+        if "name" in self.changed_data and name in taken_names():
+            raise forms.ValidationError(
+                f"The name {name} is taken or has another meaning."
+            )
+        return name
+
+
+@admin.register(Route)
+class RouteAdmin(RightsAdmin):
+    form = RouteForm
+    list_display = ("name", "deployment", "description")
+    list_filter = ("deployment",)
+    search_fields = ("name", "description", "deployment__name")
+
+
+@admin.register(ApiKey)
+class ApiKeyAdmin(RightsAdmin):
+    list_display = ("name", "prefix", "owner", "created", "expiry_date", "revoked")
+    list_filter = ("revoked", "created")
+    search_fields = ("name", "prefix", "owner__username")
+    fields = ("name", "owner", "expiry_date", "revoked", "prefix", "created")
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        return {
+            **super().get_changeform_initial_data(request),
+            "owner": request.user.pk,
+        }
+
+    def get_form(
+        self,
+        request: HttpRequest,
+        obj: ApiKey | None = None,
+        change: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """A key is somebody's, and ends with its owner's rights; only the command line makes one of
+        nobody's."""
+        form = super().get_form(request, obj, change, **kwargs)
+        owner = form.base_fields.get("owner")
+        if owner:
+            owner.required = True
+        return form
+
+    def save_model(
+        self, request: HttpRequest, obj: ApiKey, form: Any, change: bool
+    ) -> None:
+        if not change:
+            obj.shown_once = ApiKey.objects.assign_key(obj)
+        obj.save()
+
+    def response_add(
+        self, request: HttpRequest, obj: ApiKey, post_url_continue: str | None = None
+    ) -> HttpResponse:
+        """A new key is shown once, in this answer; only its hash is kept, and no message carries it
+        on."""
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "New API key",
+            "row": obj,
+        }
+        context["key"] = obj.shown_once
+        response = TemplateResponse(request, "admin/new_key.html", context)
+        response["Cache-Control"] = "no-store"
+        return response
