@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from django.http import HttpResponse
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
 
 from deployments.gateway.kv_transfer_state import counts
 from deployments.models import Deployment, Instance
@@ -11,24 +20,49 @@ from omni.htmx import HtmxHttpRequest
 
 
 def metrics(request: HtmxHttpRequest) -> HttpResponse:
-    """What the panel knows of its deployments, in Prometheus' text format."""
-    lines = ["# TYPE omni_deployment_ready gauge"]
+    """Read off the rows at every scrape; nothing is kept in between."""
+    registry = CollectorRegistry()
+    registry.register(_Rows())
+    return HttpResponse(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+
+
+class _Rows(Collector):
+    def collect(self) -> Iterator[Metric]:
+        yield _ready()
+        yield _restarts()
+        yield _kv_transfers()
+
+
+def _ready() -> Metric:
+    family = GaugeMetricFamily(
+        "omni_deployment_ready",
+        "1 while the deployment answers.",
+        labels=("deployment", "strategy"),
+    )
     for deployment in Deployment.objects.prefetch_related("instances"):
-        ready = int(deployment.state == InstanceState.READY)
-        labels = f'deployment="{deployment.name}",strategy="{deployment.strategy}"'
-        lines.append(f"omni_deployment_ready{{{labels}}} {ready}")
-    lines.append("# TYPE omni_instance_restarts_total counter")
+        is_ready = deployment.state == InstanceState.READY
+        family.add_metric((deployment.name, deployment.strategy), int(is_ready))
+    return family
+
+
+def _restarts() -> Metric:
+    family = CounterMetricFamily(
+        "omni_instance_restarts",
+        "How often a process was started again after it had ended by itself.",
+        labels=("owner", "role"),
+    )
     for instance in Instance.objects.select_related("deployment", "device"):
         owner = instance.deployment or instance.device
-        lines.append(
-            f'omni_instance_restarts_total{{owner="{owner}",role="{instance.role}"}}'
-            f" {instance.restarts}"
-        )
-    lines.append("# TYPE omni_handovers_total counter")
-    for (name, outcome), count in sorted(counts.items()):
-        lines.append(
-            f'omni_handovers_total{{deployment="{name}",outcome="{outcome}"}} {count}'
-        )
-    return HttpResponse(
-        "\n".join(lines) + "\n", content_type="text/plain; version=0.0.4; charset=utf-8"
+        family.add_metric((str(owner), instance.role), instance.restarts)
+    return family
+
+
+def _kv_transfers() -> Metric:
+    family = CounterMetricFamily(
+        "omni_handovers",
+        "KV caches handed over from prefill to decode, by what became of them.",
+        labels=("deployment", "outcome"),
     )
+    for (name, outcome), count in sorted(counts.items()):
+        family.add_metric((name, outcome), count)
+    return family
