@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
+from omni.backoff import backoff_s
+
 log = logging.getLogger(__name__)
 
 PR_SET_PDEATHSIG = 1
@@ -92,7 +94,7 @@ class Child:
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
     next_start_at: float = 0.0
-    delay_s: float = FIRST_RESTART_DELAY_S
+    failures: int = 0  # in a row, soon after a start
 
     def start(self) -> None:
         if self.log_path.exists() and self.log_path.stat().st_size > LOG_KEEP_BYTES:
@@ -126,13 +128,16 @@ class Child:
         if (code := self.exit_code) is None:
             return
         if now - self.started_at > STABLE_AFTER_S:
-            self.delay_s = FIRST_RESTART_DELAY_S
+            self.failures = 0
+        self.failures += 1
         say(
             f"The {self.name} ended ({exit_text(code)}) and is started again; its log:"
             f" {self.log_path}"
         )
-        self.process, self.next_start_at = None, now + self.delay_s
-        self.delay_s = min(self.delay_s * 2, LONGEST_RESTART_DELAY_S)
+        self.process = None
+        self.next_start_at = now + backoff_s(
+            self.failures, FIRST_RESTART_DELAY_S, LONGEST_RESTART_DELAY_S
+        )
 
     def stop(self, timeout_s: float) -> None:
         if self.process is None or self.process.poll() is not None:

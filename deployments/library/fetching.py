@@ -23,6 +23,7 @@ from deployments.announce import downloads_changed
 from deployments.library import downloads, folders, hub
 from deployments.library.hub_files import RepoFile
 from deployments.models import Download
+from omni.backoff import backoff_s
 from omni.broadcast import publish
 from omni.errors import OmniError
 from omni.events import STATE_GROUP
@@ -170,23 +171,19 @@ class Fetching:
         for block in part.blocks():
             part.digest.update(block)
             self._tick()
-        tries = 0
-        wait_s = FIRST_WAIT_S
+        failures = 0
         while part.size < file.size:
             had = part.size
             try:
                 self._append(part)
             except OmniError as error:
-                brought = part.size > had
-                tries, wait_s = (
-                    (0, FIRST_WAIT_S)
-                    if brought
-                    else (tries + 1, min(wait_s * 2, LONGEST_WAIT_S))
-                )
-                if not error.retry or error.code == "disk_full" or tries >= MAX_TRIES:
+                # One that brought something is no failure in a row.
+                failures = 0 if part.size > had else failures + 1
+                is_hopeless = not error.retry or error.code == "disk_full"
+                if is_hopeless or failures >= MAX_TRIES:
                     raise
                 log.info("download %s: %s Trying again.", self.download, error.text)
-                self._sleep(wait_s)
+                self._sleep(backoff_s(failures, FIRST_WAIT_S, LONGEST_WAIT_S))
         if not _is_right(file, part.digest):
             part.path.unlink()
             text = (

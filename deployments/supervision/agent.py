@@ -21,6 +21,7 @@ from deployments.services.stored_plans import keep_plans_current
 from deployments.supervision.host_agent import HostAgent
 from deployments.supervision.sampler import start_sampler
 from deployments.supervision.troubles import troubles_of
+from omni.backoff import backoff_s
 from omni.database import keep_connections, let_go
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,9 @@ TICK_S = 2.0
 QUICK_TICK_S = 0.25
 LIBRARY_TICK_S = 1.0
 SAMPLER_LOOK_S = 0.5
+SAMPLER_FIRST_DELAY_S = 0.5
+SAMPLER_LONGEST_DELAY_S = 30.0
+SAMPLER_STABLE_AFTER_S = 30.0
 STOP_TIMEOUT_S = 3.0
 DISCOVERY_RETRY_S = 10.0
 RAM_LOOK_S = 60.0
@@ -180,7 +184,7 @@ def _broker_loop() -> None:
 
 def _sampler_loop() -> None:
     """Keeps the sampler's own process running: a lost GPU can take down whoever asks NVML."""
-    delay_s = 0.5
+    failures = 0
     while not _stopping.is_set():
         began = time.monotonic()
         sampler = start_sampler()
@@ -191,10 +195,10 @@ def _sampler_loop() -> None:
             with suppress(Exception):
                 sampler.wait(2)
             return
-        if time.monotonic() - began > 30:
-            delay_s = 0.5
-        else:
-            delay_s = min(delay_s * 2, 30.0)
+        if time.monotonic() - began > SAMPLER_STABLE_AFTER_S:
+            failures = 0
+        failures += 1
+        delay_s = backoff_s(failures, SAMPLER_FIRST_DELAY_S, SAMPLER_LONGEST_DELAY_S)
         log.warning(
             "the sampler ended with code %s and is started again in %.1f s",
             sampler.returncode,

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from deployments.states import InstanceState as S
 from deployments.supervision.log_reading import Cause
+from omni.backoff import backoff_s
 
 
 class Health(StrEnum):
@@ -24,10 +25,6 @@ class Action(StrEnum):
     TERMINATE = "terminate"
     KILL = "kill"
     CLEAR = "clear"  # no process and none wanted: give its port back
-
-
-# What fails for days doubles its delay no further; a float has room for a thousand doublings.
-MOST_DOUBLINGS = 32
 
 
 @dataclass(frozen=True)
@@ -54,8 +51,7 @@ class Limits:
 
     def delay_s(self, failures: int, seed: int) -> float:
         """1, 2, 4 … 60 s, up to a quarter more or less, the same for the same seed."""
-        doublings = min(max(0, failures - 1), MOST_DOUBLINGS)
-        plain = min(self.longest_delay_s, self.first_delay_s * 2.0**doublings)
+        plain = backoff_s(failures, self.first_delay_s, self.longest_delay_s)
         return plain * (0.75 + 0.5 * random.Random(seed * 1009 + failures).random())
 
 

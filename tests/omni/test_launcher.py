@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx
@@ -67,7 +68,7 @@ def test_the_delay_before_a_restart_grows_while_a_child_ends_at_once(
             )[1],
             5,
         )
-        delays.append(failing.delay_s)
+        delays.append(failing.next_start_at - time.monotonic())
         wait_until(
             lambda: (failing.tend(said.append), failing.process is not None)[1], 5
         )
