@@ -19,11 +19,10 @@ from django.utils import timezone
 
 from deployments.instances import slots_folder
 from deployments.instances.drain import DrainLocks
-from deployments.instances.model_files import file_bytes, serves_old_file
+from deployments.instances.model_files import serves_old_file
 from deployments.models import Deployment, Instance
-from deployments.planning.settings import with_defaults
 from deployments.services.stored_plans import plan_to_run
-from deployments.states import LIVE, InstanceState
+from deployments.states import InstanceState
 from deployments.supervision import device_servers, launch, process
 from deployments.supervision.checking import Checker
 from deployments.supervision.decision import (
@@ -39,10 +38,7 @@ from deployments.supervision.eviction import Evictor
 from deployments.supervision.external import ExternalServers
 from deployments.supervision.instances import (
     busy_devices,
-    is_newer,
     remembered,
-    servers_of,
-    slow_load_s,
     values,
 )
 from deployments.supervision.liveness import LivenessLimits, LivenessProbe
@@ -53,6 +49,7 @@ from deployments.supervision.planned import Planner, Plans
 from deployments.supervision.reconcile import decide, refused, why_it_ends
 from deployments.supervision.remote import missing_elsewhere
 from deployments.supervision.saving import save
+from deployments.supervision.wanted import desired_of_living, wanted_instances
 from gpus.models import Host
 from omni.broadcast import publish
 from omni.errors import OmniError
@@ -106,7 +103,7 @@ class HostAgent:
         process.reap()
         busy = self.external.tick()
         self.evictor.evict_idle(self.host, self.memories)
-        instances = self._wanted_instances()
+        instances = wanted_instances(self.host, self.plans)
         known = {instance.pk for instance in instances}
         self._end_orphans(known)
         self.memories = {
@@ -158,38 +155,6 @@ class HostAgent:
             pool.shutdown(wait=False)
 
     # --- what ought to be -------------------------------------------------------------------------
-    def _wanted_instances(self) -> list[Instance]:
-        """Every instance of this host, device servers first; missing rows are made."""
-        device_servers.keep_rows(self.host)
-        deployments = self.host.deployments.filter(remote_model="").prefetch_related(
-            "instances"
-        )
-        for deployment in deployments:
-            if deployment.desired == Deployment.Desired.RUNNING:
-                self._ensure_rows(deployment)
-        found = Instance.objects.filter(host=self.host, address="").select_related(
-            "deployment__engine", "deployment__host", "device"
-        )
-        return sorted(found, key=lambda instance: instance.device_id is None)
-
-    def _ensure_rows(self, deployment: Deployment) -> None:
-        rows = {(row.role, row.ordinal): row for row in deployment.instances.all()}
-        if rows and all(
-            row.generation == deployment.generation for row in rows.values()
-        ):
-            return
-        plan = self.plans.of(deployment)
-        if plan is None:
-            return
-        wanted = {(planned.role, planned.ordinal) for planned in plan.instances}
-        for role, ordinal in wanted - set(rows):
-            Instance.objects.create(
-                host=self.host, deployment=deployment, role=role, ordinal=ordinal
-            )
-        for key in set(rows) - wanted:
-            if rows[key].state not in LIVE:
-                rows[key].delete()
-
     def _with_plan(
         self, instance: Instance, seen: Observed, record: process.Record | None
     ) -> Observed:
@@ -221,7 +186,7 @@ class HostAgent:
         assert deployment
         mine = records[instance.pk]
         if seen[instance.pk].is_alive and mine:
-            return self._desired_of_living(deployment, mine, instances, records)
+            return desired_of_living(deployment, mine, instances, records)
         if not deployment.ought_to_run or deployment.error:
             return Desired(running=False, generation=deployment.generation)
         try:
@@ -239,32 +204,6 @@ class HostAgent:
         missing += busy_devices(plan.devices, deployment, instances, seen, records)
         missing += missing_elsewhere(plan.needs_devices, deployment)
         return Desired(True, deployment.generation, plan.file_bytes, missing)
-
-    @staticmethod
-    def _desired_of_living(
-        deployment: Deployment,
-        mine: process.Record,
-        instances: list[Instance],
-        records: dict[int, process.Record | None],
-    ) -> Desired:
-        # Asked of the process itself: a plan may no longer be possible, and it runs all the same.
-        servers = servers_of(mine.launch, instances)
-        restarted = any(is_newer(records[server.pk], mine) for server in servers)
-        drain_s = int(with_defaults(deployment.settings)["drain_s"])
-        return Desired(
-            deployment.ought_to_run,
-            deployment.generation,
-            file_bytes(mine.launch),
-            # Whoever uses a server that is gone waits in vain.
-            drain_s=0.0 if deployment.ends_now or restarted else float(drain_s),
-            needs_restart=restarted,
-            slow_load_s=slow_load_s(mine.launch),
-            why_not=(
-                f"it is unloaded {deployment.unloaded_why}"
-                if deployment.is_unloaded
-                else "stop was asked for"
-            ),
-        )
 
     # --- what is ----------------------------------------------------------------------------------
     def _observe(
@@ -284,22 +223,10 @@ class HostAgent:
         )
         for instance in instances:
             record = records[instance.pk]
-            if (
-                instance.deployment
-                and record
-                and seen[instance.pk].health == Health.READY
-            ):
-                seen[instance.pk] = self.liveness.observe(
-                    instance, record, seen[instance.pk]
-                )
-            if (
-                instance.deployment
-                and record
-                and seen[instance.pk].health == Health.READY
-            ):
-                seen[instance.pk] = self.checker.checked(
-                    instance, record, seen[instance.pk]
-                )
+            if instance.deployment and record:
+                for look in (self.liveness.observe, self.checker.checked):
+                    if seen[instance.pk].health == Health.READY:
+                        seen[instance.pk] = look(instance, record, seen[instance.pk])
             if instance.deployment_id and record and seen[instance.pk].cause:
                 at_work = self.drain_locks.was_in_use_at(
                     instance.deployment_id, process.ended_s(self.run, instance.pk)

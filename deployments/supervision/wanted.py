@@ -1,0 +1,70 @@
+"""What ought to be: the rows of a host's instances, and what is wanted of a process that lives."""
+
+from __future__ import annotations
+
+from deployments.instances.model_files import file_bytes
+from deployments.models import Deployment, Instance
+from deployments.planning.settings import with_defaults
+from deployments.states import LIVE
+from deployments.supervision import device_servers
+from deployments.supervision.decision import Desired
+from deployments.supervision.instances import is_newer, servers_of, slow_load_s
+from deployments.supervision.planned import Plans
+from deployments.supervision.process import Record
+from gpus.models import Host
+
+
+def wanted_instances(host: Host, plans: Plans) -> list[Instance]:
+    """Every instance of this host, device servers first; missing rows are made."""
+    device_servers.keep_rows(host)
+    deployments = host.deployments.filter(remote_model="").prefetch_related("instances")
+    for deployment in deployments:
+        if deployment.desired == Deployment.Desired.RUNNING:
+            _ensure_rows(deployment, plans)
+    found = Instance.objects.filter(host=host, address="").select_related(
+        "deployment__engine", "deployment__host", "device"
+    )
+    return sorted(found, key=lambda instance: instance.device_id is None)
+
+
+def _ensure_rows(deployment: Deployment, plans: Plans) -> None:
+    rows = {(row.role, row.ordinal): row for row in deployment.instances.all()}
+    if rows and all(row.generation == deployment.generation for row in rows.values()):
+        return
+    plan = plans.of(deployment)
+    if plan is None:
+        return
+    wanted = {(planned.role, planned.ordinal) for planned in plan.instances}
+    for role, ordinal in wanted - set(rows):
+        Instance.objects.create(
+            host=deployment.host, deployment=deployment, role=role, ordinal=ordinal
+        )
+    for key in set(rows) - wanted:
+        if rows[key].state not in LIVE:
+            rows[key].delete()
+
+
+def desired_of_living(
+    deployment: Deployment,
+    mine: Record,
+    instances: list[Instance],
+    records: dict[int, Record | None],
+) -> Desired:
+    # Asked of the process itself: a plan may no longer be possible, and it runs all the same.
+    servers = servers_of(mine.launch, instances)
+    restarted = any(is_newer(records[server.pk], mine) for server in servers)
+    drain_s = int(with_defaults(deployment.settings)["drain_s"])
+    return Desired(
+        deployment.ought_to_run,
+        deployment.generation,
+        file_bytes(mine.launch),
+        # Whoever uses a server that is gone waits in vain.
+        drain_s=0.0 if deployment.ends_now or restarted else float(drain_s),
+        needs_restart=restarted,
+        slow_load_s=slow_load_s(mine.launch),
+        why_not=(
+            f"it is unloaded {deployment.unloaded_why}"
+            if deployment.is_unloaded
+            else "stop was asked for"
+        ),
+    )
