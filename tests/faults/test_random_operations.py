@@ -106,7 +106,8 @@ class Run:
         assert sum(outcome.startswith("killed") for outcome in did) > len(did) // 20, (
             self.history()
         )
-        assert len(self.watcher.ready) >= 5, self.history()
+        # On a busy machine most are killed before they are ready.
+        assert len(self.watcher.ready) >= 2, self.history()
         assert self.watcher.looks > 10 and self.watcher.broken == [], (
             f"{self.watcher.broken}; {self.history()}"
         )

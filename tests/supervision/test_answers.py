@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from deployments.instances.address import socket_address
+from deployments.planning.launch_facts import LaunchFacts
 from deployments.supervision import verify
 from deployments.supervision.answers import Answer, Judgement, judge
 
@@ -83,6 +84,8 @@ def test_why_an_answer_could_not_be_checked_is_said_in_words(
         raise failure
 
     monkeypatch.setattr(verify, "_call", fails)
-    found = verify.check_answer(socket_address("/none.sock"), None)
+    found = verify.check_answer(
+        socket_address("/none.sock"), LaunchFacts(flavour="llama.cpp"), None
+    )
     assert found.judgement == Judgement.UNKNOWN and said in found.text
     assert type(failure).__name__ not in found.text
