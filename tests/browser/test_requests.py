@@ -62,7 +62,9 @@ def test_a_question_is_asked_and_answered_without_another_request(
         assert not [
             one for one in requests if "/thread/" in one or one.startswith("POST")
         ]
-        assert [re.search(r'"type":"(\w+)"', frame)[1] for frame in said] == ["send"]  # type: ignore[index]
+        types = [re.search(r'"type":"(\w+)"', frame)[1] for frame in said]  # type: ignore[index]
+        # The page greets when it connects, which may be after the first question was typed.
+        assert [name for name in types if name != "hello"] == ["send"]
     expect(page.locator("#thread > section")).to_have_count(2)
 
 

@@ -9,7 +9,7 @@ from chat.outcomes import kv_transfer_facts
 from deployments.gateway.kv_transfer_plan import KvTransferReport, Outcome
 from deployments.gateway.passing import Passing
 from deployments.gateway.relay import Upstream
-from deployments.gateway.routing import LaneOption, Serving
+from deployments.gateway.routing import RoutedRequest, Serving
 from deployments.gateway.waiting import Wait
 
 DONE = KvTransferReport(Outcome.DONE, "", 1541, 0, 35_530_060, 3787.12, 13.04, 5.0, 0.2)
@@ -17,7 +17,7 @@ ANOTHER_PANELS = {"x-omni-handover": "prefill_ms=7"}
 
 
 def upstream(report: KvTransferReport | None, headers: dict[str, str]) -> Upstream:
-    choice = LaneOption(Serving("pair", "ready", None), "pair", "")
+    choice = RoutedRequest(Serving("pair", "ready", None), "pair", "")
     response = httpx.Response(200, headers=headers)
     return Upstream(choice, response, True, 0.0, Wait(), [], Passing({}, report))
 

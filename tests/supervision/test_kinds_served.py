@@ -14,7 +14,7 @@ from chat.lanes import choices_for, find_target
 from deployments.engines.probe import archs
 from deployments.engines.probe.archs import lacked, learn
 from deployments.gateway.directory import read_table
-from deployments.gateway.routing import AUTO, choose
+from deployments.gateway.routing import AUTO, route_request
 from deployments.instances.connecting import address_of
 from deployments.instances.engine_client import ask_within, engine_request
 from deployments.library.folders import scan
@@ -162,10 +162,10 @@ def test_a_reranker_runs_gives_scores_and_does_not_chat(
 def assert_no_chat(made: Deployment) -> None:
     table = read_table()
     with pytest.raises(OmniError, match="answers no text") as refused:
-        choose(made.name, table)
+        route_request(made.name, table)
     assert refused.value.code == "no_text_model"
     with pytest.raises(OmniError, match="No deployment is ready"):
-        choose(AUTO, table)
+        route_request(AUTO, table)
     assert made.name not in [choice.name for choice in choices_for([])]
     with pytest.raises(OmniError, match="does not chat"):
         find_target(made.name)
