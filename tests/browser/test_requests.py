@@ -49,6 +49,9 @@ def test_a_question_is_asked_and_answered_without_another_request(
 
     page.on("websocket", listen)
     new_chat(page, panel)
+    page.get_by_text("Settings", exact=True).click()
+    page.get_by_label("Longest answer (tokens)").fill("8")
+    page.get_by_role("button", name="Save settings").click()
     expect(page.get_by_label("Message")).to_be_visible()
 
     for count in (1, 2):
