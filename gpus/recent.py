@@ -9,6 +9,9 @@ import redis
 import redis.asyncio
 from django.conf import settings
 
+from omni.broadcast import group_key
+from omni.events import telemetry_group
+
 WINDOW_S = 15 * 60
 EXPIRE_S = 3600
 TIMEOUT_S = 1.0
@@ -23,6 +26,7 @@ class RecentWriter:
 
     def __init__(self, host: str) -> None:
         self.points, self.frame = _keys(host)
+        self.viewers = group_key(telemetry_group(host))
         self.limit = WINDOW_S * settings.OMNI_TELEMETRY_HZ
         self.client = redis.Redis.from_url(
             settings.CHANNEL_REDIS_URL,
@@ -30,14 +34,18 @@ class RecentWriter:
             socket_connect_timeout=TIMEOUT_S,
         )
 
-    def add(self, frame: str, point: str) -> None:
-        """Raises redis.RedisError or OSError when the broker is away."""
+    def add(self, frame: str, point: str) -> bool:
+        """Whether anybody looks at them now.
+
+        Raises redis.RedisError or OSError when the broker is away.
+        """
         pipe = self.client.pipeline(transaction=False)
         pipe.rpush(self.points, point)
         pipe.ltrim(self.points, -self.limit, -1)
         pipe.expire(self.points, EXPIRE_S)
         pipe.set(self.frame, frame, ex=EXPIRE_S)
-        pipe.execute()
+        pipe.exists(self.viewers)
+        return bool(pipe.execute()[-1])
 
 
 @dataclass(frozen=True)

@@ -44,12 +44,13 @@ class Publisher:
         frame = sample.frame()
         try:
             # Kept first: with the broker away nobody listens either, and one error is enough.
-            self.recent.add(frame, sample.point())
+            has_viewers = self.recent.add(frame, sample.point())
         except (redis.RedisError, OSError) as error:
             self._say(True, str(error))
             return
         self.sequence += 1
-        self.loop.run_until_complete(self._publish(frame))
+        if has_viewers:
+            self.loop.run_until_complete(self._publish(frame))
         self._say(False)
 
     async def _publish(self, frame: str) -> None:

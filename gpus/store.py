@@ -21,7 +21,7 @@ from omni.database import let_go
 
 log = logging.getLogger(__name__)
 
-STEP_EVERY_S = 3.0
+STEP_EVERY_S = 5.0
 PRUNE_EVERY_S = 600.0
 # About an hour of ten cards, should the database be away that long.
 KEPT_UNSAVED = 20_000
@@ -38,6 +38,7 @@ class Store:
         self._buckets: deque[Bucket] = deque(maxlen=KEPT_UNSAVED)
         self._states: dict[str, CardSample] = {}
         self._rig: tuple[NvmlState, Sequence[CardIdentity]] | None = None
+        self._host: Host | None = None
         self._pruned_s = float("-inf")
         self._is_failing = False
         self._wake = threading.Event()
@@ -87,10 +88,14 @@ class Store:
                     error,
                 )
             self._is_failing = True
+            # It may be the host's row that is gone.
+            self._host = None
             return False
 
     def _write(self) -> None:
-        host = Host.objects.get_or_create(name=self.host_name)[0]
+        host = self._host = (
+            self._host or Host.objects.get_or_create(name=self.host_name)[0]
+        )
         rig = self._rig
         if rig:
             self.names = save_rig(host, *rig)

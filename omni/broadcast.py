@@ -12,6 +12,8 @@ from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
 from redis.exceptions import RedisError
 
+from omni.channel_layer import ChannelLayer
+
 log = logging.getLogger(__name__)
 
 # A broker that hangs is not asked again by every caller: nobody waits for it more than once in this
@@ -24,6 +26,13 @@ _silent_until = 0.0
 def broker_is_silent() -> bool:
     """Whether the broker took a message and did not answer, a moment ago."""
     return time.monotonic() < _silent_until
+
+
+def group_key(group: str) -> str:
+    """The broker's key of a group: it is there while somebody listens."""
+    layer = get_channel_layer()
+    assert isinstance(layer, ChannelLayer)
+    return layer.group_key(group)
 
 
 async def publish_async(group: str, message: Mapping[str, Any]) -> bool:

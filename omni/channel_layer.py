@@ -17,6 +17,10 @@ class ChannelLayer(RedisChannelLayer):
     socket that it belongs to never ends. So it is told again until it has heard.
     """
 
+    def group_key(self, group: str) -> str:
+        """The broker's key of a group; it is there while somebody listens."""
+        return str(self._group_key(group).decode())
+
     async def receive(self, channel: str) -> Any:
         reading = asyncio.ensure_future(super().receive(channel))
         try:

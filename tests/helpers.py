@@ -123,3 +123,19 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+class HandClock:
+    """Time that passes only by hand, or by sleeping."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds

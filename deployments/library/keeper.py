@@ -53,6 +53,10 @@ class LibraryKeeper:
             took_s = time.monotonic() - began
             self.next_watch = began + took_s + pause_s(took_s, self.watch.is_unsettled)
 
+    def rest_s(self) -> float:
+        """How long it may wait for news before its next look at the folders."""
+        return min(max(self.next_watch - time.monotonic(), 0.0), WATCH_EVERY_S)
+
     def tend_downloads(self) -> None:
         self.threads = {
             pk: entry for pk, entry in self.threads.items() if entry[0].is_alive()

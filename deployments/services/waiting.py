@@ -13,7 +13,7 @@ from gpus.models import Host
 from omni.errors import OmniError
 
 POLL_S = 0.1
-# The agent reports every two seconds; three missed reports mean that there is none.
+# The agent reports every four seconds; two missed reports mean that there is none.
 AGENT_SILENT_AFTER = timedelta(seconds=10)
 
 

@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 
 TICK_S = 2.0
 QUICK_TICK_S = 0.25
-LIBRARY_TICK_S = 1.0
-SAMPLER_LOOK_S = 0.5
+LIBRARY_RETRY_S = 1.0
+SAMPLER_LOOK_S = 1.0
 SAMPLER_FIRST_DELAY_S = 0.5
 SAMPLER_LONGEST_DELAY_S = 30.0
 SAMPLER_STABLE_AFTER_S = 30.0
@@ -105,6 +105,8 @@ def _reconcile_loop() -> None:
             if agent is None:
                 agent = HostAgent(local_host())
             busy = agent.tick()
+            if agent.has_news:
+                _library_nudged.set()
         let_go()
         _nudged.wait(QUICK_TICK_S if busy else TICK_S)
     if agent:
@@ -115,7 +117,10 @@ def _reconcile_loop() -> None:
 
 def _library_loop() -> None:
     """Downloads and the folders of the library, apart from supervision: a slow disk must not hold
-    that up."""
+    that up.
+
+    Between its looks at the folders it waits for the supervision to see that the database changed.
+    """
     keeper: LibraryKeeper | None = None
     while not _stopping.is_set():
         _library_nudged.clear()
@@ -124,7 +129,8 @@ def _library_loop() -> None:
                 keeper = keeper or LibraryKeeper(local_host())
                 keeper.tick()
         let_go()
-        _library_nudged.wait(LIBRARY_TICK_S)
+        rest_s = keeper.rest_s() if keeper else LIBRARY_RETRY_S
+        _library_nudged.wait(rest_s)
     if keeper:
         keeper.end()
 

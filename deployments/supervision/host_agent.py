@@ -15,6 +15,7 @@ from pathlib import Path
 
 from django.conf import settings
 from django.db import DatabaseError
+from django.db.models import Q
 from django.utils import timezone
 
 from deployments.instances import slots_folder
@@ -52,12 +53,16 @@ from deployments.supervision.saving import save
 from deployments.supervision.wanted import desired_of_living, wanted_instances
 from gpus.models import Host
 from omni.broadcast import publish
+from omni.database import DatabaseChanges
 from omni.errors import OmniError
 from omni.events import STATE_GROUP
 
 log = logging.getLogger(__name__)
 
-HEARTBEAT_S = 2.0
+HEARTBEAT_S = 4.0
+SWEEP_EVERY_S = 2.0
+# With nothing to look after only the database is watched; now and then everything all the same.
+LOOK_ANYWAY_S = 30.0
 # Of a process that a version before this one started, on a port that anybody may take: it is
 # started again.
 OUTDATED = -1
@@ -93,13 +98,25 @@ class HostAgent:
         self.liveness = LivenessProbe(self.drain_locks, clock, liveness)
         self.evictor = Evictor(self.drain_locks, self.plans, clock)
         self.beat_s = float("-inf")
+        self.swept_s = float("-inf")
         self.health_pool = ThreadPoolExecutor(8, thread_name_prefix="health")
         self.checker = Checker()
         self.external = ExternalServers(host, self._tell)
+        self.changes = DatabaseChanges(LOOK_ANYWAY_S, clock)
+        # Whether somebody wrote to the database, and whether more than that calls for a look.
+        self.has_news = True
+        self.has_work = True
 
     def tick(self) -> bool:
         """Does the next step of every instance; True while something is on its way and worth a
         quick look."""
+        try:
+            with self.changes.look() as self.has_news:
+                return (self.has_news or self.has_work) and self._tick()
+        finally:
+            self._heartbeat()
+
+    def _tick(self) -> bool:
         process.reap()
         busy = self.external.tick()
         self.evictor.evict_idle(self.host, self.memories)
@@ -137,7 +154,8 @@ class HostAgent:
                 failed.append(error)  # the others are looked after all the same
         self._release_drain_locks(instances)
         self._remove_deleted()
-        self._heartbeat()
+        is_swept = self._sweep()
+        self.has_work = not is_swept or self._has_work(instances)
         if failed:
             raise failed[0]
         return busy or any(
@@ -153,6 +171,13 @@ class HostAgent:
             self.drain_locks.release(deployment)
         for pool in (self.health_pool, self.external.pool, self.checker.pool):
             pool.shutdown(wait=False)
+
+    def _has_work(self, instances: list[Instance]) -> bool:
+        """Whether more than a change of the database may call for a step."""
+        if instances or self.external.asked:
+            return True
+        wanted = Q(desired=Deployment.Desired.RUNNING) | Q(is_deleting=True)
+        return self.host.deployments.filter(wanted).exists()
 
     # --- what ought to be -------------------------------------------------------------------------
     def _with_plan(
@@ -360,14 +385,23 @@ class HostAgent:
 
     def _heartbeat(self) -> None:
         now_s = self.clock()
-        if now_s - self.beat_s >= HEARTBEAT_S:
+        if now_s - self.beat_s < HEARTBEAT_S:
+            return
+        with self.changes.not_counting():
             Host.objects.filter(pk=self.host.pk).update(
                 agent_seen_at=timezone.now(), agent_pid=os.getpid()
             )
-            self.beat_s = now_s
-            slots_folder.sweep_all(settings.OMNI_HOME.slots)
-            process.sweep(self.run)
-            end_orphans(self.run)
+        self.beat_s = now_s
+
+    def _sweep(self) -> bool:
+        """Whether it was time to, and no process was left that belongs to nobody."""
+        now_s = self.clock()
+        if now_s - self.swept_s < SWEEP_EVERY_S:
+            return False
+        self.swept_s = now_s
+        slots_folder.sweep_all(settings.OMNI_HOME.slots)
+        process.sweep(self.run)
+        return end_orphans(self.run) == 0
 
     def _tell(self, deployment: Deployment) -> None:
         fresh = (

@@ -16,13 +16,17 @@ from statistics import median
 import psutil
 import pytest
 import redis
+from asgiref.sync import sync_to_async
+from channels import DEFAULT_CHANNEL_LAYER
+from channels.layers import channel_layers
 from django.conf import settings
 
 from gpus.models import Gpu, Host, SampleRollup
-from gpus.recent import RecentWriter, last_frame
+from gpus.recent import RecentWriter, last_frame, recent
 from gpus.sampler import Deadline, Sampler
+from omni.events import telemetry_group
 from tests.fakes.nvml import rtx_5090, rtx_pro_6000
-from tests.helpers import wait_until
+from tests.helpers import HandClock, wait_until
 
 Driver = Callable[..., None]
 MANAGE = Path(__file__).resolve().parents[2] / "manage.py"
@@ -43,19 +47,6 @@ def frames_come(since_ms: int = 0) -> bool:
     return int(str(frame().get("at", 0))) > since_ms
 
 
-class HandClock:
-    """Time that passes only by sleeping."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def monotonic(self) -> float:
-        return self.now_s
-
-    def sleep(self, seconds: float) -> None:
-        self.now_s += seconds
-
-
 # --- one tick -------------------------------------------------------------------------------------
 def test_one_tick_is_one_frame_with_the_host_and_every_card(
     driver: Driver, host: Host
@@ -68,6 +59,25 @@ def test_one_tick_is_one_frame_with_the_host_and_every_card(
     big, small = seen["cards"]  # type: ignore[misc]
     assert (big["power_watts"], big["utilisation_percent"]) == (410.0, 62.0)
     assert small["memory_total_bytes"] == 32607 << 20
+
+
+async def test_frame_is_kept_without_a_viewer_and_sent_to_one(
+    driver: Driver, host: Host
+) -> None:
+    layer = channel_layers[DEFAULT_CHANNEL_LAYER]
+    group = telemetry_group(settings.OMNI_HOST_NAME)
+    sampler = await sync_to_async(Sampler)(settings.OMNI_HOST_NAME)
+    viewer = await layer.new_channel()
+
+    await sync_to_async(sampler.tick)()
+    await layer.group_add(group, viewer)
+    await sync_to_async(sampler.tick)()
+
+    try:
+        assert (await layer.receive(viewer))["sequence"] == 2
+        assert len(json.loads((await recent(settings.OMNI_HOST_NAME)).points)) == 2
+    finally:
+        await layer.group_discard(group, viewer)
 
 
 def test_cards_found_by_the_sampler_become_rows_and_keep_their_state(
