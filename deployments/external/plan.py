@@ -19,13 +19,13 @@ NOT_PLACED = Reason(
 )
 
 
-def check_remote(
+def check_external(
     strategy: str,
     model: str,
     settings: Mapping[str, object] | None = None,
     extra_args: Sequence[str] = (),
 ) -> None:
-    """Raises OmniError (strategy_not_for_engine, no_remote_model, bad_setting, bad_extra_arg)."""
+    """Raises OmniError (strategy_not_for_engine, no_external_model, bad_setting, bad_extra_arg)."""
     if strategy != DEFAULT_STRATEGY:
         text = (
             f"{strategy} places models on devices, and where an external server puts its model is"
@@ -38,7 +38,7 @@ def check_remote(
         )
     if not model.strip() or not model.isprintable() or len(model) > LONGEST_NAME:
         text = "It is not said which of the server's models is meant."
-        raise OmniError("no_remote_model", text, "Name one from its /v1/models.")
+        raise OmniError("no_external_model", text, "Name one from its /v1/models.")
     if settings:
         text = (
             f"An external server takes no settings from Omni ({', '.join(settings)})."
@@ -58,11 +58,11 @@ def external_plan(
 ) -> Plan:
     """No instances, no devices. Raises nothing: what is refused is a verdict."""
     try:
-        check_remote(strategy, model, settings, extra_args)
+        check_external(strategy, model, settings, extra_args)
     except OmniError as refused:
         reason = Reason(refused.code, Severity.ERROR, refused.text, refused.fix)
         return Plan(strategy, Verdict.NOT_VIABLE, (reason,))
-    figures = (Figure("remote_model", "Model", model),)
+    figures = (Figure("external_model", "Model", model),)
     doubt = _doubt(model, report)
     if doubt:
         return Plan(strategy, Verdict.CAUTION, (doubt, NOT_PLACED), figures=figures)

@@ -46,7 +46,7 @@ class Deployment(models.Model):
     engine = models.ForeignKey(
         Engine, on_delete=models.PROTECT, related_name="deployments"
     )
-    remote_model = models.CharField(
+    external_model = models.CharField(
         max_length=200,
         blank=True,
         help_text="on an external server, under the name it has there",
@@ -95,7 +95,7 @@ class Deployment(models.Model):
     @property
     def is_external(self) -> bool:
         """Whether its server is external: nothing is started for it, it is only offered."""
-        return bool(self.remote_model)
+        return bool(self.external_model)
 
     @property
     def kind(self) -> str:
@@ -226,7 +226,7 @@ class Instance(models.Model):
     address = models.CharField(
         max_length=300,
         blank=True,
-        help_text="of a server that somebody else runs; empty: a process of ours",
+        help_text="of an external server; empty: a process of ours",
     )
     socket = models.CharField(
         max_length=108,

@@ -16,7 +16,7 @@ from deployments.models import Deployment, Engine, Model, Route
 from deployments.planning.plan import Verdict
 from deployments.rig.export import placed, rig_text
 from deployments.rig.together import not_together
-from deployments.rig.wanted import Wanted, is_remote, remote_model, resolve
+from deployments.rig.wanted import Wanted, external_model, is_external, resolve
 from deployments.rig.words import Problem, RigDeployment, RigError, RigRoute
 from deployments.services.deployments import (
     deployment_change,
@@ -133,7 +133,7 @@ def _refused_strategies(wanted: Wanted) -> Iterator[Problem]:
     """Unlike devices that may yet become free, an external server will never take a strategy."""
     for entry in wanted.rig.deployments:
         if (
-            is_remote(wanted, entry)
+            is_external(wanted, entry)
             and wanted.plans[entry.name].verdict == Verdict.NOT_VIABLE
         ):
             (reason,) = wanted.plans[entry.name].reasons
@@ -168,7 +168,7 @@ def _apply_deployment(
         "strategy": entry.strategy,
         "engine": engine,
         "members": wanted.members(entry, engine),
-        "remote_model": remote_model(entry, engine),
+        "external_model": external_model(entry, engine),
         "settings": entry.settings,
         "extra_args": list(entry.extra_args),
     }

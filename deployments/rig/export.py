@@ -73,7 +73,7 @@ def placed(deployment: Deployment) -> tuple[dict[str, str], dict[str, tuple[str,
     """Role → model and role → devices, as a rig file has them; on an external server there are no
     devices."""
     if deployment.is_external:
-        return {Role.MODEL.value: deployment.remote_model}, {}
+        return {Role.MODEL.value: deployment.external_model}, {}
     bindings = list(deployment.bindings.all())
     return {b.role: b.model.name for b in bindings}, {
         b.role: tuple(b.devices) for b in bindings

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deployments.external.plan import check_remote
+from deployments.external.plan import check_external
 from deployments.external.probe import allowed_address
 from deployments.library.reading import describe_file
 from deployments.models import Deployment, Engine, Model, Route
@@ -223,7 +223,7 @@ def _resolve_models(wanted: Wanted) -> Iterator[Problem]:
 def _deployment_problems(wanted: Wanted, entry: RigDeployment) -> Iterator[Problem]:
     """Names that lead nowhere, and roles without a place."""
     devices = set(wanted.host.devices.values_list("name", flat=True))
-    on_a_server = is_remote(wanted, entry)
+    on_a_server = is_external(wanted, entry)
     for role, name in entry.models.items() if not on_a_server else ():
         if role not in entry.devices:
             yield Problem(
@@ -259,7 +259,7 @@ def _deployment_problems(wanted: Wanted, entry: RigDeployment) -> Iterator[Probl
         )
 
 
-def is_remote(wanted: Wanted, entry: RigDeployment) -> bool:
+def is_external(wanted: Wanted, entry: RigDeployment) -> bool:
     try:
         return wanted.engine(entry).is_external
     except OmniError:
@@ -274,7 +274,7 @@ def _plan_problems(wanted: Wanted, entry: RigDeployment) -> list[Problem]:
     try:
         engine = wanted.engine(entry)
         if engine.is_external:
-            return _remote_problems(wanted, entry, engine)
+            return _external_problems(wanted, entry, engine)
         check_formats(
             engine, (model for model, _ in wanted.members(entry, engine).values())
         )
@@ -305,12 +305,12 @@ def _runs_already(entry: RigDeployment) -> bool:
     return found is not None and holds_memory(found)
 
 
-def _remote_problems(
+def _external_problems(
     wanted: Wanted, entry: RigDeployment, engine: Engine
 ) -> list[Problem]:
     """Of a deployment on an external server.
 
-    Raises OmniError as check_remote does, but for the strategy: what that one says is the plan's
+    Raises OmniError as check_external does, but for the strategy: what that one says is the plan's
     verdict.
     """
     if entry.devices:
@@ -318,16 +318,16 @@ def _remote_problems(
             f"{engine.name} is an external server: it has no devices of this machine."
         )
         return [Problem(entry.line("devices"), text)]
-    model = remote_model(entry, engine)
+    model = external_model(entry, engine)
     if entry.strategy == DEFAULT_STRATEGY:
-        check_remote(entry.strategy, model, entry.settings, entry.extra_args)
+        check_external(entry.strategy, model, entry.settings, entry.extra_args)
     wanted.plans[entry.name] = plan_external(
         engine, entry.strategy, model, entry.settings, entry.extra_args
     )
     return []
 
 
-def remote_model(entry: RigDeployment, engine: Engine) -> str:
+def external_model(entry: RigDeployment, engine: Engine) -> str:
     if engine.is_external:
         return next(iter(entry.models.values()), "")
     return ""

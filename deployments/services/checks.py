@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from deployments import names
 from deployments.engines import reads_gguf
-from deployments.external.plan import check_remote
+from deployments.external.plan import check_external
 from deployments.formats.kinds import DEPLOYABLE, DRAFTING, article
 from deployments.models import Deployment, Engine, Model, Role, Route
 from deployments.services.plans import Members
@@ -59,27 +59,27 @@ def check_location(
     strategy: str,
     engine: Engine,
     members: Members,
-    remote_model: str,
+    external_model: str,
     settings: Mapping[str, object],
     extra_args: Sequence[str],
 ) -> None:
     """Raises OmniError when it cannot be where it is to be: on devices of ours, or on an
     external server."""
     if not engine.is_external:
-        if remote_model:
+        if external_model:
             text = (
-                f"{engine.name} is no external server and has no model {remote_model!r}"
+                f"{engine.name} is no external server and has no model {external_model!r}"
                 " of its own."
             )
-            raise OmniError("no_remote_model", text, "Choose a model of the library.")
+            raise OmniError("no_external_model", text, "Choose a model of the library.")
         check_members(get_strategy(strategy), engine.host, members)
         return check_formats(engine, (model for model, _ in members.values()))
-    check_remote(strategy, remote_model, settings, extra_args)
+    check_external(strategy, external_model, settings, extra_args)
     if members:
         text = (
             f"{engine.name} runs its own models; none of the library can be put there."
         )
-        raise OmniError("no_remote_model", text, "Name one from its /v1/models.")
+        raise OmniError("no_external_model", text, "Name one from its /v1/models.")
     return None
 
 

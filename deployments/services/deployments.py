@@ -58,16 +58,23 @@ def deployment_create(
     members: Members,
     settings: Mapping[str, object],
     extra_args: Sequence[str] = (),
-    remote_model: str = "",
+    external_model: str = "",
     user: Any = None,
 ) -> Deployment:
     """A stopped deployment. Raises OmniError that names the field; then nothing is kept.
 
-    On an external server there are no members: `remote_model` is the name of the model there.
+    On an external server there are no members: `external_model` is the name of the model there.
     """
     require(user, OPERATE)
     setup = Setup(
-        engine.host, name, strategy, engine, members, settings, extra_args, remote_model
+        engine.host,
+        name,
+        strategy,
+        engine,
+        members,
+        settings,
+        extra_args,
+        external_model,
     )
     _check_new(setup)
     try:
@@ -112,7 +119,7 @@ def _check_location(setup: Setup) -> None:
         setup.strategy,
         setup.engine,
         setup.members,
-        setup.remote_model,
+        setup.external_model,
         setup.settings,
         setup.extra_args,
     )
@@ -124,7 +131,7 @@ def _created(setup: Setup, user: Any) -> Deployment:
         name=setup.name,
         strategy=setup.strategy,
         engine=setup.engine,
-        remote_model=setup.remote_model,
+        external_model=setup.external_model,
         settings=validated(setup.settings),
         extra_args=list(setup.extra_args),
         created_by=user,
@@ -143,7 +150,7 @@ def deployment_change(
     members: Members | None = None,
     settings: Mapping[str, object] | None = None,
     extra_args: Sequence[str] | None = None,
-    remote_model: str | None = None,
+    external_model: str | None = None,
     user: Any = None,
     ready: Ready | None = None,
 ) -> Deployment:
@@ -164,7 +171,7 @@ def deployment_change(
             _members_after(row, engine, members),
             row.settings if settings is None else validated(settings),
             row.extra_args if extra_args is None else extra_args,
-            row.remote_model if remote_model is None else remote_model,
+            row.external_model if external_model is None else external_model,
         )
         has_new_members = members is not None or changed.engine.is_external
         if has_new_members or row.is_external:
@@ -211,7 +218,7 @@ def _ready_to_change(row: Deployment, changed: Setup) -> Ready:
 def _change(row: Deployment, changed: Setup) -> None:
     row.strategy = changed.strategy
     row.engine = changed.engine
-    row.remote_model = changed.remote_model
+    row.external_model = changed.external_model
     row.settings, row.extra_args = dict(changed.settings), list(changed.extra_args)
     row.generation += 1
     row.ends_now = False

@@ -61,7 +61,7 @@ class Setup:
     members: Members
     settings: Mapping[str, object]
     extra_args: Sequence[str] = ()
-    remote_model: str = ""
+    external_model: str = ""
 
 
 def setup_of(deployment: Deployment, *, without: Sequence[str] = ()) -> Setup:
@@ -76,7 +76,7 @@ def setup_of(deployment: Deployment, *, without: Sequence[str] = ()) -> Setup:
         {binding.role: (binding.model, binding.devices) for binding in bindings},
         deployment.settings,
         deployment.extra_args,
-        deployment.remote_model,
+        deployment.external_model,
     )
 
 
@@ -93,7 +93,7 @@ def plan_deployment(deployment: Deployment) -> Plan:
         return plan_external(
             setup.engine,
             setup.strategy,
-            setup.remote_model,
+            setup.external_model,
             setup.settings,
             setup.extra_args,
         )

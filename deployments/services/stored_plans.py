@@ -208,7 +208,7 @@ def keep_plans_current(host: Host) -> None:
     has been measured since: for the agent, apart from supervision."""
     host.refresh_from_db()
     running = host.deployments.filter(
-        desired=Deployment.Desired.RUNNING, is_deleting=False, remote_model=""
+        desired=Deployment.Desired.RUNNING, is_deleting=False, external_model=""
     )
     rows = StoredPlan.objects.filter(
         deployment__in=running, generation=F("deployment__generation")

@@ -59,9 +59,9 @@ class ExternalServers:
         self.asked = {engine.pk: self._asked(engine) for engine in engines}
         for engine in engines:
             self._look(engine, self.asked[engine.pk])
-        remote = Q(instances__address__gt="") | Q(remote_model__gt="")
+        external = Q(instances__address__gt="") | Q(external_model__gt="")
         rows = (
-            self.host.deployments.filter(remote)
+            self.host.deployments.filter(external)
             .distinct()
             .select_related("engine")
             .prefetch_related("instances")
@@ -119,7 +119,7 @@ class ExternalServers:
         asked = self.asked.get(deployment.engine_id)
         report = asked.report if asked else None
         shown = shown_state(
-            running, InstanceState(instance.state), deployment.remote_model, report
+            running, InstanceState(instance.state), deployment.external_model, report
         )
         self._keep(instance, deployment, shown)
         return shown.state

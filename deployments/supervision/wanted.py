@@ -17,7 +17,9 @@ from gpus.models import Host
 def wanted_instances(host: Host, plans: Plans) -> list[Instance]:
     """Every instance of this host, device servers first; missing rows are made."""
     device_servers.keep_rows(host)
-    deployments = host.deployments.filter(remote_model="").prefetch_related("instances")
+    deployments = host.deployments.filter(external_model="").prefetch_related(
+        "instances"
+    )
     for deployment in deployments:
         if deployment.desired == Deployment.Desired.RUNNING:
             _ensure_rows(deployment, plans)

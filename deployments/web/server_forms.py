@@ -75,7 +75,7 @@ class KeyForm(forms.Form):
         describe(self)
 
 
-class RemoteModelForm(forms.Form):
+class ExternalModelForm(forms.Form):
     """One of a server's models, for a new deployment or for the one it is given."""
 
     model = forms.ChoiceField()
@@ -98,7 +98,7 @@ class RemoteModelForm(forms.Form):
         super().__init__(*args, **kwargs)
         names = list(
             dict.fromkeys(
-                [*([deployment.remote_model] if deployment else []), *engine.offers]
+                [*([deployment.external_model] if deployment else []), *engine.offers]
             )
         )
         choice_field(self, "model").choices = [(name, name) for name in names]

@@ -22,7 +22,7 @@ PAGES = {
     "server-add": "/servers/add/",
     "deployments": "/deployments/",
     "deployment": "/deployments/remote/",
-    "change": "/deployments/remote/remote/",
+    "change": "/deployments/remote/external/",
     "new-deployment": "/deployments/new/",
 }
 

@@ -135,7 +135,7 @@ def test_a_setting_is_changed_by_the_service_alone(
         "desired": "running",
         "is_unloaded": "on",
         "ends_now": "on",
-        "remote_model": "x",
+        "external_model": "x",
         "name": "auto",
     }
     fields = {"settings": '{"context": 2048}', "extra_args": "[]", **typed, **FORMSETS}
@@ -144,7 +144,7 @@ def test_a_setting_is_changed_by_the_service_alone(
     row = Deployment.objects.get()
     assert row.settings == {"context": 2048} and row.generation == rows.generation + 1
     assert (row.desired, row.is_unloaded, row.ends_now) == ("stopped", False, False)
-    assert (row.remote_model, row.name) == ("", rows.name)
+    assert (row.external_model, row.name) == ("", rows.name)
 
 
 def test_actions_go_through_the_services(admin: Client, rows: Deployment) -> None:

@@ -60,8 +60,8 @@ def test_a_plan_places_nothing_and_says_so(
     [
         ({"strategy": "tensor_split"}, "strategy_not_for_engine"),
         ({"strategy": "speculative"}, "strategy_not_for_engine"),
-        ({"model": " "}, "no_remote_model"),
-        ({"model": "a\n"}, "no_remote_model"),
+        ({"model": " "}, "no_external_model"),
+        ({"model": "a\n"}, "no_external_model"),
         ({"settings": {"context": 4096}}, "bad_setting"),
         ({"extra_args": ["--top-k 5"]}, "bad_extra_arg"),
     ],

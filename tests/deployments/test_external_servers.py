@@ -164,7 +164,7 @@ def test_a_rig_file_makes_server_and_deployment_and_comes_back_as_it_was(
         "deployment remote added",
     ]
     made = Deployment.objects.get()
-    assert (made.remote_model, made.engine.name, made.bindings.count()) == (
+    assert (made.external_model, made.engine.name, made.bindings.count()) == (
         "org/Big-1",
         "other",
         0,
@@ -303,7 +303,7 @@ def test_from_an_address_to_a_deployment_by_the_pages(
     answer = admin.post("/servers/other/offer/", {"model": "org/Big-1", "name": ""})
     assert answer.headers["location"] == "/deployments/big-1/"
     made = Deployment.objects.get()
-    assert (made.desired, made.remote_model, made.strategy) == (
+    assert (made.desired, made.external_model, made.strategy) == (
         "running",
         "org/Big-1",
         "independent",
@@ -317,7 +317,7 @@ def test_from_an_address_to_a_deployment_by_the_pages(
     assert "org/Big-1" in admin.get("/deployments/").content.decode()
     assert (
         admin.get("/deployments/big-1/change/").headers["location"]
-        == "/deployments/big-1/remote/"
+        == "/deployments/big-1/external/"
     )
     external.answers["/v1/models"] = (
         200,
@@ -326,10 +326,10 @@ def test_from_an_address_to_a_deployment_by_the_pages(
     )
     admin.post("/servers/other/ask/")
     assert (
-        admin.post("/deployments/big-1/remote/", {"model": "org/Two"}).status_code
+        admin.post("/deployments/big-1/external/", {"model": "org/Two"}).status_code
         == 302
     )
-    assert Deployment.objects.get().remote_model == "org/Two"
+    assert Deployment.objects.get().external_model == "org/Two"
     assert "is used by big-1" in admin.post("/servers/other/remove/").content.decode()
     admin.post("/deployments/big-1/delete/")
     assert (

@@ -400,7 +400,7 @@ NEVER = {
         "is_unloaded",
         "host",
         "ends_now",
-        "remote_model",
+        "external_model",
         "name",
         "is_deleting",
     },

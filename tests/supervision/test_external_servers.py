@@ -129,7 +129,7 @@ def test_a_model_that_the_server_no_longer_offers_makes_it_unhealthy(
     quick.until_state("unhealthy")
     assert "does not offer the model org/Big-1" in Instance.objects.get().error
     quick.until(lambda: Engine.objects.get().offers == ["org/Two"])
-    deployment_change(deployment=Deployment.objects.get(), remote_model="org/Two")
+    deployment_change(deployment=Deployment.objects.get(), external_model="org/Two")
     quick.until_state("ready")
 
 
@@ -171,7 +171,7 @@ def test_a_change_in_the_administration_cannot_leave_models_behind(
     Deployment.objects.update(engine=other, settings={})
     with pytest.raises(OmniError, match="not said which"):
         deployment_change(deployment=deployment, settings={}, extra_args=[])
-    Deployment.objects.update(remote_model="org/Big-1")
+    Deployment.objects.update(external_model="org/Big-1")
     deployment_change(deployment=deployment, settings={}, extra_args=[])
     assert not deployment.bindings.exists()
 
@@ -192,7 +192,7 @@ def test_a_deployment_moves_to_an_external_server_and_back(
         engine=other,
         members={},
         settings={},
-        remote_model="org/Big-1",
+        external_model="org/Big-1",
     )
     quick.until(
         lambda: Instance.objects.filter(
@@ -203,7 +203,7 @@ def test_a_deployment_moves_to_an_external_server_and_back(
     assert Instance.objects.count() == 1 and Deployment.objects.get().state == "ready"
     deployment_change(
         deployment=deployment, engine=own, members={"model": (model, ["CPU"])},
-        settings={"context": 512, "threads": 2}, remote_model="",
+        settings={"context": 512, "threads": 2}, external_model="",
     )  # fmt: skip
     quick.until(lambda: Instance.objects.filter(address="", state="ready").exists())
     assert Instance.objects.count() == 1 and len(own_records()) == 1

@@ -14,7 +14,7 @@ from deployments.models import Deployment, Engine
 from deployments.services import servers
 from deployments.services.deployments import deployment_change
 from deployments.services.discovery import local_host
-from deployments.web.server_forms import KeyForm, RemoteModelForm, ServerForm
+from deployments.web.server_forms import ExternalModelForm, KeyForm, ServerForm
 from omni.errors import OmniError
 from omni.htmx import HtmxHttpRequest, render_page_or_part
 
@@ -56,7 +56,7 @@ def _context(engine: Engine, **forms: Any) -> dict[str, Any]:
     return {
         **context,
         "key_form": KeyForm(),
-        "offer_form": RemoteModelForm(engine=engine),
+        "offer_form": ExternalModelForm(engine=engine),
         **forms,
     }
 
@@ -64,7 +64,7 @@ def _context(engine: Engine, **forms: Any) -> dict[str, Any]:
 @require_POST
 def offer(request: HtmxHttpRequest, name: str) -> HttpResponse:
     engine = _found(name)
-    form = RemoteModelForm(request.POST, engine=engine)
+    form = ExternalModelForm(request.POST, engine=engine)
     if form.is_valid():
         try:
             made = servers.model_offer(
@@ -82,17 +82,19 @@ def offer(request: HtmxHttpRequest, name: str) -> HttpResponse:
 def change(request: HtmxHttpRequest, name: str) -> HttpResponse:
     """Another model for a deployment on an external server."""
     found = get_object_or_404(
-        Deployment, name=name, is_deleting=False, remote_model__gt=""
+        Deployment, name=name, is_deleting=False, external_model__gt=""
     )
-    form = RemoteModelForm(
+    form = ExternalModelForm(
         request.POST or None,
         engine=found.engine,
         deployment=found,
-        initial={"model": found.remote_model},
+        initial={"model": found.external_model},
     )
     if request.method == "POST" and form.is_valid():
         deployment_change(
-            deployment=found, remote_model=form.cleaned_data["model"], user=request.user
+            deployment=found,
+            external_model=form.cleaned_data["model"],
+            user=request.user,
         )
         messages.success(request, f"{found.name} is changed.")
         return redirect("deployments:deployment", found.name)
