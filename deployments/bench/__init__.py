@@ -1,0 +1,1 @@
+"""Measures deployments against each other: scenarios, load, statistics, report."""
