@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 
 from tests import postgres
+from tests.commands import Commands
 from tests.helpers import free_port, panel_ports, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,6 +68,7 @@ class RunningPanel:
         self.database = postgres.own_database(f"panel_{self.port}")
         self.process: subprocess.Popen[str] | None = None
         self.output = home.parent / f"{home.name}.out"
+        self.commands = Commands(lambda: self.env)
 
     @property
     def url(self) -> str:
@@ -140,6 +142,8 @@ class RunningPanel:
         self, *arguments: str, timeout_s: float = 180
     ) -> subprocess.CompletedProcess[str]:
         """Runs a management command against this panel's OMNI_HOME."""
+        if arguments[0] != "up":
+            return self.commands.run(arguments, timeout_s)
         argv = [sys.executable, str(ROOT / "manage.py"), *arguments]
         return subprocess.run(
             argv,
@@ -232,6 +236,7 @@ class RunningPanel:
 
     def stop(self, timeout_s: float = 40) -> None:
         """Ctrl-C, then everything that is still there by pid."""
+        self.commands.close()
         if self.process and self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
             try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 from deployments.planning.architecture import LayerKind, ModelShape
 
@@ -74,6 +75,7 @@ def cells(
     return Cells(full, window, streams)
 
 
+@lru_cache(maxsize=4096)
 def row_bytes(width: int, cache_type: str) -> int:
     """Bytes of `width` elements of a cache type.
 

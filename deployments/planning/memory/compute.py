@@ -184,6 +184,7 @@ def _draft_compute_bytes(
     return tuple(peaks(with_copies(g.nodes, g.inputs), left, backends.alignments))
 
 
+@lru_cache(maxsize=1024)
 def _flash_stays_with_layers(
     model: ModelShape,
     stretches: tuple[Stretch, ...],
