@@ -13,7 +13,7 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from statistics import fmean, geometric_mean, median
@@ -90,16 +90,27 @@ def said(counts: Counter[str]) -> str:
 
 
 def alone(name: str, repeats: int) -> Check:
-    """Runs of two equal arms that are judged by the time per output token alone."""
-    verdicts: Counter[str] = Counter()
-    for repeat in range(repeats * TWENTY):
-        seed = f"alone {name} {repeat}"
-        _, progress = run(seed, slower(0), BUDGETS[name], (TOKEN_TIME,))
-        verdicts.update(comparison.verdict for comparison in progress.comparisons)
+    """Twenty runs of two equal arms, judged by the time per output token alone.
 
-    rate = sum(verdicts[claim] for claim in CLAIMS) / verdicts.total()
-    text = f"A/A, one metric, {name}: {rate:.2%} claim a difference; {said(verdicts)}"
-    return Check(text, rate <= ERROR_RATE)
+    Each may be wrong in 5 of 100 cases, as nothing else is asked: only the rate is held to that.
+    """
+    found = []
+    verdicts: Counter[str] = Counter()
+    for repeat in range(repeats):
+        ended = [
+            run(
+                f"alone {name} {repeat} {run_of}",
+                slower(0),
+                BUDGETS[name],
+                (TOKEN_TIME,),
+            )[1]
+            for run_of in range(TWENTY)
+        ]
+        found.append(sum(claims(progress.comparisons) for progress in ended))
+        verdicts.update(str(progress.comparisons[0].verdict) for progress in ended)
+
+    check = twenties(f"A/A, 20 runs of one metric, {name}", found, enough=0)
+    return replace(check, text=f"{check.text}; {said(verdicts)}")
 
 
 def with_all_metrics(name: str, repeats: int) -> Check:
@@ -107,8 +118,8 @@ def with_all_metrics(name: str, repeats: int) -> Check:
     found = []
     for repeat in range(repeats):
         ended = [
-            run(f"all metrics {name} {repeat} {number}", slower(0), BUDGETS[name])[1]
-            for number in range(TWENTY)
+            run(f"all metrics {name} {repeat} {run_of}", slower(0), BUDGETS[name])[1]
+            for run_of in range(TWENTY)
         ]
         found.append(sum(claims(progress.comparisons) > 0 for progress in ended))
 
@@ -126,7 +137,7 @@ def in_one_report(name: str, repeats: int) -> Check:
     return twenties(f"A/A, one report of 20 comparisons, {name}", found)
 
 
-def twenties(name: str, found: list[int]) -> Check:
+def twenties(name: str, found: list[int], enough: float = 1 - ERROR_RATE) -> Check:
     """`found` says how many of each twenty claim a difference where there is none."""
     rate = sum(found) / len(found) / TWENTY
     at_most_one = sum(count <= 1 for count in found) / len(found)
@@ -134,7 +145,7 @@ def twenties(name: str, found: list[int]) -> Check:
         f"{name}: {rate:.2%} claim a difference, at most one of 20 in"
         f" {at_most_one:.1%} of {len(found)} twenties"
     )
-    return Check(text, rate <= ERROR_RATE and at_most_one >= 1 - ERROR_RATE)
+    return Check(text, rate <= ERROR_RATE and at_most_one >= enough)
 
 
 def big_difference(name: str, repeats: int) -> Check:
@@ -309,7 +320,12 @@ def example() -> Iterator[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=100)
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=100,
+        help="how many twenties; few of them show chance more than the method",
+    )
     repeats = parser.parse_args().repeats
 
     checks: list[Check] = []
