@@ -1,13 +1,14 @@
 """How much faster or slower an arm is than the baseline, and what may be said about it.
 
-A round is one block of every arm, run one right after the other with the same prompts: what the
-machine did meanwhile hits all of them. The n-th value of an arm's block is divided by the n-th of
-the baseline's block in that round, which answered the same prompt; so neither drift nor long
-prompts blur the difference.
+A round is one block of every arm, run one right after the other with the same prompts, in random
+order: what the machine did meanwhile hits all of them alike. The n-th value of an arm's block is
+divided by the n-th of the baseline's block in that round, which answered the same prompt; so
+neither drift nor long prompts blur the difference.
 
 Each round counts by the median of its ratios: a request that stalled does not speak for the others
 (it stays visible as an outlier and in p95). The difference is the mean over rounds of the logarithm
-of that median, with a t interval over rounds, written as a per cent.
+of that median, with a t interval over rounds, written as a per cent. benchmarks/comparisons.py
+shows what other choices come to.
 
 Comparisons of one report are judged together: each gets an equal part of the error rate
 (Bonferroni), so that all intervals hold at once in 95 of 100 reports. Holm's order would find a
@@ -39,7 +40,7 @@ NO_DIFFERENCE_PERCENT = 3.0
 # than six a claim at 95 % would rest on the shape of the distribution alone.
 FEWEST_ROUNDS = 6
 
-# Bounds a thousand times apart from the middle say nothing.
+# Bounds that are a factor of a thousand away from the middle say nothing.
 KNOWN_WITHIN = math.log(1000)
 
 
