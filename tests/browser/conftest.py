@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
@@ -53,7 +54,22 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
+# Of who has logged in at a panel before: its address and the name.
+_cookies: dict[tuple[str, str], list[Any]] = {}
+
+
 def log_in(page: Page, url: str, name: str = "admin", password: str = PASSWORD) -> None:
+    """Opens the first page as somebody who is logged in, by the session of last time where it still
+    holds: the form and the hash of the password take half a second."""
+    if kept := _cookies.get((url, name)):
+        page.context.add_cookies(kept)
+        page.goto(f"{url}/")
+    if page.url != f"{url}/":
+        log_in_by_form(page, url, name, password)
+    _cookies[url, name] = page.context.cookies()
+
+
+def log_in_by_form(page: Page, url: str, name: str, password: str) -> None:
     page.goto(f"{url}/login/")
     page.get_by_label("Name").fill(name)
     page.get_by_label("Password").fill(password)

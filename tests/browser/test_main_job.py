@@ -9,9 +9,9 @@ import httpx
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
-from tests.browser.conftest import log_in
+from tests.browser.conftest import log_in, log_in_by_form
 from tests.helpers import lives, wait_until
-from tests.panel import RunningPanel
+from tests.panel import PASSWORD, RunningPanel
 
 pytestmark = pytest.mark.browser
 LONG = (
@@ -65,7 +65,7 @@ def test_from_log_in_to_a_running_model_in_two_clicks_without_reload(
     panel = fresh_panel
     panel.start()
     page = new_context().new_page()
-    log_in(page, panel.url)
+    log_in_by_form(page, panel.url, "admin", PASSWORD)
     page.get_by_role("button", name=re.compile("^Deploy")).first.click()
     expect(page).to_have_url(re.compile("/deployments/"))
     page.evaluate("window.stillTheSamePage = true")
