@@ -15,7 +15,7 @@ up: $(VENV)/.installed ## install what is missing and start Omni: make up ARGS="
 	@exec $(BIN)/python manage.py up $(ARGS)
 
 test: $(VENV)/.installed-dev $(VENV)/.chromium ## install what the tests need and run them all
-	@exec $(BIN)/python -m tests.run -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@exec $(BIN)/python -m tests.run -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/.installed-dev ## format, lint, types, who imports whom, what nobody uses, migrations, deployment checks
 	$(BIN)/ruff format --check .
