@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from chat import generation, services
+from chat import generation, services, voting
 from chat.generation import in_database
 from chat.models import Conversation, Message
 from chat.thread import ending_of, fragments_of, thread_of
@@ -24,7 +24,8 @@ async def snapshot(conversation_id: int) -> Reply:
     version = await in_database(_version)(conversation_id)
     replies: Reply = [{"type": "snapshot", "version": version}]
     for running in generation.running_in(conversation_id):
-        replies += running.replay({})
+        if not running.is_hidden:
+            replies += running.replay({})
     return replies
 
 
@@ -65,6 +66,25 @@ async def select(conversation_id: int, content: Mapping[str, Any]) -> Reply:
     return []
 
 
+async def vote(conversation_id: int, content: Mapping[str, Any]) -> Reply:
+    await _in_conversation(
+        conversation_id,
+        voting.vote,
+        question_id=_message(content),
+        verdict=str(content.get("verdict", "")),
+    )
+    await generation.tell_changed(conversation_id)
+    return []
+
+
+async def reveal(conversation_id: int, content: Mapping[str, Any]) -> Reply:
+    await _in_conversation(
+        conversation_id, voting.reveal, question_id=_message(content)
+    )
+    await generation.tell_changed(conversation_id)
+    return []
+
+
 async def stop(conversation_id: int, content: Mapping[str, Any]) -> Reply:
     """One answer, or all that are being written."""
     if "message" not in content:
@@ -79,8 +99,11 @@ async def stop(conversation_id: int, content: Mapping[str, Any]) -> Reply:
 async def resync(conversation_id: int, content: Mapping[str, Any]) -> Reply:
     """The text behind what the page has, or the finished message."""
     message_id = _message(content)
+    if await in_database(voting.is_held)(message_id):
+        return []
     running = generation.running(message_id)
-    if running is not None and running.conversation_id == conversation_id:
+    is_here = running is not None and running.conversation_id == conversation_id
+    if running is not None and is_here and not running.is_hidden:
         have = content.get("have")
         track = str(content.get("track", "content"))
         replies = running.replay({track: have if isinstance(have, int) else 0})
@@ -110,6 +133,8 @@ ACTIONS: dict[str, Action] = {
     "again": again,
     "fill": fill,
     "select": select,
+    "vote": vote,
+    "reveal": reveal,
     "stop": stop,
     "resync": resync,
 }
@@ -134,7 +159,11 @@ async def _generate(
     conversation_id: int, service: Callable[..., list[int]], **arguments: Any
 ) -> Reply:
     answers = await _in_conversation(conversation_id, service, **arguments)
-    begun = generation.start(conversation_id, answers)
+    is_hidden = await in_database(voting.hidden_among)(answers)
+    is_in_turn = await in_database(services.answers_in_turn)(conversation_id)
+    begun = generation.start(
+        conversation_id, answers, is_hidden=is_hidden, is_in_turn=is_in_turn
+    )
     try:
         await _changed(conversation_id, answers)
     finally:

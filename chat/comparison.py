@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 
 # (name, time to first token in ms, tokens per second); None where it is not known
 Figures = tuple[str, float | None, float | None]
@@ -47,6 +47,15 @@ def shared(devices: Mapping[str, frozenset[str]]) -> Shared | None:
     return Shared(
         tuple(name for name in devices if name in names), tuple(sorted(places))
     )
+
+
+def were_together(spans: Sequence[tuple[float, float] | None]) -> bool:
+    """Whether any two were written at the same time; of one whose (start, end) is not known that is
+    assumed."""
+    if None in spans:
+        return True
+    known = sorted(span for span in spans if span)
+    return any(later[0] < earlier[1] for earlier, later in pairwise(known))
 
 
 def leads(answers: Sequence[Figures]) -> list[Lead]:

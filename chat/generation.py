@@ -18,6 +18,7 @@ from chat.services import request_for
 from chat.thread import fragments_of
 from chat.timings import figures, live_figures
 from chat.transcript import Delta, deltas_of, settled_length
+from chat.voting import is_held
 from deployments.gateway.relay import open_answer
 from deployments.gateway.waiting import Wait
 from deployments.services.measurements import record
@@ -50,6 +51,11 @@ class Generation:
 
     answer_id: int
     conversation_id: int
+    # Of a blind turn: pages are told nothing until both sides are there, as the pace would tell
+    # them apart.
+    is_hidden: bool = False
+    # The answer that is written first, where lanes answer one after the other.
+    after: Generation | None = None
     text: dict[str, str] = field(default_factory=lambda: dict.fromkeys(TRACKS, ""))
     published: dict[str, int] = field(default_factory=lambda: dict.fromkeys(TRACKS, 0))
     settled: int = 0
@@ -57,6 +63,7 @@ class Generation:
     progress: dict[str, Any] = field(default_factory=dict)
     answered_by: dict[str, str] = field(default_factory=dict)
     kv_transfer: dict[str, Any] = field(default_factory=dict)
+    is_reading: bool = False
     is_alone: bool = True
     outcome: str = State.STOPPED
     sent_at: float | None = None
@@ -74,6 +81,7 @@ class Generation:
         )
         # Pages have been told of the answer: what is said of it before, they could not show.
         self.can_be_shown = asyncio.Event()
+        self.has_ended = asyncio.Event()
 
     def stop(self, outcome: str = State.STOPPED) -> None:
         """Ends it where it is; may be called from any thread."""
@@ -88,9 +96,9 @@ class Generation:
         """Reads the engine until it ends, fails or is stopped; never raises."""
         reading = asyncio.ensure_future(self._read())
         stopped = asyncio.ensure_future(self._stop.wait())
+        telling = () if self.is_hidden else (self._publish_often, self._tell_wait)
         helpers = [
-            asyncio.ensure_future(loop())
-            for loop in (self._publish_often, self._save_often, self._tell_wait)
+            asyncio.ensure_future(loop()) for loop in (self._save_often, *telling)
         ]
         await asyncio.wait({reading, stopped}, return_when=asyncio.FIRST_COMPLETED)
         for task in (reading, stopped):
@@ -115,6 +123,9 @@ class Generation:
 
     # --- reading ----------------------------------------------------------------------------------
     async def _read(self) -> None:
+        if self.after:
+            await self.after.has_ended.wait()
+        self._begin()
         body = await in_database(request_for)(self.answer_id)
         async with open_answer(PATH, body, self.wait) as upstream:
             self.sent_at = upstream.sent_at
@@ -126,6 +137,19 @@ class Generation:
             async for events in upstream.events():
                 for delta in deltas_of(events):
                     self._take(delta)
+
+    def _begin(self) -> None:
+        """From here on it computes, and whatever else does so meanwhile is not alone."""
+        self.is_reading = True
+        others = [g for g in _running.values() if g.is_reading and g is not self]
+        for one in (self, *others) if others else ():
+            one.is_alone = False
+
+    def _waits_for(self) -> str:
+        """In words; empty when there is nothing to tell."""
+        if self.is_reading:
+            return self.wait.reason
+        return "the lane before it answers" if self.after else ""
 
     def _take(self, delta: Delta) -> None:
         if delta.error:
@@ -167,7 +191,7 @@ class Generation:
         """What it waits for, while no word has come."""
         told = ""
         while not self._over.is_set() and not self.first_at:
-            if (reason := self.wait.reason) != told:
+            if (reason := self._waits_for()) != told:
                 told = reason
                 await self._send(self.state(State.STREAMING, waiting=reason))
             await self._pause(TELL_WAIT_EVERY_S)
@@ -231,7 +255,7 @@ class Generation:
 
     def _waiting_state(self) -> list[dict[str, Any]]:
         """What it waits for, as long as no word has come and there is something to tell."""
-        reason = "" if self.first_at else self.wait.reason
+        reason = "" if self.first_at else self._waits_for()
         if reason:
             return [self.state(State.STREAMING, waiting=reason)]
         return []
@@ -270,7 +294,8 @@ class Generation:
                 finish_reason=reason,
                 finished_at=timezone.now(),
             )
-            fragments = await in_database(fragments_of)(self.answer_id)
+            if not self.is_hidden:
+                fragments = await in_database(fragments_of)(self.answer_id)
             if state == State.DONE:
                 await in_database(_measure)(
                     self.answer_id, dict(self.last.timings), alone=self.is_alone
@@ -280,7 +305,27 @@ class Generation:
             log.exception("answer %s could not be saved", self.answer_id)
         finally:
             _running.pop(self.answer_id, None)
-        await self._send(self.state(state, **fragments))
+            self.has_ended.set()
+        if self.is_hidden:
+            await self._tell_both()
+        else:
+            await self._send(self.state(state, **fragments))
+
+    async def _tell_both(self) -> None:
+        """Whichever side is the last to end has pages fetch the turn."""
+        try:
+            waits = await in_database(is_held)(self.answer_id)
+        except DatabaseError:
+            waits = False
+        if not waits:
+            await self.can_be_shown.wait()
+            await tell_changed(self.conversation_id)
+
+
+async def tell_changed(conversation_id: int) -> None:
+    """Every page of this conversation fetches its thread."""
+    changed = {"type": "chat.state", "message": 0, "state": "changed", "data": {}}
+    await publish_async(chat_group(conversation_id), changed)
 
 
 def _measure(answer_id: int, timings: dict[str, Any], *, alone: bool) -> None:
@@ -304,18 +349,23 @@ def _save(answer_id: int, **fields: Any) -> None:
 
 
 # --- the running ones -----------------------------------------------------------------------------
-def start(conversation_id: int, answer_ids: list[int]) -> list[Generation]:
-    """Begins to generate these answers. Called in the server's event loop.
+def start(
+    conversation_id: int,
+    answer_ids: list[int],
+    *,
+    is_hidden: bool = False,
+    is_in_turn: bool = False,
+) -> list[Generation]:
+    """Begins to generate these answers, at once or one after the other. Called in the server's
+    event loop.
 
     They are told to pages once the caller has said that they can be shown.
     """
-    started = []
+    started: list[Generation] = []
     for answer_id in answer_ids:
-        generation = Generation(answer_id, conversation_id)
+        before = started[-1] if is_in_turn and started else None
+        generation = Generation(answer_id, conversation_id, is_hidden, before)
         _running[answer_id] = generation
-        if len(_running) > 1:
-            for one in _running.values():
-                one.is_alone = False
         generation.task = asyncio.create_task(
             generation.run(), name=f"answer-{answer_id}"
         )

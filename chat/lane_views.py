@@ -9,6 +9,7 @@ from django.views.decorators.http import require_GET, require_POST
 from chat import generation
 from chat.lanes import find_target, lane_add, lane_change, lane_remove
 from chat.pages import lanes_context, own
+from chat.services import answer_in_turn
 from omni.broadcast import publish
 from omni.events import chat_group
 from omni.htmx import HtmxHttpRequest
@@ -44,6 +45,12 @@ def remove(request: HtmxHttpRequest, pk: int, lane: int) -> HttpResponse:
         writing = generation.running(answer_id)
         if writing:
             writing.stop()
+    return _changed(pk)
+
+
+@require_POST
+def in_turn(request: HtmxHttpRequest, pk: int) -> HttpResponse:
+    answer_in_turn(conversation=own(request, pk), on=request.POST.get("on") == "yes")
     return _changed(pk)
 
 

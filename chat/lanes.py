@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from django.db import transaction
 from django.db.models import Count, QuerySet
 
+from chat.comparison import Shared, shared
 from chat.models import MOST_LANES, Conversation, Lane, Message
 from deployments.formats.kinds import article
 from deployments.models import Deployment, Route
@@ -89,9 +90,24 @@ def lanes_of(conversation: Conversation) -> QuerySet[Lane]:
     """With what their heads show; `answers` counts every version."""
     found = conversation.lanes.select_related("deployment", "route__deployment")
     found = found.prefetch_related(
-        "deployment__instances", "route__deployment__instances"
+        "deployment__instances",
+        "route__deployment__instances",
+        "deployment__bindings",
+        "route__deployment__bindings",
     )
     return found.annotate(answers=Count("messages"))
+
+
+def sharing(lanes: Sequence[Lane]) -> Shared | None:
+    """Which of these would slow each other down, and on which devices."""
+    serving = {lane.name: lane.serving for lane in lanes}
+    return shared(
+        {
+            name: frozenset(place for b in d.bindings.all() for place in b.devices)
+            for name, d in serving.items()
+            if d
+        }
+    )
 
 
 @transaction.atomic
@@ -100,6 +116,7 @@ def lane_add(*, conversation: Conversation, target: Target) -> Lane:
     require(conversation.owner, CHAT)
     # The row lock, so that two tabs cannot both take the last place.
     Conversation.objects.select_for_update().get(pk=conversation.pk)
+    refuse_blind(conversation)
     position = conversation.lanes.count()
     if position >= MOST_LANES:
         raise OmniError(
@@ -118,6 +135,7 @@ def lane_change(*, lane: Lane, target: Target) -> None:
     """From the next question on; the answers that are there keep the name of what gave them."""
     require(lane.conversation.owner, CHAT)
     Conversation.objects.select_for_update().get(pk=lane.conversation_id)
+    refuse_blind(lane.conversation)
     _refuse_twice(lane.conversation, target, besides=lane)
     Lane.objects.filter(pk=lane.pk).update(**_leads_to(target))
 
@@ -127,6 +145,7 @@ def lane_remove(*, lane: Lane) -> list[int]:
     """Deletes the lane and its answers; returns the ids of those that are still being written."""
     require(lane.conversation.owner, CHAT)
     Conversation.objects.select_for_update().get(pk=lane.conversation_id)
+    refuse_blind(lane.conversation)
     others = list(
         Lane.objects.filter(conversation=lane.conversation_id)
         .exclude(pk=lane.pk)
@@ -146,6 +165,16 @@ def lane_remove(*, lane: Lane) -> list[int]:
     for position, other in enumerate(others):
         Lane.objects.filter(pk=other.pk).update(position=position)
     return streaming
+
+
+def refuse_blind(conversation: Conversation) -> None:
+    """What changes a lane would tell on which side it is."""
+    if conversation.is_blind:
+        raise OmniError(
+            "is_blind",
+            "Lanes are not changed in blind mode.",
+            "Switch blind mode off first.",
+        )
 
 
 def _leads_to(target: Target) -> dict[str, Target | str | None]:

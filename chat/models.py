@@ -24,6 +24,12 @@ class Conversation(models.Model):
     settings = models.JSONField(
         default=dict, blank=True, help_text="temperature, top_p, max_tokens …"
     )
+    is_blind = models.BooleanField(
+        default=False, help_text="which of two lanes says what is hidden until the vote"
+    )
+    is_in_turn = models.BooleanField(
+        default=False, help_text="lanes answer one after the other"
+    )
     created_at = models.DateTimeField(auto_now_add=True)
     changed_at = models.DateTimeField(auto_now=True)
 
@@ -171,3 +177,107 @@ class Message(models.Model):
 
     def __str__(self) -> str:
         return f"{self.role}: {self.content[:40]}"
+
+    @property
+    def written_between(self) -> tuple[float, float] | None:
+        """When it was sent to the engine and when it ended, in seconds; None while not known."""
+        if self.finished_at is None or self.duration_ms is None:
+            return None
+        ended = self.finished_at.timestamp()
+        return ended - self.duration_ms / 1000, ended
+
+
+class Contestant(models.Model):
+    """A deployment as it was made when it answered: what a vote is for or against."""
+
+    name = models.CharField(
+        max_length=120, help_text="the deployment's, at the time of the vote"
+    )
+    made_of = models.CharField(
+        max_length=500, blank=True, help_text="strategy and models, for people"
+    )
+    # Of all that may change what it answers; a deployment that was changed is another contestant.
+    digest = models.CharField(max_length=64)
+    seen_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("name", "seen_at")
+        constraints = [
+            models.UniqueConstraint(
+                fields=["name", "digest"], name="contestant_once_as_it_is_made"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Ballot(models.Model):
+    """A turn of two lanes that is voted on: who stands where, and the verdict once there is one.
+
+    It outlives its conversation, without the text: whoever deletes a chat does not take votes back.
+    """
+
+    class Verdict(models.TextChoices):
+        LEFT = "left", "Left is better"
+        RIGHT = "right", "Right is better"
+        TIE = "tie", "Tie"
+        BOTH_BAD = "both_bad", "Both bad"
+        # Revealed without a vote.
+        NONE = "none", "No vote"
+
+    question = models.OneToOneField(
+        Message, on_delete=models.SET_NULL, null=True, related_name="ballot"
+    )
+    # Votes of one conversation are alike, which the standings reckon with after it is deleted, too.
+    conversation_number = models.PositiveBigIntegerField()
+    voter = models.ForeignKey(
+        django_settings.AUTH_USER_MODEL,
+        on_delete=models.SET_NULL,
+        null=True,
+        related_name="+",
+    )
+    # Only what was hidden until the vote counts in the standings.
+    is_blind = models.BooleanField()
+    left_lane = models.ForeignKey(
+        Lane, on_delete=models.SET_NULL, null=True, related_name="+"
+    )
+    right_lane = models.ForeignKey(
+        Lane, on_delete=models.SET_NULL, null=True, related_name="+"
+    )
+    left = models.ForeignKey(Contestant, on_delete=models.PROTECT, related_name="+")
+    right = models.ForeignKey(Contestant, on_delete=models.PROTECT, related_name="+")
+    verdict = models.CharField(max_length=10, choices=Verdict.choices, blank=True)
+    decided_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ("id",)
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(
+                    verdict__in=["", "left", "right", "tie", "both_bad", "none"]
+                ),
+                name="ballot_verdict_known",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.left} or {self.right}: {self.verdict or 'not decided'}"
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether the page may not tell yet who says what."""
+        return self.is_blind and not self.verdict
+
+    @property
+    def is_vote(self) -> bool:
+        """Whether somebody has said what is better; a reveal alone is none."""
+        return self.verdict not in ("", self.Verdict.NONE)
+
+    @property
+    def preferred(self) -> Contestant | None:
+        if self.verdict == self.Verdict.LEFT:
+            return self.left
+        if self.verdict == self.Verdict.RIGHT:
+            return self.right
+        return None

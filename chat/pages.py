@@ -9,10 +9,11 @@ from django.shortcuts import get_object_or_404
 from django.utils import timezone
 
 from chat.forms import SettingsForm
-from chat.lanes import choices_for, lanes_of
+from chat.lanes import choices_for, lanes_of, sharing
 from chat.listing import by_day, find
 from chat.models import MOST_LANES, Conversation, Lane
-from chat.thread import thread_of
+from chat.thread import SIDES, thread_of
+from chat.voting import LANES_OF_A_BALLOT, hidden_turns
 from deployments.states import InstanceState
 from omni.htmx import HtmxHttpRequest
 from omni.numbers import whole_number
@@ -62,8 +63,12 @@ def lanes_context(conversation: Conversation) -> dict[str, Any]:
         "lane": lanes[0] if len(lanes) == 1 else None,
         "watched": [lane.serving.pk for lane in lanes if lane.serving],
         "idle": [lane for lane in lanes if not _answers(lane)],
+        "sharing": sharing(lanes),
         "lane_choices": choices_for(lanes),
-        "can_add": len(lanes) < MOST_LANES,
+        "can_add": len(lanes) < MOST_LANES and not conversation.is_blind,
+        "sides": SIDES,
+        "can_be_blind": len(lanes) == LANES_OF_A_BALLOT,
+        "hidden_turns": hidden_turns(conversation) if conversation.is_blind else 0,
         "is_empty": not conversation.messages.exists(),
     }
 

@@ -11,10 +11,11 @@ from typing import Any
 
 from django.db import transaction
 
-from chat.lanes import Target, lane_add, lane_change
+from chat.lanes import Target, lane_add, lane_change, refuse_blind
 from chat.models import Conversation, Lane, Message
 from chat.thread import turns_of
 from chat.transcript import request_body, title_of
+from chat.voting import blind_switch, draw_again, draw_sides, forget_undecided
 from omni.errors import OmniError
 from omni.json_text import storable
 from omni.roles import CHAT, require
@@ -24,21 +25,37 @@ LONGEST_QUESTION = 400_000
 
 @transaction.atomic
 def conversation_create(
-    *, owner: Any, deployment: Target, beside: Sequence[Target] = ()
+    *,
+    owner: Any,
+    deployment: Target,
+    beside: Sequence[Target] = (),
+    is_blind: bool = False,
 ) -> Conversation:
     """A new conversation with a lane each, or one with just these lanes in which nothing was said
     yet."""
     require(owner, CHAT)
     targets = list(dict.fromkeys([deployment, *beside]))
     for unused in Conversation.objects.filter(
-        owner=owner, messages=None
+        owner=owner, messages=None, is_blind=is_blind
     ).prefetch_related("lanes"):
         if [lane.route or lane.deployment for lane in unused.lanes.all()] == targets:
             return unused
     conversation = Conversation.objects.create(owner=owner)
     for target in targets:
         lane_add(conversation=conversation, target=target)
+    if is_blind:
+        blind_switch(conversation=conversation, on=True)
     return conversation
+
+
+def answer_in_turn(*, conversation: Conversation, on: bool) -> None:
+    """One lane after the other, from the next question on, or all at once."""
+    require(conversation.owner, CHAT)
+    Conversation.objects.filter(pk=conversation.pk).update(is_in_turn=on)
+
+
+def answers_in_turn(conversation_id: int) -> bool:
+    return Conversation.objects.filter(pk=conversation_id, is_in_turn=True).exists()
 
 
 def conversation_rename(*, conversation: Conversation, title: str) -> None:
@@ -64,8 +81,11 @@ def conversation_configure(
         lane_change(lane=conversation.lanes.get(position=0), target=deployment)
 
 
+@transaction.atomic
 def conversation_delete(*, conversation: Conversation) -> None:
+    """With all that was said; votes stay in the standings, without the text."""
     require(conversation.owner, CHAT)
+    forget_undecided(conversation)
     conversation.delete()
 
 
@@ -107,16 +127,20 @@ def answer_again(*, conversation: Conversation, message_id: int) -> list[int]:
     )
     if old is None or old.lane is None or old.parent is None:
         raise OmniError("not_the_last", "Only the last answer can be generated again.")
-    _refuse_while_streaming(conversation, old.lane)
-    Message.objects.filter(parent=old.parent, lane=old.lane).update(is_active=False)
+    # In a hidden turn both are generated again.
+    lanes = draw_again(old.parent)
+    _refuse_while_streaming(conversation, None if lanes else old.lane)
+    lanes = lanes or [old.lane]
+    Message.objects.filter(parent=old.parent, lane__in=lanes).update(is_active=False)
     conversation.save(update_fields=["changed_at"])
-    return [_answer_to_come(old.parent, old.lane).pk]
+    return [_answer_to_come(old.parent, lane).pk for lane in lanes]
 
 
 @transaction.atomic
 def answer_in_lane(*, conversation: Conversation, lane_id: int) -> list[int]:
     """An answer to the last question in a lane that has none, such as one that was added since."""
     require(conversation.owner, CHAT)
+    refuse_blind(conversation)
     lane = conversation.lanes.filter(pk=lane_id).first()
     turns = turns_of(conversation)
     if lane is None or not turns:
@@ -208,7 +232,9 @@ def _ask(conversation: Conversation, text: str, before: Message | None) -> list[
         role=Message.MessageRole.USER,
         content=text,
     )
-    lanes = conversation.lanes.select_related("deployment", "route__deployment")
+    lanes = list(conversation.lanes.select_related("deployment", "route__deployment"))
+    if conversation.is_blind:
+        lanes = draw_sides(question, lanes)
     return [_answer_to_come(question, lane).pk for lane in lanes]
 
 

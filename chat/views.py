@@ -32,7 +32,10 @@ def new(request: HtmxHttpRequest) -> HttpResponse:
         )
     ]
     conversation = services.conversation_create(
-        owner=request.user, deployment=first, beside=others
+        owner=request.user,
+        deployment=first,
+        beside=others,
+        is_blind="blind" in request.POST,
     )
     return redirect("chat:conversation", pk=conversation.pk)
 

@@ -54,6 +54,8 @@ SECTION_OF = {
     "deployments:rig_file": "deployments:deployments",
     "chat:conversation": "chat:list",
     "chat:new": "chat:list",
+    "chat:standings": "chat:list",
+    "chat:differences": "chat:list",
     "deployments:device_server": "gpus:rig",
     "gpus:card": "gpus:rig",
 }

@@ -219,7 +219,13 @@ PAGES: dict[str, Page] = {
     "chat:conversation": SEEN,
     "chat:thread": SEEN,
     "chat:lanes": SEEN,
+    "chat:differences": SEEN,
+    "chat:export": SEEN,
+    # Votes of everybody, without what was said.
+    "chat:standings": SEEN,
     "chat:new": Page("", CHAT),
+    "chat:blind": Page("", CHAT),
+    "chat:in-turn": Page("", CHAT),
     "chat:lane-add": Page("", CHAT),
     "chat:lane-change": Page("", CHAT),
     "chat:lane-remove": Page("", CHAT),

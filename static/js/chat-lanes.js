@@ -51,7 +51,7 @@ export class Lanes {
   /** Alt+1 … Alt+4: to the lane's latest answer, or to its head where it has none. */
   key(event) {
     const number =
-      event.altKey && !event.ctrlKey && !event.metaKey
+      event.altKey && !event.ctrlKey && !event.metaKey && !event.shiftKey
         ? Number(/^Digit([1-4])$/.exec(event.code)?.[1])
         : 0;
     if (!number || number > this.count) return;

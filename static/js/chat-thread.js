@@ -81,11 +81,11 @@ function sameChildren(thread, turns) {
   );
 }
 
-/** Which lane was ahead, once the last of a turn has ended. */
-export function showCompared(turn, html) {
-  const old = document.getElementById(`compared-${turn}`);
+/** What stands below the answers of a turn once the last has ended: the vote, who was ahead. */
+export function showBelow(html) {
   const fresh = parsed(html).firstElementChild;
-  if (old && fresh) old.replaceWith(fresh);
+  const old = fresh && document.getElementById(fresh.id);
+  if (old) old.replaceWith(fresh);
 }
 
 function showTitle(title) {

@@ -10,10 +10,11 @@ import {
   articleOf,
   refreshThread,
   replaceArticle,
-  showCompared,
+  showBelow,
   streamingArticles,
   takeEnding,
 } from "./chat-thread.js";
+import { Votes } from "./chat-votes.js";
 import { announce } from "./redraw.js";
 import { connect } from "./socket.js";
 
@@ -26,6 +27,7 @@ const composer = new Composer(root, {
   send: (text) => act("send", { text }),
   stop: () => act("stop"),
 });
+const votes = new Votes(root, { act, tell: (text) => (announcer.textContent = text) });
 let refreshing = null;
 let refreshAgain = false;
 
@@ -96,11 +98,12 @@ function streaming(id, { settled, through, progress, live, waiting }) {
 
 const ENDS = { done: "is complete", stopped: "was stopped" };
 
-function finished(id, state, { html, turn, compared }) {
+function finished(id, state, { html, vote, compared }) {
   const who = laneName(articleOf(id));
   streams.delete(id);
   if (!html || !replaceArticle(id, html)) refresh();
-  if (compared) showCompared(turn, compared);
+  if (vote) showBelow(vote);
+  if (compared) showBelow(compared);
   // The heads of several lanes know how many answers would go with a lane.
   announce("answers-changed");
   announcer.textContent = `The answer${who && ` of ${who}`} ${ENDS[state] ?? "failed"}.`;
@@ -154,6 +157,7 @@ async function refresh() {
 }
 
 function shown() {
+  votes.shown();
   composer.busy(streamingArticles().length > 0);
   localTimes(root);
   scroller.follow();

@@ -6,10 +6,13 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from django.conf import settings
+from django.contrib.auth.models import User
 from django.test import Client
 
-from chat import generation
+from chat import generation, services
+from chat.models import Conversation
 from deployments.gateway.directory import forget_table
+from tests.chat.blind import NAMES
 from tests.chat.page import Page
 from tests.gateway.engine import RealEngine, make_deployment
 
@@ -49,3 +52,26 @@ async def open_page(transactional_db: None) -> AsyncIterator[Opener]:
     await generation.interrupt_all()
     for page in pages:
         await page.close()
+
+
+@pytest.fixture
+def deployments(db: None) -> list[Any]:
+    names = (*NAMES, "carl")
+    return [make_deployment(name, 20001 + n) for n, name in enumerate(names)]
+
+
+@pytest.fixture
+def blind(deployments: list[Any], operator_user: User) -> Conversation:
+    return services.conversation_create(
+        owner=operator_user,
+        deployment=deployments[0],
+        beside=deployments[1:2],
+        is_blind=True,
+    )
+
+
+@pytest.fixture
+def open_chat(deployments: list[Any], operator_user: User) -> Conversation:
+    return services.conversation_create(
+        owner=operator_user, deployment=deployments[0], beside=deployments[1:2]
+    )

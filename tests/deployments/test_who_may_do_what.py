@@ -151,6 +151,8 @@ VALUES = {
     "<slug:name>": "small",
     "<int:pk>": "1",
     "<int:lane>": "1",
+    "<int:question>": "1",
+    "<slug:kind>": "json",
     "<str:key>": "RPC0",
 }
 
@@ -220,6 +222,8 @@ MESSAGES = {
     "again": {"message": 1},
     "fill": {"lane": 1},
     "select": {"message": 1},
+    "vote": {"message": 1, "verdict": "left"},
+    "reveal": {"message": 1},
     "stop": {},
     "resync": {"message": 1, "have": 0},
 }
@@ -464,7 +468,7 @@ def test_an_action_that_is_not_theirs_does_nothing_when_it_is_posted(
 def test_a_service_refuses_who_has_no_right_whatever_page_called_it(
     viewer_user: User, deployment: Deployment
 ) -> None:
-    from chat import lanes
+    from chat import lanes, voting
     from deployments import announce
     from deployments.library import folders
     from deployments.services import engines, one_click, servers
@@ -507,6 +511,10 @@ def test_a_service_refuses_who_has_no_right_whatever_page_called_it(
         lambda: chat_services.answer_again(conversation=talk, message_id=1),
         lambda: chat_services.answer_in_lane(conversation=talk, lane_id=lane.pk),
         lambda: chat_services.version_select(conversation=talk, message_id=1),
+        lambda: chat_services.answer_in_turn(conversation=talk, on=True),
+        lambda: voting.blind_switch(conversation=talk, on=True),
+        lambda: voting.vote(conversation=talk, question_id=1, verdict="left"),
+        lambda: voting.reveal(conversation=talk, question_id=1),
         lambda: lanes.lane_add(conversation=talk, target=deployment),
         lambda: lanes.lane_change(lane=lane, target=deployment),
         lambda: lanes.lane_remove(lane=lane),
@@ -557,9 +565,16 @@ def test_the_conversation_of_somebody_else_is_not_there(
     other = chat_services.conversation_create(
         owner=operator_user, deployment=deployment
     )
-    where = "/" + ADDRESSES[view].replace("<int:pk>", str(other.pk)).replace(
-        "<int:lane>", str(other.lanes.get().pk)
-    )
+    asked = Message.objects.create(conversation=other, role="user", content="Hi")
+    own = {
+        "<int:pk>": other.pk,
+        "<int:lane>": other.lanes.get().pk,
+        "<int:question>": asked.pk,
+        "<slug:kind>": "json",
+    }
+    where = f"/{ADDRESSES[view]}"
+    for parameter, value in own.items():
+        where = where.replace(parameter, str(value))
     method = "get" if PAGES[view].look else "post"
     assert (
         getattr(admin, method)(
