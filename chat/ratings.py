@@ -9,8 +9,9 @@ everybody along wins (L. R. Ford, Amer. Math. Monthly 64, 1957), so that is aske
 
 Intervals by the sandwich of the information matrix and the scores of whole conversations (Liang and
 Zeger, Biometrika 73, 1986), with the factor G / (G − 1) and Student's t with G − 1 degrees of
-freedom for G conversations. Votes of one conversation are about one subject by one person, and half
-wins vary less than wins do: the information matrix alone would get both wrong.
+freedom for G conversations: votes of one conversation are about one subject by one person. Where
+the information matrix alone gives a wider one, that is taken: few conversations that happen to
+cancel out within themselves, or ties only, would otherwise look certain.
 """
 
 from __future__ import annotations
@@ -196,7 +197,8 @@ def _standard_errors(
     # How far the scores of each conversation move each strength.
     moves = [[_dot(row, score) for row in bread] for score in scores.values()]
     variances = [
-        factor * sum(move[place] ** 2 for move in moves) for place in range(size)
+        max(factor * sum(move[place] ** 2 for move in moves), bread[place][place])
+        for place in range(size)
     ]
     reach = student_975(conversations - 1)
     return [reach * math.sqrt(variance) for variance in variances]
@@ -245,4 +247,7 @@ def student_975(degrees: int) -> float:
         (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
         (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
     )
-    return z + sum(term / degrees**power for power, term in enumerate(terms, 1))
+    corrections = [
+        term / float(degrees) ** power for power, term in enumerate(terms, 1)
+    ]
+    return z + math.fsum(corrections)

@@ -1,6 +1,6 @@
 """Blind turns and votes: who stands on which side, what hides it, and what reveals it.
 
-Sides are drawn for every question anew, not once for a conversation: a vote reveals who stood
+Sides are drawn for every question, not once for a conversation: a vote reveals who stood
 where, so with sides that stay only the first turn would be blind. Whatever preference a voter has
 for a side meets both alike. Answers get their ids in the order of the sides, so that ids say no
 more than the page does.

@@ -38,7 +38,7 @@ def test_the_words_that_differ_are_marked(
     question = ask(open_chat)
     say(question, "the old sea <b>", "the new sea <b>")
     page = squeezed(differing(operator, question).content.decode())
-    assert "<del>old </del><ins>new </ins><span>sea &lt;b&gt;</span>" in page
+    assert "<del>old</del><ins>new</ins><span>sea &lt;b&gt;</span>" in page
     assert "Only in Lane 1: anna" in page and "75 % of the words are the same" in page
     link = reverse("chat:differences", args=[open_chat.pk, question.pk])
     chat = operator.get(reverse("chat:conversation", args=[open_chat.pk]))
