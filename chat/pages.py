@@ -13,7 +13,7 @@ from chat.lanes import choices_for, lanes_of, sharing
 from chat.listing import by_day, find
 from chat.models import MOST_LANES, Conversation, Lane
 from chat.thread import SIDES, thread_of
-from chat.voting import LANES_OF_A_BALLOT, hidden_turns
+from chat.voting import LANES_OF_A_BALLOT
 from deployments.states import InstanceState
 from omni.htmx import HtmxHttpRequest
 from omni.numbers import whole_number
@@ -68,7 +68,6 @@ def lanes_context(conversation: Conversation) -> dict[str, Any]:
         "can_add": len(lanes) < MOST_LANES and not conversation.is_blind,
         "sides": SIDES,
         "can_be_blind": len(lanes) == LANES_OF_A_BALLOT,
-        "hidden_turns": hidden_turns(conversation) if conversation.is_blind else 0,
         "is_empty": not conversation.messages.exists(),
     }
 

@@ -173,6 +173,11 @@ class Row:
         return [cell.entry for cell in self.cells if cell.entry]
 
     @property
+    def is_by_side(self) -> bool:
+        """Whether its columns are sides, not lanes."""
+        return any(entry.side for entry in self.entries)
+
+    @property
     def can_be_compared(self) -> bool:
         """Whether there are two answers to read beside each other."""
         return len(self.entries) > 1 and self.is_over

@@ -12,7 +12,6 @@ import secrets
 from collections.abc import Sequence
 
 from django.db import transaction
-from django.db.models import QuerySet
 from django.utils import timezone
 
 from chat.contestants import contestant_of
@@ -34,22 +33,12 @@ def blind_switch(*, conversation: Conversation, on: bool) -> None:
     if on:
         _refuse_other_than_two(conversation)
     else:
-        _hidden_in(conversation).update(
-            verdict=Ballot.Verdict.NONE, decided_at=timezone.now()
+        hidden = Ballot.objects.filter(
+            question__conversation=conversation, is_blind=True, verdict=""
         )
+        hidden.update(verdict=Ballot.Verdict.NONE, decided_at=timezone.now())
     Conversation.objects.filter(pk=conversation.pk).update(is_blind=on)
     conversation.is_blind = on
-
-
-def hidden_turns(conversation: Conversation) -> int:
-    """How many turns a switch would reveal."""
-    return _hidden_in(conversation).count()
-
-
-def _hidden_in(conversation: Conversation) -> QuerySet[Ballot]:
-    return Ballot.objects.filter(
-        question__conversation=conversation, is_blind=True, verdict=""
-    )
 
 
 def _refuse_other_than_two(conversation: Conversation) -> None:

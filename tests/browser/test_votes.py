@@ -14,7 +14,7 @@ from playwright.sync_api import (
     Browser,
     BrowserContext,
     Page,
-    Route,
+    Response,
     WebSocket,
     expect,
 )
@@ -48,7 +48,7 @@ import json
 from chat.models import Ballot
 print("BALLOTS", json.dumps([
     [b.left_lane.name, b.right_lane.name, b.verdict, b.is_blind,
-     [m.lane.name for m in b.question.answers.order_by("id")]]
+     [m.lane.name for m in b.question.answers.filter(role="assistant").order_by("id")]]
     for b in Ballot.objects.filter(question__conversation={pk}).order_by("id")]))
 """
 # Enough votes for ratings, and one deployment that has too few.
@@ -93,28 +93,30 @@ def two(panel: RunningPanel) -> RunningPanel:
 class Heard:
     """All that the panel tells a page: bodies by path, and the frames of the chat's socket."""
 
-    bodies: list[tuple[str, str]] = field(default_factory=list)
+    bodies: list[str] = field(default_factory=list)
     frames: list[str] = field(default_factory=list)
+    responses: list[Response] = field(default_factory=list)
 
     def follow(self, page: Page) -> None:
         page.on("websocket", self._socket)
-        page.route(re.compile("/chat/"), self._answer)
+        page.on("response", lambda response: self.responses.append(response))
 
     def _socket(self, socket: WebSocket) -> None:
         if "/ws/chat/" in socket.url:
             socket.on("framereceived", lambda frame: self.frames.append(str(frame)))
 
-    def _answer(self, route: Route) -> None:
-        response = route.fetch()
-        head = json.dumps(response.headers)
-        self.bodies.append((response.url, f"{head}\n{response.text()}"))
-        route.fulfill(response=response)
+    def read(self) -> None:
+        """Before the page goes: the browser forgets the bodies then."""
+        for response in self.responses:
+            if "/chat/" in response.url and response.ok:
+                head = json.dumps(response.headers)
+                self.bodies.append(f"{head}\n{response.text()}")
+        self.responses.clear()
 
     def of_the_chat(self) -> list[str]:
         """Beside the conversation its page lists chats and deployments, whoever stands where."""
-        return [
-            body.partition('id="chat"')[2] or body for _, body in self.bodies
-        ] + self.frames
+        bodies = [body.partition('id="chat"')[2] or body for body in self.bodies]
+        return bodies + self.frames
 
 
 def new_blind_chat(page: Page, panel: RunningPanel, tokens: int = 24) -> int:
@@ -161,9 +163,11 @@ def test_nothing_tells_who_stands_where_before_the_vote_and_then_all_is_shown(
     ask(page, "Say something about the sea.")
     last = page.locator(".turn-row").last
     expect(last.get_by_role("button", name="Tie")).to_be_visible()
+    heard.read()
     page.reload()
     expect(last.get_by_role("button", name="Tie")).to_be_visible()
     page.wait_for_load_state("networkidle")
+    heard.read()
     told = [*heard.of_the_chat(), page.locator("#chat").evaluate("e => e.outerHTML")]
     assert len(heard.bodies) >= 3 and any("changed" in f for f in heard.frames)
     for text in told:
@@ -205,7 +209,7 @@ def test_a_turn_is_revealed_without_a_vote_or_by_switching_blind_mode_off(
     expect(page.get_by_role("button", name="Both bad")).to_have_count(1)
     page.get_by_role("button", name="Blind").click()
     dialog = page.get_by_role("dialog")
-    expect(dialog).to_contain_text("1 turn without a vote will be revealed")
+    expect(dialog).to_contain_text("Turns without a vote are revealed")
     dialog.get_by_role("button", name="Switch off").click()
     expect(page.locator(".lane-head h2")).to_have_text(NAMES)
     ask(page, "Without blind mode.")

@@ -298,7 +298,7 @@ def test_switched_off_it_reveals_what_nobody_voted_on(
 ) -> None:
     ask(blind)
     address = reverse("chat:blind", args=[blind.pk])
-    assert "1 turn without a vote will be revealed" in chat_of(operator, blind)
+    assert "Turns without a vote are revealed" in chat_of(operator, blind)
     assert operator.post(address, {"on": "no"}).status_code == 302
     assert Ballot.objects.get().verdict == "none"
     page = chat_of(operator, blind)
