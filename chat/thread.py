@@ -108,7 +108,8 @@ class Entry:
 
     @property
     def can_retry(self) -> bool:
-        return self.is_last_turn and self.state in UNFINISHED
+        is_unfinished = self.state in UNFINISHED and not self.is_hidden
+        return self.is_last_turn and is_unfinished
 
     @property
     def drafts(self) -> Drafts | None:

@@ -136,7 +136,7 @@ def vote(*, conversation: Conversation, question_id: int, verdict: str) -> None:
         raise OmniError(
             "unfinished_answer",
             "An answer of this turn was stopped or failed.",
-            "Regenerate it, then vote.",
+            "Regenerate both, then vote.",
         )
     if ballot is None:
         ballot = _open_ballot(conversation, question_id, answers)

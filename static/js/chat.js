@@ -171,6 +171,7 @@ const clicks = {
   "[data-fill]": (button) =>
     act("fill", { lane: Number(button.closest("[data-lane]").dataset.lane) }),
   "[data-again]": (button) => act("again", { message: idOf(button) }),
+  "[data-again-both]": (button) => act("again", { message: Number(button.dataset.againBoth) }),
   "[data-select]": (button) => act("select", { message: Number(button.dataset.select) }),
   "[data-edit]": (button) => showEdit(button.closest("article"), true),
   "[data-edit-cancel]": (button) => showEdit(button.closest("article"), false),

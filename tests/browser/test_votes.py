@@ -21,7 +21,6 @@ from playwright.sync_api import (
 
 from tests.browser.conftest import log_in
 from tests.browser.test_pages import SIZES, look
-from tests.helpers import wait_until
 from tests.panel import RunningPanel
 
 pytestmark = [pytest.mark.browser, pytest.mark.real, pytest.mark.timeout(240)]
@@ -203,6 +202,10 @@ def test_a_turn_is_revealed_without_a_vote_or_by_switching_blind_mode_off(
 ) -> None:
     pk = new_blind_chat(page, two, tokens=4)
     ask(page, "Say hello.")
+    page.get_by_role("button", name="Regenerate both").click()
+    expect(page.locator('[data-role=assistant][data-state="streaming"]')).to_have_count(
+        2
+    )
     page.get_by_role("button", name="Reveal without a vote").click()
     expect(page.locator("[data-verdict]")).to_contain_text("It does not count.")
     ask(page, "And again.")
@@ -252,9 +255,12 @@ def test_votes_and_standings_fit_and_are_accessible(
     expect(page.get_by_role("button", name="Both bad")).to_be_in_viewport()
     wrong = look(page, f"votes-blind-{scheme}-{size}")
     verdict = page.locator("[data-verdict]")
-    verdict.scroll_into_view_if_needed()
-    wait_until(lambda: verdict.is_visible(), 5, "the verdict is not shown")
+    verdict.evaluate("verdict => verdict.scrollIntoView({ block: 'center' })")
+    expect(verdict).to_be_in_viewport(ratio=1)
     wrong += look(page, f"votes-revealed-{scheme}-{size}")
+    page.get_by_role("link", name="Differences word by word").first.click()
+    expect(page.locator(".difference")).to_contain_text("sea")
+    wrong += look(page, f"votes-differences-{scheme}-{size}")
     page.goto(f"{two.url}/chat/standings/")
     expect(page.get_by_role("row", name=re.compile("aurora")).first).to_be_visible()
     wrong += look(page, f"votes-standings-{scheme}-{size}")
