@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chat.comparison import Figures, Lead, Shared, leads, shared
+from chat.comparison import Figures, Lead, Shared, leads, shared, were_together
 
 
 @pytest.mark.parametrize(
@@ -45,3 +45,20 @@ def test_who_shared_a_device_is_told(
     devices: dict[str, set[str]], found: Shared | None
 ) -> None:
     assert shared({name: frozenset(names) for name, names in devices.items()}) == found
+
+
+@pytest.mark.parametrize(
+    ("spans", "together"),
+    [
+        ([], False),
+        ([(0.0, 1.0)], False),
+        ([(0.0, 1.0), (1.0, 2.0)], False),
+        ([(1.5, 2.0), (0.0, 1.0)], False),
+        ([(0.0, 1.0), (0.9, 2.0)], True),
+        ([(0.0, 1.0), None], True),
+    ],
+)
+def test_answers_that_overlap_were_written_together(
+    spans: list[tuple[float, float] | None], together: bool
+) -> None:
+    assert were_together(spans) is together

@@ -13,7 +13,8 @@ from django.urls import reverse
 
 from chat import generation, services
 from chat.lanes import lane_add, lane_remove
-from chat.models import Conversation, Lane, Message
+from chat.models import Ballot, Conversation, Lane, Message
+from chat.voting import blind_switch
 from deployments.gateway.directory import forget_table
 from deployments.models import Binding, Instance
 from tests.chat.conftest import Opener
@@ -310,3 +311,97 @@ def test_positions_close_up_when_a_lane_goes(start: Start) -> None:
         (0, "b"),
         (1, "c"),
     ]
+
+
+async def test_lanes_answer_one_after_the_other_where_that_is_wanted(
+    start: Start, operator: Client, open_page: Opener
+) -> None:
+    conversation = await in_database(start)("takes_its_time", "takes_its_time")
+    await Binding.objects.aupdate(devices=["CUDA0"])
+    address = reverse("chat:in-turn", args=[conversation.pk])
+    switched = await in_database(operator.post)(address, {"on": "yes"})
+    assert switched.status_code == 302
+    page = await open_page(operator, conversation.pk)
+    ids = await asked(page, conversation)
+    await page.until(lambda: ids["a"] in page.states, "the first lane did not end")
+    assert ids["b"] not in page.text, "the second lane did not wait"
+    assert "the lane before it answers" in page.waiting
+    await page.until(lambda: ids["b"] in page.states, "the second lane did not end")
+    assert set(page.states.values()) == {"done"}
+    kept = await answers(conversation)
+    assert kept["a"].written_between and kept["b"].written_between
+    assert kept["a"].written_between[1] <= kept["b"].written_between[0]
+    said = page.compared[ids["b"]]
+    assert "shared" not in said and "First to answer" in said
+
+
+async def test_a_lane_that_waits_for_the_other_is_stopped_by_itself(
+    start: Start, operator: Client, open_page: Opener
+) -> None:
+    conversation = await in_database(start)("begins_and_waits", "takes_its_time")
+    await in_database(services.answer_in_turn)(conversation=conversation, on=True)
+    page = await open_page(operator, conversation.pk)
+    ids = await asked(page, conversation)
+    await page.until(lambda: ids["a"] in page.text, "the first lane did not begin")
+    await page.send("stop", message=ids["b"])
+    await page.until(lambda: ids["b"] in page.states, "it was not stopped")
+    assert page.states == {ids["b"]: "stopped"}
+    await page.send("stop")
+    await page.until(lambda: ids["a"] in page.states, "the other was not stopped")
+    assert not generation.any_running()
+
+
+def test_what_lanes_share_is_said_above_them(start: Start, operator: Client) -> None:
+    conversation = start("takes_its_time", "takes_its_time")
+    address = reverse("chat:conversation", args=[conversation.pk])
+    apart = operator.get(address).content.decode()
+    assert "One after the other" not in apart
+    Binding.objects.update(devices=["CUDA0"])
+    together = squeezed(operator.get(address).content.decode())
+    assert "a and b share CUDA0" in together and "One after the other" in together
+    services.answer_in_turn(conversation=conversation, on=True)
+    switched = squeezed(operator.get(address).content.decode())
+    assert "Lanes answer one after the other" in switched
+
+
+@pytest.mark.parametrize("behaviour", ["takes_its_time", "breaks_off"])
+async def test_of_a_blind_turn_pages_hear_nothing_until_both_have_ended(
+    start: Start, operator: Client, open_page: Opener, behaviour: str
+) -> None:
+    conversation = await in_database(start)("takes_its_time", behaviour)
+    await in_database(blind_switch)(conversation=conversation, on=True)
+    page = await open_page(operator, conversation.pk)
+    ids = await asked(page, conversation)
+    late = await open_page(operator, conversation.pk)
+    for pk in ids.values():
+        await late.send("resync", message=pk)
+    await page.until(lambda: page.changes > 1, "the end was not told")
+    kept = await answers(conversation)
+    assert kept["a"].state == "done" and kept["b"].state in ("done", "failed")
+    assert kept["a"].content == "word " * 10
+    for one in (page, late):
+        heard = (one.deltas, one.states, one.live, one.waiting, one.errors)
+        assert heard == (0, {}, [], [], [])
+    thread = await in_database(operator.get)(
+        reverse("chat:thread", args=[conversation.pk])
+    )
+    assert ("data-vote" in thread.content.decode()) is (behaviour == "takes_its_time")
+
+
+async def test_a_vote_over_the_socket_reveals_and_a_second_one_is_refused(
+    start: Start, operator: Client, open_page: Opener
+) -> None:
+    conversation = await in_database(start)("takes_its_time", "takes_its_time")
+    await in_database(blind_switch)(conversation=conversation, on=True)
+    page = await open_page(operator, conversation.pk)
+    await asked(page, conversation)
+    await page.until(lambda: page.changes > 1, "the end was not told")
+    question = await conversation.messages.aget(role="user")
+    heard = page.changes
+    await page.send("vote", message=question.pk, verdict="right")
+    await page.until(lambda: page.changes > heard, "the vote was not told")
+    await page.send("vote", message=question.pk, verdict="left")
+    await page.until(lambda: page.errors, "a second vote was taken")
+    assert page.errors[0]["code"] == "already_revealed"
+    ballot = await Ballot.objects.aget(question=question)
+    assert ballot.verdict == "right"

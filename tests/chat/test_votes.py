@@ -77,7 +77,7 @@ def _without_ids(html: str, question: Message) -> str:
     html = re.sub(r'data-version="[0-9a-f]{16}"', "", html)
     for offset in range(3):
         html = re.sub(
-            rf'((?:message|turn|vote|compared|edit|question|version)(?:-|="))'
+            rf'((?:message|turn|vote|compared|edit|question|version|both)(?:-|="))'
             rf"{question.pk + offset}\b",
             rf"\1question+{offset}",
             html,
