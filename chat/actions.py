@@ -161,8 +161,9 @@ async def _generate(
     answers = await _in_conversation(conversation_id, service, **arguments)
     is_hidden = await in_database(voting.hidden_among)(answers)
     is_in_turn = await in_database(services.answers_in_turn)(conversation_id)
+    order = voting.in_any_order(answers) if is_hidden else answers
     begun = generation.start(
-        conversation_id, answers, is_hidden=is_hidden, is_in_turn=is_in_turn
+        conversation_id, order, is_hidden=is_hidden, is_in_turn=is_in_turn
     )
     try:
         await _changed(conversation_id, answers)

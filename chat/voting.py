@@ -113,6 +113,12 @@ def hidden_among(answer_ids: Sequence[int]) -> bool:
     ).exists()
 
 
+def in_any_order(answer_ids: Sequence[int]) -> list[int]:
+    """Hidden answers as they are generated: whoever sees on the rig which deployment works first
+    learns nothing about sides."""
+    return secrets.SystemRandom().sample(answer_ids, len(answer_ids))
+
+
 def is_held(answer_id: int) -> bool:
     """Whether this answer is not shown yet, as the other one is still being written."""
     answer = Message.objects.filter(pk=answer_id).first()
@@ -140,6 +146,7 @@ def vote(*, conversation: Conversation, question_id: int, verdict: str) -> None:
         )
     if ballot is None:
         ballot = _open_ballot(conversation, question_id, answers)
+    _credit_who_answered(ballot, answers)
     _decide(ballot, verdict)
 
 
@@ -199,6 +206,17 @@ def _open_ballot(
         left=contestant_of(first.deployment_name),
         right=contestant_of(second.deployment_name),
     )
+
+
+def _credit_who_answered(ballot: Ballot, answers: Sequence[Message]) -> None:
+    """A route may lead elsewhere than when the question was asked."""
+    names = {answer.lane_id: answer.deployment_name for answer in answers}
+    left = names.get(ballot.left_lane_id, ballot.left.name)
+    right = names.get(ballot.right_lane_id, ballot.right.name)
+    if left != ballot.left.name:
+        ballot.left = contestant_of(left)
+    if right != ballot.right.name:
+        ballot.right = contestant_of(right)
 
 
 def _decide(ballot: Ballot, verdict: str) -> None:

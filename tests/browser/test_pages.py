@@ -51,6 +51,7 @@ def furnished(panel: RunningPanel) -> dict[str, str]:
         "deployment": "/deployments/shown/",
         "new-deployment": "/deployments/new/",
         "chats": "/chat/",
+        "standings": "/chat/standings/",
         "glossary": "/glossary/",
         "not-found": "/nothing-here/",
     }

@@ -277,6 +277,27 @@ def test_only_the_last_turn_asks_where_names_are_shown_and_every_hidden_one(
         assert chat_of(operator, conversation).count('data-vote="tie"') == asking
 
 
+def test_whoever_answered_is_voted_on_not_whom_a_route_led_to_before(
+    operator_user: User, deployments: list[Any]
+) -> None:
+    route = Route.objects.create(name="public", deployment=deployments[0])
+    talk = services.conversation_create(
+        owner=operator_user, deployment=route, beside=deployments[1:2], is_blind=True
+    )
+    question = ask(talk)
+    by_route = Message.objects.filter(parent=question, lane__route=route)
+    assert by_route.get().deployment_name == "anna"
+    by_route.update(deployment_name="carl")
+    voting.vote(conversation=talk, question_id=question.pk, verdict="tie")
+    ballot = Ballot.objects.get()
+    assert {ballot.left.name, ballot.right.name} == {"carl", "bert"}
+
+
+def test_hidden_answers_are_generated_in_any_order() -> None:
+    orders = {tuple(voting.in_any_order([1, 2])) for _ in range(60)}
+    assert orders == {(1, 2), (2, 1)}
+
+
 # --- the switch -----------------------------------------------------------------------------------
 def test_blind_mode_is_for_exactly_two_lanes_of_different_deployments(
     operator_user: User, deployments: list[Any]
