@@ -126,12 +126,14 @@ def new_blind_chat(page: Page, panel: RunningPanel, tokens: int = 24) -> int:
     expect(blind).to_be_disabled()
     page.get_by_role("checkbox", name=NAMES[1]).check()
     blind.check()
+    assert not look(page, "votes-new")
     page.get_by_role("button", name="New chat").click()
     page.wait_for_url(re.compile(r"/chat/\d+/"))
     page.get_by_text("Settings", exact=True).click()
     page.get_by_label("Longest answer (tokens)").fill(str(tokens))
     page.get_by_label("Temperature").fill("0")
-    page.get_by_role("button", name="Save settings").click()
+    with page.expect_navigation():
+        page.get_by_role("button", name="Save settings").click()
     return int(re.findall(r"/chat/(\d+)/", page.url)[0])
 
 
@@ -200,7 +202,7 @@ def test_nothing_tells_who_stands_where_before_the_vote_and_then_all_is_shown(
 def test_a_turn_is_revealed_without_a_vote_or_by_switching_blind_mode_off(
     page: Page, two: RunningPanel
 ) -> None:
-    pk = new_blind_chat(page, two, tokens=4)
+    pk = new_blind_chat(page, two, tokens=120)
     ask(page, "Say hello.")
     page.get_by_role("button", name="Regenerate both").click()
     expect(page.locator('[data-role=assistant][data-state="streaming"]')).to_have_count(
@@ -215,7 +217,11 @@ def test_a_turn_is_revealed_without_a_vote_or_by_switching_blind_mode_off(
     expect(dialog).to_contain_text("Turns without a vote are revealed")
     dialog.get_by_role("button", name="Switch off").click()
     expect(page.locator(".lane-head h2")).to_have_text(NAMES)
+    page.get_by_role("button", name="One after the other").click()
+    expect(page.locator(".sharing")).to_contain_text("Lanes answer one after the other")
     ask(page, "Without blind mode.")
+    expect(page.get_by_role("button", name="Tie", exact=True)).to_be_visible()
+    assert not look(page, "votes-open")
     page.get_by_role("button", name="Tie", exact=True).click()
     expect(page.locator("[data-verdict]").last).to_contain_text("does not count")
     found = [(verdict, is_blind) for _, _, verdict, is_blind, _ in ballots(two, pk)]
