@@ -208,6 +208,7 @@ def test_a_turn_is_revealed_without_a_vote_or_by_switching_blind_mode_off(
     expect(page.locator('[data-role=assistant][data-state="streaming"]')).to_have_count(
         2
     )
+    assert not look(page, "votes-held")
     page.get_by_role("button", name="Reveal without a vote").click()
     expect(page.locator("[data-verdict]")).to_contain_text("It does not count.")
     ask(page, "And again.")
