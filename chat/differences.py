@@ -18,7 +18,7 @@ class Part:
     (`added`)."""
 
     kind: str
-    text: str
+    words: str
 
     @property
     def tag(self) -> str:
@@ -47,11 +47,11 @@ def differences(first: str, second: str) -> list[Part] | None:
 
 def same_percent(parts: list[Part]) -> float:
     """How much of both texts is the same, by words; 100 for two that are empty."""
-    words = {"same": 0, "removed": 0, "added": 0}
+    counts = {"same": 0, "removed": 0, "added": 0}
     for part in parts:
-        words[part.kind] += len(part.text.split())
-    total = 2 * words["same"] + words["removed"] + words["added"]
-    return 100 * 2 * words["same"] / total if total else 100.0
+        counts[part.kind] += len(part.words.split())
+    total = 2 * counts["same"] + counts["removed"] + counts["added"]
+    return 100 * 2 * counts["same"] / total if total else 100.0
 
 
 def _bare(words: list[str]) -> list[str]:

@@ -43,8 +43,8 @@ def test_differences(
 def test_what_is_shown_adds_up_to_both_texts(first: str, second: str) -> None:
     parts = differences(first, second)
     assert parts is not None
-    left = [word for p in parts if p.kind != ADDED for word in p.text.split()]
-    right = [word for p in parts if p.kind != REMOVED for word in p.text.split()]
+    left = [word for p in parts if p.kind != ADDED for word in p.words.split()]
+    right = [word for p in parts if p.kind != REMOVED for word in p.words.split()]
     assert (left, right) == (first.split(), second.split())
 
 
