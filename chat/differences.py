@@ -31,8 +31,9 @@ def differences(first: str, second: str) -> list[Part] | None:
     after = WORD.findall(second)
     if max(len(before), len(after)) > MOST_WORDS:
         return None
-    # A space more or a line broken elsewhere is no other word.
-    matcher = SequenceMatcher(None, _bare(before), _bare(after), autojunk=False)
+    # A space more or a line broken elsewhere is no other word. Words that are all over a long text
+    # are not where it is aligned: two models that repeat themselves took minutes otherwise.
+    matcher = SequenceMatcher(None, _bare(before), _bare(after), autojunk=True)
     parts: list[Part] = []
     for operation, i, j, k, m in matcher.get_opcodes():
         if operation == "equal":

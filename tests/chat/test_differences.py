@@ -51,3 +51,12 @@ def test_what_is_shown_adds_up_to_both_texts(first: str, second: str) -> None:
 def test_texts_that_are_too_long_are_not_compared() -> None:
     assert differences("word " * (MOST_WORDS + 1), "word") is None
     assert differences("word " * MOST_WORDS, "word") is not None
+
+
+@pytest.mark.timeout(20)
+def test_models_that_repeat_themselves_are_compared_in_time() -> None:
+    """Without a limit on what it aligns by this took 82 s."""
+    parts = differences("a b " * (MOST_WORDS // 2), "b a c " * (MOST_WORDS // 3))
+    assert parts and {part.kind for part in parts} >= {REMOVED, ADDED}
+    looped = "and so on " * 900
+    assert differences(looped, looped) == [Part(SAME, looped)]
