@@ -158,12 +158,14 @@ def test_nothing_tells_who_stands_where_before_the_vote_and_then_all_is_shown(
     page: Page, two: RunningPanel
 ) -> None:
     pk = new_blind_chat(page, two)
+    page.wait_for_load_state("networkidle")
     heard = Heard()
     heard.follow(page)
     page.reload()
     ask(page, "Say something about the sea.")
     last = page.locator(".turn-row").last
     expect(last.get_by_role("button", name="Tie")).to_be_visible()
+    page.wait_for_load_state("networkidle")
     heard.read()
     page.reload()
     expect(last.get_by_role("button", name="Tie")).to_be_visible()
