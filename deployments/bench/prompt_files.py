@@ -1,4 +1,4 @@
-"""A file of prompts, one JSON object a line: read whole, or refused with each line that is wrong."""
+"""A file of prompts, one JSON object a line: read whole, or refused with every wrong line."""
 
 from __future__ import annotations
 
