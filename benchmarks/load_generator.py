@@ -5,7 +5,7 @@ python benchmarks/load_generator.py --url http://127.0.0.1:8000 --key KEY --mode
 
 Without --url the packaged engine is started with the small model and asked. --explain says what
 each figure means. Prompts are all different unless --no-cache is given, which has llama.cpp read
-each of them anew.
+each of them whole.
 """
 
 from __future__ import annotations
@@ -234,6 +234,7 @@ def table(loads: list[Load]) -> str:
     rows.append(["requests done", *(f"{s.done} of {s.requests}" for s in summaries)])
     rows.append(["ended by", *(str(load.ended_by) for load in loads)])
     rows.append(["seconds", *(short_text(s.seconds) for s in summaries)])
+    rows.append(["output tokens", *(known(s.tokens_out) for s in summaries)])
     for metric in METRICS.values():
         cells = [cell(summary, metric.name) for summary in summaries]
         if any(text != UNKNOWN for text in cells):
@@ -247,7 +248,7 @@ def table(loads: list[Load]) -> str:
         )
         for row in rows
     ]
-    lines.append("Figures of requests are p50 / p95 / mean.")
+    lines.append("Figures of requests are p50 / p95 / p99.")
     for load in loads:
         lines += problem_lines(load)
     return "\n".join(lines)
@@ -262,14 +263,17 @@ def name_of(load: Load) -> str:
 def cell(summary: Summary, name: str) -> str:
     if isinstance(METRICS[name], RequestMetric):
         return spread_text(summary.spreads[name])
-    total = summary.totals[name]
-    return UNKNOWN if total is None else short_text(total)
+    return known(summary.totals[name])
+
+
+def known(value: float | None) -> str:
+    return UNKNOWN if value is None else short_text(value)
 
 
 def spread_text(spread: Spread | None) -> str:
     if spread is None:
         return UNKNOWN
-    return " / ".join(map(short_text, (spread.p50, spread.p95, spread.mean)))
+    return " / ".join(map(short_text, (spread.p50, spread.p95, spread.p99)))
 
 
 def problem_lines(load: Load) -> list[str]:

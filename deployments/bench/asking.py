@@ -56,7 +56,7 @@ class Asking:
 
     temperature: float = 0.0
     seed: int = 1
-    # llama.cpp: the prompt is read anew, whatever of it is in the cache.
+    # llama.cpp: the whole prompt is read, whatever of it is in the cache.
     is_cache_off: bool = False
     # The answer is as long as it may be.
     ignores_end: bool = False

@@ -36,7 +36,7 @@ WHENS = (
 ENDS = (
     "and nobody spoke of it again", "for the wind had turned", "though the lamps were still lit",
     "because there was nothing else to do", "while the children slept", "as if it were a feast",
-    "and the door stayed open", "but the letter had already been sent", "without a word of thanks",
+    "and the gate stayed open", "but the letter had already been sent", "without a word of thanks",
     "until the snow began to fall", "and that was the end of the matter", "in spite of the cold",
 )  # fmt: skip
 SENTENCES_A_PARAGRAPH = 6

@@ -52,8 +52,8 @@ def delta_of(event: Mapping[str, Any]) -> Delta:
     """
     error = event.get("error")
     if isinstance(error, dict) and error:
-        text = str(error.get("message", error))
-        return Delta(error=text, error_code=_text(error.get("code")))
+        said = str(error.get("message", error))
+        return Delta(error=said, error_code=_text(error.get("code")))
     if error:
         return Delta(error=str(error))
     choices = event.get("choices")

@@ -39,10 +39,10 @@ async def test_a_request_is_greedy_and_the_same_each_time() -> None:
 
 async def test_fields_of_one_engine_are_sent_only_when_asked_for() -> None:
     plain = Asking(is_plain=True)
-    anew = Asking(is_cache_off=True, ignores_end=True, temperature=0.7, seed=5)
+    uncached = Asking(is_cache_off=True, ignores_end=True, temperature=0.7, seed=5)
     async with serving() as server:
         await asked(server, plain)
-        await asked(server, anew)
+        await asked(server, uncached)
     first, second = server.bodies
     assert first["stream_options"] == {"include_usage": True}
     assert not {"timings_per_token", "cache_prompt", "ignore_eos"} & first.keys()
