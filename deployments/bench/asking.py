@@ -42,7 +42,11 @@ Clock = Callable[[], float]
 @dataclass(frozen=True)
 class Target:
     """Whom the load asks. `key` None: the one in the file that the address names, as an engine of
-    ours has it."""
+    ours has it.
+
+    Whose listener an engine's port is, is looked up around each connection, here as in the gateway:
+    some milliseconds of each first token. A Unix socket needs none of it.
+    """
 
     address: EngineAddress
     model: str
