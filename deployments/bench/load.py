@@ -16,7 +16,7 @@ from enum import StrEnum
 from random import Random
 
 from deployments.bench.asking import Asking, Target, ask
-from deployments.bench.measured import Ending, Measured, Reading
+from deployments.bench.measured import Measured, Reading
 from deployments.bench.metrics import Run, ServiceLevel
 from deployments.bench.prompts import Prompt
 from omni.errors import OmniError
@@ -62,7 +62,7 @@ class EndedBy(StrEnum):
     REQUESTS = "requests"
     SECONDS = "seconds"
     PROMPTS = "prompts"  # there were no more to ask without asking one again
-    FAILURES = "failures"  # one request after the other failed
+    FAILURES = "failures"  # one request after the other was not done
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,8 @@ def check(arrivals: ClosedLoop | OpenLoop, budget: Budget) -> None:
                 f"{arrivals.users} users at once are not possible.",
                 f"Use 1 to {MOST_AT_ONCE}.",
             )
-        if arrivals.think_s < 0:
-            raise _bad_load("The time to think is less than nothing.", "Use 0 or more.")
+        if not 0 <= arrivals.think_s < math.inf:
+            raise _bad_load("The time to think is no time.", "Use 0 seconds or more.")
     elif not 0 < arrivals.per_second <= 1000:
         raise _bad_load(
             f"{arrivals.per_second:g} requests a second are not possible.",
@@ -131,10 +131,10 @@ def check(arrivals: ClosedLoop | OpenLoop, budget: Budget) -> None:
         raise _bad_load(
             "The load has no end.", "Say how many requests or seconds it may take."
         )
-    if min(limits) <= 0 or budget.warm_up < 0:
+    if not all(0 < limit < math.inf for limit in limits) or budget.warm_up < 0:
         raise _bad_load(
             "The load has nothing to do.",
-            "Give it at least one request or some time; the warm-up may be 0.",
+            "Give it at least one request, or some seconds; the warm-up may be 0.",
         )
 
 
@@ -223,9 +223,7 @@ class _Loop:
         self._keep(found)
 
     def _keep(self, one: Measured) -> None:
-        self.failures_in_a_row = (
-            self.failures_in_a_row + 1 if one.ending == Ending.FAILED else 0
-        )
+        self.failures_in_a_row = 0 if one.is_done else self.failures_in_a_row + 1
         self.measured.append(one)
         self.heard(one)
 

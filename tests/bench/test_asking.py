@@ -160,9 +160,16 @@ def test_addresses(url: str, base: str, socket: str) -> None:
         "http://me:secret@host",
         "http://host/v1?key=1",
         "http://[::1",
+        "http://no host",
     ],
 )
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(OmniError) as refused:
         target_at(url, "smol")
     assert refused.value.code == "bad_address"
+
+
+def test_what_no_header_can_carry_is_no_key() -> None:
+    with pytest.raises(OmniError) as refused:
+        target_at("http://127.0.0.1:8000", "smol", "a\nb: c")
+    assert refused.value.code == "bad_key"

@@ -314,6 +314,9 @@ async def test_a_warm_up_that_nobody_answers_ends_it_with_what_was_said() -> Non
         (ClosedLoop(), Budget(seconds=0)),
         (ClosedLoop(), Budget(requests=1, seconds=-1)),
         (ClosedLoop(), Budget(requests=1, warm_up=-1)),
+        (ClosedLoop(1, think_s=float("nan")), Budget(requests=1)),
+        (ClosedLoop(), Budget(seconds=float("nan"))),
+        (ClosedLoop(), Budget(seconds=float("inf"))),
     ],
 )
 def test_what_is_no_load_is_refused(
