@@ -16,10 +16,11 @@ from chat.models import Message
 from chat.outcomes import INTERRUPTED_TEXT, kv_transfer_facts, outcome_of, refused
 from chat.services import request_for
 from chat.thread import fragments_of
-from chat.timings import figures, live_figures
-from chat.transcript import Delta, deltas_of, settled_length
+from chat.transcript import settled_length
 from chat.voting import is_held
+from deployments.gateway.deltas import Delta, deltas_of
 from deployments.gateway.relay import open_answer
+from deployments.gateway.timings import figures, live_figures
 from deployments.gateway.waiting import Wait
 from deployments.services.measurements import record
 from omni.broadcast import publish_async

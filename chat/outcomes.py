@@ -7,9 +7,9 @@ import logging
 from typing import Any
 
 from chat.models import Message
-from chat.timings import parse_kv_transfer
 from deployments.gateway.relay import Upstream
 from deployments.gateway.shapes import engine_message
+from deployments.gateway.timings import parse_kv_transfer
 from omni.errors import OmniError
 
 log = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ from django.template.loader import render_to_string
 
 from chat.comparison import Lead, Shared, leads, shared, were_together
 from chat.models import Ballot, Conversation, Lane, Message
-from chat.timings import KV_TRANSFER, Drafts, drafts_of
 from chat.transcript import Turn, Version, active_turns
+from deployments.gateway.timings import KV_TRANSFER, Drafts, drafts_of
 from deployments.models import Deployment
 from omni.markdown import render
 

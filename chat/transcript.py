@@ -1,17 +1,13 @@
-"""A conversation's turns → the body of a request; the events of its answer → text and facts."""
+"""A conversation's turns → the body of a request; how far a growing text has settled."""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from deployments.gateway.events import DONE, data_of, split_events
-from omni.json_text import read_answer
-
-LONGEST_REASON = 20
 SAMPLING = ("temperature", "top_p", "max_tokens")
 FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})")
 
@@ -106,75 +102,6 @@ def request_body(
     # llama.cpp's: facts that a stopped answer would otherwise end without.
     engine_extras = {"timings_per_token": True, "return_progress": True}
     return {"model": model, "messages": messages, **chosen, **extras, **engine_extras}
-
-
-@dataclass
-class Delta:
-    """What one event of a stream brings."""
-
-    content: str = ""
-    thinking: str = ""
-    finish_reason: str = ""
-    usage: dict[str, Any] = field(default_factory=dict)
-    timings: dict[str, Any] = field(default_factory=dict)
-    progress: dict[str, Any] = field(default_factory=dict)
-    error: str = ""
-
-
-def deltas_of(events: bytes) -> list[Delta]:
-    """What whole events bring, as the relay passes them on."""
-    found = [data_of(event) for event in split_events(events)]
-    return [_delta(data) for data in found if data and data.strip() != DONE]
-
-
-def _delta(data: bytes) -> Delta:
-    try:
-        event = read_answer(data)
-    except ValueError:
-        event = None
-    if isinstance(event, dict):
-        return delta_of(event)
-    return Delta(error="The engine sent something that is no event.")
-
-
-def delta_of(event: Mapping[str, Any]) -> Delta:
-    """One chunk of /v1/chat/completions, or the error event that ends a stream.
-
-    What is not of the kind that it should be is not there: servers differ.
-    """
-    error = event.get("error")
-    if error:
-        return Delta(
-            error=str(error.get("message", error))
-            if isinstance(error, dict)
-            else str(error)
-        )
-    choices = event.get("choices")
-    if isinstance(choices, list) and choices:
-        choice = _object(choices[0])
-    else:
-        choice = {}
-    text = _object(choice.get("delta"))
-    return Delta(
-        content=_text(text.get("content")),
-        thinking=_text(text.get("reasoning_content")) or _text(text.get("reasoning")),
-        finish_reason=_text(choice.get("finish_reason"))[:LONGEST_REASON],
-        usage=_object(event.get("usage")),
-        timings=_object(event.get("timings")),
-        progress=_object(event.get("prompt_progress")),
-    )
-
-
-def _object(value: Any) -> dict[str, Any]:
-    if isinstance(value, dict):
-        return value
-    return {}
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    return ""
 
 
 def settled_length(text: str) -> int:

@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 
-from chat.timings import Drafts, drafts_of, figures, live_figures, parse_kv_transfer
+from deployments.gateway.timings import (
+    Drafts,
+    drafts_of,
+    figures,
+    live_figures,
+    parse_kv_transfer,
+)
 
 LLAMA = {
     "cache_n": 24,
