@@ -1,0 +1,168 @@
+"""What a benchmark measured, ordered so that it can be compared: arm by arm, round by round, prompt
+by prompt."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from deployments.bench.comparisons import PairedBlocks
+from deployments.bench.measured import Measured
+from deployments.bench.metrics import METRICS, RequestMetric, Run, RunMetric
+from deployments.bench.prompts import Prompt
+from deployments.bench.statistics import Block, Summary, summarize
+from omni.errors import OmniError
+
+# A block of fewer requests is a poor median; one of more leaves too few rounds of 40 prompts.
+LEAST_BLOCK = 4
+# What a request has of its own, and what only all requests of a block together have.
+OF_REQUESTS = ("first_token_ms", "time_per_output_token_ms", "output_tps", "e2e_ms")
+OF_BLOCKS = ("total_tps",)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One deployment with so many users at once."""
+
+    deployment: str
+    users: int
+
+    def __str__(self) -> str:
+        if self.users == 1:
+            return self.deployment
+        return f"{self.deployment} with {self.users} users"
+
+
+@dataclass
+class Results:
+    """The blocks of every arm, in the order of the rounds."""
+
+    runs: dict[Arm, list[Run]] = field(default_factory=dict)
+
+    def add(self, arm: Arm, run: Run) -> None:
+        self.runs.setdefault(arm, []).append(run)
+
+    def blocks(self, arm: Arm, metric: str) -> list[Block]:
+        """The values of each round, in the order of its prompts; None where one is not known."""
+        return [values_of(run, metric) for run in self.runs.get(arm, [])]
+
+    def summary(self, arm: Arm, metric: str) -> Summary:
+        return summarize(self.blocks(arm, metric))
+
+    def measured(self, arm: Arm) -> list[Measured]:
+        return [one for run in self.runs.get(arm, []) for one in run.measured]
+
+
+def values_of(run: Run, metric: str) -> Block:
+    wanted = METRICS[metric]
+    if isinstance(wanted, RunMetric):
+        return [wanted.value(run)]
+    assert isinstance(wanted, RequestMetric)
+    in_order = sorted(run.measured, key=lambda one: one.prompt.name)
+    return [_value(wanted, one) for one in in_order]
+
+
+def _value(metric: RequestMetric, one: Measured) -> float | None:
+    """An answer cut short would make every figure look better."""
+    values = metric.values(one) if one.is_done else ()
+    return next(iter(values), None)
+
+
+# --- who is compared with whom --------------------------------------------------------------------
+@dataclass(frozen=True)
+class Pair:
+    """A deployment beside the baseline, by one metric and with the same number of users."""
+
+    baseline: Arm
+    arm: Arm
+    metric: str
+
+
+def pairs_of(arms: Sequence[Arm]) -> list[Pair]:
+    """The first deployment is the baseline of the others."""
+    first = arms[0].deployment
+    return [
+        Pair(Arm(first, arm.users), arm, metric)
+        for arm in arms
+        if arm.deployment != first
+        for metric in (*OF_REQUESTS, *OF_BLOCKS)
+    ]
+
+
+def paired_blocks(results: Results, pairs: Sequence[Pair]) -> list[PairedBlocks]:
+    return [
+        PairedBlocks(
+            pair.metric,
+            results.blocks(pair.baseline, pair.metric),
+            results.blocks(pair.arm, pair.metric),
+        )
+        for pair in pairs
+    ]
+
+
+# --- which prompts in which round -----------------------------------------------------------------
+def block_size(users: int) -> int:
+    """With several users at once, each is busy through most of a block."""
+    return max(LEAST_BLOCK, 2 * users if users > 1 else 1)
+
+
+def rounds_of(
+    prompts: Sequence[Prompt], users: Sequence[int], most_rounds: int
+) -> list[Mapping[int, tuple[Prompt, ...]]]:
+    """For each round the prompts of a block, by the number of users.
+
+    No prompt comes twice: an engine would answer it from its cache. Raises OmniError
+    (too_few_prompts) when they do not suffice for one round.
+    """
+    a_round = sum(block_size(count) for count in users)
+    rounds = min(most_rounds, len(prompts) // a_round)
+    if rounds < 1:
+        raise OmniError(
+            "too_few_prompts",
+            f"There are {len(prompts)} prompts, and one round takes {a_round}.",
+            "Compare with fewer users at once, or give more prompts.",
+        )
+
+    left = iter(prompts)
+    return [
+        {count: tuple(next(left) for _ in range(block_size(count))) for count in users}
+        for _ in range(rounds)
+    ]
+
+
+def order_of_round(arms: Sequence[Arm], seed: int, number: int) -> list[Arm]:
+    """Random, so that no arm always runs when the machine is at its warmest."""
+    shuffled = list(arms)
+    random.Random(f"{seed}/{number}").shuffle(shuffled)
+    return shuffled
+
+
+# --- what makes a run say nothing -----------------------------------------------------------------
+# More answers than this that are not whole: those that are left are no fair sample.
+MOST_PROBLEMS_SHARE = 0.05
+# Of a prompt that was read before, an engine reads only the last token or so again. What prompts
+# share without being alike is the beginning of their template.
+READ_AGAIN_TOKENS = 4
+
+
+def doubts(results: Results) -> list[str]:
+    """Why nothing may be concluded from these results, a sentence each."""
+    found = []
+    for arm in results.runs:
+        measured = results.measured(arm)
+        failed = sum(not one.is_done for one in measured)
+        if failed > MOST_PROBLEMS_SHARE * len(measured):
+            found.append(f"{arm}: {failed} of {len(measured)} answers were not whole.")
+        cached = sum(_is_from_cache(one) for one in measured)
+        if cached:
+            found.append(
+                f"{arm}: {cached} of {len(measured)} prompts came out of the prompt cache."
+            )
+    return found
+
+
+def _is_from_cache(one: Measured) -> bool:
+    cached = one.figures["cached_tokens"]
+    prompt = one.figures["prompt_tokens"]
+    return bool(cached and prompt and prompt - cached <= READ_AGAIN_TOKENS)

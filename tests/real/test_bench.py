@@ -1,0 +1,118 @@
+"""`bench` with real engines: what it prints, and that it leaves the rig as it was."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.panel import RunningPanel
+
+pytestmark = pytest.mark.real
+
+RIG = """
+deployments:
+  - name: plain
+    strategy: independent
+    models: {model: M}
+    devices: {model: [CPU]}
+    settings: {context: 1024, threads: 2}
+  - name: drafting
+    strategy: speculative
+    models: {target: M}
+    devices: {target: [CPU]}
+    settings: {context: 1024, threads: 2, draft_type: ngram-mod}
+"""
+SUBJECTS = ("Rivers", "Lakes", "Birds", "Trees", "Songs", "Rings", "Clouds", "Boats")
+ARM_KEYS = {
+    "deployment",
+    "strategy",
+    "concurrency",
+    "requests",
+    "errors",
+    "first_token_ms",
+    "output_tps",
+    "total_tps",
+    "tokens_out",
+    "acceptance",
+    "joules_per_token",
+    "predicted",
+}
+
+
+@pytest.fixture(scope="module")
+def two(panel: RunningPanel) -> Iterator[RunningPanel]:
+    """Both are there, and none is wanted running."""
+    model = panel.document("scan")["models"][0]["name"]
+    rig = panel.home / "bench.yaml"
+    rig.write_text(RIG.replace("M}", f"{model}}}"))
+    applied = panel.manage("apply", str(rig))
+    assert applied.returncode == 0, applied.stderr
+    yield panel
+    panel.clear()
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> Path:
+    """As many as two rounds take."""
+    path = tmp_path / "questions.jsonl"
+    lines = [
+        {"prompt": f"{subject} are on my mind: say a word of each.", "max_tokens": 8}
+        for subject in SUBJECTS
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def bench(panel: RunningPanel, *arguments: str) -> dict[str, Any]:
+    return panel.document("bench", *arguments, "--gateway", panel.url)
+
+
+def left_behind(panel: RunningPanel) -> tuple[set[str], int]:
+    """States of the deployments, and keys that the command made."""
+    states = {row["state"] for row in panel.document("status")["deployments"]}
+    uri = f"file:{panel.home}/omni.sqlite3?mode=ro"
+    with sqlite3.connect(uri, uri=True, timeout=5) as database:
+        query = "SELECT count(*) FROM deployments_apikey WHERE name = 'bench'"
+        [[keys]] = database.execute(query).fetchall()
+    return states, keys
+
+
+@pytest.mark.parametrize("swap", [(), ("--swap",)], ids=["together", "swapped"])
+def test_bench_measures_both_and_leaves_the_rig_as_it_was(
+    two: RunningPanel, questions: Path, swap: tuple[str, ...]
+) -> None:
+    made = bench(
+        two, "plain", "drafting", "--prompts", str(questions), "--repeats", "2", *swap
+    )
+
+    assert made["valid"], made["warnings"]
+    plain, drafting = made["arms"]
+    assert plain.keys() >= ARM_KEYS
+    for arm in (plain, drafting):
+        assert (arm["requests"], arm["errors"]) == (8, 0)
+        assert arm["tokens_out"] <= 8 * 8
+        assert arm["first_token_ms"]["p50"] > 0
+        assert arm["output_tps"]["p50"] > 0
+        assert arm["predicted"]["decode_tps"] > 0
+    assert (plain["strategy"], drafting["strategy"]) == ("independent", "speculative")
+    assert {row["verdict"] for row in made["comparisons"]} == {"undecided"}
+    assert made["environment"]["swapped"] == bool(swap)
+    assert made["environment"]["deployments"]["plain"]["build"]
+    assert left_behind(two) == ({"stopped"}, 0)
+
+
+def test_bench_where_nobody_listens_says_so_and_leaves_the_rig_as_it_was(
+    two: RunningPanel, questions: Path
+) -> None:
+    done = two.manage(
+        "bench", "plain", "--prompts", str(questions), "--gateway", "http://127.0.0.1:9"
+    )
+    assert done.returncode == 1
+    assert "plain does not answer" in done.stderr
+    assert "--gateway" in done.stderr
+    assert left_behind(two) == ({"stopped"}, 0)
