@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.panel import RunningPanel
+from tests.helpers import wait_until
+from tests.panel import ROOT, RunningPanel
 
 pytestmark = pytest.mark.real
 
+MANAGE = str(ROOT / "manage.py")
 RIG = """
 deployments:
   - name: plain
@@ -104,6 +109,28 @@ def test_bench_measures_both_and_leaves_the_rig_as_it_was(
     assert made["environment"]["swapped"] == bool(swap)
     assert made["environment"]["deployments"]["plain"]["build"]
     assert left_behind(two) == ({"stopped"}, 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_bench_that_is_ended_in_the_middle_leaves_the_rig_as_it_was(
+    two: RunningPanel, number: signal.Signals
+) -> None:
+    running = subprocess.Popen(
+        [sys.executable, MANAGE, "bench", "plain", "--gateway", two.url],
+        env=two.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert running.stdout
+    assert "round 1 of" in running.stdout.readline()
+    running.send_signal(number)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 1
+    assert said.strip().splitlines() == [
+        "CommandError: The run was stopped. Every deployment is wanted as it was before."
+    ]
+    wait_until(lambda: left_behind(two) == ({"stopped"}, 0), 30)
 
 
 def test_bench_where_nobody_listens_says_so_and_leaves_the_rig_as_it_was(

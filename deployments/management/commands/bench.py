@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -79,6 +80,17 @@ class Command(OmniCommand):
         add_json(parser)
 
     def run(self, **options: Any) -> None:
+        # Whoever ends it wants the rig back as it was, by whatever signal.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            self._run(options)
+        except KeyboardInterrupt:
+            raise OmniError(
+                "cancelled",
+                "The run was stopped. Every deployment is wanted as it was before.",
+            ) from None
+
+    def _run(self, options: dict[str, Any]) -> None:
         names: list[str] = list(dict.fromkeys(options["names"]))
         context = least_context(names)
         called, prompts, users = questions(options, context)
