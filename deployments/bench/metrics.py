@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from deployments.bench.measured import Ending, Measured
+from deployments.bench.statistics import quantile
 from deployments.gateway.timings import KV_TRANSFER, Drafts
 
 
@@ -399,26 +400,13 @@ def problems_of(measured: Sequence[Measured]) -> dict[str, dict[str, int]]:
 
 def spread_of(values: Sequence[float]) -> Spread | None:
     """None of no values."""
-    if not values:
-        return None
     ordered = sorted(values)
-    return Spread(
-        count=len(ordered),
-        mean=math.fsum(ordered) / len(ordered),
-        least=ordered[0],
-        p50=percentile(ordered, 50),
-        p95=percentile(ordered, 95),
-        p99=percentile(ordered, 99),
-        most=ordered[-1],
-    )
+    p50, p95, p99 = (quantile(ordered, share) for share in (0.5, 0.95, 0.99))
+    if p50 is None or p95 is None or p99 is None:
+        return None
 
-
-def percentile(ordered: Sequence[float], percent: float) -> float:
-    """Between two values as far as the rank lies between them; the usual definition (NumPy's)."""
-    rank = (len(ordered) - 1) * percent / 100
-    below = math.floor(rank)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (ordered[above] - ordered[below]) * (rank - below)
+    mean = math.fsum(ordered) / len(ordered)
+    return Spread(len(ordered), mean, ordered[0], p50, p95, p99, ordered[-1])
 
 
 def _sum(counts: Iterable[int | None]) -> int | None:

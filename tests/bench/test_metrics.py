@@ -16,11 +16,11 @@ from deployments.bench.metrics import (
     Run,
     ServiceLevel,
     Summary,
-    percentile,
     spread_of,
     summarise,
 )
 from deployments.bench.prompts import Prompt
+from deployments.bench.statistics import quantile
 from deployments.gateway.deltas import Delta
 
 PROMPT = Prompt("chat/1", ({"role": "user", "content": "Why?"},), 100)
@@ -213,11 +213,11 @@ def test_percentiles_are_the_usual_ones(values: list[float]) -> None:
     cuts = statistics.quantiles(ordered, n=100, method="inclusive")
     for percent in (1, 50, 95, 99):
         expected = cuts[percent - 1]
-        assert percentile(ordered, percent) == pytest.approx(
+        assert quantile(ordered, percent / 100) == pytest.approx(
             expected, rel=1e-9, abs=1e-6
         )
-    assert percentile(ordered, 0) == ordered[0]
-    assert percentile(ordered, 100) == ordered[-1]
+    assert quantile(ordered, 0) == ordered[0]
+    assert quantile(ordered, 1) == ordered[-1]
 
 
 def test_a_spread_of_one_value_and_of_none() -> None:
