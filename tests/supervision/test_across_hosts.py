@@ -10,7 +10,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -392,12 +392,13 @@ def test_a_device_that_is_known_is_not_added_again(
 HELLO_BYTES = 1 + 8 + 24
 
 
-def serve_once(reply: bytes) -> int:
-    """The port of a stand-in server that answers its one caller with this and hangs up."""
+@contextmanager
+def serving(reply: bytes) -> Iterator[int]:
+    """The port of a stand-in server that answers each caller with this and hangs up."""
     listener = socket.create_server(("127.0.0.1", 0))
 
-    def serve() -> None:
-        with listener, listener.accept()[0] as caller, caller.makefile("rb") as words:
+    def answer() -> None:
+        with listener.accept()[0] as caller, caller.makefile("rb") as words:
             # All of it: a connection closed with something unread is broken off, and the answer
             # with it.
             words.read(HELLO_BYTES)
@@ -405,10 +406,23 @@ def serve_once(reply: bytes) -> int:
             caller.shutdown(socket.SHUT_WR)
             with suppress(ConnectionResetError):
                 words.read()
+
+    def serve() -> None:
+        # Until the listener is closed.
+        with suppress(OSError):
+            while True:
+                answer()
         close_old_connections()
 
-    threading.Thread(target=serve, daemon=True).start()
-    return int(listener.getsockname()[1])
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield int(listener.getsockname()[1])
+    finally:
+        # Closing alone does not wake who waits in accept().
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(10)
 
 
 def hello_reply(endpoint: str) -> bytes:
@@ -427,25 +441,39 @@ def test_a_server_of_another_version_is_told_apart(
     reply = hello_reply(local.endpoint)
     assert reply[8] == 5, reply
     newer = reply[:8] + b"\x09" + reply[9:]
-    with pytest.raises(OmniError, match="another version of the protocol") as refused:
-        probe.remote_device(engine, f"127.0.0.1:{serve_once(newer)}")
+    with (
+        serving(newer) as port,
+        pytest.raises(OmniError, match="another version of the protocol") as refused,
+    ):
+        probe.remote_device(engine, f"127.0.0.1:{port}")
     assert refused.value.code == "device_version" and "same build" in refused.value.fix
-    with pytest.raises(OmniError, match="is not understood") as refused:
-        probe.remote_device(
-            engine, f"127.0.0.1:{serve_once(b'HTTP/1.1 400 Bad Request')}"
-        )
+    with (
+        serving(b"HTTP/1.1 400 Bad Request") as port,
+        pytest.raises(OmniError, match="is not understood") as refused,
+    ):
+        probe.remote_device(engine, f"127.0.0.1:{port}")
     assert refused.value.code == "device_not_understood"
+
+
+def test_engine_that_lost_the_last_lines_of_its_log_is_asked_again(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No real engine loses them when it is told to."""
+    printed = iter(["Available devices:\n  (none)\n", "RPC: version mismatch: 4, 5"])
+    monkeypatch.setattr(probe, "_ask", lambda *asked: next(printed))
+    with pytest.raises(OmniError, match="another version of the protocol"):
+        probe.remote_device(engine, "127.0.0.1:9")
 
 
 def test_what_a_port_is_found_out_to_be_is_told_to_nobody(
     engine: Engine, host: Host
 ) -> None:
     """A closed port and one where another program answers are refused in the same words."""
-    said = []
-    for port in (9, serve_once(b"HTTP/1.1 400 Bad Request")):
+
+    def refusal(port: int) -> tuple[str, str]:
         with pytest.raises(OmniError) as refused:
             remote_devices.device_add(host=host, endpoint=f"127.0.0.1:{port}")
-        said.append(
-            (refused.value.code, str(refused.value).replace(f":{port}", ":PORT"))
-        )
-    assert said[0] == said[1]
+        return refused.value.code, str(refused.value).replace(f":{port}", ":PORT")
+
+    with serving(b"HTTP/1.1 400 Bad Request") as port:
+        assert refusal(9) == refusal(port)

@@ -94,17 +94,10 @@ def remote_device(engine: Engine, endpoint: str) -> ListedDevice:
     Raises OmniError (device_unreachable, device_version, device_silent, device_not_understood,
     device_count; engine_missing and engine_broken when it is the engine that cannot be asked).
     """
-    try:
-        printed = _ask((engine.path,), ("--rpc", endpoint, "--list-devices"))
-    except EngineSilent:
-        text = f"The server at {endpoint} gave no answer."
-        fix = (
-            "It serves another engine now, a firewall is between, or it is no"
-            " ggml-rpc-server."
-        )
-        raise OmniError("device_silent", text, fix, retry=True) from None
-    except EngineEnded as ended:
-        raise _no_device(endpoint, ended.printed) from None
+    printed = _devices_behind(engine, endpoint)
+    if "(none)" in printed and not _tells_why(printed):
+        # An engine that ends at once loses the last lines of its log now and then.
+        printed = _devices_behind(engine, endpoint)
     found = [
         device
         for device in get_flavour(engine.flavour).parse_devices(printed)
@@ -121,6 +114,25 @@ def remote_device(engine: Engine, endpoint: str) -> ListedDevice:
             "device_count", said, "Start one server for each device, with -d DEVICE."
         )
     return found[0]
+
+
+def _devices_behind(engine: Engine, endpoint: str) -> str:
+    """What the engine prints of its devices with this server among them."""
+    try:
+        return _ask((engine.path,), ("--rpc", endpoint, "--list-devices"))
+    except EngineSilent:
+        text = f"The server at {endpoint} gave no answer."
+        fix = (
+            "It serves another engine now, a firewall is between, or it is no"
+            " ggml-rpc-server."
+        )
+        raise OmniError("device_silent", text, fix, retry=True) from None
+    except EngineEnded as ended:
+        raise _no_device(endpoint, ended.printed) from None
+
+
+def _tells_why(printed: str) -> bool:
+    return "version mismatch" in printed or "Failed to connect" in printed
 
 
 def _no_device(endpoint: str, printed: str) -> OmniError:
