@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from deployments.bench.report import ArmFacts
@@ -34,36 +36,41 @@ class Stage:
         self.swaps = swaps
         self.deployments = [get_deployment(name) for name in names]
         self.were_wanted = {row.name: _is_wanted(row) for row in self.deployments}
+        # A run that is cancelled may still have a start on its way in another thread.
+        self._lock = threading.Lock()
+        self._is_over = False
 
     def __enter__(self) -> Stage:
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._restore)
             if not self.swaps:
                 self._bring_all()
-        except BaseException:
-            self._restore()
-            raise
+            undo.pop_all()
         return self
 
     def __exit__(self, *failure: object) -> None:
         self._restore()
 
-    def bring(self, name: str) -> bool:
-        """Whether it had to be started: then its first answer is slower than the others.
+    def others(self, name: str) -> list[str]:
+        """Those that have to be down while this one is up."""
+        if not self.swaps:
+            return []
+        return [row.name for row in self.deployments if row.name != name]
 
-        Raises OmniError where it does not get ready.
-        """
-        if get_deployment(name).state == InstanceState.READY:
-            return False
-        if self.swaps:
-            for other in self.deployments:
-                if other.name != name:
-                    _stop(other)
-        _start(get_deployment(name))
-        return True
+    def start(self, name: str) -> None:
+        with self._lock:
+            if not self._is_over:
+                deployment_start(deployment=get_deployment(name))
+
+    def stop(self, name: str) -> None:
+        with self._lock:
+            if not self._is_over:
+                deployment_stop(deployment=get_deployment(name))
 
     def _bring_all(self) -> None:
         for deployment in self.deployments:
-            _start(deployment)
+            deployment_start(deployment=deployment)
+            wait_for(deployment, InstanceState.READY, START_S)
         for deployment in self.deployments:
             # One that swaps by itself may have been unloaded for the next.
             now = get_deployment(deployment.name)
@@ -76,9 +83,13 @@ class Stage:
 
     def _restore(self) -> None:
         """What was not wanted goes first: it may stand in the way of what was."""
-        for deployment in self.deployments:
-            if not self.were_wanted[deployment.name]:
-                _stop(deployment)
+        with self._lock:
+            self._is_over = True
+        stopped = [row for row in self.deployments if not self.were_wanted[row.name]]
+        for deployment in stopped:
+            deployment_stop(deployment=deployment)
+        for deployment in stopped:
+            wait_for(deployment, InstanceState.STOPPED, STOP_S)
         for deployment in self.deployments:
             if self.were_wanted[deployment.name]:
                 deployment_start(deployment=get_deployment(deployment.name))
@@ -88,14 +99,15 @@ def _is_wanted(deployment: Deployment) -> bool:
     return deployment.desired == Deployment.Desired.RUNNING
 
 
-def _start(deployment: Deployment) -> None:
-    deployment_start(deployment=deployment)
-    wait_for(deployment, InstanceState.READY, START_S)
-
-
-def _stop(deployment: Deployment) -> None:
-    deployment_stop(deployment=deployment)
-    wait_for(deployment, InstanceState.STOPPED, STOP_S)
+def is_in(name: str, state: InstanceState) -> bool:
+    """Raises OmniError where it will not get there: no agent runs, or it failed."""
+    try:
+        wait_for(get_deployment(name), state, 0.0)
+    except OmniError as error:
+        if error.code != "timeout":
+            raise
+        return False
+    return True
 
 
 def processes_of(name: str) -> Processes:

@@ -113,19 +113,23 @@ def test_bench_measures_both_and_leaves_the_rig_as_it_was(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_bench_that_is_ended_in_the_middle_leaves_the_rig_as_it_was(
-    two: RunningPanel, number: signal.Signals
+    two: RunningPanel, questions: Path, number: signal.Signals
 ) -> None:
+    asked = ("--prompts", str(questions), "--gateway", two.url)
     running = subprocess.Popen(
-        [sys.executable, MANAGE, "bench", "plain", "--gateway", two.url],
+        [sys.executable, MANAGE, "bench", "drafting", "plain", *asked, "--swap"],
         env=two.env,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert running.stdout
-    assert "round 1 of" in running.stdout.readline()
-    running.send_signal(number)
-    _, said = running.communicate(timeout=60)
+    try:
+        assert running.stdout
+        assert "round 1 of 2" in running.stdout.readline().replace("at most ", "")
+        running.send_signal(number)
+        _, said = running.communicate(timeout=60)
+    finally:
+        running.kill()
     assert running.returncode == 1
     assert said.strip().splitlines() == [
         "CommandError: The run was stopped. Every deployment is wanted as it was before."

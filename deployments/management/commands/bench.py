@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from asgiref.sync import sync_to_async
-
 from deployments.bench.asking import Target, target_at
 from deployments.bench.blocks import Arm, rounds_of
 from deployments.bench.load import Budget, ClosedLoop, run_load
 from deployments.bench.metrics import METRICS, Run
-from deployments.bench.prepared import Stage, environment_of, facts_of, processes_of
+from deployments.bench.prepared import (
+    START_S,
+    STOP_S,
+    Stage,
+    environment_of,
+    facts_of,
+    is_in,
+    processes_of,
+)
 from deployments.bench.prompt_files import read_prompts
 from deployments.bench.prompts import Prompt
 from deployments.bench.report import SHOWN, Document, document
@@ -27,12 +34,17 @@ from deployments.management.base import OmniCommand, add_json, seconds
 from deployments.models import ApiKey, Deployment
 from deployments.planning.settings import with_defaults
 from deployments.services.deployments import get_deployment
+from deployments.services.waiting import POLL_S
+from deployments.states import InstanceState
+from omni.database import DatabasePool
 from omni.errors import OmniError
 
 KEY_NAME = "bench"
 MOST_ROUNDS = 40
 DEFAULT_SCENARIO = "chat"
 ANSWER_TOKENS = 128
+# A cancellation ends what waits for it.
+in_database = DatabasePool("bench", 1)
 WARM_UP = Prompt("warm-up", ({"role": "user", "content": "Greet me briefly."},), 16)
 
 
@@ -81,7 +93,7 @@ class Command(OmniCommand):
 
     def run(self, **options: Any) -> None:
         # Whoever ends it wants the rig back as it was, by whatever signal.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
         try:
             self._run(options)
         except KeyboardInterrupt:
@@ -156,19 +168,40 @@ class Measuring:
 
     async def _ask(self, arm: Arm, prompts: Sequence[Prompt]) -> Run:
         name = arm.deployment
-        if await sync_to_async(self.stage.bring)(name) or self.stage.swaps:
+        if not await in_database(is_in)(name, InstanceState.READY):
+            await self._bring(name)
             await self._warm_up(name)
-        before = await sync_to_async(processes_of)(name)
+        before = await in_database(processes_of)(name)
 
         budget = Budget(requests=len(prompts), warm_up=0)
         users = ClosedLoop(arm.users)
         loaded = await run_load(self.targets[name], iter(prompts), users, budget)
 
-        if await sync_to_async(processes_of)(name) != before:
+        if await in_database(processes_of)(name) != before:
             self.disturbed.append(
                 f"{name} was started again or changed while it answered."
             )
         return loaded.run
+
+    async def _bring(self, name: str) -> None:
+        for other in self.stage.others(name):
+            await in_database(self.stage.stop)(other)
+            await self._until(other, InstanceState.STOPPED, STOP_S)
+        await in_database(self.stage.start)(name)
+        await self._until(name, InstanceState.READY, START_S)
+
+    async def _until(self, name: str, state: InstanceState, timeout_s: float) -> None:
+        """Raises OmniError: it failed, or it took too long."""
+        ends_s = time.monotonic() + timeout_s
+        while not await in_database(is_in)(name, state):
+            if time.monotonic() > ends_s:
+                raise OmniError(
+                    "timeout",
+                    f"{name} is not {state} after {timeout_s:g} s.",
+                    "Look at its page.",
+                    retry=True,
+                )
+            await asyncio.sleep(POLL_S)
 
     async def _warm_up(self, name: str) -> None:
         """The first answer of a process is slower than all others."""
