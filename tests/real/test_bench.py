@@ -111,6 +111,10 @@ def test_bench_measures_both_and_leaves_the_rig_as_it_was(
     assert left_behind(two) == ({"stopped"}, 0)
 
 
+def ignore_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_bench_that_is_ended_in_the_middle_leaves_the_rig_as_it_was(
     two: RunningPanel, questions: Path, number: signal.Signals
@@ -122,6 +126,8 @@ def test_bench_that_is_ended_in_the_middle_leaves_the_rig_as_it_was(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # As a shell starts a job in the background.
+        preexec_fn=ignore_interrupts,
     )
     try:
         assert running.stdout

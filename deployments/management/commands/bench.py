@@ -92,7 +92,9 @@ class Command(OmniCommand):
         add_json(parser)
 
     def run(self, **options: Any) -> None:
-        # Whoever ends it wants the rig back as it was, by whatever signal.
+        # Whoever ends it wants the rig back as it was, by whatever signal. A job that a shell runs
+        # in the background begins with that of Ctrl-C ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
         try:
             self._run(options)
