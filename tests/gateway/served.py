@@ -45,6 +45,7 @@ class Served:
         self.port, self.key = free_port(), ""
         self.database = postgres.own_database(f"served_{self.port}")
         self.process: subprocess.Popen[bytes] | None = None
+        self.started: list[subprocess.Popen[bytes]] = []
         self.log = folder / "serve.log"
 
     @property
@@ -89,6 +90,7 @@ class Served:
             self.process = subprocess.Popen(
                 argv, cwd=ROOT, env=self.env, stdout=output, stderr=subprocess.STDOUT
             )
+        self.started.append(self.process)
         wait_until(self._healthy, 30, lambda: self.log.read_text())
 
     def _healthy(self) -> bool:
@@ -103,9 +105,10 @@ class Served:
         self.process.send_signal(signal.SIGTERM)
 
     def stop(self) -> None:
-        if self.process and self.process.poll() is None:
-            self.process.kill()
-            self.process.wait(10)
+        """Each that was started: a test may have begun a second one at the same address."""
+        for process in self.started:
+            process.kill()
+            process.wait(10)
 
     # --- asking -----------------------------------------------------------------------------------
     @property
