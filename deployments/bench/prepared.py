@@ -88,11 +88,14 @@ class Stage:
         stopped = [row for row in self.deployments if not self.were_wanted[row.name]]
         for deployment in stopped:
             deployment_stop(deployment=deployment)
-        for deployment in stopped:
-            wait_for(deployment, InstanceState.STOPPED, STOP_S)
-        for deployment in self.deployments:
-            if self.were_wanted[deployment.name]:
-                deployment_start(deployment=get_deployment(deployment.name))
+        try:
+            for deployment in stopped:
+                wait_for(deployment, InstanceState.STOPPED, STOP_S)
+        finally:
+            # Also where no agent runs that could stop anything: it will read what is wanted.
+            for deployment in self.deployments:
+                if self.were_wanted[deployment.name]:
+                    deployment_start(deployment=get_deployment(deployment.name))
 
 
 def _is_wanted(deployment: Deployment) -> bool:

@@ -73,6 +73,15 @@ def questions(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def long_questions(questions: Path) -> Path:
+    """The same with answers that leave time to pull a plug."""
+    questions.write_text(
+        questions.read_text().replace('"max_tokens": 8', '"max_tokens": 64')
+    )
+    return questions
+
+
 def bench(panel: RunningPanel, *arguments: str) -> dict[str, Any]:
     return panel.document("bench", *arguments, "--gateway", panel.url)
 
@@ -109,6 +118,33 @@ def test_bench_measures_both_and_leaves_the_rig_as_it_was(
     assert made["environment"]["swapped"] == bool(swap)
     assert made["environment"]["deployments"]["plain"]["build"]
     assert left_behind(two) == ({"stopped"}, 0)
+
+
+@pytest.mark.parametrize("plug", ["llama-server", "agent"])
+def test_bench_when_a_plug_is_pulled_tells_it_and_leaves_the_rig_as_it_was(
+    two: RunningPanel, long_questions: Path, plug: str
+) -> None:
+    """An engine that was killed is a disturbance; an agent is not, its engines go on."""
+    asked = ("--prompts", str(long_questions), "--gateway", two.url)
+    with subprocess.Popen(
+        [sys.executable, MANAGE, "bench", "plain", *asked],
+        env=two.env,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as running:
+        try:
+            assert running.stdout
+            assert "round 1 of" in running.stdout.readline()
+            two.child(plug).kill()
+            said, _ = running.communicate(timeout=120)
+        finally:
+            running.kill()
+
+    assert running.returncode == 0, said
+    is_told = "disturbed: plain" in said
+    assert is_told == (plug == "llama-server"), said
+    assert ("Nothing is concluded" in said) == is_told
+    wait_until(lambda: left_behind(two) == ({"stopped"}, 0), 30)
 
 
 def ignore_interrupts() -> None:

@@ -18,6 +18,7 @@ from deployments.bench.metrics import METRICS, Run
 from deployments.bench.prepared import (
     START_S,
     STOP_S,
+    Processes,
     Stage,
     environment_of,
     facts_of,
@@ -161,6 +162,7 @@ class Measuring:
         self.stage = stage
         self.targets = targets
         self.disturbed: list[str] = []
+        self._known: dict[str, Processes] = {}
 
     async def run(self, benchmark: Benchmark, heard: Heard) -> None:
         for name in self.targets:
@@ -173,19 +175,24 @@ class Measuring:
         if not await in_database(is_in)(name, InstanceState.READY):
             await self._bring(name)
             await self._warm_up(name)
-        before = await in_database(processes_of)(name)
+        self._note(name, await in_database(processes_of)(name))
 
         budget = Budget(requests=len(prompts), warm_up=0)
         users = ClosedLoop(arm.users)
         loaded = await run_load(self.targets[name], iter(prompts), users, budget)
 
-        if await in_database(processes_of)(name) != before:
-            self.disturbed.append(
-                f"{name} was started again or changed while it answered."
-            )
+        self._note(name, await in_database(processes_of)(name))
         return loaded.run
 
+    def _note(self, name: str, processes: Processes) -> None:
+        """Another process than the last time disturbs, unless it was swapped on purpose."""
+        if self._known.setdefault(name, processes) != processes:
+            self._known[name] = processes
+            self.disturbed.append(f"{name} was started again or changed meanwhile.")
+
     async def _bring(self, name: str) -> None:
+        if self.stage.swaps:
+            self._known.pop(name, None)
         for other in self.stage.others(name):
             await in_database(self.stage.stop)(other)
             await self._until(other, InstanceState.STOPPED, STOP_S)
