@@ -18,7 +18,7 @@ from tests.faults import processes
 from tests.faults.panel_rig import PanelRig
 from tests.faults.table import UNTOUCHED, Ends, Row
 from tests.helpers import wait_until
-from tests.panel import ROOT
+from tests.panel import ROOT, arguments
 
 Strike = Callable[[PanelRig], None]
 STOPPED = Ends("stopped")
@@ -135,7 +135,7 @@ def second_agent(rig: PanelRig) -> None:
         wait_until(lambda: rig.heartbeat > now + 1, 20, "neither of them works")
     finally:
         for child in psutil.Process(second.pid).children(recursive=True):
-            if "sampler" in child.cmdline():
+            if "sampler" in arguments(child):
                 child.kill()
         second.kill()
         second.wait()
