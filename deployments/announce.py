@@ -51,6 +51,11 @@ def downloads_changed() -> None:
     publish(STATE_GROUP, {"type": "download.changed"})
 
 
+def benchmarks_changed() -> None:
+    """Every page that shows a benchmark fetches it again."""
+    publish(STATE_GROUP, {"type": "benchmark.changed"})
+
+
 # --- agents ---------------------------------------------------------------------------------------
 def nudge(host: str) -> None:
     """Asks a host's agent to look now. Without a broker it looks by itself within two seconds."""

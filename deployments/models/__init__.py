@@ -1,5 +1,6 @@
 """Rows: what is known, wanted and observed. Imports states only, and no row decides anything."""
 
+from deployments.models.benchmark import BenchmarkRun
 from deployments.models.deployment import (
     Binding,
     Deployment,
@@ -15,6 +16,7 @@ from deployments.models.plan import StoredPlan
 
 __all__ = [
     "ApiKey",
+    "BenchmarkRun",
     "Binding",
     "Deployment",
     "Download",

@@ -40,6 +40,9 @@ class StateConsumer(PageSocket):
     async def download_changed(self, event: dict[str, Any]) -> None:
         await self.send_json(event)
 
+    async def benchmark_changed(self, event: dict[str, Any]) -> None:
+        await self.send_json(event)
+
     async def download_progress(self, event: dict[str, Any]) -> None:
         await self.send_json(event)
 

@@ -181,6 +181,7 @@ function follow() {
         announce("deployments-changed", data);
       } else if (data.type === "library.changed") announce("library-changed", data);
       else if (data.type === "download.changed") announce("downloads-changed", data);
+      else if (data.type === "benchmark.changed") announce("benchmarks-changed", data);
       else if (data.type === "download.progress") announce("download-progress", data);
     },
     status(up) {

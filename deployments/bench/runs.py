@@ -1,0 +1,161 @@
+"""The only writers of what is desired of benchmarks; a process of the agent's host does them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from django.db import transaction
+
+from deployments.announce import benchmarks_changed, nudge
+from deployments.models import BenchmarkRun
+from deployments.services.deployments import get_deployment
+from gpus.models import Host
+from omni.errors import OmniError
+from omni.roles import OPERATE, require
+
+log = logging.getLogger(__name__)
+
+MOST_DEPLOYMENTS = 12
+MOST_ROUNDS = 40
+MOST_USERS = 64
+MOST_SECONDS = 24 * 3600.0
+KEPT = 200
+
+
+def get_benchmark(number: int) -> BenchmarkRun:
+    """Raises OmniError (unknown_benchmark)."""
+    found = BenchmarkRun.objects.filter(pk=number).select_related("host").first()
+    if found is None:
+        raise OmniError(
+            "unknown_benchmark",
+            f"There is no benchmark {number}.",
+            "Look at the list of benchmarks.",
+        )
+    return found
+
+
+def benchmark_request(
+    *,
+    names: Sequence[str],
+    scenario: str,
+    concurrency: Sequence[int],
+    gateway: str,
+    prompts: Sequence[Mapping[str, Any]] | None = None,
+    most_rounds: int = MOST_ROUNDS,
+    seconds: float | None = None,
+    swaps: bool = False,
+    user: Any = None,
+) -> BenchmarkRun:
+    """A run that waits for its process. Raises OmniError; then nothing is kept.
+
+    `prompts` are questions of one's own, as deployments/bench/prompt_files.py writes them; what
+    `scenario` says is then only what they are called.
+    """
+    require(user, OPERATE)
+    host = _host_of(names)
+    _check_limits(concurrency, most_rounds, seconds)
+    with transaction.atomic():
+        row = BenchmarkRun.objects.create(
+            host=host,
+            scenario=scenario,
+            names=list(names),
+            prompts=None if prompts is None else list(prompts),
+            concurrency=list(concurrency),
+            most_rounds=most_rounds,
+            seconds=seconds,
+            swaps=swaps,
+            gateway=gateway,
+            requested_by=user,
+        )
+        _forget_old()
+    log.info("%s asked for %s", user or "somebody", row)
+    _tell(row)
+    return row
+
+
+def benchmark_cancel(*, run: BenchmarkRun, user: Any = None) -> None:
+    """Its process puts the rig back as it was. Raises OmniError (benchmark_over)."""
+    require(user, OPERATE)
+    rows = BenchmarkRun.objects.filter(pk=run.pk)
+    state = BenchmarkRun.State
+    changed = rows.filter(state=state.QUEUED).update(state=state.CANCELLED)
+    changed += rows.filter(state=state.RUNNING).update(state=state.CANCELLING)
+    if not changed:
+        run.refresh_from_db()
+        raise OmniError(
+            "benchmark_over",
+            f"{run} is {run.get_state_display().lower()} by now.",
+            "Look at its page.",
+        )
+    log.info("%s cancelled %s", user or "somebody", run)
+    _tell(run)
+
+
+def benchmark_forget(*, run: BenchmarkRun, user: Any = None) -> None:
+    """Deletes a run that is over, with its report. Raises OmniError (benchmark_open)."""
+    require(user, OPERATE)
+    if not run.is_over:
+        raise OmniError("benchmark_open", f"{run} is not over.", "Cancel it first.")
+    log.info("%s deleted %s", user or "somebody", run)
+    run.delete()
+    transaction.on_commit(benchmarks_changed)
+
+
+def _host_of(names: Sequence[str]) -> Host:
+    """The one whose agent runs all of them."""
+    if not 1 <= len(names) <= MOST_DEPLOYMENTS:
+        raise OmniError(
+            "bad_benchmark",
+            f"{len(names)} deployments were chosen.",
+            f"Choose 1 to {MOST_DEPLOYMENTS}.",
+        )
+    if len(set(names)) < len(names):
+        raise OmniError(
+            "bad_benchmark",
+            "A deployment was chosen twice.",
+            "Choose each of them once.",
+        )
+    hosts = {deployment.host for deployment in map(get_deployment, names)}
+    if len(hosts) > 1:
+        raise OmniError(
+            "bad_benchmark",
+            "The deployments are on different hosts.",
+            "Choose those of one host: only its agent can bring them up in turn.",
+        )
+    return hosts.pop()
+
+
+def _check_limits(
+    concurrency: Sequence[int], most_rounds: int, seconds: float | None
+) -> None:
+    if not concurrency or not all(1 <= users <= MOST_USERS for users in concurrency):
+        raise OmniError(
+            "bad_benchmark",
+            "The numbers of users at once are not possible.",
+            f"Use 1 to {MOST_USERS}, such as 1,4.",
+        )
+    if not 1 <= most_rounds <= MOST_ROUNDS:
+        raise OmniError(
+            "bad_benchmark",
+            f"{most_rounds} rounds are not possible.",
+            f"Use 1 to {MOST_ROUNDS}.",
+        )
+    if seconds is not None and not 0 < seconds <= MOST_SECONDS:
+        raise OmniError(
+            "bad_benchmark",
+            f"{seconds:g} seconds are no time for a benchmark.",
+            "Use up to a day, or no limit.",
+        )
+
+
+def _forget_old() -> None:
+    over = BenchmarkRun.objects.exclude(state__in=BenchmarkRun.UNFINISHED)
+    old = list(over.order_by("-pk").values_list("pk", flat=True)[KEPT : KEPT + 100])
+    BenchmarkRun.objects.filter(pk__in=old).delete()
+
+
+def _tell(run: BenchmarkRun) -> None:
+    transaction.on_commit(benchmarks_changed)
+    transaction.on_commit(lambda: nudge(run.host.name))
