@@ -21,8 +21,8 @@ from statistics import fmean, geometric_mean, median
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from deployments.bench.blocks import COMPARED as METRICS  # noqa: E402
 from deployments.bench.comparisons import (  # noqa: E402
-    HIGHER_IS_BETTER,
     Comparison,
     PairedBlocks,
     SpeedVerdict,
@@ -38,7 +38,6 @@ from tests.bench.simulated_machine import (  # noqa: E402
     Measured,
 )
 
-METRICS = tuple(HIGHER_IS_BETTER)
 TOKEN_TIME = "time_per_output_token_ms"
 CLAIMS = (SpeedVerdict.FASTER, SpeedVerdict.SLOWER)
 

@@ -95,3 +95,14 @@ def shown_state(state: str, *, unloaded: bool) -> str:
     if unloaded and state == InstanceState.STOPPED:
         return UNLOADED
     return state
+
+
+class Judgement(StrEnum):
+    """How the first answer of a process is, beside that of the model's independent deployment."""
+
+    EQUAL = "equal"
+    DRIFT = "drift"  # the same at first, then another word: rounding
+    DIFFERENT = "different"  # another answer from the start, and not nonsense
+    GARBAGE = "garbage"
+    ALONE = "alone"  # not nonsense, and nothing to compare with
+    UNKNOWN = "unknown"  # it could not be asked

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from typing import IO
 
 from omni.backoff import backoff_s
 
@@ -83,6 +84,13 @@ class Signals:
             os.read(self._woken, 4096)
 
 
+def appended(log_path: Path) -> IO[bytes]:
+    """A log to write on at its end; one that has grown large is put aside first."""
+    if log_path.exists() and log_path.stat().st_size > LOG_KEEP_BYTES:
+        log_path.replace(log_path.with_suffix(".1.log"))
+    return log_path.open("ab")
+
+
 @dataclass
 class Child:
     """One process of the panel, started again when it ends by itself."""
@@ -97,9 +105,7 @@ class Child:
     failures: int = 0  # in a row, soon after a start
 
     def start(self) -> None:
-        if self.log_path.exists() and self.log_path.stat().st_size > LOG_KEEP_BYTES:
-            self.log_path.replace(self.log_path.with_suffix(".1.log"))
-        with self.log_path.open("ab") as output:
+        with appended(self.log_path) as output:
             self.process = subprocess.Popen(
                 self.argv,
                 stdin=subprocess.DEVNULL,
@@ -216,6 +222,22 @@ def run_to_its_end(arguments: Sequence[str], env: Mapping[str, str]) -> int:
         preexec_fn=die_with_parent,
     ) as process:
         return process.wait()
+
+
+Detached = subprocess.Popen[bytes]
+
+
+def start_detached(arguments: Sequence[str], log_path: Path) -> Detached:
+    """A process of this Python that outlives whoever starts it, with a log of its own."""
+    with appended(log_path) as output:
+        return subprocess.Popen(
+            [sys.executable, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=environment_of_parts(),
+        )
 
 
 def python_child(name: str, arguments: Sequence[str], logs: Path) -> Child:

@@ -4,8 +4,9 @@ by prompt."""
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 
 from deployments.bench.comparisons import PairedBlocks
 from deployments.bench.measured import Measured
@@ -19,19 +20,30 @@ LEAST_BLOCK = 4
 # What a request has of its own, and what only all requests of a block together have.
 OF_REQUESTS = ("first_token_ms", "time_per_output_token_ms", "output_tps", "e2e_ms")
 OF_BLOCKS = ("total_tps",)
+COMPARED = (*OF_REQUESTS, *OF_BLOCKS)
+# One short answer behind a start has next to no speed of its own.
+COMPARED_AFTER_START = ("start_ms", "first_token_ms", "e2e_ms")
+
+
+class Company(StrEnum):
+    """Whether the other deployments of a mixed load work at the same time."""
+
+    ALONE = "alone"
+    TOGETHER = "together"
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One deployment with so many users at once."""
+    """One deployment with so many users at once; `company` is None but in a mixed load."""
 
     deployment: str
     users: int
+    company: Company | None = None
 
     def __str__(self) -> str:
-        if self.users == 1:
-            return self.deployment
-        return f"{self.deployment} with {self.users} users"
+        users = f" with {self.users} users" if self.users > 1 else ""
+        company = f", {self.company}" if self.company else ""
+        return f"{self.deployment}{users}{company}"
 
 
 @dataclass
@@ -79,15 +91,21 @@ class Pair:
     metric: str
 
 
-def pairs_of(arms: Sequence[Arm]) -> list[Pair]:
-    """The first deployment is the baseline of the others."""
-    first = arms[0].deployment
+def pairs_of(arms: Sequence[Arm], metrics: Sequence[str] = COMPARED) -> list[Pair]:
+    """Everybody who is not a baseline beside it, by each metric."""
     return [
-        Pair(Arm(first, arm.users), arm, metric)
+        Pair(baseline, arm, metric)
         for arm in arms
-        if arm.deployment != first
-        for metric in (*OF_REQUESTS, *OF_BLOCKS)
+        if (baseline := baseline_of(arm, arms)) != arm
+        for metric in metrics
     ]
+
+
+def baseline_of(arm: Arm, arms: Sequence[Arm]) -> Arm:
+    """The first deployment, with as many users; in a mixed load the deployment itself, alone."""
+    if arm.company:
+        return replace(arm, company=Company.ALONE)
+    return replace(arm, deployment=arms[0].deployment)
 
 
 def paired_blocks(results: Results, pairs: Sequence[Pair]) -> list[PairedBlocks]:
@@ -102,20 +120,29 @@ def paired_blocks(results: Results, pairs: Sequence[Pair]) -> list[PairedBlocks]
 
 
 # --- which prompts in which round -----------------------------------------------------------------
+# What each arm is asked in a round, and the arms that are asked at the same time.
+Round = Mapping[Arm, tuple[Prompt, ...]]
+Unit = tuple[Arm, ...]
+
+
 def block_size(users: int) -> int:
     """With several users at once, each is busy through most of a block."""
     return max(LEAST_BLOCK, 2 * users if users > 1 else 1)
 
 
 def rounds_of(
-    prompts: Sequence[Prompt], users: Sequence[int], most_rounds: int
-) -> list[Mapping[int, tuple[Prompt, ...]]]:
-    """For each round the prompts of a block, by the number of users.
+    prompts: Sequence[Prompt],
+    arms: Sequence[Arm],
+    most_rounds: int,
+    size_of: Callable[[int], int] = block_size,
+) -> list[Round]:
+    """Arms with as many users are asked the same prompts in a round.
 
-    No prompt comes twice: an engine would answer it from its cache. Raises OmniError
-    (too_few_prompts) when they do not suffice for one round.
+    No prompt comes twice to a deployment: an engine would answer it from its cache. Raises
+    OmniError (too_few_prompts) when they do not suffice for one round.
     """
-    a_round = sum(block_size(count) for count in users)
+    sizes = {arm.users: size_of(arm.users) for arm in arms}
+    a_round = sum(sizes.values())
     rounds = min(most_rounds, len(prompts) // a_round)
     if rounds < 1:
         raise OmniError(
@@ -125,15 +152,49 @@ def rounds_of(
         )
 
     left = iter(prompts)
+    made: list[Round] = []
+    for _ in range(rounds):
+        blocks = {
+            users: tuple(next(left) for _ in range(size))
+            for users, size in sizes.items()
+        }
+        made.append({arm: blocks[arm.users] for arm in arms})
+    return made
+
+
+def mixed_rounds_of(
+    prompts: Mapping[str, Sequence[Prompt]], arms: Sequence[Arm], most_rounds: int
+) -> list[Round]:
+    """Each deployment has prompts of its own, and is asked the same ones alone and together."""
+    each = [
+        rounds_of(
+            prompts[name], [arm for arm in arms if arm.deployment == name], most_rounds
+        )
+        for name in prompts
+    ]
     return [
-        {count: tuple(next(left) for _ in range(block_size(count))) for count in users}
-        for _ in range(rounds)
+        {arm: block for of_one in parts for arm, block in of_one.items()}
+        for parts in zip(*each, strict=False)
     ]
 
 
-def order_of_round(arms: Sequence[Arm], seed: int, number: int) -> list[Arm]:
+def units_of(arms: Sequence[Arm]) -> list[Unit]:
+    """Those that work together are one unit; every other arm is one of its own."""
+    together = {
+        users: tuple(
+            arm
+            for arm in arms
+            if arm.company is Company.TOGETHER and arm.users == users
+        )
+        for users in dict.fromkeys(arm.users for arm in arms)
+    }
+    alone = [(arm,) for arm in arms if arm.company is not Company.TOGETHER]
+    return [*alone, *(unit for unit in together.values() if unit)]
+
+
+def order_of_round(arms: Sequence[Arm], seed: int, number: int) -> list[Unit]:
     """Random, so that no arm always runs when the machine is at its warmest."""
-    shuffled = list(arms)
+    shuffled = units_of(arms)
     random.Random(f"{seed}/{number}").shuffle(shuffled)
     return shuffled
 

@@ -23,15 +23,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from .metrics import METRICS
 from .statistics import Block, is_known, quantile, t_bound
-
-HIGHER_IS_BETTER = {
-    "first_token_ms": False,
-    "time_per_output_token_ms": False,
-    "output_tps": True,
-    "total_tps": True,
-    "e2e_ms": False,
-}
 
 # Whoever uses a deployment does not notice less.
 NO_DIFFERENCE_PERCENT = 3.0
@@ -158,5 +151,5 @@ def judge(metric: str, low: float | None, high: float | None) -> SpeedVerdict:
     if low <= 0 <= high:
         return SpeedVerdict.UNDECIDED
 
-    is_better = (low > 0) == HIGHER_IS_BETTER[metric]
+    is_better = (low > 0) == METRICS[metric].higher_is_better
     return SpeedVerdict.FASTER if is_better else SpeedVerdict.SLOWER

@@ -52,8 +52,12 @@ class Run:
     began_s: float
     ended_s: float
     service_level: ServiceLevel = ServiceLevel()
-    # What the devices took meanwhile; None where nobody measured it.
+    # What the devices took meanwhile, and the most memory in use on them; None where nobody
+    # measured it.
     energy_joules: float | None = None
+    peak_memory_bytes: int | None = None
+    # From the wish to start the deployment until it was ready, where it was started for this run.
+    start_ms: float | None = None
 
     @property
     def done(self) -> list[Measured]:
@@ -158,6 +162,10 @@ def _mean_accepted_length(run: Run) -> float | None:
     if steps <= 0:
         return None
     return behind_first / steps
+
+
+def _mean_watts(run: Run) -> float | None:
+    return run.per_second(run.energy_joules)
 
 
 def _joules_per_token(run: Run) -> float | None:
@@ -335,6 +343,30 @@ RUN_METRICS = (
         False,
         "What the devices took during the run, by its output tokens.",
         _joules_per_token,
+    ),
+    RunMetric(
+        "mean_watts",
+        "mean power",
+        "W",
+        False,
+        "What the devices took during the run, by its seconds; all that they did is in it.",
+        _mean_watts,
+    ),
+    RunMetric(
+        "peak_memory_bytes",
+        "peak memory",
+        "bytes",
+        False,
+        "The most memory that was in use on the devices during the run, by whomever.",
+        lambda run: run.peak_memory_bytes,
+    ),
+    RunMetric(
+        "start_ms",
+        "time to start",
+        "ms",
+        False,
+        "From the wish to start the deployment until it was ready to answer.",
+        lambda run: run.start_ms,
     ),
 )
 METRICS: Mapping[str, Metric] = {

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deployments.bench.report import ArmFacts
 from deployments.models import Deployment, Instance
+from deployments.planning.settings import with_defaults
 from deployments.services.deployments import (
     deployment_start,
     deployment_stop,
@@ -16,46 +17,31 @@ from deployments.services.deployments import (
 )
 from deployments.services.stored_plans import stored_plan
 from deployments.services.waiting import wait_for
-from deployments.states import InstanceState
+from deployments.states import InstanceState, Judgement
 from omni.errors import OmniError
 
-START_S = 600.0
+log = logging.getLogger(__name__)
+
 STOP_S = 120.0
 # Which process answers: another one has a cold cache, or other settings.
 Processes = tuple[tuple[str, int | None, int], ...]
 
 
 class Stage:
-    """The deployments of a run. Those on different devices are up together; with `swaps` one is up
-    at a time, and the one before it is stopped.
-
-    As a context: what was wanted running before is wanted running afterwards, and nothing else.
-    """
+    """Starts and stops the deployments of a run until it is over."""
 
     def __init__(self, names: Sequence[str], *, swaps: bool = False) -> None:
+        self.names = list(names)
         self.swaps = swaps
-        self.deployments = [get_deployment(name) for name in names]
-        self.were_wanted = {row.name: _is_wanted(row) for row in self.deployments}
         # A run that is cancelled may still have a start on its way in another thread.
         self._lock = threading.Lock()
         self._is_over = False
-
-    def __enter__(self) -> Stage:
-        with ExitStack() as undo:
-            undo.callback(self._restore)
-            if not self.swaps:
-                self._bring_all()
-            undo.pop_all()
-        return self
-
-    def __exit__(self, *failure: object) -> None:
-        self._restore()
 
     def others(self, name: str) -> list[str]:
         """Those that have to be down while this one is up."""
         if not self.swaps:
             return []
-        return [row.name for row in self.deployments if row.name != name]
+        return [other for other in self.names if other != name]
 
     def start(self, name: str) -> None:
         with self._lock:
@@ -67,41 +53,41 @@ class Stage:
             if not self._is_over:
                 deployment_stop(deployment=get_deployment(name))
 
-    def _bring_all(self) -> None:
-        for deployment in self.deployments:
-            deployment_start(deployment=deployment)
-            wait_for(deployment, InstanceState.READY, START_S)
-        for deployment in self.deployments:
-            # One that swaps by itself may have been unloaded for the next.
-            now = get_deployment(deployment.name)
-            if now.state != InstanceState.READY:
-                raise OmniError(
-                    "not_together",
-                    f"{now.name} is {now.state} now that the others run.",
-                    "With --swap one is up at a time.",
-                )
-
-    def _restore(self) -> None:
-        """What was not wanted goes first: it may stand in the way of what was."""
+    def end(self) -> None:
+        """Nothing is started or stopped from here any more."""
         with self._lock:
             self._is_over = True
-        stopped = [row for row in self.deployments if not self.were_wanted[row.name]]
+
+
+# --- as it was ------------------------------------------------------------------------------------
+def wanted_before(names: Sequence[str]) -> dict[str, bool]:
+    """Which of them are wanted running now."""
+    running = Deployment.Desired.RUNNING
+    return {name: get_deployment(name).desired == running for name in names}
+
+
+def restore(were_wanted: Mapping[str, bool]) -> None:
+    """What was wanted running is wanted running again, and nothing else.
+
+    What was not wanted goes first: it may stand in the way of what was. One that was deleted
+    meanwhile stays away. Raises OmniError where one cannot be started.
+    """
+    rows = {row.name: row for row in Deployment.objects.filter(name__in=were_wanted)}
+    stopped = [row for name, row in rows.items() if not were_wanted[name]]
+    for deployment in stopped:
+        deployment_stop(deployment=deployment)
+    try:
         for deployment in stopped:
-            deployment_stop(deployment=deployment)
-        try:
-            for deployment in stopped:
-                wait_for(deployment, InstanceState.STOPPED, STOP_S)
-        finally:
-            # Also where no agent runs that could stop anything: it will read what is wanted.
-            for deployment in self.deployments:
-                if self.were_wanted[deployment.name]:
-                    deployment_start(deployment=get_deployment(deployment.name))
+            wait_for(deployment, InstanceState.STOPPED, STOP_S)
+    except OmniError as error:
+        # Where no agent runs nothing stops now: the next one reads what is wanted.
+        log.warning("not stopped yet after a benchmark: %s", error)
+    for name, deployment in rows.items():
+        if were_wanted[name]:
+            deployment_start(deployment=deployment)
 
 
-def _is_wanted(deployment: Deployment) -> bool:
-    return deployment.desired == Deployment.Desired.RUNNING
-
-
+# --- what is known of them ------------------------------------------------------------------------
 def is_in(name: str, state: InstanceState) -> bool:
     """Raises OmniError where it will not get there: no agent runs, or it failed."""
     try:
@@ -119,6 +105,30 @@ def processes_of(name: str) -> Processes:
     return tuple(rows.values_list("role", "pid", "generation"))
 
 
+def wrong_answers(names: Sequence[str]) -> list[str]:
+    """Of deployments whose first answer was not that of the model: their speed is that of something
+    else."""
+    wrong = Instance.objects.filter(
+        deployment__name__in=names,
+        judgement__in=(Judgement.DIFFERENT, Judgement.GARBAGE),
+    )
+    return [
+        f"{name}: its first answer was another than the independent deployment's."
+        for name in sorted(set(wrong.values_list("deployment__name", flat=True)))
+    ]
+
+
+def context_of(deployment: Deployment) -> int:
+    """The tokens that one request has."""
+    settings = with_defaults(deployment.settings)
+    return int(settings["context"]) // max(int(settings["parallel"]), 1)
+
+
+def least_context(names: Sequence[str]) -> int:
+    """The tokens that one request has in each of them."""
+    return min(context_of(get_deployment(name)) for name in names)
+
+
 def facts_of(deployment: Deployment) -> ArmFacts:
     plan = stored_plan(deployment)
     if plan is None:
@@ -129,28 +139,30 @@ def facts_of(deployment: Deployment) -> ArmFacts:
 
 def environment_of(deployments: Sequence[Deployment], *, swaps: bool) -> dict[str, Any]:
     """What the figures hold for."""
+    host = deployments[0].host
     return {
         "swapped": swaps,
-        "host": {
-            "name": deployments[0].host.name,
-            "cpu": deployments[0].host.cpu_name,
-        },
+        "host": {"name": host.name, "cpu": host.cpu_name},
         "deployments": {row.name: _environment_of(row) for row in deployments},
+        "conditions": None,
     }
 
 
 def _environment_of(deployment: Deployment) -> dict[str, Any]:
+    bindings = list(deployment.bindings.select_related("model"))
+    devices = [name for binding in bindings for name in binding.devices]
     return {
         "engine": deployment.engine.name,
         "build": deployment.engine.build,
         "generation": deployment.generation,
         "settings": deployment.settings,
         "extra_args": deployment.extra_args,
+        "devices": list(dict.fromkeys(devices)),
         "models": {
             binding.role: {
                 "name": binding.model.name,
                 "fingerprint": binding.model.fingerprint,
             }
-            for binding in deployment.bindings.select_related("model")
+            for binding in bindings
         },
     }

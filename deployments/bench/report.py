@@ -1,21 +1,54 @@
-"""What a benchmark says: one document, and one sentence."""
+"""What a benchmark says: one document, and one sentence.
+
+The document is what is kept, printed with --json, exported and drawn. It grows with each round.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from deployments.bench.blocks import Arm, Results, doubts
+from deployments.bench.blocks import Arm, Results, baseline_of, doubts
 from deployments.bench.comparisons import Comparison, SpeedVerdict
-from deployments.bench.metrics import METRICS, Run, summarise
+from deployments.bench.measured import Measured
+from deployments.bench.metrics import (
+    METRICS,
+    REQUEST_METRICS,
+    RUN_METRICS,
+    Run,
+    Summary,
+    summarise,
+)
+from deployments.bench.quality import Quality, quality_of
 from deployments.bench.run import Benchmark
+from deployments.bench.stopping import Ending
 
 Document = dict[str, Any]
 
+# What a table of a benchmark shows of each arm.
 SHOWN = ("first_token_ms", "time_per_output_token_ms", "output_tps", "e2e_ms")
-# The answer is given by what a person waits for most: the tokens of the answer.
-ANSWERED_BY = "output_tps"
+# With an interval over blocks; of many values a request no more than their middle is kept.
+SUMMARISED = (
+    *(
+        "first_token_ms",
+        "first_answer_ms",
+        "time_per_output_token_ms",
+        "output_tps",
+        "e2e_ms",
+    ),
+    *("prefill_tps", "decode_tps", "kv_transfer_ms", "start_ms"),
+)
+# Of each request, for who wants to compute on.
+OF_REQUEST = (
+    *("first_token_ms", "time_per_output_token_ms", "output_tps", "e2e_ms"),
+    *("prefill_tps", "decode_tps", "prompt_tokens", "cached_tokens", "output_tokens"),
+)
+# The answer is given by what a person waits for most: the tokens of the answer, or the start.
+ANSWERED_BY = ("start_ms", "output_tps")
+
+NOT_ENDED = "It is not over: no verdict is given before the planned looks."
+NOTHING = "Nothing is concluded: the run was disturbed."
 
 
 @dataclass(frozen=True)
@@ -27,56 +60,115 @@ class ArmFacts:
     decode_tps: float | None = None
 
 
-def document(
-    scenario: str,
-    benchmark: Benchmark,
-    facts: Mapping[str, ArmFacts],
-    environment: Document,
-    disturbed: Sequence[str] = (),
-) -> Document:
+@dataclass(frozen=True)
+class Known:
+    """What a report says beside what was measured."""
+
+    scenario: str
+    facts: Mapping[str, ArmFacts]
+    environment: Document
+    # The number of the run; None for one that nobody keeps.
+    number: int | None = None
+    # What happened meanwhile, and spoils the run; and what is only worth knowing.
+    disturbed: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    # Answers that are known, by the names of their prompts.
+    expected: Mapping[str, str] = field(default_factory=dict)
+
+
+def document(benchmark: Benchmark, known: Known) -> Document:
     """Figures, comparisons and warnings. A run with a warning is not valid: it gives no verdict."""
-    warnings = [*disturbed, *doubts(benchmark.results)]
+    warnings = [*known.disturbed, *doubts(benchmark.results)]
     comparisons = _comparisons(benchmark, is_valid=not warnings)
     return {
-        # It is printed and not kept.
-        "id": None,
-        "scenario": scenario,
+        "id": known.number,
+        "scenario": known.scenario,
         "valid": not warnings,
         "warnings": warnings,
-        "environment": environment,
-        "arms": [_arm(benchmark.results, arm, facts) for arm in benchmark.arms],
+        "notes": [*known.notes, *_notes(benchmark)],
+        "answer": _answer(benchmark, comparisons, warnings),
+        "rounds": _rounds(benchmark),
+        "environment": known.environment,
+        "arms": [_arm(benchmark, arm, known) for arm in benchmark.arms],
         "comparisons": comparisons,
-        "answer": _answer(comparisons, warnings),
+        "requests": list(_requests(benchmark.results)),
     }
 
 
-def _arm(results: Results, arm: Arm, facts: Mapping[str, ArmFacts]) -> Document:
-    known = facts[arm.deployment]
+def spoiled(made: Document, warning: str) -> Document:
+    """The report of a run that was not ended as it should: its figures, and no verdict."""
+    comparisons = [
+        {**row, "verdict": str(SpeedVerdict.UNDECIDED)} for row in made["comparisons"]
+    ]
+    return {
+        **made,
+        "valid": False,
+        "warnings": [warning, *made["warnings"]],
+        "answer": NOTHING,
+        "comparisons": comparisons,
+    }
+
+
+# --- arms -----------------------------------------------------------------------------------------
+def _arm(benchmark: Benchmark, arm: Arm, known: Known) -> Document:
+    results = benchmark.results
+    facts = known.facts[arm.deployment]
     whole = summarise(_whole(results, arm))
     return {
         "deployment": arm.deployment,
-        "strategy": known.strategy,
+        "strategy": facts.strategy,
         "concurrency": arm.users,
+        "load": arm.company or "",
         "requests": whole.requests,
         "errors": whole.requests - whole.done,
         "problems": whole.problems,
-        **{name: _figures(results, arm, name) for name in SHOWN},
-        "total_tps": results.summary(arm, "total_tps").p50,
+        **{name: _figures(results, arm, name) for name in SUMMARISED},
+        **_totals(results, arm, whole),
         "tokens_out": whole.tokens_out,
-        "acceptance": whole.totals["acceptance"],
-        "joules_per_token": whole.totals["joules_per_token"],
         "predicted": {
-            "prefill_tps": known.prefill_tps,
-            "decode_tps": known.decode_tps,
+            "prefill_tps": facts.prefill_tps,
+            "decode_tps": facts.decode_tps,
         },
+        "quality": _quality(benchmark, arm, known.expected),
     }
+
+
+def _totals(results: Results, arm: Arm, whole: Summary) -> Document:
+    """What only all requests have together.
+
+    Throughput is that of a block: between two blocks others had their turn.
+    """
+    of_blocks = ("total_tps", "prompt_and_output_tps", "requests_per_second", "goodput")
+    found: Document = {
+        metric.name: whole.totals[metric.name]
+        for metric in RUN_METRICS
+        if metric.name not in SUMMARISED
+    }
+    return found | {name: results.summary(arm, name).p50 for name in of_blocks}
 
 
 def _whole(results: Results, arm: Arm) -> Run:
     """All blocks of an arm as one run; the time between them is not counted."""
-    runs = results.runs[arm]
+    runs = results.runs.get(arm, [])
     seconds = sum(run.ended_s - run.began_s for run in runs)
-    return Run(tuple(results.measured(arm)), 0.0, seconds)
+    energies = [run.energy_joules for run in runs]
+    peaks = [run.peak_memory_bytes for run in runs if run.peak_memory_bytes is not None]
+    return Run(
+        tuple(results.measured(arm)),
+        0.0,
+        seconds,
+        runs[0].service_level if runs else Run((), 0.0, 0.0).service_level,
+        energy_joules=_sum_of_known(energies),
+        peak_memory_bytes=max(peaks, default=None),
+    )
+
+
+def _sum_of_known(values: Sequence[float | None]) -> float | None:
+    """None where one of them is not known, or there are none."""
+    known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
+        return None
+    return sum(known)
 
 
 def _figures(results: Results, arm: Arm, metric: str) -> Document:
@@ -91,6 +183,62 @@ def _figures(results: Results, arm: Arm, metric: str) -> Document:
     }
 
 
+def _quality(benchmark: Benchmark, arm: Arm, expected: Mapping[str, str]) -> Document:
+    baseline = baseline_of(arm, benchmark.arms)
+    results = benchmark.results
+    found: Quality = quality_of(
+        results.measured(arm), results.measured(baseline), expected
+    )
+    return asdict(found)
+
+
+def _requests(results: Results) -> Iterator[Document]:
+    for arm, runs in results.runs.items():
+        for number, run in enumerate(runs, 1):
+            for one in run.measured:
+                yield {
+                    "deployment": arm.deployment,
+                    "concurrency": arm.users,
+                    "load": arm.company or "",
+                    "round": number,
+                    **_request(one),
+                    "start_ms": run.start_ms,
+                }
+
+
+def _request(one: Measured) -> Document:
+    return {
+        "prompt": one.prompt.name,
+        "ending": str(one.ending),
+        "reason": one.reason,
+        **{
+            metric.name: next(iter(metric.values(one)), None) if one.is_done else None
+            for metric in REQUEST_METRICS
+            if metric.name in OF_REQUEST
+        },
+    }
+
+
+# --- the whole run --------------------------------------------------------------------------------
+def _rounds(benchmark: Benchmark) -> Document:
+    ending = benchmark.progress.ending
+    return {
+        "done": benchmark.rounds_done,
+        "planned": benchmark.rounds_planned,
+        "ending": str(ending) if ending else None,
+        "seconds": round(benchmark.used_s, 1),
+    }
+
+
+def _notes(benchmark: Benchmark) -> list[str]:
+    if benchmark.progress.ending is Ending.BUDGET_USED:
+        return [
+            "The rounds or the time were used up before every difference was known well enough:"
+            " more of them would make the intervals narrower."
+        ]
+    return []
+
+
 def _comparisons(benchmark: Benchmark, *, is_valid: bool) -> list[Document]:
     judged: Sequence[Comparison] = benchmark.progress.comparisons
     return [
@@ -98,6 +246,8 @@ def _comparisons(benchmark: Benchmark, *, is_valid: bool) -> list[Document]:
             "baseline": pair.baseline.deployment,
             "deployment": pair.arm.deployment,
             "concurrency": pair.arm.users,
+            "baseline_load": pair.baseline.company or "",
+            "load": pair.arm.company or "",
             "metric": pair.metric,
             "rounds": found.rounds,
             "change_percent": found.change_percent,
@@ -110,21 +260,33 @@ def _comparisons(benchmark: Benchmark, *, is_valid: bool) -> list[Document]:
 
 
 # --- the sentence ---------------------------------------------------------------------------------
-def _answer(comparisons: Sequence[Document], warnings: Sequence[str]) -> str:
+def _answer(
+    benchmark: Benchmark, comparisons: Sequence[Document], warnings: Sequence[str]
+) -> str:
     if warnings:
-        return "Nothing is concluded: the run was disturbed."
-    told = [_told(row) for row in comparisons if row["metric"] == ANSWERED_BY]
-    if not told:
+        return NOTHING
+    if not benchmark.pairs:
         return "One deployment was measured, and compared with nothing."
-    return " ".join(told)
+    if not comparisons:
+        return NOT_ENDED
+    by = next(name for name in ANSWERED_BY if name in benchmark.metrics)
+    return " ".join(_told(row) for row in comparisons if row["metric"] == by)
 
 
 def _told(row: Document) -> str:
-    users = f" with {row['concurrency']} users" if row["concurrency"] > 1 else ""
-    between = f"{row['deployment']} against {row['baseline']}{users}"
-    title = METRICS[ANSWERED_BY].title
+    between = _between(row)
+    title = METRICS[row["metric"]].title
     if row["low_percent"] is None:
         return f"{between}: too few rounds to tell."
     interval = f"{row['low_percent']:+.1f} to {row['high_percent']:+.1f} %"
     verdict = str(row["verdict"]).replace("_", " ")
     return f"{between}: {verdict}, {title} {row['change_percent']:+.1f} % ({interval})."
+
+
+def _between(row: Document) -> str:
+    users = f" with {row['concurrency']} users" if row["concurrency"] > 1 else ""
+    if row["load"]:
+        return (
+            f"{row['deployment']}{users} {row['load']} against {row['baseline_load']}"
+        )
+    return f"{row['deployment']} against {row['baseline']}{users}"

@@ -7,22 +7,23 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from deployments.bench.blocks import (
+    COMPARED,
     Arm,
     Pair,
     Results,
+    Round,
+    Unit,
     order_of_round,
     paired_blocks,
     pairs_of,
 )
 from deployments.bench.metrics import Run
-from deployments.bench.prompts import Prompt
 from deployments.bench.stopping import Budget, Progress, after_round
 
-# Asks an arm these prompts, all of them counted.
-Ask = Callable[[Arm, Sequence[Prompt]], Awaitable[Run]]
-# How many rounds are done, and how many there are at most.
-Heard = Callable[[int, int], None]
-Round = Mapping[int, tuple[Prompt, ...]]
+# Asks the arms of a unit at the same time, each what the round has for it; all of it counts.
+Ask = Callable[[Unit, Round], Awaitable[Mapping[Arm, Run]]]
+# How many rounds are done.
+Heard = Callable[[int], Awaitable[None]]
 
 
 @dataclass
@@ -34,12 +35,26 @@ class Benchmark:
     rounds: Sequence[Round]
     seconds: float | None = None
     seed: int = 1
+    metrics: Sequence[str] = COMPARED
     results: Results = field(default_factory=Results)
     progress: Progress = field(default_factory=Progress)
+    rounds_done: int = 0
+    used_s: float = 0.0
 
     @property
     def pairs(self) -> list[Pair]:
-        return pairs_of(self.arms)
+        return pairs_of(self.arms, self.metrics)
+
+    @property
+    def rounds_planned(self) -> int:
+        """How many there will be at most, by the pace of those that there are."""
+        if not self.rounds_done:
+            return len(self.rounds)
+        return self._budget.rounds_in_all(self.rounds_done, self.used_s)
+
+    @property
+    def _budget(self) -> Budget:
+        return Budget(len(self.rounds), self.seconds)
 
     async def run(
         self,
@@ -49,23 +64,29 @@ class Benchmark:
     ) -> None:
         """`heard` is told after each round.
 
-        The time of a round is the time of all its blocks: no arm gets more of it than another.
+        The time of a round is the time of all its blocks: no arm gets more of it than another. Of a
+        round that is left in the middle nothing counts.
         """
-        budget = Budget(len(self.rounds), self.seconds)
         began_s = clock()
         for number, prompts in enumerate(self.rounds, start=1):
-            for arm in order_of_round(self.arms, self.seed, number):
-                self.results.add(arm, await ask(arm, prompts[arm.users]))
-            heard(number, len(self.rounds))
-            if self._is_enough(budget, clock() - began_s):
+            of_round: dict[Arm, Run] = {}
+            for unit in order_of_round(self.arms, self.seed, number):
+                of_round |= await ask(unit, prompts)
+            for arm in self.arms:
+                self.results.add(arm, of_round[arm])
+
+            self.rounds_done = number
+            self.used_s = clock() - began_s
+            is_enough = self._is_enough()
+            await heard(number)
+            if is_enough:
                 return
 
-    def _is_enough(self, budget: Budget, used_s: float) -> bool:
+    def _is_enough(self) -> bool:
         """One deployment alone is compared with nothing: it takes the rounds that there are."""
         if not self.pairs:
-            rounds = len(self.results.runs[self.arms[0]])
-            return rounds >= budget.rounds_in_all(rounds, used_s)
+            return self.rounds_done >= self.rounds_planned
 
         pairs = paired_blocks(self.results, self.pairs)
-        self.progress = after_round(self.progress, budget, used_s, pairs)
+        self.progress = after_round(self.progress, self._budget, self.used_s, pairs)
         return self.progress.ending is not None

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from django.db import transaction
 
 from deployments.announce import benchmarks_changed, nudge
+from deployments.bench.prepared import least_context
+from deployments.bench.prompts import Prompt
+from deployments.bench.questions import (
+    Questions,
+    Wanted,
+    prompts_from,
+    prompts_kept,
+    questions_of,
+)
 from deployments.models import BenchmarkRun
 from deployments.services.deployments import get_deployment
 from gpus.models import Host
@@ -22,6 +31,8 @@ MOST_ROUNDS = 40
 MOST_USERS = 64
 MOST_SECONDS = 24 * 3600.0
 KEPT = 200
+# Characters of prompts of one's own, which are kept with their run.
+LARGEST_PROMPTS = 4_000_000
 
 
 def get_benchmark(number: int) -> BenchmarkRun:
@@ -40,9 +51,9 @@ def benchmark_request(
     *,
     names: Sequence[str],
     scenario: str,
-    concurrency: Sequence[int],
     gateway: str,
-    prompts: Sequence[Mapping[str, Any]] | None = None,
+    concurrency: Sequence[int] = (),
+    prompts: Sequence[Prompt] | None = None,
     most_rounds: int = MOST_ROUNDS,
     seconds: float | None = None,
     swaps: bool = False,
@@ -50,18 +61,30 @@ def benchmark_request(
 ) -> BenchmarkRun:
     """A run that waits for its process. Raises OmniError; then nothing is kept.
 
-    `prompts` are questions of one's own, as deployments/bench/prompt_files.py writes them; what
-    `scenario` says is then only what they are called.
+    With `prompts`, questions of one's own, `scenario` only says what they are called. Without
+    `concurrency` it is what the scenario says.
     """
     require(user, OPERATE)
     host = _host_of(names)
     _check_limits(concurrency, most_rounds, seconds)
+    _check_size(prompts)
+    questions_of(
+        Wanted(
+            names,
+            scenario,
+            least_context(names),
+            most_rounds,
+            concurrency,
+            prompts,
+            swaps,
+        )
+    )
     with transaction.atomic():
         row = BenchmarkRun.objects.create(
             host=host,
             scenario=scenario,
             names=list(names),
-            prompts=None if prompts is None else list(prompts),
+            prompts=None if prompts is None else prompts_kept(prompts),
             concurrency=list(concurrency),
             most_rounds=most_rounds,
             seconds=seconds,
@@ -73,6 +96,22 @@ def benchmark_request(
     log.info("%s asked for %s", user or "somebody", row)
     _tell(row)
     return row
+
+
+def asked_by(run: BenchmarkRun) -> Questions:
+    """What it asks. Raises OmniError where that is not possible (any more)."""
+    prompts = None if run.prompts is None else prompts_from(run.prompts)
+    return questions_of(
+        Wanted(
+            run.names,
+            run.scenario,
+            least_context(run.names),
+            run.most_rounds,
+            run.concurrency,
+            prompts,
+            run.swaps,
+        )
+    )
 
 
 def benchmark_cancel(*, run: BenchmarkRun, user: Any = None) -> None:
@@ -130,7 +169,7 @@ def _host_of(names: Sequence[str]) -> Host:
 def _check_limits(
     concurrency: Sequence[int], most_rounds: int, seconds: float | None
 ) -> None:
-    if not concurrency or not all(1 <= users <= MOST_USERS for users in concurrency):
+    if not all(1 <= users <= MOST_USERS for users in concurrency):
         raise OmniError(
             "bad_benchmark",
             "The numbers of users at once are not possible.",
@@ -147,6 +186,19 @@ def _check_limits(
             "bad_benchmark",
             f"{seconds:g} seconds are no time for a benchmark.",
             "Use up to a day, or no limit.",
+        )
+
+
+def _check_size(prompts: Sequence[Prompt] | None) -> None:
+    """They are kept with the run, which a scenario's are not."""
+    text = sum(
+        len(message["content"]) for one in prompts or () for message in one.messages
+    )
+    if text > LARGEST_PROMPTS:
+        raise OmniError(
+            "bad_benchmark",
+            f"The prompts have {text:,} characters together.",
+            f"Use up to {LARGEST_PROMPTS:,}.",
         )
 
 

@@ -61,11 +61,7 @@ class BenchmarkRun(models.Model):
     error = models.TextField(blank=True)
     fix = models.TextField(blank=True)
 
-    # The process that does it: a pid alone may be another's by now.
-    pid = models.PositiveIntegerField(null=True, blank=True)
-    ticks = models.PositiveBigIntegerField(null=True, blank=True)
-    boot_id = models.CharField(max_length=40, blank=True)
-    # What has to be put back should that process be killed.
+    # What has to be put back should its process be killed.
     were_wanted = models.JSONField(
         null=True, blank=True, help_text="which deployments were wanted running before"
     )

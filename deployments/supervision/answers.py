@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
+
+from deployments.states import Judgement
 
 # A short text that small and large models continue without hesitation, so that rounding rarely
 # decides.
@@ -16,15 +17,6 @@ N_TOKENS = 24
 EARLY = 3
 # Of so many tokens at most this share may be one and the same, unless the reference does it too.
 MOST_ALIKE = 0.6
-
-
-class Judgement(StrEnum):
-    EQUAL = "equal"
-    DRIFT = "drift"  # the same at first, then another word: rounding
-    DIFFERENT = "different"  # another answer from the start, and not nonsense
-    GARBAGE = "garbage"
-    ALONE = "alone"  # not nonsense, and nothing to compare with
-    UNKNOWN = "unknown"  # it could not be asked
 
 
 @dataclass(frozen=True)

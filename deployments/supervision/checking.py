@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deployments.models import Binding, Instance, ReferenceAnswer
-from deployments.states import DEFAULT_STRATEGY
+from deployments.states import DEFAULT_STRATEGY, Judgement
 from deployments.supervision import launch
-from deployments.supervision.answers import Answer, Check, Judgement, is_degenerate
+from deployments.supervision.answers import Answer, Check, is_degenerate
 from deployments.supervision.decision import Observed
 from deployments.supervision.log_reading import Cause
 from deployments.supervision.process import Record

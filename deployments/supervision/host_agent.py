@@ -25,6 +25,7 @@ from deployments.models import Deployment, Instance
 from deployments.services.stored_plans import plan_to_run
 from deployments.states import InstanceState
 from deployments.supervision import device_servers, launch, process
+from deployments.supervision.benchmarks import Benchmarks
 from deployments.supervision.checking import Checker
 from deployments.supervision.decision import (
     Action,
@@ -102,6 +103,7 @@ class HostAgent:
         self.health_pool = ThreadPoolExecutor(8, thread_name_prefix="health")
         self.checker = Checker()
         self.external = ExternalServers(host, self._tell)
+        self.benchmarks = Benchmarks(host, clock)
         self.changes = DatabaseChanges(LOOK_ANYWAY_S, clock)
         # Whether somebody wrote to the database, and whether more than that calls for a look.
         self.has_news = True
@@ -154,6 +156,7 @@ class HostAgent:
                 failed.append(error)  # the others are looked after all the same
         self._release_drain_locks(instances)
         self._remove_deleted()
+        self.benchmarks.tick()
         is_swept = self._sweep()
         self.has_work = not is_swept or self._has_work(instances)
         if failed:
@@ -174,7 +177,7 @@ class HostAgent:
 
     def _has_work(self, instances: list[Instance]) -> bool:
         """Whether more than a change of the database may call for a step."""
-        if instances or self.external.asked:
+        if instances or self.external.asked or self.benchmarks.has_work:
             return True
         wanted = Q(desired=Deployment.Desired.RUNNING) | Q(is_deleting=True)
         return self.host.deployments.filter(wanted).exists()

@@ -17,12 +17,12 @@ from deployments.instances.engine_client import ask_within, engine_request
 from deployments.instances.logs import since_start
 from deployments.planning.launch_facts import LaunchFacts
 from deployments.planning.memory.reported import reported_memory
+from deployments.states import Judgement
 from deployments.supervision.answers import (
     N_TOKENS,
     PROMPT,
     Answer,
     Check,
-    Judgement,
     judge,
 )
 from deployments.supervision.log_reading import why_no_drafting

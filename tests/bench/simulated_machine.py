@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
 
-from deployments.bench.comparisons import HIGHER_IS_BETTER, PairedBlocks
+from deployments.bench.blocks import COMPARED
+from deployments.bench.comparisons import PairedBlocks
 
 BASELINE = "baseline"
 REQUESTS = 5
@@ -104,9 +105,7 @@ class Measured:
             for metric, values in self.machine.block(self.arms[name], prompts).items():
                 self.blocks[name, metric].append(values)
 
-    def pairs(
-        self, metrics: tuple[str, ...] = tuple(HIGHER_IS_BETTER)
-    ) -> list[PairedBlocks]:
+    def pairs(self, metrics: tuple[str, ...] = COMPARED) -> list[PairedBlocks]:
         """Every arm against the baseline, by each metric."""
         return [
             PairedBlocks(

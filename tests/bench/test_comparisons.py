@@ -6,15 +6,16 @@ import math
 
 import pytest
 
+from deployments.bench.blocks import COMPARED, COMPARED_AFTER_START
 from deployments.bench.comparisons import (
     FEWEST_ROUNDS,
-    HIGHER_IS_BETTER,
     PairedBlocks,
     SpeedVerdict,
     compare,
     judge,
     log_ratios,
 )
+from deployments.bench.metrics import METRICS
 from deployments.bench.statistics import Block, t_bound
 
 FASTER, SLOWER = SpeedVerdict.FASTER, SpeedVerdict.SLOWER
@@ -60,7 +61,8 @@ def test_verdict_is_what_the_shown_interval_says(
     if_higher_is_better: SpeedVerdict,
 ) -> None:
     verdicts = {True: if_higher_is_better, False: if_lower_is_better}
-    for metric, higher_is_better in HIGHER_IS_BETTER.items():
+    for metric in (*COMPARED, *COMPARED_AFTER_START):
+        higher_is_better = METRICS[metric].higher_is_better
         assert judge(metric, low, high) is verdicts[higher_is_better]
 
 

@@ -9,25 +9,32 @@ from dataclasses import replace
 import pytest
 
 from deployments.bench.blocks import (
+    COMPARED_AFTER_START,
     Arm,
+    Company,
     Results,
+    Round,
+    Unit,
     block_size,
     doubts,
+    mixed_rounds_of,
     order_of_round,
     pairs_of,
     rounds_of,
+    units_of,
     values_of,
 )
 from deployments.bench.measured import Measured
 from deployments.bench.metrics import Run
 from deployments.bench.prompts import Prompt
-from deployments.bench.report import ArmFacts, Document, document
+from deployments.bench.report import ArmFacts, Document, Known, document, spoiled
 from deployments.bench.run import Benchmark
 from omni.errors import OmniError
 from tests.bench.test_metrics import answer, failed
 
 BASE, OTHER = Arm("base", 1), Arm("other", 1)
 FACTS = {"base": ArmFacts("independent", 100.0, 50.0), "other": ArmFacts("layer_split")}
+KNOWN = Known("chat", FACTS, {}, number=7)
 
 
 def prompts(count: int) -> list[Prompt]:
@@ -46,27 +53,44 @@ def run_of(measured: Sequence[Measured]) -> Run:
 
 
 class Upstream:
-    """Answers at a pace of its own for each deployment, slower round by round, and keeps count."""
+    """Answers at a pace of its own for each deployment, slower round by round, and keeps count.
+
+    Together with others it is slower by a half.
+    """
 
     def __init__(self, **ms_per_token: float) -> None:
         self.ms_per_token = ms_per_token
         self.asked: list[tuple[Arm, tuple[str, ...]]] = []
 
-    async def ask(self, arm: Arm, block: Sequence[Prompt]) -> Run:
+    async def ask(self, unit: Unit, prompts: Round) -> dict[Arm, Run]:
+        return {arm: self._run(arm, prompts[arm]) for arm in unit}
+
+    def _run(self, arm: Arm, block: Sequence[Prompt]) -> Run:
         drift = 1 + len(self.asked) / 50
         self.asked.append((arm, tuple(prompt.name for prompt in block)))
         pace = self.ms_per_token[arm.deployment] * drift
+        if arm.company is Company.TOGETHER:
+            pace *= 1.5
         # Answers come in another order than they were asked for.
         return run_of([answered(prompt, pace) for prompt in reversed(block)])
 
 
+async def heard_nothing(number: int) -> None:
+    """Who wants the end only."""
+
+
 async def measured_by(upstream: Upstream, benchmark: Benchmark) -> Document:
-    heard: list[tuple[int, int]] = []
-    await benchmark.run(upstream.ask, lambda done, most: heard.append((done, most)))
-    assert heard == [
-        (number, len(benchmark.rounds)) for number in range(1, len(heard) + 1)
-    ]
-    return document("chat", benchmark, FACTS, {})
+    heard: list[int] = []
+
+    async def hear(number: int) -> None:
+        heard.append(number)
+        assert benchmark.rounds_done == number
+        # It is a report in the middle of a run, too.
+        assert document(benchmark, KNOWN)["rounds"]["done"] == number
+
+    await benchmark.run(upstream.ask, hear)
+    assert heard == list(range(1, len(heard) + 1))
+    return document(benchmark, KNOWN)
 
 
 # --- who is asked what ----------------------------------------------------------------------------
@@ -76,19 +100,19 @@ def test_block_keeps_every_user_busy(users: int, size: int) -> None:
 
 
 def test_no_prompt_comes_twice_in_a_run() -> None:
-    rounds = rounds_of(prompts(64), (1, 4), most_rounds=40)
+    rounds = rounds_of(prompts(64), (BASE, Arm("base", 4)), most_rounds=40)
     names = [p.name for one in rounds for block in one.values() for p in block]
     assert len(rounds) == 64 // (4 + 8)
     assert max(Counter(names).values()) == 1
 
 
 def test_rounds_when_fewer_are_asked_for_are_fewer() -> None:
-    assert len(rounds_of(prompts(64), (1,), most_rounds=3)) == 3
+    assert len(rounds_of(prompts(64), (BASE,), most_rounds=3)) == 3
 
 
 def test_rounds_with_too_few_prompts_are_refused_with_what_to_do() -> None:
     with pytest.raises(OmniError) as refused:
-        rounds_of(prompts(15), (8,), most_rounds=40)
+        rounds_of(prompts(15), (Arm("base", 8),), most_rounds=40)
     assert refused.value.code == "too_few_prompts"
     assert "15 prompts" in refused.value.text
     assert "16" in refused.value.text
@@ -97,6 +121,7 @@ def test_rounds_with_too_few_prompts_are_refused_with_what_to_do() -> None:
 def test_order_of_arms_changes_from_round_to_round_and_is_the_same_again() -> None:
     arms = [BASE, OTHER]
     orders = [tuple(order_of_round(arms, 1, number)) for number in range(40)]
+    assert set(orders[0]) == {(BASE,), (OTHER,)}
     first = Counter(order[0] for order in orders)
     assert min(first.values()) >= 10
     assert orders == [tuple(order_of_round(arms, 1, number)) for number in range(40)]
@@ -128,7 +153,7 @@ def test_values_stand_in_the_order_of_the_prompts_and_failures_are_unknown() -> 
 # --- what a run comes to --------------------------------------------------------------------------
 async def test_all_arms_of_a_round_get_the_same_prompts() -> None:
     upstream = Upstream(base=100, other=100)
-    benchmark = Benchmark((BASE, OTHER), rounds_of(prompts(40), (1,), 40))
+    benchmark = Benchmark((BASE, OTHER), rounds_of(prompts(40), (BASE, OTHER), 40))
     await measured_by(upstream, benchmark)
     of = {
         arm: [names for who, names in upstream.asked if who == arm]
@@ -138,7 +163,7 @@ async def test_all_arms_of_a_round_get_the_same_prompts() -> None:
 
 
 async def test_slower_arm_is_told_although_the_machine_drifts() -> None:
-    benchmark = Benchmark((BASE, OTHER), rounds_of(prompts(40), (1,), 40))
+    benchmark = Benchmark((BASE, OTHER), rounds_of(prompts(40), (BASE, OTHER), 40))
     made = await measured_by(Upstream(base=100, other=120), benchmark)
     [row] = [
         row
@@ -152,7 +177,7 @@ async def test_slower_arm_is_told_although_the_machine_drifts() -> None:
 
 
 async def test_equal_arms_are_not_told_apart() -> None:
-    benchmark = Benchmark((BASE, OTHER), rounds_of(prompts(40), (1,), 40))
+    benchmark = Benchmark((BASE, OTHER), rounds_of(prompts(40), (BASE, OTHER), 40))
     made = await measured_by(Upstream(base=100, other=100), benchmark)
     assert {row["verdict"] for row in made["comparisons"]} <= {
         "no_difference",
@@ -161,7 +186,7 @@ async def test_equal_arms_are_not_told_apart() -> None:
 
 
 async def test_one_deployment_alone_is_compared_with_nothing() -> None:
-    benchmark = Benchmark((BASE,), rounds_of(prompts(40), (1,), 5))
+    benchmark = Benchmark((BASE,), rounds_of(prompts(40), (BASE,), 5))
     made = await measured_by(Upstream(base=100), benchmark)
     assert made["comparisons"] == []
     assert made["arms"][0]["requests"] == 20
@@ -170,7 +195,7 @@ async def test_one_deployment_alone_is_compared_with_nothing() -> None:
 
 
 async def test_few_rounds_say_that_they_are_too_few() -> None:
-    benchmark = Benchmark((BASE, OTHER), rounds_of(prompts(40), (1,), 2))
+    benchmark = Benchmark((BASE, OTHER), rounds_of(prompts(40), (BASE, OTHER), 2))
     made = await measured_by(Upstream(base=100, other=200), benchmark)
     assert {row["verdict"] for row in made["comparisons"]} == {"undecided"}
     assert "too few rounds" in made["answer"]
@@ -178,18 +203,88 @@ async def test_few_rounds_say_that_they_are_too_few() -> None:
 
 async def test_time_that_is_used_up_ends_a_run() -> None:
     clock = iter(range(0, 10_000, 10))
-    benchmark = Benchmark((BASE,), rounds_of(prompts(40), (1,), 10), seconds=35)
-    await benchmark.run(
-        Upstream(base=100).ask, lambda done, most: None, lambda: next(clock)
-    )
+    benchmark = Benchmark((BASE,), rounds_of(prompts(40), (BASE,), 10), seconds=35)
+    await benchmark.run(Upstream(base=100).ask, heard_nothing, lambda: next(clock))
     assert len(benchmark.results.runs[BASE]) == 3
+
+
+# --- mixed load -----------------------------------------------------------------------------------
+MIXED = tuple(
+    Arm(name, 1, company) for name in ("base", "other") for company in Company
+)
+
+
+def test_mixed_load_is_each_alone_and_both_at_the_same_time() -> None:
+    found = {frozenset(unit) for unit in units_of(MIXED)}
+    assert found == {
+        frozenset({Arm("base", 1, Company.ALONE)}),
+        frozenset({Arm("other", 1, Company.ALONE)}),
+        frozenset(arm for arm in MIXED if arm.company is Company.TOGETHER),
+    }
+
+
+def test_in_a_mixed_load_each_is_its_own_baseline_with_its_own_prompts() -> None:
+    assert {(str(p.baseline), str(p.arm)) for p in pairs_of(MIXED)} == {
+        ("base, alone", "base, together"),
+        ("other, alone", "other, together"),
+    }
+    of_each = {"base": prompts(8), "other": prompts(24)[8:]}
+    rounds = mixed_rounds_of(of_each, MIXED, 40)
+    assert len(rounds) == 2
+    for one in rounds:
+        for name, own in of_each.items():
+            alone, together = (one[Arm(name, 1, company)] for company in Company)
+            assert alone == together
+            assert all(prompt in own for prompt in alone)
+
+
+async def test_mixed_load_says_what_the_others_cost_each() -> None:
+    of_each = {"base": prompts(40), "other": prompts(40)}
+    benchmark = Benchmark(MIXED, mixed_rounds_of(of_each, MIXED, 40))
+    made = await measured_by(Upstream(base=100, other=50), benchmark)
+    rows = {
+        row["deployment"]: row
+        for row in made["comparisons"]
+        if row["metric"] == "time_per_output_token_ms"
+    }
+    for name, row in rows.items():
+        assert (row["baseline"], row["baseline_load"], row["load"]) == (
+            name,
+            "alone",
+            "together",
+        )
+        assert row["verdict"] == "slower"
+        assert row["low_percent"] < 50 < row["high_percent"]
+    assert "base together against alone: slower" in made["answer"]
+
+
+# --- cold start -----------------------------------------------------------------------------------
+async def test_cold_start_is_told_by_the_time_to_start() -> None:
+    starts = {"base": 2_000.0, "other": 1_000.0}
+
+    async def ask(unit: Unit, prompts: Round) -> dict[Arm, Run]:
+        [arm] = unit
+        run = run_of([answered(prompt) for prompt in prompts[arm]])
+        return {arm: replace(run, start_ms=starts[arm.deployment])}
+
+    arms = (BASE, OTHER)
+    rounds = rounds_of(prompts(40), arms, 40, lambda users: 1)
+    benchmark = Benchmark(arms, rounds, metrics=COMPARED_AFTER_START)
+    await benchmark.run(ask, heard_nothing)
+    made = document(benchmark, KNOWN)
+    assert made["arms"][0]["start_ms"]["p50"] == 2_000.0
+    assert made["requests"][0]["start_ms"] in starts.values()
+    [row] = [row for row in made["comparisons"] if row["metric"] == "start_ms"]
+    assert (row["verdict"], row["change_percent"]) == ("faster", pytest.approx(-50))
+    assert "time to start -50.0 %" in made["answer"]
 
 
 # --- what makes it say nothing --------------------------------------------------------------------
 async def test_disturbed_run_shows_its_figures_and_gives_no_verdict() -> None:
-    benchmark = Benchmark((BASE, OTHER), rounds_of(prompts(40), (1,), 40))
-    await benchmark.run(Upstream(base=100, other=200).ask, lambda done, most: None)
-    made = document("chat", benchmark, FACTS, {}, ["other was started again."])
+    benchmark = Benchmark((BASE, OTHER), rounds_of(prompts(40), (BASE, OTHER), 40))
+    await benchmark.run(Upstream(base=100, other=200).ask, heard_nothing)
+    disturbed = replace(KNOWN, disturbed=["other was started again."])
+    made = document(benchmark, disturbed)
     assert not made["valid"]
     assert made["warnings"] == ["other was started again."]
     assert {row["verdict"] for row in made["comparisons"]} == {"undecided"}
@@ -208,3 +303,31 @@ def test_answers_that_are_not_whole_and_cached_prompts_are_doubts() -> None:
         "base: 1 of 10 answers were not whole.",
         "other: 1 of 4 prompts came out of the prompt cache.",
     ]
+
+
+async def test_run_that_was_ended_early_keeps_its_figures_and_gives_no_verdict() -> (
+    None
+):
+    benchmark = Benchmark((BASE, OTHER), rounds_of(prompts(40), (BASE, OTHER), 40))
+    made = await measured_by(Upstream(base=100, other=200), benchmark)
+    assert "slower" in {row["verdict"] for row in made["comparisons"]}
+
+    ended = spoiled(made, "It was cancelled.")
+    assert (ended["valid"], ended["warnings"]) == (False, ["It was cancelled."])
+    assert {row["verdict"] for row in ended["comparisons"]} == {"undecided"}
+    assert ended["arms"] == made["arms"]
+    assert "Nothing is concluded" in ended["answer"]
+    assert made["valid"]
+
+
+async def test_report_has_each_request_for_who_wants_to_compute_on() -> None:
+    benchmark = Benchmark((BASE,), rounds_of(prompts(40), (BASE,), 2))
+    made = await measured_by(Upstream(base=100), benchmark)
+    assert len(made["requests"]) == 8
+    assert {row["round"] for row in made["requests"]} == {1, 2}
+    one = made["requests"][0]
+    assert (one["deployment"], one["ending"], one["output_tokens"]) == (
+        "base",
+        "done",
+        11,
+    )

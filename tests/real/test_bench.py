@@ -8,9 +8,11 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.helpers import wait_until
@@ -91,7 +93,7 @@ def left_behind(panel: RunningPanel) -> tuple[set[str], int]:
     states = {row["state"] for row in panel.document("status")["deployments"]}
     uri = f"file:{panel.home}/omni.sqlite3?mode=ro"
     with sqlite3.connect(uri, uri=True, timeout=5) as database:
-        query = "SELECT count(*) FROM deployments_apikey WHERE name = 'bench'"
+        query = "SELECT count(*) FROM deployments_apikey WHERE name LIKE 'benchmark %'"
         [[keys]] = database.execute(query).fetchall()
     return states, keys
 
@@ -145,6 +147,60 @@ def test_bench_when_a_plug_is_pulled_tells_it_and_leaves_the_rig_as_it_was(
     assert is_told == (plug == "llama-server"), said
     assert ("Nothing is concluded" in said) == is_told
     wait_until(lambda: left_behind(two) == ({"stopped"}, 0), 30)
+
+
+def test_bench_whose_own_process_is_killed_ends_with_what_it_found(
+    two: RunningPanel, long_questions: Path
+) -> None:
+    """The agent notices, and another process puts the rig back and writes the end."""
+    asked = ("--prompts", str(long_questions), "--gateway", two.url)
+    with subprocess.Popen(
+        [sys.executable, MANAGE, "bench", "plain", *asked],
+        env=two.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as running:
+        try:
+            assert running.stdout
+            assert "round 1 of" in running.stdout.readline()
+            [mine] = processes_of_runs(two)
+            mine.kill()
+            _, said = running.communicate(timeout=120)
+        finally:
+            running.kill()
+
+    assert running.returncode == 1
+    assert "was ended from outside" in said
+    state, document = last_run(two)
+    assert state == "failed"
+    assert not document["valid"]
+    assert document["arms"][0]["requests"] >= 4
+    assert left_behind(two) == ({"stopped"}, 0)
+    assert processes_of_runs(two) == []
+
+
+def processes_of_runs(panel: RunningPanel) -> list[psutil.Process]:
+    """Those that the agent of this panel started for benchmarks."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        with suppress(psutil.Error):
+            is_run = (process.info["cmdline"] or [])[2:4] == ["bench", "--run"]
+            if is_run and process.environ().get("OMNI_HOME") == str(panel.home):
+                found.append(process)
+    return found
+
+
+def last_run(panel: RunningPanel) -> tuple[str, dict[str, Any]]:
+    """How the newest run ended, and its report."""
+    uri = f"file:{panel.home}/omni.sqlite3?mode=ro"
+    with sqlite3.connect(uri, uri=True, timeout=5) as database:
+        query = (
+            "SELECT state, document FROM deployments_benchmarkrun"
+            " ORDER BY id DESC LIMIT 1"
+        )
+        [[state, document]] = database.execute(query).fetchall()
+    return state, json.loads(document)
 
 
 def ignore_interrupts() -> None:

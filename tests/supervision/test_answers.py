@@ -7,8 +7,9 @@ import pytest
 
 from deployments.instances.address import socket_address
 from deployments.planning.launch_facts import LaunchFacts
+from deployments.states import Judgement
 from deployments.supervision import verify
-from deployments.supervision.answers import Answer, Judgement, judge
+from deployments.supervision.answers import Answer, judge
 
 
 def answer(text: str) -> Answer:

@@ -1,0 +1,199 @@
+"""Asks the deployments of a run, block by block, and notes what happens to them meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from itertools import cycle
+
+from deployments.bench.asking import Asking, Target
+from deployments.bench.blocks import Arm, Round, Unit
+from deployments.bench.load import Budget, ClosedLoop, run_load
+from deployments.bench.metrics import Run
+from deployments.bench.prepared import (
+    STOP_S,
+    Processes,
+    Stage,
+    is_in,
+    processes_of,
+)
+from deployments.bench.prompts import Prompt
+from deployments.bench.scenarios import Load
+from deployments.services.waiting import POLL_S
+from deployments.states import InstanceState
+from omni.database import DatabasePool
+from omni.errors import OmniError
+
+START_S = 600.0
+# Longer than any block: what fills the time of the others is cancelled when they are done.
+FILLING_S = 6 * 3600.0
+WARM_UP = Prompt("warm-up", ({"role": "user", "content": "Greet me briefly."},), 16)
+
+# A cancellation ends what waits for it.
+in_database = DatabasePool("bench", 1)
+# Says what is being done now.
+Say = Callable[[str], Awaitable[None]]
+
+
+class Measuring:
+    """Asks the deployments on a stage; `disturbed` says what happened to them meanwhile."""
+
+    def __init__(
+        self, stage: Stage, targets: Mapping[str, Target], load: Load, say: Say
+    ) -> None:
+        self.stage = stage
+        self.targets = targets
+        self.load = load
+        self.say = say
+        self.disturbed: list[str] = []
+        self._known: dict[str, Processes] = {}
+
+    async def begin(self) -> None:
+        """Brings up what is up together; each gives an answer that does not count."""
+        if self.stage.swaps or self.load is Load.AFTER_START:
+            return
+        for name in self.targets:
+            await self._bring(name)
+        for name in self.targets:
+            # One that swaps by itself may have been unloaded for the next.
+            if not await in_database(is_in)(name, InstanceState.READY):
+                raise OmniError(
+                    "not_together",
+                    f"{name} is not ready any more now that the others run.",
+                    "With --swap one is up at a time.",
+                )
+            await self._warm_up(name)
+
+    async def ask(self, unit: Unit, prompts: Round) -> Mapping[Arm, Run]:
+        """A block of each arm of the unit, all at the same time."""
+        for arm in unit:
+            await self.say(f"{arm} is asked")
+        if self.load is Load.AFTER_START:
+            [arm] = unit
+            return {arm: await self._after_start(arm, prompts[arm])}
+
+        for arm in unit:
+            await self._ready(arm.deployment)
+        if len(unit) == 1:
+            [arm] = unit
+            return {arm: await self._block(arm, prompts[arm])}
+        return await self._together(unit, prompts)
+
+    # --- blocks -----------------------------------------------------------------------------------
+    async def _block(self, arm: Arm, prompts: Sequence[Prompt]) -> Run:
+        name = arm.deployment
+        self._note(name, await in_database(processes_of)(name))
+        budget = Budget(requests=len(prompts), warm_up=0)
+        run = await self._load(arm, iter(prompts), budget)
+        self._note(name, await in_database(processes_of)(name))
+        return run
+
+    async def _together(self, unit: Unit, prompts: Round) -> Mapping[Arm, Run]:
+        """Who is done first goes on without being counted: the others are not to be alone."""
+        found: dict[Arm, Run] = {}
+        all_done = asyncio.Event()
+
+        async def work(arm: Arm) -> None:
+            found[arm] = await self._block(arm, prompts[arm])
+            if len(found) == len(unit):
+                all_done.set()
+            await self._fill(arm, prompts[arm], all_done)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for arm in unit:
+                    group.create_task(work(arm))
+        except* OmniError as failures:
+            raise failures.exceptions[0] from None
+        return found
+
+    async def _fill(
+        self, arm: Arm, prompts: Sequence[Prompt], until: asyncio.Event
+    ) -> None:
+        budget = Budget(seconds=FILLING_S, warm_up=0)
+        filling = asyncio.create_task(self._load(arm, cycle(prompts), budget))
+        await until.wait()
+        filling.cancel()
+        with suppress(asyncio.CancelledError):
+            await filling
+
+    async def _after_start(self, arm: Arm, prompts: Sequence[Prompt]) -> Run:
+        name = arm.deployment
+        await self._stop(name)
+        for other in self.stage.others(name):
+            await self._stop(other)
+
+        began_s = time.perf_counter()
+        await self._start(name)
+        start_ms = (time.perf_counter() - began_s) * 1000
+
+        # It is another process each time, on purpose.
+        self._known.pop(name, None)
+        return replace(await self._block(arm, prompts), start_ms=start_ms)
+
+    async def _load(self, arm: Arm, prompts: Iterator[Prompt], budget: Budget) -> Run:
+        # The same prompts are asked alone and together there.
+        asking = Asking(is_cache_off=arm.company is not None)
+        users = ClosedLoop(arm.users)
+        target = self.targets[arm.deployment]
+        loaded = await run_load(target, prompts, users, budget, asking)
+        return loaded.run
+
+    def _note(self, name: str, processes: Processes) -> None:
+        """Another process than the last time disturbs, unless it was swapped on purpose."""
+        if self._known.setdefault(name, processes) != processes:
+            self._known[name] = processes
+            self.disturbed.append(f"{name} was started again or changed meanwhile.")
+
+    # --- up and down ------------------------------------------------------------------------------
+    async def _ready(self, name: str) -> None:
+        if await in_database(is_in)(name, InstanceState.READY):
+            return
+        if self.stage.swaps:
+            self._known.pop(name, None)
+        await self._bring(name)
+        await self._warm_up(name)
+
+    async def _bring(self, name: str) -> None:
+        for other in self.stage.others(name):
+            await self._stop(other)
+        await self._start(name)
+
+    async def _start(self, name: str) -> None:
+        await self.say(f"{name} is being started")
+        await in_database(self.stage.start)(name)
+        await self._until(name, InstanceState.READY, START_S)
+
+    async def _stop(self, name: str) -> None:
+        await self.say(f"{name} is being stopped")
+        await in_database(self.stage.stop)(name)
+        await self._until(name, InstanceState.STOPPED, STOP_S)
+
+    async def _until(self, name: str, state: InstanceState, timeout_s: float) -> None:
+        """Raises OmniError: it failed, or it took too long."""
+        ends_s = time.monotonic() + timeout_s
+        while not await in_database(is_in)(name, state):
+            if time.monotonic() > ends_s:
+                raise OmniError(
+                    "timeout",
+                    f"{name} is not {state} after {timeout_s:g} s.",
+                    "Look at its page.",
+                    retry=True,
+                )
+            await asyncio.sleep(POLL_S)
+
+    async def _warm_up(self, name: str) -> None:
+        """The first answer of a process is slower than all others."""
+        one = Budget(requests=1, warm_up=0)
+        target = self.targets[name]
+        loaded = await run_load(target, iter([WARM_UP]), ClosedLoop(1), one)
+        first = loaded.run.measured[0]
+        if not first.is_done:
+            raise OmniError(
+                "no_answer",
+                f"{name} does not answer: {first.explanation or first.reason}",
+                "Say with --gateway where the panel listens, and look at its page.",
+            )
