@@ -258,22 +258,10 @@ class Execution:
         """The rig first: who reads that a run is over finds it as it was."""
         self._keep(step="putting everything back")
         try:
-            self._put_back()
+            _until_it_is_written(self._put_back)
         except OmniError as error:
             failure = failure or error
             state = State.FAILED
-        self._save_end(state, failure)
-
-    def _put_back(self) -> None:
-        key = BenchmarkRun.objects.filter(pk=self.run.pk).values_list(
-            "api_key", flat=True
-        )
-        ApiKey.objects.filter(pk__in=[pk for pk in key if pk]).delete()
-        if self.run.were_wanted:
-            restore(self.run.were_wanted)
-
-    def _save_end(self, state: str, failure: OmniError | None) -> None:
-        """A disk that is full now has room later. Raises DatabaseError when it does not."""
         values = {
             "state": state,
             "step": "",
@@ -283,15 +271,26 @@ class Execution:
             "error": failure.text if failure else "",
             "fix": failure.fix if failure else "",
         }
-        for attempt in range(1, MOST_SAVES + 1):
-            try:
-                self.rows.update(**values)
-                break
-            except DatabaseError:
-                if attempt == MOST_SAVES:
-                    raise
-                time.sleep(backoff_s(attempt, LOOK_S, LONGEST_SAVE_DELAY_S))
+        _until_it_is_written(lambda: self.rows.update(**values))
         benchmarks_changed()
+
+    def _put_back(self) -> None:
+        keys = self.rows.filter(api_key__isnull=False).values("api_key")
+        ApiKey.objects.filter(pk__in=keys).delete()
+        if self.run.were_wanted:
+            restore(self.run.were_wanted)
+
+
+def _until_it_is_written(write: Callable[[], object]) -> None:
+    """A disk that is full now has room later. Raises DatabaseError when it does not."""
+    for attempt in range(1, MOST_SAVES):
+        try:
+            write()
+            return
+        except DatabaseError as error:
+            log.warning("the end of a benchmark is not written yet: %s", error)
+            time.sleep(backoff_s(attempt, LOOK_S, LONGEST_SAVE_DELAY_S))
+    write()
 
 
 def _unexpected(error: Exception) -> OmniError:

@@ -103,7 +103,7 @@ def _at_once(wanted: Wanted, parts: Sequence[Part], users: Sequence[int]) -> Que
         raise OmniError(
             "not_mixed",
             f"The scenario {wanted.scenario} puts load on several deployments at the same time.",
-            "Choose two or more that run at the same time, without --swap.",
+            "Choose two or more that can run at the same time, on devices of their own.",
         )
     arms = tuple(
         Arm(name, count, company)

@@ -20,6 +20,7 @@ from deployments.bench.questions import (
 )
 from deployments.models import BenchmarkRun
 from deployments.services.deployments import get_deployment
+from deployments.services.tenancy import why_not_together
 from gpus.models import Host
 from omni.errors import OmniError
 from omni.roles import OPERATE, require
@@ -62,10 +63,12 @@ def benchmark_request(
     """A run that waits for its process. Raises OmniError; then nothing is kept.
 
     With `prompts`, questions of one's own, `scenario` only says what they are called. Without
-    `concurrency` it is what the scenario says.
+    `concurrency` it is what the scenario says. Deployments that cannot be up together are swapped
+    without being asked for.
     """
     require(user, OPERATE)
     host = _host_of(names)
+    swaps = swaps or cannot_be_together(names)
     _check_limits(concurrency, most_rounds, seconds)
     _check_size(prompts)
     questions_of(
@@ -96,6 +99,11 @@ def benchmark_request(
     log.info("%s asked for %s", user or "somebody", row)
     _tell(row)
     return row
+
+
+def cannot_be_together(names: Sequence[str]) -> bool:
+    deployments = [get_deployment(name) for name in names]
+    return bool(why_not_together(deployments))
 
 
 def asked_by(run: BenchmarkRun) -> Questions:

@@ -125,7 +125,7 @@ def _occupied(host: Host, holding: Q, *, servers_too: bool) -> Occupied:
 
 
 def _planned_now(deployment: Deployment) -> Plan | None:
-    """Of one that was started by a version that stored no plans."""
+    """Of one whose plan is not stored: never wanted running, or by a version that kept none."""
     try:
         return plan_deployment(deployment)
     except OmniError:
@@ -140,6 +140,24 @@ def _devices(host: Host) -> tuple[dict[str, int | None], set[str]]:
     devices = list(Device.objects.filter(host=host).exclude(kind=Device.Kind.CPU))
     totals = {device.name: device.memory_bytes for device in devices}
     return totals, {device.name for device in devices if device.kind == Device.Kind.RPC}
+
+
+def why_not_together(deployments: Sequence[Deployment]) -> list[str]:
+    """Why these, which are of one host, cannot all run at the same time; empty where they can."""
+    totals, servers = _devices(deployments[0].host)
+    nobody = Occupied([], totals, servers)
+    stored = plans_of(list(deployments))
+    plans = {row.pk: stored.get(row.pk) or _planned_now(row) for row in deployments}
+    tenants = [
+        nobody.tenant(row.name, plans[row.pk], row.settings) for row in deployments
+    ]
+    every = replace(nobody, tenants=tenants)
+    found = [
+        rival.why
+        for row in deployments
+        for rival in every.in_the_way_of(plans[row.pk], row.name, row.settings)
+    ]
+    return list(dict.fromkeys(found))
 
 
 # --- one among them -------------------------------------------------------------------------------

@@ -33,9 +33,15 @@ POLL_S = 0.05
 class Benchmarks:
     """Level-triggered: each tick compares rows with processes. Those outlive the agent."""
 
-    def __init__(self, host: Host, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        host: Host,
+        clock: Callable[[], float] = time.monotonic,
+        start: Callable[[list[str], Path], Detached] = start_detached,
+    ) -> None:
         self.host = host
         self.clock = clock
+        self.start_process = start
         self.run_folder: Path = settings.OMNI_HOME.run
         self.process: Detached | None = None
         self.number = 0
@@ -80,7 +86,9 @@ class Benchmarks:
         log.info("the process of %s is started", run)
         arguments = [str(MANAGE), "bench", "--run", str(run.pk)]
         with refusals():
-            self.process = start_detached(arguments, settings.OMNI_HOME.logs / LOG_NAME)
+            self.process = self.start_process(
+                arguments, settings.OMNI_HOME.logs / LOG_NAME
+            )
 
     def _give_up(self, run: BenchmarkRun) -> None:
         log.error("%s could not be ended by any process", run)

@@ -4,28 +4,47 @@ them."""
 from __future__ import annotations
 
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
-from tests.faults import processes
+from tests.faults import processes, rows_bench, rows_panel
 from tests.faults.panel_rig import FaultPanel, PanelRig
-from tests.faults.rows_panel import ROWS
 from tests.faults.table import Measured, Row
+
+ROWS = (*rows_panel.ROWS, *rows_bench.ROWS)
+DISK_BYTES = 256 << 20
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
 
 
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PanelRig]:
-    """One panel goes through all rows."""
+    """One panel goes through all rows. Its home is a disk of its own where that is possible."""
     panel = FaultPanel(tmp_path_factory.mktemp("faults") / "home")
-    panel.start()
-    made = PanelRig(panel)
-    made.prepare()
-    yield made
-    panel.stop()
+    with own_disk(panel.home):
+        panel.start()
+        made = PanelRig(panel)
+        made.prepare()
+        yield made
+        panel.stop()
+
+
+@contextmanager
+def own_disk(folder: Path) -> Iterator[None]:
+    folder.mkdir()
+    size = f"size={DISK_BYTES},mode=0700"
+    mount = ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)]
+    is_mounted = subprocess.run(mount, capture_output=True).returncode == 0
+    try:
+        yield
+    finally:
+        if is_mounted:
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])

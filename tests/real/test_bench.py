@@ -1,4 +1,7 @@
-"""`bench` with real engines: what it prints, and that it leaves the rig as it was."""
+"""`bench` with real engines: what it prints, and that it leaves the rig as it was.
+
+Plugs are pulled in tests/faults/rows_bench.py.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,9 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from tests.helpers import wait_until
@@ -75,15 +76,6 @@ def questions(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def long_questions(questions: Path) -> Path:
-    """The same with answers that leave time to pull a plug."""
-    questions.write_text(
-        questions.read_text().replace('"max_tokens": 8', '"max_tokens": 64')
-    )
-    return questions
-
-
 def bench(panel: RunningPanel, *arguments: str) -> dict[str, Any]:
     return panel.document("bench", *arguments, "--gateway", panel.url)
 
@@ -120,87 +112,6 @@ def test_bench_measures_both_and_leaves_the_rig_as_it_was(
     assert made["environment"]["swapped"] == bool(swap)
     assert made["environment"]["deployments"]["plain"]["build"]
     assert left_behind(two) == ({"stopped"}, 0)
-
-
-@pytest.mark.parametrize("plug", ["llama-server", "agent"])
-def test_bench_when_a_plug_is_pulled_tells_it_and_leaves_the_rig_as_it_was(
-    two: RunningPanel, long_questions: Path, plug: str
-) -> None:
-    """An engine that was killed is a disturbance; an agent is not, its engines go on."""
-    asked = ("--prompts", str(long_questions), "--gateway", two.url)
-    with subprocess.Popen(
-        [sys.executable, MANAGE, "bench", "plain", *asked],
-        env=two.env,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as running:
-        try:
-            assert running.stdout
-            assert "round 1 of" in running.stdout.readline()
-            two.child(plug).kill()
-            said, _ = running.communicate(timeout=120)
-        finally:
-            running.kill()
-
-    assert running.returncode == 0, said
-    is_told = "disturbed: plain" in said
-    assert is_told == (plug == "llama-server"), said
-    assert ("Nothing is concluded" in said) == is_told
-    wait_until(lambda: left_behind(two) == ({"stopped"}, 0), 30)
-
-
-def test_bench_whose_own_process_is_killed_ends_with_what_it_found(
-    two: RunningPanel, long_questions: Path
-) -> None:
-    """The agent notices, and another process puts the rig back and writes the end."""
-    asked = ("--prompts", str(long_questions), "--gateway", two.url)
-    with subprocess.Popen(
-        [sys.executable, MANAGE, "bench", "plain", *asked],
-        env=two.env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as running:
-        try:
-            assert running.stdout
-            assert "round 1 of" in running.stdout.readline()
-            [mine] = processes_of_runs(two)
-            mine.kill()
-            _, said = running.communicate(timeout=120)
-        finally:
-            running.kill()
-
-    assert running.returncode == 1
-    assert "was ended from outside" in said
-    state, document = last_run(two)
-    assert state == "failed"
-    assert not document["valid"]
-    assert document["arms"][0]["requests"] >= 4
-    assert left_behind(two) == ({"stopped"}, 0)
-    assert processes_of_runs(two) == []
-
-
-def processes_of_runs(panel: RunningPanel) -> list[psutil.Process]:
-    """Those that the agent of this panel started for benchmarks."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        with suppress(psutil.Error):
-            is_run = (process.info["cmdline"] or [])[2:4] == ["bench", "--run"]
-            if is_run and process.environ().get("OMNI_HOME") == str(panel.home):
-                found.append(process)
-    return found
-
-
-def last_run(panel: RunningPanel) -> tuple[str, dict[str, Any]]:
-    """How the newest run ended, and its report."""
-    uri = f"file:{panel.home}/omni.sqlite3?mode=ro"
-    with sqlite3.connect(uri, uri=True, timeout=5) as database:
-        query = (
-            "SELECT state, document FROM deployments_benchmarkrun"
-            " ORDER BY id DESC LIMIT 1"
-        )
-        [[state, document]] = database.execute(query).fetchall()
-    return state, json.loads(document)
 
 
 def ignore_interrupts() -> None:

@@ -74,7 +74,7 @@ class Command(OmniCommand):
         parser.add_argument(
             "--swap",
             action="store_true",
-            help="one is up at a time, for deployments that need the same devices",
+            help="one is up at a time; done anyway where they cannot run together",
         )
         # What the agent starts: does a run that was asked for.
         parser.add_argument("--run", type=int, help=SUPPRESS)
