@@ -219,7 +219,8 @@ class Execution:
         """What has to be put back is written down before anything is touched."""
         with transaction.atomic():
             key = create_key(f"benchmark {self.run.pk}")
-            self.run.api_key_id = ApiKey.objects.get_from_key(key).pk
+            found = ApiKey.objects.get_from_key(key)
+            self.run.api_key = ApiKey.objects.get(pk=found.pk)
             self.run.were_wanted = wanted_before(self.run.names)
             self.run.save(update_fields=["api_key", "were_wanted"])
         return key
