@@ -6,7 +6,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +16,7 @@ from django.utils import timezone
 
 from deployments.engines.probe.archs import lacked
 from deployments.models import Deployment, StoredPlan
-from deployments.planning.plan import DeviceFacts, Plan, Predicted
+from deployments.planning.plan import Plan
 from deployments.planning.plan_codec import encode
 from deployments.services.plans import (
     Setup,
@@ -37,11 +36,10 @@ MadeFrom = dict[str, Any]
 
 @dataclass(frozen=True)
 class Planned:
-    """A plan that is not stored yet, what it was made from, and its speeds before any fitting."""
+    """A plan that is not stored yet, and what it was made from."""
 
     plan: Plan
     made_from: MadeFrom
-    computed: Predicted
 
 
 # --- making ---------------------------------------------------------------------------------------
@@ -51,22 +49,8 @@ def make(setup: Setup, *, holds: bool = False) -> Planned:
     Raises OmniError when it cannot be planned at all.
     """
     made_from = facts_of(setup)
-    devices = rig_facts(setup.host, live=not holds)
-    plan = plan_setup(devices, setup)
-    return Planned(plan, made_from, _computed(devices, setup, plan))
-
-
-def _computed(
-    devices: Mapping[str, DeviceFacts], setup: Setup, plan: Plan
-) -> Predicted:
-    """The speeds as if nothing had been measured: what measurements are compared with."""
-    unfitted = {
-        name: replace(device, decode_factor=None, prefill_factor=None)
-        for name, device in devices.items()
-    }
-    if unfitted == devices:
-        return plan.predicted
-    return plan_setup(unfitted, setup).predicted
+    plan = plan_setup(rig_facts(setup.host, live=not holds), setup)
+    return Planned(plan, made_from)
 
 
 def facts_of(setup: Setup) -> MadeFrom:
@@ -135,9 +119,10 @@ def keep(deployment: Deployment, planned: Planned) -> None:
 
 
 def _speeds(planned: Planned) -> dict[str, Any]:
+    predicted = planned.plan.predicted
     return {
-        "computed_prefill_tps": planned.computed.prefill_tps,
-        "computed_decode_tps": planned.computed.decode_tps,
+        "computed_prefill_tps": predicted.computed_prefill_tps,
+        "computed_decode_tps": predicted.computed_decode_tps,
         "predicted_at": timezone.now(),
     }
 
