@@ -35,12 +35,12 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='measurement',
             name='predicted_decode_tps',
-            field=models.FloatField(blank=True, help_text='as it was shown then', null=True),
+            field=models.FloatField(blank=True, help_text='by what was known before', null=True),
         ),
         migrations.AddField(
             model_name='measurement',
             name='predicted_prefill_tps',
-            field=models.FloatField(blank=True, help_text='as it was shown then', null=True),
+            field=models.FloatField(blank=True, help_text='by what was known before', null=True),
         ),
         migrations.AddField(
             model_name='measurement',

@@ -58,10 +58,10 @@ class Measurement(models.Model):
         null=True, blank=True, help_text="before any fitting"
     )
     predicted_prefill_tps = models.FloatField(
-        null=True, blank=True, help_text="as it was shown then"
+        null=True, blank=True, help_text="by what was known before"
     )
     predicted_decode_tps = models.FloatField(
-        null=True, blank=True, help_text="as it was shown then"
+        null=True, blank=True, help_text="by what was known before"
     )
     at = models.DateTimeField(auto_now_add=True)
 

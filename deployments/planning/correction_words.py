@@ -43,10 +43,12 @@ def basis_text(predicted: Predicted) -> str:
     answer = source_text(predicted.decode_correction)
     prompt = source_text(predicted.prefill_correction)
     if answer == prompt:
-        return f"Speeds of one request alone, {answer}."
-    return (
-        f"Speeds of one request alone; the answer's: {answer}; the prompt's: {prompt}."
-    )
+        text = f"Speeds of one request alone, {answer}."
+    else:
+        text = f"Speeds of one request alone; the answer's: {answer}; the prompt's: {prompt}."
+    if predicted.decode_correction and predicted.basis == "computed":
+        text += " What other devices do of it is computed only."
+    return text
 
 
 def errors_text(what: str, errors: Errors | None) -> str:

@@ -8,6 +8,8 @@ from statistics import median
 from typing import Any
 
 from deployments.models import BenchmarkRun, Deployment, Measurement, StoredPlan
+from deployments.planning.corrections import Past
+from deployments.services.fitting import past_of
 from deployments.services.measurements import (
     SHORTEST_ANSWER,
     SHORTEST_PROMPT,
@@ -32,8 +34,12 @@ def keep_measured(run: BenchmarkRun) -> int:
     document = run.document
     if run.state != BenchmarkRun.State.DONE or not document or not document["valid"]:
         return 0
+    # One deployment of a run says nothing of how right the predictions of the others were.
+    before = past_of(run.host)
     kept = [
-        _keep(run, document, arm) for arm in document["arms"] if _is_alone_and_warm(arm)
+        _keep(run, document, arm, before)
+        for arm in document["arms"]
+        if _is_alone_and_warm(arm)
     ]
     forget_old(Measurement.objects.filter(is_benchmark=True))
     return sum(kept)
@@ -45,7 +51,7 @@ def _is_alone_and_warm(arm: Document) -> bool:
     return arm["concurrency"] == 1 and arm.get("load") != TOGETHER and not is_cold
 
 
-def _keep(run: BenchmarkRun, document: Document, arm: Document) -> bool:
+def _keep(run: BenchmarkRun, document: Document, arm: Document, before: Past) -> bool:
     name = arm["deployment"]
     found = Deployment.objects.filter(name=name, host=run.host)
     deployment = found.select_related("host", "engine").first()
@@ -67,7 +73,7 @@ def _keep(run: BenchmarkRun, document: Document, arm: Document) -> bool:
         # What the answering instance reads itself is not what was predicted, which is the other's
         # speed.
         prefill = None
-    compared = compared_with(deployment, plan)
+    compared = compared_with(deployment, plan, before)
     if compared is None or (decode is None and prefill is None):
         return False
 

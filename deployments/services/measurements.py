@@ -9,7 +9,9 @@ from typing import Any
 from django.db.models import QuerySet
 
 from deployments.models import Deployment, Measurement, StoredPlan
-from deployments.services.fitting import plan_subject
+from deployments.planning.corrected import corrected
+from deployments.planning.corrections import Past
+from deployments.services.fitting import past_of, plan_subject
 from deployments.services.stored_plans import is_outdated
 from deployments.strategies import STRATEGIES
 
@@ -52,16 +54,20 @@ def record(
         prefill = None
         if decode is None:
             return
-    compared = compared_with(found, plan)
+    compared = compared_with(found, plan, past_of(found.host))
     if compared is None:
         return
     Measurement.objects.create(**compared, prefill_tps=prefill, decode_tps=decode)
     forget_old(Measurement.objects.filter(is_benchmark=False))
 
 
-def compared_with(deployment: Deployment, plan: StoredPlan) -> dict[str, Any] | None:
-    """What stands in a measurement besides what was measured; None where the plan cannot be read
-    by this version."""
+def compared_with(
+    deployment: Deployment, plan: StoredPlan, past: Past
+) -> dict[str, Any] | None:
+    """What stands in a measurement besides what was measured; `past` is what was known before it.
+
+    None where the plan cannot be read by this version.
+    """
     planned = plan.read()
     if planned is None:
         return None
@@ -70,6 +76,7 @@ def compared_with(deployment: Deployment, plan: StoredPlan) -> dict[str, Any] | 
     models = {binding.role: binding.model for binding in bindings}
     engine = plan.made_from["engine"]
     subject = plan_subject(planned, models, engine["flavour"], engine["build"])
+    predicted = corrected(planned, subject, past).predicted
     return {
         "host": deployment.host,
         "model_id": subject.model,
@@ -82,8 +89,8 @@ def compared_with(deployment: Deployment, plan: StoredPlan) -> dict[str, Any] | 
         "number_format": subject.number_format,
         "computed_prefill_tps": plan.computed_prefill_tps,
         "computed_decode_tps": plan.computed_decode_tps,
-        "predicted_prefill_tps": planned.predicted.prefill_tps,
-        "predicted_decode_tps": planned.predicted.decode_tps,
+        "predicted_prefill_tps": predicted.prefill_tps,
+        "predicted_decode_tps": predicted.decode_tps,
     }
 
 

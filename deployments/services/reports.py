@@ -64,6 +64,7 @@ def _predicted(known: Predicted) -> Document:
     return {
         "prefill_tps": known.prefill_tps,
         "decode_tps": known.decode_tps,
+        "basis": known.basis,
         "prefill_range": known.prefill_range,
         "decode_range": known.decode_range,
         "computed_prefill_tps": known.computed_prefill_tps,
