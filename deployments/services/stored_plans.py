@@ -7,15 +7,16 @@ import hashlib
 import json
 import logging
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from django.conf import settings as django_settings
 from django.db import transaction
-from django.db.models import F
+from django.db.models import F, Max
 from django.utils import timezone
 
 from deployments.engines.probe.archs import lacked
-from deployments.models import Deployment, StoredPlan
+from deployments.models import Deployment, Measurement, StoredPlan
 from deployments.planning.plan import Plan
 from deployments.planning.plan_codec import encode
 from deployments.services.plans import (
@@ -190,7 +191,7 @@ def plans_of(deployments: list[Deployment]) -> dict[int, Plan]:
 # --- keeping them true ----------------------------------------------------------------------------
 def keep_plans_current(host: Host) -> None:
     """Gives what runs without a stored plan one, and predicts speeds again where the memory's speed
-    has been measured since: for the agent, apart from supervision."""
+    or a deployment's has been measured since: for the agent, apart from supervision."""
     host.refresh_from_db()
     running = host.deployments.filter(
         desired=Deployment.Desired.RUNNING, is_deleting=False, external_model=""
@@ -199,12 +200,14 @@ def keep_plans_current(host: Host) -> None:
         deployment__in=running, generation=F("deployment__generation")
     )
     known = {row.deployment_id: (row, row.read()) for row in rows}
+    benchmarks = Measurement.objects.filter(host=host, is_benchmark=True)
+    measured_at = benchmarks.aggregate(last=Max("at"))["last"]
     for deployment in running.select_related("host", "engine"):
         row, plan = known.get(deployment.pk, (None, None))
         try:
             if row is None or plan is None:
                 _make_and_keep(deployment)
-            elif is_outdated(row, host):
+            elif is_outdated(row, host) or _is_before(row, measured_at):
                 _predict_again(row, plan, deployment)
         except OmniError as error:
             log.info("%s runs, and cannot be planned: %s", deployment, error)
@@ -213,6 +216,10 @@ def keep_plans_current(host: Host) -> None:
 def is_outdated(row: StoredPlan, host: Host) -> bool:
     """Whether its speeds were computed from another reading of the memory's."""
     return host.ram_measured_at is not None and row.predicted_at < host.ram_measured_at
+
+
+def _is_before(row: StoredPlan, measured_at: datetime | None) -> bool:
+    return measured_at is not None and row.predicted_at < measured_at
 
 
 def _predict_again(row: StoredPlan, plan: Plan, deployment: Deployment) -> None:
