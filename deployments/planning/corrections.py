@@ -237,9 +237,6 @@ class Past:
         return Errors(len(known), middle, known[0], known[-1])
 
 
-NO_PAST = Past()
-
-
 def _key(subject: Subject, alike: Alike) -> tuple[object, ...]:
     own = (getattr(subject, name) for name in GROUPS[alike].fields)
     return (alike, subject.devices, subject.strategy, subject.variant, *own)

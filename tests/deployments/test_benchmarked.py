@@ -7,7 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from deployments.models import BenchmarkRun, Deployment, Measurement, Model, StoredPlan
@@ -435,3 +437,23 @@ def test_the_page_of_a_deployment_says_it_too(
     assert "Speed, as predicted" in text
     assert "predicted, corrected by 1 benchmark with this model" in text
     assert "The one prediction of its answers before was 25 % too fast." in text
+
+
+@pytest.mark.parametrize(
+    "path", ["/plan/?model={model}&device=RPC0&device=RPC1", "/deployments/split/"]
+)
+def test_a_page_asks_no_more_for_many_runs_than_for_one(
+    split: Deployment, model: Model, viewer: Client, path: str
+) -> None:
+    def queries() -> int:
+        with CaptureQueriesContext(connection) as asked:
+            page_ = viewer.get(path.format(model=model.name))
+        assert "Benchmark of" in squeezed(page_.content.decode())
+        return len(asked)
+
+    keep_measured(run_of((split, arm_of(split, 30.0, 200.0))))
+    queries()
+    few = queries()
+    for _ in range(20):
+        keep_measured(run_of((split, arm_of(split, 30.0, 200.0)), count=4))
+    assert queries() == few
