@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from django.db import models
 
+from deployments.models.benchmark import BenchmarkRun
 from deployments.models.library import Engine, Model
 from deployments.names import LENGTH
 from gpus.models import Host
 
 
 class Measurement(models.Model):
-    """One answer of one deployment.
+    """One answer of one deployment, or the median of what a benchmark asked it.
 
-    Rates are tokens/s; null where the answer was too short to tell.
+    Rates are tokens/s; null where answer or prompt were too short to tell. What is empty was not
+    kept by the version that wrote the row.
     """
 
     host = models.ForeignKey(
@@ -23,7 +25,30 @@ class Measurement(models.Model):
     )
     deployment_name = models.CharField(max_length=LENGTH["deployments"])
     strategy = models.CharField(max_length=20)
-    devices = models.JSONField(default=list, help_text="names, all roles together")
+    variant = models.CharField(
+        max_length=160, blank=True, help_text="how it drafts, and with which model"
+    )
+    devices = models.JSONField(
+        default=list,
+        help_text="names, all roles together; the host where layers are left to it",
+    )
+    flavour = models.CharField(max_length=20, blank=True, help_text="of the engine")
+    build = models.CharField(max_length=200, blank=True, help_text="of the engine")
+    number_format = models.CharField(
+        max_length=40, blank=True, help_text="of the weights"
+    )
+    is_benchmark = models.BooleanField(default=False)
+    requests = models.PositiveIntegerField(
+        default=1, help_text="how many it stands for"
+    )
+    # Null for an answer, and once the benchmark was deleted.
+    run = models.ForeignKey(
+        BenchmarkRun,
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="measurements",
+    )
     prefill_tps = models.FloatField(null=True, blank=True)
     decode_tps = models.FloatField(null=True, blank=True)
     computed_prefill_tps = models.FloatField(
@@ -32,10 +57,21 @@ class Measurement(models.Model):
     computed_decode_tps = models.FloatField(
         null=True, blank=True, help_text="before any fitting"
     )
+    predicted_prefill_tps = models.FloatField(
+        null=True, blank=True, help_text="by what was known before"
+    )
+    predicted_decode_tps = models.FloatField(
+        null=True, blank=True, help_text="by what was known before"
+    )
     at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
         ordering = ("-id",)
+        constraints = [
+            models.UniqueConstraint(
+                fields=["run", "deployment_name"], name="measured_once_per_run"
+            )
+        ]
 
     def __str__(self) -> str:
         return f"{self.deployment_name} {self.at:%Y-%m-%d %H:%M:%S}"

@@ -9,6 +9,7 @@ from typing import Any
 
 from deployments.formats.model_facts import ModelFacts
 from deployments.planning.architecture import ModelShape
+from deployments.planning.corrections import Correction, Errors
 from deployments.planning.launch_facts import LaunchFacts
 from deployments.planning.repacking import Kernels
 from deployments.planning.vocabulary import VocabFacts
@@ -106,9 +107,9 @@ class DeviceFacts:
     link_gbps: float | None = None
     # Single-precision arithmetic at full clock, 10¹² operations per second.
     tflops: float | None = None
-    # Measured ÷ computed speed on this device, once there are runs of this rig to fit to.
-    decode_factor: float | None = None
-    prefill_factor: float | None = None
+    # Measured ÷ computed speed on this device, once something has run on it alone.
+    decode_correction: Correction | None = None
+    prefill_correction: Correction | None = None
 
 
 @dataclass(frozen=True)
@@ -234,8 +235,17 @@ class Predicted:
     decode_tps: float | None = None
     prefill_range: tuple[float, float] | None = None
     decode_range: tuple[float, float] | None = None
-    # measured: fitted to this rig's own runs; computed: from the devices' data sheets.
+    # measured: corrected by this rig's own runs; computed: from the devices' data sheets.
     basis: str = "computed"
+    # The same places before any correction: what runs are compared with.
+    computed_prefill_tps: float | None = None
+    computed_decode_tps: float | None = None
+    # By what they were corrected.
+    prefill_correction: Correction | None = None
+    decode_correction: Correction | None = None
+    # How far off such predictions were before.
+    prefill_errors: Errors | None = None
+    decode_errors: Errors | None = None
     # What the ranges rest on that nobody has measured or looked up for this rig, in whole
     # sentences.
     assumes: tuple[str, ...] = ()

@@ -12,11 +12,12 @@ tokens/s (ggml-org/llama.cpp pull request 17906) and answers with about 250 on a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from deployments.planning.architecture import ModelShape
+from deployments.planning.corrections import Alike, Correction
 from deployments.planning.memory.placement import Placement
 from deployments.planning.memory.settings import MemorySettings
 from deployments.planning.plan import DeviceFacts, Predicted
@@ -31,9 +32,6 @@ from omni.units import gbps_text
 # A conversation of ordinary length, which predictions are made for unless they say otherwise.
 TYPICAL_DEPTH = 1024
 TYPICAL_PROMPT = 2048
-# How far a fitted prediction may still be off, and how much wider a computed one is than its
-# factors.
-FITTED_SPREAD = 0.15
 
 
 @dataclass(frozen=True)
@@ -137,7 +135,7 @@ class SpeedModel:
         memory_s = read / (
             device.bandwidth_gbps
             * 1e9
-            * _fitted(rates.memory, level, device.decode_factor)
+            * _corrected(rates.memory, level, device.decode_correction)
         )
         if (
             device.kind == "cpu"
@@ -154,7 +152,7 @@ class SpeedModel:
             peak = (
                 device.tflops
                 * 1e12
-                * _fitted(rates.compute, level, device.prefill_factor)
+                * _corrected(rates.compute, level, device.prefill_correction)
             )
             compute_s = 2 * per_token * tokens / peak
         fixed_s = work.layers * rates.layer_s + work.expert_layers * rates.experts_s
@@ -251,6 +249,15 @@ class SpeedModel:
         batch = max(min(self.settings.micro_batch, prompt), 1)
         return _rate(self.step_s(batch, prompt // 2, level), batch)
 
+    @property
+    def uncorrected(self) -> SpeedModel:
+        """The same places as if nothing had been measured on the devices."""
+        return replace(
+            self,
+            devices=tuple(map(_uncorrected, self.devices)),
+            host=_uncorrected(self.host),
+        )
+
     def predicted(self) -> Predicted:
         if (decode := self.decode_tps()) is None:
             return Predicted()
@@ -259,9 +266,9 @@ class SpeedModel:
             for d, w in zip((*self.devices, self.host), self._used(), strict=True)
             if not w.is_empty
         ]
-        fitted = bool(used) and all(d.decode_factor for d in used)
+        computed = self.uncorrected
         prefill = self.prefill_tps()
-        return Predicted(
+        known = Predicted(
             prefill_tps=prefill,
             decode_tps=decode,
             prefill_range=_range(
@@ -270,8 +277,26 @@ class SpeedModel:
             decode_range=_range(
                 decode, self.decode_tps(level=0), self.decode_tps(level=2)
             ),
-            basis="measured" if fitted else "computed",
             assumes=self._assumes(),
+            computed_prefill_tps=computed.prefill_tps(),
+            computed_decode_tps=computed.decode_tps(),
+        )
+        is_measured = bool(used) and all(d.decode_correction for d in used)
+        return replace(
+            known,
+            basis="measured" if is_measured else "computed",
+            decode_correction=_by_devices(
+                {d.name: d.decode_correction for d in used},
+                known.computed_decode_tps,
+                decode,
+                known.decode_range,
+            ),
+            prefill_correction=_by_devices(
+                {d.name: d.prefill_correction for d in used},
+                known.computed_prefill_tps,
+                prefill,
+                known.prefill_range,
+            ),
         )
 
     def _assumes(self) -> tuple[str, ...]:
@@ -303,12 +328,37 @@ class SpeedModel:
         return found
 
 
-def _fitted(
-    rates: tuple[float, float, float], level: int, factor: float | None
+def _uncorrected(device: DeviceFacts) -> DeviceFacts:
+    return replace(device, decode_correction=None, prefill_correction=None)
+
+
+def _corrected(
+    rates: tuple[float, float, float], level: int, by: Correction | None
 ) -> float:
-    if factor is None:
+    if by is None:
         return rates[level]
-    return rates[1] * factor * (1 - FITTED_SPREAD, 1.0, 1 + FITTED_SPREAD)[level]
+    return rates[1] * (by.low, by.ratio, by.high)[level]
+
+
+def _by_devices(
+    corrections: Mapping[str, Correction | None],
+    computed: float | None,
+    likely: float | None,
+    between: tuple[float, float] | None,
+) -> Correction | None:
+    """What the devices' own corrections come to together; None where no device has one."""
+    own = {name: each for name, each in corrections.items() if each}
+    if not own or not computed or not likely or not between:
+        return None
+    return Correction(
+        likely / computed,
+        between[0] / computed,
+        between[1] / computed,
+        sum(each.benchmarks for each in own.values()),
+        sum(each.answers for each in own.values()),
+        Alike.DEVICES,
+        tuple(own),
+    )
 
 
 def _rate(seconds: float | None, tokens: int) -> float | None:
@@ -323,23 +373,3 @@ def _range(
     if likely is None or low is None or high is None:
         return None
     return (min(low, likely), max(high, likely))
-
-
-# --- fitting to what this rig did -----------------------------------------------------------------
-MIN_FACTOR = 0.05
-MAX_FACTOR = 20.0
-
-
-def factor(measured: Sequence[float], computed: Sequence[float]) -> float | None:
-    """Measured ÷ computed, the median of all pairs; None without any. Both in tokens/s."""
-    ratios = sorted(
-        m / c for m, c in zip(measured, computed, strict=True) if m > 0 and c > 0
-    )
-    if not ratios:
-        return None
-    middle = len(ratios) // 2
-    if len(ratios) % 2:
-        median = ratios[middle]
-    else:
-        median = (ratios[middle - 1] + ratios[middle]) / 2
-    return min(max(median, MIN_FACTOR), MAX_FACTOR)

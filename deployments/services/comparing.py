@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from deployments.models import Engine, Model
+from deployments.planning.corrections import Past, PastRun
 from deployments.planning.plan import DeviceFacts, Plan
 from deployments.planning.ranking import is_about_equal, rank
 from deployments.planning.roles import DRAFT, MAIN, assign
+from deployments.services.fitting import past_of
 from deployments.services.plans import Members, plan_on
+from deployments.services.speeds import speeds_of
 from deployments.strategies import STRATEGIES
 from deployments.strategies.base import Strategy
 from omni.errors import OmniError
@@ -42,6 +45,8 @@ class Compared:
     error: OmniError | None = None
     device: str = ""
     is_best_of_rows: bool = True
+    # What its speeds are held against, the newest first.
+    runs: tuple[PastRun, ...] = ()
 
     @property
     def key(self) -> str:
@@ -62,15 +67,17 @@ def compare(
     """Every strategy's plan of the choice; `names` are by strategy, `devices` all those of the
     host."""
     found: list[Compared] = []
+    past = past_of(choice.engine.host)
     for strategy in STRATEGIES.values():
         name = names[strategy.name]
         alone = _each_alone(devices, choice)
         if strategy.takes_one_device and len(alone) > 1:
             found += _rows(
-                [_compared(devices, strategy, each, name) for each in alone], alone
+                [_compared(devices, strategy, each, name, past) for each in alone],
+                alone,
             )
         else:
-            found.append(_compared(devices, strategy, choice, name))
+            found.append(_compared(devices, strategy, choice, name, past))
     return found
 
 
@@ -100,7 +107,11 @@ def _is_alike(one: Compared, other: Compared) -> bool:
 
 
 def _compared(
-    devices: Mapping[str, DeviceFacts], strategy: Strategy, choice: Choice, name: str
+    devices: Mapping[str, DeviceFacts],
+    strategy: Strategy,
+    choice: Choice,
+    name: str,
+    past: Past,
 ) -> Compared:
     models = {MAIN: choice.model, DRAFT: choice.draft or choice.model}
     members: dict[str, tuple[Model, Sequence[str]]] = {}
@@ -122,7 +133,13 @@ def _compared(
             engine=choice.engine,
             members=members,
             settings=choice.settings,
+            past=past,
         )
     except OmniError as error:
         return Compared(strategy, name, members, error=error)
-    return Compared(strategy, name, members, found)
+    if not found.instances:
+        return Compared(strategy, name, members, found)
+    engine = choice.engine
+    playing = {role: model for role, (model, _) in members.items()}
+    speeds = speeds_of(found, playing, engine.flavour, engine.build, past)
+    return Compared(strategy, name, members, found, runs=speeds.runs)

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from statistics import median
 
 from deployments.models import Measurement, Model
+from deployments.planning.corrections import weight_of, weighted_median
 from deployments.strategies import STRATEGIES
 from gpus.models import Host
 
 REFERENCE = next(iter(STRATEGIES))
 # Older ones may be of other settings or another engine.
 LATEST = 400
+# A strategy on these devices.
+Way = tuple[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
 class Effect:
-    """The median rate of answers, tokens/s, of one strategy on the same devices.
+    """The median rate of answers of one strategy on the same devices, in tokens/s.
 
-    `times` compares it with the fastest independent deployment of the model; None where there is
-    none, and for independent deployments themselves.
+    Those of a benchmark weigh as deployments/planning/corrections.py says. `times` compares it with
+    the fastest independent deployment of the model; None where there is none, and for independent
+    deployments themselves.
     """
 
     strategy: str
@@ -33,16 +36,18 @@ class Effect:
 
 def effects(host: Host, model: Model) -> list[Effect]:
     """The fastest first; empty while nothing was answered."""
-    rates: dict[tuple[str, tuple[str, ...]], list[float]] = defaultdict(list)
+    rates: dict[Way, list[tuple[float, float]]] = defaultdict(list)
+    answers: dict[Way, int] = defaultdict(int)
     rows = Measurement.objects.filter(host=host, model=model, decode_tps__isnull=False)[
         :LATEST
     ]
-    for strategy, devices, rate in rows.values_list(
-        "strategy", "devices", "decode_tps"
+    for strategy, devices, rate, requests in rows.values_list(
+        "strategy", "devices", "decode_tps", "requests"
     ):
         if strategy in STRATEGIES and rate:
-            rates[strategy, tuple(devices)].append(rate)
-    medians = {key: median(values) for key, values in rates.items()}
+            rates[strategy, tuple(devices)].append((rate, weight_of(requests)))
+            answers[strategy, tuple(devices)] += requests
+    medians = {key: weighted_median(pairs) for key, pairs in rates.items()}
     reference = max(
         (rate for (strategy, _), rate in medians.items() if strategy == REFERENCE),
         default=None,
@@ -52,7 +57,7 @@ def effects(host: Host, model: Model) -> list[Effect]:
             strategy,
             STRATEGIES[strategy].title,
             devices,
-            len(rates[strategy, devices]),
+            answers[strategy, devices],
             rate,
             rate / reference if reference and strategy != REFERENCE else None,
         )

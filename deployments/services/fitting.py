@@ -1,65 +1,88 @@
-"""Fits predictions to what this rig really did."""
+"""What this rig really did, from rows: predictions are corrected by it."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 from django.db.models import Q
 from django.utils import timezone
 
-from deployments.models import Measurement
-from deployments.planning.speed import factor
-from deployments.states import DEFAULT_STRATEGY
+from deployments.models import Measurement, Model
+from deployments.planning.corrected import subject_of
+from deployments.planning.corrections import Past, PastRun, Rate, Rates, Subject
+from deployments.planning.plan import Plan
+from deployments.planning.roles import DRAFT
+from deployments.strategies import STRATEGIES
 from gpus.discovery import measure_memory
 from gpus.models import Device, Host
 from gpus.ram import is_due, is_quiet_now
 
-FITTED_TO = 40
+LOOKED_AT = 600
 
 
-@dataclass(frozen=True)
-class Factors:
-    """Measured ÷ computed of one device."""
-
-    decode: float | None
-    prefill: float | None
-
-
-def factors_of(host: Host) -> dict[str, Factors]:
-    """Device → how its measured speed compares with the computed one, from answers that used it
-    alone."""
-    by_device: dict[str, list[Measurement]] = defaultdict(list)
+def past_of(host: Host) -> Past:
+    """What was measured on the host and still says something of it, the newest first."""
     in_ram = _devices_in_ram(host)
-    for row in Measurement.objects.filter(
-        host=host, strategy=DEFAULT_STRATEGY
-    ).order_by("-id")[: FITTED_TO * 8]:
-        if len(row.devices) == 1 and row.devices[0] in in_ram and _is_before(row, host):
-            # It was computed from another reading of the memory's speed.
-            continue
-        if len(row.devices) == 1 and len(by_device[row.devices[0]]) < FITTED_TO:
-            by_device[row.devices[0]].append(row)
-    return {
-        name: Factors(_fit(rows, "decode_tps"), _fit(rows, "prefill_tps"))
-        for name, rows in by_device.items()
-    }
+    # Benchmarks first: they are few, and tell more.
+    rows = Measurement.objects.filter(host=host).order_by("-is_benchmark", "-id")
+    return Past(
+        _past_run(row)
+        for row in rows[:LOOKED_AT]
+        # It was computed from another reading of the memory's speed.
+        if not (in_ram.intersection(row.devices) and _is_before(row, host))
+    )
+
+
+def _past_run(row: Measurement) -> PastRun:
+    return PastRun(
+        Subject(
+            tuple(row.devices),
+            row.strategy,
+            row.variant,
+            row.flavour,
+            row.build,
+            row.number_format,
+            row.model_id,
+        ),
+        Rates(row.prefill_tps, row.decode_tps),
+        Rates(row.computed_prefill_tps, row.computed_decode_tps),
+        Rates(row.predicted_prefill_tps, row.predicted_decode_tps),
+        row.requests,
+        row.is_benchmark,
+        row.at,
+        row.deployment_name,
+    )
+
+
+def plan_subject(
+    plan: Plan, models: Mapping[str, Model], flavour: str, build: str
+) -> Subject:
+    """What the speed of a plan depends on; `models` are by role, the others of its engine."""
+    serving = models[STRATEGIES[plan.strategy].serving_role]
+    draft = models.get(DRAFT)
+    return subject_of(
+        plan,
+        flavour=flavour,
+        build=build,
+        number_format=serving.quant,
+        model=serving.pk,
+        draft=draft.name if draft else "",
+    )
 
 
 def keep_ram_measured(host: Host) -> bool:
     """Measures the memory's speed again where that is due and the machine has nothing else to do;
     True when it did."""
     host.refresh_from_db()
-    factors = factors_of(host)
+    past = past_of(host)
+    anything = Subject((), "")
     known = [
-        factors[name].decode
+        past.device_correction(name, anything, Rate.DECODE)
         for name in sorted(_devices_in_ram(host))
-        if name in factors
     ]
-    factor_of_ram = next((each for each in known if each is not None), None)
+    ratio_of_ram = next((each.ratio for each in known if each), None)
     if (
-        not is_due(
-            host.ram_reading, host.ram_measured_at, timezone.now(), factor_of_ram
-        )
+        not is_due(host.ram_reading, host.ram_measured_at, timezone.now(), ratio_of_ram)
         or not is_quiet_now()
     ):
         return False
@@ -75,11 +98,3 @@ def _devices_in_ram(host: Host) -> set[str]:
 
 def _is_before(row: Measurement, host: Host) -> bool:
     return host.ram_measured_at is not None and row.at < host.ram_measured_at
-
-
-def _fit(rows: list[Measurement], rate: str) -> float | None:
-    pairs = [(getattr(row, rate), getattr(row, f"computed_{rate}")) for row in rows]
-    known = [
-        (measured, computed) for measured, computed in pairs if measured and computed
-    ]
-    return factor([m for m, _ in known], [c for _, c in known])

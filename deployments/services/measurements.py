@@ -6,7 +6,12 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from django.db.models import QuerySet
+
 from deployments.models import Deployment, Measurement, StoredPlan
+from deployments.planning.corrected import corrected
+from deployments.planning.corrections import Past
+from deployments.services.fitting import past_of, plan_subject
 from deployments.services.stored_plans import is_outdated
 from deployments.strategies import STRATEGIES
 
@@ -49,28 +54,55 @@ def record(
         prefill = None
         if decode is None:
             return
-    bindings = list(found.bindings.all())
-    Measurement.objects.create(
-        host=found.host,
-        model_id=bindings[0].model_id,
-        deployment_name=found.name,
-        strategy=found.strategy,
-        devices=list(dict.fromkeys(name for b in bindings for name in b.devices)),
-        prefill_tps=prefill,
-        decode_tps=decode,
-        computed_prefill_tps=plan.computed_prefill_tps,
-        computed_decode_tps=plan.computed_decode_tps,
-    )
-    old = Measurement.objects.order_by("-id").values_list("pk", flat=True)[
-        KEPT : KEPT + 100
-    ]
+    compared = compared_with(found, plan, past_of(found.host))
+    if compared is None:
+        return
+    Measurement.objects.create(**compared, prefill_tps=prefill, decode_tps=decode)
+    forget_old(Measurement.objects.filter(is_benchmark=False))
+
+
+def compared_with(
+    deployment: Deployment, plan: StoredPlan, past: Past
+) -> dict[str, Any] | None:
+    """What stands in a measurement besides what was measured; `past` is what was known before it.
+
+    None where the plan cannot be read by this version.
+    """
+    planned = plan.read()
+    if planned is None:
+        return None
+    bindings = deployment.bindings.select_related("model")
+    bindings = bindings.only("role", "devices", "model__name", "model__quant")
+    models = {binding.role: binding.model for binding in bindings}
+    engine = plan.made_from["engine"]
+    subject = plan_subject(planned, models, engine["flavour"], engine["build"])
+    predicted = corrected(planned, subject, past).predicted
+    return {
+        "host": deployment.host,
+        "model_id": subject.model,
+        "deployment_name": deployment.name,
+        "strategy": subject.strategy,
+        "variant": subject.variant,
+        "devices": list(subject.devices),
+        "flavour": subject.flavour,
+        "build": subject.build,
+        "number_format": subject.number_format,
+        "computed_prefill_tps": plan.computed_prefill_tps,
+        "computed_decode_tps": plan.computed_decode_tps,
+        "predicted_prefill_tps": predicted.prefill_tps,
+        "predicted_decode_tps": predicted.decode_tps,
+    }
+
+
+def forget_old(rows: QuerySet[Measurement]) -> None:
+    old = rows.order_by("-id").values_list("pk", flat=True)[KEPT : KEPT + 100]
     Measurement.objects.filter(pk__in=list(old)).delete()
 
 
 def _plan_it_ran_by(deployment: Deployment) -> StoredPlan | None:
     """Of the generation that its processes are of: a change may have been made since."""
     running = deployment.instances.filter(pid__isnull=False).values("generation")
-    plans = deployment.plans.filter(generation__in=running).defer("plan", "made_from")
+    plans = deployment.plans.filter(generation__in=running)
     return plans.order_by("-generation").first()
 
 

@@ -17,6 +17,8 @@ from deployments.external.plan import external_plan
 from deployments.formats.model_facts import ModelFacts
 from deployments.models import Deployment, Engine, Model
 from deployments.planning.architecture import ModelShape
+from deployments.planning.corrected import corrected, with_corrections
+from deployments.planning.corrections import Past, Subject
 from deployments.planning.plan import (
     KEY_FILE,
     DeviceFacts,
@@ -29,7 +31,7 @@ from deployments.planning.repacking import Kernels
 from deployments.planning.settings import AUTO, validated
 from deployments.planning.speed import CORE_TFLOPS
 from deployments.planning.vocabulary import VocabFacts
-from deployments.services.fitting import Factors, factors_of
+from deployments.services.fitting import past_of, plan_subject
 from deployments.states import InstanceState
 from deployments.strategies import get_strategy
 from deployments.strategies.on_engine import plan_on_engine
@@ -143,15 +145,20 @@ def plan_on(
     members: Members,
     settings: Mapping[str, object],
     extra_args: Sequence[str] = (),
+    past: Past | None = None,
 ) -> Plan:
     """The plan of a deployment that need not exist, on devices that were read before.
 
-    Raises OmniError when it cannot be planned at all.
+    `past` is what was measured on the host; it is read where it is not given. Raises OmniError when
+    it cannot be planned at all.
     """
     home = django_settings.OMNI_HOME
+    engine_ = engine_facts(engine, (model.arch for model, _ in members.values()))
+    past = past_of(engine.host) if past is None else past
+    devices = with_corrections(devices, past, _subject(strategy, engine, members))
     request = PlanRequest(
         strategy=strategy,
-        engine=engine_facts(engine, (model.arch for model, _ in members.values())),
+        engine=engine_,
         members={
             role: _member(model, names, devices)
             for role, (model, names) in members.items()
@@ -163,7 +170,25 @@ def plan_on(
         api_key_file=KEY_FILE,
         slots_folder=str(home.slots / name) if name else str(home.slots),
     )
-    return plan_on_engine(get_strategy(strategy), request)
+    plan = plan_on_engine(get_strategy(strategy), request)
+    if not plan.instances:
+        return plan
+    models = {role: model for role, (model, _) in members.items()}
+    subject = plan_subject(plan, models, engine.flavour, engine.build)
+    return corrected(plan, subject, past)
+
+
+def _subject(strategy: str, engine: Engine, members: Members) -> Subject:
+    """What devices are corrected for: engine and weights."""
+    serving, _ = members.get(get_strategy(strategy).serving_role, (None, ()))
+    return Subject(
+        (),
+        strategy,
+        flavour=engine.flavour,
+        build=engine.build,
+        number_format=serving.quant if serving else "",
+        model=serving.pk if serving else None,
+    )
 
 
 def _within_limits(
@@ -179,22 +204,17 @@ def _within_limits(
 
 
 # --- rows → facts ---------------------------------------------------------------------------------
-def rig_facts(
-    host: Host, *, live: bool = True, fitted: bool = True
-) -> dict[str, DeviceFacts]:
+def rig_facts(host: Host, *, live: bool = True) -> dict[str, DeviceFacts]:
     """The host's devices by name, in the panel's order: what they are, what is free, how fast they
-    are."""
+    ought to be."""
     used = memory_in_use(host.name) if live else {}
-    factors = factors_of(host) if fitted else {}
     rows = host.devices.exclude(is_stand_in=True, is_present=False).select_related(
         "gpu", "host"
     )
     keys = {d.name: "host" if d.kind == Device.Kind.CPU else d.card_key for d in rows}
     behind = _behind(rows)
     return {
-        d.name: _device_facts(
-            d, behind.get(d.endpoint, d), used.get(keys[d.name]), factors.get(d.name)
-        )
+        d.name: _device_facts(d, behind.get(d.endpoint, d), used.get(keys[d.name]))
         for d in rows
     }
 
@@ -238,9 +258,7 @@ def engine_facts(engine: Engine, archs: Iterable[str] = ()) -> EngineFacts:
     )
 
 
-def _device_facts(
-    device: Device, real: Device, used_bytes: int | None, factors: Factors | None
-) -> DeviceFacts:
+def _device_facts(device: Device, real: Device, used_bytes: int | None) -> DeviceFacts:
     """`real` is the device itself, or the one of another host that is behind it: it says how fast
     that is. How fast the network between them is nobody knows."""
     gpu = real.gpu
@@ -280,8 +298,6 @@ def _device_facts(
             else None
         ),
         tflops=max(cores, 1) * CORE_TFLOPS if on_host else own_tflops,
-        decode_factor=factors.decode if factors else None,
-        prefill_factor=factors.prefill if factors else None,
     )
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from deployments.library.folders import ScanReport
 from deployments.models import Deployment, Instance, Model
-from deployments.planning.plan import Plan
+from deployments.planning.corrections import Correction, Errors
+from deployments.planning.plan import Plan, Predicted
 from deployments.services.runnable import runnable
 from gpus.models import Device, Gpu, Host
 
@@ -55,10 +56,48 @@ def _plan(name: str, plan: Plan) -> Document:
         ],
         "devices": [use.document() for use in plan.devices],
         "instances": [asdict(runnable(instance, name)) for instance in plan.instances],
-        "predicted": {
-            "prefill_tps": plan.predicted.prefill_tps,
-            "decode_tps": plan.predicted.decode_tps,
-        },
+        "predicted": _predicted(plan.predicted),
+    }
+
+
+def _predicted(known: Predicted) -> Document:
+    return {
+        "prefill_tps": known.prefill_tps,
+        "decode_tps": known.decode_tps,
+        "basis": known.basis,
+        "prefill_range": known.prefill_range,
+        "decode_range": known.decode_range,
+        "computed_prefill_tps": known.computed_prefill_tps,
+        "computed_decode_tps": known.computed_decode_tps,
+        "prefill_corrected_by": _corrected_by(known.prefill_correction),
+        "decode_corrected_by": _corrected_by(known.decode_correction),
+        "prefill_past_error": _past_error(known.prefill_errors),
+        "decode_past_error": _past_error(known.decode_errors),
+    }
+
+
+def _corrected_by(by: Correction | None) -> Document | None:
+    """Which runs; None: it is computed only."""
+    if by is None:
+        return None
+    return {
+        "benchmarks": by.benchmarks,
+        "answers": by.answers,
+        "alike": str(by.alike),
+        "devices": list(by.devices),
+        "ratio": by.ratio,
+    }
+
+
+def _past_error(errors: Errors | None) -> Document | None:
+    """Predicted ÷ measured − 1 of earlier runs, as per cents."""
+    if errors is None:
+        return None
+    return {
+        "runs": errors.runs,
+        "median_percent": 100 * errors.median,
+        "low_percent": 100 * errors.low,
+        "high_percent": 100 * errors.high,
     }
 
 

@@ -6,18 +6,18 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from django.conf import settings as django_settings
 from django.db import transaction
-from django.db.models import F
+from django.db.models import F, Max
 from django.utils import timezone
 
 from deployments.engines.probe.archs import lacked
-from deployments.models import Deployment, StoredPlan
-from deployments.planning.plan import DeviceFacts, Plan, Predicted
+from deployments.models import Deployment, Measurement, StoredPlan
+from deployments.planning.plan import Plan
 from deployments.planning.plan_codec import encode
 from deployments.services.plans import (
     Setup,
@@ -37,11 +37,10 @@ MadeFrom = dict[str, Any]
 
 @dataclass(frozen=True)
 class Planned:
-    """A plan that is not stored yet, what it was made from, and its speeds before any fitting."""
+    """A plan that is not stored yet, and what it was made from."""
 
     plan: Plan
     made_from: MadeFrom
-    computed: Predicted
 
 
 # --- making ---------------------------------------------------------------------------------------
@@ -51,22 +50,8 @@ def make(setup: Setup, *, holds: bool = False) -> Planned:
     Raises OmniError when it cannot be planned at all.
     """
     made_from = facts_of(setup)
-    devices = rig_facts(setup.host, live=not holds)
-    plan = plan_setup(devices, setup)
-    return Planned(plan, made_from, _computed(devices, setup, plan))
-
-
-def _computed(
-    devices: Mapping[str, DeviceFacts], setup: Setup, plan: Plan
-) -> Predicted:
-    """The speeds as if nothing had been measured: what measurements are compared with."""
-    unfitted = {
-        name: replace(device, decode_factor=None, prefill_factor=None)
-        for name, device in devices.items()
-    }
-    if unfitted == devices:
-        return plan.predicted
-    return plan_setup(unfitted, setup).predicted
+    plan = plan_setup(rig_facts(setup.host, live=not holds), setup)
+    return Planned(plan, made_from)
 
 
 def facts_of(setup: Setup) -> MadeFrom:
@@ -135,9 +120,10 @@ def keep(deployment: Deployment, planned: Planned) -> None:
 
 
 def _speeds(planned: Planned) -> dict[str, Any]:
+    predicted = planned.plan.predicted
     return {
-        "computed_prefill_tps": planned.computed.prefill_tps,
-        "computed_decode_tps": planned.computed.decode_tps,
+        "computed_prefill_tps": predicted.computed_prefill_tps,
+        "computed_decode_tps": predicted.computed_decode_tps,
         "predicted_at": timezone.now(),
     }
 
@@ -205,7 +191,7 @@ def plans_of(deployments: list[Deployment]) -> dict[int, Plan]:
 # --- keeping them true ----------------------------------------------------------------------------
 def keep_plans_current(host: Host) -> None:
     """Gives what runs without a stored plan one, and predicts speeds again where the memory's speed
-    has been measured since: for the agent, apart from supervision."""
+    or a deployment's has been measured since: for the agent, apart from supervision."""
     host.refresh_from_db()
     running = host.deployments.filter(
         desired=Deployment.Desired.RUNNING, is_deleting=False, external_model=""
@@ -214,12 +200,14 @@ def keep_plans_current(host: Host) -> None:
         deployment__in=running, generation=F("deployment__generation")
     )
     known = {row.deployment_id: (row, row.read()) for row in rows}
+    benchmarks = Measurement.objects.filter(host=host, is_benchmark=True)
+    measured_at = benchmarks.aggregate(last=Max("at"))["last"]
     for deployment in running.select_related("host", "engine"):
         row, plan = known.get(deployment.pk, (None, None))
         try:
             if row is None or plan is None:
                 _make_and_keep(deployment)
-            elif is_outdated(row, host):
+            elif is_outdated(row, host) or _is_before(row, measured_at):
                 _predict_again(row, plan, deployment)
         except OmniError as error:
             log.info("%s runs, and cannot be planned: %s", deployment, error)
@@ -228,6 +216,10 @@ def keep_plans_current(host: Host) -> None:
 def is_outdated(row: StoredPlan, host: Host) -> bool:
     """Whether its speeds were computed from another reading of the memory's."""
     return host.ram_measured_at is not None and row.predicted_at < host.ram_measured_at
+
+
+def _is_before(row: StoredPlan, measured_at: datetime | None) -> bool:
+    return measured_at is not None and row.predicted_at < measured_at
 
 
 def _predict_again(row: StoredPlan, plan: Plan, deployment: Deployment) -> None:

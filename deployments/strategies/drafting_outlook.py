@@ -91,15 +91,35 @@ class Outlook:
             or self.ratios is None
         ):
             return plain
-        low, likely, high = map(self.gain, self.acceptance)
-        if self.is_by_ngrams:
-            # Where nothing repeats nothing is drafted, and nothing is lost.
-            likely = 1.0
+        low, _, high = map(self.gain, self.acceptance)
         span = (
             plain.decode_range[0] * min(low, 1.0),
             plain.decode_range[1] * max(high, 1.0),
         )
-        return replace(plain, decode_tps=plain.decode_tps * likely, decode_range=span)
+        return replace(
+            plain,
+            decode_tps=plain.decode_tps * self.likely_gain,
+            decode_range=span,
+            computed_decode_tps=self._computed(plain.computed_decode_tps),
+        )
+
+    @property
+    def likely_gain(self) -> float:
+        if self.is_by_ngrams:
+            # Where nothing repeats nothing is drafted, and nothing is lost.
+            return 1.0
+        return self.gain(self.acceptance[1])
+
+    def _computed(self, plain_tps: float | None) -> float | None:
+        """As if nothing had been measured: what drafting gains depends on how fast devices are."""
+        computed = replace(
+            self,
+            large=_uncorrected(self.large),
+            small=_uncorrected(self.small) if self.small else None,
+        )
+        if plain_tps is None or computed.ratios is None:
+            return None
+        return plain_tps * computed.likely_gain
 
     def reasons(self) -> list[Reason]:
         if self.ratios is None:
@@ -179,3 +199,7 @@ class Outlook:
                 f"{per_step:.1f} at {shown:.0%} acceptance",
             ),
         )
+
+
+def _uncorrected(placed_: PlacedModel) -> PlacedModel:
+    return replace(placed_, speed=placed_.speed.uncorrected)

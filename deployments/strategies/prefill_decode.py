@@ -229,7 +229,11 @@ def _predicted(first: PlacedModel, second: PlacedModel) -> Predicted:
     reading = first.speed.predicted()
     writing = second.speed.predicted()
     return replace(
-        writing, prefill_tps=reading.prefill_tps, prefill_range=reading.prefill_range
+        writing,
+        prefill_tps=reading.prefill_tps,
+        prefill_range=reading.prefill_range,
+        computed_prefill_tps=reading.computed_prefill_tps,
+        prefill_correction=reading.prefill_correction,
     )
 
 

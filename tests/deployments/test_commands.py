@@ -86,7 +86,10 @@ def test_plan_of_a_deployment_has_the_documented_keys(deployment: Deployment) ->
     assert device["kv_bytes"] > 0
     (instance,) = plan["instances"]
     assert instance["role"] == "model" and "-ngl" in instance["argv"]
-    assert set(plan["predicted"]) == {"prefill_tps", "decode_tps"}
+    predicted = plan["predicted"]
+    assert predicted["prefill_tps"] == predicted["computed_prefill_tps"]
+    assert predicted["decode_tps"] == predicted["computed_decode_tps"]
+    assert (predicted["basis"], predicted["decode_corrected_by"]) == ("computed", None)
     assert "small: independent, viable" in said("plan", "small")
 
 

@@ -8,6 +8,7 @@ import pytest
 from django.utils import timezone
 
 from deployments.models import Measurement, Model
+from deployments.planning.corrections import Rate, Subject
 from deployments.services import fitting
 from gpus import discovery
 from gpus.models import Host
@@ -78,13 +79,19 @@ def test_answers_far_from_what_was_computed_call_for_another_reading(
     assert fitting.keep_ram_measured(host) and measured == ["memory"]
 
 
-def test_answers_from_before_a_reading_fit_nothing_that_rests_on_it(
+def ratio_of(host: Host, device: str) -> float | None:
+    past = fitting.past_of(host)
+    found = past.device_correction(device, Subject((), ""), Rate.DECODE)
+    return found.ratio if found else None
+
+
+def test_answers_from_before_a_reading_correct_nothing_that_rests_on_it(
     host: Host, model: Model
 ) -> None:
     """They were computed from another speed of the memory."""
     answered(host, model, "CPU", 40.0, 10.0)
-    assert fitting.factors_of(host)["CPU"].decode == 4.0
+    assert ratio_of(host, "CPU") == 4.0
     kept(host, QUIET, 0)
-    assert fitting.factors_of(host) == {}
+    assert ratio_of(host, "CPU") is None
     answered(host, model, "CPU", 12.0, 10.0)
-    assert fitting.factors_of(host)["CPU"].decode == pytest.approx(1.2)
+    assert ratio_of(host, "CPU") == pytest.approx(1.2)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deployments.management.base import OmniCommand, add_json, read_rig
+from deployments.planning.correction_words import basis_text, record_text
 from deployments.planning.plan import Plan
 from deployments.rig.together import plans_together
 from deployments.rig.wanted import resolve
@@ -51,6 +52,8 @@ class Command(OmniCommand):
                 f"  predicted: answer {tps_text(speed.decode_tps)} ({between}), prompt"
                 f" {tps_text(speed.prefill_tps)}"
             )
+            told = f"{basis_text(speed)} {record_text(speed)}".rstrip()
+            self.say(f"    {told}")
         for figure in plan.figures:
             self.say(f"  {figure.title}: {figure.text}")
         for use in plan.devices:

@@ -28,12 +28,14 @@ from deployments.services.discovery import local_host
 from deployments.services.effects import effects
 from deployments.services.loadable import without_engine
 from deployments.services.runnable import command_text, runnable
+from deployments.services.speeds import deployment_speeds
 from deployments.services.stored_plans import stored_plan
 from deployments.services.waiting import agent_is_running
 from deployments.states import InstanceState
 from deployments.strategies import STRATEGIES, strategy_title
 from deployments.web.forms import DeploymentForm, typed_so_far
 from deployments.web.role_fields import MODEL
+from deployments.web.speed_shown import SpeedShown, speed_shown
 from omni.errors import OmniError
 from omni.htmx import HtmxHttpRequest, go_to, is_htmx, render_page_or_part
 
@@ -116,6 +118,7 @@ def _details(found: Deployment) -> dict[str, Any]:
         ),
         "failed_instances": [i for i in found.instances.all() if i.error],
         "plan": plan,
+        "speed": _speed(found, plan),
         "plan_error": plan_error,
         "commands": _commands(found, plan),
         "history": transitions[:HISTORY_LENGTH],
@@ -139,6 +142,12 @@ def _planned(found: Deployment) -> tuple[Plan | None, OmniError | None]:
         return plan_deployment(found), None
     except OmniError as error:
         return None, error
+
+
+def _speed(found: Deployment, plan: Plan | None) -> SpeedShown | None:
+    """None where none is predicted: of external servers, and of what cannot run."""
+    speeds = deployment_speeds(found, plan) if plan else None
+    return speed_shown(speeds.predicted, speeds.runs) if speeds else None
 
 
 def _runs(found: Deployment) -> bool:

@@ -21,6 +21,7 @@ from deployments.services.comparing import Compared
 from deployments.services.discovery import local_host
 from deployments.services.runnable import command_text, runnable
 from deployments.web.planboard import Board, board, deploy, presets_for
+from deployments.web.speed_shown import SpeedShown, speed_shown
 from omni.errors import OmniError
 from omni.htmx import HtmxHttpRequest, render_page_or_part, wants_part
 
@@ -37,10 +38,6 @@ ICONS = {
     "caution": "alert",
     "not_viable": "close",
     "needs": "question",
-}
-BASIS = {
-    "measured": "from this rig's own runs",
-    "computed": "computed from data sheets",
 }
 SEVERITIES = (Severity.ERROR, Severity.CAUTION, Severity.INFO)
 
@@ -154,7 +151,7 @@ class Card:
     notes: list[tuple[Reason, Fix | None]]
     bars: list[Bar]
     commands: list[Command]
-    basis: str
+    speed: SpeedShown | None
     refused: OmniError | None
     name: str
     # Of the fastest of all.
@@ -215,7 +212,7 @@ def _card(
             if found
             else []
         ),
-        basis=BASIS.get(found.predicted.basis, found.predicted.basis) if found else "",
+        speed=speed_shown(found.predicted, outcome.runs) if found else None,
         refused=refused.get(key),
         name=typed or outcome.name,
         speed_percent=round(
