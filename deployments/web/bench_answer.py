@@ -46,17 +46,18 @@ def answer_of(found: Measurements) -> Answer:
         return Answer(
             "disturbed",
             ("No verdict is given: the run was disturbed.",),
-            _rounds(found),
+            _requests(found),
         )
 
     rows = [row for row in found.differences if row.metric == answered_by(found)]
     if not rows:
-        return Answer("open", _alone(found), _rounds(found))
+        return Answer("open", _alone(found), _requests(found))
 
     sentences = [
         _sentence(users, list(group), found)
         for users, group in groupby(_in_order(rows), key=lambda row: row.arm.users)
     ]
+    sentences += _other_answers(rows, found)
     is_decided = any(row.verdict != SpeedVerdict.UNDECIDED for row in rows)
     return Answer(
         "decided" if is_decided else "open", tuple(sentences), _certainty(found)
@@ -134,18 +135,20 @@ def _beside_others(row: Difference) -> str:
 
 def _best(faster: Sequence[Difference], found: Measurements) -> list[str]:
     best, others = faster[0], [row.arm.deployment for row in faster[1:]]
+    if len(others) > MOST_TOLD:
+        others = [f"{len(others)} others"]
     title = metric_of(best.metric).title
     said = [
         f"{best.arm.deployment} is best: {title} {difference_text(best)}"
         f" against {best.baseline.deployment}."
     ]
     if others:
-        is_are = "is" if len(others) == 1 else "are"
+        is_are = "is" if len(faster) == 2 else "are"
         said.append(
             f"{listed(others)} {is_are} faster than {best.baseline.deployment}, too;"
             " between those that gain nothing was compared."
         )
-    return [*said, *_price(best.arm, found), *_other_answers(best.arm, found)]
+    return [*said, *_price(best.arm, found)]
 
 
 def _price(arm: ArmKey, found: Measurements) -> list[str]:
@@ -158,14 +161,21 @@ def _price(arm: ArmKey, found: Measurements) -> list[str]:
     return [f"Slower on it: {listed(worse)}."] if worse else []
 
 
-def _other_answers(arm: ArmKey, found: Measurements) -> list[str]:
-    quality = next((one.quality for one in found.arms if one.key == arm), None)
-    if quality is None or quality.same >= quality.compared:
-        return []
-    other = quality.compared - quality.same
-    return [
-        f"It answers otherwise than the baseline in {other} of {quality.compared} prompts."
-    ]
+def _other_answers(rows: Sequence[Difference], found: Measurements) -> list[str]:
+    """Whether what is faster says the same, one sentence for each deployment."""
+    faster = {row.arm for row in rows if row.verdict == SpeedVerdict.FASTER}
+    said: dict[str, str] = {}
+    for arm in found.arms:
+        quality = arm.quality
+        if arm.key not in faster or quality is None or quality.same >= quality.compared:
+            continue
+        other = quality.compared - quality.same
+        name = arm.key.deployment
+        said.setdefault(
+            name,
+            f"{name} answers otherwise than the baseline in {other} of {quality.compared} prompts.",
+        )
+    return list(said.values())
 
 
 def _no_gain(rows: Sequence[Difference]) -> list[str]:
@@ -187,14 +197,12 @@ def _no_gain(rows: Sequence[Difference]) -> list[str]:
 
 # --- what it rests on -----------------------------------------------------------------------------
 def _certainty(found: Measurements) -> str:
+    told = _requests(found)
     return (
-        f"{_rounds(found)} All intervals of a report hold together in 95 of 100 reports."
-    ).strip()
+        f"{told} All intervals of a report hold together in 95 of 100 reports.".strip()
+    )
 
 
-def _rounds(found: Measurements) -> str:
-    if not found.rounds_done:
-        return ""
+def _requests(found: Measurements) -> str:
     requests = sum(arm.requests for arm in found.arms)
-    taken = f"{count_of(requests, 'request')} in {count_of(found.rounds_done, 'round')}"
-    return f"{taken}."
+    return f"{count_of(requests, 'request')}." if requests else ""

@@ -17,7 +17,7 @@ from deployments.bench.statistics import quantile
 # Values further apart than this are shown by their ratios.
 LOG_FROM_RATIO = 6.0
 # Two ticks need this share of the width between them.
-TICK_ROOM = 12.0
+TICK_ROOM = 16.0
 MARGIN = 0.06
 # A bound that is further away than this says no more than "anything".
 FURTHEST = math.log(50)

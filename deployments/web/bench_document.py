@@ -76,7 +76,7 @@ class ArmKey:
 
     @property
     def words(self) -> str:
-        users = f"{self.users} users" if self.users > 1 else ""
+        users = f"{self.users} user{'' if self.users == 1 else 's'}"
         return ", ".join(part for part in (self.deployment, users, self.load) if part)
 
 

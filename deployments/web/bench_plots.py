@@ -47,7 +47,7 @@ from omni.units import UNKNOWN, percent_text
 # Rows of a chart, and of all charts of gains, that are shown without being asked for; of more, the
 # first metric alone.
 OPEN_ROWS = 12
-OPEN_IN_ALL = 30
+OPEN_IN_ALL = 15
 NAMED_OUTLIERS = 4
 SPREADS = ("first_token_ms", "output_tps", "start_ms")
 LATENCIES = ("first_token_ms", "time_per_output_token_ms")
@@ -113,7 +113,7 @@ def _toward_better(row: Difference, percent: float) -> float:
 
 def _forest(
     name: str,
-    found: Measurements
+    found: Measurements,
     limits: tuple[float, float],
     *,
     is_first: bool,
@@ -144,9 +144,7 @@ def _tick_text(tick: Tick) -> str:
     return f"{tick.value:+.0f} %".replace("-", "−") if tick.value else "0"
 
 
-def _forest_row(
-    row: Difference, scale: ChangeScale, found: Measurements
-) -> ForestRow:
+def _forest_row(row: Difference, scale: ChangeScale, found: Measurements) -> ForestRow:
     against = row.baseline.deployment
     if row.baseline.deployment == row.arm.deployment:
         against = row.baseline.load or ALONE
@@ -346,9 +344,7 @@ def spreads_of(found: Measurements) -> tuple[SpreadChart, ...]:
     return tuple(chart for chart in charts if chart is not None)
 
 
-def _spread_chart(
-    name: str, found: Measurements
-) -> SpreadChart | None:
+def _spread_chart(name: str, found: Measurements) -> SpreadChart | None:
     done = [
         one for one in found.requests if one.ending == "done" and name in one.values
     ]

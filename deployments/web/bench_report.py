@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from deployments.bench.metrics import METRICS, Metric
-from deployments.bench.scenarios import NAMES, scenario
 from deployments.web.bench_answer import Answer, answer_of
 from deployments.web.bench_charts import (
     Series,
@@ -61,6 +60,7 @@ if TYPE_CHECKING:
     from deployments.models import BenchmarkRun
 
 MOST_FACTS = 200
+EXPORTS = (("json", "JSON"), ("csv", "CSV"), ("md", "Markdown"))
 # What the glossary says about it.
 IN_GLOSSARY = {
     "first_token_ms": "time to first token",
@@ -87,11 +87,8 @@ class Report:
     """`number` is the run's; a report without arms has nothing to show yet."""
 
     number: int
-    title: str
-    about: str
-    favours: str
+    baseline: str
     stage: str
-    is_partial: bool
     answer: Answer
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
@@ -114,19 +111,20 @@ class Report:
     def is_empty(self) -> bool:
         return not self.arms.rows
 
+    @property
+    def exports(self) -> tuple[tuple[str, str], ...]:
+        """What it can be taken along as: the end of the file's name, and what that is called."""
+        return EXPORTS
+
 
 def report_of(run: BenchmarkRun) -> Report:
     """What the page of this run shows, however far it has come."""
     found = read_document(run.document)
-    title, about, favours = scenario_words(run.scenario)
     planes = planes_of(found)
     return Report(
         number=run.pk,
-        title=title,
-        about=about,
-        favours=favours,
+        baseline=seen(next(iter(found.names), "")),
         stage=stage_of(run.state, found),
-        is_partial=run.state != run.State.DONE,
         answer=answer_of(found),
         warnings=tuple(map(seen, found.warnings)),
         notes=tuple(map(seen, found.notes)),
@@ -148,15 +146,6 @@ def report_of(run: BenchmarkRun) -> Report:
 
 
 # --- words ----------------------------------------------------------------------------------------
-def scenario_words(name: str) -> tuple[str, str, str]:
-    """Title, what it stands for, and what it favours; questions of one's own are called by their
-    file."""
-    if name not in NAMES:
-        return seen(name), "Questions of one's own.", ""
-    known = scenario(name)
-    return known.title, known.about, known.favours
-
-
 ENDINGS = {
     "settled": "every difference is known well enough",
     "budget_used": "the budget is used up",

@@ -4,7 +4,7 @@ what was measured on."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from deployments.bench.metrics import METRICS, Metric
 from deployments.strategies import strategy_title
@@ -41,7 +41,6 @@ COLUMNS = ("first_token_ms", "time_per_output_token_ms", "output_tps", "total_tp
 COLUMNS_IF_KNOWN = (
     "start_ms",
     "acceptance",
-    "mean_accepted_length",
     "kv_transfer_ms",
     "goodput",
     "joules_per_token",
@@ -127,6 +126,9 @@ def arm_cell(arm: Arm, name: str) -> Cell:
     note = ""
     if name == "first_token_ms" and figure.p95 is not None:
         note = f"p95 {figure_text(name, figure.p95)}"
+    elif name == "acceptance" and arm.value("mean_accepted_length") is not None:
+        length = figure_text("mean_accepted_length", arm.value("mean_accepted_length"))
+        note = f"{length} a step"
     elif name == "output_tps":
         note = range_text(name, figure.low, figure.high)
     return Cell(metric_of(name), text, note)
@@ -210,7 +212,11 @@ def beside_of(found: Measurements) -> tuple[Beside, ...]:
     arms = {arm.key: arm for arm in found.arms}
     keys = [key for key in arms if key.load == TOGETHER]
     made = [
-        Beside(label_of(key, found), _beside_rows(key, arms, found)) for key in keys
+        Beside(
+            label_of(ArmKey(key.deployment, key.users), found),
+            _beside_rows(key, arms, found),
+        )
+        for key in keys
     ]
     return tuple(beside for beside in made if beside.rows)
 
@@ -246,6 +252,7 @@ class Costs:
     columns: tuple[Metric, ...]
     rows: tuple[CostRow, ...]
     why_unknown: str
+    is_unknown: bool
 
 
 @dataclass(frozen=True)
@@ -261,8 +268,8 @@ class QualityRow:
 
 NOT_WATCHED = "Nobody watched the devices during this run."
 NOT_REPORTED = (
-    "N/A where no device reports it: NVML does for NVIDIA cards, nothing does for a CPU or a"
-    " stand-in."
+    "Memory, power and energy are N/A where no device reports them: NVML does for NVIDIA cards,"
+    " nothing does for a CPU or a stand-in."
 )
 
 
@@ -277,11 +284,11 @@ def costs_of(found: Measurements) -> Costs:
         )
         for arm in found.arms
     ]
-    unknown = [name for arm in found.arms for name in COSTS if arm.value(name) is None]
+    known = [arm.value(name) is not None for arm in found.arms for name in COSTS]
     why = ""
-    if unknown:
+    if not all(known):
         why = NOT_REPORTED if found.conditions else f"{NOT_WATCHED} {NOT_REPORTED}"
-    return Costs(tuple(map(metric_of, COSTS)), tuple(rows), why)
+    return Costs(tuple(map(metric_of, COSTS)), tuple(rows), why, not any(known))
 
 
 def quality_rows(found: Measurements) -> tuple[QualityRow, ...]:
@@ -347,6 +354,6 @@ def setup_views(found: Measurements) -> tuple[SetupView, ...]:
             ("Extra flags", " ".join(setup.extra_args)),
         ]
         known = tuple((title, seen(text)) for title, text in facts if text)
-        key = ArmKey(setup.name, 1)
-        views.append(SetupView(label_of(key, found), known))
+        label = replace(label_of(ArmKey(setup.name, 1), found), detail="")
+        views.append(SetupView(label, known))
     return tuple(views)

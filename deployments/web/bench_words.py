@@ -51,11 +51,12 @@ def figure_text(metric: str, value: float | None, *, with_unit: bool = True) -> 
 
 
 def range_text(metric: str, low: float | None, high: float | None) -> str:
-    """'22.8 to 23.6'; empty where nobody knows."""
+    """'22.8 to 23.6', '118 to 135 ms'; empty where nobody knows."""
     if low is None or high is None:
         return ""
-    parts = (figure_text(metric, value, with_unit=False) for value in (low, high))
-    return " to ".join(parts)
+    begin, end = (figure_text(metric, value, with_unit=False) for value in (low, high))
+    unit = end.rpartition(" ")[2] if " " in end else ""
+    return f"{begin.removesuffix(f' {unit}')} to {end}"
 
 
 def change_text(percent: float | None) -> str:
@@ -80,11 +81,11 @@ def _signed(percent: float) -> str:
 
 
 def difference_text(row: Difference) -> str:
-    """'+12.3 % (95 % interval +8.1 to +16.6 %)'."""
+    """'+12.3 % (+8.1 to +16.6 %)'."""
     between = interval_text(row.low, row.high)
     if not between:
         return f"{change_text(row.change)} (too few rounds for an interval)"
-    return f"{change_text(row.change)} (95 % interval {between})"
+    return f"{change_text(row.change)} ({between})"
 
 
 def count_of(number: int, word: str) -> str:
