@@ -183,9 +183,10 @@ def change_limits(
     Every middle is on it, and most of the bounds: one interval that says nothing must not squeeze
     those that say something.
     """
-    ordered = sorted(abs(bound) for bound in bounds)
-    usual = quantile(ordered, 0.85) or 0.0
-    reach = min(FURTHEST, max(usual, *(1.3 * abs(one) for one in (0.0, *middles))))
+    widest = max((abs(bound) for bound in bounds), default=0.0)
+    usual = quantile(sorted(map(abs, bounds)), 0.5) or 0.0
+    furthest = max((abs(middle) for middle in middles), default=0.0)
+    reach = min(FURTHEST, max(furthest, min(widest, max(1.6 * furthest, 3 * usual))))
 
     lowest = max(-reach, min([0.0, *middles, *bounds]))
     highest = min(reach, max([0.0, *middles, *bounds]))

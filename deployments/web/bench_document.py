@@ -6,7 +6,6 @@ What is not there, or is no number, is None or empty and never an error.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +26,8 @@ OF_A_REQUEST = (
     "output_tokens",
     "start_ms",
 )
+# More than this nobody measured, in whatever unit.
+LARGEST = 1e15
 ALONE, TOGETHER = "alone", "together"
 
 # What the table of metrics does not have (yet) is called by its name.
@@ -209,10 +210,6 @@ class Measurements:
         """The deployments in the order of their arms: the baseline first."""
         return tuple(dict.fromkeys(arm.key.deployment for arm in self.arms))
 
-    @property
-    def is_mixed(self) -> bool:
-        return any(arm.key.load for arm in self.arms)
-
 
 # --- reading --------------------------------------------------------------------------------------
 def read_document(document: Json | None) -> Measurements:
@@ -357,8 +354,10 @@ def number(found: object) -> float | None:
     is_number = isinstance(found, (int, float)) and not isinstance(found, bool)
     if not is_number:
         return None
+    if isinstance(found, int) and found.bit_length() > 60:
+        return None
     value = float(found)  # type: ignore[arg-type]
-    return value if math.isfinite(value) else None
+    return value if abs(value) <= LARGEST else None
 
 
 def whole(found: object) -> int | None:

@@ -24,7 +24,6 @@ from deployments.web.bench_charts import (
     spread_on,
 )
 from deployments.web.bench_document import (
-    ALONE,
     TOGETHER,
     Arm,
     ArmKey,
@@ -59,7 +58,6 @@ PREDICTED = ("prefill_tps", "decode_tps")
 @dataclass(frozen=True)
 class ForestRow:
     label: Label
-    against: str
     interval: Interval
     change: str
     between: str
@@ -145,12 +143,8 @@ def _tick_text(tick: Tick) -> str:
 
 
 def _forest_row(row: Difference, scale: ChangeScale, found: Measurements) -> ForestRow:
-    against = row.baseline.deployment
-    if row.baseline.deployment == row.arm.deployment:
-        against = row.baseline.load or ALONE
     return ForestRow(
         label=label_of(row.arm, found),
-        against=against,
         interval=interval_on(scale, row.change, row.low, row.high),
         change=change_text(row.change),
         between=interval_text(row.low, row.high),
