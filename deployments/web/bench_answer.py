@@ -22,6 +22,7 @@ from deployments.web.bench_words import (
     figure_text,
     listed,
     range_text,
+    seen,
 )
 
 # What a person waits for most: a start where that was asked for, else the tokens of the answer.
@@ -51,7 +52,7 @@ def answer_of(found: Measurements) -> Answer:
 
     rows = [row for row in found.differences if row.metric == answered_by(found)]
     if not rows:
-        return Answer("open", _alone(found), _requests(found))
+        return Answer("open", tuple(map(seen, _alone(found))), _requests(found))
 
     sentences = [
         _sentence(users, list(group), found)
@@ -59,9 +60,8 @@ def answer_of(found: Measurements) -> Answer:
     ]
     sentences += _other_answers(rows, found)
     is_decided = any(row.verdict != SpeedVerdict.UNDECIDED for row in rows)
-    return Answer(
-        "decided" if is_decided else "open", tuple(sentences), _certainty(found)
-    )
+    kind = "decided" if is_decided else "open"
+    return Answer(kind, tuple(map(seen, sentences)), _certainty(found))
 
 
 def answered_by(found: Measurements) -> str:

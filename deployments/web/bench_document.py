@@ -239,7 +239,12 @@ def read_document(document: Json | None) -> Measurements:
         ),
         conditions=_mapping(environment.get("conditions")),
         arms=tuple(map(_arm, _rows(found.get("arms")))),
-        differences=tuple(map(_difference, _rows(found.get("comparisons")))),
+        differences=tuple(
+            row
+            for row in map(_difference, _rows(found.get("comparisons")))
+            # It names parts of the page.
+            if row.metric.isidentifier()
+        ),
         requests=tuple(map(_request, _rows(found.get("requests")))),
     )
 
@@ -254,7 +259,7 @@ def _arm(row: Json) -> Arm:
         figures={
             name: _figure(value)
             for name, value in row.items()
-            if isinstance(value, Mapping) and "p50" in value
+            if isinstance(value, Mapping) and "p50" in value and name.isidentifier()
         },
         totals=_numbers(row, (*METRICS, *DEVICE_FIGURES)),
         tokens_out=whole(row.get("tokens_out")),

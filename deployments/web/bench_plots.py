@@ -273,7 +273,9 @@ def planes_of(found: Measurements) -> tuple[PlaneChart, ...]:
         return ()
     charts = []
     for name in LATENCIES:
-        plane = plane_of([(one, _located(one, name, found)) for one in found.names])
+        plane = plane_of(
+            [(seen(one), _located(one, name, found)) for one in found.names]
+        )
         if plane is not None:
             charts.append(_plane_chart(name, plane))
     return tuple(charts)
@@ -290,7 +292,7 @@ def _located(deployment: str, name: str, found: Measurements) -> list[Located]:
             f"{arm.key.words}: {figure_text(THROUGHPUT, across)},"
             f" {metric_of(name).title} {figure_text(name, upwards)}"
         )
-        points.append(Located(across, upwards, arm.key.users, words))
+        points.append(Located(across, upwards, arm.key.users, seen(words)))
     return points
 
 

@@ -107,7 +107,7 @@ def arm_table(found: Measurements) -> ArmTable:
     rows = [
         ArmRow(
             label=label_of(arm.key, found),
-            strategy=strategy_title(arm.strategy),
+            strategy=seen(strategy_title(arm.strategy)),
             requests=arm.requests,
             errors=arm.errors,
             problems=tuple(map(problem_text, arm.problems)),

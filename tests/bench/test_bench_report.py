@@ -439,6 +439,7 @@ def test_no_document_makes_a_report_fail(data: st.DataObject) -> None:
             continue
     found = report(json.loads(json.dumps(document)))
     assert found.answer.sentences
+    assert all(forest.metric.name.isidentifier() for forest in found.forests)
 
 
 def test_a_document_is_read_as_it_was_written() -> None:

@@ -20,6 +20,7 @@ from deployments.web.bench_exports import (
     as_markdown,
     scenario_title,
 )
+from deployments.web.bench_words import seen
 from omni.errors import OmniError
 from omni.htmx import HtmxHttpRequest
 from omni.numbers import whole_number
@@ -77,10 +78,12 @@ def benchmarks_compared(request: HtmxHttpRequest) -> HttpResponse:
     if first and second:
         both = [read_document(run.document) for run in (first, second)]
         context["compared"] = compared(*both)
-        context["titles"] = [scenario_title(run.scenario) for run in (first, second)]
+        context["titles"] = [
+            seen(scenario_title(run.scenario)) for run in (first, second)
+        ]
         context["is_same_run"] = first.pk == second.pk
         context["halves"] = [
-            (title, run, answer_of(found))
+            (title, run, seen(str(run)), answer_of(found))
             for (_name, title, run), found in zip(context["fields"], both, strict=True)
         ]
     return render(request, "deployments/benchmarks_compared.html", context)
@@ -95,6 +98,11 @@ def _run(request: HttpRequest, name: str) -> BenchmarkRun | None:
     return get_benchmark(0 if number is None else number)
 
 
-def _offered() -> list[BenchmarkRun]:
+def _offered() -> list[tuple[int, str]]:
+    """Number and words of each run that has a report."""
     rows = BenchmarkRun.objects.filter(document__isnull=False)
-    return list(rows.only("pk", "scenario", "names", "created_at")[:OFFERED])
+    found = rows.values_list("pk", "scenario", "names")[:OFFERED]
+    return [
+        (number, seen(f"{number}: {scenario_title(scenario)}, {', '.join(names)}"))
+        for number, scenario, names in found
+    ]
