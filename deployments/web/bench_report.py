@@ -140,7 +140,10 @@ def report_of(run: BenchmarkRun) -> Report:
         figures=figure_tables(found),
         setups=setup_views(found),
         facts=facts_of(found),
-        conditions=tuple(flat(found.conditions)[:MOST_FACTS]),
+        conditions=tuple(
+            (seen(where), seen(what))
+            for where, what in flat(found.conditions)[:MOST_FACTS]
+        ),
         explained=explained_of(found),
     )
 
