@@ -83,7 +83,9 @@ def gain_of(row: Difference) -> float:
 def _alone(found: Measurements) -> tuple[str, ...]:
     sentences = ["One deployment was measured, and compared with nothing."]
     if len(found.names) > 1:
-        sentences = ["Nothing is compared yet."]
+        sentences = [
+            "Nothing is compared yet: that is done after planned numbers of rounds."
+        ]
     if len(found.arms) == 1:
         sentences += _told(found.arms[0])
     return tuple(sentences)

@@ -10,59 +10,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from deployments.bench.blocks import Company
 from deployments.bench.comparisons import SpeedVerdict
 from deployments.bench.metrics import METRICS, Metric
+from deployments.bench.report import OF_REQUEST
 
 Json = Mapping[str, Any]
-# Of an arm as a whole, beside its metrics.
-DEVICE_FIGURES = ("mean_watts", "peak_memory_bytes")
-OF_A_REQUEST = (
-    "first_token_ms",
-    "time_per_output_token_ms",
-    "output_tps",
-    "e2e_ms",
-    "prompt_tokens",
-    "cached_tokens",
-    "output_tokens",
-    "start_ms",
-)
+OF_A_REQUEST = (*OF_REQUEST, "start_ms")
 # More than this nobody measured, in whatever unit.
 LARGEST = 1e15
-ALONE, TOGETHER = "alone", "together"
-
-# What the table of metrics does not have (yet) is called by its name.
-_MORE_METRICS = {
-    metric.name: metric
-    for metric in (
-        Metric(
-            "mean_watts",
-            "mean power",
-            "W",
-            False,
-            "What the devices of a deployment took on average while it answered.",
-        ),
-        Metric(
-            "peak_memory_bytes",
-            "peak memory",
-            "bytes",
-            False,
-            "The most memory that the devices of a deployment had in use while it answered.",
-        ),
-        Metric(
-            "start_ms",
-            "start to ready",
-            "ms",
-            False,
-            "From asking for the start of a deployment to the moment it takes requests.",
-        ),
-    )
-}
+ALONE, TOGETHER = str(Company.ALONE), str(Company.TOGETHER)
 
 
 def metric_of(name: str) -> Metric:
-    """What a figure is called and means, also where nobody has said so."""
-    known = METRICS.get(name) or _MORE_METRICS.get(name)
-    return known or Metric(name, name.replace("_", " "), "", None, "")
+    """What a figure is called and means; one that this version does not have goes by its name."""
+    return METRICS.get(name) or Metric(name, name.replace("_", " "), "", None, "")
 
 
 # --- values ---------------------------------------------------------------------------------------
@@ -118,9 +80,10 @@ class Quality:
     compared: int
     same: int
     different_prompt: str
-    different_word: str
-    right: int | None
-    known: int | None
+    # The number of the first word that is another.
+    different_word: int | None
+    right: int
+    known: int
 
 
 @dataclass(frozen=True)
@@ -261,7 +224,7 @@ def _arm(row: Json) -> Arm:
             for name, value in row.items()
             if isinstance(value, Mapping) and "p50" in value and name.isidentifier()
         },
-        totals=_numbers(row, (*METRICS, *DEVICE_FIGURES)),
+        totals=_numbers(row, tuple(METRICS)),
         tokens_out=whole(row.get("tokens_out")),
         predicted=_numbers(
             _mapping(row.get("predicted")), ("prefill_tps", "decode_tps")
@@ -277,7 +240,7 @@ def _key(row: Json, *, name: str = "deployment", load: str = "load") -> ArmKey:
 
 def _figure(row: Json) -> Figure:
     outliers = [
-        Outlier(whole(one.get("round")), value)
+        Outlier(_round_of(one), value)
         for one in _rows(row.get("outliers"))
         if (value := number(one.get("value"))) is not None
     ]
@@ -285,6 +248,12 @@ def _figure(row: Json) -> Figure:
         name: number(row.get(name)) for name in ("p50", "p95", "mean", "low", "high")
     }
     return Figure(**bounds, outliers=tuple(outliers))
+
+
+def _round_of(outlier: Json) -> int | None:
+    """Counted from 1, as the rounds of requests are."""
+    block = whole(outlier.get("block"))
+    return None if block is None else block + 1
 
 
 def _problems(found: object) -> tuple[Problem, ...]:
@@ -304,9 +273,9 @@ def _quality(found: object) -> Quality | None:
         compared=whole(row.get("compared")) or 0,
         same=whole(row.get("same")) or 0,
         different_prompt=text(first.get("prompt")),
-        different_word=text(first.get("word")),
-        right=whole(row.get("right")),
-        known=whole(row.get("of")),
+        different_word=whole(first.get("word")),
+        right=whole(row.get("right")) or 0,
+        known=whole(row.get("known")) or 0,
     )
 
 

@@ -184,8 +184,8 @@ def _answers(found: Measurements) -> str:
     rows = [
         [
             code(row.label.name),
-            f"{row.same} ({row.same_percent})",
-            f"{code(row.prompt)} {code(row.word)}".strip() if row.prompt else UNKNOWN,
+            f"{row.same} ({row.same_percent})" if row.same else row.same_percent,
+            plain(row.where),
             row.right,
         ]
         for row in quality_rows(found)

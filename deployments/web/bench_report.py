@@ -15,7 +15,6 @@ from deployments.web.bench_charts import (
     Series,
 )
 from deployments.web.bench_document import (
-    DEVICE_FIGURES,
     Measurements,
     metric_of,
     read_document,
@@ -180,7 +179,7 @@ def explained_of(found: Measurements) -> tuple[Explained, ...]:
     shown = {*COLUMNS, *COLUMNS_IF_KNOWN, *COSTS, *PREDICTED}
     shown |= {row.metric for row in found.differences}
     shown |= {name for arm in found.arms for name in arm.figures}
-    in_order = dict.fromkeys([*METRICS, *DEVICE_FIGURES, *sorted(shown)])
+    in_order = dict.fromkeys([*METRICS, *sorted(shown)])
     metrics = [metric_of(name) for name in in_order if name in shown]
     return tuple(
         Explained(metric, IN_GLOSSARY.get(metric.name, ""))

@@ -260,10 +260,8 @@ class QualityRow:
     label: Label
     same: str
     same_percent: str
-    prompt: str
-    word: str
+    where: str
     right: str
-    is_same: bool
 
 
 NOT_WATCHED = "Nobody watched the devices during this run."
@@ -292,29 +290,38 @@ def costs_of(found: Measurements) -> Costs:
 
 
 def quality_rows(found: Measurements) -> tuple[QualityRow, ...]:
-    return tuple(
-        _quality_row(arm.quality, label_of(arm.key, found))
+    """Empty where there is nothing to hold answers against."""
+    rows = [
+        (arm, arm.quality)
         for arm in found.arms
         if arm.quality is not None
-    )
+        and (arm.quality.known or not _is_baseline(arm.key, found))
+    ]
+    return tuple(_quality_row(arm, quality, found) for arm, quality in rows)
 
 
-def _quality_row(quality: Quality, label: Label) -> QualityRow:
-    share = UNKNOWN
-    if quality.compared:
-        share = percent_text(100 * quality.same / quality.compared)
-    right = UNKNOWN
-    if quality.right is not None and quality.known:
-        right = f"{quality.right} of {quality.known}"
-    return QualityRow(
-        label=label,
-        same=f"{quality.same} of {quality.compared}",
-        same_percent=share,
-        prompt=seen(quality.different_prompt),
-        word=seen(quality.different_word),
-        right=right,
-        is_same=quality.same >= quality.compared,
-    )
+def _is_baseline(key: ArmKey, found: Measurements) -> bool:
+    """Whose answers the others are held against; in a mixed load each deployment's own, alone."""
+    if key.load:
+        return key.load == ALONE
+    return key.deployment == found.names[0]
+
+
+def _quality_row(arm: Arm, quality: Quality, found: Measurements) -> QualityRow:
+    is_baseline = _is_baseline(arm.key, found)
+    same, share, where = "", "baseline", ""
+    if not is_baseline:
+        same = f"{quality.same} of {quality.compared}"
+        share = UNKNOWN
+        if quality.compared:
+            share = percent_text(100 * quality.same / quality.compared)
+    if not is_baseline and quality.different_prompt:
+        where = f"{seen(quality.different_prompt)}, word {quality.different_word}"
+    elif not is_baseline and quality.compared:
+        where = "none"
+
+    right = f"{quality.right} of {quality.known}" if quality.known else UNKNOWN
+    return QualityRow(label_of(arm.key, found), same, share, where, right)
 
 
 # --- what was measured on -------------------------------------------------------------------------

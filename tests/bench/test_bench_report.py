@@ -96,7 +96,7 @@ def test_with_many_deployments_the_answer_stays_short() -> None:
 
 def test_a_faster_one_that_says_something_else_is_seen_to() -> None:
     said = answers(document_of(quality=True))
-    assert said.endswith("spec answers otherwise than the baseline in 2 of 40 prompts.")
+    assert said.endswith("spec answers otherwise than the baseline in 2 of 32 prompts.")
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_cold_start_is_answered_by_the_time_to_ready() -> None:
     for request in document["requests"]:
         request["start_ms"] = 8200.0
     found = report(document)
-    assert "start to ready −20.0 %" in found.answer.sentences[0]
+    assert "time to start −20.0 %" in found.answer.sentences[0]
     assert found.forests[0].metric.name == "start_ms"
     assert any(chart.metric.name == "start_ms" for chart in found.spreads)
     assert any(c.text == "8.2 s" for row in found.arms.rows for c in row.cells)
@@ -178,6 +178,12 @@ def test_how_far_it_came_is_said(state: str, said: str) -> None:
     document = document_of(rounds=3)
     assert report(document, state).stage == said
     assert stage_of(state, read_document(document)) == said
+
+
+def test_before_it_is_judged_nothing_is_compared() -> None:
+    found = report(document_of(rounds=3, judged=False), "running")
+    assert found.answer.sentences[0].startswith("Nothing is compared yet")
+    assert found.forests == () and len(found.arms.rows) == 2 and found.spreads
 
 
 def test_too_few_rounds_give_points_without_intervals() -> None:
@@ -266,7 +272,9 @@ def test_outliers_are_named_by_their_request() -> None:
     document = document_of()
     figure = document["arms"][0]["first_token_ms"]
     request = document["requests"][0]
-    figure["outliers"] = [{"round": 1, "index": 0, "value": request["first_token_ms"]}]
+    figure["outliers"] = [
+        {"block": 0, "request": 0, "value": request["first_token_ms"]}
+    ]
     (chart, _) = report(document).spreads
     assert chart.metric.name == "first_token_ms"
     (named,) = chart.rows[0].named
@@ -356,9 +364,20 @@ def test_each_deployment_stands_alone_beside_together() -> None:
 
 # --- quality, environment, explanations -----------------------------------------------------------
 def test_answers_that_are_not_the_same_are_shown() -> None:
-    (row,) = report(document_of(quality=True)).quality
-    assert (row.same_percent, row.same, row.right) == ("95 %", "38 of 40", "31 of 40")
-    assert (row.prompt, row.word, row.is_same) == ("chat/007", "however", False)
+    base, spec = report(document_of(quality=True)).quality
+    assert (base.same_percent, base.right) == ("baseline", "32 of 32")
+    assert (spec.same_percent, spec.same, spec.right) == (
+        "94 %",
+        "30 of 32",
+        "30 of 32",
+    )
+    assert spec.where == "chat/007, word 1"
+
+
+def test_without_known_answers_the_baseline_has_nothing_to_show() -> None:
+    (spec,) = report(document_of()).quality
+    assert (spec.same, spec.where, spec.right) == ("32 of 32", "none", "N/A")
+    assert report(document_of((BASE,))).quality == ()
 
 
 def test_the_environment_is_whole() -> None:

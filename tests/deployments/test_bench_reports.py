@@ -133,7 +133,7 @@ def test_a_disturbed_run_says_so_at_the_top(make_run: Make, viewer: Client) -> N
     "document",
     [
         None,
-        document_of(rounds=2),
+        document_of(rounds=2, judged=False),
         document_of((BASE,)),
         mixed_document(),
         document_of(
@@ -272,7 +272,7 @@ def test_texts_of_others_are_text_everywhere(
         text = viewer.get(path).content.decode()
         assert [raw for raw in RAW if raw in text] == []
         assert "\u202e" not in text.partition('class="report')[2]
-        assert "49" not in re.findall(r"\{\{7\*7\}\}|\b49\b", text)
+        assert "{{7*7}}" in text
     said = viewer.get(f"/benchmarks/{run.pk}/export.md")
     assert "\u202e" not in said.content.decode()
     name = said["Content-Disposition"]
