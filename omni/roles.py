@@ -214,6 +214,10 @@ PAGES: dict[str, Page] = {
     "deployments:start": Page("", OPERATE),
     "deployments:stop": Page("", OPERATE),
     "deployments:delete": Page("", OPERATE),
+    # --- benchmarks
+    "deployments:benchmark": SEEN,
+    "deployments:benchmark_export": SEEN,
+    "deployments:benchmarks_compared": SEEN,
     # --- chat: a conversation is its owner's, and for everybody else not there
     "chat:list": SEEN,
     "chat:conversation": SEEN,

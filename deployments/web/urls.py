@@ -3,6 +3,8 @@ from __future__ import annotations
 from django.urls import path
 
 from deployments.web.views import (
+    bench_reports,
+    benchmarks,
     deployments,
     devices,
     downloads,
@@ -59,4 +61,15 @@ urlpatterns = [
     path("deployments/<slug:name>/start/", deployments.start, name="start"),
     path("deployments/<slug:name>/stop/", deployments.stop, name="stop"),
     path("deployments/<slug:name>/delete/", deployments.delete, name="delete"),
+    path("benchmarks/<int:number>/", benchmarks.benchmark, name="benchmark"),
+    path(
+        "benchmarks/<int:number>/export.<slug:kind>",
+        bench_reports.benchmark_export,
+        name="benchmark_export",
+    ),
+    path(
+        "benchmarks/compared/",
+        bench_reports.benchmarks_compared,
+        name="benchmarks_compared",
+    ),
 ]

@@ -101,3 +101,20 @@ body.addEventListener("htmx:afterSwap", () => {
     ?.focus({ preventScroll: true });
   held = null;
 });
+
+// --- what was unfolded -------------------------------------------------------------------------
+// A part comes as its page is at first: what a person opened or closed of it (data-fold) stays so.
+let folds = new Map();
+
+body.addEventListener("htmx:beforeSwap", ({ detail: { target } }) => {
+  const known = [...target.querySelectorAll("details[data-fold]")];
+  folds = new Map(known.map((element) => [element.id, element.open]));
+});
+
+body.addEventListener("htmx:afterSwap", () => {
+  for (const [id, isOpen] of folds) {
+    const element = document.getElementById(id);
+    if (element instanceof HTMLDetailsElement) element.open = isOpen;
+  }
+  folds.clear();
+});

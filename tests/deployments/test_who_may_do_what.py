@@ -150,6 +150,7 @@ ADDRESSES = dict(views())
 VALUES = {
     "<slug:name>": "small",
     "<int:pk>": "1",
+    "<int:number>": "1",
     "<int:lane>": "1",
     "<int:question>": "1",
     "<slug:kind>": "json",

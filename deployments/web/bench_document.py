@@ -1,0 +1,362 @@
+"""A benchmark's document as values: what its page, its exports and its comparison read.
+
+A document is JSON that grows while the run goes on, and an older one may lack what a newer one has.
+What is not there, or is no number, is None or empty and never an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from deployments.bench.blocks import Company
+from deployments.bench.comparisons import SpeedVerdict
+from deployments.bench.metrics import METRICS, Metric
+from deployments.bench.report import OF_REQUEST
+
+Json = Mapping[str, Any]
+OF_A_REQUEST = (*OF_REQUEST, "start_ms")
+# More than this nobody measured, in whatever unit.
+LARGEST = 1e15
+ALONE, TOGETHER = str(Company.ALONE), str(Company.TOGETHER)
+
+
+def metric_of(name: str) -> Metric:
+    """What a figure is called and means; one that this version does not have goes by its name."""
+    return METRICS.get(name) or Metric(name, name.replace("_", " "), "", None, "")
+
+
+# --- values ---------------------------------------------------------------------------------------
+@dataclass(frozen=True, order=True)
+class ArmKey:
+    """One deployment with so many users at once; `load` is used where several are busy at the same
+    time."""
+
+    deployment: str
+    users: int
+    load: str = ""
+
+    @property
+    def words(self) -> str:
+        users = f"{self.users} user{'' if self.users == 1 else 's'}"
+        return ", ".join(part for part in (self.deployment, users, self.load) if part)
+
+
+@dataclass(frozen=True)
+class Outlier:
+    round: int | None
+    value: float
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One metric of one arm over its requests; `low` and `high` are the 95 % bounds of `p50`."""
+
+    p50: float | None = None
+    p95: float | None = None
+    mean: float | None = None
+    low: float | None = None
+    high: float | None = None
+    outliers: tuple[Outlier, ...] = ()
+
+
+NO_FIGURE = Figure()
+
+
+@dataclass(frozen=True)
+class Problem:
+    """So many requests ended like this, and why."""
+
+    ending: str
+    reason: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How its answers are beside the baseline's, and beside the known ones."""
+
+    compared: int
+    same: int
+    different_prompt: str
+    # The number of the first word that is another.
+    different_word: int | None
+    right: int
+    known: int
+
+
+@dataclass(frozen=True)
+class Arm:
+    key: ArmKey
+    strategy: str
+    requests: int
+    errors: int
+    problems: tuple[Problem, ...]
+    figures: Mapping[str, Figure]
+    totals: Mapping[str, float]
+    tokens_out: int | None
+    predicted: Mapping[str, float]
+    quality: Quality | None
+
+    def figure(self, metric: str) -> Figure:
+        return self.figures.get(metric, NO_FIGURE)
+
+    def value(self, metric: str) -> float | None:
+        """The one number that stands for a metric: the median, or that of all requests together."""
+        if metric in self.figures:
+            return self.figures[metric].p50
+        return self.totals.get(metric)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """An arm against its baseline by one metric."""
+
+    baseline: ArmKey
+    arm: ArmKey
+    metric: str
+    rounds: int
+    change: float | None
+    low: float | None
+    high: float | None
+    verdict: SpeedVerdict
+
+
+@dataclass(frozen=True)
+class Request:
+    arm: ArmKey
+    round: int | None
+    prompt: str
+    ending: str
+    reason: str
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a deployment was made of while it was measured."""
+
+    name: str
+    engine: str
+    build: str
+    generation: int | None
+    settings: Json
+    extra_args: tuple[str, ...]
+    # (role, name, fingerprint)
+    models: tuple[tuple[str, str, str], ...]
+    devices: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Measurements:
+    number: int | None
+    scenario: str
+    is_valid: bool
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...]
+    rounds_done: int
+    rounds_planned: int
+    ending: str
+    seconds: float | None
+    is_swapped: bool
+    host: str
+    cpu: str
+    setups: tuple[Setup, ...]
+    conditions: Json
+    arms: tuple[Arm, ...]
+    differences: tuple[Difference, ...]
+    requests: tuple[Request, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The deployments in the order of their arms: the baseline first."""
+        return tuple(dict.fromkeys(arm.key.deployment for arm in self.arms))
+
+
+# --- reading --------------------------------------------------------------------------------------
+def read_document(document: Json | None) -> Measurements:
+    found = document or {}
+    rounds, environment = (
+        _mapping(found.get("rounds")),
+        _mapping(found.get("environment")),
+    )
+    host = _mapping(environment.get("host"))
+    warnings = _texts(found.get("warnings"))
+    return Measurements(
+        number=whole(found.get("id")),
+        scenario=text(found.get("scenario")),
+        is_valid=bool(found.get("valid")) and not warnings,
+        warnings=warnings,
+        notes=_texts(found.get("notes")),
+        rounds_done=whole(rounds.get("done")) or 0,
+        rounds_planned=whole(rounds.get("planned")) or 0,
+        ending=text(rounds.get("ending")),
+        seconds=number(rounds.get("seconds")),
+        is_swapped=bool(environment.get("swapped")),
+        host=text(host.get("name")),
+        cpu=text(host.get("cpu")),
+        setups=tuple(
+            _setup(name, row)
+            for name, row in _mapping(environment.get("deployments")).items()
+        ),
+        conditions=_mapping(environment.get("conditions")),
+        arms=tuple(map(_arm, _rows(found.get("arms")))),
+        differences=tuple(
+            row
+            for row in map(_difference, _rows(found.get("comparisons")))
+            # It names parts of the page.
+            if row.metric.isidentifier()
+        ),
+        requests=tuple(map(_request, _rows(found.get("requests")))),
+    )
+
+
+def _arm(row: Json) -> Arm:
+    return Arm(
+        key=_key(row),
+        strategy=text(row.get("strategy")),
+        requests=whole(row.get("requests")) or 0,
+        errors=whole(row.get("errors")) or 0,
+        problems=_problems(row.get("problems")),
+        figures={
+            name: _figure(value)
+            for name, value in row.items()
+            if isinstance(value, Mapping) and "p50" in value and name.isidentifier()
+        },
+        totals=_numbers(row, tuple(METRICS)),
+        tokens_out=whole(row.get("tokens_out")),
+        predicted=_numbers(
+            _mapping(row.get("predicted")), ("prefill_tps", "decode_tps")
+        ),
+        quality=_quality(row.get("quality")),
+    )
+
+
+def _key(row: Json, *, name: str = "deployment", load: str = "load") -> ArmKey:
+    users = whole(row.get("concurrency")) or 1
+    return ArmKey(text(row.get(name)), users, text(row.get(load)))
+
+
+def _figure(row: Json) -> Figure:
+    outliers = [
+        Outlier(_round_of(one), value)
+        for one in _rows(row.get("outliers"))
+        if (value := number(one.get("value"))) is not None
+    ]
+    bounds = {
+        name: number(row.get(name)) for name in ("p50", "p95", "mean", "low", "high")
+    }
+    return Figure(**bounds, outliers=tuple(outliers))
+
+
+def _round_of(outlier: Json) -> int | None:
+    """Counted from 1, as the rounds of requests are."""
+    block = whole(outlier.get("block"))
+    return None if block is None else block + 1
+
+
+def _problems(found: object) -> tuple[Problem, ...]:
+    return tuple(
+        Problem(ending, reason, whole(count) or 0)
+        for ending, reasons in _mapping(found).items()
+        for reason, count in _mapping(reasons).items()
+    )
+
+
+def _quality(found: object) -> Quality | None:
+    row = _mapping(found)
+    if not row:
+        return None
+    first = _mapping(row.get("first_difference"))
+    return Quality(
+        compared=whole(row.get("compared")) or 0,
+        same=whole(row.get("same")) or 0,
+        different_prompt=text(first.get("prompt")),
+        different_word=whole(first.get("word")),
+        right=whole(row.get("right")) or 0,
+        known=whole(row.get("known")) or 0,
+    )
+
+
+def _difference(row: Json) -> Difference:
+    baseline = _key(row, name="baseline", load="baseline_load")
+    verdicts = {verdict.value: verdict for verdict in SpeedVerdict}
+    return Difference(
+        baseline=baseline,
+        arm=_key(row),
+        metric=text(row.get("metric")),
+        rounds=whole(row.get("rounds")) or 0,
+        change=number(row.get("change_percent")),
+        low=number(row.get("low_percent")),
+        high=number(row.get("high_percent")),
+        verdict=verdicts.get(text(row.get("verdict")), SpeedVerdict.UNDECIDED),
+    )
+
+
+def _request(row: Json) -> Request:
+    return Request(
+        arm=_key(row),
+        round=whole(row.get("round")),
+        prompt=text(row.get("prompt")),
+        ending=text(row.get("ending")),
+        reason=text(row.get("reason")),
+        values=_numbers(row, OF_A_REQUEST),
+    )
+
+
+def _setup(name: str, found: object) -> Setup:
+    row = _mapping(found)
+    models = _mapping(row.get("models"))
+    return Setup(
+        name=text(name),
+        engine=text(row.get("engine")),
+        build=text(row.get("build")),
+        generation=whole(row.get("generation")),
+        settings=_mapping(row.get("settings")),
+        extra_args=_texts(row.get("extra_args")),
+        models=tuple(
+            (role, text(model.get("name")), text(model.get("fingerprint")))
+            for role, model in ((role, _mapping(one)) for role, one in models.items())
+        ),
+        devices=_texts(row.get("devices")),
+    )
+
+
+# --- JSON as it comes -----------------------------------------------------------------------------
+def number(found: object) -> float | None:
+    is_number = isinstance(found, (int, float)) and not isinstance(found, bool)
+    if not is_number:
+        return None
+    if isinstance(found, int) and found.bit_length() > 60:
+        return None
+    value = float(found)  # type: ignore[arg-type]
+    return value if abs(value) <= LARGEST else None
+
+
+def whole(found: object) -> int | None:
+    value = number(found)
+    return None if value is None else int(value)
+
+
+def text(found: object) -> str:
+    return found if isinstance(found, str) else ""
+
+
+def _texts(found: object) -> tuple[str, ...]:
+    return tuple(map(str, found)) if isinstance(found, (list, tuple)) else ()
+
+
+def _mapping(found: object) -> Json:
+    return found if isinstance(found, Mapping) else {}
+
+
+def _rows(found: object) -> list[Json]:
+    if not isinstance(found, (list, tuple)):
+        return []
+    return [row for row in found if isinstance(row, Mapping)]
+
+
+def _numbers(row: Json, names: Sequence[str]) -> dict[str, float]:
+    found = {name: number(row.get(name)) for name in names}
+    return {name: value for name, value in found.items() if value is not None}
