@@ -214,6 +214,12 @@ PAGES: dict[str, Page] = {
     "deployments:start": Page("", OPERATE),
     "deployments:stop": Page("", OPERATE),
     "deployments:delete": Page("", OPERATE),
+    # --- benchmarks
+    "deployments:benchmarks": SEEN,
+    "deployments:benchmark": SEEN,
+    "deployments:benchmark_new": Page(OPERATE, OPERATE),
+    "deployments:benchmark_cancel": Page("", OPERATE),
+    "deployments:benchmark_forget": Page("", OPERATE),
     # --- chat: a conversation is its owner's, and for everybody else not there
     "chat:list": SEEN,
     "chat:conversation": SEEN,
@@ -341,6 +347,9 @@ ADMIN: dict[str, AdminRow] = {
     ),
     "deployments.instance": _row(OPERATE, ""),
     "deployments.transition": _row(OPERATE, ""),
+    "deployments.benchmarkrun": _row(
+        OPERATE, "delete", actions=(("delete_selected", OPERATE),)
+    ),
     # --- gateway
     "deployments.route": _row(
         MANAGE_ROUTES,

@@ -3,6 +3,7 @@ from __future__ import annotations
 from django.urls import path
 
 from deployments.web.views import (
+    benchmarks,
     deployments,
     devices,
     downloads,
@@ -59,4 +60,9 @@ urlpatterns = [
     path("deployments/<slug:name>/start/", deployments.start, name="start"),
     path("deployments/<slug:name>/stop/", deployments.stop, name="stop"),
     path("deployments/<slug:name>/delete/", deployments.delete, name="delete"),
+    path("benchmarks/", benchmarks.benchmarks, name="benchmarks"),
+    path("benchmarks/new/", benchmarks.create, name="benchmark_new"),
+    path("benchmarks/<int:number>/", benchmarks.benchmark, name="benchmark"),
+    path("benchmarks/<int:number>/cancel/", benchmarks.cancel, name="benchmark_cancel"),
+    path("benchmarks/<int:number>/forget/", benchmarks.forget, name="benchmark_forget"),
 ]
