@@ -80,23 +80,7 @@ def _content(path: Path) -> bytes:
         raise PromptFileError(text, [text], fix) from None
 
 
-# --- keeping --------------------------------------------------------------------------------------
-def kept_prompts(prompts: Iterable[Prompt]) -> list[dict[str, Any]]:
-    """As a run keeps them: each with its name."""
-    return [
-        {
-            "name": storable(prompt.name),
-            "messages": [_storable(message) for message in prompt.messages],
-            "max_tokens": prompt.max_tokens,
-        }
-        for prompt in prompts
-    ]
-
-
-def _storable(message: Mapping[str, str]) -> dict[str, str]:
-    return {key: storable(value) for key, value in message.items()}
-
-
+# --- as a text again ------------------------------------------------------------------------------
 def lines_of(kept: Iterable[Mapping[str, Any]]) -> str:
     """What a run keeps as the text of a file again."""
     return "".join(f"{_line_of(row)}\n" for row in kept)
@@ -150,7 +134,7 @@ def _object(line: bytes) -> Mapping[str, Any]:
 def _one_question(text: Any) -> tuple[dict[str, str], ...]:
     if not isinstance(text, str) or not text.strip():
         raise _WrongLine("prompt is not a text with words in it. Write the question.")
-    return ({"role": "user", "content": text},)
+    return ({"role": "user", "content": storable(text)},)
 
 
 def _messages(messages: Any) -> tuple[dict[str, str], ...]:
@@ -180,7 +164,7 @@ def _message(place: int, message: Any) -> dict[str, str]:
         raise _WrongLine(
             f"The content of message {place} is not a text with words in it. Write one."
         )
-    return {"role": role, "content": content}
+    return {"role": role, "content": storable(content)}
 
 
 def _max_tokens(value: Any) -> int:

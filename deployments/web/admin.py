@@ -345,7 +345,7 @@ class TransitionAdmin(RightsAdmin):
 @admin.register(BenchmarkRun)
 class BenchmarkRunAdmin(RightsAdmin):
     # The first is shown on its page; the second may be what somebody wrote for themselves.
-    UNSHOWN = ("document", "prompts")
+    exclude = ("document", "prompts")
     list_display = (
         "__str__",
         "host",
@@ -359,11 +359,11 @@ class BenchmarkRunAdmin(RightsAdmin):
     search_fields = ("scenario", "error")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[BenchmarkRun]:
-        return super().get_queryset(request).defer(*self.UNSHOWN)
+        return super().get_queryset(request).defer(*self.exclude)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Row | None = None) -> Any:
         fields = super().get_readonly_fields(request, obj)
-        return [name for name in fields if name not in self.UNSHOWN]
+        return [name for name in fields if name not in self.exclude]
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """One that is not over has a process, which puts the rig back: it is cancelled first."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any
+from typing import Any, ClassVar
 
 from django import forms
 from django.http import QueryDict
 
-from deployments.bench.blocks import block_size
 from deployments.bench.candidates import (
     Candidate,
     candidates,
@@ -21,11 +20,11 @@ from deployments.bench.prompt_files import (
     EXAMPLE,
     MOST_PROBLEMS,
     PromptFileError,
-    kept_prompts,
     lines_of,
     parse_prompts,
 )
 from deployments.bench.prompts import Prompt
+from deployments.bench.questions import ANSWER_TOKENS
 from deployments.bench.runs import (
     MOST_DEPLOYMENTS,
     MOST_ROUNDS,
@@ -37,14 +36,15 @@ from deployments.bench.scenarios import NAMES, SCENARIOS, Load, Scenario
 from deployments.engines.request_fields import LARGEST_TOKENS
 from deployments.models import BenchmarkRun
 from deployments.web.form_fields import choice_field
+from omni.errors import OmniError
 
 # Prompts of one's own, in the place of a scenario's name.
 OWN = "own"
 OWN_NAME = "own prompts"
 LONGEST_NAME = 120
-LARGEST_PROMPTS_BYTES = 2 << 20
+# What was typed and a file come together, and what is sent has a limit (LARGEST_BODY_BYTES).
+LARGEST_PROMPTS_BYTES = 1 << 20
 MOST_MINUTES = MOST_SECONDS / 60
-ANSWER_TOKENS = 128
 START: dict[str, Any] = {
     "scenario": NAMES[0],
     "rounds": MOST_ROUNDS,
@@ -75,6 +75,13 @@ class ScenarioRow:
 
 class BenchmarkForm(forms.Form):
     """A new run. Deployments are of one host; the baseline goes first."""
+
+    # Which field an error of the service is about.
+    FIELD_OF: ClassVar[dict[str, str]] = {
+        "context_too_small": "scenario",
+        "not_mixed": "deployment",
+        "not_found": "deployment",
+    }
 
     deployment = forms.MultipleChoiceField(
         error_messages={
@@ -126,6 +133,7 @@ class BenchmarkForm(forms.Form):
     )
     users = forms.CharField(
         required=False,
+        max_length=100,
         label="Users at once",
         widget=forms.TextInput(attrs={"placeholder": "As the scenario"}),
         help_text=(
@@ -184,7 +192,8 @@ class BenchmarkForm(forms.Form):
         assert isinstance(self.data, QueryDict)
         data = self.data.copy()
         data["prompts"] = text
-        data["called"] = data.get("called") or PurePath(str(chosen.name)).stem
+        stem = PurePath(str(chosen.name)).stem
+        data["called"] = data.get("called") or stem[:LONGEST_NAME]
         self.data = data
 
     # --- for the page -----------------------------------------------------------------------------
@@ -286,12 +295,10 @@ class BenchmarkForm(forms.Form):
         length = data.get("max_tokens") or ANSWER_TOKENS
         name = data.get("called") or OWN_NAME
         try:
-            found = parse_prompts(content, length, source="Prompts", name=name)
+            return parse_prompts(content, length, source="Prompts", name=name)
         except PromptFileError as error:
             self._add_problems(error.problems)
             return []
-        self._check_enough(len(found), data.get("users") or [1])
-        return found
 
     def _add_problems(self, problems: Sequence[str]) -> None:
         for problem in problems[:MOST_PROBLEMS]:
@@ -316,41 +323,37 @@ class BenchmarkForm(forms.Form):
                     f"{scenario.title} asks all of them at the same time: they have to"
                     " be up together.",
                 )
-        elif scenario.load is Load.IN_TURN:
-            fewest = min(len(part.prompts) for part in scenario.parts)
-            self._check_enough(fewest, data.get("users") or scenario.concurrency)
-
-    def _check_enough(self, prompts: int, users: Sequence[int]) -> None:
-        a_round = sum(map(block_size, users))
-        if a_round > prompts:
-            self.add_error(
-                "users",
-                f"One round would take {a_round} prompts, and there are {prompts}:"
-                " choose fewer users at once.",
-            )
+        elif scenario.load is Load.AFTER_START and set(data.get("users", ())) - {1}:
+            self.add_error("users", "One user asks after each start. Leave it empty.")
 
     # --- asking for it ----------------------------------------------------------------------------
-    def save(self, *, gateway: str, user: Any) -> BenchmarkRun:
-        """Raises OmniError."""
+    def save(self, *, gateway: str, user: Any) -> BenchmarkRun | None:
+        """None where the service refuses it: the field that this is about says why."""
         data = self.cleaned_data
-        prompts = None
-        scenario, users = data["scenario"], data["users"]
-        if scenario == OWN:
-            prompts = kept_prompts(data["own"])
-            scenario = data["called"] or OWN_NAME
-            users = users or [1]
+        is_own = data["scenario"] == OWN
         minutes = data["minutes"]
-        return benchmark_request(
-            names=[one.name for one in self.chosen],
-            scenario=scenario,
-            concurrency=users or SCENARIOS[scenario].concurrency,
-            gateway=gateway,
-            prompts=prompts,
-            most_rounds=data["rounds"],
-            seconds=None if minutes is None else 60 * minutes,
-            swaps=data["swaps"],
-            user=user,
-        )
+        try:
+            return benchmark_request(
+                names=[one.name for one in self.chosen],
+                scenario=(data["called"] or OWN_NAME) if is_own else data["scenario"],
+                concurrency=data["users"],
+                gateway=gateway,
+                prompts=data["own"] if is_own else None,
+                most_rounds=data["rounds"],
+                seconds=None if minutes is None else 60 * minutes,
+                swaps=data["swaps"],
+                user=user,
+            )
+        except OmniError as error:
+            if error.code == "forbidden":
+                raise
+            self.add_error(self._field_of(error.code, is_own), str(error))
+            return None
+
+    def _field_of(self, code: str, is_own: bool) -> str | None:
+        if code == "too_few_prompts":
+            return "prompts" if is_own else "users"
+        return self.FIELD_OF.get(code)
 
 
 def _why_not(scenario: Scenario, chosen: Sequence[Candidate]) -> str:

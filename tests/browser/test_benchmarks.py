@@ -172,7 +172,9 @@ def test_the_form_follows_the_chosen_deployments_and_loses_nothing(
 
     page.get_by_label("drafting", exact=True).check()
     expect(swaps).to_be_checked()
-    expect(page.locator("#swaps-help")).to_contain_text("plain and drafting share RPC0.")
+    expect(page.locator("#swaps-help")).to_contain_text(
+        "plain and drafting share RPC0."
+    )
     page.get_by_label("plain", exact=True).uncheck()
     expect(page.get_by_label("drafting is the baseline")).to_be_checked()
     expect(page.get_by_role("radio", name="Long reasoning")).to_be_enabled()

@@ -146,11 +146,8 @@ def create(request: HtmxHttpRequest) -> HttpResponse:
 
     form = BenchmarkForm(request.POST, request.FILES)
     if form.is_valid():
-        try:
-            made = form.save(gateway=gateway_address(request), user=request.user)
-        except OmniError as error:
-            form.add_error(None, str(error))
-        else:
+        made = form.save(gateway=gateway_address(request), user=request.user)
+        if made:
             return redirect("deployments:benchmark", made.pk)
     return _form_page(request, form)
 
@@ -208,14 +205,16 @@ def benchmark(request: HtmxHttpRequest, number: int) -> HttpResponse:
 
 def _details(run: BenchmarkRun) -> dict[str, Any]:
     is_own = run.prompts is not None
+    scenario = None if is_own else _scenario(run.scenario)
+    users = run.concurrency or (scenario.concurrency if scenario else (1,))
     return {
         "run": run,
         "title": _title(run.scenario, is_own=is_own),
-        "scenario": None if is_own else _scenario(run.scenario),
+        "scenario": scenario,
         "prompts": len(run.prompts or ()),
         "who": who_against_whom(run.names),
         "deployments": _links(run.names),
-        "users": ", ".join(map(str, run.concurrency)),
+        "users": ", ".join(map(str, users)),
         "remaining": _remaining(run),
         "lasted_ms": _lasted_ms(run),
         "most_time": "" if run.seconds is None else f"{run.seconds / 60:g} min",
