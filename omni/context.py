@@ -55,6 +55,7 @@ SECTION_OF = {
     "deployments:rig_file": "deployments:deployments",
     "deployments:benchmark": "deployments:benchmarks",
     "deployments:benchmark_new": "deployments:benchmarks",
+    "chat:benchmark": "deployments:benchmarks",
     "deployments:benchmarks_compared": "deployments:benchmarks",
     "chat:conversation": "chat:list",
     "chat:new": "chat:list",

@@ -227,6 +227,7 @@ PAGES: dict[str, Page] = {
     "chat:lanes": SEEN,
     "chat:differences": SEEN,
     "chat:export": SEEN,
+    "chat:benchmark": Page(OPERATE),
     # Votes of everybody, without what was said.
     "chat:standings": SEEN,
     "chat:new": Page("", CHAT),
