@@ -38,4 +38,27 @@ function keepBaseline({ target }) {
   }
 }
 
-form?.addEventListener("change", keepBaseline);
+// What was chosen while parts of the form were on their way stays chosen.
+let swaps = null;
+let scenario = null;
+
+function chosenScenario() {
+  return form.querySelector("[name=scenario]:checked")?.value;
+}
+
+if (form) {
+  form.addEventListener("change", keepBaseline);
+  form.addEventListener("change", ({ target }) => {
+    if (target.name === "swaps") swaps = target.checked;
+  });
+  form.addEventListener("htmx:beforeSwap", () => {
+    scenario = chosenScenario();
+  });
+  document.body.addEventListener("htmx:afterSettle", () => {
+    if (swaps !== null) form.elements.swaps.checked = swaps;
+    const chosen = [...form.elements].find(
+      (field) => field.name === "scenario" && field.value === scenario,
+    );
+    if (chosen) chosen.checked = true;
+  });
+}

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, Page, Route, expect
 
 from tests.browser.conftest import log_in
 from tests.browser.test_pages import SIZES, look
@@ -211,11 +211,24 @@ def test_a_run_is_asked_for_and_asked_for_again(
     page: Page, panel: RunningPanel
 ) -> None:
     page.goto(f"{panel.url}/benchmarks/new/?deployment=drafting")
-    page.get_by_label("plain", exact=True).check()
+    # The parts that depend on the deployments come late, and take nothing back.
+    held: list[Route] = []
+    page.route("**/benchmarks/new/?*", held.append)
+    with page.expect_request("**/benchmarks/new/?*"):
+        page.get_by_label("plain", exact=True).check()
+    swaps = page.get_by_label("One deployment is up at a time")
+    swaps.check()
+    swaps.uncheck()
+    own = page.get_by_role("radio", name="Your own prompts")
+    own.check()
+    for route in held:
+        route.continue_()
+    expect(page.locator("#swaps-help")).to_contain_text("drafting and plain share RPC0")
+    expect(own).to_be_checked()
+    expect(swaps).not_to_be_checked()
+
     page.get_by_role("textbox", name="Users at once").fill("1, 4")
     page.get_by_label("Time at most (minutes)").fill("2.5")
-    page.get_by_label("One deployment is up at a time").uncheck()
-    page.get_by_role("radio", name="Your own prompts").check()
     lines = "".join(f'{{"prompt": "Question {n}?"}}\n' for n in range(40))
     page.get_by_label("Or choose a file").set_input_files(
         {"name": "mine.jsonl", "mimeType": "text/plain", "buffer": lines.encode()}

@@ -513,9 +513,9 @@ ROWS: list[tuple[dict[str, Any], list[str]]] = [
     ({}, ["Waiting", "Not yet"]),
     (
         {"state": "running", "step": "asking", "rounds_done": 2, "rounds_planned": 10},
-        ["Running", "round 3 of 10", "Asking"],
+        ["Running", "round 3 of 10", "asking"],
     ),
-    ({"state": "running", "step": "preparing"}, ["Preparing"]),
+    ({"state": "running", "step": "preparing"}, ["preparing"]),
     ({"state": "done", "document": document("a", "b")}, ["b against a: faster"]),
     (
         {"state": "done", "document": document("a", "b", valid=False)},
