@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import PurePath
 from typing import Any, ClassVar
 
@@ -35,6 +36,7 @@ from deployments.bench.runs import (
 from deployments.bench.scenarios import NAMES, SCENARIOS, Load, Scenario
 from deployments.engines.request_fields import LARGEST_TOKENS
 from deployments.models import BenchmarkRun
+from deployments.services.tenancy import why_not_together
 from deployments.web.form_fields import choice_field
 from omni.errors import OmniError
 
@@ -166,7 +168,7 @@ class BenchmarkForm(forms.Form):
         if self.is_bound:
             self._take_file()
         elif "swaps" not in self.initial:
-            self.initial["swaps"] = bool(self.sharing)
+            self.initial["swaps"] = bool(self.sharing or self.apart)
         for name, field in self.fields.items():
             if field.help_text:
                 field.widget.attrs["aria-describedby"] = f"{name}-help"
@@ -237,6 +239,14 @@ class BenchmarkForm(forms.Form):
             f"{' and '.join(names)} share {', '.join(devices)}."
             for names, devices in devices_of.items()
         ]
+
+    @cached_property
+    def apart(self) -> list[str]:
+        """Why the chosen ones cannot be up together; then they are swapped, whatever is chosen."""
+        chosen = self.chosen
+        if len({one.host for one in chosen}) != 1:
+            return []
+        return why_not_together([one.deployment for one in chosen])
 
     # --- checks -----------------------------------------------------------------------------------
     def clean_deployment(self) -> list[str]:

@@ -213,7 +213,7 @@ def test_a_run_is_asked_for_and_asked_for_again(
     page.goto(f"{panel.url}/benchmarks/new/?deployment=drafting")
     # The parts that depend on the deployments come late, and take nothing back.
     held: list[Route] = []
-    page.route("**/benchmarks/new/?*", held.append)
+    page.route("**/benchmarks/new/?*", lambda route: held.append(route))
     with page.expect_request("**/benchmarks/new/?*"):
         page.get_by_label("plain", exact=True).check()
     swaps = page.get_by_label("One deployment is up at a time")
@@ -239,7 +239,8 @@ def test_a_run_is_asked_for_and_asked_for_again(
     expect(page.get_by_text("40 of one's own")).to_be_visible()
     asked = json.loads(shell(panel, LAST).split("LAST ")[1])
     assert asked[1:6] == [["drafting", "plain"], "mine", [1, 4], 40, 150.0]
-    assert asked[6:9] == [False, panel.url, "admin"]
+    # RPC0 serves one engine at a time: what cannot be up together is swapped.
+    assert asked[6:9] == [True, panel.url, "admin"]
     assert len(asked[9]) == 40 and asked[9][0]["name"] == "mine/1"
 
     page.get_by_role("button", name="Cancel").click()

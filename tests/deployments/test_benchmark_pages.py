@@ -157,6 +157,19 @@ def test_deployments_that_share_a_device_are_taken_in_turn_and_it_says_why(
     assert "share RPC0" not in alone
 
 
+def test_deployments_that_cannot_be_up_together_are_swapped_and_it_says_why(
+    two: list[Deployment], operator: Client
+) -> None:
+    for deployment in two:
+        deployment.settings |= {"exclusive_group": "one-of-these"}
+        deployment.save()
+    text = text_of(operator, f"{NEW}?deployment=plain&deployment=drafting")
+    assert re.search(r'name="swaps"[^>]* checked', text)
+    assert "They cannot be up together: " in text and "one-of-these" in text
+    operator.post(NEW, TYPED)
+    assert BenchmarkRun.objects.get().swaps
+
+
 def test_a_run_is_asked_for_with_the_baseline_first(
     two: list[Deployment], operator: Client
 ) -> None:
@@ -172,7 +185,8 @@ def test_a_run_is_asked_for_with_the_baseline_first(
     operator.post(NEW, TYPED | {"baseline": "drafting", "minutes": ""})
     second = BenchmarkRun.objects.first()
     assert second and second.names == ["drafting", "plain"]
-    assert (second.seconds, second.swaps) == (None, False)
+    # RPC0 serves one engine at a time: they are swapped without being asked for.
+    assert (second.seconds, second.swaps) == (None, True)
 
 
 def test_prompts_of_ones_own_are_kept_with_the_run(
@@ -415,7 +429,7 @@ STATES: dict[str, tuple[dict[str, Any], list[str], list[str]]] = {
     "running": (
         {"step": "asking plain", "rounds_done": 3, "rounds_planned": 10},
         [
-            "Asking plain",
+            "asking plain",
             "3 of 10 rounds done",
             'value="3"',
             "left",
