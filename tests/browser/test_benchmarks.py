@@ -221,9 +221,9 @@ def test_a_run_is_asked_for_and_asked_for_again(
     swaps.uncheck()
     own = page.get_by_role("radio", name="Your own prompts")
     own.check()
-    page.unroute("**/benchmarks/new/?*")
     for route in held:
         route.continue_()
+    page.unroute("**/benchmarks/new/?*")
     expect(page.locator("#swaps-help")).to_contain_text("drafting and plain share RPC0")
     expect(own).to_be_checked()
     expect(swaps).not_to_be_checked()
