@@ -1,6 +1,6 @@
 from django.urls import path
 
-from chat import lane_views, reading_views, views, vote_views
+from chat import benchmark_views, lane_views, reading_views, views, vote_views
 
 app_name = "chat"
 urlpatterns = [
@@ -21,6 +21,7 @@ urlpatterns = [
         name="differences",
     ),
     path("<int:pk>/export/<slug:kind>/", reading_views.export, name="export"),
+    path("<int:pk>/benchmark/", benchmark_views.benchmark, name="benchmark"),
     path("<int:pk>/settings/", views.configure, name="settings"),
     path("<int:pk>/rename/", views.rename, name="rename"),
     path("<int:pk>/delete/", views.delete, name="delete"),

@@ -16,6 +16,7 @@ PAGES = (
     ("Models", "deployments:models", "models"),
     ("Plan", "deployments:plan", "plan"),
     ("Deployments", "deployments:deployments", "deployments"),
+    ("Benchmarks", "deployments:benchmarks", "benchmarks"),
     ("Chat", "chat:list", "chat"),
 )
 
@@ -52,6 +53,10 @@ SECTION_OF = {
     "deployments:deployment": "deployments:deployments",
     "deployments:create": "deployments:deployments",
     "deployments:rig_file": "deployments:deployments",
+    "deployments:benchmark": "deployments:benchmarks",
+    "deployments:benchmark_new": "deployments:benchmarks",
+    "chat:benchmark": "deployments:benchmarks",
+    "deployments:benchmarks_compared": "deployments:benchmarks",
     "chat:conversation": "chat:list",
     "chat:new": "chat:list",
     "chat:standings": "chat:list",

@@ -21,6 +21,10 @@ ICONS: dict[str, str] = {
         '<rect x="4" y="4" width="16" height="6" rx="1.5"/><rect x="4" y="14" width="16" height="6"'
         ' rx="1.5"/><path d="M8 7h.01M8 17h.01"/>'
     ),
+    "benchmarks": (
+        '<path d="M5.500 18.500a9 9 0 1 1 13 0"/><path d="m12 13 4-4.500"/><circle cx="12" cy="13"'
+        ' r="1.200"/>'
+    ),
     "chat": (
         '<path d="M20 12a8 7 0 0 1-8 7c-1.3 0-2.5-.2-3.600-.7L4 20l1.200-3.600A7 7 0 0 1 4 12a8 7 0'
         ' 0 1 16 0z"/>'

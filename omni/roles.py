@@ -215,9 +215,13 @@ PAGES: dict[str, Page] = {
     "deployments:stop": Page("", OPERATE),
     "deployments:delete": Page("", OPERATE),
     # --- benchmarks
-    "deployments:benchmark": SEEN,
     "deployments:benchmark_export": SEEN,
     "deployments:benchmarks_compared": SEEN,
+    "deployments:benchmarks": SEEN,
+    "deployments:benchmark": SEEN,
+    "deployments:benchmark_new": Page(OPERATE, OPERATE),
+    "deployments:benchmark_cancel": Page("", OPERATE),
+    "deployments:benchmark_forget": Page("", OPERATE),
     # --- chat: a conversation is its owner's, and for everybody else not there
     "chat:list": SEEN,
     "chat:conversation": SEEN,
@@ -225,6 +229,7 @@ PAGES: dict[str, Page] = {
     "chat:lanes": SEEN,
     "chat:differences": SEEN,
     "chat:export": SEEN,
+    "chat:benchmark": Page(OPERATE),
     # Votes of everybody, without what was said.
     "chat:standings": SEEN,
     "chat:new": Page("", CHAT),
@@ -345,6 +350,9 @@ ADMIN: dict[str, AdminRow] = {
     ),
     "deployments.instance": _row(OPERATE, ""),
     "deployments.transition": _row(OPERATE, ""),
+    "deployments.benchmarkrun": _row(
+        OPERATE, "delete", actions=(("delete_selected", OPERATE),)
+    ),
     # --- gateway
     "deployments.route": _row(
         MANAGE_ROUTES,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from deployments.bench.prompts import Prompt
 from deployments.engines.request_fields import LARGEST_TOKENS
 from omni.errors import OmniError
-from omni.json_text import NotJson, read_json
+from omni.json_text import NotJson, read_json, storable
 
 LARGEST_FILE_BYTES = 256 << 20
 # Of a file that is wrong throughout, the first lines say enough.
@@ -36,15 +37,23 @@ def read_prompts(path: Path, max_tokens: int) -> list[Prompt]:
 
     Raises PromptFileError.
     """
+    return parse_prompts(_content(path), max_tokens, source=str(path), name=path.stem)
+
+
+def parse_prompts(
+    content: bytes, max_tokens: int, *, source: str, name: str
+) -> list[Prompt]:
+    """As read_prompts, of what has been read already. Problems say that they are of `source`, and
+    the prompts are called after `name`."""
     prompts: list[Prompt] = []
     problems: list[str] = []
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(content.split(b"\n"), 1):
         if not line.strip():
             continue
         try:
-            prompts.append(_prompt(f"{path.stem}/{number}", line, max_tokens))
+            prompts.append(_prompt(f"{name}/{number}", line, max_tokens))
         except _WrongLine as wrong:
-            problems.append(f"{path}, line {number}: {wrong}")
+            problems.append(f"{source}, line {number}: {wrong}")
 
     if problems:
         shown = problems[:MOST_PROBLEMS]
@@ -53,24 +62,39 @@ def read_prompts(path: Path, max_tokens: int) -> list[Prompt]:
         fix = f"A line is, for example, {EXAMPLE}."
         raise PromptFileError(text, problems, fix)
     if not prompts:
-        text = f"{path} holds no prompts."
+        text = f"{source} holds no prompts."
         raise PromptFileError(text, [text], f"Write one a line: {EXAMPLE}.")
     return prompts
 
 
-def _lines(path: Path) -> list[bytes]:
+def _content(path: Path) -> bytes:
     try:
         size_bytes = path.stat().st_size
         if size_bytes > LARGEST_FILE_BYTES:
             text = f"{path} is larger than {LARGEST_FILE_BYTES >> 20} MiB."
             raise PromptFileError(text, [text], "Divide it into several files.")
-        return path.read_bytes().split(b"\n")
+        return path.read_bytes()
     except OSError as error:
         text = f"{path} cannot be read: {error.strerror}."
         fix = "Name a file of prompts that exists and may be read."
         raise PromptFileError(text, [text], fix) from None
 
 
+# --- as a text again ------------------------------------------------------------------------------
+def lines_of(kept: Iterable[Mapping[str, Any]]) -> str:
+    """What a run keeps as the text of a file again."""
+    return "".join(f"{_line_of(row)}\n" for row in kept)
+
+
+def _line_of(row: Mapping[str, Any]) -> str:
+    messages, max_tokens = row["messages"], row["max_tokens"]
+    line: dict[str, Any] = {"messages": messages, "max_tokens": max_tokens}
+    if len(messages) == 1 and messages[0]["role"] == "user":
+        line = {"prompt": messages[0]["content"], "max_tokens": max_tokens}
+    return json.dumps(line, ensure_ascii=False)
+
+
+# --- a line ---------------------------------------------------------------------------------------
 def _prompt(name: str, line: bytes, max_tokens: int) -> Prompt:
     found = _object(line)
 
@@ -110,7 +134,7 @@ def _object(line: bytes) -> Mapping[str, Any]:
 def _one_question(text: Any) -> tuple[dict[str, str], ...]:
     if not isinstance(text, str) or not text.strip():
         raise _WrongLine("prompt is not a text with words in it. Write the question.")
-    return ({"role": "user", "content": text},)
+    return ({"role": "user", "content": storable(text)},)
 
 
 def _messages(messages: Any) -> tuple[dict[str, str], ...]:
@@ -140,7 +164,7 @@ def _message(place: int, message: Any) -> dict[str, str]:
         raise _WrongLine(
             f"The content of message {place} is not a text with words in it. Write one."
         )
-    return {"role": role, "content": content}
+    return {"role": role, "content": storable(content)}
 
 
 def _max_tokens(value: Any) -> int:

@@ -12,16 +12,19 @@ from typing import Any
 from django import forms
 from django.contrib import admin, messages
 from django.db.models import Field, QuerySet
+from django.db.models import Model as Row
 from django.forms.fields import InvalidJSONInput
 from django.http import HttpRequest
 from unfold.widgets import UnfoldAdminSelectWidget
 
+from deployments.bench.runs import benchmark_forget
 from deployments.engines import flavour_titles
 from deployments.engines.flags import allowed_args
 from deployments.external.keys import forget_key
 from deployments.library import folders
 from deployments.library.reading import describe_file
 from deployments.models import (
+    BenchmarkRun,
     Binding,
     Deployment,
     Download,
@@ -337,3 +340,44 @@ class TransitionAdmin(RightsAdmin):
     list_filter = ("new", "at")
     search_fields = ("instance__deployment__name", "reason")
     list_select_related = ("instance__deployment", "instance__device")
+
+
+@admin.register(BenchmarkRun)
+class BenchmarkRunAdmin(RightsAdmin):
+    # The first is shown on its page; the second may be what somebody wrote for themselves.
+    exclude = ("document", "prompts")
+    list_display = (
+        "__str__",
+        "host",
+        "state",
+        "rounds_done",
+        "requested_by",
+        "created_at",
+        "finished_at",
+    )
+    list_filter = ("state", "scenario", "host")
+    search_fields = ("scenario", "error")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[BenchmarkRun]:
+        return super().get_queryset(request).defer(*self.exclude)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Row | None = None) -> Any:
+        fields = super().get_readonly_fields(request, obj)
+        return [name for name in fields if name not in self.exclude]
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """One that is not over has a process, which puts the rig back: it is cancelled first."""
+        is_open = obj is not None and not obj.is_over
+        return not is_open and super().has_delete_permission(request, obj)
+
+    def delete_model(self, request: HttpRequest, obj: BenchmarkRun) -> None:
+        benchmark_forget(run=obj, user=request.user)
+
+    def delete_queryset(
+        self, request: HttpRequest, queryset: QuerySet[BenchmarkRun]
+    ) -> None:
+        for run in queryset:
+            try:
+                benchmark_forget(run=run, user=request.user)
+            except OmniError as error:
+                self.message_user(request, str(error), messages.ERROR)

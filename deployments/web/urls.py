@@ -61,7 +61,6 @@ urlpatterns = [
     path("deployments/<slug:name>/start/", deployments.start, name="start"),
     path("deployments/<slug:name>/stop/", deployments.stop, name="stop"),
     path("deployments/<slug:name>/delete/", deployments.delete, name="delete"),
-    path("benchmarks/<int:number>/", benchmarks.benchmark, name="benchmark"),
     path(
         "benchmarks/<int:number>/export.<slug:kind>",
         bench_reports.benchmark_export,
@@ -72,4 +71,9 @@ urlpatterns = [
         bench_reports.benchmarks_compared,
         name="benchmarks_compared",
     ),
+    path("benchmarks/", benchmarks.benchmarks, name="benchmarks"),
+    path("benchmarks/new/", benchmarks.create, name="benchmark_new"),
+    path("benchmarks/<int:number>/", benchmarks.benchmark, name="benchmark"),
+    path("benchmarks/<int:number>/cancel/", benchmarks.cancel, name="benchmark_cancel"),
+    path("benchmarks/<int:number>/forget/", benchmarks.forget, name="benchmark_forget"),
 ]

@@ -10,6 +10,7 @@ from django.test import Client
 
 from chat import services as chat_services
 from deployments.models import (
+    BenchmarkRun,
     Deployment,
     Download,
     Engine,
@@ -19,6 +20,7 @@ from deployments.models import (
     Transition,
 )
 from gpus.models import Device, Gpu, Host
+from tests.deployments.benchmark_documents import document
 
 site.autodiscover()
 HOSTILE = "\"'><img src=x onerror=boom()><script>boom()</script>{{7*7}}"
@@ -39,6 +41,11 @@ PAGES = [
     "/devices/across/",
     "/devices/RPC0/server/",
     "/rig-file/",
+    "/benchmarks/",
+    "/benchmarks/1/",
+    "/benchmarks/new/",
+    "/benchmarks/new/?again=1",
+    "/benchmarks/new/?deployment=<img src=x>&users=<img src=x>",
     "/chat/",
     "/chat/{chat}/",
     "/chat/{chat}/thread/",
@@ -114,6 +121,20 @@ def hostile_rig(deployment: Deployment, admin_user: User) -> int:
         total_bytes=1,
         error=HOSTILE,
         state="failed",
+    )
+    words = {"step": HOSTILE, "error": HOSTILE, "fix": HOSTILE}
+    BenchmarkRun.objects.create(
+        pk=1,
+        host=host,
+        scenario=HOSTILE[:120],
+        names=["small", HOSTILE],
+        prompts=[{"messages": [{"role": "user", "content": HOSTILE}], "max_tokens": 9}],
+        most_rounds=1,
+        gateway=HOSTILE,
+        state="failed",
+        document=document("small", HOSTILE),
+        requested_by=admin_user,
+        **words,
     )
     conversation = chat_services.conversation_create(
         owner=admin_user, deployment=deployment

@@ -13,7 +13,7 @@ from django.test import Client
 from django.urls import reverse
 
 from chat import services as chat_services
-from deployments.models import Deployment, Engine, Model
+from deployments.models import BenchmarkRun, Deployment, Engine, Model
 from gpus.models import Host
 
 HTMX = {"HX-Request": "true"}
@@ -25,6 +25,8 @@ WHOLE = [
 # Address → the arguments it takes, by the names of `named`.
 PAGES = {
     "chat:list": (),
+    "deployments:benchmark": ("benchmark",),
+    "deployments:benchmarks": (),
     "deployments:deployment": ("deployment",),
     "deployments:deployments": (),
     "deployments:download": (),
@@ -58,7 +60,11 @@ def named(
     conversation = chat_services.conversation_create(
         owner=admin_user, deployment=deployment
     )
+    benchmark = BenchmarkRun.objects.create(
+        host=host, scenario="chat", names=[deployment.name], most_rounds=1
+    )
     return {
+        "benchmark": str(benchmark.pk),
         "deployment": deployment.name,
         "model": model.name,
         "server": server.name,

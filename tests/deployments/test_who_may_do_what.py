@@ -26,7 +26,15 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from chat import services as chat_services
 from chat.actions import ACTIONS
 from chat.models import Conversation, Message
-from deployments.models import ApiKey, Deployment, Engine, Instance, Route, Transition
+from deployments.models import (
+    ApiKey,
+    BenchmarkRun,
+    Deployment,
+    Engine,
+    Instance,
+    Route,
+    Transition,
+)
 from omni.asgi import websocket_urlpatterns
 from omni.checks import every_admin_page_has_a_row, every_page_has_a_row
 from omni.roles import (
@@ -278,6 +286,14 @@ def rows(deployment: Deployment, operator_user: User) -> None:
     Download.objects.create(
         host=host, repo="a/b", folder="/models", files=[], total_bytes=1
     )
+    BenchmarkRun.objects.create(
+        host=host,
+        scenario="chat",
+        names=["small"],
+        most_rounds=1,
+        gateway="http://127.0.0.1:1",
+        state="done",
+    )
     now = timezone.now()
     SampleRollup.objects.create(
         host=host,
@@ -471,6 +487,7 @@ def test_a_service_refuses_who_has_no_right_whatever_page_called_it(
 ) -> None:
     from chat import lanes, voting
     from deployments import announce
+    from deployments.bench import runs
     from deployments.library import folders
     from deployments.services import engines, one_click, servers
     from deployments.services.deployments import (
@@ -483,6 +500,10 @@ def test_a_service_refuses_who_has_no_right_whatever_page_called_it(
     from omni.errors import OmniError
 
     model = deployment.bindings.get().model
+    benchmark = BenchmarkRun.objects.create(
+        host=deployment.host, names=["small"], most_rounds=1
+    )
+    asked = {"names": ["small"], "scenario": "chat", "gateway": "http://127.0.0.1:1"}
     talk = Conversation.objects.create(owner=viewer_user)
     lane = talk.lanes.create(
         position=0, deployment=deployment, deployment_name=deployment.name
@@ -498,6 +519,9 @@ def test_a_service_refuses_who_has_no_right_whatever_page_called_it(
         lambda: servers.server_ask(engine=deployment.engine, user=viewer_user),
         lambda: engines.probe(deployment.engine, user=viewer_user),
         lambda: announce.request_scan("here", user=viewer_user),
+        lambda: runs.benchmark_request(**asked, user=viewer_user),
+        lambda: runs.benchmark_cancel(run=benchmark, user=viewer_user),
+        lambda: runs.benchmark_forget(run=benchmark, user=viewer_user),
         lambda: folders.folder_add("/", user=viewer_user),
         lambda: chat_services.conversation_create(
             owner=viewer_user, deployment=deployment

@@ -1,0 +1,412 @@
+"""What a person chooses for a benchmark, checked field by field."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import PurePath
+from typing import Any, ClassVar
+
+from django import forms
+from django.http import QueryDict
+
+from deployments.bench.candidates import (
+    Candidate,
+    candidates,
+    least_context,
+    shared_devices,
+)
+from deployments.bench.prompt_files import (
+    EXAMPLE,
+    MOST_PROBLEMS,
+    PromptFileError,
+    lines_of,
+    parse_prompts,
+)
+from deployments.bench.prompts import Prompt
+from deployments.bench.questions import ANSWER_TOKENS
+from deployments.bench.runs import (
+    MOST_DEPLOYMENTS,
+    MOST_ROUNDS,
+    MOST_SECONDS,
+    MOST_USERS,
+    benchmark_request,
+)
+from deployments.bench.scenarios import NAMES, SCENARIOS, Load, Scenario
+from deployments.engines.request_fields import LARGEST_TOKENS
+from deployments.models import BenchmarkRun
+from deployments.services.tenancy import why_not_together
+from deployments.web.form_fields import choice_field
+from omni.errors import OmniError
+
+# Prompts of one's own, in the place of a scenario's name.
+OWN = "own"
+OWN_NAME = "own prompts"
+LONGEST_NAME = 120
+# What was typed and a file come together, and what is sent has a limit (LARGEST_BODY_BYTES).
+LARGEST_PROMPTS_BYTES = 1 << 20
+MOST_MINUTES = MOST_SECONDS / 60
+START: dict[str, Any] = {
+    "scenario": NAMES[0],
+    "rounds": MOST_ROUNDS,
+    "minutes": 30,
+    "max_tokens": ANSWER_TOKENS,
+}
+
+
+@dataclass(frozen=True)
+class DeploymentRow:
+    candidate: Candidate
+    is_chosen: bool
+    is_baseline: bool
+
+
+@dataclass(frozen=True)
+class ScenarioRow:
+    """`why_not` says why it cannot be run with the chosen deployments."""
+
+    scenario: Scenario
+    is_chosen: bool
+    why_not: str
+
+    @property
+    def users(self) -> str:
+        return ", ".join(map(str, self.scenario.concurrency))
+
+
+class BenchmarkForm(forms.Form):
+    """A new run. Deployments are of one host; the baseline goes first."""
+
+    # Which field an error of the service is about.
+    FIELD_OF: ClassVar[dict[str, str]] = {
+        "context_too_small": "scenario",
+        "not_mixed": "deployment",
+        "not_found": "deployment",
+    }
+
+    deployment = forms.MultipleChoiceField(
+        error_messages={
+            "required": "Choose at least one deployment; two or more are compared.",
+            "invalid_choice": "%(value)s is not there any more.",
+        }
+    )
+    baseline = forms.ChoiceField(required=False)
+    scenario = forms.ChoiceField(
+        choices=[*((name, name) for name in NAMES), (OWN, OWN_NAME)],
+        error_messages={"required": "Choose what is asked."},
+    )
+    called = forms.CharField(
+        required=False,
+        max_length=LONGEST_NAME,
+        label="Name",
+        help_text="How the report calls them. Left empty, the file's name.",
+    )
+    prompts = forms.CharField(
+        required=False,
+        strip=False,
+        label="Prompts",
+        widget=forms.Textarea(
+            attrs={
+                "rows": 8,
+                "wrap": "off",
+                "class": "mono",
+                "spellcheck": "false",
+                "placeholder": EXAMPLE,
+            }
+        ),
+        help_text=(
+            "One JSON object a line, with a prompt or messages, and max_tokens if it has"
+            " a length of its own. No prompt is asked twice, so write at least 40."
+        ),
+    )
+    file = forms.FileField(
+        required=False,
+        label="Or choose a file",
+        widget=forms.FileInput(attrs={"accept": ".jsonl,.ndjson,.json,.txt"}),
+        help_text="What is in it takes the place of what stands above.",
+    )
+    max_tokens = forms.IntegerField(
+        required=False,
+        min_value=1,
+        max_value=LARGEST_TOKENS,
+        label="Longest answer (tokens)",
+        help_text="For the lines that name none.",
+    )
+    users = forms.CharField(
+        required=False,
+        max_length=100,
+        label="Users at once",
+        widget=forms.TextInput(attrs={"placeholder": "As the scenario"}),
+        help_text=(
+            "One number, or several to see how it grows: 1,4. Left empty, those of the"
+            " scenario."
+        ),
+    )
+    rounds = forms.IntegerField(
+        min_value=1,
+        max_value=MOST_ROUNDS,
+        label="Rounds at most",
+        help_text="It ends sooner once enough is known.",
+    )
+    minutes = forms.FloatField(
+        required=False,
+        max_value=MOST_MINUTES,
+        label="Time at most (minutes)",
+        widget=forms.NumberInput(attrs={"min": "0", "step": "any"}),
+        help_text="The round that runs then is finished. Left empty, no limit.",
+    )
+    swaps = forms.BooleanField(required=False, label="One is up at a time")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs["initial"] = START | kwargs.get("initial", {})
+        super().__init__(*args, **kwargs)
+        self.candidates = candidates()
+        names = [(one.name, one.name) for one in self.candidates]
+        choice_field(self, "deployment").choices = names
+        choice_field(self, "baseline").choices = [("", ""), *names]
+        if self.is_bound:
+            self._take_file()
+        elif "swaps" not in self.initial:
+            self.initial["swaps"] = bool(self.sharing or self.apart)
+        for name, field in self.fields.items():
+            if field.help_text:
+                field.widget.attrs["aria-describedby"] = f"{name}-help"
+        for name in ("called", "users"):
+            self.fields[name].widget.attrs["autocomplete"] = "off"
+
+    def _take_file(self) -> None:
+        """A chosen file stands in the text from now on: a browser does not give it back when the
+        form is shown again."""
+        chosen = self.files.get("file")
+        self._wrong_file = ""
+        if chosen is None:
+            return
+        if (chosen.size or 0) > LARGEST_PROMPTS_BYTES:
+            most = f"{LARGEST_PROMPTS_BYTES >> 20} MiB"
+            self._wrong_file = f"{chosen.name} is larger than {most}. Divide it."
+            return
+        try:
+            text = chosen.read().decode("utf-8-sig")
+        except UnicodeDecodeError:
+            self._wrong_file = f"{chosen.name} is not UTF-8 text. Choose another file."
+            return
+        assert isinstance(self.data, QueryDict)
+        data = self.data.copy()
+        data["prompts"] = text
+        stem = PurePath(str(chosen.name)).stem
+        data["called"] = data.get("called") or stem[:LONGEST_NAME]
+        self.data = data
+
+    # --- for the page -----------------------------------------------------------------------------
+    @property
+    def chosen(self) -> list[Candidate]:
+        """Those that are ticked, the baseline first; in the order of the page otherwise."""
+        ticked = set(self["deployment"].value() or ())
+        baseline = self["baseline"].value()
+        found = [one for one in self.candidates if one.name in ticked]
+        return sorted(found, key=lambda one: one.name != baseline)
+
+    @property
+    def deployment_rows(self) -> list[DeploymentRow]:
+        chosen = self.chosen
+        first = chosen[0] if chosen else None
+        return [
+            DeploymentRow(one, one in chosen, one is first) for one in self.candidates
+        ]
+
+    @property
+    def has_several_hosts(self) -> bool:
+        return len({one.host for one in self.candidates}) > 1
+
+    def scenario_rows(self) -> Iterator[ScenarioRow]:
+        asked = self["scenario"].value()
+        chosen = self.chosen
+        for name, scenario in SCENARIOS.items():
+            yield ScenarioRow(scenario, name == asked, _why_not(scenario, chosen))
+
+    @property
+    def is_own(self) -> bool:
+        return bool(self["scenario"].value() == OWN)
+
+    @property
+    def sharing(self) -> list[str]:
+        """A sentence for each group of chosen deployments that use the same devices."""
+        devices_of: dict[tuple[str, ...], list[str]] = {}
+        for device, names in shared_devices(self.chosen).items():
+            devices_of.setdefault(tuple(names), []).append(device)
+        return [
+            f"{' and '.join(names)} share {', '.join(devices)}."
+            for names, devices in devices_of.items()
+        ]
+
+    @cached_property
+    def apart(self) -> list[str]:
+        """Why the chosen ones cannot be up together; then they are swapped, whatever is chosen."""
+        chosen = self.chosen
+        if len({one.host for one in chosen}) != 1:
+            return []
+        return why_not_together([one.deployment for one in chosen])
+
+    # --- checks -----------------------------------------------------------------------------------
+    def clean_deployment(self) -> list[str]:
+        names: list[str] = self.cleaned_data["deployment"]
+        if len(names) > MOST_DEPLOYMENTS:
+            raise forms.ValidationError(f"Choose at most {MOST_DEPLOYMENTS}.")
+        hosts = {one.host for one in self.candidates if one.name in names}
+        if len(hosts) > 1:
+            raise forms.ValidationError(
+                "Choose those of one host: only its agent can bring them up in turn."
+            )
+        return names
+
+    def clean_users(self) -> list[int]:
+        """None typed is an empty list."""
+        parts = self.cleaned_data["users"].replace(" ", "").split(",")
+        if parts == [""]:
+            return []
+        if not all(part.isdecimal() and 1 <= int(part) <= MOST_USERS for part in parts):
+            raise forms.ValidationError(
+                f"Write numbers from 1 to {MOST_USERS}, such as 1,4."
+            )
+        return list(dict.fromkeys(map(int, parts)))
+
+    def clean_minutes(self) -> float | None:
+        minutes: float | None = self.cleaned_data["minutes"]
+        if minutes is not None and minutes <= 0:
+            raise forms.ValidationError("Write more than 0, or nothing for no limit.")
+        return minutes
+
+    def clean(self) -> dict[str, Any]:
+        data = super().clean() or {}
+        ticked = data.get("deployment", [])
+        if ticked and data.get("baseline") and data["baseline"] not in ticked:
+            self.add_error("deployment", "Choose the baseline among those you compare.")
+        if data.get("scenario") == OWN:
+            data["own"] = self._own_prompts(data)
+        elif data.get("scenario"):
+            self._check_scenario(SCENARIOS[data["scenario"]], data)
+        return data
+
+    def _own_prompts(self, data: dict[str, Any]) -> list[Prompt]:
+        if self._wrong_file:
+            self.add_error("file", self._wrong_file)
+            return []
+        text = data.get("prompts", "")
+        if not text.strip():
+            self.add_error("prompts", "Write prompts, one a line, or choose a file.")
+            return []
+        content = text.encode("utf-8", "replace")
+        if len(content) > LARGEST_PROMPTS_BYTES:
+            most = f"{LARGEST_PROMPTS_BYTES >> 20} MiB"
+            self.add_error("prompts", f"That is more than {most}. Divide it.")
+            return []
+
+        length = data.get("max_tokens") or ANSWER_TOKENS
+        name = data.get("called") or OWN_NAME
+        try:
+            return parse_prompts(content, length, source="Prompts", name=name)
+        except PromptFileError as error:
+            self._add_problems(error.problems)
+            return []
+
+    def _add_problems(self, problems: Sequence[str]) -> None:
+        for problem in problems[:MOST_PROBLEMS]:
+            self.add_error("prompts", problem)
+        more = len(problems) - MOST_PROBLEMS
+        if more > 0:
+            self.add_error("prompts", f"… and {more} more lines.")
+
+    def _check_scenario(self, scenario: Scenario, data: dict[str, Any]) -> None:
+        ticked = data.get("deployment", [])
+        chosen = [one for one in self.candidates if one.name in ticked]
+        if why_not := _why_not(scenario, chosen):
+            self.add_error("scenario", why_not)
+        if scenario.load is Load.AT_ONCE:
+            if len(ticked) == 1:
+                self.add_error(
+                    "deployment", f"{scenario.title} is of two deployments or more."
+                )
+            if data.get("swaps"):
+                self.add_error(
+                    "swaps",
+                    f"{scenario.title} asks all of them at the same time: they have to"
+                    " be up together.",
+                )
+        elif scenario.load is Load.AFTER_START and set(data.get("users", ())) - {1}:
+            self.add_error("users", "One user asks after each start. Leave it empty.")
+
+    # --- asking for it ----------------------------------------------------------------------------
+    def save(self, *, gateway: str, user: Any) -> BenchmarkRun | None:
+        """None where the service refuses it: the field that this is about says why."""
+        data = self.cleaned_data
+        is_own = data["scenario"] == OWN
+        minutes = data["minutes"]
+        try:
+            return benchmark_request(
+                names=[one.name for one in self.chosen],
+                scenario=(data["called"] or OWN_NAME) if is_own else data["scenario"],
+                concurrency=data["users"],
+                gateway=gateway,
+                prompts=data["own"] if is_own else None,
+                most_rounds=data["rounds"],
+                seconds=None if minutes is None else 60 * minutes,
+                swaps=data["swaps"],
+                user=user,
+            )
+        except OmniError as error:
+            if error.code == "forbidden":
+                raise
+            self.add_error(self._field_of(error.code, is_own), str(error))
+            return None
+
+    def _field_of(self, code: str, is_own: bool) -> str | None:
+        if code == "too_few_prompts":
+            return "prompts" if is_own else "users"
+        return self.FIELD_OF.get(code)
+
+
+def _why_not(scenario: Scenario, chosen: Sequence[Candidate]) -> str:
+    least = least_context(chosen)
+    if least is None or scenario.fitting(least.context or 0):
+        return ""
+    return (
+        f"It needs a context of {scenario.context:,} tokens for each request;"
+        f" {least.name} has {least.context:,}."
+    )
+
+
+# --- what it opens with ---------------------------------------------------------------------------
+def typed_so_far(query: QueryDict) -> dict[str, Any]:
+    """Field name → what stands in it, for a form that is shown again because what it depends on
+    changed, or that an address fills in."""
+    known = [name for name in BenchmarkForm.base_fields if name in query]
+    return {
+        name: query.getlist(name) if name == "deployment" else query[name]
+        for name in known
+    }
+
+
+def same_again(run: BenchmarkRun, user: Any) -> dict[str, Any]:
+    """The choices of a run that there was. Prompts of one's own are given back to who wrote
+    them."""
+    choices = {
+        "deployment": run.names,
+        "baseline": run.names[0] if run.names else "",
+        "users": ",".join(map(str, run.concurrency)),
+        "rounds": run.most_rounds,
+        "minutes": None if run.seconds is None else f"{run.seconds / 60:g}",
+        "swaps": run.swaps,
+    }
+    if run.prompts is None:
+        return choices | {"scenario": run.scenario}
+    own = {"scenario": OWN, "called": run.scenario}
+    if run.requested_by_id == user.pk:
+        own["prompts"] = lines_of(run.prompts)
+    return choices | own
+
+
+def missing_names(run: BenchmarkRun, form: BenchmarkForm) -> list[str]:
+    """The deployments of a run that are not there any more."""
+    there = {one.name for one in form.candidates}
+    return [name for name in run.names if name not in there]
