@@ -6,11 +6,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any
+from typing import cast
 
 from chat.comparison import Lead, Shared, leads, shared, were_together
+from chat.figures import Shown, shown
 from chat.models import Ballot, Lane, Message
-from deployments.gateway.timings import KV_TRANSFER, Drafts, drafts_of
+from deployments.gateway.timings import Figures
 from omni.markdown import render
 
 STREAMING = Message.State.STREAMING
@@ -107,17 +108,10 @@ class Entry:
         return self.is_last_turn and is_unfinished
 
     @property
-    def drafts(self) -> Drafts | None:
-        return drafts_of(self.message.timings)
-
-    @property
-    def kv_transfer(self) -> dict[str, Any]:
-        """Of the KV cache; `moved_ms` is what the hand-over itself took."""
-        found = self.message.timings.get(KV_TRANSFER) or {}
-        spans = [found[name] for name in ("save_ms", "restore_ms") if name in found]
-        if spans:
-            return {**found, "moved_ms": sum(spans)}
-        return found
+    def figures(self) -> list[Shown]:
+        """In words, for an answer that has ended."""
+        own = {name: getattr(self.message, name) for name in Figures.__annotations__}
+        return shown(cast(Figures, own))
 
     @property
     def version(self) -> str:
