@@ -176,8 +176,7 @@ def _energy_title(facts: Mapping[str, Any]) -> str:
         f"{joules_text(facts['joules'])} in {ms_text(1000 * facts['seconds'])}"
         f" of {' and '.join(facts['devices'])}, idle power included"
     )
-    if facts["silent"]:
-        return (
-            f"{title}; without {' and '.join(facts['silent'])}, of which none is told."
-        )
-    return f"{title}."
+    silent = facts["silent"]
+    if not silent:
+        return f"{title}."
+    return f"{title}; {' and '.join(silent)} {'tells' if len(silent) == 1 else 'tell'} none."

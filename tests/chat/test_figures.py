@@ -81,12 +81,10 @@ def test_what_no_engine_told_is_not_made_up() -> None:
             {**MEASURED, "joules": 3584.0, "silent": ["CPU"]},
             {
                 "1792 W": (
-                    "Mean power. 3.58 kJ in 2 s of CUDA0, idle power included; without CPU, of"
-                    " which none is told."
+                    "Mean power. 3.58 kJ in 2 s of CUDA0, idle power included; CPU tells none."
                 ),
                 "7 J/token": (
-                    "3.58 kJ in 2 s of CUDA0, idle power included; without CPU, of which none is"
-                    " told."
+                    "3.58 kJ in 2 s of CUDA0, idle power included; CPU tells none."
                 ),
             },
         ),
