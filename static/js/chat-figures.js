@@ -37,7 +37,9 @@ export class LiveFigures {
   /** Counts the time to the first token up, until the server says what it was. */
   count(countingMs) {
     clearInterval(this.timer);
-    this.countedFrom = countingMs === null ? null : performance.now() - countingMs;
+    // What was longer on its way would set the count back.
+    const from = performance.now() - countingMs;
+    this.countedFrom = countingMs === null ? null : Math.min(from, this.countedFrom ?? from);
     this.tick();
     if (this.countedFrom === null) return;
     this.timer = setInterval(() => this.tick(), still.matches ? COUNT_CALMLY_MS : COUNT_EVERY_MS);

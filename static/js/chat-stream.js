@@ -11,7 +11,7 @@ export class Stream {
     this.settledBox = article.querySelector("[data-settled]");
     this.tail = emptyText(article.querySelector("[data-tail]"));
     this.thinking = emptyText(article.querySelector("[data-track=thinking]"));
-    this.figures = new LiveFigures(article.querySelector("[data-live]"));
+    this.figures = new LiveFigures(article.querySelector("[data-live-figures]"));
   }
 
   /** True when the text was taken or already known; false when something before it is missing. */
