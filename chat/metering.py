@@ -111,6 +111,9 @@ class Meter:
     # --- what it comes to -------------------------------------------------------------------------
     def facts(self, now_s: float) -> dict[str, Any]:
         """So far: joules and in how many seconds, or why not; empty while it is too early."""
+        seconds = now_s - self.begun_s
+        if not self.read_to_s and self.place.devices and seconds < LONGEST_GAP_S:
+            return {}
         if reason := self._unknown():
             return {"why": reason}
         telling = [
@@ -118,7 +121,6 @@ class Meter:
         ]
         if self.others:
             return {"why": self._shared(telling), "shared_with": sorted(self.others)}
-        seconds = now_s - self.begun_s
         if seconds < SHORTEST_S:
             return {}
         each = [joules(line, self.begun_s, now_s) for line in self.samples.values()]
@@ -137,7 +139,7 @@ class Meter:
         too_short = (
             "It took less than a second, which is too short for a card's power meter."
         )
-        return self.facts(now_s) or {"why": too_short}
+        return self.facts(now_s) or {"why": self._unknown() or too_short}
 
     def watts(self, now_s: float) -> float | None:
         """Of all that tell, at the last look."""
