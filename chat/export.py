@@ -9,7 +9,8 @@ import json
 from typing import Any
 
 from chat.models import Ballot, Message
-from chat.thread import Entry, Row, Thread
+from chat.thread import Thread
+from chat.turns import Entry, Row
 
 FIGURES = (
     "ttft_ms",

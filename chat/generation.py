@@ -7,27 +7,27 @@ import logging
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from django.db import DatabaseError
 from django.utils import timezone
 
+from chat.keeping import measure, save
+from chat.metering import Meter, places
 from chat.models import Message
-from chat.outcomes import INTERRUPTED_TEXT, kv_transfer_facts, outcome_of, refused
+from chat.outcomes import kv_transfer_facts, outcome_of, refused
 from chat.services import request_for
 from chat.thread import fragments_of
 from chat.transcript import settled_length
 from chat.voting import is_held
-from deployments.gateway.deltas import Delta, deltas_of
+from chat.written import TRACKS, Written
+from deployments.gateway.deltas import deltas_of
 from deployments.gateway.relay import open_answer
-from deployments.gateway.timings import figures, live_figures
 from deployments.gateway.waiting import Wait
-from deployments.services.measurements import record
 from omni.broadcast import publish_async
 from omni.database import DatabasePool
-from omni.errors import OmniError
 from omni.events import chat_group
-from omni.json_text import storable
 from omni.markdown import render
 
 log = logging.getLogger(__name__)
@@ -35,11 +35,10 @@ log = logging.getLogger(__name__)
 PUBLISH_EVERY_S = 0.04
 SAVE_EVERY_S = 1.0
 SETTLE_EVERY_S = 0.3
-TELL_WAIT_EVERY_S = 0.5
-# No model writes so much; a server that never ends would.
-LONGEST_ANSWER = 500_000
+TELL_LIVE_EVERY_S = 0.3
+LOOK_AROUND_EVERY_S = 0.25
+READ_POWER_EVERY_S = 1.0
 PATH = "/v1/chat/completions"
-TRACKS = ("content", "thinking")
 State = Message.State
 
 in_database = DatabasePool("chat-answers", 2)
@@ -57,24 +56,20 @@ class Generation:
     is_hidden: bool = False
     # The answer that is written first, where lanes answer one after the other.
     after: Generation | None = None
-    text: dict[str, str] = field(default_factory=lambda: dict.fromkeys(TRACKS, ""))
+    written: Written = field(default_factory=Written)
     published: dict[str, int] = field(default_factory=lambda: dict.fromkeys(TRACKS, 0))
     settled: int = 0
     settled_html: str = ""
-    progress: dict[str, Any] = field(default_factory=dict)
     answered_by: dict[str, str] = field(default_factory=dict)
-    kv_transfer: dict[str, Any] = field(default_factory=dict)
     is_reading: bool = False
     is_alone: bool = True
     outcome: str = State.STOPPED
-    sent_at: float | None = None
-    first_at: float | None = None
-    last: Delta = field(default_factory=Delta)
     task: asyncio.Task[None] | None = None
     wait: Wait = field(default_factory=Wait)
 
     def __post_init__(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self.meter = Meter(self.wait)
         self._stop, self._news, self._over = (
             asyncio.Event(),
             asyncio.Event(),
@@ -97,10 +92,9 @@ class Generation:
         """Reads the engine until it ends, fails or is stopped; never raises."""
         reading = asyncio.ensure_future(self._read())
         stopped = asyncio.ensure_future(self._stop.wait())
-        telling = () if self.is_hidden else (self._publish_often, self._tell_wait)
-        helpers = [
-            asyncio.ensure_future(loop()) for loop in (self._save_often, *telling)
-        ]
+        telling = () if self.is_hidden else (self._publish_often, self._tell_live)
+        loops = (self._save_often, self._meter_often, *telling)
+        helpers = [asyncio.ensure_future(loop()) for loop in loops]
         await asyncio.wait({reading, stopped}, return_when=asyncio.FIRST_COMPLETED)
         for task in (reading, stopped):
             task.cancel()
@@ -128,16 +122,20 @@ class Generation:
             await self.after.has_ended.wait()
         self._begin()
         body = await in_database(request_for)(self.answer_id)
+        self.meter.places = await in_database(places)()
+        self.meter.begun_s = time.time()
+        self.written.asked_at = time.monotonic()
         async with open_answer(PATH, body, self.wait) as upstream:
-            self.sent_at = upstream.sent_at
+            self.written.sent_at = upstream.sent_at
             # A route may lead elsewhere than when the question was asked.
             self.answered_by = {"deployment_name": upstream.choice.serving.name}
-            self.kv_transfer = kv_transfer_facts(upstream)
+            self.written.kv_transfer = kv_transfer_facts(upstream)
             if upstream.status != 200:
                 raise await refused(upstream)
             async for events in upstream.events():
                 for delta in deltas_of(events):
-                    self._take(delta)
+                    self.written.take(delta)
+                    self._news.set()
 
     def _begin(self) -> None:
         """From here on it computes, and whatever else does so meanwhile is not alone."""
@@ -152,24 +150,24 @@ class Generation:
             return self.wait.reason
         return "the lane before it answers" if self.after else ""
 
-    def _take(self, delta: Delta) -> None:
-        if delta.error:
-            raise OmniError("engine_error", delta.error)
-        if delta.content or delta.thinking:
-            self.first_at = self.first_at or time.monotonic()
-        if sum(map(len, self.text.values())) > LONGEST_ANSWER:
-            raise OmniError(
-                "answer_too_long",
-                f"The answer has more than {LONGEST_ANSWER} characters.",
-                "Ask for less.",
-            )
-        self.text["content"] += delta.content
-        self.text["thinking"] += delta.thinking
-        self.last.finish_reason = delta.finish_reason or self.last.finish_reason
-        self.last.usage = delta.usage or self.last.usage
-        self.last.timings = delta.timings or self.last.timings
-        self.progress = delta.progress or ({} if self.first_at else self.progress)
-        self._news.set()
+    # --- metering ---------------------------------------------------------------------------------
+    async def _meter_often(self) -> None:
+        read_at = 0.0
+        while not self._over.is_set():
+            await self._pause(LOOK_AROUND_EVERY_S)
+            if self.written.asked_at is None or self._over.is_set():
+                continue
+            self.meter.look(time.time())
+            if time.monotonic() >= read_at:
+                await self.meter.read(time.time())
+                read_at = time.monotonic() + READ_POWER_EVERY_S
+
+    async def _energy(self, ended_s: float) -> dict[str, Any]:
+        """What the answer took; empty where no engine was asked."""
+        if self.written.sent_at is None:
+            return {}
+        await self.meter.read(ended_s)
+        return self.meter.facts_at_the_end(ended_s)
 
     # --- publishing -------------------------------------------------------------------------------
     async def _publish_often(self) -> None:
@@ -181,35 +179,38 @@ class Generation:
             await self._publish()
             if time.monotonic() >= settle_at:
                 await self._publish_settled()
-                live = live_figures(self.last.timings)
-                if live:
-                    await self._send(self.state(State.STREAMING, live=live))
                 settle_at = time.monotonic() + SETTLE_EVERY_S
             await self._pause(PUBLISH_EVERY_S)
         await self._publish()
 
-    async def _tell_wait(self) -> None:
-        """What it waits for, while no word has come."""
-        told = ""
-        while not self._over.is_set() and not self.first_at:
-            if (reason := self._waits_for()) != told:
-                told = reason
-                await self._send(self.state(State.STREAMING, waiting=reason))
-            await self._pause(TELL_WAIT_EVERY_S)
+    async def _tell_live(self) -> None:
+        """What it waits for and its figures, whenever they are others than a moment ago."""
+        told: dict[str, Any] = {}
+        while not self._over.is_set():
+            live = self._live()
+            # The page goes on counting by itself.
+            now = {**live, "counting_ms": live["counting_ms"] is None}
+            if now != told:
+                told = now
+                await self._send(self.state(State.STREAMING, live=live))
+            await self._pause(TELL_LIVE_EVERY_S)
+
+    def _live(self) -> dict[str, Any]:
+        now_s = time.time()
+        energy = self.meter.facts(now_s) if self.written.sent_at else {}
+        return self.written.live(self._waits_for(), energy, self.meter.watts(now_s))
 
     async def _publish(self) -> None:
         for track in TRACKS:
             offset = self.published[track]
-            more = self.text[track][offset:]
+            more = self.written.text[track][offset:]
             if more:
                 self.published[track] += len(more)
                 await self._send(self.delta(track, offset, more))
-        if self.progress and not self.first_at:
-            await self._send(self.state(State.STREAMING, progress=self.progress))
 
     async def _publish_settled(self) -> None:
         """Whole blocks as HTML, so that formatting shows before the end."""
-        text = self.text["content"][: self.published["content"]]
+        text = self.written.text["content"][: self.published["content"]]
         length = settled_length(text)
         if length > self.settled:
             html = await asyncio.to_thread(render, text[:length])
@@ -246,48 +247,35 @@ class Generation:
     def replay(self, have: dict[str, int]) -> list[dict[str, Any]]:
         """What a reader lacks that has so many characters of each track."""
         behind = {track: max(0, have.get(track, 0)) for track in TRACKS}
+        text = self.written.text
         missing = [
-            self.delta(t, n, self.text[t][n:])
-            for t, n in behind.items()
-            if n < len(self.text[t])
+            self.delta(t, n, text[t][n:]) for t, n in behind.items() if n < len(text[t])
         ]
         settled = [self._settled_state()] if self.settled_html else []
-        return [*missing, *settled, *self._waiting_state()]
-
-    def _waiting_state(self) -> list[dict[str, Any]]:
-        """What it waits for, as long as no word has come and there is something to tell."""
-        reason = "" if self.first_at else self._waits_for()
-        if reason:
-            return [self.state(State.STREAMING, waiting=reason)]
-        return []
+        return [*missing, *settled, self.state(State.STREAMING, live=self._live())]
 
     # --- keeping ----------------------------------------------------------------------------------
     async def _save_often(self) -> None:
         saved = 0
         while not self._over.is_set():
             await self._pause(SAVE_EVERY_S)
-            if saved != (now := sum(map(len, self.text.values()))):
+            if saved != (now := self.written.length):
                 with suppress(
                     DatabaseError
                 ):  # the next second, or the end, tries again
-                    await in_database(_save)(self.answer_id, **self.text)
+                    await in_database(save)(self.answer_id, **self.written.text)
                     saved = now
 
     async def _finish(self, state: str, error: str) -> None:
-        facts = figures(
-            sent_at=self.sent_at,
-            first_at=self.first_at,
-            ended_at=time.monotonic(),
-            usage=self.last.usage,
-            timings=self.last.timings,
-            kv_transfer=self.kv_transfer,
-        )
-        reason = self.last.finish_reason if state == State.DONE else ""
+        ended_s, ended_at = time.time(), time.monotonic()
+        facts = self.written.figures(ended_at, await self._energy(ended_s))
+        last = self.written.last
+        reason = last.finish_reason if state == State.DONE else ""
         fragments = {"html": ""}
         try:
-            await in_database(_save)(
+            await in_database(save)(
                 self.answer_id,
-                **self.text,
+                **self.written.text,
                 **facts,
                 **self.answered_by,
                 state=state,
@@ -298,9 +286,8 @@ class Generation:
             if not self.is_hidden:
                 fragments = await in_database(fragments_of)(self.answer_id)
             if state == State.DONE:
-                await in_database(_measure)(
-                    self.answer_id, dict(self.last.timings), alone=self.is_alone
-                )
+                keep = partial(measure, alone=self.is_alone)
+                await in_database(keep)(self.answer_id, dict(last.timings))
         except DatabaseError:
             # It stays 'streaming' in the table and is healed at the next start of the server.
             log.exception("answer %s could not be saved", self.answer_id)
@@ -327,26 +314,6 @@ async def tell_changed(conversation_id: int) -> None:
     """Every page of this conversation fetches its thread."""
     changed = {"type": "chat.state", "message": 0, "state": "changed", "data": {}}
     await publish_async(chat_group(conversation_id), changed)
-
-
-def _measure(answer_id: int, timings: dict[str, Any], *, alone: bool) -> None:
-    name = (
-        Message.objects.filter(pk=answer_id)
-        .values_list("deployment_name", flat=True)
-        .first()
-    )
-    if name:
-        record(name, timings, alone=alone)
-
-
-def _save(answer_id: int, **fields: Any) -> None:
-    """A second's save that comes late must not undo the final one."""
-    # Whatever an engine said, of the answer or of why there is none, can be kept.
-    kept = {
-        name: storable(value) if isinstance(value, str) else value
-        for name, value in fields.items()
-    }
-    Message.objects.filter(pk=answer_id, state=State.STREAMING).update(**kept)
 
 
 # --- the running ones -----------------------------------------------------------------------------
@@ -399,15 +366,3 @@ async def interrupt_all() -> None:
     tasks = [generation.task for generation in generations if generation.task]
     if tasks:
         await asyncio.wait(tasks, timeout=2)
-
-
-def heal_interrupted() -> int:
-    """Answers that no process is writing any more become 'interrupted'; returns how many."""
-    try:
-        found = Message.objects.filter(state=State.STREAMING)
-        return found.update(
-            state=State.INTERRUPTED, error=INTERRUPTED_TEXT, finished_at=timezone.now()
-        )
-    except DatabaseError as error:
-        log.warning("interrupted answers were not looked for: %s", error)
-        return 0

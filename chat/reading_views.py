@@ -11,7 +11,8 @@ from django.views.decorators.http import require_GET
 from chat.differences import differences, same_percent
 from chat.export import as_json, as_markdown
 from chat.pages import own
-from chat.thread import Row, thread_of
+from chat.thread import thread_of
+from chat.turns import Row
 from omni.htmx import HtmxHttpRequest
 from omni.numbers import whole_number
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,12 +11,16 @@ import redis
 import redis.asyncio
 from django.conf import settings
 
+from gpus.sample import CHARTED
 from omni.broadcast import group_key
 from omni.events import telemetry_group
 
 WINDOW_S = 15 * 60
 EXPIRE_S = 3600
 TIMEOUT_S = 1.0
+POWER = CHARTED.index("power_watts")
+# Watts by the key of a card, None for one that tells none, at one moment in seconds.
+Powers = tuple[float, Mapping[str, float | None]]
 
 
 def _keys(host: str) -> tuple[str, str]:
@@ -76,6 +82,32 @@ async def recent(host: str) -> Recent:
     return Recent(
         f"[{b','.join(points).decode()}]", frame.decode() if frame else "null"
     )
+
+
+async def powers_since(host: str, since_s: float, now_s: float) -> list[Powers]:
+    """Of every card at every tick since then, oldest first; empty when the broker is away.
+
+    Seconds are since 1970.
+    """
+    # One more than there should be: the beats of the sampler and of who asks differ.
+    count = 2 + int(max(0.0, now_s - since_s) * settings.OMNI_TELEMETRY_HZ)
+    try:
+        async with redis.asyncio.Redis.from_url(
+            settings.CHANNEL_REDIS_URL, socket_timeout=TIMEOUT_S
+        ) as client:
+            points: list[Any] = await client.lrange(_keys(host)[0], -count, -1)
+    except (redis.RedisError, OSError):
+        return []
+    return [each for point in points if (each := _powers(point)) and each[0] >= since_s]
+
+
+def _powers(point: bytes) -> Powers | None:
+    """None for what another version may have left there."""
+    try:
+        at_ms, _, _, cards = json.loads(point)
+        return at_ms / 1000, {key: figures[POWER] for key, figures in cards.items()}
+    except (ValueError, TypeError, LookupError, AttributeError):
+        return None
 
 
 def last_frame(host: str) -> str:

@@ -16,7 +16,7 @@ from django.conf import settings  # noqa: E402
 from django.http import parse_cookie  # noqa: E402
 from django.urls import re_path  # noqa: E402
 
-from chat import generation  # noqa: E402
+from chat import generation, keeping  # noqa: E402
 from chat.socket_urls import websocket_urlpatterns as chat_sockets  # noqa: E402
 from deployments.gateway import asgi as gateway_asgi  # noqa: E402
 from deployments.gateway.http_rules import cors_headers, is_gateway_path  # noqa: E402
@@ -39,7 +39,7 @@ websockets = OwnPagesOnly(SessionMiddlewareStack(URLRouter(websocket_urlpatterns
 
 
 # What the server asks of the chat: whether an answer streams, and what ends them all.
-heal_interrupted = generation.heal_interrupted
+heal_interrupted = keeping.heal_interrupted
 is_answering = generation.any_running
 end_answers = generation.interrupt_all
 

@@ -62,6 +62,17 @@ def watts_text(value: float | None) -> str:
     return f"{value:.0f} W"
 
 
+def joules_text(value: float | None) -> str:
+    """0.004 → '4 mJ', 6.8 → '6.8 J', 2500 → '2.5 kJ'."""
+    if value is None:
+        return UNKNOWN
+    if value < 0.1:
+        return f"{short_text(value * 1000)} mJ"
+    if value < 1000:
+        return f"{short_text(value)} J"
+    return f"{short_text(value / 1000)} kJ"
+
+
 def celsius_text(value: float | None) -> str:
     if value is None:
         return UNKNOWN

@@ -12,6 +12,7 @@ from math import isfinite
 from typing import Any, TypedDict
 
 KV_TRANSFER = "omni_handover"
+ENERGY = "omni_energy"
 # What fits into the table's columns; no engine counts or takes more.
 LARGEST_COUNT = 1 << 31
 LARGEST_FIGURE = 1e15
@@ -51,10 +52,13 @@ def figures(
     usage: Mapping[str, Any],
     timings: Mapping[str, Any],
     kv_transfer: Mapping[str, Any] | None = None,
+    energy: Mapping[str, Any] | None = None,
 ) -> Figures:
     """Times in seconds of one monotonic clock; `usage` and `timings` as the engine sent them, or
     empty."""
     timings = _plain(timings)
+    added = {KV_TRANSFER: kv_transfer, ENERGY: energy}
+    own = {name: dict(facts) for name, facts in added.items() if facts}
     details = usage.get("prompt_tokens_details")
     told = details.get("cached_tokens") if isinstance(details, dict) else None
     cached = _count(timings.get("cache_n") if told is None else told)
@@ -67,9 +71,7 @@ def figures(
         completion_tokens=completion,
         prefill_tps=_rate(timings.get("prompt_n"), timings.get("prompt_ms")),
         decode_tps=_decode_tps(timings, completion, first_at, ended_at),
-        timings={**timings, KV_TRANSFER: dict(kv_transfer)}
-        if kv_transfer
-        else dict(timings),
+        timings={**timings, **own},
     )
 
 
@@ -80,14 +82,6 @@ def drafts_of(timings: Mapping[str, Any]) -> Drafts | None:
     if drafted:
         return Drafts(drafted, accepted or 0)
     return None
-
-
-def live_figures(timings: Mapping[str, Any]) -> dict[str, Any]:
-    """How an answer goes while it is written; empty while there is too little to tell."""
-    rate = _decode_tps(timings, None, None, 0.0) if timings else None
-    if rate:
-        return {"tps": rate, "tokens": _count(timings.get("predicted_n"))}
-    return {}
 
 
 def parse_kv_transfer(header: str) -> dict[str, Any]:

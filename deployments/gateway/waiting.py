@@ -41,6 +41,11 @@ class _Line:
 _lines: dict[str, _Line] = {}
 
 
+def at_work() -> dict[str, int]:
+    """How many requests of this process each deployment has and has not ended; none is left out."""
+    return {name: len(line.waiting) + line.answering for name, line in _lines.items()}
+
+
 @dataclass(eq=False)
 class Wait:
     """One request's wait. Whoever sent it may ask at any time what it waits for."""

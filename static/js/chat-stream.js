@@ -1,6 +1,8 @@
 // The text of one answer while it streams. Positions count code points, as the server does; what
 // has settled is shown as HTML from the server, the rest behind it as plain text.
 
+import { LiveFigures } from "./chat-figures.js";
+
 export class Stream {
   constructor(article) {
     this.article = article;
@@ -9,7 +11,7 @@ export class Stream {
     this.settledBox = article.querySelector("[data-settled]");
     this.tail = emptyText(article.querySelector("[data-tail]"));
     this.thinking = emptyText(article.querySelector("[data-track=thinking]"));
-    this.liveLine = article.querySelector("[data-live]");
+    this.figures = new LiveFigures(article.querySelector("[data-live-figures]"));
   }
 
   /** True when the text was taken or already known; false when something before it is missing. */
@@ -36,22 +38,12 @@ export class Stream {
     return true;
   }
 
-  /** The engine's own count so far. */
-  live({ tps, tokens }) {
-    this.liveLine.hidden = false;
-    const rate = tps < 10 ? tps.toFixed(1) : Math.round(tps);
-    this.liveLine.textContent = `Live: ${rate} tokens/s · ${tokens} tokens`;
-  }
-
-  /** What the answer waits for: a model that loads, or a place in the queue. */
-  waiting(reason) {
+  /** What the answer waits for, and its figures so far. */
+  live({ doing, counting_ms: countingMs, figures }) {
     const line = this.article.querySelector("[data-working]");
-    if (line) line.textContent = reason ? `Waiting: ${reason}…` : "Waiting for the engine…";
-  }
-
-  progress({ processed, total }) {
-    const line = this.article.querySelector("[data-working]");
-    if (line && total) line.textContent = `Reading the prompt: ${processed} of ${total} tokens…`;
+    if (line && doing) line.textContent = doing;
+    this.figures.show(figures);
+    this.figures.count(countingMs);
   }
 }
 

@@ -86,11 +86,9 @@ function streamOf(id) {
   return streams.get(id);
 }
 
-function streaming(id, { settled, through, progress, live, waiting }) {
+function streaming(id, { settled, through, live }) {
   const stream = streamOf(id);
   if (!stream) return;
-  if (waiting !== undefined) stream.waiting(waiting);
-  if (progress) stream.progress(progress);
   if (live) stream.live(live);
   if (settled && !stream.settle(settled, through)) resync(id);
   scroller.follow();

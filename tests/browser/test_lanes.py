@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,6 +9,15 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
+from tests.browser.chats import (
+    conversation_number,
+    deployed,
+    follow_figures,
+    limit,
+    own_panel,
+    said,
+    told,
+)
 from tests.browser.conftest import log_in
 from tests.browser.test_pages import ARTIFACTS, SIZES, look
 from tests.helpers import wait_until
@@ -22,7 +30,7 @@ deployments:
   - name: alone
     models: {model: MODEL}
     devices: {model: [CPU]}
-    settings: {context: 2048}
+    settings: {context: 2048, batch: 64, ubatch: 64}
   - name: drafted
     strategy: speculative
     models: {target: MODEL, draft: MODEL}
@@ -73,36 +81,13 @@ print("MADE", talk.pk)
 
 @pytest.fixture(scope="module")
 def panel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPanel]:
-    """A panel of this module's own: an RPC server serves one engine at a time, and other tests want
-    one."""
-    running = RunningPanel(tmp_path_factory.mktemp("lanes-home"))
-    running.start()
-    yield running
-    running.stop()
+    yield from own_panel(tmp_path_factory, "lanes")
 
 
 @pytest.fixture(scope="module")
 def three(panel: RunningPanel) -> RunningPanel:
     """Three deployments that are ready, each of another strategy."""
-    models = json.loads(panel.manage("scan", "--json").stdout)["models"]
-    rig = panel.home / "lanes.yaml"
-    rig.write_text(RIG.replace("MODEL", models[0]["name"]))
-    applied = panel.manage("apply", str(rig), "--start")
-    assert applied.returncode == 0, applied.stderr
-    wait_until(
-        lambda: states(panel) == ["ready"] * 3,
-        60,
-        lambda: f"not all are ready: {states(panel)}",
-        interval_s=0.5,
-    )
-    return panel
-
-
-def states(panel: RunningPanel) -> list[str]:
-    return [
-        d["state"]
-        for d in json.loads(panel.manage("status", "--json").stdout)["deployments"]
-    ]
+    return deployed(panel, RIG, NAMES)
 
 
 def new_chat(
@@ -118,10 +103,7 @@ def new_chat(
         assert not look(page, "lanes-new")
     page.get_by_role("button", name="New chat").click()
     page.wait_for_url(re.compile(r"/chat/\d+/"))
-    page.get_by_text("Settings", exact=True).click()
-    page.get_by_label("Longest answer (tokens)").fill(str(tokens))
-    page.get_by_label("Temperature").fill("0")
-    page.get_by_role("button", name="Save settings").click()
+    limit(page, tokens)
 
 
 def ask(page: Page, text: str) -> None:
@@ -153,10 +135,7 @@ def all_grow(page: Page) -> None:
 
 
 def stored(page: Page, panel: RunningPanel) -> list[list[Any]]:
-    pk = re.findall(r"/chat/(\d+)/", page.url)[0]
-    said = panel.manage("shell", "-v0", "-c", STORED.format(pk=pk))
-    assert said.returncode == 0, said.stderr
-    return json.loads(said.stdout.split("STORED ")[1])
+    return said(panel, STORED.format(pk=conversation_number(page)), "STORED")
 
 
 def test_one_prompt_goes_to_three_lanes_and_each_shows_its_own_figures(
@@ -164,9 +143,9 @@ def test_one_prompt_goes_to_three_lanes_and_each_shows_its_own_figures(
 ) -> None:
     new_chat(page, three, 80)
     ask(page, LONG)
-    expect(page.locator("p[data-live]:visible").first).to_contain_text(
-        re.compile(r"Live: [\d.]+ tokens/s")
-    )
+    expect(
+        page.locator("[data-live-figures] [data-figure=decode]").first
+    ).to_contain_text(re.compile(r"Decode [\d.]+ tokens/s"))
     expect(ended(page)).to_have_count(3, timeout=60_000)
     rows = {row[0]: row[1:] for row in stored(page, three)}
     assert list(rows) == NAMES
@@ -193,11 +172,72 @@ def test_one_prompt_goes_to_three_lanes_and_each_shows_its_own_figures(
         assert "First token" in shown
     drafted = rows["drafted"][-1]
     assert drafted["draft_n"] >= drafted["draft_n_accepted"] > 0
-    said = f"{drafted['draft_n_accepted']} of {drafted['draft_n']} drafts accepted"
-    assert said in answers(page).nth(1).inner_text()
+    kept = f"{drafted['draft_n_accepted']} of {drafted['draft_n']} drafts accepted"
+    assert kept in answers(page).nth(1).inner_text()
     expect(page.locator(".compared").last).to_contain_text(
         "alone and drafted shared CPU"
     )
+
+
+def test_how_far_the_prompt_is_read_and_the_speed_are_shown_live(
+    page: Page, three: RunningPanel
+) -> None:
+    new_chat(page, three, 200, NAMES[:1])
+    follow_figures(page)
+    ask(page, f"{'The sea is wide and deep. ' * 180} {LONG}")
+    expect(page.locator("[data-working]")).to_contain_text(
+        re.compile(r"Reading the prompt: \d+ % of \d+ tokens")
+    )
+    assert not look(page, "lanes-live-prompt")
+    page.locator("[data-live-figures] [data-figure=tokens]").wait_for()
+    assert (
+        page.locator(
+            "[aria-live] [data-live-figures], [role=status] [data-live-figures]"
+        ).count()
+        == 0
+    )
+    page.reload()
+    follow_figures(page)
+    expect(
+        page.locator("[data-live-figures] [data-figure=first_token]")
+    ).to_contain_text(re.compile(r"First token [\d.]+ s"))
+    expect(ended(page)).to_have_count(1, timeout=60_000)
+    ((_, _, _, completion, prompt, timings),) = stored(page, three)
+    expect(page.locator("[data-live-figures]")).to_have_count(0)
+    counts = [int(text.split()[0]) for text in told(page)["tokens"]]
+    assert counts == sorted(counts) and counts[-1] <= completion
+    assert timings["predicted_n"] == completion
+    shown = answers(page).locator("[data-figures]")
+    expect(shown).to_contain_text(f"Prompt {prompt}")
+    expect(shown.locator("[data-figure=energy]")).to_have_attribute(
+        "title", "CPU tells no power."
+    )
+
+
+def test_an_answer_that_is_stopped_while_its_prompt_is_read_shows_what_is_known(
+    page: Page, three: RunningPanel
+) -> None:
+    new_chat(page, three, 200, NAMES[:1])
+    follow_figures(page)
+    ask(page, f"{'The moor is wide and wet. ' * 200} {LONG}")
+    parts = r"Reading the prompt: (\d+) % of (\d+) tokens"
+    wait_until(
+        lambda: len(re.findall(parts, str(told(page).get("doing")))) > 2,
+        30,
+        "it is not told how far the prompt is read",
+    )
+    page.keyboard.press("Escape")
+    expect(ended(page, "stopped")).to_have_count(1)
+    heard = told(page)
+    found = re.findall(parts, str(heard["doing"]))
+    percents = [int(percent) for percent, _ in found]
+    assert percents == sorted(percents) and percents[0] < percents[-1] <= 100
+    seconds = [float(text.split()[2]) for text in heard["first_token"][1:]]
+    assert len(seconds) > 2 and seconds == sorted(seconds), seconds
+    assert any("tokens/s" in text for text in heard["prefill"])
+    shown = answers(page).locator("[data-figures]")
+    expect(shown).to_contain_text("First token N/A")
+    expect(shown).to_contain_text(f"Prompt {found[-1][1]}")
 
 
 def _rates(shown: str) -> list[float]:

@@ -19,6 +19,13 @@ from playwright.sync_api import (
     expect,
 )
 
+from tests.browser.chats import (
+    conversation_number,
+    deployed,
+    limit,
+    own_panel,
+    said,
+)
 from tests.browser.conftest import log_in
 from tests.browser.test_pages import SIZES, look
 from tests.panel import RunningPanel
@@ -40,7 +47,7 @@ deployments:
 # What only figures are called; "drafts" would tell the speculative one by itself.
 FIGURES = re.compile(
     r"tokens/s|First token|Decode|Prefill|drafts|\d ms\b|_tps|ttft|timings|prompt_tokens"
-    r"|Speculative|Independent"
+    r"|Speculative|Independent|[Ee]nergy|joules|J/token|\d W\b"
 )
 BALLOTS = """
 import json
@@ -68,24 +75,13 @@ for number in range(3):
 
 @pytest.fixture(scope="module")
 def panel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPanel]:
-    """A panel of this module's own, whose votes are counted."""
-    running = RunningPanel(tmp_path_factory.mktemp("votes-home"))
-    running.start()
-    yield running
-    running.stop()
+    yield from own_panel(tmp_path_factory, "votes")
 
 
 @pytest.fixture(scope="module")
 def two(panel: RunningPanel) -> RunningPanel:
     """Two deployments that are ready."""
-    models = json.loads(panel.manage("scan", "--json").stdout)["models"]
-    rig = panel.home / "votes.yaml"
-    rig.write_text(RIG.replace("MODEL", models[0]["name"]))
-    applied = panel.manage("apply", str(rig), "--start")
-    assert applied.returncode == 0, applied.stderr
-    for name in NAMES:
-        panel.ready(name)
-    return panel
+    return deployed(panel, RIG, NAMES)
 
 
 @dataclass
@@ -129,12 +125,8 @@ def new_blind_chat(page: Page, panel: RunningPanel, tokens: int = 24) -> int:
     assert not look(page, "votes-new")
     page.get_by_role("button", name="New chat").click()
     page.wait_for_url(re.compile(r"/chat/\d+/"))
-    page.get_by_text("Settings", exact=True).click()
-    page.get_by_label("Longest answer (tokens)").fill(str(tokens))
-    page.get_by_label("Temperature").fill("0")
-    with page.expect_navigation():
-        page.get_by_role("button", name="Save settings").click()
-    return int(re.findall(r"/chat/(\d+)/", page.url)[0])
+    limit(page, tokens)
+    return conversation_number(page)
 
 
 def ask(page: Page, text: str) -> None:
@@ -149,9 +141,7 @@ def ask(page: Page, text: str) -> None:
 
 
 def ballots(panel: RunningPanel, pk: int) -> list[list[Any]]:
-    said = panel.manage("shell", "-v0", "-c", BALLOTS.format(pk=pk))
-    assert said.returncode == 0, said.stderr
-    return json.loads(said.stdout.split("BALLOTS ")[1])
+    return said(panel, BALLOTS.format(pk=pk), "BALLOTS")
 
 
 def test_nothing_tells_who_stands_where_before_the_vote_and_then_all_is_shown(

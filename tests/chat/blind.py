@@ -16,11 +16,23 @@ FIGURES = {
     "prompt_tokens": 4096,
     "cached_tokens": 1024,
     "completion_tokens": 512,
-    "timings": {"draft_n": 60, "draft_n_accepted": 41},
+    "timings": {
+        "draft_n": 60,
+        "draft_n_accepted": 41,
+        "omni_energy": {
+            "joules": 3686.4,
+            "seconds": 17.3,
+            "devices": ["CUDA5"],
+            "silent": ["CUDA6"],
+        },
+    },
     "thinking": "anna would say so",
 }
 # As the page shows them.
-SHOWN_FIGURES = ("812", "17.3", "31.2", "640", "4096", "512", "drafts", "would say so")
+SHOWN_FIGURES = (
+    *("812", "17.3", "31.2", "640", "4096", "512", "drafts", "would say so"),
+    *("213 W", "7.2 J/token", "3.69 kJ", "CUDA5", "CUDA6"),
+)
 
 
 def ask(conversation: Conversation, text: str = "Hi", **fields: Any) -> Message:

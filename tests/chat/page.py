@@ -27,11 +27,23 @@ class Page:
         self.html: dict[int, str] = {}
         self.compared: dict[int, str] = {}
         self.live: list[dict[str, Any]] = []
-        self.waiting: list[str] = []
         self.deltas = self.gaps = self.changes = 0
         self.errors: list[dict[str, Any]] = []
         self.version = ""
         self.closed_with: int | None = None
+
+    @property
+    def doing(self) -> list[str]:
+        """What was said of answers while they had no text."""
+        return [live["doing"] for live in self.live if live["doing"]]
+
+    def figures(self) -> dict[str, list[str]]:
+        """All that was said of each while answers were made."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for live in self.live:
+            for figure in live["figures"]:
+                found[figure["name"]].append(figure["text"])
+        return found
 
     async def open(self) -> Page:
         connected, _ = await self._socket.connect(timeout=PATIENCE_S)
@@ -107,8 +119,6 @@ class Page:
             self.states[data["message"]] = data["state"]
             self.html[data["message"]] = data["data"].get("html", "")
             self.compared[data["message"]] = data["data"].get("compared", "")
-        elif kind == "chat.state" and "waiting" in data["data"]:
-            self.waiting.append(data["data"]["waiting"])
         elif kind == "chat.state" and "live" in data["data"]:
             self.live.append(data["data"]["live"])
 

@@ -11,7 +11,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from chat import generation, services
+from chat import keeping, services
 from chat.listing import day_heading
 from chat.models import Conversation, Message
 from tests.gateway.engine import make_deployment
@@ -210,10 +210,10 @@ def test_answers_without_a_writer_are_interrupted_at_the_next_start(
     conversation: Conversation,
 ) -> None:
     services.question_send(conversation=conversation, text="Hi")
-    assert generation.heal_interrupted() == 1
+    assert keeping.heal_interrupted() == 1
     answer = Message.objects.get(role="assistant")
     assert (answer.state, bool(answer.error)) == ("interrupted", True)
-    assert generation.heal_interrupted() == 0
+    assert keeping.heal_interrupted() == 0
 
 
 @pytest.mark.parametrize(

@@ -216,9 +216,14 @@ async def test_figures_of_each_lane_with_drafts_and_hand_over(
         "3 cached",
     ):
         assert text in shown
-    assert page.live and all(
-        live["tokens"] <= 30 and live["tps"] > 0 for live in page.live
-    )
+    told = page.figures()
+    counts = [int(text.removesuffix(" tokens")) for text in told["tokens"]]
+    assert counts and max(counts) <= 30, "chunks were counted, not tokens"
+    assert all("tokens/s" in text for text in told["decode"])
+    assert told["drafts"][-1].endswith("drafts accepted (50 %)")
+    assert set(told["kv_transfer"]) == {
+        "KV handed over in 5 ms, 1 MiB; prompt read in 12 ms"
+    }
 
 
 async def test_who_was_ahead_is_said_once_all_have_ended(
@@ -325,7 +330,7 @@ async def test_lanes_answer_one_after_the_other_where_that_is_wanted(
     ids = await asked(page, conversation)
     await page.until(lambda: ids["a"] in page.states, "the first lane did not end")
     assert ids["b"] not in page.text, "the second lane did not wait"
-    assert "the lane before it answers" in page.waiting
+    assert "Waiting: the lane before it answers…" in page.doing
     await page.until(lambda: ids["b"] in page.states, "the second lane did not end")
     assert set(page.states.values()) == {"done"}
     kept = await answers(conversation)
@@ -380,8 +385,8 @@ async def test_of_a_blind_turn_pages_hear_nothing_until_both_have_ended(
     assert kept["a"].state == "done" and kept["b"].state in ("done", "failed")
     assert kept["a"].content == "word " * 10
     for one in (page, late):
-        heard = (one.deltas, one.states, one.live, one.waiting, one.errors)
-        assert heard == (0, {}, [], [], [])
+        heard = (one.deltas, one.states, one.live, one.errors)
+        assert heard == (0, {}, [], [])
     thread = await in_database(operator.get)(
         reverse("chat:thread", args=[conversation.pk])
     )

@@ -84,11 +84,15 @@ async def test_an_answer_that_waits_for_a_slot_tells_its_place(
             lambda: fake.open_requests == len(pages), "the engine got no request"
         )
     await pages[1].until(
-        lambda: "place 1 in the queue of slow" in pages[1].waiting,
+        lambda: "Waiting: place 1 in the queue of slow…" in pages[1].doing,
         "it does not tell its place",
     )
     again = await open_page(operator, made.pk)
-    await again.until(lambda: again.waiting, "a page that comes later is not told")
+    await again.until(
+        lambda: "Waiting: place 1 in the queue of slow…" in again.doing,
+        "a page that comes later is not told",
+    )
+    assert again.live[-1]["counting_ms"] > 0
     fake.ending.set()
     assert [await page.ended() for page in pages] == ["done", "done"]
     fake.close()

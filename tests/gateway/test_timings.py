@@ -11,7 +11,6 @@ from deployments.gateway.timings import (
     Drafts,
     drafts_of,
     figures,
-    live_figures,
     parse_kv_transfer,
 )
 
@@ -111,7 +110,6 @@ def test_a_figure_that_no_engine_takes_is_unknown(name: str, value: Any) -> None
     json.dumps(found, allow_nan=False)
     assert found["completion_tokens"] is None and found["prompt_tokens"] is None
     assert name not in found["timings"] or value == 10**18 or isinstance(value, int)
-    live_figures(timings)
     drafts_of({"draft_n": value, "draft_n_accepted": value})
 
 
@@ -162,6 +160,14 @@ def test_hand_over_stands_beside_the_engines_own_timings() -> None:
     assert made["timings"] == {**LLAMA, "omni_handover": {"save_ms": 3}}
 
 
+def test_energy_stands_beside_the_engines_own_timings() -> None:
+    energy = {"joules": 12.5, "seconds": 2.0}
+    made = figures(
+        sent_at=1, first_at=2, ended_at=3, usage={}, timings=LLAMA, energy=energy
+    )
+    assert made["timings"] == {**LLAMA, "omni_energy": energy}
+
+
 @pytest.mark.parametrize(
     ("timings", "drafts"),
     [
@@ -172,10 +178,3 @@ def test_hand_over_stands_beside_the_engines_own_timings() -> None:
 )
 def test_drafts(timings: dict[str, Any], drafts: Drafts | None) -> None:
     assert drafts_of(timings) == drafts
-
-
-def test_live_figures_need_more_than_one_token() -> None:
-    assert live_figures(LLAMA) == {"tps": pytest.approx(50), "tokens": 21}
-    assert (
-        live_figures({"predicted_n": 1, "predicted_ms": 5.0}) == live_figures({}) == {}
-    )

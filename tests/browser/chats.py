@@ -1,0 +1,94 @@
+"""Panels of a module's own with deployments of the real model, and conversations on their pages."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page
+
+from tests.panel import RunningPanel
+
+# All that a page says of answers while they are made, by the figure's name; "doing" is the line
+# above them.
+FOLLOW = """() => {
+    window.told = {};
+    const note = (name, text) => {
+        const known = (window.told[name] ??= []);
+        if (text && known.at(-1) !== text) known.push(text);
+    };
+    new MutationObserver(() => {
+        const lines = document.querySelectorAll("[data-working]");
+        for (const line of lines) note("doing", line.textContent);
+        for (const item of document.querySelectorAll("[data-live-figures] li"))
+            note(item.dataset.figure, item.textContent);
+    }).observe(document.getElementById("chat"),
+        { subtree: true, childList: true, characterData: true });
+}"""
+
+
+class PanelWith(RunningPanel):
+    """`more` is added to its environment."""
+
+    more: Mapping[str, str] = {}
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {**super().env, **self.more}
+
+
+def own_panel(
+    factory: pytest.TempPathFactory, name: str, **more: str
+) -> Iterator[RunningPanel]:
+    """Of a module's own: an RPC server serves one engine at a time, votes are counted, and other
+    tests want theirs."""
+    running = PanelWith(factory.mktemp(f"{name}-home"))
+    running.more = more
+    running.start()
+    yield running
+    running.stop()
+
+
+def deployed(panel: RunningPanel, rig: str, names: Sequence[str]) -> RunningPanel:
+    """With deployments of the real model that are ready; the rig file calls it MODEL."""
+    models = panel.document("scan")["models"]
+    path = panel.home / "rig.yaml"
+    path.write_text(rig.replace("MODEL", models[0]["name"]))
+    applied = panel.manage("apply", str(path), "--start")
+    assert applied.returncode == 0, applied.stderr
+    for name in names:
+        panel.ready(name)
+    return panel
+
+
+def limit(page: Page, tokens: int) -> None:
+    """Of answers in the conversation that is open, which are the same whenever they are asked
+    for."""
+    page.get_by_text("Settings", exact=True).click()
+    page.get_by_label("Longest answer (tokens)").fill(str(tokens))
+    page.get_by_label("Temperature").fill("0")
+    with page.expect_navigation():
+        page.get_by_role("button", name="Save settings").click()
+
+
+def follow_figures(page: Page) -> None:
+    """From now on, as long as the page is not left."""
+    page.evaluate(FOLLOW)
+
+
+def told(page: Page) -> dict[str, list[str]]:
+    return page.evaluate("window.told")
+
+
+def conversation_number(page: Page) -> int:
+    return int(re.findall(r"/chat/(\d+)/", page.url)[0])
+
+
+def said(panel: RunningPanel, code: str, word: str) -> Any:
+    """What a piece of code prints behind a word, run in the panel's shell."""
+    done = panel.manage("shell", "-v0", "-c", code)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.split(f"{word} ")[1])
