@@ -122,3 +122,31 @@ def last_frame(host: str) -> str:
     if frame:
         return str(frame.decode())
     return ""
+
+
+class FrameReader:
+    """For whoever looks at every frame of a host: one connection, and each frame once."""
+
+    def __init__(self, host: str) -> None:
+        self._key = _keys(host)[1]
+        self._last_ms: int | None = None
+        self._client = redis.Redis.from_url(
+            settings.CHANNEL_REDIS_URL,
+            socket_timeout=TIMEOUT_S,
+            socket_connect_timeout=TIMEOUT_S,
+        )
+
+    def news(self) -> dict[str, Any] | None:
+        """The last frame; None where it was read before, or there is none.
+
+        Raises redis.RedisError or OSError when the broker is away.
+        """
+        text: Any = self._client.get(self._key)
+        frame: dict[str, Any] | None = json.loads(text) if text else None
+        if frame is None or frame["at"] == self._last_ms:
+            return None
+        self._last_ms = frame["at"]
+        return frame
+
+    def close(self) -> None:
+        self._client.close()

@@ -17,7 +17,8 @@ def _host_name() -> str:
     return plain[:60] or "host"
 
 
-OMNI_HOME = Home(envpath("OMNI_HOME", Path.home() / ".local" / "share" / "omni"))
+DEFAULT_HOME = Path.home() / ".local" / "share" / "omni"
+OMNI_HOME = Home(envpath("OMNI_HOME", DEFAULT_HOME))
 OMNI_HOST_NAME = _host_name()
 # Empty: the launcher starts a broker of its own.
 OMNI_BROKER_URL = envstr("OMNI_BROKER_URL")

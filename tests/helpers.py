@@ -139,3 +139,9 @@ class HandClock:
 
     def sleep(self, seconds: float) -> None:
         self.now_s += seconds
+
+
+def of_itself(warnings: Sequence[str]) -> list[str]:
+    """A benchmark's warnings without the load of other tests, which run on this machine at the same
+    time."""
+    return [text for text in warnings if not text.startswith("Other work than Omni's")]

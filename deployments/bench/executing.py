@@ -22,6 +22,7 @@ from django.utils import timezone
 
 from deployments.announce import benchmarks_changed
 from deployments.bench.asking import target_at
+from deployments.bench.conditions import marks
 from deployments.bench.measuring import Measuring, in_database
 from deployments.bench.prepared import (
     Stage,
@@ -36,6 +37,7 @@ from deployments.bench.report import Known, document, spoiled
 from deployments.bench.run import Benchmark
 from deployments.bench.runs import asked_by
 from deployments.bench.scenarios import Load
+from deployments.bench.watching import Watch
 from deployments.gateway.keys import create_key
 from deployments.models import ApiKey, BenchmarkRun
 from deployments.services.deployments import get_deployment
@@ -133,7 +135,8 @@ class Execution:
         failure: OmniError | None = None
         state = State.DONE
         try:
-            asyncio.run(self._measured())
+            with Watch(self.run.host.name, own=self.run.names) as watch:
+                asyncio.run(self._measured(watch))
         except asyncio.CancelledError:
             state = State.CANCELLED
             self._spoil(CANCELLED)
@@ -159,7 +162,7 @@ class Execution:
         self._finish(State.FAILED, PROCESS_ENDED)
 
     # --- measuring --------------------------------------------------------------------------------
-    async def _measured(self) -> None:
+    async def _measured(self, watch: Watch) -> None:
         """Ends with CancelledError when somebody cancels, by the page or by a signal."""
         task = asyncio.current_task()
         assert task
@@ -169,7 +172,7 @@ class Execution:
 
         watching = asyncio.create_task(self._watch(task.cancel))
         try:
-            await self._measure()
+            await self._measure(watch)
         finally:
             watching.cancel()
 
@@ -185,14 +188,14 @@ class Execution:
         """Also a run whose row somebody deleted is not wanted."""
         return self.rows.filter(state=State.RUNNING).exists()
 
-    async def _measure(self) -> None:
+    async def _measure(self, watch: Watch) -> None:
         run = self.run
         questions = await in_database(asked_by)(run)
         key = await in_database(self._prepare)()
 
         stage = Stage(run.names, swaps=run.swaps)
         targets = {name: target_at(run.gateway, name, key) for name in run.names}
-        measuring = Measuring(stage, targets, questions.load, self._say)
+        measuring = Measuring(stage, targets, questions.load, self._say, watch)
         benchmark = Benchmark(
             questions.arms,
             questions.rounds,
@@ -228,14 +231,21 @@ class Execution:
     def _known(self, questions: Questions, measuring: Measuring) -> Known:
         run = self.run
         deployments = [get_deployment(name) for name in run.names]
-        disturbed = [*measuring.disturbed, *wrong_answers(run.names)]
+        found = marks(measuring.watched)
+        page_cache = [PAGE_CACHE] if questions.load is Load.AFTER_START else []
+        environment = environment_of(deployments, swaps=run.swaps)
+        environment["conditions"] = measuring.watch.environment()
         return Known(
             run.scenario,
             {row.name: facts_of(row) for row in deployments},
-            environment_of(deployments, swaps=run.swaps),
+            environment,
             number=run.pk,
-            disturbed=disturbed,
-            notes=[PAGE_CACHE] if questions.load is Load.AFTER_START else [],
+            disturbed=[
+                *measuring.disturbed,
+                *found.warnings,
+                *wrong_answers(run.names),
+            ],
+            notes=[*page_cache, *found.notes],
             expected=questions.expected,
         )
 

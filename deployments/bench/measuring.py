@@ -11,17 +11,20 @@ from itertools import cycle
 
 from deployments.bench.asking import Asking, Target
 from deployments.bench.blocks import Arm, Round, Unit
+from deployments.bench.conditions import WatchedBlock
 from deployments.bench.load import Budget, ClosedLoop, run_load
 from deployments.bench.metrics import Run
 from deployments.bench.prepared import (
     STOP_S,
     Processes,
     Stage,
+    devices_of,
     is_in,
     processes_of,
 )
 from deployments.bench.prompts import Prompt
 from deployments.bench.scenarios import Load
+from deployments.bench.watching import Watch
 from deployments.services.waiting import POLL_S
 from deployments.states import InstanceState
 from omni.database import DatabasePool
@@ -39,16 +42,24 @@ Say = Callable[[str], Awaitable[None]]
 
 
 class Measuring:
-    """Asks the deployments on a stage; `disturbed` says what happened to them meanwhile."""
+    """Asks the deployments on a stage; `disturbed` says what happened to them meanwhile, `watched`
+    how the machine was in each block."""
 
     def __init__(
-        self, stage: Stage, targets: Mapping[str, Target], load: Load, say: Say
+        self,
+        stage: Stage,
+        targets: Mapping[str, Target],
+        load: Load,
+        say: Say,
+        watch: Watch,
     ) -> None:
         self.stage = stage
+        self.watch = watch
         self.targets = targets
         self.load = load
         self.say = say
         self.disturbed: list[str] = []
+        self.watched: list[WatchedBlock] = []
         self._known: dict[str, Processes] = {}
 
     async def begin(self) -> None:
@@ -87,9 +98,21 @@ class Measuring:
         name = arm.deployment
         self._note(name, await in_database(processes_of)(name))
         budget = Budget(requests=len(prompts), warm_up=0)
+        devices = await in_database(devices_of)(name)
         run = await self._load(arm, iter(prompts), budget)
+        run = self._watched(arm, run, devices)
         self._note(name, await in_database(processes_of)(name))
         return run
+
+    def _watched(self, arm: Arm, run: Run, devices: Sequence[str]) -> Run:
+        seen = self.watch.conditions(run.began_s, run.ended_s, devices)
+        number = 1 + sum(name == str(arm) for name, _, _ in self.watched)
+        self.watched.append((str(arm), number, seen))
+        return replace(
+            run,
+            energy_joules=seen.energy_joules,
+            peak_memory_bytes=seen.peak_memory_bytes,
+        )
 
     async def _together(self, unit: Unit, prompts: Round) -> Mapping[Arm, Run]:
         """Who is done first goes on without being counted: the others are not to be alone."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deployments.bench.report import ArmFacts
-from deployments.models import Deployment, Instance
+from deployments.models import Binding, Deployment, Instance
 from deployments.planning.settings import with_defaults
 from deployments.services.deployments import (
     deployment_start,
@@ -105,6 +105,16 @@ def processes_of(name: str) -> Processes:
     return tuple(rows.values_list("role", "pid", "generation"))
 
 
+def devices_of(name: str) -> list[str]:
+    """All that any of its models is on."""
+    return _devices_of(list(get_deployment(name).bindings.all()))
+
+
+def _devices_of(bindings: Sequence[Binding]) -> list[str]:
+    devices = [name for binding in bindings for name in binding.devices]
+    return list(dict.fromkeys(devices))
+
+
 def wrong_answers(names: Sequence[str]) -> list[str]:
     """Of deployments whose first answer was not that of the model: their speed is that of something
     else."""
@@ -150,14 +160,13 @@ def environment_of(deployments: Sequence[Deployment], *, swaps: bool) -> dict[st
 
 def _environment_of(deployment: Deployment) -> dict[str, Any]:
     bindings = list(deployment.bindings.select_related("model"))
-    devices = [name for binding in bindings for name in binding.devices]
     return {
         "engine": deployment.engine.name,
         "build": deployment.engine.build,
         "generation": deployment.generation,
         "settings": deployment.settings,
         "extra_args": deployment.extra_args,
-        "devices": list(dict.fromkeys(devices)),
+        "devices": _devices_of(bindings),
         "models": {
             binding.role: {
                 "name": binding.model.name,
