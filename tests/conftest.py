@@ -154,8 +154,9 @@ def viewer(viewer_user: User) -> Client:
 
 @pytest.fixture(scope="session")
 def one_panel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPanel]:
-    """A real panel, started as `make up` starts it, with its own empty OMNI_HOME."""
-    running = RunningPanel(tmp_path_factory.mktemp("panel-home"))
+    """A real panel, started as `make up` starts it, with its own OMNI_HOME."""
+    home = tmp_path_factory.mktemp("panel-home")
+    running = RunningPanel(home, is_prepared=True)
     running.start()
     # The first look for models goes on after the start.
     scanned = running.manage("scan")
@@ -173,7 +174,8 @@ def panel(one_panel: RunningPanel) -> RunningPanel:
 
 @pytest.fixture
 def fresh_panel(tmp_path: Path) -> Iterator[RunningPanel]:
-    """A panel of this test's own, not started yet: for tests that kill parts of it."""
+    """A panel of this test's own, not started yet, without a database: for tests of a first start
+    and those that kill parts of it."""
     running = RunningPanel(tmp_path / "home")
     yield running
     running.stop()

@@ -75,7 +75,7 @@ print("MADE", talk.pk)
 def panel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPanel]:
     """A panel of this module's own: an RPC server serves one engine at a time, and other tests want
     one."""
-    running = RunningPanel(tmp_path_factory.mktemp("lanes-home"))
+    running = RunningPanel(tmp_path_factory.mktemp("lanes-home"), is_prepared=True)
     running.start()
     yield running
     running.stop()

@@ -69,7 +69,7 @@ for number in range(3):
 @pytest.fixture(scope="module")
 def panel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPanel]:
     """A panel of this module's own, whose votes are counted."""
-    running = RunningPanel(tmp_path_factory.mktemp("votes-home"))
+    running = RunningPanel(tmp_path_factory.mktemp("votes-home"), is_prepared=True)
     running.start()
     yield running
     running.stop()

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PanelRig]:
     """One panel goes through all rows."""
-    panel = FaultPanel(tmp_path_factory.mktemp("faults") / "home")
+    panel = FaultPanel(tmp_path_factory.mktemp("faults") / "home", is_prepared=True)
     panel.start()
     made = PanelRig(panel)
     made.prepare()
