@@ -12,6 +12,7 @@ from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import Group, User
 from django.test import Client
 from hypothesis import HealthCheck, settings
+from whitenoise.middleware import WhiteNoiseMiddleware
 
 from tests.panel import RunningPanel
 
@@ -76,6 +77,26 @@ def broker() -> Iterator[None]:
     client.close()
     yield
     child.stop(timeout_s=5)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def static_files_found_once() -> Iterator[None]:
+    """Each test client makes the middleware anew, for which WhiteNoise reads about every static
+    file: more than all the rest of a page. Here the first look serves all clients of a process."""
+    find = WhiteNoiseMiddleware.add_files_from_finders
+    found: dict[str, dict[str, object]] = {}
+
+    def add_files_from_finders(self: WhiteNoiseMiddleware) -> None:
+        if self.static_prefix not in found:
+            find(self)
+            found[self.static_prefix] = dict(self.files)
+        self.files.update(found[self.static_prefix])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            WhiteNoiseMiddleware, "add_files_from_finders", add_files_from_finders
+        )
+        yield
 
 
 @pytest.fixture(autouse=True)
