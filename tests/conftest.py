@@ -14,6 +14,7 @@ from django.test import Client
 from hypothesis import HealthCheck, settings
 from whitenoise.middleware import WhiteNoiseMiddleware
 
+from tests import flushed
 from tests.panel import RunningPanel
 
 PASSWORD = "correct horse battery"
@@ -96,6 +97,13 @@ def static_files_found_once() -> Iterator[None]:
         patch.setattr(
             WhiteNoiseMiddleware, "add_files_from_finders", add_files_from_finders
         )
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def empty_database_put_back_by_rows() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flushed.flush, "emit_post_migrate_signal", flushed.put_back)
         yield
 
 
