@@ -12,7 +12,9 @@ from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import Group, User
 from django.test import Client
 from hypothesis import HealthCheck, settings
+from whitenoise.middleware import WhiteNoiseMiddleware
 
+from tests import flushed
 from tests.panel import RunningPanel
 
 PASSWORD = "correct horse battery"
@@ -76,6 +78,33 @@ def broker() -> Iterator[None]:
     client.close()
     yield
     child.stop(timeout_s=5)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def static_files_found_once() -> Iterator[None]:
+    """Each test client makes the middleware anew, for which WhiteNoise reads about every static
+    file: more than all the rest of a page. Here the first look serves all clients of a process."""
+    find = WhiteNoiseMiddleware.add_files_from_finders
+    found: dict[str, dict[str, object]] = {}
+
+    def add_files_from_finders(self: WhiteNoiseMiddleware) -> None:
+        if self.static_prefix not in found:
+            find(self)
+            found[self.static_prefix] = dict(self.files)
+        self.files.update(found[self.static_prefix])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            WhiteNoiseMiddleware, "add_files_from_finders", add_files_from_finders
+        )
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def empty_database_put_back_by_rows() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flushed.flush, "emit_post_migrate_signal", flushed.put_back)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -154,8 +183,9 @@ def viewer(viewer_user: User) -> Client:
 
 @pytest.fixture(scope="session")
 def one_panel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPanel]:
-    """A real panel, started as `make up` starts it, with its own empty OMNI_HOME."""
-    running = RunningPanel(tmp_path_factory.mktemp("panel-home"))
+    """A real panel, started as `make up` starts it, with its own OMNI_HOME."""
+    home = tmp_path_factory.mktemp("panel-home")
+    running = RunningPanel(home, is_prepared=True)
     running.start()
     # The first look for models goes on after the start.
     scanned = running.manage("scan")
@@ -173,7 +203,8 @@ def panel(one_panel: RunningPanel) -> RunningPanel:
 
 @pytest.fixture
 def fresh_panel(tmp_path: Path) -> Iterator[RunningPanel]:
-    """A panel of this test's own, not started yet: for tests that kill parts of it."""
+    """A panel of this test's own, not started yet, without a database: for tests of a first start
+    and those that kill parts of it."""
     running = RunningPanel(tmp_path / "home")
     yield running
     running.stop()

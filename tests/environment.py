@@ -23,5 +23,11 @@ atexit.register(shutil.rmtree, _home, ignore_errors=True)
 os.environ |= {"OMNI_HOME": _home, "OMNI_HOST_NAME": "testhost", "HF_HUB_OFFLINE": "1"}
 # Tests of several devices need them; a panel has none unless somebody asks.
 os.environ["OMNI_STAND_IN_DEVICES"] = "2"
+# What is made once for all of them (tests/prepared.py), whichever of the processes that share the
+# tests needs it first; those have it from the one that started them.
+if "OMNI_TEST_SHARED" not in os.environ:
+    _shared = tempfile.mkdtemp(prefix="omni-test-shared-")
+    atexit.register(shutil.rmtree, _shared, ignore_errors=True)
+    os.environ["OMNI_TEST_SHARED"] = _shared
 if "OMNI_TEST_DATABASE_URL" in os.environ:
     os.environ["OMNI_DATABASE_URL"] = os.environ["OMNI_TEST_DATABASE_URL"]

@@ -17,12 +17,13 @@ from typing import Any
 
 import psutil
 
+from omni.home import Home
 from tests import postgres
 from tests.commands import Commands
 from tests.helpers import free_port, panel_ports, wait_until
+from tests.prepared import PASSWORD, ROOT, put_database
 
-ROOT = Path(__file__).resolve().parent.parent
-PASSWORD = "a-password-for-tests"
+__all__ = ["PASSWORD", "ROOT", "RunningPanel"]
 # A panel asks itself, its engines and servers of this machine; what it takes for its own is never
 # behind a proxy.
 DEAD_PROXY = dict.fromkeys(
@@ -58,10 +59,16 @@ def arguments(process: psutil.Process) -> list[str]:
 
 
 class RunningPanel:
-    """`manage.py up` with its own OMNI_HOME and port; use as `start()` … `stop()`."""
+    """`manage.py up` with its own OMNI_HOME and port; use as `start()` … `stop()`.
 
-    def __init__(self, home: Path, *, stand_ins: int = 2) -> None:
+    With `is_prepared` its database is there already; else its first start makes it, as with a user.
+    """
+
+    def __init__(
+        self, home: Path, *, stand_ins: int = 2, is_prepared: bool = False
+    ) -> None:
         self.home = home
+        self.is_prepared = is_prepared
         self.port = free_port()
         self.engine_ports = panel_ports()
         self.stand_ins = stand_ins
@@ -97,6 +104,8 @@ class RunningPanel:
 
     def start(self, *arguments: str, timeout_s: float = 60) -> float:
         """Returns after how many seconds /healthz answered 200."""
+        if self.is_prepared and not postgres.URL:
+            put_database(Home(self.home))
         began = time.monotonic()
         argv = [
             sys.executable,

@@ -45,7 +45,7 @@ def own_panel(
 ) -> Iterator[RunningPanel]:
     """Of a module's own: an RPC server serves one engine at a time, votes are counted, and other
     tests want theirs."""
-    running = PanelWith(factory.mktemp(f"{name}-home"))
+    running = PanelWith(factory.mktemp(f"{name}-home"), is_prepared=True)
     running.more = more
     running.start()
     yield running

@@ -32,7 +32,9 @@ class OfferingPanel(RunningPanel):
 
 @pytest.fixture(scope="module")
 def offering(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OfferingPanel]:
-    running = OfferingPanel(tmp_path_factory.mktemp("offering") / "home")
+    running = OfferingPanel(
+        tmp_path_factory.mktemp("offering") / "home", is_prepared=True
+    )
     running.start()
     assert running.manage("scan").returncode == 0
     yield running

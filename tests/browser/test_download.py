@@ -46,7 +46,9 @@ def hub_panel(
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_ENDPOINT", hub.url)
         patch.setenv("HF_HUB_OFFLINE", "0")
-        running = RunningPanel(tmp_path_factory.mktemp("download-home"))
+        running = RunningPanel(
+            tmp_path_factory.mktemp("download-home"), is_prepared=True
+        )
         running.start()
         yield running
         running.stop()

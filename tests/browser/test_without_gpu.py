@@ -18,7 +18,9 @@ SIZES = {"desk": {"width": 1440, "height": 900}, "phone": {"width": 390, "height
 
 @pytest.fixture(scope="module")
 def panel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPanel]:
-    running = RunningPanel(tmp_path_factory.mktemp("no-gpu") / "home", stand_ins=0)
+    running = RunningPanel(
+        tmp_path_factory.mktemp("no-gpu") / "home", stand_ins=0, is_prepared=True
+    )
     running.start()
     assert running.manage("scan").returncode == 0
     yield running

@@ -18,15 +18,17 @@ from omni.home import Home
 from tests import postgres
 from tests.helpers import free_port, wait_until
 from tests.panel import DEAD_PROXY, ROOT
+from tests.prepared import put_database
 
 PREPARE = """
 import json
 from django.core.management import call_command
-call_command("migrate", verbosity=0)
+wanted = json.loads({wanted!r})
+if not wanted["is_prepared"]:
+    call_command("migrate", verbosity=0)
 from deployments.gateway.keys import create_key
 from deployments.models import Deployment, Route
 from tests.gateway.engine import make_deployment
-wanted = json.loads({wanted!r})
 for name, port in wanted["deployments"].items():
     make_deployment(name, port, state="ready" if port else "stopped")
 for name, deployment in wanted["routes"].items():
@@ -71,8 +73,15 @@ class Served:
         routes: Mapping[str, str] | None = None,
     ) -> None:
         """Name → port of its engine, or None for one that is stopped."""
+        is_prepared = not postgres.URL
+        if is_prepared:
+            put_database(self.home)
         wanted = json.dumps(
-            {"deployments": dict(deployments), "routes": dict(routes or {})}
+            {
+                "is_prepared": is_prepared,
+                "deployments": dict(deployments),
+                "routes": dict(routes or {}),
+            }
         )
         self.key = self.shell(PREPARE.format(wanted=wanted)).split("KEY ")[1].strip()
 

@@ -94,7 +94,7 @@ class Rig:
 
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    panel = RunningPanel(tmp_path_factory.mktemp("draining") / "home")
+    panel = RunningPanel(tmp_path_factory.mktemp("draining") / "home", is_prepared=True)
     panel.start()
     yield Rig(panel)
     panel.stop()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from deployments.planning.architecture import ModelShape
@@ -71,7 +72,20 @@ def best_fit(
     unknown takes everything. `find_context` looks for the longest context too, which takes most of
     the time.
     """
-    search = _Search(model, tuple(devices), settings, margin_bytes, fixed, find_context)
+    return _best_fit(model, tuple(devices), settings, margin_bytes, fixed, find_context)
+
+
+# Remedies and the strategies of one page ask for the same fits again and again.
+@lru_cache(maxsize=256)
+def _best_fit(
+    model: ModelShape,
+    devices: tuple[DeviceFacts, ...],
+    settings: MemorySettings,
+    margin_bytes: int,
+    fixed: frozenset[str],
+    find_context: bool,
+) -> Fit:
+    search = _Search(model, devices, settings, margin_bytes, fixed, find_context)
     for candidate in search.candidates():
         use = memory_use(model, devices, candidate)
         if search.short_by(use) == 0:

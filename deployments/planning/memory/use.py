@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from deployments.planning.architecture import ModelShape
 from deployments.planning.kv import (
@@ -119,6 +120,19 @@ def memory_use(
 
     `compute` gives the compute buffers of the devices and the host where they are known.
     """
+    known = tuple(compute) if compute else None
+    return _memory_use(model, tuple(devices), settings, known)
+
+
+# Of five questions that a plan asks four were asked before: by another remedy, another strategy or
+# the same search.
+@lru_cache(maxsize=1024)
+def _memory_use(
+    model: ModelShape,
+    devices: tuple[DeviceFacts, ...],
+    settings: MemorySettings,
+    compute: tuple[int, ...] | None,
+) -> MemoryUse:
     working = working_devices(devices, settings)
     host = next(
         (device for device in devices if device.kind == "cpu"), DeviceFacts(CPU)
