@@ -203,14 +203,14 @@ class Generation:
     async def _publish(self) -> None:
         for track in TRACKS:
             offset = self.published[track]
-            more = self.written.text[track][offset:]
+            more = self.written.tracks[track][offset:]
             if more:
                 self.published[track] += len(more)
                 await self._send(self.delta(track, offset, more))
 
     async def _publish_settled(self) -> None:
         """Whole blocks as HTML, so that formatting shows before the end."""
-        text = self.written.text["content"][: self.published["content"]]
+        text = self.written.tracks["content"][: self.published["content"]]
         length = settled_length(text)
         if length > self.settled:
             html = await asyncio.to_thread(render, text[:length])
@@ -247,7 +247,7 @@ class Generation:
     def replay(self, have: dict[str, int]) -> list[dict[str, Any]]:
         """What a reader lacks that has so many characters of each track."""
         behind = {track: max(0, have.get(track, 0)) for track in TRACKS}
-        text = self.written.text
+        text = self.written.tracks
         missing = [
             self.delta(t, n, text[t][n:]) for t, n in behind.items() if n < len(text[t])
         ]
@@ -263,7 +263,7 @@ class Generation:
                 with suppress(
                     DatabaseError
                 ):  # the next second, or the end, tries again
-                    await in_database(save)(self.answer_id, **self.written.text)
+                    await in_database(save)(self.answer_id, **self.written.tracks)
                     saved = now
 
     async def _finish(self, state: str, error: str) -> None:
@@ -275,7 +275,7 @@ class Generation:
         try:
             await in_database(save)(
                 self.answer_id,
-                **self.written.text,
+                **self.written.tracks,
                 **facts,
                 **self.answered_by,
                 state=state,

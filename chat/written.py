@@ -21,7 +21,7 @@ LONGEST_ANSWER = 500_000
 class Written:
     """Times are of time.monotonic()."""
 
-    text: dict[str, str] = field(default_factory=lambda: dict.fromkeys(TRACKS, ""))
+    tracks: dict[str, str] = field(default_factory=lambda: dict.fromkeys(TRACKS, ""))
     # When the gateway was asked, which is told once the engine answers as `sent_at`.
     asked_at: float | None = None
     sent_at: float | None = None
@@ -32,7 +32,7 @@ class Written:
 
     @property
     def length(self) -> int:
-        return sum(map(len, self.text.values()))
+        return sum(map(len, self.tracks.values()))
 
     def take(self, delta: Delta) -> None:
         """Raises OmniError for what ends an answer."""
@@ -46,8 +46,8 @@ class Written:
                 f"The answer has more than {LONGEST_ANSWER} characters.",
                 "Ask for less.",
             )
-        self.text["content"] += delta.content
-        self.text["thinking"] += delta.thinking
+        self.tracks["content"] += delta.content
+        self.tracks["thinking"] += delta.thinking
         self.last.finish_reason = delta.finish_reason or self.last.finish_reason
         self.last.usage = delta.usage or self.last.usage
         self.last.timings = delta.timings or self.last.timings

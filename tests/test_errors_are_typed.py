@@ -37,7 +37,6 @@ PATTERNS = {"match", "search", "fullmatch", "findall", "finditer", "sub"}
 # A `text` of their own that is no sentence: what is parsed, or what is being written.
 PARSES_ITS_OWN_TEXT = {
     "deployments/gateway/grammar_text.py": "the grammar itself",
-    "chat/generation.py": "the answer that is being written",
 }
 # Phrases that an engine prints, which has no other way to say it.
 ENGINES_ARE_READ_IN = {

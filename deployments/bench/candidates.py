@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from django.db.models import Prefetch
 
-from deployments.models import Binding, Deployment, Role
-from deployments.planning.settings import context_tokens, with_defaults
+from deployments.bench.prepared import context_of_a_request
+from deployments.models import Binding, Deployment
 from deployments.strategies import strategy_title
 
 # What is large in a model's row, and not looked at here.
@@ -60,22 +60,6 @@ def _devices_of(deployment: Deployment) -> tuple[str, ...]:
     """Each once, in the order of the roles."""
     named = [name for binding in deployment.bindings.all() for name in binding.devices]
     return tuple(dict.fromkeys(named))
-
-
-def context_of_a_request(deployment: Deployment) -> int | None:
-    """The tokens that prompt and answer may have together; None where another server decides."""
-    answering = [
-        binding.model
-        for binding in deployment.bindings.all()
-        if binding.role != Role.DRAFT
-    ]
-    if deployment.is_external or not answering:
-        return None
-    settings = with_defaults(deployment.settings)
-    in_all = context_tokens(settings, answering[0].n_ctx_train)
-    if settings["kv_unified"] == "on":
-        return in_all
-    return in_all // max(int(settings["parallel"]), 1)
 
 
 def shared_devices(chosen: Sequence[Candidate]) -> dict[str, list[str]]:

@@ -40,6 +40,7 @@ from deployments.bench.scenarios import Load
 from deployments.bench.watching import Watch
 from deployments.gateway.keys import create_key
 from deployments.models import ApiKey, BenchmarkRun
+from deployments.services.benchmarked import keep_measured
 from deployments.services.deployments import get_deployment
 from omni.backoff import backoff_s
 from omni.errors import OmniError
@@ -284,10 +285,19 @@ class Execution:
         }
         _until_it_is_written(lambda: self.rows.update(**values))
         benchmarks_changed()
+        self._teach_the_planner()
+
+    def _teach_the_planner(self) -> None:
+        """Later predictions go by what was measured, where this run may say anything."""
+        run = self.rows.select_related("host").first()
+        if run:
+            kept = keep_measured(run)
+            log.info("%s measurements were kept of %s", kept, run)
 
     def _put_back(self) -> None:
-        keys = self.rows.filter(api_key__isnull=False).values("api_key")
-        ApiKey.objects.filter(pk__in=keys).delete()
+        key = self.run.api_key
+        if key and key.pk:
+            key.delete()
         if self.run.were_wanted:
             restore(self.run.were_wanted)
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deployments.bench.report import ArmFacts
-from deployments.models import Binding, Deployment, Instance
-from deployments.planning.settings import with_defaults
+from deployments.models import Binding, Deployment, Instance, Role
+from deployments.planning.settings import context_tokens, with_defaults
 from deployments.services.deployments import (
     deployment_start,
     deployment_stop,
@@ -128,15 +128,26 @@ def wrong_answers(names: Sequence[str]) -> list[str]:
     ]
 
 
-def context_of(deployment: Deployment) -> int:
-    """The tokens that one request has."""
+def context_of_a_request(deployment: Deployment) -> int | None:
+    """The tokens that prompt and answer may have together; None where another server decides."""
+    answering = [
+        binding.model
+        for binding in deployment.bindings.all()
+        if binding.role != Role.DRAFT
+    ]
+    if deployment.is_external or not answering:
+        return None
     settings = with_defaults(deployment.settings)
-    return int(settings["context"]) // max(int(settings["parallel"]), 1)
+    in_all = context_tokens(settings, answering[0].n_ctx_train)
+    if settings["kv_unified"] == "on":
+        return in_all
+    return in_all // max(int(settings["parallel"]), 1)
 
 
-def least_context(names: Sequence[str]) -> int:
-    """The tokens that one request has in each of them."""
-    return min(context_of(get_deployment(name)) for name in names)
+def least_context(names: Sequence[str]) -> int | None:
+    """The tokens that one request has in each of them; None where nobody here knows."""
+    found = [context_of_a_request(get_deployment(name)) for name in names]
+    return min((tokens for tokens in found if tokens is not None), default=None)
 
 
 def facts_of(deployment: Deployment) -> ArmFacts:

@@ -36,14 +36,15 @@ class Questions:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What somebody asked for; `context` is what one request has in the deployment with least.
+    """What somebody asked for; `context` is what one request has in the deployment with least, None
+    where it is not known.
 
     `prompts` are one's own; without them it is the scenario's. `concurrency` may be left to it.
     """
 
     names: Sequence[str]
     scenario: str
-    context: int
+    context: int | None
     most_rounds: int
     concurrency: Sequence[int] = ()
     prompts: Sequence[Prompt] | None = None
@@ -67,7 +68,9 @@ def questions_of(wanted: Wanted) -> Questions:
     return _in_turn(wanted, prompts, users, chosen.expected)
 
 
-def _fitting(chosen: Scenario, context: int) -> tuple[Part, ...]:
+def _fitting(chosen: Scenario, context: int | None) -> tuple[Part, ...]:
+    if context is None:
+        return chosen.parts
     parts = chosen.fitting(context)
     if not parts:
         raise OmniError(

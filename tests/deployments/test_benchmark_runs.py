@@ -179,3 +179,10 @@ def test_run_that_was_left_in_the_middle_is_ended_with_what_it_found(
     assert now.document["comparisons"] == [{"verdict": "undecided"}]
     wanted = dict(Deployment.objects.values_list("name", "desired"))
     assert wanted == {"one": "stopped", "other": "running"}
+
+
+def test_context_that_is_left_to_omni_is_enough_for_long_prompts(
+    make_deployment: Callable[..., Deployment],
+) -> None:
+    make_deployment("roomy", settings={"context": "auto"})
+    assert asked(["roomy"], scenario="long_prompt").state == State.QUEUED

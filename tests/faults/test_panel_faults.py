@@ -25,9 +25,7 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PanelRig]:
     """One panel goes through all rows. Its home is a disk of its own where that is possible."""
-    panel = FaultPanel(
-        tmp_path_factory.mktemp("faults") / "home", is_prepared=True
-    )
+    panel = FaultPanel(tmp_path_factory.mktemp("faults") / "home", is_prepared=True)
     with own_disk(panel.home):
         panel.start()
         made = PanelRig(panel)

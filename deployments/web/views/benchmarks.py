@@ -28,6 +28,7 @@ from deployments.models import BenchmarkRun, Deployment
 from deployments.services.discovery import local_host
 from deployments.services.waiting import agent_is_running
 from deployments.web.bench_report import report_of
+from deployments.web.bench_words import seen
 from deployments.web.benchmark_form import (
     BenchmarkForm,
     missing_names,
@@ -119,7 +120,7 @@ def _listed(run: Any, *, is_ticked: bool) -> Listed:
 
 def who_against_whom(names: Sequence[str]) -> str:
     """The first is what the others are compared with."""
-    baseline, *others = names or ["nothing"]
+    baseline, *others = map(seen, names or ["nothing"])
     if not others:
         return baseline
     return f"{', '.join(others)} against {baseline}"
@@ -127,7 +128,7 @@ def who_against_whom(names: Sequence[str]) -> str:
 
 def _title(scenario: str, *, is_own: bool) -> str:
     if is_own or scenario not in NAMES:
-        return scenario
+        return seen(scenario)
     return SCENARIOS[scenario].title
 
 
@@ -233,7 +234,7 @@ def _links(names: list[str]) -> list[tuple[str, bool]]:
     there = set(
         Deployment.objects.filter(name__in=names).values_list("name", flat=True)
     )
-    return [(name, name in there) for name in names]
+    return [(seen(name), name in there) for name in names]
 
 
 def _remaining(run: BenchmarkRun) -> str:
