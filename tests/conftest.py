@@ -82,7 +82,7 @@ def broker() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def static_files_found_once() -> Iterator[None]:
-    """Each test client makes the middleware anew, for which WhiteNoise reads about every static
+    """Each test client makes the middleware again, for which WhiteNoise reads about every static
     file: more than all the rest of a page. Here the first look serves all clients of a process."""
     find = WhiteNoiseMiddleware.add_files_from_finders
     found: dict[str, dict[str, object]] = {}

@@ -221,7 +221,8 @@ async def test_chat_shows_what_is_known_and_says_not_available_for_the_rest(
         kept.ttft_ms
         and kept.duration_ms
         and kept.prefill_tps is None
-        and kept.timings == {}
+        and kept.timings
+        == {"omni_energy": {"why": "What its server draws is not known here."}}
     )
     assert (kept.prompt_tokens, kept.completion_tokens) == (5, 2)
     assert "First token" in page.html[kept.pk]
