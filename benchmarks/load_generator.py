@@ -49,12 +49,10 @@ from deployments.bench.metrics import (  # noqa: E402
     REQUEST_METRICS,
     RequestMetric,
     ServiceLevel,
-    Spread,
-    Summary,
-    summarise,
 )
 from deployments.bench.prompt_files import read_prompts  # noqa: E402
 from deployments.bench.prompts import Prompt  # noqa: E402
+from deployments.bench.summaries import Spread, Summary, summarise  # noqa: E402
 from omni.errors import OmniError  # noqa: E402
 from omni.units import UNKNOWN, short_text  # noqa: E402
 from tests.gateway.engine import RealEngine  # noqa: E402

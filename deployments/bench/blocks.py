@@ -202,9 +202,6 @@ def order_of_round(arms: Sequence[Arm], seed: int, number: int) -> list[Unit]:
 # --- what makes a run say nothing -----------------------------------------------------------------
 # More answers than this that are not whole: those that are left are no fair sample.
 MOST_PROBLEMS_SHARE = 0.05
-# Of a prompt that was read before, an engine reads only the last token or so again. What prompts
-# share without being alike is the beginning of their template.
-READ_AGAIN_TOKENS = 4
 
 
 def doubts(results: Results) -> list[str]:
@@ -215,15 +212,9 @@ def doubts(results: Results) -> list[str]:
         failed = sum(not one.is_done for one in measured)
         if failed > MOST_PROBLEMS_SHARE * len(measured):
             found.append(f"{arm}: {failed} of {len(measured)} answers were not whole.")
-        cached = sum(_is_from_cache(one) for one in measured)
+        cached = sum(one.is_from_cache for one in measured)
         if cached:
             found.append(
                 f"{arm}: {cached} of {len(measured)} prompts came out of the prompt cache."
             )
     return found
-
-
-def _is_from_cache(one: Measured) -> bool:
-    cached = one.figures["cached_tokens"]
-    prompt = one.figures["prompt_tokens"]
-    return bool(cached and prompt and prompt - cached <= READ_AGAIN_TOKENS)

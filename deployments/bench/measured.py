@@ -13,7 +13,11 @@ from typing import Any
 
 from deployments.bench.prompts import Prompt
 from deployments.gateway.deltas import Delta
-from deployments.gateway.timings import Drafts, Figures, drafts_of, figures
+from deployments.gateway.timings import KV_TRANSFER, Drafts, Figures, drafts_of, figures
+
+# Of a prompt that was read before, an engine reads only the last token or so again. What prompts
+# share without being alike is the beginning of their template.
+READ_AGAIN_TOKENS = 4
 
 
 class Ending(StrEnum):
@@ -118,6 +122,45 @@ class Measured:
     @property
     def drafts(self) -> Drafts | None:
         return drafts_of(self.figures["timings"])
+
+    @property
+    def handed_over(self) -> Mapping[str, Any]:
+        """What the gateway says of a KV cache that could go from one instance to another: times,
+        bytes and tokens, or with `outcome` why it did not; empty where it has one place only."""
+        return self.figures["timings"].get(KV_TRANSFER) or {}
+
+    @property
+    def why_not_handed_over(self) -> str:
+        facts = self.handed_over
+        return str(facts.get("why", "")) if facts.get("outcome") else ""
+
+    @property
+    def prefill_tps(self) -> float | None:
+        """How fast the prompt was read, by the instance that read it."""
+        if "tokens" not in self.handed_over:
+            return self.figures["prefill_tps"]
+
+        read, took_ms = (
+            self.handed_over.get(name) for name in ("read_tokens", "prefill_ms")
+        )
+        if not read or not took_ms:
+            return None
+        return float(read) / float(took_ms) * 1000
+
+    @property
+    def is_from_cache(self) -> bool:
+        """Whether an earlier request had an instance read this prompt already.
+
+        What was handed over was read for this very request, by another instance.
+        """
+        if "tokens" in self.handed_over:
+            prompt = self.handed_over["tokens"]
+            read = self.handed_over.get("read_tokens", prompt)
+            return bool(read <= READ_AGAIN_TOKENS < prompt)
+
+        cached = self.figures["cached_tokens"]
+        prompt = self.figures["prompt_tokens"]
+        return bool(cached and prompt and prompt - cached <= READ_AGAIN_TOKENS)
 
     @property
     def _first_tokens(self) -> int:

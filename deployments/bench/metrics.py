@@ -5,14 +5,11 @@ The definitions are the field's. Where its tools differ, the explanation says wh
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from deployments.bench.measured import Ending, Measured
-from deployments.bench.statistics import quantile
-from deployments.gateway.timings import KV_TRANSFER, Drafts
+from deployments.bench.measured import Measured
+from deployments.gateway.timings import Drafts
 
 
 @dataclass(frozen=True)
@@ -110,8 +107,7 @@ def _output_tps(one: Measured) -> float | None:
 
 
 def _kv_transfer_ms(one: Measured) -> float | None:
-    facts = one.figures["timings"].get(KV_TRANSFER) or {}
-    parts = [facts.get(name) for name in ("save_ms", "restore_ms")]
+    parts = [one.handed_over.get(name) for name in ("save_ms", "restore_ms")]
     known = [part for part in parts if isinstance(part, (int, float))]
     return sum(known) if len(known) == len(parts) else None
 
@@ -232,7 +228,7 @@ REQUEST_METRICS = (
         "tokens/s",
         True,
         "How fast the prompt was read, by the engine's own clock; tokens from its cache left out.",
-        _one(lambda one: one.figures["prefill_tps"]),
+        _one(lambda one: one.prefill_tps),
     ),
     RequestMetric(
         "decode_tps",
@@ -372,73 +368,6 @@ RUN_METRICS = (
 METRICS: Mapping[str, Metric] = {
     metric.name: metric for metric in (*REQUEST_METRICS, *RUN_METRICS)
 }
-
-
-# --- what a run comes to --------------------------------------------------------------------------
-@dataclass(frozen=True)
-class Spread:
-    """How the values of many requests lie."""
-
-    count: int
-    mean: float
-    least: float
-    p50: float
-    p95: float
-    p99: float
-    most: float
-
-
-@dataclass(frozen=True)
-class Summary:
-    """A run in figures. A metric is None where no request told it."""
-
-    requests: int
-    done: int
-    # How many did not end well, by how they ended and why: {"failed": {"refused_503": 2}}.
-    problems: dict[str, dict[str, int]]
-    seconds: float
-    tokens_out: int | None
-    spreads: dict[str, Spread | None]
-    totals: dict[str, float | None]
-
-
-def summarise(run: Run) -> Summary:
-    return Summary(
-        requests=len(run.measured),
-        done=len(run.done),
-        problems=problems_of(run.measured),
-        seconds=run.ended_s - run.began_s,
-        tokens_out=output_tokens(run),
-        spreads={
-            metric.name: spread_of(values_of(metric, run.measured))
-            for metric in REQUEST_METRICS
-        },
-        totals={metric.name: metric.value(run) for metric in RUN_METRICS},
-    )
-
-
-def values_of(metric: RequestMetric, measured: Sequence[Measured]) -> list[float]:
-    """Of those that are done: an answer cut short would make every figure look better."""
-    return [value for one in measured if one.is_done for value in metric.values(one)]
-
-
-def problems_of(measured: Sequence[Measured]) -> dict[str, dict[str, int]]:
-    found: dict[str, Counter[str]] = {}
-    for one in measured:
-        if one.ending != Ending.DONE:
-            found.setdefault(one.ending, Counter())[one.reason] += 1
-    return {ending: dict(reasons.most_common()) for ending, reasons in found.items()}
-
-
-def spread_of(values: Sequence[float]) -> Spread | None:
-    """None of no values."""
-    ordered = sorted(values)
-    p50, p95, p99 = (quantile(ordered, share) for share in (0.5, 0.95, 0.99))
-    if p50 is None or p95 is None or p99 is None:
-        return None
-
-    mean = math.fsum(ordered) / len(ordered)
-    return Spread(len(ordered), mean, ordered[0], p50, p95, p99, ordered[-1])
 
 
 def _sum(counts: Iterable[int | None]) -> int | None:

@@ -12,17 +12,11 @@ from typing import Any
 from deployments.bench.blocks import Arm, Results, baseline_of, doubts
 from deployments.bench.comparisons import Comparison, SpeedVerdict
 from deployments.bench.measured import Measured
-from deployments.bench.metrics import (
-    METRICS,
-    REQUEST_METRICS,
-    RUN_METRICS,
-    Run,
-    Summary,
-    summarise,
-)
+from deployments.bench.metrics import METRICS, REQUEST_METRICS, RUN_METRICS, Run
 from deployments.bench.quality import Quality, quality_of
 from deployments.bench.run import Benchmark
 from deployments.bench.stopping import Ending
+from deployments.bench.summaries import Summary, summarise
 
 Document = dict[str, Any]
 
@@ -231,6 +225,25 @@ def _rounds(benchmark: Benchmark) -> Document:
 
 
 def _notes(benchmark: Benchmark) -> list[str]:
+    return [*_not_handed_over(benchmark.results), *_used_up(benchmark)]
+
+
+def _not_handed_over(results: Results) -> list[str]:
+    """Of deployments that read a prompt in one place and answer in another: their figures are of
+    something else where the prompt stays in one."""
+    found = []
+    for arm in results.runs:
+        measured = results.measured(arm)
+        reasons = [why for one in measured if (why := one.why_not_handed_over)]
+        if reasons:
+            found.append(
+                f"{arm}: {len(reasons)} of {len(measured)} prompts were not handed over"
+                f" ({', '.join(dict.fromkeys(reasons))})."
+            )
+    return found
+
+
+def _used_up(benchmark: Benchmark) -> list[str]:
     if benchmark.progress.ending is Ending.BUDGET_USED:
         return [
             "The rounds or the time were used up before every difference was known well enough:"

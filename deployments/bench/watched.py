@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from deployments.bench.conditions import Conditions
+from gpus.energy import joules
 from gpus.sample import CardSample
 
 # Frames come twice a second. With a longer gap a power that was different in between is missed.
@@ -120,7 +121,7 @@ def _energy(
     title = "Energy and power are not known"
     without = [place.device for place in devices if place.is_on_cpu]
     if without:
-        unknown.append(f"{title}: {', '.join(without)} has no sensor for them.")
+        unknown += [f"{title}: {device} has no sensor for them." for device in without]
         return None
     if seen.why_no_frames:
         unknown.append(f"{title}: {seen.why_no_frames}")
@@ -133,38 +134,25 @@ def _energy(
             for frame, card in _of_card(seen.frames, key)
             if card.power_watts is not None
         ]
-        joules = energy_joules(samples, span.began_s, span.ended_s)
-        if joules is None:
+        taken = energy_joules(samples, span.began_s, span.ended_s)
+        if taken is None:
             why = _why_no_card(seen.frames, key) if not samples else ""
             unknown.append(
                 f"{title}: {device} told its power too seldom. {why}".strip()
             )
             return None
-        total_joules += joules
+        total_joules += taken
     return total_joules if devices else None
 
 
 def energy_joules(
     samples: Sequence[tuple[float, float]], began_s: float, ended_s: float
 ) -> float | None:
-    """Watts at moments, integrated by trapezoids. None where too few of them fell in between.
-
-    Before the first and behind the last one it is taken to be as there.
-    """
-    inside = [(at_s, watts) for at_s, watts in samples if began_s < at_s < ended_s]
-    if len(inside) < LEAST_POWER_SAMPLES:
+    """Watts at moments, integrated. None where too few of them fell in between."""
+    inside = sum(began_s < at_s < ended_s for at_s, _ in samples)
+    if inside < LEAST_POWER_SAMPLES:
         return None
-
-    line = [(began_s, at(samples, began_s)), *inside, (ended_s, at(samples, ended_s))]
-    if any(
-        later_s - earlier_s > MOST_GAP_S
-        for (earlier_s, _), (later_s, _) in pairwise(line)
-    ):
-        return None
-    return sum(
-        (later_s - earlier_s) * (before + after) / 2
-        for (earlier_s, before), (later_s, after) in pairwise(line)
-    )
+    return joules(samples, began_s, ended_s, MOST_GAP_S)
 
 
 def at(samples: Sequence[tuple[float, float]], at_s: float) -> float:
@@ -203,9 +191,10 @@ def _peak_bytes(
     """The most that was in use on all of them at one moment."""
     without = [place.device for place in devices if not place.card_key]
     if without:
-        unknown.append(
-            f"Peak memory is not known: that of {', '.join(without)} is not sampled."
-        )
+        unknown += [
+            f"Peak memory is not known: that of {device} is not sampled."
+            for device in without
+        ]
     if not inside or without:
         return None
     keys = {place.card_key for place in devices}

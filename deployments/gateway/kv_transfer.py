@@ -175,7 +175,7 @@ class _Transfer(Passing):
             began = time.monotonic()
             # Also when nobody waits for it any more: who asks again finds there what has been read.
             from_slot.held = Held(tokens)
-            await read_prompt(reader, from_slot.id, tokens)
+            self.report.read_tokens = await read_prompt(reader, from_slot.id, tokens)
             self.report.prefill_ms = _ms_since(began)
             if not self.decode.has_free:
                 await turn.aclose()

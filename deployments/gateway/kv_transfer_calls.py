@@ -11,7 +11,13 @@ from typing import Any
 
 import httpx
 
-from deployments.gateway.kv_transfer_plan import CHAT, TEMPLATE_FIELDS, KvTransferFailed
+from deployments.gateway.kv_transfer_plan import (
+    CHAT,
+    TAIL_BYTES,
+    TEMPLATE_FIELDS,
+    KvTransferFailed,
+    last_timings,
+)
 from deployments.gateway.routing import Peer
 from deployments.gateway.shapes import engine_message
 from deployments.instances.engine_client import ask, body_of, engine_request, send
@@ -54,10 +60,10 @@ async def prompt_tokens(peer: Peer, path: str, fields: Mapping[str, Any]) -> lis
     return []
 
 
-async def read_prompt(peer: Peer, slot: int, tokens: array[int]) -> None:
+async def read_prompt(peer: Peer, slot: int, tokens: array[int]) -> int | None:
     """Has the prefill instance compute the cache of these tokens in this slot.
 
-    Raises KvTransferFailed.
+    Returns how many it had to read, where it says so. Raises KvTransferFailed.
 
     As a stream: the engine looks whether anybody still listens only while it has something to say.
     """
@@ -76,10 +82,13 @@ async def read_prompt(peer: Peer, slot: int, tokens: array[int]) -> None:
         try:
             if response.status_code != 200:
                 raise _refused("prefill", await body_of(response))
-            async for _ in response.aiter_raw():
-                pass
+            tail = b""
+            async for chunk in response.aiter_raw():
+                tail = (tail + chunk)[-TAIL_BYTES:]
         finally:
             await response.aclose()
+    read = last_timings(tail).get("prompt_n")
+    return read if isinstance(read, int) else None
 
 
 async def act_on_slot(

@@ -219,6 +219,8 @@ class KvTransferReport:
     # Until a slot of the prefill and of the decode instance was free.
     wait_ms: float = 0.0
     is_used: bool | None = None
+    # What the prefill instance read for it; the rest was in its own cache. None: it did not say.
+    read_tokens: int | None = None
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -235,6 +237,7 @@ class KvTransferReport:
             "wait_ms": round(self.wait_ms, 1),
             "bytes": self.size_bytes,
             "tokens": self.prompt_tokens,
+            **({} if self.read_tokens is None else {"read_tokens": self.read_tokens}),
         }
 
     @property

@@ -181,20 +181,35 @@ def _other_answers(rows: Sequence[Difference], found: Measurements) -> list[str]
 
 
 def _no_gain(rows: Sequence[Difference]) -> list[str]:
+    """None is faster. What is undecided is never named beside what is decided."""
     baseline = rows[0].baseline.deployment
+    undecided = [row for row in rows if row.verdict == SpeedVerdict.UNDECIDED]
+    decided = [row for row in rows if row.verdict != SpeedVerdict.UNDECIDED]
+    said = []
+    if decided:
+        said.append(_decided(decided, baseline, is_all=not undecided))
+    if undecided:
+        said.append(f"Undecided against {baseline}: {_figures(undecided)}")
+    return said
+
+
+def _decided(rows: Sequence[Difference], baseline: str, *, is_all: bool) -> str:
     verdicts = {row.verdict for row in rows}
+    figures = _figures(rows)
+    if verdicts == {SpeedVerdict.NO_DIFFERENCE}:
+        return f"No difference that anybody notices against {baseline}: {figures}"
+    if not is_all:
+        return f"Not faster than {baseline}: {figures}"
+    if verdicts == {SpeedVerdict.SLOWER}:
+        return f"{baseline} is best, nothing else comes up to it: {figures}"
+    return f"Nothing is faster than {baseline}: {figures}"
+
+
+def _figures(rows: Sequence[Difference]) -> str:
     title = metric_of(rows[0].metric).title
     each = [f"{row.arm.deployment} {difference_text(row)}" for row in rows[:MOST_TOLD]]
     more = len(rows) - len(each)
-    figures = f"{title} of {listed(each + ([f'{more} more'] if more else []))}."
-
-    if verdicts == {SpeedVerdict.NO_DIFFERENCE}:
-        return [f"No difference that anybody notices against {baseline}: {figures}"]
-    if verdicts == {SpeedVerdict.SLOWER}:
-        return [f"{baseline} is best, nothing else comes up to it: {figures}"]
-    if SpeedVerdict.UNDECIDED in verdicts:
-        return [f"Undecided against {baseline}: {figures}"]
-    return [f"Nothing is faster than {baseline}: {figures}"]
+    return f"{title} of {listed(each + ([f'{more} more'] if more else []))}."
 
 
 # --- what it rests on -----------------------------------------------------------------------------

@@ -192,7 +192,7 @@ def read_document(document: Json | None) -> Measurements:
         rounds_done=whole(rounds.get("done")) or 0,
         rounds_planned=whole(rounds.get("planned")) or 0,
         ending=text(rounds.get("ending")),
-        seconds=number(rounds.get("seconds")),
+        seconds=amount(rounds.get("seconds")),
         is_swapped=bool(environment.get("swapped")),
         host=text(host.get("name")),
         cpu=text(host.get("cpu")),
@@ -242,10 +242,10 @@ def _figure(row: Json) -> Figure:
     outliers = [
         Outlier(_round_of(one), value)
         for one in _rows(row.get("outliers"))
-        if (value := number(one.get("value"))) is not None
+        if (value := amount(one.get("value"))) is not None
     ]
     bounds = {
-        name: number(row.get(name)) for name in ("p50", "p95", "mean", "low", "high")
+        name: amount(row.get(name)) for name in ("p50", "p95", "mean", "low", "high")
     }
     return Figure(**bounds, outliers=tuple(outliers))
 
@@ -325,17 +325,22 @@ def _setup(name: str, found: object) -> Setup:
 
 # --- JSON as it comes -----------------------------------------------------------------------------
 def number(found: object) -> float | None:
-    is_number = isinstance(found, (int, float)) and not isinstance(found, bool)
-    if not is_number:
+    if isinstance(found, bool) or not isinstance(found, int | float):
         return None
     if isinstance(found, int) and found.bit_length() > 60:
         return None
-    value = float(found)  # type: ignore[arg-type]
+    value = float(found)
     return value if abs(value) <= LARGEST else None
 
 
-def whole(found: object) -> int | None:
+def amount(found: object) -> float | None:
+    """What was measured or counted: nothing of that is less than nought."""
     value = number(found)
+    return None if value is None or value < 0 else value
+
+
+def whole(found: object) -> int | None:
+    value = amount(found)
     return None if value is None else int(value)
 
 
@@ -358,5 +363,5 @@ def _rows(found: object) -> list[Json]:
 
 
 def _numbers(row: Json, names: Sequence[str]) -> dict[str, float]:
-    found = {name: number(row.get(name)) for name in names}
+    found = {name: amount(row.get(name)) for name in names}
     return {name: value for name, value in found.items() if value is not None}

@@ -76,12 +76,12 @@ def test_hostile_texts_stay_in_their_cell(whole: Document) -> None:
     document = copy.deepcopy(whole)
     document["requests"] = document["requests"][:2]
     document["requests"][0] |= {
-        "prompt": 'x",=1\n"y', "reason": "=cmd|' /C calc'!A0", "first_token_ms": -1.5,
+        "prompt": 'x",=1\n"y', "reason": "=cmd|' /C calc'!A0", "first_token_ms": 1.5,
     }  # fmt: skip
     (first, second) = csv.DictReader(io.StringIO(as_csv(document)))
     assert first["prompt"] == 'x",=1\n"y' and first["reason"].startswith("'=cmd")
     # A number is a number.
-    assert first["first_token_ms"] == "-1.5"
+    assert first["first_token_ms"] == "1.5"
     assert second["prompt"] == document["requests"][1]["prompt"]
 
 

@@ -99,6 +99,17 @@ def test_a_faster_one_that_says_something_else_is_seen_to() -> None:
     assert said.endswith("spec answers otherwise than the baseline in 2 of 32 prompts.")
 
 
+def test_what_is_slower_is_not_told_as_undecided() -> None:
+    crawling = replace(SPLIT, name="crawling", token_ms=60)
+    document = document_of((BASE, SPLIT, crawling))
+    for row in document["comparisons"]:
+        is_split = row["deployment"] == SPLIT.name
+        row["verdict"] = "undecided" if is_split else "slower"
+    said = answers(document)
+    decided, undecided = said.index("Not faster than base"), said.index("Undecided")
+    assert decided < said.index("crawling") < undecided < said.index(f"{SPLIT.name} ")
+
+
 @pytest.mark.parametrize(
     ("made", "rounds", "begins"),
     [
@@ -459,6 +470,18 @@ def test_no_document_makes_a_report_fail(data: st.DataObject) -> None:
     found = report(json.loads(json.dumps(document)))
     assert found.answer.sentences
     assert all(forest.metric.name.isidentifier() for forest in found.forests)
+
+
+def test_what_is_less_than_nought_was_not_measured() -> None:
+    document = copy.deepcopy(WHOLE)
+    figure = document["arms"][1]["first_token_ms"]
+    figure["p50"] = -1
+    figure["outliers"] = [{"block": 0, "index": 0, "value": -5.0}]
+    found = report(document)
+    arm = read_document(document).arms[1]
+    assert arm.figure("first_token_ms").p50 is None
+    assert arm.figure("first_token_ms").outliers == ()
+    assert found.answer.sentences
 
 
 def test_a_document_is_read_as_it_was_written() -> None:

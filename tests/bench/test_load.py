@@ -19,8 +19,9 @@ from deployments.bench.load import (
     run_load,
 )
 from deployments.bench.measured import Measured
-from deployments.bench.metrics import ServiceLevel, problems_of, summarise
+from deployments.bench.metrics import ServiceLevel
 from deployments.bench.prompts import Prompt
+from deployments.bench.summaries import problems_of, summarise
 from omni.errors import OmniError
 from tests.bench.server import Exchange, answer, event, serving, until
 

@@ -11,16 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.bench.measured import Ending, Measured, Reading
-from deployments.bench.metrics import (
-    METRICS,
-    Run,
-    ServiceLevel,
-    Summary,
-    spread_of,
-    summarise,
-)
+from deployments.bench.metrics import METRICS, Run, ServiceLevel
 from deployments.bench.prompts import Prompt
 from deployments.bench.statistics import quantile
+from deployments.bench.summaries import Summary, spread_of, summarise
 from deployments.gateway.deltas import Delta
 
 PROMPT = Prompt("chat/1", ({"role": "user", "content": "Why?"},), 100)
@@ -228,3 +222,32 @@ def test_a_spread_of_one_value_and_of_none() -> None:
 
 def test_endings_are_what_a_summary_names() -> None:
     assert [str(ending) for ending in Ending] == ["done", "cut", "failed"]
+
+
+# --- where a prompt was read ----------------------------------------------------------------------
+HANDED_OVER = {"prefill_ms": 1000.0, "save_ms": 5.0, "restore_ms": 5.0, "tokens": 200}
+
+
+@pytest.mark.parametrize(
+    ("cached", "kv_transfer", "is_cached", "prefill_tps"),
+    [
+        (0, {}, False, 100.0),
+        (19, {}, True, 100.0),
+        (12, {}, False, 100.0),
+        # The answering instance finds all of it there: it was read for this request elsewhere.
+        (19, {**HANDED_OVER, "read_tokens": 200}, False, 200.0),
+        (19, {**HANDED_OVER, "read_tokens": 1}, True, 1.0),
+        # A prefill instance that does not say how much it read.
+        (19, HANDED_OVER, False, None),
+        (0, {"outcome": "skipped", "why": "short prompt"}, False, 100.0),
+    ],
+)
+def test_prompt_is_from_a_cache_where_nobody_read_it_for_this_request(
+    cached: int,
+    kv_transfer: dict[str, Any],
+    is_cached: bool,
+    prefill_tps: float | None,
+) -> None:
+    timings = {"prompt_n": 10, "prompt_ms": 100.0, "cache_n": cached}
+    one = answer(timings=timings, kv_transfer=kv_transfer)
+    assert (one.is_from_cache, one.prefill_tps) == (is_cached, prefill_tps)

@@ -10,7 +10,7 @@ import pytest
 from deployments.bench.asking import Asking, Target
 from deployments.bench.load import Budget, ClosedLoop, run_load
 from deployments.bench.made_text import made_prompts
-from deployments.bench.metrics import summarise
+from deployments.bench.summaries import summarise
 from tests.bench.server import until
 from tests.gateway.engine import RealEngine
 

@@ -331,3 +331,16 @@ async def test_report_has_each_request_for_who_wants_to_compute_on() -> None:
         "done",
         11,
     )
+
+
+def test_prompts_that_stayed_in_one_place_are_noted_with_the_reason() -> None:
+    """Else a prefill-decode deployment would be judged by what it did not do."""
+    stayed = answer(kv_transfer={"outcome": "skipped", "why": "short prompt"})
+    went = answer(kv_transfer={"prefill_ms": 9.0, "tokens": 20})
+    benchmark = Benchmark((BASE,), rounds_of(prompts(8), (BASE,), 2))
+    benchmark.results.add(BASE, run_of([stayed, stayed, went]))
+    made = document(benchmark, KNOWN)
+    assert made["notes"] == [
+        "base: 2 of 3 prompts were not handed over (short prompt)."
+    ]
+    assert made["valid"]

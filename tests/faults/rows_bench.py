@@ -1,4 +1,4 @@
-"""Faults while a benchmark of the deployment is measured: how the run ends, and the rig behind it."""
+"""Faults while a benchmark of the deployment is measured: how the run ends, and how the rig is."""
 
 from __future__ import annotations
 

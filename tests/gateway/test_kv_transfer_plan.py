@@ -209,6 +209,8 @@ def test_the_header_is_one_line_of_figures_or_the_reason() -> None:
         report.header
         == "prefill_ms=3787.1,save_ms=13.0,restore_ms=5.0,wait_ms=0.2,bytes=35530060,tokens=1541"
     )
+    report.read_tokens = 1500
+    assert report.header.endswith(",tokens=1541,read_tokens=1500")
     assert (
         KvTransferReport(Outcome.FAILED, "save: no\r\nroom").header
         == "failed: save: no room"

@@ -17,7 +17,10 @@ from tests.helpers import wait_until
 from tests.planning.tiny_models import write_tiny
 
 pytestmark = pytest.mark.real
-FIGURES = r"prefill_ms=[\d.]+,save_ms=[\d.]+,restore_ms=[\d.]+,wait_ms=[\d.]+,bytes=[1-9]\d*,tokens=[1-9]\d*"
+FIGURES = (
+    r"prefill_ms=[\d.]+,save_ms=[\d.]+,restore_ms=[\d.]+,wait_ms=[\d.]+,bytes=[1-9]\d*,"
+    r"tokens=[1-9]\d*,read_tokens=[1-9]\d*"
+)
 
 
 @pytest.fixture(scope="module")
