@@ -72,6 +72,11 @@ def compared(runs: dict[str, str]) -> str:
     return f"/benchmarks/compared/?a={first}&b={second}"
 
 
+# Reports are the largest pages there are. Both schemes and both widths are in it once: colours do
+# not depend on the width.
+ASKED_OF_AXE = (("light", "desk"), ("dark", "phone"))
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
 def test_every_report_fits_and_is_accessible(
@@ -88,7 +93,8 @@ def test_every_report_fits_and_is_accessible(
         page.goto(panel.url + path)
         for part in page.locator("details.report-more > summary").all():
             part.click()
-        wrong += look(page, f"bench-{name}-{scheme}-{size}")
+        name = f"bench-{name}-{scheme}-{size}"
+        wrong += look(page, name, fits_only=(scheme, size) not in ASKED_OF_AXE)
     assert not wrong, "\n".join(wrong)
 
 

@@ -70,17 +70,17 @@ def issues(page: Page) -> list[str]:
     ]
 
 
-def look(page: Page, name: str) -> list[str]:
-    """What is wrong with the page as it is now."""
+def look(page: Page, name: str, *, fits_only: bool = False) -> list[str]:
+    """What is wrong with the page as it is now; `fits_only` leaves accessibility to other looks."""
     ARTIFACTS.mkdir(exist_ok=True)
     page.screenshot(path=ARTIFACTS / f"{name}.png", full_page=True)
     wide = page.evaluate(
         "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     )
-    return [
-        f"{name}: {issue}"
-        for issue in [*issues(page), *([f"{wide} px too wide"] if wide > 0 else [])]
-    ]
+    found = [] if fits_only else issues(page)
+    if wide > 0:
+        found = [*found, f"{wide} px too wide"]
+    return [f"{name}: {issue}" for issue in found]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -9,7 +9,7 @@ import pytest
 from deployments.bench.asking import Asking, target_at
 from deployments.bench.load import Budget, ClosedLoop, run_load
 from deployments.bench.made_text import made_prompts
-from deployments.bench.metrics import summarise
+from deployments.bench.summaries import summarise
 from omni.errors import OmniError
 from tests.gateway.engine import RealEngine
 from tests.gateway.served import Served
