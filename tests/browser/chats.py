@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page
 
+from tests.helpers import wait_until
 from tests.panel import RunningPanel
 
 # All that a page says of answers while they are made, by the figure's name; "doing" is the line
@@ -28,6 +29,22 @@ FOLLOW = """() => {
     }).observe(document.getElementById("chat"),
         { subtree: true, childList: true, characterData: true });
 }"""
+
+# The token that the page's socket greets the panel with was fetched.
+HAS_GREETED = """() => performance.getEntriesByType("resource")
+    .some((entry) => entry.name.endsWith("/socket-token/"))"""
+
+
+def scripts_have_run(page: Page) -> None:
+    """Waits until the open conversation takes messages: Enter pressed before makes a new line."""
+    wait_until(lambda: page.evaluate(HAS_GREETED), 10, "the page opens no socket")
+
+
+def say(page: Page, text: str) -> None:
+    """Types a message into the open conversation and sends it."""
+    scripts_have_run(page)
+    page.get_by_label("Message").fill(text)
+    page.keyboard.press("Enter")
 
 
 class PanelWith(RunningPanel):

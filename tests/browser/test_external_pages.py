@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
+from tests.browser.chats import say
 from tests.browser.conftest import log_in
 from tests.browser.test_pages import SIZES, look
 from tests.gateway.engine import RealEngine
@@ -71,8 +72,7 @@ def test_from_an_address_to_a_chat_and_how_its_pages_look(
     page.get_by_text("Settings", exact=True).click()
     page.get_by_label("Longest answer (tokens)").fill("40")
     page.get_by_role("button", name="Save settings").click()
-    page.get_by_label("Message").fill("Say hello.")
-    page.keyboard.press("Enter")
+    say(page, "Say hello.")
     expect(page.locator("[data-figures]").last).to_contain_text(
         "First token", timeout=60_000
     )

@@ -16,6 +16,7 @@ from tests.browser.chats import (
     limit,
     own_panel,
     said,
+    say,
     told,
 )
 from tests.browser.conftest import log_in
@@ -106,11 +107,6 @@ def new_chat(
     limit(page, tokens)
 
 
-def ask(page: Page, text: str) -> None:
-    page.get_by_label("Message").fill(text)
-    page.keyboard.press("Enter")
-
-
 def answers(page: Page) -> Locator:
     return page.locator(".turn-row").last.locator("[data-role=assistant]")
 
@@ -142,7 +138,7 @@ def test_one_prompt_goes_to_three_lanes_and_each_shows_its_own_figures(
     page: Page, three: RunningPanel
 ) -> None:
     new_chat(page, three, 80)
-    ask(page, LONG)
+    say(page, LONG)
     expect(
         page.locator("[data-live-figures] [data-figure=decode]").first
     ).to_contain_text(re.compile(r"Decode [\d.]+ tokens/s"))
@@ -184,7 +180,7 @@ def test_how_far_the_prompt_is_read_and_the_speed_are_shown_live(
 ) -> None:
     new_chat(page, three, 200, NAMES[:1])
     follow_figures(page)
-    ask(page, f"{'The sea is wide and deep. ' * 180} {LONG}")
+    say(page, f"{'The sea is wide and deep. ' * 180} {LONG}")
     expect(page.locator("[data-working]")).to_contain_text(
         re.compile(r"Reading the prompt: \d+ % of \d+ tokens")
     )
@@ -219,7 +215,7 @@ def test_an_answer_that_is_stopped_while_its_prompt_is_read_shows_what_is_known(
 ) -> None:
     new_chat(page, three, 200, NAMES[:1])
     follow_figures(page)
-    ask(page, f"{'The moor is wide and wet. ' * 200} {LONG}")
+    say(page, f"{'The moor is wide and wet. ' * 200} {LONG}")
     parts = r"Reading the prompt: (\d+) % of (\d+) tokens"
     wait_until(
         lambda: len(re.findall(parts, str(told(page).get("doing")))) > 2,
@@ -248,7 +244,7 @@ def test_one_lane_is_stopped_then_all_and_a_reload_shows_the_same(
     page: Page, three: RunningPanel, new_context: Callable[..., BrowserContext]
 ) -> None:
     new_chat(page, three, 900)
-    ask(page, LONG)
+    say(page, LONG)
     all_grow(page)
     assert not look(page, "lanes-live")
     page.get_by_role("button", name="Stop drafted").click()
@@ -283,7 +279,7 @@ def test_a_lane_is_added_asked_regenerated_and_removed(
     page: Page, three: RunningPanel
 ) -> None:
     new_chat(page, three, 12, NAMES[:1])
-    ask(page, "Say hello.")
+    say(page, "Say hello.")
     expect(ended(page)).to_have_count(1)
     page.get_by_text("Add a lane").click()
     assert not look(page, "lanes-add")
@@ -330,7 +326,7 @@ def shown(chromium: Browser, three: RunningPanel) -> str:
     log_in(page, three.url)
     new_chat(page, three, 48)
     for n, text in enumerate((CODE, "Tell me about the sea in three sentences."), 1):
-        ask(page, text)
+        say(page, text)
         expect(page.locator(".turn-row")).to_have_count(n)
         expect(ended(page)).to_have_count(3, timeout=60_000)
     page.context.close()

@@ -18,6 +18,7 @@ from tests.browser.chats import (
     limit,
     own_panel,
     said,
+    say,
     told,
 )
 from tests.browser.conftest import log_in
@@ -82,11 +83,6 @@ def new_chat(page: Page, panel: RunningPanel, names: list[str], tokens: int) -> 
     limit(page, tokens)
 
 
-def ask(page: Page, text: str) -> None:
-    page.get_by_label("Message").fill(text)
-    page.keyboard.press("Enter")
-
-
 def ended(page: Page, count: int, state: str = "done") -> None:
     found = page.locator(f'.turn-row [data-role=assistant][data-state="{state}"]')
     expect(found).to_have_count(count, timeout=90_000)
@@ -97,7 +93,7 @@ def test_an_answer_alone_on_its_card_has_watts_and_joules_a_token(
 ) -> None:
     new_chat(page, metered, NAMES[:1], 150)
     follow_figures(page)
-    ask(page, LONG)
+    say(page, LONG)
     ended(page, 1)
     heard = told(page)
     assert set(heard["watts"]) == {f"{WATTS} W"}
@@ -123,7 +119,7 @@ def test_lanes_on_one_card_share_its_energy_unless_one_waits_for_the_other(
 ) -> None:
     new_chat(page, metered, NAMES[:2], 80)
     follow_figures(page)
-    ask(page, LONG)
+    say(page, LONG)
     ended(page, 2)
     assert set(told(page)["energy"]) == {"Energy shared"}
     shown = page.locator("[data-figures] [data-figure=energy]")
@@ -133,7 +129,7 @@ def test_lanes_on_one_card_share_its_energy_unless_one_waits_for_the_other(
     )
     page.get_by_role("button", name="One after the other").click()
     expect(page.locator(".sharing")).to_contain_text("Lanes answer one after the other")
-    ask(page, LONG)
+    say(page, LONG)
     ended(page, 4)
     last = page.locator(".turn-row").last.locator("[data-figures] [data-figure=energy]")
     expect(last).to_have_text([re.compile(r"^\s*[\d.]+ J/token\s*$")] * 2)
@@ -147,7 +143,7 @@ def test_figures_fit_while_answers_are_made_and_once_they_have_ended(
     log_in(page, metered.url)
     new_chat(page, metered, NAMES[:count], 1500)
     page.wait_for_load_state("networkidle")
-    ask(page, LONG)
+    say(page, LONG)
     energy = page.locator("[data-live-figures] [data-figure=energy]")
     expect(energy).to_have_count(count)
     wrong = in_four_looks(page, f"figures-{count}-live")
@@ -174,7 +170,7 @@ def test_who_wants_no_motion_sees_whole_seconds(
     log_in(page, metered.url)
     new_chat(page, metered, NAMES[:1], 8)
     follow_figures(page)
-    ask(page, f"{'The sea is wide and deep. ' * 200} Say hello.")
+    say(page, f"{'The sea is wide and deep. ' * 200} Say hello.")
     wait_until(
         lambda: len(told(page).get("first_token", [])) > 2,
         30,

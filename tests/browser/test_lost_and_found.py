@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import BrowserContext, Page, TimeoutError, expect
 
+from tests.browser.chats import say, scripts_have_run
 from tests.browser.conftest import log_in
 from tests.fakes.link import Link
 from tests.panel import PASSWORD, RunningPanel
@@ -83,6 +84,7 @@ def test_a_question_that_was_asked_too_late_stands_in_the_composer_after_the_log
     page: Page, panel: RunningPanel, chat: str
 ) -> None:
     page.goto(chat)
+    scripts_have_run(page)
     page.get_by_label("Message").fill(TYPED)
     end_session(page)
     # What was read of the session when the socket opened holds until the next question.
@@ -172,13 +174,11 @@ def test_a_question_that_a_lost_link_swallowed_is_given_back(
     page = new_context().new_page()
     url = f"http://127.0.0.1:{link.port}"
     log_in(page, url)
-    page.goto(
-        f"{url}/chat/{chat.rstrip('/').rpartition('/')[2]}/", wait_until="networkidle"
-    )
+    page.goto(f"{url}/chat/{chat.rstrip('/').rpartition('/')[2]}/")
+    scripts_have_run(page)
     link.forgets = True
     link.broken.set()
-    page.get_by_label("Message").fill(TYPED)
-    page.keyboard.press("Enter")
+    say(page, TYPED)
     expect(page.get_by_label("Message")).to_have_value("")
     expect(page.locator("#link-lost")).to_be_visible(timeout=60_000)
     link.broken.clear()

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
+from tests.browser.chats import say
 from tests.browser.conftest import log_in, log_in_by_form
 from tests.helpers import lives, wait_until
 from tests.panel import PASSWORD, RunningPanel
@@ -50,11 +51,6 @@ def new_chat(page: Page, panel: RunningPanel) -> None:
     page.wait_for_url(re.compile(r"/chat/\d+/"))
 
 
-def ask(page: Page, text: str) -> None:
-    page.get_by_label("Message").fill(text)
-    page.keyboard.press("Enter")
-
-
 def answer(page: Page, n: int = -1) -> str:
     return page.locator("[data-role=assistant] [data-answer]").nth(n).inner_text()
 
@@ -86,7 +82,7 @@ def test_an_answer_grows_in_steps_and_its_figures_appear(
     # The same answer each time: one by chance may be short.
     page.get_by_label("Temperature").fill("0")
     page.get_by_role("button", name="Save settings").click()
-    ask(page, LONG)
+    say(page, LONG)
     lengths: set[int] = set()
 
     def grown() -> bool:
@@ -108,7 +104,7 @@ def test_stop_frees_the_engine_within_a_second_and_keeps_the_text(
 ) -> None:
     deployed(page, panel)
     new_chat(page, panel)
-    ask(page, LONG)
+    say(page, LONG)
     wait_until(
         lambda: page.locator("[data-answer]").count() and len(answer(page)) > 40,
         30,
@@ -130,7 +126,7 @@ def test_a_reload_and_a_second_tab_show_the_same_answer_once(
     new_chat(page, panel)
     other = page.context.new_page()
     other.goto(page.url)
-    ask(page, LONG)
+    say(page, LONG)
     wait_until(
         lambda: page.locator("[data-answer]").count() and len(answer(page)) > 60,
         30,

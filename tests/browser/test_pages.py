@@ -13,6 +13,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import BrowserContext, Page, expect
 
+from tests.browser.chats import say
 from tests.browser.conftest import log_in
 from tests.browser.test_plan_page import MANY
 from tests.helpers import wait_until
@@ -113,8 +114,7 @@ def _conversation(page: Page, panel: RunningPanel, name: str) -> list[str]:
     page.goto(f"{panel.url}/chat/")
     page.get_by_role("button", name="New chat").first.click()
     page.wait_for_url(re.compile(r"/chat/\d+/"))
-    page.get_by_label("Message").fill("Write a long Python program with comments.")
-    page.keyboard.press("Enter")
+    say(page, "Write a long Python program with comments.")
     ended = page.locator('[data-role=assistant][data-state="done"]')
     answer = page.locator("[data-answer]").last
     expect(answer).to_be_attached()

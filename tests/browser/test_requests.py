@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Page, Request, WebSocket, expect
 
-from tests.browser.test_main_job import ask, deployed, new_chat
+from tests.browser.chats import say
+from tests.browser.test_main_job import deployed, new_chat
 from tests.panel import RunningPanel
 
 pytestmark = pytest.mark.browser
@@ -57,7 +58,7 @@ def test_a_question_is_asked_and_answered_without_another_request(
     for count in (1, 2):
         said.clear()
         with requests_of(page) as requests:
-            ask(page, "Say hello.")
+            say(page, "Say hello.")
             done = page.locator(
                 '#thread article[data-role="assistant"][data-state="done"]'
             )

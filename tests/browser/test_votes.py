@@ -25,6 +25,7 @@ from tests.browser.chats import (
     limit,
     own_panel,
     said,
+    say,
 )
 from tests.browser.conftest import log_in
 from tests.browser.test_pages import SIZES, look
@@ -131,8 +132,7 @@ def new_blind_chat(page: Page, panel: RunningPanel, tokens: int = 24) -> int:
 
 def ask(page: Page, text: str) -> None:
     turns = page.locator(".turn-row").count()
-    page.get_by_label("Message").fill(text)
-    page.keyboard.press("Enter")
+    say(page, text)
     expect(page.locator(".turn-row")).to_have_count(turns + 1)
     last = page.locator(".turn-row").last
     expect(last.locator('[data-role=assistant][data-state="done"]')).to_have_count(
