@@ -12,7 +12,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.bench.documents import BASE, SPEC, SPLIT, document_of, mixed_document
 from tests.browser.conftest import log_in
-from tests.browser.test_pages import ARTIFACTS, SIZES, look
+from tests.browser.looks import ARTIFACTS, in_four_looks
 from tests.panel import RunningPanel
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
@@ -72,29 +72,17 @@ def compared(runs: dict[str, str]) -> str:
     return f"/benchmarks/compared/?a={first}&b={second}"
 
 
-# Reports are the largest pages there are. Both schemes and both widths are in it once: colours do
-# not depend on the width.
-ASKED_OF_AXE = (("light", "desk"), ("dark", "phone"))
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
 def test_every_report_fits_and_is_accessible(
-    scheme: str,
-    size: str,
-    new_context: Callable[..., BrowserContext],
-    panel: RunningPanel,
-    runs: dict[str, str],
+    page: Page, panel: RunningPanel, runs: dict[str, str]
 ) -> None:
-    page = new_context(viewport=SIZES[size], color_scheme=scheme).new_page()
-    log_in(page, panel.url)
     wrong = []
     for name, path in {**runs, "compared": compared(runs)}.items():
         page.goto(panel.url + path)
         for part in page.locator("details.report-more > summary").all():
             part.click()
-        name = f"bench-{name}-{scheme}-{size}"
-        wrong += look(page, name, fits_only=(scheme, size) not in ASKED_OF_AXE)
+        # It has the same parts as the others, only more of them.
+        asks_axe = False if name == "many" else None
+        wrong += in_four_looks(page, f"bench-{name}", asks_axe=asks_axe)
     assert not wrong, "\n".join(wrong)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.test_pages import look
+from tests.browser.looks import look
 from tests.panel import RunningPanel
 
 pytestmark = [pytest.mark.browser, pytest.mark.real, pytest.mark.timeout(600)]

@@ -15,7 +15,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, Route, expect
 
 from tests.browser.conftest import log_in
-from tests.browser.test_pages import SIZES, look
+from tests.browser.looks import SIZES, look
 from tests.deployments.benchmark_documents import document
 from tests.panel import RunningPanel
 

@@ -4,13 +4,11 @@ stays."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import log_in
-from tests.browser.test_pages import SIZES, look
+from tests.browser.looks import in_four_looks
 from tests.panel import RunningPanel
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
@@ -62,16 +60,7 @@ def test_what_is_missing_is_said_and_then_it_is_made(
     page.wait_for_url("**/deployments/")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
-def test_it_fits_and_is_accessible(
-    scheme: str,
-    size: str,
-    new_context: Callable[..., BrowserContext],
-    panel: RunningPanel,
-) -> None:
-    page = new_context(viewport=SIZES[size], color_scheme=scheme).new_page()
-    log_in(page, panel.url)
+def test_it_fits_and_is_accessible(page: Page, panel: RunningPanel) -> None:
     open_form(page, panel, "Speculative decoding")
     expect(page.get_by_label("Draft model")).to_be_visible()
-    assert not look(page, f"form-speculative-{scheme}-{size}")
+    assert not in_four_looks(page, "form-speculative")

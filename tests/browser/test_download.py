@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.browser.conftest import log_in
-from tests.browser.test_pages import SIZES, look
+from tests.browser.looks import SIZES, look
 from tests.deployments.gguf_corpus import write_with_package
 from tests.deployments.local_hub import LocalHub, Repo
 from tests.helpers import wait_until

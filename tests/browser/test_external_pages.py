@@ -11,7 +11,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.browser.chats import say
 from tests.browser.conftest import log_in
-from tests.browser.test_pages import SIZES, look
+from tests.browser.looks import in_four_looks, look
 from tests.gateway.engine import RealEngine
 from tests.panel import RunningPanel
 
@@ -115,12 +115,10 @@ def shown(
     pages: dict[str, str],
     when: str,
 ) -> list[str]:
+    page = new_context().new_page()
+    log_in(page, panel.url)
     wrong = []
-    for scheme in ("light", "dark"):
-        for size, viewport in SIZES.items():
-            page = new_context(viewport=viewport, color_scheme=scheme).new_page()
-            log_in(page, panel.url)
-            for name, path in pages.items():
-                page.goto(panel.url + path)
-                wrong += look(page, f"external-{name}-{when}-{scheme}-{size}")
+    for name, path in pages.items():
+        page.goto(panel.url + path)
+        wrong += in_four_looks(page, f"external-{name}-{when}")
     return wrong

@@ -20,7 +20,7 @@ from tests.browser.chats import (
     told,
 )
 from tests.browser.conftest import log_in
-from tests.browser.test_pages import ARTIFACTS, SIZES, look
+from tests.browser.looks import ARTIFACTS, SIZES, look
 from tests.helpers import wait_until
 from tests.panel import RunningPanel
 

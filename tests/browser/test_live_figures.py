@@ -22,7 +22,7 @@ from tests.browser.chats import (
     told,
 )
 from tests.browser.conftest import log_in
-from tests.browser.test_pages import SIZES, look
+from tests.browser.looks import SIZES, in_four_looks
 from tests.fakes.nvml import build, rtx_pro_6000, scenario
 from tests.helpers import wait_until
 from tests.panel import RunningPanel
@@ -135,7 +135,7 @@ def test_lanes_on_one_card_share_its_energy_unless_one_waits_for_the_other(
     expect(last).to_have_text([re.compile(r"^\s*[\d.]+ J/token\s*$")] * 2)
 
 
-@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("count", [1, 4])
 def test_figures_fit_while_answers_are_made_and_once_they_have_ended(
     count: int, new_context: Callable[..., BrowserContext], metered: RunningPanel
 ) -> None:
@@ -151,16 +151,6 @@ def test_figures_fit_while_answers_are_made_and_once_they_have_ended(
     expect(page.locator("[data-figures]")).to_have_count(count)
     wrong += in_four_looks(page, f"figures-{count}")
     assert not wrong, "\n".join(wrong)
-
-
-def in_four_looks(page: Page, name: str) -> list[str]:
-    wrong = []
-    for size, viewport in SIZES.items():
-        page.set_viewport_size(viewport)
-        for scheme in ("light", "dark"):
-            page.emulate_media(color_scheme=scheme)
-            wrong += look(page, f"{name}-{scheme}-{size}")
-    return wrong
 
 
 def test_who_wants_no_motion_sees_whole_seconds(

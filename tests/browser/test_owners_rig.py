@@ -11,7 +11,7 @@ from playwright.sync_api import BrowserContext
 
 from gpus.cgroup import limits
 from tests.browser.conftest import log_in
-from tests.browser.test_pages import ARTIFACTS
+from tests.browser.looks import ARTIFACTS
 from tests.owners_panel import OwnersPanel, look_around
 from tests.planning.stand_ins import OWNERS_MODELS
 

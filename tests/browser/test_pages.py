@@ -7,21 +7,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.browser.chats import say
 from tests.browser.conftest import log_in
+from tests.browser.looks import ARTIFACTS, SIZES, in_four_looks
 from tests.browser.test_plan_page import MANY
 from tests.helpers import wait_until
 from tests.panel import RunningPanel
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
-ARTIFACTS = Path(__file__).resolve().parent.parent / "artifacts"
-SIZES = {"desk": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
 RIG = """
 deployments:
   - name: shown
@@ -58,44 +55,14 @@ def furnished(panel: RunningPanel) -> dict[str, str]:
     }
 
 
-def issues(page: Page) -> list[str]:
-    """axe-core's serious and critical findings, one line each."""
-    # What passed is neither worked out in full nor sent: half of the time went into that.
-    found = (
-        Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
-    )
-    return [
-        f"{v['id']}: {v['help']} at {v['nodes'][0]['target']}"
-        for v in found
-        if v["impact"] in ("serious", "critical")
-    ]
-
-
-def look(page: Page, name: str, *, fits_only: bool = False) -> list[str]:
-    """What is wrong with the page as it is now; `fits_only` leaves accessibility to other looks."""
-    ARTIFACTS.mkdir(exist_ok=True)
-    page.screenshot(path=ARTIFACTS / f"{name}.png", full_page=True)
-    wide = page.evaluate(
-        "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    )
-    found = [] if fits_only else issues(page)
-    if wide > 0:
-        found = [*found, f"{wide} px too wide"]
-    return [f"{name}: {issue}" for issue in found]
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
 def test_every_page_fits_and_is_accessible(
-    scheme: str,
-    size: str,
     new_context: Callable[..., BrowserContext],
     panel: RunningPanel,
     furnished: dict[str, str],
 ) -> None:
-    page = new_context(viewport=SIZES[size], color_scheme=scheme).new_page()
+    page = new_context().new_page()
     page.goto(f"{panel.url}/login/")
-    wrong = look(page, f"login-{scheme}-{size}")
+    wrong = in_four_looks(page, "login", asks_axe=True)
     log_in(page, panel.url)
     for name, path in furnished.items():
         page.goto(panel.url + path)
@@ -104,12 +71,12 @@ def test_every_page_fits_and_is_accessible(
             expect(
                 page.get_by_role("link", name=re.compile("^Open")).first
             ).to_be_visible()
-        wrong += look(page, f"{name}-{scheme}-{size}")
-    wrong += _conversation(page, panel, f"{scheme}-{size}")
+        wrong += in_four_looks(page, name, asks_axe=True)
+    wrong += _conversation(page, panel)
     assert not wrong, "\n".join(wrong)
 
 
-def _conversation(page: Page, panel: RunningPanel, name: str) -> list[str]:
+def _conversation(page: Page, panel: RunningPanel) -> list[str]:
     """A conversation with an answer in it."""
     page.goto(f"{panel.url}/chat/")
     page.get_by_role("button", name="New chat").first.click()
@@ -127,7 +94,7 @@ def _conversation(page: Page, panel: RunningPanel, name: str) -> list[str]:
     if not ended.count():
         page.keyboard.press("Escape")
     expect(page.locator("[data-figures]").last).to_be_visible()
-    return look(page, f"conversation-{name}")
+    return in_four_looks(page, "conversation", asks_axe=True)
 
 
 def test_pages_can_be_used_by_keyboard(

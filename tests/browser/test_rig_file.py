@@ -4,14 +4,13 @@ in the dark."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import log_in
-from tests.browser.test_pages import SIZES, look
+from tests.browser.looks import in_four_looks
 from tests.panel import RunningPanel
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
@@ -133,17 +132,7 @@ def test_it_can_be_downloaded_and_copied(page: Page, panel: RunningPanel) -> Non
     assert started.value.suggested_filename == "testhost-rig.yaml"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
-def test_it_fits_and_is_accessible(
-    scheme: str,
-    size: str,
-    new_context: Callable[..., BrowserContext],
-    panel: RunningPanel,
-    rig: str,
-) -> None:
-    page = new_context(viewport=SIZES[size], color_scheme=scheme).new_page()
-    log_in(page, panel.url)
+def test_it_fits_and_is_accessible(page: Page, panel: RunningPanel, rig: str) -> None:
     wrong = []
     for name, text in (
         ("changes", rig.replace("from-page", "looked-at")),
@@ -153,5 +142,5 @@ def test_it_fits_and_is_accessible(
         page.get_by_label("The file", exact=True).fill(text)
         page.get_by_role("button", name="Preview").click()
         expect(page.locator("#result h3")).to_be_visible()
-        wrong += look(page, f"rig-file-{name}-{scheme}-{size}")
+        wrong += in_four_looks(page, f"rig-file-{name}")
     assert not wrong, "\n".join(wrong)

@@ -28,7 +28,7 @@ from tests.browser.chats import (
     say,
 )
 from tests.browser.conftest import log_in
-from tests.browser.test_pages import SIZES, look
+from tests.browser.looks import SIZES, in_four_looks, look
 from tests.panel import RunningPanel
 
 pytestmark = [pytest.mark.browser, pytest.mark.real, pytest.mark.timeout(240)]
@@ -239,30 +239,35 @@ def shown(chromium: Browser, two: RunningPanel) -> str:
     return page.url
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
-def test_votes_and_standings_fit_and_are_accessible(
-    scheme: str,
+def test_a_conversation_opens_where_its_votes_are(
     size: str,
     new_context: Callable[..., BrowserContext],
     two: RunningPanel,
     shown: str,
 ) -> None:
-    page = new_context(
-        viewport=SIZES[size], color_scheme=scheme, has_touch=size == "phone"
-    ).new_page()
+    page = new_context(viewport=SIZES[size], has_touch=size == "phone").new_page()
     log_in(page, two.url)
     page.goto(shown)
     expect(page.get_by_role("button", name="Both bad")).to_be_in_viewport()
-    wrong = look(page, f"votes-blind-{scheme}-{size}")
     verdict = page.locator("[data-verdict]")
     verdict.evaluate("verdict => verdict.scrollIntoView({ block: 'center' })")
     expect(verdict).to_be_in_viewport(ratio=1)
-    wrong += look(page, f"votes-revealed-{scheme}-{size}")
+
+
+def test_votes_and_standings_fit_and_are_accessible(
+    page: Page, two: RunningPanel, shown: str
+) -> None:
+    page.goto(shown)
+    expect(page.get_by_role("button", name="Both bad")).to_be_in_viewport()
+    wrong = in_four_looks(page, "votes-blind")
+    verdict = page.locator("[data-verdict]")
+    verdict.evaluate("verdict => verdict.scrollIntoView({ block: 'center' })")
+    wrong += in_four_looks(page, "votes-revealed")
     page.get_by_role("link", name="Differences word by word").first.click()
     expect(page.locator(".difference")).to_contain_text("sea")
-    wrong += look(page, f"votes-differences-{scheme}-{size}")
+    wrong += in_four_looks(page, "votes-differences")
     page.goto(f"{two.url}/chat/standings/")
     expect(page.get_by_role("row", name=re.compile("aurora")).first).to_be_visible()
-    wrong += look(page, f"votes-standings-{scheme}-{size}")
+    wrong += in_four_looks(page, "votes-standings")
     assert not wrong, "\n".join(wrong)
