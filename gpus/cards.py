@@ -8,11 +8,17 @@ data rate) was compared.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from omni.errors import OmniError
 from omni.units import GIB
+
+# The driver keeps a part of every card for itself: of a 5090's 32,768 MiB llama.cpp lists 32,106
+# (ggml-org/llama.cpp issue 17536).
+USABLE_SHARE = 0.98
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,26 @@ class DataSheet:
     cores: int
     boost_mhz: int
     source: str
+
+    @property
+    def backend(self) -> str:
+        """The kind of device by which llama.cpp runs it."""
+        return "cuda"
+
+    @property
+    def usable_bytes(self) -> int:
+        """What the engine's back end reports of it."""
+        return int(self.memory_gb * GIB * USABLE_SHARE)
+
+    @property
+    def link_generation(self) -> int | None:
+        """PCI Express generation it can use; None where the sheet says nothing."""
+        return None
+
+    @property
+    def link_width(self) -> int | None:
+        """Lanes it can use."""
+        return None
 
     @property
     def tflops(self) -> float:
@@ -182,3 +208,90 @@ def data_sheet(name: str, memory_bytes: int | None = None) -> DataSheet | None:
             return alike[-1]
         return None
     return min(alike, key=lambda card: abs(card.memory_gb - memory_bytes / GIB))
+
+
+# --- as people write them -------------------------------------------------------------------------
+_MEMORY = re.compile(r"\b(\d+)\s*g(?:i?b)?\b")
+# Words that tell no two cards apart.
+_FILLING = frozenset(
+    (
+        "geforce",
+        "rtx",
+        "radeon",
+        "rx",
+        "arc",
+        "gpu",
+        "generation",
+        "workstation",
+        "edition",
+        "graphics",
+    )
+)
+_NEAR = 6
+
+
+def card_named(text: str) -> DataSheet:
+    """The card somebody means by "5090", "RTX PRO 6000 Blackwell" or "RTX 3060 12 GB".
+
+    The name with the fewest words beside those is taken where all others are variants of it that
+    say more. Raises OmniError (unknown_card, ambiguous_card) that names the near ones.
+    """
+    exact = _BY_KEY.get(_key(text), [])
+    if len(exact) == 1:
+        return exact[0]
+    words, memory_gb = _words(text)
+    close = [
+        card
+        for card in CARDS
+        if words and words <= _card_words(card) and memory_gb in (None, card.memory_gb)
+    ]
+    if not close:
+        known = ", ".join(_near(text))
+        raise OmniError(
+            "unknown_card",
+            f"No data sheet of a card {text!r} is known.",
+            f"Near ones are: {known}.",
+        )
+    least = min((_card_words(card) for card in close), key=len)
+    plain = [card for card in close if _card_words(card) == least]
+    are_variants = all(least <= _card_words(card) for card in close)
+    if len(plain) > 1 or not are_variants:
+        known = ", ".join(_with_memory(card) for card in close)
+        raise OmniError(
+            "ambiguous_card",
+            f"The card {text!r} may be one of several.",
+            f"Say which: {known}.",
+        )
+    return plain[0]
+
+
+def _words(text: str) -> tuple[frozenset[str], int | None]:
+    """What tells the card apart, and the memory that is said, in GB."""
+    key = _key(text)
+    said = _MEMORY.search(key)
+    words = frozenset(_MEMORY.sub(" ", key).split()) - _FILLING
+    return words, int(said[1]) if said else None
+
+
+def _card_words(card: DataSheet) -> frozenset[str]:
+    return _words(card.name)[0]
+
+
+def _with_memory(card: DataSheet) -> str:
+    if f"{card.memory_gb}GB" in card.name:
+        return card.name
+    return f"{card.name} {card.memory_gb} GB"
+
+
+def _near(text: str) -> list[str]:
+    """Names of cards that look like it, the likest first."""
+    by_key = {_key(card.name): card.name for card in CARDS}
+    words = " ".join(sorted(_words(text)[0]))
+    ranked = sorted(
+        by_key,
+        key=lambda key: difflib.SequenceMatcher(
+            None, words, " ".join(sorted(_words(key)[0]))
+        ).ratio(),
+        reverse=True,
+    )
+    return [by_key[key] for key in ranked[:_NEAR]]
