@@ -43,7 +43,7 @@ def what_if_devices(spec: RigSpec) -> dict[str, DeviceFacts]:
     found: dict[str, DeviceFacts] = {}
     for each in spec.cards:
         sheet = card_named(each.card)
-        position = sum(device.kind == sheet.backend for device in found.values())
+        position = sum(device.kind == sheet.family.backend for device in found.values())
         device = _card(sheet, each.link, position)
         found[device.name] = device
     found[CPU] = DeviceFacts(
@@ -60,16 +60,17 @@ _PREFIX = {"cuda": "CUDA", "vulkan": "Vulkan"}
 
 
 def _card(sheet: DataSheet, link: str, position: int) -> DeviceFacts:
-    name = f"{_PREFIX[sheet.backend]}{position}"
+    name = f"{_PREFIX[sheet.family.backend]}{position}"
     generation, width = sheet.link_generation, sheet.link_width
     if link:
         wanted = read_link(link)
         generation, width = wanted.generation, wanted.width or width
     return DeviceFacts(
         name,
-        sheet.backend,
+        sheet.family.backend,
         sheet.usable_bytes,
         bandwidth_gbps=sheet.bandwidth_gbps,
         link_gbps=link_gbps(generation, width),
         tflops=sheet.tflops,
+        memory_kind=sheet.memory_kind,
     )

@@ -107,6 +107,8 @@ class DeviceFacts:
     link_gbps: float | None = None
     # Single-precision arithmetic at full clock, 10¹² operations per second.
     tflops: float | None = None
+    # GDDR6, HBM3, LPDDR5X …; empty is unknown.
+    memory_kind: str = ""
     # Measured ÷ computed speed on this device, once something has run on it alone.
     decode_correction: Correction | None = None
     prefill_correction: Correction | None = None

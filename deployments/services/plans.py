@@ -266,21 +266,14 @@ def _device_facts(device: Device, real: Device, used_bytes: int | None) -> Devic
     host = real.host
     # An engine's device that could be tied to no card of the driver's is known by what the engine
     # calls it.
-    sheet = data_sheet(real.description, total) if gpu is None else None
+    sheet = data_sheet(gpu.name if gpu else real.description, total)
     on_host = real.kind == Device.Kind.CPU or real.is_stand_in
     cores = (host.cpu_count or 1) // (2 if real.is_stand_in else 1)
-    if gpu:
-        own_gbps = gpu.memory_bandwidth_gbps
-    elif sheet:
-        own_gbps = sheet.bandwidth_gbps
-    else:
-        own_gbps = None
-    if gpu:
-        own_tflops = gpu.tflops
-    elif sheet:
-        own_tflops = sheet.tflops
-    else:
-        own_tflops = None
+    own_gbps = gpu.memory_bandwidth_gbps if gpu else None
+    own_tflops = gpu.tflops if gpu else None
+    if sheet:
+        own_gbps = own_gbps or sheet.bandwidth_gbps
+        own_tflops = own_tflops or sheet.tflops
     return DeviceFacts(
         name=device.name,
         kind=device.kind,
@@ -298,6 +291,7 @@ def _device_facts(device: Device, real: Device, used_bytes: int | None) -> Devic
             else None
         ),
         tflops=max(cores, 1) * CORE_TFLOPS if on_host else own_tflops,
+        memory_kind=sheet.memory_kind if sheet and not on_host else "",
     )
 
 
