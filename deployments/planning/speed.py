@@ -66,10 +66,10 @@ _CARD = Efficiency(
     idle_tokens=150,
 )
 # An A100 and an H100 have two to four times the bandwidth per multiprocessor of those: taking 4-bit
-# weights apart keeps them from using it (0.5 at 70 B), and their clocks are lower.
-_HBM_CARD = replace(_CARD, memory=(0.35, 0.52, 0.8), layer_s=60e-6)
-# One budget of power for card and processors: GB10 reaches 1.1 times its single-precision peak where
-# an RTX 5090 of the same cores reaches 1.8.
+# weights apart keeps the engine from using it.
+_HBM_CARD = replace(_CARD, memory=(0.4, 0.56, 0.8))
+# One budget of power for card and processors: GB10 reaches 1.1 times its single-precision peak,
+# where an RTX 5090 of the same kind of cores reaches 1.8.
 _SHARED_CARD = replace(_CARD, compute=(0.5, 1.1, 1.8))
 # Without CUDA's matrix kernels: an RX 9070 XT 1.4, a Radeon 8060S 0.4 to 0.6, an RX 7900 XTX less.
 _VULKAN = replace(_CARD, compute=(0.2, 1.3, 1.8), experts_s=40e-6)
@@ -105,7 +105,7 @@ _NEWER = re.compile(r"\d.*")
 
 
 def efficiency(device: DeviceFacts) -> Efficiency:
-    """By the kind of device and of its memory; GDDR is what cards have unless they say otherwise."""
+    """By the kind of device and of its memory; cards that say nothing else have GDDR."""
     own = f"{device.kind} {_NEWER.sub('', device.memory_kind)}"
     return EFFICIENCY.get(own, EFFICIENCY.get(device.kind, _CARD))
 

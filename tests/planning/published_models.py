@@ -1,4 +1,4 @@
-"""The models that published speeds are about: headers of their true shapes, as GGUF files have them.
+"""The models that published speeds are about: headers of their true shapes.
 
 Numbers as in the models' own config.json; which tensors get which type as in llama-quant.cpp.
 """
