@@ -27,12 +27,15 @@ class CardSpec:
 
 @dataclass(frozen=True)
 class RigSpec:
-    """The cards in the order of their slots, and the host's memory; None is unknown."""
+    """The cards in the order of their slots, and the host's memory; None is unknown.
+
+    `cores` is a desktop's where nobody says more: only prompts that the host reads depend on it.
+    """
 
     cards: tuple[CardSpec, ...]
     ram_bytes: int | None
     ram_gbps: float | None
-    cores: int | None = None
+    cores: int = 16
 
 
 def what_if_devices(spec: RigSpec) -> dict[str, DeviceFacts]:
@@ -51,7 +54,7 @@ def what_if_devices(spec: RigSpec) -> dict[str, DeviceFacts]:
         "cpu",
         spec.ram_bytes,
         bandwidth_gbps=spec.ram_gbps,
-        tflops=spec.cores * CORE_TFLOPS if spec.cores else None,
+        tflops=spec.cores * CORE_TFLOPS,
     )
     return found
 

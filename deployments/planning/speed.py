@@ -268,7 +268,11 @@ class SpeedModel:
         return _rate(self.step_s(1, min(depth, self.settings.context), level), 1)
 
     def prefill_tps(self, prompt: int = TYPICAL_PROMPT, level: int = 1) -> float | None:
-        """Over a prompt of that length, one micro-batch after another."""
+        """Over a prompt of that length, one micro-batch after another; None where it is not known
+        how fast a device calculates."""
+        places = zip((*self.devices, self.host), self._used(), strict=True)
+        if any(not place.tflops for place, work in places if not work.is_empty):
+            return None
         prompt = max(min(prompt, self.settings.context), 1)
         batch = max(min(self.settings.micro_batch, prompt), 1)
         return _rate(self.step_s(batch, prompt // 2, level), batch)

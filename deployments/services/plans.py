@@ -260,7 +260,7 @@ def engine_facts(engine: Engine, archs: Iterable[str] = ()) -> EngineFacts:
 
 def _device_facts(device: Device, real: Device, used_bytes: int | None) -> DeviceFacts:
     """`real` is the device itself, or the one of another host that is behind it: it says how fast
-    that is. How fast the network between them is nobody knows."""
+    that is. How fast the network between them is nobody knows. What somebody entered wins."""
     gpu = real.gpu
     total = device.memory_bytes
     host = real.host
@@ -269,11 +269,15 @@ def _device_facts(device: Device, real: Device, used_bytes: int | None) -> Devic
     sheet = data_sheet(gpu.name if gpu else real.description, total)
     on_host = real.kind == Device.Kind.CPU or real.is_stand_in
     cores = (host.cpu_count or 1) // (2 if real.is_stand_in else 1)
-    own_gbps = gpu.memory_bandwidth_gbps if gpu else None
-    own_tflops = gpu.tflops if gpu else None
-    if sheet:
-        own_gbps = own_gbps or sheet.bandwidth_gbps
-        own_tflops = own_tflops or sheet.tflops
+    if on_host:
+        found_gbps = host.ram_bandwidth_gbps
+        found_tflops: float | None = max(cores, 1) * CORE_TFLOPS
+    else:
+        found_gbps = gpu.memory_bandwidth_gbps if gpu else None
+        found_tflops = gpu.tflops if gpu else None
+        if sheet:
+            found_gbps = found_gbps or sheet.bandwidth_gbps
+            found_tflops = found_tflops or sheet.tflops
     return DeviceFacts(
         name=device.name,
         kind=device.kind,
@@ -284,13 +288,13 @@ def _device_facts(device: Device, real: Device, used_bytes: int | None) -> Devic
         endpoint=device.endpoint,
         gpu_uuid=device.gpu.uuid if device.gpu else "",
         is_stand_in=device.is_stand_in,
-        bandwidth_gbps=host.ram_bandwidth_gbps if on_host else own_gbps,
+        bandwidth_gbps=device.bandwidth_gbps or real.bandwidth_gbps or found_gbps,
         link_gbps=(
             link_gbps(gpu.pcie_generation_max, gpu.pcie_width_max)
             if gpu and real is device
             else None
         ),
-        tflops=max(cores, 1) * CORE_TFLOPS if on_host else own_tflops,
+        tflops=device.tflops or real.tflops or found_tflops,
         memory_kind=sheet.memory_kind if sheet and not on_host else "",
     )
 

@@ -49,6 +49,17 @@ def test_a_card_that_is_not_clear_is_refused_with_the_near_ones(
     assert near in refused.value.fix
 
 
+def test_engines_number_each_kind_and_a_card_without_a_link_has_its_best() -> None:
+    names = ("5090", "RX 7900 XTX", "RTX 3090", "Arc B580")
+    found = what_if_devices(RigSpec(tuple(map(CardSpec, names)), 64 * GIB, 80))
+
+    assert list(found) == ["CUDA0", "Vulkan0", "CUDA1", "Vulkan1", "CPU"]
+    links = [device.link_gbps for device in found.values()]
+    best = [(5, 16), (4, 16), (4, 16), (4, 8)]
+    assert links == [*(link_gbps(*each) for each in best), None]
+    assert found["Vulkan0"].kind == "vulkan" and found["CPU"].tflops
+
+
 @pytest.mark.parametrize("link", ["gen9 x16", "fast", "gen4 x16 or so", "x3"])
 def test_a_link_that_cannot_be_read_is_refused(link: str) -> None:
     with pytest.raises(OmniError) as refused:
