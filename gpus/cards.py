@@ -2,8 +2,8 @@
 
 NVIDIA's since Ampere, AMD's and Intel's that llama.cpp runs by Vulkan. The figures stand in
 cards.csv, a card a line; where they are from stands here, by family. Clocks, and what the makers
-leave out, are as in TechPowerUp's GPU database. Every bandwidth was compared with bits of the bus ×
-data rate where both are published.
+leave out, are as in TechPowerUp's GPU database. Bits of the bus and data rate of a pin stand in the
+table to check the bandwidth by.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ class Family:
     engine's back end lists.
     """
 
-    maker: str
     source: str
     formats: tuple[str, ...] = ()
     # CUDA's, of NVIDIA's cards.
@@ -50,16 +49,16 @@ class Family:
 
 
 def _nvidia(source: str, capability: str, formats: tuple[str, ...]) -> Family:
-    return Family("NVIDIA", f"NVIDIA, {source}", formats, capability)
+    return Family(f"NVIDIA, {source}", formats, capability)
 
 
 def _amd(source: str, formats: tuple[str, ...], operations: int = 4) -> Family:
     # An RX 7900 XTX lists 24,560 of 24,576 MiB.
-    return Family("AMD", f"AMD, {source}", formats, "", "vulkan", operations, 0.999)
+    return Family(f"AMD, {source}", formats, "", "vulkan", operations, 0.999)
 
 
 def _intel(source: str, formats: tuple[str, ...]) -> Family:
-    return Family("Intel", f"Intel, {source}", formats, backend="vulkan")
+    return Family(f"Intel, {source}", formats, backend="vulkan")
 
 
 FAMILIES: Mapping[str, Family] = {
@@ -106,8 +105,6 @@ class DataSheet:
     memory_gb: int
     bandwidth_gbps: float
     memory_kind: str
-    bus_bits: int | None
-    pin_gbps: float | None
     cores: int
     boost_mhz: int
     watts: int | None
@@ -136,8 +133,6 @@ def _read(table: Path) -> Iterable[DataSheet]:
                 memory_gb=int(row["memory_gb"]),
                 bandwidth_gbps=float(row["bandwidth_gbps"]),
                 memory_kind=row["memory_kind"],
-                bus_bits=_whole(row["bus_bits"]),
-                pin_gbps=float(row["pin_gbps"]) if row["pin_gbps"] else None,
                 cores=int(row["cores"]),
                 boost_mhz=int(row["boost_mhz"]),
                 watts=_whole(row["watts"]),
