@@ -85,7 +85,7 @@ class FormatRow:
     why: str
 
 
-# Compute capability by a part of the name, where nobody asked the driver and there is no data sheet.
+# Compute capability by a part of the name, where no driver was asked and there is no data sheet.
 # The first match counts.
 _BY_NAME: tuple[tuple[str, float], ...] = (
     (r"RTX PRO \d+.*Blackwell|RTX PRO \d{4}|RTX 50\d0|\bGB20[2-7]\b", 12.0),

@@ -103,3 +103,20 @@ def test_what_an_administrator_enters_wins_and_outlives_the_next_scan(
         f"/admin/gpus/device/{device.pk}/change/", {**typed, "bandwidth_gbps": "0"}
     )
     assert "greater than or equal to" in refused.content.decode()
+
+
+def test_arithmetic_is_that_of_the_data_sheet_and_bandwidth_the_driver_s(
+    host: Host,
+) -> None:
+    card = Gpu.objects.create(
+        host=host,
+        uuid="GPU-A",
+        name="NVIDIA GeForce RTX 5090",
+        memory_bandwidth_gbps=1850.0,
+        tflops=134.5,
+    )
+    listed = [{"name": "CUDA0", "description": card.name, "total_bytes": 32 * GIB}]
+    register_engine_devices(host, listed)
+    found = rig_facts(host, live=False)["CUDA0"]
+    assert (found.bandwidth_gbps, found.tflops) == (1850.0, 104.8)
+    assert found.memory_kind == "GDDR7"
