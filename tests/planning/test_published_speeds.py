@@ -7,15 +7,9 @@ from statistics import median
 
 import pytest
 
+from benchmarks.published_speeds import Compared, compared, line, summary
 from tests.planning.published_models import MODELS, shape_of
-from tests.planning.published_speeds import (
-    PUBLISHED,
-    SOURCES,
-    Compared,
-    compared,
-    line,
-    summary,
-)
+from tests.planning.published_speeds import PUBLISHED, SOURCES
 
 GIB = 1 << 30
 
