@@ -310,7 +310,7 @@ ADMIN: dict[str, AdminRow] = {
     "gpus.device": _row(
         ADD_DEVICES,
         ALL,
-        fields=("endpoint", "description", "position"),
+        fields=("endpoint", "description", "position", "bandwidth_gbps", "tflops"),
         adding=("host", "name"),
         actions=(("delete_selected", REMOVE_DEVICES),),
     ),

@@ -260,27 +260,26 @@ def engine_facts(engine: Engine, archs: Iterable[str] = ()) -> EngineFacts:
 
 def _device_facts(device: Device, real: Device, used_bytes: int | None) -> DeviceFacts:
     """`real` is the device itself, or the one of another host that is behind it: it says how fast
-    that is. How fast the network between them is nobody knows."""
+    that is. How fast the network between them is nobody knows. What somebody entered wins."""
     gpu = real.gpu
     total = device.memory_bytes
     host = real.host
     # An engine's device that could be tied to no card of the driver's is known by what the engine
     # calls it.
-    sheet = data_sheet(real.description, total) if gpu is None else None
+    sheet = data_sheet(gpu.name if gpu else real.description, total)
     on_host = real.kind == Device.Kind.CPU or real.is_stand_in
     cores = (host.cpu_count or 1) // (2 if real.is_stand_in else 1)
-    if gpu:
-        own_gbps = gpu.memory_bandwidth_gbps
-    elif sheet:
-        own_gbps = sheet.bandwidth_gbps
+    if on_host:
+        found_gbps = host.ram_bandwidth_gbps
+        found_tflops: float | None = max(cores, 1) * CORE_TFLOPS
     else:
-        own_gbps = None
-    if gpu:
-        own_tflops = gpu.tflops
-    elif sheet:
-        own_tflops = sheet.tflops
-    else:
-        own_tflops = None
+        found_gbps = gpu.memory_bandwidth_gbps if gpu else None
+        found_tflops = gpu.tflops if gpu else None
+        if sheet:
+            found_gbps = found_gbps or sheet.bandwidth_gbps
+            # The driver counts with a clock that no card keeps up with (an RTX 5090's 3,090 for
+            # 2,407 MHz); what a card reaches of its peak is known of the data sheet's.
+            found_tflops = sheet.tflops
     return DeviceFacts(
         name=device.name,
         kind=device.kind,
@@ -291,13 +290,14 @@ def _device_facts(device: Device, real: Device, used_bytes: int | None) -> Devic
         endpoint=device.endpoint,
         gpu_uuid=device.gpu.uuid if device.gpu else "",
         is_stand_in=device.is_stand_in,
-        bandwidth_gbps=host.ram_bandwidth_gbps if on_host else own_gbps,
+        bandwidth_gbps=device.bandwidth_gbps or real.bandwidth_gbps or found_gbps,
         link_gbps=(
             link_gbps(gpu.pcie_generation_max, gpu.pcie_width_max)
             if gpu and real is device
             else None
         ),
-        tflops=max(cores, 1) * CORE_TFLOPS if on_host else own_tflops,
+        tflops=device.tflops or real.tflops or found_tflops,
+        memory_kind=sheet.memory_kind if sheet and not on_host else "",
     )
 
 
