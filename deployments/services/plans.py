@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -26,6 +26,8 @@ from deployments.planning.plan import (
     Member,
     Plan,
     PlanRequest,
+    Reason,
+    Severity,
 )
 from deployments.planning.repacking import Kernels
 from deployments.planning.settings import AUTO, validated
@@ -170,12 +172,29 @@ def plan_on(
         api_key_file=KEY_FILE,
         slots_folder=str(home.slots / name) if name else str(home.slots),
     )
-    plan = plan_on_engine(get_strategy(strategy), request)
+    models = {role: model for role, (model, _) in members.items()}
+    plan = _marked(plan_on_engine(get_strategy(strategy), request), models.values())
     if not plan.instances:
         return plan
-    models = {role: model for role, (model, _) in members.items()}
     subject = plan_subject(plan, models, engine.flavour, engine.build)
     return corrected(plan, subject, past)
+
+
+def _marked(plan: Plan, models: Iterable[Model]) -> Plan:
+    """With a word on those of its models that are at a hub: nothing speaks against the plan, and
+    nothing can run by it yet."""
+    names = dict.fromkeys(model.name for model in models if model.is_at_hub)
+    fix = "Download it on the Models page to deploy it."
+    words = (
+        Reason(
+            "not_downloaded",
+            Severity.INFO,
+            f"{name} is not downloaded; it is planned by its header at the hub.",
+            fix,
+        )
+        for name in names
+    )
+    return replace(plan, reasons=(*plan.reasons, *words))
 
 
 def _subject(strategy: str, engine: Engine, members: Members) -> Subject:
