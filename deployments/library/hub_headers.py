@@ -40,7 +40,7 @@ class Allowance:
     """What reading one model may still cost."""
 
     until: float
-    bytes_left: int = MOST_HEADER_BYTES
+    bytes_left: int
 
     def take(self, n_bytes: int, file: RepoFile) -> None:
         """Raises OmniError (hub_slow, hub_header_large)."""
@@ -124,7 +124,7 @@ def describe_at_hub(
 
 
 def _read(repo: str, revision: str, files: Sequence[RepoFile]) -> GgufHeader:
-    allowance = Allowance(time.monotonic() + DEADLINE_S)
+    allowance = Allowance(time.monotonic() + DEADLINE_S, MOST_HEADER_BYTES)
     sources = {
         Path(file.path): HubFile(
             repo,

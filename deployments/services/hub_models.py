@@ -98,6 +98,9 @@ def _parsed(name: str) -> tuple[str, str]:
     if not name.startswith(HUB):
         text = f"{name[:120]!r} is no model at a hub."
         raise OmniError("bad_repo", text, "Write hub:OWNER/REPO:QUANT.")
+    repo, _, part = name.removeprefix(HUB).partition(":")
+    if is_repo(repo):
+        return repo, part
     wanted = parse_repo(name.removeprefix(HUB))
     return wanted.repo, wanted.part
 
@@ -109,10 +112,12 @@ def _choice(name: str, listing: Listing, part: str) -> DownloadOption:
         text = f"{listing.repo} has no GGUF of a model."
         fix = "Look for a repository of the same model whose name ends with GGUF."
         raise OmniError("hub_no_model", text, fix)
-    found = named(models, part) if part else models
+    whole = [choice for choice in models if not choice.n_missing]
+    found = named(models, part) if part else whole
     if not found:
-        text = f"{listing.repo} has no {part[:120]!r}."
-        raise OmniError("hub_no_model", text, _offered(listing, models))
+        wanted = repr(part[:120]) if part else "GGUF that is complete"
+        text = f"{listing.repo} has no {wanted}."
+        raise OmniError("hub_no_model", text, _offered(listing, whole))
     if len(found) > 1:
         text = f"{name[:200]} may be any of {len(found)} files of the repository."
         raise OmniError("hub_ambiguous", text, _offered(listing, found))
@@ -124,6 +129,8 @@ def _choice(name: str, listing: Listing, part: str) -> DownloadOption:
 
 def _offered(listing: Listing, models: Sequence[DownloadOption]) -> str:
     labels = [choice.label for choice in models]
+    if not labels:
+        return "Choose another repository: every GGUF here lacks shards."
     shown = ", ".join(labels[:MOST_NAMED])
     more = len(labels) - MOST_NAMED
     rest = f" and {more} more" if more > 0 else ""
