@@ -88,7 +88,7 @@ def _way(offer: Offer, best: Offer) -> Way:
         title=offer.outcome.strategy.title,
         offer=offer,
         is_best=offer is best and can_be,
-        uses=tuple(use for use in plan.devices if use.needed_bytes),
+        uses=tuple(use for use in plan.devices if use.resident_bytes),
         reasons=reasons,
         in_the_way=" and ".join(rival.name for rival in offer.in_the_way),
     )
