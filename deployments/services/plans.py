@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings as django_settings
@@ -183,18 +184,27 @@ def plan_on(
 def _marked(plan: Plan, models: Iterable[Model]) -> Plan:
     """With a word on those of its models that are at a hub: nothing speaks against the plan, and
     nothing can run by it yet."""
-    names = dict.fromkeys(model.name for model in models if model.is_at_hub)
+    at_hub = {model.name: model for model in models if model.is_at_hub}
+    return replace(plan, reasons=(*plan.reasons, *map(_at_hub, at_hub.values())))
+
+
+def _at_hub(model: Model) -> Reason:
+    planned = "it is planned by its header at the hub."
+    if known := in_library(model):
+        text = f"{model.name} is in the library as {known.name}; {planned}"
+        return Reason("is_in_library", Severity.INFO, text, f"Name it {known.name}.")
+    text = f"{model.name} is not downloaded; {planned}"
     fix = "Download it on the Models page to deploy it."
-    words = (
-        Reason(
-            "not_downloaded",
-            Severity.INFO,
-            f"{name} is not downloaded; it is planned by its header at the hub.",
-            fix,
-        )
-        for name in names
+    return Reason("not_downloaded", Severity.INFO, text, fix)
+
+
+def in_library(model: Model) -> Model | None:
+    """What a download of this model at a hub has left in one of the library's folders."""
+    file = Path(model.path).relative_to(django_settings.OMNI_HOME.models)
+    found = Model.objects.filter(
+        path__endswith=f"/{file}", size_bytes=model.size_bytes, state=Model.State.OK
     )
-    return replace(plan, reasons=(*plan.reasons, *words))
+    return found.only("name").first()
 
 
 def _subject(strategy: str, engine: Engine, members: Members) -> Subject:

@@ -171,7 +171,7 @@ def test_a_model_is_planned_before_its_download(
     expect(page.locator("main")).not_to_contain_text("Both-Sizes")
 
 
-@pytest.mark.parametrize(("scheme", "size"), [("light", "desk"), ("dark", "phone"), ("light", "phone"), ("dark", "desk")])
+@pytest.mark.parametrize(("scheme", "size"), [("light", "desk"), ("dark", "phone")])
 def test_the_page_fits_and_is_accessible(
     scheme: str,
     size: str,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -22,7 +24,7 @@ from deployments.services.hub_models import FIELDS, hub_model
 from omni.errors import OmniError
 from omni.units import MIB, bytes_text
 from tests.deployments.big_model import big_model, big_shards
-from tests.deployments.gguf_corpus import write_with_package
+from tests.deployments.gguf_corpus import array, header, pair, write_with_package
 from tests.deployments.local_hub import LocalHub, Repo
 
 pytestmark = pytest.mark.django_db
@@ -162,6 +164,31 @@ def test_a_header_without_end_is_left(
     monkeypatch.setattr(hub_headers, "MOST_HEADER_BYTES", 3 * MIB)
     assert refused(f"hub:{BIG}:Q4_K_M").code == "hub_header_large"
     assert hub.sent_bytes <= 3 * MIB
+
+
+@pytest.mark.parametrize(
+    ("claimed", "code"),
+    [
+        # Bytes, texts and arrays that would be most of the file.
+        (pair("a", 9, array(0, 30_000_000_000)), "hub_header_large"),
+        (pair("a", 9, array(8, 1_000_000_000)), "gguf_invalid"),
+        (pair("a", 9, array(9, 1_000_000_000)), "gguf_invalid"),
+        (pair("a", 8, struct.pack("<Q", 30_000_000_000)), "gguf_invalid"),
+        (pair("a", 8, struct.pack("<Q", 90_000_000_000)), "gguf_truncated"),
+        (struct.pack("<Q", 30_000_000_000), "gguf_invalid"),
+        # A vocabulary of nothing but holes: as many texts as may be, eight bytes each.
+        (pair("a", 9, array(8, 1_400_000)), "gguf_invalid"),
+    ],
+)
+def test_what_a_header_claims_is_not_fetched(
+    hub: LocalHub, tmp_path: Path, claimed: bytes, code: str
+) -> None:
+    path = tmp_path / "claims-Q4_0.gguf"
+    path.write_bytes(header([claimed], n_pairs=9))
+    os.truncate(path, 40_000_000_000)
+    hub.repos["some-org/Claims"] = Repo({path.name: path})
+    assert refused("hub:some-org/Claims:Q4_0").code == code
+    assert hub.sent_bytes < 16e6
 
 
 def test_what_is_no_gguf_is_refused_as_the_hubs(hub: LocalHub) -> None:

@@ -14,6 +14,7 @@ from django.core.management import call_command
 from django.test import Client
 from huggingface_hub import constants
 
+from deployments.library.folders import register
 from deployments.models import Deployment, Engine, Model
 from deployments.rig.apply import apply, preview
 from deployments.rig.wanted import resolve
@@ -194,6 +195,20 @@ def test_each_file_can_be_planned_from_the_page(
     assert "between" in rows[0] and "of 96 GiB on CUDA0" in rows[0]
     assert any("CUDA1" in row for row in rows[1:])
     assert hub.sent_bytes < 16e6 and not Model.objects.exists()
+
+
+def test_what_is_in_the_library_already_is_named(
+    admin: Client, rig: Host, hub: LocalHub, tmp_path: Path, big: Path
+) -> None:
+    folder = tmp_path / "models" / BIG
+    folder.mkdir(parents=True)
+    (folder / big.name).symlink_to(big)
+    known = register(folder / big.name)
+    text = planned(admin, BIG, "Q4_K_M", **HTMX)
+    assert f"in the library as {known.name}" in text and "not downloaded" not in text
+    plan = ways(rig, hub_model(f"hub:{BIG}:Q4_K_M"))[0].plan
+    (reason,) = [each for each in plan.reasons if each.code == "is_in_library"]
+    assert reason.fix == f"Name it {known.name}."
 
 
 def test_without_scripts_it_is_a_page(admin: Client, rig: Host, hub: LocalHub) -> None:

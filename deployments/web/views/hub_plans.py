@@ -16,6 +16,7 @@ from deployments.planning.plan import DeviceUse, Reason, Severity, Verdict
 from deployments.services.discovery import local_host
 from deployments.services.hub_models import ask_engines, hub_model, hub_name
 from deployments.services.one_click import Offer, ways
+from deployments.services.plans import in_library
 from deployments.web.views.plan import ICONS, MEMORY, WORDS
 from omni.errors import OmniError
 from omni.htmx import HtmxHttpRequest, render_page_or_part
@@ -61,7 +62,11 @@ def _planned(repo: str, part: str) -> dict[str, Any]:
         found = ways(host, model)
     except OmniError as error:
         return {"error": error}
-    return {"model": model, "ways": [_way(offer, found[0]) for offer in found]}
+    return {
+        "model": model,
+        "known": in_library(model),
+        "ways": [_way(offer, found[0]) for offer in found],
+    }
 
 
 def _check_deployable(model: Model) -> None:
