@@ -184,6 +184,7 @@ PAGES: dict[str, Page] = {
     # Asking the hub, by ?repo=, needs MANAGE_LIBRARY as well.
     "deployments:download": SEEN,
     "deployments:download_list": SEEN,
+    "deployments:hub_plan": Page(MANAGE_LIBRARY),
     "deployments:download_start": Page("", MANAGE_LIBRARY),
     "deployments:download_pause": Page("", MANAGE_LIBRARY),
     "deployments:download_resume": Page("", MANAGE_LIBRARY),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings as django_settings
@@ -26,6 +27,8 @@ from deployments.planning.plan import (
     Member,
     Plan,
     PlanRequest,
+    Reason,
+    Severity,
 )
 from deployments.planning.repacking import Kernels
 from deployments.planning.settings import AUTO, validated
@@ -170,12 +173,38 @@ def plan_on(
         api_key_file=KEY_FILE,
         slots_folder=str(home.slots / name) if name else str(home.slots),
     )
-    plan = plan_on_engine(get_strategy(strategy), request)
+    models = {role: model for role, (model, _) in members.items()}
+    plan = _marked(plan_on_engine(get_strategy(strategy), request), models.values())
     if not plan.instances:
         return plan
-    models = {role: model for role, (model, _) in members.items()}
     subject = plan_subject(plan, models, engine.flavour, engine.build)
     return corrected(plan, subject, past)
+
+
+def _marked(plan: Plan, models: Iterable[Model]) -> Plan:
+    """With a word on those of its models that are at a hub: nothing speaks against the plan, and
+    nothing can run by it yet."""
+    at_hub = {model.name: model for model in models if model.is_at_hub}
+    return replace(plan, reasons=(*plan.reasons, *map(_at_hub, at_hub.values())))
+
+
+def _at_hub(model: Model) -> Reason:
+    planned = "it is planned by its header at the hub."
+    if known := in_library(model):
+        text = f"{model.name} is in the library as {known.name}; {planned}"
+        return Reason("is_in_library", Severity.INFO, text, f"Name it {known.name}.")
+    text = f"{model.name} is not downloaded; {planned}"
+    fix = "Download it on the Models page to deploy it."
+    return Reason("not_downloaded", Severity.INFO, text, fix)
+
+
+def in_library(model: Model) -> Model | None:
+    """What a download of this model at a hub has left in one of the library's folders."""
+    file = Path(model.path).relative_to(django_settings.OMNI_HOME.models)
+    found = Model.objects.filter(
+        path__endswith=f"/{file}", size_bytes=model.size_bytes, state=Model.State.OK
+    )
+    return found.only("name").first()
 
 
 def _subject(strategy: str, engine: Engine, members: Members) -> Subject:
