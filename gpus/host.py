@@ -78,10 +78,16 @@ def cores() -> int:
     return min(found)
 
 
+def engine_cores() -> int:
+    """Of these as many as engines are to compute on."""
+    found = cores()
+    return min(found, settings.OMNI_CORES or found)
+
+
 def core_limit() -> int | None:
     """None where all of the machine's cores may be used: then engines choose best for
     themselves."""
-    if (found := cores()) < (psutil.cpu_count() or 1):
+    if (found := engine_cores()) < (psutil.cpu_count() or 1):
         return found
     return None
 
@@ -90,7 +96,7 @@ def host_row() -> dict[str, Any]:
     """What a Host row keeps."""
     return {
         "cpu_name": _cpu_name()[:200],
-        "cpu_count": cores(),
+        "cpu_count": engine_cores(),
         "ram_bytes": memory()[0],
     }
 

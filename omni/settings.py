@@ -37,6 +37,8 @@ OMNI_ENGINE_PORTS = envrange("OMNI_ENGINE_PORTS", (18100, 18999), low=1024, high
 OMNI_TELEMETRY_HZ = envint("OMNI_TELEMETRY_HZ", 2, low=1, high=10)
 # Whoever reaches a stand-in can run code as this user: they are there only when asked for.
 OMNI_STAND_IN_DEVICES = envint("OMNI_STAND_IN_DEVICES", 0, low=0, high=8)
+# 0: all that this process may use.
+OMNI_CORES = envint("OMNI_CORES", 0, low=0, high=4096)
 # Where, and which of, this host's devices are offered to other hosts by ggml-rpc-server, which asks
 # nobody for a key.
 OMNI_RPC_ADDRESS = envaddress("OMNI_RPC_ADDRESS", LOOPBACK, own_ipv4)

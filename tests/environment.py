@@ -23,6 +23,9 @@ atexit.register(shutil.rmtree, _home, ignore_errors=True)
 os.environ |= {"OMNI_HOME": _home, "OMNI_HOST_NAME": "testhost", "HF_HUB_OFFLINE": "1"}
 # Tests of several devices need them; a panel has none unless somebody asks.
 os.environ["OMNI_STAND_IN_DEVICES"] = "2"
+# Threads of an engine wait for each other by turning in circles. Where engines share the cores, as
+# here, two threads take three times as much of the processor for an answer as one.
+os.environ["OMNI_CORES"] = "1"
 # What is made once for all of them (tests/prepared.py), whichever of the processes that share the
 # tests needs it first; those have it from the one that started them.
 if "OMNI_TEST_SHARED" not in os.environ:

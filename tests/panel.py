@@ -99,6 +99,7 @@ class RunningPanel:
             # Panels of tests that run at the same time must not meet.
             "OMNI_ENGINE_PORTS": "{}-{}".format(*self.engine_ports),
             "OMNI_STAND_IN_DEVICES": str(self.stand_ins),
+            "OMNI_CORES": "1",
             **self.database,
         }
 

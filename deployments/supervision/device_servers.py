@@ -15,7 +15,7 @@ from deployments.planning.plan import PORT, InstancePlan
 from deployments.services.discovery import rpc_server_path
 from deployments.supervision.decision import Desired
 from deployments.supervision.namespaces import are_available
-from gpus.host import cores
+from gpus.host import engine_cores
 from gpus.models import Device, Host
 from omni.addresses import is_loopback
 from omni.errors import OmniError
@@ -26,7 +26,7 @@ RPC_ROLE = "rpc"
 # replaced.
 APART = 2
 # Two stand-ins and an engine share the cores of the machine they stand on.
-RPC_THREADS = max(1, cores() // 2)
+RPC_THREADS = max(1, engine_cores() // 2)
 
 
 def is_offered(device: Device) -> bool:

@@ -48,7 +48,7 @@ class RealEngine:
                 "-m",
                 model or model_path(),
                 "-t",
-                "2",
+                "1",
                 *(flags or ("-c", "4096", "-np", "4")),
             ),
             *(

