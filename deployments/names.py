@@ -17,6 +17,8 @@ RESERVED = {
     # Programs ask for it, and get what fits.
     "routes": frozenset({"auto"}),
 }
+# What the name of a model at a hub begins with; no name in the library has a colon.
+HUB = "hub:"
 # A number that makes a name free has its place.
 ROOM_FOR_NUMBERS = 6
 

@@ -1,173 +1,187 @@
-"""Data sheets of NVIDIA's cards since Ampere, for what a driver does not tell: memory bandwidth and
-cores.
+"""Data sheets of cards, for what a driver does not tell: bandwidth, cores, power, link, formats.
 
-Sources by family: NVIDIA's product pages and data sheets, named at each table; clocks, and what
-those leave out, as in TechPowerUp's GPU database, with which every bandwidth (bits of the bus ×
-data rate) was compared.
+NVIDIA's since Ampere, AMD's and Intel's that llama.cpp runs by Vulkan. The figures stand in
+cards.csv, a card a line; where they are from stands here, by family. Clocks, and what the makers
+leave out, are as in TechPowerUp's GPU database. Bits of the bus and data rate of a pin stand in the
+table to check the bandwidth by.
 """
 
 from __future__ import annotations
 
+import csv
+import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+from omni.errors import OmniError
 from omni.units import GIB
+
+_TABLE = Path(__file__).with_name("cards.csv")
+_AMPERE = ("tf32", "bf16", "fp16", "int8", "int4")
+_ADA = (*_AMPERE, "fp8")
+_BLACKWELL = ("tf32", "bf16", "fp16", "int8", "fp8", "fp6", "fp4")
+_RDNA_3 = ("bf16", "fp16", "int8", "int4")
+
+
+@dataclass(frozen=True)
+class Family:
+    """What the cards of one architecture have in common.
+
+    `formats` are those that its matrix units multiply; `usable_share` of its memory is what the
+    engine's back end lists.
+    """
+
+    source: str
+    formats: tuple[str, ...] = ()
+    # CUDA's, of NVIDIA's cards.
+    capability: str = ""
+    # The kind of device by which llama.cpp runs it best.
+    backend: str = "cuda"
+    # Single precision, per core and clock: a multiplication and an addition, where two of them are
+    # issued at once twice as many.
+    operations: int = 2
+    # The driver keeps the rest: of the 32,768 MiB of an RTX 5090 llama.cpp lists 32,106
+    # (ggml-org/llama.cpp issue 17536), of the 98,304 of an RTX PRO 6000 97,247, of the 81,920 of an
+    # A100 81,151. The least of those.
+    usable_share: float = 0.98
+
+
+def _nvidia(source: str, capability: str, formats: tuple[str, ...]) -> Family:
+    return Family(f"NVIDIA, {source}", formats, capability)
+
+
+def _amd(source: str, formats: tuple[str, ...], operations: int = 4) -> Family:
+    # An RX 7900 XTX lists 24,560 of 24,576 MiB.
+    return Family(f"AMD, {source}", formats, "", "vulkan", operations, 0.999)
+
+
+def _intel(source: str, formats: tuple[str, ...]) -> Family:
+    return Family(f"Intel, {source}", formats, backend="vulkan")
+
+
+FAMILIES: Mapping[str, Family] = {
+    "geforce_50": _nvidia(
+        "GeForce RTX 50 series (nvidia.com/geforce/graphics-cards/50-series)",
+        "12.0",
+        _BLACKWELL,
+    ),
+    "geforce_40": _nvidia("Ada GPU architecture white paper", "8.9", _ADA),
+    "geforce_30": _nvidia("Ampere GA102 architecture white paper", "8.6", _AMPERE),
+    "rtx_pro": _nvidia("data sheets of RTX PRO Blackwell", "12.0", _BLACKWELL),
+    "rtx_ada": _nvidia("data sheets of RTX Ada Generation", "8.9", _ADA),
+    "rtx_a": _nvidia("data sheets of the RTX A series", "8.6", _AMPERE),
+    "blackwell_dc": _nvidia("data sheet of DGX B200, per GPU", "10.0", _BLACKWELL),
+    "hopper": _nvidia("data sheets of GH200, H200 and H100", "9.0", _ADA),
+    "ampere_a100": _nvidia("data sheets of A100 and A30", "8.0", _AMPERE),
+    "ampere_dc": _nvidia("data sheets of A40, A16, A10 and A2", "8.6", _AMPERE),
+    "ada_dc": _nvidia("data sheets of L40S, L40, L20 and L4", "8.9", _ADA),
+    "gb10": _nvidia("DGX Spark hardware overview", "12.1", _BLACKWELL),
+    "rdna4": _amd(
+        "Radeon RX 9000 and AI PRO R9000 (amd.com/products/graphics)",
+        (*_RDNA_3, "fp8"),
+    ),
+    "rdna3": _amd("Radeon RX 7000 and PRO W7000 (amd.com/products/graphics)", _RDNA_3),
+    "strix_halo": _amd(
+        "Ryzen AI Max+ 395 (amd.com/products/processors)",
+        _RDNA_3,
+    ),
+    "rdna2": _amd("Radeon RX 6000 (amd.com/products/graphics)", (), operations=2),
+    "xe_hpg": _intel("ARK, Arc A series", ("bf16", "fp16", "int8", "int4")),
+    "xe2": _intel("ARK, Arc B series", ("tf32", "bf16", "fp16", "int8", "int4")),
+}
 
 
 @dataclass(frozen=True)
 class DataSheet:
-    """One card.
+    """One card; None is what is not published, or does not apply.
 
     `memory_gb` tells variants of one name apart; `boost_mhz` is the clock its arithmetic is given
-    at.
+    at; the link is the best that it can use.
     """
 
     name: str
     memory_gb: int
     bandwidth_gbps: float
+    memory_kind: str
     cores: int
     boost_mhz: int
-    source: str
+    watts: int | None
+    link_generation: int | None
+    link_width: int | None
+    family: Family
+    # Other names that it is known by.
+    also: tuple[str, ...] = ()
 
     @property
     def tflops(self) -> float:
-        """Single precision: a multiplication and an addition per core and clock, 10¹² a second."""
-        return round(self.cores * 2 * self.boost_mhz / 1e6, 1)
+        """Single precision, 10¹² operations a second."""
+        return round(self.cores * self.family.operations * self.boost_mhz / 1e6, 1)
+
+    @property
+    def usable_bytes(self) -> int:
+        """What the engine's back end lists of it."""
+        return int(self.memory_gb * GIB * self.family.usable_share)
 
 
-# Rows: name as NVML gives it without "NVIDIA", GB, GB/s, cores, boost clock in MHz.
-_Rows = tuple[tuple[str, int, float, int, int], ...]
+def _read(table: Path) -> Iterable[DataSheet]:
+    with table.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            yield DataSheet(
+                name=row["name"],
+                memory_gb=int(row["memory_gb"]),
+                bandwidth_gbps=float(row["bandwidth_gbps"]),
+                memory_kind=row["memory_kind"],
+                cores=int(row["cores"]),
+                boost_mhz=int(row["boost_mhz"]),
+                watts=_whole(row["watts"]),
+                link_generation=_whole(row["link_generation"]),
+                link_width=_whole(row["link_width"]),
+                family=FAMILIES[row["family"]],
+                also=tuple(row["also"].split("|")) if row["also"] else (),
+            )
 
-_GEFORCE_50: _Rows = (
-    ("GeForce RTX 5090", 32, 1792, 21760, 2407),
-    ("GeForce RTX 5090 D", 32, 1792, 21760, 2407),
-    ("GeForce RTX 5090 D v2", 24, 1344, 21760, 2407),
-    ("GeForce RTX 5080", 16, 960, 10752, 2617),
-    ("GeForce RTX 5070 Ti", 16, 896, 8960, 2452),
-    ("GeForce RTX 5070", 12, 672, 6144, 2512),
-    ("GeForce RTX 5060 Ti", 16, 448, 4608, 2572),
-    ("GeForce RTX 5060", 8, 448, 3840, 2497),
-    ("GeForce RTX 5050", 8, 320, 2560, 2572),
-)
-_GEFORCE_40: _Rows = (
-    ("GeForce RTX 4090", 24, 1008, 16384, 2520),
-    ("GeForce RTX 4090 D", 24, 1008, 14592, 2520),
-    ("GeForce RTX 4080 SUPER", 16, 736, 10240, 2550),
-    ("GeForce RTX 4080", 16, 717, 9728, 2505),
-    ("GeForce RTX 4070 Ti SUPER", 16, 672, 8448, 2610),
-    ("GeForce RTX 4070 Ti", 12, 504, 7680, 2610),
-    ("GeForce RTX 4070 SUPER", 12, 504, 7168, 2475),
-    # A later one with GDDR6 has 480 GB/s; its name is the same.
-    ("GeForce RTX 4070", 12, 504, 5888, 2475),
-    ("GeForce RTX 4060 Ti", 16, 288, 4352, 2535),
-    ("GeForce RTX 4060", 8, 272, 3072, 2460),
-)
-_GEFORCE_30: _Rows = (
-    ("GeForce RTX 3090 Ti", 24, 1008, 10752, 1860),
-    ("GeForce RTX 3090", 24, 936, 10496, 1695),
-    ("GeForce RTX 3080 Ti", 12, 912, 10240, 1665),
-    ("GeForce RTX 3080", 12, 912, 8960, 1710),
-    ("GeForce RTX 3080", 10, 760, 8704, 1710),
-    ("GeForce RTX 3070 Ti", 8, 608, 6144, 1770),
-    ("GeForce RTX 3070", 8, 448, 5888, 1725),
-    # A later one with GDDR6X has 608 GB/s; its name is the same.
-    ("GeForce RTX 3060 Ti", 8, 448, 4864, 1665),
-    ("GeForce RTX 3060", 12, 360, 3584, 1777),
-    ("GeForce RTX 3060", 8, 240, 3584, 1777),
-    ("GeForce RTX 3050", 8, 224, 2560, 1777),
-    ("GeForce RTX 3050", 6, 168, 2304, 1470),
-)
-_RTX_PRO: _Rows = (
-    ("RTX PRO 6000 Blackwell Workstation Edition", 96, 1792, 24064, 2617),
-    # 110 TFLOPS at its 300 W.
-    ("RTX PRO 6000 Blackwell Max-Q Workstation Edition", 96, 1792, 24064, 2280),
-    ("RTX PRO 6000 Blackwell Server Edition", 96, 1597, 24064, 2617),
-    ("RTX PRO 5000 Blackwell", 72, 1344, 14080, 2377),
-    ("RTX PRO 5000 Blackwell", 48, 1344, 14080, 2377),
-    ("RTX PRO 4500 Blackwell", 32, 896, 10496, 2407),
-    ("RTX PRO 4000 Blackwell", 24, 672, 8960, 2055),
-    ("RTX PRO 4000 Blackwell SFF Edition", 24, 432, 8960, 1432),
-    ("RTX PRO 2000 Blackwell", 16, 288, 4352, 1957),
-)
-_RTX_ADA: _Rows = (
-    ("RTX 6000 Ada Generation", 48, 960, 18176, 2505),
-    ("RTX 5880 Ada Generation", 48, 960, 14080, 2460),
-    ("RTX 5000 Ada Generation", 32, 576, 12800, 2550),
-    ("RTX 4500 Ada Generation", 24, 432, 7680, 2580),
-    ("RTX 4000 Ada Generation", 20, 360, 6144, 2175),
-    ("RTX 4000 SFF Ada Generation", 20, 280, 6144, 1560),
-    ("RTX 2000 Ada Generation", 16, 224, 2816, 2130),
-)
-_RTX_A: _Rows = (
-    ("RTX A6000", 48, 768, 10752, 1800),
-    ("RTX A5500", 24, 768, 10240, 1665),
-    ("RTX A5000", 24, 768, 8192, 1695),
-    ("RTX A4500", 20, 640, 7168, 1650),
-    ("RTX A4000", 16, 448, 6144, 1560),
-    ("RTX A2000 12GB", 12, 288, 3328, 1200),
-    ("RTX A2000", 6, 288, 3328, 1200),
-)
-_DATA_CENTRE: _Rows = (
-    ("B200", 180, 8000, 18944, 1965),
-    ("GH200 480GB", 96, 4000, 16896, 1980),
-    ("H200", 141, 4800, 16896, 1980),
-    ("H200 NVL", 141, 4800, 16896, 1785),
-    ("H100 80GB HBM3", 80, 3350, 16896, 1980),
-    ("H100 NVL", 94, 3900, 16896, 1785),
-    ("H100 PCIe", 80, 2000, 14592, 1755),
-    ("A100-SXM4-80GB", 80, 2039, 6912, 1410),
-    ("A100 80GB PCIe", 80, 1935, 6912, 1410),
-    ("A100-SXM4-40GB", 40, 1555, 6912, 1410),
-    ("A100-PCIE-40GB", 40, 1555, 6912, 1410),
-    ("A40", 48, 696, 10752, 1740),
-    ("A30", 24, 933, 3584, 1440),
-    ("A10", 24, 600, 9216, 1695),
-    ("A10G", 24, 600, 9216, 1710),
-    ("A16", 16, 200, 1280, 1755),
-    ("A2", 16, 200, 1280, 1770),
-    ("L40S", 48, 864, 18176, 2520),
-    ("L40", 48, 864, 18176, 2490),
-    ("L20", 48, 864, 11776, 2520),
-    ("L4", 24, 300, 7424, 2040),
-)
-_GRACE_BLACKWELL: _Rows = (("GB10", 128, 273, 6144, 2418),)
 
-_SOURCES: tuple[tuple[str, _Rows], ...] = (
-    (
-        (
-            "NVIDIA, GeForce RTX 50 series specifications"
-            " (nvidia.com/geforce/graphics-cards/50-series)"
-        ),
-        _GEFORCE_50,
-    ),
-    ("NVIDIA Ada GPU architecture white paper; TechPowerUp", _GEFORCE_40),
-    ("NVIDIA Ampere GA102 GPU architecture white paper; TechPowerUp", _GEFORCE_30),
-    ("NVIDIA, data sheets of the RTX PRO Blackwell series", _RTX_PRO),
-    ("NVIDIA, data sheets of the RTX Ada Generation workstation cards", _RTX_ADA),
-    ("NVIDIA, data sheets of the RTX A series", _RTX_A),
-    (
-        "NVIDIA, data sheets of its data-centre GPUs (DGX B200: 64 TB/s for 8)",
-        _DATA_CENTRE,
-    ),
-    ("NVIDIA, DGX Spark hardware overview", _GRACE_BLACKWELL),
-)
+def _whole(text: str) -> int | None:
+    if text:
+        return int(text)
+    return None
+
+
+_MARKS = re.compile(r"\((?:r|tm|c)\)")
+_TOLD = re.compile(r"\(([^)]*)\)")
+_MAKERS = re.compile(r"\b(?:nvidia|amd|intel)\b")
 
 
 def _key(name: str) -> str:
-    """Names without maker and punctuation: drivers and engines differ in those."""
-    return " ".join(
-        re.sub(r"[^a-z0-9]+", " ", re.sub(r"\bnvidia\b", "", name.lower())).split()
-    )
+    """Names without maker, punctuation and what stands in brackets: drivers and engines differ in
+    those."""
+    plain = _TOLD.sub(" ", _MARKS.sub(" ", name.lower()))
+    plain = re.sub(r"[^a-z0-9]+", " ", _MAKERS.sub(" ", plain))
+    return " ".join(plain.split()).removesuffix(" graphics")
 
 
-CARDS: tuple[DataSheet, ...] = tuple(
-    DataSheet(*row, source) for source, rows in _SOURCES for row in rows
-)
-_BY_KEY: Mapping[str, list[DataSheet]] = {
-    key: [card for card in CARDS if _key(card.name) == key]
-    for key in dict.fromkeys(_key(card.name) for card in CARDS)
-}
+def _keys(name: str) -> Iterable[str]:
+    """Mesa's names have the driver and the chip in brackets: "AMD Radeon Graphics (RADV
+    GFX1151)"."""
+    yield _key(name)
+    for told in _TOLD.findall(_MARKS.sub(" ", name.lower())):
+        yield _key(told)
+
+
+CARDS: tuple[DataSheet, ...] = tuple(_read(_TABLE))
+
+
+def _by_key() -> Mapping[str, list[DataSheet]]:
+    found: dict[str, list[DataSheet]] = {}
+    for card in CARDS:
+        for name in (card.name, *card.also):
+            found.setdefault(_key(name), []).append(card)
+    return found
+
+
+_BY_KEY = _by_key()
 
 
 def data_sheet(name: str, memory_bytes: int | None = None) -> DataSheet | None:
@@ -176,9 +190,94 @@ def data_sheet(name: str, memory_bytes: int | None = None) -> DataSheet | None:
 
     Only whole names count: a card for laptops is not the one for desks.
     """
-    alike = _BY_KEY.get(_key(name), [])
+    alike = next((_BY_KEY[key] for key in _keys(name) if key in _BY_KEY), [])
     if not alike or memory_bytes is None:
         if alike:
             return alike[-1]
         return None
     return min(alike, key=lambda card: abs(card.memory_gb - memory_bytes / GIB))
+
+
+# --- as people write them -------------------------------------------------------------------------
+_MEMORY = re.compile(r"\b(\d+)\s*g(?:i?b)?\b")
+# Words that tell no two cards apart.
+_FILLING = frozenset(
+    (
+        "geforce",
+        "rtx",
+        "radeon",
+        "rx",
+        "arc",
+        "gpu",
+        "generation",
+        "workstation",
+        "edition",
+        "graphics",
+    )
+)
+_NEAR = 6
+
+
+def card_named(text: str) -> DataSheet:
+    """The card somebody means by "5090", "RTX PRO 6000 Blackwell" or "RTX 3060 12 GB".
+
+    The name with the fewest words beside those is taken where all others are variants of it that
+    say more. Raises OmniError (unknown_card, ambiguous_card) that names the near ones.
+    """
+    exact = _BY_KEY.get(_key(text), [])
+    if len(exact) == 1:
+        return exact[0]
+    words, memory_gb = _words(text)
+    close = [
+        card
+        for card in CARDS
+        if words and words <= _card_words(card) and memory_gb in (None, card.memory_gb)
+    ]
+    if not close:
+        known = ", ".join(_near(text))
+        raise OmniError(
+            "unknown_card",
+            f"No data sheet of a card {text!r} is known.",
+            f"Near ones are: {known}.",
+        )
+    least = min((_card_words(card) for card in close), key=len)
+    plain = [card for card in close if _card_words(card) == least]
+    are_variants = all(least <= _card_words(card) for card in close)
+    if len(plain) > 1 or not are_variants:
+        known = ", ".join(_with_memory(card) for card in close)
+        raise OmniError(
+            "ambiguous_card",
+            f"The card {text!r} may be one of several.",
+            f"Say which: {known}.",
+        )
+    return plain[0]
+
+
+def _words(text: str) -> tuple[frozenset[str], int | None]:
+    """What tells the card apart, and the memory that is said, in GB."""
+    key = _key(text)
+    said = _MEMORY.search(key)
+    words = frozenset(_MEMORY.sub(" ", key).split()) - _FILLING
+    return words, int(said[1]) if said else None
+
+
+def _card_words(card: DataSheet) -> frozenset[str]:
+    return _words(card.name)[0]
+
+
+def _with_memory(card: DataSheet) -> str:
+    if f"{card.memory_gb}GB" in card.name:
+        return card.name
+    return f"{card.name} {card.memory_gb} GB"
+
+
+def _near(text: str) -> list[str]:
+    """Names of cards that look like it, the likest first."""
+    words = " ".join(sorted(_words(text)[0]))
+
+    def likeness(name: str) -> float:
+        known = " ".join(sorted(_words(name)[0]))
+        return difflib.SequenceMatcher(None, words, known).ratio()
+
+    names = dict.fromkeys(card.name for card in CARDS)
+    return sorted(names, key=likeness, reverse=True)[:_NEAR]

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
+
+from omni.errors import OmniError
+
 # GT/s per lane and the share left by the line code (PCI-SIG base specifications 1.1 to 6.0).
 _GIGATRANSFERS = {1: 2.5, 2: 5.0, 3: 8.0, 4: 16.0, 5: 32.0, 6: 64.0}
 _LINE_CODE = {
@@ -20,6 +25,43 @@ def link_gbps(generation: int | None, width: int | None) -> float | None:
     if generation not in _GIGATRANSFERS or not width:
         return None
     return _GIGATRANSFERS[generation] * _LINE_CODE[generation] * width / 8
+
+
+@dataclass(frozen=True)
+class WantedLink:
+    """A link as somebody wrote it; what is not said is None."""
+
+    generation: int | None
+    width: int | None
+
+
+_GENERATION = re.compile(r"(?:gen(?:eration)?|pcie?)\s*\.?\s*([1-6])(?:\.0)?(?![\d.])")
+_WIDTH = re.compile(r"(?:[x×]\s*(16|8|4|2|1)|(16|8|4|2|1)\s*(?:[x×]|lanes?))(?!\d)")
+
+
+def read_link(text: str) -> WantedLink:
+    """What is said by "gen4 x16", "PCIe 5.0 x8", "gen 5" or "x4".
+
+    Raises OmniError (unknown_link).
+    """
+    words = text.strip().lower()
+    generation, words = _taken(_GENERATION, words)
+    width, words = _taken(_WIDTH, words)
+    left_over = words.replace("pcie", "").strip(" ,@")
+    if left_over or not (generation or width):
+        said = f"The link {text!r} cannot be read."
+        fix = "Write the generation and the lanes: gen4 x16, or gen5."
+        raise OmniError("unknown_link", said, fix)
+    return WantedLink(generation, width)
+
+
+def _taken(pattern: re.Pattern[str], words: str) -> tuple[int | None, str]:
+    """The number that the pattern finds, and the words without it."""
+    found = pattern.search(words)
+    if not found:
+        return None, words
+    number = next(group for group in found.groups() if group)
+    return int(number), words[: found.start()] + words[found.end() :]
 
 
 def link_shortfall(

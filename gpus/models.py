@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import Q
 
@@ -137,6 +138,20 @@ class Device(models.Model):
     )
     is_present = models.BooleanField(default=True)
     position = models.PositiveSmallIntegerField(default=0)
+    bandwidth_gbps = models.FloatField(
+        "memory bandwidth, GB/s",
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(0.1)],
+        help_text="instead of what driver, data sheet or measurement say; empty leaves it to them",
+    )
+    tflops = models.FloatField(
+        "TFLOPS, single precision",
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(0.01)],
+        help_text="instead of what driver or data sheet say; empty leaves it to them",
+    )
 
     class Meta:
         ordering = ("host", "position", "name")

@@ -11,6 +11,7 @@ from django.shortcuts import get_object_or_404, render
 from django.utils import timezone
 from django.views.decorators.http import require_GET
 
+from gpus.cards import DataSheet, data_sheet
 from gpus.doctor import card_findings
 from gpus.facts import latest_findings, latest_samples
 from gpus.links import link_gbps
@@ -66,6 +67,13 @@ class ShownCard:
         if self.gpu:
             return link_gbps(self.gpu.pcie_generation_max, self.gpu.pcie_width_max)
         return None
+
+    @property
+    def sheet(self) -> DataSheet | None:
+        """What its maker says of it."""
+        if self.device:
+            return data_sheet(self.device.description, self.memory_bytes)
+        return data_sheet(self.name, self.memory_bytes)
 
 
 def _cards(host: Host) -> list[ShownCard]:

@@ -83,6 +83,11 @@ class Home:
         return self.root / "models"
 
     @property
+    def hub_headers(self) -> Path:
+        """What headers of models at a hub said; may be deleted at any time."""
+        return self.root / "hub-headers"
+
+    @property
     def valkey_socket(self) -> Path:
         inside = self.run / "valkey.sock"
         if _fits(inside):

@@ -184,6 +184,7 @@ PAGES: dict[str, Page] = {
     # Asking the hub, by ?repo=, needs MANAGE_LIBRARY as well.
     "deployments:download": SEEN,
     "deployments:download_list": SEEN,
+    "deployments:hub_plan": Page(MANAGE_LIBRARY),
     "deployments:download_start": Page("", MANAGE_LIBRARY),
     "deployments:download_pause": Page("", MANAGE_LIBRARY),
     "deployments:download_resume": Page("", MANAGE_LIBRARY),
@@ -310,7 +311,7 @@ ADMIN: dict[str, AdminRow] = {
     "gpus.device": _row(
         ADD_DEVICES,
         ALL,
-        fields=("endpoint", "description", "position"),
+        fields=("endpoint", "description", "position", "bandwidth_gbps", "tflops"),
         adding=("host", "name"),
         actions=(("delete_selected", REMOVE_DEVICES),),
     ),

@@ -20,7 +20,13 @@ from deployments.formats.gguf_tensors import (
     with_offsets,
 )
 from deployments.formats.gguf_values import Cursor, LazyArray, LazyText
-from deployments.formats.gguf_window import Budget, GgufError, printable
+from deployments.formats.gguf_window import (
+    Budget,
+    GgufError,
+    Opener,
+    open_file,
+    printable,
+)
 from deployments.formats.limits import MAX_NUMBER
 
 __all__ = [
@@ -30,6 +36,7 @@ __all__ = [
     "LazyText",
     "TensorInfo",
     "read_header",
+    "read_shards",
     "shard_paths",
 ]
 
@@ -177,8 +184,8 @@ def _alignment(cursor: Cursor, metadata: dict[str, Any]) -> int:
     return alignment
 
 
-def _read_shard(path: Path, number: int, budget: Budget) -> _Shard:
-    with Cursor(path, budget=budget) as cursor:
+def _read_shard(path: Path, number: int, budget: Budget, opener: Opener) -> _Shard:
+    with Cursor(path, budget=budget, opener=opener) as cursor:
         version, n_tensors, n_keys = _start(cursor)
         metadata = _metadata(cursor, n_keys)
         alignment = _alignment(cursor, metadata)
@@ -310,15 +317,23 @@ def read_header(path: str | Path) -> GgufHeader:
     gguf_incomplete.
     """
     paths = shard_paths(Path(path))
-    budget = Budget()
     _check_complete(paths)
-    shards = [_read_shard(shard, number, budget) for number, shard in enumerate(paths)]
+    return read_shards(paths)
+
+
+def read_shards(paths: Sequence[Path], opener: Opener = open_file) -> GgufHeader:
+    """Reads the headers of these files, all the shards of one model in their order, from wherever
+    the opener finds their bytes. Raises GgufError, or what the opener raises."""
+    budget = Budget()
+    shards = [
+        _read_shard(shard, number, budget, opener) for number, shard in enumerate(paths)
+    ]
     metadata: dict[str, Any] = {}
     for number, shard in enumerate(shards):
         _check_shard(shard, number, shards)
         metadata = shard.metadata | metadata
     return GgufHeader(
-        paths=paths,
+        paths=tuple(paths),
         version=shards[0].version,
         big_endian=shards[0].order == ">",
         alignment=shards[0].alignment,

@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from deployments.formats.gguf_window import Window
+from deployments.formats.gguf_window import Opener, Window, open_file
 
 # Far above what real models have; they bound the time and the memory that a hostile header can
 # take.
@@ -75,13 +75,17 @@ class LazyArray:
     length: int
     order: str
     n_bytes: int = 0
+    opener: Opener = open_file
 
     def __len__(self) -> int:
         return self.length
 
+    def _cursor(self) -> Cursor:
+        return Cursor(self.path, self.order, self.offset, opener=self.opener)
+
     def digest(self) -> str:
         """The same for two arrays whose bytes in the file are. Raises GgufError as `load` does."""
-        with Cursor(self.path, self.order, self.offset) as cursor:
+        with self._cursor() as cursor:
             if self.n_bytes > MAX_LOADED_BYTES or self.length > MAX_LOADED_ELEMENTS:
                 raise cursor.fail(
                     "gguf_invalid",
@@ -94,7 +98,7 @@ class LazyArray:
 
         Raises GgufError where the file has changed or the array is too large to hold.
         """
-        with Cursor(self.path, self.order, self.offset) as cursor:
+        with self._cursor() as cursor:
             if self.element_type == STRING:
                 return [
                     text.decode("utf-8", "surrogateescape")
@@ -109,7 +113,7 @@ class LazyArray:
 
     def raw_strings(self) -> Iterator[bytes]:
         """Every text as its bytes, which need not be UTF-8. Raises GgufError like `load`."""
-        with Cursor(self.path, self.order, self.offset) as cursor:
+        with self._cursor() as cursor:
             if self.element_type != STRING:
                 raise cursor.fail(
                     "gguf_invalid", "an array of numbers is where texts should be"
@@ -129,12 +133,13 @@ class LazyText:
     path: Path
     offset: int
     n_bytes: int
+    opener: Opener = open_file
 
     def __len__(self) -> int:
         return self.n_bytes
 
     def load(self) -> str:
-        with Cursor(self.path, "<", self.offset) as cursor:
+        with Cursor(self.path, "<", self.offset, opener=self.opener) as cursor:
             return cursor.raw(self.n_bytes).decode("utf-8", "surrogateescape")
 
 
@@ -195,7 +200,7 @@ class Cursor(Window):
                 "gguf_invalid",
                 f"a text of {length} bytes is more than the {MAX_TEXT_BYTES} allowed",
             )
-        lazy = LazyText(self.path, self.position, length)
+        lazy = LazyText(self.path, self.position, length, self.opener)
         self.position += length
         return lazy
 
@@ -337,7 +342,9 @@ class Cursor(Window):
             return self._nested(count, depth + 1, start)
         begins = self.position
         n_bytes = self.skip_texts(count) if kind == STRING else count * smallest
-        lazy = LazyArray(self.path, begins, kind, count, self.order, n_bytes)
+        lazy = LazyArray(
+            self.path, begins, kind, count, self.order, n_bytes, self.opener
+        )
         if (
             count > (EAGER_TEXTS if kind == STRING else EAGER_ELEMENTS)
             or n_bytes > EAGER_BYTES

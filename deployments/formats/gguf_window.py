@@ -11,9 +11,10 @@ import os
 import stat
 import struct
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from omni.errors import OmniError
 
@@ -56,6 +57,66 @@ class Budget:
     kept_bytes: int = 0
 
 
+# --- where the bytes come from --------------------------------------------------------------------
+class Source(Protocol):
+    """The bytes of a file, on this machine's disk or elsewhere."""
+
+    @property
+    def size(self) -> int: ...
+
+    def read(self, start: int, least: int, most: int) -> bytes:
+        """From `start` on: at least so many bytes where the file has them, more where that costs
+        nothing.
+
+        Raises OSError, or OmniError with what to do.
+        """
+
+    def close(self) -> None: ...
+
+
+Opener = Callable[[Path], Source]
+
+
+@dataclass
+class LocalFile:
+    """A regular file that is open for reading."""
+
+    descriptor: int
+    size: int
+
+    def read(self, start: int, least: int, most: int) -> bytes:
+        return os.pread(self.descriptor, max(least, most), start)
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+
+def open_file(path: Path) -> LocalFile:
+    """A pipe or a device is refused before it can block. Raises GgufError."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        fix = "Put it back, or remove the model."
+        raise GgufError(
+            "model_missing", path, "there is no such file", fix=fix
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "the name cannot be opened"
+        fix = "Give the panel's user access to the file."
+        raise GgufError("model_unreadable", path, reason, fix=fix) from None
+    facts = os.fstat(descriptor)
+    if not stat.S_ISREG(facts.st_mode):
+        os.close(descriptor)
+        raise GgufError(
+            "model_unreadable",
+            path,
+            "it is not a file",
+            fix="Remove it from the folder.",
+        )
+    return LocalFile(descriptor, facts.st_size)
+
+
+# --- reading --------------------------------------------------------------------------------------
 class Window:
     """A position in a file; every read is checked against the file's end and the budget."""
 
@@ -65,14 +126,16 @@ class Window:
         order: str = "<",
         position: int = 0,
         budget: Budget | None = None,
+        opener: Opener = open_file,
     ) -> None:
-        self.path, self.budget = path, budget or Budget()
+        self.path, self.budget, self.opener = path, budget or Budget(), opener
         self._base = position
         self._at = 0
         self._window = b""
         self._step = FIRST_WINDOW_BYTES
         self.byte_order = order
-        self._file, self.size = _open(path)
+        self._source = opener(path)
+        self.size = self._source.size
 
     @property
     def byte_order(self) -> str:
@@ -87,7 +150,7 @@ class Window:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        os.close(self._file)
+        self._source.close()
 
     @property
     def position(self) -> int:
@@ -115,7 +178,7 @@ class Window:
         missing = start + n_bytes - self.size
         if missing <= 0:
             try:
-                self._window = os.pread(self._file, max(n_bytes, self._step), start)
+                self._window = self._source.read(start, n_bytes, self._step)
             except OSError as error:
                 raise self.fail(
                     "model_unreadable", error.strerror or "cannot be read", start
@@ -182,29 +245,3 @@ class Window:
                 f"the header takes more than {MAX_KEPT_BYTES} bytes",
                 start,
             )
-
-
-def _open(path: Path) -> tuple[int, int]:
-    """(descriptor, size in bytes) of a regular file; a pipe or a device is refused before it can
-    block."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        fix = "Put it back, or remove the model."
-        raise GgufError(
-            "model_missing", path, "there is no such file", fix=fix
-        ) from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "the name cannot be opened"
-        fix = "Give the panel's user access to the file."
-        raise GgufError("model_unreadable", path, reason, fix=fix) from None
-    facts = os.fstat(descriptor)
-    if not stat.S_ISREG(facts.st_mode):
-        os.close(descriptor)
-        raise GgufError(
-            "model_unreadable",
-            path,
-            "it is not a file",
-            fix="Remove it from the folder.",
-        )
-    return descriptor, facts.st_size

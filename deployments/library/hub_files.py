@@ -228,6 +228,19 @@ def wanted_choice(found: Sequence[DownloadOption], part: str) -> str:
     return ""
 
 
+def named(found: Sequence[DownloadOption], part: str) -> list[DownloadOption]:
+    """All that somebody may mean who writes a file's name, its path, a label or a quantisation."""
+    by_file = [choice for choice in found if part in _file_names(choice)]
+    by_label = [choice for choice in found if choice.label.upper() == part.upper()]
+    by_quant = [choice for choice in found if choice.quant == part.upper()]
+    return by_file or by_label or by_quant
+
+
+def _file_names(choice: DownloadOption) -> set[str]:
+    paths = [file.path for file in choice.files]
+    return {*paths, *(path.rsplit("/", 1)[-1] for path in paths)}
+
+
 # --- memory ---------------------------------------------------------------------------------------
 def needed_bytes(size_bytes: int) -> int:
     return int(size_bytes * MEMORY_FACTOR) + MEMORY_EXTRA_BYTES

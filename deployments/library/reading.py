@@ -53,8 +53,12 @@ def file_texts(path: Path) -> list[str]:
 
 # --- GGUF -----------------------------------------------------------------------------------------
 def _describe_gguf(model: Model, path: Path) -> None:
-    header = read_header(path)
-    _check_byte_order(header, path)
+    describe_header(model, read_header(path))
+
+
+def describe_header(model: Model, header: GgufHeader) -> None:
+    """Fills the row from a header, wherever it was read. Raises GgufError."""
+    _check_byte_order(header)
     known = facts(header)
     shape = model_shape(header)
     vocab = vocab_facts(header)
@@ -62,7 +66,7 @@ def _describe_gguf(model: Model, path: Path) -> None:
     model.shape, model.vocab = shape.to_dict(), vocab.to_dict()
 
 
-def _check_byte_order(header: GgufHeader, path: Path) -> None:
+def _check_byte_order(header: GgufHeader) -> None:
     """Engines read numbers as they lie in memory."""
     if header.big_endian == (sys.byteorder == "big"):
         return
@@ -70,7 +74,7 @@ def _check_byte_order(header: GgufHeader, path: Path) -> None:
     text = f"it is {order}, for another kind of machine; engines on this one do not load it"
     raise GgufError(
         "gguf_byte_order",
-        path,
+        header.paths[0],
         text,
         fix=f"Download the {sys.byteorder}-endian file of this model.",
     )

@@ -6,7 +6,7 @@ from django.db import models
 from django.db.models import Q
 
 from deployments.formats.kinds import DEPLOYABLE, DRAFTING, TITLES, USES, Kind, article
-from deployments.names import LENGTH
+from deployments.names import HUB, LENGTH
 from gpus.models import Host
 from omni.roles import MANAGE_LIBRARY, declared
 
@@ -170,6 +170,12 @@ class Model(models.Model):
     @property
     def is_folder(self) -> bool:
         return self.format == self.Format.FOLDER
+
+    @property
+    def is_at_hub(self) -> bool:
+        """Whether it is no model of the library: read at a hub, to be planned with and not saved
+        (services/hub_models.py)."""
+        return self.name.startswith(HUB)
 
     @classmethod
     def deployable(cls) -> models.QuerySet[Model]:

@@ -105,8 +105,10 @@ class DeviceFacts:
     # Its memory, and its way to the host (bytes × 10⁹ per second).
     bandwidth_gbps: float | None = None
     link_gbps: float | None = None
-    # Single-precision arithmetic at full clock, 10¹² operations per second.
+    # Single-precision arithmetic at the clock its maker gives, 10¹² operations per second.
     tflops: float | None = None
+    # GDDR6, HBM3, LPDDR5X …; empty is unknown.
+    memory_kind: str = ""
     # Measured ÷ computed speed on this device, once something has run on it alone.
     decode_correction: Correction | None = None
     prefill_correction: Correction | None = None

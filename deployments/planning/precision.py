@@ -35,6 +35,7 @@ from deployments.planning.number_formats import (
     TERNARY,
     format_of,
 )
+from gpus.cards import data_sheet
 
 __all__ = [
     "Card",
@@ -84,7 +85,8 @@ class FormatRow:
     why: str
 
 
-# Compute capability by name, where nobody asked the driver. The first match counts.
+# Compute capability by a part of the name, where no driver was asked and there is no data sheet.
+# The first match counts.
 _BY_NAME: tuple[tuple[str, float], ...] = (
     (r"RTX PRO \d+.*Blackwell|RTX PRO \d{4}|RTX 50\d0|\bGB20[2-7]\b", 12.0),
     (r"GB10\b|DGX Spark", 12.1),
@@ -111,19 +113,18 @@ def card(kind: str, compute_capability: str = "", name: str = "") -> Card:
     """`compute_capability` as the driver says it ("12.0"); where it is empty, by the card's
     name."""
     if re.fullmatch(r"\d+\.\d+", compute_capability):
-        known = float(compute_capability)
-    else:
-        known = None
-    if known is None and kind == "cuda":
-        known = next(
-            (
-                number
-                for pattern, number in _BY_NAME
-                if re.search(pattern, name, re.IGNORECASE)
-            ),
-            None,
-        )
-    return Card(kind, known, name)
+        return Card(kind, float(compute_capability), name)
+    if kind != "cuda":
+        return Card(kind, None, name)
+    sheet = data_sheet(name)
+    if sheet and sheet.family.capability:
+        return Card(kind, float(sheet.family.capability), name)
+    known = (
+        number
+        for pattern, number in _BY_NAME
+        if re.search(pattern, name, re.IGNORECASE)
+    )
+    return Card(kind, next(known, None), name)
 
 
 def arithmetic(where: Card) -> frozenset[str]:

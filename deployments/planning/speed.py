@@ -2,16 +2,17 @@
 
 Decoding reads every active weight and the keys and values of all earlier tokens once per token (the
 roofline of memory bandwidth; Pope et al. 2022, arXiv 2211.05102, section 2.1), prefill is bound by
-arithmetic: 2 operations per weight and token. Places work one after another, except under tensor
-split. The shares of the peak that the engine reaches are taken from llama.cpp's own published runs
-(llama-bench on RTX 3090 to RTX 5090, Q4_0 and Q4_K_M, 7 B to 32 B: 0.62 to 0.72 of the bandwidth;
-see ggml-org/llama.cpp discussion 15013) and from runs of the packaged engine on processors.
-Mixtures of experts are fitted to runs on Blackwell: gpt-oss-20b reads prompts with 10,560 to 13,806
-tokens/s (ggml-org/llama.cpp pull request 17906) and answers with about 250 on an RTX PRO 6000.
+arithmetic: 2 operations per weight and token, and per head and earlier token. Places work one after
+another, except under tensor split.
+
+The shares of the peak that the engine reaches on cards are fitted to its own published runs, those
+of tests/planning/published_speeds.py that are not held out; benchmarks/published_speeds.py prints
+both. Those of processors are from runs of the packaged engine.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -53,15 +54,26 @@ class Efficiency:
 
 
 _PROCESSOR = Efficiency((0.45, 0.85, 1.0), (0.4, 1.0, 1.5), 10e-6, 2e-6, 0.7e-3)
+# GDDR: weights of 32 B and 70 B are read at 0.79 to 0.81 of the bandwidth from an RTX A6000 to an
+# RTX PRO 6000; what smaller models lack is the time of launches.
 _CARD = Efficiency(
-    (0.5, 0.68, 0.85),
-    (0.5, 1.6, 2.4),
-    30e-6,
+    (0.55, 0.8, 0.92),
+    (0.5, 1.8, 2.4),
+    25e-6,
     20e-6,
     25e-6,
-    experts_s=40e-6,
-    idle_tokens=100,
+    experts_s=30e-6,
+    idle_tokens=150,
 )
+# An A100 and an H100 have two to four times the bandwidth per multiprocessor of those: taking 4-bit
+# weights apart keeps the engine from using it.
+_HBM_CARD = replace(_CARD, memory=(0.4, 0.56, 0.8))
+# One budget of power for card and processors: GB10 reaches 1.1 times its single-precision peak,
+# where an RTX 5090 of the same kind of cores reaches 1.8.
+_SHARED_CARD = replace(_CARD, compute=(0.5, 1.1, 1.8))
+# Without CUDA's matrix kernels: an RX 9070 XT 1.4, a Radeon 8060S 0.4 to 0.6, an RX 7900 XTX less.
+_VULKAN = replace(_CARD, compute=(0.2, 1.3, 1.8), experts_s=40e-6)
+_SHARED_VULKAN = replace(_VULKAN, compute=(0.2, 0.5, 0.9))
 # Launches and hand-overs take this many times what is likely.
 _FIXED_COSTS = (1.5, 1.0, 0.7)
 # ggml-cuda, mul_mat_vec: up to so many tokens each weight is read once and nothing is laid out in
@@ -74,6 +86,10 @@ LINK_SHARE = (0.25, 0.6, 0.9)
 EFFICIENCY = {
     "cpu": _PROCESSOR,
     "cuda": _CARD,
+    "cuda HBM": _HBM_CARD,
+    "cuda LPDDR": _SHARED_CARD,
+    "vulkan": _VULKAN,
+    "vulkan LPDDR": _SHARED_VULKAN,
     "rpc": replace(_PROCESSOR, hop_s=0.4e-3),
 }
 # Single-precision operations a core does in the engine's kernels: 601 tokens of a 135 M model in
@@ -84,8 +100,14 @@ CORE_TFLOPS = 0.055
 OFFLOADED_BATCH = 32
 
 
-def efficiency(kind: str) -> Efficiency:
-    return EFFICIENCY.get(kind, _CARD)
+# HBM2e, HBM3 and LPDDR5X differ in bandwidth, not in what keeps an engine from it.
+_NEWER = re.compile(r"\d.*")
+
+
+def efficiency(device: DeviceFacts) -> Efficiency:
+    """By the kind of device and of its memory; cards that say nothing else have GDDR."""
+    own = f"{device.kind} {_NEWER.sub('', device.memory_kind)}"
+    return EFFICIENCY.get(own, EFFICIENCY.get(device.kind, _CARD))
 
 
 @dataclass(frozen=True)
@@ -128,7 +150,7 @@ class SpeedModel:
             return 0.0
         if not device.bandwidth_gbps:
             return None
-        rates = efficiency(device.kind)
+        rates = efficiency(device)
         window = min(depth, self.model.n_swa or depth)
         read = work.dense_bytes + work.expert_bytes * expert_share(self.model, tokens)
         read += work.kv_bytes_per_token * depth + work.window_bytes_per_token * window
@@ -149,6 +171,8 @@ class SpeedModel:
         if device.tflops:
             experts = expert_share(self.model, 1) / self._filled(rates, tokens)
             per_token = work.dense_weights + work.expert_weights * experts
+            per_token += work.attention_weights * depth
+            per_token += work.window_attention_weights * window
             peak = (
                 device.tflops
                 * 1e12
@@ -198,7 +222,7 @@ class SpeedModel:
 
     def _hop_s(self, tokens: int) -> float:
         link = min((d.link_gbps for d in self.devices if d.link_gbps), default=None)
-        slowest = max((efficiency(d.kind).hop_s for d in self.devices), default=0.0)
+        slowest = max((efficiency(d).hop_s for d in self.devices), default=0.0)
         return slowest + (self.hop_bytes(tokens) / (link * 1e9) if link else 0.0)
 
     @property
@@ -225,7 +249,7 @@ class SpeedModel:
     def syncs_s(self, tokens: int) -> float:
         """Under tensor split: seconds the devices spend waiting for each other's halves."""
         link = min((d.link_gbps for d in self.devices if d.link_gbps), default=None)
-        each = max(efficiency(d.kind).sync_s for d in self.devices)
+        each = max(efficiency(d).sync_s for d in self.devices)
         return self.syncs * (
             each + (self.hop_bytes(tokens) / (link * 1e9) if link else 0.0)
         )
@@ -244,7 +268,11 @@ class SpeedModel:
         return _rate(self.step_s(1, min(depth, self.settings.context), level), 1)
 
     def prefill_tps(self, prompt: int = TYPICAL_PROMPT, level: int = 1) -> float | None:
-        """Over a prompt of that length, one micro-batch after another."""
+        """Over a prompt of that length, one micro-batch after another; None where it is not known
+        how fast a device calculates."""
+        places = zip((*self.devices, self.host), self._used(), strict=True)
+        if any(not place.tflops for place, work in places if not work.is_empty):
+            return None
         prompt = max(min(prompt, self.settings.context), 1)
         batch = max(min(self.settings.micro_batch, prompt), 1)
         return _rate(self.step_s(batch, prompt // 2, level), batch)

@@ -26,6 +26,10 @@ class Work:
     expert_weights: int = 0
     kv_bytes_per_token: float = 0.0
     window_bytes_per_token: float = 0.0
+    # Multiplications of one token's attention with one earlier token, in layers without a window
+    # and in those with one.
+    attention_weights: int = 0
+    window_attention_weights: int = 0
 
     def add(self, tensors: Sequence[tuple[int, int]], *, experts: bool = False) -> None:
         size = sum(t[0] for t in tensors)
@@ -64,8 +68,10 @@ def works(
         holder = found[place if settings.offload_kqv else placement.host]
         if kind.is_swa:
             holder.window_bytes_per_token += _kv_per_token(model, kind, settings)
+            holder.window_attention_weights += _attention_weights(kind)
         else:
             holder.kv_bytes_per_token += _kv_per_token(model, kind, settings)
+            holder.attention_weights += _attention_weights(kind)
     output = model.extra.get("output.weight") or model.extra.get("token_embd.weight")
     if output:
         found[placement.output].add([(output.n_bytes, prod(output.shape))])
@@ -93,6 +99,13 @@ def _kv_per_token(
     return key + kind.n_head_kv * kind.head_dim_v * float(CACHE_BYTES[settings.type_v])
 
 
+def _attention_weights(kind: LayerKind) -> int:
+    """Keys are compared with and values are mixed by every head."""
+    if not kind.has_kv:
+        return 0
+    return kind.n_head * (kind.head_dim_k + kind.head_dim_v)
+
+
 def kv_bytes_per_token(model: ModelShape, settings: MemorySettings) -> float:
     """What one token adds to the cache as it is kept, all layers together."""
     return sum(_kv_per_token(model, kind, settings) for kind in model.layer_kinds())
@@ -116,4 +129,6 @@ def part_of(work: Work, share: float) -> Work:
         int(work.expert_weights * share),
         work.kv_bytes_per_token * share,
         work.window_bytes_per_token * share,
+        int(work.attention_weights * share),
+        int(work.window_attention_weights * share),
     )

@@ -137,7 +137,9 @@ def _roles_of(strategy: Strategy) -> Schema:
     device = {"type": "string", "pattern": _whole(DEVICE)}
     devices = {"type": "array", "items": device, "minItems": 1, "uniqueItems": True}
     both = {
-        "models": _by_role(strategy, [_text("a model")]),
+        "models": _by_role(
+            strategy, [_text("a model; to plan only: hub:OWNER/REPO:QUANT")]
+        ),
         "devices": _by_role(strategy, [device, devices]),
     }
     optional = _optional_roles(strategy)

@@ -12,7 +12,7 @@ from deployments.external.plan import check_external
 from deployments.external.probe import allowed_address
 from deployments.library.reading import describe_file
 from deployments.models import Deployment, Engine, Model, Route
-from deployments.names import RESERVED
+from deployments.names import HUB, RESERVED
 from deployments.planning.plan import Plan
 from deployments.rig.reader import parse
 from deployments.rig.rights import refusals
@@ -24,7 +24,7 @@ from deployments.rig.words import (
     RigEngine,
     RigError,
 )
-from deployments.services.checks import check_formats
+from deployments.services.checks import check_formats, not_downloaded
 from deployments.services.defaults import default_engine
 from deployments.services.discovery import ensure_devices, local_host
 from deployments.services.engines import examine
@@ -124,25 +124,37 @@ def _first(engines: list[Engine], what: str) -> Engine:
     return engines[0]
 
 
-def resolve(text: str, user: Any = None) -> Wanted:
+def resolve(text: str, user: Any = None, *, asks_hub: bool = False) -> Wanted:
     """Reads the file, asks its engines and models, and plans its deployments; changes nothing.
 
-    Raises RigError with every mistake and its line, or with every line that this user may not
-    change.
+    Models at a hub (services/hub_models.py) are looked up where it may be asked: they can be
+    planned, and are a mistake in a file that is to be applied. Raises RigError with every mistake
+    and its line, or with every line that this user may not change.
     """
     wanted = Wanted(local_host(), text, parse(text))
     ensure_devices(wanted.host)
     refused = list(refusals(wanted.rig, wanted.host, user))
     if refused:
         raise RigError(refused)
-    problems = [*_resolve_engines(wanted), *_resolve_models(wanted)]
+    problems = [
+        *_resolve_engines(wanted),
+        *_resolve_models(wanted),
+        *_resolve_hub_models(wanted, asks_hub),
+    ]
     for entry in wanted.rig.deployments:
         found = list(_deployment_problems(wanted, entry))
-        problems += found or _plan_problems(wanted, entry)
+        if not found and _has_its_models(wanted, entry):
+            found = _plan_problems(wanted, entry)
+        problems += found
     problems += _route_problems(wanted)
     if problems:
         raise RigError(problems)
     return wanted
+
+
+def _has_its_models(wanted: Wanted, entry: RigDeployment) -> bool:
+    names = entry.models.values()
+    return is_external(wanted, entry) or all(name in wanted.models for name in names)
 
 
 def _resolve_engines(wanted: Wanted) -> Iterator[Problem]:
@@ -220,6 +232,28 @@ def _resolve_models(wanted: Wanted) -> Iterator[Problem]:
             yield Problem(entry.line("path"), model.error)
 
 
+def _resolve_hub_models(wanted: Wanted, asks_hub: bool) -> Iterator[Problem]:
+    for entry in wanted.rig.deployments:
+        for role, name in entry.models.items():
+            if not name.startswith(HUB) or is_external(wanted, entry):
+                continue
+            try:
+                _resolve_hub_model(wanted, name, asks_hub)
+            except OmniError as error:
+                yield Problem(_role_line(entry, "models", role), str(error))
+
+
+def _resolve_hub_model(wanted: Wanted, name: str, asks_hub: bool) -> None:
+    """Raises OmniError, also where the hub is not to be asked."""
+    if not asks_hub:
+        raise not_downloaded(name)
+    # Whoever applies files has no use for the hub's client and its 7 MB.
+    from deployments.services.hub_models import ask_engines, hub_model
+
+    wanted.models[name] = hub_model(name)
+    ask_engines(wanted.engines.values(), wanted.models[name])
+
+
 def _deployment_problems(wanted: Wanted, entry: RigDeployment) -> Iterator[Problem]:
     """Names that lead nowhere, and roles without a place."""
     devices = set(wanted.host.devices.values_list("name", flat=True))
@@ -230,7 +264,8 @@ def _deployment_problems(wanted: Wanted, entry: RigDeployment) -> Iterator[Probl
                 _role_line(entry, "devices", role),
                 f"The role {role} has no device; CPU is one too.",
             )
-        if name not in wanted.models:
+        # What is wrong with a model at a hub has been said.
+        if name not in wanted.models and not name.startswith(HUB):
             yield Problem(
                 _role_line(entry, "models", role), f"There is no model {name!r}."
             )

@@ -114,9 +114,22 @@ def check_kinds(members: Members) -> None:
             raise OmniError("wrong_kind", text, model.use or "Choose another model.")
 
 
+def check_downloaded(models: Iterable[Model]) -> None:
+    """Raises OmniError (not_downloaded) for a model that is at a hub still."""
+    for model in models:
+        if model.is_at_hub:
+            raise not_downloaded(model.name)
+
+
+def not_downloaded(name: str) -> OmniError:
+    fix = "Download it on the Models page, then name it as the library does."
+    return OmniError("not_downloaded", f"{name} is not downloaded.", fix)
+
+
 def check_members(strategy: Strategy, host: Host, members: Members) -> None:
     """Raises OmniError when roles, devices or models cannot be what they are given as."""
     strategy.check_roles(members)
+    check_downloaded(model for model, _ in members.values())
     check_kinds(members)
     known = set(host.devices.values_list("name", flat=True))
     for role, (_, devices) in members.items():

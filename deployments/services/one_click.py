@@ -133,6 +133,26 @@ def best_offer(host: Host, model: Model) -> Offer:
     raise _why_none(model, offers, alone)
 
 
+def ways(host: Host, model: Model) -> list[Offer]:
+    """The best way on each of the host's devices, and on several where none holds the model alone,
+    as if nothing else ran; the best first, those that cannot be too.
+
+    `in_the_way` of each are deployments that have its place at this moment. Raises OmniError
+    (no_engine, fits_nowhere).
+    """
+    engines = _engines(host, model)
+    rig = rig_facts(host, live=False)
+    best: dict[tuple[str, ...], Offer] = {}
+    for offer in _offers(host, model, engines, rig, occupied(host)):
+        names = tuple(device.name for device in offer.devices)
+        if names not in best or offer.key < best[names].key:
+            best[names] = offer
+    if not best:
+        text = f"{model.name} cannot be planned on any device here."
+        raise OmniError("fits_nowhere", text, "Look at the devices on the Rig page.")
+    return sorted(best.values(), key=lambda offer: offer.key)
+
+
 def _engines(host: Host, model: Model) -> list[Engine]:
     """Those that load the model, the one to prefer first. Raises OmniError (no_engine)."""
     first = default_engine(host, model)

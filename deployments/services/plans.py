@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings as django_settings
@@ -26,6 +27,8 @@ from deployments.planning.plan import (
     Member,
     Plan,
     PlanRequest,
+    Reason,
+    Severity,
 )
 from deployments.planning.repacking import Kernels
 from deployments.planning.settings import AUTO, validated
@@ -170,12 +173,38 @@ def plan_on(
         api_key_file=KEY_FILE,
         slots_folder=str(home.slots / name) if name else str(home.slots),
     )
-    plan = plan_on_engine(get_strategy(strategy), request)
+    models = {role: model for role, (model, _) in members.items()}
+    plan = _marked(plan_on_engine(get_strategy(strategy), request), models.values())
     if not plan.instances:
         return plan
-    models = {role: model for role, (model, _) in members.items()}
     subject = plan_subject(plan, models, engine.flavour, engine.build)
     return corrected(plan, subject, past)
+
+
+def _marked(plan: Plan, models: Iterable[Model]) -> Plan:
+    """With a word on those of its models that are at a hub: nothing speaks against the plan, and
+    nothing can run by it yet."""
+    at_hub = {model.name: model for model in models if model.is_at_hub}
+    return replace(plan, reasons=(*plan.reasons, *map(_at_hub, at_hub.values())))
+
+
+def _at_hub(model: Model) -> Reason:
+    planned = "it is planned by its header at the hub."
+    if known := in_library(model):
+        text = f"{model.name} is in the library as {known.name}; {planned}"
+        return Reason("is_in_library", Severity.INFO, text, f"Name it {known.name}.")
+    text = f"{model.name} is not downloaded; {planned}"
+    fix = "Download it on the Models page to deploy it."
+    return Reason("not_downloaded", Severity.INFO, text, fix)
+
+
+def in_library(model: Model) -> Model | None:
+    """What a download of this model at a hub has left in one of the library's folders."""
+    file = Path(model.path).relative_to(django_settings.OMNI_HOME.models)
+    found = Model.objects.filter(
+        path__endswith=f"/{file}", size_bytes=model.size_bytes, state=Model.State.OK
+    )
+    return found.only("name").first()
 
 
 def _subject(strategy: str, engine: Engine, members: Members) -> Subject:
@@ -260,27 +289,26 @@ def engine_facts(engine: Engine, archs: Iterable[str] = ()) -> EngineFacts:
 
 def _device_facts(device: Device, real: Device, used_bytes: int | None) -> DeviceFacts:
     """`real` is the device itself, or the one of another host that is behind it: it says how fast
-    that is. How fast the network between them is nobody knows."""
+    that is. How fast the network between them is nobody knows. What somebody entered wins."""
     gpu = real.gpu
     total = device.memory_bytes
     host = real.host
     # An engine's device that could be tied to no card of the driver's is known by what the engine
     # calls it.
-    sheet = data_sheet(real.description, total) if gpu is None else None
+    sheet = data_sheet(gpu.name if gpu else real.description, total)
     on_host = real.kind == Device.Kind.CPU or real.is_stand_in
     cores = (host.cpu_count or 1) // (2 if real.is_stand_in else 1)
-    if gpu:
-        own_gbps = gpu.memory_bandwidth_gbps
-    elif sheet:
-        own_gbps = sheet.bandwidth_gbps
+    if on_host:
+        found_gbps = host.ram_bandwidth_gbps
+        found_tflops: float | None = max(cores, 1) * CORE_TFLOPS
     else:
-        own_gbps = None
-    if gpu:
-        own_tflops = gpu.tflops
-    elif sheet:
-        own_tflops = sheet.tflops
-    else:
-        own_tflops = None
+        found_gbps = gpu.memory_bandwidth_gbps if gpu else None
+        found_tflops = gpu.tflops if gpu else None
+        if sheet:
+            found_gbps = found_gbps or sheet.bandwidth_gbps
+            # The driver counts with a clock that no card keeps up with (an RTX 5090's 3,090 for
+            # 2,407 MHz); what a card reaches of its peak is known of the data sheet's.
+            found_tflops = sheet.tflops
     return DeviceFacts(
         name=device.name,
         kind=device.kind,
@@ -291,13 +319,14 @@ def _device_facts(device: Device, real: Device, used_bytes: int | None) -> Devic
         endpoint=device.endpoint,
         gpu_uuid=device.gpu.uuid if device.gpu else "",
         is_stand_in=device.is_stand_in,
-        bandwidth_gbps=host.ram_bandwidth_gbps if on_host else own_gbps,
+        bandwidth_gbps=device.bandwidth_gbps or real.bandwidth_gbps or found_gbps,
         link_gbps=(
             link_gbps(gpu.pcie_generation_max, gpu.pcie_width_max)
             if gpu and real is device
             else None
         ),
-        tflops=max(cores, 1) * CORE_TFLOPS if on_host else own_tflops,
+        tflops=device.tflops or real.tflops or found_tflops,
+        memory_kind=sheet.memory_kind if sheet and not on_host else "",
     )
 
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from deployments.engines import get_flavour
 from deployments.engines.base import may_play
 from deployments.formats.kinds import WITHOUT_TEXT, article
-from deployments.planning.plan import Plan, PlanRequest, Reason, Severity, Verdict
-from deployments.strategies.base import Strategy, error, outlook, verdict_of
+from deployments.planning.plan import (
+    DeviceFacts,
+    Plan,
+    PlanRequest,
+    Reason,
+    Severity,
+    Verdict,
+)
+from deployments.strategies.base import Strategy, error, info, outlook, verdict_of
 
 
 def plan_on_engine(strategy: Strategy, request: PlanRequest) -> Plan:
@@ -22,7 +30,8 @@ def plan_on_engine(strategy: Strategy, request: PlanRequest) -> Plan:
     if any(reason.severity == Severity.ERROR for reason in own):
         return Plan(strategy.name, Verdict.NOT_VIABLE, own)
     plan = strategy.plan(flavour.adjusted(request))
-    reasons = (*own, *(reason for reason in plan.reasons if flavour.answers(reason)))
+    answered = (reason for reason in plan.reasons if flavour.answers(reason))
+    reasons = (*own, *answered, *speed_unknown(plan, request))
     if reasons == plan.reasons:
         return plan
     verdict = verdict_of(reasons)
@@ -31,6 +40,40 @@ def plan_on_engine(strategy: Strategy, request: PlanRequest) -> Plan:
         verdict=verdict,
         reasons=reasons,
         predicted=outlook(plan.predicted, reasons),
+    )
+
+
+def speed_unknown(plan: Plan, request: PlanRequest) -> tuple[Reason, ...]:
+    """Which fact of a device is missing where a plan that runs has no predicted speed."""
+    known = plan.predicted
+    if plan.verdict == Verdict.NOT_VIABLE or (known.decode_tps and known.prefill_tps):
+        return ()
+    facts = {device.name: device for device in request.host_devices}
+    for member in request.members.values():
+        facts |= {device.name: device for device in member.devices}
+    used = [
+        facts[use.name]
+        for use in plan.devices
+        if use.weights_bytes and use.name in facts
+    ]
+    unread = [device for device in used if not device.bandwidth_gbps]
+    if unread and known.decode_tps is None:
+        return (_lacks("speed", "memory bandwidth", unread),)
+    uncounted = [device for device in used if not device.tflops]
+    if uncounted and known.prefill_tps is None:
+        return (_lacks("prompt speed", "arithmetic speed", uncounted),)
+    return ()
+
+
+def _lacks(what: str, fact: str, devices: Sequence[DeviceFacts]) -> Reason:
+    names = " and ".join(device.name for device in devices)
+    fix = "Enter it in the administration, under Devices."
+    if any(device.kind == "cpu" or device.is_stand_in for device in devices):
+        fix += " The agent measures the host's memory when it starts."
+    return info(
+        "speed_unknown",
+        f"No {what} is predicted: the {fact} of {names} is not known.",
+        fix,
     )
 
 

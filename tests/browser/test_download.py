@@ -13,13 +13,15 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.browser.conftest import log_in
 from tests.browser.looks import SIZES, look
-from tests.deployments.gguf_corpus import write_with_package
+from tests.deployments.big_model import big_model
+from tests.deployments.gguf_corpus import smollm2, write_with_package
 from tests.deployments.local_hub import LocalHub, Repo
 from tests.helpers import wait_until
 from tests.panel import RunningPanel
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 REPO = "some-org/Tiny-Model-GGUF"
+SIZES_REPO = "some-org/Both-Sizes-GGUF"
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +35,21 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHub]:
         "Tiny-Q8_0.gguf": large + b"more",
         "mmproj-Tiny-F16.gguf": small,
     }
-    with LocalHub(
-        {REPO: Repo(files), "some-org/Gated": Repo(files, gated="manual")}
-    ) as running:
+    big = big_model(tmp_path_factory.mktemp("big") / "big-Q4_K_M.gguf")
+    repos = {
+        REPO: Repo(files),
+        "some-org/Gated": Repo(files, gated="manual"),
+        SIZES_REPO: Repo({"smol-Q8_0.gguf": smollm2(), big.name: big}),
+    }
+    with LocalHub(repos) as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def hub_is_well(hub: LocalHub) -> None:
+    """However the test before left it."""
+    hub.rate_bps = 0
+    hub.ranges = True
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +137,40 @@ def test_a_gated_repository_fails_with_a_way_out_and_can_be_cancelled(
     expect(row.locator(".badge")).to_have_text("Cancelled")
 
 
+def test_a_model_is_planned_before_its_download(
+    page: Page, hub: LocalHub, hub_panel: RunningPanel
+) -> None:
+    hub.ranges = False
+    page.goto(f"{hub_panel.url}/models/download/?repo={SIZES_REPO}")
+    expect(page.get_by_role("link", name="Plan it Q8_0")).to_be_visible()
+    # Its name is another one while it is at work.
+    plan = page.locator("a.plan-it").first
+    shown = page.locator("#hub-plan-1")
+    expect(shown).to_be_hidden()
+    plan.focus()
+    page.keyboard.press("Enter")
+    expect(shown.get_by_role("alert")).to_contain_text("sends whole files only")
+
+    hub.ranges = True
+    hub.rate_bps = 400_000
+    page.keyboard.press("Enter")
+    expect(plan.get_by_text("Reading its header…")).to_be_visible()
+    hub.rate_bps = 0
+    expect(shown.locator(".way").first).to_contain_text("fits")
+    expect(shown.locator(".way").first).to_contain_text("tokens/s")
+    expect(shown).to_contain_text("not downloaded")
+    expect(plan.get_by_text("Reading its header…")).to_be_hidden()
+    expect(plan).to_be_focused()
+
+    before = hub.sent_bytes
+    page.get_by_role("link", name="Plan it Q4_K_M").click()
+    expect(page.locator("#hub-plan-2")).to_contain_text("Llama 3.3 70B")
+    assert hub.sent_bytes - before < 16e6
+    assert shown.locator(".way").count()
+    page.goto(f"{hub_panel.url}/models/")
+    expect(page.locator("main")).not_to_contain_text("Both-Sizes")
+
+
 @pytest.mark.parametrize(("scheme", "size"), [("light", "desk"), ("dark", "phone")])
 def test_the_page_fits_and_is_accessible(
     scheme: str,
@@ -136,6 +183,11 @@ def test_the_page_fits_and_is_accessible(
     log_in(page, hub_panel.url)
     page.goto(f"{hub_panel.url}/models/download/?repo=some-org/Gated")
     wrong = look(page, f"download-{scheme}-{size}")
+    page.goto(f"{hub_panel.url}/models/download/?repo={SIZES_REPO}")
+    for number, part in enumerate(("Q8_0", "Q4_K_M"), start=1):
+        page.get_by_role("link", name=f"Plan it {part}").click()
+        expect(page.locator(f"#hub-plan-{number} .way").first).to_be_visible()
+    wrong += look(page, f"download-planned-{scheme}-{size}")
     page.goto(f"{hub_panel.url}/models/")
     page.get_by_role("link", name="smollm2").first.click()
     wrong += look(page, f"model-facts-{scheme}-{size}")

@@ -13,18 +13,21 @@ import time
 from dataclasses import dataclass, field
 from hashlib import sha1, sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PIECE = 16 << 10
+# A file that lies on disk is larger than memory, and mostly a hole.
+Content = bytes | Path
 
 
 @dataclass
 class Repo:
     """`files` by path; what is listed of them unless `listed` says otherwise is what they are."""
 
-    files: dict[str, bytes]
+    files: dict[str, Content]
     licence: str = "apache-2.0"
     gated: str = ""
     has_sizes: bool = True
@@ -90,12 +93,13 @@ def _info(name: str, repo: Repo) -> dict[str, Any]:
     for path, content in repo.files.items():
         entry: dict[str, Any] = {
             "rfilename": path,
-            "size": len(content),
+            "size": size_of(content),
             "blobId": blob_id(content),
         }
         if path.endswith(".gguf"):
-            digest = repo.listed_sha256.get(path) or sha256(content).hexdigest()
-            entry["lfs"] = {"sha256": digest, "size": len(content), "pointerSize": 134}
+            digest = repo.listed_sha256.get(path) or digest_of(content)
+            size = size_of(content)
+            entry["lfs"] = {"sha256": digest, "size": size, "pointerSize": 134}
         siblings.append(entry if repo.has_sizes else {"rfilename": path})
     return {
         "_id": "1",
@@ -113,7 +117,28 @@ def _info(name: str, repo: Repo) -> dict[str, Any]:
     }
 
 
-def blob_id(content: bytes) -> str:
+def size_of(content: Content) -> int:
+    return len(content) if isinstance(content, bytes) else content.stat().st_size
+
+
+def digest_of(content: Content) -> str:
+    """Of a file on disk its name's and size's: nobody downloads it whole."""
+    if isinstance(content, bytes):
+        return sha256(content).hexdigest()
+    return sha256(f"{content} {size_of(content)}".encode()).hexdigest()
+
+
+def piece_of(content: Content, start: int, stop: int) -> bytes:
+    if isinstance(content, bytes):
+        return content[start:stop]
+    with content.open("rb") as file:
+        file.seek(start)
+        return file.read(stop - start)
+
+
+def blob_id(content: Content) -> str:
+    if isinstance(content, Path):
+        return digest_of(content)[:40]
     return sha1(
         b"blob %d\0" % len(content) + content, usedforsecurity=False
     ).hexdigest()
@@ -172,35 +197,35 @@ def _handler(hub: LocalHub) -> type[BaseHTTPRequestHandler]:
             headers = {
                 "Location": f"{hub.cdn}/blobs/{name}/{path}",
                 "X-Repo-Commit": COMMIT,
-                "X-Linked-Size": str(len(content)),
-                "X-Linked-Etag": f'"{sha256(content).hexdigest()}"',
+                "X-Linked-Size": str(size_of(content)),
+                "X-Linked-Etag": f'"{digest_of(content)}"',
             }
             return self.send(302, b"", headers)
 
-        def blob(self, content: bytes, body: bool) -> None:
-            start, asked = 0, self.headers.get("Range", "")
-            if hub.ranges and (found := re.fullmatch(r"bytes=(\d+)-", asked)):
+        def blob(self, content: Content, body: bool) -> None:
+            size = size_of(content)
+            start, stop, asked = 0, size, self.headers.get("Range", "")
+            if hub.ranges and (found := re.fullmatch(r"bytes=(\d+)-(\d*)", asked)):
                 start = int(found[1])
-                if start >= len(content):
+                stop = min(int(found[2]) + 1, size) if found[2] else size
+                if start >= size:
                     return self.refuse(416, "")
             self.send_response(206 if asked and hub.ranges else 200)
-            self.send_header("Content-Length", str(len(content) - start))
-            self.send_header("ETag", f'"{sha256(content).hexdigest()}"')
+            self.send_header("Content-Length", str(stop - start))
+            self.send_header("ETag", f'"{digest_of(content)}"')
             if asked and hub.ranges:
-                self.send_header(
-                    "Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}"
-                )
+                self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{size}")
             self.end_headers()
             if body:
-                self.pour(content[start:])
+                self.pour(content, start, stop)
 
-        def pour(self, content: bytes) -> None:
+        def pour(self, content: Content, first: int, last: int) -> None:
             """Piece by piece; a reader that has gone ends it."""
             with hub.lock:
-                cut = hub.cut_after if hub.cuts else 0
+                cut = first + hub.cut_after if hub.cuts and hub.cut_after else last
                 hub.cuts -= bool(hub.cuts)
-            for start in range(0, len(content), PIECE):
-                piece = content[start : min(start + PIECE, cut or len(content))]
+            for start in range(first, last, PIECE):
+                piece = piece_of(content, start, min(start + PIECE, cut, last))
                 if not piece:
                     break
                 try:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,9 +15,10 @@ from typing import Any
 import pytest
 from huggingface_hub import constants
 
-from deployments.library import downloads, hub, hub_client, hub_files
+from deployments.library import downloads, hub, hub_client, hub_files, hub_headers
 from deployments.library.hub_client import check_target, is_public
 from deployments.library.hub_files import RepoFile
+from deployments.models import Model
 from gpus.models import Host
 from omni.errors import OmniError
 from tests.deployments.local_hub import COMMIT
@@ -422,6 +425,148 @@ def test_a_file_that_comes_too_slowly_is_asked_for_again(
         read_all()
     assert slow.value.retry
     left.set()
+
+
+# --- parts of files -------------------------------------------------------------------------------
+def read_part(seconds: float = 20.0) -> bytes:
+    """Bytes 16 to 31 of 64."""
+    return hub.read_part(REPO, COMMIT, FILE, 16, 32, time.monotonic() + seconds)
+
+
+def part(
+    body: bytes = bytes(16),
+    said: str = "bytes 16-31/64",
+    status: int = 206,
+    **more: str,
+) -> Callable[[BaseHTTPRequestHandler], None]:
+    headers = {"Content_Range": said} if said else {}
+    return lambda request: sends(request, body, status, **headers | more)
+
+
+def test_a_part_of_a_file_comes_as_it_was_asked_for(evil: Evil) -> None:
+    evil.answer = part(b"0123456789abcdef")
+    assert read_part() == b"0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        # Whole files instead of parts.
+        (part(bytes(64), "", 200), "hub_no_ranges"),
+        (part(bytes(16), "", 206), "hub_no_ranges"),
+        (part(bytes(16), "bytes 16-31/64", 200), "hub_no_ranges"),
+        (part(b"", "", 204), "hub_no_ranges"),
+        (part(b"--x", "", 206, Content_Type="multipart/byteranges"), "hub_no_ranges"),
+        # Another part than was asked for.
+        (part(said="bytes 0-15/64"), "hub_wrong_range"),
+        (part(said="bytes 16-63/64"), "hub_wrong_range"),
+        (part(said="bytes 31-16/64"), "hub_wrong_range"),
+        (part(said="bytes 16-31/*"), "hub_wrong_range"),
+        (part(said="bytes */64"), "hub_wrong_range"),
+        (part(said="lines 16-31/64"), "hub_wrong_range"),
+        (part(said=f"bytes 16-31/{'9' * 4000}"), "hub_wrong_range"),
+        (part(bytes(64)), "hub_wrong_range"),
+        (part(bytes(8)), "hub_wrong_range"),
+        # Another file than was listed.
+        (part(said="bytes 16-31/65"), "hub_changed"),
+        (part(b"", "bytes */10", 416), "hub_changed"),
+        # And what is no answer.
+        (part(gzip.compress(bytes(16)), Content_Encoding="gzip"), "hub_incomplete"),
+        (part(bytes(64), Transfer_Encoding="identity"), "hub_unreachable"),
+        (part(bytes(16), Content_Length="17"), "hub_unreachable"),
+        (part(b"", "", 401), "hub_token"),
+        (part(b"", "", 403, X_Error_Code="GatedRepo"), "hub_gated"),
+        (part(b"", "", 404, X_Error_Code="EntryNotFound"), "hub_not_found"),
+        (part(b"", "", 429), "hub_busy"),
+        (part(b"", "", 500), "hub_busy"),
+        (part(b"x" * 200_000, "", 500), "hub_changed"),
+        (redirects("/again"), "hub_redirect"),
+        (redirects("file:///etc/passwd"), "hub_redirect"),
+        (redirects("http://169.254.169.254/latest/meta-data"), "hub_redirect"),
+    ],
+)
+def test_a_part_that_is_none_is_refused(
+    evil: Evil, answer: Callable[[BaseHTTPRequestHandler], None], code: str
+) -> None:
+    evil.answer = answer
+    with pytest.raises(OmniError) as refused:
+        read_part()
+    assert refused.value.code == code and refused.value.fix
+
+
+def test_a_part_without_end_is_left(evil: Evil) -> None:
+    sent: list[int] = []
+
+    def without_end(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(206)
+        request.send_header("Content-Range", "bytes 16-31/64")
+        request.end_headers()
+        with contextlib.suppress(OSError):
+            while True:
+                sent.append(request.wfile.write(b" " * (1 << 16)))
+
+    evil.answer = without_end
+    with pytest.raises(OmniError) as refused:
+        read_part()
+    assert refused.value.code == "hub_wrong_range"
+    # What the kernel's buffers took.
+    assert sum(sent) < 32 << 20
+
+
+def test_a_whole_file_without_end_is_left_unread(evil: Evil) -> None:
+    evil.answer = lambda request: pours(request, [])
+    with pytest.raises(OmniError) as refused:
+        read_part()
+    assert refused.value.code == "hub_no_ranges"
+
+
+def test_a_part_that_drips_is_left_in_time(evil: Evil) -> None:
+    left = threading.Event()
+
+    def drips(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(206)
+        request.send_header("Content-Range", "bytes 16-31/64")
+        request.send_header("Content-Length", "16")
+        request.end_headers()
+        for _ in range(16):
+            with contextlib.suppress(OSError):
+                request.wfile.write(b".")
+            left.wait(0.1)
+
+    evil.answer = drips
+    with pytest.raises(OmniError) as slow:
+        read_part(0.3)
+    assert slow.value.code == "hub_slow" and slow.value.retry
+    left.set()
+
+
+def test_a_hub_that_does_not_even_begin_to_answer_is_left(
+    evil: Evil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_headers, "DEADLINE_S", 0.2)
+    monkeypatch.setattr(hub_headers, "HANGING_S", 0.2)
+    left = threading.Event()
+
+    def hangs(request: BaseHTTPRequestHandler) -> None:
+        left.wait(20)
+
+    evil.answer = hangs
+    with pytest.raises(OmniError) as slow:
+        hub_headers.describe_at_hub(Model(), REPO, COMMIT, [FILE])
+    assert slow.value.code == "hub_slow"
+    left.set()
+
+
+def test_a_part_is_asked_for_without_the_token_at_another_host(
+    evil: Evil, inner: Evil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even where the other host is one that may be asked."""
+    monkeypatch.setattr(hub_client, "check_target", lambda url: None)
+    monkeypatch.setattr(hub_client, "_check_peer", lambda response: None)
+    inner.answer = part()
+    evil.answer = redirects(f"{inner.url}/blob")
+    assert read_part() == bytes(16)
+    assert evil.seen[0][1] == "Bearer secret-token" and inner.seen == [("/blob", "")]
 
 
 def test_the_token_goes_to_no_other_host(

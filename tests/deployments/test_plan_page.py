@@ -283,7 +283,12 @@ def test_a_card_says_in_a_word_what_stands_against_it(
         Severity.INFO: Verdict.VIABLE,
     }
     beside(
-        Plan("layer_split", verdicts[severity], reasons, (DeviceUse("RPC0", 100, 40),))
+        Plan(
+            "layer_split",
+            verdicts[severity],
+            reasons,
+            (DeviceUse("RPC0", 100, kv_bytes=40),),
+        )
     )  # type: ignore[operator]
     card = card_of(page(viewer), "layer_split")
     assert re.search(rf"</svg>{word}</span>", card) and "Because of this." in card

@@ -123,6 +123,19 @@ def test_a_cards_page_has_its_facts(viewer: Client, host: Host) -> None:
         assert fact in page, fact
 
 
+def test_a_cards_page_says_what_its_data_sheet_says_and_whose_that_is(
+    viewer: Client, host: Host
+) -> None:
+    save_rig(host, NvmlState("no_devices"), ())
+    name = "AMD Radeon RX 7900 XTX (RADV NAVI31)"
+    rows = [{"name": "Vulkan0", "description": name, "total_bytes": 24 << 30}]
+    register_engine_devices(host, rows)
+    page = " ".join(viewer.get("/cards/Vulkan0/").content.decode().split())
+    assert "960 GB/s GDDR6, 355 W" in page
+    assert "matrix units for bf16, fp16, int8, int4" in page
+    assert "(AMD, Radeon RX 7000 and PRO W7000" in page
+
+
 def test_what_is_unknown_of_a_card_is_not_made_up(viewer: Client, host: Host) -> None:
     save_rig(host, NvmlState("ok"), (CardIdentity(0, "GPU-X", "Some card"),))
     page = viewer.get("/cards/GPU-X/").content.decode()

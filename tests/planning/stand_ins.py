@@ -12,8 +12,8 @@ F32, Q8_0, Q4_K, Q6_K, MXFP4 = 0, 8, 12, 14, 39
 Tensor = tuple[str, tuple[int, ...], int]
 
 
-def _more_bits(layer: int, n_layer: int) -> bool:
-    """Which layers Q4_K_M gives more bits (llama-quant.cpp, use_more_bits)."""
+def more_bits(layer: int, n_layer: int) -> bool:
+    """Which layers Q4_K_M gives more bits (llama-quant.cpp, usemore_bits)."""
     return (
         layer < n_layer // 8
         or layer >= 7 * n_layer // 8
@@ -50,7 +50,7 @@ def deepseek_r1(path: Path) -> Path:
     }
     tensors: list[Tensor] = [("token_embd.weight", (n, 129280), Q4_K)]
     for layer in range(n_layer):
-        rich = Q6_K if _more_bits(layer, n_layer) else Q4_K
+        rich = Q6_K if more_bits(layer, n_layer) else Q4_K
         blk = f"blk.{layer}."
         tensors += [
             (blk + "attn_norm.weight", (n,), F32),
@@ -66,7 +66,7 @@ def deepseek_r1(path: Path) -> Path:
         ]
         tensors += _dense(blk, n, 18432, rich) if layer < 3 else _experts(blk, n, rich)
     tensors += [("output_norm.weight", (n,), F32), ("output.weight", (n, 129280), Q6_K)]
-    return write_stub(path, _named("deepseek2", keys, "DeepSeek R1 0528"), tensors)
+    return write_stub(path, named("deepseek2", keys, "DeepSeek R1 0528"), tensors)
 
 
 def _experts(blk: str, n: int, rich: int) -> list[Tensor]:
@@ -104,7 +104,7 @@ def qwen25_coder_32b(path: Path) -> Path:
     }
     tensors: list[Tensor] = [("token_embd.weight", (n, 152064), Q4_K)]
     for layer in range(n_layer):
-        rich = Q6_K if _more_bits(layer, n_layer) else Q4_K
+        rich = Q6_K if more_bits(layer, n_layer) else Q4_K
         blk = f"blk.{layer}."
         tensors += [
             (blk + "attn_norm.weight", (n,), F32),
@@ -119,9 +119,7 @@ def qwen25_coder_32b(path: Path) -> Path:
             *_dense(blk, n, 27648, rich),
         ]
     tensors += [("output_norm.weight", (n,), F32), ("output.weight", (n, 152064), Q6_K)]
-    return write_stub(
-        path, _named("qwen2", keys, "Qwen2.5 Coder 32B Instruct"), tensors
-    )
+    return write_stub(path, named("qwen2", keys, "Qwen2.5 Coder 32B Instruct"), tensors)
 
 
 def qwen3_235b(path: Path) -> Path:
@@ -143,7 +141,7 @@ def qwen3_235b(path: Path) -> Path:
     }
     tensors: list[Tensor] = [("token_embd.weight", (n, 151936), Q4_K)]
     for layer in range(n_layer):
-        rich = Q6_K if _more_bits(layer, n_layer) else Q4_K
+        rich = Q6_K if more_bits(layer, n_layer) else Q4_K
         blk = f"blk.{layer}."
         tensors += [
             *_attention(blk, n, heads=64, kv_heads=4, head=128, values=rich),
@@ -155,7 +153,7 @@ def qwen3_235b(path: Path) -> Path:
             (blk + "ffn_down_exps.weight", (1536, n, 128), rich),
         ]
     tensors += [("output_norm.weight", (n,), F32), ("output.weight", (n, 151936), Q6_K)]
-    return write_stub(path, _named("qwen3moe", keys, "Qwen3 235B A22B"), tensors)
+    return write_stub(path, named("qwen3moe", keys, "Qwen3 235B A22B"), tensors)
 
 
 def llama_70b(path: Path) -> Path:
@@ -208,7 +206,7 @@ def _llama(
     }
     tensors: list[Tensor] = [("token_embd.weight", (n, 128256), Q6_K if tied else Q4_K)]
     for layer in range(n_layer):
-        rich = Q6_K if _more_bits(layer, n_layer) else Q4_K
+        rich = Q6_K if more_bits(layer, n_layer) else Q4_K
         blk = f"blk.{layer}."
         tensors += _attention(
             blk, n, heads=heads, kv_heads=8, head=head, values=rich
@@ -216,13 +214,13 @@ def _llama(
     tensors.append(("output_norm.weight", (n,), F32))
     if not tied:
         tensors.append(("output.weight", (n, 128256), Q6_K))
-    return write_stub(path, _named("llama", keys, name), tensors)
+    return write_stub(path, named("llama", keys, name), tensors)
 
 
-def gpt_oss_20b(path: Path) -> Path:
+def gpt_oss_20b(path: Path, n_layer: int = 24, experts: int = 32) -> Path:
     """gpt-oss-20b MXFP4: 24 layers, every other with a window of 128, 32 experts of which 4 are
-    used."""
-    n, n_layer, heads = 2880, 24, 64
+    used; the 120B is the same with 36 layers and 128 experts."""
+    n, heads = 2880, 64
     keys: dict[str, Any] = {
         "block_count": n_layer,
         "context_length": 131072,
@@ -233,7 +231,7 @@ def gpt_oss_20b(path: Path) -> Path:
         "attention.key_length": 64,
         "attention.value_length": 64,
         "attention.sliding_window": 128,
-        "expert_count": 32,
+        "expert_count": experts,
         "expert_used_count": 4,
         "expert_feed_forward_length": n,
         "vocab_size": 201088,
@@ -253,14 +251,14 @@ def gpt_oss_20b(path: Path) -> Path:
             (blk + "attn_output.weight", (heads * 64, n), Q8_0),
             (blk + "attn_output.bias", (n,), F32),
             (blk + "post_attention_norm.weight", (n,), F32),
-            (blk + "ffn_gate_inp.weight", (n, 32), F32),
-            (blk + "ffn_gate_inp.bias", (32,), F32),
+            (blk + "ffn_gate_inp.weight", (n, experts), F32),
+            (blk + "ffn_gate_inp.bias", (experts,), F32),
         ]
         for part in ("gate", "up", "down"):
-            tensors.append((f"{blk}ffn_{part}_exps.weight", (n, n, 32), MXFP4))
-            tensors.append((f"{blk}ffn_{part}_exps.bias", (n, 32), F32))
+            tensors.append((f"{blk}ffn_{part}_exps.weight", (n, n, experts), MXFP4))
+            tensors.append((f"{blk}ffn_{part}_exps.bias", (n, experts), F32))
     tensors += [("output_norm.weight", (n,), F32), ("output.weight", (n, 201088), Q8_0)]
-    return write_stub(path, _named("gpt-oss", keys, "gpt-oss 20B"), tensors)
+    return write_stub(path, named("gpt-oss", keys, "gpt-oss 20B"), tensors)
 
 
 def _attention(
@@ -276,7 +274,7 @@ def _attention(
     ]
 
 
-def _named(arch: str, keys: Mapping[str, Any], name: str) -> dict[str, Any]:
+def named(arch: str, keys: Mapping[str, Any], name: str) -> dict[str, Any]:
     general = {
         "general.architecture": arch,
         "general.name": name,

@@ -38,7 +38,8 @@ class Command(OmniCommand):
             or Path(target).exists()
             or Path(target).suffix in (".yaml", ".yml")
         ):
-            return list(plans_together(resolve(read_rig(target))).items())
+            wanted = resolve(read_rig(target), asks_hub=True)
+            return list(plans_together(wanted).items())
         return [(target, plan_deployment(get_deployment(target)))]
 
     def _show(self, name: str, plan: Plan) -> None:

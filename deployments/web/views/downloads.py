@@ -10,6 +10,7 @@ from typing import Any
 from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
 from django.utils.cache import patch_vary_headers
 from django.views.decorators.http import require_GET, require_POST
 
@@ -83,7 +84,7 @@ def _found(typed: str) -> dict[str, Any]:
     return {
         "info": info,
         "rows": [
-            _row(choice, rooms, most_free, best)
+            _row(info.repo, choice, rooms, most_free, best)
             for choice in found
             if choice.kind == "model"
         ],
@@ -113,6 +114,7 @@ def _device_rooms() -> list[hub_files.DeviceRoom]:
 
 
 def _row(
+    repo: str,
     choice: hub_files.DownloadOption,
     rooms: list[hub_files.DeviceRoom],
     most_free: int,
@@ -127,6 +129,9 @@ def _row(
         "fits": [(name, does) for name, does in fitting if does is not None],
         "has_room": choice.size_bytes <= most_free,
         "is_best": choice.key == best,
+        "plan_address": reverse(
+            "deployments:hub_plan", query={"repo": repo, "part": choice.key}
+        ),
     }
 
 
