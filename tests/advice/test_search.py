@@ -1,0 +1,125 @@
+"""The search over sets of layouts finds what trying every set finds."""
+
+from __future__ import annotations
+
+import itertools
+from random import Random
+
+import pytest
+
+from deployments.advice.purposes import Purpose
+from deployments.advice.search import (
+    Candidate,
+    Task,
+    best,
+    without_dominated,
+)
+
+GIB = 1 << 30
+DEVICES = ("CUDA0", "CUDA1", "RPC0", "CPU")
+
+
+def random_task(seed: int) -> Task:
+    """Up to four purposes, some of which could share deployments, on up to four devices."""
+    random = Random(seed)
+    devices = DEVICES[: random.randint(1, 4)]
+    pool = [random_candidate(random, number, devices) for number in range(8)]
+    purposes = tuple(
+        Purpose(
+            f"purpose-{number}",
+            ("model",),
+            users=random.choice([1, 1, 4]),
+            prompt_tokens=random.choice([100, 4000]),
+            answer_tokens=random.choice([50, 1000]),
+            weight=random.choice([0.5, 1.0, 3.0]),
+        )
+        for number in range(random.randint(1, 4))
+    )
+    candidates = tuple(
+        tuple(random.sample(pool, random.randint(0, 5))) for _ in purposes
+    )
+    rooms = {name: random.randint(4, 40) * GIB for name in devices}
+    return Task(purposes, candidates, rooms)
+
+
+def random_candidate(
+    random: Random, number: int, devices: tuple[str, ...]
+) -> Candidate:
+    used = random.sample(devices, random.randint(1, len(devices)))
+    return Candidate(
+        f"deployment-{number}",
+        prefill_tps=random.uniform(50, 5000),
+        decode_tps=random.uniform(2, 200),
+        needs={name: random.randint(1, 30) * GIB for name in used},
+        works_on=frozenset(used),
+        alone=frozenset(name for name in used if name == "RPC0"),
+    )
+
+
+def by_brute_force(task: Task) -> list[float]:
+    choices = itertools.product(*((*some, None) for some in task.candidates))
+    return sorted(task.cost(choice) for choice in choices if task.fits(choice))
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_the_search_finds_what_trying_everything_finds(seed: int) -> None:
+    task = random_task(seed)
+    every = by_brute_force(task)
+
+    found = best(task, 5)
+
+    assert [each.cost for each in found] == pytest.approx(every[:5])
+    for each in found:
+        assert task.fits(each.choice)
+        assert each.cost == pytest.approx(task.cost(each.choice))
+
+
+@pytest.mark.parametrize("seed", range(0, 200, 4))
+def test_nothing_is_lost_with_layouts_that_others_are_better_than(seed: int) -> None:
+    task = random_task(seed)
+    fewer = without_dominated(task)
+    assert all(
+        {each.key for each in kept} <= {each.key for each in all_of_them}
+        for kept, all_of_them in zip(fewer.candidates, task.candidates, strict=True)
+    )
+    assert best(fewer, 1)[0].cost == pytest.approx(best(task, 1)[0].cost)
+
+
+CODING, CHAT = Purpose("coding", ("coder",)), Purpose("chat", ("coder",))
+
+
+def on(device: str, gib: int, decode: float, key: str = "") -> Candidate:
+    return Candidate(
+        key or f"{device}-{decode}",
+        1000,
+        decode,
+        {device: gib * GIB},
+        frozenset({device}),
+    )
+
+
+def test_two_purposes_go_to_two_devices_rather_than_share_one() -> None:
+    both = (on("CUDA0", 10, 100), on("CUDA1", 10, 90))
+    task = Task((CODING, CHAT), (both, both), {"CUDA0": 40 * GIB, "CUDA1": 40 * GIB})
+    chosen = {each.key for each in best(task, 1)[0].choice if each}
+    assert chosen == {"CUDA0-100", "CUDA1-90"}
+
+
+def test_a_deployment_that_two_purposes_share_takes_its_memory_once() -> None:
+    one = on("CUDA0", 30, 100, "shared")
+    task = Task((CODING, CHAT), ((one,), (one,)), {"CUDA0": 40 * GIB})
+    found = best(task, 1)[0]
+    assert found.choice == (one, one)
+    alone = Task((CODING,), ((one,),), task.rooms)
+    assert task.seconds(found.choice)[0] > alone.seconds((one,))[0]
+
+
+def test_what_has_no_room_stays_unserved_and_the_lighter_purpose_is_left() -> None:
+    light = Purpose("light", ("m",), weight=0.5)
+    task = Task(
+        (light, CODING),
+        ((on("CUDA0", 30, 100),), (on("CUDA0", 31, 50),)),
+        {"CUDA0": 40 * GIB},
+    )
+    served = best(task, 1)[0].choice
+    assert served[0] is None and served[1] is not None
