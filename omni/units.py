@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 UNKNOWN = "N/A"
 KIB = 1 << 10
 MIB = 1 << 20
@@ -109,3 +111,15 @@ def progress_text(done_bytes: int, total_bytes: int, rate_bps: int) -> str:
         f"{text}, {bytes_text(rate_bps)}/s,"
         f" {ms_text(1000 * (total_bytes - done_bytes) // rate_bps)} left"
     )
+
+
+def parse_bytes(text: str) -> int:
+    """What "384 GiB", "24GB" or "512 MiB" mean, in bytes. Raises ValueError."""
+    found = re.fullmatch(
+        r"\s*(\d{1,9}(?:\.\d{1,6})?)\s*([KMGTP])(i?)B\s*", text, re.IGNORECASE
+    )
+    if not found:
+        raise ValueError(f"{text!r} is no amount of memory")
+    number, letter, is_binary = found.groups()
+    power = "KMGTP".index(letter.upper()) + 1
+    return int(float(number) * (1024 if is_binary else 1000) ** power)

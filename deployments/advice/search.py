@@ -23,9 +23,9 @@ MOST_ANSWERS = 10
 class Candidate:
     """A layout that can serve a purpose, as far as the search has to know it.
 
-    `key` is the deployment that it is: purposes whose candidates have the same one share it. `needs`
-    are bytes by device, `works_on` the devices it computes on, `alone` those of them that serve
-    one deployment at a time.
+    `key` is the deployment that it is: purposes whose candidates have the same one share it.
+    `needs` are bytes by device, `works_on` the devices it computes on, `alone` those of them that
+    serve one deployment at a time.
     """
 
     key: str
@@ -143,7 +143,9 @@ def _dominates(one: Candidate, other: Candidate) -> bool:
         and one.prefill_tps >= other.prefill_tps
         and one.works_on <= other.works_on
         and one.alone <= other.alone
-        and all(n_bytes <= other.needs.get(name, 0) for name, n_bytes in one.needs.items())
+        and all(
+            n_bytes <= other.needs.get(name, 0) for name, n_bytes in one.needs.items()
+        )
     )
 
 
@@ -177,9 +179,7 @@ class _Search:
                 ((_alone_cost(purpose, each), each) for each in (*candidates, None)),
                 key=lambda option: option[0],
             )
-            for purpose, candidates in zip(
-                task.purposes, task.candidates, strict=True
-            )
+            for purpose, candidates in zip(task.purposes, task.candidates, strict=True)
         ]
         # At least so much for all purposes from this place on.
         self.rest = [0.0] * (len(self.options) + 1)

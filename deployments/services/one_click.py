@@ -106,7 +106,7 @@ def _setup(offer: Offer) -> Setup:
 def best_offer(host: Host, model: Model) -> Offer:
     """Raises OmniError (no_engine, no_device, unusable_cards, place_taken, fits_nowhere)."""
     engines = _engines(host, model)
-    usable = {name for engine in engines for name in _usable(host, engine)}
+    usable = {name for engine in engines for name in usable_devices(host, engine)}
     if not usable:
         raise OmniError(
             "no_device",
@@ -170,7 +170,7 @@ def _engines(host: Host, model: Model) -> list[Engine]:
 
 
 # --- where it could go ----------------------------------------------------------------------------
-def _usable(host: Host, engine: Engine) -> list[str]:
+def usable_devices(host: Host, engine: Engine) -> list[str]:
     """The devices that the engine can compute on, in the panel's order."""
     present = Device.objects.filter(host=host, is_present=True).order_by(
         "position", "name"
@@ -236,7 +236,7 @@ def _offers(
     taken: Occupied,
 ) -> Iterator[Offer]:
     names = dict.fromkeys(STRATEGIES, free_name(model.name))
-    usable = [(engine, _usable(host, engine)) for engine in engines]
+    usable = [(engine, usable_devices(host, engine)) for engine in engines]
     known = [
         rig[name]
         for name in dict.fromkeys(name for _, found in usable for name in found)

@@ -1,0 +1,78 @@
+"""Every way to lay a model out over devices: strategy × devices × draft.
+
+A layout is what a deployment is made of. Which of them fit is for the planner; two whose commands
+are the same are one layout, and the plainer one, which comes first here, gives it its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations, permutations
+
+from deployments.planning.memory.placement import CPU
+from deployments.states import StrategyName
+
+# Of more cards than this not every combination is looked at: pairs and all of them.
+MOST_COMBINED = 4
+NGRAMS = "ngram-mod"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """`devices` and `models` are by role; a role whose model is not named is the main one's."""
+
+    strategy: str
+    devices: Mapping[str, tuple[str, ...]]
+    draft: str = ""
+    settings: Mapping[str, int | str] = field(default_factory=dict)
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Every device, each once, in the order of the roles."""
+        return tuple(
+            dict.fromkeys(name for names in self.devices.values() for name in names)
+        )
+
+
+def layouts(
+    cards: Sequence[str], *, has_experts: bool, drafts: Sequence[str] = ()
+) -> Iterator[Layout]:
+    """The plainest first. `cards` are devices besides the CPU, `drafts` models that can draft."""
+    for name in (*cards, CPU):
+        yield Layout(StrategyName.INDEPENDENT, {"model": (name,)})
+    several = list(_several(cards))
+    for names in several:
+        yield Layout(StrategyName.LAYER_SPLIT, {"model": names})
+    if has_experts:
+        for names in (*((name,) for name in cards), *several):
+            yield Layout(StrategyName.EXPERT_OFFLOAD, {"model": names})
+    for names in several:
+        yield Layout(StrategyName.TENSOR_SPLIT, {"model": names})
+    yield from _drafting(cards, drafts)
+    for prefill, decode in permutations(cards, 2):
+        roles = {"prefill": (prefill,), "decode": (decode,)}
+        yield Layout(StrategyName.PREFILL_DECODE, roles)
+
+
+def _several(cards: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    sizes: Sequence[int]
+    if len(cards) <= MOST_COMBINED:
+        sizes = range(2, len(cards) + 1)
+    else:
+        sizes = (2, len(cards))
+    for size in sizes:
+        yield from combinations(cards, size)
+
+
+def _drafting(cards: Sequence[str], drafts: Sequence[str]) -> Iterator[Layout]:
+    """By the model's own layers or its own text on the card it is on, and by each draft model on
+    that card or another one."""
+    strategy = StrategyName.SPECULATIVE
+    for name in cards:
+        yield Layout(strategy, {"target": (name,)})
+    for draft in drafts:
+        for target in cards:
+            for place in (target, *(card for card in cards if card != target)):
+                roles = {"target": (target,), "draft": (place,)}
+                yield Layout(strategy, roles, draft)

@@ -1,0 +1,406 @@
+"""Answers to what somebody wants of a rig: rig plans, the best first."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import exp
+from time import perf_counter
+from typing import Any
+
+from deployments.advice.purposes import Purpose, Question
+from deployments.advice.search import Candidate, Task, best, without_dominated
+from deployments.advice.seconds import UNSERVED_S
+from deployments.advice.what_if import what_if_devices
+from deployments.models import Engine, Model
+from deployments.names import HUB
+from deployments.planning.corrections import Past
+from deployments.planning.memory.placement import CPU
+from deployments.planning.plan import DeviceFacts, Reason, Severity
+from deployments.planning.ranking import SURE
+from deployments.services.defaults import default_engine
+from deployments.services.fitting import past_of
+from deployments.services.layout_plans import Bench, LayoutPlans, Planned, candidate
+from deployments.services.one_click import usable_devices
+from deployments.services.plans import rig_facts
+from gpus.models import Host
+from omni.errors import OmniError
+from omni.units import bytes_text, tps_text
+
+MOST_ANSWERS = 10
+# Of so many the answers are chosen that differ in more than a device or a draft.
+MOST_FOUND = 100
+MOST_REJECTED = 40
+
+
+@dataclass(frozen=True)
+class Served:
+    """A purpose beside the layout that serves it, None where nobody does; `seconds` are those of a
+    usual request beside everything else that the answer runs."""
+
+    purpose: Purpose
+    planned: Planned | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A rig plan; `per_hour` is the mean of the requests an hour that each purpose gets, weighted
+    and geometric: more is better."""
+
+    served: tuple[Served, ...]
+    per_hour: float
+    used_bytes: Mapping[str, int]
+    reasons: tuple[Reason, ...]
+
+    @property
+    def deployed(self) -> dict[str, list[Served]]:
+        """The deployments by the name of the first purpose that each serves."""
+        found: dict[str, list[Served]] = {}
+        names: dict[str, str] = {}
+        for each in self.served:
+            if each.planned:
+                name = names.setdefault(each.planned.key, each.purpose.name)
+                found.setdefault(name, []).append(each)
+        return found
+
+    @property
+    def title(self) -> str:
+        parts = [
+            f"{' and '.join(each.purpose.name for each in some)}: {some[0].planned.title}"
+            for some in self.deployed.values()
+            if some[0].planned
+        ]
+        return "; ".join(parts) or "Nothing can be served"
+
+
+@dataclass(frozen=True)
+class Advice:
+    """`plan_s` and `search_s` say what the answer cost."""
+
+    devices: Mapping[str, DeviceFacts]
+    answers: tuple[Answer, ...]
+    rejected: tuple[Planned, ...]
+    n_planned: int
+    plan_s: float
+    search_s: float
+    is_what_if: bool
+
+
+def advise(question: Question, host: Host) -> Advice:
+    """Raises OmniError (unknown_model, no_engine, unknown_card …)."""
+    began = perf_counter()
+    if question.rig:
+        devices = what_if_devices(question.rig)
+        past = Past(())
+    else:
+        devices = rig_facts(host, live=False)
+        past = past_of(host)
+    plans = LayoutPlans(Bench(devices, past))
+    ways = _ways(question, host, plans)
+    planned_at = perf_counter()
+
+    task = without_dominated(_task(question.purposes, ways, devices))
+    by_key = {each.key: each for some in ways for each in some}
+    answers = _answers(task, by_key)
+    return Advice(
+        devices,
+        tuple(answers),
+        tuple(_rejected(ways)),
+        plans.planned,
+        planned_at - began,
+        perf_counter() - planned_at,
+        question.rig is not None,
+    )
+
+
+# --- what there is to choose from -----------------------------------------------------------------
+def _ways(question: Question, host: Host, plans: LayoutPlans) -> list[list[Planned]]:
+    """For each purpose every layout of each of its models."""
+    models = {
+        name: _model(name)
+        for purpose in question.purposes
+        for name in dict.fromkeys(purpose.models)
+    }
+    engines = {name: default_engine(host, model) for name, model in models.items()}
+    wishes = Counter(
+        name for purpose in question.purposes for name in dict.fromkeys(purpose.models)
+    )
+    found = []
+    for purpose in question.purposes:
+        some: dict[str, Planned] = {}
+        for name in dict.fromkeys(purpose.models):
+            places = _places(question, host, engines[name], plans.bench)
+            for settings in _sizes(question.purposes, purpose, name, wishes[name]):
+                planned = plans.of(models[name], engines[name], places, **settings)
+                some |= {each.key or str(id(each)): each for each in planned}
+        found.append(list(some.values()))
+    return found
+
+
+def _sizes(
+    purposes: Sequence[Purpose], purpose: Purpose, model: str, wishes: int
+) -> Iterator[dict[str, int]]:
+    """Context and places for its own users, and where several purposes may have the model for
+    those of all."""
+    yield _settings(purpose.context, purpose.users)
+    if wishes > 1:
+        alike = [each for each in purposes if model in each.models]
+        longest = max(each.context for each in alike)
+        yield _settings(longest, sum(each.users for each in alike))
+
+
+def _settings(context: int, users: int) -> dict[str, int]:
+    return {"context": context * users, "parallel": users}
+
+
+def _places(
+    question: Question, host: Host, engine: Engine, bench: Bench
+) -> tuple[str, ...]:
+    if question.rig:
+        return tuple(bench.devices)
+    usable = usable_devices(host, engine)
+    return tuple(name for name in usable if name in bench.devices)
+
+
+def _model(name: str) -> Model:
+    """Raises OmniError (unknown_model)."""
+    if name.startswith(HUB):
+        # It brings the client of the hub along, which nothing else here needs.
+        from deployments.services.hub_models import hub_model
+
+        return hub_model(name)
+    found = Model.objects.filter(name=name).first()
+    if found:
+        return found
+    names = list(Model.objects.values_list("name", flat=True))
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+    fix = f"Did you mean {' or '.join(near)}?" if near else "Scan its folder first."
+    raise OmniError("unknown_model", f"There is no model {name[:120]!r}.", fix)
+
+
+# --- the search -----------------------------------------------------------------------------------
+def _task(
+    purposes: tuple[Purpose, ...],
+    ways: Sequence[Sequence[Planned]],
+    devices: Mapping[str, DeviceFacts],
+) -> Task:
+    candidates = tuple(
+        tuple(candidate(each, devices) for each in some if each.can_serve)
+        for some in ways
+    )
+    rooms = {
+        name: device.total_bytes
+        for name, device in devices.items()
+        if device.total_bytes is not None
+    }
+    return Task(purposes, candidates, rooms)
+
+
+def _answers(task: Task, by_key: Mapping[str, Planned]) -> Iterator[Answer]:
+    seen: set[tuple[object, ...]] = set()
+    for found in best(task, MOST_FOUND):
+        planned = [by_key[each.key] if each else None for each in found.choice]
+        kind = tuple(
+            (each.model.name, each.layout.strategy) if each else None
+            for each in planned
+        )
+        if kind in seen:
+            continue
+        seen.add(kind)
+        yield _answer(task, found.choice, planned)
+        if len(seen) == MOST_ANSWERS:
+            return
+
+
+def _answer(
+    task: Task,
+    choice: tuple[Candidate | None, ...],
+    planned: Sequence[Planned | None],
+) -> Answer:
+    served = tuple(
+        Served(purpose, each, seconds)
+        for purpose, each, seconds in zip(
+            task.purposes, planned, task.seconds(choice), strict=True
+        )
+    )
+    weights = sum(purpose.weight for purpose in task.purposes)
+    used: Counter[str] = Counter()
+    for each in {one.key: one for one in choice if one}.values():
+        used.update(each.needs)
+    reasons = tuple(_reasons(task, choice, served))
+    per_hour = 3600 / exp(task.cost(choice) / weights)
+    return Answer(served, per_hour, dict(used), reasons)
+
+
+def _reasons(
+    task: Task, choice: tuple[Candidate | None, ...], served: Sequence[Served]
+) -> Iterator[Reason]:
+    for place, each in enumerate(served):
+        name = each.purpose.name
+        if each.planned is None:
+            text = f"{name} is not served: no model of it has room beside the others."
+            yield Reason("unserved", Severity.ERROR, text)
+            continue
+        plan = each.planned.plan
+        assert plan
+        speed = plan.predicted
+        low, high = speed.decode_range or (speed.decode_tps, speed.decode_tps)
+        text = (
+            f"{name}: {each.planned.title}: {tps_text(speed.decode_tps)} alone"
+            f" ({tps_text(low)} to {tps_text(high)}), a request in {each.seconds:.3g} s."
+        )
+        yield Reason("served", Severity.INFO, text)
+        yield from _shares(task, choice, place)
+        yield from _faster(task, choice, place, each)
+
+
+def _shares(
+    task: Task, choice: tuple[Candidate | None, ...], place: int
+) -> Iterator[Reason]:
+    own = choice[place]
+    assert own
+    others = {
+        purpose.name: sorted(own.works_on & other.works_on)
+        for purpose, other in zip(task.purposes, choice, strict=True)
+        if other and other.key != own.key and own.works_on & other.works_on
+    }
+    for name, devices in others.items():
+        text = (
+            f"{task.purposes[place].name} shares {' and '.join(devices)} with {name}: while both"
+            " work, each has about half of the speed."
+        )
+        yield Reason("shares_device", Severity.CAUTION, text)
+
+
+def _faster(
+    task: Task, choice: tuple[Candidate | None, ...], place: int, each: Served
+) -> Iterator[Reason]:
+    """What the purpose would get if it had the rig to itself."""
+    alone = Task((each.purpose,), (task.candidates[place],), task.rooms)
+    found = best(alone, 1)[0].choice
+    seconds = alone.seconds(found)[0]
+    if found[0] is None or seconds * SURE > each.seconds:
+        return
+    text = (
+        f"{each.purpose.name} alone on the rig would have a request in {seconds:.3g} s,"
+        f" {each.seconds / seconds:.2g} times as fast."
+    )
+    yield Reason("faster_alone", Severity.INFO, text)
+
+
+def _rejected(ways: Sequence[Sequence[Planned]]) -> Iterator[Planned]:
+    there = {id(each): each for some in ways for each in some if not each.can_serve}
+    yield from list(there.values())[:MOST_REJECTED]
+
+
+# --- as a document --------------------------------------------------------------------------------
+def advice_document(advice: Advice) -> dict[str, Any]:
+    return {
+        "answers": [
+            _answer_document(rank, answer, advice.devices)
+            for rank, answer in enumerate(advice.answers, 1)
+        ],
+        "rejected": [
+            {"title": each.title, "reasons": _why_not(each)} for each in advice.rejected
+        ],
+    }
+
+
+def _answer_document(
+    rank: int, answer: Answer, devices: Mapping[str, DeviceFacts]
+) -> dict[str, Any]:
+    names = {
+        each.purpose.name: name
+        for name, some in answer.deployed.items()
+        for each in some
+    }
+    return {
+        "rank": rank,
+        "title": answer.title,
+        "score": answer.per_hour,
+        "deployments": deployments_of(answer),
+        "purposes": [
+            _purpose_document(each, names.get(each.purpose.name))
+            for each in answer.served
+        ],
+        "devices": [
+            {
+                "name": name,
+                "total_bytes": device.total_bytes,
+                "used_bytes": answer.used_bytes.get(name, 0),
+            }
+            for name, device in devices.items()
+        ],
+        "reasons": [_reason_document(reason) for reason in answer.reasons],
+    }
+
+
+def deployments_of(answer: Answer) -> list[dict[str, Any]]:
+    """As in a rig file."""
+    found = []
+    for name, some in answer.deployed.items():
+        planned = some[0].planned
+        assert planned
+        found.append(
+            {
+                "name": name,
+                "strategy": planned.layout.strategy,
+                "engine": planned.engine.name,
+                "models": {r: model.name for r, (model, _) in planned.members.items()},
+                "devices": {
+                    r: list(names) for r, (_, names) in planned.members.items()
+                },
+                "settings": dict(planned.settings),
+            }
+        )
+    return found
+
+
+def _purpose_document(each: Served, deployment: str | None) -> dict[str, Any]:
+    plan = each.planned.plan if each.planned else None
+    speed = plan.predicted if plan else None
+    low, high = (speed.decode_range if speed else None) or (None, None)
+    prefill = speed.prefill_tps if speed else None
+    first_ms = each.purpose.prompt_tokens / prefill * 1000 if prefill else None
+    return {
+        "name": each.purpose.name,
+        "deployment": deployment,
+        "prefill_tps": prefill,
+        "decode_tps": speed.decode_tps if speed else None,
+        "first_token_ms": first_ms,
+        "low_tps": low,
+        "high_tps": high,
+        "measured": bool(speed and speed.basis == "measured"),
+        "seconds": each.seconds if each.seconds < UNSERVED_S else None,
+    }
+
+
+def _why_not(planned: Planned) -> list[dict[str, str]]:
+    if planned.error:
+        return [
+            {
+                "code": planned.error.code,
+                "severity": "error",
+                "text": str(planned.error),
+            }
+        ]
+    assert planned.plan
+    errors = [r for r in planned.plan.reasons if r.severity == Severity.ERROR]
+    return [_reason_document(reason) for reason in errors or planned.plan.reasons]
+
+
+def _reason_document(reason: Reason) -> dict[str, str]:
+    text = f"{reason.text} {reason.fix}".rstrip()
+    return {"code": reason.code, "severity": str(reason.severity), "text": text}
+
+
+def room_text(answer: Answer, devices: Mapping[str, DeviceFacts]) -> Iterator[str]:
+    """What each device that is used has left."""
+    for name, used in answer.used_bytes.items():
+        total = devices[name].total_bytes
+        of = f" of {bytes_text(total)}" if total is not None else ""
+        if used and (name != CPU or used > 1 << 30):
+            yield f"{name} {bytes_text(used)}{of}"

@@ -1,0 +1,172 @@
+"""Plans of every layout of a model, each as a candidate for the search over rig plans."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from deployments.advice.layouts import Layout, layouts
+from deployments.advice.search import Candidate
+from deployments.models import Engine, Model
+from deployments.planning.corrections import Past
+from deployments.planning.memory.placement import CPU
+from deployments.planning.plan import DeviceFacts, Plan, Verdict
+from deployments.planning.ranking import SURE
+from deployments.planning.settings import SETTINGS
+from deployments.services.plans import Members, plan_on
+from deployments.strategies import get_strategy
+from gpus.models import Device
+from omni.errors import OmniError
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all plans of one question have in common: the rig, and what was measured on it."""
+
+    devices: Mapping[str, DeviceFacts]
+    past: Past
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A layout of a model with its plan, or with what the planner said instead."""
+
+    model: Model
+    engine: Engine
+    layout: Layout
+    settings: Mapping[str, int | str]
+    members: Members
+    plan: Plan | None = None
+    error: OmniError | None = None
+    # Of the command: layouts that would start the same have the same one.
+    key: str = ""
+
+    @property
+    def title(self) -> str:
+        """For example `coder 32B, layer split on CUDA0 and CUDA1`."""
+        strategy = get_strategy(self.layout.strategy).title.lower()
+        places = " and ".join(self.layout.places)
+        draft = f" with {self.layout.draft}" if self.layout.draft else ""
+        return f"{self.model.name}, {strategy}{draft} on {places}"
+
+    @property
+    def can_serve(self) -> bool:
+        plan = self.plan
+        return (
+            plan is not None
+            and plan.verdict != Verdict.NOT_VIABLE
+            and bool(plan.predicted.decode_tps and plan.predicted.prefill_tps)
+        )
+
+
+@dataclass
+class LayoutPlans:
+    """Plans each layout of each model once."""
+
+    bench: Bench
+    # What can draft for a model, by the model's name.
+    drafts: Mapping[str, tuple[Model, ...]] = field(default_factory=dict)
+    planned: int = 0
+    _kept: dict[tuple[object, ...], list[Planned]] = field(default_factory=dict)
+
+    def of(
+        self, model: Model, engine: Engine, places: tuple[str, ...], **settings: int
+    ) -> list[Planned]:
+        """Every layout on these devices; of those with one command the plainest."""
+        key = (model.name, engine.pk, places, *sorted(settings.items()))
+        if key not in self._kept:
+            self._kept[key] = list(self._plans(model, engine, places, settings))
+        return self._kept[key]
+
+    def _plans(
+        self,
+        model: Model,
+        engine: Engine,
+        places: tuple[str, ...],
+        settings: Mapping[str, int],
+    ) -> Iterator[Planned]:
+        drafts = {draft.name: draft for draft in self.drafts.get(model.name, ())}
+        has_experts = bool(model.facts.get("n_expert"))
+        cards = [name for name in places if name != CPU]
+        seen: set[str] = set()
+        for layout in layouts(cards, has_experts=has_experts, drafts=tuple(drafts)):
+            if not set(layout.places) <= set(places):
+                continue
+            found = self._plan(model, engine, layout, settings, drafts)
+            if found.key and found.key in seen:
+                continue
+            seen.add(found.key)
+            yield found
+
+    def _plan(
+        self,
+        model: Model,
+        engine: Engine,
+        layout: Layout,
+        settings: Mapping[str, int],
+        drafts: Mapping[str, Model],
+    ) -> Planned:
+        models = {"draft": drafts[layout.draft]} if layout.draft else {}
+        members = {
+            role: (models.get(role, model), list(names))
+            for role, names in layout.devices.items()
+        }
+        wanted = {**settings, **layout.settings}
+        found = Planned(model, engine, layout, wanted, members)
+        self.planned += 1
+        try:
+            plan = plan_on(
+                self.bench.devices,
+                name=model.name,
+                strategy=layout.strategy,
+                engine=engine,
+                members=members,
+                settings=wanted,
+                past=self.bench.past,
+            )
+        except OmniError as error:
+            return replace(found, error=error)
+        # What the planner chose is kept: planned again for the start, the command is the same.
+        chosen = {k: v for k, v in plan.settings.items() if k in SETTINGS}
+        return replace(
+            found, plan=plan, settings={**wanted, **chosen}, key=_command(plan)
+        )
+
+
+def _command(plan: Plan) -> str:
+    """The same for plans whose processes have the same commands; '' where there are none."""
+    if not plan.instances:
+        return ""
+    return repr([(each.argv, sorted(each.env.items())) for each in plan.instances])
+
+
+def candidate(planned: Planned, devices: Mapping[str, DeviceFacts]) -> Candidate:
+    """What the search has to know of a layout that can serve.
+
+    What is not as plain as one model on one device counts with the gain that is sure: it has to be
+    faster than a calculation can be wrong.
+    """
+    plan = planned.plan
+    assert plan
+    strategy = get_strategy(planned.layout.strategy)
+    is_plain = strategy.takes_one_device
+    sure = 1.0 if is_plain else SURE
+    needs = {use.name: use.needed_bytes for use in plan.devices if use.needed_bytes}
+    used = set(planned.layout.places)
+    used |= {use.name for use in plan.devices if use.name == CPU and use.kv_bytes}
+    if strategy.uses_host:
+        used.add(CPU)
+    assert plan.predicted.prefill_tps and plan.predicted.decode_tps
+    return Candidate(
+        planned.key,
+        plan.predicted.prefill_tps / sure,
+        plan.predicted.decode_tps / sure,
+        needs,
+        frozenset(_silicon(devices[name]) for name in used),
+        frozenset(name for name in needs if devices[name].kind == Device.Kind.RPC),
+    )
+
+
+def _silicon(device: DeviceFacts) -> str:
+    """Stand-ins compute on the host's processor."""
+    return CPU if device.is_stand_in else device.name
