@@ -17,10 +17,29 @@ from deployments.library.watch import LibraryWatch
 from deployments.models import Deployment, Engine, LibraryFolder, Model
 from deployments.services.deployments import deployment_create
 from deployments.services.discovery import local_host, register_engine
-from gpus.models import Device, Host
+from gpus.models import Device, Gpu, Host
 from gpus.recent import RecentWriter
 from gpus.sample import CardSample, HostSample, NvmlState, Sample
 from tests.deployments.gguf_corpus import smollm2
+from tests.planning import stand_ins
+
+GIB, MIB = 1 << 30, 1 << 20
+OWNERS_FILES = {
+    **stand_ins.OWNERS_MODELS,
+    "deepseek-r1-0528-q4_k_m": stand_ins.deepseek_r1,
+    "gpt-oss-120b-mxfp4": lambda path: stand_ins.gpt_oss_20b(path, 36, 128),
+}
+# Name, memory, bandwidth and arithmetic of the owner's cards.
+CARDS = (
+    (
+        "CUDA0",
+        "NVIDIA RTX PRO 6000 Blackwell Workstation Edition",
+        97_887 * MIB,
+        1792,
+        125.0,
+    ),
+    ("CUDA1", "NVIDIA GeForce RTX 5090", 32_607 * MIB, 1792, 104.8),
+)
 
 
 @pytest.fixture(scope="session")
@@ -117,3 +136,44 @@ def in_use(host: Host) -> Iterator[Callable[..., None]]:
     yield put
     writer.client.delete(writer.frame, writer.points)
     writer.client.close()
+
+
+@pytest.fixture
+def owners_host(host: Host, engine: Engine) -> Host:
+    """The owner's rig: two cards that the engine lists, 384 GiB of RAM, no stand-ins."""
+    host.devices.filter(kind="rpc").delete()
+    host.devices.filter(name="CPU").update(memory_bytes=384 * GIB)
+    Host.objects.update(ram_bytes=384 * GIB, ram_bandwidth_gbps=236, cpu_count=32)
+    for place, (name, title, size, bandwidth, tflops) in enumerate(CARDS):
+        gpu = Gpu.objects.create(
+            host=host,
+            index=place,
+            uuid=f"GPU-{place}",
+            name=title,
+            pci_bus_id=f"0{place}:00.0",
+            memory_bytes=size,
+            memory_bandwidth_gbps=bandwidth,
+            tflops=tflops,
+            pcie_generation_max=5,
+            pcie_width_max=16,
+            state="ok",
+        )
+        Device.objects.create(
+            host=host,
+            name=name,
+            kind="cuda",
+            position=place,
+            memory_bytes=size,
+            gpu=gpu,
+        )
+    engine.devices = [
+        {"name": name, "description": title, "total_bytes": size}
+        for name, title, size, *_ in CARDS
+    ]
+    engine.save()
+    return host
+
+
+@pytest.fixture
+def owned(owners_host: Host, tmp_path: Path) -> Callable[[str], Model]:
+    return lambda name: register(OWNERS_FILES[name](tmp_path / f"{name}.gguf"))

@@ -4,12 +4,10 @@ none."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from django.test import Client
 
-from deployments.library.folders import register
 from deployments.models import Deployment, Engine, Instance, Model
 from deployments.services import one_click
 from deployments.services.deployments import (
@@ -19,64 +17,12 @@ from deployments.services.deployments import (
     plan_deployment,
 )
 from deployments.services.discovery import local_host
-from gpus.models import Device, Gpu, Host
+from gpus.models import Device
 from omni.errors import OmniError
 from tests.planning.stand_ins import OWNERS_MODELS
 
 GIB, MIB = 1 << 30, 1 << 20
 BIG, CODER, HUGE, SMALL = OWNERS_MODELS
-# Name, memory, bandwidth and arithmetic of the owner's cards.
-CARDS = (
-    (
-        "CUDA0",
-        "NVIDIA RTX PRO 6000 Blackwell Workstation Edition",
-        97_887 * MIB,
-        1792,
-        125.0,
-    ),
-    ("CUDA1", "NVIDIA GeForce RTX 5090", 32_607 * MIB, 1792, 104.8),
-)
-
-
-@pytest.fixture
-def owners_host(host: Host, engine: Engine) -> Host:
-    """The owner's rig: two cards that the engine lists, 384 GiB of RAM, no stand-ins."""
-    host.devices.filter(kind="rpc").delete()
-    host.devices.filter(name="CPU").update(memory_bytes=384 * GIB)
-    Host.objects.update(ram_bytes=384 * GIB, ram_bandwidth_gbps=236, cpu_count=32)
-    for place, (name, title, size, bandwidth, tflops) in enumerate(CARDS):
-        gpu = Gpu.objects.create(
-            host=host,
-            index=place,
-            uuid=f"GPU-{place}",
-            name=title,
-            pci_bus_id=f"0{place}:00.0",
-            memory_bytes=size,
-            memory_bandwidth_gbps=bandwidth,
-            tflops=tflops,
-            pcie_generation_max=5,
-            pcie_width_max=16,
-            state="ok",
-        )
-        Device.objects.create(
-            host=host,
-            name=name,
-            kind="cuda",
-            position=place,
-            memory_bytes=size,
-            gpu=gpu,
-        )
-    engine.devices = [
-        {"name": name, "description": title, "total_bytes": size}
-        for name, title, size, *_ in CARDS
-    ]
-    engine.save()
-    return host
-
-
-@pytest.fixture
-def owned(owners_host: Host, tmp_path: Path) -> Callable[[str], Model]:
-    return lambda name: register(OWNERS_MODELS[name](tmp_path / f"{name}.gguf"))
 
 
 def devices(deployment: Deployment) -> list[str]:
