@@ -176,7 +176,8 @@ def _model(name: str) -> Model:
     if found:
         return found
     names = list(Model.objects.values_list("name", flat=True))
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+    near = [each for each in names if name.lower() in each][:3]
+    near = near or difflib.get_close_matches(name, names, n=3)
     fix = f"Did you mean {' or '.join(near)}?" if near else "Scan its folder first."
     raise OmniError("unknown_model", f"There is no model {name[:120]!r}.", fix)
 
@@ -247,10 +248,14 @@ def _reasons(
         plan = each.planned.plan
         assert plan
         speed = plan.predicted
-        low, high = speed.decode_range or (speed.decode_tps, speed.decode_tps)
+        if not (speed.decode_range and speed.prefill_tps):
+            text = f"{name}: {each.planned.title}: no speed is predicted."
+            yield Reason("speed_unknown", Severity.CAUTION, text)
+            continue
+        low, high = map(tps_text, speed.decode_range)
         text = (
-            f"{name}: {each.planned.title}: {tps_text(speed.decode_tps)} alone"
-            f" ({tps_text(low)} to {tps_text(high)}), a request in {each.seconds:.3g} s."
+            f"{name}: {each.planned.title}: {tps_text(speed.decode_tps)} alone ({low} to"
+            f" {high}), a request in {each.seconds:.3g} s."
         )
         yield Reason("served", Severity.INFO, text)
         yield from _shares(task, choice, place)
@@ -374,7 +379,7 @@ def _purpose_document(each: Served, deployment: str | None) -> dict[str, Any]:
         "low_tps": low,
         "high_tps": high,
         "measured": bool(speed and speed.basis == "measured"),
-        "seconds": each.seconds if each.seconds < UNSERVED_S else None,
+        "seconds": each.seconds if prefill and each.seconds < UNSERVED_S else None,
     }
 
 

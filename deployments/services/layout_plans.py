@@ -18,6 +18,9 @@ from deployments.strategies import get_strategy
 from gpus.models import Device
 from omni.errors import OmniError
 
+# What has no predicted speed can serve still; it comes after everything that has one.
+UNKNOWN_TPS = 0.1
+
 
 @dataclass(frozen=True)
 class Bench:
@@ -51,12 +54,7 @@ class Planned:
 
     @property
     def can_serve(self) -> bool:
-        plan = self.plan
-        return (
-            plan is not None
-            and plan.verdict != Verdict.NOT_VIABLE
-            and bool(plan.predicted.decode_tps and plan.predicted.prefill_tps)
-        )
+        return self.plan is not None and self.plan.verdict != Verdict.NOT_VIABLE
 
 
 @dataclass
@@ -144,23 +142,23 @@ def candidate(planned: Planned, devices: Mapping[str, DeviceFacts]) -> Candidate
     """What the search has to know of a layout that can serve.
 
     What is not as plain as one model on one device counts with the gain that is sure: it has to be
-    faster than a calculation can be wrong.
+    faster than a calculation can be wrong. So does what the planner advises caution with.
     """
     plan = planned.plan
     assert plan
     strategy = get_strategy(planned.layout.strategy)
-    is_plain = strategy.takes_one_device
-    sure = 1.0 if is_plain else SURE
+    sure = 1.0 if strategy.takes_one_device else SURE
+    if plan.verdict == Verdict.CAUTION:
+        sure *= SURE
     needs = {use.name: use.needed_bytes for use in plan.devices if use.needed_bytes}
     used = set(planned.layout.places)
     used |= {use.name for use in plan.devices if use.name == CPU and use.kv_bytes}
     if strategy.uses_host:
         used.add(CPU)
-    assert plan.predicted.prefill_tps and plan.predicted.decode_tps
     return Candidate(
         planned.key,
-        plan.predicted.prefill_tps / sure,
-        plan.predicted.decode_tps / sure,
+        (plan.predicted.prefill_tps or UNKNOWN_TPS) / sure,
+        (plan.predicted.decode_tps or UNKNOWN_TPS) / sure,
         needs,
         frozenset(_silicon(devices[name]) for name in used),
         frozenset(name for name in needs if devices[name].kind == Device.Kind.RPC),

@@ -82,13 +82,9 @@ def test_what_fits_on_no_card_leaves_experts_in_main_memory(
     reasoner: str, owners_host: Host, owners_models: dict[str, Model]
 ) -> None:
     advice = advise(two_purposes(reasoner, owners_models), owners_host)
-    if reasoner == R1:
-        # 404 GB of weights are more than 384 GiB of RAM and both cards beside a coder hold.
-        assert set(layouts(advice)) in ({"coding"}, {"coding", "reasoning"})
-        return
-    strategy, _ = layouts(advice)["reasoning"]
-    assert strategy == "expert_offload"
-    assert "coding" in layouts(advice)
+    found = layouts(advice)
+    assert found["reasoning"] == ("expert_offload", ("CUDA0",))
+    assert found["coding"] == ("independent", ("CUDA1",))
 
 
 def test_no_answer_needs_more_of_a_device_than_there_is(
@@ -135,9 +131,9 @@ def test_the_engine_takes_every_command_that_is_advised(
     (tmp_path / "key").write_text("k\n")
     with tempfile.TemporaryDirectory(prefix="omni-") as sockets:
         for argv in sorted(commands)[:4]:
-            command = startable(argv, tmp_path, Path(sockets) / "s")
+            command = startable(argv, tmp_path, Path(sockets) / "a.sock")
             text = last_words(
-                [binary_path(), *command], "absent.gguf", Path(sockets) / "s"
+                [binary_path(), *command], "absent.gguf", Path(sockets) / "a.sock"
             )
             assert "absent.gguf" in text, (command, text)
             assert not re.search("error while handling|invalid argument", text)
@@ -230,6 +226,7 @@ def advised(folder: Path, text: str, *arguments: str) -> Any:
 def test_the_command_prints_what_it_would_deploy_and_deploys_it_when_asked(
     host: Host, engine: Engine, model: Model, tmp_path: Path
 ) -> None:
+    Host.objects.update(ram_bandwidth_gbps=40)
     text = FILE.replace("MODEL", model.name)
     document = advised(tmp_path, text)
     assert not Deployment.objects.exists()
@@ -252,6 +249,16 @@ def test_the_command_prints_what_it_would_deploy_and_deploys_it_when_asked(
     # Asked again it changes nothing: the same names are there already.
     again = advised(tmp_path, text, "--apply", "1")
     assert again["changes"] == []
+
+
+def test_what_no_speed_is_known_of_is_served_without_figures(
+    host: Host, engine: Engine, model: Model, tmp_path: Path
+) -> None:
+    Host.objects.update(ram_bandwidth_gbps=None)
+    first = advised(tmp_path, FILE.replace("MODEL", model.name))["answers"][0]
+    for each in first["purposes"]:
+        assert each["deployment"] and each["decode_tps"] is None
+    assert {reason["code"] for reason in first["reasons"]} >= {"speed_unknown"}
 
 
 @pytest.mark.parametrize(
