@@ -2,15 +2,14 @@
 
 Branch and bound: purposes are decided one after another, the one with the most at stake first. What
 is decided costs at least what it costs now, since whoever comes later can only take a share of its
-devices, and each of the rest at least its best layout alone; a branch that cannot come below the
-worst of the answers that are kept is left.
+devices, and each of the rest at least the best layout that has room now; a branch that cannot come
+below the worst of the answers that are kept is left.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from deployments.advice.purposes import Purpose
@@ -25,7 +24,8 @@ class Candidate:
 
     `key` is the deployment that it is: purposes whose candidates have the same one share it.
     `needs` are bytes by device, `works_on` the devices it computes on, `alone` those of them that
-    serve one deployment at a time.
+    serve one deployment at a time. Of answers that differ in nothing but candidates of one `kind`
+    only the best is of interest.
     """
 
     key: str
@@ -34,10 +34,75 @@ class Candidate:
     needs: Mapping[str, int] = field(default_factory=dict)
     works_on: frozenset[str] = frozenset()
     alone: frozenset[str] = frozenset()
+    kind: str = ""
 
 
 # For each purpose the candidate that serves it; None where nobody does.
 Choice = tuple[Candidate | None, ...]
+
+
+class Load:
+    """What deployments put on the devices, and who uses them; `put` and `take` undo each other."""
+
+    def __init__(self, rooms: Mapping[str, int]) -> None:
+        self.left = dict(rooms)
+        # By deployment: purposes and users.
+        self.purposes: Counter[str] = Counter()
+        self.users: Counter[str] = Counter()
+        # By device: deployments that compute there, have memory there, want it for themselves.
+        self.working: Counter[str] = Counter()
+        self.holding: Counter[str] = Counter()
+        self.alone: Counter[str] = Counter()
+
+    def has_room(self, candidate: Candidate) -> bool:
+        if self.purposes[candidate.key]:
+            return True
+        for device, n_bytes in candidate.needs.items():
+            if device in self.left and n_bytes > self.left[device]:
+                return False
+            is_alone = device in candidate.alone or self.alone[device]
+            if n_bytes and self.holding[device] and is_alone:
+                return False
+        return True
+
+    def put(self, candidate: Candidate, users: int) -> None:
+        self._change(candidate, users, 1)
+
+    def take(self, candidate: Candidate, users: int) -> None:
+        self._change(candidate, users, -1)
+
+    def _change(self, candidate: Candidate, users: int, sign: int) -> None:
+        was_there = self.purposes[candidate.key]
+        self.users[candidate.key] += sign * users
+        self.purposes[candidate.key] += sign
+        if was_there and self.purposes[candidate.key]:
+            return
+        for device, n_bytes in candidate.needs.items():
+            if device in self.left:
+                self.left[device] -= sign * n_bytes
+            self.holding[device] += sign * bool(n_bytes)
+        for device in candidate.works_on:
+            self.working[device] += sign
+        for device in candidate.alone:
+            self.alone[device] += sign
+
+    def seconds(
+        self, purpose: Purpose, candidate: Candidate | None, more: int = 0
+    ) -> float:
+        """Of a request, beside everything that is there; `more` are users that come with it."""
+        if candidate is None:
+            return UNSERVED_S
+        working = self.working
+        sharers = max((working[device] for device in candidate.works_on), default=0)
+        if more and not self.purposes[candidate.key]:
+            sharers += 1
+        return request_seconds(
+            purpose,
+            candidate.prefill_tps,
+            candidate.decode_tps,
+            self.users[candidate.key] + more,
+            max(sharers, 1),
+        )
 
 
 @dataclass(frozen=True)
@@ -48,50 +113,26 @@ class Task:
     candidates: tuple[tuple[Candidate, ...], ...]
     rooms: Mapping[str, int]
 
-    def fits(self, choice: Iterable[Candidate | None]) -> bool:
-        deployments = {each.key: each for each in choice if each}.values()
-        for device, room in self.rooms.items():
-            users = [each for each in deployments if each.needs.get(device)]
-            if sum(each.needs[device] for each in users) > room:
-                return False
-            if len(users) > 1 and any(device in each.alone for each in users):
-                return False
-        return True
+    def load(self, choice: Choice) -> Load | None:
+        """Of a whole choice; None where it has no room."""
+        load = Load(self.rooms)
+        for purpose, candidate in zip(self.purposes, choice, strict=True):
+            if candidate is None:
+                continue
+            if not load.has_room(candidate):
+                return None
+            load.put(candidate, purpose.users)
+        return load
 
     def seconds(self, choice: Choice) -> list[float]:
         """Of a request of each purpose, beside all that the others were given."""
-        works_on = {each.key: each.works_on for each in choice if each}
-        found = []
-        for purpose, candidate in zip(self.purposes, choice, strict=False):
-            if candidate is None:
-                found.append(UNSERVED_S)
-                continue
-            users = sum(
-                other.users
-                for other, theirs in zip(self.purposes, choice, strict=False)
-                if theirs and theirs.key == candidate.key
-            )
-            sharers = max(
-                (
-                    sum(device in devices for devices in works_on.values())
-                    for device in candidate.works_on
-                ),
-                default=1,
-            )
-            found.append(
-                request_seconds(
-                    purpose,
-                    candidate.prefill_tps,
-                    candidate.decode_tps,
-                    users,
-                    sharers,
-                )
-            )
-        return found
+        load = self.load(choice)
+        assert load
+        pairs = zip(self.purposes, choice, strict=True)
+        return [load.seconds(purpose, candidate) for purpose, candidate in pairs]
 
     def cost(self, choice: Choice) -> float:
-        """Of the purposes that are decided; the choice may be shorter than they are."""
-        pairs = zip(self.purposes, self.seconds(choice), strict=False)
+        pairs = zip(self.purposes, self.seconds(choice), strict=True)
         return sum(worth(purpose, seconds) for purpose, seconds in pairs)
 
 
@@ -104,7 +145,7 @@ class Found:
 
 
 def best(task: Task, most: int = MOST_ANSWERS) -> list[Found]:
-    """The cheapest choices, the best first."""
+    """The cheapest choices, the best first, each the best of its kinds."""
     order = _most_at_stake_first(task)
     sorted_task = Task(
         tuple(task.purposes[place] for place in order),
@@ -174,6 +215,7 @@ class _Search:
     def __init__(self, task: Task, most: int) -> None:
         self.task = task
         self.most = most
+        self.load = Load(task.rooms)
         self.options: list[list[tuple[float, Candidate | None]]] = [
             sorted(
                 ((_alone_cost(purpose, each), each) for each in (*candidates, None)),
@@ -181,45 +223,67 @@ class _Search:
             )
             for purpose, candidates in zip(task.purposes, task.candidates, strict=True)
         ]
-        # At least so much for all purposes from this place on.
-        self.rest = [0.0] * (len(self.options) + 1)
-        for place in reversed(range(len(self.options))):
-            self.rest[place] = self.rest[place + 1] + self.options[place][0][0]
-        # A heap of (-cost, order of finding, choice): the worst that is kept comes first.
-        self.kept: list[tuple[float, int, Choice]] = []
-        self.seen = 0
+        # The best choice of each combination of kinds, and what the worst answer costs so far.
+        self.kept: dict[tuple[str, ...], Found] = {}
+        self.limit = float("inf")
 
     def run(self) -> list[Found]:
-        self._decide(())
-        ranked = sorted(self.kept, key=lambda each: (-each[0], each[1]))
-        return [Found(-cost, choice) for cost, _, choice in ranked]
+        self._decide((), 0.0)
+        return self._ranked()
 
-    @property
-    def limit(self) -> float:
-        if len(self.kept) < self.most:
-            return float("inf")
-        return -self.kept[0][0]
+    def _ranked(self) -> list[Found]:
+        return sorted(self.kept.values(), key=lambda each: each.cost)[: self.most]
 
-    def _decide(self, choice: Choice) -> None:
+    def _decide(self, choice: Choice, decided: float) -> None:
+        """`decided` is what the choice costs so far."""
         place = len(choice)
         if place == len(self.options):
-            self._keep(choice)
+            self._keep(Found(decided, choice))
             return
-        decided = self.task.cost(choice)
+        purpose = self.task.purposes[place]
+        rest = sum(self._least(later) for later in range(place + 1, len(self.options)))
         for alone, candidate in self.options[place]:
             # The options are sorted: all behind this one cost more.
-            if decided + alone + self.rest[place + 1] >= self.limit:
+            if decided + alone + rest >= self.limit:
                 break
-            longer = (*choice, candidate)
-            if candidate is not None and not self.task.fits(longer):
+            if candidate is None:
+                self._decide((*choice, None), decided + alone)
                 continue
-            if self.task.cost(longer) + self.rest[place + 1] < self.limit:
-                self._decide(longer)
+            if decided + self._now(purpose, candidate) + rest >= self.limit:
+                continue
+            if not self.load.has_room(candidate):
+                continue
+            self.load.put(candidate, purpose.users)
+            longer = (*choice, candidate)
+            self._decide(longer, self._cost(longer))
+            self.load.take(candidate, purpose.users)
 
-    def _keep(self, choice: Choice) -> None:
-        self.seen += 1
-        entry = (-self.task.cost(choice), -self.seen, choice)
-        if len(self.kept) < self.most:
-            heapq.heappush(self.kept, entry)
-        else:
-            heapq.heappushpop(self.kept, entry)
+    def _now(self, purpose: Purpose, candidate: Candidate | None) -> float:
+        """What it would cost beside what is decided; whoever comes later can only add to it."""
+        return worth(purpose, self.load.seconds(purpose, candidate, purpose.users))
+
+    def _least(self, place: int) -> float:
+        """The least that a purpose that is not decided yet can cost."""
+        purpose = self.task.purposes[place]
+        least = float("inf")
+        for alone, candidate in self.options[place]:
+            if alone >= least:
+                break
+            if candidate is None or self.load.has_room(candidate):
+                least = min(least, self._now(purpose, candidate))
+        return least
+
+    def _cost(self, choice: Choice) -> float:
+        pairs = zip(self.task.purposes, choice, strict=False)
+        return sum(
+            worth(purpose, self.load.seconds(purpose, candidate))
+            for purpose, candidate in pairs
+        )
+
+    def _keep(self, found: Found) -> None:
+        kinds = tuple(each.kind or each.key if each else "" for each in found.choice)
+        if kinds in self.kept and self.kept[kinds].cost <= found.cost:
+            return
+        self.kept[kinds] = found
+        if len(self.kept) >= self.most:
+            self.limit = self._ranked()[-1].cost

@@ -29,9 +29,6 @@ from gpus.models import Host
 from omni.errors import OmniError
 from omni.units import bytes_text, tps_text
 
-MOST_ANSWERS = 10
-# Of so many the answers are chosen that differ in more than a device or a draft.
-MOST_FOUND = 100
 MOST_REJECTED = 40
 
 
@@ -201,19 +198,9 @@ def _task(
 
 
 def _answers(task: Task, by_key: Mapping[str, Planned]) -> Iterator[Answer]:
-    seen: set[tuple[object, ...]] = set()
-    for found in best(task, MOST_FOUND):
+    for found in best(task):
         planned = [by_key[each.key] if each else None for each in found.choice]
-        kind = tuple(
-            (each.model.name, each.layout.strategy) if each else None
-            for each in planned
-        )
-        if kind in seen:
-            continue
-        seen.add(kind)
         yield _answer(task, found.choice, planned)
-        if len(seen) == MOST_ANSWERS:
-            return
 
 
 def _answer(

@@ -162,6 +162,7 @@ def candidate(planned: Planned, devices: Mapping[str, DeviceFacts]) -> Candidate
         needs,
         frozenset(_silicon(devices[name]) for name in used),
         frozenset(name for name in needs if devices[name].kind == Device.Kind.RPC),
+        f"{planned.model.name} {strategy.name}",
     )
 
 
