@@ -15,7 +15,6 @@ from deployments.states import StrategyName
 
 # Of more cards than this not every combination is looked at: pairs and all of them.
 MOST_COMBINED = 4
-NGRAMS = "ngram-mod"
 
 
 @dataclass(frozen=True)
