@@ -89,8 +89,8 @@ class _Reader(Walk):
         name = self.text(keys.get("name"), "name")
         if name and not is_name(name, "deployments"):
             text = (
-                f"The name {shortened(name)!r} cannot be a deployment's: lower-case letters, digits,"
-                f" - and _, at most {LENGTH['deployments']}."
+                f"The name {shortened(name)!r} cannot be a deployment's: lower-case letters,"
+                f" digits, - and _, at most {LENGTH['deployments']}."
             )
             self.note(keys["name"], text)
         return name
