@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from deployments.advice.purposes import Purpose
-from deployments.advice.seconds import UNSERVED_S, request_seconds, worth
+from deployments.advice.seconds import UNSERVED_S, Rates, request_seconds, worth
 
 MOST_ANSWERS = 10
 
@@ -24,8 +24,9 @@ class Candidate:
 
     `key` is the deployment that it is: purposes whose candidates have the same one share it.
     `needs` are bytes by device, `works_on` the devices it computes on, `alone` those of them that
-    serve one deployment at a time. Of answers that differ in nothing but candidates of one `kind`
-    only the best is of interest.
+    serve one deployment at a time, `places` the requests that it answers at once. Its seconds count
+    `handicap` times. Of answers that differ in nothing but candidates of one `kind` only the best
+    is of interest.
     """
 
     key: str
@@ -34,7 +35,14 @@ class Candidate:
     needs: Mapping[str, int] = field(default_factory=dict)
     works_on: frozenset[str] = frozenset()
     alone: frozenset[str] = frozenset()
+    places: int = 1
+    handicap: float = 1.0
     kind: str = ""
+
+    @property
+    def is_like(self) -> str:
+        """The same for those of one kind; one that names none is like no other."""
+        return self.kind or self.key
 
 
 # For each purpose the candidate that serves it; None where nobody does.
@@ -53,8 +61,12 @@ class Load:
         self.working: Counter[str] = Counter()
         self.holding: Counter[str] = Counter()
         self.alone: Counter[str] = Counter()
+        # The search asks the same hundreds of thousands of times.
+        self._costs: dict[tuple[str, str, int, int], float] = {}
 
-    def has_room(self, candidate: Candidate) -> bool:
+    def has_room(self, candidate: Candidate, users: int) -> bool:
+        if self.users[candidate.key] + users > candidate.places:
+            return False
         if self.purposes[candidate.key]:
             return True
         for device, n_bytes in candidate.needs.items():
@@ -86,23 +98,32 @@ class Load:
         for device in candidate.alone:
             self.alone[device] += sign
 
-    def seconds(
-        self, purpose: Purpose, candidate: Candidate | None, more: int = 0
-    ) -> float:
-        """Of a request, beside everything that is there; `more` are users that come with it."""
-        if candidate is None:
-            return UNSERVED_S
+    def company(self, candidate: Candidate, more: int = 0) -> tuple[int, int]:
+        """How many users the deployment has and how many deployments its busiest device, itself
+        included; `more` are users that come with it."""
         working = self.working
         sharers = max((working[device] for device in candidate.works_on), default=0)
         if more and not self.purposes[candidate.key]:
             sharers += 1
-        return request_seconds(
-            purpose,
-            candidate.prefill_tps,
-            candidate.decode_tps,
-            self.users[candidate.key] + more,
-            max(sharers, 1),
-        )
+        return self.users[candidate.key] + more, max(sharers, 1)
+
+    def cost(
+        self, purpose: Purpose, candidate: Candidate | None, more: int = 0
+    ) -> float:
+        """What serving the purpose like this, beside everything that is there, adds to the cost of
+        a rig plan."""
+        if candidate is None:
+            return worth(purpose, UNSERVED_S)
+        company = self.company(candidate, more)
+        known = (purpose.name, candidate.key, *company)
+        if known not in self._costs:
+            seconds = request_seconds(purpose, rates_of(candidate, company))
+            self._costs[known] = worth(purpose, candidate.handicap * seconds)
+        return self._costs[known]
+
+
+def rates_of(candidate: Candidate, company: tuple[int, int]) -> Rates:
+    return Rates(candidate.prefill_tps, candidate.decode_tps, *company)
 
 
 @dataclass(frozen=True)
@@ -119,21 +140,25 @@ class Task:
         for purpose, candidate in zip(self.purposes, choice, strict=True):
             if candidate is None:
                 continue
-            if not load.has_room(candidate):
+            if not load.has_room(candidate, purpose.users):
                 return None
             load.put(candidate, purpose.users)
         return load
 
-    def seconds(self, choice: Choice) -> list[float]:
-        """Of a request of each purpose, beside all that the others were given."""
+    def rates(self, choice: Choice) -> list[Rates | None]:
+        """Of each purpose's deployment, beside all that the others were given."""
+        load = self.load(choice)
+        assert load
+        return [
+            rates_of(candidate, load.company(candidate)) if candidate else None
+            for candidate in choice
+        ]
+
+    def cost(self, choice: Choice) -> float:
         load = self.load(choice)
         assert load
         pairs = zip(self.purposes, choice, strict=True)
-        return [load.seconds(purpose, candidate) for purpose, candidate in pairs]
-
-    def cost(self, choice: Choice) -> float:
-        pairs = zip(self.purposes, self.seconds(choice), strict=True)
-        return sum(worth(purpose, seconds) for purpose, seconds in pairs)
+        return sum(load.cost(purpose, candidate) for purpose, candidate in pairs)
 
 
 @dataclass(frozen=True)
@@ -161,27 +186,29 @@ def best(task: Task, most: int = MOST_ANSWERS) -> list[Found]:
 
 
 def without_dominated(task: Task) -> Task:
-    """Without candidates beside which another one of the same purpose is as good in everything.
-
-    One that a further purpose could share stays: it may be worth more than it is alone.
-    """
+    """Without candidates beside which another one of the same purpose and kind is as good in
+    everything, where no other purpose could share either: sharing makes the better one worse."""
     keys = Counter(each.key for some in task.candidates for each in some)
     kept = []
     for some in task.candidates:
         # Of equals the first stays.
         better: list[Candidate] = []
         for each in sorted(some, key=lambda one: (-one.decode_tps, -one.prefill_tps)):
-            is_shared = keys[each.key] > 1
-            if is_shared or not any(_dominates(other, each) for other in better):
+            rivals = [other for other in better if keys[other.key] == 1]
+            is_own = keys[each.key] == 1
+            if not (is_own and any(_dominates(other, each) for other in rivals)):
                 better.append(each)
-        kept.append(tuple(better))
+        kept.append(tuple(each for each in some if each in better))
     return replace(task, candidates=tuple(kept))
 
 
 def _dominates(one: Candidate, other: Candidate) -> bool:
     return (
-        one.decode_tps >= other.decode_tps
+        one.is_like == other.is_like
+        and one.decode_tps >= other.decode_tps
         and one.prefill_tps >= other.prefill_tps
+        and one.handicap <= other.handicap
+        and one.places >= other.places
         and one.works_on <= other.works_on
         and one.alone <= other.alone
         and all(
@@ -191,12 +218,7 @@ def _dominates(one: Candidate, other: Candidate) -> bool:
 
 
 def _alone_cost(purpose: Purpose, candidate: Candidate | None) -> float:
-    if candidate is None:
-        return worth(purpose, UNSERVED_S)
-    seconds = request_seconds(
-        purpose, candidate.prefill_tps, candidate.decode_tps, purpose.users, 1
-    )
-    return worth(purpose, seconds)
+    return Load({}).cost(purpose, candidate, purpose.users)
 
 
 def _most_at_stake_first(task: Task) -> list[int]:
@@ -251,7 +273,7 @@ class _Search:
                 continue
             if decided + self._now(purpose, candidate) + rest >= self.limit:
                 continue
-            if not self.load.has_room(candidate):
+            if not self.load.has_room(candidate, purpose.users):
                 continue
             self.load.put(candidate, purpose.users)
             longer = (*choice, candidate)
@@ -260,7 +282,7 @@ class _Search:
 
     def _now(self, purpose: Purpose, candidate: Candidate | None) -> float:
         """What it would cost beside what is decided; whoever comes later can only add to it."""
-        return worth(purpose, self.load.seconds(purpose, candidate, purpose.users))
+        return self.load.cost(purpose, candidate, purpose.users)
 
     def _least(self, place: int) -> float:
         """The least that a purpose that is not decided yet can cost."""
@@ -269,19 +291,19 @@ class _Search:
         for alone, candidate in self.options[place]:
             if alone >= least:
                 break
-            if candidate is None or self.load.has_room(candidate):
-                least = min(least, self._now(purpose, candidate))
+            now = self._now(purpose, candidate)
+            if now >= least:
+                continue
+            if candidate is None or self.load.has_room(candidate, purpose.users):
+                least = now
         return least
 
     def _cost(self, choice: Choice) -> float:
         pairs = zip(self.task.purposes, choice, strict=False)
-        return sum(
-            worth(purpose, self.load.seconds(purpose, candidate))
-            for purpose, candidate in pairs
-        )
+        return sum(self.load.cost(purpose, candidate) for purpose, candidate in pairs)
 
     def _keep(self, found: Found) -> None:
-        kinds = tuple(each.kind or each.key if each else "" for each in found.choice)
+        kinds = tuple(each.is_like if each else "" for each in found.choice)
         if kinds in self.kept and self.kept[kinds].cost <= found.cost:
             return
         self.kept[kinds] = found

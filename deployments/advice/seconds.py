@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import log
+from typing import NamedTuple
 
 from deployments.advice.purposes import Purpose
 
@@ -10,21 +11,36 @@ from deployments.advice.purposes import Purpose
 UNSERVED_S = 24 * 3600.0
 
 
-def request_seconds(
-    purpose: Purpose, prefill_tps: float, decode_tps: float, users: int, sharers: int
-) -> float:
-    """Seconds from a request to its whole answer while `users` ask the same deployment at once.
+class Rates(NamedTuple):
+    """Tokens/s of a deployment, and who has a part of them: `users` ask it at once, `sharers`
+    deployments compute on the same device, itself included."""
+
+    prefill_tps: float
+    decode_tps: float
+    users: int = 1
+    sharers: int = 1
+
+
+def first_token_seconds(purpose: Purpose, rates: Rates) -> float:
+    """Prompts are read one after another, so half of the other users' are waited for.
+
+    Deployments on one device have an even part of it each; that all of them are busy is the worst
+    case, and the one that is planned for.
+    """
+    waiting = 1 + (rates.users - 1) / 2
+    return rates.sharers * waiting * purpose.prompt_tokens / rates.prefill_tps
+
+
+def request_seconds(purpose: Purpose, rates: Rates) -> float:
+    """From a request to its whole answer while all users ask at once.
 
     A step gives one token to each of them: it reads the weights once (the time of a token alone)
     and computes one more token for each further one, which takes as long as reading a token of a
-    prompt (Pope et al. 2022, arXiv 2211.05102, section 2.1). Prompts are read one after another, so
-    half of the others' are waited for. `sharers` deployments that compute on the same device at the
-    same time have an even part of it each; that all of them are busy is the worst case, and the one
-    that is planned for.
+    prompt (Pope et al. 2022, arXiv 2211.05102, section 2.1).
     """
-    prompt_s = purpose.prompt_tokens / prefill_tps * (1 + (users - 1) / 2)
-    step_s = 1 / decode_tps + (users - 1) / prefill_tps
-    return sharers * (prompt_s + purpose.answer_tokens * step_s)
+    step_s = 1 / rates.decode_tps + (rates.users - 1) / rates.prefill_tps
+    answer_s = rates.sharers * purpose.answer_tokens * step_s
+    return first_token_seconds(purpose, rates) + answer_s
 
 
 def worth(purpose: Purpose, seconds: float) -> float:

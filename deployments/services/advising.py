@@ -12,7 +12,11 @@ from typing import Any
 
 from deployments.advice.purposes import Purpose, Question
 from deployments.advice.search import Candidate, Task, best, without_dominated
-from deployments.advice.seconds import UNSERVED_S
+from deployments.advice.seconds import (
+    Rates,
+    first_token_seconds,
+    request_seconds,
+)
 from deployments.advice.what_if import what_if_devices
 from deployments.models import Engine, Model
 from deployments.names import HUB
@@ -23,6 +27,7 @@ from deployments.planning.ranking import SURE
 from deployments.services.defaults import default_engine
 from deployments.services.fitting import past_of
 from deployments.services.layout_plans import Bench, LayoutPlans, Planned, candidate
+from deployments.services.model_advice import drafts_for
 from deployments.services.one_click import usable_devices
 from deployments.services.plans import rig_facts
 from gpus.models import Host
@@ -34,18 +39,37 @@ MOST_REJECTED = 40
 
 @dataclass(frozen=True)
 class Served:
-    """A purpose beside the layout that serves it, None where nobody does; `seconds` are those of a
-    usual request beside everything else that the answer runs."""
+    """A purpose beside the layout that serves it and its rates beside everything else that the
+    answer runs; None where nobody serves it."""
 
     purpose: Purpose
     planned: Planned | None
-    seconds: float
+    rates: Rates | None
+
+    @property
+    def has_speed(self) -> bool:
+        """False where the planner lacks a fact of the rig."""
+        plan = self.planned.plan if self.planned else None
+        return bool(plan and plan.predicted.decode_tps and plan.predicted.prefill_tps)
+
+    @property
+    def seconds(self) -> float | None:
+        """Of a usual request while all are busy; None where no speed is predicted."""
+        if self.rates is None or not self.has_speed:
+            return None
+        return request_seconds(self.purpose, self.rates)
+
+    @property
+    def first_token_s(self) -> float | None:
+        if self.rates is None or not self.has_speed:
+            return None
+        return first_token_seconds(self.purpose, self.rates)
 
 
 @dataclass(frozen=True)
 class Answer:
     """A rig plan; `per_hour` is the mean of the requests an hour that each purpose gets, weighted
-    and geometric: more is better."""
+    and geometric: more is better. What a calculation cannot be sure of counts for less in it."""
 
     served: tuple[Served, ...]
     per_hour: float
@@ -75,11 +99,13 @@ class Answer:
 
 @dataclass(frozen=True)
 class Advice:
-    """`plan_s` and `search_s` say what the answer cost."""
+    """`rejected` are the first of `n_rejected` layouts that cannot serve; `plan_s` and `search_s`
+    say what the answer cost."""
 
     devices: Mapping[str, DeviceFacts]
     answers: tuple[Answer, ...]
     rejected: tuple[Planned, ...]
+    n_rejected: int
     n_planned: int
     plan_s: float
     search_s: float
@@ -95,17 +121,19 @@ def advise(question: Question, host: Host) -> Advice:
     else:
         devices = rig_facts(host, live=False)
         past = past_of(host)
-    plans = LayoutPlans(Bench(devices, past))
+    plans = LayoutPlans(Bench(devices, past), drafts_for)
     ways = _ways(question, host, plans)
     planned_at = perf_counter()
 
     task = without_dominated(_task(question.purposes, ways, devices))
     by_key = {each.key: each for some in ways for each in some}
     answers = _answers(task, by_key)
+    rejected = _rejected(ways)
     return Advice(
         devices,
         tuple(answers),
-        tuple(_rejected(ways)),
+        tuple(rejected[:MOST_REJECTED]),
+        len(rejected),
         plans.planned,
         planned_at - began,
         perf_counter() - planned_at,
@@ -209,9 +237,9 @@ def _answer(
     planned: Sequence[Planned | None],
 ) -> Answer:
     served = tuple(
-        Served(purpose, each, seconds)
-        for purpose, each, seconds in zip(
-            task.purposes, planned, task.seconds(choice), strict=True
+        Served(purpose, each, rates)
+        for purpose, each, rates in zip(
+            task.purposes, planned, task.rates(choice), strict=True
         )
     )
     weights = sum(purpose.weight for purpose in task.purposes)
@@ -235,7 +263,7 @@ def _reasons(
         plan = each.planned.plan
         assert plan
         speed = plan.predicted
-        if not (speed.decode_range and speed.prefill_tps):
+        if not speed.decode_range or each.seconds is None:
             text = f"{name}: {each.planned.title}: no speed is predicted."
             yield Reason("speed_unknown", Severity.CAUTION, text)
             continue
@@ -254,15 +282,15 @@ def _shares(
 ) -> Iterator[Reason]:
     own = choice[place]
     assert own
-    others = {
-        purpose.name: sorted(own.works_on & other.works_on)
-        for purpose, other in zip(task.purposes, choice, strict=True)
-        if other and other.key != own.key and own.works_on & other.works_on
-    }
-    for name, devices in others.items():
+    others: dict[str, tuple[list[str], frozenset[str]]] = {}
+    for purpose, other in zip(task.purposes, choice, strict=True):
+        if other and other.key != own.key and own.works_on & other.works_on:
+            names, _ = others.setdefault(other.key, ([], own.works_on & other.works_on))
+            names.append(purpose.name)
+    for names, devices in others.values():
         text = (
-            f"{task.purposes[place].name} shares {' and '.join(devices)} with {name}: while both"
-            " work, each has about half of the speed."
+            f"{task.purposes[place].name} shares {' and '.join(sorted(devices))} with"
+            f" {' and '.join(names)}: while they work, each has a part of the speed only."
         )
         yield Reason("shares_device", Severity.CAUTION, text)
 
@@ -272,9 +300,12 @@ def _faster(
 ) -> Iterator[Reason]:
     """What the purpose would get if it had the rig to itself."""
     alone = Task((each.purpose,), (task.candidates[place],), task.rooms)
-    found = best(alone, 1)[0].choice
-    seconds = alone.seconds(found)[0]
-    if found[0] is None or seconds * SURE > each.seconds:
+    (candidate,) = best(alone, 1)[0].choice
+    if candidate is None or each.seconds is None:
+        return
+    rates = Rates(candidate.prefill_tps, candidate.decode_tps, each.purpose.users)
+    seconds = request_seconds(each.purpose, rates)
+    if seconds * SURE > each.seconds:
         return
     text = (
         f"{each.purpose.name} alone on the rig would have a request in {seconds:.3g} s,"
@@ -283,9 +314,10 @@ def _faster(
     yield Reason("faster_alone", Severity.INFO, text)
 
 
-def _rejected(ways: Sequence[Sequence[Planned]]) -> Iterator[Planned]:
+def _rejected(ways: Sequence[Sequence[Planned]]) -> list[Planned]:
+    """Each once: purposes with the same wishes have the same layouts."""
     there = {id(each): each for some in ways for each in some if not each.can_serve}
-    yield from list(there.values())[:MOST_REJECTED]
+    return list(there.values())
 
 
 # --- as a document --------------------------------------------------------------------------------
@@ -355,18 +387,17 @@ def _purpose_document(each: Served, deployment: str | None) -> dict[str, Any]:
     plan = each.planned.plan if each.planned else None
     speed = plan.predicted if plan else None
     low, high = (speed.decode_range if speed else None) or (None, None)
-    prefill = speed.prefill_tps if speed else None
-    first_ms = each.purpose.prompt_tokens / prefill * 1000 if prefill else None
+    first_s = each.first_token_s
     return {
         "name": each.purpose.name,
         "deployment": deployment,
-        "prefill_tps": prefill,
+        "prefill_tps": speed.prefill_tps if speed else None,
         "decode_tps": speed.decode_tps if speed else None,
-        "first_token_ms": first_ms,
+        "first_token_ms": None if first_s is None else first_s * 1000,
         "low_tps": low,
         "high_tps": high,
         "measured": bool(speed and speed.basis == "measured"),
-        "seconds": each.seconds if prefill and each.seconds < UNSERVED_S else None,
+        "seconds": each.seconds,
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from deployments.advice.layouts import Layout, layouts
@@ -62,8 +62,8 @@ class LayoutPlans:
     """Plans each layout of each model once."""
 
     bench: Bench
-    # What can draft for a model, by the model's name.
-    drafts: Mapping[str, tuple[Model, ...]] = field(default_factory=dict)
+    # What can draft for a model and is worth it, the best first.
+    drafts_for: Callable[[Model], list[Model]]
     planned: int = 0
     _kept: dict[tuple[object, ...], list[Planned]] = field(default_factory=dict)
 
@@ -83,7 +83,7 @@ class LayoutPlans:
         places: tuple[str, ...],
         settings: Mapping[str, int],
     ) -> Iterator[Planned]:
-        drafts = {draft.name: draft for draft in self.drafts.get(model.name, ())}
+        drafts = {draft.name: draft for draft in self.drafts_for(model)}
         has_experts = bool(model.facts.get("n_expert"))
         cards = [name for name in places if name != CPU]
         seen: set[str] = set()
@@ -157,11 +157,13 @@ def candidate(planned: Planned, devices: Mapping[str, DeviceFacts]) -> Candidate
         used.add(CPU)
     return Candidate(
         planned.key,
-        (plan.predicted.prefill_tps or UNKNOWN_TPS) / sure,
-        (plan.predicted.decode_tps or UNKNOWN_TPS) / sure,
+        plan.predicted.prefill_tps or UNKNOWN_TPS,
+        plan.predicted.decode_tps or UNKNOWN_TPS,
         needs,
         frozenset(_silicon(devices[name]) for name in used),
         frozenset(name for name in needs if devices[name].kind == Device.Kind.RPC),
+        int(planned.settings["parallel"]),
+        sure,
         f"{planned.model.name} {strategy.name}",
     )
 

@@ -31,6 +31,7 @@ WANTED = ("Q8_0", "Q4_K_M", "MXFP4", "F16")
 # Working memory and drivers, beside weights and cache.
 BESIDE_BYTES = 3 << 29
 MOST_CANDIDATES = 60
+MOST_DRAFTS = 2
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,22 @@ def advice(model: Model, host: Host, flavour: str) -> Advice:
         ),
         kv_device=device.name if device else "",
     )
+
+
+def drafts_for(model: Model) -> list[Model]:
+    """The models of the library with which drafting for this one ought to pay most, the best first;
+    few, as each is planned on each device."""
+    try:
+        ranked = rank_drafts(_draft_model(model), _candidates(model))
+    except OmniError:
+        return []
+    names = [
+        choice.name
+        for choice in ranked
+        if choice.compatibility.ok and choice.advice == "good"
+    ]
+    found = {each.name: each for each in Model.objects.filter(name__in=names)}
+    return [found[name] for name in names[:MOST_DRAFTS] if name in found]
 
 
 def _has_graph(arch: str) -> bool | None:

@@ -116,10 +116,14 @@ def test_one_command_stands_under_one_title(
         assert titles.setdefault(planned.key, planned.title) == planned.title
 
 
-def test_the_engine_takes_every_command_that_is_advised(
-    owners_host: Host, owners_models: dict[str, Model], tmp_path: Path
+@pytest.mark.parametrize("reasoner", [BIG, HUGE, R1, OSS])
+def test_the_engine_takes_the_commands_that_are_advised(
+    reasoner: str,
+    owners_host: Host,
+    owners_models: dict[str, Model],
+    tmp_path: Path,
 ) -> None:
-    advice = advise(two_purposes(BIG, owners_models), owners_host)
+    advice = advise(two_purposes(reasoner, owners_models), owners_host)
     commands = {
         instance.argv
         for answer in advice.answers
@@ -267,6 +271,7 @@ def test_what_no_speed_is_known_of_is_served_without_figures(
         (FILE, ("--apply", "99"), "There is no answer 99"),
         (FILE.replace("[MODEL]", "[smollm]"), (), "There is no model 'smollm'. Did you mean"),
         (OWNERS_WORDS, ("--apply", "1"), "a rig that is not here"),
+        (FILE, ("--start",), "--start goes with --apply RANK"),
         (OWNERS_WORDS.replace("5090", "5091"), (), "5091"),
     ],
 )  # fmt: skip

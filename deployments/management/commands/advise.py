@@ -5,12 +5,15 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from typing import Any
 
+from django.core.management import CommandError
+
 from deployments.management.base import OmniCommand, add_json, read_rig
 from deployments.rig.advised import applied
 from deployments.rig.purposes_file import parse_purposes
 from deployments.services.advising import (
     Advice,
     Answer,
+    Served,
     advice_document,
     advise,
     room_text,
@@ -38,6 +41,8 @@ class Command(OmniCommand):
         add_json(parser)
 
     def run(self, **options: Any) -> None:
+        if options["start"] and options["apply"] is None:
+            raise CommandError("--start goes with --apply RANK.", returncode=2)
         advice = advise(parse_purposes(read_rig(options["file"])), local_host())
         changes: list[str] = []
         if options["apply"] is not None:
@@ -48,7 +53,7 @@ class Command(OmniCommand):
             self._show(rank, answer, advice)
         self.say(
             f"{advice.n_planned} layouts were planned in {advice.plan_s:.1f} s and searched in"
-            f" {advice.search_s:.2f} s; {len(advice.rejected)} of them cannot serve."
+            f" {advice.search_s:.2f} s; {advice.n_rejected} of them cannot serve."
         )
         for change in changes:
             self.say(change)
@@ -64,9 +69,15 @@ class Command(OmniCommand):
             speed = plan.predicted
             self.say(
                 f"   {each.purpose.name}: answer {tps_text(speed.decode_tps)}, prompt"
-                f" {tps_text(speed.prefill_tps)}, a request in {each.seconds:.3g} s"
+                f" {tps_text(speed.prefill_tps)}{_busy(each)}"
             )
         self.say(f"   memory: {', '.join(room_text(answer, advice.devices)) or 'none'}")
         for reason in answer.reasons:
             if reason.code != "served":
                 self.say(f"   {reason.severity}: {reason.text}")
+
+
+def _busy(each: Served) -> str:
+    if each.seconds is None:
+        return ""
+    return f", a request in {each.seconds:.3g} s while all are busy"
