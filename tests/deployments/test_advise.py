@@ -154,6 +154,9 @@ def startable(
         for word in filled_argv(argv[1:], places)
     ]
     words[words.index("--device") + 1] = "none"
+    if "--slot-save-path" in words:
+        # The agent makes it before it starts the engine.
+        words[words.index("--slot-save-path") + 1] = str(folder)
     return words
 
 
