@@ -50,6 +50,7 @@ django.setup()
 import httpx  # noqa: E402
 
 from deployments.bench.made_text import text_of  # noqa: E402
+from gpus.host import cores  # noqa: E402
 from tests.gateway.engine import RealEngine  # noqa: E402
 
 MODEL = "smol-alias"
@@ -551,7 +552,7 @@ def measured(
     )
     key = folder / "key"
     key.write_text("of-this-run")
-    engine = RealEngine(folder, key, flags=flags)
+    engine = RealEngine(folder, key, flags=flags, threads=cores())
     try:
         engine.wait_ready()
         with book(folder) as book_url:

@@ -53,6 +53,7 @@ from deployments.bench.metrics import (  # noqa: E402
 from deployments.bench.prompt_files import read_prompts  # noqa: E402
 from deployments.bench.prompts import Prompt  # noqa: E402
 from deployments.bench.summaries import Spread, Summary, summarise  # noqa: E402
+from gpus.host import cores  # noqa: E402
 from omni.errors import OmniError  # noqa: E402
 from omni.units import UNKNOWN, short_text  # noqa: E402
 from tests.gateway.engine import RealEngine  # noqa: E402
@@ -130,7 +131,7 @@ def target(given: argparse.Namespace) -> Iterator[Target]:
     with tempfile.TemporaryDirectory(prefix="omni-load-") as folder:
         key = Path(folder) / "key"
         key.write_text("of-this-run")
-        engine = RealEngine(Path(folder), key, flags=flags)
+        engine = RealEngine(Path(folder), key, flags=flags, threads=cores())
         try:
             engine.wait_ready()
             yield Target(engine.address, "smol-alias")

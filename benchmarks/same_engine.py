@@ -42,6 +42,7 @@ from deployments.bench.load import Budget, ClosedLoop, run_load  # noqa: E402
 from deployments.bench.made_text import made_prompts  # noqa: E402
 from deployments.bench.metrics import Run  # noqa: E402
 from deployments.bench.run import Benchmark  # noqa: E402
+from gpus.host import cores  # noqa: E402
 from tests.bench.server import Exchange, event, serving  # noqa: E402
 from tests.gateway.engine import RealEngine  # noqa: E402
 
@@ -95,7 +96,8 @@ def engines() -> Iterator[dict[str, Target]]:
         key = Path(folder) / "key"
         key.write_text("of-this-benchmark")
         running = {
-            name: RealEngine(Path(folder), key, name=name) for name in ("one", "other")
+            name: RealEngine(Path(folder), key, name=name, threads=cores())
+            for name in ("one", "other")
         }
         try:
             yield {

@@ -38,6 +38,7 @@ import httpx  # noqa: E402
 from django.conf import settings  # noqa: E402
 
 from deployments.bench.scenarios import SCENARIOS, Load, Part, Scenario  # noqa: E402
+from gpus.host import cores  # noqa: E402
 from tests.gateway.engine import RealEngine  # noqa: E402
 
 NGRAM = 3
@@ -116,7 +117,7 @@ def tokenizer() -> Iterator[Tokenizer]:
     key = settings.OMNI_HOME.secret_path("engine")
     with tempfile.TemporaryDirectory(prefix="omni-scenarios-") as folder:
         flags = ("-c", "512", "-np", "1", "--no-warmup", "--device", "none")
-        engine = RealEngine(Path(folder), key, flags=flags)
+        engine = RealEngine(Path(folder), key, flags=flags, threads=cores())
         try:
             engine.wait_ready()
             yield Tokenizer(engine)

@@ -7,11 +7,14 @@ are the same are one layout, and the plainer one, which comes first here, gives 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import combinations, permutations
+from typing import TypeVar
 
 from deployments.planning.memory.placement import CPU
 from deployments.states import StrategyName
+
+T = TypeVar("T")
 
 # Of more cards than this not every combination is looked at: pairs and all of them.
 MOST_COMBINED = 4
@@ -24,7 +27,6 @@ class Layout:
     strategy: str
     devices: Mapping[str, tuple[str, ...]]
     draft: str = ""
-    settings: Mapping[str, int | str] = field(default_factory=dict)
 
     @property
     def places(self) -> tuple[str, ...]:
@@ -40,13 +42,13 @@ def layouts(
     """The plainest first. `cards` are devices besides the CPU, `drafts` models that can draft."""
     for name in (*cards, CPU):
         yield Layout(StrategyName.INDEPENDENT, {"model": (name,)})
-    several = list(_several(cards))
-    for names in several:
+    pairs_and_more = list(several(cards))
+    for names in pairs_and_more:
         yield Layout(StrategyName.LAYER_SPLIT, {"model": names})
     if has_experts:
-        for names in (*((name,) for name in cards), *several):
+        for names in (*((name,) for name in cards), *pairs_and_more):
             yield Layout(StrategyName.EXPERT_OFFLOAD, {"model": names})
-    for names in several:
+    for names in pairs_and_more:
         yield Layout(StrategyName.TENSOR_SPLIT, {"model": names})
     yield from _drafting(cards, drafts)
     for prefill, decode in permutations(cards, 2):
@@ -54,7 +56,8 @@ def layouts(
         yield Layout(StrategyName.PREFILL_DECODE, roles)
 
 
-def _several(cards: Sequence[str]) -> Iterator[tuple[str, ...]]:
+def several(cards: Sequence[T]) -> Iterator[tuple[T, ...]]:
+    """Two or more cards that a model may be cut over."""
     sizes: Sequence[int]
     if len(cards) <= MOST_COMBINED:
         sizes = range(2, len(cards) + 1)

@@ -109,7 +109,7 @@ class LayoutPlans:
             role: (models.get(role, model), list(names))
             for role, names in layout.devices.items()
         }
-        wanted = {**settings, **layout.settings}
+        wanted = dict(settings)
         found = Planned(model, engine, layout, wanted, members)
         self.planned += 1
         try:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from typing import Any
 
+from deployments.advice.layouts import several
 from deployments.engines import get_flavour, reads_gguf
 from deployments.models import Binding, Deployment, Engine, Model, Role
 from deployments.planning.memory.sharing import Rival
@@ -26,8 +26,6 @@ from omni.errors import OmniError
 from omni.roles import OPERATE, require
 
 CPU = "cpu"
-# Of more cards than this not every combination is planned: one alone, and all.
-MOST_COMBINED = 4
 
 
 @dataclass(frozen=True)
@@ -200,13 +198,8 @@ def _cards_out_of_reach(host: Host, usable: Iterable[str]) -> list[str]:
 
 def _sets(devices: Sequence[DeviceFacts]) -> Iterator[tuple[DeviceFacts, ...]]:
     cards = [device for device in devices if device.kind != CPU]
-    sizes: Iterable[int]
-    if len(cards) <= MOST_COMBINED:
-        sizes = range(1, len(cards) + 1)
-    else:
-        sizes = (1, len(cards))
-    for size in sizes:
-        yield from combinations(cards, size)
+    yield from ((card,) for card in cards)
+    yield from several(cards)
     yield from ((device,) for device in devices if device.kind == CPU)
 
 

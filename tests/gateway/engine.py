@@ -28,7 +28,10 @@ def model_path() -> str:
 
 
 class RealEngine:
-    """`llama-server` on a free port: 4 slots of 1024 tokens, unless `flags` say otherwise."""
+    """`llama-server` on a free port: 4 slots of 1024 tokens, unless `flags` say otherwise.
+
+    One thread is what tests can spare it; who measures gives it the machine's.
+    """
 
     def __init__(
         self,
@@ -39,6 +42,7 @@ class RealEngine:
         model: str = "",
         name: str = "engine",
         port: int = 0,
+        threads: int = 1,
     ) -> None:
         self.port, self.key = port or free_port(), key_path.read_text().strip()
         self.key_path, self.log = str(key_path), folder / f"{name}.log"
@@ -48,7 +52,7 @@ class RealEngine:
                 "-m",
                 model or model_path(),
                 "-t",
-                "1",
+                str(threads),
                 *(flags or ("-c", "4096", "-np", "4")),
             ),
             *(
