@@ -11,7 +11,7 @@ import fcntl
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from deployments.bench.prepared import (
     Stage,
     environment_of,
     facts_of,
+    in_the_way_of,
     restore,
     wanted_before,
     wrong_answers,
@@ -42,6 +43,7 @@ from deployments.gateway.keys import create_key
 from deployments.models import ApiKey, BenchmarkRun
 from deployments.services.benchmarked import keep_measured
 from deployments.services.deployments import get_deployment
+from deployments.services.trials import end_trials
 from omni.backoff import backoff_s
 from omni.errors import OmniError
 
@@ -192,7 +194,8 @@ class Execution:
     async def _measure(self, watch: Watch) -> None:
         run = self.run
         questions = await in_database(asked_by)(run)
-        key = await in_database(self._prepare)()
+        in_the_way = await in_database(self._in_the_way)()
+        key = await in_database(self._prepare)(in_the_way)
 
         stage = Stage(run.names, swaps=run.swaps)
         targets = {name: target_at(run.gateway, name, key) for name in run.names}
@@ -214,18 +217,24 @@ class Execution:
             )
 
         try:
+            await measuring.make_room(in_the_way)
             await measuring.begin()
             await benchmark.run(measuring.ask, heard)
         finally:
             stage.end()
 
-    def _prepare(self) -> str:
+    def _in_the_way(self) -> list[str]:
+        if self.run.makes_room:
+            return in_the_way_of(self.run.names)
+        return []
+
+    def _prepare(self, in_the_way: Sequence[str]) -> str:
         """What has to be put back is written down before anything is touched."""
         with transaction.atomic():
             key = create_key(f"benchmark {self.run.pk}")
             found = ApiKey.objects.get_from_key(key)
             self.run.api_key = ApiKey.objects.get(pk=found.pk)
-            self.run.were_wanted = wanted_before(self.run.names)
+            self.run.were_wanted = wanted_before([*self.run.names, *in_the_way])
             self.run.save(update_fields=["api_key", "were_wanted"])
         return key
 
@@ -286,6 +295,8 @@ class Execution:
         _until_it_is_written(lambda: self.rows.update(**values))
         benchmarks_changed()
         self._teach_the_planner()
+        # What was learnt is of deployments that are there.
+        end_trials(self.run.pk)
 
     def _teach_the_planner(self) -> None:
         """Later predictions go by what was measured, where this run may say anything."""

@@ -62,6 +62,11 @@ class Measuring:
         self.watched: list[WatchedBlock] = []
         self._known: dict[str, Processes] = {}
 
+    async def make_room(self, others: Sequence[str]) -> None:
+        """Stops deployments that are in the way of those on the stage."""
+        for name in others:
+            await self._stop(name)
+
     async def begin(self) -> None:
         """Brings up what is up together; each gives an answer that does not count."""
         if self.stage.swaps or self.load is Load.AFTER_START:

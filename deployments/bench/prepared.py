@@ -9,13 +9,16 @@ from typing import Any
 
 from deployments.bench.report import ArmFacts
 from deployments.models import Binding, Deployment, Instance, Role
+from deployments.planning.plan import DeviceFacts, Plan
 from deployments.planning.settings import context_tokens, with_defaults
 from deployments.services.deployments import (
     deployment_start,
     deployment_stop,
     get_deployment,
 )
+from deployments.services.plans import plan_setup, rig_facts, setup_of
 from deployments.services.stored_plans import stored_plan
+from deployments.services.tenancy import occupied
 from deployments.services.waiting import wait_for
 from deployments.states import InstanceState, Judgement
 from omni.errors import OmniError
@@ -66,6 +69,30 @@ def wanted_before(names: Sequence[str]) -> dict[str, bool]:
     return {name: get_deployment(name).desired == running for name in names}
 
 
+def in_the_way_of(names: Sequence[str]) -> list[str]:
+    """Other deployments that run, or are about to, and leave one of these no room."""
+    host = get_deployment(names[0]).host
+    taken, devices = occupied(host), rig_facts(host, live=False)
+    found: list[str] = []
+    for deployment in map(get_deployment, names):
+        plan = _planned_alone(deployment, devices)
+        rivals = taken.in_the_way_of(plan, deployment.name, deployment.settings)
+        found += [rival.name for rival in rivals if rival.name not in names]
+    return list(dict.fromkeys(found))
+
+
+def _planned_alone(
+    deployment: Deployment, devices: Mapping[str, DeviceFacts]
+) -> Plan | None:
+    """As if nothing else ran. None: its start will say why it cannot."""
+    if deployment.is_external:
+        return None
+    try:
+        return plan_setup(devices, setup_of(deployment))
+    except OmniError:
+        return None
+
+
 def restore(were_wanted: Mapping[str, bool]) -> None:
     """What was wanted running is wanted running again, and nothing else.
 
@@ -74,13 +101,14 @@ def restore(were_wanted: Mapping[str, bool]) -> None:
     """
     rows = {row.name: row for row in Deployment.objects.filter(name__in=were_wanted)}
     stopped = [row for name, row in rows.items() if not were_wanted[name]]
-    for deployment in stopped:
-        deployment_stop(deployment=deployment)
     try:
+        for deployment in stopped:
+            deployment_stop(deployment=deployment)
         for deployment in stopped:
             wait_for(deployment, InstanceState.STOPPED, STOP_S)
     except OmniError as error:
-        # Where no agent runs nothing stops now: the next one reads what is wanted.
+        # Where no agent runs nothing stops now: the next one reads what is wanted. A trial may be
+        # gone by now.
         log.warning("not stopped yet after a benchmark: %s", error)
     for name, deployment in rows.items():
         if were_wanted[name]:
@@ -126,6 +154,12 @@ def wrong_answers(names: Sequence[str]) -> list[str]:
         f"{name}: its first answer was another than the independent deployment's."
         for name in sorted(set(wrong.values_list("deployment__name", flat=True)))
     ]
+
+
+def _answer_check(deployment: Deployment) -> str:
+    """How the first answer of its processes was; they keep that while they are down."""
+    rows = deployment.instances.exclude(judgement="").order_by("-started_at")
+    return rows.values_list("judgement", flat=True).first() or Judgement.UNKNOWN
 
 
 def context_of_a_request(deployment: Deployment) -> int | None:
@@ -178,6 +212,7 @@ def _environment_of(deployment: Deployment) -> dict[str, Any]:
         "settings": deployment.settings,
         "extra_args": deployment.extra_args,
         "devices": _devices_of(bindings),
+        "answer_check": _answer_check(deployment),
         "models": {
             binding.role: {
                 "name": binding.model.name,

@@ -18,7 +18,17 @@ from deployments.bench.blocks import (
     pairs_of,
 )
 from deployments.bench.metrics import Run
-from deployments.bench.stopping import Budget, Progress, after_round
+from deployments.bench.stopping import (
+    PRECISE_PERCENT,
+    Budget,
+    Progress,
+    after_round,
+)
+
+# Of fewer rounds bounds are luck.
+FEWEST_ALONE = 3
+# What tells how well a deployment alone is known: the length of an answer is not in it.
+PACES = ("start_ms", "time_per_output_token_ms")
 
 # Asks the arms of a unit at the same time, each what the round has for it; all of it counts.
 Ask = Callable[[Unit, Round], Awaitable[Mapping[Arm, Run]]]
@@ -83,10 +93,21 @@ class Benchmark:
                 return
 
     def _is_enough(self) -> bool:
-        """One deployment alone is compared with nothing: it takes the rounds that there are."""
+        """One deployment alone is compared with nothing: its own figure has to be known."""
         if not self.pairs:
-            return self.rounds_done >= self.rounds_planned
+            return self.rounds_done >= self.rounds_planned or self._is_precise()
 
         pairs = paired_blocks(self.results, self.pairs)
         self.progress = after_round(self.progress, self._budget, self.used_s, pairs)
         return self.progress.ending is not None
+
+    def _is_precise(self) -> bool:
+        """Whether every arm's pace is known as well as a difference would have to be."""
+        if self.rounds_done < FEWEST_ALONE:
+            return False
+        metric = next(name for name in PACES if name in self.metrics)
+        found = [self.results.summary(arm, metric) for arm in self.arms]
+        return all(
+            one.low and one.high and (one.high / one.low - 1) * 100 <= PRECISE_PERCENT
+            for one in found
+        )

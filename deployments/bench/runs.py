@@ -21,6 +21,7 @@ from deployments.bench.questions import (
 from deployments.models import BenchmarkRun
 from deployments.services.deployments import get_deployment
 from deployments.services.tenancy import why_not_together
+from deployments.services.trials import end_trials
 from gpus.models import Host
 from omni.errors import OmniError
 from omni.roles import OPERATE, require
@@ -58,13 +59,14 @@ def benchmark_request(
     most_rounds: int = MOST_ROUNDS,
     seconds: float | None = None,
     swaps: bool = False,
+    makes_room: bool = False,
     user: Any = None,
 ) -> BenchmarkRun:
     """A run that waits for its process. Raises OmniError; then nothing is kept.
 
     With `prompts`, questions of one's own, `scenario` only says what they are called. Without
     `concurrency` it is what the scenario says. Deployments that cannot be up together are swapped
-    without being asked for.
+    without being asked for. With `makes_room` others that are in the way are stopped meanwhile.
     """
     require(user, OPERATE)
     host = _host_of(names)
@@ -92,6 +94,7 @@ def benchmark_request(
             most_rounds=most_rounds,
             seconds=seconds,
             swaps=swaps,
+            makes_room=makes_room,
             gateway=gateway,
             requested_by=user,
         )
@@ -128,6 +131,8 @@ def benchmark_cancel(*, run: BenchmarkRun, user: Any = None) -> None:
     rows = BenchmarkRun.objects.filter(pk=run.pk)
     state = BenchmarkRun.State
     changed = rows.filter(state=state.QUEUED).update(state=state.CANCELLED)
+    if changed:
+        end_trials(run.pk)
     changed += rows.filter(state=state.RUNNING).update(state=state.CANCELLING)
     if not changed:
         run.refresh_from_db()

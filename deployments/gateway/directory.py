@@ -113,6 +113,7 @@ def serving(deployment: Deployment, kind: str = Kind.TEXT) -> Serving:
         slots=0 if deployment.is_external else int(settings["parallel"]),
         ends_now=deployment.ends_now,
         kind=kind,
+        is_trial=deployment.is_trial,
     )
 
 

@@ -90,6 +90,8 @@ class Serving:
     ends_now: bool = False
     # What it answers with: one of model_kinds.Kind.
     kind: str = Kind.TEXT
+    # It is there for a benchmark, and answers who knows its name.
+    is_trial: bool = False
 
     @property
     def shown_state(self) -> str:
@@ -125,10 +127,16 @@ class Table:
     # Public name → deployment's name.
     routes: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def offered(self) -> list[Serving]:
+        """By name, without what is there for a benchmark only."""
+        found = (self.deployments[name] for name in sorted(self.deployments))
+        return [serving for serving in found if not serving.is_trial]
+
     def public_names(self) -> list[tuple[str, Serving]]:
-        """Every name that can be asked for, deployments first, each with what answers for it."""
-        named = [(name, self.deployments[name]) for name in sorted(self.deployments)]
-        own = set(self.deployments)
+        """Every name that is offered, deployments first, each with what answers for it."""
+        named = [(each.name, each) for each in self.offered]
+        own = {each.name for each in self.offered}
         routed = [
             (name, to)
             for name, to in sorted(self.routes.items())
@@ -203,11 +211,7 @@ def not_ready(serving: Serving) -> OmniError:
 
 
 def _first_able(table: Table) -> RoutedRequest:
-    servings = [
-        table.deployments[name]
-        for name in sorted(table.deployments)
-        if table.deployments[name].gives_text
-    ]
+    servings = [serving for serving in table.offered if serving.gives_text]
     for serving in servings:
         if serving.is_ready:
             return RoutedRequest(serving, AUTO, "the first ready deployment by name")

@@ -11,7 +11,7 @@ from deployments.models.deployment import (
 from deployments.models.download import Download
 from deployments.models.gateway import ApiKey, Route
 from deployments.models.library import Engine, LibraryFolder, Model
-from deployments.models.measurement import Measurement, ReferenceAnswer
+from deployments.models.measurement import LayoutResult, Measurement, ReferenceAnswer
 from deployments.models.plan import StoredPlan
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Download",
     "Engine",
     "Instance",
+    "LayoutResult",
     "LibraryFolder",
     "Measurement",
     "Model",

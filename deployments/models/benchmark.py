@@ -48,6 +48,9 @@ class BenchmarkRun(models.Model):
     most_rounds = models.PositiveIntegerField()
     seconds = models.FloatField(null=True, blank=True, help_text="time at most")
     swaps = models.BooleanField(default=False, help_text="one is up at a time")
+    makes_room = models.BooleanField(
+        default=False, help_text="what is in the way is stopped meanwhile"
+    )
     gateway = models.CharField(max_length=300, help_text="where the panel listens")
 
     state = models.CharField(max_length=10, choices=State.choices, default=State.QUEUED)

@@ -61,6 +61,13 @@ class Deployment(models.Model):
     is_deleting = models.BooleanField(
         default=False, help_text="goes away once its processes are gone"
     )
+    # A number and no key: the trial of a benchmark that somebody deleted goes away, too.
+    trial_of = models.PositiveBigIntegerField(
+        null=True,
+        blank=True,
+        editable=False,
+        help_text="number of the benchmark that it was made for, after which it goes away",
+    )
     # Ought to run and has given its memory back; the next request for it takes this away.
     is_unloaded = models.BooleanField(default=False)
     unloaded_why = models.CharField(max_length=200, blank=True)
@@ -98,6 +105,11 @@ class Deployment(models.Model):
         return bool(self.external_model)
 
     @property
+    def is_trial(self) -> bool:
+        """Whether it was made for one benchmark; nobody but that is offered it."""
+        return self.trial_of is not None
+
+    @property
     def kind(self) -> str:
         """What it answers with: text, unless its model gives vectors or scores."""
         kinds = [binding.model.kind for binding in self.bindings.all()]
@@ -110,7 +122,7 @@ class Deployment(models.Model):
     @classmethod
     def giving_text(cls) -> models.QuerySet[Deployment]:
         """What can be chatted with, once it runs."""
-        return cls.objects.filter(is_deleting=False).exclude(
+        return cls.objects.filter(is_deleting=False, trial_of=None).exclude(
             bindings__model__kind__in=WITHOUT_TEXT
         )
 

@@ -96,3 +96,47 @@ class ReferenceAnswer(models.Model):
 
     def __str__(self) -> str:
         return str(self.model)
+
+
+class LayoutResult(models.Model):
+    """What a benchmark measured of one layout with so many users at once.
+
+    `layout` says what was measured and `depends` what the figures depend on besides; both are made
+    by deployments/services/layout_results.py, and `key` is the hash of the former.
+    """
+
+    host = models.ForeignKey(
+        Host, on_delete=models.CASCADE, related_name="layout_results"
+    )
+    key = models.CharField(max_length=64)
+    layout = models.JSONField(default=dict)
+    depends = models.JSONField(
+        default=dict, help_text="engine build, driver, links, model files"
+    )
+    deployment_name = models.CharField(max_length=LENGTH["deployments"])
+    scenario = models.CharField(max_length=120)
+    concurrency = models.PositiveIntegerField(default=1, help_text="users at once")
+    figures = models.JSONField(
+        default=dict, help_text="by metric: median, and its bounds where they are known"
+    )
+    joules_per_token = models.FloatField(null=True, blank=True)
+    mean_watts = models.FloatField(null=True, blank=True)
+    answer_check = models.CharField(
+        max_length=12, help_text="how its first answer was beside the independent one's"
+    )
+    # A number and no key: it stays when the benchmark is deleted.
+    benchmark = models.PositiveBigIntegerField(help_text="its number")
+    at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("-id",)
+        constraints = [
+            models.UniqueConstraint(
+                fields=["benchmark", "deployment_name", "concurrency"],
+                name="layout_measured_once_per_run",
+            )
+        ]
+        indexes = [models.Index(fields=["host", "key"], name="layout_result_by_key")]
+
+    def __str__(self) -> str:
+        return f"{self.deployment_name} with {self.concurrency} users"

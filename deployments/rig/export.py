@@ -30,7 +30,7 @@ def current_rig(host: Host | None = None) -> Rig:
     The keys of external servers stay here: a rig file is made to be passed on.
     """
     host = host or local_host()
-    deployments = Deployment.objects.filter(host=host, is_deleting=False)
+    deployments = Deployment.objects.filter(host=host, is_deleting=False, trial_of=None)
     engines = Engine.objects.filter(
         Q(state=Engine.State.OK) | Q(deployments__in=deployments), host=host
     )

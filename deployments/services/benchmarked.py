@@ -1,4 +1,5 @@
-"""Keeps what a benchmark measured beside what had been predicted; fitting.py makes use of it."""
+"""Keeps what a benchmark measured: beside what had been predicted, which fitting.py makes use of,
+and as results of layouts."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from typing import Any
 from deployments.models import BenchmarkRun, Deployment, Measurement, StoredPlan
 from deployments.planning.corrections import Past
 from deployments.services.fitting import past_of
+from deployments.services.layout_results import keep_result
 from deployments.services.measurements import (
     SHORTEST_ANSWER,
     SHORTEST_PROMPT,
@@ -29,11 +31,13 @@ TOGETHER = "together"
 def keep_measured(run: BenchmarkRun) -> int:
     """Of a run that is done and valid, keeps each deployment's medians with one user at a time.
 
-    Returns how many it keeps; a run counts once, however often this is called.
+    Returns how many it keeps; a run counts once, however often this is called. What it says of
+    layouts is kept of every number of users.
     """
     document = run.document
     if run.state != BenchmarkRun.State.DONE or not document or not document["valid"]:
         return 0
+    _keep_results(run, document)
     # One deployment of a run says nothing of how right the predictions of the others were.
     before = past_of(run.host)
     kept = [
@@ -45,17 +49,36 @@ def keep_measured(run: BenchmarkRun) -> int:
     return sum(kept)
 
 
+def _keep_results(run: BenchmarkRun, document: Document) -> None:
+    for arm in filter(_is_undisturbed, document["arms"]):
+        deployment = _measured_deployment(run, arm)
+        measured = document["environment"]["deployments"][arm["deployment"]]
+        if deployment and _is_as_measured(deployment, measured):
+            keep_result(run, deployment, arm, measured)
+
+
 def _is_alone_and_warm(arm: Document) -> bool:
+    return arm["concurrency"] == 1 and _is_undisturbed(arm)
+
+
+def _is_undisturbed(arm: Document) -> bool:
     """The first answers of a process, which a cold start asks for, are slower than all others."""
     is_cold = ((arm.get("start_ms") or {}).get("p50")) is not None
-    return arm["concurrency"] == 1 and arm.get("load") != TOGETHER and not is_cold
+    return arm.get("load") != TOGETHER and not is_cold
+
+
+def _measured_deployment(run: BenchmarkRun, arm: Document) -> Deployment | None:
+    """Of an external server nobody here knows what it is made of."""
+    found = Deployment.objects.filter(
+        name=arm["deployment"], host=run.host, external_model=""
+    )
+    return found.select_related("host", "engine").first()
 
 
 def _keep(run: BenchmarkRun, document: Document, arm: Document, before: Past) -> bool:
     name = arm["deployment"]
-    found = Deployment.objects.filter(name=name, host=run.host)
-    deployment = found.select_related("host", "engine").first()
-    if deployment is None or deployment.is_external:
+    deployment = _measured_deployment(run, arm)
+    if deployment is None:
         return False
     plan = _plan_of(deployment, document["environment"]["deployments"][name])
     if plan is None or is_outdated(plan, deployment.host):
@@ -97,6 +120,14 @@ def _plan_of(deployment: Deployment, measured: Document) -> StoredPlan | None:
     Where deployments took turns each turn was a generation, and putting back what was wanted before
     makes another.
     """
+    if not _is_as_measured(deployment, measured):
+        return None
+    plans = deployment.plans.filter(generation__gte=measured["generation"])
+    return plans.order_by("generation").first()
+
+
+def _is_as_measured(deployment: Deployment, measured: Document) -> bool:
+    """Whether it is made of the same still, by the same build of its engine."""
     models = {
         binding.role: {
             "name": binding.model.name,
@@ -107,10 +138,7 @@ def _plan_of(deployment: Deployment, measured: Document) -> StoredPlan | None:
     engine = deployment.engine
     now = (engine.name, engine.build, deployment.settings, deployment.extra_args)
     keys = ("engine", "build", "settings", "extra_args")
-    if now != tuple(measured[key] for key in keys) or models != measured["models"]:
-        return None
-    plans = deployment.plans.filter(generation__gte=measured["generation"])
-    return plans.order_by("generation").first()
+    return now == tuple(measured[key] for key in keys) and models == measured["models"]
 
 
 def _done(document: Document, name: str) -> Iterable[Document]:

@@ -78,7 +78,7 @@ def deploy(*, model: Model, user: Any = None) -> Deployment:
     # One that it only drafts for is another model's.
     own = Binding.objects.filter(model=model).exclude(role=Role.DRAFT)
     found = (
-        Deployment.objects.filter(bindings__in=own, is_deleting=False)
+        Deployment.objects.filter(bindings__in=own, is_deleting=False, trial_of=None)
         .order_by("pk")
         .first()
     )

@@ -13,6 +13,7 @@ from django.utils import timezone
 from deployments.announce import benchmarks_changed
 from deployments.bench.executing import is_held
 from deployments.models import ApiKey, BenchmarkRun
+from deployments.services.trials import end_trials_left
 from deployments.supervision.process import refusals
 from gpus.models import Host
 from omni.backoff import backoff_s
@@ -52,6 +53,7 @@ class Benchmarks:
 
     def tick(self) -> None:
         """Starts the process of the run that has its turn, unless it lives."""
+        end_trials_left(self.host, lambda number: is_held(self.run_folder, number))
         rows = BenchmarkRun.objects.filter(host=self.host)
         unfinished = rows.filter(state__in=BenchmarkRun.UNFINISHED).order_by("pk")
         # One that was begun is ended first, by whatever process.

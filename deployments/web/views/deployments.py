@@ -64,7 +64,8 @@ def deployments(request: HtmxHttpRequest) -> HttpResponse:
 @require_GET
 def quick(request: HtmxHttpRequest) -> HttpResponse:
     """For the Rig page: each model that can run, with the one button that makes it run."""
-    rows = list(_with_relations(Deployment.objects.filter(is_deleting=False)))
+    offered = Deployment.objects.filter(is_deleting=False, trial_of=None)
+    rows = list(_with_relations(offered))
     by_model: dict[int, Deployment] = {}
     for row in rows:
         # What a model only drafts for is another model's.
