@@ -4,7 +4,7 @@ from gpus import views
 
 app_name = "gpus"
 urlpatterns = [
-    path("", views.rig, name="rig"),
+    path("rig/", views.rig, name="rig"),
     path("cards/<str:key>/", views.card, name="card"),
     path("telemetry/<str:key>/history.json", views.history, name="history"),
 ]

@@ -12,6 +12,7 @@ from django.urls import reverse
 from omni.roles import Allowed
 
 PAGES = (
+    ("Home", "deployments:advice", "star"),
     ("Rig", "gpus:rig", "rig"),
     ("Models", "deployments:models", "models"),
     ("Plan", "deployments:plan", "plan"),
@@ -45,6 +46,8 @@ def rights(request: HttpRequest) -> dict[str, Any]:
 
 # Pages below another one light up its entry.
 SECTION_OF = {
+    "deployments:answer": "deployments:advice",
+    "deployments:advice_ask": "deployments:advice",
     "deployments:model": "deployments:models",
     "deployments:download": "deployments:models",
     "deployments:server": "deployments:models",

@@ -163,6 +163,13 @@ PAGES: dict[str, Page] = {
     "logout": Page("", LOGGED_IN),
     "password_change": Page(LOGGED_IN, LOGGED_IN),
     "glossary": SEEN,
+    # --- what is best
+    "deployments:advice": SEEN,
+    "deployments:answer": SEEN,
+    "deployments:advice_ask": Page("", OPERATE),
+    "deployments:advice_deploy": Page("", OPERATE),
+    "deployments:advice_measure": Page("", OPERATE),
+    "deployments:advice_export": SEEN,
     # --- rig
     "gpus:rig": SEEN,
     "gpus:card": SEEN,

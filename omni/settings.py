@@ -166,7 +166,7 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
 LOGIN_URL = "login"
-LOGIN_REDIRECT_URL = "gpus:rig"
+LOGIN_REDIRECT_URL = "deployments:advice"
 LOGOUT_REDIRECT_URL = "login"
 # Which proxies stand before the panel: what they say of a client's address is believed. Behind TLS
 # it is one on this machine unless it is said otherwise.

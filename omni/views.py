@@ -63,7 +63,7 @@ class PasswordPage(PasswordChangeView):
     on."""
 
     template_name = "registration/password.html"
-    success_url = reverse_lazy("gpus:rig")
+    success_url = reverse_lazy("deployments:advice")
 
     def form_valid(self, form: Any) -> HttpResponse:
         response = super().form_valid(form)

@@ -1,5 +1,6 @@
 """Rows: what is known, wanted and observed. Imports states only, and no row decides anything."""
 
+from deployments.models.advice import RigQuestion
 from deployments.models.benchmark import BenchmarkRun
 from deployments.models.deployment import (
     Binding,
@@ -27,6 +28,7 @@ __all__ = [
     "Measurement",
     "Model",
     "ReferenceAnswer",
+    "RigQuestion",
     "Role",
     "Route",
     "StoredPlan",

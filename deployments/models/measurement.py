@@ -126,6 +126,9 @@ class LayoutResult(models.Model):
     )
     # A number and no key: it stays when the benchmark is deleted.
     benchmark = models.PositiveBigIntegerField(help_text="its number")
+    is_disturbed = models.BooleanField(
+        default=False, help_text="its benchmark gives no verdict"
+    )
     at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

@@ -110,6 +110,7 @@ class Advice:
     plan_s: float
     search_s: float
     is_what_if: bool
+    ways: tuple[tuple[Planned, ...], ...] = ()
 
 
 def advise(question: Question, host: Host) -> Advice:
@@ -138,6 +139,18 @@ def advise(question: Question, host: Host) -> Advice:
         planned_at - began,
         perf_counter() - planned_at,
         question.rig is not None,
+        tuple(
+            tuple(
+                sorted(
+                    some,
+                    key=lambda e: (
+                        not e.can_serve,
+                        -((e.plan.predicted.decode_tps if e.plan else 0) or 0),
+                    ),
+                )
+            )
+            for some in ways
+        ),
     )
 
 
@@ -368,19 +381,20 @@ def deployments_of(answer: Answer) -> list[dict[str, Any]]:
     for name, some in answer.deployed.items():
         planned = some[0].planned
         assert planned
-        found.append(
-            {
-                "name": name,
-                "strategy": planned.layout.strategy,
-                "engine": planned.engine.name,
-                "models": {r: model.name for r, (model, _) in planned.members.items()},
-                "devices": {
-                    r: list(names) for r, (_, names) in planned.members.items()
-                },
-                "settings": dict(planned.settings),
-            }
-        )
+        found.append(deployment_entry(name, planned))
     return found
+
+
+def deployment_entry(name: str, planned: Planned) -> dict[str, Any]:
+    """A layout under this name, as in a rig file."""
+    return {
+        "name": name,
+        "strategy": planned.layout.strategy,
+        "engine": planned.engine.name,
+        "models": {role: model.name for role, (model, _) in planned.members.items()},
+        "devices": {role: list(names) for role, (_, names) in planned.members.items()},
+        "settings": dict(planned.settings),
+    }
 
 
 def _purpose_document(each: Served, deployment: str | None) -> dict[str, Any]:

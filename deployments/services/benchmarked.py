@@ -32,12 +32,14 @@ def keep_measured(run: BenchmarkRun) -> int:
     """Of a run that is done and valid, keeps each deployment's medians with one user at a time.
 
     Returns how many it keeps; a run counts once, however often this is called. What it says of
-    layouts is kept of every number of users.
+    layouts is kept of every number of users, and of a run that was disturbed, too, marked as such.
     """
     document = run.document
-    if run.state != BenchmarkRun.State.DONE or not document or not document["valid"]:
+    if run.state != BenchmarkRun.State.DONE or not document:
         return 0
     _keep_results(run, document)
+    if not document["valid"]:
+        return 0
     # One deployment of a run says nothing of how right the predictions of the others were.
     before = past_of(run.host)
     kept = [

@@ -47,10 +47,15 @@ class Planned:
     @property
     def title(self) -> str:
         """For example `coder 32B, layer split on CUDA0 and CUDA1`."""
+        return f"{self.model.name}, {self.way}"
+
+    @property
+    def way(self) -> str:
+        """For example `layer split on CUDA0 and CUDA1`."""
         strategy = get_strategy(self.layout.strategy).title.lower()
         places = " and ".join(self.layout.places)
         draft = f" with {self.layout.draft}" if self.layout.draft else ""
-        return f"{self.model.name}, {strategy}{draft} on {places}"
+        return f"{strategy}{draft} on {places}"
 
     @property
     def can_serve(self) -> bool:

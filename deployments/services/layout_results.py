@@ -162,7 +162,7 @@ def _named(text: str) -> str:
 def keep_result(
     run: BenchmarkRun, deployment: Deployment, arm: Document, measured: Document
 ) -> bool:
-    """Keeps what an arm of a valid run says of its layout; False where that is kept already.
+    """Keeps what an arm of a run says of its layout; False where that is kept already.
 
     `measured` is what the report says of the deployment as it was then.
     """
@@ -181,6 +181,7 @@ def keep_result(
             "figures": {name: _figure(arm.get(name)) for name in MEASURED},
             "joules_per_token": arm.get("joules_per_token"),
             "mean_watts": arm.get("mean_watts"),
+            "is_disturbed": not (run.document or {}).get("valid", True),
             "answer_check": measured.get("answer_check") or Judgement.UNKNOWN,
         },
     )
@@ -234,6 +235,7 @@ class Result:
     benchmark: int
     at: datetime
     stale: str = ""
+    is_disturbed: bool = False
 
 
 @dataclass(frozen=True)
@@ -258,8 +260,9 @@ class Results:
 
 
 def results_of(host: Host) -> Results:
-    """What was measured on the host, the newest of each layout and number of users."""
-    rows = LayoutResult.objects.filter(host=host).order_by("pk")
+    """What was measured on the host, the newest of each layout and number of users; what nothing
+    disturbed goes before."""
+    rows = LayoutResult.objects.filter(host=host).order_by("-is_disturbed", "pk")
     newest = {(row.key, row.concurrency): row for row in rows}
     return Results(Surroundings.of(host), newest)
 
@@ -279,4 +282,5 @@ def _result(row: LayoutResult, stale: str) -> Result:
         row.benchmark,
         row.at,
         stale,
+        row.is_disturbed,
     )

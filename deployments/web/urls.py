@@ -3,6 +3,7 @@ from __future__ import annotations
 from django.urls import path
 
 from deployments.web.views import (
+    advice,
     bench_reports,
     benchmarks,
     deployments,
@@ -17,6 +18,12 @@ from deployments.web.views import (
 
 app_name = "deployments"
 urlpatterns = [
+    path("", advice.first, name="advice"),
+    path("answer/", advice.answer, name="answer"),
+    path("answer/ask/", advice.ask, name="advice_ask"),
+    path("answer/deploy/", advice.deploy, name="advice_deploy"),
+    path("answer/measure/", advice.measure, name="advice_measure"),
+    path("answer/rig.yaml", advice.export, name="advice_export"),
     path("models/", library.models, name="models"),
     path("models/scan/", library.scan, name="scan"),
     path("models/folders/add/", library.folder_add, name="folder_add"),

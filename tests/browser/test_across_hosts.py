@@ -73,6 +73,7 @@ def open_rig(
 ) -> Page:
     page = new_context(**({"viewport": SIZES["desk"]} | options)).new_page()
     log_in(page, panel.url)
+    page.goto(f"{panel.url}/rig/")
     expect(page.get_by_role("heading", name="Offered by this host")).to_be_visible()
     return page
 
@@ -98,7 +99,7 @@ def test_a_device_is_added_by_its_address_planned_with_and_removed(
     expect(page.get_by_role("heading", name="RPC2")).to_be_visible()
     page.goto(f"{offering.url}/plan/")
     expect(page.get_by_text("RPC2").first).to_be_visible()
-    page.goto(offering.url)
+    page.goto(f"{offering.url}/rig/")
     page.get_by_role("button", name="Remove RPC2").click()
     page.locator("#confirm-dialog").get_by_role("button", name="Remove").click()
     expect(page.get_by_text(f"RPC2 at {offered_address} is removed.")).to_be_visible()

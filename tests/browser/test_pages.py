@@ -38,7 +38,8 @@ def furnished(panel: RunningPanel) -> dict[str, str]:
     assert applied.returncode == 0, applied.stderr
     panel.ready("shown")
     return {
-        "rig": "/",
+        "home": "/",
+        "rig": "/rig/",
         "card": "/cards/RPC0/",
         "models": "/models/",
         "model": f"/models/{models[0]['name']}/",

@@ -147,6 +147,7 @@ def card_page(
     fresh_panel.start()
     page = new_context(viewport={"width": 1280, "height": 900}).new_page()
     log_in(page, fresh_panel.url)
+    page.goto(f"{fresh_panel.url}/rig/")
     is_live(page)
     yield page
     page.close()

@@ -32,14 +32,14 @@ def rig(
 ) -> Page:
     page = new_context(**options).new_page()
     log_in(page, panel.url)
-    page.goto(panel.url)
+    page.goto(f"{panel.url}/rig/")
     expect(page.locator("#stand-ins")).to_be_visible()
     return page
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
-def test_the_first_page_offers_stand_ins_and_says_what_they_are(
+def test_the_rig_page_offers_stand_ins_and_says_what_they_are(
     panel: RunningPanel,
     new_context: Callable[..., BrowserContext],
     size: str,
@@ -60,8 +60,10 @@ def test_one_click_runs_the_model_on_the_cpu_and_another_adds_stand_ins(
     panel: RunningPanel, new_context: Callable[..., BrowserContext]
 ) -> None:
     page = rig(panel, new_context)
-    page.get_by_role("button", name="Deploy").first.click()
     page.goto(panel.url)
+    page.get_by_role("button", name="Deploy").first.click()
+    page.wait_for_url("**/deployments/*/")
+    page.goto(f"{panel.url}/rig/")
     page.get_by_role("button", name="Add two stand-ins").click()
     expect(page.locator('[data-card="RPC1"]')).to_contain_text("CPU-backed stand-in")
     expect(page.locator('[data-card="RPC1"] [data-value="memory"]')).to_contain_text(

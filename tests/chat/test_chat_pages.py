@@ -195,7 +195,10 @@ def test_a_failed_answer_shows_its_cause_and_a_way_to_try_again(
 
 def test_with_nothing_to_talk_to_the_page_leads_to_the_rig(operator: Client) -> None:
     page = squeezed(operator.get(reverse("chat:list")).content.decode())
-    assert "Nothing to talk to yet" in page and f'href="{reverse("gpus:rig")}"' in page
+    assert (
+        "Nothing to talk to yet" in page
+        and f'href="{reverse("deployments:advice")}"' in page
+    )
 
 
 def test_a_deployment_that_is_not_ready_is_offered_with_its_state(

@@ -22,8 +22,9 @@ from deployments.bench.candidates import candidates, shared_devices
 from deployments.bench.prompt_files import lines_of, parse_prompts
 from deployments.models import BenchmarkRun, Deployment, Model
 from deployments.web import benchmark_form
+from deployments.web.addresses import gateway_address
 from deployments.web.views import benchmarks
-from deployments.web.views.benchmarks import gateway_address, who_against_whom
+from deployments.web.views.benchmarks import who_against_whom
 from gpus.models import Host
 from tests.deployments.benchmark_documents import document
 from tests.helpers import squeezed

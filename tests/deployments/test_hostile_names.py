@@ -27,6 +27,8 @@ HOSTILE = "\"'><img src=x onerror=boom()><script>boom()</script>{{7*7}}"
 RAW = ("<img src=x", "<script>boom", "onerror=boom()>")
 PAGES = [
     "/",
+    "/answer/",
+    "/rig/",
     "/models/",
     "/models/small/",
     "/models/small/advice/",

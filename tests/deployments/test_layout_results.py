@@ -155,16 +155,27 @@ def test_what_says_nothing_of_a_layout_is_not_kept(
     assert not LayoutResult.objects.exists()
 
 
-def test_a_disturbed_run_or_another_deployment_by_now_is_not_kept(
-    alone: Deployment,
-) -> None:
+def test_another_deployment_by_now_is_not_kept(alone: Deployment) -> None:
     run = run_of((alone, full_arm(alone)))
-    run.document["valid"] = False
-    keep_measured(run)
-    run.document["valid"] = True
     deployment_change(deployment=alone, settings={"context": 1024})
     keep_measured(run)
     assert not LayoutResult.objects.exists()
+
+
+def test_what_was_disturbed_is_marked_and_gives_way_to_what_was_not(
+    alone: Deployment,
+) -> None:
+    keep_measured(run_of((alone, full_arm(alone))))
+    disturbed = run_of((alone, full_arm(alone)))
+    disturbed.document["valid"] = False
+    assert keep_measured(disturbed) == 0
+    assert LayoutResult.objects.filter(is_disturbed=True).count() == 1
+
+    found = results_of(alone.host).of(identity_of(alone))
+    assert found and not found.is_disturbed
+    LayoutResult.objects.filter(is_disturbed=False).delete()
+    found = results_of(alone.host).of(identity_of(alone))
+    assert found and found.is_disturbed
 
 
 def test_it_says_how_its_first_answer_was(alone: Deployment) -> None:

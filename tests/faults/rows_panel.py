@@ -99,14 +99,17 @@ def broker_hangs(rig: PanelRig) -> None:
         rig.start()
         wait_until(lambda: rig.state == "ready", 30, "start was not done")
         wait_until(
-            lambda: "broker" in rig.page("/").lower(), 15, "no page says so", 0.5
+            lambda: "broker" in rig.page("/rig/").lower(), 15, "no page says so", 0.5
         )
         beat = rig.heartbeat
         wait_until(lambda: rig.heartbeat > beat, 8, "the agent waits for the broker")
     finally:
         os.kill(pid, SIGCONT)
     wait_until(
-        lambda: "broker" not in rig.page("/").lower(), 15, "the page still says so", 0.5
+        lambda: "broker" not in rig.page("/rig/").lower(),
+        15,
+        "the page still says so",
+        0.5,
     )
 
 

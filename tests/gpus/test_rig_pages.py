@@ -52,7 +52,7 @@ def test_a_machine_without_cards_shows_stand_ins_and_says_so_calmly(
     viewer: Client, host: Host
 ) -> None:
     save_rig(host, NvmlState("library_missing", "No NVIDIA driver was found."), ())
-    page = viewer.get("/").content.decode()
+    page = viewer.get("/rig/").content.decode()
     assert page.count("CPU-backed stand-in") == 2
     assert (
         'data-card="RPC0"' in page
@@ -69,7 +69,7 @@ def test_cards_are_shown_with_the_names_engines_have_for_them(
     save_rig(host, NvmlState("ok"), (SMALL,))
     rows = [{"name": "CUDA0", "description": SMALL.name, "total_bytes": 32120 * MIB}]
     register_engine_devices(host, rows)
-    page = viewer.get("/").content.decode()
+    page = viewer.get("/rig/").content.decode()
     assert 'data-card="GPU-5090"' in page and "CUDA0" in page and "31.8 GiB" in page
     assert "stand-in" not in page
 
@@ -78,7 +78,7 @@ def test_a_device_only_an_engine_knows_is_shown_too(viewer: Client, host: Host) 
     save_rig(host, NvmlState("no_devices"), ())
     rows = [{"name": "Vulkan0", "description": "AMD Radeon", "total_bytes": 8 << 30}]
     register_engine_devices(host, rows)
-    page = viewer.get("/").content.decode()
+    page = viewer.get("/rig/").content.decode()
     assert 'data-card="Vulkan0"' in page and "AMD Radeon" in page
 
 
@@ -92,12 +92,12 @@ def test_a_card_that_is_lost_is_said_at_the_top(
             "GPU-5090", SMALL.name, state="lost", error="The card fell off its bus."
         ),
     )
-    page = viewer.get("/").content.decode()
+    page = viewer.get("/rig/").content.decode()
     assert "RTX 5090 is lost" in page and "fell off its bus" in page and "dmesg" in page
 
 
 def test_a_page_before_the_first_discovery_says_what_is_awaited(viewer: Client) -> None:
-    page = viewer.get("/")
+    page = viewer.get("/rig/")
     assert page.status_code == 200 and "No device yet" in page.content.decode()
 
 
@@ -105,7 +105,7 @@ def test_the_page_does_not_need_the_broker(
     viewer: Client, host: Host, settings: object
 ) -> None:
     settings.CHANNEL_REDIS_URL = "unix:///nowhere.sock"  # type: ignore[attr-defined]
-    assert viewer.get("/").status_code == 200
+    assert viewer.get("/rig/").status_code == 200
 
 
 # --- a card ---------------------------------------------------------------------------------------
@@ -275,7 +275,7 @@ def test_a_card_that_no_engine_lists_is_a_finding_of_page_and_doctor_until_one_d
         found = [finding.code for finding in diagnose(host)]
         return [
             "card_unusable" in found,
-            "A card that no engine can use" in viewer.get("/").content.decode(),
+            "A card that no engine can use" in viewer.get("/rig/").content.decode(),
         ]
 
     assert told() == [True, True]

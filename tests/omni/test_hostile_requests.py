@@ -30,7 +30,9 @@ HOSTILE = [
     "a" * 20_000,
 ]
 PAGES = {
-    "/": ("q",),
+    "/": ("pick",),
+    "/answer/": ("pick",),
+    "/answer/rig.yaml": ("key",),
     "/telemetry/RPC0/history.json": ("minutes",),
     "/models/": ("q", "arch", "quant", "state", "sort"),
     "/models/download/": ("q",),

@@ -230,7 +230,7 @@ def test_it_is_found_added_and_removed_in_the_page(
     )
     device = remote_devices.added(ticker.host).get()
     assert not remote_devices.offered(ticker.host).exists()
-    assert device.description in html.unescape(admin.get("/").content.decode())
+    assert device.description in html.unescape(admin.get("/rig/").content.decode())
     split(engine, model, device.name)
     refused = admin.post(f"/devices/{device.pk}/remove/")
     assert refused.status_code == 400 and "is used by split" in refused.content.decode()

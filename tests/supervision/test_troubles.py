@@ -63,7 +63,7 @@ def test_a_discovery_that_cannot_work_is_on_the_rig_page_and_tried_again(
     looking.start()
     try:
         wait_until(lambda: kept(host), 20, "nothing was written down")
-        page = viewer.get("/").content.decode()
+        page = viewer.get("/rig/").content.decode()
         assert TITLE in page and "discovery.lock" in page and "tries again" in page
     finally:
         lock.rmdir()
@@ -77,4 +77,4 @@ def test_a_discovery_that_cannot_work_is_on_the_rig_page_and_tried_again(
         agent._stopping.set()
         looking.join(30)
         agent._stopping.clear()
-    assert TITLE not in viewer.get("/").content.decode()
+    assert TITLE not in viewer.get("/rig/").content.decode()

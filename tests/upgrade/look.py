@@ -8,6 +8,8 @@ from typing import Any
 
 PAGES = (
     "/",
+    "/answer/",
+    "/rig/",
     "/models/",
     "/plan/",
     "/deployments/",

@@ -11,7 +11,7 @@ from django.contrib import messages
 from django.core.paginator import Paginator
 from django.db.models import Case, QuerySet, Value, When
 from django.db.models.fields.json import KT
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
@@ -27,6 +27,7 @@ from deployments.bench.scenarios import NAMES, SCENARIOS, Scenario
 from deployments.models import BenchmarkRun, Deployment
 from deployments.services.discovery import local_host
 from deployments.services.waiting import agent_is_running
+from deployments.web.addresses import gateway_address
 from deployments.web.bench_report import report_of
 from deployments.web.bench_words import seen
 from deployments.web.benchmark_form import (
@@ -171,17 +172,6 @@ def _first_form(request: HtmxHttpRequest) -> BenchmarkForm:
         are = "is" if len(gone) == 1 else "are"
         messages.warning(request, f"{', '.join(gone)} {are} not there any more.")
     return form
-
-
-def gateway_address(request: HttpRequest) -> str:
-    """Where the panel listens: where this request came in, whatever proxy stands before it.
-
-    Its run asks the deployments there, from this machine.
-    """
-    host = str(request.META["SERVER_NAME"])
-    if ":" in host:
-        host = f"[{host}]"
-    return f"http://{host}:{request.META['SERVER_PORT']}"
 
 
 # --- one ------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from deployments.planning.settings import SETTINGS
 from deployments.services.comparing import Compared
 from deployments.services.discovery import local_host
 from deployments.services.runnable import command_text, runnable
+from deployments.web.fix_words import fix_title
 from deployments.web.planboard import Board, board, deploy, presets_for
 from deployments.web.speed_shown import SpeedShown, speed_shown
 from omni.errors import OmniError
@@ -231,25 +232,8 @@ def _fix(shown: Board, reason: Reason) -> Fix | None:
     changes = {key: value for key, value in reason.changes.items() if key in SETTINGS}
     if not changes:
         return None
-    words = [
-        f"{_inside(SETTINGS[key].title)} {_number(value)}"
-        for key, value in changes.items()
-    ]
     address = f"{reverse('deployments:plan')}?{shown.form.query(changes)}"
-    return Fix(f"Use {' and '.join(words)}", address, changes)
-
-
-def _inside(title: str) -> str:
-    """As it stands inside a sentence: Context → context, KV cache stays."""
-    if title[:2].isupper():
-        return title
-    return title[:1].lower() + title[1:]
-
-
-def _number(value: int | str) -> str:
-    if isinstance(value, int):
-        return f"{value:,}"
-    return value
+    return Fix(fix_title(changes), address, changes)
 
 
 def _command(planned: InstancePlan, name: str) -> SafeString:

@@ -1,0 +1,480 @@
+"""What the first page shows: the best ways to serve the purposes, and every layout beside them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from typing import Any
+
+from django.db.models import Prefetch
+from django.http import QueryDict
+from django.urls import reverse
+
+from deployments.advice.purposes import Purpose, Question
+from deployments.advice.seconds import Rates, request_seconds
+from deployments.models import Binding, Deployment, Model
+from deployments.planning.plan import DeviceUse, Plan, Reason, Severity, Verdict
+from deployments.rig.asked import (
+    advice_on,
+    stored_question,
+    usual_question,
+)
+from deployments.services.advising import (
+    Advice,
+    Answer,
+    Served,
+    deployment_entry,
+    deployments_of,
+)
+from deployments.services.layout_plans import Planned
+from deployments.services.layout_results import (
+    Result,
+    Results,
+    identity_of,
+    results_of,
+)
+from deployments.services.plans import rig_facts
+from deployments.services.stored_plans import plans_of
+from deployments.services.tenancy import Occupied, held
+from deployments.states import InstanceState
+from deployments.strategies import strategy_title
+from deployments.web.fix_words import fix_title
+from deployments.web.rig_drawing import DrawnDevice, drawn
+from gpus.models import Device, Host
+from omni.errors import OmniError
+
+# Of a prompt whose first token is waited for.
+PROMPT_TOKENS = 4096
+MOST_ROWS = 12
+MOST_PROPOSALS = 3
+NOW = "now"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Whether deployments of these names are there as advised.
+
+    `changes` are those that are there with other settings and would be made again.
+    """
+
+    names: tuple[str, ...]
+    changes: tuple[str, ...] = ()
+    is_deployed: bool = False
+    is_up: bool = False
+
+
+@dataclass(frozen=True)
+class LayoutRow:
+    """One layout of a model, as the scoreboard shows it; `percent` is its speed in percent of the
+    fastest."""
+
+    key: str
+    purpose: Purpose
+    planned: Planned
+    standing: Standing
+    percent: float = 0.0
+    result: Result | None = None
+    longest_context: int | None = None
+
+    @property
+    def name(self) -> str:
+        return self.planned.title
+
+    @property
+    def plan(self) -> Plan:
+        assert self.planned.plan
+        return self.planned.plan
+
+    @property
+    def strategy(self) -> str:
+        return strategy_title(self.planned.layout.strategy)
+
+    @property
+    def places(self) -> str:
+        return " and ".join(self.planned.layout.places)
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """As in a rig file, under the purpose's name."""
+        return deployment_entry(self.purpose.name, self.planned)
+
+    @property
+    def is_caution(self) -> bool:
+        return self.plan.verdict == Verdict.CAUTION
+
+    @property
+    def cautions(self) -> list[Reason]:
+        return [r for r in self.plan.reasons if r.severity == Severity.CAUTION]
+
+    @property
+    def first_token_ms(self) -> float | None:
+        speed = self.plan.predicted.prefill_tps
+        return 1000 * PROMPT_TOKENS / speed if speed else None
+
+    @property
+    def users_tps(self) -> float | None:
+        """Of all of the purpose's users together, while all ask."""
+        speed = self.plan.predicted
+        if not speed.decode_tps or not speed.prefill_tps:
+            return None
+        users = self.purpose.users
+        rates = Rates(speed.prefill_tps, speed.decode_tps, users)
+        return users * self.purpose.answer_tokens / request_seconds(self.purpose, rates)
+
+    @property
+    def tightest(self) -> DeviceUse | None:
+        """The device that has least left."""
+        known = [use for use in self.plan.devices if use.free_bytes is not None]
+        return min(known, key=lambda use: use.free_bytes or 0, default=None)
+
+
+@dataclass(frozen=True)
+class Fix:
+    title: str
+    address: str
+
+
+@dataclass(frozen=True)
+class RefusedRow:
+    """A layout that cannot serve, and what stands against it."""
+
+    purpose: Purpose
+    planned: Planned
+
+    @property
+    def why(self) -> str:
+        if self.planned.error:
+            return str(self.planned.error)
+        assert self.planned.plan
+        reasons = self.planned.plan.reasons
+        errors = [each for each in reasons if each.severity == Severity.ERROR]
+        return " ".join(each.text for each in (errors or reasons)[:2])
+
+    @property
+    def fix(self) -> Fix | None:
+        """The smallest change that makes it fit, as the Plan page shows it."""
+        planned = self.planned
+        if planned.plan is None or planned.model.is_at_hub:
+            return None
+        errors = [r for r in planned.plan.reasons if r.severity == Severity.ERROR]
+        changes = next((dict(r.changes) for r in errors if r.changes), None)
+        if len(errors) != 1 or not changes:
+            return None
+        wanted = {**planned.settings, **changes}
+        query = QueryDict(mutable=True)
+        query["model"] = planned.model.name
+        query.setlist("device", list(planned.layout.places))
+        query.update({key: str(value) for key, value in wanted.items()})
+        strategy = planned.layout.strategy
+        address = f"{reverse('deployments:plan')}?{query.urlencode()}#plan-{strategy}"
+        return Fix(fix_title(changes), address)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of one purpose: its layouts, the best first, and those that cannot serve."""
+
+    purpose: Purpose
+    rows: tuple[LayoutRow, ...]
+    n_more: int
+    refused: tuple[RefusedRow, ...]
+
+    @property
+    def has_several_models(self) -> bool:
+        return len(self.purpose.models) > 1
+
+
+@dataclass(frozen=True)
+class AnswerRow:
+    """A rig plan."""
+
+    key: str
+    rank: int
+    answer: Answer
+    standing: Standing
+
+    @property
+    def name(self) -> str:
+        return f"answer {self.rank}"
+
+    @property
+    def served(self) -> tuple[Served, ...]:
+        return self.answer.served
+
+    @property
+    def cautions(self) -> list[Reason]:
+        return [r for r in self.answer.reasons if r.severity != Severity.INFO]
+
+
+@dataclass(frozen=True)
+class Running:
+    """A deployment that is wanted running, as it is at the moment."""
+
+    deployment: Deployment
+    places: str
+
+
+@dataclass(frozen=True)
+class AdviceBoard:
+    """`error` is why there is no advice; `question` is None while there is no model to ask for."""
+
+    host: Host
+    question: Question | None
+    is_usual: bool
+    running: tuple[Running, ...]
+    advice: Advice | None = None
+    answers: tuple[AnswerRow, ...] = ()
+    scores: tuple[Scores, ...] = ()
+    error: OmniError | None = None
+    picked: str = ""
+
+    @cached_property
+    def proposals(self) -> list[AnswerRow]:
+        """The best of those that put another model somewhere, or a model somewhere else."""
+        found: dict[tuple[object, ...], AnswerRow] = {}
+        for row in self.answers:
+            found.setdefault(_where(row.answer), row)
+        return list(found.values())[:MOST_PROPOSALS]
+
+    @property
+    def alike(self) -> list[AnswerRow]:
+        return [row for row in self.answers if row not in self.proposals]
+
+    @property
+    def shown(self) -> AnswerRow | LayoutRow | None:
+        """What is drawn, where that is not the best, which has a place of its own."""
+        answer = self.picked_answer
+        if answer and answer is not self.best:
+            return answer
+        return self.picked_row
+
+    @property
+    def best(self) -> AnswerRow | None:
+        return self.answers[0] if self.answers else None
+
+    @cached_property
+    def picked_answer(self) -> AnswerRow | None:
+        return next((row for row in self.answers if row.key == self.picked), None)
+
+    @cached_property
+    def picked_row(self) -> LayoutRow | None:
+        return next((row for row in self.rows if row.key == self.picked), None)
+
+    @cached_property
+    def rows(self) -> list[LayoutRow]:
+        return [row for scores in self.scores for row in scores.rows]
+
+    def answer_of(self, key: str) -> AnswerRow:
+        """Raises OmniError (advice_changed)."""
+        for row in self.answers:
+            if row.key == key:
+                return row
+        raise advice_changed()
+
+    def rows_of(self, keys: Sequence[str]) -> list[LayoutRow]:
+        """Raises OmniError (advice_changed)."""
+        found = [row for row in self.rows if row.key in keys]
+        if len(found) < len(set(keys)):
+            raise advice_changed()
+        return found
+
+
+def advice_changed() -> OmniError:
+    return OmniError(
+        "advice_changed",
+        "The advice is another one by now: a model, a device or the question has changed.",
+        "Look at what it says now and choose again. Nothing was changed.",
+    )
+
+
+# --- all of it ------------------------------------------------------------------------------------
+def advice_board(host: Host, picked: str = "") -> AdviceBoard:
+    """Works the advice out where that has not been done yet, which takes seconds."""
+    asked = stored_question(host)
+    question = asked or usual_question(host)
+    running = tuple(_running(host))
+    board = AdviceBoard(host, question, asked is None, running)
+    if question is None:
+        return board
+    try:
+        worked_out = advice_on(question, host)
+    except OmniError as error:
+        return AdviceBoard(host, question, asked is None, running, error=error)
+
+    advice = worked_out.advice
+    there = {row.name: row for row in _deployments()}
+    results = results_of(host)
+    answers = tuple(_answers(advice, there))
+    scores = tuple(
+        _scores(purpose, ways, there, results, worked_out.longest_context)
+        for purpose, ways in zip(question.purposes, advice.ways, strict=True)
+    )
+    chosen = picked or (answers[0].key if answers else NOW)
+    return AdviceBoard(
+        host, question, asked is None, running, advice, answers, scores, picked=chosen
+    )
+
+
+def digest(what: object) -> str:
+    text = json.dumps(what, sort_keys=True, default=str)
+    return sha256(text.encode()).hexdigest()[:12]
+
+
+# --- answers --------------------------------------------------------------------------------------
+def _answers(advice: Advice, there: Mapping[str, Deployment]) -> Iterator[AnswerRow]:
+    for rank, answer in enumerate(advice.answers, 1):
+        named = {
+            name: some[0].planned
+            for name, some in answer.deployed.items()
+            if some[0].planned
+        }
+        key = digest(deployments_of(answer))
+        yield AnswerRow(key, rank, answer, _standing(named, there))
+
+
+def _standing(
+    named: Mapping[str, Planned], there: Mapping[str, Deployment]
+) -> Standing:
+    same = {
+        name
+        for name, planned in named.items()
+        if name in there and identity_of(there[name]).key == identity_of(planned).key
+    }
+    is_deployed = bool(named) and len(same) == len(named)
+    return Standing(
+        tuple(named),
+        tuple(name for name in named if name in there and name not in same),
+        is_deployed,
+        is_deployed and all(there[n].state == InstanceState.READY for n in named),
+    )
+
+
+def _deployments() -> list[Deployment]:
+    """With what is large in their models' rows left out."""
+    unread = ("facts", "shape", "vocab", "shards")
+    models = Model.objects.defer(*unread)
+    bindings = Prefetch(
+        "bindings", Binding.objects.prefetch_related(Prefetch("model", models))
+    )
+    rows = Deployment.objects.filter(is_deleting=False, trial_of__isnull=True)
+    rows = rows.select_related("engine", "host")
+    return list(rows.prefetch_related("instances", bindings))
+
+
+def _where(answer: Answer) -> tuple[object, ...]:
+    """For each purpose its model and the devices that it is on."""
+    return tuple(
+        (each.planned.model.name, frozenset(each.planned.layout.places))
+        if each.planned
+        else None
+        for each in answer.served
+    )
+
+
+# --- the scoreboard -------------------------------------------------------------------------------
+def _scores(
+    purpose: Purpose,
+    ways: Sequence[Planned],
+    there: Mapping[str, Deployment],
+    results: Results,
+    headroom: Callable[[Planned], int | None],
+) -> Scores:
+    serving = [each for each in ways if each.can_serve]
+    fastest = max(map(_speed, serving), default=0.0) or 1.0
+    rows = [
+        LayoutRow(
+            digest([purpose.name, each.key]),
+            purpose,
+            each,
+            _standing({purpose.name: each}, there),
+            round(100 * _speed(each) / fastest, 1),
+            results.of(identity_of(each)),
+            headroom(each),
+        )
+        for each in serving[:MOST_ROWS]
+    ]
+    refused = [RefusedRow(purpose, each) for each in ways if not each.can_serve]
+    return Scores(
+        purpose,
+        tuple(rows),
+        max(0, len(serving) - MOST_ROWS),
+        tuple(refused[:MOST_ROWS]),
+    )
+
+
+def _speed(planned: Planned) -> float:
+    return (planned.plan.predicted.decode_tps if planned.plan else None) or 0.0
+
+
+# --- the drawing ----------------------------------------------------------------------------------
+def _running(host: Host) -> Iterator[Running]:
+    for row in _deployments():
+        if row.host_id == host.pk and row.desired == Deployment.Desired.RUNNING:
+            places = [name for each in row.bindings.all() for name in each.devices]
+            yield Running(row, " and ".join(dict.fromkeys(places)))
+
+
+def drawing(board: AdviceBoard) -> list[DrawnDevice]:
+    """What is picked on the devices that it is planned for; what is up on those that are here."""
+    is_what_if = bool(board.advice and board.advice.is_what_if)
+    if board.advice and board.picked != NOW:
+        devices = board.advice.devices
+        uses = _uses(board)
+    else:
+        devices = rig_facts(board.host, live=False)
+        uses = {}
+    if is_what_if and board.picked != NOW:
+        return drawn(devices, {}, uses, {})
+
+    up = held(board.host)
+    if board.picked == NOW:
+        rows = [each.deployment for each in board.running]
+        plans = plans_of(rows)
+        uses = {r.name: plans[r.pk].devices for r in rows if r.pk in plans}
+    return drawn(
+        devices, _card_names(board.host), uses, _held_by_others(board.host, up)
+    )
+
+
+def _uses(board: AdviceBoard) -> dict[str, Sequence[DeviceUse]]:
+    """By deployment, of the answer or the layout that is picked."""
+    if row := board.picked_row:
+        return {row.purpose.name: row.plan.devices}
+    if answer := board.picked_answer:
+        return {
+            name: some[0].planned.plan.devices
+            for name, some in answer.answer.deployed.items()
+            if some[0].planned and some[0].planned.plan
+        }
+    return {}
+
+
+def _card_names(host: Host) -> dict[str, str]:
+    rows = Device.objects.filter(host=host, is_present=True).select_related("gpu")
+    return {row.name: _called(row) for row in rows}
+
+
+def _called(device: Device) -> str:
+    if device.is_stand_in:
+        return "CPU-backed stand-in"
+    if device.gpu:
+        return device.gpu.name.removeprefix("NVIDIA ")
+    if device.kind == Device.Kind.CPU:
+        return "main memory"
+    return device.description
+
+
+def _held_by_others(host: Host, up: Occupied) -> dict[str, int]:
+    """What programs that are none of Omni's hold of the cards, as far as sensors tell."""
+    found = {}
+    for name, device in rig_facts(host).items():
+        if device.kind == Device.Kind.CPU or device.is_stand_in:
+            continue
+        if device.total_bytes is None or device.free_bytes is None:
+            continue
+        own = sum(tenant.needs.get(name, 0) for tenant in up.tenants)
+        found[name] = max(0, device.total_bytes - device.free_bytes - own)
+    return found

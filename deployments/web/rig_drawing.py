@@ -1,0 +1,141 @@
+"""The rig drawn to scale: devices as bars, in them what each deployment takes of their memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from deployments.planning.bars import BAR_PARTS
+from deployments.planning.memory.placement import CPU
+from deployments.planning.plan import DeviceFacts, DeviceUse
+
+HELD = "held"
+# Main memory is often many times a card's: drawn to the same scale it would leave cards as dots.
+MOST_HOST_WIDTHS = 1.5
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of a device's memory; x and width are percent of the drawing."""
+
+    code: str
+    title: str
+    owner: str
+    bytes: int
+    x: float
+    width: float
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one deployment has on a device, in words."""
+
+    owner: str
+    parts: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class DrawnDevice:
+    """`width` is percent of the drawing; `is_shortened` where that is not to scale."""
+
+    name: str
+    card: str
+    total_bytes: int | None
+    used_bytes: int
+    width: float
+    blocks: tuple[Block, ...]
+    shares: tuple[Share, ...]
+    held_bytes: int = 0
+    link_gbps: float | None = None
+    bandwidth_gbps: float | None = None
+    is_shortened: bool = False
+
+    @property
+    def free_bytes(self) -> int | None:
+        if self.total_bytes is None:
+            return None
+        return self.total_bytes - self.used_bytes - self.held_bytes
+
+
+def drawn(
+    devices: Mapping[str, DeviceFacts],
+    cards: Mapping[str, str],
+    uses: Mapping[str, Sequence[DeviceUse]],
+    held: Mapping[str, int],
+) -> list[DrawnDevice]:
+    """`cards` are what devices are called by their makers, `uses` by deployment, `held` what others
+    have on a device, in bytes."""
+    sizes = {name: each.total_bytes or 0 for name, each in devices.items()}
+    cards_bytes = [size for name, size in sizes.items() if name != CPU]
+    widest = max(cards_bytes, default=0) or sizes.get(CPU, 0)
+    if widest and sizes.get(CPU, 0) <= MOST_HOST_WIDTHS * widest:
+        widest = max(widest, sizes.get(CPU, 0))
+
+    return [
+        _drawn(device, cards.get(name, ""), _on(name, uses), held.get(name, 0), widest)
+        for name, device in devices.items()
+    ]
+
+
+def _on(name: str, uses: Mapping[str, Sequence[DeviceUse]]) -> dict[str, DeviceUse]:
+    return {
+        owner: use
+        for owner, some in uses.items()
+        for use in some
+        if use.name == name and use.needed_bytes
+    }
+
+
+def _drawn(
+    device: DeviceFacts,
+    card: str,
+    uses: Mapping[str, DeviceUse],
+    held_bytes: int,
+    widest_bytes: int,
+) -> DrawnDevice:
+    total = device.total_bytes
+    scale = 100.0 / widest_bytes if widest_bytes else 0.0
+    width = min(100.0, (total or 0) * scale)
+    per_byte = width / total if total else 0.0
+    used = sum(use.resident_bytes for use in uses.values())
+    return DrawnDevice(
+        device.name,
+        card,
+        total,
+        used,
+        round(width, 2),
+        tuple(_blocks(uses, held_bytes, per_byte, width)),
+        tuple(Share(owner, tuple(_parts(use))) for owner, use in uses.items()),
+        held_bytes,
+        device.link_gbps,
+        device.bandwidth_gbps,
+        (total or 0) * scale > 100.0 + 1e-6,
+    )
+
+
+def _parts(use: DeviceUse) -> Iterator[tuple[str, int]]:
+    for code, title in BAR_PARTS:
+        size = getattr(use, f"{code}_bytes")
+        if size and code != HELD:
+            yield title, size
+
+
+def _blocks(
+    uses: Mapping[str, DeviceUse], held_bytes: int, per_byte: float, width: float
+) -> Iterator[Block]:
+    titles = dict(BAR_PARTS)
+    sized = [(HELD, "", held_bytes)]
+    for owner, use in uses.items():
+        sized += [
+            (code, owner, getattr(use, f"{code}_bytes"))
+            for code, _ in BAR_PARTS
+            if code != HELD
+        ]
+    place = 0.0
+    for code, owner, size in sized:
+        shown = min(size * per_byte, width - place)
+        if size and shown > 0:
+            yield Block(
+                code, titles[code], owner, size, round(place, 2), round(shown, 2)
+            )
+            place += shown

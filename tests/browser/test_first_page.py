@@ -1,0 +1,77 @@
+"""The first five minutes: from an empty home to the first answer, to a measured row, with clicks
+counted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import BrowserContext, Locator, Page, expect
+
+from tests.browser.chats import say
+from tests.browser.conftest import log_in
+from tests.browser.looks import in_four_looks
+from tests.panel import RunningPanel
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+
+
+class Clicks:
+    """Presses what a person would, and counts."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def on(self, place: Locator) -> None:
+        self.count += 1
+        place.click()
+
+
+@pytest.fixture
+def first_page(
+    new_context: Callable[..., BrowserContext], fresh_panel: RunningPanel
+) -> Page:
+    fresh_panel.start()
+    page = new_context(viewport={"width": 1280, "height": 900}).new_page()
+    log_in(page, fresh_panel.url)
+    expect(page.locator(".best-answer")).to_be_visible()
+    return page
+
+
+def test_three_clicks_to_the_first_answer_and_three_to_a_measured_row(
+    first_page: Page, fresh_panel: RunningPanel
+) -> None:
+    page, clicks = first_page, Clicks()
+    wrong = in_four_looks(page, "first-page-new")
+    page.set_viewport_size({"width": 1280, "height": 900})
+
+    clicks.on(page.locator(".best-answer").get_by_role("button", name="Deploy"))
+    chat = page.locator(".page-head").get_by_role("button", name="Chat", exact=True)
+    expect(chat).to_be_visible(timeout=60_000)
+    clicks.on(chat)
+    page.wait_for_url(re.compile(r"/chat/\d+/"))
+    say(page, "Say hello.")
+    answer = page.locator('[data-role=assistant][data-state="done"] [data-answer]')
+    expect(answer).not_to_be_empty(timeout=60_000)
+    assert clicks.count <= 3
+
+    clicks = Clicks()
+    clicks.on(page.get_by_role("link", name="Home", exact=True))
+    row = page.locator(".scoreboard tbody tr").first
+    name = row.get_by_role("link").first.inner_text()
+    clicks.on(row.get_by_role("button", name="Measure"))
+    page.wait_for_url(re.compile(r"/benchmarks/\d+/"))
+    expect(page.locator('.badge[data-state="done"]').first).to_be_visible(
+        timeout=180_000
+    )
+    clicks.on(page.get_by_role("link", name="Home", exact=True))
+    measured = page.locator(".scoreboard tbody tr").filter(has_text=name)
+    expect(measured.first.locator(".measured").first).to_contain_text(re.compile(r"\d"))
+    assert clicks.count <= 3
+
+    # The rig is as it was: what was deployed runs, and nothing else is there.
+    [only] = fresh_panel.document("status")["deployments"]
+    assert (only["name"], only["state"]) == ("chat", "ready")
+    wrong += in_four_looks(page, "first-page-measured")
+    assert not wrong, "\n".join(wrong)
