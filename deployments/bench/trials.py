@@ -8,6 +8,7 @@ from typing import Any
 
 from django.db import transaction
 
+from deployments.bench.prompts import Prompt
 from deployments.bench.runs import benchmark_request
 from deployments.models import BenchmarkRun, Deployment, Engine, Model
 from deployments.planning.settings import validated, with_defaults
@@ -50,6 +51,7 @@ def trial_request(
     gateway: str,
     scenario: str = "chat",
     concurrency: Sequence[int] = (1,),
+    prompts: Sequence[Prompt] | None = None,
     most_rounds: int = TRIAL_ROUNDS,
     seconds: float | None = None,
     user: Any = None,
@@ -78,6 +80,7 @@ def trial_request(
             scenario=scenario,
             gateway=gateway,
             concurrency=concurrency,
+            prompts=prompts,
             most_rounds=most_rounds,
             seconds=seconds,
             # Nobody has planned them beside each other.

@@ -33,9 +33,27 @@ run = benchmark_request(
 )
 print(run.pk)
 """
+# The same of a layout that is not deployed: it gets a trial.
+ASK_TRIAL = ASK.replace(
+    "bench.runs import benchmark_request", "bench.trials import trial_request"
+)
+ASK_TRIAL = ASK_TRIAL.replace("benchmark_request(", "trial_request(").replace(
+    'names=["smol"]',
+    """wanted=[{
+        "strategy": "independent",
+        "models": {"model": Model.objects.get().name},
+        "devices": {"model": ["CPU"]},
+        "settings": {"context": 1024, "threads": 1},
+    }]""",
+)
+ASK_TRIAL = f"from deployments.models import Model{ASK_TRIAL}"
 CANCEL = """
 from deployments.bench.runs import benchmark_cancel, get_benchmark
 benchmark_cancel(run=get_benchmark(NUMBER))
+"""
+DELETE = """
+from deployments.bench.runs import get_benchmark
+get_benchmark(NUMBER).delete()
 """
 CHANGE = """
 from deployments.services.deployments import deployment_change, get_deployment
@@ -56,9 +74,9 @@ class Outcome:
 class Benchmarking:
     """A run of the rig's deployment, asked for as a page asks for it."""
 
-    def __init__(self, rig: PanelRig) -> None:
+    def __init__(self, rig: PanelRig, ask: str = ASK) -> None:
         self.rig = rig
-        ask = ASK.replace("ROUNDS", str(ROUNDS)).replace("URL", rig.panel.url)
+        ask = ask.replace("ROUNDS", str(ROUNDS)).replace("URL", rig.panel.url)
         self.number = int(self.shell(ask.replace("WORD", uuid4().hex)))
 
     def shell(self, code: str) -> str:
@@ -108,6 +126,24 @@ class Benchmarking:
 Hit = Callable[[Benchmarking], None]
 
 
+def measuring_a_trial(hit: Hit, outcome: Outcome) -> Callable[[PanelRig], None]:
+    """The same, and the trial goes away."""
+
+    def strike(rig: PanelRig) -> None:
+        run = Benchmarking(rig, ASK_TRIAL)
+        run.under_way()
+        assert len(deployments(rig)) == 2
+        hit(run)
+        run.ends(outcome)
+        rig.until(lambda: deployments(rig) == ["smol"], 60)
+
+    return strike
+
+
+def deployments(rig: PanelRig) -> list[str]:
+    return [name for (name,) in rig.rows("SELECT name FROM deployments_deployment")]
+
+
 def measuring(hit: Hit, outcome: Outcome) -> Callable[[PanelRig], None]:
     """Hit in the middle of a run, which then ends as it should."""
 
@@ -130,6 +166,14 @@ def part(marker: str) -> Hit:
         run.rig.signal_part(marker, SIGKILL)
 
     return hit
+
+
+def row_deleted(rig: PanelRig) -> None:
+    run = Benchmarking(rig, ASK_TRIAL)
+    run.under_way()
+    run.shell(DELETE.replace("NUMBER", str(run.number)))
+    rig.until(lambda: deployments(rig) == ["smol"], 60)
+    wait_until(lambda: not list(run.processes()), 30, "its process is left")
 
 
 def its_engine(run: Benchmarking) -> None:
@@ -174,6 +218,9 @@ def disk_full_for_a_while(run: Benchmarking) -> None:
 DONE = Outcome("done", valid=True)
 ROWS = (
     Row("benchmark", "SIGKILL of its process", "ready", measuring(its_process, Outcome("failed", valid=False, says="was ended from outside")), UNTOUCHED, within_s=60),
+    Row("benchmark", "SIGKILL of its process, with a trial", "ready", measuring_a_trial(its_process, Outcome("failed", valid=False, says="was ended from outside")), UNTOUCHED, within_s=60),
+    Row("benchmark", "cancelled with a trial", "ready", measuring_a_trial(cancelled, Outcome("cancelled", valid=False, says="It was cancelled")), UNTOUCHED, within_s=60),
+    Row("benchmark", "its row is deleted, with a trial", "ready", row_deleted, UNTOUCHED, within_s=60),
     Row("benchmark", "cancelled", "ready", measuring(cancelled, Outcome("cancelled", valid=False, says="It was cancelled")), UNTOUCHED, within_s=60),
     Row("benchmark", "SIGKILL of the agent", "ready", measuring(part("agent"), DONE), UNTOUCHED, within_s=60),
     Row("benchmark", "SIGKILL of the broker", "ready", measuring(part("valkey-server"), DONE), UNTOUCHED, within_s=60),
