@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from decimal import ROUND_CEILING, Decimal
 
 UNKNOWN = "N/A"
 KIB = 1 << 10
@@ -122,4 +124,33 @@ def parse_bytes(text: str) -> int:
         raise ValueError(f"{text!r} is no amount of memory")
     number, letter, is_binary = found.groups()
     power = "KMGTP".index(letter.upper()) + 1
-    return int(float(number) * (1024 if is_binary else 1000) ** power)
+    return int(Decimal(number) * (1024 if is_binary else 1000) ** power)
+
+
+def exact_bytes_text(value: int) -> str:
+    """412316860416 → '384 GiB': the shortest text that parse_bytes reads as this value.
+
+    Raises ValueError for what no text means.
+    """
+    fitting = [text for text in _amounts(value) if _means(text, value)]
+    if not fitting:
+        raise ValueError(f"{value} is no amount of memory")
+    return min(fitting, key=len)
+
+
+def _amounts(value: int) -> Iterator[str]:
+    # With the last of six decimals rounded up, what is lost is less than a byte.
+    for power, letter in reversed(list(enumerate("KMGTP", 1))):
+        for base, mark in ((1024, "i"), (1000, "")):
+            number = (Decimal(value) / base**power).quantize(
+                Decimal("0.000001"), ROUND_CEILING
+            )
+            plain = f"{number:f}".rstrip("0").rstrip(".")
+            yield f"{plain} {letter}{mark}B"
+
+
+def _means(text: str, value: int) -> bool:
+    try:
+        return parse_bytes(text) == value
+    except ValueError:
+        return False

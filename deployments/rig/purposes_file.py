@@ -1,4 +1,4 @@
-"""Reads a purposes file. Every mistake in it is found at once, each with its line."""
+"""Reads and writes a purposes file. Every mistake in one is found at once, each with its line."""
 
 from __future__ import annotations
 
@@ -9,22 +9,26 @@ import yaml
 
 from deployments.advice.purposes import Purpose, Question
 from deployments.advice.what_if import CardSpec, RigSpec
-from deployments.names import LENGTH, is_name
-from deployments.planning.settings import LARGEST_CONTEXT, SETTINGS, SMALLEST_CONTEXT
 from deployments.rig.nodes import compose, shortened
+from deployments.rig.question_limits import (
+    CARD_LENGTH,
+    CORES,
+    MODEL_LENGTH,
+    MOST_CARDS,
+    MOST_MODELS,
+    MOST_PURPOSES,
+    NUMBERS,
+    RAM_GBPS,
+    NumberLimit,
+    why_not_named,
+    why_too_long,
+)
 from deployments.rig.walk import Enough, Walk
 from deployments.rig.words import RigError
 from omni.errors import OmniError
-from omni.units import parse_bytes
+from omni.units import exact_bytes_text, parse_bytes
 
 HERE = "here"
-MOST_PURPOSES = 12
-MOST_MODELS = 12
-MOST_CARDS = 8
-USERS = (1, SETTINGS["parallel"].high or 1)
-LARGEST_WEIGHT = 1000.0
-LARGEST_RATE_GBPS = 100_000.0
-MODEL_LENGTH = 300
 
 
 def parse_purposes(text: str) -> Question:
@@ -37,6 +41,37 @@ def parse_purposes(text: str) -> Question:
     if reader.problems:
         raise RigError(reader.problems)
     return question
+
+
+def purposes_text(question: Question) -> str:
+    """The purposes file that reads back as this question."""
+    document = {
+        "rig": _rig_document(question.rig) if question.rig else HERE,
+        "purposes": [
+            {
+                "name": purpose.name,
+                "models": list(purpose.models),
+                **{key: getattr(purpose, key) for key in NUMBERS},
+            }
+            for purpose in question.purposes
+        ],
+    }
+    # Beyond ASCII all is escaped: PyYAML writes U+0085 so that it reads it as a space.
+    return yaml.safe_dump(document, sort_keys=False, width=100)
+
+
+def _rig_document(rig: RigSpec) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "cards": [
+            {"card": each.card, "link": each.link} if each.link else {"card": each.card}
+            for each in rig.cards
+        ]
+    }
+    if rig.ram_bytes is not None:
+        document["ram"] = exact_bytes_text(rig.ram_bytes)
+    if rig.ram_gbps is not None:
+        document["ram_gbps"] = rig.ram_gbps
+    return {**document, "cores": rig.cores}
 
 
 class _Reader(Walk):
@@ -60,39 +95,21 @@ class _Reader(Walk):
         return found
 
     def _purpose(self, node: yaml.Node) -> Purpose:
-        optional = {"users", "context", "prompt_tokens", "answer_tokens", "weight"}
-        keys = self.entry(node, "purpose", {"name", "models"}, optional)
-        given: dict[str, Any] = {}
-        for key, low, high in (
-            ("users", *USERS),
-            ("context", SMALLEST_CONTEXT, LARGEST_CONTEXT),
-            ("prompt_tokens", 1, LARGEST_CONTEXT),
-            ("answer_tokens", 1, LARGEST_CONTEXT),
-        ):
-            if key in keys:
-                given[key] = int(self._number(keys[key], key, low, high, whole=True))
-        if "weight" in keys:
-            given["weight"] = self._number(
-                keys["weight"], "weight", 0.001, LARGEST_WEIGHT
-            )
+        keys = self.entry(node, "purpose", {"name", "models"}, NUMBERS.keys())
+        given: dict[str, Any] = {
+            key: self._number(keys[key], key, limit)
+            for key, limit in NUMBERS.items()
+            if key in keys
+        }
         purpose = Purpose(self._name(keys), self._models(keys), **given)
-        needed = purpose.prompt_tokens + purpose.answer_tokens
-        if needed > purpose.context:
-            text = (
-                f"A prompt of {purpose.prompt_tokens} and an answer of {purpose.answer_tokens}"
-                f" tokens do not fit into a context of {purpose.context}."
-            )
-            self.note(node, text)
+        if why := why_too_long(purpose):
+            self.note(node, why)
         return purpose
 
     def _name(self, keys: dict[str, yaml.Node]) -> str:
         name = self.text(keys.get("name"), "name")
-        if name and not is_name(name, "deployments"):
-            text = (
-                f"The name {shortened(name)!r} cannot be a deployment's: lower-case letters,"
-                f" digits, - and _, at most {LENGTH['deployments']}."
-            )
-            self.note(keys["name"], text)
+        if name and (why := why_not_named(name)):
+            self.note(keys["name"], why)
         return name
 
     def _models(self, keys: dict[str, yaml.Node]) -> tuple[str, ...]:
@@ -139,14 +156,16 @@ class _Reader(Walk):
         )
         if "cores" not in keys:
             return spec
-        cores = int(self._number(keys["cores"], "cores", 1, 4096, whole=True))
+        cores = int(self._number(keys["cores"], "cores", CORES))
         return RigSpec(spec.cards, spec.ram_bytes, spec.ram_gbps, cores)
 
     def _card(self, node: yaml.Node) -> CardSpec:
         keys = self.entry(node, "card", {"card"}, {"link"})
-        return CardSpec(
-            self.text(keys.get("card"), "card"), self.text(keys.get("link"), "link")
-        )
+        card, link = (self.text(keys.get(key), key) for key in ("card", "link"))
+        for key, said in (("card", card), ("link", link)):
+            if len(said) > CARD_LENGTH:
+                self.note(keys[key], f"The {key} {shortened(said)!r} is too long.")
+        return CardSpec(card, link)
 
     def _bytes(self, node: yaml.Node | None) -> int | None:
         if node is None:
@@ -160,26 +179,13 @@ class _Reader(Walk):
     def _rate(self, node: yaml.Node | None) -> float | None:
         if node is None:
             return None
-        return self._number(node, "ram_gbps", 1, LARGEST_RATE_GBPS)
+        return self._number(node, "ram_gbps", RAM_GBPS)
 
     # --- values -----------------------------------------------------------------------------------
-    def _number(
-        self,
-        node: yaml.Node,
-        what: str,
-        low: float,
-        high: float,
-        *,
-        whole: bool = False,
-    ) -> float:
+    def _number(self, node: yaml.Node, what: str, limit: NumberLimit) -> float:
         """The lowest where it is none: the mistake is noted, and the walk goes on."""
-        try:
-            value = float(self.scalar(node, what))
-        except (OmniError, TypeError, ValueError):
-            value = float("nan")
-        if low <= value <= high and not (whole and value != int(value)):
-            return value
-        kind = "a whole number" if whole else "a number"
+        with suppress(OmniError, TypeError, ValueError):
+            return limit.read(self.scalar(node, what))
         said = shortened(str(getattr(node, "value", "")))
-        self.note(node, f"{what} is {said!r}; it is {kind} from {low:g} to {high:g}.")
-        return low
+        self.note(node, f"{what} is {said!r}; it is {limit}.")
+        return limit.low

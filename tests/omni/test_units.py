@@ -34,3 +34,20 @@ def test_text_of(
     write: Callable[[float | None], str], value: float | None, expected: str
 ) -> None:
     assert write(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (0, "0 PB"),
+        (384 << 30, "384 GiB"),
+        (24_000_000_000, "24 GB"),
+        (1536 << 20, "1.5 GiB"),
+        (12_345, "12.345 KB"),
+        (412_316_860_417, "412316.860417 MB"),
+        (999_999_999_999_999, "999999999.999999 MB"),
+    ],
+)
+def test_the_exact_text_of_bytes_reads_back(value: int, expected: str) -> None:
+    assert units.exact_bytes_text(value) == expected
+    assert units.parse_bytes(expected) == value
