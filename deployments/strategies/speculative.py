@@ -11,7 +11,7 @@ from deployments.planning.drafts import (
     DraftModel,
     compatibility,
 )
-from deployments.planning.known_drafts import MTP, has_mtp_tensors
+from deployments.planning.known_drafts import MTP, has_mtp_tensors, most_drafted
 from deployments.planning.memory.use import combined
 from deployments.planning.plan import (
     DeviceUse,
@@ -81,7 +81,8 @@ class Speculative(Strategy):
             self,
             open_keys=("gpu_layers", SHARES),
             reserved=needs(small) if small else None,
-            own_drafting=int(values["draft_max"]) if kind == MTP else 0,
+            own_drafting=kind == MTP,
+            draft_max=most_drafted(kind, int(values["draft_max"])),
         )
         drafting = Outlook(kind, int(values["draft_max"]), large, small)
         possible = (
