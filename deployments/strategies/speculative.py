@@ -22,7 +22,7 @@ from deployments.planning.plan import (
     Reason,
     Severity,
 )
-from deployments.planning.settings import AUTO, SHARES, with_defaults
+from deployments.planning.settings import ALL, AUTO, SHARES, with_defaults
 from deployments.states import StrategyName
 from deployments.strategies.asked_settings import asked_settings, own_settings
 from deployments.strategies.base import (
@@ -74,7 +74,11 @@ class Speculative(Strategy):
         if kind not in MODEL_TYPES:
             draft = None
         context = asked_settings(request, target, self).context
-        small = place_model(_plain(request, context), draft, self) if draft else None
+        small = (
+            place_model(_plain(request, context), draft, self, open_keys=())
+            if draft
+            else None
+        )
         large = place_model(
             request,
             target,
@@ -186,11 +190,11 @@ def _own_reasons(kind: str, target: Member, engine: EngineFacts) -> list[Reason]
 
 
 def _plain(request: PlanRequest, context: int) -> PlanRequest:
-    """The draft's cache is f16 and its layers are all on its device; the context is the
+    """The draft's cache is f16 and its layers are all on its device (-ngld); the context is the
     target's."""
     own = ("parallel", "kv_unified", "batch", "ubatch", "flash_attention")
     kept = {key: value for key, value in request.settings.items() if key in own}
-    return replace(request, settings={**kept, "context": context})
+    return replace(request, settings={**kept, "context": context, "gpu_layers": ALL})
 
 
 def _uses(large: PlacedModel, small: PlacedModel | None) -> tuple[DeviceUse, ...]:
