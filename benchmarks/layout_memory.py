@@ -264,7 +264,12 @@ class Looked:
 
     @property
     def is_right(self) -> bool:
-        return not self.error and self.worst <= LIMITS["total"]
+        """Of one that ended all the same: it had reported every buffer by then."""
+        return self.is_told and self.worst <= LIMITS["total"]
+
+    @property
+    def is_told(self) -> bool:
+        return all(row.reported for row in self.rows if row.planned)
 
 
 def look(library: Library, draw: Draw) -> Looked | None:
@@ -287,10 +292,12 @@ def looks(library: Library, seed: int, count: int) -> Iterator[Looked]:
 def report(found: Sequence[Looked], seconds: float) -> str:
     rows = [row for each in found for row in each.rows]
     outside = [each for each in found if not each.is_right]
+    ended = [each for each in found if each.error and each.is_right]
     lines = [
         f"{len(found)} layouts, {len(rows)} devices, {seconds:.0f} s",
         f"{len(outside)} outside {LIMITS['total']:.0%}, worst"
-        f" {max((row.error for row in rows), default=0):.2%}",
+        f" {max((row.error for row in rows), default=0):.2%}; {len(ended)} ended once they"
+        " had reported",
         "",
         f"{'':20}{'layouts':>8}{'outside':>9}{'worst':>9}",
     ]
@@ -301,7 +308,7 @@ def report(found: Sequence[Looked], seconds: float) -> str:
         wrong = sum(not each.is_right for each in these)
         worst = max((each.worst for each in these), default=0)
         lines.append(f"{title:20}{len(these):>8}{wrong:>9}{worst:>9.2%}")
-    for each in outside:
+    for each in (*outside, *ended):
         lines += ["", each.draw.name, f"  {each.title}", *_details(each)]
     return "\n".join(lines)
 
