@@ -93,24 +93,17 @@ class Library:
         return [self.model(DRAFTS[name])]
 
     def devices(self, rooms: Sequence[int]) -> dict[str, DeviceFacts]:
-        """The second card reads prompts slower, so that there is something to hand over."""
-        addresses = list(self.rig.endpoints)
-        cards = {
-            name: DeviceFacts(
-                name,
-                "rpc",
-                room,
-                room,
-                endpoint=address,
-                bandwidth_gbps=400.0 / number,
-                tflops=40.0 / number**3,
-            )
-            for number, (name, room, address) in enumerate(
-                zip(CARDS, rooms, addresses, strict=True), 1
-            )
-        }
+        """The second card reads prompts slowly, so that even a tiny model's pay to be handed
+        over."""
+        speeds = ((400.0, 10.0), (200.0, 1.0))
+        found = {}
+        for name, room, address, (gbps, tflops) in zip(
+            CARDS, rooms, self.rig.endpoints, speeds, strict=True
+        ):
+            card = DeviceFacts(name, "rpc", room, room, endpoint=address)
+            found[name] = replace(card, bandwidth_gbps=gbps, tflops=tflops)
         ram = psutil.virtual_memory().total
-        return cards | {CPU: DeviceFacts(CPU, "cpu", ram, bandwidth_gbps=20.0)}
+        return found | {CPU: DeviceFacts(CPU, "cpu", ram, bandwidth_gbps=20.0)}
 
 
 def plan(library: Library, draw: Draw) -> Planned | None:
