@@ -24,6 +24,10 @@ NGRAM_MOD = "ngram-mod"
 NGRAM_SIMPLE = "ngram-simple"
 NGRAM_CACHE = "ngram-cache"
 NGRAM_TYPES = (NGRAM_MOD, NGRAM_SIMPLE, "ngram-map-k", "ngram-map-k4v", NGRAM_CACHE)
+# Tokens that these draft at once, whatever draft_max is: --spec-ngram-*-size-m and
+# --spec-ngram-mod-n-max where they are not given (common/common.h); the cache has no flag for it.
+_NGRAM_TOKENS: Mapping[str, int] = {NGRAM_MOD: 64, NGRAM_CACHE: 8}
+_USUAL_NGRAM_TOKENS = 48
 # general.architecture of files that draft for one target only, and the spec type that takes them.
 # DSpark's files say dflash too.
 DEDICATED: Mapping[str, str] = {
@@ -91,6 +95,14 @@ class OwnDrafting:
 
 # One layer and a head, more or less by the target's width.
 _EAGLE_PARAMS = 800_000_000
+
+
+def most_drafted(kind: str, draft_max: int) -> int:
+    """The most tokens of one draft of this --spec-type: the engine makes room to check them all at
+    once (common/speculative.cpp, common_speculative_n_max)."""
+    if kind in NGRAM_TYPES:
+        return _NGRAM_TOKENS.get(kind, _USUAL_NGRAM_TOKENS)
+    return draft_max
 
 
 def _draft(repo: str, millions: float, note: str) -> KnownDraft:

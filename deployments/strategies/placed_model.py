@@ -97,15 +97,17 @@ def place_model(
     shares: tuple[float, ...] = (),
     reserved: Mapping[str, int] | None = None,
     swa_full: bool = False,
-    own_drafting: int = 0,
+    own_drafting: bool = False,
+    draft_max: int = 0,
 ) -> PlacedModel:
     """`open_keys` are the settings that the planner may choose where they are auto, `shares` a cut
     that is already decided, `reserved` bytes that something else of the same plan takes on a
-    device, `own_drafting` the tokens that the model's own layers draft at once."""
+    device, `draft_max` the tokens of a draft that this model checks at once, `own_drafting`
+    whether its own layers draft them."""
     given = own_settings(request, strategy)
     values = with_defaults(given)
     settings = asked_settings(request, member, strategy, split_mode)
-    settings = replace(settings, load_nextn=own_drafting > 0, draft_max=own_drafting)
+    settings = replace(settings, load_nextn=own_drafting, draft_max=draft_max)
     settings = replace(settings, swa_full=True) if swa_full else settings
     context = settings.context
     if shares:

@@ -11,7 +11,7 @@ from deployments.planning.drafts import (
     DraftModel,
     compatibility,
 )
-from deployments.planning.known_drafts import MTP, has_mtp_tensors
+from deployments.planning.known_drafts import MTP, has_mtp_tensors, most_drafted
 from deployments.planning.memory.use import combined
 from deployments.planning.plan import (
     DeviceUse,
@@ -22,7 +22,7 @@ from deployments.planning.plan import (
     Reason,
     Severity,
 )
-from deployments.planning.settings import AUTO, SHARES, with_defaults
+from deployments.planning.settings import ALL, AUTO, SHARES, with_defaults
 from deployments.states import StrategyName
 from deployments.strategies.asked_settings import asked_settings, own_settings
 from deployments.strategies.base import (
@@ -74,14 +74,19 @@ class Speculative(Strategy):
         if kind not in MODEL_TYPES:
             draft = None
         context = asked_settings(request, target, self).context
-        small = place_model(_plain(request, context), draft, self) if draft else None
+        small = (
+            place_model(_plain(request, context), draft, self, open_keys=())
+            if draft
+            else None
+        )
         large = place_model(
             request,
             target,
             self,
             open_keys=("gpu_layers", SHARES),
             reserved=needs(small) if small else None,
-            own_drafting=int(values["draft_max"]) if kind == MTP else 0,
+            own_drafting=kind == MTP,
+            draft_max=most_drafted(kind, int(values["draft_max"])),
         )
         drafting = Outlook(kind, int(values["draft_max"]), large, small)
         possible = (
@@ -185,11 +190,11 @@ def _own_reasons(kind: str, target: Member, engine: EngineFacts) -> list[Reason]
 
 
 def _plain(request: PlanRequest, context: int) -> PlanRequest:
-    """The draft's cache is f16 and its layers are all on its device; the context is the
+    """The draft's cache is f16 and its layers are all on its device (-ngld); the context is the
     target's."""
     own = ("parallel", "kv_unified", "batch", "ubatch", "flash_attention")
     kept = {key: value for key, value in request.settings.items() if key in own}
-    return replace(request, settings={**kept, "context": context})
+    return replace(request, settings={**kept, "context": context, "gpu_layers": ALL})
 
 
 def _uses(large: PlacedModel, small: PlacedModel | None) -> tuple[DeviceUse, ...]:

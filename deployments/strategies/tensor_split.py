@@ -139,6 +139,12 @@ class TensorSplit(Strategy):
             reasons.append(
                 error("arch_refused", f"{text}: it stops while loading.", fix)
             )
+        if _has_single_kv_heads(found.member):
+            text = (
+                f"{found.member.name} has layers with one KV head, which cannot be cut:"
+                " the engine stops at an assertion while it loads."
+            )
+            reasons.append(error("one_kv_head", text, "Use layer split."))
         if request.settings.get("flash_attention") == "off":
             text = (
                 "Tensor split needs flash attention; with flash_attention off the"
@@ -302,6 +308,15 @@ def even_split(
     return [info("even_split_wastes", text)]
 
 
+def _has_single_kv_heads(member: Member) -> bool:
+    """Reshaped to heads, what is cut by its elements seems to be cut within the one head
+    (ggml-backend-meta.cpp, ggml_backend_meta_get_split_state): it stops in the first graph."""
+    shape = member.shape
+    if shape.is_folder or shape.is_mla:
+        return False
+    return any(kind.has_kv and kind.n_head_kv == 1 for kind in shape.layer_kinds())
+
+
 def _empty_devices(found: PlacedModel) -> list[Reason]:
     """Cuts that leave a device without KV heads.
 
@@ -309,7 +324,7 @@ def _empty_devices(found: PlacedModel) -> list[Reason]:
     in 17 of 18 starts; in some layers only, it was right each time.
     """
     empty = empty_layers(found.member, found.speed.shares)
-    if not empty:
+    if not empty or _has_single_kv_heads(found.member):
         return []
     shape = found.member.shape
     kv_heads = max((kind.n_head_kv for kind in shape.layer_kinds()), default=0)

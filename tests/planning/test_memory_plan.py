@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from deployments.planning.architecture import ModelShape
+from deployments.planning.known_drafts import most_drafted
 from deployments.planning.memory.use import (
     MIB,
     MemorySettings,
@@ -99,6 +100,30 @@ def test_the_plan_is_what_the_engine_takes(
         )
         assert planned.kv_bytes / MIB == pytest.approx(cache, abs=0.0051)
         assert planned.compute_bytes / MIB == pytest.approx(working, abs=0.0051)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "compute"),
+    [
+        ("", {}, 14.51),
+        ("ngram-simple", {}, 19.93),
+        ("ngram-map-k", {}, 19.93),
+        ("ngram-map-k4v", {}, 19.93),
+        ("ngram-mod", {}, 26.07),
+        ("ngram-cache", {}, 14.51),
+        ("draft-simple", {}, 14.51),
+        # No more rows than a micro-batch has tokens.
+        ("ngram-simple", {"parallel": 6, "batch": 256, "ubatch": 128}, 24.57),
+    ],
+)
+def test_a_draft_s_tokens_are_all_checked_at_once(
+    small: ModelShape, kind: str, settings: dict[str, int], compute: float
+) -> None:
+    """The engine makes room for the logits of each, whatever it drafts them by."""
+    asked = {"context": 2048, "parallel": 2} | settings
+    drafted = most_drafted(kind, 5) if kind else 0
+    use = memory_use(small, (), MemorySettings(**asked, draft_max=drafted))
+    assert use.host.compute_bytes / MIB == pytest.approx(compute, abs=0.02)
 
 
 def test_split_mode_none_uses_the_first_device_only(small: ModelShape) -> None:

@@ -23,6 +23,7 @@ from tests.planning.owners_rig import (
     reason,
 )
 from tests.planning.stand_ins import deepseek_r1, qwen25_coder_32b
+from tests.planning.tiny_models import write_tiny
 
 NOTE = {"context": 4096, "kv_cache_k": "q4_1"}
 
@@ -160,6 +161,22 @@ def test_three_kv_heads_are_not_cut_in_half(real_flags: frozenset[str]) -> None:
     assert even.verdict == Verdict.CAUTION
     uneven = next(r for r in even.reasons if r.code == "kv_heads_lost")
     assert uneven.changes == {"tensor_split": found.settings["tensor_split"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "is_refused"),
+    [("gemma3", True), ("qwen2", True), ("gemma4", True), ("qwen3", False)],
+)
+def test_one_kv_head_is_not_cut_at_all(
+    tmp_path: Path, real_flags: frozenset[str], name: str, is_refused: bool
+) -> None:
+    """The engine stops at an assertion when it warms up."""
+    path = write_tiny(tmp_path / f"{name}.gguf", name)
+    model = member(path, RTX_PRO_6000, RTX_5090)
+    found = plan("tensor_split", {"model": model}, real_flags)
+    assert ("one_kv_head" in codes(found)) == is_refused
+    assert (found.verdict == Verdict.NOT_VIABLE) == is_refused
+    assert "kv_heads_lost" not in codes(found)
 
 
 def test_tensor_split_is_not_there_for_deepseek(

@@ -333,6 +333,19 @@ def test_a_draft_keeps_the_target_s_context(
     assert kv[1] == 4 * kv[0]
 
 
+def test_a_draft_is_planned_as_it_is_started_with_all_layers_on_its_device(
+    large: Large, real_flags: frozenset[str]
+) -> None:
+    target = large("llama_70b", RTX_PRO_6000)
+    draft = large("llama_1b", replace(RTX_5090, free_bytes=int(1.5 * GIB)))
+    found = plan(
+        "speculative", {"target": target, "draft": draft}, real_flags, context=8192
+    )
+    assert found.verdict == Verdict.NOT_VIABLE and "does_not_fit" in codes(found)
+    held = {use.name: use.weights_bytes for use in found.devices}["CUDA1"]
+    assert held > 0.9 * draft.shape.weights_bytes
+
+
 # --- speeds ---------------------------------------------------------------------------------------
 def test_every_model_of_the_owner_has_speeds(
     large: Large, real_flags: frozenset[str]

@@ -51,9 +51,9 @@ class MemorySettings:
     # back to.
     cache_ram_bytes: int = 0
     ctx_checkpoints: int = 32
-    # Layers that predict further tokens ahead are loaded only for drafting with them, this many
-    # tokens at once.
+    # Layers that predict further tokens ahead are loaded only for drafting with them.
     load_nextn: bool = False
+    # Tokens of a draft that are checked at once, whoever drafts them.
     draft_max: int = 0
 
     @property

@@ -308,7 +308,7 @@ def _compute(
     batch = Batch(
         tokens=tokens,
         sequences=sequences,
-        outputs=min(tokens, sequences),
+        outputs=_checked_at_once(settings, sequences),
         cells=context_cells(model, settings),
         flash=settings.flash,
         type_k=settings.type_k,
@@ -329,8 +329,16 @@ def _compute(
     )
     if not settings.load_nextn or not model.n_nextn:
         return sizes
-    drafting = draft_compute_bytes(model, placement, batch, backends)
+    alone = replace(batch, outputs=sequences)
+    drafting = draft_compute_bytes(model, placement, alone, backends)
     return [one + other for one, other in zip(sizes, drafting, strict=True)]
+
+
+def _checked_at_once(settings: MemorySettings, sequences: int) -> int:
+    """Rows of logits in the largest graph: the next token of each request and what was drafted for
+    it (common/speculative.cpp, common_speculative_get_output_limits)."""
+    wanted = sequences * (1 + settings.draft_max)
+    return max(min(wanted, settings.micro_batch), sequences)
 
 
 def is_pipelined(
