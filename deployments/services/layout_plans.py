@@ -53,6 +53,19 @@ class Planned:
         return f"{self.model.name}, {strategy}{draft} on {places}"
 
     @property
+    def places(self) -> frozenset[str]:
+        """The devices that its own weights are on: without a draft's, with the host where experts
+        stay there."""
+        names = {
+            name
+            for model, devices in self.members.values()
+            if model.name == self.model.name
+            for name in devices
+        }
+        strategy = get_strategy(self.layout.strategy)
+        return frozenset({*names, CPU} if strategy.uses_host else names)
+
+    @property
     def can_serve(self) -> bool:
         return self.plan is not None and self.plan.verdict != Verdict.NOT_VIABLE
 
