@@ -177,7 +177,7 @@ def candidate(planned: Planned, devices: Mapping[str, DeviceFacts]) -> Candidate
         frozenset(name for name in needs if devices[name].kind == Device.Kind.RPC),
         int(planned.settings["parallel"]),
         sure,
-        f"{planned.model.name} {strategy.name}",
+        f"{planned.model.name} {sorted(planned.places)}",
     )
 
 
