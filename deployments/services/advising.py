@@ -100,7 +100,11 @@ class Answer:
 @dataclass(frozen=True)
 class Advice:
     """`rejected` are the first of `n_rejected` layouts that cannot serve; `plan_s` and `search_s`
-    say what the answer cost."""
+    say what the answer cost.
+
+    `ways` are for each purpose, in order, all layouts of its models with its own context and users
+    as if it had the rig to itself: the fastest first, then those that cannot serve.
+    """
 
     devices: Mapping[str, DeviceFacts]
     answers: tuple[Answer, ...]
@@ -110,7 +114,7 @@ class Advice:
     plan_s: float
     search_s: float
     is_what_if: bool
-    ways: tuple[tuple[Planned, ...], ...] = ()
+    ways: tuple[tuple[Planned, ...], ...]
 
 
 def advise(question: Question, host: Host) -> Advice:
@@ -123,13 +127,18 @@ def advise(question: Question, host: Host) -> Advice:
         devices = rig_facts(host, live=False)
         past = past_of(host)
     plans = LayoutPlans(Bench(devices, past), drafts_for)
-    ways = _ways(question, host, plans)
+    found = _ways(question, host, plans)
+    ways = [each.every for each in found]
     planned_at = perf_counter()
 
     task = without_dominated(_task(question.purposes, ways, devices))
     by_key = {each.key: each for some in ways for each in some}
     answers = _answers(task, by_key)
     rejected = _rejected(ways)
+    own = tuple(
+        tuple(_best_first(purpose, each.own, devices))
+        for purpose, each in zip(question.purposes, found, strict=True)
+    )
     return Advice(
         devices,
         tuple(answers),
@@ -139,23 +148,33 @@ def advise(question: Question, host: Host) -> Advice:
         planned_at - began,
         perf_counter() - planned_at,
         question.rig is not None,
-        tuple(
-            tuple(
-                sorted(
-                    some,
-                    key=lambda e: (
-                        not e.can_serve,
-                        -((e.plan.predicted.decode_tps if e.plan else 0) or 0),
-                    ),
-                )
-            )
-            for some in ways
-        ),
+        own,
     )
 
 
+def proposals(answers: Sequence[Answer], most: int = 3) -> list[Answer]:
+    """The best answers that differ in which model serves which purpose or in the devices that it
+    is on, not merely in how it drafts or keeps its cache."""
+    found: dict[tuple[object, ...], Answer] = {}
+    for answer in answers:
+        key = tuple(
+            (each.planned.model.name, each.planned.places) if each.planned else None
+            for each in answer.served
+        )
+        found.setdefault(key, answer)
+    return list(found.values())[:most]
+
+
 # --- what there is to choose from -----------------------------------------------------------------
-def _ways(question: Question, host: Host, plans: LayoutPlans) -> list[list[Planned]]:
+@dataclass(frozen=True)
+class _Ways:
+    """Layouts for a purpose: with its own context and users, and all that it could be served by."""
+
+    own: list[Planned]
+    every: list[Planned]
+
+
+def _ways(question: Question, host: Host, plans: LayoutPlans) -> list[_Ways]:
     """For each purpose every layout of each of its models."""
     models = {
         name: _model(name)
@@ -168,14 +187,33 @@ def _ways(question: Question, host: Host, plans: LayoutPlans) -> list[list[Plann
     )
     found = []
     for purpose in question.purposes:
-        some: dict[str, Planned] = {}
+        own: dict[str, Planned] = {}
+        every: dict[str, Planned] = {}
         for name in dict.fromkeys(purpose.models):
             places = _places(question, host, engines[name], plans.bench)
             for settings in _sizes(question.purposes, purpose, name, wishes[name]):
                 planned = plans.of(models[name], engines[name], places, **settings)
-                some |= {each.key or str(id(each)): each for each in planned}
-        found.append(list(some.values()))
+                some = {each.key or str(id(each)): each for each in planned}
+                every |= some
+                if settings == _settings(purpose.context, purpose.users):
+                    own |= some
+        found.append(_Ways(list(own.values()), list(every.values())))
     return found
+
+
+def _best_first(
+    purpose: Purpose, some: Sequence[Planned], devices: Mapping[str, DeviceFacts]
+) -> list[Planned]:
+    """By the seconds of a request, with what is not sure counting for less."""
+
+    def seconds(planned: Planned) -> tuple[int, float]:
+        if not planned.can_serve:
+            return (1 if planned.plan else 2), 0.0
+        each = candidate(planned, devices)
+        rates = Rates(each.prefill_tps, each.decode_tps, purpose.users)
+        return 0, each.handicap * request_seconds(purpose, rates)
+
+    return sorted(some, key=seconds)
 
 
 def _sizes(

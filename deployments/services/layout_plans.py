@@ -58,6 +58,19 @@ class Planned:
         return f"{strategy}{draft} on {places}"
 
     @property
+    def places(self) -> frozenset[str]:
+        """The devices that its own weights are on: without a draft's, with the host where experts
+        stay there."""
+        names = {
+            name
+            for model, devices in self.members.values()
+            if model.name == self.model.name
+            for name in devices
+        }
+        strategy = get_strategy(self.layout.strategy)
+        return frozenset({*names, CPU} if strategy.uses_host else names)
+
+    @property
     def can_serve(self) -> bool:
         return self.plan is not None and self.plan.verdict != Verdict.NOT_VIABLE
 
@@ -169,7 +182,7 @@ def candidate(planned: Planned, devices: Mapping[str, DeviceFacts]) -> Candidate
         frozenset(name for name in needs if devices[name].kind == Device.Kind.RPC),
         int(planned.settings["parallel"]),
         sure,
-        f"{planned.model.name} {strategy.name}",
+        f"{planned.model.name} {sorted(planned.places)}",
     )
 
 

