@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from deployments.models import Engine, Model
@@ -16,6 +16,9 @@ from deployments.services.speeds import speeds_of
 from deployments.strategies import STRATEGIES
 from deployments.strategies.base import Strategy
 from omni.errors import OmniError
+
+# Of a strategy that comes to what a plainer one shows already.
+SAME_COMMAND = "same_command"
 
 
 @dataclass(frozen=True)
@@ -62,12 +65,18 @@ class Compared:
 
 
 def compare(
-    devices: Mapping[str, DeviceFacts], choice: Choice, names: Mapping[str, str]
+    devices: Mapping[str, DeviceFacts],
+    choice: Choice,
+    names: Mapping[str, str],
+    past: Past | None = None,
 ) -> list[Compared]:
-    """Every strategy's plan of the choice; `names` are by strategy, `devices` all those of the
-    host."""
+    """Every strategy's plan of the choice; of those with one command the plainest has it.
+
+    `names` are by strategy, `devices` all those of the host; `past` is what was measured there,
+    which is read where it is not given.
+    """
     found: list[Compared] = []
-    past = past_of(choice.engine.host)
+    past = past_of(choice.engine.host) if past is None else past
     for strategy in STRATEGIES.values():
         name = names[strategy.name]
         alone = _each_alone(devices, choice)
@@ -78,7 +87,36 @@ def compare(
             )
         else:
             found.append(_compared(devices, strategy, choice, name, past))
-    return found
+    return list(_each_command_once(found))
+
+
+def command_of(compared: Compared) -> str:
+    """The same for rows whose processes would be started alike but for the deployment's name; ''
+    where there are none."""
+    if not compared.plan or not compared.plan.instances:
+        return ""
+    processes = [
+        (each.argv, sorted(each.env.items()), sorted(each.files.items()))
+        for each in compared.plan.instances
+    ]
+    return repr(processes).replace(f"{compared.name}'", "NAME'")
+
+
+def _each_command_once(rows: Sequence[Compared]) -> Iterator[Compared]:
+    """Rows in the same order, the plainest first; what repeats a command says whose it is."""
+    first: dict[str, Compared] = {}
+    for row in rows:
+        command = command_of(row)
+        if not command or first.setdefault(command, row) is row:
+            yield row
+            continue
+        same = first[command].title
+        error = OmniError(
+            SAME_COMMAND,
+            f"Here it comes to the same command as {same}.",
+            f"Look at {same}; other devices or settings would make a difference.",
+        )
+        yield replace(row, plan=None, error=error, runs=())
 
 
 def _each_alone(devices: Mapping[str, DeviceFacts], choice: Choice) -> list[Choice]:
