@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from deployments.planning.plan import DeviceUse
@@ -74,3 +75,9 @@ def bar(use: DeviceUse) -> Bar:
     return Bar(
         use.name, use.total_bytes, use.needed_bytes, use.free_bytes, tuple(parts), edge
     )
+
+
+def tightest(bars: Iterable[Bar]) -> Bar | None:
+    """The one of the least free memory; None where the size of none is known."""
+    known = [each for each in bars if each.free_bytes is not None]
+    return min(known, key=lambda each: each.free_bytes or 0, default=None)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
+
+from django.conf import settings as django_settings
 
 from deployments.models import Engine, Model
 from deployments.planning.corrections import Past, PastRun
@@ -16,6 +19,9 @@ from deployments.services.speeds import speeds_of
 from deployments.strategies import STRATEGIES
 from deployments.strategies.base import Strategy
 from omni.errors import OmniError
+
+# Of a strategy that comes to what a plainer one shows already.
+SAME_COMMAND = "same_command"
 
 
 @dataclass(frozen=True)
@@ -62,12 +68,28 @@ class Compared:
 
 
 def compare(
-    devices: Mapping[str, DeviceFacts], choice: Choice, names: Mapping[str, str]
+    devices: Mapping[str, DeviceFacts],
+    choice: Choice,
+    names: Mapping[str, str],
+    past: Past | None = None,
 ) -> list[Compared]:
-    """Every strategy's plan of the choice; `names` are by strategy, `devices` all those of the
-    host."""
+    """Every strategy's plan of the choice; of those with one command the plainest has it.
+
+    `names` are by strategy, `devices` all those of the host; `past` is what was measured there,
+    which is read where it is not given.
+    """
+    return list(each_command_once(every_plan(devices, choice, names, past)))
+
+
+def every_plan(
+    devices: Mapping[str, DeviceFacts],
+    choice: Choice,
+    names: Mapping[str, str],
+    past: Past | None = None,
+) -> list[Compared]:
+    """The same, with commands that come more than once."""
     found: list[Compared] = []
-    past = past_of(choice.engine.host)
+    past = past_of(choice.engine.host) if past is None else past
     for strategy in STRATEGIES.values():
         name = names[strategy.name]
         alone = _each_alone(devices, choice)
@@ -79,6 +101,46 @@ def compare(
         else:
             found.append(_compared(devices, strategy, choice, name, past))
     return found
+
+
+def each_command_once(rows: Sequence[Compared]) -> Iterator[Compared]:
+    """The same rows, of which the plainest come first; what repeats a command says whose it is."""
+    first: dict[str, Compared] = {}
+    for row in rows:
+        command = _command(row)
+        if not command or first.setdefault(command, row) is row:
+            yield row
+            continue
+        same = first[command].title
+        error = OmniError(
+            SAME_COMMAND,
+            f"Here it comes to the same command as {same}.",
+            f"Look at {same}; with other devices or settings the two differ.",
+        )
+        yield replace(row, plan=None, error=error, runs=())
+
+
+def _command(row: Compared) -> str:
+    """The same for rows whose processes would be started alike but for the deployment's name; ''
+    where there are none."""
+    if not row.plan or not row.plan.instances:
+        return ""
+    processes = [
+        (each.argv, sorted(each.env.items()), sorted(each.files.items()))
+        for each in row.plan.instances
+    ]
+    return repr(_unnamed(processes, row.name))
+
+
+def _unnamed(data: Any, name: str) -> Any:
+    """The same data without the deployment's name, which may be a word or a folder's name."""
+    if isinstance(data, Mapping):
+        return {key: _unnamed(value, name) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_unnamed(value, name) for value in data]
+    if data in (name, f"{django_settings.OMNI_HOME.slots}/{name}"):
+        return None
+    return data
 
 
 def _each_alone(devices: Mapping[str, DeviceFacts], choice: Choice) -> list[Choice]:

@@ -5,7 +5,45 @@ import { connect } from "./socket.js";
 
 const form = document.getElementById("plan-form");
 
+// --- rows that open ----------------------------------------------------------------------------
+// What somebody opened or closed by hand, by the id of the <details>: it stays so in every new plan.
+const byHand = new Map();
+const results = "#plan-results";
+
+function show(row) {
+  byHand.set(row.id, true);
+  byHand.delete("plan-rest");
+  restore();
+}
+
+function restore() {
+  for (const [id, isOpen] of byHand) {
+    const found = document.querySelector(`${results} details[id="${CSS.escape(id)}"]`);
+    if (!found) continue;
+    found.open = isOpen;
+    const around = found.parentElement.closest("details");
+    if (isOpen && around && !byHand.has(around.id)) around.open = true;
+  }
+}
+
+document.addEventListener("click", (event) => {
+  const summary = event.target.closest(`${results} summary`);
+  if (summary) byHand.set(summary.parentElement.id, !summary.parentElement.open);
+});
+
+function openLinked() {
+  const row = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (!row?.matches(".plan-row")) return;
+  show(row.querySelector("details"));
+  row.scrollIntoView();
+}
+
+addEventListener("hashchange", openLinked);
+openLinked();
+
 // --- proposed fixes ----------------------------------------------------------------------------
+let pressed = "";
+
 function changesOf(link) {
   const found = Object.entries(link.dataset).filter(([key]) => key.startsWith("set-"));
   return found.map(([, text]) => [
@@ -23,8 +61,12 @@ document.addEventListener("click", (event) => {
     if (field) field.value = value;
     field?.closest("details:not([open])")?.setAttribute("open", "");
   }
-  // The link goes away with the reason; the card it stood on stays.
-  document.getElementById(link.dataset.card)?.focus({ preventScroll: true });
+  // The link goes away with the reason; the row it stood in stays open.
+  const row = link.closest(".plan-row > details");
+  if (row) {
+    byHand.set(row.id, true);
+    pressed = row.firstElementChild.id;
+  }
   form.dispatchEvent(new Event("input", { bubbles: true }));
 });
 
@@ -40,12 +82,10 @@ document.addEventListener("input", (event) => {
 });
 
 // --- swapping ----------------------------------------------------------------------------------
-let open = [];
 let typed = [];
 
 document.body.addEventListener("htmx:beforeSwap", (event) => {
   if (event.detail.target.id !== "plan-results") return;
-  open = [...document.querySelectorAll("#plan-results details[open]")].map((element) => element.id);
   typed = [...document.querySelectorAll("[data-name-of]")]
     .filter((input) => input.value !== input.defaultValue)
     .map((input) => [input.id, input.value]);
@@ -53,13 +93,15 @@ document.body.addEventListener("htmx:beforeSwap", (event) => {
 
 document.body.addEventListener("htmx:afterSwap", (event) => {
   if (event.detail.target.id !== "plan-results") return;
-  for (const id of open) document.getElementById(id)?.setAttribute("open", "");
+  restore();
   for (const [id, value] of typed) {
     const input = document.getElementById(id);
     if (!input) continue;
     input.value = value;
     showName(input);
   }
+  document.getElementById(pressed)?.focus({ preventScroll: true });
+  pressed = "";
 });
 
 document.body.addEventListener("htmx:afterSettle", () => {

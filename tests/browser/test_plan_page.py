@@ -27,8 +27,8 @@ has_room = pytest.mark.skipif(
 
 
 def opened(page: Page, panel: RunningPanel) -> Locator:
-    """The Plan page, asked for by a click, with RPC0 alone; the card of the independent
-    strategy."""
+    """The Plan page, asked for by a click, with RPC0 alone; the row of the independent strategy,
+    open."""
     page.goto(panel.url)
     page.get_by_role("link", name="Plan", exact=True).click()
     expect(page.get_by_role("heading", name="Plan", exact=True)).to_be_visible()
@@ -36,7 +36,21 @@ def opened(page: Page, panel: RunningPanel) -> Locator:
     for name in ("RPC1", "CPU"):
         page.get_by_role("checkbox", name=re.compile(f"^{name}")).set_checked(False)
     page.get_by_role("checkbox", name=re.compile("^RPC0")).set_checked(True)
-    return page.locator("#plan-independent")
+    expect(page).to_have_url(re.compile("device=RPC0$"))
+    return unfolded(page.locator("#plan-independent"))
+
+
+def unfolded(card: Locator) -> Locator:
+    """The same row, opened by a click where it is closed, with what it is folded among."""
+    page = card.page
+    rest = page.locator("#plan-rest:not([open]) > summary")
+    if card.locator("summary").first.is_hidden() and rest.count():
+        rest.click()
+    line = card.locator("details:not([open]) > .plan-line")
+    if line.count():
+        line.click()
+    expect(card.locator(".plan-body")).to_be_visible()
+    return card
 
 
 def context(page: Page) -> Locator:
@@ -61,9 +75,11 @@ def test_too_long_a_context_is_explained_fixed_and_deployed_exactly_as_shown(
     expect(card.get_by_text("Deploy this")).to_have_count(0)
     expect(page).to_have_url(re.compile(f"context={HUGE}"))
 
+    unfolded(card)
     card.get_by_role("link", name=re.compile("^Use context")).first.click()
     expect(card.locator(".verdict")).to_have_text(re.compile(r"^\s*(fits|caution)\s*$"))
-    expect(card).to_be_focused()
+    expect(card.locator(".plan-line")).to_be_focused()
+    expect(card.locator(".plan-body")).to_be_visible()
     fixed = int(context(page).input_value())
     assert 256 <= fixed < int(HUGE)
     expect(page).to_have_url(re.compile(f"context={fixed}"))
@@ -73,12 +89,11 @@ def test_too_long_a_context_is_explained_fixed_and_deployed_exactly_as_shown(
     card = opened(page, panel)
     context(page).fill("2048")
     expect(page).to_have_url(re.compile("context=2048"))
-    card.get_by_text("Deploy this").click()
     card.get_by_label("Name").fill("planned")
     card.get_by_text("Command", exact=True).click()
     shown = shown_argv(card)
     assert "planned" in shown
-    card.get_by_role("button", name="Create and start").click()
+    card.get_by_role("button", name="Deploy this").click()
     expect(page).to_have_url(f"{panel.url}/deployments/planned/")
     expect(page.locator('.badge[data-state="ready"]').first).to_be_visible(
         timeout=40_000
@@ -160,7 +175,7 @@ def test_without_script_a_button_plans(
     page.goto(f"{panel.url}/plan/?{MANY}")
     context(page).fill(HUGE)
     page.get_by_role("button", name="Plan", exact=True).click()
-    card = page.locator("#plan-independent")
+    card = unfolded(page.locator("#plan-independent"))
     expect(card.locator(".verdict")).to_have_text("does not fit")
     card.get_by_role("link", name=re.compile("^Use context")).first.click()
     expect(card.locator(".verdict")).to_have_text(re.compile(r"^\s*(fits|caution)\s*$"))
@@ -176,3 +191,52 @@ def test_every_press_reaches_the_last_choice(page: Page, panel: RunningPanel) ->
     expect(page).to_have_url(re.compile("context=2048"))
     page.wait_for_timeout(500)
     expect(card.locator("pre").first).to_contain_text("-c 2048")
+
+
+# --- rows -----------------------------------------------------------------------------------------
+ALL = "device=RPC0&device=RPC1&device=CPU"
+
+
+def test_the_best_row_is_open_and_what_is_opened_by_hand_stays(
+    page: Page, panel: RunningPanel
+) -> None:
+    page.goto(f"{panel.url}/plan/?{ALL}")
+    rows = page.locator(".plan-row")
+    best = page.locator(".plan-row[data-best]")
+    expect(best.locator(".plan-body")).to_be_visible()
+    expect(rows.locator(".plan-body:visible")).to_have_count(1)
+
+    other = page.locator(".plan-row:not([data-best]):visible").first
+    row = page.locator(f"#{other.get_attribute('id')}")
+    best.locator(".plan-line").click()
+    row.locator(".plan-line").focus()
+    page.keyboard.press("Enter")
+    expect(row.locator(".plan-body")).to_be_visible()
+    context(page).fill("1024")
+    expect(page).to_have_url(re.compile("context=1024"))
+    expect(row.locator(".plan-body")).to_be_visible()
+    expect(best.locator(".plan-body")).to_be_hidden()
+
+
+def test_what_cannot_is_folded_and_a_link_to_it_opens_it(
+    page: Page, panel: RunningPanel
+) -> None:
+    page.goto(f"{panel.url}/plan/?{ALL}")
+    graph = page.locator("#plan-graph_split")
+    expect(graph.locator(".plan-line")).to_be_hidden()
+    page.get_by_text(re.compile(r"^\d that cannot, with what each lacks")).click()
+    expect(graph.locator(".plan-lacks")).to_contain_text("ik_llama.cpp")
+    page.goto(f"{panel.url}/models/")
+    page.goto(f"{panel.url}/plan/?{ALL}#plan-graph_split")
+    expect(graph.locator(".plan-body")).to_be_visible()
+
+
+def test_where_nothing_fits_each_row_says_what_is_too_much(
+    page: Page, panel: RunningPanel
+) -> None:
+    page.goto(f"{panel.url}/plan/?{MANY}&context={HUGE}&kv_cache_k=f32&kv_cache_v=f32")
+    for key in ("independent", "speculative"):
+        line = page.locator(f"#plan-{key} .plan-line")
+        expect(line.locator(".verdict")).to_have_text("does not fit")
+        expect(line.locator(".plan-left")).to_contain_text("too much for")
+    expect(page.locator("#plan-speculative .plan-lacks")).to_contain_text("too little")

@@ -46,13 +46,13 @@ def made(make_deployment: Callable[..., Deployment], model: Model) -> Deployment
 def test_the_plan_page_plans_and_deploys_it(operator: Client, model: Model) -> None:
     query = f"model={model.name}&device=RPC0&device=RPC1"
     card = card_of(page(operator, query), Spare.name)
-    assert "Warm spare" in card and "RPC1 is kept free beside RPC0." in card
+    assert "Warm spare" in card and "RPC0 is kept free beside RPC1." in card
     operator.post(f"/plan/?{query}", {"strategy": Spare.name, "name": ""})
     made = Deployment.objects.get()
     assert (made.strategy, made.name) == (Spare.name, f"{model.name}-warm-spare")
     assert made.desired == Deployment.Desired.RUNNING
     (instance,) = plan_deployment(made).instances
-    assert instance.devices == ("RPC0",)
+    assert instance.devices == ("RPC1",)
 
 
 @pytest.mark.usefixtures("engine")

@@ -1,6 +1,6 @@
 """A strategy as somebody would add it: this file, and a row in deployments/strategies/__init__.py.
 
-One model on the first of its devices; the second one is kept free.
+One model on the last of its devices; the first one is kept free.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from deployments.strategies.placed_model import instance, place_model
 class Spare(Strategy):
     name = "warm_spare"
     title = "Warm spare"
-    summary = "One model, with a second device kept free for it."
+    summary = "One model, with another device kept free for it."
     roles = ("model",)
     serving_role = "model"
 
     def plan(self, request: PlanRequest) -> Plan:
         member = self.only_member(request)
-        first, *rest = member.devices
-        found = place_model(request, replace(member, devices=(first,)), self)
+        *rest, last = member.devices
+        found = place_model(request, replace(member, devices=(last,)), self)
         reasons = [*found.reasons]
         if rest:
             reasons.append(
-                info("kept_free", f"{rest[0].name} is kept free beside {first.name}.")
+                info("kept_free", f"{rest[0].name} is kept free beside {last.name}.")
             )
         else:
             reasons.append(

@@ -1,7 +1,7 @@
 """The best placement of a model on devices for the memory they have left.
 
 Layers go to the devices in the engine's order, each device gets one stretch of them; `tensor_split`
-is the shortest ratio with which the engine cuts exactly there (shares.py, placement.py).
+is a short ratio with which the engine cuts there or a layer beside it (shares.py, placement.py).
 """
 
 from __future__ import annotations
@@ -14,7 +14,11 @@ from typing import Any
 from deployments.planning.architecture import ModelShape
 from deployments.planning.kv import CELL_PADDING
 from deployments.planning.memory.kv_use import offloaded_layer_bytes
-from deployments.planning.memory.shares import shortest_cut, small_ratio
+from deployments.planning.memory.shares import (
+    near_ratio,
+    shortest_cut,
+    small_ratio,
+)
 from deployments.planning.memory.use import (
     MemorySettings,
     MemoryUse,
@@ -256,12 +260,12 @@ class _Search:
             )
             if counts is None:
                 return None
-            shares = shortest_cut(
-                self.model.n_layer, settings.gpu_layers, tuple(counts)
-            )
-            candidate = replace(settings, tensor_split=shares)
-            if self._fits(candidate, compute):
-                return candidate
+            exact = shortest_cut(self.model.n_layer, settings.gpu_layers, tuple(counts))
+            # A layer more or less is worth a ratio that people would write.
+            for shares in dict.fromkeys((near_ratio(exact), exact)):
+                candidate = replace(settings, tensor_split=shares)
+                if self._fits(candidate, compute):
+                    return candidate
         return None
 
     def last_resort(self) -> MemorySettings:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from deployments.planning.memory.shares import as_written
 from deployments.planning.repacking import Kernels
 from deployments.planning.settings import ALL, AUTO, SHARES, with_defaults
 from omni.units import MIB
@@ -104,10 +105,11 @@ def memory_settings(
 
 
 def parsed_split(value: object) -> tuple[float, ...] | None:
-    """'3,1' → (3.0, 1.0); auto → None."""
+    """'3,1' → (3.0, 1.0), and so is '97887,32607': bytes and speeds are of the ratio that the
+    command has; auto → None."""
     if value == AUTO:
         return None
-    return tuple(float(part) for part in str(value).split(","))
+    return as_written(tuple(float(part) for part in str(value).split(",")))
 
 
 def split_text(shares: tuple[float, ...]) -> str:

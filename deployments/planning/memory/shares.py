@@ -8,6 +8,10 @@ from math import gcd
 
 from deployments.planning.memory.placement import layer_devices
 
+# Shares this near to others are the same split: a part of each share.
+_SAME_PART = 0.01
+# Of a ratio that people would write: no longer one is looked for.
+_MOST_PARTS = 1000
 # A device with less than this part of the largest one's room gets nothing.
 _SMALLEST_PART = 1 / 64
 
@@ -24,6 +28,35 @@ def small_ratio(rooms: Sequence[int | None]) -> tuple[float, ...]:
     unit = min(room for room in known if room >= largest * _SMALLEST_PART) / 2
     whole = [round(room / unit) for room in known]
     return tuple(float(part // gcd(*whole)) for part in whole)
+
+
+@lru_cache(maxsize=512)
+def near_ratio(shares: tuple[float, ...]) -> tuple[float, ...]:
+    """The smallest whole numbers that are the same split within 1 % of each share: MiB such as
+    97887,32607 are 3,1. What no such numbers are near to stays as it is."""
+    total = sum(shares)
+    if not total:
+        return shares
+    for parts in range(1, _MOST_PARTS):
+        ratio = tuple(float(round(share * parts / total)) for share in shares)
+        if any(ratio) and _is_near(ratio, shares):
+            return ratio
+    return shares
+
+
+def _is_near(ratio: Sequence[float], shares: Sequence[float]) -> bool:
+    scale = sum(shares) / sum(ratio)
+    return all(
+        abs(part * scale - share) <= _SAME_PART * share
+        for part, share in zip(ratio, shares, strict=True)
+    )
+
+
+def as_written(shares: tuple[float, ...]) -> tuple[float, ...]:
+    """Shares that somebody entered: short ones stay, long figures become the ratio they mean."""
+    if all(share < 1000 and float(f"{share:.3g}") == share for share in shares):
+        return shares
+    return near_ratio(shares)
 
 
 @lru_cache(maxsize=512)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from django.conf import settings
@@ -13,11 +13,11 @@ from django.utils.html import escape, format_html
 from django.utils.safestring import SafeString, mark_safe
 from django.views.decorators.http import require_http_methods
 
-from deployments.planning.bars import BAR_PARTS, Bar, bar
+from deployments.planning.bars import BAR_PARTS, Bar, bar, tightest
 from deployments.planning.memory.fit import PLACEMENT_SETTINGS
 from deployments.planning.plan import InstancePlan, Reason, Severity, Verdict
 from deployments.planning.settings import SETTINGS
-from deployments.services.comparing import Compared
+from deployments.services.comparing import SAME_COMMAND, Compared
 from deployments.services.discovery import local_host
 from deployments.services.runnable import command_text, runnable
 from deployments.web.fix_words import fix_title
@@ -33,6 +33,7 @@ WORDS = {
     "not_viable": "not possible",
 }
 NEEDS = "incomplete"
+SAME = "the same"
 MEMORY = "does_not_fit"
 ICONS = {
     "viable": "check",
@@ -45,7 +46,7 @@ SEVERITIES = (Severity.ERROR, Severity.CAUTION, Severity.INFO)
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def plan(request: HtmxHttpRequest) -> HttpResponse:
-    """The choices stand in the query string; a POST deploys what one card shows for them."""
+    """The choices stand in the query string; a POST deploys what one row shows for them."""
     shown = board(local_host(), request.GET)
     refused: dict[str, OmniError] = {}
     if request.method == "POST":
@@ -90,13 +91,16 @@ def _shown(
     request: HtmxHttpRequest, shown: Board, refused: Mapping[str, OmniError]
 ) -> HttpResponse:
     address = f"{reverse('deployments:plan')}?{shown.form.query()}"
+    cards = [_card(request, shown, outcome, refused) for outcome in shown.outcomes]
+    listed, folded = _listed_and_folded(cards)
     context = {
         "board": shown,
         "form": shown.form,
         "address": address,
-        "cards": [
-            _card(request, shown, outcome, refused) for outcome in shown.outcomes
-        ],
+        "cards": cards,
+        "listed": listed,
+        "folded": folded,
+        "folded_title": _folded_title(folded),
         "parts": BAR_PARTS,
         "devices": [
             (
@@ -124,7 +128,7 @@ def _names(shown: Board) -> set[str]:
     return {outcome.key for outcome in shown.outcomes}
 
 
-# --- cards ----------------------------------------------------------------------------------------
+# --- rows -----------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Fix:
     """One press that makes a reason go away: `changes` for the fields, `address` for browsers
@@ -155,12 +159,62 @@ class Card:
     speed: SpeedShown | None
     refused: OmniError | None
     name: str
+    # What its errors say is that there is too little memory.
+    is_too_much: bool = False
+    # At first, before anybody opens or closes rows.
+    is_open: bool = False
     # Of the fastest of all.
     speed_percent: float = 0.0
 
     @property
     def can_deploy(self) -> bool:
         return self.state in (Verdict.VIABLE, Verdict.CAUTION)
+
+    @property
+    def is_same(self) -> bool:
+        """Another row has the same command."""
+        return self.word == SAME
+
+    @property
+    def lacks(self) -> str:
+        """In a sentence or two why it cannot run; '' where it can."""
+        if self.outcome.error:
+            return self.outcome.error.text
+        if self.can_deploy or not self.reasons:
+            return ""
+        first, _ = self.reasons[0]
+        return first.text
+
+    @property
+    def tightest(self) -> Bar | None:
+        return tightest(self.bars)
+
+
+def _listed_and_folded(cards: Sequence[Card]) -> tuple[list[Card], list[Card]]:
+    """Those that can run, and the others; where none can, what only lacks memory is listed."""
+    can_any = any(card.can_deploy for card in cards)
+    listed = [
+        card for card in cards if card.can_deploy or (card.is_too_much and not can_any)
+    ]
+    return listed, [card for card in cards if card not in listed]
+
+
+def _folded_title(folded: Sequence[Card]) -> str:
+    """For example `3 that cannot, with what each lacks; 1 that is the same as another`."""
+    same = sum(card.is_same for card in folded)
+    cannot = len(folded) - same
+    parts = []
+    if cannot:
+        parts.append(f"{cannot} that cannot, with what {_each(cannot)} lacks")
+    if same:
+        parts.append(f"{same} with the same command as another")
+    return "; ".join(parts)
+
+
+def _each(count: int) -> str:
+    if count == 1:
+        return "it"
+    return "each"
 
 
 def _card(
@@ -188,7 +242,7 @@ def _card(
     return Card(
         outcome=outcome,
         state=state,
-        word=WORDS[MEMORY if is_too_much else state] if found else NEEDS,
+        word=_verdict_word(outcome, is_too_much=is_too_much),
         icon=ICONS[state],
         why_best=shown.why_best if outcome is shown.outcomes[0] else "",
         reasons=[
@@ -216,10 +270,22 @@ def _card(
         speed=speed_shown(found.predicted, outcome.runs) if found else None,
         refused=refused.get(key),
         name=typed or outcome.name,
+        is_too_much=is_too_much,
+        is_open=key in refused or outcome is shown.outcomes[0],
         speed_percent=round(
             100 * _speed(outcome) / (max(map(_speed, shown.outcomes)) or 1), 1
         ),
     )
+
+
+def _verdict_word(outcome: Compared, *, is_too_much: bool) -> str:
+    if outcome.plan and is_too_much:
+        return WORDS[MEMORY]
+    if outcome.plan:
+        return WORDS[outcome.plan.verdict]
+    if outcome.error and outcome.error.code == SAME_COMMAND:
+        return SAME
+    return NEEDS
 
 
 def _speed(outcome: Compared) -> float:
@@ -238,7 +304,7 @@ def _fix(shown: Board, reason: Reason) -> Fix | None:
 
 def _command(planned: InstancePlan, name: str) -> SafeString:
     """As on a deployment's page; the name is marked, because it changes with what is typed into the
-    card."""
+    row."""
     command = runnable(planned, name)
     words = [_word(command_text([word], {}), name) for word in command.argv]
     before = escape(command_text([], command.env).strip())
