@@ -28,6 +28,7 @@ from deployments.services.advising import (
     Served,
     deployment_entry,
     deployments_of,
+    proposals,
 )
 from deployments.services.layout_plans import Planned
 from deployments.services.layout_results import (
@@ -234,10 +235,8 @@ class AdviceBoard:
     @cached_property
     def proposals(self) -> list[AnswerRow]:
         """The best of those that put another model somewhere, or a model somewhere else."""
-        found: dict[tuple[object, ...], AnswerRow] = {}
-        for row in self.answers:
-            found.setdefault(_where(row.answer), row)
-        return list(found.values())[:MOST_PROPOSALS]
+        some = proposals([row.answer for row in self.answers], MOST_PROPOSALS)
+        return [row for row in self.answers if row.answer in some]
 
     @property
     def alike(self) -> list[AnswerRow]:
@@ -362,16 +361,6 @@ def _deployments() -> list[Deployment]:
     rows = Deployment.objects.filter(is_deleting=False, trial_of__isnull=True)
     rows = rows.select_related("engine", "host")
     return list(rows.prefetch_related("instances", bindings))
-
-
-def _where(answer: Answer) -> tuple[object, ...]:
-    """For each purpose its model and the devices that it is on."""
-    return tuple(
-        (each.planned.model.name, frozenset(each.planned.layout.places))
-        if each.planned
-        else None
-        for each in answer.served
-    )
 
 
 # --- the scoreboard -------------------------------------------------------------------------------
