@@ -58,7 +58,8 @@ class Upstream:
     Together with others it is slower by a half.
     """
 
-    def __init__(self, **ms_per_token: float) -> None:
+    def __init__(self, drift: float = 0.02, **ms_per_token: float) -> None:
+        self.drift = drift
         self.ms_per_token = ms_per_token
         self.asked: list[tuple[Arm, tuple[str, ...]]] = []
 
@@ -66,7 +67,7 @@ class Upstream:
         return {arm: self._run(arm, prompts[arm]) for arm in unit}
 
     def _run(self, arm: Arm, block: Sequence[Prompt]) -> Run:
-        drift = 1 + len(self.asked) / 50
+        drift = 1 + len(self.asked) * self.drift
         self.asked.append((arm, tuple(prompt.name for prompt in block)))
         pace = self.ms_per_token[arm.deployment] * drift
         if arm.company is Company.TOGETHER:
@@ -192,6 +193,15 @@ async def test_one_deployment_alone_is_compared_with_nothing() -> None:
     assert made["arms"][0]["requests"] == 20
     assert made["arms"][0]["predicted"] == {"prefill_tps": 100.0, "decode_tps": 50.0}
     assert "compared with nothing" in made["answer"]
+
+
+@pytest.mark.parametrize(("drift", "rounds"), [(0.0, 3), (0.02, 8)])
+async def test_one_deployment_alone_ends_once_its_pace_is_known(
+    drift: float, rounds: int
+) -> None:
+    benchmark = Benchmark((BASE,), rounds_of(prompts(40), (BASE,), 8))
+    await benchmark.run(Upstream(drift, base=100).ask, heard_nothing)
+    assert benchmark.rounds_done == rounds
 
 
 async def test_few_rounds_say_that_they_are_too_few() -> None:

@@ -3,12 +3,16 @@ not hold any more."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from deployments.advice.layouts import layouts
+from deployments.bench import prepared
+from deployments.bench.blocks import rounds_of
+from deployments.bench.run import Benchmark
 from deployments.models import Deployment, Engine, LayoutResult, Model
 from deployments.services.benchmarked import keep_measured
 from deployments.services.deployments import deployment_change, deployment_delete
@@ -24,6 +28,7 @@ from deployments.services.layout_results import (
 )
 from deployments.services.plans import rig_facts
 from gpus.models import Gpu, Host
+from tests.bench.test_rounds import BASE, Upstream, measured_by, prompts
 from tests.deployments.test_benchmarked import arm_of, figure, run_of, started
 
 Make = Callable[..., Deployment]
@@ -136,6 +141,22 @@ def test_each_arm_is_kept_at_its_number_of_users(alone: Deployment) -> None:
     assert one.stale == four.stale == ""
     by_users = results_of(alone.host).by_users(identity_of(alone))
     assert by_users == {1: one, 4: four}
+
+
+def test_a_report_has_what_is_kept(make_deployment: Make) -> None:
+    """Not one that a test has written down."""
+    base = make_deployment("base")
+    run = run_of((base, full_arm(base)))
+    benchmark = Benchmark((BASE,), rounds_of(prompts(40), (BASE,), 3))
+    made = asyncio.run(measured_by(Upstream(0.0, base=100.0), benchmark))
+    environment = prepared.environment_of([base], swaps=False)
+    run.document = {**made, "environment": environment}
+    keep_measured(run)
+    found = result(base)
+    assert found and found.first_token_ms == Figure(500.0, 500.0, 500.0)
+    assert found.total_tps.p50 and found.total_tps.p50 > 0
+    assert (found.joules_per_token, found.mean_watts) == (None, None)
+    assert found.answer_check == "unknown"
 
 
 @pytest.mark.parametrize(

@@ -169,3 +169,18 @@ def test_end_of_a_panel_waits_for_a_benchmark_to_end(
     run.refresh_from_db()
     queued.refresh_from_db()
     assert (run.state, queued.state) == (State.CANCELLING, State.QUEUED)
+
+
+def test_trials_of_a_run_that_is_over_go_once_its_process_has_ended(
+    make_run: Callable[..., BenchmarkRun], deployment: Deployment, ending: Starts
+) -> None:
+    run = make_run(State.DONE)
+    Deployment.objects.update(trial_of=run.pk)
+    agent = Benchmarks(deployment.host, HandClock(), ending)
+    with held(run):
+        agent.tick()
+        deployment.refresh_from_db()
+        assert not deployment.is_deleting
+    agent.tick()
+    deployment.refresh_from_db()
+    assert deployment.is_deleting and deployment.desired == "stopped"
