@@ -28,6 +28,9 @@ CASES = [
     case("qwen3moe", "01", n_cpu_moe=3),
     case("gemma3", "01", context=8192, parallel=2, kv_unified=True),
     case("deepseek2", "0"),
+    # Copies of a cache in f32.
+    case("qwen3moe", "0", context=20480, parallel=4, gpu_layers=2, type_v="f32"),
+    case("deepseek2", "0", type_k="f32", type_v="f32"),
     case("jamba", "01"),
     case("jamba", "01", gpu_layers=5),
     case("llama", "01", split_mode="tensor", tensor_split=(3.0, 1.0)),

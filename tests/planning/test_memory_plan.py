@@ -54,6 +54,13 @@ CUDA = tuple(
             (6.75, 5.91, 0),
             (13.29, 13.29, 4.29),
         ),
+        # Flash attention makes copies of a cache in f32.
+        (
+            {"context": 4096, "type_k": "f32", "type_v": "f32"},
+            None,
+            (96, 84, 0),
+            (15.26, 15.26, 6.26),
+        ),
         ({"context": 8192}, None, (96, 84, 0), (20.38, 20.38, 10.26)),
         ({"context": 8192, "parallel": 4}, None, (96, 84, 0), (14.38, 14.38, 4.26)),
         (

@@ -276,6 +276,8 @@ class LayerBuilder:
         shape = (v_dim * heads, self.tokens)
         keys, values = kv
         if batch.flash:
+            keys = self.halved(keys, batch.type_k)
+            values = self.halved(values, batch.type_v)
             out = g.op(
                 "flash",
                 (v_dim, heads, per_stream, batch.streams),
@@ -302,6 +304,12 @@ class LayerBuilder:
         if not batch.offload_kqv:
             joined.backend = self.host
         return joined
+
+    def halved(self, cache: Node, cache_type: str) -> Node:
+        """Flash attention takes no f32: a copy is made in f16 (build_attn_mha)."""
+        if cache_type != "f32":
+            return cache
+        return self.g.op("halved", (cache.size // F32,), cache, width=F16)
 
     def cached(
         self, kind: LayerKind, backend: int, width: int, cache_type: str, name: str

@@ -305,7 +305,13 @@ def _latent_values(
     )
     shape = (v_dim, per_stream, heads, batch.streams)
     if batch.flash:
-        out = g.op("flash", (rank, heads, per_stream, batch.streams), q, keys, mask)
+        whole = b.halved(keys, batch.type_k)
+        if whole is keys:
+            kept = [keys]
+        else:
+            part = g.view("values", (keys.size * rank // kind.head_dim_k // F32,), keys)
+            kept = [whole, b.halved(part, batch.type_k)]
+        out = g.op("flash", (rank, heads, per_stream, batch.streams), q, *kept, mask)
         out.follows_weights = False
         out = g.view(
             "flash_perm", (rank, per_stream, heads, batch.streams), out, dense=False
