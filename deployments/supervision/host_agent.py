@@ -23,6 +23,7 @@ from deployments.instances.drain import DrainLocks
 from deployments.instances.model_files import serves_old_file
 from deployments.models import Deployment, Instance
 from deployments.services.stored_plans import plan_to_run
+from deployments.services.waiting import AGENT_REPORT_S
 from deployments.states import InstanceState
 from deployments.supervision import device_servers, launch, process
 from deployments.supervision.benchmarks import Benchmarks
@@ -61,7 +62,6 @@ from omni.events import STATE_GROUP
 
 log = logging.getLogger(__name__)
 
-HEARTBEAT_S = 4.0
 SWEEP_EVERY_S = 2.0
 # With nothing to look after only the database is watched; now and then everything all the same.
 LOOK_ANYWAY_S = 30.0
@@ -392,7 +392,7 @@ class HostAgent:
 
     def _heartbeat(self) -> None:
         now_s = self.clock()
-        if now_s - self.beat_s < HEARTBEAT_S:
+        if now_s - self.beat_s < AGENT_REPORT_S:
             return
         with self.changes.not_counting():
             Host.objects.filter(pk=self.host.pk).update(
