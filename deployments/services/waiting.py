@@ -13,8 +13,10 @@ from gpus.models import Host
 from omni.errors import OmniError
 
 POLL_S = 0.1
-# The agent reports every four seconds; two missed reports mean that there is none.
-AGENT_SILENT_AFTER = timedelta(seconds=10)
+# How often an agent reports that it runs.
+AGENT_REPORT_S = 4.0
+# Two missed reports, and a little, mean that there is none.
+AGENT_SILENT_AFTER = timedelta(seconds=2.5 * AGENT_REPORT_S)
 
 
 def agent_is_running(host: Host) -> bool:

@@ -14,7 +14,7 @@ from deployments.announce import benchmarks_changed
 from deployments.bench.executing import is_held
 from deployments.models import ApiKey, BenchmarkRun
 from deployments.services.trials import end_trials_left
-from deployments.supervision.process import refusals
+from deployments.supervision.refusals import refusals
 from gpus.models import Host
 from omni.backoff import backoff_s
 from omni.launcher import Detached, start_detached

@@ -23,6 +23,7 @@ from deployments.instances.drain import DrainLocks
 from deployments.instances.model_files import serves_old_file
 from deployments.models import Deployment, Instance
 from deployments.services.stored_plans import plan_to_run
+from deployments.services.waiting import AGENT_REPORT_S
 from deployments.states import InstanceState
 from deployments.supervision import device_servers, launch, process
 from deployments.supervision.benchmarks import Benchmarks
@@ -38,6 +39,7 @@ from deployments.supervision.decision import (
 )
 from deployments.supervision.eviction import Evictor
 from deployments.supervision.external import ExternalServers
+from deployments.supervision.instance_lock import is_held
 from deployments.supervision.instances import (
     busy_devices,
     remembered,
@@ -60,7 +62,6 @@ from omni.events import STATE_GROUP
 
 log = logging.getLogger(__name__)
 
-HEARTBEAT_S = 4.0
 SWEEP_EVERY_S = 2.0
 # With nothing to look after only the database is watched; now and then everything all the same.
 LOOK_ANYWAY_S = 30.0
@@ -137,10 +138,9 @@ class HostAgent:
         failed: list[Exception] = []
         for instance in instances:
             try:
-                if records[instance.pk] is None and process.is_held(
-                    self.run, instance.pk
-                ):
-                    # Its record was damaged; its runner writes it again within half a second.
+                if records[instance.pk] is None and is_held(self.run, instance.pk):
+                    # Another agent starts it, or its record was damaged; its runner writes it again
+                    # within half a second.
                     continue
                 seen[instance.pk] = self._with_plan(
                     instance, seen[instance.pk], records[instance.pk]
@@ -265,14 +265,19 @@ class HostAgent:
     def _end_orphans(self, known: set[int]) -> None:
         """A process whose row is gone (deleted in the administration) is not left to itself."""
         for record in process.records(self.run):
-            if record.instance not in known:
+            if record.instance not in known and not self._has_row(record.instance):
                 log.warning(
                     "instance %d is no longer known; its process is ended",
                     record.instance,
                 )
                 process.kill_group(record)
-                process.forget(self.run, record.instance)
+                process.forget(self.run, record.instance, record)
                 launch.tidy(record.launch, record.socket)
+
+    def _has_row(self, instance: int) -> bool:
+        """Asked after its record was read: a row is there before its process is."""
+        rows = Instance.objects.filter(pk=instance, host=self.host, address="")
+        return rows.exists()
 
     # --- one step ---------------------------------------------------------------------------------
     def _step(
@@ -296,8 +301,12 @@ class HostAgent:
                 seen, is_busy=not self.drain_locks.acquire(instance.deployment_id)
             )
         decision = decide(desired, seen, memory, now_s, limits, seed=instance.pk)
+        found = record
         if decision.action == Action.START:
-            decision, record = self._start(instance, desired, decision, taken)
+            started = self._start(instance, desired, decision, taken)
+            if started is None:
+                return
+            decision, record = started
         elif decision.action == Action.TERMINATE and record:
             process.send_signal(record, signal.SIGTERM)
         elif decision.action == Action.KILL and record:
@@ -305,7 +314,7 @@ class HostAgent:
         elif decision.action == Action.CLEAR and (
             record or instance.pid or instance.port or instance.socket
         ):
-            process.forget(self.run, instance.pk)
+            process.forget(self.run, instance.pk, found)
             launch.tidy(instance.launch_facts, instance.socket)
             record = None
         has_ended = not seen.is_alive and seen.cause and decision.action != Action.START
@@ -324,11 +333,13 @@ class HostAgent:
         if has_ended:
             # It has been dealt with, and that is written down: the next observation must not count
             # it again.
-            process.forget(self.run, instance.pk)
+            process.forget(self.run, instance.pk, found)
 
     def _start(
         self, instance: Instance, desired: Desired, decision: Decision, taken: list[int]
-    ) -> tuple[Decision, process.Record | None]:
+    ) -> tuple[Decision, process.Record | None] | None:
+        """None, and nothing was touched, while another agent starts it or its runner is about to
+        end: the next tick looks again."""
         try:
             plan = self.plans.of_instance(instance)
             if instance.deployment:
@@ -336,14 +347,7 @@ class HostAgent:
             record = launch.start(instance, plan, desired.generation, taken)
         except OmniError as error:
             if error.code == "already_running":
-                # Its runner is about to end; the next tick finds the lock free.
-                return (
-                    replace(
-                        decision,
-                        memory=replace(decision.memory, state=InstanceState.STOPPED),
-                    ),
-                    None,
-                )
+                return None
             cause = Cause(error.code, error.text, error.fix, permanent=not error.retry)
             limits = self.device_limits if instance.device_id else self.limits
             return (
@@ -380,7 +384,7 @@ class HostAgent:
             if any(process.read_record(self.run, row.pk) for row in rows):
                 continue
             for row in rows:
-                process.forget(self.run, row.pk)
+                process.forget(self.run, row.pk, None)
                 self.memories.pop(row.pk, None)
             self._tell(deployment)
             self.drain_locks.remove(deployment.pk)
@@ -388,7 +392,7 @@ class HostAgent:
 
     def _heartbeat(self) -> None:
         now_s = self.clock()
-        if now_s - self.beat_s < HEARTBEAT_S:
+        if now_s - self.beat_s < AGENT_REPORT_S:
             return
         with self.changes.not_counting():
             Host.objects.filter(pk=self.host.pk).update(

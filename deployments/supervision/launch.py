@@ -29,7 +29,9 @@ from deployments.planning.plan import (
     filled_argv,
 )
 from deployments.supervision import device_servers, process
+from deployments.supervision.instance_lock import held_for_start, write_private
 from deployments.supervision.namespaces import are_available
+from deployments.supervision.refusals import refusals
 from gpus.models import Device
 from omni.errors import OmniError
 
@@ -73,12 +75,22 @@ def tidy(launch: LaunchFacts, socket: str = "") -> None:
 def start(
     instance: Instance, plan: InstancePlan, generation: int, taken: Sequence[int]
 ) -> process.Record:
-    """Records a free port, then starts the process. Raises OmniError."""
+    """Records a free port, then starts the process.
+
+    Raises OmniError; with already_running neither the row nor a file was touched.
+    """
     check(plan)
-    if process.is_held(settings.OMNI_HOME.run, instance.pk):
-        raise OmniError(
-            "already_running", f"Instance {instance.pk} runs already.", "Stop it first."
-        )
+    with held_for_start(settings.OMNI_HOME.run, instance.pk) as lock:
+        return _start(instance, plan, generation, taken, lock)
+
+
+def _start(
+    instance: Instance,
+    plan: InstancePlan,
+    generation: int,
+    taken: Sequence[int],
+    lock: int,
+) -> process.Record:
     at = _endpoint(instance, plan, taken)
     key = secrets.token_urlsafe(32)
     path_of_key = own_key_path(instance.pk)
@@ -97,13 +109,13 @@ def start(
     path = log_path(instance)
     instance.log_path = str(path)
     filling: Filling = {**places, KEY: key}
-    with process.refusals():
-        process.instances_folder(settings.OMNI_HOME.run)
-        _write_private(path_of_key, key)
+    with refusals():
+        write_private(path_of_key, key)
         folder = _write_files(instance, plan, filling)
     return process.spawn(
         settings.OMNI_HOME.run,
         instance=instance.pk,
+        lock=lock,
         generation=generation,
         at=at,
         argv=argv,
@@ -162,12 +174,6 @@ def _endpoint(
     return process.Endpoint(socket=str(path))
 
 
-def _write_private(path: Path, text: str) -> None:
-    path.unlink(missing_ok=True)
-    path.touch(mode=0o600, exist_ok=False)
-    path.write_text(text)
-
-
 def _write_files(
     instance: Instance, plan: InstancePlan, filling: Filling
 ) -> Path | None:
@@ -177,7 +183,7 @@ def _write_files(
         return None
     folder = process.files_folder(settings.OMNI_HOME.run, instance.pk)
     for name, data in plan.files.items():
-        _write_private(
+        write_private(
             folder / name, yaml.safe_dump(filled(data, filling), sort_keys=False)
         )
     return folder

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 
+from deployments.supervision.instance_lock import is_held
 from deployments.supervision.runner import start_ticks
 from deployments.supervision.signals import signal_exactly
 
@@ -61,11 +62,15 @@ def _read(pid: int, name: str) -> bytes:
 
 
 def end_orphans(run: Path) -> int:
-    """Ends what has no runner; returns how many there were."""
+    """Ends what has no runner; returns how many there were.
+
+    The process table is not read at one moment: a runner that was started meanwhile may be missing
+    in it and its engine not. It holds the lock of the instance since before there was an engine.
+    """
     found = list(marked_processes(run))
     kept = {process.instance for process in found if process.is_runner}
     return sum(
         signal_exactly(process.pid, process.ticks, signal.SIGKILL)
         for process in found
-        if process.instance not in kept
+        if process.instance not in kept and not is_held(run, process.instance)
     )

@@ -6,7 +6,6 @@ A process is (boot, pid, start ticks), never a pid alone.
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import shutil
@@ -15,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,12 +27,15 @@ from deployments.instances.address import EngineAddress, Process
 from deployments.instances.connecting import engine_address
 from deployments.planning.launch_facts import LaunchFacts, read_launch_facts
 from deployments.supervision import records_before
-from deployments.supervision.orphans import MARK, end_orphans, mark
-from deployments.supervision.runner import (
-    LOCKED_EXIT_CODE,
-    NO_RECORD_EXIT_CODE,
-    boot_id,
+from deployments.supervision.instance_lock import (
+    acquire,
+    instances_folder,
+    lock_path,
+    write_private,
 )
+from deployments.supervision.orphans import MARK, end_orphans, mark
+from deployments.supervision.refusals import refusals
+from deployments.supervision.runner import NO_RECORD_EXIT_CODE, boot_id
 from deployments.supervision.signals import signal_exactly
 from omni.errors import OmniError
 
@@ -121,12 +123,6 @@ def _state(pid: int) -> bytes:
         return b"X"
 
 
-def instances_folder(run: Path) -> Path:
-    folder = run / "instances"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder
-
-
 def read_record(run: Path, instance: int) -> Record | None:
     """None where there is none, or none that can be understood; its runner, if it lives, writes it
     again.
@@ -150,18 +146,6 @@ def ended_s(run: Path, instance: int) -> float:
         return 0.0
 
 
-def is_held(run: Path, instance: int) -> bool:
-    """Whether a runner of this instance lives, with or without its record."""
-    try:
-        with (instances_folder(run) / f"{instance}.lock").open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
-
-
 def _parse(data: dict[str, Any]) -> Record:
     known = {key: data[key] for key in data if key in Record.__dataclass_fields__}
     argv = tuple(data["argv"])
@@ -180,17 +164,40 @@ def records(run: Path) -> Iterator[Record]:
             yield record
 
 
-def forget(run: Path, instance: int) -> None:
-    """What cannot be removed now is overwritten by the next start, or swept later."""
-    for suffix in ("json", "json.new", "spec", "key"):
-        with suppress(OSError):
-            (instances_folder(run) / f"{instance}.{suffix}").unlink(missing_ok=True)
+def forget(run: Path, instance: int, record: Record | None) -> None:
+    """Removes the files of an instance, unless there is another record by now or a start goes on.
+
+    `record` is what was read of it. What cannot be removed now is overwritten by the next start, or
+    swept later.
+    """
     with suppress(OSError):
-        # A lock that is held goes when its runner has gone: without it a second engine could be
-        # started.
-        if not is_held(run, instance):
-            (instances_folder(run) / f"{instance}.lock").unlink(missing_ok=True)
-    shutil.rmtree(instances_folder(run) / f"{instance}.files", ignore_errors=True)
+        lock = acquire(run, instance)
+        if lock is None:
+            # Its own runner, which ends or hangs, or another agent that starts it again.
+            if record and record.runner_is_alive:
+                _remove_files(run, instance)
+            return
+        try:
+            if _is_same(read_record(run, instance), record):
+                _remove_files(run, instance)
+                lock_path(run, instance).unlink(missing_ok=True)
+        finally:
+            os.close(lock)
+
+
+def _is_same(one: Record | None, other: Record | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return (one.runner_pid, one.runner_ticks) == (other.runner_pid, other.runner_ticks)
+
+
+def _remove_files(run: Path, instance: int) -> None:
+    for path in instances_folder(run).glob(f"{instance}.*"):
+        if path.suffix == ".files":
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.suffix != ".lock":
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
 
 
 def sweep(run: Path) -> None:
@@ -198,9 +205,8 @@ def sweep(run: Path) -> None:
     for path in instances_folder(run).glob("[0-9]*.*"):
         number = path.name.partition(".")[0]
         is_kept = path.suffix == ".json" or path.with_name(f"{number}.json").exists()
-        with suppress(OSError):
-            if number.isdigit() and not is_kept and not is_held(run, int(number)):
-                forget(run, int(number))
+        if number.isdigit() and not is_kept:
+            forget(run, int(number), None)
 
 
 def files_folder(run: Path, instance: int) -> Path:
@@ -214,6 +220,7 @@ def spawn(
     run: Path,
     *,
     instance: int,
+    lock: int,
     generation: int,
     at: Endpoint,
     argv: Sequence[str],
@@ -226,10 +233,11 @@ def spawn(
 ) -> Record:
     """Starts the engine below a runner, in `folder` if one is given, and returns its record.
 
-    What is `hidden` is not written to its log. What `is_apart` is in a network namespace with what
+    `lock` is the lock of the instance, which the runner holds from now on. What is `hidden` is not
+    written to its log. What `is_apart` is in a network namespace with what
     else is.
 
-    Raises OmniError: already_running, runner_failed when no record appears, no_process or no_room
+    Raises OmniError: runner_failed when no record appears, no_process or no_room
     when the machine has no process or no disk left.
     """
     end_orphans(run)
@@ -237,6 +245,7 @@ def spawn(
         return _spawned(
             run,
             instance,
+            lock,
             generation,
             at,
             argv,
@@ -249,39 +258,10 @@ def spawn(
         )
 
 
-@contextmanager
-def refusals() -> Iterator[None]:
-    """What the machine refuses inside, as an OmniError: a disk that is full or read-only, no
-    process."""
-    try:
-        yield
-    except OSError as error:
-        raise refused_by_the_machine(error) from None
-
-
-def refused_by_the_machine(error: OSError) -> OmniError:
-    """A start that failed here, before there was an engine; it may work when it is tried again."""
-    if error.errno in (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE):
-        text = f"The machine could not make a process: {error.strerror}."
-        return OmniError(
-            "no_process",
-            text,
-            "End what is not needed, or raise the limits of this user.",
-            retry=True,
-        )
-    where = f" {error.filename}" if error.filename else ""
-    text = f"The files of the process cannot be written{where}: {error.strerror}."
-    return OmniError(
-        "no_room",
-        text,
-        "Make room on the disk of OMNI_HOME, or correct its permissions.",
-        retry=True,
-    )
-
-
 def _spawned(
     run: Path,
     instance: int,
+    lock: int,
     generation: int,
     at: Endpoint,
     argv: Sequence[str],
@@ -302,7 +282,6 @@ def _spawned(
         "log_bytes": LOG_BYTES,
         "log_files": LOG_FILES,
         "record_path": str(record_path),
-        "lock_path": str(records_folder / f"{instance}.lock"),
         "folder": str(folder or "/"),
         "hidden": list(hidden),
         "namespace": _namespace(run) if is_apart else None,
@@ -317,14 +296,14 @@ def _spawned(
         },
     }
     spec_path = records_folder / f"{instance}.spec"
-    spec_path.touch(mode=0o600)
-    spec_path.write_text(json.dumps(spec))
+    write_private(spec_path, json.dumps(spec))
     runner = subprocess.Popen(
-        [sys.executable, "-I", "-S", str(RUNNER), str(spec_path)],
+        [sys.executable, "-I", "-S", str(RUNNER), str(spec_path), str(lock)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        pass_fds=(lock,),
         cwd="/",
         env={**process_environment(), MARK: mark(run, instance)},
     )
@@ -340,10 +319,6 @@ def _spawned(
         if code is not None or time.monotonic() > deadline:
             break
         time.sleep(0.005)
-    if code == LOCKED_EXIT_CODE:
-        raise OmniError(
-            "already_running", f"Instance {instance} runs already.", "Stop it first."
-        )
     if code == NO_RECORD_EXIT_CODE:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(record_path))
     text = f"No record of instance {instance} appeared."

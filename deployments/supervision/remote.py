@@ -7,16 +7,11 @@ waits in its queue.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
-
-from django.utils import timezone
 
 from deployments.models import Deployment, Instance
+from deployments.services.waiting import agent_is_running
 from deployments.states import LIVE, InstanceState
 from gpus.models import Device
-
-# An agent writes that it lives every 2 s.
-AGENT_SILENT_S = 30.0
 
 
 def served_elsewhere(endpoint: str, host_pk: int) -> Instance | None:
@@ -46,11 +41,7 @@ def missing_elsewhere(names: Sequence[str], deployment: Deployment) -> tuple[str
 
 
 def _will_come(server: Instance) -> bool:
-    seen = server.host.agent_seen_at
-    return (
-        bool(seen and timezone.now() - seen < timedelta(seconds=AGENT_SILENT_S))
-        and server.state != InstanceState.FAILED
-    )
+    return server.state != InstanceState.FAILED and agent_is_running(server.host)
 
 
 def _user(device: Device, deployment: Deployment) -> Instance | None:

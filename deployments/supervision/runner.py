@@ -1,12 +1,12 @@
 """The parent of one engine: starts it, writes its log in rotated files, keeps its exit code.
 
-Runs as `python -I -S runner.py SPEC` in a session of its own, so that neither the agent's end nor
-a closed terminal reaches the engine. When this process is killed the kernel kills the engine too,
-and a record that somebody damages is written again: no engine is ever without its record. Standard
-library only; it imports nothing of Omni.
+Runs as `python -I -S runner.py SPEC LOCK` in a session of its own, so that neither the agent's end
+nor a closed terminal reaches the engine. When this process is killed the kernel kills the engine
+too, and a record that somebody damages is written again: no engine is ever without its record.
+Standard library only; it imports nothing of Omni.
 
-SPEC is a JSON file: argv, env, log_path, log_bytes, log_files, record_path, lock_path, folder,
-hidden, namespace, facts.
+SPEC is a JSON file: argv, env, log_path, log_bytes, log_files, record_path, folder, hidden,
+namespace, facts. LOCK is an open file descriptor of the instance's lock.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ SIOCGIFFLAGS = 0x8913
 SIOCSIFFLAGS = 0x8914
 IFF_UP = 0x1
 NO_RECORD_EXIT_CODE = 74
-LOCKED_EXIT_CODE = 75
 CANNOT_START_EXIT_CODE = 127
 POLL_S = 0.5
 DRAIN_S = 0.3
@@ -251,16 +250,13 @@ def follow(
             return code
 
 
-def main(spec_path: str) -> int:
+def main(spec_path: str, lock: int) -> int:
     with open(spec_path) as file:  # noqa: PTH123
         spec = json.load(file)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
-    lock = os.open(spec["lock_path"], os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return LOCKED_EXIT_CODE
+    # The lock of the instance, which the agent took: held until this process ends, and by no child.
+    os.set_inheritable(lock, False)
     log = RotatingLog(spec["log_path"], spec["log_bytes"], spec["log_files"])
     log.hidden = [secret.encode() for secret in spec.get("hidden", ())]
     log.write(
@@ -311,4 +307,4 @@ if __name__ == "__main__":
     if sys.argv[1:] == [CHECK]:
         new_namespace()
         sys.exit()
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(sys.argv[1], int(sys.argv[2])))

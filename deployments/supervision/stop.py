@@ -41,7 +41,7 @@ def stop_everything(host: str, timeout_s: float) -> int:
         process.wait_ended(record, 5)
     for record in running:
         # Its end was wanted; the next agent must not read it as a crash.
-        process.forget(run, record.instance)
+        process.forget(run, record.instance, record)
         if record.socket:
             Path(record.socket).unlink(missing_ok=True)
     return len(running)

@@ -17,6 +17,7 @@ import pytest
 from django.conf import settings
 
 from deployments.supervision import process
+from deployments.supervision.instance_lock import is_held
 from deployments.supervision.observe import http_health
 from tests.faults.answers import Answer
 from tests.faults.rig import Rig
@@ -156,7 +157,7 @@ def agent_has_no_file_descriptor_left(rig: Rig) -> None:
         rig.ticker.agent.tick,
         lambda: process.read_record(rig.run, instance),
         lambda: record.is_alive,
-        lambda: process.is_held(rig.run, instance),
+        lambda: is_held(rig.run, instance),
         lambda: record.address and http_health(record.address),
     )
     for look in looks:

