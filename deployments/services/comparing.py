@@ -144,9 +144,9 @@ def _unnamed(data: Any, name: str) -> Any:
 
 
 def _each_alone(devices: Mapping[str, DeviceFacts], choice: Choice) -> list[Choice]:
-    """The choice on each of its accelerators alone."""
-    cards = [name for name in choice.devices if devices[name].kind != "cpu"]
-    return [replace(choice, devices=[name]) for name in cards]
+    """The choice on each of its devices alone, the CPU last: of equals the first is kept."""
+    names = sorted(choice.devices, key=lambda name: devices[name].kind == "cpu")
+    return [replace(choice, devices=[name]) for name in names]
 
 
 def _rows(plans: Sequence[Compared], choices: Sequence[Choice]) -> list[Compared]:

@@ -1,4 +1,4 @@
-"""The Plan page: choices in the query, one card per strategy, and a press that deploys what is
+"""The Plan page: choices in the query, one row per strategy, and a press that deploys what is
 shown."""
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from django.test import Client
 
-from deployments.models import Engine, Model
+from deployments.models import Deployment, Engine, Model
 from deployments.planning.plan import (
     DeviceUse,
     Plan,
@@ -74,7 +74,7 @@ def test_a_bare_address_plans_the_first_model_on_every_accelerator(
     assert f"--alias {model.name}" in " ".join(shown_commands(text)[0])
 
 
-def test_every_strategy_has_a_card(viewer: Client) -> None:
+def test_every_strategy_has_a_row(viewer: Client) -> None:
     text = page(viewer, "device=RPC0&device=RPC1")
     assert set(re.findall(r'<article [^>]*id="plan-(\w+)"', text)) == set(STRATEGIES)
 
@@ -294,6 +294,135 @@ def test_a_card_says_in_a_word_what_stands_against_it(
     assert re.search(rf"</svg>{word}</span>", card) and "Because of this." in card
     assert ('class="bars"' in card) == has_bars
     assert ("Good to know" in card) == (severity == Severity.INFO)
+
+
+# --- rows -----------------------------------------------------------------------------------------
+def line_of(card: str) -> str:
+    """What a row shows while it is closed."""
+    (line,) = re.findall(r'<summary class="plan-line".*?</summary>', card, re.S)
+    return line
+
+
+def folded(text: str) -> str:
+    """What is folded, with its title."""
+    return text.partition('<details class="plan-rest"')[2]
+
+
+FITS = Plan(
+    "layer_split",
+    Verdict.VIABLE,
+    devices=(
+        DeviceUse("RPC0", 100 << 30, weights_bytes=40 << 30, held_bytes=10 << 30),
+        DeviceUse("RPC1", 30 << 30, kv_bytes=20 << 30),
+        DeviceUse("odd", None, weights_bytes=1),
+    ),
+    predicted=Predicted(700.0, 55.5),
+)
+TOO_MUCH = Plan(
+    "layer_split",
+    Verdict.NOT_VIABLE,
+    (Reason("does_not_fit", Severity.ERROR, "RPC0 has 40 GiB too little.", "Less."),),
+    (DeviceUse("RPC0", 100 << 30, weights_bytes=140 << 30),),
+)
+IMPOSSIBLE = Plan(
+    "layer_split",
+    Verdict.NOT_VIABLE,
+    (Reason("needs_cuda", Severity.ERROR, "It needs CUDA cards.", "Buy one."),),
+)
+TOO_LONG = "device=RPC0&gpu_layers=all&context=16000000&parallel=64&kv_cache_k=f32&kv_cache_v=f32"
+
+
+def test_a_row_has_both_speeds_a_bar_per_device_and_what_is_left_on_the_tightest(
+    viewer: Client, beside: Callable[[object], None]
+) -> None:
+    beside(FITS)
+    line = line_of(card_of(page(viewer, "device=CPU"), "layer_split"))
+    assert re.search(r"Answer</span><b>55\.5</b> ?<span[^>]*>tokens/s", line)
+    assert re.search(r"Prompt</span><b>700</b> ?<span[^>]*>tokens/s", line)
+    assert line.count('class="bar"') == 2, "of the third nobody knows the size"
+    assert 'class="part-held"' in line and 'class="part-kv"' in line
+    assert re.search(r"<b>10 GiB</b> ?<span[^>]*>on RPC1</span>", line)
+
+
+def test_only_the_best_row_is_open_at_first(
+    viewer: Client, beside: Callable[[object], None]
+) -> None:
+    beside(FITS)
+    text = page(viewer, "device=CPU")
+    assert re.findall(r'<details id="row-(\w+)" open>', text) == ["layer_split"]
+    assert '<details id="row-independent">' in text and not folded(text)
+
+
+@pytest.mark.parametrize(
+    ("answer", "title", "says"),
+    [
+        (IMPOSSIBLE, "1 that cannot, with what it lacks", "It needs CUDA cards."),
+        (TOO_MUCH, "1 that cannot, with what it lacks", "RPC0 has 40 GiB too little."),
+        (
+            OmniError("no_draft", "There is no draft.", "Choose one."),
+            "1 that cannot, with what it lacks",
+            "There is no draft.",
+        ),
+    ],
+)
+def test_what_cannot_is_folded_under_one_line_with_what_it_lacks(
+    viewer: Client,
+    beside: Callable[[object], None],
+    answer: Plan | OmniError,
+    title: str,
+    says: str,
+) -> None:
+    beside(answer)
+    text = page(viewer, "device=CPU")
+    rest = folded(text)
+    assert rest.startswith(f' id="plan-rest"><summary>{title}</summary>')
+    assert says in line_of(card_of(rest, "layer_split"))
+    assert 'id="plan-independent"' not in rest
+
+
+def test_where_nothing_fits_what_lacks_memory_stays_in_sight(
+    viewer: Client, beside: Callable[[object], None]
+) -> None:
+    beside(TOO_MUCH)
+    text = page(viewer, TOO_LONG)
+    assert not folded(text)
+    for key in ("independent", "layer_split"):
+        line = line_of(card_of(text, key))
+        assert "too little." in line
+    assert "too much for RPC0" in line_of(card_of(text, "layer_split"))
+    beside(IMPOSSIBLE)
+    text = page(viewer, TOO_LONG)
+    assert 'id="plan-layer_split"' in folded(text)
+    assert 'id="plan-independent"' not in folded(text)
+
+
+def test_one_press_deploys_the_open_row(
+    operator: Client, beside: Callable[[object], None]
+) -> None:
+    beside(IMPOSSIBLE)
+    card = card_of(page(operator, "device=CPU"), "independent")
+    (form,) = re.findall(r'<form method="post".*?</form>', card, re.S)
+    assert 'name="strategy" value="independent"' in form
+    assert re.search(r'<button class="btn btn-primary">.*Deploy this', form)
+    assert "<details" not in card.partition("<form")[0].rpartition("</details>")[2]
+
+
+def test_a_strategy_that_comes_to_another_s_command_says_whose(
+    operator: Client, beside: Callable[[object], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Again(type(STRATEGIES["independent"])):  # type: ignore[misc]
+        name, title, takes_one_device = "layer_split", "Again", False
+
+    beside(IMPOSSIBLE)
+    monkeypatch.setitem(STRATEGIES, "layer_split", Again())
+    text = page(operator, "device=CPU")
+    rest = folded(text)
+    assert "<summary>1 with the same command as another</summary>" in rest
+    card = card_of(rest, "layer_split")
+    assert "Here it comes to the same command as Independent." in line_of(card)
+    assert "the same</span>" in card and "Deploy this" not in card
+    answer = operator.post("/plan/?device=CPU", {"strategy": "layer_split"})
+    assert answer.status_code == 200 and not Deployment.objects.exists()
 
 
 def test_a_projector_is_not_offered(viewer: Client, model: Model) -> None:

@@ -164,3 +164,21 @@ def test_experts_that_all_fit_on_the_cards_are_the_plainer_strategy(
     assert row.plan is None and row.error
     assert row.error.code == SAME_COMMAND
     assert row.error.text == f"Here it comes to the same command as {same}."
+
+
+def test_each_chosen_device_is_a_layout_of_its_own_and_the_best_has_the_name(
+    models: Models, real_flags: frozenset[str]
+) -> None:
+    rig = {device.name: device for device in OWNERS_RIG}
+    names = ["CPU", "CUDA1", "CUDA0"]
+    chosen = Choice(engine(real_flags), model_row(models["qwen25_coder_32b"]), names)
+    rows = compare(rig, chosen, NAMES, Past())
+    alone = [row for row in rows if row.strategy.name == StrategyName.INDEPENDENT]
+    # The two cards read as fast as each other; only one of them computes faster.
+    assert {row.device for row in alone} == set(names)
+    assert [row.key for row in alone] == [
+        "independent",
+        f"independent-{alone[1].device}",
+        "independent-CPU",
+    ]
+    assert all(len(row.plan.instances[0].devices) == 1 for row in alone if row.plan)
