@@ -60,8 +60,8 @@ class _Reader(Walk):
         return found
 
     def _purpose(self, node: yaml.Node) -> Purpose:
-        optional = {"users", "context", "prompt_tokens", "answer_tokens", "weight"}
-        keys = self.entry(node, "purpose", {"name", "models"}, optional)
+        sizes = {"users", "context", "prompt_tokens", "answer_tokens", "weight"}
+        keys = self.entry(node, "purpose", {"name"}, {"models", *sizes})
         given: dict[str, Any] = {}
         for key, low, high in (
             ("users", *USERS),
