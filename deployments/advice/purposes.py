@@ -13,14 +13,15 @@ ANSWER_TOKENS = 300
 
 @dataclass(frozen=True)
 class Purpose:
-    """`users` ask at the same time, each with `context` tokens for prompt and answer together.
+    """Without models those of the library are tried that suit its name.
 
-    A request of the usual kind has `prompt_tokens` and gets `answer_tokens`. `weight` says how much
+    `users` ask at the same time, each with `context` tokens for prompt and answer together. A
+    request of the usual kind has `prompt_tokens` and gets `answer_tokens`. `weight` says how much
     the purpose counts beside the others.
     """
 
     name: str
-    models: tuple[str, ...]
+    models: tuple[str, ...] = ()
     users: int = 1
     context: int = DEFAULT_CONTEXT
     prompt_tokens: int = PROMPT_TOKENS

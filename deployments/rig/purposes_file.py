@@ -50,7 +50,7 @@ def purposes_text(question: Question) -> str:
         "purposes": [
             {
                 "name": purpose.name,
-                "models": list(purpose.models),
+                **({"models": list(purpose.models)} if purpose.models else {}),
                 **{key: getattr(purpose, key) for key in NUMBERS},
             }
             for purpose in question.purposes
@@ -96,7 +96,7 @@ class _Reader(Walk):
         return found
 
     def _purpose(self, node: yaml.Node) -> Purpose:
-        keys = self.entry(node, "purpose", {"name", "models"}, NUMBERS.keys())
+        keys = self.entry(node, "purpose", {"name"}, {"models", *NUMBERS})
         given: dict[str, Any] = {
             key: self._number(keys[key], key, limit)
             for key, limit in NUMBERS.items()

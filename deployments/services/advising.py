@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp
 from time import perf_counter
 from typing import Any
@@ -28,6 +28,7 @@ from deployments.services.defaults import default_engine
 from deployments.services.fitting import past_of
 from deployments.services.layout_plans import Bench, LayoutPlans, Planned, candidate
 from deployments.services.model_advice import drafts_for
+from deployments.services.offered import offered
 from deployments.services.one_click import usable_devices
 from deployments.services.plans import rig_facts
 from gpus.models import Host
@@ -126,6 +127,7 @@ def advise(question: Question, host: Host) -> Advice:
     else:
         devices = rig_facts(host, live=False)
         past = past_of(host)
+    question = _with_models(question, host, devices)
     plans = LayoutPlans(Bench(devices, past), drafts_for)
     found = _ways(question, host, plans)
     ways = [each.every for each in found]
@@ -172,6 +174,20 @@ class _Ways:
 
     own: list[Planned]
     every: list[Planned]
+
+
+def _with_models(
+    question: Question, host: Host, devices: Mapping[str, DeviceFacts]
+) -> Question:
+    """With models of the library for purposes that name none."""
+    sizes = [device.total_bytes for device in devices.values()]
+    known = [size for size in sizes if size is not None]
+    most_bytes = sum(known) if len(known) == len(sizes) else None
+    purposes = (
+        each if each.models else replace(each, models=offered(each, host, most_bytes))
+        for each in question.purposes
+    )
+    return replace(question, purposes=tuple(purposes))
 
 
 def _ways(question: Question, host: Host, plans: LayoutPlans) -> list[_Ways]:
@@ -308,8 +324,7 @@ def _reasons(
     for place, each in enumerate(served):
         name = each.purpose.name
         if each.planned is None:
-            text = f"{name} is not served: no model of it has room beside the others."
-            yield Reason("unserved", Severity.ERROR, text)
+            yield _unserved(each.purpose)
             continue
         plan = each.planned.plan
         assert plan
@@ -326,6 +341,17 @@ def _reasons(
         yield Reason("served", Severity.INFO, text)
         yield from _shares(task, choice, place)
         yield from _faster(task, choice, place, each)
+
+
+def _unserved(purpose: Purpose) -> Reason:
+    if purpose.models:
+        text = (
+            f"{purpose.name} is not served: no model of it has room beside the others."
+        )
+        return Reason("unserved", Severity.ERROR, text)
+    text = f"{purpose.name} is not served: it names no model, and the library has none for it."
+    fix = "Name models, or download one on the Models page."
+    return Reason("unserved", Severity.ERROR, text, fix)
 
 
 def _shares(

@@ -127,26 +127,30 @@ class LayoutPlans:
             role: (models.get(role, model), list(names))
             for role, names in layout.devices.items()
         }
-        wanted = dict(settings)
-        found = Planned(model, engine, layout, wanted, members)
         self.planned += 1
-        try:
-            plan = plan_on(
-                self.bench.devices,
-                name=model.name,
-                strategy=layout.strategy,
-                engine=engine,
-                members=members,
-                settings=wanted,
-                past=self.bench.past,
-            )
-        except OmniError as error:
-            return replace(found, error=error)
-        # What the planner chose is kept: planned again for the start, the command is the same.
-        chosen = {k: v for k, v in plan.settings.items() if k in SETTINGS}
-        return replace(
-            found, plan=plan, settings={**wanted, **chosen}, key=_command(plan)
+        return planned_on(
+            self.bench, Planned(model, engine, layout, dict(settings), members)
         )
+
+
+def planned_on(bench: Bench, wanted: Planned) -> Planned:
+    """The layout with the plan that its settings give now."""
+    try:
+        plan = plan_on(
+            bench.devices,
+            name=wanted.model.name,
+            strategy=wanted.layout.strategy,
+            engine=wanted.engine,
+            members=wanted.members,
+            settings=wanted.settings,
+            past=bench.past,
+        )
+    except OmniError as error:
+        return replace(wanted, plan=None, error=error, key="")
+    # What the planner chose is kept: planned again for the start, the command is the same.
+    chosen = {k: v for k, v in plan.settings.items() if k in SETTINGS}
+    settings = {**wanted.settings, **chosen}
+    return replace(wanted, settings=settings, plan=plan, error=None, key=_command(plan))
 
 
 def _command(plan: Plan) -> str:

@@ -30,6 +30,7 @@ from deployments.rig.purposes_file import parse_purposes
 from deployments.rig.words import RigError
 from deployments.services.advising import Advice, advise, proposals
 from deployments.services.layout_plans import Planned, candidate
+from deployments.services.offered import offered
 from gpus.models import Host
 from tests.deployments.conftest import OWNERS_FILES
 from tests.helpers import last_words
@@ -206,6 +207,34 @@ def startable(
     return words
 
 
+def test_a_purpose_without_a_model_tries_those_of_the_library_that_suit_it(
+    owners_host: Host, owners_models: dict[str, Model]
+) -> None:
+    small, coder = owners_models[SMALL], owners_models[CODER]
+    Model.objects.exclude(pk__in=[small.pk, coder.pk]).delete()
+    Model.objects.filter(pk=small.pk).update(kind="embedding")
+    purposes = tuple(map(Purpose, ("coding", "embeddings", "vision")))
+    advice = advise(Question(purposes), owners_host)
+    served = {
+        each.purpose.name: each.planned and each.planned.model.name
+        for each in advice.answers[0].served
+    }
+    assert served == {"coding": coder.name, "embeddings": small.name, "vision": None}
+    (unserved,) = [r for r in advice.answers[0].reasons if r.code == "unserved"]
+    assert "vision" in unserved.text and "the library has none" in unserved.text
+
+
+def test_the_largest_models_that_a_rig_could_hold_are_tried_first(
+    owners_host: Host, owners_models: dict[str, Model]
+) -> None:
+    found = offered(Purpose("chat"), owners_host, None)
+    assert len(found) == 6
+    sizes = [Model.objects.get(name=name).size_bytes for name in found]
+    assert sizes == sorted(sizes, reverse=True)
+    assert offered(Purpose("chat"), owners_host, sizes[1]) == found[1:]
+    assert offered(Purpose("rerank-1"), owners_host, None) == ()
+
+
 # --- a rig that is not there ----------------------------------------------------------------------
 OWNERS_WORDS = """
 rig:
@@ -243,7 +272,7 @@ def test_a_rig_is_advised_on_that_is_not_there(
         ("purposes:\n- {name: a, models: [m], context: 300}", 2, "do not fit"),
         ("purposes:\n- {name: A b, models: [m]}", 2, "cannot be a deployment's"),
         ("purposes:\n- {name: a, models: []}", 2, "names none"),
-        ("purposes:\n- {name: a}", 2, "has no models"),
+        ("purposes:\n- {models: [m]}", 2, "has no name"),
         ("rig: there\npurposes:\n- {name: a, models: [m]}", 1, "write here"),
         ("rig: {cards: [{card: 5090}], ram: much}\npurposes:\n- {name: a, models: [m]}", 1,
          "write it as 64 GiB"),

@@ -1,0 +1,75 @@
+"""Which models of the library to try for a purpose that names none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from itertools import islice
+
+from django.db.models import QuerySet
+
+from deployments.advice.purposes import Purpose
+from deployments.formats.kinds import Kind
+from deployments.formats.partners import PartnerFile, partners
+from deployments.models import Model
+from deployments.services.defaults import default_engine
+from gpus.models import Host
+from omni.errors import OmniError
+
+MOST_OFFERED = 6
+# By how a word of a purpose's name begins; every other purpose is one of text.
+_KINDS = {
+    "embed": Kind.EMBEDDING,
+    "retriev": Kind.EMBEDDING,
+    "rerank": Kind.RERANKER,
+}
+_SEEING = ("vision", "visual", "image", "picture", "ocr", "multimodal")
+
+
+def offered(purpose: Purpose, host: Host, most_bytes: int | None) -> tuple[str, ...]:
+    """Models of the right kind that an engine of the host loads, the largest first.
+
+    Files of more than `most_bytes` fit nowhere on the rig.
+    """
+    words = re.findall(r"[a-z]+", purpose.name.lower())
+    if any(word.startswith(_SEEING) for word in words):
+        found: Iterable[Model] = _that_see()
+    else:
+        kinds = [
+            kind
+            for begin, kind in _KINDS.items()
+            if any(word.startswith(begin) for word in words)
+        ]
+        found = _of_kind(kinds[0] if kinds else Kind.TEXT)
+    fitting = (
+        model.name
+        for model in found
+        if (most_bytes is None or model.size_bytes <= most_bytes)
+        and _loads(host, model)
+    )
+    return tuple(islice(fitting, MOST_OFFERED))
+
+
+def _of_kind(kind: Kind) -> QuerySet[Model]:
+    return Model.deployable().filter(kind=kind).order_by("-size_bytes", "name")
+
+
+def _that_see() -> list[Model]:
+    """Text models beside whose file a projector lies that is theirs."""
+    parts = Model.objects.filter(state=Model.State.OK, kind=Kind.PROJECTOR)
+    projectors = [
+        PartnerFile.of(*row) for row in parts.values_list("name", "path", "facts")
+    ]
+    return [
+        model
+        for model in _of_kind(Kind.TEXT)
+        if partners(PartnerFile.of(model.name, model.path, model.facts), projectors)
+    ]
+
+
+def _loads(host: Host, model: Model) -> bool:
+    try:
+        default_engine(host, model)
+    except OmniError:
+        return False
+    return True
