@@ -389,6 +389,11 @@ class QuestionForm:
         return self.rig == WHAT_IF
 
     @property
+    def usual(self) -> dict[str, str]:
+        """What a number is that nobody types."""
+        return _usual_numbers()
+
+    @property
     def blank_purpose(self) -> PurposeRow:
         row = self._purpose()
         _renamed(row, f"{PURPOSE}-{BLANK}")
