@@ -265,6 +265,14 @@ def _card_words(card: DataSheet) -> frozenset[str]:
     return _words(card.name)[0]
 
 
+def clear_name(card: DataSheet) -> str:
+    """The name by which card_named finds this card and no other."""
+    alike = [each for each in CARDS if each.name == card.name]
+    if len(alike) == 1:
+        return card.name
+    return _with_memory(card)
+
+
 def _with_memory(card: DataSheet) -> str:
     if f"{card.memory_gb}GB" in card.name:
         return card.name

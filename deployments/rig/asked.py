@@ -23,7 +23,7 @@ from deployments.rig.purposes_file import parse_purposes, purposes_text
 from deployments.rig.words import RigError
 from deployments.services.advising import Advice, advise
 from deployments.services.fitting import past_of
-from deployments.services.headroom import longest_context
+from deployments.services.headroom import Nearest, longest_context, nearest
 from deployments.services.layout_plans import Bench, Planned
 from deployments.services.plans import rig_facts
 from gpus.models import Host
@@ -84,12 +84,20 @@ class WorkedOut:
     advice: Advice
     bench: Bench
     _contexts: dict[str, int | None] = field(default_factory=dict)
+    _nearest: dict[int, Nearest | None] = field(default_factory=dict)
 
     def longest_context(self, planned: Planned) -> int | None:
         """Of one of its layouts, in tokens for each user."""
         if planned.key not in self._contexts:
             self._contexts[planned.key] = longest_context(planned, self.bench)
         return self._contexts[planned.key]
+
+    def nearest(self, planned: Planned) -> Nearest | None:
+        """The smallest change with which one of its layouts fits that does not."""
+        # Layouts live as long as the advice.
+        if id(planned) not in self._nearest:
+            self._nearest[id(planned)] = nearest(planned, self.bench)
+        return self._nearest[id(planned)]
 
 
 _kept: OrderedDict[str, WorkedOut] = OrderedDict()

@@ -69,13 +69,14 @@ class Listing:
     files: tuple[RepoFile, ...]
 
 
-def hub_model(name: str) -> Model:
-    """The model of this name, `hub:OWNER/REPO:QUANT`, as a row that is not saved.
+def hub_model(name: str, revision: str = "") -> Model:
+    """The model of this name, `hub:OWNER/REPO:QUANT`, as a row that is not saved; of the hub's own
+    branch where no revision is named.
 
     Raises OmniError: the name, the hub or the file is not what it has to be.
     """
     repo, part = _parsed(name)
-    listing = _listing(repo)
+    listing = _listing(repo, revision)
     choice = _choice(name, listing, part)
     return _filled(listing, choice, _header(listing, choice))
 
@@ -142,16 +143,16 @@ def _kept() -> KeptDocuments:
     return KeptDocuments(settings.OMNI_HOME.hub_headers, MOST_KEPT, MOST_KEPT_BYTES)
 
 
-def _listing(repo: str) -> Listing:
+def _listing(repo: str, revision: str) -> Listing:
     """As it was looked at a short while ago, or now; where the hub cannot be asked now, as it was
     looked at last. Raises OmniError."""
-    key = f"listing {endpoint()} {repo.lower()}"
+    key = " ".join(["listing", endpoint(), repo.lower(), *filter(None, [revision])])
     document = _kept().get(key)
     known = _read_listing(document)
     if document and known and 0 <= time.time() - document["at"] < FRESH_S:
         return known
     try:
-        info = hub.repo_info(repo)
+        info = hub.repo_info(repo, revision)
     except OmniError as error:
         if known is None or not (error.retry or error.code == "hub_offline"):
             raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -18,6 +18,7 @@ from deployments.advice.seconds import Rates, request_seconds
 from deployments.models import Binding, Deployment, Model
 from deployments.planning.plan import DeviceUse, Plan, Reason, Severity, Verdict
 from deployments.rig.asked import (
+    WorkedOut,
     advice_on,
     stored_question,
     usual_question,
@@ -30,6 +31,7 @@ from deployments.services.advising import (
     deployments_of,
     proposals,
 )
+from deployments.services.headroom import Nearest
 from deployments.services.layout_plans import Planned
 from deployments.services.layout_results import (
     Result,
@@ -42,7 +44,6 @@ from deployments.services.stored_plans import plans_of
 from deployments.services.tenancy import Occupied, held
 from deployments.states import InstanceState
 from deployments.strategies import strategy_title
-from deployments.web.fix_words import fix_title
 from deployments.web.rig_drawing import DrawnDevice, drawn
 from gpus.models import Device, Host
 from omni.errors import OmniError
@@ -133,17 +134,12 @@ class LayoutRow:
 
 
 @dataclass(frozen=True)
-class Fix:
-    title: str
-    address: str
-
-
-@dataclass(frozen=True)
 class RefusedRow:
     """A layout that cannot serve, and what stands against it."""
 
     purpose: Purpose
     planned: Planned
+    nearest: Nearest | None = None
 
     @property
     def why(self) -> str:
@@ -155,23 +151,18 @@ class RefusedRow:
         return " ".join(each.text for each in (errors or reasons)[:2])
 
     @property
-    def fix(self) -> Fix | None:
-        """The smallest change that makes it fit, as the Plan page shows it."""
-        planned = self.planned
-        if planned.plan is None or planned.model.is_at_hub:
-            return None
-        errors = [r for r in planned.plan.reasons if r.severity == Severity.ERROR]
-        changes = next((dict(r.changes) for r in errors if r.changes), None)
-        if len(errors) != 1 or not changes:
-            return None
-        wanted = {**planned.settings, **changes}
+    def address(self) -> str:
+        """Of the Plan page with the smallest change that makes it fit; empty where there is
+        none."""
+        if self.nearest is None or self.planned.model.is_at_hub:
+            return ""
         query = QueryDict(mutable=True)
-        query["model"] = planned.model.name
-        query.setlist("device", list(planned.layout.places))
+        query["model"] = self.planned.model.name
+        query.setlist("device", list(self.planned.layout.places))
+        wanted = self.nearest.planned.settings
         query.update({key: str(value) for key, value in wanted.items()})
-        strategy = planned.layout.strategy
-        address = f"{reverse('deployments:plan')}?{query.urlencode()}#plan-{strategy}"
-        return Fix(fix_title(changes), address)
+        strategy = self.nearest.strategy
+        return f"{reverse('deployments:plan')}?{query.urlencode()}#plan-{strategy}"
 
 
 @dataclass(frozen=True)
@@ -308,7 +299,7 @@ def advice_board(host: Host, picked: str = "") -> AdviceBoard:
     results = results_of(host)
     answers = tuple(_answers(advice, there))
     scores = tuple(
-        _scores(purpose, ways, there, results, worked_out.longest_context)
+        _scores(purpose, ways, there, results, worked_out)
         for purpose, ways in zip(question.purposes, advice.ways, strict=True)
     )
     chosen = picked or (answers[0].key if answers else NOW)
@@ -369,7 +360,7 @@ def _scores(
     ways: Sequence[Planned],
     there: Mapping[str, Deployment],
     results: Results,
-    headroom: Callable[[Planned], int | None],
+    worked_out: WorkedOut,
 ) -> Scores:
     serving = [each for each in ways if each.can_serve]
     fastest = max(map(_speed, serving), default=0.0) or 1.0
@@ -381,16 +372,19 @@ def _scores(
             _standing({purpose.name: each}, there),
             round(100 * _speed(each) / fastest, 1),
             results.of(identity_of(each)),
-            headroom(each),
+            worked_out.longest_context(each),
         )
         for each in serving[:MOST_ROWS]
     ]
-    refused = [RefusedRow(purpose, each) for each in ways if not each.can_serve]
+    refused = [each for each in ways if not each.can_serve]
     return Scores(
         purpose,
         tuple(rows),
         max(0, len(serving) - MOST_ROWS),
-        tuple(refused[:MOST_ROWS]),
+        tuple(
+            RefusedRow(purpose, each, worked_out.nearest(each))
+            for each in refused[:MOST_ROWS]
+        ),
     )
 
 

@@ -142,9 +142,9 @@ def test_a_model_is_planned_before_its_download(
 ) -> None:
     hub.ranges = False
     page.goto(f"{hub_panel.url}/models/download/?repo={SIZES_REPO}")
-    expect(page.get_by_role("link", name="Plan it Q8_0")).to_be_visible()
+    expect(page.get_by_role("button", name="Plan it Q8_0")).to_be_visible()
     # Its name is another one while it is at work.
-    plan = page.locator("a.plan-it").first
+    plan = page.locator(".plan-it").first
     shown = page.locator("#hub-plan-1")
     expect(shown).to_be_hidden()
     plan.focus()
@@ -153,17 +153,22 @@ def test_a_model_is_planned_before_its_download(
 
     hub.ranges = True
     hub.rate_bps = 400_000
-    page.keyboard.press("Enter")
+    page.keyboard.press("Space")
     expect(plan.get_by_text("Reading its header…")).to_be_visible()
     hub.rate_bps = 0
     expect(shown.locator(".way").first).to_contain_text("fits")
     expect(shown.locator(".way").first).to_contain_text("tokens/s")
     expect(shown).to_contain_text("not downloaded")
+    # The planner's word stands alone; the other row still has an estimate.
+    expect(page.get_by_text("planned below").locator("visible=true")).to_have_count(1)
+    planned = page.get_by_role("row").filter(has_text="Q8_0")
+    expect(planned.locator(".estimate").locator("visible=true")).to_have_count(0)
+    expect(page.locator(".estimate").locator("visible=true").first).to_be_visible()
     expect(plan.get_by_text("Reading its header…")).to_be_hidden()
     expect(plan).to_be_focused()
 
     before = hub.sent_bytes
-    page.get_by_role("link", name="Plan it Q4_K_M").click()
+    page.get_by_role("button", name="Plan it Q4_K_M").click()
     expect(page.locator("#hub-plan-2")).to_contain_text("Llama 3.3 70B")
     assert hub.sent_bytes - before < 16e6
     assert shown.locator(".way").count()
@@ -185,7 +190,7 @@ def test_the_page_fits_and_is_accessible(
     wrong = look(page, f"download-{scheme}-{size}")
     page.goto(f"{hub_panel.url}/models/download/?repo={SIZES_REPO}")
     for number, part in enumerate(("Q8_0", "Q4_K_M"), start=1):
-        page.get_by_role("link", name=f"Plan it {part}").click()
+        page.get_by_role("button", name=f"Plan it {part}").click()
         expect(page.locator(f"#hub-plan-{number} .way").first).to_be_visible()
     wrong += look(page, f"download-planned-{scheme}-{size}")
     page.goto(f"{hub_panel.url}/models/")

@@ -62,12 +62,11 @@ def questions(
     rig: st.SearchStrategy[RigSpec] | None = None,
 ) -> st.SearchStrategy[Question]:
     some = st.lists(
-        purposes(models or _texts()),
+        purposes(_texts() if models is None else models),
         min_size=1,
         max_size=MOST_IN_LIST,
         unique_by=lambda purpose: purpose.name,
     )
     links = st.just("") | _texts()
-    return st.builds(
-        Question, some.map(tuple), st.none() | (rig or rigs(_texts(), links))
-    )
+    other = rigs(_texts(), links) if rig is None else rig
+    return st.builds(Question, some.map(tuple), st.none() | other)

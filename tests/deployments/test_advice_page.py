@@ -70,20 +70,24 @@ def test_a_question_that_this_version_cannot_read_is_none(host: Host) -> None:
     assert stored_question(host) is None
 
 
-def test_a_question_with_mistakes_comes_again_with_all_of_them(
+def test_a_question_with_mistakes_comes_again_with_what_was_typed(
     operator: Client, host: Host, small: Model
 ) -> None:
-    wrong = "purposes: [{name: Coding!, models: [a], users: many}]"
-    page = squeezed(operator.post("/answer/ask/", {"text": wrong}).content.decode())
-    assert "cannot be a deployment" in page and "users is" in page
+    wrong = {
+        "purpose-0-name": "Coding!",
+        "purpose-0-model": "a",
+        "purpose-0-users": "x",
+    }
+    page = squeezed(operator.post("/answer/ask/", wrong).content.decode())
+    assert "cannot be a deployment" in page and "There is no model" in page
     assert "Coding!" in page and not RigQuestion.objects.exists()
 
 
 def test_a_question_that_is_right_is_kept_and_answered(
     operator: Client, host: Host, small: Model
 ) -> None:
-    text = f"purposes: [{{name: coding, models: [{small.name}], users: 2}}]"
-    assert operator.post("/answer/ask/", {"text": text})["Location"] == "/"
+    right = {"purpose-0-name": "coding", "purpose-0-model": small.name, "rig": "here"}
+    assert operator.post("/answer/ask/", right)["Location"] == "/"
     assert "Best for coding" in answered(operator)
 
 

@@ -110,13 +110,13 @@ def test_choices_with_sizes_and_what_they_fit_in(
     rows = re.findall(r"<tr>(.*?)</tr>", text)[1:]
     assert ["Q4_0" in rows[0], "F16" in rows[1]] == [True, True]
     assert (
-        "fits CUDA0" in rows[0]
-        and "best that fits" in rows[0]
+        "should fit CUDA0" in rows[0]
+        and "largest that should fit" in rows[0]
         and " checked" in rows[0]
     )
     assert (
-        "too large for CUDA0" in rows[1]
-        and "fits CPU" in rows[1]
+        "larger than CUDA0" in rows[1]
+        and "should fit CPU" in rows[1]
         and " checked" not in rows[1]
     )
     assert "RPC0" not in text

@@ -29,7 +29,7 @@ from omni.units import GIB
 from tests.deployments.big_model import big_model
 from tests.deployments.gguf_corpus import smollm2
 from tests.deployments.gguf_models import tiny, write_tiny
-from tests.deployments.local_hub import LocalHub, Repo
+from tests.deployments.local_hub import COMMIT, LocalHub, Repo
 from tests.helpers import squeezed
 
 pytestmark = pytest.mark.django_db
@@ -173,8 +173,10 @@ def test_each_device_has_its_best_way_and_the_best_comes_first(
 
 
 # --- the page -------------------------------------------------------------------------------------
-def planned(client: Client, repo: str, part: str, **headers: str) -> str:
-    query = {"repo": repo, "part": part}
+def planned(
+    client: Client, repo: str, part: str, revision: str = "", **headers: str
+) -> str:
+    query = {"repo": repo, "part": part, "revision": revision}
     answer = client.get("/models/download/plan/", query, headers=headers)
     assert answer.status_code == 200
     return squeezed(answer.content.decode())
@@ -209,6 +211,18 @@ def test_what_is_in_the_library_already_is_named(
     plan = ways(rig, hub_model(f"hub:{BIG}:Q4_K_M"))[0].plan
     (reason,) = [each for each in plan.reasons if each.code == "is_in_library"]
     assert reason.fix == f"Name it {known.name}."
+
+
+def test_the_revision_that_was_looked_up_is_planned(
+    admin: Client, rig: Host, hub: LocalHub
+) -> None:
+    page = admin.get(f"/models/download/?repo={BIG}", headers=HTMX).content.decode()
+    assert f'name="revision" value="{COMMIT}"' in page
+    assert f"revision={COMMIT}&amp;part=" in page
+    assert "best here" in planned(admin, BIG, "Q4_K_M", revision=COMMIT, **HTMX)
+    asked = [each.path for each in hub.requests]
+    assert any(f"{BIG}/revision/{COMMIT}" in path for path in asked)
+    assert "no revision" in planned(admin, BIG, "Q4_K_M", revision="gone", **HTMX)
 
 
 def test_without_scripts_it_is_a_page(admin: Client, rig: Host, hub: LocalHub) -> None:

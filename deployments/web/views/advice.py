@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 from django.contrib import messages
-from django.http import HttpResponse
+from django.http import HttpResponse, QueryDict
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_POST
 
@@ -22,21 +22,18 @@ from deployments.rig.asked import (
     stored_question,
     usual_question,
 )
-from deployments.rig.purposes_file import parse_purposes, purposes_text
-from deployments.rig.words import Problem, RigError
 from deployments.services.advising import deployments_of
 from deployments.services.discovery import local_host
 from deployments.services.waiting import agent_is_running
 from deployments.web.addresses import gateway_address
 from deployments.web.advice_board import NOW, AdviceBoard, advice_board, drawing
 from deployments.web.first_steps import first_steps
+from deployments.web.question_form import QuestionForm
+from gpus.models import Gpu
 from omni.errors import OmniError
 from omni.htmx import HtmxHttpRequest, go_to, render_page_or_part, wants_part
 
 PICK = "pick"
-LONGEST_QUESTION = 20_000
-# Names of models that are told beside the question.
-MOST_NAMED = 60
 
 
 # --- looking --------------------------------------------------------------------------------------
@@ -45,7 +42,7 @@ def first(request: HtmxHttpRequest) -> HttpResponse:
     """The page. Advice that has to be worked out first, the page fetches by itself."""
     host = local_host()
     question = stored_question(host) or usual_question(host)
-    context = _asked()
+    context: dict[str, Any] = {"question_form": _asked()}
     if question is None or is_known(question, host):
         context |= _shown(request, advice_board(host, _picked(request)))
     else:
@@ -59,7 +56,7 @@ def answer(request: HtmxHttpRequest) -> HttpResponse:
     board = advice_board(local_host(), _picked(request))
     context = _shown(request, board)
     if not wants_part(request):
-        context |= _asked()
+        context["question_form"] = _asked()
     return render_page_or_part(
         request, "deployments/advice.html", "deployments/_advice.html", context
     )
@@ -81,29 +78,28 @@ def _shown(request: HtmxHttpRequest, board: AdviceBoard) -> dict[str, Any]:
 
 
 # --- asking ---------------------------------------------------------------------------------------
-def _asked(text: str = "", problems: Sequence[Problem] = ()) -> dict[str, Any]:
-    """The question as a purposes file, as it stands or as it was typed."""
+def _asked(data: QueryDict | None = None) -> QuestionForm:
+    """The question as it stands, or as it was typed."""
     host = local_host()
-    question = stored_question(host) or usual_question(host)
     library = Model.deployable().order_by("-n_params", "name")
-    return {
-        "question_text": text or (purposes_text(question) if question else ""),
-        "question_problems": problems,
-        "question_models": list(library.values_list("name", flat=True)[:MOST_NAMED]),
-    }
+    gpus = host.gpus.exclude(state=Gpu.State.ABSENT)
+    return QuestionForm(
+        data,
+        question=stored_question(host) or usual_question(host),
+        library=list(library.only("name", "n_params", "quant", "size_bytes")),
+        cards_here=[gpu.name for gpu in gpus],
+    )
 
 
 @require_POST
 def ask(request: HtmxHttpRequest) -> HttpResponse:
-    """Keeps the question; one with mistakes comes again with all of them."""
-    text = request.POST.get("text", "")[:LONGEST_QUESTION]
-    try:
-        question = parse_purposes(text)
-    except RigError as error:
-        context = _asked(text, error.problems) | {"is_asking": True, "is_waiting": True}
-        return render(request, "deployments/advice.html", context)
-    question_save(host=local_host(), question=question, user=request.user)
-    return redirect("deployments:advice")
+    """Keeps the question; one with mistakes, or that only gets another row, comes again."""
+    form = _asked(request.POST)
+    if form.is_valid():
+        question_save(host=local_host(), question=form.question, user=request.user)
+        return redirect("deployments:advice")
+    context = {"question_form": form, "is_asking": True, "is_waiting": True}
+    return render(request, "deployments/advice.html", context)
 
 
 # --- acting ---------------------------------------------------------------------------------------

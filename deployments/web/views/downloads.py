@@ -84,7 +84,7 @@ def _found(typed: str) -> dict[str, Any]:
     return {
         "info": info,
         "rows": [
-            _row(info.repo, choice, rooms, most_free, best)
+            _row(info, choice, rooms, most_free, best)
             for choice in found
             if choice.kind == "model"
         ],
@@ -114,7 +114,7 @@ def _device_rooms() -> list[hub_files.DeviceRoom]:
 
 
 def _row(
-    repo: str,
+    info: hub.RepoInfo,
     choice: hub_files.DownloadOption,
     rooms: list[hub_files.DeviceRoom],
     most_free: int,
@@ -130,7 +130,12 @@ def _row(
         "has_room": choice.size_bytes <= most_free,
         "is_best": choice.key == best,
         "plan_address": reverse(
-            "deployments:hub_plan", query={"repo": repo, "part": choice.key}
+            "deployments:hub_plan",
+            query={
+                "repo": info.repo,
+                "revision": info.revision,
+                "part": choice.key,
+            },
         ),
     }
 

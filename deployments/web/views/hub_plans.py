@@ -40,10 +40,12 @@ class Way:
 
 @require_GET
 def hub_plan(request: HtmxHttpRequest) -> HttpResponse:
-    """The model is named by ?repo= and ?part=, its quantisation or file."""
+    """The model is named by ?repo= and ?part=, its quantisation or file; ?revision= is a branch
+    or commit of it."""
     repo = request.GET.get("repo", "").strip()
     part = request.GET.get("part", "").strip()
-    context = {"repo": repo, "part": part, **_planned(repo, part)}
+    revision = request.GET.get("revision", "").strip()
+    context = {"repo": repo, "part": part, **_planned(repo, part, revision)}
     response = render_page_or_part(
         request, "deployments/hub_plan.html", "deployments/_hub_plan.html", context
     )
@@ -52,11 +54,11 @@ def hub_plan(request: HtmxHttpRequest) -> HttpResponse:
     return response
 
 
-def _planned(repo: str, part: str) -> dict[str, Any]:
+def _planned(repo: str, part: str, revision: str) -> dict[str, Any]:
     """What is shown, or the error that a person can act on."""
     host = local_host()
     try:
-        model = hub_model(hub_name(repo, part))
+        model = hub_model(hub_name(repo, part), revision)
         _check_deployable(model)
         ask_engines(Engine.objects.filter(host=host), model)
         found = ways(host, model)
