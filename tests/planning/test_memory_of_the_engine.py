@@ -25,6 +25,8 @@ CASES = [
     case("deepseek2", "0", type_k="f32", type_v="f32"),
     case("jamba", "01"),
     case("jamba", "01", gpu_layers=5),
+    # With quantised values flash attention is not given up.
+    case("jamba", "0", gpu_layers=5, type_v="q4_0"),
     case("llama", "01", split_mode="tensor", tensor_split=(3.0, 1.0)),
     # What the host maps, holes included, and what it keeps rearranged beside.
     case("all_q4_0", ""),

@@ -13,6 +13,7 @@ from functools import lru_cache
 
 from deployments.planning.architecture import ModelShape
 from deployments.planning.kv import (
+    UNQUANTISED,
     layer_kv_bytes,
     state_bytes,
 )
@@ -325,13 +326,19 @@ def _compute(
         placement,
         batch,
         backends,
-        flash_is_certain=settings.flash_attention is not None,
+        flash_is_certain=_flash_is_certain(settings),
     )
     if not settings.load_nextn or not model.n_nextn:
         return sizes
     alone = replace(batch, outputs=sequences)
     drafting = draft_compute_bytes(model, placement, alone, backends)
     return [one + other for one, other in zip(sizes, drafting, strict=True)]
+
+
+def _flash_is_certain(settings: MemorySettings) -> bool:
+    """Left to itself the engine tries it out, unless values are quantised, which takes it
+    (llama-context.cpp, llama_init_from_model)."""
+    return settings.flash_attention is not None or settings.type_v not in UNQUANTISED
 
 
 def _checked_at_once(settings: MemorySettings, sequences: int) -> int:
