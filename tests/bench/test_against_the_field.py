@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.against_the_field import (
+from benchmarks.field.figures import (
     Figures,
     Logged,
     differences,
