@@ -167,7 +167,7 @@ def candidate(planned: Planned, devices: Mapping[str, DeviceFacts]) -> Candidate
     sure = 1.0 if strategy.takes_one_device else SURE
     if plan.verdict == Verdict.CAUTION:
         sure *= SURE
-    needs = {use.name: use.needed_bytes for use in plan.devices if use.needed_bytes}
+    held = {use.name: use.needed_bytes for use in plan.devices if use.needed_bytes}
     used = set(planned.layout.places)
     used |= {use.name for use in plan.devices if use.name == CPU and use.kv_bytes}
     if strategy.uses_host:
@@ -176,13 +176,24 @@ def candidate(planned: Planned, devices: Mapping[str, DeviceFacts]) -> Candidate
         planned.key,
         plan.predicted.prefill_tps or UNKNOWN_TPS,
         plan.predicted.decode_tps or UNKNOWN_TPS,
-        needs,
+        _with_host(held, devices),
         frozenset(_silicon(devices[name]) for name in used),
-        frozenset(name for name in needs if devices[name].kind == Device.Kind.RPC),
+        frozenset(name for name in held if devices[name].kind == Device.Kind.RPC),
         int(planned.settings["parallel"]),
         sure,
         f"{planned.model.name} {sorted(planned.places)}",
     )
+
+
+def _with_host(
+    held: Mapping[str, int], devices: Mapping[str, DeviceFacts]
+) -> dict[str, int]:
+    """What stand-ins hold lies in the host's memory: it counts there, too."""
+    needs = dict(held)
+    for name, n_bytes in held.items():
+        if devices[name].is_stand_in and CPU in devices:
+            needs[CPU] = needs.get(CPU, 0) + n_bytes
+    return needs
 
 
 def _silicon(device: DeviceFacts) -> str:
