@@ -100,7 +100,13 @@ class LayoutPlans:
         has_experts = bool(model.facts.get("n_expert"))
         cards = [name for name in places if name != CPU]
         seen: set[str] = set()
-        for layout in layouts(cards, has_experts=has_experts, drafts=tuple(drafts)):
+        found_layouts = layouts(
+            cards,
+            has_experts=has_experts,
+            drafts=tuple(drafts),
+            largest_first=sorted(cards, key=self._size, reverse=True),
+        )
+        for layout in found_layouts:
             if not set(layout.places) <= set(places):
                 continue
             found = self._plan(model, engine, layout, settings, drafts)
@@ -108,6 +114,9 @@ class LayoutPlans:
                 continue
             seen.add(found.key)
             yield found
+
+    def _size(self, name: str) -> int:
+        return self.bench.devices[name].total_bytes or 0
 
     def _plan(
         self,
