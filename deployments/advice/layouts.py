@@ -16,7 +16,7 @@ from deployments.states import StrategyName
 
 T = TypeVar("T")
 
-# Of more cards than this not every combination is looked at: pairs and all of them.
+# Of more cards than this not every combination is looked at: pairs, the largest ones and all.
 MOST_COMBINED = 4
 
 
@@ -37,12 +37,17 @@ class Layout:
 
 
 def layouts(
-    cards: Sequence[str], *, has_experts: bool, drafts: Sequence[str] = ()
+    cards: Sequence[str],
+    *,
+    has_experts: bool,
+    drafts: Sequence[str] = (),
+    largest_first: Sequence[str] = (),
 ) -> Iterator[Layout]:
-    """The plainest first. `cards` are devices besides the CPU, `drafts` models that can draft."""
+    """The plainest first. `cards` are devices besides the CPU, `drafts` models that can draft;
+    `largest_first` are the cards by their memory."""
     for name in (*cards, CPU):
         yield Layout(StrategyName.INDEPENDENT, {"model": (name,)})
-    pairs_and_more = list(several(cards))
+    pairs_and_more = list(several(cards, largest_first))
     for names in pairs_and_more:
         yield Layout(StrategyName.LAYER_SPLIT, {"model": names})
     if has_experts:
@@ -56,15 +61,20 @@ def layouts(
         yield Layout(StrategyName.PREFILL_DECODE, roles)
 
 
-def several(cards: Sequence[T]) -> Iterator[tuple[T, ...]]:
-    """Two or more cards that a model may be cut over."""
-    sizes: Sequence[int]
+def several(
+    cards: Sequence[T], largest_first: Sequence[T] = ()
+) -> Iterator[tuple[T, ...]]:
+    """Two or more cards that a model may be cut over; where there are many, pairs, the largest
+    three, four … and all of them."""
     if len(cards) <= MOST_COMBINED:
-        sizes = range(2, len(cards) + 1)
-    else:
-        sizes = (2, len(cards))
-    for size in sizes:
-        yield from combinations(cards, size)
+        for size in range(2, len(cards) + 1):
+            yield from combinations(cards, size)
+        return
+    yield from combinations(cards, 2)
+    for size in range(3, len(largest_first)):
+        largest = largest_first[:size]
+        yield tuple(card for card in cards if card in largest)
+    yield tuple(cards)
 
 
 def _drafting(cards: Sequence[str], drafts: Sequence[str]) -> Iterator[Layout]:

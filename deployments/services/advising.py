@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import Any
 
 from deployments.advice.purposes import Purpose, Question
-from deployments.advice.search import Candidate, Task, best, without_dominated
+from deployments.advice.search import Choice, Task, best, without_dominated
 from deployments.advice.seconds import (
     Rates,
     first_token_seconds,
@@ -26,6 +26,7 @@ from deployments.planning.plan import DeviceFacts, Reason, Severity
 from deployments.planning.ranking import SURE
 from deployments.services.defaults import default_engine
 from deployments.services.fitting import past_of
+from deployments.services.held_now import HeldNow
 from deployments.services.layout_plans import Bench, LayoutPlans, Planned, candidate
 from deployments.services.model_advice import drafts_for
 from deployments.services.offered import offered
@@ -70,7 +71,10 @@ class Served:
 @dataclass(frozen=True)
 class Answer:
     """A rig plan; `per_hour` is the mean of the requests an hour that each purpose gets, weighted
-    and geometric: more is better. What a calculation cannot be sure of counts for less in it."""
+    and geometric: more is better. What a calculation cannot be sure of counts for less in it.
+
+    `used_bytes` are by device; what stand-ins hold is the host's memory and counts there, too.
+    """
 
     served: tuple[Served, ...]
     per_hour: float
@@ -135,7 +139,8 @@ def advise(question: Question, host: Host) -> Advice:
 
     task = without_dominated(_task(question.purposes, ways, devices))
     by_key = {each.key: each for some in ways for each in some}
-    answers = _answers(task, by_key)
+    held_now = None if question.rig else HeldNow.of(host)
+    answers = _answers(task, by_key, held_now)
     rejected = _rejected(ways)
     own = tuple(
         tuple(_best_first(purpose, each.own, devices))
@@ -292,17 +297,19 @@ def _task(
     return Task(purposes, candidates, rooms)
 
 
-def _answers(task: Task, by_key: Mapping[str, Planned]) -> Iterator[Answer]:
+def _answers(
+    task: Task, by_key: Mapping[str, Planned], held_now: HeldNow | None
+) -> Iterator[Answer]:
     for found in best(task):
-        planned = [by_key[each.key] if each else None for each in found.choice]
-        yield _answer(task, found.choice, planned)
+        answer = _answer(task, found.choice, by_key)
+        if held_now:
+            more = held_now.reasons(answer.deployed, answer.used_bytes)
+            answer = replace(answer, reasons=(*answer.reasons, *more))
+        yield answer
 
 
-def _answer(
-    task: Task,
-    choice: tuple[Candidate | None, ...],
-    planned: Sequence[Planned | None],
-) -> Answer:
+def _answer(task: Task, choice: Choice, by_key: Mapping[str, Planned]) -> Answer:
+    planned = [by_key[each.key] if each else None for each in choice]
     served = tuple(
         Served(purpose, each, rates)
         for purpose, each, rates in zip(
@@ -313,13 +320,16 @@ def _answer(
     used: Counter[str] = Counter()
     for each in {one.key: one for one in choice if one}.values():
         used.update(each.needs)
-    reasons = tuple(_reasons(task, choice, served))
+    reasons = tuple(_reasons(task, choice, served, by_key))
     per_hour = 3600 / exp(task.cost(choice) / weights)
     return Answer(served, per_hour, dict(used), reasons)
 
 
 def _reasons(
-    task: Task, choice: tuple[Candidate | None, ...], served: Sequence[Served]
+    task: Task,
+    choice: Choice,
+    served: Sequence[Served],
+    by_key: Mapping[str, Planned],
 ) -> Iterator[Reason]:
     for place, each in enumerate(served):
         name = each.purpose.name
@@ -335,12 +345,13 @@ def _reasons(
             continue
         low, high = map(tps_text, speed.decode_range)
         text = (
-            f"{name}: {each.planned.title}: {tps_text(speed.decode_tps)} alone ({low} to"
-            f" {high}), a request in {each.seconds:.3g} s."
+            f"{name}: {each.planned.title}. One request alone gets"
+            f" {tps_text(speed.decode_tps)} ({low} to {high}); while all are busy a request takes"
+            f" {each.seconds:.3g} s."
         )
         yield Reason("served", Severity.INFO, text)
         yield from _shares(task, choice, place)
-        yield from _faster(task, choice, place, each)
+        yield from _faster(task, place, each, by_key)
 
 
 def _unserved(purpose: Purpose) -> Reason:
@@ -354,9 +365,7 @@ def _unserved(purpose: Purpose) -> Reason:
     return Reason("unserved", Severity.ERROR, text, fix)
 
 
-def _shares(
-    task: Task, choice: tuple[Candidate | None, ...], place: int
-) -> Iterator[Reason]:
+def _shares(task: Task, choice: Choice, place: int) -> Iterator[Reason]:
     own = choice[place]
     assert own
     others: dict[str, tuple[list[str], frozenset[str]]] = {}
@@ -367,13 +376,13 @@ def _shares(
     for names, devices in others.values():
         text = (
             f"{task.purposes[place].name} shares {' and '.join(sorted(devices))} with"
-            f" {' and '.join(names)}: while they work, each has a part of the speed only."
+            f" {' and '.join(names)}: while they work, each has only a part of the speed."
         )
         yield Reason("shares_device", Severity.CAUTION, text)
 
 
 def _faster(
-    task: Task, choice: tuple[Candidate | None, ...], place: int, each: Served
+    task: Task, place: int, each: Served, by_key: Mapping[str, Planned]
 ) -> Iterator[Reason]:
     """What the purpose would get if it had the rig to itself."""
     alone = Task((each.purpose,), (task.candidates[place],), task.rooms)
@@ -385,8 +394,8 @@ def _faster(
     if seconds * SURE > each.seconds:
         return
     text = (
-        f"{each.purpose.name} alone on the rig would have a request in {seconds:.3g} s,"
-        f" {each.seconds / seconds:.2g} times as fast."
+        f"With the rig to itself {each.purpose.name} would take {seconds:.3g} s for a request"
+        f" instead of {each.seconds:.3g} s: {by_key[candidate.key].title}."
     )
     yield Reason("faster_alone", Severity.INFO, text)
 
@@ -399,7 +408,10 @@ def _rejected(ways: Sequence[Sequence[Planned]]) -> list[Planned]:
 
 # --- as a document --------------------------------------------------------------------------------
 def advice_document(advice: Advice) -> dict[str, Any]:
+    """`proposals` are ranks of the answers that are worth a look beside each other."""
+    ranks = {id(answer): rank for rank, answer in enumerate(advice.answers, 1)}
     return {
+        "proposals": [ranks[id(answer)] for answer in proposals(advice.answers)],
         "answers": [
             _answer_document(rank, answer, advice.devices)
             for rank, answer in enumerate(advice.answers, 1)

@@ -105,7 +105,13 @@ class LayoutPlans:
         has_experts = bool(model.facts.get("n_expert"))
         cards = [name for name in places if name != CPU]
         seen: set[str] = set()
-        for layout in layouts(cards, has_experts=has_experts, drafts=tuple(drafts)):
+        found_layouts = layouts(
+            cards,
+            has_experts=has_experts,
+            drafts=tuple(drafts),
+            largest_first=sorted(cards, key=self._size, reverse=True),
+        )
+        for layout in found_layouts:
             if not set(layout.places) <= set(places):
                 continue
             found = self._plan(model, engine, layout, settings, drafts)
@@ -113,6 +119,9 @@ class LayoutPlans:
                 continue
             seen.add(found.key)
             yield found
+
+    def _size(self, name: str) -> int:
+        return self.bench.devices[name].total_bytes or 0
 
     def _plan(
         self,
@@ -172,7 +181,7 @@ def candidate(planned: Planned, devices: Mapping[str, DeviceFacts]) -> Candidate
     sure = 1.0 if strategy.takes_one_device else SURE
     if plan.verdict == Verdict.CAUTION:
         sure *= SURE
-    needs = {use.name: use.needed_bytes for use in plan.devices if use.needed_bytes}
+    held = {use.name: use.needed_bytes for use in plan.devices if use.needed_bytes}
     used = set(planned.layout.places)
     used |= {use.name for use in plan.devices if use.name == CPU and use.kv_bytes}
     if strategy.uses_host:
@@ -181,13 +190,24 @@ def candidate(planned: Planned, devices: Mapping[str, DeviceFacts]) -> Candidate
         planned.key,
         plan.predicted.prefill_tps or UNKNOWN_TPS,
         plan.predicted.decode_tps or UNKNOWN_TPS,
-        needs,
+        _with_host(held, devices),
         frozenset(_silicon(devices[name]) for name in used),
-        frozenset(name for name in needs if devices[name].kind == Device.Kind.RPC),
+        frozenset(name for name in held if devices[name].kind == Device.Kind.RPC),
         int(planned.settings["parallel"]),
         sure,
         f"{planned.model.name} {sorted(planned.places)}",
     )
+
+
+def _with_host(
+    held: Mapping[str, int], devices: Mapping[str, DeviceFacts]
+) -> dict[str, int]:
+    """What stand-ins hold lies in the host's memory: it counts there, too."""
+    needs = dict(held)
+    for name, n_bytes in held.items():
+        if devices[name].is_stand_in and CPU in devices:
+            needs[CPU] = needs.get(CPU, 0) + n_bytes
+    return needs
 
 
 def _silicon(device: DeviceFacts) -> str:

@@ -28,10 +28,11 @@ from deployments.planning.plan import (
 )
 from deployments.rig.purposes_file import parse_purposes
 from deployments.rig.words import RigError
-from deployments.services.advising import Advice, advise, proposals
+from deployments.services.advising import Advice, Answer, advise, proposals
 from deployments.services.layout_plans import Planned, candidate
 from deployments.services.offered import offered
 from gpus.models import Host
+from omni.units import GIB
 from tests.deployments.conftest import OWNERS_FILES
 from tests.helpers import last_words
 
@@ -224,6 +225,62 @@ def test_a_purpose_without_a_model_tries_those_of_the_library_that_suit_it(
     assert "vision" in unserved.text and "the library has none" in unserved.text
 
 
+def test_stand_ins_and_their_host_have_one_memory(
+    host: Host, engine: Engine, model: Model
+) -> None:
+    Host.objects.update(ram_bandwidth_gbps=40)
+    purposes = tuple(
+        Purpose(f"purpose-{n}", (model.name,), context=1500) for n in range(2)
+    )
+    ways = advise(Question(purposes), host).ways[0]
+    sizes = [
+        sum(use.needed_bytes for use in each.plan.devices)
+        for each in ways
+        if each.plan and each.layout.strategy == "independent"
+    ]
+    # Room for one of them on any device, for two on none.
+    memory = max(sizes) + min(sizes) // 2
+    host.devices.update(memory_bytes=memory)
+    answers = advise(Question(purposes), host).answers
+    assert {len(answer.deployed) for answer in answers} == {1}
+    for answer in answers:
+        on_stand_ins = sum(answer.used_bytes.get(f"RPC{n}", 0) for n in range(2))
+        assert on_stand_ins <= answer.used_bytes["CPU"] <= memory
+
+
+def test_who_holds_the_memory_that_an_answer_needs_is_named(
+    owners_host: Host,
+    owners_models: dict[str, Model],
+    make_deployment: Callable[..., Deployment],
+    in_use: Callable[..., None],
+) -> None:
+    question = Question((Purpose("reasoning", (owners_models[BIG].name,)),))
+
+    def told() -> list[str]:
+        answers = advise(question, owners_host).answers
+        (first,) = (a for a in answers if layout_of(a) == ("independent", ("CUDA0",)))
+        return [str(r.text) for r in first.reasons if r.code == "held_now"]
+
+    def layout_of(answer: Answer) -> tuple[str, tuple[str, ...]] | None:
+        planned = answer.served[0].planned
+        return (planned.layout.strategy, planned.layout.places) if planned else None
+
+    assert told() == []
+    in_use(**{"GPU-0": 80 * GIB})
+    (text,) = told()
+    assert text.startswith("Other programs hold 80 GiB on CUDA0 now")
+
+    members = {"model": (owners_models[BIG], ["CUDA0"])}
+    made = make_deployment("old-chat", members=members, settings={"context": 131_072})
+    made.instances.create(host=owners_host, role="model", state="ready", pid=1)
+    in_use(**{"GPU-0": 83 * GIB})
+    (text,) = told()
+    assert text.startswith("old-chat has to stop first") and "CUDA0" in text
+    # The answer's own deployment is not in its way.
+    Deployment.objects.filter(pk=made.pk).update(name="reasoning")
+    assert told() == []
+
+
 def test_the_largest_models_that_a_rig_could_hold_are_tried_first(
     owners_host: Host, owners_models: dict[str, Model]
 ) -> None:
@@ -313,6 +370,7 @@ def test_the_command_prints_what_it_would_deploy_and_deploys_it_when_asked(
     document = advised(tmp_path, text)
     assert not Deployment.objects.exists()
     first = document["answers"][0]
+    assert document["proposals"][0] == 1 and len(document["proposals"]) <= 3
     assert first["rank"] == 1 and first["score"] > 0
     assert {each["name"] for each in first["purposes"]} == {"coding", "chat"}
     for each in first["purposes"]:
