@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from benchmarks.memory_accuracy import SMOLLM2
+from benchmarks.memory.cases import SMOLLM2
 from deployments.planning.memory.reported import MIB
 from deployments.planning.settings import KV_CACHE_TYPES
 from deployments.states import StrategyName

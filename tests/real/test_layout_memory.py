@@ -9,7 +9,9 @@ import pytest
 
 from benchmarks.layout_draws import BY_NAME, Draw
 from benchmarks.layout_memory import Library, look
-from benchmarks.memory_accuracy import LIMITS, SMOLLM2, Rig, rig
+from benchmarks.memory.cases import SMOLLM2
+from benchmarks.memory.rig import Rig, rig
+from benchmarks.memory_accuracy import LIMITS
 from omni.units import GIB, MIB
 
 pytestmark = [pytest.mark.real, pytest.mark.django_db]
