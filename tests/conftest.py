@@ -30,6 +30,7 @@ settings.load_profile("omni")
 LONG_FIRST = (
     "test_agent_faults.py",
     "test_panel_faults.py",
+    "test_first_page.py",
     "test_benchmark_of_five.py",
     "test_bench_report.py",
     "test_live_figures.py",

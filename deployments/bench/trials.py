@@ -22,9 +22,9 @@ from gpus.models import Host
 from omni.errors import OmniError
 from omni.roles import OPERATE, require
 
-# Of each layout: enough for bounds, and a small model has them within two minutes.
+# Of each layout: enough for medians, and not long to wait for. Who wants differences benchmarks longer.
 TRIAL_ROUNDS = 6
-SECONDS_EACH = 90.0
+SECONDS_EACH = 30.0
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ def trial_request(
     baseline.
 
     One that is deployed is measured as it is, each other gets a trial deployment, which goes away
-    with the run. What is in their way is stopped meanwhile. Without `seconds` each layout has a
-    minute and a half for each number of users. Raises OmniError; then nothing is kept.
+    with the run. What is in their way is stopped meanwhile. Without `seconds` each layout has half a
+    minute for each number of users. Raises OmniError; then nothing is kept.
     """
     require(user, OPERATE)
     host = local_host()

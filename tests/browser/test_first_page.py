@@ -14,7 +14,13 @@ from tests.browser.conftest import log_in
 from tests.browser.looks import in_four_looks
 from tests.panel import RunningPanel
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(420)]
+# Strategy and places as a row has them.
+LAYOUTS = (
+    ("Independent", "on RPC0"),
+    ("Independent", "on RPC1"),
+    ("Layer split", "on RPC0 and RPC1"),
+)
 
 
 class Clicks:
@@ -37,6 +43,13 @@ def first_page(
     log_in(page, fresh_panel.url)
     expect(page.locator(".best-answer")).to_be_visible()
     return page
+
+
+def layout_id(page: Page, strategy: str, places: str) -> str:
+    rows = page.locator(".scoreboard tbody tr").filter(
+        has=page.get_by_role("link", name=strategy, exact=True)
+    )
+    return str(rows.filter(has_text=places).first.get_attribute("id"))
 
 
 def test_three_clicks_to_the_first_answer_and_three_to_a_measured_row(
@@ -75,3 +88,32 @@ def test_three_clicks_to_the_first_answer_and_three_to_a_measured_row(
     assert (only["name"], only["state"]) == ("chat", "ready")
     wrong += in_four_looks(page, "first-page-measured")
     assert not wrong, "\n".join(wrong)
+
+
+def test_three_layouts_are_measured_from_the_page_and_the_rig_is_as_before(
+    first_page: Page, fresh_panel: RunningPanel
+) -> None:
+    page = first_page
+    page.locator(".best-answer").get_by_role("button", name="Deploy").click()
+    page.wait_for_url("**/deployments/chat/")
+    fresh_panel.ready("chat")
+
+    page.get_by_role("link", name="Home", exact=True).click()
+    # By measuring the order changes, and with it the first that has these words.
+    chosen = [page.locator(f"#{layout_id(page, *layout)}") for layout in LAYOUTS]
+    for row in chosen:
+        row.get_by_role("checkbox").check()
+    page.get_by_role("button", name="Measure those ticked").first.click()
+    page.wait_for_url("**/benchmarks/")
+    done = page.locator('.badge[data-state="done"]')
+    expect(done).to_have_count(3, timeout=280_000)
+
+    page.get_by_role("link", name="Home", exact=True).click()
+    for row in chosen:
+        predicted = row.locator("td").nth(1).locator("div").first
+        expect(predicted).to_have_text(re.compile(r"^\d"))
+        expect(row.locator(".measured").first).to_have_text(re.compile(r"\d"))
+
+    fresh_panel.ready("chat")
+    [only] = fresh_panel.document("status")["deployments"]
+    assert (only["name"], only["state"]) == ("chat", "ready")

@@ -98,10 +98,6 @@ def test_three_layouts_are_measured_and_what_ran_runs_again(
     assert of_itself(document["warnings"]) == []
     assert [arm["requests"] for arm in document["arms"]] == [4, 4, 4]
     assert all(arm["decode_tps"]["p50"] > 0 for arm in document["arms"])
-    if not document["valid"]:
-        # Others had the machine at the same time.
-        assert results == []
-        return
     layouts = [layout for layout, *_ in results]
     places = [(each["strategy"], each["devices"]["model"]) for each in layouts]
     assert sorted(places) == [

@@ -119,7 +119,10 @@ def deploy(request: HtmxHttpRequest) -> HttpResponse:
 
 @require_POST
 def measure(request: HtmxHttpRequest) -> HttpResponse:
-    """Runs rows of the scoreboard one after the other, deployed or not, and puts the rig back."""
+    """Measures rows of the scoreboard one after the other, deployed or not, and puts the rig back.
+
+    Each by a run of its own: one that cannot start does not keep the others from it.
+    """
     board = advice_board(local_host())
     only = request.POST.get("only", "")
     keys = [only] if only else request.POST.getlist("row")
@@ -129,12 +132,16 @@ def measure(request: HtmxHttpRequest) -> HttpResponse:
             "nothing_ticked", "No layout is ticked.", "Tick those to be measured."
         )
     refuse_what_if(board)
-    run = trial_request(
-        wanted=[row.entry for row in rows],
-        gateway=gateway_address(request),
-        user=request.user,
-    )
-    return go_to(request, "deployments:benchmark", str(run.pk))
+    runs = [
+        trial_request(
+            wanted=[row.entry], gateway=gateway_address(request), user=request.user
+        )
+        for row in rows
+    ]
+    if len(runs) == 1:
+        return go_to(request, "deployments:benchmark", str(runs[0].pk))
+    messages.success(request, f"{len(runs)} layouts are measured, one after the other.")
+    return go_to(request, "deployments:benchmarks")
 
 
 @require_GET
