@@ -22,7 +22,7 @@ from gpus.models import Host
 from omni.errors import OmniError
 from omni.roles import OPERATE, require
 
-# Of each layout: enough for medians, and not long to wait for. Who wants differences benchmarks longer.
+# Of each layout: enough for medians, and no long wait. Who wants differences benchmarks longer.
 TRIAL_ROUNDS = 6
 SECONDS_EACH = 30.0
 
