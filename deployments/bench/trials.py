@@ -60,8 +60,8 @@ def trial_request(
     baseline.
 
     One that is deployed is measured as it is, each other gets a trial deployment, which goes away
-    with the run. What is in their way is stopped meanwhile. Without `seconds` each layout has half a
-    minute for each number of users. Raises OmniError; then nothing is kept.
+    with the run. What is in their way is stopped meanwhile. Without `seconds` each layout has
+    half a minute for each number of users. Raises OmniError; then nothing is kept.
     """
     require(user, OPERATE)
     host = local_host()

@@ -51,7 +51,12 @@ def engines(run: Path) -> dict[int, list[int]]:
     for one in everything:
         if not one.is_runner and one.parent not in inner:
             listed.setdefault(one.instance, []).append(one.pid)
-    return listed
+    # One that ended while the table was read has left its children to init, which then look like
+    # engines beside it.
+    return {
+        instance: [pid for pid in pids if len(pids) == 1 or is_alive(pid)]
+        for instance, pids in listed.items()
+    }
 
 
 def listens(port: int) -> bool:
