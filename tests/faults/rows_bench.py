@@ -92,7 +92,7 @@ class Benchmarking:
 
     def under_way(self) -> None:
         """It has found something, and has more to find."""
-        self.rig.until(lambda: self.row("rounds_done")[0] >= 1, 60)
+        self.rig.until(lambda: self.row("rounds_done")[0] >= 1, 150)
         assert self.row("state")[0] == "running", self.row("state, error")
 
     def ends(self, outcome: Outcome) -> None:
