@@ -1,5 +1,5 @@
 """The first five minutes: from an empty home to the first answer, to a measured row, with clicks
-counted."""
+counted; then two layouts more, and the rig as it was."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(420)]
 # Strategy and places as a row has them.
 LAYOUTS = (
     ("Independent", "on RPC0"),
-    ("Independent", "on RPC1"),
     ("Layer split", "on RPC0 and RPC1"),
 )
 
@@ -52,6 +51,31 @@ def layout_id(page: Page, strategy: str, places: str) -> str:
     return str(rows.filter(has_text=places).first.get_attribute("id"))
 
 
+def is_as_before(panel: RunningPanel) -> None:
+    """What was deployed runs, and nothing else is there."""
+    panel.ready("chat")
+    [only] = panel.document("status")["deployments"]
+    assert (only["name"], only["state"]) == ("chat", "ready")
+
+
+def measured_at_once(page: Page) -> None:
+    """Two layouts more, which have to make room for each other and for what runs."""
+    # By measuring the order changes, and with it the first that has these words.
+    chosen = [page.locator(f"#{layout_id(page, *layout)}") for layout in LAYOUTS]
+    for row in chosen:
+        row.get_by_role("checkbox").check()
+    page.get_by_role("button", name="Measure those ticked").first.click()
+    page.wait_for_url("**/benchmarks/")
+    done = page.locator('.badge[data-state="done"]')
+    expect(done).to_have_count(1 + len(LAYOUTS), timeout=240_000)
+
+    page.get_by_role("link", name="Home", exact=True).click()
+    for row in chosen:
+        predicted = row.locator("td").nth(1).locator("div").first
+        expect(predicted).to_have_text(re.compile(r"^\d"))
+        expect(row.locator(".measured").first).to_have_text(re.compile(r"\d"))
+
+
 def test_three_clicks_to_the_first_answer_and_three_to_a_measured_row(
     first_page: Page, fresh_panel: RunningPanel
 ) -> None:
@@ -65,55 +89,30 @@ def test_three_clicks_to_the_first_answer_and_three_to_a_measured_row(
     clicks.on(chat)
     page.wait_for_url(re.compile(r"/chat/\d+/"))
     say(page, "Say hello.")
-    answer = page.locator('[data-role=assistant][data-state="done"] [data-answer]')
+    answer = page.locator("[data-role=assistant] [data-answer]")
     expect(answer).not_to_be_empty(timeout=60_000)
     assert clicks.count <= 3
+    # A small model may go on for minutes.
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="Stop")).to_have_count(0)
 
     clicks = Clicks()
     clicks.on(page.get_by_role("link", name="Home", exact=True))
     row = page.locator(".scoreboard tbody tr").first
-    name = row.get_by_role("link").first.inner_text()
+    row = page.locator(f"#{row.get_attribute('id')}")
     clicks.on(row.get_by_role("button", name="Measure"))
     page.wait_for_url(re.compile(r"/benchmarks/\d+/"))
     expect(page.locator('.badge[data-state="done"]').first).to_be_visible(
         timeout=180_000
     )
     clicks.on(page.get_by_role("link", name="Home", exact=True))
-    measured = page.locator(".scoreboard tbody tr").filter(has_text=name)
-    expect(measured.first.locator(".measured").first).to_contain_text(re.compile(r"\d"))
+    expect(row.locator(".measured").first).to_have_text(re.compile(r"\d"))
     assert clicks.count <= 3
 
-    # The rig is as it was: what was deployed runs, and nothing else is there.
-    [only] = fresh_panel.document("status")["deployments"]
-    assert (only["name"], only["state"]) == ("chat", "ready")
+    is_as_before(fresh_panel)
     wrong += in_four_looks(page, "first-page-measured")
+    page.set_viewport_size({"width": 1280, "height": 900})
+
+    measured_at_once(page)
+    is_as_before(fresh_panel)
     assert not wrong, "\n".join(wrong)
-
-
-def test_three_layouts_are_measured_from_the_page_and_the_rig_is_as_before(
-    first_page: Page, fresh_panel: RunningPanel
-) -> None:
-    page = first_page
-    page.locator(".best-answer").get_by_role("button", name="Deploy").click()
-    page.wait_for_url("**/deployments/chat/")
-    fresh_panel.ready("chat")
-
-    page.get_by_role("link", name="Home", exact=True).click()
-    # By measuring the order changes, and with it the first that has these words.
-    chosen = [page.locator(f"#{layout_id(page, *layout)}") for layout in LAYOUTS]
-    for row in chosen:
-        row.get_by_role("checkbox").check()
-    page.get_by_role("button", name="Measure those ticked").first.click()
-    page.wait_for_url("**/benchmarks/")
-    done = page.locator('.badge[data-state="done"]')
-    expect(done).to_have_count(3, timeout=280_000)
-
-    page.get_by_role("link", name="Home", exact=True).click()
-    for row in chosen:
-        predicted = row.locator("td").nth(1).locator("div").first
-        expect(predicted).to_have_text(re.compile(r"^\d"))
-        expect(row.locator(".measured").first).to_have_text(re.compile(r"\d"))
-
-    fresh_panel.ready("chat")
-    [only] = fresh_panel.document("status")["deployments"]
-    assert (only["name"], only["state"]) == ("chat", "ready")

@@ -44,7 +44,7 @@ ASK_TRIAL = ASK_TRIAL.replace("benchmark_request(", "trial_request(").replace(
         "models": {"model": Model.objects.get().name},
         "devices": {"model": ["CPU"]},
         "settings": {"context": 1024, "threads": 1},
-    }]""",
+    }], seconds=600""",
 )
 ASK_TRIAL = f"from deployments.models import Model{ASK_TRIAL}"
 CANCEL = """
@@ -219,7 +219,6 @@ DONE = Outcome("done", valid=True)
 ROWS = (
     Row("benchmark", "SIGKILL of its process", "ready", measuring(its_process, Outcome("failed", valid=False, says="was ended from outside")), UNTOUCHED, within_s=60),
     Row("benchmark", "SIGKILL of its process, with a trial", "ready", measuring_a_trial(its_process, Outcome("failed", valid=False, says="was ended from outside")), UNTOUCHED, within_s=60),
-    Row("benchmark", "cancelled with a trial", "ready", measuring_a_trial(cancelled, Outcome("cancelled", valid=False, says="It was cancelled")), UNTOUCHED, within_s=60),
     Row("benchmark", "its row is deleted, with a trial", "ready", row_deleted, UNTOUCHED, within_s=60),
     Row("benchmark", "cancelled", "ready", measuring(cancelled, Outcome("cancelled", valid=False, says="It was cancelled")), UNTOUCHED, within_s=60),
     Row("benchmark", "SIGKILL of the agent", "ready", measuring(part("agent"), DONE), UNTOUCHED, within_s=60),
