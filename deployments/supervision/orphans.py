@@ -61,16 +61,18 @@ def _read(pid: int, name: str) -> bytes:
         return file.read()
 
 
-def end_orphans(run: Path) -> int:
+def end_orphans(run: Path, own: int | None = None) -> int:
     """Ends what has no runner; returns how many there were.
 
     The process table is not read at one moment: a runner that was started meanwhile may be missing
     in it and its engine not. It holds the lock of the instance since before there was an engine.
+    `own` is the instance whose lock the caller holds: no runner of it was started meanwhile.
     """
     found = list(marked_processes(run))
     kept = {process.instance for process in found if process.is_runner}
     return sum(
         signal_exactly(process.pid, process.ticks, signal.SIGKILL)
         for process in found
-        if process.instance not in kept and not is_held(run, process.instance)
+        if process.instance not in kept
+        and (process.instance == own or not is_held(run, process.instance))
     )

@@ -240,7 +240,7 @@ def spawn(
     Raises OmniError: runner_failed when no record appears, no_process or no_room
     when the machine has no process or no disk left.
     """
-    end_orphans(run)
+    end_orphans(run, own=instance)
     with refusals():
         return _spawned(
             run,
