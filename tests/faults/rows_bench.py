@@ -96,7 +96,7 @@ class Benchmarking:
         assert self.row("state")[0] == "running", self.row("state, error")
 
     def ends(self, outcome: Outcome) -> None:
-        self.rig.until(lambda: self.row("finished_at")[0] is not None, 90)
+        self.rig.until(lambda: self.row("finished_at")[0] is not None, 240)
         state, text, error = self.row("state, document, error")
         document = json.loads(text)
         said = f"{error} {document['warnings']} {document['answer']}"
