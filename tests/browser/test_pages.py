@@ -69,6 +69,8 @@ def test_every_page_fits_and_is_accessible(
         page.goto(panel.url + path)
         if name == "rig":
             expect(page.locator("#live-note")).to_contain_text("Live")
+        if name == "home":
+            expect(page.locator(".best-answer")).to_be_visible()
             expect(
                 page.get_by_role("link", name=re.compile("^Open")).first
             ).to_be_visible()

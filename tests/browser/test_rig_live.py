@@ -28,6 +28,12 @@ def is_live(page: Page) -> None:
     expect(page.locator("#live-note")).to_have_text("Live")
 
 
+@pytest.fixture
+def page(page: Page, panel: RunningPanel) -> Page:
+    page.goto(f"{panel.url}/rig/")
+    return page
+
+
 def test_stand_ins_and_host_report_live(page: Page) -> None:
     is_live(page)
     for name in ("RPC0", "RPC1"):

