@@ -51,10 +51,6 @@ CANCEL = """
 from deployments.bench.runs import benchmark_cancel, get_benchmark
 benchmark_cancel(run=get_benchmark(NUMBER))
 """
-DELETE = """
-from deployments.bench.runs import get_benchmark
-get_benchmark(NUMBER).delete()
-"""
 CHANGE = """
 from deployments.services.deployments import deployment_change, get_deployment
 smol = get_deployment("smol")
@@ -168,14 +164,6 @@ def part(marker: str) -> Hit:
     return hit
 
 
-def row_deleted(rig: PanelRig) -> None:
-    run = Benchmarking(rig, ASK_TRIAL)
-    run.under_way()
-    run.shell(DELETE.replace("NUMBER", str(run.number)))
-    rig.until(lambda: deployments(rig) == ["smol"], 60)
-    wait_until(lambda: not list(run.processes()), 30, "its process is left")
-
-
 def its_engine(run: Benchmarking) -> None:
     assert run.rig.pid
     os.kill(run.rig.pid, SIGKILL)
@@ -219,7 +207,6 @@ DONE = Outcome("done", valid=True)
 ROWS = (
     Row("benchmark", "SIGKILL of its process", "ready", measuring(its_process, Outcome("failed", valid=False, says="was ended from outside")), UNTOUCHED, within_s=60),
     Row("benchmark", "SIGKILL of its process, with a trial", "ready", measuring_a_trial(its_process, Outcome("failed", valid=False, says="was ended from outside")), UNTOUCHED, within_s=60),
-    Row("benchmark", "its row is deleted, with a trial", "ready", row_deleted, UNTOUCHED, within_s=60),
     Row("benchmark", "cancelled", "ready", measuring(cancelled, Outcome("cancelled", valid=False, says="It was cancelled")), UNTOUCHED, within_s=60),
     Row("benchmark", "SIGKILL of the agent", "ready", measuring(part("agent"), DONE), UNTOUCHED, within_s=60),
     Row("benchmark", "SIGKILL of the broker", "ready", measuring(part("valkey-server"), DONE), UNTOUCHED, within_s=60),
