@@ -67,19 +67,18 @@ def acquire(run: Path, instance: int) -> int | None:
     path = lock_path(run, instance)
     while True:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        is_current = False
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             is_current = _is_file_of(lock, path)
         except BlockingIOError:
-            os.close(lock)
             return None
-        except BaseException:
-            os.close(lock)
-            raise
+        finally:
+            if not is_current:
+                os.close(lock)
         if is_current:
             return lock
         # Whoever held it has removed the file: it says nothing any more.
-        os.close(lock)
 
 
 def _is_file_of(descriptor: int, path: Path) -> bool:
