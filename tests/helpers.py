@@ -14,6 +14,8 @@ from typing import TypeVar
 
 import psutil
 
+from deployments.engines.probe.environment import engine_environment
+
 T = TypeVar("T")
 
 # No wait gives up before this: a busy machine does everything later, and that is no failure. How
@@ -71,7 +73,12 @@ def last_words(argv: Sequence[str], expected: str, socket: Path | None = None) -
         if socket:
             socket.unlink(missing_ok=True)
         ended = subprocess.run(
-            argv, capture_output=True, text=True, timeout=60, check=False
+            argv,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            env=engine_environment(str(argv[0])),
         )
         said = ended.stdout + ended.stderr
         if expected in said:
