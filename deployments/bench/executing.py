@@ -46,6 +46,7 @@ from deployments.services.deployments import get_deployment
 from deployments.services.trials import end_trials
 from omni.backoff import backoff_s
 from omni.errors import OmniError
+from omni.file_locks import is_locked
 
 log = logging.getLogger(__name__)
 
@@ -77,14 +78,7 @@ def lock_path(run_folder: Path, number: int) -> Path:
 
 def is_held(run_folder: Path, number: int) -> bool:
     """Whether the process of this run lives."""
-    try:
-        with lock_path(run_folder, number).open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+    return is_locked(lock_path(run_folder, number))
 
 
 @contextmanager

@@ -92,6 +92,20 @@ def trial_request(
     return run
 
 
+def trial_requests(
+    *, each_wanted: Sequence[Mapping[str, Any]], gateway: str, user: Any = None
+) -> list[BenchmarkRun]:
+    """A benchmark of its own for each: one that cannot start does not keep the others from it.
+
+    Raises OmniError; then none of them is kept.
+    """
+    with transaction.atomic():
+        return [
+            trial_request(wanted=[wanted], gateway=gateway, user=user)
+            for wanted in each_wanted
+        ]
+
+
 def _trial(layout: Layout, user: Any) -> Deployment:
     model, _ = next(iter(layout.members.values()))
     return deployment_create(

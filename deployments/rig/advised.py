@@ -7,7 +7,8 @@ from typing import Any
 import yaml
 
 from deployments.rig.apply import apply
-from deployments.services.advising import Advice, deployments_of
+from deployments.services.advice_documents import deployments_of
+from deployments.services.advising import Advice
 from omni.errors import OmniError
 
 

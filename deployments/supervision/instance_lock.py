@@ -16,6 +16,7 @@ from secrets import token_hex
 
 from deployments.supervision.refusals import refusals
 from omni.errors import OmniError
+from omni.file_locks import is_locked
 
 
 def instances_folder(run: Path) -> Path:
@@ -31,15 +32,7 @@ def lock_path(run: Path, instance: int) -> Path:
 def is_held(run: Path, instance: int) -> bool:
     """Whether an engine of this instance is being started or its runner lives, with or without its
     record."""
-    try:
-        with lock_path(run, instance).open("rb") as lock:
-            # Shared: whoever looks at the same time is not in the way.
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+    return is_locked(lock_path(run, instance))
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from typing import Any
@@ -16,7 +16,6 @@ from django.urls import reverse
 from deployments.advice.purposes import Purpose, Question
 from deployments.advice.seconds import Rates, request_seconds
 from deployments.models import Binding, Deployment, Model
-from deployments.planning.memory.placement import CPU
 from deployments.planning.plan import DeviceUse, Plan, Reason, Severity, Verdict
 from deployments.rig.asked import (
     WorkedOut,
@@ -24,14 +23,8 @@ from deployments.rig.asked import (
     stored_question,
     usual_question,
 )
-from deployments.services.advising import (
-    Advice,
-    Answer,
-    Served,
-    deployment_entry,
-    deployments_of,
-    proposals,
-)
+from deployments.services.advice_documents import deployment_entry, deployments_of
+from deployments.services.advising import Advice, Answer, Served, proposals
 from deployments.services.headroom import Nearest
 from deployments.services.layout_plans import Planned
 from deployments.services.layout_results import (
@@ -41,12 +34,9 @@ from deployments.services.layout_results import (
     results_of,
 )
 from deployments.services.plans import rig_facts
-from deployments.services.stored_plans import plans_of
-from deployments.services.tenancy import Occupied, held
 from deployments.states import InstanceState
 from deployments.strategies import strategy_title
-from deployments.web.rig_drawing import DrawnDevice, drawn
-from gpus.models import Device, Host
+from gpus.models import Host
 from omni.errors import OmniError
 
 # Of a prompt whose first token is waited for.
@@ -54,6 +44,11 @@ PROMPT_TOKENS = 4096
 MOST_ROWS = 12
 MOST_PROPOSALS = 3
 NOW = "now"
+NO_DEVICE = OmniError(
+    "no_device",
+    "No device is known here yet: the agent looks for them when it starts.",
+    "If this stays, the agent's log says why.",
+)
 
 
 @dataclass(frozen=True)
@@ -290,10 +285,12 @@ def advice_board(host: Host, picked: str = "") -> AdviceBoard:
     board = AdviceBoard(host, question, asked is None, running)
     if question is None:
         return board
+    if question.rig is None and not rig_facts(host, live=False):
+        return replace(board, error=NO_DEVICE)
     try:
         worked_out = advice_on(question, host)
     except OmniError as error:
-        return AdviceBoard(host, question, asked is None, running, error=error)
+        return replace(board, error=error)
 
     advice = worked_out.advice
     there = {row.name: row for row in _deployments()}
@@ -304,9 +301,7 @@ def advice_board(host: Host, picked: str = "") -> AdviceBoard:
         for purpose, ways in zip(question.purposes, advice.ways, strict=True)
     )
     chosen = picked or (answers[0].key if answers else NOW)
-    return AdviceBoard(
-        host, question, asked is None, running, advice, answers, scores, picked=chosen
-    )
+    return replace(board, advice=advice, answers=answers, scores=scores, picked=chosen)
 
 
 def digest(what: object) -> str:
@@ -393,82 +388,9 @@ def _speed(planned: Planned) -> float:
     return (planned.plan.predicted.decode_tps if planned.plan else None) or 0.0
 
 
-# --- the drawing ----------------------------------------------------------------------------------
+# --- what runs ------------------------------------------------------------------------------------
 def _running(host: Host) -> Iterator[Running]:
     for row in _deployments():
         if row.host_id == host.pk and row.desired == Deployment.Desired.RUNNING:
             places = [name for each in row.bindings.all() for name in each.devices]
             yield Running(row, " and ".join(dict.fromkeys(places)))
-
-
-def drawing(board: AdviceBoard) -> list[DrawnDevice]:
-    """What is picked on the devices that it is planned for; what is up on those that are here."""
-    is_what_if = bool(board.advice and board.advice.is_what_if)
-    if board.advice and board.picked != NOW:
-        devices = board.advice.devices
-        uses = _uses(board)
-    else:
-        devices = rig_facts(board.host, live=False)
-        uses = {}
-    if is_what_if and board.picked != NOW:
-        return drawn(devices, _cards_named(board), uses, {})
-
-    up = held(board.host)
-    if board.picked == NOW:
-        rows = [each.deployment for each in board.running]
-        plans = plans_of(rows)
-        uses = {r.name: plans[r.pk].devices for r in rows if r.pk in plans}
-    return drawn(
-        devices, _card_names(board.host), uses, _held_by_others(board.host, up)
-    )
-
-
-def _uses(board: AdviceBoard) -> dict[str, Sequence[DeviceUse]]:
-    """By deployment, of the answer or the layout that is picked."""
-    if row := board.picked_row:
-        return {row.purpose.name: row.plan.devices}
-    if answer := board.picked_answer:
-        return {
-            name: some[0].planned.plan.devices
-            for name, some in answer.answer.deployed.items()
-            if some[0].planned and some[0].planned.plan
-        }
-    return {}
-
-
-def _cards_named(board: AdviceBoard) -> dict[str, str]:
-    """Of a rig that is not here: devices come in the order in which its cards are named."""
-    assert board.advice and board.question and board.question.rig
-    names = [name for name in board.advice.devices if name != CPU]
-    return {
-        name: spec.card
-        for name, spec in zip(names, board.question.rig.cards, strict=True)
-    }
-
-
-def _card_names(host: Host) -> dict[str, str]:
-    rows = Device.objects.filter(host=host, is_present=True).select_related("gpu")
-    return {row.name: _called(row) for row in rows}
-
-
-def _called(device: Device) -> str:
-    if device.is_stand_in:
-        return "CPU-backed stand-in"
-    if device.gpu:
-        return device.gpu.name.removeprefix("NVIDIA ")
-    if device.kind == Device.Kind.CPU:
-        return "main memory"
-    return device.description
-
-
-def _held_by_others(host: Host, up: Occupied) -> dict[str, int]:
-    """What programs that are none of Omni's hold of the cards, as far as sensors tell."""
-    found = {}
-    for name, device in rig_facts(host).items():
-        if device.kind == Device.Kind.CPU or device.is_stand_in:
-            continue
-        if device.total_bytes is None or device.free_bytes is None:
-            continue
-        own = sum(tenant.needs.get(name, 0) for tenant in up.tenants)
-        found[name] = max(0, device.total_bytes - device.free_bytes - own)
-    return found

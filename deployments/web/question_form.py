@@ -5,35 +5,41 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Protocol
+from dataclasses import dataclass
 
 from django.http import QueryDict
 
 from deployments.advice.purposes import Purpose, Question
 from deployments.advice.what_if import CardSpec, RigSpec
-from deployments.library.hub_files import parse_repo
-from deployments.names import HUB, slug
-from deployments.rig.nodes import shortened
+from deployments.names import HUB
 from deployments.rig.purposes_file import HERE
 from deployments.rig.question_limits import (
-    CARD_LENGTH,
     CORES,
-    MODEL_LENGTH,
     MOST_CARDS,
-    MOST_MODELS,
     MOST_PURPOSES,
     NUMBERS,
     RAM_GBPS,
-    NumberLimit,
-    why_not_named,
-    why_too_long,
+)
+from deployments.web.question_checks import (
+    check_card,
+    check_models,
+    check_name,
+    read_bytes,
+    read_number,
+    read_purpose,
+)
+from deployments.web.question_rows import (
+    BEST_LINK,
+    CardRow,
+    LibraryModel,
+    PurposeRow,
+    Typed,
+    number_text,
+    usual_numbers,
 )
 from gpus.cards import CARDS, DataSheet, card_named, clear_name
-from gpus.links import read_link
 from omni.errors import OmniError
-from omni.units import exact_bytes_text, parse_bytes
+from omni.units import exact_bytes_text
 
 WHAT_IF = "what_if"
 # Submit buttons that change the form and ask nothing.
@@ -41,126 +47,9 @@ ADD, REMOVE, QUICK = "add", "remove", "quick"
 PURPOSE, CARD = "purpose", "card"
 NAMES = ("coding", "reasoning", "chat", "vision", "embedding")
 CONTEXTS = ("4096", "8192", "16384", "32768", "65536", "131072")
-BEST_LINK = ""
-LINKS = tuple(
-    f"gen{generation} x{width}" for generation in (3, 4, 5) for width in (4, 8, 16)
-)
-# More models than these are searched.
-MANY_MODELS = 12
 # A row that scripts copy has this for its number.
 BLANK = "__n__"
 _ROW = re.compile(r"(purpose|card)-(\d{1,4})-[a-z_]+")
-
-
-class LibraryModel(Protocol):
-    """What the form shows of a model; rows of the library have it."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def n_params(self) -> int | None: ...
-    @property
-    def quant(self) -> str: ...
-    @property
-    def size_bytes(self) -> int: ...
-
-
-@dataclass
-class Typed:
-    """A field as it was typed, and what is wrong with it."""
-
-    name: str
-    value: str = ""
-    errors: list[str] = field(default_factory=list)
-
-    def note(self, text: str) -> None:
-        if text not in self.errors:
-            self.errors.append(text)
-
-
-@dataclass(frozen=True)
-class ModelChip:
-    """`model` is None for one that is not in the library."""
-
-    name: str
-    model: LibraryModel | None
-    is_chosen: bool
-
-
-@dataclass
-class PurposeRow:
-    """A purpose as it was typed."""
-
-    key: str
-    name: Typed
-    numbers: Mapping[str, Typed]
-    models: Typed
-    chosen: list[str]
-    hub: list[str]
-    library: Sequence[LibraryModel]
-
-    @property
-    def fields(self) -> Iterator[Typed]:
-        yield from (self.name, self.models, *self.numbers.values())
-
-    @property
-    def is_blank(self) -> bool:
-        """Nobody has typed anything into it."""
-        usual = _usual_numbers()
-        return not (self.name.value.strip() or self.chosen or any(self.hub)) and all(
-            typed.value.strip() in ("", usual[key])
-            for key, typed in self.numbers.items()
-        )
-
-    @cached_property
-    def chips(self) -> list[ModelChip]:
-        """Those that are chosen first, in their order."""
-        known = {model.name: model for model in self.library}
-        names = dict.fromkeys((*self.chosen, *known))
-        return [ModelChip(name, known.get(name), name in self.chosen) for name in names]
-
-    @property
-    def is_searched(self) -> bool:
-        return len(self.chips) > MANY_MODELS
-
-    @property
-    def hub_inputs(self) -> list[str]:
-        """What is typed, and one more."""
-        return [*filter(None, self.hub), ""]
-
-    @property
-    def opens_more(self) -> bool:
-        """Something below the fold is wrong, or is not as usual."""
-        usual = _usual_numbers()
-        keys = ("prompt_tokens", "answer_tokens", "weight")
-        return any(
-            self.numbers[key].errors or self.numbers[key].value not in ("", usual[key])
-            for key in keys
-        )
-
-    @property
-    def opens_hub(self) -> bool:
-        return any(self.hub) or not self.library
-
-
-@dataclass
-class CardRow:
-    """A card of a rig that is not there, as it was typed."""
-
-    key: str
-    card: Typed
-    link: Typed
-
-    @property
-    def is_blank(self) -> bool:
-        return not (self.card.value.strip() or self.link.value.strip())
-
-    @property
-    def links(self) -> list[tuple[str, str]]:
-        """Value and label; one that is not on the list stays chosen."""
-        own = [] if self.link.value in (BEST_LINK, *LINKS) else [self.link.value]
-        named = [(link, link) for link in (*LINKS, *own)]
-        return [(BEST_LINK, "best"), *named]
 
 
 @dataclass(frozen=True)
@@ -273,7 +162,7 @@ class QuestionForm:
         if rig.ram_bytes is not None:
             self.ram.value = exact_bytes_text(rig.ram_bytes)
         if rig.ram_gbps is not None:
-            self.ram_gbps.value = _number_text(rig.ram_gbps)
+            self.ram_gbps.value = number_text(rig.ram_gbps)
         self.cores.value = str(rig.cores)
 
     def _of(self, purpose: Purpose) -> PurposeRow:
@@ -281,7 +170,7 @@ class QuestionForm:
             name=purpose.name,
             chosen=[name for name in purpose.models if not name.startswith(HUB)],
             hub=[name for name in purpose.models if name.startswith(HUB)],
-            numbers={key: _number_text(getattr(purpose, key)) for key in NUMBERS},
+            numbers={key: number_text(getattr(purpose, key)) for key in NUMBERS},
         )
 
     def _purpose(
@@ -291,7 +180,7 @@ class QuestionForm:
         hub: Iterable[str] = (),
         numbers: Mapping[str, str] | None = None,
     ) -> PurposeRow:
-        typed = _usual_numbers() if numbers is None else numbers
+        typed = usual_numbers() if numbers is None else numbers
         return PurposeRow(
             key=PURPOSE,
             name=Typed("name", name),
@@ -355,31 +244,31 @@ class QuestionForm:
         if len(filled) > MOST_PURPOSES:
             self.whole.append(f"Ask for at most {MOST_PURPOSES} purposes.")
         for row in filled or self.purposes[:1]:
-            _check_name(row.name)
-            _check_models(row)
+            check_name(row.name)
+            check_models(row)
         counted = Counter(row.name.value.strip() for row in filled)
         for row in filled:
             if row.name.value.strip() and counted[row.name.value.strip()] > 1:
                 row.name.note("Another purpose has this name.")
-        return tuple(_read_purpose(row) for row in filled or self.purposes[:1])
+        return tuple(read_purpose(row) for row in filled or self.purposes[:1])
 
     def _checked_rig(self) -> RigSpec:
         filled = [row for row in self.cards if not row.is_blank]
         if len(filled) > MOST_CARDS:
             self.whole.append(f"A rig has at most {MOST_CARDS} cards here.")
         for row in filled:
-            _check_card(row)
+            check_card(row)
         if not (filled or self.ram.value.strip()):
             text = "Name a card, or say how much RAM the host has."
             self.cards[0].card.note(text)
-        cores = _read_number(self.cores, CORES, RigSpec((), None, None).cores)
+        cores = read_number(self.cores, CORES, RigSpec((), None, None).cores)
         return RigSpec(
             tuple(
                 CardSpec(row.card.value.strip(), row.link.value.strip())
                 for row in filled
             ),
-            _read_bytes(self.ram),
-            _read_number(self.ram_gbps, RAM_GBPS, None),
+            read_bytes(self.ram),
+            read_number(self.ram_gbps, RAM_GBPS, None),
             int(cores or 1),
         )
 
@@ -391,7 +280,7 @@ class QuestionForm:
     @property
     def usual(self) -> dict[str, str]:
         """What a number is that nobody types."""
-        return _usual_numbers()
+        return usual_numbers()
 
     @property
     def blank_purpose(self) -> PurposeRow:
@@ -429,18 +318,6 @@ def _renamed(row: PurposeRow | CardRow, key: str) -> None:
         typed.name = f"{key}-{typed.name.rsplit('-', 1)[-1]}"
 
 
-def _usual_numbers() -> dict[str, str]:
-    usual = Purpose("", ())
-    return {key: _number_text(getattr(usual, key)) for key in NUMBERS}
-
-
-def _number_text(value: float) -> str:
-    """2.0 → '2'; what is not whole in full."""
-    if value == int(value):
-        return str(int(value))
-    return repr(value)
-
-
 def _known_names(cards: Iterable[str]) -> Iterator[str]:
     """Their names as on the data sheets; a card without one is in no what-if."""
     for card in cards:
@@ -461,114 +338,3 @@ def _with_link(spec: CardSpec, generation: int) -> CardSpec:
     if sheet and (sheet.link_generation or 0) >= generation and sheet.link_width:
         return CardSpec(spec.card, f"gen{generation} x{sheet.link_width}")
     return spec
-
-
-# --- checks of fields -----------------------------------------------------------------------------
-def _check_name(typed: Typed) -> None:
-    name = typed.value.strip()
-    if not name:
-        typed.note("Give it a name; its deployment is called so.")
-    elif why := why_not_named(name):
-        typed.note(f"{why} Such as {slug(name, 'deployments', 'purpose')}.")
-
-
-def _check_models(row: PurposeRow) -> None:
-    known = {model.name for model in row.library}
-    for name in row.chosen:
-        if name not in known:
-            row.models.note(f"There is no model {shortened(name)!r} in the library.")
-    for said in filter(str.strip, row.hub):
-        try:
-            name = _hub_name(said)
-        except OmniError as error:
-            row.models.note(str(error))
-        else:
-            if len(name) > MODEL_LENGTH:
-                row.models.note(f"The model {shortened(name)!r} has too long a name.")
-    names = _model_names(row)
-    if not names:
-        row.models.note("Choose the models that may serve it.")
-    if len(names) > MOST_MODELS:
-        row.models.note(f"Choose at most {MOST_MODELS}; these are {len(names)}.")
-
-
-def _model_names(row: PurposeRow) -> tuple[str, ...]:
-    """Without the names that cannot be read."""
-    names = list(row.chosen)
-    for said in filter(str.strip, row.hub):
-        try:
-            names.append(_hub_name(said))
-        except OmniError:
-            continue
-    return tuple(dict.fromkeys(names))
-
-
-def _hub_name(said: str) -> str:
-    """hub:OWNER/REPO:QUANT, from that or as parse_repo reads it. Raises OmniError (bad_repo)."""
-    wanted = parse_repo(said.strip().removeprefix(HUB))
-    part = f":{wanted.part}" if wanted.part else ""
-    return f"{HUB}{wanted.repo}{part}"
-
-
-def _read_purpose(row: PurposeRow) -> Purpose:
-    usual = Purpose("", ())
-    numbers = {
-        key: _read_number(row.numbers[key], limit, getattr(usual, key))
-        for key, limit in NUMBERS.items()
-    }
-    purpose = Purpose(
-        row.name.value.strip(),
-        _model_names(row),
-        users=int(numbers["users"] or 0),
-        context=int(numbers["context"] or 0),
-        prompt_tokens=int(numbers["prompt_tokens"] or 0),
-        answer_tokens=int(numbers["answer_tokens"] or 0),
-        weight=numbers["weight"] or 0,
-    )
-    has_numbers = not any(typed.errors for typed in row.numbers.values())
-    if has_numbers and (why := why_too_long(purpose)):
-        row.numbers["context"].note(why)
-    return purpose
-
-
-def _read_number(typed: Typed, limit: NumberLimit, usual: float | None) -> float | None:
-    """The usual one where none is typed."""
-    said = typed.value.strip()
-    if not said:
-        return usual
-    try:
-        return limit.read(said)
-    except ValueError:
-        typed.note(f"Write {limit}.")
-        return usual
-
-
-def _read_bytes(typed: Typed) -> int | None:
-    said = typed.value.strip()
-    if not said:
-        return None
-    try:
-        return parse_bytes(said)
-    except ValueError:
-        typed.note("Write an amount with its unit: 64 GiB.")
-        return None
-
-
-def _check_card(row: CardRow) -> None:
-    card, link = row.card.value.strip(), row.link.value.strip()
-    for typed, said in ((row.card, card), (row.link, link)):
-        if len(said) > CARD_LENGTH:
-            typed.note(f"That is longer than {CARD_LENGTH} characters.")
-            return
-    if not card:
-        row.card.note("Name the card that has this link.")
-        return
-    try:
-        card_named(card)
-    except OmniError as error:
-        row.card.note(str(error))
-    try:
-        if link:
-            read_link(link)
-    except OmniError as error:
-        row.link.note(str(error))

@@ -20,7 +20,8 @@ from deployments.rig.asked import (
     usual_question,
 )
 from deployments.services.layout_results import identity_of
-from deployments.web.advice_board import NOW, AdviceBoard, advice_board, drawing
+from deployments.web.advice_board import NOW, AdviceBoard, advice_board
+from deployments.web.advice_drawing import drawing
 from gpus.models import Host
 from tests.helpers import squeezed
 
@@ -121,6 +122,21 @@ def test_nothing_is_there_yet_and_the_page_says_what_is_missing(
     page = squeezed(viewer.get("/").content.decode())
     assert "The library is empty" in page and "Add models" in page
     assert "No engine is known" in page
+
+
+def test_before_the_first_look_for_devices_nothing_is_said_to_lack_room(
+    viewer: Client, host: Host, small: Model
+) -> None:
+    host.devices.all().delete()
+    part = answered(viewer)
+    assert "No device is known here yet" in part and "has room" not in part
+
+
+def test_the_page_does_not_need_the_broker(
+    viewer: Client, host: Host, small: Model, settings: object
+) -> None:
+    settings.CHANNEL_REDIS_URL = "unix:///nowhere.sock"  # type: ignore[attr-defined]
+    assert small.name in answered(viewer)
 
 
 def test_every_layout_is_a_row_with_its_figures(
@@ -281,6 +297,19 @@ def test_a_row_that_nobody_deployed_is_measured_by_a_deployment_for_the_time_of_
     trial = Deployment.objects.get()
     assert trial.trial_of == run.pk and run.names == [trial.name]
     assert identity_of(trial).key == identity_of(row.planned).key
+
+
+def test_each_ticked_row_is_a_run_of_its_own_and_all_are_asked_for_or_none(
+    operator: Client, host: Host, small: Model
+) -> None:
+    first, second = (row.key for row in advice_board(host).rows[:2])
+    operator.post("/answer/measure/", {"row": [first, second]})
+    assert [len(run.names) for run in BenchmarkRun.objects.all()] == [1, 1]
+
+    BenchmarkRun.objects.all().delete()
+    Engine.objects.update(state=Engine.State.MISSING)
+    operator.post("/answer/measure/", {"row": [first, second]}, headers=HTMX)
+    assert not BenchmarkRun.objects.exists()
 
 
 def test_nothing_ticked_is_said(operator: Client, host: Host, small: Model) -> None:

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from deployments.advice.purposes import Purpose, Question
 from deployments.advice.what_if import CardSpec, RigSpec
 from deployments.rig.purposes_file import parse_purposes, purposes_text
-from deployments.web.question_form import LINKS, QuestionForm
+from deployments.web.question_form import QuestionForm
+from deployments.web.question_rows import LINKS
 from gpus.cards import CARDS, DataSheet, card_named, clear_name
 from tests.deployments.questions import questions, rigs
 

@@ -10,14 +10,8 @@ from django.core.management import CommandError
 from deployments.management.base import OmniCommand, add_json, read_rig
 from deployments.rig.advised import applied
 from deployments.rig.purposes_file import parse_purposes
-from deployments.services.advising import (
-    Advice,
-    Answer,
-    Served,
-    advice_document,
-    advise,
-    room_text,
-)
+from deployments.services.advice_documents import advice_document, room_text
+from deployments.services.advising import Advice, Answer, Served, advise
 from deployments.services.discovery import local_host
 from omni.units import tps_text
 

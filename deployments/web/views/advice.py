@@ -12,7 +12,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_POST
 
 from deployments.bench.runs import MOST_DEPLOYMENTS
-from deployments.bench.trials import trial_request
+from deployments.bench.trials import trial_requests
 from deployments.models import Model
 from deployments.planning.bars import BAR_PARTS
 from deployments.rig.apply import apply
@@ -22,11 +22,12 @@ from deployments.rig.asked import (
     stored_question,
     usual_question,
 )
-from deployments.services.advising import deployments_of
+from deployments.services.advice_documents import deployments_of
 from deployments.services.discovery import local_host
 from deployments.services.waiting import agent_is_running
 from deployments.web.addresses import gateway_address
-from deployments.web.advice_board import NOW, AdviceBoard, advice_board, drawing
+from deployments.web.advice_board import NOW, AdviceBoard, advice_board
+from deployments.web.advice_drawing import drawing
 from deployments.web.first_steps import first_steps
 from deployments.web.question_form import QuestionForm
 from gpus.models import Gpu
@@ -132,12 +133,11 @@ def measure(request: HtmxHttpRequest) -> HttpResponse:
             "nothing_ticked", "No layout is ticked.", "Tick those to be measured."
         )
     refuse_what_if(board)
-    runs = [
-        trial_request(
-            wanted=[row.entry], gateway=gateway_address(request), user=request.user
-        )
-        for row in rows
-    ]
+    runs = trial_requests(
+        each_wanted=[row.entry for row in rows],
+        gateway=gateway_address(request),
+        user=request.user,
+    )
     if len(runs) == 1:
         return go_to(request, "deployments:benchmark", str(runs[0].pk))
     messages.success(request, f"{len(runs)} layouts are measured, one after the other.")
