@@ -55,13 +55,15 @@ NO_DEVICE = OmniError(
 class Standing:
     """Whether deployments of these names are there as advised.
 
-    `changes` are those that are there with other settings and would be made again.
+    `changes` are those that are there with other settings and would be made again; `state` is of
+    the first that is wanted running and is not ready.
     """
 
     names: tuple[str, ...]
     changes: tuple[str, ...] = ()
     is_deployed: bool = False
     is_up: bool = False
+    state: str = ""
 
 
 @dataclass(frozen=True)
@@ -330,11 +332,15 @@ def _standing(
         if name in there and identity_of(there[name]).key == identity_of(planned).key
     }
     is_deployed = bool(named) and len(same) == len(named)
+    rows = [there[name] for name in named if name in same]
+    coming = [row.state for row in rows if row.state != InstanceState.READY]
+    is_wanted = all(row.desired == Deployment.Desired.RUNNING for row in rows)
     return Standing(
         tuple(named),
         tuple(name for name in named if name in there and name not in same),
         is_deployed,
-        is_deployed and all(there[n].state == InstanceState.READY for n in named),
+        is_deployed and not coming,
+        coming[0] if is_deployed and is_wanted and coming else "",
     )
 
 

@@ -68,7 +68,8 @@ class Quick:
 class QuestionForm:
     """Checks a question field by field; what was typed is kept, wrong or not.
 
-    `library` are the models to choose from, `cards_here` the names of this rig's cards.
+    `library` are the models to choose from, `cards_here` the names of this rig's cards, `host_here`
+    its memory and cores.
     """
 
     names = NAMES
@@ -83,8 +84,10 @@ class QuestionForm:
         question: Question | None = None,
         library: Sequence[LibraryModel] = (),
         cards_here: Sequence[str] = (),
+        host_here: RigSpec | None = None,
     ) -> None:
         self.library = library
+        self.host_here = host_here
         self.cards_here = tuple(_known_names(cards_here))
         self.is_bound = data is not None
         self.is_redrawn = data is not None and any(
@@ -157,13 +160,15 @@ class QuestionForm:
         self.ram, self.ram_gbps, self.cores = (
             Typed(name) for name in ("ram", "ram_gbps", "cores")
         )
-        if rig is None:
+        # Whoever asks what another card would bring keeps the rest of the machine.
+        machine = rig or self.host_here
+        if machine is None:
             return
-        if rig.ram_bytes is not None:
-            self.ram.value = exact_bytes_text(rig.ram_bytes)
-        if rig.ram_gbps is not None:
-            self.ram_gbps.value = number_text(rig.ram_gbps)
-        self.cores.value = str(rig.cores)
+        if machine.ram_bytes is not None:
+            self.ram.value = exact_bytes_text(machine.ram_bytes)
+        if machine.ram_gbps is not None:
+            self.ram_gbps.value = number_text(machine.ram_gbps)
+        self.cores.value = str(machine.cores)
 
     def _of(self, purpose: Purpose) -> PurposeRow:
         return self._purpose(

@@ -92,6 +92,14 @@ def test_a_question_that_is_right_is_kept_and_answered(
     assert "Best for coding" in answered(operator)
 
 
+def test_a_what_if_begins_with_the_memory_of_this_machine(
+    operator: Client, host: Host, small: Model
+) -> None:
+    Host.objects.update(ram_bytes=(384 << 30) - 5000, cpu_count=24)
+    page = squeezed(operator.get("/").content.decode())
+    assert 'value="384 GiB"' in page and 'value="40"' in page and 'value="24"' in page
+
+
 # --- kept for as long as it holds -----------------------------------------------------------------
 def test_advice_is_worked_out_once_until_what_it_rests_on_changes(
     host: Host, small: Model
@@ -206,6 +214,20 @@ def test_the_best_is_deployed_by_one_press(
     assert (made.name, made.desired) == ("chat", "running")
     again = advice_board(host).best
     assert again and again.standing.is_deployed and not again.standing.changes
+
+
+def test_what_is_on_its_way_up_is_shown_as_such_and_not_to_be_started_again(
+    operator: Client, host: Host, small: Model
+) -> None:
+    best = advice_board(host).best
+    assert best
+    operator.post("/answer/deploy/", {"key": best.key})
+    coming = answered(operator).split("best-sentence")[1].split("drawing-title")[0]
+    assert 'data-state="starting"' in coming and "Start<" not in coming
+
+    Deployment.objects.update(desired="stopped")
+    stopped = answered(operator).split("best-sentence")[1].split("drawing-title")[0]
+    assert "Start<" in stopped
 
 
 def test_another_layout_of_the_same_name_says_what_it_would_change(

@@ -11,6 +11,7 @@ from django.http import HttpResponse, QueryDict
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_POST
 
+from deployments.advice.what_if import RigSpec
 from deployments.bench.runs import MOST_DEPLOYMENTS
 from deployments.bench.trials import trial_requests
 from deployments.models import Model
@@ -30,9 +31,10 @@ from deployments.web.advice_board import NOW, AdviceBoard, advice_board
 from deployments.web.advice_drawing import drawing
 from deployments.web.first_steps import first_steps
 from deployments.web.question_form import QuestionForm
-from gpus.models import Gpu
+from gpus.models import Gpu, Host
 from omni.errors import OmniError
 from omni.htmx import HtmxHttpRequest, go_to, render_page_or_part, wants_part
+from omni.units import GIB
 
 PICK = "pick"
 
@@ -89,7 +91,16 @@ def _asked(data: QueryDict | None = None) -> QuestionForm:
         question=stored_question(host) or usual_question(host),
         library=list(library.only("name", "n_params", "quant", "size_bytes")),
         cards_here=[gpu.name for gpu in gpus],
+        host_here=_machine(host),
     )
+
+
+def _machine(host: Host) -> RigSpec:
+    """Its memory in whole GiB, as people say it, and without cards."""
+    ram_bytes = host.ram_bytes and round(host.ram_bytes / GIB) * GIB
+    gbps = host.ram_bandwidth_gbps
+    cores = host.cpu_count or RigSpec((), None, None).cores
+    return RigSpec((), ram_bytes, gbps and round(gbps, 1), cores)
 
 
 @require_POST
