@@ -152,3 +152,8 @@ def of_itself(warnings: Sequence[str]) -> list[str]:
     """A benchmark's warnings without the load of other tests, which run on this machine at the same
     time."""
     return [text for text in warnings if not text.startswith("Other work than Omni's")]
+
+
+def cases(usual: int, all_of_them: int) -> int:
+    """How many random cases to look at; OMNI_TEST_ALL_CASES=1 asks for all, which takes minutes."""
+    return all_of_them if os.environ.get("OMNI_TEST_ALL_CASES") == "1" else usual

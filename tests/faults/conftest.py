@@ -61,7 +61,7 @@ def make_rig(
 
 
 def _deployment(on: str, host: Host, engine: Engine, model: Model) -> Deployment:
-    basic: dict[str, object] = {"context": 2048, "threads": 2}
+    basic: dict[str, object] = {"context": 2048, "threads": 1}
     if on == "pair":
         return deployment_create(
             name="pair",

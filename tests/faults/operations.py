@@ -151,7 +151,7 @@ class Operator(threading.Thread):
         return str(status)
 
     def change(self, name: str) -> str:
-        settings = {"context": self.chance.choice((512, 1024, 2048)), "threads": 2}
+        settings = {"context": self.chance.choice((512, 1024, 2048)), "threads": 1}
         changed = deployment_change(deployment=get_deployment(name), settings=settings)
         return f"generation {changed.generation}"
 

@@ -29,7 +29,7 @@ deployments:
   - name: smol
     models: {model: MODEL}
     devices: {model: [CPU]}
-    settings: {context: 2048, parallel: 2, threads: 2, drain_s: 2}
+    settings: {context: 2048, parallel: 2, threads: 1, drain_s: 2}
 """
 # The real engine, which takes its time before it begins.
 SLOW_ENGINE = """#!/bin/sh

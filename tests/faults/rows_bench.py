@@ -25,7 +25,7 @@ ASK = """
 from deployments.bench.prompts import Prompt
 from deployments.bench.runs import benchmark_request
 prompts = [
-    Prompt(f"own/{n}", ({"role": "user", "content": f"WORD {n}: tell a story."},), 48)
+    Prompt(f"own/{n}", ({"role": "user", "content": f"WORD {n}: tell a story."},), 24)
     for n in range(4 * ROUNDS)
 ]
 run = benchmark_request(

@@ -165,12 +165,12 @@ def test_eight_times_the_text_takes_about_eight_times_the_work(text: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "text", ["[" * 60_000, "![" * 30_000, "[[]" * 20_000, "[[[[\n\n" * 10_000]
+    "text", ["[" * 20_000, "![" * 10_000, "[[]" * 7_000, "[[[[\n\n" * 3_500]
 )
-def test_sixty_thousand_brackets_are_text_within_a_bounded_number_of_steps(
+def test_twenty_thousand_brackets_are_text_within_a_bounded_number_of_steps(
     text: str,
 ) -> None:
-    assert calls_of(text) < 6_000_000
+    assert calls_of(text) < 2_000_000
     assert render(text).count("[") == text.count("[")
 
 

@@ -1,4 +1,4 @@
-"""200 random models, rigs and settings through the Plan page's own comparison: two strategies never
+"""Random models, rigs and settings through the Plan page's own comparison: two strategies never
 have one command, and where they come to one they say the same of it."""
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ from deployments.states import StrategyName
 from deployments.strategies import STRATEGIES
 from gpus.models import Host
 from tests.deployments.gguf_corpus import smollm2
+from tests.helpers import cases
 from tests.planning import stand_ins
 from tests.planning.owners_rig import OWNERS_RIG, member
 from tests.planning.test_no_contradiction import CASES, LARGE, Models, sized
 from tests.planning.tiny_models import TINY, write_tiny
 
-EXAMPLES = 200
+EXAMPLES = cases(60, 200)
 DRAFTED = st.sampled_from([False, False, True])
 WITH_CPU = st.booleans()
 FLAVOURS = st.sampled_from(["llama.cpp", "llama.cpp", "ik_llama.cpp"])
@@ -111,7 +112,7 @@ def check_said_once(rows: Sequence[Compared]) -> None:
             assert any(title in row.error.text for title in titles), row.error
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @given(case=CASES, has_draft=DRAFTED, with_cpu=WITH_CPU, flavour=FLAVOURS)
 @hypothesis_settings(
     max_examples=EXAMPLES,

@@ -1,4 +1,4 @@
-"""2,000 random models, rigs and settings: no plan contradicts itself, another strategy's, or what
+"""Random models, rigs and settings: no plan contradicts itself, another strategy's, or what
 can be started.
 
 What is printed is read again by Omni's own readers. The engine's own parser reads a sample that has
@@ -45,12 +45,12 @@ from deployments.strategies.base import TRYABLE, verdict_of
 from deployments.strategies.on_engine import plan_on_engine
 from omni.errors import OmniError
 from tests.deployments.gguf_corpus import smollm2
-from tests.helpers import last_words
+from tests.helpers import cases, last_words
 from tests.planning import stand_ins
 from tests.planning.owners_rig import member
 from tests.planning.tiny_models import TINY, write_tiny
 
-EXAMPLES = 2000
+EXAMPLES = cases(500, 2000)
 GIB = 1 << 30
 LARGE = ("deepseek_r1", "qwen25_coder_32b", "llama_1b", "gpt_oss_20b")
 NAMES = ("smollm2", *sorted(TINY), *LARGE)

@@ -28,12 +28,12 @@ deployments:
     strategy: independent
     models: {model: M}
     devices: {model: [CPU]}
-    settings: {context: 1024, threads: 2}
+    settings: {context: 1024, threads: 1}
   - name: drafting
     strategy: speculative
     models: {target: M}
     devices: {target: [CPU]}
-    settings: {context: 1024, threads: 2, draft_type: ngram-mod}
+    settings: {context: 1024, threads: 1, draft_type: ngram-mod}
 """
 SUBJECTS = ("Rivers", "Lakes", "Birds", "Trees", "Songs", "Rings", "Clouds", "Boats")
 ARM_KEYS = {

@@ -43,19 +43,19 @@ deployments:
     strategy: independent
     models: {model: M}
     devices: {model: [CUDA0]}
-    settings: {context: 1024, threads: 2}
+    settings: {context: 1024, threads: 1}
 """
+SHORT_TOKENS = 32
 # Long enough for a few samples of the power in each block.
-TOKENS = 96
+LONG_TOKENS = 96
 SUBJECTS = ("Rivers", "Lakes", "Birds", "Trees", "Songs", "Rings", "Clouds", "Boats")
 
 
-@pytest.fixture
-def questions(tmp_path: Path) -> Path:
-    """As many as two rounds take."""
-    path = tmp_path / "questions.jsonl"
+def questions(folder: Path, tokens: int) -> Path:
+    """As many as two rounds take, in a file."""
+    path = folder / "questions.jsonl"
     lines = [
-        {"prompt": f"Write a long tale of {subject}.", "max_tokens": TOKENS}
+        {"prompt": f"Write a long tale of {subject}.", "max_tokens": tokens}
         for subject in SUBJECTS
     ]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -71,10 +71,11 @@ def busy_loop() -> Iterator[None]:
 
 def test_bench_beside_a_busy_loop_is_marked_and_gives_no_verdict(
     two: RunningPanel,  # noqa: F811
-    questions: Path,
+    tmp_path: Path,
     busy_loop: None,
 ) -> None:
-    made = bench(two, "plain", "drafting", "--prompts", str(questions))
+    prompts = questions(tmp_path, SHORT_TOKENS)
+    made = bench(two, "plain", "drafting", "--prompts", str(prompts))
 
     assert not made["valid"]
     [warning] = [text for text in made["warnings"] if "Other work" in text]
@@ -139,9 +140,10 @@ def card_panel(tmp_path: Path) -> Iterator[CardPanel]:
 
 
 def test_bench_on_a_card_that_throttles_is_marked_and_knows_its_energy(
-    card_panel: CardPanel, questions: Path
+    card_panel: CardPanel, tmp_path: Path
 ) -> None:
-    asked = ("on-card", "--prompts", str(questions), "--repeats", "1")
+    prompts = questions(tmp_path, LONG_TOKENS)
+    asked = ("on-card", "--prompts", str(prompts), "--repeats", "1")
     quiet = bench(card_panel, *asked)
     assert not throttled(quiet)
     [arm] = quiet["arms"]

@@ -76,7 +76,7 @@ def deployment(engine: Engine, model: Model) -> Deployment:
         strategy="independent",
         engine=engine,
         members={"model": (model, ["CPU"])},
-        settings={"context": 512, "threads": 2},
+        settings={"context": 512, "threads": 1},
     )
 
 

@@ -110,7 +110,7 @@ def split(engine: Engine, model: Model, *devices: str) -> Deployment:
         strategy="layer_split" if len(devices) > 1 else "independent",
         engine=engine,
         members={"model": (model, list(devices))},
-        settings={"context": 512, "threads": 2},
+        settings={"context": 512, "threads": 1},
     )
 
 

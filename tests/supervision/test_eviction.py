@@ -68,7 +68,7 @@ def make(
             strategy="independent",
             engine=engine,
             members={"model": (model, ["CUDA0"])},
-            settings={"context": 1024, "threads": 2, **settings},
+            settings={"context": 1024, "threads": 1, **settings},
         )
 
     return make_one

@@ -39,7 +39,7 @@ def test_experts_stay_in_ram_and_the_answer_is_the_independent_one(
     scan()
     model = Model.objects.get(path=str(path))
     Device.objects.create(host=host, name="RPC0", kind="rpc", is_stand_in=True)
-    settings = {"context": 512, "threads": 2}
+    settings = {"context": 512, "threads": 1}
     alone = deployment_create(
         name="alone",
         strategy="independent",

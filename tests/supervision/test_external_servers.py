@@ -203,7 +203,7 @@ def test_a_deployment_moves_to_an_external_server_and_back(
     assert Instance.objects.count() == 1 and Deployment.objects.get().state == "ready"
     deployment_change(
         deployment=deployment, engine=own, members={"model": (model, ["CPU"])},
-        settings={"context": 512, "threads": 2}, external_model="",
+        settings={"context": 512, "threads": 1}, external_model="",
     )  # fmt: skip
     quick.until(lambda: Instance.objects.filter(address="", state="ready").exists())
     assert Instance.objects.count() == 1 and len(own_records()) == 1

@@ -44,7 +44,7 @@ def model_is_no_gguf(deployment: Deployment, tmp_path: Path) -> None:
 def wrong_value(deployment: Deployment, tmp_path: Path) -> None:
     """A flag of the allow-list with a value that only the engine can refuse."""
     Deployment.objects.update(
-        settings={"context": 512, "threads": 2, "kv_cache_k": "q8_0"}, extra_args=[]
+        settings={"context": 512, "threads": 1, "kv_cache_k": "q8_0"}, extra_args=[]
     )
     services_flags(deployment, ["--override-kv", "llama.block_count=int:banana"])
 

@@ -113,7 +113,7 @@ def served(engine: Engine, ticker: Ticker, path: Path) -> Deployment:
     model = Model.objects.get(path=str(path))
     made = deployment_create(
         name=path.stem, strategy="independent", engine=engine, members={"model": (model, ["CPU"])},
-        settings={"context": 512, "threads": 2},
+        settings={"context": 512, "threads": 1},
     )  # fmt: skip
     deployment_start(deployment=made)
     ticker.until(

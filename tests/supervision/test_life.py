@@ -213,7 +213,7 @@ def test_changed_settings_replace_the_process(
     deployment_start(deployment=deployment)
     ticker.until_state("ready")
     first = Instance.objects.get().pid
-    deployment_change(deployment=deployment, settings={"context": 1024, "threads": 2})
+    deployment_change(deployment=deployment, settings={"context": 1024, "threads": 1})
     ticker.until(
         lambda: (
             Instance.objects.get().state == "ready"

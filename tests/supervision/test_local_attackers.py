@@ -149,7 +149,7 @@ def on_stand_in(
         strategy="independent",
         engine=engine,
         members={"model": (model, ["RPC0"])},
-        settings={"context": 512, "threads": 2},
+        settings={"context": 512, "threads": 1},
     )
     deployment_start(deployment=made)
     ticker.until(lambda: Deployment.objects.get(pk=made.pk).state == "ready", 90)

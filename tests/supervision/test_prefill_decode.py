@@ -53,7 +53,7 @@ def test_prompts_go_over_between_two_instances_that_the_agent_runs(
         strategy="prefill_decode",
         engine=engine,
         members={"prefill": (model, ["CPU"]), "decode": (model, ["CPU"])},
-        settings={"context": 2048, "parallel": 2, "threads": 2, "handover_min": 64},
+        settings={"context": 2048, "parallel": 2, "threads": 1, "handover_min": 64},
     )
     deployment_start(deployment=deployment)
     ticker.until(lambda: {i.state for i in Instance.objects.all()} == {"ready"}, 40)

@@ -41,7 +41,7 @@ pytestmark = [
     pytest.mark.django_db(transaction=True),
     pytest.mark.timeout(240),
 ]
-SETTINGS = {"context": 2048, "threads": 2}
+SETTINGS = {"context": 2048, "threads": 1}
 STRATEGIES: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "independent": (("model",), {}),
     "speculative": (("target", "draft"), {"draft_max": 4}),

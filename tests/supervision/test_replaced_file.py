@@ -38,7 +38,7 @@ def test_a_file_that_is_renamed_over_is_told_and_a_restart_takes_it(
         strategy="independent",
         engine=engine,
         members={"model": (Model.objects.get(path=str(path)), ["CPU"])},
-        settings={"context": 512, "threads": 2},
+        settings={"context": 512, "threads": 1},
     )
     deployment_start(deployment=made)
     ticker.until_state("ready", 40)

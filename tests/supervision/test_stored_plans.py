@@ -87,7 +87,7 @@ def test_after_a_change_the_old_process_is_of_the_old_plan_and_the_new_one_of_th
 ) -> None:
     deployment_start(deployment=deployment)
     ticker.until_state("ready", 40)
-    deployment_change(deployment=deployment, settings={"context": 1024, "threads": 2})
+    deployment_change(deployment=deployment, settings={"context": 1024, "threads": 1})
     assert [row.generation for row in StoredPlan.objects.order_by("generation")] == [
         2,
         3,
@@ -110,7 +110,7 @@ def test_a_crash_after_the_file_was_moved_and_the_engine_replaced_takes_both_as_
         strategy="independent",
         engine=engine,
         members={"model": (Model.objects.get(path=str(path)), ["CPU"])},
-        settings={"context": 512, "threads": 2},
+        settings={"context": 512, "threads": 1},
     )
     deployment_start(deployment=made)
     ticker.until_state("ready", 40)
