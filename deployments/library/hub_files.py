@@ -164,7 +164,7 @@ def choices(files: Iterable[RepoFile]) -> tuple[DownloadOption, ...]:
         _choice(stem, count, sorted(shards, key=lambda s: s[0]))
         for (stem, count), shards in groups.items()
     ]
-    return _told_apart(
+    return _with_distinct_labels(
         sorted(found, key=lambda choice: (choice.size_bytes, choice.key))
     )
 
@@ -194,7 +194,9 @@ def quant_of(stem: str) -> str:
     return ""
 
 
-def _told_apart(found: Sequence[DownloadOption]) -> tuple[DownloadOption, ...]:
+def _with_distinct_labels(
+    found: Sequence[DownloadOption],
+) -> tuple[DownloadOption, ...]:
     """Where several have the same label, the file's name is their label."""
     labels = [(choice.kind, choice.label) for choice in found]
     return tuple(

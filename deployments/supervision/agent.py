@@ -19,8 +19,8 @@ from deployments.services.discovery import discover, ensure_devices, local_host
 from deployments.services.fitting import keep_ram_measured
 from deployments.services.stored_plans import keep_plans_current
 from deployments.supervision.host_agent import HostAgent
+from deployments.supervision.problems import recording_problems
 from deployments.supervision.sampler import start_sampler
-from deployments.supervision.troubles import troubles_of
 from omni.backoff import backoff_s
 from omni.database import keep_connections, let_go
 
@@ -101,7 +101,7 @@ def _reconcile_loop() -> None:
     while not _stopping.is_set():
         busy = False
         _nudged.clear()
-        with troubles_of("supervision"):
+        with recording_problems("supervision"):
             if agent is None:
                 agent = HostAgent(local_host())
             busy = agent.tick()
@@ -125,7 +125,7 @@ def _library_loop() -> None:
     while not _stopping.is_set():
         _library_nudged.clear()
         if _is_the_agent.is_set():
-            with troubles_of("library"):
+            with recording_problems("library"):
                 keeper = keeper or LibraryKeeper(local_host())
                 keeper.tick()
         let_go()
@@ -139,7 +139,7 @@ def _discover(retry_s: float = DISCOVERY_RETRY_S) -> None:
     """Devices, engines, models: at the start until it succeeds, and again by the scan task."""
     is_done = False
     while not is_done and not _stopping.is_set():
-        with troubles_of("discovery"):
+        with recording_problems("discovery"):
             ensure_devices(local_host(), look_again=True)
             nudge()
             discover()
@@ -155,12 +155,12 @@ def _keep_predicting() -> None:
     """How fast the memory is shows only while nothing else is done: it is measured again until it
     was quiet. What is predicted of running deployments follows."""
     while not _stopping.is_set():
-        with troubles_of("discovery"):
+        with recording_problems("discovery"):
             keep_plans_current(local_host())
         let_go()
         _stopping.wait(RAM_LOOK_S)
         if not _stopping.is_set():
-            with troubles_of("discovery"):
+            with recording_problems("discovery"):
                 keep_ram_measured(local_host())
 
 
@@ -181,7 +181,7 @@ def _broker_loop() -> None:
         if (
             _is_the_agent.is_set() and away != 1
         ):  # one that is started again in between is no news
-            with troubles_of("broker"):
+            with recording_problems("broker"):
                 if away:
                     raise said
         let_go()
