@@ -35,7 +35,11 @@ SAMPLER_LONGEST_DELAY_S = 30.0
 SAMPLER_STABLE_AFTER_S = 30.0
 STOP_TIMEOUT_S = 3.0
 DISCOVERY_RETRY_S = 10.0
+# Soon after a start the machine gets quiet; later it is looked at now and then.
+RAM_FIRST_LOOK_S = 5.0
 RAM_LOOK_S = 60.0
+# A measurement takes every core for a second: where none is quiet they get rarer and rarer.
+RAM_LONGEST_REST_S = 3600.0
 
 _nudged = threading.Event()
 _library_nudged = threading.Event()
@@ -154,14 +158,21 @@ def _discover(retry_s: float = DISCOVERY_RETRY_S) -> None:
 def _keep_predicting() -> None:
     """How fast the memory is shows only while nothing else is done: it is measured again until it
     was quiet. What is predicted of running deployments follows."""
+    looks = measured = 0
+    due_s = time.monotonic()
     while not _stopping.is_set():
         with recording_problems("discovery"):
             keep_plans_current(local_host())
         let_go()
-        _stopping.wait(RAM_LOOK_S)
-        if not _stopping.is_set():
-            with recording_problems("discovery"):
-                keep_ram_measured(local_host())
+        looks += 1
+        _stopping.wait(backoff_s(looks, RAM_FIRST_LOOK_S, RAM_LOOK_S))
+        if _stopping.is_set() or time.monotonic() < due_s:
+            continue
+        with recording_problems("discovery"):
+            if keep_ram_measured(local_host()):
+                measured += 1
+                rest_s = backoff_s(measured, RAM_LOOK_S, RAM_LONGEST_REST_S)
+                due_s = time.monotonic() + rest_s
 
 
 def _broker_loop() -> None:
