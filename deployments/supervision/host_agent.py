@@ -11,7 +11,6 @@ from pathlib import Path
 
 from django.conf import settings
 from django.db import DatabaseError
-from django.db.models import Q
 from django.utils import timezone
 
 from deployments.instances import slots_folder
@@ -31,7 +30,7 @@ from deployments.supervision.liveness import LivenessLimits
 from deployments.supervision.orphans import end_orphans
 from deployments.supervision.planned import Planner, Plans
 from deployments.supervision.state_reader import StateReader
-from deployments.supervision.wanted import wanted_instances
+from deployments.supervision.wanted import is_anything_wanted, wanted_instances
 from gpus.models import Host
 from omni.broadcast import publish
 from omni.database import DatabaseChanges
@@ -40,7 +39,8 @@ from omni.events import STATE_GROUP
 log = logging.getLogger(__name__)
 
 SWEEP_EVERY_S = 2.0
-# With nothing to look after only the database is watched; now and then everything all the same.
+# With nothing to look after only the database is watched, and one question is asked when somebody
+# wrote to it; now and then everything is looked at all the same.
 LOOK_ANYWAY_S = 30.0
 IN_TRANSITION = {
     InstanceState.STARTING,
@@ -85,18 +85,28 @@ class HostAgent:
         self.external = ExternalServers(host, self._tell)
         self.benchmarks = Benchmarks(host, clock)
         self.changes = DatabaseChanges(LOOK_ANYWAY_S, clock)
-        # Whether somebody wrote to the database, and whether more than that calls for a look.
+        # Whether somebody wrote to the database, and whether there is anything to look after.
         self.has_news = True
         self.has_work = True
+        self.looked_s = float("-inf")
 
     def tick(self) -> bool:
         """Does the next step of every instance; True while something is on its way and worth a
         quick look."""
         try:
             with self.changes.look() as self.has_news:
-                return (self.has_news or self.has_work) and self._tick()
+                return self._is_due() and self._tick()
         finally:
             self._heartbeat()
+
+    def _is_due(self) -> bool:
+        """Whether to look at everything.
+
+        The sampler writes every ten seconds, which is news and no work.
+        """
+        if self.has_work or self.clock() - self.looked_s >= LOOK_ANYWAY_S:
+            return True
+        return self.has_news and is_anything_wanted(self.host)
 
     def _tick(self) -> bool:
         process.reap()
@@ -137,7 +147,8 @@ class HostAgent:
         self._remove_deleted()
         self.benchmarks.tick()
         is_swept = self._sweep()
-        self.has_work = not is_swept or self._has_work(instances)
+        self.has_work = not is_swept or is_anything_wanted(self.host)
+        self.looked_s = self.clock()
         if failed:
             raise failed[0]
         return busy or any(
@@ -153,13 +164,6 @@ class HostAgent:
             self.drain_locks.release(deployment)
         self.reader.close()
         self.external.pool.shutdown(wait=False)
-
-    def _has_work(self, instances: list[Instance]) -> bool:
-        """Whether more than a change of the database may call for a step."""
-        if instances or self.external.asked or self.benchmarks.has_work:
-            return True
-        wanted = Q(desired=Deployment.Desired.RUNNING) | Q(is_deleting=True)
-        return self.host.deployments.filter(wanted).exists()
 
     # --- what belongs to nobody -------------------------------------------------------------------
     def _end_orphans(self, known: set[int]) -> None:
