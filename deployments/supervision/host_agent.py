@@ -30,7 +30,7 @@ from deployments.supervision.liveness import LivenessLimits
 from deployments.supervision.orphans import end_orphans
 from deployments.supervision.planned import Planner, Plans
 from deployments.supervision.state_reader import StateReader
-from deployments.supervision.wanted import is_anything_wanted, wanted_instances
+from deployments.supervision.wanted import WantedQuery, wanted_instances
 from gpus.models import Host
 from omni.broadcast import publish
 from omni.database import DatabaseChanges
@@ -85,6 +85,7 @@ class HostAgent:
         self.external = ExternalServers(host, self._tell)
         self.benchmarks = Benchmarks(host, clock)
         self.changes = DatabaseChanges(LOOK_ANYWAY_S, clock)
+        self.wanted = WantedQuery(host)
         # Whether somebody wrote to the database, and whether there is anything to look after.
         self.has_news = True
         self.has_work = True
@@ -106,7 +107,7 @@ class HostAgent:
         """
         if self.has_work or self.clock() - self.looked_s >= LOOK_ANYWAY_S:
             return True
-        return self.has_news and is_anything_wanted(self.host)
+        return self.has_news and self.wanted.is_anything_wanted()
 
     def _tick(self) -> bool:
         process.reap()
@@ -147,7 +148,7 @@ class HostAgent:
         self._remove_deleted()
         self.benchmarks.tick()
         is_swept = self._sweep()
-        self.has_work = not is_swept or is_anything_wanted(self.host)
+        self.has_work = not is_swept or self.wanted.is_anything_wanted()
         self.looked_s = self.clock()
         if failed:
             raise failed[0]

@@ -21,7 +21,7 @@ from deployments.supervision.benchmarks import (
     Benchmarks,
     cancel_running,
 )
-from deployments.supervision.wanted import is_anything_wanted
+from deployments.supervision.wanted import WantedQuery
 from gpus.models import Host
 from omni.launcher import Detached
 from tests.helpers import HandClock
@@ -108,7 +108,7 @@ def test_run_whose_process_lives_is_left_alone_by_the_next_agent(
     with held(run):
         care.tick()
         assert lasting.numbers == []
-        assert is_anything_wanted(host)
+        assert WantedQuery(host).is_anything_wanted()
     care.tick()
     assert lasting.numbers == [run.pk]
 
@@ -128,7 +128,7 @@ def test_nothing_wanted_is_no_work(
     make_run(State.DONE)
     care = Benchmarks(host, start=lasting)
     care.tick()
-    assert not is_anything_wanted(host)
+    assert not WantedQuery(host).is_anything_wanted()
     assert lasting.numbers == []
 
 

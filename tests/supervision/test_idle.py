@@ -16,7 +16,7 @@ from deployments.supervision.host_agent import (
     SWEEP_EVERY_S,
     HostAgent,
 )
-from deployments.supervision.wanted import is_anything_wanted
+from deployments.supervision.wanted import WantedQuery
 from gpus.models import Device, Host, SampleRollup
 from tests.helpers import HandClock, wait_until
 
@@ -92,9 +92,9 @@ def test_tick_after_the_sampler_wrote_asks_one_question(
 def test_a_deployment_that_needs_a_step_is_something_wanted(
     host: Host, deployment: Deployment, change: dict[str, object]
 ) -> None:
-    assert not is_anything_wanted(host)
+    assert not WantedQuery(host).is_anything_wanted()
     Deployment.objects.filter(pk=deployment.pk).update(**change)
-    assert is_anything_wanted(host)
+    assert WantedQuery(host).is_anything_wanted()
 
 
 @pytest.mark.parametrize(
@@ -112,18 +112,18 @@ def test_a_device_to_serve_is_something_wanted(
     host: Host, device: dict[str, object], wanted: bool
 ) -> None:
     Device.objects.create(host=host, **device)
-    assert is_anything_wanted(host) == wanted
+    assert WantedQuery(host).is_anything_wanted() == wanted
 
 
 def test_an_instance_and_a_server_to_ask_are_something_wanted(host: Host) -> None:
     row = Instance.objects.create(host=host, role="rpc", device=host.devices.get())
-    assert is_anything_wanted(host)
+    assert WantedQuery(host).is_anything_wanted()
     row.delete()
     Engine.objects.create(
         host=host, name="box", flavour=EXTERNAL, path="http://127.0.0.1:1"
     )
-    assert is_anything_wanted(host)
-    assert not is_anything_wanted(Host.objects.create(name="another"))
+    assert WantedQuery(host).is_anything_wanted()
+    assert not WantedQuery(Host.objects.create(name="another")).is_anything_wanted()
 
 
 def test_tick_after_a_row_was_written_does_the_next_step(
