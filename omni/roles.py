@@ -353,7 +353,7 @@ ADMIN: dict[str, AdminRow] = {
     "deployments.deployment": _row(
         OPERATE,
         "change delete",
-        fields=("settings", "extra_args"),
+        fields=("settings", "extra_args", "purposes"),
         actions=(("start", OPERATE), ("stop", OPERATE), ("delete_selected", OPERATE)),
     ),
     "deployments.instance": _row(OPERATE, ""),

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from deployments.advice.what_if import RigSpec
+from deployments.names import LENGTH, RESERVED, is_name
 from deployments.planning.settings import DEFAULT_CONTEXT
+from omni.errors import OmniError
 
+CODING, REASONING, CHAT = "coding", "reasoning", "chat"
+VISION, EMBEDDING = "vision", "embedding"
+# Those that everybody knows; an admin may name others.
+KNOWN = (CODING, REASONING, CHAT, VISION, EMBEDDING)
+MOST_PURPOSES = 12
 PROMPT_TOKENS = 1000
 ANSWER_TOKENS = 300
 
@@ -35,3 +43,27 @@ class Question:
 
     purposes: tuple[Purpose, ...]
     rig: RigSpec | None = None
+
+
+# --- names ----------------------------------------------------------------------------------------
+def why_no_purpose(name: str) -> str:
+    """Why nothing can be for a purpose of this name, or ''."""
+    if not is_name(name, "deployments"):
+        return (
+            f"{name[:60]!r} cannot be a purpose: use up to {LENGTH['deployments']}"
+            " lowercase letters, digits, hyphens and underscores."
+        )
+    if name in RESERVED["deployments"]:
+        return f"The purpose {name!r} has another meaning. Choose another name."
+    return ""
+
+
+def checked_purposes(names: Sequence[str]) -> list[str]:
+    """The purposes of a deployment, each once. Raises OmniError (bad_purpose)."""
+    found = list(dict.fromkeys(names))
+    for why in filter(None, map(why_no_purpose, found)):
+        raise OmniError("bad_purpose", why, f"Known ones are {', '.join(KNOWN)}.")
+    if len(found) > MOST_PURPOSES:
+        text = f"These are {len(found)} purposes; a deployment has at most"
+        raise OmniError("bad_purpose", f"{text} {MOST_PURPOSES}.", "Leave some out.")
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from deployments.planning.memory.placement import CPU
@@ -62,12 +62,15 @@ def deployments_of(answer: Answer) -> list[dict[str, Any]]:
     for name, some in answer.deployed.items():
         planned = some[0].planned
         assert planned
-        found.append(deployment_entry(name, planned))
+        purposes = [each.purpose.name for each in some]
+        found.append(deployment_entry(name, planned, purposes))
     return found
 
 
-def deployment_entry(name: str, planned: Planned) -> dict[str, Any]:
-    """A layout under this name, as in a rig file."""
+def deployment_entry(
+    name: str, planned: Planned, purposes: Sequence[str]
+) -> dict[str, Any]:
+    """A layout under this name for these purposes, as in a rig file."""
     return {
         "name": name,
         "strategy": planned.layout.strategy,
@@ -75,6 +78,7 @@ def deployment_entry(name: str, planned: Planned) -> dict[str, Any]:
         "models": {role: model.name for role, (model, _) in planned.members.items()},
         "devices": {role: list(names) for role, (_, names) in planned.members.items()},
         "settings": dict(planned.settings),
+        "purposes": list(purposes),
     }
 
 

@@ -10,9 +10,9 @@ from django.db.models import QuerySet
 
 from deployments.advice.purposes import Purpose
 from deployments.formats.kinds import Kind
-from deployments.formats.partners import PartnerFile, partners
 from deployments.models import Model
 from deployments.services.defaults import default_engine
+from deployments.services.projectors import has_projector, projectors
 from gpus.models import Host
 from omni.errors import OmniError
 
@@ -56,15 +56,8 @@ def _of_kind(kind: Kind) -> QuerySet[Model]:
 
 def _that_see() -> list[Model]:
     """Text models beside whose file a projector lies that is theirs."""
-    parts = Model.objects.filter(state=Model.State.OK, kind=Kind.PROJECTOR)
-    projectors = [
-        PartnerFile.of(*row) for row in parts.values_list("name", "path", "facts")
-    ]
-    return [
-        model
-        for model in _of_kind(Kind.TEXT)
-        if partners(PartnerFile.of(model.name, model.path, model.facts), projectors)
-    ]
+    known = projectors()
+    return [model for model in _of_kind(Kind.TEXT) if has_projector(model, known)]
 
 
 def _loads(host: Host, model: Model) -> bool:

@@ -99,7 +99,8 @@ class LayoutRow:
     @property
     def entry(self) -> dict[str, Any]:
         """As in a rig file, under the purpose's name."""
-        return deployment_entry(self.purpose.name, self.planned)
+        name = self.purpose.name
+        return deployment_entry(name, self.planned, [name])
 
     @property
     def is_caution(self) -> bool:

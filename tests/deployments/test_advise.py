@@ -386,6 +386,10 @@ def test_the_command_prints_what_it_would_deploy_and_deploys_it_when_asked(
     for each in first["deployments"]:
         bindings = made[each["name"]].bindings.all()
         assert {b.role: b.devices for b in bindings} == each["devices"]
+        served = [
+            p["name"] for p in first["purposes"] if p["deployment"] == each["name"]
+        ]
+        assert made[each["name"]].purposes == each["purposes"] == served
     # Asked again it changes nothing: the same names are there already.
     again = advised(tmp_path, text, "--apply", "1")
     assert again["changes"] == []
