@@ -5,10 +5,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from deployments.advice.purposes import CHAT, CODING, EMBEDDING, REASONING, VISION
+from deployments.advice.purposes import (
+    CHAT,
+    CODING,
+    EMBEDDING,
+    REASONING,
+    RERANKING,
+    VISION,
+)
 from deployments.formats.kinds import Kind
-
-RERANKING = "reranking"
 
 # llama.cpp, src/llama-arch.cpp: made for source text and for nothing else.
 _CODE_ARCHS = frozenset({"codeshell", "refact", "starcoder", "starcoder2"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ CODING, REASONING, CHAT = "coding", "reasoning", "chat"
 VISION, EMBEDDING = "vision", "embedding"
 # Those that everybody knows; an admin may name others.
 KNOWN = (CODING, REASONING, CHAT, VISION, EMBEDDING)
+RERANKING = "reranking"
 MOST_PURPOSES = 12
 PROMPT_TOKENS = 1000
 ANSWER_TOKENS = 300
@@ -67,3 +69,28 @@ def checked_purposes(names: Sequence[str]) -> list[str]:
         text = f"These are {len(found)} purposes; a deployment has at most"
         raise OmniError("bad_purpose", f"{text} {MOST_PURPOSES}.", "Leave some out.")
     return found
+
+
+# By how a word of the name begins.
+_MEANT = {
+    "embed": EMBEDDING,
+    "retriev": EMBEDDING,
+    "rerank": RERANKING,
+    **dict.fromkeys(
+        ("vision", "visual", "image", "picture", "ocr", "multimodal"), VISION
+    ),
+    **dict.fromkeys(("cod", "program", "software", "develop"), CODING),
+    **dict.fromkeys(("reason", "think", "math", "research"), REASONING),
+}
+
+
+def meant_by(name: str) -> str:
+    """The known purpose, or reranking, that a name of somebody's own means; a chat where nothing
+    tells."""
+    words = re.findall(r"[a-z]+", name.lower())
+    found = [
+        m for begin, m in _MEANT.items() if any(w.startswith(begin) for w in words)
+    ]
+    # What takes a model of another kind comes before what any text model can do.
+    order = (VISION, EMBEDDING, RERANKING, CODING, REASONING)
+    return min(found, key=order.index, default=CHAT)

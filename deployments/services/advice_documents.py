@@ -8,6 +8,7 @@ from typing import Any
 from deployments.planning.memory.placement import CPU
 from deployments.planning.plan import DeviceFacts, Reason, Severity
 from deployments.services.advising import Advice, Answer, Served, proposals
+from deployments.services.hub_candidates import HubCandidate
 from deployments.services.layout_plans import Planned
 from omni.units import bytes_text
 
@@ -24,6 +25,24 @@ def advice_document(advice: Advice) -> dict[str, Any]:
         "rejected": [
             {"title": each.title, "reasons": _why_not(each)} for each in advice.rejected
         ],
+        "not_downloaded": [
+            {"purpose": purpose, **_hub_document(each)}
+            for purpose, some in advice.at_hub.items()
+            for each in some
+        ],
+    }
+
+
+def _hub_document(each: HubCandidate) -> dict[str, Any]:
+    return {
+        "model": each.model.name,
+        "size_bytes": each.model.size_bytes,
+        "needed_bytes": each.needed_bytes,
+        "params": each.model.n_params,
+        "n_layer": each.model.n_layer,
+        "n_ctx_train": each.model.n_ctx_train,
+        "devices": list(each.places),
+        "most_tps": each.most_tps,
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import exp
 from time import perf_counter
 
@@ -25,6 +25,7 @@ from deployments.planning.ranking import SURE
 from deployments.services.defaults import default_engine
 from deployments.services.fitting import past_of
 from deployments.services.held_now import HeldNow
+from deployments.services.hub_candidates import HubCandidate, hub_candidates
 from deployments.services.layout_plans import Bench, LayoutPlans, Planned, candidate
 from deployments.services.model_advice import drafts_for
 from deployments.services.offered import offered
@@ -106,7 +107,8 @@ class Advice:
     say what the answer cost.
 
     `ways` are for each purpose, in order, all layouts of its models with its own context and users
-    as if it had the rig to itself: the fastest first, then those that cannot serve.
+    as if it had the rig to itself: the fastest first, then those that cannot serve. `at_hub` are
+    models to download, by the name of a purpose that the library has none for.
     """
 
     devices: Mapping[str, DeviceFacts]
@@ -118,6 +120,7 @@ class Advice:
     search_s: float
     is_what_if: bool
     ways: tuple[tuple[Planned, ...], ...]
+    at_hub: Mapping[str, tuple[HubCandidate, ...]] = field(default_factory=dict)
 
 
 def advise(question: Question, host: Host) -> Advice:
@@ -154,6 +157,7 @@ def advise(question: Question, host: Host) -> Advice:
         perf_counter() - planned_at,
         question.rig is not None,
         own,
+        {p.name: hub_candidates(p, devices) for p in question.purposes if not p.models},
     )
 
 
@@ -359,7 +363,7 @@ def _unserved(purpose: Purpose) -> Reason:
         )
         return Reason("unserved", Severity.ERROR, text)
     text = f"{purpose.name} is not served: it names no model, and the library has none for it."
-    fix = "Name models, or download one on the Models page."
+    fix = "Name models, or download one."
     return Reason("unserved", Severity.ERROR, text, fix)
 
 

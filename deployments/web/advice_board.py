@@ -18,6 +18,7 @@ from deployments.advice.seconds import Rates, request_seconds
 from deployments.models import Binding, Deployment, Model
 from deployments.planning.plan import DeviceUse, Plan, Reason, Severity, Verdict
 from deployments.rig.asked import (
+    USUAL_PURPOSE,
     WorkedOut,
     advice_on,
     stored_question,
@@ -26,6 +27,7 @@ from deployments.rig.asked import (
 from deployments.services.advice_documents import deployment_entry, deployments_of
 from deployments.services.advising import Advice, Answer, Served, proposals
 from deployments.services.headroom import Nearest
+from deployments.services.hub_candidates import hub_candidates
 from deployments.services.layout_plans import Planned
 from deployments.services.layout_results import (
     Result,
@@ -36,6 +38,7 @@ from deployments.services.layout_results import (
 from deployments.services.plans import rig_facts
 from deployments.states import InstanceState
 from deployments.strategies import strategy_title
+from deployments.web.hub_offers import HubOffers, hub_offers
 from gpus.models import Host
 from omni.errors import OmniError
 
@@ -221,12 +224,18 @@ class AdviceBoard:
     scores: tuple[Scores, ...] = ()
     error: OmniError | None = None
     picked: str = ""
+    at_hub: tuple[HubOffers, ...] = ()
 
     @cached_property
     def proposals(self) -> list[AnswerRow]:
         """The best of those that put another model somewhere, or a model somewhere else."""
         some = proposals([row.answer for row in self.answers], MOST_PROPOSALS)
         return [row for row in self.answers if row.answer in some]
+
+    @property
+    def shown_scores(self) -> list[Scores]:
+        """Without those of purposes that the library has no model for."""
+        return [each for each in self.scores if each.rows or each.refused]
 
     @property
     def alike(self) -> list[AnswerRow]:
@@ -287,7 +296,9 @@ def advice_board(host: Host, picked: str = "") -> AdviceBoard:
     running = tuple(_running(host))
     board = AdviceBoard(host, question, asked is None, running)
     if question is None:
-        return board
+        chat = Purpose(USUAL_PURPOSE)
+        candidates = hub_candidates(chat, rig_facts(host, live=False))
+        return replace(board, at_hub=tuple(hub_offers([(chat, candidates)])))
     if question.rig is None and not rig_facts(host, live=False):
         return replace(board, error=NO_DEVICE)
     try:
@@ -304,7 +315,15 @@ def advice_board(host: Host, picked: str = "") -> AdviceBoard:
         for purpose, ways in zip(question.purposes, advice.ways, strict=True)
     )
     chosen = picked or (answers[0].key if answers else NOW)
-    return replace(board, advice=advice, answers=answers, scores=scores, picked=chosen)
+    offers = hub_offers((p, advice.at_hub.get(p.name, ())) for p in question.purposes)
+    return replace(
+        board,
+        advice=advice,
+        answers=answers,
+        scores=scores,
+        picked=chosen,
+        at_hub=tuple(offers),
+    )
 
 
 def digest(what: object) -> str:
