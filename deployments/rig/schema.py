@@ -140,7 +140,7 @@ def _roles_of(strategy: Strategy) -> Schema:
     devices = {"type": "array", "items": device, "minItems": 1, "uniqueItems": True}
     both = {
         "models": _by_role(
-            strategy, [_text("a model; to plan only: hub:OWNER/REPO:QUANT")]
+            strategy, [_text("a model; to plan only: hub:OWNER/REPO@BRANCH:QUANT")]
         ),
         "devices": _by_role(strategy, [device, devices]),
     }
