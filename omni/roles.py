@@ -170,6 +170,7 @@ PAGES: dict[str, Page] = {
     "deployments:advice_deploy": Page("", OPERATE),
     "deployments:advice_measure": Page("", OPERATE),
     "deployments:advice_export": SEEN,
+    "deployments:advice_running": SEEN,
     # --- rig
     "gpus:rig": SEEN,
     "gpus:card": SEEN,
