@@ -128,8 +128,8 @@ def test_a_mistake_in_line_7_names_line_7_and_changes_nothing(
         ("[RPC1]", "[RPC9]", 9, "no device 'RPC9'"),
         ("engine: mine", "engine: yours", 7, "is named 'yours'"),
         ("name: helper", "name: auto", 6, "has another meaning"),
-        ("deployment: helper", "deployment: helpr", 13, "no deployment 'helpr'"),
-        ("name: fast", "name: helper", 13, "is taken"),
+        ("deployment: helper", "deployment: helpr", 14, "no deployment 'helpr'"),
+        ("name: fast", "name: helper", 14, "is taken"),
     ],
 )
 def test_what_a_file_names_must_be_there(

@@ -257,7 +257,7 @@ def test_a_what_if_of_nothing_is_told() -> None:
 
 def test_a_form_that_says_nothing_is_told() -> None:
     form = QuestionForm(QueryDict(""), library=LIBRARY)
-    assert set(form.errors) == {"purpose-0-name", "purpose-0-model"}
+    assert set(form.errors) == {"purpose-0-name"}
 
 
 def test_hostile_rows_end_in_errors() -> None:
