@@ -7,9 +7,10 @@ from typing import Any
 
 from deployments.planning.memory.placement import CPU
 from deployments.planning.plan import DeviceFacts, Reason, Severity
-from deployments.services.advising import Advice, Answer, Served, proposals
+from deployments.services.advising import Advice
 from deployments.services.hub_candidates import HubCandidate
 from deployments.services.layout_plans import Planned
+from deployments.services.rig_answers import Answer, Served, proposals
 from omni.units import bytes_text
 
 

@@ -13,10 +13,11 @@ from deployments.rig.asked import (
     stored_question,
     usual_question,
 )
-from deployments.services.advising import Advice, proposals
+from deployments.services.advising import Advice
 from deployments.services.hub_candidates import hub_candidates
 from deployments.services.layout_results import results_of
 from deployments.services.plans import rig_facts
+from deployments.services.rig_answers import proposals
 from deployments.web.advice_rows import (
     AnswerRow,
     LayoutRow,

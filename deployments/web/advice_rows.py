@@ -17,10 +17,11 @@ from deployments.models import Deployment
 from deployments.planning.plan import DeviceUse, Plan, Reason, Severity, Verdict
 from deployments.rig.asked import WorkedOut
 from deployments.services.advice_documents import deployment_entry, deployments_of
-from deployments.services.advising import Advice, Answer, Served
+from deployments.services.advising import Advice
 from deployments.services.headroom import Nearest
 from deployments.services.layout_plans import Planned
 from deployments.services.layout_results import Result, Results, identity_of
+from deployments.services.rig_answers import Answer, Served
 from deployments.states import InstanceState
 from deployments.strategies import strategy_title
 

@@ -28,9 +28,10 @@ from deployments.planning.plan import (
 )
 from deployments.rig.purposes_file import parse_purposes
 from deployments.rig.words import RigError
-from deployments.services.advising import Advice, Answer, advise, proposals
+from deployments.services.advising import Advice, advise
 from deployments.services.layout_plans import Planned, candidate
 from deployments.services.offered import offered
+from deployments.services.rig_answers import Answer, proposals
 from gpus.models import Host
 from omni.units import GIB
 from tests.deployments.conftest import OWNERS_FILES

@@ -11,9 +11,10 @@ from deployments.management.base import OmniCommand, add_json, read_rig
 from deployments.rig.advised import applied
 from deployments.rig.purposes_file import parse_purposes
 from deployments.services.advice_documents import advice_document, room_text
-from deployments.services.advising import Advice, Answer, Served, advise
+from deployments.services.advising import Advice, advise
 from deployments.services.discovery import local_host
 from deployments.services.hub_candidates import HubCandidate
+from deployments.services.rig_answers import Answer, Served
 from omni.units import bytes_text, tps_text
 
 
