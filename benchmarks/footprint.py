@@ -1,11 +1,12 @@
 """What an idle panel costs: memory and processor by process, and how long it takes to be ready.
 
-    python benchmarks/footprint.py [--seconds 30] [--starts 2] [--deployments 0]
+    python benchmarks/footprint.py [--seconds 60] [--starts 2] [--deployments 0]
 
 Starts a real panel with an empty OMNI_HOME several times. The first start makes the database; the
 last one counts as warm. Then every process of the panel is read from /proc: its share of memory
-(PSS: pages that several processes have are divided among them) and its processor time. With
-`--deployments N`, N deployments of a small model are started on it and all of it is read again.
+(PSS: pages that several processes have are divided among them), its processor time, and how often
+one of its threads woke up. With `--deployments N`, N deployments of a small model are started on it
+and all of it is read again.
 Ends with 1 when the idle panel is over the goals.
 """
 
@@ -16,7 +17,6 @@ import os
 import sys
 import tempfile
 import time
-from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +66,7 @@ class Row:
     name: str
     pss_mb: float
     cpu_percent: float
+    wakeups_per_s: float
     processes: int = 1
 
 
@@ -80,6 +81,20 @@ def cpu_seconds(pid: int) -> float:
     except (FileNotFoundError, ProcessLookupError):
         return 0.0
     return sum(map(int, fields[11:15])) / TICKS_PER_S
+
+
+def wakeups(pid: int) -> int:
+    """How often its threads went to sleep so far, each to be woken once (proc(5), status).
+
+    A thread that ended meanwhile is not counted.
+    """
+    count = 0
+    for status in Path(f"/proc/{pid}/task").glob("*/status"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            for line in status.read_text().splitlines():
+                if line.startswith("voluntary_ctxt_switches:"):
+                    count += int(line.split()[1])
+    return count
 
 
 def pss_mb(pid: int) -> float:
@@ -157,31 +172,46 @@ def measure(panel: RunningPanel, seconds: float) -> list[Row]:
     assert panel.process
     processes = family(panel)
     began = time.monotonic()
-    before = {process.pid: cpu_seconds(process.pid) for process in processes}
+    before = {
+        process.pid: (cpu_seconds(process.pid), wakeups(process.pid))
+        for process in processes
+    }
     time.sleep(seconds)
     passed_s = time.monotonic() - began
     rows = []
     for process in processes:
         with suppress(psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
-            used_s = cpu_seconds(process.pid) - before[process.pid]
+            used_s = cpu_seconds(process.pid) - before[process.pid][0]
+            woken = max(0, wakeups(process.pid) - before[process.pid][1])
             name = name_of(process, panel.process.pid)
-            rows.append(Row(name, pss_mb(process.pid), 100 * used_s / passed_s))
+            rows.append(
+                Row(
+                    name,
+                    pss_mb(process.pid),
+                    100 * used_s / passed_s,
+                    woken / passed_s,
+                )
+            )
     return by_name(rows)
 
 
 def by_name(rows: list[Row]) -> list[Row]:
     """Processes of the same name as one row, the largest first."""
-    count = Counter(row.name for row in rows)
     merged = [
-        Row(
-            name,
-            sum(row.pss_mb for row in rows if row.name == name),
-            sum(row.cpu_percent for row in rows if row.name == name),
-            count[name],
-        )
-        for name in count
+        sum_of(name, [row for row in rows if row.name == name])
+        for name in dict.fromkeys(row.name for row in rows)
     ]
     return sorted(merged, key=lambda row: -row.pss_mb)
+
+
+def sum_of(name: str, rows: list[Row]) -> Row:
+    return Row(
+        name,
+        sum(row.pss_mb for row in rows),
+        sum(row.cpu_percent for row in rows),
+        sum(row.wakeups_per_s for row in rows),
+        sum(row.processes for row in rows),
+    )
 
 
 def deploy(panel: RunningPanel, folder: Path, count: int) -> None:
@@ -199,17 +229,15 @@ def deploy(panel: RunningPanel, folder: Path, count: int) -> None:
 # --- saying ---------------------------------------------------------------------------------------
 def print_table(title: str, rows: list[Row], *, with_goals: bool) -> Row:
     print(f"\n{title}")
-    print(f"  {'process':<24}{'PSS MB':>10}{'CPU %':>10}")
-    for row in rows:
-        name = row.name if row.processes == 1 else f"{row.name} ({row.processes})"
-        print(f"  {name:<24}{row.pss_mb:>10.1f}{row.cpu_percent:>10.2f}")
-    total = Row(
-        "total",
-        sum(row.pss_mb for row in rows),
-        sum(row.cpu_percent for row in rows),
-        len(rows),
-    )
-    print(f"  {'total':<24}{total.pss_mb:>10.1f}{total.cpu_percent:>10.2f}")
+    print(f"  {'process':<24}{'PSS MB':>10}{'CPU %':>10}{'wake-ups/s':>12}")
+    total = sum_of("total", rows)
+    for row in [*rows, total]:
+        is_one = row is total or row.processes == 1
+        name = row.name if is_one else f"{row.name} ({row.processes})"
+        print(
+            f"  {name:<24}{row.pss_mb:>10.1f}{row.cpu_percent:>10.2f}"
+            f"{row.wakeups_per_s:>12.1f}"
+        )
     if with_goals:
         print(f"  {'goal':<24}{PSS_GOAL_MB:>10.0f}{CPU_GOAL_PERCENT:>10.1f}")
     return total
@@ -222,7 +250,7 @@ def load() -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--seconds", type=float, default=30.0, help="how long the CPU is observed"
+        "--seconds", type=float, default=60.0, help="how long the CPU is observed"
     )
     parser.add_argument(
         "--starts", type=int, default=2, help="the last one counts as warm"

@@ -259,10 +259,10 @@ class Looked:
     @property
     def is_right(self) -> bool:
         """Of one that ended all the same: it had reported every buffer by then."""
-        return self.is_told and self.worst <= LIMITS["total"]
+        return self.is_complete and self.worst <= LIMITS["total"]
 
     @property
-    def is_told(self) -> bool:
+    def is_complete(self) -> bool:
         return all(row.reported for row in self.rows if row.planned)
 
 

@@ -10,7 +10,7 @@ from deployments.models import Engine
 from deployments.services.discovery import discover
 from deployments.services.engines import probe
 from deployments.supervision.agent import nudge, start_agent_loops, stop_agent_loops
-from deployments.supervision.troubles import troubles_of
+from deployments.supervision.problems import recording_problems
 from omni.celery import app
 
 
@@ -23,7 +23,7 @@ def nudge_agent() -> None:
 @app.task
 def scan_library() -> None:
     """Looks for engines and models again and registers what it finds."""
-    with troubles_of("discovery"):
+    with recording_problems("discovery"):
         discover()
 
 

@@ -150,14 +150,14 @@ def _whole(text: str) -> int | None:
 
 
 _MARKS = re.compile(r"\((?:r|tm|c)\)")
-_TOLD = re.compile(r"\(([^)]*)\)")
+_IN_BRACKETS = re.compile(r"\(([^)]*)\)")
 _MAKERS = re.compile(r"\b(?:nvidia|amd|intel)\b")
 
 
 def _key(name: str) -> str:
     """Names without maker, punctuation and what stands in brackets: drivers and engines differ in
     those."""
-    plain = _TOLD.sub(" ", _MARKS.sub(" ", name.lower()))
+    plain = _IN_BRACKETS.sub(" ", _MARKS.sub(" ", name.lower()))
     plain = re.sub(r"[^a-z0-9]+", " ", _MAKERS.sub(" ", plain))
     return " ".join(plain.split()).removesuffix(" graphics")
 
@@ -166,8 +166,8 @@ def _keys(name: str) -> Iterable[str]:
     """Mesa's names have the driver and the chip in brackets: "AMD Radeon Graphics (RADV
     GFX1151)"."""
     yield _key(name)
-    for told in _TOLD.findall(_MARKS.sub(" ", name.lower())):
-        yield _key(told)
+    for inner in _IN_BRACKETS.findall(_MARKS.sub(" ", name.lower())):
+        yield _key(inner)
 
 
 CARDS: tuple[DataSheet, ...] = tuple(_read(_TABLE))

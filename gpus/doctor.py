@@ -171,12 +171,12 @@ WORK = {
 }
 
 
-def agent_findings(troubles: Mapping[str, str]) -> list[Finding]:
+def agent_findings(problems: Mapping[str, str]) -> list[Finding]:
     """What the agent wrote of its own failures, by the names of WORK."""
     fix = "It tries again by itself; agent.log in OMNI_HOME's logs has the details."
     return [
         Finding(f"agent_{w}", "error", WORK.get(w, w), _sentence(text), fix)
-        for w, text in troubles.items()
+        for w, text in problems.items()
     ]
 
 

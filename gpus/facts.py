@@ -34,7 +34,7 @@ def diagnose(host: Host) -> list[Finding]:
     identities = named(
         report.identities, [card for card in known if card.uuid not in seen]
     )
-    findings = agent_findings(host.troubles) + host_findings(
+    findings = agent_findings(host.problems) + host_findings(
         host_facts(settings.OMNI_HOME.root, report.state)
     )
     for identity, sample in zip(identities, report.samples, strict=True):
@@ -50,7 +50,7 @@ def latest_findings(host: Host) -> list[Finding]:
     nvml = NvmlState(
         host.nvml_state, host.nvml_text, host.driver_version, host.nvml_fix
     )
-    findings = agent_findings(host.troubles) + host_findings(
+    findings = agent_findings(host.problems) + host_findings(
         host_facts(settings.OMNI_HOME.root, nvml)
     )
     for sample in latest_samples(host.name):

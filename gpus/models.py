@@ -37,7 +37,7 @@ class Host(models.Model):
         default=0,
         help_text="how many CPU-backed stand-ins somebody switched on where there is no GPU",
     )
-    troubles = models.JSONField(
+    problems = models.JSONField(
         default=dict, blank=True, help_text="what its agent could not do, by work"
     )
     agent_pid = models.PositiveIntegerField(null=True, blank=True)

@@ -29,7 +29,7 @@ def is_htmx(request: HttpRequest) -> bool:
     return bool(getattr(request, "htmx", "HX-Request" in request.headers))
 
 
-def told(request: HttpRequest, error: OmniError) -> HttpResponse | None:
+def error_toast(request: HttpRequest, error: OmniError) -> HttpResponse | None:
     """The error as a toast on the page that is open; None for a request that wants a page."""
     if not is_htmx(request):
         return None

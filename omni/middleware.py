@@ -25,7 +25,7 @@ from django.utils.cache import patch_vary_headers
 from django.utils.http import url_has_allowed_host_and_scheme
 
 from omni.errors import OmniError
-from omni.htmx import told
+from omni.htmx import error_toast
 from omni.roles import PAGES, may, right_for
 
 STATUS = {"not_found": 404, "forbidden": 403}
@@ -163,6 +163,6 @@ class OmniErrorMiddleware:
         status = STATUS.get(error.code, 400)
         if request.headers.get("Accept", "").startswith("application/json"):
             return JsonResponse({"error": error.as_dict()}, status=status)
-        return told(request, error) or render(
+        return error_toast(request, error) or render(
             request, "errors/omni.html", {"error": error}, status=status
         )

@@ -170,6 +170,7 @@ PAGES: dict[str, Page] = {
     "deployments:advice_deploy": Page("", OPERATE),
     "deployments:advice_measure": Page("", OPERATE),
     "deployments:advice_export": SEEN,
+    "deployments:advice_running": SEEN,
     # --- rig
     "gpus:rig": SEEN,
     "gpus:card": SEEN,
@@ -353,7 +354,7 @@ ADMIN: dict[str, AdminRow] = {
     "deployments.deployment": _row(
         OPERATE,
         "change delete",
-        fields=("settings", "extra_args"),
+        fields=("settings", "extra_args", "purposes"),
         actions=(("start", OPERATE), ("stop", OPERATE), ("delete_selected", OPERATE)),
     ),
     "deployments.instance": _row(OPERATE, ""),

@@ -21,7 +21,7 @@ from django.views.decorators.http import require_GET
 
 from omni import markdown
 from omni.errors import OmniError
-from omni.htmx import told
+from omni.htmx import error_toast
 from omni.sockets import tokens
 
 
@@ -110,7 +110,7 @@ def _from_elsewhere(origin: str, referer: str) -> set[str]:
 
 
 def _shown_alone(request: HttpRequest, error: OmniError, status: int) -> HttpResponse:
-    return told(request, error) or render(
+    return error_toast(request, error) or render(
         request, "errors/omni.html", {"error": error}, status=status
     )
 

@@ -220,7 +220,7 @@ OUTERMOST = {
     "deployments/library/timeouts.py": "a thread whose caller gets the error",
     "deployments/supervision/host_agent.py": "one instance of a tick; raised once all were seen",
     "deployments/supervision/planned.py": "the plan of one deployment of a tick",
-    "deployments/supervision/troubles.py": "a turn of a loop of the agent",
+    "deployments/supervision/problems.py": "a turn of a loop of the agent",
 }
 
 

@@ -106,7 +106,7 @@ class Machine:
             return False
 
 
-def is_told() -> bool:
+def has_counters() -> bool:
     """Whether this system tells it at all."""
     return Path("/proc/stat").exists()
 

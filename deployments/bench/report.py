@@ -283,10 +283,10 @@ def _answer(
     if not comparisons:
         return NOT_ENDED
     by = next(name for name in ANSWERED_BY if name in benchmark.metrics)
-    return " ".join(_told(row) for row in comparisons if row["metric"] == by)
+    return " ".join(_sentence(row) for row in comparisons if row["metric"] == by)
 
 
-def _told(row: Document) -> str:
+def _sentence(row: Document) -> str:
     between = _between(row)
     title = METRICS[row["metric"]].title
     if row["low_percent"] is None:

@@ -92,7 +92,7 @@ class Watch:
         self._block_ended_s = time.perf_counter()
         if not self.is_here:
             self._why_no_counters = f"{self.host_name} is another machine."
-        elif not machine.is_told():
+        elif not machine.has_counters():
             self._why_no_counters = "this system does not tell it."
         else:
             self._machine = machine.Machine(settings.OMNI_HOME.root)

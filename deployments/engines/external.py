@@ -30,14 +30,14 @@ LLAMA_CPP_EXTRAS = frozenset({"timings_per_token", "return_progress"})
 
 @dataclass(frozen=True)
 class ServerReport:
-    """What a server said when it was asked; it can be used unless there is `trouble`.
+    """What a server said when it was asked; it can be used unless there is `error`.
 
     `owner` is who it says owns its models: most servers put their own kind there.
     """
 
     models: tuple[str, ...] = ()
     owner: str = ""
-    trouble: OmniError | None = None
+    error: OmniError | None = None
 
     def offers(self, model: str) -> bool:
         """A list that was cut short proves nothing."""
@@ -45,7 +45,7 @@ class ServerReport:
 
     @property
     def is_silent(self) -> bool:
-        return self.trouble is not None and self.trouble.code == "server_silent"
+        return self.error is not None and self.error.code == "server_silent"
 
 
 def checked_address(text: str, allowed_hosts: Collection[str] = ()) -> str:

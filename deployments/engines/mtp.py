@@ -16,7 +16,7 @@ from pathlib import Path
 
 # Kept among the flags of a build, which no flag can look like: that it was asked, and that it told.
 ASKED = "draft-mtp (asked)"
-TOLD = "draft-mtp (told)"
+IS_KNOWN = "draft-mtp (told)"
 # Itanium names: N, then each part with its length before it.
 _GRAPH = re.compile(rb"N(\d{1,3})llama_model_(\w{1,80}?)9graph_mtpE")
 _LARGEST_BYTES = 4 << 30
@@ -29,14 +29,14 @@ def mtp_flags(program: Path) -> frozenset[str]:
     """
     found = frozenset(_mark(name) for name in _found(program))
     if found:
-        return found | {ASKED, TOLD}
+        return found | {ASKED, IS_KNOWN}
     return frozenset({ASKED})
 
 
 def has_mtp(flags: Set[str], arch: str) -> bool | None:
     """Whether a build drafts with the model's own layers for an architecture; None where it does
     not tell."""
-    if TOLD in flags:
+    if IS_KNOWN in flags:
         return _mark(arch) in flags
     return None
 

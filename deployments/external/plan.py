@@ -70,11 +70,11 @@ def external_plan(
 
 
 def _doubt(model: str, report: ServerReport) -> Reason | None:
-    if report.trouble:
+    if report.error:
         return Reason(
             "server_away",
             Severity.CAUTION,
-            f"It cannot be used now: {report.trouble.text}",
+            f"It cannot be used now: {report.error.text}",
         )
     if report.offers(model):
         return None

@@ -50,16 +50,16 @@ def ask(address: str, key: str) -> ServerReport:
                 plain | ({"authorization": f"Bearer {key}"} if key else {}),
             )
     except OmniError as error:
-        return ServerReport(trouble=error)
+        return ServerReport(error=error)
     except httpx.TimeoutException:
         return ServerReport(
-            trouble=OmniError(
+            error=OmniError(
                 "server_silent", "It gives no answer in time.", AGAIN, retry=True
             )
         )
     except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as error:
         text = f"It cannot be reached: {_reason(error)}."
-        return ServerReport(trouble=OmniError("server_away", text, AGAIN, retry=True))
+        return ServerReport(error=OmniError("server_away", text, AGAIN, retry=True))
 
 
 def _reason(error: BaseException) -> str:
@@ -79,7 +79,7 @@ def _asked(client: httpx.Client, address: str, headers: dict[str, str]) -> Serve
         status, body = _get(client, f"{address}{path}", headers, ends_at)
         is_last = path == READY_PATHS[-1]
         if is_ready(path, status) is False or (is_last and status != 200):
-            return ServerReport(trouble=no_answer(path, status))
+            return ServerReport(error=no_answer(path, status))
     return ServerReport(parse_models(body), parse_owner(body))
 
 

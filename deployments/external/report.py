@@ -10,8 +10,8 @@ from deployments.models import Engine
 
 def with_report(engine: Engine, report: ServerReport) -> Engine:
     """The row with what the server said; what it offered before it went away is kept. Not saved."""
-    if report.trouble:
-        engine.state, engine.error = Engine.State.BROKEN, str(report.trouble)
+    if report.error:
+        engine.state, engine.error = Engine.State.BROKEN, str(report.error)
     else:
         engine.state = Engine.State.OK
         engine.error = ""

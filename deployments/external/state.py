@@ -17,7 +17,7 @@ from omni.errors import OmniError
 class Shown:
     state: S
     reason: str = ""
-    trouble: OmniError | None = None
+    error: OmniError | None = None
 
 
 def shown_state(
@@ -31,8 +31,8 @@ def shown_state(
         return Shown(
             old if old in (S.READY, S.UNHEALTHY) else S.STARTING, "the server is asked"
         )
-    if report.trouble:
-        return Shown(S.UNHEALTHY, report.trouble.text, report.trouble)
+    if report.error:
+        return Shown(S.UNHEALTHY, report.error.text, report.error)
     if not report.offers(model):
         refused = model_not_offered(model, report.models)
         return Shown(S.UNHEALTHY, refused.text, refused)
@@ -44,6 +44,6 @@ def settled(
 ) -> ServerReport:
     """What to believe: a server that was well may be too busy to answer once, not twice in a
     row."""
-    if before and not before.trouble and now.is_silent and silences < 2:
+    if before and not before.error and now.is_silent and silences < 2:
         return before
     return now

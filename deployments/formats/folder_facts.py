@@ -164,7 +164,7 @@ class Config:
         return self.number("sliding_window")
 
     @cached_property
-    def sees_window(self) -> tuple[bool, ...]:
+    def is_windowed(self) -> tuple[bool, ...]:
         """Of each layer whether it sees only the window."""
         count = self.n_layer
         if not self.window:

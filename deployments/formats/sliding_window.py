@@ -107,14 +107,14 @@ def layers_with_window(values: HeaderValues, n_layer: int) -> Sequence[bool]:
     if rule.period:
         period = rule.period if pattern is None else pattern
         return [
-            _sees_window(index, period, rule.dense_first) for index in range(n_layer)
+            _is_windowed(index, period, rule.dense_first) for index in range(n_layer)
         ]
     # One number in place of a list counts for every layer.
     is_off = rule.by_list and pattern == 0
     return [not is_off] * n_layer
 
 
-def _sees_window(index: int, period: int, dense_first: bool) -> bool:
+def _is_windowed(index: int, period: int, dense_first: bool) -> bool:
     if period == 0:
         return True
     if dense_first:

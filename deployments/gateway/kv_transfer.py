@@ -292,10 +292,10 @@ class _Transfer(Passing):
             self.lines.reserved_bytes -= reserved_bytes
 
     # --- the answer -------------------------------------------------------------------------------
-    def begins(self, status: int) -> None:
+    def status_received(self, status: int) -> None:
         self._status = status
 
-    def sees(self, data: bytes) -> None:
+    def data_received(self, data: bytes) -> None:
         self._tail = (self._tail + data[-rules.TAIL_BYTES :])[-rules.TAIL_BYTES :]
 
     def settle(self) -> None:

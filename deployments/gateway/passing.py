@@ -22,10 +22,10 @@ class Passing:
     fields: Mapping[str, Any] = field(default_factory=dict)
     report: KvTransferReport | None = None
 
-    def begins(self, status: int) -> None:
+    def status_received(self, status: int) -> None:
         """The answer has a status."""
 
-    def sees(self, data: bytes) -> None:
+    def data_received(self, data: bytes) -> None:
         """A piece of the answer came."""
 
 

@@ -74,7 +74,7 @@ class Upstream:
         whole = WholeEvents()
         with engine_errors(self.choice.serving.name):
             async for chunk in self._chunks():
-                self.passing.sees(chunk)
+                self.passing.data_received(chunk)
                 events = whole.feed(chunk)
                 if events:
                     yield events
@@ -107,7 +107,7 @@ class Upstream:
                     )
                     raise OmniError("engine_died", text)
         whole = b"".join(parts)
-        self.passing.sees(whole)
+        self.passing.data_received(whole)
         return whole
 
     async def _chunks(self) -> AsyncIterator[bytes]:
@@ -210,7 +210,7 @@ async def _sent(
                 ticket.answered()
                 refuse(serving, response)
                 _refuse_packed(serving, response)
-                passing.begins(response.status_code)
+                passing.status_received(response.status_code)
                 yield response, passing
             finally:
                 await response.aclose()

@@ -20,7 +20,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from deployments.announce import downloads_changed
-from deployments.library import downloads, folders, hub
+from deployments.library import downloads, folders, hub_bytes
 from deployments.library.hub_files import RepoFile
 from deployments.models import Download
 from omni.backoff import backoff_s
@@ -199,7 +199,7 @@ class Fetching:
     def _append(self, part: _Part) -> None:
         """Brings more of the file, as far as the connection lasts."""
         file = part.file
-        with hub.opened(
+        with hub_bytes.opened(
             self.download.repo, self.download.revision, file, part.size
         ) as stream:
             if stream.offset != part.size:

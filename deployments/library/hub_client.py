@@ -42,9 +42,17 @@ def endpoint() -> str:
     return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
 
 
-def install() -> None:
-    """From now on huggingface_hub asks through this client too."""
-    set_client_factory(_client)
+def token() -> str | None:
+    """HF_TOKEN, which private and gated repositories ask for."""
+    return (os.environ.get("HF_TOKEN") or "").strip() or None
+
+
+def has_token() -> bool:
+    return token() is not None
+
+
+def page_url(repo: str) -> str:
+    return f"{endpoint()}/{repo}"
 
 
 def _client() -> httpx2.Client:
@@ -204,3 +212,7 @@ class Limited(httpx2.SyncByteStream):
 
     def close(self) -> None:
         self.inner.close()
+
+
+# Whoever imports this has huggingface_hub ask through this client too.
+set_client_factory(_client)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
+from deployments.names import HUB
 from omni.errors import OmniError
 from omni.units import GIB
 
@@ -92,6 +93,13 @@ class Wanted:
     revision: str = ""
     part: str = ""
 
+    @property
+    def name(self) -> str:
+        """As purposes files and rig files write it: hub:OWNER/REPO@BRANCH:QUANT."""
+        branch = f"@{self.revision}" if self.revision else ""
+        part = f":{self.part}" if self.part else ""
+        return f"{HUB}{self.repo}{branch}{part}"
+
 
 # --- what was typed -------------------------------------------------------------------------------
 def parse_repo(text: str) -> Wanted:
@@ -118,6 +126,20 @@ def parse_repo(text: str) -> Wanted:
     if len(parts) > 3 and parts[2] in {"tree", "blob", "resolve"}:
         return Wanted(repo, parts[3], "/".join(parts[4:]))
     return Wanted(repo, "", quant)
+
+
+def parse_hub_name(text: str) -> Wanted:
+    """From `hub:OWNER/REPO@BRANCH:QUANT`, its branch and quantisation or file left out or not, or
+    from what parse_repo reads.
+
+    Raises OmniError (bad_repo).
+    """
+    text = text.strip().removeprefix(HUB)
+    address, _, part = text.partition(":")
+    repo, _, revision = address.partition("@")
+    if is_repo(repo):
+        return Wanted(repo, revision, part)
+    return parse_repo(text)
 
 
 def is_repo(name: str) -> bool:
@@ -164,7 +186,7 @@ def choices(files: Iterable[RepoFile]) -> tuple[DownloadOption, ...]:
         _choice(stem, count, sorted(shards, key=lambda s: s[0]))
         for (stem, count), shards in groups.items()
     ]
-    return _told_apart(
+    return _with_distinct_labels(
         sorted(found, key=lambda choice: (choice.size_bytes, choice.key))
     )
 
@@ -194,7 +216,9 @@ def quant_of(stem: str) -> str:
     return ""
 
 
-def _told_apart(found: Sequence[DownloadOption]) -> tuple[DownloadOption, ...]:
+def _with_distinct_labels(
+    found: Sequence[DownloadOption],
+) -> tuple[DownloadOption, ...]:
     """Where several have the same label, the file's name is their label."""
     labels = [(choice.kind, choice.label) for choice in found]
     return tuple(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deployments.formats.gguf import GgufError, GgufHeader, read_shards
-from deployments.library import hub
+from deployments.library import hub_bytes
 from deployments.library.hub_files import RepoFile
 from deployments.library.reading import describe_header
 from deployments.library.timeouts import NoAnswer, in_time
@@ -45,7 +45,7 @@ class Allowance:
     def take(self, n_bytes: int, file: RepoFile) -> None:
         """Raises OmniError (hub_slow, hub_header_large)."""
         if time.monotonic() > self.until:
-            raise hub.too_slow(file)
+            raise hub_bytes.too_slow(file)
         if n_bytes > self.bytes_left:
             text = f"The header of {file.path} takes more than {bytes_text(MOST_HEADER_BYTES)}."
             fix = "It is no model that is known; look at the repository before you download it."
@@ -98,7 +98,9 @@ class HubFile:
     def _try(self, start: int, stop: int) -> bytes:
         self.allowance.take(stop - start, self.file)
         until = self.allowance.until
-        return hub.read_part(self.repo, self.revision, self.file, start, stop, until)
+        return hub_bytes.read_part(
+            self.repo, self.revision, self.file, start, stop, until
+        )
 
 
 def describe_at_hub(
@@ -116,7 +118,7 @@ def describe_at_hub(
     try:
         in_time(work, name, DEADLINE_S + HANGING_S)
     except NoAnswer:
-        raise hub.too_slow(files[0]) from None
+        raise hub_bytes.too_slow(files[0]) from None
     except GgufError as error:
         raise _not_usable(error) from None
     model.size_bytes = sum(file.size for file in files)

@@ -53,6 +53,11 @@ class Deployment(models.Model):
     )
     settings = models.JSONField(default=dict, blank=True)
     extra_args = models.JSONField(default=list, blank=True)
+    purposes = models.JSONField(
+        default=list,
+        blank=True,
+        help_text="what it is for and auto may send here, such as coding",
+    )
     desired = models.CharField(
         max_length=10, choices=Desired.choices, default=Desired.STOPPED
     )

@@ -217,8 +217,8 @@ class Past:
                 found = correction_by(runs, rate, Alike.OTHER_ENGINE)
         return found
 
-    def told(self, subject: Subject, rate: Rate) -> Sequence[PastRun]:
-        """The nearest runs that were predicted: what errors are told of."""
+    def runs_with_errors(self, subject: Subject, rate: Rate) -> Sequence[PastRun]:
+        """The nearest runs that something was predicted of, so that its error is known."""
         runs: Sequence[PastRun] = ()
         for alike in GROUPS:
             runs = [
@@ -229,7 +229,7 @@ class Past:
         return runs[:MOST_ANSWERS]
 
     def errors(self, subject: Subject, rate: Rate) -> Errors | None:
-        errors = [run.error(rate) for run in self.told(subject, rate)]
+        errors = [run.error(rate) for run in self.runs_with_errors(subject, rate)]
         known = sorted(error for error in errors if error is not None)
         if not known:
             return None

@@ -121,7 +121,7 @@ def _kind(
         head_dim_k=width,
         head_dim_v=width,
         n_ff=config.number(*FEED_FORWARD),
-        is_swa=inside and bool(config.sees_window) and config.sees_window[index],
+        is_swa=inside and bool(config.is_windowed) and config.is_windowed[index],
         has_kv=inside and n_head_kv > 0 and not is_linear,
         state_r=conv,
         state_s=state,

@@ -171,6 +171,7 @@ def _apply_deployment(
         "external_model": external_model(entry, engine),
         "settings": entry.settings,
         "extra_args": list(entry.extra_args),
+        "purposes": list(entry.purposes),
     }
     if found is None:
         deployment_create(name=entry.name, user=user, **values)
@@ -212,6 +213,7 @@ def _differences(found: Deployment, entry: RigDeployment, engine: Engine) -> lis
         "strategy": (found.strategy, entry.strategy),
         "engine": (found.engine.name, engine.name),
         "extra_args": (list(found.extra_args), list(entry.extra_args)),
+        "purposes": (list(found.purposes), list(entry.purposes)),
     }
     for role in {*old_models, *entry.models}:
         pairs[f"{role} model"] = (old_models.get(role), entry.models.get(role))

@@ -66,6 +66,7 @@ def _deployment(deployment: Deployment) -> RigDeployment:
         devices,
         dict(deployment.settings),
         tuple(deployment.extra_args),
+        tuple(deployment.purposes),
     )
 
 

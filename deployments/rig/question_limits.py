@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from deployments.advice.purposes import MOST_PURPOSES as MOST_PURPOSES
 from deployments.advice.purposes import Purpose
 from deployments.names import LENGTH, RESERVED, is_name
 from deployments.planning.settings import LARGEST_CONTEXT, SETTINGS, SMALLEST_CONTEXT
 from deployments.rig.nodes import shortened
 
-MOST_PURPOSES = 12
 MOST_MODELS = 12
 MOST_CARDS = 8
 MODEL_LENGTH = 300

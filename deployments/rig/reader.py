@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from deployments.advice.purposes import MOST_PURPOSES, why_no_purpose
 from deployments.engines import flavour_titles
 from deployments.engines.external import EXTERNAL
 from deployments.engines.flags import ExtraArgError, allowed_args
@@ -121,7 +122,14 @@ class _Reader(Walk):
         return RigRoute(self.name(keys, "routes"), *texts, lines=lines_of(node, keys))
 
     def deployment(self, node: yaml.Node) -> RigDeployment:
-        optional = {"strategy", "engine", "settings", "extra_args", "devices"}
+        optional = {
+            "strategy",
+            "engine",
+            "settings",
+            "extra_args",
+            "devices",
+            "purposes",
+        }
         keys = self.entry(node, "deployment", {"name", "models"}, optional)
         strategy = self.strategy(keys)
         # An external server has none; which engines are such is known once they are
@@ -146,6 +154,7 @@ class _Reader(Walk):
             devices,
             self.settings(keys.get("settings")),
             self.extra_args(keys.get("extra_args")),
+            self.purposes(keys.get("purposes")),
             lines=lines_of(node, keys),
         )
 
@@ -266,6 +275,21 @@ class _Reader(Walk):
         except ExtraArgError as error:
             self.note(items[error.item], str(error))
         return args
+
+    def purposes(self, node: yaml.Node | None) -> tuple[str, ...]:
+        if node is None or is_null(node):
+            return ()
+        items = self.sequence(node, "purposes")
+        names = tuple(self.text(item, "the purpose") for item in items)
+        for item, name in zip(items, names, strict=True):
+            if name and (why := why_no_purpose(name)):
+                self.note(item, why)
+        if len(set(names)) != len(names):
+            self.note(node, "A purpose is named twice.")
+        if len(names) > MOST_PURPOSES:
+            text = f"These are {len(names)} purposes; {MOST_PURPOSES} are the most."
+            self.note(node, text)
+        return names
 
     def name(self, keys: dict[str, yaml.Node], section: str) -> str:
         name = self.text(keys.get("name"), "name")

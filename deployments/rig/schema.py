@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from deployments.advice.purposes import KNOWN, MOST_PURPOSES
 from deployments.engines import flavour_titles
 from deployments.engines.external import EXTERNAL, LONGEST_ADDRESS
 from deployments.engines.flag_table import ALLOWED, SHORT
-from deployments.names import LENGTH, NAME
+from deployments.names import LENGTH, NAME, RESERVED
 from deployments.planning.setting import LIST_OF_NUMBERS, Setting
 from deployments.planning.settings import SETTINGS
 from deployments.rig.words import (
@@ -118,6 +119,7 @@ def _deployment() -> Schema:
         },
         "settings": _settings(),
         "extra_args": _extra_args(),
+        "purposes": _purposes(),
     }
     entry = _object(properties, "name", "models")
     # Only an external server has no devices, and such an engine is named.
@@ -138,7 +140,7 @@ def _roles_of(strategy: Strategy) -> Schema:
     devices = {"type": "array", "items": device, "minItems": 1, "uniqueItems": True}
     both = {
         "models": _by_role(
-            strategy, [_text("a model; to plan only: hub:OWNER/REPO:QUANT")]
+            strategy, [_text("a model; to plan only: hub:OWNER/REPO@BRANCH:QUANT")]
         ),
         "devices": _by_role(strategy, [device, devices]),
     }
@@ -217,6 +219,18 @@ def _extra_args() -> Schema:
         "type": ["array", "null"],
         "items": items,
         "description": "allow-listed flags for the engine",
+    }
+
+
+def _purposes() -> Schema:
+    reserved = {"enum": sorted(RESERVED["deployments"])}
+    known = f"{', '.join(KNOWN)}, or a name of your own"
+    return {
+        "type": ["array", "null"],
+        "items": {**_name("deployments"), "not": reserved},
+        "uniqueItems": True,
+        "maxItems": MOST_PURPOSES,
+        "description": f"what it is for and auto may send here: {known}",
     }
 
 

@@ -45,6 +45,7 @@ KEY_OF = {
     "bad_name": "name",
     "name_taken": "name",
     "bad_setting": "settings",
+    "bad_purpose": "purposes",
 }
 
 

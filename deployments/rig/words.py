@@ -75,6 +75,7 @@ class RigDeployment(Entry):
     devices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     settings: Mapping[str, int | str] = field(default_factory=dict)
     extra_args: tuple[str, ...] = ()
+    purposes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,7 @@ def _deployment_dict(deployment: RigDeployment) -> dict[str, Any]:
         devices={role: list(names) for role, names in deployment.devices.items()},
         settings=dict(deployment.settings),
         extra_args=list(deployment.extra_args),
+        purposes=list(deployment.purposes),
     )
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from deployments.planning.memory.placement import CPU
 from deployments.planning.plan import DeviceFacts, Reason, Severity
-from deployments.services.advising import Advice, Answer, Served, proposals
+from deployments.services.advising import Advice
+from deployments.services.hub_candidates import HubCandidate
 from deployments.services.layout_plans import Planned
+from deployments.services.rig_answers import Answer, Served, proposals
 from omni.units import bytes_text
 
 
@@ -24,6 +26,24 @@ def advice_document(advice: Advice) -> dict[str, Any]:
         "rejected": [
             {"title": each.title, "reasons": _why_not(each)} for each in advice.rejected
         ],
+        "not_downloaded": [
+            {"purpose": purpose, **_hub_document(each)}
+            for purpose, some in advice.at_hub.items()
+            for each in some
+        ],
+    }
+
+
+def _hub_document(each: HubCandidate) -> dict[str, Any]:
+    return {
+        "model": each.model.name,
+        "size_bytes": each.model.size_bytes,
+        "needed_bytes": each.needed_bytes,
+        "params": each.model.n_params,
+        "n_layer": each.model.n_layer,
+        "n_ctx_train": each.model.n_ctx_train,
+        "devices": list(each.places),
+        "most_tps": each.most_tps,
     }
 
 
@@ -62,12 +82,15 @@ def deployments_of(answer: Answer) -> list[dict[str, Any]]:
     for name, some in answer.deployed.items():
         planned = some[0].planned
         assert planned
-        found.append(deployment_entry(name, planned))
+        purposes = [each.purpose.name for each in some]
+        found.append(deployment_entry(name, planned, purposes))
     return found
 
 
-def deployment_entry(name: str, planned: Planned) -> dict[str, Any]:
-    """A layout under this name, as in a rig file."""
+def deployment_entry(
+    name: str, planned: Planned, purposes: Sequence[str]
+) -> dict[str, Any]:
+    """A layout under this name for these purposes, as in a rig file."""
     return {
         "name": name,
         "strategy": planned.layout.strategy,
@@ -75,6 +98,7 @@ def deployment_entry(name: str, planned: Planned) -> dict[str, Any]:
         "models": {role: model.name for role, (model, _) in planned.members.items()},
         "devices": {role: list(names) for role, (_, names) in planned.members.items()},
         "settings": dict(planned.settings),
+        "purposes": list(purposes),
     }
 
 

@@ -91,3 +91,20 @@ def devices_in_use(host: Host) -> set[str]:
     )
     devices = running.values_list("bindings__devices", flat=True)
     return {name for names in devices for name in names or ()}
+
+
+def usable_devices(host: Host, engine: Engine) -> list[str]:
+    """The devices that the engine can compute on, in the panel's order."""
+    present = Device.objects.filter(host=host, is_present=True).order_by(
+        "position", "name"
+    )
+    kind = get_flavour(engine.flavour).device_kind(engine.build)
+    if kind:
+        return [device.name for device in present if device.kind == kind]
+    listed = {str(device["name"]) for device in engine.devices}
+    everywhere = (Device.Kind.CPU, Device.Kind.RPC)
+    return [
+        device.name
+        for device in present
+        if device.kind in everywhere or device.name in listed
+    ]

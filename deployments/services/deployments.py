@@ -12,6 +12,7 @@ from typing import Any
 from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 
+from deployments.advice.purposes import checked_purposes
 from deployments.announce import deployment_changed, nudge
 from deployments.engines.flags import allowed_args
 from deployments.models import Binding, Deployment, Engine, Model
@@ -59,6 +60,7 @@ def deployment_create(
     settings: Mapping[str, object],
     extra_args: Sequence[str] = (),
     external_model: str = "",
+    purposes: Sequence[str] = (),
     user: Any = None,
 ) -> Deployment:
     """A stopped deployment. Raises OmniError that names the field; then nothing is kept.
@@ -77,9 +79,10 @@ def deployment_create(
         external_model,
     )
     _check_new(setup)
+    named = checked_purposes(purposes)
     try:
         with transaction.atomic():
-            return _created(setup, user)
+            return _created(setup, user, named)
     except IntegrityError:
         raise name_taken(name) from None
 
@@ -125,7 +128,7 @@ def _check_location(setup: Setup) -> None:
     )
 
 
-def _created(setup: Setup, user: Any) -> Deployment:
+def _created(setup: Setup, user: Any, purposes: Sequence[str] = ()) -> Deployment:
     made = Deployment.objects.create(
         host=setup.host,
         name=setup.name,
@@ -134,6 +137,7 @@ def _created(setup: Setup, user: Any) -> Deployment:
         external_model=setup.external_model,
         settings=validated(setup.settings),
         extra_args=list(setup.extra_args),
+        purposes=list(purposes),
         created_by=user,
     )
     _bind(made, setup.members)
@@ -151,11 +155,12 @@ def deployment_change(
     settings: Mapping[str, object] | None = None,
     extra_args: Sequence[str] | None = None,
     external_model: str | None = None,
+    purposes: Sequence[str] | None = None,
     user: Any = None,
     ready: Ready | None = None,
 ) -> Deployment:
-    """Changes what is given; one that runs is started again. Raises OmniError that names the
-    field.
+    """Changes what is given; one that runs is started again where its command is another one.
+    Raises OmniError that names the field.
 
     `ready` is what whoever holds a transaction has worked out before it.
     """
@@ -177,11 +182,12 @@ def deployment_change(
         if has_new_members or row.is_external:
             _check_location(changed)
         allowed_args(extra_args or ())
+        named = row.purposes if purposes is None else checked_purposes(purposes)
         worked_out = ready or _ready_to_change(row, changed)
         with transaction.atomic():
             row = _locked(deployment)
             worked_out.check(row)
-            _change(row, changed)
+            _change(row, changed, named)
             if has_new_members:
                 row.bindings.all().delete()
                 _bind(row, changed.members)
@@ -215,11 +221,12 @@ def _ready_to_change(row: Deployment, changed: Setup) -> Ready:
     return Ready(planned, row.generation)
 
 
-def _change(row: Deployment, changed: Setup) -> None:
+def _change(row: Deployment, changed: Setup, purposes: Sequence[str]) -> None:
     row.strategy = changed.strategy
     row.engine = changed.engine
     row.external_model = changed.external_model
     row.settings, row.extra_args = dict(changed.settings), list(changed.extra_args)
+    row.purposes = list(purposes)
     row.generation += 1
     row.ends_now = False
     row.error = row.error_code = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from django.db.models import Q
@@ -74,6 +75,9 @@ def keep_ram_measured(host: Host) -> bool:
     """Measures the memory's speed again where that is due and the machine has nothing else to do;
     True when it did."""
     host.refresh_from_db()
+    reading, measured_at, now = host.ram_reading, host.ram_measured_at, timezone.now()
+    if not is_due(reading, measured_at, now, math.inf):
+        return False  # whatever was measured of deployments: nothing of it is read
     past = past_of(host)
     anything = Subject((), "")
     known = [
@@ -81,10 +85,7 @@ def keep_ram_measured(host: Host) -> bool:
         for name in sorted(_devices_in_ram(host))
     ]
     ratio_of_ram = next((each.ratio for each in known if each), None)
-    if (
-        not is_due(host.ram_reading, host.ram_measured_at, timezone.now(), ratio_of_ram)
-        or not is_quiet_now()
-    ):
+    if not is_due(reading, measured_at, now, ratio_of_ram) or not is_quiet_now():
         return False
     measure_memory(host)
     return True

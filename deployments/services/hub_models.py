@@ -1,6 +1,7 @@
 """Models that are at a hub and not in the library, to be planned with before they are downloaded.
 
-Such a model is named `hub:OWNER/REPO:QUANT`, or by a file after the second colon. Its row is filled
+Such a model is named `hub:OWNER/REPO:QUANT`, or by a file after the second colon; a branch or
+commit stands behind the repository: `hub:OWNER/REPO@BRANCH:QUANT`. Its row is filled
 from the header at the hub and never saved. What a header said is kept below OMNI_HOME by the
 content of its files, so that the next plan fetches nothing.
 """
@@ -11,7 +12,7 @@ import json
 import logging
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
@@ -23,11 +24,12 @@ from deployments.library.hub_client import endpoint
 from deployments.library.hub_files import (
     DownloadOption,
     RepoFile,
+    Wanted,
     choices,
     is_repo,
     is_safe_path,
     named,
-    parse_repo,
+    parse_hub_name,
 )
 from deployments.library.hub_headers import describe_at_hub
 from deployments.library.kept_documents import Document, KeptDocuments
@@ -70,15 +72,16 @@ class Listing:
 
 
 def hub_model(name: str, revision: str = "") -> Model:
-    """The model of this name, `hub:OWNER/REPO:QUANT`, as a row that is not saved; of the hub's own
-    branch where no revision is named.
+    """The model of this name, `hub:OWNER/REPO@BRANCH:QUANT`, as a row that is not saved; at this
+    revision, else at the branch of its name, else at the hub's own.
 
     Raises OmniError: the name, the hub or the file is not what it has to be.
     """
-    repo, part = _parsed(name)
-    listing = _listing(repo, revision)
-    choice = _choice(name, listing, part)
-    return _filled(listing, choice, _header(listing, choice))
+    wanted = _parsed(name)
+    listing = _listing(wanted.repo, revision or wanted.revision)
+    choice = _choice(name, listing, wanted.part)
+    found = replace(wanted, repo=listing.repo, part=choice.label)
+    return _filled(listing, choice, _header(listing, choice), found.name)
 
 
 def ask_engines(engines: Iterable[Engine], model: Model) -> None:
@@ -91,19 +94,15 @@ def ask_engines(engines: Iterable[Engine], model: Model) -> None:
 
 # --- names ----------------------------------------------------------------------------------------
 def hub_name(repo: str, part: str) -> str:
-    return f"{HUB}{repo}:{part}"
+    return Wanted(repo, part=part).name
 
 
-def _parsed(name: str) -> tuple[str, str]:
-    """(repository, quantisation or file). Raises OmniError (bad_repo)."""
+def _parsed(name: str) -> Wanted:
+    """Raises OmniError (bad_repo)."""
     if not name.startswith(HUB):
         text = f"{name[:120]!r} is no model at a hub."
         raise OmniError("bad_repo", text, "Write hub:OWNER/REPO:QUANT.")
-    repo, _, part = name.removeprefix(HUB).partition(":")
-    if is_repo(repo):
-        return repo, part
-    wanted = parse_repo(name.removeprefix(HUB))
-    return wanted.repo, wanted.part
+    return parse_hub_name(name)
 
 
 def _choice(name: str, listing: Listing, part: str) -> DownloadOption:
@@ -209,15 +208,17 @@ def _content(listing: Listing, choice: DownloadOption) -> str:
     return sha256(json.dumps(marks).encode()).hexdigest()
 
 
-def _filled(listing: Listing, choice: DownloadOption, known: Document) -> Model:
+def _filled(
+    listing: Listing, choice: DownloadOption, known: Document, name: str
+) -> Model:
     folder = settings.OMNI_HOME.models.joinpath(*listing.repo.split("/"))
     paths = [str(folder / file.path) for file in choice.files]
     return Model(
-        name=hub_name(listing.repo, choice.label),
+        name=name,
         # Where a download puts it.
         path=paths[0],
         shards=paths,
         # No time: it tells files of one size apart, as that of a file on disk does.
         modified_ns=int(_content(listing, choice)[:15], 16),
-        **{name: known[name] for name in FIELDS},
+        **{column: known[column] for column in FIELDS},
     )

@@ -12,7 +12,7 @@ from deployments.planning.corrections import Past
 from deployments.planning.memory.placement import CPU
 from deployments.planning.plan import DeviceFacts, Plan, Verdict
 from deployments.planning.ranking import SURE
-from deployments.planning.settings import SETTINGS
+from deployments.planning.settings import SETTINGS, with_defaults
 from deployments.services.plans import Members, plan_on
 from deployments.strategies import get_strategy
 from gpus.models import Device
@@ -82,6 +82,8 @@ class LayoutPlans:
     bench: Bench
     # What can draft for a model and is worth it, the best first.
     drafts_for: Callable[[Model], list[Model]]
+    # Without what drafts, or reads prompts elsewhere.
+    only_plain: bool = False
     planned: int = 0
     _kept: dict[tuple[object, ...], list[Planned]] = field(default_factory=dict)
 
@@ -113,6 +115,8 @@ class LayoutPlans:
         )
         for layout in found_layouts:
             if not set(layout.places) <= set(places):
+                continue
+            if self.only_plain and not get_strategy(layout.strategy).is_plain:
                 continue
             found = self._plan(model, engine, layout, settings, drafts)
             if found.key and found.key in seen:
@@ -191,9 +195,9 @@ def candidate(planned: Planned, devices: Mapping[str, DeviceFacts]) -> Candidate
         plan.predicted.prefill_tps or UNKNOWN_TPS,
         plan.predicted.decode_tps or UNKNOWN_TPS,
         _with_host(held, devices),
-        frozenset(_silicon(devices[name]) for name in used),
-        frozenset(name for name in held if devices[name].kind == Device.Kind.RPC),
-        int(planned.settings["parallel"]),
+        frozenset(_silicon(devices[name]) for name in used if name in devices),
+        frozenset(name for name in held if _is_alone(devices.get(name))),
+        int(with_defaults(planned.settings)["parallel"]),
         sure,
         f"{planned.model.name} {sorted(planned.places)}",
     )
@@ -205,9 +209,14 @@ def _with_host(
     """What stand-ins hold lies in the host's memory: it counts there, too."""
     needs = dict(held)
     for name, n_bytes in held.items():
-        if devices[name].is_stand_in and CPU in devices:
+        if name in devices and devices[name].is_stand_in and CPU in devices:
             needs[CPU] = needs.get(CPU, 0) + n_bytes
     return needs
+
+
+def _is_alone(device: DeviceFacts | None) -> bool:
+    """Whether it serves one deployment at a time."""
+    return device is not None and device.kind == Device.Kind.RPC
 
 
 def _silicon(device: DeviceFacts) -> str:

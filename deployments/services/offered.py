@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from itertools import islice
 
 from django.db.models import QuerySet
 
-from deployments.advice.purposes import Purpose
+from deployments.advice.purposes import (
+    EMBEDDING,
+    RERANKING,
+    VISION,
+    Purpose,
+    meant_by,
+)
 from deployments.formats.kinds import Kind
-from deployments.formats.partners import PartnerFile, partners
 from deployments.models import Model
 from deployments.services.defaults import default_engine
+from deployments.services.projectors import has_projector, projectors
 from gpus.models import Host
 from omni.errors import OmniError
 
 MOST_OFFERED = 6
-# By how a word of a purpose's name begins; every other purpose is one of text.
-_KINDS = {
-    "embed": Kind.EMBEDDING,
-    "retriev": Kind.EMBEDDING,
-    "rerank": Kind.RERANKER,
-}
-_SEEING = ("vision", "visual", "image", "picture", "ocr", "multimodal")
+# Every other purpose is one of text.
+_KINDS = {EMBEDDING: Kind.EMBEDDING, RERANKING: Kind.RERANKER}
 
 
 def offered(purpose: Purpose, host: Host, most_bytes: int | None) -> tuple[str, ...]:
@@ -31,16 +31,11 @@ def offered(purpose: Purpose, host: Host, most_bytes: int | None) -> tuple[str, 
 
     Files of more than `most_bytes` fit nowhere on the rig.
     """
-    words = re.findall(r"[a-z]+", purpose.name.lower())
-    if any(word.startswith(_SEEING) for word in words):
+    meant = meant_by(purpose.name)
+    if meant == VISION:
         found: Iterable[Model] = _that_see()
     else:
-        kinds = [
-            kind
-            for begin, kind in _KINDS.items()
-            if any(word.startswith(begin) for word in words)
-        ]
-        found = _of_kind(kinds[0] if kinds else Kind.TEXT)
+        found = _of_kind(_KINDS.get(meant, Kind.TEXT))
     fitting = (
         model.name
         for model in found
@@ -56,15 +51,8 @@ def _of_kind(kind: Kind) -> QuerySet[Model]:
 
 def _that_see() -> list[Model]:
     """Text models beside whose file a projector lies that is theirs."""
-    parts = Model.objects.filter(state=Model.State.OK, kind=Kind.PROJECTOR)
-    projectors = [
-        PartnerFile.of(*row) for row in parts.values_list("name", "path", "facts")
-    ]
-    return [
-        model
-        for model in _of_kind(Kind.TEXT)
-        if partners(PartnerFile.of(model.name, model.path, model.facts), projectors)
-    ]
+    known = projectors()
+    return [model for model in _of_kind(Kind.TEXT) if has_projector(model, known)]
 
 
 def _loads(host: Host, model: Model) -> bool:

@@ -1,71 +1,71 @@
-"""One click runs a model: the planner's best way on what is free now, and why there is none."""
+"""One click runs a model: the best way on what is free now, and why there is none."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from deployments.advice.layouts import several
-from deployments.engines import get_flavour, reads_gguf
+from deployments.advice.purposes import CHAT, Purpose
+from deployments.engines import reads_gguf
 from deployments.models import Binding, Deployment, Engine, Model, Role
 from deployments.planning.memory.sharing import Rival
-from deployments.planning.plan import DeviceFacts, Plan, Severity, Verdict
+from deployments.planning.plan import DeviceFacts, Plan, Severity
 from deployments.planning.ranking import rank
 from deployments.planning.settings import SETTINGS
 from deployments.services.checks import free_name
-from deployments.services.comparing import Choice, Compared, compare
-from deployments.services.defaults import default_engine
+from deployments.services.defaults import default_engine, usable_devices
 from deployments.services.deployments import deployment_launch, deployment_start
 from deployments.services.discovery import local_host
+from deployments.services.fitting import past_of
+from deployments.services.layout_plans import Bench, LayoutPlans, Planned
+from deployments.services.layout_ranking import best_first
 from deployments.services.plans import Setup, rig_facts
 from deployments.services.tenancy import Occupied, occupied
-from deployments.strategies import STRATEGIES
+from deployments.strategies import get_strategy
 from gpus.models import Device, Gpu, Host
 from omni.errors import OmniError
 from omni.roles import OPERATE, require
 
 CPU = "cpu"
+# What nobody has said more of than which model it is for.
+USUAL = Purpose(CHAT)
 
 
 @dataclass(frozen=True)
 class Offer:
     """One way to run the model. `in_the_way` are deployments that would have to go first."""
 
-    engine: Engine
-    outcome: Compared
-    plan: Plan
+    planned: Planned
     devices: tuple[DeviceFacts, ...]
-    is_shared: bool
     in_the_way: tuple[Rival, ...] = ()
 
     @property
-    def place(self) -> int:
-        """0 on one card, 1 on several, 2 partly on the CPU, 3 on the CPU alone."""
-        if all(device.kind == CPU for device in self.devices):
-            return 3
+    def plan(self) -> Plan:
+        assert self.planned.plan
+        return self.planned.plan
+
+    @property
+    def title(self) -> str:
+        return get_strategy(self.planned.layout.strategy).title
+
+    @property
+    def is_on_one_card(self) -> bool:
+        """All of it, its cache too: the other cards stay free for others."""
+        names = {device.name for device in self.devices}
         spills = any(
-            use.kv_bytes
-            for use in self.plan.devices
-            if use.name not in {d.name for d in self.devices}
+            use.kv_bytes and use.name not in names for use in self.plan.devices
         )
-        if spills or self.outcome.strategy.uses_host:
-            return 2
-        if len(self.devices) == 1:
-            return 0
-        return 1
+        is_alone = len(names) == 1 and self.devices[0].kind != CPU
+        return is_alone and not spills and not self.uses_host
+
+    @property
+    def uses_host(self) -> bool:
+        return get_strategy(self.planned.layout.strategy).uses_host
 
     @property
     def can_start(self) -> bool:
-        return self.plan.verdict != Verdict.NOT_VIABLE and not self.in_the_way
-
-    @property
-    def key(self) -> tuple[object, ...]:
-        """The best is least: what has no caution, then fewest devices, then those that nobody uses,
-        then speed."""
-        verdict, speed = rank(self.plan)
-        kinds = max(device.kind == Device.Kind.RPC for device in self.devices)
-        return verdict, self.place, kinds, self.is_shared, speed
+        return self.planned.can_serve and not self.in_the_way
 
 
 def deploy(*, model: Model, user: Any = None) -> Deployment:
@@ -89,15 +89,16 @@ def deploy(*, model: Model, user: Any = None) -> Deployment:
 
 
 def _setup(offer: Offer) -> Setup:
+    planned = offer.planned
     return Setup(
-        offer.engine.host,
-        offer.outcome.name,
-        offer.outcome.strategy.name,
-        offer.engine,
-        offer.outcome.members,
+        planned.engine.host,
+        free_name(planned.model.name),
+        planned.layout.strategy,
+        planned.engine,
+        planned.members,
         # What the planner chose is kept: planned again for the start, the command is the one that
         # was judged.
-        {key: value for key, value in offer.plan.settings.items() if key in SETTINGS},
+        {key: value for key, value in planned.settings.items() if key in SETTINGS},
     )
 
 
@@ -123,17 +124,17 @@ def best_offer(host: Host, model: Model) -> Offer:
         )
         raise OmniError("unusable_cards", text, fix)
     taken = occupied(host)
-    offers = list(_offers(host, model, engines, _left(rig_facts(host), taken), taken))
+    offers = _offers(host, model, engines, _left(rig_facts(host), taken), taken)
     ready = [offer for offer in offers if offer.can_start]
     if ready:
-        return min(ready, key=lambda offer: offer.key)
-    alone = list(_offers(host, model, engines, rig_facts(host, live=False), taken))
+        return _one_card_first(ready)[0]
+    alone = _offers(host, model, engines, rig_facts(host, live=False), taken)
     raise _why_none(model, offers, alone)
 
 
 def ways(host: Host, model: Model) -> list[Offer]:
-    """The best way on each of the host's devices, and on several where none holds the model alone,
-    as if nothing else ran; the best first, those that cannot be too.
+    """The best way on each of the host's devices, and on several together, as if nothing else ran;
+    the best first, those that cannot be too.
 
     `in_the_way` of each are deployments that have its place at this moment. Raises OmniError
     (no_engine, fits_nowhere).
@@ -141,14 +142,16 @@ def ways(host: Host, model: Model) -> list[Offer]:
     engines = _engines(host, model)
     rig = rig_facts(host, live=False)
     best: dict[tuple[str, ...], Offer] = {}
-    for offer in _offers(host, model, engines, rig, occupied(host)):
-        names = tuple(device.name for device in offer.devices)
-        if names not in best or offer.key < best[names].key:
-            best[names] = offer
+    offers = _offers(host, model, engines, rig, occupied(host))
+    for offer in _one_card_first(offers):
+        best.setdefault(tuple(device.name for device in offer.devices), offer)
     if not best:
         text = f"{model.name} cannot be planned on any device here."
         raise OmniError("fits_nowhere", text, "Look at the devices on the Rig page.")
-    return sorted(best.values(), key=lambda offer: offer.key)
+    found = list(best.values())
+    if not any(each.is_on_one_card and each.planned.can_serve for each in found):
+        return found
+    return [e for e in found if len(e.devices) == 1 and e.devices[0].kind != CPU]
 
 
 def _engines(host: Host, model: Model) -> list[Engine]:
@@ -168,23 +171,6 @@ def _engines(host: Host, model: Model) -> list[Engine]:
 
 
 # --- where it could go ----------------------------------------------------------------------------
-def usable_devices(host: Host, engine: Engine) -> list[str]:
-    """The devices that the engine can compute on, in the panel's order."""
-    present = Device.objects.filter(host=host, is_present=True).order_by(
-        "position", "name"
-    )
-    kind = get_flavour(engine.flavour).device_kind(engine.build)
-    if kind:
-        return [device.name for device in present if device.kind == kind]
-    listed = {str(device["name"]) for device in engine.devices}
-    everywhere = (Device.Kind.CPU, Device.Kind.RPC)
-    return [
-        device.name
-        for device in present
-        if device.kind in everywhere or device.name in listed
-    ]
-
-
 def _cards_out_of_reach(host: Host, usable: Iterable[str]) -> list[str]:
     """The host's cards, where there are some and none of them can be used."""
     cards = host.gpus.exclude(state=Gpu.State.ABSENT)
@@ -194,13 +180,6 @@ def _cards_out_of_reach(host: Host, usable: Iterable[str]) -> list[str]:
     if reached:
         return []
     return [card.name for card in cards]
-
-
-def _sets(devices: Sequence[DeviceFacts]) -> Iterator[tuple[DeviceFacts, ...]]:
-    cards = [device for device in devices if device.kind != CPU]
-    yield from ((card,) for card in cards)
-    yield from several(cards)
-    yield from ((device,) for device in devices if device.kind == CPU)
 
 
 def _left(rig: Mapping[str, DeviceFacts], taken: Occupied) -> dict[str, DeviceFacts]:
@@ -227,62 +206,30 @@ def _offers(
     engines: Sequence[Engine],
     rig: Mapping[str, DeviceFacts],
     taken: Occupied,
-) -> Iterator[Offer]:
-    names = dict.fromkeys(STRATEGIES, free_name(model.name))
-    usable = [(engine, usable_devices(host, engine)) for engine in engines]
-    known = [
-        rig[name]
-        for name in dict.fromkeys(name for _, found in usable for name in found)
-        if name in rig
-    ]
-    has_whole_card = False
-    for devices in _sets(known):
-        # One free card that holds all of it is the best there is: what takes more need not be
-        # planned.
-        if has_whole_card and (len(devices) > 1 or devices[0].kind == CPU):
-            continue
-        for engine, found in usable:
-            if not {device.name for device in devices} <= set(found):
-                continue
-            for offer in _on(
-                Choice(engine, model, [device.name for device in devices]),
-                names,
-                rig,
-                devices,
-                taken,
-            ):
-                is_best = offer.place == 0 and offer.can_start and not offer.is_shared
-                has_whole_card = has_whole_card or (
-                    is_best and offer.plan.verdict == Verdict.VIABLE
-                )
-                yield offer
+) -> list[Offer]:
+    """Every layout of the one model, ranked as the first page ranks them."""
+    plans = LayoutPlans(Bench(rig, past_of(host)), lambda _: [], only_plain=True)
+    found: list[Planned] = []
+    for engine in engines:
+        names = [name for name in usable_devices(host, engine) if name in rig]
+        found += [each for each in plans.of(model, engine, tuple(names)) if each.plan]
+    ranked = best_first(USUAL, found, rig, taken.devices)
+    return [_offer(planned, rig, taken) for planned in ranked]
 
 
-def _on(
-    choice: Choice,
-    names: Mapping[str, str],
-    rig: Mapping[str, DeviceFacts],
-    devices: tuple[DeviceFacts, ...],
-    taken: Occupied,
-) -> Iterator[Offer]:
-    is_shared = any(device.name in taken.devices for device in devices)
-    for outcome in compare(rig, choice, names):
-        plan = outcome.plan
-        strategy = outcome.strategy
-        # What drafts, or reads prompts elsewhere, somebody chooses who knows what for.
-        if plan is None or not strategy.is_plain:
-            continue
-        # On each of the devices alone it is planned, too.
-        if len(devices) > 1 and strategy.takes_one_device:
-            continue
-        yield Offer(
-            choice.engine,
-            outcome,
-            plan,
-            devices,
-            is_shared,
-            tuple(taken.in_the_way_of(plan)),
-        )
+def _one_card_first(offers: Sequence[Offer]) -> list[Offer]:
+    """What is whole on one card before what takes more, where it has no worse verdict: the other
+    cards stay free."""
+    verdicts = [rank(offer.plan)[0] for offer in offers]
+    best = min(verdicts, default=0)
+    return sorted(
+        offers, key=lambda o: not (o.is_on_one_card and rank(o.plan)[0] == best)
+    )
+
+
+def _offer(planned: Planned, rig: Mapping[str, DeviceFacts], taken: Occupied) -> Offer:
+    devices = tuple(rig[name] for name in planned.layout.places)
+    return Offer(planned, devices, tuple(taken.in_the_way_of(planned.plan)))
 
 
 # --- why not --------------------------------------------------------------------------------------
@@ -290,15 +237,9 @@ def _why_none(
     model: Model, offers: Sequence[Offer], alone: Sequence[Offer]
 ) -> OmniError:
     """`alone` are the ways that there would be if nothing else ran."""
-    taken = [
-        offer
-        for offer in alone
-        if offer.plan.verdict != Verdict.NOT_VIABLE and offer.in_the_way
-    ]
+    taken = [offer for offer in alone if offer.planned.can_serve and offer.in_the_way]
     if taken:
-        rivals = min(
-            taken, key=lambda offer: (len(offer.in_the_way), offer.key)
-        ).in_the_way
+        rivals = min(taken, key=lambda offer: len(offer.in_the_way)).in_the_way
         names = " and ".join(rival.name for rival in rivals)
         text = (
             f"{model.name} has no place beside what runs:"
@@ -314,9 +255,7 @@ def _why_none(
         return OmniError(
             "fits_nowhere", f"{model.name} cannot be planned on any device here.", fix
         )
-    nearest = min(
-        offers, key=lambda offer: (offer.place, -(offer.devices[0].total_bytes or 0))
-    )
+    nearest = min(offers, key=_plainest)
     reasons = [
         reason.text
         for reason in nearest.plan.reasons
@@ -325,3 +264,10 @@ def _why_none(
     where = " and ".join(device.name for device in nearest.devices)
     text = f"{model.name} cannot run on what is free here. On {where}: {' '.join(reasons[:2])}"
     return OmniError("fits_nowhere", text, fix)
+
+
+def _plainest(offer: Offer) -> tuple[bool, int, bool, int]:
+    """One card before several and the largest first, the CPU last."""
+    first = offer.devices[0]
+    is_host = first.kind == CPU
+    return is_host, len(offer.devices), offer.uses_host, -(first.total_bytes or 0)

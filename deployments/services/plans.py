@@ -127,13 +127,13 @@ def plan_external(
 ) -> Plan:
     """Of a model on an external server, by what that said last."""
     if engine.state == Engine.State.OK:
-        trouble = None
+        error = None
     else:
-        trouble = OmniError("server_away", engine.error or "It is away.")
+        error = OmniError("server_away", engine.error or "It is away.")
     return external_plan(
         strategy,
         model,
-        ServerReport(tuple(engine.offers), engine.build, trouble),
+        ServerReport(tuple(engine.offers), engine.build, error),
         settings,
         extra_args,
     )

@@ -47,8 +47,8 @@ def server_add(
             "Use that one.",
         )
     report = ask(checked, key)
-    if report.trouble:
-        raise report.trouble
+    if report.error:
+        raise report.error
     try:
         with transaction.atomic():
             engine = with_report(

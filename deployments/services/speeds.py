@@ -29,8 +29,10 @@ def speeds_of(
     """Of a plan with processes, corrected by what was measured since it was made, too; `models` are
     by role, flavour and build the engine's."""
     subject = plan_subject(plan, models, flavour, build)
-    told = dict.fromkeys(run for rate in Rate for run in past.told(subject, rate))
-    newest = sorted(told, key=lambda run: run.at.timestamp() if run.at else 0.0)
+    runs = dict.fromkeys(
+        run for rate in Rate for run in past.runs_with_errors(subject, rate)
+    )
+    newest = sorted(runs, key=lambda run: run.at.timestamp() if run.at else 0.0)
     return Speeds(
         corrected(plan, subject, past).predicted, tuple(reversed(newest))[:SHOWN]
     )

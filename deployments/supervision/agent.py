@@ -19,8 +19,8 @@ from deployments.services.discovery import discover, ensure_devices, local_host
 from deployments.services.fitting import keep_ram_measured
 from deployments.services.stored_plans import keep_plans_current
 from deployments.supervision.host_agent import HostAgent
+from deployments.supervision.problems import recording_problems
 from deployments.supervision.sampler import start_sampler
-from deployments.supervision.troubles import troubles_of
 from omni.backoff import backoff_s
 from omni.database import keep_connections, let_go
 
@@ -35,7 +35,11 @@ SAMPLER_LONGEST_DELAY_S = 30.0
 SAMPLER_STABLE_AFTER_S = 30.0
 STOP_TIMEOUT_S = 3.0
 DISCOVERY_RETRY_S = 10.0
+# Soon after a start the machine gets quiet; later it is looked at now and then.
+RAM_FIRST_LOOK_S = 5.0
 RAM_LOOK_S = 60.0
+# A measurement takes every core for a second: where none is quiet they get rarer and rarer.
+RAM_LONGEST_REST_S = 3600.0
 
 _nudged = threading.Event()
 _library_nudged = threading.Event()
@@ -101,7 +105,7 @@ def _reconcile_loop() -> None:
     while not _stopping.is_set():
         busy = False
         _nudged.clear()
-        with troubles_of("supervision"):
+        with recording_problems("supervision"):
             if agent is None:
                 agent = HostAgent(local_host())
             busy = agent.tick()
@@ -125,7 +129,7 @@ def _library_loop() -> None:
     while not _stopping.is_set():
         _library_nudged.clear()
         if _is_the_agent.is_set():
-            with troubles_of("library"):
+            with recording_problems("library"):
                 keeper = keeper or LibraryKeeper(local_host())
                 keeper.tick()
         let_go()
@@ -139,7 +143,7 @@ def _discover(retry_s: float = DISCOVERY_RETRY_S) -> None:
     """Devices, engines, models: at the start until it succeeds, and again by the scan task."""
     is_done = False
     while not is_done and not _stopping.is_set():
-        with troubles_of("discovery"):
+        with recording_problems("discovery"):
             ensure_devices(local_host(), look_again=True)
             nudge()
             discover()
@@ -154,14 +158,21 @@ def _discover(retry_s: float = DISCOVERY_RETRY_S) -> None:
 def _keep_predicting() -> None:
     """How fast the memory is shows only while nothing else is done: it is measured again until it
     was quiet. What is predicted of running deployments follows."""
+    looks = measured = 0
+    due_s = time.monotonic()
     while not _stopping.is_set():
-        with troubles_of("discovery"):
+        with recording_problems("discovery"):
             keep_plans_current(local_host())
         let_go()
-        _stopping.wait(RAM_LOOK_S)
-        if not _stopping.is_set():
-            with troubles_of("discovery"):
-                keep_ram_measured(local_host())
+        looks += 1
+        _stopping.wait(backoff_s(looks, RAM_FIRST_LOOK_S, RAM_LOOK_S))
+        if _stopping.is_set() or time.monotonic() < due_s:
+            continue
+        with recording_problems("discovery"):
+            if keep_ram_measured(local_host()):
+                measured += 1
+                rest_s = backoff_s(measured, RAM_LOOK_S, RAM_LONGEST_REST_S)
+                due_s = time.monotonic() + rest_s
 
 
 def _broker_loop() -> None:
@@ -181,7 +192,7 @@ def _broker_loop() -> None:
         if (
             _is_the_agent.is_set() and away != 1
         ):  # one that is started again in between is no news
-            with troubles_of("broker"):
+            with recording_problems("broker"):
                 if away:
                     raise said
         let_go()

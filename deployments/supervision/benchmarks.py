@@ -48,8 +48,6 @@ class Benchmarks:
         self.number = 0
         self.failures = 0
         self.next_start_s = float("-inf")
-        # Whether one is wanted or runs, so that it has to be looked after.
-        self.has_work = False
 
     def tick(self) -> None:
         """Starts the process of the run that has its turn, unless it lives."""
@@ -59,7 +57,6 @@ class Benchmarks:
         # One that was begun is ended first, by whatever process.
         begun = unfinished.exclude(state=State.QUEUED).defer("document", "prompts")
         run = begun.first() or unfinished.defer("document", "prompts").first()
-        self.has_work = run is not None
         if self._lives() or run is None or is_held(self.run_folder, run.pk):
             return
         self._count_failures(run)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import zlib
 
 from django.conf import settings
+from django.db.models import Q, QuerySet
 
 from deployments.engines.probe.portable_cpu import library_env
 from deployments.instances import ports
@@ -45,6 +46,13 @@ def keeps_old_endpoint(device: Device) -> bool:
     if device.kind == Device.Kind.RPC or device.name in settings.OMNI_RPC_DEVICES:
         return False
     return device.endpoint != ""
+
+
+def devices_to_serve(host: Host) -> QuerySet[Device]:
+    """Those that `keep_rows` may have something to do for."""
+    is_served = Q(is_stand_in=True) | Q(name__in=settings.OMNI_RPC_DEVICES)
+    has_endpoint = Q(endpoint__gt="") & ~Q(kind=Device.Kind.RPC)
+    return host.devices.filter(is_served | has_endpoint)
 
 
 def keep_rows(host: Host) -> None:

@@ -125,14 +125,14 @@ class ExternalServers:
         return shown.state
 
     def _keep(self, instance: Instance, deployment: Deployment, shown: Shown) -> None:
-        trouble = shown.trouble
+        error = shown.error
         old = instance.state
         values = {
             "address": deployment.engine.path,
             "state": str(shown.state),
             "generation": deployment.generation,
-            "error_code": trouble.code if trouble else "",
-            "error": str(trouble) if trouble else "",
+            "error_code": error.code if error else "",
+            "error": str(error) if error else "",
         }
         if instance.pk and all(
             getattr(instance, name) == value for name, value in values.items()

@@ -1,9 +1,14 @@
-"""What ought to be: the rows of a host's instances, and what is wanted of a process that lives."""
+"""What ought to be: whether there is anything to look after, the rows of a host's instances, and
+what is wanted of a process that lives."""
 
 from __future__ import annotations
 
+from django.db import connection
+from django.db.models import Exists, Q, QuerySet
+
+from deployments.engines.external import EXTERNAL
 from deployments.instances.model_files import file_bytes
-from deployments.models import Deployment, Instance
+from deployments.models import BenchmarkRun, Deployment, Engine, Instance
 from deployments.planning.settings import with_defaults
 from deployments.states import LIVE
 from deployments.supervision import device_servers
@@ -12,6 +17,43 @@ from deployments.supervision.instances import is_newer, servers_of, slow_load_s
 from deployments.supervision.planned import Plans
 from deployments.supervision.process import Record
 from gpus.models import Host
+
+
+class WantedQuery:
+    """Asks whether a row calls for a look at the instances: one question, for a host that has none.
+
+    Its SQL is made once, which is nearly all that it costs.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self._sql, self._parameters = _rows_that_matter(host).query.sql_with_params()
+
+    def is_anything_wanted(self) -> bool:
+        with connection.cursor() as cursor:
+            cursor.execute(self._sql, self._parameters)
+            return cursor.fetchone() is not None
+
+
+def _rows_that_matter(host: Host) -> QuerySet[Host, tuple[int]]:
+    """The host's row if there is anything to do. Whoever gives the agent another kind of work names
+    its rows here."""
+    deployments = host.deployments.filter(
+        Q(desired=Deployment.Desired.RUNNING)
+        | Q(is_deleting=True)
+        | Q(trial_of__isnull=False)
+        | Q(external_model__gt="")
+    )
+    wanted = (
+        deployments,
+        Instance.objects.filter(host=host),
+        device_servers.devices_to_serve(host),
+        Engine.objects.filter(host=host, flavour=EXTERNAL),
+        BenchmarkRun.objects.filter(host=host, state__in=BenchmarkRun.UNFINISHED),
+    )
+    any_of_them = Q()
+    for rows in wanted:
+        any_of_them |= Q(Exists(rows))
+    return Host.objects.filter(any_of_them, pk=host.pk).order_by().values_list("pk")
 
 
 def wanted_instances(host: Host, plans: Plans) -> list[Instance]:

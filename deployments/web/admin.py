@@ -17,6 +17,7 @@ from django.forms.fields import InvalidJSONInput
 from django.http import HttpRequest
 from unfold.widgets import UnfoldAdminSelectWidget
 
+from deployments.advice.purposes import checked_purposes
 from deployments.bench.runs import benchmark_forget
 from deployments.engines import flavour_titles
 from deployments.engines.flags import allowed_args
@@ -223,7 +224,11 @@ class DeploymentForm(RowForm):
     """Settings and flags, held against the same tables as everywhere else."""
 
     class Meta:
-        field_classes = {"settings": PlainJSONField, "extra_args": PlainJSONField}
+        field_classes = {
+            "settings": PlainJSONField,
+            "extra_args": PlainJSONField,
+            "purposes": PlainJSONField,
+        }
 
     def clean_settings(self) -> dict[str, int | str]:
         given = self.cleaned_data["settings"]
@@ -237,18 +242,30 @@ class DeploymentForm(RowForm):
             raise forms.ValidationError(str(error)) from None
 
     def clean_extra_args(self) -> list[str]:
-        given = self.cleaned_data["extra_args"]
-        if not isinstance(given, list) or not all(
-            isinstance(each, str) for each in given
-        ):
-            raise forms.ValidationError(
-                'Write the flags as a list of texts, such as ["--jinja"].'
-            )
+        given = self._texts("extra_args", "flags", "--jinja")
         try:
             allowed_args(given)
         except OmniError as error:
             raise forms.ValidationError(str(error)) from None
         return given
+
+    def clean_purposes(self) -> list[str]:
+        given = self._texts("purposes", "purposes", "coding")
+        try:
+            return checked_purposes(given)
+        except OmniError as error:
+            raise forms.ValidationError(str(error)) from None
+
+    def _texts(self, field: str, what: str, such_as: str) -> list[str]:
+        """Nothing typed is none. Raises ValidationError where it is no list of texts."""
+        given = self.cleaned_data[field]
+        if given is None:
+            return []
+        if isinstance(given, list) and all(isinstance(each, str) for each in given):
+            return given
+        raise forms.ValidationError(
+            f'Write the {what} as a list of texts, such as ["{such_as}"].'
+        )
 
 
 @admin.register(Deployment)
@@ -304,6 +321,7 @@ class DeploymentAdmin(RightsAdmin):
             deployment=obj,
             settings=obj.settings,
             extra_args=obj.extra_args,
+            purposes=obj.purposes,
             user=request.user,
             # Django's transaction is open, in which nothing is planned: the agent does it.
             ready=Ready(),

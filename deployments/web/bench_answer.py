@@ -28,7 +28,7 @@ from deployments.web.bench_words import (
 # What a person waits for most: a start where that was asked for, else the tokens of the answer.
 ANSWERED_BY = ("start_ms", "output_tps")
 # Of more deployments, the chart says it better than a sentence.
-MOST_TOLD = 3
+MOST_LISTED = 3
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,11 @@ def _alone(found: Measurements) -> tuple[str, ...]:
             "Nothing is compared yet: that is done after planned numbers of rounds."
         ]
     if len(found.arms) == 1:
-        sentences += _told(found.arms[0])
+        sentences += _speed_sentences(found.arms[0])
     return tuple(sentences)
 
 
-def _told(arm: Arm) -> list[str]:
+def _speed_sentences(arm: Arm) -> list[str]:
     speed, first = arm.figure("output_tps"), arm.figure("first_token_ms")
     if speed.p50 is None or first.p50 is None:
         return []
@@ -107,10 +107,10 @@ def _told(arm: Arm) -> list[str]:
 def _sentence(users: int, rows: Sequence[Difference], found: Measurements) -> str:
     several = len({row.arm.users for row in found.differences}) > 1
     where = f"With {count_of(users, 'user')} at once: " if several or users > 1 else ""
-    return where + " ".join(_told_of(rows, found))
+    return where + " ".join(_verdict_sentences(rows, found))
 
 
-def _told_of(rows: Sequence[Difference], found: Measurements) -> list[str]:
+def _verdict_sentences(rows: Sequence[Difference], found: Measurements) -> list[str]:
     if all(row.arm.load == TOGETHER for row in rows):
         return [_beside_others(row) for row in rows]
 
@@ -137,7 +137,7 @@ def _beside_others(row: Difference) -> str:
 
 def _best(faster: Sequence[Difference], found: Measurements) -> list[str]:
     best, others = faster[0], [row.arm.deployment for row in faster[1:]]
-    if len(others) > MOST_TOLD:
+    if len(others) > MOST_LISTED:
         others = [f"{len(others)} others"]
     title = metric_of(best.metric).title
     said = [
@@ -207,17 +207,17 @@ def _decided(rows: Sequence[Difference], baseline: str, *, is_all: bool) -> str:
 
 def _figures(rows: Sequence[Difference]) -> str:
     title = metric_of(rows[0].metric).title
-    each = [f"{row.arm.deployment} {difference_text(row)}" for row in rows[:MOST_TOLD]]
+    each = [
+        f"{row.arm.deployment} {difference_text(row)}" for row in rows[:MOST_LISTED]
+    ]
     more = len(rows) - len(each)
     return f"{title} of {listed(each + ([f'{more} more'] if more else []))}."
 
 
 # --- what it rests on -----------------------------------------------------------------------------
 def _certainty(found: Measurements) -> str:
-    told = _requests(found)
-    return (
-        f"{told} All intervals of a report hold together in 95 of 100 reports.".strip()
-    )
+    requests = _requests(found)
+    return f"{requests} All intervals of a report hold together in 95 of 100 reports.".strip()
 
 
 def _requests(found: Measurements) -> str:

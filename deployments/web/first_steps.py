@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from django.urls import reverse
 
 from deployments.models import Engine, Model
+from deployments.services.defaults import usable_devices
 from deployments.services.loadable import own_engines
-from deployments.services.one_click import usable_devices
 from gpus.models import Device, Gpu, Host
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from django import forms
 from django.http import QueryDict
 
+from deployments.advice.purposes import KNOWN, checked_purposes
 from deployments.engines.external import EXTERNAL
 from deployments.engines.flag_table import ALLOWED
 from deployments.engines.flags import allowed_args
@@ -39,6 +40,7 @@ from deployments.web.role_fields import (
 from gpus.models import Device, Host
 from omni.errors import OmniError
 
+PURPOSES, OTHER_PURPOSES = "purposes", "other_purposes"
 FIRST_STRATEGY = next(iter(STRATEGIES))
 PREFIX = "setting_"
 # What is asked for depends on them: the form comes again, with all that is typed in it.
@@ -102,6 +104,17 @@ class DeploymentForm(forms.Form):
         help_text="A small model of the same family that guesses ahead.",
     )
     engine = EngineField(Engine.objects.none(), empty_label=None)
+    purposes = forms.MultipleChoiceField(
+        choices=[(name, name) for name in KNOWN],
+        required=False,
+        widget=forms.CheckboxSelectMultiple,
+        help_text="What it is for, and so what auto may send here.",
+    )
+    other_purposes = forms.CharField(
+        required=False,
+        help_text="Names of your own, with commas between them, such as translation.",
+        widget=forms.TextInput(attrs={"autocapitalize": "off", "spellcheck": "false"}),
+    )
     extra_args = forms.CharField(
         required=False,
         label="More engine flags",
@@ -218,6 +231,11 @@ class DeploymentForm(forms.Form):
                 check_name(name)
         return name
 
+    def clean_other_purposes(self) -> list[str]:
+        said = self.cleaned_data[OTHER_PURPOSES].replace(",", " ")
+        with _field_error():
+            return checked_purposes(said.split())
+
     def clean_extra_args(self) -> list[str]:
         lines = [
             line.strip()
@@ -269,6 +287,7 @@ class DeploymentForm(forms.Form):
             "members": members_of(self.strategy_chosen, data),
             "settings": validated(self._values(data)),
             "extra_args": data["extra_args"],
+            "purposes": [*data[PURPOSES], *data[OTHER_PURPOSES]],
             "user": user,
         }
         if self.deployment:
@@ -280,9 +299,12 @@ class DeploymentForm(forms.Form):
 def typed_so_far(query: QueryDict) -> dict[str, Any]:
     """Field name → what stands in it, for a form that is shown again because its strategy
     changed."""
+
+    def takes_many(name: str) -> bool:
+        return name.startswith("devices") or name == PURPOSES
+
     return {
-        name: query.getlist(name) if name.startswith("devices") else query[name]
-        for name in query
+        name: query.getlist(name) if takes_many(name) else query[name] for name in query
     }
 
 
@@ -350,6 +372,8 @@ def _initial(deployment: Deployment | None) -> dict[str, Any]:
         STRATEGY: deployment.strategy,
         "engine": deployment.engine_id,
         "extra_args": "\n".join(deployment.extra_args),
+        PURPOSES: [name for name in deployment.purposes if name in KNOWN],
+        OTHER_PURPOSES: ", ".join(n for n in deployment.purposes if n not in KNOWN),
     }
 
 

@@ -4,8 +4,8 @@ it is right."""
 from __future__ import annotations
 
 from deployments.advice.purposes import Purpose
-from deployments.library.hub_files import parse_repo
-from deployments.names import HUB, slug
+from deployments.library.hub_files import parse_hub_name
+from deployments.names import slug
 from deployments.rig.nodes import shortened
 from deployments.rig.question_limits import (
     CARD_LENGTH,
@@ -45,8 +45,6 @@ def check_models(row: PurposeRow) -> None:
             if len(name) > MODEL_LENGTH:
                 row.models.note(f"The model {shortened(name)!r} has too long a name.")
     names = _model_names(row)
-    if not names:
-        row.models.note("Choose the models that may serve it.")
     if len(names) > MOST_MODELS:
         row.models.note(f"Choose at most {MOST_MODELS}; these are {len(names)}.")
 
@@ -63,10 +61,8 @@ def _model_names(row: PurposeRow) -> tuple[str, ...]:
 
 
 def _hub_name(said: str) -> str:
-    """hub:OWNER/REPO:QUANT, from that or as parse_repo reads it. Raises OmniError (bad_repo)."""
-    wanted = parse_repo(said.strip().removeprefix(HUB))
-    part = f":{wanted.part}" if wanted.part else ""
-    return f"{HUB}{wanted.repo}{part}"
+    """As purposes files write it. Raises OmniError (bad_repo)."""
+    return parse_hub_name(said).name
 
 
 def read_purpose(row: PurposeRow) -> Purpose:

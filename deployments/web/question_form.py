@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from django.http import QueryDict
 
-from deployments.advice.purposes import Purpose, Question
+from deployments.advice.purposes import KNOWN, Purpose, Question
 from deployments.advice.what_if import CardSpec, RigSpec
 from deployments.names import HUB
 from deployments.rig.purposes_file import HERE
@@ -45,7 +45,6 @@ WHAT_IF = "what_if"
 # Submit buttons that change the form and ask nothing.
 ADD, REMOVE, QUICK = "add", "remove", "quick"
 PURPOSE, CARD = "purpose", "card"
-NAMES = ("coding", "reasoning", "chat", "vision", "embedding")
 CONTEXTS = ("4096", "8192", "16384", "32768", "65536", "131072")
 # A row that scripts copy has this for its number.
 BLANK = "__n__"
@@ -72,7 +71,7 @@ class QuestionForm:
     its memory and cores.
     """
 
-    names = NAMES
+    names = KNOWN
     contexts = CONTEXTS
     what_if = WHAT_IF
     here = HERE

@@ -24,6 +24,7 @@ urlpatterns = [
     path("answer/deploy/", advice.deploy, name="advice_deploy"),
     path("answer/measure/", advice.measure, name="advice_measure"),
     path("answer/rig.yaml", advice.export, name="advice_export"),
+    path("answer/running/", advice.running, name="advice_running"),
     path("models/", library.models, name="models"),
     path("models/scan/", library.scan, name="scan"),
     path("models/folders/add/", library.folder_add, name="folder_add"),

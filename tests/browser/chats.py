@@ -16,9 +16,9 @@ from tests.panel import RunningPanel
 # All that a page says of answers while they are made, by the figure's name; "doing" is the line
 # above them.
 FOLLOW = """() => {
-    window.told = {};
+    window.liveTexts = {};
     const note = (name, text) => {
-        const known = (window.told[name] ??= []);
+        const known = (window.liveTexts[name] ??= []);
         if (text && known.at(-1) !== text) known.push(text);
     };
     new MutationObserver(() => {
@@ -96,8 +96,8 @@ def follow_figures(page: Page) -> None:
     page.evaluate(FOLLOW)
 
 
-def told(page: Page) -> dict[str, list[str]]:
-    return page.evaluate("window.told")
+def live_texts(page: Page) -> dict[str, list[str]]:
+    return page.evaluate("window.liveTexts")
 
 
 def conversation_number(page: Page) -> int:

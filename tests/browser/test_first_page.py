@@ -110,6 +110,9 @@ def test_three_clicks_to_the_first_answer_and_three_to_a_measured_row(
     assert clicks.count <= 3
 
     is_as_before(fresh_panel)
+    # What runs says what it does at the moment.
+    figures = page.locator("#running .running-figures")
+    expect(figures).to_have_text(re.compile(r"0 requests\s+0 tokens/s"))
     wrong += in_four_looks(page, "first-page-measured")
     page.set_viewport_size({"width": 1280, "height": 900})
 

@@ -14,10 +14,10 @@ from tests.browser.chats import (
     deployed,
     follow_figures,
     limit,
+    live_texts,
     own_panel,
     said,
     say,
-    told,
 )
 from tests.browser.conftest import log_in
 from tests.browser.looks import ARTIFACTS, SIZES, look
@@ -200,7 +200,7 @@ def test_how_far_the_prompt_is_read_and_the_speed_are_shown_live(
     expect(ended(page)).to_have_count(1, timeout=60_000)
     ((_, _, _, completion, prompt, timings),) = stored(page, three)
     expect(page.locator("[data-live-figures]")).to_have_count(0)
-    counts = [int(text.split()[0]) for text in told(page)["tokens"]]
+    counts = [int(text.split()[0]) for text in live_texts(page)["tokens"]]
     assert counts == sorted(counts) and counts[-1] <= completion
     assert timings["predicted_n"] == completion
     shown = answers(page).locator("[data-figures]")
@@ -218,13 +218,13 @@ def test_an_answer_that_is_stopped_while_its_prompt_is_read_shows_what_is_known(
     say(page, f"{'The moor is wide and wet. ' * 200} {LONG}")
     parts = r"Reading the prompt: (\d+) % of (\d+) tokens"
     wait_until(
-        lambda: len(re.findall(parts, str(told(page).get("doing")))) > 2,
+        lambda: len(re.findall(parts, str(live_texts(page).get("doing")))) > 2,
         30,
         "it is not told how far the prompt is read",
     )
     page.keyboard.press("Escape")
     expect(ended(page, "stopped")).to_have_count(1)
-    heard = told(page)
+    heard = live_texts(page)
     found = re.findall(parts, str(heard["doing"]))
     percents = [int(percent) for percent, _ in found]
     assert percents == sorted(percents) and percents[0] < percents[-1] <= 100

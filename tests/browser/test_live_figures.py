@@ -16,10 +16,10 @@ from tests.browser.chats import (
     deployed,
     follow_figures,
     limit,
+    live_texts,
     own_panel,
     said,
     say,
-    told,
 )
 from tests.browser.conftest import log_in
 from tests.browser.looks import SIZES, in_four_looks
@@ -95,7 +95,7 @@ def test_an_answer_alone_on_its_card_has_watts_and_joules_a_token(
     follow_figures(page)
     say(page, LONG)
     ended(page, 1)
-    heard = told(page)
+    heard = live_texts(page)
     assert set(heard["watts"]) == {f"{WATTS} W"}
     assert all(text.endswith("/token") for text in heard["energy"])
     ((tokens, duration_ms, energy),) = said(
@@ -121,7 +121,7 @@ def test_lanes_on_one_card_share_its_energy_unless_one_waits_for_the_other(
     follow_figures(page)
     say(page, LONG)
     ended(page, 2)
-    assert set(told(page)["energy"]) == {"Energy shared"}
+    assert set(live_texts(page)["energy"]) == {"Energy shared"}
     shown = page.locator("[data-figures] [data-figure=energy]")
     expect(shown).to_have_text(["Energy shared"] * 2)
     expect(shown.first).to_have_attribute(
@@ -162,10 +162,12 @@ def test_who_wants_no_motion_sees_whole_seconds(
     follow_figures(page)
     say(page, f"{'The sea is wide and deep. ' * 200} Say hello.")
     wait_until(
-        lambda: len(told(page).get("first_token", [])) > 2,
+        lambda: len(live_texts(page).get("first_token", [])) > 2,
         30,
         "the time to the first token is not counted",
     )
     page.keyboard.press("Escape")
-    counted = [text for text in told(page)["first_token"] if text != "First token"]
+    counted = [
+        text for text in live_texts(page)["first_token"] if text != "First token"
+    ]
     assert all(re.fullmatch(r"First token \d+ s", text) for text in counted[:2])

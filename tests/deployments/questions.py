@@ -37,7 +37,7 @@ def _numbers(limit: NumberLimit) -> st.SearchStrategy[Any]:
 
 
 def purposes(models: st.SearchStrategy[str]) -> st.SearchStrategy[Purpose]:
-    some = st.lists(models, min_size=1, max_size=MOST_IN_LIST, unique=True).map(tuple)
+    some = st.lists(models, max_size=MOST_IN_LIST, unique=True).map(tuple)
     numbers = {key: _numbers(limit) for key, limit in NUMBERS.items()}
     return st.builds(Purpose, NAMES, some, **numbers).filter(
         lambda purpose: not why_too_long(purpose)

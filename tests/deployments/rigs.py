@@ -8,6 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from deployments.advice.purposes import why_no_purpose
 from deployments.engines import FLAVOURS
 from deployments.planning.settings import SETTINGS, Setting, conflicts
 from deployments.rig.words import Rig, RigDeployment, RigEngine, RigModel, RigRoute
@@ -29,6 +30,8 @@ ARGS = st.sampled_from(
         "--numa isolate",
     ]
 )
+
+PURPOSES = NAMES.filter(lambda name: not why_no_purpose(name))
 
 
 def _values(setting: Setting) -> st.SearchStrategy[int | str]:
@@ -73,6 +76,7 @@ def deployments(
         {role: tuple(draw(chosen)) for role in roles},
         draw(settings(keys)),
         tuple(draw(st.lists(ARGS, max_size=2, unique=True))),
+        tuple(draw(st.lists(PURPOSES, max_size=3, unique=True))),
     )
 
 

@@ -128,6 +128,25 @@ def test_what_cannot_be_a_setting_is_said_beside_the_field(
     )
 
 
+@pytest.mark.parametrize(
+    ("purposes", "says"),
+    [
+        ('"coding"', "Write the purposes as a list"),
+        ("[7]", "Write the purposes as a list"),
+        ('["My Own"]', "cannot be a purpose"),
+        ('["auto"]', "has another meaning"),
+    ],
+)
+def test_what_cannot_be_a_purpose_is_said_beside_the_field(
+    admin: Client, rows: Deployment, purposes: str, says: str
+) -> None:
+    typed = {"settings": "{}", "extra_args": "[]", "purposes": purposes}
+    path = f"/admin/deployments/deployment/{rows.pk}/change/"
+    answer = admin.post(path, typed | FORMSETS)
+    assert answer.status_code == 200 and says in html.unescape(answer.content.decode())
+    assert Deployment.objects.get().purposes == []
+
+
 def test_a_setting_is_changed_by_the_service_alone(
     admin: Client, rows: Deployment
 ) -> None:
@@ -138,11 +157,13 @@ def test_a_setting_is_changed_by_the_service_alone(
         "external_model": "x",
         "name": "auto",
     }
-    fields = {"settings": '{"context": 2048}', "extra_args": "[]", **typed, **FORMSETS}
+    set_here = {"settings": '{"context": 2048}', "purposes": '["coding", "coding"]'}
+    fields = {**set_here, "extra_args": "[]", **typed, **FORMSETS}
     answer = admin.post(f"/admin/deployments/deployment/{rows.pk}/change/", fields)
     assert answer.status_code == 302, answer.content.decode()[-2000:]
     row = Deployment.objects.get()
-    assert row.settings == {"context": 2048} and row.generation == rows.generation + 1
+    assert row.settings == {"context": 2048} and row.purposes == ["coding"]
+    assert row.generation == rows.generation + 1
     assert (row.desired, row.is_unloaded, row.ends_now) == ("stopped", False, False)
     assert (row.external_model, row.name) == ("", rows.name)
 

@@ -212,6 +212,7 @@ def test_the_best_is_deployed_by_one_press(
     assert answer.status_code == 302 and answer["Location"] == "/deployments/chat/"
     made = Deployment.objects.get()
     assert (made.name, made.desired) == ("chat", "running")
+    assert made.purposes == ["chat"]
     again = advice_board(host).best
     assert again and again.standing.is_deployed and not again.standing.changes
 

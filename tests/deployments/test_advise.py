@@ -28,9 +28,10 @@ from deployments.planning.plan import (
 )
 from deployments.rig.purposes_file import parse_purposes
 from deployments.rig.words import RigError
-from deployments.services.advising import Advice, Answer, advise, proposals
+from deployments.services.advising import Advice, advise
 from deployments.services.layout_plans import Planned, candidate
 from deployments.services.offered import offered
+from deployments.services.rig_answers import Answer, proposals
 from gpus.models import Host
 from omni.units import GIB
 from tests.deployments.conftest import OWNERS_FILES
@@ -386,6 +387,10 @@ def test_the_command_prints_what_it_would_deploy_and_deploys_it_when_asked(
     for each in first["deployments"]:
         bindings = made[each["name"]].bindings.all()
         assert {b.role: b.devices for b in bindings} == each["devices"]
+        served = [
+            p["name"] for p in first["purposes"] if p["deployment"] == each["name"]
+        ]
+        assert made[each["name"]].purposes == each["purposes"] == served
     # Asked again it changes nothing: the same names are there already.
     again = advised(tmp_path, text, "--apply", "1")
     assert again["changes"] == []

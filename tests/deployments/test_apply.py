@@ -28,6 +28,7 @@ deployments:
     devices: {{model: [RPC1]}}
     settings: {{context: 2048, flash_attention: on}}
     extra_args: [--top-k 5]
+    purposes: [coding]
 routes:
   - {{name: fast, deployment: helper}}
 """
@@ -51,7 +52,7 @@ def test_a_file_makes_all_it_names_and_says_so(host: object) -> None:
         {"context": 2048, "flash_attention": "on"},
         "stopped",
     )
-    assert made.bindings.get().devices == ["RPC1"]
+    assert made.bindings.get().devices == ["RPC1"] and made.purposes == ["coding"]
     assert Model.objects.get().state == "ok" and Engine.objects.get().flags
 
 
@@ -73,10 +74,12 @@ def test_each_change_is_named(host: object) -> None:
         WHOLE.replace("[RPC1]", "[RPC0, CPU]")
         .replace("context: 2048, ", "")
         .replace("name: small", "name: tiny")
+        .replace("[coding]", "[chat, my-own]")
     )
     changes = apply(changed.replace("model: small", "model: tiny")).changes
     assert "model tiny changed: name small → tiny" in changes
     assert "deployment helper: context 2048 → default" in changes
+    assert "deployment helper: purposes coding → chat, my-own" in changes
     assert "deployment helper: model devices RPC1 → RPC0, CPU" in changes
     assert Deployment.objects.get().generation == 2
 
@@ -125,8 +128,8 @@ def test_a_mistake_in_line_7_names_line_7_and_changes_nothing(
         ("[RPC1]", "[RPC9]", 9, "no device 'RPC9'"),
         ("engine: mine", "engine: yours", 7, "is named 'yours'"),
         ("name: helper", "name: auto", 6, "has another meaning"),
-        ("deployment: helper", "deployment: helpr", 13, "no deployment 'helpr'"),
-        ("name: fast", "name: helper", 13, "is taken"),
+        ("deployment: helper", "deployment: helpr", 14, "no deployment 'helpr'"),
+        ("name: fast", "name: helper", 14, "is taken"),
     ],
 )
 def test_what_a_file_names_must_be_there(

@@ -14,6 +14,7 @@ from deployments.services.effects import effects
 from deployments.strategies import STRATEGIES
 from deployments.web.forms import DeploymentForm
 from gpus.models import Device, Host
+from tests.helpers import squeezed
 
 
 @pytest.fixture
@@ -175,6 +176,63 @@ def test_a_change_shows_what_is_set_and_is_a_new_generation(
         2,
     )
     assert changed.bindings.get().devices == ["RPC0"]
+
+
+# --- purposes -------------------------------------------------------------------------------------
+def test_purposes_are_kept_and_come_again_in_the_form_and_on_the_page(
+    operator: Client, typed: dict[str, Any], model: Model
+) -> None:
+    purposes = {"purposes": ["coding", "chat"], "other_purposes": "my-own, chat  law"}
+    operator.post("/deployments/new/", typed | purposes)
+    made = Deployment.objects.get()
+    assert made.purposes == ["coding", "chat", "my-own", "law"]
+
+    form = operator.get(f"/deployments/{made.name}/change/").content.decode()
+    ticked = re.findall(r'name="purposes" value="(\w+)"[^>]*checked', form)
+    assert ticked == ["coding", "chat"] and 'value="my-own, law"' in form
+    page = operator.get(f"/deployments/{made.name}/").content.decode()
+    assert '<span class="chip">my-own</span>' in page
+
+    operator.post(f"/deployments/{made.name}/change/", typed)
+    assert Deployment.objects.get().purposes == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"other_purposes": "My Own!"}, "cannot be a purpose"),
+        ({"other_purposes": "auto"}, "has another meaning"),
+        ({"other_purposes": " ".join(f"p{n}" for n in range(13))}, "13 purposes"),
+        ({"purposes": ["nonsense"]}, "not one of the available choices"),
+    ],
+)
+def test_what_cannot_be_a_purpose_is_said_beside_its_field(
+    operator: Client, typed: dict[str, Any], changes: dict[str, Any], says: str
+) -> None:
+    text = operator.post("/deployments/new/", typed | changes).content.decode()
+    assert any(says in error for error in errors(text)), errors(text)
+    assert not Deployment.objects.exists()
+
+
+def test_a_purpose_that_the_model_suggests_is_offered_and_not_set(
+    operator: Client, typed: dict[str, Any], model: Model
+) -> None:
+    text = operator.get("/deployments/new/").content.decode()
+    assert "suggest chat; nothing is" in squeezed(text)
+    assert not re.search(r'name="purposes"[^>]*checked', text)
+    operator.post("/deployments/new/", typed)
+    assert Deployment.objects.get().purposes == []
+    page = operator.get(f"/deployments/{model.name}/").content.decode()
+    assert "its model suggests chat" in squeezed(page)
+
+
+def test_ticked_purposes_survive_a_change_of_strategy(
+    operator: Client, engine: Engine, model: Model
+) -> None:
+    query = "strategy=layer_split&purposes=coding&purposes=vision"
+    text = operator.get(f"/deployments/new/?{query}").content.decode()
+    ticked = re.findall(r'name="purposes" value="(\w+)"[^>]*checked', text)
+    assert ticked == ["coding", "vision"]
 
 
 def test_what_cannot_be_used_is_not_offered(

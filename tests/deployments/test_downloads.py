@@ -16,7 +16,7 @@ from django.conf import settings
 from django.db import DatabaseError
 from huggingface_hub import constants
 
-from deployments.library import downloads, fetching, hub, hub_files
+from deployments.library import downloads, fetching, hub, hub_bytes, hub_files
 from deployments.library.fetching import Fetching, part_path
 from deployments.library.keeper import LibraryKeeper
 from deployments.models import Download, LibraryFolder, Model
@@ -243,7 +243,9 @@ def test_a_hub_that_stays_away_fails_and_keeps_what_is_there(
     local_hub.cut_after, local_hub.cuts = 100_000, 1
     row = ask()
     monkeypatch.setattr(
-        hub, "opened", _once(hub.opened, lambda: setattr(local_hub, "status", 503))
+        hub_bytes,
+        "opened",
+        _once(hub_bytes.opened, lambda: setattr(local_hub, "status", 503)),
     )
     Fetching(row).run()
     row = fresh(row)

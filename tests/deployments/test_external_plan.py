@@ -21,8 +21,8 @@ from deployments.states import InstanceState as S
 from omni.errors import OmniError
 
 WELL = ServerReport(("a", "b"), "vllm")
-AWAY = ServerReport(trouble=OmniError("server_away", "It cannot be reached."))
-SILENT = ServerReport(trouble=OmniError("server_silent", "It gives no answer in time."))
+AWAY = ServerReport(error=OmniError("server_away", "It cannot be reached."))
+SILENT = ServerReport(error=OmniError("server_silent", "It gives no answer in time."))
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_the_state_follows_what_is_wanted_and_what_the_server_said(
 ) -> None:
     shown = shown_state(running, old, "a", report)
     assert shown.state == state and shown.reason
-    assert (shown.trouble is not None) == (state == S.UNHEALTHY and report is not None)
+    assert (shown.error is not None) == (state == S.UNHEALTHY and report is not None)
 
 
 @pytest.mark.parametrize(

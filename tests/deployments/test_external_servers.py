@@ -38,7 +38,7 @@ def external() -> Iterator[FakeExternalServer]:
 
 # --- asking ---------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    ("answers", "trouble"),
+    ("answers", "code"),
     [
         ({"/health": OK, "/v1/models": MODELS}, ""),
         ({"/v1/models": MODELS}, ""),
@@ -58,18 +58,18 @@ def external() -> Iterator[FakeExternalServer]:
     ],
 )
 def test_what_a_server_says_when_it_is_asked(
-    external: FakeExternalServer, answers: dict[str, Answer], trouble: str
+    external: FakeExternalServer, answers: dict[str, Answer], code: str
 ) -> None:
     external.answers = answers
     found = ask(external.address, "")
-    assert (found.trouble.code if found.trouble else "") == trouble, found
-    assert found.models == (() if trouble else ("org/Big-1",))
+    assert (found.error.code if found.error else "") == code, found
+    assert found.models == (() if code else ("org/Big-1",))
 
 
 def test_a_server_that_is_away_and_one_that_is_silent(
     external: FakeExternalServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    away = ask(f"http://127.0.0.1:{free_port()}", "").trouble
+    away = ask(f"http://127.0.0.1:{free_port()}", "").error
     assert away and away.code == "server_away" and away.retry
     monkeypatch.setattr(external_probe, "TIMEOUT_S", 0.3)
     external.answers["/health"] = FakeExternalServer.silent
@@ -81,7 +81,7 @@ def test_a_redirect_is_not_followed_and_the_key_goes_to_the_address_alone(
 ) -> None:
     other = FakeExternalServer()
     external.answers["/v1/models"] = (307, f"{other.address}/v1/models", b"")
-    assert ask(external.address, "secret-key").trouble
+    assert ask(external.address, "secret-key").error
     assert other.seen == []
     assert {headers["authorization"] for _, headers, _ in external.seen} == {
         "Bearer secret-key"
@@ -90,7 +90,7 @@ def test_a_redirect_is_not_followed_and_the_key_goes_to_the_address_alone(
 
 
 def test_another_host_is_not_asked_unless_it_is_allowed(settings: object) -> None:
-    refused = ask("http://box.example:9000", "").trouble
+    refused = ask("http://box.example:9000", "").error
     assert (
         refused
         and refused.code == "address_not_allowed"

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 from django.utils import timezone
+from pytest_django import DjangoAssertNumQueries
 
 from deployments.models import Measurement, Model
 from deployments.planning.corrections import Rate, Subject
@@ -58,6 +59,14 @@ def test_a_reading_under_load_is_taken_again(host: Host, measured: list[str]) ->
         measured == ["memory"]
         and Host.objects.get(pk=host.pk).ram_bandwidth_gbps == 10.0
     )
+
+
+def test_a_quiet_reading_of_today_needs_no_look_at_what_was_measured(
+    host: Host, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    kept(host, QUIET, 0)
+    with django_assert_num_queries(1):
+        assert not fitting.keep_ram_measured(host)
 
 
 def test_a_machine_at_work_is_not_measured(

@@ -91,7 +91,7 @@ def hostile_rig(deployment: Deployment, admin_user: User) -> int:
     )
     Device.objects.filter(host=host).update(description=HOSTILE)
     Host.objects.update(
-        cpu_name=HOSTILE, nvml_text=HOSTILE, nvml_state="x", troubles={"scan": HOSTILE}
+        cpu_name=HOSTILE, nvml_text=HOSTILE, nvml_state="x", problems={"scan": HOSTILE}
     )
     Gpu.objects.create(
         host=host, uuid="GPU-1", name=HOSTILE, error=HOSTILE, state="error"

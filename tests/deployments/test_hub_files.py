@@ -12,6 +12,7 @@ from deployments.library.hub_files import (
     choices,
     fits,
     is_safe_path,
+    parse_hub_name,
     parse_repo,
     quant_of,
     recommended,
@@ -160,6 +161,25 @@ def test_what_is_typed_names_a_repository(
 ) -> None:
     wanted = parse_repo(text)
     assert (wanted.repo, wanted.revision, wanted.part) == (repo, revision, part)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("hub:owner/name", "hub:owner/name"),
+        (" hub:owner/name:Q8_0 ", "hub:owner/name:Q8_0"),
+        ("owner/name@v2:Q8_0", "hub:owner/name@v2:Q8_0"),
+        ("hub:some.org/name@refs/pr/1", "hub:some.org/name@refs/pr/1"),
+        ("hub:owner/name:a/b@c.gguf", "hub:owner/name:a/b@c.gguf"),
+        ("https://hub.example/owner/name/tree/v2", "hub:owner/name@v2"),
+        ("https://hub.example/owner/name/blob/v2/a.gguf", "hub:owner/name@v2:a.gguf"),
+    ],
+)
+def test_a_model_at_the_hub_has_one_spelling_that_reads_back(
+    text: str, name: str
+) -> None:
+    wanted = parse_hub_name(text)
+    assert wanted.name == name and parse_hub_name(name) == wanted
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,14 @@ from typing import Any
 import pytest
 from huggingface_hub import constants
 
-from deployments.library import downloads, hub, hub_client, hub_files, hub_headers
+from deployments.library import (
+    downloads,
+    hub,
+    hub_bytes,
+    hub_client,
+    hub_files,
+    hub_headers,
+)
 from deployments.library.hub_client import check_target, is_public
 from deployments.library.hub_files import RepoFile
 from deployments.models import Model
@@ -112,7 +119,7 @@ def info(**changes: Any) -> bytes:
 
 
 def read_all(repo: str = REPO) -> bytes:
-    with hub.opened(repo, COMMIT, FILE, 0) as stream:
+    with hub_bytes.opened(repo, COMMIT, FILE, 0) as stream:
         return b"".join(stream.pieces())
 
 
@@ -430,7 +437,7 @@ def test_a_file_that_comes_too_slowly_is_asked_for_again(
 # --- parts of files -------------------------------------------------------------------------------
 def read_part(seconds: float = 20.0) -> bytes:
     """Bytes 16 to 31 of 64."""
-    return hub.read_part(REPO, COMMIT, FILE, 16, 32, time.monotonic() + seconds)
+    return hub_bytes.read_part(REPO, COMMIT, FILE, 16, 32, time.monotonic() + seconds)
 
 
 def part(

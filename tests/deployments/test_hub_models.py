@@ -228,6 +228,14 @@ def test_a_name_says_which_file(hub: LocalHub, name: str, expected: str) -> None
     assert hub_model(model.name).path == model.path
 
 
+def test_a_branch_in_the_name_is_what_is_asked_for(hub: LocalHub) -> None:
+    model = hub_model(f"hub:{MANY}@main:Q4_0")
+    assert model.name == f"hub:{MANY}@main:Q4_0"
+    assert any(f"{MANY}/revision/main" in each.path for each in hub.requests)
+    assert hub_model(model.name).path == model.path
+    assert "no revision gone" in str(refused(f"hub:{MANY}@gone:Q4_0"))
+
+
 @pytest.mark.parametrize(
     ("name", "code", "says"),
     [

@@ -38,6 +38,7 @@ PAGES = {
 PARTS = {
     "chat:lanes": ("conversation",),
     "deployments:across": (),
+    "deployments:advice_running": (),
     "deployments:answer": (),
     "deployments:download_list": (),
     "deployments:model_advice": ("model",),

@@ -127,6 +127,36 @@ def test_what_nobody_filled_is_left_out() -> None:
     assert form_of({"purpose-0-users": ""}).question.purposes[0].users == 1
 
 
+def test_a_purpose_may_leave_its_models_to_its_name() -> None:
+    question = form_of({"purpose-0-model": []}).question
+    assert question.purposes[0].models == ()
+    again = QuestionForm(question=question, library=LIBRARY)
+    sent_again = Fields(page_of(again)).query()
+    assert QuestionForm(sent_again, library=LIBRARY).question == question
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [
+        ("hub:owner/name@dev:Q8_0", "hub:owner/name@dev:Q8_0"),
+        ("owner/name@dev", "hub:owner/name@dev"),
+        ("hub:some.org/name@refs/pr/7:Q8_0", "hub:some.org/name@refs/pr/7:Q8_0"),
+        ("https://hub.example/owner/name/tree/dev", "hub:owner/name@dev"),
+        ("https://hub.example/owner/name/blob/v2/a.gguf", "hub:owner/name@v2:a.gguf"),
+        ("hub:owner/name:sub/a@b.gguf", "hub:owner/name:sub/a@b.gguf"),
+    ],
+)
+def test_the_branch_of_a_model_at_the_hub_comes_back_as_it_was(
+    typed: str, name: str
+) -> None:
+    question = form_of({"purpose-0-hub": [typed]}).question
+    assert question.purposes[0].models == ("coder", name)
+    again = QuestionForm(question=question, library=LIBRARY)
+    sent_again = Fields(page_of(again)).query()
+    assert QuestionForm(sent_again, library=LIBRARY).question == question
+    assert parse_purposes(purposes_text(question)) == question
+
+
 def test_models_of_a_hub_stand_beside_those_of_the_library() -> None:
     typed = ["hub:owner/name-GGUF:Q4_K_M", "", "owner/other:Q8_0"]
     form = form_of({"purpose-0-hub": typed})
@@ -184,7 +214,6 @@ def test_a_bad_field_says_what_is_wrong_and_keeps_what_was_typed(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"purpose-0-model": []}, "Choose the models"),
         ({"purpose-0-model": ["gone"]}, "There is no model 'gone'"),
         ({"purpose-0-hub": "nothing"}, "is no repository"),
         ({"purpose-0-hub": "hub:a/b:" + "x" * 300}, "too long a name"),
@@ -228,7 +257,7 @@ def test_a_what_if_of_nothing_is_told() -> None:
 
 def test_a_form_that_says_nothing_is_told() -> None:
     form = QuestionForm(QueryDict(""), library=LIBRARY)
-    assert set(form.errors) == {"purpose-0-name", "purpose-0-model"}
+    assert set(form.errors) == {"purpose-0-name"}
 
 
 def test_hostile_rows_end_in_errors() -> None:
@@ -311,7 +340,8 @@ def test_every_name_that_is_suggested_is_clear(sheet: DataSheet) -> None:
 
 
 # --- round trips ----------------------------------------------------------------------------------
-MODELS = st.sampled_from((*NAMES, "hub:owner/name-GGUF:Q4_K_M"))
+AT_HUB = ("hub:owner/name-GGUF:Q4_K_M", "hub:owner/name-GGUF@dev:Q4_K_M")
+MODELS = st.sampled_from((*NAMES, *AT_HUB))
 RIGS = rigs(
     st.sampled_from([clear_name(c) for c in CARDS]),
     st.sampled_from(("", *LINKS, "pcie 4")),

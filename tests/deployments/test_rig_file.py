@@ -32,6 +32,7 @@ deployments:
     devices: {model: [CUDA0, CPU]}
     settings: {context: 16384, parallel: 2, kv_cache_k: q8_0, flash_attention: on, gpu_layers: auto}
     extra_args: [--cache-reuse 256]
+    purposes: [coding, translation]
 routes:
   - {name: fast, deployment: helper, description: The quick one}
 """
@@ -53,6 +54,7 @@ def test_a_whole_file_becomes_dataclasses() -> None:
         {"model": ("CUDA0", "CPU")},
         settings,
         ("--cache-reuse 256",),
+        ("coding", "translation"),
     )
     assert parse(WHOLE) == Rig(
         (RigEngine("mine", "/opt/llama-server"),),
@@ -79,6 +81,7 @@ def test_a_strategy_with_one_role_needs_no_role_names() -> None:
     assert (found.models, found.devices) == ({"model": "m"}, {"model": ("CPU",)})
 
 
+MANY = [f"p{number}" for number in range(13)]
 HEAD = "deployments:\n  - name: a\n    models: m\n    devices: CPU\n"
 
 
@@ -132,6 +135,12 @@ PAIR = (
             "'many' is not a whole number",
         ),
         (HEAD + "    extra_args: --swa-full\n", 5, "extra_args must be a list"),
+        (HEAD + "    purposes: coding\n", 5, "purposes must be a list"),
+        (HEAD + "    purposes:\n      - coding\n      - My Own\n", 7, "be a purpose"),
+        (HEAD + "    purposes: [auto]\n", 5, "has another meaning"),
+        (HEAD + "    purposes: [[coding]]\n", 5, "purpose must be a text"),
+        (HEAD + "    purposes: [chat, chat]\n", 5, "purpose is named twice"),
+        (HEAD + f"    purposes: {MANY}\n", 5, "These are 13 purposes"),
         (HEAD.replace("devices: CPU", "devices: [CPU, CPU]"), 4, "named twice"),
         (HEAD.replace("devices: CPU", "devices: []"), 4, "list of devices is empty"),
         (HEAD.replace("devices: CPU", "devices: '; rm'"), 4, "not a device's name"),

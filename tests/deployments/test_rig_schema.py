@@ -70,6 +70,8 @@ def test_it_names_every_strategy_setting_and_flavour() -> None:
         HEAD
         + "    settings: {flash_attention: on, kv_unified: off, tensor_split: '3,1', gpu_layers:"
         " all}\n",
+        HEAD + "    purposes: [coding, my-own_purpose]\n",
+        HEAD + "    purposes:\n",
         HEAD + "    extra_args: [--top-k 5, --temp=0.5, --keep, '-1', --swa-full]\n",
     ],
 )
@@ -113,6 +115,11 @@ BOTH = "{target: t, draft: d}"
         HEAD + "    extra_args: [--tools all]\n",
         HEAD + "    extra_args: [--top-k 5 --model /etc/passwd]\n",
         HEAD + "    extra_args: [--no-such-flag]\n",
+        HEAD + "    purposes: coding\n",
+        HEAD + "    purposes: [My Own]\n",
+        HEAD + "    purposes: [auto]\n",
+        HEAD + "    purposes: [chat, chat]\n",
+        HEAD + f"    purposes: {test_rig_file.MANY}\n",
         HEAD.replace("devices: CPU", "devices: [CPU, CPU]"),
         HEAD.replace("devices: CPU", "devices: []"),
         HEAD.replace("devices: CPU", "devices: '; rm'"),

@@ -33,6 +33,7 @@ PAGES = {
     "/": ("pick",),
     "/answer/": ("pick",),
     "/answer/rig.yaml": ("key",),
+    "/answer/running/": ("pick",),
     "/telemetry/RPC0/history.json": ("minutes",),
     "/models/": ("q", "arch", "quant", "state", "sort"),
     "/models/download/": ("q",),

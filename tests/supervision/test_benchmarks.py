@@ -21,6 +21,7 @@ from deployments.supervision.benchmarks import (
     Benchmarks,
     cancel_running,
 )
+from deployments.supervision.wanted import WantedQuery
 from gpus.models import Host
 from omni.launcher import Detached
 from tests.helpers import HandClock
@@ -107,7 +108,7 @@ def test_run_whose_process_lives_is_left_alone_by_the_next_agent(
     with held(run):
         care.tick()
         assert lasting.numbers == []
-        assert care.has_work
+        assert WantedQuery(host).is_anything_wanted()
     care.tick()
     assert lasting.numbers == [run.pk]
 
@@ -127,7 +128,7 @@ def test_nothing_wanted_is_no_work(
     make_run(State.DONE)
     care = Benchmarks(host, start=lasting)
     care.tick()
-    assert not care.has_work
+    assert not WantedQuery(host).is_anything_wanted()
     assert lasting.numbers == []
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
-from deployments.models import Instance
+from deployments.engines.external import EXTERNAL
+from deployments.models import Deployment, Engine, Instance
 from deployments.services.waiting import AGENT_REPORT_S
 from deployments.states import InstanceState
 from deployments.supervision.host_agent import (
@@ -14,7 +16,8 @@ from deployments.supervision.host_agent import (
     SWEEP_EVERY_S,
     HostAgent,
 )
-from gpus.models import Device, Host
+from deployments.supervision.wanted import WantedQuery
+from gpus.models import Device, Host, SampleRollup
 from tests.helpers import HandClock, wait_until
 
 pytestmark = pytest.mark.skipif(
@@ -55,7 +58,72 @@ def test_tick_when_idle_for_long_looks_at_everything(
     agent: HostAgent, clock: HandClock
 ) -> None:
     clock.now_s += LOOK_ANYWAY_S
-    assert "SELECT" in queries(agent)
+    assert queries(agent).count("SELECT") > 5
+
+
+def test_tick_after_the_sampler_wrote_asks_one_question(
+    agent: HostAgent, host: Host
+) -> None:
+    SampleRollup.objects.create(
+        host=host,
+        card="host",
+        metric="cpu_percent",
+        resolution_s=10,
+        start=timezone.now(),
+        minimum=1.0,
+        mean=2.0,
+        maximum=3.0,
+        count=20,
+    )
+    assert queries(agent) == ["SELECT"]
+    assert queries(agent) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"desired": Deployment.Desired.RUNNING},
+        {"is_deleting": True},
+        {"trial_of": 1},
+        {"external_model": "org/big"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_deployment_that_needs_a_step_is_something_wanted(
+    host: Host, deployment: Deployment, change: dict[str, object]
+) -> None:
+    assert not WantedQuery(host).is_anything_wanted()
+    Deployment.objects.filter(pk=deployment.pk).update(**change)
+    assert WantedQuery(host).is_anything_wanted()
+
+
+@pytest.mark.parametrize(
+    ("device", "wanted"),
+    [
+        ({"name": "RPC0", "kind": "rpc", "is_stand_in": True}, True),
+        # It was offered to other hosts, and is no longer.
+        ({"name": "CUDA0", "kind": "cuda", "endpoint": "127.0.0.1:7000"}, True),
+        ({"name": "CUDA0", "kind": "cuda"}, False),
+        # It is another host's.
+        ({"name": "RPC0", "kind": "rpc", "endpoint": "10.0.0.2:7000"}, False),
+    ],
+)
+def test_a_device_to_serve_is_something_wanted(
+    host: Host, device: dict[str, object], wanted: bool
+) -> None:
+    Device.objects.create(host=host, **device)
+    assert WantedQuery(host).is_anything_wanted() == wanted
+
+
+def test_an_instance_and_a_server_to_ask_are_something_wanted(host: Host) -> None:
+    row = Instance.objects.create(host=host, role="rpc", device=host.devices.get())
+    assert WantedQuery(host).is_anything_wanted()
+    row.delete()
+    Engine.objects.create(
+        host=host, name="box", flavour=EXTERNAL, path="http://127.0.0.1:1"
+    )
+    assert WantedQuery(host).is_anything_wanted()
+    assert not WantedQuery(Host.objects.create(name="another")).is_anything_wanted()
 
 
 def test_tick_after_a_row_was_written_does_the_next_step(

@@ -108,7 +108,8 @@ def test_crashes_at_work_on_requests_do_not_take_a_deployment_away_for_good(
 ) -> None:
     """Of its own crashes three in a row are enough."""
     deployment_start(deployment=deployment)
-    ticker.agent.limits = replace(ticker.agent.limits, load_base_s=60.0)
+    steps = ticker.agent.steps
+    steps.limits = replace(steps.limits, load_base_s=60.0)
     request_locks = RequestLocks(django_settings.OMNI_HOME.drain_locks)
     for _ in range(3):
         ticker.until_state("ready")

@@ -11,9 +11,11 @@ from deployments.management.base import OmniCommand, add_json, read_rig
 from deployments.rig.advised import applied
 from deployments.rig.purposes_file import parse_purposes
 from deployments.services.advice_documents import advice_document, room_text
-from deployments.services.advising import Advice, Answer, Served, advise
+from deployments.services.advising import Advice, advise
 from deployments.services.discovery import local_host
-from omni.units import tps_text
+from deployments.services.hub_candidates import HubCandidate
+from deployments.services.rig_answers import Answer, Served
+from omni.units import bytes_text, tps_text
 
 
 class Command(OmniCommand):
@@ -49,6 +51,9 @@ class Command(OmniCommand):
             f"{advice.n_planned} layouts were planned in {advice.plan_s:.1f} s and searched in"
             f" {advice.search_s:.2f} s; {advice.n_rejected} of them cannot serve."
         )
+        for purpose, some in advice.at_hub.items():
+            for each in some:
+                self.say(f"{purpose}: not downloaded: {_at_hub(each)}")
         for change in changes:
             self.say(change)
 
@@ -69,6 +74,12 @@ class Command(OmniCommand):
         for reason in answer.reasons:
             if reason.code != "served":
                 self.say(f"   {reason.severity}: {reason.text}")
+
+
+def _at_hub(each: HubCandidate) -> str:
+    speed = f", at most {tps_text(each.most_tps)}" if each.most_tps else ""
+    size = bytes_text(each.model.size_bytes)
+    return f"{each.model.name}, {size}, should fit {' and '.join(each.places)}{speed}"
 
 
 def _busy(each: Served) -> str:

@@ -31,6 +31,8 @@ from deployments.web.advice_board import NOW, AdviceBoard, advice_board
 from deployments.web.advice_drawing import drawing
 from deployments.web.first_steps import first_steps
 from deployments.web.question_form import QuestionForm
+from deployments.web.rig_drawing import between_cards, has_links
+from deployments.web.running import running_live
 from gpus.models import Gpu, Host
 from omni.errors import OmniError
 from omni.htmx import HtmxHttpRequest, go_to, render_page_or_part, wants_part
@@ -65,14 +67,26 @@ def answer(request: HtmxHttpRequest) -> HttpResponse:
     )
 
 
+@require_GET
+def running(request: HtmxHttpRequest) -> HttpResponse:
+    """What runs, with the requests and tokens per second of this moment; asked for while it is on
+    the page."""
+    rows = running_live(local_host())
+    context = {"rows": rows, "is_live": True}
+    return render(request, "deployments/_advice_running.html", context)
+
+
 def _picked(request: HtmxHttpRequest) -> str:
     return request.GET.get(PICK, "")[:40]
 
 
 def _shown(request: HtmxHttpRequest, board: AdviceBoard) -> dict[str, Any]:
+    devices = drawing(board)
     return {
         "board": board,
-        "devices": drawing(board),
+        "devices": devices,
+        "has_links": has_links(devices),
+        "between_cards": between_cards(devices),
         "parts": BAR_PARTS,
         "now": NOW,
         "steps": first_steps(board.host),

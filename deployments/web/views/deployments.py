@@ -30,6 +30,7 @@ from deployments.services.loadable import without_engine
 from deployments.services.runnable import command_text, runnable
 from deployments.services.speeds import deployment_speeds
 from deployments.services.stored_plans import stored_plan
+from deployments.services.suggested import suggested_for, suggested_purposes
 from deployments.services.waiting import agent_is_running
 from deployments.states import InstanceState
 from deployments.strategies import STRATEGIES, strategy_title
@@ -129,6 +130,7 @@ def _details(found: Deployment) -> dict[str, Any]:
         "roles": strategy.roles if strategy and not found.is_external else (),
         "bindings": list(found.bindings.all()),
         "settings": _settings_shown(found),
+        "suggested": () if found.purposes else suggested_for(found),
         "agent_runs": agent_is_running(found.host),
     }
 
@@ -225,6 +227,7 @@ def _form_context(form: DeploymentForm) -> dict[str, Any]:
         "deployment": form.deployment,
         "measured": measured,
         "model": model,
+        "suggested": suggested_purposes(model) if model else (),
     }
 
 

@@ -58,7 +58,7 @@ def add(request: HtmxHttpRequest) -> HttpResponse:
         if not is_htmx(request):
             raise
         return render(
-            request, "deployments/_across.html", _context(typed=typed, trouble=error)
+            request, "deployments/_across.html", _context(typed=typed, error=error)
         )
     return _done(request, f"{device.name} is {device.description}.")
 

@@ -35,7 +35,10 @@ def download(request: HtmxHttpRequest) -> HttpResponse:
     if wants_part(request):
         response = render(request, "deployments/_hub_choices.html", context)
     else:
-        page = {"token_is_set": hub.has_token(), "hub_url": hub_client.endpoint()}
+        page = {
+            "token_is_set": hub_client.has_token(),
+            "hub_url": hub_client.endpoint(),
+        }
         response = render(
             request, "deployments/download.html", context | page | _list_context()
         )
@@ -97,7 +100,7 @@ def _found(typed: str) -> dict[str, Any]:
         "projector": hub_files.suggested_projector(found),
         "folders": folders,
         "other_count": len(info.files),
-        "may_enter": not info.gated or hub.has_token(),
+        "may_enter": not info.gated or hub_client.has_token(),
     }
 
 

@@ -92,7 +92,7 @@ def _way(offer: Offer, best: Offer) -> Way:
         state=state,
         word=WORDS[MEMORY if is_too_much else state],
         icon=ICONS[state],
-        title=offer.outcome.strategy.title,
+        title=offer.title,
         offer=offer,
         is_best=offer is best and can_be,
         uses=tuple(use for use in plan.devices if use.resident_bytes),

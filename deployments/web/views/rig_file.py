@@ -37,7 +37,7 @@ def rig_file(request: HtmxHttpRequest) -> HttpResponse:
             request, text, problems=error.problems, lines=excerpt(text, error.problems)
         )
     except OmniError as error:
-        return _page(request, text, trouble=error)
+        return _page(request, text, error=error)
 
 
 def _typed(request: HtmxHttpRequest) -> str:
@@ -84,7 +84,7 @@ def _applied(request: HtmxHttpRequest, text: str) -> HttpResponse:
     except OmniError as error:
         if error.code != "changed_meanwhile":
             raise
-        return _previewed(request, text, trouble=error)
+        return _previewed(request, text, error=error)
     messages.success(request, _said(outcome))
     return redirect("deployments:rig_file")
 

@@ -10,8 +10,8 @@ from django.conf import settings
 from django.test import Client
 
 from deployments.models import Model
-from deployments.supervision import agent, troubles
-from deployments.supervision.troubles import note_trouble, troubles_of
+from deployments.supervision import agent, problems
+from deployments.supervision.problems import record_problem, recording_problems
 from gpus.models import Host
 from tests.helpers import wait_until
 
@@ -20,34 +20,34 @@ TITLE = "Looking for devices, engines and models failed"
 
 @pytest.fixture(autouse=True)
 def as_after_a_start() -> Iterator[None]:
-    troubles._noted.clear()
+    problems._recorded.clear()
     yield
-    troubles._noted.clear()
+    problems._recorded.clear()
 
 
 def kept(host: Host) -> dict[str, str]:
-    return Host.objects.get(pk=host.pk).troubles
+    return Host.objects.get(pk=host.pk).problems
 
 
 def test_a_failure_is_written_down_once_and_goes_with_the_first_success(
     host: Host,
 ) -> None:
     for _ in range(2):
-        with troubles_of("library"):
+        with recording_problems("library"):
             raise OSError("the folder is gone")
         assert kept(host) == {"library": "OSError: the folder is gone"}
-    with troubles_of("supervision"):
+    with recording_problems("supervision"):
         pass
     assert list(kept(host)) == ["library"]
-    with troubles_of("library"):
+    with recording_problems("library"):
         pass
     assert kept(host) == {}
 
 
 def test_what_an_agent_before_this_one_wrote_goes_too(host: Host) -> None:
-    note_trouble("supervision", "It was another process.")
-    troubles._noted.clear()
-    with troubles_of("supervision"):
+    record_problem("supervision", "It was another process.")
+    problems._recorded.clear()
+    with recording_problems("supervision"):
         pass
     assert kept(host) == {}
 

@@ -15,11 +15,11 @@ from gpus.models import Host
 log = logging.getLogger(__name__)
 
 # What this process has written last, so that a turn that goes as the one before costs nothing.
-_noted: dict[str, str] = {}
+_recorded: dict[str, str] = {}
 
 
 @contextmanager
-def troubles_of(work: str) -> Iterator[None]:
+def recording_problems(work: str) -> Iterator[None]:
     """One bad turn must not end a loop.
 
     `work` is one of gpus.doctor.WORK, whose words the Rig page uses.
@@ -34,16 +34,16 @@ def troubles_of(work: str) -> Iterator[None]:
     except Exception as error:
         log.exception("%s failed", work)
         text = f"{type(error).__name__}: {error}"[:300]
-    if _noted.get(work) != text:
+    if _recorded.get(work) != text:
         try:
-            note_trouble(work, text)
+            record_problem(work, text)
         except DatabaseError as error:
             log.warning(
                 "%s: what went wrong could not be written down: %s", work, error
             )
 
 
-def note_trouble(work: str, text: str) -> None:
+def record_problem(work: str, text: str) -> None:
     """Writes what went wrong with this work on this host; an empty text says that it goes again."""
     with transaction.atomic():
         host = (
@@ -53,8 +53,8 @@ def note_trouble(work: str, text: str) -> None:
         )
         if host is None:
             return
-        others = {name: said for name, said in host.troubles.items() if name != work}
-        troubles = others | ({work: text} if text else {})
-        if troubles != host.troubles:
-            Host.objects.filter(pk=host.pk).update(troubles=troubles)
-    _noted[work] = text
+        others = {name: said for name, said in host.problems.items() if name != work}
+        problems = others | ({work: text} if text else {})
+        if problems != host.problems:
+            Host.objects.filter(pk=host.pk).update(problems=problems)
+    _recorded[work] = text
