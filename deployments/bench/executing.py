@@ -36,7 +36,7 @@ from deployments.bench.prepared import (
 from deployments.bench.questions import Questions
 from deployments.bench.report import Known, document, spoiled
 from deployments.bench.run import Benchmark
-from deployments.bench.runs import asked_by
+from deployments.bench.runs import asked_by, shape_of
 from deployments.bench.scenarios import Load
 from deployments.bench.watching import Watch
 from deployments.gateway.keys import create_key
@@ -193,7 +193,9 @@ class Execution:
 
         stage = Stage(run.names, swaps=run.swaps)
         targets = {name: target_at(run.gateway, name, key) for name in run.names}
-        measuring = Measuring(stage, targets, questions.load, self._say, watch)
+        measuring = Measuring(
+            stage, targets, questions.load, self._say, watch, shape_of(run)
+        )
         benchmark = Benchmark(
             questions.arms,
             questions.rounds,
@@ -251,6 +253,7 @@ class Execution:
             ],
             notes=[*page_cache, *found.notes],
             expected=questions.expected,
+            shape=shape_of(run),
         )
 
     # --- telling ----------------------------------------------------------------------------------

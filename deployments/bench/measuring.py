@@ -12,7 +12,7 @@ from itertools import cycle
 from deployments.bench.asking import Asking, Target
 from deployments.bench.blocks import Arm, Round, Unit
 from deployments.bench.conditions import WatchedBlock
-from deployments.bench.load import Budget, ClosedLoop, run_load
+from deployments.bench.load import Budget, ClosedLoop, OpenLoop, run_load
 from deployments.bench.metrics import Run
 from deployments.bench.prepared import (
     STOP_S,
@@ -24,6 +24,7 @@ from deployments.bench.prepared import (
 )
 from deployments.bench.prompts import Prompt
 from deployments.bench.scenarios import Load
+from deployments.bench.shape import CLOSED, Shape
 from deployments.bench.watching import Watch
 from deployments.services.waiting import POLL_S
 from deployments.states import InstanceState
@@ -52,8 +53,10 @@ class Measuring:
         load: Load,
         say: Say,
         watch: Watch,
+        shape: Shape = CLOSED,
     ) -> None:
         self.stage = stage
+        self.shape = shape
         self.watch = watch
         self.targets = targets
         self.load = load
@@ -104,7 +107,9 @@ class Measuring:
         self._note(name, await in_database(processes_of)(name))
         budget = Budget(requests=len(prompts), warm_up=0)
         devices = await in_database(devices_of)(name)
-        run = await self._load(arm, iter(prompts), budget)
+        # The same moments for all that are asked the same.
+        arrivals = self._arrivals(arm, seed=prompts[0].name)
+        run = await self._load(arm, iter(prompts), budget, arrivals)
         run = self._watched(arm, run, devices)
         self._note(name, await in_database(processes_of)(name))
         return run
@@ -142,7 +147,8 @@ class Measuring:
         self, arm: Arm, prompts: Sequence[Prompt], until: asyncio.Event
     ) -> None:
         budget = Budget(seconds=FILLING_S, warm_up=0)
-        filling = asyncio.create_task(self._load(arm, cycle(prompts), budget))
+        arrivals = self._arrivals(arm, seed="filling")
+        filling = asyncio.create_task(self._load(arm, cycle(prompts), budget, arrivals))
         await until.wait()
         filling.cancel()
         with suppress(asyncio.CancelledError):
@@ -162,12 +168,28 @@ class Measuring:
         self._known.pop(name, None)
         return replace(await self._block(arm, prompts), start_ms=start_ms)
 
-    async def _load(self, arm: Arm, prompts: Iterator[Prompt], budget: Budget) -> Run:
+    def _arrivals(self, arm: Arm, seed: str) -> ClosedLoop | OpenLoop:
+        if arm.rate is not None:
+            return OpenLoop(arm.rate, seed)
+        return ClosedLoop(arm.users, self.shape.think_s)
+
+    async def _load(
+        self,
+        arm: Arm,
+        prompts: Iterator[Prompt],
+        budget: Budget,
+        arrivals: ClosedLoop | OpenLoop,
+    ) -> Run:
         # The same prompts are asked alone and together there.
         asking = Asking(is_cache_off=arm.company is not None)
-        users = ClosedLoop(arm.users)
-        target = self.targets[arm.deployment]
-        loaded = await run_load(target, prompts, users, budget, asking)
+        loaded = await run_load(
+            self.targets[arm.deployment],
+            prompts,
+            arrivals,
+            budget,
+            asking,
+            service_level=self.shape.service_level,
+        )
         return loaded.run
 
     def _note(self, name: str, processes: Processes) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from deployments.bench.metrics import METRICS, Metric
+from deployments.bench.saturation import State
 from deployments.strategies import strategy_title
 from deployments.web.bench_charts import (
     colour_of,
@@ -25,14 +26,13 @@ from deployments.web.bench_document import (
 from deployments.web.bench_words import (
     VERDICTS,
     change_text,
-    count_of,
     figure_text,
     interval_text,
     range_text,
     scalar_text,
     seen,
 )
-from omni.units import UNKNOWN, percent_text
+from omni.units import UNKNOWN, ms_text, percent_text
 
 # More cards below each other than these nobody compares on a phone: a table that moves sideways.
 MOST_CARDS = 6
@@ -62,9 +62,9 @@ class Label:
 def label_of(key: ArmKey, found: Measurements) -> Label:
     names = found.names
     place = names.index(key.deployment) if key.deployment in names else len(names)
-    several = len({arm.key.users for arm in found.arms}) > 1
-    users = count_of(key.users, "user") if several or key.users > 1 else ""
-    detail = ", ".join(part for part in (users, key.load) if part)
+    several = len({arm.key.level for arm in found.arms}) > 1
+    asked = key.asked if several or key.users > 1 or key.rate else ""
+    detail = ", ".join(part for part in (asked, key.load) if part)
     return Label(letter_of(place), colour_of(place), seen(key.deployment), detail)
 
 
@@ -83,6 +83,9 @@ class ArmRow:
     requests: int
     errors: int
     problems: tuple[str, ...]
+    # Whether it keeps up with what comes at a rate; empty where users wait for answers.
+    keeps_up: str
+    is_overloaded: bool
     cells: tuple[Cell, ...]
     tokens_out: str
 
@@ -111,6 +114,8 @@ def arm_table(found: Measurements) -> ArmTable:
             requests=arm.requests,
             errors=arm.errors,
             problems=tuple(map(problem_text, arm.problems)),
+            keeps_up=keeps_up_text(arm),
+            is_overloaded=_is_overloaded(arm),
             cells=tuple(arm_cell(arm, name) for name in columns),
             tokens_out=UNKNOWN if arm.tokens_out is None else f"{arm.tokens_out:,}",
         )
@@ -129,9 +134,45 @@ def arm_cell(arm: Arm, name: str) -> Cell:
     elif name == "acceptance" and arm.value("mean_accepted_length") is not None:
         length = figure_text("mean_accepted_length", arm.value("mean_accepted_length"))
         note = f"{length} a step"
+    elif name == "goodput" and arm.kept_level is not None:
+        note = f"{arm.kept_level} of {arm.requests} kept to it"
     elif name == "output_tps":
         note = range_text(name, figure.low, figure.high)
     return Cell(metric_of(name), text, note)
+
+
+KEEPS_UP = {
+    State.NOT_SATURATED: "not saturated",
+    State.OVERLOADED: "overloaded",
+    State.UNDECIDED: "not known whether it keeps up",
+}
+
+
+def keeps_up_text(arm: Arm) -> str:
+    found = arm.saturation
+    if found is None or found.state not in set(State):
+        return ""
+    return KEEPS_UP[State(found.state)]
+
+
+def _is_overloaded(arm: Arm) -> bool:
+    return arm.saturation is not None and arm.saturation.state == State.OVERLOADED
+
+
+def service_level_text(found: Measurements) -> str:
+    """'first token within 500 ms, each output token within 50 ms'; empty without one."""
+    level = found.service_level
+    if level is None:
+        return ""
+    limits = (
+        ("first token", level.first_token_ms),
+        ("each output token", level.token_ms),
+    )
+    return ", ".join(
+        f"{title} within {ms_text(limit)}"
+        for title, limit in limits
+        if limit is not None
+    )
 
 
 def problem_text(problem: Problem) -> str:
@@ -213,7 +254,7 @@ def beside_of(found: Measurements) -> tuple[Beside, ...]:
     keys = [key for key in arms if key.load == TOGETHER]
     made = [
         Beside(
-            label_of(ArmKey(key.deployment, key.users), found),
+            label_of(replace(key, load=""), found),
             _beside_rows(key, arms, found),
         )
         for key in keys
@@ -224,7 +265,7 @@ def beside_of(found: Measurements) -> tuple[Beside, ...]:
 def _beside_rows(
     key: ArmKey, arms: Mapping[ArmKey, Arm], found: Measurements
 ) -> tuple[BesideRow, ...]:
-    alone, together = arms.get(ArmKey(key.deployment, key.users, ALONE)), arms[key]
+    alone, together = arms.get(replace(key, load=ALONE)), arms[key]
     rows = [row for row in found.differences if row.arm == key]
     return tuple(
         BesideRow(
@@ -335,10 +376,12 @@ def facts_of(found: Measurements) -> tuple[tuple[str, str], ...]:
     if not found.setups:
         return ()
     way = "one is up at a time" if found.is_swapped else "all are up at the same time"
+    level = service_level_text(found)
     return (
         ("Host", seen(found.host) or UNKNOWN),
         ("CPU", seen(found.cpu) or UNKNOWN),
         ("Deployments", way),
+        *((("Service level", level),) if level else ()),
     )
 
 
