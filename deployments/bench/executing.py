@@ -26,6 +26,7 @@ from deployments.bench.conditions import marks
 from deployments.bench.measuring import Measuring, in_database
 from deployments.bench.prepared import (
     Stage,
+    differ_in_precision,
     environment_of,
     facts_of,
     in_the_way_of,
@@ -193,8 +194,17 @@ class Execution:
 
         stage = Stage(run.names, swaps=run.swaps)
         targets = {name: target_at(run.gateway, name, key) for name in run.names}
+        asks_text = questions.load is Load.IN_TURN and await in_database(
+            differ_in_precision
+        )(run.names)
         measuring = Measuring(
-            stage, targets, questions.load, self._say, watch, shape_of(run)
+            stage,
+            targets,
+            questions.load,
+            self._say,
+            watch,
+            shape_of(run),
+            asks_text=asks_text,
         )
         benchmark = Benchmark(
             questions.arms,
@@ -254,6 +264,12 @@ class Execution:
             notes=[*page_cache, *found.notes],
             expected=questions.expected,
             shape=shape_of(run),
+            written=measuring.written,
+            are_same_processes=(
+                not run.swaps
+                and questions.load is not Load.AFTER_START
+                and not measuring.disturbed
+            ),
         )
 
     # --- telling ----------------------------------------------------------------------------------

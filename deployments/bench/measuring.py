@@ -9,11 +9,12 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import cycle
 
-from deployments.bench.asking import Asking, Target
+from deployments.bench.asking import Asking, Target, write_text
 from deployments.bench.blocks import Arm, Round, Unit
 from deployments.bench.conditions import WatchedBlock
 from deployments.bench.load import Budget, ClosedLoop, OpenLoop, run_load
 from deployments.bench.metrics import Run
+from deployments.bench.perplexity import Written
 from deployments.bench.prepared import (
     STOP_S,
     Processes,
@@ -54,7 +55,10 @@ class Measuring:
         say: Say,
         watch: Watch,
         shape: Shape = CLOSED,
+        *,
+        asks_text: bool = False,
     ) -> None:
+        self.asks_text = asks_text
         self.stage = stage
         self.shape = shape
         self.watch = watch
@@ -63,6 +67,8 @@ class Measuring:
         self.say = say
         self.disturbed: list[str] = []
         self.watched: list[WatchedBlock] = []
+        # How each wrote the text that tells its perplexity, where that is asked for.
+        self.written: dict[str, Written] = {}
         self._known: dict[str, Processes] = {}
 
     async def make_room(self, others: Sequence[str]) -> None:
@@ -85,6 +91,7 @@ class Measuring:
                     "With --swap one is up at a time.",
                 )
             await self._warm_up(name)
+            await self._write_text(name)
 
     async def ask(self, unit: Unit, prompts: Round) -> Mapping[Arm, Run]:
         """A block of each arm of the unit, all at the same time."""
@@ -122,6 +129,7 @@ class Measuring:
             run,
             energy_joules=seen.energy_joules,
             peak_memory_bytes=seen.peak_memory_bytes,
+            link_gbps=seen.link_gbps,
         )
 
     async def _together(self, unit: Unit, prompts: Round) -> Mapping[Arm, Run]:
@@ -206,6 +214,7 @@ class Measuring:
             self._known.pop(name, None)
         await self._bring(name)
         await self._warm_up(name)
+        await self._write_text(name)
 
     async def _bring(self, name: str) -> None:
         for other in self.stage.others(name):
@@ -247,3 +256,9 @@ class Measuring:
                 f"{name} does not answer: {first.explanation or first.reason}",
                 "Say with --gateway where the panel listens, and look at its page.",
             )
+
+    async def _write_text(self, name: str) -> None:
+        """Once, outside of all blocks."""
+        if self.asks_text and name not in self.written:
+            await self.say(f"{name} goes on with a fixed text, for its perplexity")
+            self.written[name] = await write_text(self.targets[name])

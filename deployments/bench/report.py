@@ -19,6 +19,7 @@ from deployments.bench.metrics import (
     Run,
     ServiceLevel,
 )
+from deployments.bench.perplexity import Written, change_of
 from deployments.bench.quality import Quality, quality_of
 from deployments.bench.run import Benchmark
 from deployments.bench.saturation import saturation_of, told
@@ -50,6 +51,11 @@ OF_REQUEST = (
 ANSWERED_BY = ("start_ms", "output_tps")
 
 NOT_ENDED = "It is not over: no verdict is given before the planned looks."
+SAME_PROCESSES = (
+    "The deployments were up together and none was started again: a few per cent between them may"
+    " be their processes' own (where their memory lies, which cores they have), not their"
+    " strategies'."
+)
 NOTHING = "Nothing is concluded: the run was disturbed."
 
 
@@ -77,6 +83,10 @@ class Known:
     # Answers that are known, by the names of their prompts.
     expected: Mapping[str, str] = field(default_factory=dict)
     shape: Shape = CLOSED
+    # How each deployment wrote the text that tells its perplexity, where that was asked for.
+    written: Mapping[str, Written] = field(default_factory=dict)
+    # Each deployment was one process from the first round to the last, beside the others.
+    are_same_processes: bool = False
 
 
 def document(benchmark: Benchmark, known: Known) -> Document:
@@ -88,10 +98,15 @@ def document(benchmark: Benchmark, known: Known) -> Document:
         "scenario": known.scenario,
         "valid": not warnings,
         "warnings": warnings,
-        "notes": [*known.notes, *_notes(benchmark)],
+        "notes": [
+            *known.notes,
+            *_notes(benchmark),
+            *_own_of_processes(benchmark, known),
+        ],
         "answer": _answer(benchmark, comparisons, warnings),
         "rounds": _rounds(benchmark),
         "service_level": _service_level(known.shape),
+        "think_s": known.shape.think_s,
         "environment": known.environment,
         "arms": [_arm(benchmark, arm, known) for arm in benchmark.arms],
         "comparisons": comparisons,
@@ -135,7 +150,10 @@ def _arm(benchmark: Benchmark, arm: Arm, known: Known) -> Document:
             "prefill_tps": facts.prefill_tps,
             "decode_tps": facts.decode_tps,
         },
-        "quality": _quality(benchmark, arm, known.expected),
+        "quality": {
+            **_quality(benchmark, arm, known.expected),
+            "perplexity": _perplexity(benchmark, arm, known.written),
+        },
     }
 
 
@@ -201,7 +219,20 @@ def _whole(results: Results, arm: Arm) -> Run:
         runs[0].service_level if runs else Run((), 0.0, 0.0).service_level,
         energy_joules=_sum_of_known(energies),
         peak_memory_bytes=max(peaks, default=None),
+        link_gbps=_mean_over_time(runs),
     )
+
+
+def _mean_over_time(runs: Sequence[Run]) -> float | None:
+    """Of the traffic of links, each block by its length; None where one does not tell it."""
+    seconds = [run.ended_s - run.began_s for run in runs]
+    in_all = _sum_of_known(
+        [
+            None if run.link_gbps is None else run.link_gbps * took_s
+            for run, took_s in zip(runs, seconds, strict=True)
+        ]
+    )
+    return None if in_all is None or not sum(seconds) else in_all / sum(seconds)
 
 
 def _sum_of_known(values: Sequence[float | None]) -> float | None:
@@ -231,6 +262,28 @@ def _quality(benchmark: Benchmark, arm: Arm, expected: Mapping[str, str]) -> Doc
         results.measured(arm), results.measured(baseline), expected
     )
     return asdict(found)
+
+
+def _perplexity(
+    benchmark: Benchmark, arm: Arm, written: Mapping[str, Written]
+) -> Document | None:
+    """Of the deployment, whatever its load; None where it was not asked for."""
+    mine = written.get(arm.deployment)
+    if mine is None:
+        return None
+    baseline = benchmark.arms[0].deployment
+    change = None
+    if arm.deployment != baseline and baseline in written:
+        change = change_of(mine, written[baseline])
+    return {
+        "perplexity": mine.perplexity,
+        "bits_per_byte": mine.bits_per_byte,
+        "tokens": len(mine.logprobs),
+        "change_percent": change.percent if change else None,
+        "low_percent": change.low_percent if change else None,
+        "high_percent": change.high_percent if change else None,
+        "why": mine.why,
+    }
 
 
 def _requests(results: Results, level: ServiceLevel) -> Iterator[Document]:
@@ -277,6 +330,12 @@ def _notes(benchmark: Benchmark) -> list[str]:
         *_not_handed_over(benchmark.results),
         *_used_up(benchmark),
     ]
+
+
+def _own_of_processes(benchmark: Benchmark, known: Known) -> list[str]:
+    pairs = benchmark.pairs
+    are_compared = any(one.baseline.deployment != one.arm.deployment for one in pairs)
+    return [SAME_PROCESSES] if known.are_same_processes and are_compared else []
 
 
 def _keeping_up(benchmark: Benchmark) -> list[str]:

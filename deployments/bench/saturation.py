@@ -97,7 +97,8 @@ def told(saturation: Saturation, who: str) -> str:
     """As a sentence of the report."""
     counts = (
         f"after the first answers {saturation.arrived} requests came and"
-        f" {saturation.answered} were answered meanwhile"
+        f" {saturation.answered} were answered meanwhile; at most {saturation.most_in_flight} were"
+        " in progress at once"
     )
     if saturation.state is State.OVERLOADED:
         return (

@@ -97,6 +97,20 @@ class Quality:
     different_word: int | None
     right: int
     known: int
+    perplexity: Perplexity | None
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """How well it predicts a fixed text; `change` is against the baseline's. Where it is not known
+    `why` says so."""
+
+    value: float | None
+    tokens: int
+    change: float | None
+    low: float | None
+    high: float | None
+    why: str
 
 
 @dataclass(frozen=True)
@@ -194,6 +208,8 @@ class Measurements:
     ending: str
     seconds: float | None
     service_level: ServiceLevel | None
+    # Of each user, between an answer and the next question.
+    think_s: float
     is_swapped: bool
     host: str
     cpu: str
@@ -229,6 +245,7 @@ def read_document(document: Json | None) -> Measurements:
         ending=text(rounds.get("ending")),
         seconds=amount(rounds.get("seconds")),
         service_level=_service_level(found.get("service_level")),
+        think_s=amount(found.get("think_s")) or 0.0,
         is_swapped=bool(environment.get("swapped")),
         host=text(host.get("name")),
         cpu=text(host.get("cpu")),
@@ -335,6 +352,21 @@ def _quality(found: object) -> Quality | None:
         different_word=whole(first.get("word")),
         right=whole(row.get("right")) or 0,
         known=whole(row.get("known")) or 0,
+        perplexity=_perplexity(row.get("perplexity")),
+    )
+
+
+def _perplexity(found: object) -> Perplexity | None:
+    row = _mapping(found)
+    if not row:
+        return None
+    return Perplexity(
+        value=amount(row.get("perplexity")),
+        tokens=whole(row.get("tokens")) or 0,
+        change=number(row.get("change_percent")),
+        low=number(row.get("low_percent")),
+        high=number(row.get("high_percent")),
+        why=text(row.get("why")),
     )
 
 

@@ -23,6 +23,7 @@ from deployments.web.bench_report import stage_of
 from deployments.web.bench_tables import (
     COLUMNS,
     COLUMNS_IF_KNOWN,
+    QualityRow,
     arm_cell,
     facts_of,
     label_of,
@@ -200,12 +201,19 @@ def _answers(found: Measurements) -> str:
             f"{row.same} ({row.same_percent})" if row.same else row.same_percent,
             plain(row.where),
             row.right,
+            *([_perplexity(row)] if row.perplexity else []),
         ]
         for row in quality_rows(found)
     ]
-    return table(
-        ("Deployment", "Same answers", "First difference", "Right answers"), rows
-    )
+    heads = ["Deployment", "Same answers", "First difference", "Right answers"]
+    if rows and len(rows[0]) > len(heads):
+        heads.append("Perplexity of a fixed text")
+    return table(heads, rows)
+
+
+def _perplexity(row: QualityRow) -> str:
+    note = f" ({plain(row.perplexity_note)})" if row.perplexity_note else ""
+    return f"{row.perplexity}{note}"
 
 
 def _predicted(found: Measurements) -> str:

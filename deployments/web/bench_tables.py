@@ -19,6 +19,7 @@ from deployments.web.bench_document import (
     Arm,
     ArmKey,
     Measurements,
+    Perplexity,
     Problem,
     Quality,
     metric_of,
@@ -32,7 +33,7 @@ from deployments.web.bench_words import (
     scalar_text,
     seen,
 )
-from omni.units import UNKNOWN, ms_text, percent_text
+from omni.units import UNKNOWN, ms_text, percent_text, short_text
 
 # More cards below each other than these nobody compares on a phone: a table that moves sideways.
 MOST_CARDS = 6
@@ -46,7 +47,7 @@ COLUMNS_IF_KNOWN = (
     "joules_per_token",
     "peak_memory_bytes",
 )
-COSTS = ("peak_memory_bytes", "mean_watts", "joules_per_token")
+COSTS = ("peak_memory_bytes", "mean_watts", "joules_per_token", "link_gbps")
 
 
 @dataclass(frozen=True)
@@ -303,12 +304,15 @@ class QualityRow:
     same_percent: str
     where: str
     right: str
+    # Empty where it was not asked for.
+    perplexity: str
+    perplexity_note: str
 
 
 NOT_WATCHED = "Nobody watched the devices during this run."
 NOT_REPORTED = (
-    "Memory, power and energy are N/A where no device reports them: NVML does for NVIDIA cards,"
-    " nothing does for a CPU or a stand-in."
+    "Memory, power, energy and link traffic are N/A where no device reports them: NVML does for"
+    " NVIDIA cards, nothing does for a CPU or a stand-in."
 )
 
 
@@ -336,7 +340,11 @@ def quality_rows(found: Measurements) -> tuple[QualityRow, ...]:
         (arm, arm.quality)
         for arm in found.arms
         if arm.quality is not None
-        and (arm.quality.known or not _is_baseline(arm.key, found))
+        and (
+            arm.quality.known
+            or arm.quality.perplexity
+            or not _is_baseline(arm.key, found)
+        )
     ]
     return tuple(_quality_row(arm, quality, found) for arm, quality in rows)
 
@@ -362,7 +370,27 @@ def _quality_row(arm: Arm, quality: Quality, found: Measurements) -> QualityRow:
         where = "none"
 
     right = f"{quality.right} of {quality.known}" if quality.known else UNKNOWN
-    return QualityRow(label_of(arm.key, found), same, share, where, right)
+    return QualityRow(
+        label_of(arm.key, found),
+        same,
+        share,
+        where,
+        right,
+        *_perplexity_texts(quality.perplexity),
+    )
+
+
+def _perplexity_texts(found: Perplexity | None) -> tuple[str, str]:
+    """The figure, and its change against the baseline or why it is not known."""
+    if found is None:
+        return "", ""
+    if found.value is None:
+        return UNKNOWN, seen(found.why)
+    note = ""
+    if found.change is not None:
+        between = interval_text(found.low, found.high)
+        note = f"{change_text(found.change)}{f' ({between})' if between else ''}"
+    return short_text(found.value), note
 
 
 # --- what was measured on -------------------------------------------------------------------------
@@ -381,6 +409,7 @@ def facts_of(found: Measurements) -> tuple[tuple[str, str], ...]:
         ("Host", seen(found.host) or UNKNOWN),
         ("CPU", seen(found.cpu) or UNKNOWN),
         ("Deployments", way),
+        *((("Think time", ms_text(1000 * found.think_s)),) if found.think_s else ()),
         *((("Service level", level),) if level else ()),
     )
 

@@ -20,6 +20,7 @@ from deployments.bench.blocks import (
 from deployments.bench.comparisons import compare
 from deployments.bench.measured import Measured
 from deployments.bench.metrics import Run, ServiceLevel
+from deployments.bench.perplexity import Written
 from deployments.bench.prompts import Prompt
 from deployments.bench.report import ArmFacts, Known, document
 from deployments.bench.run import Benchmark, Round
@@ -68,12 +69,25 @@ def document_of(
     seed: int = 1,
     judged: bool = True,
     shape: Shape = CLOSED,
+    same_processes: bool = False,
+    written: Mapping[str, Written] | None = None,
 ) -> Document:
     """What a run of so many rounds says; before it is judged, nothing is compared."""
     arms = tuple(Arm(one.name, count) for count in users for one in made)
     random = Random(seed)
     return _document(
-        made, arms, rounds, scenario, warnings, watched, quality, random, judged, shape
+        made,
+        arms,
+        rounds,
+        scenario,
+        warnings,
+        watched,
+        quality,
+        random,
+        judged,
+        shape,
+        same_processes,
+        written or {},
     )
 
 
@@ -109,6 +123,8 @@ def _document(
     random: Random,
     judged: bool = True,
     shape: Shape = CLOSED,
+    same_processes: bool = False,
+    written: Mapping[str, Written] | None = None,
 ) -> Document:
     level = shape.service_level
     results = _results(made, arms, rounds, watched, quality, random, level)
@@ -134,6 +150,8 @@ def _document(
         environment=environment_of(made, watched),
         number=7,
         shape=shape,
+        are_same_processes=same_processes,
+        written=written or {},
         disturbed=warnings,
         expected={f"chat/{n:03}": "\nword" for n in range(1, 33)} if quality else {},
     )
@@ -187,7 +205,12 @@ def _results(
         for arm in arms:
             run = _block(by_name[arm.deployment], arm, number, drift, random, level)
             if watched:
-                run = replace(run, energy_joules=5200.0, peak_memory_bytes=21 * GIB)
+                run = replace(
+                    run,
+                    energy_joules=5200.0,
+                    peak_memory_bytes=21 * GIB,
+                    link_gbps=1.25,
+                )
             results.add(
                 arm,
                 _in_other_words(run) if quality and arm.deployment == "spec" else run,

@@ -5,16 +5,25 @@ from __future__ import annotations
 import csv
 import io
 
+import pytest
+
 from deployments.bench.metrics import ServiceLevel
+from deployments.bench.perplexity import Written
+from deployments.bench.report import SAME_PROCESSES
 from deployments.bench.shape import Shape
 from deployments.models import BenchmarkRun
 from deployments.web.bench_answer import answer_of
 from deployments.web.bench_document import read_document
 from deployments.web.bench_exports import as_csv, as_markdown
 from deployments.web.bench_report import Report, report_of
-from tests.bench.documents import Document, document_at_rates, document_of
+from deployments.web.bench_words import figure_text
+from tests.bench.documents import BASE, Document, document_at_rates, document_of
 
 LEVEL = Shape(service_level=ServiceLevel(124.0, 100.0))
+COARSE = (
+    Written((1, 2, 3), (-1.0, -1.0, -1.0)),
+    Written((1, 2, 3), (-1.1, -1.05, -1.15)),
+)
 NEVER_KEPT = Shape(service_level=ServiceLevel(0.001))
 
 
@@ -83,6 +92,52 @@ def test_users_who_wait_have_neither_rate_nor_state() -> None:
     assert {arm["rate"] for arm in document["arms"]} == {None}
     assert {arm["saturation"] for arm in document["arms"]} == {None}
     assert {row.keeps_up for row in report(document).arms.rows} == {""}
+
+
+def test_users_who_think_say_how_long() -> None:
+    found = report(document_of(shape=Shape(think_s=2.0)))
+    assert ("Think time", "2 s") in found.facts
+    assert "Think time" not in dict(report(document_of()).facts)
+
+
+# --- link traffic ---------------------------------------------------------------------------------
+def test_link_traffic_is_a_cost_where_a_card_tells_it() -> None:
+    watched, alone = document_of(watched=True), document_of()
+    assert watched["arms"][0]["link_gbps"] == pytest.approx(1.25)
+    assert {arm["link_gbps"] for arm in alone["arms"]} == {None}
+    cell = report(watched).costs.rows[0].cells[-1]
+    assert (cell.metric.name, cell.text) == ("link_gbps", "1.25 GB/s")
+    assert report(alone).costs.rows[0].cells[-1].text == "N/A"
+    assert figure_text("link_gbps", 0.0123) == "12.3 MB/s"
+
+
+# --- a few per cent -------------------------------------------------------------------------------
+def test_processes_that_were_never_started_again_may_differ_by_themselves() -> None:
+    assert SAME_PROCESSES in document_of(same_processes=True)["notes"]
+    assert SAME_PROCESSES not in document_of()["notes"]
+    alone = document_of((BASE,), same_processes=True)
+    assert SAME_PROCESSES not in alone["notes"]
+
+
+# --- perplexity -----------------------------------------------------------------------------------
+def test_perplexity_stands_beside_the_answers_with_its_change() -> None:
+    made = document_of(written={"base": COARSE[0], "spec": COARSE[1]})
+    base, spec = report(made).quality
+    assert (base.perplexity, base.perplexity_note) == ("2.72", "")
+    assert spec.perplexity == "3" and spec.perplexity_note.startswith("+10.5 % (")
+    said = markdown_of(made)
+    assert "Perplexity of a fixed text" in said and "+10.5 %" in said
+
+
+def test_perplexity_that_is_not_known_says_why_and_one_not_asked_for_is_not_shown() -> (
+    None
+):
+    drafts = Written(why="Its engine drafts.")
+    _, spec = report(document_of(written={"base": COARSE[0], "spec": drafts})).quality
+    assert (spec.perplexity, spec.perplexity_note) == ("N/A", "Its engine drafts.")
+    (alone,) = report(document_of()).quality
+    assert alone.perplexity == ""
+    assert "Perplexity" not in markdown_of(document_of())
 
 
 # --- a service level ------------------------------------------------------------------------------

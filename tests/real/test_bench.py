@@ -115,6 +115,23 @@ def test_bench_measures_both_and_leaves_the_rig_as_it_was(
     assert left_behind(two) == ({"stopped"}, 0)
 
 
+def test_bench_at_a_rate_says_whether_each_keeps_up_and_what_kept_the_level(
+    two: RunningPanel, questions: Path
+) -> None:
+    level = ("--slo-first-token-ms", "600000", "--slo-token-ms", "0.001")
+    asked = ("--prompts", str(questions), "--rate", "5", "--repeats", "1")
+    made = bench(two, "plain", "drafting", *asked, *level)
+    for arm in made["arms"]:
+        assert (arm["rate"], arm["concurrency"], arm["errors"]) == (5.0, None, 0)
+        states = {"not_saturated", "overloaded", "undecided"}
+        assert arm["saturation"]["state"] in states
+        # Known, and nought: no token comes within a microsecond.
+        assert (arm["goodput"], arm["kept_level"]) == (0.0, 0)
+    assert "total_tps" not in {row["metric"] for row in made["comparisons"]}
+    [told] = [note for note in made["notes"] if "plain at 5 requests/s" in note]
+    assert told.endswith(".")
+
+
 def ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
