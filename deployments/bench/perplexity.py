@@ -30,9 +30,7 @@ TEXT = (
     " Small openings, called paddles, let water flow in from above, and the boat rises slowly with"
     " the water. When the level in the chamber is the same as that of the upper canal, nothing"
     " presses on the upper gates any more, and they can be pushed open by hand. To go down, the"
-    " same steps are done in the other order. No pump is needed, because the water only ever flows"
-    " downhill; but each passage takes a chamber full of water from the upper canal, so that in a"
-    " dry summer there may not be enough of it."
+    " same steps are done in the other order."
 )
 # Far beyond any logit.
 SURE = 1000
@@ -113,12 +111,17 @@ class TextTokens:
 
 
 def split(begin: Sequence[int], whole: Sequence[int]) -> TextTokens:
-    """Where the whole text leaves its beginning; a token may reach across the end of that."""
+    """Where the whole text leaves its beginning; a token may reach across the end of that.
+
+    Raises ValueError where nothing is left of the text.
+    """
     length = 0
     for one, other in zip(begin, whole, strict=False):
         if one != other:
             break
         length += 1
+    if length == len(whole):
+        raise ValueError("the text has no tokens")
     return TextTokens(tuple(whole[:length]), tuple(whole[length:]))
 
 

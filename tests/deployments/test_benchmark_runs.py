@@ -11,6 +11,7 @@ from django.contrib.auth.models import AnonymousUser
 from deployments.bench import runs
 from deployments.bench.executing import execute
 from deployments.bench.metrics import ServiceLevel
+from deployments.bench.prepared import differ_in_precision
 from deployments.bench.prompts import Prompt
 from deployments.bench.runs import (
     asked_by,
@@ -195,6 +196,42 @@ def test_run_that_was_left_in_the_middle_is_ended_with_what_it_found(
     assert now.document["comparisons"] == [{"verdict": "undecided"}]
     wanted = dict(Deployment.objects.values_list("name", "desired"))
     assert wanted == {"one": "stopped", "other": "running"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "differ"),
+    [
+        ({}, False),
+        ({"context": 8192}, False),
+        ({"kv_cache_k": "q8_0"}, True),
+        ({"kv_cache_v": "q4_0", "flash_attention": "on"}, True),
+    ],
+)
+def test_other_types_of_kv_cache_may_answer_otherwise(
+    two: list[str],
+    make_deployment: Callable[..., Deployment],
+    settings: dict[str, Any],
+    differ: bool,
+) -> None:
+    make_deployment("third", settings={**ROOMY, **settings})
+    assert differ_in_precision(["one", "third"]) == differ
+
+
+def test_other_weights_may_answer_otherwise_and_another_draft_does_not(
+    two: list[str], make_deployment: Callable[..., Deployment], model: Model
+) -> None:
+    smaller = Model.objects.get(pk=model.pk)
+    smaller.pk, smaller.name, smaller.path = None, "smaller", "/models/smaller.gguf"
+    smaller.save()
+    make_deployment("quantised", members={"model": (smaller, ["CPU"])}, settings=ROOMY)
+    make_deployment(
+        "drafting",
+        strategy="speculative",
+        members={"target": (model, ["CPU"]), "draft": (smaller, ["CPU"])},
+        settings=ROOMY,
+    )
+    assert differ_in_precision(["one", "quantised"])
+    assert not differ_in_precision(["one", "drafting"])
 
 
 def test_context_that_is_left_to_omni_is_enough_for_long_prompts(
