@@ -140,7 +140,7 @@ class Card:
     def key(self) -> str:
         return self.identity.uuid or f"GPU{self.identity.index}"
 
-    def sample(self, now_s: float) -> CardSample:
+    def sample(self, now_s: float, *, with_link: bool = False) -> CardSample:
         name = self.identity.shown_name
         total_bytes = self.identity.memory_total_bytes
         known: dict[str, Any] = {
@@ -159,7 +159,8 @@ class Card:
                 self.slow = _slow(self.handle, self.identity)
                 self.slow_due_s = now_s + SLOW_EVERY_S
             self.failed = None
-            return CardSample(**known, **_fast(self.handle), **self.slow)
+            link = _link(self.handle) if with_link else {}
+            return CardSample(**known, **_fast(self.handle), **self.slow, **link)
         except CardFailed as error:
             self.ask_again_s = now_s + FAILED_AGAIN_S
             self.failed = CardSample(**known, state=error.state, error=str(error))
@@ -175,6 +176,7 @@ class Nvml:
     def __init__(self) -> None:
         self.state = NvmlState("not_started")
         self.cards: list[Card] = []
+        self._links_read = 0
 
     def start(self) -> NvmlState:
         """Also again, when it failed before or its cards do: handles do not outlive a driver
@@ -225,8 +227,17 @@ class Nvml:
                     known, state=card.identity.state, error=card.identity.error
                 )
 
-    def sample(self, now_s: float) -> tuple[CardSample, ...]:
-        return tuple(card.sample(now_s) for card in self.cards)
+    def sample(
+        self, now_s: float, *, with_links: bool = False
+    ) -> tuple[CardSample, ...]:
+        """`with_links`: one card's link is read as well, another one at each call."""
+        chosen = None
+        if with_links and self.cards:
+            chosen = self.cards[self._links_read % len(self.cards)]
+            self._links_read += 1
+        return tuple(
+            card.sample(now_s, with_link=card is chosen) for card in self.cards
+        )
 
 
 def look(timeout_s: float = LOOK_TIMEOUT_S) -> NvmlReport:
@@ -326,6 +337,21 @@ def _fast(handle: Any) -> dict[str, Any]:
         "clock_mhz": query(pynvml.nvmlDeviceGetClockInfo, handle, pynvml.NVML_CLOCK_SM),
         "throttle": tuple(text for bit, text in _THROTTLE.items() if reasons & bit),
     }
+
+
+def _link(handle: Any) -> dict[str, Any]:
+    """Each of the two takes 20 ms, in which the driver counts bytes."""
+    read = pynvml.nvmlDeviceGetPcieThroughput
+    return {
+        "link_tx_gbps": _gbps(query(read, handle, pynvml.NVML_PCIE_UTIL_TX_BYTES)),
+        "link_rx_gbps": _gbps(query(read, handle, pynvml.NVML_PCIE_UTIL_RX_BYTES)),
+    }
+
+
+def _gbps(kilobytes_per_second: int | None) -> float | None:
+    if kilobytes_per_second is None:
+        return None
+    return kilobytes_per_second / 1e6
 
 
 def _slow(handle: Any, identity: CardIdentity) -> dict[str, Any]:

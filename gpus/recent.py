@@ -18,6 +18,8 @@ from omni.events import telemetry_group
 WINDOW_S = 15 * 60
 EXPIRE_S = 3600
 TIMEOUT_S = 1.0
+# Whoever wants the traffic of links says so again at each look.
+LINKS_WANTED_S = 10
 POWER = CHARTED.index("power_watts")
 # Watts by the key of a card, None for one that tells none, at one moment in seconds.
 Powers = tuple[float, Mapping[str, float | None]]
@@ -27,11 +29,18 @@ def _keys(host: str) -> tuple[str, str]:
     return f"omni:recent:{host}", f"omni:frame:{host}"
 
 
+def _links_wanted(host: str) -> str:
+    return f"omni:links:{host}"
+
+
 class RecentWriter:
     """For the sampler. A broker that is away costs a short timeout and nothing else."""
 
     def __init__(self, host: str) -> None:
         self.points, self.frame = _keys(host)
+        self.links = _links_wanted(host)
+        # Whether somebody measures what goes over the links, which takes time to read.
+        self.wants_links = False
         self.viewers = group_key(telemetry_group(host))
         self.limit = WINDOW_S * settings.OMNI_TELEMETRY_HZ
         self.client = redis.Redis.from_url(
@@ -50,8 +59,11 @@ class RecentWriter:
         pipe.ltrim(self.points, -self.limit, -1)
         pipe.expire(self.points, EXPIRE_S)
         pipe.set(self.frame, frame, ex=EXPIRE_S)
+        pipe.exists(self.links)
         pipe.exists(self.viewers)
-        return bool(pipe.execute()[-1])
+        *_, wants_links, has_viewers = pipe.execute()
+        self.wants_links = bool(wants_links)
+        return bool(has_viewers)
 
 
 @dataclass(frozen=True)
@@ -125,10 +137,14 @@ def last_frame(host: str) -> str:
 
 
 class FrameReader:
-    """For whoever looks at every frame of a host: one connection, and each frame once."""
+    """For whoever looks at every frame of a host: one connection, and each frame once.
+
+    Frames have what goes over the links for as long as somebody reads them.
+    """
 
     def __init__(self, host: str) -> None:
         self._key = _keys(host)[1]
+        self._links = _links_wanted(host)
         self._last_ms: int | None = None
         self._client = redis.Redis.from_url(
             settings.CHANNEL_REDIS_URL,
@@ -141,7 +157,10 @@ class FrameReader:
 
         Raises redis.RedisError or OSError when the broker is away.
         """
-        text: Any = self._client.get(self._key)
+        pipe = self._client.pipeline(transaction=False)
+        pipe.set(self._links, 1, ex=LINKS_WANTED_S)
+        pipe.get(self._key)
+        text: Any = pipe.execute()[-1]
         frame: dict[str, Any] | None = json.loads(text) if text else None
         if frame is None or frame["at"] == self._last_ms:
             return None

@@ -64,6 +64,9 @@ class CardSample:
     pcie_width: int | None = None
     pcie_generation_max: int | None = None
     pcie_width_max: int | None = None
+    # What it sends and receives over its link; read only while somebody measures.
+    link_tx_gbps: float | None = None
+    link_rx_gbps: float | None = None
     # Why its clocks are lower than they could be; see gpus.nvml for the words.
     throttle: tuple[str, ...] = ()
 

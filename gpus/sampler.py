@@ -92,7 +92,7 @@ class Sampler:
         self._keep_nvml(now_s)
         self._keep_stand_ins()
         cards = [
-            *self.nvml.sample(now_s),
+            *self.nvml.sample(now_s, with_links=self.publisher.recent.wants_links),
             *(stand_in.sample(now_s) for stand_in in self.stand_ins.values()),
         ]
         sample = Sample(

@@ -5,6 +5,7 @@ Leaving in the middle closes the connection, and the engine stops computing.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,15 +15,24 @@ from typing import Any
 import httpx
 
 from deployments.bench.measured import Measured, Reading
+from deployments.bench.perplexity import (
+    BEGIN,
+    TEXT,
+    Written,
+    body_of_token,
+    logprob_in,
+    split,
+)
 from deployments.bench.prompts import Prompt
 from deployments.external.keys import check_key
 from deployments.gateway.deltas import deltas_of
 from deployments.gateway.events import WholeEvents
-from deployments.gateway.kv_transfer_plan import CHAT
+from deployments.gateway.kv_transfer_plan import CHAT, COMPLETIONS
 from deployments.gateway.reply import EVENT_STREAM
 from deployments.gateway.shapes import engine_message
 from deployments.gateway.timings import parse_kv_transfer
 from deployments.instances.address import EngineAddress
+from deployments.instances.engine_client import ask as answer_to
 from deployments.instances.engine_client import (
     body_of,
     engine_request,
@@ -36,6 +46,8 @@ SILENCE_S = 600.0
 LARGEST_ERROR_BYTES = 1 << 20
 LONGEST_EXPLANATION = 300
 LAST_PORT = 65535
+TOKENIZE = "/tokenize"
+OTHER_SHAPE = "Its engine tells no probabilities in the way of llama-server."
 
 Clock = Callable[[], float]
 
@@ -150,6 +162,49 @@ async def ask(
         return reading.fails(clock(), error.code, error.text)
     except httpx.HTTPError as error:
         return reading.fails(clock(), _reason(error), _explanation(error))
+
+
+async def write_text(target: Target) -> Written:
+    """Asks for the text by which its perplexity is known, token by token.
+
+    Never raises for what the other side does, either.
+    """
+    try:
+        begin = await _tokens(target, BEGIN)
+        tokens = split(begin, await _tokens(target, BEGIN + TEXT))
+        logprobs = [
+            logprob_in(
+                await _json(
+                    target, COMPLETIONS, body_of_token(target.model, tokens, place)
+                ),
+                token,
+            )
+            for place, token in enumerate(tokens.text)
+        ]
+    except httpx.HTTPError as error:
+        return Written(why=f"It broke off: {_explanation(error)}")
+    except OmniError as error:
+        return Written(why=_short(error.text))
+    except (ValueError, TypeError, LookupError):
+        return Written(why=OTHER_SHAPE)
+    return Written(tokens.text, tuple(logprobs))
+
+
+async def _tokens(target: Target, text: str) -> list[int]:
+    fields = {"model": target.model, "content": text, "add_special": True}
+    found = (await _json(target, TOKENIZE, fields))["tokens"]
+    return [int(token) for token in found]
+
+
+async def _json(target: Target, path: str, fields: dict[str, Any]) -> dict[str, Any]:
+    """Raises httpx.HTTPError, OmniError (refused), ValueError."""
+    request = engine_request(target.address, path, fields, SILENCE_S, key=target.key)
+    status, content = await answer_to(request, LARGEST_ERROR_BYTES)
+    if status != HTTPStatus.OK:
+        said = engine_message(content) or f"status {status}"
+        raise OmniError("refused", f"It refused: {said}")
+    found: dict[str, Any] = json.loads(content)
+    return found
 
 
 async def _read(response: httpx.Response, reading: Reading, clock: Clock) -> Measured:

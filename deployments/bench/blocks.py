@@ -3,12 +3,13 @@ by prompt."""
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from deployments.bench.comparisons import PairedBlocks
+from deployments.bench.comparisons import FEWEST_ROUNDS, PairedBlocks
 from deployments.bench.measured import Measured
 from deployments.bench.metrics import METRICS, RequestMetric, Run, RunMetric
 from deployments.bench.prompts import Prompt
@@ -17,10 +18,13 @@ from omni.errors import OmniError
 
 # A block of fewer requests is a poor median; one of more leaves too few rounds of 40 prompts.
 LEAST_BLOCK = 4
+OPEN_BLOCK_S = 30.0
 # What a request has of its own, and what only all requests of a block together have.
 OF_REQUESTS = ("first_token_ms", "time_per_output_token_ms", "output_tps", "e2e_ms")
 OF_BLOCKS = ("total_tps",)
 COMPARED = (*OF_REQUESTS, *OF_BLOCKS)
+# How much is written there is what is asked for.
+COMPARED_AT_A_RATE = OF_REQUESTS
 # One short answer behind a start has next to no speed of its own.
 COMPARED_AFTER_START = ("start_ms", "first_token_ms", "e2e_ms")
 
@@ -34,14 +38,19 @@ class Company(StrEnum):
 
 @dataclass(frozen=True)
 class Arm:
-    """One deployment with so many users at once; `company` is None but in a mixed load."""
+    """One deployment with so many users at once, or asked at a rate; `company` is None but in a
+    mixed load."""
 
     deployment: str
     users: int
     company: Company | None = None
+    # Requests a second in an open loop; None: a closed one, with so many users.
+    rate: float | None = None
 
     def __str__(self) -> str:
         users = f" with {self.users} users" if self.users > 1 else ""
+        if self.rate is not None:
+            users = f" at {self.rate:g} requests/s"
         company = f", {self.company}" if self.company else ""
         return f"{self.deployment}{users}{company}"
 
@@ -102,7 +111,7 @@ def pairs_of(arms: Sequence[Arm], metrics: Sequence[str] = COMPARED) -> list[Pai
 
 
 def baseline_of(arm: Arm, arms: Sequence[Arm]) -> Arm:
-    """The first deployment, with as many users; in a mixed load the deployment itself, alone."""
+    """The first deployment, under the same load; in a mixed one the deployment itself, alone."""
     if arm.company:
         return replace(arm, company=Company.ALONE)
     return replace(arm, deployment=arms[0].deployment)
@@ -130,35 +139,41 @@ def block_size(users: int) -> int:
     return max(LEAST_BLOCK, 2 * users if users > 1 else 1)
 
 
+def open_block_size(rate: float, prompts: int, rates: int) -> int:
+    """As many as come in half a minute, so that a queue has time to grow; fewer where the prompts
+    would not suffice for a verdict."""
+    in_time = math.ceil(OPEN_BLOCK_S * rate)
+    return max(LEAST_BLOCK, min(in_time, prompts // (FEWEST_ROUNDS * rates)))
+
+
 def rounds_of(
     prompts: Sequence[Prompt],
     arms: Sequence[Arm],
     most_rounds: int,
-    size_of: Callable[[int], int] = block_size,
+    size_of: Callable[[Arm], int] = lambda arm: block_size(arm.users),
 ) -> list[Round]:
-    """Arms with as many users are asked the same prompts in a round.
+    """Arms under the same load are asked the same prompts in a round.
 
     No prompt comes twice to a deployment: an engine would answer it from its cache. Raises
     OmniError (too_few_prompts) when they do not suffice for one round.
     """
-    sizes = {arm.users: size_of(arm.users) for arm in arms}
+    sizes = {(arm.users, arm.rate): size_of(arm) for arm in arms}
     a_round = sum(sizes.values())
     rounds = min(most_rounds, len(prompts) // a_round)
     if rounds < 1:
         raise OmniError(
             "too_few_prompts",
             f"There are {len(prompts)} prompts, and one round takes {a_round}.",
-            "Compare with fewer users at once, or give more prompts.",
+            "Compare with fewer users or rates, or give more prompts.",
         )
 
     left = iter(prompts)
     made: list[Round] = []
     for _ in range(rounds):
         blocks = {
-            users: tuple(next(left) for _ in range(size))
-            for users, size in sizes.items()
+            load: tuple(next(left) for _ in range(size)) for load, size in sizes.items()
         }
-        made.append({arm: blocks[arm.users] for arm in arms})
+        made.append({arm: blocks[arm.users, arm.rate] for arm in arms})
     return made
 
 

@@ -38,6 +38,8 @@ class Conditions:
     energy_joules: float | None = None
     # In use on its devices, by whomever.
     peak_memory_bytes: int | None = None
+    # The mean over the links of all its cards together, both ways.
+    link_gbps: float | None = None
     # The mean of a card while it worked.
     clocks_mhz: Mapping[str, float] = field(default_factory=dict)
     # Why a card ran slower than it could; the words are those of gpus/nvml.py.

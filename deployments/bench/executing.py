@@ -26,6 +26,7 @@ from deployments.bench.conditions import marks
 from deployments.bench.measuring import Measuring, in_database
 from deployments.bench.prepared import (
     Stage,
+    differ_in_precision,
     environment_of,
     facts_of,
     in_the_way_of,
@@ -36,7 +37,7 @@ from deployments.bench.prepared import (
 from deployments.bench.questions import Questions
 from deployments.bench.report import Known, document, spoiled
 from deployments.bench.run import Benchmark
-from deployments.bench.runs import asked_by
+from deployments.bench.runs import asked_by, shape_of
 from deployments.bench.scenarios import Load
 from deployments.bench.watching import Watch
 from deployments.gateway.keys import create_key
@@ -193,7 +194,18 @@ class Execution:
 
         stage = Stage(run.names, swaps=run.swaps)
         targets = {name: target_at(run.gateway, name, key) for name in run.names}
-        measuring = Measuring(stage, targets, questions.load, self._say, watch)
+        asks_text = questions.load is Load.IN_TURN and await in_database(
+            differ_in_precision
+        )(run.names)
+        measuring = Measuring(
+            stage,
+            targets,
+            questions.load,
+            self._say,
+            watch,
+            shape_of(run),
+            asks_text=asks_text,
+        )
         benchmark = Benchmark(
             questions.arms,
             questions.rounds,
@@ -251,6 +263,13 @@ class Execution:
             ],
             notes=[*page_cache, *found.notes],
             expected=questions.expected,
+            shape=shape_of(run),
+            written=measuring.written,
+            are_same_processes=(
+                not run.swaps
+                and questions.load is not Load.AFTER_START
+                and not measuring.disturbed
+            ),
         )
 
     # --- telling ----------------------------------------------------------------------------------

@@ -42,7 +42,10 @@ class OpenLoop:
     """Questions at random moments (Poisson), so many a second on the mean."""
 
     per_second: float
-    seed: int = 1
+    # The same seed, the same moments.
+    seed: int | str = 1
+    # More than so many are not sent: a queue that grows without end measures nothing.
+    most_at_once: int = MOST_AT_ONCE
 
 
 @dataclass(frozen=True)
@@ -113,18 +116,9 @@ async def run_load(
 def check(arrivals: ClosedLoop | OpenLoop, budget: Budget) -> None:
     """Raises OmniError (bad_load)."""
     if isinstance(arrivals, ClosedLoop):
-        if not 1 <= arrivals.users <= MOST_AT_ONCE:
-            raise _bad_load(
-                f"{arrivals.users} users at once are not possible.",
-                f"Use 1 to {MOST_AT_ONCE}.",
-            )
-        if not 0 <= arrivals.think_s < math.inf:
-            raise _bad_load("The time to think is no time.", "Use 0 seconds or more.")
-    elif not 0 < arrivals.per_second <= 1000:
-        raise _bad_load(
-            f"{arrivals.per_second:g} requests a second are not possible.",
-            "Use a rate above 0, and at most 1000.",
-        )
+        _check_closed(arrivals)
+    else:
+        _check_open(arrivals)
 
     limits = [limit for limit in (budget.requests, budget.seconds) if limit is not None]
     if not limits:
@@ -135,6 +129,29 @@ def check(arrivals: ClosedLoop | OpenLoop, budget: Budget) -> None:
         raise _bad_load(
             "The load has nothing to do.",
             "Give it at least one request, or some seconds; the warm-up may be 0.",
+        )
+
+
+def _check_closed(arrivals: ClosedLoop) -> None:
+    if not 1 <= arrivals.users <= MOST_AT_ONCE:
+        raise _bad_load(
+            f"{arrivals.users} users at once are not possible.",
+            f"Use 1 to {MOST_AT_ONCE}.",
+        )
+    if not 0 <= arrivals.think_s < math.inf:
+        raise _bad_load("The time to think is no time.", "Use 0 seconds or more.")
+
+
+def _check_open(arrivals: OpenLoop) -> None:
+    if not 0 < arrivals.per_second <= 1000:
+        raise _bad_load(
+            f"{arrivals.per_second:g} requests a second are not possible.",
+            "Use a rate above 0, and at most 1000.",
+        )
+    if not 1 <= arrivals.most_at_once <= MOST_AT_ONCE:
+        raise _bad_load(
+            f"{arrivals.most_at_once} requests at once are not possible.",
+            f"Use 1 to {MOST_AT_ONCE}.",
         )
 
 
@@ -162,14 +179,14 @@ class _Loop:
     async def _user(self, think_s: float) -> None:
         while prompt := self._next():
             await self._ask(prompt)
-            if think_s:
+            if think_s and not self._is_over():
                 await asyncio.sleep(min(think_s, self._seconds_left()))
 
     async def open(self, arrivals: OpenLoop) -> None:
         random = Random(arrivals.seed)
         due_s = self.began_s
         async with asyncio.TaskGroup() as answers:
-            while True:
+            while not self._is_over():
                 due_s += random.expovariate(arrivals.per_second)
                 await asyncio.sleep(
                     min(due_s - time.perf_counter(), self._seconds_left())
@@ -177,15 +194,14 @@ class _Loop:
                 prompt = self._next(due_s)
                 if prompt is None:
                     break
-                if self.in_progress < MOST_AT_ONCE:
+                if self.in_progress < arrivals.most_at_once:
                     answers.create_task(self._ask(prompt, due_s))
                 else:
-                    self._keep(_not_sent(prompt, due_s))
+                    self._keep(_not_sent(prompt, due_s, arrivals.most_at_once))
 
     def _next(self, due_s: float = 0.0) -> Prompt | None:
         """What to ask next; None when no more is asked, and `ended_by` says why."""
-        self.ended_by = self.ended_by or self._end(due_s)
-        if self.ended_by:
+        if self._is_over(due_s):
             return None
 
         prompt = next(self.prompts, None)
@@ -194,6 +210,10 @@ class _Loop:
             return None
         self.sent += 1
         return prompt
+
+    def _is_over(self, due_s: float = 0.0) -> bool:
+        self.ended_by = self.ended_by or self._end(due_s)
+        return self.ended_by is not None
 
     def _end(self, due_s: float) -> EndedBy | None:
         """Whether there is a reason not to send what is due at this moment."""
@@ -252,9 +272,9 @@ async def _warm_up(
     return tuple(loop.measured)
 
 
-def _not_sent(prompt: Prompt, due_s: float) -> Measured:
+def _not_sent(prompt: Prompt, due_s: float, most: int) -> Measured:
     """The server lies so far behind that no more can be waited for at once."""
-    text = f"{MOST_AT_ONCE} requests were waiting already."
+    text = f"{most} requests were waiting already."
     return Reading(prompt, due_s, due_s).fails(due_s, "not_sent", text)
 
 

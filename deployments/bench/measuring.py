@@ -9,11 +9,12 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import cycle
 
-from deployments.bench.asking import Asking, Target
+from deployments.bench.asking import Asking, Target, write_text
 from deployments.bench.blocks import Arm, Round, Unit
 from deployments.bench.conditions import WatchedBlock
-from deployments.bench.load import Budget, ClosedLoop, run_load
+from deployments.bench.load import Budget, ClosedLoop, OpenLoop, run_load
 from deployments.bench.metrics import Run
+from deployments.bench.perplexity import Written
 from deployments.bench.prepared import (
     STOP_S,
     Processes,
@@ -24,6 +25,7 @@ from deployments.bench.prepared import (
 )
 from deployments.bench.prompts import Prompt
 from deployments.bench.scenarios import Load
+from deployments.bench.shape import CLOSED, Shape
 from deployments.bench.watching import Watch
 from deployments.services.waiting import POLL_S
 from deployments.states import InstanceState
@@ -52,14 +54,21 @@ class Measuring:
         load: Load,
         say: Say,
         watch: Watch,
+        shape: Shape = CLOSED,
+        *,
+        asks_text: bool = False,
     ) -> None:
+        self.asks_text = asks_text
         self.stage = stage
+        self.shape = shape
         self.watch = watch
         self.targets = targets
         self.load = load
         self.say = say
         self.disturbed: list[str] = []
         self.watched: list[WatchedBlock] = []
+        # How each wrote the text that tells its perplexity, where that is asked for.
+        self.written: dict[str, Written] = {}
         self._known: dict[str, Processes] = {}
 
     async def make_room(self, others: Sequence[str]) -> None:
@@ -82,6 +91,7 @@ class Measuring:
                     "With --swap one is up at a time.",
                 )
             await self._warm_up(name)
+            await self._write_text(name)
 
     async def ask(self, unit: Unit, prompts: Round) -> Mapping[Arm, Run]:
         """A block of each arm of the unit, all at the same time."""
@@ -104,7 +114,9 @@ class Measuring:
         self._note(name, await in_database(processes_of)(name))
         budget = Budget(requests=len(prompts), warm_up=0)
         devices = await in_database(devices_of)(name)
-        run = await self._load(arm, iter(prompts), budget)
+        # The same moments for all that are asked the same.
+        arrivals = self._arrivals(arm, seed=prompts[0].name)
+        run = await self._load(arm, iter(prompts), budget, arrivals)
         run = self._watched(arm, run, devices)
         self._note(name, await in_database(processes_of)(name))
         return run
@@ -117,6 +129,7 @@ class Measuring:
             run,
             energy_joules=seen.energy_joules,
             peak_memory_bytes=seen.peak_memory_bytes,
+            link_gbps=seen.link_gbps,
         )
 
     async def _together(self, unit: Unit, prompts: Round) -> Mapping[Arm, Run]:
@@ -142,7 +155,8 @@ class Measuring:
         self, arm: Arm, prompts: Sequence[Prompt], until: asyncio.Event
     ) -> None:
         budget = Budget(seconds=FILLING_S, warm_up=0)
-        filling = asyncio.create_task(self._load(arm, cycle(prompts), budget))
+        arrivals = self._arrivals(arm, seed="filling")
+        filling = asyncio.create_task(self._load(arm, cycle(prompts), budget, arrivals))
         await until.wait()
         filling.cancel()
         with suppress(asyncio.CancelledError):
@@ -162,12 +176,28 @@ class Measuring:
         self._known.pop(name, None)
         return replace(await self._block(arm, prompts), start_ms=start_ms)
 
-    async def _load(self, arm: Arm, prompts: Iterator[Prompt], budget: Budget) -> Run:
+    def _arrivals(self, arm: Arm, seed: str) -> ClosedLoop | OpenLoop:
+        if arm.rate is not None:
+            return OpenLoop(arm.rate, seed)
+        return ClosedLoop(arm.users, self.shape.think_s)
+
+    async def _load(
+        self,
+        arm: Arm,
+        prompts: Iterator[Prompt],
+        budget: Budget,
+        arrivals: ClosedLoop | OpenLoop,
+    ) -> Run:
         # The same prompts are asked alone and together there.
         asking = Asking(is_cache_off=arm.company is not None)
-        users = ClosedLoop(arm.users)
-        target = self.targets[arm.deployment]
-        loaded = await run_load(target, prompts, users, budget, asking)
+        loaded = await run_load(
+            self.targets[arm.deployment],
+            prompts,
+            arrivals,
+            budget,
+            asking,
+            service_level=self.shape.service_level,
+        )
         return loaded.run
 
     def _note(self, name: str, processes: Processes) -> None:
@@ -184,6 +214,7 @@ class Measuring:
             self._known.pop(name, None)
         await self._bring(name)
         await self._warm_up(name)
+        await self._write_text(name)
 
     async def _bring(self, name: str) -> None:
         for other in self.stage.others(name):
@@ -225,3 +256,9 @@ class Measuring:
                 f"{name} does not answer: {first.explanation or first.reason}",
                 "Say with --gateway where the panel listens, and look at its page.",
             )
+
+    async def _write_text(self, name: str) -> None:
+        """Once, outside of all blocks."""
+        if self.asks_text and name not in self.written:
+            await self.say(f"{name} goes on with a fixed text, for its perplexity")
+            self.written[name] = await write_text(self.targets[name])

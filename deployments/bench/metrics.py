@@ -53,6 +53,8 @@ class Run:
     # measured it.
     energy_joules: float | None = None
     peak_memory_bytes: int | None = None
+    # What went over the links of the cards meanwhile, on the mean and both ways.
+    link_gbps: float | None = None
     # From the wish to start the deployment until it was ready, where it was started for this run.
     start_ms: float | None = None
 
@@ -355,6 +357,15 @@ RUN_METRICS = (
         False,
         "The most memory that was in use on the devices during the run, by whomever.",
         lambda run: run.peak_memory_bytes,
+    ),
+    RunMetric(
+        "link_gbps",
+        "link traffic",
+        "GB/s",
+        None,
+        "What went over the PCIe links of all its cards during the measured blocks, both ways"
+        " together: the mean of NVML's readings, each of 20 ms.",
+        lambda run: run.link_gbps,
     ),
     RunMetric(
         "start_ms",

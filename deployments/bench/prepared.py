@@ -184,6 +184,28 @@ def least_context(names: Sequence[str]) -> int | None:
     return min((tokens for tokens in found if tokens is not None), default=None)
 
 
+def differ_in_precision(names: Sequence[str]) -> bool:
+    """Whether some of them have other weights, or another type of KV cache: then a faster one may
+    also be a worse one."""
+    found = {_precision_of(get_deployment(name)) for name in names}
+    return len(found) > 1
+
+
+def _precision_of(deployment: Deployment) -> tuple[object, ...]:
+    settings = with_defaults(deployment.settings)
+    models = {
+        binding.model_id
+        for binding in deployment.bindings.all()
+        if binding.role != Role.DRAFT
+    }
+    return (
+        deployment.external_model,
+        frozenset(models),
+        settings["kv_cache_k"],
+        settings["kv_cache_v"],
+    )
+
+
 def facts_of(deployment: Deployment) -> ArmFacts:
     plan = stored_plan(deployment)
     if plan is None:

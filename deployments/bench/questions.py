@@ -9,14 +9,17 @@ from typing import Any
 from deployments.bench.blocks import (
     COMPARED,
     COMPARED_AFTER_START,
+    COMPARED_AT_A_RATE,
     Arm,
     Company,
     Round,
     mixed_rounds_of,
+    open_block_size,
     rounds_of,
 )
 from deployments.bench.prompts import Prompt
 from deployments.bench.scenarios import Load, Part, Scenario, scenario
+from deployments.bench.shape import CLOSED, Shape
 from omni.errors import OmniError
 
 # Of questions of one's own that name no length.
@@ -49,14 +52,17 @@ class Wanted:
     concurrency: Sequence[int] = ()
     prompts: Sequence[Prompt] | None = None
     swaps: bool = False
+    shape: Shape = CLOSED
 
 
 def questions_of(wanted: Wanted) -> Questions:
-    """Raises OmniError: scenario_unknown, context_too_small, too_few_prompts, not_mixed."""
+    """Raises OmniError: scenario_unknown, context_too_small, too_few_prompts, not_mixed,
+    bad_benchmark."""
     if wanted.prompts is not None:
         return _in_turn(wanted, wanted.prompts, wanted.concurrency or (1,))
 
     chosen = scenario(wanted.scenario)
+    _check_load(chosen, wanted.shape)
     parts = _fitting(chosen, wanted.context)
     users = wanted.concurrency or chosen.concurrency
     if chosen.load is Load.AT_ONCE:
@@ -82,21 +88,54 @@ def _fitting(chosen: Scenario, context: int | None) -> tuple[Part, ...]:
     return parts
 
 
+def _check_load(chosen: Scenario, shape: Shape) -> None:
+    if shape.rates and chosen.load is not Load.IN_TURN:
+        raise OmniError(
+            "bad_benchmark",
+            f"The scenario {chosen.name} has a load of its own, in which nothing comes at a rate.",
+            "Choose another scenario, or no rate.",
+        )
+    if shape.think_s and chosen.load is Load.AFTER_START:
+        raise OmniError(
+            "bad_benchmark",
+            f"The scenario {chosen.name} asks one question: there is no time to think.",
+            "Choose another scenario, or no time to think.",
+        )
+
+
 def _in_turn(
     wanted: Wanted,
     prompts: Sequence[Prompt],
     users: Sequence[int],
     expected: Mapping[str, str] | None = None,
 ) -> Questions:
+    if wanted.shape.rates:
+        return _at_rates(wanted, prompts, wanted.shape.rates, expected or {})
     arms = tuple(Arm(name, count) for count in users for name in wanted.names)
     rounds = rounds_of(prompts, arms, wanted.most_rounds)
     return Questions(arms, rounds, expected=expected or {})
 
 
+def _at_rates(
+    wanted: Wanted,
+    prompts: Sequence[Prompt],
+    rates: Sequence[float],
+    expected: Mapping[str, str],
+) -> Questions:
+    """An open loop: requests come at random moments, whoever still waits for an answer."""
+    arms = tuple(Arm(name, 1, rate=rate) for rate in rates for name in wanted.names)
+
+    def size_of(arm: Arm) -> int:
+        return open_block_size(arm.rate or 0.0, len(prompts), len(rates))
+
+    rounds = rounds_of(prompts, arms, wanted.most_rounds, size_of)
+    return Questions(arms, rounds, metrics=COMPARED_AT_A_RATE, expected=expected)
+
+
 def _after_start(wanted: Wanted, prompts: Sequence[Prompt]) -> Questions:
     """One question behind each start, by one user: a second one would find a warm engine."""
     arms = tuple(Arm(name, 1) for name in wanted.names)
-    rounds = rounds_of(prompts, arms, wanted.most_rounds, lambda users: 1)
+    rounds = rounds_of(prompts, arms, wanted.most_rounds, lambda arm: 1)
     return Questions(arms, rounds, Load.AFTER_START, COMPARED_AFTER_START)
 
 

@@ -12,9 +12,18 @@ from typing import Any
 from deployments.bench.blocks import Arm, Results, baseline_of, doubts
 from deployments.bench.comparisons import Comparison, SpeedVerdict
 from deployments.bench.measured import Measured
-from deployments.bench.metrics import METRICS, REQUEST_METRICS, RUN_METRICS, Run
+from deployments.bench.metrics import (
+    METRICS,
+    REQUEST_METRICS,
+    RUN_METRICS,
+    Run,
+    ServiceLevel,
+)
+from deployments.bench.perplexity import Written, change_of
 from deployments.bench.quality import Quality, quality_of
 from deployments.bench.run import Benchmark
+from deployments.bench.saturation import saturation_of, told
+from deployments.bench.shape import CLOSED, Shape
 from deployments.bench.stopping import Ending
 from deployments.bench.summaries import Summary, summarise
 
@@ -42,6 +51,11 @@ OF_REQUEST = (
 ANSWERED_BY = ("start_ms", "output_tps")
 
 NOT_ENDED = "It is not over: no verdict is given before the planned looks."
+SAME_PROCESSES = (
+    "The deployments were up together and none was started again: a few per cent between them may"
+    " be their processes' own (where their memory lies, which cores they have), not their"
+    " strategies'."
+)
 NOTHING = "Nothing is concluded: the run was disturbed."
 
 
@@ -68,6 +82,11 @@ class Known:
     notes: Sequence[str] = ()
     # Answers that are known, by the names of their prompts.
     expected: Mapping[str, str] = field(default_factory=dict)
+    shape: Shape = CLOSED
+    # How each deployment wrote the text that tells its perplexity, where that was asked for.
+    written: Mapping[str, Written] = field(default_factory=dict)
+    # Each deployment was one process from the first round to the last, beside the others.
+    are_same_processes: bool = False
 
 
 def document(benchmark: Benchmark, known: Known) -> Document:
@@ -79,13 +98,19 @@ def document(benchmark: Benchmark, known: Known) -> Document:
         "scenario": known.scenario,
         "valid": not warnings,
         "warnings": warnings,
-        "notes": [*known.notes, *_notes(benchmark)],
+        "notes": [
+            *known.notes,
+            *_notes(benchmark),
+            *_own_of_processes(benchmark, known),
+        ],
         "answer": _answer(benchmark, comparisons, warnings),
         "rounds": _rounds(benchmark),
+        "service_level": _service_level(known.shape),
+        "think_s": known.shape.think_s,
         "environment": known.environment,
         "arms": [_arm(benchmark, arm, known) for arm in benchmark.arms],
         "comparisons": comparisons,
-        "requests": list(_requests(benchmark.results)),
+        "requests": list(_requests(benchmark.results, known.shape.service_level)),
     }
 
 
@@ -111,28 +136,68 @@ def _arm(benchmark: Benchmark, arm: Arm, known: Known) -> Document:
     return {
         "deployment": arm.deployment,
         "strategy": facts.strategy,
-        "concurrency": arm.users,
-        "load": arm.company or "",
+        **_load_of(arm),
+        "think_s": known.shape.think_s,
+        "saturation": _saturation(results, arm),
         "requests": whole.requests,
         "errors": whole.requests - whole.done,
         "problems": whole.problems,
         **{name: _figures(results, arm, name) for name in SUMMARISED},
         **_totals(results, arm, whole),
+        "kept_level": _kept(results, arm, known.shape),
         "tokens_out": whole.tokens_out,
         "predicted": {
             "prefill_tps": facts.prefill_tps,
             "decode_tps": facts.decode_tps,
         },
-        "quality": _quality(benchmark, arm, known.expected),
+        "quality": {
+            **_quality(benchmark, arm, known.expected),
+            "perplexity": _perplexity(benchmark, arm, known.written),
+        },
     }
+
+
+def _load_of(arm: Arm) -> Document:
+    """At a rate there are no users: `concurrency` is None."""
+    return {
+        "concurrency": arm.users if arm.rate is None else None,
+        "rate": arm.rate,
+        "load": arm.company or "",
+    }
+
+
+def _saturation(results: Results, arm: Arm) -> Document | None:
+    if arm.rate is None:
+        return None
+    found = asdict(saturation_of(results.runs.get(arm, [])))
+    return {**found, "state": str(found["state"])}
+
+
+def _service_level(shape: Shape) -> Document | None:
+    level = shape.service_level
+    if not level.has_limits:
+        return None
+    return {
+        "first_token_ms": level.first_token_ms,
+        "time_per_output_token_ms": level.time_per_output_token_ms,
+    }
+
+
+def _kept(results: Results, arm: Arm, shape: Shape) -> int | None:
+    """How many answers kept to the service level; None without one."""
+    level = shape.service_level
+    if not level.has_limits:
+        return None
+    return sum(map(level.is_kept_by, results.measured(arm)))
 
 
 def _totals(results: Results, arm: Arm, whole: Summary) -> Document:
     """What only all requests have together.
 
-    Throughput is that of a block: between two blocks others had their turn.
+    Throughput is that of a block: between two blocks others had their turn. Goodput is of all
+    blocks, as in most of them it may be nought, which no median is made of.
     """
-    of_blocks = ("total_tps", "prompt_and_output_tps", "requests_per_second", "goodput")
+    of_blocks = ("total_tps", "prompt_and_output_tps", "requests_per_second")
     found: Document = {
         metric.name: whole.totals[metric.name]
         for metric in RUN_METRICS
@@ -154,7 +219,20 @@ def _whole(results: Results, arm: Arm) -> Run:
         runs[0].service_level if runs else Run((), 0.0, 0.0).service_level,
         energy_joules=_sum_of_known(energies),
         peak_memory_bytes=max(peaks, default=None),
+        link_gbps=_mean_over_time(runs),
     )
+
+
+def _mean_over_time(runs: Sequence[Run]) -> float | None:
+    """Of the traffic of links, each block by its length; None where one does not tell it."""
+    seconds = [run.ended_s - run.began_s for run in runs]
+    in_all = _sum_of_known(
+        [
+            None if run.link_gbps is None else run.link_gbps * took_s
+            for run, took_s in zip(runs, seconds, strict=True)
+        ]
+    )
+    return None if in_all is None or not sum(seconds) else in_all / sum(seconds)
 
 
 def _sum_of_known(values: Sequence[float | None]) -> float | None:
@@ -186,16 +264,38 @@ def _quality(benchmark: Benchmark, arm: Arm, expected: Mapping[str, str]) -> Doc
     return asdict(found)
 
 
-def _requests(results: Results) -> Iterator[Document]:
+def _perplexity(
+    benchmark: Benchmark, arm: Arm, written: Mapping[str, Written]
+) -> Document | None:
+    """Of the deployment, whatever its load; None where it was not asked for."""
+    mine = written.get(arm.deployment)
+    if mine is None:
+        return None
+    baseline = benchmark.arms[0].deployment
+    change = None
+    if arm.deployment != baseline and baseline in written:
+        change = change_of(mine, written[baseline])
+    return {
+        "perplexity": mine.perplexity,
+        "bits_per_byte": mine.bits_per_byte,
+        "tokens": len(mine.logprobs),
+        "change_percent": change.percent if change else None,
+        "low_percent": change.low_percent if change else None,
+        "high_percent": change.high_percent if change else None,
+        "why": mine.why,
+    }
+
+
+def _requests(results: Results, level: ServiceLevel) -> Iterator[Document]:
     for arm, runs in results.runs.items():
         for number, run in enumerate(runs, 1):
             for one in run.measured:
                 yield {
                     "deployment": arm.deployment,
-                    "concurrency": arm.users,
-                    "load": arm.company or "",
+                    **_load_of(arm),
                     "round": number,
                     **_request(one),
+                    "kept_level": level.is_kept_by(one) if level.has_limits else None,
                     "start_ms": run.start_ms,
                 }
 
@@ -225,7 +325,25 @@ def _rounds(benchmark: Benchmark) -> Document:
 
 
 def _notes(benchmark: Benchmark) -> list[str]:
-    return [*_not_handed_over(benchmark.results), *_used_up(benchmark)]
+    return [
+        *_keeping_up(benchmark),
+        *_not_handed_over(benchmark.results),
+        *_used_up(benchmark),
+    ]
+
+
+def _own_of_processes(benchmark: Benchmark, known: Known) -> list[str]:
+    pairs = benchmark.pairs
+    are_compared = any(one.baseline.deployment != one.arm.deployment for one in pairs)
+    return [SAME_PROCESSES] if known.are_same_processes and are_compared else []
+
+
+def _keeping_up(benchmark: Benchmark) -> list[str]:
+    return [
+        told(saturation_of(runs), str(arm))
+        for arm, runs in benchmark.results.runs.items()
+        if arm.rate is not None
+    ]
 
 
 def _not_handed_over(results: Results) -> list[str]:
@@ -258,9 +376,8 @@ def _comparisons(benchmark: Benchmark, *, is_valid: bool) -> list[Document]:
         {
             "baseline": pair.baseline.deployment,
             "deployment": pair.arm.deployment,
-            "concurrency": pair.arm.users,
+            **_load_of(pair.arm),
             "baseline_load": pair.baseline.company or "",
-            "load": pair.arm.company or "",
             "metric": pair.metric,
             "rounds": found.rounds,
             "change_percent": found.change_percent,
@@ -297,7 +414,9 @@ def _sentence(row: Document) -> str:
 
 
 def _between(row: Document) -> str:
-    users = f" with {row['concurrency']} users" if row["concurrency"] > 1 else ""
+    users = f" with {row['concurrency']} users" if (row["concurrency"] or 1) > 1 else ""
+    if row["rate"] is not None:
+        users = f" at {row['rate']:g} requests/s"
     if row["load"]:
         return (
             f"{row['deployment']}{users} {row['load']} against {row['baseline_load']}"

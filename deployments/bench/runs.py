@@ -9,6 +9,7 @@ from typing import Any
 from django.db import transaction
 
 from deployments.announce import benchmarks_changed, nudge
+from deployments.bench.metrics import ServiceLevel
 from deployments.bench.prepared import least_context
 from deployments.bench.prompts import Prompt
 from deployments.bench.questions import (
@@ -18,6 +19,7 @@ from deployments.bench.questions import (
     prompts_kept,
     questions_of,
 )
+from deployments.bench.shape import CLOSED, Shape, check_shape
 from deployments.models import BenchmarkRun
 from deployments.services.deployments import get_deployment
 from deployments.services.tenancy import why_not_together
@@ -60,6 +62,7 @@ def benchmark_request(
     seconds: float | None = None,
     swaps: bool = False,
     makes_room: bool = False,
+    shape: Shape = CLOSED,
     user: Any = None,
 ) -> BenchmarkRun:
     """A run that waits for its process. Raises OmniError; then nothing is kept.
@@ -72,6 +75,7 @@ def benchmark_request(
     host = _host_of(names)
     swaps = swaps or cannot_be_together(names)
     _check_limits(concurrency, most_rounds, seconds)
+    check_shape(shape, concurrency)
     _check_size(prompts)
     questions_of(
         Wanted(
@@ -82,6 +86,7 @@ def benchmark_request(
             concurrency,
             prompts,
             swaps,
+            shape,
         )
     )
     with transaction.atomic():
@@ -96,6 +101,10 @@ def benchmark_request(
             swaps=swaps,
             makes_room=makes_room,
             gateway=gateway,
+            rates=list(shape.rates),
+            think_s=shape.think_s,
+            slo_first_token_ms=shape.service_level.first_token_ms,
+            slo_token_ms=shape.service_level.time_per_output_token_ms,
             requested_by=user,
         )
         _forget_old()
@@ -121,7 +130,16 @@ def asked_by(run: BenchmarkRun) -> Questions:
             run.concurrency,
             prompts,
             run.swaps,
+            shape_of(run),
         )
+    )
+
+
+def shape_of(run: BenchmarkRun) -> Shape:
+    return Shape(
+        tuple(run.rates),
+        run.think_s,
+        ServiceLevel(run.slo_first_token_ms, run.slo_token_ms),
     )
 
 

@@ -25,6 +25,8 @@ IDLE_CORES = 0.02
 # NVML's utilisation is of the second before, at most.
 UTILISATION_S = 1.0
 LEAST_IDLE_SAMPLES = 2
+# A reading is of 20 ms: of fewer of them the mean is luck.
+LEAST_LINK_SAMPLES = 3
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ def conditions_of(seen: Seen, span: Span, devices: Sequence[Place]) -> Condition
         seconds=span.seconds,
         energy_joules=energy_joules,
         peak_memory_bytes=_peak_bytes(inside, devices, unknown),
+        link_gbps=_link_gbps(inside, sensors, unknown),
         clocks_mhz=_clocks(inside, sensors),
         throttle=_throttle(inside, sensors),
         temperature_celsius=_hottest(inside, sensors),
@@ -208,6 +211,28 @@ def _peak_bytes(
         if len(row) == len(keys) and None not in row
     ]
     return max(whole, default=None)
+
+
+def _link_gbps(
+    inside: Sequence[Frame], cards: Mapping[str, Place], unknown: list[str]
+) -> float | None:
+    """Of all cards together; what is on the processor has no link of its own."""
+    if not inside or not cards:
+        return None
+    total_gbps = 0.0
+    for key, place in cards.items():
+        told = [
+            card.link_tx_gbps + card.link_rx_gbps
+            for _, card in _of_card(inside, key)
+            if card.link_tx_gbps is not None and card.link_rx_gbps is not None
+        ]
+        if len(told) < LEAST_LINK_SAMPLES:
+            unknown.append(
+                f"Link traffic is not known: {place.device} told it too seldom or not at all."
+            )
+            return None
+        total_gbps += sum(told) / len(told)
+    return total_gbps
 
 
 def _clocks(inside: Sequence[Frame], cards: Mapping[str, Place]) -> dict[str, float]:

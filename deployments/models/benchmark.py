@@ -45,6 +45,20 @@ class BenchmarkRun(models.Model):
         null=True, blank=True, help_text="one's own, instead of a scenario's"
     )
     concurrency = models.JSONField(default=list, help_text="users at once; one or more")
+    rates = models.JSONField(
+        default=list,
+        blank=True,
+        help_text="requests a second of an open loop; none: users in a closed one",
+    )
+    think_s = models.FloatField(
+        default=0.0, help_text="of a user, between an answer and the next question"
+    )
+    slo_first_token_ms = models.FloatField(
+        null=True, blank=True, help_text="service level: time to first token at most"
+    )
+    slo_token_ms = models.FloatField(
+        null=True, blank=True, help_text="service level: time per output token at most"
+    )
     most_rounds = models.PositiveIntegerField()
     seconds = models.FloatField(null=True, blank=True, help_text="time at most")
     swaps = models.BooleanField(default=False, help_text="one is up at a time")

@@ -64,9 +64,11 @@ def _is_alone_and_warm(arm: Document) -> bool:
 
 
 def _is_undisturbed(arm: Document) -> bool:
-    """The first answers of a process, which a cold start asks for, are slower than all others."""
+    """The first answers of a process, which a cold start asks for, are slower than all others; at a
+    rate, and of users who think, as many are not in progress as it says."""
     is_cold = ((arm.get("start_ms") or {}).get("p50")) is not None
-    return arm.get("load") != TOGETHER and not is_cold
+    is_full = not arm.get("rate") and not arm.get("think_s")
+    return arm.get("load") != TOGETHER and not is_cold and is_full
 
 
 def _measured_deployment(run: BenchmarkRun, arm: Document) -> Deployment | None:

@@ -55,8 +55,8 @@ def answer_of(found: Measurements) -> Answer:
         return Answer("open", tuple(map(seen, _alone(found))), _requests(found))
 
     sentences = [
-        _sentence(users, list(group), found)
-        for users, group in groupby(_in_order(rows), key=lambda row: row.arm.users)
+        _sentence(list(group), found)
+        for _, group in groupby(_in_order(rows), key=lambda row: row.arm.level)
     ]
     sentences += _other_answers(rows, found)
     is_decided = any(row.verdict != SpeedVerdict.UNDECIDED for row in rows)
@@ -70,7 +70,7 @@ def answered_by(found: Measurements) -> str:
 
 
 def _in_order(rows: Sequence[Difference]) -> list[Difference]:
-    return sorted(rows, key=lambda row: row.arm.users)
+    return sorted(rows, key=lambda row: row.arm.level)
 
 
 def gain_of(row: Difference) -> float:
@@ -104,9 +104,15 @@ def _speed_sentences(arm: Arm) -> list[str]:
 
 
 # --- compared -------------------------------------------------------------------------------------
-def _sentence(users: int, rows: Sequence[Difference], found: Measurements) -> str:
-    several = len({row.arm.users for row in found.differences}) > 1
-    where = f"With {count_of(users, 'user')} at once: " if several or users > 1 else ""
+def _sentence(rows: Sequence[Difference], found: Measurements) -> str:
+    """Of rows under the same load."""
+    several = len({row.arm.level for row in found.differences}) > 1
+    arm = rows[0].arm
+    where = ""
+    if arm.rate:
+        where = f"At {arm.asked}: "
+    elif several or arm.users > 1:
+        where = f"With {arm.asked} at once: "
     return where + " ".join(_verdict_sentences(rows, found))
 
 

@@ -314,13 +314,14 @@ def dots_path(places: Iterable[tuple[float, float]]) -> str:
 class Point:
     x: float
     y: float
-    users: int
+    # Users at once, or requests a second.
+    load: float
     words: str
 
 
 @dataclass(frozen=True)
 class Line:
-    """From one number of users to the next."""
+    """From one load to the next."""
 
     x1: float
     y1: float
@@ -354,7 +355,8 @@ class Located:
 
     across: float
     upwards: float
-    users: int
+    # Users at once, or requests a second.
+    load: float
     words: str
 
 
@@ -371,7 +373,7 @@ def colour_of(place: int) -> int:
 
 
 def plane_of(found: Sequence[tuple[str, Sequence[Located]]]) -> Plane | None:
-    """Deployments in their order, each with its points by the number of users; None of nothing."""
+    """Deployments in their order, each with its points by the load; None of nothing."""
     points = [point for _name, row in found for point in row]
     across = scale_of((point.across for point in points), from_zero=True)
     upwards = scale_of((point.upwards for point in points), from_zero=True)
@@ -388,7 +390,7 @@ def plane_of(found: Sequence[tuple[str, Sequence[Located]]]) -> Plane | None:
 
 def _point(across: Scale, upwards: Scale, one: Located) -> Point:
     down = rounded(100 - upwards.at(one.upwards))
-    return Point(across.at(one.across), down, one.users, one.words)
+    return Point(across.at(one.across), down, one.load, one.words)
 
 
 def _series(place: int, name: str, points: Sequence[Point]) -> Series:

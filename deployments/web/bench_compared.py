@@ -37,7 +37,9 @@ FIGURES = (
     "start_ms",
     "prefill_tps",
     "acceptance",
+    "goodput",
     "joules_per_token",
+    "link_gbps",
     "peak_memory_bytes",
 )
 MISSING = "not there"

@@ -30,17 +30,30 @@ def metric_of(name: str) -> Metric:
 # --- values ---------------------------------------------------------------------------------------
 @dataclass(frozen=True, order=True)
 class ArmKey:
-    """One deployment with so many users at once; `load` is used where several are busy at the same
-    time."""
+    """One deployment with so many users at once, or asked at a rate, which is 0 where users ask;
+    `load` is used where several are busy at the same time."""
 
     deployment: str
     users: int
     load: str = ""
+    rate: float = 0.0
+
+    @property
+    def level(self) -> tuple[float, int]:
+        """How much is asked of it: what arms are grouped and ordered by."""
+        return self.rate, self.users
+
+    @property
+    def asked(self) -> str:
+        """'4 users', '0.5 requests/s'."""
+        if self.rate:
+            return f"{self.rate:g} requests/s"
+        return f"{self.users} user{'' if self.users == 1 else 's'}"
 
     @property
     def words(self) -> str:
-        users = f"{self.users} user{'' if self.users == 1 else 's'}"
-        return ", ".join(part for part in (self.deployment, users, self.load) if part)
+        parts = (self.deployment, self.asked, self.load)
+        return ", ".join(part for part in parts if part)
 
 
 @dataclass(frozen=True)
@@ -84,6 +97,37 @@ class Quality:
     different_word: int | None
     right: int
     known: int
+    perplexity: Perplexity | None
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """How well it predicts a fixed text; `change` is against the baseline's. Where it is not known
+    `why` says so."""
+
+    value: float | None
+    tokens: int
+    change: float | None
+    low: float | None
+    high: float | None
+    why: str
+
+
+@dataclass(frozen=True)
+class Saturation:
+    """Whether it keeps up with what comes at a rate; `state` is a word of bench/saturation.py."""
+
+    state: str
+    arrived: int
+    answered: int
+
+
+@dataclass(frozen=True)
+class ServiceLevel:
+    """What an answer had to keep to; None is no limit."""
+
+    first_token_ms: float | None = None
+    token_ms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +140,9 @@ class Arm:
     figures: Mapping[str, Figure]
     totals: Mapping[str, float]
     tokens_out: int | None
+    saturation: Saturation | None
+    # How many answers kept to the service level.
+    kept_level: int | None
     predicted: Mapping[str, float]
     quality: Quality | None
 
@@ -131,6 +178,7 @@ class Request:
     ending: str
     reason: str
     values: Mapping[str, float]
+    kept_level: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -159,6 +207,9 @@ class Measurements:
     rounds_planned: int
     ending: str
     seconds: float | None
+    service_level: ServiceLevel | None
+    # Of each user, between an answer and the next question.
+    think_s: float
     is_swapped: bool
     host: str
     cpu: str
@@ -193,6 +244,8 @@ def read_document(document: Json | None) -> Measurements:
         rounds_planned=whole(rounds.get("planned")) or 0,
         ending=text(rounds.get("ending")),
         seconds=amount(rounds.get("seconds")),
+        service_level=_service_level(found.get("service_level")),
+        think_s=amount(found.get("think_s")) or 0.0,
         is_swapped=bool(environment.get("swapped")),
         host=text(host.get("name")),
         cpu=text(host.get("cpu")),
@@ -226,6 +279,8 @@ def _arm(row: Json) -> Arm:
         },
         totals=_numbers(row, tuple(METRICS)),
         tokens_out=whole(row.get("tokens_out")),
+        saturation=_saturation(row.get("saturation")),
+        kept_level=whole(row.get("kept_level")),
         predicted=_numbers(
             _mapping(row.get("predicted")), ("prefill_tps", "decode_tps")
         ),
@@ -235,7 +290,28 @@ def _arm(row: Json) -> Arm:
 
 def _key(row: Json, *, name: str = "deployment", load: str = "load") -> ArmKey:
     users = whole(row.get("concurrency")) or 1
-    return ArmKey(text(row.get(name)), users, text(row.get(load)))
+    rate = amount(row.get("rate")) or 0.0
+    return ArmKey(text(row.get(name)), users, text(row.get(load)), rate)
+
+
+def _saturation(found: object) -> Saturation | None:
+    row = _mapping(found)
+    if not row:
+        return None
+    return Saturation(
+        text(row.get("state")),
+        whole(row.get("arrived")) or 0,
+        whole(row.get("answered")) or 0,
+    )
+
+
+def _service_level(found: object) -> ServiceLevel | None:
+    row = _mapping(found)
+    first_ms = amount(row.get("first_token_ms"))
+    token_ms = amount(row.get("time_per_output_token_ms"))
+    if first_ms is None and token_ms is None:
+        return None
+    return ServiceLevel(first_ms, token_ms)
 
 
 def _figure(row: Json) -> Figure:
@@ -276,6 +352,21 @@ def _quality(found: object) -> Quality | None:
         different_word=whole(first.get("word")),
         right=whole(row.get("right")) or 0,
         known=whole(row.get("known")) or 0,
+        perplexity=_perplexity(row.get("perplexity")),
+    )
+
+
+def _perplexity(found: object) -> Perplexity | None:
+    row = _mapping(found)
+    if not row:
+        return None
+    return Perplexity(
+        value=amount(row.get("perplexity")),
+        tokens=whole(row.get("tokens")) or 0,
+        change=number(row.get("change_percent")),
+        low=number(row.get("low_percent")),
+        high=number(row.get("high_percent")),
+        why=text(row.get("why")),
     )
 
 
@@ -302,6 +393,7 @@ def _request(row: Json) -> Request:
         ending=text(row.get("ending")),
         reason=text(row.get("reason")),
         values=_numbers(row, OF_A_REQUEST),
+        kept_level=_flag(row.get("kept_level")),
     )
 
 
@@ -342,6 +434,10 @@ def amount(found: object) -> float | None:
 def whole(found: object) -> int | None:
     value = amount(found)
     return None if value is None else int(value)
+
+
+def _flag(found: object) -> bool | None:
+    return found if isinstance(found, bool) else None
 
 
 def text(found: object) -> str:

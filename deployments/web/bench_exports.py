@@ -23,11 +23,13 @@ from deployments.web.bench_report import stage_of
 from deployments.web.bench_tables import (
     COLUMNS,
     COLUMNS_IF_KNOWN,
+    QualityRow,
     arm_cell,
     facts_of,
     label_of,
     problem_text,
     quality_rows,
+    service_level_text,
     setup_views,
 )
 from deployments.web.bench_words import (
@@ -42,6 +44,7 @@ from omni.units import UNKNOWN
 
 CSV_COLUMNS = (
     "deployment", "concurrency", "load", "round", "prompt", "ending", "reason", *OF_A_REQUEST,
+    "rate", "kept_level",
 )  # fmt: skip
 # A table program takes what begins like this for a formula; the last ones are their wide forms.
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
@@ -63,9 +66,12 @@ def as_csv(document: Mapping[str, Any]) -> str:
 
 
 def _csv_row(one: Request) -> list[object]:
-    texts = (one.arm.deployment, one.arm.users, one.arm.load, one.round, one.prompt)
+    users = None if one.arm.rate else one.arm.users
+    texts = (one.arm.deployment, users, one.arm.load, one.round, one.prompt)
     values = [one.values.get(name) for name in OF_A_REQUEST]
-    return [guarded(value) for value in (*texts, one.ending, one.reason, *values)]
+    load = (one.arm.rate or None, one.kept_level)
+    row = (*texts, one.ending, one.reason, *values, *load)
+    return [guarded(value) for value in row]
 
 
 def guarded(value: object) -> object:
@@ -89,7 +95,7 @@ def as_markdown(
         *_disturbed(found),
         *_part("Notes", [_points(found.notes)]),
         *_part("Gains", [_gains(found)]),
-        *_part("Measured", [_measured(found), _problems(found)]),
+        *_part("Measured", [_measured(found), _level(found), _problems(found)]),
         *_part("Answers", [_answers(found)]),
         *_part("Predicted beside measured", [_predicted(found)]),
         *_part("Environment", _environment(found)),
@@ -168,6 +174,14 @@ def _measured(found: Measurements) -> str:
     )
 
 
+def _level(found: Measurements) -> str:
+    """What goodput is, where a service level was asked for."""
+    level = service_level_text(found)
+    if not level:
+        return ""
+    return f"Goodput: {plain(metric_of('goodput').explanation)} Here: {plain(level)}."
+
+
 def _cell_text(cell: Any) -> str:
     return f"{cell.text} ({cell.note})" if cell.note else str(cell.text)
 
@@ -187,12 +201,19 @@ def _answers(found: Measurements) -> str:
             f"{row.same} ({row.same_percent})" if row.same else row.same_percent,
             plain(row.where),
             row.right,
+            *([_perplexity(row)] if row.perplexity else []),
         ]
         for row in quality_rows(found)
     ]
-    return table(
-        ("Deployment", "Same answers", "First difference", "Right answers"), rows
-    )
+    heads = ["Deployment", "Same answers", "First difference", "Right answers"]
+    if rows and len(rows[0]) > len(heads):
+        heads.append("Perplexity of a fixed text")
+    return table(heads, rows)
+
+
+def _perplexity(row: QualityRow) -> str:
+    note = f" ({plain(row.perplexity_note)})" if row.perplexity_note else ""
+    return f"{row.perplexity}{note}"
 
 
 def _predicted(found: Measurements) -> str:

@@ -120,7 +120,7 @@ def _forest(
     scale = ChangeScale(limits, is_flipped=metric.higher_is_better is False)
     rows = sorted(
         (row for row in found.differences if row.metric == name),
-        key=lambda row: row.arm.users,
+        key=lambda row: row.arm.level,
     )
     band, width = scale.band
     return Forest(
@@ -193,7 +193,7 @@ def foretold(found: Measurements) -> list[Foretold]:
     """Of every deployment, where fewest users were at once and nobody else was busy."""
     arms: dict[str, Arm] = {}
     for arm in sorted(
-        found.arms, key=lambda arm: (arm.key.load == TOGETHER, arm.key.users)
+        found.arms, key=lambda arm: (arm.key.load == TOGETHER, arm.key.level)
     ):
         arms.setdefault(arm.key.deployment, arm)
     return [
@@ -230,7 +230,7 @@ def predictions_of(found: Measurements) -> Predictions | None:
     errors = [pair.error_percent for pair in pairs]
     known = [log_of(error) for error in errors if error is not None]
     scale = ChangeScale(change_limits(known, ()))
-    is_crowded = any(pair.key.users > 1 for pair in pairs)
+    is_crowded = any(pair.key.users > 1 or pair.key.rate for pair in pairs)
     return Predictions(
         zero=scale.at(0.0),
         ticks=_change_ticks(scale),
@@ -245,8 +245,7 @@ def predictions_of(found: Measurements) -> Predictions | None:
             )
             for pair in pairs
         ),
-        note="Speeds are predicted for one request alone; with several users at once each of them"
-        " gets less."
+        note="Speeds are predicted for one request alone; of several at once each gets less."
         if is_crowded
         else "",
     )
@@ -255,36 +254,41 @@ def predictions_of(found: Measurements) -> Predictions | None:
 # --- latency against throughput -------------------------------------------------------------------
 @dataclass(frozen=True)
 class PlaneChart:
-    """Latency against throughput, with a line from one number of users to the next."""
+    """Latency against throughput, with a line from one load to the next: numbers of users, or
+    rates."""
 
     metric: Metric
     across: Metric
     plane: Plane
     across_ticks: tuple[tuple[float, str], ...]
     upward_ticks: tuple[tuple[float, str], ...]
+    # What the numbers at the points are.
+    loads: str
 
     @property
-    def shows_users(self) -> bool:
+    def shows_loads(self) -> bool:
         return len(self.plane.series) <= 4
 
 
 def planes_of(found: Measurements) -> tuple[PlaneChart, ...]:
-    if len({arm.key.users for arm in found.arms}) < 2:
+    if len({arm.key.level for arm in found.arms}) < 2:
         return ()
+    is_at_rates = any(arm.key.rate for arm in found.arms)
+    loads = "requests a second" if is_at_rates else "users at once"
     charts = []
     for name in LATENCIES:
         plane = plane_of(
             [(seen(one), _located(one, name, found)) for one in found.names]
         )
         if plane is not None:
-            charts.append(_plane_chart(name, plane))
+            charts.append(_plane_chart(name, plane, loads))
     return tuple(charts)
 
 
 def _located(deployment: str, name: str, found: Measurements) -> list[Located]:
     points = []
     arms = [arm for arm in found.arms if arm.key.deployment == deployment]
-    for arm in sorted(arms, key=lambda arm: arm.key):
+    for arm in sorted(arms, key=lambda arm: (arm.key.level, arm.key.load)):
         across, upwards = arm.value(THROUGHPUT), arm.value(name)
         if across is None or upwards is None:
             continue
@@ -292,11 +296,12 @@ def _located(deployment: str, name: str, found: Measurements) -> list[Located]:
             f"{arm.key.words}: {figure_text(THROUGHPUT, across)},"
             f" {metric_of(name).title} {figure_text(name, upwards)}"
         )
-        points.append(Located(across, upwards, arm.key.users, seen(words)))
+        number = arm.key.rate or arm.key.users
+        points.append(Located(across, upwards, number, seen(words)))
     return points
 
 
-def _plane_chart(name: str, plane: Plane) -> PlaneChart:
+def _plane_chart(name: str, plane: Plane, loads: str) -> PlaneChart:
     return PlaneChart(
         metric=metric_of(name),
         across=metric_of(THROUGHPUT),
@@ -305,6 +310,7 @@ def _plane_chart(name: str, plane: Plane) -> PlaneChart:
         upward_ticks=tuple(
             (round(100 - at, 2), words) for at, words in _ticks(name, plane.upwards)
         ),
+        loads=loads,
     )
 
 

@@ -6,7 +6,7 @@ makes it fail: what is not known reads N/A.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from deployments.bench.metrics import METRICS, Metric
@@ -46,6 +46,7 @@ from deployments.web.bench_tables import (
     facts_of,
     figure_tables,
     quality_rows,
+    service_level_text,
     setup_views,
 )
 from deployments.web.bench_words import (
@@ -182,7 +183,15 @@ def explained_of(found: Measurements) -> tuple[Explained, ...]:
     in_order = dict.fromkeys([*METRICS, *sorted(shown)])
     metrics = [metric_of(name) for name in in_order if name in shown]
     return tuple(
-        Explained(metric, IN_GLOSSARY.get(metric.name, ""))
+        Explained(_as_asked(metric, found), IN_GLOSSARY.get(metric.name, ""))
         for metric in metrics
         if metric.explanation
     )
+
+
+def _as_asked(metric: Metric, found: Measurements) -> Metric:
+    """Goodput says what the service level of this run was."""
+    level = service_level_text(found)
+    if metric.name != "goodput" or not level:
+        return metric
+    return replace(metric, explanation=f"{metric.explanation} Here: {level}.")

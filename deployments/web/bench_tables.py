@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from deployments.bench.metrics import METRICS, Metric
+from deployments.bench.saturation import State
 from deployments.strategies import strategy_title
 from deployments.web.bench_charts import (
     colour_of,
@@ -18,6 +19,7 @@ from deployments.web.bench_document import (
     Arm,
     ArmKey,
     Measurements,
+    Perplexity,
     Problem,
     Quality,
     metric_of,
@@ -25,14 +27,13 @@ from deployments.web.bench_document import (
 from deployments.web.bench_words import (
     VERDICTS,
     change_text,
-    count_of,
     figure_text,
     interval_text,
     range_text,
     scalar_text,
     seen,
 )
-from omni.units import UNKNOWN, percent_text
+from omni.units import UNKNOWN, ms_text, percent_text, short_text
 
 # More cards below each other than these nobody compares on a phone: a table that moves sideways.
 MOST_CARDS = 6
@@ -46,7 +47,7 @@ COLUMNS_IF_KNOWN = (
     "joules_per_token",
     "peak_memory_bytes",
 )
-COSTS = ("peak_memory_bytes", "mean_watts", "joules_per_token")
+COSTS = ("peak_memory_bytes", "mean_watts", "joules_per_token", "link_gbps")
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,9 @@ class Label:
 def label_of(key: ArmKey, found: Measurements) -> Label:
     names = found.names
     place = names.index(key.deployment) if key.deployment in names else len(names)
-    several = len({arm.key.users for arm in found.arms}) > 1
-    users = count_of(key.users, "user") if several or key.users > 1 else ""
-    detail = ", ".join(part for part in (users, key.load) if part)
+    several = len({arm.key.level for arm in found.arms}) > 1
+    asked = key.asked if several or key.users > 1 or key.rate else ""
+    detail = ", ".join(part for part in (asked, key.load) if part)
     return Label(letter_of(place), colour_of(place), seen(key.deployment), detail)
 
 
@@ -83,6 +84,9 @@ class ArmRow:
     requests: int
     errors: int
     problems: tuple[str, ...]
+    # Whether it keeps up with what comes at a rate; empty where users wait for answers.
+    keeps_up: str
+    is_overloaded: bool
     cells: tuple[Cell, ...]
     tokens_out: str
 
@@ -111,6 +115,8 @@ def arm_table(found: Measurements) -> ArmTable:
             requests=arm.requests,
             errors=arm.errors,
             problems=tuple(map(problem_text, arm.problems)),
+            keeps_up=keeps_up_text(arm),
+            is_overloaded=_is_overloaded(arm),
             cells=tuple(arm_cell(arm, name) for name in columns),
             tokens_out=UNKNOWN if arm.tokens_out is None else f"{arm.tokens_out:,}",
         )
@@ -129,9 +135,45 @@ def arm_cell(arm: Arm, name: str) -> Cell:
     elif name == "acceptance" and arm.value("mean_accepted_length") is not None:
         length = figure_text("mean_accepted_length", arm.value("mean_accepted_length"))
         note = f"{length} a step"
+    elif name == "goodput" and arm.kept_level is not None:
+        note = f"{arm.kept_level} of {arm.requests} kept to it"
     elif name == "output_tps":
         note = range_text(name, figure.low, figure.high)
     return Cell(metric_of(name), text, note)
+
+
+KEEPS_UP = {
+    State.NOT_SATURATED: "not saturated",
+    State.OVERLOADED: "overloaded",
+    State.UNDECIDED: "not known whether it keeps up",
+}
+
+
+def keeps_up_text(arm: Arm) -> str:
+    found = arm.saturation
+    if found is None or found.state not in set(State):
+        return ""
+    return KEEPS_UP[State(found.state)]
+
+
+def _is_overloaded(arm: Arm) -> bool:
+    return arm.saturation is not None and arm.saturation.state == State.OVERLOADED
+
+
+def service_level_text(found: Measurements) -> str:
+    """'first token within 500 ms, each output token within 50 ms'; empty without one."""
+    level = found.service_level
+    if level is None:
+        return ""
+    limits = (
+        ("first token", level.first_token_ms),
+        ("each output token", level.token_ms),
+    )
+    return ", ".join(
+        f"{title} within {ms_text(limit)}"
+        for title, limit in limits
+        if limit is not None
+    )
 
 
 def problem_text(problem: Problem) -> str:
@@ -213,7 +255,7 @@ def beside_of(found: Measurements) -> tuple[Beside, ...]:
     keys = [key for key in arms if key.load == TOGETHER]
     made = [
         Beside(
-            label_of(ArmKey(key.deployment, key.users), found),
+            label_of(replace(key, load=""), found),
             _beside_rows(key, arms, found),
         )
         for key in keys
@@ -224,7 +266,7 @@ def beside_of(found: Measurements) -> tuple[Beside, ...]:
 def _beside_rows(
     key: ArmKey, arms: Mapping[ArmKey, Arm], found: Measurements
 ) -> tuple[BesideRow, ...]:
-    alone, together = arms.get(ArmKey(key.deployment, key.users, ALONE)), arms[key]
+    alone, together = arms.get(replace(key, load=ALONE)), arms[key]
     rows = [row for row in found.differences if row.arm == key]
     return tuple(
         BesideRow(
@@ -262,12 +304,15 @@ class QualityRow:
     same_percent: str
     where: str
     right: str
+    # Empty where it was not asked for.
+    perplexity: str
+    perplexity_note: str
 
 
 NOT_WATCHED = "Nobody watched the devices during this run."
 NOT_REPORTED = (
-    "Memory, power and energy are N/A where no device reports them: NVML does for NVIDIA cards,"
-    " nothing does for a CPU or a stand-in."
+    "Memory, power, energy and link traffic are N/A where no device reports them: NVML does for"
+    " NVIDIA cards, nothing does for a CPU or a stand-in."
 )
 
 
@@ -295,7 +340,11 @@ def quality_rows(found: Measurements) -> tuple[QualityRow, ...]:
         (arm, arm.quality)
         for arm in found.arms
         if arm.quality is not None
-        and (arm.quality.known or not _is_baseline(arm.key, found))
+        and (
+            arm.quality.known
+            or arm.quality.perplexity
+            or not _is_baseline(arm.key, found)
+        )
     ]
     return tuple(_quality_row(arm, quality, found) for arm, quality in rows)
 
@@ -321,7 +370,27 @@ def _quality_row(arm: Arm, quality: Quality, found: Measurements) -> QualityRow:
         where = "none"
 
     right = f"{quality.right} of {quality.known}" if quality.known else UNKNOWN
-    return QualityRow(label_of(arm.key, found), same, share, where, right)
+    return QualityRow(
+        label_of(arm.key, found),
+        same,
+        share,
+        where,
+        right,
+        *_perplexity_texts(quality.perplexity),
+    )
+
+
+def _perplexity_texts(found: Perplexity | None) -> tuple[str, str]:
+    """The figure, and its change against the baseline or why it is not known."""
+    if found is None:
+        return "", ""
+    if found.value is None:
+        return UNKNOWN, seen(found.why)
+    note = ""
+    if found.change is not None:
+        between = interval_text(found.low, found.high)
+        note = f"{change_text(found.change)}{f' ({between})' if between else ''}"
+    return short_text(found.value), note
 
 
 # --- what was measured on -------------------------------------------------------------------------
@@ -335,10 +404,13 @@ def facts_of(found: Measurements) -> tuple[tuple[str, str], ...]:
     if not found.setups:
         return ()
     way = "one is up at a time" if found.is_swapped else "all are up at the same time"
+    level = service_level_text(found)
     return (
         ("Host", seen(found.host) or UNKNOWN),
         ("CPU", seen(found.cpu) or UNKNOWN),
         ("Deployments", way),
+        *((("Think time", ms_text(1000 * found.think_s)),) if found.think_s else ()),
+        *((("Service level", level),) if level else ()),
     )
 
 

@@ -45,6 +45,12 @@ def figure_text(metric: str, value: float | None, *, with_unit: bool = True) -> 
         return bytes_text(value)
     if unit == "W":
         return watts_text(value)
+    if unit == "GB/s":
+        return (
+            f"{short_text(1000 * value)} MB/s"
+            if value < 1
+            else f"{short_text(value)} GB/s"
+        )
     if unit == "share":
         return percent_text(100 * value)
     return f"{short_text(value)} {unit}" if with_unit and unit else short_text(value)

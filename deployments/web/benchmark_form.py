@@ -17,6 +17,7 @@ from deployments.bench.candidates import (
     least_context,
     shared_devices,
 )
+from deployments.bench.metrics import ServiceLevel
 from deployments.bench.prompt_files import (
     EXAMPLE,
     MOST_PROBLEMS,
@@ -34,6 +35,14 @@ from deployments.bench.runs import (
     benchmark_request,
 )
 from deployments.bench.scenarios import NAMES, SCENARIOS, Load, Scenario
+from deployments.bench.shape import (
+    LEAST_RATE,
+    MOST_LIMIT_MS,
+    MOST_RATE,
+    MOST_RATES,
+    MOST_THINK_S,
+    Shape,
+)
 from deployments.engines.request_fields import LARGEST_TOKENS
 from deployments.models import BenchmarkRun
 from deployments.services.tenancy import why_not_together
@@ -143,6 +152,45 @@ class BenchmarkForm(forms.Form):
             " scenario."
         ),
     )
+    rates = forms.CharField(
+        required=False,
+        max_length=100,
+        label="Requests a second",
+        widget=forms.TextInput(attrs={"placeholder": "Users wait for answers"}),
+        help_text=(
+            "An open loop instead of users: requests come at random moments (Poisson) at this"
+            " rate, whoever still waits. One, or several: 0.5,1. The report says whether each"
+            " deployment keeps up."
+        ),
+    )
+    think_s = forms.FloatField(
+        required=False,
+        min_value=0,
+        max_value=MOST_THINK_S,
+        label="Think time (seconds)",
+        widget=forms.NumberInput(attrs={"step": "any"}),
+        help_text=(
+            "Of each user, between an answer and the next question. Left empty, none: the"
+            " users keep the deployment as busy as they can."
+        ),
+    )
+    slo_first_token_ms = forms.FloatField(
+        required=False,
+        max_value=MOST_LIMIT_MS,
+        label="First token within (ms)",
+        widget=forms.NumberInput(attrs={"min": "0", "step": "any"}),
+        help_text=(
+            "Goodput is the requests a second whose answers keep to this and to the time per"
+            " output token. Left empty, no limit."
+        ),
+    )
+    slo_token_ms = forms.FloatField(
+        required=False,
+        max_value=MOST_LIMIT_MS,
+        label="Each output token within (ms)",
+        widget=forms.NumberInput(attrs={"min": "0", "step": "any"}),
+        help_text="The mean pause between two tokens of an answer; 50 ms are 20 tokens/s.",
+    )
     rounds = forms.IntegerField(
         min_value=1,
         max_value=MOST_ROUNDS,
@@ -172,7 +220,7 @@ class BenchmarkForm(forms.Form):
         for name, field in self.fields.items():
             if field.help_text:
                 field.widget.attrs["aria-describedby"] = f"{name}-help"
-        for name in ("called", "users"):
+        for name in ("called", "users", "rates"):
             self.fields[name].widget.attrs["autocomplete"] = "off"
 
     def _take_file(self) -> None:
@@ -271,6 +319,32 @@ class BenchmarkForm(forms.Form):
             )
         return list(dict.fromkeys(map(int, parts)))
 
+    def clean_rates(self) -> tuple[float, ...]:
+        """None typed is an empty tuple."""
+        parts = self.cleaned_data["rates"].replace(" ", "").split(",")
+        if parts == [""]:
+            return ()
+        found = tuple(dict.fromkeys(map(_number, parts)))
+        if not all(LEAST_RATE <= rate <= MOST_RATE for rate in found):
+            raise forms.ValidationError(
+                f"Write numbers from {LEAST_RATE:g} to {MOST_RATE:g}, such as 0.5,1."
+            )
+        if len(found) > MOST_RATES:
+            raise forms.ValidationError(f"Write at most {MOST_RATES} of them.")
+        return found
+
+    def clean_slo_first_token_ms(self) -> float | None:
+        return self._limit("slo_first_token_ms")
+
+    def clean_slo_token_ms(self) -> float | None:
+        return self._limit("slo_token_ms")
+
+    def _limit(self, name: str) -> float | None:
+        limit_ms: float | None = self.cleaned_data[name]
+        if limit_ms is not None and limit_ms <= 0:
+            raise forms.ValidationError("Write more than 0, or nothing for no limit.")
+        return limit_ms
+
     def clean_minutes(self) -> float | None:
         minutes: float | None = self.cleaned_data["minutes"]
         if minutes is not None and minutes <= 0:
@@ -282,11 +356,24 @@ class BenchmarkForm(forms.Form):
         ticked = data.get("deployment", [])
         if ticked and data.get("baseline") and data["baseline"] not in ticked:
             self.add_error("deployment", "Choose the baseline among those you compare.")
+        self._check_rates(data)
         if data.get("scenario") == OWN:
             data["own"] = self._own_prompts(data)
         elif data.get("scenario"):
             self._check_scenario(SCENARIOS[data["scenario"]], data)
         return data
+
+    def _check_rates(self, data: dict[str, Any]) -> None:
+        if not data.get("rates"):
+            return
+        if data.get("users"):
+            self.add_error(
+                "rates", "At a rate there are no users: leave one of them out."
+            )
+        if data.get("think_s"):
+            self.add_error(
+                "think_s", "Only users who wait for an answer think: leave this out."
+            )
 
     def _own_prompts(self, data: dict[str, Any]) -> list[Prompt]:
         if self._wrong_file:
@@ -335,6 +422,17 @@ class BenchmarkForm(forms.Form):
                 )
         elif scenario.load is Load.AFTER_START and set(data.get("users", ())) - {1}:
             self.add_error("users", "One user asks after each start. Leave it empty.")
+        self._check_shape(scenario, data)
+
+    def _check_shape(self, scenario: Scenario, data: dict[str, Any]) -> None:
+        if data.get("rates") and scenario.load is not Load.IN_TURN:
+            self.add_error(
+                "rates", f"{scenario.title} has a load of its own. Leave it empty."
+            )
+        if data.get("think_s") and scenario.load is Load.AFTER_START:
+            self.add_error(
+                "think_s", "One question is asked after each start. Leave it empty."
+            )
 
     # --- asking for it ----------------------------------------------------------------------------
     def save(self, *, gateway: str, user: Any) -> BenchmarkRun | None:
@@ -352,6 +450,11 @@ class BenchmarkForm(forms.Form):
                 most_rounds=data["rounds"],
                 seconds=None if minutes is None else 60 * minutes,
                 swaps=data["swaps"],
+                shape=Shape(
+                    data["rates"],
+                    data["think_s"] or 0.0,
+                    ServiceLevel(data["slo_first_token_ms"], data["slo_token_ms"]),
+                ),
                 user=user,
             )
         except OmniError as error:
@@ -362,8 +465,17 @@ class BenchmarkForm(forms.Form):
 
     def _field_of(self, code: str, is_own: bool) -> str | None:
         if code == "too_few_prompts":
-            return "prompts" if is_own else "users"
+            how = "rates" if self.cleaned_data["rates"] else "users"
+            return "prompts" if is_own else how
         return self.FIELD_OF.get(code)
+
+
+def _number(text: str) -> float:
+    """Nought where it is none, which no rate is."""
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
 
 
 def _why_not(scenario: Scenario, chosen: Sequence[Candidate]) -> str:
@@ -394,6 +506,10 @@ def same_again(run: BenchmarkRun, user: Any) -> dict[str, Any]:
         "deployment": run.names,
         "baseline": run.names[0] if run.names else "",
         "users": ",".join(map(str, run.concurrency)),
+        "rates": ",".join(f"{rate:g}" for rate in run.rates),
+        "think_s": f"{run.think_s:g}" if run.think_s else "",
+        "slo_first_token_ms": _limit_text(run.slo_first_token_ms),
+        "slo_token_ms": _limit_text(run.slo_token_ms),
         "rounds": run.most_rounds,
         "minutes": None if run.seconds is None else f"{run.seconds / 60:g}",
         "swaps": run.swaps,
@@ -404,6 +520,10 @@ def same_again(run: BenchmarkRun, user: Any) -> dict[str, Any]:
     if run.requested_by_id == user.pk:
         own["prompts"] = lines_of(run.prompts)
     return choices | own
+
+
+def _limit_text(limit_ms: float | None) -> str:
+    return "" if limit_ms is None else f"{limit_ms:g}"
 
 
 def missing_names(run: BenchmarkRun, form: BenchmarkForm) -> list[str]:

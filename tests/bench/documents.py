@@ -8,13 +8,23 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
-from deployments.bench.blocks import Arm, Company, Results, block_size, paired_blocks
+from deployments.bench.blocks import (
+    COMPARED,
+    COMPARED_AT_A_RATE,
+    Arm,
+    Company,
+    Results,
+    block_size,
+    paired_blocks,
+)
 from deployments.bench.comparisons import compare
 from deployments.bench.measured import Measured
-from deployments.bench.metrics import Run
+from deployments.bench.metrics import Run, ServiceLevel
+from deployments.bench.perplexity import Written
 from deployments.bench.prompts import Prompt
 from deployments.bench.report import ArmFacts, Known, document
 from deployments.bench.run import Benchmark, Round
+from deployments.bench.shape import CLOSED, Shape
 from deployments.bench.stopping import Ending, Progress
 from tests.bench.test_metrics import answer, cut, failed
 
@@ -58,11 +68,41 @@ def document_of(
     quality: bool = False,
     seed: int = 1,
     judged: bool = True,
+    shape: Shape = CLOSED,
+    same_processes: bool = False,
+    written: Mapping[str, Written] | None = None,
 ) -> Document:
     """What a run of so many rounds says; before it is judged, nothing is compared."""
     arms = tuple(Arm(one.name, count) for count in users for one in made)
+    random = Random(seed)
     return _document(
-        made, arms, rounds, scenario, warnings, watched, quality, Random(seed), judged
+        made,
+        arms,
+        rounds,
+        scenario,
+        warnings,
+        watched,
+        quality,
+        random,
+        judged,
+        shape,
+        same_processes,
+        written or {},
+    )
+
+
+def document_at_rates(
+    rates: Sequence[float] = (0.1, 0.5),
+    made: Sequence[Made] = (BASE, SPEC),
+    *,
+    rounds: int = 8,
+    shape: Shape = CLOSED,
+) -> Document:
+    """An open loop: at the higher rate more come than are answered."""
+    arms = tuple(Arm(one.name, 1, rate=rate) for rate in rates for one in made)
+    shape = replace(shape, rates=tuple(rates))
+    return _document(
+        made, arms, rounds, "chat", (), False, False, Random(1), True, shape
     )
 
 
@@ -82,11 +122,20 @@ def _document(
     quality: bool,
     random: Random,
     judged: bool = True,
+    shape: Shape = CLOSED,
+    same_processes: bool = False,
+    written: Mapping[str, Written] | None = None,
 ) -> Document:
-    results = _results(made, arms, rounds, watched, quality, random)
+    level = shape.service_level
+    results = _results(made, arms, rounds, watched, quality, random, level)
     planned: Sequence[Round] = [{}] * 12
     benchmark = Benchmark(
-        arms, planned, results=results, rounds_done=rounds, used_s=81.2
+        arms,
+        planned,
+        metrics=COMPARED_AT_A_RATE if shape.rates else COMPARED,
+        results=results,
+        rounds_done=rounds,
+        used_s=81.2,
     )
     pairs = paired_blocks(results, benchmark.pairs)
     if pairs and judged:
@@ -100,6 +149,9 @@ def _document(
         },
         environment=environment_of(made, watched),
         number=7,
+        shape=shape,
+        are_same_processes=same_processes,
+        written=written or {},
         disturbed=warnings,
         expected={f"chat/{n:03}": "\nword" for n in range(1, 33)} if quality else {},
     )
@@ -144,15 +196,21 @@ def _results(
     watched: bool,
     quality: bool,
     random: Random,
+    level: ServiceLevel,
 ) -> Results:
     by_name = {one.name: one for one in made}
     results = Results()
     for number in range(rounds):
         drift = math.exp(random.gauss(0, 0.02))
         for arm in arms:
-            run = _block(by_name[arm.deployment], arm, number, drift, random)
+            run = _block(by_name[arm.deployment], arm, number, drift, random, level)
             if watched:
-                run = replace(run, energy_joules=5200.0, peak_memory_bytes=21 * GIB)
+                run = replace(
+                    run,
+                    energy_joules=5200.0,
+                    peak_memory_bytes=21 * GIB,
+                    link_gbps=1.25,
+                )
             results.add(
                 arm,
                 _in_other_words(run) if quality and arm.deployment == "spec" else run,
@@ -160,15 +218,35 @@ def _results(
     return results
 
 
-def _block(made: Made, arm: Arm, number: int, drift: float, random: Random) -> Run:
-    size = block_size(arm.users)
+def _block(
+    made: Made,
+    arm: Arm,
+    number: int,
+    drift: float,
+    random: Random,
+    level: ServiceLevel,
+) -> Run:
+    size = block_size(arm.users) if arm.rate is None else 12
     crowd = 1.5 if arm.company is Company.TOGETHER else 1 + 0.28 * (arm.users - 1)
     measured = [
         _answer(made, crowd * drift, f"chat/{number * size + place + 1:03}", random)
         for place in range(size)
     ]
     seconds = sum(one.ended_s for one in measured) / arm.users
-    return Run(tuple(measured), 0.0, seconds)
+    if arm.rate is not None:
+        measured = _in_turn(measured, arm.rate)
+    return Run(tuple(measured), 0.0, seconds, level)
+
+
+def _in_turn(measured: Sequence[Measured], rate: float) -> list[Measured]:
+    """One is answered at a time; the next ones wait."""
+    free_s = 0.0
+    made = []
+    for place, one in enumerate(measured):
+        due_s = place / rate
+        free_s = max(due_s, free_s) + one.ended_s
+        made.append(replace(one, due_s=due_s, ended_s=free_s))
+    return made
 
 
 def _answer(made: Made, slower: float, name: str, random: Random) -> Measured:

@@ -301,7 +301,7 @@ def test_latency_against_throughput_needs_several_numbers_of_users() -> None:
         "time_per_output_token_ms",
     ]
     for series in found.series:
-        assert [point.users for point in series.points] == [1, 4, 16]
+        assert [point.load for point in series.points] == [1, 4, 16]
         assert series.points[0].x < series.points[-1].x
     assert "16 users" in found.series[0].points[-1].words
 

@@ -9,7 +9,6 @@ from itertools import count
 
 import pytest
 
-from deployments.bench import load as rules
 from deployments.bench.load import (
     Budget,
     ClosedLoop,
@@ -158,10 +157,7 @@ async def test_an_open_loop_ends_with_its_time() -> None:
     assert all(one.due_s < done.run.began_s + 0.3 for one in done.run.measured)
 
 
-async def test_behind_too_many_that_wait_no_more_is_sent(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(rules, "MOST_AT_ONCE", 2)
+async def test_behind_too_many_that_wait_no_more_is_sent() -> None:
     enough = asyncio.Event()
 
     async def held(exchange: Exchange) -> None:
@@ -179,12 +175,40 @@ async def test_behind_too_many_that_wait_no_more_is_sent(
         done = await run_load(
             server.target,
             questions(),
-            OpenLoop(200),
+            OpenLoop(200, most_at_once=2),
             Budget(requests=5, warm_up=0),
             heard=heard,
         )
     assert len(server.bodies) == 2
     assert summarise(done.run).problems == {"failed": {"not_sent": 3}}
+
+
+@pytest.mark.parametrize(
+    "arrivals", [ClosedLoop(1, think_s=3600), OpenLoop(1 / 3600)], ids=type
+)
+async def test_behind_the_last_request_nobody_waits_for_another(
+    arrivals: ClosedLoop | OpenLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one is due at once here; a second one would be an hour later."""
+    monkeypatch.setattr("deployments.bench.load.Random", lambda seed: _AtOnce())
+    async with serving() as server:
+        done = await asyncio.wait_for(
+            run_load(
+                server.target, questions(), arrivals, Budget(requests=1, warm_up=0)
+            ),
+            60,
+        )
+    assert (done.ended_by, len(done.run.measured)) == (EndedBy.REQUESTS, 1)
+
+
+class _AtOnce:
+    """Moments: now, and then in an hour."""
+
+    def __init__(self) -> None:
+        self.gaps_s = iter((0.0, 3600.0))
+
+    def expovariate(self, rate: float) -> float:
+        return next(self.gaps_s)
 
 
 # --- leaving --------------------------------------------------------------------------------------
@@ -308,6 +332,8 @@ async def test_a_warm_up_that_nobody_answers_ends_it_with_what_was_said() -> Non
         (ClosedLoop(513), Budget(requests=1)),
         (ClosedLoop(1, think_s=-1), Budget(requests=1)),
         (OpenLoop(0), Budget(requests=1)),
+        (OpenLoop(1, most_at_once=0), Budget(requests=1)),
+        (OpenLoop(1, most_at_once=513), Budget(requests=1)),
         (OpenLoop(float("nan")), Budget(requests=1)),
         (OpenLoop(float("inf")), Budget(requests=1)),
         (ClosedLoop(), Budget()),

@@ -6,7 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from deployments.bench.blocks import COMPARED, COMPARED_AFTER_START, Arm, Company
+from deployments.bench.blocks import (
+    COMPARED,
+    COMPARED_AFTER_START,
+    COMPARED_AT_A_RATE,
+    Arm,
+    Company,
+    open_block_size,
+)
 from deployments.bench.prompts import Prompt
 from deployments.bench.questions import (
     Questions,
@@ -16,6 +23,7 @@ from deployments.bench.questions import (
     questions_of,
 )
 from deployments.bench.scenarios import NAMES, Load
+from deployments.bench.shape import Shape
 from omni.errors import OmniError
 
 TWO = Wanted(("base", "other"), "chat", context=16_384, most_rounds=40)
@@ -38,6 +46,41 @@ def test_every_scenario_can_be_asked_of_two_deployments(name: str) -> None:
 def test_users_at_once_are_the_scenarios_unless_told_otherwise() -> None:
     assert {arm.users for arm in asked(TWO).arms} == {1}
     assert {arm.users for arm in asked(replace(TWO, concurrency=(1, 4))).arms} == {1, 4}
+
+
+def test_rates_are_arms_of_their_own_and_their_throughput_is_not_compared() -> None:
+    made = asked(replace(TWO, shape=Shape(rates=(0.1, 0.5))))
+    assert {(arm.deployment, arm.rate) for arm in made.arms} == {
+        (name, rate) for name in ("base", "other") for rate in (0.1, 0.5)
+    }
+    assert made.metrics == COMPARED_AT_A_RATE
+    # As many as come in half a minute, and no fewer than a block has.
+    sizes = {arm.rate: len(block) for arm, block in made.rounds[0].items()}
+    assert sizes[0.1] == 4 <= sizes[0.5] <= 15
+
+
+@pytest.mark.parametrize(
+    ("rate", "prompts", "rates", "size"),
+    [(0.05, 400, 1, 4), (0.5, 400, 1, 15), (0.5, 40, 1, 6), (10, 40, 2, 4)],
+)
+def test_block_at_a_rate_is_half_a_minute_where_the_prompts_suffice(
+    rate: float, prompts: int, rates: int, size: int
+) -> None:
+    assert open_block_size(rate, prompts, rates) == size
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("mixed", Shape(rates=(1.0,))),
+        ("cold_start", Shape(rates=(1.0,))),
+        ("cold_start", Shape(think_s=1.0)),
+    ],
+)
+def test_load_that_a_scenario_cannot_have_is_refused(name: str, shape: Shape) -> None:
+    with pytest.raises(OmniError) as refused:
+        questions_of(replace(TWO, scenario=name, shape=shape))
+    assert refused.value.code == "bad_benchmark" and refused.value.fix
 
 
 def test_cold_start_asks_one_question_behind_each_start() -> None:

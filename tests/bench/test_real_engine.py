@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from deployments.bench.asking import Asking, Target
+from deployments.bench.asking import Asking, Target, write_text
 from deployments.bench.load import Budget, ClosedLoop, run_load
 from deployments.bench.made_text import made_prompts
 from deployments.bench.summaries import summarise
@@ -65,6 +65,16 @@ async def test_the_same_prompts_have_the_same_answers(engine: RealEngine) -> Non
 
     first = await answers()
     assert all(first) and first == await answers()
+
+
+async def test_text_is_told_token_by_token_with_its_probabilities(
+    engine: RealEngine,
+) -> None:
+    found = await write_text(Target(engine.address, "smol-alias"))
+    assert found.why == "" and 60 < len(found.tokens) < 120
+    assert all(logprob < 0 for logprob in found.logprobs)
+    # English, by a model of 135 million parameters.
+    assert found.perplexity and 5 < found.perplexity < 60
 
 
 async def test_cancelled_it_leaves_the_engine_idle(engine: RealEngine) -> None:

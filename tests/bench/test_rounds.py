@@ -278,7 +278,7 @@ async def test_cold_start_is_told_by_the_time_to_start() -> None:
         return {arm: replace(run, start_ms=starts[arm.deployment])}
 
     arms = (BASE, OTHER)
-    rounds = rounds_of(prompts(40), arms, 40, lambda users: 1)
+    rounds = rounds_of(prompts(40), arms, 40, lambda arm: 1)
     benchmark = Benchmark(arms, rounds, metrics=COMPARED_AFTER_START)
     await benchmark.run(ask, heard_nothing)
     made = document(benchmark, KNOWN)

@@ -209,6 +209,42 @@ def test_the_time_since_the_block_before_counts_for_idle_cards() -> None:
     assert seen(busy, counters=rests_until_9).idle_use_percent == {}
 
 
+def test_link_traffic_is_the_mean_both_ways_over_the_links_of_all_cards() -> None:
+    def sends(at_s: float) -> dict[str, Any]:
+        # Each card in turn, as the sampler reads them.
+        is_read = at_s % 1 == 0
+        if not is_read:
+            return {}
+        return {"link_tx_gbps": 2.0 if at_s < 15 else 1.0, "link_rx_gbps": 0.5}
+
+    # Five readings of 2.5 and six of 1.5 GB/s.
+    mean = (5 * 2.5 + 6 * 1.5) / 11
+    assert seen(frames(sends)).link_gbps == pytest.approx(mean)
+    assert seen(frames(sends, ONE, TWO), ONE, TWO).link_gbps == pytest.approx(2 * mean)
+    # What the processor keeps has no link.
+    assert seen(frames(sends), ONE, CPU).link_gbps == pytest.approx(mean)
+
+
+@pytest.mark.parametrize(
+    ("told", "devices", "words"),
+    [
+        (frames(lambda _: {"link_tx_gbps": 1.0}), (ONE,), "CUDA0"),
+        (frames(lambda _: {}, ONE, TWO), (ONE, TWO), "CUDA0"),
+        (frames(lambda _: {"link_tx_gbps": 1, "link_rx_gbps": 1}), (ONE, TWO), "CUDA1"),
+        ([], (ONE,), ""),
+        (frames(lambda _: {}, STAND_IN), (STAND_IN,), ""),
+        ([], (CPU,), ""),
+    ],
+)
+def test_link_traffic_that_one_card_does_not_tell_is_unknown(
+    told: list[Frame], devices: tuple[Place, ...], words: str
+) -> None:
+    found = seen(told, *devices)
+    assert found.link_gbps is None
+    said = [text for text in found.unknown if text.startswith("Link traffic")]
+    assert len(said) == bool(words) and all(words in text for text in said)
+
+
 # --- counters -------------------------------------------------------------------------------------
 def test_cores_by_whom() -> None:
     found = seen([], counters=counters(busy=1.75, own=1.25), cores=2)

@@ -186,12 +186,17 @@ def test_without_a_driver_figures_are_none_and_the_reason_is_told(
 def test_a_frame_is_read_once(rig: Host) -> None:
     reader = FrameReader("read-once")
     writer = RecentWriter("read-once")
+    writer.client.delete(writer.frame, writer.links)
+    writer.add('{"at": 4}', "[]")
+    # Nobody looks: then the links are not read, which takes time.
+    assert not writer.wants_links
     writer.client.delete(writer.frame)
     assert reader.news() is None
     writer.add('{"at": 5}', "[]")
     assert (reader.news(), reader.news()) == ({"at": 5}, None)
     writer.add('{"at": 6}', "[]")
     assert reader.news() == {"at": 6}
+    assert writer.wants_links
     reader.close()
 
 

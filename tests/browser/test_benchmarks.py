@@ -14,6 +14,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import BrowserContext, Page, Route, expect
 
+from deployments.bench.metrics import ServiceLevel
+from deployments.bench.perplexity import Written
+from deployments.bench.shape import Shape
+from tests.bench.documents import document_at_rates, document_of
 from tests.browser.conftest import log_in
 from tests.browser.looks import SIZES, look
 from tests.deployments.benchmark_documents import document
@@ -339,6 +343,21 @@ def test_every_state_fits_and_is_accessible(
         "disturbed": disturbed,
         "done": done,
         "running": RUNNING | {"document": document(*NAMES)},
+    }
+    level = Shape(service_level=ServiceLevel(124.0, 100.0))
+    drafts = Written(
+        why="Its engine tells no probabilities in the way of llama-server."
+    )
+    written = {"base": Written((1, 2, 3), (-1.0, -1.0, -1.0)), "spec": drafts}
+    states["at-rates"] = done | {
+        "rates": [0.1, 0.5],
+        "slo_first_token_ms": 124.0,
+        "slo_token_ms": 100.0,
+        "document": document_at_rates(shape=level),
+    }
+    states["perplexity"] = done | {
+        "think_s": 2.0,
+        "document": document_of(shape=level, watched=True, written=written),
     }
     for name, values in states.items():
         in_four_looks(make(panel, **values), name)

@@ -190,6 +190,28 @@ def test_a_run_is_asked_for_with_the_baseline_first(
     assert (second.seconds, second.swaps) == (None, True)
 
 
+def test_load_and_service_level_are_chosen_shown_and_filled_in_again(
+    two: list[Deployment], operator: Client
+) -> None:
+    level = {"slo_first_token_ms": "500", "slo_token_ms": "50"}
+    operator.post(NEW, TYPED | level | {"rates": "0.5, 1"})
+    at_rates = BenchmarkRun.objects.get()
+    assert (at_rates.rates, at_rates.think_s) == ([0.5, 1.0], 0.0)
+    assert (at_rates.slo_first_token_ms, at_rates.slo_token_ms) == (500.0, 50.0)
+    page = text_of(operator, f"/benchmarks/{at_rates.pk}/")
+    assert "0.5, 1, at random moments" in page and "Users at once" not in page
+    assert "first token within 500 ms, each output token within 50 ms" in page
+
+    again = text_of(operator, f"{NEW}?again={at_rates.pk}")
+    for name, value in {**level, "rates": "0.5,1"}.items():
+        assert re.search(rf'name="{name}" value="{value}"', again), name
+
+    operator.post(NEW, TYPED | {"users": "4", "think_s": "2"})
+    thinking = BenchmarkRun.objects.first()
+    assert thinking and (thinking.rates, thinking.think_s) == ([], 2.0)
+    assert "Think time" in text_of(operator, f"/benchmarks/{thinking.pk}/")
+
+
 def test_prompts_of_ones_own_are_kept_with_the_run(
     two: list[Deployment], operator: Client
 ) -> None:
@@ -236,6 +258,16 @@ WRONG: list[tuple[dict[str, Any], list[str]]] = [
     ({"users": "1,,4"}, ["Write numbers from 1 to 64"]),
     ({"users": "9" * 99}, ["Write numbers from 1 to 64"]),
     ({"users": "64"}, ["one round takes 128"]),
+    ({"users": "", "rates": "0"}, ["Write numbers from 0.01 to 100"]),
+    ({"users": "", "rates": "fast"}, ["Write numbers from 0.01 to 100"]),
+    ({"users": "", "rates": "1,2,3,4,5,6,7,8,9"}, ["Write at most 8"]),
+    ({"rates": "1"}, ["At a rate there are no users"]),
+    ({"users": "", "rates": "1", "think_s": "2"}, ["Only users who wait"]),
+    ({"users": "", "rates": "1", "scenario": "mixed"}, ["has a load of its own"]),
+    ({"think_s": "-1"}, ["greater than or equal to 0"]),
+    ({"think_s": "1", "scenario": "cold_start"}, ["One question is asked"]),
+    ({"slo_first_token_ms": "0"}, ["Write more than 0"]),
+    ({"slo_token_ms": "-5"}, ["Write more than 0"]),
     ({"rounds": "41"}, ["less than or equal to 40"]),
     ({"rounds": ""}, ["This field is required"]),
     ({"minutes": "0"}, ["Write more than 0"]),

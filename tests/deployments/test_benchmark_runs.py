@@ -10,13 +10,18 @@ from django.contrib.auth.models import AnonymousUser
 
 from deployments.bench import runs
 from deployments.bench.executing import execute
+from deployments.bench.metrics import ServiceLevel
+from deployments.bench.prepared import differ_in_precision
 from deployments.bench.prompts import Prompt
 from deployments.bench.runs import (
+    asked_by,
     benchmark_cancel,
     benchmark_forget,
     benchmark_request,
     get_benchmark,
+    shape_of,
 )
+from deployments.bench.shape import Shape
 from deployments.models import BenchmarkRun, Deployment, Model
 from gpus.models import Host
 from omni.errors import OmniError
@@ -52,6 +57,15 @@ def test_run_waits_for_its_process_with_all_that_it_is_asked(two: list[str]) -> 
     assert get_benchmark(run.pk) == run
 
 
+def test_load_and_service_level_are_kept_with_the_run(two: list[str]) -> None:
+    thinking = Shape(think_s=2.0, service_level=ServiceLevel(500.0, 50.0))
+    at_rates = Shape(rates=(0.5, 1.0))
+    assert shape_of(get_benchmark(asked(two, shape=thinking).pk)) == thinking
+    run = get_benchmark(asked(two, shape=at_rates).pk)
+    assert shape_of(run) == at_rates
+    assert {arm.rate for arm in asked_by(run).arms} == {0.5, 1.0}
+
+
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
@@ -61,6 +75,9 @@ def test_run_waits_for_its_process_with_all_that_it_is_asked(two: list[str]) -> 
         ({"scenario": "nothing"}, "scenario_unknown"),
         ({"concurrency": (0,)}, "bad_benchmark"),
         ({"concurrency": (1000,)}, "bad_benchmark"),
+        ({"shape": Shape(rates=(1.0,)), "concurrency": (4,)}, "bad_benchmark"),
+        ({"shape": Shape(rates=(1.0,)), "scenario": "mixed"}, "bad_benchmark"),
+        ({"shape": Shape(think_s=-1.0)}, "bad_benchmark"),
         ({"most_rounds": 0}, "bad_benchmark"),
         ({"seconds": 0.0}, "bad_benchmark"),
         ({"scenario": "long_prompt", "names": ["small"]}, "context_too_small"),
@@ -179,6 +196,42 @@ def test_run_that_was_left_in_the_middle_is_ended_with_what_it_found(
     assert now.document["comparisons"] == [{"verdict": "undecided"}]
     wanted = dict(Deployment.objects.values_list("name", "desired"))
     assert wanted == {"one": "stopped", "other": "running"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "differ"),
+    [
+        ({}, False),
+        ({"context": 8192}, False),
+        ({"kv_cache_k": "q8_0"}, True),
+        ({"kv_cache_v": "q4_0", "flash_attention": "on"}, True),
+    ],
+)
+def test_other_types_of_kv_cache_may_answer_otherwise(
+    two: list[str],
+    make_deployment: Callable[..., Deployment],
+    settings: dict[str, Any],
+    differ: bool,
+) -> None:
+    make_deployment("third", settings={**ROOMY, **settings})
+    assert differ_in_precision(["one", "third"]) == differ
+
+
+def test_other_weights_may_answer_otherwise_and_another_draft_does_not(
+    two: list[str], make_deployment: Callable[..., Deployment], model: Model
+) -> None:
+    smaller = Model.objects.get(pk=model.pk)
+    smaller.pk, smaller.name, smaller.path = None, "smaller", "/models/smaller.gguf"
+    smaller.save()
+    make_deployment("quantised", members={"model": (smaller, ["CPU"])}, settings=ROOMY)
+    make_deployment(
+        "drafting",
+        strategy="speculative",
+        members={"target": (model, ["CPU"]), "draft": (smaller, ["CPU"])},
+        settings=ROOMY,
+    )
+    assert differ_in_precision(["one", "quantised"])
+    assert not differ_in_precision(["one", "drafting"])
 
 
 def test_context_that_is_left_to_omni_is_enough_for_long_prompts(

@@ -172,6 +172,8 @@ def test_a_run_is_kept_once_with_what_was_computed(alone: Deployment) -> None:
         ({}, {}, (30.0, 200.0)),
         ({"load": "alone"}, {}, (30.0, 200.0)),
         ({"load": "together"}, {}, None),
+        ({"rate": 0.5, "concurrency": None}, {}, None),
+        ({"think_s": 2.0}, {}, None),
         ({"concurrency": 4}, {}, None),
         # A cold start: its answers are the first of a process.
         ({"start_ms": figure(900.0)}, {}, None),

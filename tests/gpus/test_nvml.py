@@ -231,6 +231,25 @@ def test_slow_facts_are_asked_seldom_and_fast_ones_at_every_tick(
     assert nvml.sample(SLOW_EVERY_S)[0].pcie_generation == 5
 
 
+def test_links_are_read_while_somebody_measures_one_card_at_a_time(
+    driver: Driver,
+) -> None:
+    """In kilobytes a second, as the driver tells them."""
+    link = {"link_tx": 1_500_000, "link_rx": 250}
+    driver(rtx_pro_6000(facts=link), rtx_5090(facts=link))
+    nvml = started()
+    assert [card.link_tx_gbps for card in nvml.sample(0.0)] == [None, None]
+    first, second = (nvml.sample(0.0, with_links=True) for _ in range(2))
+    assert [card.link_tx_gbps for card in first] == [1.5, None]
+    assert [card.link_rx_gbps for card in second] == [None, 0.00025]
+
+
+def test_card_that_does_not_tell_its_link_has_none(driver: Driver) -> None:
+    driver(rtx_5090(facts={}))
+    [card] = started().sample(0.0, with_links=True)
+    assert (card.state, card.link_tx_gbps, card.link_rx_gbps) == ("ok", None, None)
+
+
 # --- from another process -------------------------------------------------------------------------
 def test_looking_from_a_child_process_gives_the_same(driver: Driver) -> None:
     driver(rtx_pro_6000(), rtx_5090())

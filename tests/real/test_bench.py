@@ -34,6 +34,11 @@ deployments:
     models: {target: M}
     devices: {target: [CPU]}
     settings: {context: 1024, threads: 1, draft_type: ngram-mod}
+  - name: coarse
+    strategy: independent
+    models: {model: M}
+    devices: {model: [CPU]}
+    settings: {context: 1024, threads: 1, kv_cache_k: q4_0, kv_cache_v: q4_0, flash_attention: on}
 """
 SUBJECTS = ("Rivers", "Lakes", "Birds", "Trees", "Songs", "Rings", "Clouds", "Boats")
 ARM_KEYS = {
@@ -113,6 +118,40 @@ def test_bench_measures_both_and_leaves_the_rig_as_it_was(
     assert made["environment"]["swapped"] == bool(swap)
     assert made["environment"]["deployments"]["plain"]["build"]
     assert left_behind(two) == ({"stopped"}, 0)
+
+
+def test_bench_at_a_rate_says_whether_each_keeps_up_and_what_kept_the_level(
+    two: RunningPanel, questions: Path
+) -> None:
+    level = ("--slo-first-token-ms", "600000", "--slo-token-ms", "0.001")
+    asked = ("--prompts", str(questions), "--rate", "5", "--repeats", "1")
+    made = bench(two, "plain", "drafting", *asked, *level)
+    for arm in made["arms"]:
+        assert (arm["rate"], arm["concurrency"], arm["errors"]) == (5.0, None, 0)
+        states = {"not_saturated", "overloaded", "undecided"}
+        assert arm["saturation"]["state"] in states
+        # Known, and nought: no token comes within a microsecond.
+        assert (arm["goodput"], arm["kept_level"]) == (0.0, 0)
+    assert "total_tps" not in {row["metric"] for row in made["comparisons"]}
+    [told] = [note for note in made["notes"] if "plain at 5 requests/s" in note]
+    assert told.endswith(".")
+
+
+@pytest.mark.timeout(600)
+def test_other_kv_cache_has_its_perplexity_beside_its_answers(
+    two: RunningPanel, questions: Path
+) -> None:
+    asked = ("--prompts", str(questions), "--repeats", "1", "--gateway", two.url)
+    done = two.manage("bench", "plain", "coarse", *asked, "--json", timeout_s=500)
+    assert done.returncode == 0, done.stderr
+    made = json.loads(done.stdout)
+    plain, coarse = (arm["quality"]["perplexity"] for arm in made["arms"])
+    assert (plain["why"], coarse["why"]) == ("", "")
+    assert plain["tokens"] == coarse["tokens"] > 60
+    assert plain["change_percent"] is None
+    assert coarse["low_percent"] < coarse["change_percent"] < coarse["high_percent"]
+    # Together from beginning to end, of one process each.
+    assert any("their processes' own" in note for note in made["notes"])
 
 
 def ignore_interrupts() -> None:

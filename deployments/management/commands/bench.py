@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from deployments.bench.executing import execute
-from deployments.bench.metrics import METRICS
+from deployments.bench.metrics import METRICS, ServiceLevel
 from deployments.bench.prompt_files import read_prompts
 from deployments.bench.questions import ANSWER_TOKENS
 from deployments.bench.report import SHOWN, Document
@@ -23,6 +23,13 @@ from deployments.bench.runs import (
     get_benchmark,
 )
 from deployments.bench.scenarios import NAMES
+from deployments.bench.shape import (
+    LEAST_RATE,
+    MOST_LIMIT_MS,
+    MOST_RATE,
+    MOST_THINK_S,
+    Shape,
+)
 from deployments.management.base import OmniCommand, add_json, seconds
 from deployments.models import BenchmarkRun
 from deployments.services.waiting import agent_is_running, no_agent
@@ -51,6 +58,33 @@ class Command(OmniCommand):
             default=(),
             metavar="N,N",
             help="users at once (default: the scenario's)",
+        )
+        parser.add_argument(
+            "--rate",
+            type=rates,
+            default=(),
+            metavar="R,R",
+            help="requests a second that come whoever still waits (open loop), such as 0.5,1;"
+            " instead of --concurrency",
+        )
+        parser.add_argument(
+            "--think-time",
+            type=think_time,
+            default=0.0,
+            metavar="S",
+            help="seconds of each user between an answer and the next question",
+        )
+        parser.add_argument(
+            "--slo-first-token-ms",
+            type=milliseconds,
+            metavar="MS",
+            help="service level: time to first token at most; goodput counts what keeps to it",
+        )
+        parser.add_argument(
+            "--slo-token-ms",
+            type=milliseconds,
+            metavar="MS",
+            help="service level: time per output token at most",
         )
         parser.add_argument(
             "--repeats",
@@ -156,6 +190,11 @@ def asked_for(options: dict[str, Any]) -> BenchmarkRun:
         most_rounds=options["repeats"],
         seconds=options["seconds"],
         swaps=options["swap"],
+        shape=Shape(
+            options["rate"],
+            options["think_time"],
+            ServiceLevel(options["slo_first_token_ms"], options["slo_token_ms"]),
+        ),
     )
 
 
@@ -187,7 +226,9 @@ def check(run: BenchmarkRun) -> None:
 
 # --- sentences ------------------------------------------------------------------------------------
 def arm_text(arm: Document) -> str:
-    users = f", {arm['concurrency']} users" if arm["concurrency"] > 1 else ""
+    users = f", {arm['concurrency']} users" if (arm["concurrency"] or 1) > 1 else ""
+    if arm["rate"] is not None:
+        users = f", {arm['rate']:g} requests/s"
     load = f", {arm['load']}" if arm["load"] else ""
     return f"{arm['deployment']} ({arm['strategy']}{users}{load})"
 
@@ -200,7 +241,15 @@ def figures_text(arm: Document) -> str:
         for name in shown
     )
     errors = f", {arm['errors']} not whole" if arm["errors"] else ""
-    return f"{arm['requests']} requests{errors}; {figures}"
+    return f"{arm['requests']} requests{errors}; {figures}{goodput_text(arm)}"
+
+
+def goodput_text(arm: Document) -> str:
+    """Empty where no service level was asked for."""
+    if arm["goodput"] is None:
+        return ""
+    kept = f"{arm['kept_level']} of {arm['requests']} kept to the service level"
+    return f", goodput {arm['goodput']:.3g} requests/s ({kept})"
 
 
 def prediction_text(arm: Document) -> str:
@@ -223,3 +272,27 @@ def user_counts(text: str) -> tuple[int, ...]:
     if not all(count >= 1 for count in counts):
         raise ArgumentTypeError(f"{text} are not numbers of users, such as 1,4")
     return tuple(dict.fromkeys(counts))
+
+
+def rates(text: str) -> tuple[float, ...]:
+    """An argparse type: 0.5,1."""
+    found = tuple(float(part) for part in text.split(","))
+    if not all(LEAST_RATE <= rate <= MOST_RATE for rate in found):
+        raise ArgumentTypeError(f"{text} are not rates a second, such as 0.5,1")
+    return tuple(dict.fromkeys(found))
+
+
+def think_time(text: str) -> float:
+    """An argparse type: seconds, 0 too."""
+    found = float(text)
+    if not 0 <= found <= MOST_THINK_S:
+        raise ArgumentTypeError(f"{text} is no time to think, such as 2")
+    return found
+
+
+def milliseconds(text: str) -> float:
+    """An argparse type."""
+    found = float(text)
+    if not 0 < found <= MOST_LIMIT_MS:
+        raise ArgumentTypeError(f"{text} is no limit in milliseconds, such as 500")
+    return found

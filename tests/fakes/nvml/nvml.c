@@ -141,6 +141,7 @@ int nvmlDeviceGetCurrPcieLinkGeneration(void *handle, unsigned *to) { return num
 int nvmlDeviceGetMaxPcieLinkGeneration(void *handle, unsigned *to) { return number(handle, "generation_max", to); }
 int nvmlDeviceGetCurrPcieLinkWidth(void *handle, unsigned *to) { return number(handle, "width", to); }
 int nvmlDeviceGetMaxPcieLinkWidth(void *handle, unsigned *to) { return number(handle, "width_max", to); }
+int nvmlDeviceGetPcieThroughput(void *handle, int counter, unsigned *to) { return number(handle, counter ? "link_rx" : "link_tx", to); }
 int nvmlDeviceGetMemoryBusWidth(void *handle, unsigned *to) { return number(handle, "bus_width", to); }
 int nvmlDeviceGetNumGpuCores(void *handle, unsigned *to) { return number(handle, "cores", to); }
 int nvmlDeviceGetMaxClockInfo(void *handle, int kind, unsigned *to) { return number(handle, kind == 2 ? "memory_clock_max" : "clock_max", to); }
