@@ -160,6 +160,7 @@ BAD = [
     ("card-0-card", "", "Name the card that has this link."),
     ("card-0-card", "x" * 200_000, "longer than 120 characters"),
     ("card-0-link", "gen9 x3", "cannot be read"),
+    ("card-0-link", "gen6 x16", "gen5 x16 at most"),
     ("card-0-link", "x" * 200_000, "longer than 120 characters"),
     ("ram", "384", "64 GiB"),
     ("ram", "much", "64 GiB"),
