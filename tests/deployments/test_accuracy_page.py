@@ -57,8 +57,8 @@ def test_predictions_stand_beside_measurements_and_get_better(
         measured(host, model, 5.0 + 0.1 * (number % 2))
     page = shown(viewer)
     assert (
-        "The last 3 of 6 predictions of answers were 2 % off in the median; the first 3 were 2 % off."
-        " Uncorrected, the last 3 would have been 96 % off."
+        "The last 3 of 6 predictions of answers were 2 % off in the median; the first 3 were 2 %"
+        " off. Uncorrected, the last 3 would have been 96 % off."
     ) in page
     assert "Of 5 speeds with a predicted range 5 lay in it: 100 %" in page
     assert "Errors of predicted answers in time order" in page
